@@ -1,0 +1,34 @@
+"""The dataset classes, for notebooks and other trainers.
+
+from dataset import ClipDataset, clip_ids, load_dataset, tokenise_clips
+"""
+
+import sys
+from pathlib import Path
+
+# The guide installs requirements only; the package is found in the checkout.
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
+
+from musicgen_lora.data.batches import (
+    Batch,
+    ClipDataset,
+    collate,
+    epoch_order,
+    fixed_windows,
+)
+from musicgen_lora.data.metadata import Clip, load_dataset, split_clips
+from musicgen_lora.data.tokens import TokenStore, clip_ids, tokenise_clips
+
+__all__ = [
+    "Batch",
+    "Clip",
+    "ClipDataset",
+    "TokenStore",
+    "clip_ids",
+    "collate",
+    "epoch_order",
+    "fixed_windows",
+    "load_dataset",
+    "split_clips",
+    "tokenise_clips",
+]

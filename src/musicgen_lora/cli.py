@@ -1,0 +1,146 @@
+"""The commands. No logic: reads settings, calls the function, turns errors into exit codes.
+
+Exit codes: 0 done; 1 the work went wrong; 2 something given is not usable; 130 and 143
+interrupted (work saved).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import tyro
+from pydantic import ValidationError
+
+from musicgen_lora import __version__
+from musicgen_lora.config import SETTINGS, read_config
+from musicgen_lora.errors import UserError
+
+USAGE = f"""musicgen-lora {__version__}: LoRA fine-tuning of MusicGen
+
+  musicgen-lora prepare    turn a folder of audio into a dataset
+  musicgen-lora train      train an adapter on it
+  musicgen-lora generate   play prompts with it
+  musicgen-lora evaluate   measure what it changed
+  musicgen-lora doctor     check this installation
+
+  Each command: --help lists its flags, --config FILE.yaml reads them from a file (flags win),
+  --debug shows tracebacks.
+"""
+
+
+def main(arguments: Sequence[str] | None = None, *, config: Path | None = None) -> int:
+    """Runs a command and returns its exit code.
+
+    Args:
+        arguments: command name and flags; None reads the process's own.
+        config: settings file used unless `--config` names another.
+    """
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    if not words or words[0] in ("-h", "--help"):
+        print(USAGE)
+        return 0
+    if words[0] == "--version":
+        print(__version__)
+        return 0
+    command, *flags = words
+    try:
+        return _run(command, flags, config)
+    except UserError as error:
+        if debug:
+            traceback.print_exc()
+        print(f"musicgen-lora {command}: {error}", file=sys.stderr)
+        return error.exit_code
+    except BrokenPipeError:
+        # Whoever read the output (head, less) has gone; python would complain at exit too.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        if debug:
+            traceback.print_exc()
+        print(f"musicgen-lora {command}: interrupted.", file=sys.stderr)
+        return 130
+
+
+def _run(command: str, flags: list[str], config: Path | None) -> int:
+    if command == "doctor":
+        from musicgen_lora.doctor import check_installation
+
+        return check_installation()
+    if command not in SETTINGS:
+        raise UserError(f"no such command; there are: {', '.join([*SETTINGS, 'doctor'])}.")
+    if "--config" in flags:
+        at = flags.index("--config")
+        if at + 1 == len(flags):
+            raise UserError("--config needs a file.")
+        config = Path(flags[at + 1])
+        del flags[at : at + 2]
+    settings = parse_settings(command, flags, config)
+    _quieten_libraries()
+    _function(command)(settings)
+    return 0
+
+
+def parse_settings(command: str, flags: Sequence[str], config: Path | None) -> Any:
+    """Settings of a command from its flags, a file and the defaults, in this order.
+
+    Raises:
+        UserError: a value of the file is of the wrong type or out of range.
+        SystemExit: with code 2 and tyro's explanation, where a flag is wrong.
+    """
+    settings = SETTINGS[command]
+    try:
+        default = settings(**(read_config(config, command) if config else {}))
+    except ValidationError as error:
+        raise UserError(f"{config}: {_explain(error)}") from error
+    try:
+        return tyro.cli(
+            settings,
+            default=default,
+            args=list(flags),
+            prog=f"musicgen-lora {command}",
+            use_underscores=True,
+        )
+    except ValidationError as error:
+        raise UserError(_explain(error)) from error
+
+
+def _explain(error: ValidationError) -> str:
+    first = error.errors()[0]
+    name = ".".join(str(part) for part in first["loc"])
+    return f"{name} = {first.get('input')!r}: {first['msg']}."
+
+
+def _function(command: str) -> Callable[[Any], object]:
+    # Imported here, so that --help and doctor do not wait for torch.
+    if command == "prepare":
+        from musicgen_lora.data.prepare import prepare_dataset as function
+    elif command == "train":
+        from musicgen_lora.training.train import train_lora as function
+    elif command == "generate":
+        from musicgen_lora.generation.generate import generate_audio as function
+    else:
+        from musicgen_lora.evaluation.evaluate import evaluate_adapter as function
+    return function
+
+
+def _quieten_libraries() -> None:
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    # Libraries announce their own future changes to each other; users can't act on it.
+    for library in ("torch", "transformers", "peft"):
+        warnings.filterwarnings("ignore", category=FutureWarning, module=library)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

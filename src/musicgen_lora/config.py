@@ -1,0 +1,232 @@
+"""The settings of each command: one dataclass each, filled from a YAML file and flags.
+
+pydantic enforces types and ranges for both, tyro turns the fields into flags. The command line
+wins over the file, the file over the defaults here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+from musicgen_lora.errors import UserError
+
+EMBEDDED_NAME = "tiny-beats"
+"""Stands for the base model that ships with the package, wherever a model is named."""
+STRICT = ConfigDict(extra="forbid")
+Positive = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0.0, lt=1.0)]
+Seconds = Annotated[float, Field(gt=0.0)]
+
+
+@dataclass(config=STRICT)
+class PrepareSettings:
+    """Turn a folder of audio into a dataset, or make an example dataset."""
+
+    input_dir: Path | None = None
+    """Folder with your audio; read recursively, never changed."""
+    output_dir: Path = Path("finetune/data")
+    """Where the dataset goes: train/*.wav and the metadata."""
+    metadata_file: str = "metadata.json"
+    """Name of the metadata inside the dataset."""
+    default_text: str = "hip hop 808 beat"
+    """Caption of audio that brings none."""
+    create_example: bool = False
+    """Make example beats from a recorded TR-808 instead of reading input_dir."""
+    num_samples: Positive = 10
+    """How many example beats."""
+    max_clip: Seconds = 30.0
+    """Longer files are cut into equal windows of at most this many seconds."""
+    min_clip: Seconds = 1.0
+    """Shorter files are left out and listed."""
+    sample_rate: Annotated[int, Field(ge=8_000, le=192_000)] = 32_000
+    """Of the dataset's audio, in Hz; MusicGen's codec has 32,000."""
+    seed: int = 0
+    """Of the example beats."""
+
+
+@dataclass(config=STRICT)
+class TrainSettings:
+    """Train a LoRA adapter on a dataset."""
+
+    model_path: str = EMBEDDED_NAME
+    """Base model: a folder in Hugging Face's format, a hub id, or the embedded tiny-beats."""
+    data_dir: Path = Path("finetune/data")
+    """Folder of the dataset."""
+    metadata_file: str = "metadata.json"
+    """Name of the metadata inside data_dir."""
+    output_dir: Path = Path("finetune/output")
+    """Where checkpoints/, best_model/, metrics.jsonl and run.json go."""
+    lora_rank: Positive = 12
+    """Rank of the adapter."""
+    lora_alpha: Positive = 24
+    """The adapter's product is scaled by lora_alpha / lora_rank."""
+    lora_dropout: Share = 0.0
+    """Dropout on the adapter's input."""
+    lora_targets: list[Literal["attention", "feed_forward"]] = dataclasses.field(
+        default_factory=lambda: ["attention", "feed_forward"]
+    )
+    """Parts of the decoder that carry LoRA."""
+    trainable: Literal["lora", "full"] = "lora"
+    """lora trains an adapter; full trains every weight of the language model."""
+    learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 3e-4
+    """Peak learning rate."""
+    lr_schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    """How the rate falls after the warm-up."""
+    warmup_share: Share = 0.05
+    """Share of all steps over which the rate rises from 0."""
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.01
+    """AdamW's decoupled weight decay."""
+    max_grad_norm: Annotated[float, Field(gt=0.0)] = 1.0
+    """Gradients are clipped to this norm."""
+    batch_size: Positive = 2
+    """Clips that go through the model together."""
+    gradient_accumulation_steps: Positive = 4
+    """Batches that make one optimizer step."""
+    num_epochs: Positive = 5
+    """How often each clip is seen."""
+    max_steps: Positive | None = None
+    """Stop after this many optimizer steps, whatever num_epochs says."""
+    max_duration: Seconds = 30.0
+    """Seconds of a clip per sample; longer clips give a random window."""
+    fp16: bool = False
+    """Half precision where the device is fast at it; says what it does instead elsewhere."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Of the frozen base; the adapter is always trained in fp32."""
+    condition_dropout: Share = 0.1
+    """Share of samples trained without their caption, which guidance needs."""
+    validation_fraction: Share = 0.1
+    """Share of the sources held out, at least one; 0 holds out none."""
+    max_validation_windows: Positive = 200
+    """Validation reads at most this many windows, evenly spaced."""
+    validate_every: Positive | None = None
+    """Steps between validations (default: once an epoch)."""
+    save_every: Positive | None = None
+    """Steps between checkpoints (default: once an epoch)."""
+    keep_checkpoints: Positive = 2
+    """How many of the newest checkpoints stay."""
+    resume: Literal["auto", "never"] = "auto"
+    """auto goes on with an unfinished run of the same settings in output_dir."""
+    allow_random_base: bool = False
+    """Train although the base predicts the data no better than chance (for tests)."""
+    seed: int = 0
+    """Of order, windows, dropout and the adapter's first weights."""
+
+
+@dataclass(config=STRICT)
+class GenerateSettings:
+    """Generate audio with a base model, with or without an adapter."""
+
+    base_model_path: str = EMBEDDED_NAME
+    """Base model: a folder in Hugging Face's format, a hub id, or the embedded tiny-beats."""
+    lora_model_path: Path | None = None
+    """Adapter folder, such as output_dir/best_model; none plays the base."""
+    prompts: list[str] = dataclasses.field(default_factory=list)
+    """What to play, a prompt a clip."""
+    output_dir: Path = Path("finetune/output/generated")
+    """Where the WAV files and their JSON go."""
+    duration: Annotated[float, Field(gt=0.0, le=30.0)] = 10.0
+    """Seconds of each clip."""
+    guidance_scale: Annotated[float, Field(ge=0.0)] = 3.0
+    """How strongly the prompt is followed; 1 switches guidance off."""
+    top_k: Annotated[int, Field(ge=0)] = 250
+    """Draw from the k likeliest tokens; 0 takes all, 1 is greedy."""
+    temperature: Annotated[float, Field(ge=0.0)] = 1.0
+    """Above 1 is wilder, below is safer."""
+    seed: int = 0
+    """Of the first clip; the next has seed + 1, and so on."""
+    batch_size: Positive = 4
+    """Prompts generated together."""
+
+
+@dataclass(config=STRICT)
+class EvaluateSettings:
+    """Measure what an adapter changed, on held-out clips and on generated audio."""
+
+    base_model_path: str = EMBEDDED_NAME
+    """Base model that the adapter belongs to."""
+    lora_model_path: Path = Path("finetune/output/best_model")
+    """Adapter folder."""
+    output_dir: Path = Path("finetune/output/evaluation")
+    """Where report.html, report.json, plots/ and audio/ go."""
+    duration: Annotated[float, Field(gt=0.0, le=30.0)] = 10.0
+    """Seconds of each generated clip."""
+    compare: bool = False
+    """Generate with the base as well, at the same prompts and seeds."""
+    data_dir: Path | None = None
+    """Dataset with the held-out clips (default: the one that the adapter recorded)."""
+    metadata_file: str = "metadata.json"
+    """Name of the metadata inside data_dir."""
+    prompts: list[str] = dataclasses.field(default_factory=list)
+    """What to play (default: captions of held-out clips, then 808 prompts)."""
+    num_prompts: Positive = 8
+    """How many prompts, where none are given."""
+    guidance_scale: Annotated[float, Field(ge=0.0)] = 3.0
+    """How strongly the prompt is followed; 1 switches guidance off."""
+    top_k: Annotated[int, Field(ge=0)] = 250
+    """Draw from the k likeliest tokens; 0 takes all, 1 is greedy."""
+    temperature: Annotated[float, Field(ge=0.0)] = 1.0
+    """Above 1 is wilder, below is safer."""
+    seed: int = 0
+    """Of the first clip; the next has seed + 1, and so on."""
+    batch_size: Positive = 4
+    """Clips that go through the model together."""
+
+
+SETTINGS: dict[str, type] = {
+    "prepare": PrepareSettings,
+    "train": TrainSettings,
+    "generate": GenerateSettings,
+    "evaluate": EvaluateSettings,
+}
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):
+    """PyYAML keeps the last of duplicate keys without a word; a settings file must not."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"{key!r} is set twice", node.start_mark
+                )
+        return super().construct_mapping(node, deep)
+
+
+def read_config(path: Path, command: str) -> dict[str, Any]:
+    """The section of a YAML file that belongs to a command.
+
+    Raises:
+        UserError: no such file, not YAML, or a section or setting that does not exist.
+    """
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeyLoader) or {}
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}).") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not valid YAML ({' '.join(str(error).split())}).") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: must have a section for each command ({', '.join(SETTINGS)}).")
+    for section in content:
+        _check_name(str(section), list(SETTINGS), f"{path}: section")
+    section = content.get(command) or {}
+    if not isinstance(section, dict):
+        raise UserError(f"{path}: section {command!r} must be a list of settings, name: value.")
+    names = [field.name for field in dataclasses.fields(SETTINGS[command])]
+    for name in section:
+        _check_name(str(name), names, f"{path}: {command} setting")
+    return section
+
+
+def _check_name(name: str, known: list[str], what: str) -> None:
+    if name not in known:
+        near = difflib.get_close_matches(name, known, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known)}."
+        raise UserError(f"{what} {name!r} is unknown; {hint}")

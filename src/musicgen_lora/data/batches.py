@@ -1,0 +1,121 @@
+"""From token shards to training batches: windows, captions, dropped conditions, order.
+
+Every draw (order, window, caption variant, dropped condition) is a function of (seed, epoch,
+clip) alone. So resuming needs one integer, the step, and any number of processes sees the same
+samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from musicgen_lora.data.metadata import Clip
+from musicgen_lora.data.tokens import TokenStore
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Clips padded to the longest.
+
+    Args:
+        codes: `[B, K, T]` int64, zero past a clip's end.
+        n_frames: `[B]` true lengths.
+        captions: B of them; None is the null condition.
+    """
+
+    codes: torch.Tensor
+    n_frames: torch.Tensor
+    captions: list[str | None]
+
+
+class ClipDataset(Dataset[tuple[np.ndarray, str | None]]):
+    """Training windows of a dataset, `(codes [T, K], caption or None)`.
+
+    Args:
+        clips: of the training split.
+        ids: of the clips, from `clip_ids`.
+        store: holds their codes.
+        max_frames: longer clips give a random window of this length, cut in token space;
+            shorter ones are whole.
+        seed: of all draws.
+        condition_dropout: share of samples whose caption is dropped, as guidance needs it.
+    """
+
+    def __init__(
+        self,
+        clips: Sequence[Clip],
+        ids: Sequence[str],
+        store: TokenStore,
+        *,
+        max_frames: int,
+        seed: int = 0,
+        condition_dropout: float = 0.0,
+    ) -> None:
+        self._clips, self._ids, self._store = clips, ids, store
+        self._max_frames, self._seed = max_frames, seed
+        self._condition_dropout = condition_dropout
+        self._epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Which epoch's draws the samples show."""
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self._clips)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, str | None]:
+        rng = np.random.default_rng((self._seed, self._epoch, index))
+        codes = self._store.codes(self._ids[index])
+        start = rng.integers(max(0, len(codes) - self._max_frames) + 1)
+        texts = self._clips[index].texts
+        caption = texts[rng.integers(len(texts))]
+        dropped = rng.random() < self._condition_dropout
+        return codes[start : start + self._max_frames], None if dropped else caption
+
+    def names(self, indices: Sequence[int]) -> list[str]:
+        """Names of clips, for messages."""
+        return [self._clips[index].name for index in indices]
+
+
+def epoch_order(n_clips: int, seed: int, epoch: int) -> np.ndarray:
+    """Permutation of the clips, a function of (seed, epoch)."""
+    return np.random.default_rng((seed, epoch)).permutation(n_clips)
+
+
+def fixed_windows(
+    clips: Sequence[Clip],
+    ids: Sequence[str],
+    store: TokenStore,
+    *,
+    max_frames: int,
+    min_frames: int,
+) -> list[tuple[np.ndarray, str, str]]:
+    """Validation windows: each clip cut end to end, nothing random.
+
+    Returns:
+        `(codes [T, K], caption, source)`, T between `min_frames` and `max_frames`.
+    """
+    windows = []
+    for clip, clip_id in zip(clips, ids, strict=True):
+        codes = store.codes(clip_id)
+        for start in range(0, len(codes), max_frames):
+            window = codes[start : start + max_frames]
+            if len(window) >= min_frames:
+                windows.append((window, clip.texts[0], clip.source))
+    return windows
+
+
+def collate(windows: Sequence[np.ndarray], captions: Sequence[str | None]) -> Batch:
+    """Pads windows `[T, K]` to a batch. The padding is masked from the loss by `n_frames`, and
+    comes last, where causal attention never looks back from."""
+    longest = max(len(window) for window in windows)
+    codes = np.zeros((len(windows), windows[0].shape[1], longest), dtype=np.int64)
+    for row, window in zip(codes, windows, strict=True):
+        row[:, : len(window)] = window.T
+    lengths = [len(window) for window in windows]
+    return Batch(torch.from_numpy(codes), torch.tensor(lengths), list(captions))

@@ -1,0 +1,146 @@
+"""Token shards: what the codec made of the audio, apart from captions and splits.
+
+`data_dir/tokens/<codec fingerprint>/` holds pairs of `<shard>.npy` (uint16 `[frames, K]`, clip
+after clip, memory-mapped by every reader) and `<shard>.parquet` (a row a clip: `id`, `offset`,
+`n_frames`). The parquet is renamed into place last: a shard without one does not exist. A
+clip's id is the SHA-256 of its file's bytes (and its window, where it is part of a file), so
+editing captions or renaming files costs nothing, and resuming is making the missing clips.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from filelock import FileLock
+from transformers import MusicgenForConditionalGeneration
+
+from musicgen_lora import atomic
+from musicgen_lora.audio.files import read_audio
+from musicgen_lora.data.metadata import Clip
+from musicgen_lora.model.codec import codec_fingerprint, encode_waveform
+from musicgen_lora.model.musicgen import model_shape
+
+CLIPS_PER_SHARD = 250
+"""Also what an interruption costs at most."""
+HASHES_FILE = "hashes.json"
+
+
+class TokenStore:
+    """Random access to the codes of a folder of shards."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._rows: dict[str, tuple[str, int, int]] = {}
+        self._maps: dict[str, np.ndarray] = {}
+        for index in sorted(folder.glob("*.parquet")):
+            table = pq.read_table(index).to_pydict()
+            for clip_id, offset, n_frames in zip(
+                table["id"], table["offset"], table["n_frames"], strict=True
+            ):
+                self._rows[clip_id] = (index.stem, offset, n_frames)
+
+    def __contains__(self, clip_id: str) -> bool:
+        return clip_id in self._rows
+
+    def n_frames(self, clip_id: str) -> int:
+        """Length of a clip in codec frames."""
+        return self._rows[clip_id][2]
+
+    def codes(self, clip_id: str) -> np.ndarray:
+        """Codes of a clip, `[T, K]` uint16, a view of the mapped file."""
+        shard, offset, n_frames = self._rows[clip_id]
+        if shard not in self._maps:
+            self._maps[shard] = np.load(self._folder / f"{shard}.npy", mmap_mode="r")
+        return self._maps[shard][offset : offset + n_frames]
+
+
+def clip_ids(clips: Sequence[Clip], data_dir: Path) -> list[str]:
+    """Ids of clips. File hashes are remembered by size and time of change, so that a second
+    run does not read the audio again."""
+    cache_path = data_dir / "tokens" / HASHES_FILE
+    try:
+        cache = json.loads(cache_path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        cache = {}
+    ids, changed = [], False
+    for clip in clips:
+        stat = clip.path.stat()
+        known = cache.get(clip.audio)
+        if not known or known[:2] != [stat.st_size, stat.st_mtime_ns]:
+            known = [stat.st_size, stat.st_mtime_ns, atomic.sha256_file(clip.path)]
+            cache[clip.audio] = known
+            changed = True
+        window = clip.name.removeprefix(clip.audio)
+        ids.append(known[2] + window)
+    if changed:
+        atomic.write_json(cache_path, cache)
+    return ids
+
+
+def tokenise_clips(
+    clips: Sequence[Clip],
+    ids: Sequence[str],
+    model: MusicgenForConditionalGeneration,
+    data_dir: Path,
+    on_clip: Callable[[int, int], None] = lambda done, total: None,
+) -> TokenStore:
+    """Encodes what no shard holds yet and opens the store.
+
+    Args:
+        clips: of a dataset.
+        ids: of the clips, from `clip_ids`.
+        model: whose codec is used; it must be in eval mode.
+        data_dir: the dataset's folder; shards go to its `tokens/`.
+        on_clip: called with (clips done, clips to do).
+
+    Raises:
+        AudioError: a file cannot be used. Shards finished before it stay.
+    """
+    folder = data_dir / "tokens" / codec_fingerprint(model)
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / ".lock"):
+        atomic.sweep(folder)
+        store = TokenStore(folder)
+        missing = {i: clip for i, clip in zip(ids, clips, strict=True) if i not in store}
+        rows = list(missing.items())
+        for start in range(0, len(rows), CLIPS_PER_SHARD):
+            codes = []
+            for offset, (_, clip) in enumerate(rows[start : start + CLIPS_PER_SHARD]):
+                codes.append(encode_clip(clip, model))
+                on_clip(start + offset + 1, len(rows))
+            _write_shard(folder, [i for i, _ in rows[start : start + CLIPS_PER_SHARD]], codes)
+    return TokenStore(folder) if rows else store
+
+
+def encode_clip(clip: Clip, model: MusicgenForConditionalGeneration) -> np.ndarray:
+    """Codes `[T, K]` uint16 of one clip, read and resampled once."""
+    sample_rate = model_shape(model).sample_rate
+    waveform = read_audio(clip.path, sample_rate, start_s=clip.start_s, duration_s=clip.duration_s)
+    return np.ascontiguousarray(encode_waveform(model, waveform).T)
+
+
+def _write_shard(folder: Path, ids: list[str], codes: list[np.ndarray]) -> None:
+    name = hashlib.sha256("\n".join([folder.name, *ids]).encode()).hexdigest()[:24]
+    lengths = [len(clip) for clip in codes]
+    table = pa.table(
+        {
+            "id": pa.array(ids, pa.string()),
+            "offset": pa.array(np.cumsum([0, *lengths[:-1]]), pa.int64()),
+            "n_frames": pa.array(lengths, pa.int64()),
+        }
+    )
+    frames = np.concatenate(codes)
+
+    def save_array(path: Path) -> None:
+        with open(path, "wb") as file:
+            np.save(file, frames)
+
+    atomic.write_file(folder / f"{name}.npy", save_array)
+    atomic.write_file(folder / f"{name}.parquet", partial(pq.write_table, table))

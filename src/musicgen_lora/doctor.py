@@ -1,0 +1,115 @@
+"""`musicgen-lora doctor`: what this installation can do, and what to do about what it can't."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import platform
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.console import Console
+
+LIBRARIES = [
+    "torch",
+    "transformers",
+    "peft",
+    "accelerate",
+    "safetensors",
+    "soundfile",
+    "soxr",
+    "pyloudnorm",
+    "pyarrow",
+    "tyro",
+    "pydantic",
+]
+LEAST_DISK_GIB = 5.0
+Finding = tuple[str, str]
+"""`("ok" | "note" | "fault", sentence)`."""
+
+
+def check_installation() -> int:
+    """Prints the findings; 1 if something will keep the commands from working, else 0."""
+    console = Console(soft_wrap=True, highlight=False)
+    marks = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "fault": "[red]fault[/]"}
+    faults = 0
+    for kind, sentence in [*check_versions(), *check_torch(), *check_broken(), *check_disk()]:
+        console.print(f"{marks[kind]:<20} {sentence}", markup=True)
+        faults += kind == "fault"
+    console.print("Ready." if not faults else f"{faults} to mend before anything else.")
+    return 1 if faults else 0
+
+
+def check_versions() -> Iterator[Finding]:
+    """Python and the libraries, importable."""
+    version = platform.python_version()
+    yield ("ok" if sys.version_info >= (3, 11) else "fault", f"Python {version} (3.11 or later)")
+    for name in LIBRARIES:
+        try:
+            importlib.import_module(name)
+            yield "ok", f"{name} {importlib.metadata.version(name)}"
+        except ImportError as error:
+            yield "fault", f"{name}: {error}. Run: pip install -r requirements.txt"
+
+
+def check_torch() -> Iterator[Finding]:
+    """Devices and the precision that training will choose on them."""
+    import torch
+
+    from musicgen_lora.training.device import choose_precision, cpu_has_bf16, training_device
+
+    device = training_device()
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        yield "ok", f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"
+    else:
+        yield (
+            "note",
+            f"no CUDA GPU is visible, so work runs on {device.type} ({torch.get_num_threads()} "
+            "threads): fine for tiny-beats; facebook/musicgen-small takes seconds a step",
+        )
+    bf16 = "has" if cpu_has_bf16() else "lacks"
+    yield "ok", f"this CPU {bf16} native bf16"
+    precision, why = choose_precision("auto", False, device, 10**9)
+    yield "ok", f"precision for large models: {precision}, {why}"
+
+
+def check_broken() -> Iterator[Finding]:
+    """A torchvision or torchaudio that doesn't match torch keeps transformers from importing
+    MusicGen, with a message that names neither."""
+    for name in ("torchvision", "torchaudio"):
+        try:
+            importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+        try:
+            importlib.import_module(name)
+            yield "ok", f"{name} is installed and imports (it is not needed)"
+        except (ImportError, RuntimeError, OSError) as error:
+            reason = str(error).splitlines()[0]
+            yield (
+                "fault",
+                f"{name} is installed but broken ({reason}), and breaks transformers with it. "
+                f"Nothing here needs it: pip uninstall {name}",
+            )
+    try:
+        from transformers import MusicgenForConditionalGeneration  # noqa: F401
+
+        yield "ok", "transformers offers MusicGen"
+    except (ImportError, RuntimeError) as error:
+        yield "fault", f"transformers cannot import MusicGen: {str(error).splitlines()[0]}"
+    from musicgen_lora.model.musicgen import EMBEDDED
+
+    if (EMBEDDED / "model.safetensors").is_file():
+        yield "ok", "the embedded base model tiny-beats is there"
+    else:
+        yield "fault", "the embedded base model is missing: install the package again"
+
+
+def check_disk() -> Iterator[Finding]:
+    """Room for checkpoints and generated audio."""
+    free = shutil.disk_usage(Path.cwd()).free / 2**30
+    kind = "ok" if free >= LEAST_DISK_GIB else "note"
+    yield kind, f"{free:.0f} GiB free in this folder's disk (5 or more advised)"

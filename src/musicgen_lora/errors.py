@@ -1,0 +1,17 @@
+"""The two ways in which a command ends badly."""
+
+from __future__ import annotations
+
+
+class UserError(Exception):
+    """Something that the user gave is not usable; the message is one line, names the file or
+    setting and says what to do. Commands print it and exit with 2."""
+
+    exit_code = 2
+
+
+class RunError(UserError):
+    """The work itself went wrong (a NaN loss, an adapter without effect, a full disk). One
+    line as well; commands exit with 1."""
+
+    exit_code = 1

@@ -1,0 +1,115 @@
+"""From prompts to WAV files, each with a JSON that says how it was made."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.progress import Progress
+
+from musicgen_lora import __version__, atomic
+from musicgen_lora.audio.files import write_wav
+from musicgen_lora.config import GenerateSettings
+from musicgen_lora.errors import UserError
+from musicgen_lora.generation.decode import generate_codes
+from musicgen_lora.model.adapter import load_adapter
+from musicgen_lora.model.codec import decode_codes
+from musicgen_lora.model.musicgen import (
+    base_fingerprint,
+    fingerprint,
+    load_base,
+    load_tokenizer,
+    model_shape,
+)
+from musicgen_lora.model.text import TextStates
+from musicgen_lora.training.device import place, training_device
+
+
+def generate_audio(settings: GenerateSettings) -> list[Path]:
+    """Generates a clip for each prompt.
+
+    Returns:
+        Paths of the WAV files. A clip whose prompt, seed, models and settings are those of an
+        existing file has its name and its samples; nothing else is ever overwritten.
+
+    Raises:
+        UserError: no prompts, an empty one, or a model or adapter that is not usable.
+    """
+    if not settings.prompts:
+        raise UserError("--prompts is empty; give at least one, in quotes.")
+    if not all(prompt.strip() for prompt in settings.prompts):
+        raise UserError("--prompts has an empty one; say what to play.")
+    console = Console(soft_wrap=True, highlight=False)
+    model = load_base(settings.base_model_path)
+    facts: dict[str, Any] = {
+        "base": {"path": settings.base_model_path, "fingerprint": base_fingerprint(model)},
+        "adapter": None,
+    }
+    if settings.lora_model_path is not None:
+        adapted = load_adapter(model, settings.lora_model_path)
+        weights = {n: p for n, p in adapted.named_parameters() if "lora_" in n}
+        holder = torch.nn.ParameterDict({n.replace(".", "/"): p for n, p in weights.items()})
+        facts["adapter"] = {
+            "path": str(settings.lora_model_path.resolve()),
+            "fingerprint": fingerprint(holder, sorted(weights)),
+        }
+    place(model, training_device(), "fp32")
+    text = TextStates(model, load_tokenizer(settings.base_model_path))
+    shape = model_shape(model)
+    n_frames = max(1, round(settings.duration * shape.frame_rate))
+    how = {
+        "duration_s": n_frames / shape.frame_rate,
+        "guidance_scale": settings.guidance_scale,
+        "top_k": settings.top_k,
+        "temperature": settings.temperature,
+        **facts,
+        "musicgen_lora": __version__,
+    }
+    paths: list[Path] = []
+    began = time.monotonic()
+    for start in range(0, len(settings.prompts), settings.batch_size):
+        prompts = settings.prompts[start : start + settings.batch_size]
+        seeds = [settings.seed + start + index for index in range(len(prompts))]
+        states, mask = text.batch(prompts)
+        with Progress(console=console, disable=not console.is_terminal) as progress:
+            task = progress.add_task(
+                f"clips {start + 1}-{start + len(prompts)} of {len(settings.prompts)}", total=None
+            )
+            codes = generate_codes(
+                model,
+                states,
+                mask,
+                n_frames=n_frames,
+                seeds=seeds,
+                guidance_scale=settings.guidance_scale,
+                top_k=settings.top_k,
+                temperature=settings.temperature,
+                on_step=lambda done, total: progress.update(task, completed=done, total=total),  # noqa: B023
+            )
+        for prompt, seed, waveform in zip(prompts, seeds, decode_codes(model, codes), strict=True):
+            made = {"prompt": prompt, "seed": seed, **how}
+            path = settings.output_dir / f"{_stem(made)}.wav"
+            write_wav(path, waveform, shape.sample_rate)
+            atomic.write_json(path.with_suffix(".json"), made | {"sample_rate": shape.sample_rate})
+            console.print(str(path))
+            paths.append(path)
+    elapsed = time.monotonic() - began
+    total_s = len(paths) * how["duration_s"]
+    console.print(
+        f"{total_s:.0f} s of audio in {elapsed:.1f} s ({total_s / elapsed:.1f} times real time)."
+    )
+    return paths
+
+
+def _stem(made: dict[str, Any]) -> str:
+    """File name: the prompt's words, the seed, and a hash of everything that decides the
+    samples, so that different audio never shares a name."""
+    words = re.sub(r"[^\w]+", "-", made["prompt"].lower()).strip("-")[:48].strip("-")
+    digest = hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()[:8]
+    return f"{words or 'clip'}_seed{made['seed']}_{digest}"

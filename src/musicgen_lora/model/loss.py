@@ -1,0 +1,66 @@
+"""Teacher-forced cross-entropy, equal to audiocraft's.
+
+Reference: audiocraft `LMModel.compute_predictions(keep_only_valid_steps=True)` and
+`MusicGenSolver._compute_cross_entropy`: the cross-entropy of each codebook over its valid
+positions, then the mean of the codebooks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from musicgen_lora.model.delay import n_predicted
+
+
+def codebook_cross_entropies(
+    hidden: torch.Tensor,
+    heads: Sequence[nn.Module],
+    codes: torch.Tensor,
+    n_frames: torch.Tensor,
+    delays: list[int],
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Summed cross-entropy of each clip and codebook.
+
+    The logits of one codebook at a time are formed, so that the peak is `[B, T, V]`, not
+    `[B, K, T, V]`.
+
+    Args:
+        hidden: `[B, T, D]`, the decoder's last states for `delay_codes(codes)`; step s speaks
+            of frame s - delays[k] of codebook k.
+        heads: K linear maps from D to V.
+        codes: `[B, K, T]`; frames past a clip's length may hold anything in 0..V-1.
+        n_frames: `[B]`, true lengths.
+        delays: of each codebook.
+
+    Returns:
+        Sums in nats `[B, K]` (float32) and numbers of predicted frames `[B, K]`.
+    """
+    sums = []
+    total = codes.shape[-1]
+    frame = torch.arange(total, device=codes.device)
+    for codebook, (head, delay) in enumerate(zip(heads, delays, strict=True)):
+        kept = max(total - delay, 0)
+        logits = head(hidden[:, delay:]).float()
+        losses = functional.cross_entropy(
+            logits.flatten(0, 1), codes[:, codebook, :kept].flatten(), reduction="none"
+        ).view(len(codes), kept)
+        valid = frame[:kept] < (n_frames[:, None] - delay)
+        sums.append((losses * valid).sum(dim=1))
+    return torch.stack(sums, dim=1), n_predicted(n_frames, delays)
+
+
+def mean_of_codebooks(sums: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+    """The loss: `[..., K]` sums and counts, added over clips first, to a scalar in nats.
+
+    Raises:
+        ValueError: a codebook without a single predicted frame (clips of 3 frames or fewer).
+    """
+    sums, counts = sums.reshape(-1, sums.shape[-1]).sum(0), counts.reshape(-1, counts.shape[-1])
+    counts = counts.sum(0)
+    if not bool((counts > 0).all()):
+        raise ValueError("A codebook has nothing to predict: clips are shorter than the delay.")
+    return (sums / counts).mean()

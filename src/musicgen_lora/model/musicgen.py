@@ -1,0 +1,218 @@
+"""A MusicGen in Hugging Face's format: loading it, its shapes, and its forward pass from codes.
+
+Any hub id or folder that `MusicgenForConditionalGeneration.from_pretrained` reads will do,
+mono or stereo. Weights are read from safetensors alone; no code of a repository is run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoTokenizer, MusicgenForConditionalGeneration, PreTrainedTokenizerBase
+
+from musicgen_lora.config import EMBEDDED_NAME
+from musicgen_lora.errors import UserError
+from musicgen_lora.model.delay import codebook_delays, delay_codes
+
+EMBEDDED = Path(__file__).resolve().parent.parent / "assets" / "tiny_beats"
+"""What `EMBEDDED_NAME` stands for."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The numbers of a MusicGen that the data path needs.
+
+    Args:
+        n_codebooks: K; 8 for the stereo models.
+        n_channels: of the audio, 1 or 2.
+        delays: K delays in steps.
+        special: the token of start and padding, also the number of codes a codebook has (V).
+        sample_rate: of the codec in Hz.
+        frame_rate: codec frames a second.
+    """
+
+    n_codebooks: int
+    n_channels: int
+    delays: list[int]
+    special: int
+    sample_rate: int
+    frame_rate: float
+
+
+def model_shape(model: MusicgenForConditionalGeneration) -> Shape:
+    """Reads a model's `Shape` off its configuration."""
+    # transformers types its sub-configurations as optional dictionaries; they are objects.
+    config: Any = model.config
+    decoder, codec = config.decoder, config.audio_encoder
+    n_channels = getattr(decoder, "audio_channels", 1)
+    return Shape(
+        n_codebooks=decoder.num_codebooks,
+        n_channels=n_channels,
+        delays=codebook_delays(decoder.num_codebooks, n_channels),
+        special=decoder.vocab_size,
+        sample_rate=codec.sampling_rate,
+        frame_rate=codec.sampling_rate / codec.hop_length,
+    )
+
+
+def load_base(model_path: str | Path) -> MusicgenForConditionalGeneration:
+    """Loads a base model in float32 on the CPU, in eval mode, every weight frozen.
+
+    Args:
+        model_path: a folder, a hub id such as `facebook/musicgen-small`, or `tiny-beats`.
+
+    Raises:
+        UserError: no such folder or id, not a MusicGen, or its weights are not safetensors.
+    """
+    name = _located(model_path)
+    _check_is_musicgen(name)
+    try:
+        model = MusicgenForConditionalGeneration.from_pretrained(
+            name, dtype=torch.float32, use_safetensors=True
+        )
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise UserError(f"{name}: cannot be loaded as a MusicGen: {_first_line(error)}") from error
+    config: Any = model.config
+    decoder = config.decoder
+    # transformers 5 leaves this unset in its default decoder config; generate() and forward()
+    # then fail on it.
+    if getattr(decoder, "decoder_start_token_id", None) is None:
+        decoder.decoder_start_token_id = decoder.vocab_size
+    model.decoder.set_attn_implementation("sdpa")
+    model.requires_grad_(False)
+    return model.eval()
+
+
+def load_tokenizer(model_path: str | Path) -> PreTrainedTokenizerBase:
+    """The text tokenizer that belongs to a base model."""
+    try:
+        return AutoTokenizer.from_pretrained(_located(model_path))
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{model_path}: no usable tokenizer: {_first_line(error)}") from error
+
+
+def _located(model_path: str | Path) -> str:
+    return str(EMBEDDED if str(model_path) == EMBEDDED_NAME else model_path)
+
+
+def _check_is_musicgen(name: str) -> None:
+    folder = Path(name)
+    if not folder.is_dir():
+        looks_like_path = name.startswith((".", "/", "~", "\\")) or name.count("/") != 1
+        if looks_like_path or folder.exists():
+            raise UserError(
+                f"{name}: no such model folder; give a folder in Hugging Face's format or a hub "
+                "id such as facebook/musicgen-small."
+            )
+        return
+    config = folder / "config.json"
+    if not config.is_file():
+        raise UserError(f"{name}: no config.json in it; a MusicGen folder has one.")
+    try:
+        model_type = json.loads(config.read_text(encoding="utf-8")).get("model_type")
+    except (ValueError, AttributeError) as error:
+        raise UserError(f"{config}: not readable as JSON: {_first_line(error)}") from error
+    if model_type != "musicgen":
+        raise UserError(f"{name}: its model_type is {model_type!r}, not 'musicgen'.")
+    if not any(folder.glob("*.safetensors")):
+        raise UserError(
+            f"{name}: no .safetensors file in it; pickled weights (.bin, .pt) are not read. "
+            "Save the model with transformers' save_pretrained."
+        )
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def fingerprint(module: nn.Module, facts: Sequence[object] = ()) -> str:
+    """Identity of a module's weights: hex digest over names, shapes and up to 4,096 evenly
+    spaced values of each tensor, so that a model of gigabytes is told apart in a second.
+
+    Adapter weights (PEFT's `lora_` tensors) are left out and wrappers' names folded, so that a
+    base has the same fingerprint with and without an adapter on it.
+    """
+    digest = hashlib.sha256(repr(list(facts)).encode())
+    tensors = {
+        name.replace(".base_layer", ""): tensor
+        for name, tensor in module.state_dict().items()
+        if "lora_" not in name
+    }
+    for name, tensor in sorted(tensors.items()):
+        flat = tensor.detach().reshape(-1)
+        stride = max(1, flat.numel() // 4096)
+        sample = flat[::stride].to(device="cpu", dtype=torch.float32)
+        digest.update(f"{name}{tuple(tensor.shape)}".encode())
+        digest.update(sample.numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def base_fingerprint(model: MusicgenForConditionalGeneration) -> str:
+    """Identity of the language model that an adapter belongs to."""
+    return fingerprint(model.decoder)
+
+
+def decoder_states(
+    model: MusicgenForConditionalGeneration,
+    codes: torch.Tensor,
+    text_states: torch.Tensor,
+    text_mask: torch.Tensor,
+) -> torch.Tensor:
+    """Teacher-forced forward pass.
+
+    Args:
+        model: with or without an adapter injected.
+        codes: `[B, K, T]`, undelayed.
+        text_states: `[B, L, D_text]` of the text encoder; zero rows for the null condition.
+        text_mask: `[B, L]`, 1 for a real token.
+
+    Returns:
+        `[B, T, D]`: step s speaks of frame s - delay of each codebook.
+    """
+    shape = model_shape(model)
+    delayed = delay_codes(codes, shape.delays, shape.special)
+    memory = project_text(model, text_states, text_mask)
+    output = model.decoder.model(
+        input_ids=delayed.reshape(-1, delayed.shape[-1]),
+        encoder_hidden_states=memory,
+        encoder_attention_mask=text_mask,
+        use_cache=False,
+    )
+    return output.last_hidden_state
+
+
+def project_text(
+    model: MusicgenForConditionalGeneration, text_states: torch.Tensor, text_mask: torch.Tensor
+) -> torch.Tensor:
+    """Text states as the decoder attends to them, `[B, L, D]`: projected, and zero where the
+    mask is (the bias of the projection would otherwise leak into the null condition)."""
+    states = text_states.to(model.decoder.dtype)
+    if hasattr(model, "enc_to_dec_proj"):
+        states = model.enc_to_dec_proj(states)
+    return states * text_mask[..., None].to(states.dtype)
+
+
+def frame_logits(
+    model: MusicgenForConditionalGeneration,
+    codes: torch.Tensor,
+    text_states: torch.Tensor,
+    text_mask: torch.Tensor,
+) -> torch.Tensor:
+    """Logits `[B, K, T, V]` in float32, aligned with `codes`; the last `delay` frames of each
+    codebook, which the model never predicts, are NaN."""
+    shape = model_shape(model)
+    hidden = decoder_states(model, codes, text_states, text_mask)
+    n_frames = codes.shape[-1]
+    logits = torch.full((*codes.shape, shape.special), torch.nan, device=codes.device)
+    for codebook, (head, delay) in enumerate(
+        zip(model.decoder.lm_heads, shape.delays, strict=True)
+    ):
+        logits[:, codebook, : n_frames - delay] = head(hidden[:, delay:]).float()
+    return logits

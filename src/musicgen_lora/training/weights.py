@@ -1,0 +1,116 @@
+"""What is trained: an adapter, or the whole language model; one interface for both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from peft import PeftModel, set_peft_model_state_dict
+from safetensors.torch import load_file
+from torch import nn
+from transformers import AutoProcessor, MusicgenForConditionalGeneration
+
+from musicgen_lora import atomic
+from musicgen_lora.config import TrainSettings
+from musicgen_lora.model.adapter import FACTS_FILE, FACTS_VERSION, add_lora
+from musicgen_lora.model.card import adapter_card
+
+
+@dataclass(frozen=True)
+class Trainee:
+    """The trained weights.
+
+    Args:
+        parameters: what the optimizer steps.
+        adapted: the PEFT model; None in full training.
+        save_weights: writes them into a folder, in the format that inference loads.
+        load_weights: reads them back.
+        publish: `(folder, run)` puts them in place of `folder` with card and facts.
+        train_mode: switches the adapter's dropout on and off. The decoder's own dropout stays
+            off, as in audiocraft.
+    """
+
+    parameters: list[nn.Parameter]
+    adapted: PeftModel | None
+    save_weights: Callable[[Path], None]
+    load_weights: Callable[[Path], None]
+    publish: Callable[[Path, dict[str, Any]], None]
+    train_mode: Callable[[bool], None]
+
+
+def make_trainee(
+    model: MusicgenForConditionalGeneration, settings: TrainSettings, run: dict[str, Any]
+) -> Trainee:
+    """Chooses and prepares the weights that `settings.trainable` names."""
+    if settings.trainable == "full":
+        return _whole_model(model, settings)
+    adapted = add_lora(
+        model,
+        base_name=run["base"]["path"],
+        rank=settings.lora_rank,
+        alpha=settings.lora_alpha,
+        dropout=settings.lora_dropout,
+        targets=tuple(settings.lora_targets),
+    )
+    dropouts = [m for name, m in adapted.named_modules() if name.endswith("lora_dropout.default")]
+
+    def save(folder: Path) -> None:
+        adapted.save_pretrained(str(folder))
+        # PEFT writes an empty model card; ours is written where the adapter is published.
+        (folder / "README.md").unlink(missing_ok=True)
+
+    def load(folder: Path) -> None:
+        set_peft_model_state_dict(adapted, load_file(folder / "adapter_model.safetensors"))
+
+    def publish(folder: Path, run: dict[str, Any]) -> None:
+        def fill(staging: Path) -> None:
+            save(staging)
+            facts = {"format_version": FACTS_VERSION, **_public(run)}
+            atomic.write_json(staging / FACTS_FILE, facts)
+            card = adapter_card(facts, folder.name)
+            (staging / "README.md").write_text(card, encoding="utf-8")
+
+        atomic.publish_folder(folder, fill)
+
+    def train_mode(on: bool) -> None:
+        for dropout in dropouts:
+            dropout.train(on)
+
+    parameters = [p for p in adapted.parameters() if p.requires_grad]
+    return Trainee(parameters, adapted, save, load, publish, train_mode)
+
+
+def _whole_model(model: MusicgenForConditionalGeneration, settings: TrainSettings) -> Trainee:
+    model.decoder.requires_grad_(True)
+    if hasattr(model, "enc_to_dec_proj"):
+        model.enc_to_dec_proj.requires_grad_(True)
+
+    def save(folder: Path) -> None:
+        model.save_pretrained(str(folder))
+
+    def load(folder: Path) -> None:
+        missing, unexpected = model.load_state_dict(
+            load_file(folder / "model.safetensors"), strict=False
+        )
+        trained = {name for name, p in model.named_parameters() if p.requires_grad}
+        assert not unexpected
+        assert not trained & set(missing)
+
+    def publish(folder: Path, run: dict[str, Any]) -> None:
+        def fill(staging: Path) -> None:
+            save(staging)
+            AutoProcessor.from_pretrained(settings.model_path).save_pretrained(str(staging))
+            atomic.write_json(staging / FACTS_FILE, _public(run))
+
+        atomic.publish_folder(folder, fill)
+
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    return Trainee(parameters, None, save, load, publish, lambda on: None)
+
+
+def _public(run: dict[str, Any]) -> dict[str, Any]:
+    """The part of a run that travels with its weights."""
+    names = ("base", "data", "settings", "versions", "precision", "base_loss", "best", "identity")
+    return {name: run[name] for name in names if name in run}

@@ -1,0 +1,20 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import make_tiny_musicgen
+
+# Tiny layers spend their time on waiting for the other threads.
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_musicgen(tmp_path_factory.mktemp("models") / "tiny")
+
+
+@pytest.fixture(scope="session")
+def tiny_stereo_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_musicgen(tmp_path_factory.mktemp("models") / "stereo", stereo=True)

@@ -1,0 +1,79 @@
+"""Tiny MusicGen folders in Hugging Face's format, for tests: real structure, random weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import (
+    EncodecConfig,
+    EncodecFeatureExtractor,
+    MusicgenConfig,
+    MusicgenDecoderConfig,
+    MusicgenForConditionalGeneration,
+    MusicgenProcessor,
+    PreTrainedTokenizerFast,
+    T5Config,
+)
+
+WORDS = ["hip", "hop", "808", "beat", "with", "trap", "drums", "bass", "and", "pattern", "the", "a", "bpm", "minor", "major", "sparse", "dark"]
+
+
+def make_tiny_musicgen(
+    folder: Path, *, stereo: bool = False, seed: int = 0, hidden_size: int = 32
+) -> Path:
+    """Saves a MusicGen of about 100,000 parameters: 32 kHz, 50 Hz, 4 codebooks (8 in stereo)
+    of 64 entries."""
+    torch.manual_seed(seed)
+    codec = EncodecConfig(
+        target_bandwidths=[1.2],
+        sampling_rate=32_000,
+        audio_channels=1,
+        num_filters=2,
+        hidden_size=8,
+        codebook_size=64,
+        codebook_dim=8,
+        upsampling_ratios=[8, 5, 4, 4],
+        num_lstm_layers=1,
+        norm_type="weight_norm",
+        use_causal_conv=False,
+        use_conv_shortcut=False,
+    )
+    text = T5Config(vocab_size=64, d_model=24, d_kv=8, d_ff=32, num_layers=1, num_heads=2)
+    decoder = MusicgenDecoderConfig(
+        vocab_size=64,
+        hidden_size=hidden_size,
+        ffn_dim=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_codebooks=8 if stereo else 4,
+        audio_channels=2 if stereo else 1,
+        pad_token_id=64,
+        bos_token_id=64,
+        dropout=0.1,
+    )
+    config = MusicgenConfig(text_encoder=text, audio_encoder=codec, decoder=decoder)
+    model = MusicgenForConditionalGeneration(config)
+    for layer in model.audio_encoder.quantizer.layers:
+        torch.nn.init.normal_(layer.codebook.embed)
+    # Random heads of the default size give logits too flat to tell one bug from another.
+    for head in model.decoder.lm_heads:
+        torch.nn.init.normal_(head.weight, std=0.3)
+    model.generation_config.pad_token_id = 64
+    model.generation_config.bos_token_id = 64
+    model.generation_config.decoder_start_token_id = 64
+    model.save_pretrained(folder)
+    vocabulary = {"<pad>": 0, "</s>": 1, "<unk>": 2} | {w: i + 3 for i, w in enumerate(WORDS)}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="$A </s>", special_tokens=[("</s>", 1)]
+    )
+    fast = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
+    )
+    MusicgenProcessor(
+        EncodecFeatureExtractor(sampling_rate=32_000, feature_size=1), fast
+    ).save_pretrained(folder)
+    return folder
