@@ -6,6 +6,9 @@ interrupted (work saved).
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import io
 import os
 import sys
 import traceback
@@ -58,10 +61,29 @@ def main(arguments: Sequence[str] | None = None, *, config: Path | None = None) 
             traceback.print_exc()
         print(f"musicgen-lora {command}: {error}", file=sys.stderr)
         return error.exit_code
+    except RuntimeError as error:
+        # torch is not imported yet where the command fails early, so its classes go by name.
+        if type(error).__name__ != "OutOfMemoryError" and "can't allocate" not in str(error):
+            raise
+        if debug:
+            traceback.print_exc()
+        print(
+            f"musicgen-lora {command}: out of memory; lower --batch_size, or the clips' length "
+            "(--max_duration, --duration).",
+            file=sys.stderr,
+        )
+        return 1
     except BrokenPipeError:
         # Whoever read the output (head, less) has gone; python would complain at exit too.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        if debug:
+            traceback.print_exc()
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"musicgen-lora {command}: {where}{error.strerror or error}.", file=sys.stderr)
+        # A full or broken disk is no fault of what was given.
+        return 1 if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO) else 2
     except KeyboardInterrupt:
         if debug:
             traceback.print_exc()
@@ -76,6 +98,8 @@ def _run(command: str, flags: list[str], config: Path | None) -> int:
         return check_installation()
     if command not in SETTINGS:
         raise UserError(f"no such command; there are: {', '.join([*SETTINGS, 'doctor'])}.")
+    # `--config=FILE` is `--config FILE`.
+    flags = [w for word in flags for w in (word.split("=", 1) if _names_config(word) else [word])]
     if "--config" in flags:
         at = flags.index("--config")
         if at + 1 == len(flags):
@@ -92,7 +116,7 @@ def parse_settings(command: str, flags: Sequence[str], config: Path | None) -> A
     """Settings of a command from its flags, a file and the defaults, in this order.
 
     Raises:
-        UserError: a value of the file is of the wrong type or out of range.
+        UserError: a value is of the wrong type or out of range.
         SystemExit: with code 2 and tyro's explanation, where a flag is wrong.
     """
     settings = SETTINGS[command]
@@ -100,16 +124,26 @@ def parse_settings(command: str, flags: Sequence[str], config: Path | None) -> A
         default = settings(**(read_config(config, command) if config else {}))
     except ValidationError as error:
         raise UserError(f"{config}: {_explain(error)}") from error
+    said = io.StringIO()
     try:
-        return tyro.cli(
-            settings,
-            default=default,
-            args=list(flags),
-            prog=f"musicgen-lora {command}",
-            use_underscores=True,
-        )
-    except ValidationError as error:
-        raise UserError(_explain(error)) from error
+        # tyro catches pydantic's errors and prints them in a box of many lines, with a link.
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(
+                settings,
+                default=default,
+                args=list(flags),
+                prog=f"musicgen-lora {command}",
+                use_underscores=True,
+            )
+    except SystemExit as stop:
+        if isinstance(stop.__context__, ValidationError):
+            raise UserError(_explain(stop.__context__)) from stop
+        sys.stderr.write(said.getvalue())
+        raise
+
+
+def _names_config(word: str) -> bool:
+    return word.startswith("--config=")
 
 
 def _explain(error: ValidationError) -> str:

@@ -73,8 +73,9 @@ class TrainSettings:
         default_factory=lambda: ["attention", "feed_forward"]
     )
     """Parts of the decoder that carry LoRA."""
-    trainable: Literal["lora", "full"] = "lora"
-    """lora trains an adapter; full trains every weight of the language model."""
+    trainable: Literal["lora", "full", "full_with_text"] = "lora"
+    """lora trains an adapter; full every weight of the language model; full_with_text those of
+    the text encoder too (for pre-training a model of your own)."""
     learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 3e-4
     """Peak learning rate."""
     lr_schedule: Literal["cosine", "linear", "constant"] = "cosine"

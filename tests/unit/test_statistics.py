@@ -6,8 +6,9 @@ import itertools
 
 import numpy as np
 import pytest
+from scipy import stats
 
-from musicgen_lora.evaluation.statistics import paired_bootstrap, widened_level
+from musicgen_lora.evaluation.statistics import moved_share, paired_bootstrap, widened_level
 
 
 def test_a_constant_drop_is_found_exactly() -> None:
@@ -48,11 +49,27 @@ def test_weights_are_those_of_a_pooled_mean() -> None:
     assert result["relative"] == pytest.approx(-1 / 6)
 
 
-def test_three_pairs_span_their_range() -> None:
-    base = np.array([10.0, 10.0, 10.0])
-    result = paired_bootstrap(base, base + np.array([-3.0, -1.0, -2.0]))
-    assert (result["ci_low"], result["ci_high"]) == pytest.approx((-3.0, -1.0))
-    assert (result["relative_ci_low"], result["relative_ci_high"]) == pytest.approx((-0.3, -0.1))
+def test_few_pairs_have_students_interval() -> None:
+    base = np.array([10.0, 10.0, 10.0, 10.0])
+    difference = np.array([-3.0, -1.0, -2.0, -2.5])
+    result = paired_bootstrap(base, base + difference)
+    expected = stats.ttest_1samp(difference, 0.0).confidence_interval(0.95)
+    assert result["interval"] == "student"
+    assert (result["ci_low"], result["ci_high"]) == pytest.approx((expected.low, expected.high))
+    # The bases are all 10: the ratio is the difference over 10.
+    assert result["relative_ci_low"] == pytest.approx(expected.low / 10.0)
+    assert result["relative_ci_high"] == pytest.approx(expected.high / 10.0)
+
+
+def test_many_pairs_have_a_bootstrap_close_to_students() -> None:
+    rng = np.random.default_rng(5)
+    difference = rng.normal(0.3, 1.0, 60)
+    result = paired_bootstrap(np.full(60, 2.0), 2.0 + difference)
+    expected = stats.ttest_1samp(difference, 0.0).confidence_interval(0.95)
+    assert result["interval"] == "bootstrap"
+    assert (result["ci_low"], result["ci_high"]) == pytest.approx(
+        (expected.low, expected.high), abs=0.03
+    )
 
 
 @pytest.mark.parametrize("n", [1, 2])
@@ -97,20 +114,60 @@ def test_what_is_not_pairs_is_refused(base: list, adapter: list, weights: list |
         )
 
 
-def test_the_interval_holds_what_it_promises() -> None:
-    """Coverage on normal differences at n = 6, where the plain percentile interval has 83 %."""
-    rng = np.random.default_rng(7)
-    n_trials, n = 300, 6
-    held = 0
+@pytest.mark.parametrize("n", [3, 5, 8])
+def test_the_interval_holds_what_it_promises(n: int) -> None:
+    """Coverage on normal differences; a plain percentile interval has 75 % at n = 3."""
+    rng = np.random.default_rng(n)
+    n_trials, held = 400, 0
     for trial in range(n_trials):
-        adapter = rng.normal(0.5, 1.0, n)
-        result = paired_bootstrap(np.zeros(n), adapter, seed=trial)
+        result = paired_bootstrap(np.zeros(n), rng.normal(0.5, 1.0, n), seed=trial)
         assert result["ci_low"] is not None
         assert result["ci_high"] is not None
         held += result["ci_low"] <= 0.5 <= result["ci_high"]
-    assert held / n_trials == pytest.approx(0.95, abs=0.035)
+    # Three standard errors of the estimate.
+    assert held / n_trials == pytest.approx(0.945, abs=0.035)
 
 
 def test_the_widening_vanishes_as_n_grows() -> None:
-    assert widened_level(5) > 0.995
+    assert widened_level(8) > 0.98
     assert widened_level(10_000) == pytest.approx(0.95, abs=1e-3)
+
+
+def test_the_share_of_the_way() -> None:
+    rng = np.random.default_rng(2)
+    base = rng.normal(10.0, 0.5, 12)
+    adapter = base + 7.4 + rng.normal(0.0, 0.2, 12)
+    reference = rng.normal(20.0, 0.5, 15)
+    moved = moved_share(base, adapter, reference)
+    expected = (adapter.mean() - base.mean()) / (reference.mean() - base.mean())
+    assert moved["share"] == pytest.approx(expected)
+    assert moved["ci_low"] is not None
+    assert moved["ci_high"] is not None
+    assert moved["ci_low"] < 0.74 < moved["ci_high"]
+    assert moved["ci_high"] - moved["ci_low"] < 0.15
+
+
+def test_a_way_downwards_and_one_too_far() -> None:
+    base, reference = np.linspace(9.0, 11.0, 8), np.linspace(4.0, 6.0, 8)
+    assert moved_share(base, base - 2.5, reference)["share"] == pytest.approx(0.5)
+    assert moved_share(base, base - 6.0, reference)["share"] == pytest.approx(1.2)
+    assert moved_share(base, base + 1.0, reference)["share"] == pytest.approx(-0.2)
+
+
+def test_no_way_no_share() -> None:
+    rng = np.random.default_rng(4)
+    base, reference = rng.normal(5.0, 2.0, 8), rng.normal(5.0, 2.0, 8)
+    near = moved_share(base, base + 1.0, reference)
+    assert (near["share"], near["note"]) == (None, "base and held-out audio cannot be told apart")
+    there = moved_share(np.full(8, 5.0), np.full(8, 6.0), np.full(8, 5.2), least=0.5)
+    assert (there["share"], there["note"]) == (None, "the base is there already")
+    same = moved_share(np.full(8, 5.0), np.full(8, 6.0), np.full(8, 5.0))
+    assert same["note"] == "the base is there already"
+
+
+def test_few_prompts_or_sources_have_no_share() -> None:
+    many, few = np.zeros(5), np.zeros(2)
+    assert moved_share(few, few, many + 1.0)["note"] == "too few prompts"
+    assert moved_share(many, many, few + 1.0)["note"] == "too few sources"
+    with pytest.raises(ValueError, match="finite"):
+        moved_share(many, many, np.array([np.nan, 1.0, 2.0]))

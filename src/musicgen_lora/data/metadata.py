@@ -49,7 +49,7 @@ class Clip:
         """Unique in the dataset: the path, and the window where it is part of a file."""
         if self.start_s == 0.0 and self.duration_s is None:
             return self.audio
-        return f"{self.audio}@{self.start_s:g}+{self.duration_s or 0.0:g}"
+        return f"{self.audio}@{self.start_s:.10g}+{self.duration_s or 0.0:.10g}"
 
 
 def read_entries(path: Path) -> list[dict[str, Any]]:
@@ -61,12 +61,18 @@ def read_entries(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         raise UserError(f"{path}: no such metadata file; make one with prepare_data.py.")
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
+        # Some editors begin a file with a byte order mark.
+        text = path.read_text(encoding="utf-8-sig")
+        entries = json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, OSError) as error:
         raise UserError(f"{path}: not valid JSON ({error}).") from error
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise UserError(f'{path}: must be a list of objects like {{"audio": ..., "text": ...}}.')
     return entries
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is no JSON number")
 
 
 def write_entries(path: Path, entries: Sequence[dict[str, Any]]) -> None:

@@ -68,6 +68,8 @@ def clip_ids(clips: Sequence[Clip], data_dir: Path) -> list[str]:
     try:
         cache = json.loads(cache_path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
+        cache = None
+    if not isinstance(cache, dict):
         cache = {}
     ids, changed = [], False
     for clip in clips:

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from rich.console import Console
 from rich.progress import Progress
 
 from musicgen_lora import __version__, atomic
 from musicgen_lora.audio.files import write_wav
 from musicgen_lora.config import GenerateSettings
+from musicgen_lora.console import plain_console
 from musicgen_lora.errors import UserError
 from musicgen_lora.generation.decode import generate_codes
 from musicgen_lora.model.adapter import load_adapter
@@ -45,7 +45,7 @@ def generate_audio(settings: GenerateSettings) -> list[Path]:
         raise UserError("--prompts is empty; give at least one, in quotes.")
     if not all(prompt.strip() for prompt in settings.prompts):
         raise UserError("--prompts has an empty one; say what to play.")
-    console = Console(soft_wrap=True, highlight=False)
+    console = plain_console()
     model = load_base(settings.base_model_path)
     facts: dict[str, Any] = {
         "base": {"path": settings.base_model_path, "fingerprint": base_fingerprint(model)},

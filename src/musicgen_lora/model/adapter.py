@@ -71,7 +71,9 @@ def read_facts(folder: Path) -> dict[str, Any] | None:
         return None
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
-        version = facts["format_version"]
+        version = int(facts["format_version"])
+        if version <= FACTS_VERSION and not {"path", "fingerprint"} <= set(facts["base"]):
+            raise KeyError("base")
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: not readable as adapter facts: {error}") from error
     if version > FACTS_VERSION:

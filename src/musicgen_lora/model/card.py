@@ -18,7 +18,8 @@ def adapter_card(facts: dict[str, Any], folder_name: str) -> str:
     base_loss, best = facts["base_loss"], facts.get("best")
     embedded = base == EMBEDDED_NAME
     licence = (
-        "The embedded tiny-beats base is MIT-licensed; so is nothing that your own audio forbids."
+        "The embedded tiny-beats base is MIT-licensed; the rights in your own audio stay yours "
+        "to mind."
         if embedded
         else "Meta's MusicGen weights are CC-BY-NC 4.0: where the base is one of them, what is "
         "derived from it, this adapter included, is for non-commercial use."
@@ -29,7 +30,7 @@ def adapter_card(facts: dict[str, Any], folder_name: str) -> str:
         change = 100 * (best["loss"] - base_loss["loss"]) / base_loss["loss"]
         figures = (
             f"Held-out loss {base_loss['loss']:.4f} (base) -> {best['loss']:.4f} "
-            f"({change:+.1f} %) at step {best['step']}, on {data['n_validation']} clips."
+            f"({change:+.1f} %) at step {best['step']}, on held-out clips: {data['n_validation']}."
         )
     return f"""---
 library_name: peft

@@ -7,15 +7,21 @@ mono or stereo. Weights are read from safetensors alone; no code of a repository
 from __future__ import annotations
 
 import hashlib
-import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoTokenizer, MusicgenForConditionalGeneration, PreTrainedTokenizerBase
+from transformers import (
+    AutoTokenizer,
+    MusicgenForConditionalGeneration,
+    PreTrainedConfig,
+    PreTrainedTokenizerBase,
+)
 
 from musicgen_lora.config import EMBEDDED_NAME
 from musicgen_lora.errors import UserError
@@ -23,6 +29,18 @@ from musicgen_lora.model.delay import codebook_delays, delay_codes
 
 EMBEDDED = Path(__file__).resolve().parent.parent / "assets" / "tiny_beats"
 """What `EMBEDDED_NAME` stands for."""
+
+
+UNLOADABLE = (
+    OSError,
+    ValueError,
+    RuntimeError,
+    KeyError,
+    TypeError,
+    SafetensorError,
+    StrictDataclassError,
+)
+"""What transformers raises at a damaged folder."""
 
 
 @dataclass(frozen=True)
@@ -74,11 +92,13 @@ def load_base(model_path: str | Path) -> MusicgenForConditionalGeneration:
     name = _located(model_path)
     _check_is_musicgen(name)
     try:
-        model = MusicgenForConditionalGeneration.from_pretrained(
-            name, dtype=torch.float32, use_safetensors=True
+        found: Any = MusicgenForConditionalGeneration.from_pretrained(
+            name, dtype=torch.float32, use_safetensors=True, output_loading_info=True
         )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except UNLOADABLE as error:
         raise UserError(f"{name}: cannot be loaded as a MusicGen: {_first_line(error)}") from error
+    model, loaded = found
+    _check_is_whole(name, model, loaded["missing_keys"])
     config: Any = model.config
     decoder = config.decoder
     # transformers 5 leaves this unset in its default decoder config; generate() and forward()
@@ -94,7 +114,7 @@ def load_tokenizer(model_path: str | Path) -> PreTrainedTokenizerBase:
     """The text tokenizer that belongs to a base model."""
     try:
         return AutoTokenizer.from_pretrained(_located(model_path))
-    except (OSError, ValueError, KeyError) as error:
+    except UNLOADABLE as error:
         raise UserError(f"{model_path}: no usable tokenizer: {_first_line(error)}") from error
 
 
@@ -104,28 +124,38 @@ def _located(model_path: str | Path) -> str:
 
 def _check_is_musicgen(name: str) -> None:
     folder = Path(name)
-    if not folder.is_dir():
-        looks_like_path = name.startswith((".", "/", "~", "\\")) or name.count("/") != 1
-        if looks_like_path or folder.exists():
-            raise UserError(
-                f"{name}: no such model folder; give a folder in Hugging Face's format or a hub "
-                "id such as facebook/musicgen-small."
-            )
-        return
-    config = folder / "config.json"
-    if not config.is_file():
+    is_folder = folder.is_dir()
+    looks_like_path = name.startswith((".", "/", "~", "\\")) or name.count("/") != 1
+    if not is_folder and (looks_like_path or folder.exists()):
+        raise UserError(
+            f"{name}: no such model folder; give a folder in Hugging Face's format or a hub "
+            "id such as facebook/musicgen-small."
+        )
+    if is_folder and not (folder / "config.json").is_file():
         raise UserError(f"{name}: no config.json in it; a MusicGen folder has one.")
     try:
-        model_type = json.loads(config.read_text(encoding="utf-8")).get("model_type")
-    except (ValueError, AttributeError) as error:
-        raise UserError(f"{config}: not readable as JSON: {_first_line(error)}") from error
+        model_type = PreTrainedConfig.get_config_dict(name)[0].get("model_type")
+    except (OSError, ValueError) as error:
+        where = "not readable" if is_folder else "no such folder here, and not found on the hub"
+        raise UserError(f"{name}: {where}: {_first_line(error)}") from error
     if model_type != "musicgen":
         raise UserError(f"{name}: its model_type is {model_type!r}, not 'musicgen'.")
-    if not any(folder.glob("*.safetensors")):
+    if is_folder and not any(folder.glob("*.safetensors")):
         raise UserError(
             f"{name}: no .safetensors file in it; pickled weights (.bin, .pt) are not read. "
             "Save the model with transformers' save_pretrained."
         )
+
+
+def _check_is_whole(
+    name: str, model: MusicgenForConditionalGeneration, missing: Collection[str]
+) -> None:
+    """transformers draws missing weights at random. Sinusoidal positions may be missing: they are
+    computed."""
+    trained = {key for key, _ in model.named_parameters() if "embed_positions" not in key}
+    lost = sorted(trained.intersection(missing))
+    if lost:
+        raise UserError(f"{name}: {len(lost)} of its weights are missing, {lost[0]} for one.")
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""Text conditions: the frozen T5's states, computed once for each caption."""
+"""Text conditions: T5's states, computed once for each caption while T5 is frozen."""
 
 from __future__ import annotations
 
@@ -12,18 +12,29 @@ MAX_TEXT_TOKENS = 512
 
 
 class TextStates:
-    """Captions to what the decoder attends to, remembered.
+    """Captions to what the decoder attends to.
 
-    The text encoder is frozen and in eval mode (`model.train()` would switch its dropout on),
-    so a caption's states never change and the encoder need not run in the training loop.
+    With the text encoder frozen and in eval mode (`model.train()` would switch its dropout on) a
+    caption's states never change: they are remembered, and the encoder does not run in the
+    training loop.
+
+    Args:
+        model: its text encoder is used.
+        tokenizer: that belongs to it.
+        frozen: False while the encoder is trained: states are then computed anew, with gradient.
     """
 
     def __init__(
-        self, model: MusicgenForConditionalGeneration, tokenizer: PreTrainedTokenizerBase
+        self,
+        model: MusicgenForConditionalGeneration,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        frozen: bool = True,
     ) -> None:
         self._encoder: Any = model.text_encoder
         self._tokenizer = tokenizer
         self._width = int(self._encoder.config.hidden_size)
+        self._frozen = frozen
         self._states: dict[str, torch.Tensor] = {}
 
     @torch.no_grad()
@@ -32,31 +43,40 @@ class TextStates:
         missing = sorted({text for text in captions if text not in self._states}, key=len)
         for start in range(0, len(missing), batch_size):
             texts = missing[start : start + batch_size]
-            tokens = self._tokenizer(
-                texts,
-                padding=True,
-                truncation=True,
-                max_length=MAX_TEXT_TOKENS,
-                return_tensors="pt",
-            ).to(self._encoder.device)
-            states = self._encoder(
-                input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]
-            ).last_hidden_state
-            for text, row, mask in zip(texts, states, tokens["attention_mask"], strict=True):
-                self._states[text] = row[: int(mask.sum())].float().cpu()
+            self._states.update(
+                (text, row.float().cpu())
+                for text, row in zip(texts, self._encode(texts), strict=True)
+            )
+
+    def _encode(self, texts: Sequence[str]) -> list[torch.Tensor]:
+        """States of each text, `[L, D_text]`, L its own number of tokens."""
+        tokens = self._tokenizer(
+            list(texts),
+            padding=True,
+            truncation=True,
+            max_length=MAX_TEXT_TOKENS,
+            return_tensors="pt",
+        ).to(self._encoder.device)
+        mask = tokens["attention_mask"]
+        states = self._encoder(input_ids=tokens["input_ids"], attention_mask=mask).last_hidden_state
+        return [row[:length] for row, length in zip(states, mask.sum(1).tolist(), strict=True)]
 
     def batch(
         self, captions: Sequence[str | None], device: torch.device | str = "cpu"
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """States `[B, L, D_text]` (float32) and mask `[B, L]` of captions; None is the null
         condition of classifier-free guidance: states zero and mask zero."""
-        self.prepare(text for text in captions if text is not None)
-        rows = [None if text is None else self._states[text] for text in captions]
-        longest = max([1, *(len(row) for row in rows if row is not None)])
-        states = torch.zeros(len(rows), longest, self._width)
-        mask = torch.zeros(len(rows), longest, dtype=torch.long)
-        for index, row in enumerate(rows):
-            if row is not None:
-                states[index, : len(row)] = row
-                mask[index, : len(row)] = 1
-        return states.to(device), mask.to(device)
+        texts = [text for text in captions if text is not None]
+        if self._frozen:
+            self.prepare(texts)
+            found = [self._states[text] for text in texts]
+        else:
+            found = self._encode(texts) if texts else []
+        longest = max([1, *(len(row) for row in found)])
+        states = torch.zeros(len(captions), longest, self._width, device=device)
+        mask = torch.zeros(len(captions), longest, dtype=torch.long, device=device)
+        rows = [index for index, text in enumerate(captions) if text is not None]
+        for index, row in zip(rows, found, strict=True):
+            states[index, : len(row)] = row.to(device)
+            mask[index, : len(row)] = 1
+        return states, mask

@@ -33,7 +33,7 @@ def save_checkpoint(
     state: dict[str, Any],
     keep: int,
 ) -> Path:
-    """Writes `step-<step>` and removes all but the `keep` newest.
+    """Writes `step-<step>` and removes all but the `keep` newest up to it.
 
     Args:
         folder: `output_dir/checkpoints`.
@@ -57,15 +57,24 @@ def save_checkpoint(
 
     path = folder / f"step-{step:06d}"
     atomic.publish_folder(path, fill)
-    for old in sorted(folder.glob("step-*"))[:-keep]:
-        shutil.rmtree(old)
+    found = _checkpoints(folder)
+    # Later ones are damaged ones that this run has come back from.
+    at = found.index(path) + 1
+    for stale in [*found[: max(0, at - keep)], *found[at:]]:
+        shutil.rmtree(stale)
     return path
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    """The checkpoints of a run, by step."""
+    found = [path for path in folder.glob("step-*") if path.name.removeprefix("step-").isdecimal()]
+    return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
 
 
 def newest_checkpoint(folder: Path, say: Callable[[str], None]) -> Path | None:
     """The newest checkpoint whose every file is as its manifest says; damaged ones are named
     through `say` and passed over."""
-    for path in sorted(folder.glob("step-*"), reverse=True):
+    for path in reversed(_checkpoints(folder)):
         faults = atomic.manifest_faults(path)
         if not faults:
             return path

@@ -18,10 +18,11 @@ from rich.progress import Progress
 from transformers import MusicgenForConditionalGeneration
 
 from musicgen_lora.config import TrainSettings
+from musicgen_lora.console import plain_console
 from musicgen_lora.data.batches import ClipDataset, fixed_windows
 from musicgen_lora.data.metadata import Clip, load_dataset, split_clips
 from musicgen_lora.data.tokens import TokenStore, clip_ids, tokenise_clips
-from musicgen_lora.errors import UserError
+from musicgen_lora.errors import RunError, UserError
 from musicgen_lora.model.musicgen import base_fingerprint, load_base, load_tokenizer, model_shape
 from musicgen_lora.model.text import TextStates
 from musicgen_lora.training import run_folder, validation
@@ -52,9 +53,15 @@ def train_lora(settings: TrainSettings) -> dict[str, Any]:
         RunError: the loss is not finite, or the adapter has no effect.
         SystemExit: 130 or 143 after SIGINT or SIGTERM, with a checkpoint saved.
     """
-    console = Console(soft_wrap=True, highlight=False)
+    console = plain_console()
     with run_folder.locked(settings.output_dir):
-        return _train(settings, console)
+        try:
+            return _train(settings, console)
+        except RunError:
+            run = run_folder.read_run(settings.output_dir)
+            if run is not None and run["status"] == "running":
+                run_folder.write_run(settings.output_dir, run | {"status": "failed"})
+            raise
 
 
 def _train(settings: TrainSettings, console: Console) -> dict[str, Any]:
@@ -72,8 +79,9 @@ def _train(settings: TrainSettings, console: Console) -> dict[str, Any]:
     )
     if not held_out:
         console.print(
-            "[yellow]Too few sources to hold any out: nothing can be validated, and the last "
-            "step becomes best_model. Two sources are the least, 50 clips are advised."
+            "Too few sources to hold any out: nothing can be validated, and the last "
+            "step becomes best_model. Two sources are the least, 50 clips are advised.",
+            style="yellow",
         )
     max_frames = max(round(settings.max_duration * shape.frame_rate), max(shape.delays) + 1)
 
@@ -85,7 +93,7 @@ def _train(settings: TrainSettings, console: Console) -> dict[str, Any]:
             max_frames=max_frames,
             min_frames=max(shape.delays) + 1,
         )
-        return found[:: math.ceil(len(found) / limit)]
+        return found[:: max(1, math.ceil(len(found) / limit))]
 
     windows = windows_of(held_out, settings.max_validation_windows)
     gate_windows = windows or windows_of(train_clips, GATE_WINDOWS)
@@ -97,13 +105,15 @@ def _train(settings: TrainSettings, console: Console) -> dict[str, Any]:
         seed=settings.seed,
         condition_dropout=settings.condition_dropout,
     )
-    text = TextStates(model, load_tokenizer(settings.model_path))
-    text.prepare([caption for clip in clips for caption in clip.texts])
+    frozen_text = settings.trainable != "full_with_text"
+    text = TextStates(model, load_tokenizer(settings.model_path), frozen=frozen_text)
+    if frozen_text:
+        text.prepare([caption for clip in clips for caption in clip.texts])
 
     device = training_device()
     n_parameters = sum(p.numel() for p in model.decoder.parameters())
     precision, why = choose_precision(settings.precision, settings.fp16, device, n_parameters)
-    if settings.trainable == "full" and precision != "fp32":
+    if settings.trainable != "lora" and precision != "fp32":
         precision, why = "fp32", "full training keeps its weights in it."
     console.print(f"Training on {device} in {precision}: {why}")
     place(model, device, precision)
@@ -114,7 +124,7 @@ def _train(settings: TrainSettings, console: Console) -> dict[str, Any]:
     if _is_finished(previous, identity) and settings.resume == "auto":
         console.print(
             f"{settings.output_dir}: this very run is already finished; its adapter is in "
-            f"{settings.output_dir / run_folder.BEST_MODEL}. --resume never trains it again."
+            f"{settings.output_dir / run_folder.BEST_MODEL}. To train it anew: --resume never"
         )
         assert previous is not None
         return previous
@@ -230,7 +240,8 @@ def _long_enough(
         if store.n_frames(clip_id) > max(delays)
     ]
     for clip in set(clips) - {clip for clip, _ in pairs}:
-        console.print(f"[yellow]{clip.name}: shorter than {max(delays) + 1} frames; left out.")
+        line = f"{clip.name}: shorter than {max(delays) + 1} frames; left out."
+        console.print(line, style="yellow")
     if not pairs:
         raise UserError("Every clip is shorter than 0.1 s; nothing is left to train on.")
     return [clip for clip, _ in pairs], [clip_id for _, clip_id in pairs]

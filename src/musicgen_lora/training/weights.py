@@ -44,7 +44,7 @@ def make_trainee(
     model: MusicgenForConditionalGeneration, settings: TrainSettings, run: dict[str, Any]
 ) -> Trainee:
     """Chooses and prepares the weights that `settings.trainable` names."""
-    if settings.trainable == "full":
+    if settings.trainable != "lora":
         return _whole_model(model, settings)
     adapted = add_lora(
         model,
@@ -57,7 +57,8 @@ def make_trainee(
     dropouts = [m for name, m in adapted.named_modules() if name.endswith("lora_dropout.default")]
 
     def save(folder: Path) -> None:
-        adapted.save_pretrained(str(folder))
+        # Without the lookup of the base's vocabulary on the hub, which LoRA here never changes.
+        adapted.save_pretrained(str(folder), save_embedding_layers=False)
         # PEFT writes an empty model card; ours is written where the adapter is published.
         (folder / "README.md").unlink(missing_ok=True)
 
@@ -86,6 +87,9 @@ def _whole_model(model: MusicgenForConditionalGeneration, settings: TrainSetting
     model.decoder.requires_grad_(True)
     if hasattr(model, "enc_to_dec_proj"):
         model.enc_to_dec_proj.requires_grad_(True)
+    if settings.trainable == "full_with_text":
+        text_encoder: Any = model.text_encoder
+        text_encoder.requires_grad_(True)
 
     def save(folder: Path) -> None:
         model.save_pretrained(str(folder))

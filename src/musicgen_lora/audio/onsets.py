@@ -1,0 +1,164 @@
+"""Where sounds start, and how fast they follow each other.
+
+Onsets are peaks of the spectral flux: the rise of the log spectrum from one moment to the next.
+Sources: Boeck & Widmer, Maximum Filter Vibrato Suppression for Onset Detection (DAFx 2013), for
+the flux ("SuperFlux": the past frame is widened by a maximum filter, so that a gliding bass note
+isn't heard as a row of onsets); Boeck, Krebs & Schedl, Evaluating the Online Capabilities of
+Onset Detection Methods (ISMIR 2012), for the peak picking, as in madmom and librosa; Ellis, Beat
+Tracking by Dynamic Programming (2007), section 3.2, for the tempo.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.ndimage import maximum_filter1d, uniform_filter1d
+from scipy.signal import ShortTimeFFT
+from scipy.signal.windows import hann
+
+HOP_S = 0.005
+"""Time between frames, rounded to whole samples. A 1/64 note at 170 BPM lasts 22 ms."""
+LAG_S = 0.015
+"""A frame is compared with the one this long before it."""
+RANGE_DB = 30.0
+"""Depth of the log spectrum: what lies further below a bin's loudest moment is silence."""
+TILT_DB = 60.0
+"""A bin's loudest moment counts as no lower than this below the loudest bin's, so that the empty
+bins of a band don't turn their noise into onsets."""
+SILENT_DB = -70.0
+"""A band that never exceeds this level (of a full-scale sine) has no onsets."""
+RISE_DB = 1.5
+"""The flux at an onset lies this far above the mean of the 0.2 s around it ..."""
+RISE_SHARE = 0.06
+"""... and by at least this share of the strongest rise."""
+GAP_S = 0.02
+"""Two onsets are at least this far apart."""
+
+SLOWEST_BPM, FASTEST_BPM = 50.0, 220.0
+PRIOR_BPM, PRIOR_OCTAVES = 120.0, 0.9
+"""Centre and width of the log-normal prior over tempi (Ellis, 2007)."""
+SHORTEST_TEMPO_S = 4.0
+
+
+def spectral_flux(
+    mono: np.ndarray, sample_rate: int, low_hz: float, high_hz: float, window_s: float
+) -> tuple[np.ndarray, float]:
+    """Mean rise of a band's log spectrum.
+
+    Args:
+        mono: `[N]` samples.
+        sample_rate: Hz.
+        low_hz: lower end of the band.
+        high_hz: its upper end; what lies above half the sample rate is ignored.
+        window_s: length of the Hann window: short for hats, long for basses.
+
+    Returns:
+        Flux in dB `[F]`, frame f centred on sample f x hop, and frames a second. Zero for a
+        band that is silent or above half the sample rate.
+    """
+    hop = max(1, round(HOP_S * sample_rate))
+    rate = sample_rate / hop
+    n_window = max(16, round(window_s * sample_rate))
+    n_frames = len(mono) // hop + 1
+    window = np.asarray(hann(n_window, sym=False))
+    stft = ShortTimeFFT(window, hop, sample_rate, mfft=1 << (n_window - 1).bit_length())
+    bins = (stft.f >= low_hz) & (stft.f <= high_hz)
+    if not bins.any() or len(mono) < n_window:
+        return np.zeros(n_frames), rate
+    # Scaled so that a full-scale sine reads 1.
+    magnitude = np.abs(stft.stft(mono, p0=0, p1=n_frames)[bins]) * (2.0 / window.sum())
+    loudest = float(magnitude.max())
+    if loudest < 10.0 ** (SILENT_DB / 20.0):
+        return np.zeros(n_frames), rate
+    # Each bin against its own loudest moment: an 808's bass is 50 dB above its hats.
+    own = np.maximum(magnitude.max(axis=1, keepdims=True), loudest * 10.0 ** (-TILT_DB / 20.0))
+    level = 20.0 * np.log10(np.maximum(magnitude / own, 10.0 ** (-RANGE_DB / 20.0)))
+    lag = max(1, round(LAG_S * rate))
+    past = maximum_filter1d(level, 3, axis=0)[:, : max(n_frames - lag, 0)]
+    # Before the first frame there was silence: a sound at time 0 is an onset.
+    past = np.concatenate([np.full((len(level), min(lag, n_frames)), -RANGE_DB), past], axis=1)
+    flux = np.maximum(level - past, 0.0).mean(axis=0)
+    # A window that hangs over the end sees a cut, which no one played.
+    flux[(len(mono) - n_window // 2) // hop + 1 :] = 0.0
+    return flux, rate
+
+
+def pick_onsets(flux: np.ndarray, rate: float) -> np.ndarray:
+    """Times in seconds `[M]` of the peaks of a flux `[F]` of `rate` frames a second."""
+    if not float(flux.max(initial=0.0)) > 0.0:
+        return np.zeros(0)
+    reach = 2 * max(1, round(GAP_S * rate)) + 1
+    around = 2 * round(0.1 * rate) + 1
+    threshold = max(RISE_DB, RISE_SHARE * float(flux.max()))
+    mean = uniform_filter1d(flux, around, mode="constant")
+    is_peak = flux == maximum_filter1d(flux, reach, mode="constant")
+    onsets: list[int] = []
+    for frame in np.flatnonzero(is_peak & (flux >= mean + threshold)):
+        # A plateau is one peak.
+        if not onsets or frame - onsets[-1] >= GAP_S * rate:
+            onsets.append(int(frame))
+    return np.asarray(onsets) / rate
+
+
+def estimate_tempo(flux: np.ndarray, rate: float) -> tuple[float, float]:
+    """Tempo of a flux `[F]` of `rate` frames a second.
+
+    The autocorrelation at a beat's length and at two and four of them, times a prior over
+    tempi. Half or double the tempo of a slow or a busy pattern fits nearly as well, and nothing
+    here can tell them apart reliably: read the number up to a factor of two.
+
+    Returns:
+        Beats a minute, and the autocorrelation at the beat's length as confidence (0 nothing
+        repeats, 1 everything does). Both NaN when nothing repeats or below 4 s.
+    """
+    n_frames = len(flux)
+    nothing = (float("nan"), float("nan"))
+    if n_frames < SHORTEST_TEMPO_S * rate or not float(flux.max()) > 0.0:
+        return nothing
+    centred = flux - flux.mean()
+    correlation = np.fft.irfft(np.abs(np.fft.rfft(centred, 2 * n_frames)) ** 2)[:n_frames]
+    # Unbiased: a long lag has fewer products.
+    correlation /= correlation[0] * (1.0 - np.arange(n_frames) / n_frames)
+    # Played notes wander by a frame.
+    correlation = maximum_filter1d(correlation, 3)
+    longest = 0.75 * n_frames
+    lags = np.arange(round(60.0 * rate / FASTEST_BPM), round(60.0 * rate / SLOWEST_BPM) + 1)
+    multiples = [multiple for multiple in (1, 2, 4) if multiple * lags[-1] < longest]
+    salience = np.mean([correlation[multiple * lags] for multiple in multiples], axis=0)
+    octaves = np.log2(60.0 * rate / lags / PRIOR_BPM)
+    score = salience * np.exp(-0.5 * (octaves / PRIOR_OCTAVES) ** 2)
+    best = int(score.argmax())
+    if not score[best] > 0.0:
+        return nothing
+    lag = int(lags[best])
+    bpm = 60.0 * rate / _refine_lag(correlation, lag, longest)
+    return float(bpm), float(np.clip(correlation[lag], 0.0, 1.0))
+
+
+def _refine_lag(correlation: np.ndarray, lag: int, longest: float) -> float:
+    """A lag between frames: the centre of the peak at 1, 2, 4 and 8 times it, divided again."""
+    offsets = np.arange(-3, 4)
+    best = float(lag)
+    for multiple in (1, 2, 4, 8):
+        centre = round(best * multiple)
+        if centre + 3 >= longest:
+            break
+        nearby = correlation[centre + offsets]
+        weights = (nearby - nearby.min()) ** 2
+        if weights.sum() > 0.0:
+            best = (centre + float((weights * offsets).sum() / weights.sum())) / multiple
+    return best
+
+
+def onset_strength(mono: np.ndarray, sample_rate: int) -> tuple[np.ndarray, float]:
+    """Flux for the tempo `[F]`: kicks, snares and hats weigh the same, each band divided by its
+    standard deviation, so that sixteenths on the hat don't drown the backbeat."""
+    total, rate = spectral_flux(mono, sample_rate, 20.0, 120.0, 0.096)
+    total = _unit_spread(total)
+    for low_hz, high_hz, window_s in ((200.0, 4000.0, 0.046), (6000.0, 14000.0, 0.012)):
+        total = total + _unit_spread(spectral_flux(mono, sample_rate, low_hz, high_hz, window_s)[0])
+    return total, rate
+
+
+def _unit_spread(flux: np.ndarray) -> np.ndarray:
+    spread = float(flux.std())
+    return flux / spread if spread > 0.0 else flux

@@ -1,0 +1,297 @@
+"""What did the adapter change? Held-out loss, paired generations, descriptors, one report.
+
+What needs held-out clips and has none is "not computed", with the reason, in every output: an
+evaluation never fails for lack of a reference, and never leaves a figure out without a word.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from peft import PeftModel
+from rich.console import Console
+from rich.progress import Progress
+from transformers import MusicgenForConditionalGeneration
+
+from musicgen_lora.atomic import sha256_file
+from musicgen_lora.config import EvaluateSettings
+from musicgen_lora.data.batches import fixed_windows
+from musicgen_lora.data.tokens import TokenStore, clip_ids, tokenise_clips
+from musicgen_lora.errors import UserError
+from musicgen_lora.evaluation.comparison import compare_descriptors
+from musicgen_lora.evaluation.generations import (
+    choose_prompts,
+    describe_references,
+    play_prompts,
+    write_clips,
+)
+from musicgen_lora.evaluation.held_out import HeldOut, find_held_out
+from musicgen_lora.evaluation.losses import compare_losses
+from musicgen_lora.evaluation.report import (
+    FORMAT_VERSION,
+    HTML_FILE,
+    JSON_FILE,
+    plain,
+    print_report,
+    write_report,
+)
+from musicgen_lora.evaluation.summary import write_sentences
+from musicgen_lora.model.adapter import check_adapter_folder, load_adapter, read_facts
+from musicgen_lora.model.musicgen import base_fingerprint, load_base, load_tokenizer, model_shape
+from musicgen_lora.model.text import TextStates
+from musicgen_lora.training.device import place, training_device
+from musicgen_lora.training.facts import library_versions
+
+OnStep = Callable[[int, int], None]
+
+
+def evaluate_adapter(settings: EvaluateSettings) -> dict[str, Any]:
+    """Measures an adapter and writes `report.html`, `report.json`, `plots/` and `audio/`.
+
+    Returns:
+        What report.json holds.
+
+    Raises:
+        UserError: base, adapter, prompts, a given `data_dir` or the output folder are not usable.
+    """
+    if not all(prompt.strip() for prompt in settings.prompts):
+        raise UserError("--prompts has an empty one; say what to play.")
+    console = Console(soft_wrap=True, highlight=False)
+    check_adapter_folder(settings.lora_model_path)
+    facts = read_facts(settings.lora_model_path)
+    held_out = find_held_out(facts, settings.data_dir, settings.metadata_file)
+    model = load_base(settings.base_model_path)
+    base = {"path": settings.base_model_path, "fingerprint": base_fingerprint(model)}
+    adapted = load_adapter(model, settings.lora_model_path)
+    _make_room(settings.output_dir)
+    device = training_device()
+    # In fp32 everywhere: differences of a percent are what is looked for.
+    place(model, device, "fp32")
+    text = TextStates(model, load_tokenizer(settings.base_model_path))
+
+    held_out, ids, store = _open_tokens(held_out, model, settings.data_dir is not None, console)
+    loss = _loss(settings, adapted, model, text, held_out, ids, store, console)
+    reference: dict[str, Any] = {"computed": False, "why": held_out.why_none, "descriptors": []}
+    if store is not None:
+        described, counts = describe_references(
+            model, held_out.clips, ids, store, settings.duration
+        )
+        reference = {"computed": True, "why": "", **counts, "descriptors": described}
+    generation, descriptors = _generation(settings, adapted, model, text, held_out, console)
+    rows = compare_descriptors(
+        descriptors["base"],
+        descriptors["adapter"],
+        reference["descriptors"] if reference["computed"] else None,
+        seed=settings.seed,
+    )
+    report = plain(
+        {
+            "format_version": FORMAT_VERSION,
+            "created": time.strftime("%Y-%m-%d %H:%M:%S"),
+            "base": base,
+            "adapter": {
+                "path": str(settings.lora_model_path),
+                "sha256": sha256_file(settings.lora_model_path / "adapter_model.safetensors"),
+            },
+            "settings": dataclasses.asdict(settings),
+            "versions": library_versions(),
+            "device": str(device),
+            "held_out": {
+                "origin": held_out.origin,
+                "is_unseen": held_out.is_unseen,
+                "why_none": held_out.why_none,
+                "n_clips": len(held_out.clips),
+                "n_sources": held_out.n_sources,
+                "missing": held_out.missing,
+            },
+            "loss": loss,
+            "reference": reference,
+            "generation": generation,
+            "descriptors": rows,
+            "not_computed": _not_computed(settings, held_out, loss),
+        }
+    )
+    report["findings"] = write_sentences(report)
+    page = write_report(report, settings.output_dir)
+    print_report(report, console)
+    console.print(f"Report: {page}")
+    return report
+
+
+def _make_room(output_dir: Path) -> None:
+    """Makes the folder and clears the last report with the files that it lists, so that no old
+    clip passes for a new one. Nothing else in the folder is touched."""
+    try:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        for path in _files_of_report(output_dir):
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"{output_dir}: cannot be written ({error.strerror}).") from error
+
+
+def _files_of_report(output_dir: Path) -> Iterator[Path]:
+    try:
+        report = json.loads((output_dir / JSON_FILE).read_text(encoding="utf-8"))
+        names = list(report["plots"])
+        for clip in report["generation"]["clips"]:
+            names += [clip[side]["audio"] for side in ("base", "adapter") if clip[side]]
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    root = output_dir.resolve()
+    for name in [*names, JSON_FILE, HTML_FILE]:
+        path = (root / str(name)).resolve()
+        if path.is_relative_to(root) and path.suffix in (".wav", ".png", ".json", ".html"):
+            yield path
+
+
+def _open_tokens(
+    held_out: HeldOut, model: MusicgenForConditionalGeneration, is_given: bool, console: Console
+) -> tuple[HeldOut, list[str], TokenStore | None]:
+    """Ids and codes of the held-out clips; clips that cannot be read are an error where the user
+    named the dataset, and the reason for measuring nothing where it was only remembered."""
+    if held_out.data_dir is None:
+        return held_out, [], None
+    shortest = max(model_shape(model).delays) + 1
+    try:
+        ids = clip_ids(held_out.clips, held_out.data_dir)
+        with _progress(console, "tokenising") as on_clip:
+            store = tokenise_clips(held_out.clips, ids, model, held_out.data_dir, on_clip)
+    except UserError as error:
+        if is_given:
+            raise
+        return HeldOut(why_none=str(error).rstrip(".")), [], None
+    except OSError as error:
+        raise UserError(
+            f"{held_out.data_dir / 'tokens'}: cannot be written ({error.strerror}); make it "
+            "writable or give --data_dir a copy of the dataset."
+        ) from error
+    kept = [
+        (clip, clip_id)
+        for clip, clip_id in zip(held_out.clips, ids, strict=True)
+        if store.n_frames(clip_id) >= shortest
+    ]
+    if not kept:
+        return HeldOut(why_none=f"every held-out clip is shorter than {shortest} frames"), [], None
+    clips = [clip for clip, _ in kept]
+    return dataclasses.replace(held_out, clips=clips), [i for _, i in kept], store
+
+
+def _loss(
+    settings: EvaluateSettings,
+    adapted: PeftModel,
+    model: MusicgenForConditionalGeneration,
+    text: TextStates,
+    held_out: HeldOut,
+    ids: Sequence[str],
+    store: TokenStore | None,
+    console: Console,
+) -> dict[str, Any]:
+    if store is None:
+        return {"computed": False, "why": held_out.why_none}
+    shape = model_shape(model)
+    shortest = max(shape.delays) + 1
+    windows = fixed_windows(
+        held_out.clips,
+        ids,
+        store,
+        max_frames=max(round(held_out.max_duration_s * shape.frame_rate), shortest),
+        min_frames=shortest,
+    )
+    windows = windows[:: math.ceil(len(windows) / held_out.max_windows)]
+    with console.status("held-out loss") as status:
+        return compare_losses(
+            adapted,
+            model,
+            windows,
+            text,
+            batch_size=settings.batch_size,
+            seed=settings.seed,
+            on_side=lambda side: status.update(f"held-out loss, {side}"),
+        )
+
+
+def _generation(
+    settings: EvaluateSettings,
+    adapted: PeftModel,
+    model: MusicgenForConditionalGeneration,
+    text: TextStates,
+    held_out: HeldOut,
+    console: Console,
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The report's `generation`, and the descriptors of each side's clips."""
+    chosen = choose_prompts(settings.prompts, held_out.clips, settings.num_prompts)
+    prompts = [item["prompt"] for item in chosen]
+    codes: dict[str, list[np.ndarray]] = {}
+    entries: dict[str, list[dict[str, Any]]] = {}
+    descriptors: dict[str, Any] = {"base": None, "adapter": None}
+    for side in ("base", "adapter") if settings.compare else ("adapter",):
+        switched = adapted.disable_adapter() if side == "base" else nullcontext()
+        with switched, _progress(console, f"playing {len(prompts)} prompts, {side}") as on_step:
+            codes[side] = play_prompts(
+                model,
+                text,
+                prompts,
+                duration_s=settings.duration,
+                seed=settings.seed,
+                guidance_scale=settings.guidance_scale,
+                top_k=settings.top_k,
+                temperature=settings.temperature,
+                batch_size=settings.batch_size,
+                on_step=on_step,
+            )
+        folder = settings.output_dir / "audio" / side
+        paths, descriptors[side] = write_clips(model, codes[side], prompts, folder)
+        entries[side] = [
+            {"audio": path.relative_to(settings.output_dir).as_posix(), "descriptors": described}
+            for path, described in zip(paths, descriptors[side], strict=True)
+        ]
+    clips = [
+        {
+            **item,
+            "seed": settings.seed + index,
+            "identical": settings.compare
+            and np.array_equal(codes["base"][index], codes["adapter"][index]),
+            "base": entries["base"][index] if settings.compare else None,
+            "adapter": entries["adapter"][index],
+        }
+        for index, item in enumerate(chosen)
+    ]
+    return {
+        "compared": settings.compare,
+        "duration_s": settings.duration,
+        "clips": clips,
+    }, descriptors
+
+
+@contextmanager
+def _progress(console: Console, what: str) -> Iterator[OnStep]:
+    with Progress(console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task(what, total=None)
+
+        def on_step(done: int, total: int) -> None:
+            progress.update(task, completed=done, total=total)
+
+        yield on_step
+
+
+def _not_computed(
+    settings: EvaluateSettings, held_out: HeldOut, loss: dict[str, Any]
+) -> list[dict[str, str]]:
+    """What a full evaluation would have had, and why this one hasn't."""
+    missing = []
+    if not loss["computed"]:
+        missing.append({"what": "Held-out loss", "why": loss["why"]})
+        missing.append({"what": "Descriptors of held-out audio", "why": held_out.why_none})
+    if not settings.compare:
+        missing.append(
+            {"what": "Base against adapter in generated audio", "why": "needs --compare"}
+        )
+    return missing

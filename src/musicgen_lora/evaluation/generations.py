@@ -1,0 +1,176 @@
+"""The clips that are compared: the same prompts and seeds with the adapter off and on."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import MusicgenForConditionalGeneration
+
+from musicgen_lora.audio.descriptors import describe
+from musicgen_lora.audio.files import write_wav
+from musicgen_lora.data.metadata import Clip
+from musicgen_lora.data.tokens import TokenStore
+from musicgen_lora.generation.decode import generate_codes
+from musicgen_lora.model.codec import decode_codes
+from musicgen_lora.model.musicgen import model_shape
+from musicgen_lora.model.text import TextStates
+
+DEFAULT_PROMPTS = (
+    "hip hop 808 beat with trap drums",
+    "808 bass and hip hop drum pattern",
+    "trap beat with 808",
+    "dark trap beat, sliding 808 bass, fast hi-hat rolls, 140 bpm",
+    "boom bap hip hop beat, dusty drums, swung hi-hats, 88 bpm",
+    "drill beat, gliding 808 bass, syncopated hi-hats, 142 bpm",
+    "memphis hip hop beat, 808 cowbell melody, distorted kick, 130 bpm",
+    "slow southern hip hop beat, long 808 bass, claps, 70 bpm",
+    "minimal 808 drum machine pattern, kick, clap and closed hi-hat",
+    "hard trap beat, punchy 808 kick, snare rolls, 150 bpm",
+    "laid-back hip hop beat, deep sub bass, open hi-hats, 95 bpm",
+    "808 drum machine groove with congas and rimshots, 110 bpm",
+)
+MAX_REFERENCES = 64
+"""Held-out clips that are described, evenly spaced over them all."""
+
+
+def choose_prompts(
+    given: Sequence[str], held_out: Sequence[Clip], n_prompts: int
+) -> list[dict[str, str]]:
+    """What to play: the given prompts; else captions of held-out clips, a source at a time;
+    else our own 808 prompts.
+
+    Returns:
+        `{"prompt", "origin"}` each, no prompt twice; fewer than `n_prompts` if there aren't
+        more.
+    """
+    if given:
+        return [{"prompt": prompt, "origin": "given"} for prompt in given]
+    by_source: dict[str, list[str]] = {}
+    for clip in held_out:
+        by_source.setdefault(clip.source, []).append(clip.texts[0])
+    rounds = max((len(texts) for texts in by_source.values()), default=0)
+    captions = [
+        texts[turn] for turn in range(rounds) for texts in by_source.values() if turn < len(texts)
+    ]
+    chosen = dict.fromkeys(captions, "held-out caption")
+    for prompt in DEFAULT_PROMPTS:
+        chosen.setdefault(prompt, "default prompt")
+    return [{"prompt": p, "origin": origin} for p, origin in list(chosen.items())[:n_prompts]]
+
+
+def play_prompts(
+    model: MusicgenForConditionalGeneration,
+    text: TextStates,
+    prompts: Sequence[str],
+    *,
+    duration_s: float,
+    seed: int,
+    guidance_scale: float,
+    top_k: int,
+    temperature: float,
+    batch_size: int,
+    on_step: Callable[[int, int], None],
+) -> list[np.ndarray]:
+    """Generates a clip for each prompt; the first has `seed`, the next `seed + 1`, and so on.
+
+    Returns:
+        Codes of each prompt, `[K, T]` int64.
+    """
+    n_frames = max(1, round(duration_s * model_shape(model).frame_rate))
+    n_batches = -(-len(prompts) // batch_size)
+    codes: list[np.ndarray] = []
+    for number, start in enumerate(range(0, len(prompts), batch_size)):
+        batch = list(prompts[start : start + batch_size])
+        states, mask = text.batch(batch)
+        made = generate_codes(
+            model,
+            states,
+            mask,
+            n_frames=n_frames,
+            seeds=[seed + start + index for index in range(len(batch))],
+            guidance_scale=guidance_scale,
+            top_k=top_k,
+            temperature=temperature,
+            on_step=_scaled(on_step, number, n_batches),
+        )
+        codes.extend(made.numpy())
+    return codes
+
+
+def _scaled(
+    on_step: Callable[[int, int], None], number: int, n_batches: int
+) -> Callable[[int, int], None]:
+    return lambda done, total: on_step(number * total + done, n_batches * total)
+
+
+def write_clips(
+    model: MusicgenForConditionalGeneration,
+    codes: Sequence[np.ndarray],
+    prompts: Sequence[str],
+    folder: Path,
+) -> tuple[list[Path], list[dict[str, float]]]:
+    """Decodes, describes and writes clips, one at a time.
+
+    Args:
+        model: its codec is used.
+        codes: `[K, T]` each.
+        prompts: of the clips; their words are in the files' names.
+        folder: where the WAV files go.
+
+    Returns:
+        Paths and descriptors. Those are of the decoder's own samples: a WAV is turned down
+        where they exceed full scale.
+    """
+    sample_rate = model_shape(model).sample_rate
+    paths, facts = [], []
+    for number, (clip, prompt) in enumerate(zip(codes, prompts, strict=True), start=1):
+        waveform = decode_codes(model, torch.from_numpy(clip)[None])[0]
+        path = folder / f"{number:02d}_{_slug(prompt)}.wav"
+        write_wav(path, waveform, sample_rate)
+        paths.append(path)
+        facts.append(describe(waveform, sample_rate))
+    return paths, facts
+
+
+def _slug(prompt: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", prompt.lower())[:48].strip("-") or "clip"
+
+
+def describe_references(
+    model: MusicgenForConditionalGeneration,
+    clips: Sequence[Clip],
+    ids: Sequence[str],
+    store: TokenStore,
+    duration_s: float,
+) -> tuple[list[dict[str, float]], dict[str, Any]]:
+    """Descriptors of held-out audio: the first `duration_s` of each clip, as the codec gives it
+    back. What the codec does to a sound is no fault of the models that speak through it.
+
+    Returns:
+        Means over each source's clips, one for each source; and how many there are.
+    """
+    shape = model_shape(model)
+    n_frames = max(1, round(duration_s * shape.frame_rate))
+    stride = -(-len(clips) // MAX_REFERENCES)
+    chosen = list(zip(clips, ids, strict=True))[::stride]
+    by_source: dict[str, list[dict[str, float]]] = {}
+    for clip, clip_id in chosen:
+        codes = np.ascontiguousarray(store.codes(clip_id)[:n_frames].T.astype(np.int64))
+        waveform = decode_codes(model, torch.from_numpy(codes)[None])[0]
+        by_source.setdefault(clip.source, []).append(describe(waveform, shape.sample_rate))
+    means = [_mean(group) for group in by_source.values()]
+    return means, {"n_sources": len(means), "n_clips": len(chosen)}
+
+
+def _mean(group: Sequence[dict[str, float]]) -> dict[str, float]:
+    """Of each descriptor, over the clips that have it."""
+    result = {}
+    for name in group[0]:
+        values = [facts[name] for facts in group if np.isfinite(facts[name])]
+        result[name] = float(np.mean(values)) if values else float("nan")
+    return result

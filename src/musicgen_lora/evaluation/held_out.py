@@ -1,0 +1,166 @@
+"""Which clips an adapter has never heard, found through what it recorded of its training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from musicgen_lora.data.metadata import Clip, load_dataset
+from musicgen_lora.errors import UserError
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Clips to measure on.
+
+    Args:
+        clips: may be none.
+        data_dir: of their dataset; None without clips.
+        origin: a sentence that says how they were chosen.
+        why_none: a sentence, where there are none.
+        is_unseen: whether training is known to have left them out.
+        max_duration_s: training's longest window.
+        max_windows: as many as training's validation read.
+        missing: names of recorded clips that are not in the dataset any more.
+    """
+
+    clips: Sequence[Clip] = ()
+    data_dir: Path | None = None
+    origin: str = ""
+    why_none: str = ""
+    is_unseen: bool = False
+    max_duration_s: float = 30.0
+    max_windows: int = 200
+    missing: list[str] = field(default_factory=list)
+
+    @property
+    def n_sources(self) -> int:
+        """Number of independent recordings among the clips."""
+        return len({clip.source for clip in self.clips})
+
+
+def find_held_out(
+    facts: dict[str, Any] | None, data_dir: Path | None, metadata_file: str
+) -> HeldOut:
+    """The held-out clips of an adapter.
+
+    With a `data_dir`: the clips that training recorded as held out, matched by name, then by
+    audio path; if none of them is there, the dataset's validation split; without one, all its
+    clips. Without a `data_dir`: the recorded clips in the recorded folder.
+
+    Args:
+        facts: of the adapter; None for one that another tool made.
+        data_dir: given by the user; None takes the recorded folder.
+        metadata_file: name of the metadata in `data_dir`.
+
+    Raises:
+        UserError: the `data_dir` that was given is not usable.
+    """
+    data = (facts or {}).get("data") or {}
+    recorded = [entry for entry in data.get("validation") or [] if isinstance(entry, dict)]
+    if data_dir is None:
+        return _in_recorded_folder(facts, data, recorded)
+    clips = load_dataset(data_dir, metadata_file)
+    matched = _match(clips, recorded)
+    if matched:
+        return _matched(matched, recorded, data_dir, facts)
+    validation = [clip for clip in clips if clip.split == "validation"]
+    unmatched = (
+        f"None of the {_count(len(recorded), 'clip')} that training held out is in {data_dir}"
+        if recorded
+        else "The adapter names no held-out clips"
+    )
+    if validation:
+        origin = f"{unmatched}; measured on its validation split ({_count(len(validation))})."
+        return HeldOut(validation, data_dir, origin, **_windows(facts))
+    trained_here = _same_folder(data.get("data_dir"), data_dir)
+    doubt = (
+        "the adapter was trained on them, so a lower loss proves nothing"
+        if trained_here
+        else "whether the adapter was trained on some of them is not known"
+    )
+    origin = (
+        f"{unmatched}, and it has no validation split; measured on all its clips "
+        f"({len(clips)}): {doubt}."
+    )
+    return HeldOut(clips, data_dir, origin, **_windows(facts))
+
+
+def _in_recorded_folder(
+    facts: dict[str, Any] | None, data: dict[str, Any], recorded: list[dict[str, Any]]
+) -> HeldOut:
+    if facts is None:
+        return HeldOut(
+            why_none="the adapter has no musicgen_lora.json that names its data (another tool "
+            "made it); --data_dir names a dataset to measure on"
+        )
+    if not recorded:
+        return HeldOut(
+            why_none="training held no clips out; --data_dir names a dataset to measure on"
+        )
+    folder = Path(str(data.get("data_dir", "")))
+    if not folder.is_dir():
+        return HeldOut(
+            why_none=f"the dataset of the training is not in {folder} any more; --data_dir says "
+            "where it is now"
+        )
+    try:
+        clips = load_dataset(folder, str(data.get("metadata_file", "metadata.json")))
+    except UserError as error:
+        return HeldOut(why_none=f"the dataset of the training is not usable: {error}")
+    matched = _match(clips, recorded)
+    if not matched:
+        return HeldOut(
+            why_none=f"none of the {_count(len(recorded), 'clip')} that training held out is in "
+            f"{folder} any more; --data_dir names another dataset"
+        )
+    return _matched(matched, recorded, folder, facts)
+
+
+def _match(clips: Sequence[Clip], recorded: Sequence[dict[str, Any]]) -> list[Clip]:
+    names = {entry.get("name") for entry in recorded}
+    by_name = [clip for clip in clips if clip.name in names]
+    if by_name:
+        return by_name
+    files = {entry.get("audio") for entry in recorded}
+    return [clip for clip in clips if clip.audio in files]
+
+
+def _matched(
+    matched: list[Clip],
+    recorded: Sequence[dict[str, Any]],
+    data_dir: Path,
+    facts: dict[str, Any] | None,
+) -> HeldOut:
+    found = {clip.name for clip in matched} | {clip.audio for clip in matched}
+    missing = [
+        str(entry.get("name", entry.get("audio")))
+        for entry in recorded
+        if entry.get("name") not in found and entry.get("audio") not in found
+    ]
+    origin = f"Measured on the clips that training held out ({len(matched)})."
+    if missing:
+        origin = (
+            f"Measured on {len(recorded) - len(missing)} of the {_count(len(recorded))} that "
+            "training held out; the others are not in the dataset any more."
+        )
+    return HeldOut(matched, data_dir, origin, is_unseen=True, missing=missing, **_windows(facts))
+
+
+def _windows(facts: dict[str, Any] | None) -> dict[str, Any]:
+    """Training's own windows, so that the loss here is the one that training printed."""
+    settings = (facts or {}).get("settings") or {}
+    return {
+        "max_duration_s": float(settings.get("max_duration", 30.0)),
+        "max_windows": int(settings.get("max_validation_windows", 200)),
+    }
+
+
+def _same_folder(recorded: object, data_dir: Path) -> bool:
+    return isinstance(recorded, str) and Path(recorded).resolve() == data_dir.resolve()
+
+
+def _count(number: int, noun: str = "clip") -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

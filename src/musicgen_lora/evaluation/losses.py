@@ -1,0 +1,95 @@
+"""Held-out loss, base against adapter, codebook by codebook and source by source."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from peft import PeftModel
+from transformers import MusicgenForConditionalGeneration
+
+from musicgen_lora.evaluation.statistics import paired_bootstrap
+from musicgen_lora.model.text import TextStates
+from musicgen_lora.training.validation import Windows, window_losses
+
+
+def compare_losses(
+    adapted: PeftModel,
+    model: MusicgenForConditionalGeneration,
+    windows: Windows,
+    text: TextStates,
+    *,
+    batch_size: int,
+    seed: int,
+    on_side: Callable[[str], None] = lambda side: None,
+) -> dict[str, Any]:
+    """Teacher-forced loss of the same windows with the adapter off and on.
+
+    Args:
+        adapted: the adapter on `model`.
+        model: the base that carries it.
+        windows: `(codes [T, K], caption, source)`, at least one.
+        text: captions to states.
+        batch_size: windows that go through the model together.
+        seed: of the intervals.
+        on_side: told which is about to be measured, "base" or "adapter".
+
+    Returns:
+        The report's `loss`, see `summarise_losses`.
+    """
+    on_side("base")
+    with adapted.disable_adapter():
+        base_sums, counts = window_losses(model, windows, text, batch_size)
+    on_side("adapter")
+    adapter_sums, _ = window_losses(model, windows, text, batch_size)
+    return summarise_losses(base_sums, adapter_sums, counts, [w[2] for w in windows], seed=seed)
+
+
+def summarise_losses(
+    base_sums: np.ndarray,
+    adapter_sums: np.ndarray,
+    counts: np.ndarray,
+    sources: Sequence[str],
+    *,
+    seed: int,
+) -> dict[str, Any]:
+    """Figures of the held-out loss, with the source as the unit.
+
+    Args:
+        base_sums: `[W, K]` nats, summed over a window's predicted frames.
+        adapter_sums: `[W, K]`.
+        counts: `[W, K]` predicted frames.
+        sources: W of them; windows of one source are one observation.
+        seed: of the intervals.
+
+    Returns:
+        `n_sources`, `n_windows`, `n_frames`; `mean`, the loss (the mean of the codebooks) and
+        `codebooks`, each of them, as `paired_bootstrap` gives them in nats, sources weighted by
+        their frames as in training; `sources`, each source's own figures.
+    """
+    names = sorted(set(sources))
+    member = np.array([[source == name for source in sources] for name in names], np.float64)
+    frames = member @ counts
+    base, adapter = member @ base_sums / frames, member @ adapter_sums / frames
+    return {
+        "computed": True,
+        "n_sources": len(names),
+        "n_windows": len(sources),
+        "n_frames": int(counts.max(axis=1).sum()),
+        "mean": paired_bootstrap(base.mean(1), adapter.mean(1), frames.mean(1), seed),
+        "codebooks": [
+            paired_bootstrap(base[:, k], adapter[:, k], frames[:, k], seed)
+            for k in range(base.shape[1])
+        ],
+        "sources": [
+            {
+                "source": name,
+                "n_windows": int(member[row].sum()),
+                "n_frames": int(frames[row].max()),
+                "base": [float(value) for value in base[row]],
+                "adapter": [float(value) for value in adapter[row]],
+            }
+            for row, name in enumerate(names)
+        ],
+    }

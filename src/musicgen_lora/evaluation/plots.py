@@ -1,0 +1,251 @@
+"""The report's pictures. Each function returns a figure of its own: no pyplot, no global state."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from scipy.signal import ShortTimeFFT
+from scipy.signal.windows import hann
+
+from musicgen_lora.audio.descriptors import BANDS_HZ, band_name
+from musicgen_lora.evaluation.comparison import SHOWN, band_label
+
+COLOURS = {"base": "#8a8f98", "adapter": "#d9480f", "reference": "#1971c2"}
+"""Told apart by colour-blind readers too; markers differ as well."""
+MARKERS = {"base": "o", "adapter": "D", "reference": "s"}
+NAMES = {"base": "base", "adapter": "with adapter", "reference": "held-out audio"}
+INK = "#23272e"
+DYNAMIC_RANGE_DB = 70.0
+LOWEST_HZ = 25.0
+N_ROWS, N_COLUMNS = 160, 480
+
+
+def png_bytes(figure: Figure) -> bytes:
+    """The figure as a PNG."""
+    target = BytesIO()
+    FigureCanvasAgg(figure).print_png(target)
+    return target.getvalue()
+
+
+def _axes(width: float, height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(width, height), dpi=130, layout="constrained")
+    axes = figure.add_subplot()
+    _clean(axes)
+    return figure, axes
+
+
+def _clean(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color("#b6bbc3")
+    axes.tick_params(colors=INK, labelsize=9)
+    axes.set_axisbelow(True)
+
+
+def _mark(side: str, label: str) -> Line2D:
+    return Line2D([], [], color=COLOURS[side], marker=MARKERS[side], linewidth=0, label=label)
+
+
+def _legend_above(axes: Axes, marks: list[Line2D]) -> None:
+    if marks:
+        axes.legend(
+            handles=marks,
+            frameon=False,
+            fontsize=9,
+            ncols=len(marks),
+            loc="lower left",
+            bbox_to_anchor=(0, 1),
+        )
+
+
+def loss_plot(loss: Mapping[str, Any]) -> Figure:
+    """Loss of each codebook, base against adapter; a thin line is a source."""
+    results = loss["codebooks"]
+    figure, axes = _axes(max(6.4, 1.3 * len(results) + 1.2), 3.6)
+    for k, result in enumerate(results):
+        for source in loss["sources"]:
+            axes.plot(
+                [k - 0.18, k + 0.18],
+                [source["base"][k], source["adapter"][k]],
+                color="#c4c9d1",
+                linewidth=0.8,
+                zorder=1,
+            )
+        for side, offset in (("base", -0.18), ("adapter", 0.18)):
+            value = result[f"mean_{side}"]
+            axes.plot(
+                k + offset,
+                value,
+                MARKERS[side],
+                color=COLOURS[side],
+                markersize=9,
+                zorder=3,
+            )
+            # Outside of the pair, where no line of a source runs.
+            axes.annotate(
+                f"{value:.2f}",
+                (k + offset, value),
+                xytext=(-9 if side == "base" else 9, 0),
+                textcoords="offset points",
+                ha="right" if side == "base" else "left",
+                va="center",
+                fontsize=8,
+                color=COLOURS[side] if side == "adapter" else INK,
+            )
+    axes.set_xlim(-0.6, len(results) - 0.4)
+    axes.margins(y=0.12)
+    axes.set_xticks(range(len(results)), [f"codebook {k + 1}" for k in range(len(results))])
+    axes.set_ylabel("loss (nats a token), lower is better", fontsize=9, color=INK)
+    axes.grid(axis="y", color="#e8eaee")
+    axes.set_title(
+        f"Held-out loss, n = {loss['n_sources']} "
+        f"{'source' if loss['n_sources'] == 1 else 'sources'} (a thin line each)",
+        fontsize=10,
+        color=INK,
+        loc="left",
+    )
+    axes.legend(
+        handles=[_mark(side, NAMES[side]) for side in ("base", "adapter")],
+        frameon=False,
+        fontsize=9,
+    )
+    return figure
+
+
+def bands_plot(
+    facts: Mapping[str, Sequence[Mapping[str, float | None]]],
+) -> Figure:
+    """Energy by band in dB of the whole; a faint mark is a clip, a bold one their mean share.
+
+    Args:
+        facts: descriptors of the clips of "base", "adapter" and "reference", where there are.
+    """
+    figure, axes = _axes(8.2, 3.6)
+    sides = [side for side in COLOURS if facts.get(side)]
+    for index, side in enumerate(sides):
+        offset = 0.24 * (index - (len(sides) - 1) / 2)
+        for band, (low, high) in enumerate(BANDS_HZ):
+            shares = [clip[f"{band_name(low, high)}_share"] for clip in facts[side]]
+            shares = np.array([share for share in shares if share is not None], np.float64)
+            if not len(shares):
+                continue
+            levels = 10.0 * np.log10(np.maximum(shares, 1e-6))
+            mean = 10.0 * np.log10(max(float(shares.mean()), 1e-6))
+            spot = np.full(len(levels), band + offset)
+            axes.plot(spot, levels, ".", color=COLOURS[side], alpha=0.3, markersize=5, zorder=2)
+            axes.plot(
+                band + offset,
+                mean,
+                MARKERS[side],
+                color=COLOURS[side],
+                markersize=8,
+                zorder=3,
+            )
+    labels = [band_label(low, high) for low, high in BANDS_HZ]
+    axes.set_xticks(range(len(BANDS_HZ)), labels)
+    axes.set_ylabel("share of the energy (dB)", fontsize=9, color=INK)
+    axes.grid(axis="y", color="#e8eaee")
+    marks = [_mark(side, f"{NAMES[side]} (n = {len(facts[side])})") for side in sides]
+    _legend_above(axes, marks)
+    return figure
+
+
+def moves_plot(rows: Sequence[Mapping[str, Any]]) -> Figure | None:
+    """Each descriptor's way from base to adapter, on a scale where the base is 0 and the held-out
+    audio 1; None if no descriptor has such a way."""
+    labels = {shown.name: shown.label for shown in SHOWN}
+    told = [row for row in rows if row["moved"] is not None and row["moved"]["share"] is not None]
+    if not told:
+        return None
+    told.sort(key=lambda row: row["moved"]["share"])
+    figure, axes = _axes(8.2, 0.36 * len(told) + 1.3)
+    lowest, highest = -0.6, 1.8
+    axes.axvline(0.0, color=COLOURS["base"], linewidth=1.2)
+    axes.axvline(1.0, color=COLOURS["reference"], linewidth=1.2)
+    for height, row in enumerate(told):
+        moved = row["moved"]
+        ends = np.clip([moved["ci_low"], moved["ci_high"]], lowest, highest)
+        axes.plot(ends, [height, height], color=COLOURS["adapter"], linewidth=1.4, alpha=0.55)
+        inside = lowest <= moved["share"] <= highest
+        axes.plot(
+            np.clip(moved["share"], lowest, highest),
+            height,
+            MARKERS["adapter"] if inside else (">" if moved["share"] > 0 else "<"),
+            color=COLOURS["adapter"],
+            markersize=7,
+        )
+    axes.set_xlim(lowest - 0.05, highest + 0.05)
+    axes.set_yticks(range(len(told)), [labels[row["name"]] for row in told])
+    axes.set_xticks(
+        [0.0, 0.25, 0.5, 0.75, 1.0], ["base", "25 %", "50 %", "75 %", "held-out\naudio"]
+    )
+    axes.grid(axis="x", color="#e8eaee")
+    _legend_above(axes, [_mark("adapter", "with adapter, 95 % interval")])
+    return figure
+
+
+def spectrogram_plot(waveforms: Mapping[str, np.ndarray], sample_rate: int) -> Figure:
+    """Spectrograms on a log-frequency axis, side by side on one colour scale.
+
+    Args:
+        waveforms: `[C, N]` of "base" and "adapter", or of one of them.
+        sample_rate: Hz.
+    """
+    pictures = {side: log_spectrogram(wave, sample_rate) for side, wave in waveforms.items()}
+    loudest = max(float(picture.max()) for picture in pictures.values())
+    figure = Figure(figsize=(4.7 * len(pictures) + 0.6, 2.7), dpi=120, layout="constrained")
+    axes_row = figure.subplots(1, len(pictures), sharey=True, squeeze=False)[0]
+    top = np.log2(sample_rate / 2.0)
+    ticks = [hz for hz in (50, 100, 250, 1000, 4000, 10000) if hz < sample_rate / 2]
+    for axes, (side, picture) in zip(axes_row, pictures.items(), strict=True):
+        duration_s = waveforms[side].shape[1] / sample_rate
+        axes.imshow(
+            picture - loudest,
+            origin="lower",
+            aspect="auto",
+            cmap="magma",
+            vmin=-DYNAMIC_RANGE_DB,
+            vmax=0.0,
+            extent=(0.0, duration_s, float(np.log2(LOWEST_HZ)), float(top)),
+        )
+        axes.set_yticks(
+            np.log2(ticks), [f"{hz / 1000:g} kHz" if hz >= 1000 else f"{hz} Hz" for hz in ticks]
+        )
+        axes.tick_params(labelsize=8, colors=INK)
+        axes.set_xlabel("seconds", fontsize=8, color=INK)
+        axes.set_title(NAMES[side], fontsize=9, color=INK, loc="left")
+    return figure
+
+
+def log_spectrogram(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
+    """Levels in dB `[160, up to 480]` of `[C, N]`, rows evenly spaced in octaves from 25 Hz to
+    half the sample rate. Basses need a long window, hats a short one: from 100 to 400 Hz the
+    picture fades from one to the other."""
+    mono = waveform.mean(axis=0).astype(np.float64)
+    edges = np.geomspace(LOWEST_HZ, sample_rate / 2.0, N_ROWS + 1)
+    centres = np.sqrt(edges[1:] * edges[:-1])
+    columns = np.linspace(0, len(mono) - 1, max(1, min(N_COLUMNS, len(mono) // 64)))
+    shortness = np.clip(np.log2(centres / 100.0) / 2.0, 0.0, 1.0)[:, None]
+    long, short = (_rows(mono, sample_rate, centres, columns, w) for w in (0.128, 0.032))
+    return (1.0 - shortness) * long + shortness * short
+
+
+def _rows(
+    mono: np.ndarray, sample_rate: int, centres: np.ndarray, columns: np.ndarray, window_s: float
+) -> np.ndarray:
+    """Levels in dB at frequencies `[R]` (Hz) and samples `[M]`: `[R, M]`."""
+    n_window = max(16, round(window_s * sample_rate))
+    mono = np.pad(mono, (0, max(0, n_window - len(mono))))
+    hop = n_window // 8
+    window = np.asarray(hann(n_window, sym=False))
+    stft = ShortTimeFFT(window, hop, sample_rate, mfft=4 * n_window)
+    power = np.square(np.abs(stft.stft(mono, p0=0, p1=len(mono) // hop + 1)) / window.sum())
+    bins = np.round(centres * stft.mfft / sample_rate).astype(int)
+    frames = (columns / hop).astype(int)
+    return 10.0 * np.log10(np.maximum(power[np.ix_(bins, frames)], 1e-12))

@@ -1,0 +1,255 @@
+"""Writes what was measured: report.json, plots/, and report.html, a page that needs no other file.
+
+The page carries its pictures and the first pairs of clips inside, loads nothing from anywhere
+(its content security policy forbids it), and runs no script. Jinja2 escapes every text in it.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from musicgen_lora import atomic
+from musicgen_lora.audio.files import probe, read_audio
+from musicgen_lora.evaluation import plots
+from musicgen_lora.evaluation.comparison import SHOWN, shown_value
+from musicgen_lora.evaluation.statistics import PairedResult
+from musicgen_lora.evaluation.summary import count
+
+FORMAT_VERSION = 1
+JSON_FILE = "report.json"
+HTML_FILE = "report.html"
+PLOTS_FOLDER = "plots"
+DASH = "\N{EN DASH}"
+EMBEDDED_PAIRS = 4
+EMBEDDED_BYTES = 24_000_000
+"""Of WAV files inside the page; pairs beyond either limit are named by their files."""
+
+
+def plain(value: Any) -> Any:
+    """`value` as JSON has it: NaN and infinities become null, tuples lists, paths text."""
+    if isinstance(value, Mapping):
+        return {str(name): plain(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return str(value) if isinstance(value, Path) else value
+
+
+def write_report(report: dict[str, Any], output_dir: Path) -> Path:
+    """Draws the plots and writes the report beside the audio that it names.
+
+    Args:
+        report: plain values, as `evaluate_adapter` gathers them; the names of the plots are
+            added to it.
+        output_dir: holds the clips; `audio` of a clip is relative to it.
+
+    Returns:
+        Path of the page.
+    """
+    pictures = _draw(report, output_dir)
+    report["plots"] = [f"{PLOTS_FOLDER}/{name}.png" for name in pictures]
+    for name, image in pictures.items():
+        atomic.write_file(output_dir / PLOTS_FOLDER / f"{name}.png", _writer(image))
+    atomic.write_json(output_dir / JSON_FILE, report)
+    page = render_page(report, pictures, _embedded_audio(report, output_dir))
+    atomic.write_file(output_dir / HTML_FILE, _writer(page.encode()))
+    return output_dir / HTML_FILE
+
+
+def _writer(content: bytes) -> Any:
+    return lambda path: path.write_bytes(content)
+
+
+def _draw(report: Mapping[str, Any], output_dir: Path) -> dict[str, bytes]:
+    figures: dict[str, Figure] = {}
+    if report["loss"]["computed"]:
+        figures["held_out_loss"] = plots.loss_plot(report["loss"])
+    clips = report["generation"]["clips"]
+    facts = {
+        side: [clip[side]["descriptors"] for clip in clips if clip[side] is not None]
+        for side in ("base", "adapter")
+    }
+    facts["reference"] = report["reference"]["descriptors"]
+    figures["band_energies"] = plots.bands_plot(facts)
+    moves = plots.moves_plot(report["descriptors"])
+    if moves is not None:
+        figures["moved_towards_held_out"] = moves
+    for number, clip in enumerate(clips[:EMBEDDED_PAIRS], start=1):
+        paths = {
+            side: output_dir / clip[side]["audio"]
+            for side in ("base", "adapter")
+            if clip[side] is not None
+        }
+        rate = probe(paths["adapter"]).sample_rate
+        waves = {side: read_audio(path, rate) for side, path in paths.items()}
+        figures[f"spectrogram_{number:02d}"] = plots.spectrogram_plot(waves, rate)
+    return {name: plots.png_bytes(figure) for name, figure in figures.items()}
+
+
+def _embedded_audio(report: Mapping[str, Any], output_dir: Path) -> dict[str, str]:
+    """Data URIs by file name, pair by pair while they fit."""
+    uris: dict[str, str] = {}
+    n_bytes = 0
+    for clip in report["generation"]["clips"][:EMBEDDED_PAIRS]:
+        names = [clip[side]["audio"] for side in ("base", "adapter") if clip[side] is not None]
+        n_bytes += sum((output_dir / name).stat().st_size for name in names)
+        if n_bytes > EMBEDDED_BYTES:
+            break
+        for name in names:
+            uris[name] = _data_uri("audio/wav", (output_dir / name).read_bytes())
+    return uris
+
+
+def _data_uri(kind: str, content: bytes) -> str:
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def render_page(
+    report: Mapping[str, Any], pictures: Mapping[str, bytes], audio: Mapping[str, str]
+) -> str:
+    """The page.
+
+    Args:
+        report: as in report.json.
+        pictures: PNG by name, `spectrogram_01` belonging to the first clip.
+        audio: data URIs by file name; clips without one are named by their files.
+    """
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    template = environment.from_string(
+        (files("musicgen_lora") / "assets" / "report.html.jinja").read_text(encoding="utf-8")
+    )
+    return template.render(
+        report=report,
+        rows=descriptor_rows(report["descriptors"]),
+        loss_rows=loss_rows(report["loss"]),
+        images={name: _data_uri("image/png", image) for name, image in pictures.items()},
+        audio=audio,
+        count=count,
+        percent=percent,
+        interval=interval,
+    )
+
+
+def percent(value: float | None) -> str:
+    """A signed share as text: `-18.3 %`."""
+    return DASH if value is None else _minus(f"{value * 100:+.1f} %")
+
+
+def interval(low: float | None, high: float | None) -> str:
+    """Two signed shares as text, without the unit of the first."""
+    if low is None or high is None:
+        return DASH
+    return _minus(f"{low * 100:+.1f} to {high * 100:+.1f} %")
+
+
+def _p_text(value: float | None) -> str:
+    if value is None:
+        return DASH
+    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def loss_rows(loss: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The held-out loss as text, a row for the mean and each codebook."""
+    if not loss["computed"]:
+        return []
+    named = [("all codebooks", loss["mean"])]
+    named += [(f"codebook {k + 1}", result) for k, result in enumerate(loss["codebooks"])]
+    return [_loss_row(name, result) for name, result in named]
+
+
+def _loss_row(name: str, result: PairedResult) -> dict[str, str]:
+    return {
+        "name": name,
+        "base": f"{result['mean_base']:.4f}",
+        "adapter": f"{result['mean_adapter']:.4f}",
+        "change": percent(result["relative"]),
+        "interval": interval(result["relative_ci_low"], result["relative_ci_high"]),
+        "p": _p_text(result["p_value"]),
+        "n": str(result["n"]),
+    }
+
+
+def descriptor_rows(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """The descriptors as text, in the units that people read."""
+    by_name = {row["name"]: row for row in rows}
+    texts = []
+    for shown in SHOWN:
+        row = by_name[shown.name]
+        text = {"label": shown.label, "unit": shown.unit, "meaning": shown.meaning}
+        for side in ("base", "adapter", "reference"):
+            summary = row[side] or {"mean": None, "sd": None, "n": 0}
+            text[side] = _minus(shown_value(shown, summary["mean"]))
+            spread = summary["sd"]
+            text[f"{side}_sd"] = "" if spread is None else f"± {shown_value(shown, spread)}"
+        paired, moved = row["paired"], row["moved"]
+        text |= dict.fromkeys(("difference", "p", "moved"), DASH)
+        text |= dict.fromkeys(("interval", "moved_interval"), "")
+        if paired is not None and paired["difference"] is not None:
+            text["difference"] = _signed(shown_value(shown, paired["difference"]))
+            if paired["ci_low"] is not None:
+                low, high = (shown_value(shown, paired[end]) for end in ("ci_low", "ci_high"))
+                text["interval"] = f"{_signed(low)} to {_signed(high)}"
+            text["p"] = _p_text(paired["p_value"])
+        if moved is not None:
+            text["moved"] = moved["note"]
+            if moved["share"] is not None:
+                low, high = (f"{moved[end] * 100:.0f}" for end in ("ci_low", "ci_high"))
+                text["moved"] = _minus(f"{moved['share'] * 100:.0f} %")
+                text["moved_interval"] = _minus(f"{low} to {high} %")
+        present = (row[side] for side in ("base", "adapter", "reference"))
+        text["n"] = " / ".join(str(summary["n"]) for summary in present if summary is not None)
+        texts.append(text)
+    return texts
+
+
+def _signed(text: str) -> str:
+    return _minus(text) if text.startswith("-") else f"+{text}"
+
+
+def _minus(text: str) -> str:
+    return text.replace("-", "\N{MINUS SIGN}")
+
+
+def print_report(report: Mapping[str, Any], console: Console) -> None:
+    """The findings and the two tables on the console."""
+    for sentence in report["findings"]:
+        console.print(Text(f"- {sentence}"))
+    if report["loss"]["computed"]:
+        loss = report["loss"]
+        table = Table(
+            title=f"Held-out loss, nats a token, n = {count(loss['n_sources'], 'source')}"
+        )
+        for name in ("", "base", "adapter", "change", "95 % interval", "p"):
+            table.add_column(name, justify="left" if not name else "right")
+        for row in loss_rows(loss):
+            table.add_row(
+                *(row[key] for key in ("name", "base", "adapter", "change", "interval", "p"))
+            )
+        console.print(table)
+    table = Table(title="Descriptors, means")
+    sides = {"adapter": "adapter"}
+    if report["generation"]["compared"]:
+        sides = {"base": "base", **sides}
+    if report["reference"]["computed"]:
+        sides["reference"] = "held out"
+    table.add_column("")
+    for name in (*sides.values(), "n"):
+        table.add_column(name, justify="right")
+    for row in descriptor_rows(report["descriptors"]):
+        label = f"{row['label']} ({row['unit']})" if row["unit"] else row["label"]
+        table.add_row(label, *(row[side] for side in sides), row["n"])
+    console.print(table)
+    for item in report["not_computed"]:
+        console.print(Text(f"{item['what']}: not computed: {item['why']}."))

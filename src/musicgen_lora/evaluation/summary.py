@@ -1,0 +1,125 @@
+"""What the figures say, in plain sentences. Each names its n; none says more than it knows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from musicgen_lora.evaluation.comparison import SHOWN, Descriptor, shown_value
+from musicgen_lora.evaluation.statistics import PairedResult
+
+TOLD = ("band_20_60_share", "hat_onset_rate_hz", "roll_density", "kick_onset_rate_hz")
+"""Descriptors that make an 808 beat, told in words; the others are in the table."""
+MOSTLY_SILENT = 0.5
+OFTEN_CLIPPED = 0.001
+
+
+def write_sentences(report: Mapping[str, Any]) -> list[str]:
+    """The findings of a report, the most telling first."""
+    return [
+        *_loss_sentences(report["loss"], report["held_out"]),
+        *_generation_sentences(report["generation"]),
+        *_descriptor_sentences(report["descriptors"], report["reference"]),
+    ]
+
+
+def _loss_sentences(loss: Mapping[str, Any], held_out: Mapping[str, Any]) -> list[str]:
+    if not loss["computed"]:
+        return [f"Held-out loss: not computed: {loss['why']}."]
+    sentences = [loss_sentence(loss["mean"])]
+    if not held_out["is_unseen"]:
+        sentences.append(held_out["origin"])
+    return sentences
+
+
+def loss_sentence(mean: PairedResult) -> str:
+    """The headline: by how much the held-out loss changed, and how sure that is."""
+    relative, low, high = mean["relative"], mean["relative_ci_low"], mean["relative_ci_high"]
+    n = f"n = {count(mean['n'], 'source')}"
+    if relative is None:
+        return f"The held-out loss is not a positive number; something is broken ({n})."
+    verb = "lowered" if relative < 0 else "raised"
+    size = f"{abs(relative) * 100:.1f} %"
+    if low is None or high is None:
+        return f"The adapter {verb} the held-out loss by {size} ({n}: too few for an interval)."
+    if low <= 0.0 <= high:
+        return (
+            f"No clear change of the held-out loss: {relative * 100:+.1f} %, and the 95 % "
+            f"interval, {low * 100:+.1f} to {high * 100:+.1f} %, includes zero ({n})."
+        )
+    near, far = sorted((abs(low), abs(high)))
+    return (
+        f"The adapter {verb} the held-out loss by {size} "
+        f"(95 % interval {near * 100:.1f} to {far * 100:.1f} %, {n})."
+    )
+
+
+def _generation_sentences(generation: Mapping[str, Any]) -> list[str]:
+    clips = generation["clips"]
+    n = len(clips)
+    sentences = []
+    if generation["compared"]:
+        same = sum(clip["identical"] for clip in clips)
+        if same:
+            sentences.append(
+                f"Warning: {same} of {count(n, 'pair')} of generated clips are identical token "
+                "by token: the adapter does nothing there."
+            )
+    for side in ("base", "adapter"):
+        facts = [clip[side]["descriptors"] for clip in clips if clip[side] is not None]
+        silent = sum((f["silence_share"] or 0.0) > MOSTLY_SILENT for f in facts)
+        clipped = sum((f["clipped_share"] or 0.0) > OFTEN_CLIPPED for f in facts)
+        if silent:
+            sentences.append(
+                f"Warning: {silent} of {n} clips of the {side} are silent for more than half of "
+                "their time."
+            )
+        if clipped:
+            sentences.append(
+                f"Warning: {clipped} of {n} clips of the {side} exceed full scale in more than "
+                "0.1 % of their samples; their files were turned down."
+            )
+    return sentences
+
+
+def _descriptor_sentences(rows: list[Mapping[str, Any]], reference: Mapping[str, Any]) -> list[str]:
+    sentences = []
+    by_name = {row["name"]: row for row in rows}
+    for shown in SHOWN:
+        row = by_name[shown.name]
+        if shown.name in TOLD and row["paired"] is not None and row["paired"]["n"]:
+            sentences.append(_moved_sentence(shown, row, reference))
+    return sentences
+
+
+def _moved_sentence(shown: Descriptor, row: Mapping[str, Any], reference: Mapping[str, Any]) -> str:
+    paired, moved = row["paired"], row["moved"]
+    unit = f" {shown.unit}" if shown.unit else ""
+    before, after = (shown_value(shown, paired[f"mean_{side}"]) for side in ("base", "adapter"))
+    n = f"n = {count(paired['n'], 'prompt')}"
+    change = f"{shown.label}: {before}{unit} with the base, {after}{unit} with the adapter"
+    if not reference["computed"] or row["reference"]["mean"] is None:
+        return f"{change} ({n}; no held-out audio to compare with)."
+    target = shown_value(shown, row["reference"]["mean"])
+    n += f", {count(row['reference']['n'], 'held-out source')}"
+    change += f", {target}{unit} in the held-out audio"
+    if moved["share"] is None:
+        return f"{change} ({n}; {moved['note']})."
+    return f"{change}: {moved_words(moved)} ({n})."
+
+
+def moved_words(moved: Mapping[str, Any]) -> str:
+    """A share of the way in words, with its interval."""
+    share = moved["share"]
+    if share < 0.0:
+        words = f"moved away from it by {-share * 100:.0f} % of the distance"
+    elif share > 1.0:
+        words = f"went past it, {share * 100:.0f} % of the way"
+    else:
+        words = f"moved {share * 100:.0f} % of the way"
+    return f"{words}, 95 % interval {moved['ci_low'] * 100:.0f} to {moved['ci_high'] * 100:.0f} %"
+
+
+def count(number: int, noun: str) -> str:
+    """`1 source`, `2 sources`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
