@@ -17,7 +17,7 @@ from transformers import (
     T5Config,
 )
 
-WORDS = ["hip", "hop", "808", "beat", "with", "trap", "drums", "bass", "and", "pattern", "the", "a", "bpm", "minor", "major", "sparse", "dark"]
+SPOKEN = "hip hop 808 beat with trap drums bass and pattern the a bpm minor major sparse dark"
 
 
 def make_tiny_musicgen(
@@ -55,8 +55,7 @@ def make_tiny_musicgen(
     )
     config = MusicgenConfig(text_encoder=text, audio_encoder=codec, decoder=decoder)
     model = MusicgenForConditionalGeneration(config)
-    for layer in model.audio_encoder.quantizer.layers:
-        torch.nn.init.normal_(layer.codebook.embed)
+    _listen(model.audio_encoder)
     # Random heads of the default size give logits too flat to tell one bug from another.
     for head in model.decoder.lm_heads:
         torch.nn.init.normal_(head.weight, std=0.3)
@@ -64,7 +63,9 @@ def make_tiny_musicgen(
     model.generation_config.bos_token_id = 64
     model.generation_config.decoder_start_token_id = 64
     model.save_pretrained(folder)
-    vocabulary = {"<pad>": 0, "</s>": 1, "<unk>": 2} | {w: i + 3 for i, w in enumerate(WORDS)}
+    vocabulary = {"<pad>": 0, "</s>": 1, "<unk>": 2} | {
+        w: i + 3 for i, w in enumerate(SPOKEN.split())
+    }
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.post_processor = processors.TemplateProcessing(
@@ -77,3 +78,19 @@ def make_tiny_musicgen(
         EncodecFeatureExtractor(sampling_rate=32_000, feature_size=1), fast
     ).save_pretrained(folder)
     return folder
+
+
+@torch.no_grad()
+def _listen(codec) -> None:
+    """Codebooks made of what the random encoder makes of sound: those of the default size would
+    give every frame the same code, and hide whatever is lost of it."""
+    rate = codec.config.sampling_rate
+    time_s = torch.arange(4 * rate) / rate
+    sweep = torch.sin(2.0 * torch.pi * 40.0 * (2.0 ** (2.0 * time_s) - 1.0))
+    loudness = torch.rand(80).repeat_interleave(len(time_s) // 80)
+    sound = loudness * (0.7 * sweep + 0.3 * torch.randn(len(time_s)))
+    residual = codec.encoder(sound[None, None])[0].T
+    for layer in codec.quantizer.layers:
+        chosen = torch.randperm(len(residual))[: codec.config.codebook_size]
+        layer.codebook.embed.copy_(residual[chosen])
+        residual = residual - layer.decode(layer.encode(residual.T[None]))[0].T

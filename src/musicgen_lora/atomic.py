@@ -82,6 +82,13 @@ def publish_folder(final: Path, fill: Callable[[Path], object]) -> None:
         shutil.rmtree(staging, ignore_errors=True)
 
 
+def remove_folder(folder: Path) -> None:
+    """Removes a published folder: at any moment it is whole or has lost its name."""
+    staging = folder.with_name(f"{STAGING_PREFIX}{os.getpid()}-{folder.name}")
+    os.rename(folder, staging)
+    shutil.rmtree(staging)
+
+
 def retired_name(final: Path) -> Path:
     """Where the former content of a published folder waits while the new one moves in."""
     return final.with_name(f".retired-{final.name}")

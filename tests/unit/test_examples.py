@@ -14,6 +14,7 @@ from musicgen_lora.audio.beats808 import STYLES, Beat, caption, make_beat, rende
 from musicgen_lora.audio.kit808 import bass_voice, load_kit808
 from musicgen_lora.audio.sequencer import Hit, Pattern, render
 from musicgen_lora.data.examples import create_examples
+from musicgen_lora.errors import UserError
 
 RATE = 32000
 BEATS = [make_beat((7, index)) for index in range(24)]
@@ -260,7 +261,7 @@ def test_existing_entries_are_kept(tmp_path: Path) -> None:
 def test_unreadable_metadata_is_left_alone(tmp_path: Path, content: str) -> None:
     path = tmp_path / "metadata.json"
     path.write_text(content)
-    with pytest.raises(ValueError, match=r"metadata\.json"):
+    with pytest.raises(UserError, match=r"metadata\.json"):
         create_examples(tmp_path, 1, duration_s=8.0)
     assert path.read_text() == content
     assert not (tmp_path / "train").exists()

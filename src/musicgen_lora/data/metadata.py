@@ -108,7 +108,10 @@ def _clip(entry: dict[str, Any], index: int, path: Path, root: Path) -> Clip:
     audio = entry.get("audio")
     if not isinstance(audio, str) or not audio:
         raise UserError(f'{where} lacks "audio", the path of its file.')
-    texts: Any = entry.get("texts") or [entry.get("text")]
+    text, variants = entry.get("text"), entry.get("texts")
+    # Who edits "text" by hand means it, whatever variants an earlier run had made of it.
+    edited = isinstance(variants, list) and text is not None and text not in variants
+    texts: Any = [text] if edited or not variants else variants
     if not isinstance(texts, list) or not all(isinstance(t, str) and t.strip() for t in texts):
         raise UserError(f'{where} ({audio}) lacks "text", its caption.')
     try:

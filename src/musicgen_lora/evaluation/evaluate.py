@@ -23,6 +23,7 @@ from transformers import MusicgenForConditionalGeneration
 
 from musicgen_lora.atomic import sha256_file
 from musicgen_lora.config import EvaluateSettings
+from musicgen_lora.console import plain_console
 from musicgen_lora.data.batches import fixed_windows
 from musicgen_lora.data.tokens import TokenStore, clip_ids, tokenise_clips
 from musicgen_lora.errors import UserError
@@ -64,7 +65,7 @@ def evaluate_adapter(settings: EvaluateSettings) -> dict[str, Any]:
     """
     if not all(prompt.strip() for prompt in settings.prompts):
         raise UserError("--prompts has an empty one; say what to play.")
-    console = Console(soft_wrap=True, highlight=False)
+    console = plain_console()
     check_adapter_folder(settings.lora_model_path)
     facts = read_facts(settings.lora_model_path)
     held_out = find_held_out(facts, settings.data_dir, settings.metadata_file)

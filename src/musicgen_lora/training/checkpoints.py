@@ -8,7 +8,6 @@ the hash of each. All randomness is a function of the step, so no generator stat
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -61,7 +60,7 @@ def save_checkpoint(
     # Later ones are damaged ones that this run has come back from.
     at = found.index(path) + 1
     for stale in [*found[: max(0, at - keep)], *found[at:]]:
-        shutil.rmtree(stale)
+        atomic.remove_folder(stale)
     return path
 
 
@@ -78,7 +77,7 @@ def newest_checkpoint(folder: Path, say: Callable[[str], None]) -> Path | None:
         faults = atomic.manifest_faults(path)
         if not faults:
             return path
-        say(f"{path}: damaged ({', '.join(faults)}); using the checkpoint before it.")
+        say(f"{path}: damaged ({', '.join(faults)}); looking for the checkpoint before it.")
     return None
 
 

@@ -52,9 +52,10 @@ def locked(output_dir: Path) -> Iterator[None]:
 def read_run(output_dir: Path) -> dict[str, Any] | None:
     """What `run.json` says of the run in the folder; None where there is none."""
     try:
-        return json.loads((output_dir / RUN_FILE).read_text(encoding="utf-8"))
+        run = json.loads((output_dir / RUN_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
+    return run if isinstance(run, dict) and {"identity", "status"} <= set(run) else None
 
 
 def write_run(output_dir: Path, run: dict[str, Any]) -> None:

@@ -1,0 +1,255 @@
+"""Every command line of the guide, as it stands, on a tiny model and real audio.
+
+Only the guide's three places are replaced: its model folder, its audio folder, and `python`.
+`cd` and `pip install` are left out.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import soundfile
+from datasets import RATE, beat, read_metadata, read_rows, tiny_settings
+from safetensors.torch import load_file
+
+from musicgen_lora import atomic
+from musicgen_lora.audio.files import probe, read_audio
+from musicgen_lora.data.examples import create_examples
+from musicgen_lora.training.train import train_lora
+
+ROOT = Path(__file__).resolve().parents[2]
+COMMANDS = Path(__file__).with_name("guide_commands.md")
+MODEL_PLACE = "/root/autodl-tmp/musicgen/local/musicgen-small"
+AUDIO_PLACE = "/path/to/your/audio/files"
+
+
+def command_lines(path: Path) -> list[str]:
+    """The commands in a document's bash blocks, each on one line."""
+    blocks = re.findall(r"```bash\n(.*?)```", path.read_text(encoding="utf-8"), re.DOTALL)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    return [" ".join(line.split()) for line in lines if line.strip() and line[0] != "#"]
+
+
+GUIDE = command_lines(COMMANDS)
+TO_RUN = [line for line in GUIDE if not line.startswith(("cd ", "pip install "))]
+
+
+@pytest.mark.parametrize("name", ["README.md", "README.zh-CN.md"])
+def test_the_readme_gives_the_guides_commands(name: str) -> None:
+    assert command_lines(ROOT / "finetune" / "lora" / name) == GUIDE
+
+
+def test_every_command_is_run_or_known() -> None:
+    assert len(GUIDE) == 11
+    assert [line for line in GUIDE if line not in TO_RUN] == [
+        "cd /root/autodl-tmp/musicgen/finetune/lora",
+        "pip install -r requirements.txt",
+    ]
+
+
+@dataclass(frozen=True)
+class Guide:
+    """A copy of the guide's folder, and what its commands may be given."""
+
+    folder: Path
+    model: Path
+    audio: Path
+
+    def run(self, line: str, cwd: Path) -> str:
+        """Runs a command line in a shell. Returns what it printed."""
+        line = line.replace(MODEL_PLACE, str(self.model)).replace(AUDIO_PLACE, str(self.audio))
+        places = {
+            "PATH": f"{self.folder / 'bin'}{os.pathsep}{os.environ['PATH']}",
+            # Tiny layers spend their time on waiting for the other threads.
+            "OMP_NUM_THREADS": "1",
+            "HF_HUB_OFFLINE": "1",
+        }
+        began = time.monotonic()
+        done = subprocess.run(
+            ["bash", "-c", line],
+            cwd=cwd,
+            env=os.environ | places,
+            capture_output=True,
+            text=True,
+            timeout=240,
+        )
+        print(f"{time.monotonic() - began:.1f} s: {line}")
+        assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+        assert "Traceback" not in done.stderr
+        assert "Warning" not in done.stderr, done.stderr
+        return done.stdout
+
+
+@pytest.fixture(scope="module")
+def trained_base(tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A base that has heard some music: it predicts better than chance, as the gate asks."""
+    folder = tmp_path_factory.mktemp("base")
+    create_examples(folder / "data", 6, duration_s=4.0, sample_rate=RATE, seed=99)
+    settings = tiny_settings(
+        tiny_model_dir,
+        folder / "data",
+        folder / "out",
+        trainable="full",
+        learning_rate=1e-2,
+        max_steps=40,
+        num_epochs=100,
+    )
+    train_lora(settings)
+    return folder / "out" / "best_model"
+
+
+@pytest.fixture(scope="module")
+def guide(trained_base: Path, tmp_path_factory: pytest.TempPathFactory) -> Guide:
+    folder = tmp_path_factory.mktemp("guide")
+    shutil.copytree(
+        ROOT / "finetune" / "lora",
+        folder / "finetune" / "lora",
+        ignore=shutil.ignore_patterns("__pycache__", "finetune"),
+    )
+    os.symlink(ROOT / "src", folder / "src")
+    # The embedded base is larger; the rest of the file stays as it is.
+    config = folder / "finetune" / "lora" / "config.yaml"
+    text = config.read_text(encoding="utf-8")
+    config.write_text(
+        text.replace("model_path: tiny-beats", f"model_path: {trained_base}"), encoding="utf-8"
+    )
+    python = folder / "bin" / "python"
+    python.parent.mkdir()
+    python.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n')
+    python.chmod(0o755)
+    audio = folder / "my audio files"
+    for index, name in enumerate(["one.wav", "deep/two.flac", "three.mp3"]):
+        path = audio / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, beat(20 + index).T, RATE)
+    # The guide's place has no spaces, so it is not in quotes there.
+    os.symlink(audio, folder / "audio")
+    return Guide(folder, trained_base, folder / "audio")
+
+
+@pytest.fixture(scope="module")
+def printed(guide: Guide) -> dict[str, list[str]]:
+    """What the guide's commands print, run one after another from finetune/lora, by script."""
+    said: dict[str, list[str]] = {}
+    for line in TO_RUN:
+        name = line.split()[1]
+        said.setdefault(name, []).append(guide.run(line, guide.folder / "finetune" / "lora"))
+    return said
+
+
+@pytest.fixture(scope="module")
+def made(printed: dict[str, list[str]], guide: Guide) -> Path:
+    """Where the commands left their results."""
+    return guide.folder / "finetune" / "lora" / "finetune"
+
+
+def test_cuda_is_asked_for(printed: dict[str, list[str]]) -> None:
+    (said,) = printed["-c"]
+    assert said.strip() in ("True", "False")
+
+
+def test_prepare_makes_a_dataset_of_the_folder_and_the_examples(made: Path) -> None:
+    entries = read_metadata(made / "data")
+    assert len(entries) == 13
+    own, examples = entries[:3], entries[3:]
+    assert {entry["source"] for entry in own} == {"one.wav", "deep/two.flac", "three.mp3"}
+    assert {entry["text"] for entry in own} == {"hip hop 808 beat"}
+    assert len({entry["text"] for entry in examples}) == 10
+    for entry in entries:
+        info = probe(made / "data" / entry["audio"])
+        assert info.sample_rate == RATE
+        assert info.duration_s == pytest.approx(entry["duration_s"], abs=0.1)
+
+
+def test_training_lands_where_the_guide_says(made: Path) -> None:
+    """The first training; the FAQ's, with other settings, has put it aside."""
+    (first,) = (made / "output" / "previous").iterdir()
+    for folder, batch, accumulation in ((first, 2, 4), (made / "output", 1, 8)):
+        run = json.loads((folder / "run.json").read_text())
+        assert run["status"] == "finished"
+        settings = run["settings"]
+        assert (settings["lora_rank"], settings["lora_alpha"]) == (12, 24)
+        assert (settings["learning_rate"], settings["num_epochs"]) == (3e-4, 5)
+        assert settings["batch_size"] == batch
+        assert settings["gradient_accumulation_steps"] == accumulation
+        assert settings["fp16"] is (folder == first)
+        assert run["best"]["loss"] < run["base_loss"]["loss"]
+        assert len(read_rows(folder, "validation")) == 5
+        assert not atomic.manifest_faults(folder / "best_model")
+        assert list((folder / "checkpoints").glob("step-*"))
+
+
+def test_training_shows_what_the_guide_says(printed: dict[str, list[str]]) -> None:
+    for said in printed["train_lora.py"]:
+        for shown in (r"loss \d", r"validation loss \d", r"rate \d", r"step \d+/\d+", "left"):
+            assert re.search(shown, said), shown
+        assert "12 clips to train on, 1 held out (1 sources)" in said
+    assert "--fp16" in printed["train_lora.py"][0]
+
+
+def test_inference_plays_every_prompt(made: Path, guide: Guide) -> None:
+    files = sorted((made / "output" / "generated").glob("*.wav"))
+    assert len(files) == 4
+    prompts = []
+    for path in files:
+        facts = json.loads(path.with_suffix(".json").read_text())
+        prompts.append(facts["prompt"])
+        assert facts["base"]["path"] == str(guide.model)
+        assert facts["adapter"]["path"].endswith("best_model")
+        waveform = read_audio(path, RATE)
+        assert waveform.shape == (1, 10 * RATE)
+        assert waveform.std() > 1e-4
+    assert sorted(prompts) == [
+        "808 bass and trap drums",
+        "hip hop 808 beat",
+        "hip hop 808 beat with trap drums",
+        "trap beat with 808",
+    ]
+
+
+def test_evaluation_reports(made: Path, printed: dict[str, list[str]]) -> None:
+    folder = made / "output" / "evaluation"
+    report = json.loads((folder / "report.json").read_text())
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "<html" in page
+    assert not re.search(r'(src|href)="https?://', page), "the page needs nothing from elsewhere"
+    assert report["settings"]["compare"] is True
+    assert list(folder.rglob("*.wav"))
+    assert len(printed["evaluate.py"]) == 2
+
+
+def test_the_commands_run_from_the_repositorys_root_too(guide: Guide, made: Path) -> None:
+    chosen = [
+        line
+        for line in TO_RUN
+        if "--create_example" in line or "train_lora.py --model_path" in line
+    ]
+    chosen += [line for line in TO_RUN if "inference_lora.py" in line][:1]
+    assert len(chosen) == 3
+    for line in chosen:
+        script = line.split()[1]
+        guide.run(line.replace(script, f"finetune/lora/{script}"), guide.folder)
+    output = guide.folder / "finetune" / "output"
+    weights = load_file(output / "best_model" / "adapter_model.safetensors")
+    assert any(name.endswith("lora_B.weight") and value.any() for name, value in weights.items())
+    assert len(list((output / "generated").glob("*.wav"))) == 1
+    assert len(read_metadata(guide.folder / "finetune" / "data")) == 10
+
+
+def test_the_dataset_classes_are_offered(guide: Guide, made: Path) -> None:
+    code = (
+        "from dataset import ClipDataset, load_dataset; from pathlib import Path; "
+        "print(len(load_dataset(Path('finetune/data'))), ClipDataset.__name__)"
+    )
+    said = guide.run(f"python -c {shlex.quote(code)}", guide.folder / "finetune" / "lora")
+    assert said.split() == ["13", "ClipDataset"]

@@ -1,0 +1,60 @@
+"""Trainings in processes of their own, which tests may kill.
+
+The processes are forked from a server that has imported everything, so each starts at once.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+from musicgen_lora.config import TrainSettings
+
+_CONTEXT = multiprocessing.get_context("forkserver")
+_CONTEXT.set_forkserver_preload(["trainer", "musicgen_lora.training.train"])
+
+
+def _work(settings: TrainSettings, log: Path) -> None:
+    import torch
+
+    from musicgen_lora.errors import UserError
+    from musicgen_lora.training.train import train_lora
+
+    torch.set_num_threads(1)
+    descriptor = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    try:
+        train_lora(settings)
+    except UserError as error:
+        print(error)
+        sys.exit(error.exit_code)
+
+
+def start_training(settings: TrainSettings, log: Path) -> BaseProcess:
+    """A training in a process of its own that prints into `log`."""
+    process = _CONTEXT.Process(target=_work, args=(settings, log))
+    process.start()
+    return process
+
+
+def run_training(settings: TrainSettings, log: Path) -> float:
+    """A training to its end, in a process of its own. Returns the seconds it took."""
+    began = time.monotonic()
+    process = start_training(settings, log)
+    process.join(120)
+    assert process.exitcode == 0, log.read_text()
+    return time.monotonic() - began
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+    """Until `condition` holds."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.005)

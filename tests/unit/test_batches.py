@@ -1,0 +1,164 @@
+"""From shards to batches: every draw a function of (seed, epoch, index)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from datasets import make_dataset, read_metadata, write_metadata
+
+from musicgen_lora.data.batches import ClipDataset, collate, epoch_order, fixed_windows
+from musicgen_lora.data.metadata import load_dataset
+from musicgen_lora.data.tokens import clip_ids, tokenise_clips
+from musicgen_lora.model.musicgen import load_base, load_tokenizer
+from musicgen_lora.model.text import TextStates
+
+DURATIONS_S = [2.0, 1.0, 0.3, 1.5]
+MAX_FRAMES = 30
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path):
+    """Clips, ids and store; the first clip has three captions."""
+    folder = make_dataset(tmp_path_factory.mktemp("batches") / "data", DURATIONS_S)
+    entries = read_metadata(folder)
+    entries[0] |= {"text": "one", "texts": ["one", "two", "three"]}
+    write_metadata(folder, entries)
+    clips = load_dataset(folder)
+    ids = clip_ids(clips, folder)
+    return clips, ids, tokenise_clips(clips, ids, load_base(tiny_model_dir), folder)
+
+
+def dataset(parts, **changes) -> ClipDataset:
+    return ClipDataset(*parts, **({"max_frames": MAX_FRAMES, "seed": 3} | changes))
+
+
+@pytest.mark.parametrize("n_clips", [1, 2, 7, 100])
+def test_an_epoch_sees_each_clip_once(n_clips: int) -> None:
+    for epoch in range(3):
+        assert sorted(epoch_order(n_clips, 0, epoch)) == list(range(n_clips))
+
+
+def test_the_order_is_a_function_of_seed_and_epoch() -> None:
+    assert np.array_equal(epoch_order(50, 1, 2), epoch_order(50, 1, 2))
+    assert not np.array_equal(epoch_order(50, 1, 2), epoch_order(50, 1, 3))
+    assert not np.array_equal(epoch_order(50, 1, 2), epoch_order(50, 2, 2))
+
+
+def starts_of(window: np.ndarray, whole: np.ndarray) -> list[int]:
+    n = len(window)
+    return [s for s in range(len(whole) - n + 1) if np.array_equal(whole[s : s + n], window)]
+
+
+def test_windows_lie_inside_their_clip_and_reach_its_ends(parts) -> None:
+    data, (_, ids, store) = dataset(parts), parts
+    seen: dict[int, set[int]] = {index: set() for index in range(len(data))}
+    for epoch in range(300):
+        data.set_epoch(epoch)
+        for index in range(len(data)):
+            window, _ = data[index]
+            whole = store.codes(ids[index])
+            assert len(window) == min(MAX_FRAMES, len(whole))
+            seen[index].update(starts_of(window, whole))
+    assert seen[2] == {0}, "a clip shorter than the window is whole"
+    last = len(store.codes(ids[1])) - MAX_FRAMES
+    assert seen[1] == set(range(last + 1))
+
+
+def test_a_sample_is_a_function_of_seed_epoch_and_index(parts) -> None:
+    one, two = dataset(parts, condition_dropout=0.5), dataset(parts, condition_dropout=0.5)
+    for epoch in (4, 0, 4):
+        one.set_epoch(epoch)
+        two.set_epoch(epoch)
+        for index in (3, 0, 1, 0):
+            (codes, caption), (again, caption_again) = one[index], two[index]
+            assert np.array_equal(codes, again)
+            assert caption == caption_again
+    one.set_epoch(0)
+    other_epoch, other_seed = dataset(parts), dataset(parts, seed=4)
+    other_epoch.set_epoch(1)
+    for other in (other_epoch, other_seed):
+        assert any(not np.array_equal(one[i][0], other[i][0]) for i in (0, 1, 3))
+
+
+def test_captions_are_drawn_and_dropped_at_their_rates(parts) -> None:
+    data = dataset(parts, condition_dropout=0.2)
+    captions = []
+    for epoch in range(1000):
+        data.set_epoch(epoch)
+        captions.append(data[0][1])
+    assert captions.count(None) / 1000 == pytest.approx(0.2, abs=0.04)
+    for text in ("one", "two", "three"):
+        assert captions.count(text) / 1000 == pytest.approx(0.8 / 3, abs=0.05)
+
+
+def test_without_dropout_no_caption_is_lost(parts) -> None:
+    data = dataset(parts)
+    for epoch in range(100):
+        data.set_epoch(epoch)
+        assert all(data[index][1] for index in range(len(data)))
+
+
+def test_collate_pads_at_the_end_and_keeps_the_lengths() -> None:
+    windows = [np.arange(8, dtype=np.uint16).reshape(4, 2), np.full((2, 2), 7, dtype=np.uint16)]
+    batch = collate(windows, ["a", None])
+    assert batch.codes.dtype == torch.int64
+    assert batch.codes.tolist() == [[[0, 2, 4, 6], [1, 3, 5, 7]], [[7, 7, 0, 0], [7, 7, 0, 0]]]
+    assert batch.n_frames.tolist() == [4, 2]
+    assert batch.captions == ["a", None]
+
+
+def test_validation_windows_cover_every_clip_end_to_end(parts) -> None:
+    clips, ids, store = parts
+    windows = fixed_windows(clips, ids, store, max_frames=40, min_frames=4)
+    for index, clip in enumerate(clips):
+        own = [window for window, _, source in windows if source == clip.source]
+        assert np.array_equal(np.concatenate(own), store.codes(ids[index]))
+        assert all(len(window) <= 40 for window in own)
+        assert {c for _, c, source in windows if source == clip.source} == {clip.texts[0]}
+    short = fixed_windows(clips, ids, store, max_frames=40, min_frames=21)
+    assert min(len(window) for window, _, _ in short) >= 21
+
+
+CAPTIONS = ["808", "trap drums with bass and the 808 pattern", "hip hop beat"]
+
+
+def test_the_null_condition_is_zero_states_and_a_zero_mask(tiny_model_dir: Path) -> None:
+    text = TextStates(load_base(tiny_model_dir), load_tokenizer(tiny_model_dir))
+    states, mask = text.batch([None, CAPTIONS[1], None])
+    assert not states[0].any()
+    assert not states[2].any()
+    assert mask[0].sum() == mask[2].sum() == 0
+    assert mask[1].all()
+    states, mask = text.batch([None])
+    assert states.shape[1] >= 1
+    assert not mask.any()
+
+
+def test_states_equal_the_text_encoder_run_caption_by_caption(tiny_model_dir: Path) -> None:
+    model, tokenizer = load_base(tiny_model_dir), load_tokenizer(tiny_model_dir)
+    text = TextStates(model, tokenizer)
+    states, mask = text.batch(CAPTIONS)
+    for caption, row, row_mask in zip(CAPTIONS, states, mask, strict=True):
+        tokens = tokenizer(caption, return_tensors="pt")
+        with torch.no_grad():
+            alone = model.text_encoder(input_ids=tokens["input_ids"]).last_hidden_state[0]
+        assert int(row_mask.sum()) == len(alone)
+        assert row_mask[: len(alone)].all()
+        assert torch.allclose(row[: len(alone)], alone, atol=1e-5)
+        assert not row[len(alone) :].any()
+
+
+def test_a_caption_is_encoded_once(tiny_model_dir: Path) -> None:
+    model = load_base(tiny_model_dir)
+    text = TextStates(model, load_tokenizer(tiny_model_dir))
+    text.prepare(CAPTIONS)
+    expected = text.batch(CAPTIONS)[0]
+
+    def refuse(*_, **__):
+        raise AssertionError("the text encoder ran again")
+
+    model.text_encoder.forward = refuse
+    assert torch.equal(text.batch([*CAPTIONS, None, CAPTIONS[0]])[0][:3], expected)

@@ -1,0 +1,195 @@
+"""Settings: files, flags, defaults, and what is wrong with them in one line."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+
+import pytest
+
+from musicgen_lora.cli import main, parse_settings
+from musicgen_lora.config import SETTINGS, GenerateSettings, TrainSettings
+from musicgen_lora.training.optimise import learning_rate_at
+
+GUIDE_CONFIG = Path(__file__).resolve().parents[2] / "finetune" / "lora" / "config.yaml"
+
+
+def config_file(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "config.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """The line on stderr of a command that exits with 2."""
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1, error
+    assert error.startswith(f"musicgen-lora {arguments[0]}: ")
+    return error
+
+
+def test_flags_win_over_the_file_and_the_file_over_the_defaults(tmp_path: Path) -> None:
+    path = config_file(tmp_path, "train: {lora_rank: 5, lora_alpha: 7, data_dir: there}")
+    settings = parse_settings("train", ["--lora_rank", "9"], path)
+    assert (settings.lora_rank, settings.lora_alpha, settings.batch_size) == (9, 7, 2)
+    assert settings.data_dir == Path("there")
+
+
+@pytest.mark.parametrize("flag", ["--lora_rank", "--lora-rank"])
+@pytest.mark.parametrize("form", ["apart", "joined"])
+def test_underscores_and_hyphens_are_alike(flag: str, form: str) -> None:
+    words = [flag, "3"] if form == "apart" else [f"{flag}=3"]
+    assert parse_settings("train", words, None).lora_rank == 3
+
+
+def test_a_flag_can_take_back_what_the_file_switches_on(tmp_path: Path) -> None:
+    path = config_file(tmp_path, "train: {fp16: true}")
+    assert parse_settings("train", [], path).fp16
+    assert not parse_settings("train", ["--no-fp16"], path).fp16
+    assert parse_settings("train", ["--fp16"], None).fp16
+
+
+def test_an_exponent_is_a_number_in_yaml_too(tmp_path: Path) -> None:
+    """YAML 1.1 reads 1e-4, without a point, as text."""
+    settings = parse_settings("train", [], config_file(tmp_path, "train: {learning_rate: 1e-4}"))
+    assert settings.learning_rate == 1e-4
+    assert isinstance(settings.learning_rate, float)
+
+
+def test_prompts_come_from_flags_or_the_file(tmp_path: Path) -> None:
+    path = config_file(tmp_path, "generate: {prompts: [one, two words]}")
+    assert parse_settings("generate", [], path).prompts == ["one", "two words"]
+    words = ["--prompts", "808", "trap beat", "--duration", "3"]
+    settings = parse_settings("generate", words, path)
+    assert (settings.prompts, settings.duration) == (["808", "trap beat"], 3.0)
+
+
+@pytest.mark.parametrize("command", list(SETTINGS))
+def test_the_guides_file_sets_what_the_defaults_are(command: str) -> None:
+    settings = parse_settings(command, [], GUIDE_CONFIG)
+    assert settings == SETTINGS[command]()
+
+
+def test_the_guides_values_are_the_defaults() -> None:
+    settings = TrainSettings()
+    values = (settings.lora_rank, settings.lora_alpha, settings.learning_rate)
+    assert values == (12, 24, 3e-4)
+    values = (settings.batch_size, settings.gradient_accumulation_steps, settings.num_epochs)
+    assert values == (2, 4, 5)
+    assert GenerateSettings().guidance_scale == 3.0
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("train: {lora_rnk: 3}", "'lora_rnk' is unknown; did you mean 'lora_rank'?"),
+        ("train: {quux: 3}", "'quux' is unknown; there are: model_path"),
+        ("trian: {lora_rank: 3}", "'trian' is unknown; did you mean 'train'?"),
+        ("train:\n  lora_rank: 3\n  lora_rank: 4", "'lora_rank' is set twice"),
+        ("train: {}\ntrain: {}", "'train' is set twice"),
+        ("train: [", "not valid YAML"),
+        ("train: 3", "section 'train' must be"),
+        ("- train", "must have a section for each command"),
+        ("train: {lora_rank: 0}", "lora_rank = 0"),
+        ("train: {lora_rank: 2.5}", "lora_rank = 2.5"),
+        ("train: {lora_rank: many}", "lora_rank = 'many'"),
+        ("train: {learning_rate: -1e-4}", "learning_rate = '-1e-4'"),
+        ("train: {learning_rate: .nan}", "learning_rate = nan"),
+        ("train: {lr_schedule: cosin}", "lr_schedule = 'cosin'"),
+        ("train: {lora_targets: [heads]}", "lora_targets.0 = 'heads'"),
+        ("train: {? [a] : 3}", ""),
+        ("train: !!python/object/apply:os.getcwd []", "not valid YAML"),
+    ],
+)
+def test_a_bad_file_is_one_line(
+    text: str, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = config_file(tmp_path, text)
+    error = refused(["train", "--config", str(path)], capsys)
+    assert said in error
+    assert str(path) in error
+
+
+def test_a_missing_file_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "gone.yaml: cannot be read" in refused(
+        ["train", "--config", str(tmp_path / "gone.yaml")], capsys
+    )
+    assert "--config needs a file" in refused(["train", "--config"], capsys)
+
+
+def test_the_file_can_be_joined_to_its_flag(tmp_path: Path, capsys) -> None:
+    path = config_file(tmp_path, "train: {lora_rnk: 3}")
+    assert "lora_rnk" in refused(["train", f"--config={path}"], capsys)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["train", "--lora_rank", "0"], "lora_rank = 0"),
+        (["train", "--learning_rate", "2"], "learning_rate = 2"),
+        (["train", "--learning_rate", "nan"], "learning_rate = nan"),
+        (["train", "--condition_dropout", "1"], "condition_dropout = 1"),
+        (["generate", "--duration", "31"], "duration = 31"),
+        (["generate", "--duration", "-1"], "duration = -1"),
+        (["prepare", "--num_samples", "0"], "num_samples = 0"),
+        (["fly"], "no such command; there are: prepare, train"),
+    ],
+)
+def test_a_flag_out_of_range_is_one_line(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert said in refused(words, capsys)
+
+
+@pytest.mark.parametrize("words", [["--lora_rnk", "3"], ["--lora_rank", "many"], ["stray"]])
+def test_a_wrong_flag_exits_with_2_and_is_named(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as raised:
+        main(["train", *words])
+    assert raised.value.code == 2
+    assert words[0].lstrip("-").replace("_", "-") in capsys.readouterr().err.replace("_", "-")
+
+
+def test_debug_shows_where_it_happened(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--lora_rank", "0", "--debug"]) == 2
+    error = capsys.readouterr().err
+    assert "Traceback (most recent call last)" in error
+    assert "parse_settings" in error
+    assert error.splitlines()[-1].startswith("musicgen-lora train: lora_rank = 0")
+
+
+def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in ([], ["--help"], ["-h"]):
+        assert main(words) == 0
+        screen = capsys.readouterr().out
+        assert all(command in screen for command in [*SETTINGS, "doctor"])
+    assert main(["--version"]) == 0
+    for command, settings in SETTINGS.items():
+        with pytest.raises(SystemExit) as raised:
+            main([command, "--help"])
+        assert raised.value.code == 0
+        screen = capsys.readouterr().out
+        for field in dataclasses.fields(settings):
+            assert f"--{field.name}" in screen or f"--{field.name.replace('_', '-')}" in screen
+
+
+def rates(schedule: str, warmup_share: float, n_steps: int = 10) -> list[float]:
+    return [
+        learning_rate_at(s, n_steps, peak=1.0, schedule=schedule, warmup_share=warmup_share)
+        for s in range(n_steps)
+    ]
+
+
+def test_the_rate_warms_up_then_falls() -> None:
+    assert rates("constant", 0.0) == [1.0] * 10
+    assert rates("constant", 0.4) == pytest.approx([0.25, 0.5, 0.75, 1.0] + [1.0] * 6)
+    assert rates("linear", 0.0) == pytest.approx([1.0 - s / 10 for s in range(10)])
+    cosine = [(1 + math.cos(math.pi * s / 8)) / 2 for s in range(8)]
+    assert rates("cosine", 0.2) == pytest.approx([0.5, 1.0, *cosine])
+    # Every step moves something, the very first and the very last too.
+    for schedule in ("constant", "linear", "cosine"):
+        for n_steps in (1, 2, 100):
+            assert min(rates(schedule, 0.05, n_steps)) > 0.0

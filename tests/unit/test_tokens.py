@@ -1,0 +1,267 @@
+"""Token shards: exact, made once, resumable."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from datasets import KIT, RATE, beat, make_dataset, read_metadata, write_metadata
+
+from musicgen_lora.audio.files import AudioError, read_audio, write_wav
+from musicgen_lora.data import tokens
+from musicgen_lora.data.metadata import load_dataset
+from musicgen_lora.data.tokens import TokenStore, clip_ids, tokenise_clips
+from musicgen_lora.model import codec
+from musicgen_lora.model.codec import codec_fingerprint, decode_codes, encode_waveform
+from musicgen_lora.model.musicgen import load_base
+
+
+@pytest.fixture
+def model(tiny_model_dir: Path):
+    return load_base(tiny_model_dir)
+
+
+@pytest.fixture
+def encoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the clips that the codec has worked on, as it does."""
+    names: list[str] = []
+    original = tokens.encode_clip
+
+    def counting(clip, model):
+        names.append(clip.name)
+        return original(clip, model)
+
+    monkeypatch.setattr(tokens, "encode_clip", counting)
+    return names
+
+
+def tokenise(data_dir: Path, model) -> tuple[list[str], TokenStore]:
+    clips = load_dataset(data_dir)
+    ids = clip_ids(clips, data_dir)
+    return ids, tokenise_clips(clips, ids, model, data_dir)
+
+
+def shard_folder(data_dir: Path, model) -> Path:
+    return data_dir / "tokens" / codec_fingerprint(model)
+
+
+def direct_round_trip(model, samples: np.ndarray) -> np.ndarray:
+    """One channel through the codec alone."""
+    with torch.inference_mode():
+        codes = model.audio_encoder.encode(torch.from_numpy(samples)[None, None]).audio_codes
+        return model.audio_encoder.decode(codes, [None]).audio_values[0, 0].numpy()
+
+
+@pytest.mark.parametrize("kind", ["mono", "stereo"])
+def test_codes_survive_the_shards_bit_for_bit(
+    kind: str, tmp_path: Path, tiny_model_dir: Path, tiny_stereo_dir: Path
+) -> None:
+    model = load_base(tiny_model_dir if kind == "mono" else tiny_stereo_dir)
+    wide = np.concatenate([beat(0, 1.0)[:1], beat(1, 1.0)[:1]])
+    write_wav(tmp_path / "wide.wav", wide, RATE)
+    names = ["808_Kick_1.wav", "808_Cowbell.wav", "808_Open_Hat.wav"]
+    for name in names:
+        (tmp_path / name).write_bytes((KIT / name).read_bytes())
+    write_metadata(tmp_path, [{"audio": n, "text": "808"} for n in ["wide.wav", *names]])
+    ids, store = tokenise(tmp_path, model)
+    reopened = TokenStore(shard_folder(tmp_path, model))
+    for clip, clip_id in zip(load_dataset(tmp_path), ids, strict=True):
+        waveform = read_audio(clip.path, RATE)
+        channels = [waveform.mean(axis=0)] if kind == "mono" else [waveform[0], waveform[-1]]
+        expected = np.stack([direct_round_trip(model, channel) for channel in channels])
+        codes = reopened.codes(clip_id)
+        assert codes.dtype == np.uint16
+        assert codes.shape == (-(-waveform.shape[1] // 640), 4 * len(channels))
+        assert np.array_equal(codes, store.codes(clip_id))
+        decoded = decode_codes(model, torch.from_numpy(codes.T.astype(np.int64))[None])[0]
+        assert np.array_equal(decoded, expected)
+    if kind == "stereo":
+        assert not np.array_equal(reopened.codes(ids[0])[:, 0::2], reopened.codes(ids[0])[:, 1::2])
+
+
+def test_a_second_run_encodes_nothing(tmp_path: Path, model, encoded: list[str]) -> None:
+    make_dataset(tmp_path, [0.5, 0.4, 0.3])
+    first_ids, first = tokenise(tmp_path, model)
+    assert len(encoded) == 3
+    ids, store = tokenise(tmp_path, model)
+    assert len(encoded) == 3
+    assert ids == first_ids
+    assert all(np.array_equal(store.codes(i), first.codes(i)) for i in ids)
+
+
+def test_an_interrupted_run_goes_on_with_what_is_missing(
+    tmp_path: Path, model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_dataset(tmp_path, [0.5] * 7)
+    monkeypatch.setattr(tokens, "CLIPS_PER_SHARD", 2)
+    original, calls = tokens.encode_clip, []
+
+    def failing(clip, model):
+        calls.append(clip.name)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return original(clip, model)
+
+    monkeypatch.setattr(tokens, "encode_clip", failing)
+    with pytest.raises(KeyboardInterrupt):
+        tokenise(tmp_path, model)
+    finished = calls[:2]
+    ids, store = tokenise(tmp_path, model)
+    assert sorted(calls[4:] + finished) == sorted(clip.name for clip in load_dataset(tmp_path))
+    assert all(i in store for i in ids)
+
+
+def test_a_bad_file_leaves_the_shards_before_it(
+    tmp_path: Path, model, monkeypatch: pytest.MonkeyPatch, encoded: list[str]
+) -> None:
+    make_dataset(tmp_path, [0.5] * 4)
+    (tmp_path / "train" / "beat3.wav").write_bytes(b"no audio")
+    monkeypatch.setattr(tokens, "CLIPS_PER_SHARD", 2)
+    with pytest.raises(AudioError, match=r"beat3\.wav"):
+        tokenise(tmp_path, model)
+    write_metadata(tmp_path, read_metadata(tmp_path)[:3])
+    encoded.clear()
+    tokenise(tmp_path, model)
+    assert encoded == ["train/beat2.wav"]
+
+
+def test_editing_captions_and_splits_costs_nothing(
+    tmp_path: Path, model, encoded: list[str]
+) -> None:
+    make_dataset(tmp_path, [0.5, 0.4, 0.3])
+    ids, _ = tokenise(tmp_path, model)
+    entries = read_metadata(tmp_path)
+    entries[0] |= {"text": "another caption", "split": "validation", "bpm": 140}
+    write_metadata(tmp_path, entries[::-1])
+    encoded.clear()
+    assert tokenise(tmp_path, model)[0] == ids[::-1]
+    assert encoded == []
+
+
+def test_renaming_a_file_costs_nothing_and_changing_it_does(
+    tmp_path: Path, model, encoded: list[str]
+) -> None:
+    make_dataset(tmp_path, [0.5, 0.4])
+    ids, _ = tokenise(tmp_path, model)
+    (tmp_path / "train" / "beat0.wav").rename(tmp_path / "moved.wav")
+    write_wav(tmp_path / "train" / "beat1.wav", beat(5, 0.4), RATE)
+    write_metadata(
+        tmp_path,
+        [{"audio": "moved.wav", "text": "a"}, {"audio": "train/beat1.wav", "text": "b"}],
+    )
+    encoded.clear()
+    again, store = tokenise(tmp_path, model)
+    assert encoded == ["train/beat1.wav"]
+    assert again[0] == ids[0]
+    assert again[1] != ids[1]
+    assert all(i in store for i in again)
+
+
+def test_windows_of_a_file_are_clips_of_their_own(tmp_path: Path, model) -> None:
+    make_dataset(tmp_path, [2.0])
+    audio = {"audio": "train/beat0.wav", "text": "808"}
+    write_metadata(
+        tmp_path,
+        [
+            audio,
+            audio | {"start_s": 0.5, "duration_s": 1.0},
+            audio | {"start_s": 1.0, "duration_s": 1.0},
+            audio | {"start_s": 1.0, "duration_s": 0.5},
+        ],
+    )
+    ids, store = tokenise(tmp_path, model)
+    assert len(set(ids)) == 4
+    assert [store.n_frames(i) for i in ids] == [100, 50, 50, 25]
+    waveform = read_audio(tmp_path / "train" / "beat0.wav", RATE)
+    expected = encode_waveform(model, waveform[:, RATE // 2 : 3 * RATE // 2])
+    assert np.array_equal(store.codes(ids[1]).T, expected)
+
+
+def test_windows_far_into_a_long_file_keep_their_ids_apart(tmp_path: Path) -> None:
+    make_dataset(tmp_path, [0.5])
+    audio = {"audio": "train/beat0.wav", "text": "808", "duration_s": 10.0}
+    starts = [3000.125, 3000.126, 3000.1264]
+    write_metadata(tmp_path, [audio | {"start_s": start} for start in starts])
+    assert len(set(clip_ids(load_dataset(tmp_path), tmp_path))) == 3
+
+
+@pytest.mark.parametrize("seconds", [7.0, 8.3, 11.99])
+def test_long_audio_in_windows_equals_direct_encoding_but_for_the_seams(
+    seconds: float, model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waveform = np.concatenate([beat(i, 4.0)[:1, : 4 * RATE] for i in range(3)], axis=1)
+    waveform = waveform[:, : round(seconds * RATE)]
+    direct = encode_waveform(model, waveform)
+    monkeypatch.setattr(codec, "WINDOW_S", 3.0)
+    windowed = encode_waveform(model, waveform)
+    assert windowed.shape == direct.shape == (4, -(-waveform.shape[1] // 640))
+    seams = np.arange(150, windowed.shape[1], 150)
+    frames = np.arange(windowed.shape[1])
+    far = np.abs(frames[:, None] - seams).min(axis=1) > 25
+    assert far.mean() > 0.5
+    assert np.array_equal(windowed[:, far], direct[:, far])
+    assert (windowed == direct).mean() > 0.97
+
+
+def test_what_an_interrupted_write_left_is_swept(tmp_path: Path, model) -> None:
+    make_dataset(tmp_path, [0.5])
+    folder = shard_folder(tmp_path, model)
+    folder.mkdir(parents=True)
+    stale = folder / ".staging-123-abc.npy"
+    stale.write_bytes(b"half")
+    tokenise(tmp_path, model)
+    assert not stale.exists()
+    assert not list(folder.glob(".staging-*"))
+
+
+def test_a_shard_without_its_index_does_not_exist(
+    tmp_path: Path, model, encoded: list[str]
+) -> None:
+    make_dataset(tmp_path, [0.5, 0.4])
+    ids, store = tokenise(tmp_path, model)
+    before = [np.array(store.codes(i)) for i in ids]
+    folder = shard_folder(tmp_path, model)
+    (folder / "0000.npy").write_bytes(b"torn")
+    for index in folder.glob("*.parquet"):
+        index.unlink()
+    assert ids[0] not in TokenStore(folder)
+    encoded.clear()
+    _, store = tokenise(tmp_path, model)
+    assert len(encoded) == 2
+    assert all(np.array_equal(store.codes(i), b) for i, b in zip(ids, before, strict=True))
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{torn"])
+def test_a_damaged_cache_of_hashes_is_made_anew(tmp_path: Path, content: str) -> None:
+    make_dataset(tmp_path, [0.5])
+    clips = load_dataset(tmp_path)
+    ids = clip_ids(clips, tmp_path)
+    (tmp_path / "tokens" / tokens.HASHES_FILE).write_text(content)
+    assert clip_ids(clips, tmp_path) == ids
+
+
+def test_another_codec_has_shards_of_its_own(
+    tmp_path: Path, model, tiny_stereo_dir: Path, encoded: list[str]
+) -> None:
+    make_dataset(tmp_path, [0.5])
+    tokenise(tmp_path, model)
+    ids, store = tokenise(tmp_path, load_base(tiny_stereo_dir))
+    assert len(encoded) == 2
+    assert store.codes(ids[0]).shape == (25, 8)
+
+
+def shards(folder: Path) -> Iterator[Path]:
+    yield from sorted(folder.glob("*.npy"))
+
+
+def test_many_shards_read_like_one(tmp_path: Path, model, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_dataset(tmp_path, [0.5, 0.3, 0.4, 0.2, 0.6])
+    monkeypatch.setattr(tokens, "CLIPS_PER_SHARD", 2)
+    ids, store = tokenise(tmp_path, model)
+    assert len(list(shards(shard_folder(tmp_path, model)))) == 3
+    for clip, clip_id in zip(load_dataset(tmp_path), ids, strict=True):
+        expected = encode_waveform(model, read_audio(clip.path, RATE)).T
+        assert np.array_equal(store.codes(clip_id), expected)
