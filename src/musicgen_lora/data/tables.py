@@ -1,0 +1,264 @@
+"""Rows of metadata files, with the line that each stands in, and audio out of parquet.
+
+Formats: JSON, JSON lines (also gzipped), CSV and parquet. Sizes are bounded, also after
+decompression, and every fault names its file and line.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import gzip
+import io
+import json
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO, cast
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from musicgen_lora import atomic
+from musicgen_lora.audio.files import AUDIO_EXTENSIONS
+from musicgen_lora.errors import UserError
+
+MAX_FILE_BYTES = 256 << 20
+MAX_LINE_BYTES = 1 << 20
+MAX_TEXT_BYTES = 64 << 10
+MAX_AUDIO_BYTES = 256 << 20
+MAX_ROW_GROUP_BYTES = 1 << 30
+"""Of parquet with audio in it; Hugging Face writes 100 to 1,000 clips, up to 500 MB, in one."""
+ROWS_PER_BATCH = 64
+Row = tuple[str, dict[str, Any]]
+"""Where it stands ("metadata.csv, line 3") and its fields."""
+
+
+def read_rows(path: Path) -> Iterator[Row]:
+    """Rows of a metadata file; its name says the format.
+
+    Raises:
+        UserError: not readable, too large, or a row that is no object.
+    """
+    suffix = path.suffix.lower()
+    if suffix == ".json":
+        return _json_rows(path)
+    if suffix == ".csv":
+        return _csv_rows(path)
+    if suffix == ".parquet":
+        return _parquet_rows(path)
+    return _jsonl_rows(path)
+
+
+def read_text(path: Path, max_bytes: int = MAX_TEXT_BYTES) -> str:
+    """A text file: UTF-8, or UTF-16 with its mark, as Windows' editors write it.
+
+    Raises:
+        UserError: too large, or of another encoding; the message names the line.
+    """
+    data = _read_bytes(path, max_bytes)
+    is_wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    try:
+        return data.decode("utf-16" if is_wide else "utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{path}, line {line}: not UTF-8; save it as UTF-8.") from error
+
+
+def _read_bytes(path: Path, max_bytes: int) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            data = file.read(max_bytes + 1)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}).") from error
+    if len(data) > max_bytes:
+        raise UserError(f"{path}: is larger than {max_bytes >> 10} KiB, too large for what it is.")
+    return data
+
+
+def read_json(path: Path) -> Any:
+    """The value in a JSON file.
+
+    Raises:
+        UserError: too large or not JSON; the message names the line.
+    """
+    return _parse_json(read_text(path, MAX_FILE_BYTES), path, 1)
+
+
+def _parse_json(text: str, path: Path, first_line: int) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        line = first_line + error.lineno - 1
+        reason = f"{error.msg}, column {error.colno}"
+        raise UserError(f"{path}, line {line}: not valid JSON ({reason}).") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}, line {first_line}: not usable JSON ({error}).") from error
+
+
+def _json_rows(path: Path) -> Iterator[Row]:
+    """A list of objects, or an object by path of captions, lists of captions or objects."""
+    content = read_json(path)
+    if isinstance(content, list):
+        for number, record in enumerate(content, 1):
+            where = f"{path}, entry {number}"
+            if not isinstance(record, dict):
+                raise UserError(
+                    f'{where}: must be an object such as {{"audio": ..., "text": ...}}.'
+                )
+            yield where, record
+        return
+    if not isinstance(content, dict):
+        raise UserError(f'{path}: must be a list of objects like {{"audio": ..., "text": ...}}.')
+    for name, value in content.items():
+        where = f"{path}, entry {name!r}"
+        if isinstance(value, (str, list)):
+            value = {"text": value}
+        if not isinstance(value, dict):
+            raise UserError(f'{where}: must be a caption or an object such as {{"text": ...}}.')
+        yield where, {"file_name": name} | value
+
+
+def _jsonl_rows(path: Path) -> Iterator[Row]:
+    read_bytes = 0
+    try:
+        with gzip.open(path) if path.suffix.lower() == ".gz" else open(path, "rb") as opened:
+            file = cast(BinaryIO, opened)
+            number = 0
+            while line := file.readline(MAX_LINE_BYTES + 1):
+                number += 1
+                where = f"{path}, line {number}"
+                read_bytes += len(line)
+                if len(line) > MAX_LINE_BYTES or read_bytes > MAX_FILE_BYTES:
+                    raise UserError(f"{where}: too long for a line of metadata.")
+                try:
+                    text = line.decode("utf-8-sig")
+                except UnicodeDecodeError as error:
+                    raise UserError(f"{where}: not UTF-8; save it as UTF-8.") from error
+                if not text.strip():
+                    continue
+                record = _parse_json(text, path, number)
+                if not isinstance(record, dict):
+                    raise UserError(f"{where}: must be an object.")
+                yield where, record
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{path}: cannot be read ({error}).") from error
+
+
+def _csv_rows(path: Path) -> Iterator[Row]:
+    """Separated by commas, or by the semicolons or tabs that spreadsheets write."""
+    text = read_text(path, MAX_FILE_BYTES)
+    header = text.split("\n", 1)[0]
+    delimiter = max(",;\t", key=header.count)
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    line = 1
+    while True:
+        where = f"{path}, line {line}"
+        try:
+            if reader.fieldnames is None:
+                return
+            # A quoted caption may span lines; a row is known by its first.
+            line = reader.line_num + 1
+            where = f"{path}, line {line}"
+            record = next(reader, None)
+        except csv.Error as error:
+            raise UserError(f"{where}: not valid CSV ({error}).") from error
+        if record is None:
+            return
+        if None in record:
+            raise UserError(
+                f"{where}: more columns than the header; quote texts with {delimiter!r}."
+            )
+        yield where, record
+
+
+def _parquet_rows(path: Path) -> Iterator[Row]:
+    number = 0
+    for batch in _parquet_batches(path, audio=False):
+        for record in batch.to_pylist():
+            number += 1
+            yield f"{path}, row {number}", record
+
+
+def _parquet_batches(path: Path, *, audio: bool) -> Iterator[pa.RecordBatch]:
+    """Batches of a parquet file, without its binary columns unless `audio` is wanted."""
+    try:
+        with pq.ParquetFile(path, memory_map=True) as file:
+            columns = [
+                column.name
+                for column in file.schema_arrow
+                if audio or not _holds_bytes(column.type)
+            ]
+            largest = max(
+                (file.metadata.row_group(i).total_byte_size for i in range(file.num_row_groups)),
+                default=0,
+            )
+            # A page is decompressed whole, whatever the batch.
+            if largest > (MAX_ROW_GROUP_BYTES if audio else MAX_FILE_BYTES):
+                raise UserError(f"{path}: a row group of {largest >> 20} MiB is too large.")
+            yield from file.iter_batches(ROWS_PER_BATCH if not audio else 1, columns=columns)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise UserError(f"{path}: not readable as parquet ({_one_line(error)}).") from error
+
+
+def _holds_bytes(kind: pa.DataType) -> bool:
+    if pa.types.is_struct(kind):
+        return any(_holds_bytes(kind.field(i).type) for i in range(kind.num_fields))
+    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200]
+
+
+def extract_parquet_audio(folder: Path, output_dir: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Writes the audio that a Hugging Face dataset's parquet files hold to files of its own.
+
+    Such a dataset has a column, mostly `audio`, of `{"bytes": ..., "path": ...}`. The names of
+    the files are made here, from the parquet file's path and the row; of the cell's `path` only a
+    known extension is taken.
+
+    Args:
+        folder: searched with its subfolders; parquet files without such a column are skipped.
+        output_dir: where the audio goes, a folder for each parquet file. What is there already
+            is not written again.
+
+    Yields:
+        The file, and the row's other fields.
+
+    Raises:
+        UserError: a broken file, or a clip beyond 256 MiB.
+    """
+    root = folder.resolve()
+    for path in sorted(folder.rglob("*.parquet")):
+        if not path.resolve().is_relative_to(root) or not path.is_file():
+            continue
+        target_folder = output_dir / path.relative_to(folder).with_suffix("")
+        for row, batch in enumerate(_parquet_batches(path, audio=True), 1):
+            column = _audio_column(batch.schema)
+            if column is None:
+                break
+            record = batch.to_pylist()[0]
+            cell = record.pop(column)
+            is_struct = isinstance(cell, Mapping)
+            data = cell.get("bytes") if is_struct else cell
+            if not data:
+                continue
+            if len(data) > MAX_AUDIO_BYTES:
+                raise UserError(
+                    f"{path}, row {row}: {len(data) >> 20} MiB are too much for a clip."
+                )
+            named = PurePosixPath(str(cell.get("path") or "")) if is_struct else PurePosixPath()
+            suffix = named.suffix.lower()
+            # The decoder goes by the content, the extension only has to be one that is read.
+            suffix = suffix if suffix in AUDIO_EXTENSIONS else ".wav"
+            target = target_folder / f"{row:06d}{suffix}"
+            if not target.is_file() or target.read_bytes() != data:
+                atomic.write_file(target, lambda temporary, data=data: temporary.write_bytes(data))
+            yield target, record
+
+
+def _audio_column(schema: pa.Schema) -> str | None:
+    """The column with files in it: the one called `audio`, else the first of bytes."""
+    columns = [column.name for column in schema if _holds_bytes(column.type)]
+    return "audio" if "audio" in columns else next(iter(columns), None)
