@@ -27,6 +27,7 @@ from musicgen_lora.errors import UserError
 USAGE = f"""musicgen-lora {__version__}: LoRA fine-tuning of MusicGen
 
   musicgen-lora prepare    turn a folder of audio into a dataset
+  musicgen-lora tokenise   encode its audio ahead of training
   musicgen-lora train      train an adapter on it
   musicgen-lora generate   play prompts with it
   musicgen-lora evaluate   measure what it changed
@@ -156,6 +157,8 @@ def _function(command: str) -> Callable[[Any], object]:
     # Imported here, so that --help and doctor do not wait for torch.
     if command == "prepare":
         from musicgen_lora.data.prepare import prepare_dataset as function
+    elif command == "tokenise":
+        from musicgen_lora.data.tokenise import tokenise_dataset as function
     elif command == "train":
         from musicgen_lora.training.train import train_lora as function
     elif command == "generate":

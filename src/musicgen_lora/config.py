@@ -32,23 +32,48 @@ class PrepareSettings:
     input_dir: Path | None = None
     """Folder with your audio; read recursively, never changed."""
     output_dir: Path = Path("finetune/data")
-    """Where the dataset goes: train/*.wav and the metadata."""
+    """Where the dataset goes: train/*.wav, the metadata and the report."""
     metadata_file: str = "metadata.json"
     """Name of the metadata inside the dataset."""
     default_text: str = "hip hop 808 beat"
-    """Caption of audio that brings none."""
+    """Base of the captions of audio that brings none; it should name the genre."""
+    trigger_word: str = ""
+    """Word put in front of every caption, to call the style by; none if empty."""
+    caption_variants: Positive = 4
+    """Wordings of each caption; training draws among them."""
     create_example: bool = False
     """Make example beats from a recorded TR-808 instead of reading input_dir."""
     num_samples: Positive = 10
     """How many example beats."""
     max_clip: Seconds = 30.0
-    """Longer files are cut into equal windows of at most this many seconds."""
+    """Longer files are cut on bar lines into clips of at most this many seconds."""
+    min_window: Seconds = 15.0
+    """Clips of such a file have at least this many seconds (at most half of max_clip)."""
     min_clip: Seconds = 1.0
     """Shorter files are left out and listed."""
+    repeat_to: Seconds | None = None
+    """Loops of whole bars are repeated until they have so many seconds; None leaves them."""
+    loudness: Annotated[float, Field(ge=-50.0, le=-5.0)] | None = -16.0
+    """Loudness of each clip in LUFS, as far as its true peak stays below -1 dBTP; None leaves
+    the levels alone."""
     sample_rate: Annotated[int, Field(ge=8_000, le=192_000)] = 32_000
     """Of the dataset's audio, in Hz; MusicGen's codec has 32,000."""
+    num_workers: Annotated[int, Field(ge=0, le=256)] = 2
+    """Processes that analyse and cut; 0 works in the command's own."""
     seed: int = 0
-    """Of the example beats."""
+    """Of the example beats and the captions' wordings."""
+
+
+@dataclass(config=STRICT)
+class TokeniseSettings:
+    """Encode a dataset's audio with the codec; training does it too for what is missing."""
+
+    model_path: str = EMBEDDED_NAME
+    """Base model whose codec is used: a folder, a hub id, or the embedded tiny-beats."""
+    data_dir: Path = Path("finetune/data")
+    """Folder of the dataset."""
+    metadata_file: str = "metadata.json"
+    """Name of the metadata inside data_dir."""
 
 
 @dataclass(config=STRICT)
@@ -182,6 +207,7 @@ class EvaluateSettings:
 
 SETTINGS: dict[str, type] = {
     "prepare": PrepareSettings,
+    "tokenise": TokeniseSettings,
     "train": TrainSettings,
     "generate": GenerateSettings,
     "evaluate": EvaluateSettings,

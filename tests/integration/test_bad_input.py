@@ -134,7 +134,7 @@ def test_no_metadata(tmp_path: Path, tiny_model_dir: Path, data: Path, capsys) -
 def test_metadata_of_the_input_folder_that_is_not_json(tmp_path: Path, data: Path, capsys) -> None:
     (data / "metadata.json").write_text("{torn")
     said = refused(["prepare", "--input_dir", data, "--output_dir", tmp_path / "out"], capsys)
-    assert f"{data / 'metadata.json'}: not valid JSON" in said
+    assert f"{data / 'metadata.json'}, line 1: not valid JSON" in said
 
 
 @pytest.mark.parametrize("kind", ["not audio", "NaN samples", "empty"])

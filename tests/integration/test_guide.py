@@ -163,7 +163,7 @@ def test_prepare_makes_a_dataset_of_the_folder_and_the_examples(made: Path) -> N
     assert len(entries) == 13
     own, examples = entries[:3], entries[3:]
     assert {entry["source"] for entry in own} == {"one.wav", "deep/two.flac", "three.mp3"}
-    assert {entry["text"] for entry in own} == {"hip hop 808 beat"}
+    assert all("hip hop 808 beat" in entry["text"] for entry in own)
     assert len({entry["text"] for entry in examples}) == 10
     for entry in entries:
         info = probe(made / "data" / entry["audio"])

@@ -14,7 +14,7 @@ from datasets import KIT, RATE, beat, read_metadata, sine, write_metadata
 
 from musicgen_lora.audio.files import probe, read_audio
 from musicgen_lora.config import PrepareSettings
-from musicgen_lora.data import prepare
+from musicgen_lora.data import cut, prepare
 from musicgen_lora.data.metadata import load_dataset
 from musicgen_lora.data.prepare import prepare_dataset
 from musicgen_lora.errors import UserError
@@ -30,12 +30,14 @@ def put(path: Path, waveform: np.ndarray, rate: int = RATE, **how: Any) -> Path:
 
 def prepared(input_dir: Path, output_dir: Path, **changes: Any) -> dict[str, dict[str, Any]]:
     """The entries that come of a folder, by source."""
-    settings = PrepareSettings(
-        input_dir=input_dir, output_dir=output_dir, default_text=DEFAULT, **changes
-    )
-    prepare_dataset(settings)
+    values = {"default_text": DEFAULT, "num_workers": 0} | changes
+    prepare_dataset(PrepareSettings(input_dir=input_dir, output_dir=output_dir, **values))
     load_dataset(output_dir)
     return {entry["source"]: entry for entry in read_metadata(output_dir)}
+
+
+def read_report(output_dir: Path) -> dict[str, Any]:
+    return json.loads((output_dir / "report.json").read_text(encoding="utf-8"))
 
 
 def file_hashes(folder: Path) -> dict[str, str]:
@@ -78,7 +80,7 @@ def test_a_mixed_folder_with_any_names(tmp_path: Path) -> None:
         rate = 48_000 if name.endswith("opus") else 44_100
         put(source / name, sine(200.0 + 50.0 * index, 1.1, rate), rate, **how)
     (source / "notes.pdf").write_bytes(b"x")
-    entries = prepared(source, tmp_path / "out")
+    entries = prepared(source, tmp_path / "out", num_workers=2)
     assert set(entries) == set(names)
     assert len({entry["audio"].lower() for entry in entries.values()}) == len(names)
     for index, name in enumerate(names):
@@ -96,7 +98,7 @@ def test_a_mixed_folder_with_any_names(tmp_path: Path) -> None:
 def test_stereo_stays_stereo(tmp_path: Path) -> None:
     both = np.concatenate([sine(300.0, 1.0, RATE), sine(700.0, 1.0, RATE)])
     put(tmp_path / "in" / "a.wav", both)
-    entry = prepared(tmp_path / "in", tmp_path / "out")["a.wav"]
+    entry = prepared(tmp_path / "in", tmp_path / "out", loudness=None)["a.wav"]
     assert np.allclose(read_audio(tmp_path / "out" / entry["audio"], RATE), both, atol=1e-4)
 
 
@@ -133,15 +135,16 @@ def test_captions_come_from_beside_the_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("seconds", "n_windows"), [(3.0, 1), (3.2, 2), (7.5, 3), (9.0, 3)])
-def test_long_files_are_cut_into_equal_windows(
+def test_long_files_without_a_tempo_are_cut_into_equal_windows(
     seconds: float, n_windows: int, tmp_path: Path
 ) -> None:
     noise = np.random.default_rng(0).uniform(-0.5, 0.5, (1, round(seconds * RATE)))
     put(tmp_path / "in" / "long.wav", noise, subtype="PCM_16")
-    prepared(tmp_path / "in", tmp_path / "out", max_clip=3.0)
+    prepared(tmp_path / "in", tmp_path / "out", max_clip=3.0, loudness=None)
     entries = read_metadata(tmp_path / "out")
     assert len(entries) == n_windows
     assert {entry["source"] for entry in entries} == {"long.wav"}
+    assert {entry.get("cut") for entry in entries} == {"time" if n_windows > 1 else None}
     lengths = [entry["duration_s"] for entry in entries]
     assert lengths == pytest.approx([seconds / n_windows] * n_windows, abs=1e-4)
     parts = [read_audio(tmp_path / "out" / entry["audio"], RATE) for entry in entries]
@@ -159,6 +162,8 @@ def test_a_second_run_adds_nothing_and_keeps_what_was_edited(
     prepared(source, out)
     entries = read_metadata(out)
     entries[0] |= {"text": "what I hear", "mood": "dark", "split": "validation"}
+    # Wordings that were made of the old caption would say what the person has struck out.
+    entries[0].pop("texts", None)
     write_metadata(out, entries[::-1])
     before = file_hashes(out / "train")
     stamps = {path: path.stat().st_mtime_ns for path in (out / "train").iterdir()}
@@ -176,8 +181,8 @@ def test_an_interrupted_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     source, out = tmp_path / "in", tmp_path / "out"
     for index in range(5):
         put(source / f"{index}.wav", beat(index, 1.2))
-    monkeypatch.setattr(prepare, "ENTRIES_PER_WRITE", 2)
-    original, calls = prepare.write_wav, []
+    monkeypatch.setattr(prepare, "FILES_PER_WRITE", 2)
+    original, calls = cut.write_wav, []
 
     def failing(*arguments):
         calls.append(arguments[0].name)
@@ -185,7 +190,7 @@ def test_an_interrupted_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             raise KeyboardInterrupt
         original(*arguments)
 
-    monkeypatch.setattr(prepare, "write_wav", failing)
+    monkeypatch.setattr(cut, "write_wav", failing)
     with pytest.raises(KeyboardInterrupt):
         prepared(source, out)
     assert len(load_dataset(out)) == 2
@@ -224,9 +229,9 @@ def test_broken_files_are_listed_and_passed_over(
     said = capsys.readouterr().out
     for name, reason in [
         ("short.wav", "0.50 s is shorter than 1 s (--min_clip)"),
-        ("empty.wav", "0.00 s is shorter than"),
+        ("empty.wav", "no audio in it."),
         ("nan.wav", "has NaN or infinite samples"),
-        ("sidecar.wav", "sidecar.json beside it is not JSON"),
+        ("sidecar.wav", f"{source / 'sidecar.json'}, line 1: not valid JSON"),
         ("[b] text.wav", "not readable as audio"),
         ("[/b] text.wav", "not readable as audio"),
     ]:
@@ -251,7 +256,7 @@ def test_a_file_that_has_changed_is_a_new_clip(tmp_path: Path) -> None:
     source, out = tmp_path / "in", tmp_path / "out"
     for index in range(2):
         put(source / "a.wav", beat(index, 1.5))
-        prepare_dataset(PrepareSettings(input_dir=source, output_dir=out))
+        prepared(source, out, loudness=None)
     first, second = load_dataset(out)
     assert np.allclose(read_audio(first.path, RATE), beat(0, 1.5), atol=1e-3)
     assert np.allclose(read_audio(second.path, RATE), beat(1, 1.5), atol=1e-3)
@@ -278,6 +283,9 @@ def test_a_liar_costs_little(tmp_path: Path) -> None:
     content[22:26] = b"\xff\xff\xff\xf0"
     path.write_bytes(content)
     prepared(source, tmp_path / "out")
+    (left_out,) = read_report(tmp_path / "out")["dropped"]
+    assert left_out["file"] == "liar.flac"
+    assert "hours of audio" in left_out["reason"]
     for clip in load_dataset(tmp_path / "out"):
         assert probe(clip.path).duration_s <= 2.1
         assert clip.fields["duration_s"] == pytest.approx(probe(clip.path).duration_s, abs=0.1)
@@ -286,10 +294,11 @@ def test_a_liar_costs_little(tmp_path: Path) -> None:
 def test_audio_that_lies_in_the_dataset_is_listed_where_it_is(tmp_path: Path) -> None:
     """The guide puts audio in data/train by hand."""
     put(tmp_path / "data" / "train" / "a b.wav", beat(0, 1.5))
-    put(tmp_path / "data" / "train" / "long.flac", beat(1, 3.6), 48_000)
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, (1, 16 * 48_000))
+    put(tmp_path / "data" / "train" / "long.flac", noise, 48_000)
     before = file_hashes(tmp_path / "data" / "train")
     for input_dir in (tmp_path / "data" / "train", tmp_path / "data"):
-        prepared(input_dir, tmp_path / "data", max_clip=2.0)
+        prepared(input_dir, tmp_path / "data", max_clip=10.0)
         entries = read_metadata(tmp_path / "data")
         assert [entry["audio"] for entry in entries] == [
             "train/a b.wav",
@@ -297,8 +306,8 @@ def test_audio_that_lies_in_the_dataset_is_listed_where_it_is(tmp_path: Path) ->
             "train/long.flac",
         ]
         clips = load_dataset(tmp_path / "data")
-        assert [clip.start_s for clip in clips] == pytest.approx([0.0, 0.0, 1.2])
-        assert [clip.duration_s for clip in clips] == [None, *[pytest.approx(1.2)] * 2]
+        assert [clip.start_s for clip in clips] == pytest.approx([0.0, 0.0, 8.0])
+        assert [clip.duration_s for clip in clips] == [None, *[pytest.approx(8.0)] * 2]
         assert file_hashes(tmp_path / "data" / "train") == before
 
 
@@ -318,9 +327,8 @@ def test_a_number_that_a_person_wrote_as_text_is_no_accident(tmp_path: Path) -> 
 
 def test_advice_names_what_to_mend(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for index in range(3):
-        put(tmp_path / "in" / f"{index}.wav", beat(index, 1.5))
-    settings = {"input_dir": tmp_path / "in", "output_dir": tmp_path / "out"}
-    prepare_dataset(PrepareSettings(**settings, default_text="a piano"))
+        put(tmp_path / "in" / f"{index}.wav", sine(300.0 + index, 1.5, RATE))
+    prepared(tmp_path / "in", tmp_path / "out", default_text="a piano")
     said = capsys.readouterr().out
     assert "3 clips are few" in said
     assert "3 of 3 clips are shorter than 15 s" in said

@@ -134,7 +134,7 @@ def test_the_file_can_be_joined_to_its_flag(tmp_path: Path, capsys) -> None:
         (["generate", "--duration", "31"], "duration = 31"),
         (["generate", "--duration", "-1"], "duration = -1"),
         (["prepare", "--num_samples", "0"], "num_samples = 0"),
-        (["fly"], "no such command; there are: prepare, train"),
+        (["fly"], "no such command; there are: prepare, tokenise, train"),
     ],
 )
 def test_a_flag_out_of_range_is_one_line(

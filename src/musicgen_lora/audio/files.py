@@ -5,6 +5,7 @@ Formats are soundfile's (WAV, FLAC, MP3, OGG Vorbis, Opus, AIFF); resampling is 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -107,6 +108,51 @@ def read_audio(
     if rate != sample_rate:
         samples = soxr.resample(samples, rate, sample_rate, quality="VHQ")
     return np.ascontiguousarray(samples.T, dtype=np.float32)
+
+
+def iter_audio(
+    path: Path, *, start_s: float = 0.0, duration_s: float | None = None, n_block: int = 1 << 22
+) -> Iterator[np.ndarray]:
+    """A stretch of a file at its own rate, block by block: memory doesn't grow with its length.
+
+    Args:
+        path: any format of `AUDIO_EXTENSIONS`.
+        start_s: where to begin.
+        duration_s: how much; None reads to the end, whatever the header says.
+        n_block: samples a channel in a block; the last one has what is left.
+
+    Yields:
+        `[C, N]` float32, C is 1 or 2 (more channels are folded to their mean).
+
+    Raises:
+        AudioError: unreadable, or with NaN or infinite samples.
+    """
+    with _open(path) as file:
+        left = None if duration_s is None else round(duration_s * file.samplerate)
+        try:
+            if start_s > 0.0:
+                file.seek(min(round(start_s * file.samplerate), file.frames))
+            while left is None or left > 0:
+                wanted = n_block if left is None else min(n_block, left)
+                pieces, n_read = [], 0
+                while n_read < wanted:
+                    count = min(BLOCK_FRAMES, wanted - n_read)
+                    piece = file.read(count, dtype="float32", always_2d=True)
+                    if not len(piece):
+                        break
+                    if piece.shape[1] > 2:
+                        piece = piece.mean(axis=1, keepdims=True)
+                    pieces.append(piece)
+                    n_read += len(piece)
+                if not n_read:
+                    return
+                block = np.ascontiguousarray(np.concatenate(pieces).T)
+                if not np.isfinite(block).all():
+                    raise AudioError(f"{path}: has NaN or infinite samples; export it again.")
+                left = None if left is None else left - n_read
+                yield block
+        except (soundfile.LibsndfileError, RuntimeError, ValueError) as error:
+            raise AudioError(f"{path}: broken audio ({str(error).strip()}).") from error
 
 
 def write_wav(path: Path, waveform: np.ndarray, sample_rate: int) -> None:

@@ -1,33 +1,45 @@
-"""From a folder of audio to a dataset: found, checked, cut, resampled once, captioned, listed.
+"""From a folder of audio to a dataset: found, measured, cleaned, cut, captioned, reported.
 
-The input folder is never changed. A second run does what is new and keeps what a person edited.
+The input folder is never changed. A second run does what is new, brings captions up to date and
+keeps what a person edited; an interrupted one goes on.
 """
 
 from __future__ import annotations
 
-import json
-import math
-import re
-from collections.abc import Callable, Iterator
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.progress import Progress
 
 from musicgen_lora import atomic
-from musicgen_lora.audio.files import AudioError, find_audio, probe, read_audio, write_wav
 from musicgen_lora.config import PrepareSettings
 from musicgen_lora.console import plain_console
+from musicgen_lora.data import prepare_report
+from musicgen_lora.data.analyse import AnalysisTask, analyse_file, read_fingerprint, read_record
+from musicgen_lora.data.cleaning import near_duplicates, shared_sources, unusable_reason
+from musicgen_lora.data.cut import ClipPlan, CutTask, clip_paths, cut_file, plan_clips
+from musicgen_lora.data.entries import (
+    clip_key,
+    describe_clip,
+    listed_sources,
+    make_entry,
+    refresh_entries,
+)
 from musicgen_lora.data.examples import create_examples
+from musicgen_lora.data.inputs import Dropped, Input, find_inputs, printable, without_copies
 from musicgen_lora.data.metadata import read_entries, write_entries
+from musicgen_lora.data.workers import Failure, run_tasks
 from musicgen_lora.errors import UserError
 
-ADVISED_CLIPS = 50
-ADVISED_WORDS = ("hip hop", "808", "beat", "trap")
-MAX_NAME_BYTES = 150
-ENTRIES_PER_WRITE = 50
+ANALYSIS_FOLDER = "analysis"
+FILES_PER_WRITE = 50
 """The metadata is written this often, so an interrupted run loses little."""
+MAX_SHOWN = 50
+"""Files left out that the terminal names; the report names all."""
 
 
 def prepare_dataset(settings: PrepareSettings) -> Path:
@@ -37,7 +49,8 @@ def prepare_dataset(settings: PrepareSettings) -> Path:
         Path of its metadata.
 
     Raises:
-        UserError: no such folder, no usable audio in it, or metadata that is not readable.
+        UserError: no such folder, no usable audio in it, metadata that is not readable, or a
+            dataset that another run is working on.
     """
     console = plain_console()
     if settings.create_example:
@@ -54,164 +67,237 @@ def prepare_dataset(settings: PrepareSettings) -> Path:
         raise UserError("Give --input_dir, the folder with your audio, or --create_example.")
     if not settings.default_text.strip():
         raise UserError("--default_text is empty; give a caption such as 'hip hop 808 beat'.")
-    return _prepare_folder(settings, settings.input_dir, console)
-
-
-def _prepare_folder(settings: PrepareSettings, input_dir: Path, console: Console) -> Path:
-    if not input_dir.is_dir():
-        raise UserError(f"{input_dir}: no such folder; give the one with your audio.")
-    files = find_audio(input_dir)
-    output_dir = settings.output_dir.resolve()
-    inside = output_dir.is_relative_to(input_dir.resolve())
-    if inside and output_dir != input_dir.resolve():
-        # The dataset lies inside the input folder: what was made from it is no input.
-        files = [file for file in files if not file.resolve().is_relative_to(output_dir)]
-    if not files:
-        raise UserError(
-            f"{input_dir}: no audio in it (WAV, MP3, FLAC, OGG, Opus or AIFF, in any subfolder)."
-        )
+    if not settings.input_dir.is_dir():
+        raise UserError(f"{settings.input_dir}: no such folder; give the one with your audio.")
     metadata = settings.output_dir / settings.metadata_file
     entries = read_entries(metadata) if metadata.exists() else []
-    made_from = {str(entry["made_from"]) for entry in entries if "made_from" in entry}
-    listed = {entry.get("audio") for entry in entries}
-    captions = _captions(input_dir)
-    dropped: list[tuple[Path, str]] = []
-    n_before, n_known, seconds = len(entries), 0, 0.0
-    with Progress(console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task("preparing", total=len(files))
-        for count, file in enumerate(files, 1):
-            digest = atomic.sha256_file(file)
-            in_place = _path_inside(file, output_dir)
-            if digest in made_from or in_place in listed:
-                n_known += 1
+    inputs, dropped = find_inputs(settings.input_dir, settings.output_dir, metadata)
+    folder = settings.output_dir / ANALYSIS_FOLDER
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(folder / ".lock", timeout=0.0):
+            atomic.sweep(folder)
+            atomic.sweep(settings.output_dir / "train")
+            run = _Run(settings, settings.input_dir, console, entries, dropped)
+            return run.prepare(inputs)
+    except Timeout as error:
+        raise UserError(f"{settings.output_dir}: in use by another run; wait for it.") from error
+
+
+@dataclass
+class _Run:
+    """One preparation: what it reads and writes, and what it has gathered so far."""
+
+    settings: PrepareSettings
+    input_dir: Path
+    console: Console
+    entries: list[dict[str, Any]]
+    dropped: list[Dropped]
+    records: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Analyses by digest, of the input and of what the dataset lists."""
+    n_analysed: int = 0
+
+    @property
+    def analysis_dir(self) -> Path:
+        return self.settings.output_dir / ANALYSIS_FOLDER
+
+    @property
+    def metadata(self) -> Path:
+        return self.settings.output_dir / self.settings.metadata_file
+
+    def prepare(self, inputs: list[Input]) -> Path:
+        n_files, n_before = len(inputs) + len(self.dropped), len(self.entries)
+        inputs, copies = without_copies(inputs, self.entries)
+        self.dropped += copies
+        listed = listed_sources(self.entries)
+        in_dataset = {entry.get("audio") for entry in self.entries}
+        known = [f for f in inputs if f.digest in listed or f.in_place in in_dataset - {None}]
+        known_digests = {file.digest for file in known}
+        self._analyse(inputs, known_digests)
+        new = [f for f in inputs if f.digest in self.records and f.digest not in known_digests]
+        new, sources = self._clean(new, listed)
+        n_refreshed = self._refresh(known)
+        self._cut(new, sources)
+        for drop in self.dropped[:MAX_SHOWN]:
+            path = printable(str(self.input_dir / drop.name))
+            self.console.print(f"left out: {path}: {printable(drop.reason)}", style="yellow")
+        if len(self.dropped) > MAX_SHOWN:
+            self.console.print(f"... and {len(self.dropped) - MAX_SHOWN} more, in the report.")
+        if not self.entries:
+            raise UserError(
+                f"{self.input_dir}: none of its {n_files} files is usable (reasons above)."
+            )
+        write_entries(self.metadata, self.entries)
+        names = {f.name: self.records[f.digest] for f in inputs if f.digest in self.records}
+        prepare_report.report(
+            self.settings,
+            self.console,
+            self.entries,
+            n_new=len(self.entries) - n_before,
+            n_files=n_files,
+            n_known=len(known),
+            n_analysed=self.n_analysed,
+            n_refreshed=n_refreshed,
+            dropped=self.dropped,
+            records=names,
+        )
+        return self.metadata
+
+    def _analyse(self, inputs: Sequence[Input], known: set[str]) -> None:
+        """Gathers the records of the input, made now where there are none."""
+        missing = []
+        for file in inputs:
+            record = read_record(self.analysis_dir, file.digest)
+            if record is None:
+                missing.append(file)
             else:
-                try:
-                    text = _caption_of(file, input_dir, captions, settings.default_text)
-                    for entry in list(_clips_of(file, digest, in_place, input_dir, settings)):
-                        entries.append({"audio": entry.pop("audio"), "text": text, **entry})
-                        seconds += entry["duration_s"]
-                    made_from.add(digest)
-                except AudioError as error:
-                    dropped.append((file, str(error).removeprefix(f"{file}: ")))
-            if count % ENTRIES_PER_WRITE == 0 and len(entries) > n_before:
-                write_entries(metadata, entries)
-            progress.update(task, completed=count)
-    for file, reason in dropped:
-        console.print(f"left out: {file}: {reason}", style="yellow")
-    if not entries:
-        raise UserError(f"{input_dir}: none of its {len(files)} files is usable (reasons above).")
-    write_entries(metadata, entries)
-    n_new = len(entries) - n_before
-    console.print(
-        f"{n_new} new clips ({seconds / 60:.1f} minutes) of {len(files)} files; {n_known} files "
-        f"were listed before, {len(dropped)} left out. {len(entries)} clips in {metadata}"
-    )
-    for advice in dataset_advice(entries):
-        console.print(f"Advice: {advice}")
-    return metadata
+                self.records[file.digest] = record
+        tasks = [AnalysisTask(f.path.absolute(), f.digest, self.analysis_dir) for f in missing]
+        failed = {}
+        with self._progress("analysing", len(tasks)) as (progress, task):
+            for index, result in run_tasks(analyse_file, tasks, self.settings.num_workers):
+                if isinstance(result, Failure):
+                    failed[missing[index].digest] = result.reason
+                else:
+                    self.records[missing[index].digest] = result
+                    self.n_analysed += 1
+                progress.advance(task)
+        reasons = {f.name: failed[f.digest] for f in missing if f.digest in failed}
+        # A copy of a broken file is as broken.
+        self.dropped = [
+            Dropped(drop.name, reasons[drop.equals]) if drop.equals in reasons else drop
+            for drop in self.dropped
+        ]
+        self.dropped += [
+            Dropped(file.name, failed[file.digest])
+            for file in missing
+            if file.digest in failed and file.digest not in known
+        ]
 
+    def _clean(
+        self, new: Sequence[Input], listed: dict[str, str]
+    ) -> tuple[list[Input], dict[str, str]]:
+        """New files without the unusable and the copies, and the source of each."""
+        usable = []
+        for file in new:
+            reason = unusable_reason(self.records[file.digest], self.settings.min_clip)
+            if reason is None:
+                usable.append(file)
+            else:
+                self.dropped.append(Dropped(file.name, reason))
+        pool = {}
+        for digest in [*listed, *(file.digest for file in usable)]:
+            record = self.records.get(digest) or read_record(self.analysis_dir, digest)
+            if record is not None:
+                pool[digest] = record
+        prints = {digest: read_fingerprint(self.analysis_dir, digest) for digest in pool}
+        found = {digest: row for digest, row in prints.items() if row is not None}
+        own = {file.digest: file.name for file in usable}
+        if not usable:
+            return [], {}
+        copies = near_duplicates(pool, found, set(listed))
+        for file in usable:
+            if file.digest in copies:
+                equal = own.get(copies[file.digest]) or listed[copies[file.digest]]
+                self.dropped.append(Dropped(file.name, f"sounds like {equal}.", equal))
+        kept = [file for file in usable if file.digest not in copies]
+        stays = {digest: record for digest, record in pool.items() if digest not in copies}
+        return kept, shared_sources(stays, found, own, listed)
 
-def _path_inside(file: Path, output_dir: Path) -> str | None:
-    """Path of a file relative to the dataset, if it lies in it."""
-    resolved = file.resolve()
-    if not resolved.is_relative_to(output_dir):
-        return None
-    return resolved.relative_to(output_dir).as_posix()
-
-
-def _clips_of(
-    file: Path, digest: str, in_place: str | None, input_dir: Path, settings: PrepareSettings
-) -> Iterator[dict[str, Any]]:
-    """Entries of a file's clips, each written unless it is there already. A file that lies in
-    the dataset itself is listed where it is, never rewritten.
-
-    The names of written clips hold a hash of the file they were made from, so different audio
-    never meets under one name and an interrupted run finds what it has made.
-    """
-    duration_s = probe(file).duration_s
-    source = file.relative_to(input_dir).as_posix()
-    if duration_s < settings.min_clip:
-        raise AudioError(
-            f"{file}: {duration_s:.2f} s is shorter than {settings.min_clip:g} s (--min_clip)."
+    def _plans(self, file: Input) -> list[ClipPlan]:
+        return plan_clips(
+            self.records[file.digest],
+            max_s=self.settings.max_clip,
+            min_window_s=self.settings.min_window,
+            min_clip_s=self.settings.min_clip,
+            # A file in its place is never rewritten, so it can't be repeated.
+            repeat_to_s=self.settings.repeat_to if file.in_place is None else None,
         )
-    n_windows = math.ceil(duration_s / settings.max_clip - 1e-6)
-    window_s = duration_s / n_windows
-    for index in range(n_windows):
-        start_s = index * window_s
-        facts = {"source": source, "duration_s": round(window_s, 6), "made_from": digest}
-        if in_place is not None:
-            # Read once here, so that a broken file is found now and not in training.
-            read_audio(file, settings.sample_rate, start_s=start_s, duration_s=window_s)
-            window = {"start_s": round(start_s, 6)} if n_windows > 1 else {}
-            yield {"audio": in_place, **facts, **window}
-            continue
-        part = f"_{index + 1}of{n_windows}" if n_windows > 1 else ""
-        audio = f"train/{_safe_name(source)}_{digest[:8]}{part}.wav"
-        if not (settings.output_dir / audio).exists():
-            waveform = read_audio(file, settings.sample_rate, start_s=start_s, duration_s=window_s)
-            write_wav(settings.output_dir / audio, waveform, settings.sample_rate)
-        yield {"audio": audio, **facts}
 
-
-def _safe_name(source: str) -> str:
-    """A readable file name made of a path below the input folder."""
-    name = re.sub(r"[^\w.#+-]+", "_", "__".join(Path(source).with_suffix("").parts)).strip("._-")
-    return name.encode()[:MAX_NAME_BYTES].decode(errors="ignore") or "clip"
-
-
-def _captions(input_dir: Path) -> dict[str, str]:
-    """Captions that the input folder's own metadata.json gives, by path."""
-    path = input_dir / "metadata.json"
-    if not path.is_file():
-        return {}
-    return {
-        str(entry["audio"]): entry["text"]
-        for entry in read_entries(path)
-        if isinstance(entry.get("text"), str) and entry["text"].strip() and "audio" in entry
-    }
-
-
-def _caption_of(file: Path, input_dir: Path, captions: dict[str, str], default: str) -> str:
-    """Of the folder's metadata, else of a .txt or .json beside the file, else the default."""
-    listed = captions.get(file.relative_to(input_dir).as_posix()) or captions.get(file.name)
-    if listed:
-        return listed.strip()
-    for beside in (file.with_suffix(".txt"), file.with_name(file.name + ".txt")):
-        if beside.is_file() and beside.resolve().is_relative_to(input_dir.resolve()):
-            text = beside.read_text(encoding="utf-8-sig", errors="replace").strip()
-            if text:
-                return " ".join(text.split())
-    beside = file.with_suffix(".json")
-    if beside.is_file() and beside.resolve().is_relative_to(input_dir.resolve()):
-        try:
-            content = json.loads(beside.read_text(encoding="utf-8-sig"))
-        except ValueError as error:
-            raise AudioError(f"{file}: {beside.name} beside it is not JSON ({error}).") from error
-        for name in ("text", "caption", "description"):
-            if isinstance(content, dict) and str(content.get(name) or "").strip():
-                return str(content[name]).strip()
-    return default
-
-
-def dataset_advice(
-    entries: list[dict[str, Any]], is_long: Callable[[float], bool] = lambda s: s >= 15.0
-) -> list[str]:
-    """What the guide would change about a dataset first; empty where it has nothing to say."""
-    advice = []
-    if len(entries) < ADVISED_CLIPS:
-        advice.append(
-            f"{len(entries)} clips are few; {ADVISED_CLIPS}-100 are the least, 200-500 better."
+    def _describe(self, file: Input, plan: ClipPlan) -> dict[str, Any]:
+        return describe_clip(
+            file,
+            self.records[file.digest],
+            plan,
+            default_text=self.settings.default_text,
+            n_variants=self.settings.caption_variants,
+            trigger=self.settings.trigger_word,
+            seed=self.settings.seed,
         )
-    lengths = [entry.get("duration_s") for entry in entries]
-    short = sum(isinstance(s, (int, float)) and not is_long(s) for s in lengths)
-    if short * 2 > len(entries):
-        advice.append(f"{short} of {len(entries)} clips are shorter than 15 s; 15-30 s work best.")
-    texts = [str(entry.get("text", "")).lower() for entry in entries]
-    if len(set(texts)) == 1 and len(texts) > 1:
-        advice.append("All captions are alike; edit the metadata so that each says what it plays.")
-    unsaid = sum(not any(word in text for word in ADVISED_WORDS) for text in texts)
-    if unsaid * 2 > len(texts):
-        advice.append(
-            f"{unsaid} of {len(texts)} captions name none of: {', '.join(ADVISED_WORDS)}."
-        )
-    return advice
+
+    def _refresh(self, known: Sequence[Input]) -> int:
+        described = {
+            clip_key(file.digest, plan.start_s if plan.cut else 0.0): self._describe(file, plan)
+            for file in known
+            if file.digest in self.records
+            for plan in self._plans(file)
+        }
+        return refresh_entries(self.entries, described)
+
+    def _cut(self, files: Sequence[Input], sources: dict[str, str]) -> None:
+        """Writes the clips of new files and lists them, in the order of the files."""
+        before = list(self.entries)
+        jobs: list[tuple[Input, list[ClipPlan], list[str]]] = []
+        for file in files:
+            plans = self._plans(file)
+            if not plans:
+                reason = "no stretch of it is long enough without silence."
+                self.dropped.append(Dropped(file.name, reason))
+                continue
+            paths = clip_paths(file.name, file.digest, plans)
+            if file.in_place is not None:
+                paths = [file.in_place] * len(plans)
+            jobs.append((file, plans, paths))
+        tasks = [
+            CutTask(
+                file.path.absolute(),
+                tuple(plans),
+                tuple(self.settings.output_dir / path for path in paths)
+                if file.in_place is None
+                else None,
+                self.settings.sample_rate,
+                self.settings.loudness,
+            )
+            for file, plans, paths in jobs
+        ]
+        made: dict[int, list[dict[str, Any]]] = {}
+        with self._progress("cutting", len(tasks)) as (progress, task):
+            for count, (index, result) in enumerate(
+                run_tasks(cut_file, tasks, self.settings.num_workers), 1
+            ):
+                file, plans, paths = jobs[index]
+                if isinstance(result, Failure):
+                    self.dropped.append(Dropped(file.name, result.reason))
+                    made[index] = []
+                else:
+                    made[index] = [
+                        make_entry(
+                            file, path, sources[file.digest], plan, clip, self._describe(file, plan)
+                        )
+                        for plan, path, clip in zip(plans, paths, result, strict=True)
+                        if clip is not None
+                    ]
+                    if not made[index]:
+                        self.dropped.append(Dropped(file.name, "all of its clips are silent."))
+                self.entries = before + [e for place in sorted(made) for e in made[place]]
+                if count % FILES_PER_WRITE == 0 and self.entries:
+                    write_entries(self.metadata, self.entries)
+                progress.advance(task)
+
+    def _progress(self, what: str, total: int) -> Any:
+        return _ProgressTask(self.console, what, total)
+
+
+class _ProgressTask:
+    """A progress bar with one task; nothing where the output is no terminal."""
+
+    def __init__(self, console: Console, what: str, total: int) -> None:
+        self._progress = Progress(console=console, disable=not console.is_terminal or not total)
+        self._task = self._progress.add_task(what, total=total)
+
+    def __enter__(self) -> tuple[Progress, Any]:
+        self._progress.start()
+        return self._progress, self._task
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()

@@ -73,7 +73,7 @@ def read_captions(folder: Path) -> dict[str, Facts]:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; give the one with your audio.")
     audio = {file.relative_to(folder).as_posix(): file for file in find_audio(folder)}
-    listed = _listed_facts(folder, list(audio))
+    listed = listed_facts(folder, list(audio))
     captions = {}
     for name in sorted(audio.keys() | listed.keys()):
         found = listed.get(name, [])
@@ -90,15 +90,28 @@ def facts_from_path(name: str) -> list[Facts]:
     return [facts_from_name(path.name), *folders]
 
 
-def _listed_facts(folder: Path, audio: list[str]) -> dict[str, list[Facts]]:
-    """What the metadata files below a folder say, by relative path; the nearest file first."""
+def listed_facts(
+    folder: Path, audio: list[str], without: Path | None = None
+) -> dict[str, list[Facts]]:
+    """What the metadata files below a folder say, by relative path; the nearest file first.
+
+    Args:
+        folder: searched with its subfolders.
+        audio: paths of the audio in it, relative to it.
+        without: a file, or a folder, that is passed over: the dataset that is being made.
+
+    Raises:
+        UserError: metadata that is broken or points outside the folder.
+    """
     root = folder.resolve()
+    passed_over = without.resolve() if without is not None else None
     files = [
         path
         for path in folder.rglob("*")
         if path.name.lower() in METADATA_NAMES
         and path.is_file()
         and path.resolve().is_relative_to(root)
+        and (passed_over is None or not path.resolve().is_relative_to(passed_over))
     ]
     files.sort(key=lambda path: (-len(path.parts), METADATA_NAMES.index(path.name.lower()), path))
     by_file_name: dict[str, list[str]] = {}

@@ -1,0 +1,188 @@
+"""The clips of a file: where they begin and end, and how they are written.
+
+Files up to the longest clip stay whole. Longer ones are cut where bars begin, as far as the
+analysis is sure of them; each clip says what it was cut on.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from musicgen_lora.audio.bars import cut_on_bars, repeats_to_reach, whole_bars
+from musicgen_lora.audio.files import AudioError, probe, read_audio, write_wav
+from musicgen_lora.audio.quality import integrated_loudness, true_peak_db
+from musicgen_lora.data.analyse import tempo_of
+from musicgen_lora.data.workers import Failure
+
+MAX_NAME_BYTES = 150
+PEAK_CEILING_DB = -1.0
+"""dBTP that no gain goes beyond."""
+MOST_GAIN_DB = 30.0
+"""What needs more is nearly silence; its noise isn't worth it."""
+SILENT_PEAK = 1e-3
+
+
+@dataclass(frozen=True)
+class ClipPlan:
+    """A stretch of a file that becomes a clip.
+
+    Args:
+        start_s: where it begins.
+        duration_s: how long it is, once.
+        segment: which of the record's segments it lies in.
+        cut: "bars", "beats" or "time", what it was cut on; None for a whole file.
+        repeated: how often it is played.
+    """
+
+    start_s: float
+    duration_s: float
+    segment: int = 0
+    cut: str | None = None
+    repeated: int = 1
+
+
+def plan_clips(
+    record: dict[str, Any],
+    *,
+    max_s: float,
+    min_window_s: float,
+    min_clip_s: float,
+    repeat_to_s: float | None = None,
+) -> list[ClipPlan]:
+    """The clips of a file.
+
+    Args:
+        record: the file's analysis.
+        max_s: longest clip; files up to it stay whole.
+        min_window_s: shortest window of a longer file, where a sounding stretch has it.
+        min_clip_s: windows below this are left out.
+        repeat_to_s: loops of whole bars are repeated until they are so long; None for never.
+    """
+    duration_s = record["duration_s"]
+    if duration_s <= max_s + 1e-6:
+        n_bars = whole_bars(tempo_of(record["segments"][0]), duration_s)
+        repeated = 1
+        if repeat_to_s is not None and n_bars:
+            repeated = repeats_to_reach(duration_s, min(repeat_to_s, max_s), max_s)
+        return [ClipPlan(0.0, duration_s, repeated=repeated)]
+    plans = []
+    # Windows of 15 to 30 s tile everything; so must those of a shorter max_clip.
+    shortest_s = min(min_window_s, 0.5 * max_s)
+    for index, segment in enumerate(record["segments"]):
+        start_s, length_s = segment["start_s"], segment["duration_s"]
+        silences = [
+            (max(0.0, begin_s - start_s), min(length_s, end_s - start_s))
+            for begin_s, end_s in record["quality"]["silences_s"]
+            if begin_s < start_s + length_s and end_s > start_s
+        ]
+        cuts = cut_on_bars(
+            tempo_of(segment), length_s, min_s=shortest_s, max_s=max_s, silences_s=silences
+        )
+        plans += [
+            ClipPlan(start_s + begin_s, end_s - begin_s, index, cuts.grid)
+            for begin_s, end_s in cuts.windows_s
+            if end_s - begin_s >= min_clip_s
+        ]
+    return plans
+
+
+def clip_paths(source: str, digest: str, plans: Sequence[ClipPlan]) -> list[str]:
+    """Where the clips of a file go, relative to the dataset. The names hold a hash of the file, so
+    different audio never meets under one name and an interrupted run finds what it has made."""
+    stem = f"train/{_safe_name(source)}_{digest[:8]}"
+    if len(plans) == 1:
+        return [f"{stem}.wav" if plans[0].repeated == 1 else f"{stem}_x{plans[0].repeated}.wav"]
+    return [f"{stem}_{index + 1}of{len(plans)}.wav" for index in range(len(plans))]
+
+
+def _safe_name(source: str) -> str:
+    """A readable file name made of a path below the input folder."""
+    name = re.sub(r"[^\w.#+-]+", "_", "__".join(Path(source).with_suffix("").parts)).strip("._-")
+    return name.encode()[:MAX_NAME_BYTES].decode(errors="ignore") or "clip"
+
+
+@dataclass(frozen=True)
+class CutTask:
+    """The clips of a file to write.
+
+    Args:
+        path: the file.
+        plans: its clips.
+        targets: a path for each; None where the file is part of the dataset and is only read.
+        sample_rate: of what is written, in Hz.
+        loudness_lufs: wanted loudness; None leaves the level alone.
+    """
+
+    path: Path
+    plans: tuple[ClipPlan, ...]
+    targets: tuple[Path, ...] | None
+    sample_rate: int
+    loudness_lufs: float | None
+
+
+def cut_file(task: CutTask, alive: Callable[[], None]) -> list[dict[str, Any] | None] | Failure:
+    """Writes the clips of a file, but those that are there already.
+
+    Returns:
+        Facts of each clip, `duration_s` and `loudness_lufs` (None for silence or below 0.4 s); in
+        place of a silent clip, which isn't written, None.
+    """
+    try:
+        made = []
+        for index, plan in enumerate(task.plans):
+            target = None if task.targets is None else task.targets[index]
+            made.append(_make_clip(task, plan, target))
+            alive()
+        return made
+    except AudioError as error:
+        return Failure(str(error).removeprefix(f"{task.path}: "))
+
+
+def _make_clip(task: CutTask, plan: ClipPlan, target: Path | None) -> dict[str, Any] | None:
+    rate = task.sample_rate
+    if target is not None and target.is_file() and _has_length(target, plan, rate):
+        waveform = read_audio(target, rate)
+    else:
+        # The end of a whole file is where its samples end, not where its header says.
+        duration_s = plan.duration_s if plan.cut else None
+        waveform = read_audio(task.path, rate, start_s=plan.start_s, duration_s=duration_s)
+        if float(np.abs(waveform).max()) < SILENT_PEAK:
+            return None
+        if target is not None:
+            if plan.repeated > 1:
+                waveform = np.tile(waveform, plan.repeated)
+            if task.loudness_lufs is not None:
+                waveform = waveform * np.float32(level_gain(waveform, rate, task.loudness_lufs))
+            write_wav(target, waveform, rate)
+    loudness = integrated_loudness(waveform, rate)
+    return {
+        "duration_s": round(waveform.shape[1] / rate, 6),
+        "loudness_lufs": round(loudness, 1) if math.isfinite(loudness) else None,
+    }
+
+
+def _has_length(target: Path, plan: ClipPlan, sample_rate: int) -> bool:
+    """Whether a clip of an earlier run is the one that is wanted."""
+    try:
+        info = probe(target)
+    except AudioError:
+        return False
+    wanted_s = plan.duration_s * plan.repeated
+    return info.sample_rate == sample_rate and abs(info.duration_s - wanted_s) < 0.1
+
+
+def level_gain(waveform: np.ndarray, sample_rate: int, target_lufs: float) -> float:
+    """Factor that brings `[C, N]` to a loudness, less where its true peak would pass -1 dBTP; 1
+    where it has no loudness."""
+    loudness = integrated_loudness(waveform, sample_rate)
+    if not math.isfinite(loudness):
+        return 1.0
+    room_db = PEAK_CEILING_DB - true_peak_db(waveform, sample_rate)
+    return 10.0 ** (min(target_lufs - loudness, room_db, MOST_GAIN_DB) / 20.0)

@@ -1,0 +1,139 @@
+"""What the metadata says about a clip: made of facts, and made again without a person's edits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from musicgen_lora.data.analyse import measured_facts, tag_facts
+from musicgen_lora.data.captions import (
+    MADE_FIELD,
+    MIN_CONFIDENCE,
+    make_captions,
+    mark_made,
+    merge_edits,
+)
+from musicgen_lora.data.cut import ClipPlan
+from musicgen_lora.data.facts import merge_facts
+from musicgen_lora.data.inputs import Input
+
+MADE_NAMES = ("text", "texts", "bpm", "key", "tags")
+"""Fields that a second run refreshes, unless a person changed them."""
+
+
+def describe_clip(
+    file: Input,
+    record: dict[str, Any],
+    plan: ClipPlan,
+    *,
+    default_text: str,
+    n_variants: int,
+    trigger: str,
+    seed: int,
+) -> dict[str, Any]:
+    """The fields of `MADE_NAMES` about a clip, those that there is something to say for.
+
+    Args:
+        file: that it is cut from.
+        record: the file's analysis.
+        plan: the stretch.
+        default_text: caption of files that bring none.
+        n_variants: wordings of the caption.
+        trigger: word in front of each caption; "" for none.
+        seed: of the wordings.
+    """
+    measured = measured_facts(record["segments"][plan.segment])
+    facts = merge_facts([*file.stated, tag_facts(record), *file.named, measured])
+    clip = f"{file.digest}:{plan.start_s:.3f}"
+    texts = make_captions(
+        facts, n_variants, default_text=default_text, clip=clip, seed=seed, trigger=trigger
+    )
+    fields: dict[str, Any] = {"text": texts[0]}
+    if len(texts) > 1:
+        fields["texts"] = texts
+    if facts.bpm is not None and facts.sure("bpm") >= MIN_CONFIDENCE:
+        fields["bpm"] = int(facts.bpm) if facts.bpm == int(facts.bpm) else facts.bpm
+    if facts.key is not None and facts.sure("key") >= MIN_CONFIDENCE:
+        fields["key"] = facts.key
+    tags = list(dict.fromkeys([*([facts.genre] if facts.genre else []), *facts.tags]))
+    if tags:
+        fields["tags"] = tags
+    return fields
+
+
+def make_entry(
+    file: Input,
+    audio: str,
+    source: str,
+    plan: ClipPlan,
+    made: Mapping[str, Any],
+    described: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The metadata's entry of a new clip.
+
+    Args:
+        file: that it is cut from.
+        audio: its path in the dataset.
+        source: what it must not be parted from by a split.
+        plan: the stretch.
+        made: `duration_s` and `loudness_lufs` of what was written.
+        described: from `describe_clip`.
+    """
+    optional = {
+        # Written clips are files of their own; a file in its place is read in windows.
+        "start_s": round(plan.start_s, 6) if plan.cut and file.in_place is not None else None,
+        "loudness_lufs": made["loudness_lufs"],
+        "repeated": plan.repeated if plan.repeated > 1 else None,
+        "cut": plan.cut,
+        "at_s": round(plan.start_s, 3) if plan.cut else None,
+    }
+    entry = {
+        "audio": audio,
+        **described,
+        "source": source,
+        "duration_s": made["duration_s"],
+        **{name: value for name, value in optional.items() if value is not None},
+        "made_from": file.digest,
+    }
+    return mark_made(entry, MADE_NAMES)
+
+
+def refresh_entries(
+    entries: list[dict[str, Any]], described: Mapping[tuple[str, float], Mapping[str, Any]]
+) -> int:
+    """Brings the captions and facts of listed clips up to date, in place; edits stay.
+
+    Args:
+        entries: of the dataset.
+        described: from `describe_clip`, by digest of the file and where in it the clip begins
+            (`clip_key`).
+
+    Returns:
+        How many entries changed.
+    """
+    changed = 0
+    for index, entry in enumerate(entries):
+        fields = described.get(clip_key(str(entry.get("made_from")), entry.get("at_s") or 0.0))
+        # Entries without marks are a person's own.
+        if fields is None or not isinstance(entry.get(MADE_FIELD), Mapping):
+            continue
+        rest = {n: v for n, v in entry.items() if n not in MADE_NAMES and n != MADE_FIELD}
+        merged = merge_edits(entry, mark_made({**rest, **fields}, MADE_NAMES))
+        if merged != entry:
+            entries[index] = merged
+            changed += 1
+    return changed
+
+
+def clip_key(digest: str, at_s: float) -> tuple[str, float]:
+    """What a clip is known by in a later run, whatever it and its file are called by then."""
+    return digest, round(float(at_s), 2)
+
+
+def listed_sources(entries: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """The source that the dataset states for each file it has clips of, by digest."""
+    return {
+        str(entry["made_from"]): str(entry.get("source") or entry.get("audio"))
+        for entry in entries
+        if "made_from" in entry
+    }

@@ -1,0 +1,155 @@
+"""What is wrong with a dataset, and what to do about it, the worst first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from musicgen_lora.audio.bars import SURE
+from musicgen_lora.data.captions import names_genre
+
+ADVISED_CLIPS = 50
+ADVISED_WORDS = ("hip hop", "808", "beat", "trap")
+CLIPPED_PER_S = 1.0
+DC_OFFSET = 0.01
+NEEDED_HZ = 15_000.0
+"""The codec's audio reaches up to 16 kHz."""
+SILENT_SHARE = 0.2
+QUIET_LUFS = -32.0
+"""The usual target lies 16 dB above; noise comes up as far."""
+CUT_SHORT = 0.98
+
+Record = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Check:
+    """A fault that files can have: its name, what is told, what to do, how to see it."""
+
+    name: str
+    told: str
+    to_do: str
+    has_fault: Callable[[Record], bool]
+
+
+def _silent_share(record: Record) -> float:
+    silences = record["quality"]["silences_s"]
+    return sum(stop_s - start_s for start_s, stop_s in silences) / max(record["duration_s"], 1e-9)
+
+
+CHECKS = (
+    Check(
+        "cut short",
+        "end before their header says",
+        "Copy or download them again.",
+        lambda r: r["duration_s"] < CUT_SHORT * r["claimed_s"] - 0.1,
+    ),
+    Check(
+        "clipped",
+        "are clipped",
+        "Export them again with 1 dB of room below full scale, or find the unclipped original.",
+        lambda r: r["quality"]["clipped_samples"] > max(10.0, CLIPPED_PER_S * r["duration_s"]),
+    ),
+    Check(
+        "inverted",
+        "cancel in mono",
+        "Invert one channel: MusicGen's mono models hear nothing of them as they are.",
+        lambda r: r["quality"]["channels"] == "inverted",
+    ),
+    Check(
+        "one-sided",
+        "have one silent channel",
+        "Export them in mono.",
+        lambda r: r["quality"]["channels"] == "one-sided",
+    ),
+    Check(
+        "lossy edge",
+        "end below 15 kHz as steeply as a low-bitrate MP3",
+        "Find the original: an adapter learns dull treble from them.",
+        lambda r: (
+            bool(r["quality"]["has_lossy_edge"])
+            and (r["quality"]["bandwidth_hz"] or NEEDED_HZ) < NEEDED_HZ
+        ),
+    ),
+    Check(
+        "low rate",
+        "have a sample rate below 32 kHz",
+        "Find the original: nothing sounds above half of the rate.",
+        lambda r: r["sample_rate"] < 32_000,
+    ),
+    Check(
+        "silence",
+        "are silent for more than a fifth",
+        "Trim them: an adapter learns the silence too.",
+        lambda r: _silent_share(r) > SILENT_SHARE,
+    ),
+    Check(
+        "quiet",
+        "are very quiet (below -32 LUFS)",
+        "Export them louder: raising them here raises their noise.",
+        lambda r: (r["quality"]["loudness_lufs"] or 0.0) < QUIET_LUFS,
+    ),
+    Check(
+        "offset",
+        "have a DC offset",
+        "Filter below 20 Hz: the offset takes headroom, and clicks at each cut.",
+        lambda r: abs(r["quality"]["dc_offset"]) > DC_OFFSET,
+    ),
+    Check(
+        "fake stereo",
+        "are mono with two channels",
+        "Nothing for a mono model; for a stereo one, find the stereo original.",
+        lambda r: r["n_channels"] > 1 and r["quality"]["channels"] in ("identical", "near mono"),
+    ),
+    Check(
+        "tempo unsure",
+        "have no sure tempo",
+        "Write it into their names, as in beat_140bpm.wav, or into the metadata.",
+        lambda r: max(segment["tempo_confidence"] for segment in r["segments"]) < SURE,
+    ),
+)
+
+
+def find_faults(records: Mapping[str, Record]) -> list[dict[str, Any]]:
+    """Faults that any file has, the worst first: `name`, `told`, `to_do` and `files`.
+
+    Args:
+        records: analyses by the file's path.
+    """
+    faults = []
+    for check in CHECKS:
+        files = [name for name, record in records.items() if check.has_fault(record)]
+        if files:
+            fault = {"name": check.name, "told": check.told, "to_do": check.to_do, "files": files}
+            faults.append(fault)
+    return faults
+
+
+def dataset_advice(entries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What the guide would change about a dataset first; empty where it has nothing to say."""
+    advice = []
+    if len(entries) < ADVISED_CLIPS:
+        advice.append(
+            f"{len(entries)} clips are few; {ADVISED_CLIPS}-100 are the least, 200-500 better."
+        )
+    lengths = [entry.get("duration_s") for entry in entries]
+    short = sum(isinstance(s, (int, float)) and s < 15.0 for s in lengths)
+    if short * 2 > len(entries):
+        advice.append(f"{short} of {len(entries)} clips are shorter than 15 s; 15-30 s work best.")
+    texts = [str(entry.get("text", "")).lower() for entry in entries]
+    if len(set(texts)) == 1 and len(texts) > 1:
+        advice.append("All captions are alike; edit the metadata so that each says what it plays.")
+    unsaid = sum(
+        not names_genre(text) and not any(word in text for word in ADVISED_WORDS) for text in texts
+    )
+    if unsaid * 2 > len(texts):
+        advice.append(
+            f"{unsaid} of {len(texts)} captions name none of: {', '.join(ADVISED_WORDS)}."
+        )
+    sources = {entry.get("source") or entry.get("audio") for entry in entries}
+    if len(sources) < 5 <= len(entries):
+        advice.append(
+            f"All clips come from {len(sources)} sources; the validation loss says little then."
+        )
+    return advice
