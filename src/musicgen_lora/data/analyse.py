@@ -25,9 +25,9 @@ from musicgen_lora.audio.files import AudioError, iter_audio, probe
 from musicgen_lora.audio.key import estimate_key
 from musicgen_lora.audio.metre import BASS, FRAME_RATE, HATS, onset_strengths
 from musicgen_lora.audio.onsets import pick_onsets
-from musicgen_lora.audio.quality import Quality, measure_quality
+from musicgen_lora.audio.quality import Channels, Quality, measure_quality
 from musicgen_lora.audio.tempo import Tempo, tempo_of_strengths
-from musicgen_lora.data.duplicates import fingerprint
+from musicgen_lora.data.duplicates import HOP_S, fingerprint
 from musicgen_lora.data.facts import Facts, make_facts
 from musicgen_lora.data.readers import facts_from_tags
 from musicgen_lora.data.workers import Failure
@@ -41,6 +41,7 @@ RATE = 32_000
 BLOCK = 1 << 22
 """Samples a channel whose quality is measured together: 95 s at 44.1 kHz."""
 DIGITAL_SILENCE = 1e-6
+SILENT_PEAK_DB = -60.0
 BASS_BANDS_HZ = ((20, 60), (60, 120), (120, 250))
 ROLL_GAP_S = 0.09
 MOST_SURE = 0.85
@@ -128,10 +129,16 @@ def _analyse(path: Path, alive: Callable[[], None]) -> tuple[dict[str, Any], np.
             path, info.sample_rate, index * wanted_s, duration_s, alive
         )
         measured += qualities
-        if waveform.shape[1]:
-            segments.append(_analyse_segment(waveform, rate, index * wanted_s))
+        if all(quality.true_peak_db <= SILENT_PEAK_DB for _, _, quality in qualities):
+            # Hours of silence, as a small FLAC can hold, are not worth a measurement.
+            segments.append(_silent_segment(index * wanted_s, segment_s))
+            prints.append(np.zeros(math.ceil(segment_s / HOP_S), dtype=np.uint64))
+        else:
+            segments.append(_analyse_segment(waveform, rate, index * wanted_s, alive))
             prints.append(fingerprint(waveform, rate))
         read_s += segment_s
+        if not qualities:
+            del segments[-1], prints[-1]
         if segment_s < 0.99 * wanted_s:
             break
         alive()
@@ -191,9 +198,8 @@ def _read_segment(
 def _block_quality(block: np.ndarray, sample_rate: int) -> Quality:
     if float(np.abs(block).max()) >= DIGITAL_SILENCE:
         return measure_quality(block, sample_rate)
-    # Hours of nothing are not worth a measurement.
     nan, whole = float("nan"), ((0.0, block.shape[1] / sample_rate),)
-    channels = "mono" if len(block) == 1 else "identical"
+    channels: Channels = "mono" if len(block) == 1 else "identical"
     return Quality(nan, -120.0, 0, whole, 0.0, channels, nan, False, 0)
 
 
@@ -232,11 +238,17 @@ def _merge_qualities(measured: Sequence[Measured]) -> Quality:
     )
 
 
-def _analyse_segment(waveform: np.ndarray, rate: int, start_s: float) -> dict[str, Any]:
+def _analyse_segment(
+    waveform: np.ndarray, rate: int, start_s: float, alive: Callable[[], None]
+) -> dict[str, Any]:
     duration_s = waveform.shape[1] / rate
     strengths = onset_strengths(waveform, rate)
+    # Ten minutes of audio take half a minute of a busy core.
+    alive()
     tempo = tempo_of_strengths(strengths, duration_s)
+    alive()
     notes = find_bass_notes(waveform, rate)
+    alive()
     key = estimate_key(waveform, rate, notes=notes)
     kicks, hats = (pick_onsets(strengths[row], FRAME_RATE) for row in (BASS, HATS))
     bars = duration_s * tempo.bpm / 240.0
@@ -259,6 +271,18 @@ def _analyse_segment(waveform: np.ndarray, rate: int, start_s: float) -> dict[st
         "bass_glides": sum(note.glide != 0.0 for note in notes),
         "bass_pitch": float(np.median([note.pitch for note in notes])) if notes else None,
         **_bass_shares(waveform, rate),
+    }
+
+
+def _silent_segment(start_s: float, duration_s: float) -> dict[str, Any]:
+    return {
+        "start_s": start_s,
+        "duration_s": duration_s,
+        **dict.fromkeys(("bpm", "alternative_bpm", "key", "bass_pitch")),
+        **dict.fromkeys(("tempo_confidence", "downbeat_confidence", "key_confidence"), 0.0),
+        "is_steady": False,
+        "beats_s": [],
+        "downbeats_s": [],
     }
 
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from musicgen_lora.data.analyse import SILENT_PEAK_DB
 from musicgen_lora.data.duplicates import THRESHOLD, VARIANT_THRESHOLD, duplicate_groups
 
 SILENT_SHARE = 0.9
-SILENT_PEAK_DB = -60.0
 BANDWIDTH_STEP_HZ = 500.0
 """Bandwidths this close are one; then the longer file is the better copy."""
 

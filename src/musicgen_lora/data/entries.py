@@ -85,7 +85,7 @@ def make_entry(
         "loudness_lufs": made["loudness_lufs"],
         "repeated": plan.repeated if plan.repeated > 1 else None,
         "cut": plan.cut,
-        "at_s": round(plan.start_s, 3) if plan.cut else None,
+        "at_s": round(plan.start_s, 6) if plan.cut else None,
     }
     entry = {
         "audio": audio,

@@ -140,7 +140,7 @@ def _print(console: Console, content: Mapping[str, Any], metadata: Path) -> None
     for fault in content["faults"]:
         table.add_row(str(len(fault["files"])), fault["told"], fault["to_do"])
     if content["faults"]:
-        console.print(table)
+        console.print(table, soft_wrap=False)
     for advice in content["advice"]:
         console.print(f"Advice: {advice}")
 

@@ -187,7 +187,7 @@ def facts_beside(file: Path, folder: Path) -> list[Facts]:
     root = folder.resolve()
     for suffix in (".json", ".txt"):
         for beside in (file.with_suffix(suffix), file.with_name(file.name + suffix)):
-            if beside.name.lower() in METADATA_NAMES or not beside.is_file():
+            if beside.name.lower() in METADATA_NAMES or not _is_file(beside):
                 continue
             if not beside.resolve().is_relative_to(root):
                 continue
@@ -200,6 +200,14 @@ def facts_beside(file: Path, folder: Path) -> list[Facts]:
                 raise UserError(f'{beside}: must be an object such as {{"text": ...}}.')
             found.append(facts_from_record(content, str(beside)))
     return found
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:
+        # A name of 255 bytes has no room for another suffix.
+        return False
 
 
 def facts_from_record(record: Mapping[str, Any], where: str) -> Facts:
