@@ -1,8 +1,8 @@
 """Cutting on bar lines, and counting in bars.
 
 A clip that starts mid-bar teaches a model that music starts mid-bar. So long tracks are cut where
-bars begin; where the bar lines are unsure, on beats; and where nothing is sure, into equal
-windows, which the result says.
+bars begin, never mid-beat; only where the tempo itself is unsure into equal windows, which the
+result says.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ class Cuts:
 
     Args:
         windows_s: start and stop of each in seconds, in order, without overlap.
-        grid: what they start and end on: bar lines, beats, or nothing ("time"), where the
-            tempo is unsure.
+        grid: what they surely start and end on: bar lines; beats, which are likely bar lines;
+            or nothing ("time"), where the tempo is unsure.
     """
 
     windows_s: tuple[Stretch, ...]
@@ -56,7 +56,8 @@ def cut_on_bars(
 
     Windows are phrases of four bars where that throws little away. Bars that are silent by more
     than half are left out, and no window reaches across them. A track with no stretch of
-    `min_s` gives its longest stretch as one shorter window.
+    `min_s` gives its longest stretch as one shorter window; windows are shorter as well where no
+    number of bars fits the limits.
 
     Args:
         tempo: of the whole track.
@@ -70,24 +71,20 @@ def cut_on_bars(
     """
     if not 0.0 < min_s <= max_s:
         raise ValueError(f"Windows of {min_s:g} to {max_s:g} s are impossible.")
-    if tempo.downbeat_confidence >= SURE and len(tempo.downbeats_s) > 1:
-        lines, phrase, grid = tempo.downbeats_s, PHRASE_BARS, "bars"
-    elif tempo.confidence >= SURE and len(tempo.beats_s) > 1:
-        lines, phrase, grid = tempo.beats_s, 4 * PHRASE_BARS, "beats"
-    else:
+    is_sure = tempo.confidence >= SURE and len(tempo.downbeats_s) > 1
+    if not is_sure or 240.0 / tempo.bpm > max_s:
         windows = _equal_windows(_sounding(duration_s, silences_s), min_s, max_s)
         return Cuts(tuple(windows), "time")
-    runs = _sounding_runs(lines, silences_s)
-    windows = [window for run in runs for window in _cut_run(run, phrase, min_s, max_s)]
+    runs = _sounding_runs(tempo.downbeats_s, silences_s)
+    windows = [window for run in runs for window in _cut_run(run, min_s, max_s)]
     if not windows and runs:
         run = max(runs, key=lambda run: run[-1] - run[0])
-        last = int(np.searchsorted(run, run[0] + max_s + 1e-6)) - 1
-        windows = [(float(run[0]), float(run[max(1, last)]))]
-    return Cuts(tuple(windows), grid)
+        windows = [(float(run[0]), float(run[-1]))]
+    return Cuts(tuple(windows), "bars" if tempo.downbeat_confidence >= SURE else "beats")
 
 
 def _sounding_runs(lines: np.ndarray, silences_s: Sequence[Stretch]) -> list[np.ndarray]:
-    """Lines of each unbroken row of bars (or beats) that sound, each with two lines or more."""
+    """Lines of each unbroken row of bars that sound, each with two lines or more."""
     runs: list[np.ndarray] = []
     first = 0
     for index, (start_s, stop_s) in enumerate(itertools.pairwise(lines)):
@@ -101,29 +98,30 @@ def _sounding_runs(lines: np.ndarray, silences_s: Sequence[Stretch]) -> list[np.
     return [run for run in runs if len(run) > 1]
 
 
-def _cut_run(run: np.ndarray, phrase: int, min_s: float, max_s: float) -> list[Stretch]:
-    """Windows of an unbroken run of lines `[M]`; none when it is shorter than `min_s`."""
+def _cut_run(run: np.ndarray, min_s: float, max_s: float) -> list[Stretch]:
+    """Windows of an unbroken run of bar lines `[M]`; none when it is shorter than `min_s`."""
     n_bars = len(run) - 1
     bar_s = float(run[-1] - run[0]) / n_bars
     # A hair of slack, so that 30 s take the 15 bars of 2 s that they are.
-    fewest, most = math.ceil(min_s / bar_s - 1e-3), math.floor(max_s / bar_s + 1e-3)
-    if n_bars < fewest or most < max(fewest, 1):
+    most = max(1, math.floor(max_s / bar_s + 1e-3))
+    fewest = min(most, math.ceil(min_s / bar_s - 1e-3))
+    if n_bars < fewest:
         return []
     size = min(
-        range(max(1, fewest), min(most, n_bars) + 1),
-        key=lambda size: (_cost(n_bars, size, fewest, phrase), -size),
+        range(fewest, min(most, n_bars) + 1),
+        key=lambda size: (_cost(n_bars, size, fewest), -size),
     )
-    starts = range(0, n_bars - max(1, fewest) + 1, size)
+    starts = range(0, n_bars - fewest + 1, size)
     return [(float(run[start]), float(run[min(start + size, n_bars)])) for start in starts]
 
 
-def _cost(n_bars: int, size: int, fewest: int, phrase: int) -> float:
+def _cost(n_bars: int, size: int, fewest: int) -> float:
     """Bars thrown away by windows of `size`, and a price on odd lengths."""
     rest = n_bars % size
-    lost = (rest if rest < fewest else 0) * PHRASE_BARS / phrase
-    if size % phrase == 0:
+    lost = float(rest) if rest < fewest else 0.0
+    if size % PHRASE_BARS == 0:
         return lost
-    return lost + (HALF_PHRASE_COST if 2 * size % phrase == 0 else ODD_COST)
+    return lost + (HALF_PHRASE_COST if 2 * size % PHRASE_BARS == 0 else ODD_COST)
 
 
 def _sounding(duration_s: float, silences_s: Sequence[Stretch]) -> list[Stretch]:

@@ -31,11 +31,14 @@ RANGE_DB = 30.0
 """... nor this far below the loudest of the recording."""
 ATTACK_S = 0.07
 """The kick and the drop of pitch at a note's start are over by then."""
-SHORTEST_S = 0.12
+SHORTEST_S = 0.1
 KICK_DB_PER_S = 60.0
-"""What dies away faster than this is a kick or a tom, not a note."""
+"""What dies away faster than this is a kick or a tom, not a note ..."""
+N_FALL = 5
+"""... over as many frames."""
 LATENCY_S = -0.02
 """The long window of the flux hears an onset this early."""
+FAINT_DB = 12.0
 GLIDE_SEMITONES = 0.7
 
 
@@ -108,16 +111,20 @@ def _read_note(
     levels = levels_db[first:last]
     if not len(levels):
         return None
-    peak_db = float(levels.max())
-    quiet = np.flatnonzero(levels < max(floor_db, peak_db - RANGE_DB))
+    loudest = int(levels.argmax())
+    peak_db = float(levels[loudest])
+    quiet = loudest + np.flatnonzero(levels[loudest:] < max(floor_db, peak_db - RANGE_DB))
     n_heard = int(quiet[0]) if len(quiet) else len(levels)
     duration_s = n_heard * HOP_S + ATTACK_S
-    # In steps of 50 ms: the median looks past the bump of a release or of a ducking kick.
-    falls = levels[:-5] - levels[5:]
-    dies = len(falls) > 0 and float(np.median(falls)) > 0.05 * KICK_DB_PER_S
+    # A drum dies away all the time, a note holds for some of it, however short it is cut.
+    falls = levels[: max(n_heard - N_FALL, 0)] - levels[N_FALL : max(n_heard, N_FALL)]
+    fall_s = N_FALL * HOP_S
+    dies = len(falls) > 0 and float(np.quantile(falls, 0.25)) > KICK_DB_PER_S * fall_s
     if duration_s < SHORTEST_S or peak_db < floor_db or dies:
         return None
-    track = pitches[first : first + n_heard]
+    # What is left of a note that was cut has no pitch of its own.
+    faint = loudest + np.flatnonzero(levels[loudest:n_heard] < peak_db - FAINT_DB)
+    track = pitches[first : first + (int(faint[0]) if len(faint) else n_heard)]
     # A third at either end: a glide takes place between.
     n_end = max(1, min(len(track) // 3, round(0.15 / HOP_S)))
     pitch, end_pitch = float(np.median(track[:n_end])), float(np.median(track[-n_end:]))

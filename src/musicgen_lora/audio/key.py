@@ -40,17 +40,17 @@ ENOUGH_TONES = 0.05
 """With less of it, bass and tones say accordingly less: a drum has a pitch as well."""
 BASS_PROFILES = np.array(
     [
-        [4.24, -4.67, 1.89, -0.26, 2.79, 1.49, -1.67, 3.50, -2.38, 0.94, -0.76, -0.66],
-        [6.89, -4.57, -1.70, 1.06, -2.30, -0.28, -1.88, 3.07, 1.33, -3.82, 3.04, -5.27],
+        [5.33, -6.57, -1.01, -3.07, 3.08, 2.15, -3.52, 3.77, -3.24, 4.07, 0.29, -0.86],
+        [9.45, -5.85, -5.32, 2.37, -4.42, -1.44, -0.88, 5.34, 2.31, -3.89, 4.23, -2.32],
     ]
 )
 TONE_PROFILES = np.array(
     [
-        [13.53, -6.55, 0.81, -6.75, 10.92, 5.73, -5.08, 11.71, -2.80, 1.86, -1.22, 3.64],
-        [12.80, -17.10, -2.15, 10.82, -8.16, -0.76, -9.37, 11.49, -6.77, -10.12, 1.54, -8.03],
+        [17.56, -20.04, 6.37, -13.69, 15.65, 8.37, -8.78, 15.25, -10.46, 10.1, -5.14, 10.46],
+        [14.82, -26.43, -0.94, 15.81, -10.12, 4.38, -20.82, 12.92, -5.38, -4.15, 5.02, -10.78],
     ]
 )
-MINOR_ODDS = 3.67
+MINOR_ODDS = 3.63
 """Log odds for a key by the share of each of its degrees, major and minor; of minor against
 major when no third is heard. Fitted by `benchmarks/analysis_accuracy.py --fit` on the same clips
 as the weights of `metre`."""

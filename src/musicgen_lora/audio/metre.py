@@ -47,33 +47,33 @@ STEADY_SHARE = 0.3
 """A step's strength that 70 % of the bars exceed: what fills and drops leave standing."""
 
 WEIGHTS = {
-    "octaves from 120 BPM": 3.05,
-    "octaves from 120 BPM, squared": -3.01,
-    "bass on 1": 1.85,
-    "bass on 2 and 4": -0.90,
-    "snare on 1": 0.32,
-    "snare on offbeats": 0.82,
-    "hats on beats": -0.58,
-    "hats on offbeats": 0.64,
-    "bass between sixteenths": -5.02,
-    "snare between sixteenths": -6.97,
-    "noise on 3": 0.42,
-    "noise on offbeats": -0.75,
-    "steady bass on 1": -0.72,
-    "steady bass on 2 and 4": 0.54,
-    "steady noise on 2 and 4": 0.87,
-    "steady bass elsewhere": 1.03,
-    "steady backbeat over the rest": 0.54,
-    "bass repeats with the beat": 1.22,
-    "bass repeats with the bar": 4.15,
-    "body repeats with the bar": 4.59,
-    "snap repeats with the sixteenth": -7.63,
-    "snap repeats with the beat": 2.84,
-    "hats repeat with the bar": 2.13,
+    "octaves from 120 BPM": 3.37,
+    "octaves from 120 BPM, squared": -1.54,
+    "bass on 1": 1.09,
+    "bass on 2 and 4": -0.66,
+    "snare on 1": 0.26,
+    "snare on offbeats": 0.76,
+    "hats on beats": -0.28,
+    "hats on offbeats": 0.76,
+    "bass between sixteenths": -4.98,
+    "snare between sixteenths": -6.91,
+    "noise on 3": 0.32,
+    "noise on offbeats": -0.46,
+    "steady bass on 1": 0.06,
+    "steady bass on 2 and 4": 0.32,
+    "steady noise on 2 and 4": 0.73,
+    "steady bass elsewhere": 0.83,
+    "steady backbeat over the rest": 0.69,
+    "bass repeats with the beat": 1.97,
+    "bass repeats with the bar": 2.22,
+    "body repeats with the bar": 2.66,
+    "snap repeats with the sixteenth": -6.08,
+    "snap repeats with the beat": -0.56,
+    "hats repeat with the bar": 1.53,
 }
 """Log odds a unit of each feature of `_bar_features`, in its order. Fitted by
 `benchmarks/analysis_accuracy.py --fit` on clips that no report uses: 808 beats of seeds 1000 to
-1199 and training clips of the pretraining corpus, in 15 other styles."""
+1299 and training clips of the pretraining corpus, in 15 other styles."""
 
 
 @dataclass(frozen=True)

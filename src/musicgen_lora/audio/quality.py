@@ -18,7 +18,6 @@ from scipy.signal import welch
 
 FULL_SCALE = 0.9999
 CLIPPED_RUN = 3
-"""Samples at full scale in a row that are clipping; two are the crest of a loud bass."""
 OVERSAMPLING = 4
 BLOCK = 1 << 20
 """Samples looked at together: memory stays flat."""
@@ -52,7 +51,7 @@ class Quality:
     Args:
         loudness_lufs: integrated, NaN below 0.4 s or for silence.
         true_peak_db: dBTP, at least -120.
-        clipped_samples: in runs of three or more at full scale, all channels.
+        clipped_samples: in flat runs of three or more at full scale, or beyond it, all channels.
         silences_s: stretches of half a second or more below -60 dBFS, start and stop.
         dc_offset: mean sample of the channel that is furthest off.
         channels: "identical" and "near mono" are mono called stereo; "one-sided" has one silent
@@ -133,14 +132,18 @@ def true_peak_db(waveform: np.ndarray, sample_rate: int) -> float:
 
 
 def count_clipped(waveform: np.ndarray) -> int:
-    """Samples of `[C, N]` in runs of `CLIPPED_RUN` or more at full scale, of one sign."""
+    """Samples of `[C, N]` cut off at full scale: in runs of `CLIPPED_RUN` or more that are equal
+    (the crest of a clean bass is nearly flat, but only nearly), and any beyond full scale."""
     n_clipped = 0
     for channel in waveform:
-        for sign in (1.0, -1.0):
-            full = np.concatenate([[False], sign * channel >= FULL_SCALE, [False]])
-            edges = np.flatnonzero(full[1:] != full[:-1])
-            runs = edges[1::2] - edges[::2]
-            n_clipped += int(runs[runs >= CLIPPED_RUN].sum())
+        level = np.abs(channel)
+        n_clipped += int(np.count_nonzero(level > 1.0))
+        at_full = (level >= FULL_SCALE) & (level <= 1.0)
+        held = np.concatenate([[False], at_full[1:] & (channel[1:] == channel[:-1]), [False]])
+        edges = np.flatnonzero(held[1:] != held[:-1])
+        # A run of n samples has n - 1 that equal the one before.
+        runs = edges[1::2] - edges[::2] + 1
+        n_clipped += int(runs[runs >= CLIPPED_RUN].sum())
     return n_clipped
 
 

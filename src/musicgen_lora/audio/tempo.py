@@ -41,6 +41,8 @@ STRETCH_S = 5.0
 STEADY, CLEAR = 0.2, 0.15
 """On a straight grid the onsets of each stretch of this length are off by no more than this share
 of a sixteenth; judged where at least that share of them agrees."""
+UNCLEAR, MOVING = 0.75, 0.5
+"""What the confidence is multiplied by when they hardly keep to the grid, or don't."""
 BEAT_TIGHTNESS = 100.0
 """Weight of the squared log of a beat's length against the onset strength at it."""
 
@@ -86,9 +88,10 @@ def tempo_of_strengths(strengths: np.ndarray, duration_s: float) -> Tempo:
     hypotheses = None
     if duration_s >= SHORTEST_S and strengths.any():
         bpms, correlation = find_tempi(strengths)
+        hypotheses = find_hypotheses(strengths, bpms, correlation)
         if duration_s < LOOP_S:
-            hypotheses = _loop_hypotheses(strengths, duration_s, bpms, correlation)
-        hypotheses = hypotheses or find_hypotheses(strengths, bpms, correlation)
+            looped = _loop_hypotheses(strengths, duration_s, hypotheses, correlation)
+            hypotheses = looped or hypotheses
     if hypotheses is None:
         nan, nothing = float("nan"), np.zeros(0)
         return Tempo(nan, nan, 0.0, nothing, nothing, 0.0, False)
@@ -101,7 +104,7 @@ def tempo_of_strengths(strengths: np.ndarray, duration_s: float) -> Tempo:
     # Odds are relative: among the bars of a noise one is still the likeliest.
     evidence = (float(hypotheses.pulse[best]) - PULSE_FROM) / (PULSE_TO - PULSE_FROM)
     evidence = float(np.clip(evidence, 0.0, 1.0))
-    start_s, step_s, is_steady = _fit_grid(
+    start_s, step_s, is_steady, is_clear = _fit_grid(
         strengths, float(hypotheses.first_bar_s[best]), 15.0 / bpm
     )
     if is_steady:
@@ -110,7 +113,7 @@ def tempo_of_strengths(strengths: np.ndarray, duration_s: float) -> Tempo:
         beats, downbeats = _follow_beats(strengths, 15.0 / bpm * 4.0)
         if len(beats) > 2:
             step_s = float(np.median(np.diff(beats))) / 4.0
-        evidence *= 0.5
+    evidence *= 1.0 if is_clear else UNCLEAR if is_steady else MOVING
     return Tempo(
         bpm=15.0 / step_s,
         alternative_bpm=15.0 / step_s * octave,
@@ -123,15 +126,21 @@ def tempo_of_strengths(strengths: np.ndarray, duration_s: float) -> Tempo:
 
 
 def _loop_hypotheses(
-    strengths: np.ndarray, duration_s: float, bpms: np.ndarray, correlation: np.ndarray
+    strengths: np.ndarray,
+    duration_s: float,
+    once: Hypotheses | None,
+    correlation: np.ndarray,
 ) -> Hypotheses | None:
     """Hypotheses for a short recording as a loop: played round and round, at the tempi that
-    give it 1, 2, 4 or 8 whole bars. None when no such tempo is among the `bpms` that show in a
-    single round; its correlation counts, as all repeats with the second round."""
+    give it 1, 2, 4 or 8 whole bars. None when the likeliest tempo of a single round is none of
+    them, its octave apart. The correlation is that of the single round: in the second all
+    repeats."""
     whole = 240.0 / duration_s * LOOP_BARS
     whole = whole[(whole >= SLOWEST_BPM) & (whole <= FASTEST_BPM)]
-    if not (np.abs(bpms[:, None] / whole - 1.0) < 0.01).any():
-        return None
+    if once is not None:
+        octaves = np.log2(whole / once.bpm[once.odds.argmax()])
+        if not (np.abs(octaves - np.round(octaves)) < np.log2(1.01)).any():
+            return None
     # On a time axis in which a round is its true length, not a whole number of frames.
     n_rounds = int(np.ceil(2.0 * LOOP_S / duration_s))
     times = np.arange(int(n_rounds * duration_s * FRAME_RATE)) / FRAME_RATE % duration_s
@@ -159,7 +168,9 @@ def _other_octave(bpm: float, bpms: np.ndarray, share_of_bpm: np.ndarray) -> flo
     return 2.0 if shares[0] > shares[1] else 0.5
 
 
-def _fit_grid(strengths: np.ndarray, start_s: float, step_s: float) -> tuple[float, float, bool]:
+def _fit_grid(
+    strengths: np.ndarray, start_s: float, step_s: float
+) -> tuple[float, float, bool, bool]:
     """A straight grid through the onsets near a rough one.
 
     Args:
@@ -168,7 +179,7 @@ def _fit_grid(strengths: np.ndarray, start_s: float, step_s: float) -> tuple[flo
         step_s: length of a sixteenth.
 
     Returns:
-        The same two, refined, and whether the grid holds from the first bar to the last.
+        The same two, refined, whether the grid holds throughout, and whether that is clear.
     """
     # Drums with a short attack tell the time best, a bass alone must do without.
     attack = strengths[SNAP : HATS + 1].sum(axis=0)
@@ -192,15 +203,15 @@ def _fit_grid(strengths: np.ndarray, start_s: float, step_s: float) -> tuple[flo
         middle = float(np.median(slow_s[weights > 0])) if (weights > 0).any() else 0.0
         weights = weights / (1.0 + ((slow_s - middle) / 0.008) ** 2)
         if np.count_nonzero(weights) < 4:
-            return start_s, step_s, True
+            return start_s, step_s, True, False
         slope, shift = np.polyfit(numbers, slow_s, 1, w=np.sqrt(weights))
         start_s, step_s = start_s + float(shift), step_s + float(slope)
-    return start_s, step_s, _is_steady(attack, start_s, step_s)
+    return start_s, step_s, *_steadiness(attack, start_s, step_s)
 
 
-def _is_steady(attack: np.ndarray, start_s: float, step_s: float) -> bool:
-    """Whether the onsets `[F]` keep their place between the sixteenths of a grid throughout: a
-    tempo that moves carries them across."""
+def _steadiness(attack: np.ndarray, start_s: float, step_s: float) -> tuple[bool, bool]:
+    """Whether the onsets `[F]` keep their place between the sixteenths of a grid throughout (a
+    tempo that moves carries them across), and whether that is clear in each stretch."""
     times = (np.arange(len(attack)) / FRAME_RATE - start_s) / step_s
     # Rolls and triplets cancel; what is left points to where in a sixteenth the playing is.
     pointers = attack * np.exp(2j * np.pi * times)
@@ -210,8 +221,9 @@ def _is_steady(attack: np.ndarray, start_s: float, step_s: float) -> bool:
     sums = np.array([part.sum() for part in parts])
     loud = np.array([np.abs(part).sum() for part in parts])
     place = np.angle(sums * np.conj(sums.sum())) / (2.0 * np.pi)
-    clear = np.abs(sums) > CLEAR * np.maximum(loud, 1e-9)
-    return not bool((np.abs(place[clear]) > STEADY).any())
+    clear = np.abs(sums) > CLEAR * loud
+    is_steady = not bool((np.abs(place[clear]) > STEADY).any())
+    return is_steady, is_steady and bool((clear | (loud == 0.0)).all())
 
 
 def _straight_grid(
