@@ -224,14 +224,15 @@ def _merge_qualities(measured: Sequence[Measured]) -> Quality:
     qualities = [quality for _, _, quality in measured]
     sounding = [q for q in qualities if math.isfinite(q.bandwidth_hz)] or qualities
     widest = max(sounding, key=lambda q: q.bandwidth_hz if math.isfinite(q.bandwidth_hz) else 0.0)
-    channels = [q.channels for q in sounding]
+    found = [q.channels for q in sounding]
+    channels: Channels = "stereo" if "stereo" in found else max(found, key=found.count)
     return Quality(
         loudness_lufs=loudness,
         true_peak_db=max(q.true_peak_db for q in qualities),
         clipped_samples=sum(q.clipped_samples for q in qualities),
         silences_s=tuple(silences),
         dc_offset=max((q.dc_offset for q in qualities), key=abs),
-        channels="stereo" if "stereo" in channels else max(channels, key=channels.count),
+        channels=channels,
         bandwidth_hz=widest.bandwidth_hz,
         has_lossy_edge=widest.has_lossy_edge,
         bad_samples=0,
