@@ -144,7 +144,7 @@ def _train(settings: TrainSettings, console: Console) -> dict[str, Any]:
             "device": str(device),
             "precision": precision,
             "base": base,
-            "data": data_facts(settings, clips, train_clips, held_out),
+            "data": data_facts(settings, clips, train_clips, held_out, id_of),
             "base_loss": base_loss,
         }
         run_folder.append_metrics(
