@@ -204,13 +204,20 @@ def test_a_given_dataset_with_a_broken_clip_is_an_error_a_remembered_one_a_reaso
     shutil.copytree(trained["data"], data, ignore=shutil.ignore_patterns("tokens"))
     broken = facts_of(trained)["data"]["validation"][0]["audio"]
     (data / broken).write_bytes(b"not audio")
-    with pytest.raises(UserError, match="not readable as audio"):
-        evaluate_adapter(settings_for(trained, tmp_path / "out", data_dir=data))
+    # With an id on record it is known to be another file, and left out with a word.
+    found = find_held_out(facts_of(trained), data, "metadata.json")
+    assert found.missing == [broken]
     adapter = tmp_path / "adapter"
     shutil.copytree(trained["adapter"], adapter)
     facts = facts_of(trained)
+    for entry in facts["data"]["validation"]:
+        del entry["id"]
     facts["data"]["data_dir"] = str(data)
     (adapter / FACTS_FILE).write_text(json.dumps(facts))
+    with pytest.raises(UserError, match="not readable as audio"):
+        evaluate_adapter(
+            settings_for(trained, tmp_path / "out", lora_model_path=adapter, data_dir=data)
+        )
     settings = settings_for(trained, tmp_path / "out", lora_model_path=adapter, num_prompts=1)
     report = evaluate_adapter(settings)
     assert "not readable as audio" in report["loss"]["why"]
@@ -259,6 +266,20 @@ def test_another_dataset_gives_its_validation_split_or_everything(
     split = find_held_out(facts, data, "metadata.json")
     assert [clip.audio for clip in split.clips] == [entries[0]["audio"]]
     assert "its validation split (1 clip)" in split.origin
+
+
+def test_other_audio_under_a_held_out_name_is_not_held_out(
+    trained: dict[str, Path], tmp_path: Path
+) -> None:
+    facts = facts_of(trained)
+    data = tmp_path / "data"
+    shutil.copytree(trained["data"], data)
+    names = [entry["audio"] for entry in facts["data"]["validation"]]
+    trained_on = next(e["audio"] for e in read_metadata(data) if e["audio"] not in names)
+    for name in names:
+        shutil.copy(data / trained_on, data / name)
+    found = find_held_out(facts, data, "metadata.json")
+    assert not found.is_unseen
 
 
 def test_reasons_for_having_none(trained: dict[str, Path], tmp_path: Path) -> None:

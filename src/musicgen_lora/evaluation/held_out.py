@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from musicgen_lora.data.metadata import Clip, load_dataset
+from musicgen_lora.data.tokens import clip_ids
 from musicgen_lora.errors import UserError
 
 
@@ -63,7 +64,7 @@ def find_held_out(
     if data_dir is None:
         return _in_recorded_folder(facts, data, recorded)
     clips = load_dataset(data_dir, metadata_file)
-    matched = _match(clips, recorded)
+    matched = _match(clips, recorded, data_dir)
     if matched:
         return _matched(matched, recorded, data_dir, facts)
     validation = [clip for clip in clips if clip.split == "validation"]
@@ -110,7 +111,7 @@ def _in_recorded_folder(
         clips = load_dataset(folder, str(data.get("metadata_file", "metadata.json")))
     except UserError as error:
         return HeldOut(why_none=f"the dataset of the training is not usable: {error}")
-    matched = _match(clips, recorded)
+    matched = _match(clips, recorded, folder)
     if not matched:
         return HeldOut(
             why_none=f"none of the {_count(len(recorded), 'clip')} that training held out is in "
@@ -119,13 +120,19 @@ def _in_recorded_folder(
     return _matched(matched, recorded, folder, facts)
 
 
-def _match(clips: Sequence[Clip], recorded: Sequence[dict[str, Any]]) -> list[Clip]:
-    names = {entry.get("name") for entry in recorded}
-    by_name = [clip for clip in clips if clip.name in names]
-    if by_name:
-        return by_name
-    files = {entry.get("audio") for entry in recorded}
-    return [clip for clip in clips if clip.audio in files]
+def _match(clips: Sequence[Clip], recorded: Sequence[dict[str, Any]], data_dir: Path) -> list[Clip]:
+    """Clips that are recorded by name (or path) and, where ids are known, hold the same audio:
+    another dataset may well have a `train/001.wav` too."""
+    ids = {str(entry["id"]).split("@")[0] for entry in recorded if "id" in entry}
+    for field_name, value_of in (("name", lambda clip: clip.name), ("audio", lambda c: c.audio)):
+        known = {entry.get(field_name) for entry in recorded}
+        found = [clip for clip in clips if value_of(clip) in known]
+        if ids:
+            hashes = [i.split("@")[0] for i in clip_ids(found, data_dir)]
+            found = [clip for clip, digest in zip(found, hashes, strict=True) if digest in ids]
+        if found:
+            return found
+    return []
 
 
 def _matched(

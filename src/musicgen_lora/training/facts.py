@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,7 @@ def data_facts(
     clips: Sequence[Clip],
     train_clips: Sequence[Clip],
     held_out: Sequence[Clip],
+    id_of: Mapping[str, str],
 ) -> dict[str, Any]:
     """What a run used of its dataset, the held-out clips by name: evaluation finds them here."""
     fields = [json.dumps(clip.fields, sort_keys=True, ensure_ascii=False) for clip in clips]
@@ -52,7 +53,13 @@ def data_facts(
         "n_train": len(train_clips),
         "n_validation": len(held_out),
         "validation": [
-            {"name": clip.name, "audio": clip.audio, "text": clip.texts[0], "source": clip.source}
+            {
+                "id": id_of[clip.name],
+                "name": clip.name,
+                "audio": clip.audio,
+                "text": clip.texts[0],
+                "source": clip.source,
+            }
             for clip in held_out
         ],
     }

@@ -61,6 +61,8 @@ def run_steps(
     scaler = torch.amp.GradScaler("cuda") if run["precision"] == "fp16" else None
     if scaler is not None and "scale" in state:
         scaler.load_state_dict(state["scale"])
+    half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(run["precision"])
+    autocast = half if settings.trainable != "lora" else None
     best: dict[str, Any] | None = state["best"]
     output_dir, frame_rate = settings.output_dir, model_shape(model).frame_rate
     first, began, frames_read = state.get("step", 0), time.monotonic(), 0
@@ -109,6 +111,7 @@ def run_steps(
                 trainee.parameters,
                 max_grad_norm=settings.max_grad_norm,
                 scaler=scaler,
+                autocast=autocast,
                 where=f"at step {step + 1} (clips: {', '.join(dataset.names(chosen))})",
             )
             trainee.train_mode(False)

@@ -54,6 +54,7 @@ def optimise_step(
     *,
     max_grad_norm: float,
     scaler: torch.amp.GradScaler | None,
+    autocast: torch.dtype | None = None,
     where: str,
 ) -> StepResult:
     """Accumulates the gradient of all batches and steps once.
@@ -69,6 +70,7 @@ def optimise_step(
         parameters: that it trains.
         max_grad_norm: gradients are clipped to it.
         scaler: for fp16, else None.
+        autocast: type that fp32 weights are multiplied in (full training), else None.
         where: names step and clips in the message, should the loss be NaN.
 
     Raises:
@@ -83,10 +85,11 @@ def optimise_step(
     for batch in batches:
         codes = batch.codes.to(device)
         states, mask = text.batch(batch.captions, device)
-        hidden = decoder_states(model, codes, states, mask)
-        sums, _ = codebook_cross_entropies(
-            hidden, list(model.decoder.lm_heads), codes, batch.n_frames.to(device), shape.delays
-        )
+        with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
+            hidden = decoder_states(model, codes, states, mask)
+            sums, _ = codebook_cross_entropies(
+                hidden, list(model.decoder.lm_heads), codes, batch.n_frames.to(device), shape.delays
+            )
         codebooks = sums.sum(0) / totals
         loss = codebooks.mean()
         (loss if scaler is None else scaler.scale(loss)).backward()

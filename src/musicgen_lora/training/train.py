@@ -113,10 +113,9 @@ def _train(settings: TrainSettings, console: Console) -> dict[str, Any]:
     device = training_device()
     n_parameters = sum(p.numel() for p in model.decoder.parameters())
     precision, why = choose_precision(settings.precision, settings.fp16, device, n_parameters)
-    if settings.trainable != "lora" and precision != "fp32":
-        precision, why = "fp32", "full training keeps its weights in it."
     console.print(f"Training on {device} in {precision}: {why}")
-    place(model, device, precision)
+    # Weights that are trained stay in fp32; only a frozen base is held in less.
+    place(model, device, precision if settings.trainable == "lora" else "fp32")
 
     identity = run_identity(settings, base["fingerprint"], clips, id_of)
     previous = run_folder.read_run(settings.output_dir)
@@ -144,7 +143,7 @@ def _train(settings: TrainSettings, console: Console) -> dict[str, Any]:
             "device": str(device),
             "precision": precision,
             "base": base,
-            "data": data_facts(settings, clips, train_clips, held_out),
+            "data": data_facts(settings, clips, train_clips, held_out, id_of),
             "base_loss": base_loss,
         }
         run_folder.append_metrics(
