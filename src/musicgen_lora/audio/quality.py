@@ -1,0 +1,226 @@
+"""What is wrong with a recording: clipping, silence, offset, fake stereo, a lossy past.
+
+Sources: ITU-R BS.1770-4 for loudness (by pyloudnorm) and its annex 2 for the true peak.
+Everything is measured at the recording's own rate: resampling would hide the edges.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pyloudnorm
+import soxr
+from scipy.ndimage import median_filter, uniform_filter1d
+from scipy.signal import welch
+
+FULL_SCALE = 0.9999
+CLIPPED_RUN = 3
+OVERSAMPLING = 4
+BLOCK = 1 << 20
+"""Samples looked at together: memory stays flat."""
+OVERLAP = 1 << 8
+FRAME_S = 0.05
+SILENT_DB = -60.0
+SHORTEST_SILENCE_S = 0.5
+LOUDNESS_BLOCK_S = 0.4
+IDENTICAL_DB, NEAR_MONO_DB = -80.0, -40.0
+"""Side against mid: below these, two channels are one, or nearly."""
+FLOOR_DB = -120.0
+BAND_FLOOR_DB = -112.0
+"""Level of a bin 10 Hz wide, of a full-scale sine, that counts as nothing: 16 bits' rounding
+noise lies at -130."""
+BAND_RANGE_DB = -90.0
+"""So does a bin this far below the strongest."""
+EDGE_HZ, EDGE_GAP_HZ, EDGE_DB = 600.0, 300.0, 30.0
+"""An encoder's low-pass falls by this many dB over the gap, from the level of the width below; a
+cymbal's treble doesn't."""
+LOWEST_EDGE_HZ, HIGHEST_EDGE = 4_000.0, 0.91
+"""Where such an edge is looked for; the latter in shares of half the sample rate, as every
+converter has one above."""
+
+Channels = Literal["mono", "identical", "near mono", "one-sided", "inverted", "stereo"]
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Technical facts of a recording; NaN where it has no such thing.
+
+    Args:
+        loudness_lufs: integrated, NaN below 0.4 s or for silence.
+        true_peak_db: dBTP, at least -120.
+        clipped_samples: in flat runs of three or more at full scale, or beyond it, all channels.
+        silences_s: stretches of half a second or more below -60 dBFS, start and stop.
+        dc_offset: mean sample of the channel that is furthest off.
+        channels: "identical" and "near mono" are mono called stereo; "one-sided" has one silent
+            channel; "inverted" cancels in mono.
+        bandwidth_hz: above it there is nothing.
+        has_lossy_edge: the band ends well below half the sample rate, and as steeply as an
+            encoder's low-pass: an MP3 called WAV, or a file of a lower rate blown up.
+        bad_samples: NaN or infinite; the other facts take them as 0.
+    """
+
+    loudness_lufs: float
+    true_peak_db: float
+    clipped_samples: int
+    silences_s: tuple[tuple[float, float], ...]
+    dc_offset: float
+    channels: Channels
+    bandwidth_hz: float
+    has_lossy_edge: bool
+    bad_samples: int
+
+
+def measure_quality(waveform: np.ndarray, sample_rate: int) -> Quality:
+    """The facts of a recording `[C, N]`, full scale at 1, at `sample_rate` Hz.
+
+    Raises:
+        ValueError: not `[C, N]` with at least a sample.
+    """
+    if waveform.ndim != 2 or waveform.size == 0:
+        raise ValueError(f"A waveform is [C, N] with at least a sample, not {waveform.shape}.")
+    bad = waveform.size - int(np.count_nonzero(np.isfinite(waveform)))
+    if bad:
+        waveform = np.nan_to_num(waveform, nan=0.0, posinf=0.0, neginf=0.0)
+    means = waveform.mean(axis=1, dtype=np.float64)
+    bandwidth_hz, has_edge = find_bandwidth(waveform, sample_rate)
+    return Quality(
+        loudness_lufs=integrated_loudness(waveform, sample_rate),
+        true_peak_db=true_peak_db(waveform, sample_rate),
+        clipped_samples=count_clipped(waveform),
+        silences_s=tuple(find_silences(waveform, sample_rate)),
+        dc_offset=float(means[np.abs(means).argmax()]),
+        channels=classify_channels(waveform),
+        bandwidth_hz=bandwidth_hz,
+        has_lossy_edge=has_edge,
+        bad_samples=bad,
+    )
+
+
+def _db(power: float) -> float:
+    return max(10.0 * float(np.log10(max(power, 1e-30))), FLOOR_DB)
+
+
+def _blocks(waveform: np.ndarray) -> Iterator[np.ndarray]:
+    """`[C, N]` in blocks that overlap a little."""
+    for start in range(0, waveform.shape[1], BLOCK):
+        yield waveform[:, max(0, start - OVERLAP) : start + BLOCK + OVERLAP]
+
+
+def integrated_loudness(waveform: np.ndarray, sample_rate: int) -> float:
+    """LUFS of `[C, N]`; NaN below 0.4 s or when all of it is below the gate of -70 LUFS."""
+    # A block's worth of samples and one to spare: pyloudnorm rounds the block's end.
+    if waveform.shape[1] <= LOUDNESS_BLOCK_S * sample_rate or not waveform.any():
+        return float("nan")
+    # BS.1770 knows the weights of left and right; anything wider is read as their mean.
+    heard = waveform if len(waveform) <= 2 else waveform.mean(axis=0, keepdims=True)
+    loudness = float(pyloudnorm.Meter(sample_rate).integrated_loudness(heard.T.astype(np.float64)))
+    return loudness if np.isfinite(loudness) else float("nan")
+
+
+def true_peak_db(waveform: np.ndarray, sample_rate: int) -> float:
+    """Largest magnitude of `[C, N]` between the samples too, in dB of full scale."""
+    peak = float(np.abs(waveform).max())
+    for block in _blocks(waveform):
+        between = soxr.resample(block.T, sample_rate, OVERSAMPLING * sample_rate, quality="HQ")
+        # The ends of a block ring; at the recording's own ends the samples are all there is.
+        inside = between[OVERLAP * OVERSAMPLING // 2 : -(OVERLAP * OVERSAMPLING // 2)]
+        peak = max(peak, float(np.abs(inside).max(initial=0.0)))
+    return _db(peak**2)
+
+
+def count_clipped(waveform: np.ndarray) -> int:
+    """Samples of `[C, N]` cut off at full scale: in runs of `CLIPPED_RUN` or more that are equal
+    (the crest of a clean bass is nearly flat, but only nearly), and any beyond full scale."""
+    n_clipped = 0
+    for channel in waveform:
+        level = np.abs(channel)
+        n_clipped += int(np.count_nonzero(level > 1.0))
+        at_full = (level >= FULL_SCALE) & (level <= 1.0)
+        held = np.concatenate([[False], at_full[1:] & (channel[1:] == channel[:-1]), [False]])
+        edges = np.flatnonzero(held[1:] != held[:-1])
+        # A run of n samples has n - 1 that equal the one before.
+        runs = edges[1::2] - edges[::2] + 1
+        n_clipped += int(runs[runs >= CLIPPED_RUN].sum())
+    return n_clipped
+
+
+def find_silences(
+    waveform: np.ndarray,
+    sample_rate: int,
+    *,
+    below_db: float = SILENT_DB,
+    shortest_s: float = SHORTEST_SILENCE_S,
+) -> list[tuple[float, float]]:
+    """Stretches of `[C, N]`, in seconds, whose 50 ms frames stay below a level in RMS."""
+    n_frame = max(1, round(FRAME_S * sample_rate))
+    n_samples = waveform.shape[1]
+    starts = np.arange(0, n_samples, n_frame)
+    power = np.zeros(len(starts))
+    for channel in waveform:
+        sums = np.add.reduceat(np.square(channel, dtype=np.float32), starts, dtype=np.float64)
+        power = np.maximum(power, sums / np.diff(np.append(starts, n_samples)))
+    silent = np.concatenate([[False], power < 10.0 ** (below_db / 10.0), [False]])
+    edges = np.flatnonzero(silent[1:] != silent[:-1]) * n_frame
+    edges_s = np.minimum(edges, n_samples) / sample_rate
+    return [
+        (float(start_s), float(stop_s))
+        for start_s, stop_s in zip(edges_s[::2], edges_s[1::2], strict=True)
+        if stop_s - start_s >= shortest_s
+    ]
+
+
+def classify_channels(waveform: np.ndarray) -> Channels:
+    """How many channels `[C, N]` really has, see `Quality`."""
+    if len(waveform) == 1:
+        return "mono"
+    left, right = waveform[0], waveform[1]
+    powers = [float(np.square(side, dtype=np.float64).mean()) for side in (left, right)]
+    if max(powers) == 0.0:
+        return "identical"
+    if min(powers) < 1e-6 * max(powers):
+        return "one-sided"
+    mid = float(np.square(left + right, dtype=np.float64).mean())
+    side = float(np.square(left - right, dtype=np.float64).mean())
+    if mid < 10.0 ** (NEAR_MONO_DB / 10.0) * side:
+        return "inverted"
+    side_db = _db(side / mid)
+    if side_db <= IDENTICAL_DB:
+        return "identical"
+    return "near mono" if side_db <= NEAR_MONO_DB else "stereo"
+
+
+def find_bandwidth(waveform: np.ndarray, sample_rate: int) -> tuple[float, bool]:
+    """The frequency above which `[C, N]` has nothing, in Hz, and whether an encoder's low-pass
+    ends it; NaN and False for silence or less than 0.1 s."""
+    n_window = round(sample_rate / 10)
+    if waveform.shape[1] < n_window:
+        return float("nan"), False
+    total, frequency = np.zeros(n_window // 2 + 1), np.zeros(0)
+    for block in _blocks(waveform):
+        if block.shape[1] >= n_window:
+            frequency, power = welch(
+                block, sample_rate, nperseg=n_window, scaling="spectrum", detrend="constant"
+            )
+            # Of all moments the loudest block counts: hats may play in a part only.
+            total = np.maximum(total, power.mean(axis=0))
+    level = 10.0 * np.log10(np.maximum(2.0 * uniform_filter1d(total, 9), 1e-20))
+    heard = np.flatnonzero(level > max(BAND_FLOOR_DB, float(level.max()) + BAND_RANGE_DB))
+    if not len(heard):
+        return float("nan"), False
+    # A decoder's clipping leaves a haze above its low-pass: the edge is the place above which
+    # everything lies far below what was just under it.
+    bin_hz = float(frequency[1])
+    n_edge, n_gap = round(EDGE_HZ / bin_hz), round(EDGE_GAP_HZ / bin_hz)
+    loudest_above = np.maximum.accumulate(level[::-1])[::-1]
+    edges = np.arange(round(LOWEST_EDGE_HZ / bin_hz), int(HIGHEST_EDGE * len(level)) - n_gap)
+    if not len(edges):
+        return float(frequency[heard[-1]]), False
+    under = median_filter(level, n_edge)[edges - n_edge // 2]
+    falls = under - loudest_above[edges + n_gap]
+    steepest = int(falls.argmax())
+    if falls[steepest] < EDGE_DB:
+        return float(frequency[heard[-1]]), False
+    return float(frequency[edges[steepest]]), True
