@@ -1,0 +1,155 @@
+"""The residual vector quantiser as it is while the codec trains.
+
+transformers' EncodecModel can use codebooks but not learn them. Here they are running means
+of the vectors assigned to them (van den Oord et al. 2017, appendix A.1), begun by k-means,
+and an entry that nothing is assigned to any more is put where recent vectors are.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from transformers import EncodecModel
+from transformers.models.encodec.modeling_encodec import EncodecEuclideanCodebook
+
+N_RECENT = 8192
+"""Vectors kept of each codebook's recent input: what dead entries are revived from."""
+
+
+class ResidualQuantiser(nn.Module):
+    """K codebooks in a row, each quantising what the ones before it left over.
+
+    Args:
+        n_codebooks: K.
+        n_entries: V, entries of a codebook.
+        width: D, dimension of the vectors.
+        decay: of the running means, a training step.
+        dead_share: an entry is dead when its running share of the assignments is below this
+            part of 1 / V.
+    """
+
+    embed: Tensor  # [K, V, D]
+    sums: Tensor  # [K, V, D]
+    sizes: Tensor  # [K, V]
+
+    def __init__(
+        self,
+        n_codebooks: int,
+        n_entries: int,
+        width: int,
+        decay: float = 0.99,
+        dead_share: float = 0.05,
+    ) -> None:
+        super().__init__()
+        self.decay = decay
+        self.dead_share = dead_share
+        self.register_buffer("embed", torch.zeros(n_codebooks, n_entries, width))
+        self.register_buffer("sums", torch.zeros(n_codebooks, n_entries, width))
+        self.register_buffer("sizes", torch.zeros(n_codebooks, n_entries))
+        self.recent: list[Tensor] = [torch.zeros(0, width) for _ in range(n_codebooks)]
+
+    def forward(self, states: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Quantises `states [B, D, T]`.
+
+        Returns:
+            `quantised [B, D, T]`, whose gradient passes straight to `states`; `codes
+            [B, K, T]`; the commitment loss, a scalar.
+        """
+        n_batch, width, n_frames = states.shape
+        flat = states.transpose(1, 2).reshape(-1, width)
+        total = torch.zeros_like(flat)
+        commitment = flat.new_zeros(())
+        codes = []
+        for k in range(len(self.embed)):
+            residual = flat - total.detach()
+            with torch.no_grad():
+                indices = nearest(residual, self.embed[k])
+                if self.training:
+                    self._remember(k, residual)
+                    self._update(k, residual, indices)
+            chosen = self.embed[k][indices]
+            commitment = commitment + (residual - chosen).pow(2).mean()
+            total = total + chosen
+            codes.append(indices)
+        quantised = flat + (total - flat).detach()
+        return (
+            quantised.view(n_batch, n_frames, width).transpose(1, 2),
+            torch.stack(codes).view(-1, n_batch, n_frames).transpose(0, 1),
+            commitment / len(self.embed),
+        )
+
+    @torch.no_grad()
+    def initialise(self, vectors: Tensor, n_rounds: int = 8) -> None:
+        """Sets the codebooks by k-means of `vectors [N, D]`, codebook after codebook."""
+        residual = vectors
+        for k in range(len(self.embed)):
+            n_entries = self.embed.shape[1]
+            drawn = torch.randint(len(residual), (n_entries,))
+            centres = residual[drawn].clone()
+            # Equal vectors (silence) would give equal centres, of which all but one are dead.
+            centres += 0.01 * residual.std() * torch.randn_like(centres)
+            for _ in range(n_rounds):
+                indices = nearest(residual, centres)
+                sums, sizes = assigned(residual, indices, n_entries)
+                used = sizes > 0
+                centres[used] = sums[used] / sizes[used, None]
+                n_unused = int((~used).sum())
+                if n_unused:
+                    centres[~used] = residual[torch.randint(len(residual), (n_unused,))]
+            self.embed[k] = centres
+            # As if each entry had been met as often as an average one is.
+            self.sizes[k] = 1.0
+            self.sums[k] = centres
+            residual = residual - centres[nearest(residual, centres)]
+
+    @torch.no_grad()
+    def revive(self) -> list[int]:
+        """Puts each dead entry where a recent vector is; returns how many of each codebook."""
+        n_revived = []
+        for k, recent in enumerate(self.recent):
+            mean_size = self.sizes[k].mean()
+            dead = self.sizes[k] < self.dead_share * mean_size
+            n_dead = int(dead.sum())
+            n_revived.append(n_dead)
+            if n_dead and len(recent):
+                # Those that are served worst come first: plain draws would mostly give more
+                # entries to silence, which one entry serves.
+                errors = (recent - self.embed[k][nearest(recent, self.embed[k])]).pow(2).sum(1)
+                drawn = torch.multinomial(errors + 1e-9, min(n_dead, len(recent)))
+                places = dead.nonzero()[: len(drawn), 0]
+                self.embed[k][places] = recent[drawn]
+                self.sizes[k][places] = 0.5 * mean_size
+                self.sums[k][places] = recent[drawn] * 0.5 * mean_size
+        return n_revived
+
+    @torch.no_grad()
+    def export(self, model: EncodecModel) -> None:
+        """Copies the codebooks into transformers' model."""
+        for k, layer in enumerate(model.quantizer.layers):
+            codebook = layer.codebook
+            assert isinstance(codebook, EncodecEuclideanCodebook)
+            codebook.embed.copy_(self.embed[k])
+            codebook.embed_avg.copy_(self.embed[k])
+            codebook.cluster_size.copy_(self.sizes[k] / self.sizes[k].mean())
+
+    def _remember(self, k: int, vectors: Tensor) -> None:
+        self.recent[k] = torch.cat([self.recent[k], vectors])[-N_RECENT:]
+
+    def _update(self, k: int, vectors: Tensor, indices: Tensor) -> None:
+        sums, sizes = assigned(vectors, indices, self.embed.shape[1])
+        self.sizes[k].mul_(self.decay).add_(sizes, alpha=1.0 - self.decay)
+        self.sums[k].mul_(self.decay).add_(sums, alpha=1.0 - self.decay)
+        self.embed[k] = self.sums[k] / self.sizes[k, :, None].clamp_min(1e-9)
+
+
+def nearest(vectors: Tensor, entries: Tensor) -> Tensor:
+    """Index `[N]` of the entry `[V, D]` closest to each of `vectors [N, D]`."""
+    # The vectors' own length is the same for every entry and can stay out.
+    return (entries.pow(2).sum(1) - 2.0 * vectors @ entries.T).argmin(1)
+
+
+def assigned(vectors: Tensor, indices: Tensor, n_entries: int) -> tuple[Tensor, Tensor]:
+    """Sum `[V, D]` and number `[V]` of the vectors `[N, D]` assigned to each entry."""
+    sums = vectors.new_zeros(n_entries, vectors.shape[1]).index_add_(0, indices, vectors)
+    sizes = vectors.new_zeros(n_entries).index_add_(0, indices, torch.ones(len(indices)))
+    return sums, sizes

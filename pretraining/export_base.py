@@ -1,0 +1,72 @@
+"""Puts the trained base model into the package: fp16 on disk, fp32 in memory, tokenizer without
+white space, and the model card.
+
+    python export_base.py --model_dir work/lm/best_model
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoProcessor, MusicgenForConditionalGeneration
+
+HERE = Path(__file__).resolve().parent
+ASSETS = HERE.parent / "src" / "musicgen_lora" / "assets" / "tiny_beats"
+MAX_BYTES = 30_000_000
+
+
+def export_base(model_dir: Path, output_dir: Path) -> int:
+    """Writes the shipped folder and returns its size in bytes.
+
+    Raises:
+        ValueError: it is larger than the package has room for, or does not load back in fp32.
+    """
+    shutil.rmtree(output_dir, ignore_errors=True)
+    model: Any = MusicgenForConditionalGeneration.from_pretrained(model_dir, dtype=torch.float32)
+    # Where training a quantiser left its running means, nothing is read any more.
+    for layer in model.audio_encoder.quantizer.layers:
+        layer.codebook.embed_avg.zero_()
+        layer.codebook.cluster_size.zero_()
+    model.half().save_pretrained(output_dir)
+    AutoProcessor.from_pretrained(model_dir).save_pretrained(output_dir)
+    _write_compact(output_dir / "tokenizer.json", HERE / "assets" / "t5" / "tokenizer.json")
+    config_path = output_dir / "config.json"
+    config = json.loads(config_path.read_text(encoding="utf-8"))
+    _set_dtype(config)
+    config_path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+    shutil.copy(HERE / "model_card.md", output_dir / "README.md")
+    loaded = MusicgenForConditionalGeneration.from_pretrained(output_dir)
+    if loaded.dtype != torch.float32:
+        raise ValueError(f"{output_dir} loads as {loaded.dtype}, not float32.")
+    size = sum(path.stat().st_size for path in output_dir.iterdir())
+    if size > MAX_BYTES:
+        raise ValueError(f"{output_dir} has {size:,} bytes, more than {MAX_BYTES:,}.")
+    return size
+
+
+def _write_compact(path: Path, source: Path) -> None:
+    tokenizer = json.loads(source.read_text(encoding="utf-8"))
+    text = json.dumps(tokenizer, ensure_ascii=False, separators=(",", ":"))
+    path.write_text(text, encoding="utf-8")
+
+
+def _set_dtype(config: dict[str, Any]) -> None:
+    """fp16 is for the disk alone: what loads the folder computes in fp32."""
+    for name, value in config.items():
+        if isinstance(value, dict):
+            _set_dtype(value)
+        elif name == "dtype":
+            config[name] = "float32"
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model_dir", type=Path, default=HERE / "work" / "lm" / "best_model")
+    parser.add_argument("--output_dir", type=Path, default=ASSETS)
+    options = parser.parse_args()
+    print(f"{export_base(options.model_dir, options.output_dir):,} bytes in {options.output_dir}")

@@ -1,0 +1,238 @@
+"""Drum patterns of the pretraining corpus, one bar a grid, and how they vary from bar to bar.
+
+A grid has a character for each sixteenth: "." is silence, "1" to "9" a stroke of that
+velocity in ninths. Each track of a groove has several grids, of which a clip takes one.
+There are no strokes shorter than a sixteenth anywhere: rolls of hi-hats belong to a style
+that this corpus leaves out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from musicgen_lora.audio.sequencer import STEPS_PER_BAR, Hit
+
+HATS = ("hat", "hat_open", "hat_pedal")
+CYMBALS = ("ride", "crash")
+
+EIGHTHS = "8.5.7.5.8.5.7.5."
+SIXTEENTHS = "8364736483647364"
+QUARTERS = "7...7...7...7..."
+OFFBEATS = "..8...8...8...8."
+
+
+@dataclass(frozen=True)
+class Groove:
+    """The grids of a style's drums, by track: the core that always plays, and hats."""
+
+    core: dict[str, list[str]]
+    hats: dict[str, list[str]]
+
+
+FOUR = ["9...9...9...9..."]
+BACKBEAT = ["....9.......9...", "....9.......9..2", "....9..2.2..9..."]
+
+GROOVES = {
+    "house": Groove(
+        {"kick": FOUR, "clap": ["....9.......9..."], "snare": ["................", BACKBEAT[0]]},
+        {"hat_open": [OFFBEATS], "hat": ["................", SIXTEENTHS, "6.3.6.3.6.3.6.3."]},
+    ),
+    "techno": Groove(
+        {"kick": [*FOUR, "9...9...9...9.4."], "rim": ["...6..5....6..5.", "................"]},
+        {"hat": [SIXTEENTHS, OFFBEATS, EIGHTHS], "hat_open": [OFFBEATS, "................"]},
+    ),
+    "disco": Groove(
+        {"kick": FOUR, "snare": ["....9.......9...", "....9.......9.3."]},
+        {"hat_open": [OFFBEATS], "hat": ["7.2.7.2.7.2.7.2.", "73.373.373.373.3"]},
+    ),
+    "rock": Groove(
+        {
+            "kick": [
+                "9.......9.......",
+                "9.....7.9.......",
+                "9.7.....9.7.....",
+                "9.....7.7.9.....",
+            ],
+            "snare": ["....9.......9..."],
+        },
+        {"hat": [EIGHTHS, "9.8.9.8.9.8.9.8.", QUARTERS], "ride": ["................", EIGHTHS]},
+    ),
+    "funk": Groove(
+        {
+            "kick": [
+                "9.7...7...9..7..",
+                "9..7..9.....7...",
+                "9.9....7..9..9..",
+                "9.....7.7.9.....",
+            ],
+            "snare": ["....9..3.3..9..3", "....9.3..3.39...", "....9..2.4..9.2."],
+        },
+        {
+            "hat": [SIXTEENTHS, "8.6.8.658.6.8.6."],
+            "hat_open": ["................", "......7........."],
+        },
+    ),
+    "boom bap": Groove(
+        {
+            "kick": [
+                "9......7..9.....",
+                "9.7....7..9.....",
+                "9.........97....",
+                "9..7.....79.....",
+            ],
+            "snare": ["....9.......9...", "....9.......9..2", "....9..2....9..."],
+        },
+        {"hat": [EIGHTHS, "8.6.8.6.8.6.8.64", QUARTERS]},
+    ),
+    "drum and bass": Groove(
+        {
+            "kick": ["9.........9.....", "9.9.......9.....", "9......9..9....."],
+            "snare": ["....9.......9...", "....9..3.3..9..3", "....9..3.4..9.3."],
+        },
+        {"hat": [EIGHTHS, "8.6.8.6.8.6.8.6."], "ride": ["................", "8...7...8...7..."]},
+    ),
+    "breakbeat": Groove(
+        {
+            "kick": ["9.9.......99....", "9..9..9...9.....", "9.9.......7..9.."],
+            "snare": ["....9..4.4..9..4", "....9..3......9.", "....9.......9..3"],
+        },
+        {"hat": [EIGHTHS, SIXTEENTHS], "hat_open": ["................", "..............7."]},
+    ),
+    "reggae": Groove(
+        {
+            "kick": ["........9.......", "9.......9.......", "9...9...9...9..."],
+            "rim": ["....4...8...4...", "........8....4..", "..4.....8.....4."],
+        },
+        {"hat": ["..7...7...7...7.", "8.5.8.5.8.5.8.5.", "8.5.8.548.5.8.54"]},
+    ),
+    "latin": Groove(
+        {
+            "kick": ["9.....8.9.....8.", "......8...8.....", "9.....7...9....."],
+            "clave": ["9.....9.....9...", "....9...9......."],
+            "conga_hi": ["..5...88..5...88", "....8.....8...88"],
+            "conga_lo": ["......7.......7.", "................"],
+        },
+        {"shaker": [SIXTEENTHS, EIGHTHS], "ride": ["................", "8.6.76.68.6.76.6"]},
+    ),
+    "synthwave": Groove(
+        {"kick": ["9...9...9...9...", "9.......9......."], "snare": ["....9.......9..."]},
+        {"hat": [EIGHTHS, SIXTEENTHS, OFFBEATS], "hat_open": ["................", OFFBEATS]},
+    ),
+    "electro": Groove(
+        {
+            "kick": ["9..9..9...9.....", "9.....9..9......", "9...9..9..9....."],
+            "snare": ["....9.......9..."],
+            "clap": ["................", "....8.......8..."],
+        },
+        {"hat": [SIXTEENTHS, EIGHTHS], "cowbell": ["................", "..7..7....7..7.."]},
+    ),
+    "jazz": Groove(
+        {
+            "kick": ["4...4...4...4...", "5.........4.....", "................"],
+            "snare": ["................", "......3.......3.", "...3......3....."],
+            "ride": ["8...8..58...8..5", "8...8...8...8..5"],
+        },
+        {"hat_pedal": ["....8.......8..."]},
+    ),
+    "soul": Groove(
+        {
+            "kick": ["9.....6...9.....", "9.......8.9.....", "9.........7....."],
+            "snare": BACKBEAT,
+        },
+        {"hat": [EIGHTHS, "7.4.7.4.7.4.7.4.", SIXTEENTHS]},
+    ),
+}
+
+PERCUSSION = {
+    "tambourine": ["....8.......8...", "7.4.8.4.7.4.8.4."],
+    "shaker": [SIXTEENTHS, "5373537353735373"],
+    "cowbell": ["8...8...8...8...", "8.....8...8....."],
+    "congas": ["..5...88..5...8.", "8..5..8.8..5..88"],
+    "bongos": ["8.55.5.88.55.5.8", "7..7..7.7..7..77"],
+    "woodblock": ["8.....8...8.....", "..8..8....8..8.."],
+    "claps": ["....9.......9..."],
+    "toms": ["...........7..77", "......7..7....7."],
+}
+"""An extra layer that a caption names: word to grids."""
+
+PERCUSSION_TRACKS = {"congas": "conga", "bongos": "bongo", "claps": "clap", "toms": "tom"}
+
+FILLS = [
+    {"snare": "........6.7.8.99"},
+    {"snare": "........67..78.9"},
+    {"tom_hi": "........88......", "tom_mid": "..........88....", "tom_lo": "............9.99"},
+    {"tom_hi": "............8...", "tom_lo": ".............88.", "snare": "........9..9...."},
+    {"snare": "............7899"},
+    {"kick": "........9.9.....", "snare": "............9.99"},
+]
+
+
+def choose(rng: np.random.Generator, options: dict[str, list[str]]) -> dict[str, str]:
+    """One grid of each track."""
+    return {track: grids[int(rng.integers(len(grids)))] for track, grids in options.items()}
+
+
+def play(
+    rng: np.random.Generator, bar_grids: dict[str, str], n_bars: int, busyness: float, fills: bool
+) -> dict[str, list[Hit]]:
+    """The bar, played `n_bars` times with small changes.
+
+    Args:
+        rng: of the variation.
+        bar_grids: a grid for each track.
+        n_bars: how often.
+        busyness: 0 leaves soft strokes out now and then, 1 adds ghost notes.
+        fills: ends every fourth bar with a fill and starts the next with a crash.
+    """
+    tracks: dict[str, list[Hit]] = {track: [] for track in bar_grids}
+    fill = FILLS[int(rng.integers(len(FILLS)))]
+    fill_every = int(rng.choice([2, 4, 4]))
+    for bar in range(n_bars):
+        has_fill = fills and bar % fill_every == fill_every - 1 and rng.random() < 0.8
+        for track, grid in bar_grids.items():
+            if has_fill and track in ("snare", "clap", "rim", *fill):
+                grid = grid[:8] + "." * 8
+            tracks[track] += _bar_hits(rng, grid, bar, track, busyness)
+        if has_fill:
+            for track, grid in fill.items():
+                tracks.setdefault(track, [])
+                tracks[track] += _bar_hits(rng, grid, bar, track, 0.5)
+            if bar + 1 < n_bars and rng.random() < 0.6:
+                tracks.setdefault("crash", []).append(Hit((bar + 1) * STEPS_PER_BAR, 0.8))
+    return {track: hits for track, hits in tracks.items() if hits}
+
+
+def _bar_hits(
+    rng: np.random.Generator, grid: str, bar: int, track: str, busyness: float
+) -> list[Hit]:
+    hits = []
+    for step, symbol in enumerate(grid):
+        velocity = 0.0 if symbol == "." else int(symbol) / 9.0
+        if 0.0 < velocity < 0.7 and rng.random() < 0.12 * (1.0 - busyness):
+            continue
+        if velocity == 0.0 and track == "snare" and step % 2 and "9" in grid:
+            # A ghost note: barely touched, between the beats.
+            velocity = 0.25 if rng.random() < 0.05 * busyness else 0.0
+        if velocity == 0.0 and track == "kick" and step in (6, 7, 10, 14):
+            velocity = 0.7 if "." in grid and rng.random() < 0.04 * busyness else 0.0
+        if velocity > 0.0:
+            velocity = float(np.clip(velocity + rng.normal(0.0, 0.04), 0.1, 1.0))
+            hits.append(Hit(bar * STEPS_PER_BAR + step, velocity))
+    return hits
+
+
+def percussion_hits(
+    rng: np.random.Generator, word: str, n_bars: int, busyness: float
+) -> dict[str, list[Hit]]:
+    """The named extra layer; pairs of drums take turns."""
+    grids = PERCUSSION[word]
+    grid = grids[int(rng.integers(len(grids)))]
+    base = PERCUSSION_TRACKS.get(word, word)
+    hits = [hit for bar in range(n_bars) for hit in _bar_hits(rng, grid, bar, base, busyness)]
+    if base not in ("conga", "bongo", "tom"):
+        return {base: hits}
+    high = [hit for index, hit in enumerate(hits) if index % 3 != 2]
+    low = [hit for index, hit in enumerate(hits) if index % 3 == 2]
+    return {f"{base}_hi": high, f"{base}_lo": low}

@@ -1,0 +1,105 @@
+"""Puts the parts of tiny-beats together: the trained codec, a small T5, an untrained language
+model, and the T5 tokenizer, as a MusicGen folder that the project's own training loop trains.
+
+    python make_base.py --codec_dir work/codec --output_dir work/untrained
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    EncodecFeatureExtractor,
+    EncodecModel,
+    MusicgenConfig,
+    MusicgenDecoderConfig,
+    MusicgenForConditionalGeneration,
+    MusicgenProcessor,
+    PreTrainedTokenizerFast,
+    T5Config,
+)
+
+HERE = Path(__file__).resolve().parent
+SPECIAL = 2048
+
+
+def make_base(
+    codec_dir: Path, output_dir: Path, *, seed: int = 0
+) -> MusicgenForConditionalGeneration:
+    """Saves the untrained base and returns it.
+
+    Args:
+        codec_dir: EnCodec in Hugging Face's format: 32 kHz, 4 codebooks of 2,048.
+        output_dir: receives model, configuration and processor.
+        seed: of the untrained weights.
+    """
+    torch.manual_seed(seed)
+    codec = EncodecModel.from_pretrained(codec_dir, dtype=torch.float32)
+    text = T5Config(
+        vocab_size=32_128,
+        d_model=64,
+        d_kv=16,
+        d_ff=192,
+        num_layers=2,
+        num_heads=4,
+        feed_forward_proj="relu",
+        dropout_rate=0.0,
+    )
+    decoder = MusicgenDecoderConfig(
+        vocab_size=SPECIAL,
+        max_position_embeddings=2048,
+        num_hidden_layers=7,
+        ffn_dim=768,
+        num_attention_heads=6,
+        hidden_size=192,
+        dropout=0.0,
+        num_codebooks=4,
+        audio_channels=1,
+        pad_token_id=SPECIAL,
+        bos_token_id=SPECIAL,
+    )
+    config: Any = MusicgenConfig(text_encoder=text, audio_encoder=codec.config, decoder=decoder)
+    config.decoder.decoder_start_token_id = SPECIAL
+    model: Any = MusicgenForConditionalGeneration(config)
+    model.audio_encoder.load_state_dict(codec.state_dict())
+    # T5's default embeddings have unit variance; small ones leave words that no caption uses
+    # quiet, whatever a later prompt says.
+    torch.nn.init.normal_(model.text_encoder.shared.weight, std=0.2)
+    generation = model.generation_config
+    generation.pad_token_id = generation.bos_token_id = SPECIAL
+    generation.decoder_start_token_id = SPECIAL
+    generation.do_sample, generation.guidance_scale = True, 3.0
+    generation.top_k, generation.max_length = 250, 1500
+    model.save_pretrained(output_dir)
+    _make_processor().save_pretrained(output_dir)
+    shutil.copy(HERE / "assets" / "t5" / "tokenizer.json", output_dir / "tokenizer.json")
+    return model
+
+
+def _make_processor() -> MusicgenProcessor:
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_file=str(HERE / "assets" / "t5" / "tokenizer.json"),
+        pad_token="<pad>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        model_max_length=512,
+    )
+    extractor = EncodecFeatureExtractor(
+        feature_size=1, sampling_rate=32_000, padding_value=0.0, return_attention_mask=True
+    )
+    return MusicgenProcessor(extractor, tokenizer)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--codec_dir", type=Path, default=HERE / "work" / "codec")
+    parser.add_argument("--output_dir", type=Path, default=HERE / "work" / "untrained")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    made = make_base(options.codec_dir, options.output_dir, seed=options.seed)
+    for name, part in made.named_children():
+        print(f"{name}: {sum(p.numel() for p in part.parameters()):,} parameters")
