@@ -224,8 +224,8 @@ def _merge_qualities(measured: Sequence[Measured]) -> Quality:
     qualities = [quality for _, _, quality in measured]
     sounding = [q for q in qualities if math.isfinite(q.bandwidth_hz)] or qualities
     widest = max(sounding, key=lambda q: q.bandwidth_hz if math.isfinite(q.bandwidth_hz) else 0.0)
-    found = [q.channels for q in sounding]
-    channels: Channels = "stereo" if "stereo" in found else max(found, key=found.count)
+    found: list[Channels] = [q.channels for q in sounding]
+    channels = "stereo" if "stereo" in found else max(found, key=found.count)
     return Quality(
         loudness_lufs=loudness,
         true_peak_db=max(q.true_peak_db for q in qualities),
