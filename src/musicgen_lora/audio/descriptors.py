@@ -7,11 +7,11 @@ An 808 beat is told by things that music embeddings hardly hear: how much energy
 from __future__ import annotations
 
 import numpy as np
-import pyloudnorm
 from scipy.signal import ShortTimeFFT, welch
 from scipy.signal.windows import hann
 
 from musicgen_lora.audio.onsets import estimate_tempo, onset_strength, pick_onsets, spectral_flux
+from musicgen_lora.audio.quality import integrated_loudness
 
 BANDS_HZ = (
     (20, 60),
@@ -26,7 +26,6 @@ FLOOR_DB = -120.0
 CLIPPED_AT = 0.999
 SILENT_FRAME_DB = -60.0
 FRAME_S = 0.05
-LOUDNESS_BLOCK_S = 0.4
 ROLL_GAP_S = 0.09
 """Hats closer than this are a roll: a sixteenth at 165 BPM is 0.091 s."""
 SUB_HZ = (25.0, 120.0)
@@ -103,23 +102,11 @@ def _levels(waveform: np.ndarray, sample_rate: int) -> dict[str, float]:
         "peak_db": peak_db,
         "rms_db": rms_db,
         "crest_db": peak_db - rms_db,
-        "loudness_lufs": _loudness(waveform, sample_rate),
+        "loudness_lufs": integrated_loudness(waveform, sample_rate),
         "clipped_share": float((absolute >= CLIPPED_AT).mean()),
         "silence_share": float((frames < 10.0 ** (SILENT_FRAME_DB / 10.0)).mean()),
         "dc_offset": float(means[np.abs(means).argmax()]),
     }
-
-
-def _loudness(waveform: np.ndarray, sample_rate: int) -> float:
-    # A block's worth of samples and one to spare: pyloudnorm rounds the block's end.
-    too_short = waveform.shape[1] <= LOUDNESS_BLOCK_S * sample_rate
-    if too_short or not waveform.any():
-        return float("nan")
-    # BS.1770 knows the weights of left and right; anything wider is read as their mean.
-    channels = waveform if len(waveform) <= 2 else waveform.mean(axis=0, keepdims=True)
-    loudness = float(pyloudnorm.Meter(sample_rate).integrated_loudness(channels.T))
-    # All blocks below the gate of -70 LUFS: as good as silence.
-    return loudness if np.isfinite(loudness) else float("nan")
 
 
 def _spectrum(waveform: np.ndarray, sample_rate: int) -> dict[str, float]:
