@@ -189,6 +189,9 @@ class EvaluateSettings:
     """Dataset with the held-out clips (default: the one that the adapter recorded)."""
     metadata_file: str = "metadata.json"
     """Name of the metadata inside data_dir."""
+    other_data_dir: Path | None = None
+    """Dataset of other music; the loss on it says what the adapter forgot (default: for
+    tiny-beats, clips of its own styles)."""
     prompts: list[str] = dataclasses.field(default_factory=list)
     """What to play (default: captions of held-out clips, then 808 prompts)."""
     num_prompts: Positive = 8

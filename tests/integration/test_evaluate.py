@@ -14,8 +14,10 @@ import torch
 from datasets import make_dataset, read_metadata, tiny_settings, write_metadata
 
 from musicgen_lora.config import EvaluateSettings
+from musicgen_lora.data.metadata import load_dataset
 from musicgen_lora.errors import UserError
 from musicgen_lora.evaluation.evaluate import evaluate_adapter
+from musicgen_lora.evaluation.forgetting import other_styles_folder
 from musicgen_lora.evaluation.generations import DEFAULT_PROMPTS, choose_prompts
 from musicgen_lora.evaluation.held_out import find_held_out
 from musicgen_lora.model.adapter import FACTS_FILE, add_lora
@@ -74,7 +76,9 @@ def test_the_report_and_its_files(compared: tuple[dict[str, Any], Path]) -> None
             assert info.duration == pytest.approx(0.6)
     assert len(report["plots"]) >= 5
     assert all((output_dir / name).is_file() for name in report["plots"])
-    assert report["not_computed"] == []
+    assert [item["what"] for item in report["not_computed"]] == [
+        "Loss on other styles (forgetting)"
+    ]
 
 
 def test_the_loss_is_the_one_that_training_printed(
@@ -127,7 +131,38 @@ def test_without_compare_the_base_is_not_played(trained: dict[str, Path], tmp_pa
     assert not (tmp_path / "audio" / "base").exists()
     assert report["generation"]["clips"][0]["base"] is None
     assert report["loss"]["computed"]
-    assert report["not_computed"][0]["why"] == "needs --compare"
+    assert report["not_computed"][-1]["why"] == "needs --compare"
+
+
+def test_forgetting_is_the_loss_on_another_dataset(
+    trained: dict[str, Path], tmp_path: Path
+) -> None:
+    report = evaluate_adapter(
+        settings_for(trained, tmp_path, num_prompts=1, other_data_dir=trained["data"])
+    )
+    # The adapter's own dataset as "other music": what it learned there shows as a fall.
+    forgetting = report["forgetting"]
+    assert forgetting["n_sources"] == 8
+    assert forgetting["mean"]["relative"] < 0
+    assert any(s.startswith("Forgetting: the loss on other styles") for s in report["findings"])
+    assert "What was forgotten" in (tmp_path / "report.html").read_text()
+
+
+def test_without_other_music_forgetting_is_not_computed(
+    compared: tuple[dict[str, Any], Path],
+) -> None:
+    report, output_dir = compared
+    assert not report["forgetting"]["computed"]
+    assert "--other_data_dir" in report["not_computed"][0]["why"]
+    assert "What was forgotten" not in (output_dir / "report.html").read_text()
+
+
+def test_the_bundled_styles_are_a_dataset_that_the_embedded_base_predicts() -> None:
+    folder = other_styles_folder(None, "tiny-beats")
+    assert folder is not None
+    clips = load_dataset(folder)
+    assert len(clips) == 30
+    assert not any("808" in text or "trap" in text for clip in clips for text in clip.texts)
 
 
 def test_an_adapter_of_another_tool_is_evaluated_without_reference(

@@ -84,6 +84,7 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any],
                 "missing": [],
             },
             "loss": losses(12),
+            "forgetting": losses(9),
             "reference": {
                 "computed": True,
                 "why": "",
@@ -109,6 +110,7 @@ def without_reference(report: dict[str, Any]) -> dict[str, Any]:
     why = "the adapter has no musicgen_lora.json"
     poor["held_out"] |= {"origin": "", "why_none": why, "is_unseen": False}
     poor["loss"] = {"computed": False, "why": why}
+    poor["forgetting"] = {"computed": False, "why": "no dataset of other music"}
     poor["reference"] = {"computed": False, "why": why, "descriptors": []}
     poor["generation"]["compared"] = False
     for clip in poor["generation"]["clips"]:

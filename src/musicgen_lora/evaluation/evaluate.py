@@ -28,6 +28,7 @@ from musicgen_lora.data.batches import fixed_windows
 from musicgen_lora.data.tokens import TokenStore, clip_ids, tokenise_clips
 from musicgen_lora.errors import UserError
 from musicgen_lora.evaluation.comparison import compare_descriptors
+from musicgen_lora.evaluation.forgetting import other_style_windows, other_styles_folder
 from musicgen_lora.evaluation.generations import (
     choose_prompts,
     describe_references,
@@ -80,6 +81,7 @@ def evaluate_adapter(settings: EvaluateSettings) -> dict[str, Any]:
 
     held_out, ids, store = _open_tokens(held_out, model, settings.data_dir is not None, console)
     loss = _loss(settings, adapted, model, text, held_out, ids, store, console)
+    forgetting = _forgetting(settings, adapted, model, text, held_out.max_duration_s, console)
     reference: dict[str, Any] = {"computed": False, "why": held_out.why_none, "descriptors": []}
     if store is not None:
         described, counts = describe_references(
@@ -114,10 +116,11 @@ def evaluate_adapter(settings: EvaluateSettings) -> dict[str, Any]:
                 "missing": held_out.missing,
             },
             "loss": loss,
+            "forgetting": forgetting,
             "reference": reference,
             "generation": generation,
             "descriptors": rows,
-            "not_computed": _not_computed(settings, held_out, loss),
+            "not_computed": _not_computed(settings, held_out, loss, forgetting),
         }
     )
     report["findings"] = write_sentences(report)
@@ -219,6 +222,26 @@ def _loss(
         )
 
 
+def _forgetting(
+    settings: EvaluateSettings,
+    adapted: PeftModel,
+    model: MusicgenForConditionalGeneration,
+    text: TextStates,
+    max_duration_s: float,
+    console: Console,
+) -> dict[str, Any]:
+    folder = other_styles_folder(settings.other_data_dir, settings.base_model_path)
+    if folder is None:
+        return {"computed": False, "why": "--other_data_dir names no dataset of other music"}
+    with console.status("loss on other styles"):
+        windows = other_style_windows(model, folder, max_duration_s)
+        if not windows:
+            return {"computed": False, "why": f"every clip of {folder} is too short"}
+        return compare_losses(
+            adapted, model, windows, text, batch_size=settings.batch_size, seed=settings.seed
+        )
+
+
 def _generation(
     settings: EvaluateSettings,
     adapted: PeftModel,
@@ -284,13 +307,18 @@ def _progress(console: Console, what: str) -> Iterator[OnStep]:
 
 
 def _not_computed(
-    settings: EvaluateSettings, held_out: HeldOut, loss: dict[str, Any]
+    settings: EvaluateSettings,
+    held_out: HeldOut,
+    loss: dict[str, Any],
+    forgetting: dict[str, Any],
 ) -> list[dict[str, str]]:
     """What a full evaluation would have had, and why this one hasn't."""
     missing = []
     if not loss["computed"]:
         missing.append({"what": "Held-out loss", "why": loss["why"]})
         missing.append({"what": "Descriptors of held-out audio", "why": held_out.why_none})
+    if not forgetting["computed"]:
+        missing.append({"what": "Loss on other styles (forgetting)", "why": forgetting["why"]})
     if not settings.compare:
         missing.append(
             {"what": "Base against adapter in generated audio", "why": "needs --compare"}

@@ -134,6 +134,7 @@ def render_page(
         report=report,
         rows=descriptor_rows(report["descriptors"]),
         loss_rows=loss_rows(report["loss"]),
+        forgetting_rows=loss_rows(report["forgetting"]),
         images={name: _data_uri("image/png", image) for name, image in pictures.items()},
         audio=audio,
         count=count,

@@ -18,6 +18,7 @@ def write_sentences(report: Mapping[str, Any]) -> list[str]:
     """The findings of a report, the most telling first."""
     return [
         *_loss_sentences(report["loss"], report["held_out"]),
+        *_forgetting_sentences(report["forgetting"]),
         *_generation_sentences(report["generation"]),
         *_descriptor_sentences(report["descriptors"], report["reference"]),
     ]
@@ -30,6 +31,23 @@ def _loss_sentences(loss: Mapping[str, Any], held_out: Mapping[str, Any]) -> lis
     if not held_out["is_unseen"]:
         sentences.append(held_out["origin"])
     return sentences
+
+
+def _forgetting_sentences(forgetting: Mapping[str, Any]) -> list[str]:
+    if not forgetting["computed"]:
+        return []
+    mean = forgetting["mean"]
+    n = f"n = {count(mean['n'], 'source')}"
+    if mean["relative"] is None:
+        return [f"The loss on other styles is not a positive number; something is broken ({n})."]
+    change = f"{mean['relative'] * 100:+.1f} %"
+    if mean["relative_ci_low"] is None:
+        return [f"Forgetting: the loss on other styles changed by {change} ({n})."]
+    low, high = (mean[f"relative_ci_{end}"] * 100 for end in ("low", "high"))
+    return [
+        f"Forgetting: the loss on other styles changed by {change} "
+        f"(95 % interval {low:+.1f} to {high:+.1f} %, {n})."
+    ]
 
 
 def loss_sentence(mean: PairedResult) -> str:

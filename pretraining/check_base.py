@@ -1,0 +1,251 @@
+"""Measures the embedded base model: held-out loss, tempo, words, speed.
+
+    python pretraining/check_base.py                      # work/base_check/check_base.json
+
+Held-out clips are played by kits and presets that training never heard. What is generated is
+measured as any audio is; where a figure has a natural ceiling or a chance level, it is measured
+the same way and stands beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import MusicgenForConditionalGeneration
+
+from musicgen_lora.audio.descriptors import describe
+from musicgen_lora.audio.files import read_audio, write_wav
+from musicgen_lora.audio.tempo import estimate_tempo
+from musicgen_lora.config import EMBEDDED_NAME
+from musicgen_lora.data.batches import fixed_windows
+from musicgen_lora.data.metadata import load_dataset
+from musicgen_lora.data.tokens import clip_ids, tokenise_clips
+from musicgen_lora.evaluation.generations import play_prompts
+from musicgen_lora.evaluation.statistics import paired_bootstrap
+from musicgen_lora.model.codec import decode_codes
+from musicgen_lora.model.musicgen import load_base, load_tokenizer, model_shape
+from musicgen_lora.model.text import TextStates
+from musicgen_lora.training.validation import codebook_means, window_losses
+
+WORK = Path(__file__).resolve().parent / "work"
+DURATION_S = 10.0
+TEMPO_TOLERANCE = 0.04
+CONTRASTS = {
+    "hats": (
+        ("house beat with hi-hats, 120 bpm", "house beat, no hats, 120 bpm"),
+        ("rock beat with hi-hats, 110 bpm", "rock beat, no hats, 110 bpm"),
+        ("techno with hi-hats, 130 bpm", "techno, without hi-hats, 130 bpm"),
+        ("funk groove with hi-hats, 100 bpm", "funk groove, without hats, 100 bpm"),
+    ),
+    "bass": (
+        ("house with synth bass, electronic drums, 124 bpm", "house, no bass, 124 bpm"),
+        ("funk with slap bass and drums, 100 bpm", "funk, without bass, 100 bpm"),
+        ("rock with picked bass and drums, 120 bpm", "rock, no bass, 120 bpm"),
+        ("electro with synth bass, drum machine, 120 bpm", "electro, without bass, 120 bpm"),
+    ),
+    "drums": (
+        ("house with electric piano, electronic drums, 124 bpm", "house, no drums, 124 bpm"),
+        ("soul with electric piano, live drums, 80 bpm", "soul, without drums, 80 bpm"),
+        ("rock with clean guitar, acoustic drums, 120 bpm", "rock, no drums, 120 bpm"),
+        ("synthwave with warm pad, drum machine, 100 bpm", "synthwave, no drums, 100 bpm"),
+    ),
+    "energy": (
+        ("energetic techno, 130 bpm", "sparse techno, 130 bpm"),
+        ("busy funk groove with drums, 100 bpm", "minimal funk groove with drums, 100 bpm"),
+        ("driving rock beat, 120 bpm", "stripped-down rock beat, 120 bpm"),
+        ("lively drum and bass, 172 bpm", "laid-back drum and bass, 172 bpm"),
+    ),
+}
+"""Prompts that differ in a word or two: the first should have more of `MEASURES`."""
+MEASURES = {
+    "hats": "hat_onset_rate_hz",
+    "bass": "band_60_120_share",
+    "drums": "onset_rate_hz",
+    "energy": "onset_rate_hz",
+}
+SEEDS_EACH = 4
+
+
+def loss_figures(
+    model: MusicgenForConditionalGeneration, text: TextStates, data_dir: Path
+) -> dict[str, Any]:
+    """Held-out loss per codebook, beside what counting the tokens of the training clips gives."""
+    clips = load_dataset(data_dir)
+    ids = clip_ids(clips, data_dir)
+    held = [(c, i) for c, i in zip(clips, ids, strict=True) if c.split == "validation"]
+    store = tokenise_clips([c for c, _ in held], [i for _, i in held], model, data_dir)
+    train = [i for c, i in zip(clips, ids, strict=True) if c.split == "train" and i in store]
+    windows = fixed_windows(
+        [c for c, _ in held], [i for _, i in held], store, max_frames=500, min_frames=4
+    )
+    sums, counts = window_losses(model, windows, text, 8)
+    base = codebook_means(sums, counts)
+    shape = model_shape(model)
+    # One count more for every entry: an entry that training never used is not impossible.
+    unigram = np.ones((shape.n_codebooks, shape.special))
+    for clip_id in train:
+        for k, column in enumerate(store.codes(clip_id).T):
+            unigram[k] += np.bincount(column, minlength=shape.special)
+    log_p = np.log(unigram / unigram.sum(1, keepdims=True))
+    held_codes = np.concatenate([codes for codes, _, _ in windows])
+    counted = [-float(log_p[k][held_codes[:, k]].mean()) for k in range(shape.n_codebooks)]
+    return {
+        "n_clips": len(held),
+        "n_train_clips": len(train),
+        "codebooks": base,
+        "loss": float(np.mean(base)),
+        "unigram_codebooks": counted,
+        "unigram": float(np.mean(counted)),
+        "chance": float(np.log(shape.special)),
+    }
+
+
+def octave_error(measured: float, wanted: float) -> float:
+    """Relative error of a tempo, half and double of the wanted one being right too."""
+    if not np.isfinite(measured):
+        return float("inf")
+    return min(abs(measured / (wanted * factor) - 1.0) for factor in (0.5, 1.0, 2.0))
+
+
+def play(
+    model: MusicgenForConditionalGeneration,
+    text: TextStates,
+    prompts: Sequence[str],
+    seed: int,
+    folder: Path | None = None,
+) -> list[np.ndarray]:
+    """Waveforms `[C, N]` of prompts, guidance 3; written to `folder` where there is one."""
+    codes = play_prompts(
+        model,
+        text,
+        prompts,
+        duration_s=DURATION_S,
+        seed=seed,
+        guidance_scale=3.0,
+        top_k=250,
+        temperature=1.0,
+        batch_size=8,
+        on_step=lambda done, total: None,
+    )
+    sounds = [decode_codes(model, torch.from_numpy(clip)[None])[0] for clip in codes]
+    for number, (prompt, sound) in enumerate(zip(prompts, sounds, strict=True)):
+        if folder is not None:
+            slug = re.sub(r"[^a-z0-9]+", "-", prompt.lower())[:60]
+            write_wav(folder / f"{number:02d}_{slug}.wav", sound, model_shape(model).sample_rate)
+    return sounds
+
+
+def tempo_figures(
+    model: MusicgenForConditionalGeneration,
+    text: TextStates,
+    data_dir: Path,
+    n_prompts: int,
+    folder: Path,
+) -> dict[str, Any]:
+    """Tempo of generations against that of their prompts: captions of held-out clips with drums
+    that state it. `recordings` is the same measure on those clips themselves (the ceiling),
+    `shuffled` the generations against each other's prompts (chance)."""
+    rate = model_shape(model).sample_rate
+    said = [
+        (clip, text, float(clip.fields["bpm"]))
+        for clip in load_dataset(data_dir)
+        for text in clip.texts[:1]
+        if clip.split == "validation"
+        and clip.fields.get("kit")
+        and re.search(rf"\b{clip.fields['bpm']:g} bpm|bpm: {clip.fields['bpm']:g}\b", text)
+    ][:n_prompts]
+    wanted = [bpm for _, _, bpm in said]
+    sounds = play(model, text, [caption for _, caption, _ in said], 1000, folder)
+    played = [estimate_tempo(sound, rate).bpm for sound in sounds]
+    recorded = [estimate_tempo(read_audio(clip.path, rate), rate).bpm for clip, _, _ in said]
+
+    def share(measured: Sequence[float], prompts: Sequence[float]) -> float:
+        errors = [octave_error(m, w) for m, w in zip(measured, prompts, strict=True)]
+        return float(np.mean([error <= TEMPO_TOLERANCE for error in errors]))
+
+    shuffled = [share(played, np.roll(wanted, shift).tolist()) for shift in range(1, len(wanted))]
+    return {
+        "n_prompts": len(said),
+        "within_4_percent": share(played, wanted),
+        "recordings": share(recorded, wanted),
+        "shuffled": float(np.mean(shuffled)),
+        "clips": [
+            {"prompt": caption, "bpm": bpm, "measured": round(m, 2) if np.isfinite(m) else None}
+            for (_, caption, bpm), m in zip(said, played, strict=True)
+        ],
+    }
+
+
+def word_figures(
+    model: MusicgenForConditionalGeneration, text: TextStates, folder: Path
+) -> dict[str, Any]:
+    """What a word in the prompt does to the descriptor that it should move, at equal seeds."""
+    figures = {}
+    for name, pairs in CONTRASTS.items():
+        prompts = [list(pairs) * SEEDS_EACH for _ in (0, 1)]
+        sides = []
+        for side in (0, 1):
+            chosen = [pair[side] for pair in prompts[side]]
+            sounds = play(model, text, chosen, 2000, folder / f"{name}_{'ab'[side]}")
+            rate = model_shape(model).sample_rate
+            sides.append(np.array([describe(sound, rate)[MEASURES[name]] for sound in sounds]))
+        # The unit is the prompt: its seeds are averaged.
+        more, less = (side.reshape(SEEDS_EACH, len(pairs)).mean(0) for side in sides)
+        figures[name] = {
+            "measure": MEASURES[name],
+            "with": float(more.mean()),
+            "without": float(less.mean()),
+            "n_clips": 2 * len(sides[0]),
+            "share_of_pairs_right": float((sides[0] > sides[1]).mean()),
+            **{f"by_{key}": value for key, value in paired_bootstrap(sides[1], sides[0]).items()},
+        }
+    return figures
+
+
+def speed_figures(model: MusicgenForConditionalGeneration, text: TextStates) -> dict[str, float]:
+    """Seconds of audio a second, language model and codec together."""
+    figures = {}
+    for size in (1, 4):
+        prompts = ["house with synth bass, 124 bpm"] * size
+        began = time.perf_counter()
+        play(model, text, prompts, 3000)
+        figures[f"batch_{size}"] = size * DURATION_S / (time.perf_counter() - began)
+    return figures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--model_path", default=EMBEDDED_NAME)
+    parser.add_argument("--corpus", type=Path, default=WORK / "corpus")
+    parser.add_argument("--out", type=Path, default=WORK / "base_check")
+    parser.add_argument("--n_prompts", type=int, default=32)
+    parser.add_argument("--only", nargs="*", default=["loss", "tempo", "words", "speed"])
+    options = parser.parse_args()
+    model = load_base(options.model_path)
+    text = TextStates(model, load_tokenizer(options.model_path))
+    measures = {
+        "loss": lambda: loss_figures(model, text, options.corpus),
+        "tempo": lambda: tempo_figures(
+            model, text, options.corpus, options.n_prompts, options.out / "tempo"
+        ),
+        "words": lambda: word_figures(model, text, options.out / "words"),
+        "speed": lambda: speed_figures(model, text),
+    }
+    options.out.mkdir(parents=True, exist_ok=True)
+    figures = {name: measures[name]() for name in options.only}
+    print(json.dumps(figures, indent=2))
+    path = options.out / "check_base.json"
+    path.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    print(path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,46 @@
+"""Puts held-out clips of the corpus into the package, two of each style: the loss on them says
+what an adapter forgot. Run after `render_corpus.py`:
+
+    python pretraining/export_styles.py
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import soundfile as sf
+
+HERE = Path(__file__).resolve().parent
+CORPUS = HERE / "work" / "corpus"
+ASSETS = HERE.parent / "src" / "musicgen_lora" / "assets" / "other_styles"
+EACH = 2
+
+
+def export_styles(corpus: Path, output_dir: Path) -> int:
+    """Writes a dataset of Ogg Vorbis clips and returns how many there are."""
+    entries = json.loads((corpus / "metadata.json").read_text(encoding="utf-8"))
+    by_style: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for entry in entries:
+        if entry["split"] == "validation" and len(by_style[entry["style"]]) < EACH:
+            by_style[entry["style"]].append(entry)
+    shutil.rmtree(output_dir, ignore_errors=True)
+    (output_dir / "validation").mkdir(parents=True)
+    chosen = []
+    for style, found in sorted(by_style.items()):
+        for number, entry in enumerate(found, start=1):
+            audio = f"validation/{style.replace(' ', '_')}_{number}.ogg"
+            samples, sample_rate = sf.read(corpus / entry["audio"])
+            sf.write(output_dir / audio, samples, sample_rate, format="OGG", subtype="VORBIS")
+            kept = ("text", "source", "split", "bpm", "key", "tags")
+            chosen.append({"audio": audio} | {k: entry[k] for k in kept if k in entry})
+    text = json.dumps(chosen, indent=1, ensure_ascii=False) + "\n"
+    (output_dir / "metadata.json").write_text(text, encoding="utf-8")
+    return len(chosen)
+
+
+if __name__ == "__main__":
+    print(f"{export_styles(CORPUS, ASSETS)} clips in {ASSETS}")

@@ -1,0 +1,47 @@
+"""What fine-tuning cost: the loss on styles that the adapter was not made for.
+
+An adapter that plays 808 beats and nothing else any more has forgotten what made its base worth
+having. The clips are any dataset of other music; the embedded base brings held-out ones of its own.
+"""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+from transformers import MusicgenForConditionalGeneration
+
+from musicgen_lora.config import EMBEDDED_NAME
+from musicgen_lora.data.metadata import load_dataset
+from musicgen_lora.data.tokens import encode_clip
+from musicgen_lora.model.musicgen import model_shape
+from musicgen_lora.training.validation import Windows
+
+BUNDLED = Path(str(files("musicgen_lora"))) / "assets" / "other_styles"
+"""Two clips of each of tiny-beats' styles, by kits and presets that it never heard."""
+MAX_CLIPS = 64
+
+
+def other_styles_folder(given: Path | None, base_path: str) -> Path | None:
+    """The dataset to measure on: the given one, or the bundled one for the embedded base."""
+    if given is not None:
+        return given
+    return BUNDLED if base_path == EMBEDDED_NAME else None
+
+
+def other_style_windows(
+    model: MusicgenForConditionalGeneration, data_dir: Path, max_duration_s: float
+) -> Windows:
+    """The first `max_duration_s` of up to 64 clips, evenly spaced over the dataset.
+
+    They are encoded here and not kept as shards: the folder may not be ours to write to.
+
+    Raises:
+        UserError: the dataset or one of its files cannot be used.
+    """
+    clips = load_dataset(data_dir)
+    shape = model_shape(model)
+    n_frames = max(round(max_duration_s * shape.frame_rate), max(shape.delays) + 1)
+    chosen = clips[:: -(-len(clips) // MAX_CLIPS)]
+    windows = [(encode_clip(c, model)[:n_frames], c.texts[0], c.source) for c in chosen]
+    return [window for window in windows if len(window[0]) > max(shape.delays)]
