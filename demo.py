@@ -36,14 +36,14 @@ def run_demo() -> int:
         code = main(shlex.split(step))
         if code:
             return code
-    run = json.loads((FOLDER / "output" / "run.json").read_text(encoding="utf-8"))
-    base, best = run["base_loss"]["loss"], run["best"]["loss"]
+    report = json.loads((FOLDER / "evaluation" / "report.json").read_text(encoding="utf-8"))
+    print(f"\nDone in {time.monotonic() - began:.0f} s. How far the model moved:")
+    for sentence in report["findings"]:
+        print(f"- {sentence}")
     print(
-        f"\nDone in {time.monotonic() - began:.0f} s. On beats that it was not trained on, the "
-        f"adapter lowered the loss of the base model from {base:.3f} to {best:.3f} "
-        f"({100 * (best - base) / base:+.1f} %).\n"
-        f"Report: {FOLDER / 'evaluation' / 'report.html'}\n"
-        f"Audio:  {FOLDER / 'generated'}"
+        f"\nReport: {FOLDER / 'evaluation' / 'report.html'}\n"
+        f"Audio:  {FOLDER / 'generated'} (adapter), "
+        f"{FOLDER / 'evaluation' / 'audio'} (base and adapter, pair by pair)"
     )
     return 0
 

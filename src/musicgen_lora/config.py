@@ -103,8 +103,8 @@ class TrainSettings:
     the text encoder too (for pre-training a model of your own)."""
     learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 3e-4
     """Peak learning rate."""
-    lr_schedule: Literal["cosine", "linear", "constant"] = "cosine"
-    """How the rate falls after the warm-up."""
+    lr_schedule: Literal["cosine", "linear", "constant", "wsd"] = "cosine"
+    """How the rate falls after the warm-up; wsd stays constant and falls over the last 30 %."""
     warmup_share: Share = 0.05
     """Share of all steps over which the rate rises from 0."""
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.01

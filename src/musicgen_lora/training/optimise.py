@@ -18,6 +18,10 @@ from musicgen_lora.model.musicgen import decoder_states, model_shape
 from musicgen_lora.model.text import TextStates
 
 
+DECAY_SHARE = 0.3
+"""Of a wsd schedule's steps."""
+
+
 @dataclass(frozen=True)
 class StepResult:
     """Figures of one step: loss of each codebook in nats, gradient norm before clipping, and
@@ -35,12 +39,16 @@ class StepResult:
 def learning_rate_at(
     step: int, n_steps: int, *, peak: float, schedule: str, warmup_share: float
 ) -> float:
-    """Rate of step 0..n_steps-1: linear warm-up, then cosine or linear to 0, or constant."""
+    """Rate of step 0..n_steps-1: linear warm-up, then cosine or linear to 0, constant, or wsd
+    (warmup-stable-decay: constant, then linear to 0 over the last 30 %; Hu et al., MiniCPM, 2024),
+    where a long run's end can be moved as late as its decay begins."""
     n_warmup = math.ceil(warmup_share * n_steps)
     if step < n_warmup:
         return peak * (step + 1) / n_warmup
     if schedule == "constant":
         return peak
+    if schedule == "wsd":
+        return peak * min(1.0, (n_steps - step) / (DECAY_SHARE * n_steps))
     progress = (step - n_warmup) / max(1, n_steps - n_warmup)
     return peak * ((1 + math.cos(math.pi * progress)) / 2 if schedule == "cosine" else 1 - progress)
 

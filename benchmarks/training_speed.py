@@ -1,0 +1,205 @@
+"""Steps a second and peak memory of LoRA training: the plain path, as a public script has it, and
+ours, on the same model and the same clips, in one run.
+
+    python benchmarks/training_speed.py                   # musicgen-small's shape, some minutes
+    python benchmarks/training_speed.py --shape tiny
+
+Plain: transformers' forward with labels, T5 in the loop, PEFT, AdamW, fp32. Ours: what
+`musicgen-lora train` does for a step. Weights are random, which changes no time. Each side runs
+in a process of its own, in turns, so that peak memory is its own and a slow minute of the machine
+hits both. The floor is the step's multiplications over the rate that one large bf16 product
+reaches here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from peft import LoraConfig, get_peft_model
+from torch import nn
+from transformers import (
+    AutoTokenizer,
+    EncodecConfig,
+    MusicgenConfig,
+    MusicgenDecoderConfig,
+    MusicgenForConditionalGeneration,
+    T5Config,
+)
+
+from musicgen_lora.data.batches import Batch
+from musicgen_lora.model.adapter import add_lora
+from musicgen_lora.model.delay import delay_codes
+from musicgen_lora.model.musicgen import EMBEDDED, load_base
+from musicgen_lora.model.text import TextStates
+from musicgen_lora.training.device import choose_precision, place
+from musicgen_lora.training.optimise import optimise_step
+
+SPECIAL = 2048
+RANK, ALPHA = 12, 24
+CAPTIONS = [
+    "dark trap beat with long gliding 808 bass, rolling hi-hats and claps, 140 bpm, C# minor",
+    "hip hop 808 beat with boom bap drums and swing, 84 bpm",
+]
+
+
+def make_model(shape: str) -> MusicgenForConditionalGeneration:
+    """tiny-beats, or random weights in the shape of musicgen-small (without the codec's weight:
+    neither side runs it)."""
+    if shape == "tiny":
+        return load_base("tiny-beats")
+    torch.manual_seed(0)
+    text = T5Config(vocab_size=32_128, d_model=768, d_kv=64, d_ff=3072, num_layers=12, num_heads=12)
+    decoder = MusicgenDecoderConfig(
+        vocab_size=SPECIAL,
+        hidden_size=1024,
+        ffn_dim=4096,
+        num_hidden_layers=24,
+        num_attention_heads=16,
+        num_codebooks=4,
+        pad_token_id=SPECIAL,
+        bos_token_id=SPECIAL,
+    )
+    codec = EncodecConfig(
+        sampling_rate=32_000, num_filters=4, hidden_size=128, codebook_size=SPECIAL
+    )
+    config: Any = MusicgenConfig(text_encoder=text, audio_encoder=codec, decoder=decoder)
+    config.decoder.decoder_start_token_id = SPECIAL
+    model: Any = MusicgenForConditionalGeneration(config)
+    model.requires_grad_(False)
+    return model.eval()
+
+
+def clips(batch_size: int, duration_s: float) -> Batch:
+    generator = torch.Generator().manual_seed(0)
+    n_frames = round(50 * duration_s)
+    codes = torch.randint(0, SPECIAL, (batch_size, 4, n_frames), generator=generator)
+    captions = [CAPTIONS[index % len(CAPTIONS)] for index in range(batch_size)]
+    return Batch(codes, torch.full((batch_size,), n_frames), list(captions))
+
+
+def plain_step(shape: str, batch: Batch) -> Callable[[], float]:
+    """A step of the plain path, ready to be called."""
+    model: Any = make_model(shape)
+    tokenizer = AutoTokenizer.from_pretrained(EMBEDDED)
+    names = r"decoder\.model.*\.(q_proj|k_proj|v_proj|out_proj|fc1|fc2)"
+    adapted: Any = get_peft_model(
+        model, LoraConfig(r=RANK, lora_alpha=ALPHA, lora_dropout=0.05, target_modules=names)
+    )
+    adapted.config.decoder_start_token_id = adapted.config.pad_token_id = SPECIAL
+    parameters = [p for p in adapted.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=3e-4)
+    # Delayed by hand: transformers does not do it, and shifts the labels itself.
+    following = torch.cat([batch.codes, batch.codes[..., -1:]], dim=-1)
+    labels = delay_codes(following, [0, 1, 2, 3], SPECIAL)[..., 1:].transpose(1, 2)
+    adapted.train()
+
+    def step() -> float:
+        text = tokenizer(list(batch.captions), padding=True, return_tensors="pt")
+        loss = adapted(
+            input_ids=text["input_ids"], attention_mask=text["attention_mask"], labels=labels
+        ).loss
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimizer.step()
+        optimizer.zero_grad()
+        return float(loss)
+
+    return step
+
+
+def our_step(shape: str, batch: Batch) -> Callable[[], float]:
+    """A step of `musicgen-lora train` at its default precision, ready to be called."""
+    model = make_model(shape)
+    text = TextStates(model, AutoTokenizer.from_pretrained(EMBEDDED))
+    text.prepare([caption for caption in batch.captions if caption is not None])
+    n_parameters = sum(p.numel() for p in model.decoder.parameters())
+    device = torch.device("cpu")
+    place(model, device, choose_precision("auto", False, device, n_parameters)[0])
+    adapted = add_lora(model, base_name=shape, rank=RANK, alpha=ALPHA)
+    parameters = [p for p in adapted.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(parameters, lr=3e-4, fused=True)
+
+    def step() -> float:
+        return optimise_step(
+            model, [batch], text, optimizer, parameters, max_grad_norm=1.0, scaler=None, where=""
+        ).loss
+
+    return step
+
+
+def floor_s(shape: str, batch: Batch) -> float:
+    """Seconds that the multiplications of a step take at the measured rate of a bf16 product:
+    forward and the gradient of the activations (the frozen weights have none)."""
+    model = make_model(shape)
+    config: Any = model.config.decoder
+    width, ffn, layers = config.hidden_size, config.ffn_dim, config.num_hidden_layers
+    n_frames = batch.codes.shape[0] * batch.codes.shape[-1]
+    a_frame = layers * (6 * width**2 + 2 * width * ffn) + 4 * SPECIAL * width
+    attention = layers * batch.codes.shape[-1] * width
+    flop = 2 * 2 * n_frames * (a_frame + attention)
+    left = torch.randn(1024, 1024, dtype=torch.bfloat16)
+    right = torch.randn(1024, 4096, dtype=torch.bfloat16)
+    times = []
+    for _ in range(20):
+        began = time.perf_counter()
+        left @ right
+        times.append(time.perf_counter() - began)
+    return flop / (2 * 1024 * 1024 * 4096 / statistics.median(times))
+
+
+def run_side(options: argparse.Namespace) -> dict[str, float]:
+    """Times `--side` in this process."""
+    batch = clips(options.batch_size, options.duration_s)
+    if options.side == "floor":
+        return {"step_s": floor_s(options.shape, batch), "peak_gb": 0.0, "loss": 0.0}
+    step = {"plain": plain_step, "ours": our_step}[options.side](options.shape, batch)
+    step()
+    times, loss = [], 0.0
+    for _ in range(options.n_steps):
+        began = time.perf_counter()
+        loss = step()
+        times.append(time.perf_counter() - began)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return {"step_s": statistics.median(times), "peak_gb": peak, "loss": loss}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--shape", choices=["small", "tiny"], default="small")
+    parser.add_argument("--batch_size", type=int, default=2)
+    parser.add_argument("--duration_s", type=float, default=10.0)
+    parser.add_argument("--n_steps", type=int, default=5, help="timed steps of each turn")
+    parser.add_argument("--n_turns", type=int, default=2)
+    parser.add_argument("--side", choices=["plain", "ours", "floor"], help="one side, here")
+    options = parser.parse_args()
+    if options.side:
+        print(json.dumps(run_side(options)))
+        return
+    found: dict[str, list[dict[str, float]]] = {"plain": [], "ours": [], "floor": []}
+    for _ in range(options.n_turns):
+        for side, results in found.items():
+            command = [sys.executable, __file__, *sys.argv[1:], "--side", side]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            if done.returncode:
+                raise SystemExit(done.stderr)
+            results.append(json.loads(done.stdout.splitlines()[-1]))
+    middle = {s: {k: statistics.median(r[k] for r in rs) for k in rs[0]} for s, rs in found.items()}
+    for side, figures in middle.items():
+        print(f"{side:6}" + "".join(f"  {k} {v:8.3f}" for k, v in figures.items()))
+    plain, ours = middle["plain"], middle["ours"]
+    print(f"ours is {plain['step_s'] / ours['step_s']:.2f} times as fast as the plain path")
+    print(f"and peaks at {ours['peak_gb'] / plain['peak_gb']:.2f} of its memory;")
+    print(f"a step takes {ours['step_s'] / middle['floor']['step_s']:.2f} times the floor.")
+
+
+if __name__ == "__main__":
+    main()
