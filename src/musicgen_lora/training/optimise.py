@@ -17,7 +17,6 @@ from musicgen_lora.model.loss import codebook_cross_entropies
 from musicgen_lora.model.musicgen import decoder_states, model_shape
 from musicgen_lora.model.text import TextStates
 
-
 DECAY_SHARE = 0.3
 """Of a wsd schedule's steps."""
 
