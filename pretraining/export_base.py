@@ -37,7 +37,7 @@ def export_base(model_dir: Path, output_dir: Path) -> int:
     _write_compact(output_dir / "tokenizer.json", HERE / "assets" / "t5" / "tokenizer.json")
     config_path = output_dir / "config.json"
     config = json.loads(config_path.read_text(encoding="utf-8"))
-    _set_dtype(config)
+    _clean(config)
     config_path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     shutil.copy(HERE / "model_card.md", output_dir / "README.md")
     loaded = MusicgenForConditionalGeneration.from_pretrained(output_dir)
@@ -55,11 +55,13 @@ def _write_compact(path: Path, source: Path) -> None:
     path.write_text(text, encoding="utf-8")
 
 
-def _set_dtype(config: dict[str, Any]) -> None:
-    """fp16 is for the disk alone: what loads the folder computes in fp32."""
+def _clean(config: dict[str, Any]) -> None:
+    """fp16 is for the disk alone: what loads the folder computes in fp32. Nor does it tell where
+    its parts lay."""
+    config.pop("_name_or_path", None)
     for name, value in config.items():
         if isinstance(value, dict):
-            _set_dtype(value)
+            _clean(value)
         elif name == "dtype":
             config[name] = "float32"
 
