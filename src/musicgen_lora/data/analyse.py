@@ -21,6 +21,7 @@ from scipy.signal import welch
 
 from musicgen_lora import atomic
 from musicgen_lora.audio.bass import find_bass_notes
+from musicgen_lora.audio.ffmpeg import readable
 from musicgen_lora.audio.files import AudioError, iter_audio, probe
 from musicgen_lora.audio.key import estimate_key
 from musicgen_lora.audio.metre import BASS, FRAME_RATE, HATS, onset_strengths
@@ -85,10 +86,12 @@ def read_fingerprint(folder: Path, digest: str) -> np.ndarray | None:
 def analyse_file(task: AnalysisTask, alive: Callable[[], None]) -> dict[str, Any] | Failure:
     """Analyses a file and writes its record; a `Failure` where it is no usable audio."""
     try:
-        record, prints = _analyse(task.path, alive)
+        with readable(task.path, task.folder, alive) as source:
+            record, prints = _analyse(source, alive)
     except AudioError as error:
         return Failure(str(error).removeprefix(f"{task.path}: "))
-    record = {"format": FORMAT, "sha256": task.digest, **record}
+    tags = dataclasses.asdict(facts_from_tags(task.path))
+    record = {"format": FORMAT, "sha256": task.digest, "tags": tags, **record}
     text = json.dumps(_plain(record), ensure_ascii=True, allow_nan=False)
 
     def save(path: Path) -> None:
@@ -153,7 +156,6 @@ def _analyse(path: Path, alive: Callable[[], None]) -> tuple[dict[str, Any], np.
         "claimed_s": info.duration_s,
         "sample_rate": info.sample_rate,
         "n_channels": info.n_channels,
-        "tags": dataclasses.asdict(facts_from_tags(path)),
         "quality": dataclasses.asdict(_merge_qualities(measured)),
         "segments": segments,
     }
