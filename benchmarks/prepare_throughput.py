@@ -1,22 +1,27 @@
 """How much audio `prepare` takes in a minute, whether the cost is linear, and what memory it takes.
 
-    python benchmarks/prepare_throughput.py --files 10 100
+    python benchmarks/prepare_throughput.py --files 10 100 1000
+    python benchmarks/prepare_throughput.py --files --hours 3 --small 10000
 
 Renders different 808 beats, prepares each folder of them from nothing and once more, and prints
-hours of audio a minute and the largest memory of any of its processes. `--profile` prints where
-the time goes for one file, in this process.
+hours of audio a minute, CPU seconds of all processes, which other work on the machine hardly
+changes, and the largest memory of the command's own process and of any of its workers.
+`--profile` prints where the time goes for one file, in this process. Linux only.
 """
 
 from __future__ import annotations
 
 import argparse
 import cProfile
+import os
 import pstats
-import resource
+import re
 import tempfile
+import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import soundfile
 
 from musicgen_lora.audio.beats808 import make_beat, render_beat
@@ -37,27 +42,106 @@ def render_folder(folder: Path, n_files: int, duration_s: float) -> float:
     return total_s
 
 
-def peak_mb() -> float:
-    """Largest resident memory of this process or of any that it has waited for, in MB."""
-    kinds = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    return max(resource.getrusage(kind).ru_maxrss for kind in kinds) / 1024
+def render_long(folder: Path, hours: float) -> float:
+    """Writes one FLAC of different beats, end to end, some of them again; returns its seconds."""
+    folder.mkdir(parents=True)
+    beats = [render_beat(make_beat((37, i), duration_s=60.0), RATE, seed=i) for i in range(12)]
+    n_samples, written = round(hours * 3600 * RATE), 0
+    with soundfile.SoundFile(folder / "long.flac", "w", RATE, 2) as file:
+        index = 0
+        while written < n_samples:
+            beat = beats[(index + index // 12) % 12]
+            beat = np.broadcast_to(beat, (2, beat.shape[1]))[:, : n_samples - written]
+            file.write(beat.T)
+            written += beat.shape[1]
+            index += 1
+    return written / RATE
 
 
-def measure(folder: Path, n_files: int, duration_s: float, n_workers: int) -> str:
+def render_small(folder: Path, n_files: int) -> float:
+    """Writes pieces of 1.1 s, in folders of 1,000; returns their seconds all together."""
+    piece = round(1.1 * RATE)
+    beat = np.zeros((1, 0))
+    for index in range(n_files):
+        if index % 50 == 0:
+            seed = index // 50
+            beat = render_beat(make_beat((41, seed), duration_s=58.0), RATE, seed=seed)
+        place = folder / f"{index // 1000:02d}" / f"piece{index:05d}.wav"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        at = index % 50 * piece
+        soundfile.write(place, beat[:, at : at + piece].T, RATE)
+    return n_files * piece / RATE
+
+
+class Watch(threading.Thread):
+    """The largest memory and all CPU seconds of this process's descendants, seen every 0.1 s:
+    the workers are children of a server, so the system's own sums leave them out."""
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.peaks_mb: dict[int, float] = {}
+        self._cpu_s: dict[int, float] = {}
+        self._before_s: float | None = None
+        self._done = threading.Event()
+
+    def run(self) -> None:
+        while not self._done.wait(0.1):
+            self._look()
+
+    def stop(self) -> float:
+        """CPU seconds since the start."""
+        self._look()
+        self._done.set()
+        self.join()
+        return sum(self._cpu_s.values()) - (self._before_s or 0.0)
+
+    def _look(self) -> None:
+        parents: dict[int, int] = {}
+        cpu_s: dict[int, float] = {}
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                # Ended since it was listed.
+                continue
+            parents[int(folder.name)] = int(fields[1])
+            cpu_s[int(folder.name)] = sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
+        for process in parents:
+            ancestor = process
+            while ancestor not in (0, os.getpid()):
+                ancestor = parents.get(ancestor, 0)
+            if ancestor:
+                try:
+                    status = Path(f"/proc/{process}/status").read_text()
+                except OSError:
+                    continue
+                found = re.search(r"VmHWM:\s*(\d+)", status)
+                self.peaks_mb[process] = int(found[1]) / 1024 if found else 0.0
+                self._cpu_s[process] = cpu_s[process]
+        if self._before_s is None:
+            self._before_s = sum(self._cpu_s.values())
+
+
+def measure(folder: Path, name: str, total_s: float, n_files: int, n_workers: int) -> str:
     """A row of the table: a first run and a second one."""
-    total_s = render_folder(folder / "in", n_files, duration_s)
     settings = PrepareSettings(
         input_dir=folder / "in", output_dir=folder / "out", num_workers=n_workers
     )
-    seconds = []
+    seconds, cpu_seconds, peaks_mb = [], [], []
     for _ in range(2):
+        watch = Watch()
+        watch.start()
         start = time.perf_counter()
         prepare_dataset(settings)
         seconds.append(time.perf_counter() - start)
-    rate = total_s / 3600.0 / (seconds[0] / 60.0)
+        cpu_seconds.append(watch.stop())
+        own = watch.peaks_mb.pop(os.getpid())
+        peaks_mb.append((own, max(watch.peaks_mb.values(), default=0.0)))
     return (
-        f"{n_files:>7}{total_s / 60.0:>10.1f}{seconds[0]:>10.1f}{seconds[0] / n_files:>12.2f}"
-        f"{rate:>14.2f}{seconds[1]:>12.1f}{peak_mb():>10.0f}"
+        f"{name:>10}{total_s / 60.0:>10.1f}{seconds[0]:>10.1f}{cpu_seconds[0]:>9.1f}"
+        f"{cpu_seconds[0] / n_files:>14.3f}{total_s / 60.0 / seconds[0]:>13.2f}"
+        f"{total_s / 60.0 / cpu_seconds[0]:>14.2f}{seconds[1]:>10.1f}{cpu_seconds[1]:>8.1f}"
+        f"{peaks_mb[0][0]:>9.0f}{peaks_mb[0][1]:>10.0f}"
     )
 
 
@@ -72,21 +156,34 @@ def profile(folder: Path, duration_s: float) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
-    parser.add_argument("--files", type=int, nargs="+", default=[10, 100])
+    parser.add_argument("--files", type=int, nargs="*", default=[10, 100])
     parser.add_argument("--seconds", type=float, default=60.0, help="of each file")
+    parser.add_argument("--hours", type=float, default=0.0, help="of one long file besides")
+    parser.add_argument("--small", type=int, default=0, help="files of 1.1 s besides")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--profile", action="store_true")
     options = parser.parse_args()
+    rows = []
     with tempfile.TemporaryDirectory() as temporary:
+        root = Path(temporary)
         if options.profile:
-            profile(Path(temporary) / "profile", options.seconds)
+            profile(root / "profile", options.seconds)
             return
-        rows = [
-            measure(Path(temporary) / str(count), count, options.seconds, options.workers)
-            for count in options.files
-        ]
-    print(f"\n{'files':>7}{'minutes':>10}{'seconds':>10}{'s a file':>12}", end="")
-    print(f"{'hours a min':>14}{'second run':>12}{'peak MB':>10}")
+        for count in options.files:
+            folder = root / str(count)
+            total_s = render_folder(folder / "in", count, options.seconds)
+            rows.append(measure(folder, f"{count}", total_s, count, options.workers))
+        if options.hours:
+            total_s = render_long(root / "long" / "in", options.hours)
+            name = f"{options.hours:g} h"
+            rows.append(measure(root / "long", name, total_s, 1, options.workers))
+        if options.small:
+            total_s = render_small(root / "small" / "in", options.small)
+            name = f"{options.small} small"
+            rows.append(measure(root / "small", name, total_s, options.small, options.workers))
+    print(f"\n{'files':>10}{'minutes':>10}{'seconds':>10}{'CPU s':>9}{'CPU s a file':>14}", end="")
+    print(f"{'hours a min':>13}{'h a CPU min':>14}{'2nd run':>10}{'CPU s':>8}", end="")
+    print(f"{'own MB':>9}{'worker MB':>10}")
     print("\n".join(rows))
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import struct
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -219,6 +221,52 @@ def test_a_bomb_of_silence_is_not_written(tmp_path: Path) -> None:
     assert dropped == {"bomb.flac": "is silent (1800 of 1800 s)."}
     written = sum(path.stat().st_size for path in (tmp_path / "out").rglob("*") if path.is_file())
     assert written < 3_000_000
+
+
+GROWTH = """
+import sys
+from pathlib import Path
+from musicgen_lora.data.analyse import AnalysisTask, analyse_file
+
+def megabytes(name):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(name)).split()[1]) / 1024
+
+before = megabytes("VmRSS")
+result = analyse_file(AnalysisTask(Path(sys.argv[1]), "0" * 64, Path(sys.argv[2])), lambda: None)
+print(megabytes("VmHWM") - before, type(result).__name__)
+"""
+
+
+def memory_growth_mb(path: Path, tmp_path: Path) -> tuple[float, str]:
+    """What the analysis of a file takes on top of the libraries, in a process of its own, and
+    the type of its result."""
+    run = subprocess.run(
+        [sys.executable, "-c", GROWTH, str(path), str(tmp_path / "analysis")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    growth, kind = run.stdout.split()
+    return float(growth), kind
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
+@pytest.mark.parametrize("kind", ["silence", "a tone", "a lying header"])
+def test_no_file_takes_more_than_256_mb(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "bomb.flac"
+    second = np.full((48_000, 2), 7_000 if kind == "a tone" else 0, dtype=np.int16)
+    second[::96] *= -1
+    with soundfile.SoundFile(path, "w", 48_000, 2) as file:
+        for _ in range(310):
+            file.write(second)
+    assert path.stat().st_size < 20_000_000
+    if kind == "a lying header":
+        path = tmp_path / "liar.wav"
+        path.write_bytes(wav_header(48_000, 2, 0xFFFFFFF0) + b"\1\2" * 100_000)
+    growth_mb, result = memory_growth_mb(path, tmp_path)
+    assert result == "dict"
+    assert growth_mb < 256.0
 
 
 def _work(task: str, alive) -> str:

@@ -5,6 +5,7 @@ import json
 import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +22,7 @@ from musicgen_lora.data.facts import (
     normalise_key,
 )
 from musicgen_lora.data.readers import facts_from_tags, read_captions
-from musicgen_lora.data.tables import extract_parquet_audio
+from musicgen_lora.data.tables import extract_parquet_audio, find_parquet
 from musicgen_lora.errors import UserError
 
 
@@ -341,6 +342,12 @@ def test_broken_tags_say_nothing(tmp_path: Path) -> None:
         facts_from_tags(path)
 
 
+def extracted(folder: Path, out: Path) -> list[tuple[Path, dict[str, Any]]]:
+    """What all parquet files of a folder hold."""
+    paths = find_parquet(folder, without=out)
+    return [found for path in paths for found in extract_parquet_audio(path, folder, out)]
+
+
 def test_parquet_audio_is_written_to_files_of_its_own(tmp_path: Path) -> None:
     sound = audio(tmp_path / "x.wav").read_bytes()
     dataset = tmp_path / "dataset"
@@ -353,7 +360,7 @@ def test_parquet_audio_is_written_to_files_of_its_own(tmp_path: Path) -> None:
     rows.append({"audio": {"bytes": None, "path": "gone.wav"}, "caption": "none", "bpm": 1})
     pq.write_table(pa.Table.from_pylist(rows), dataset / "data" / "train-0.parquet")
     pq.write_table(pa.table({"text": ["no audio"]}), dataset / "words.parquet")
-    found = list(extract_parquet_audio(dataset, tmp_path / "out"))
+    found = extracted(dataset, tmp_path / "out")
     written = [path.relative_to(tmp_path).as_posix() for path, _ in found]
     assert written == [
         f"out/data/train-0/{name}" for name in ("000001.flac", "000002.wav", "000003.wav")
@@ -363,7 +370,7 @@ def test_parquet_audio_is_written_to_files_of_its_own(tmp_path: Path) -> None:
         {"caption": f"clip {number}", "bpm": 140} for number in range(3)
     ]
     times = [path.stat().st_mtime_ns for path, _ in found]
-    again = list(extract_parquet_audio(dataset, tmp_path / "out"))
+    again = extracted(dataset, tmp_path / "out")
     assert [path.stat().st_mtime_ns for path, _ in again] == times
 
 
@@ -373,7 +380,7 @@ def test_parquet_audio_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     table = pa.table({"audio": [bytes(2000)]})
     pq.write_table(table, tmp_path / "x.parquet")
     with pytest.raises(UserError, match=r"x\.parquet, row 1"):
-        list(extract_parquet_audio(tmp_path, tmp_path / "out"))
+        extracted(tmp_path, tmp_path / "out")
     pq.write_table(
         pa.table({"audio": [bytes(2000)] * 10}),
         tmp_path / "x.parquet",
@@ -381,5 +388,5 @@ def test_parquet_audio_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         use_dictionary=False,
     )
     with pytest.raises(UserError, match=r"x\.parquet: a row group"):
-        list(extract_parquet_audio(tmp_path, tmp_path / "out"))
+        extracted(tmp_path, tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -28,13 +28,13 @@ def model(tiny_model_dir: Path):
 def encoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the clips that the codec has worked on, as it does."""
     names: list[str] = []
-    original = tokens.encode_clip
+    original = tokens.encode_clips
 
-    def counting(clip, model):
-        names.append(clip.name)
-        return original(clip, model)
+    def counting(clips, model):
+        names.extend(clip.name for clip in clips)
+        return original(clips, model)
 
-    monkeypatch.setattr(tokens, "encode_clip", counting)
+    monkeypatch.setattr(tokens, "encode_clips", counting)
     return names
 
 
@@ -97,21 +97,64 @@ def test_an_interrupted_run_goes_on_with_what_is_missing(
 ) -> None:
     make_dataset(tmp_path, [0.5] * 7)
     monkeypatch.setattr(tokens, "CLIPS_PER_SHARD", 2)
-    original, calls = tokens.encode_clip, []
+    original, calls = tokens.encode_clips, []
 
-    def failing(clip, model):
-        calls.append(clip.name)
+    def failing(clips, model):
+        calls.extend(clip.name for clip in clips)
         if len(calls) == 4:
             raise KeyboardInterrupt
-        return original(clip, model)
+        return original(clips, model)
 
-    monkeypatch.setattr(tokens, "encode_clip", failing)
+    monkeypatch.setattr(tokens, "encode_clips", failing)
     with pytest.raises(KeyboardInterrupt):
         tokenise(tmp_path, model)
     finished = calls[:2]
+    calls[:] = [""] * 5
     ids, store = tokenise(tmp_path, model)
-    assert sorted(calls[4:] + finished) == sorted(clip.name for clip in load_dataset(tmp_path))
+    assert sorted(calls[5:] + finished) == sorted(clip.name for clip in load_dataset(tmp_path))
     assert all(i in store for i in ids)
+
+
+@pytest.mark.parametrize("kind", ["mono", "stereo"])
+def test_clips_of_equal_length_encode_together_as_they_do_alone(
+    kind: str, tiny_model_dir: Path, tiny_stereo_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = load_base(tiny_model_dir if kind == "mono" else tiny_stereo_dir)
+    monkeypatch.setattr(codec, "WINDOW_S", 2.0)
+    clips = [beat(index, 4.0)[:, :length] for index, length in enumerate([90_000] * 3 + [33_333])]
+    rows = np.concatenate([clip[:1] for clip in clips[:3]])
+    together = codec._encode_rows(model, rows)
+    assert all(
+        np.array_equal(codes, codec._encode_rows(model, row[None])[0])
+        for codes, row in zip(together, rows, strict=True)
+    )
+    for codes, clip in zip(codec.encode_waveforms(model, clips), clips, strict=True):
+        assert np.array_equal(codes, encode_waveform(model, clip))
+
+
+def test_threads_give_the_same_shards_and_leave_torch_as_it_was(
+    tmp_path: Path, model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("one", "three"):
+        make_dataset(tmp_path / folder, [0.5, 0.3, 0.4, 0.2, 0.6])
+    ids, alone = tokenise(tmp_path / "one", model)
+    torch.set_num_threads(3)
+    try:
+        same_ids, store = tokenise(tmp_path / "three", model)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(1)
+    assert same_ids == ids
+    assert all(np.array_equal(store.codes(i), alone.codes(i)) for i in ids)
+
+
+def test_batches_hold_like_lengths_and_no_more_than_fits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_dataset(tmp_path, [0.5, 0.3, 0.5, 0.2, 0.5])
+    monkeypatch.setattr(tokens, "BATCH_S", 1.0)
+    batches = tokens._like_lengths([(c.audio[10], c) for c in load_dataset(tmp_path)])
+    assert ["".join(i for i, _ in batch) for batch in batches] == ["31", "02", "4"]
 
 
 def test_a_bad_file_leaves_the_shards_before_it(

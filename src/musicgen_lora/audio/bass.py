@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import soxr
-from numpy.lib.stride_tricks import sliding_window_view
 from scipy.signal.windows import hann
 
 from musicgen_lora.audio.onsets import pick_onsets, spectral_flux
+from musicgen_lora.audio.spectra import FRAMES_AT_ONCE, magnitudes
 
 BASS_RATE = 1_000
 LOW_HZ, HIGH_HZ = 20.0, 120.0
@@ -87,19 +87,22 @@ def follow_bass(low: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if len(low) < n_window:
         return np.zeros(0), np.zeros(0)
     window = np.asarray(hann(n_window, sym=False), dtype=np.float32)
-    padded = np.pad(low, n_window // 2)
-    frames = sliding_window_view(padded, n_window)[::hop] * window
-    spectrum = np.abs(np.fft.rfft(frames, N_FFT, axis=1)) * (2.0 / window.sum())
-    hz = 440.0 * 2.0 ** ((PITCHES - 69.0) / 12.0)
-    salience = np.zeros((len(spectrum), len(PITCHES)))
+    spectrum = magnitudes(low, window, hop, N_FFT)
+    # Bin by bin and harmonic by harmonic the same for each frame: a matrix.
+    bins = 440.0 * 2.0 ** ((PITCHES - 69.0) / 12.0) * N_FFT / BASS_RATE
+    gains = np.zeros((len(PITCHES), len(spectrum)), dtype=np.float32)
+    rows = np.arange(len(PITCHES))
     for harmonic, gain in enumerate(HARMONIC_GAINS, 1):
-        bins = hz * harmonic * N_FFT / BASS_RATE
-        index = bins.astype(int)
-        part = bins - index
-        salience += gain * (spectrum[:, index] * (1.0 - part) + spectrum[:, index + 1] * part)
-    best = salience.argmax(axis=1)
-    level = salience[np.arange(len(best)), best]
-    return PITCHES[best], 20.0 * np.log10(np.maximum(level, 1e-6))
+        index = (bins * harmonic).astype(int)
+        part = bins * harmonic - index
+        gains[rows, index] += gain * (1.0 - part)
+        gains[rows, index + 1] += gain * part
+    pitches, levels = [], []
+    for start in range(0, spectrum.shape[1], FRAMES_AT_ONCE):
+        salience = gains @ spectrum[:, start : start + FRAMES_AT_ONCE]
+        pitches.append(PITCHES[salience.argmax(axis=0)])
+        levels.append(salience.max(axis=0))
+    return np.concatenate(pitches), 20.0 * np.log10(np.maximum(np.concatenate(levels), 1e-6))
 
 
 def _read_note(

@@ -17,6 +17,8 @@ from musicgen_lora.atomic import write_file
 from musicgen_lora.errors import UserError
 
 AUDIO_EXTENSIONS = {".wav", ".mp3", ".flac", ".ogg", ".oga", ".opus", ".aif", ".aiff", ".aifc"}
+FFMPEG_EXTENSIONS = {".m4a", ".aac"}
+"""What `prepare` reads through `audio.ffmpeg`."""
 SAMPLE_RATES = range(4_000, 384_001)
 MAX_CHANNELS = 16
 MAX_READ_S = 3600.0
@@ -179,7 +181,7 @@ def find_audio(folder: Path) -> list[Path]:
     return sorted(
         path
         for path in folder.rglob("*")
-        if path.suffix.lower() in AUDIO_EXTENSIONS
+        if path.suffix.lower() in AUDIO_EXTENSIONS | FFMPEG_EXTENSIONS
         and not path.name.startswith(".")
         and path.is_file()
         and path.resolve().is_relative_to(root)

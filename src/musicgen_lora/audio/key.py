@@ -17,10 +17,10 @@ from dataclasses import dataclass
 import numpy as np
 import soxr
 from scipy.ndimage import uniform_filter1d
-from scipy.signal import ShortTimeFFT
 from scipy.signal.windows import hann
 
 from musicgen_lora.audio.bass import BassNote, find_bass_notes
+from musicgen_lora.audio.spectra import magnitudes
 
 NOTE_NAMES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
 MODES = ("major", "minor")
@@ -131,10 +131,12 @@ def tone_chroma(waveform: np.ndarray, sample_rate: int) -> tuple[np.ndarray, flo
     if len(low) < n_window:
         return np.zeros(12), 0.0
     window = np.asarray(hann(n_window, sym=False), dtype=np.float32)
-    stft = ShortTimeFFT(window, round(HOP_S * TONE_RATE), TONE_RATE, mfft=N_FFT)
-    first, last = stft.lower_border_end[1], stft.upper_border_begin(len(low))[1]
-    magnitude = np.abs(stft.stft(low, p0=first, p1=max(last, first + 1))) * (2.0 / window.sum())
-    hertz_a_bin = float(stft.delta_f)
+    # Whole windows alone.
+    hop = round(HOP_S * TONE_RATE)
+    first = -(-(n_window // 2) // hop)
+    n_frames = max(1, (len(low) - n_window + n_window // 2) // hop + 1 - first)
+    magnitude = magnitudes(low, window, hop, N_FFT, first=first, n_frames=n_frames)
+    hertz_a_bin = TONE_RATE / N_FFT
     # Drums are wide, tones narrow: a peak has to stand over its surroundings.
     noise = uniform_filter1d(magnitude, round(120.0 / hertz_a_bin), axis=0)
     is_peak = np.zeros(magnitude.shape, dtype=bool)

@@ -10,10 +10,13 @@ Tracking by Dynamic Programming (2007), section 3.2, for the tempo.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from scipy.ndimage import maximum_filter1d, uniform_filter1d
-from scipy.signal import ShortTimeFFT
 from scipy.signal.windows import hann
+
+from musicgen_lora.audio.spectra import magnitudes
 
 HOP_S = 0.005
 """Time between frames, rounded to whole samples. A 1/64 note at 170 BPM lasts 22 ms."""
@@ -60,12 +63,12 @@ def spectral_flux(
     n_window = max(16, round(window_s * sample_rate))
     n_frames = len(mono) // hop + 1
     window = np.asarray(hann(n_window, sym=False))
-    stft = ShortTimeFFT(window, hop, sample_rate, mfft=1 << (n_window - 1).bit_length())
-    bins = (stft.f >= low_hz) & (stft.f <= high_hz)
-    if not bins.any() or len(mono) < n_window:
+    n_fft = 1 << (n_window - 1).bit_length()
+    first = math.ceil(low_hz * n_fft / sample_rate)
+    stop = min(math.floor(high_hz * n_fft / sample_rate), n_fft // 2) + 1
+    if first >= stop or len(mono) < n_window:
         return np.zeros(n_frames), rate
-    # Scaled so that a full-scale sine reads 1.
-    magnitude = np.abs(stft.stft(mono, p0=0, p1=n_frames)[bins]) * (2.0 / window.sum())
+    magnitude = magnitudes(mono, window, hop, n_fft, bins=slice(first, stop))
     loudest = float(magnitude.max())
     if loudest < 10.0 ** (SILENT_DB / 20.0):
         return np.zeros(n_frames), rate

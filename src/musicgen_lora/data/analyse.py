@@ -21,6 +21,7 @@ from scipy.signal import welch
 
 from musicgen_lora import atomic
 from musicgen_lora.audio.bass import find_bass_notes
+from musicgen_lora.audio.ffmpeg import readable
 from musicgen_lora.audio.files import AudioError, iter_audio, probe
 from musicgen_lora.audio.key import estimate_key
 from musicgen_lora.audio.metre import BASS, FRAME_RATE, HATS, onset_strengths
@@ -34,14 +35,16 @@ from musicgen_lora.data.workers import Failure
 
 FORMAT = 1
 """Of the records; those of another are made again."""
-SEGMENT_S = 600.0
+SEGMENT_S = 300.0
 MAX_FILE_S = 12 * 3600.0
 RATE = 32_000
 """Of what is analysed, but for the quality, in Hz; lower rates stay as they are."""
-BLOCK = 1 << 22
-"""Samples a channel whose quality is measured together: 95 s at 44.1 kHz."""
+BLOCK = 1 << 21
+"""Samples a channel whose quality is measured together: 47 s at 44.1 kHz."""
 DIGITAL_SILENCE = 1e-6
 SILENT_PEAK_DB = -60.0
+SHARES_WINDOWS = 60
+"""Half seconds whose spectra are taken together."""
 BASS_BANDS_HZ = ((20, 60), (60, 120), (120, 250))
 ROLL_GAP_S = 0.09
 MOST_SURE = 0.85
@@ -83,10 +86,12 @@ def read_fingerprint(folder: Path, digest: str) -> np.ndarray | None:
 def analyse_file(task: AnalysisTask, alive: Callable[[], None]) -> dict[str, Any] | Failure:
     """Analyses a file and writes its record; a `Failure` where it is no usable audio."""
     try:
-        record, prints = _analyse(task.path, alive)
+        with readable(task.path, task.folder, alive) as source:
+            record, prints = _analyse(source, alive)
     except AudioError as error:
         return Failure(str(error).removeprefix(f"{task.path}: "))
-    record = {"format": FORMAT, "sha256": task.digest, **record}
+    tags = dataclasses.asdict(facts_from_tags(task.path))
+    record = {"format": FORMAT, "sha256": task.digest, "tags": tags, **record}
     text = json.dumps(_plain(record), ensure_ascii=True, allow_nan=False)
 
     def save(path: Path) -> None:
@@ -136,6 +141,8 @@ def _analyse(path: Path, alive: Callable[[], None]) -> tuple[dict[str, Any], np.
         else:
             segments.append(_analyse_segment(waveform, rate, index * wanted_s, alive))
             prints.append(fingerprint(waveform, rate))
+        # Not kept while the next one is read.
+        del waveform
         read_s += segment_s
         if not qualities:
             del segments[-1], prints[-1]
@@ -149,7 +156,6 @@ def _analyse(path: Path, alive: Callable[[], None]) -> tuple[dict[str, Any], np.
         "claimed_s": info.duration_s,
         "sample_rate": info.sample_rate,
         "n_channels": info.n_channels,
-        "tags": dataclasses.asdict(facts_from_tags(path)),
         "quality": dataclasses.asdict(_merge_qualities(measured)),
         "segments": segments,
     }
@@ -244,7 +250,7 @@ def _analyse_segment(
 ) -> dict[str, Any]:
     duration_s = waveform.shape[1] / rate
     strengths = onset_strengths(waveform, rate)
-    # Ten minutes of audio take half a minute of a busy core.
+    # Five minutes of audio take some seconds of a core, on a busy one far longer.
     alive()
     tempo = tempo_of_strengths(strengths, duration_s)
     alive()
@@ -253,6 +259,8 @@ def _analyse_segment(
     key = estimate_key(waveform, rate, notes=notes)
     kicks, hats = (pick_onsets(strengths[row], FRAME_RATE) for row in (BASS, HATS))
     bars = duration_s * tempo.bpm / 240.0
+    shares = _bass_shares(waveform, rate)
+    alive()
     return {
         "start_s": start_s,
         "duration_s": duration_s,
@@ -271,7 +279,7 @@ def _analyse_segment(
         "bass_notes": len(notes),
         "bass_glides": sum(note.glide != 0.0 for note in notes),
         "bass_pitch": float(np.median([note.pitch for note in notes])) if notes else None,
-        **_bass_shares(waveform, rate),
+        **shares,
     }
 
 
@@ -289,9 +297,16 @@ def _silent_segment(start_s: float, duration_s: float) -> dict[str, Any]:
 
 def _bass_shares(waveform: np.ndarray, rate: int) -> dict[str, float]:
     """Share of the power in each low band."""
-    n_window = min(rate // 2, waveform.shape[1])
-    frequency, power = welch(waveform, rate, nperseg=n_window, detrend="constant")
-    power = power.mean(axis=0)
+    n_samples = waveform.shape[1]
+    n_window = min(rate // 2, n_samples)
+    frequency = np.fft.rfftfreq(n_window, 1.0 / rate)
+    power = np.zeros(len(frequency))
+    # welch copies all that it is given, several times. A last block without a window goes.
+    for start in range(0, n_samples, SHARES_WINDOWS * n_window):
+        block = waveform[:, start : start + SHARES_WINDOWS * n_window]
+        if block.shape[1] >= n_window:
+            _, found = welch(block, rate, nperseg=n_window, detrend="constant")
+            power += found.mean(axis=0) * block.shape[1]
     total = float(power.sum())
     return {
         f"band_{low}_{high}_share": float(power[(frequency >= low) & (frequency < high)].sum())

@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from musicgen_lora.audio.bars import cut_on_bars, repeats_to_reach, whole_bars
+from musicgen_lora.audio.ffmpeg import readable
 from musicgen_lora.audio.files import AudioError, probe, read_audio, write_wav
 from musicgen_lora.audio.quality import integrated_loudness, true_peak_db
 from musicgen_lora.data.analyse import tempo_of
@@ -135,11 +136,14 @@ def cut_file(task: CutTask, alive: Callable[[], None]) -> list[dict[str, Any] | 
         place of a silent clip, which isn't written, None.
     """
     try:
+        # In place there is no M4A, see `inputs`.
+        folder = task.path.parent if task.targets is None else task.targets[0].parent
         made = []
-        for index, plan in enumerate(task.plans):
-            target = None if task.targets is None else task.targets[index]
-            made.append(_make_clip(task, plan, target))
-            alive()
+        with readable(task.path, folder, alive) as source:
+            for index, plan in enumerate(task.plans):
+                target = None if task.targets is None else task.targets[index]
+                made.append(_make_clip(replace(task, path=source), plan, target))
+                alive()
         return made
     except AudioError as error:
         return Failure(str(error).removeprefix(f"{task.path}: "))

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any
 
-from musicgen_lora.audio.files import AUDIO_EXTENSIONS
+from musicgen_lora.audio.files import AUDIO_EXTENSIONS, FFMPEG_EXTENSIONS
 
 NOTES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
 BPM_RANGE = (20.0, 400.0)
@@ -211,7 +211,7 @@ def facts_from_name(name: str, source: str = "file name") -> Facts:
         source: how to credit it.
     """
     path = PurePosixPath(name.replace("/", " "))
-    stem = path.stem if path.suffix.lower() in AUDIO_EXTENSIONS | {".m4a", ".aac"} else path.name
+    stem = path.stem if path.suffix.lower() in AUDIO_EXTENSIONS | FFMPEG_EXTENSIONS else path.name
     words = re.sub(r"[\s_()\[\]{},;~+@]+", " ", stem)
     # DarkTrap is two words, F#min is one.
     words = re.sub(r"(?<=[a-z])(?=[A-Z][a-z])", " ", words)

@@ -8,10 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from musicgen_lora import atomic
-from musicgen_lora.audio.files import find_audio
+from musicgen_lora.audio.files import AUDIO_EXTENSIONS, find_audio
 from musicgen_lora.data.facts import Facts
-from musicgen_lora.data.readers import facts_beside, facts_from_path, listed_facts
+from musicgen_lora.data.readers import (
+    facts_beside,
+    facts_from_path,
+    facts_from_record,
+    listed_facts,
+)
+from musicgen_lora.data.tables import extract_parquet_audio, find_parquet
 from musicgen_lora.errors import UserError
+
+PARQUET_FOLDER = "analysis/parquet"
+"""In the dataset: audio out of parquet files. It can be deleted and is made again."""
 
 
 @dataclass(frozen=True)
@@ -62,13 +71,16 @@ def find_inputs(
     if dataset.is_relative_to(input_dir.resolve()) and dataset != input_dir.resolve():
         files = [file for file in files if not file.resolve().is_relative_to(dataset)]
         own_metadata = dataset
-    if not files:
+    extracted = dataset / PARQUET_FOLDER
+    files = [file for file in files if not file.resolve().is_relative_to(extracted)]
+    inputs, dropped = _parquet_inputs(input_dir, output_dir)
+    if not files and not inputs:
         raise UserError(
-            f"{input_dir}: no audio in it (WAV, MP3, FLAC, OGG, Opus or AIFF, in any subfolder)."
+            f"{input_dir}: no audio in it (WAV, MP3, FLAC, OGG, Opus, AIFF, M4A or AAC, or parquet "
+            "with audio inside, in any subfolder)."
         )
     names = {file: file.relative_to(input_dir).as_posix() for file in files}
     listed = listed_facts(input_dir, list(names.values()), without=own_metadata)
-    inputs, dropped = [], []
     for file, name in names.items():
         try:
             name.encode()
@@ -82,9 +94,27 @@ def find_inputs(
         except OSError as error:
             dropped.append(Dropped(name, f"cannot be read ({error.strerror})."))
         else:
-            in_place = _path_inside(file, dataset)
+            # What training can't read becomes WAV, wherever it lies.
+            is_usable = file.suffix.lower() in AUDIO_EXTENSIONS
+            in_place = _path_inside(file, dataset) if is_usable else None
             named = tuple(facts_from_path(name))
             inputs.append(Input(file, name, digest, in_place, stated, named))
+    return inputs, dropped
+
+
+def _parquet_inputs(input_dir: Path, output_dir: Path) -> tuple[list[Input], list[Dropped]]:
+    """The audio inside a Hugging Face dataset's parquet files, written to files of their own in
+    the dataset's `PARQUET_FOLDER`; what each row says is stated of it."""
+    inputs, dropped = [], []
+    extracted = output_dir / PARQUET_FOLDER
+    for parquet in find_parquet(input_dir, without=output_dir):
+        try:
+            for file, record in extract_parquet_audio(parquet, input_dir, extracted):
+                name = file.relative_to(extracted).as_posix()
+                stated = (facts_from_record(record, f"{parquet}, row {int(file.stem)}"),)
+                inputs.append(Input(file, name, atomic.sha256_file(file), None, stated, ()))
+        except UserError as error:
+            dropped.append(Dropped(parquet.relative_to(input_dir).as_posix(), str(error)))
     return inputs, dropped
 
 

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from musicgen_lora import atomic
-from musicgen_lora.audio.files import AUDIO_EXTENSIONS
+from musicgen_lora.audio.files import AUDIO_EXTENSIONS, FFMPEG_EXTENSIONS
 from musicgen_lora.errors import UserError
 
 MAX_FILE_BYTES = 256 << 20
@@ -184,11 +184,11 @@ def _parquet_batches(path: Path, *, audio: bool) -> Iterator[pa.RecordBatch]:
     """Batches of a parquet file, without its binary columns unless `audio` is wanted."""
     try:
         with pq.ParquetFile(path, memory_map=True) as file:
-            columns = [
-                column.name
-                for column in file.schema_arrow
-                if audio or not _holds_bytes(column.type)
-            ]
+            binary = [column.name for column in file.schema_arrow if _holds_bytes(column.type)]
+            # A table with audio in it lists no files.
+            if (audio and not binary) or (not audio and "audio" in binary):
+                return
+            columns = [n for n in file.schema_arrow.names if audio or n not in binary]
             largest = max(
                 (file.metadata.row_group(i).total_byte_size for i in range(file.num_row_groups)),
                 default=0,
@@ -211,51 +211,62 @@ def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:200]
 
 
-def extract_parquet_audio(folder: Path, output_dir: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Writes the audio that a Hugging Face dataset's parquet files hold to files of its own.
+def find_parquet(folder: Path, without: Path) -> list[Path]:
+    """Parquet files below a folder, sorted; links that lead out of it, and what lies below
+    `without`, are left out."""
+    root, passed_over = folder.resolve(), without.resolve()
+    found = []
+    for path in sorted(folder.rglob("*.parquet")):
+        resolved = path.resolve()
+        made_here = root != passed_over and resolved.is_relative_to(passed_over)
+        if path.is_file() and resolved.is_relative_to(root) and not made_here:
+            found.append(path)
+    return found
+
+
+def extract_parquet_audio(
+    path: Path, folder: Path, output_dir: Path
+) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Writes the audio that a Hugging Face dataset's parquet file holds to files of its own, a
+    row at a time.
 
     Such a dataset has a column, mostly `audio`, of `{"bytes": ..., "path": ...}`. The names of
     the files are made here, from the parquet file's path and the row; of the cell's `path` only a
     known extension is taken.
 
     Args:
-        folder: searched with its subfolders; parquet files without such a column are skipped.
-        output_dir: where the audio goes, a folder for each parquet file. What is there already
-            is not written again.
+        path: the parquet file; one without such a column has no audio.
+        folder: that it lies in.
+        output_dir: where the audio goes, in a folder like the parquet file's path below
+            `folder`. What is there already is not written again.
 
     Yields:
-        The file, and the row's other fields.
+        The file, whose stem is the row's number, and the row's other fields.
 
     Raises:
         UserError: a broken file, or a clip beyond 256 MiB.
     """
-    root = folder.resolve()
-    for path in sorted(folder.rglob("*.parquet")):
-        if not path.resolve().is_relative_to(root) or not path.is_file():
+    target_folder = output_dir / path.relative_to(folder).with_suffix("")
+    for row, batch in enumerate(_parquet_batches(path, audio=True), 1):
+        column = _audio_column(batch.schema)
+        if column is None:
+            break
+        record = batch.to_pylist()[0]
+        cell = record.pop(column)
+        is_struct = isinstance(cell, Mapping)
+        data = cell.get("bytes") if is_struct else cell
+        if not data:
             continue
-        target_folder = output_dir / path.relative_to(folder).with_suffix("")
-        for row, batch in enumerate(_parquet_batches(path, audio=True), 1):
-            column = _audio_column(batch.schema)
-            if column is None:
-                break
-            record = batch.to_pylist()[0]
-            cell = record.pop(column)
-            is_struct = isinstance(cell, Mapping)
-            data = cell.get("bytes") if is_struct else cell
-            if not data:
-                continue
-            if len(data) > MAX_AUDIO_BYTES:
-                raise UserError(
-                    f"{path}, row {row}: {len(data) >> 20} MiB are too much for a clip."
-                )
-            named = PurePosixPath(str(cell.get("path") or "")) if is_struct else PurePosixPath()
-            suffix = named.suffix.lower()
-            # The decoder goes by the content, the extension only has to be one that is read.
-            suffix = suffix if suffix in AUDIO_EXTENSIONS else ".wav"
-            target = target_folder / f"{row:06d}{suffix}"
-            if not target.is_file() or target.read_bytes() != data:
-                atomic.write_file(target, lambda temporary, data=data: temporary.write_bytes(data))
-            yield target, record
+        if len(data) > MAX_AUDIO_BYTES:
+            raise UserError(f"{path}, row {row}: {len(data) >> 20} MiB are too much for a clip.")
+        named = PurePosixPath(str(cell.get("path") or "")) if is_struct else PurePosixPath()
+        suffix = named.suffix.lower()
+        # The decoder goes by the content, the extension only has to be one that is read.
+        suffix = suffix if suffix in AUDIO_EXTENSIONS | FFMPEG_EXTENSIONS else ".wav"
+        target = target_folder / f"{row:06d}{suffix}"
+        if not target.is_file() or target.read_bytes() != data:
+            atomic.write_file(target, lambda temporary, data=data: temporary.write_bytes(data))
+        yield target, record
 
 
 def _audio_column(schema: pa.Schema) -> str | None:

@@ -11,24 +11,31 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import torch
 from filelock import FileLock
 from transformers import MusicgenForConditionalGeneration
 
 from musicgen_lora import atomic
-from musicgen_lora.audio.files import read_audio
+from musicgen_lora.audio.files import probe, read_audio
 from musicgen_lora.data.metadata import Clip
-from musicgen_lora.model.codec import codec_fingerprint, encode_waveform
+from musicgen_lora.model.codec import codec_fingerprint, encode_waveforms
 from musicgen_lora.model.musicgen import model_shape
 
 CLIPS_PER_SHARD = 250
 """Also what an interruption costs at most."""
+BATCH_S = 60.0
+"""Seconds of audio that a GPU encodes together."""
+GPU_READERS = 2
 HASHES_FILE = "hashes.json"
 
 
@@ -112,20 +119,83 @@ def tokenise_clips(
         store = TokenStore(folder)
         missing = {i: clip for i, clip in zip(ids, clips, strict=True) if i not in store}
         rows = list(missing.items())
-        for start in range(0, len(rows), CLIPS_PER_SHARD):
-            codes = []
-            for offset, (_, clip) in enumerate(rows[start : start + CLIPS_PER_SHARD]):
-                codes.append(encode_clip(clip, model))
-                on_clip(start + offset + 1, len(rows))
-            _write_shard(folder, [i for i, _ in rows[start : start + CLIPS_PER_SHARD]], codes)
-    return TokenStore(folder) if rows else store
+        if not rows:
+            return store
+        with _encoders(model) as pool:
+            for start in range(0, len(rows), CLIPS_PER_SHARD):
+                shard = rows[start : start + CLIPS_PER_SHARD]
+                _encode_shard(
+                    shard, model, folder, pool, lambda n, s=start: on_clip(s + n, len(rows))
+                )
+    return TokenStore(folder)
 
 
-def encode_clip(clip: Clip, model: MusicgenForConditionalGeneration) -> np.ndarray:
-    """Codes `[T, K]` uint16 of one clip, read and resampled once."""
-    sample_rate = model_shape(model).sample_rate
-    waveform = read_audio(clip.path, sample_rate, start_s=clip.start_s, duration_s=clip.duration_s)
-    return np.ascontiguousarray(encode_waveform(model, waveform).T)
+@contextmanager
+def _encoders(model: MusicgenForConditionalGeneration) -> Iterator[ThreadPoolExecutor]:
+    """Threads that encode. On a CPU as many as torch has, each with one of its own: a clip's
+    layers are too small to share. With a GPU, which is used where there is one, a few that read
+    files while it works; the codec comes back from it at the end."""
+    codec: Any = model.audio_encoder
+    home, n_threads = codec.device, torch.get_num_threads()
+    on_gpu = home.type != "cpu" or torch.cuda.is_available()
+    if on_gpu and home.type == "cpu":
+        codec.to("cuda")
+    n_workers = GPU_READERS if on_gpu else n_threads
+    pool = ThreadPoolExecutor(n_workers, initializer=lambda: torch.set_num_threads(1))
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(n_threads)
+        codec.to(home)
+
+
+def _encode_shard(
+    rows: Sequence[tuple[str, Clip]],
+    model: MusicgenForConditionalGeneration,
+    folder: Path,
+    pool: ThreadPoolExecutor,
+    on_clip: Callable[[int], None],
+) -> None:
+    """Encodes the clips of a shard, (id, clip) each, and writes it."""
+    codec: Any = model.audio_encoder
+    batches = [[row] for row in rows] if codec.device.type == "cpu" else _like_lengths(rows)
+    futures = [pool.submit(encode_clips, [clip for _, clip in batch], model) for batch in batches]
+    ids: list[str] = []
+    codes: list[np.ndarray] = []
+    for batch, future in zip(batches, futures, strict=True):
+        codes += future.result()
+        ids += [clip_id for clip_id, _ in batch]
+        on_clip(len(ids))
+    _write_shard(folder, ids, codes)
+
+
+def _like_lengths(rows: Sequence[tuple[str, Clip]]) -> list[list[tuple[str, Clip]]]:
+    """Batches of clips of like lengths, up to `BATCH_S` seconds of audio in each."""
+    lengths = {
+        clip_id: clip.duration_s or probe(clip.path).duration_s - clip.start_s
+        for clip_id, clip in rows
+    }
+    batches: list[list[tuple[str, Clip]]] = []
+    for row in sorted(rows, key=lambda row: lengths[row[0]]):
+        # Sorted, so this clip is the longest so far.
+        if batches and (len(batches[-1]) + 1) * lengths[row[0]] <= BATCH_S:
+            batches[-1].append(row)
+        else:
+            batches.append([row])
+    return batches
+
+
+def encode_clips(
+    clips: Sequence[Clip], model: MusicgenForConditionalGeneration
+) -> list[np.ndarray]:
+    """Codes of clips, each `[T, K]` uint16, read and resampled once."""
+    rate = model_shape(model).sample_rate
+    waveforms = [
+        read_audio(clip.path, rate, start_s=clip.start_s, duration_s=clip.duration_s)
+        for clip in clips
+    ]
+    return [np.ascontiguousarray(codes.T) for codes in encode_waveforms(model, waveforms)]
 
 
 def _write_shard(folder: Path, ids: list[str], codes: list[np.ndarray]) -> None:

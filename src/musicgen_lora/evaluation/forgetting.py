@@ -13,7 +13,7 @@ from transformers import MusicgenForConditionalGeneration
 
 from musicgen_lora.config import EMBEDDED_NAME
 from musicgen_lora.data.metadata import load_dataset
-from musicgen_lora.data.tokens import encode_clip
+from musicgen_lora.data.tokens import encode_clips
 from musicgen_lora.model.musicgen import model_shape
 from musicgen_lora.training.validation import Windows
 
@@ -43,5 +43,9 @@ def other_style_windows(
     shape = model_shape(model)
     n_frames = max(round(max_duration_s * shape.frame_rate), max(shape.delays) + 1)
     chosen = clips[:: -(-len(clips) // MAX_CLIPS)]
-    windows = [(encode_clip(c, model)[:n_frames], c.texts[0], c.source) for c in chosen]
+    codes = encode_clips(chosen, model)
+    windows = [
+        (one[:n_frames], clip.texts[0], clip.source)
+        for one, clip in zip(codes, chosen, strict=True)
+    ]
     return [window for window in windows if len(window[0]) > max(shape.delays)]

@@ -1,0 +1,126 @@
+"""Seconds of audio that tokenising encodes in a second, clip by clip and as the package does it.
+
+    python benchmarks/tokenise_throughput.py                 # tiny-beats' codec, 200 clips
+    python benchmarks/tokenise_throughput.py --full_size     # random weights in MusicGen's shapes
+    python benchmarks/tokenise_throughput.py --stereo
+
+Clips are the first ten seconds of rendered 808 beats. Each way runs in turn on the same clips, and
+its codes are compared with the first way's: "other codes" counts those that differ. CPU seconds
+are those of all threads; on a machine that does other work they are steadier than the clock.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import EncodecConfig, EncodecModel
+
+from musicgen_lora.audio.files import read_audio
+from musicgen_lora.data.examples import create_examples
+from musicgen_lora.data.metadata import Clip, load_dataset, read_entries, write_entries
+from musicgen_lora.data.tokens import clip_ids, encode_clips, tokenise_clips
+from musicgen_lora.model import codec as codec_module
+from musicgen_lora.model.musicgen import load_base
+
+CLIP_S = 10.0
+
+
+def make_clips(folder: Path, n_clips: int) -> list[Clip]:
+    """Ten seconds of each of so many beats."""
+    metadata = create_examples(folder, n_clips, duration_s=12.0)
+    entries = read_entries(metadata)
+    write_entries(metadata, [entry | {"start_s": 0.0, "duration_s": CLIP_S} for entry in entries])
+    return load_dataset(folder)
+
+
+def full_size_codec() -> EncodecModel:
+    """A codec in the shapes of musicgen-small's, its weights random."""
+    config = EncodecConfig(
+        target_bandwidths=[2.2],
+        sampling_rate=32_000,
+        audio_channels=1,
+        num_filters=64,
+        hidden_size=128,
+        codebook_size=2048,
+        codebook_dim=128,
+        upsampling_ratios=[8, 5, 4, 4],
+        num_lstm_layers=2,
+        norm_type="weight_norm",
+        use_causal_conv=False,
+        use_conv_shortcut=False,
+    )
+    return EncodecModel(config).eval().requires_grad_(False)
+
+
+def clip_by_clip(clips: list[Clip], model: Any) -> list[np.ndarray]:
+    return [codes for clip in clips for codes in encode_clips([clip], model)]
+
+
+def in_batches(clips: list[Clip], model: Any, size: int = 8) -> list[np.ndarray]:
+    """Mono only: rows of a batch go through the codec together, on a CPU too."""
+    found = []
+    for at in range(0, len(clips), size):
+        waves = [
+            read_audio(clip.path, 32_000, start_s=0.0, duration_s=clip.duration_s).mean(axis=0)
+            for clip in clips[at : at + size]
+        ]
+        with torch.inference_mode():
+            found += [codes.T for codes in codec_module._encode_rows(model, np.stack(waves))]
+    return found
+
+
+def as_the_package(clips: list[Clip], model: Any, data_dir: Path) -> list[np.ndarray]:
+    ids = clip_ids(clips, data_dir)
+    store = tokenise_clips(clips, ids, model, data_dir)
+    return [store.codes(clip_id) for clip_id in ids]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--clips", type=int, default=200)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--full_size", action="store_true")
+    parser.add_argument("--stereo", action="store_true")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    model: Any = load_base("tiny-beats")
+    if options.full_size:
+        model.audio_encoder = full_size_codec()
+    if options.stereo:
+        model.config.decoder.audio_channels = 2
+        model.config.decoder.num_codebooks *= 2
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        clips = make_clips(folder, options.clips)
+        ways: dict[str, Callable[[], list[np.ndarray]]] = {
+            "clip by clip": lambda: clip_by_clip(clips, model),
+            "tokenise_clips": lambda: as_the_package(clips, model, folder),
+        }
+        if not options.stereo:
+            ways["batches of 8"] = lambda: in_batches(clips, model)
+        clip_by_clip(clips[:1], model)
+        print(f"{len(clips)} clips of {CLIP_S:g} s, {options.threads} threads, ", end="")
+        print("GPU" if torch.cuda.is_available() else "CPU")
+        first: list[np.ndarray] = []
+        for name, way in ways.items():
+            began, cpu_began = time.perf_counter(), time.process_time()
+            codes = way()
+            seconds, cpu_s = time.perf_counter() - began, time.process_time() - cpu_began
+            first = first or codes
+            differ = sum(int((a != b).sum()) for a, b in zip(codes, first, strict=True))
+            total_s = CLIP_S * len(clips)
+            print(
+                f"{name:16}{total_s / seconds:8.1f} s a second{total_s / cpu_s:8.1f} s a CPU "
+                f"second, other codes: {differ}"
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""M4A and AAC, which soundfile doesn't read, through ffmpeg where it is installed.
+
+ffmpeg opens whatever a file asks it to: playlists, other files, addresses. So it gets the demuxer
+that the first bytes call for and no other, the file protocol alone, two decoders, a limit on its
+time and on what it writes, and no shell.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from musicgen_lora.atomic import STAGING_PREFIX
+from musicgen_lora.audio.files import FFMPEG_EXTENSIONS, AudioError
+
+LIMIT_S = 600.0
+MAX_DECODED_BYTES = 2 << 30
+"""Three hours of stereo at 44.1 kHz and 16 bits."""
+INSTALL = "apt install ffmpeg, or brew install ffmpeg"
+
+
+@contextlib.contextmanager
+def readable(path: Path, folder: Path, alive: Callable[[], None]) -> Iterator[Path]:
+    """A file that soundfile reads: the file itself, or, for M4A and AAC, a WAV in `folder` that
+    is removed at the end.
+
+    Args:
+        path: of any format of `AUDIO_EXTENSIONS` or `FFMPEG_EXTENSIONS`.
+        folder: where the WAV goes.
+        alive: called now and then while ffmpeg works.
+
+    Raises:
+        AudioError: ffmpeg is missing or can't decode the file, or the file decodes to more than
+            2 GiB. Those raised inside name `path`, not the WAV.
+    """
+    demuxer = _demuxer(path) if path.suffix.lower() in FFMPEG_EXTENSIONS else None
+    if demuxer is None:
+        yield path
+        return
+    decoded = folder / f"{STAGING_PREFIX}{os.getpid()}-decoded.wav"
+    try:
+        _decode(path, demuxer, decoded, alive)
+        yield decoded
+    except AudioError as error:
+        raise AudioError(f"{path}: {str(error).removeprefix(f'{decoded}: ')}") from error
+    finally:
+        decoded.unlink(missing_ok=True)
+
+
+def _demuxer(path: Path) -> str | None:
+    """ffmpeg's name for what the first bytes say; None for neither M4A nor AAC."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(12)
+    except OSError as error:
+        raise AudioError(f"{path}: cannot be read ({error.strerror}).") from error
+    if head[4:8] == b"ftyp":
+        return "mov"
+    # ADTS: twelve set bits, then a layer of 0.
+    return "aac" if len(head) > 1 and head[0] == 0xFF and head[1] & 0xF6 == 0xF0 else None
+
+
+def _decode(path: Path, demuxer: str, decoded: Path, alive: Callable[[], None]) -> None:
+    program = shutil.which("ffmpeg")
+    if program is None:
+        raise AudioError(f"M4A and AAC need ffmpeg; install it ({INSTALL}) and run this again.")
+    decoded.parent.mkdir(parents=True, exist_ok=True)
+    command = [program, "-nostdin", "-hide_banner", "-loglevel", "error", "-y"]
+    command += ["-protocol_whitelist", "file", "-codec_whitelist", "aac,alac"]
+    command += ["-enable_drefs", "0"] if demuxer == "mov" else []
+    command += ["-f", demuxer, "-i", f"file:{path.absolute()}"]
+    command += ["-map", "0:a:0", "-map_metadata", "-1", "-c:a", "pcm_s16le"]
+    command += ["-fs", str(MAX_DECODED_BYTES), "-f", "wav", f"file:{decoded.absolute()}"]
+    with subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as process:
+        try:
+            deadline = time.monotonic() + LIMIT_S
+            while process.poll() is None and time.monotonic() < deadline:
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(1.0)
+                alive()
+            code = process.poll()
+        finally:
+            process.kill()
+    if code is None:
+        raise AudioError(f"ffmpeg took more than {LIMIT_S:g} s; given up.")
+    if code != 0 or not decoded.is_file():
+        raise AudioError("broken audio (ffmpeg cannot decode it).")
+    if decoded.stat().st_size > 0.999 * MAX_DECODED_BYTES:
+        raise AudioError(f"decodes to more than {MAX_DECODED_BYTES >> 20} MiB; split it.")
