@@ -15,6 +15,8 @@ from musicgen_lora.config import TrainSettings
 
 KIT = Path(__file__).resolve().parents[1] / "src" / "musicgen_lora" / "assets" / "kit808"
 RATE = 32_000
+TIMED = {"elapsed_s", "audio_s_per_s", "tokens_per_s", "peak_memory_bytes"}
+"""Figures of a row that no two runs share."""
 CAPTIONS = ["hip hop 808 beat", "trap beat with bass", "dark trap drums", "sparse 808 pattern"]
 
 
@@ -74,3 +76,11 @@ def read_rows(output_dir: Path, event: str | None = None) -> list[dict[str, Any]
     lines = (output_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
     return [row for row in rows if event in (None, row["event"])]
+
+
+def timeless(output_dir: Path) -> list[dict[str, Any]]:
+    """Lines of a run's metrics, without the figures that no two runs share."""
+    return [
+        {name: value for name, value in row.items() if name not in TIMED}
+        for row in read_rows(output_dir)
+    ]

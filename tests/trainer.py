@@ -5,15 +5,21 @@ The processes are forked from a server that has imported everything, so each sta
 
 from __future__ import annotations
 
+import hashlib
 import multiprocessing
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from musicgen_lora.config import TrainSettings
+from musicgen_lora.training import run_folder
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["trainer", "musicgen_lora.training.train"])
@@ -58,3 +64,24 @@ def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     while not condition():
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.005)
+
+
+def file_hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file below a folder, by path."""
+    return {
+        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def interrupt_after(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C arrives while `step` is being recorded."""
+    original = run_folder.append_metrics
+
+    def append(output_dir: Path, row: dict[str, Any]) -> None:
+        original(output_dir, row)
+        if row["event"] == "train" and row["step"] == step:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(run_folder, "append_metrics", append)

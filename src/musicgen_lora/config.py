@@ -101,20 +101,32 @@ class TrainSettings:
     trainable: Literal["lora", "full", "full_with_text"] = "lora"
     """lora trains an adapter; full every weight of the language model; full_with_text those of
     the text encoder too (for pre-training a model of your own)."""
+    optimizer: Literal["adamw", "adamw8bit", "prodigy", "muon"] = "adamw"
+    """adamw8bit holds AdamW's state in 8 bits, prodigy finds its own rate (both are extras), muon
+    is for full training: the layers' matrices by Muon, the rest by AdamW."""
     learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 3e-4
-    """Peak learning rate."""
+    """Peak learning rate; 1 for prodigy, which multiplies its own by it."""
     lr_schedule: Literal["cosine", "linear", "constant", "wsd"] = "cosine"
     """How the rate falls after the warm-up; wsd stays constant and falls over the last 30 %."""
     warmup_share: Share = 0.05
     """Share of all steps over which the rate rises from 0."""
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.01
-    """AdamW's decoupled weight decay."""
+    """Decoupled weight decay."""
     max_grad_norm: Annotated[float, Field(gt=0.0)] = 1.0
     """Gradients are clipped to this norm."""
+    ema_decay: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
+    """Validate and publish a running average of the trained weights, such as 0.99; None: off."""
+    codebook_weights: list[Annotated[float, Field(ge=0.0)]] | None = None
+    """A weight of each codebook's loss, such as 2 1 1 1 (default: all alike)."""
     batch_size: Positive = 2
-    """Clips that go through the model together."""
+    """Clips that go through the model together; halved, with as many more batches a step, where
+    memory runs out."""
     gradient_accumulation_steps: Positive = 4
     """Batches that make one optimizer step."""
+    gradient_checkpointing: bool = False
+    """Compute each layer again in the backward pass: much less memory, about a third slower."""
+    group_by_length: bool = False
+    """Clips of like length share a step: less padding where lengths differ much."""
     num_epochs: Positive = 5
     """How often each clip is seen."""
     max_steps: Positive | None = None
@@ -136,7 +148,18 @@ class TrainSettings:
     save_every: Positive | None = None
     """Steps between checkpoints (default: once an epoch)."""
     keep_checkpoints: Positive = 2
-    """How many of the newest checkpoints stay."""
+    """How many of the newest checkpoints stay, besides the best one."""
+    early_stopping_patience: Positive | None = None
+    """Stop after so many validations in a row without a new best (default: never)."""
+    preview_prompts: list[str] = dataclasses.field(default_factory=list)
+    """Prompts played into output_dir/previews, by the base and as training goes; none: off."""
+    preview_every: Positive | None = None
+    """Steps between previews (default: once an epoch)."""
+    preview_duration: Annotated[float, Field(gt=0.0, le=30.0)] = 10.0
+    """Seconds of each preview."""
+    report_to: list[Literal["tensorboard", "wandb"]] = dataclasses.field(default_factory=list)
+    """Further places for the figures of metrics.jsonl; both are extras. wandb stays offline unless
+    WANDB_MODE=online."""
     resume: Literal["auto", "never"] = "auto"
     """auto goes on with an unfinished run of the same settings in output_dir."""
     allow_random_base: bool = False

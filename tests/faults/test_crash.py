@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 import torch
-from datasets import make_dataset, read_rows, tiny_settings
+from datasets import make_dataset, read_rows, timeless, tiny_settings
 from safetensors.torch import load_file
-from trainer import run_training, start_training, wait_until
+from trainer import interrupt_after, run_training, start_training, wait_until
 
 from musicgen_lora import atomic
 from musicgen_lora.cli import main
-from musicgen_lora.training import loop, run_folder
+from musicgen_lora.training import run_folder
 from musicgen_lora.training.checkpoints import newest_checkpoint
 from musicgen_lora.training.train import train_lora
 
@@ -42,13 +42,6 @@ def busy_settings(model: Path, data: Path, output_dir: Path, **changes: Any):
         "keep_checkpoints": 3,
     }
     return tiny_settings(model, data, output_dir, **(values | changes))
-
-
-def timeless(output_dir: Path) -> list[dict[str, Any]]:
-    return [
-        {k: v for k, v in row.items() if k not in ("elapsed_s", "audio_s_per_s")}
-        for row in read_rows(output_dir)
-    ]
 
 
 def same_weights(first: Path, second: Path) -> bool:
@@ -115,23 +108,12 @@ def stopped(data: Path, tiny_model_dir: Path, tmp_path_factory: pytest.TempPathF
     """A run that was stopped after step 5, with checkpoints of steps 3, 4 and 5."""
     output_dir = tmp_path_factory.mktemp("stopped") / "out"
     with pytest.MonkeyPatch.context() as patch:
-        stop_after(5, patch)
+        interrupt_after(5, patch)
         with pytest.raises(SystemExit):
             train_lora(busy_settings(tiny_model_dir, data, output_dir))
     names = sorted(path.name for path in (output_dir / "checkpoints").iterdir())
     assert names == ["step-000003", "step-000004", "step-000005"]
     return output_dir
-
-
-def stop_after(step: int, patch: pytest.MonkeyPatch) -> None:
-    original = loop.run_folder.append_metrics
-
-    def append(output_dir: Path, row: dict[str, Any]) -> None:
-        original(output_dir, row)
-        if row["event"] == "train" and row["step"] == step:
-            os.kill(os.getpid(), signal.SIGINT)
-
-    patch.setattr(loop.run_folder, "append_metrics", append)
 
 
 def flip(path: Path, share: float) -> None:
@@ -199,7 +181,7 @@ def test_damaged_checkpoints_do_not_push_out_sound_ones(
     for step in (4, 5):
         flip(output_dir / "checkpoints" / f"step-00000{step}" / "state.json", 0.5)
     with pytest.MonkeyPatch.context() as patch:
-        stop_after(4, patch)
+        interrupt_after(4, patch)
         with pytest.raises(SystemExit):
             train_lora(busy_settings(tiny_model_dir, data, output_dir, keep_checkpoints=1))
     found = newest_checkpoint(output_dir / "checkpoints", print)
@@ -258,7 +240,7 @@ def test_a_signal_saves_and_leaves(
     assert json.loads((output_dir / "run.json").read_text())["status"] == "interrupted"
     assert f"Stopped after step {last}" in log.read_text()
     with pytest.MonkeyPatch.context() as patch:
-        stop_after(last + 1, patch)
+        interrupt_after(last + 1, patch)
         with pytest.raises(SystemExit):
             train_lora(settings)
     steps = [row["step"] for row in read_rows(output_dir, "train")]

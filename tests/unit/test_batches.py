@@ -9,7 +9,13 @@ import pytest
 import torch
 from datasets import make_dataset, read_metadata, write_metadata
 
-from musicgen_lora.data.batches import ClipDataset, collate, epoch_order, fixed_windows
+from musicgen_lora.data.batches import (
+    ClipDataset,
+    collate,
+    epoch_order,
+    fixed_windows,
+    grouped_order,
+)
 from musicgen_lora.data.metadata import load_dataset
 from musicgen_lora.data.tokens import clip_ids, tokenise_clips
 from musicgen_lora.model.musicgen import load_base, load_tokenizer
@@ -45,6 +51,23 @@ def test_the_order_is_a_function_of_seed_and_epoch() -> None:
     assert np.array_equal(epoch_order(50, 1, 2), epoch_order(50, 1, 2))
     assert not np.array_equal(epoch_order(50, 1, 2), epoch_order(50, 1, 3))
     assert not np.array_equal(epoch_order(50, 1, 2), epoch_order(50, 2, 2))
+
+
+@pytest.mark.parametrize("n_clips", [1, 7, 64, 1000])
+def test_grouped_steps_hold_like_lengths_and_miss_no_clip(n_clips: int) -> None:
+    lengths = np.random.default_rng(0).integers(10, 1500, n_clips)
+    for epoch in range(3):
+        order = grouped_order(lengths, 5, epoch, 8)
+        assert sorted(order) == list(range(n_clips))
+        assert np.array_equal(order, grouped_order(lengths, 5, epoch, 8))
+    if n_clips == 1000:
+        assert not np.array_equal(order, grouped_order(lengths, 5, 0, 8))
+
+        def padding(order: np.ndarray) -> float:
+            steps = lengths[order].reshape(-1, 8)
+            return 1.0 - steps.sum() / (steps.max(axis=1).sum() * 8)
+
+        assert padding(order) < padding(epoch_order(n_clips, 5, 2)) / 4
 
 
 def starts_of(window: np.ndarray, whole: np.ndarray) -> list[int]:

@@ -17,6 +17,9 @@ from torch.utils.data import Dataset
 from musicgen_lora.data.metadata import Clip
 from musicgen_lora.data.tokens import TokenStore
 
+GROUPED_STEPS = 16
+"""Steps whose clips are sorted by length together."""
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -77,6 +80,11 @@ class ClipDataset(Dataset[tuple[np.ndarray, str | None]]):
         dropped = rng.random() < self._condition_dropout
         return codes[start : start + self._max_frames], None if dropped else caption
 
+    def n_frames(self) -> np.ndarray:
+        """Length of each clip's windows in frames, `[clips]`."""
+        lengths = [self._store.n_frames(clip_id) for clip_id in self._ids]
+        return np.minimum(np.array(lengths), self._max_frames)
+
     def names(self, indices: Sequence[int]) -> list[str]:
         """Names of clips, for messages."""
         return [self._clips[index].name for index in indices]
@@ -85,6 +93,30 @@ class ClipDataset(Dataset[tuple[np.ndarray, str | None]]):
 def epoch_order(n_clips: int, seed: int, epoch: int) -> np.ndarray:
     """Permutation of the clips, a function of (seed, epoch)."""
     return np.random.default_rng((seed, epoch)).permutation(n_clips)
+
+
+def grouped_order(lengths: np.ndarray, seed: int, epoch: int, per_step: int) -> np.ndarray:
+    """Permutation of the clips in which each run of `per_step`, a step's clips, has like lengths.
+
+    The clips of `GROUPED_STEPS` steps at a time are taken off `epoch_order`, sorted and cut into
+    steps, and the steps' order is drawn again. A function of (lengths, seed, epoch, per_step).
+
+    Args:
+        lengths: of the clips, `[clips]`.
+        seed: of all draws.
+        epoch: whose order it is.
+        per_step: clips of a step; an epoch's last step may have fewer.
+    """
+    order = epoch_order(len(lengths), seed, epoch)
+    rng = np.random.default_rng((seed, epoch, per_step))
+    n_whole = len(order) // per_step * per_step
+    steps: list[np.ndarray] = []
+    for start in range(0, n_whole, per_step * GROUPED_STEPS):
+        part = order[start : min(n_whole, start + per_step * GROUPED_STEPS)]
+        part = part[np.argsort(lengths[part], kind="stable")]
+        steps.extend(part.reshape(-1, per_step))
+    drawn = [steps[index] for index in rng.permutation(len(steps))]
+    return np.concatenate([*drawn, order[n_whole:]])
 
 
 def fixed_windows(

@@ -57,6 +57,12 @@ def waveform_svg(waveform: np.ndarray) -> str:
 
 def mel_spectrogram(waveform: np.ndarray, sample_rate: int) -> str:
     """A mel spectrogram of `[C, N]` at `sample_rate` Hz as a PNG in a data URI."""
+    png = mel_spectrogram_png(waveform, sample_rate)
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+
+
+def mel_spectrogram_png(waveform: np.ndarray, sample_rate: int) -> bytes:
+    """The same as the bytes of a PNG."""
     mono = waveform.mean(axis=0)
     n_window = 2048
     mono = np.pad(mono, (0, max(0, n_window - len(mono))))
@@ -67,7 +73,7 @@ def mel_spectrogram(waveform: np.ndarray, sample_rate: int) -> str:
     level = np.clip((level - level.max()) / RANGE_DB + 1.0, 0.0, 1.0)
     target = io.BytesIO()
     imsave(target, matplotlib.colormaps["magma"](level[::-1]), format="png")
-    return f"data:image/png;base64,{base64.b64encode(target.getvalue()).decode()}"
+    return target.getvalue()
 
 
 @cache

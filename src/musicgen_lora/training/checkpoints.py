@@ -1,14 +1,15 @@
 """Checkpoints that survive a power cut, and finding the newest sound one.
 
 `checkpoints/step-000100/` holds the trained weights (for LoRA the adapter's own files, which
-inference loads as they are), `optimizer.safetensors`, `state.json` and `manifest.json` with
-the hash of each. All randomness is a function of the step, so no generator state is kept.
+inference loads as they are), `optimizer.safetensors`, `average.safetensors` where an average of
+the weights is kept, `state.json`, and `manifest.json` with the hash of each. All randomness is a
+function of the step, so no generator state is kept.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,11 @@ from safetensors.torch import load_file, save_file
 
 from musicgen_lora import atomic
 from musicgen_lora.errors import UserError
+from musicgen_lora.training.optimizers import optimizer_state, restore_optimizers
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 OPTIMIZER_FILE = "optimizer.safetensors"
+AVERAGE_FILE = "average.safetensors"
 STATE_FILE = "state.json"
 
 
@@ -28,40 +31,54 @@ def save_checkpoint(
     step: int,
     *,
     save_weights: Callable[[Path], None],
-    optimizer: torch.optim.Optimizer,
+    optimizers: Sequence[torch.optim.Optimizer],
+    average: Sequence[torch.Tensor] | None,
     state: dict[str, Any],
     keep: int,
+    best_step: int | None,
 ) -> Path:
-    """Writes `step-<step>` and removes all but the `keep` newest up to it.
+    """Writes `step-<step>` and removes all but the `keep` newest up to it and the best one.
 
     Args:
         folder: `output_dir/checkpoints`.
         step: optimizer steps done.
         save_weights: writes the trained weights into a folder.
-        optimizer: its tensors are kept.
+        optimizers: their tensors and values are kept.
+        average: of the weights, if there is one.
         state: further values, JSON.
-        keep: how many checkpoints stay.
+        keep: how many of the newest checkpoints stay.
+        best_step: the step whose checkpoint stays as well.
     """
 
     def fill(staging: Path) -> None:
         save_weights(staging)
-        tensors = {
-            f"{index}.{name}": value
-            for index, values in optimizer.state_dict()["state"].items()
-            for name, value in values.items()
-        }
+        tensors, values = optimizer_state(optimizers)
         save_file(tensors, staging / OPTIMIZER_FILE)
-        content = {"format_version": FORMAT_VERSION, "step": step, **state}
+        if average is not None:
+            numbered = {str(index): mean for index, mean in enumerate(average)}
+            save_file(numbered, staging / AVERAGE_FILE)
+        content = {
+            "format_version": FORMAT_VERSION,
+            "step": step,
+            "optimizer": values,
+            **state,
+        }
         (staging / STATE_FILE).write_text(json.dumps(content, indent=2), encoding="utf-8")
 
-    path = folder / f"step-{step:06d}"
+    path = folder / step_name(step)
     atomic.publish_folder(path, fill)
     found = _checkpoints(folder)
     # Later ones are damaged ones that this run has come back from.
     at = found.index(path) + 1
     for stale in [*found[: max(0, at - keep)], *found[at:]]:
-        atomic.remove_folder(stale)
+        if stale.name != step_name(best_step):
+            atomic.remove_folder(stale)
     return path
+
+
+def step_name(step: int | None) -> str:
+    """Name of the folder that belongs to a step; empty for None."""
+    return "" if step is None else f"step-{step:06d}"
 
 
 def _checkpoints(folder: Path) -> list[Path]:
@@ -85,19 +102,34 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
     """A checkpoint's `state.json`.
 
     Raises:
-        UserError: written by a later release.
+        UserError: written by another release's format.
     """
     state = json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
-    if state["format_version"] > FORMAT_VERSION:
-        raise UserError(f"{checkpoint}: made by a newer release; update this one to resume.")
+    if state["format_version"] != FORMAT_VERSION:
+        age = "a newer" if state["format_version"] > FORMAT_VERSION else "an older"
+        raise UserError(
+            f"{checkpoint}: made by {age} release; resume with that one, or begin anew: "
+            "--resume never"
+        )
     return state
 
 
-def restore_optimizer(checkpoint: Path, optimizer: torch.optim.Optimizer) -> None:
-    """Puts a checkpoint's optimizer tensors back."""
-    state: dict[int, dict[str, torch.Tensor]] = {}
-    for name, tensor in load_file(checkpoint / OPTIMIZER_FILE).items():
-        index, key = name.split(".", 1)
-        state.setdefault(int(index), {})[key] = tensor
-    groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": state, "param_groups": groups})
+def restore_training(
+    checkpoint: Path,
+    state: dict[str, Any],
+    optimizers: Sequence[torch.optim.Optimizer],
+    average: Sequence[torch.Tensor] | None,
+) -> None:
+    """Puts a checkpoint's optimizers and average back.
+
+    Args:
+        checkpoint: its folder.
+        state: from `read_state`.
+        optimizers: over the same parameters as those saved.
+        average: overwritten with the one saved, where there is one.
+    """
+    restore_optimizers(optimizers, load_file(checkpoint / OPTIMIZER_FILE), state["optimizer"])
+    if average is not None:
+        saved = load_file(checkpoint / AVERAGE_FILE)
+        for index, mean in enumerate(average):
+            mean.copy_(saved[str(index)])

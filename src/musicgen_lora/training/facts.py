@@ -18,7 +18,18 @@ from musicgen_lora import __version__
 from musicgen_lora.config import TrainSettings
 from musicgen_lora.data.metadata import Clip
 
-REPEATABLE = {"output_dir", "resume", "keep_checkpoints", "validate_every", "save_every"}
+REPEATABLE = {
+    "output_dir",
+    "resume",
+    "keep_checkpoints",
+    "validate_every",
+    "save_every",
+    "early_stopping_patience",
+    "preview_prompts",
+    "preview_every",
+    "preview_duration",
+    "report_to",
+}
 """Settings that may differ between a run and its resumption."""
 
 

@@ -1,4 +1,4 @@
-"""The training loop: steps, validation, checkpoints, progress.
+"""The training loop: steps, validation, previews, checkpoints, progress.
 
 What is drawn at a step is a function of (seed, step), so a resumed run equals an unbroken one.
 """
@@ -8,7 +8,8 @@ from __future__ import annotations
 import math
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -17,26 +18,32 @@ from rich.progress import Progress, TextColumn
 from transformers import MusicgenForConditionalGeneration
 
 from musicgen_lora.config import TrainSettings
-from musicgen_lora.data.batches import Batch, ClipDataset, collate, epoch_order
+from musicgen_lora.data.batches import Batch, ClipDataset, collate, epoch_order, grouped_order
 from musicgen_lora.errors import RunError
+from musicgen_lora.model.delay import n_predicted
 from musicgen_lora.model.musicgen import model_shape
-from musicgen_lora.model.text import TextStates
-from musicgen_lora.training import run_folder, validation
-from musicgen_lora.training.checkpoints import save_checkpoint
-from musicgen_lora.training.optimise import learning_rate_at, optimise_step
+from musicgen_lora.training import processes, run_folder, validation
+from musicgen_lora.training.average import averaged, update_average
+from musicgen_lora.training.checkpoints import save_checkpoint, step_name
+from musicgen_lora.training.material import Material
+from musicgen_lora.training.memory import peak_memory_bytes
+from musicgen_lora.training.optimise import StepResult, learning_rate_at, optimise_step
+from musicgen_lora.training.previews import make_previews
 from musicgen_lora.training.weights import Trainee
+
+Record = Callable[[dict[str, Any]], None]
 
 
 def run_steps(
     settings: TrainSettings,
     model: MusicgenForConditionalGeneration,
     trainee: Trainee,
-    optimizer: torch.optim.Optimizer,
-    dataset: ClipDataset,
-    windows: validation.Windows,
-    text: TextStates,
+    optimizers: Sequence[torch.optim.Optimizer],
+    average: list[torch.Tensor] | None,
+    material: Material,
     run: dict[str, Any],
     state: dict[str, Any],
+    record: Record,
     console: Console,
 ) -> None:
     """Trains from `state["step"]` to the end, publishing the best weights on the way.
@@ -45,51 +52,117 @@ def run_steps(
         settings: of the run.
         model: on its device, with the trainee's weights in it.
         trainee: what is trained.
-        optimizer: over the trainee's parameters.
-        dataset: the training clips.
-        windows: for validation; empty where nothing is held out.
-        text: gives the conditions.
+        optimizers: over the trainee's parameters.
+        average: of the weights, if there is one; at the end the model has it for its weights.
+        material: the data.
         run: what `run.json` holds; `steps` and `best` are added at the end.
-        state: of the checkpoint that is resumed; `{"best": None}` for a fresh run.
+        state: of the checkpoint that is resumed; `step` 0 and `best` None for a fresh run.
+        record: takes a row of `metrics.jsonl`.
         console: for progress.
     """
+    dataset, first = material.dataset, processes.rank() == 0
+    lengths = dataset.n_frames()
     per_step = settings.batch_size * settings.gradient_accumulation_steps
     steps_per_epoch = math.ceil(len(dataset) / per_step)
     n_steps = min(steps_per_epoch * settings.num_epochs, settings.max_steps or sys.maxsize)
     validate_every = settings.validate_every or steps_per_epoch
     save_every = settings.save_every or steps_per_epoch
+    preview_every = settings.preview_every or steps_per_epoch
     scaler = torch.amp.GradScaler("cuda") if run["precision"] == "fp16" else None
     if scaler is not None and "scale" in state:
         scaler.load_state_dict(state["scale"])
     half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(run["precision"])
-    autocast = half if settings.trainable != "lora" else None
+    # A checkpoint holds all of this, and nothing else of the loop.
     best: dict[str, Any] | None = state["best"]
-    output_dir, frame_rate = settings.output_dir, model_shape(model).frame_rate
-    first, began, frames_read = state.get("step", 0), time.monotonic(), 0
+    n_worse: int = state.get("validations_since_best", 0)
+    batch_size: int = state.get("batch_size", settings.batch_size)
+    begun, began, frames_read = state["step"], time.monotonic(), 0
+    patience = settings.early_stopping_patience or sys.maxsize
+    run["steps"] = begun
 
     def save(step: int) -> None:
-        extra = {"best": best} | ({} if scaler is None else {"scale": scaler.state_dict()})
+        content: dict[str, Any] = {
+            "best": best,
+            "validations_since_best": n_worse,
+            "batch_size": batch_size,
+        }
         save_checkpoint(
-            output_dir / run_folder.CHECKPOINTS,
+            settings.output_dir / run_folder.CHECKPOINTS,
             step,
             save_weights=trainee.save_weights,
-            optimizer=optimizer,
-            state=extra,
+            optimizers=optimizers,
+            average=average,
+            state=content | ({} if scaler is None else {"scale": scaler.state_dict()}),
             keep=settings.keep_checkpoints,
+            best_step=best["step"] if best is not None else None,
         )
 
+    def preview(name: str) -> None:
+        make_previews(
+            model,
+            material.text,
+            settings.preview_prompts,
+            settings.output_dir / run_folder.PREVIEWS / name,
+            duration_s=settings.preview_duration,
+            seed=settings.seed,
+        )
+
+    def step_of(indices: list[int], where: str) -> StepResult:
+        """Steps once, with smaller batches from the moment on when memory runs out."""
+        nonlocal batch_size
+        totals = n_predicted(torch.from_numpy(lengths[indices]), model_shape(model).delays).sum(0)
+        while True:
+            # Dropout masks belong to the step, not to how often this process has drawn.
+            torch.manual_seed((settings.seed << 32) + step + (processes.rank() << 24))
+            result = optimise_step(
+                model,
+                _batches(dataset, indices, batch_size),
+                material.text,
+                optimizers,
+                trainee.parameters,
+                totals=totals,
+                max_grad_norm=settings.max_grad_norm,
+                scaler=scaler,
+                codebook_weights=settings.codebook_weights,
+                autocast=half if settings.trainable != "lora" else None,
+                where=where,
+            )
+            if result is not None:
+                return result
+            if batch_size == 1:
+                raise RunError(
+                    f"Out of memory with a single clip {where}; lower --max_duration or give "
+                    "--gradient_checkpointing."
+                )
+            batch_size = batch_size // 2
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+            console.print(
+                f"Out of memory: batches of {batch_size} from here on; a step still has "
+                f"{per_step} clips.",
+                style="yellow",
+            )
+
+    if first and begun == 0 and settings.preview_prompts:
+        with trainee.adapted.disable_adapter() if trainee.adapted is not None else nullcontext():
+            preview("base")
     progress = Progress(
         *Progress.get_default_columns(),
         TextColumn("{task.fields[figures]}"),
         console=console,
-        disable=not console.is_terminal,
+        disable=not console.is_terminal or not first,
     )
-    with progress, run_folder.StopSignals() as stop:
-        task = progress.add_task("training", total=n_steps, completed=first, figures="")
-        for step in range(first, n_steps):
+    grace_s = run_folder.LAUNCHER_GRACE_S if processes.world_size() > 1 else 0.0
+    with progress, run_folder.StopSignals(grace_s) as stop:
+        task = progress.add_task("training", total=n_steps, completed=begun, figures="")
+        for step in range(begun, n_steps if n_worse < patience else begun):
             epoch, inside = divmod(step, steps_per_epoch)
             dataset.set_epoch(epoch)
-            order = epoch_order(len(dataset), settings.seed, epoch)
+            order = (
+                grouped_order(lengths, settings.seed, epoch, per_step)
+                if settings.group_by_length
+                else epoch_order(len(dataset), settings.seed, epoch)
+            )
             chosen = order[inside * per_step : (inside + 1) * per_step].tolist()
             rate = learning_rate_at(
                 step,
@@ -98,26 +171,17 @@ def run_steps(
                 schedule=settings.lr_schedule,
                 warmup_share=settings.warmup_share,
             )
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            # Dropout masks belong to the step, not to how often this process has drawn.
-            torch.manual_seed((settings.seed << 32) + step)
+            for optimizer in optimizers:
+                for group in optimizer.param_groups:
+                    group["lr"] = rate
             trainee.train_mode(True)
-            result = optimise_step(
-                model,
-                _batches(dataset, chosen, settings.batch_size),
-                text,
-                optimizer,
-                trainee.parameters,
-                max_grad_norm=settings.max_grad_norm,
-                scaler=scaler,
-                autocast=autocast,
-                where=f"at step {step + 1} (clips: {', '.join(dataset.names(chosen))})",
-            )
-            trainee.train_mode(False)
-            frames_read += result.n_frames
-            elapsed = time.monotonic() - began
             done = step + 1
+            result = step_of(chosen, f"at step {done} (clips: {', '.join(dataset.names(chosen))})")
+            trainee.train_mode(False)
+            if average is not None and settings.ema_decay is not None:
+                update_average(average, trainee.parameters, settings.ema_decay, done)
+            frames_read += int(lengths[chosen].sum())
+            elapsed = time.monotonic() - began
             row = {
                 "event": "train",
                 "step": done,
@@ -126,73 +190,94 @@ def run_steps(
                 "codebooks": result.codebooks,
                 "learning_rate": rate,
                 "grad_norm": result.grad_norm,
-                "audio_s_per_s": frames_read / frame_rate / elapsed,
+                "audio_s_per_s": frames_read / model_shape(model).frame_rate / elapsed,
+                "tokens_per_s": frames_read * len(result.codebooks) / elapsed,
+                "peak_memory_bytes": peak_memory_bytes(model.decoder.device),
                 "elapsed_s": round(elapsed, 3),
             }
-            run_folder.append_metrics(output_dir, row)
+            record(row)
             line = (
-                f"loss {result.loss:.3f}  rate {rate:.2e}  "
-                f"{row['audio_s_per_s']:.0f} s of audio a second"
+                f"loss {result.loss:.3f}  rate {rate:.2e}  {row['tokens_per_s']:.0f} tokens/s  "
+                f"{row['peak_memory_bytes'] / 1e9:.2f} GB"
             )
             progress.update(task, completed=done, figures=line)
-            if not console.is_terminal and (done % 10 == 0 or done == n_steps or done == first + 1):
-                left = elapsed / (done - first) * (n_steps - done)
+            if not console.is_terminal and (done % 10 == 0 or done in (n_steps, begun + 1)):
+                left = elapsed / (done - begun) * (n_steps - done)
                 console.print(
                     f"step {done}/{n_steps}  epoch {row['epoch']:.2f}  {line}  {left:.0f} s left"
                 )
             last = done == n_steps
-            if windows and (done % validate_every == 0 or last):
-                best = _validate(settings, model, windows, text, run, trainee, done, best, console)
-            if done % save_every == 0 or last or stop.received:
+            if material.windows and (done % validate_every == 0 or last):
+                with averaged(average, trainee.parameters):
+                    found = _validate(model, material, batch_size, done, best, run, record, console)
+                    better = found is not best
+                    if better and first:
+                        trainee.publish(
+                            settings.output_dir / run_folder.BEST_MODEL, run | {"best": found}
+                        )
+                best, n_worse = found, 0 if better else n_worse + 1
+                if n_worse >= patience and not last:
+                    last = True
+                    console.print(
+                        f"Stopped early after step {done}: the last {n_worse} validations were no "
+                        f"better than that of step {best['step']}."
+                    )
+            stopped = processes.largest(stop.received)
+            if first and (done % save_every == 0 or last or stopped):
                 save(done)
-            if stop.received and not last:
+            if first and settings.preview_prompts and (done % preview_every == 0 or last):
+                with averaged(average, trainee.parameters):
+                    preview(step_name(done))
+            run["steps"] = done
+            if last:
+                break
+            if stopped:
                 console.print(
                     f"Stopped after step {done} of {n_steps}; saved. The same command goes on."
                 )
-                run_folder.write_run(output_dir, run | {"status": "interrupted"})
-                raise SystemExit(128 + stop.received)
-    if best is None:
-        trainee.publish(output_dir / run_folder.BEST_MODEL, run)
-    run["steps"] = n_steps
+                if first:
+                    run_folder.write_run(settings.output_dir, run | {"status": "interrupted"})
+                raise SystemExit(128 + stopped)
+    if average is not None:
+        with torch.no_grad():
+            for parameter, mean in zip(trainee.parameters, average, strict=True):
+                parameter.copy_(mean)
+    if best is None and first:
+        trainee.publish(settings.output_dir / run_folder.BEST_MODEL, run)
     run["best"] = best
 
 
 def _validate(
-    settings: TrainSettings,
     model: MusicgenForConditionalGeneration,
-    windows: validation.Windows,
-    text: TextStates,
-    run: dict[str, Any],
-    trainee: Trainee,
+    material: Material,
+    batch_size: int,
     step: int,
     best: dict[str, Any] | None,
+    run: dict[str, Any],
+    record: Record,
     console: Console,
 ) -> dict[str, Any]:
-    """Held-out loss now; a new best one becomes best_model. Returns the best so far."""
-    codebooks = validation.codebook_means(
-        *validation.window_losses(model, windows, text, settings.batch_size)
-    )
+    """Held-out loss now. Returns the best so far: `best` itself, or this one where it is better."""
+    codebooks = validation.held_out_losses(model, material.windows, material.text, batch_size)
     loss = sum(codebooks) / len(codebooks)
     if not math.isfinite(loss):
         raise RunError(f"The validation loss after step {step} is {loss}: the weights are broken.")
     found = {"step": step, "loss": loss, "codebooks": codebooks}
-    run_folder.append_metrics(settings.output_dir, {"event": "validation", **found})
+    record({"event": "validation", **found})
     base_loss = run["base_loss"]["loss"]
     better = best is None or loss < best["loss"]
     console.print(
         f"step {step}: validation loss {loss:.4f} (base {base_loss:.4f}, "
         f"{100 * (loss - base_loss) / base_loss:+.1f} %){'  best so far' if better else ''}"
     )
-    if better:
-        best = found
-        trainee.publish(settings.output_dir / run_folder.BEST_MODEL, run | {"best": best})
-    assert best is not None
-    return best
+    return found if best is None or better else best
 
 
 def _batches(dataset: ClipDataset, chosen: Sequence[int], batch_size: int) -> list[Batch]:
-    """A step's samples in batches, like lengths together: less padding, same gradient."""
+    """This process's share of a step's samples in batches, like lengths together: less padding,
+    same gradient."""
     samples = sorted((dataset[index] for index in chosen), key=lambda sample: len(sample[0]))
+    samples = samples[processes.rank() :: processes.world_size()]
     return [
         collate([codes for codes, _ in part], [caption for _, caption in part])
         for part in (

@@ -12,10 +12,10 @@ from transformers import MusicgenForConditionalGeneration
 
 from musicgen_lora.data.batches import Batch
 from musicgen_lora.errors import RunError
-from musicgen_lora.model.delay import n_predicted
 from musicgen_lora.model.loss import codebook_cross_entropies
 from musicgen_lora.model.musicgen import decoder_states, model_shape
 from musicgen_lora.model.text import TextStates
+from musicgen_lora.training import processes
 
 DECAY_SHARE = 0.3
 """Of a wsd schedule's steps."""
@@ -23,12 +23,10 @@ DECAY_SHARE = 0.3
 
 @dataclass(frozen=True)
 class StepResult:
-    """Figures of one step: loss of each codebook in nats, gradient norm before clipping, and
-    number of codec frames read."""
+    """Figures of one step: loss of each codebook in nats, and gradient norm before clipping."""
 
     codebooks: list[float]
     grad_norm: float
-    n_frames: int
 
     @property
     def loss(self) -> float:
@@ -52,42 +50,101 @@ def learning_rate_at(
     return peak * ((1 + math.cos(math.pi * progress)) / 2 if schedule == "cosine" else 1 - progress)
 
 
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether torch ran out of memory, on whichever device."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate" in str(error)
+
+
 def optimise_step(
     model: MusicgenForConditionalGeneration,
     batches: Sequence[Batch],
     text: TextStates,
-    optimizer: torch.optim.Optimizer,
+    optimizers: Sequence[torch.optim.Optimizer],
     parameters: Sequence[nn.Parameter],
     *,
+    totals: torch.Tensor,
     max_grad_norm: float,
     scaler: torch.amp.GradScaler | None,
+    codebook_weights: Sequence[float] | None = None,
     autocast: torch.dtype | None = None,
     where: str,
-) -> StepResult:
-    """Accumulates the gradient of all batches and steps once.
+) -> StepResult | None:
+    """Accumulates the gradient of all batches of all processes and steps once.
 
     The loss is that of one big batch: each codebook's cross-entropy is summed over the batches
     and divided by its number of frames in all of them, however ragged they are.
 
     Args:
         model: holds the parameters.
-        batches: of the step.
+        batches: this process's share of the step.
         text: gives the conditions.
-        optimizer: with its rate already set.
-        parameters: that it trains.
+        optimizers: with their rates already set.
+        parameters: that they train.
+        totals: `[K]`, predicted frames of each codebook in the whole step.
         max_grad_norm: gradients are clipped to it.
         scaler: for fp16, else None.
+        codebook_weights: K weights of the codebooks in the gradient, relative to each other; the
+            figures returned are without them. None weighs all alike.
         autocast: type that fp32 weights are multiplied in (full training), else None.
         where: names step and clips in the message, should the loss be NaN.
+
+    Returns:
+        The figures; None if memory ran out in a process. Then nothing was changed.
 
     Raises:
         RunError: the loss or a gradient is not finite. The parameters are as before.
     """
+    means, exhausted = None, False
+    try:
+        means = _accumulate(model, batches, text, totals, scaler, codebook_weights, autocast)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        exhausted = True
+    if processes.largest(int(exhausted)) or means is None:
+        _forget(parameters)
+        return None
+    means = processes.add_up(means)
+    if not bool(torch.isfinite(means).all()):
+        _forget(parameters)
+        raise RunError(f"The loss is not finite {where}; nothing was changed by this step.")
+    processes.add_up_gradients(parameters)
+    if scaler is not None:
+        for optimizer in optimizers:
+            scaler.unscale_(optimizer)
+    norm = float(nn.utils.clip_grad_norm_(parameters, max_grad_norm))
+    # Under fp16 an overflow is part of the method: the scaler skips the step and halves itself.
+    if math.isfinite(norm):
+        for optimizer in optimizers:
+            if scaler is None:
+                optimizer.step()
+            else:
+                scaler.step(optimizer)
+    elif scaler is None:
+        _forget(parameters)
+        raise RunError(f"The gradient is not finite {where}; nothing was changed by this step.")
+    if scaler is not None:
+        scaler.update()
+    _forget(parameters)
+    return StepResult([float(value) for value in means], norm)
+
+
+def _accumulate(
+    model: MusicgenForConditionalGeneration,
+    batches: Sequence[Batch],
+    text: TextStates,
+    totals: torch.Tensor,
+    scaler: torch.amp.GradScaler | None,
+    codebook_weights: Sequence[float] | None,
+    autocast: torch.dtype | None,
+) -> torch.Tensor:
+    """Adds the batches' gradients to those of the parameters; returns their part of each
+    codebook's loss, `[K]`."""
     shape = model_shape(model)
     device = model.decoder.device
-    totals = sum(n_predicted(batch.n_frames, shape.delays).sum(0) for batch in batches)
-    assert isinstance(totals, torch.Tensor)
     totals = totals.to(device)
+    weights = torch.tensor(codebook_weights or [1.0] * shape.n_codebooks, device=device)
+    shares = weights / weights.sum()
     means = torch.zeros(shape.n_codebooks, device=device)
     for batch in batches:
         codes = batch.codes.to(device)
@@ -98,24 +155,12 @@ def optimise_step(
                 hidden, list(model.decoder.lm_heads), codes, batch.n_frames.to(device), shape.delays
             )
         codebooks = sums.sum(0) / totals
-        loss = codebooks.mean()
+        loss = (codebooks * shares).sum()
         (loss if scaler is None else scaler.scale(loss)).backward()
         means += codebooks.detach()
-    if not bool(torch.isfinite(means).all()):
-        optimizer.zero_grad(set_to_none=True)
-        raise RunError(f"The loss is not finite {where}; nothing was changed by this step.")
-    if scaler is not None:
-        scaler.unscale_(optimizer)
-    norm = float(nn.utils.clip_grad_norm_(parameters, max_grad_norm))
-    # Under fp16 an overflow is part of the method: the scaler skips the step and halves itself.
-    if not math.isfinite(norm) and scaler is None:
-        optimizer.zero_grad(set_to_none=True)
-        raise RunError(f"The gradient is not finite {where}; nothing was changed by this step.")
-    if scaler is None:
-        optimizer.step()
-    else:
-        scaler.step(optimizer)
-        scaler.update()
-    optimizer.zero_grad(set_to_none=True)
-    n_frames = sum(int(batch.n_frames.sum()) for batch in batches)
-    return StepResult([float(value) for value in means], norm, n_frames)
+    return means
+
+
+def _forget(parameters: Sequence[nn.Parameter]) -> None:
+    for parameter in parameters:
+        parameter.grad = None

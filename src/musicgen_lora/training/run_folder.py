@@ -15,13 +15,18 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from musicgen_lora import atomic
-from musicgen_lora.errors import UserError
+from musicgen_lora.errors import RunError, UserError
 
 RUN_FILE = "run.json"
 METRICS_FILE = "metrics.jsonl"
 CHECKPOINTS = "checkpoints"
 BEST_MODEL = "best_model"
+TRACKED = ("tensorboard", "wandb")
+PREVIEWS = "previews"
+CURVES_FILE = "curves.png"
 PREVIOUS = "previous"
+LAUNCHER_GRACE_S = 5.0
+"""A launcher passes on to its processes the Ctrl-C that the terminal has already sent them."""
 
 
 @contextmanager
@@ -66,7 +71,7 @@ def write_run(output_dir: Path, run: dict[str, Any]) -> None:
 def put_aside(output_dir: Path) -> Path | None:
     """Moves an earlier run's results to `previous/<time>/`, so that none is ever overwritten.
     Returns where, or None if there was nothing."""
-    names = [CHECKPOINTS, BEST_MODEL, METRICS_FILE, RUN_FILE]
+    names = [CHECKPOINTS, BEST_MODEL, PREVIEWS, METRICS_FILE, CURVES_FILE, *TRACKED, RUN_FILE]
     present = [output_dir / name for name in names if (output_dir / name).exists()]
     if not present:
         return None
@@ -83,9 +88,23 @@ def put_aside(output_dir: Path) -> Path | None:
 
 
 def append_metrics(output_dir: Path, row: dict[str, Any]) -> None:
-    """Adds a line to `metrics.jsonl`."""
-    with open(output_dir / METRICS_FILE, "a", encoding="utf-8") as file:
-        file.write(json.dumps(row, allow_nan=False) + "\n")
+    """Adds a line to `metrics.jsonl`.
+
+    Raises:
+        RunError: the disk is full.
+    """
+    path = output_dir / METRICS_FILE
+    try:
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(row, allow_nan=False) + "\n")
+    except OSError as error:
+        raise RunError(f"{path}: cannot be written ({error.strerror}).") from error
+
+
+def read_metrics(output_dir: Path) -> list[dict[str, Any]]:
+    """The rows of `metrics.jsonl`."""
+    text = (output_dir / METRICS_FILE).read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines()]
 
 
 def cut_metrics(output_dir: Path, step: int) -> None:
@@ -107,10 +126,16 @@ def cut_metrics(output_dir: Path, step: int) -> None:
 
 class StopSignals:
     """Turns the first SIGINT or SIGTERM into a request to stop after the step; the second one
-    ends the process at once."""
+    ends the process at once.
 
-    def __init__(self) -> None:
-        self.received: int | None = None
+    Args:
+        grace_s: a second one this soon after the first is the first again.
+    """
+
+    def __init__(self, grace_s: float = 0.0) -> None:
+        self.received = 0
+        self._received_at = 0.0
+        self._grace_s = grace_s
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> StopSignals:
@@ -127,6 +152,7 @@ class StopSignals:
             signal.signal(number, handler)
 
     def _receive(self, number: int, _: FrameType | None) -> None:
-        if self.received is not None:
+        if not self.received:
+            self.received, self._received_at = number, time.monotonic()
+        elif time.monotonic() - self._received_at >= self._grace_s:
             os._exit(128 + number)
-        self.received = number

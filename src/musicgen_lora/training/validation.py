@@ -15,6 +15,7 @@ from musicgen_lora.errors import RunError, UserError
 from musicgen_lora.model.loss import codebook_cross_entropies
 from musicgen_lora.model.musicgen import decoder_states, frame_logits, model_shape
 from musicgen_lora.model.text import TextStates
+from musicgen_lora.training import processes
 
 Windows = Sequence[tuple[np.ndarray, str, str]]
 """`(codes [T, K], caption, source)` each, from `data.batches.fixed_windows`."""
@@ -48,9 +49,14 @@ def window_losses(
     return sums, counts
 
 
-def codebook_means(sums: np.ndarray, counts: np.ndarray) -> list[float]:
-    """Loss of each codebook over all windows, in nats; its mean is the loss."""
-    return [float(value) for value in sums.sum(axis=0) / counts.sum(axis=0)]
+def held_out_losses(
+    model: MusicgenForConditionalGeneration, windows: Windows, text: TextStates, batch_size: int
+) -> list[float]:
+    """Loss of each codebook over all windows, in nats, each process reading its share of them."""
+    share = windows[processes.rank() :: processes.world_size()]
+    sums, counts = window_losses(model, share, text, batch_size)
+    both = processes.add_up(torch.from_numpy(np.stack([sums.sum(axis=0), counts.sum(axis=0)])))
+    return [float(total / count) for total, count in both.T]
 
 
 def check_base(codebooks: Sequence[float], vocabulary: int, allow_random_base: bool) -> None:

@@ -1,0 +1,160 @@
+"""What a run reads: its clips, their codes, the split, the validation windows, the captions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import Progress
+from transformers import MusicgenForConditionalGeneration
+
+from musicgen_lora.config import TrainSettings
+from musicgen_lora.data.batches import ClipDataset, fixed_windows
+from musicgen_lora.data.metadata import Clip, split_clips
+from musicgen_lora.data.tokens import TokenStore, clip_ids, tokenise_clips
+from musicgen_lora.errors import UserError
+from musicgen_lora.model.musicgen import load_tokenizer, model_shape
+from musicgen_lora.model.text import TextStates
+from musicgen_lora.training import processes
+from musicgen_lora.training.validation import Windows
+
+GATE_WINDOWS = 32
+"""Training windows that the gate reads where nothing is held out."""
+CAPTIONS_AHEAD = 1_000
+"""Up to so many captions are encoded before the first step, more of them as they come up: the
+start doesn't wait for the whole of a large dataset."""
+
+
+@dataclass(frozen=True)
+class Material:
+    """Data of a run.
+
+    Args:
+        clips: those long enough, `train` and `held_out` together.
+        train: clips to train on.
+        held_out: clips of the sources held out.
+        id_of: the clips' ids by name.
+        dataset: the training windows.
+        windows: of the held-out clips; empty where nothing is held out.
+        gate_windows: what the gate and the effect check read.
+        text: gives the conditions.
+    """
+
+    clips: list[Clip]
+    train: list[Clip]
+    held_out: list[Clip]
+    id_of: dict[str, str]
+    dataset: ClipDataset
+    windows: Windows
+    gate_windows: Windows
+    text: TextStates
+
+
+def gather(
+    settings: TrainSettings,
+    clips: Sequence[Clip],
+    model: MusicgenForConditionalGeneration,
+    console: Console,
+) -> Material:
+    """Encodes what is missing, splits, and cuts the windows.
+
+    Raises:
+        UserError: a file or the split is not usable.
+    """
+    shape = model_shape(model)
+    ids, store = _tokenise(clips, model, settings.data_dir, console)
+    kept, ids = _long_enough(clips, ids, store, shape.delays, console)
+    train, held_out = split_clips(kept, settings.validation_fraction, settings.seed)
+    id_of = {clip.name: clip_id for clip, clip_id in zip(kept, ids, strict=True)}
+    console.print(
+        f"{len(train)} clips to train on, {len(held_out)} held out "
+        f"({len({c.source for c in held_out})} sources)."
+    )
+    if not held_out:
+        console.print(
+            "Too few sources to hold any out: nothing can be validated, and the last "
+            "step becomes best_model. Two sources are the least, 50 clips are advised.",
+            style="yellow",
+        )
+    min_frames = max(shape.delays) + 1
+    max_frames = max(round(settings.max_duration * shape.frame_rate), min_frames)
+
+    def windows_of(chosen: Sequence[Clip], limit: int) -> Windows:
+        found = fixed_windows(
+            chosen,
+            [id_of[clip.name] for clip in chosen],
+            store,
+            max_frames=max_frames,
+            min_frames=min_frames,
+        )
+        return found[:: max(1, math.ceil(len(found) / limit))]
+
+    windows = windows_of(held_out, settings.max_validation_windows)
+    dataset = ClipDataset(
+        train,
+        [id_of[clip.name] for clip in train],
+        store,
+        max_frames=max_frames,
+        seed=settings.seed,
+        condition_dropout=settings.condition_dropout,
+    )
+    frozen_text = settings.trainable != "full_with_text"
+    text = TextStates(model, load_tokenizer(settings.model_path), frozen=frozen_text)
+    captions = {caption for clip in kept for caption in clip.texts}
+    if frozen_text and len(captions) <= CAPTIONS_AHEAD:
+        text.prepare(captions)
+    return Material(
+        clips=kept,
+        train=train,
+        held_out=held_out,
+        id_of=id_of,
+        dataset=dataset,
+        windows=windows,
+        # Enough to judge the base by, whatever the size of the dataset.
+        gate_windows=windows or windows_of(train[:GATE_WINDOWS], GATE_WINDOWS),
+        text=text,
+    )
+
+
+def _tokenise(
+    clips: Sequence[Clip],
+    model: MusicgenForConditionalGeneration,
+    data_dir: Path,
+    console: Console,
+) -> tuple[list[str], TokenStore]:
+    # The first process encodes what is missing; the others wait and find it.
+    if processes.rank() > 0:
+        processes.largest(0)
+    with Progress(console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task("tokenising", total=None)
+        on_clip: Callable[[int, int], None] = lambda done, total: progress.update(  # noqa: E731
+            task, completed=done, total=total
+        )
+        ids = clip_ids(clips, data_dir)
+        store = tokenise_clips(clips, ids, model, data_dir, on_clip)
+    if processes.rank() == 0:
+        processes.largest(0)
+    return ids, store
+
+
+def _long_enough(
+    clips: Sequence[Clip],
+    ids: Sequence[str],
+    store: TokenStore,
+    delays: list[int],
+    console: Console,
+) -> tuple[list[Clip], list[str]]:
+    """Without the clips in which the last codebook has nothing to predict."""
+    pairs: list[tuple[Clip, str]] = []
+    for clip, clip_id in zip(clips, ids, strict=True):
+        if store.n_frames(clip_id) > max(delays):
+            pairs.append((clip, clip_id))
+        else:
+            line = f"{clip.name}: shorter than {max(delays) + 1} frames; left out."
+            console.print(line, style="yellow")
+    if not pairs:
+        raise UserError("Every clip is shorter than 0.1 s; nothing is left to train on.")
+    return [clip for clip, _ in pairs], [clip_id for _, clip_id in pairs]

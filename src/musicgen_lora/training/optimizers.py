@@ -1,0 +1,144 @@
+"""The optimizers that `--optimizer` names, and their state as tensors and plain values."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from musicgen_lora.errors import UserError
+from musicgen_lora.extras import LIBRARIES, require_extra
+
+LEAST_PRODIGY_RATE = 0.1
+"""Prodigy multiplies the rate that it finds by the one given; AdamW's would stop it."""
+
+
+def check_optimizer(name: str, learning_rate: float, trainable: str) -> None:
+    """Raises a UserError where the optimizer is not installed or can't do what is asked."""
+    if name in LIBRARIES:
+        require_extra(name, f"--optimizer {name}")
+    if name == "prodigy" and learning_rate < LEAST_PRODIGY_RATE:
+        raise UserError(
+            "--optimizer prodigy finds the rate itself and multiplies it by --learning_rate: give "
+            f"1, not {learning_rate:g}."
+        )
+    if name == "muon" and trainable == "lora":
+        raise UserError(
+            "--optimizer muon is for whole matrices: give --trainable full, or another optimizer."
+        )
+
+
+def make_optimizers(
+    name: str,
+    parameters: Sequence[tuple[str, nn.Parameter]],
+    *,
+    learning_rate: float,
+    weight_decay: float,
+) -> list[torch.optim.Optimizer]:
+    """The optimizers that step together, over all parameters.
+
+    Args:
+        name: "adamw", "adamw8bit", "prodigy" or "muon".
+        parameters: `(name in the model, parameter)`, on their device.
+        learning_rate: peak rate.
+        weight_decay: decoupled.
+    """
+    chosen = [parameter for _, parameter in parameters]
+    if name == "adamw8bit":
+        from bitsandbytes.optim import AdamW8bit  # pyright: ignore[reportMissingImports]
+
+        return [AdamW8bit(chosen, lr=learning_rate, weight_decay=weight_decay)]
+    if name == "prodigy":
+        from prodigyopt import Prodigy  # pyright: ignore[reportMissingImports]
+
+        return [
+            Prodigy(
+                chosen,
+                lr=learning_rate,
+                weight_decay=weight_decay,
+                use_bias_correction=True,
+                safeguard_warmup=True,
+            )
+        ]
+    if name == "muon":
+        matrices = [p for name, p in parameters if ".layers." in name and p.ndim == 2]
+        rest = [p for name, p in parameters if not (".layers." in name and p.ndim == 2)]
+        # Updates of AdamW's size (Liu et al., 2025), so that one rate serves both.
+        muon = torch.optim.Muon(
+            matrices,
+            lr=learning_rate,
+            weight_decay=weight_decay,
+            adjust_lr_fn="match_rms_adamw",
+        )
+        return [muon, _adamw(rest, learning_rate, weight_decay)]
+    return [_adamw(chosen, learning_rate, weight_decay)]
+
+
+def _adamw(
+    parameters: Sequence[nn.Parameter], learning_rate: float, weight_decay: float
+) -> torch.optim.Optimizer:
+    fused = {parameter.device.type for parameter in parameters} <= {"cpu", "cuda"}
+    return torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay, fused=fused)
+
+
+def optimizer_state(
+    optimizers: Sequence[torch.optim.Optimizer],
+) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """What the optimizers remember.
+
+    Returns:
+        Tensors, and plain values that JSON can hold, both by `optimizer.parameter.name`, and
+        `optimizer.group.index.name` for what an optimizer keeps in its groups.
+    """
+    tensors: dict[str, torch.Tensor] = {}
+    values: dict[str, Any] = {}
+    seen: set[int] = set()
+    for number, optimizer in enumerate(optimizers):
+        content = optimizer.state_dict()
+        for index, state in content["state"].items():
+            for name, value in _flat(state):
+                if isinstance(value, torch.Tensor):
+                    # safetensors takes no shared memory; bitsandbytes shares its tables.
+                    shared = value.data_ptr() in seen
+                    seen.add(value.data_ptr())
+                    tensors[f"{number}.{index}.{name}"] = value.clone() if shared else value
+                elif value is not None:
+                    values[f"{number}.{index}.{name}"] = value
+        for index, group in enumerate(content["param_groups"]):
+            for name, value in group.items():
+                if type(value) in (int, float) and math.isfinite(value):
+                    values[f"{number}.group.{index}.{name}"] = value
+    return tensors, values
+
+
+def _flat(state: Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
+    """bitsandbytes wraps its tensors in a dictionary of their own, and reads them without."""
+    for name, value in state.items():
+        if isinstance(value, Mapping):
+            yield from value.items()
+        else:
+            yield name, value
+
+
+def restore_optimizers(
+    optimizers: Sequence[torch.optim.Optimizer],
+    tensors: Mapping[str, torch.Tensor],
+    values: Mapping[str, Any],
+) -> None:
+    """Puts back what `optimizer_state` gave."""
+    for number, optimizer in enumerate(optimizers):
+        groups = optimizer.state_dict()["param_groups"]
+        state: dict[int, dict[str, Any]] = {}
+        for key, value in [*tensors.items(), *values.items()]:
+            owner, index, name = key.split(".", 2)
+            if int(owner) != number:
+                continue
+            if index == "group":
+                at, name = name.split(".", 1)
+                groups[int(at)][name] = value
+            else:
+                state.setdefault(int(index), {})[name] = value
+        optimizer.load_state_dict({"state": state, "param_groups": groups})

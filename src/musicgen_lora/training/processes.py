@@ -1,0 +1,79 @@
+"""Several processes that train one set of weights: the same draws, sums and decisions in each.
+
+Under `torchrun` or `accelerate launch` each process takes its share of a step's clips; added up,
+their gradients are that of the step. The process of rank 0 alone writes. With one process, all
+of this does nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from accelerate import PartialState
+from torch import distributed, nn
+
+from musicgen_lora.errors import RunError
+
+CHUNK = 16_000_000
+"""Gradient values that are added up together."""
+
+
+def rank() -> int:
+    """This process's number, from 0."""
+    return PartialState().process_index
+
+
+def world_size() -> int:
+    """How many processes there are."""
+    return PartialState().num_processes
+
+
+@contextmanager
+def _together() -> Iterator[None]:
+    """The libraries' many errors for a lost peer are one to the user."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise RunError(
+            "Another process of this run has ended or can't be reached; its message says why."
+        ) from error
+
+
+def add_up(values: torch.Tensor) -> torch.Tensor:
+    """The sum over all processes of a tensor of equal shape in each."""
+    if world_size() == 1:
+        return values
+    total = values.to(PartialState().device)
+    with _together():
+        distributed.all_reduce(total)
+    return total.to(values.device)
+
+
+def largest(value: int) -> int:
+    """The largest of all processes' values; all wait for it."""
+    if world_size() == 1:
+        return value
+    found = torch.tensor(value, device=PartialState().device)
+    with _together():
+        distributed.all_reduce(found, op=distributed.ReduceOp.MAX)
+    return int(found)
+
+
+def add_up_gradients(parameters: Sequence[nn.Parameter]) -> None:
+    """Puts the sum over all processes in place of each gradient; a missing one counts as zero."""
+    if world_size() == 1:
+        return
+    chunk: list[nn.Parameter] = []
+    for parameter in parameters:
+        if parameter.grad is None:
+            parameter.grad = torch.zeros_like(parameter)
+        chunk.append(parameter)
+        if sum(p.numel() for p in chunk) >= CHUNK or parameter is parameters[-1]:
+            gradients = [p.grad for p in chunk if p.grad is not None]
+            total = add_up(torch.cat([gradient.flatten() for gradient in gradients]))
+            parts = total.split([gradient.numel() for gradient in gradients])
+            for gradient, part in zip(gradients, parts, strict=True):
+                gradient.copy_(part.view_as(gradient))
+            chunk = []

@@ -1,0 +1,138 @@
+"""A run that goes on, and what becomes of the runs before it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from datasets import read_metadata, read_rows, timeless, tiny_settings, write_metadata
+from safetensors.torch import load_file
+from trainer import file_hashes, interrupt_after
+
+from musicgen_lora.model.musicgen import load_base, load_tokenizer
+from musicgen_lora.training.train import train_lora
+
+CASES: dict[str, dict[str, Any]] = {
+    "adamw": {},
+    "average": {"ema_decay": 0.9, "group_by_length": True},
+    "muon": {"trainable": "full", "optimizer": "muon", "ema_decay": 0.9},
+    "prodigy": {"optimizer": "prodigy", "learning_rate": 1.0},
+    "adamw8bit": {"optimizer": "adamw8bit"},
+}
+LIBRARIES = {"prodigy": "prodigyopt", "adamw8bit": "bitsandbytes"}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(
+    case: str,
+    tmp_path: Path,
+    data: Path,
+    tiny_model_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    if case in LIBRARIES:
+        pytest.importorskip(LIBRARIES[case])
+    # Three steps are an epoch, so that 20 and 4 are inside one.
+    n_steps, broken_after = (40, 20) if case == "adamw" else (7, 4)
+
+    def settings(name: str):
+        changes: dict[str, Any] = {
+            "num_epochs": 100,
+            "max_steps": n_steps,
+            "batch_size": 1,
+            "gradient_accumulation_steps": 2,
+            "validation_fraction": 0.25,
+            "validate_every": n_steps // 2,
+            "save_every": n_steps,
+            "lora_dropout": 0.3,
+            "condition_dropout": 0.3,
+        }
+        return tiny_settings(tiny_model_dir, data, tmp_path / name, **changes | CASES[case])
+
+    train_lora(settings("whole"))
+    with monkeypatch.context() as patch:
+        interrupt_after(broken_after, patch)
+        with pytest.raises(SystemExit) as raised:
+            train_lora(settings("parts"))
+    assert raised.value.code == 130
+    saved = [path.name for path in (tmp_path / "parts" / "checkpoints").iterdir()]
+    assert saved == [f"step-{broken_after:06d}"]
+    assert json.loads((tmp_path / "parts" / "run.json").read_text())["status"] == "interrupted"
+    capsys.readouterr()
+    torch.manual_seed(99)
+    train_lora(settings("parts"))
+    assert f"Resuming after step {broken_after}" in capsys.readouterr().out
+    rows = timeless(tmp_path / "whole")
+    assert len([row for row in rows if row["event"] == "train"]) == n_steps
+    assert timeless(tmp_path / "parts") == rows
+    weights = "model" if "trainable" in CASES[case] else "adapter_model"
+    for part in ("best_model", f"checkpoints/step-{n_steps:06d}"):
+        whole, parts = (
+            load_file(tmp_path / name / part / f"{weights}.safetensors")
+            for name in ("whole", "parts")
+        )
+        assert whole.keys() == parts.keys()
+        assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    assert not (tmp_path / "parts" / "previous").exists()
+
+
+def test_a_finished_run_again_changes_nothing(
+    tmp_path: Path, data: Path, tiny_model_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = tiny_settings(tiny_model_dir, data, tmp_path / "out", max_steps=2)
+    first = train_lora(settings)
+    before = file_hashes(settings.output_dir)
+    capsys.readouterr()
+    again = train_lora(settings)
+    assert "already finished" in capsys.readouterr().out
+    assert file_hashes(settings.output_dir) == before
+    assert json.loads(json.dumps(first)) == again
+
+
+@pytest.mark.parametrize("change", ["settings", "captions", "base"])
+def test_another_run_puts_the_earlier_one_aside(
+    change: str, tmp_path: Path, data: Path, tiny_model_dir: Path
+) -> None:
+    output_dir = tmp_path / "out"
+    train_lora(tiny_settings(tiny_model_dir, data, output_dir, max_steps=2))
+    (output_dir / "generated").mkdir()
+    earlier = {name: h for name, h in file_hashes(output_dir).items() if name != ".lock"}
+    changes: dict[str, Any] = {}
+    model = tiny_model_dir
+    if change == "settings":
+        changes = {"lora_rank": 3}
+    elif change == "captions":
+        entries = read_metadata(data)
+        entries[0]["text"] = "another caption"
+        write_metadata(data, entries)
+    else:
+        model = tmp_path / "base"
+        base = load_base(tiny_model_dir)
+        with torch.no_grad():
+            base.decoder.lm_heads[0].weight[0, 0] += 1.0
+        base.save_pretrained(model)
+        load_tokenizer(tiny_model_dir).save_pretrained(model)
+    train_lora(tiny_settings(model, data, output_dir, max_steps=2, **changes))
+    (aside,) = (output_dir / "previous").iterdir()
+    assert file_hashes(aside) == earlier
+    assert (output_dir / "generated").is_dir()
+    assert len(read_rows(output_dir, "base")) == 1
+
+
+def test_two_runs_in_the_same_second_are_both_kept(
+    tmp_path: Path, data: Path, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("time.strftime", lambda *_: "20260101-000000")
+    for rank in (2, 3, 4):
+        train_lora(
+            tiny_settings(tiny_model_dir, data, tmp_path / "out", max_steps=1, lora_rank=rank)
+        )
+    ranks = {
+        json.loads((path / "run.json").read_text())["settings"]["lora_rank"]
+        for path in (tmp_path / "out" / "previous").iterdir()
+    }
+    assert ranks == {2, 3}

@@ -1,0 +1,130 @@
+"""Optimizers by name, the average of the weights, and the state of both."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from torch import nn
+
+from musicgen_lora import extras
+from musicgen_lora.errors import UserError
+from musicgen_lora.training.average import averaged, start_average, update_average
+from musicgen_lora.training.optimizers import (
+    check_optimizer,
+    make_optimizers,
+    optimizer_state,
+    restore_optimizers,
+)
+
+LIBRARIES = {"prodigy": "prodigyopt", "adamw8bit": "bitsandbytes"}
+NAMES = ["adamw", "muon", "prodigy", "adamw8bit"]
+
+
+def weights(seed: int) -> list[tuple[str, nn.Parameter]]:
+    torch.manual_seed(seed)
+    shapes = {
+        "decoder.model.decoder.layers.0.fc1.weight": (80, 70),
+        "decoder.model.decoder.layers.0.fc1.bias": (80,),
+        "decoder.lm_heads.0.weight": (64, 80),
+    }
+    return [(name, nn.Parameter(torch.randn(shape))) for name, shape in shapes.items()]
+
+
+def step(optimizers, parameters, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    for _, parameter in parameters:
+        parameter.grad = torch.randn(parameter.shape, generator=generator)
+    for optimizer in optimizers:
+        optimizer.step()
+
+
+def make(name: str, parameters):
+    if name in LIBRARIES:
+        pytest.importorskip(LIBRARIES[name])
+    rate = 1.0 if name == "prodigy" else 1e-2
+    return make_optimizers(name, parameters, learning_rate=rate, weight_decay=0.1)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_restored_through_a_file_an_optimizer_steps_on_as_before(name: str) -> None:
+    parameters = weights(0)
+    optimizers = make(name, parameters)
+    for seed in range(3):
+        step(optimizers, parameters, seed)
+    tensors, values = optimizer_state(optimizers)
+    tensors = {name: tensor.clone() for name, tensor in tensors.items()}
+    values = json.loads(json.dumps(values, allow_nan=False))
+    copies = [(name, nn.Parameter(p.detach().clone())) for name, p in parameters]
+    others = make(name, copies)
+    restore_optimizers(others, tensors, values)
+    for seed in range(3, 6):
+        step(optimizers, parameters, seed)
+        step(others, copies, seed)
+    for (_, one), (_, two) in zip(parameters, copies, strict=True):
+        assert torch.equal(one, two)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_parameter_is_stepped(name: str) -> None:
+    parameters = weights(0)
+    before = [parameter.detach().clone() for _, parameter in parameters]
+    optimizers = make(name, parameters)
+    step(optimizers, parameters, 0)
+    for old, (_, new) in zip(before, parameters, strict=True):
+        assert not torch.equal(old, new)
+
+
+def test_muon_takes_the_matrices_of_the_layers_alone() -> None:
+    muon, rest = make("muon", weights(0))
+    assert isinstance(muon, torch.optim.Muon)
+    shapes = [[tuple(p.shape) for p in o.param_groups[0]["params"]] for o in (muon, rest)]
+    assert shapes == [[(80, 70)], [(80,), (64, 80)]]
+
+
+def test_what_an_optimizer_cannot_do_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match="--trainable full"):
+        check_optimizer("muon", 1e-3, "lora")
+    check_optimizer("muon", 1e-3, "full")
+    monkeypatch.setattr(extras, "find_spec", lambda name: object())
+    with pytest.raises(UserError, match=r"give 1, not 0\.0003"):
+        check_optimizer("prodigy", 3e-4, "lora")
+    check_optimizer("prodigy", 1.0, "lora")
+
+
+@pytest.mark.parametrize("name", LIBRARIES)
+def test_a_missing_library_is_named_with_its_command(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(extras, "find_spec", lambda name: None)
+    with pytest.raises(UserError) as raised:
+        check_optimizer(name, 1.0, "lora")
+    assert str(raised.value) == (
+        f"--optimizer {name} needs {LIBRARIES[name]}: pip install 'musicgen-lora[{name}]'"
+    )
+
+
+def test_the_average_of_known_weights() -> None:
+    parameter = nn.Parameter(torch.tensor([0.0, 8.0]))
+    average = start_average([parameter])
+    with torch.no_grad():
+        parameter.copy_(torch.tensor([10.0, 0.0]))
+    # Little is kept at first: (1 + 1) / (10 + 1).
+    update_average(average, [parameter], 0.9, 1)
+    assert torch.allclose(average[0], torch.tensor([10.0 * 9 / 11, 8.0 * 2 / 11]))
+    # Later as much as was asked for.
+    update_average(average, [parameter], 0.5, 1000)
+    assert torch.allclose(average[0], torch.tensor([10.0 * 20 / 22, 8.0 / 11]))
+
+
+def test_the_model_has_the_average_for_its_weights_for_a_while() -> None:
+    parameter = nn.Parameter(torch.tensor([1.0]))
+    with averaged([torch.tensor([5.0])], [parameter]):
+        assert parameter.item() == 5.0
+    assert parameter.item() == 1.0
+    with pytest.raises(ZeroDivisionError), averaged([torch.tensor([5.0])], [parameter]):
+        raise ZeroDivisionError
+    assert parameter.item() == 1.0
+    with averaged(None, [parameter]):
+        assert parameter.item() == 1.0
