@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import make_dataset, read_metadata, read_rows, tiny_settings, write_metadata
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 from musicgen_lora import atomic
@@ -185,7 +186,21 @@ def test_every_figure_reported_is_recorded(
     assert facts["best"] == run["best"]
     assert facts["data"]["validation"] == run["data"]["validation"]
     card = (settings.output_dir / "best_model" / "README.md").read_text()
-    assert f"{base['loss']:.4f} (base) -> {best['loss']:.4f}" in card
+    for name, before, after in [
+        ("mean", base["loss"], best["loss"]),
+        *zip(
+            [f"codebook {k + 1}" for k in range(4)],
+            base["codebooks"],
+            best["codebooks"],
+            strict=True,
+        ),
+    ]:
+        assert f"| {name} | {before:.4f} | {after:.4f} |" in card
+    with safe_open(settings.output_dir / "best_model" / "adapter_model.safetensors", "pt") as file:
+        header = json.loads(file.metadata()["musicgen_lora"])
+    assert header["base"] == run["base"]
+    assert header["best"] == run["best"]
+    assert header["settings"]["lora_rank"] == settings.lora_rank
 
 
 def test_the_trained_adapter_is_the_one_that_was_measured(
@@ -216,9 +231,18 @@ def test_the_trained_adapter_is_the_one_that_was_measured(
     assert loss < run["base_loss"]["loss"]
 
 
-@pytest.mark.parametrize("trainable", ["lora", "full"])
+@pytest.mark.parametrize(
+    "trained",
+    [
+        {"trainable": "lora"},
+        {"trainable": "full"},
+        {"lora_init": "pissa", "lora_targets": ["attention", "heads"]},
+        {"adapter": "dora", "lora_targets": ["feed_forward", "embeddings", "text_encoder"]},
+    ],
+    ids=["lora", "full", "pissa", "dora"],
+)
 def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(
-    trainable: str,
+    trained: dict[str, Any],
     tmp_path: Path,
     data: Path,
     tiny_model_dir: Path,
@@ -230,12 +254,12 @@ def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(
             tiny_model_dir,
             data,
             tmp_path / name,
-            trainable=trainable,
             num_epochs=10,
             max_steps=6,
             lora_dropout=0.3,
             validate_every=2,
             condition_dropout=0.3,
+            **trained,
         )
 
     train_lora(settings("whole"))
@@ -260,7 +284,8 @@ def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(
         for name in ("whole", "parts")
     ]
     assert timeless[0] == timeless[1]
-    weights = "adapter_model.safetensors" if trainable == "lora" else "model.safetensors"
+    full = trained.get("trainable") == "full"
+    weights = "model.safetensors" if full else "adapter_model.safetensors"
     for part in ("best_model", "checkpoints/step-000006"):
         whole, parts = (load_file(tmp_path / n / part / weights) for n in ("whole", "parts"))
         assert whole.keys() == parts.keys()

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
 from rich.console import Console
 from rich.progress import Progress
 from transformers import MusicgenForConditionalGeneration
@@ -24,6 +23,7 @@ from musicgen_lora.data.metadata import Clip, load_dataset, split_clips
 from musicgen_lora.data.tokens import TokenStore, clip_ids, tokenise_clips
 from musicgen_lora.errors import RunError, UserError
 from musicgen_lora.model.musicgen import base_fingerprint, load_base, load_tokenizer, model_shape
+from musicgen_lora.model.targets import adapts_text_encoder
 from musicgen_lora.model.text import TextStates
 from musicgen_lora.training import run_folder, validation
 from musicgen_lora.training.checkpoints import newest_checkpoint, read_state, restore_optimizer
@@ -35,7 +35,7 @@ from musicgen_lora.training.facts import (
     run_identity,
 )
 from musicgen_lora.training.loop import run_steps
-from musicgen_lora.training.weights import make_trainee
+from musicgen_lora.training.weights import Trainee, lora_pattern, make_trainee
 
 GATE_WINDOWS = 32
 """Training windows that the gate reads where nothing is held out."""
@@ -67,6 +67,9 @@ def train_lora(settings: TrainSettings) -> dict[str, Any]:
 def _train(settings: TrainSettings, console: Console) -> dict[str, Any]:
     clips = load_dataset(settings.data_dir, settings.metadata_file)
     model = load_base(settings.model_path)
+    adapts_text = settings.trainable == "lora" and adapts_text_encoder(
+        model, lora_pattern(model, settings)
+    )
     shape = model_shape(model)
     base = {"path": settings.model_path, "fingerprint": base_fingerprint(model)}
     ids, store = _tokenise(clips, model, settings.data_dir, console)
@@ -105,7 +108,7 @@ def _train(settings: TrainSettings, console: Console) -> dict[str, Any]:
         seed=settings.seed,
         condition_dropout=settings.condition_dropout,
     )
-    frozen_text = settings.trainable != "full_with_text"
+    frozen_text = settings.trainable != "full_with_text" and not adapts_text
     text = TextStates(model, load_tokenizer(settings.model_path), frozen=frozen_text)
     if frozen_text:
         text.prepare([caption for clip in clips for caption in clip.texts])
@@ -116,6 +119,9 @@ def _train(settings: TrainSettings, console: Console) -> dict[str, Any]:
     console.print(f"Training on {device} in {precision}: {why}")
     # Weights that are trained stay in fp32; only a frozen base is held in less.
     place(model, device, precision if settings.trainable == "lora" else "fp32")
+    if adapts_text:
+        text_encoder: Any = model.text_encoder
+        text_encoder.to(device)
 
     identity = run_identity(settings, base["fingerprint"], clips, id_of)
     previous = run_folder.read_run(settings.output_dir)
@@ -171,20 +177,22 @@ def _train(settings: TrainSettings, console: Console) -> dict[str, Any]:
         console.print(f"Resuming after step {state['step']} from {checkpoint}.")
 
     run_steps(settings, model, trainee, optimizer, dataset, windows, text, run, state, console)
-    return _finish(settings, model, trainee.adapted, gate_windows, text, run, console)
+    return _finish(settings, model, trainee, gate_windows, text, run, console)
 
 
 def _finish(
     settings: TrainSettings,
     model: MusicgenForConditionalGeneration,
-    adapted: PeftModel | None,
+    trainee: Trainee,
     windows: validation.Windows,
     text: TextStates,
     run: dict[str, Any],
     console: Console,
 ) -> dict[str, Any]:
-    if adapted is not None:
-        effect = validation.adapter_effect(adapted, model, windows[:EFFECT_WINDOWS], text)
+    if trainee.adapted is not None:
+        effect = validation.adapter_effect(
+            trainee.base_alone, model, windows[:EFFECT_WINDOWS], text
+        )
         run["effect"] = effect
         run_folder.append_metrics(
             settings.output_dir, {"event": "effect", "step": run["steps"], **effect}
