@@ -139,6 +139,9 @@ class TrainSettings:
     """Half precision where the device is fast at it; says what it does instead elsewhere."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Of the frozen base; the adapter is always trained in fp32."""
+    quantise: Literal["none", "8bit", "4bit"] = "none"
+    """Hold the frozen base in 8 or 4 bits, for models that are too big otherwise; needs
+    pip install 'musicgen-lora[quantise]'."""
     condition_dropout: Share = 0.1
     """Share of samples trained without their caption, which guidance needs."""
     validation_fraction: Share = 0.1

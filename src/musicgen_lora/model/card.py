@@ -16,7 +16,15 @@ def header_facts(facts: dict[str, Any]) -> dict[str, Any]:
         facts: of a run; what it lacks is left out.
     """
     settings = facts.get("settings", {})
-    adapter = ("adapter", "lora_init", "lora_rank", "lora_alpha", "lora_targets", "seed")
+    adapter = (
+        "adapter",
+        "lora_init",
+        "lora_rank",
+        "lora_alpha",
+        "lora_targets",
+        "quantise",
+        "seed",
+    )
     header = {name: facts[name] for name in ("base", "versions", "identity") if name in facts}
     header["settings"] = {name: settings[name] for name in adapter if name in settings}
     if "data" in facts:
@@ -44,6 +52,7 @@ def adapter_card(facts: dict[str, Any], folder_name: str) -> str:
     where = settings["lora_modules"] or ", ".join(settings["lora_targets"])
     if settings["lora_layers"]:
         where += f" (layers {settings['lora_layers']})"
+    held = "" if settings["quantise"] == "none" else f", held in {settings['quantise'][0]} bits"
     loaded = (
         'str(files("musicgen_lora") / "assets" / "tiny_beats")'
         if base == EMBEDDED_NAME
@@ -55,7 +64,7 @@ def adapter_card(facts: dict[str, Any], folder_name: str) -> str:
 ---
 # LoRA adapter for MusicGen
 
-- Base: `{base}` (fingerprint `{facts["base"]["fingerprint"]}`)
+- Base: `{base}` (fingerprint `{facts["base"]["fingerprint"]}`){held}
 - Adapter: {settings["adapter"]}, rank {settings["lora_rank"]}, alpha {settings["lora_alpha"]}, \
 initialisation {settings["lora_init"]}, on {where}
 - Data: {data["n_train"]} training clips, {data["n_validation"]} held out, apart by source \

@@ -23,11 +23,12 @@ from musicgen_lora.data.metadata import Clip, load_dataset, split_clips
 from musicgen_lora.data.tokens import TokenStore, clip_ids, tokenise_clips
 from musicgen_lora.errors import RunError, UserError
 from musicgen_lora.model.musicgen import base_fingerprint, load_base, load_tokenizer, model_shape
+from musicgen_lora.model.quantise import check_quantise, quantise_decoder
 from musicgen_lora.model.targets import adapts_text_encoder
 from musicgen_lora.model.text import TextStates
 from musicgen_lora.training import run_folder, validation
 from musicgen_lora.training.checkpoints import newest_checkpoint, read_state, restore_optimizer
-from musicgen_lora.training.device import choose_precision, place, training_device
+from musicgen_lora.training.device import DTYPES, choose_precision, place, training_device
 from musicgen_lora.training.facts import (
     data_facts,
     library_versions,
@@ -67,6 +68,7 @@ def train_lora(settings: TrainSettings) -> dict[str, Any]:
 def _train(settings: TrainSettings, console: Console) -> dict[str, Any]:
     clips = load_dataset(settings.data_dir, settings.metadata_file)
     model = load_base(settings.model_path)
+    check_quantise(settings.quantise, trainable=settings.trainable, init=settings.lora_init)
     adapts_text = settings.trainable == "lora" and adapts_text_encoder(
         model, lora_pattern(model, settings)
     )
@@ -117,6 +119,8 @@ def _train(settings: TrainSettings, console: Console) -> dict[str, Any]:
     n_parameters = sum(p.numel() for p in model.decoder.parameters())
     precision, why = choose_precision(settings.precision, settings.fp16, device, n_parameters)
     console.print(f"Training on {device} in {precision}: {why}")
+    if settings.quantise != "none":
+        quantise_decoder(model, settings.quantise, device=device, dtype=DTYPES[precision])
     # Weights that are trained stay in fp32; only a frozen base is held in less.
     place(model, device, precision if settings.trainable == "lora" else "fp32")
     if adapts_text:
