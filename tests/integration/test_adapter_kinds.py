@@ -17,12 +17,13 @@ from musicgen_lora.config import EvaluateSettings, GenerateSettings, TrainSettin
 from musicgen_lora.errors import UserError
 from musicgen_lora.evaluation.evaluate import evaluate_adapter
 from musicgen_lora.generation.generate import generate_audio
+from musicgen_lora.model import adapter, start
 from musicgen_lora.model.adapter import load_adapter
 from musicgen_lora.model.musicgen import frame_logits, load_base, load_tokenizer
 from musicgen_lora.model.targets import matching, target_pattern
 from musicgen_lora.model.text import TextStates
 from musicgen_lora.training.train import train_lora
-from musicgen_lora.training.weights import lora_pattern
+from musicgen_lora.training.weights import lora_pattern, make_trainee
 
 CAPTIONS = ["hip hop 808 beat", "dark trap drums with bass and the 808"]
 EVERYWHERE = ["attention", "feed_forward", "heads", "text_projection"]
@@ -144,10 +145,10 @@ def test_evaluation_finds_the_measured_losses_again(runs, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("kind", ["dora", "pissa", "text"])
 def test_generate_plays_it(kind, runs, tiny_model_dir: Path, tmp_path: Path) -> None:
-    def play(adapter: Path | None) -> bytes:
+    def play(folder: Path | None) -> bytes:
         settings = GenerateSettings(
             base_model_path=str(tiny_model_dir),
-            lora_model_path=adapter,
+            lora_model_path=folder,
             prompts=["hip hop 808 beat"],
             output_dir=tmp_path,
             duration=0.5,
@@ -230,3 +231,34 @@ def test_they_are_refused_before_the_work(data: Path, tiny_model_dir: Path, tmp_
     with pytest.raises(UserError, match="not among the model's layers"):
         train_lora(settings)
     assert not (tmp_path / "out" / "run.json").exists()
+
+
+def test_resuming_where_the_decomposition_came_out_otherwise(
+    tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The base's residual follows the start that the checkpoint has, as from another machine."""
+    settings = TrainSettings(lora_init="pissa", lora_rank=4)
+    run = {"base": {"path": "x"}}
+    first = make_trainee(load_base(tiny_model_dir), settings, run)
+    assert first.adapted is not None
+    started = start.adapter_tensors(first.adapted)
+    with torch.no_grad():
+        for parameter in first.parameters:
+            parameter.add_(0.05 * torch.randn(parameter.shape))
+    first.save_weights(tmp_path)
+
+    monkeypatch.setitem(adapter.INITIALISATIONS, "pissa", "olora")
+    model, plain = load_base(tiny_model_dir), load_base(tiny_model_dir)
+    before = logits_of(plain, tiny_model_dir).nan_to_num()
+    second = make_trainee(model, settings, run)
+    assert second.adapted is not None
+    other = start.adapter_tensors(second.adapted)
+    assert not all(torch.equal(started[name], other[name]) for name in started)
+    second.load_weights(tmp_path)
+    load_adapter(plain, tmp_path)
+    after = logits_of(plain, tiny_model_dir).nan_to_num()
+    assert torch.allclose(logits_of(model, tiny_model_dir).nan_to_num(), after, atol=1e-4)
+    assert (after - before).abs().max() > 0.1
+    with second.base_alone():
+        assert torch.allclose(logits_of(model, tiny_model_dir).nan_to_num(), before, atol=1e-4)
+    assert torch.allclose(logits_of(model, tiny_model_dir).nan_to_num(), after, atol=1e-4)
