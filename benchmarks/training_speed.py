@@ -37,8 +37,8 @@ from transformers import (
 
 from musicgen_lora.data.batches import Batch
 from musicgen_lora.model.adapter import add_lora
-from musicgen_lora.model.delay import delay_codes
-from musicgen_lora.model.musicgen import EMBEDDED, load_base
+from musicgen_lora.model.delay import delay_codes, n_predicted
+from musicgen_lora.model.musicgen import EMBEDDED, load_base, model_shape
 from musicgen_lora.model.text import TextStates
 from musicgen_lora.training.device import choose_precision, place
 from musicgen_lora.training.optimise import optimise_step
@@ -111,7 +111,7 @@ def plain_step(shape: str, batch: Batch) -> Callable[[], float]:
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
         optimizer.zero_grad()
-        return float(loss)
+        return float(loss.detach())
 
     return step
 
@@ -127,11 +127,22 @@ def our_step(shape: str, batch: Batch) -> Callable[[], float]:
     adapted = add_lora(model, base_name=shape, rank=RANK, alpha=ALPHA)
     parameters = [p for p in adapted.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=3e-4, fused=True)
+    totals = n_predicted(batch.n_frames, model_shape(model).delays).sum(0)
 
     def step() -> float:
-        return optimise_step(
-            model, [batch], text, optimizer, parameters, max_grad_norm=1.0, scaler=None, where=""
-        ).loss
+        result = optimise_step(
+            model,
+            [batch],
+            text,
+            [optimizer],
+            parameters,
+            totals=totals,
+            max_grad_norm=1.0,
+            scaler=None,
+            where="",
+        )
+        assert result is not None
+        return result.loss
 
     return step
 
@@ -151,7 +162,7 @@ def floor_s(shape: str, batch: Batch) -> float:
     times = []
     for _ in range(20):
         began = time.perf_counter()
-        left @ right
+        torch.mm(left, right)
         times.append(time.perf_counter() - began)
     return flop / (2 * 1024 * 1024 * 4096 / statistics.median(times))
 

@@ -33,7 +33,7 @@ from musicgen_lora.evaluation.statistics import paired_bootstrap
 from musicgen_lora.model.codec import decode_codes
 from musicgen_lora.model.musicgen import load_base, load_tokenizer, model_shape
 from musicgen_lora.model.text import TextStates
-from musicgen_lora.training.validation import codebook_means, window_losses
+from musicgen_lora.training.validation import held_out_losses
 
 WORK = Path(__file__).resolve().parent / "work"
 DURATION_S = 10.0
@@ -86,8 +86,7 @@ def loss_figures(
     windows = fixed_windows(
         [c for c, _ in held], [i for _, i in held], store, max_frames=500, min_frames=4
     )
-    sums, counts = window_losses(model, windows, text, 8)
-    base = codebook_means(sums, counts)
+    base = held_out_losses(model, windows, text, 8)
     shape = model_shape(model)
     # One count more for every entry: an entry that training never used is not impossible.
     unigram = np.ones((shape.n_codebooks, shape.special))

@@ -23,6 +23,9 @@ STRICT = ConfigDict(extra="forbid")
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 Seconds = Annotated[float, Field(gt=0.0)]
+LoraTarget = Literal[
+    "attention", "feed_forward", "heads", "embeddings", "text_projection", "text_encoder"
+]
 
 
 @dataclass(config=STRICT)
@@ -88,16 +91,27 @@ class TrainSettings:
     """Name of the metadata inside data_dir."""
     output_dir: Path = Path("finetune/output")
     """Where checkpoints/, best_model/, metrics.jsonl and run.json go."""
+    adapter: Literal["lora", "rslora", "dora"] = "lora"
+    """lora; rslora scales by lora_alpha / sqrt(lora_rank), for high ranks; dora learns the
+    weights' magnitudes too, and takes longer a step."""
     lora_rank: Positive = 12
     """Rank of the adapter."""
     lora_alpha: Positive = 24
     """The adapter's product is scaled by lora_alpha / lora_rank."""
     lora_dropout: Share = 0.0
     """Dropout on the adapter's input."""
-    lora_targets: list[Literal["attention", "feed_forward"]] = dataclasses.field(
+    lora_init: Literal["default", "gaussian", "orthogonal", "pissa", "olora"] = "default"
+    """How the adapter starts; pissa and olora take its first weights out of the base's, and are
+    saved with twice the rank."""
+    lora_targets: list[LoraTarget] = dataclasses.field(
         default_factory=lambda: ["attention", "feed_forward"]
     )
-    """Parts of the decoder that carry LoRA."""
+    """Parts of the model that carry the adapter."""
+    lora_layers: Annotated[str, Field(coerce_numbers_to_str=True)] = ""
+    """Decoder layers whose attention and feed_forward carry it, like 0-11 or 0,4,8-11; all if
+    empty."""
+    lora_modules: str = ""
+    """Regular expression of full module names, in place of lora_targets."""
     trainable: Literal["lora", "full", "full_with_text"] = "lora"
     """lora trains an adapter; full every weight of the language model; full_with_text those of
     the text encoder too (for pre-training a model of your own)."""
@@ -137,6 +151,9 @@ class TrainSettings:
     """Half precision where the device is fast at it; says what it does instead elsewhere."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """Of the frozen base; the adapter is always trained in fp32."""
+    quantise: Literal["none", "8bit", "4bit"] = "none"
+    """Hold the frozen base in 8 or 4 bits, for models that are too big otherwise; needs
+    pip install 'musicgen-lora[quantise]'."""
     condition_dropout: Share = 0.1
     """Share of samples trained without their caption, which guidance needs."""
     validation_fraction: Share = 0.1

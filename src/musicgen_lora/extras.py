@@ -9,6 +9,7 @@ from musicgen_lora.errors import UserError
 LIBRARIES = {
     "adamw8bit": "bitsandbytes",
     "prodigy": "prodigyopt",
+    "quantise": "bitsandbytes",
     "tensorboard": "tensorboard",
     "wandb": "wandb",
 }

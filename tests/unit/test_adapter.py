@@ -19,6 +19,7 @@ from musicgen_lora.config import TrainSettings
 from musicgen_lora.errors import UserError
 from musicgen_lora.model.adapter import FACTS_FILE, add_lora, load_adapter
 from musicgen_lora.model.musicgen import base_fingerprint, frame_logits, load_base, load_tokenizer
+from musicgen_lora.model.targets import target_pattern
 from musicgen_lora.model.text import TextStates
 from musicgen_lora.training.weights import make_trainee
 
@@ -67,7 +68,7 @@ def test_lora_sits_on_the_decoders_attention_and_feed_forward_alone(
     targets: tuple[str, ...], per_layer: int, tiny_model_dir: Path
 ) -> None:
     model = load_base(tiny_model_dir)
-    add_lora(model, base_name="x", rank=4, alpha=8, targets=targets)
+    add_lora(model, base_name="x", rank=4, alpha=8, pattern=target_pattern(model, targets=targets))
     places = {
         name.split(".lora_A")[0] for name, _ in model.named_modules() if name.endswith("lora_A")
     }

@@ -98,7 +98,7 @@ def test_the_guides_values_are_the_defaults() -> None:
         ("train: {learning_rate: -1e-4}", "learning_rate = '-1e-4'"),
         ("train: {learning_rate: .nan}", "learning_rate = nan"),
         ("train: {lr_schedule: cosin}", "lr_schedule = 'cosin'"),
-        ("train: {lora_targets: [heads]}", "lora_targets.0 = 'heads'"),
+        ("train: {lora_targets: [head]}", "lora_targets.0 = 'head'"),
         ("train: {? [a] : 3}", ""),
         ("train: !!python/object/apply:os.getcwd []", "not valid YAML"),
     ],

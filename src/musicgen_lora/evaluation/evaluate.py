@@ -46,7 +46,12 @@ from musicgen_lora.evaluation.report import (
     write_report,
 )
 from musicgen_lora.evaluation.summary import write_sentences
-from musicgen_lora.model.adapter import check_adapter_folder, load_adapter, read_facts
+from musicgen_lora.model.adapter import (
+    check_adapter_folder,
+    has_adapter,
+    load_adapter,
+    read_facts,
+)
 from musicgen_lora.model.musicgen import base_fingerprint, load_base, load_tokenizer, model_shape
 from musicgen_lora.model.text import TextStates
 from musicgen_lora.training.device import place, training_device
@@ -77,7 +82,10 @@ def evaluate_adapter(settings: EvaluateSettings) -> dict[str, Any]:
     device = training_device()
     # In fp32 everywhere: differences of a percent are what is looked for.
     place(model, device, "fp32")
-    text = TextStates(model, load_tokenizer(settings.base_model_path))
+    # An adapter on the text encoder gives captions other states than the base has for them.
+    text = TextStates(
+        model, load_tokenizer(settings.base_model_path), frozen=not has_adapter(model.text_encoder)
+    )
 
     held_out, ids, store = _open_tokens(held_out, model, settings.data_dir is not None, console)
     loss = _loss(settings, adapted, model, text, held_out, ids, store, console)

@@ -1,10 +1,37 @@
-"""The model card of an adapter."""
+"""The model card of an adapter, and the facts in the header of its weights."""
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 from musicgen_lora.config import EMBEDDED_NAME
+
+
+def header_facts(facts: dict[str, Any]) -> dict[str, Any]:
+    """What a weights file says of itself when it has lost its folder.
+
+    Args:
+        facts: of a run; what it lacks is left out.
+    """
+    settings = facts.get("settings", {})
+    adapter = (
+        "adapter",
+        "lora_init",
+        "lora_rank",
+        "lora_alpha",
+        "lora_targets",
+        "quantise",
+        "seed",
+    )
+    header = {name: facts[name] for name in ("base", "versions", "identity") if name in facts}
+    header["settings"] = {name: settings[name] for name in adapter if name in settings}
+    if "data" in facts:
+        header["data"] = {"fingerprint": facts["data"]["fingerprint"]}
+    if facts.get("best") is not None:
+        header["best"] = facts["best"]
+    return header
 
 
 def adapter_card(facts: dict[str, Any], folder_name: str) -> str:
@@ -15,37 +42,40 @@ def adapter_card(facts: dict[str, Any], folder_name: str) -> str:
         folder_name: how the examples call the adapter's folder.
     """
     base, data, settings = facts["base"]["path"], facts["data"], facts["settings"]
-    base_loss, best = facts["base_loss"], facts.get("best")
-    embedded = base == EMBEDDED_NAME
-    licence = (
-        "The embedded tiny-beats base is MIT-licensed; the rights in your own audio stay yours "
-        "to mind."
-        if embedded
-        else "Meta's MusicGen weights are CC-BY-NC 4.0: where the base is one of them, what is "
-        "derived from it, this adapter included, is for non-commercial use."
+    tag, licence = _licence(base)
+    front = ["library_name: peft", "pipeline_tag: text-to-audio"]
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", base) and not Path(base).exists():
+        front.append(f"base_model: {base}")
+    if tag:
+        front.append(f"license: {tag}")
+    front.append("tags: [musicgen, lora, text-to-audio]")
+    where = settings["lora_modules"] or ", ".join(settings["lora_targets"])
+    if settings["lora_layers"]:
+        where += f" (layers {settings['lora_layers']})"
+    held = "" if settings["quantise"] == "none" else f", held in {settings['quantise'][0]} bits"
+    loaded = (
+        'str(files("musicgen_lora") / "assets" / "tiny_beats")'
+        if base == EMBEDDED_NAME
+        else f'"{base}"'
     )
-    if best is None:
-        figures = "No source was held out, so there is no held-out figure."
-    else:
-        change = 100 * (best["loss"] - base_loss["loss"]) / base_loss["loss"]
-        figures = (
-            f"Held-out loss {base_loss['loss']:.4f} (base) -> {best['loss']:.4f} "
-            f"({change:+.1f} %) at step {best['step']}, on held-out clips: {data['n_validation']}."
-        )
+    imports = "from importlib.resources import files\n    " if base == EMBEDDED_NAME else ""
     return f"""---
-library_name: peft
-base_model: {base}
-tags: [musicgen, lora, text-to-audio]
+{chr(10).join(front)}
 ---
 # LoRA adapter for MusicGen
 
-- Base: `{base}` (fingerprint `{facts["base"]["fingerprint"]}`)
-- Rank {settings["lora_rank"]}, alpha {settings["lora_alpha"]}, on \
-{", ".join(settings["lora_targets"])}
+- Base: `{base}` (fingerprint `{facts["base"]["fingerprint"]}`){held}
+- Adapter: {settings["adapter"]}, rank {settings["lora_rank"]}, alpha {settings["lora_alpha"]}, \
+initialisation {settings["lora_init"]}, on {where}
 - Data: {data["n_train"]} training clips, {data["n_validation"]} held out, apart by source \
 (fingerprint `{data["fingerprint"]}`)
-- {figures}
+- Training: learning rate {settings["learning_rate"]:g}, {settings["lr_schedule"]}, batches of \
+{settings["batch_size"]} x {settings["gradient_accumulation_steps"]}, {_length(facts)}, windows \
+of up to {settings["max_duration"]:g} s, captions dropped {settings["condition_dropout"]:g}, \
+seed {settings["seed"]}
 - Licence: {licence}
+
+{_figures(facts)}
 
 With this project:
 
@@ -54,10 +84,51 @@ With this project:
 
 With bare PEFT:
 
-    from peft import PeftModel
+    {imports}from peft import PeftModel
     from transformers import MusicgenForConditionalGeneration
-    model = MusicgenForConditionalGeneration.from_pretrained("{base}")
-    model = PeftModel.from_pretrained(model, "{folder_name}")
+    model = MusicgenForConditionalGeneration.from_pretrained({loaded})
+    model = PeftModel.from_pretrained(model, "{folder_name}").eval()
 
 All settings, versions and the held-out clips are in `musicgen_lora.json`.
 """
+
+
+def _licence(base: str) -> tuple[str | None, str]:
+    """Hugging Face's tag of it, where the base's name tells, and a sentence."""
+    if base == EMBEDDED_NAME:
+        sentence = "The embedded tiny-beats base is MIT-licensed"
+        return None, f"{sentence}; the rights in your own audio stay yours to mind."
+    sentence = (
+        "Meta's MusicGen weights are CC-BY-NC 4.0: where the base is one of them, what is "
+        "derived from it, this adapter included, is for non-commercial use."
+    )
+    return ("cc-by-nc-4.0" if base.startswith("facebook/musicgen-") else None), sentence
+
+
+def _length(facts: dict[str, Any]) -> str:
+    settings, best = facts["settings"], facts.get("best")
+    asked = f"{settings['num_epochs']} epochs"
+    if settings["max_steps"] is not None:
+        asked += f", at most {settings['max_steps']} steps"
+    return asked if best is None else f"{asked} (these weights are of step {best['step']})"
+
+
+def _figures(facts: dict[str, Any]) -> str:
+    base_loss, best = facts["base_loss"], facts.get("best")
+    if best is None:
+        return "No source was held out, so there is no held-out figure."
+    rows = [("mean", base_loss["loss"], best["loss"])]
+    for number, pair in enumerate(
+        zip(base_loss["codebooks"], best["codebooks"], strict=True), start=1
+    ):
+        rows.append((f"codebook {number}", *pair))
+    table = "\n".join(
+        f"| {name} | {before:.4f} | {after:.4f} | {100 * (after - before) / before:+.1f} % |"
+        for name, before, after in rows
+    )
+    return f"""Held-out loss in nats a token, at step {best["step"]}, on held-out clips: \
+{facts["data"]["n_validation"]}.
+
+| | base | with adapter | change |
+| --- | --- | --- | --- |
+{table}"""

@@ -7,6 +7,7 @@ from accelerate import PartialState
 from torch import nn
 from transformers import MusicgenForConditionalGeneration
 
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 LARGE_MODEL = 100_000_000
 """Parameters from which bf16 pays on a CPU: smaller layers are bound by overhead."""
 
@@ -52,7 +53,7 @@ def choose_precision(
 def place(model: MusicgenForConditionalGeneration, device: torch.device, precision: str) -> None:
     """Moves the language model to its device and precision. T5 and EnCodec stay in fp32: their
     work is cached, and T5 overflows in fp16."""
-    dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    dtype = DTYPES[precision]
     parts: list[nn.Module] = [model.decoder]
     if hasattr(model, "enc_to_dec_proj"):
         parts.append(model.enc_to_dec_proj)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import importlib.metadata
+import importlib.util
 import json
 import platform
 from collections.abc import Mapping, Sequence
@@ -78,10 +80,16 @@ def data_facts(
 
 def library_versions() -> dict[str, str]:
     """Of everything that can change a result."""
+    extras = {
+        name: importlib.metadata.version(name)
+        for name in ("bitsandbytes",)
+        if importlib.util.find_spec(name) is not None
+    }
     return {
         "musicgen_lora": __version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "peft": peft.__version__,
+        **extras,
     }

@@ -9,7 +9,6 @@ import math
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -144,7 +143,7 @@ def run_steps(
             )
 
     if first and begun == 0 and settings.preview_prompts:
-        with trainee.adapted.disable_adapter() if trainee.adapted is not None else nullcontext():
+        with trainee.base_alone():
             preview("base")
     progress = Progress(
         *Progress.get_default_columns(),

@@ -58,8 +58,17 @@ def gather(
     clips: Sequence[Clip],
     model: MusicgenForConditionalGeneration,
     console: Console,
+    *,
+    frozen_text: bool,
 ) -> Material:
     """Encodes what is missing, splits, and cuts the windows.
+
+    Args:
+        settings: of the run.
+        clips: of the dataset.
+        model: encodes clips and captions.
+        console: tells what was found.
+        frozen_text: whether captions can be encoded ahead, since no step changes the encoder.
 
     Raises:
         UserError: a file or the split is not usable.
@@ -101,7 +110,6 @@ def gather(
         seed=settings.seed,
         condition_dropout=settings.condition_dropout,
     )
-    frozen_text = settings.trainable != "full_with_text"
     text = TextStates(model, load_tokenizer(settings.model_path), frozen=frozen_text)
     captions = {caption for clip in kept for caption in clip.texts}
     if frozen_text and len(captions) <= CAPTIONS_AHEAD:

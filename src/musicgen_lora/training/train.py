@@ -20,6 +20,8 @@ from musicgen_lora.console import plain_console
 from musicgen_lora.data.metadata import load_dataset
 from musicgen_lora.errors import RunError, UserError
 from musicgen_lora.model.musicgen import base_fingerprint, load_base, model_shape
+from musicgen_lora.model.quantise import check_quantise, quantise_decoder
+from musicgen_lora.model.targets import adapts_text_encoder
 from musicgen_lora.training import processes, run_folder, validation
 from musicgen_lora.training.average import start_average
 from musicgen_lora.training.checkpoints import (
@@ -29,7 +31,7 @@ from musicgen_lora.training.checkpoints import (
     step_name,
 )
 from musicgen_lora.training.curves import draw_curves, verdict
-from musicgen_lora.training.device import choose_precision, place, training_device
+from musicgen_lora.training.device import DTYPES, choose_precision, place, training_device
 from musicgen_lora.training.facts import (
     data_facts,
     library_versions,
@@ -41,7 +43,7 @@ from musicgen_lora.training.material import Material, gather
 from musicgen_lora.training.memory import checkpoint_layers
 from musicgen_lora.training.optimizers import check_optimizer, make_optimizers
 from musicgen_lora.training.trackers import check_trackers, open_trackers
-from musicgen_lora.training.weights import Trainee, make_trainee
+from musicgen_lora.training.weights import Trainee, lora_pattern, make_trainee
 
 EFFECT_WINDOWS = 4
 FRESH, FINISHED = -1, -2
@@ -79,8 +81,13 @@ def _train(settings: TrainSettings, console: Console) -> dict[str, Any]:
     clips = load_dataset(settings.data_dir, settings.metadata_file)
     model = load_base(settings.model_path)
     _check_codebooks(settings, model_shape(model).n_codebooks)
+    check_quantise(settings.quantise, trainable=settings.trainable, init=settings.lora_init)
+    adapts_text = settings.trainable == "lora" and adapts_text_encoder(
+        model, lora_pattern(model, settings)
+    )
+    frozen_text = settings.trainable != "full_with_text" and not adapts_text
     base = {"path": settings.model_path, "fingerprint": base_fingerprint(model)}
-    material = gather(settings, clips, model, console)
+    material = gather(settings, clips, model, console, frozen_text=frozen_text)
 
     device = training_device()
     n_parameters = sum(p.numel() for p in model.decoder.parameters())
@@ -88,8 +95,13 @@ def _train(settings: TrainSettings, console: Console) -> dict[str, Any]:
     console.print(f"Training on {device} in {precision}: {why}")
     if processes.world_size() > 1:
         console.print(f"{processes.world_size()} processes share the clips of each step.")
+    if settings.quantise != "none":
+        quantise_decoder(model, settings.quantise, device=device, dtype=DTYPES[precision])
     # Weights that are trained stay in fp32; only a frozen base is held in less.
     place(model, device, precision if settings.trainable == "lora" else "fp32")
+    if adapts_text:
+        text_encoder: Any = model.text_encoder
+        text_encoder.to(device)
 
     identity = run_identity(settings, base["fingerprint"], material.clips, material.id_of)
     found = _look_into_folder(settings, identity, console)
@@ -169,9 +181,8 @@ def _train(settings: TrainSettings, console: Console) -> dict[str, Any]:
 def _effect(
     model: MusicgenForConditionalGeneration, trainee: Trainee, material: Material, console: Console
 ) -> dict[str, float]:
-    assert trainee.adapted is not None
     windows = material.gate_windows[:EFFECT_WINDOWS]
-    effect = validation.adapter_effect(trainee.adapted, model, windows, material.text)
+    effect = validation.adapter_effect(trainee.base_alone, model, windows, material.text)
     console.print(
         f"Effect of the adapter: KL {effect['mean_kl']:.2g} nats a token, largest logit "
         f"change {effect['max_logit_change']:.2f}."

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 
 import numpy as np
 import torch
-from peft import PeftModel
 from transformers import MusicgenForConditionalGeneration
 
 from musicgen_lora.data.batches import collate
@@ -79,12 +79,18 @@ def check_base(codebooks: Sequence[float], vocabulary: int, allow_random_base: b
 
 @torch.no_grad()
 def adapter_effect(
-    adapted: PeftModel,
+    base_alone: Callable[[], AbstractContextManager[None]],
     model: MusicgenForConditionalGeneration,
     windows: Windows,
     text: TextStates,
 ) -> dict[str, float]:
     """How far the adapter moves the predictions: the same windows with it on and off.
+
+    Args:
+        base_alone: a context that switches it off.
+        model: that carries it.
+        windows: to predict.
+        text: gives the conditions, which the adapter may change too.
 
     Returns:
         `mean_kl` (nats a token, KL(adapter || base)) and `max_logit_change`.
@@ -94,11 +100,10 @@ def adapter_effect(
     """
     batch = collate([window[0] for window in windows], [window[1] for window in windows])
     device = model.decoder.device
-    states, mask = text.batch(batch.captions, device)
     codes = batch.codes.to(device)
-    with_adapter = frame_logits(model, codes, states, mask)
-    with adapted.disable_adapter():
-        without = frame_logits(model, codes, states, mask)
+    with_adapter = frame_logits(model, codes, *text.batch(batch.captions, device))
+    with base_alone():
+        without = frame_logits(model, codes, *text.batch(batch.captions, device))
     valid = ~torch.isnan(without[..., 0])
     log_p, log_q = with_adapter[valid].log_softmax(-1), without[valid].log_softmax(-1)
     largest = float((with_adapter[valid] - without[valid]).abs().max())

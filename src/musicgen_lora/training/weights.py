@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from peft import PeftModel, set_peft_model_state_dict
+from peft import PeftModel
 from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoProcessor, MusicgenForConditionalGeneration
 
 from musicgen_lora import atomic
 from musicgen_lora.config import TrainSettings
-from musicgen_lora.model.adapter import FACTS_FILE, FACTS_VERSION, add_lora
-from musicgen_lora.model.card import adapter_card
+from musicgen_lora.model import start
+from musicgen_lora.model.adapter import (
+    FACTS_FILE,
+    FACTS_VERSION,
+    WEIGHTS_FILE,
+    adapter_off,
+    add_lora,
+    check_initialisation,
+    save_adapter,
+)
+from musicgen_lora.model.card import adapter_card, header_facts
+from musicgen_lora.model.targets import target_pattern
 
 
 @dataclass(frozen=True)
@@ -30,6 +42,7 @@ class Trainee:
         publish: `(folder, run)` puts them in place of `folder` with card and facts.
         train_mode: switches the adapter's dropout on and off. The decoder's own dropout stays
             off, as in audiocraft.
+        base_alone: a context in which the plain base speaks; in full training there is none.
     """
 
     parameters: list[nn.Parameter]
@@ -38,6 +51,7 @@ class Trainee:
     load_weights: Callable[[Path], None]
     publish: Callable[[Path, dict[str, Any]], None]
     train_mode: Callable[[bool], None]
+    base_alone: Callable[[], AbstractContextManager[None]]
 
 
 def make_trainee(
@@ -52,22 +66,27 @@ def make_trainee(
         rank=settings.lora_rank,
         alpha=settings.lora_alpha,
         dropout=settings.lora_dropout,
-        targets=tuple(settings.lora_targets),
+        pattern=lora_pattern(model, settings),
+        kind=settings.adapter,
+        init=settings.lora_init,
     )
     dropouts = [m for name, m in adapted.named_modules() if name.endswith("lora_dropout.default")]
+    started = start.adapter_tensors(adapted) if settings.lora_init in start.FROM_BASE else None
 
     def save(folder: Path) -> None:
-        # Without the lookup of the base's vocabulary on the hub, which LoRA here never changes.
-        adapted.save_pretrained(str(folder), save_embedding_layers=False)
-        # PEFT writes an empty model card; ours is written where the adapter is published.
-        (folder / "README.md").unlink(missing_ok=True)
+        save_adapter(adapted, folder, started=started)
 
     def load(folder: Path) -> None:
-        set_peft_model_state_dict(adapted, load_file(folder / "adapter_model.safetensors"))
+        tensors = load_file(folder / WEIGHTS_FILE)
+        if started is not None:
+            tensors, then = start.split_plain_lora(tensors)
+            start.move_start(adapted, started, then)
+            started.update(then)
+        start.put_tensors(adapted, tensors)
 
     def publish(folder: Path, run: dict[str, Any]) -> None:
         def fill(staging: Path) -> None:
-            save(staging)
+            save_adapter(adapted, staging, started=started, metadata=header_facts(run))
             facts = {"format_version": FACTS_VERSION, **_public(run)}
             atomic.write_json(staging / FACTS_FILE, facts)
             card = adapter_card(facts, folder.name)
@@ -80,7 +99,21 @@ def make_trainee(
             dropout.train(on)
 
     parameters = [p for p in adapted.parameters() if p.requires_grad]
-    return Trainee(parameters, adapted, save, load, publish, train_mode)
+    return Trainee(
+        parameters, adapted, save, load, publish, train_mode, lambda: adapter_off(adapted, started)
+    )
+
+
+def lora_pattern(model: MusicgenForConditionalGeneration, settings: TrainSettings) -> str:
+    """The modules that `settings` names, checked: a UserError says what does not fit."""
+    pattern = target_pattern(
+        model,
+        targets=settings.lora_targets,
+        layers=settings.lora_layers,
+        modules=settings.lora_modules,
+    )
+    check_initialisation(model, pattern, rank=settings.lora_rank, init=settings.lora_init)
+    return pattern
 
 
 def _whole_model(model: MusicgenForConditionalGeneration, settings: TrainSettings) -> Trainee:
@@ -111,7 +144,7 @@ def _whole_model(model: MusicgenForConditionalGeneration, settings: TrainSetting
         atomic.publish_folder(folder, fill)
 
     parameters = [p for p in model.parameters() if p.requires_grad]
-    return Trainee(parameters, None, save, load, publish, lambda on: None)
+    return Trainee(parameters, None, save, load, publish, lambda on: None, contextlib.nullcontext)
 
 
 def _public(run: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,73 @@
+"""A frozen base in 8 or 4 bits (QLoRA, Dettmers et al., 2023), by bitsandbytes, an extra.
+
+The linear layers of the decoder's blocks are most of a MusicGen; they alone are quantised. The
+adapter on them stays in fp32 and is saved for the plain base.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import MusicgenForConditionalGeneration
+
+from musicgen_lora.errors import UserError
+from musicgen_lora.extras import require_extra
+
+
+def check_quantise(quantise: str, *, trainable: str, init: str) -> None:
+    """Raises a UserError where a quantised base cannot be trained on.
+
+    Args:
+        quantise: "none", "8bit" or "4bit".
+        trainable: what is trained.
+        init: how the adapter starts.
+    """
+    if quantise == "none":
+        return
+    if trainable != "lora":
+        raise UserError(f"quantise {quantise} freezes the base: it needs trainable lora.")
+    if init not in ("default", "gaussian"):
+        raise UserError(
+            f"lora_init {init} reads the base's own weights; quantise {quantise} needs default or "
+            "gaussian."
+        )
+    require_extra("quantise", f"quantise {quantise}")
+
+
+def quantise_decoder(
+    model: MusicgenForConditionalGeneration,
+    quantise: str,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> None:
+    """Replaces the linear layers of the decoder's blocks by quantised ones, in place.
+
+    They are moved to `device` one at a time, so the whole model never lies there unquantised.
+
+    Args:
+        model: in float32 on the CPU, without an adapter; the rest of it stays there.
+        quantise: "8bit" (LLM.int8) or "4bit" (NF4 with double quantisation).
+        device: where the quantised layers go.
+        dtype: that 4-bit weights are multiplied in.
+    """
+    bnb: Any = importlib.import_module("bitsandbytes")
+    blocks: Any = model.decoder.model.decoder.layers
+    for parent in list(blocks.modules()):
+        for name, linear in list(parent.named_children()):
+            if not isinstance(linear, nn.Linear):
+                continue
+            shape = (linear.in_features, linear.out_features, linear.bias is not None)
+            if quantise == "8bit":
+                layer = bnb.nn.Linear8bitLt(*shape, has_fp16_weights=False)
+            else:
+                layer = bnb.nn.Linear4bit(
+                    *shape, compute_dtype=dtype, compress_statistics=True, quant_type="nf4"
+                )
+            layer.load_state_dict(linear.state_dict())
+            setattr(parent, name, layer.requires_grad_(False).to(device))
+    # PEFT asks for these, as transformers sets them.
+    setattr(model, f"is_loaded_in_{quantise}", True)
