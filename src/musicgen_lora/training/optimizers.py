@@ -64,8 +64,8 @@ def make_optimizers(
             )
         ]
     if name == "muon":
-        matrices = [p for name, p in parameters if ".layers." in name and p.ndim == 2]
-        rest = [p for name, p in parameters if not (".layers." in name and p.ndim == 2)]
+        matrices = [p for name, p in parameters if _is_hidden_matrix(name, p)]
+        rest = [p for name, p in parameters if not _is_hidden_matrix(name, p)]
         # Updates of AdamW's size (Liu et al., 2025), so that one rate serves both.
         muon = torch.optim.Muon(
             matrices,
@@ -75,6 +75,13 @@ def make_optimizers(
         )
         return [muon, _adamw(rest, learning_rate, weight_decay)]
     return [_adamw(chosen, learning_rate, weight_decay)]
+
+
+def _is_hidden_matrix(name: str, parameter: nn.Parameter) -> bool:
+    """Whether Muon trains it: the decoder's blocks, but not where they look at the text. What a
+    caption says about the next token is little, so that gradient is mostly noise, and Muon steps
+    at full size whatever the gradient's."""
+    return ".layers." in name and "encoder_attn" not in name and parameter.ndim == 2
 
 
 def _adamw(
