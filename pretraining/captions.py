@@ -52,9 +52,9 @@ def _caption(rng: np.random.Generator, clip: Clip) -> str:
     if form < 0.12:
         # The form in which audiocraft merges facts into a description.
         text = ", ".join([_with(subject, things), *remarks]) + "."
-        text += f" bpm: {clip.pattern.bpm:g}." if chance(0.8) else ""
+        text += f" bpm: {clip.bpm}." if chance(0.8) else ""
         return text + (f" key: {key}." if key else "")
-    tempo = f"{clip.pattern.bpm:g} bpm" if chance(0.92) else ""
+    tempo = f"{clip.bpm} bpm" if chance(0.92) else ""
     if form < 0.50:
         parts = [_with(subject, things), *remarks, tempo, key]
     elif form < 0.68:

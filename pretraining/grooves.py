@@ -189,12 +189,14 @@ def play(
     tracks: dict[str, list[Hit]] = {track: [] for track in bar_grids}
     fill = FILLS[int(rng.integers(len(FILLS)))]
     fill_every = int(rng.choice([2, 4, 4]))
+    takes = _takes(rng, n_bars)
     for bar in range(n_bars):
         has_fill = fills and bar % fill_every == fill_every - 1 and rng.random() < 0.8
-        for track, grid in bar_grids.items():
+        for number, (track, grid) in enumerate(bar_grids.items()):
             if has_fill and track in ("snare", "clap", "rim", *fill):
                 grid = grid[:8] + "." * 8
-            tracks[track] += _bar_hits(rng, grid, bar, track, busyness)
+            take = np.random.default_rng([takes[bar], number])
+            tracks[track] += _bar_hits(take, grid, bar, track, busyness)
         if has_fill:
             for track, grid in fill.items():
                 tracks.setdefault(track, [])
@@ -202,6 +204,12 @@ def play(
             if bar + 1 < n_bars and rng.random() < 0.6:
                 tracks.setdefault("crash", []).append(Hit((bar + 1) * STEPS_PER_BAR, 0.8))
     return {track: hits for track, hits in tracks.items() if hits}
+
+
+def _takes(rng: np.random.Generator, n_bars: int) -> list[int]:
+    """A seed for each bar's small changes: three bars alike, then another, as loops are made."""
+    main, other = (int(seed) for seed in rng.integers(2**31, size=2))
+    return [other if bar % 4 == 3 else main for bar in range(n_bars)]
 
 
 def _bar_hits(
@@ -230,9 +238,14 @@ def percussion_hits(
     grids = PERCUSSION[word]
     grid = grids[int(rng.integers(len(grids)))]
     base = PERCUSSION_TRACKS.get(word, word)
-    hits = [hit for bar in range(n_bars) for hit in _bar_hits(rng, grid, bar, base, busyness)]
+    takes = _takes(rng, n_bars)
+    bars = [
+        _bar_hits(np.random.default_rng(take), grid, bar, base, busyness)
+        for bar, take in enumerate(takes)
+    ]
     if base not in ("conga", "bongo", "tom"):
-        return {base: hits}
-    high = [hit for index, hit in enumerate(hits) if index % 3 != 2]
-    low = [hit for index, hit in enumerate(hits) if index % 3 == 2]
+        return {base: [hit for hits in bars for hit in hits]}
+    numbered = [pair for hits in bars for pair in enumerate(hits)]
+    high = [hit for index, hit in numbered if index % 3 != 2]
+    low = [hit for index, hit in numbered if index % 3 == 2]
     return {f"{base}_hi": high, f"{base}_lo": low}

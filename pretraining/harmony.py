@@ -77,6 +77,7 @@ def bass_line(rng: np.random.Generator, harmony: Harmony, grids: list[str]) -> l
     and takes another in every fourth bar.
     """
     main, other = (grids[int(rng.integers(len(grids)))] for _ in range(2))
+    dynamics = rng.normal(0.0, 0.05, STEPS_PER_BAR)
     hits: list[Hit] = []
     for bar, chord in enumerate(harmony.chords):
         grid = other if bar % 4 == 3 else main
@@ -94,7 +95,7 @@ def bass_line(rng: np.random.Generator, harmony: Harmony, grids: list[str]) -> l
                 degree = chord + int(symbol) - 1
                 pitch = root + harmony.pitch_class(degree) - harmony.pitch_class(chord)
             strong = 0.95 if step % 4 == 0 else 0.82
-            velocity = float(np.clip(strong + rng.normal(0.0, 0.05), 0.5, 1.0))
+            velocity = float(np.clip(strong + dynamics[step], 0.5, 1.0))
             hits.append(Hit(bar * STEPS_PER_BAR + step, velocity, pitch, length * 0.94))
     return hits
 
@@ -112,6 +113,7 @@ def chord_hits(
         strum: delay in steps from one note of a chord to the next.
     """
     grid = grids[int(rng.integers(len(grids)))]
+    dynamics = rng.normal(0.0, 0.06, STEPS_PER_BAR)
     hits: list[Hit] = []
     for bar, chord in enumerate(harmony.chords):
         degrees = [chord, chord + 2, chord + 4] + ([chord + 6] if harmony.extended else [])
@@ -122,7 +124,7 @@ def chord_hits(
             length = 1
             while step + length < STEPS_PER_BAR and grid[step + length] == "-":
                 length += 1
-            velocity = float(np.clip(0.85 + rng.normal(0.0, 0.06), 0.5, 1.0))
+            velocity = float(np.clip(0.85 + dynamics[step], 0.5, 1.0))
             for index, pitch in enumerate(pitches):
                 start = bar * STEPS_PER_BAR + step + index * strum
                 hits.append(Hit(start, velocity, pitch, length * 0.96))
@@ -156,6 +158,7 @@ def melody(rng: np.random.Generator, harmony: Harmony, n_notes: int, low: int = 
         motif.append((step, degree))
         degree = int(np.clip(degree + rng.choice([-2, -1, -1, 1, 1, 2]), -2, 8))
     base = _near(harmony.tonic, low, low + 11)
+    dynamics = rng.normal(0.0, 0.08, len(motif))
     hits = []
     for start in range(0, len(harmony.chords), n_bars):
         for index, (step, note) in enumerate(motif):
@@ -166,7 +169,7 @@ def melody(rng: np.random.Generator, harmony: Harmony, n_notes: int, low: int = 
             if step % 8 == 0:
                 note = _nearest_chord_tone(note, harmony.chords[bar])
             pitch = base + harmony.pitch_class(note) - harmony.tonic
-            velocity = float(np.clip(0.85 + rng.normal(0.0, 0.08), 0.5, 1.0))
+            velocity = float(np.clip(0.85 + dynamics[index], 0.5, 1.0))
             length = min(end - step, 6) * 0.92
             hits.append(Hit(start * STEPS_PER_BAR + step, velocity, pitch, length))
     return hits

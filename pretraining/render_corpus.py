@@ -13,7 +13,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import floor
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,10 @@ from captions import captions
 from kits import DRUM_KITS, PRESETS, drum_sounds, note_bank
 from mastering import master
 from soundfont import SAMPLE_RATE, SoundfontError
-from styles import Clip, compose
+from styles import FRAMES_PER_MINUTE, Clip, compose
 
 from musicgen_lora.audio.beats808 import beat_facts, caption, make_beat, render_beat
-from musicgen_lora.audio.sequencer import render
+from musicgen_lora.audio.sequencer import Pattern, render, step_time_s
 
 WORK_DIR = Path(__file__).resolve().parent / "work"
 SPLITS = ("train", "validation")
@@ -70,12 +71,24 @@ def render_job(job: Job) -> list[dict[str, Any]]:
 def _sound(rng: np.random.Generator, clip: Clip, duration_s: float) -> np.ndarray:
     drive = float(rng.uniform(0.2, 1.2)) if rng.random() < 0.5 else 0.0
     seed = int(rng.integers(2**31))
-    humanise_ms = 1.0 if clip.drums and clip.drums.family == "electronic" else 4.0
-    mix = render(
-        clip.pattern, clip.kit, SAMPLE_RATE, seed=seed, humanise_ms=humanise_ms, drive=drive
-    )
+    pattern = on_frames(clip.pattern)
+    mix = render(pattern, clip.kit, SAMPLE_RATE, seed=seed, humanise_ms=0.0, drive=drive)
     cut = mix[0, : round(duration_s * SAMPLE_RATE)]
     return master(cut, SAMPLE_RATE, room=clip.room, is_lofi=clip.is_lofi, seed=seed)
+
+
+def on_frames(pattern: Pattern) -> Pattern:
+    """The pattern with every hit at the start of the codec's nearest frame, swing included: a
+    sound that falls into a frame at another place has other tokens."""
+    step_s, frame_s = 15.0 / pattern.bpm, 60.0 / FRAMES_PER_MINUTE
+    tracks = {}
+    for track, hits in pattern.tracks.items():
+        times = [step_time_s(hit.step, pattern.bpm, pattern.swing) for hit in hits]
+        # Halves go down in every bar, whatever the rounding of floats.
+        frames = [floor(time_s / frame_s + 0.5 - 1e-6) for time_s in times]
+        moved = [frame * frame_s / step_s for frame in frames]
+        tracks[track] = [replace(hit, step=at) for hit, at in zip(hits, moved, strict=True)]
+    return Pattern(pattern.bpm, pattern.n_bars, tracks)
 
 
 def write_clip(path: Path, samples: np.ndarray) -> None:
@@ -95,7 +108,7 @@ def _row(audio: str, texts: list[str], clip: Clip, job: Job, index: int) -> dict
         "texts": texts,
         "source": f"{job.split}-{job.seed}-{index}",
         "split": job.split,
-        "bpm": clip.pattern.bpm,
+        "bpm": clip.bpm,
         "key": clip.harmony.key if clip.harmony else None,
         "tags": tags,
         "style": clip.style,
@@ -171,7 +184,7 @@ def main(arguments: list[str] | None = None) -> int:
         metavar="N",
         help="instead of the corpus, render N 808 clips for the codec, and 8 %% more to check it",
     )
-    parser.add_argument("--n_train", type=int, default=3000)
+    parser.add_argument("--n_train", type=int, default=5000)
     parser.add_argument("--n_validation", type=int, default=96)
     parser.add_argument("--duration_s", type=float, default=10.0)
     parser.add_argument("--seed", type=int, default=2024)
