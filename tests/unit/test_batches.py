@@ -138,12 +138,12 @@ def test_validation_windows_cover_every_clip_end_to_end(parts) -> None:
     clips, ids, store = parts
     windows = fixed_windows(clips, ids, store, max_frames=40, min_frames=4)
     for index, clip in enumerate(clips):
-        own = [window for window, _, source in windows if source == clip.source]
+        own = [window.codes for window in windows if window.source == clip.source]
         assert np.array_equal(np.concatenate(own), store.codes(ids[index]))
         assert all(len(window) <= 40 for window in own)
-        assert {c for _, c, source in windows if source == clip.source} == {clip.texts[0]}
+        assert {w.caption for w in windows if w.source == clip.source} == {clip.texts[0]}
     short = fixed_windows(clips, ids, store, max_frames=40, min_frames=21)
-    assert min(len(window) for window, _, _ in short) >= 21
+    assert min(len(window.codes) for window in short) >= 21
 
 
 CAPTIONS = ["808", "trap drums with bass and the 808 pattern", "hip hop beat"]

@@ -2,7 +2,8 @@
 
 Any hub id or folder that `MusicgenForConditionalGeneration.from_pretrained` or
 `MusicgenMelodyForConditionalGeneration.from_pretrained` reads will do, mono or stereo. The two have
-the same parts, and are typed as the first throughout; `model.melody` knows them apart. Weights are read from safetensors alone; no code of a repository is run.
+the same parts and are typed as the first throughout; `melody.is_melody` tells them apart. Weights
+are read from safetensors alone; no code of a repository is run.
 """
 
 from __future__ import annotations
