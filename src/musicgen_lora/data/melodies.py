@@ -6,6 +6,8 @@ chroma's frames don't divide the codec's, so those of a whole clip could not be 
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from torch import nn
 
@@ -50,4 +52,5 @@ def open_melodies(model: nn.Module, model_path: str, frame_rate: float) -> Melod
     """What a model hears of clips besides their captions; None where it takes no tune."""
     if not is_melody(model):
         return None
-    return Melodies(Chroma(model_path, model.config.chroma_length), frame_rate)  # pyright: ignore
+    config: Any = model.config
+    return Melodies(Chroma(model_path, config.chroma_length), frame_rate)

@@ -70,7 +70,7 @@ def melody_decoder_states(
         `[B, T, D]`.
     """
     decoder = model.decoder.model.decoder
-    embedded = sum(table(delayed[:, k]) for k, table in enumerate(decoder.embed_tokens))
+    embedded: Any = sum(table(delayed[:, k]) for k, table in enumerate(decoder.embed_tokens))
     tune = project_melodies(model, melodies, len(delayed))
     lengths = text_lengths(text_mask).tolist()
     rows = [torch.cat([tune[i], text[i, :length], embedded[i]]) for i, length in enumerate(lengths)]
