@@ -94,7 +94,7 @@ def loss_figures(
         for k, column in enumerate(store.codes(clip_id).T):
             unigram[k] += np.bincount(column, minlength=shape.special)
     log_p = np.log(unigram / unigram.sum(1, keepdims=True))
-    held_codes = np.concatenate([codes for codes, _, _ in windows])
+    held_codes = np.concatenate([window.codes for window in windows])
     counted = [-float(log_p[k][held_codes[:, k]].mean()) for k in range(shape.n_codebooks)]
     return {
         "n_clips": len(held),

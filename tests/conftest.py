@@ -18,3 +18,14 @@ def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_stereo_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tiny_musicgen(tmp_path_factory.mktemp("models") / "stereo", stereo=True)
+
+
+@pytest.fixture(scope="session")
+def tiny_melody_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_musicgen(tmp_path_factory.mktemp("models") / "melody", melody=True)
+
+
+@pytest.fixture(scope="session")
+def tiny_stereo_melody_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "stereo_melody"
+    return make_tiny_musicgen(folder, melody=True, stereo=True)

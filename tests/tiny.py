@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import torch
@@ -12,19 +13,41 @@ from transformers import (
     MusicgenConfig,
     MusicgenDecoderConfig,
     MusicgenForConditionalGeneration,
+    MusicgenMelodyConfig,
+    MusicgenMelodyDecoderConfig,
+    MusicgenMelodyForConditionalGeneration,
     MusicgenProcessor,
     PreTrainedTokenizerFast,
     T5Config,
 )
 
+MELODY_EXTRACTOR = {
+    "chunk_length": 30,
+    "feature_extractor_type": "MusicgenMelodyFeatureExtractor",
+    "feature_size": 12,
+    "hop_length": 4096,
+    "n_fft": 16384,
+    "num_chroma": 12,
+    "padding_side": "right",
+    "padding_value": 0.0,
+    "return_attention_mask": False,
+    "sampling_rate": 32000,
+    "stem_indices": [3, 2],
+}
+"""As facebook/musicgen-melody has it."""
 SPOKEN = "hip hop 808 beat with trap drums bass and pattern the a bpm minor major sparse dark"
 
 
 def make_tiny_musicgen(
-    folder: Path, *, stereo: bool = False, seed: int = 0, hidden_size: int = 32
+    folder: Path,
+    *,
+    stereo: bool = False,
+    melody: bool = False,
+    seed: int = 0,
+    hidden_size: int = 32,
 ) -> Path:
     """Saves a MusicGen of about 100,000 parameters: 32 kHz, 50 Hz, 4 codebooks (8 in stereo)
-    of 64 entries."""
+    of 64 entries; one with `melody` reads a tune of 11 frames."""
     torch.manual_seed(seed)
     codec = EncodecConfig(
         target_bandwidths=[1.2],
@@ -41,7 +64,8 @@ def make_tiny_musicgen(
         use_conv_shortcut=False,
     )
     text = T5Config(vocab_size=64, d_model=24, d_kv=8, d_ff=32, num_layers=1, num_heads=2)
-    decoder = MusicgenDecoderConfig(
+    decoder_class = MusicgenMelodyDecoderConfig if melody else MusicgenDecoderConfig
+    decoder = decoder_class(
         vocab_size=64,
         hidden_size=hidden_size,
         ffn_dim=64,
@@ -53,8 +77,18 @@ def make_tiny_musicgen(
         bos_token_id=64,
         dropout=0.1,
     )
-    config = MusicgenConfig(text_encoder=text, audio_encoder=codec, decoder=decoder)
-    model = MusicgenForConditionalGeneration(config)
+    if melody:
+        config = MusicgenMelodyConfig(
+            text_encoder=text, audio_encoder=codec, decoder=decoder, chroma_length=11
+        )
+        model = MusicgenMelodyForConditionalGeneration(config)
+        # Random maps of the default size give conditions too faint to tell one from another.
+        for projection in (model.enc_to_dec_proj, model.audio_enc_to_dec_proj):
+            torch.nn.init.normal_(projection.weight, std=0.5)
+            torch.nn.init.normal_(projection.bias, std=0.5)
+    else:
+        config = MusicgenConfig(text_encoder=text, audio_encoder=codec, decoder=decoder)
+        model = MusicgenForConditionalGeneration(config)
     _listen(model.audio_encoder)
     # Random heads of the default size give logits too flat to tell one bug from another.
     for head in model.decoder.lm_heads:
@@ -74,6 +108,11 @@ def make_tiny_musicgen(
     fast = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
     )
+    if melody:
+        # transformers' own class of it needs torchaudio.
+        fast.save_pretrained(folder)
+        (folder / "preprocessor_config.json").write_text(json.dumps(MELODY_EXTRACTOR))
+        return folder
     MusicgenProcessor(
         EncodecFeatureExtractor(sampling_rate=32_000, feature_size=1), fast
     ).save_pretrained(folder)

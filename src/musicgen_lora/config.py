@@ -24,7 +24,13 @@ Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 Seconds = Annotated[float, Field(gt=0.0)]
 LoraTarget = Literal[
-    "attention", "feed_forward", "heads", "embeddings", "text_projection", "text_encoder"
+    "attention",
+    "feed_forward",
+    "heads",
+    "embeddings",
+    "text_projection",
+    "melody_projection",
+    "text_encoder",
 ]
 
 
@@ -156,6 +162,9 @@ class TrainSettings:
     pip install 'musicgen-lora[quantise]'."""
     condition_dropout: Share = 0.1
     """Share of samples trained without their caption, which guidance needs."""
+    melody_dropout: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5
+    """Share of samples trained without their tune, for a melody model: it then plays with and
+    without one. audiocraft trained its melody models so; 1 trains on text alone."""
     validation_fraction: Share = 0.1
     """Share of the sources held out, at least one; 0 holds out none."""
     max_validation_windows: Positive = 200
@@ -197,6 +206,9 @@ class GenerateSettings:
     """What to play, a prompt a clip."""
     output_dir: Path = Path("finetune/output/generated")
     """Where the WAV files and their JSON go."""
+    melody: Path | None = None
+    """Audio file whose tune all clips follow; for melody models such as
+    facebook/musicgen-melody."""
     duration: Annotated[float, Field(gt=0.0, le=30.0)] = 10.0
     """Seconds of each clip."""
     guidance_scale: Annotated[float, Field(ge=0.0)] = 3.0

@@ -95,9 +95,12 @@ def check_broken() -> Iterator[Finding]:
                 f"Nothing here needs it: pip uninstall {name}",
             )
     try:
-        from transformers import MusicgenForConditionalGeneration  # noqa: F401
+        from transformers import (  # noqa: F401
+            MusicgenForConditionalGeneration,
+            MusicgenMelodyForConditionalGeneration,
+        )
 
-        yield "ok", "transformers offers MusicGen"
+        yield "ok", "transformers offers MusicGen and MusicGen melody"
     except (ImportError, RuntimeError) as error:
         yield "fault", f"transformers cannot import MusicGen: {str(error).splitlines()[0]}"
     from musicgen_lora.model.musicgen import EMBEDDED

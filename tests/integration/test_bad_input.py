@@ -170,7 +170,7 @@ def test_a_model_folder_that_is_not_musicgen(tmp_path: Path, data: Path, capsys)
     (torn / "config.json").write_text("{torn")
     for folder, reason in [
         (empty, "no config.json in it"),
-        (other, "its model_type is 't5', not 'musicgen'"),
+        (other, "its model_type is 't5', not 'musicgen' or"),
         (torn, "not readable"),
     ]:
         for words in (

@@ -138,12 +138,71 @@ def test_validation_windows_cover_every_clip_end_to_end(parts) -> None:
     clips, ids, store = parts
     windows = fixed_windows(clips, ids, store, max_frames=40, min_frames=4)
     for index, clip in enumerate(clips):
-        own = [window for window, _, source in windows if source == clip.source]
+        own = [window.codes for window in windows if window.source == clip.source]
         assert np.array_equal(np.concatenate(own), store.codes(ids[index]))
         assert all(len(window) <= 40 for window in own)
-        assert {c for _, c, source in windows if source == clip.source} == {clip.texts[0]}
+        assert {w.caption for w in windows if w.source == clip.source} == {clip.texts[0]}
     short = fixed_windows(clips, ids, store, max_frames=40, min_frames=21)
-    assert min(len(window) for window, _, _ in short) >= 21
+    assert min(len(window.codes) for window in short) >= 21
+
+
+def test_validation_windows_are_thinned_evenly_before_their_tunes_are_heard(parts) -> None:
+    clips, ids, store = parts
+    heard = Spots()
+    every = fixed_windows(clips, ids, store, max_frames=10, min_frames=4)
+    some = fixed_windows(
+        clips, ids, store, max_frames=10, min_frames=4, max_windows=7, melodies=heard
+    )
+    step = -(-len(every) // 7)
+    assert [w.codes.tolist() for w in some] == [w.codes.tolist() for w in every[::step]]
+    assert len(heard.spots) == len(some)
+    name, start, n_frames = heard.spots[1]
+    index = [clip.name for clip in clips].index(name)
+    assert np.array_equal(some[1].codes, store.codes(ids[index])[start : start + n_frames])
+
+
+class Spots:
+    """Takes the place of `Melodies` and remembers what it was asked for."""
+
+    def __init__(self) -> None:
+        self.spots: list[tuple[str, int, int]] = []
+
+    def of(self, clip, start: int, n_frames: int) -> np.ndarray:
+        self.spots.append((clip.name, start, n_frames))
+        return np.full(3, 7, dtype=np.uint8)
+
+
+def test_a_tune_is_of_the_samples_own_window(parts) -> None:
+    clips, ids, store = parts
+    heard = Spots()
+    tuned = dataset(parts, melodies=heard)
+    for epoch in range(4):
+        tuned.set_epoch(epoch)
+        for index in range(len(clips)):
+            codes, _ = tuned[index]
+            assert tuned.melody(index) is not None
+            name, start, n_frames = heard.spots[-1]
+            assert name == clips[index].name
+            assert np.array_equal(codes, store.codes(ids[index])[start : start + n_frames])
+    assert dataset(parts).melody(0) is None
+
+
+def test_tunes_are_dropped_apart_from_captions_and_change_no_other_draw(parts) -> None:
+    plain = dataset(parts, condition_dropout=0.3)
+    tuned = dataset(parts, condition_dropout=0.3, melodies=Spots(), melody_dropout=0.5)
+    drops = []
+    for epoch in range(500):
+        plain.set_epoch(epoch)
+        tuned.set_epoch(epoch)
+        codes, caption = tuned[0]
+        assert np.array_equal(codes, plain[0][0])
+        assert caption == plain[0][1]
+        melody = tuned.melody(0)
+        assert np.array_equal(melody, tuned.melody(0))
+        drops.append((caption is None, not melody.any()))
+    shares = np.array(drops, dtype=float)
+    assert shares.mean(axis=0) == pytest.approx([0.3, 0.5], abs=0.07)
+    assert abs(np.corrcoef(shares.T)[0, 1]) < 0.15
 
 
 CAPTIONS = ["808", "trap drums with bass and the 808 pattern", "hip hop beat"]

@@ -7,13 +7,16 @@ samples.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from musicgen_lora.data.melodies import Melodies
 from musicgen_lora.data.metadata import Clip
 from musicgen_lora.data.tokens import TokenStore
 
@@ -29,11 +32,30 @@ class Batch:
         codes: `[B, K, T]` int64, zero past a clip's end.
         n_frames: `[B]` true lengths.
         captions: B of them; None is the null condition.
+        melodies: `[B, M]` pitch classes, zero for the null condition; None for all of them, or
+            where the model takes no tune.
     """
 
     codes: torch.Tensor
     n_frames: torch.Tensor
     captions: list[str | None]
+    melodies: torch.Tensor | None = None
+
+
+class Window(NamedTuple):
+    """A fixed stretch of a clip, to measure on.
+
+    Args:
+        codes: `[T, K]`.
+        caption: of the clip.
+        source: of the clip.
+        melody: `[M]` pitch classes of this stretch; None where the model takes no tune.
+    """
+
+    codes: np.ndarray
+    caption: str
+    source: str
+    melody: np.ndarray | None = None
 
 
 class ClipDataset(Dataset[tuple[np.ndarray, str | None]]):
@@ -47,6 +69,8 @@ class ClipDataset(Dataset[tuple[np.ndarray, str | None]]):
             shorter ones are whole.
         seed: of all draws.
         condition_dropout: share of samples whose caption is dropped, as guidance needs it.
+        melodies: of the clips, for a melody model.
+        melody_dropout: share of samples whose tune is dropped, whether or not the caption is.
     """
 
     def __init__(
@@ -58,10 +82,13 @@ class ClipDataset(Dataset[tuple[np.ndarray, str | None]]):
         max_frames: int,
         seed: int = 0,
         condition_dropout: float = 0.0,
+        melodies: Melodies | None = None,
+        melody_dropout: float = 0.0,
     ) -> None:
         self._clips, self._ids, self._store = clips, ids, store
         self._max_frames, self._seed = max_frames, seed
         self._condition_dropout = condition_dropout
+        self._melodies, self._melody_dropout = melodies, melody_dropout
         self._epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -72,13 +99,29 @@ class ClipDataset(Dataset[tuple[np.ndarray, str | None]]):
         return len(self._clips)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, str | None]:
-        rng = np.random.default_rng((self._seed, self._epoch, index))
+        start, caption, _ = self._draw(index)
         codes = self._store.codes(self._ids[index])
-        start = rng.integers(max(0, len(codes) - self._max_frames) + 1)
+        return codes[start : start + self._max_frames], caption
+
+    def melody(self, index: int) -> np.ndarray | None:
+        """Pitch classes `[M]` of the window that the sample shows, zero where the tune is
+        dropped; None where the model takes none."""
+        if self._melodies is None:
+            return None
+        start, _, dropped = self._draw(index)
+        n_frames = min(self._store.n_frames(self._ids[index]) - start, self._max_frames)
+        melody = self._melodies.of(self._clips[index], start, n_frames)
+        return np.zeros_like(melody) if dropped else melody
+
+    def _draw(self, index: int) -> tuple[int, str | None, bool]:
+        """Where the window begins, its caption or None, whether its tune is dropped."""
+        rng = np.random.default_rng((self._seed, self._epoch, index))
+        n_frames = self._store.n_frames(self._ids[index])
+        start = int(rng.integers(max(0, n_frames - self._max_frames) + 1))
         texts = self._clips[index].texts
         caption = texts[rng.integers(len(texts))]
-        dropped = rng.random() < self._condition_dropout
-        return codes[start : start + self._max_frames], None if dropped else caption
+        is_null = rng.random() < self._condition_dropout
+        return start, None if is_null else caption, rng.random() < self._melody_dropout
 
     def n_frames(self) -> np.ndarray:
         """Length of each clip's windows in frames, `[clips]`."""
@@ -126,28 +169,57 @@ def fixed_windows(
     *,
     max_frames: int,
     min_frames: int,
-) -> list[tuple[np.ndarray, str, str]]:
+    max_windows: int | None = None,
+    melodies: Melodies | None = None,
+) -> list[Window]:
     """Validation windows: each clip cut end to end, nothing random.
 
-    Returns:
-        `(codes [T, K], caption, source)`, T between `min_frames` and `max_frames`.
+    Args:
+        clips: to measure on.
+        ids: of the clips, from `clip_ids`.
+        store: holds their codes.
+        max_frames: of a window.
+        min_frames: shorter rests of clips are left out.
+        max_windows: at most so many are taken, evenly spaced; None takes all.
+        melodies: of the clips, for a melody model.
     """
-    windows = []
+    spots: list[tuple[Clip, int, np.ndarray]] = []
     for clip, clip_id in zip(clips, ids, strict=True):
         codes = store.codes(clip_id)
         for start in range(0, len(codes), max_frames):
             window = codes[start : start + max_frames]
             if len(window) >= min_frames:
-                windows.append((window, clip.texts[0], clip.source))
-    return windows
+                spots.append((clip, start, window))
+    if max_windows is not None:
+        spots = spots[:: max(1, math.ceil(len(spots) / max_windows))]
+    return [
+        Window(
+            window,
+            clip.texts[0],
+            clip.source,
+            None if melodies is None else melodies.of(clip, start, len(window)),
+        )
+        for clip, start, window in spots
+    ]
 
 
-def collate(windows: Sequence[np.ndarray], captions: Sequence[str | None]) -> Batch:
+def collate(
+    windows: Sequence[np.ndarray],
+    captions: Sequence[str | None],
+    melodies: Sequence[np.ndarray | None] = (),
+) -> Batch:
     """Pads windows `[T, K]` to a batch. The padding is masked from the loss by `n_frames`, and
-    comes last, where causal attention never looks back from."""
+    comes last, where causal attention never looks back from. Tunes, `[M]` each, are given for all
+    windows or for none."""
     longest = max(len(window) for window in windows)
     codes = np.zeros((len(windows), windows[0].shape[1], longest), dtype=np.int64)
     for row, window in zip(codes, windows, strict=True):
         row[:, : len(window)] = window.T
     lengths = [len(window) for window in windows]
-    return Batch(torch.from_numpy(codes), torch.tensor(lengths), list(captions))
+    heard = [melody for melody in melodies if melody is not None]
+    return Batch(
+        torch.from_numpy(codes),
+        torch.tensor(lengths),
+        list(captions),
+        torch.from_numpy(np.stack(heard)) if heard else None,
+    )

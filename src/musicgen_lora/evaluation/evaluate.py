@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -25,6 +24,7 @@ from musicgen_lora.atomic import sha256_file
 from musicgen_lora.config import EvaluateSettings
 from musicgen_lora.console import plain_console
 from musicgen_lora.data.batches import fixed_windows
+from musicgen_lora.data.melodies import open_melodies
 from musicgen_lora.data.tokens import TokenStore, clip_ids, tokenise_clips
 from musicgen_lora.errors import UserError
 from musicgen_lora.evaluation.comparison import compare_descriptors
@@ -216,8 +216,9 @@ def _loss(
         store,
         max_frames=max(round(held_out.max_duration_s * shape.frame_rate), shortest),
         min_frames=shortest,
+        max_windows=held_out.max_windows,
+        melodies=open_melodies(model, settings.base_model_path, shape.frame_rate),
     )
-    windows = windows[:: math.ceil(len(windows) / held_out.max_windows)]
     with console.status("held-out loss") as status:
         return compare_losses(
             adapted,
@@ -242,7 +243,12 @@ def _forgetting(
     if folder is None:
         return {"computed": False, "why": "--other_data_dir names no dataset of other music"}
     with console.status("loss on other styles"):
-        windows = other_style_windows(model, folder, max_duration_s)
+        windows = other_style_windows(
+            model,
+            folder,
+            max_duration_s,
+            open_melodies(model, settings.base_model_path, model_shape(model).frame_rate),
+        )
         if not windows:
             return {"computed": False, "why": f"every clip of {folder} is too short"}
         return compare_losses(

@@ -12,6 +12,8 @@ from pathlib import Path
 from transformers import MusicgenForConditionalGeneration
 
 from musicgen_lora.config import EMBEDDED_NAME
+from musicgen_lora.data.batches import Window
+from musicgen_lora.data.melodies import Melodies
 from musicgen_lora.data.metadata import load_dataset
 from musicgen_lora.data.tokens import encode_clips
 from musicgen_lora.model.musicgen import model_shape
@@ -30,7 +32,10 @@ def other_styles_folder(given: Path | None, base_path: str) -> Path | None:
 
 
 def other_style_windows(
-    model: MusicgenForConditionalGeneration, data_dir: Path, max_duration_s: float
+    model: MusicgenForConditionalGeneration,
+    data_dir: Path,
+    max_duration_s: float,
+    melodies: Melodies | None = None,
 ) -> Windows:
     """The first `max_duration_s` of up to 64 clips, evenly spaced over the dataset.
 
@@ -44,8 +49,13 @@ def other_style_windows(
     n_frames = max(round(max_duration_s * shape.frame_rate), max(shape.delays) + 1)
     chosen = clips[:: -(-len(clips) // MAX_CLIPS)]
     codes = encode_clips(chosen, model)
-    windows = [
-        (one[:n_frames], clip.texts[0], clip.source)
+    return [
+        Window(
+            one[:n_frames],
+            clip.texts[0],
+            clip.source,
+            None if melodies is None else melodies.of(clip, 0, min(n_frames, len(one))),
+        )
         for one, clip in zip(codes, chosen, strict=True)
+        if len(one) > max(shape.delays)
     ]
-    return [window for window in windows if len(window[0]) > max(shape.delays)]

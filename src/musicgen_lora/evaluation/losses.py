@@ -29,7 +29,7 @@ def compare_losses(
     Args:
         adapted: the adapter on `model`.
         model: the base that carries it.
-        windows: `(codes [T, K], caption, source)`, at least one.
+        windows: at least one.
         text: captions to states.
         batch_size: windows that go through the model together.
         seed: of the intervals.
@@ -43,7 +43,9 @@ def compare_losses(
         base_sums, counts = window_losses(model, windows, text, batch_size)
     on_side("adapter")
     adapter_sums, _ = window_losses(model, windows, text, batch_size)
-    return summarise_losses(base_sums, adapter_sums, counts, [w[2] for w in windows], seed=seed)
+    return summarise_losses(
+        base_sums, adapter_sums, counts, [window.source for window in windows], seed=seed
+    )
 
 
 def summarise_losses(

@@ -12,6 +12,7 @@ import torch
 from transformers import DynamicCache, EncoderDecoderCache, MusicgenForConditionalGeneration
 
 from musicgen_lora.generation.sampling import guide, sample
+from musicgen_lora.model.melody import is_melody, project_melodies, text_lengths
 from musicgen_lora.model.musicgen import model_shape, project_text
 
 
@@ -23,6 +24,7 @@ def generate_codes(
     *,
     n_frames: int,
     seeds: Sequence[int],
+    melodies: torch.Tensor | None = None,
     guidance_scale: float = 3.0,
     top_k: int = 250,
     temperature: float = 1.0,
@@ -36,6 +38,7 @@ def generate_codes(
         text_mask: `[B, L]`.
         n_frames: T, codec frames of each clip.
         seeds: B of them.
+        melodies: `[B, M]` pitch classes for a melody model; None plays without a tune.
         guidance_scale: 1 switches guidance off and halves the work.
         top_k: see `sample`.
         temperature: see `sample`.
@@ -48,11 +51,39 @@ def generate_codes(
     device = model.decoder.device
     guided = guidance_scale != 1.0
     n_clips = len(text_states)
+    takes_tune = is_melody(model)
+    if takes_tune:
+        lengths = text_lengths(text_mask)
+        kinds = lengths.unique().tolist()
+        if len(kinds) > 1:
+            # The codes follow the caption, so clips share a cache only where it has one length.
+            codes = torch.zeros(n_clips, shape.n_codebooks, n_frames, dtype=torch.long)
+            for number, length in enumerate(kinds):
+                rows = (lengths == length).nonzero().flatten().cpu()
+                codes[rows] = generate_codes(
+                    model,
+                    text_states[rows],
+                    text_mask[rows],
+                    n_frames=n_frames,
+                    seeds=[seeds[row] for row in rows.tolist()],
+                    melodies=None if melodies is None else melodies[rows],
+                    guidance_scale=guidance_scale,
+                    top_k=top_k,
+                    temperature=temperature,
+                    on_step=lambda done, total: on_step(number * total + done, len(kinds) * total),  # noqa: B023
+                )
+            return codes
+        text_states, text_mask = text_states[:, : kinds[0]], text_mask[:, : kinds[0]]
     if guided:
         text_states = torch.cat([text_states, torch.zeros_like(text_states)])
         text_mask = torch.cat([text_mask, torch.zeros_like(text_mask)])
     text_mask = text_mask.to(device)
     memory = project_text(model, text_states.to(device), text_mask)
+    if takes_tune:
+        tune = project_melodies(model, melodies, n_clips)
+        if guided:
+            tune = torch.cat([tune, project_melodies(model, None, n_clips)])
+        memory = torch.cat([tune, memory], dim=1)
     generators = [torch.Generator().manual_seed(seed) for seed in seeds]
     delays = torch.tensor(shape.delays)
     n_steps = n_frames + max(shape.delays)
@@ -65,8 +96,9 @@ def generate_codes(
             column = torch.cat([column, column])
         logits = model.decoder(
             input_ids=column.reshape(-1, 1),
-            encoder_hidden_states=memory,
-            encoder_attention_mask=text_mask,
+            # A melody model reads its conditions once, as the beginning of its sequence.
+            encoder_hidden_states=None if takes_tune and step > 0 else memory,
+            encoder_attention_mask=None if takes_tune else text_mask,
             past_key_values=cache,
             use_cache=True,
         ).logits[:, -1]

@@ -11,15 +11,19 @@ from typing import Any
 
 import torch
 from rich.progress import Progress
+from transformers import MusicgenForConditionalGeneration
 
 from musicgen_lora import __version__, atomic
-from musicgen_lora.audio.files import write_wav
+from musicgen_lora.atomic import sha256_file
+from musicgen_lora.audio.files import read_audio, write_wav
 from musicgen_lora.config import GenerateSettings
 from musicgen_lora.console import plain_console
 from musicgen_lora.errors import UserError
 from musicgen_lora.generation.decode import generate_codes
 from musicgen_lora.model.adapter import load_adapter
+from musicgen_lora.model.chroma import Chroma
 from musicgen_lora.model.codec import decode_codes
+from musicgen_lora.model.melody import is_melody
 from musicgen_lora.model.musicgen import (
     base_fingerprint,
     fingerprint,
@@ -59,6 +63,9 @@ def generate_audio(settings: GenerateSettings) -> list[Path]:
             "path": str(settings.lora_model_path.resolve()),
             "fingerprint": fingerprint(holder, sorted(weights)),
         }
+    melody = _tune(model, settings.base_model_path, settings.melody)
+    if settings.melody is not None:
+        facts["melody"] = {"path": str(settings.melody), "sha256": sha256_file(settings.melody)}
     place(model, training_device(), "fp32")
     text = TextStates(model, load_tokenizer(settings.base_model_path))
     shape = model_shape(model)
@@ -87,6 +94,7 @@ def generate_audio(settings: GenerateSettings) -> list[Path]:
                 mask,
                 n_frames=n_frames,
                 seeds=seeds,
+                melodies=None if melody is None else melody.expand(len(prompts), -1),
                 guidance_scale=settings.guidance_scale,
                 top_k=settings.top_k,
                 temperature=settings.temperature,
@@ -105,6 +113,23 @@ def generate_audio(settings: GenerateSettings) -> list[Path]:
         f"{total_s:.0f} s of audio in {elapsed:.1f} s ({total_s / elapsed:.1f} times real time)."
     )
     return paths
+
+
+def _tune(
+    model: MusicgenForConditionalGeneration, model_path: str, path: Path | None
+) -> torch.Tensor | None:
+    """Pitch classes `[M]` of an audio file."""
+    if path is None:
+        return None
+    if not is_melody(model):
+        raise UserError(
+            f"--melody {path}: {model_path} takes no tune; give a melody model, such as "
+            "facebook/musicgen-melody."
+        )
+    config: Any = model.config
+    chroma = Chroma(model_path, config.chroma_length)
+    waveform = read_audio(path, chroma.sample_rate, duration_s=chroma.max_duration_s)
+    return torch.from_numpy(chroma(waveform))
 
 
 def _stem(made: dict[str, Any]) -> str:

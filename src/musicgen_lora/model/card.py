@@ -42,6 +42,11 @@ def adapter_card(facts: dict[str, Any], folder_name: str) -> str:
         folder_name: how the examples call the adapter's folder.
     """
     base, data, settings = facts["base"]["path"], facts["data"], facts["settings"]
+    # Facts of before the melody models don't name it.
+    model_class = facts["base"].get("class", "MusicgenForConditionalGeneration")
+    dropped = f"captions dropped {settings['condition_dropout']:g}"
+    if "Melody" in model_class:
+        dropped += f", tunes dropped {settings['melody_dropout']:g}"
     tag, licence = _licence(base)
     front = ["library_name: peft", "pipeline_tag: text-to-audio"]
     if re.fullmatch(r"[\w.-]+/[\w.-]+", base) and not Path(base).exists():
@@ -71,7 +76,7 @@ initialisation {settings["lora_init"]}, on {where}
 (fingerprint `{data["fingerprint"]}`)
 - Training: learning rate {settings["learning_rate"]:g}, {settings["lr_schedule"]}, batches of \
 {settings["batch_size"]} x {settings["gradient_accumulation_steps"]}, {_length(facts)}, windows \
-of up to {settings["max_duration"]:g} s, captions dropped {settings["condition_dropout"]:g}, \
+of up to {settings["max_duration"]:g} s, {dropped}, \
 seed {settings["seed"]}
 - Licence: {licence}
 
@@ -85,8 +90,8 @@ With this project:
 With bare PEFT:
 
     {imports}from peft import PeftModel
-    from transformers import MusicgenForConditionalGeneration
-    model = MusicgenForConditionalGeneration.from_pretrained({loaded})
+    from transformers import {model_class}
+    model = {model_class}.from_pretrained({loaded})
     model = PeftModel.from_pretrained(model, "{folder_name}").eval()
 
 All settings, versions and the held-out clips are in `musicgen_lora.json`.

@@ -1,7 +1,9 @@
 """A MusicGen in Hugging Face's format: loading it, its shapes, and its forward pass from codes.
 
-Any hub id or folder that `MusicgenForConditionalGeneration.from_pretrained` reads will do,
-mono or stereo. Weights are read from safetensors alone; no code of a repository is run.
+Any hub id or folder that `MusicgenForConditionalGeneration.from_pretrained` or
+`MusicgenMelodyForConditionalGeneration.from_pretrained` reads will do, mono or stereo. The two have
+the same parts and are typed as the first throughout; `melody.is_melody` tells them apart. Weights
+are read from safetensors alone; no code of a repository is run.
 """
 
 from __future__ import annotations
@@ -19,12 +21,14 @@ from torch import nn
 from transformers import (
     AutoTokenizer,
     MusicgenForConditionalGeneration,
+    MusicgenMelodyForConditionalGeneration,
     PreTrainedConfig,
     PreTrainedTokenizerBase,
 )
 
 from musicgen_lora.config import EMBEDDED_NAME
 from musicgen_lora.errors import UserError
+from musicgen_lora.model import melody
 from musicgen_lora.model.delay import codebook_delays, delay_codes
 
 EMBEDDED = Path(__file__).resolve().parent.parent / "assets" / "tiny_beats"
@@ -41,6 +45,10 @@ UNLOADABLE = (
     StrictDataclassError,
 )
 """What transformers raises at a damaged folder."""
+MODEL_CLASSES = {
+    "musicgen": MusicgenForConditionalGeneration,
+    melody.MODEL_TYPE: MusicgenMelodyForConditionalGeneration,
+}
 
 
 @dataclass(frozen=True)
@@ -90,9 +98,9 @@ def load_base(model_path: str | Path) -> MusicgenForConditionalGeneration:
         UserError: no such folder or id, not a MusicGen, or its weights are not safetensors.
     """
     name = _located(model_path)
-    _check_is_musicgen(name)
+    model_class: Any = MODEL_CLASSES[_checked_type(name)]
     try:
-        found: Any = MusicgenForConditionalGeneration.from_pretrained(
+        found: Any = model_class.from_pretrained(
             name, dtype=torch.float32, use_safetensors=True, output_loading_info=True
         )
     except UNLOADABLE as error:
@@ -122,7 +130,8 @@ def _located(model_path: str | Path) -> str:
     return str(EMBEDDED if str(model_path) == EMBEDDED_NAME else model_path)
 
 
-def _check_is_musicgen(name: str) -> None:
+def _checked_type(name: str) -> str:
+    """The model_type of what looks like a MusicGen."""
     folder = Path(name)
     is_folder = folder.is_dir()
     looks_like_path = name.startswith((".", "/", "~", "\\")) or name.count("/") != 1
@@ -138,13 +147,16 @@ def _check_is_musicgen(name: str) -> None:
     except (OSError, ValueError) as error:
         where = "not readable" if is_folder else "no such folder here, and not found on the hub"
         raise UserError(f"{name}: {where}: {_first_line(error)}") from error
-    if model_type != "musicgen":
-        raise UserError(f"{name}: its model_type is {model_type!r}, not 'musicgen'.")
+    if model_type not in MODEL_CLASSES:
+        raise UserError(
+            f"{name}: its model_type is {model_type!r}, not 'musicgen' or 'musicgen_melody'."
+        )
     if is_folder and not any(folder.glob("*.safetensors")):
         raise UserError(
             f"{name}: no .safetensors file in it; pickled weights (.bin, .pt) are not read. "
             "Save the model with transformers' save_pretrained."
         )
+    return model_type
 
 
 def _check_is_whole(
@@ -194,6 +206,7 @@ def decoder_states(
     codes: torch.Tensor,
     text_states: torch.Tensor,
     text_mask: torch.Tensor,
+    melodies: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Teacher-forced forward pass.
 
@@ -202,6 +215,7 @@ def decoder_states(
         codes: `[B, K, T]`, undelayed.
         text_states: `[B, L, D_text]` of the text encoder; zero rows for the null condition.
         text_mask: `[B, L]`, 1 for a real token.
+        melodies: `[B, M]` pitch classes, for a melody model; None is the null condition.
 
     Returns:
         `[B, T, D]`: step s speaks of frame s - delay of each codebook.
@@ -209,6 +223,8 @@ def decoder_states(
     shape = model_shape(model)
     delayed = delay_codes(codes, shape.delays, shape.special)
     memory = project_text(model, text_states, text_mask)
+    if melody.is_melody(model):
+        return melody.melody_decoder_states(model, delayed, memory, text_mask, melodies)
     output = model.decoder.model(
         input_ids=delayed.reshape(-1, delayed.shape[-1]),
         encoder_hidden_states=memory,
@@ -234,11 +250,12 @@ def frame_logits(
     codes: torch.Tensor,
     text_states: torch.Tensor,
     text_mask: torch.Tensor,
+    melodies: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Logits `[B, K, T, V]` in float32, aligned with `codes`; the last `delay` frames of each
     codebook, which the model never predicts, are NaN."""
     shape = model_shape(model)
-    hidden = decoder_states(model, codes, text_states, text_mask)
+    hidden = decoder_states(model, codes, text_states, text_mask, melodies)
     n_frames = codes.shape[-1]
     logits = torch.full((*codes.shape, shape.special), torch.nan, device=codes.device)
     for codebook, (head, delay) in enumerate(

@@ -17,6 +17,7 @@ PATTERNS = {
     "heads": r"decoder\.lm_heads\.\d+",
     "embeddings": r"decoder\.model\.decoder\.embed_tokens\.\d+",
     "text_projection": r"enc_to_dec_proj",
+    "melody_projection": r"audio_enc_to_dec_proj",
     "text_encoder": r"text_encoder\.encoder\.block\.\d+\.layer\.0\.SelfAttention\.[qkvo]",
 }
 """Groups of modules by the names that `lora_targets` has for them. They start at the model's

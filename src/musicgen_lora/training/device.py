@@ -55,7 +55,8 @@ def place(model: MusicgenForConditionalGeneration, device: torch.device, precisi
     work is cached, and T5 overflows in fp16."""
     dtype = DTYPES[precision]
     parts: list[nn.Module] = [model.decoder]
-    if hasattr(model, "enc_to_dec_proj"):
-        parts.append(model.enc_to_dec_proj)
+    for name in ("enc_to_dec_proj", "audio_enc_to_dec_proj"):
+        if hasattr(model, name):
+            parts.append(getattr(model, name))
     for part in parts:
         part.to(device=device, dtype=dtype)

@@ -275,10 +275,16 @@ def _validate(
 def _batches(dataset: ClipDataset, chosen: Sequence[int], batch_size: int) -> list[Batch]:
     """This process's share of a step's samples in batches, like lengths together: less padding,
     same gradient."""
-    samples = sorted((dataset[index] for index in chosen), key=lambda sample: len(sample[0]))
+    samples = sorted(
+        ((*dataset[index], index) for index in chosen), key=lambda sample: len(sample[0])
+    )
     samples = samples[processes.rank() :: processes.world_size()]
     return [
-        collate([codes for codes, _ in part], [caption for _, caption in part])
+        collate(
+            [codes for codes, _, _ in part],
+            [caption for _, caption, _ in part],
+            [dataset.melody(index) for _, _, index in part],
+        )
         for part in (
             samples[start : start + batch_size] for start in range(0, len(samples), batch_size)
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from transformers import MusicgenForConditionalGeneration
 
 from musicgen_lora.config import TrainSettings
 from musicgen_lora.data.batches import ClipDataset, fixed_windows
+from musicgen_lora.data.melodies import open_melodies
 from musicgen_lora.data.metadata import Clip, split_clips
 from musicgen_lora.data.tokens import TokenStore, clip_ids, tokenise_clips
 from musicgen_lora.errors import UserError
@@ -91,15 +91,18 @@ def gather(
     min_frames = max(shape.delays) + 1
     max_frames = max(round(settings.max_duration * shape.frame_rate), min_frames)
 
+    melodies = open_melodies(model, settings.model_path, shape.frame_rate)
+
     def windows_of(chosen: Sequence[Clip], limit: int) -> Windows:
-        found = fixed_windows(
+        return fixed_windows(
             chosen,
             [id_of[clip.name] for clip in chosen],
             store,
             max_frames=max_frames,
             min_frames=min_frames,
+            max_windows=limit,
+            melodies=melodies,
         )
-        return found[:: max(1, math.ceil(len(found) / limit))]
 
     windows = windows_of(held_out, settings.max_validation_windows)
     dataset = ClipDataset(
@@ -109,6 +112,8 @@ def gather(
         max_frames=max_frames,
         seed=settings.seed,
         condition_dropout=settings.condition_dropout,
+        melodies=melodies if settings.melody_dropout < 1.0 else None,
+        melody_dropout=settings.melody_dropout,
     )
     text = TextStates(model, load_tokenizer(settings.model_path), frozen=frozen_text)
     captions = {caption for clip in kept for caption in clip.texts}

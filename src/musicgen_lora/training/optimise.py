@@ -150,7 +150,7 @@ def _accumulate(
         codes = batch.codes.to(device)
         states, mask = text.batch(batch.captions, device)
         with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
-            hidden = decoder_states(model, codes, states, mask)
+            hidden = decoder_states(model, codes, states, mask, batch.melodies)
             sums, _ = codebook_cross_entropies(
                 hidden, list(model.decoder.lm_heads), codes, batch.n_frames.to(device), shape.delays
             )

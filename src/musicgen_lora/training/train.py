@@ -86,7 +86,11 @@ def _train(settings: TrainSettings, console: Console) -> dict[str, Any]:
         model, lora_pattern(model, settings)
     )
     frozen_text = settings.trainable != "full_with_text" and not adapts_text
-    base = {"path": settings.model_path, "fingerprint": base_fingerprint(model)}
+    base = {
+        "path": settings.model_path,
+        "fingerprint": base_fingerprint(model),
+        "class": type(model).__name__,
+    }
     material = gather(settings, clips, model, console, frozen_text=frozen_text)
 
     device = training_device()

@@ -10,22 +10,22 @@ import numpy as np
 import torch
 from transformers import MusicgenForConditionalGeneration
 
-from musicgen_lora.data.batches import collate
+from musicgen_lora.data.batches import Batch, Window, collate
 from musicgen_lora.errors import RunError, UserError
 from musicgen_lora.model.loss import codebook_cross_entropies
 from musicgen_lora.model.musicgen import decoder_states, frame_logits, model_shape
 from musicgen_lora.model.text import TextStates
 from musicgen_lora.training import processes
 
-Windows = Sequence[tuple[np.ndarray, str, str]]
-"""`(codes [T, K], caption, source)` each, from `data.batches.fixed_windows`."""
+Windows = Sequence[Window]
+"""From `data.batches.fixed_windows`."""
 
 
 @torch.no_grad()
 def window_losses(
     model: MusicgenForConditionalGeneration, windows: Windows, text: TextStates, batch_size: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Teacher-forced cross-entropy of each window, with its caption.
+    """Teacher-forced cross-entropy of each window, with its caption, and its tune if it has one.
 
     Returns:
         Sums in nats and numbers of predicted frames, each `[windows, K]` float64.
@@ -35,18 +35,26 @@ def window_losses(
     sums = np.zeros((len(windows), shape.n_codebooks))
     counts = np.zeros((len(windows), shape.n_codebooks))
     # Windows of like length together: less padding.
-    order = sorted(range(len(windows)), key=lambda index: len(windows[index][0]))
+    order = sorted(range(len(windows)), key=lambda index: len(windows[index].codes))
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
-        batch = collate([windows[i][0] for i in chosen], [windows[i][1] for i in chosen])
+        batch = _together([windows[i] for i in chosen])
         states, mask = text.batch(batch.captions, device)
         codes = batch.codes.to(device)
-        hidden = decoder_states(model, codes, states, mask)
+        hidden = decoder_states(model, codes, states, mask, batch.melodies)
         batch_sums, batch_counts = codebook_cross_entropies(
             hidden, list(model.decoder.lm_heads), codes, batch.n_frames.to(device), shape.delays
         )
         sums[chosen], counts[chosen] = batch_sums.cpu().numpy(), batch_counts.cpu().numpy()
     return sums, counts
+
+
+def _together(windows: Windows) -> Batch:
+    return collate(
+        [window.codes for window in windows],
+        [window.caption for window in windows],
+        [window.melody for window in windows],
+    )
 
 
 def held_out_losses(
@@ -98,12 +106,15 @@ def adapter_effect(
     Raises:
         RunError: nothing moves at all.
     """
-    batch = collate([window[0] for window in windows], [window[1] for window in windows])
+    batch = _together(windows)
     device = model.decoder.device
     codes = batch.codes.to(device)
-    with_adapter = frame_logits(model, codes, *text.batch(batch.captions, device))
+    conditions = text.batch(batch.captions, device)
+    with_adapter = frame_logits(model, codes, *conditions, batch.melodies)
     with base_alone():
-        without = frame_logits(model, codes, *text.batch(batch.captions, device))
+        # Anew: the adapter may be on the text encoder.
+        conditions = text.batch(batch.captions, device)
+        without = frame_logits(model, codes, *conditions, batch.melodies)
     valid = ~torch.isnan(without[..., 0])
     log_p, log_q = with_adapter[valid].log_softmax(-1), without[valid].log_softmax(-1)
     largest = float((with_adapter[valid] - without[valid]).abs().max())

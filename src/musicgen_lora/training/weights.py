@@ -27,6 +27,9 @@ from musicgen_lora.model.adapter import (
     save_adapter,
 )
 from musicgen_lora.model.card import adapter_card, header_facts
+from musicgen_lora.model.chroma import write_extractor_settings
+from musicgen_lora.model.melody import is_melody
+from musicgen_lora.model.musicgen import load_tokenizer
 from musicgen_lora.model.targets import target_pattern
 
 
@@ -118,8 +121,9 @@ def lora_pattern(model: MusicgenForConditionalGeneration, settings: TrainSetting
 
 def _whole_model(model: MusicgenForConditionalGeneration, settings: TrainSettings) -> Trainee:
     model.decoder.requires_grad_(True)
-    if hasattr(model, "enc_to_dec_proj"):
-        model.enc_to_dec_proj.requires_grad_(True)
+    for name in ("enc_to_dec_proj", "audio_enc_to_dec_proj"):
+        if hasattr(model, name):
+            getattr(model, name).requires_grad_(True)
     if settings.trainable == "full_with_text":
         text_encoder: Any = model.text_encoder
         text_encoder.requires_grad_(True)
@@ -138,7 +142,12 @@ def _whole_model(model: MusicgenForConditionalGeneration, settings: TrainSetting
     def publish(folder: Path, run: dict[str, Any]) -> None:
         def fill(staging: Path) -> None:
             save(staging)
-            AutoProcessor.from_pretrained(settings.model_path).save_pretrained(str(staging))
+            if is_melody(model):
+                # Its processor cannot be made without torchaudio.
+                load_tokenizer(settings.model_path).save_pretrained(str(staging))
+                write_extractor_settings(settings.model_path, staging)
+            else:
+                AutoProcessor.from_pretrained(settings.model_path).save_pretrained(str(staging))
             atomic.write_json(staging / FACTS_FILE, _public(run))
 
         atomic.publish_folder(folder, fill)

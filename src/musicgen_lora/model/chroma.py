@@ -1,0 +1,94 @@
+"""Tunes as the melody models hear them: the loudest pitch class of each stretch of audio.
+
+transformers' `MusicgenMelodyFeatureExtractor` computes the same, but needs torchaudio, whose
+builds break CPU installations. Its settings are read from the model's own files. As it does with
+plain audio, the whole mix is heard: audiocraft took the melody models' tunes from the stems that
+demucs separates, without drums and bass.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers.audio_utils import chroma_filter_bank
+from transformers.feature_extraction_utils import FeatureExtractionMixin
+
+from musicgen_lora.errors import UserError
+
+SETTINGS_FILE = "preprocessor_config.json"
+
+
+class Chroma:
+    """Waveforms to pitch classes.
+
+    Args:
+        model_path: of a melody model, a folder or a hub id; its feature extractor's settings are
+            read.
+        chroma_length: M, what the model reads, of its config.
+
+    Raises:
+        UserError: the model has no usable feature extractor settings.
+    """
+
+    def __init__(self, model_path: str | Path, chroma_length: int) -> None:
+        settings = extractor_settings(model_path)
+        try:
+            self.sample_rate = int(settings["sampling_rate"])
+            self.max_duration_s = float(settings["chunk_length"])
+            self._n_fft, self._hop = int(settings["n_fft"]), int(settings["hop_length"])
+            n_chroma = int(settings.get("num_chroma", settings.get("feature_size", 12)))
+        except (KeyError, TypeError, ValueError) as error:
+            raise UserError(
+                f"{model_path}: its {SETTINGS_FILE} lacks what a melody needs ({error})."
+            ) from error
+        self._length = chroma_length
+        filters = chroma_filter_bank(
+            num_frequency_bins=self._n_fft,
+            num_chroma=n_chroma,
+            sampling_rate=self.sample_rate,
+            tuning=0,
+        )
+        self._filters = torch.from_numpy(filters).float()
+        self._window = torch.hann_window(self._n_fft)
+
+    def __call__(self, waveform: np.ndarray) -> np.ndarray:
+        """The tune of `[C, N]` float32 at `sample_rate`: pitch classes `[M]` uint8, C is 0.
+
+        A tune shorter than the model reads is repeated, a longer one cut, as transformers does.
+        """
+        mono = torch.from_numpy(waveform.mean(axis=0))
+        mono = mono[: round(self.max_duration_s * self.sample_rate)]
+        lacking = max(0, self._n_fft - len(mono))
+        mono = torch.nn.functional.pad(mono, (lacking // 2, lacking - lacking // 2))
+        spectrum = torch.stft(
+            mono, self._n_fft, self._hop, window=self._window, center=True, return_complex=True
+        )
+        power = (spectrum / math.sqrt(float(self._window.square().sum()))).abs().square()
+        # Scaling each frame by its maximum, as the extractor does, moves no maximum.
+        classes = (self._filters @ power).argmax(dim=0).numpy().astype(np.uint8)
+        return np.resize(classes, self._length)
+
+
+def extractor_settings(model_path: str | Path) -> dict[str, Any]:
+    """The settings of a model's feature extractor.
+
+    Raises:
+        UserError: there are none, or they cannot be read.
+    """
+    try:
+        found, _ = FeatureExtractionMixin.get_feature_extractor_dict(str(model_path))
+    except (OSError, ValueError) as error:
+        line = str(error).strip().splitlines()[0]
+        raise UserError(f"{model_path}: no usable {SETTINGS_FILE}: {line}") from error
+    return found
+
+
+def write_extractor_settings(model_path: str | Path, folder: Path) -> None:
+    """Copies a model's feature extractor settings into another model's folder."""
+    text = json.dumps(extractor_settings(model_path), indent=2) + "\n"
+    (folder / SETTINGS_FILE).write_text(text, encoding="utf-8")
