@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import torch
@@ -70,7 +70,9 @@ def train_lora(settings: TrainSettings) -> dict[str, Any]:
         except RunError:
             run = run_folder.read_run(settings.output_dir)
             if first and run is not None and run["status"] == "running":
-                run_folder.write_run(settings.output_dir, run | {"status": "failed"})
+                # On a full disk this fails too; the error on its way says more.
+                with suppress(RunError):
+                    run_folder.write_run(settings.output_dir, run | {"status": "failed"})
             raise
 
 
