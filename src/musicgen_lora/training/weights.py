@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from peft import PeftModel
-from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoProcessor, MusicgenForConditionalGeneration
 
@@ -28,6 +27,7 @@ from musicgen_lora.model.adapter import (
 )
 from musicgen_lora.model.card import adapter_card, header_facts
 from musicgen_lora.model.targets import target_pattern
+from musicgen_lora.tensors import read_tensors
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def make_trainee(
         save_adapter(adapted, folder, started=started)
 
     def load(folder: Path) -> None:
-        tensors = load_file(folder / WEIGHTS_FILE)
+        tensors = read_tensors(folder / WEIGHTS_FILE)
         if started is not None:
             tensors, then = start.split_plain_lora(tensors)
             start.move_start(adapted, started, then)
@@ -129,7 +129,7 @@ def _whole_model(model: MusicgenForConditionalGeneration, settings: TrainSetting
 
     def load(folder: Path) -> None:
         missing, unexpected = model.load_state_dict(
-            load_file(folder / "model.safetensors"), strict=False
+            read_tensors(folder / "model.safetensors"), strict=False
         )
         trained = {name for name, p in model.named_parameters() if p.requires_grad}
         assert not unexpected
