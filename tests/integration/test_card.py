@@ -53,7 +53,7 @@ def test_its_code_loads_the_adapter_with_bare_peft(output_dir: Path) -> None:
 
 def test_its_command_plays_the_adapter(output_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (command,) = blocks(output_dir, "sh")
-    program, *words = shlex.split(command)
+    program, *words = shlex.split(command.replace("\\\n", " "))
     assert program == "musicgen-lora"
     monkeypatch.chdir(output_dir)
     assert main([*words, "--duration", "0.2", "--output_dir", "played"]) == 0
