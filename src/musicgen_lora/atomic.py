@@ -10,9 +10,14 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from safetensors import SafetensorError
+
+from musicgen_lora.errors import DISK_FAULTS, RunError
 
 STAGING_PREFIX = ".staging-"
 MANIFEST = "manifest.json"
@@ -29,15 +34,36 @@ def fsync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+@contextmanager
+def _told(final: Path) -> Iterator[None]:
+    """A disk that fails while `final` is made is one line, whichever library meets it."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        number = getattr(error, "errno", None)
+        # numpy and safetensors give no number; a missing right or a wrong path has another one.
+        if number is not None and number not in DISK_FAULTS:
+            raise
+        reason = (number and os.strerror(number)) or " ".join(str(error).split())
+        raise RunError(
+            f"{final}: cannot be written ({reason}); what was there before is untouched."
+        ) from error
+
+
 def write_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Calls `write(temporary path)`, then puts the result in place of `path`."""
+    """Calls `write(temporary path)`, then puts the result in place of `path`.
+
+    Raises:
+        RunError: the disk is full or broken; `path` is as before.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{STAGING_PREFIX}{os.getpid()}-{path.name}")
     try:
-        write(temporary)
-        with open(temporary, "rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        with _told(path):
+            write(temporary)
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
     fsync_folder(path.parent)
@@ -57,20 +83,25 @@ def sha256_file(path: Path) -> str:
 
 def publish_folder(final: Path, fill: Callable[[Path], object]) -> None:
     """Calls `fill(staging folder)`, adds a manifest of hashes, and puts the folder in place of
-    `final`, whose former content is removed only when the new one is whole."""
+    `final`, whose former content is removed only when the new one is whole.
+
+    Raises:
+        RunError: the disk is full or broken; `final` is as before.
+    """
     final.parent.mkdir(parents=True, exist_ok=True)
     staging = final.with_name(f"{STAGING_PREFIX}{os.getpid()}-{final.name}")
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir()
     try:
-        fill(staging)
-        files = sorted(path for path in staging.rglob("*") if path.is_file())
-        manifest = {str(path.relative_to(staging)): sha256_file(path) for path in files}
-        (staging / MANIFEST).write_text(json.dumps(manifest, indent=2), encoding="utf-8")
-        for path in [*files, staging / MANIFEST]:
-            with open(path, "rb+") as file:
-                os.fsync(file.fileno())
-        fsync_folder(staging)
+        with _told(final):
+            fill(staging)
+            files = sorted(path for path in staging.rglob("*") if path.is_file())
+            manifest = {str(path.relative_to(staging)): sha256_file(path) for path in files}
+            (staging / MANIFEST).write_text(json.dumps(manifest, indent=2), encoding="utf-8")
+            for path in [*files, staging / MANIFEST]:
+                with open(path, "rb+") as file:
+                    os.fsync(file.fileno())
+            fsync_folder(staging)
         retired = retired_name(final)
         if final.exists():
             shutil.rmtree(retired, ignore_errors=True)

@@ -7,7 +7,6 @@ interrupted (work saved).
 from __future__ import annotations
 
 import contextlib
-import errno
 import io
 import os
 import sys
@@ -22,7 +21,7 @@ from pydantic import ValidationError
 
 from musicgen_lora import __version__
 from musicgen_lora.config import SETTINGS, read_config
-from musicgen_lora.errors import UserError
+from musicgen_lora.errors import DISK_FAULTS, UserError
 
 USAGE = f"""musicgen-lora {__version__}: LoRA fine-tuning of MusicGen
 
@@ -83,8 +82,7 @@ def main(arguments: Sequence[str] | None = None, *, config: Path | None = None) 
             traceback.print_exc()
         where = f"{error.filename}: " if error.filename else ""
         print(f"musicgen-lora {command}: {where}{error.strerror or error}.", file=sys.stderr)
-        # A full or broken disk is no fault of what was given.
-        return 1 if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO) else 2
+        return 1 if error.errno in DISK_FAULTS else 2
     except KeyboardInterrupt:
         if debug:
             traceback.print_exc()

@@ -126,6 +126,9 @@ class TrainSettings:
     is for full training: the layers' matrices by Muon, the rest by AdamW."""
     learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 3e-4
     """Peak learning rate; 1 for prodigy, which multiplies its own by it."""
+    text_encoder_learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
+    """Peak rate of the text encoder, where it is trained: a rate that is right for the decoder may
+    make it unlearn the words (default: learning_rate)."""
     lr_schedule: Literal["cosine", "linear", "constant", "wsd"] = "cosine"
     """How the rate falls after the warm-up; wsd stays constant and falls over the last 30 %."""
     warmup_share: Share = 0.05

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+
+DISK_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
+"""Error numbers of a full or broken disk, which is no fault of what was given."""
+
 
 class UserError(Exception):
     """Something that the user gave is not usable; the message is one line, names the file or

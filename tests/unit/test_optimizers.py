@@ -12,6 +12,7 @@ from musicgen_lora import extras
 from musicgen_lora.errors import UserError
 from musicgen_lora.training.average import averaged, start_average, update_average
 from musicgen_lora.training.optimizers import (
+    RATE_SHARE,
     check_optimizer,
     make_optimizers,
     optimizer_state,
@@ -128,3 +129,21 @@ def test_the_model_has_the_average_for_its_weights_for_a_while() -> None:
     assert parameter.item() == 1.0
     with averaged(None, [parameter]):
         assert parameter.item() == 1.0
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon", "adamw8bit"])
+def test_the_text_encoders_share_of_the_rate_outlives_a_file(name: str) -> None:
+    if name in LIBRARIES:
+        pytest.importorskip(LIBRARIES[name])
+    parameters = [*weights(0), ("text_encoder.shared.weight", nn.Parameter(torch.ones(4, 4)))]
+    rates = {"learning_rate": 1e-2, "text_encoder_learning_rate": 1e-3, "weight_decay": 0.0}
+    optimizers = make_optimizers(name, parameters, **rates)
+    groups = optimizers[-1].param_groups
+    assert [group.get(RATE_SHARE, 1.0) for group in groups] == pytest.approx([1.0, 0.1])
+    assert [tuple(p.shape) for p in groups[1]["params"]] == [(4, 4)]
+    step(optimizers, parameters, 0)
+    tensors, values = optimizer_state(optimizers)
+    others = make_optimizers(name, parameters, **rates)
+    restore_optimizers(others, tensors, json.loads(json.dumps(values)))
+    shares = [group.get(RATE_SHARE, 1.0) for group in others[-1].param_groups]
+    assert shares == pytest.approx([1.0, 0.1])

@@ -28,6 +28,7 @@ from transformers import MusicgenForConditionalGeneration
 from musicgen_lora import atomic
 from musicgen_lora.audio.files import probe, read_audio
 from musicgen_lora.data.metadata import Clip
+from musicgen_lora.errors import UserError
 from musicgen_lora.model.codec import codec_fingerprint, encode_waveforms
 from musicgen_lora.model.musicgen import model_shape
 
@@ -47,10 +48,7 @@ class TokenStore:
         self._rows: dict[str, tuple[str, int, int]] = {}
         self._maps: dict[str, np.ndarray] = {}
         for index in sorted(folder.glob("*.parquet")):
-            table = pq.read_table(index).to_pydict()
-            for clip_id, offset, n_frames in zip(
-                table["id"], table["offset"], table["n_frames"], strict=True
-            ):
+            for clip_id, offset, n_frames in _read_index(index):
                 self._rows[clip_id] = (index.stem, offset, n_frames)
 
     def __contains__(self, clip_id: str) -> bool:
@@ -64,8 +62,41 @@ class TokenStore:
         """Codes of a clip, `[T, K]` uint16, a view of the mapped file."""
         shard, offset, n_frames = self._rows[clip_id]
         if shard not in self._maps:
-            self._maps[shard] = np.load(self._folder / f"{shard}.npy", mmap_mode="r")
+            self._maps[shard] = _map_shard(self._folder / f"{shard}.npy")
         return self._maps[shard][offset : offset + n_frames]
+
+
+def _read_index(path: Path) -> list[tuple[str, int, int]]:
+    """`(id, offset, n_frames)` of each clip of a shard.
+
+    Raises:
+        UserError: it is not a shard's index.
+    """
+    try:
+        table = pq.read_table(path).to_pydict()
+        return list(zip(table["id"], table["offset"], table["n_frames"], strict=True))
+    except (pa.ArrowException, OSError, KeyError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> UserError:
+    reason = " ".join(str(error).split())
+    return UserError(
+        f"{path}: not readable as a token shard ({reason}); delete {path.parent}, and it is made "
+        "again."
+    )
+
+
+def _map_shard(path: Path) -> np.ndarray:
+    """The codes of a shard, `[frames, K]` uint16, mapped.
+
+    Raises:
+        UserError: it is missing, damaged, or something else (a pickle, for one).
+    """
+    try:
+        return np.lib.format.open_memmap(path, mode="r")
+    except (OSError, ValueError, EOFError) as error:
+        raise _unreadable(path, error) from error
 
 
 def clip_ids(clips: Sequence[Clip], data_dir: Path) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -58,12 +59,9 @@ def adapter_card(facts: dict[str, Any], folder_name: str) -> str:
     if settings["lora_layers"]:
         where += f" (layers {settings['lora_layers']})"
     held = "" if settings["quantise"] == "none" else f", held in {settings['quantise'][0]} bits"
-    loaded = (
-        'str(files("musicgen_lora") / "assets" / "tiny_beats")'
-        if base == EMBEDDED_NAME
-        else f'"{base}"'
-    )
-    imports = "from importlib.resources import files\n    " if base == EMBEDDED_NAME else ""
+    embedded = base == EMBEDDED_NAME
+    loaded = 'str(files("musicgen_lora") / "assets" / "tiny_beats")' if embedded else repr(base)
+    imports = "from importlib.resources import files\n" if embedded else ""
     return f"""---
 {chr(10).join(front)}
 ---
@@ -84,15 +82,20 @@ seed {settings["seed"]}
 
 With this project:
 
-    musicgen-lora generate --base_model_path {base} --lora_model_path {folder_name} \\
-        --prompts "hip hop 808 beat with trap drums"
+```sh
+musicgen-lora generate --base_model_path {shlex.quote(base)} --lora_model_path {folder_name} \\
+    --prompts "hip hop 808 beat with trap drums"
+```
 
 With bare PEFT:
 
-    {imports}from peft import PeftModel
-    from transformers import {model_class}
-    model = {model_class}.from_pretrained({loaded})
-    model = PeftModel.from_pretrained(model, "{folder_name}").eval()
+```python
+{imports}from peft import PeftModel
+from transformers import {model_class}
+
+model = {model_class}.from_pretrained({loaded})
+model = PeftModel.from_pretrained(model, "{folder_name}").eval()
+```
 
 All settings, versions and the held-out clips are in `musicgen_lora.json`.
 """

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from musicgen_lora import atomic
 from musicgen_lora.errors import UserError
+from musicgen_lora.tensors import read_tensors
 from musicgen_lora.training.optimizers import optimizer_state, restore_optimizers
 
 FORMAT_VERSION = 2
@@ -105,8 +106,9 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
         UserError: written by another release's format.
     """
     state = json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
-    if state["format_version"] != FORMAT_VERSION:
-        age = "a newer" if state["format_version"] > FORMAT_VERSION else "an older"
+    version = state.get("format_version")
+    if version != FORMAT_VERSION:
+        age = "a newer" if isinstance(version, int) and version > FORMAT_VERSION else "an older"
         raise UserError(
             f"{checkpoint}: made by {age} release; resume with that one, or begin anew: "
             "--resume never"
@@ -128,8 +130,8 @@ def restore_training(
         optimizers: over the same parameters as those saved.
         average: overwritten with the one saved, where there is one.
     """
-    restore_optimizers(optimizers, load_file(checkpoint / OPTIMIZER_FILE), state["optimizer"])
+    restore_optimizers(optimizers, read_tensors(checkpoint / OPTIMIZER_FILE), state["optimizer"])
     if average is not None:
-        saved = load_file(checkpoint / AVERAGE_FILE)
+        saved = read_tensors(checkpoint / AVERAGE_FILE)
         for index, mean in enumerate(average):
             mean.copy_(saved[str(index)])

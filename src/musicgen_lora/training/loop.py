@@ -27,6 +27,7 @@ from musicgen_lora.training.checkpoints import save_checkpoint, step_name
 from musicgen_lora.training.material import Material
 from musicgen_lora.training.memory import peak_memory_bytes
 from musicgen_lora.training.optimise import StepResult, learning_rate_at, optimise_step
+from musicgen_lora.training.optimizers import RATE_SHARE
 from musicgen_lora.training.previews import make_previews
 from musicgen_lora.training.weights import Trainee
 
@@ -67,7 +68,7 @@ def run_steps(
     validate_every = settings.validate_every or steps_per_epoch
     save_every = settings.save_every or steps_per_epoch
     preview_every = settings.preview_every or steps_per_epoch
-    scaler = torch.amp.GradScaler("cuda") if run["precision"] == "fp16" else None
+    scaler = torch.amp.GradScaler(model.decoder.device.type) if run["precision"] == "fp16" else None
     if scaler is not None and "scale" in state:
         scaler.load_state_dict(state["scale"])
     half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(run["precision"])
@@ -172,7 +173,7 @@ def run_steps(
             )
             for optimizer in optimizers:
                 for group in optimizer.param_groups:
-                    group["lr"] = rate
+                    group["lr"] = rate * group.get(RATE_SHARE, 1.0)
             trainee.train_mode(True)
             done = step + 1
             result = step_of(chosen, f"at step {done} (clips: {', '.join(dataset.names(chosen))})")
@@ -188,7 +189,8 @@ def run_steps(
                 "loss": result.loss,
                 "codebooks": result.codebooks,
                 "learning_rate": rate,
-                "grad_norm": result.grad_norm,
+                # An overflow, which the scaler of fp16 answers by skipping the step, is no number.
+                "grad_norm": result.grad_norm if math.isfinite(result.grad_norm) else None,
                 "audio_s_per_s": frames_read / model_shape(model).frame_rate / elapsed,
                 "tokens_per_s": frames_read * len(result.codebooks) / elapsed,
                 "peak_memory_bytes": peak_memory_bytes(model.decoder.device),
@@ -206,7 +208,10 @@ def run_steps(
                     f"step {done}/{n_steps}  epoch {row['epoch']:.2f}  {line}  {left:.0f} s left"
                 )
             last = done == n_steps
-            if material.windows and (done % validate_every == 0 or last):
+            validates = bool(material.windows) and (done % validate_every == 0 or last)
+            if validates or last or done % save_every == 0:
+                _check_weights(trainee.parameters, done)
+            if validates:
                 with averaged(average, trainee.parameters):
                     found = _validate(model, material, batch_size, done, best, run, record, console)
                     better = found is not best
@@ -222,6 +227,8 @@ def run_steps(
                         f"better than that of step {best['step']}."
                     )
             stopped = processes.largest(stop.received)
+            if stopped:
+                _check_weights(trainee.parameters, done)
             if first and (done % save_every == 0 or last or stopped):
                 save(done)
             if first and settings.preview_prompts and (done % preview_every == 0 or last):
@@ -244,6 +251,15 @@ def run_steps(
     if best is None and first:
         trainee.publish(settings.output_dir / run_folder.BEST_MODEL, run)
     run["best"] = best
+
+
+def _check_weights(parameters: Sequence[torch.Tensor], step: int) -> None:
+    """Weights that a step has broken must not push out the sound ones."""
+    if not all(bool(torch.isfinite(parameter).all()) for parameter in parameters):
+        raise RunError(
+            f"The weights are not finite after step {step}; they were not saved. Lower "
+            "--learning_rate; the same command goes on from the checkpoint before."
+        )
 
 
 def _validate(

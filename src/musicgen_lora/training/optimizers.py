@@ -15,6 +15,9 @@ from musicgen_lora.extras import LIBRARIES, require_extra
 LEAST_PRODIGY_RATE = 0.1
 """Prodigy multiplies the rate that it finds by the one given; AdamW's would stop it."""
 
+RATE_SHARE = "rate_share"
+"""A parameter group with this entry has its own share of each step's learning rate."""
+
 
 def check_optimizer(name: str, learning_rate: float, trainable: str) -> None:
     """Raises a UserError where the optimizer is not installed or can't do what is asked."""
@@ -37,6 +40,7 @@ def make_optimizers(
     *,
     learning_rate: float,
     weight_decay: float,
+    text_encoder_learning_rate: float | None = None,
 ) -> list[torch.optim.Optimizer]:
     """The optimizers that step together, over all parameters.
 
@@ -45,8 +49,12 @@ def make_optimizers(
         parameters: `(name in the model, parameter)`, on their device.
         learning_rate: peak rate.
         weight_decay: decoupled.
+        text_encoder_learning_rate: peak rate of the text encoder's parameters; None for the same.
     """
-    chosen = [parameter for _, parameter in parameters]
+    share = 1.0
+    if text_encoder_learning_rate is not None:
+        share = text_encoder_learning_rate / learning_rate
+    chosen = _groups(parameters, share)
     if name == "adamw8bit":
         from bitsandbytes.optim import AdamW8bit  # pyright: ignore[reportMissingImports]
 
@@ -65,7 +73,7 @@ def make_optimizers(
         ]
     if name == "muon":
         matrices = [p for name, p in parameters if _is_hidden_matrix(name, p)]
-        rest = [p for name, p in parameters if not _is_hidden_matrix(name, p)]
+        rest = _groups([pair for pair in parameters if not _is_hidden_matrix(*pair)], share)
         # Updates of AdamW's size (Liu et al., 2025), so that one rate serves both.
         muon = torch.optim.Muon(
             matrices,
@@ -77,6 +85,16 @@ def make_optimizers(
     return [_adamw(chosen, learning_rate, weight_decay)]
 
 
+def _groups(parameters: Sequence[tuple[str, nn.Parameter]], share: float) -> list[dict[str, Any]]:
+    """Parameter groups: one, or the text encoder's apart where its share of the rate is not 1."""
+    if share == 1.0:
+        return [{"params": [parameter for _, parameter in parameters]}]
+    text = [parameter for name, parameter in parameters if name.startswith("text_encoder.")]
+    rest = [parameter for name, parameter in parameters if not name.startswith("text_encoder.")]
+    groups = [{"params": rest}, {"params": text, RATE_SHARE: share}]
+    return [group for group in groups if group["params"]]
+
+
 def _is_hidden_matrix(name: str, parameter: nn.Parameter) -> bool:
     """Whether Muon trains it: the decoder's blocks, but not where they look at the text. What a
     caption says about the next token is little, so that gradient is mostly noise, and Muon steps
@@ -85,10 +103,11 @@ def _is_hidden_matrix(name: str, parameter: nn.Parameter) -> bool:
 
 
 def _adamw(
-    parameters: Sequence[nn.Parameter], learning_rate: float, weight_decay: float
+    groups: list[dict[str, Any]], learning_rate: float, weight_decay: float
 ) -> torch.optim.Optimizer:
-    fused = {parameter.device.type for parameter in parameters} <= {"cpu", "cuda"}
-    return torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay, fused=fused)
+    kinds = {parameter.device.type for group in groups for parameter in group["params"]}
+    fused = kinds <= {"cpu", "cuda"}
+    return torch.optim.AdamW(groups, lr=learning_rate, weight_decay=weight_decay, fused=fused)
 
 
 def optimizer_state(

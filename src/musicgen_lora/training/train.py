@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import Any
 
 import torch
@@ -70,7 +70,9 @@ def train_lora(settings: TrainSettings) -> dict[str, Any]:
         except RunError:
             run = run_folder.read_run(settings.output_dir)
             if first and run is not None and run["status"] == "running":
-                run_folder.write_run(settings.output_dir, run | {"status": "failed"})
+                # On a full disk this fails too; the error on its way says more.
+                with suppress(RunError):
+                    run_folder.write_run(settings.output_dir, run | {"status": "failed"})
             raise
 
 
@@ -86,6 +88,7 @@ def _train(settings: TrainSettings, console: Console) -> dict[str, Any]:
         model, lora_pattern(model, settings)
     )
     frozen_text = settings.trainable != "full_with_text" and not adapts_text
+    _check_text_rate(settings, frozen_text)
     base = {
         "path": settings.model_path,
         "fingerprint": base_fingerprint(model),
@@ -151,6 +154,7 @@ def _train(settings: TrainSettings, console: Console) -> dict[str, Any]:
         [(name, p) for name, p in model.named_parameters() if p.requires_grad],
         learning_rate=settings.learning_rate,
         weight_decay=settings.weight_decay,
+        text_encoder_learning_rate=settings.text_encoder_learning_rate,
     )
     average = start_average(trainee.parameters) if settings.ema_decay is not None else None
     state: dict[str, Any] = {"step": 0, "best": None}
@@ -262,6 +266,20 @@ def _check_processes(settings: TrainSettings) -> None:
         raise UserError(
             f"A step has {per_step} clips (batch_size x gradient_accumulation_steps) for "
             f"{processes.world_size()} processes; raise --gradient_accumulation_steps."
+        )
+
+
+def _check_text_rate(settings: TrainSettings, frozen_text: bool) -> None:
+    if settings.text_encoder_learning_rate is None:
+        return
+    if frozen_text:
+        raise UserError(
+            "--text_encoder_learning_rate is given, but the text encoder is not trained: add it "
+            "to --lora_targets, or leave the rate out."
+        )
+    if settings.optimizer == "prodigy":
+        raise UserError(
+            "--optimizer prodigy finds one rate for all; leave --text_encoder_learning_rate out."
         )
 
 

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from peft import PeftModel
-from safetensors.torch import load_file
 from torch import nn
 from transformers import AutoProcessor, MusicgenForConditionalGeneration
 
@@ -31,6 +30,7 @@ from musicgen_lora.model.chroma import write_extractor_settings
 from musicgen_lora.model.melody import is_melody
 from musicgen_lora.model.musicgen import load_tokenizer
 from musicgen_lora.model.targets import target_pattern
+from musicgen_lora.tensors import read_tensors
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def make_trainee(
         save_adapter(adapted, folder, started=started)
 
     def load(folder: Path) -> None:
-        tensors = load_file(folder / WEIGHTS_FILE)
+        tensors = read_tensors(folder / WEIGHTS_FILE)
         if started is not None:
             tensors, then = start.split_plain_lora(tensors)
             start.move_start(adapted, started, then)
@@ -133,7 +133,7 @@ def _whole_model(model: MusicgenForConditionalGeneration, settings: TrainSetting
 
     def load(folder: Path) -> None:
         missing, unexpected = model.load_state_dict(
-            load_file(folder / "model.safetensors"), strict=False
+            read_tensors(folder / "model.safetensors"), strict=False
         )
         trained = {name for name, p in model.named_parameters() if p.requires_grad}
         assert not unexpected

@@ -1,0 +1,105 @@
+"""A disk that fills up: what was there before stays whole, and the run ends with one line."""
+
+from __future__ import annotations
+
+import errno
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from datasets import make_dataset, tiny_settings
+from safetensors import SafetensorError
+from trainer import file_hashes, interrupt_after
+
+from musicgen_lora import atomic
+from musicgen_lora.errors import RunError
+from musicgen_lora.training.checkpoints import newest_checkpoint
+from musicgen_lora.training.train import train_lora
+
+resource = pytest.importorskip("resource", reason="needs Unix's file-size limit")
+
+LIMITED = """
+import resource, sys
+from musicgen_lora.cli import main
+limit = int(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+def test_a_full_disk_leaves_the_checkpoint_before_and_the_best_model(
+    tmp_path: Path, tiny_model_dir: Path
+) -> None:
+    data = make_dataset(tmp_path / "data", [0.4] * 6)
+    output_dir = tmp_path / "out"
+    settings = tiny_settings(
+        tiny_model_dir, data, output_dir, num_epochs=100, max_steps=4, save_every=1
+    )
+    settings.validate_every = 2
+    with pytest.MonkeyPatch.context() as patch:
+        interrupt_after(2, patch)
+        with pytest.raises(SystemExit):
+            train_lora(settings)
+    before = file_hashes(output_dir)
+    size = (output_dir / "checkpoints" / "step-000002" / "optimizer.safetensors").stat().st_size
+    words = ["train", "--model_path", tiny_model_dir, "--data_dir", data]
+    words += ["--output_dir", output_dir, "--batch_size", 2, "--gradient_accumulation_steps", 1]
+    words += ["--learning_rate", 3e-3, "--allow_random_base", "--precision", "fp32"]
+    words += ["--num_epochs", 100, "--max_steps", 4, "--save_every", 1, "--validate_every", 2]
+    run = subprocess.run(
+        [sys.executable, "-c", LIMITED, str(size // 2), *map(str, words)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 1, run.stdout + run.stderr
+    lines = [line for line in run.stderr.splitlines() if "Loading weights" not in line]
+    assert len(lines) == 1, run.stderr
+    assert "step-000003: cannot be written" in lines[0]
+    assert "File too large" in lines[0]
+    assert "Resuming after step 2" in run.stdout
+    after = file_hashes(output_dir)
+    changing = {"run.json", "metrics.jsonl"}
+    assert {k: v for k, v in after.items() if k not in changing} == {
+        k: v for k, v in before.items() if k not in changing
+    }
+    assert not list(output_dir.rglob(".staging-*"))
+    newest = newest_checkpoint(output_dir / "checkpoints", print)
+    assert newest is not None
+    assert newest.name == "step-000002"
+    # With room again the same command goes on to the end.
+    assert train_lora(settings)["steps"] == 4
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOSPC, "No space left on device"),
+        OSError("4096 requested and 12 written"),
+        SafetensorError("Error while serializing: I/O error: No space left on device"),
+    ],
+    ids=["system", "numpy", "safetensors"],
+)
+@pytest.mark.parametrize("what", ["file", "folder"])
+def test_whichever_library_meets_it_it_is_one_line(
+    error: Exception, what: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "thing"
+
+    def fail(temporary: Path) -> None:
+        raise error
+
+    write = atomic.write_file if what == "file" else atomic.publish_folder
+    with pytest.raises(RunError, match="thing: cannot be written") as raised:
+        write(path, fail)
+    assert "\n" not in str(raised.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_missing_right_is_not_a_full_disk(tmp_path: Path) -> None:
+    def fail(temporary: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    with pytest.raises(PermissionError):
+        atomic.write_file(tmp_path / "thing", fail)

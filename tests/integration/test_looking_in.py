@@ -1,0 +1,194 @@
+"""What a run shows of itself: previews, trackers, curves, the verdict, early stopping."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from datasets import read_rows, timeless, tiny_settings
+from safetensors.torch import load_file
+
+from musicgen_lora import extras
+from musicgen_lora.errors import UserError
+from musicgen_lora.training import validation
+from musicgen_lora.training.curves import verdict
+from musicgen_lora.training.train import train_lora
+
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+@pytest.mark.parametrize(
+    ("base", "losses", "said"),
+    [
+        (4.0, [3.5, 3.2, 3.0, 3.0], "It learned: held-out loss 4.0000 -> 3.0000 (-25.0 %)"),
+        (4.0, [3.6, 3.3, 3.0], "It learned and was still learning"),
+        (4.0, [3.5, 3.0, 3.2, 3.5], "It learned, then overfitted"),
+        (4.0, [4.0, 3.99, 3.98], "It did next to nothing"),
+        (4.0, [4.1, 4.3, 4.6], "It made things worse"),
+        (4.0, [], "Nothing was held out"),
+    ],
+)
+def test_the_verdict_on_known_curves(base: float, losses: list[float], said: str) -> None:
+    sentence = verdict(base, [(10 * (i + 1), loss) for i, loss in enumerate(losses)])
+    assert sentence.startswith(said)
+    assert "\n" not in sentence
+
+
+def test_an_overfitted_run_is_told_which_step_was_best() -> None:
+    sentence = verdict(4.0, [(10, 3.5), (20, 3.0), (30, 3.6)])
+    assert "at step 20, and 3.6000 at the end" in sentence
+    assert "best_model is of step 20" in sentence
+
+
+def sound(path: Path) -> np.ndarray:
+    return soundfile.read(path)[0]
+
+
+def test_previews_are_of_fixed_prompts_and_seeds_and_leave_the_training_alone(
+    tmp_path: Path, data: Path, tiny_model_dir: Path
+) -> None:
+    shown: dict[str, Any] = {
+        "preview_prompts": ["808 beat", "dark trap!"],
+        "preview_every": 2,
+        "preview_duration": 0.4,
+    }
+    for name, changes in [("one", shown), ("two", shown), ("none", {})]:
+        train_lora(
+            tiny_settings(
+                tiny_model_dir,
+                data,
+                tmp_path / name,
+                max_steps=4,
+                learning_rate=3e-2,
+                lora_dropout=0.2,
+                **changes,
+            )
+        )
+    one, two = tmp_path / "one" / "previews", tmp_path / "two" / "previews"
+    assert sorted(path.name for path in one.iterdir()) == ["base", "step-000002", "step-000004"]
+    clips = ["00_808-beat", "01_dark-trap"]
+    for folder in one.iterdir():
+        names = sorted(path.stem for path in folder.glob("*.wav"))
+        assert names == sorted(path.stem for path in folder.glob("*.png")) == clips
+        for clip in clips:
+            assert (folder / f"{clip}.png").read_bytes().startswith(PNG)
+            assert soundfile.info(folder / f"{clip}.wav").duration == pytest.approx(0.4)
+            again = two / folder.name / f"{clip}.wav"
+            assert (folder / f"{clip}.wav").read_bytes() == again.read_bytes()
+    first = f"{clips[0]}.wav"
+    assert not np.array_equal(sound(one / "base" / first), sound(one / "step-000004" / first))
+    assert timeless(tmp_path / "one") == timeless(tmp_path / "none")
+    assert (tmp_path / "one" / "curves.png").read_bytes().startswith(PNG)
+    run = json.loads((tmp_path / "one" / "run.json").read_text())
+    rows = read_rows(tmp_path / "one", "validation")
+    held_out = [(row["step"], row["loss"]) for row in rows]
+    assert run["verdict"] == verdict(run["base_loss"]["loss"], held_out)
+
+
+@pytest.mark.parametrize("name", ["tensorboard", "wandb"])
+def test_a_missing_tracker_is_named_with_its_command(
+    name: Any, tmp_path: Path, data: Path, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(extras, "find_spec", lambda library: None)
+    with pytest.raises(UserError) as raised:
+        train_lora(tiny_settings(tiny_model_dir, data, tmp_path / "out", report_to=[name]))
+    command = f"pip install 'musicgen-lora[{name}]'"
+    assert str(raised.value) == f"--report_to {name} needs {name}: {command}"
+
+
+def test_trackers_get_the_figures_of_every_row(
+    tmp_path: Path, data: Path, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both stand-ins have the few calls that are made of the real ones."""
+    scalars: list[tuple[str, float, int]] = []
+    logged: list[tuple[dict[str, float], int]] = []
+    begun: list[dict[str, Any]] = []
+    ended: list[str] = []
+
+    class Writer:
+        def __init__(self, log_dir: str, purge_step: int) -> None:
+            begun.append({"log_dir": log_dir, "purge_step": purge_step})
+
+        def add_scalar(self, name: str, value: float, step: int) -> None:
+            scalars.append((name, value, step))
+
+        def close(self) -> None:
+            ended.append("tensorboard")
+
+    def init(**named: Any) -> SimpleNamespace:
+        begun.append(named)
+        return SimpleNamespace(
+            log=lambda figures, step: logged.append((figures, step)),
+            finish=lambda: ended.append("wandb"),
+        )
+
+    tensorboard, wandb = ModuleType("torch.utils.tensorboard"), ModuleType("wandb")
+    tensorboard.SummaryWriter = Writer
+    wandb.init = init
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", tensorboard)
+    monkeypatch.setitem(sys.modules, "wandb", wandb)
+    monkeypatch.setattr(extras, "find_spec", lambda library: object())
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    output_dir = tmp_path / "out"
+    run = train_lora(
+        tiny_settings(
+            tiny_model_dir, data, output_dir, max_steps=3, report_to=["tensorboard", "wandb"]
+        )
+    )
+    assert begun[0] == {"log_dir": str(output_dir / "tensorboard"), "purge_step": 1}
+    assert begun[1]["mode"] == "offline", "nothing leaves the machine unless asked for"
+    assert begun[1]["config"] == run["settings"]
+    assert sorted(ended) == ["tensorboard", "wandb"]
+    rows = read_rows(output_dir)
+    assert [step for _, step in logged] == [row["step"] for row in rows]
+    for row, (figures, _) in zip(rows, logged, strict=True):
+        event = row["event"]
+        if "loss" in row:
+            assert figures[f"{event}/loss"] == row["loss"]
+        if "codebooks" in row:
+            assert figures[f"{event}/codebooks_3"] == row["codebooks"][3]
+        assert all((name, value, row["step"]) in scalars for name, value in figures.items())
+
+
+def test_early_stopping_keeps_the_best_and_says_so(
+    tmp_path: Path,
+    data: Path,
+    tiny_model_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The base's loss, then one better, then worse ones."""
+    losses = iter([4.0, 3.5, 3.0, 3.1, 3.2, 3.3])
+    monkeypatch.setattr(validation, "held_out_losses", lambda *_: [next(losses)] * 4)
+    output_dir = tmp_path / "out"
+    settings = tiny_settings(
+        tiny_model_dir,
+        data,
+        output_dir,
+        num_epochs=10,
+        validate_every=1,
+        save_every=1,
+        keep_checkpoints=1,
+        early_stopping_patience=2,
+    )
+    run = train_lora(settings)
+    assert run["steps"] == 4
+    assert (run["best"]["step"], run["best"]["loss"]) == (2, 3.0)
+    said = capsys.readouterr().out
+    assert "Stopped early after step 4" in said
+    assert "no better than that of step 2" in " ".join(said.split())
+    kept = sorted(path.name for path in (output_dir / "checkpoints").iterdir())
+    assert kept == ["step-000002", "step-000004"]
+    best, second, last = (
+        load_file(output_dir / part / "adapter_model.safetensors")
+        for part in ("best_model", "checkpoints/step-000002", "checkpoints/step-000004")
+    )
+    assert all(torch.equal(best[name], second[name]) for name in best)
+    assert not all(torch.equal(best[name], last[name]) for name in best)
