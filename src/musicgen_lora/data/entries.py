@@ -14,7 +14,7 @@ from musicgen_lora.data.captions import (
     merge_edits,
 )
 from musicgen_lora.data.cut import ClipPlan
-from musicgen_lora.data.facts import merge_facts
+from musicgen_lora.data.facts import Facts, merge_facts
 from musicgen_lora.data.inputs import Input
 
 MADE_NAMES = ("text", "texts", "bpm", "key", "tags")
@@ -26,6 +26,7 @@ def describe_clip(
     record: dict[str, Any],
     plan: ClipPlan,
     *,
+    heard: Facts,
     default_text: str,
     n_variants: int,
     trigger: str,
@@ -37,13 +38,14 @@ def describe_clip(
         file: that it is cut from.
         record: the file's analysis.
         plan: the stretch.
+        heard: what a tagger says of it.
         default_text: caption of files that bring none.
         n_variants: wordings of the caption.
         trigger: word in front of each caption; "" for none.
         seed: of the wordings.
     """
     measured = measured_facts(record["segments"][plan.segment])
-    facts = merge_facts([*file.stated, tag_facts(record), *file.named, measured])
+    facts = merge_facts([*file.stated, tag_facts(record), *file.named, measured, heard])
     clip = f"{file.digest}:{plan.start_s:.3f}"
     texts = make_captions(
         facts, n_variants, default_text=default_text, clip=clip, seed=seed, trigger=trigger
