@@ -138,6 +138,7 @@ def check_mutants(tmp_path: Path, count: int, seed: int) -> None:
     began = time.monotonic()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(prepare, "run_tasks", functools.partial(run_tasks, limit_s=5.0))
+        patch.setattr(prepare, "LIMIT_S", 5.0)
         dropped = prepared(source, out)
     assert time.monotonic() - began < 30.0 + 1.0 * count
     assert "good.wav" not in dropped

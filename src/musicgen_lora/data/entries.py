@@ -78,13 +78,14 @@ def make_entry(
         audio: its path in the dataset.
         source: what it must not be parted from by a split.
         plan: the stretch.
-        made: `duration_s` and `loudness_lufs` of what was written.
+        made: what `cut.cut_file` says of the clip.
         described: from `describe_clip`.
     """
     optional = {
         # Written clips are files of their own; a file in its place is read in windows.
         "start_s": round(plan.start_s, 6) if plan.cut and file.in_place is not None else None,
         "loudness_lufs": made["loudness_lufs"],
+        "vocals": made.get("vocals"),
         "repeated": plan.repeated if plan.repeated > 1 else None,
         "cut": plan.cut,
         "at_s": round(plan.start_s, 6) if plan.cut else None,

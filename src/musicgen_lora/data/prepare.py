@@ -18,7 +18,7 @@ from rich.progress import Progress
 from musicgen_lora import atomic
 from musicgen_lora.config import PrepareSettings
 from musicgen_lora.console import plain_console
-from musicgen_lora.data import prepare_report
+from musicgen_lora.data import prepare_report, vocals
 from musicgen_lora.data.analyse import AnalysisTask, analyse_file, read_fingerprint, read_record
 from musicgen_lora.data.cleaning import near_duplicates, shared_sources, unusable_reason
 from musicgen_lora.data.cut import ClipPlan, CutTask, clip_paths, cut_file, plan_clips
@@ -41,8 +41,9 @@ from musicgen_lora.data.tagging import (
     read_heard,
     tag_file,
 )
-from musicgen_lora.data.workers import Failure, run_tasks
+from musicgen_lora.data.workers import LIMIT_S, Failure, run_tasks
 from musicgen_lora.errors import UserError
+from musicgen_lora.extras import require_extra
 
 ANALYSIS_FOLDER = "analysis"
 FILES_PER_WRITE = 50
@@ -78,6 +79,8 @@ def prepare_dataset(settings: PrepareSettings) -> Path:
         raise UserError("--default_text is empty; give a caption such as 'hip hop 808 beat'.")
     if not settings.input_dir.is_dir():
         raise UserError(f"{settings.input_dir}: no such folder; give the one with your audio.")
+    if settings.vocals != "keep":
+        require_extra("vocals", f"--vocals {settings.vocals}")
     if settings.tagger == "clap":
         check_clap(settings.clap_path)
     metadata = settings.output_dir / settings.metadata_file
@@ -317,13 +320,15 @@ class _Run:
                 else None,
                 self.settings.sample_rate,
                 self.settings.loudness,
+                self.settings.vocals,
             )
             for file, plans, paths in jobs
         ]
         made: dict[int, list[dict[str, Any]]] = {}
+        limit_s = LIMIT_S if self.settings.vocals == "keep" else vocals.LIMIT_S
         with self._progress("cutting", len(tasks)) as (progress, task):
             for count, (index, result) in enumerate(
-                run_tasks(cut_file, tasks, self.settings.num_workers), 1
+                run_tasks(cut_file, tasks, self.settings.num_workers, limit_s=limit_s), 1
             ):
                 file, plans, paths = jobs[index]
                 if isinstance(result, Failure):
