@@ -65,6 +65,14 @@ class PrepareSettings:
     loudness: Annotated[float, Field(ge=-50.0, le=-5.0)] | None = -16.0
     """Loudness of each clip in LUFS, as far as its true peak stays below -1 dBTP; None leaves
     the levels alone."""
+    vocals: Literal["keep", "flag", "remove"] = "keep"
+    """flag says in the metadata which new clips have vocals, remove takes them out (extra vocals:
+    demucs); clips that are listed already stay as they are."""
+    tagger: Literal["musicnn", "clap"] | None = None
+    """Adds genres, moods and instruments that a model hears to the captions: musicnn, which is
+    bundled, or a clap of your own; None says nothing that isn't known otherwise."""
+    clap_path: Path | None = None
+    """Folder of the CLAP model (Hugging Face's format) for tagger clap."""
     sample_rate: Annotated[int, Field(ge=8_000, le=192_000)] = 32_000
     """Of the dataset's audio, in Hz; MusicGen's codec has 32,000."""
     num_workers: Annotated[int, Field(ge=0, le=256)] = 2

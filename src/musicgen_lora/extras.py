@@ -11,6 +11,7 @@ LIBRARIES = {
     "prodigy": "prodigyopt",
     "quantise": "bitsandbytes",
     "tensorboard": "tensorboard",
+    "vocals": "demucs",
     "wandb": "wandb",
 }
 """What each extra of the package installs."""

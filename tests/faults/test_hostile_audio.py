@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import struct
@@ -17,7 +18,7 @@ from datasets import RATE, beat, sine
 
 from musicgen_lora.audio.files import probe
 from musicgen_lora.config import PrepareSettings
-from musicgen_lora.data import workers
+from musicgen_lora.data import prepare, workers
 from musicgen_lora.data.metadata import load_dataset
 from musicgen_lora.data.prepare import prepare_dataset
 from musicgen_lora.data.workers import Failure, run_tasks
@@ -69,17 +70,6 @@ def mutate(content: bytes, rng: np.random.Generator) -> bytes:
     return bytes(data)
 
 
-def put_mutants(folder: Path, count: int, seed: int) -> None:
-    contents = originals(folder)
-    rng = np.random.default_rng(seed)
-    suffixes = list(contents)
-    for index in range(count):
-        content = mutate(contents[suffixes[index % len(suffixes)]], rng)
-        # Every seventh has the extension of another format.
-        suffix = suffixes[(index + index // 7 % 2) % len(suffixes)]
-        (folder / f"mutant{index:04d}{suffix}").write_bytes(content)
-
-
 def wav_header(rate: int, channels: int, n_bytes: int) -> bytes:
     """A header of 16-bit PCM that says what it is told to."""
     fmt = struct.pack("<HHIIHH", 1, channels, rate, rate * channels * 2, channels * 2, 16)
@@ -87,6 +77,44 @@ def wav_header(rate: int, channels: int, n_bytes: int) -> bytes:
         b"RIFF" + struct.pack("<I", (36 + n_bytes) & 0xFFFFFFFF) + b"WAVEfmt "
         + struct.pack("<I", 16) + fmt + b"data" + struct.pack("<I", n_bytes)
     )  # fmt: skip
+
+
+def extreme(rng: np.random.Generator) -> bytes:
+    """A WAV that is well formed and of no use."""
+    kind = int(rng.integers(6))
+    samples = rng.bytes(int(rng.integers(0, 20_000)) * 4)
+    if kind == 0:
+        return wav_header(44_100, 2, 0)
+    if kind == 1:
+        return wav_header(1, 1, len(samples)) + samples
+    if kind == 2:
+        return wav_header(768_000, 2, len(samples)) + samples
+    if kind == 3:
+        return wav_header(44_100, 32, len(samples)) + samples
+    if kind == 4:
+        return wav_header(44_100, 2, int(rng.integers(1 << 31, 1 << 32))) + samples
+    nan = np.full(60_000, np.nan, dtype="<f4").tobytes()
+    fmt = struct.pack("<HHIIHH", 3, 1, 44_100, 4 * 44_100, 4, 32)
+    return (
+        b"RIFF" + struct.pack("<I", 36 + len(nan)) + b"WAVEfmt " + struct.pack("<I", 16) + fmt
+        + b"data" + struct.pack("<I", len(nan)) + nan
+    )  # fmt: skip
+
+
+def put_mutants(folder: Path, count: int, seed: int) -> None:
+    contents = originals(folder)
+    rng = np.random.default_rng(seed)
+    suffixes = list(contents)
+    names = ("mutant", "-rf ", "🔥💧", "line\nbreak", "--help=", "$(id) ")
+    for index in range(count):
+        is_extreme = index % 5 == 4
+        content = extreme(rng) if is_extreme else mutate(contents[suffixes[index % 6]], rng)
+        # Every seventh has the extension of another format.
+        suffix = suffixes[(index + index // 7 % 2) % len(suffixes)]
+        name = f"{names[index % len(names)]}{index:04d}"
+        if index % 40 == 39:
+            name = name.ljust(255 - len(suffix), "x")
+        (folder / f"{name}{suffix}").write_bytes(content)
 
 
 def prepared(source: Path, out: Path) -> dict[str, str]:
@@ -103,20 +131,27 @@ def prepared(source: Path, out: Path) -> dict[str, str]:
 
 
 def check_mutants(tmp_path: Path, count: int, seed: int) -> None:
+    """Each is in the dataset or in the report, and none goes 5 s without a sign of life."""
     source, out = tmp_path / "in", tmp_path / "out"
     put_mutants(source, count, seed)
     soundfile.write(source / "good.wav", beat(7, 1.5).T, RATE)
     began = time.monotonic()
-    dropped = prepared(source, out)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prepare, "run_tasks", functools.partial(run_tasks, limit_s=5.0))
+        patch.setattr(prepare, "LIMIT_S", 5.0)
+        dropped = prepared(source, out)
     assert time.monotonic() - began < 30.0 + 1.0 * count
     assert "good.wav" not in dropped
+    sources = {clip.fields["source"] for clip in load_dataset(out)}
+    assert dropped.keys() | sources == {path.name for path in source.iterdir()}
+    assert not [name for name, reason in dropped.items() if "could not be worked on" in reason]
     assert len(dropped) > count // 4
     for clip in load_dataset(out):
         assert probe(clip.path).duration_s <= 30.1
 
 
 def test_mutants_are_taken_or_listed(tmp_path: Path) -> None:
-    check_mutants(tmp_path, 42, seed=1)
+    check_mutants(tmp_path, 60, seed=1)
 
 
 @pytest.mark.slow

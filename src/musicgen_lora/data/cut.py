@@ -20,6 +20,7 @@ from musicgen_lora.audio.ffmpeg import readable
 from musicgen_lora.audio.files import AudioError, probe, read_audio, write_wav
 from musicgen_lora.audio.quality import integrated_loudness, true_peak_db
 from musicgen_lora.data.analyse import tempo_of
+from musicgen_lora.data.vocals import LEAST_SHARE, Vocals, split_vocals
 from musicgen_lora.data.workers import Failure
 
 MAX_NAME_BYTES = 150
@@ -119,6 +120,7 @@ class CutTask:
         targets: a path for each; None where the file is part of the dataset and is only read.
         sample_rate: of what is written, in Hz.
         loudness_lufs: wanted loudness; None leaves the level alone.
+        vocals: whether they are looked for, and taken out of what is written.
     """
 
     path: Path
@@ -126,14 +128,16 @@ class CutTask:
     targets: tuple[Path, ...] | None
     sample_rate: int
     loudness_lufs: float | None
+    vocals: Vocals = "keep"
 
 
 def cut_file(task: CutTask, alive: Callable[[], None]) -> list[dict[str, Any] | None] | Failure:
     """Writes the clips of a file, but those that are there already.
 
     Returns:
-        Facts of each clip, `duration_s` and `loudness_lufs` (None for silence or below 0.4 s); in
-        place of a silent clip, which isn't written, None.
+        Facts of each clip, `duration_s`, `loudness_lufs` (None for silence or below 0.4 s) and,
+        where they were looked for, `vocals` ("none", "some" or "removed"); in place of a silent
+        clip, which isn't written, None.
     """
     try:
         # In place there is no M4A, see `inputs`.
@@ -151,7 +155,13 @@ def cut_file(task: CutTask, alive: Callable[[], None]) -> list[dict[str, Any] | 
 
 def _make_clip(task: CutTask, plan: ClipPlan, target: Path | None) -> dict[str, Any] | None:
     rate = task.sample_rate
-    if target is not None and target.is_file() and _has_length(target, plan, rate):
+    vocals = None
+    if (
+        task.vocals == "keep"
+        and target is not None
+        and target.is_file()
+        and _has_length(target, plan, rate)
+    ):
         waveform = read_audio(target, rate)
     else:
         # The end of a whole file is where its samples end, not where its header says.
@@ -159,6 +169,13 @@ def _make_clip(task: CutTask, plan: ClipPlan, target: Path | None) -> dict[str, 
         waveform = read_audio(task.path, rate, start_s=plan.start_s, duration_s=duration_s)
         if float(np.abs(waveform).max()) < SILENT_PEAK:
             return None
+        if task.vocals != "keep":
+            without, share = split_vocals(waveform, rate)
+            vocals = "some" if share >= LEAST_SHARE else "none"
+            if vocals == "some" and task.vocals == "remove" and target is not None:
+                waveform, vocals = without, "removed"
+                if float(np.abs(waveform).max()) < SILENT_PEAK:
+                    return None
         if target is not None:
             if plan.repeated > 1:
                 waveform = np.tile(waveform, plan.repeated)
@@ -169,6 +186,7 @@ def _make_clip(task: CutTask, plan: ClipPlan, target: Path | None) -> dict[str, 
     return {
         "duration_s": round(waveform.shape[1] / rate, 6),
         "loudness_lufs": round(loudness, 1) if math.isfinite(loudness) else None,
+        **({} if vocals is None else {"vocals": vocals}),
     }
 
 

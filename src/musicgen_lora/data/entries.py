@@ -14,7 +14,7 @@ from musicgen_lora.data.captions import (
     merge_edits,
 )
 from musicgen_lora.data.cut import ClipPlan
-from musicgen_lora.data.facts import merge_facts
+from musicgen_lora.data.facts import Facts, merge_facts
 from musicgen_lora.data.inputs import Input
 
 MADE_NAMES = ("text", "texts", "bpm", "key", "tags")
@@ -26,6 +26,7 @@ def describe_clip(
     record: dict[str, Any],
     plan: ClipPlan,
     *,
+    heard: Facts,
     default_text: str,
     n_variants: int,
     trigger: str,
@@ -37,13 +38,14 @@ def describe_clip(
         file: that it is cut from.
         record: the file's analysis.
         plan: the stretch.
+        heard: what a tagger says of it.
         default_text: caption of files that bring none.
         n_variants: wordings of the caption.
         trigger: word in front of each caption; "" for none.
         seed: of the wordings.
     """
     measured = measured_facts(record["segments"][plan.segment])
-    facts = merge_facts([*file.stated, tag_facts(record), *file.named, measured])
+    facts = merge_facts([*file.stated, tag_facts(record), *file.named, measured, heard])
     clip = f"{file.digest}:{plan.start_s:.3f}"
     texts = make_captions(
         facts, n_variants, default_text=default_text, clip=clip, seed=seed, trigger=trigger
@@ -76,13 +78,14 @@ def make_entry(
         audio: its path in the dataset.
         source: what it must not be parted from by a split.
         plan: the stretch.
-        made: `duration_s` and `loudness_lufs` of what was written.
+        made: what `cut.cut_file` says of the clip.
         described: from `describe_clip`.
     """
     optional = {
         # Written clips are files of their own; a file in its place is read in windows.
         "start_s": round(plan.start_s, 6) if plan.cut and file.in_place is not None else None,
         "loudness_lufs": made["loudness_lufs"],
+        "vocals": made.get("vocals"),
         "repeated": plan.repeated if plan.repeated > 1 else None,
         "cut": plan.cut,
         "at_s": round(plan.start_s, 6) if plan.cut else None,

@@ -18,7 +18,7 @@ from rich.progress import Progress
 from musicgen_lora import atomic
 from musicgen_lora.config import PrepareSettings
 from musicgen_lora.console import plain_console
-from musicgen_lora.data import prepare_report
+from musicgen_lora.data import prepare_report, vocals
 from musicgen_lora.data.analyse import AnalysisTask, analyse_file, read_fingerprint, read_record
 from musicgen_lora.data.cleaning import near_duplicates, shared_sources, unusable_reason
 from musicgen_lora.data.cut import ClipPlan, CutTask, clip_paths, cut_file, plan_clips
@@ -30,10 +30,20 @@ from musicgen_lora.data.entries import (
     refresh_entries,
 )
 from musicgen_lora.data.examples import create_examples
+from musicgen_lora.data.facts import Facts
 from musicgen_lora.data.inputs import Dropped, Input, find_inputs, printable, without_copies
 from musicgen_lora.data.metadata import read_entries, write_entries
-from musicgen_lora.data.workers import Failure, run_tasks
+from musicgen_lora.data.tagging import (
+    Heard,
+    TagTask,
+    check_clap,
+    heard_facts,
+    read_heard,
+    tag_file,
+)
+from musicgen_lora.data.workers import LIMIT_S, Failure, run_tasks
 from musicgen_lora.errors import UserError
+from musicgen_lora.extras import require_extra
 
 ANALYSIS_FOLDER = "analysis"
 FILES_PER_WRITE = 50
@@ -69,6 +79,10 @@ def prepare_dataset(settings: PrepareSettings) -> Path:
         raise UserError("--default_text is empty; give a caption such as 'hip hop 808 beat'.")
     if not settings.input_dir.is_dir():
         raise UserError(f"{settings.input_dir}: no such folder; give the one with your audio.")
+    if settings.vocals != "keep":
+        require_extra("vocals", f"--vocals {settings.vocals}")
+    if settings.tagger == "clap":
+        check_clap(settings.clap_path)
     metadata = settings.output_dir / settings.metadata_file
     entries = read_entries(metadata) if metadata.exists() else []
     inputs, dropped = find_inputs(settings.input_dir, settings.output_dir, metadata)
@@ -95,6 +109,8 @@ class _Run:
     dropped: list[Dropped]
     records: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Analyses by digest, of the input and of what the dataset lists."""
+    heard: dict[str, list[Heard]] = field(default_factory=dict)
+    """What the tagger says of each segment, by digest."""
     n_analysed: int = 0
 
     @property
@@ -116,6 +132,7 @@ class _Run:
         self._analyse(inputs, known_digests)
         new = [f for f in inputs if f.digest in self.records and f.digest not in known_digests]
         new, sources = self._clean(new, listed)
+        self._listen([*(f for f in known if f.digest in self.records), *new])
         n_refreshed = self._refresh(known)
         self._cut(new, sources)
         for drop in self.dropped[:MAX_SHOWN]:
@@ -174,6 +191,44 @@ class _Run:
             if file.digest in failed and file.digest not in known
         ]
 
+    def _listen(self, files: Sequence[Input]) -> None:
+        """Gathers what the tagger hears, where there is one; a file that it can't take stays."""
+        tagger = self.settings.tagger
+        if tagger is None:
+            return
+        tasks, missing = [], []
+        for file in files:
+            heard = read_heard(self.analysis_dir, file.digest, tagger)
+            if heard is not None:
+                self.heard[file.digest] = heard
+                continue
+            segments = self.records[file.digest]["segments"]
+            spans_s = tuple((segment["start_s"], segment["duration_s"]) for segment in segments)
+            missing.append(file)
+            tasks.append(
+                TagTask(
+                    file.path.absolute(),
+                    file.digest,
+                    self.analysis_dir,
+                    spans_s,
+                    tagger,
+                    self.settings.clap_path,
+                    n_threads=1 if self.settings.num_workers > 1 else None,
+                )
+            )
+        # A CLAP is large: one process holds it.
+        n_workers = min(self.settings.num_workers, 1 if tagger == "clap" else 256)
+        with self._progress("listening", len(tasks)) as (progress, task):
+            for index, result in run_tasks(tag_file, tasks, n_workers):
+                if isinstance(result, Failure):
+                    name = printable(missing[index].name)
+                    self.console.print(
+                        f"not tagged: {name}: {printable(result.reason)}", style="yellow"
+                    )
+                else:
+                    self.heard[missing[index].digest] = result
+                progress.advance(task)
+
     def _clean(
         self, new: Sequence[Input], listed: dict[str, str]
     ) -> tuple[list[Input], dict[str, str]]:
@@ -215,10 +270,18 @@ class _Run:
         )
 
     def _describe(self, file: Input, plan: ClipPlan) -> dict[str, Any]:
+        heard = Facts()
+        if self.settings.tagger is not None and file.digest in self.heard:
+            heard = heard_facts(
+                self.heard[file.digest][plan.segment],
+                self.settings.tagger,
+                self.settings.default_text,
+            )
         return describe_clip(
             file,
             self.records[file.digest],
             plan,
+            heard=heard,
             default_text=self.settings.default_text,
             n_variants=self.settings.caption_variants,
             trigger=self.settings.trigger_word,
@@ -257,13 +320,15 @@ class _Run:
                 else None,
                 self.settings.sample_rate,
                 self.settings.loudness,
+                self.settings.vocals,
             )
             for file, plans, paths in jobs
         ]
         made: dict[int, list[dict[str, Any]]] = {}
+        limit_s = LIMIT_S if self.settings.vocals == "keep" else vocals.LIMIT_S
         with self._progress("cutting", len(tasks)) as (progress, task):
             for count, (index, result) in enumerate(
-                run_tasks(cut_file, tasks, self.settings.num_workers), 1
+                run_tasks(cut_file, tasks, self.settings.num_workers, limit_s=limit_s), 1
             ):
                 file, plans, paths = jobs[index]
                 if isinstance(result, Failure):

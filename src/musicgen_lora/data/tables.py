@@ -27,8 +27,9 @@ MAX_FILE_BYTES = 256 << 20
 MAX_LINE_BYTES = 1 << 20
 MAX_TEXT_BYTES = 64 << 10
 MAX_AUDIO_BYTES = 256 << 20
-MAX_ROW_GROUP_BYTES = 1 << 30
-"""Of parquet with audio in it; Hugging Face writes 100 to 1,000 clips, up to 500 MB, in one."""
+MAX_ROW_GROUP_BYTES = 512 << 20
+"""Of parquet with audio in it, which may be held in memory whole; Hugging Face writes 100 to
+1,000 clips, up to 500 MB, in one."""
 ROWS_PER_BATCH = 64
 Row = tuple[str, dict[str, Any]]
 """Where it stands ("metadata.csv, line 3") and its fields."""
@@ -195,7 +196,10 @@ def _parquet_batches(path: Path, *, audio: bool) -> Iterator[pa.RecordBatch]:
             )
             # A page is decompressed whole, whatever the batch.
             if largest > (MAX_ROW_GROUP_BYTES if audio else MAX_FILE_BYTES):
-                raise UserError(f"{path}: a row group of {largest >> 20} MiB is too large.")
+                raise UserError(
+                    f"{path}: a row group of {largest >> 20} MiB is too large; write the file "
+                    "again with fewer rows in each."
+                )
             yield from file.iter_batches(ROWS_PER_BATCH if not audio else 1, columns=columns)
     except (pa.ArrowException, OSError, ValueError) as error:
         raise UserError(f"{path}: not readable as parquet ({_one_line(error)}).") from error
