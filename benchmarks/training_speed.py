@@ -3,6 +3,10 @@ ours, on the same model and the same clips, in one run.
 
     python benchmarks/training_speed.py                   # musicgen-small's shape, some minutes
     python benchmarks/training_speed.py --shape tiny
+    python benchmarks/training_speed.py --scaling         # ours by length, batch and rank
+    python benchmarks/training_speed.py --n_layers 6 --n_steps 2 --n_turns 1
+
+`--json_path` writes the figures as JSON as well.
 
 Plain: transformers' forward with labels, T5 in the loop, PEFT, AdamW, fp32. Ours: what
 `musicgen-lora train` does for a step. Weights are random, which changes no time. Each side runs
@@ -21,6 +25,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -44,16 +49,21 @@ from musicgen_lora.training.device import choose_precision, place
 from musicgen_lora.training.optimise import optimise_step
 
 SPECIAL = 2048
-RANK, ALPHA = 12, 24
+SCALING = [
+    *({"duration_s": seconds} for seconds in (5.0, 10.0, 20.0, 30.0)),
+    *({"batch_size": size} for size in (1, 4)),
+    *({"rank": rank} for rank in (4, 64)),
+]
+"""What `--scaling` changes, one thing at a time."""
 CAPTIONS = [
     "dark trap beat with long gliding 808 bass, rolling hi-hats and claps, 140 bpm, C# minor",
     "hip hop 808 beat with boom bap drums and swing, 84 bpm",
 ]
 
 
-def make_model(shape: str) -> MusicgenForConditionalGeneration:
-    """tiny-beats, or random weights in the shape of musicgen-small (without the codec's weight:
-    neither side runs it)."""
+def make_model(shape: str, n_layers: int) -> MusicgenForConditionalGeneration:
+    """tiny-beats, or random weights in the shape of musicgen-small, with `n_layers` of its 24
+    (without the codec's weight: neither side runs it)."""
     if shape == "tiny":
         return load_base("tiny-beats")
     torch.manual_seed(0)
@@ -62,7 +72,7 @@ def make_model(shape: str) -> MusicgenForConditionalGeneration:
         vocab_size=SPECIAL,
         hidden_size=1024,
         ffn_dim=4096,
-        num_hidden_layers=24,
+        num_hidden_layers=n_layers,
         num_attention_heads=16,
         num_codebooks=4,
         pad_token_id=SPECIAL,
@@ -86,13 +96,13 @@ def clips(batch_size: int, duration_s: float) -> Batch:
     return Batch(codes, torch.full((batch_size,), n_frames), list(captions))
 
 
-def plain_step(shape: str, batch: Batch) -> Callable[[], float]:
+def plain_step(shape: str, n_layers: int, rank: int, batch: Batch) -> Callable[[], float]:
     """A step of the plain path, ready to be called."""
-    model: Any = make_model(shape)
+    model: Any = make_model(shape, n_layers)
     tokenizer = AutoTokenizer.from_pretrained(EMBEDDED)
     names = r"decoder\.model.*\.(q_proj|k_proj|v_proj|out_proj|fc1|fc2)"
     adapted: Any = get_peft_model(
-        model, LoraConfig(r=RANK, lora_alpha=ALPHA, lora_dropout=0.05, target_modules=names)
+        model, LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.05, target_modules=names)
     )
     adapted.config.decoder_start_token_id = adapted.config.pad_token_id = SPECIAL
     parameters = [p for p in adapted.parameters() if p.requires_grad]
@@ -116,15 +126,15 @@ def plain_step(shape: str, batch: Batch) -> Callable[[], float]:
     return step
 
 
-def our_step(shape: str, batch: Batch) -> Callable[[], float]:
+def our_step(shape: str, n_layers: int, rank: int, batch: Batch) -> Callable[[], float]:
     """A step of `musicgen-lora train` at its default precision, ready to be called."""
-    model = make_model(shape)
+    model = make_model(shape, n_layers)
     text = TextStates(model, AutoTokenizer.from_pretrained(EMBEDDED))
     text.prepare([caption for caption in batch.captions if caption is not None])
     n_parameters = sum(p.numel() for p in model.decoder.parameters())
     device = torch.device("cpu")
     place(model, device, choose_precision("auto", False, device, n_parameters)[0])
-    adapted = add_lora(model, base_name=shape, rank=RANK, alpha=ALPHA)
+    adapted = add_lora(model, base_name=shape, rank=rank, alpha=2 * rank)
     parameters = [p for p in adapted.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=3e-4, fused=True)
     totals = n_predicted(batch.n_frames, model_shape(model).delays).sum(0)
@@ -147,16 +157,17 @@ def our_step(shape: str, batch: Batch) -> Callable[[], float]:
     return step
 
 
-def floor_s(shape: str, batch: Batch) -> float:
+def floor_s(shape: str, n_layers: int, batch: Batch) -> float:
     """Seconds that the multiplications of a step take at the measured rate of a bf16 product:
-    forward and the gradient of the activations (the frozen weights have none)."""
-    model = make_model(shape)
+    forward and the gradient of the activations (the frozen weights have none; in attention both
+    factors of a product have one)."""
+    model = make_model(shape, n_layers)
     config: Any = model.config.decoder
     width, ffn, layers = config.hidden_size, config.ffn_dim, config.num_hidden_layers
     n_frames = batch.codes.shape[0] * batch.codes.shape[-1]
     a_frame = layers * (6 * width**2 + 2 * width * ffn) + 4 * SPECIAL * width
     attention = layers * batch.codes.shape[-1] * width
-    flop = 2 * 2 * n_frames * (a_frame + attention)
+    flop = 2 * n_frames * (2 * a_frame + 3 * attention)
     left = torch.randn(1024, 1024, dtype=torch.bfloat16)
     right = torch.randn(1024, 4096, dtype=torch.bfloat16)
     times = []
@@ -171,8 +182,13 @@ def run_side(options: argparse.Namespace) -> dict[str, float]:
     """Times `--side` in this process."""
     batch = clips(options.batch_size, options.duration_s)
     if options.side == "floor":
-        return {"step_s": floor_s(options.shape, batch), "peak_gb": 0.0, "loss": 0.0}
-    step = {"plain": plain_step, "ours": our_step}[options.side](options.shape, batch)
+        return {
+            "step_s": floor_s(options.shape, options.n_layers, batch),
+            "peak_gb": 0.0,
+            "loss": 0.0,
+        }
+    make_step = {"plain": plain_step, "ours": our_step}[options.side]
+    step = make_step(options.shape, options.n_layers, options.rank, batch)
     step()
     times, loss = [], 0.0
     for _ in range(options.n_steps):
@@ -183,33 +199,75 @@ def run_side(options: argparse.Namespace) -> dict[str, float]:
     return {"step_s": statistics.median(times), "peak_gb": peak, "loss": loss}
 
 
+def run_apart(options: argparse.Namespace, **changes: Any) -> dict[str, float]:
+    """`run_side` in a process of its own."""
+    values = {"shape": options.shape, "n_layers": options.n_layers, "rank": options.rank}
+    values |= {"batch_size": options.batch_size, "duration_s": options.duration_s}
+    values |= {"n_steps": options.n_steps} | changes
+    flags = [word for name, value in values.items() for word in (f"--{name}", str(value))]
+    command = [sys.executable, __file__, *flags]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def compare(options: argparse.Namespace) -> dict[str, Any]:
+    """Plain, ours and the floor, in turns; medians."""
+    found: dict[str, list[dict[str, float]]] = {"plain": [], "ours": [], "floor": []}
+    for _ in range(options.n_turns):
+        for side, results in found.items():
+            results.append(run_apart(options, side=side))
+    middle = {s: {k: statistics.median(r[k] for r in rs) for k in rs[0]} for s, rs in found.items()}
+    for side, figures in middle.items():
+        print(f"{side:6}" + "".join(f"  {k} {v:8.3f}" for k, v in figures.items()))
+    plain, ours = middle["plain"], middle["ours"]
+    ratios = {
+        "speed": plain["step_s"] / ours["step_s"],
+        "memory": ours["peak_gb"] / plain["peak_gb"],
+        "times_floor": ours["step_s"] / middle["floor"]["step_s"],
+    }
+    print(f"ours is {ratios['speed']:.2f} times as fast as the plain path")
+    print(f"and peaks at {ratios['memory']:.2f} of its memory;")
+    print(f"a step takes {ratios['times_floor']:.2f} times the floor.")
+    return {"sides": middle, "ratios": ratios}
+
+
+def scale(options: argparse.Namespace) -> list[dict[str, float]]:
+    """Our step by clip length, batch and rank, each apart from the defaults in one thing."""
+    rows = []
+    for changes in SCALING:
+        values = {
+            "duration_s": options.duration_s,
+            "batch_size": options.batch_size,
+            "rank": options.rank,
+        }
+        rows.append(values | changes | run_apart(options, side="ours", **changes))
+        print("".join(f"  {k} {v:8.3f}" for k, v in rows[-1].items()), flush=True)
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--shape", choices=["small", "tiny"], default="small")
+    parser.add_argument("--n_layers", type=int, default=24, help="of the small shape's decoder")
     parser.add_argument("--batch_size", type=int, default=2)
     parser.add_argument("--duration_s", type=float, default=10.0)
+    parser.add_argument("--rank", type=int, default=12)
     parser.add_argument("--n_steps", type=int, default=5, help="timed steps of each turn")
     parser.add_argument("--n_turns", type=int, default=2)
+    parser.add_argument("--scaling", action="store_true", help="ours by length, batch and rank")
+    parser.add_argument("--json_path", type=Path, help="where the figures go as JSON")
     parser.add_argument("--side", choices=["plain", "ours", "floor"], help="one side, here")
     options = parser.parse_args()
     if options.side:
         print(json.dumps(run_side(options)))
         return
-    found: dict[str, list[dict[str, float]]] = {"plain": [], "ours": [], "floor": []}
-    for _ in range(options.n_turns):
-        for side, results in found.items():
-            command = [sys.executable, __file__, *sys.argv[1:], "--side", side]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            if done.returncode:
-                raise SystemExit(done.stderr)
-            results.append(json.loads(done.stdout.splitlines()[-1]))
-    middle = {s: {k: statistics.median(r[k] for r in rs) for k in rs[0]} for s, rs in found.items()}
-    for side, figures in middle.items():
-        print(f"{side:6}" + "".join(f"  {k} {v:8.3f}" for k, v in figures.items()))
-    plain, ours = middle["plain"], middle["ours"]
-    print(f"ours is {plain['step_s'] / ours['step_s']:.2f} times as fast as the plain path")
-    print(f"and peaks at {ours['peak_gb'] / plain['peak_gb']:.2f} of its memory;")
-    print(f"a step takes {ours['step_s'] / middle['floor']['step_s']:.2f} times the floor.")
+    figures: Any = scale(options) if options.scaling else compare(options)
+    if options.json_path:
+        settings = {name: value for name, value in vars(options).items() if name != "json_path"}
+        content = {"settings": settings, "threads": torch.get_num_threads(), "figures": figures}
+        options.json_path.write_text(json.dumps(content, indent=2), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from torch.distributed import TCPStore
 
 from musicgen_lora.config import TrainSettings
 from musicgen_lora.training import run_folder
@@ -25,16 +26,24 @@ _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["trainer", "musicgen_lora.training.train"])
 
 
-def _work(settings: TrainSettings, log: Path) -> None:
+def _work(
+    settings: TrainSettings,
+    log: Path,
+    environment: dict[str, str],
+    prepare: Callable[[], None] | None,
+) -> None:
     import torch
 
     from musicgen_lora.errors import UserError
     from musicgen_lora.training.train import train_lora
 
     torch.set_num_threads(1)
+    os.environ.update(environment)
     descriptor = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
     os.dup2(descriptor, 1)
     os.dup2(descriptor, 2)
+    if prepare is not None:
+        prepare()
     try:
         train_lora(settings)
     except UserError as error:
@@ -44,9 +53,49 @@ def _work(settings: TrainSettings, log: Path) -> None:
 
 def start_training(settings: TrainSettings, log: Path) -> BaseProcess:
     """A training in a process of its own that prints into `log`."""
-    process = _CONTEXT.Process(target=_work, args=(settings, log))
+    process = _CONTEXT.Process(target=_work, args=(settings, log, {}, None))
     process.start()
     return process
+
+
+def train_together(
+    settings: TrainSettings, log: Path, prepare: Callable[[], None] | None = None, n: int = 2
+) -> list[int | None]:
+    """A training by `n` processes that find each other as those of `torchrun` do.
+
+    Args:
+        settings: of the run.
+        log: what they print.
+        prepare: called in each before it trains.
+        n: how many.
+
+    Returns:
+        Their exit codes.
+    """
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    shared = {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(store.port),
+        "WORLD_SIZE": str(n),
+        "LOCAL_WORLD_SIZE": str(n),
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+        "TORCHELASTIC_RESTART_COUNT": "0",
+        "OMP_NUM_THREADS": "1",
+        "ACCELERATE_USE_CPU": "true",
+    }
+    started = []
+    for rank in range(n):
+        environment = shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+        process = _CONTEXT.Process(target=_work, args=(settings, log, environment, prepare))
+        process.start()
+        started.append(process)
+    try:
+        for process in started:
+            process.join(150)
+        return [process.exitcode for process in started]
+    finally:
+        for process in started:
+            process.kill()
 
 
 def run_training(settings: TrainSettings, log: Path) -> float:

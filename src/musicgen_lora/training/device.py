@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import torch
-from accelerate import PartialState
 from torch import nn
 from transformers import MusicgenForConditionalGeneration
+
+from musicgen_lora.training import processes
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 LARGE_MODEL = 100_000_000
@@ -14,9 +15,7 @@ LARGE_MODEL = 100_000_000
 
 def training_device() -> torch.device:
     """The accelerator, where there is one."""
-    device = PartialState().device
-    assert device is not None
-    return device
+    return processes.device()
 
 
 def cpu_has_bf16() -> bool:

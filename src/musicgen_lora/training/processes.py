@@ -9,25 +9,57 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
+from functools import cache
 
 import torch
 from accelerate import PartialState
+from accelerate.utils import parse_flag_from_env
 from torch import distributed, nn
 
 from musicgen_lora.errors import RunError
 
 CHUNK = 16_000_000
 """Gradient values that are added up together."""
+LONGEST_WAIT = timedelta(days=7)
+"""The others wait while the first one tokenises a dataset, for which the usual 10 to 30 minutes are
+too few. One that has ended is noticed at once all the same."""
+
+
+@cache
+def _state() -> PartialState:
+    # Left to itself, accelerate looks for other processes only where there is an accelerator: each
+    # of several on a CPU would train alone.
+    cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
+    return PartialState(cpu=cpu, timeout=LONGEST_WAIT)
+
+
+def device() -> torch.device:
+    """This process's accelerator, or the CPU where there is none."""
+    found = _state().device
+    assert found is not None
+    return found
 
 
 def rank() -> int:
     """This process's number, from 0."""
-    return PartialState().process_index
+    return _state().process_index
 
 
 def world_size() -> int:
     """How many processes there are."""
-    return PartialState().num_processes
+    return _state().num_processes
+
+
+def first_to_fail() -> bool:
+    """Whether no other process has asked this before: what stops all of them is said once."""
+    if world_size() == 1:
+        return True
+    try:
+        return distributed.distributed_c10d._get_default_store().add("failed", 1) == 1
+    except RuntimeError:
+        # The store has gone with whoever held it; better said twice than never.
+        return True
 
 
 @contextmanager
@@ -45,7 +77,7 @@ def add_up(values: torch.Tensor) -> torch.Tensor:
     """The sum over all processes of a tensor of equal shape in each."""
     if world_size() == 1:
         return values
-    total = values.to(PartialState().device)
+    total = values.to(device())
     with _together():
         distributed.all_reduce(total)
     return total.to(values.device)
@@ -55,7 +87,7 @@ def largest(value: int) -> int:
     """The largest of all processes' values; all wait for it."""
     if world_size() == 1:
         return value
-    found = torch.tensor(value, device=PartialState().device)
+    found = torch.tensor(value, device=device())
     with _together():
         distributed.all_reduce(found, op=distributed.ReduceOp.MAX)
     return int(found)

@@ -64,16 +64,21 @@ def train_lora(settings: TrainSettings) -> dict[str, Any]:
     console = plain_console()
     first = processes.rank() == 0
     console.quiet = not first
-    with run_folder.locked(settings.output_dir) if first else nullcontext():
-        try:
-            return _train(settings, console)
-        except RunError:
-            run = run_folder.read_run(settings.output_dir)
-            if first and run is not None and run["status"] == "running":
-                # On a full disk this fails too; the error on its way says more.
-                with suppress(RunError):
-                    run_folder.write_run(settings.output_dir, run | {"status": "failed"})
-            raise
+    try:
+        with run_folder.locked(settings.output_dir) if first else nullcontext():
+            try:
+                return _train(settings, console)
+            except RunError:
+                run = run_folder.read_run(settings.output_dir)
+                if first and run is not None and run["status"] == "running":
+                    # On a full disk this fails too; the error on its way says more.
+                    with suppress(RunError):
+                        run_folder.write_run(settings.output_dir, run | {"status": "failed"})
+                raise
+    except UserError as error:
+        if not processes.first_to_fail():
+            raise SystemExit(error.exit_code) from error
+        raise
 
 
 def _train(settings: TrainSettings, console: Console) -> dict[str, Any]:

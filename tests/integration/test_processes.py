@@ -1,0 +1,286 @@
+"""Several processes that train one set of weights: as one process would, and stopped together."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from datasets import make_dataset, read_rows, tiny_settings
+from safetensors.torch import load_file
+from trainer import train_together, wait_until
+
+from musicgen_lora import atomic
+from musicgen_lora.config import TrainSettings
+from musicgen_lora.training import loop, optimise, run_folder
+from musicgen_lora.training.train import train_lora
+
+RTOL, ATOL = 1e-4, 1e-5
+"""Sums in another order, in fp32, over a few steps of Adam at a rate of 3e-3."""
+
+
+def settings_of(model: Path, data: Path, output_dir: Path, **changes: Any) -> TrainSettings:
+    """Six clips to train on, in steps of five and one: the second process has none in every
+    second step."""
+    values: dict[str, Any] = {
+        "batch_size": 5,
+        "validation_fraction": 0.25,
+        "num_epochs": 2,
+        "condition_dropout": 0.3,
+    }
+    return tiny_settings(model, data, output_dir, **values | changes)
+
+
+def log_samples() -> None:
+    """Each process lists the windows that go through its model, and the paths that it opens for
+    writing or renames below an output folder."""
+    rank, folder = os.environ.get("RANK", "0"), Path(os.environ["SAMPLES"])
+    original = loop._batches
+
+    def batches(dataset, chosen, batch_size):
+        found = original(dataset, chosen, batch_size)
+        rows = [
+            [dataset._epoch, codes[:, :n].tolist(), caption]
+            for batch in found
+            for codes, n, caption in zip(
+                batch.codes, batch.n_frames.tolist(), batch.captions, strict=True
+            )
+        ]
+        with open(folder / f"samples-{rank}", "a") as file:
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+        return found
+
+    loop._batches = batches
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        writes = (
+            event == "open" and isinstance(arguments[1], str) and set(arguments[1]) & set("wa+")
+        )
+        if (writes or event == "os.rename") and "/output/" in str(arguments[0]):
+            descriptor = os.open(folder / f"writes-{rank}", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+            os.write(descriptor, f"{arguments[0]}\n".encode())
+            os.close(descriptor)
+
+    sys.addaudithook(hook)
+
+
+def samples(folder: Path) -> list[Counter[str]]:
+    """What each process has read."""
+    found = []
+    for path in sorted(folder.glob("samples-*")):
+        found.append(Counter(path.read_text().splitlines()))
+        path.unlink()
+    return found
+
+
+def assert_same_training(one: Path, other: Path) -> None:
+    rows, others = read_rows(one), read_rows(other)
+    assert [(row["event"], row.get("step")) for row in rows] == [
+        (row["event"], row.get("step")) for row in others
+    ]
+    for row, found in zip(rows, others, strict=True):
+        for name in {"loss", "grad_norm", "codebooks", "learning_rate"} & set(row):
+            assert found[name] == pytest.approx(row[name], rel=RTOL, abs=ATOL), (row["step"], name)
+    weights = load_file(one / "best_model" / "adapter_model.safetensors")
+    for name, tensor in load_file(other / "best_model" / "adapter_model.safetensors").items():
+        torch.testing.assert_close(tensor, weights[name], rtol=1e-3, atol=1e-4)
+
+
+def test_two_processes_train_as_one(
+    tmp_path: Path, data: Path, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SAMPLES", str(tmp_path))
+    one, two = (settings_of(tiny_model_dir, data, tmp_path / "output" / n) for n in ("one", "two"))
+    log = tmp_path / "log"
+    assert train_together(one, log, log_samples, n=1) == [0], log.read_text()
+    (expected,) = samples(tmp_path)
+    (tmp_path / "writes-0").unlink()
+    assert train_together(two, log, log_samples) == [0, 0], log.read_text()
+    shares = samples(tmp_path)
+    assert len(expected) == 12
+    assert set(expected.values()) == {1}
+    assert shares[0] + shares[1] == expected
+    assert [share.total() for share in shares] == [8, 4]
+    assert (tmp_path / "writes-0").exists()
+    assert not (tmp_path / "writes-1").exists()
+    assert "2 processes share the clips" in log.read_text()
+    assert_same_training(one.output_dir, two.output_dir)
+
+
+def break_second_process() -> None:
+    """Its third step has a loss that is no number."""
+    original, calls = optimise.codebook_cross_entropies, []
+
+    def broken(*arguments):
+        sums, counts = original(*arguments)
+        calls.append(1)
+        return (sums * torch.nan if len(calls) == 2 else sums), counts
+
+    if os.environ["RANK"] == "1":
+        optimise.codebook_cross_entropies = broken
+
+
+def test_a_nan_in_one_process_stops_all_with_one_line(
+    tmp_path: Path, data: Path, tiny_model_dir: Path
+) -> None:
+    settings = settings_of(tiny_model_dir, data, tmp_path / "out", save_every=1, max_steps=4)
+    log = tmp_path / "log"
+    assert train_together(settings, log, break_second_process) == [1, 1], log.read_text()
+    assert log.read_text().count("The loss is not finite at step 3") == 1
+    assert "Traceback" not in log.read_text()
+    assert "ended" not in log.read_text()
+    assert json.loads((settings.output_dir / "run.json").read_text())["status"] == "failed"
+    newest = settings.output_dir / "checkpoints" / "step-000002"
+    assert not atomic.manifest_faults(newest)
+
+
+def fail_second_process() -> None:
+    """It ends on its own, as by a file that it alone can't read."""
+    from musicgen_lora.errors import UserError
+
+    original = run_folder.StopSignals.__enter__
+
+    def enter(self):
+        if os.environ["RANK"] == "1":
+            raise UserError("x.wav: gone")
+        return original(self)
+
+    run_folder.StopSignals.__enter__ = enter
+
+
+@pytest.mark.slow
+def test_one_that_fails_alone_is_the_one_that_speaks(
+    tmp_path: Path, data: Path, tiny_model_dir: Path
+) -> None:
+    settings = settings_of(tiny_model_dir, data, tmp_path / "out")
+    log = tmp_path / "log"
+    assert train_together(settings, log, fail_second_process) == [1, 2], log.read_text()
+    assert log.read_text().count("x.wav: gone") == 1
+    assert "Another process" not in log.read_text()
+    assert json.loads((settings.output_dir / "run.json").read_text())["status"] == "failed"
+
+
+def exhaust_second_process() -> None:
+    """Two clips at once are too many for it."""
+    original = optimise.decoder_states
+
+    def states(model, codes, *rest):
+        if os.environ["RANK"] == "1" and len(codes) > 1 and torch.is_grad_enabled():
+            raise torch.OutOfMemoryError("a fault")
+        return original(model, codes, *rest)
+
+    optimise.decoder_states = states
+
+
+@pytest.mark.slow
+def test_memory_that_runs_out_in_one_process_halves_the_batch_of_all(
+    tmp_path: Path, data: Path, tiny_model_dir: Path
+) -> None:
+    one, two = (settings_of(tiny_model_dir, data, tmp_path / name) for name in ("one", "two"))
+    train_lora(one)
+    log = tmp_path / "log"
+    assert train_together(two, log, exhaust_second_process) == [0, 0], log.read_text()
+    assert "batches of 1 from here on; a step still has 5 clips" in log.read_text()
+    assert_same_training(one.output_dir, two.output_dir)
+
+
+def stop_after_two() -> None:
+    """SIGTERM reaches the second process alone, after the second of its steps."""
+    original = loop.update_average
+    calls = []
+
+    def update(*arguments):
+        calls.append(1)
+        if os.environ["RANK"] == "1" and len(calls) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(*arguments)
+
+    loop.update_average = update
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", ["two processes", "one process"])
+def test_a_run_goes_on_with_another_number_of_processes(
+    first: str,
+    tmp_path: Path,
+    data: Path,
+    tiny_model_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole, parts = (
+        settings_of(tiny_model_dir, data, tmp_path / name, num_epochs=3, ema_decay=0.5)
+        for name in ("whole", "parts")
+    )
+    train_lora(whole)
+    log = tmp_path / "log"
+    if first == "two processes":
+        assert train_together(parts, log, stop_after_two) == [143, 143], log.read_text()
+    else:
+        with monkeypatch.context() as patch:
+            patch.setenv("RANK", "1")
+            patch.setattr(loop, "update_average", loop.update_average)
+            stop_after_two()
+            with pytest.raises(SystemExit):
+                train_lora(parts)
+    run = json.loads((parts.output_dir / "run.json").read_text())
+    assert (run["status"], run["steps"]) == ("interrupted", 3)
+    if first == "two processes":
+        train_lora(parts)
+    else:
+        assert train_together(parts, log) == [0, 0], log.read_text()
+        assert "Resuming after step 3" in log.read_text()
+    assert_same_training(whole.output_dir, parts.output_dir)
+
+
+@pytest.mark.slow
+def test_sigterm_to_the_launcher_saves_and_leaves(tmp_path: Path, tiny_model_dir: Path) -> None:
+    data = make_dataset(tmp_path / "data", [0.5] * 6)
+    output_dir = tmp_path / "out"
+    flags = {
+        "model_path": tiny_model_dir,
+        "data_dir": data,
+        "output_dir": output_dir,
+        "num_epochs": 100_000,
+        "save_every": 1_000_000,
+        "validate_every": 1_000_000,
+    }
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc_per_node", "2", "-m", "musicgen_lora.cli", "train"]
+    command += ["--allow_random_base", *(str(w) for k, v in flags.items() for w in (f"--{k}", v))]
+    with open(tmp_path / "log", "w") as log:
+        launcher = subprocess.Popen(
+            command,
+            stdout=log,
+            stderr=log,
+            env=os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"},
+        )
+    try:
+        wait_until(lambda: len(_steps(output_dir)) > 3, 200)
+        launcher.send_signal(signal.SIGTERM)
+        assert launcher.wait(60) != 0
+    finally:
+        launcher.kill()
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline and _status(output_dir) == "running":
+        time.sleep(0.1)
+    assert _status(output_dir) == "interrupted", (tmp_path / "log").read_text()
+    steps = [row["step"] for row in read_rows(output_dir, "train")]
+    assert steps == list(range(1, len(steps) + 1))
+    newest = output_dir / "checkpoints" / f"step-{len(steps):06d}"
+    assert not atomic.manifest_faults(newest)
+
+
+def _steps(output_dir: Path) -> list[Any]:
+    return read_rows(output_dir, "train") if (output_dir / "metrics.jsonl").exists() else []
+
+
+def _status(output_dir: Path) -> str:
+    return json.loads((output_dir / "run.json").read_text())["status"]
