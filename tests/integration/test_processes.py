@@ -192,8 +192,8 @@ def test_memory_that_runs_out_in_one_process_halves_the_batch_of_all(
     assert_same_training(one.output_dir, two.output_dir)
 
 
-def stop_after_two() -> None:
-    """SIGTERM reaches the second process alone, after the second of its steps."""
+def stop_in_third() -> None:
+    """SIGTERM reaches the second process alone, in its third step."""
     original = loop.update_average
     calls = []
 
@@ -222,12 +222,12 @@ def test_a_run_goes_on_with_another_number_of_processes(
     train_lora(whole)
     log = tmp_path / "log"
     if first == "two processes":
-        assert train_together(parts, log, stop_after_two) == [143, 143], log.read_text()
+        assert train_together(parts, log, stop_in_third) == [143, 143], log.read_text()
     else:
         with monkeypatch.context() as patch:
             patch.setenv("RANK", "1")
             patch.setattr(loop, "update_average", loop.update_average)
-            stop_after_two()
+            stop_in_third()
             with pytest.raises(SystemExit):
                 train_lora(parts)
     run = json.loads((parts.output_dir / "run.json").read_text())

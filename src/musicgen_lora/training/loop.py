@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from rich.console import Console
 from rich.progress import Progress, TextColumn
@@ -78,6 +79,7 @@ def run_steps(
     batch_size: int = state.get("batch_size", settings.batch_size)
     begun, began, frames_read = state["step"], time.monotonic(), 0
     patience = settings.early_stopping_patience or sys.maxsize
+    order: np.ndarray | None = None
     run["steps"] = begun
 
     def save(step: int) -> None:
@@ -157,12 +159,13 @@ def run_steps(
         task = progress.add_task("training", total=n_steps, completed=begun, figures="")
         for step in range(begun, n_steps if n_worse < patience else begun):
             epoch, inside = divmod(step, steps_per_epoch)
-            dataset.set_epoch(epoch)
-            order = (
-                grouped_order(lengths, settings.seed, epoch, per_step)
-                if settings.group_by_length
-                else epoch_order(len(dataset), settings.seed, epoch)
-            )
+            if order is None or inside == 0:
+                dataset.set_epoch(epoch)
+                order = (
+                    grouped_order(lengths, settings.seed, epoch, per_step)
+                    if settings.group_by_length
+                    else epoch_order(len(dataset), settings.seed, epoch)
+                )
             chosen = order[inside * per_step : (inside + 1) * per_step].tolist()
             rate = learning_rate_at(
                 step,
