@@ -34,6 +34,7 @@ from musicgen_lora.data.tagging import (
     read_heard,
     tag_file,
 )
+from musicgen_lora.data.workers import Failure
 from musicgen_lora.errors import UserError
 from musicgen_lora.model.musicnn import TAGS
 
@@ -69,7 +70,9 @@ def test_every_tag_that_has_a_word_exists() -> None:
 def test_what_was_heard_is_kept_by_the_bytes(tmp_path: Path) -> None:
     path = write_beat(tmp_path, "beat.wav")
     task = TagTask(path, "a" * 64, tmp_path, ((0.0, 4.0),), "musicnn")
-    (heard,) = tag_file(task, lambda: None)
+    segments = tag_file(task, lambda: None)
+    assert not isinstance(segments, Failure)
+    (heard,) = segments
     # As measured on ten beats: electronic, between 0.43 and 0.64.
     assert max(heard["genre"], key=heard["genre"].__getitem__) == "electronic"
     assert read_heard(tmp_path, "a" * 64, "musicnn") == [heard]
@@ -135,6 +138,7 @@ def test_a_clap_shares_out_each_kind_of_word(tmp_path: Path) -> None:
     path = write_beat(tmp_path, "beat.wav")
     task = TagTask(path, "c" * 64, tmp_path, ((0.0, 4.0), (1.0, 2.0)), "clap", clap)
     segments = tag_file(task, lambda: None)
+    assert not isinstance(segments, Failure)
     assert len(segments) == 2
     for heard in segments:
         for kind, words in CLAP_WORDS.items():
