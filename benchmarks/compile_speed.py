@@ -16,8 +16,8 @@ import statistics
 from typing import Any
 
 import torch
-from training_speed import ALPHA, CAPTIONS, RANK, SPECIAL, make_model
-from transformers import AutoTokenizer, MusicgenForConditionalGeneration
+from training_speed import ALPHA, CAPTIONS, SPECIAL, make_model
+from transformers import AutoTokenizer
 
 from musicgen_lora.data.batches import Batch
 from musicgen_lora.model.adapter import add_lora
@@ -40,7 +40,7 @@ def measure(shape: str, compiled: bool, n_steps: int) -> tuple[float, float, flo
     model = make_model(shape, 2)
     text = TextStates(model, AutoTokenizer.from_pretrained(EMBEDDED))
     text.prepare(CAPTIONS)
-    adapted = add_lora(model, base_name=shape, rank=RANK, alpha=ALPHA)
+    adapted = add_lora(model, base_name=shape, rank=12, alpha=ALPHA)
     parameters = [p for p in adapted.parameters() if p.requires_grad]
     if compiled:
         layers: Any = model.decoder.model.decoder.layers
