@@ -16,7 +16,7 @@ import statistics
 from typing import Any
 
 import torch
-from training_speed import ALPHA, CAPTIONS, SPECIAL, make_model
+from training_speed import CAPTIONS, SPECIAL, make_model
 from transformers import AutoTokenizer
 
 from musicgen_lora.data.batches import Batch
@@ -40,7 +40,7 @@ def measure(shape: str, compiled: bool, n_steps: int) -> tuple[float, float, flo
     model = make_model(shape, 2)
     text = TextStates(model, AutoTokenizer.from_pretrained(EMBEDDED))
     text.prepare(CAPTIONS)
-    adapted = add_lora(model, base_name=shape, rank=12, alpha=ALPHA)
+    adapted = add_lora(model, base_name=shape, rank=12, alpha=24)
     parameters = [p for p in adapted.parameters() if p.requires_grad]
     if compiled:
         layers: Any = model.decoder.model.decoder.layers
