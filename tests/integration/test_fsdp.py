@@ -30,7 +30,7 @@ def data(tmp_path: Path) -> Path:
 
 
 def settings_of(model: Path, data: Path, output_dir: Path, **changes: Any) -> TrainSettings:
-    """Six clips in steps of five and one: the second process has none in every second step."""
+    """Six clips a step, of which each process has two batches."""
     values: dict[str, Any] = {
         "trainable": "full",
         "batch_size": 2,
@@ -82,7 +82,14 @@ def assert_same_training(one: Path, other: Path) -> None:
     "changes",
     [
         {"ema_decay": 0.5, "gradient_checkpointing": True},
-        {"trainable": "full_with_text", "batch_size": 1, "gradient_accumulation_steps": 5},
+        # Steps of four clips and one, and three to validate on: the second process has fewer
+        # batches, or none.
+        {
+            "trainable": "full_with_text",
+            "batch_size": 1,
+            "gradient_accumulation_steps": 4,
+            "validation_fraction": 0.375,
+        },
     ],
     ids=["full", "full_with_text"],
 )
@@ -105,8 +112,8 @@ def test_two_processes_share_the_weights_and_train_as_one(
         torch.testing.assert_close(state[name], tensor, rtol=1e-3, atol=1e-4)
 
 
-def stop_in_third() -> None:
-    """The process ends in its third step, as by a fault."""
+def exhaust_second_process() -> None:
+    """Memory of the second process runs out in its third step, while the first waits for it."""
     original = optimise.codebook_cross_entropies
     calls = []
 
@@ -129,8 +136,10 @@ def test_a_lost_process_ends_all_and_the_run_goes_on_in_parts_or_whole(
     for name, fsdp in (("parts", True), ("one", False)):
         parts = settings_of(tiny_model_dir, data, tmp_path / name, fsdp=True)
         log = tmp_path / f"log-{name}"
-        assert train_together(parts, log, stop_in_third) == [1, 1], log.read_text()
+        assert train_together(parts, log, exhaust_second_process) == [1, 1], log.read_text()
         assert json.loads((parts.output_dir / "run.json").read_text())["status"] == "failed"
+        assert log.read_text().count("Out of memory at step 3") == 1
+        assert "Traceback" not in log.read_text()
         if fsdp:
             assert train_together(parts, log) == [0, 0], log.read_text()
             assert "Resuming after step 2" in log.read_text()
