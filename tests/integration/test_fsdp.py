@@ -103,7 +103,8 @@ def test_two_processes_share_the_weights_and_train_as_one(
     assert train_together(two, log, check_parts) == [0, 0], log.read_text()
     assert_same_training(one.output_dir, two.output_dir)
     best = two.output_dir / "best_model"
-    model, loaded = MusicgenForConditionalGeneration.from_pretrained(best, output_loading_info=True)
+    found: Any = MusicgenForConditionalGeneration.from_pretrained(best, output_loading_info=True)
+    model, loaded = found
     assert not loaded["missing_keys"]
     assert not loaded["unexpected_keys"]
     expected = load_file(one.output_dir / "best_model" / "model.safetensors")
