@@ -129,6 +129,9 @@ class TrainSettings:
     trainable: Literal["lora", "full", "full_with_text"] = "lora"
     """lora trains an adapter; full every weight of the language model; full_with_text those of
     the text encoder too (for pre-training a model of your own)."""
+    fsdp: bool = False
+    """Several processes share the weights, gradients and optimizer state of full training, so that
+    larger models fit; under torchrun."""
     optimizer: Literal["adamw", "adamw8bit", "prodigy", "muon"] = "adamw"
     """adamw8bit holds AdamW's state in 8 bits, prodigy finds its own rate (both are extras), muon
     is for full training: the layers' matrices by Muon, the rest by AdamW."""

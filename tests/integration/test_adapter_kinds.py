@@ -245,7 +245,7 @@ def test_resuming_where_the_decomposition_came_out_otherwise(
     with torch.no_grad():
         for parameter in first.parameters:
             parameter.add_(0.05 * torch.randn(parameter.shape))
-    first.save_weights(tmp_path)
+    first.gather()(tmp_path)
 
     monkeypatch.setitem(adapter.INITIALISATIONS, "pissa", "olora")
     model, plain = load_base(tiny_model_dir), load_base(tiny_model_dir)

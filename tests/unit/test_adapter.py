@@ -194,7 +194,7 @@ def test_saving_asks_nobody(
     trainee = make_trainee(load_base(tiny_model_dir), TrainSettings(), run)
     with warnings.catch_warnings():
         warnings.filterwarnings("error", category=UserWarning)
-        trainee.save_weights(tmp_path)
+        trainee.gather()(tmp_path)
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"adapter_config.json", "adapter_model.safetensors"}
     config = json.loads((tmp_path / "adapter_config.json").read_text())

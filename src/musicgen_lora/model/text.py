@@ -71,12 +71,16 @@ class TextStates:
             self.prepare(texts)
             found = [self._states[text] for text in texts]
         else:
-            found = self._encode(texts) if texts else []
+            # With gradients on, the encoder runs even where no caption is left: processes that
+            # share its weights must run it equally often.
+            found = self._encode(texts or [""]) if texts or torch.is_grad_enabled() else []
         longest = max([1, *(len(row) for row in found)])
         states = torch.zeros(len(captions), longest, self._width, device=device)
         mask = torch.zeros(len(captions), longest, dtype=torch.long, device=device)
         rows = [index for index, text in enumerate(captions) if text is not None]
-        for index, row in zip(rows, found, strict=True):
+        for index, row in zip(rows, found, strict=False):
             states[index, : len(row)] = row.to(device)
             mask[index, : len(row)] = 1
+        if found and not rows:
+            states = states + 0.0 * found[0].sum().to(device)
         return states, mask

@@ -19,7 +19,9 @@ from safetensors.torch import save_file
 from musicgen_lora import atomic
 from musicgen_lora.errors import UserError
 from musicgen_lora.tensors import read_tensors
+from musicgen_lora.training import processes
 from musicgen_lora.training.optimizers import optimizer_state, restore_optimizers
+from musicgen_lora.training.sharding import part_like, whole
 
 FORMAT_VERSION = 2
 OPTIMIZER_FILE = "optimizer.safetensors"
@@ -38,7 +40,8 @@ def save_checkpoint(
     keep: int,
     best_step: int | None,
 ) -> Path:
-    """Writes `step-<step>` and removes all but the `keep` newest up to it and the best one.
+    """Writes `step-<step>` and removes all but the `keep` newest up to it and the best one. Called
+    in all processes, since each may hold a part; the first one writes.
 
     Args:
         folder: `output_dir/checkpoints`.
@@ -50,13 +53,16 @@ def save_checkpoint(
         keep: how many of the newest checkpoints stay.
         best_step: the step whose checkpoint stays as well.
     """
+    tensors, values = optimizer_state(optimizers)
+    numbered = {str(index): whole(mean) for index, mean in enumerate(average or [])}
+    path = folder / step_name(step)
+    if processes.rank() > 0:
+        return path
 
     def fill(staging: Path) -> None:
         save_weights(staging)
-        tensors, values = optimizer_state(optimizers)
         save_file(tensors, staging / OPTIMIZER_FILE)
         if average is not None:
-            numbered = {str(index): mean for index, mean in enumerate(average)}
             save_file(numbered, staging / AVERAGE_FILE)
         content = {
             "format_version": FORMAT_VERSION,
@@ -66,7 +72,6 @@ def save_checkpoint(
         }
         (staging / STATE_FILE).write_text(json.dumps(content, indent=2), encoding="utf-8")
 
-    path = folder / step_name(step)
     atomic.publish_folder(path, fill)
     found = _checkpoints(folder)
     # Later ones are damaged ones that this run has come back from.
@@ -134,4 +139,4 @@ def restore_training(
     if average is not None:
         saved = read_tensors(checkpoint / AVERAGE_FILE)
         for index, mean in enumerate(average):
-            mean.copy_(saved[str(index)])
+            mean.copy_(part_like(saved[str(index)], mean))

@@ -22,6 +22,7 @@ from musicgen_lora.data.metadata import Clip
 
 REPEATABLE = {
     "output_dir",
+    "fsdp",
     "resume",
     "keep_checkpoints",
     "validate_every",

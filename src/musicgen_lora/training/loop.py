@@ -9,6 +9,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,7 @@ from musicgen_lora.training.memory import peak_memory_bytes
 from musicgen_lora.training.optimise import StepResult, learning_rate_at, optimise_step
 from musicgen_lora.training.optimizers import RATE_SHARE
 from musicgen_lora.training.previews import make_previews
+from musicgen_lora.training.sharding import local
 from musicgen_lora.training.weights import Trainee
 
 Record = Callable[[dict[str, Any]], None]
@@ -91,7 +93,7 @@ def run_steps(
         save_checkpoint(
             settings.output_dir / run_folder.CHECKPOINTS,
             step,
-            save_weights=trainee.save_weights,
+            save_weights=trainee.gather(),
             optimizers=optimizers,
             average=average,
             state=content | ({} if scaler is None else {"scale": scaler.state_dict()}),
@@ -116,9 +118,12 @@ def run_steps(
         while True:
             # Dropout masks belong to the step, not to how often this process has drawn.
             torch.manual_seed((settings.seed << 32) + step + (processes.rank() << 24))
+            batches = _batches(dataset, indices, batch_size)
+            if settings.fsdp:
+                batches = _evened_out(dataset, batches, indices, batch_size)
             result = optimise_step(
                 model,
-                _batches(dataset, indices, batch_size),
+                batches,
                 material.text,
                 optimizers,
                 trainee.parameters,
@@ -218,7 +223,7 @@ def run_steps(
                 with averaged(average, trainee.parameters):
                     found = _validate(model, material, batch_size, done, best, run, record, console)
                     better = found is not best
-                    if better and first:
+                    if better:
                         trainee.publish(
                             settings.output_dir / run_folder.BEST_MODEL, run | {"best": found}
                         )
@@ -232,7 +237,7 @@ def run_steps(
             stopped = processes.largest(stop.received)
             if stopped:
                 _check_weights(trainee.parameters, done)
-            if first and (done % save_every == 0 or last or stopped):
+            if done % save_every == 0 or last or stopped:
                 save(done)
             if first and settings.preview_prompts and (done % preview_every == 0 or last):
                 with averaged(average, trainee.parameters):
@@ -251,14 +256,15 @@ def run_steps(
         with torch.no_grad():
             for parameter, mean in zip(trainee.parameters, average, strict=True):
                 parameter.copy_(mean)
-    if best is None and first:
+    if best is None:
         trainee.publish(settings.output_dir / run_folder.BEST_MODEL, run)
     run["best"] = best
 
 
 def _check_weights(parameters: Sequence[torch.Tensor], step: int) -> None:
     """Weights that a step has broken must not push out the sound ones."""
-    if not all(bool(torch.isfinite(parameter).all()) for parameter in parameters):
+    sound = all(bool(torch.isfinite(local(parameter)).all()) for parameter in parameters)
+    if processes.largest(int(not sound)):
         raise RunError(
             f"The weights are not finite after step {step}; they were not saved. Lower "
             "--learning_rate; the same command goes on from the checkpoint before."
@@ -308,3 +314,15 @@ def _batches(dataset: ClipDataset, chosen: Sequence[int], batch_size: int) -> li
             samples[start : start + batch_size] for start in range(0, len(samples), batch_size)
         )
     ]
+
+
+def _evened_out(
+    dataset: ClipDataset, batches: list[Batch], chosen: Sequence[int], batch_size: int
+) -> list[Batch]:
+    """As many batches as the busiest process has, which sharded weights need. Those added have a
+    clip that counts as empty, of which nothing is learned."""
+    n_batches = math.ceil(math.ceil(len(chosen) / processes.world_size()) / batch_size)
+    codes, caption = dataset[chosen[0]]
+    spare = collate([codes], [caption], [dataset.melody(chosen[0])])
+    spare = replace(spare, n_frames=torch.zeros_like(spare.n_frames))
+    return [*batches, *[spare] * (n_batches - len(batches))]

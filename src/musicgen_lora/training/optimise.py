@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
+from torch.distributed.tensor import DTensor
 from transformers import MusicgenForConditionalGeneration
 
 from musicgen_lora.data.batches import Batch
@@ -16,6 +17,7 @@ from musicgen_lora.model.loss import codebook_cross_entropies
 from musicgen_lora.model.musicgen import decoder_states, model_shape
 from musicgen_lora.model.text import TextStates
 from musicgen_lora.training import processes
+from musicgen_lora.training.sharding import is_sharded
 
 DECAY_SHARE = 0.3
 """Of a wsd schedule's steps."""
@@ -92,14 +94,24 @@ def optimise_step(
         The figures; None if memory ran out in a process. Then nothing was changed.
 
     Raises:
-        RunError: the loss or a gradient is not finite. The parameters are as before.
+        RunError: the loss or a gradient is not finite, and the parameters are as before; or sharded
+            weights, where memory ran out or another process is gone.
     """
+    sharded = is_sharded(parameters)
     means, exhausted = None, False
     try:
         means = _accumulate(model, batches, text, totals, scaler, codebook_weights, autocast)
     except RuntimeError as error:
+        if sharded and processes.lost_peer(error):
+            raise RunError(processes.LOST_PEER) from error
         if not is_out_of_memory(error):
             raise
+        if sharded:
+            # The others wait for this process in the middle of the model: no step can be tried
+            # again.
+            raise RunError(
+                f"Out of memory {where}; lower --batch_size or --max_duration."
+            ) from error
         exhausted = True
     if processes.largest(int(exhausted)) or means is None:
         _forget(parameters)
@@ -108,11 +120,13 @@ def optimise_step(
     if not bool(torch.isfinite(means).all()):
         _forget(parameters)
         raise RunError(f"The loss is not finite {where}; nothing was changed by this step.")
-    processes.add_up_gradients(parameters)
+    if not sharded:
+        processes.add_up_gradients(parameters)
     if scaler is not None:
         for optimizer in optimizers:
             scaler.unscale_(optimizer)
-    norm = float(nn.utils.clip_grad_norm_(parameters, max_grad_norm))
+    total_norm = nn.utils.clip_grad_norm_(parameters, max_grad_norm)
+    norm = float(total_norm.full_tensor() if isinstance(total_norm, DTensor) else total_norm)
     # Under fp16 an overflow is part of the method: the scaler skips the step and halves itself.
     if math.isfinite(norm):
         for optimizer in optimizers:

@@ -11,6 +11,7 @@ from torch import nn
 
 from musicgen_lora.errors import UserError
 from musicgen_lora.extras import LIBRARIES, require_extra
+from musicgen_lora.training.sharding import part_like, whole
 
 LEAST_PRODIGY_RATE = 0.1
 """Prodigy multiplies the rate that it finds by the one given; AdamW's would stop it."""
@@ -113,7 +114,7 @@ def _adamw(
 def optimizer_state(
     optimizers: Sequence[torch.optim.Optimizer],
 ) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """What the optimizers remember.
+    """What the optimizers remember; of sharded weights, the first process has it.
 
     Returns:
         Tensors, and plain values that JSON can hold, both by `optimizer.parameter.name`, and
@@ -127,6 +128,7 @@ def optimizer_state(
         for index, state in content["state"].items():
             for name, value in _flat(state):
                 if isinstance(value, torch.Tensor):
+                    value = whole(value)
                     # safetensors takes no shared memory; bitsandbytes shares its tables.
                     shared = value.data_ptr() in seen
                     seen.add(value.data_ptr())
@@ -157,6 +159,7 @@ def restore_optimizers(
     """Puts back what `optimizer_state` gave."""
     for number, optimizer in enumerate(optimizers):
         groups = optimizer.state_dict()["param_groups"]
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
         state: dict[int, dict[str, Any]] = {}
         for key, value in [*tensors.items(), *values.items()]:
             owner, index, name = key.split(".", 2)
@@ -166,5 +169,7 @@ def restore_optimizers(
                 at, name = name.split(".", 1)
                 groups[int(at)][name] = value
             else:
+                if isinstance(value, torch.Tensor):
+                    value = part_like(value, parameters[int(index)])
                 state.setdefault(int(index), {})[name] = value
         optimizer.load_state_dict({"state": state, "param_groups": groups})

@@ -25,6 +25,8 @@ LONGEST_WAIT = timedelta(days=7)
 """The others wait while the first one tokenises a dataset, for which the usual 10 to 30 minutes are
 too few. One that has ended is noticed at once all the same."""
 
+LOST_PEER = "Another process of this run has ended or can't be reached; its message says why."
+
 
 @cache
 def _state() -> PartialState:
@@ -63,14 +65,17 @@ def first_to_fail() -> bool:
 
 
 @contextmanager
-def _together() -> Iterator[None]:
+def together() -> Iterator[None]:
     """The libraries' many errors for a lost peer are one to the user."""
     try:
         yield
     except RuntimeError as error:
-        raise RunError(
-            "Another process of this run has ended or can't be reached; its message says why."
-        ) from error
+        raise RunError(LOST_PEER) from error
+
+
+def lost_peer(error: RuntimeError) -> bool:
+    """Whether torch, within its own work, found another process gone."""
+    return isinstance(error, distributed.DistError) or "gloo" in str(error)
 
 
 def add_up(values: torch.Tensor) -> torch.Tensor:
@@ -78,7 +83,7 @@ def add_up(values: torch.Tensor) -> torch.Tensor:
     if world_size() == 1:
         return values
     total = values.to(device())
-    with _together():
+    with together():
         distributed.all_reduce(total)
     return total.to(values.device)
 
@@ -88,7 +93,7 @@ def largest(value: int) -> int:
     if world_size() == 1:
         return value
     found = torch.tensor(value, device=device())
-    with _together():
+    with together():
         distributed.all_reduce(found, op=distributed.ReduceOp.MAX)
     return int(found)
 

@@ -42,6 +42,7 @@ from musicgen_lora.training.loop import run_steps
 from musicgen_lora.training.material import Material, gather
 from musicgen_lora.training.memory import checkpoint_layers
 from musicgen_lora.training.optimizers import check_optimizer, make_optimizers
+from musicgen_lora.training.sharding import check_sharding
 from musicgen_lora.training.trackers import check_trackers, open_trackers
 from musicgen_lora.training.weights import Trainee, lora_pattern, make_trainee
 
@@ -88,6 +89,7 @@ def _train(settings: TrainSettings, console: Console) -> dict[str, Any]:
     clips = load_dataset(settings.data_dir, settings.metadata_file)
     model = load_base(settings.model_path)
     _check_codebooks(settings, model_shape(model).n_codebooks)
+    check_sharding(settings, model)
     check_quantise(settings.quantise, trainable=settings.trainable, init=settings.lora_init)
     adapts_text = settings.trainable == "lora" and adapts_text_encoder(
         model, lora_pattern(model, settings)
@@ -104,6 +106,8 @@ def _train(settings: TrainSettings, console: Console) -> dict[str, Any]:
     device = training_device()
     n_parameters = sum(p.numel() for p in model.decoder.parameters())
     precision, why = choose_precision(settings.precision, settings.fp16, device, n_parameters)
+    if settings.fsdp and precision == "fp16":
+        raise UserError("--fsdp trains in bf16 or fp32: give --precision bf16 or fp32.")
     console.print(f"Training on {device} in {precision}: {why}")
     if processes.world_size() > 1:
         console.print(f"{processes.world_size()} processes share the clips of each step.")

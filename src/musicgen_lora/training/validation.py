@@ -63,6 +63,10 @@ def held_out_losses(
     """Loss of each codebook over all windows, in nats, each process reading its share of them."""
     share = windows[processes.rank() :: processes.world_size()]
     sums, counts = window_losses(model, share, text, batch_size)
+    # Sharded weights need all processes at each pass, and the first has the most windows.
+    busiest = math.ceil(len(windows) / processes.world_size())
+    if math.ceil(len(share) / batch_size) < math.ceil(busiest / batch_size):
+        window_losses(model, windows[:1], text, 1)
     both = processes.add_up(torch.from_numpy(np.stack([sums.sum(axis=0), counts.sum(axis=0)])))
     return [float(total / count) for total, count in both.T]
 

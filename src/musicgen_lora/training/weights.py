@@ -31,6 +31,8 @@ from musicgen_lora.model.melody import is_melody
 from musicgen_lora.model.musicgen import load_tokenizer
 from musicgen_lora.model.targets import target_pattern
 from musicgen_lora.tensors import read_tensors
+from musicgen_lora.training import processes
+from musicgen_lora.training.sharding import part_like, shard_model, whole_weights
 
 
 @dataclass(frozen=True)
@@ -40,9 +42,11 @@ class Trainee:
     Args:
         parameters: what the optimizer steps.
         adapted: the PEFT model; None in full training.
-        save_weights: writes them into a folder, in the format that inference loads.
+        gather: puts them together, in all processes where each has a part, and returns what
+            writes them into a folder in the format that inference loads.
         load_weights: reads them back.
-        publish: `(folder, run)` puts them in place of `folder` with card and facts.
+        publish: `(folder, run)` puts them in place of `folder` with card and facts. Called in all
+            processes; the first one writes.
         train_mode: switches the adapter's dropout on and off. The decoder's own dropout stays
             off, as in audiocraft.
         base_alone: a context in which the plain base speaks; in full training there is none.
@@ -50,7 +54,7 @@ class Trainee:
 
     parameters: list[nn.Parameter]
     adapted: PeftModel | None
-    save_weights: Callable[[Path], None]
+    gather: Callable[[], Callable[[Path], None]]
     load_weights: Callable[[Path], None]
     publish: Callable[[Path, dict[str, Any]], None]
     train_mode: Callable[[bool], None]
@@ -95,7 +99,8 @@ def make_trainee(
             card = adapter_card(facts, folder.name)
             (staging / "README.md").write_text(card, encoding="utf-8")
 
-        atomic.publish_folder(folder, fill)
+        if processes.rank() == 0:
+            atomic.publish_folder(folder, fill)
 
     def train_mode(on: bool) -> None:
         for dropout in dropouts:
@@ -103,7 +108,13 @@ def make_trainee(
 
     parameters = [p for p in adapted.parameters() if p.requires_grad]
     return Trainee(
-        parameters, adapted, save, load, publish, train_mode, lambda: adapter_off(adapted, started)
+        parameters,
+        adapted,
+        lambda: save,
+        load,
+        publish,
+        train_mode,
+        lambda: adapter_off(adapted, started),
     )
 
 
@@ -128,18 +139,29 @@ def _whole_model(model: MusicgenForConditionalGeneration, settings: TrainSetting
         text_encoder: Any = model.text_encoder
         text_encoder.requires_grad_(True)
 
-    def save(folder: Path) -> None:
-        model.save_pretrained(str(folder))
+    if settings.fsdp:
+        shard_model(model, with_text=settings.trainable == "full_with_text")
+
+    def gather() -> Callable[[Path], None]:
+        weights = whole_weights(model) if settings.fsdp else None
+        return lambda folder: model.save_pretrained(str(folder), state_dict=weights)
 
     def load(folder: Path) -> None:
+        own = model.state_dict()
         missing, unexpected = model.load_state_dict(
-            read_tensors(folder / "model.safetensors"), strict=False
+            {
+                name: part_like(tensor, own[name]) if name in own else tensor
+                for name, tensor in read_tensors(folder / "model.safetensors").items()
+            },
+            strict=False,
         )
         trained = {name for name, p in model.named_parameters() if p.requires_grad}
         assert not unexpected
         assert not trained & set(missing)
 
     def publish(folder: Path, run: dict[str, Any]) -> None:
+        save = gather()
+
         def fill(staging: Path) -> None:
             save(staging)
             if is_melody(model):
@@ -150,10 +172,11 @@ def _whole_model(model: MusicgenForConditionalGeneration, settings: TrainSetting
                 AutoProcessor.from_pretrained(settings.model_path).save_pretrained(str(staging))
             atomic.write_json(staging / FACTS_FILE, _public(run))
 
-        atomic.publish_folder(folder, fill)
+        if processes.rank() == 0:
+            atomic.publish_folder(folder, fill)
 
     parameters = [p for p in model.parameters() if p.requires_grad]
-    return Trainee(parameters, None, save, load, publish, lambda on: None, contextlib.nullcontext)
+    return Trainee(parameters, None, gather, load, publish, lambda on: None, contextlib.nullcontext)
 
 
 def _public(run: dict[str, Any]) -> dict[str, Any]:
