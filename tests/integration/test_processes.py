@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -39,10 +40,10 @@ def settings_of(model: Path, data: Path, output_dir: Path, **changes: Any) -> Tr
     return tiny_settings(model, data, output_dir, **values | changes)
 
 
-def log_samples() -> None:
+def log_samples(folder: Path) -> None:
     """Each process lists the windows that go through its model, and the paths that it opens for
     writing or renames below an output folder."""
-    rank, folder = os.environ.get("RANK", "0"), Path(os.environ["SAMPLES"])
+    rank = os.environ["RANK"]
     original = loop._batches
 
     def batches(dataset, chosen, batch_size):
@@ -94,16 +95,14 @@ def assert_same_training(one: Path, other: Path) -> None:
         torch.testing.assert_close(tensor, weights[name], rtol=1e-3, atol=1e-4)
 
 
-def test_two_processes_train_as_one(
-    tmp_path: Path, data: Path, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("SAMPLES", str(tmp_path))
+def test_two_processes_train_as_one(tmp_path: Path, data: Path, tiny_model_dir: Path) -> None:
+    logged = partial(log_samples, tmp_path)
     one, two = (settings_of(tiny_model_dir, data, tmp_path / "output" / n) for n in ("one", "two"))
     log = tmp_path / "log"
-    assert train_together(one, log, log_samples, n=1) == [0], log.read_text()
+    assert train_together(one, log, logged, n=1) == [0], log.read_text()
     (expected,) = samples(tmp_path)
     (tmp_path / "writes-0").unlink()
-    assert train_together(two, log, log_samples) == [0, 0], log.read_text()
+    assert train_together(two, log, logged) == [0, 0], log.read_text()
     shares = samples(tmp_path)
     assert len(expected) == 12
     assert set(expected.values()) == {1}
