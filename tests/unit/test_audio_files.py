@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 import time
@@ -20,6 +21,7 @@ from musicgen_lora.audio.files import (
     read_audio,
     write_wav,
 )
+from musicgen_lora.errors import RunError
 
 FORMATS = [
     ("wav", "WAV", "PCM_16"),
@@ -241,10 +243,10 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch) -> None
 
     def torn(temporary, *_, **__):
         Path(temporary).write_bytes(b"half")
-        raise OSError("disk full")
+        raise OSError(errno.ENOSPC, "no space")
 
     monkeypatch.setattr(soundfile, "write", torn)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(RunError, match=r"a\.wav: cannot be written"):
         write_wav(tmp_path / "a.wav", sine(200.0, 0.1, RATE), RATE)
     assert (tmp_path / "a.wav").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["a.wav"]
