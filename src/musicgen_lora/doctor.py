@@ -58,9 +58,10 @@ def check_torch() -> Iterator[Finding]:
     """Devices and the precision that training will choose on them."""
     import torch
 
-    from musicgen_lora.training.device import choose_precision, cpu_has_bf16, training_device
+    from musicgen_lora.training import processes
+    from musicgen_lora.training.device import choose_precision, cpu_has_bf16
 
-    device = training_device()
+    device = processes.device()
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
         yield "ok", f"{properties.name}, {properties.total_memory / 2**30:.0f} GiB"

@@ -54,7 +54,8 @@ from musicgen_lora.model.adapter import (
 )
 from musicgen_lora.model.musicgen import base_fingerprint, load_base, load_tokenizer, model_shape
 from musicgen_lora.model.text import TextStates
-from musicgen_lora.training.device import place, training_device
+from musicgen_lora.training import processes
+from musicgen_lora.training.device import place
 from musicgen_lora.training.facts import library_versions
 
 OnStep = Callable[[int, int], None]
@@ -79,7 +80,7 @@ def evaluate_adapter(settings: EvaluateSettings) -> dict[str, Any]:
     base = {"path": settings.base_model_path, "fingerprint": base_fingerprint(model)}
     adapted = load_adapter(model, settings.lora_model_path)
     _make_room(settings.output_dir)
-    device = training_device()
+    device = processes.device()
     # In fp32 everywhere: differences of a percent are what is looked for.
     place(model, device, "fp32")
     # An adapter on the text encoder gives captions other states than the base has for them.

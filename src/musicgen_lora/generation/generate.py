@@ -32,7 +32,8 @@ from musicgen_lora.model.musicgen import (
     model_shape,
 )
 from musicgen_lora.model.text import TextStates
-from musicgen_lora.training.device import place, training_device
+from musicgen_lora.training import processes
+from musicgen_lora.training.device import place
 
 
 def generate_audio(settings: GenerateSettings) -> list[Path]:
@@ -66,7 +67,7 @@ def generate_audio(settings: GenerateSettings) -> list[Path]:
     melody = _tune(model, settings.base_model_path, settings.melody)
     if settings.melody is not None:
         facts["melody"] = {"path": str(settings.melody), "sha256": sha256_file(settings.melody)}
-    place(model, training_device(), "fp32")
+    place(model, processes.device(), "fp32")
     text = TextStates(model, load_tokenizer(settings.base_model_path))
     shape = model_shape(model)
     n_frames = max(1, round(settings.duration * shape.frame_rate))

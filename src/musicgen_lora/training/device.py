@@ -1,4 +1,4 @@
-"""Which device trains, and in which precision its frozen base is held."""
+"""In which precision the model that trains is held, and where its parts go."""
 
 from __future__ import annotations
 
@@ -6,16 +6,9 @@ import torch
 from torch import nn
 from transformers import MusicgenForConditionalGeneration
 
-from musicgen_lora.training import processes
-
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 LARGE_MODEL = 100_000_000
 """Parameters from which bf16 pays on a CPU: smaller layers are bound by overhead."""
-
-
-def training_device() -> torch.device:
-    """The accelerator, where there is one."""
-    return processes.device()
 
 
 def cpu_has_bf16() -> bool:

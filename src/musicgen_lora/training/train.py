@@ -31,7 +31,7 @@ from musicgen_lora.training.checkpoints import (
     step_name,
 )
 from musicgen_lora.training.curves import draw_curves, verdict
-from musicgen_lora.training.device import DTYPES, choose_precision, place, training_device
+from musicgen_lora.training.device import DTYPES, choose_precision, place
 from musicgen_lora.training.facts import (
     data_facts,
     library_versions,
@@ -103,7 +103,7 @@ def _train(settings: TrainSettings, console: Console) -> dict[str, Any]:
     }
     material = gather(settings, clips, model, console, frozen_text=frozen_text)
 
-    device = training_device()
+    device = processes.device()
     n_parameters = sum(p.numel() for p in model.decoder.parameters())
     precision, why = choose_precision(settings.precision, settings.fp16, device, n_parameters)
     if settings.fsdp and precision == "fp16":
