@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from trainer import file_hashes, interrupt_after
 
 from musicgen_lora.model.musicgen import load_base, load_tokenizer
+from musicgen_lora.training import train
 from musicgen_lora.training.train import train_lora
 
 CASES: dict[str, dict[str, Any]] = {
@@ -80,6 +81,23 @@ def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(
         assert whole.keys() == parts.keys()
         assert all(torch.equal(whole[name], parts[name]) for name in whole)
     assert not (tmp_path / "parts" / "previous").exists()
+
+
+def test_a_run_that_was_cut_off_before_its_last_word_repeats_that_alone(
+    tmp_path: Path, data: Path, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def settings(name: str):
+        changes = {"max_steps": 3, "lora_dropout": 0.5, "ema_decay": 0.9}
+        return tiny_settings(tiny_model_dir, data, tmp_path / name, **changes)
+
+    train_lora(settings("whole"))
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "_finish", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            train_lora(settings("parts"))
+    assert len(read_rows(tmp_path / "parts", "effect")) == 1
+    train_lora(settings("parts"))
+    assert timeless(tmp_path / "parts") == timeless(tmp_path / "whole")
 
 
 def test_a_finished_run_again_changes_nothing(

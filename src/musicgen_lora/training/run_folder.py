@@ -108,8 +108,8 @@ def read_metrics(output_dir: Path) -> list[dict[str, Any]]:
 
 
 def cut_metrics(output_dir: Path, step: int) -> None:
-    """Drops lines of steps after `step`, which a resumed run will write again, and a last line
-    that a power cut left torn."""
+    """Drops what a run resumed after `step` will write again, the lines of later steps and of the
+    adapter's effect at the end, and a last line that a power cut left torn."""
     path = output_dir / METRICS_FILE
     if not path.is_file():
         return
@@ -119,7 +119,7 @@ def cut_metrics(output_dir: Path, step: int) -> None:
             row = json.loads(line)
         except ValueError:
             continue
-        if row.get("step", 0) <= step:
+        if row.get("step", 0) <= step and row["event"] != "effect":
             kept.append(line + "\n")
     atomic.write_file(path, lambda temporary: temporary.write_text("".join(kept), encoding="utf-8"))
 

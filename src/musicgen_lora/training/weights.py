@@ -106,6 +106,8 @@ def make_trainee(
         for dropout in dropouts:
             dropout.train(on)
 
+    # PEFT makes it ready for training; a run resumed at its end is only measured.
+    train_mode(False)
     parameters = [p for p in adapted.parameters() if p.requires_grad]
     return Trainee(
         parameters,
