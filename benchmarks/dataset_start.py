@@ -4,10 +4,12 @@
     python benchmarks/dataset_start.py --clips 10 1000 --json_path start.json
 
 The shards are written by the project's own writer, with random codes; the audio files are a few
-bytes, since nothing reads them once their clips are in shards. Each size runs in a process of its
-own. Times are of reading the metadata, of hashing (from the remembered hashes), of the rest of
-what precedes the first step (shards, split, windows), and of the first batch; memory is what the
-process takes beyond that with the model alone.
+bytes, since nothing reads them once their clips are in shards. Each size runs twice, each time in a
+process of its own: the first start parses the metadata and keeps what it says, a later one finds
+that. Times are of reading the metadata, of gathering (hashes, shards, split, windows), of the run's
+identity and record, and of both kinds of order with a step's batches; `cpu_s` is what the process
+worked of that, which other programs on the machine change less; memory is what the process takes
+beyond that with the model alone.
 """
 
 from __future__ import annotations
@@ -20,30 +22,47 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from musicgen_lora.config import EMBEDDED_NAME, TrainSettings
 from musicgen_lora.console import plain_console
+from musicgen_lora.data.batches import epoch_order, grouped_order
 from musicgen_lora.data.metadata import load_dataset, write_entries
-from musicgen_lora.data.tokens import CLIPS_PER_SHARD, _write_shard, clip_ids
+from musicgen_lora.data.tokens import CLIPS_PER_SHARD, clip_ids, write_shard
 from musicgen_lora.model.codec import codec_fingerprint
 from musicgen_lora.model.musicgen import load_base
-from musicgen_lora.training.loop import _batches, epoch_order
+from musicgen_lora.training.facts import data_facts, run_identity
+from musicgen_lora.training.loop import step_batches
 from musicgen_lora.training.material import gather
 
 CAPTIONS = ["hip hop 808 beat", "dark trap beat, 140 bpm", "boom bap drums", "phonk with cowbell"]
+FACTS = {
+    "duration_s": 2.0,
+    "bpm": 140,
+    "key": "C# minor",
+    "tags": ["808", "trap"],
+    "loudness_lufs": -14.0,
+    "cut": "bars",
+    "made_from": 64 * "0",
+}
+"""What `prepare` says of a clip, about."""
 N_FRAMES = 100
+STEPS = ("metadata_s", "gather_s", "record_s", "batches_s")
 
 
 def make_data(folder: Path, n_clips: int, fingerprint: str) -> None:
     """A dataset of `n_clips` clips of two seconds, with their shards and remembered hashes."""
     (folder / "train").mkdir(parents=True)
-    entries = []
+    entries: list[dict[str, Any]] = []
     for index in range(n_clips):
         name = f"train/{index:06d}.wav"
         (folder / name).write_bytes(name.encode())
-        entries.append({"audio": name, "text": CAPTIONS[index % len(CAPTIONS)]})
+        entries.append(
+            {"audio": name, "text": CAPTIONS[index % len(CAPTIONS)], **FACTS}
+            | {"source": f"recording {index // 4}", "at_s": 2.0 * (index % 4)}
+        )
     write_entries(folder / "metadata.json", entries)
     ids = clip_ids(load_dataset(folder), folder)
     shards = folder / "tokens" / fingerprint
@@ -52,7 +71,7 @@ def make_data(folder: Path, n_clips: int, fingerprint: str) -> None:
     codes = [rng.integers(0, 2048, (N_FRAMES, 4), dtype=np.uint16) for _ in range(CLIPS_PER_SHARD)]
     for start in range(0, n_clips, CLIPS_PER_SHARD):
         part = ids[start : start + CLIPS_PER_SHARD]
-        _write_shard(shards, part, codes[: len(part)])
+        write_shard(shards, part, codes[: len(part)])
 
 
 def peak_mb() -> float:
@@ -65,24 +84,27 @@ def measure(folder: Path) -> dict[str, float]:
     settings = TrainSettings(data_dir=folder, output_dir=folder / "output")
     console = plain_console()
     console.quiet = True
-    memory, began = peak_mb(), time.perf_counter()
+    memory, times, busy_from = peak_mb(), [time.perf_counter()], time.process_time()
     clips = load_dataset(folder)
-    metadata_at = time.perf_counter()
-    clip_ids(clips, folder)
-    hashes_at = time.perf_counter()
+    times.append(time.perf_counter())
     material = gather(settings, clips, model, console, frozen_text=True)
-    gathered_at = time.perf_counter()
-    order = epoch_order(len(material.dataset), settings.seed, 0)
-    _batches(material.dataset, order[: settings.batch_size].tolist(), settings.batch_size)
-    batch_at = time.perf_counter()
-    hashes_s = hashes_at - metadata_at
+    times.append(time.perf_counter())
+    run_identity(settings, "base", material.clips, material.id_of)
+    data_facts(settings, material.clips, material.train, material.held_out, material.id_of)
+    times.append(time.perf_counter())
+    dataset = material.dataset
+    per_step = settings.batch_size * settings.gradient_accumulation_steps
+    for order in (
+        epoch_order(len(dataset), settings.seed, 0),
+        grouped_order(dataset.n_frames(), settings.seed, 0, per_step),
+    ):
+        step_batches(dataset, order[:per_step].tolist(), settings.batch_size)
+    times.append(time.perf_counter())
+    steps = dict(zip(STEPS, np.diff(times).tolist(), strict=True))
     return {
-        "metadata_s": metadata_at - began,
-        "hashes_s": hashes_s,
-        # It looks up the hashes once more.
-        "gather_s": gathered_at - hashes_at - hashes_s,
-        "batch_s": batch_at - gathered_at,
-        "total_s": batch_at - began - hashes_s,
+        **steps,
+        "total_s": times[-1] - times[0],
+        "cpu_s": time.process_time() - busy_from,
         "memory_mb": peak_mb() - memory,
     }
 
@@ -97,18 +119,21 @@ def main() -> None:
         print(json.dumps(measure(options.measure)))
         return
     fingerprint = codec_fingerprint(load_base(EMBEDDED_NAME))
-    found: dict[int, dict[str, float]] = {}
+    found: dict[int, dict[str, dict[str, float]]] = {}
     for n_clips in options.clips:
+        found[n_clips] = {}
         with tempfile.TemporaryDirectory() as folder:
             data = Path(folder) / "data"
             make_data(data, n_clips, fingerprint)
-            command = [sys.executable, __file__, "--measure", str(data)]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            if done.returncode:
-                raise SystemExit(done.stderr)
-            found[n_clips] = json.loads(done.stdout.splitlines()[-1])
-        figures = "".join(f"  {name} {value:8.2f}" for name, value in found[n_clips].items())
-        print(f"{n_clips:7} clips{figures}", flush=True)
+            (data / "tokens" / "metadata.json.arrow").unlink(missing_ok=True)
+            for start in ("first", "later"):
+                command = [sys.executable, __file__, "--measure", str(data)]
+                done = subprocess.run(command, capture_output=True, text=True, check=False)
+                if done.returncode:
+                    raise SystemExit(done.stderr)
+                found[n_clips][start] = json.loads(done.stdout.splitlines()[-1])
+                figures = "".join(f"  {n} {v:7.2f}" for n, v in found[n_clips][start].items())
+                print(f"{n_clips:7} clips, {start} start{figures}", flush=True)
     if options.json_path:
         options.json_path.write_text(json.dumps(found, indent=2), encoding="utf-8")
 

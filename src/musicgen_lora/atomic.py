@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -57,7 +58,8 @@ def write_file(path: Path, write: Callable[[Path], object]) -> None:
         RunError: the disk is full or broken; `path` is as before.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{STAGING_PREFIX}{os.getpid()}-{path.name}")
+    # Processes of several machines may share the folder, and their numbers.
+    temporary = path.with_name(f"{STAGING_PREFIX}{secrets.token_hex(4)}-{path.name}")
     try:
         with _told(path):
             write(temporary)

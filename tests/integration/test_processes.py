@@ -44,7 +44,7 @@ def log_samples(folder: Path) -> None:
     """Each process lists the windows that go through its model, and the paths that it opens for
     writing or renames below an output folder."""
     rank = os.environ["RANK"]
-    original = loop._batches
+    original = loop.step_batches
 
     def batches(dataset, chosen, batch_size):
         found = original(dataset, chosen, batch_size)
@@ -59,7 +59,7 @@ def log_samples(folder: Path) -> None:
             file.writelines(json.dumps(row) + "\n" for row in rows)
         return found
 
-    loop._batches = batches
+    loop.step_batches = batches
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         writes = (

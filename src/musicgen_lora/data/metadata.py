@@ -9,47 +9,139 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import os
+import stat
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, overload
+
+import numpy as np
+import pyarrow as pa
 
 from musicgen_lora import atomic
+from musicgen_lora.data import kept_tables
 from musicgen_lora.errors import UserError
 
 VALIDATION_SPLITS = {"validation", "valid", "val", "dev", "test"}
 
 
-@dataclass(frozen=True)
-class Clip:
+SCHEMA = pa.schema(
+    {
+        "audio": pa.string(),
+        "texts": pa.list_(pa.string()),
+        "source": pa.string(),
+        "split": pa.string(),
+        "start_s": pa.float64(),
+        "duration_s": pa.float64(),
+        "entry": pa.large_string(),
+    }
+)
+"""What the metadata says of a clip, as `Clip` has it."""
+INDEX_VERSION = 1
+"""To be raised when the same metadata is read in another way."""
+INDEXED_FROM = 1_000
+"""Clips from which on what the metadata says is kept: fewer are read in no time."""
+
+
+class Clip(NamedTuple):
     """One entry of a dataset.
 
     Args:
         audio: path as the metadata has it, relative to the dataset's folder.
-        path: the file itself.
+        folder: the dataset's.
         texts: captions, at least one; training draws among them.
         source: what it was cut from; a source is never on both sides of a split.
         split: "train", "validation", or None where the metadata doesn't say.
         start_s: where in the file it begins.
         duration_s: how long it is; None means to the file's end.
-        fields: the whole entry as it stands in the metadata.
+        entry: the whole entry of the metadata as JSON, its names sorted.
+        size_bytes: of the file, when the dataset was loaded.
+        mtime_ns: when the file had last been changed by then.
     """
 
     audio: str
-    path: Path
+    folder: Path
     texts: tuple[str, ...]
     source: str
     split: str | None = None
     start_s: float = 0.0
     duration_s: float | None = None
-    fields: dict[str, Any] = field(default_factory=dict, compare=False)
+    entry: str = "{}"
+    size_bytes: int = 0
+    mtime_ns: int = 0
+
+    @property
+    def path(self) -> Path:
+        """The file itself."""
+        return self.folder / self.audio
 
     @property
     def name(self) -> str:
         """Unique in the dataset: the path, and the window where it is part of a file."""
-        if self.start_s == 0.0 and self.duration_s is None:
-            return self.audio
-        return f"{self.audio}@{self.start_s:.10g}+{self.duration_s or 0.0:.10g}"
+        return self.audio + window_name(self.start_s, self.duration_s)
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The whole entry as it stands in the metadata."""
+        return json.loads(self.entry)
+
+
+class Clips(Sequence[Clip]):
+    """Clips column by column: a `Clip` is made when it is looked at, since a hundred thousand of
+    them take longer to make, and to keep, than all else before the first step.
+
+    Args:
+        columns: one for each field of `Clip`, in its order, of equal length.
+    """
+
+    def __init__(self, columns: Sequence[Sequence[Any]]) -> None:
+        self._columns = dict(zip(Clip._fields, columns, strict=True))
+
+    @classmethod
+    def of(cls, clips: Sequence[Clip]) -> Clips:
+        """Clips in whatever sequence."""
+        if isinstance(clips, Clips):
+            return clips
+        return cls(list(zip(*clips, strict=True)) or [()] * len(Clip._fields))
+
+    def __len__(self) -> int:
+        return len(self._columns["audio"])
+
+    @overload
+    def __getitem__(self, index: int) -> Clip: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Clips: ...
+
+    def __getitem__(self, index: int | slice) -> Clip | Clips:
+        if isinstance(index, slice):
+            return self.take(range(len(self))[index])
+        return Clip(*(column[index] for column in self._columns.values()))
+
+    def __iter__(self) -> Iterator[Clip]:
+        return map(Clip, *self._columns.values())
+
+    def take(self, rows: Sequence[int]) -> Clips:
+        """The clips of these rows."""
+        return Clips([[column[row] for row in rows] for column in self._columns.values()])
+
+    def column(self, name: str) -> Sequence[Any]:
+        """A field of all clips."""
+        return self._columns[name]
+
+    def names(self) -> list[str]:
+        """`Clip.name` of all clips."""
+        parts = (self._columns[name] for name in ("audio", "start_s", "duration_s"))
+        return [
+            audio + window_name(start, length) for audio, start, length in zip(*parts, strict=True)
+        ]
+
+
+def window_name(start_s: float, duration_s: float | None) -> str:
+    """What tells a part of a file from the others; "" for the whole."""
+    if start_s == 0.0 and duration_s is None:
+        return ""
+    return f"@{start_s:.10g}+{duration_s or 0.0:.10g}"
 
 
 def read_entries(path: Path) -> list[dict[str, Any]]:
@@ -58,13 +150,23 @@ def read_entries(path: Path) -> list[dict[str, Any]]:
     Raises:
         UserError: missing, not JSON, or not a list of objects.
     """
+    return _parse(path, _read(path))
+
+
+def _read(path: Path) -> bytes:
     if not path.is_file():
         raise UserError(f"{path}: no such metadata file; make one with prepare_data.py.")
     try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}).") from error
+
+
+def _parse(path: Path, content: bytes) -> list[dict[str, Any]]:
+    try:
         # Some editors begin a file with a byte order mark.
-        text = path.read_text(encoding="utf-8-sig")
-        entries = json.loads(text, parse_constant=_refuse_constant)
-    except (ValueError, OSError) as error:
+        entries = json.loads(content.decode("utf-8-sig"), parse_constant=_refuse_constant)
+    except ValueError as error:
         raise UserError(f"{path}: not valid JSON ({error}).") from error
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise UserError(f'{path}: must be a list of objects like {{"audio": ..., "text": ...}}.')
@@ -80,8 +182,12 @@ def write_entries(path: Path, entries: Sequence[dict[str, Any]]) -> None:
     atomic.write_json(path, list(entries))
 
 
-def load_dataset(data_dir: Path, metadata_file: str = "metadata.json") -> list[Clip]:
+def load_dataset(data_dir: Path, metadata_file: str = "metadata.json") -> Clips:
     """The clips of a dataset, checked.
+
+    What the entries of a large dataset say is kept in `tokens/`, for the very bytes of the
+    metadata: reading it from there is several times as fast. Whether the files are there, and in
+    the folder, is looked at each time.
 
     Raises:
         UserError: no such folder; the metadata is missing or wrong; an entry lacks a field,
@@ -89,22 +195,46 @@ def load_dataset(data_dir: Path, metadata_file: str = "metadata.json") -> list[C
     """
     if not data_dir.is_dir():
         raise UserError(f"{data_dir}: no such data folder; make one with prepare_data.py.")
-    path = data_dir / metadata_file
-    entries = read_entries(path)
+    path, root = data_dir / metadata_file, data_dir.resolve()
+    content = _read(path)
+    index = root / "tokens" / f"{path.name}.arrow"
+    key = f"{INDEX_VERSION} {hashlib.sha256(content).hexdigest()}"
+    table = kept_tables.read_table(index, key, SCHEMA)
+    if table is None:
+        table = _as_table(_parse(path, content), path)
+        if table.num_rows >= INDEXED_FROM:
+            kept_tables.keep_table(index, key, table)
+    audio = table["audio"].to_pylist()
+    files = _find_files(audio, path, root)
+    return Clips(
+        [
+            audio,
+            [root] * len(audio),
+            _tuples(table["texts"]),
+            *(table[name].to_pylist() for name in SCHEMA.names[2:]),
+            [files[name].st_size for name in audio],
+            [files[name].st_mtime_ns for name in audio],
+        ]
+    )
+
+
+def _as_table(entries: list[dict[str, Any]], path: Path) -> pa.Table:
+    """What the entries say, a row each, without a look at the files."""
     if not entries:
         raise UserError(f"{path}: no entries; add audio with prepare_data.py.")
-    root = data_dir.resolve()
-    clips = [_clip(entry, index, path, root) for index, entry in enumerate(entries)]
+    rows = [_row(entry, f"{path}: entry {index + 1}") for index, entry in enumerate(entries)]
     seen: set[str] = set()
-    for clip in clips:
-        if clip.name in seen:
-            raise UserError(f"{path}: {clip.name} is listed twice; remove one entry.")
-        seen.add(clip.name)
-    return clips
+    for audio, *_, start_s, duration_s, _ in rows:
+        name = audio + window_name(start_s, duration_s)
+        if name in seen:
+            raise UserError(f"{path}: {name} is listed twice; remove one entry.")
+        seen.add(name)
+    columns = zip(zip(*rows, strict=True), SCHEMA.types, strict=True)
+    return pa.Table.from_arrays([pa.array(c, kind) for c, kind in columns], schema=SCHEMA)
 
 
-def _clip(entry: dict[str, Any], index: int, path: Path, root: Path) -> Clip:
-    where = f"{path}: entry {index + 1}"
+def _row(entry: dict[str, Any], where: str) -> tuple[Any, ...]:
+    """The columns of `SCHEMA`."""
     audio = entry.get("audio")
     if not isinstance(audio, str) or not audio:
         raise UserError(f'{where} lacks "audio", the path of its file.')
@@ -114,14 +244,6 @@ def _clip(entry: dict[str, Any], index: int, path: Path, root: Path) -> Clip:
     texts: Any = [text] if edited or not variants else variants
     if not isinstance(texts, list) or not all(isinstance(t, str) and t.strip() for t in texts):
         raise UserError(f'{where} ({audio}) lacks "text", its caption.')
-    try:
-        file = (root / audio).resolve()
-    except (OSError, ValueError) as error:
-        raise UserError(f"{where}: {audio!r} is not a usable path ({error}).") from error
-    if not file.is_relative_to(root):
-        raise UserError(f"{where}: {audio} points outside the data folder.")
-    if not file.is_file():
-        raise UserError(f"{where}: {audio} does not exist in {root}.")
     split = entry.get("split")
     if split is not None:
         split = "validation" if str(split).lower() in VALIDATION_SPLITS else "train"
@@ -130,26 +252,73 @@ def _clip(entry: dict[str, Any], index: int, path: Path, root: Path) -> Clip:
         raise UserError(f'{where} ({audio}): "start_s" must be a number of seconds.')
     if duration_s is not None and (not _is_number(duration_s) or duration_s <= 0):
         raise UserError(f'{where} ({audio}): "duration_s" must be a number of seconds above 0.')
-    return Clip(
-        audio=audio,
-        path=file,
-        texts=tuple(texts),
-        source=str(entry.get("source") or audio),
-        split=split,
-        # Without a start, the duration only tells how long the file is.
-        start_s=float(start_s),
-        duration_s=float(duration_s) if duration_s is not None and "start_s" in entry else None,
-        fields=entry,
-    )
+    # Without a start, the duration only tells how long the file is.
+    duration_s = float(duration_s) if duration_s is not None and "start_s" in entry else None
+    whole = json.dumps(entry, sort_keys=True, ensure_ascii=False)
+    if not whole.isascii() and not _is_text(whole):
+        raise UserError(f"{where}: has half of a surrogate pair, which is no character.")
+    return audio, texts, str(entry.get("source") or audio), split, float(start_s), duration_s, whole
 
 
 def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _tuples(lists: pa.ChunkedArray) -> list[tuple[str, ...]]:
+    """The lists of a column without gaps."""
+    column: Any = lists.combine_chunks()
+    values, ends = column.flatten().to_pylist(), np.cumsum(column.value_lengths()).tolist()
+    return [tuple(values[a:b]) for a, b in zip([0, *ends], ends, strict=False)]
+
+
+def _find_files(audio: Sequence[str], path: Path, root: Path) -> dict[str, os.stat_result]:
+    """The files' sizes and times of change.
+
+    Raises:
+        UserError: one is missing or outside the folder.
+    """
+    inside: dict[str, bool] = {}
+    found: dict[str, os.stat_result] = {}
+    for index, name in enumerate(audio):
+        if name in found:
+            continue
+        folder = os.path.dirname(name)
+        try:
+            if folder not in inside:
+                inside[folder] = (root / folder).resolve().is_relative_to(root)
+            facts = os.lstat(os.path.join(root, name))
+        except (OSError, ValueError):
+            facts = None
+        # A plain file in a folder that is inside is inside as well; all else is looked at closely.
+        if facts is None or not inside.get(folder) or not stat.S_ISREG(facts.st_mode):
+            facts = _resolved(name, f"{path}: entry {index + 1}", root).stat()
+        found[name] = facts
+    return found
+
+
+def _resolved(audio: str, where: str, root: Path) -> Path:
+    try:
+        file = (root / audio).resolve()
+    except (OSError, ValueError) as error:
+        raise UserError(f"{where}: {audio!r} is not a usable path ({error}).") from error
+    if not file.is_relative_to(root):
+        raise UserError(f"{where}: {audio} points outside the data folder.")
+    if not file.is_file():
+        raise UserError(f"{where}: {audio} does not exist in {root}.")
+    return file
+
+
 def split_clips(
     clips: Sequence[Clip], validation_fraction: float, seed: int
-) -> tuple[list[Clip], list[Clip]]:
+) -> tuple[Clips, Clips]:
     """Training and validation clips, apart by source.
 
     Splits that the metadata states are kept; sources without one are held out by the hash of
@@ -159,23 +328,27 @@ def split_clips(
     Raises:
         UserError: the metadata puts one source on both sides, or leaves nothing to train on.
     """
-    stated = {clip.source: clip.split for clip in clips if clip.split is not None}
-    for clip in clips:
-        if clip.split is not None and stated[clip.source] != clip.split:
+    clips = Clips.of(clips)
+    sources, splits = clips.column("source"), clips.column("split")
+    stated = {source: split for source, split in zip(sources, splits, strict=True) if split}
+    for row, (source, split) in enumerate(zip(sources, splits, strict=True)):
+        if split is not None and stated[source] != split:
             raise UserError(
-                f"{clip.audio}: its source {clip.source!r} is in both train and validation; the "
+                f"{clips[row].audio}: its source {source!r} is in both train and validation; the "
                 "validation loss would lie. Give all its clips one split."
             )
     held_out = {source for source, split in stated.items() if split == "validation"}
-    open_sources = sorted({clip.source for clip in clips} - set(stated))
+    open_sources = sorted(set(sources) - set(stated))
     if not held_out and validation_fraction > 0.0 and len(stated) + len(open_sources) > 1:
         ranked = sorted(open_sources, key=lambda source: _hash(seed, source))
         n_held_out = max(1, round(validation_fraction * len(ranked)))
         held_out = set(ranked[: min(n_held_out, len(stated) + len(ranked) - 1)])
-    train = [clip for clip in clips if clip.source not in held_out]
+    train = [row for row, source in enumerate(sources) if source not in held_out]
     if not train:
         raise UserError("Every clip is in the validation split; nothing is left to train on.")
-    return train, [clip for clip in clips if clip.source in held_out]
+    return clips.take(train), clips.take(
+        [row for row, source in enumerate(sources) if source in held_out]
+    )
 
 
 def _hash(seed: int, source: str) -> bytes:

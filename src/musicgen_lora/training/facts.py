@@ -8,7 +8,7 @@ import importlib.metadata
 import importlib.util
 import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import transformers
 
 from musicgen_lora import __version__
 from musicgen_lora.config import TrainSettings
-from musicgen_lora.data.metadata import Clip
+from musicgen_lora.data.metadata import Clips
 
 REPEATABLE = {
     "output_dir",
@@ -36,12 +36,11 @@ REPEATABLE = {
 """Settings that may differ between a run and its resumption."""
 
 
-def run_identity(
-    settings: TrainSettings, base: str, clips: Sequence[Clip], id_of: dict[str, str]
-) -> str:
+def run_identity(settings: TrainSettings, base: str, clips: Clips, id_of: Mapping[str, str]) -> str:
     """Of a run: settings, base and data; equal ones give equal results."""
     plain = {name: v for name, v in plain_settings(settings).items() if name not in REPEATABLE}
-    data = [(id_of[clip.name], clip.texts, clip.source, clip.split) for clip in clips]
+    ids = [id_of[name] for name in clips.names()]
+    data = list(zip(ids, *map(clips.column, ("texts", "source", "split")), strict=True))
     return hashlib.sha256(json.dumps([plain, base, data]).encode()).hexdigest()[:16]
 
 
@@ -53,17 +52,17 @@ def plain_settings(settings: TrainSettings) -> dict[str, Any]:
 
 def data_facts(
     settings: TrainSettings,
-    clips: Sequence[Clip],
-    train_clips: Sequence[Clip],
-    held_out: Sequence[Clip],
+    clips: Clips,
+    train_clips: Clips,
+    held_out: Clips,
     id_of: Mapping[str, str],
 ) -> dict[str, Any]:
     """What a run used of its dataset, the held-out clips by name: evaluation finds them here."""
-    fields = [json.dumps(clip.fields, sort_keys=True, ensure_ascii=False) for clip in clips]
+    entries = "\n".join(clips.column("entry"))
     return {
         "data_dir": str(settings.data_dir.resolve()),
         "metadata_file": settings.metadata_file,
-        "fingerprint": hashlib.sha256("\n".join(fields).encode()).hexdigest()[:16],
+        "fingerprint": hashlib.sha256(entries.encode()).hexdigest()[:16],
         "n_train": len(train_clips),
         "n_validation": len(held_out),
         "validation": [

@@ -118,7 +118,7 @@ def run_steps(
         while True:
             # Dropout masks belong to the step, not to how often this process has drawn.
             torch.manual_seed((settings.seed << 32) + step + (processes.rank() << 24))
-            batches = _batches(dataset, indices, batch_size)
+            batches = step_batches(dataset, indices, batch_size)
             if settings.fsdp:
                 batches = _evened_out(dataset, batches, indices, batch_size)
             result = optimise_step(
@@ -297,9 +297,15 @@ def _validate(
     return found if best is None or better else best
 
 
-def _batches(dataset: ClipDataset, chosen: Sequence[int], batch_size: int) -> list[Batch]:
+def step_batches(dataset: ClipDataset, chosen: Sequence[int], batch_size: int) -> list[Batch]:
     """This process's share of a step's samples in batches, like lengths together: less padding,
-    same gradient."""
+    same gradient.
+
+    Args:
+        dataset: to draw from.
+        chosen: the step's samples.
+        batch_size: of each batch; the last one may be smaller.
+    """
     samples = sorted(
         ((*dataset[index], index) for index in chosen), key=lambda sample: len(sample[0])
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ from transformers import MusicgenForConditionalGeneration
 from musicgen_lora.config import TrainSettings
 from musicgen_lora.data.batches import ClipDataset, fixed_windows
 from musicgen_lora.data.melodies import open_melodies
-from musicgen_lora.data.metadata import Clip, split_clips
+from musicgen_lora.data.metadata import Clip, Clips, split_clips
 from musicgen_lora.data.tokens import TokenStore, clip_ids, tokenise_clips
 from musicgen_lora.errors import UserError
 from musicgen_lora.model.musicgen import load_tokenizer, model_shape
@@ -43,9 +44,9 @@ class Material:
         text: gives the conditions.
     """
 
-    clips: list[Clip]
-    train: list[Clip]
-    held_out: list[Clip]
+    clips: Clips
+    train: Clips
+    held_out: Clips
     id_of: dict[str, str]
     dataset: ClipDataset
     windows: Windows
@@ -77,10 +78,10 @@ def gather(
     ids, store = _tokenise(clips, model, settings.data_dir, console)
     kept, ids = _long_enough(clips, ids, store, shape.delays, console)
     train, held_out = split_clips(kept, settings.validation_fraction, settings.seed)
-    id_of = {clip.name: clip_id for clip, clip_id in zip(kept, ids, strict=True)}
+    id_of = dict(zip(kept.names(), ids, strict=True))
     console.print(
         f"{len(train)} clips to train on, {len(held_out)} held out "
-        f"({len({c.source for c in held_out})} sources)."
+        f"({len(set(held_out.column('source')))} sources)."
     )
     if not held_out:
         console.print(
@@ -93,10 +94,10 @@ def gather(
 
     melodies = open_melodies(model, settings.model_path, shape.frame_rate)
 
-    def windows_of(chosen: Sequence[Clip], limit: int) -> Windows:
+    def windows_of(chosen: Clips, limit: int) -> Windows:
         return fixed_windows(
             chosen,
-            [id_of[clip.name] for clip in chosen],
+            [id_of[name] for name in chosen.names()],
             store,
             max_frames=max_frames,
             min_frames=min_frames,
@@ -107,7 +108,7 @@ def gather(
     windows = windows_of(held_out, settings.max_validation_windows)
     dataset = ClipDataset(
         train,
-        [id_of[clip.name] for clip in train],
+        [id_of[name] for name in train.names()],
         store,
         max_frames=max_frames,
         seed=settings.seed,
@@ -116,7 +117,7 @@ def gather(
         melody_dropout=settings.melody_dropout,
     )
     text = TextStates(model, load_tokenizer(settings.model_path), frozen=frozen_text)
-    captions = {caption for clip in kept for caption in clip.texts}
+    captions = set(itertools.chain.from_iterable(kept.column("texts")))
     if frozen_text and len(captions) <= CAPTIONS_AHEAD:
         text.prepare(captions)
     return Material(
@@ -159,15 +160,13 @@ def _long_enough(
     store: TokenStore,
     delays: list[int],
     console: Console,
-) -> tuple[list[Clip], list[str]]:
+) -> tuple[Clips, list[str]]:
     """Without the clips in which the last codebook has nothing to predict."""
-    pairs: list[tuple[Clip, str]] = []
-    for clip, clip_id in zip(clips, ids, strict=True):
-        if store.n_frames(clip_id) > max(delays):
-            pairs.append((clip, clip_id))
-        else:
-            line = f"{clip.name}: shorter than {max(delays) + 1} frames; left out."
-            console.print(line, style="yellow")
-    if not pairs:
+    shortest, clips = max(delays) + 1, Clips.of(clips)
+    rows = [row for row, clip_id in enumerate(ids) if store.n_frames(clip_id) >= shortest]
+    if not rows:
         raise UserError("Every clip is shorter than 0.1 s; nothing is left to train on.")
-    return [clip for clip, _ in pairs], [clip_id for _, clip_id in pairs]
+    for row in sorted(set(range(len(ids))) - set(rows)):
+        line = f"{clips[row].name}: shorter than {shortest} frames; left out."
+        console.print(line, style="yellow")
+    return clips.take(rows), [ids[row] for row in rows]
