@@ -33,7 +33,7 @@ from musicgen_lora.evaluation.statistics import paired_bootstrap
 from musicgen_lora.model.codec import decode_codes
 from musicgen_lora.model.musicgen import load_base, load_tokenizer, model_shape
 from musicgen_lora.model.text import TextStates
-from musicgen_lora.training.validation import held_out_losses
+from musicgen_lora.training.validation import Windows, held_out_losses
 
 WORK = Path(__file__).resolve().parent / "work"
 DURATION_S = 10.0
@@ -83,11 +83,13 @@ def loss_figures(
     held = [(c, i) for c, i in zip(clips, ids, strict=True) if c.split == "validation"]
     store = tokenise_clips([c for c, _ in held], [i for _, i in held], model, data_dir)
     train = [i for c, i in zip(clips, ids, strict=True) if c.split == "train" and i in store]
-    windows = fixed_windows(
-        [c for c, _ in held], [i for _, i in held], store, max_frames=500, min_frames=4
-    )
-    base = held_out_losses(model, windows, text, 8)
     shape = model_shape(model)
+    clips_held, ids_held = [c for c, _ in held], [i for _, i in held]
+    windows = fixed_windows(clips_held, ids_held, store, max_frames=500, min_frames=4)
+    base = held_out_losses(model, windows, text, 8)
+    after = zip(clips_held, clips_held[1:] + clips_held[:1], strict=True)
+    strange = [clip._replace(texts=other.texts) for clip, other in after]
+    misled = fixed_windows(strange, ids_held, store, max_frames=500, min_frames=4)
     # One count more for every entry: an entry that training never used is not impossible.
     unigram = np.ones((shape.n_codebooks, shape.special))
     for clip_id in train:
@@ -100,11 +102,38 @@ def loss_figures(
         "n_clips": len(held),
         "n_train_clips": len(train),
         "codebooks": base,
+        "caption_effect": caption_effect(model, text, windows, misled),
+        "caption_effect_first_second": caption_effect(
+            model, text, *([w._replace(codes=w.codes[:50]) for w in ws] for ws in (windows, misled))
+        ),
         "loss": float(np.mean(base)),
         "unigram_codebooks": counted,
         "unigram": float(np.mean(counted)),
         "chance": float(np.log(shape.special)),
     }
+
+
+def caption_effect(
+    model: MusicgenForConditionalGeneration, text: TextStates, own: Windows, misled: Windows
+) -> dict[str, Any]:
+    """What the captions tell the model: nats a token that windows with the caption of the next clip
+    cost more than with their own."""
+    losses = [held_out_losses(model, windows, text, 8) for windows in (own, misled)]
+    gains = np.subtract(losses[1], losses[0])
+    return {"codebooks": gains.tolist(), "mean": float(gains.mean())}
+
+
+def bar_repetition(codes: Sequence[np.ndarray], bpm: Sequence[float], rate: float) -> list[float]:
+    """Share of tokens that equal those of the bar of four beats before, by codebook.
+
+    Args:
+        codes: of clips, `[K, T]` each.
+        bpm: the clips' tempos.
+        rate: frames a second.
+    """
+    bars = [4 * round(60.0 * rate / tempo) for tempo in bpm]
+    equal = [c[:, n:] == c[:, : c.shape[1] - n] for c, n in zip(codes, bars, strict=True)]
+    return np.concatenate(equal, axis=1).mean(axis=1).tolist()
 
 
 def octave_error(measured: float, wanted: float) -> float:
@@ -120,8 +149,9 @@ def play(
     prompts: Sequence[str],
     seed: int,
     folder: Path | None = None,
-) -> list[np.ndarray]:
-    """Waveforms `[C, N]` of prompts, guidance 3; written to `folder` where there is one."""
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Codes `[K, T]` and waveforms `[C, N]` of prompts, guidance 3; written to `folder` where there
+    is one."""
     codes = play_prompts(
         model,
         text,
@@ -139,7 +169,7 @@ def play(
         if folder is not None:
             slug = re.sub(r"[^a-z0-9]+", "-", prompt.lower())[:60]
             write_wav(folder / f"{number:02d}_{slug}.wav", sound, model_shape(model).sample_rate)
-    return sounds
+    return codes, sounds
 
 
 def tempo_figures(
@@ -151,7 +181,8 @@ def tempo_figures(
 ) -> dict[str, Any]:
     """Tempo of generations against that of their prompts: captions of held-out clips with drums
     that state it. `recordings` is the same measure on those clips themselves (the ceiling),
-    `shuffled` the generations against each other's prompts (chance)."""
+    `shuffled` the generations against each other's prompts (chance). `bar_repetition` is of the
+    generations' and the recordings' codes, at the prompts' tempo."""
     rate = model_shape(model).sample_rate
     said = [
         (clip, text, float(clip.fields["bpm"]))
@@ -162,7 +193,7 @@ def tempo_figures(
         and re.search(rf"\b{clip.fields['bpm']:g} bpm|bpm: {clip.fields['bpm']:g}\b", text)
     ][:n_prompts]
     wanted = [bpm for _, _, bpm in said]
-    sounds = play(model, text, [caption for _, caption, _ in said], 1000, folder)
+    codes, sounds = play(model, text, [caption for _, caption, _ in said], 1000, folder)
     played = [estimate_tempo(sound, rate).bpm for sound in sounds]
     recorded = [estimate_tempo(read_audio(clip.path, rate), rate).bpm for clip, _, _ in said]
 
@@ -170,12 +201,19 @@ def tempo_figures(
         errors = [octave_error(m, w) for m, w in zip(measured, prompts, strict=True)]
         return float(np.mean([error <= TEMPO_TOLERANCE for error in errors]))
 
+    clips = [clip for clip, _, _ in said]
+    ids = clip_ids(clips, data_dir)
+    store = tokenise_clips(clips, ids, model, data_dir)
+    recorded_codes = [store.codes(clip_id).T for clip_id in ids]
+    frame_rate = model_shape(model).frame_rate
     shuffled = [share(played, np.roll(wanted, shift).tolist()) for shift in range(1, len(wanted))]
     return {
         "n_prompts": len(said),
         "within_4_percent": share(played, wanted),
         "recordings": share(recorded, wanted),
         "shuffled": float(np.mean(shuffled)),
+        "bar_repetition": bar_repetition(codes, wanted, frame_rate),
+        "bar_repetition_recordings": bar_repetition(recorded_codes, wanted, frame_rate),
         "clips": [
             {"prompt": caption, "bpm": bpm, "measured": round(m, 2) if np.isfinite(m) else None}
             for (_, caption, bpm), m in zip(said, played, strict=True)
@@ -193,7 +231,7 @@ def word_figures(
         sides = []
         for side in (0, 1):
             chosen = [pair[side] for pair in prompts[side]]
-            sounds = play(model, text, chosen, 2000, folder / f"{name}_{'ab'[side]}")
+            _, sounds = play(model, text, chosen, 2000, folder / f"{name}_{'ab'[side]}")
             rate = model_shape(model).sample_rate
             sides.append(np.array([describe(sound, rate)[MEASURES[name]] for sound in sounds]))
         # The unit is the prompt: its seeds are averaged.
