@@ -12,6 +12,7 @@ import json
 import os
 import stat
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, overload
 
@@ -285,23 +286,32 @@ def _find_files(audio: Sequence[str], path: Path, root: Path) -> dict[str, os.st
     Raises:
         UserError: one is missing or outside the folder.
     """
-    inside: dict[str, bool] = {}
+    places: dict[str, str | None] = {}
     found: dict[str, os.stat_result] = {}
     for index, name in enumerate(audio):
         if name in found:
             continue
-        folder = os.path.dirname(name)
-        try:
-            if folder not in inside:
-                inside[folder] = (root / folder).resolve().is_relative_to(root)
-            facts = os.lstat(os.path.join(root, name))
-        except (OSError, ValueError):
-            facts = None
+        folder, leaf = os.path.split(name)
+        if folder not in places:
+            places[folder] = _place(folder, root)
+        place, facts = places[folder], None
+        if place is not None:
+            with suppress(OSError, ValueError):
+                facts = os.lstat(f"{place}{os.sep}{leaf}")
         # A plain file in a folder that is inside is inside as well; all else is looked at closely.
-        if facts is None or not inside.get(folder) or not stat.S_ISREG(facts.st_mode):
+        if facts is None or not stat.S_ISREG(facts.st_mode):
             facts = _resolved(name, f"{path}: entry {index + 1}", root).stat()
         found[name] = facts
     return found
+
+
+def _place(folder: str, root: Path) -> str | None:
+    """Where a folder of the dataset really is; None outside the dataset's."""
+    try:
+        place = (root / folder).resolve()
+    except (OSError, ValueError):
+        return None
+    return str(place) if place.is_relative_to(root) else None
 
 
 def _resolved(audio: str, where: str, root: Path) -> Path:
