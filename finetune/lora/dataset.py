@@ -16,13 +16,14 @@ from musicgen_lora.data.batches import (
     epoch_order,
     fixed_windows,
 )
-from musicgen_lora.data.metadata import Clip, load_dataset, split_clips
+from musicgen_lora.data.metadata import Clip, Clips, load_dataset, split_clips
 from musicgen_lora.data.tokens import TokenStore, clip_ids, tokenise_clips
 
 __all__ = [
     "Batch",
     "Clip",
     "ClipDataset",
+    "Clips",
     "TokenStore",
     "clip_ids",
     "collate",

@@ -153,7 +153,7 @@ def sweep(folder: Path) -> None:
             if path.is_dir():
                 shutil.rmtree(path)
             else:
-                path.unlink()
+                path.unlink(missing_ok=True)
         elif path.name.startswith(".retired-"):
             successor = path.with_name(path.name.removeprefix(".retired-"))
             if successor.exists():

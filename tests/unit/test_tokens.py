@@ -253,11 +253,10 @@ def test_what_an_interrupted_write_left_is_swept(tmp_path: Path, model) -> None:
     make_dataset(tmp_path, [0.5])
     folder = shard_folder(tmp_path, model)
     folder.mkdir(parents=True)
-    stale = folder / ".staging-123-abc.npy"
-    stale.write_bytes(b"half")
+    for stale in (folder / ".staging-123-abc.npy", folder.parent / ".staging-456-hashes.arrow"):
+        stale.write_bytes(b"half")
     tokenise(tmp_path, model)
-    assert not stale.exists()
-    assert not list(folder.glob(".staging-*"))
+    assert not list(folder.parent.rglob(".staging-*"))
 
 
 def test_a_shard_without_its_index_does_not_exist(

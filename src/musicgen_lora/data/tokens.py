@@ -168,6 +168,8 @@ def tokenise_clips(
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / ".lock"):
         atomic.sweep(folder)
+        # Another process may be keeping a table there, which then is made once more.
+        atomic.sweep(folder.parent)
         store = TokenStore(folder)
         missing = {i: clip for i, clip in zip(ids, clips, strict=True) if i not in store}
         rows = list(missing.items())
