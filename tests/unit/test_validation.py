@@ -34,7 +34,7 @@ def test_only_sharded_weights_need_each_process_at_each_pass(
         return original(*arguments)
 
     monkeypatch.setattr(validation, "decoder_states", counted)
-    monkeypatch.setattr(validation, "is_sharded", lambda parameters: sharded)
+    monkeypatch.setattr(validation, "in_parts", lambda model: sharded)
     monkeypatch.setattr(processes, "rank", lambda: rank)
     monkeypatch.setattr(processes, "world_size", lambda: 2)
     summed: list[torch.Tensor] = []

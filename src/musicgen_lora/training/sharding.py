@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import MusicgenForConditionalGeneration
 
@@ -70,6 +70,13 @@ def shard_model(model: MusicgenForConditionalGeneration, *, with_text: bool) -> 
         # knows no other reduction than the sum.
         unit.set_gradient_divide_factor(1.0)
         unit.set_force_sum_reduction_for_comms(True)
+
+
+def in_parts(model: MusicgenForConditionalGeneration) -> bool:
+    """Whether all processes must run the model together. Its parameters don't tell: some stay whole
+    between a pass and the next."""
+    decoder: Any = model.decoder
+    return isinstance(decoder.model, FSDPModule)
 
 
 def is_sharded(parameters: Sequence[nn.Parameter]) -> bool:

@@ -16,7 +16,7 @@ from musicgen_lora.model.loss import codebook_cross_entropies
 from musicgen_lora.model.musicgen import decoder_states, frame_logits, model_shape
 from musicgen_lora.model.text import TextStates
 from musicgen_lora.training import processes
-from musicgen_lora.training.sharding import is_sharded
+from musicgen_lora.training.sharding import in_parts
 
 Windows = Sequence[Window]
 """From `data.batches.fixed_windows`."""
@@ -67,7 +67,7 @@ def held_out_losses(
     # Sharded weights need all processes at each pass, and the first has the most windows.
     busiest = math.ceil(len(windows) / processes.world_size())
     idle = math.ceil(len(share) / batch_size) < math.ceil(busiest / batch_size)
-    if idle and is_sharded(list(model.decoder.parameters())):
+    if idle and in_parts(model):
         window_losses(model, windows[:1], text, 1)
     both = processes.add_up(torch.from_numpy(np.stack([sums.sum(axis=0), counts.sum(axis=0)])))
     return [float(total / count) for total, count in both.T]
