@@ -59,13 +59,16 @@ def levels(path: Path) -> tuple[float, float]:
     return float(spectrum[round(VOICE_HZ)]), float(spectrum[round(BASS_HZ)])
 
 
-def prepared(tmp_path: Path, how: str) -> dict[str, tuple[str | None, Path]]:
+def prepared(
+    tmp_path: Path, how: str, output: str | None = None
+) -> dict[str, tuple[str | None, Path]]:
+    """Vocals and path of each clip of a dataset in `output`, else in a folder named `how`."""
     source = tmp_path / "in"
     source.mkdir(exist_ok=True)
     bass = sine(BASS_HZ, 2.0, RATE, 0.4)
     soundfile.write(source / "beat.wav", bass.T, RATE)
     soundfile.write(source / "song.wav", (bass + sine(VOICE_HZ, 2.0, RATE, 0.3)).T, RATE)
-    out = tmp_path / how
+    out = tmp_path / (output or how)
     prepare_dataset(PrepareSettings(input_dir=source, output_dir=out, vocals=how, num_workers=0))
     return {
         clip.fields["source"]: (clip.fields.get("vocals"), clip.path) for clip in load_dataset(out)
@@ -88,6 +91,20 @@ def test_vocals_are_flagged_and_removed(tmp_path: Path, separator: list[str]) ->
     voice, bass = levels(removed["song.wav"][1])
     assert voice < 0.02 * bass
     assert levels(kept["song.wav"][1])[0] > 0.5 * levels(kept["song.wav"][1])[1]
+
+
+@pytest.mark.parametrize(("first", "second"), [("remove", "keep"), ("keep", "remove")])
+def test_an_interrupted_run_leaves_no_clips_to_one_with_other_vocals(
+    tmp_path: Path, separator: list[str], first: str, second: str
+) -> None:
+    wanted = prepared(tmp_path, second)
+    prepared(tmp_path, first, "out")
+    # Stopped before the clips were listed.
+    (tmp_path / "out" / "metadata.json").unlink()
+    found = prepared(tmp_path, second, "out")
+    for source, (how, path) in wanted.items():
+        assert found[source][0] == how
+        assert found[source][1].read_bytes() == path.read_bytes()
 
 
 def test_without_demucs_one_line_says_how_to_install_it(
