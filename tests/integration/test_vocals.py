@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import importlib.machinery
+import json
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -105,6 +107,28 @@ def test_an_interrupted_run_leaves_no_clips_to_one_with_other_vocals(
     for source, (how, path) in wanted.items():
         assert found[source][0] == how
         assert found[source][1].read_bytes() == path.read_bytes()
+
+
+def test_the_report_says_what_to_do_about_vocals(
+    tmp_path: Path, separator: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def advice(how: str, output: str) -> str:
+        prepared(tmp_path, how, output)
+        content = json.loads((tmp_path / output / "report.json").read_text())
+        page = (tmp_path / output / "report.html").read_text()
+        found = [line for line in content["advice"] if "vocals" in line]
+        assert all(html.escape(line, quote=False).split("'")[0] in page for line in found)
+        return " ".join(found)
+
+    assert advice("keep", "kept") == ""
+    said = advice("flag", "flagged")
+    assert said.startswith("1 clips have vocals; prepare --vocals remove takes them out, into")
+    assert "another --output_dir: " in said
+    assert advice("remove", "removed") == ""
+    assert "2 clips were listed before and not searched" in advice("remove", "kept")
+    monkeypatch.setattr(extras, "find_spec", lambda name: None)
+    said = advice("keep", "flagged")
+    assert "another --output_dir after pip install 'musicgen-lora[vocals]'" in said
 
 
 def test_without_demucs_one_line_says_how_to_install_it(
