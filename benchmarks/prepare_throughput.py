@@ -5,14 +5,17 @@
 
 Renders different 808 beats, prepares each folder of them from nothing and once more, and prints
 hours of audio a minute, CPU seconds of all processes, which other work on the machine hardly
-changes, and the largest memory of the command's own process and of any of its workers.
-`--profile` prints where the time goes for one file, in this process. Linux only.
+changes, and memory: the most that all processes held at one moment (each page shared by several
+counts once, as PSS has it), and the largest of the command's own process and of any of its workers.
+`--json FILE` writes the figures too. `--profile` prints where the time goes for one file, in this
+process. Linux only.
 """
 
 from __future__ import annotations
 
 import argparse
 import cProfile
+import json
 import os
 import pstats
 import re
@@ -20,6 +23,7 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -74,12 +78,15 @@ def render_small(folder: Path, n_files: int) -> float:
 
 
 class Watch(threading.Thread):
-    """The largest memory and all CPU seconds of this process's descendants, seen every 0.1 s:
-    the workers are children of a server, so the system's own sums leave them out."""
+    """Memory and CPU seconds of this process and its descendants, seen every 0.1 s: the workers are
+    children of a server, so the system's own sums leave them out."""
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
         self.peaks_mb: dict[int, float] = {}
+        """Of each process."""
+        self.peak_sum_mb = 0.0
+        """Of all at one moment."""
         self._cpu_s: dict[int, float] = {}
         self._before_s: float | None = None
         self._done = threading.Event()
@@ -90,9 +97,9 @@ class Watch(threading.Thread):
 
     def stop(self) -> float:
         """CPU seconds since the start."""
-        self._look()
         self._done.set()
         self.join()
+        self._look()
         return sum(self._cpu_s.values()) - (self._before_s or 0.0)
 
     def _look(self) -> None:
@@ -106,42 +113,75 @@ class Watch(threading.Thread):
                 continue
             parents[int(folder.name)] = int(fields[1])
             cpu_s[int(folder.name)] = sum(map(int, fields[11:13])) / os.sysconf("SC_CLK_TCK")
+        sum_mb = 0.0
         for process in parents:
             ancestor = process
             while ancestor not in (0, os.getpid()):
                 ancestor = parents.get(ancestor, 0)
-            if ancestor:
-                try:
-                    status = Path(f"/proc/{process}/status").read_text()
-                except OSError:
-                    continue
-                found = re.search(r"VmHWM:\s*(\d+)", status)
-                self.peaks_mb[process] = int(found[1]) / 1024 if found else 0.0
-                self._cpu_s[process] = cpu_s[process]
+            if not ancestor:
+                continue
+            try:
+                status = Path(f"/proc/{process}/status").read_text()
+                shares = Path(f"/proc/{process}/smaps_rollup").read_text()
+            except OSError:
+                continue
+            self.peaks_mb[process] = _megabytes("VmHWM", status)
+            sum_mb += _megabytes("Pss", shares)
+            self._cpu_s[process] = cpu_s[process]
+        self.peak_sum_mb = max(self.peak_sum_mb, sum_mb)
         if self._before_s is None:
             self._before_s = sum(self._cpu_s.values())
 
 
-def measure(folder: Path, name: str, total_s: float, n_files: int, n_workers: int) -> str:
-    """A row of the table: a first run and a second one."""
+def _megabytes(name: str, table: str) -> float:
+    found = re.search(rf"^{name}:\s*(\d+) kB", table, re.MULTILINE)
+    return int(found[1]) / 1024 if found else 0.0
+
+
+def measure(
+    folder: Path, name: str, total_s: float, n_files: int, n_workers: int
+) -> dict[str, Any]:
+    """Figures of a first run and a second one."""
     settings = PrepareSettings(
         input_dir=folder / "in", output_dir=folder / "out", num_workers=n_workers
     )
-    seconds, cpu_seconds, peaks_mb = [], [], []
+    runs = []
     for _ in range(2):
         watch = Watch()
         watch.start()
         start = time.perf_counter()
         prepare_dataset(settings)
-        seconds.append(time.perf_counter() - start)
-        cpu_seconds.append(watch.stop())
-        own = watch.peaks_mb.pop(os.getpid())
-        peaks_mb.append((own, max(watch.peaks_mb.values(), default=0.0)))
+        seconds = time.perf_counter() - start
+        cpu_s = watch.stop()
+        own_mb = watch.peaks_mb.pop(os.getpid())
+        runs.append(
+            {
+                "seconds": seconds,
+                "cpu_s": cpu_s,
+                "all_mb": watch.peak_sum_mb,
+                "own_mb": own_mb,
+                "worker_mb": max(watch.peaks_mb.values(), default=0.0),
+            }
+        )
+    return {
+        "name": name,
+        "files": n_files,
+        "audio_s": total_s,
+        "workers": n_workers,
+        "first": runs[0],
+        "second": runs[1],
+    }
+
+
+def row(figures: dict[str, Any]) -> str:
+    """A line of the table."""
+    first, second = figures["first"], figures["second"]
+    minutes = figures["audio_s"] / 60.0
     return (
-        f"{name:>10}{total_s / 60.0:>10.1f}{seconds[0]:>10.1f}{cpu_seconds[0]:>9.1f}"
-        f"{cpu_seconds[0] / n_files:>14.3f}{total_s / 60.0 / seconds[0]:>13.2f}"
-        f"{total_s / 60.0 / cpu_seconds[0]:>14.2f}{seconds[1]:>10.1f}{cpu_seconds[1]:>8.1f}"
-        f"{peaks_mb[0][0]:>9.0f}{peaks_mb[0][1]:>10.0f}"
+        f"{figures['name']:>10}{minutes:>10.1f}{first['seconds']:>10.1f}{first['cpu_s']:>9.1f}"
+        f"{first['cpu_s'] / figures['files']:>14.3f}{minutes / first['seconds']:>13.2f}"
+        f"{minutes / first['cpu_s']:>14.2f}{second['seconds']:>10.1f}{second['cpu_s']:>8.1f}"
+        f"{first['all_mb']:>9.0f}{first['own_mb']:>9.0f}{first['worker_mb']:>10.0f}"
     )
 
 
@@ -161,6 +201,7 @@ def main() -> None:
     parser.add_argument("--hours", type=float, default=0.0, help="of one long file besides")
     parser.add_argument("--small", type=int, default=0, help="files of 1.1 s besides")
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--json", type=Path, help="file for the figures")
     parser.add_argument("--profile", action="store_true")
     options = parser.parse_args()
     rows = []
@@ -183,8 +224,10 @@ def main() -> None:
             rows.append(measure(root / "small", name, total_s, options.small, options.workers))
     print(f"\n{'files':>10}{'minutes':>10}{'seconds':>10}{'CPU s':>9}{'CPU s a file':>14}", end="")
     print(f"{'hours a min':>13}{'h a CPU min':>14}{'2nd run':>10}{'CPU s':>8}", end="")
-    print(f"{'own MB':>9}{'worker MB':>10}")
-    print("\n".join(rows))
+    print(f"{'all MB':>9}{'own MB':>9}{'worker MB':>10}")
+    print("\n".join(map(row, rows)))
+    if options.json is not None:
+        options.json.write_text(json.dumps(rows, indent=1) + "\n")
 
 
 if __name__ == "__main__":

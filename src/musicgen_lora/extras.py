@@ -17,6 +17,11 @@ LIBRARIES = {
 """What each extra of the package installs."""
 
 
+def install_command(extra: str) -> str | None:
+    """The command that installs an extra, a name of `LIBRARIES`; None where it is installed."""
+    return f"pip install 'musicgen-lora[{extra}]'" if find_spec(LIBRARIES[extra]) is None else None
+
+
 def require_extra(extra: str, setting: str) -> None:
     """Raises a UserError unless the library of an extra is installed.
 
@@ -24,6 +29,6 @@ def require_extra(extra: str, setting: str) -> None:
         extra: a name of `LIBRARIES`.
         setting: that asks for it, as the user wrote it.
     """
-    library = LIBRARIES[extra]
-    if find_spec(library) is None:
-        raise UserError(f"{setting} needs {library}: pip install 'musicgen-lora[{extra}]'")
+    command = install_command(extra)
+    if command is not None:
+        raise UserError(f"{setting} needs {LIBRARIES[extra]}: {command}")

@@ -242,6 +242,14 @@ def test_tokenising_is_a_command_of_its_own(
     assert "0 clips encoded, 1 were there" in capsys.readouterr().out
 
 
+def test_an_existing_clip_of_another_loudness_is_made_again(tmp_path: Path) -> None:
+    put(tmp_path / "in" / "a.wav", track(0, 4.0))
+    prepared(tmp_path / "in", tmp_path / "out", loudness=-30.0)
+    (tmp_path / "out" / "metadata.json").unlink()
+    (again,) = prepared(tmp_path / "in", tmp_path / "out", loudness=-20.0)
+    assert again["loudness_lufs"] == pytest.approx(-20.0, abs=0.2)
+
+
 def test_an_existing_clip_of_another_length_is_made_again(tmp_path: Path) -> None:
     put(tmp_path / "in" / "a.wav", track(0, 4.0))
     (entry,) = prepared(tmp_path / "in", tmp_path / "out")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import importlib.machinery
+import json
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -59,13 +61,16 @@ def levels(path: Path) -> tuple[float, float]:
     return float(spectrum[round(VOICE_HZ)]), float(spectrum[round(BASS_HZ)])
 
 
-def prepared(tmp_path: Path, how: str) -> dict[str, tuple[str | None, Path]]:
+def prepared(
+    tmp_path: Path, how: str, output: str | None = None
+) -> dict[str, tuple[str | None, Path]]:
+    """Vocals and path of each clip of a dataset in `output`, else in a folder named `how`."""
     source = tmp_path / "in"
     source.mkdir(exist_ok=True)
     bass = sine(BASS_HZ, 2.0, RATE, 0.4)
     soundfile.write(source / "beat.wav", bass.T, RATE)
     soundfile.write(source / "song.wav", (bass + sine(VOICE_HZ, 2.0, RATE, 0.3)).T, RATE)
-    out = tmp_path / how
+    out = tmp_path / (output or how)
     prepare_dataset(PrepareSettings(input_dir=source, output_dir=out, vocals=how, num_workers=0))
     return {
         clip.fields["source"]: (clip.fields.get("vocals"), clip.path) for clip in load_dataset(out)
@@ -88,6 +93,42 @@ def test_vocals_are_flagged_and_removed(tmp_path: Path, separator: list[str]) ->
     voice, bass = levels(removed["song.wav"][1])
     assert voice < 0.02 * bass
     assert levels(kept["song.wav"][1])[0] > 0.5 * levels(kept["song.wav"][1])[1]
+
+
+@pytest.mark.parametrize(("first", "second"), [("remove", "keep"), ("keep", "remove")])
+def test_an_interrupted_run_leaves_no_clips_to_one_with_other_vocals(
+    tmp_path: Path, separator: list[str], first: str, second: str
+) -> None:
+    wanted = prepared(tmp_path, second)
+    prepared(tmp_path, first, "out")
+    # Stopped before the clips were listed.
+    (tmp_path / "out" / "metadata.json").unlink()
+    found = prepared(tmp_path, second, "out")
+    for source, (how, path) in wanted.items():
+        assert found[source][0] == how
+        assert found[source][1].read_bytes() == path.read_bytes()
+
+
+def test_the_report_says_what_to_do_about_vocals(
+    tmp_path: Path, separator: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def advice(how: str, output: str) -> str:
+        prepared(tmp_path, how, output)
+        content = json.loads((tmp_path / output / "report.json").read_text())
+        page = (tmp_path / output / "report.html").read_text()
+        found = [line for line in content["advice"] if "vocals" in line]
+        assert all(html.escape(line, quote=False).split("'")[0] in page for line in found)
+        return " ".join(found)
+
+    assert advice("keep", "kept") == ""
+    said = advice("flag", "flagged")
+    assert said.startswith("1 clips have vocals; prepare --vocals remove takes them out, into")
+    assert "another --output_dir: " in said
+    assert advice("remove", "removed") == ""
+    assert "2 clips were listed before and not searched" in advice("remove", "kept")
+    monkeypatch.setattr(extras, "find_spec", lambda name: None)
+    said = advice("keep", "flagged")
+    assert "another --output_dir after pip install 'musicgen-lora[vocals]'" in said
 
 
 def test_without_demucs_one_line_says_how_to_install_it(

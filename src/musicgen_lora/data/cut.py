@@ -6,6 +6,7 @@ analysis is sure of them; each clip says what it was cut on.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -95,10 +96,19 @@ def plan_clips(
     return plans
 
 
-def clip_paths(source: str, digest: str, plans: Sequence[ClipPlan]) -> list[str]:
-    """Where the clips of a file go, relative to the dataset. The names hold a hash of the file, so
-    different audio never meets under one name and an interrupted run finds what it has made."""
-    stem = f"train/{_safe_name(source)}_{digest[:8]}"
+def clip_paths(
+    source: str,
+    digest: str,
+    plans: Sequence[ClipPlan],
+    *,
+    loudness_lufs: float | None,
+    without_vocals: bool,
+) -> list[str]:
+    """Where the clips of a file go, relative to the dataset. The names hold a hash of the file and
+    of what is done to its sound, so different audio never meets under one name and an interrupted
+    run finds what it has made, never what one with other settings had."""
+    treated = hashlib.sha256(f"{digest} {loudness_lufs} {without_vocals}".encode())
+    stem = f"train/{_safe_name(source)}_{treated.hexdigest()[:8]}"
     if len(plans) == 1:
         return [f"{stem}.wav" if plans[0].repeated == 1 else f"{stem}_x{plans[0].repeated}.wav"]
     return [f"{stem}_{index + 1}of{len(plans)}.wav" for index in range(len(plans))]

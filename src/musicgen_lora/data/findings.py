@@ -8,6 +8,7 @@ from typing import Any
 
 from musicgen_lora.audio.bars import SURE
 from musicgen_lora.data.captions import names_genre
+from musicgen_lora.extras import install_command
 
 ADVISED_CLIPS = 50
 ADVISED_WORDS = ("hip hop", "808", "beat", "trap")
@@ -151,5 +152,30 @@ def dataset_advice(entries: Sequence[Mapping[str, Any]]) -> list[str]:
     if len(sources) < 5 <= len(entries):
         advice.append(
             f"All clips come from {len(sources)} sources; the validation loss says little then."
+        )
+    return advice
+
+
+def vocals_advice(entries: Sequence[Mapping[str, Any]], *, searched: bool) -> list[str]:
+    """What to do about vocals.
+
+    Args:
+        entries: of the dataset.
+        searched: whether this run looked for vocals in its new clips.
+    """
+    advice = []
+    n_vocals = sum(entry.get("vocals") == "some" for entry in entries)
+    if n_vocals:
+        command = install_command("vocals")
+        first = "" if command is None else f" after {command}"
+        advice.append(
+            f"{n_vocals} clips have vocals; prepare --vocals remove takes them out, into another "
+            f"--output_dir{first}: clips that are listed stay as they are."
+        )
+    n_unsearched = sum("vocals" not in entry for entry in entries)
+    if searched and n_unsearched:
+        advice.append(
+            f"{n_unsearched} clips were listed before and not searched for vocals; prepare into "
+            "another --output_dir to search them."
         )
     return advice

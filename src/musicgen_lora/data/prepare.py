@@ -307,7 +307,13 @@ class _Run:
                 reason = "no stretch of it is long enough without silence."
                 self.dropped.append(Dropped(file.name, reason))
                 continue
-            paths = clip_paths(file.name, file.digest, plans)
+            paths = clip_paths(
+                file.name,
+                file.digest,
+                plans,
+                loudness_lufs=self.settings.loudness,
+                without_vocals=self.settings.vocals == "remove",
+            )
             if file.in_place is not None:
                 paths = [file.in_place] * len(plans)
             jobs.append((file, plans, paths))

@@ -21,7 +21,7 @@ from musicgen_lora.audio.files import AudioError, read_audio
 from musicgen_lora.config import PrepareSettings
 from musicgen_lora.data import pictures
 from musicgen_lora.data.facts import NOTES
-from musicgen_lora.data.findings import dataset_advice, find_faults
+from musicgen_lora.data.findings import dataset_advice, find_faults, vocals_advice
 from musicgen_lora.data.inputs import Dropped, printable
 
 FORMAT_VERSION = 1
@@ -81,7 +81,10 @@ def report(
         "version": __version__,
         "summary": summary,
         "cut_on": dict(cuts),
-        "advice": dataset_advice(entries),
+        "advice": [
+            *vocals_advice(entries, searched=settings.vocals != "keep"),
+            *dataset_advice(entries),
+        ],
         "faults": find_faults(records),
         "dropped": [
             {"file": drop.name, "reason": drop.reason}

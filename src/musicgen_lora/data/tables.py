@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 
 from musicgen_lora import atomic
 from musicgen_lora.audio.files import AUDIO_EXTENSIONS, FFMPEG_EXTENSIONS
+from musicgen_lora.data.parquet_pages import group_sizes
 from musicgen_lora.errors import UserError
 
 MAX_FILE_BYTES = 256 << 20
@@ -176,7 +177,7 @@ def _csv_rows(path: Path) -> Iterator[Row]:
 def _parquet_rows(path: Path) -> Iterator[Row]:
     number = 0
     for batch in _parquet_batches(path, audio=False):
-        for record in batch.to_pylist():
+        for record in _records(path, batch):
             number += 1
             yield f"{path}, row {number}", record
 
@@ -190,18 +191,35 @@ def _parquet_batches(path: Path, *, audio: bool) -> Iterator[pa.RecordBatch]:
             if (audio and not binary) or (not audio and "audio" in binary):
                 return
             columns = [n for n in file.schema_arrow.names if audio or n not in binary]
-            largest = max(
-                (file.metadata.row_group(i).total_byte_size for i in range(file.num_row_groups)),
-                default=0,
-            )
+            sizes = group_sizes(path, file.metadata, set(columns))
+            largest = max((size.n_bytes for size in sizes), default=0)
             # A page is decompressed whole, whatever the batch.
             if largest > (MAX_ROW_GROUP_BYTES if audio else MAX_FILE_BYTES):
                 raise UserError(
                     f"{path}: a row group of {largest >> 20} MiB is too large; write the file "
                     "again with fewer rows in each."
                 )
-            yield from file.iter_batches(ROWS_PER_BATCH if not audio else 1, columns=columns)
+            # Each row may repeat the dictionary's longest value.
+            repeated = max((size.n_dictionary_bytes for size in sizes), default=0)
+            one_by_one = audio or repeated * ROWS_PER_BATCH > MAX_FILE_BYTES
+            n_rows = 0
+            for batch in file.iter_batches(1 if one_by_one else ROWS_PER_BATCH, columns=columns):
+                n_rows += batch.num_rows
+                yield batch
+            if n_rows != file.metadata.num_rows:
+                raise UserError(
+                    f"{path}: has {n_rows} rows where its footer says {file.metadata.num_rows}; "
+                    "copy or write it again."
+                )
     except (pa.ArrowException, OSError, ValueError) as error:
+        raise UserError(f"{path}: not readable as parquet ({_one_line(error)}).") from error
+
+
+def _records(path: Path, batch: pa.RecordBatch) -> list[dict[str, Any]]:
+    try:
+        return batch.to_pylist()
+    except (pa.ArrowException, ValueError) as error:
+        # Text that isn't UTF-8, dates that no calendar has.
         raise UserError(f"{path}: not readable as parquet ({_one_line(error)}).") from error
 
 
@@ -255,7 +273,7 @@ def extract_parquet_audio(
         column = _audio_column(batch.schema)
         if column is None:
             break
-        record = batch.to_pylist()[0]
+        record = _records(path, batch)[0]
         cell = record.pop(column)
         is_struct = isinstance(cell, Mapping)
         data = cell.get("bytes") if is_struct else cell
