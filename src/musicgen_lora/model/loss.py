@@ -44,9 +44,10 @@ def codebook_cross_entropies(
     frame = torch.arange(total, device=codes.device)
     for codebook, (head, delay) in enumerate(zip(heads, delays, strict=True)):
         kept = max(total - delay, 0)
-        logits = head(hidden[:, delay:]).float()
+        # Rows in one piece: of a batched view torch would copy the head's weight for each clip.
+        logits = head(hidden[:, delay:].flatten(0, 1)).float()
         losses = functional.cross_entropy(
-            logits.flatten(0, 1), codes[:, codebook, :kept].flatten(), reduction="none"
+            logits, codes[:, codebook, :kept].flatten(), reduction="none"
         ).view(len(codes), kept)
         valid = frame[:kept] < (n_frames[:, None] - delay)
         sums.append((losses * valid).sum(dim=1))
