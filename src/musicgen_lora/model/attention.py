@@ -1,13 +1,11 @@
 """Attention for training in bf16 on a CPU, where torch's own is slow, above all its backward pass.
 
 Causal attention goes through the queries in blocks, each against the keys up to its end, as
-matrix products; the probabilities are computed again in the backward pass, so memory stays linear
-in the length. Attention to the text, whose keys are few, is written out.
+matrix products. Attention to the text, whose keys are few, is written out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -75,42 +73,37 @@ class _Causal(torch.autograd.Function):
     def forward(
         ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float
     ) -> torch.Tensor:
-        q, k, v = (heads.flatten(0, 1) for heads in (query, key, value))
-        out = torch.empty_like(q)
-        for begin, end, probabilities in _blocks(q, k, scaling):
-            torch.bmm(probabilities, v[:, :end], out=out[:, begin:end])
-        ctx.save_for_backward(q, k, v)
+        # The queries are scaled, since the scores are many more.
+        q, k, v = (query * scaling).flatten(0, 1), key.flatten(0, 1), value.flatten(0, 1)
+        out = torch.empty_like(k)
+        future = torch.full((BLOCK, BLOCK), -torch.inf, dtype=q.dtype, device=q.device).triu_(1)
+        probabilities = []
+        for begin, end in _blocks(q.shape[1]):
+            scores = torch.bmm(q[:, begin:end], k[:, :end].transpose(1, 2))
+            scores[:, :, begin:] += future[: end - begin, : end - begin]
+            probabilities.append(scores.softmax(dim=-1))
+            torch.bmm(probabilities[-1], v[:, :end], out=out[:, begin:end])
+        ctx.save_for_backward(q, k, v, *probabilities)
         ctx.scaling = scaling
         return out.view(query.shape)
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        q, k, v = ctx.saved_tensors
+        q, k, v, *probabilities = ctx.saved_tensors
         shape, grad = grads[0].shape, grads[0].flatten(0, 1)
-        grad_q, grad_k, grad_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
-        for begin, end, probabilities in _blocks(q, k, ctx.scaling):
+        grad_q, grad_k, grad_v = torch.empty_like(k), torch.zeros_like(k), torch.zeros_like(v)
+        for (begin, end), p in zip(_blocks(q.shape[1]), probabilities, strict=True):
             part = grad[:, begin:end]
-            grad_v[:, :end].baddbmm_(probabilities.transpose(1, 2), part)
+            grad_v[:, :end].baddbmm_(p.transpose(1, 2), part)
             grad_p = torch.bmm(part, v[:, :end].transpose(1, 2))
             # Of softmax: p (g - sum of p g).
-            scores = torch.ops.aten._softmax_backward_data(grad_p, probabilities, -1, q.dtype)
-            grad_q[:, begin:end] = _product(scores, k[:, :end], ctx.scaling)
-            grad_k[:, :end].baddbmm_(scores.transpose(1, 2), q[:, begin:end], alpha=ctx.scaling)
+            grad_scores = torch.ops.aten._softmax_backward_data(grad_p, p, -1, p.dtype)
+            torch.bmm(grad_scores, k[:, :end], out=grad_q[:, begin:end])
+            grad_k[:, :end].baddbmm_(grad_scores.transpose(1, 2), q[:, begin:end])
+        grad_q *= ctx.scaling
         return grad_q.view(shape), grad_k.view(shape), grad_v.view(shape), None
 
 
-def _blocks(
-    q: torch.Tensor, k: torch.Tensor, scaling: float
-) -> Iterator[tuple[int, int, torch.Tensor]]:
-    """First query, end, and probabilities `[heads, queries, end]` of each block."""
-    future = torch.full((BLOCK, BLOCK), -torch.inf, dtype=q.dtype, device=q.device).triu_(1)
-    for begin in range(0, q.shape[1], BLOCK):
-        end = min(begin + BLOCK, q.shape[1])
-        scores = _product(q[:, begin:end], k[:, :end].transpose(1, 2), scaling)
-        scores[:, :, begin:] += future[: end - begin, : end - begin]
-        yield begin, end, scores.softmax(dim=-1)
-
-
-def _product(left: torch.Tensor, right: torch.Tensor, scaling: float) -> torch.Tensor:
-    """`scaling` times a batch of matrix products, scaled before it is rounded."""
-    return torch.baddbmm(left.new_empty(()), left, right, beta=0, alpha=scaling)
+def _blocks(n_steps: int) -> list[tuple[int, int]]:
+    """First query and end of each block."""
+    return [(at, min(at + BLOCK, n_steps)) for at in range(0, n_steps, BLOCK)]
