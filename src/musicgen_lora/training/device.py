@@ -9,7 +9,7 @@ from transformers import MusicgenForConditionalGeneration
 from musicgen_lora.model.attention import use_blocks
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-LARGE_MODEL = 100_000_000
+LARGE_MODEL = 1_000_000
 """Parameters from which bf16 pays on a CPU: smaller layers are bound by overhead."""
 
 
