@@ -8,9 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.nn.functional import cross_entropy
 
 from musicgen_lora.model.delay import codebook_delays, delay_codes
-from musicgen_lora.model.loss import codebook_cross_entropies, mean_of_codebooks
+from musicgen_lora.model.loss import CPU_ROWS, codebook_cross_entropies, mean_of_codebooks
 from musicgen_lora.model.musicgen import decoder_states, frame_logits, load_base, model_shape
 
 SPECIAL = 64
@@ -157,3 +158,35 @@ def test_uniform_logits_cost_ln_v(tiny_model_dir: Path):
         head.weight.zero_()
     loss, _, _ = our_loss(model, *random_batch(model, [10]))
     assert loss.item() == pytest.approx(math.log(64), abs=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_losses_and_gradients_of_the_heads_equal_torchs_cross_entropy(dtype: torch.dtype):
+    """More rows than a CPU takes at a time, in clips of two lengths."""
+    generator = torch.Generator().manual_seed(0)
+    n_frames, delays = torch.tensor([CPU_ROWS + 9, 20]), [0, 1]
+    total = int(n_frames.max())
+    heads = [torch.nn.Linear(6, 50, bias=False, dtype=dtype) for _ in delays]
+    for head in heads:
+        torch.nn.init.normal_(head.weight, generator=generator)
+    codes = torch.randint(0, 50, (2, 2, total), generator=generator)
+    hidden = torch.randn(2, total, 6, generator=generator).to(dtype).requires_grad_()
+    weights = torch.rand(2, 2, generator=generator)
+    expected = torch.zeros(2, 2)
+    for k, (head, delay) in enumerate(zip(heads, delays, strict=True)):
+        for clip, length in enumerate(n_frames.tolist()):
+            logits = head(hidden[clip, delay:length]).float()
+            losses = cross_entropy(logits, codes[clip, k, : length - delay], reduction="sum")
+            expected[clip, k] = losses
+    sums, counts = codebook_cross_entropies(hidden, heads, codes, n_frames, delays)
+    assert counts.tolist() == [[CPU_ROWS + 9, CPU_ROWS + 8], [20, 19]]
+    assert torch.allclose(sums, expected, rtol=1e-5)
+    variables = [hidden, *(head.weight for head in heads)]
+    ours = torch.autograd.grad((sums * weights).sum(), variables)
+    theirs = torch.autograd.grad((expected * weights).sum(), variables)
+    for one, other in zip(ours, theirs, strict=True):
+        error = (one - other).float().norm() / other.float().norm()
+        assert error < (1e-6 if dtype == torch.float32 else 2.0**-7)
+    with torch.no_grad():
+        again, _ = codebook_cross_entropies(hidden, heads, codes, n_frames, delays)
+    assert torch.equal(again, sums)

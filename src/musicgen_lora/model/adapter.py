@@ -23,6 +23,7 @@ from transformers import MusicgenForConditionalGeneration
 
 from musicgen_lora.errors import UserError
 from musicgen_lora.model import start
+from musicgen_lora.model.lora_linear import use_few_products
 from musicgen_lora.model.musicgen import base_fingerprint
 from musicgen_lora.model.targets import matching, target_pattern
 
@@ -99,6 +100,7 @@ def add_lora(
     adapted = get_peft_model(model, config)  # pyright: ignore[reportArgumentType]
     adapted.peft_config["default"].base_model_name_or_path = base_name
     assert isinstance(adapted, PeftModel)
+    use_few_products(adapted)
     return adapted
 
 

@@ -8,12 +8,15 @@ positions, then the mean of the codebooks.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import nn
-from torch.nn import functional
 
 from musicgen_lora.model.delay import n_predicted
+
+CPU_ROWS = 64
+"""Rows of logits that a CPU has in float32 at a time."""
 
 
 def codebook_cross_entropies(
@@ -44,13 +47,41 @@ def codebook_cross_entropies(
     frame = torch.arange(total, device=codes.device)
     for codebook, (head, delay) in enumerate(zip(heads, delays, strict=True)):
         kept = max(total - delay, 0)
-        logits = head(hidden[:, delay:]).float()
-        losses = functional.cross_entropy(
-            logits.flatten(0, 1), codes[:, codebook, :kept].flatten(), reduction="none"
-        ).view(len(codes), kept)
+        # Rows in one piece: of a batched view torch would copy the head's weight for each clip.
+        logits = head(hidden[:, delay:].flatten(0, 1))
+        losses: Any = _RowLosses.apply(logits, codes[:, codebook, :kept].flatten())
         valid = frame[:kept] < (n_frames[:, None] - delay)
-        sums.append((losses * valid).sum(dim=1))
+        sums.append((losses.view(len(codes), kept) * valid).sum(dim=1))
     return torch.stack(sums, dim=1), n_predicted(n_frames, delays)
+
+
+class _RowLosses(torch.autograd.Function):
+    """Cross-entropy of each row: logits `[N, V]` and targets `[N]` to `[N]` in float32.
+
+    As torch's, but with the gradient made at once, a few rows at a time on a CPU: what is in
+    float32 fits its cache, and what is kept is one tensor in the logits' own precision.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        n_rows = CPU_ROWS if logits.device.type == "cpu" else max(len(logits), 1)
+        losses = logits.new_empty(len(logits), dtype=torch.float32)
+        gradient = torch.empty_like(logits) if ctx.needs_input_grad[0] else None
+        for begin in range(0, len(logits), n_rows):
+            rows = slice(begin, begin + n_rows)
+            chosen = targets[rows, None]
+            found = logits[rows].float().log_softmax(dim=-1)
+            losses[rows] = -found.gather(1, chosen)[:, 0]
+            if gradient is not None:
+                found.exp_().scatter_add_(1, chosen, -torch.ones_like(chosen, dtype=found.dtype))
+                gradient[rows] = found
+        ctx.save_for_backward(gradient)
+        return losses
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * grads[0][:, None].to(gradient.dtype), None
 
 
 def mean_of_codebooks(sums: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:

@@ -6,8 +6,10 @@ import torch
 from torch import nn
 from transformers import MusicgenForConditionalGeneration
 
+from musicgen_lora.model.attention import use_blocks
+
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-LARGE_MODEL = 100_000_000
+LARGE_MODEL = 1_000_000
 """Parameters from which bf16 pays on a CPU: smaller layers are bound by overhead."""
 
 
@@ -44,7 +46,7 @@ def choose_precision(
 
 def place(model: MusicgenForConditionalGeneration, device: torch.device, precision: str) -> None:
     """Moves the language model to its device and precision. T5 and EnCodec stay in fp32: their
-    work is cached, and T5 overflows in fp16."""
+    work is cached, and T5 overflows in fp16. In bf16 on a CPU the decoder attends in blocks."""
     dtype = DTYPES[precision]
     parts: list[nn.Module] = [model.decoder]
     for name in ("enc_to_dec_proj", "audio_enc_to_dec_proj"):
@@ -52,3 +54,5 @@ def place(model: MusicgenForConditionalGeneration, device: torch.device, precisi
             parts.append(getattr(model, name))
     for part in parts:
         part.to(device=device, dtype=dtype)
+    if device.type == "cpu" and precision == "bf16":
+        use_blocks(model)

@@ -1,0 +1,37 @@
+"""Which precision a device is given, and what comes with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from musicgen_lora.config import EMBEDDED_NAME
+from musicgen_lora.model.attention import NAME
+from musicgen_lora.model.musicgen import load_base
+from musicgen_lora.training import device as device_module
+from musicgen_lora.training.device import choose_precision, place
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(("native", "expected"), [(True, "bf16"), (False, "fp32")])
+def test_tiny_beats_is_in_bf16_where_the_cpu_multiplies_it(
+    native: bool, expected: str, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device_module, "cpu_has_bf16", lambda: native)
+    for base, found in [(EMBEDDED_NAME, expected), (tiny_model_dir, "fp32")]:
+        n_parameters = sum(p.numel() for p in load_base(base).decoder.parameters())
+        assert choose_precision("auto", False, CPU, n_parameters)[0] == found
+
+
+@pytest.mark.parametrize(("precision", "attention"), [("bf16", NAME), ("fp32", "sdpa")])
+def test_only_bf16_attends_in_blocks(precision: str, attention: str, tiny_model_dir: Path) -> None:
+    model = load_base(tiny_model_dir)
+    place(model, CPU, precision)
+    config: Any = model.decoder.config
+    assert config._attn_implementation == attention
+    inner: Any = model.decoder.model.decoder
+    assert inner.layers[0].self_attn.config._attn_implementation == attention
