@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from musicgen_lora.model.musicgen import load_base
 CLIP_S = 10.0
 
 
-def make_clips(folder: Path, n_clips: int) -> list[Clip]:
+def make_clips(folder: Path, n_clips: int) -> Sequence[Clip]:
     """Ten seconds of each of so many beats."""
     metadata = create_examples(folder, n_clips, duration_s=12.0)
     entries = read_entries(metadata)
@@ -59,11 +59,11 @@ def full_size_codec() -> EncodecModel:
     return EncodecModel(config).eval().requires_grad_(False)
 
 
-def clip_by_clip(clips: list[Clip], model: Any) -> list[np.ndarray]:
+def clip_by_clip(clips: Sequence[Clip], model: Any) -> list[np.ndarray]:
     return [codes for clip in clips for codes in encode_clips([clip], model)]
 
 
-def in_batches(clips: list[Clip], model: Any, size: int = 8) -> list[np.ndarray]:
+def in_batches(clips: Sequence[Clip], model: Any, size: int = 8) -> list[np.ndarray]:
     """Mono only: rows of a batch go through the codec together, on a CPU too."""
     found = []
     for at in range(0, len(clips), size):
@@ -76,7 +76,7 @@ def in_batches(clips: list[Clip], model: Any, size: int = 8) -> list[np.ndarray]
     return found
 
 
-def as_the_package(clips: list[Clip], model: Any, data_dir: Path) -> list[np.ndarray]:
+def as_the_package(clips: Sequence[Clip], model: Any, data_dir: Path) -> list[np.ndarray]:
     ids = clip_ids(clips, data_dir)
     store = tokenise_clips(clips, ids, model, data_dir)
     return [store.codes(clip_id) for clip_id in ids]
