@@ -1,4 +1,4 @@
-"""Measures the embedded base model: held-out loss, tempo, words, speed.
+"""Measures the embedded base model: held-out loss, tempo, steadiness, words, speed.
 
     python pretraining/check_base.py                      # work/base_check/check_base.json
 
@@ -26,10 +26,11 @@ from musicgen_lora.audio.files import read_audio, write_wav
 from musicgen_lora.audio.tempo import estimate_tempo
 from musicgen_lora.config import EMBEDDED_NAME
 from musicgen_lora.data.batches import fixed_windows
-from musicgen_lora.data.metadata import load_dataset
+from musicgen_lora.data.metadata import Clip, load_dataset
 from musicgen_lora.data.tokens import clip_ids, tokenise_clips
 from musicgen_lora.evaluation.generations import play_prompts
 from musicgen_lora.evaluation.statistics import paired_bootstrap
+from musicgen_lora.generation.decode import generate_codes
 from musicgen_lora.model.codec import decode_codes
 from musicgen_lora.model.musicgen import load_base, load_tokenizer, model_shape
 from musicgen_lora.model.text import TextStates
@@ -72,6 +73,7 @@ MEASURES = {
     "energy": "onset_rate_hz",
 }
 SEEDS_EACH = 4
+PARTS = ("loss", "tempo", "continuation", "words", "speed")
 
 
 def loss_figures(
@@ -183,42 +185,94 @@ def tempo_figures(
     that state it. `recordings` is the same measure on those clips themselves (the ceiling),
     `shuffled` the generations against each other's prompts (chance). `bar_repetition` is of the
     generations' and the recordings' codes, at the prompts' tempo."""
-    rate = model_shape(model).sample_rate
-    said = [
-        (clip, text, float(clip.fields["bpm"]))
-        for clip in load_dataset(data_dir)
-        for text in clip.texts[:1]
-        if clip.split == "validation"
-        and clip.fields.get("kit")
-        and re.search(rf"\b{clip.fields['bpm']:g} bpm|bpm: {clip.fields['bpm']:g}\b", text)
-    ][:n_prompts]
-    wanted = [bpm for _, _, bpm in said]
-    codes, sounds = play(model, text, [caption for _, caption, _ in said], 1000, folder)
+    rate, frame_rate = model_shape(model).sample_rate, model_shape(model).frame_rate
+    clips = clips_at_a_tempo(data_dir)[:n_prompts]
+    wanted = [float(clip.fields["bpm"]) for clip in clips]
+    codes, sounds = play(model, text, [clip.texts[0] for clip in clips], 1000, folder)
     played = [estimate_tempo(sound, rate).bpm for sound in sounds]
-    recorded = [estimate_tempo(read_audio(clip.path, rate), rate).bpm for clip, _, _ in said]
-
-    def share(measured: Sequence[float], prompts: Sequence[float]) -> float:
-        errors = [octave_error(m, w) for m, w in zip(measured, prompts, strict=True)]
-        return float(np.mean([error <= TEMPO_TOLERANCE for error in errors]))
-
-    clips = [clip for clip, _, _ in said]
-    ids = clip_ids(clips, data_dir)
-    store = tokenise_clips(clips, ids, model, data_dir)
-    recorded_codes = [store.codes(clip_id).T for clip_id in ids]
-    frame_rate = model_shape(model).frame_rate
-    shuffled = [share(played, np.roll(wanted, shift).tolist()) for shift in range(1, len(wanted))]
+    recorded = [estimate_tempo(read_audio(clip.path, rate), rate).bpm for clip in clips]
+    recorded_codes = codes_of(clips, model, data_dir)
+    shuffled = [
+        tempo_share(played, np.roll(wanted, shift).tolist()) for shift in range(1, len(wanted))
+    ]
     return {
-        "n_prompts": len(said),
-        "within_4_percent": share(played, wanted),
-        "recordings": share(recorded, wanted),
+        "n_prompts": len(clips),
+        "within_4_percent": tempo_share(played, wanted),
+        "recordings": tempo_share(recorded, wanted),
         "shuffled": float(np.mean(shuffled)),
         "bar_repetition": bar_repetition(codes, wanted, frame_rate),
         "bar_repetition_recordings": bar_repetition(recorded_codes, wanted, frame_rate),
         "clips": [
-            {"prompt": caption, "bpm": bpm, "measured": round(m, 2) if np.isfinite(m) else None}
-            for (_, caption, bpm), m in zip(said, played, strict=True)
+            {"prompt": c.texts[0], "bpm": bpm, "measured": round(m, 2) if np.isfinite(m) else None}
+            for c, bpm, m in zip(clips, wanted, played, strict=True)
         ],
     }
+
+
+def clips_at_a_tempo(data_dir: Path) -> list[Clip]:
+    """Held-out clips with drums whose first caption says the tempo."""
+    return [
+        clip
+        for clip in load_dataset(data_dir)
+        if clip.split == "validation"
+        and clip.fields.get("kit")
+        and re.search(rf"\b{clip.fields['bpm']} bpm|bpm: {clip.fields['bpm']}\b", clip.texts[0])
+    ]
+
+
+def codes_of(
+    clips: Sequence[Clip], model: MusicgenForConditionalGeneration, data_dir: Path
+) -> list[np.ndarray]:
+    """Codes `[K, T]` of the clips themselves."""
+    ids = clip_ids(clips, data_dir)
+    store = tokenise_clips(clips, ids, model, data_dir)
+    return [store.codes(clip_id).T for clip_id in ids]
+
+
+def tempo_share(measured: Sequence[float], prompts: Sequence[float]) -> float:
+    """Share of tempos that are right within `TEMPO_TOLERANCE`."""
+    errors = [octave_error(m, w) for m, w in zip(measured, prompts, strict=True)]
+    return float(np.mean([error <= TEMPO_TOLERANCE for error in errors]))
+
+
+def continuation_figures(
+    model: MusicgenForConditionalGeneration, text: TextStates, data_dir: Path, n_prompts: int
+) -> dict[str, Any]:
+    """Whether the model goes on with a beat that it hears: the first half of held-out recordings is
+    given, and what is measured is the second half that it plays, at a temperature of 1 and with the
+    likeliest token each time."""
+    clips = clips_at_a_tempo(data_dir)[:n_prompts]
+    wanted = [float(clip.fields["bpm"]) for clip in clips]
+    shape, recorded = model_shape(model), codes_of(clips, model, data_dir)
+    n_frames = round(DURATION_S * shape.frame_rate)
+    n_given = n_frames // 2
+    given = torch.from_numpy(np.stack([c[:, :n_given] for c in recorded]).astype(np.int64))
+    states, mask = text.batch([clip.texts[0] for clip in clips])
+    figures: dict[str, Any] = {"n_clips": len(clips)}
+    for name, top_k in (("sampled", 250), ("greedy", 1)):
+        codes = generate_codes(
+            model,
+            states,
+            mask,
+            n_frames=n_frames,
+            seeds=range(4000, 4000 + len(clips)),
+            prompt_codes=given,
+            top_k=top_k,
+        )
+        heard = [decode_codes(model, clip[None])[0] for clip in codes]
+        new = [sound[:, sound.shape[1] // 2 :] for sound in heard]
+        tempos = [estimate_tempo(sound, shape.sample_rate).bpm for sound in new]
+        figures[name] = {
+            "within_4_percent": tempo_share(tempos, wanted),
+            "bar_repetition": bar_repetition(
+                list(codes[..., n_given:].numpy()), wanted, shape.frame_rate
+            ),
+        }
+    halves = [read_audio(clip.path, shape.sample_rate) for clip in clips]
+    halves = [half[:, half.shape[1] // 2 :] for half in halves]
+    tempos = [estimate_tempo(half, shape.sample_rate).bpm for half in halves]
+    figures["recordings"] = tempo_share(tempos, wanted)
+    return figures
 
 
 def word_figures(
@@ -264,7 +318,7 @@ def main() -> None:
     parser.add_argument("--corpus", type=Path, default=WORK / "corpus")
     parser.add_argument("--out", type=Path, default=WORK / "base_check")
     parser.add_argument("--n_prompts", type=int, default=32)
-    parser.add_argument("--only", nargs="*", default=["loss", "tempo", "words", "speed"])
+    parser.add_argument("--only", nargs="*", choices=PARTS, default=list(PARTS))
     options = parser.parse_args()
     model = load_base(options.model_path)
     text = TextStates(model, load_tokenizer(options.model_path))
@@ -272,6 +326,9 @@ def main() -> None:
         "loss": lambda: loss_figures(model, text, options.corpus),
         "tempo": lambda: tempo_figures(
             model, text, options.corpus, options.n_prompts, options.out / "tempo"
+        ),
+        "continuation": lambda: continuation_figures(
+            model, text, options.corpus, options.n_prompts
         ),
         "words": lambda: word_figures(model, text, options.out / "words"),
         "speed": lambda: speed_figures(model, text),

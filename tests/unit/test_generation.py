@@ -66,6 +66,32 @@ def test_a_seed_gives_the_same_clip_in_any_batch(tiny_model_dir: Path):
     assert not torch.equal(other, alone)
 
 
+@pytest.mark.parametrize("kind", ["mono", "stereo", "melody"])
+def test_what_a_clip_begins_with_is_kept_and_gone_on_with(
+    kind, tiny_model_dir, tiny_stereo_dir, tiny_melody_dir
+):
+    folder = {"mono": tiny_model_dir, "stereo": tiny_stereo_dir, "melody": tiny_melody_dir}[kind]
+    model = load_base(folder)
+    states, mask = conditions(model, folder)
+    whole = generate_codes(model, states, mask, n_frames=30, seeds=[0, 1], top_k=1)
+    for n_given in (1, 17):
+        again = generate_codes(
+            model,
+            states,
+            mask,
+            n_frames=30,
+            seeds=[0, 1],
+            prompt_codes=whole[..., :n_given],
+            top_k=1,
+        )
+        assert torch.equal(again, whole)
+    given = (whole[..., :20] + 1) % 64
+    other = generate_codes(
+        model, states, mask, n_frames=30, seeds=[0, 1], prompt_codes=given, top_k=1
+    )
+    assert torch.equal(other[..., :20], given)
+
+
 def test_sampling_follows_the_probabilities_and_keeps_to_top_k():
     logits = torch.log(torch.tensor([0.5, 0.3, 0.15, 0.05])).repeat(1, 4000, 1)
     generators = [torch.Generator().manual_seed(0)]

@@ -24,6 +24,7 @@ def generate_codes(
     *,
     n_frames: int,
     seeds: Sequence[int],
+    prompt_codes: torch.Tensor | None = None,
     melodies: torch.Tensor | None = None,
     guidance_scale: float = 3.0,
     top_k: int = 250,
@@ -38,6 +39,7 @@ def generate_codes(
         text_mask: `[B, L]`.
         n_frames: T, codec frames of each clip.
         seeds: B of them.
+        prompt_codes: `[B, K, P]` with P < T, what the clips begin with; None begins from nothing.
         melodies: `[B, M]` pitch classes for a melody model; None plays without a tune.
         guidance_scale: 1 switches guidance off and halves the work.
         top_k: see `sample`.
@@ -66,6 +68,7 @@ def generate_codes(
                     text_mask[rows],
                     n_frames=n_frames,
                     seeds=[seeds[row] for row in rows.tolist()],
+                    prompt_codes=None if prompt_codes is None else prompt_codes[rows],
                     melodies=None if melodies is None else melodies[rows],
                     guidance_scale=guidance_scale,
                     top_k=top_k,
@@ -88,16 +91,22 @@ def generate_codes(
     delays = torch.tensor(shape.delays)
     n_steps = n_frames + max(shape.delays)
     tokens = torch.full((n_clips, shape.n_codebooks, n_steps + 1), shape.special)
+    n_given = 0
+    if prompt_codes is not None:
+        n_given = prompt_codes.shape[-1]
+        for codebook, delay in enumerate(shape.delays):
+            tokens[:, codebook, 1 + delay : 1 + delay + n_given] = prompt_codes[:, codebook]
     config = model.decoder.config
     cache = EncoderDecoderCache(DynamicCache(config=config), DynamicCache(config=config))
-    for step in range(n_steps):
-        column = tokens[:, :, step].to(device)
+    for step in range(n_given, n_steps):
+        # What is given is read at once.
+        columns = tokens[:, :, 0 if step == n_given else step : step + 1].to(device)
         if guided:
-            column = torch.cat([column, column])
+            columns = torch.cat([columns, columns])
         logits = model.decoder(
-            input_ids=column.reshape(-1, 1),
+            input_ids=columns.flatten(0, 1),
             # A melody model reads its conditions once, as the beginning of its sequence.
-            encoder_hidden_states=None if takes_tune and step > 0 else memory,
+            encoder_hidden_states=None if takes_tune and step > n_given else memory,
             encoder_attention_mask=None if takes_tune else text_mask,
             past_key_values=cache,
             use_cache=True,
@@ -107,8 +116,8 @@ def generate_codes(
             logits = guide(logits, guidance_scale)
         drawn = sample(logits.cpu(), top_k=top_k, temperature=temperature, generators=generators)
         frame = step - delays
-        spoken = (frame >= 0) & (frame < n_frames)
-        tokens[:, :, step + 1] = torch.where(spoken, drawn, shape.special)
+        spoken = (frame >= n_given) & (frame < n_frames)
+        tokens[:, :, step + 1] = torch.where(spoken, drawn, tokens[:, :, step + 1])
         on_step(step + 1, n_steps)
     return torch.stack(
         [
