@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from musicgen_lora.audio.beats808 import make_beat, render_beat
-from musicgen_lora.audio.key import NOTE_NAMES, estimate_key, tone_chroma
+from musicgen_lora.audio.key import NOTE_NAMES, bass_chroma, estimate_key, tone_chroma
 from musicgen_lora.audio.kit808 import load_kit808
 from musicgen_lora.audio.sequencer import Hit, Pattern, render
 
@@ -42,6 +42,42 @@ def test_cadences_in_all_keys(tonic: int, mode: str) -> None:
 @pytest.mark.parametrize("detune", [-0.3, 0.3])
 def test_a_sample_out_of_tune_keeps_its_key(detune: float) -> None:
     assert estimate_key(chords(9, "minor", detune), RATE).name == "A minor"
+
+
+@pytest.mark.parametrize("detune", [-0.3, 0.0, 0.3])
+@pytest.mark.parametrize("mode", ["major", "minor"])
+@pytest.mark.parametrize("tonic", [0, 3, 6, 10])
+def test_chords_out_of_tune_under_drums(tonic: int, mode: str, detune: float) -> None:
+    music = chords(tonic, mode, detune)
+    tracks = {
+        "kick": [Hit(float(step)) for step in range(0, 64, 4)],
+        "snare": [Hit(float(step)) for step in range(4, 64, 8)],
+        "closed_hat": [Hit(float(step), 0.7) for step in range(0, 64, 2)],
+    }
+    drums = render(Pattern(120.0, 4, tracks), load_kit808(RATE), RATE)
+    n_samples = min(music.shape[1], drums.shape[1])
+    mix = music[:, :n_samples] + drums[:, :n_samples]
+    assert estimate_key(mix, RATE).name == f"{NOTE_NAMES[tonic]} {mode}"
+
+
+def test_short_bass_notes_with_octaves_under_drums() -> None:
+    time_s = np.arange(RATE // 8) / RATE
+    line = np.zeros(64 * len(time_s))
+    for step, degree in enumerate(
+        [0, 0, 12, 0, 0, 12, 7, 0] * 6 + [8, 8, 20, 8, 10, 10, 22, 10] * 2
+    ):
+        if step % 4 == 0:
+            continue
+        hz = 440.0 * 2.0 ** ((38 + degree - 69) / 12.0)
+        note = sum(np.sin(2.0 * np.pi * hz * n * time_s) / n for n in range(1, 6))
+        line[step * len(time_s) :][: len(time_s)] = note * np.exp(-time_s / 0.1)
+    tracks = {"kick": [Hit(float(step)) for step in range(0, 64, 4)]}
+    kicks = render(Pattern(120.0, 4, tracks), load_kit808(RATE), RATE)
+    chroma, held = bass_chroma(0.3 * line[None].astype(np.float32) + kicks[:, : len(line)], RATE)
+    assert held > 0.2
+    assert set(np.argsort(chroma)[-4:]) == {0, 2, 9, 10}
+    assert chroma.argmax() == 2
+    assert chroma[[0, 2, 9, 10]].sum() > 0.9
 
 
 @pytest.mark.parametrize(("pitch", "name"), [(25, "C# minor"), (29, "F minor"), (33, "A minor")])

@@ -33,7 +33,7 @@ from musicgen_lora.data.facts import Facts, make_facts
 from musicgen_lora.data.readers import facts_from_tags
 from musicgen_lora.data.workers import Failure
 
-FORMAT = 1
+FORMAT = 2
 """Of the records; those of another are made again."""
 SEGMENT_S = 300.0
 MAX_FILE_S = 12 * 3600.0
