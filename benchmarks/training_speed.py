@@ -25,6 +25,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -126,27 +127,28 @@ def plain_step(shape: str, n_layers: int, rank: int, batch: Batch) -> Callable[[
     return step
 
 
-def our_step(shape: str, n_layers: int, rank: int, batch: Batch) -> Callable[[], float]:
-    """A step of `musicgen-lora train` at its default precision, ready to be called."""
-    model = make_model(shape, n_layers)
+def our_step(
+    model: MusicgenForConditionalGeneration, shape: str, rank: int
+) -> Callable[[Batch], float]:
+    """A step of `musicgen-lora train` at its default precision, ready to be called with any of
+    `clips`. The model is placed and adapted."""
     text = TextStates(model, AutoTokenizer.from_pretrained(EMBEDDED))
-    text.prepare([caption for caption in batch.captions if caption is not None])
+    text.prepare(CAPTIONS)
     n_parameters = sum(p.numel() for p in model.decoder.parameters())
     device = torch.device("cpu")
     place(model, device, choose_precision("auto", False, device, n_parameters)[0])
     adapted = add_lora(model, base_name=shape, rank=rank, alpha=2 * rank)
     parameters = [p for p in adapted.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=3e-4, fused=True)
-    totals = n_predicted(batch.n_frames, model_shape(model).delays).sum(0)
 
-    def step() -> float:
+    def step(batch: Batch) -> float:
         result = optimise_step(
             model,
             [batch],
             text,
             [optimizer],
             parameters,
-            totals=totals,
+            totals=n_predicted(batch.n_frames, model_shape(model).delays).sum(0),
             max_grad_norm=1.0,
             scaler=None,
             where="",
@@ -187,8 +189,11 @@ def run_side(options: argparse.Namespace) -> dict[str, float]:
             "peak_gb": 0.0,
             "loss": 0.0,
         }
-    make_step = {"plain": plain_step, "ours": our_step}[options.side]
-    step = make_step(options.shape, options.n_layers, options.rank, batch)
+    if options.side == "plain":
+        step = plain_step(options.shape, options.n_layers, options.rank, batch)
+    else:
+        model = make_model(options.shape, options.n_layers)
+        step = partial(our_step(model, options.shape, options.rank), batch)
     step()
     times, loss = [], 0.0
     for _ in range(options.n_steps):

@@ -19,8 +19,8 @@ from torch.nn import functional
 class _LoraProduct(torch.autograd.Function):
     """`x W^T + b + s (d A^T) B^T` with frozen W and b.
 
-    Shapes: x and d `[..., in]`, W `[out, in]`, b `[out]`, A `[r, in]`, B `[out, r]`. d is x after
-    dropout, or None for x itself.
+    Shapes: x and d `[..., in]`, W `[out, in]`, b `[out]`, A and B
+    `[r, in]` and `[out, r]`, in float32. d is x after dropout, or None for x itself.
     """
 
     @staticmethod
@@ -36,29 +36,31 @@ class _LoraProduct(torch.autograd.Function):
     ) -> torch.Tensor:
         rows = x.flatten(0, -2)
         read = rows if dropped is None else dropped.flatten(0, -2)
-        low = read @ a.to(x.dtype).T
+        down, up = a.to(x.dtype), (b * scaling).to(x.dtype)
+        # Of few rows: products with few columns take longer.
+        low = down @ read.T
         out = functional.linear(rows, weight, bias)
-        out.addmm_(low, b.to(x.dtype).T, alpha=scaling)
-        ctx.save_for_backward(read, low, weight, a, b)
+        out.addmm_(low.T, up.T)
+        ctx.save_for_backward(read, low, weight, down, up)
         ctx.has_dropout, ctx.scaling, ctx.shape = dropped is not None, scaling, x.shape
         return out.view(*x.shape[:-1], -1)
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        read, low, weight, a, b = ctx.saved_tensors
+        read, low, weight, down, up = ctx.saved_tensors
         grad = grads[0].flatten(0, -2)
-        grad_low = (grad @ b.to(grad.dtype)).mul_(ctx.scaling)
-        grad_a = (grad_low.T @ read).to(a.dtype)
-        grad_b = (low.T @ grad).T.to(b.dtype, memory_format=torch.contiguous_format)
+        grad_low = up.T @ grad.T
+        grad_a = (grad_low @ read).float()
+        grad_b = (low @ grad).float().T.contiguous().mul_(ctx.scaling)
         grad_x = grad_dropped = None
         if ctx.needs_input_grad[0]:
             grad_x = grad @ weight
             if not ctx.has_dropout:
-                grad_x.addmm_(grad_low, a.to(grad.dtype))
+                grad_x.addmm_(grad_low.T, down)
             grad_x = grad_x.view(ctx.shape)
         if ctx.needs_input_grad[1]:
-            grad_dropped = (grad_low @ a.to(grad.dtype)).view(ctx.shape)
-        return grad_x, grad_dropped, None, None, grad_a, grad_b.mul_(ctx.scaling), None
+            grad_dropped = (grad_low.T @ down).view(ctx.shape)
+        return grad_x, grad_dropped, None, None, grad_a, grad_b, None
 
 
 class LoraLinear(Linear):
