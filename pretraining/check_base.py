@@ -288,12 +288,10 @@ def word_figures(
             _, sounds = play(model, text, chosen, 2000, folder / f"{name}_{'ab'[side]}")
             rate = model_shape(model).sample_rate
             sides.append(np.array([describe(sound, rate)[MEASURES[name]] for sound in sounds]))
-        # The unit is the prompt: its seeds are averaged.
-        more, less = (side.reshape(SEEDS_EACH, len(pairs)).mean(0) for side in sides)
         figures[name] = {
             "measure": MEASURES[name],
-            "with": float(more.mean()),
-            "without": float(less.mean()),
+            "with": float(sides[0].mean()),
+            "without": float(sides[1].mean()),
             "n_clips": 2 * len(sides[0]),
             "share_of_pairs_right": float((sides[0] > sides[1]).mean()),
             **{f"by_{key}": value for key, value in paired_bootstrap(sides[1], sides[0]).items()},
