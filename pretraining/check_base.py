@@ -13,7 +13,7 @@ import argparse
 import json
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -189,8 +189,8 @@ def tempo_figures(
     clips = clips_at_a_tempo(data_dir)[:n_prompts]
     wanted = [float(clip.fields["bpm"]) for clip in clips]
     codes, sounds = play(model, text, [clip.texts[0] for clip in clips], 1000, folder)
-    played = [estimate_tempo(sound, rate).bpm for sound in sounds]
-    recorded = [estimate_tempo(read_audio(clip.path, rate), rate).bpm for clip in clips]
+    played = tempos(sounds, rate)
+    recorded = tempos((read_audio(clip.path, rate) for clip in clips), rate)
     recorded_codes = codes_of(clips, model, data_dir)
     shuffled = [
         tempo_share(played, np.roll(wanted, shift).tolist()) for shift in range(1, len(wanted))
@@ -229,6 +229,11 @@ def codes_of(
     return [store.codes(clip_id).T for clip_id in ids]
 
 
+def tempos(sounds: Iterable[np.ndarray], rate: int) -> list[float]:
+    """Measured tempos of waveforms `[C, N]`; NaN where there is none."""
+    return [estimate_tempo(sound, rate).bpm for sound in sounds]
+
+
 def tempo_share(measured: Sequence[float], prompts: Sequence[float]) -> float:
     """Share of tempos that are right within `TEMPO_TOLERANCE`."""
     errors = [octave_error(m, w) for m, w in zip(measured, prompts, strict=True)]
@@ -261,17 +266,15 @@ def continuation_figures(
         )
         heard = [decode_codes(model, clip[None])[0] for clip in codes]
         new = [sound[:, sound.shape[1] // 2 :] for sound in heard]
-        tempos = [estimate_tempo(sound, shape.sample_rate).bpm for sound in new]
         figures[name] = {
-            "within_4_percent": tempo_share(tempos, wanted),
+            "within_4_percent": tempo_share(tempos(new, shape.sample_rate), wanted),
             "bar_repetition": bar_repetition(
                 list(codes[..., n_given:].numpy()), wanted, shape.frame_rate
             ),
         }
     halves = [read_audio(clip.path, shape.sample_rate) for clip in clips]
     halves = [half[:, half.shape[1] // 2 :] for half in halves]
-    tempos = [estimate_tempo(half, shape.sample_rate).bpm for half in halves]
-    figures["recordings"] = tempo_share(tempos, wanted)
+    figures["recordings"] = tempo_share(tempos(halves, shape.sample_rate), wanted)
     return figures
 
 

@@ -340,7 +340,9 @@ def split_clips(
     """
     clips = Clips.of(clips)
     sources, splits = clips.column("source"), clips.column("split")
-    stated = {source: split for source, split in zip(sources, splits, strict=True) if split}
+    stated = {
+        source: split for source, split in zip(sources, splits, strict=True) if split is not None
+    }
     for row, (source, split) in enumerate(zip(sources, splits, strict=True)):
         if split is not None and stated[source] != split:
             raise UserError(

@@ -9,7 +9,7 @@ from transformers import MusicgenForConditionalGeneration
 from musicgen_lora.model.attention import use_blocks
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-LARGE_MODEL = 1_000_000
+BF16_FROM = 1_000_000
 """Parameters from which bf16 pays on a CPU: smaller layers are bound by overhead."""
 
 
@@ -36,7 +36,7 @@ def choose_precision(
         if fp16 or not torch.cuda.is_bf16_supported():
             return "fp16", "with loss scaling; the adapter is trained in fp32."
         return "bf16", "the GPU is fast at it; the adapter is trained in fp32."
-    if device.type == "cpu" and cpu_has_bf16() and (fp16 or n_parameters >= LARGE_MODEL):
+    if device.type == "cpu" and cpu_has_bf16() and (fp16 or n_parameters >= BF16_FROM):
         instead = "taken for --fp16, since fp16 is slow on a CPU and " if fp16 else ""
         return "bf16", f"{instead}this CPU multiplies bf16 natively; the adapter is in fp32."
     if fp16:
