@@ -129,6 +129,9 @@ class TrainSettings:
     trainable: Literal["lora", "full", "full_with_text"] = "lora"
     """lora trains an adapter; full every weight of the language model; full_with_text those of
     the text encoder too (for pre-training a model of your own)."""
+    frozen_modules: str = ""
+    """Regular expression of parameter names, anywhere in them, that full training leaves as they
+    are, like layers\\.0\\.encoder_attn."""
     fsdp: bool = False
     """Several processes share the weights, gradients and optimizer state of full training, so that
     larger models fit; under torchrun."""

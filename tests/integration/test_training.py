@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -297,3 +298,43 @@ def test_paths_with_brackets_are_printed_not_interpreted(
     assert str(output_dir / "generated") in capsys.readouterr().out
     evaluate_adapter(EvaluateSettings(**common, output_dir=output_dir / "evaluation"))
     assert str(output_dir / "evaluation") in capsys.readouterr().out
+
+
+def test_frozen_modules_stay_as_they_are_and_the_rest_learns(
+    tmp_path: Path, data: Path, tiny_model_dir: Path
+) -> None:
+    settings = tiny_settings(
+        tiny_model_dir,
+        data,
+        tmp_path / "out",
+        trainable="full",
+        frozen_modules=r"layers\.0\.encoder_attn|embed_tokens",
+        max_steps=2,
+    )
+    train_lora(settings)
+    before = load_base(tiny_model_dir).state_dict()
+    after = load_base(settings.output_dir / "best_model").state_dict()
+    same = {name for name, tensor in before.items() if torch.equal(tensor, after[name])}
+    decoder = {name for name in before if name.startswith("decoder.")}
+    frozen = {n for n in decoder if "layers.0.encoder_attn" in n or "embed_tokens" in n}
+    assert len(frozen) > 4
+    assert same & decoder == frozen
+
+
+@pytest.mark.parametrize(
+    ("trainable", "pattern", "message"),
+    [
+        ("lora", "encoder_attn", "frozen_modules is for --trainable full"),
+        ("full", "(", "no regular expression"),
+        ("full", "text_encoder", "matches none of the parameters that are trained, such as"),
+        ("full", ".", "matches all parameters"),
+    ],
+)
+def test_what_cannot_be_frozen_is_said(
+    trainable: str, pattern: str, message: str, tmp_path: Path, data: Path, tiny_model_dir: Path
+) -> None:
+    settings = tiny_settings(
+        tiny_model_dir, data, tmp_path / "out", trainable=trainable, frozen_modules=pattern
+    )
+    with pytest.raises(UserError, match=re.escape(message)):
+        train_lora(settings)

@@ -35,3 +35,11 @@ def test_only_bf16_attends_in_blocks(precision: str, attention: str, tiny_model_
     assert config._attn_implementation == attention
     inner: Any = model.decoder.model.decoder
     assert inner.layers[0].self_attn.config._attn_implementation == attention
+
+
+def test_trained_weights_stay_in_fp32(tiny_model_dir: Path) -> None:
+    model = load_base(tiny_model_dir)
+    place(model, CPU, "bf16", trained=True)
+    config: Any = model.decoder.config
+    assert config._attn_implementation == NAME
+    assert {p.dtype for p in model.decoder.parameters()} == {torch.float32}

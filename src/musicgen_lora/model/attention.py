@@ -37,7 +37,9 @@ def causal_attention(
 
     All are `[B, heads, T, width]`, and so is the result.
     """
-    found: Any = _Causal.apply(query, key, value, scaling)
+    # Autocast would take the probabilities to float32 and back.
+    with torch.autocast(query.device.type, enabled=False):
+        found: Any = _Causal.apply(query, key, value, scaling)
     return found
 
 

@@ -44,10 +44,24 @@ def choose_precision(
     return "fp32", "the model is small enough for it."
 
 
-def place(model: MusicgenForConditionalGeneration, device: torch.device, precision: str) -> None:
+def place(
+    model: MusicgenForConditionalGeneration,
+    device: torch.device,
+    precision: str,
+    *,
+    trained: bool = False,
+) -> None:
     """Moves the language model to its device and precision. T5 and EnCodec stay in fp32: their
-    work is cached, and T5 overflows in fp16. In bf16 on a CPU the decoder attends in blocks."""
-    dtype = DTYPES[precision]
+    work is cached, and T5 overflows in fp16. In bf16 on a CPU the decoder attends in blocks.
+
+    Args:
+        model: changed in place.
+        device: where it goes.
+        precision: that it computes in.
+        trained: the weights themselves are trained, and stay in fp32; only a frozen base is held in
+            less.
+    """
+    dtype = DTYPES["fp32" if trained else precision]
     parts: list[nn.Module] = [model.decoder]
     for name in ("enc_to_dec_proj", "audio_enc_to_dec_proj"):
         if hasattr(model, name):

@@ -44,7 +44,7 @@ from musicgen_lora.training.memory import checkpoint_layers
 from musicgen_lora.training.optimizers import check_optimizer, make_optimizers
 from musicgen_lora.training.sharding import check_sharding
 from musicgen_lora.training.trackers import check_trackers, open_trackers
-from musicgen_lora.training.weights import Trainee, lora_pattern, make_trainee
+from musicgen_lora.training.weights import Trainee, check_frozen, lora_pattern, make_trainee
 
 EFFECT_WINDOWS = 4
 FRESH, FINISHED = -1, -2
@@ -90,6 +90,7 @@ def _train(settings: TrainSettings, console: Console) -> dict[str, Any]:
     model = load_base(settings.model_path)
     _check_codebooks(settings, model_shape(model).n_codebooks)
     check_sharding(settings, model)
+    check_frozen(settings.frozen_modules, settings.trainable)
     check_quantise(settings.quantise, trainable=settings.trainable, init=settings.lora_init)
     adapts_text = settings.trainable == "lora" and adapts_text_encoder(
         model, lora_pattern(model, settings)
@@ -113,8 +114,7 @@ def _train(settings: TrainSettings, console: Console) -> dict[str, Any]:
         console.print(f"{processes.world_size()} processes share the clips of each step.")
     if settings.quantise != "none":
         quantise_decoder(model, settings.quantise, device=device, dtype=DTYPES[precision])
-    # Weights that are trained stay in fp32; only a frozen base is held in less.
-    place(model, device, precision if settings.trainable == "lora" else "fp32")
+    place(model, device, precision, trained=settings.trainable != "lora")
     if adapts_text:
         text_encoder: Any = model.text_encoder
         text_encoder.to(device)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from transformers import AutoProcessor, MusicgenForConditionalGeneration
 
 from musicgen_lora import atomic
 from musicgen_lora.config import TrainSettings
+from musicgen_lora.errors import UserError
 from musicgen_lora.model import start
 from musicgen_lora.model.adapter import (
     FACTS_FILE,
@@ -132,6 +134,38 @@ def lora_pattern(model: MusicgenForConditionalGeneration, settings: TrainSetting
     return pattern
 
 
+def check_frozen(pattern: str, trainable: str) -> None:
+    """Raises a UserError where there is nothing to freeze: an adapter's base is frozen."""
+    if pattern and trainable == "lora":
+        raise UserError(
+            "frozen_modules is for --trainable full; --lora_modules says where an adapter is."
+        )
+
+
+def freeze(model: MusicgenForConditionalGeneration, pattern: str) -> None:
+    """Takes the parameters whose names hold `pattern` out of what is trained.
+
+    Raises:
+        UserError: it is no regular expression, or matches nothing or all that is trained.
+    """
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    try:
+        chosen = [p for name, p in trained.items() if re.search(pattern, name)]
+    except re.error as error:
+        raise UserError(
+            f"frozen_modules: {pattern!r} is no regular expression: {error}."
+        ) from error
+    if not chosen:
+        raise UserError(
+            f"frozen_modules: {pattern!r} matches none of the parameters that are trained, such as "
+            f"{next(iter(trained))}."
+        )
+    if len(chosen) == len(trained):
+        raise UserError(f"frozen_modules: {pattern!r} matches all parameters: nothing would train.")
+    for parameter in chosen:
+        parameter.requires_grad_(False)
+
+
 def _whole_model(model: MusicgenForConditionalGeneration, settings: TrainSettings) -> Trainee:
     model.decoder.requires_grad_(True)
     for name in ("enc_to_dec_proj", "audio_enc_to_dec_proj"):
@@ -140,6 +174,8 @@ def _whole_model(model: MusicgenForConditionalGeneration, settings: TrainSetting
     if settings.trainable == "full_with_text":
         text_encoder: Any = model.text_encoder
         text_encoder.requires_grad_(True)
+    if settings.frozen_modules:
+        freeze(model, settings.frozen_modules)
 
     if settings.fsdp:
         shard_model(model, with_text=settings.trainable == "full_with_text")
