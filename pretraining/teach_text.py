@@ -1,0 +1,285 @@
+"""Teaches the untrained base what captions say, and gives it a clock:
+`python pretraining/teach_text.py` (work/untrained to work/taught).
+
+What a caption says about the next token is little beside what the tokens before say, so the
+language model never learns to listen to an untrained text encoder. Two things therefore come first:
+
+- **Facts.** The text encoder learns to say, at each word, the facts of the clip that a caption
+  belongs to: its tempo as waves, its style, which parts play.
+- **The reader.** The first layer's cross-attention starts as what hands them on. A score of
+  attention is a product of a position and a word, and the phase of the bar, cos(2 pi t / bar),
+  nearly is a sum of products of the position's sinusoids and the tempo's waves: four heads are
+  fitted, by least squares, as the hands of a clock that runs at the caption's tempo. The other
+  four look at all words alike and pass on style and parts. Two layers' feed-forward units start by
+  doubling the clock's speed, since cos 2a = cos^2 a - sin^2 a.
+
+The language model is trained from there, with text encoder and reader frozen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from styles import FRAMES_PER_MINUTE, LAYERS, STYLES
+from transformers import AutoProcessor, AutoTokenizer, MusicgenForConditionalGeneration
+
+WORK = Path(__file__).resolve().parent / "work"
+N_POSITIONS = 512
+"""Positions that the clock is right for: 10 s and the delay."""
+TEMPOS = (50, 200)
+N_WAVES = 14
+WAVE_FRAMES = 70.0
+"""The tempo is said as the bar's phase after odd multiples of half of this many frames: close
+enough to tell tempos up to 200 bpm apart, and up to where the clock's faster hands need them."""
+PARTS = ("drums", "bass", "chords", "lead")
+FLAGS = (*PARTS, "hats", "sparse", "energetic", "lo-fi", "alone")
+WAVES = slice(0, 2 * N_WAVES)
+STYLE = slice(WAVES.stop, WAVES.stop + len(STYLES))
+FLAG = slice(STYLE.stop, STYLE.stop + len(FLAGS))
+END = FLAG.stop
+N_FACTS = END + 1
+"""Columns of what the encoder says; the rest of its width is free. END is positive at the end token
+and negative at words; the others are for words alone."""
+END_LEVEL = 3.0
+STYLE_LEVEL = 2.0
+
+HANDS = ((1, 0.0), (1, 0.25), (2, 0.0), (2, 0.25))
+"""Turns a bar, and the turn where it is highest, of the heads that are the clock."""
+N_WORDS = 20
+"""Tokens of a usual caption."""
+GAIN = 2.0
+"""Largest difference of a hand's scores; its signal is the hyperbolic tangent of half of it."""
+VOLUME = 3.0
+"""Length of a signal where it enters the decoder; a position has a length of 11."""
+NOISE = (0.3, 0.05)
+"""What the fit allows for in positions (to which tokens come to be added) and in the facts."""
+
+
+def bar_turns(bpm: np.ndarray) -> np.ndarray:
+    """Turns of a bar of four beats in a frame."""
+    return bpm / (4.0 * FRAMES_PER_MINUTE)
+
+
+def tempo_waves(bpm: np.ndarray) -> np.ndarray:
+    """Tempos `[N]` as `[N, 2 * N_WAVES]`: cosines, then sines, of the bar's phase."""
+    frames = WAVE_FRAMES * (np.arange(N_WAVES) + 0.5)
+    angles = 2.0 * np.pi * bar_turns(bpm)[:, None] * frames
+    return np.concatenate([np.cos(angles), np.sin(angles)], axis=1)
+
+
+def clip_facts(row: dict[str, Any], bpm: float | None) -> np.ndarray:
+    """What the words of a caption should say: `[N_FACTS]`.
+
+    Args:
+        row: of the corpus's metadata.
+        bpm: the tempo that the caption states; None for none.
+    """
+    facts = np.zeros(N_FACTS, dtype=np.float32)
+    if bpm is not None:
+        facts[WAVES] = tempo_waves(np.array([bpm]))[0]
+    facts[STYLE.start + list(STYLES).index(row["style"])] = STYLE_LEVEL
+    _, layers, energy, *more = row["tags"]
+    parts = LAYERS[layers]
+    true = {
+        **{part: part in parts for part in PARTS},
+        "hats": "drums" in parts and "no hats" not in more,
+        "sparse": energy == "sparse",
+        "energetic": energy == "energetic",
+        "lo-fi": "lo-fi" in more,
+        "alone": len(parts) == 1,
+    }
+    facts[FLAG] = [1.0 if true[flag] else -1.0 for flag in FLAGS]
+    return facts
+
+
+def caption_and_facts(
+    row: dict[str, Any], rng: np.random.Generator, other_tempo: float
+) -> tuple[str, np.ndarray]:
+    """One of a clip's captions with its facts; with the probability `other_tempo` the tempo is
+    exchanged for any other, so that all are learnt."""
+    text = row["texts"][int(rng.integers(len(row["texts"])))]
+    stated = re.search(r"\b(?:bpm: )?(\d+)\b", text)
+    if stated is None:
+        return text, clip_facts(row, None)
+    if rng.random() >= other_tempo:
+        # The clip's own tempo: captions round it.
+        beat = round(FRAMES_PER_MINUTE / int(stated[1]))
+        return text, clip_facts(row, FRAMES_PER_MINUTE / beat)
+    bpm = int(rng.integers(TEMPOS[0], TEMPOS[1] + 1))
+    return text[: stated.start(1)] + str(bpm) + text[stated.end(1) :], clip_facts(row, float(bpm))
+
+
+def targets(
+    tokens: dict[str, torch.Tensor], facts: np.ndarray, end_id: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the encoder should say at each token `[B, L, N_FACTS]`, and which count `[B, L]`."""
+    mask = tokens["attention_mask"].bool()
+    at_end = (tokens["input_ids"] == end_id) & mask
+    wanted = torch.from_numpy(facts)[:, None].expand(-1, mask.shape[1], -1).clone()
+    wanted[at_end] = 0.0
+    wanted[..., END] = END_LEVEL * (2.0 * at_end - 1.0)
+    return wanted, mask
+
+
+def teach_facts(
+    model: Any, tokenizer: Any, rows: list[dict[str, Any]], basis: torch.Tensor, *, n_steps: int
+) -> None:
+    """Trains the text encoder to say the facts in the directions of `basis` `[N_FACTS, D]`."""
+    encoder = model.text_encoder
+    encoder.requires_grad_(True)
+    train = [row for row in rows if row["split"] == "train"]
+    held = [row for row in rows if row["split"] == "validation"]
+    rng = np.random.default_rng(0)
+    optimizer = torch.optim.AdamW(encoder.parameters(), lr=2e-3, weight_decay=0.0)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, n_steps, pct_start=0.1)
+    began = time.monotonic()
+    for step in range(1, n_steps + 1):
+        chosen = [train[int(i)] for i in rng.integers(len(train), size=64)]
+        error, mask = _errors(encoder, tokenizer, chosen, basis, rng, 0.5)
+        loss = error[mask].mean()
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(encoder.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        if step % 250 == 0 or step == n_steps:
+            with torch.no_grad():
+                error, mask = _errors(encoder, tokenizer, held, basis, np.random.default_rng(1), 0)
+            kinds = {"tempo": WAVES, "style": STYLE, "parts": FLAG, "end": slice(END, END + 1)}
+            shown = [f"{name} {error[mask][:, at].mean():.4f}" for name, at in kinds.items()]
+            print(
+                f"step {step}, {time.monotonic() - began:.0f} s: held-out squared error of "
+                + ", ".join(shown),
+                flush=True,
+            )
+    encoder.requires_grad_(False)
+
+
+def _errors(
+    encoder: Any,
+    tokenizer: Any,
+    rows: list[dict[str, Any]],
+    basis: torch.Tensor,
+    rng: np.random.Generator,
+    other_tempo: float,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    pairs = [caption_and_facts(row, rng, other_tempo) for row in rows]
+    tokens = dict(tokenizer([text for text, _ in pairs], padding=True, return_tensors="pt"))
+    states = encoder(**tokens).last_hidden_state
+    wanted, mask = targets(tokens, np.stack([facts for _, facts in pairs]), tokenizer.eos_token_id)
+    return (states @ basis.T - wanted).square(), mask
+
+
+def clock_products(positions: np.ndarray, turns: int, phase: float) -> np.ndarray:
+    """The matrix `[D, 2 * N_WAVES]` between positions and tempo waves whose products are
+    cos(2 pi (turns * t / bar - phase)), by least squares over all tempos.
+
+    Args:
+        positions: `[N_POSITIONS, D]`.
+    """
+    bpm = np.arange(TEMPOS[0], TEMPOS[1], 0.5)
+    waves = tempo_waves(bpm)
+    frames = np.arange(N_POSITIONS)
+    wanted = np.cos(2.0 * np.pi * (turns * frames[:, None] * bar_turns(bpm) - phase))
+    half = _ridge(positions, wanted, NOISE[0])
+    return _ridge(waves, half.T, NOISE[1]).T
+
+
+def _ridge(inputs: np.ndarray, outputs: np.ndarray, noise: float) -> np.ndarray:
+    """Least squares where each input carries noise of that standard deviation."""
+    gram = inputs.T @ inputs + noise**2 * len(inputs) * np.eye(inputs.shape[1])
+    return np.linalg.solve(gram, inputs.T @ outputs)
+
+
+@torch.no_grad()
+def start_reader(model: Any, basis: torch.Tensor) -> None:
+    """Sets the first layer's cross-attention to the clock and the facts, and the first two layers'
+    feed-forward units that double its speed."""
+    decoder = model.decoder.model.decoder
+    width, n_heads = model.decoder.config.hidden_size, model.decoder.config.num_attention_heads
+    size = width // n_heads
+    table = decoder.embed_positions.weights[:N_POSITIONS].double()
+    # What is least like a position is where signals disturb them least.
+    quiet = torch.linalg.svd(table - table.mean(0), full_matrices=True)[2].flip(0)
+    positions = torch.nn.functional.layer_norm(table, (width,)).numpy()
+    # The text enters in its own size, in as many directions as it has.
+    entry = torch.linalg.qr(torch.randn(width, basis.shape[1]))[0]
+    model.enc_to_dec_proj.weight.copy_(entry)
+    model.enc_to_dec_proj.bias.zero_()
+    said = (basis @ entry.T).double()
+    attention = decoder.layers[0].encoder_attn
+    query, key, value, out = (torch.zeros(width, width, dtype=torch.float64) for _ in range(4))
+    constant = torch.from_numpy(_ridge(positions, np.ones((N_POSITIONS, 1)), NOISE[0]))[:, 0]
+    for head, (turns, phase) in enumerate(HANDS):
+        rows = slice(head * size, (head + 1) * size)
+        products = GAIN * size**0.5 * torch.from_numpy(clock_products(positions, turns, phase))
+        left, strengths, right = torch.linalg.svd(products, full_matrices=False)
+        root = strengths.sqrt()[:, None]
+        n = len(root)
+        query[rows][:n] = root * left.T
+        key[rows][:n] = (root * right) @ said[WAVES]
+        # Words together weigh as much as the end token where the hand shows nothing.
+        query[rows][n] = constant * size**0.5
+        key[rows][n] = math.log(N_WORDS) / (2.0 * END_LEVEL) * said[END]
+        value[rows.start] = -said[END] / END_LEVEL
+        out[:, rows.start] = VOLUME * quiet[head]
+    facts = range(STYLE.start, FLAG.stop)
+    first = len(HANDS) * size
+    assert len(facts) <= width - first
+    for number, fact in enumerate(facts):
+        value[first + number] = said[fact]
+        out[:, first + number] = VOLUME / 2 * quiet[len(HANDS) * 3 + number]
+    for part, weight in (("q", query), ("k", key), ("v", value), ("out", out)):
+        getattr(attention, f"{part}_proj").weight.copy_(weight)
+    for layer in (0, 1):
+        _double(decoder.layers[layer], quiet, first=2 * (layer + 1), width=width)
+
+
+def _double(layer: Any, quiet: torch.Tensor, *, first: int, width: int) -> None:
+    """Eight units that turn cos a and sin a in directions `first` and `first + 1` of `quiet` into
+    cos 2a and sin 2a in the next two.
+
+    GELU(x) + GELU(-x) is even, and of cos a it has a part in cos 2a; what is constant in it falls
+    out of the difference of two.
+    """
+    cosine, sine = quiet[first], quiet[first + 1]
+    pairs = ((cosine, sine), (cosine + sine, cosine - sine))
+    for number, (high, low) in enumerate(pairs):
+        for unit, (direction, sign) in enumerate(
+            ((high, 1), (-high, 1), (low, -1), (-low, -1)), start=4 * number
+        ):
+            layer.fc1.weight[unit] = direction / direction.norm()
+            layer.fc2.weight[:, unit] = sign * quiet[first + 2 + number]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--model_path", type=Path, default=WORK / "untrained")
+    parser.add_argument("--corpus", type=Path, default=WORK / "corpus")
+    parser.add_argument("--output_dir", type=Path, default=WORK / "taught")
+    parser.add_argument("--n_steps", type=int, default=3000)
+    options = parser.parse_args()
+    torch.manual_seed(0)
+    model: Any = MusicgenForConditionalGeneration.from_pretrained(options.model_path)
+    tokenizer = AutoTokenizer.from_pretrained(options.model_path)
+    rows = json.loads((options.corpus / "metadata.json").read_text(encoding="utf-8"))
+    d_text = model.config.text_encoder.d_model
+    basis = torch.linalg.qr(torch.randn(d_text, d_text))[0][:N_FACTS]
+    teach_facts(model, tokenizer, rows, basis, n_steps=options.n_steps)
+    start_reader(model, basis)
+    model.save_pretrained(options.output_dir)
+    AutoProcessor.from_pretrained(options.model_path).save_pretrained(options.output_dir)
+
+
+if __name__ == "__main__":
+    main()

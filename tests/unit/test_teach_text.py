@@ -1,0 +1,96 @@
+"""The start of the embedded base: facts of captions, and a clock that runs at their tempo."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import teach_text
+import torch
+from transformers import (
+    EncodecConfig,
+    MusicgenConfig,
+    MusicgenDecoderConfig,
+    MusicgenForConditionalGeneration,
+    T5Config,
+)
+
+ROW = {"style": "funk", "tags": ["funk", "drums and bass", "energetic", "no hats"], "texts": []}
+WIDTH, D_TEXT = 256, 64
+
+
+def small_base() -> Any:
+    decoder = MusicgenDecoderConfig(
+        vocab_size=16, num_hidden_layers=2, ffn_dim=64, num_attention_heads=8, hidden_size=WIDTH
+    )
+    text = T5Config(vocab_size=16, d_model=D_TEXT, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
+    codec = EncodecConfig(num_filters=2, hidden_size=8, codebook_size=16)
+    config: Any = MusicgenConfig(text_encoder=text, audio_encoder=codec, decoder=decoder)
+    torch.manual_seed(0)
+    return MusicgenForConditionalGeneration(config).eval()
+
+
+def what_is_read(bpm: float | None, n_words: int = 20) -> tuple[np.ndarray, Any]:
+    """What a base with a fresh reader adds to each position `[T, D]` when a perfect encoder says
+    the facts of `ROW` at `bpm`, and the base."""
+    base = small_base()
+    basis = torch.linalg.qr(torch.randn(D_TEXT, D_TEXT))[0][: teach_text.N_FACTS]
+    teach_text.start_reader(base, basis)
+    facts = teach_text.clip_facts(ROW, bpm)[None]
+    tokens = {
+        "input_ids": torch.tensor([[5] * n_words + [1]]),
+        "attention_mask": torch.ones(1, n_words + 1, dtype=torch.long),
+    }
+    said, mask = teach_text.targets(tokens, facts, 1)
+    assert bool(mask.all())
+    layer = base.decoder.model.decoder.layers[0]
+    positions = base.decoder.model.decoder.embed_positions.weights[None, :500]
+    with torch.no_grad():
+        text = base.enc_to_dec_proj(said @ basis)
+        read = layer.encoder_attn(layer.encoder_attn_layer_norm(positions), text)[0]
+    return read[0].numpy(), base
+
+
+@pytest.mark.parametrize("bpm", [62.5, 93.75, 120.0, 139.0, 176.47])
+def test_the_hands_follow_the_bar_at_the_captions_tempo(bpm: float) -> None:
+    read, base = what_is_read(bpm)
+    attention = base.decoder.model.decoder.layers[0].encoder_attn
+    turn = 2.0 * np.pi * np.arange(500) * bpm / (4.0 * 3000.0)
+    for head, (turns, phase) in enumerate(teach_text.HANDS):
+        direction = attention.out_proj.weight[:, head * 32].detach().numpy()
+        signal = read @ direction / np.linalg.norm(direction)
+        hand = np.cos(turns * turn - 2.0 * np.pi * phase)
+        assert np.corrcoef(signal, hand)[0, 1] > 0.95
+        assert 0.5 < signal.std() / teach_text.VOLUME < 0.8
+
+
+def test_without_a_tempo_the_clock_stands_still() -> None:
+    moving, _ = what_is_read(120.0)
+    still, _ = what_is_read(None)
+    assert moving.std(axis=0).max() > 10.0 * still.std(axis=0).max()
+
+
+def test_the_facts_are_what_the_clip_is() -> None:
+    facts = teach_text.clip_facts(ROW, None)
+    flags = dict(zip(teach_text.FLAGS, facts[teach_text.FLAG], strict=True))
+    true = {flag for flag, value in flags.items() if value > 0}
+    assert true == {"drums", "bass", "energetic"}
+    styles = list(teach_text.STYLES)
+    assert styles[int(facts[teach_text.STYLE].argmax())] == "funk"
+    assert not facts[teach_text.WAVES].any()
+
+
+def test_a_captions_tempo_is_the_clips_or_the_one_put_in_its_place() -> None:
+    row = {**ROW, "texts": ["funk groove, 103 bpm, no hats"]}
+    rng = np.random.default_rng(0)
+    text, facts = teach_text.caption_and_facts(row, rng, other_tempo=0.0)
+    # 29 frames a beat, which captions round.
+    own = teach_text.tempo_waves(np.array([3000.0 / 29.0]))[0]
+    assert text == row["texts"][0]
+    assert np.allclose(facts[teach_text.WAVES], own, atol=1e-6)
+    for _ in range(20):
+        text, facts = teach_text.caption_and_facts(row, rng, other_tempo=1.0)
+        bpm = int(text.removeprefix("funk groove, ").removesuffix(" bpm, no hats"))
+        other = teach_text.tempo_waves(np.array([float(bpm)]))[0]
+        assert np.allclose(facts[teach_text.WAVES], other, atol=1e-6)
