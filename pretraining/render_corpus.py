@@ -184,7 +184,7 @@ def main(arguments: list[str] | None = None) -> int:
         metavar="N",
         help="instead of the corpus, render N 808 clips for the codec, and 8 %% more to check it",
     )
-    parser.add_argument("--n_train", type=int, default=5000)
+    parser.add_argument("--n_train", type=int, default=7400)
     parser.add_argument("--n_validation", type=int, default=96)
     parser.add_argument("--duration_s", type=float, default=10.0)
     parser.add_argument("--seed", type=int, default=2024)
