@@ -13,12 +13,13 @@ import argparse
 import json
 import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from styles import LAYERS
 from transformers import MusicgenForConditionalGeneration
 
 from musicgen_lora.audio.descriptors import describe
@@ -67,10 +68,10 @@ CONTRASTS = {
 }
 """Prompts that differ in a word or two: the first should have more of `MEASURES`."""
 MEASURES = {
-    "hats": "hat_onset_rate_hz",
-    "bass": "band_60_120_share",
-    "drums": "onset_rate_hz",
-    "energy": "onset_rate_hz",
+    "hats": ("hat_onset_rate_hz", "band_6000_14000_share"),
+    "bass": ("band_60_120_share",),
+    "drums": ("onset_rate_hz", "band_6000_14000_share"),
+    "energy": ("onset_rate_hz",),
 }
 SEEDS_EACH = 4
 PARTS = ("loss", "tempo", "continuation", "words", "speed")
@@ -279,27 +280,57 @@ def continuation_figures(
 
 
 def word_figures(
-    model: MusicgenForConditionalGeneration, text: TextStates, folder: Path
+    model: MusicgenForConditionalGeneration, text: TextStates, data_dir: Path, folder: Path
 ) -> dict[str, Any]:
-    """What a word in the prompt does to the descriptor that it should move, at equal seeds."""
-    figures = {}
+    """What a word in the prompt does to the descriptors that it should move, at equal seeds, and
+    how far held-out recordings with and without what it means are apart."""
+    figures: dict[str, Any] = {}
+    rate = model_shape(model).sample_rate
+    recorded = [
+        (clip.fields, describe(read_audio(clip.path, rate), rate))
+        for clip in load_dataset(data_dir)
+        if clip.split == "validation"
+    ]
     for name, pairs in CONTRASTS.items():
         prompts = [list(pairs) * SEEDS_EACH for _ in (0, 1)]
         sides = []
         for side in (0, 1):
             chosen = [pair[side] for pair in prompts[side]]
             _, sounds = play(model, text, chosen, 2000, folder / f"{name}_{'ab'[side]}")
-            rate = model_shape(model).sample_rate
-            sides.append(np.array([describe(sound, rate)[MEASURES[name]] for sound in sounds]))
-        figures[name] = {
-            "measure": MEASURES[name],
-            "with": float(sides[0].mean()),
-            "without": float(sides[1].mean()),
-            "n_clips": 2 * len(sides[0]),
-            "share_of_pairs_right": float((sides[0] > sides[1]).mean()),
-            **{f"by_{key}": value for key, value in paired_bootstrap(sides[1], sides[0]).items()},
-        }
+            sides.append([describe(sound, rate) for sound in sounds])
+        figures[name] = {}
+        for measure in MEASURES[name]:
+            high, low = (np.array([clip[measure] for clip in side]) for side in sides)
+            heard = [
+                [found[measure] for fields, found in recorded if has_it(name, fields) is side]
+                for side in (True, False)
+            ]
+            figures[name][measure] = {
+                "with": float(high.mean()),
+                "without": float(low.mean()),
+                "n_clips": 2 * len(high),
+                "share_of_pairs_right": float((high > low).mean()),
+                "recordings_with": float(np.mean(heard[0])),
+                "recordings_without": float(np.mean(heard[1])),
+                **{f"by_{key}": value for key, value in paired_bootstrap(low, high).items()},
+            }
     return figures
+
+
+def has_it(contrast: str, fields: Mapping[str, Any]) -> bool | None:
+    """Whether a recording has what a contrast is about; None where it is neither."""
+    _, layers, energy, *more = fields["tags"]
+    drums = "kit" in fields
+    if contrast == "drums":
+        return drums
+    if not drums:
+        return None
+    if contrast == "hats":
+        return "no hats" not in more
+    if contrast == "bass":
+        # Drums alone are another thing than a band without bass.
+        return None if layers == "drums only" else "bass" in LAYERS[layers]
+    return {"energetic": True, "sparse": False}.get(energy)
 
 
 def speed_figures(model: MusicgenForConditionalGeneration, text: TextStates) -> dict[str, float]:
@@ -331,7 +362,7 @@ def main() -> None:
         "continuation": lambda: continuation_figures(
             model, text, options.corpus, options.n_prompts
         ),
-        "words": lambda: word_figures(model, text, options.out / "words"),
+        "words": lambda: word_figures(model, text, options.corpus, options.out / "words"),
         "speed": lambda: speed_figures(model, text),
     }
     options.out.mkdir(parents=True, exist_ok=True)

@@ -267,7 +267,7 @@ def main() -> None:
     parser.add_argument("--model_path", type=Path, default=WORK / "untrained")
     parser.add_argument("--corpus", type=Path, default=WORK / "corpus")
     parser.add_argument("--output_dir", type=Path, default=WORK / "taught")
-    parser.add_argument("--n_steps", type=int, default=3000)
+    parser.add_argument("--n_steps", type=int, default=2500)
     options = parser.parse_args()
     torch.manual_seed(0)
     model: Any = MusicgenForConditionalGeneration.from_pretrained(options.model_path)
