@@ -29,15 +29,13 @@ SPECIAL = 2048
 
 
 def make_base(
-    codec_dir: Path, output_dir: Path, *, decoder_from: str | None = None, seed: int = 0
+    codec_dir: Path, output_dir: Path, *, seed: int = 0
 ) -> MusicgenForConditionalGeneration:
     """Saves the untrained base and returns it.
 
     Args:
         codec_dir: EnCodec in Hugging Face's format: 32 kHz, 4 codebooks of 2,048.
         output_dir: receives model, configuration and processor.
-        decoder_from: a model of the same shape whose decoder is taken over, all but the part that
-            looks at the text: that one and the text encoder start anew.
         seed: of the untrained weights.
     """
     torch.manual_seed(seed)
@@ -69,12 +67,6 @@ def make_base(
     config.decoder.decoder_start_token_id = SPECIAL
     model: Any = MusicgenForConditionalGeneration(config)
     model.audio_encoder.load_state_dict(codec.state_dict())
-    if decoder_from is not None:
-        earlier: Any = MusicgenForConditionalGeneration.from_pretrained(
-            decoder_from, dtype=torch.float32
-        )
-        kept = {n: t for n, t in earlier.decoder.state_dict().items() if "encoder_attn" not in n}
-        model.decoder.load_state_dict(kept, strict=False)
     _open_text_path(model)
     # T5's default embeddings have unit variance; small ones leave words that no caption uses
     # quiet, whatever a later prompt says.
@@ -93,13 +85,12 @@ def make_base(
 
 @torch.no_grad()
 def _open_text_path(model: Any) -> None:
-    """Starts the weights between the text's states and the decoder's so that words can be learnt.
+    """Starts cross-attention so that words can be learnt (`teach_text.py` sets the first layer's).
 
-    The configuration's std of 0.02 is made for a width of 1,024; at 64 and 256, four such matrices
-    in a row leave a hundredth of the text, and of its gradient. These keep its variance, and the
-    last one starts at zero: an untrained text is noise, which the decoder would learn to shut out.
+    The configuration's std of 0.02 is made for a width of 1,024; at 256, three such matrices in a
+    row leave a hundredth of the text, and of its gradient. These keep its variance, and the last
+    one starts at zero: an untrained look at the text is noise, which would be shut out.
     """
-    torch.nn.init.normal_(model.enc_to_dec_proj.weight, std=model.config.text_encoder.d_model**-0.5)
     for layer in model.decoder.model.decoder.layers:
         attention = layer.encoder_attn
         for part in (attention.q_proj, attention.k_proj, attention.v_proj):
@@ -145,13 +136,11 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--codec_dir", type=Path, default=HERE / "work" / "codec")
     parser.add_argument("--output_dir", type=Path, default=HERE / "work" / "untrained")
-    parser.add_argument("--decoder_from", help="a model of the same shape, trained before")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     made = make_base(
         options.codec_dir,
         options.output_dir,
-        decoder_from=options.decoder_from,
         seed=options.seed,
     )
     for name, part in made.named_children():

@@ -106,7 +106,7 @@ def caption_and_facts(
     """One of a clip's captions with its facts; with the probability `other_tempo` the tempo is
     exchanged for any other, so that all are learnt."""
     text = row["texts"][int(rng.integers(len(row["texts"])))]
-    stated = re.search(r"\b(?:bpm: )?(\d+)\b", text)
+    stated = re.search(r"\b(\d+)\b", text)
     if stated is None:
         return text, clip_facts(row, None)
     if rng.random() >= other_tempo:
@@ -240,10 +240,10 @@ def start_reader(model: Any, basis: torch.Tensor) -> None:
     for part, weight in (("q", query), ("k", key), ("v", value), ("out", out)):
         getattr(attention, f"{part}_proj").weight.copy_(weight)
     for layer in (0, 1):
-        _double(decoder.layers[layer], quiet, first=2 * (layer + 1), width=width)
+        _double(decoder.layers[layer], quiet, first=2 * (layer + 1))
 
 
-def _double(layer: Any, quiet: torch.Tensor, *, first: int, width: int) -> None:
+def _double(layer: Any, quiet: torch.Tensor, *, first: int) -> None:
     """Eight units that turn cos a and sin a in directions `first` and `first + 1` of `quiet` into
     cos 2a and sin 2a in the next two.
 
