@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from styles import LAYERS
+from teach_text import clip_flags
 from transformers import MusicgenForConditionalGeneration
 
 from musicgen_lora.audio.descriptors import describe
@@ -319,18 +319,15 @@ def word_figures(
 
 def has_it(contrast: str, fields: Mapping[str, Any]) -> bool | None:
     """Whether a recording has what a contrast is about; None where it is neither."""
-    _, layers, energy, *more = fields["tags"]
-    drums = "kit" in fields
+    flags = clip_flags(fields)
     if contrast == "drums":
-        return drums
-    if not drums:
+        return flags["drums"]
+    # Drums alone are another thing than a band without bass.
+    if not flags["drums"] or (contrast == "bass" and flags["alone"]):
         return None
-    if contrast == "hats":
-        return "no hats" not in more
-    if contrast == "bass":
-        # Drums alone are another thing than a band without bass.
-        return None if layers == "drums only" else "bass" in LAYERS[layers]
-    return {"energetic": True, "sparse": False}.get(energy)
+    if contrast == "energy":
+        return flags["energetic"] if flags["energetic"] or flags["sparse"] else None
+    return flags[contrast]
 
 
 def speed_figures(model: MusicgenForConditionalGeneration, text: TextStates) -> dict[str, float]:

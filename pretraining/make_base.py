@@ -138,10 +138,6 @@ if __name__ == "__main__":
     parser.add_argument("--output_dir", type=Path, default=HERE / "work" / "untrained")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    made = make_base(
-        options.codec_dir,
-        options.output_dir,
-        seed=options.seed,
-    )
+    made = make_base(options.codec_dir, options.output_dir, seed=options.seed)
     for name, part in made.named_children():
         print(f"{name}: {sum(p.numel() for p in part.parameters()):,} parameters")

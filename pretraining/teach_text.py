@@ -23,6 +23,7 @@ import json
 import math
 import re
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,20 @@ def tempo_waves(bpm: np.ndarray) -> np.ndarray:
     return np.concatenate([np.cos(angles), np.sin(angles)], axis=1)
 
 
+def clip_flags(row: Mapping[str, Any]) -> dict[str, bool]:
+    """Which of `FLAGS` are true of a clip, by its row of the corpus's metadata."""
+    _, layers, energy, *more = row["tags"]
+    parts = LAYERS[layers]
+    return {
+        **{part: part in parts for part in PARTS},
+        "hats": "drums" in parts and "no hats" not in more,
+        "sparse": energy == "sparse",
+        "energetic": energy == "energetic",
+        "lo-fi": "lo-fi" in more,
+        "alone": len(parts) == 1,
+    }
+
+
 def clip_facts(row: dict[str, Any], bpm: float | None) -> np.ndarray:
     """What the words of a caption should say: `[N_FACTS]`.
 
@@ -86,17 +101,8 @@ def clip_facts(row: dict[str, Any], bpm: float | None) -> np.ndarray:
     if bpm is not None:
         facts[WAVES] = tempo_waves(np.array([bpm]))[0]
     facts[STYLE.start + list(STYLES).index(row["style"])] = STYLE_LEVEL
-    _, layers, energy, *more = row["tags"]
-    parts = LAYERS[layers]
-    true = {
-        **{part: part in parts for part in PARTS},
-        "hats": "drums" in parts and "no hats" not in more,
-        "sparse": energy == "sparse",
-        "energetic": energy == "energetic",
-        "lo-fi": "lo-fi" in more,
-        "alone": len(parts) == 1,
-    }
-    facts[FLAG] = [1.0 if true[flag] else -1.0 for flag in FLAGS]
+    flags = clip_flags(row)
+    facts[FLAG] = [1.0 if flags[flag] else -1.0 for flag in FLAGS]
     return facts
 
 

@@ -25,6 +25,14 @@ root: EnCodec has a `decoder.layers` of its own that must stay untouched. `{laye
 decoder."""
 
 
+def check_expression(setting: str, pattern: str) -> None:
+    """Raises a UserError that names the setting where `pattern` is no regular expression."""
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise UserError(f"{setting}: {pattern!r} is no regular expression: {error}.") from error
+
+
 def target_pattern(
     model: nn.Module,
     *,
@@ -47,12 +55,7 @@ def target_pattern(
     if modules:
         if layers:
             raise UserError("lora_layers chooses among lora_targets; lora_modules replaces both.")
-        try:
-            re.compile(modules)
-        except re.error as error:
-            raise UserError(f"lora_modules: {modules!r} is no regular expression: {error}.") from (
-                error
-            )
+        check_expression("lora_modules", modules)
         _check_modules(model, modules)
         return modules
     if not targets:

@@ -31,7 +31,7 @@ from musicgen_lora.model.card import adapter_card, header_facts
 from musicgen_lora.model.chroma import write_extractor_settings
 from musicgen_lora.model.melody import is_melody
 from musicgen_lora.model.musicgen import load_tokenizer
-from musicgen_lora.model.targets import target_pattern
+from musicgen_lora.model.targets import check_expression, target_pattern
 from musicgen_lora.tensors import read_tensors
 from musicgen_lora.training import processes
 from musicgen_lora.training.sharding import part_like, shard_model, whole_weights
@@ -135,7 +135,9 @@ def lora_pattern(model: MusicgenForConditionalGeneration, settings: TrainSetting
 
 
 def check_frozen(pattern: str, trainable: str) -> None:
-    """Raises a UserError where there is nothing to freeze: an adapter's base is frozen."""
+    """Raises a UserError where `pattern` is no regular expression or there is nothing to freeze: an
+    adapter's base is frozen."""
+    check_expression("frozen_modules", pattern)
     if pattern and trainable == "lora":
         raise UserError(
             "frozen_modules is for --trainable full; --lora_modules says where an adapter is."
@@ -146,15 +148,10 @@ def freeze(model: MusicgenForConditionalGeneration, pattern: str) -> None:
     """Takes the parameters whose names hold `pattern` out of what is trained.
 
     Raises:
-        UserError: it is no regular expression, or matches nothing or all that is trained.
+        UserError: it matches nothing, or all that is trained.
     """
     trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    try:
-        chosen = [p for name, p in trained.items() if re.search(pattern, name)]
-    except re.error as error:
-        raise UserError(
-            f"frozen_modules: {pattern!r} is no regular expression: {error}."
-        ) from error
+    chosen = [p for name, p in trained.items() if re.search(pattern, name)]
     if not chosen:
         raise UserError(
             f"frozen_modules: {pattern!r} matches none of the parameters that are trained, such as "
