@@ -38,7 +38,7 @@ def by_torch(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> tor
 
 
 def in_blocks(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
-    return causal_attention(query, key, value, 0.4)
+    return causal_attention(torch.stack((query, key, value)), 0.4)
 
 
 @pytest.mark.parametrize("n_steps", LENGTHS)

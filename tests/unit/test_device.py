@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import platform
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -43,3 +46,27 @@ def test_trained_weights_stay_in_fp32(tiny_model_dir: Path) -> None:
     config: Any = model.decoder.config
     assert config._attn_implementation == NAME
     assert {p.dtype for p in model.decoder.parameters()} == {torch.float32}
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told")
+def test_memory_that_is_freed_is_kept_for_the_next_tensors() -> None:
+    code = """
+import resource
+import torch
+from musicgen_lora.training.device import keep_freed_memory
+
+def fresh_pages():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(3):
+        tensors = [torch.ones(2**21) for _ in range(8)]  # 64 MiB
+        del tensors
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+print(fresh_pages())
+keep_freed_memory()
+fresh_pages()
+print(fresh_pages())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    given_back, kept = map(int, done.stdout.split())
+    assert kept < given_back / 20

@@ -30,17 +30,39 @@ def use_blocks(model: MusicgenForConditionalGeneration) -> None:
     model.decoder.set_attn_implementation(NAME)
 
 
-def causal_attention(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float
-) -> torch.Tensor:
+def causal_attention(heads: torch.Tensor, scaling: float) -> torch.Tensor:
     """`softmax(scaling q k^T) v` for each head, each query looking at keys up to its own place.
 
-    All are `[B, heads, T, width]`, and so is the result.
+    Args:
+        heads: q, k and v, `[3, B, heads, T, width]`.
+        scaling: of the scores.
+
+    Returns:
+        `[B, heads, T, width]`.
     """
     # Autocast would take the probabilities to float32 and back.
-    with torch.autocast(query.device.type, enabled=False):
-        found: Any = _Causal.apply(query, key, value, scaling)
+    with torch.autocast(heads.device.type, enabled=False):
+        found: Any = _Causal.apply(heads, scaling)
     return found
+
+
+def text_attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor | None,
+    scaling: float,
+) -> torch.Tensor:
+    """`softmax(scaling q k^T) v` over few keys: queries `[B, heads, T, width]`, keys and values
+    `[B, heads, L, width]`, mask `[B, 1, 1 or T, L]`, true for what is looked at."""
+    q, k, v = query.flatten(0, 1), key.flatten(0, 1), value.flatten(0, 1)
+    bias = q.new_zeros(())
+    if mask is not None:
+        # As transformers has it: where nothing is looked at, everything is, alike.
+        bias = q.new_zeros(mask.shape).masked_fill_(~mask, torch.finfo(q.dtype).min)
+        bias = bias.expand(-1, query.shape[1], -1, -1).flatten(0, 1)
+    scores = torch.baddbmm(bias, q, k.transpose(1, 2), alpha=scaling)
+    return torch.bmm(scores.softmax(dim=-1), v).view(query.shape)
 
 
 def _attend(
@@ -61,49 +83,49 @@ def _attend(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **kwargs
         )
     if causal:
-        out = causal_attention(query, key, value, scaling)
+        out = causal_attention(torch.stack((query, key, value)), scaling)
     else:
-        scores = torch.matmul(query, key.transpose(2, 3)) * scaling
-        if attention_mask is not None:
-            scores = scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min)
-        out = torch.matmul(scores.softmax(dim=-1), value)
+        out = text_attention(query, key, value, attention_mask, scaling)
     return out.transpose(1, 2).contiguous(), None
 
 
 class _Causal(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float
-    ) -> torch.Tensor:
-        # The queries are scaled, since the scores are many more.
-        q, k, v = (query * scaling).flatten(0, 1), key.flatten(0, 1), value.flatten(0, 1)
-        out = torch.empty_like(k)
+    def forward(ctx: Any, heads: torch.Tensor, scaling: float) -> torch.Tensor:
+        kept = heads.flatten(1, 2)
+        q, k, v = kept
+        out = torch.empty_like(v)
         future = torch.full((BLOCK, BLOCK), -torch.inf, dtype=q.dtype, device=q.device).triu_(1)
         probabilities = []
         for begin, end in _blocks(q.shape[1]):
-            scores = torch.bmm(q[:, begin:end], k[:, :end].transpose(1, 2))
+            scores = q.new_empty(len(q), end - begin, end)
+            scores.baddbmm_(q[:, begin:end], k[:, :end].transpose(1, 2), beta=0, alpha=scaling)
             scores[:, :, begin:] += future[: end - begin, : end - begin]
             probabilities.append(scores.softmax(dim=-1))
             torch.bmm(probabilities[-1], v[:, :end], out=out[:, begin:end])
-        ctx.save_for_backward(q, k, v, *probabilities)
+        ctx.save_for_backward(kept, *probabilities)
         ctx.scaling = scaling
-        return out.view(query.shape)
+        return out.view(heads.shape[1:])
 
     @staticmethod
-    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        q, k, v, *probabilities = ctx.saved_tensors
-        shape, grad = grads[0].shape, grads[0].flatten(0, 1)
-        grad_q, grad_k, grad_v = torch.empty_like(k), torch.zeros_like(k), torch.zeros_like(v)
-        for (begin, end), p in zip(_blocks(q.shape[1]), probabilities, strict=True):
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None]:
+        kept, *probabilities = ctx.saved_tensors
+        (q, k, v), grad = kept, grads[0].flatten(0, 1)
+        grad_heads = torch.empty_like(kept)
+        grad_q, grad_k, grad_v = grad_heads
+        # The last block sees all keys: it writes their gradients, the others add to them.
+        beta = 0
+        for (begin, end), p in reversed([*zip(_blocks(q.shape[1]), probabilities, strict=True)]):
             part = grad[:, begin:end]
-            grad_v[:, :end].baddbmm_(p.transpose(1, 2), part)
+            grad_v[:, :end].baddbmm_(p.transpose(1, 2), part, beta=beta)
             grad_p = torch.bmm(part, v[:, :end].transpose(1, 2))
             # Of softmax: p (g - sum of p g).
             grad_scores = torch.ops.aten._softmax_backward_data(grad_p, p, -1, p.dtype)
-            torch.bmm(grad_scores, k[:, :end], out=grad_q[:, begin:end])
-            grad_k[:, :end].baddbmm_(grad_scores.transpose(1, 2), q[:, begin:end])
-        grad_q *= ctx.scaling
-        return grad_q.view(shape), grad_k.view(shape), grad_v.view(shape), None
+            grad_q[:, begin:end].baddbmm_(grad_scores, k[:, :end], beta=0, alpha=ctx.scaling)
+            queries, transposed = q[:, begin:end], grad_scores.transpose(1, 2)
+            grad_k[:, :end].baddbmm_(transposed, queries, beta=beta, alpha=ctx.scaling)
+            beta = 1
+        return grad_heads.view(len(kept), *grads[0].shape), None
 
 
 def _blocks(n_steps: int) -> list[tuple[int, int]]:

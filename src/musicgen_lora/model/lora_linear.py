@@ -3,10 +3,14 @@
 PEFT casts a layer's input to the adapter's fp32, multiplies, scales and adds there and casts back:
 each is a pass over whole activations, and autograd keeps several of them. Here A and B are cast
 instead, which are small, their product is added in place, and the input alone is kept.
+
+Where attention goes through blocks, those of its layers that read the same states share their
+products as well.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -14,13 +18,17 @@ from peft import PeftModel
 from peft.tuners.lora import Linear
 from torch import nn
 from torch.nn import functional
+from transformers.models.musicgen.modeling_musicgen import MusicgenAttention
+
+from musicgen_lora.model.attention import NAME, causal_attention, text_attention
 
 
 class _LoraProduct(torch.autograd.Function):
-    """`x W^T + b + s (d A^T) B^T` with frozen W and b.
+    """`x W^T + b + s (d A^T) B^T` with frozen W and b; or, of several layers that read the same x,
+    their outputs side by side.
 
-    Shapes: x and d `[..., in]`, W `[out, in]`, b `[out]`, A and B
-    `[r, in]` and `[out, r]`, in float32. d is x after dropout, or None for x itself.
+    Shapes: x and d `[..., in]`, W `[out, in]`, b `[out]`; of each layer A and B, `[r, in]` and
+    `[its out, r]`, in float32, and its s. d is x after dropout, or None for x itself.
     """
 
     @staticmethod
@@ -30,28 +38,34 @@ class _LoraProduct(torch.autograd.Function):
         dropped: torch.Tensor | None,
         weight: torch.Tensor,
         bias: torch.Tensor | None,
-        a: torch.Tensor,
-        b: torch.Tensor,
-        scaling: float,
+        scalings: Sequence[float],
+        *pairs: torch.Tensor,
     ) -> torch.Tensor:
         rows = x.flatten(0, -2)
         read = rows if dropped is None else dropped.flatten(0, -2)
-        down, up = a.to(x.dtype), (b * scaling).to(x.dtype)
+        down = torch.cat(pairs[::2]).to(x.dtype)
+        ups = [(b * s).to(x.dtype) for b, s in zip(pairs[1::2], scalings, strict=True)]
         # Of few rows: products with few columns take longer.
         low = down @ read.T
         out = functional.linear(rows, weight, bias)
-        out.addmm_(low.T, up.T)
-        ctx.save_for_backward(read, low, weight, down, up)
-        ctx.has_dropout, ctx.scaling, ctx.shape = dropped is not None, scaling, x.shape
+        for part, part_low, up in _parts(out, low, ups):
+            part.addmm_(part_low.T, up.T)
+        ctx.save_for_backward(read, low, weight, down, *ups)
+        ctx.has_dropout, ctx.scalings, ctx.shape = dropped is not None, scalings, x.shape
         return out.view(*x.shape[:-1], -1)
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        read, low, weight, down, up = ctx.saved_tensors
+        read, low, weight, down, *ups = ctx.saved_tensors
         grad = grads[0].flatten(0, -2)
-        grad_low = up.T @ grad.T
-        grad_a = (grad_low @ read).float()
-        grad_b = (low @ grad).float().T.contiguous().mul_(ctx.scaling)
+        grad_low = torch.empty_like(low)
+        grads_b = []
+        for (part, part_low, up), part_grad_low, scaling in zip(
+            _parts(grad, low, ups), grad_low.split(_ranks(ups)), ctx.scalings, strict=True
+        ):
+            torch.mm(up.T, part.T, out=part_grad_low)
+            grads_b.append((part_low @ part).float().T.contiguous().mul_(scaling))
+        grads_a = (grad_low @ read).float().split(_ranks(ups))
         grad_x = grad_dropped = None
         if ctx.needs_input_grad[0]:
             grad_x = grad @ weight
@@ -60,36 +74,135 @@ class _LoraProduct(torch.autograd.Function):
             grad_x = grad_x.view(ctx.shape)
         if ctx.needs_input_grad[1]:
             grad_dropped = (grad_low.T @ down).view(ctx.shape)
-        return grad_x, grad_dropped, None, None, grad_a, grad_b, None
+        pairs = [grad for pair in zip(grads_a, grads_b, strict=True) for grad in pair]
+        return grad_x, grad_dropped, None, None, None, *pairs
+
+
+def _parts(
+    wide: torch.Tensor, low: torch.Tensor, ups: Sequence[torch.Tensor]
+) -> Iterable[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """Each layer's columns, its rows of the low-rank input, and its B."""
+    if len(ups) == 1:
+        return [(wide, low, ups[0])]
+    widths = [len(up) for up in ups]
+    return zip(wide.split(widths, dim=1), low.split(_ranks(ups)), ups, strict=True)
+
+
+def _ranks(ups: Sequence[torch.Tensor]) -> list[int]:
+    return [up.shape[1] for up in ups]
 
 
 class LoraLinear(Linear):
     """PEFT's layer: the same parameters, and the same result up to rounding."""
 
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        base: Any = self.get_base_layer()
-        alone = not (self.disable_adapters or self.merged or args or kwargs)
-        # In fp16 a scaled loss could overflow the adapter's gradients, which PEFT has in fp32.
-        fits = x.dtype == base.weight.dtype and x.dtype in (torch.float32, torch.bfloat16)
-        if not (alone and fits and self.active_adapters == ["default"]):
+        if args or kwargs or not _can_multiply(self, x):
             return super().forward(x, *args, **kwargs)
+        base: Any = self.get_base_layer()
         dropout: Any = self.lora_dropout["default"]
-        product: Any = _LoraProduct.apply(
-            x,
-            dropout(x) if isinstance(dropout, nn.Dropout) and dropout.training else None,
-            base.weight,
-            base.bias,
-            self.lora_A["default"].weight,
-            self.lora_B["default"].weight,
-            self.scaling["default"],
-        )
-        return product
+        return _product([self], x, dropout(x) if _drops(self) else None, base.weight, base.bias)
+
+
+class LoraAttention(MusicgenAttention):
+    """transformers' attention, for training in blocks: layers that read the same states share their
+    products."""
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        key_value_states: torch.Tensor | None = None,
+        past_key_values: Any = None,
+        attention_mask: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> tuple[torch.Tensor, Any]:
+        layers: Any = [self.k_proj, self.v_proj]
+        read = key_value_states
+        if read is None:
+            layers, read = [self.q_proj, *layers], hidden_states
+        weight = None
+        if getattr(self.config, "_attn_implementation", None) == NAME and past_key_values is None:
+            own = read is not hidden_states or attention_mask is None
+            if own and not (self.training and self.dropout):
+                weight = _one_weight(layers, read)
+        if weight is None:
+            return super().forward(
+                hidden_states, key_value_states, past_key_values, attention_mask, **kwargs
+            )
+        heads = (-1, self.num_heads, self.head_dim)
+        made = _product(layers, read, None, weight, None).unflatten(-1, heads).permute(2, 0, 3, 1, 4)
+        if read is hidden_states:
+            attended = causal_attention(made, self.scaling)
+        else:
+            query = self.q_proj(hidden_states).unflatten(-1, heads[1:]).transpose(1, 2)
+            attended = text_attention(query, *made, attention_mask, self.scaling)
+        return self.out_proj(attended.transpose(1, 2).flatten(2)), None
 
 
 def use_few_products(adapted: PeftModel) -> None:
     """Gives the plain LoRA layers of an adapter, on linear layers that are not quantised, the
-    forward pass of this module. Parameters and their names stay."""
+    forward pass of this module, and attention that is made of such layers as well. Parameters and
+    their names stay."""
     for module in adapted.modules():
         # Quantised layers have classes of their own, and DoRA is a variant of this one.
         if type(module) is Linear and not module.lora_variant:
             module.__class__ = LoraLinear
+    for module in adapted.modules():
+        if type(module) is MusicgenAttention:
+            layers = [module.k_proj, module.v_proj]
+            if module.is_causal:
+                layers = [module.q_proj, *layers]
+            if all(type(layer) is LoraLinear for layer in layers):
+                _stack_weights(layers)
+                module.__class__ = LoraAttention
+
+
+def _can_multiply(layer: nn.Module, x: torch.Tensor) -> bool:
+    """Whether a layer's adapter is on and its types are those that `_LoraProduct` is for."""
+    if type(layer) is not LoraLinear or layer.disable_adapters or layer.merged:
+        return False
+    base: Any = layer.get_base_layer()
+    # In fp16 a scaled loss could overflow the adapter's gradients, which PEFT has in fp32.
+    fits = x.dtype == base.weight.dtype and x.dtype in (torch.float32, torch.bfloat16)
+    return fits and layer.active_adapters == ["default"]
+
+
+def _drops(layer: LoraLinear) -> bool:
+    dropout = layer.lora_dropout["default"]
+    return isinstance(dropout, nn.Dropout) and dropout.training
+
+
+def _stack_weights(layers: Sequence[Any]) -> None:
+    """Lays the layers' frozen weights one behind the other in memory."""
+    bases = [layer.get_base_layer() for layer in layers]
+    stacked = torch.cat([base.weight.data for base in bases])
+    for base, weight in zip(bases, stacked.split([len(b.weight) for b in bases]), strict=True):
+        base.weight.data = weight
+
+
+def _one_weight(layers: Sequence[Any], x: torch.Tensor) -> torch.Tensor | None:
+    """The weights as one, `[out, in]`, of layers that can multiply x together; None where they
+    cannot, or lie apart by now."""
+    if not all(_can_multiply(layer, x) and not _drops(layer) for layer in layers):
+        return None
+    weights = [layer.get_base_layer().weight for layer in layers]
+    first, at = weights[0], weights[0].data_ptr()
+    for weight in weights:
+        if weight.data_ptr() != at or not weight.is_contiguous():
+            return None
+        at += weight.nbytes
+    if first.untyped_storage().data_ptr() != weights[-1].untyped_storage().data_ptr():
+        return None
+    return first.as_strided((sum(map(len, weights)), first.shape[1]), (first.shape[1], 1))
+
+
+def _product(
+    layers: Sequence[LoraLinear],
+    x: torch.Tensor,
+    dropped: torch.Tensor | None,
+    weight: torch.Tensor,
+    bias: torch.Tensor | None,
+) -> torch.Tensor:
+    pairs = [part["default"].weight for layer in layers for part in (layer.lora_A, layer.lora_B)]
+    scalings = [layer.scaling["default"] for layer in layers]
+    product: Any = _LoraProduct.apply(x, dropped, weight, bias, scalings, *pairs)
+    return product

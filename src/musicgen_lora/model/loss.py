@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn import functional
 
 from musicgen_lora.model.delay import n_predicted
 
@@ -48,8 +49,12 @@ def codebook_cross_entropies(
     for codebook, (head, delay) in enumerate(zip(heads, delays, strict=True)):
         kept = max(total - delay, 0)
         # Rows in one piece: of a batched view torch would copy the head's weight for each clip.
-        logits = head(hidden[:, delay:].flatten(0, 1))
-        losses: Any = _RowLosses.apply(logits, codes[:, codebook, :kept].flatten())
+        rows, targets = hidden[:, delay:].flatten(0, 1), codes[:, codebook, :kept].flatten()
+        losses: Any = (
+            _HeadLosses.apply(rows, head.weight, targets)
+            if type(head) is nn.Linear and head.bias is None and not head.weight.requires_grad
+            else _RowLosses.apply(head(rows), targets)
+        )
         valid = frame[:kept] < (n_frames[:, None] - delay)
         sums.append((losses.view(len(codes), kept) * valid).sum(dim=1))
     return torch.stack(sums, dim=1), n_predicted(n_frames, delays)
@@ -58,30 +63,62 @@ def codebook_cross_entropies(
 class _RowLosses(torch.autograd.Function):
     """Cross-entropy of each row: logits `[N, V]` and targets `[N]` to `[N]` in float32.
 
-    As torch's, but with the gradient made at once, a few rows at a time on a CPU: what is in
-    float32 fits its cache, and what is kept is one tensor in the logits' own precision.
+    As torch's, but with the gradient made at once: what is kept is one tensor in the logits' own
+    precision.
     """
 
     @staticmethod
     def forward(ctx: Any, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        n_rows = CPU_ROWS if logits.device.type == "cpu" else max(len(logits), 1)
-        losses = logits.new_empty(len(logits), dtype=torch.float32)
         gradient = torch.empty_like(logits) if ctx.needs_input_grad[0] else None
-        for begin in range(0, len(logits), n_rows):
-            rows = slice(begin, begin + n_rows)
-            chosen = targets[rows, None]
-            found = logits[rows].float().log_softmax(dim=-1)
-            losses[rows] = -found.gather(1, chosen)[:, 0]
-            if gradient is not None:
-                found.exp_().scatter_add_(1, chosen, -torch.ones_like(chosen, dtype=found.dtype))
-                gradient[rows] = found
         ctx.save_for_backward(gradient)
-        return losses
+        return _row_losses(logits, targets, gradient)
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None]:
-        (gradient,) = ctx.saved_tensors
-        return gradient * grads[0][:, None].to(gradient.dtype), None
+        return _times_rows(ctx.saved_tensors[0], grads[0]), None
+
+
+class _HeadLosses(torch.autograd.Function):
+    """The same of states `[N, D]` and a frozen head `[V, D]`. Its gradient is taken on to the
+    states at once: what is kept is D wide, not V."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, rows: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor
+    ) -> torch.Tensor:
+        logits = functional.linear(rows, weight)
+        if not ctx.needs_input_grad[0]:
+            return _row_losses(logits, targets, None)
+        losses = _row_losses(logits, targets, logits)
+        # Under autocast the logits have another type than the head.
+        ctx.save_for_backward((logits @ weight.to(logits.dtype)).to(rows.dtype))
+        return losses
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        return _times_rows(ctx.saved_tensors[0], grads[0]), None, None
+
+
+def _row_losses(
+    logits: torch.Tensor, targets: torch.Tensor, gradient: torch.Tensor | None
+) -> torch.Tensor:
+    """Losses `[N]`; their gradient is written to `gradient`, which may be the logits themselves. A
+    few rows at a time on a CPU, so that what is in float32 fits its cache."""
+    n_rows = CPU_ROWS if logits.device.type == "cpu" else max(len(logits), 1)
+    losses = logits.new_empty(len(logits), dtype=torch.float32)
+    for begin in range(0, len(logits), n_rows):
+        rows = slice(begin, begin + n_rows)
+        chosen = targets[rows, None]
+        found = logits[rows].float().log_softmax(dim=-1)
+        losses[rows] = -found.gather(1, chosen)[:, 0]
+        if gradient is not None:
+            found.exp_().scatter_add_(1, chosen, -torch.ones_like(chosen, dtype=found.dtype))
+            gradient[rows] = found
+    return losses
+
+
+def _times_rows(gradient: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
+    return gradient * factors[:, None].to(gradient.dtype)
 
 
 def mean_of_codebooks(sums: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:

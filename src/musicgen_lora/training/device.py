@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
+import sys
+from typing import Any
+
 import torch
 from torch import nn
 from transformers import MusicgenForConditionalGeneration
@@ -11,6 +15,9 @@ from musicgen_lora.model.attention import use_blocks
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 BF16_FROM = 1_000_000
 """Parameters from which bf16 pays on a CPU: smaller layers are bound by overhead."""
+
+# Of glibc's malloc.h.
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 
 
 def cpu_has_bf16() -> bool:
@@ -44,6 +51,17 @@ def choose_precision(
     return "fp32", "the model is small enough for it."
 
 
+def keep_freed_memory() -> None:
+    """Has this process keep what tensors on a CPU free, for the next ones: glibc returns it to the
+    system at once, and a step then waits for as many fresh pages as it has activations. Other C
+    libraries keep it by themselves or cannot be told; there nothing is done."""
+    mallopt: Any = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        # Older versions take no more than 32 MiB.
+        _ = mallopt(M_MMAP_THRESHOLD, 1 << 30) or mallopt(M_MMAP_THRESHOLD, 1 << 25)
+        mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
+
+
 def place(
     model: MusicgenForConditionalGeneration,
     device: torch.device,
@@ -52,7 +70,8 @@ def place(
     trained: bool = False,
 ) -> None:
     """Moves the language model to its device and precision. T5 and EnCodec stay in fp32: their
-    work is cached, and T5 overflows in fp16. In bf16 on a CPU the decoder attends in blocks.
+    work is cached, and T5 overflows in fp16. In bf16 on a CPU the decoder attends in blocks, and on
+    any CPU the process keeps the memory that it frees.
 
     Args:
         model: changed in place.
@@ -68,5 +87,7 @@ def place(
             parts.append(getattr(model, name))
     for part in parts:
         part.to(device=device, dtype=dtype)
-    if device.type == "cpu" and precision == "bf16":
-        use_blocks(model)
+    if device.type == "cpu":
+        keep_freed_memory()
+        if precision == "bf16":
+            use_blocks(model)
