@@ -11,17 +11,25 @@ from peft import get_peft_model_state_dict
 from peft.tuners import lora
 
 from musicgen_lora.model.adapter import add_lora
-from musicgen_lora.model.lora_linear import LoraLinear
-from musicgen_lora.model.musicgen import load_base
+from musicgen_lora.model.attention import use_blocks
+from musicgen_lora.model.lora_linear import LoraAttention, LoraLinear
+from musicgen_lora.model.musicgen import decoder_states, load_base, model_shape
 from musicgen_lora.model.targets import target_pattern
 
 Results = list[torch.Tensor]
 
 
-def adapted_model(folder: Path, **changes: Any) -> Any:
+def adapted_model(
+    folder: Path,
+    *,
+    targets: tuple[str, ...] = ("attention", "feed_forward", "text_projection"),
+    prepare: Any = lambda model: None,
+    **changes: Any,
+) -> Any:
     """A tiny model whose adapter does something, on layers with and without bias."""
     model = load_base(folder)
-    pattern = target_pattern(model, targets=("attention", "feed_forward", "text_projection"))
+    prepare(model)
+    pattern = target_pattern(model, targets=targets)
     adapted: Any = add_lora(model, base_name="x", rank=4, alpha=12, pattern=pattern, **changes)
     torch.manual_seed(1)
     with torch.no_grad():
@@ -124,3 +132,87 @@ def test_parameters_keep_the_names_that_peft_gives_them(
     monkeypatch.setattr("musicgen_lora.model.adapter.use_few_products", lambda adapted: None)
     theirs = get_peft_model_state_dict(adapted_model(tiny_model_dir))
     assert list(ours) == list(theirs)
+
+
+def attentions_of(adapted: Any) -> list[Any]:
+    """Self-attention and attention to the text of each layer."""
+    layers = adapted.get_base_model().decoder.model.decoder.layers
+    return [attention for layer in layers for attention in (layer.self_attn, layer.encoder_attn)]
+
+
+def states_and_gradients(adapted: Any) -> Results:
+    """Of clips with a caption, a shorter one and none: the decoder's last states, and the
+    adapter's gradients."""
+    model = adapted.get_base_model()
+    generator = torch.Generator().manual_seed(0)
+    codes = torch.randint(0, 64, (3, model_shape(model).n_codebooks, 150), generator=generator)
+    mask = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0], [0, 0, 0, 0]])
+    text = torch.randn(3, 4, 24, generator=generator) * mask[..., None]
+    weights = torch.randn(3, 150, 32, generator=generator)
+    states = decoder_states(model, codes, text, mask)
+    trained = [p for p in adapted.parameters() if p.requires_grad]
+    return [states.detach(), *torch.autograd.grad((states * weights).sum(), trained)]
+
+
+def test_attention_whose_layers_share_their_products_equals_pefts_and_transformers(
+    tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ours = adapted_model(tiny_model_dir, prepare=use_blocks)
+    shared = []
+    original = LoraLinear.forward
+    monkeypatch.setattr(
+        LoraLinear, "forward", lambda self, x: shared.append(self) or original(self, x)
+    )
+    found = states_and_gradients(ours)
+    for attention in attentions_of(ours):
+        assert type(attention) is LoraAttention
+        alone = [layer for layer in (attention.q_proj, attention.k_proj) if layer in shared]
+        assert alone == ([] if attention.is_causal else [attention.q_proj])
+    monkeypatch.setattr("musicgen_lora.model.adapter.use_few_products", lambda adapted: None)
+    theirs = adapted_model(tiny_model_dir)
+    assert type(attentions_of(theirs)[0]) is not LoraAttention
+    for one, other in zip(found, states_and_gradients(theirs), strict=True):
+        assert relative_error(one, other) < 1e-4
+
+
+@pytest.mark.parametrize("why", ["dropout", "moved apart", "other attention", "switched off"])
+def test_attention_is_left_to_transformers_where_its_layers_cannot_share(
+    why: str, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare = (lambda model: None) if why == "other attention" else use_blocks
+    dropout = 0.4 if why == "dropout" else 0.0
+    adapted = adapted_model(tiny_model_dir, prepare=prepare, dropout=dropout).train()
+    for attention in attentions_of(adapted):
+        assert type(attention) is LoraAttention
+        if why == "moved apart":
+            weight = attention.v_proj.base_layer.weight
+            weight.data = weight.data.clone()
+    monkeypatch.setattr(
+        "musicgen_lora.model.lora_linear.causal_attention", lambda *_: pytest.fail("shared")
+    )
+    if why == "switched off":
+        with adapted.eval().disable_adapter(), torch.no_grad():
+            inputs = (torch.zeros(1, 4, 5, dtype=torch.long), torch.ones(1, 2, 24))
+            states = decoder_states(adapted.get_base_model(), *inputs, torch.ones(1, 2))
+            expected = decoder_states(load_base(tiny_model_dir), *inputs, torch.ones(1, 2))
+        assert torch.allclose(states, expected, atol=1e-5)
+    else:
+        assert all(bool(tensor.isfinite().all()) for tensor in states_and_gradients(adapted))
+
+
+def test_weights_that_lie_together_are_those_of_the_base(tiny_model_dir: Path) -> None:
+    base: Any = load_base(tiny_model_dir)
+    adapted = adapted_model(tiny_model_dir, prepare=use_blocks)
+    for name, weight in base.decoder.named_parameters():
+        if name.endswith("_proj.weight"):
+            found = adapted.get_base_model().decoder.get_parameter(
+                name.replace(".weight", ".base_layer.weight")
+            )
+            assert torch.equal(found, weight)
+
+
+def test_an_adapter_on_the_feed_forward_alone_leaves_attention_as_it_is(
+    tiny_model_dir: Path,
+) -> None:
+    adapted = adapted_model(tiny_model_dir, targets=("feed_forward",), prepare=use_blocks)
+    assert not any(isinstance(attention, LoraAttention) for attention in attentions_of(adapted))

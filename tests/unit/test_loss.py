@@ -160,8 +160,11 @@ def test_uniform_logits_cost_ln_v(tiny_model_dir: Path):
     assert loss.item() == pytest.approx(math.log(64), abs=1e-6)
 
 
+@pytest.mark.parametrize("frozen", [False, True])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_losses_and_gradients_of_the_heads_equal_torchs_cross_entropy(dtype: torch.dtype):
+def test_losses_and_gradients_of_the_heads_equal_torchs_cross_entropy(
+    dtype: torch.dtype, frozen: bool
+):
     """More rows than a CPU takes at a time, in clips of two lengths."""
     generator = torch.Generator().manual_seed(0)
     n_frames, delays = torch.tensor([CPU_ROWS + 9, 20]), [0, 1]
@@ -169,6 +172,7 @@ def test_losses_and_gradients_of_the_heads_equal_torchs_cross_entropy(dtype: tor
     heads = [torch.nn.Linear(6, 50, bias=False, dtype=dtype) for _ in delays]
     for head in heads:
         torch.nn.init.normal_(head.weight, generator=generator)
+        head.requires_grad_(not frozen)
     codes = torch.randint(0, 50, (2, 2, total), generator=generator)
     hidden = torch.randn(2, total, 6, generator=generator).to(dtype).requires_grad_()
     weights = torch.rand(2, 2, generator=generator)
@@ -181,7 +185,7 @@ def test_losses_and_gradients_of_the_heads_equal_torchs_cross_entropy(dtype: tor
     sums, counts = codebook_cross_entropies(hidden, heads, codes, n_frames, delays)
     assert counts.tolist() == [[CPU_ROWS + 9, CPU_ROWS + 8], [20, 19]]
     assert torch.allclose(sums, expected, rtol=1e-5)
-    variables = [hidden, *(head.weight for head in heads)]
+    variables = [hidden] if frozen else [hidden, *(head.weight for head in heads)]
     ours = torch.autograd.grad((sums * weights).sum(), variables)
     theirs = torch.autograd.grad((expected * weights).sum(), variables)
     for one, other in zip(ours, theirs, strict=True):
@@ -190,3 +194,18 @@ def test_losses_and_gradients_of_the_heads_equal_torchs_cross_entropy(dtype: tor
     with torch.no_grad():
         again, _ = codebook_cross_entropies(hidden, heads, codes, n_frames, delays)
     assert torch.equal(again, sums)
+
+
+def test_a_frozen_head_under_autocast_passes_the_gradient_on_that_a_trained_one_does():
+    generator = torch.Generator().manual_seed(0)
+    head = torch.nn.Linear(6, 50, bias=False)
+    codes = torch.randint(0, 50, (1, 1, 30), generator=generator)
+    hidden = torch.randn(1, 30, 6, generator=generator).requires_grad_()
+    found = []
+    for frozen in (False, True):
+        head.requires_grad_(not frozen)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            sums, _ = codebook_cross_entropies(hidden, [head], codes, torch.tensor([30]), [0])
+        found.append(torch.autograd.grad(sums.sum(), hidden)[0])
+    assert found[0].dtype == found[1].dtype == torch.float32
+    assert torch.allclose(*found, rtol=2.0**-6, atol=1e-3)

@@ -98,7 +98,7 @@ class LoraLinear(Linear):
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         if args or kwargs or not _can_multiply(self, x):
             return super().forward(x, *args, **kwargs)
-        base: Any = self.get_base_layer()
+        base: Any = self.base_layer
         dropout: Any = self.lora_dropout["default"]
         return _product([self], x, dropout(x) if _drops(self) else None, base.weight, base.bias)
 
@@ -113,28 +113,30 @@ class LoraAttention(MusicgenAttention):
         key_value_states: torch.Tensor | None = None,
         past_key_values: Any = None,
         attention_mask: torch.Tensor | None = None,
+        *args: Any,
         **kwargs: Any,
-    ) -> tuple[torch.Tensor, Any]:
-        layers: Any = [self.k_proj, self.v_proj]
-        read = key_value_states
-        if read is None:
-            layers, read = [self.q_proj, *layers], hidden_states
-        weight = None
-        if getattr(self.config, "_attn_implementation", None) == NAME and past_key_values is None:
-            own = read is not hidden_states or attention_mask is None
-            if own and not (self.training and self.dropout):
-                weight = _one_weight(layers, read)
+    ) -> Any:
+        config: Any = self.config
+        own = key_value_states is None
+        states = hidden_states if own else key_value_states
+        layers: Any = [self.q_proj, self.k_proj, self.v_proj] if own else [self.k_proj, self.v_proj]
+        drops = self.training and bool(self.dropout)
+        # With a cache or a mask of its own steps it decodes, or is asked for what isn't here.
+        trains = past_key_values is None and not (own and attention_mask is not None)
+        in_blocks = trains and not drops and config._attn_implementation == NAME
+        weight = _one_weight(layers, states) if in_blocks else None
         if weight is None:
             return super().forward(
-                hidden_states, key_value_states, past_key_values, attention_mask, **kwargs
+                hidden_states, key_value_states, past_key_values, attention_mask, *args, **kwargs
             )
-        heads = (-1, self.num_heads, self.head_dim)
-        made = _product(layers, read, None, weight, None).unflatten(-1, heads).permute(2, 0, 3, 1, 4)
-        if read is hidden_states:
+        heads = (self.num_heads, self.head_dim)
+        made = _product(layers, states, None, weight, None).unflatten(-1, (len(layers), *heads))
+        made = made.permute(2, 0, 3, 1, 4)
+        if own:
             attended = causal_attention(made, self.scaling)
         else:
-            query = self.q_proj(hidden_states).unflatten(-1, heads[1:]).transpose(1, 2)
-            attended = text_attention(query, *made, attention_mask, self.scaling)
+            query = self.q_proj(hidden_states).unflatten(-1, heads).transpose(1, 2)
+            attended = text_attention(query, made[0], made[1], attention_mask, self.scaling)
         return self.out_proj(attended.transpose(1, 2).flatten(2)), None
 
 
@@ -160,7 +162,7 @@ def _can_multiply(layer: nn.Module, x: torch.Tensor) -> bool:
     """Whether a layer's adapter is on and its types are those that `_LoraProduct` is for."""
     if type(layer) is not LoraLinear or layer.disable_adapters or layer.merged:
         return False
-    base: Any = layer.get_base_layer()
+    base: Any = layer.base_layer
     # In fp16 a scaled loss could overflow the adapter's gradients, which PEFT has in fp32.
     fits = x.dtype == base.weight.dtype and x.dtype in (torch.float32, torch.bfloat16)
     return fits and layer.active_adapters == ["default"]
@@ -173,7 +175,7 @@ def _drops(layer: LoraLinear) -> bool:
 
 def _stack_weights(layers: Sequence[Any]) -> None:
     """Lays the layers' frozen weights one behind the other in memory."""
-    bases = [layer.get_base_layer() for layer in layers]
+    bases = [layer.base_layer for layer in layers]
     stacked = torch.cat([base.weight.data for base in bases])
     for base, weight in zip(bases, stacked.split([len(b.weight) for b in bases]), strict=True):
         base.weight.data = weight
@@ -184,7 +186,7 @@ def _one_weight(layers: Sequence[Any], x: torch.Tensor) -> torch.Tensor | None:
     cannot, or lie apart by now."""
     if not all(_can_multiply(layer, x) and not _drops(layer) for layer in layers):
         return None
-    weights = [layer.get_base_layer().weight for layer in layers]
+    weights = [layer.base_layer.weight for layer in layers]
     first, at = weights[0], weights[0].data_ptr()
     for weight in weights:
         if weight.data_ptr() != at or not weight.is_contiguous():

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from musicgen_lora.model.delay import n_predicted
 
-CPU_ROWS = 64
+CPU_ROWS = 128
 """Rows of logits that a CPU has in float32 at a time."""
 
 
