@@ -209,3 +209,17 @@ def test_a_frozen_head_under_autocast_passes_the_gradient_on_that_a_trained_one_
         found.append(torch.autograd.grad(sums.sum(), hidden)[0])
     assert found[0].dtype == found[1].dtype == torch.float32
     assert torch.allclose(*found, rtol=2.0**-6, atol=1e-3)
+
+
+def test_a_code_without_a_chance_has_a_loss_and_a_gradient_and_nan_stays_nan():
+    head = torch.nn.Linear(2, 3, bias=False).requires_grad_(False)
+    head.weight.copy_(torch.tensor([[200.0, 0.0], [0.0, 0.0], [0.0, 0.0]]))
+    hidden = torch.tensor([[[1.0, 0.0], [torch.nan, 0.0]]], requires_grad=True)
+    for frame, expected in ((0, 87.3365), (1, torch.nan)):
+        states = hidden[:, frame : frame + 1]
+        sums, _ = codebook_cross_entropies(
+            states, [head], torch.ones(1, 1, 1, dtype=torch.long), torch.tensor([1]), [0]
+        )
+        assert sums.item() == pytest.approx(expected, abs=1e-3, nan_ok=True)
+        if frame == 0:
+            assert torch.autograd.grad(sums.sum(), hidden)[0][0, 0, 0].item() == 200.0

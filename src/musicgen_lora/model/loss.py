@@ -102,19 +102,19 @@ class _HeadLosses(torch.autograd.Function):
 def _row_losses(
     logits: torch.Tensor, targets: torch.Tensor, gradient: torch.Tensor | None
 ) -> torch.Tensor:
-    """Losses `[N]`; their gradient is written to `gradient`, which may be the logits themselves. A
-    few rows at a time on a CPU, so that what is in float32 fits its cache."""
+    """Losses `[N]`, of at most 87 nats; their gradient is written to `gradient`, which may be the
+    logits themselves. A few rows at a time on a CPU, so that what is in float32 fits its cache."""
     n_rows = CPU_ROWS if logits.device.type == "cpu" else max(len(logits), 1)
-    losses = logits.new_empty(len(logits), dtype=torch.float32)
+    chances = logits.new_empty(len(logits), dtype=torch.float32)
     for begin in range(0, len(logits), n_rows):
         rows = slice(begin, begin + n_rows)
         chosen = targets[rows, None]
-        found = logits[rows].float().log_softmax(dim=-1)
-        losses[rows] = -found.gather(1, chosen)[:, 0]
+        found = logits[rows].float().softmax(dim=-1)
+        chances[rows] = found.gather(1, chosen)[:, 0]
         if gradient is not None:
-            found.exp_().scatter_add_(1, chosen, -torch.ones_like(chosen, dtype=found.dtype))
-            gradient[rows] = found
-    return losses
+            gradient[rows] = found.scatter_add_(1, chosen, found.new_full(chosen.shape, -1.0))
+    # The smallest normal number: what is less likely has no logarithm in float32.
+    return chances.clamp_(min=torch.finfo(torch.float32).tiny).log_().neg_()
 
 
 def _times_rows(gradient: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
