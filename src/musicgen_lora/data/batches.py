@@ -183,24 +183,19 @@ def fixed_windows(
         max_windows: at most so many are taken, evenly spaced; None takes all.
         melodies: of the clips, for a melody model.
     """
-    spots: list[tuple[Clip, int, np.ndarray]] = []
-    for clip, clip_id in zip(clips, ids, strict=True):
-        codes = store.codes(clip_id)
-        for start in range(0, len(codes), max_frames):
-            window = codes[start : start + max_frames]
-            if len(window) >= min_frames:
-                spots.append((clip, start, window))
+    spots = [
+        (row, start)
+        for row, clip_id in enumerate(ids)
+        for start in range(0, store.n_frames(clip_id) - min_frames + 1, max_frames)
+    ]
     if max_windows is not None:
         spots = spots[:: max(1, math.ceil(len(spots) / max_windows))]
-    return [
-        Window(
-            window,
-            clip.texts[0],
-            clip.source,
-            None if melodies is None else melodies.of(clip, start, len(window)),
-        )
-        for clip, start, window in spots
-    ]
+    windows: list[Window] = []
+    for row, start in spots:
+        clip, codes = clips[row], store.codes(ids[row])[start : start + max_frames]
+        melody = None if melodies is None else melodies.of(clip, start, len(codes))
+        windows.append(Window(codes, clip.texts[0], clip.source, melody))
+    return windows
 
 
 def collate(

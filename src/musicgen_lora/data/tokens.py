@@ -171,8 +171,8 @@ def tokenise_clips(
         # Another process may be keeping a table there, which then is made once more.
         atomic.sweep(folder.parent)
         store = TokenStore(folder)
-        missing = {i: clip for i, clip in zip(ids, clips, strict=True) if i not in store}
-        rows = list(missing.items())
+        missing = {clip_id: row for row, clip_id in enumerate(ids) if clip_id not in store}
+        rows = [(clip_id, clips[row]) for clip_id, row in missing.items()]
         if not rows:
             return store
         with _encoders(model) as pool:
