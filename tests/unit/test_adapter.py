@@ -9,16 +9,23 @@ import subprocess
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from tiny import make_tiny_musicgen
 
-from musicgen_lora.config import TrainSettings
+from musicgen_lora.config import EMBEDDED_NAME, TrainSettings
 from musicgen_lora.errors import UserError
-from musicgen_lora.model.adapter import FACTS_FILE, add_lora, load_adapter
-from musicgen_lora.model.musicgen import base_fingerprint, frame_logits, load_base, load_tokenizer
+from musicgen_lora.model.adapter import FACTS_FILE, add_lora, load_adapter, save_adapter
+from musicgen_lora.model.musicgen import (
+    base_fingerprint,
+    frame_logits,
+    load_base,
+    load_processor,
+    load_tokenizer,
+)
 from musicgen_lora.model.targets import target_pattern
 from musicgen_lora.model.text import TextStates
 from musicgen_lora.training.weights import make_trainee
@@ -261,3 +268,43 @@ def test_bare_peft_on_bare_transformers_gives_equal_logits(
             expected = bare[:, k, delay:]
             assert np.allclose(ours[:, k, : n_frames - delay].numpy(), expected, atol=1e-5)
             assert not np.allclose(without[:, k, : n_frames - delay].numpy(), expected, atol=1e-2)
+
+
+def test_dora_leaves_out_layers_with_rows_that_have_no_direction(
+    tmp_path: Path, tiny_model_dir: Path
+) -> None:
+    """PEFT divides by each row's length: the loss would not be a number."""
+    base = load_base(tiny_model_dir)
+    dead = "decoder.model.decoder.layers.1.fc2"
+    base.get_submodule(dead).weight[3] = 0.0
+    expected = logits_of(base, tiny_model_dir)
+    pattern = target_pattern(base, targets=("feed_forward",))
+    adapted = add_lora(base, base_name="x", rank=4, alpha=8, kind="dora", pattern=pattern)
+    assert adapted.peft_config["default"].exclude_modules == {dead}
+    carriers = {
+        name.rsplit(".lora_A", 1)[0] for name, _ in adapted.named_modules() if "lora_A." in name
+    }
+    assert len(carriers) == 3
+    assert not any(name.endswith(dead) for name in carriers)
+    assert torch.allclose(logits_of(base, tiny_model_dir), expected, atol=1e-5, equal_nan=True)
+    save_adapter(adapted, tmp_path)
+    again = load_base(tiny_model_dir)
+    again.get_submodule(dead).weight[3] = 0.0
+    load_adapter(again, tmp_path)
+    assert torch.allclose(logits_of(again, tiny_model_dir), expected, atol=1e-5, equal_nan=True)
+
+
+def test_dora_says_where_no_layer_can_carry_it(tiny_model_dir: Path) -> None:
+    base = load_base(tiny_model_dir)
+    dead = "decoder.model.decoder.layers.1.fc2"
+    base.get_submodule(dead).weight[3] = 0.0
+    with pytest.raises(UserError, match=f"{dead}.*rslora"):
+        add_lora(base, base_name="x", rank=4, alpha=8, kind="dora", pattern=re.escape(dead))
+
+
+def test_the_embedded_model_has_a_processor() -> None:
+    """Full training puts it beside its weights."""
+    processor: Any = load_processor(EMBEDDED_NAME)
+    assert processor.tokenizer("808").input_ids
+    with pytest.raises(UserError, match="nowhere/at/all"):
+        load_processor("nowhere/at/all")

@@ -61,6 +61,16 @@ def check_initialisation(
             )
 
 
+def without_direction(model: MusicgenForConditionalGeneration, pattern: str) -> list[str]:
+    """The layers that `pattern` names in which an output's weights are all zero. DoRA scales each
+    output by its weights' length, and PEFT divides by it."""
+    return [
+        name
+        for name, module in matching(model, pattern).items()
+        if type(module) is nn.Linear and bool((module.weight == 0).all(dim=1).any())
+    ]
+
+
 def add_lora(
     model: MusicgenForConditionalGeneration,
     *,
@@ -82,16 +92,27 @@ def add_lora(
         alpha: the product is scaled by alpha / rank; with "rslora" by alpha / sqrt(rank).
         dropout: on the adapter's input while training.
         pattern: of the modules' names, from `target_pattern`; None for the default targets.
-        kind: "lora", "rslora" (Kalajdzievski, 2023) or "dora" (Liu et al., 2024).
+        kind: "lora", "rslora" (Kalajdzievski, 2023) or "dora" (Liu et al., 2024). DoRA leaves out
+            layers that it cannot adapt, see `without_direction`; the adapter's config names them.
         init: a name of `INITIALISATIONS`.
+
+    Raises:
+        UserError: `init` cannot make this adapter, or DoRA adapts none of the layers.
     """
     pattern = target_pattern(model) if pattern is None else pattern
     check_initialisation(model, pattern, rank=rank, init=init)
+    left_out = without_direction(model, pattern) if kind == "dora" else []
+    if left_out and len(left_out) == len(matching(model, pattern)):
+        raise UserError(
+            "adapter dora: each of the layers, as "
+            f"{left_out[0]}, has rows of zeros, which have no direction; give --adapter rslora."
+        )
     config = LoraConfig(
         r=rank,
         lora_alpha=alpha,  # pyright: ignore[reportArgumentType]
         lora_dropout=dropout,
         target_modules=pattern,
+        exclude_modules=left_out or None,
         use_rslora=kind == "rslora",
         use_dora=kind == "dora",
         init_lora_weights=INITIALISATIONS[init],  # pyright: ignore[reportArgumentType]
@@ -125,6 +146,8 @@ def save_adapter(
         tensors = start.as_plain_lora(tensors, started)
         config.lora_alpha *= 2**0.5 if config.use_rslora else 2
         config.r *= 2
+    # PEFT keeps a set, whose order differs from process to process.
+    config.exclude_modules = sorted(config.exclude_modules) if config.exclude_modules else None
     # Whoever loads it has the weights: drawing first ones again would be in vain, or harm.
     config.init_lora_weights, config.inference_mode = True, True
     base = type(adapted.get_base_model())

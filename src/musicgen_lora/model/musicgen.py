@@ -19,11 +19,13 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from torch import nn
 from transformers import (
+    AutoProcessor,
     AutoTokenizer,
     MusicgenForConditionalGeneration,
     MusicgenMelodyForConditionalGeneration,
     PreTrainedConfig,
     PreTrainedTokenizerBase,
+    ProcessorMixin,
 )
 
 from musicgen_lora.config import EMBEDDED_NAME
@@ -124,6 +126,15 @@ def load_tokenizer(model_path: str | Path) -> PreTrainedTokenizerBase:
         return AutoTokenizer.from_pretrained(_located(model_path))
     except UNLOADABLE as error:
         raise UserError(f"{model_path}: no usable tokenizer: {_first_line(error)}") from error
+
+
+def load_processor(model_path: str | Path) -> ProcessorMixin:
+    """The processor (tokenizer and feature extractor) that belongs to a base model without
+    melody."""
+    try:
+        return AutoProcessor.from_pretrained(_located(model_path))
+    except UNLOADABLE as error:
+        raise UserError(f"{model_path}: no usable processor: {_first_line(error)}") from error
 
 
 def _located(model_path: str | Path) -> str:

@@ -158,6 +158,14 @@ def _train(settings: TrainSettings, console: Console) -> dict[str, Any]:
     if trainee.adapted is not None:
         count = sum(p.numel() for p in trainee.parameters)
         console.print(f"LoRA: {count:,} trainable parameters on {n_parameters:,} frozen ones.")
+        config: Any = trainee.adapted.peft_config["default"]
+        left_out = sorted(config.exclude_modules or [])
+        if left_out:
+            console.print(
+                f"DoRA leaves out {len(left_out)} layers with rows of zeros, which have no "
+                f"direction: {', '.join(left_out)}.",
+                style="yellow",
+            )
     optimizers = make_optimizers(
         settings.optimizer,
         [(name, p) for name, p in model.named_parameters() if p.requires_grad],

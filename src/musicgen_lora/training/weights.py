@@ -12,7 +12,7 @@ from typing import Any
 
 from peft import PeftModel
 from torch import nn
-from transformers import AutoProcessor, MusicgenForConditionalGeneration
+from transformers import MusicgenForConditionalGeneration
 
 from musicgen_lora import atomic
 from musicgen_lora.config import TrainSettings
@@ -30,7 +30,7 @@ from musicgen_lora.model.adapter import (
 from musicgen_lora.model.card import adapter_card, header_facts
 from musicgen_lora.model.chroma import write_extractor_settings
 from musicgen_lora.model.melody import is_melody
-from musicgen_lora.model.musicgen import load_tokenizer
+from musicgen_lora.model.musicgen import load_processor, load_tokenizer
 from musicgen_lora.model.targets import check_expression, target_pattern
 from musicgen_lora.tensors import read_tensors
 from musicgen_lora.training import processes
@@ -204,7 +204,7 @@ def _whole_model(model: MusicgenForConditionalGeneration, settings: TrainSetting
                 load_tokenizer(settings.model_path).save_pretrained(str(staging))
                 write_extractor_settings(settings.model_path, staging)
             else:
-                AutoProcessor.from_pretrained(settings.model_path).save_pretrained(str(staging))
+                load_processor(settings.model_path).save_pretrained(str(staging))
             atomic.write_json(staging / FACTS_FILE, _public(run))
 
         if processes.rank() == 0:
