@@ -10,6 +10,7 @@ import pytest
 import torch
 from datasets import make_dataset, tiny_settings
 
+from musicgen_lora import extras
 from musicgen_lora.config import GenerateSettings
 from musicgen_lora.errors import UserError
 from musicgen_lora.generation.generate import generate_audio
@@ -79,21 +80,22 @@ def test_an_adapter_of_a_quantised_base_goes_on_the_plain_one(
     [
         ({"trainable": "full"}, "needs trainable lora"),
         ({"lora_init": "pissa"}, "needs default or gaussian"),
+        ({"quantise": "8bit", "adapter": "dora"}, "give quantise 4bit, or another adapter"),
     ],
 )
 def test_what_does_not_go_together_is_refused(
     changes, said: str, tiny_model_dir: Path, tmp_path: Path
 ) -> None:
     data = make_dataset(tmp_path / "data", [0.3, 0.3])
-    settings = tiny_settings(tiny_model_dir, data, tmp_path / "out", quantise="4bit", **changes)
+    changes = {"quantise": "4bit"} | changes
+    settings = tiny_settings(tiny_model_dir, data, tmp_path / "out", **changes)
     with pytest.raises(UserError, match=said):
         train_lora(settings)
 
 
 def test_a_missing_library_is_named_with_its_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    def missing(name: str) -> None:
-        raise ModuleNotFoundError(name)
-
-    monkeypatch.setattr(quantise.importlib, "import_module", missing)
+    monkeypatch.setattr(extras, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install 'musicgen-lora\[quantise\]'"):
-        quantise.check_quantise("8bit", trainable="lora", init="default")
+        quantise.check_quantise(
+            "8bit", trainable="lora", init="default", adapter="lora", device=torch.device("cpu")
+        )

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from peft import LoraConfig, PeftModel, get_peft_model
+from peft.utils.integrations import dequantize_module_weight
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import nn
@@ -67,7 +68,8 @@ def without_direction(model: MusicgenForConditionalGeneration, pattern: str) -> 
     return [
         name
         for name, module in matching(model, pattern).items()
-        if type(module) is nn.Linear and bool((module.weight == 0).all(dim=1).any())
+        if isinstance(module, nn.Linear)
+        and bool((dequantize_module_weight(module) == 0).all(dim=1).any())
     ]
 
 

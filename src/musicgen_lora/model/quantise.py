@@ -17,13 +17,17 @@ from musicgen_lora.errors import UserError
 from musicgen_lora.extras import require_extra
 
 
-def check_quantise(quantise: str, *, trainable: str, init: str) -> None:
+def check_quantise(
+    quantise: str, *, trainable: str, init: str, adapter: str, device: torch.device
+) -> None:
     """Raises a UserError where a quantised base cannot be trained on.
 
     Args:
         quantise: "none", "8bit" or "4bit".
         trainable: what is trained.
         init: how the adapter starts.
+        adapter: its kind.
+        device: that will train.
     """
     if quantise == "none":
         return
@@ -33,6 +37,12 @@ def check_quantise(quantise: str, *, trainable: str, init: str) -> None:
         raise UserError(
             f"lora_init {init} reads the base's own weights; quantise {quantise} needs default or "
             "gaussian."
+        )
+    if (quantise, adapter, device.type) == ("8bit", "dora", "cpu"):
+        # PEFT puts a CPU's 8-bit weight back as one without its scales after reading it.
+        raise UserError(
+            "quantise 8bit with adapter dora needs a GPU; on a CPU give quantise 4bit, or another "
+            "adapter."
         )
     require_extra("quantise", f"quantise {quantise}")
 

@@ -91,7 +91,13 @@ def _train(settings: TrainSettings, console: Console) -> dict[str, Any]:
     _check_codebooks(settings, model_shape(model).n_codebooks)
     check_sharding(settings, model)
     check_frozen(settings.frozen_modules, settings.trainable)
-    check_quantise(settings.quantise, trainable=settings.trainable, init=settings.lora_init)
+    check_quantise(
+        settings.quantise,
+        trainable=settings.trainable,
+        init=settings.lora_init,
+        adapter=settings.adapter,
+        device=processes.device(),
+    )
     adapts_text = settings.trainable == "lora" and adapts_text_encoder(
         model, lora_pattern(model, settings)
     )
