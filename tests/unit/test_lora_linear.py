@@ -175,13 +175,12 @@ def test_attention_whose_layers_share_their_products_equals_pefts_and_transforme
         assert relative_error(one, other) < 1e-4
 
 
-@pytest.mark.parametrize("why", ["dropout", "moved apart", "other attention", "switched off"])
+@pytest.mark.parametrize("why", ["dropout", "moved apart", "switched off"])
 def test_attention_is_left_to_transformers_where_its_layers_cannot_share(
     why: str, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    prepare = (lambda model: None) if why == "other attention" else use_blocks
     dropout = 0.4 if why == "dropout" else 0.0
-    adapted = adapted_model(tiny_model_dir, prepare=prepare, dropout=dropout).train()
+    adapted = adapted_model(tiny_model_dir, prepare=use_blocks, dropout=dropout).train()
     for attention in attentions_of(adapted):
         assert type(attention) is LoraAttention
         if why == "moved apart":
@@ -211,8 +210,11 @@ def test_weights_that_lie_together_are_those_of_the_base(tiny_model_dir: Path) -
             assert torch.equal(found, weight)
 
 
-def test_an_adapter_on_the_feed_forward_alone_leaves_attention_as_it_is(
-    tiny_model_dir: Path,
-) -> None:
-    adapted = adapted_model(tiny_model_dir, targets=("feed_forward",), prepare=use_blocks)
+@pytest.mark.parametrize(
+    "options",
+    [{"targets": ("feed_forward",), "prepare": use_blocks}, {"targets": ("attention",)}],
+    ids=["no adapter on it", "not in blocks"],
+)
+def test_other_attention_stays_transformers(options: dict[str, Any], tiny_model_dir: Path) -> None:
+    adapted = adapted_model(tiny_model_dir, **options)
     assert not any(isinstance(attention, LoraAttention) for attention in attentions_of(adapted))

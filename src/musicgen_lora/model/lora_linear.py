@@ -104,8 +104,8 @@ class LoraLinear(Linear):
 
 
 class LoraAttention(MusicgenAttention):
-    """transformers' attention, for training in blocks: layers that read the same states share their
-    products."""
+    """transformers' attention as `attention` has it in blocks, where layers that read the same
+    states share their products."""
 
     def forward(
         self,
@@ -116,15 +116,13 @@ class LoraAttention(MusicgenAttention):
         *args: Any,
         **kwargs: Any,
     ) -> Any:
-        config: Any = self.config
         own = key_value_states is None
         states = hidden_states if own else key_value_states
         layers: Any = [self.q_proj, self.k_proj, self.v_proj] if own else [self.k_proj, self.v_proj]
         drops = self.training and bool(self.dropout)
         # With a cache or a mask of its own steps it decodes, or is asked for what isn't here.
         trains = past_key_values is None and not (own and attention_mask is not None)
-        in_blocks = trains and not drops and config._attn_implementation == NAME
-        weight = _one_weight(layers, states) if in_blocks else None
+        weight = _one_weight(layers, states) if trains and not drops else None
         if weight is None:
             return super().forward(
                 hidden_states, key_value_states, past_key_values, attention_mask, *args, **kwargs
@@ -142,14 +140,15 @@ class LoraAttention(MusicgenAttention):
 
 def use_few_products(adapted: PeftModel) -> None:
     """Gives the plain LoRA layers of an adapter, on linear layers that are not quantised, the
-    forward pass of this module, and attention that is made of such layers as well. Parameters and
-    their names stay."""
+    forward pass of this module, and attention in blocks that is made of such layers as well.
+    Parameters and their names stay."""
     for module in adapted.modules():
         # Quantised layers have classes of their own, and DoRA is a variant of this one.
         if type(module) is Linear and not module.lora_variant:
             module.__class__ = LoraLinear
     for module in adapted.modules():
-        if type(module) is MusicgenAttention:
+        config: Any = getattr(module, "config", None)
+        if type(module) is MusicgenAttention and config._attn_implementation == NAME:
             layers = [module.k_proj, module.v_proj]
             if module.is_causal:
                 layers = [module.q_proj, *layers]
