@@ -275,10 +275,17 @@ def main() -> None:
     parser.add_argument("--output_dir", type=Path, default=WORK / "taught")
     parser.add_argument("--n_steps", type=int, default=2500)
     options = parser.parse_args()
+    metadata = options.corpus / "metadata.json"
+    for path, maker in [
+        (options.model_path / "config.json", "make_base"),
+        (metadata, "render_corpus"),
+    ]:
+        if not path.is_file():
+            parser.error(f"{path} is not there; make it with python pretraining/{maker}.py")
     torch.manual_seed(0)
     model: Any = MusicgenForConditionalGeneration.from_pretrained(options.model_path)
     tokenizer = AutoTokenizer.from_pretrained(options.model_path)
-    rows = json.loads((options.corpus / "metadata.json").read_text(encoding="utf-8"))
+    rows = json.loads(metadata.read_text(encoding="utf-8"))
     d_text = model.config.text_encoder.d_model
     basis = torch.linalg.qr(torch.randn(d_text, d_text))[0][:N_FACTS]
     teach_facts(model, tokenizer, rows, basis, n_steps=options.n_steps)

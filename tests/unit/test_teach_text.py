@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -94,3 +95,26 @@ def test_a_captions_tempo_is_the_clips_or_the_one_put_in_its_place() -> None:
         bpm = int(text.removeprefix("funk groove, ").removesuffix(" bpm, no hats"))
         other = teach_text.tempo_waves(np.array([float(bpm)]))[0]
         assert np.allclose(facts[teach_text.WAVES], other, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("missing", "maker"), [("--model_path", "make_base"), ("--corpus", "render_corpus")]
+)
+def test_a_missing_folder_is_named_with_what_makes_it(
+    missing: str,
+    maker: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name in ("config.json", "metadata.json"):
+        (tmp_path / name).write_text("[]")
+    folders = {"--model_path": tmp_path, "--corpus": tmp_path, missing: tmp_path / "nowhere"}
+    words = [str(word) for flag in folders.items() for word in flag]
+    monkeypatch.setattr("sys.argv", ["teach_text.py", *words])
+    with pytest.raises(SystemExit) as stop:
+        teach_text.main()
+    assert stop.value.code == 2
+    said = capsys.readouterr().err
+    assert "nowhere" in said
+    assert f"pretraining/{maker}.py" in said
