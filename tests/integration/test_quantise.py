@@ -15,7 +15,7 @@ from musicgen_lora.config import GenerateSettings
 from musicgen_lora.errors import UserError
 from musicgen_lora.generation.generate import generate_audio
 from musicgen_lora.model import quantise
-from musicgen_lora.model.adapter import load_adapter
+from musicgen_lora.model.adapter import add_lora, load_adapter
 from musicgen_lora.model.musicgen import frame_logits, load_base
 from musicgen_lora.training.train import train_lora
 
@@ -73,6 +73,17 @@ def test_an_adapter_of_a_quantised_base_goes_on_the_plain_one(
         duration=0.2,
     )
     assert generate_audio(played)[0].is_file()
+
+
+@needs_library
+def test_dora_on_a_quantised_base_leaves_out_rows_of_zeros(tiny_model_dir: Path) -> None:
+    model = load_base(tiny_model_dir)
+    dead = "decoder.model.decoder.layers.0.fc1"
+    model.get_submodule(dead).weight[5] = 0.0
+    quantise.quantise_decoder(model, "4bit", device=torch.device("cpu"), dtype=torch.float32)
+    adapted = add_lora(model, base_name="x", rank=4, alpha=8, kind="dora")
+    assert adapted.peft_config["default"].exclude_modules == {dead}
+    assert bool(logits(model).isfinite().all())
 
 
 @pytest.mark.parametrize(
