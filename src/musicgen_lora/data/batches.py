@@ -185,7 +185,7 @@ def fixed_windows(
     """
     spots = [
         (row, start)
-        for row, clip_id in enumerate(ids)
+        for row, clip_id in zip(range(len(clips)), ids, strict=True)
         for start in range(0, store.n_frames(clip_id) - min_frames + 1, max_frames)
     ]
     if max_windows is not None:

@@ -171,8 +171,9 @@ def tokenise_clips(
         # Another process may be keeping a table there, which then is made once more.
         atomic.sweep(folder.parent)
         store = TokenStore(folder)
-        missing = {clip_id: row for row, clip_id in enumerate(ids) if clip_id not in store}
-        rows = [(clip_id, clips[row]) for clip_id, row in missing.items()]
+        places = zip(ids, range(len(clips)), strict=True)
+        missing = {clip_id: place for clip_id, place in places if clip_id not in store}
+        rows = [(clip_id, clips[place]) for clip_id, place in missing.items()]
         if not rows:
             return store
         with _encoders(model) as pool:

@@ -92,7 +92,8 @@ def _attend(
 class _Causal(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, heads: torch.Tensor, scaling: float) -> torch.Tensor:
-        kept = heads.flatten(1, 2)
+        # Of one clip it is a view, whose parts each product would copy.
+        kept = heads.flatten(1, 2).contiguous()
         q, k, v = kept
         out = torch.empty_like(v)
         future = torch.full((BLOCK, BLOCK), -torch.inf, dtype=q.dtype, device=q.device).triu_(1)

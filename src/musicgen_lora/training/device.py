@@ -57,8 +57,9 @@ def keep_freed_memory() -> None:
     libraries keep it by themselves or cannot be told; there nothing is done."""
     mallopt: Any = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
-        # Older versions take no more than 32 MiB.
-        _ = mallopt(M_MMAP_THRESHOLD, 1 << 30) or mallopt(M_MMAP_THRESHOLD, 1 << 25)
+        if not mallopt(M_MMAP_THRESHOLD, 1 << 30):
+            # Older versions take no more than 32 MiB.
+            mallopt(M_MMAP_THRESHOLD, 1 << 25)
         mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
 
 
