@@ -89,8 +89,8 @@ def measure(folder: Path) -> dict[str, float]:
     times.append(time.perf_counter())
     material = gather(settings, clips, model, console, frozen_text=True)
     times.append(time.perf_counter())
-    run_identity(settings, "base", material.clips, material.id_of)
-    data_facts(settings, material.clips, material.train, material.held_out, material.id_of)
+    run_identity(settings, "base", material.clips, material.ids)
+    data_facts(settings, material.clips, material.ids, len(material.train), material.held_out)
     times.append(time.perf_counter())
     dataset = material.dataset
     per_step = settings.batch_size * settings.gradient_accumulation_steps

@@ -11,8 +11,8 @@ ours, on the same model and the same clips, in one run.
 Plain: transformers' forward with labels, T5 in the loop, PEFT, AdamW, fp32. Ours: what
 `musicgen-lora train` does for a step. Weights are random, which changes no time. Each side runs
 in a process of its own, in turns, so that peak memory is its own and a slow minute of the machine
-hits both. The floor is the step's multiplications over the rate that one large bf16 product
-reaches here.
+hits both. The floor is the step's multiplications over the rate that one large product reaches here
+in the precision that ours takes on this machine: bf16 where the CPU multiplies it, else fp32.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from musicgen_lora.model.adapter import add_lora
 from musicgen_lora.model.delay import delay_codes, n_predicted
 from musicgen_lora.model.musicgen import EMBEDDED, load_base, model_shape
 from musicgen_lora.model.text import TextStates
-from musicgen_lora.training.device import choose_precision, place
+from musicgen_lora.training.device import DTYPES, choose_precision, place
 from musicgen_lora.training.optimise import optimise_step
 
 SPECIAL = 2048
@@ -127,6 +127,12 @@ def plain_step(shape: str, n_layers: int, rank: int, batch: Batch) -> Callable[[
     return step
 
 
+def our_precision(model: MusicgenForConditionalGeneration) -> str:
+    """What `--precision auto` takes here."""
+    n_parameters = sum(p.numel() for p in model.decoder.parameters())
+    return choose_precision("auto", False, torch.device("cpu"), n_parameters)[0]
+
+
 def our_step(
     model: MusicgenForConditionalGeneration, shape: str, rank: int
 ) -> Callable[[Batch], float]:
@@ -134,9 +140,7 @@ def our_step(
     `clips`. The model is placed and adapted."""
     text = TextStates(model, AutoTokenizer.from_pretrained(EMBEDDED))
     text.prepare(CAPTIONS)
-    n_parameters = sum(p.numel() for p in model.decoder.parameters())
-    device = torch.device("cpu")
-    place(model, device, choose_precision("auto", False, device, n_parameters)[0])
+    place(model, torch.device("cpu"), our_precision(model))
     adapted = add_lora(model, base_name=shape, rank=rank, alpha=2 * rank)
     parameters = [p for p in adapted.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=3e-4, fused=True)
@@ -160,9 +164,9 @@ def our_step(
 
 
 def floor_s(shape: str, n_layers: int, batch: Batch) -> float:
-    """Seconds that the multiplications of a step take at the measured rate of a bf16 product:
-    forward and the gradient of the activations (the frozen weights have none; in attention both
-    factors of a product have one)."""
+    """Seconds that the multiplications of a step take at the measured rate of a product in
+    our precision: forward and the gradient of the activations (the frozen weights have none; in
+    attention both factors of a product have one)."""
     model = make_model(shape, n_layers)
     config: Any = model.config.decoder
     width, ffn, layers = config.hidden_size, config.ffn_dim, config.num_hidden_layers
@@ -170,8 +174,8 @@ def floor_s(shape: str, n_layers: int, batch: Batch) -> float:
     a_frame = layers * (6 * width**2 + 2 * width * ffn) + 4 * SPECIAL * width
     attention = layers * batch.codes.shape[-1] * width
     flop = 2 * n_frames * (2 * a_frame + 3 * attention)
-    left = torch.randn(1024, 1024, dtype=torch.bfloat16)
-    right = torch.randn(1024, 4096, dtype=torch.bfloat16)
+    dtype = DTYPES[our_precision(model)]
+    left, right = torch.randn(1024, 1024, dtype=dtype), torch.randn(1024, 4096, dtype=dtype)
     times = []
     for _ in range(20):
         began = time.perf_counter()

@@ -174,6 +174,9 @@ def test_clips_by_column_are_the_clips_in_a_list(folder: Path) -> None:
     assert [clips[index] for index in range(-40, 40)] == listed + listed
     assert list(clips[3:30:4]) == listed[3:30:4]
     assert list(clips.take([7, 1])) == [listed[7], listed[1]]
+    assert list(clips[30:3:-4].take([2, 0, -1])) == [listed[22], listed[30], listed[6]]
+    assert clips[5:8].column("audio").to_pylist() == [clip.audio for clip in listed[5:8]]
+    assert clips[5:8].names() == [clip.name for clip in listed[5:8]]
     assert clips.names() == [clip.name for clip in listed]
     assert list(Clips.of(listed)) == listed
     assert not Clips.of([])

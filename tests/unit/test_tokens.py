@@ -14,6 +14,7 @@ from musicgen_lora.audio.files import AudioError, read_audio, write_wav
 from musicgen_lora.data import tokens
 from musicgen_lora.data.metadata import load_dataset
 from musicgen_lora.data.tokens import TokenStore, clip_ids, tokenise_clips
+from musicgen_lora.errors import UserError
 from musicgen_lora.model import codec
 from musicgen_lora.model.codec import codec_fingerprint, decode_codes, encode_waveform
 from musicgen_lora.model.musicgen import load_base
@@ -217,7 +218,7 @@ def test_windows_of_a_file_are_clips_of_their_own(tmp_path: Path, model) -> None
     )
     ids, store = tokenise(tmp_path, model)
     assert len(set(ids)) == 4
-    assert [store.n_frames(i) for i in ids] == [100, 50, 50, 25]
+    assert store.n_frames(ids).tolist() == [100, 50, 50, 25]
     waveform = read_audio(tmp_path / "train" / "beat0.wav", RATE)
     expected = encode_waveform(model, waveform[:, RATE // 2 : 3 * RATE // 2])
     assert np.array_equal(store.codes(ids[1]).T, expected)
@@ -307,3 +308,70 @@ def test_many_shards_read_like_one(tmp_path: Path, model, monkeypatch: pytest.Mo
     for clip, clip_id in zip(load_dataset(tmp_path), ids, strict=True):
         expected = encode_waveform(model, read_audio(clip.path, RATE)).T
         assert np.array_equal(store.codes(clip_id), expected)
+
+
+@pytest.fixture
+def kept(tmp_path: Path, model, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, list[str]]:
+    """A folder of three shards, whose indexes have been kept as one, and its clips' ids."""
+    make_dataset(tmp_path, [0.5, 0.3, 0.4, 0.2, 0.6])
+    monkeypatch.setattr(tokens, "CLIPS_PER_SHARD", 2)
+    ids, _ = tokenise(tmp_path, model)
+    folder = shard_folder(tmp_path, model)
+    assert (folder / tokens.INDEX_FILE).is_file()
+    return folder, ids
+
+
+def refuse(path: Path) -> None:
+    raise AssertionError(f"{path} was read again")
+
+
+def test_the_kept_index_says_what_the_shards_say(
+    kept: tuple[Path, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, ids = kept
+    (folder / tokens.INDEX_FILE).unlink()
+    plain = TokenStore(folder)
+    monkeypatch.setattr(tokens, "_read_index", refuse)
+    store = TokenStore(folder)
+    assert all(np.array_equal(store.codes(i), plain.codes(i)) for i in ids)
+    assert store.n_frames(ids).tolist() == [len(plain.codes(i)) for i in ids]
+    assert store.missing([ids[0], "new", ids[1], "new"]).keys() == {"new"}
+
+
+def test_a_new_shard_is_seen_beside_the_kept_index(
+    kept: tuple[Path, list[str]], tmp_path: Path, model, encoded: list[str]
+) -> None:
+    folder, ids = kept
+    encoded.clear()
+    entries = read_metadata(tmp_path)
+    write_metadata(tmp_path, [*entries, entries[0] | {"start_s": 0.1, "duration_s": 0.2}])
+    more, store = tokenise(tmp_path, model)
+    assert more[:-1] == ids
+    assert len(encoded) == 1
+    assert more[-1] in store
+    assert more[-1] in TokenStore(folder)
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "a folder"])
+def test_a_damaged_index_of_shards_is_made_again(damage: str, kept: tuple[Path, list[str]]) -> None:
+    folder, ids = kept
+    path = folder / tokens.INDEX_FILE
+    whole = path.read_bytes()
+    if damage == "a folder":
+        path.unlink()
+        path.mkdir()
+        assert all(i in TokenStore(folder) for i in ids)
+        return
+    middle = len(whole) // 2
+    flipped = whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
+    path.write_bytes(whole[:middle] if damage == "cut" else flipped)
+    assert all(i in TokenStore(folder) for i in ids)
+    assert path.read_bytes() == whole
+
+
+def test_a_shard_that_is_damaged_later_is_named(kept: tuple[Path, list[str]]) -> None:
+    folder, _ = kept
+    index = sorted(folder.glob("*.parquet"))[1]
+    index.write_bytes(b"no parquet")
+    with pytest.raises(UserError, match=rf"{index.name}: not readable as a token shard"):
+        TokenStore(folder)

@@ -86,6 +86,7 @@ class ClipDataset(Dataset[tuple[np.ndarray, str | None]]):
         melody_dropout: float = 0.0,
     ) -> None:
         self._clips, self._ids, self._store = clips, ids, store
+        self._lengths = store.n_frames(ids)
         self._max_frames, self._seed = max_frames, seed
         self._condition_dropout = condition_dropout
         self._melodies, self._melody_dropout = melodies, melody_dropout
@@ -109,15 +110,15 @@ class ClipDataset(Dataset[tuple[np.ndarray, str | None]]):
         if self._melodies is None:
             return None
         start, _, dropped = self._draw(index)
-        n_frames = min(self._store.n_frames(self._ids[index]) - start, self._max_frames)
+        n_frames = min(int(self._lengths[index]) - start, self._max_frames)
         melody = self._melodies.of(self._clips[index], start, n_frames)
         return np.zeros_like(melody) if dropped else melody
 
     def _draw(self, index: int) -> tuple[int, str | None, bool]:
         """Where the window begins, its caption or None, whether its tune is dropped."""
         rng = np.random.default_rng((self._seed, self._epoch, index))
-        n_frames = self._store.n_frames(self._ids[index])
-        start = int(rng.integers(max(0, n_frames - self._max_frames) + 1))
+        spare = max(0, int(self._lengths[index]) - self._max_frames)
+        start = int(rng.integers(spare + 1))
         texts = self._clips[index].texts
         caption = texts[rng.integers(len(texts))]
         is_null = rng.random() < self._condition_dropout
@@ -125,8 +126,7 @@ class ClipDataset(Dataset[tuple[np.ndarray, str | None]]):
 
     def n_frames(self) -> np.ndarray:
         """Length of each clip's windows in frames, `[clips]`."""
-        lengths = [self._store.n_frames(clip_id) for clip_id in self._ids]
-        return np.minimum(np.array(lengths), self._max_frames)
+        return np.minimum(self._lengths, self._max_frames)
 
     def names(self, indices: Sequence[int]) -> list[str]:
         """Names of clips, for messages."""
@@ -185,8 +185,8 @@ def fixed_windows(
     """
     spots = [
         (row, start)
-        for row, clip_id in zip(range(len(clips)), ids, strict=True)
-        for start in range(0, store.n_frames(clip_id) - min_frames + 1, max_frames)
+        for row, n_frames in enumerate(store.n_frames(ids).tolist())
+        for start in range(0, n_frames - min_frames + 1, max_frames)
     ]
     if max_windows is not None:
         spots = spots[:: max(1, math.ceil(len(spots) / max_windows))]

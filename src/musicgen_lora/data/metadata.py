@@ -9,20 +9,23 @@ from __future__ import annotations
 
 import hashlib
 import json
+import operator
 import os
 import stat
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, overload
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute
 
 from musicgen_lora import atomic
 from musicgen_lora.data import kept_tables
 from musicgen_lora.errors import UserError
 
+compute: Any = pyarrow.compute
+"""Whose functions are made when it is imported, unseen by a type checker."""
 VALIDATION_SPLITS = {"validation", "valid", "val", "dev", "test"}
 
 
@@ -38,6 +41,8 @@ SCHEMA = pa.schema(
     }
 )
 """What the metadata says of a clip, as `Clip` has it."""
+CLIP_SCHEMA = pa.schema([*SCHEMA, ("size_bytes", pa.int64()), ("mtime_ns", pa.int64())])
+"""All of a `Clip` but its folder."""
 INDEX_VERSION = 1
 """To be raised when the same metadata is read in another way."""
 INDEXED_FROM = 1_000
@@ -88,25 +93,30 @@ class Clip(NamedTuple):
 
 
 class Clips(Sequence[Clip]):
-    """Clips column by column: a `Clip` is made when it is looked at, since a hundred thousand of
-    them take longer to make, and to keep, than all else before the first step.
+    """Clips column by column, in Arrow: a `Clip` is made when it is looked at, since a hundred
+    thousand of them take longer to make, and to keep, than all else before the first step.
 
     Args:
-        columns: one for each field of `Clip`, in its order, of equal length.
+        table: of `CLIP_SCHEMA`, in one chunk.
+        folder: the dataset's.
+        rows: of the table, in their order; None for all.
     """
 
-    def __init__(self, columns: Sequence[Sequence[Any]]) -> None:
-        self._columns = dict(zip(Clip._fields, columns, strict=True))
+    def __init__(self, table: pa.Table, folder: Path, rows: np.ndarray | None = None) -> None:
+        self._table, self._folder = table, folder
+        self._rows = np.arange(table.num_rows) if rows is None else rows
 
     @classmethod
     def of(cls, clips: Sequence[Clip]) -> Clips:
-        """Clips in whatever sequence."""
+        """Clips in whatever sequence, all of one dataset."""
         if isinstance(clips, Clips):
             return clips
-        return cls(list(zip(*clips, strict=True)) or [()] * len(Clip._fields))
+        columns = {name: [getattr(clip, name) for clip in clips] for name in CLIP_SCHEMA.names}
+        (folder,) = {clip.folder for clip in clips} or {Path()}
+        return cls(pa.table(columns, schema=CLIP_SCHEMA), folder)
 
     def __len__(self) -> int:
-        return len(self._columns["audio"])
+        return len(self._rows)
 
     @overload
     def __getitem__(self, index: int) -> Clip: ...
@@ -116,26 +126,36 @@ class Clips(Sequence[Clip]):
 
     def __getitem__(self, index: int | slice) -> Clip | Clips:
         if isinstance(index, slice):
-            return self.take(range(len(self))[index])
-        return Clip(*(column[index] for column in self._columns.values()))
+            return Clips(self._table, self._folder, self._rows[index])
+        row = int(self._rows[index])
+        return self._clip(*(self._table[name][row].as_py() for name in CLIP_SCHEMA.names))
 
     def __iter__(self) -> Iterator[Clip]:
-        return map(Clip, *self._columns.values())
+        return map(self._clip, *(self.column(name).to_pylist() for name in CLIP_SCHEMA.names))
 
-    def take(self, rows: Sequence[int]) -> Clips:
+    def _clip(self, audio: str, texts: list[str], *others: Any) -> Clip:
+        return Clip(audio, self._folder, tuple(texts), *others)
+
+    def take(self, rows: Sequence[int] | np.ndarray) -> Clips:
         """The clips of these rows."""
-        return Clips([[column[row] for row in rows] for column in self._columns.values()])
+        return Clips(self._table, self._folder, self._rows[np.asarray(rows, np.int64)])
 
-    def column(self, name: str) -> Sequence[Any]:
-        """A field of all clips."""
-        return self._columns[name]
+    def column(self, name: str) -> Any:
+        """A field of all clips, an Arrow array."""
+        whole = self._table[name].combine_chunks()
+        is_whole = len(self) == len(whole) and bool((np.diff(self._rows, prepend=-1) == 1).all())
+        return whole if is_whole else whole.take(pa.array(self._rows))
 
     def names(self) -> list[str]:
         """`Clip.name` of all clips."""
-        parts = (self._columns[name] for name in ("audio", "start_s", "duration_s"))
-        return [
-            audio + window_name(start, length) for audio, start, length in zip(*parts, strict=True)
-        ]
+        return list(map(operator.add, self.column("audio").to_pylist(), self.window_names()))
+
+    def window_names(self) -> list[str]:
+        """`window_name` of all clips."""
+        starts, lengths = self.column("start_s"), self.column("duration_s")
+        if lengths.null_count == len(self) and not np.asarray(starts).any():
+            return [""] * len(self)
+        return list(map(window_name, starts.to_pylist(), lengths.to_pylist()))
 
 
 def window_name(start_s: float, duration_s: float | None) -> str:
@@ -205,18 +225,9 @@ def load_dataset(data_dir: Path, metadata_file: str = "metadata.json") -> Clips:
         table = _as_table(_parse(path, content), path)
         if table.num_rows >= INDEXED_FROM:
             kept_tables.keep_table(index, key, table)
-    audio = table["audio"].to_pylist()
-    files = _find_files(audio, path, root)
-    return Clips(
-        [
-            audio,
-            [root] * len(audio),
-            _tuples(table["texts"]),
-            *(table[name].to_pylist() for name in SCHEMA.names[2:]),
-            [files[name].st_size for name in audio],
-            [files[name].st_mtime_ns for name in audio],
-        ]
-    )
+    for column in _states_of_files(table["audio"].combine_chunks(), path, root):
+        table = table.append_column(CLIP_SCHEMA.field(table.num_columns), column)
+    return Clips(table, root)
 
 
 def _as_table(entries: list[dict[str, Any]], path: Path) -> pa.Table:
@@ -273,45 +284,38 @@ def _is_text(value: str) -> bool:
     return True
 
 
-def _tuples(lists: pa.ChunkedArray) -> list[tuple[str, ...]]:
-    """The lists of a column without gaps."""
-    column: Any = lists.combine_chunks()
-    values, ends = column.flatten().to_pylist(), np.cumsum(column.value_lengths()).tolist()
-    return [tuple(values[a:b]) for a, b in zip([0, *ends], ends, strict=False)]
-
-
-def _find_files(audio: Sequence[str], path: Path, root: Path) -> dict[str, os.stat_result]:
-    """The files' sizes and times of change.
+def _states_of_files(audio: pa.StringArray, path: Path, root: Path) -> list[pa.Array]:
+    """The files' sizes in bytes and times of change in ns.
 
     Raises:
         UserError: one is missing or outside the folder.
     """
-    places: dict[str, str | None] = {}
-    found: dict[str, os.stat_result] = {}
-    for index, name in enumerate(audio):
-        if name in found:
-            continue
-        folder, leaf = os.path.split(name)
-        if folder not in places:
-            places[folder] = _place(folder, root)
-        place, facts = places[folder], None
-        if place is not None:
-            with suppress(OSError, ValueError):
-                facts = os.lstat(f"{place}{os.sep}{leaf}")
+    coded = audio.dictionary_encode()
+    names, sizes, times = coded.dictionary, [], []
+    # Whatever any system splits paths at.
+    folders = compute.replace_substring_regex(names, r"[^/\\:]*$", "")
+    inside = [folder for folder in folders.unique().to_pylist() if _is_inside(folder, root)]
+    is_inside = compute.is_in(folders, value_set=pa.array(inside, pa.string())).to_pylist()
+    prefix = f"{root}{os.sep}"
+    for name, is_near in zip(names.to_pylist(), is_inside, strict=True):
+        try:
+            facts = os.lstat(prefix + name) if is_near else None
+        except (OSError, ValueError):
+            facts = None
         # A plain file in a folder that is inside is inside as well; all else is looked at closely.
         if facts is None or not stat.S_ISREG(facts.st_mode):
-            facts = _resolved(name, f"{path}: entry {index + 1}", root).stat()
-        found[name] = facts
-    return found
+            where = f"{path}: entry {audio.index(name).as_py() + 1}"
+            facts = _resolved(name, where, root).stat()
+        sizes.append(facts.st_size)
+        times.append(facts.st_mtime_ns)
+    return [pa.array(values, pa.int64()).take(coded.indices) for values in (sizes, times)]
 
 
-def _place(folder: str, root: Path) -> str | None:
-    """Where a folder of the dataset really is; None outside the dataset's."""
+def _is_inside(folder: str, root: Path) -> bool:
     try:
-        place = (root / folder).resolve()
+        return (root / folder).resolve().is_relative_to(root)
     except (OSError, ValueError):
-        return None
-    return str(place) if place.is_relative_to(root) else None
+        return False
 
 
 def _resolved(audio: str, where: str, root: Path) -> Path:
@@ -329,7 +333,16 @@ def _resolved(audio: str, where: str, root: Path) -> Path:
 def split_clips(
     clips: Sequence[Clip], validation_fraction: float, seed: int
 ) -> tuple[Clips, Clips]:
-    """Training and validation clips, apart by source.
+    """Training and validation clips, apart by source: those of `split_rows`."""
+    clips = Clips.of(clips)
+    train, held_out = split_rows(clips, validation_fraction, seed)
+    return clips.take(train), clips.take(held_out)
+
+
+def split_rows(
+    clips: Clips, validation_fraction: float, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the training and of the validation clips, apart by source.
 
     Splits that the metadata states are kept; sources without one are held out by the hash of
     (seed, source), at least one of them, so that adding clips hardly moves the others. With
@@ -338,29 +351,26 @@ def split_clips(
     Raises:
         UserError: the metadata puts one source on both sides, or leaves nothing to train on.
     """
-    clips = Clips.of(clips)
     sources, splits = clips.column("source"), clips.column("split")
-    stated = {
-        source: split for source, split in zip(sources, splits, strict=True) if split is not None
-    }
-    for row, (source, split) in enumerate(zip(sources, splits, strict=True)):
-        if split is not None and stated[source] != split:
+    stated: dict[str, str] = {}
+    for row, (source, split) in enumerate(
+        zip(sources.to_pylist(), splits.to_pylist(), strict=True)
+    ):
+        if split is not None and stated.setdefault(source, split) != split:
             raise UserError(
                 f"{clips[row].audio}: its source {source!r} is in both train and validation; the "
                 "validation loss would lie. Give all its clips one split."
             )
     held_out = {source for source, split in stated.items() if split == "validation"}
-    open_sources = sorted(set(sources) - set(stated))
+    open_sources = sorted(set(sources.unique().to_pylist()) - set(stated))
     if not held_out and validation_fraction > 0.0 and len(stated) + len(open_sources) > 1:
         ranked = sorted(open_sources, key=lambda source: _hash(seed, source))
         n_held_out = max(1, round(validation_fraction * len(ranked)))
         held_out = set(ranked[: min(n_held_out, len(stated) + len(ranked) - 1)])
-    train = [row for row, source in enumerate(sources) if source not in held_out]
-    if not train:
+    is_held_out = compute.is_in(sources, value_set=pa.array(held_out, pa.string())).to_numpy(False)
+    if is_held_out.all():
         raise UserError("Every clip is in the validation split; nothing is left to train on.")
-    return clips.take(train), clips.take(
-        [row for row, source in enumerate(sources) if source in held_out]
-    )
+    return np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out)
 
 
 def _hash(seed: int, source: str) -> bytes:

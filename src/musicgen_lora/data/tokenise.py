@@ -39,7 +39,7 @@ def tokenise_dataset(settings: TokeniseSettings) -> Path:
 
         store = tokenise_clips(clips, ids, model, settings.data_dir, on_clip)
     folder = settings.data_dir / "tokens" / codec_fingerprint(model)
-    n_frames = sum(store.n_frames(clip_id) for clip_id in ids)
+    n_frames = store.n_frames(ids).sum()
     console.print(
         f"{n_new} clips encoded, {len(clips) - n_new} were there; "
         f"{len(clips)} clips, {n_frames} frames: {folder}"

@@ -10,6 +10,7 @@ editing captions or renaming files costs nothing, and resuming is making the mis
 from __future__ import annotations
 
 import hashlib
+import json
 import operator
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -28,7 +29,7 @@ from transformers import MusicgenForConditionalGeneration
 from musicgen_lora import atomic
 from musicgen_lora.audio.files import probe, read_audio
 from musicgen_lora.data import kept_tables
-from musicgen_lora.data.metadata import Clip, Clips, window_name
+from musicgen_lora.data.metadata import Clip, Clips, compute
 from musicgen_lora.errors import UserError
 from musicgen_lora.model.codec import codec_fingerprint, encode_waveforms
 from musicgen_lora.model.musicgen import model_shape
@@ -44,6 +45,12 @@ HASHES = pa.schema(
     {"audio": pa.string(), "size_bytes": pa.int64(), "mtime_ns": pa.int64(), "sha256": pa.string()}
 )
 """Of audio files, as they were when they were read."""
+INDEX_FILE = "index.arrow"
+INDEX_VERSION = 1
+INDEX = pa.schema(
+    {"id": pa.string(), "shard": pa.string(), "offset": pa.int64(), "n_frames": pa.int64()}
+)
+"""Of the clips in a folder's shards."""
 
 
 class TokenStore:
@@ -52,45 +59,60 @@ class TokenStore:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._maps: dict[str, np.ndarray] = {}
-        self._shards: list[str] = []
-        self._offsets: list[int] = []
-        self._lengths: list[int] = []
-        rows: list[str] = []
-        for index in sorted(folder.glob("*.parquet")):
-            ids, offsets, lengths = _read_index(index)
-            rows += ids
-            self._shards += [index.stem] * len(ids)
-            self._offsets += offsets
-            self._lengths += lengths
-        self._rows = {clip_id: row for row, clip_id in enumerate(rows)}
+        index = _read_indexes(folder)
+        self._shards, self._offsets = index["shard"], index["offset"]
+        self._lengths = index["n_frames"].to_numpy()
+        self._rows = dict(zip(index["id"].to_pylist(), range(len(index)), strict=True))
 
     def __contains__(self, clip_id: str) -> bool:
         return clip_id in self._rows
 
-    def n_frames(self, clip_id: str) -> int:
-        """Length of a clip in codec frames."""
-        return self._lengths[self._rows[clip_id]]
+    def missing(self, clip_ids: Sequence[str]) -> dict[str, int]:
+        """Ids that no shard holds, and where they are among the given ones."""
+        lacking = set(clip_ids).difference(self._rows)
+        return {i: place for place, i in enumerate(clip_ids) if i in lacking} if lacking else {}
+
+    def n_frames(self, clip_ids: Sequence[str]) -> np.ndarray:
+        """Lengths of clips in codec frames, `[clips]`."""
+        return self._lengths[[self._rows[clip_id] for clip_id in clip_ids]]
 
     def codes(self, clip_id: str) -> np.ndarray:
         """Codes of a clip, `[T, K]` uint16, a view of the mapped file."""
         row = self._rows[clip_id]
-        shard, offset = self._shards[row], self._offsets[row]
+        shard, offset = self._shards[row].as_py(), self._offsets[row].as_py()
         if shard not in self._maps:
             self._maps[shard] = _map_shard(self._folder / f"{shard}.npy")
         return self._maps[shard][offset : offset + self._lengths[row]]
 
 
-def _read_index(path: Path) -> tuple[list[str], list[int], list[int]]:
-    """Ids of a shard's clips, their offsets and lengths.
+def _read_indexes(folder: Path) -> pa.Table:
+    """Of all shards, `INDEX`; kept as one table, since opening hundreds of files takes longer than
+    all that is in them.
 
     Raises:
-        UserError: it is not a shard's index.
+        UserError: a file is not a shard's index.
     """
+    paths = sorted(folder.glob("*.parquet"))
+    states = [
+        (path.name, facts.st_size, facts.st_mtime_ns) for path in paths for facts in [path.stat()]
+    ]
+    key = hashlib.sha256(json.dumps([INDEX_VERSION, states]).encode()).hexdigest()
+    table = kept_tables.read_table(folder / INDEX_FILE, key, INDEX)
+    if table is None:
+        table = pa.concat_tables([INDEX.empty_table(), *map(_read_index, paths)]).combine_chunks()
+        if len(paths) > 1:
+            kept_tables.keep_table(folder / INDEX_FILE, key, table)
+    return table
+
+
+def _read_index(path: Path) -> pa.Table:
+    """Of one shard."""
     try:
         # Of one file; `read_table` is made for many, and takes three times as long.
         with pq.ParquetFile(path) as file:
             table = file.read()
-        return tuple(table[name].to_pylist() for name in ("id", "offset", "n_frames"))
+        shard = pa.repeat(path.stem, table.num_rows)
+        return table.append_column("shard", shard).select(INDEX.names).cast(INDEX)
     except (pa.ArrowException, OSError, KeyError) as error:
         raise _unreadable(path, error) from error
 
@@ -122,27 +144,25 @@ def clip_ids(clips: Sequence[Clip], data_dir: Path) -> list[str]:
     kept = kept_tables.read_table(path, HASHES_VERSION, HASHES)
     if kept is None:
         kept = HASHES.empty_table()
-    files, sizes, times, digests = (kept[name].to_pylist() for name in HASHES.names)
-    rows = {audio: row for row, audio in enumerate(files)}
-    hashes: list[str] = []
-    changed = False
-    states = (clips.column(name) for name in ("audio", "size_bytes", "mtime_ns"))
-    for audio, size, time in zip(*states, strict=True):
-        row = rows.setdefault(audio, len(files))
-        if row == len(files) or sizes[row] != size or times[row] != time:
-            digest = atomic.sha256_file(data_dir / audio)
-            for column, value in zip(
-                (files, sizes, times, digests), (audio, size, time, digest), strict=True
-            ):
-                column[row : row + 1] = [value]
-            changed = True
-        hashes.append(digests[row])
-    if changed:
-        kept_tables.keep_table(
-            path, HASHES_VERSION, pa.table([files, sizes, times, digests], schema=HASHES)
+    known = kept.take(compute.index_in(clips.column("audio"), value_set=kept["audio"]))
+    is_known = np.ones(len(clips), bool)
+    for name in ("size_bytes", "mtime_ns"):
+        is_known &= np.asarray(known[name].fill_null(-1)) == np.asarray(clips.column(name))
+    hashes, fresh = known["sha256"].to_pylist(), dict[str, tuple[int, int, str]]()
+    for row in np.flatnonzero(~is_known).tolist():
+        clip = clips[row]
+        if clip.audio not in fresh:
+            digest = atomic.sha256_file(data_dir / clip.audio)
+            fresh[clip.audio] = (clip.size_bytes, clip.mtime_ns, digest)
+        hashes[row] = fresh[clip.audio][-1]
+    if fresh:
+        is_old = compute.is_in(kept["audio"], value_set=pa.array(fresh, pa.string()))
+        columns = [list(fresh), *map(list, zip(*fresh.values(), strict=True))]
+        table = pa.concat_tables(
+            [kept.filter(compute.invert(is_old)), pa.table(columns, schema=HASHES)]
         )
-    windows = map(window_name, clips.column("start_s"), clips.column("duration_s"))
-    return list(map(operator.add, hashes, windows))
+        kept_tables.keep_table(path, HASHES_VERSION, table)
+    return list(map(operator.add, hashes, clips.window_names()))
 
 
 def tokenise_clips(
@@ -171,9 +191,7 @@ def tokenise_clips(
         # Another process may be keeping a table there, which then is made once more.
         atomic.sweep(folder.parent)
         store = TokenStore(folder)
-        places = zip(ids, range(len(clips)), strict=True)
-        missing = {clip_id: place for clip_id, place in places if clip_id not in store}
-        rows = [(clip_id, clips[place]) for clip_id, place in missing.items()]
+        rows = [(clip_id, clips[place]) for clip_id, place in store.missing(ids).items()]
         if not rows:
             return store
         with _encoders(model) as pool:

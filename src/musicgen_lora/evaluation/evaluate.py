@@ -188,8 +188,8 @@ def _open_tokens(
         ) from error
     kept = [
         (clip, clip_id)
-        for clip, clip_id in zip(held_out.clips, ids, strict=True)
-        if store.n_frames(clip_id) >= shortest
+        for clip, clip_id, n_frames in zip(held_out.clips, ids, store.n_frames(ids), strict=True)
+        if n_frames >= shortest
     ]
     if not kept:
         return HeldOut(why_none=f"every held-out clip is shorter than {shortest} frames"), [], None

@@ -8,17 +8,18 @@ import importlib.metadata
 import importlib.util
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import peft
 import torch
 import transformers
 
 from musicgen_lora import __version__
 from musicgen_lora.config import TrainSettings
-from musicgen_lora.data.metadata import Clips
+from musicgen_lora.data.metadata import Clips, compute
 
 REPEATABLE = {
     "output_dir",
@@ -36,11 +37,18 @@ REPEATABLE = {
 """Settings that may differ between a run and its resumption."""
 
 
-def run_identity(settings: TrainSettings, base: str, clips: Clips, id_of: Mapping[str, str]) -> str:
+def run_identity(settings: TrainSettings, base: str, clips: Clips, ids: Sequence[str]) -> str:
     """Of a run: settings, base and data; equal ones give equal results."""
     plain = {name: v for name, v in plain_settings(settings).items() if name not in REPEATABLE}
-    ids = [id_of[name] for name in clips.names()]
-    data = list(zip(ids, *map(clips.column, ("texts", "source", "split")), strict=True))
+    texts = clips.column("texts")
+    # Flat lists: many small ones would take far longer to make.
+    columns = (
+        texts.flatten(),
+        texts.value_lengths(),
+        clips.column("source"),
+        clips.column("split"),
+    )
+    data = [list(ids), *(column.to_pylist() for column in columns)]
     return hashlib.sha256(json.dumps([plain, base, data]).encode()).hexdigest()[:16]
 
 
@@ -53,28 +61,38 @@ def plain_settings(settings: TrainSettings) -> dict[str, Any]:
 def data_facts(
     settings: TrainSettings,
     clips: Clips,
-    train_clips: Clips,
-    held_out: Clips,
-    id_of: Mapping[str, str],
+    ids: Sequence[str],
+    n_train: int,
+    held_out: np.ndarray,
 ) -> dict[str, Any]:
-    """What a run used of its dataset, the held-out clips by name: evaluation finds them here."""
-    entries = "\n".join(clips.column("entry"))
+    """What a run used of its dataset, the held-out clips by name: evaluation finds them here.
+
+    Args:
+        settings: of the run.
+        clips: long enough to be used.
+        ids: of the clips.
+        n_train: clips trained on.
+        held_out: rows of the clips held out.
+    """
+    entries = "\n".join(clips.column("entry").to_pylist())
+    chosen = clips.take(held_out)
+    columns = {
+        "id": [ids[row] for row in held_out],
+        "name": chosen.names(),
+        "audio": chosen.column("audio").to_pylist(),
+        "text": compute.list_element(chosen.column("texts"), 0).to_pylist(),
+        "source": chosen.column("source").to_pylist(),
+    }
+    validation = [
+        dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)
+    ]
     return {
         "data_dir": str(settings.data_dir.resolve()),
         "metadata_file": settings.metadata_file,
         "fingerprint": hashlib.sha256(entries.encode()).hexdigest()[:16],
-        "n_train": len(train_clips),
-        "n_validation": len(held_out),
-        "validation": [
-            {
-                "id": id_of[clip.name],
-                "name": clip.name,
-                "audio": clip.audio,
-                "text": clip.texts[0],
-                "source": clip.source,
-            }
-            for clip in held_out
-        ],
+        "n_train": n_train,
+        "n_validation": len(validation),
+        "validation": validation,
     }
 
 

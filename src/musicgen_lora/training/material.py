@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from rich.console import Console
 from rich.progress import Progress
 from transformers import MusicgenForConditionalGeneration
@@ -14,7 +15,7 @@ from transformers import MusicgenForConditionalGeneration
 from musicgen_lora.config import TrainSettings
 from musicgen_lora.data.batches import ClipDataset, fixed_windows
 from musicgen_lora.data.melodies import open_melodies
-from musicgen_lora.data.metadata import Clip, Clips, split_clips
+from musicgen_lora.data.metadata import Clip, Clips, split_rows
 from musicgen_lora.data.tokens import TokenStore, clip_ids, tokenise_clips
 from musicgen_lora.errors import UserError
 from musicgen_lora.model.musicgen import load_tokenizer, model_shape
@@ -34,10 +35,10 @@ class Material:
     """Data of a run.
 
     Args:
-        clips: those long enough, `train` and `held_out` together.
-        train: clips to train on.
-        held_out: clips of the sources held out.
-        id_of: the clips' ids by name.
+        clips: those long enough.
+        ids: of `clips`.
+        train: rows of the clips to train on.
+        held_out: rows of the clips of the sources held out.
         dataset: the training windows.
         windows: of the held-out clips; empty where nothing is held out.
         gate_windows: what the gate and the effect check read.
@@ -45,9 +46,9 @@ class Material:
     """
 
     clips: Clips
-    train: Clips
-    held_out: Clips
-    id_of: dict[str, str]
+    ids: list[str]
+    train: np.ndarray
+    held_out: np.ndarray
     dataset: ClipDataset
     windows: Windows
     gate_windows: Windows
@@ -77,13 +78,12 @@ def gather(
     shape = model_shape(model)
     ids, store = _tokenise(clips, model, settings.data_dir, console)
     kept, ids = _long_enough(clips, ids, store, shape.delays, console)
-    train, held_out = split_clips(kept, settings.validation_fraction, settings.seed)
-    id_of = dict(zip(kept.names(), ids, strict=True))
+    train, held_out = split_rows(kept, settings.validation_fraction, settings.seed)
+    n_sources = len(kept.take(held_out).column("source").unique())
     console.print(
-        f"{len(train)} clips to train on, {len(held_out)} held out "
-        f"({len(set(held_out.column('source')))} sources)."
+        f"{len(train)} clips to train on, {len(held_out)} held out ({n_sources} sources)."
     )
-    if not held_out:
+    if not len(held_out):
         console.print(
             "Too few sources to hold any out: nothing can be validated, and the last "
             "step becomes best_model. Two sources are the least, 50 clips are advised.",
@@ -94,10 +94,10 @@ def gather(
 
     melodies = open_melodies(model, settings.model_path, shape.frame_rate)
 
-    def windows_of(chosen: Clips, limit: int) -> Windows:
+    def windows_of(rows: np.ndarray, limit: int) -> Windows:
         return fixed_windows(
-            chosen,
-            [id_of[name] for name in chosen.names()],
+            kept.take(rows),
+            [ids[row] for row in rows],
             store,
             max_frames=max_frames,
             min_frames=min_frames,
@@ -107,8 +107,8 @@ def gather(
 
     windows = windows_of(held_out, settings.max_validation_windows)
     dataset = ClipDataset(
-        train,
-        [id_of[name] for name in train.names()],
+        kept.take(train),
+        [ids[row] for row in train],
         store,
         max_frames=max_frames,
         seed=settings.seed,
@@ -117,14 +117,14 @@ def gather(
         melody_dropout=settings.melody_dropout,
     )
     text = TextStates(model, load_tokenizer(settings.model_path), frozen=frozen_text)
-    captions = set(itertools.chain.from_iterable(kept.column("texts")))
+    captions = kept.column("texts").flatten().unique()
     if frozen_text and len(captions) <= CAPTIONS_AHEAD:
-        text.prepare(captions)
+        text.prepare(captions.to_pylist())
     return Material(
         clips=kept,
+        ids=ids,
         train=train,
         held_out=held_out,
-        id_of=id_of,
         dataset=dataset,
         windows=windows,
         # Enough to judge the base by, whatever the size of the dataset.
@@ -156,17 +156,17 @@ def _tokenise(
 
 def _long_enough(
     clips: Sequence[Clip],
-    ids: Sequence[str],
+    ids: list[str],
     store: TokenStore,
     delays: list[int],
     console: Console,
 ) -> tuple[Clips, list[str]]:
     """Without the clips in which the last codebook has nothing to predict."""
     shortest, clips = max(delays) + 1, Clips.of(clips)
-    rows = [row for row, clip_id in enumerate(ids) if store.n_frames(clip_id) >= shortest]
-    if not rows:
+    is_long = store.n_frames(ids) >= shortest
+    if not is_long.any():
         raise UserError("Every clip is shorter than 0.1 s; nothing is left to train on.")
-    for row in sorted(set(range(len(ids))) - set(rows)):
+    for row in np.flatnonzero(~is_long).tolist():
         line = f"{clips[row].name}: shorter than {shortest} frames; left out."
         console.print(line, style="yellow")
-    return clips.take(rows), [ids[row] for row in rows]
+    return clips.take(np.flatnonzero(is_long)), list(itertools.compress(ids, is_long))

@@ -125,7 +125,7 @@ def _train(settings: TrainSettings, console: Console) -> dict[str, Any]:
         text_encoder: Any = model.text_encoder
         text_encoder.to(device)
 
-    identity = run_identity(settings, base["fingerprint"], material.clips, material.id_of)
+    identity = run_identity(settings, base["fingerprint"], material.clips, material.ids)
     found = _look_into_folder(settings, identity, console)
     previous = run_folder.read_run(settings.output_dir)
     if found == FINISHED:
@@ -147,7 +147,7 @@ def _train(settings: TrainSettings, console: Console) -> dict[str, Any]:
             "precision": precision,
             "base": base,
             "data": data_facts(
-                settings, material.clips, material.train, material.held_out, material.id_of
+                settings, material.clips, material.ids, len(material.train), material.held_out
             ),
             "base_loss": base_loss,
         }
