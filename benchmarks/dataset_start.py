@@ -9,7 +9,9 @@ process of its own: the first start parses the metadata and keeps what it says, 
 that. Times are of reading the metadata, of gathering (hashes, shards, split, windows), of the run's
 identity and record, and of both kinds of order with a step's batches; `cpu_s` is what the process
 worked of that, which other programs on the machine change less; memory is what the process takes
-beyond that with the model alone.
+beyond that with the model alone. Last comes the command itself: seconds until `musicgen-lora train`
+has recorded its first step, libraries and model included, with one validation window for each size;
+the sizes take turns.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import resource
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -36,6 +39,7 @@ from musicgen_lora.model.musicgen import load_base
 from musicgen_lora.training.facts import data_facts, run_identity
 from musicgen_lora.training.loop import step_batches
 from musicgen_lora.training.material import gather
+from musicgen_lora.training.run_folder import METRICS_FILE
 
 CAPTIONS = ["hip hop 808 beat", "dark trap beat, 140 bpm", "boom bap drums", "phonk with cowbell"]
 FACTS = {
@@ -109,9 +113,27 @@ def measure(folder: Path) -> dict[str, float]:
     }
 
 
+def first_step_s(data: Path) -> float:
+    """Seconds from the command to the first step that it records."""
+    output = data.parent / f"output{time.monotonic_ns()}"
+    words = f"--data_dir {data} --output_dir {output} --max_steps 1 --max_validation_windows 1"
+    command = [sys.executable, "-m", "musicgen_lora.cli", "train", "--allow_random_base"]
+    began = time.perf_counter()
+    with subprocess.Popen([*command, *words.split()], stdout=subprocess.DEVNULL) as process:
+        metrics, took = output / METRICS_FILE, 0.0
+        while process.poll() is None and not took:
+            if metrics.is_file() and '"event": "train"' in metrics.read_text():
+                took = time.perf_counter() - began
+            time.sleep(0.01)
+    if process.returncode or not took:
+        raise SystemExit(f"{' '.join(command)}: ended with {process.returncode}")
+    return took
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--clips", type=int, nargs="+", default=[10, 1_000, 100_000])
+    parser.add_argument("--n_turns", type=int, default=3, help="of the command, at each size")
     parser.add_argument("--json_path", type=Path, help="where the figures go as JSON")
     parser.add_argument("--measure", type=Path, help="measure this dataset, here")
     options = parser.parse_args()
@@ -119,11 +141,10 @@ def main() -> None:
         print(json.dumps(measure(options.measure)))
         return
     fingerprint = codec_fingerprint(load_base(EMBEDDED_NAME))
-    found: dict[int, dict[str, dict[str, float]]] = {}
-    for n_clips in options.clips:
-        found[n_clips] = {}
-        with tempfile.TemporaryDirectory() as folder:
-            data = Path(folder) / "data"
+    found: dict[int, dict[str, Any]] = {n_clips: {} for n_clips in options.clips}
+    with tempfile.TemporaryDirectory() as folder:
+        for n_clips in options.clips:
+            data = Path(folder) / str(n_clips) / "data"
             make_data(data, n_clips, fingerprint)
             (data / "tokens" / "metadata.json.arrow").unlink(missing_ok=True)
             for start in ("first", "later"):
@@ -134,6 +155,12 @@ def main() -> None:
                 found[n_clips][start] = json.loads(done.stdout.splitlines()[-1])
                 figures = "".join(f"  {n} {v:7.2f}" for n, v in found[n_clips][start].items())
                 print(f"{n_clips:7} clips, {start} start{figures}", flush=True)
+        for n_clips in options.n_turns * options.clips:
+            seconds = first_step_s(Path(folder) / str(n_clips) / "data")
+            found[n_clips].setdefault("first_step_s", []).append(seconds)
+        for n_clips, figures in found.items():
+            seconds = statistics.median(figures["first_step_s"])
+            print(f"{n_clips:7} clips, from the command to the first step {seconds:.2f} s")
     if options.json_path:
         options.json_path.write_text(json.dumps(found, indent=2), encoding="utf-8")
 

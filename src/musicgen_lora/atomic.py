@@ -22,6 +22,9 @@ from musicgen_lora.errors import DISK_FAULTS, RunError
 
 STAGING_PREFIX = ".staging-"
 MANIFEST = "manifest.json"
+LONG_LIST = 1_000
+_FLAT = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
+_INDENTED = json.JSONEncoder(ensure_ascii=False, allow_nan=False, indent=2)
 
 
 def fsync_folder(folder: Path) -> None:
@@ -73,8 +76,22 @@ def write_file(path: Path, write: Callable[[Path], object]) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Writes `value` as readable JSON; NaN is refused, since it is not JSON."""
-    text = json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    text = _readable(value, "\n") + "\n"
     write_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def _readable(value: Any, margin: str) -> str:
+    """JSON with an indent of two, but an item of a long list on one line: indenting ten thousand
+    takes a third of a second each time."""
+    if isinstance(value, dict) and value:
+        begin, end, inner = "{", "}", f"{margin}  "
+        items = [f"{_FLAT.encode(str(name))}: {_readable(v, inner)}" for name, v in value.items()]
+    elif isinstance(value, list) and len(value) >= LONG_LIST:
+        begin, end, inner = "[", "]", f"{margin}  "
+        items = [_FLAT.encode(item) for item in value]
+    else:
+        return _INDENTED.encode(value).replace("\n", margin)
+    return begin + inner + f",{inner}".join(items) + margin + end
 
 
 def sha256_file(path: Path) -> str:

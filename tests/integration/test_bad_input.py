@@ -238,6 +238,15 @@ print("held", flush=True)
 sys.stdin.read()
 """
 
+WITHOUT_TORCH = """
+import sys
+from musicgen_lora.cli import main
+
+code = main(sys.argv[1:])
+print([name for name in ("torch", "transformers", "peft") if name in sys.modules])
+sys.exit(code)
+"""
+
 
 def test_an_output_folder_in_use(tmp_path: Path, tiny_model_dir: Path, data: Path, capsys) -> None:
     out = tmp_path / "out"
@@ -247,8 +256,13 @@ def test_an_output_folder_in_use(tmp_path: Path, tiny_model_dir: Path, data: Pat
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"held\n"
         said = refused(train_words(tiny_model_dir, data, out), capsys)
+        command = [sys.executable, "-c", WITHOUT_TORCH]
+        command += [str(word) for word in train_words(tiny_model_dir, data, out)]
+        fresh = subprocess.run(command, capture_output=True, text=True, check=False)
         holder.communicate()
     assert f"{out}: in use by another run" in said
+    assert fresh.stderr == f"{said}\n"
+    assert (fresh.returncode, fresh.stdout) == (2, "[]\n"), "it waited for what it doesn't need"
     assert os.listdir(out) == [".lock"]
     # The one before it has gone: a lock file that is left behind is no obstacle.
     assert main([str(word) for word in train_words(tiny_model_dir, data, out)]) == 0

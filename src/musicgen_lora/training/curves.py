@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from musicgen_lora import atomic
 
@@ -59,6 +57,9 @@ def draw_curves(path: Path, rows: Sequence[dict[str, Any]], base_loss: float) ->
         rows: of `metrics.jsonl`.
         base_loss: in nats a token.
     """
+    # Takes half a second to load, which no start of a run should wait for.
+    from matplotlib.figure import Figure
+
     train = np.array([(r["step"], r["loss"]) for r in rows if r["event"] == "train"])
     held_out = np.array([(r["step"], r["loss"]) for r in rows if r["event"] == "validation"])
     figure = Figure(figsize=(7.0, 4.0), dpi=130, layout="constrained")
@@ -75,9 +76,4 @@ def draw_curves(path: Path, rows: Sequence[dict[str, Any]], base_loss: float) ->
     axes.set_xlabel("step")
     axes.set_ylabel("loss, nats a token")
     axes.legend(frameon=False)
-    atomic.write_file(path, lambda temporary: _print_png(figure, temporary))
-
-
-def _print_png(figure: Figure, path: Path) -> None:
-    with open(path, "wb") as file:
-        FigureCanvasAgg(figure).print_png(file)
+    atomic.write_file(path, lambda temporary: figure.savefig(temporary, format="png"))

@@ -12,7 +12,6 @@ from transformers import MusicgenForConditionalGeneration
 
 from musicgen_lora import atomic
 from musicgen_lora.audio.files import write_wav
-from musicgen_lora.data.pictures import mel_spectrogram_png
 from musicgen_lora.generation.decode import generate_codes
 from musicgen_lora.model.codec import decode_codes
 from musicgen_lora.model.musicgen import model_shape
@@ -41,6 +40,9 @@ def make_previews(
         duration_s: of each clip.
         seed: of the first clip; the next has one more.
     """
+    # Drawing libraries take a second to load, which no start of a run should wait for.
+    from musicgen_lora.data.pictures import mel_spectrogram_png
+
     shape = model_shape(model)
     states, mask = text.batch(prompts)
     codes = generate_codes(

@@ -54,6 +54,18 @@ def locked(output_dir: Path) -> Iterator[None]:
         lock.release()
 
 
+def check_unused(output_dir: Path) -> None:
+    """Whether a trainer could start in the folder, told before its libraries load, which takes
+    seconds. Of several processes the first one looks, as it is the one to hold the folder.
+
+    Raises:
+        UserError: it can't be made, or another run is using it.
+    """
+    if os.environ.get("RANK", "0") == "0":
+        with locked(output_dir):
+            pass
+
+
 def read_run(output_dir: Path) -> dict[str, Any] | None:
     """What `run.json` says of the run in the folder; None where there is none."""
     try:
