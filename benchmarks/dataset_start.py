@@ -4,21 +4,23 @@
     python benchmarks/dataset_start.py --clips 10 1000 --json_path start.json
 
 The shards are written by the project's own writer, with random codes; the audio files are a few
-bytes, since nothing reads them once their clips are in shards. Each size runs twice, each time in a
-process of its own: the first start parses the metadata and keeps what it says, a later one finds
-that. Times are of reading the metadata, of gathering (hashes, shards, split, windows), of the run's
-identity and record, and of both kinds of order with a step's batches; `cpu_s` is what the process
-worked of that, which other programs on the machine change less; memory is what the process takes
-beyond that with the model alone. Last comes the command itself: seconds until `musicgen-lora train`
-has recorded its first step, libraries and model included, with one validation window for each size;
-the sizes take turns.
+bytes, since nothing reads them once their clips are in shards. Each size runs three times, each in
+a process of its own: the first start parses the metadata and keeps what it says, a later one finds
+that, and one with `--from_tokens` looks at no audio file. Times are of reading the metadata, of
+gathering (hashes, shards, split, windows), of the run's identity and record, and of both kinds of
+order with a step's batches; `cpu_s` is what the process worked of that, which other programs on the
+machine change less; memory is the process's peak beyond that with the model alone (Linux).
+
+Last comes the command itself: seconds until `musicgen-lora train` has recorded its first step,
+libraries and model included, with one validation window for each size, with and without
+`--from_tokens`; they take turns.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -79,17 +81,23 @@ def make_data(folder: Path, n_clips: int, fingerprint: str) -> None:
 
 
 def peak_mb() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    # Not of `getrusage`, whose peak begins with that of the process that started this one.
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 1024
+    return float("nan")
 
 
-def measure(folder: Path) -> dict[str, float]:
+def measure(folder: Path, *, from_tokens: bool) -> dict[str, float]:
     """Opens the dataset as `musicgen-lora train` does, up to the first batch."""
     model = load_base(EMBEDDED_NAME)
-    settings = TrainSettings(data_dir=folder, output_dir=folder / "output")
+    settings = TrainSettings(data_dir=folder, output_dir=folder / "output", from_tokens=from_tokens)
     console = plain_console()
     console.quiet = True
+    # As the command does.
+    gc.freeze()
     memory, times, busy_from = peak_mb(), [time.perf_counter()], time.process_time()
-    clips = load_dataset(folder)
+    clips = load_dataset(folder, look_at_files=not from_tokens)
     times.append(time.perf_counter())
     material = gather(settings, clips, model, console, frozen_text=True)
     times.append(time.perf_counter())
@@ -113,13 +121,13 @@ def measure(folder: Path) -> dict[str, float]:
     }
 
 
-def first_step_s(data: Path) -> float:
+def first_step_s(data: Path, *flags: str) -> float:
     """Seconds from the command to the first step that it records."""
     output = data.parent / f"output{time.monotonic_ns()}"
     words = f"--data_dir {data} --output_dir {output} --max_steps 1 --max_validation_windows 1"
     command = [sys.executable, "-m", "musicgen_lora.cli", "train", "--allow_random_base"]
     began = time.perf_counter()
-    with subprocess.Popen([*command, *words.split()], stdout=subprocess.DEVNULL) as process:
+    with subprocess.Popen([*command, *words.split(), *flags], stdout=subprocess.DEVNULL) as process:
         metrics, took = output / METRICS_FILE, 0.0
         while process.poll() is None and not took:
             if metrics.is_file() and '"event": "train"' in metrics.read_text():
@@ -136,9 +144,10 @@ def main() -> None:
     parser.add_argument("--n_turns", type=int, default=3, help="of the command, at each size")
     parser.add_argument("--json_path", type=Path, help="where the figures go as JSON")
     parser.add_argument("--measure", type=Path, help="measure this dataset, here")
+    parser.add_argument("--from_tokens", action="store_true", help="with --measure")
     options = parser.parse_args()
     if options.measure:
-        print(json.dumps(measure(options.measure)))
+        print(json.dumps(measure(options.measure, from_tokens=options.from_tokens)))
         return
     fingerprint = codec_fingerprint(load_base(EMBEDDED_NAME))
     found: dict[int, dict[str, Any]] = {n_clips: {} for n_clips in options.clips}
@@ -147,20 +156,23 @@ def main() -> None:
             data = Path(folder) / str(n_clips) / "data"
             make_data(data, n_clips, fingerprint)
             (data / "tokens" / "metadata.json.arrow").unlink(missing_ok=True)
-            for start in ("first", "later"):
+            for start in ("first", "later", "from_tokens"):
                 command = [sys.executable, __file__, "--measure", str(data)]
+                command += ["--from_tokens"] if start == "from_tokens" else []
                 done = subprocess.run(command, capture_output=True, text=True, check=False)
                 if done.returncode:
                     raise SystemExit(done.stderr)
                 found[n_clips][start] = json.loads(done.stdout.splitlines()[-1])
                 figures = "".join(f"  {n} {v:7.2f}" for n, v in found[n_clips][start].items())
-                print(f"{n_clips:7} clips, {start} start{figures}", flush=True)
-        for n_clips in options.n_turns * options.clips:
-            seconds = first_step_s(Path(folder) / str(n_clips) / "data")
-            found[n_clips].setdefault("first_step_s", []).append(seconds)
-        for n_clips, figures in found.items():
-            seconds = statistics.median(figures["first_step_s"])
-            print(f"{n_clips:7} clips, from the command to the first step {seconds:.2f} s")
+                print(f"{n_clips:7} clips, {start:11} start{figures}", flush=True)
+        ways = [(n_clips, flags) for n_clips in options.clips for flags in ([], ["--from_tokens"])]
+        for n_clips, flags in options.n_turns * ways:
+            seconds = first_step_s(Path(folder) / str(n_clips) / "data", *flags)
+            found[n_clips].setdefault(" ".join(["command", *flags]), []).append(seconds)
+        for n_clips, flags in ways:
+            name = " ".join(["command", *flags])
+            seconds = statistics.median(found[n_clips][name])
+            print(f"{n_clips:7} clips, from the {name} to the first step {seconds:.2f} s")
     if options.json_path:
         options.json_path.write_text(json.dumps(found, indent=2), encoding="utf-8")
 

@@ -103,6 +103,9 @@ class TrainSettings:
     """Folder of the dataset."""
     metadata_file: str = "metadata.json"
     """Name of the metadata inside data_dir."""
+    from_tokens: bool = False
+    """Train on what the tokenise command made, without a look at the audio, which may be absent: a
+    large dataset starts at once, on a network drive too. Audio changed since then goes unseen."""
     output_dir: Path = Path("finetune/output")
     """Where checkpoints/, best_model/, metrics.jsonl and run.json go."""
     adapter: Literal["lora", "rslora", "dora"] = "lora"

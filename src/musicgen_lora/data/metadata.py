@@ -61,8 +61,8 @@ class Clip(NamedTuple):
         start_s: where in the file it begins.
         duration_s: how long it is; None means to the file's end.
         entry: the whole entry of the metadata as JSON, its names sorted.
-        size_bytes: of the file, when the dataset was loaded.
-        mtime_ns: when the file had last been changed by then.
+        size_bytes: of the file, when the dataset was loaded; None where it was not looked at.
+        mtime_ns: when the file had last been changed by then; likewise.
     """
 
     audio: str
@@ -73,8 +73,8 @@ class Clip(NamedTuple):
     start_s: float = 0.0
     duration_s: float | None = None
     entry: str = "{}"
-    size_bytes: int = 0
-    mtime_ns: int = 0
+    size_bytes: int | None = None
+    mtime_ns: int | None = None
 
     @property
     def path(self) -> Path:
@@ -97,7 +97,7 @@ class Clips(Sequence[Clip]):
     thousand of them take longer to make, and to keep, than all else before the first step.
 
     Args:
-        table: of `CLIP_SCHEMA`, in one chunk.
+        table: of `CLIP_SCHEMA`.
         folder: the dataset's.
         rows: of the table, in their order; None for all.
     """
@@ -142,7 +142,9 @@ class Clips(Sequence[Clip]):
 
     def column(self, name: str) -> Any:
         """A field of all clips, an Arrow array."""
-        whole = self._table[name].combine_chunks()
+        chunks = self._table[name]
+        # `combine_chunks` copies even one.
+        whole = chunks.chunk(0) if chunks.num_chunks == 1 else chunks.combine_chunks()
         is_whole = len(self) == len(whole) and bool((np.diff(self._rows, prepend=-1) == 1).all())
         return whole if is_whole else whole.take(pa.array(self._rows))
 
@@ -203,12 +205,19 @@ def write_entries(path: Path, entries: Sequence[dict[str, Any]]) -> None:
     atomic.write_json(path, list(entries))
 
 
-def load_dataset(data_dir: Path, metadata_file: str = "metadata.json") -> Clips:
+def load_dataset(
+    data_dir: Path, metadata_file: str = "metadata.json", *, look_at_files: bool = True
+) -> Clips:
     """The clips of a dataset, checked.
 
     What the entries of a large dataset say is kept in `tokens/`, for the very bytes of the
     metadata: reading it from there is several times as fast. Whether the files are there, and in
     the folder, is looked at each time.
+
+    Args:
+        data_dir: the dataset's folder.
+        metadata_file: in it.
+        look_at_files: False is for those who open none: see `tokens.open_tokens`.
 
     Raises:
         UserError: no such folder; the metadata is missing or wrong; an entry lacks a field,
@@ -225,7 +234,9 @@ def load_dataset(data_dir: Path, metadata_file: str = "metadata.json") -> Clips:
         table = _as_table(_parse(path, content), path)
         if table.num_rows >= INDEXED_FROM:
             kept_tables.keep_table(index, key, table)
-    for column in _states_of_files(table["audio"].combine_chunks(), path, root):
+    audio = table["audio"].combine_chunks()
+    unseen = 2 * [pa.nulls(len(audio), pa.int64())]
+    for column in _states_of_files(audio, path, root) if look_at_files else unseen:
         table = table.append_column(CLIP_SCHEMA.field(table.num_columns), column)
     return Clips(table, root)
 

@@ -140,15 +140,14 @@ def _map_shard(path: Path) -> np.ndarray:
 def clip_ids(clips: Sequence[Clip], data_dir: Path) -> list[str]:
     """Ids of clips. File hashes are remembered by size and time of change (those of the moment
     when the dataset was loaded), so that a second run does not read the audio again."""
-    clips, path = Clips.of(clips), data_dir / "tokens" / HASHES_FILE
-    kept = kept_tables.read_table(path, HASHES_VERSION, HASHES)
-    if kept is None:
-        kept = HASHES.empty_table()
-    known = kept.take(compute.index_in(clips.column("audio"), value_set=kept["audio"]))
+    clips = Clips.of(clips)
+    kept = _read_hashes(data_dir)
+    known = _known_files(clips, kept)
     is_known = np.ones(len(clips), bool)
     for name in ("size_bytes", "mtime_ns"):
         is_known &= np.asarray(known[name].fill_null(-1)) == np.asarray(clips.column(name))
-    hashes, fresh = known["sha256"].to_pylist(), dict[str, tuple[int, int, str]]()
+    hashes: list[str] = known["sha256"].to_pylist()
+    fresh: dict[str, tuple[Any, ...]] = {}
     for row in np.flatnonzero(~is_known).tolist():
         clip = clips[row]
         if clip.audio not in fresh:
@@ -161,8 +160,42 @@ def clip_ids(clips: Sequence[Clip], data_dir: Path) -> list[str]:
         table = pa.concat_tables(
             [kept.filter(compute.invert(is_old)), pa.table(columns, schema=HASHES)]
         )
-        kept_tables.keep_table(path, HASHES_VERSION, table)
+        kept_tables.keep_table(data_dir / "tokens" / HASHES_FILE, HASHES_VERSION, table)
     return list(map(operator.add, hashes, clips.window_names()))
+
+
+def _read_hashes(data_dir: Path) -> pa.Table:
+    path = data_dir / "tokens" / HASHES_FILE
+    kept = kept_tables.read_table(path, HASHES_VERSION, HASHES)
+    return HASHES.empty_table() if kept is None else kept
+
+
+def _known_files(clips: Clips, kept: pa.Table) -> pa.Table:
+    """What is kept of each clip's file but its name, nulls where nothing is."""
+    rows = compute.index_in(clips.column("audio"), value_set=kept["audio"])
+    return kept.drop_columns("audio").take(rows)
+
+
+def open_tokens(
+    clips: Sequence[Clip], model: MusicgenForConditionalGeneration, data_dir: Path
+) -> tuple[list[str], TokenStore]:
+    """Ids and codes of clips as they were tokenised last, without a look at their files.
+
+    Raises:
+        UserError: a clip was not, with this model's codec.
+    """
+    clips = Clips.of(clips)
+    hashes = _known_files(clips, _read_hashes(data_dir))["sha256"].fill_null("").to_pylist()
+    ids = list(map(operator.add, hashes, clips.window_names()))
+    store = TokenStore(data_dir / "tokens" / codec_fingerprint(model))
+    if store.missing(ids):
+        lacking = [row for row, clip_id in enumerate(ids) if clip_id not in store]
+        raise UserError(
+            f"{data_dir}: {clips[lacking[0]].name} is not tokenised for this model "
+            f"({len(lacking)} of {len(clips)} clips are not): run musicgen-lora tokenise, or leave "
+            "--from_tokens out."
+        )
+    return ids, store
 
 
 def tokenise_clips(

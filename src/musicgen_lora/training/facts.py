@@ -23,6 +23,7 @@ from musicgen_lora.config import TrainSettings
 from musicgen_lora.data.metadata import Clips, compute
 
 REPEATABLE = {
+    "from_tokens",
     "output_dir",
     "fsdp",
     "resume",

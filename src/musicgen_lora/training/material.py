@@ -16,7 +16,7 @@ from musicgen_lora.config import TrainSettings
 from musicgen_lora.data.batches import ClipDataset, fixed_windows
 from musicgen_lora.data.melodies import open_melodies
 from musicgen_lora.data.metadata import Clip, Clips, split_rows
-from musicgen_lora.data.tokens import TokenStore, clip_ids, tokenise_clips
+from musicgen_lora.data.tokens import TokenStore, clip_ids, open_tokens, tokenise_clips
 from musicgen_lora.errors import UserError
 from musicgen_lora.model.musicgen import load_tokenizer, model_shape
 from musicgen_lora.model.text import TextStates
@@ -76,7 +76,10 @@ def gather(
         UserError: a file or the split is not usable.
     """
     shape = model_shape(model)
-    ids, store = _tokenise(clips, model, settings.data_dir, console)
+    if settings.from_tokens:
+        ids, store = open_tokens(clips, model, settings.data_dir)
+    else:
+        ids, store = _tokenise(clips, model, settings.data_dir, console)
     kept, ids = _long_enough(clips, ids, store, shape.delays, console)
     train, held_out = split_rows(kept, settings.validation_fraction, settings.seed)
     n_sources = len(kept.take(held_out).column("source").unique())
