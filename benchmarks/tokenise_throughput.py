@@ -78,8 +78,7 @@ def in_batches(clips: Sequence[Clip], model: Any, size: int = 8) -> list[np.ndar
 
 def as_the_package(clips: Sequence[Clip], model: Any, data_dir: Path) -> list[np.ndarray]:
     ids = clip_ids(clips, data_dir)
-    store = tokenise_clips(clips, ids, model, data_dir)
-    return [store.codes(clip_id) for clip_id in ids]
+    return list(tokenise_clips(clips, ids, model, data_dir))
 
 
 def main() -> None:

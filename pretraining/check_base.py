@@ -28,11 +28,11 @@ from musicgen_lora.audio.tempo import estimate_tempo
 from musicgen_lora.config import EMBEDDED_NAME
 from musicgen_lora.data.batches import fixed_windows
 from musicgen_lora.data.metadata import Clip, load_dataset
-from musicgen_lora.data.tokens import clip_ids, tokenise_clips
+from musicgen_lora.data.tokens import clip_ids, find_codes, tokenise_clips
 from musicgen_lora.evaluation.generations import play_prompts
 from musicgen_lora.evaluation.statistics import paired_bootstrap
 from musicgen_lora.generation.decode import generate_codes
-from musicgen_lora.model.codec import decode_codes
+from musicgen_lora.model.codec import codec_fingerprint, decode_codes
 from musicgen_lora.model.musicgen import load_base, load_tokenizer, model_shape
 from musicgen_lora.model.text import TextStates
 from musicgen_lora.training.validation import Windows, held_out_losses
@@ -84,19 +84,20 @@ def loss_figures(
     clips = load_dataset(data_dir)
     ids = clip_ids(clips, data_dir)
     held = [(c, i) for c, i in zip(clips, ids, strict=True) if c.split == "validation"]
-    store = tokenise_clips([c for c, _ in held], [i for _, i in held], model, data_dir)
-    train = [i for c, i in zip(clips, ids, strict=True) if c.split == "train" and i in store]
+    clips_held = [clip for clip, _ in held]
+    codes = tokenise_clips(clips_held, [i for _, i in held], model, data_dir)
+    train_ids = [i for c, i in zip(clips, ids, strict=True) if c.split == "train"]
+    train, _ = find_codes(data_dir / "tokens" / codec_fingerprint(model), train_ids)
     shape = model_shape(model)
-    clips_held, ids_held = [c for c, _ in held], [i for _, i in held]
-    windows = fixed_windows(clips_held, ids_held, store, max_frames=500, min_frames=4)
+    windows = fixed_windows(clips_held, codes, max_frames=500, min_frames=4)
     base = held_out_losses(model, windows, text, 8)
     after = zip(clips_held, clips_held[1:] + clips_held[:1], strict=True)
     strange = [clip._replace(texts=other.texts) for clip, other in after]
-    misled = fixed_windows(strange, ids_held, store, max_frames=500, min_frames=4)
+    misled = fixed_windows(strange, codes, max_frames=500, min_frames=4)
     # One count more for every entry: an entry that training never used is not impossible.
     unigram = np.ones((shape.n_codebooks, shape.special))
-    for clip_id in train:
-        for k, column in enumerate(store.codes(clip_id).T):
+    for own in train:
+        for k, column in enumerate(own.T):
             unigram[k] += np.bincount(column, minlength=shape.special)
     log_p = np.log(unigram / unigram.sum(1, keepdims=True))
     held_codes = np.concatenate([window.codes for window in windows])
@@ -226,8 +227,7 @@ def codes_of(
 ) -> list[np.ndarray]:
     """Codes `[K, T]` of the clips themselves."""
     ids = clip_ids(clips, data_dir)
-    store = tokenise_clips(clips, ids, model, data_dir)
-    return [store.codes(clip_id).T for clip_id in ids]
+    return [codes.T for codes in tokenise_clips(clips, ids, model, data_dir)]
 
 
 def tempos(sounds: Iterable[np.ndarray], rate: int) -> list[float]:

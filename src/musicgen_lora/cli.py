@@ -14,6 +14,7 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ import tyro
 from pydantic import ValidationError
 
 from musicgen_lora import __version__
-from musicgen_lora.config import SETTINGS, read_config
+from musicgen_lora.config import SETTINGS, TrainSettings, read_config
 from musicgen_lora.errors import DISK_FAULTS, UserError
 
 USAGE = f"""musicgen-lora {__version__}: LoRA fine-tuning of MusicGen
@@ -36,6 +37,10 @@ USAGE = f"""musicgen-lora {__version__}: LoRA fine-tuning of MusicGen
   Each command: --help lists its flags, --config FILE.yaml reads them from a file (flags win),
   --debug shows tracebacks.
 """
+
+
+AT_ONCE_S = 0.1
+"""What is wrong with a dataset mostly shows by then, and is said before the libraries load."""
 
 
 def main(arguments: Sequence[str] | None = None, *, config: Path | None = None) -> int:
@@ -108,11 +113,30 @@ def _run(command: str, flags: list[str], config: Path | None) -> int:
         del flags[at : at + 2]
     settings = parse_settings(command, flags, config)
     if command == "train":
-        from musicgen_lora.training.run_folder import check_unused
-
-        check_unused(settings.output_dir)
-    _load(command)(settings)
+        _train(settings)
+    else:
+        _load(command)(settings)
     return 0
+
+
+def _train(settings: TrainSettings) -> None:
+    """Looks at the dataset while the libraries load: with many files both take seconds."""
+    from musicgen_lora.data.metadata import load_dataset
+    from musicgen_lora.training.run_folder import check_unused
+
+    check_unused(settings.output_dir)
+    with ThreadPoolExecutor(1) as pool:
+        loading = pool.submit(
+            load_dataset,
+            settings.data_dir,
+            settings.metadata_file,
+            look_at_files=not settings.from_tokens,
+        )
+        wait([loading], timeout=AT_ONCE_S)
+        # Of several processes, one says it when all have come together.
+        if loading.done() and "RANK" not in os.environ:
+            loading.result()
+        _load("train")(settings, loading)
 
 
 def parse_settings(command: str, flags: Sequence[str], config: Path | None) -> Any:
@@ -155,7 +179,7 @@ def _explain(error: ValidationError) -> str:
     return f"{name} = {first.get('input')!r}: {first['msg']}."
 
 
-def _load(command: str) -> Callable[[Any], object]:
+def _load(command: str) -> Callable[..., object]:
     """The function of a command, imported only now, so that --help and doctor do not wait for
     torch. Nearly all that libraries make while they load stays: looking for garbage in it, then and
     later, would take a quarter of the time until the first step."""
@@ -169,7 +193,7 @@ def _load(command: str) -> Callable[[Any], object]:
         gc.enable()
 
 
-def _function(command: str) -> Callable[[Any], object]:
+def _function(command: str) -> Callable[..., object]:
     if command == "prepare":
         from musicgen_lora.data.prepare import prepare_dataset as function
     elif command == "tokenise":

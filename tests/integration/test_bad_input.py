@@ -248,6 +248,23 @@ sys.exit(code)
 """
 
 
+def refused_before_torch(arguments: Sequence[object], said: str) -> None:
+    command = [sys.executable, "-c", WITHOUT_TORCH, *map(str, arguments)]
+    fresh = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert fresh.stderr == f"{said}\n"
+    assert (fresh.returncode, fresh.stdout) == (2, "[]\n"), "it waited for what it doesn't need"
+
+
+def test_a_file_that_is_gone_is_said_at_once(
+    tmp_path: Path, tiny_model_dir: Path, data: Path, capsys
+) -> None:
+    (data / "train" / "beat1.wav").unlink()
+    words = train_words(tiny_model_dir, data, tmp_path / "out")
+    said = refused(words, capsys)
+    assert "metadata.json: entry 2: train/beat1.wav does not exist" in said
+    refused_before_torch(words, said)
+
+
 def test_an_output_folder_in_use(tmp_path: Path, tiny_model_dir: Path, data: Path, capsys) -> None:
     out = tmp_path / "out"
     out.mkdir()
@@ -256,13 +273,9 @@ def test_an_output_folder_in_use(tmp_path: Path, tiny_model_dir: Path, data: Pat
         assert holder.stdout is not None
         assert holder.stdout.readline() == b"held\n"
         said = refused(train_words(tiny_model_dir, data, out), capsys)
-        command = [sys.executable, "-c", WITHOUT_TORCH]
-        command += [str(word) for word in train_words(tiny_model_dir, data, out)]
-        fresh = subprocess.run(command, capture_output=True, text=True, check=False)
+        refused_before_torch(train_words(tiny_model_dir, data, out), said)
         holder.communicate()
     assert f"{out}: in use by another run" in said
-    assert fresh.stderr == f"{said}\n"
-    assert (fresh.returncode, fresh.stdout) == (2, "[]\n"), "it waited for what it doesn't need"
     assert os.listdir(out) == [".lock"]
     # The one before it has gone: a lock file that is left behind is no obstacle.
     assert main([str(word) for word in train_words(tiny_model_dir, data, out)]) == 0

@@ -52,15 +52,15 @@ def test_four_clips_are_learned_by_heart_and_played_back(
     assert read_rows(settings.output_dir, "train")[-1]["loss"] < 0.1
     clips = load_dataset(data_dir)
     ids = clip_ids(clips, data_dir)
-    store = tokenise_clips(clips, ids, load_base(tiny_model_dir), data_dir)
+    codes = tokenise_clips(clips, ids, load_base(tiny_model_dir), data_dir)
     best = settings.output_dir / "best_model"
     model = load_base(best)
     states, mask = TextStates(model, load_tokenizer(best)).batch([c.texts[0] for c in clips])
     played = generate_codes(
         model, states, mask, n_frames=40, seeds=[0] * 4, guidance_scale=1.0, top_k=1
     )
-    for index, clip_id in enumerate(ids):
-        expected = torch.from_numpy(store.codes(clip_id).T.astype(np.int64))
+    for index, own in enumerate(codes):
+        expected = torch.from_numpy(own.T.astype(np.int64))
         assert len(expected.unique()) > 20
         for k, delay in enumerate(DELAYS):
             # The loss never sees the last `delay` frames of a codebook.
@@ -142,9 +142,9 @@ def test_the_trained_adapter_is_the_one_that_was_measured(
     clips = [clip for clip in load_dataset(data) if clip.name in held]
     assert len(clips) == 1
     ids = clip_ids(clips, data)
-    store = tokenise_clips(clips, ids, model, data)
+    (own,) = tokenise_clips(clips, ids, model, data)
     load_adapter(model, settings.output_dir / "best_model")
-    codes = torch.from_numpy(store.codes(ids[0]).T.astype(np.int64))
+    codes = torch.from_numpy(own.T.astype(np.int64))
     tokens = load_tokenizer(tiny_model_dir)(clips[0].texts[0], return_tensors="pt")
     delayed = torch.full_like(codes, 64)
     labels = torch.full_like(codes, -100)

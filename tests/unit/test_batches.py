@@ -27,14 +27,14 @@ MAX_FRAMES = 30
 
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path):
-    """Clips, ids and store; the first clip has three captions."""
+    """Clips and their codes; the first clip has three captions."""
     folder = make_dataset(tmp_path_factory.mktemp("batches") / "data", DURATIONS_S)
     entries = read_metadata(folder)
     entries[0] |= {"text": "one", "texts": ["one", "two", "three"]}
     write_metadata(folder, entries)
     clips = load_dataset(folder)
     ids = clip_ids(clips, folder)
-    return clips, ids, tokenise_clips(clips, ids, load_base(tiny_model_dir), folder)
+    return clips, tokenise_clips(clips, ids, load_base(tiny_model_dir), folder)
 
 
 def dataset(parts, **changes) -> ClipDataset:
@@ -77,17 +77,17 @@ def starts_of(window: np.ndarray, whole: np.ndarray) -> list[int]:
 
 
 def test_windows_lie_inside_their_clip_and_reach_its_ends(parts) -> None:
-    data, (_, ids, store) = dataset(parts), parts
+    data, (_, codes) = dataset(parts), parts
     seen: dict[int, set[int]] = {index: set() for index in range(len(data))}
     for epoch in range(300):
         data.set_epoch(epoch)
         for index in range(len(data)):
             window, _ = data[index]
-            whole = store.codes(ids[index])
+            whole = codes[index]
             assert len(window) == min(MAX_FRAMES, len(whole))
             seen[index].update(starts_of(window, whole))
     assert seen[2] == {0}, "a clip shorter than the window is whole"
-    last = len(store.codes(ids[1])) - MAX_FRAMES
+    last = len(codes[1]) - MAX_FRAMES
     assert seen[1] == set(range(last + 1))
 
 
@@ -135,30 +135,28 @@ def test_collate_pads_at_the_end_and_keeps_the_lengths() -> None:
 
 
 def test_validation_windows_cover_every_clip_end_to_end(parts) -> None:
-    clips, ids, store = parts
-    windows = fixed_windows(clips, ids, store, max_frames=40, min_frames=4)
+    clips, codes = parts
+    windows = fixed_windows(clips, codes, max_frames=40, min_frames=4)
     for index, clip in enumerate(clips):
         own = [window.codes for window in windows if window.source == clip.source]
-        assert np.array_equal(np.concatenate(own), store.codes(ids[index]))
+        assert np.array_equal(np.concatenate(own), codes[index])
         assert all(len(window) <= 40 for window in own)
         assert {w.caption for w in windows if w.source == clip.source} == {clip.texts[0]}
-    short = fixed_windows(clips, ids, store, max_frames=40, min_frames=21)
+    short = fixed_windows(clips, codes, max_frames=40, min_frames=21)
     assert min(len(window.codes) for window in short) >= 21
 
 
 def test_validation_windows_are_thinned_evenly_before_their_tunes_are_heard(parts) -> None:
-    clips, ids, store = parts
+    clips, codes = parts
     heard = Spots()
-    every = fixed_windows(clips, ids, store, max_frames=10, min_frames=4)
-    some = fixed_windows(
-        clips, ids, store, max_frames=10, min_frames=4, max_windows=7, melodies=heard
-    )
+    every = fixed_windows(clips, codes, max_frames=10, min_frames=4)
+    some = fixed_windows(clips, codes, max_frames=10, min_frames=4, max_windows=7, melodies=heard)
     step = -(-len(every) // 7)
     assert [w.codes.tolist() for w in some] == [w.codes.tolist() for w in every[::step]]
     assert len(heard.spots) == len(some)
     name, start, n_frames = heard.spots[1]
     index = [clip.name for clip in clips].index(name)
-    assert np.array_equal(some[1].codes, store.codes(ids[index])[start : start + n_frames])
+    assert np.array_equal(some[1].codes, codes[index][start : start + n_frames])
 
 
 class Spots:
@@ -173,17 +171,17 @@ class Spots:
 
 
 def test_a_tune_is_of_the_samples_own_window(parts) -> None:
-    clips, ids, store = parts
+    clips, codes = parts
     heard = Spots()
     tuned = dataset(parts, melodies=heard)
     for epoch in range(4):
         tuned.set_epoch(epoch)
         for index in range(len(clips)):
-            codes, _ = tuned[index]
+            window, _ = tuned[index]
             assert tuned.melody(index) is not None
             name, start, n_frames = heard.spots[-1]
             assert name == clips[index].name
-            assert np.array_equal(codes, store.codes(ids[index])[start : start + n_frames])
+            assert np.array_equal(window, codes[index][start : start + n_frames])
     assert dataset(parts).melody(0) is None
 
 

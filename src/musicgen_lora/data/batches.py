@@ -63,8 +63,7 @@ class ClipDataset(Dataset[tuple[np.ndarray, str | None]]):
 
     Args:
         clips: of the training split.
-        ids: of the clips, from `clip_ids`.
-        store: holds their codes.
+        codes: of the clips.
         max_frames: longer clips give a random window of this length, cut in token space;
             shorter ones are whole.
         seed: of all draws.
@@ -76,8 +75,7 @@ class ClipDataset(Dataset[tuple[np.ndarray, str | None]]):
     def __init__(
         self,
         clips: Sequence[Clip],
-        ids: Sequence[str],
-        store: TokenStore,
+        codes: TokenStore,
         *,
         max_frames: int,
         seed: int = 0,
@@ -85,8 +83,7 @@ class ClipDataset(Dataset[tuple[np.ndarray, str | None]]):
         melodies: Melodies | None = None,
         melody_dropout: float = 0.0,
     ) -> None:
-        self._clips, self._ids, self._store = clips, ids, store
-        self._lengths = store.n_frames(ids)
+        self._clips, self._codes = clips, codes
         self._max_frames, self._seed = max_frames, seed
         self._condition_dropout = condition_dropout
         self._melodies, self._melody_dropout = melodies, melody_dropout
@@ -101,8 +98,7 @@ class ClipDataset(Dataset[tuple[np.ndarray, str | None]]):
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, str | None]:
         start, caption, _ = self._draw(index)
-        codes = self._store.codes(self._ids[index])
-        return codes[start : start + self._max_frames], caption
+        return self._codes[index][start : start + self._max_frames], caption
 
     def melody(self, index: int) -> np.ndarray | None:
         """Pitch classes `[M]` of the window that the sample shows, zero where the tune is
@@ -110,14 +106,14 @@ class ClipDataset(Dataset[tuple[np.ndarray, str | None]]):
         if self._melodies is None:
             return None
         start, _, dropped = self._draw(index)
-        n_frames = min(int(self._lengths[index]) - start, self._max_frames)
+        n_frames = min(int(self._codes.n_frames[index]) - start, self._max_frames)
         melody = self._melodies.of(self._clips[index], start, n_frames)
         return np.zeros_like(melody) if dropped else melody
 
     def _draw(self, index: int) -> tuple[int, str | None, bool]:
         """Where the window begins, its caption or None, whether its tune is dropped."""
         rng = np.random.default_rng((self._seed, self._epoch, index))
-        spare = max(0, int(self._lengths[index]) - self._max_frames)
+        spare = max(0, int(self._codes.n_frames[index]) - self._max_frames)
         start = int(rng.integers(spare + 1))
         texts = self._clips[index].texts
         caption = texts[rng.integers(len(texts))]
@@ -126,7 +122,7 @@ class ClipDataset(Dataset[tuple[np.ndarray, str | None]]):
 
     def n_frames(self) -> np.ndarray:
         """Length of each clip's windows in frames, `[clips]`."""
-        return np.minimum(self._lengths, self._max_frames)
+        return np.minimum(self._codes.n_frames, self._max_frames)
 
     def names(self, indices: Sequence[int]) -> list[str]:
         """Names of clips, for messages."""
@@ -164,8 +160,7 @@ def grouped_order(lengths: np.ndarray, seed: int, epoch: int, per_step: int) -> 
 
 def fixed_windows(
     clips: Sequence[Clip],
-    ids: Sequence[str],
-    store: TokenStore,
+    codes: TokenStore,
     *,
     max_frames: int,
     min_frames: int,
@@ -176,8 +171,7 @@ def fixed_windows(
 
     Args:
         clips: to measure on.
-        ids: of the clips, from `clip_ids`.
-        store: holds their codes.
+        codes: of the clips.
         max_frames: of a window.
         min_frames: shorter rests of clips are left out.
         max_windows: at most so many are taken, evenly spaced; None takes all.
@@ -185,16 +179,16 @@ def fixed_windows(
     """
     spots = [
         (row, start)
-        for row, n_frames in enumerate(store.n_frames(ids).tolist())
+        for row, n_frames in enumerate(codes.n_frames.tolist())
         for start in range(0, n_frames - min_frames + 1, max_frames)
     ]
     if max_windows is not None:
         spots = spots[:: max(1, math.ceil(len(spots) / max_windows))]
     windows: list[Window] = []
     for row, start in spots:
-        clip, codes = clips[row], store.codes(ids[row])[start : start + max_frames]
-        melody = None if melodies is None else melodies.of(clip, start, len(codes))
-        windows.append(Window(codes, clip.texts[0], clip.source, melody))
+        clip, window = clips[row], codes[row][start : start + max_frames]
+        melody = None if melodies is None else melodies.of(clip, start, len(window))
+        windows.append(Window(window, clip.texts[0], clip.source, melody))
     return windows
 
 

@@ -8,17 +8,19 @@ by hand; fields that we do not know survive.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import operator
 import os
-import stat
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple, overload
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute
+from pyarrow import fs
 
 from musicgen_lora import atomic
 from musicgen_lora.data import kept_tables
@@ -47,6 +49,8 @@ INDEX_VERSION = 1
 """To be raised when the same metadata is read in another way."""
 INDEXED_FROM = 1_000
 """Clips from which on what the metadata says is kept: fewer are read in no time."""
+LOOKS, LOOKED_AT = 16, 1_000
+"""Looks at files at once, and files of each: a network drive takes its time to answer."""
 
 
 class Clip(NamedTuple):
@@ -305,39 +309,65 @@ def _states_of_files(audio: pa.StringArray, path: Path, root: Path) -> list[pa.A
     names, sizes, times = coded.dictionary, [], []
     # Whatever any system splits paths at.
     folders = compute.replace_substring_regex(names, r"[^/\\:]*$", "")
-    inside = [folder for folder in folders.unique().to_pylist() if _is_inside(folder, root)]
-    is_inside = compute.is_in(folders, value_set=pa.array(inside, pa.string())).to_pylist()
+    plain = [folder for folder in folders.unique().to_pylist() if _is_plain(folder, root)]
+    is_near = compute.is_in(folders, value_set=pa.array(plain, pa.string()))
     prefix = f"{root}{os.sep}"
-    for name, is_near in zip(names.to_pylist(), is_inside, strict=True):
-        try:
-            facts = os.lstat(prefix + name) if is_near else None
-        except (OSError, ValueError):
-            facts = None
-        # A plain file in a folder that is inside is inside as well; all else is looked at closely.
-        if facts is None or not stat.S_ISREG(facts.st_mode):
-            where = f"{path}: entry {audio.index(name).as_py() + 1}"
-            facts = _resolved(name, where, root).stat()
-        sizes.append(facts.st_size)
-        times.append(facts.st_mtime_ns)
+    near = [prefix + name for name in names.filter(is_near).to_pylist()]
+    batches = [near[at : at + LOOKED_AT] for at in range(0, len(near), LOOKED_AT)]
+    with ThreadPoolExecutor(LOOKS) as pool:
+        seen = itertools.chain.from_iterable(pool.map(_look, batches))
+        for name, is_seen in zip(names.to_pylist(), is_near.to_pylist(), strict=True):
+            info = next(seen) if is_seen else None
+            # Only plain files have a size.
+            if info is not None and info.size is not None:
+                size, changed = info.size, info.mtime_ns
+            else:
+                try:
+                    facts = _resolved(name, root).stat()
+                except UserError as error:
+                    row = audio.index(name).as_py()
+                    raise UserError(f"{path}: entry {row + 1}: {error}") from error
+                size, changed = facts.st_size, facts.st_mtime_ns
+            sizes.append(size)
+            times.append(changed)
     return [pa.array(values, pa.int64()).take(coded.indices) for values in (sizes, times)]
 
 
-def _is_inside(folder: str, root: Path) -> bool:
+def _is_plain(folder: str, root: Path) -> bool:
+    """Whether it is inside, and every file that lies in it is inside too, as no links are there."""
     try:
-        return (root / folder).resolve().is_relative_to(root)
+        inside = (root / folder).resolve()
+        if not inside.is_relative_to(root):
+            return False
+        with os.scandir(inside) as items:
+            return not any(item.is_symlink() for item in items)
     except (OSError, ValueError):
         return False
 
 
-def _resolved(audio: str, where: str, root: Path) -> Path:
+def _look(paths: list[str]) -> list[Any]:
+    """What the system says of files, in Arrow, which leaves Python to other threads meanwhile."""
+    try:
+        return fs.LocalFileSystem().get_file_info(paths)
+    except (OSError, pa.ArrowException):
+        # It doesn't say of which of them: each is looked at on its own.
+        return [None] * len(paths)
+
+
+def _resolved(audio: str, root: Path) -> Path:
+    """The file, links followed.
+
+    Raises:
+        UserError: it is not usable.
+    """
     try:
         file = (root / audio).resolve()
     except (OSError, ValueError) as error:
-        raise UserError(f"{where}: {audio!r} is not a usable path ({error}).") from error
+        raise UserError(f"{audio!r} is not a usable path ({error}).") from error
     if not file.is_relative_to(root):
-        raise UserError(f"{where}: {audio} points outside the data folder.")
+        raise UserError(f"{audio} points outside the data folder.")
     if not file.is_file():
-        raise UserError(f"{where}: {audio} does not exist in {root}.")
+        raise UserError(f"{audio} does not exist in {root}.")
     return file
 
 
@@ -364,10 +394,10 @@ def split_rows(
     """
     sources, splits = clips.column("source"), clips.column("split")
     stated: dict[str, str] = {}
-    for row, (source, split) in enumerate(
-        zip(sources.to_pylist(), splits.to_pylist(), strict=True)
-    ):
-        if split is not None and stated.setdefault(source, split) != split:
+    rows = np.flatnonzero(splits.is_valid())
+    said = (clips.take(rows).column(name).to_pylist() for name in ("source", "split"))
+    for row, source, split in zip(rows.tolist(), *said, strict=True):
+        if stated.setdefault(source, split) != split:
             raise UserError(
                 f"{clips[row].audio}: its source {source!r} is in both train and validation; the "
                 "validation loss would lie. Give all its clips one split."

@@ -37,11 +37,10 @@ def tokenise_dataset(settings: TokeniseSettings) -> Path:
             n_new = done
             progress.update(task, completed=done, total=total)
 
-        store = tokenise_clips(clips, ids, model, settings.data_dir, on_clip)
+        codes = tokenise_clips(clips, ids, model, settings.data_dir, on_clip)
     folder = settings.data_dir / "tokens" / codec_fingerprint(model)
-    n_frames = store.n_frames(ids).sum()
     console.print(
         f"{n_new} clips encoded, {len(clips) - n_new} were there; "
-        f"{len(clips)} clips, {n_frames} frames: {folder}"
+        f"{len(clips)} clips, {codes.n_frames.sum()} frames: {folder}"
     )
     return folder

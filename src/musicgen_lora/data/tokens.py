@@ -15,9 +15,9 @@ import operator
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import pyarrow as pa
@@ -39,6 +39,8 @@ CLIPS_PER_SHARD = 250
 BATCH_S = 60.0
 """Seconds of audio that a GPU encodes together."""
 GPU_READERS = 2
+MAPPED = 100
+"""Shards mapped at once: each holds a file open, and systems allow 256 or 1,024 of them."""
 HASHES_FILE = "hashes.arrow"
 HASHES_VERSION = "1"
 HASHES = pa.schema(
@@ -53,36 +55,48 @@ INDEX = pa.schema(
 """Of the clips in a folder's shards."""
 
 
-class TokenStore:
-    """Random access to the codes of a folder of shards."""
+class TokenStore(Sequence[np.ndarray]):
+    """Codes of clips, `[T, K]` uint16 each, in the clips' order.
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._maps: dict[str, np.ndarray] = {}
-        index = _read_indexes(folder)
-        self._shards, self._offsets = index["shard"], index["offset"]
-        self._lengths = index["n_frames"].to_numpy()
-        self._rows = dict(zip(index["id"].to_pylist(), range(len(index)), strict=True))
+    Args:
+        folder: of shards.
+        index: of it, a row a clip, as `INDEX` has them.
+    """
 
-    def __contains__(self, clip_id: str) -> bool:
-        return clip_id in self._rows
+    def __init__(self, folder: Path, index: pa.Table) -> None:
+        self._folder, self._index = folder, index
+        self._offsets = index["offset"].to_numpy()
+        self._map = lru_cache(MAPPED)(_map_shard)
+        self.n_frames: np.ndarray = index["n_frames"].to_numpy()
+        """Lengths of the clips in codec frames, `[clips]`."""
 
-    def missing(self, clip_ids: Sequence[str]) -> dict[str, int]:
-        """Ids that no shard holds, and where they are among the given ones."""
-        lacking = set(clip_ids).difference(self._rows)
-        return {i: place for place, i in enumerate(clip_ids) if i in lacking} if lacking else {}
+    def __len__(self) -> int:
+        return len(self._index)
 
-    def n_frames(self, clip_ids: Sequence[str]) -> np.ndarray:
-        """Lengths of clips in codec frames, `[clips]`."""
-        return self._lengths[[self._rows[clip_id] for clip_id in clip_ids]]
+    @overload
+    def __getitem__(self, index: int) -> np.ndarray: ...
 
-    def codes(self, clip_id: str) -> np.ndarray:
-        """Codes of a clip, `[T, K]` uint16, a view of the mapped file."""
-        row = self._rows[clip_id]
-        shard, offset = self._shards[row].as_py(), self._offsets[row].as_py()
-        if shard not in self._maps:
-            self._maps[shard] = _map_shard(self._folder / f"{shard}.npy")
-        return self._maps[shard][offset : offset + self._lengths[row]]
+    @overload
+    def __getitem__(self, index: slice) -> TokenStore: ...
+
+    def __getitem__(self, index: int | slice) -> np.ndarray | TokenStore:
+        if isinstance(index, slice):
+            return self.take(np.arange(len(self))[index])
+        codes = self._map(self._folder / f"{self._index['shard'][index].as_py()}.npy")
+        start = self._offsets[index]
+        # A copy: a view would hold the file open.
+        return np.array(codes[start : start + self.n_frames[index]])
+
+    def take(self, rows: Sequence[int] | np.ndarray) -> TokenStore:
+        """The codes of these clips."""
+        return TokenStore(self._folder, self._index.take(pa.array(rows, pa.int64())))
+
+
+def find_codes(folder: Path, clip_ids: Sequence[str]) -> tuple[TokenStore, np.ndarray]:
+    """What a folder's shards hold of clips, and the rows of those that no shard holds."""
+    index = _read_indexes(folder)
+    rows = compute.index_in(pa.array(clip_ids, pa.string()), value_set=index["id"])
+    return TokenStore(folder, index.take(rows.drop_null())), np.flatnonzero(rows.is_null())
 
 
 def _read_indexes(folder: Path) -> pa.Table:
@@ -187,9 +201,8 @@ def open_tokens(
     clips = Clips.of(clips)
     hashes = _known_files(clips, _read_hashes(data_dir))["sha256"].fill_null("").to_pylist()
     ids = list(map(operator.add, hashes, clips.window_names()))
-    store = TokenStore(data_dir / "tokens" / codec_fingerprint(model))
-    if store.missing(ids):
-        lacking = [row for row, clip_id in enumerate(ids) if clip_id not in store]
+    store, lacking = find_codes(data_dir / "tokens" / codec_fingerprint(model), ids)
+    if len(lacking):
         raise UserError(
             f"{data_dir}: {clips[lacking[0]].name} is not tokenised for this model "
             f"({len(lacking)} of {len(clips)} clips are not): run musicgen-lora tokenise, or leave "
@@ -205,7 +218,10 @@ def tokenise_clips(
     data_dir: Path,
     on_clip: Callable[[int, int], None] = lambda done, total: None,
 ) -> TokenStore:
-    """Encodes what no shard holds yet and opens the store.
+    """Encodes what no shard holds yet.
+
+    Returns:
+        The codes of all the clips.
 
     Args:
         clips: of a dataset.
@@ -223,17 +239,20 @@ def tokenise_clips(
         atomic.sweep(folder)
         # Another process may be keeping a table there, which then is made once more.
         atomic.sweep(folder.parent)
-        store = TokenStore(folder)
-        rows = [(clip_id, clips[place]) for clip_id, place in store.missing(ids).items()]
-        if not rows:
+        store, lacking = find_codes(folder, ids)
+        if not len(lacking):
             return store
+        # Clips may be copies of each other.
+        places: list[int] = lacking.tolist()
+        once = {ids[row]: clips[row] for row in places}
+        rows = list(once.items())
         with _encoders(model) as pool:
             for start in range(0, len(rows), CLIPS_PER_SHARD):
                 shard = rows[start : start + CLIPS_PER_SHARD]
                 _encode_shard(
                     shard, model, folder, pool, lambda n, s=start: on_clip(s + n, len(rows))
                 )
-    return TokenStore(folder)
+    return find_codes(folder, ids)[0]
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -88,14 +88,12 @@ def evaluate_adapter(settings: EvaluateSettings) -> dict[str, Any]:
         model, load_tokenizer(settings.base_model_path), frozen=not has_adapter(model.text_encoder)
     )
 
-    held_out, ids, store = _open_tokens(held_out, model, settings.data_dir is not None, console)
-    loss = _loss(settings, adapted, model, text, held_out, ids, store, console)
+    held_out, codes = _open_tokens(held_out, model, settings.data_dir is not None, console)
+    loss = _loss(settings, adapted, model, text, held_out, codes, console)
     forgetting = _forgetting(settings, adapted, model, text, held_out.max_duration_s, console)
     reference: dict[str, Any] = {"computed": False, "why": held_out.why_none, "descriptors": []}
-    if store is not None:
-        described, counts = describe_references(
-            model, held_out.clips, ids, store, settings.duration
-        )
+    if codes is not None:
+        described, counts = describe_references(model, held_out.clips, codes, settings.duration)
         reference = {"computed": True, "why": "", **counts, "descriptors": described}
     generation, descriptors = _generation(settings, adapted, model, text, held_out, console)
     rows = compare_descriptors(
@@ -167,34 +165,30 @@ def _files_of_report(output_dir: Path) -> Iterator[Path]:
 
 def _open_tokens(
     held_out: HeldOut, model: MusicgenForConditionalGeneration, is_given: bool, console: Console
-) -> tuple[HeldOut, list[str], TokenStore | None]:
-    """Ids and codes of the held-out clips; clips that cannot be read are an error where the user
-    named the dataset, and the reason for measuring nothing where it was only remembered."""
+) -> tuple[HeldOut, TokenStore | None]:
+    """Codes of the held-out clips; clips that cannot be read are an error where the user named
+    the dataset, and the reason for measuring nothing where it was only remembered."""
     if held_out.data_dir is None:
-        return held_out, [], None
+        return held_out, None
     shortest = max(model_shape(model).delays) + 1
     try:
         ids = clip_ids(held_out.clips, held_out.data_dir)
         with _progress(console, "tokenising") as on_clip:
-            store = tokenise_clips(held_out.clips, ids, model, held_out.data_dir, on_clip)
+            codes = tokenise_clips(held_out.clips, ids, model, held_out.data_dir, on_clip)
     except UserError as error:
         if is_given:
             raise
-        return HeldOut(why_none=str(error).rstrip(".")), [], None
+        return HeldOut(why_none=str(error).rstrip(".")), None
     except OSError as error:
         raise UserError(
             f"{held_out.data_dir / 'tokens'}: cannot be written ({error.strerror}); make it "
             "writable or give --data_dir a copy of the dataset."
         ) from error
-    kept = [
-        (clip, clip_id)
-        for clip, clip_id, n_frames in zip(held_out.clips, ids, store.n_frames(ids), strict=True)
-        if n_frames >= shortest
-    ]
-    if not kept:
-        return HeldOut(why_none=f"every held-out clip is shorter than {shortest} frames"), [], None
-    clips = [clip for clip, _ in kept]
-    return dataclasses.replace(held_out, clips=clips), [i for _, i in kept], store
+    rows = np.flatnonzero(codes.n_frames >= shortest)
+    if not len(rows):
+        return HeldOut(why_none=f"every held-out clip is shorter than {shortest} frames"), None
+    clips = [held_out.clips[row] for row in rows.tolist()]
+    return dataclasses.replace(held_out, clips=clips), codes.take(rows)
 
 
 def _loss(
@@ -203,18 +197,16 @@ def _loss(
     model: MusicgenForConditionalGeneration,
     text: TextStates,
     held_out: HeldOut,
-    ids: Sequence[str],
-    store: TokenStore | None,
+    codes: TokenStore | None,
     console: Console,
 ) -> dict[str, Any]:
-    if store is None:
+    if codes is None:
         return {"computed": False, "why": held_out.why_none}
     shape = model_shape(model)
     shortest = max(shape.delays) + 1
     windows = fixed_windows(
         held_out.clips,
-        ids,
-        store,
+        codes,
         max_frames=max(round(held_out.max_duration_s * shape.frame_rate), shortest),
         min_frames=shortest,
         max_windows=held_out.max_windows,

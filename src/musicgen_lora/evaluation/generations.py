@@ -144,8 +144,7 @@ def _slug(prompt: str) -> str:
 def describe_references(
     model: MusicgenForConditionalGeneration,
     clips: Sequence[Clip],
-    ids: Sequence[str],
-    store: TokenStore,
+    codes: TokenStore,
     duration_s: float,
 ) -> tuple[list[dict[str, float]], dict[str, Any]]:
     """Descriptors of held-out audio: the first `duration_s` of each clip, as the codec gives it
@@ -157,11 +156,11 @@ def describe_references(
     shape = model_shape(model)
     n_frames = max(1, round(duration_s * shape.frame_rate))
     stride = -(-len(clips) // MAX_REFERENCES)
-    chosen = list(zip(clips, ids, strict=True))[::stride]
+    chosen = list(zip(clips[::stride], codes[::stride], strict=True))
     by_source: dict[str, list[dict[str, float]]] = {}
-    for clip, clip_id in chosen:
-        codes = np.ascontiguousarray(store.codes(clip_id)[:n_frames].T.astype(np.int64))
-        waveform = decode_codes(model, torch.from_numpy(codes)[None])[0]
+    for clip, own in chosen:
+        first = np.ascontiguousarray(own[:n_frames].T.astype(np.int64))
+        waveform = decode_codes(model, torch.from_numpy(first)[None])[0]
         by_source.setdefault(clip.source, []).append(describe(waveform, shape.sample_rate))
     means = [_mean(group) for group in by_source.values()]
     return means, {"n_sources": len(means), "n_clips": len(chosen)}

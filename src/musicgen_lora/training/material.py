@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,10 +76,11 @@ def gather(
     """
     shape = model_shape(model)
     if settings.from_tokens:
-        ids, store = open_tokens(clips, model, settings.data_dir)
+        ids, codes = open_tokens(clips, model, settings.data_dir)
     else:
-        ids, store = _tokenise(clips, model, settings.data_dir, console)
-    kept, ids = _long_enough(clips, ids, store, shape.delays, console)
+        ids, codes = _tokenise(clips, model, settings.data_dir, console)
+    long_enough = _long_enough(clips, codes, shape.delays, console)
+    kept, codes = Clips.of(clips).take(long_enough), codes.take(long_enough)
     train, held_out = split_rows(kept, settings.validation_fraction, settings.seed)
     n_sources = len(kept.take(held_out).column("source").unique())
     console.print(
@@ -100,8 +100,7 @@ def gather(
     def windows_of(rows: np.ndarray, limit: int) -> Windows:
         return fixed_windows(
             kept.take(rows),
-            [ids[row] for row in rows],
-            store,
+            codes.take(rows),
             max_frames=max_frames,
             min_frames=min_frames,
             max_windows=limit,
@@ -111,8 +110,7 @@ def gather(
     windows = windows_of(held_out, settings.max_validation_windows)
     dataset = ClipDataset(
         kept.take(train),
-        [ids[row] for row in train],
-        store,
+        codes.take(train),
         max_frames=max_frames,
         seed=settings.seed,
         condition_dropout=settings.condition_dropout,
@@ -125,7 +123,7 @@ def gather(
         text.prepare(captions.to_pylist())
     return Material(
         clips=kept,
-        ids=ids,
+        ids=[ids[row] for row in long_enough],
         train=train,
         held_out=held_out,
         dataset=dataset,
@@ -151,25 +149,21 @@ def _tokenise(
             task, completed=done, total=total
         )
         ids = clip_ids(clips, data_dir)
-        store = tokenise_clips(clips, ids, model, data_dir, on_clip)
+        codes = tokenise_clips(clips, ids, model, data_dir, on_clip)
     if processes.rank() == 0:
         processes.largest(0)
-    return ids, store
+    return ids, codes
 
 
 def _long_enough(
-    clips: Sequence[Clip],
-    ids: list[str],
-    store: TokenStore,
-    delays: list[int],
-    console: Console,
-) -> tuple[Clips, list[str]]:
-    """Without the clips in which the last codebook has nothing to predict."""
-    shortest, clips = max(delays) + 1, Clips.of(clips)
-    is_long = store.n_frames(ids) >= shortest
+    clips: Sequence[Clip], codes: TokenStore, delays: list[int], console: Console
+) -> np.ndarray:
+    """Rows of the clips without those in which the last codebook has nothing to predict."""
+    shortest = max(delays) + 1
+    is_long = codes.n_frames >= shortest
     if not is_long.any():
         raise UserError("Every clip is shorter than 0.1 s; nothing is left to train on.")
     for row in np.flatnonzero(~is_long).tolist():
         line = f"{clips[row].name}: shorter than {shortest} frames; left out."
         console.print(line, style="yellow")
-    return clips.take(np.flatnonzero(is_long)), list(itertools.compress(ids, is_long))
+    return np.flatnonzero(is_long)

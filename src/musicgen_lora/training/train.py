@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from concurrent.futures import Future
 from contextlib import nullcontext, suppress
 from typing import Any
 
@@ -17,7 +18,7 @@ from transformers import MusicgenForConditionalGeneration
 
 from musicgen_lora.config import TrainSettings
 from musicgen_lora.console import plain_console
-from musicgen_lora.data.metadata import load_dataset
+from musicgen_lora.data.metadata import Clips, load_dataset
 from musicgen_lora.errors import RunError, UserError
 from musicgen_lora.model.melody import is_melody
 from musicgen_lora.model.musicgen import base_fingerprint, load_base, model_shape
@@ -52,8 +53,12 @@ FRESH, FINISHED = -1, -2
 """What the first process finds in the output folder, where it is not the step to resume after."""
 
 
-def train_lora(settings: TrainSettings) -> dict[str, Any]:
+def train_lora(settings: TrainSettings, loading: Future[Clips] | None = None) -> dict[str, Any]:
     """Trains, or goes on with an unfinished run of the same settings.
+
+    Args:
+        settings: of the run.
+        loading: of the dataset, where it has begun already.
 
     Returns:
         What `run.json` says at the end.
@@ -69,7 +74,7 @@ def train_lora(settings: TrainSettings) -> dict[str, Any]:
     try:
         with run_folder.locked(settings.output_dir) if first else nullcontext():
             try:
-                return _train(settings, console)
+                return _train(settings, loading, console)
             except RunError:
                 run = run_folder.read_run(settings.output_dir)
                 if first and run is not None and run["status"] == "running":
@@ -83,13 +88,18 @@ def train_lora(settings: TrainSettings) -> dict[str, Any]:
         raise
 
 
-def _train(settings: TrainSettings, console: Console) -> dict[str, Any]:
+def _train(
+    settings: TrainSettings, loading: Future[Clips] | None, console: Console
+) -> dict[str, Any]:
     check_optimizer(settings.optimizer, settings.learning_rate, settings.trainable)
     check_trackers(settings.report_to)
     _check_processes(settings)
-    clips = load_dataset(
-        settings.data_dir, settings.metadata_file, look_at_files=not settings.from_tokens
-    )
+    if loading is not None:
+        clips = loading.result()
+    else:
+        clips = load_dataset(
+            settings.data_dir, settings.metadata_file, look_at_files=not settings.from_tokens
+        )
     model = load_base(settings.model_path)
     if settings.from_tokens and is_melody(model):
         raise UserError(
