@@ -16,8 +16,9 @@ $(VENV)/.ready: requirements.txt requirements-dev.txt pyproject.toml
 demo: setup
 	$(BIN)/python demo.py
 
+# One process a core; a file's tests stay together and share what its fixtures have trained.
 test: lint
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n auto --dist loadfile --no-loadscope-reorder
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow

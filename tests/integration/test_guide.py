@@ -40,6 +40,8 @@ def command_lines(path: Path) -> list[str]:
     return [" ".join(line.split()) for line in lines if line.strip() and line[0] != "#"]
 
 
+# One fixture runs all the commands.
+pytestmark = pytest.mark.timeout(900)
 GUIDE = command_lines(COMMANDS)
 TO_RUN = [line for line in GUIDE if not line.startswith(("cd ", "pip install "))]
 

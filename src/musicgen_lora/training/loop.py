@@ -306,20 +306,20 @@ def step_batches(dataset: ClipDataset, chosen: Sequence[int], batch_size: int) -
         chosen: the step's samples.
         batch_size: of each batch; the last one may be smaller.
     """
-    samples = sorted(
-        ((*dataset[index], index) for index in chosen), key=lambda sample: len(sample[0])
-    )
-    samples = samples[processes.rank() :: processes.world_size()]
-    return [
-        collate(
-            [codes for codes, _, _ in part],
-            [caption for _, caption, _ in part],
-            [dataset.melody(index) for _, _, index in part],
+    by_length = np.argsort(dataset.n_frames()[chosen], kind="stable").tolist()
+    share = [chosen[place] for place in by_length][processes.rank() :: processes.world_size()]
+    batches: list[Batch] = []
+    for start in range(0, len(share), batch_size):
+        part = share[start : start + batch_size]
+        samples = [dataset[index] for index in part]
+        batches.append(
+            collate(
+                [codes for codes, _ in samples],
+                [caption for _, caption in samples],
+                [dataset.melody(index) for index in part],
+            )
         )
-        for part in (
-            samples[start : start + batch_size] for start in range(0, len(samples), batch_size)
-        )
-    ]
+    return batches
 
 
 def _evened_out(
