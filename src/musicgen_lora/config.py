@@ -261,6 +261,8 @@ class EvaluateSettings:
     """Dataset with the held-out clips (default: the one that the adapter recorded)."""
     metadata_file: str = "metadata.json"
     """Name of the metadata inside data_dir."""
+    from_tokens: bool = False
+    """Take the held-out clips as they were encoded for training, without a look at the audio."""
     other_data_dir: Path | None = None
     """Dataset of other music; the loss on it says what the adapter forgot (default: for
     tiny-beats, clips of its own styles)."""

@@ -188,6 +188,24 @@ def test_an_adapter_of_another_tool_is_evaluated_without_reference(
     assert any("identical token by token" in finding for finding in report["findings"])
 
 
+def test_the_tokens_alone_measure_what_the_audio_measures(
+    trained: dict[str, Path], compared: tuple[dict[str, Any], Path], tmp_path: Path
+) -> None:
+    alone = tmp_path / "alone"
+    shutil.copytree(trained["data"] / "tokens", alone / "tokens")
+    shutil.copy(trained["data"] / "metadata.json", alone)
+    settings = settings_for(trained, tmp_path / "report", data_dir=alone, from_tokens=True)
+    report = evaluate_adapter(settings)
+    assert report["held_out"]["is_unseen"]
+    assert report["loss"] == compared[0]["loss"]
+    assert report["reference"] == compared[0]["reference"]
+    with pytest.raises(UserError, match=r"beat0\.wav does not exist"):
+        evaluate_adapter(settings_for(trained, tmp_path / "report", data_dir=alone))
+    (alone / "tokens" / "hashes.arrow").unlink()
+    with pytest.raises(UserError, match=r"8 of 8 clips are not.*run musicgen-lora tokenise"):
+        evaluate_adapter(settings)
+
+
 def test_given_prompts_and_stereo(tiny_stereo_dir: Path, tmp_path: Path) -> None:
     data = make_dataset(tmp_path / "data", [1.0, 1.0, 1.0])
     train_lora(tiny_settings(tiny_stereo_dir, data, tmp_path / "run", max_steps=1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -105,6 +106,12 @@ def test_a_sample_is_a_function_of_seed_epoch_and_index(parts) -> None:
     other_epoch.set_epoch(1)
     for other in (other_epoch, other_seed):
         assert any(not np.array_equal(one[i][0], other[i][0]) for i in (0, 1, 3))
+
+
+def test_processes_that_load_for_another_draw_the_same(parts) -> None:
+    data = dataset(parts)
+    copy = pickle.loads(pickle.dumps(data))
+    assert all(np.array_equal(copy[i][0], data[i][0]) for i in range(len(data)))
 
 
 def test_captions_are_drawn_and_dropped_at_their_rates(parts) -> None:

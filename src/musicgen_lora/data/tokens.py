@@ -32,6 +32,7 @@ from musicgen_lora.data import kept_tables
 from musicgen_lora.data.metadata import Clip, Clips, compute
 from musicgen_lora.errors import UserError
 from musicgen_lora.model.codec import codec_fingerprint, encode_waveforms
+from musicgen_lora.model.melody import is_melody
 from musicgen_lora.model.musicgen import model_shape
 
 CLIPS_PER_SHARD = 250
@@ -66,7 +67,6 @@ class TokenStore(Sequence[np.ndarray]):
     def __init__(self, folder: Path, index: pa.Table) -> None:
         self._folder, self._index = folder, index
         self._offsets = index["offset"].to_numpy()
-        self._map = lru_cache(MAPPED)(_map_shard)
         self.n_frames: np.ndarray = index["n_frames"].to_numpy()
         """Lengths of the clips in codec frames, `[clips]`."""
 
@@ -82,7 +82,7 @@ class TokenStore(Sequence[np.ndarray]):
     def __getitem__(self, index: int | slice) -> np.ndarray | TokenStore:
         if isinstance(index, slice):
             return self.take(np.arange(len(self))[index])
-        codes = self._map(self._folder / f"{self._index['shard'][index].as_py()}.npy")
+        codes = _map_shard(self._folder / f"{self._index['shard'][index].as_py()}.npy")
         start = self._offsets[index]
         # A copy: a view would hold the file open.
         return np.array(codes[start : start + self.n_frames[index]])
@@ -139,6 +139,7 @@ def _unreadable(path: Path, error: Exception) -> UserError:
     )
 
 
+@lru_cache(MAPPED)
 def _map_shard(path: Path) -> np.ndarray:
     """The codes of a shard, `[frames, K]` uint16, mapped.
 
@@ -190,17 +191,25 @@ def _known_files(clips: Clips, kept: pa.Table) -> pa.Table:
     return kept.drop_columns("audio").take(rows)
 
 
+def kept_ids(clips: Sequence[Clip], data_dir: Path) -> list[str]:
+    """Ids of clips by the hashes that their files had when they were last looked at, and ids that
+    no shard holds where none is kept."""
+    clips = Clips.of(clips)
+    hashes = _known_files(clips, _read_hashes(data_dir))["sha256"].fill_null("").to_pylist()
+    return list(map(operator.add, hashes, clips.window_names()))
+
+
 def open_tokens(
     clips: Sequence[Clip], model: MusicgenForConditionalGeneration, data_dir: Path
 ) -> tuple[list[str], TokenStore]:
     """Ids and codes of clips as they were tokenised last, without a look at their files.
 
     Raises:
-        UserError: a clip was not, with this model's codec.
+        UserError: a clip was not, with this model's codec, or the model needs the audio.
     """
-    clips = Clips.of(clips)
-    hashes = _known_files(clips, _read_hashes(data_dir))["sha256"].fill_null("").to_pylist()
-    ids = list(map(operator.add, hashes, clips.window_names()))
+    if is_melody(model):
+        raise UserError("--from_tokens: a melody model hears the tunes in the audio; leave it out.")
+    ids = kept_ids(clips, data_dir)
     store, lacking = find_codes(data_dir / "tokens" / codec_fingerprint(model), ids)
     if len(lacking):
         raise UserError(

@@ -25,7 +25,7 @@ from musicgen_lora.config import EvaluateSettings
 from musicgen_lora.console import plain_console
 from musicgen_lora.data.batches import fixed_windows
 from musicgen_lora.data.melodies import open_melodies
-from musicgen_lora.data.tokens import TokenStore, clip_ids, tokenise_clips
+from musicgen_lora.data.tokens import TokenStore, clip_ids, open_tokens, tokenise_clips
 from musicgen_lora.errors import UserError
 from musicgen_lora.evaluation.comparison import compare_descriptors
 from musicgen_lora.evaluation.forgetting import other_style_windows, other_styles_folder
@@ -75,7 +75,9 @@ def evaluate_adapter(settings: EvaluateSettings) -> dict[str, Any]:
     console = plain_console()
     check_adapter_folder(settings.lora_model_path)
     facts = read_facts(settings.lora_model_path)
-    held_out = find_held_out(facts, settings.data_dir, settings.metadata_file)
+    held_out = find_held_out(
+        facts, settings.data_dir, settings.metadata_file, from_tokens=settings.from_tokens
+    )
     model = load_base(settings.base_model_path)
     base = {"path": settings.base_model_path, "fingerprint": base_fingerprint(model)}
     adapted = load_adapter(model, settings.lora_model_path)
@@ -88,7 +90,7 @@ def evaluate_adapter(settings: EvaluateSettings) -> dict[str, Any]:
         model, load_tokenizer(settings.base_model_path), frozen=not has_adapter(model.text_encoder)
     )
 
-    held_out, codes = _open_tokens(held_out, model, settings.data_dir is not None, console)
+    held_out, codes = _open_tokens(settings, held_out, model, console)
     loss = _loss(settings, adapted, model, text, held_out, codes, console)
     forgetting = _forgetting(settings, adapted, model, text, held_out.max_duration_s, console)
     reference: dict[str, Any] = {"computed": False, "why": held_out.why_none, "descriptors": []}
@@ -164,7 +166,10 @@ def _files_of_report(output_dir: Path) -> Iterator[Path]:
 
 
 def _open_tokens(
-    held_out: HeldOut, model: MusicgenForConditionalGeneration, is_given: bool, console: Console
+    settings: EvaluateSettings,
+    held_out: HeldOut,
+    model: MusicgenForConditionalGeneration,
+    console: Console,
 ) -> tuple[HeldOut, TokenStore | None]:
     """Codes of the held-out clips; clips that cannot be read are an error where the user named
     the dataset, and the reason for measuring nothing where it was only remembered."""
@@ -172,11 +177,14 @@ def _open_tokens(
         return held_out, None
     shortest = max(model_shape(model).delays) + 1
     try:
-        ids = clip_ids(held_out.clips, held_out.data_dir)
-        with _progress(console, "tokenising") as on_clip:
-            codes = tokenise_clips(held_out.clips, ids, model, held_out.data_dir, on_clip)
+        if settings.from_tokens:
+            _, codes = open_tokens(held_out.clips, model, held_out.data_dir)
+        else:
+            ids = clip_ids(held_out.clips, held_out.data_dir)
+            with _progress(console, "tokenising") as on_clip:
+                codes = tokenise_clips(held_out.clips, ids, model, held_out.data_dir, on_clip)
     except UserError as error:
-        if is_given:
+        if settings.data_dir is not None:
             raise
         return HeldOut(why_none=str(error).rstrip(".")), None
     except OSError as error:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from musicgen_lora.data.metadata import Clip, load_dataset
-from musicgen_lora.data.tokens import clip_ids
+from musicgen_lora.data.tokens import clip_ids, kept_ids
 from musicgen_lora.errors import UserError
 
 
@@ -43,7 +43,11 @@ class HeldOut:
 
 
 def find_held_out(
-    facts: dict[str, Any] | None, data_dir: Path | None, metadata_file: str
+    facts: dict[str, Any] | None,
+    data_dir: Path | None,
+    metadata_file: str,
+    *,
+    from_tokens: bool = False,
 ) -> HeldOut:
     """The held-out clips of an adapter.
 
@@ -55,6 +59,7 @@ def find_held_out(
         facts: of the adapter; None for one that another tool made.
         data_dir: given by the user; None takes the recorded folder.
         metadata_file: name of the metadata in `data_dir`.
+        from_tokens: the audio is not looked at.
 
     Raises:
         UserError: the `data_dir` that was given is not usable.
@@ -62,9 +67,9 @@ def find_held_out(
     data = (facts or {}).get("data") or {}
     recorded = [entry for entry in data.get("validation") or [] if isinstance(entry, dict)]
     if data_dir is None:
-        return _in_recorded_folder(facts, data, recorded)
-    clips = load_dataset(data_dir, metadata_file)
-    matched = _match(clips, recorded, data_dir)
+        return _in_recorded_folder(facts, data, recorded, from_tokens)
+    clips = load_dataset(data_dir, metadata_file, look_at_files=not from_tokens)
+    matched = _match(clips, recorded, data_dir, from_tokens)
     if matched:
         return _matched(matched, recorded, data_dir, facts)
     validation = [clip for clip in clips if clip.split == "validation"]
@@ -90,7 +95,10 @@ def find_held_out(
 
 
 def _in_recorded_folder(
-    facts: dict[str, Any] | None, data: dict[str, Any], recorded: list[dict[str, Any]]
+    facts: dict[str, Any] | None,
+    data: dict[str, Any],
+    recorded: list[dict[str, Any]],
+    from_tokens: bool,
 ) -> HeldOut:
     if facts is None:
         return HeldOut(
@@ -108,10 +116,14 @@ def _in_recorded_folder(
             "where it is now"
         )
     try:
-        clips = load_dataset(folder, str(data.get("metadata_file", "metadata.json")))
+        clips = load_dataset(
+            folder,
+            str(data.get("metadata_file", "metadata.json")),
+            look_at_files=not from_tokens,
+        )
     except UserError as error:
         return HeldOut(why_none=f"the dataset of the training is not usable: {error}")
-    matched = _match(clips, recorded, folder)
+    matched = _match(clips, recorded, folder, from_tokens)
     if not matched:
         return HeldOut(
             why_none=f"none of the {_count(len(recorded), 'clip')} that training held out is in "
@@ -120,7 +132,12 @@ def _in_recorded_folder(
     return _matched(matched, recorded, folder, facts)
 
 
-def _match(clips: Sequence[Clip], recorded: Sequence[dict[str, Any]], data_dir: Path) -> list[Clip]:
+def _match(
+    clips: Sequence[Clip],
+    recorded: Sequence[dict[str, Any]],
+    data_dir: Path,
+    from_tokens: bool,
+) -> list[Clip]:
     """Clips that are recorded by name (or path) and, where ids are known, hold the same audio:
     another dataset may well have a `train/001.wav` too."""
     ids = {str(entry["id"]).split("@")[0] for entry in recorded if "id" in entry}
@@ -128,7 +145,8 @@ def _match(clips: Sequence[Clip], recorded: Sequence[dict[str, Any]], data_dir: 
         known = {entry.get(field_name) for entry in recorded}
         found = [clip for clip in clips if value_of(clip) in known]
         if ids:
-            hashes = [i.split("@")[0] for i in clip_ids(found, data_dir)]
+            ids_now = (kept_ids if from_tokens else clip_ids)(found, data_dir)
+            hashes = [i.split("@")[0] for i in ids_now]
             found = [clip for clip, digest in zip(found, hashes, strict=True) if digest in ids]
         if found:
             return found

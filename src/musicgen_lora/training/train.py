@@ -20,7 +20,6 @@ from musicgen_lora.config import TrainSettings
 from musicgen_lora.console import plain_console
 from musicgen_lora.data.metadata import Clips, load_dataset
 from musicgen_lora.errors import RunError, UserError
-from musicgen_lora.model.melody import is_melody
 from musicgen_lora.model.musicgen import base_fingerprint, load_base, model_shape
 from musicgen_lora.model.quantise import check_quantise, quantise_decoder
 from musicgen_lora.model.targets import adapts_text_encoder
@@ -101,10 +100,6 @@ def _train(
             settings.data_dir, settings.metadata_file, look_at_files=not settings.from_tokens
         )
     model = load_base(settings.model_path)
-    if settings.from_tokens and is_melody(model):
-        raise UserError(
-            "--from_tokens: a melody model hears the tunes in the audio as it trains; leave it out."
-        )
     _check_codebooks(settings, model_shape(model).n_codebooks)
     check_sharding(settings, model)
     check_frozen(settings.frozen_modules, settings.trainable)
