@@ -9,14 +9,16 @@ import torch
 from transformers import MusicgenForConditionalGeneration, PreTrainedTokenizerBase
 
 MAX_TEXT_TOKENS = 512
+REMEMBERED_BYTES = 2 << 30
+"""States that are kept, of some 40,000 captions: a large dataset has more than a memory holds."""
 
 
 class TextStates:
     """Captions to what the decoder attends to.
 
     With the text encoder frozen and in eval mode (`model.train()` would switch its dropout on) a
-    caption's states never change: they are remembered, and the encoder does not run in the
-    training loop.
+    caption's states never change: they are remembered, up to `REMEMBERED_BYTES` of them, and the
+    encoder does not run in the training loop.
 
     Args:
         model: its text encoder is used.
@@ -36,17 +38,32 @@ class TextStates:
         self._width = int(self._encoder.config.hidden_size)
         self._frozen = frozen
         self._states: dict[str, torch.Tensor] = {}
+        self._n_bytes = 0
 
     @torch.no_grad()
     def prepare(self, captions: Iterable[str], batch_size: int = 16) -> None:
-        """Computes what is missing, captions of like length together."""
-        missing = sorted({text for text in captions if text not in self._states}, key=len)
+        """Computes what is missing, captions of like length together.
+
+        The company that a caption has there changes the last bits of its states, so that runs that
+        are to be equal must ask for the same captions at once, or for each on its own.
+        """
+        wanted = set(captions)
+        missing = sorted(wanted.difference(self._states), key=lambda text: (len(text), text))
         for start in range(0, len(missing), batch_size):
             texts = missing[start : start + batch_size]
-            self._states.update(
-                (text, row.float().cpu())
-                for text, row in zip(texts, self._encode(texts), strict=True)
-            )
+            for text, row in zip(texts, self._encode(texts), strict=True):
+                self._states[text] = row.float().cpu()
+                self._n_bytes += self._states[text].nbytes
+        self._forget_oldest(wanted)
+
+    def _forget_oldest(self, wanted: set[str]) -> None:
+        """Down to `REMEMBERED_BYTES`, or to those that are wanted now."""
+        if self._n_bytes <= REMEMBERED_BYTES:
+            return
+        for text in [text for text in self._states if text not in wanted]:
+            self._n_bytes -= self._states.pop(text).nbytes
+            if self._n_bytes <= REMEMBERED_BYTES:
+                return
 
     def _encode(self, texts: Sequence[str]) -> list[torch.Tensor]:
         """States of each text, `[L, D_text]`, L its own number of tokens."""
@@ -68,7 +85,8 @@ class TextStates:
         condition of classifier-free guidance: states zero and mask zero."""
         texts = [text for text in captions if text is not None]
         if self._frozen:
-            self.prepare(texts)
+            # What is missing differs between a run that goes on and one that was resumed.
+            self.prepare(texts, batch_size=1)
             found = [self._states[text] for text in texts]
         else:
             # With gradients on, the encoder runs even where no caption is left: processes that

@@ -42,6 +42,7 @@ class Material:
         windows: of the held-out clips; empty where nothing is held out.
         gate_windows: what the gate and the effect check read.
         text: gives the conditions.
+        text_is_ready: whether it knows all captions, so that no step runs the text encoder.
     """
 
     clips: Clips
@@ -52,6 +53,7 @@ class Material:
     windows: Windows
     gate_windows: Windows
     text: TextStates
+    text_is_ready: bool
 
 
 def gather(
@@ -119,7 +121,8 @@ def gather(
     )
     text = TextStates(model, load_tokenizer(settings.model_path), frozen=frozen_text)
     captions = kept.column("texts").flatten().unique()
-    if frozen_text and len(captions) <= CAPTIONS_AHEAD:
+    text_is_ready = frozen_text and len(captions) <= CAPTIONS_AHEAD
+    if text_is_ready:
         text.prepare(captions.to_pylist())
     return Material(
         clips=kept,
@@ -131,6 +134,7 @@ def gather(
         # Enough to judge the base by, whatever the size of the dataset.
         gate_windows=windows or windows_of(train[:GATE_WINDOWS], GATE_WINDOWS),
         text=text,
+        text_is_ready=text_is_ready,
     )
 
 

@@ -133,7 +133,7 @@ def _train(
     if settings.quantise != "none":
         quantise_decoder(model, settings.quantise, device=device, dtype=DTYPES[precision])
     place(model, device, precision, trained=settings.trainable != "lora")
-    if adapts_text:
+    if not material.text_is_ready:
         text_encoder: Any = model.text_encoder
         text_encoder.to(device)
 
