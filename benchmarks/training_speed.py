@@ -5,21 +5,23 @@ ours, on the same model and the same clips, in one run.
     python benchmarks/training_speed.py --shape tiny
     python benchmarks/training_speed.py --scaling         # ours by length, batch and rank
     python benchmarks/training_speed.py --n_layers 6 --n_steps 2 --n_turns 1
+    python benchmarks/training_speed.py --device cuda --batch_size 8
+    python benchmarks/training_speed.py --device cuda --shape large --duration_s 30
 
 `--json_path` writes the figures as JSON as well.
 
-Plain: transformers' forward with labels, T5 in the loop, PEFT, AdamW, fp32. Ours: what
-`musicgen-lora train` does for a step. Weights are random, which changes no time. Each side runs
-in a process of its own, in turns, so that peak memory is its own and a slow minute of the machine
-hits both. The floor is the step's multiplications over the rate that one large product reaches here
-in the precision that ours takes on this machine: bf16 where the CPU multiplies it, else fp32.
+Plain: transformers' forward with labels, T5 in the loop, PEFT, AdamW; on a CPU in fp32, on a GPU
+under autocast to the precision that ours takes there. Ours: what `musicgen-lora train` does for a
+step. Weights are random, which changes no time. Each side runs in a process of its own, in turns,
+so that peak memory is its own (the process's on a CPU, the tensors' on a GPU) and a slow minute of
+the machine hits both. The floor is the step's multiplications over the rate that one large product
+reaches here in the precision that ours takes on this device.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -47,9 +49,13 @@ from musicgen_lora.model.delay import delay_codes, n_predicted
 from musicgen_lora.model.musicgen import EMBEDDED, load_base, model_shape
 from musicgen_lora.model.text import TextStates
 from musicgen_lora.training.device import DTYPES, choose_precision, place
+from musicgen_lora.training.memory import peak_memory_bytes
 from musicgen_lora.training.optimise import optimise_step
 
 SPECIAL = 2048
+CPU = torch.device("cpu")
+SHAPES = {"small": (1024, 24, 16), "medium": (1536, 48, 24), "large": (2048, 48, 32)}
+"""Width, layers and heads of the decoders; the feed-forward is four times as wide."""
 SCALING = [
     *({"duration_s": seconds} for seconds in (5.0, 10.0, 20.0, 30.0)),
     *({"batch_size": size} for size in (1, 4)),
@@ -62,19 +68,23 @@ CAPTIONS = [
 ]
 
 
-def make_model(shape: str, n_layers: int) -> MusicgenForConditionalGeneration:
-    """tiny-beats, or random weights in the shape of musicgen-small, with `n_layers` of its 24
-    (without the codec's weight: neither side runs it)."""
+def make_model(
+    shape: str, n_layers: int | None, device: torch.device = CPU
+) -> MusicgenForConditionalGeneration:
+    """tiny-beats, or random weights in the shape of one of Meta's models, with `n_layers` of its
+    layers or all (without the codec's weight: neither side runs it)."""
     if shape == "tiny":
-        return load_base("tiny-beats")
+        model: Any = load_base("tiny-beats")
+        return model.to(device)
+    width, all_layers, n_heads = SHAPES[shape]
     torch.manual_seed(0)
     text = T5Config(vocab_size=32_128, d_model=768, d_kv=64, d_ff=3072, num_layers=12, num_heads=12)
     decoder = MusicgenDecoderConfig(
         vocab_size=SPECIAL,
-        hidden_size=1024,
-        ffn_dim=4096,
-        num_hidden_layers=n_layers,
-        num_attention_heads=16,
+        hidden_size=width,
+        ffn_dim=4 * width,
+        num_hidden_layers=n_layers or all_layers,
+        num_attention_heads=n_heads,
         num_codebooks=4,
         pad_token_id=SPECIAL,
         bos_token_id=SPECIAL,
@@ -84,7 +94,8 @@ def make_model(shape: str, n_layers: int) -> MusicgenForConditionalGeneration:
     )
     config: Any = MusicgenConfig(text_encoder=text, audio_encoder=codec, decoder=decoder)
     config.decoder.decoder_start_token_id = SPECIAL
-    model: Any = MusicgenForConditionalGeneration(config)
+    with device:
+        model = MusicgenForConditionalGeneration(config)
     model.requires_grad_(False)
     return model.eval()
 
@@ -97,27 +108,31 @@ def clips(batch_size: int, duration_s: float) -> Batch:
     return Batch(codes, torch.full((batch_size,), n_frames), list(captions))
 
 
-def plain_step(shape: str, n_layers: int, rank: int, batch: Batch) -> Callable[[], float]:
+def plain_step(
+    model: MusicgenForConditionalGeneration, rank: int, batch: Batch
+) -> Callable[[], float]:
     """A step of the plain path, ready to be called."""
-    model: Any = make_model(shape, n_layers)
+    device, dtype = model.decoder.device, DTYPES[our_precision(model)]
     tokenizer = AutoTokenizer.from_pretrained(EMBEDDED)
     names = r"decoder\.model.*\.(q_proj|k_proj|v_proj|out_proj|fc1|fc2)"
+    plain: Any = model
     adapted: Any = get_peft_model(
-        model, LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.05, target_modules=names)
+        plain, LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.05, target_modules=names)
     )
     adapted.config.decoder_start_token_id = adapted.config.pad_token_id = SPECIAL
     parameters = [p for p in adapted.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=3e-4)
     # Delayed by hand: transformers does not do it, and shifts the labels itself.
     following = torch.cat([batch.codes, batch.codes[..., -1:]], dim=-1)
-    labels = delay_codes(following, [0, 1, 2, 3], SPECIAL)[..., 1:].transpose(1, 2)
+    labels = delay_codes(following, [0, 1, 2, 3], SPECIAL)[..., 1:].transpose(1, 2).to(device)
     adapted.train()
 
     def step() -> float:
-        text = tokenizer(list(batch.captions), padding=True, return_tensors="pt")
-        loss = adapted(
-            input_ids=text["input_ids"], attention_mask=text["attention_mask"], labels=labels
-        ).loss
+        text = tokenizer(list(batch.captions), padding=True, return_tensors="pt").to(device)
+        with torch.autocast(device.type, dtype=dtype, enabled=device.type != "cpu"):
+            loss = adapted(
+                input_ids=text["input_ids"], attention_mask=text["attention_mask"], labels=labels
+            ).loss
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimizer.step()
@@ -130,7 +145,7 @@ def plain_step(shape: str, n_layers: int, rank: int, batch: Batch) -> Callable[[
 def our_precision(model: MusicgenForConditionalGeneration) -> str:
     """What `--precision auto` takes here."""
     n_parameters = sum(p.numel() for p in model.decoder.parameters())
-    return choose_precision("auto", False, torch.device("cpu"), n_parameters)[0]
+    return choose_precision("auto", False, model.decoder.device, n_parameters)[0]
 
 
 def our_step(
@@ -140,7 +155,7 @@ def our_step(
     `clips`. The model is placed and adapted."""
     text = TextStates(model, AutoTokenizer.from_pretrained(EMBEDDED))
     text.prepare(CAPTIONS)
-    place(model, torch.device("cpu"), our_precision(model))
+    place(model, model.decoder.device, our_precision(model))
     adapted = add_lora(model, base_name=shape, rank=rank, alpha=2 * rank)
     parameters = [p for p in adapted.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=3e-4, fused=True)
@@ -163,57 +178,64 @@ def our_step(
     return step
 
 
-def floor_s(shape: str, n_layers: int, batch: Batch) -> float:
+def wait_for(device: torch.device) -> None:
+    """Until all that it was given is done."""
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+
+
+def floor_s(model: MusicgenForConditionalGeneration, batch: Batch) -> float:
     """Seconds that the multiplications of a step take at the measured rate of a product in
     our precision: forward and the gradient of the activations (the frozen weights have none; in
     attention both factors of a product have one)."""
-    model = make_model(shape, n_layers)
     config: Any = model.config.decoder
     width, ffn, layers = config.hidden_size, config.ffn_dim, config.num_hidden_layers
     n_frames = batch.codes.shape[0] * batch.codes.shape[-1]
     a_frame = layers * (6 * width**2 + 2 * width * ffn) + 4 * SPECIAL * width
     attention = layers * batch.codes.shape[-1] * width
     flop = 2 * n_frames * (2 * a_frame + 3 * attention)
-    dtype = DTYPES[our_precision(model)]
-    left, right = torch.randn(1024, 1024, dtype=dtype), torch.randn(1024, 4096, dtype=dtype)
+    device, dtype = model.decoder.device, DTYPES[our_precision(model)]
+    n_rows, inner, n_columns = (1024, 1024, 4096) if device.type == "cpu" else (8192, 8192, 8192)
+    left = torch.randn(n_rows, inner, dtype=dtype, device=device)
+    right = torch.randn(inner, n_columns, dtype=dtype, device=device)
     times = []
     for _ in range(20):
+        wait_for(device)
         began = time.perf_counter()
         torch.mm(left, right)
+        wait_for(device)
         times.append(time.perf_counter() - began)
-    return flop / (2 * 1024 * 1024 * 4096 / statistics.median(times))
+    return flop / (2 * n_rows * inner * n_columns / statistics.median(times))
 
 
 def run_side(options: argparse.Namespace) -> dict[str, float]:
     """Times `--side` in this process."""
+    device = torch.device(options.device)
     batch = clips(options.batch_size, options.duration_s)
+    model = make_model(options.shape, options.n_layers, device)
     if options.side == "floor":
-        return {
-            "step_s": floor_s(options.shape, options.n_layers, batch),
-            "peak_gb": 0.0,
-            "loss": 0.0,
-        }
+        return {"step_s": floor_s(model, batch), "peak_gb": 0.0, "loss": 0.0}
     if options.side == "plain":
-        step = plain_step(options.shape, options.n_layers, options.rank, batch)
+        step = plain_step(model, options.rank, batch)
     else:
-        model = make_model(options.shape, options.n_layers)
         step = partial(our_step(model, options.shape, options.rank), batch)
     step()
     times, loss = [], 0.0
     for _ in range(options.n_steps):
+        wait_for(device)
         began = time.perf_counter()
         loss = step()
+        wait_for(device)
         times.append(time.perf_counter() - began)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    peak = peak_memory_bytes(device) / 2**30
     return {"step_s": statistics.median(times), "peak_gb": peak, "loss": loss}
 
 
 def run_apart(options: argparse.Namespace, **changes: Any) -> dict[str, float]:
     """`run_side` in a process of its own."""
-    values = {"shape": options.shape, "n_layers": options.n_layers, "rank": options.rank}
-    values |= {"batch_size": options.batch_size, "duration_s": options.duration_s}
-    values |= {"n_steps": options.n_steps} | changes
-    flags = [word for name, value in values.items() for word in (f"--{name}", str(value))]
+    names = ("device", "shape", "n_layers", "rank", "batch_size", "duration_s", "n_steps")
+    values = {name: getattr(options, name) for name in names} | changes
+    flags = [f"--{name}={value}" for name, value in values.items() if value is not None]
     command = [sys.executable, __file__, *flags]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -238,7 +260,8 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
     }
     print(f"ours is {ratios['speed']:.2f} times as fast as the plain path")
     print(f"and peaks at {ratios['memory']:.2f} of its memory;")
-    print(f"a step takes {ratios['times_floor']:.2f} times the floor.")
+    print(f"a step takes {ratios['times_floor']:.2f} times the floor, which makes use of")
+    print(f"{100 / ratios['times_floor']:.0f} % of the device's rate.")
     return {"sides": middle, "ratios": ratios}
 
 
@@ -258,8 +281,9 @@ def scale(options: argparse.Namespace) -> list[dict[str, float]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--shape", choices=["small", "tiny"], default="small")
-    parser.add_argument("--n_layers", type=int, default=24, help="of the small shape's decoder")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--shape", choices=["tiny", *SHAPES], default="small")
+    parser.add_argument("--n_layers", type=int, help="of the decoder (default: the shape's own)")
     parser.add_argument("--batch_size", type=int, default=2)
     parser.add_argument("--duration_s", type=float, default=10.0)
     parser.add_argument("--rank", type=int, default=12)
