@@ -8,12 +8,19 @@ from typing import Any
 
 import pytest
 import torch
-from datasets import read_metadata, read_rows, timeless, tiny_settings, write_metadata
+from datasets import (
+    make_dataset,
+    read_metadata,
+    read_rows,
+    timeless,
+    tiny_settings,
+    write_metadata,
+)
 from safetensors.torch import load_file
 from trainer import file_hashes, interrupt_after
 
-from musicgen_lora.model.musicgen import load_base, load_tokenizer
-from musicgen_lora.training import train
+from musicgen_lora.model.musicgen import EMBEDDED, load_base, load_tokenizer
+from musicgen_lora.training import material, train
 from musicgen_lora.training.train import train_lora
 
 CASES: dict[str, dict[str, Any]] = {
@@ -81,6 +88,30 @@ def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(
         assert whole.keys() == parts.keys()
         assert all(torch.equal(whole[name], parts[name]) for name in whole)
     assert not (tmp_path / "parts" / "previous").exists()
+
+
+def test_captions_that_come_up_on_the_way_are_encoded_alike_after_a_stop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_dataset(tmp_path / "data", [0.4] * 8)
+    captions = [f"808 beat {index}" + index * " and rolling hats" for index in range(8)]
+    entries = zip(read_metadata(folder), captions, strict=True)
+    write_metadata(folder, [entry | {"text": caption} for entry, caption in entries])
+    monkeypatch.setattr(material, "CAPTIONS_AHEAD", 0)
+
+    def settings(name: str):
+        # The embedded base's encoder is no toy: company in its batches shows in the last bits.
+        return tiny_settings(
+            EMBEDDED, folder, tmp_path / name, batch_size=3, max_steps=6, num_epochs=9
+        )
+
+    train_lora(settings("whole"))
+    with monkeypatch.context() as patch:
+        interrupt_after(2, patch)
+        with pytest.raises(SystemExit):
+            train_lora(settings("parts"))
+    train_lora(settings("parts"))
+    assert timeless(tmp_path / "parts") == timeless(tmp_path / "whole")
 
 
 def test_a_run_that_was_cut_off_before_its_last_word_repeats_that_alone(

@@ -229,15 +229,15 @@ def tokenise_clips(
 ) -> TokenStore:
     """Encodes what no shard holds yet.
 
-    Returns:
-        The codes of all the clips.
-
     Args:
         clips: of a dataset.
         ids: of the clips, from `clip_ids`.
         model: whose codec is used; it must be in eval mode.
         data_dir: the dataset's folder; shards go to its `tokens/`.
         on_clip: called with (clips done, clips to do).
+
+    Returns:
+        The codes of all the clips.
 
     Raises:
         AudioError: a file cannot be used. Shards finished before it stay.
