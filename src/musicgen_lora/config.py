@@ -15,10 +15,9 @@ import yaml
 from pydantic import ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
+from musicgen_lora import EMBEDDED_NAME
 from musicgen_lora.errors import UserError
 
-EMBEDDED_NAME = "tiny-beats"
-"""Stands for the base model that ships with the package, wherever a model is named."""
 STRICT = ConfigDict(extra="forbid")
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -91,6 +90,9 @@ class TokeniseSettings:
     """Folder of the dataset."""
     metadata_file: str = "metadata.json"
     """Name of the metadata inside data_dir."""
+    pack: Path | None = None
+    """File for the tokens, captions and split of all clips as well, for training on a machine that
+    has neither the audio nor libraries that read it: python -m musicgen_lora.training.packed."""
 
 
 @dataclass(config=STRICT)

@@ -10,15 +10,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from musicgen_lora.data.melodies import Melodies
-from musicgen_lora.data.metadata import Clip
-from musicgen_lora.data.tokens import TokenStore
+if TYPE_CHECKING:
+    from musicgen_lora.data.melodies import Melodies
+    from musicgen_lora.data.metadata import Clip
+    from musicgen_lora.data.tokens import TokenStore
 
 GROUPED_STEPS = 16
 """Steps whose clips are sorted by length together."""

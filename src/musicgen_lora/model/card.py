@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from musicgen_lora.config import EMBEDDED_NAME
+from musicgen_lora import EMBEDDED_NAME
 
 
 def header_facts(facts: dict[str, Any]) -> dict[str, Any]:

@@ -48,4 +48,5 @@ def delay_codes(codes: torch.Tensor, delays: list[int], special: int) -> torch.T
 
 def n_predicted(n_frames: torch.Tensor, delays: list[int]) -> torch.Tensor:
     """How many frames of each codebook the loss sees: `[B]` lengths to `[B, K]` counts."""
-    return (n_frames[:, None] - torch.tensor(delays, device=n_frames.device)).clamp(min=0)
+    # Delays as numbers: a copy from the host would forbid capturing the step as a graph.
+    return torch.stack([n_frames - delay for delay in delays], dim=1).clamp(min=0)

@@ -28,7 +28,7 @@ from transformers import (
     ProcessorMixin,
 )
 
-from musicgen_lora.config import EMBEDDED_NAME
+from musicgen_lora import EMBEDDED_NAME
 from musicgen_lora.errors import UserError
 from musicgen_lora.model import melody
 from musicgen_lora.model.delay import codebook_delays, delay_codes

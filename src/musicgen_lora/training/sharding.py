@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -18,10 +18,12 @@ from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import MusicgenForConditionalGeneration
 
-from musicgen_lora.config import TrainSettings
 from musicgen_lora.errors import UserError
 from musicgen_lora.model.melody import is_melody
 from musicgen_lora.training import processes
+
+if TYPE_CHECKING:
+    from musicgen_lora.config import TrainSettings
 
 
 def check_sharding(settings: TrainSettings, model: MusicgenForConditionalGeneration) -> None:

@@ -8,14 +8,13 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from peft import PeftModel
 from torch import nn
 from transformers import MusicgenForConditionalGeneration
 
 from musicgen_lora import atomic
-from musicgen_lora.config import TrainSettings
 from musicgen_lora.errors import UserError
 from musicgen_lora.model import start
 from musicgen_lora.model.adapter import (
@@ -35,6 +34,9 @@ from musicgen_lora.model.targets import check_expression, target_pattern
 from musicgen_lora.tensors import read_tensors
 from musicgen_lora.training import processes
 from musicgen_lora.training.sharding import part_like, shard_model, whole_weights
+
+if TYPE_CHECKING:
+    from musicgen_lora.config import TrainSettings
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,101 @@
+"""The flags of training from a packed file: plain dataclass and argparse, since it runs where the
+libraries of the commands' settings are not installed."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args, get_type_hints
+
+from musicgen_lora import EMBEDDED_NAME
+
+RESUMABLE = {
+    "device",
+    "max_steps",
+    "max_minutes",
+    "log_every",
+    "validate_every",
+    "save_every",
+    "output_dir",
+    "tokens",
+}
+"""Settings that may differ when a run goes on; of `tokens` the content counts."""
+
+
+@dataclass(frozen=True)
+class PackedSettings:
+    """The flags. Those that `musicgen-lora train` has too mean the same."""
+
+    tokens: Path
+    output_dir: Path
+    model_path: str = EMBEDDED_NAME
+    device: str = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    trainable: Literal["lora", "full"] = "full"
+    frozen_modules: str = ""
+    adapter: str = "lora"
+    lora_rank: int = 12
+    lora_alpha: int = 24
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    learning_rate: float = 3e-4
+    weight_decay: float = 0.01
+    max_grad_norm: float = 1.0
+    lr_schedule: Literal["cosine", "linear", "constant", "wsd"] = "wsd"
+    warmup_share: float = 0.03
+    batch_size: int = 32
+    gradient_accumulation_steps: int = 1
+    max_duration: float = 30.0
+    condition_dropout: float = 0.1
+    max_steps: int = 1_000
+    max_minutes: float = math.inf
+    log_every: int = 10
+    validate_every: int = 200
+    max_validation_windows: int = 64
+    save_every: int = 200
+    seed: int = 0
+
+    # What the adapter and the whole model ask of a run's settings besides.
+    lora_dropout: float = dataclasses.field(default=0.0, init=False)
+    lora_init: str = dataclasses.field(default="default", init=False)
+    lora_targets: tuple[str, ...] = dataclasses.field(
+        default=("attention", "feed_forward"), init=False
+    )
+    lora_layers: str = dataclasses.field(default="", init=False)
+    lora_modules: str = dataclasses.field(default="", init=False)
+    fsdp: bool = dataclasses.field(default=False, init=False)
+
+    def plain(self) -> dict[str, Any]:
+        """The flags as JSON has them."""
+        values = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.init}
+        return {
+            name: str(value) if isinstance(value, Path) else value
+            for name, value in values.items()
+            if value != math.inf
+        }
+
+    def lasting(self) -> dict[str, Any]:
+        """Those that a run keeps when it goes on."""
+        return {name: value for name, value in self.plain().items() if name not in RESUMABLE}
+
+
+def parse_settings(arguments: list[str] | None, description: str) -> PackedSettings:
+    """Settings from flags; the parser exits with code 2 where one is wrong."""
+    parser = argparse.ArgumentParser(
+        prog="python -m musicgen_lora.training.packed", description=description
+    )
+    types = get_type_hints(PackedSettings)
+    for field in dataclasses.fields(PackedSettings):
+        if not field.init:
+            continue
+        choices = get_args(types[field.name]) or None
+        parser.add_argument(
+            f"--{field.name}",
+            type=str if choices else types[field.name],
+            choices=choices,
+            required=field.default is dataclasses.MISSING,
+            default=None if field.default is dataclasses.MISSING else field.default,
+        )
+    return PackedSettings(**vars(parser.parse_args(arguments)))
