@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import EncodecConfig, EncodecModel
+from full_size import full_size_codec
 
 from musicgen_lora.audio.files import read_audio
 from musicgen_lora.data.examples import create_examples
@@ -38,25 +38,6 @@ def make_clips(folder: Path, n_clips: int) -> Sequence[Clip]:
     entries = read_entries(metadata)
     write_entries(metadata, [entry | {"start_s": 0.0, "duration_s": CLIP_S} for entry in entries])
     return load_dataset(folder)
-
-
-def full_size_codec() -> EncodecModel:
-    """A codec in the shapes of musicgen-small's, its weights random."""
-    config = EncodecConfig(
-        target_bandwidths=[2.2],
-        sampling_rate=32_000,
-        audio_channels=1,
-        num_filters=64,
-        hidden_size=128,
-        codebook_size=2048,
-        codebook_dim=128,
-        upsampling_ratios=[8, 5, 4, 4],
-        num_lstm_layers=2,
-        norm_type="weight_norm",
-        use_causal_conv=False,
-        use_conv_shortcut=False,
-    )
-    return EncodecModel(config).eval().requires_grad_(False)
 
 
 def clip_by_clip(clips: Sequence[Clip], model: Any) -> list[np.ndarray]:

@@ -54,7 +54,12 @@ from musicgen_lora.training.optimise import optimise_step
 
 SPECIAL = 2048
 CPU = torch.device("cpu")
-SHAPES = {"small": (1024, 24, 16), "medium": (1536, 48, 24), "large": (2048, 48, 32)}
+SHAPES = {
+    "toy": (64, 2, 4),
+    "small": (1024, 24, 16),
+    "medium": (1536, 48, 24),
+    "large": (2048, 48, 32),
+}
 """Width, layers and heads of the decoders; the feed-forward is four times as wide."""
 SCALING = [
     *({"duration_s": seconds} for seconds in (5.0, 10.0, 20.0, 30.0)),
@@ -78,7 +83,15 @@ def make_model(
         return model.to(device)
     width, all_layers, n_heads = SHAPES[shape]
     torch.manual_seed(0)
-    text = T5Config(vocab_size=32_128, d_model=768, d_kv=64, d_ff=3072, num_layers=12, num_heads=12)
+    text_width, text_layers = (32, 1) if shape == "toy" else (768, 12)
+    text = T5Config(
+        vocab_size=32_128,
+        d_model=text_width,
+        d_kv=64,
+        d_ff=4 * text_width,
+        num_layers=text_layers,
+        num_heads=text_width // 64 or 1,
+    )
     decoder = MusicgenDecoderConfig(
         vocab_size=SPECIAL,
         hidden_size=width,
@@ -184,16 +197,20 @@ def wait_for(device: torch.device) -> None:
         torch.accelerator.synchronize(device)
 
 
-def floor_s(model: MusicgenForConditionalGeneration, batch: Batch) -> float:
-    """Seconds that the multiplications of a step take at the measured rate of a product in
-    our precision: forward and the gradient of the activations (the frozen weights have none; in
-    attention both factors of a product have one)."""
+def step_flop(model: MusicgenForConditionalGeneration, batch: Batch) -> float:
+    """Multiplications and additions of a LoRA step: forward and the gradient of the activations
+    (the frozen weights have none; in attention both factors of a product have one)."""
     config: Any = model.config.decoder
     width, ffn, layers = config.hidden_size, config.ffn_dim, config.num_hidden_layers
     n_frames = batch.codes.shape[0] * batch.codes.shape[-1]
     a_frame = layers * (6 * width**2 + 2 * width * ffn) + 4 * SPECIAL * width
     attention = layers * batch.codes.shape[-1] * width
-    flop = 2 * n_frames * (2 * a_frame + 3 * attention)
+    return 2 * n_frames * (2 * a_frame + 3 * attention)
+
+
+def floor_s(model: MusicgenForConditionalGeneration, batch: Batch) -> float:
+    """Seconds that the multiplications of a step take at the measured rate of a product in our
+    precision."""
     device, dtype = model.decoder.device, DTYPES[our_precision(model)]
     n_rows, inner, n_columns = (1024, 1024, 4096) if device.type == "cpu" else (8192, 8192, 8192)
     left = torch.randn(n_rows, inner, dtype=dtype, device=device)
@@ -205,7 +222,7 @@ def floor_s(model: MusicgenForConditionalGeneration, batch: Batch) -> float:
         torch.mm(left, right)
         wait_for(device)
         times.append(time.perf_counter() - began)
-    return flop / (2 * n_rows * inner * n_columns / statistics.median(times))
+    return step_flop(model, batch) / (2 * n_rows * inner * n_columns / statistics.median(times))
 
 
 def run_side(options: argparse.Namespace) -> dict[str, float]:

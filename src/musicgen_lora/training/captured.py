@@ -127,7 +127,7 @@ class CapturedGradients:
         for parameter in self._parameters:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-        torch._foreach_zero_([p.grad for p in self._parameters if p.grad is not None])
+            parameter.grad.zero_()
         self._codebooks.zero_()
 
     def add(self, draw: Draw, totals: torch.Tensor) -> None:
