@@ -107,7 +107,7 @@ def test_a_damaged_index_is_passed_over_and_made_again(
         assert list(load_dataset(folder)) == clips
         assert index.read_bytes() == whole
     if damage == "other version":
-        monkeypatch.setattr(metadata, "INDEX_VERSION", 2)
+        monkeypatch.setattr(metadata, "INDEX_VERSION", metadata.INDEX_VERSION + 1)
         assert list(load_dataset(folder)) == clips
         assert index.read_bytes() != whole
     if damage == "a folder":

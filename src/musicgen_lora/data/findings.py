@@ -8,6 +8,7 @@ from typing import Any
 
 from musicgen_lora.audio.bars import SURE
 from musicgen_lora.data.captions import names_genre
+from musicgen_lora.data.splits import find_split
 from musicgen_lora.extras import install_command
 
 ADVISED_CLIPS = 50
@@ -152,6 +153,12 @@ def dataset_advice(entries: Sequence[Mapping[str, Any]]) -> list[str]:
     if len(sources) < 5 <= len(entries):
         advice.append(
             f"All clips come from {len(sources)} sources; the validation loss says little then."
+        )
+    splits = {str(entry.get("split") or "") for entry in entries}
+    if all(find_split(split) == "train" for split in splits):
+        advice.append(
+            "Every clip's split is train, so nothing is held out and nothing can be validated; "
+            "give some clips the split validation, or remove the field to have them split."
         )
     return advice
 

@@ -20,9 +20,9 @@ import pyarrow as pa
 from musicgen_lora import atomic
 from musicgen_lora.data import kept_tables
 from musicgen_lora.data.file_states import compute, states_of_files
+from musicgen_lora.data.splits import normalise_split
+from musicgen_lora.data.unique_json import parse_json
 from musicgen_lora.errors import UserError
-
-VALIDATION_SPLITS = {"validation", "valid", "val", "dev", "test"}
 
 SCHEMA = pa.schema(
     {
@@ -38,7 +38,7 @@ SCHEMA = pa.schema(
 """What the metadata says of a clip, as `Clip` has it."""
 CLIP_SCHEMA = pa.schema([*SCHEMA, ("size_bytes", pa.int64()), ("mtime_ns", pa.int64())])
 """All of a `Clip` but its folder."""
-INDEX_VERSION = 1
+INDEX_VERSION = 2
 """To be raised when the same metadata is read in another way."""
 INDEXED_FROM = 1_000
 """Clips from which on what the metadata says is kept: fewer are read in no time."""
@@ -183,7 +183,7 @@ def _read(path: Path) -> bytes:
 def _parse(path: Path, content: bytes) -> list[dict[str, Any]]:
     try:
         # Some editors begin a file with a byte order mark.
-        entries = json.loads(content.decode("utf-8-sig"), parse_constant=_refuse_constant)
+        entries = parse_json(content.decode("utf-8-sig"), _refuse_constant)
     except ValueError as error:
         raise UserError(f"{path}: not valid JSON ({error}).") from error
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
@@ -262,9 +262,7 @@ def _row(entry: dict[str, Any], where: str) -> tuple[Any, ...]:
     texts: Any = [text] if edited or not variants else variants
     if not isinstance(texts, list) or not all(isinstance(t, str) and t.strip() for t in texts):
         raise UserError(f'{where} ({audio}) lacks "text", its caption.')
-    split = entry.get("split")
-    if split is not None:
-        split = "validation" if str(split).lower() in VALIDATION_SPLITS else "train"
+    split = normalise_split(entry.get("split"), f"{where} ({audio})")
     start_s, duration_s = entry.get("start_s") or 0.0, entry.get("duration_s")
     if not _is_number(start_s) or start_s < 0:
         raise UserError(f'{where} ({audio}): "start_s" must be a number of seconds.')
