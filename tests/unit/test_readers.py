@@ -19,8 +19,8 @@ from musicgen_lora.data.facts import (
     facts_from_name,
     merge_facts,
     normalise_bpm,
-    normalise_key,
 )
+from musicgen_lora.data.key_names import normalise_key
 from musicgen_lora.data.readers import facts_from_tags, read_captions
 from musicgen_lora.data.tables import extract_parquet_audio, find_parquet
 from musicgen_lora.errors import UserError
@@ -71,7 +71,7 @@ def test_names_say_how_sure_they_are() -> None:
     assert facts_from_name("loop_140bpm.wav").sure("bpm") == 0.9
     assert facts_from_name("loop 140 Cm.wav").sure("bpm") == 0.8
     assert facts_from_name("loop_140.wav").sure("bpm") == 0.6
-    assert facts_from_name("I Am Legend.wav").sure("key") == 0.6
+    assert facts_from_name("Moonlight Am.wav").sure("key") == 0.6
 
 
 @pytest.mark.parametrize(
@@ -219,11 +219,10 @@ def test_two_files_of_one_name_are_not_mixed_up(tmp_path: Path) -> None:
         audio(tmp_path / name)
     (tmp_path / "metadata.json").write_text('{"x.wav": "whose?", "old/b/x.wav": "of b"}')
     found = read_captions(tmp_path)
-    assert [found[name].text for name in ("a/x.wav", "b/x.wav", "x.wav")] == [
-        None,
-        "of b",
-        "whose?",
-    ]
+    assert {name: facts.text for name, facts in found.items()} == {
+        "a/x.wav": None,
+        "b/x.wav": "of b",
+    }
 
 
 @pytest.mark.parametrize(
@@ -255,15 +254,15 @@ def test_metadata_that_is_a_link_to_outside_is_not_read(folder: Path) -> None:
         ("metadata.json", b"5", "metadata.json: must be a list"),
         ("metadata.jsonl", b'{"path": "x.wav"}\n\n{"path"', "metadata.jsonl, line 3: not valid"),
         ("metadata.jsonl", b"{}\n[]", "metadata.jsonl, line 1: names no file"),
-        ("metadata.jsonl", b'{"path": "x.wav"}\n\xff', "metadata.jsonl, line 2: not UTF-8"),
+        ("metadata.jsonl", b'{"path": "x.wav"}\n\0\xff', "metadata.jsonl, line 2: not UTF-8"),
         ("metadata.csv", b"file_name,text\nx.wav,a,b\n", "metadata.csv, line 2: more columns"),
         ("metadata.csv", b'file_name,text\nx.wav,a\nx.wav,"b', "metadata.csv, line 3: not valid"),
-        ("metadata.csv", b"file_name,text\nx.wav,\xe9\n", "metadata.csv, line 2: not UTF-8"),
+        ("metadata.csv", b"file_name,text\nx.wav,\xe9\x81 \n", "metadata.csv, line 2: not UTF-8"),
         ("metadata.csv", b"text\nwords\n", "metadata.csv, line 2: names no file"),
         ("metadata.parquet", b"PAR1 nothing PAR1", "metadata.parquet: not readable as parquet"),
         ("data.jsonl.gz", b"\x1f\x8b nothing", "data.jsonl.gz: cannot be read"),
         ("x.json", b"[]", "x.json: must be an object"),
-        ("x.txt", b"ok\n\xff", "x.txt, line 2: not UTF-8"),
+        ("x.txt", b"ok\n\xff\0", "x.txt, line 2: not UTF-8"),
         ("x.txt", b"a" * 11_000, "has 11000 characters"),
     ],
 )

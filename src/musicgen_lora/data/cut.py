@@ -20,7 +20,9 @@ from musicgen_lora.audio.bars import cut_on_bars, repeats_to_reach, whole_bars
 from musicgen_lora.audio.ffmpeg import readable
 from musicgen_lora.audio.files import AudioError, probe, read_audio, write_wav
 from musicgen_lora.audio.quality import integrated_loudness, true_peak_db
+from musicgen_lora.audio.tempo import Tempo
 from musicgen_lora.data.analyse import tempo_of
+from musicgen_lora.data.facts import Part
 from musicgen_lora.data.vocals import LEAST_SHARE, Vocals, split_vocals
 from musicgen_lora.data.workers import Failure
 
@@ -30,6 +32,8 @@ PEAK_CEILING_DB = -1.0
 MOST_GAIN_DB = 30.0
 """What needs more is nearly silence; its noise isn't worth it."""
 SILENT_PEAK = 1e-3
+SAME_LENGTH_S = 0.5
+"""What a file may differ from the length that metadata says it was cut to."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +44,10 @@ class ClipPlan:
         start_s: where it begins.
         duration_s: how long it is, once.
         segment: which of the record's segments it lies in.
-        cut: "bars", "beats" or "time", what it was cut on; None for a whole file.
+        cut: "bars", "beats" or "time", what it was cut on; "part" for one that the metadata
+            gives as it is; None for a whole file.
         repeated: how often it is played.
+        part: of the file, that the metadata describes and this lies in.
     """
 
     start_s: float
@@ -49,6 +55,7 @@ class ClipPlan:
     segment: int = 0
     cut: str | None = None
     repeated: int = 1
+    part: Part | None = None
 
 
 def plan_clips(
@@ -58,8 +65,12 @@ def plan_clips(
     min_window_s: float,
     min_clip_s: float,
     repeat_to_s: float | None = None,
+    parts: Sequence[Part] = (),
 ) -> list[ClipPlan]:
     """The clips of a file.
+
+    With parts, a clip is one of them, or a window of one that is longer than `max_s`; none
+    reaches over a part's ends, for it is captioned as that part.
 
     Args:
         record: the file's analysis.
@@ -67,33 +78,85 @@ def plan_clips(
         min_window_s: shortest window of a longer file, where a sounding stretch has it.
         min_clip_s: windows below this are left out.
         repeat_to_s: loops of whole bars are repeated until they are so long; None for never.
+        parts: of the file, that the metadata describes, in their order.
     """
     duration_s = record["duration_s"]
+    whole = is_of_another_file(parts, duration_s)
+    if parts and whole is None:
+        plans = [p for part in parts for p in _plan_part(record, part, max_s, min_window_s)]
+        return [plan for plan in plans if plan.duration_s >= min_clip_s]
     if duration_s <= max_s + 1e-6:
         n_bars = whole_bars(tempo_of(record["segments"][0]), duration_s)
         repeated = 1
         if repeat_to_s is not None and n_bars:
             repeated = repeats_to_reach(duration_s, min(repeat_to_s, max_s), max_s)
-        return [ClipPlan(0.0, duration_s, repeated=repeated)]
+        return [ClipPlan(0.0, duration_s, repeated=repeated, part=whole)]
+    plans = _windows(record, (0.0, duration_s), max_s, min_window_s)
+    return [replace(plan, part=whole) for plan in plans if plan.duration_s >= min_clip_s]
+
+
+def _windows(
+    record: dict[str, Any], stretch: tuple[float, float], max_s: float, min_window_s: float
+) -> list[ClipPlan]:
+    """Windows of a stretch of a file, each within one segment."""
     plans = []
     # Windows of 15 to 30 s tile everything; so must those of a shorter max_clip.
     shortest_s = min(min_window_s, 0.5 * max_s)
     for index, segment in enumerate(record["segments"]):
-        start_s, length_s = segment["start_s"], segment["duration_s"]
+        start_s = max(stretch[0], segment["start_s"])
+        length_s = min(stretch[1], segment["start_s"] + segment["duration_s"]) - start_s
+        if length_s <= 0.0:
+            continue
         silences = [
             (max(0.0, begin_s - start_s), min(length_s, end_s - start_s))
             for begin_s, end_s in record["quality"]["silences_s"]
             if begin_s < start_s + length_s and end_s > start_s
         ]
-        cuts = cut_on_bars(
-            tempo_of(segment), length_s, min_s=shortest_s, max_s=max_s, silences_s=silences
-        )
+        tempo = _within(tempo_of(segment), start_s - segment["start_s"], length_s)
+        cuts = cut_on_bars(tempo, length_s, min_s=shortest_s, max_s=max_s, silences_s=silences)
         plans += [
             ClipPlan(start_s + begin_s, end_s - begin_s, index, cuts.grid)
             for begin_s, end_s in cuts.windows_s
-            if end_s - begin_s >= min_clip_s
         ]
     return plans
+
+
+def _within(tempo: Tempo, offset_s: float, length_s: float) -> Tempo:
+    """A segment's tempo as of a stretch that begins so late in it."""
+
+    def kept(lines_s: np.ndarray) -> np.ndarray:
+        moved = lines_s - offset_s
+        return moved[(moved >= 0.0) & (moved <= length_s)]
+
+    if offset_s == 0.0:
+        return tempo
+    return replace(tempo, beats_s=kept(tempo.beats_s), downbeats_s=kept(tempo.downbeats_s))
+
+
+def _plan_part(
+    record: dict[str, Any], part: Part, max_s: float, min_window_s: float
+) -> list[ClipPlan]:
+    """The clips of one part of a file, as much of it as there is."""
+    start_s, end_s = part[0], record["duration_s"]
+    if part[1] is not None:
+        end_s = min(end_s, part[1])
+    if end_s - start_s > max_s + 1e-6:
+        windows = _windows(record, (start_s, end_s), max_s, min_window_s)
+        return [replace(window, part=part) for window in windows]
+    middle_s = 0.5 * (start_s + end_s)
+    begun = [i for i, s in enumerate(record["segments"]) if s["start_s"] <= middle_s]
+    return [ClipPlan(start_s, end_s - start_s, max(begun, default=0), "part", part=part)]
+
+
+def is_of_another_file(parts: Sequence[Part], duration_s: float) -> Part | None:
+    """The one part that was cut into this file already: the times are those of the recording it
+    comes from, as in MusicCaps. None where parts are of the file itself."""
+    if len(parts) != 1:
+        return None
+    start_s, end_s = parts[0]
+    if end_s is None or start_s == 0.0:
+        return None
+    return parts[0] if abs(end_s - start_s - duration_s) <= SAME_LENGTH_S else None
 
 
 def clip_paths(
@@ -107,7 +170,10 @@ def clip_paths(
     """Where the clips of a file go, relative to the dataset. The names hold a hash of the file and
     of what is done to its sound, so different audio never meets under one name and an interrupted
     run finds what it has made, never what one with other settings had."""
-    treated = hashlib.sha256(f"{digest} {loudness_lufs} {without_vocals}".encode())
+    parts = [(plan.start_s, plan.duration_s) for plan in plans if plan.cut and plan.part]
+    treated = hashlib.sha256(
+        f"{digest} {loudness_lufs} {without_vocals}{f' {parts}' if parts else ''}".encode()
+    )
     stem = f"train/{_safe_name(source)}_{treated.hexdigest()[:8]}"
     if len(plans) == 1:
         return [f"{stem}.wav" if plans[0].repeated == 1 else f"{stem}_x{plans[0].repeated}.wav"]

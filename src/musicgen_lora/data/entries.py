@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from musicgen_lora.data.analyse import measured_facts, tag_facts
@@ -16,9 +17,11 @@ from musicgen_lora.data.captions import (
 from musicgen_lora.data.cut import ClipPlan
 from musicgen_lora.data.facts import Facts, merge_facts
 from musicgen_lora.data.inputs import Input
+from musicgen_lora.data.splits import Split, normalise_split
 
-MADE_NAMES = ("text", "texts", "bpm", "key", "tags")
-"""Fields that a second run refreshes, unless a person changed them."""
+MADE_NAMES = ("text", "texts", "bpm", "key", "tags", "split")
+"""Fields that a second run refreshes, unless a person changed them; so are those that the input's
+metadata has and that mean nothing here."""
 
 
 def describe_clip(
@@ -32,7 +35,11 @@ def describe_clip(
     trigger: str,
     seed: int,
 ) -> dict[str, Any]:
-    """The fields of `MADE_NAMES` about a clip, those that there is something to say for.
+    """The fields of `MADE_NAMES` about a clip, those that there is something to say for, and the
+    fields that are only kept.
+
+    A clip of a part that the metadata describes is described as that part; what is said of the
+    whole file comes after it.
 
     Args:
         file: that it is cut from.
@@ -45,7 +52,9 @@ def describe_clip(
         seed: of the wordings.
     """
     measured = measured_facts(record["segments"][plan.segment])
-    facts = merge_facts([*file.stated, tag_facts(record), *file.named, measured, heard])
+    own = [facts for facts in file.stated if facts.part is not None and facts.part == plan.part]
+    stated = [*own, *(facts for facts in file.stated if facts.part is None)]
+    facts = merge_facts([*stated, tag_facts(record), *file.named, measured, heard])
     clip = f"{file.digest}:{plan.start_s:.3f}"
     texts = make_captions(
         facts, n_variants, default_text=default_text, clip=clip, seed=seed, trigger=trigger
@@ -60,7 +69,9 @@ def describe_clip(
     tags = list(dict.fromkeys([*([facts.genre] if facts.genre else []), *facts.tags]))
     if tags:
         fields["tags"] = tags
-    return fields
+    if file.split is not None:
+        fields["split"] = file.split
+    return {**fields, **{name: v for name, v in facts.other.items() if name not in fields}}
 
 
 def make_entry(
@@ -98,7 +109,7 @@ def make_entry(
         **{name: value for name, value in optional.items() if value is not None},
         "made_from": file.digest,
     }
-    return mark_made(entry, MADE_NAMES)
+    return mark_made(entry, list(described))
 
 
 def refresh_entries(
@@ -120,8 +131,9 @@ def refresh_entries(
         # Entries without marks are a person's own.
         if fields is None or not isinstance(entry.get(MADE_FIELD), Mapping):
             continue
-        rest = {n: v for n, v in entry.items() if n not in MADE_NAMES and n != MADE_FIELD}
-        merged = merge_edits(entry, mark_made({**rest, **fields}, MADE_NAMES))
+        made = {*MADE_NAMES, *entry[MADE_FIELD], MADE_FIELD}
+        rest = {name: value for name, value in entry.items() if name not in made}
+        merged = merge_edits(entry, mark_made({**rest, **fields}, list(fields)))
         if merged != entry:
             entries[index] = merged
             changed += 1
@@ -140,3 +152,17 @@ def listed_sources(entries: Iterable[Mapping[str, Any]]) -> dict[str, str]:
         for entry in entries
         if "made_from" in entry
     }
+
+
+def listed_sides(entries: Iterable[Mapping[str, Any]], metadata: Path) -> dict[str, set[Split]]:
+    """The splits that the dataset states for the clips of each source; none where it doesn't say.
+
+    Raises:
+        UserError: an entry's split is no split's name.
+    """
+    sides: dict[str, set[Split]] = {}
+    for index, entry in enumerate(entries, 1):
+        stated = sides.setdefault(str(entry.get("source") or entry.get("audio")), set())
+        split = normalise_split(entry.get("split"), f"{metadata}: entry {index}")
+        stated |= {split} if split is not None else set()
+    return sides

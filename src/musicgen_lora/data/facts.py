@@ -14,8 +14,8 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from musicgen_lora.audio.files import AUDIO_EXTENSIONS, FFMPEG_EXTENSIONS
+from musicgen_lora.data.key_names import NameKey, find_key
 
-NOTES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
 BPM_RANGE = (20.0, 400.0)
 BARE_BPM_RANGE = (60.0, 200.0)
 """Numbers outside are no tempo unless the name says so: 808 is a drum machine."""
@@ -79,6 +79,9 @@ _ALIASES = {
     "vocal": "vocals?",
 }
 
+Part = tuple[float, float | None]
+"""Where a part of a file begins and ends, in seconds; None is the file's end."""
+
 
 @dataclass(frozen=True)
 class Facts:
@@ -93,6 +96,10 @@ class Facts:
         tags: moods, instruments and other words, lower case.
         title: of the piece.
         artist: who made it.
+        split: what the metadata calls its split, see `splits`.
+        source: the recording that it comes from, as the metadata has it.
+        part: of the file that this is about; None for all of it.
+        other: fields of the metadata that mean nothing here; they are kept.
         sources: where each field comes from, by its name; as "metadata.csv, line 3".
         confidence: how sure each field is, 0 to 1, by its name; fields without one are sure.
     """
@@ -105,6 +112,10 @@ class Facts:
     tags: tuple[str, ...] = ()
     title: str | None = None
     artist: str | None = None
+    split: str | None = None
+    source: str | None = None
+    part: Part | None = None
+    other: Mapping[str, Any] = field(default_factory=dict)
     sources: Mapping[str, str] = field(default_factory=dict)
     confidence: Mapping[str, float] = field(default_factory=dict)
 
@@ -113,9 +124,9 @@ class Facts:
         return self.confidence.get(name, 1.0)
 
 
-def make_facts(source: str, confidence: Mapping[str, float], **fields: Any) -> Facts:
+def make_facts(source: str, confidence: Mapping[str, float], /, **fields: Any) -> Facts:
     """Facts of one source; empty fields are left out, `confidence` holds for those it names."""
-    given = {name: value for name, value in fields.items() if value not in (None, "", ())}
+    given = {name: value for name, value in fields.items() if value not in (None, "", (), {})}
     return Facts(
         **given,
         sources=dict.fromkeys(given, source),
@@ -126,8 +137,9 @@ def make_facts(source: str, confidence: Mapping[str, float], **fields: Any) -> F
 def merge_facts(facts: Iterable[Facts]) -> Facts:
     """Facts of several sources, the most trusted first.
 
-    Of each field the surest value wins, among equals the earlier one. Captions and tags are
-    collected, none is lost; the first caption is the `text`.
+    Of each field the surest value wins, among equals the earlier one. Captions, tags and fields
+    that are only kept are collected, none is lost; the first caption is the `text`. `part` is not
+    merged: facts about different parts don't belong together.
     """
     merged = Facts()
     for other in facts:
@@ -135,9 +147,10 @@ def merge_facts(facts: Iterable[Facts]) -> Facts:
         taken: dict[str, Any] = {
             "texts": tuple(texts),
             "tags": tuple(dict.fromkeys([*merged.tags, *other.tags])),
+            "other": {**other.other, **merged.other},
         }
         credited = [name for name in ("texts", "tags") if not getattr(merged, name)]
-        for name in ("text", "bpm", "key", "genre", "title", "artist"):
+        for name in ("text", "bpm", "key", "genre", "title", "artist", "split", "source"):
             value = getattr(other, name)
             if value is None:
                 continue
@@ -166,43 +179,6 @@ def normalise_bpm(value: object) -> float | None:
     return float(value) if BPM_RANGE[0] <= value <= BPM_RANGE[1] else None
 
 
-_ACCIDENTAL = r"#|♯|b|♭|[ -]?(?i:sharp|flat)"
-_MINOR, _MAJOR = (
-    {"m", "min", "minor", "moll", "aeolian"},
-    {"", "M", "maj", "major", "dur", "ionian"},
-)
-
-
-def normalise_key(value: object) -> str | None:
-    """A key given as "C#m", "Db minor", "c sharp min", "F", "8A" (Camelot) or "1m" (Open Key), as
-    in "C# minor". A bare note is major, as in ID3's TKEY. None for anything else."""
-    if not isinstance(value, str):
-        return None
-    wheel = re.fullmatch(r"\s*(1[0-2]|[1-9])\s*([ABabdm])\s*", value)
-    if wheel:
-        # Both wheels go round in fifths; Camelot's 8B and Open Key's 1d are C major.
-        number, is_camelot = int(wheel[1]), wheel[2] in "ABab"
-        minor = wheel[2] in "Aam"
-        fifths = number - (8 if is_camelot else 1)
-        return _key_name((9 if minor else 0) + 7 * fifths, minor)
-    match = re.fullmatch(rf"\s*([A-Ga-g])({_ACCIDENTAL})?[ :_-]*([A-Za-z]*)\s*", value)
-    if not match:
-        return None
-    mode = match[3] if match[3] in {"m", "M"} else match[3].lower()
-    if mode not in _MINOR | _MAJOR:
-        return None
-    return _key_name(_pitch_class(match[1], match[2]), mode in _MINOR)
-
-
-def _pitch_class(note: str, accidental: str | None) -> int:
-    sign = (accidental or "").strip(" -").lower()
-    return NOTES.index(note.upper()) + {"": 0, "#": 1, "♯": 1, "sharp": 1}.get(sign, -1)
-
-
-def _key_name(pitch_class: int, minor: bool) -> str:
-    return f"{NOTES[pitch_class % 12]} {'minor' if minor else 'major'}"
-
-
 def facts_from_name(name: str, source: str = "file name") -> Facts:
     """What a file's or folder's name says: tempo, key, genre, tags.
 
@@ -217,22 +193,27 @@ def facts_from_name(name: str, source: str = "file name") -> Facts:
     words = re.sub(r"(?<=[a-z])(?=[A-Z][a-z])", " ", words)
     stated_bpm = _stated_bpm(words)
     bare_bpm = None if stated_bpm else _bare_bpm(words)
-    key, key_confidence = _key_in(words, has_tempo=bool(stated_bpm or bare_bpm))
-    beside_key = key is not None and key_confidence == STATED
+    key = find_key(words, has_tempo=bool(stated_bpm or bare_bpm), music=_is_music) or NameKey(None)
+    beside_key = key.name is not None and key.is_sure
     genres = find_words(words, GENRES)
     return make_facts(
         source,
         {
             "bpm": STATED if stated_bpm else LIKELY if beside_key else GUESSED,
-            "key": key_confidence,
+            "key": STATED if key.is_sure else GUESSED,
             "genre": STATED,
             "tags": STATED,
         },
         bpm=stated_bpm or bare_bpm,
-        key=key,
+        key=key.name,
         genre=genres[0] if genres else None,
         tags=(*genres[1:], *find_words(words, MOODS), *find_words(words, INSTRUMENTS)),
     )
+
+
+def _is_music(word: str) -> bool:
+    """Whether a word is of the vocabulary that keys stand beside."""
+    return bool(find_words(word, (*GENRES, *MOODS, *INSTRUMENTS)))
 
 
 def _stated_bpm(words: str) -> float | None:
@@ -247,24 +228,6 @@ def _bare_bpm(words: str) -> float | None:
     numbers = {float(n) for n in re.findall(r"(?<![^ -])[1-9]\d{1,2}(?:\.\d)?(?![^ -])", words)}
     likely = [n for n in numbers if BARE_BPM_RANGE[0] <= n <= BARE_BPM_RANGE[1]]
     return likely[0] if len(likely) == 1 else None
-
-
-def _key_in(words: str, *, has_tempo: bool) -> tuple[str | None, float]:
-    """A key with its mode, and how sure it is. A note without a mode is no key: half of the packs
-    that write "F#" mean F# minor."""
-    mode = r"[ -]?(?i:minor|major|min|maj)|m"
-    found: dict[str, float] = {}
-    pattern = rf"(?<![A-Za-z0-9#])([A-Ga-g])({_ACCIDENTAL})?({mode})(?![A-Za-z#])"
-    for note, accidental, mode_word in re.findall(pattern, words):
-        spelled_out = len(mode_word.strip(" -")) > 1
-        # "a minor hit" is English, "140bpm a minor" is not; neither is "I Am".
-        if note.islower() and not (accidental or has_tempo):
-            continue
-        sure = bool(accidental) or has_tempo or spelled_out
-        minor = mode_word.strip(" -").lower() in _MINOR
-        key = _key_name(_pitch_class(note, accidental), minor)
-        found[key] = max(found.get(key, 0.0), STATED if sure else GUESSED)
-    return next(iter(found.items())) if len(found) == 1 else (None, 0.0)
 
 
 def find_words(words: str, vocabulary: Iterable[str]) -> tuple[str, ...]:

@@ -18,21 +18,31 @@ from rich.progress import Progress
 from musicgen_lora import atomic
 from musicgen_lora.config import PrepareSettings
 from musicgen_lora.console import plain_console
-from musicgen_lora.data import prepare_report, vocals
+from musicgen_lora.data import parts, prepare_report, vocals
 from musicgen_lora.data.analyse import AnalysisTask, analyse_file, read_fingerprint, read_record
 from musicgen_lora.data.cleaning import near_duplicates, shared_sources, unusable_reason
 from musicgen_lora.data.cut import ClipPlan, CutTask, clip_paths, cut_file, plan_clips
 from musicgen_lora.data.entries import (
     clip_key,
     describe_clip,
+    listed_sides,
     listed_sources,
     make_entry,
     refresh_entries,
 )
 from musicgen_lora.data.examples import create_examples
 from musicgen_lora.data.facts import Facts
-from musicgen_lora.data.inputs import Dropped, Input, find_inputs, printable, without_copies
+from musicgen_lora.data.inputs import (
+    Dropped,
+    Input,
+    find_inputs,
+    printable,
+    with_split_of,
+    without_copies,
+)
 from musicgen_lora.data.metadata import read_entries, write_entries
+from musicgen_lora.data.remarks import Remarks
+from musicgen_lora.data.sources import settle_sources
 from musicgen_lora.data.tagging import (
     Heard,
     TagTask,
@@ -85,14 +95,15 @@ def prepare_dataset(settings: PrepareSettings) -> Path:
         check_clap(settings.clap_path)
     metadata = settings.output_dir / settings.metadata_file
     entries = read_entries(metadata) if metadata.exists() else []
-    inputs, dropped = find_inputs(settings.input_dir, settings.output_dir, metadata)
+    remarks = Remarks(settings.input_dir)
+    inputs, dropped = find_inputs(settings.input_dir, settings.output_dir, metadata, remarks)
     folder = settings.output_dir / ANALYSIS_FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(folder / ".lock", timeout=0.0):
             atomic.sweep(folder)
             atomic.sweep(settings.output_dir / "train")
-            run = _Run(settings, settings.input_dir, console, entries, dropped)
+            run = _Run(settings, settings.input_dir, console, entries, dropped, remarks)
             return run.prepare(inputs)
     except Timeout as error:
         raise UserError(f"{settings.output_dir}: in use by another run; wait for it.") from error
@@ -107,6 +118,7 @@ class _Run:
     console: Console
     entries: list[dict[str, Any]]
     dropped: list[Dropped]
+    remarks: Remarks
     records: dict[str, dict[str, Any]] = field(default_factory=dict)
     """Analyses by digest, of the input and of what the dataset lists."""
     heard: dict[str, list[Heard]] = field(default_factory=dict)
@@ -123,7 +135,7 @@ class _Run:
 
     def prepare(self, inputs: list[Input]) -> Path:
         n_files, n_before = len(inputs) + len(self.dropped), len(self.entries)
-        inputs, copies = without_copies(inputs, self.entries)
+        inputs, copies = without_copies(inputs, self.entries, self.remarks)
         self.dropped += copies
         listed = listed_sources(self.entries)
         in_dataset = {entry.get("audio") for entry in self.entries}
@@ -156,6 +168,7 @@ class _Run:
             n_analysed=self.n_analysed,
             n_refreshed=n_refreshed,
             dropped=self.dropped,
+            remarks=self.remarks.as_json(),
             records=names,
         )
         return self.metadata
@@ -255,9 +268,16 @@ class _Run:
             if file.digest in copies:
                 equal = own.get(copies[file.digest]) or listed[copies[file.digest]]
                 self.dropped.append(Dropped(file.name, f"sounds like {equal}.", equal))
-        kept = [file for file in usable if file.digest not in copies]
+        kept = {file.digest: file for file in usable if file.digest not in copies}
+        for file in usable:
+            original = kept.get(copies.get(file.digest, ""))
+            if original is not None:
+                kept[original.digest] = with_split_of(original, file, self.remarks)
         stays = {digest: record for digest, record in pool.items() if digest not in copies}
-        return kept, shared_sources(stays, found, own, listed)
+        heard = shared_sources(stays, found, own, listed)
+        sides = listed_sides(self.entries, self.metadata)
+        files = list(kept.values())
+        return files, settle_sources(files, heard, sides, self.remarks)
 
     def _plans(self, file: Input) -> list[ClipPlan]:
         return plan_clips(
@@ -267,6 +287,7 @@ class _Run:
             min_clip_s=self.settings.min_clip,
             # A file in its place is never rewritten, so it can't be repeated.
             repeat_to_s=self.settings.repeat_to if file.in_place is None else None,
+            parts=file.parts,
         )
 
     def _describe(self, file: Input, plan: ClipPlan) -> dict[str, Any]:
@@ -293,7 +314,7 @@ class _Run:
             clip_key(file.digest, plan.start_s if plan.cut else 0.0): self._describe(file, plan)
             for file in known
             if file.digest in self.records
-            for plan in self._plans(file)
+            for plan in parts.as_listed(file, self._plans(file), self.entries, self.remarks)
         }
         return refresh_entries(self.entries, described)
 
@@ -303,9 +324,9 @@ class _Run:
         jobs: list[tuple[Input, list[ClipPlan], list[str]]] = []
         for file in files:
             plans = self._plans(file)
+            parts.say_left_out(file, self.records[file.digest], plans, self.remarks)
             if not plans:
-                reason = "no stretch of it is long enough without silence."
-                self.dropped.append(Dropped(file.name, reason))
+                self.dropped.append(Dropped(file.name, parts.no_clip_reason(file)))
                 continue
             paths = clip_paths(
                 file.name,
@@ -348,6 +369,7 @@ class _Run:
                         for plan, path, clip in zip(plans, paths, result, strict=True)
                         if clip is not None
                     ]
+                    parts.say_silent(file, plans, result, self.remarks)
                     if not made[index]:
                         self.dropped.append(Dropped(file.name, "all of its clips are silent."))
                 self.entries = before + [e for place in sorted(made) for e in made[place]]

@@ -20,9 +20,10 @@ from musicgen_lora import __version__, atomic
 from musicgen_lora.audio.files import AudioError, read_audio
 from musicgen_lora.config import PrepareSettings
 from musicgen_lora.data import pictures
-from musicgen_lora.data.facts import NOTES
 from musicgen_lora.data.findings import dataset_advice, find_faults, vocals_advice
 from musicgen_lora.data.inputs import Dropped, printable
+from musicgen_lora.data.key_names import NOTES
+from musicgen_lora.data.remarks import in_one_line
 
 FORMAT_VERSION = 1
 JSON_FILE, HTML_FILE = "report.json", "report.html"
@@ -46,6 +47,7 @@ def report(
     n_analysed: int,
     n_refreshed: int,
     dropped: Sequence[Dropped],
+    remarks: Sequence[Mapping[str, Any]],
     records: Mapping[str, Mapping[str, Any]],
 ) -> None:
     """Prints what was done and writes report.json and report.html into the dataset.
@@ -60,6 +62,7 @@ def report(
         n_analysed: files that this run analysed.
         n_refreshed: clips of earlier runs whose captions or facts changed.
         dropped: files left out.
+        remarks: what was not used or guessed, as `Remarks.as_json` gives it.
         records: analyses by the file's path.
     """
     new = list(entries)[len(entries) - n_new :]
@@ -91,6 +94,7 @@ def report(
             | ({"equals": drop.equals} if drop.equals else {})
             for drop in dropped
         ],
+        "remarks": list(remarks),
         "tempi": _tempo_counts(entries),
         "keys": _key_counts(entries),
         "clips": [
@@ -98,8 +102,9 @@ def report(
             for entry in entries
         ],
     }
-    _print(console, content, settings.output_dir / settings.metadata_file)
+    # First, so that it is there though nobody reads what is printed (`prepare | head`).
     atomic.write_json(settings.output_dir / JSON_FILE, content)
+    _print(console, content, settings.output_dir / settings.metadata_file)
     page = render_page(content, _shown_clips(entries, settings.output_dir))
     target = settings.output_dir / HTML_FILE
     atomic.write_file(target, lambda path: path.write_text(page, encoding="utf-8"))
@@ -144,6 +149,8 @@ def _print(console: Console, content: Mapping[str, Any], metadata: Path) -> None
         table.add_row(str(len(fault["files"])), fault["told"], fault["to_do"])
     if content["faults"]:
         console.print(table, soft_wrap=False)
+    for remark in content["remarks"]:
+        console.print(f"Note: {printable(in_one_line(remark))}", style="yellow", soft_wrap=True)
     for advice in content["advice"]:
         console.print(f"Advice: {advice}")
 

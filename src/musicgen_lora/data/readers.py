@@ -4,8 +4,9 @@ Read for each file, the most trusted first:
 
 1. metadata files, the one nearest to the audio first: `metadata.json` (a list of entries, or an
    object by path), `metadata.jsonl`, `.csv`, `.parquet` (Hugging Face's audiofolder), and the
-   same called `captions`; audiocraft's manifest `data.jsonl` or `data.jsonl.gz`;
-2. `x.json`, then `x.txt` beside `x.wav` (or `x.wav.json`, `x.wav.txt`);
+   same called `captions`; audiocraft's manifest `data.jsonl` or `data.jsonl.gz`; the dataset
+   that ACE-Step saves, a JSON file of any name;
+2. `x.json`, `x.caption`, `x.caption.txt` and `x.txt` beside `x.wav` (or `x.wav.json`, ...);
 3. tags inside the file: ID3, Vorbis, RIFF, MP4;
 4. the file's name;
 5. the names of its folders, the nearest first.
@@ -13,20 +14,21 @@ Read for each file, the most trusted first:
 Of each field the surest value wins, among equals the earlier source; every caption is kept in
 `texts`. Captions come from 1 and 2 only: a title or a tag's comment is none.
 
-Everything here was made by others. Paths stay inside the folder, sizes are bounded, and what is
-broken is named with its line.
+Everything here was made by others. Paths stay inside the folder, sizes are bounded, what is broken
+is named with its line, and what is not used is said in `Remarks`.
 """
 
 from __future__ import annotations
 
-import posixpath
-from collections.abc import Mapping
+import unicodedata
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, cast
+from typing import BinaryIO, cast
 
 from tinytag import TinyTag, TinyTagException
 
 from musicgen_lora.audio.files import find_audio
+from musicgen_lora.data.audio_names import AudioNames
 from musicgen_lora.data.facts import (
     GENRES,
     GUESSED,
@@ -37,9 +39,11 @@ from musicgen_lora.data.facts import (
     make_facts,
     merge_facts,
     normalise_bpm,
-    normalise_key,
 )
-from musicgen_lora.data.tables import read_json, read_rows, read_text
+from musicgen_lora.data.fields import PATH_FIELDS, Columns, facts_from_record, first_word, paths_of
+from musicgen_lora.data.key_names import normalise_key
+from musicgen_lora.data.remarks import MATCHED, NOT_READ, UNMATCHED, Remarks
+from musicgen_lora.data.tables import is_acestep, read_json, read_rows, read_text
 from musicgen_lora.errors import UserError
 
 METADATA_NAMES = (
@@ -48,39 +52,31 @@ METADATA_NAMES = (
     *("data.jsonl", "data.jsonl.gz"),
 )
 """In this order where a folder has several."""
-PATH_FIELDS = ("file_name", "audio", "path", "file", "filename", "audio_path", "file_path")
-TEXT_FIELDS = ("text", "caption", "description", "prompt")
-TEXTS_FIELDS = ("texts", "captions", "descriptions")
-TAG_FIELDS = ("tags", "keywords", "moods", "mood", "instrument", "instruments")
-MAX_CAPTION = 10_000
-"""Characters; T5 reads a few hundred words."""
-MAX_WORD = 200
-"""Of a tag, a genre or a title."""
+SIDECAR_SUFFIXES = (".json", ".caption", ".caption.txt", ".txt")
+"""Of files beside the audio, the most trusted first."""
+TEXT_SUFFIXES = {".txt", ".caption", ".json", ".jsonl", ".csv", ".tsv", ".xlsx", ".xls", ".ods"}
+"""Files that may hold captions; those that nobody reads are named."""
+MAX_ACESTEP_BYTES = 64 << 20
+"""Larger JSON files of unknown names are not looked into."""
 MAX_TAG_BYTES = 16 << 20
 """What is read of a file for its tags; covers are skipped."""
 
 
-def read_captions(folder: Path) -> dict[str, Facts]:
-    """Facts about the audio below a folder.
-
-    Returns:
-        By path relative to `folder` (with `/`): every audio file, and what else the metadata
-        lists, though it is missing.
+def read_captions(folder: Path, remarks: Remarks | None = None) -> dict[str, Facts]:
+    """Facts about the audio below a folder, by path relative to it (with `/`).
 
     Raises:
         UserError: no such folder; metadata that is broken or points outside the folder.
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; give the one with your audio.")
+    remarks = remarks or Remarks(folder)
     audio = {file.relative_to(folder).as_posix(): file for file in find_audio(folder)}
-    listed = listed_facts(folder, list(audio))
-    captions = {}
-    for name in sorted(audio.keys() | listed.keys()):
-        found = listed.get(name, [])
-        if name in audio:
-            found = [*found, *facts_beside(audio[name], folder), facts_from_tags(audio[name])]
-        captions[name] = merge_facts([*found, *facts_from_path(name)])
-    return captions
+    stated = StatedFacts(folder, audio.values(), remarks)
+    return {
+        name: merge_facts([*stated.of(file), facts_from_tags(file), *facts_from_path(name)])
+        for name, file in audio.items()
+    }
 
 
 def facts_from_path(name: str) -> list[Facts]:
@@ -90,188 +86,177 @@ def facts_from_path(name: str) -> list[Facts]:
     return [facts_from_name(path.name), *folders]
 
 
-def listed_facts(
-    folder: Path, audio: list[str], without: Path | None = None
-) -> dict[str, list[Facts]]:
-    """What the metadata files below a folder say, by relative path; the nearest file first.
+class StatedFacts:
+    """What people wrote about the audio below a folder: in metadata, and beside the files.
 
     Args:
         folder: searched with its subfolders.
-        audio: paths of the audio in it, relative to it.
-        without: a file, or a folder, that is passed over: the dataset that is being made.
+        audio: the files, all in it.
+        remarks: where it is said what was not used.
+        without: files and folders that are passed over: the dataset that is being made.
 
     Raises:
         UserError: metadata that is broken or points outside the folder.
     """
-    root = folder.resolve()
-    passed_over = without.resolve() if without is not None else None
-    files = [
-        path
-        for path in folder.rglob("*")
-        if path.name.lower() in METADATA_NAMES
-        and path.is_file()
-        and path.resolve().is_relative_to(root)
-        and (passed_over is None or not path.resolve().is_relative_to(passed_over))
-    ]
-    files.sort(key=lambda path: (-len(path.parts), METADATA_NAMES.index(path.name.lower()), path))
-    by_file_name: dict[str, list[str]] = {}
-    for name in audio:
-        by_file_name.setdefault(PurePosixPath(name).name, []).append(name)
-    listed: dict[str, list[Facts]] = {}
-    for path in files:
-        for where, row in read_rows(path):
-            record = {str(field).strip().lower(): value for field, value in row.items()}
-            given = next((record[name] for name in PATH_FIELDS if record.get(name)), None)
-            if isinstance(given, Mapping):
-                # As Hugging Face's datasets print an audio cell.
-                given = given.get("path")
-            if not isinstance(given, str) or not given.strip():
-                raise UserError(f"{where}: names no file; give one as {PATH_FIELDS[0]!r}.")
-            name = _relative_path(given, path.parent, folder, by_file_name, where)
-            listed.setdefault(name, []).append(facts_from_record(record, where))
-    return listed
 
+    def __init__(
+        self, folder: Path, audio: Iterable[Path], remarks: Remarks, without: Iterable[Path] = ()
+    ) -> None:
+        self._folder, self._root, self._remarks = folder, folder.resolve(), remarks
+        self._columns = Columns()
+        self._read: set[Path] = set()
+        passed_over = [path.resolve() for path in without]
+        self._texts: list[Path] = []
+        for path in sorted(folder.rglob("*")):
+            if not _may_hold_captions(path) or not path.is_file():
+                continue
+            resolved = path.resolve()
+            if not resolved.is_relative_to(self._root):
+                remarks.add(NOT_READ, f"{path} (a link out of the folder)")
+            elif not any(resolved.is_relative_to(other) for other in passed_over):
+                self._texts.append(path)
+        names = [file.relative_to(folder).as_posix() for file in audio]
+        self._beside = self._find_sidecars(names)
+        self._listed = self._read_metadata(AudioNames(folder, names))
 
-def _relative_path(
-    given: str, base: Path, folder: Path, by_file_name: Mapping[str, list[str]], where: str
-) -> str:
-    """The path relative to `folder` of a file that the metadata in `base` names.
+    def of(self, file: Path) -> list[Facts]:
+        """The facts about a file, the most trusted first.
 
-    Metadata moves: manifests hold the absolute paths of another machine, and lists the bare names
-    of files that were sorted into folders since. So where the path itself leads nowhere, the one
-    file that ends in the longest part of it is meant.
+        Raises:
+            UserError: a file beside it is not readable as such.
+        """
+        name = file.relative_to(self._folder).as_posix()
+        return [*self._listed.get(name, ()), *self._facts_beside(name)]
 
-    Raises:
-        UserError: the path leads outside and no file inside is meant.
-    """
-    at_once = posixpath.normpath((base.relative_to(folder) / given).as_posix())
-    if at_once in by_file_name.get(posixpath.basename(at_once), ()):
-        return at_once
-    root = folder.resolve()
-    candidates = [given] if "\\" not in given else [given, given.replace("\\", "/")]
-    inside = None
-    for candidate in candidates:
+    def say_unread(self) -> None:
+        """Says what files nobody read, and what fields those beside the audio had for nothing;
+        to be called when the facts of all files were."""
+        self._columns.say("files beside the audio", self._remarks, needs_captions=False)
+        for path in self._texts:
+            if path not in self._read:
+                self._remarks.add(NOT_READ, str(path))
+
+    def _read_metadata(self, names: AudioNames) -> dict[str, list[Facts]]:
+        """By the audio's path; the nearest metadata file first."""
+        beside = {path for found in self._beside.values() for _, path in found}
+        files = [
+            path
+            for path in self._texts
+            if path.name.lower() in METADATA_NAMES
+            or (path not in beside and path.suffix.lower() == ".json" and self._is_acestep(path))
+        ]
+        order = {name: place for place, name in enumerate(METADATA_NAMES)}
+        files.sort(
+            key=lambda path: (-len(path.parts), order.get(path.name.lower(), len(order)), path)
+        )
+        listed: dict[str, list[Facts]] = {}
+        for path in files:
+            self._read.add(path)
+            for name, facts in self._read_table(path, names):
+                listed.setdefault(name, []).append(facts)
+        return listed
+
+    def _is_acestep(self, path: Path) -> bool:
+        """Whether a JSON file of any name is a dataset of ACE-Step's; a broken one is none, and
+        is named as not read."""
         try:
-            resolved = (base / candidate).resolve()
-            if resolved.is_relative_to(root):
-                inside = inside or resolved.relative_to(root).as_posix()
-                if resolved.is_file():
-                    return resolved.relative_to(root).as_posix()
-        except (OSError, ValueError) as error:
-            raise UserError(f"{where}: {given!r} is not a usable path ({error}).") from error
-    parts = [part for part in candidates[-1].split("/") if part not in ("", ".")]
-    if ".." not in parts:
-        for start in range(len(parts)):
-            ending = "/".join(parts[start:])
-            meant = [
-                name
-                for name in by_file_name.get(parts[-1], ())
-                if f"/{name}".endswith(f"/{ending}")
-            ]
-            if len(meant) == 1:
-                return meant[0]
-            if meant:
-                break
-    if inside is None:
-        raise UserError(f"{where}: {given} points outside {folder}; put the audio into it.")
-    return inside
+            return path.stat().st_size <= MAX_ACESTEP_BYTES and is_acestep(
+                read_json(path, self._remarks)
+            )
+        except (UserError, OSError):
+            return False
 
-
-def facts_beside(file: Path, folder: Path) -> list[Facts]:
-    """What `.json` and `.txt` files beside an audio file say.
-
-    Raises:
-        UserError: not readable as such.
-    """
-    found = []
-    root = folder.resolve()
-    for suffix in (".json", ".txt"):
-        for beside in (file.with_suffix(suffix), file.with_name(file.name + suffix)):
-            if beside.name.lower() in METADATA_NAMES or not _is_file(beside):
+    def _read_table(self, path: Path, names: AudioNames) -> list[tuple[str, Facts]]:
+        """The audio's path and the facts of each row that names a file."""
+        rows: list[tuple[str, list[str], str | None, Facts]] = []
+        columns = Columns()
+        for where, record in read_rows(path, self._remarks):
+            columns.see(record)
+            given = paths_of(record)
+            if not given:
+                raise UserError(
+                    f"{where}: names no file; give one as {PATH_FIELDS[0]!r} (there are: "
+                    f"{', '.join(str(name) for name in record)})."
+                )
+            facts = facts_from_record(record, where, self._remarks)
+            rows.append((where, given, self._find_exact(names, given, path.parent, where), facts))
+        columns.say(str(path), self._remarks, needs_captions=True)
+        taken = {exact for *_, exact, _ in rows if exact is not None}
+        found = []
+        for where, given, exact, facts in rows:
+            name = exact or next(
+                (n for n in (names.find_similar(path, taken) for path in given) if n), None
+            )
+            if name is None:
+                self._remarks.add(UNMATCHED, f"{where}: {given[0]!r}")
                 continue
-            if not beside.resolve().is_relative_to(root):
+            if exact is None:
+                self._remarks.add(MATCHED, f"{where}: {given[0]!r} is {name}")
+            found.append((name, facts))
+        return found
+
+    @staticmethod
+    def _find_exact(names: AudioNames, given: list[str], base: Path, where: str) -> str | None:
+        return next((n for n in (names.find_exact(p, base, where) for p in given) if n), None)
+
+    def _find_sidecars(self, names: list[str]) -> dict[str, list[tuple[str, Path]]]:
+        """The files beside each audio file, with the suffix that each stands for.
+
+        Case and Unicode's form don't matter, but a file that is called exactly like one audio
+        file is not another's.
+        """
+        owners: dict[tuple[str, str], list[str]] = {}
+        for name in names:
+            path = PurePosixPath(name)
+            for stem in {path.stem, path.name}:
+                owners.setdefault((str(path.parent), _folded(stem)), []).append(name)
+        beside: dict[str, list[tuple[str, Path]]] = {}
+        for path in self._texts:
+            if path.name.lower() in METADATA_NAMES:
                 continue
-            if suffix == ".txt":
-                text = " ".join(read_text(beside).split())
-                found.append(facts_from_record({"text": text}, str(beside)))
+            folder = path.parent.relative_to(self._folder).as_posix()
+            for suffix in SIDECAR_SUFFIXES:
+                stem = path.name[: -len(suffix)]
+                if not path.name.lower().endswith(suffix) or not stem:
+                    continue
+                own = owners.get((folder, _folded(stem)), [])
+                exact = [n for n in own if stem in (PurePosixPath(n).stem, PurePosixPath(n).name)]
+                for name in exact or own:
+                    beside.setdefault(name, []).append((suffix, path))
+                if own:
+                    break
+        order = SIDECAR_SUFFIXES.index
+        return {n: sorted(found, key=lambda f: (order(f[0]), f[1])) for n, found in beside.items()}
+
+    def _facts_beside(self, name: str) -> list[Facts]:
+        """What the files beside an audio file say."""
+        found = []
+        sidecars = self._beside.get(name, [])
+        has_caption = any(suffix.startswith(".caption") for suffix, _ in sidecars)
+        for suffix, beside in sidecars:
+            if suffix == ".txt" and has_caption:
+                # Where captions have an ending of their own, the text is the lyrics.
                 continue
-            content = read_json(beside)
-            if not isinstance(content, dict):
-                raise UserError(f'{beside}: must be an object such as {{"text": ...}}.')
-            found.append(facts_from_record(content, str(beside)))
-    return found
+            self._read.add(beside)
+            if suffix == ".json":
+                content = read_json(beside, self._remarks)
+                if not isinstance(content, dict):
+                    raise UserError(f'{beside}: must be an object such as {{"text": ...}}.')
+                self._columns.see(content)
+            else:
+                content = {"text": " ".join(read_text(beside, self._remarks).split())}
+            found.append(facts_from_record(content, str(beside), self._remarks))
+        return found
 
 
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except OSError:
-        # A name of 255 bytes has no room for another suffix.
-        return False
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
-def facts_from_record(record: Mapping[str, Any], where: str) -> Facts:
-    """Facts of one entry of metadata, whatever it calls them.
-
-    Args:
-        record: by field name; unknown fields, null, NaN and "" are ignored. A list of captions
-            may stand where one is expected.
-        where: file and line, for messages and as the source.
-
-    Raises:
-        UserError: a caption that isn't text, or is beyond 10,000 characters.
-    """
-    fields = {name.strip().lower(): value for name, value in record.items()}
-    texts = [
-        text
-        for name in (*TEXT_FIELDS, *TEXTS_FIELDS)
-        for text in _texts(fields.get(name), f"{where}: {name!r}")
-    ]
-    tags = []
-    for name in TAG_FIELDS:
-        value = fields.get(name)
-        # Tables hold lists as "dark, piano".
-        words = value.split(",") if isinstance(value, str) else value
-        tags += [tag.lower() for tag in _words(words)]
-    genres = [genre.lower() for genre in _words(fields.get("genre"))]
-    return make_facts(
-        where,
-        {},
-        text=texts[0] if texts else None,
-        texts=tuple(dict.fromkeys(texts)),
-        bpm=normalise_bpm(fields.get("bpm") or fields.get("tempo")),
-        key=normalise_key(fields.get("key") or fields.get("initial_key")),
-        genre=genres[0] if genres else None,
-        tags=tuple(dict.fromkeys([*genres[1:], *tags])),
-        title=next(iter(_words(fields.get("title"))), None),
-        artist=next(iter(_words(fields.get("artist"))), None),
-    )
-
-
-def _texts(value: object, where: str) -> list[str]:
-    """The captions in a value, spaces tidied, empty ones left out."""
-    found = []
-    for item in _items(value):
-        if not isinstance(item, str):
-            raise UserError(f"{where} must be text, not {str(item)[:40]!r}.")
-        tidy = " ".join(item.split())
-        if len(tidy) > MAX_CAPTION:
-            raise UserError(f"{where} has {len(tidy)} characters; {MAX_CAPTION} are the most.")
-        if tidy:
-            found.append(tidy)
-    return found
-
-
-def _words(value: object) -> list[str]:
-    """The short texts in a value; others call other things so, those are left out."""
-    words = [str(item) for item in _items(value) if isinstance(item, (str, int))]
-    return [" ".join(word.split()) for word in words if word.strip() and len(word) <= MAX_WORD]
-
-
-def _items(value: object) -> list[object]:
-    values = list(value) if isinstance(value, (list, tuple)) else [value]
-    # NaN is what tables have for nothing; it differs from itself.
-    return [item for item in values if item is not None and item == item]
+def _may_hold_captions(path: Path) -> bool:
+    name = path.name.lower()
+    is_text = path.suffix.lower() in TEXT_SUFFIXES or name in METADATA_NAMES
+    return is_text and not name.startswith(".")
 
 
 def facts_from_tags(file: Path) -> Facts:
@@ -284,7 +269,7 @@ def facts_from_tags(file: Path) -> Facts:
     except (TinyTagException, OSError, ValueError):
         return Facts()
     other = {name: values[0] for name, values in tag.other.items() if values}
-    genre = next(iter(_words(tag.genre)), None)
+    genre = first_word(tag.genre)
     known = find_words(genre or "", GENRES)
     return make_facts(
         "tags",
@@ -298,8 +283,8 @@ def facts_from_tags(file: Path) -> Facts:
         key=normalise_key(other.get("initial_key")),
         genre=known[0] if known else genre and genre.lower(),
         tags=known[1:],
-        title=next(iter(_words(tag.title)), None),
-        artist=next(iter(_words(tag.artist)), None),
+        title=first_word(tag.title),
+        artist=first_word(tag.artist),
     )
 
 

@@ -6,7 +6,6 @@ decompression, and every fault names its file and line.
 
 from __future__ import annotations
 
-import codecs
 import csv
 import gzip
 import io
@@ -21,7 +20,11 @@ import pyarrow.parquet as pq
 
 from musicgen_lora import atomic
 from musicgen_lora.audio.files import AUDIO_EXTENSIONS, FFMPEG_EXTENSIONS
+from musicgen_lora.data.encodings import decode_text
+from musicgen_lora.data.fields import field_name
 from musicgen_lora.data.parquet_pages import group_sizes
+from musicgen_lora.data.remarks import ENCODING, Remarks
+from musicgen_lora.data.unique_json import parse_json
 from musicgen_lora.errors import UserError
 
 MAX_FILE_BYTES = 256 << 20
@@ -36,35 +39,45 @@ Row = tuple[str, dict[str, Any]]
 """Where it stands ("metadata.csv, line 3") and its fields."""
 
 
-def read_rows(path: Path) -> Iterator[Row]:
+def read_rows(path: Path, remarks: Remarks) -> Iterator[Row]:
     """Rows of a metadata file; its name says the format.
+
+    Args:
+        path: the file.
+        remarks: where a guessed encoding is said.
 
     Raises:
         UserError: not readable, too large, or a row that is no object.
     """
     suffix = path.suffix.lower()
     if suffix == ".json":
-        return _json_rows(path)
+        return _json_rows(path, remarks)
     if suffix == ".csv":
-        return _csv_rows(path)
+        return _csv_rows(path, remarks)
     if suffix == ".parquet":
         return _parquet_rows(path)
-    return _jsonl_rows(path)
+    return _jsonl_rows(path, remarks)
 
 
-def read_text(path: Path, max_bytes: int = MAX_TEXT_BYTES) -> str:
-    """A text file: UTF-8, or UTF-16 with its mark, as Windows' editors write it.
+def read_text(path: Path, remarks: Remarks, max_bytes: int = MAX_TEXT_BYTES) -> str:
+    """A text file in one of the encodings of `decode_text`.
 
     Raises:
-        UserError: too large, or of another encoding; the message names the line.
+        UserError: too large, or no text; the message names the line.
     """
-    data = _read_bytes(path, max_bytes)
-    is_wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return _decoded(_read_bytes(path, max_bytes), path, remarks)
+
+
+def _decoded(data: bytes, path: Path, remarks: Remarks, line: int | None = None) -> str:
+    """Text of a file, or of one line of it."""
     try:
-        return data.decode("utf-16" if is_wide else "utf-8-sig")
+        text, guessed = decode_text(data)
     except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
+        line = line or data.count(b"\n", 0, error.start) + 1
         raise UserError(f"{path}, line {line}: not UTF-8; save it as UTF-8.") from error
+    if guessed is not None:
+        remarks.add(ENCODING, f"{path}: read as {guessed}")
+    return text
 
 
 def _read_bytes(path: Path, max_bytes: int) -> bytes:
@@ -78,18 +91,18 @@ def _read_bytes(path: Path, max_bytes: int) -> bytes:
     return data
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, remarks: Remarks) -> Any:
     """The value in a JSON file.
 
     Raises:
-        UserError: too large or not JSON; the message names the line.
+        UserError: too large, not JSON, or a key twice; the message names the line.
     """
-    return _parse_json(read_text(path, MAX_FILE_BYTES), path, 1)
+    return _parse_json(read_text(path, remarks, MAX_FILE_BYTES), path, 1)
 
 
 def _parse_json(text: str, path: Path, first_line: int) -> Any:
     try:
-        return json.loads(text)
+        return parse_json(text)
     except json.JSONDecodeError as error:
         line = first_line + error.lineno - 1
         reason = f"{error.msg}, column {error.colno}"
@@ -98,9 +111,12 @@ def _parse_json(text: str, path: Path, first_line: int) -> Any:
         raise UserError(f"{path}, line {first_line}: not usable JSON ({error}).") from error
 
 
-def _json_rows(path: Path) -> Iterator[Row]:
-    """A list of objects, or an object by path of captions, lists of captions or objects."""
-    content = read_json(path)
+def _json_rows(path: Path, remarks: Remarks) -> Iterator[Row]:
+    """A list of objects, or an object by path of captions, lists of captions or objects; or
+    ACE-Step's dataset, an object with the list under "samples"."""
+    content = read_json(path, remarks)
+    if is_acestep(content):
+        content = content["samples"]
     if isinstance(content, list):
         for number, record in enumerate(content, 1):
             where = f"{path}, entry {number}"
@@ -121,7 +137,17 @@ def _json_rows(path: Path) -> Iterator[Row]:
         yield where, {"file_name": name} | value
 
 
-def _jsonl_rows(path: Path) -> Iterator[Row]:
+def is_acestep(content: object) -> bool:
+    """Whether a value is a dataset as ACE-Step's dataset builder saves it."""
+    return (
+        isinstance(content, dict)
+        and isinstance(content.get("samples"), list)
+        and isinstance(content.get("metadata", {}), dict)
+        and all(isinstance(sample, dict) for sample in content["samples"])
+    )
+
+
+def _jsonl_rows(path: Path, remarks: Remarks) -> Iterator[Row]:
     read_bytes = 0
     try:
         with gzip.open(path) if path.suffix.lower() == ".gz" else open(path, "rb") as opened:
@@ -133,10 +159,7 @@ def _jsonl_rows(path: Path) -> Iterator[Row]:
                 read_bytes += len(line)
                 if len(line) > MAX_LINE_BYTES or read_bytes > MAX_FILE_BYTES:
                     raise UserError(f"{where}: too long for a line of metadata.")
-                try:
-                    text = line.decode("utf-8-sig")
-                except UnicodeDecodeError as error:
-                    raise UserError(f"{where}: not UTF-8; save it as UTF-8.") from error
+                text = _decoded(line, path, remarks, number)
                 if not text.strip():
                     continue
                 record = _parse_json(text, path, number)
@@ -147,9 +170,9 @@ def _jsonl_rows(path: Path) -> Iterator[Row]:
         raise UserError(f"{path}: cannot be read ({error}).") from error
 
 
-def _csv_rows(path: Path) -> Iterator[Row]:
+def _csv_rows(path: Path, remarks: Remarks) -> Iterator[Row]:
     """Separated by commas, or by the semicolons or tabs that spreadsheets write."""
-    text = read_text(path, MAX_FILE_BYTES)
+    text = read_text(path, remarks, MAX_FILE_BYTES)
     header = text.split("\n", 1)[0]
     delimiter = max(",;\t", key=header.count)
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
@@ -159,6 +182,8 @@ def _csv_rows(path: Path) -> Iterator[Row]:
         try:
             if reader.fieldnames is None:
                 return
+            if line == 1:
+                _check_header([str(name) for name in reader.fieldnames], where)
             # A quoted caption may span lines; a row is known by its first.
             line = reader.line_num + 1
             where = f"{path}, line {line}"
@@ -172,6 +197,18 @@ def _csv_rows(path: Path) -> Iterator[Row]:
                 f"{where}: more columns than the header; quote texts with {delimiter!r}."
             )
         yield where, record
+
+
+def _check_header(names: list[str], where: str) -> None:
+    """Of two columns of one name the first would be lost.
+
+    Raises:
+        UserError: there are such.
+    """
+    known = [field_name(name) for name in names]
+    twice = [name for name, folded in zip(names, known, strict=True) if known.count(folded) > 1]
+    if any(name.strip() for name in twice):
+        raise UserError(f"{where}: the column {twice[0].strip()!r} stands twice; rename one.")
 
 
 def _parquet_rows(path: Path) -> Iterator[Row]:

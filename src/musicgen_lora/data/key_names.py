@@ -1,0 +1,158 @@
+"""Names of keys: as metadata gives them, and as titles of files hide them.
+
+"Am" is a key and a word, "A minor" a key and an adjective: `I Am The One 140bpm.wav` says nothing
+of a key. So where English could mean it too, a key needs company that makes it one: a tempo beside
+it, or a word of music.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+NOTES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
+
+_ACCIDENTAL = r"#|♯|b|♭|[ -]?(?i:sharp|flat)"
+_MINOR, _MAJOR = (
+    {"m", "min", "minor", "moll", "aeolian"},
+    {"", "M", "maj", "major", "dur", "ionian"},
+)
+
+
+def normalise_key(value: object) -> str | None:
+    """A key given as "C#m", "Db minor", "c sharp min", "F", "8A" (Camelot) or "1m" (Open Key), as
+    in "C# minor". A bare note is major, as in ID3's TKEY. None for anything else."""
+    if not isinstance(value, str):
+        return None
+    wheel = re.fullmatch(r"\s*(1[0-2]|[1-9])\s*([ABabdm])\s*", value)
+    if wheel:
+        # Both wheels go round in fifths; Camelot's 8B and Open Key's 1d are C major.
+        number, is_camelot = int(wheel[1]), wheel[2] in "ABab"
+        minor = wheel[2] in "Aam"
+        fifths = number - (8 if is_camelot else 1)
+        return _key_name((9 if minor else 0) + 7 * fifths, minor)
+    match = re.fullmatch(rf"\s*([A-Ga-g])({_ACCIDENTAL})?[ :_-]*([A-Za-z]*)\s*", value)
+    if not match:
+        return None
+    mode = match[3] if match[3] in {"m", "M"} else match[3].lower()
+    if mode not in _MINOR | _MAJOR:
+        return None
+    return _key_name(_pitch_class(match[1], match[2]), mode in _MINOR)
+
+
+def _pitch_class(note: str, accidental: str | None) -> int:
+    sign = (accidental or "").strip(" -").lower()
+    return NOTES.index(note.upper()) + {"": 0, "#": 1, "♯": 1, "sharp": 1}.get(sign, -1)
+
+
+def _key_name(pitch_class: int, minor: bool) -> str:
+    return f"{NOTES[pitch_class % 12]} {'minor' if minor else 'major'}"
+
+
+@dataclass(frozen=True)
+class NameKey:
+    """A key that a name has, and whether the name surely means one."""
+
+    name: str | None
+    is_sure: bool = False
+
+
+_KEY = re.compile(
+    rf"(?<![A-Za-z0-9#])([A-Ga-g])({_ACCIDENTAL})?([ -]?(?i:minor|major|min|maj)|m)(?![A-Za-z#])"
+)
+_TEMPO = re.compile(
+    r"(?:bpm[=:-]*)?(?:[6-9]\d|1\d\d|200)(?:\.\d{1,2})?(?:-?bpm)?|\d{2,3}-?bpm|bpm", re.IGNORECASE
+)
+_HOUR = re.compile(r"\d|1[0-2]|\d{1,2}[:.]\d\d")
+_ENGLISH_BESIDE = {
+    "am": ({"i"}, {"i"}),
+    "em": (
+        {
+            *("all", "beat", "break", "bring", "burn", "catch", "drop", "feel", "for", "fuck"),
+            *("get", "give", "got", "hate", "hear", "hit", "hold", "keep", "kill", "leave", "let"),
+            *("like", "love", "make", "need", "of", "on", "play", "put", "run", "see", "send"),
+            *("shake", "shoot", "show", "stop", "take", "teach", "tell", "them", "want", "watch"),
+            "with",
+        },
+        {"all", "dead", "down", "go", "how", "in", "know", "off", "on", "out", "say", "up"},
+    ),
+    "a": (
+        {"got", "gimme", "hold", "just", "make", "need", "only", "such", "wait", "what"},
+        {"key"},
+    ),
+}
+"""Words before and after, by what the key reads as, that make it English: "I Am", "Get Em"."""
+_MUSIC = {
+    *("arp", "beat", "beats", "chord", "chords", "fx", "instrumental", "keys", "lead", "loop"),
+    *("loops", "master", "melody", "mix", "one-shot", "prod", "riff", "sample", "stem", "stems"),
+    "type",
+}
+"""Beside genres, moods and instruments."""
+_INTRODUCES = {"in", "key", "of"}
+
+
+def find_key(words: str, *, has_tempo: bool, music: Callable[[str], bool]) -> NameKey | None:
+    """The key with its mode that a name has; None for none or several. A note without a mode is
+    no key: half of the packs that write "F#" mean F# minor.
+
+    Args:
+        words: of the name, with single spaces.
+        has_tempo: whether the name says a tempo anywhere.
+        music: whether a word is one of music.
+    """
+    found: dict[str, bool] = {}
+    for match in _KEY.finditer(words):
+        note, accidental, mode = match[1], match[2], match[3].strip(" -")
+        spelled_out = len(mode) > 1
+        # "a minor hit" is English, "140bpm a minor" is not.
+        if note.islower() and not (accidental or has_tempo):
+            continue
+        before, after = words[: match.start()].split(), words[match.end() :].split()
+        english = _ENGLISH_BESIDE.get(note.lower() if spelled_out else match[0].lower())
+        sure = bool(accidental) or has_tempo or spelled_out
+        if english is not None and not accidental:
+            meant = _is_meant(before, after, english, music, spelled_out=spelled_out)
+            if meant is None:
+                continue
+            sure = meant
+        name = _key_name(_pitch_class(note, accidental), mode.lower() in _MINOR)
+        found[name] = found.get(name, False) or sure
+    return NameKey(*next(iter(found.items()))) if len(found) == 1 else None
+
+
+def _is_meant(
+    before: Sequence[str],
+    after: Sequence[str],
+    english: tuple[set[str], set[str]],
+    music: Callable[[str], bool],
+    *,
+    spelled_out: bool,
+) -> bool | None:
+    """Whether letters that may be English are surely a key; None where they are English.
+
+    Args:
+        before: words in front of them.
+        after: words behind them.
+        english: words beside them that make them English.
+        music: whether a word is one of music.
+        spelled_out: the mode is a word, as in "A minor".
+    """
+    last = next((word.lower() for word in reversed(before) if word != "-"), None)
+    following = next((word.lower() for word in after if word != "-"), None)
+    if last in english[0] or following in english[1]:
+        return None
+    if last is not None and _HOUR.fullmatch(last):
+        # "3 AM", though a tempo follows.
+        return None
+
+    def is_company(word: str | None) -> bool:
+        return word is not None and (bool(_TEMPO.fullmatch(word)) or word in _MUSIC or music(word))
+
+    if spelled_out and last in _INTRODUCES:
+        return True
+    if spelled_out:
+        # "A Minor Threat": what follows is a noun; behind a key stands a number, or music.
+        ends = following is None or not following.isalpha()
+        return True if ends or is_company(following) else None
+    return is_company(last) or is_company(following)

@@ -1,0 +1,113 @@
+"""What there is to say of the stretches of a file that become no clips: above all of the parts that
+the metadata describes one by one (`start_s`, `duration_s`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from musicgen_lora.data.cut import ClipPlan, is_of_another_file
+from musicgen_lora.data.entries import clip_key
+from musicgen_lora.data.facts import Part
+from musicgen_lora.data.inputs import Input
+from musicgen_lora.data.remarks import (
+    PART_NOT_CUT,
+    PART_OUTSIDE,
+    PART_REST,
+    SILENT_CLIP,
+    Remarks,
+)
+
+SLACK_S = 0.1
+"""What a clip may differ from its part, and a part from its file."""
+TOLD_REST_S = 1.0
+"""Shorter stretches outside of all parts are no loss."""
+
+
+def say_left_out(
+    file: Input, record: Mapping[str, Any], plans: Sequence[ClipPlan], remarks: Remarks
+) -> None:
+    """Says which parts of a new file become no clip or are cut short, and what no part covers.
+
+    Args:
+        file: the file.
+        record: its analysis.
+        plans: its clips.
+        remarks: where it is said.
+    """
+    duration_s = record["duration_s"]
+    if not file.parts or is_of_another_file(file.parts, duration_s) is not None:
+        return
+    used = {plan.part for plan in plans}
+    for part in file.parts:
+        start_s, end_s = part
+        if start_s >= duration_s or (end_s is not None and end_s > duration_s + SLACK_S):
+            remarks.add(PART_OUTSIDE, f"{_name(file, part)}: the file has {duration_s:.2f} s")
+        elif part not in used:
+            remarks.add(PART_OUTSIDE, f"{_name(file, part)}: too short for a clip, or silent")
+    rest_s = duration_s - _covered_s(file.parts, duration_s)
+    if rest_s > TOLD_REST_S:
+        remarks.add(PART_REST, f"{file.name}: {rest_s:.1f} of {duration_s:.1f} s")
+
+
+def _covered_s(parts: Iterable[Part], duration_s: float) -> float:
+    covered_s, until_s = 0.0, 0.0
+    for start_s, end_s in parts:
+        stop_s = min(duration_s, duration_s if end_s is None else end_s)
+        covered_s += max(0.0, stop_s - max(until_s, start_s))
+        until_s = max(until_s, stop_s)
+    return covered_s
+
+
+def no_clip_reason(file: Input) -> str:
+    """Why a file has no clip at all."""
+    if file.parts:
+        return "none of the parts that the metadata gives (start_s) can be cut out of it."
+    return "no stretch of it is long enough without silence."
+
+
+def say_silent(
+    file: Input, plans: Sequence[ClipPlan], made: Sequence[object | None], remarks: Remarks
+) -> None:
+    """Says which clips of a file are none, for they are silent; `made` has None in their place."""
+    for plan, clip in zip(plans, made, strict=True):
+        if clip is None:
+            remarks.add(SILENT_CLIP, f"{file.name}, from {plan.start_s:.2f} s")
+
+
+def as_listed(
+    file: Input,
+    plans: Sequence[ClipPlan],
+    entries: Iterable[Mapping[str, Any]],
+    remarks: Remarks,
+) -> list[ClipPlan]:
+    """The plans of a listed file that its clips were cut by: a part is not the clip that merely
+    begins where it does.
+
+    Args:
+        file: the file.
+        plans: its clips, as a new file would be cut.
+        entries: of the dataset.
+        remarks: where parts are said that no clip is.
+    """
+    if not file.parts:
+        return list(plans)
+    lengths = {
+        clip_key(file.digest, entry.get("at_s") or 0.0): entry.get("duration_s")
+        for entry in entries
+        if entry.get("made_from") == file.digest
+    }
+    kept = []
+    for plan in plans:
+        length_s = lengths.get(clip_key(file.digest, plan.start_s if plan.cut else 0.0))
+        wanted_s = plan.duration_s * plan.repeated
+        if isinstance(length_s, (int, float)) and abs(length_s - wanted_s) <= SLACK_S:
+            kept.append(plan)
+        elif plan.part is not None:
+            remarks.add(PART_NOT_CUT, _name(file, plan.part))
+    return kept
+
+
+def _name(file: Input, part: Part) -> str:
+    start_s, end_s = part
+    return f"{file.name}, {start_s:g} s to {'its end' if end_s is None else f'{end_s:g} s'}"

@@ -1,0 +1,61 @@
+"""Files that belong together are of one source, and no source is on both sides of a split."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from musicgen_lora.data.facts import Facts
+from musicgen_lora.data.inputs import Input
+from musicgen_lora.data.remarks import SOURCE_DIVIDED, SOURCES_JOINED, Remarks
+from musicgen_lora.data.sources import settle_sources
+
+
+def file(name: str, source: str | None = None, split: str | None = None) -> Input:
+    return Input(Path(name), name, f"#{name}", None, (Facts(source=source),), (), split)
+
+
+def settled(
+    *files: Input, heard: dict[str, str] | None = None, listed: dict[str, set] | None = None
+) -> tuple[dict[str, str], Remarks]:
+    """Sources by name; `heard` has those that sound like another."""
+    remarks = Remarks(Path())
+    by_digest = {f.digest: (heard or {}).get(f.name, f.name) for f in files}
+    sources = settle_sources(files, by_digest, listed or {}, remarks)
+    return {f.name: sources[f.digest] for f in files}, remarks
+
+
+def test_stated_and_heard_sources_are_joined() -> None:
+    found, remarks = settled(
+        file("a", "one"), file("b", "two"), file("c", "two"), file("d"), heard={"b": "a", "d": "c"}
+    )
+    assert len(set(found.values())) == 1
+    assert set(found.values()) <= {"one", "two"}
+    assert len(remarks.items(SOURCES_JOINED)) == 1
+
+
+def test_what_the_dataset_calls_a_source_stays() -> None:
+    found, remarks = settled(
+        file("a", "album"), file("b", "album"), heard={"a": "old.wav"}, listed={"old.wav": set()}
+    )
+    assert found == {"a": "old.wav", "b": "old.wav"}
+    assert remarks.items(SOURCES_JOINED) == ["album with old.wav"]
+
+
+def test_files_alone_are_their_own_source() -> None:
+    found, remarks = settled(file("a"), file("b"), heard={"b": "a"})
+    assert found == {"a": "a", "b": "a"}
+    assert remarks.as_json() == []
+
+
+def test_a_divided_source_is_two() -> None:
+    files = [file("a", "x", "train"), file("b", "x", "test"), file("c", "x"), file("d", "x", "val")]
+    found, remarks = settled(*files)
+    assert found == {"a": "x (train)", "b": "x", "c": "x", "d": "x"}
+    assert remarks.items(SOURCE_DIVIDED) == ["x"]
+
+
+def test_a_source_that_is_listed_keeps_its_name_for_its_side() -> None:
+    files = [file("a", "x", "train"), file("b", "x", "test"), file("c", "x")]
+    found, remarks = settled(*files, listed={"x": {"train"}})
+    assert found == {"a": "x", "b": "x (held out)", "c": "x"}
+    assert remarks.items(SOURCE_DIVIDED) == ["x"]
