@@ -86,6 +86,7 @@ def test_names_say_how_sure_they_are() -> None:
             ("A-flat major", "G# major"),
         ),
         *(("8A", "A minor"), ("8B", "C major"), ("5A", "C minor"), ("1m", "A minor")),
+        *(("升C小调", "C# minor"), ("降B大调", "A# major"), ("a小调", "A minor"), ("高调", None)),
         *(("12d", "F major"), ("o", None), ("None", None), ("C, G", None), (3, None), ("", None)),
     ],
 )

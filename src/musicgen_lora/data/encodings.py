@@ -8,11 +8,16 @@ the caller is told which it was.
 from __future__ import annotations
 
 import codecs
+import re
 
 MIN_CHINESE_SHARE = 0.5
 """Of what is no ASCII in a text, the common characters (GB2312's first level and punctuation) that
 make it Chinese. Western text, where single letters have accents, pairs each with the letter after
 it into rare ones."""
+
+MAX_JUDGED = 10_000
+"""Characters that are enough to tell by."""
+_NO_TEXT = re.compile(rb"[\x00-\x08\x0b\x0e-\x1f\x7f]")
 
 
 def decode_text(data: bytes) -> tuple[str, str | None]:
@@ -40,11 +45,11 @@ def decode_text(data: bytes) -> tuple[str, str | None]:
 
 def _is_binary(data: bytes) -> bool:
     """Whether there are bytes that no text has."""
-    return any(byte < 0x20 and byte not in b"\t\n\r\f" for byte in data) or 0x7F in data
+    return bool(_NO_TEXT.search(data))
 
 
 def _is_chinese(text: str) -> bool:
-    others = [letter for letter in text if not letter.isascii()]
+    others = [letter for letter in text if not letter.isascii()][:MAX_JUDGED]
     common = 0
     for letter in others:
         pair = letter.encode("gb2312", errors="ignore")

@@ -21,10 +21,11 @@ _MINOR, _MAJOR = (
 
 
 def normalise_key(value: object) -> str | None:
-    """A key given as "C#m", "Db minor", "c sharp min", "F", "8A" (Camelot) or "1m" (Open Key), as
-    in "C# minor". A bare note is major, as in ID3's TKEY. None for anything else."""
+    """A key given as "C#m", "Db minor", "c sharp min", "F", "升C小调", "8A" (Camelot) or "1m" (Open
+    Key), as in "C# minor". A bare note is major, as in ID3's TKEY. None for anything else."""
     if not isinstance(value, str):
         return None
+    value = _from_chinese(value)
     wheel = re.fullmatch(r"\s*(1[0-2]|[1-9])\s*([ABabdm])\s*", value)
     if wheel:
         # Both wheels go round in fifths; Camelot's 8B and Open Key's 1d are C major.
@@ -39,6 +40,17 @@ def normalise_key(value: object) -> str | None:
     if mode not in _MINOR | _MAJOR:
         return None
     return _key_name(_pitch_class(match[1], match[2]), mode in _MINOR)
+
+
+def _from_chinese(value: str) -> str:
+    """A key written as in "升C小调", as in "C# minor"; anything else as it is."""
+    match = re.fullmatch(r"\s*([升降])?\s*([A-Ga-g])\s*([#b♯♭升降])?\s*([大小])调\s*", value)
+    if not match:
+        return value
+    sign = match[1] or match[3] or ""
+    mode = "minor" if match[4] == "小" else "major"
+    sign = {"升": "#", "降": "b"}.get(sign, sign)
+    return f"{match[2]}{sign} {mode}"
 
 
 def _pitch_class(note: str, accidental: str | None) -> int:

@@ -174,9 +174,10 @@ class StatedFacts:
             columns.see(record)
             given = paths_of(record)
             if not given:
+                names_given = ", ".join(repr(str(name)[:40]) for name in list(record)[:20])
                 raise UserError(
                     f"{where}: names no file; give one as {PATH_FIELDS[0]!r} (there are: "
-                    f"{', '.join(str(name) for name in record)})."
+                    f"{names_given})."
                 )
             facts = facts_from_record(record, where, self._remarks)
             rows.append((where, given, self._find_exact(names, given, path.parent, where), facts))

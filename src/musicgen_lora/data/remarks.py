@@ -14,6 +14,8 @@ from typing import Any
 
 MAX_SHOWN = 3
 """Names that the terminal shows of a kind."""
+MAX_ITEM = 200
+"""Characters of each that it shows."""
 
 
 @dataclass(frozen=True)
@@ -170,6 +172,6 @@ class Remarks:
 def in_one_line(remark: dict[str, Any]) -> str:
     """A remark of `as_json` for the terminal, with its first names."""
     items = remark["items"]
-    names = "; ".join(items[:MAX_SHOWN])
+    names = "; ".join(item[:MAX_ITEM] for item in items[:MAX_SHOWN])
     more = f"; and {len(items) - MAX_SHOWN} more, in the report" if len(items) > MAX_SHOWN else ""
     return f"{remark['told']}: {names}{more}. {remark['to_do']}"
