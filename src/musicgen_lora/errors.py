@@ -7,6 +7,9 @@ import errno
 DISK_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 """Error numbers of a full or broken disk, which is no fault of what was given."""
 
+RIGHTS_FAULTS = {errno.EACCES, errno.EPERM, errno.EROFS}
+"""Error numbers of a file or folder that may not be read or written."""
+
 
 class UserError(Exception):
     """Something that the user gave is not usable; the message is one line, names the file or

@@ -3,24 +3,42 @@
 `concurrent.futures` gives up the whole pool when one of its processes dies, and can't end a single
 one that hangs. Decoders of strangers' files do both, so each process here has a pipe of its own, a
 task at a time, and a time limit that starts anew with each sign of life.
+
+What no other file would escape (a disk that is full, a folder that can't be written to) is no fault
+of the file at hand: it ends the run.
 """
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
+import os
 import signal
 import sys
+import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from types import ModuleType
 from typing import Any
+
+from musicgen_lora.errors import DISK_FAULTS, RIGHTS_FAULTS, RunError, UserError
 
 LIMIT_S = 60.0
 """A task that gives no sign of life for so long is ended."""
 START_S = 120.0
 """A process may take so long to start: the libraries are large, disks slow."""
+
+RUN_FAULTS = DISK_FAULTS | RIGHTS_FAULTS | {errno.EMFILE, errno.ENFILE}
+"""Error numbers of what the next file would meet too. Readers say themselves what is wrong with
+the file that they read, as an `AudioError`; what is left comes from writing."""
+MAX_SOCKET_FOLDER_BYTES = 60
+"""A socket's path has up to 104 bytes, of which multiprocessing adds some thirty."""
 
 Work = Callable[[Any, Callable[[], None]], Any]
 """A module's function of (task, sign of life)."""
@@ -51,6 +69,9 @@ def run_tasks(
         tasks: picklable.
         n_workers: processes; 0 works in this one, where nothing limits a task.
         limit_s: seconds without a sign of life after which a task is ended.
+
+    Raises:
+        RunError, OSError: the disk is full or broken, or a folder can't be written to.
     """
     if not n_workers:
         for index, task in enumerate(tasks):
@@ -65,7 +86,8 @@ def run_tasks(
     workers: list[_Worker] = []
     try:
         while waiting or workers:
-            while waiting and len(workers) < n_workers:
+            n_busy = sum(worker.task is not None for worker in workers)
+            while len(workers) < min(n_workers, n_busy + len(waiting)):
                 workers.append(_start(context, work))
             for worker in [w for w in workers if w.task is None]:
                 if not waiting:
@@ -91,6 +113,8 @@ def run_tasks(
                     if kind == "alive":
                         worker.deadline = time.monotonic() + limit_s
                         continue
+                    if kind == "fault":
+                        raise value
                     worker.task = None
                     if kind == "dead":
                         _end(worker)
@@ -108,9 +132,60 @@ def run_tasks(
 def _start(context: Any, work: Work) -> _Worker:
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(work, theirs), daemon=True)
-    process.start()
+    try:
+        with _plain_main(), _signals_blocked(), _short_temporary_folder():
+            process.start()
+    except OSError as error:
+        if "AF_UNIX" not in str(error):
+            raise
+        raise UserError(
+            f"{tempfile.gettempdir()}: too long a path for temporary files; set TMPDIR to a "
+            "shorter one."
+        ) from error
     theirs.close()
     return _Worker(process, ours)
+
+
+@contextmanager
+def _plain_main() -> Iterator[None]:
+    """An empty main module meanwhile. multiprocessing has each process import that of its caller
+    again: a script without a `__main__` guard would run once more in each of them."""
+    main = sys.modules["__main__"]
+    plain = ModuleType("__main__")
+    plain.__spec__ = None
+    sys.modules["__main__"] = plain
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
+@contextmanager
+def _signals_blocked() -> Iterator[None]:
+    """What is started meanwhile never sees Ctrl-C or a SIGTERM to the whole group, not even while
+    its libraries load: only the first process knows what to save, and it ends the others."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    # It unblocks them when it is started.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _short_temporary_folder() -> Iterator[None]:
+    """multiprocessing puts a socket into the temporary folder, whose path may be too long."""
+    given = tempfile.tempdir
+    if os.name == "posix" and len(os.fsencode(tempfile.gettempdir())) > MAX_SOCKET_FOLDER_BYTES:
+        tempfile.tempdir = "/tmp" if os.access("/tmp", os.W_OK | os.X_OK) else given
+    try:
+        yield
+    finally:
+        tempfile.tempdir = given
 
 
 def _receive(worker: _Worker) -> tuple[str, Any]:
@@ -130,20 +205,42 @@ def _end(worker: _Worker) -> None:
 
 def _serve(work: Work, pipe: Connection) -> None:
     """What a process does until its pipe closes."""
-    # Ctrl-C reaches every process of a terminal; only the first one knows what to save.
+    # Where signals can't be blocked, Ctrl-C reaches every process of a terminal.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     while True:
         try:
             task = pipe.recv()
-        except EOFError:
-            return
-        try:
             pipe.send(("alive", None))
-            result = work(task, lambda: pipe.send(("alive", None)))
-        except BaseException as error:
+            _work_on(work, task, pipe)
+        except (EOFError, BrokenPipeError, ConnectionResetError):
+            # Whoever wanted the result has gone.
+            os._exit(0)
+
+
+def _work_on(work: Work, task: Any, pipe: Connection) -> None:
+    """Sends what a task came to: "done" and its result, "fault" and an exception that ends the run,
+    or "dead" and a `Failure`, after which the process ends."""
+    try:
+        pipe.send(("done", work(task, lambda: pipe.send(("alive", None)))))
+    except (BrokenPipeError, ConnectionResetError):
+        raise
+    except RunError as error:
+        pipe.send(("fault", RunError(str(error))))
+    except BaseException as error:
+        if isinstance(error, OSError) and error.errno in RUN_FAULTS:
+            pipe.send(("fault", OSError(error.errno, error.strerror, error.filename)))
+        else:
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
             pipe.send(("dead", Failure(f"could not be worked on ({reason}).")))
-            # Without a traceback: the reason is on its way.
-            sys.stderr.flush()
-            raise SystemExit(1) from error
-        pipe.send(("done", result))
+        # Without a traceback: the reason is on its way.
+        sys.stderr.flush()
+        raise SystemExit(1) from error
+
+
+def _end_with_parent() -> None:
+    """Ends this process when the one that started it has gone, whatever it is working on."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(0)
