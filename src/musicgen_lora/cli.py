@@ -1,7 +1,7 @@
 """The commands. No logic: reads settings, calls the function, turns errors into exit codes.
 
 Exit codes: 0 done; 1 the work went wrong; 2 something given is not usable; 130 and 143
-interrupted (work saved).
+interrupted (work saved); 141 nobody reads the output.
 """
 
 from __future__ import annotations
@@ -10,20 +10,25 @@ import contextlib
 import gc
 import io
 import os
+import signal
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import Any
-
-import tyro
-from pydantic import ValidationError
+from types import FrameType
+from typing import TYPE_CHECKING, Any
 
 from musicgen_lora import __version__
-from musicgen_lora.config import SETTINGS, TrainSettings, read_config
-from musicgen_lora.errors import DISK_FAULTS, UserError
+from musicgen_lora.errors import DISK_FAULTS, RIGHTS_FAULTS, UserError
+
+if TYPE_CHECKING:
+    # What takes longer to load is imported where it is used: Ctrl-C ends a command with a word from
+    # `main` on, and not before.
+    from pydantic import ValidationError
+
+    from musicgen_lora.config import TrainSettings
 
 USAGE = f"""musicgen-lora {__version__}: LoRA fine-tuning of MusicGen
 
@@ -52,55 +57,92 @@ def main(arguments: Sequence[str] | None = None, *, config: Path | None = None) 
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
-    words = [word for word in words if word != "--debug"]
-    if not words or words[0] in ("-h", "--help"):
-        print(USAGE)
-        return 0
-    if words[0] == "--version":
-        print(__version__)
-        return 0
-    command, *flags = words
+    command, *flags = [word for word in words if word != "--debug"] or ["--help"]
     try:
-        return _run(command, flags, config)
-    except UserError as error:
-        if debug:
+        with _terminable():
+            code = _run(command, flags, config)
+        sys.stdout.flush()
+        return code
+    except (UserError, OSError, RuntimeError, KeyboardInterrupt, _Terminated) as error:
+        code, said = _end(error)
+        if debug and said:
             traceback.print_exc()
-        print(f"musicgen-lora {command}: {error}", file=sys.stderr)
-        return error.exit_code
-    except RuntimeError as error:
-        # torch is not imported yet where the command fails early, so its classes go by name.
-        if type(error).__name__ != "OutOfMemoryError" and "can't allocate" not in str(error):
-            raise
-        if debug:
-            traceback.print_exc()
-        print(
-            f"musicgen-lora {command}: out of memory; lower --batch_size, or the clips' length "
-            "(--max_duration, --duration).",
-            file=sys.stderr,
-        )
-        return 1
-    except BrokenPipeError:
+        # What help is piped into may have had enough.
+        if said and not command.startswith("-"):
+            with contextlib.suppress(BrokenPipeError):
+                print(f"musicgen-lora {command}: {said}", file=sys.stderr, flush=True)
+        return code
+
+
+class _Terminated(BaseException):
+    """SIGTERM has come."""
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM unwinds like Ctrl-C meanwhile, so that what was begun is cleared away."""
+    try:
+        previous = signal.signal(signal.SIGTERM, _raise_terminated)
+    except ValueError:
+        # Only the main thread may set handlers.
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _raise_terminated(number: int, frame: FrameType | None) -> None:
+    raise _Terminated
+
+
+def _end(error: BaseException) -> tuple[int, str]:
+    """Exit code and last words of a command that an exception has ended.
+
+    Raises:
+        The same exception, where it is a bug.
+    """
+    if isinstance(error, UserError):
+        return error.exit_code, str(error)
+    if isinstance(error, BrokenPipeError):
         # Whoever read the output (head, less) has gone; python would complain at exit too.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except OSError as error:
-        if debug:
-            traceback.print_exc()
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # As of a process that SIGPIPE has ended.
+        return 141, "stopped, since nobody reads its output any more; send it to a file instead."
+    if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
-        print(f"musicgen-lora {command}: {where}{error.strerror or error}.", file=sys.stderr)
-        return 1 if error.errno in DISK_FAULTS else 2
-    except KeyboardInterrupt:
-        if debug:
-            traceback.print_exc()
-        print(f"musicgen-lora {command}: interrupted.", file=sys.stderr)
-        return 130
+        what_to_do = ""
+        if error.errno in RIGHTS_FAULTS:
+            what_to_do = "; give yourself the right to (chmod u+rwX), or use another folder"
+        code = 1 if error.errno in DISK_FAULTS else 2
+        return code, f"{where}{error.strerror or error}{what_to_do}."
+    if isinstance(error, KeyboardInterrupt):
+        return 130, "interrupted."
+    if isinstance(error, _Terminated):
+        return 143, "terminated."
+    # torch is not imported yet where the command fails early, so its classes go by name.
+    if type(error).__name__ == "OutOfMemoryError" or "can't allocate" in str(error):
+        return 1, (
+            "out of memory; lower --batch_size, or the clips' length (--max_duration, --duration)."
+        )
+    raise error
 
 
 def _run(command: str, flags: list[str], config: Path | None) -> int:
+    if command in ("-h", "--help", "--version"):
+        print(__version__ if command == "--version" else USAGE)
+        return 0
     if command == "doctor":
         from musicgen_lora.doctor import check_installation
 
         return check_installation()
+    with _whole_stops():
+        import tyro  # noqa: F401
+
+        from musicgen_lora.config import SETTINGS
+
     if command not in SETTINGS:
         raise UserError(f"no such command; there are: {', '.join([*SETTINGS, 'doctor'])}.")
     # `--config=FILE` is `--config FILE`.
@@ -121,8 +163,9 @@ def _run(command: str, flags: list[str], config: Path | None) -> int:
 
 def _train(settings: TrainSettings) -> None:
     """Looks at the dataset while the libraries load: with many files both take seconds."""
-    from musicgen_lora.data.metadata import load_dataset
-    from musicgen_lora.training.run_folder import check_unused
+    with _whole_stops():
+        from musicgen_lora.data.metadata import load_dataset
+        from musicgen_lora.training.run_folder import check_unused
 
     check_unused(settings.output_dir)
     with ThreadPoolExecutor(1) as pool:
@@ -146,6 +189,11 @@ def parse_settings(command: str, flags: Sequence[str], config: Path | None) -> A
         UserError: a value is of the wrong type or out of range.
         SystemExit: with code 2 and tyro's explanation, where a flag is wrong.
     """
+    import tyro
+    from pydantic import ValidationError
+
+    from musicgen_lora.config import SETTINGS, read_config
+
     settings = SETTINGS[command]
     try:
         default = settings(**(read_config(config, command) if config else {}))
@@ -166,6 +214,8 @@ def parse_settings(command: str, flags: Sequence[str], config: Path | None) -> A
         if isinstance(stop.__context__, ValidationError):
             raise UserError(_explain(stop.__context__)) from stop
         sys.stderr.write(said.getvalue())
+        # Of --help; nobody may be there to read it.
+        sys.stdout.flush()
         raise
 
 
@@ -185,12 +235,41 @@ def _load(command: str) -> Callable[..., object]:
     later, would take a quarter of the time until the first step."""
     gc.disable()
     try:
-        _quieten_libraries()
-        return _function(command)
+        with _whole_stops():
+            _quieten_libraries()
+            return _function(command)
     finally:
         if not gc.get_freeze_count():
             gc.freeze()
         gc.enable()
+
+
+@contextlib.contextmanager
+def _whole_stops() -> Iterator[None]:
+    """Ctrl-C and SIGTERM end what is done meanwhile as what they are. Libraries that load turn an
+    exception in their midst into one of their own, or pass over it."""
+    stops: list[type[BaseException]] = []
+
+    def stop(number: int, _: FrameType | None) -> None:
+        stops.append(KeyboardInterrupt if number == signal.SIGINT else _Terminated)
+        raise stops[-1]
+
+    previous = {}
+    for number in (signal.SIGINT, signal.SIGTERM):
+        # Only the main thread may set handlers.
+        with contextlib.suppress(ValueError):
+            previous[number] = signal.signal(number, stop)
+    try:
+        yield
+    except BaseException as error:
+        if stops and not isinstance(error, stops[-1]):
+            raise stops[-1] from error
+        raise
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+    if stops:
+        raise stops[-1]
 
 
 def _function(command: str) -> Callable[..., object]:
