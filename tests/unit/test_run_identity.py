@@ -52,6 +52,17 @@ def test_what_changes_no_result_does_not_count() -> None:
     assert identity(BASE, from_tokens=True) == identity(BASE)
 
 
+def test_a_folder_is_the_same_whichever_way_it_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "base").mkdir()
+    monkeypatch.chdir(tmp_path)
+    relative = identity(BASE, data_dir="data", model_path="base")
+    assert relative == identity(BASE, data_dir=tmp_path / "data", model_path=f"{tmp_path}/base")
+    assert relative == identity(BASE, data_dir="moved", model_path="./base")
+    assert relative != identity(BASE, data_dir="data", model_path="other")
+
+
 @pytest.mark.parametrize("rows", [[0, 1, 2], [1, 2], [2, 0], [1]])
 def test_rows_of_a_larger_dataset_are_those_rows(rows: list[int]) -> None:
     ids = [IDS[row] for row in rows]

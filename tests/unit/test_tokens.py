@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -407,3 +409,42 @@ def test_more_shards_than_files_may_be_open(tmp_path: Path) -> None:
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     assert all(np.array_equal(own, codes + place) for place, own in enumerate(found))
+
+
+@pytest.mark.parametrize("how", ["in its place", "written over"])
+def test_other_audio_of_equal_size_and_time_is_seen(how: str, tmp_path: Path, model) -> None:
+    """As archives with equal times for all files unpack it."""
+    make_dataset(tmp_path, [0.5, 0.4])
+    path = tmp_path / "train" / "beat0.wav"
+    times = (1_500_000_000_000_000_000, 1_500_000_000_000_000_000)
+    os.utime(path, ns=times)
+    ids, _ = tokenise(tmp_path, model)
+    if how == "in its place":
+        write_wav(path, beat(7, 0.5), RATE)
+    else:
+        write_wav(tmp_path / "other.wav", beat(7, 0.5), RATE)
+        path.write_bytes((tmp_path / "other.wav").read_bytes())
+    os.utime(path, ns=times)
+    again, store = tokenise(tmp_path, model)
+    assert again[0] != ids[0]
+    assert again[1] == ids[1]
+    assert np.array_equal(store[0].T, encode_waveform(model, read_audio(path, RATE)))
+
+
+def test_a_dataset_that_may_not_be_written_to_is_read_or_refused_with_advice(
+    tmp_path: Path, model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_dataset(tmp_path, [0.5])
+
+    class Locked(tokens.FileLock):
+        def acquire(self, *_: object, **__: object):
+            raise PermissionError(errno.EACCES, "Permission denied", self.lock_file)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tokens, "FileLock", Locked)
+        with pytest.raises(UserError, match=r"cannot be written to \(Permission denied\).*copy"):
+            tokenise(tmp_path, model)
+    ids, store = tokenise(tmp_path, model)
+    monkeypatch.setattr(tokens, "FileLock", Locked)
+    assert tokenise(tmp_path, model)[0] == ids
+    assert equal(tokenise(tmp_path, model)[1], store)

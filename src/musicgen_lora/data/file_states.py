@@ -1,16 +1,23 @@
-"""A look at a dataset's audio files: that each is there, in the folder, and how large and old."""
+"""A look at a dataset's audio files: that each is there, in the folder, and in which state.
+
+A file's state tells whether it is still the one that was read. Size and time of modification alone
+don't: archives and copying tools set the time to what they like. The time of the file's last change
+of any kind is the system's own, and the inode is another where a file was put in another's place.
+What remains: a file system that keeps neither, and a change within the tick of the clock (some
+milliseconds) in which the file was looked at.
+"""
 
 from __future__ import annotations
 
 import itertools
 import os
+import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute
-from pyarrow import fs
 
 from musicgen_lora.errors import UserError
 
@@ -18,10 +25,19 @@ compute: Any = pyarrow.compute
 """Whose functions are made when it is imported, unseen by a type checker."""
 LOOKS, LOOKED_AT = 16, 1_000
 """Looks at files at once, and files of each: a network drive takes its time to answer."""
+STATE = pa.schema(
+    {
+        "size_bytes": pa.int64(),
+        "mtime_ns": pa.int64(),
+        "ctime_ns": pa.int64(),
+        "inode": pa.int64(),
+    }
+)
+"""What is looked at of a file. (Where a system has inodes of 128 bits, the lower 63.)"""
 
 
 def states_of_files(audio: pa.StringArray, path: Path, root: Path) -> list[pa.Array]:
-    """The files' sizes in bytes and times of change in ns.
+    """The files' states, a column each of `STATE`.
 
     Args:
         audio: paths as the metadata has them.
@@ -32,7 +48,7 @@ def states_of_files(audio: pa.StringArray, path: Path, root: Path) -> list[pa.Ar
         UserError: one is missing or outside the folder.
     """
     coded = audio.dictionary_encode()
-    names, sizes, times = coded.dictionary, [], []
+    names, states = coded.dictionary, []
     # Whatever any system splits paths at.
     folders = compute.replace_substring_regex(names, r"[^/\\:]*$", "")
     plain = [folder for folder in folders.unique().to_pylist() if _is_plain(folder, root)]
@@ -43,20 +59,22 @@ def states_of_files(audio: pa.StringArray, path: Path, root: Path) -> list[pa.Ar
     with ThreadPoolExecutor(LOOKS) as pool:
         seen = itertools.chain.from_iterable(pool.map(_look, batches))
         for name, is_seen in zip(names.to_pylist(), is_near.to_pylist(), strict=True):
-            info = next(seen) if is_seen else None
-            # Only plain files have a size.
-            if info is not None and info.size is not None:
-                size, changed = info.size, info.mtime_ns
-            else:
+            state = next(seen) if is_seen else None
+            if state is None:
                 try:
-                    facts = _resolved(name, root).stat()
+                    state = _state(_resolved(name, root).stat())
                 except UserError as error:
                     row = audio.index(name).as_py()
                     raise UserError(f"{path}: entry {row + 1}: {error}") from error
-                size, changed = facts.st_size, facts.st_mtime_ns
-            sizes.append(size)
-            times.append(changed)
-    return [pa.array(values, pa.int64()).take(coded.indices) for values in (sizes, times)]
+            states.append(state)
+    columns = zip(*states, strict=True) if states else [()] * len(STATE)
+    return [pa.array(values, pa.int64()).take(coded.indices) for values in columns]
+
+
+def _state(facts: os.stat_result) -> tuple[int, int, int, int]:
+    """As `STATE` has it."""
+    inode = facts.st_ino & (2**63 - 1)
+    return facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, inode
 
 
 def _is_plain(folder: str, root: Path) -> bool:
@@ -71,13 +89,17 @@ def _is_plain(folder: str, root: Path) -> bool:
         return False
 
 
-def _look(paths: list[str]) -> list[Any]:
-    """What the system says of files, in Arrow, which leaves Python to other threads meanwhile."""
-    try:
-        return fs.LocalFileSystem().get_file_info(paths)
-    except (OSError, pa.ArrowException):
-        # It doesn't say of which of them: each is looked at on its own.
-        return [None] * len(paths)
+def _look(paths: list[str]) -> list[tuple[int, int, int, int] | None]:
+    """States of plain files, and None for all that needs a closer look."""
+    found = []
+    for path in paths:
+        try:
+            facts = os.stat(path)
+        except (OSError, ValueError):
+            found.append(None)
+        else:
+            found.append(_state(facts) if stat.S_ISREG(facts.st_mode) else None)
+    return found
 
 
 def _resolved(audio: str, root: Path) -> Path:
@@ -93,5 +115,8 @@ def _resolved(audio: str, root: Path) -> Path:
     if not file.is_relative_to(root):
         raise UserError(f"{audio} points outside the data folder.")
     if not file.is_file():
-        raise UserError(f"{audio} does not exist in {root}.")
+        raise UserError(
+            f"{audio} does not exist in {root}; prepare makes it again from the folder with its "
+            'source, or take the clip out ("skip": true in its entry).'
+        )
     return file

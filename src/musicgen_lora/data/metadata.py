@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from musicgen_lora import atomic
 from musicgen_lora.data import kept_tables
-from musicgen_lora.data.file_states import compute, states_of_files
+from musicgen_lora.data.file_states import STATE, compute, states_of_files
 from musicgen_lora.data.splits import normalise_split
 from musicgen_lora.data.unique_json import parse_json
 from musicgen_lora.errors import UserError
@@ -36,7 +36,7 @@ SCHEMA = pa.schema(
     }
 )
 """What the metadata says of a clip, as `Clip` has it."""
-CLIP_SCHEMA = pa.schema([*SCHEMA, ("size_bytes", pa.int64()), ("mtime_ns", pa.int64())])
+CLIP_SCHEMA = pa.schema([*SCHEMA, *STATE])
 """All of a `Clip` but its folder."""
 INDEX_VERSION = 2
 """To be raised when the same metadata is read in another way."""
@@ -57,7 +57,9 @@ class Clip(NamedTuple):
         duration_s: how long it is; None means to the file's end.
         entry: the whole entry of the metadata as JSON, its names sorted.
         size_bytes: of the file, when the dataset was loaded; None where it was not looked at.
-        mtime_ns: when the file had last been changed by then; likewise.
+        mtime_ns: when its content had last been changed by then; likewise.
+        ctime_ns: when anything of it had; likewise.
+        inode: which file it was; likewise.
     """
 
     audio: str
@@ -70,6 +72,8 @@ class Clip(NamedTuple):
     entry: str = "{}"
     size_bytes: int | None = None
     mtime_ns: int | None = None
+    ctime_ns: int | None = None
+    inode: int | None = None
 
     @property
     def path(self) -> Path:
@@ -230,7 +234,7 @@ def load_dataset(
         if table.num_rows >= INDEXED_FROM:
             kept_tables.keep_table(index, key, table)
     audio = table["audio"].combine_chunks()
-    unseen = 2 * [pa.nulls(len(audio), pa.int64())]
+    unseen = len(STATE) * [pa.nulls(len(audio), pa.int64())]
     for column in states_of_files(audio, path, root) if look_at_files else unseen:
         table = table.append_column(CLIP_SCHEMA.field(table.num_columns), column)
     return Clips(table, root)

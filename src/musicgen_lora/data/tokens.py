@@ -29,8 +29,9 @@ from transformers import MusicgenForConditionalGeneration
 from musicgen_lora import atomic
 from musicgen_lora.audio.files import probe, read_audio
 from musicgen_lora.data import kept_tables
+from musicgen_lora.data.file_states import STATE
 from musicgen_lora.data.metadata import Clip, Clips, compute
-from musicgen_lora.errors import UserError
+from musicgen_lora.errors import RIGHTS_FAULTS, UserError
 from musicgen_lora.model.codec import codec_fingerprint, encode_waveforms
 from musicgen_lora.model.melody import is_melody
 from musicgen_lora.model.musicgen import model_shape
@@ -43,10 +44,8 @@ GPU_READERS = 2
 MAPPED = 100
 """Shards mapped at once: each holds a file open, and systems allow 256 or 1,024 of them."""
 HASHES_FILE = "hashes.arrow"
-HASHES_VERSION = "1"
-HASHES = pa.schema(
-    {"audio": pa.string(), "size_bytes": pa.int64(), "mtime_ns": pa.int64(), "sha256": pa.string()}
-)
+HASHES_VERSION = "2"
+HASHES = pa.schema([("audio", pa.string()), *STATE, ("sha256", pa.string())])
 """Of audio files, as they were when they were read."""
 INDEX_FILE = "index.arrow"
 INDEX_VERSION = 1
@@ -153,13 +152,13 @@ def _map_shard(path: Path) -> np.ndarray:
 
 
 def clip_ids(clips: Sequence[Clip], data_dir: Path) -> list[str]:
-    """Ids of clips. File hashes are remembered by size and time of change (those of the moment
-    when the dataset was loaded), so that a second run does not read the audio again."""
+    """Ids of clips. File hashes are remembered by the files' states (those of the moment when the
+    dataset was loaded), so that a second run does not read the audio again."""
     clips = Clips.of(clips)
     kept = _read_hashes(data_dir)
     known = _known_files(clips, kept)
     is_known = np.ones(len(clips), bool)
-    for name in ("size_bytes", "mtime_ns"):
+    for name in STATE.names:
         is_known &= np.asarray(known[name].fill_null(-1)) == np.asarray(clips.column(name))
     hashes: list[str] = known["sha256"].to_pylist()
     fresh: dict[str, tuple[Any, ...]] = {}
@@ -167,7 +166,7 @@ def clip_ids(clips: Sequence[Clip], data_dir: Path) -> list[str]:
         clip = clips[row]
         if clip.audio not in fresh:
             digest = atomic.sha256_file(data_dir / clip.audio)
-            fresh[clip.audio] = (clip.size_bytes, clip.mtime_ns, digest)
+            fresh[clip.audio] = (*(getattr(clip, name) for name in STATE.names), digest)
         hashes[row] = fresh[clip.audio][-1]
     if fresh:
         is_old = compute.is_in(kept["audio"], value_set=pa.array(fresh, pa.string()))
@@ -243,8 +242,11 @@ def tokenise_clips(
         AudioError: a file cannot be used. Shards finished before it stay.
     """
     folder = data_dir / "tokens" / codec_fingerprint(model)
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".lock"):
+    # A dataset that is encoded already may lie where nothing can be written.
+    store, lacking = find_codes(folder, ids)
+    if not len(lacking):
+        return store
+    with _held(folder):
         atomic.sweep(folder)
         # Another process may be keeping a table there, which then is made once more.
         atomic.sweep(folder.parent)
@@ -262,6 +264,28 @@ def tokenise_clips(
                     shard, model, folder, pool, lambda n, s=start: on_clip(s + n, len(rows))
                 )
     return find_codes(folder, ids)[0]
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """A folder of shards that no other process adds to meanwhile.
+
+    Raises:
+        UserError: it can't be written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock").acquire()
+    except OSError as error:
+        if error.errno not in RIGHTS_FAULTS:
+            raise
+        raise UserError(
+            f"{folder}: cannot be written to ({error.strerror}), and {folder.parents[1]} is not "
+            "encoded for this model yet; let musicgen-lora tokenise run once as somebody who may, "
+            "or train on a copy."
+        ) from error
+    with lock:
+        yield
 
 
 @contextmanager

@@ -23,6 +23,9 @@ from musicgen_lora.config import TrainSettings
 from musicgen_lora.data.metadata import Clips, compute
 
 REPEATABLE = {
+    # The data are told by their content, wherever they lie by now.
+    "data_dir",
+    "metadata_file",
     "from_tokens",
     "output_dir",
     "fsdp",
@@ -42,6 +45,9 @@ REPEATABLE = {
 def run_identity(settings: TrainSettings, base: str, clips: Clips, ids: Sequence[str]) -> str:
     """Of a run: settings, base and data; equal ones give equal results."""
     plain = {name: v for name, v in plain_settings(settings).items() if name not in REPEATABLE}
+    # A folder is the same one whichever way it is named; hub ids are no folders.
+    if Path(settings.model_path).is_dir():
+        plain["model_path"] = str(Path(settings.model_path).resolve())
     texts = clips.column("texts")
     columns = (pa.array(ids), texts.flatten(), clips.column("source"), clips.column("split"))
     data = [
