@@ -65,8 +65,8 @@ class PrepareSettings:
     """Loudness of each clip in LUFS, as far as its true peak stays below -1 dBTP; None leaves
     the levels alone."""
     vocals: Literal["keep", "flag", "remove"] = "keep"
-    """flag says in the metadata which new clips have vocals, remove takes them out (extra vocals:
-    demucs); clips that are listed already stay as they are."""
+    """flag says in the metadata which clips have vocals, remove takes them out (extra vocals:
+    demucs)."""
     tagger: Literal["musicnn", "clap"] | None = None
     """Adds genres, moods and instruments that a model hears to the captions: musicnn, which is
     bundled, or a clap of your own; None says nothing that isn't known otherwise."""
@@ -74,6 +74,8 @@ class PrepareSettings:
     """Folder of the CLAP model (Hugging Face's format) for tagger clap."""
     sample_rate: Annotated[int, Field(ge=8_000, le=192_000)] = 32_000
     """Of the dataset's audio, in Hz; MusicGen's codec has 32,000."""
+    restore_removed: bool = False
+    """Bring back the clips that were deleted from the metadata."""
     num_workers: Annotated[int, Field(ge=0, le=256)] = 2
     """Processes that analyse and cut; 0 works in the command's own."""
     seed: int = 0

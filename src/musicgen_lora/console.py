@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+from typing import Any
 
 from rich.console import Console
+from rich.progress import Progress
 
 
 def plain_console() -> Console:
@@ -23,3 +25,18 @@ class _Console(Console):
         """
         self.quiet = True
         raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+
+class ProgressTask:
+    """A progress bar with one task; nothing where the output is no terminal."""
+
+    def __init__(self, console: Console, what: str, total: int) -> None:
+        self._progress = Progress(console=console, disable=not console.is_terminal or not total)
+        self._task = self._progress.add_task(what, total=total)
+
+    def __enter__(self) -> tuple[Progress, Any]:
+        self._progress.start()
+        return self._progress, self._task
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()

@@ -252,16 +252,6 @@ def test_the_same_sound_twice_is_one_clip(tmp_path: Path) -> None:
     assert set(prepared(source, tmp_path / "out")) == {"a.wav", "b.wav"}
 
 
-def test_a_file_that_has_changed_is_a_new_clip(tmp_path: Path) -> None:
-    source, out = tmp_path / "in", tmp_path / "out"
-    for index in range(2):
-        put(source / "a.wav", beat(index, 1.5))
-        prepared(source, out, loudness=None)
-    first, second = load_dataset(out)
-    assert np.allclose(read_audio(first.path, RATE), beat(0, 1.5), atol=1e-3)
-    assert np.allclose(read_audio(second.path, RATE), beat(1, 1.5), atol=1e-3)
-
-
 def test_nothing_usable_is_an_error(tmp_path: Path) -> None:
     source = tmp_path / "in"
     source.mkdir()

@@ -247,14 +247,14 @@ def test_other_seed_other_clips(examples: Path, tmp_path: Path) -> None:
     assert not texts & {entry["text"] for entry in other}
 
 
-def test_existing_entries_are_kept(tmp_path: Path) -> None:
+def test_existing_entries_and_edits_are_kept(tmp_path: Path) -> None:
     first = create_examples(tmp_path, 2, duration_s=8.0)
     entries = json.loads(first.read_text())
     mine = {"audio": "train/mine.wav", "text": "my beat", "mood": "dusty"}
-    stale = {**entries[0], "text": "edited"}
-    first.write_text(json.dumps([mine, stale]))
+    edited = {**entries[0], "text": "edited", "skip": True}
+    first.write_text(json.dumps([mine, edited]))
     create_examples(tmp_path, 2, duration_s=8.0)
-    assert json.loads(first.read_text()) == [mine, *entries]
+    assert json.loads(first.read_text()) == [mine, edited, entries[1]]
 
 
 @pytest.mark.parametrize("content", ["{", '{"audio": 1}', "[1]"])

@@ -5,6 +5,7 @@ Formats are soundfile's (WAV, FLAC, MP3, OGG Vorbis, Opus, AIFF); resampling is 
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -166,12 +167,10 @@ def write_wav(path: Path, waveform: np.ndarray, sample_rate: int) -> None:
     ceiling = 10.0 ** (-0.1 / 20.0)
     if peak > ceiling:
         waveform = waveform * (ceiling / peak)
-    write_file(
-        path,
-        lambda temporary: soundfile.write(
-            temporary, waveform.T, sample_rate, subtype="PCM_16", format="WAV"
-        ),
-    )
+    # libsndfile would call a full disk a "System error".
+    content = io.BytesIO()
+    soundfile.write(content, waveform.T, sample_rate, subtype="PCM_16", format="WAV")
+    write_file(path, lambda temporary: temporary.write_bytes(content.getbuffer()))
 
 
 def find_audio(folder: Path) -> list[Path]:

@@ -7,9 +7,10 @@ analysis is sure of them; each clip says what it was cut on.
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -160,21 +161,21 @@ def is_of_another_file(parts: Sequence[Part], duration_s: float) -> Part | None:
 
 
 def clip_paths(
-    source: str,
-    digest: str,
-    plans: Sequence[ClipPlan],
-    *,
-    loudness_lufs: float | None,
-    without_vocals: bool,
+    source: str, digest: str, plans: Sequence[ClipPlan], sound: Mapping[str, Any]
 ) -> list[str]:
-    """Where the clips of a file go, relative to the dataset. The names hold a hash of the file and
-    of what is done to its sound, so different audio never meets under one name and an interrupted
-    run finds what it has made, never what one with other settings had."""
-    parts = [(plan.start_s, plan.duration_s) for plan in plans if plan.cut and plan.part]
-    treated = hashlib.sha256(
-        f"{digest} {loudness_lufs} {without_vocals}{f' {parts}' if parts else ''}".encode()
-    )
-    stem = f"train/{_safe_name(source)}_{treated.hexdigest()[:8]}"
+    """Where the clips of a file go, relative to the dataset. The names hold a hash of the file, of
+    its parts and of what is done to its sound, so different audio never meets under one name, a
+    clip in use is never written over, and an interrupted run finds what it has made.
+
+    Args:
+        source: the file's path below the input folder.
+        digest: SHA-256 of its bytes.
+        plans: its clips.
+        sound: the settings that decide how they sound.
+    """
+    parts = [(round(p.start_s, 6), round(p.duration_s, 6), p.repeated) for p in plans]
+    made_of = json.dumps([digest, parts, dict(sound)], sort_keys=True)
+    stem = f"train/{_safe_name(source)}_{hashlib.sha256(made_of.encode()).hexdigest()[:8]}"
     if len(plans) == 1:
         return [f"{stem}.wav" if plans[0].repeated == 1 else f"{stem}_x{plans[0].repeated}.wav"]
     return [f"{stem}_{index + 1}of{len(plans)}.wav" for index in range(len(plans))]

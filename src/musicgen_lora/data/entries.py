@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,13 @@ from musicgen_lora.data.cut import ClipPlan
 from musicgen_lora.data.facts import Facts, merge_facts
 from musicgen_lora.data.inputs import Input
 from musicgen_lora.data.splits import Split, normalise_split
+from musicgen_lora.data.succession import (
+    CUT_ANEW,
+    GONE,
+    SKIP_FIELD,
+    is_marked,
+    span_of,
+)
 
 MADE_NAMES = ("text", "texts", "bpm", "key", "tags", "split")
 """Fields that a second run refreshes, unless a person changed them; so are those that the input's
@@ -131,6 +139,8 @@ def refresh_entries(
         # Entries without marks are a person's own.
         if fields is None or not isinstance(entry.get(MADE_FIELD), Mapping):
             continue
+        if is_marked(entry, GONE, CUT_ANEW):
+            fields = {**fields, SKIP_FIELD: entry[SKIP_FIELD]}
         made = {*MADE_NAMES, *entry[MADE_FIELD], MADE_FIELD}
         rest = {name: value for name, value in entry.items() if name not in made}
         merged = merge_edits(entry, mark_made({**rest, **fields}, list(fields)))
@@ -138,6 +148,16 @@ def refresh_entries(
             entries[index] = merged
             changed += 1
     return changed
+
+
+def own_plan(entry: Mapping[str, Any], file: Input, record: Mapping[str, Any]) -> ClipPlan:
+    """The stretch that a listed clip is of its file, whatever would be cut today."""
+    start_s, stop_s = span_of(entry)
+    begins = [segment["start_s"] for segment in record["segments"]]
+    segment = max((i for i, at_s in enumerate(begins) if at_s <= start_s + 1e-3), default=0)
+    lies_in = [p for p in file.parts if p[0] <= start_s + 1e-3 and stop_s <= (p[1] or inf) + 1e-3]
+    part = lies_in[-1] if lies_in else None
+    return ClipPlan(start_s, stop_s - start_s, segment, entry.get("cut"), part=part)
 
 
 def clip_key(digest: str, at_s: float) -> tuple[str, float]:
@@ -150,7 +170,7 @@ def listed_sources(entries: Iterable[Mapping[str, Any]]) -> dict[str, str]:
     return {
         str(entry["made_from"]): str(entry.get("source") or entry.get("audio"))
         for entry in entries
-        if "made_from" in entry
+        if "made_from" in entry and not is_marked(entry, CUT_ANEW)
     }
 
 

@@ -11,7 +11,9 @@ from typing import Any
 
 from musicgen_lora.audio.beats808 import Beat, beat_facts, caption, make_beat, render_beat
 from musicgen_lora.audio.files import write_wav
-from musicgen_lora.data.metadata import read_entries, write_entries
+from musicgen_lora.data.captions import mark_made, merge_edits
+from musicgen_lora.data.entries import MADE_NAMES
+from musicgen_lora.data.shared_metadata import SharedMetadata
 
 
 def create_examples(
@@ -27,7 +29,7 @@ def create_examples(
 
     Clip number i depends on `seed` and i only, so a larger set extends a smaller one, and the
     same seed gives the same bytes. Metadata that exists is extended: entries of other files
-    stay as they are.
+    stay as they are, and so does what a person edited. The dataset must be locked.
 
     Args:
         output_dir: folder of the data set, made if missing.
@@ -45,12 +47,17 @@ def create_examples(
     """
     metadata_path = output_dir / metadata_file
     # Read before rendering, to fail at once where it cannot be extended.
-    kept = read_entries(metadata_path) if metadata_path.exists() else []
-    entries = [
-        _create_clip(output_dir, index, duration_s, sample_rate, seed) for index in range(n_samples)
+    metadata = SharedMetadata(metadata_path)
+    new = {}
+    for index in range(n_samples):
+        entry = _create_clip(output_dir, index, duration_s, sample_rate, seed)
+        new[entry["audio"]] = mark_made(entry, MADE_NAMES)
+    kept = {entry.get("audio"): entry for entry in metadata.entries}
+    entries = [entry for entry in metadata.entries if entry.get("audio") not in new]
+    entries += [
+        merge_edits(kept[audio], entry) if audio in kept else entry for audio, entry in new.items()
     ]
-    new = {entry["audio"] for entry in entries}
-    write_entries(metadata_path, [e for e in kept if e.get("audio") not in new] + entries)
+    metadata.write(entries)
     return metadata_path
 
 

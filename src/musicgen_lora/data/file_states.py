@@ -12,6 +12,7 @@ from __future__ import annotations
 import itertools
 import os
 import stat
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -36,12 +37,14 @@ STATE = pa.schema(
 """What is looked at of a file. (Where a system has inodes of 128 bits, the lower 63.)"""
 
 
-def states_of_files(audio: pa.StringArray, path: Path, root: Path) -> list[pa.Array]:
+def states_of_files(
+    audio: pa.StringArray, where: Callable[[str], str], root: Path
+) -> list[pa.Array]:
     """The files' states, a column each of `STATE`.
 
     Args:
         audio: paths as the metadata has them.
-        path: of the metadata, for messages.
+        where: says for messages where the metadata lists a path.
         root: the dataset's folder, resolved.
 
     Raises:
@@ -64,8 +67,7 @@ def states_of_files(audio: pa.StringArray, path: Path, root: Path) -> list[pa.Ar
                 try:
                     state = _state(_resolved(name, root).stat())
                 except UserError as error:
-                    row = audio.index(name).as_py()
-                    raise UserError(f"{path}: entry {row + 1}: {error}") from error
+                    raise UserError(f"{where(name)}: {error}") from error
             states.append(state)
     columns = zip(*states, strict=True) if states else [()] * len(STATE)
     return [pa.array(values, pa.int64()).take(coded.indices) for values in columns]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -15,7 +16,7 @@ from musicgen_lora.data.readers import StatedFacts, facts_from_path
 from musicgen_lora.data.remarks import COPY_HELD_OUT, FOLDER_SPLIT, SPLIT_CONTRADICTED, Remarks
 from musicgen_lora.data.splits import find_split, split_of_folders
 from musicgen_lora.data.tables import extract_parquet_audio, find_parquet
-from musicgen_lora.errors import UserError
+from musicgen_lora.errors import RunError, UserError
 
 PARQUET_FOLDER = "analysis/parquet"
 """In the dataset: audio out of parquet files. It can be deleted and is made again."""
@@ -94,6 +95,7 @@ def find_inputs(
     extracted = dataset / PARQUET_FOLDER
     files = [file for file in files if not file.resolve().is_relative_to(extracted)]
     inputs, dropped = _parquet_inputs(input_dir, output_dir, remarks)
+    dropped += _unreadable_folders(input_dir)
     if not files and not inputs:
         raise UserError(
             f"{input_dir}: no audio in it (WAV, MP3, FLAC, OGG, Opus, AIFF, M4A or AAC, or parquet "
@@ -122,6 +124,21 @@ def find_inputs(
             inputs.append(Input(file, name, digest, in_place, stated, named))
     facts.say_unread()
     return _with_splits(inputs, remarks), dropped
+
+
+def _unreadable_folders(input_dir: Path) -> list[Dropped]:
+    """Folders that can't be looked into: searching for files passes over them without a word."""
+    errors: list[OSError] = []
+    for _ in os.walk(input_dir, onerror=errors.append):
+        pass
+    return [
+        Dropped(
+            Path(error.filename).relative_to(input_dir).as_posix(),
+            f"a folder that can't be looked into ({error.strerror}); give yourself the right to "
+            "(chmod u+rx).",
+        )
+        for error in errors
+    ]
 
 
 def _check_parts(stated: Iterable[Facts]) -> None:
@@ -188,6 +205,9 @@ def _parquet_inputs(
                 # A start is where in another file this audio was.
                 stated = (replace(facts, part=None),)
                 inputs.append(Input(file, name, atomic.sha256_file(file), None, stated, ()))
+        except RunError:
+            # The disk's fault, not the file's.
+            raise
         except UserError as error:
             dropped.append(Dropped(parquet.relative_to(input_dir).as_posix(), str(error)))
         columns.say(str(parquet), remarks, needs_captions=True)

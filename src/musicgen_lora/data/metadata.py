@@ -1,8 +1,8 @@
 """The dataset's `metadata.json`: reading, checking, splitting.
 
 A list of `{"audio": "train/x.wav", "text": "..."}` with optional fields: `texts` (variants of
-the caption), `split`, `source`, `start_s`, `duration_s`, `bpm`, `key`, `tags`. A person edits it
-by hand; fields that we do not know survive.
+the caption), `split`, `source`, `start_s`, `duration_s`, `bpm`, `key`, `tags`, and `skip`, which
+takes a clip out. A person edits it by hand; fields that we do not know survive.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import operator
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, overload
 
@@ -235,16 +236,46 @@ def load_dataset(
             kept_tables.keep_table(index, key, table)
     audio = table["audio"].combine_chunks()
     unseen = len(STATE) * [pa.nulls(len(audio), pa.int64())]
-    for column in states_of_files(audio, path, root) if look_at_files else unseen:
+    where = partial(_where, path, content)
+    for column in states_of_files(audio, where, root) if look_at_files else unseen:
         table = table.append_column(CLIP_SCHEMA.field(table.num_columns), column)
     return Clips(table, root)
+
+
+def is_skipped(entry: Mapping[str, Any], where: str = "") -> bool:
+    """Whether an entry is taken out: its `skip` is true, or text that gives the reason.
+
+    Raises:
+        UserError: it is something else; `where` begins the message.
+    """
+    skip = entry.get("skip")
+    is_text = isinstance(skip, str)
+    if not (skip is None or isinstance(skip, (bool, str))) or (
+        is_text and skip.strip().lower() in ("true", "false", "yes", "no", "")
+    ):
+        raise UserError(f'{where}"skip" must be true or false, without quotes, or say why.')
+    return bool(skip)
+
+
+def _where(path: Path, content: bytes, audio: str) -> str:
+    """Where the metadata lists a file, for messages."""
+    for number, entry in enumerate(_parse(path, content), 1):
+        if entry.get("audio") == audio and not is_skipped(entry):
+            return f"{path}: entry {number}"
+    return str(path)
 
 
 def _as_table(entries: list[dict[str, Any]], path: Path) -> pa.Table:
     """What the entries say, a row each, without a look at the files."""
     if not entries:
         raise UserError(f"{path}: no entries; add audio with prepare_data.py.")
-    rows = [_row(entry, f"{path}: entry {index + 1}") for index, entry in enumerate(entries)]
+    rows = [
+        _row(entry, f"{path}: entry {number}")
+        for number, entry in enumerate(entries, 1)
+        if not is_skipped(entry, f"{path}: entry {number}: ")
+    ]
+    if not rows:
+        raise UserError(f'{path}: all of its {len(entries)} clips are taken out by "skip".')
     seen: set[str] = set()
     for audio, *_, start_s, duration_s, _ in rows:
         name = audio + window_name(start_s, duration_s)

@@ -7,11 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from musicgen_lora.data.cut import ClipPlan, is_of_another_file
-from musicgen_lora.data.entries import clip_key
 from musicgen_lora.data.facts import Part
 from musicgen_lora.data.inputs import Input
 from musicgen_lora.data.remarks import (
-    PART_NOT_CUT,
     PART_OUTSIDE,
     PART_REST,
     SILENT_CLIP,
@@ -19,7 +17,7 @@ from musicgen_lora.data.remarks import (
 )
 
 SLACK_S = 0.1
-"""What a clip may differ from its part, and a part from its file."""
+"""What a part may differ from its file."""
 TOLD_REST_S = 1.0
 """Shorter stretches outside of all parts are no loss."""
 
@@ -73,39 +71,6 @@ def say_silent(
     for plan, clip in zip(plans, made, strict=True):
         if clip is None:
             remarks.add(SILENT_CLIP, f"{file.name}, from {plan.start_s:.2f} s")
-
-
-def as_listed(
-    file: Input,
-    plans: Sequence[ClipPlan],
-    entries: Iterable[Mapping[str, Any]],
-    remarks: Remarks,
-) -> list[ClipPlan]:
-    """The plans of a listed file that its clips were cut by: a part is not the clip that merely
-    begins where it does.
-
-    Args:
-        file: the file.
-        plans: its clips, as a new file would be cut.
-        entries: of the dataset.
-        remarks: where parts are said that no clip is.
-    """
-    if not file.parts:
-        return list(plans)
-    lengths = {
-        clip_key(file.digest, entry.get("at_s") or 0.0): entry.get("duration_s")
-        for entry in entries
-        if entry.get("made_from") == file.digest
-    }
-    kept = []
-    for plan in plans:
-        length_s = lengths.get(clip_key(file.digest, plan.start_s if plan.cut else 0.0))
-        wanted_s = plan.duration_s * plan.repeated
-        if isinstance(length_s, (int, float)) and abs(length_s - wanted_s) <= SLACK_S:
-            kept.append(plan)
-        elif plan.part is not None:
-            remarks.add(PART_NOT_CUT, _name(file, plan.part))
-    return kept
 
 
 def _name(file: Input, part: Part) -> str:

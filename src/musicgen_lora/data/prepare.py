@@ -1,7 +1,7 @@
 """From a folder of audio to a dataset: found, measured, cleaned, cut, captioned, reported.
 
-The input folder is never changed. A second run does what is new, brings captions up to date and
-keeps what a person edited; an interrupted one goes on.
+The input folder is never changed. A second run does what is new, brings all clips up to date with
+its settings and keeps what a person edited; an interrupted one goes on.
 """
 
 from __future__ import annotations
@@ -11,23 +11,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from rich.console import Console
-from rich.progress import Progress
 
 from musicgen_lora import atomic
 from musicgen_lora.config import PrepareSettings
-from musicgen_lora.console import plain_console
+from musicgen_lora.console import ProgressTask, plain_console
 from musicgen_lora.data import parts, prepare_report, vocals
 from musicgen_lora.data.analyse import AnalysisTask, analyse_file, read_fingerprint, read_record
 from musicgen_lora.data.cleaning import near_duplicates, shared_sources, unusable_reason
-from musicgen_lora.data.cut import ClipPlan, CutTask, clip_paths, cut_file, plan_clips
+from musicgen_lora.data.cut import ClipPlan, CutTask, clip_paths, cut_file
 from musicgen_lora.data.entries import (
     clip_key,
     describe_clip,
     listed_sides,
     listed_sources,
     make_entry,
+    own_plan,
     refresh_entries,
 )
 from musicgen_lora.data.examples import create_examples
@@ -40,17 +39,15 @@ from musicgen_lora.data.inputs import (
     with_split_of,
     without_copies,
 )
-from musicgen_lora.data.metadata import read_entries, write_entries
+from musicgen_lora.data.jobs import Job, with_jobs
+from musicgen_lora.data.ledger import Ledger, sound_settings, spans_by_file
+from musicgen_lora.data.listening import listen
 from musicgen_lora.data.remarks import Remarks
+from musicgen_lora.data.revision import Change, Revision
+from musicgen_lora.data.shared_metadata import SharedMetadata, dataset_lock
 from musicgen_lora.data.sources import settle_sources
-from musicgen_lora.data.tagging import (
-    Heard,
-    TagTask,
-    check_clap,
-    heard_facts,
-    read_heard,
-    tag_file,
-)
+from musicgen_lora.data.succession import CUT_ANEW, Entry, Span, is_marked, lies_in, succeed
+from musicgen_lora.data.tagging import Heard, check_clap, heard_facts
 from musicgen_lora.data.workers import LIMIT_S, Failure, run_tasks
 from musicgen_lora.errors import UserError
 from musicgen_lora.extras import require_extra
@@ -74,13 +71,14 @@ def prepare_dataset(settings: PrepareSettings) -> Path:
     """
     console = plain_console()
     if settings.create_example:
-        path = create_examples(
-            settings.output_dir,
-            settings.num_samples,
-            sample_rate=settings.sample_rate,
-            seed=settings.seed,
-            metadata_file=settings.metadata_file,
-        )
+        with dataset_lock(settings.output_dir):
+            path = create_examples(
+                settings.output_dir,
+                settings.num_samples,
+                sample_rate=settings.sample_rate,
+                seed=settings.seed,
+                metadata_file=settings.metadata_file,
+            )
         console.print(f"{settings.num_samples} example beats: {path}")
         return path
     if settings.input_dir is None:
@@ -93,20 +91,19 @@ def prepare_dataset(settings: PrepareSettings) -> Path:
         require_extra("vocals", f"--vocals {settings.vocals}")
     if settings.tagger == "clap":
         check_clap(settings.clap_path)
-    metadata = settings.output_dir / settings.metadata_file
-    entries = read_entries(metadata) if metadata.exists() else []
-    remarks = Remarks(settings.input_dir)
-    inputs, dropped = find_inputs(settings.input_dir, settings.output_dir, metadata, remarks)
-    folder = settings.output_dir / ANALYSIS_FOLDER
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(folder / ".lock", timeout=0.0):
-            atomic.sweep(folder)
-            atomic.sweep(settings.output_dir / "train")
-            run = _Run(settings, settings.input_dir, console, entries, dropped, remarks)
-            return run.prepare(inputs)
-    except Timeout as error:
-        raise UserError(f"{settings.output_dir}: in use by another run; wait for it.") from error
+    with dataset_lock(settings.output_dir):
+        atomic.sweep(settings.output_dir)
+        for name in (ANALYSIS_FOLDER, "train"):
+            atomic.sweep(settings.output_dir / name)
+        # Read under the lock: another run may have just written it.
+        metadata = SharedMetadata(settings.output_dir / settings.metadata_file)
+        remarks = Remarks(settings.input_dir)
+        inputs, dropped = find_inputs(
+            settings.input_dir, settings.output_dir, metadata.path, remarks
+        )
+        (settings.output_dir / ANALYSIS_FOLDER).mkdir(parents=True, exist_ok=True)
+        run = _Run(settings, settings.input_dir, console, metadata, dropped, remarks)
+        return run.prepare(inputs)
 
 
 @dataclass
@@ -116,7 +113,7 @@ class _Run:
     settings: PrepareSettings
     input_dir: Path
     console: Console
-    entries: list[dict[str, Any]]
+    metadata: SharedMetadata
     dropped: list[Dropped]
     remarks: Remarks
     records: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -124,54 +121,75 @@ class _Run:
     heard: dict[str, list[Heard]] = field(default_factory=dict)
     """What the tagger says of each segment, by digest."""
     n_analysed: int = 0
+    _earlier: dict[str, list[Entry]] = field(default_factory=dict)
+    """The dataset's entries by the digest of their file, before anything is cut."""
+    _aside: list[Entry] = field(default_factory=list)
+    """Entries that stay for what a person wrote alone, since this run."""
+
+    def __post_init__(self) -> None:
+        self.entries = self.metadata.entries
+        path = self.metadata.path
+        self.ledger_path = path.with_name(f"{path.stem}.ledger.json")
+        self.ledger = Ledger.read(self.ledger_path)
+        if not self.metadata.exists:
+            # Who deletes it wants all made anew.
+            self.ledger.files.clear()
+        self.ledger.note_removals(self.entries)
+        written = dict.fromkeys(self.ledger.written)
+        self.ledger.written = [n for n in written if (self.settings.output_dir / n).is_file()]
+        self.revision = Revision(self.settings, self.input_dir, self.ledger)
 
     @property
     def analysis_dir(self) -> Path:
         return self.settings.output_dir / ANALYSIS_FOLDER
 
-    @property
-    def metadata(self) -> Path:
-        return self.settings.output_dir / self.settings.metadata_file
-
     def prepare(self, inputs: list[Input]) -> Path:
-        n_files, n_before = len(inputs) + len(self.dropped), len(self.entries)
+        written = set(self.ledger.written) - {entry.get("audio") for entry in self.entries}
+        # Clips of earlier runs that lie in the dataset are no recordings.
+        inputs = [file for file in inputs if file.in_place not in written]
+        n_files = len(inputs) + len(self.dropped)
         inputs, copies = without_copies(inputs, self.entries, self.remarks)
         self.dropped += copies
-        listed = listed_sources(self.entries)
-        in_dataset = {entry.get("audio") for entry in self.entries}
-        known = [f for f in inputs if f.digest in listed or f.in_place in in_dataset - {None}]
-        known_digests = {file.digest for file in known}
-        self._analyse(inputs, known_digests)
-        new = [f for f in inputs if f.digest in self.records and f.digest not in known_digests]
-        new, sources = self._clean(new, listed)
-        self._listen([*(f for f in known if f.digest in self.records), *new])
-        n_refreshed = self._refresh(known)
-        self._cut(new, sources)
+        self.entries = self.revision.compare(self.entries, inputs, self.dropped)
+        self._analyse(inputs, self.revision.known)
+        analysed = [file for file in inputs if file.digest in self.records]
+        known = [file for file in analysed if file.digest in self.revision.known]
+        new = [file for file in analysed if file.digest not in self.revision.known]
+        new, sources = self._clean(new)
+        self.heard = listen(
+            [*known, *new], self.records, self.settings, self.analysis_dir, self.console
+        )
+        again = self.revision.must_cut(known, self.records, self.entries)
+        n_refreshed = self._refresh(known, {file.digest for file in again})
+        jobs = self._cut([*again, *new], sources)
+        self._end_replaced(inputs, {job.file.digest for job in jobs})
         for drop in self.dropped[:MAX_SHOWN]:
             path = printable(str(self.input_dir / drop.name))
             self.console.print(f"left out: {path}: {printable(drop.reason)}", style="yellow")
         if len(self.dropped) > MAX_SHOWN:
             self.console.print(f"... and {len(self.dropped) - MAX_SHOWN} more, in the report.")
-        if not self.entries:
+        entries = self._write(jobs)
+        if not entries:
             raise UserError(
                 f"{self.input_dir}: none of its {n_files} files is usable (reasons above)."
             )
-        write_entries(self.metadata, self.entries)
+        self.revision.tell_rest(entries, self.metadata.was_edited)
         names = {f.name: self.records[f.digest] for f in inputs if f.digest in self.records}
         prepare_report.report(
             self.settings,
             self.console,
-            self.entries,
-            n_new=len(self.entries) - n_before,
+            entries,
+            new=[e for job in jobs if self._is_new(job.file) for e in job.entries or []],
             n_files=n_files,
-            n_known=len(known),
+            n_known=sum(file.digest in self.revision.known for file in inputs),
             n_analysed=self.n_analysed,
             n_refreshed=n_refreshed,
             dropped=self.dropped,
             remarks=self.remarks.as_json(),
             records=names,
+            changes=self.revision.changes,
         )
-        return self.metadata
+        return self.metadata.path
 
     def _analyse(self, inputs: Sequence[Input], known: set[str]) -> None:
         """Gathers the records of the input, made now where there are none."""
@@ -184,7 +202,7 @@ class _Run:
                 self.records[file.digest] = record
         tasks = [AnalysisTask(f.path.absolute(), f.digest, self.analysis_dir) for f in missing]
         failed = {}
-        with self._progress("analysing", len(tasks)) as (progress, task):
+        with ProgressTask(self.console, "analysing", len(tasks)) as (progress, task):
             for index, result in run_tasks(analyse_file, tasks, self.settings.num_workers):
                 if isinstance(result, Failure):
                     failed[missing[index].digest] = result.reason
@@ -204,48 +222,10 @@ class _Run:
             if file.digest in failed and file.digest not in known
         ]
 
-    def _listen(self, files: Sequence[Input]) -> None:
-        """Gathers what the tagger hears, where there is one; a file that it can't take stays."""
-        tagger = self.settings.tagger
-        if tagger is None:
-            return
-        tasks, missing = [], []
-        for file in files:
-            heard = read_heard(self.analysis_dir, file.digest, tagger)
-            if heard is not None:
-                self.heard[file.digest] = heard
-                continue
-            segments = self.records[file.digest]["segments"]
-            spans_s = tuple((segment["start_s"], segment["duration_s"]) for segment in segments)
-            missing.append(file)
-            tasks.append(
-                TagTask(
-                    file.path.absolute(),
-                    file.digest,
-                    self.analysis_dir,
-                    spans_s,
-                    tagger,
-                    self.settings.clap_path,
-                    n_threads=1 if self.settings.num_workers > 1 else None,
-                )
-            )
-        # A CLAP is large: one process holds it.
-        n_workers = min(self.settings.num_workers, 1 if tagger == "clap" else 256)
-        with self._progress("listening", len(tasks)) as (progress, task):
-            for index, result in run_tasks(tag_file, tasks, n_workers):
-                if isinstance(result, Failure):
-                    name = printable(missing[index].name)
-                    self.console.print(
-                        f"not tagged: {name}: {printable(result.reason)}", style="yellow"
-                    )
-                else:
-                    self.heard[missing[index].digest] = result
-                progress.advance(task)
-
-    def _clean(
-        self, new: Sequence[Input], listed: dict[str, str]
-    ) -> tuple[list[Input], dict[str, str]]:
+    def _clean(self, new: Sequence[Input]) -> tuple[list[Input], dict[str, str]]:
         """New files without the unusable and the copies, and the source of each."""
+        left = self.revision.gone.union(*self.revision.replaced.values())
+        listed = {d: name for d, name in listed_sources(self.entries).items() if d not in left}
         usable = []
         for file in new:
             reason = unusable_reason(self.records[file.digest], self.settings.min_clip)
@@ -262,7 +242,7 @@ class _Run:
         found = {digest: row for digest, row in prints.items() if row is not None}
         own = {file.digest: file.name for file in usable}
         if not usable:
-            return [], {}
+            return [], listed
         copies = near_duplicates(pool, found, set(listed))
         for file in usable:
             if file.digest in copies:
@@ -275,20 +255,9 @@ class _Run:
                 kept[original.digest] = with_split_of(original, file, self.remarks)
         stays = {digest: record for digest, record in pool.items() if digest not in copies}
         heard = shared_sources(stays, found, own, listed)
-        sides = listed_sides(self.entries, self.metadata)
+        sides = listed_sides(self.entries, self.metadata.path)
         files = list(kept.values())
-        return files, settle_sources(files, heard, sides, self.remarks)
-
-    def _plans(self, file: Input) -> list[ClipPlan]:
-        return plan_clips(
-            self.records[file.digest],
-            max_s=self.settings.max_clip,
-            min_window_s=self.settings.min_window,
-            min_clip_s=self.settings.min_clip,
-            # A file in its place is never rewritten, so it can't be repeated.
-            repeat_to_s=self.settings.repeat_to if file.in_place is None else None,
-            parts=file.parts,
-        )
+        return files, listed | settle_sources(files, heard, sides, self.remarks)
 
     def _describe(self, file: Input, plan: ClipPlan) -> dict[str, Any]:
         heard = Facts()
@@ -309,88 +278,140 @@ class _Run:
             seed=self.settings.seed,
         )
 
-    def _refresh(self, known: Sequence[Input]) -> int:
-        described = {
-            clip_key(file.digest, plan.start_s if plan.cut else 0.0): self._describe(file, plan)
-            for file in known
-            if file.digest in self.records
-            for plan in parts.as_listed(file, self._plans(file), self.entries, self.remarks)
+    def _refresh(self, known: Sequence[Input], cut_again: set[str]) -> int:
+        """Brings the words of listed clips up to date, whatever they were cut with, but of files
+        that are cut again."""
+        files = {file.digest: file for file in known if file.digest not in cut_again}
+        plans = {
+            clip_key(digest, plan.start_s if plan.cut else 0.0): plan
+            for digest, file in files.items()
+            for plan in self.revision.plans(file, self.records[digest])
         }
-        return refresh_entries(self.entries, described)
+        described = {}
+        for entry in self.entries:
+            digest = str(entry.get("made_from"))
+            if digest in files:
+                key = clip_key(digest, entry.get("at_s") or 0.0)
+                plan = plans.get(key) or own_plan(entry, files[digest], self.records[digest])
+                described[key] = self._describe(files[digest], plan)
+        changed = refresh_entries(self.entries, described)
+        spans = spans_by_file(self.entries)
+        for digest, file in files.items():
+            self._note(file, spans.get(digest, []))
+        return changed
 
-    def _cut(self, files: Sequence[Input], sources: dict[str, str]) -> None:
-        """Writes the clips of new files and lists them, in the order of the files."""
-        before = list(self.entries)
-        jobs: list[tuple[Input, list[ClipPlan], list[str]]] = []
+    def _jobs(self, files: Sequence[Input]) -> list[Job]:
+        jobs = []
         for file in files:
-            plans = self._plans(file)
-            parts.say_left_out(file, self.records[file.digest], plans, self.remarks)
+            is_known = file.digest in self.revision.known
+            record = self.records[file.digest]
+            plans = self.revision.plans(file, record)
+            parts.say_left_out(file, record, plans, self.remarks)
             if not plans:
-                self.dropped.append(Dropped(file.name, parts.no_clip_reason(file)))
-                continue
-            paths = clip_paths(
-                file.name,
-                file.digest,
-                plans,
-                loudness_lufs=self.settings.loudness,
-                without_vocals=self.settings.vocals == "remove",
-            )
+                reason = unusable_reason(record, self.settings.min_clip)
+                self.dropped.append(Dropped(file.name, reason or parts.no_clip_reason(file)))
+                if not is_known:
+                    continue
+            sound = sound_settings(self.revision.made_with)
+            paths = clip_paths(file.name, file.digest, plans, sound)
             if file.in_place is not None:
                 paths = [file.in_place] * len(plans)
-            jobs.append((file, plans, paths))
+            removed = self.ledger.removed_of(file.digest)
+            kept = [
+                (plan, path)
+                for plan, path in zip(plans, paths, strict=True)
+                if not lies_in((plan.start_s, plan.start_s + plan.duration_s), removed)
+            ]
+            replaces = {file.digest, *self.revision.replaced.get(file.digest, ())}
+            jobs.append(Job(file, [p for p, _ in kept], [p for _, p in kept], replaces))
+        return jobs
+
+    def _cut(self, files: Sequence[Input], sources: dict[str, str]) -> list[Job]:
+        """Writes the clips of files and lists them. Returns what was done of it."""
+        for entry in self.entries:
+            self._earlier.setdefault(str(entry.get("made_from")), []).append(entry)
+        jobs = self._jobs(files)
+        for job in jobs:
+            if not job.plans:
+                self._settle(job, [], sources)
+        to_cut = [job for job in jobs if job.plans]
         tasks = [
             CutTask(
-                file.path.absolute(),
-                tuple(plans),
-                tuple(self.settings.output_dir / path for path in paths)
-                if file.in_place is None
+                job.file.path.absolute(),
+                tuple(job.plans),
+                tuple(self.settings.output_dir / path for path in job.paths)
+                if job.file.in_place is None
                 else None,
                 self.settings.sample_rate,
                 self.settings.loudness,
                 self.settings.vocals,
             )
-            for file, plans, paths in jobs
+            for job in to_cut
         ]
-        made: dict[int, list[dict[str, Any]]] = {}
         limit_s = LIMIT_S if self.settings.vocals == "keep" else vocals.LIMIT_S
-        with self._progress("cutting", len(tasks)) as (progress, task):
+        with ProgressTask(self.console, "cutting", len(tasks)) as (progress, task):
             for count, (index, result) in enumerate(
                 run_tasks(cut_file, tasks, self.settings.num_workers, limit_s=limit_s), 1
             ):
-                file, plans, paths = jobs[index]
-                if isinstance(result, Failure):
-                    self.dropped.append(Dropped(file.name, result.reason))
-                    made[index] = []
-                else:
-                    made[index] = [
-                        make_entry(
-                            file, path, sources[file.digest], plan, clip, self._describe(file, plan)
-                        )
-                        for plan, path, clip in zip(plans, paths, result, strict=True)
-                        if clip is not None
-                    ]
-                    parts.say_silent(file, plans, result, self.remarks)
-                    if not made[index]:
-                        self.dropped.append(Dropped(file.name, "all of its clips are silent."))
-                self.entries = before + [e for place in sorted(made) for e in made[place]]
-                if count % FILES_PER_WRITE == 0 and self.entries:
-                    write_entries(self.metadata, self.entries)
+                self._settle(to_cut[index], result, sources)
+                if count % FILES_PER_WRITE == 0:
+                    self._write(jobs)
                 progress.advance(task)
+        return [job for job in jobs if job.entries is not None]
 
-    def _progress(self, what: str, total: int) -> Any:
-        return _ProgressTask(self.console, what, total)
+    def _settle(self, job: Job, result: Any, sources: dict[str, str]) -> None:
+        """Makes the entries of clips that were cut."""
+        file = job.file
+        if isinstance(result, Failure):
+            if file.digest in self.revision.known:
+                told = f"could not be cut anew ({result.reason}): its clips stay as they were"
+                self.revision.changes.append(Change(told, (file.name,)))
+            else:
+                self.dropped.append(Dropped(file.name, result.reason))
+            return
+        new = [
+            make_entry(file, path, sources[file.digest], plan, clip, self._describe(file, plan))
+            for plan, path, clip in zip(job.plans, job.paths, result, strict=True)
+            if clip is not None
+        ]
+        parts.say_silent(file, job.plans, result, self.remarks)
+        if job.plans and not new:
+            self.dropped.append(Dropped(file.name, "all of its clips are silent."))
+            if file.digest not in self.revision.known:
+                return
+        earlier = [e for digest in job.replaces for e in self._earlier.get(digest, ())]
+        job.entries = succeed(earlier, new)
+        self._aside += [e for e in job.entries if is_marked(e, CUT_ANEW) and e not in earlier]
+        self._note(file, spans_by_file(job.entries).get(file.digest, []))
+        if file.in_place is None:
+            self.ledger.written += [str(entry["audio"]) for entry in new]
+        for digest in job.replaces - {file.digest}:
+            self.ledger.files.pop(digest, None)
 
+    def _is_new(self, file: Input) -> bool:
+        return file.digest not in self.revision.known and file.digest not in self.revision.replaced
 
-class _ProgressTask:
-    """A progress bar with one task; nothing where the output is no terminal."""
+    def _end_replaced(self, inputs: Sequence[Input], done: set[str]) -> None:
+        """Tells which files were exported again, and marks the clips of earlier versions whose file
+        came to nothing."""
+        names = {file.digest: file.name for file in inputs}
+        reasons = {drop.name: drop.reason for drop in self.dropped}
+        again = [names[digest] for digest in self.revision.replaced if digest in done]
+        self.revision.tell_replaced(again, self._aside)
+        for digest, earlier in self.revision.replaced.items():
+            if digest not in done:
+                reason = reasons.get(names[digest], "no clip came of it")
+                self.entries = self.revision.give_up(self.entries, set(earlier), reason)
 
-    def __init__(self, console: Console, what: str, total: int) -> None:
-        self._progress = Progress(console=console, disable=not console.is_terminal or not total)
-        self._task = self._progress.add_task(what, total=total)
+    def _note(self, file: Input, spans: Sequence[Span]) -> None:
+        self.ledger.note(file, self.revision.folder, self.revision.made_with, spans)
 
-    def __enter__(self) -> tuple[Progress, Any]:
-        self._progress.start()
-        return self._progress, self._task
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+    def _write(self, jobs: Sequence[Job]) -> list[Entry]:
+        """Writes what there is so far. Returns what stands in the metadata."""
+        entries = with_jobs(self.entries, jobs)
+        if entries:
+            entries = self.metadata.write(entries)
+            # Afterwards: a file that the ledger lacks is cut once more, a clip that only the ledger
+            # has would count as removed.
+            self.ledger.write(self.ledger_path)
+        return entries

@@ -24,6 +24,7 @@ from musicgen_lora.data.findings import dataset_advice, find_faults, vocals_advi
 from musicgen_lora.data.inputs import Dropped, printable
 from musicgen_lora.data.key_names import NOTES
 from musicgen_lora.data.remarks import in_one_line
+from musicgen_lora.data.revision import Change
 
 FORMAT_VERSION = 1
 JSON_FILE, HTML_FILE = "report.json", "report.html"
@@ -31,6 +32,8 @@ MAX_PLAYERS = 24
 PLAYER_S = 12.0
 MAX_PLAYER_BYTES = 6_000_000
 """Of players and pictures inside the page, all together."""
+MAX_TOLD = 8
+"""Names that the terminal tells of each change."""
 MAX_NAMED = 12
 """Files that the page names of each fault; the JSON names all."""
 TEMPO_STEP = 10
@@ -41,7 +44,7 @@ def report(
     console: Console,
     entries: Sequence[Mapping[str, Any]],
     *,
-    n_new: int,
+    new: Sequence[Mapping[str, Any]],
     n_files: int,
     n_known: int,
     n_analysed: int,
@@ -49,14 +52,15 @@ def report(
     dropped: Sequence[Dropped],
     remarks: Sequence[Mapping[str, Any]],
     records: Mapping[str, Mapping[str, Any]],
+    changes: Sequence[Change],
 ) -> None:
     """Prints what was done and writes report.json and report.html into the dataset.
 
     Args:
         settings: of the run.
         console: where to print.
-        entries: of the whole dataset; the last `n_new` are new.
-        n_new: clips that this run added.
+        entries: of the whole dataset.
+        new: those of clips that this run added.
         n_files: audio files found.
         n_known: files that were listed before.
         n_analysed: files that this run analysed.
@@ -64,16 +68,19 @@ def report(
         dropped: files left out.
         remarks: what was not used or guessed, as `Remarks.as_json` gives it.
         records: analyses by the file's path.
+        changes: what became of clips that were listed before.
     """
-    new = list(entries)[len(entries) - n_new :]
+    skipped = [entry for entry in entries if entry.get("skip")]
+    entries = [entry for entry in entries if not entry.get("skip")]
     summary = {
         "files": n_files,
         "known_files": n_known,
         "analysed_files": n_analysed,
         "dropped_files": len(dropped),
-        "new_clips": n_new,
+        "new_clips": len(new),
         "refreshed_clips": n_refreshed,
         "clips": len(entries),
+        "skipped_clips": len(skipped),
         "sources": len({str(e.get("source") or e.get("audio")) for e in entries}),
         "new_minutes": round(_seconds(new) / 60.0, 1),
         "minutes": round(_seconds(entries) / 60.0, 1),
@@ -88,6 +95,7 @@ def report(
             *vocals_advice(entries, searched=settings.vocals != "keep"),
             *dataset_advice(entries),
         ],
+        "changes": [{"told": change.told, "names": list(change.names)} for change in changes],
         "faults": find_faults(records),
         "dropped": [
             {"file": drop.name, "reason": drop.reason}
@@ -95,6 +103,7 @@ def report(
             for drop in dropped
         ],
         "remarks": list(remarks),
+        "skipped": [{"audio": entry.get("audio"), "reason": entry["skip"]} for entry in skipped],
         "tempi": _tempo_counts(entries),
         "keys": _key_counts(entries),
         "clips": [
@@ -141,6 +150,11 @@ def _print(console: Console, content: Mapping[str, Any], metadata: Path) -> None
         f"{summary['files']} files; {summary['known_files']} files were listed before, "
         f"{summary['dropped_files']} left out. {summary['clips']} clips in {metadata}"
     )
+    for change in content["changes"]:
+        names = [printable(name) for name in change["names"][:MAX_TOLD]]
+        more = len(change["names"]) - len(names)
+        listed = ", ".join(names) + (f", and {more} more (in the report)" if more else "")
+        console.print(f"{change['told']}{': ' if listed else '.'}{listed}")
     table = Table(box=None, pad_edge=False)
     table.add_column("files")
     table.add_column("fault")

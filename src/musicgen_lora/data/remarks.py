@@ -125,11 +125,6 @@ SILENT_CLIP = Kind(
     "stretches of files are silent; they are no clips",
     "Nothing, if that is how they sound.",
 )
-PART_NOT_CUT = Kind(
-    "part (start_s, duration_s) of a file that the dataset lists already was not cut",
-    "parts (start_s, duration_s) of files that the dataset lists already were not cut",
-    "Remove the file's entries from the metadata and run again, or use another --output_dir.",
-)
 
 
 class Remarks:
