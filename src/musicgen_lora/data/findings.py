@@ -176,13 +176,12 @@ def vocals_advice(entries: Sequence[Mapping[str, Any]], *, searched: bool) -> li
         command = install_command("vocals")
         first = "" if command is None else f" after {command}"
         advice.append(
-            f"{n_vocals} clips have vocals; prepare --vocals remove takes them out, into another "
-            f"--output_dir{first}: clips that are listed stay as they are."
+            f"{n_vocals} clips have vocals; prepare --vocals remove{first} takes them out."
         )
     n_unsearched = sum("vocals" not in entry for entry in entries)
     if searched and n_unsearched:
         advice.append(
-            f"{n_unsearched} clips were listed before and not searched for vocals; prepare into "
-            "another --output_dir to search them."
+            f"{n_unsearched} clips are of files outside the input folder and not searched for "
+            "vocals; prepare that folder with the same --vocals."
         )
     return advice
