@@ -8,11 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from datasets import make_dataset, tiny_settings
+from datasets import RATE, beat, make_dataset, tiny_settings
 from safetensors import SafetensorError
 from trainer import file_hashes, interrupt_after
 
 from musicgen_lora import atomic
+from musicgen_lora.audio.files import write_wav
 from musicgen_lora.errors import RunError
 from musicgen_lora.training.checkpoints import newest_checkpoint
 from musicgen_lora.training.train import train_lora
@@ -103,3 +104,26 @@ def test_a_missing_right_is_not_a_full_disk(tmp_path: Path) -> None:
 
     with pytest.raises(PermissionError):
         atomic.write_file(tmp_path / "thing", fail)
+
+
+@pytest.mark.parametrize("what", ["in workers", "alone", "examples"])
+def test_a_full_disk_is_the_preparations_fault_and_not_a_files(what: str, tmp_path: Path) -> None:
+    source, out = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    for index in range(3):
+        write_wav(source / f"{index}.wav", beat(index, 2.0), RATE)
+    words = ["prepare", "--output_dir", str(out)]
+    words += ["--create_example"] if what == "examples" else ["--input_dir", str(source)]
+    words += ["--num_workers", "2" if what == "in workers" else "0"]
+    run = subprocess.run(
+        [sys.executable, "-c", LIMITED, "60000", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 1, run.stdout + run.stderr
+    (line,) = run.stderr.splitlines()
+    assert ".wav: cannot be written (File too large)" in line
+    assert "left out" not in run.stdout
+    assert not (out / "metadata.json").exists()
+    assert not list(out.rglob(".staging-*"))

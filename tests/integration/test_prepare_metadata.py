@@ -12,6 +12,7 @@ import pytest
 import soundfile
 from datasets import RATE, beat, read_metadata, sine
 
+from musicgen_lora.audio.files import read_audio
 from musicgen_lora.config import PrepareSettings
 from musicgen_lora.data.metadata import load_dataset, split_clips
 from musicgen_lora.data.prepare import prepare_dataset
@@ -109,16 +110,20 @@ def test_what_no_part_covers_is_said_and_so_are_parts_beyond_the_end(tmp_path: P
     assert "line 6" in dropped["reason"]
 
 
-def test_parts_of_a_file_that_was_cut_before_are_not_put_on_other_clips(tmp_path: Path) -> None:
+def test_parts_of_a_file_that_was_cut_before_are_cut_anew(tmp_path: Path) -> None:
     source = tmp_path / "in"
     put(source / "song.wav", tones(200.0, 400.0))
-    (whole,) = prepared(source, tmp_path / "out")
+    prepared(source, tmp_path / "out")
     (source / "metadata.csv").write_text(
         "file_name,start_s,duration_s,text\nsong.wav,0,4,low\nsong.wav,4,4,high\n"
     )
-    assert prepared(source, tmp_path / "out") == [whole]
-    (said,) = remarks(tmp_path / "out").values()
-    assert said == ["song.wav, 0 s to 4 s", "song.wav, 4 s to 8 s"]
+    entries = prepared(source, tmp_path / "out")
+    assert [(entry["text"], entry["at_s"]) for entry in entries] == [("low", 0.0), ("high", 4.0)]
+    for entry, frequency_hz in zip(entries, (200.0, 400.0), strict=True):
+        heard = read_audio(tmp_path / "out" / entry["audio"], RATE)[0]
+        spectrum = np.abs(np.fft.rfft(heard[:RATE]))
+        assert spectrum.argmax() == pytest.approx(frequency_hz, abs=2)
+    assert prepared(source, tmp_path / "out") == entries
 
 
 def three(source: Path, names: tuple[str, ...]) -> None:
