@@ -49,7 +49,7 @@ def test_edits_of_both_sides_are_in_the_merger(seed: int) -> None:
     removed = theirs.pop(rng.randrange(8))["audio"]
     theirs.append({"audio": "added.wav", "text": "theirs"})
     ours.append(entry("z"))
-    merged = {each["audio"]: each for each in merge_entries(base, ours, theirs)}
+    merged = {each["audio"]: each for each in merge_entries(base, ours, theirs, base)}
     names = {f"{name}.wav" for name in "abcdefghz"} | {"added.wav"}
     assert merged.keys() == names - {removed}
     before, own, now = ({e["audio"]: e for e in side} for side in (base, ours, theirs))
@@ -57,14 +57,14 @@ def test_edits_of_both_sides_are_in_the_merger(seed: int) -> None:
         for name in ("text", "mood", "bpm", "new"):
             old, person = (side.get(audio, {}).get(name) for side in (before, now))
             assert found.get(name) == (person if person != old else own.get(audio, {}).get(name))
-    assert merge_entries(base, ours, base) == ours
-    assert merge_entries(base, base, theirs) == theirs
+    assert merge_entries(base, ours, base, base) == ours
+    assert merge_entries(base, base, theirs, base) == theirs
 
 
 def test_an_entry_that_one_edits_while_the_other_drops_it_stays_aside() -> None:
     base = [entry("a"), entry("b")]
     edited = entry("a", text="mine")
-    merged = merge_entries(base, [entry("c")], [edited, entry("b")])
+    merged = merge_entries(base, [entry("c")], [edited, entry("b")], base)
     assert [each["audio"] for each in merged] == ["c.wav", "a.wav"]
     assert merged[1]["text"] == "mine"
     assert is_marked(merged[1], CUT_ANEW)
@@ -80,6 +80,23 @@ def test_each_write_has_the_edits_of_all_before_it(tmp_path: Path) -> None:
     assert written == read_metadata(tmp_path)
     assert [each["text"] for each in written][:2] == ["mine", "made of b"]
     assert [each.get("mood") for each in written] == ["dark", "dark", "dark", None]
+
+
+def test_an_editor_that_knows_nothing_of_later_writes_takes_none_of_them_back(
+    tmp_path: Path,
+) -> None:
+    first = [entry("a"), entry("b")]
+    metadata = SharedMetadata(write_metadata(tmp_path, first))
+    new = [entry("a", text="made anew"), entry("b", text="made anew"), entry("c")]
+    metadata.write(new)
+    # Opened at the beginning, saved now.
+    write_metadata(tmp_path, [entry("a"), entry("b", mood="dark")])
+    assert metadata.write([*new, entry("d")]) == [
+        new[0],
+        entry("b", text="made anew", mood="dark"),
+        new[2],
+        entry("d"),
+    ]
 
 
 def test_a_mark_is_told_from_a_persons_skip() -> None:

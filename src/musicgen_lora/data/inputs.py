@@ -88,7 +88,7 @@ def find_inputs(
     """
     files = find_audio(input_dir)
     dataset = output_dir.resolve()
-    own = [metadata, *(dataset / name for name in OWN_NAMES)]
+    own = [metadata, *(dataset / name for name in OWN_NAMES), *dataset.glob("*.ledger.json")]
     if dataset.is_relative_to(input_dir.resolve()) and dataset != input_dir.resolve():
         files = [file for file in files if not file.resolve().is_relative_to(dataset)]
         own = [dataset]

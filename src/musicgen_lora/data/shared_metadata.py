@@ -48,7 +48,8 @@ class SharedMetadata:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.exists = path.exists()
-        self._intended: list[Entry] = read_entries(path) if self.exists else []
+        self._first: list[Entry] = read_entries(path) if self.exists else []
+        self._intended = list(self._first)
         self._digest = self._look()
         self.was_edited = False
         """Whether somebody changed the file since it was read."""
@@ -71,7 +72,8 @@ class SharedMetadata:
         # What was edited before the last write stands in the file, and not in what is given.
         self.was_edited |= self._look() != self._digest
         if self.was_edited and self.path.exists():
-            merged = merge_entries(self._intended, merged, read_entries(self.path))
+            theirs = read_entries(self.path)
+            merged = merge_entries(self._intended, merged, theirs, self._first)
         write_entries(self.path, merged)
         self._intended, self._digest = list(entries), self._look()
         return merged
@@ -81,31 +83,44 @@ class SharedMetadata:
 
 
 def merge_entries(
-    base: Sequence[Entry], ours: Sequence[Entry], theirs: Sequence[Entry]
+    base: Sequence[Entry],
+    ours: Sequence[Entry],
+    theirs: Sequence[Entry],
+    first: Sequence[Entry],
 ) -> list[Entry]:
     """Our entries with the changes from `base` to `theirs`: fields edited, entries taken out,
-    entries added. An entry that they edited and we dropped stays, marked `skip`."""
-    before, now, own = _by_name(base), _by_name(theirs), _by_name(ours)
+    entries added. An entry that they edited and we dropped stays, marked `skip`.
+
+    Args:
+        base: as we meant to write them the last time.
+        ours: as we mean to write them now.
+        theirs: as they stand in the file.
+        first: as we read them. An editor may have held the file open since then and know nothing of
+            what we wrote meanwhile: what is as it was at first is no change of theirs.
+    """
+    before, now, own, read = map(_by_name, (base, theirs, ours, first))
     merged = []
     for name, entry in own.items():
-        if name not in now and name in before:
+        if name not in now and name in before and name in read:
             continue
-        edited = now.get(name)
-        if edited is not None and edited != before.get(name):
-            entry = _with_edits(before.get(name, {}), entry, edited)
+        if name in now:
+            entry = _with_edits(entry, now[name], (before.get(name, {}), read.get(name, {})))
         merged.append(entry)
     for name, entry in now.items():
-        if name in own or entry == before.get(name):
+        if name in own or entry in (before.get(name), read.get(name)):
             continue
         merged.append(mark(entry, CUT_ANEW) if name in before else entry)
     return merged
 
 
-def _with_edits(before: Mapping[str, Any], entry: Entry, edited: Mapping[str, Any]) -> Entry:
+def _with_edits(
+    entry: Entry, edited: Mapping[str, Any], earlier: Sequence[Mapping[str, Any]]
+) -> Entry:
+    """The entry with the fields that are none of the earlier ones."""
     merged = dict(entry)
-    for name in [*before, *edited]:
+    for name in {*edited, *(name for each in earlier for name in each)}:
         value = edited.get(name, _MISSING)
-        if name == MADE_FIELD or value == before.get(name, _MISSING):
+        if name == MADE_FIELD or any(value == each.get(name, _MISSING) for each in earlier):
             continue
         if value is _MISSING:
             merged.pop(name, None)
