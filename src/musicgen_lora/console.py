@@ -13,10 +13,12 @@ from rich.progress import Progress
 def plain_console() -> Console:
     """Prints lines as they are. Names of files and clips may hold [brackets] and :colons:, which
     rich would take for markup and choke on; colour goes by `style`."""
-    return _Console(soft_wrap=True, highlight=False, markup=False, emoji=False)
+    return CommandConsole(soft_wrap=True, highlight=False, markup=False, emoji=False)
 
 
-class _Console(Console):
+class CommandConsole(Console):
+    """rich's, but that it says when nobody reads what it prints."""
+
     def on_broken_pipe(self) -> None:
         """Says so, where rich would end the process without a word.
 

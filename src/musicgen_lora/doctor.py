@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from rich.console import Console
+from musicgen_lora.console import CommandConsole
 
 LIBRARIES = [
     "torch",
@@ -32,7 +32,7 @@ Finding = tuple[str, str]
 
 def check_installation() -> int:
     """Prints the findings; 1 if something will keep the commands from working, else 0."""
-    console = Console(soft_wrap=True, highlight=False)
+    console = CommandConsole(soft_wrap=True, highlight=False)
     marks = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "fault": "[red]fault[/]"}
     faults = 0
     for kind, sentence in [*check_versions(), *check_torch(), *check_broken(), *check_disk()]:

@@ -192,6 +192,8 @@ def test_a_new_version_that_is_no_use_takes_the_old_one_with_it(folder: tuple[Pa
     prepared(source, out)
     assert trained_on(out) == ["loop0.wav", "loop2.wav"]
     assert told(out, "is left out now (not readable as audio") == [read_metadata(out)[1]["audio"]]
+    prepared(source, out)
+    assert not changes(out)
 
 
 def test_a_file_that_left_the_folder_leaves_the_training_until_it_is_back(

@@ -125,7 +125,11 @@ class Revision:
 
     def give_up(self, entries: Sequence[Entry], digests: set[str], reason: str) -> list[Entry]:
         """The entries, with a mark on those of earlier versions whose successor is unusable."""
-        names = [str(e.get("audio")) for e in entries if str(e.get("made_from")) in digests]
+        names = [
+            str(entry.get("audio"))
+            for entry in entries
+            if str(entry.get("made_from")) in digests and SKIP_FIELD not in entry
+        ]
         self._tell(
             names,
             "{clips} taken out of training: the file was exported again and is left out now "

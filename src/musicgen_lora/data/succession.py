@@ -38,8 +38,9 @@ def span_of(entry: Mapping[str, Any]) -> Span:
 
 
 def _number(value: object, default: float) -> float:
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return float(value) if is_number else default
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return default
+    return float(value)
 
 
 def common_s(one: Span, other: Span) -> float:
