@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import signal
@@ -14,6 +15,7 @@ import pytest
 from datasets import RATE, beat
 
 from musicgen_lora.audio.files import write_wav
+from musicgen_lora.cli import main
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = [sys.executable, "-m", "musicgen_lora.cli", "prepare"]
@@ -77,6 +79,20 @@ def test_output_that_nobody_reads_ends_it_with_a_word(words: list[str]) -> None:
     assert line.startswith("musicgen-lora prepare: stopped, since nobody reads its output")
     assert process.wait() == 141
     process.stderr.close()
+
+
+def test_a_missing_right_is_said_with_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", "data/train")
+
+    monkeypatch.setattr("musicgen_lora.data.prepare.prepare_dataset", refuse)
+    assert main(["prepare", "--input_dir", "x"]) == 2
+    assert capsys.readouterr().err == (
+        "musicgen-lora prepare: data/train: Permission denied; give yourself the right to "
+        "(chmod u+rwX), or use another folder.\n"
+    )
 
 
 def test_help_that_is_cut_short_says_nothing() -> None:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from musicgen_lora.data.cut import ClipPlan
-from musicgen_lora.data.inputs import Input
-from musicgen_lora.data.succession import Entry
+from musicgen_lora.data import parts
+from musicgen_lora.data.cleaning import unusable_reason
+from musicgen_lora.data.cut import ClipPlan, clip_paths
+from musicgen_lora.data.inputs import Dropped, Input
+from musicgen_lora.data.ledger import Ledger, sound_settings
+from musicgen_lora.data.remarks import Remarks
+from musicgen_lora.data.revision import Revision
+from musicgen_lora.data.succession import Entry, lies_in
 
 
 @dataclass
@@ -27,6 +33,47 @@ class Job:
     replaces: set[str]
     entries: list[Entry] | None = None
     """Once they are made, with those that stay for what a person wrote."""
+
+
+def plan_jobs(
+    files: Sequence[Input],
+    records: Mapping[str, dict[str, Any]],
+    revision: Revision,
+    ledger: Ledger,
+    remarks: Remarks,
+) -> tuple[list[Job], list[Dropped]]:
+    """A job for each file, without the stretches that a person removed, and the files of which no
+    clip comes.
+
+    Args:
+        files: new ones and those that are cut anew.
+        records: their analyses by digest.
+        revision: what this run changes.
+        ledger: of the dataset.
+        remarks: where it is said which parts of a file are left out.
+    """
+    jobs, dropped = [], []
+    for file in files:
+        record = records[file.digest]
+        plans = revision.plans(file, record)
+        parts.say_left_out(file, record, plans, remarks)
+        if not plans:
+            reason = unusable_reason(record, revision.made_with["min_clip"])
+            dropped.append(Dropped(file.name, reason or parts.no_clip_reason(file)))
+            if file.digest not in revision.known:
+                continue
+        paths = clip_paths(file.name, file.digest, plans, sound_settings(revision.made_with))
+        if file.in_place is not None:
+            paths = [file.in_place] * len(plans)
+        removed = ledger.removed_of(file.digest)
+        kept = [
+            (plan, path)
+            for plan, path in zip(plans, paths, strict=True)
+            if not lies_in((plan.start_s, plan.start_s + plan.duration_s), removed)
+        ]
+        replaces = {file.digest, *revision.replaced.get(file.digest, ())}
+        jobs.append(Job(file, [p for p, _ in kept], [p for _, p in kept], replaces))
+    return jobs, dropped
 
 
 def with_jobs(entries: Sequence[Entry], jobs: Sequence[Job]) -> list[Entry]:

@@ -19,7 +19,7 @@ from musicgen_lora.console import ProgressTask, plain_console
 from musicgen_lora.data import parts, prepare_report, vocals
 from musicgen_lora.data.analyse import AnalysisTask, analyse_file, read_fingerprint, read_record
 from musicgen_lora.data.cleaning import near_duplicates, shared_sources, unusable_reason
-from musicgen_lora.data.cut import ClipPlan, CutTask, clip_paths, cut_file
+from musicgen_lora.data.cut import ClipPlan, CutTask, cut_file
 from musicgen_lora.data.entries import (
     clip_key,
     describe_clip,
@@ -39,14 +39,14 @@ from musicgen_lora.data.inputs import (
     with_split_of,
     without_copies,
 )
-from musicgen_lora.data.jobs import Job, with_jobs
-from musicgen_lora.data.ledger import Ledger, sound_settings, spans_by_file
+from musicgen_lora.data.jobs import Job, plan_jobs, with_jobs
+from musicgen_lora.data.ledger import Ledger, spans_by_file
 from musicgen_lora.data.listening import listen
 from musicgen_lora.data.remarks import Remarks
 from musicgen_lora.data.revision import Change, Revision
 from musicgen_lora.data.shared_metadata import SharedMetadata, dataset_lock
 from musicgen_lora.data.sources import settle_sources
-from musicgen_lora.data.succession import CUT_ANEW, Entry, Span, is_marked, lies_in, succeed
+from musicgen_lora.data.succession import CUT_ANEW, Entry, Span, is_marked, succeed
 from musicgen_lora.data.tagging import Heard, check_clap, heard_facts
 from musicgen_lora.data.workers import LIMIT_S, Failure, run_tasks
 from musicgen_lora.errors import UserError
@@ -300,37 +300,12 @@ class _Run:
             self._note(file, spans.get(digest, []))
         return changed
 
-    def _jobs(self, files: Sequence[Input]) -> list[Job]:
-        jobs = []
-        for file in files:
-            is_known = file.digest in self.revision.known
-            record = self.records[file.digest]
-            plans = self.revision.plans(file, record)
-            parts.say_left_out(file, record, plans, self.remarks)
-            if not plans:
-                reason = unusable_reason(record, self.settings.min_clip)
-                self.dropped.append(Dropped(file.name, reason or parts.no_clip_reason(file)))
-                if not is_known:
-                    continue
-            sound = sound_settings(self.revision.made_with)
-            paths = clip_paths(file.name, file.digest, plans, sound)
-            if file.in_place is not None:
-                paths = [file.in_place] * len(plans)
-            removed = self.ledger.removed_of(file.digest)
-            kept = [
-                (plan, path)
-                for plan, path in zip(plans, paths, strict=True)
-                if not lies_in((plan.start_s, plan.start_s + plan.duration_s), removed)
-            ]
-            replaces = {file.digest, *self.revision.replaced.get(file.digest, ())}
-            jobs.append(Job(file, [p for p, _ in kept], [p for _, p in kept], replaces))
-        return jobs
-
     def _cut(self, files: Sequence[Input], sources: dict[str, str]) -> list[Job]:
         """Writes the clips of files and lists them. Returns what was done of it."""
         for entry in self.entries:
             self._earlier.setdefault(str(entry.get("made_from")), []).append(entry)
-        jobs = self._jobs(files)
+        jobs, dropped = plan_jobs(files, self.records, self.revision, self.ledger, self.remarks)
+        self.dropped += dropped
         for job in jobs:
             if not job.plans:
                 self._settle(job, [], sources)

@@ -86,21 +86,7 @@ def run_tasks(
     workers: list[_Worker] = []
     try:
         while waiting or workers:
-            n_busy = sum(worker.task is not None for worker in workers)
-            while len(workers) < min(n_workers, n_busy + len(waiting)):
-                workers.append(_start(context, work))
-            for worker in [w for w in workers if w.task is None]:
-                if not waiting:
-                    _end(worker)
-                    workers.remove(worker)
-                    continue
-                worker.task = waiting.pop()
-                worker.deadline = time.monotonic() + START_S
-                try:
-                    worker.pipe.send(tasks[worker.task])
-                except BrokenPipeError:
-                    # Died before it began; `wait` sees the closed pipe.
-                    continue
+            _hand_out(context, work, tasks, waiting, workers, n_workers)
             if not workers:
                 break
             rest_s = max(0.0, min(w.deadline for w in workers) - time.monotonic())
@@ -127,6 +113,33 @@ def run_tasks(
     finally:
         for worker in workers:
             _end(worker)
+
+
+def _hand_out(
+    context: Any,
+    work: Work,
+    tasks: Sequence[Any],
+    waiting: list[int],
+    workers: list[_Worker],
+    n_workers: int,
+) -> None:
+    """Gives each idle process a task that waits, starts as many as are of use, and ends those that
+    there is none for."""
+    n_busy = sum(worker.task is not None for worker in workers)
+    while len(workers) < min(n_workers, n_busy + len(waiting)):
+        workers.append(_start(context, work))
+    for worker in [w for w in workers if w.task is None]:
+        if not waiting:
+            _end(worker)
+            workers.remove(worker)
+            continue
+        worker.task = waiting.pop()
+        worker.deadline = time.monotonic() + START_S
+        try:
+            worker.pipe.send(tasks[worker.task])
+        except BrokenPipeError:
+            # Died before it began; `wait` sees the closed pipe.
+            continue
 
 
 def _start(context: Any, work: Work) -> _Worker:
