@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from transformers import MusicgenForConditionalGeneration
 
 from musicgen_lora.audio.descriptors import describe
@@ -86,7 +87,10 @@ def play_prompts(
     codes: list[np.ndarray] = []
     for number, start in enumerate(range(0, len(prompts), batch_size)):
         batch = list(prompts[start : start + batch_size])
-        states, mask = text.batch(batch)
+        # Each caption on its own: an encoder, too, differs in the last bits with the company.
+        alone = [text.batch([prompt]) for prompt in batch]
+        states = pad_sequence([found[0] for found, _ in alone], batch_first=True)
+        mask = pad_sequence([found[0] for _, found in alone], batch_first=True)
         made = generate_codes(
             model,
             states,

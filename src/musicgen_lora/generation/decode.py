@@ -1,7 +1,7 @@
 """The decode loop: text states in, codes out, one delayed step at a time.
 
 Equal to `MusicgenForConditionalGeneration.generate` token by token where both are greedy; apart
-from it in that each clip has its own seed, whatever batch it is in.
+from it in that each clip has its own seed, and on a CPU is the same whatever batch it is in.
 """
 
 from __future__ import annotations
@@ -11,12 +11,14 @@ from collections.abc import Callable, Sequence
 import torch
 from transformers import DynamicCache, EncoderDecoderCache, MusicgenForConditionalGeneration
 
-from musicgen_lora.generation.sampling import guide, sample
+from musicgen_lora.generation.independent import clip_by_clip
+from musicgen_lora.generation.sampling import clip_generator, guide, sample
 from musicgen_lora.model.melody import is_melody, project_melodies, text_lengths
 from musicgen_lora.model.musicgen import model_shape, project_text
 
 
 @torch.inference_mode()
+@clip_by_clip
 def generate_codes(
     model: MusicgenForConditionalGeneration,
     text_states: torch.Tensor,
@@ -87,7 +89,7 @@ def generate_codes(
         if guided:
             tune = torch.cat([tune, project_melodies(model, None, n_clips)])
         memory = torch.cat([tune, memory], dim=1)
-    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    generators = [clip_generator(seed) for seed in seeds]
     delays = torch.tensor(shape.delays)
     n_steps = n_frames + max(shape.delays)
     tokens = torch.full((n_clips, shape.n_codebooks, n_steps + 1), shape.special)

@@ -6,6 +6,16 @@ from collections.abc import Sequence
 
 import torch
 
+from musicgen_lora.seeds import seed_of
+
+TAKEN_WHOLE = 2**32
+"""Seeds below it are taken as they are: torch's CPU generator drops the bits above."""
+
+
+def clip_generator(seed: int) -> torch.Generator:
+    """The draws of a clip, a function of all of its seed, which may be any whole number."""
+    return torch.Generator().manual_seed(seed if 0 <= seed < TAKEN_WHOLE else seed_of("clip", seed))
+
 
 def guide(logits: torch.Tensor, guidance_scale: float) -> torch.Tensor:
     """Classifier-free guidance (Ho and Salimans, 2022): `[2B, ...]`, conditional half first, to
