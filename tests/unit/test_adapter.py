@@ -4,21 +4,34 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import socket
 import subprocess
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from tiny import make_tiny_musicgen
 
+from musicgen_lora import atomic
+from musicgen_lora.atomic import MANIFEST
 from musicgen_lora.config import EMBEDDED_NAME, TrainSettings
 from musicgen_lora.errors import UserError
-from musicgen_lora.model.adapter import FACTS_FILE, add_lora, load_adapter, save_adapter
+from musicgen_lora.model.adapter import (
+    CONFIG_FILE,
+    FACTS_FILE,
+    WEIGHTS_FILE,
+    add_lora,
+    load_adapter,
+    read_adapter,
+    save_adapter,
+)
 from musicgen_lora.model.musicgen import (
     base_fingerprint,
     frame_logits,
@@ -155,6 +168,88 @@ def test_an_adapter_of_another_size_is_refused_without_facts_too(
 def test_an_adapter_of_another_tool_is_taken(tiny_model_dir: Path, adapter: Path) -> None:
     (adapter / FACTS_FILE).unlink()
     load_adapter(load_base(tiny_model_dir), adapter)
+
+
+def rename_tensors(folder: Path, rename: Callable[[str], str | None]) -> None:
+    """Gives an adapter's tensors other names, or takes those named None away."""
+    tensors = load_file(folder / WEIGHTS_FILE)
+    named = {rename(name): tensor for name, tensor in tensors.items()}
+    kept = {name: tensor for name, tensor in named.items() if name is not None}
+    save_file(kept, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize(
+    ("rename", "said"),
+    [
+        # As a PEFT of the decoder alone names them, and as other trainers do.
+        (lambda name: name.replace("model.decoder.model.", "model.model."), "40 of 40 tensors"),
+        (lambda name: name.replace("base_model.model.", ""), "40 of 40 tensors"),
+        (lambda name: name.replace("fc1", "fc9"), "4 of 40 tensors"),
+        (lambda name: None if "fc1" in name else name, "4 of 40 tensors"),
+        (lambda name: None, "40 of 40 tensors"),
+    ],
+    ids=["foreign", "kohya", "some foreign", "some missing", "empty"],
+)
+def test_tensors_that_fit_no_layer_and_layers_without_tensors_are_counted(
+    rename: Callable[[str], str | None], said: str, tiny_model_dir: Path, adapter: Path
+) -> None:
+    rename_tensors(adapter, rename)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        with pytest.raises(UserError, match=rf"adapter_model\.safetensors: {said}") as raised:
+            load_adapter(load_base(tiny_model_dir), adapter)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_config_that_names_fewer_layers_than_the_weights_is_refused(
+    tiny_model_dir: Path, adapter: Path
+) -> None:
+    config = json.loads((adapter / CONFIG_FILE).read_text())
+    (adapter / CONFIG_FILE).write_text(json.dumps(config | {"target_modules": ["q_proj"]}))
+    with pytest.raises(UserError, match=r"32 of 40 tensors .* fit no layer \(.*lora_A"):
+        load_adapter(load_base(tiny_model_dir), adapter)
+
+
+def test_an_adapter_that_adapts_no_layer_is_refused(tiny_model_dir: Path, adapter: Path) -> None:
+    """A prompt that was learned goes through PEFT's own forward pass, which nothing here calls."""
+    prompt = {"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 2, "task_type": "SEQ_2_SEQ_LM"}
+    (adapter / CONFIG_FILE).write_text(json.dumps(prompt))
+    with pytest.raises(UserError, match="adapts no layer"):
+        load_adapter(load_base(tiny_model_dir), adapter)
+
+
+@pytest.mark.parametrize(
+    "change", [{"lora_alpha": 9}, {"use_rslora": True}, {"bias": "all"}, {"r": 2}]
+)
+def test_all_that_decides_the_sound_is_in_the_fingerprint(
+    change: dict[str, Any], adapter: Path
+) -> None:
+    before = read_adapter(adapter).fingerprint
+    assert read_adapter(adapter).fingerprint == before
+    config = json.loads((adapter / CONFIG_FILE).read_text())
+    (adapter / CONFIG_FILE).write_text(json.dumps(config | change))
+    changed = read_adapter(adapter).fingerprint
+    assert changed != before
+    rename_tensors(adapter, lambda name: name + "x")
+    assert read_adapter(adapter).fingerprint not in (before, changed)
+
+
+@pytest.mark.parametrize("file", [CONFIG_FILE, WEIGHTS_FILE, FACTS_FILE, MANIFEST])
+def test_a_manifest_beside_an_adapter_is_checked(file: str, tmp_path: Path, adapter: Path) -> None:
+    best = tmp_path / "best_model"
+    (adapter / "README.md").write_text("card")
+    atomic.publish_folder(best, lambda to: shutil.copytree(adapter, to, dirs_exist_ok=True))
+    # The card is there to be edited.
+    (best / "README.md").write_text("mine")
+    read_adapter(best)
+    content = bytearray((best / file).read_bytes())
+    content[len(content) // 2] ^= 1
+    (best / file).write_bytes(content)
+    with pytest.raises(UserError, match=r"not what training wrote .*delete .*manifest\.json"):
+        read_adapter(best)
+    if file == WEIGHTS_FILE:
+        (best / MANIFEST).unlink()
+        read_adapter(best)
 
 
 def test_a_pickled_adapter_is_refused(tiny_model_dir: Path, adapter: Path) -> None:

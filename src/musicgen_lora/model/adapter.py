@@ -9,19 +9,22 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model, set_peft_model_state_dict
 from peft.utils.integrations import dequantize_module_weight
 from safetensors import SafetensorError
-from safetensors.torch import save_file
-from torch import nn
+from safetensors.torch import load, save_file
+from torch import Tensor, nn
 from transformers import MusicgenForConditionalGeneration
 
+from musicgen_lora.atomic import MANIFEST
 from musicgen_lora.errors import UserError
 from musicgen_lora.model import start
 from musicgen_lora.model.lora_linear import use_few_products
@@ -30,6 +33,7 @@ from musicgen_lora.model.targets import matching, target_pattern
 
 FACTS_FILE = "musicgen_lora.json"
 FACTS_VERSION = 1
+CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 
 INITIALISATIONS = {
@@ -188,21 +192,90 @@ def adapter_off(adapted: PeftModel, started: start.Tensors | None = None) -> Ite
         start.put_tensors(adapted, trained)
 
 
-def read_facts(folder: Path) -> dict[str, Any] | None:
-    """Our facts of an adapter; None for one that another tool made.
+@dataclass(frozen=True)
+class AdapterFiles:
+    """An adapter as it was at one moment: each file is read once, and nothing is read again.
+
+    Args:
+        folder: where it lay.
+        config: of PEFT.
+        tensors: the weights, by the names that PEFT saves them by.
+        facts: ours; None for an adapter that another tool made.
+        sha256: of the bytes of `adapter_config.json` and `adapter_model.safetensors`, by name.
+    """
+
+    folder: Path
+    config: Mapping[str, Any]
+    tensors: Mapping[str, Tensor]
+    facts: dict[str, Any] | None
+    sha256: Mapping[str, str]
+
+    @property
+    def fingerprint(self) -> str:
+        """Of all that decides what it plays: scale, layers and kind as well as the weights."""
+        content = json.dumps(dict(self.sha256), sort_keys=True)
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def read_adapter(folder: Path) -> AdapterFiles:
+    """Reads an adapter and checks that it is whole.
 
     Raises:
-        UserError: the file is there and is not JSON, or of a later format.
+        UserError: no adapter there, a damaged one, or one that is not as its manifest says.
     """
-    path = folder / FACTS_FILE
-    if not path.is_file():
-        return None
+    check_adapter_folder(folder)
+    present = [
+        name for name in (CONFIG_FILE, WEIGHTS_FILE, FACTS_FILE) if (folder / name).is_file()
+    ]
+    contents = {name: (folder / name).read_bytes() for name in present}
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
+    _check_manifest(folder, digests)
+    facts = (
+        _read_facts(folder / FACTS_FILE, contents[FACTS_FILE]) if FACTS_FILE in present else None
+    )
     try:
-        facts = json.loads(path.read_text(encoding="utf-8"))
+        config = json.loads(contents[CONFIG_FILE])
+        tensors = load(contents[WEIGHTS_FILE])
+    except (ValueError, SafetensorError, RecursionError) as error:
+        raise _does_not_fit(folder, error) from error
+    if not isinstance(config, dict):
+        raise UserError(f"{folder / CONFIG_FILE}: does not fit: not a JSON object.")
+    digests.pop(FACTS_FILE, None)
+    return AdapterFiles(folder, config, tensors, facts, digests)
+
+
+def _check_manifest(folder: Path, digests: Mapping[str, str]) -> None:
+    """Compares what was read with the manifest that training put beside it, if it is there."""
+    path = folder / MANIFEST
+    if not path.is_file():
+        return
+    try:
+        manifest = json.loads(path.read_bytes())
+    except (ValueError, RecursionError):
+        manifest = None
+    if not isinstance(manifest, dict):
+        altered = [MANIFEST]
+    else:
+        altered = [name for name, digest in digests.items() if manifest.get(name) != digest]
+    if altered:
+        raise UserError(
+            f"{folder / altered[0]}: not what training wrote (its hash differs from {MANIFEST}): "
+            f"copy the adapter anew; if you changed it yourself, delete {path}."
+        )
+
+
+def _read_facts(path: Path, content: bytes) -> dict[str, Any]:
+    """Our facts of an adapter.
+
+    Raises:
+        UserError: not JSON, or of a later format.
+    """
+    try:
+        facts = json.loads(content)
         version = int(facts["format_version"])
         if version <= FACTS_VERSION and not {"path", "fingerprint"} <= set(facts["base"]):
             raise KeyError("base")
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{path}: not readable as adapter facts: {error}") from error
     if version > FACTS_VERSION:
         raise UserError(f"{path}: format {version} is newer than this release; update it.")
@@ -213,22 +286,26 @@ def check_adapter_folder(folder: Path) -> None:
     """Raises a UserError unless `folder` holds an adapter with safetensors weights."""
     if not folder.is_dir():
         raise UserError(f"{folder}: no such adapter folder; training writes output_dir/best_model.")
-    if not (folder / "adapter_config.json").is_file():
-        raise UserError(f"{folder}: no adapter_config.json in it; this is not a LoRA adapter.")
+    if not (folder / CONFIG_FILE).is_file():
+        raise UserError(f"{folder}: no {CONFIG_FILE} in it; this is not a LoRA adapter.")
     if not (folder / WEIGHTS_FILE).is_file():
-        raise UserError(
-            f"{folder}: no adapter_model.safetensors in it; pickled adapters are not read."
-        )
+        raise UserError(f"{folder}: no {WEIGHTS_FILE} in it; pickled adapters are not read.")
 
 
-def load_adapter(model: MusicgenForConditionalGeneration, folder: Path) -> PeftModel:
+def load_adapter(
+    model: MusicgenForConditionalGeneration, adapter: Path | AdapterFiles
+) -> PeftModel:
     """Puts a trained adapter on its base, frozen and in eval mode.
+
+    Args:
+        model: changed in place.
+        adapter: its folder, or what was read from it.
 
     Raises:
         UserError: no adapter there, a damaged one, or one made for another base.
     """
-    check_adapter_folder(folder)
-    facts = read_facts(folder)
+    files = read_adapter(adapter) if isinstance(adapter, Path) else adapter
+    folder, facts = files.folder, files.facts
     if facts is not None and facts["base"]["fingerprint"] != base_fingerprint(model):
         raise UserError(
             f"{folder}: this adapter was trained on another base "
@@ -236,9 +313,49 @@ def load_adapter(model: MusicgenForConditionalGeneration, folder: Path) -> PeftM
             "one as the base model."
         )
     try:
-        adapted = PeftModel.from_pretrained(model, str(folder))
-    except (RuntimeError, ValueError, TypeError, KeyError, OSError, SafetensorError) as error:
-        line = re.sub(r"\s+", " ", str(error))[:200]
-        raise UserError(f"{folder}: does not fit this base model: {line}") from error
-    assert isinstance(adapted, PeftModel)
+        config = PeftConfig.from_peft_type(**PeftConfig.check_kwargs(**files.config))
+        config.inference_mode = True
+        if config.is_prompt_learning:
+            raise ValueError(f"{config.peft_type} adapts no layer")
+        adapted = PeftModel(model, config)  # pyright: ignore[reportArgumentType]
+        loaded = set_peft_model_state_dict(adapted, dict(files.tensors))
+    except (
+        RuntimeError,
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        IndexError,
+        OSError,
+    ) as error:
+        raise _does_not_fit(folder, error) from error
+    _check_all_fit(files, adapted, loaded)
     return adapted.eval()
+
+
+def _does_not_fit(folder: Path, error: BaseException) -> UserError:
+    line = re.sub(r"\s+", " ", str(error))[:200]
+    return UserError(f"{folder}: does not fit this base model: {line}")
+
+
+def _check_all_fit(files: AdapterFiles, adapted: PeftModel, loaded: Any) -> None:
+    """PEFT drops tensors that fit no layer, and leaves layers as they began that are given none."""
+    if loaded.unexpected_keys:
+        names = [key.replace(".default", "") for key in sorted(loaded.unexpected_keys)]
+        raise UserError(
+            f"{files.folder / WEIGHTS_FILE}: {len(names)} of {len(files.tensors)} tensors of the "
+            f"adapter fit no layer ({_first(names)}): weights and {CONFIG_FILE} do not belong "
+            "together, or another tool named them."
+        )
+    expected = {name for name, _ in adapted.named_parameters() if ".default" in name}
+    lacking = [key.replace(".default", "") for key in sorted(expected & set(loaded.missing_keys))]
+    if lacking:
+        raise UserError(
+            f"{files.folder / WEIGHTS_FILE}: {len(lacking)} of {len(expected)} tensors that "
+            f"{CONFIG_FILE} asks for are missing ({_first(lacking)}): the two do not belong "
+            "together."
+        )
+
+
+def _first(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
