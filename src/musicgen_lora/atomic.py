@@ -11,7 +11,7 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from safetensors import SafetensorError
 from musicgen_lora.errors import DISK_FAULTS, RunError
 
 STAGING_PREFIX = ".staging-"
+READY_PREFIX = ".ready-"
+OBSOLETE_FILE = ".obsolete.json"
 MANIFEST = "manifest.json"
 LONG_LIST = 1_000
 _FLAT = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
@@ -60,24 +62,47 @@ def write_file(path: Path, write: Callable[[Path], object]) -> None:
     Raises:
         RunError: the disk is full or broken; `path` is as before.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    write_files({path: write})
+
+
+def write_files(writers: Mapping[Path, Callable[[Path], object]]) -> None:
+    """Writes files that belong together: all of them, or, where the disk fails, none.
+
+    Args:
+        writers: of each file, called with a temporary path in its folder.
+
+    Raises:
+        RunError: the disk is full or broken; all files are as before.
+    """
     # Processes of several machines may share the folder, and their numbers.
-    temporary = path.with_name(f"{STAGING_PREFIX}{secrets.token_hex(4)}-{path.name}")
+    mark = f"{STAGING_PREFIX}{secrets.token_hex(4)}-"
+    temporaries = {path: path.with_name(f"{mark}{path.name}") for path in writers}
     try:
-        with _told(path):
-            write(temporary)
-            with open(temporary, "rb+") as file:
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
+        for path, write in writers.items():
+            with _told(path):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write(temporaries[path])
+                with open(temporaries[path], "rb+") as file:
+                    os.fsync(file.fileno())
+        for path, temporary in temporaries.items():
+            with _told(path):
+                os.replace(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)
-    fsync_folder(path.parent)
+        for temporary in temporaries.values():
+            temporary.unlink(missing_ok=True)
+    for folder in {path.parent for path in writers}:
+        fsync_folder(folder)
 
 
 def write_json(path: Path, value: Any) -> None:
     """Writes `value` as readable JSON; NaN is refused, since it is not JSON."""
-    text = _readable(value, "\n") + "\n"
-    write_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    content = json_bytes(value)
+    write_file(path, lambda temporary: temporary.write_bytes(content))
+
+
+def json_bytes(value: Any) -> bytes:
+    """What `write_json` writes."""
+    return (_readable(value, "\n") + "\n").encode()
 
 
 def _readable(value: Any, margin: str) -> str:
@@ -102,11 +127,13 @@ def sha256_file(path: Path) -> str:
 
 def publish_folder(final: Path, fill: Callable[[Path], object]) -> None:
     """Calls `fill(staging folder)`, adds a manifest of hashes, and puts the folder in place of
-    `final`, whose former content is removed only when the new one is whole.
+    `final`, whose former content is removed only when the new one is whole. Where `final` is a
+    link, the folder that it names is replaced, and the link stays.
 
     Raises:
         RunError: the disk is full or broken; `final` is as before.
     """
+    final = _behind_link(final)
     final.parent.mkdir(parents=True, exist_ok=True)
     staging = final.with_name(f"{STAGING_PREFIX}{os.getpid()}-{final.name}")
     shutil.rmtree(staging, ignore_errors=True)
@@ -114,12 +141,10 @@ def publish_folder(final: Path, fill: Callable[[Path], object]) -> None:
     try:
         with _told(final):
             fill(staging)
-            files = sorted(path for path in staging.rglob("*") if path.is_file())
+            files = _files_below(staging)
             manifest = {str(path.relative_to(staging)): sha256_file(path) for path in files}
             (staging / MANIFEST).write_text(json.dumps(manifest, indent=2), encoding="utf-8")
-            for path in [*files, staging / MANIFEST]:
-                with open(path, "rb+") as file:
-                    os.fsync(file.fileno())
+            _fsync_files([*files, staging / MANIFEST])
             fsync_folder(staging)
         retired = retired_name(final)
         if final.exists():
@@ -130,6 +155,72 @@ def publish_folder(final: Path, fill: Callable[[Path], object]) -> None:
         shutil.rmtree(retired, ignore_errors=True)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
+
+
+def _behind_link(final: Path) -> Path:
+    return Path(os.path.realpath(final)) if final.is_symlink() else final
+
+
+def _files_below(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _fsync_files(files: Sequence[Path]) -> None:
+    for path in files:
+        with open(path, "rb+") as file:
+            os.fsync(file.fileno())
+
+
+def publish_files(
+    folder: Path, fill: Callable[[Path], object], obsolete: Callable[[Path], Iterable[str]]
+) -> None:
+    """Calls `fill(staging folder)`, and when all is on the disk moves its files into `folder`,
+    beside whatever else lies there; only then the obsolete ones go. A kill on the way leaves
+    either all as it was or a folder that `sweep` brings to the same end.
+
+    Args:
+        folder: exists, and is held by the caller.
+        fill: writes the files, through this module's functions if it does much else.
+        obsolete: given the staging folder, names files of `folder`; those that were written again
+            stay.
+
+    Raises:
+        RunError: the disk is full or broken; `folder` is as before.
+    """
+    mark = secrets.token_hex(4)
+    staging, ready = folder / f"{STAGING_PREFIX}{mark}", folder / f"{READY_PREFIX}{mark}"
+    try:
+        with _told(folder):
+            staging.mkdir()
+        fill(staging)
+        with _told(folder):
+            files = _files_below(staging)
+            new = {path.relative_to(staging).as_posix() for path in files}
+            gone = sorted(set(obsolete(staging)) - new)
+            (staging / OBSOLETE_FILE).write_text(json.dumps(gone), encoding="utf-8")
+            _fsync_files([*files, staging / OBSOLETE_FILE])
+            os.rename(staging, ready)
+            fsync_folder(folder)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+    _move_in(ready)
+
+
+def _move_in(ready: Path) -> None:
+    """The second half of `publish_files`, as often as it takes."""
+    folder, listed = ready.parent, ready / OBSOLETE_FILE
+    gone = json.loads(listed.read_text(encoding="utf-8")) if listed.exists() else []
+    # Files at the top, such as a page that names the others, come last.
+    files = [path.relative_to(ready) for path in _files_below(ready) if path != listed]
+    for name in sorted(files, key=lambda name: (-len(name.parts), name)):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        os.replace(ready / name, folder / name)
+    for name in gone:
+        path = folder / str(name)
+        if path.resolve().is_relative_to(folder.resolve()):
+            path.unlink(missing_ok=True)
+    fsync_folder(folder)
+    shutil.rmtree(ready)
 
 
 def remove_folder(folder: Path) -> None:
@@ -161,19 +252,37 @@ def manifest_faults(folder: Path) -> list[str]:
 
 
 def sweep(folder: Path) -> None:
-    """Clears what an interrupted write left in `folder`: stale staging goes; a retired folder
-    whose successor never arrived comes back. Call it only under the folder's lock."""
+    """Clears what an interrupted write left in `folder`: stale staging goes; what was whole but not
+    yet in its place moves there; a retired folder whose successor never arrived comes back. Call it
+    only under the folder's lock."""
     if not folder.is_dir():
         return
     for path in folder.iterdir():
-        if path.name.startswith(STAGING_PREFIX):
-            if path.is_dir():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
-        elif path.name.startswith(".retired-"):
-            successor = path.with_name(path.name.removeprefix(".retired-"))
-            if successor.exists():
-                shutil.rmtree(path)
-            else:
-                os.rename(path, successor)
+        _sweep_one(path)
+
+
+def sweep_behind_link(final: Path) -> None:
+    """As `sweep`, of what a `publish_folder(final)` left beside the folder that a link names: what
+    else lies there belongs to others."""
+    if not final.is_symlink():
+        return
+    behind = _behind_link(final)
+    for path in [*behind.parent.glob(f"{STAGING_PREFIX}*-{behind.name}"), retired_name(behind)]:
+        if path.exists():
+            _sweep_one(path)
+
+
+def _sweep_one(path: Path) -> None:
+    if path.name.startswith(STAGING_PREFIX):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    elif path.name.startswith(READY_PREFIX):
+        _move_in(path)
+    elif path.name.startswith(".retired-"):
+        successor = path.with_name(path.name.removeprefix(".retired-"))
+        if successor.exists():
+            shutil.rmtree(path)
+        else:
+            os.rename(path, successor)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import random
 from pathlib import Path
 from typing import Any
 
 import pytest
+from kills import Killed, contents, kill_at
 
 from musicgen_lora import atomic
+from musicgen_lora.errors import RunError
 
 
 def some_value(rng: random.Random, depth: int) -> Any:
@@ -47,3 +51,80 @@ def test_what_is_not_json_is_refused(place: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         atomic.write_json(tmp_path / "a.json", {"a": value})
     assert not list(tmp_path.iterdir())
+
+
+OLD = {"page": "old", "audio/1": "old", "audio/2": "old", "mine": "mine", "audio/mine": "mine"}
+NEW = {"page": "new", "audio/1": "new", "audio/3": "new", "mine": "mine", "audio/mine": "mine"}
+
+
+def publish_new(folder: Path) -> None:
+    def fill(staging: Path) -> None:
+        (staging / "audio").mkdir()
+        for name in ("page", "audio/1", "audio/3"):
+            (staging / name).write_text("new")
+
+    atomic.publish_files(folder, fill, lambda _: ["page", "audio/1", "audio/2"])
+
+
+@pytest.mark.parametrize("call", range(9))
+def test_files_are_published_all_or_none_wherever_it_is_killed(call: int, tmp_path: Path) -> None:
+    for name, text in OLD.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    with pytest.MonkeyPatch.context() as patch:
+        made = kill_at(call, patch)
+        try:
+            publish_new(tmp_path)
+        except Killed:
+            assert made[0] == "rename", "the commit is the first change"
+    if call == 0:
+        # Nothing that was there has changed yet, and only the sweep removes what is new.
+        there = contents(tmp_path)
+        assert {name: there[name] for name in OLD} == OLD
+    atomic.sweep(tmp_path)
+    assert contents(tmp_path) == (NEW if call else OLD)
+    assert {path.name for path in tmp_path.iterdir()} == {"page", "audio", "mine"}
+
+
+def test_an_obsolete_file_outside_of_the_folder_stays(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (tmp_path / "out").write_text("mine")
+    atomic.publish_files(folder, lambda staging: None, lambda _: ["../out"])
+    assert (tmp_path / "out").is_file()
+
+
+def test_files_that_belong_together_are_written_all_or_none(tmp_path: Path) -> None:
+    first, second = tmp_path / "a.wav", tmp_path / "b" / "a.json"
+
+    def full(temporary: Path) -> None:
+        temporary.write_text("half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    first.write_text("before")
+    with pytest.raises(RunError, match=r"a\.json: cannot be written"):
+        atomic.write_files({first: lambda path: path.write_text("after"), second: full})
+    assert contents(tmp_path) == {"a.wav": "before"}
+    atomic.write_files({path: lambda path: path.write_text("after") for path in (first, second)})
+    assert contents(tmp_path) == {"a.wav": "after", "b/a.json": "after"}
+
+
+@pytest.mark.parametrize("relative", [True, False])
+def test_a_link_is_followed_and_stays(relative: bool, tmp_path: Path) -> None:
+    """People keep big folders on another disk."""
+    big, run = tmp_path / "disk", tmp_path / "run"
+    for folder in (big, run):
+        folder.mkdir()
+    best = run / "best_model"
+    best.symlink_to("../disk/best" if relative else big / "best")
+    for text in ("one", "two"):
+        atomic.publish_folder(best, lambda staging, text=text: (staging / "a").write_text(text))
+        assert best.is_symlink()
+        assert (big / "best" / "a").read_text() == text
+        assert not atomic.manifest_faults(best)
+    # What a kill leaves lies beside the folder, among other people's.
+    (big / ".staging-99-best").mkdir()
+    (big / ".staging-99-other").mkdir()
+    os.rename(big / "best", big / ".retired-best")
+    atomic.sweep_behind_link(best)
+    assert {path.name for path in big.iterdir()} == {"best", ".staging-99-other"}

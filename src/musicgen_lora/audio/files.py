@@ -163,14 +163,19 @@ def write_wav(path: Path, waveform: np.ndarray, sample_rate: int) -> None:
 
     Samples beyond full scale are never wrapped or clipped: the clip is turned down to -0.1 dBFS.
     """
+    content = wav_bytes(waveform, sample_rate)
+    write_file(path, lambda temporary: temporary.write_bytes(content))
+
+
+def wav_bytes(waveform: np.ndarray, sample_rate: int) -> bytes:
+    """What `write_wav` writes. (libsndfile doesn't say which fault of a disk it has met.)"""
     peak = float(np.abs(waveform).max(initial=0.0))
     ceiling = 10.0 ** (-0.1 / 20.0)
     if peak > ceiling:
         waveform = waveform * (ceiling / peak)
-    # libsndfile would call a full disk a "System error".
-    content = io.BytesIO()
-    soundfile.write(content, waveform.T, sample_rate, subtype="PCM_16", format="WAV")
-    write_file(path, lambda temporary: temporary.write_bytes(content.getbuffer()))
+    buffer = io.BytesIO()
+    soundfile.write(buffer, waveform.T, sample_rate, subtype="PCM_16", format="WAV")
+    return buffer.getvalue()
 
 
 def find_audio(folder: Path) -> list[Path]:

@@ -6,16 +6,14 @@ import json
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from filelock import FileLock, Timeout
-
-from musicgen_lora import atomic
-from musicgen_lora.errors import RunError, UserError
+from musicgen_lora import atomic, locks
+from musicgen_lora.errors import RunError
 
 RUN_FILE = "run.json"
 METRICS_FILE = "metrics.jsonl"
@@ -25,33 +23,29 @@ TRACKED = ("tensorboard", "wandb")
 PREVIEWS = "previews"
 CURVES_FILE = "curves.png"
 PREVIOUS = "previous"
+GATHERED = ".gathered"
+"""An earlier run's results on their way."""
+RESULTS = (CHECKPOINTS, BEST_MODEL, PREVIEWS, METRICS_FILE, CURVES_FILE, *TRACKED, RUN_FILE)
+MADE_FROM_IT = ("generated", "evaluation")
+"""Where `generate` and `evaluate` put what they make of a run's adapter, unless told otherwise."""
 LAUNCHER_GRACE_S = 5.0
 """A launcher passes on to its processes the Ctrl-C that the terminal has already sent them."""
 
 
 @contextmanager
 def locked(output_dir: Path) -> Iterator[None]:
-    """Holds the folder for one trainer.
+    """Holds the folder for one trainer, and clears what a killed one left there.
 
     Raises:
         UserError: it can't be made, or another run is using it.
+        RunError: the disk is full or broken.
     """
-    try:
-        output_dir.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(output_dir / ".lock")
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise UserError(
-            f"{output_dir}: in use by another run; wait for it or give another --output_dir."
-        ) from error
-    except OSError as error:
-        raise UserError(f"{output_dir}: cannot be written ({error.strerror}).") from error
-    try:
-        atomic.sweep(output_dir)
-        atomic.sweep(output_dir / CHECKPOINTS)
+    with locks.locked(output_dir):
+        _bring_back(output_dir)
+        for folder in (output_dir, output_dir / CHECKPOINTS, output_dir / PREVIEWS):
+            atomic.sweep(folder)
+        atomic.sweep_behind_link(output_dir / BEST_MODEL)
         yield
-    finally:
-        lock.release()
 
 
 def check_unused(output_dir: Path) -> None:
@@ -80,23 +74,100 @@ def write_run(output_dir: Path, run: dict[str, Any]) -> None:
     atomic.write_json(output_dir / RUN_FILE, run)
 
 
-def put_aside(output_dir: Path) -> Path | None:
-    """Moves an earlier run's results to `previous/<time>/`, so that none is ever overwritten.
-    Returns where, or None if there was nothing."""
-    names = [CHECKPOINTS, BEST_MODEL, PREVIEWS, METRICS_FILE, CURVES_FILE, *TRACKED, RUN_FILE]
-    present = [output_dir / name for name in names if (output_dir / name).exists()]
-    if not present:
+def put_aside(output_dir: Path, say: Callable[[str], None]) -> Path | None:
+    """Moves an earlier run's results to `previous/<time>/`, so that none is ever overwritten, with
+    what was played and measured of its adapter in the default folders. They are gathered under
+    another name, and one rename makes them an earlier run; a kill before it leaves the run where it
+    was, once `locked` has looked.
+
+    Args:
+        output_dir: held by the caller.
+        say: takes a line about what does not move as it is.
+
+    Returns:
+        Where they are, or None if there was nothing.
+    """
+    if not any(os.path.lexists(output_dir / name) for name in RESULTS):
         return None
+    names = [name for name in RESULTS if os.path.lexists(output_dir / name)]
+    for name in MADE_FROM_IT:
+        if locks.in_use(output_dir / name):
+            say(f"{output_dir / name}: in use by another command; it stays where it is.")
+        elif os.path.lexists(output_dir / name):
+            names.append(name)
+    gathered = output_dir / PREVIOUS / GATHERED
+    gathered.mkdir(parents=True)
+    for name in names:
+        path = output_dir / name
+        if path.is_symlink():
+            say(
+                f"{path} is a link to {path.resolve()}; the link moves, and the new run makes a "
+                "folder of its own."
+            )
+            # One that is relative would lead elsewhere from there.
+            os.symlink(path.resolve(), gathered / name)
+            path.unlink()
+        else:
+            os.rename(path, gathered / name)
+    return _name_by_time(gathered)
+
+
+def _name_by_time(gathered: Path) -> Path:
     stamp = time.strftime("%Y%m%d-%H%M%S")
-    target = output_dir / PREVIOUS / stamp
+    target = gathered.with_name(stamp)
     suffix = 1
     while target.exists():
         suffix += 1
-        target = output_dir / PREVIOUS / f"{stamp}-{suffix}"
-    target.mkdir(parents=True)
-    for path in present:
-        os.rename(path, target / path.name)
+        target = gathered.with_name(f"{stamp}-{suffix}")
+    os.rename(gathered, target)
+    atomic.fsync_folder(target.parent)
     return target
+
+
+def _bring_back(output_dir: Path) -> None:
+    """Undoes a `put_aside` that was killed before its end."""
+    gathered = output_dir / PREVIOUS / GATHERED
+    if not gathered.is_dir():
+        return
+    for path in gathered.iterdir():
+        if not os.path.lexists(output_dir / path.name):
+            os.rename(path, output_dir / path.name)
+        elif path.is_symlink():
+            # It was copied and not yet taken away.
+            path.unlink()
+    if any(gathered.iterdir()):
+        # Another command has made a folder of that name since.
+        _name_by_time(gathered)
+    else:
+        gathered.rmdir()
+
+
+def is_own_run(adapter: Path, facts: dict[str, Any]) -> bool:
+    """Whether an adapter lies where this user trained it, so that the folders that its facts name
+    may be read and written to: the facts travel with an adapter, and could name any folder. The run
+    of the same identity and data lies around it, in a folder that it knows as its own."""
+    folder = Path(os.path.abspath(adapter)).parent
+    run = read_run(folder)
+    if run is None or run["identity"] != facts.get("identity"):
+        return False
+    if hasattr(os, "getuid") and (folder / RUN_FILE).stat().st_uid != os.getuid():
+        return False
+    data = [known.get("data") for known in (run, facts)]
+    if not all(isinstance(one, dict) for one in data):
+        return False
+    place = folder.resolve()
+    homes = [place, place.parent.parent] if place.parent.name == PREVIOUS else [place]
+    same_data = data[0].get("data_dir") == data[1].get("data_dir")
+    return same_data and run.get("output_dir") in [str(home) for home in homes]
+
+
+def best_model_faults(output_dir: Path) -> list[str]:
+    """Names of what is missing or altered in `best_model`, but for its card, which is there to be
+    edited."""
+    best = output_dir / BEST_MODEL
+    if not best.is_dir():
+        return [BEST_MODEL]
+    return [name for name in atomic.manifest_faults(best) if name != "README.md"]
 
 
 def append_metrics(output_dir: Path, row: dict[str, Any]) -> None:
@@ -137,8 +208,8 @@ def cut_metrics(output_dir: Path, step: int) -> None:
 
 
 class StopSignals:
-    """Turns the first SIGINT or SIGTERM into a request to stop after the step; the second one
-    ends the process at once.
+    """Turns the first SIGINT, SIGTERM or SIGHUP (the terminal was closed) into a request to stop
+    after the step; the second one ends the process at once.
 
     Args:
         grace_s: a second one this soon after the first is the first again.
@@ -149,9 +220,11 @@ class StopSignals:
         self._received_at = 0.0
         self._grace_s = grace_s
         self._previous: dict[int, Any] = {}
+        self._terminals: list[int] = []
 
     def __enter__(self) -> StopSignals:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        self._terminals = [number for number in (1, 2) if os.isatty(number)]
+        for number in self._numbers():
             # Only the main thread may set handlers; a notebook's worker thread goes without.
             try:
                 self._previous[number] = signal.signal(number, self._receive)
@@ -163,7 +236,19 @@ class StopSignals:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
+    @staticmethod
+    def _numbers() -> list[int]:
+        numbers = [signal.SIGINT, signal.SIGTERM]
+        # Whoever started it with nohup wants it to go on.
+        if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+            numbers.append(signal.SIGHUP)
+        return [int(number) for number in numbers]
+
     def _receive(self, number: int, _: FrameType | None) -> None:
+        for descriptor in self._terminals:
+            # The terminal has hung up: a line printed there would be an error, and end the save.
+            if not os.isatty(descriptor):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
         if not self.received:
             self.received, self._received_at = number, time.monotonic()
         elif time.monotonic() - self._received_at >= self._grace_s:

@@ -10,6 +10,7 @@ import math
 import time
 from concurrent.futures import Future
 from contextlib import nullcontext, suppress
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -65,7 +66,7 @@ def train_lora(settings: TrainSettings, loading: Future[Clips] | None = None) ->
     Raises:
         UserError: data, model or settings are not usable.
         RunError: the loss is not finite, or the adapter has no effect.
-        SystemExit: 130 or 143 after SIGINT or SIGTERM, with a checkpoint saved.
+        SystemExit: 130, 143 or 129 after SIGINT, SIGTERM or SIGHUP, with a checkpoint saved.
     """
     console = plain_console()
     first = processes.rank() == 0
@@ -145,13 +146,14 @@ def _train(
         return previous
     if found >= 0:
         assert previous is not None
-        run = previous
+        run = previous | {"output_dir": str(settings.output_dir.resolve())}
         processes.largest(0)
     else:
         base_loss = _gate(settings, model, material, console)
         run = {
             "status": "running",
             "identity": identity,
+            "output_dir": str(settings.output_dir.resolve()),
             "started": time.strftime("%Y%m%d-%H%M%S"),
             "settings": plain_settings(settings),
             "versions": library_versions(),
@@ -164,7 +166,7 @@ def _train(
             "base_loss": base_loss,
         }
         if processes.rank() == 0:
-            aside = run_folder.put_aside(settings.output_dir)
+            aside = run_folder.put_aside(settings.output_dir, console.print)
             if aside is not None:
                 console.print(f"The earlier run in {settings.output_dir} now lies in {aside}.")
             run_folder.write_run(settings.output_dir, run)
@@ -216,16 +218,22 @@ def _train(
             settings, model, trainee, optimizers, average, material, run, state, record, console
         )
         if trainee.adapted is not None:
-            run["effect"] = _effect(model, trainee, material, console)
+            run["effect"] = _effect(settings, model, trainee, material, console)
             record({"event": "effect", "step": run["steps"], **run["effect"]})
     return _finish(settings, run, console)
 
 
 def _effect(
-    model: MusicgenForConditionalGeneration, trainee: Trainee, material: Material, console: Console
+    settings: TrainSettings,
+    model: MusicgenForConditionalGeneration,
+    trainee: Trainee,
+    material: Material,
+    console: Console,
 ) -> dict[str, float]:
     windows = material.gate_windows[:EFFECT_WINDOWS]
-    effect = validation.adapter_effect(trainee.base_alone, model, windows, material.text)
+    effect = validation.adapter_effect(
+        trainee.base_alone, model, windows, material.text, settings.batch_size
+    )
     console.print(
         f"Effect of the adapter: KL {effect['mean_kl']:.2g} nats a token, largest logit "
         f"change {effect['max_logit_change']:.2f}."
@@ -284,6 +292,7 @@ def _look_into_folder(settings: TrainSettings, identity: str, console: Console) 
             if previous["status"] != "finished":
                 console.print("The unfinished run in this folder had other settings or data.")
         elif previous["status"] == "finished":
+            _check_best_model(settings.output_dir)
             console.print(
                 f"{settings.output_dir}: this very run is already finished; its adapter is in "
                 f"{settings.output_dir / run_folder.BEST_MODEL}. To train it anew: --resume never"
@@ -293,6 +302,18 @@ def _look_into_folder(settings: TrainSettings, identity: str, console: Console) 
             checkpoint = newest_checkpoint(folder, console.print)
             found = FRESH if checkpoint is None else int(checkpoint.name.removeprefix("step-"))
     return processes.largest(found)
+
+
+def _check_best_model(output_dir: Path) -> None:
+    """Raises a UserError where a finished run's adapter is not there, or not what it was."""
+    faults = run_folder.best_model_faults(output_dir)
+    if faults:
+        raise UserError(
+            f"{output_dir / run_folder.BEST_MODEL}: missing or damaged ({', '.join(faults[:3])}), "
+            f"though {run_folder.RUN_FILE} says that this very run is finished. --resume never "
+            f"trains it anew; the folders in {output_dir / run_folder.CHECKPOINTS} hold its last "
+            "adapters."
+        )
 
 
 def _check_processes(settings: TrainSettings) -> None:

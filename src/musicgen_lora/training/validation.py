@@ -16,6 +16,7 @@ from musicgen_lora.model.loss import codebook_cross_entropies
 from musicgen_lora.model.musicgen import decoder_states, frame_logits, model_shape
 from musicgen_lora.model.text import TextStates
 from musicgen_lora.training import processes
+from musicgen_lora.training.optimise import is_out_of_memory
 from musicgen_lora.training.sharding import in_parts
 
 Windows = Sequence[Window]
@@ -97,6 +98,7 @@ def adapter_effect(
     model: MusicgenForConditionalGeneration,
     windows: Windows,
     text: TextStates,
+    batch_size: int,
 ) -> dict[str, float]:
     """How far the adapter moves the predictions: the same windows with it on and off.
 
@@ -105,13 +107,52 @@ def adapter_effect(
         model: that carries it.
         windows: to predict.
         text: gives the conditions, which the adapter may change too.
+        batch_size: windows that go through the model together; halved where memory runs out.
 
     Returns:
         `mean_kl` (nats a token, KL(adapter || base)) and `max_logit_change`.
 
     Raises:
-        RunError: nothing moves at all.
+        RunError: nothing moves at all, or memory runs out with a single window.
     """
+    total, n_tokens, largest, at = 0.0, 0, 0.0, 0
+    while at < len(windows):
+        try:
+            found = _batch_effect(base_alone, model, windows[at : at + batch_size], text)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            if batch_size == 1:
+                raise RunError(
+                    "Out of memory with a single clip, while the adapter's effect was measured; "
+                    "best_model and the checkpoints are whole. Lower --max_duration, or go on "
+                    "where more memory is free."
+                ) from error
+        else:
+            at += batch_size
+            total, n_tokens = total + found[0], n_tokens + found[1]
+            largest = max(largest, found[2])
+            continue
+        # Out of the handler, whose traceback holds the tensors.
+        batch_size //= 2
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+    if largest == 0.0:
+        raise RunError(
+            "The adapter changes nothing: the predictions with it on and off are equal. Train "
+            "longer or raise learning_rate."
+        )
+    return {"mean_kl": total / n_tokens, "max_logit_change": largest}
+
+
+def _batch_effect(
+    base_alone: Callable[[], AbstractContextManager[None]],
+    model: MusicgenForConditionalGeneration,
+    windows: Windows,
+    text: TextStates,
+) -> tuple[float, int, float]:
+    """Sum of KL(adapter || base) over the tokens of a batch, their number, and the largest change
+    of a logit."""
     batch = _together(windows)
     device = model.decoder.device
     codes = batch.codes.to(device)
@@ -121,13 +162,15 @@ def adapter_effect(
         # Anew: the adapter may be on the text encoder.
         conditions = text.batch(batch.captions, device)
         without = frame_logits(model, codes, *conditions, batch.melodies)
-    valid = ~torch.isnan(without[..., 0])
-    log_p, log_q = with_adapter[valid].log_softmax(-1), without[valid].log_softmax(-1)
-    largest = float((with_adapter[valid] - without[valid]).abs().max())
-    if largest == 0.0:
-        raise RunError(
-            "The adapter changes nothing: the predictions with it on and off are equal. Train "
-            "longer or raise learning_rate."
-        )
-    divergence = (log_p.exp() * (log_p - log_q)).sum(-1).mean()
-    return {"mean_kl": float(divergence), "max_logit_change": largest}
+    total, n_tokens, largest = 0.0, 0, 0.0
+    n_predicted = batch.n_frames[:, None] - torch.tensor(model_shape(model).delays)
+    frames = torch.arange(codes.shape[-1])
+    # Codebook by codebook: of all at once the probabilities would take several times the logits.
+    for k, ends in enumerate(n_predicted.T):
+        valid = (frames < ends[:, None]).to(device)
+        p, q = with_adapter[:, k][valid], without[:, k][valid]
+        largest = max(largest, float((p - q).abs().max()))
+        log_p, log_q = p.log_softmax(-1), q.log_softmax(-1)
+        total += float((log_p.exp() * (log_p - log_q)).sum(dtype=torch.float64))
+        n_tokens += int(valid.sum())
+    return total, n_tokens, largest

@@ -1,0 +1,53 @@
+"""One worker at a time in a folder that commands write to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from musicgen_lora.errors import DISK_FAULTS, RunError, UserError
+
+LOCK_FILE = ".lock"
+
+
+@contextmanager
+def locked(folder: Path, *, wait_s: float = 0.0) -> Iterator[None]:
+    """Makes the folder if need be, and holds it for this process.
+
+    Args:
+        folder: to hold.
+        wait_s: how long to wait for another process that holds it.
+
+    Raises:
+        UserError: it can't be made, or another process goes on using it.
+        RunError: the disk is full or broken.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / LOCK_FILE)
+        lock.acquire(timeout=wait_s)
+    except Timeout as error:
+        raise UserError(
+            f"{folder}: in use by another run; wait for it or give another --output_dir."
+        ) from error
+    except OSError as error:
+        kind = RunError if error.errno in DISK_FAULTS else UserError
+        raise kind(f"{folder}: cannot be written ({error.strerror}).") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def in_use(folder: Path) -> bool:
+    """Whether another process holds the folder now."""
+    if not (folder / LOCK_FILE).exists():
+        return False
+    try:
+        with FileLock(folder / LOCK_FILE).acquire(timeout=0):
+            return False
+    except Timeout:
+        return True
