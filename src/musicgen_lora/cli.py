@@ -1,15 +1,17 @@
 """The commands. No logic: reads settings, calls the function, turns errors into exit codes.
 
-Exit codes: 0 done; 1 the work went wrong; 2 something given is not usable; 130 and 143
+Exit codes: 0 done; 1 the work went wrong; 2 something given is not usable; 130, 143 and 129
 interrupted (work saved); 141 nobody reads the output.
 """
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import gc
 import io
 import os
+import re
 import signal
 import sys
 import traceback
@@ -197,6 +199,8 @@ def parse_settings(command: str, flags: Sequence[str], config: Path | None) -> A
     settings = SETTINGS[command]
     try:
         default = settings(**(read_config(config, command) if config else {}))
+        flags, texts = _take_dashed_texts(settings, flags)
+        default = dataclasses.replace(default, **texts)
     except ValidationError as error:
         raise UserError(f"{config}: {_explain(error)}") from error
     said = io.StringIO()
@@ -217,6 +221,34 @@ def parse_settings(command: str, flags: Sequence[str], config: Path | None) -> A
         # Of --help; nobody may be there to read it.
         sys.stdout.flush()
         raise
+
+
+def _take_dashed_texts(
+    settings: Any, flags: Sequence[str]
+) -> tuple[list[str], dict[str, list[str]]]:
+    """Takes lists of texts out of `flags` where one of the texts begins with a dash, as a prompt
+    may: tyro would look for a flag of that name. A word of two dashes and a name is a flag."""
+    left, texts = list(flags), {}
+    for field in dataclasses.fields(settings):
+        if field.type not in ("list[str]", list[str]):
+            continue
+        at = next((i for i, word in enumerate(left) if _flag_name(word) == field.name), None)
+        if at is None or "=" in left[at]:
+            continue
+        end = next(
+            (i for i, word in enumerate(left[at + 1 :], at + 1) if _flag_name(word)), len(left)
+        )
+        words = left[at + 1 : end]
+        if any(word.startswith("-") for word in words):
+            texts[field.name] = words
+            del left[at:end]
+    return left, texts
+
+
+def _flag_name(word: str) -> str:
+    """The setting that a flag names; empty for a word that is none."""
+    found = re.fullmatch(r"--([A-Za-z][\w-]*)(=.*)?|(-h)", word, re.DOTALL)
+    return (found[1] or found[3]).replace("-", "_") if found else ""
 
 
 def _names_config(word: str) -> bool:

@@ -194,3 +194,28 @@ def test_the_rate_warms_up_then_falls() -> None:
     for schedule in ("constant", "linear", "cosine", "wsd"):
         for n_steps in (1, 2, 100):
             assert min(rates(schedule, 0.05, n_steps)) > 0.0
+
+
+@pytest.mark.parametrize(
+    ("words", "prompts"),
+    [
+        (["trap beat", "-dark", "- 808 -", "-5"], ["trap beat", "-dark", "- 808 -", "-5"]),
+        (["--808 and more--"], None),
+        (["-dark"], ["-dark"]),
+        (["-- a b"], ["-- a b"]),
+        (["a=-b", "--no flag"], ["a=-b", "--no flag"]),
+        (["beat"], ["beat"]),
+    ],
+)
+def test_a_prompt_may_begin_with_a_dash(words: list[str], prompts: list[str] | None) -> None:
+    prompts = prompts or words
+    for flags in (["--prompts", *words, "--seed", "3"], ["--seed=3", "--prompts", *words]):
+        settings = parse_settings("generate", flags, None)
+        assert (settings.prompts, settings.seed) == (prompts, 3)
+
+
+def test_a_mistyped_flag_is_no_prompt(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as raised:
+        parse_settings("generate", ["--prompts", "-dark", "--duratoin", "4"], None)
+    assert raised.value.code == 2
+    assert "--duration" in capsys.readouterr().err
