@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+import errno
+import hashlib
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +16,19 @@ import pytest
 import soundfile
 import torch
 from datasets import make_dataset, read_metadata, tiny_settings, write_metadata
+from trainer import file_hashes
 
 from musicgen_lora.config import EvaluateSettings
 from musicgen_lora.data.metadata import load_dataset
 from musicgen_lora.errors import UserError
+from musicgen_lora.evaluation import evaluate
 from musicgen_lora.evaluation.evaluate import evaluate_adapter
 from musicgen_lora.evaluation.forgetting import other_styles_folder
 from musicgen_lora.evaluation.generations import DEFAULT_PROMPTS, choose_prompts
 from musicgen_lora.evaluation.held_out import find_held_out
-from musicgen_lora.model.adapter import FACTS_FILE, add_lora
+from musicgen_lora.model.adapter import FACTS_FILE, WEIGHTS_FILE, add_lora
 from musicgen_lora.model.musicgen import load_base
+from musicgen_lora.training.run_folder import write_run
 from musicgen_lora.training.train import train_lora
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
@@ -260,13 +267,16 @@ def test_a_given_dataset_with_a_broken_clip_is_an_error_a_remembered_one_a_reaso
     # With an id on record it is known to be another file, and left out with a word.
     found = find_held_out(facts_of(trained), data, "metadata.json")
     assert found.missing == [broken]
-    adapter = tmp_path / "adapter"
+    adapter = tmp_path / "run" / "adapter"
     shutil.copytree(trained["adapter"], adapter)
+    (adapter / "manifest.json").unlink()
     facts = facts_of(trained)
     for entry in facts["data"]["validation"]:
         del entry["id"]
     facts["data"]["data_dir"] = str(data)
     (adapter / FACTS_FILE).write_text(json.dumps(facts))
+    run = {name: facts[name] for name in ("identity", "data")}
+    write_run(adapter.parent, run | {"status": "finished", "output_dir": str(adapter.parent)})
     with pytest.raises(UserError, match="not readable as audio"):
         evaluate_adapter(
             settings_for(trained, tmp_path / "out", lora_model_path=adapter, data_dir=data)
@@ -288,7 +298,7 @@ def test_held_out_clips_are_found_in_a_moved_dataset(
     assert sorted(clip.audio for clip in found.clips) == sorted(recorded)
     assert found.is_unseen
     assert (found.max_duration_s, found.n_sources) == (1.0, 4)
-    gone = find_held_out(facts, None, "metadata.json")
+    gone = find_held_out(facts, None, "metadata.json", own_run=True)
     assert not gone.clips
     assert "any more; --data_dir says where" in gone.why_none
     # One of them deleted: the others are measured, and that is said.
@@ -339,14 +349,14 @@ def test_reasons_for_having_none(trained: dict[str, Path], tmp_path: Path) -> No
     assert "musicgen_lora.json" in find_held_out(None, None, "metadata.json").why_none
     facts = facts_of(trained)
     facts["data"]["validation"] = []
-    assert "held no clips out" in find_held_out(facts, None, "metadata.json").why_none
+    assert "held no clips out" in find_held_out(facts, None, "metadata.json", own_run=True).why_none
     facts = facts_of(trained)
     facts["data"]["metadata_file"] = "gone.json"
-    assert "not usable" in find_held_out(facts, None, "metadata.json").why_none
+    assert "not usable" in find_held_out(facts, None, "metadata.json", own_run=True).why_none
 
 
 def test_prompts_take_turns_among_the_sources(trained: dict[str, Path]) -> None:
-    clips = find_held_out(facts_of(trained), None, "metadata.json").clips
+    clips = find_held_out(facts_of(trained), None, "metadata.json", own_run=True).clips
     chosen = choose_prompts([], clips, 6)
     assert len({item["prompt"] for item in chosen}) == 6
     assert chosen[-1]["origin"] == "default prompt"
@@ -361,3 +371,108 @@ def test_the_audio_is_what_was_described(compared: tuple[dict[str, Any], Path]) 
     rms_db = 10 * np.log10(np.square(samples).mean())
     gain_db = max(0.0, clip["descriptors"]["peak_db"] + 0.1)
     assert rms_db == pytest.approx(clip["descriptors"]["rms_db"] - gain_db, abs=0.05)
+
+
+def play_and(work: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has something happen while an evaluation plays its clips."""
+    original = evaluate.play_prompts
+
+    def play(*arguments: Any, **named: Any) -> list[np.ndarray]:
+        work()
+        return original(*arguments, **named)
+
+    monkeypatch.setattr(evaluate, "play_prompts", play)
+
+
+def test_an_adapter_that_goes_while_it_is_measured_is_the_one_of_the_report(
+    trained: dict[str, Path],
+    compared: tuple[dict[str, Any], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    adapter = tmp_path / "adapter"
+    shutil.copytree(trained["adapter"], adapter)
+    play_and(lambda: shutil.rmtree(adapter), monkeypatch)
+    settings = settings_for(trained, tmp_path / "out", lora_model_path=adapter, num_prompts=1)
+    report = evaluate_adapter(settings)
+    assert not adapter.exists()
+    digest = hashlib.sha256((trained["adapter"] / WEIGHTS_FILE).read_bytes()).hexdigest()
+    assert report["adapter"]["sha256"] == digest
+    assert report["adapter"]["fingerprint"] == compared[0]["adapter"]["fingerprint"]
+
+
+def test_an_evaluation_that_fails_leaves_the_report_before_it(
+    trained: dict[str, Path],
+    compared: tuple[dict[str, Any], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(compared[1], out)
+    killed = out / ".staging-0123abcd" / "audio"
+    killed.mkdir(parents=True)
+    (killed / "half.wav").write_bytes(b"RIFF")
+    before = file_hashes(compared[1])
+
+    def fail() -> None:
+        assert not killed.exists(), "what a killed evaluation left is swept at the start"
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    play_and(fail, monkeypatch)
+    with pytest.raises(OSError, match="No space left"):
+        evaluate_adapter(settings_for(trained, out, num_prompts=1))
+    assert file_hashes(out) == before
+
+
+def test_two_evaluations_into_one_folder(
+    trained: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = settings_for(trained, tmp_path / "out", num_prompts=1)
+
+    def second() -> None:
+        monkeypatch.undo()
+        with pytest.raises(UserError, match=r"out: in use by another run; wait"):
+            evaluate_adapter(settings)
+
+    play_and(second, monkeypatch)
+    assert evaluate_adapter(settings)["loss"]["computed"]
+
+
+def test_forgetting_is_measured_on_the_same_windows_when_the_data_have_moved(
+    trained: dict[str, Path], tmp_path: Path
+) -> None:
+    """Of a second, as in training; the clips have 1.5 s."""
+    settings = settings_for(
+        trained, tmp_path / "there", num_prompts=1, other_data_dir=trained["data"]
+    )
+    there = evaluate_adapter(settings)
+    assert there["forgetting"]["n_frames"] == 8 * 50
+    elsewhere = tmp_path / "copy" / "best_model"
+    shutil.copytree(trained["adapter"], elsewhere)
+    gone = evaluate_adapter(
+        dataclasses.replace(settings, lora_model_path=elsewhere, output_dir=tmp_path / "gone")
+    )
+    assert not gone["loss"]["computed"]
+    assert gone["forgetting"] == there["forgetting"]
+
+
+def test_an_adapter_from_elsewhere_chooses_no_folder(
+    trained: dict[str, Path], compared: tuple[dict[str, Any], Path], tmp_path: Path
+) -> None:
+    """Its facts may name any dataset of this user's."""
+    data = tmp_path / "data"
+    shutil.copytree(trained["data"], data, ignore=shutil.ignore_patterns("tokens"))
+    adapter = tmp_path / "downloaded" / "best_model"
+    shutil.copytree(trained["adapter"], adapter)
+    facts = facts_of(trained)
+    facts["data"]["data_dir"] = str(data)
+    (adapter / FACTS_FILE).write_text(json.dumps(facts))
+    (adapter / "manifest.json").unlink()
+    before = file_hashes(data)
+    settings = settings_for(trained, tmp_path / "out", lora_model_path=adapter, num_prompts=1)
+    report = evaluate_adapter(settings)
+    assert f"the adapter names {data} as its dataset" in report["loss"]["why"]
+    assert "--data_dir" in report["loss"]["why"]
+    assert file_hashes(data) == before
+    given = evaluate_adapter(dataclasses.replace(settings, data_dir=data))
+    assert given["loss"] == compared[0]["loss"]

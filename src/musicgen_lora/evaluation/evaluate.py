@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.progress import Progress
 from transformers import MusicgenForConditionalGeneration
 
-from musicgen_lora.atomic import sha256_file
+from musicgen_lora import atomic
 from musicgen_lora.config import EvaluateSettings
 from musicgen_lora.console import plain_console
 from musicgen_lora.data.batches import fixed_windows
@@ -46,17 +46,14 @@ from musicgen_lora.evaluation.report import (
     write_report,
 )
 from musicgen_lora.evaluation.summary import write_sentences
-from musicgen_lora.model.adapter import (
-    check_adapter_folder,
-    has_adapter,
-    load_adapter,
-    read_facts,
-)
+from musicgen_lora.locks import locked
+from musicgen_lora.model.adapter import WEIGHTS_FILE, has_adapter, load_adapter, read_adapter
 from musicgen_lora.model.musicgen import base_fingerprint, load_base, load_tokenizer, model_shape
 from musicgen_lora.model.text import TextStates
 from musicgen_lora.training import processes
 from musicgen_lora.training.device import place
 from musicgen_lora.training.facts import library_versions
+from musicgen_lora.training.run_folder import is_own_run
 
 OnStep = Callable[[int, int], None]
 
@@ -73,15 +70,50 @@ def evaluate_adapter(settings: EvaluateSettings) -> dict[str, Any]:
     if not all(prompt.strip() for prompt in settings.prompts):
         raise UserError("--prompts has an empty one; say what to play.")
     console = plain_console()
-    check_adapter_folder(settings.lora_model_path)
-    facts = read_facts(settings.lora_model_path)
+    # Once and for all: whatever happens to the folder meanwhile, the report is of these files.
+    files = read_adapter(settings.lora_model_path)
+    facts = files.facts
     held_out = find_held_out(
-        facts, settings.data_dir, settings.metadata_file, from_tokens=settings.from_tokens
+        facts,
+        settings.data_dir,
+        settings.metadata_file,
+        from_tokens=settings.from_tokens,
+        own_run=facts is not None and is_own_run(settings.lora_model_path, facts),
     )
-    model = load_base(settings.base_model_path)
-    base = {"path": settings.base_model_path, "fingerprint": base_fingerprint(model)}
-    adapted = load_adapter(model, settings.lora_model_path)
-    _make_room(settings.output_dir)
+    with locked(settings.output_dir):
+        atomic.sweep(settings.output_dir)
+        model = load_base(settings.base_model_path)
+        base = {"path": settings.base_model_path, "fingerprint": base_fingerprint(model)}
+        adapted = load_adapter(model, files)
+        report: dict[str, Any] = {}
+
+        def fill(staging: Path) -> None:
+            report.update(_measure(settings, adapted, model, held_out, staging, console))
+            report["base"] = base
+            report["adapter"] = {
+                "path": str(settings.lora_model_path),
+                "sha256": files.sha256[WEIGHTS_FILE],
+                "fingerprint": files.fingerprint,
+            }
+            write_report(report, staging)
+
+        atomic.publish_files(
+            settings.output_dir, fill, lambda _: _files_of_report(settings.output_dir)
+        )
+    print_report(report, console)
+    console.print(f"Report: {settings.output_dir / HTML_FILE}")
+    return report
+
+
+def _measure(
+    settings: EvaluateSettings,
+    adapted: PeftModel,
+    model: MusicgenForConditionalGeneration,
+    held_out: HeldOut,
+    folder: Path,
+    console: Console,
+) -> dict[str, Any]:
+    """What report.json holds of the figures; the clips go into `folder`."""
     device = processes.device()
     # In fp32 everywhere: differences of a percent are what is looked for.
     place(model, device, "fp32")
@@ -97,7 +129,7 @@ def evaluate_adapter(settings: EvaluateSettings) -> dict[str, Any]:
     if codes is not None:
         described, counts = describe_references(model, held_out.clips, codes, settings.duration)
         reference = {"computed": True, "why": "", **counts, "descriptors": described}
-    generation, descriptors = _generation(settings, adapted, model, text, held_out, console)
+    generation, descriptors = _generation(settings, adapted, model, text, held_out, folder, console)
     rows = compare_descriptors(
         descriptors["base"],
         descriptors["adapter"],
@@ -108,11 +140,6 @@ def evaluate_adapter(settings: EvaluateSettings) -> dict[str, Any]:
         {
             "format_version": FORMAT_VERSION,
             "created": time.strftime("%Y-%m-%d %H:%M:%S"),
-            "base": base,
-            "adapter": {
-                "path": str(settings.lora_model_path),
-                "sha256": sha256_file(settings.lora_model_path / "adapter_model.safetensors"),
-            },
             "settings": dataclasses.asdict(settings),
             "versions": library_versions(),
             "device": str(device),
@@ -133,24 +160,12 @@ def evaluate_adapter(settings: EvaluateSettings) -> dict[str, Any]:
         }
     )
     report["findings"] = write_sentences(report)
-    page = write_report(report, settings.output_dir)
-    print_report(report, console)
-    console.print(f"Report: {page}")
     return report
 
 
-def _make_room(output_dir: Path) -> None:
-    """Makes the folder and clears the last report with the files that it lists, so that no old
-    clip passes for a new one. Nothing else in the folder is touched."""
-    try:
-        output_dir.mkdir(parents=True, exist_ok=True)
-        for path in _files_of_report(output_dir):
-            path.unlink(missing_ok=True)
-    except OSError as error:
-        raise UserError(f"{output_dir}: cannot be written ({error.strerror}).") from error
-
-
-def _files_of_report(output_dir: Path) -> Iterator[Path]:
+def _files_of_report(output_dir: Path) -> Iterator[str]:
+    """Files that the last report of the folder lists, so that no old clip passes for a new one.
+    Nothing else in the folder is touched."""
     try:
         report = json.loads((output_dir / JSON_FILE).read_text(encoding="utf-8"))
         names = list(report["plots"])
@@ -159,10 +174,10 @@ def _files_of_report(output_dir: Path) -> Iterator[Path]:
     except (OSError, ValueError, KeyError, TypeError):
         return
     root = output_dir.resolve()
-    for name in [*names, JSON_FILE, HTML_FILE]:
-        path = (root / str(name)).resolve()
-        if path.is_relative_to(root) and path.suffix in (".wav", ".png", ".json", ".html"):
-            yield path
+    for name in map(str, names):
+        path = (root / name).resolve()
+        if path.is_relative_to(root) and path.suffix in (".wav", ".png"):
+            yield name
 
 
 def _open_tokens(
@@ -186,7 +201,7 @@ def _open_tokens(
     except UserError as error:
         if settings.data_dir is not None:
             raise
-        return HeldOut(why_none=str(error).rstrip(".")), None
+        return _without_clips(held_out, str(error).rstrip(".")), None
     except OSError as error:
         raise UserError(
             f"{held_out.data_dir / 'tokens'}: cannot be written ({error.strerror}); make it "
@@ -194,9 +209,17 @@ def _open_tokens(
         ) from error
     rows = np.flatnonzero(codes.n_frames >= shortest)
     if not len(rows):
-        return HeldOut(why_none=f"every held-out clip is shorter than {shortest} frames"), None
+        why = f"every held-out clip is shorter than {shortest} frames"
+        return _without_clips(held_out, why), None
     clips = [held_out.clips[row] for row in rows.tolist()]
     return dataclasses.replace(held_out, clips=clips), codes.take(rows)
+
+
+def _without_clips(held_out: HeldOut, why: str) -> HeldOut:
+    """None to measure on after all; the windows of other figures stay training's."""
+    return HeldOut(
+        why_none=why, max_duration_s=held_out.max_duration_s, max_windows=held_out.max_windows
+    )
 
 
 def _loss(
@@ -263,9 +286,10 @@ def _generation(
     model: MusicgenForConditionalGeneration,
     text: TextStates,
     held_out: HeldOut,
+    output_dir: Path,
     console: Console,
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The report's `generation`, and the descriptors of each side's clips."""
+    """The report's `generation`, and the descriptors of each side's clips, which are written."""
     chosen = choose_prompts(settings.prompts, held_out.clips, settings.num_prompts)
     prompts = [item["prompt"] for item in chosen]
     codes: dict[str, list[np.ndarray]] = {}
@@ -286,10 +310,10 @@ def _generation(
                 batch_size=settings.batch_size,
                 on_step=on_step,
             )
-        folder = settings.output_dir / "audio" / side
+        folder = output_dir / "audio" / side
         paths, descriptors[side] = write_clips(model, codes[side], prompts, folder)
         entries[side] = [
-            {"audio": path.relative_to(settings.output_dir).as_posix(), "descriptors": described}
+            {"audio": path.relative_to(output_dir).as_posix(), "descriptors": described}
             for path, described in zip(paths, descriptors[side], strict=True)
         ]
     clips = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,18 +48,21 @@ def find_held_out(
     metadata_file: str,
     *,
     from_tokens: bool = False,
+    own_run: bool = False,
 ) -> HeldOut:
     """The held-out clips of an adapter.
 
     With a `data_dir`: the clips that training recorded as held out, matched by name, then by
     audio path; if none of them is there, the dataset's validation split; without one, all its
-    clips. Without a `data_dir`: the recorded clips in the recorded folder.
+    clips. Without a `data_dir`: the recorded clips in the recorded folder, if it is this user's
+    own training that recorded it.
 
     Args:
         facts: of the adapter; None for one that another tool made.
         data_dir: given by the user; None takes the recorded folder.
         metadata_file: name of the metadata in `data_dir`.
         from_tokens: the audio is not looked at.
+        own_run: whether the adapter lies where this user trained it (`run_folder.is_own_run`).
 
     Raises:
         UserError: the `data_dir` that was given is not usable.
@@ -67,7 +70,9 @@ def find_held_out(
     data = (facts or {}).get("data") or {}
     recorded = [entry for entry in data.get("validation") or [] if isinstance(entry, dict)]
     if data_dir is None:
-        return _in_recorded_folder(facts, data, recorded, from_tokens)
+        found = _in_recorded_folder(facts, data, recorded, from_tokens, own_run)
+        # Whatever is measured on, the windows are training's own.
+        return replace(found, **_windows(facts))
     clips = load_dataset(data_dir, metadata_file, look_at_files=not from_tokens)
     matched = _match(clips, recorded, data_dir, from_tokens)
     if matched:
@@ -99,6 +104,7 @@ def _in_recorded_folder(
     data: dict[str, Any],
     recorded: list[dict[str, Any]],
     from_tokens: bool,
+    own_run: bool,
 ) -> HeldOut:
     if facts is None:
         return HeldOut(
@@ -110,6 +116,12 @@ def _in_recorded_folder(
             why_none="training held no clips out; --data_dir names a dataset to measure on"
         )
     folder = Path(str(data.get("data_dir", "")))
+    if not own_run:
+        return HeldOut(
+            why_none=f"the adapter names {folder} as its dataset, but does not lie in the folder "
+            "where it was trained here, and another's adapter may name any folder; --data_dir "
+            "says which dataset to measure on"
+        )
     if not folder.is_dir():
         return HeldOut(
             why_none=f"the dataset of the training is not in {folder} any more; --data_dir says "

@@ -9,18 +9,21 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from rich.progress import Progress
 from transformers import MusicgenForConditionalGeneration
 
 from musicgen_lora import __version__, atomic
 from musicgen_lora.atomic import sha256_file
-from musicgen_lora.audio.files import read_audio, write_wav
+from musicgen_lora.audio.files import read_audio, wav_bytes
 from musicgen_lora.config import GenerateSettings
 from musicgen_lora.console import plain_console
 from musicgen_lora.errors import UserError
 from musicgen_lora.generation.decode import generate_codes
-from musicgen_lora.model.adapter import load_adapter
+from musicgen_lora.generation.independent import depends_on_batch
+from musicgen_lora.locks import locked
+from musicgen_lora.model.adapter import load_adapter, read_adapter
 from musicgen_lora.model.chroma import Chroma
 from musicgen_lora.model.codec import decode_codes
 from musicgen_lora.model.melody import is_melody
@@ -35,6 +38,9 @@ from musicgen_lora.model.text import TextStates
 from musicgen_lora.training import processes
 from musicgen_lora.training.device import place
 
+WAIT_S = 30.0
+"""For another `generate` that is writing into the same folder: a file takes no second."""
+
 
 def generate_audio(settings: GenerateSettings) -> list[Path]:
     """Generates a clip for each prompt.
@@ -44,7 +50,9 @@ def generate_audio(settings: GenerateSettings) -> list[Path]:
         existing file has its name and its samples; nothing else is ever overwritten.
 
     Raises:
-        UserError: no prompts, an empty one, or a model or adapter that is not usable.
+        UserError: no prompts, an empty one, or a model, adapter or output folder that is not
+            usable.
+        RunError: the disk is full; the clips before are whole, and nothing is half written.
     """
     if not settings.prompts:
         raise UserError("--prompts is empty; give at least one, in quotes.")
@@ -54,19 +62,23 @@ def generate_audio(settings: GenerateSettings) -> list[Path]:
     model = load_base(settings.base_model_path)
     facts: dict[str, Any] = {
         "base": {"path": settings.base_model_path, "fingerprint": base_fingerprint(model)},
+        # Text encoder and codec decide the samples as well.
+        "model": fingerprint(model),
         "adapter": None,
     }
     if settings.lora_model_path is not None:
-        adapted = load_adapter(model, settings.lora_model_path)
-        weights = {n: p for n, p in adapted.named_parameters() if "lora_" in n}
-        holder = torch.nn.ParameterDict({n.replace(".", "/"): p for n, p in weights.items()})
+        files = read_adapter(settings.lora_model_path)
+        load_adapter(model, files)
         facts["adapter"] = {
             "path": str(settings.lora_model_path.resolve()),
-            "fingerprint": fingerprint(holder, sorted(weights)),
+            "fingerprint": files.fingerprint,
         }
     melody = _tune(model, settings.base_model_path, settings.melody)
     if settings.melody is not None:
         facts["melody"] = {"path": str(settings.melody), "sha256": sha256_file(settings.melody)}
+    # What a killed run has left there; files are only made while the folder is held.
+    with locked(settings.output_dir, wait_s=WAIT_S):
+        atomic.sweep(settings.output_dir)
     place(model, processes.device(), "fp32")
     text = TextStates(model, load_tokenizer(settings.base_model_path))
     shape = model_shape(model)
@@ -101,11 +113,17 @@ def generate_audio(settings: GenerateSettings) -> list[Path]:
                 temperature=settings.temperature,
                 on_step=lambda done, total: progress.update(task, completed=done, total=total),  # noqa: B023
             )
-        for prompt, seed, waveform in zip(prompts, seeds, decode_codes(model, codes), strict=True):
-            made = {"prompt": prompt, "seed": seed, **how}
-            path = settings.output_dir / f"{_stem(made)}.wav"
-            write_wav(path, waveform, shape.sample_rate)
-            atomic.write_json(path.with_suffix(".json"), made | {"sample_rate": shape.sample_rate})
+        if depends_on_batch(model.decoder.device):
+            how["batch"] = len(prompts)
+        for prompt, seed, clip in zip(prompts, seeds, codes, strict=True):
+            # One at a time: the codec's products, too, differ with the company.
+            waveform = decode_codes(model, clip[None])[0]
+            path = _write_clip(
+                settings.output_dir,
+                {"prompt": prompt, "seed": seed, **how},
+                waveform,
+                shape.sample_rate,
+            )
             console.print(str(path))
             paths.append(path)
     elapsed = time.monotonic() - began
@@ -114,6 +132,21 @@ def generate_audio(settings: GenerateSettings) -> list[Path]:
         f"{total_s:.0f} s of audio in {elapsed:.1f} s ({total_s / elapsed:.1f} times real time)."
     )
     return paths
+
+
+def _write_clip(folder: Path, made: dict[str, Any], waveform: np.ndarray, sample_rate: int) -> Path:
+    """Writes a clip `[C, N]` and the JSON that says how it was made, both or none."""
+    path = folder / f"{_stem(made)}.wav"
+    sound = wav_bytes(waveform, sample_rate)
+    facts = atomic.json_bytes(made | {"sample_rate": sample_rate})
+    with locked(folder, wait_s=WAIT_S):
+        atomic.write_files(
+            {
+                path: lambda temporary: temporary.write_bytes(sound),
+                path.with_suffix(".json"): lambda temporary: temporary.write_bytes(facts),
+            }
+        )
+    return path
 
 
 def _tune(
