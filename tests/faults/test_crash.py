@@ -225,7 +225,9 @@ def test_a_second_trainer_refuses_at_once(
 
 
 @pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["INT", "TERM"]
+    ("number", "code"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)],
+    ids=["INT", "TERM", "HUP"],
 )
 def test_a_signal_saves_and_leaves(
     number: signal.Signals, code: int, tmp_path: Path, data: Path, tiny_model_dir: Path

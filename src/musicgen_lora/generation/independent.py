@@ -67,7 +67,9 @@ def _independent_rows(model: MusicgenForConditionalGeneration) -> Iterator[None]
     for name in ("enc_to_dec_proj", "audio_enc_to_dec_proj"):
         if hasattr(model, name):
             parts.append(getattr(model, name))
-    layers = [layer for part in parts for layer in part.modules() if type(layer) is nn.Linear]
+    layers: list[Any] = [
+        layer for part in parts for layer in part.modules() if type(layer) is nn.Linear
+    ]
     AttentionInterface.register(NAME, _attend)
     AttentionMaskInterface.register(NAME, sdpa_mask)
     model.decoder.set_attn_implementation(NAME)

@@ -152,12 +152,12 @@ def is_own_run(adapter: Path, facts: dict[str, Any]) -> bool:
         return False
     if hasattr(os, "getuid") and (folder / RUN_FILE).stat().st_uid != os.getuid():
         return False
-    data = [known.get("data") for known in (run, facts)]
-    if not all(isinstance(one, dict) for one in data):
+    own, named = run.get("data"), facts.get("data")
+    if not isinstance(own, dict) or not isinstance(named, dict):
         return False
     place = folder.resolve()
     homes = [place, place.parent.parent] if place.parent.name == PREVIOUS else [place]
-    same_data = data[0].get("data_dir") == data[1].get("data_dir")
+    same_data = own.get("data_dir") == named.get("data_dir")
     return same_data and run.get("output_dir") in [str(home) for home in homes]
 
 

@@ -146,7 +146,9 @@ def _train(
         return previous
     if found >= 0:
         assert previous is not None
-        run = previous | {"output_dir": str(settings.output_dir.resolve())}
+        run = previous
+        # It may have been moved since it began.
+        run["output_dir"] = str(settings.output_dir.resolve())
         processes.largest(0)
     else:
         base_loss = _gate(settings, model, material, console)
