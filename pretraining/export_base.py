@@ -1,7 +1,7 @@
 """Puts the trained base model into the package: fp16 on disk, fp32 in memory, tokenizer without
-white space, and the model card.
+white space, the length that it was trained on, and the model card.
 
-    python export_base.py --model_dir work/lm/best_model
+    python export_base.py --model_dir work/lm/best_model --trained_duration_s 10
 """
 
 from __future__ import annotations
@@ -15,13 +15,20 @@ from typing import Any
 import torch
 from transformers import AutoProcessor, MusicgenForConditionalGeneration
 
+from musicgen_lora.model.base_facts import FIELD
+
 HERE = Path(__file__).resolve().parent
 ASSETS = HERE.parent / "src" / "musicgen_lora" / "assets" / "tiny_beats"
 MAX_BYTES = 30_000_000
 
 
-def export_base(model_dir: Path, output_dir: Path) -> int:
+def export_base(model_dir: Path, output_dir: Path, trained_duration_s: float) -> int:
     """Writes the shipped folder and returns its size in bytes.
+
+    Args:
+        model_dir: what training left.
+        output_dir: replaced.
+        trained_duration_s: seconds of the longest windows of that training.
 
     Raises:
         ValueError: it is larger than the package has room for, or does not load back in fp32.
@@ -38,6 +45,7 @@ def export_base(model_dir: Path, output_dir: Path) -> int:
     config_path = output_dir / "config.json"
     config = json.loads(config_path.read_text(encoding="utf-8"))
     _clean(config)
+    config[FIELD] = {"trained_duration_s": trained_duration_s}
     config_path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     shutil.copy(HERE / "model_card.md", output_dir / "README.md")
     loaded = MusicgenForConditionalGeneration.from_pretrained(output_dir)
@@ -70,5 +78,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model_dir", type=Path, default=HERE / "work" / "lm" / "best_model")
     parser.add_argument("--output_dir", type=Path, default=ASSETS)
+    parser.add_argument("--trained_duration_s", type=float, required=True)
     options = parser.parse_args()
-    print(f"{export_base(options.model_dir, options.output_dir):,} bytes in {options.output_dir}")
+    size = export_base(options.model_dir, options.output_dir, options.trained_duration_s)
+    print(f"{size:,} bytes in {options.output_dir}")

@@ -22,9 +22,8 @@ CAPTIONS = ["hip hop 808 beat", "trap beat with bass", "dark trap drums", "spars
 
 def beat(index: int, duration_s: float = 4.0) -> np.ndarray:
     """A beat `[C, N]` at 32 kHz, cut to `duration_s`."""
-    return render_beat(make_beat((0, index), duration_s=4.0), RATE, seed=index)[
-        :, : round(duration_s * RATE)
-    ]
+    played = make_beat((0, index), duration_s=max(4.0, duration_s))
+    return render_beat(played, RATE, seed=index)[:, : round(duration_s * RATE)]
 
 
 def sine(frequency_hz: float, duration_s: float, sample_rate: int, level: float = 0.5):

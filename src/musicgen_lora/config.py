@@ -176,7 +176,8 @@ class TrainSettings:
     max_steps: Positive | None = None
     """Stop after this many optimizer steps, whatever num_epochs says."""
     max_duration: Seconds = 30.0
-    """Seconds of a clip per sample; longer clips give a random window."""
+    """Seconds of a clip per sample; longer clips give a random window. Never more than the base was
+    trained on: 30 s for Meta's, 10 s for tiny-beats."""
     fp16: bool = False
     """Half precision where the device is fast at it; says what it does instead elsewhere."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
@@ -234,7 +235,7 @@ class GenerateSettings:
     """Audio file whose tune all clips follow; for melody models such as
     facebook/musicgen-melody."""
     duration: Annotated[float, Field(gt=0.0, le=30.0)] = 10.0
-    """Seconds of each clip."""
+    """Seconds of each clip; past what the base was trained on it goes on in windows."""
     guidance_scale: Annotated[float, Field(ge=0.0)] = 3.0
     """How strongly the prompt is followed; 1 switches guidance off."""
     top_k: Annotated[int, Field(ge=0)] = 250

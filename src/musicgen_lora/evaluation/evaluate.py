@@ -46,8 +46,10 @@ from musicgen_lora.evaluation.report import (
     write_report,
 )
 from musicgen_lora.evaluation.summary import write_sentences
+from musicgen_lora.generation.decode import windows_sentence
 from musicgen_lora.locks import locked
 from musicgen_lora.model.adapter import WEIGHTS_FILE, has_adapter, load_adapter, read_adapter
+from musicgen_lora.model.base_facts import base_facts
 from musicgen_lora.model.musicgen import base_fingerprint, load_base, load_tokenizer, model_shape
 from musicgen_lora.model.text import TextStates
 from musicgen_lora.training import processes
@@ -122,6 +124,7 @@ def _measure(
         model, load_tokenizer(settings.base_model_path), frozen=not has_adapter(model.text_encoder)
     )
 
+    held_out = _within_trained(settings, held_out, model, console)
     held_out, codes = _open_tokens(settings, held_out, model, console)
     loss = _loss(settings, adapted, model, text, held_out, codes, console)
     forgetting = _forgetting(settings, adapted, model, text, held_out.max_duration_s, console)
@@ -161,6 +164,29 @@ def _measure(
     )
     report["findings"] = write_sentences(report)
     return report
+
+
+def _within_trained(
+    settings: EvaluateSettings,
+    held_out: HeldOut,
+    model: MusicgenForConditionalGeneration,
+    console: Console,
+) -> HeldOut:
+    """Windows no longer than those that the base was trained on, whatever the adapter's training
+    took; says what goes past them."""
+    n_frames = round(settings.duration * model_shape(model).frame_rate)
+    if said := windows_sentence(model, n_frames):
+        console.print(said, style="yellow")
+    longest_s = base_facts(model).trained_duration_s
+    if held_out.max_duration_s <= longest_s:
+        return held_out
+    if held_out.clips:
+        console.print(
+            f"Losses are of windows of {longest_s:g} s, not of {held_out.max_duration_s:g} s: "
+            f"{settings.base_model_path} was trained on no more.",
+            style="yellow",
+        )
+    return dataclasses.replace(held_out, max_duration_s=longest_s)
 
 
 def _files_of_report(output_dir: Path) -> Iterator[str]:
@@ -327,9 +353,11 @@ def _generation(
         }
         for index, item in enumerate(chosen)
     ]
+    n_frames = round(settings.duration * model_shape(model).frame_rate)
     return {
         "compared": settings.compare,
         "duration_s": settings.duration,
+        "windows": windows_sentence(model, n_frames),
         "clips": clips,
     }, descriptors
 

@@ -20,7 +20,7 @@ from musicgen_lora.audio.files import read_audio, wav_bytes
 from musicgen_lora.config import GenerateSettings
 from musicgen_lora.console import plain_console
 from musicgen_lora.errors import UserError
-from musicgen_lora.generation.decode import generate_codes
+from musicgen_lora.generation.decode import generate_codes, window_frames, windows_sentence
 from musicgen_lora.generation.independent import depends_on_batch
 from musicgen_lora.locks import locked
 from musicgen_lora.model.adapter import load_adapter, read_adapter
@@ -83,6 +83,10 @@ def generate_audio(settings: GenerateSettings) -> list[Path]:
     text = TextStates(model, load_tokenizer(settings.base_model_path))
     shape = model_shape(model)
     n_frames = max(1, round(settings.duration * shape.frame_rate))
+    window, _ = window_frames(model)
+    if n_frames > window:
+        facts["window_s"] = window / shape.frame_rate
+        console.print(windows_sentence(model, n_frames), style="yellow")
     how = {
         "duration_s": n_frames / shape.frame_rate,
         "guidance_scale": settings.guidance_scale,

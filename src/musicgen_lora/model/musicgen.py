@@ -31,6 +31,7 @@ from transformers import (
 from musicgen_lora import EMBEDDED_NAME
 from musicgen_lora.errors import UserError
 from musicgen_lora.model import melody
+from musicgen_lora.model.base_facts import read_base_facts
 from musicgen_lora.model.delay import codebook_delays, delay_codes
 
 EMBEDDED = Path(__file__).resolve().parent.parent / "assets" / "tiny_beats"
@@ -97,7 +98,8 @@ def load_base(model_path: str | Path) -> MusicgenForConditionalGeneration:
         model_path: a folder, a hub id such as `facebook/musicgen-small`, or `tiny-beats`.
 
     Raises:
-        UserError: no such folder or id, not a MusicGen, or its weights are not safetensors.
+        UserError: no such folder or id, not a MusicGen, its weights are not safetensors, or the
+            facts in its config are not usable.
     """
     name = _located(model_path)
     model_class: Any = MODEL_CLASSES[_checked_type(name)]
@@ -110,6 +112,7 @@ def load_base(model_path: str | Path) -> MusicgenForConditionalGeneration:
     model, loaded = found
     _check_is_whole(name, model, loaded["missing_keys"])
     config: Any = model.config
+    read_base_facts(config, name)
     decoder = config.decoder
     # transformers 5 leaves this unset in its default decoder config; generate() and forward()
     # then fail on it.

@@ -10,6 +10,7 @@ import math
 import time
 from concurrent.futures import Future
 from contextlib import nullcontext, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from musicgen_lora.config import TrainSettings
 from musicgen_lora.console import plain_console
 from musicgen_lora.data.metadata import Clips, load_dataset
 from musicgen_lora.errors import RunError, UserError
+from musicgen_lora.generation.decode import windows_sentence
+from musicgen_lora.model.base_facts import base_facts
 from musicgen_lora.model.musicgen import base_fingerprint, load_base, model_shape
 from musicgen_lora.model.quantise import check_quantise, quantise_decoder
 from musicgen_lora.model.targets import adapts_text_encoder
@@ -101,6 +104,7 @@ def _train(
             settings.data_dir, settings.metadata_file, look_at_files=not settings.from_tokens
         )
     model = load_base(settings.model_path)
+    settings = _within_trained(settings, model, console)
     _check_codebooks(settings, model_shape(model).n_codebooks)
     check_sharding(settings, model)
     check_frozen(settings.frozen_modules, settings.trainable)
@@ -120,6 +124,7 @@ def _train(
         "path": settings.model_path,
         "fingerprint": base_fingerprint(model),
         "class": type(model).__name__,
+        "trained_duration_s": base_facts(model).trained_duration_s,
     }
     material = gather(settings, clips, model, console, frozen_text=frozen_text)
 
@@ -316,6 +321,26 @@ def _check_best_model(output_dir: Path) -> None:
             f"trains it anew; the folders in {output_dir / run_folder.CHECKPOINTS} hold its last "
             "adapters."
         )
+
+
+def _within_trained(
+    settings: TrainSettings, model: MusicgenForConditionalGeneration, console: Console
+) -> TrainSettings:
+    """Windows no longer than those that the base was trained on: past them it predicts nothing, and
+    an adapter would learn to live with its noise. What is recorded are the windows that are taken,
+    so that evaluation takes the same."""
+    longest_s = base_facts(model).trained_duration_s
+    if settings.preview_prompts:
+        n_frames = round(settings.preview_duration * model_shape(model).frame_rate)
+        if said := windows_sentence(model, n_frames):
+            console.print(f"Previews: {said}", style="yellow")
+    if settings.max_duration <= longest_s:
+        return settings
+    console.print(
+        f"Longer clips give windows of {longest_s:g} s, not of the {settings.max_duration:g} s of "
+        f"--max_duration: {settings.model_path} was trained on no more."
+    )
+    return replace(settings, max_duration=longest_s)
 
 
 def _check_processes(settings: TrainSettings) -> None:
