@@ -15,6 +15,10 @@ import os
 import statistics
 from typing import Any
 
+from musicgen_lora.threads import bounded_spinning
+
+os.environ.update(bounded_spinning())
+
 from training_speed import clips, make_model, our_step
 
 from musicgen_lora.data.batches import Batch

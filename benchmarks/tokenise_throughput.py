@@ -12,11 +12,16 @@ are those of all threads; on a machine that does other work they are steadier th
 from __future__ import annotations
 
 import argparse
+import os
 import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+from musicgen_lora.threads import bounded_spinning
+
+os.environ.update(bounded_spinning())
 
 import numpy as np
 import torch

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -48,6 +49,7 @@ from musicgen_lora.model.adapter import add_lora
 from musicgen_lora.model.delay import delay_codes, n_predicted
 from musicgen_lora.model.musicgen import EMBEDDED, load_base, model_shape
 from musicgen_lora.model.text import TextStates
+from musicgen_lora.threads import bounded_spinning
 from musicgen_lora.training.device import DTYPES, choose_precision, place
 from musicgen_lora.training.memory import peak_memory_bytes
 from musicgen_lora.training.optimise import optimise_step
@@ -254,7 +256,8 @@ def run_apart(options: argparse.Namespace, **changes: Any) -> dict[str, float]:
     values = {name: getattr(options, name) for name in names} | changes
     flags = [f"--{name}={value}" for name, value in values.items() if value is not None]
     command = [sys.executable, __file__, *flags]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    environment = os.environ | bounded_spinning()
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(done.stderr)
     return json.loads(done.stdout.splitlines()[-1])

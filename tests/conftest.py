@@ -1,12 +1,19 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
+
+from musicgen_lora.threads import bounded_spinning
+
+# Before torch loads, and for the processes that tests start too. Tiny layers spend their time on
+# waiting for the other threads, and tests run a process a core.
+os.environ.update(bounded_spinning())
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
 from tiny import make_tiny_musicgen
 
-# Tiny layers spend their time on waiting for the other threads.
 torch.set_num_threads(1)
 
 

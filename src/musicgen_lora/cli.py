@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from musicgen_lora import __version__
 from musicgen_lora.errors import DISK_FAULTS, RIGHTS_FAULTS, UserError
+from musicgen_lora.threads import bounded_spinning
 
 if TYPE_CHECKING:
     # What takes longer to load is imported where it is used: Ctrl-C ends a command with a word from
@@ -57,6 +58,8 @@ def main(arguments: Sequence[str] | None = None, *, config: Path | None = None) 
         arguments: command name and flags; None reads the process's own.
         config: settings file used unless `--config` names another.
     """
+    # Before anything loads torch.
+    os.environ.update(bounded_spinning())
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     command, *flags = [word for word in words if word != "--debug"] or ["--help"]

@@ -28,6 +28,7 @@ from types import ModuleType
 from typing import Any
 
 from musicgen_lora.errors import DISK_FAULTS, RIGHTS_FAULTS, RunError, UserError
+from musicgen_lora.threads import spinning_bounded
 
 LIMIT_S = 60.0
 """A task that gives no sign of life for so long is ended."""
@@ -127,7 +128,8 @@ def _hand_out(
     there is none for."""
     n_busy = sum(worker.task is not None for worker in workers)
     while len(workers) < min(n_workers, n_busy + len(waiting)):
-        workers.append(_start(context, work))
+        with spinning_bounded():
+            workers.append(_start(context, work))
     for worker in [w for w in workers if w.task is None]:
         if not waiting:
             _end(worker)

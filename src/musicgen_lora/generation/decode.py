@@ -8,7 +8,9 @@ with the end of the one before.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
@@ -20,6 +22,10 @@ from musicgen_lora.model.base_facts import base_facts
 from musicgen_lora.model.melody import is_melody, project_melodies, text_lengths
 from musicgen_lora.model.musicgen import model_shape, project_text
 
+ONE_THREAD_UP_TO = 30_000_000
+"""Parameters of a decoder that decodes on one thread of a CPU: its products for a single frame are
+so small that a second thread is waited for as long as it works, and much longer where another
+program has its core."""
 STRIDE_SHARE = 0.6
 """Of a window is new music; what is before is heard. audiocraft: 18 of 30 s."""
 
@@ -85,23 +91,40 @@ def generate_codes(
     codes = prompt_codes
     if codes is None:
         codes = torch.empty(len(text_states), shape.n_codebooks, 0, dtype=torch.long)
-    while codes.shape[-1] < n_frames:
-        n_known = codes.shape[-1]
-        start = 0 if n_known < window else n_known - (window - stride)
-        # A tune goes on with the music, and begins again after a window's length, as in audiocraft.
-        shift = 0 if melodies is None else round(start / window * melodies.shape[-1])
-        last = _generate_window(
-            model,
-            text_states,
-            text_mask,
-            given=codes[..., start:],
-            n_frames=min(window, n_frames - start),
-            melodies=None if melodies is None else melodies.roll(-shift, dims=-1),
-            draw=draw,
-            on_step=lambda step: on_step(start + step, n_steps),  # noqa: B023
-        )
-        codes = torch.cat([codes[..., :start], last], dim=-1)
+    with _threads_for(model):
+        while codes.shape[-1] < n_frames:
+            n_known = codes.shape[-1]
+            start = 0 if n_known < window else n_known - (window - stride)
+            # A tune goes on with the music, and begins again after a window, as in audiocraft.
+            shift = 0 if melodies is None else round(start / window * melodies.shape[-1])
+            last = _generate_window(
+                model,
+                text_states,
+                text_mask,
+                given=codes[..., start:],
+                n_frames=min(window, n_frames - start),
+                melodies=None if melodies is None else melodies.roll(-shift, dims=-1),
+                draw=draw,
+                on_step=lambda step: on_step(start + step, n_steps),  # noqa: B023
+            )
+            codes = torch.cat([codes[..., :start], last], dim=-1)
     return codes
+
+
+@contextmanager
+def _threads_for(model: MusicgenForConditionalGeneration) -> Iterator[None]:
+    """One thread for a small decoder on a CPU, unless the user says how many. By a rule, not by the
+    clock: how products are shared among threads may change their last bits, and a seed should give
+    the same clip on a busy day."""
+    n_before = torch.get_num_threads()
+    n_parameters = sum(parameter.numel() for parameter in model.decoder.parameters())
+    is_small = model.decoder.device.type == "cpu" and n_parameters <= ONE_THREAD_UP_TO
+    if is_small and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(n_before)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,7 @@
+"""How the embedded base model is made. Loaded before any of its modules, so before torch."""
+
+import os
+
+from musicgen_lora.threads import bounded_spinning
+
+os.environ.update(bounded_spinning())

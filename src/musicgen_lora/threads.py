@@ -1,0 +1,52 @@
+"""How long OpenMP's threads wait awake, in processes that are ours.
+
+torch computes with a thread a core, and each waits for the others at the end of every product. By
+default it spins meanwhile: on a machine where another program needs that core, the thread that is
+waited for doesn't get it, and small models become several times slower. A bounded spin costs next
+to nothing where cores are free (`benchmarks/busy_machine.py`).
+
+OpenMP reads its settings once, when torch loads it. So a process's settings have to be there before
+torch is imported:
+
+    os.environ.update(bounded_spinning())
+    import torch
+
+The commands, their workers, the tests and the benchmarks do so. A program of one's own that imports
+torch before anything of this package decides for itself: by the same two lines at its start, or in
+the shell, `GOMP_SPINCOUNT=1000 python program.py`. No function of this package changes the
+environment of a process that isn't its own.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+SPIN = {"GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "1"}
+"""GCC's OpenMP, which torch brings on Linux, counts turns (some microseconds of them); Intel's and
+LLVM's, on other systems, milliseconds."""
+DECIDED_BY = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME", "KMP_LIBRARY")
+"""Where the user has set one of these, none is set."""
+
+
+def bounded_spinning(environment: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The variables to set before torch loads; none where the user's own say how to wait.
+
+    Args:
+        environment: that the process has (default: this one's).
+    """
+    given = os.environ if environment is None else environment
+    return {} if any(name in given for name in DECIDED_BY) else dict(SPIN)
+
+
+@contextmanager
+def spinning_bounded() -> Iterator[None]:
+    """Has processes that are started meanwhile spin for a bounded time."""
+    added = bounded_spinning()
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
