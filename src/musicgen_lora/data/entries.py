@@ -26,6 +26,7 @@ from musicgen_lora.data.succession import (
     is_marked,
     span_of,
 )
+from musicgen_lora.model.wording import english_of
 
 MADE_NAMES = ("text", "texts", "bpm", "key", "tags", "split")
 """Fields that a second run refreshes, unless a person changed them; so are those that the input's
@@ -67,6 +68,8 @@ def describe_clip(
     texts = make_captions(
         facts, n_variants, default_text=default_text, clip=clip, seed=seed, trigger=trigger
     )
+    # The author's caption stands; what is read for it stands beside it, to be seen and mended.
+    texts = list(dict.fromkeys([*texts, *map(english_of, texts)]))
     fields: dict[str, Any] = {"text": texts[0]}
     if len(texts) > 1:
         fields["texts"] = texts

@@ -10,6 +10,8 @@ from musicgen_lora.audio.bars import SURE
 from musicgen_lora.data.captions import names_genre
 from musicgen_lora.data.splits import find_split
 from musicgen_lora.extras import install_command
+from musicgen_lora.model.reading import describe_readings, t5_reader
+from musicgen_lora.model.wording import english_of
 
 ADVISED_CLIPS = 50
 ADVISED_WORDS = ("hip hop", "808", "beat", "trap")
@@ -139,7 +141,7 @@ def dataset_advice(entries: Sequence[Mapping[str, Any]]) -> list[str]:
     short = sum(isinstance(s, (int, float)) and s < 15.0 for s in lengths)
     if short * 2 > len(entries):
         advice.append(f"{short} of {len(entries)} clips are shorter than 15 s; 15-30 s work best.")
-    texts = [str(entry.get("text", "")).lower() for entry in entries]
+    texts = [english_of(str(entry.get("text", ""))).lower() for entry in entries]
     if len(set(texts)) == 1 and len(texts) > 1:
         advice.append("All captions are alike; edit the metadata so that each says what it plays.")
     unsaid = sum(
@@ -161,6 +163,17 @@ def dataset_advice(entries: Sequence[Mapping[str, Any]]) -> list[str]:
             "give some clips the split validation, or remove the field to have them split."
         )
     return advice
+
+
+def caption_advice(entries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What the text encoder doesn't read of the captions as they are written, and what to do."""
+    places: dict[str, str] = {}
+    for entry in entries:
+        variants = entry.get("texts")
+        for text in (entry.get("text"), *(variants if isinstance(variants, list) else ())):
+            if isinstance(text, str):
+                places.setdefault(text, str(entry.get("audio")))
+    return describe_readings(places, t5_reader, "caption", places.__getitem__)
 
 
 def vocals_advice(entries: Sequence[Mapping[str, Any]], *, searched: bool) -> list[str]:

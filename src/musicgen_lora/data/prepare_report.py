@@ -20,7 +20,7 @@ from musicgen_lora import __version__, atomic
 from musicgen_lora.audio.files import AudioError, read_audio
 from musicgen_lora.config import PrepareSettings
 from musicgen_lora.data import pictures
-from musicgen_lora.data.findings import dataset_advice, find_faults, vocals_advice
+from musicgen_lora.data.findings import caption_advice, dataset_advice, find_faults, vocals_advice
 from musicgen_lora.data.inputs import Dropped, printable
 from musicgen_lora.data.key_names import NOTES
 from musicgen_lora.data.remarks import in_one_line
@@ -94,6 +94,7 @@ def report(
         "advice": [
             *vocals_advice(entries, searched=settings.vocals != "keep"),
             *dataset_advice(entries),
+            *caption_advice(entries),
         ],
         "changes": [{"told": change.told, "names": list(change.names)} for change in changes],
         "faults": find_faults(records),

@@ -51,7 +51,9 @@ from musicgen_lora.locks import locked
 from musicgen_lora.model.adapter import WEIGHTS_FILE, has_adapter, load_adapter, read_adapter
 from musicgen_lora.model.base_facts import base_facts
 from musicgen_lora.model.musicgen import base_fingerprint, load_base, load_tokenizer, model_shape
+from musicgen_lora.model.reading import TextReader, describe_readings
 from musicgen_lora.model.text import TextStates
+from musicgen_lora.model.wording import english_of
 from musicgen_lora.training import processes
 from musicgen_lora.training.device import place
 from musicgen_lora.training.facts import library_versions
@@ -120,9 +122,9 @@ def _measure(
     # In fp32 everywhere: differences of a percent are what is looked for.
     place(model, device, "fp32")
     # An adapter on the text encoder gives captions other states than the base has for them.
-    text = TextStates(
-        model, load_tokenizer(settings.base_model_path), frozen=not has_adapter(model.text_encoder)
-    )
+    tokenizer = load_tokenizer(settings.base_model_path)
+    text = TextStates(model, tokenizer, frozen=not has_adapter(model.text_encoder))
+    _tell_of_texts(settings, held_out, TextReader.of(tokenizer), console)
 
     held_out = _within_trained(settings, held_out, model, console)
     held_out, codes = _open_tokens(settings, held_out, model, console)
@@ -187,6 +189,20 @@ def _within_trained(
             style="yellow",
         )
     return dataclasses.replace(held_out, max_duration_s=longest_s)
+
+
+def _tell_of_texts(
+    settings: EvaluateSettings, held_out: HeldOut, reader: TextReader, console: Console
+) -> None:
+    """Says what the text encoder doesn't read as it is written."""
+    names = {clip.texts[0]: clip.name for clip in held_out.clips}
+    chosen = choose_prompts(settings.prompts, held_out.clips, settings.num_prompts)
+    given = [item["prompt"] for item in chosen if item["prompt"] not in names]
+    for line in [
+        *describe_readings(given, lambda: reader, "prompt"),
+        *describe_readings(names, lambda: reader, "caption", names.__getitem__),
+    ]:
+        console.print(line, style="yellow")
 
 
 def _files_of_report(output_dir: Path) -> Iterator[str]:
@@ -345,6 +361,7 @@ def _generation(
     clips = [
         {
             **item,
+            "read_as": english_of(item["prompt"]),
             "seed": settings.seed + index,
             "identical": settings.compare
             and np.array_equal(codes["base"][index], codes["adapter"][index]),

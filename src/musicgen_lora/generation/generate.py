@@ -34,7 +34,9 @@ from musicgen_lora.model.musicgen import (
     load_tokenizer,
     model_shape,
 )
+from musicgen_lora.model.reading import TextReader, describe_readings
 from musicgen_lora.model.text import TextStates
+from musicgen_lora.model.wording import english_of
 from musicgen_lora.training import processes
 from musicgen_lora.training.device import place
 
@@ -80,7 +82,10 @@ def generate_audio(settings: GenerateSettings) -> list[Path]:
     with locked(settings.output_dir, wait_s=WAIT_S):
         atomic.sweep(settings.output_dir)
     place(model, processes.device(), "fp32")
-    text = TextStates(model, load_tokenizer(settings.base_model_path))
+    tokenizer = load_tokenizer(settings.base_model_path)
+    for line in describe_readings(settings.prompts, lambda: TextReader.of(tokenizer), "prompt"):
+        console.print(line, style="yellow")
+    text = TextStates(model, tokenizer)
     shape = model_shape(model)
     n_frames = max(1, round(settings.duration * shape.frame_rate))
     window, _ = window_frames(model)
@@ -122,9 +127,11 @@ def generate_audio(settings: GenerateSettings) -> list[Path]:
         for prompt, seed, clip in zip(prompts, seeds, codes, strict=True):
             # One at a time: the codec's products, too, differ with the company.
             waveform = decode_codes(model, clip[None])[0]
+            english = english_of(prompt)
+            read = {} if english == prompt else {"read_as": english}
             path = _write_clip(
                 settings.output_dir,
-                {"prompt": prompt, "seed": seed, **how},
+                {"prompt": prompt, **read, "seed": seed, **how},
                 waveform,
                 shape.sample_rate,
             )

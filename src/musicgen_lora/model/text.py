@@ -8,13 +8,16 @@ from typing import Any
 import torch
 from transformers import MusicgenForConditionalGeneration, PreTrainedTokenizerBase
 
-MAX_TEXT_TOKENS = 512
+from musicgen_lora.model.reading import MAX_TEXT_TOKENS
+from musicgen_lora.model.wording import english_of
+
 REMEMBERED_BYTES = 2 << 30
 """States that are kept, of some 40,000 captions: a large dataset has more than a memory holds."""
 
 
 class TextStates:
-    """Captions to what the decoder attends to.
+    """Captions to what the decoder attends to. Those in Chinese are read in the English of
+    `english_of`; `reading.describe_readings` tells their authors.
 
     With the text encoder frozen and in eval mode (`model.train()` would switch its dropout on) a
     caption's states never change: they are remembered, up to `REMEMBERED_BYTES` of them, and the
@@ -68,7 +71,7 @@ class TextStates:
     def _encode(self, texts: Sequence[str]) -> list[torch.Tensor]:
         """States of each text, `[L, D_text]`, L its own number of tokens."""
         tokens = self._tokenizer(
-            list(texts),
+            list(map(english_of, texts)),
             padding=True,
             truncation=True,
             max_length=MAX_TEXT_TOKENS,

@@ -18,6 +18,7 @@ from musicgen_lora.data.metadata import Clip, Clips, split_rows
 from musicgen_lora.data.tokens import TokenStore, clip_ids, open_tokens, tokenise_clips
 from musicgen_lora.errors import UserError
 from musicgen_lora.model.musicgen import load_tokenizer, model_shape
+from musicgen_lora.model.reading import TextReader, describe_readings
 from musicgen_lora.model.text import TextStates
 from musicgen_lora.training import processes
 from musicgen_lora.training.validation import Windows
@@ -119,8 +120,19 @@ def gather(
         melodies=melodies if settings.melody_dropout < 1.0 else None,
         melody_dropout=settings.melody_dropout,
     )
-    text = TextStates(model, load_tokenizer(settings.model_path), frozen=frozen_text)
+    tokenizer = load_tokenizer(settings.model_path)
+    text = TextStates(model, tokenizer, frozen=frozen_text)
     captions = kept.column("texts").flatten().unique()
+    for line in [
+        *describe_readings(settings.preview_prompts, lambda: TextReader.of(tokenizer), "prompt"),
+        *describe_readings(
+            captions.to_pylist(),
+            lambda: TextReader.of(tokenizer),
+            "caption",
+            lambda caption: next(clip.name for clip in kept if caption in clip.texts),
+        ),
+    ]:
+        console.print(line, style="yellow")
     text_is_ready = frozen_text and len(captions) <= CAPTIONS_AHEAD
     if text_is_ready:
         text.prepare(captions.to_pylist())
