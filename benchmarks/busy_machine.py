@@ -106,7 +106,9 @@ def run_apart(options: argparse.Namespace, work: str, wait: str) -> dict[str, fl
 @contextmanager
 def others_at_work(n_others: int) -> Iterator[None]:
     """Keeps so many cores busy meanwhile."""
-    command = [sys.executable, "-c", "while True: pass"]
+    # Until this process ends, however it ends.
+    count = f"import os\nwhile os.getppid() == {os.getpid()}: pass"
+    command = [sys.executable, "-c", count]
     started = [subprocess.Popen(command) for _ in range(n_others)]
     try:
         yield
@@ -139,6 +141,7 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
                     with others_at_work(n_others):
                         result = run_apart(options, work, wait)
                     found.setdefault((work, wait, state), []).append(result)
+                    print(f"  {work} {wait} {state}: {result['wall_ms']:.1f} ms", flush=True)
     wall_s, (all_ended, own_ended) = time.monotonic() - began, cores_time_s()
     others = ((all_ended - all_began) - (own_ended - own_began)) / wall_s
     print(f"{os.cpu_count()} cores, of which other programs took {max(0.0, others):.1f} meanwhile")
