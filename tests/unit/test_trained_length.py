@@ -68,6 +68,7 @@ def test_what_bases_state(tiny_model_dir: Path, short_base: Path) -> None:
         {"trained_duration_s": float("inf")},
         {"trained_duration_s": float("nan")},
         {"trained_duration_s": True},
+        {"trained_duration_s": 10**400},
     ],
 )
 def test_facts_that_are_none_are_refused_in_one_line(

@@ -10,29 +10,27 @@ A base without them is taken for one of Meta's, all of which were trained on 30 
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from dataclasses import dataclass
+from typing import Any
 
-from pydantic import ConfigDict, Field, ValidationError
-from pydantic.dataclasses import dataclass
 from transformers import MusicgenForConditionalGeneration, PreTrainedConfig
 
 from musicgen_lora.errors import UserError
 
 FIELD = "musicgen_lora"
 """Of config.json."""
-# What a later release writes there is no fault.
-OWN = ConfigDict(extra="ignore", strict=True, allow_inf_nan=False)
+LONGEST_S = 3600.0
 
 
-@dataclass(frozen=True, config=OWN)
+@dataclass(frozen=True)
 class BaseFacts:
-    """Facts of a base.
+    """Facts of a base. What a later release states beside them is no fault.
 
     Args:
         trained_duration_s: length of the longest windows that it was trained on.
     """
 
-    trained_duration_s: Annotated[float, Field(ge=0.1, le=3600.0)] = 30.0
+    trained_duration_s: float = 30.0
 
 
 def base_facts(model: MusicgenForConditionalGeneration) -> BaseFacts:
@@ -50,9 +48,10 @@ def read_base_facts(config: PreTrainedConfig, name: str) -> BaseFacts:
     where = f'{name}: config.json: "{FIELD}"'
     if not isinstance(stated, dict):
         raise UserError(f'{where} must be an object such as {{"trained_duration_s": 30.0}}.')
-    try:
-        return BaseFacts(**stated)
-    except (TypeError, ValidationError) as error:
-        first = error.errors()[0] if isinstance(error, ValidationError) else {}
-        place = ".".join(str(part) for part in first.get("loc", ()))
-        raise UserError(f"{where}: {place}: {first.get('msg', error)}.") from error
+    seconds = stated.get("trained_duration_s", BaseFacts.trained_duration_s)
+    is_number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
+    if not is_number or not 0.1 <= seconds <= LONGEST_S:
+        raise UserError(
+            f"{where}: trained_duration_s must be a number of seconds, 0.1 to {LONGEST_S:g}."
+        )
+    return BaseFacts(float(seconds))
