@@ -20,15 +20,18 @@ OURS = {*DECIDED_BY, "OMP_NUM_THREADS"}
 COMMAND = [sys.executable, "-m", "musicgen_lora.cli", "generate", "--prompts", "beat"]
 COMMAND += ["--base_model_path"]
 WORKER = """
-import os, sys
+import os
+from looking import look
 from musicgen_lora.data.workers import run_tasks
+
+(_, seen), = run_tasks(look, ["GOMP_SPINCOUNT"], 1)
+print(seen, os.environ.get("GOMP_SPINCOUNT"))
+"""
+LOOKING = """
+import os
 
 def look(name, alive):
     return os.environ.get(name)
-
-if __name__ == "__main__":
-    (_, seen), = run_tasks(look, ["GOMP_SPINCOUNT"], 1)
-    print(seen, os.environ.get("GOMP_SPINCOUNT"))
 """
 
 
@@ -60,6 +63,7 @@ def test_a_command_bounds_it_before_openmp_reads_its_settings(
 def test_workers_are_ours_and_the_program_that_starts_them_is_not(tmp_path: Path) -> None:
     script = tmp_path / "program.py"
     script.write_text(WORKER)
+    (tmp_path / "looking.py").write_text(LOOKING)
     done = subprocess.run(
         [sys.executable, script], env=plain_environment(), capture_output=True, text=True
     )
