@@ -13,12 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
+from musicgen_lora.audio.loops import agreed_tempi, whole_tempi
 from musicgen_lora.audio.metre import (
     BASS,
-    FASTEST_BPM,
     FRAME_RATE,
     HATS,
-    SLOWEST_BPM,
     SNAP,
     Hypotheses,
     find_hypotheses,
@@ -30,7 +29,8 @@ SHORTEST_S = 1.2
 """Below a bar of the fastest tempo there is no tempo to speak of."""
 LOOP_S = 12.0
 """Shorter recordings may be loops, whose length is a hint at their tempo."""
-LOOP_BARS = np.array([1.0, 2.0, 4.0, 8.0])
+LOOP_DRIFT_S = 0.03
+"""By no more do the onsets of a loop leave its grid from its start to its end."""
 BAR_START_BONUS = 1.0
 """Log odds for a bar line where the recording starts, as most loops are cut."""
 PULSE_FROM, PULSE_TO = 0.05, 0.2
@@ -60,6 +60,8 @@ class Tempo:
         downbeats_s: times of the bar lines `[K]`, a subset of `beats_s`.
         downbeat_confidence: 0 to 1, that the bar lines are right as well.
         is_steady: the beats lie on one straight grid; else they follow the playing.
+        loop_bars: how many bars the recording is long, where its onsets agree with the tempo that
+            its length gives: then it is a loop of that tempo. None for anything else.
     """
 
     bpm: float
@@ -69,6 +71,7 @@ class Tempo:
     downbeats_s: np.ndarray
     downbeat_confidence: float
     is_steady: bool
+    loop_bars: int | None = None
 
 
 def estimate_tempo(waveform: np.ndarray, sample_rate: int) -> Tempo:
@@ -85,12 +88,15 @@ def estimate_tempo(waveform: np.ndarray, sample_rate: int) -> Tempo:
 
 def tempo_of_strengths(strengths: np.ndarray, duration_s: float) -> Tempo:
     """`estimate_tempo` of onset strengths `[4, F]` already at hand, see `onset_strengths`."""
-    hypotheses = None
+    hypotheses, loops = None, []
     if duration_s >= SHORTEST_S and strengths.any():
         bpms, correlation = find_tempi(strengths)
         hypotheses = find_hypotheses(strengths, bpms, correlation)
-        if duration_s < LOOP_S:
-            looped = _loop_hypotheses(strengths, duration_s, hypotheses, correlation)
+        loops = agreed_tempi(strengths, duration_s)
+        if loops or duration_s < LOOP_S:
+            looped = _loop_hypotheses(
+                strengths, duration_s, hypotheses, correlation, is_agreed=bool(loops)
+            )
             hypotheses = looped or hypotheses
     if hypotheses is None:
         nan, nothing = float("nan"), np.zeros(0)
@@ -104,9 +110,15 @@ def tempo_of_strengths(strengths: np.ndarray, duration_s: float) -> Tempo:
     # Odds are relative: among the bars of a noise one is still the likeliest.
     evidence = (float(hypotheses.pulse[best]) - PULSE_FROM) / (PULSE_TO - PULSE_FROM)
     evidence = float(np.clip(evidence, 0.0, 1.0))
+    loop = max(loops, key=lambda loop: loop.agreement, default=None)
     start_s, step_s, is_steady, is_clear = _fit_grid(
         strengths, float(hypotheses.first_bar_s[best]), 15.0 / bpm
     )
+    if abs(step_s * bpm / 15.0 - 1.0) * duration_s > LOOP_DRIFT_S:
+        loop = None
+    if loop is not None:
+        # A length is exact, a line through a bar's onsets isn't.
+        step_s, is_steady = 15.0 / bpm, True
     if is_steady:
         beats, downbeats = _straight_grid(start_s, 4.0 * step_s, duration_s)
     else:
@@ -114,14 +126,21 @@ def tempo_of_strengths(strengths: np.ndarray, duration_s: float) -> Tempo:
         if len(beats) > 2:
             step_s = float(np.median(np.diff(beats))) / 4.0
     evidence *= 1.0 if is_clear else UNCLEAR if is_steady else MOVING
+    sure = float(share_of_bpm.max())
+    if loop is not None:
+        evidence = max(evidence, loop.evidence)
+        # Of one or two bars, halves and doubles are told apart by little, however clear it looks.
+        softened = share_of_bpm ** min(1.0, duration_s / LOOP_S)
+        sure = float(softened.max() / softened.sum())
     return Tempo(
         bpm=15.0 / step_s,
         alternative_bpm=15.0 / step_s * octave,
-        confidence=evidence * float(share_of_bpm.max()),
+        confidence=evidence * sure,
         beats_s=beats,
         downbeats_s=downbeats,
         downbeat_confidence=evidence * float(shares[best]),
         is_steady=is_steady,
+        loop_bars=None if loop is None else round(duration_s * bpm / 240.0),
     )
 
 
@@ -130,14 +149,15 @@ def _loop_hypotheses(
     duration_s: float,
     once: Hypotheses | None,
     correlation: np.ndarray,
+    *,
+    is_agreed: bool,
 ) -> Hypotheses | None:
     """Hypotheses for a short recording as a loop: played round and round, at the tempi that
-    give it 1, 2, 4 or 8 whole bars. None when the likeliest tempo of a single round is none of
-    them, its octave apart. The correlation is that of the single round: in the second all
-    repeats."""
-    whole = 240.0 / duration_s * LOOP_BARS
-    whole = whole[(whole >= SLOWEST_BPM) & (whole <= FASTEST_BPM)]
-    if once is not None:
+    give it 1, 2, 4 or 8 whole bars. None when neither the onsets agree with one (`is_agreed`) nor
+    the likeliest tempo of a single round is one of them, its octave apart. The correlation is that
+    of the single round: in the second all repeats."""
+    whole = whole_tempi(duration_s)
+    if not is_agreed and once is not None:
         octaves = np.log2(whole / once.bpm[once.odds.argmax()])
         if not (np.abs(octaves - np.round(octaves)) < np.log2(1.01)).any():
             return None
