@@ -23,3 +23,7 @@ class RunError(UserError):
     line as well; commands exit with 1."""
 
     exit_code = 1
+
+
+class AudioError(UserError):
+    """An audio file that cannot be used; the message names it and says why."""

@@ -1,0 +1,199 @@
+"""An audio file read from front to back, with no seek that the caller didn't ask for.
+
+python-soundfile seeks after each `read`. MP3's decoder then loses the bits that a frame borrows
+from those before it: of a file that is read in pieces, 16 to 111 ms at each piece's end are wrong.
+And it reads no further than the header says, which programs that write to a pipe leave at zero or
+"unknown". Here the samples say where a file ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO, cast
+
+import numpy as np
+import soundfile
+
+from musicgen_lora.audio.headers import HeadedFile, find_head, told_share
+from musicgen_lora.errors import AudioError
+
+SAMPLE_RATES = range(4_000, 384_001)
+MAX_CHANNELS = 16
+BLOCK_FRAMES = 1 << 16
+LONGEST_S = 12 * 3600.0
+"""A header that claims more is not believed: the samples are counted, up to here."""
+NEARBY_S = 10.0
+"""Up to here ahead, what lies between is decoded rather than sought over."""
+PRE_ROLL = 48 * 1152
+"""Samples that are decoded before those that count, after a seek. A frame of MP3 borrows from up to
+511 bytes before it, which at 8 kbit/s are 22 frames; and libsndfile seeks wrongly within the last
+page of an Ogg."""
+
+
+class _SequentialFile(soundfile.SoundFile):
+    """A file that soundfile takes for one it can't seek in: so it doesn't, after each read, and
+    asks for no more than it was told to. `seek` itself works."""
+
+    @property
+    def can_seek(self) -> bool:
+        return super().seekable()
+
+    def seekable(self) -> bool:
+        return False
+
+
+class AudioStream:
+    """An open audio file, of any format that soundfile reads; the content decides, not the name.
+
+    Attributes:
+        sample_rate: in Hz.
+        n_channels: as in the file.
+        n_frames: samples a channel by the header; None where it doesn't know, or claims more than
+            `LONGEST_S`.
+        claimed_s: what the file's own header says, in seconds; None where it doesn't know.
+        is_float: samples beyond full scale are as good as others.
+
+    Raises:
+        AudioError: missing, not audio, or of a rate or channel count out of bounds. Each method
+            raises it for audio that is broken.
+    """
+
+    def __init__(self, path: Path) -> None:
+        if not path.is_file():
+            raise AudioError(f"{path}: no such audio file.")
+        self.path = path
+        self._head = find_head(path)
+        self._open()
+        n_counted = None if self._head is None else self._head.n_samples
+        if n_counted is not None:
+            self._prefer_own_head(n_counted)
+        file = self._file
+        self.sample_rate, self.n_channels = file.samplerate, file.channels
+        self.is_float = file.subtype in ("FLOAT", "DOUBLE")
+        if self.sample_rate not in SAMPLE_RATES or not 1 <= self.n_channels <= MAX_CHANNELS:
+            self.close()
+            raise AudioError(
+                f"{path}: {self.sample_rate} Hz, {self.n_channels} channels is out of bounds "
+                "(4-384 kHz, up to 16 channels)."
+            )
+        # libsndfile's word for "unknown".
+        is_known = file.frames < 1 << 62 and n_counted is None
+        # Of a file that was cut off, libsndfile tells what is left.
+        told_s = file.frames / self.sample_rate * told_share(path)
+        self.claimed_s = told_s if is_known else None
+        if self._head is not None:
+            self.claimed_s = self._head.claimed_s
+        is_likely = file.frames <= LONGEST_S * self.sample_rate
+        self.n_frames = n_counted or (file.frames if is_likely else None)
+
+    def __enter__(self) -> AudioStream:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._file.close()
+        if self._headed is not None:
+            self._headed.close()
+
+    def read(self, n_frames: int) -> np.ndarray:
+        """The next samples `[N, C]` float32; fewer at the file's end, none behind it."""
+        pieces = []
+        while n_frames > 0:
+            piece = self._read_piece(min(n_frames, BLOCK_FRAMES))
+            if not len(piece):
+                break
+            if not np.isfinite(piece).all():
+                raise AudioError(f"{self.path}: has NaN or infinite samples; export it again.")
+            pieces.append(piece)
+            n_frames -= len(piece)
+        if not pieces:
+            return np.zeros((0, self.n_channels), dtype=np.float32)
+        return np.concatenate(pieces)
+
+    def move_to(self, frame: int) -> None:
+        """Makes a sample the next one; beyond the end there is nothing to read."""
+        ahead = frame - self._at
+        is_near = 0 <= ahead <= NEARBY_S * self.sample_rate
+        if ahead < 0 or (self._file.can_seek and not is_near):
+            self._seek(frame)
+        self._skip(frame - self._at)
+
+    def count_frames(self, alive: Callable[[], None] = lambda: None) -> int:
+        """Samples a channel from here to the end, by decoding them; little more than `LONGEST_S`
+        at the most. `alive` is called now and then."""
+        begin = self._at
+        while self._at - begin <= LONGEST_S * self.sample_rate:
+            if not len(self._read_piece(BLOCK_FRAMES)):
+                break
+            alive()
+        return self._at - begin
+
+    def _prefer_own_head(self, n_samples: int) -> None:
+        """Drops the head of an MP3 whose own lets a decoder reach the end: with another, decoders
+        leave out 12 ms at the start."""
+        head, self._head = self._head, None
+        self.close()
+        self._open()
+        if self._file.frames < n_samples:
+            self._head = head
+            self.close()
+            self._open()
+
+    def _open(self) -> None:
+        self._headed = None if self._head is None else HeadedFile(self.path, self._head)
+        self._at = 0
+        try:
+            # soundfile asks for a file's methods, not for its type.
+            source = self.path if self._headed is None else cast(BinaryIO, self._headed)
+            self._file = _SequentialFile(source)
+        except (soundfile.LibsndfileError, TypeError, ValueError) as error:
+            reason = getattr(error, "error_string", str(error))
+            raise AudioError(
+                f"{self.path}: not readable as audio ({str(reason).strip()})."
+            ) from error
+
+    def _read_piece(self, count: int) -> np.ndarray:
+        with self._broken_is_named():
+            piece = self._file.read(count, dtype="float32", always_2d=True)
+        if self._headed is not None and self._headed.error is not None:
+            reason = self._headed.error.strerror
+            raise AudioError(f"{self.path}: cannot be read ({reason}).") from self._headed.error
+        self._at += len(piece)
+        return piece
+
+    def _skip(self, count: int) -> None:
+        while count > 0:
+            piece = self._read_piece(min(count, BLOCK_FRAMES))
+            if not len(piece):
+                return
+            count -= len(piece)
+
+    def _seek(self, frame: int) -> None:
+        """Goes to a little before a sample; to the start where the format or the file can't be
+        sought in."""
+        if self.n_frames is not None:
+            frame = min(frame, self.n_frames)
+        frame = max(0, frame - PRE_ROLL)
+        try:
+            self._at = self._file.seek(frame)
+        except soundfile.LibsndfileError:
+            # What a seek that failed leaves behind is not to be relied on.
+            self.close()
+            self._open()
+
+    @contextmanager
+    def _broken_is_named(self) -> Iterator[None]:
+        try:
+            yield
+        except (soundfile.LibsndfileError, RuntimeError, ValueError) as error:
+            raise AudioError(f"{self.path}: broken audio ({str(error).strip()}).") from error
