@@ -64,6 +64,9 @@ class PrepareSettings:
     loudness: Annotated[float, Field(ge=-50.0, le=-5.0)] | None = -16.0
     """Loudness of each clip in LUFS, as far as its true peak stays below -1 dBTP; None leaves
     the levels alone."""
+    mono_fold: bool = False
+    """Clips become mono. What is out of phase between the channels, and gone from their mean, which
+    is what a mono model hears, is turned round first: a bass stays."""
     vocals: Literal["keep", "flag", "remove"] = "keep"
     """flag says in the metadata which clips have vocals, remove takes them out (extra vocals:
     demucs)."""

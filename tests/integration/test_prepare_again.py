@@ -330,7 +330,7 @@ def test_edits_made_while_it_runs_are_kept(
     original: Callable[..., Any] = cut.write_wav
     calls: list[Path] = []
 
-    def editing(path: Path, *arguments: Any) -> None:
+    def editing(path: Path, *arguments: Any) -> float:
         calls.append(path)
         if len(calls) == 1:
             entries = read_metadata(out)
@@ -339,7 +339,7 @@ def test_edits_made_while_it_runs_are_kept(
             write_metadata(out, [*entries, {"audio": "mine.wav", "text": "added"}])
         if len(calls) == 2:
             edit(out, first[2]["audio"], mood="dark")
-        original(path, *arguments)
+        return original(path, *arguments)
 
     monkeypatch.setattr(cut, "write_wav", editing)
     again = prepared(source, out, trigger_word="zzz")
@@ -361,9 +361,9 @@ def test_metadata_that_is_broken_while_it_runs_is_left_alone(
     put(source / "new.wav", beat(5, 2.0))
     original: Callable[..., Any] = cut.write_wav
 
-    def breaking(*arguments: Any) -> None:
+    def breaking(*arguments: Any) -> float:
         (out / "metadata.json").write_text("[{torn")
-        original(*arguments)
+        return original(*arguments)
 
     monkeypatch.setattr(cut, "write_wav", breaking)
     with pytest.raises(UserError, match=r"metadata\.json: not valid JSON"):

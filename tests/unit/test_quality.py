@@ -85,8 +85,9 @@ def test_clipped_runs_are_counted() -> None:
     waveform[0, 10:15] = 1.0
     waveform[0, 20:22] = 1.0
     waveform[1, 50:53] = -1.0
+    waveform[1, 60:64] = 1.25
     waveform[1, 97:] = (1.2, 1.1, 1.3)
-    assert count_clipped(waveform) == 5 + 3 + 3
+    assert count_clipped(waveform) == 5 + 3 + 4
     assert count_clipped(np.array([[1.0, 1.0, -1.0, -1.0]])) == 0
     # The crest of a loud clean bass is no clipping.
     assert count_clipped(tone(50.0, level=1.0)) == 0

@@ -1,12 +1,12 @@
 """Reading and writing audio files, bounded: a lying header or a bomb costs time, not memory.
 
-Formats are soundfile's (WAV, FLAC, MP3, OGG Vorbis, Opus, AIFF); resampling is soxr's.
+Formats are libsndfile's; resampling is soxr's.
 """
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,25 +15,28 @@ import soundfile
 import soxr
 
 from musicgen_lora.atomic import write_file
-from musicgen_lora.errors import UserError
+from musicgen_lora.audio.stream import BLOCK_FRAMES, AudioStream
+from musicgen_lora.errors import AudioError
 
-AUDIO_EXTENSIONS = {".wav", ".mp3", ".flac", ".ogg", ".oga", ".opus", ".aif", ".aiff", ".aifc"}
+AUDIO_EXTENSIONS = {
+    *(".wav", ".wave", ".bwf", ".w64", ".rf64", ".aif", ".aiff", ".aifc", ".caf", ".au", ".snd"),
+    *(".flac", ".ogg", ".oga", ".opus", ".mp3", ".mp2", ".mpga"),
+    *(".voc", ".8svx", ".iff", ".sf", ".paf", ".sph", ".avr"),
+}
 FFMPEG_EXTENSIONS = {".m4a", ".aac"}
 """What `prepare` reads through `audio.ffmpeg`."""
-SAMPLE_RATES = range(4_000, 384_001)
-MAX_CHANNELS = 16
+OTHER_AUDIO_EXTENSIONS = {
+    *(".wma", ".ape", ".wv", ".tta", ".mpc", ".dsf", ".dff", ".ac3", ".amr", ".m4b", ".m4p"),
+    *(".mp4", ".mka", ".webm", ".weba", ".3gp", ".ra", ".rm", ".spx", ".sd2", ".alac"),
+}
+"""Audio that nothing here reads: named, so that nobody takes it for used."""
 MAX_READ_S = 3600.0
 """A single read never takes more than an hour of audio; longer files are read in windows."""
-BLOCK_FRAMES = 1 << 16
-
-
-class AudioError(UserError):
-    """An audio file that cannot be used; the message names it and says why."""
 
 
 @dataclass(frozen=True)
 class AudioInfo:
-    """What a file's header says; `duration_s` may be a lie until it has been read."""
+    """What a file's header says; its length may be a lie until the file has been read."""
 
     sample_rate: int
     n_channels: int
@@ -41,28 +44,14 @@ class AudioInfo:
 
 
 def probe(path: Path) -> AudioInfo:
-    """Reads a header.
+    """What a file is. Its length is the header's; where that doesn't know, the samples are counted.
 
     Raises:
         AudioError: missing, not audio, or of a rate or channel count out of bounds.
     """
-    with _open(path) as file:
-        return AudioInfo(file.samplerate, file.channels, file.frames / file.samplerate)
-
-
-def _open(path: Path) -> soundfile.SoundFile:
-    if not path.is_file():
-        raise AudioError(f"{path}: no such audio file.")
-    try:
-        file = soundfile.SoundFile(path)
-    except (soundfile.LibsndfileError, TypeError, ValueError) as error:
-        reason = getattr(error, "error_string", str(error))
-        raise AudioError(f"{path}: not readable as audio ({str(reason).strip()}).") from error
-    if file.samplerate not in SAMPLE_RATES or not 1 <= file.channels <= MAX_CHANNELS:
-        reason = f"{file.samplerate} Hz, {file.channels} channels"
-        file.close()
-        raise AudioError(f"{path}: {reason} is out of bounds (4-384 kHz, up to 16 channels).")
-    return file
+    with AudioStream(path) as stream:
+        n_frames = stream.count_frames() if stream.n_frames is None else stream.n_frames
+        return AudioInfo(stream.sample_rate, stream.n_channels, n_frames / stream.sample_rate)
 
 
 def read_audio(
@@ -86,107 +75,116 @@ def read_audio(
     Raises:
         AudioError: unreadable, empty there, or with NaN or infinite samples.
     """
-    with _open(path) as file:
-        rate = file.samplerate
-        wanted = round(min(duration_s if duration_s is not None else MAX_READ_S, MAX_READ_S) * rate)
-        blocks = []
-        try:
-            if start_s > 0.0:
-                file.seek(min(round(start_s * rate), file.frames))
-            while wanted > 0:
-                block = file.read(min(wanted, BLOCK_FRAMES), dtype="float32", always_2d=True)
-                if not len(block):
-                    break
-                if block.shape[1] > 2:
-                    block = block.mean(axis=1, keepdims=True)
-                blocks.append(block)
-                wanted -= len(block)
-        except (soundfile.LibsndfileError, RuntimeError, ValueError) as error:
-            raise AudioError(f"{path}: broken audio ({str(error).strip()}).") from error
+    with AudioStream(path) as stream:
+        return read_stretch(stream, sample_rate, start_s=start_s, duration_s=duration_s)
+
+
+def read_stretch(
+    stream: AudioStream,
+    sample_rate: int,
+    *,
+    start_s: float = 0.0,
+    duration_s: float | None = None,
+    fold: Callable[[np.ndarray, int], np.ndarray] | None = None,
+) -> np.ndarray:
+    """`read_audio` of an open file; stretches in their order are read without a seek.
+
+    Args:
+        stream: the file.
+        sample_rate: of the result in Hz.
+        start_s: where to begin.
+        duration_s: how much; None reads to the end, at most `MAX_READ_S`.
+        fold: makes the result's channels of the file's, all of them `[C, N]`, at its rate in Hz.
+    """
+    rate = stream.sample_rate
+    wanted = round(min(duration_s if duration_s is not None else MAX_READ_S, MAX_READ_S) * rate)
+    stream.move_to(round(start_s * rate))
+    blocks = []
+    while wanted > 0:
+        block = stream.read(min(wanted, BLOCK_FRAMES))
+        if not len(block):
+            break
+        wanted -= len(block)
+        is_wide = block.shape[1] > 2 and fold is None
+        blocks.append(block.mean(axis=1, keepdims=True) if is_wide else block)
     if not blocks:
-        raise AudioError(f"{path}: no audio in it at {start_s:g} s.")
+        raise AudioError(f"{stream.path}: no audio in it at {start_s:g} s.")
     samples = np.concatenate(blocks)
-    if not np.isfinite(samples).all():
-        raise AudioError(f"{path}: has NaN or infinite samples; export it again.")
+    if fold is not None:
+        samples = fold(samples.T, rate).T
     if rate != sample_rate:
         samples = soxr.resample(samples, rate, sample_rate, quality="VHQ")
     return np.ascontiguousarray(samples.T, dtype=np.float32)
 
 
-def iter_audio(
-    path: Path, *, start_s: float = 0.0, duration_s: float | None = None, n_block: int = 1 << 22
-) -> Iterator[np.ndarray]:
-    """A stretch of a file at its own rate, block by block: memory doesn't grow with its length.
-
-    Args:
-        path: any format of `AUDIO_EXTENSIONS`.
-        start_s: where to begin.
-        duration_s: how much; None reads to the end, whatever the header says.
-        n_block: samples a channel in a block; the last one has what is left.
-
-    Yields:
-        `[C, N]` float32, C is 1 or 2 (more channels are folded to their mean).
-
-    Raises:
-        AudioError: unreadable, or with NaN or infinite samples.
-    """
-    with _open(path) as file:
-        left = None if duration_s is None else round(duration_s * file.samplerate)
-        try:
-            if start_s > 0.0:
-                file.seek(min(round(start_s * file.samplerate), file.frames))
-            while left is None or left > 0:
-                wanted = n_block if left is None else min(n_block, left)
-                pieces, n_read = [], 0
-                while n_read < wanted:
-                    count = min(BLOCK_FRAMES, wanted - n_read)
-                    piece = file.read(count, dtype="float32", always_2d=True)
-                    if not len(piece):
-                        break
-                    if piece.shape[1] > 2:
-                        piece = piece.mean(axis=1, keepdims=True)
-                    pieces.append(piece)
-                    n_read += len(piece)
-                if not n_read:
-                    return
-                block = np.ascontiguousarray(np.concatenate(pieces).T)
-                if not np.isfinite(block).all():
-                    raise AudioError(f"{path}: has NaN or infinite samples; export it again.")
-                left = None if left is None else left - n_read
-                yield block
-        except (soundfile.LibsndfileError, RuntimeError, ValueError) as error:
-            raise AudioError(f"{path}: broken audio ({str(error).strip()}).") from error
-
-
-def write_wav(path: Path, waveform: np.ndarray, sample_rate: int) -> None:
+def write_wav(path: Path, waveform: np.ndarray, sample_rate: int) -> float:
     """Writes `[C, N]` as 16-bit WAV, whole or not at all.
 
     Samples beyond full scale are never wrapped or clipped: the clip is turned down to -0.1 dBFS.
+
+    Returns:
+        The factor that it was turned down by; 1 where that wasn't needed.
     """
     content = wav_bytes(waveform, sample_rate)
     write_file(path, lambda temporary: temporary.write_bytes(content))
+    return _full_scale_gain(waveform)
 
 
 def wav_bytes(waveform: np.ndarray, sample_rate: int) -> bytes:
     """What `write_wav` writes. (libsndfile doesn't say which fault of a disk it has met.)"""
+    samples = waveform.T * _full_scale_gain(waveform)
+    buffer = io.BytesIO()
+    soundfile.write(buffer, samples, sample_rate, subtype="PCM_16", format="WAV")
+    return buffer.getvalue()
+
+
+def _full_scale_gain(waveform: np.ndarray) -> float:
     peak = float(np.abs(waveform).max(initial=0.0))
     ceiling = 10.0 ** (-0.1 / 20.0)
-    if peak > ceiling:
-        waveform = waveform * (ceiling / peak)
-    buffer = io.BytesIO()
-    soundfile.write(buffer, waveform.T, sample_rate, subtype="PCM_16", format="WAV")
-    return buffer.getvalue()
+    return ceiling / peak if peak > ceiling else 1.0
 
 
 def find_audio(folder: Path) -> list[Path]:
     """Audio files below `folder` by extension, sorted. Hidden files and links that lead out of
-    the folder are left out."""
+    the folder are left out, see `find_unread`."""
     root = folder.resolve()
+    return [
+        path
+        for path in _files_of(folder, AUDIO_EXTENSIONS | FFMPEG_EXTENSIONS)
+        if path.is_file() and is_inside(path, root)
+    ]
+
+
+def find_unread(folder: Path) -> list[tuple[Path, str]]:
+    """Audio below `folder` that `find_audio` leaves out, each with the reason, sorted."""
+    root = folder.resolve()
+    found = []
+    for path in _files_of(folder, AUDIO_EXTENSIONS | FFMPEG_EXTENSIONS):
+        if path.is_symlink() and not path.is_file():
+            found.append((path, "is a link that leads nowhere; copy the file itself."))
+        elif path.is_file() and not is_inside(path, root):
+            found.append((path, "is a link that leads out of the folder; copy the file itself."))
+    for path in _files_of(folder, OTHER_AUDIO_EXTENSIONS):
+        if path.is_file():
+            found.append((path, "is of a format that isn't read; convert it to WAV or FLAC."))
+    return sorted(found)
+
+
+def _files_of(folder: Path, extensions: Set[str]) -> list[Path]:
     return sorted(
         path
         for path in folder.rglob("*")
-        if path.suffix.lower() in AUDIO_EXTENSIONS | FFMPEG_EXTENSIONS
-        and not path.name.startswith(".")
-        and path.is_file()
-        and path.resolve().is_relative_to(root)
+        if path.suffix.lower() in extensions and not path.name.startswith(".")
     )
+
+
+def is_inside(path: Path, root: Path) -> bool:
+    """Whether a path leads into a resolved folder. The files of a Hugging Face cache do: a
+    `snapshots/<revision>` there is made of links into its own `blobs`."""
+    resolved = path.resolve()
+    if resolved.is_relative_to(root):
+        return True
+    for place in (root, *root.parents):
+        if place.parent.name == "snapshots":
+            return resolved.parent == place.parent.parent / "blobs"
+    return False

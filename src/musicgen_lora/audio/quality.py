@@ -1,4 +1,4 @@
-"""What is wrong with a recording: clipping, silence, offset, fake stereo, a lossy past.
+"""What is wrong with a recording: clipping, silence, offset, fake stereo, cancelling, a lossy past.
 
 Sources: ITU-R BS.1770-4 for loudness (by pyloudnorm) and its annex 2 for the true peak.
 Everything is measured at the recording's own rate: resampling would hide the edges.
@@ -6,7 +6,8 @@ Everything is measured at the recording's own rate: resampling would hide the ed
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,6 +16,8 @@ import pyloudnorm
 import soxr
 from scipy.ndimage import median_filter, uniform_filter1d
 from scipy.signal import welch
+
+from musicgen_lora.audio.fold import BAND_EDGES_HZ, band_levels
 
 FULL_SCALE = 0.9999
 CLIPPED_RUN = 3
@@ -51,7 +54,9 @@ class Quality:
     Args:
         loudness_lufs: integrated, NaN below 0.4 s or for silence.
         true_peak_db: dBTP, at least -120.
-        clipped_samples: in flat runs of three or more at full scale, or beyond it, all channels.
+        clipped_samples: in flat runs of three or more at full scale or beyond it, all channels.
+        over_samples: beyond full scale, all channels.
+        peak_db: largest sample in dB of full scale, at least -120.
         silences_s: stretches of half a second or more below -60 dBFS, start and stop.
         dc_offset: mean sample of the channel that is furthest off.
         channels: "identical" and "near mono" are mono called stereo; "one-sided" has one silent
@@ -60,17 +65,22 @@ class Quality:
         has_lossy_edge: the band ends well below half the sample rate, and as steeply as an
             encoder's low-pass: an MP3 called WAV, or a file of a lower rate blown up.
         bad_samples: NaN or infinite; the other facts take them as 0.
+        unrelated_db, mono_db: levels by band, see `fold.band_levels`.
     """
 
     loudness_lufs: float
     true_peak_db: float
     clipped_samples: int
+    over_samples: int
+    peak_db: float
     silences_s: tuple[tuple[float, float], ...]
     dc_offset: float
     channels: Channels
     bandwidth_hz: float
     has_lossy_edge: bool
     bad_samples: int
+    unrelated_db: tuple[float, ...]
+    mono_db: tuple[float, ...]
 
 
 def measure_quality(waveform: np.ndarray, sample_rate: int) -> Quality:
@@ -86,17 +96,93 @@ def measure_quality(waveform: np.ndarray, sample_rate: int) -> Quality:
         waveform = np.nan_to_num(waveform, nan=0.0, posinf=0.0, neginf=0.0)
     means = waveform.mean(axis=1, dtype=np.float64)
     bandwidth_hz, has_edge = find_bandwidth(waveform, sample_rate)
+    unrelated_db, mono_db = band_levels(waveform, sample_rate)
     return Quality(
         loudness_lufs=integrated_loudness(waveform, sample_rate),
         true_peak_db=true_peak_db(waveform, sample_rate),
         clipped_samples=count_clipped(waveform),
+        over_samples=int(np.count_nonzero(np.abs(waveform) > 1.0)),
+        peak_db=_db(float(np.abs(waveform).max()) ** 2),
         silences_s=tuple(find_silences(waveform, sample_rate)),
         dc_offset=float(means[np.abs(means).argmax()]),
         channels=classify_channels(waveform),
         bandwidth_hz=bandwidth_hz,
         has_lossy_edge=has_edge,
         bad_samples=bad,
+        unrelated_db=tuple(unrelated_db.tolist()),
+        mono_db=tuple(mono_db.tolist()),
     )
+
+
+def silence_quality(n_channels: int, duration_s: float) -> Quality:
+    """The facts of digital silence, which needs no measurement."""
+    nan, whole = float("nan"), ((0.0, duration_s),)
+    channels: Channels = "mono" if n_channels == 1 else "identical"
+    nothing = (len(BAND_EDGES_HZ) - 1) * (FLOOR_DB,)
+    return Quality(
+        loudness_lufs=nan,
+        true_peak_db=FLOOR_DB,
+        clipped_samples=0,
+        over_samples=0,
+        peak_db=FLOOR_DB,
+        silences_s=whole,
+        dc_offset=0.0,
+        channels=channels,
+        bandwidth_hz=nan,
+        has_lossy_edge=False,
+        bad_samples=0,
+        unrelated_db=nothing,
+        mono_db=nothing,
+    )
+
+
+Measured = tuple[float, float, Quality]
+"""Start and length in seconds of a stretch, and its quality."""
+
+
+def merge_qualities(measured: Sequence[Measured]) -> Quality:
+    """The quality of a file from that of its blocks. Loudness is their mean power, less those
+    10 LU below it, as BS.1770's gate has it for its shorter blocks."""
+    seconds = np.array([length_s for _, length_s, _ in measured])
+    powers = np.array([10.0 ** (quality.loudness_lufs / 10.0) for _, _, quality in measured])
+    heard = np.isfinite(powers)
+    loudness = float("nan")
+    if heard.any():
+        mean = float(np.average(powers[heard], weights=seconds[heard]))
+        loud = heard & (np.nan_to_num(powers) >= 0.1 * mean)
+        loudness = 10.0 * math.log10(float(np.average(powers[loud], weights=seconds[loud])))
+    silences: list[tuple[float, float]] = []
+    for at_s, _, quality in measured:
+        for start_s, stop_s in quality.silences_s:
+            if silences and at_s + start_s - silences[-1][1] < 1e-3:
+                silences[-1] = (silences[-1][0], at_s + stop_s)
+            else:
+                silences.append((at_s + start_s, at_s + stop_s))
+    qualities = [quality for _, _, quality in measured]
+    sounding = [q for q in qualities if math.isfinite(q.bandwidth_hz)] or qualities
+    widest = max(sounding, key=lambda q: q.bandwidth_hz if math.isfinite(q.bandwidth_hz) else 0.0)
+    found: list[Channels] = [q.channels for q in sounding]
+    channels = "stereo" if "stereo" in found else max(found, key=found.count)
+    return Quality(
+        loudness_lufs=loudness,
+        true_peak_db=max(q.true_peak_db for q in qualities),
+        clipped_samples=sum(q.clipped_samples for q in qualities),
+        over_samples=sum(q.over_samples for q in qualities),
+        peak_db=max(q.peak_db for q in qualities),
+        silences_s=tuple(silences),
+        dc_offset=max((q.dc_offset for q in qualities), key=abs),
+        channels=channels,
+        bandwidth_hz=widest.bandwidth_hz,
+        has_lossy_edge=widest.has_lossy_edge,
+        bad_samples=0,
+        unrelated_db=_mean_levels([q.unrelated_db for q in qualities], seconds),
+        mono_db=_mean_levels([q.mono_db for q in qualities], seconds),
+    )
+
+
+def _mean_levels(levels_db: Sequence[Sequence[float]], seconds: np.ndarray) -> tuple[float, ...]:
+    powers = np.average(10.0 ** (np.array(levels_db) / 10.0), axis=0, weights=seconds)
+    return tuple((10.0 * np.log10(powers)).tolist())
 
 
 def _db(power: float) -> float:
@@ -132,13 +218,12 @@ def true_peak_db(waveform: np.ndarray, sample_rate: int) -> float:
 
 
 def count_clipped(waveform: np.ndarray) -> int:
-    """Samples of `[C, N]` cut off at full scale: in runs of `CLIPPED_RUN` or more that are equal
-    (the crest of a clean bass is nearly flat, but only nearly), and any beyond full scale."""
+    """Samples of `[C, N]` cut off at full scale or beyond it, in runs of `CLIPPED_RUN` or more that
+    are equal: the crest of a clean bass is nearly flat, but only nearly. What merely passes full
+    scale, as floats can, is whole."""
     n_clipped = 0
     for channel in waveform:
-        level = np.abs(channel)
-        n_clipped += int(np.count_nonzero(level > 1.0))
-        at_full = (level >= FULL_SCALE) & (level <= 1.0)
+        at_full = np.abs(channel) >= FULL_SCALE
         held = np.concatenate([[False], at_full[1:] & (channel[1:] == channel[:-1]), [False]])
         edges = np.flatnonzero(held[1:] != held[:-1])
         # A run of n samples has n - 1 that equal the one before.
@@ -176,17 +261,18 @@ def classify_channels(waveform: np.ndarray) -> Channels:
     """How many channels `[C, N]` really has, see `Quality`."""
     if len(waveform) == 1:
         return "mono"
-    left, right = waveform[0], waveform[1]
-    powers = [float(np.square(side, dtype=np.float64).mean()) for side in (left, right)]
+    powers = [float(np.square(channel, dtype=np.float64).mean()) for channel in waveform]
     if max(powers) == 0.0:
         return "identical"
-    if min(powers) < 1e-6 * max(powers):
+    if len(waveform) == 2 and min(powers) < 1e-6 * max(powers):
         return "one-sided"
-    mid = float(np.square(left + right, dtype=np.float64).mean())
-    side = float(np.square(left - right, dtype=np.float64).mean())
-    if mid < 10.0 ** (NEAR_MONO_DB / 10.0) * side:
+    # Of two channels: mid and side.
+    mid = waveform.mean(axis=0, dtype=np.float64)
+    mid_power = float(np.square(mid).mean())
+    side_power = float(np.mean([np.square(channel - mid).mean() for channel in waveform]))
+    if mid_power < 10.0 ** (NEAR_MONO_DB / 10.0) * side_power:
         return "inverted"
-    side_db = _db(side / mid)
+    side_db = _db(side_power / mid_power)
     if side_db <= IDENTICAL_DB:
         return "identical"
     return "near mono" if side_db <= NEAR_MONO_DB else "stereo"

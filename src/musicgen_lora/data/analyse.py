@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,25 +22,32 @@ from scipy.signal import welch
 from musicgen_lora import atomic
 from musicgen_lora.audio.bass import find_bass_notes
 from musicgen_lora.audio.ffmpeg import readable
-from musicgen_lora.audio.files import AudioError, iter_audio, probe
+from musicgen_lora.audio.fold import cancelled_bands, fold_to_mono
 from musicgen_lora.audio.key import estimate_key
 from musicgen_lora.audio.metre import BASS, FRAME_RATE, HATS, onset_strengths
 from musicgen_lora.audio.onsets import pick_onsets
-from musicgen_lora.audio.quality import Channels, Quality, measure_quality
+from musicgen_lora.audio.quality import (
+    Measured,
+    Quality,
+    measure_quality,
+    merge_qualities,
+    silence_quality,
+)
+from musicgen_lora.audio.stream import LONGEST_S, AudioStream
 from musicgen_lora.audio.tempo import Tempo, tempo_of_strengths
 from musicgen_lora.data.duplicates import HOP_S, fingerprint
 from musicgen_lora.data.facts import Facts, make_facts
 from musicgen_lora.data.readers import facts_from_tags
 from musicgen_lora.data.workers import Failure
+from musicgen_lora.errors import AudioError
 
-FORMAT = 2
+FORMAT = 3
 """Of the records; those of another are made again."""
 SEGMENT_S = 300.0
-MAX_FILE_S = 12 * 3600.0
 RATE = 32_000
 """Of what is analysed, but for the quality, in Hz; lower rates stay as they are."""
-BLOCK = 1 << 21
-"""Samples a channel whose quality is measured together: 47 s at 44.1 kHz."""
+BLOCK = 1 << 22
+"""Samples of all channels whose quality is measured together: 47 s of stereo at 44.1 kHz."""
 DIGITAL_SILENCE = 1e-6
 SILENT_PEAK_DB = -60.0
 SHARES_WINDOWS = 60
@@ -51,7 +58,7 @@ MOST_SURE = 0.85
 """What was measured never outweighs what somebody stated, see `facts.STATED`."""
 ENOUGH_S = 8.0
 """A single note has a pitch and no key, two hits an interval and no tempo: what captions say of
-shorter clips is less sure in proportion."""
+shorter clips is less sure in proportion, but for loops."""
 
 
 @dataclass(frozen=True)
@@ -116,66 +123,81 @@ def _plain(value: Any) -> Any:
 
 
 def _analyse(path: Path, alive: Callable[[], None]) -> tuple[dict[str, Any], np.ndarray]:
-    info = probe(path)
-    if info.duration_s > MAX_FILE_S:
-        hours = info.duration_s / 3600.0
-        raise AudioError(
-            f"{path}: claims {hours:.0f} hours of audio; split it into files of up to "
-            f"{MAX_FILE_S / 3600.0:.0f}."
-        )
-    n_segments = max(1, math.ceil(info.duration_s / SEGMENT_S))
-    wanted_s = info.duration_s / n_segments
-    segments, prints, measured = [], [], []
-    read_s = 0.0
-    for index in range(n_segments):
-        # The last one reads to the end.
-        duration_s = wanted_s if index + 1 < n_segments else SEGMENT_S
-        waveform, rate, qualities, segment_s = _read_segment(
-            path, info.sample_rate, index * wanted_s, duration_s, alive
-        )
-        measured += qualities
-        if all(quality.true_peak_db <= SILENT_PEAK_DB for _, _, quality in qualities):
-            # Hours of silence, as a small FLAC can hold, are not worth a measurement.
-            segments.append(_silent_segment(index * wanted_s, segment_s))
-            prints.append(np.zeros(math.ceil(segment_s / HOP_S), dtype=np.uint64))
-        else:
-            segments.append(_analyse_segment(waveform, rate, index * wanted_s, alive))
-            prints.append(fingerprint(waveform, rate))
-        # Not kept while the next one is read.
-        del waveform
-        read_s += segment_s
-        if not qualities:
-            del segments[-1], prints[-1]
-        if segment_s < 0.99 * wanted_s:
-            break
-        alive()
-    if not measured or not segments:
+    with AudioStream(path) as stream:
+        rate = stream.sample_rate
+        n_frames = _length(stream, alive)
+        n_segments = max(1, math.ceil(n_frames / (SEGMENT_S * rate)))
+        n_wanted = math.ceil(n_frames / n_segments)
+        segments, prints, measured = [], [], []
+        n_read = 0
+        while segment := _read_segment(stream, n_read / rate, n_wanted, alive):
+            start_s, segment_s = n_read / rate, segment.n_frames / rate
+            measured += segment.measured
+            if all(quality.peak_db <= SILENT_PEAK_DB for _, _, quality in segment.measured):
+                # Hours of silence, as a small FLAC can hold, are not worth a measurement.
+                segments.append(_silent_segment(start_s, segment_s))
+                prints.append(np.zeros(math.ceil(segment_s / HOP_S), dtype=np.uint64))
+            else:
+                segments.append(_analyse_segment(segment.waveform, segment.rate, start_s, alive))
+                prints.append(fingerprint(segment.waveform, segment.rate))
+            n_read += segment.n_frames
+            # Not kept while the next one is read.
+            del segment
+            alive()
+    if not segments:
         raise AudioError(f"{path}: no audio in it.")
     record = {
-        "duration_s": read_s,
-        "claimed_s": info.duration_s,
-        "sample_rate": info.sample_rate,
-        "n_channels": info.n_channels,
-        "quality": dataclasses.asdict(_merge_qualities(measured)),
+        "duration_s": n_read / rate,
+        "claimed_s": stream.claimed_s,
+        "sample_rate": rate,
+        "n_channels": stream.n_channels,
+        "is_float": stream.is_float,
+        "quality": dataclasses.asdict(merge_qualities(measured)),
         "segments": segments,
     }
     return record, np.concatenate(prints)
 
 
-Measured = tuple[float, float, Quality]
-"""Start and length in seconds of a block, and its quality."""
+def _length(stream: AudioStream, alive: Callable[[], None]) -> int:
+    """Samples a channel of a file, counted where its header doesn't know or claims too many."""
+    n_frames = stream.n_frames
+    if n_frames is None:
+        n_frames = stream.count_frames(alive)
+        stream.move_to(0)
+    if n_frames > LONGEST_S * stream.sample_rate:
+        hours = LONGEST_S / 3600.0
+        raise AudioError(
+            f"{stream.path}: has more than {hours:.0f} hours of audio; split it into files of up "
+            f"to {hours:.0f}."
+        )
+    return n_frames
+
+
+@dataclass
+class _Segment:
+    """A stretch of a file: `waveform` `[C, N]` at the analysis' `rate`, C is 1 or 2, the quality of
+    its blocks at their own rate, and its samples a channel at that."""
+
+    waveform: np.ndarray
+    rate: int
+    measured: list[Measured]
+    n_frames: int
 
 
 def _read_segment(
-    path: Path, sample_rate: int, start_s: float, duration_s: float, alive: Callable[[], None]
-) -> tuple[np.ndarray, int, list[Measured], float]:
-    """A stretch at the analysis' rate `[C, N]`, that rate, its blocks' quality at their own rate,
-    and how long it is in seconds."""
-    rate = min(RATE, sample_rate)
+    stream: AudioStream, start_s: float, n_wanted: int, alive: Callable[[], None]
+) -> _Segment | None:
+    """The next samples of a file; None at its end."""
+    own_rate = stream.sample_rate
+    rate = min(RATE, own_rate)
+    n_channels = stream.n_channels if stream.n_channels <= 2 else 1
+    n_block = BLOCK // max(2, stream.n_channels)
+    waveform = np.zeros((n_channels, 0), dtype=np.float32)
+    resampler = None
+    if rate != own_rate:
+        resampler = soxr.ResampleStream(own_rate, rate, n_channels, "float32", "HQ")
+    measured: list[Measured] = []
     filled, n_read = 0, 0
-    waveform = np.zeros((1, 0), dtype=np.float32)
-    stream = None
-    qualities: list[Measured] = []
 
     def append(samples: np.ndarray) -> None:
         nonlocal filled
@@ -183,66 +205,42 @@ def _read_segment(
         waveform[:, filled : filled + count] = samples[:count].T
         filled += count
 
-    for block in iter_audio(path, start_s=start_s, duration_s=duration_s, n_block=BLOCK):
+    while n_read < n_wanted:
+        block = np.ascontiguousarray(stream.read(min(n_block, n_wanted - n_read)).T)
+        n_new = block.shape[1]
+        if not n_new:
+            break
         if not waveform.shape[1]:
-            room = round(duration_s * rate) + 1 if block.shape[1] == BLOCK else 0
-            room = max(room, math.ceil(block.shape[1] * rate / sample_rate) + 1)
-            waveform = np.zeros((len(block), room), dtype=np.float32)
-            if rate != sample_rate:
-                stream = soxr.ResampleStream(sample_rate, rate, len(block), "float32", "HQ")
-        at_s = start_s + n_read / sample_rate
-        qualities.append((at_s, block.shape[1] / sample_rate, _block_quality(block, sample_rate)))
-        append(block.T if stream is None else stream.resample_chunk(np.ascontiguousarray(block.T)))
-        n_read += block.shape[1]
+            # A header that lies costs no memory.
+            room = n_wanted if n_new == n_block else n_new
+            waveform = np.zeros((n_channels, math.ceil(room * rate / own_rate) + 1), np.float32)
+        quality = _block_quality(block, own_rate)
+        measured.append((start_s + n_read / own_rate, n_new / own_rate, quality))
+        heard = np.ascontiguousarray(_heard(block, quality, own_rate, n_channels).T)
+        append(heard if resampler is None else resampler.resample_chunk(heard))
+        n_read += n_new
         alive()
-    if stream is not None:
-        nothing = np.zeros((0, len(waveform)), dtype=np.float32)
-        append(stream.resample_chunk(nothing, last=True))
-    return waveform[:, :filled], rate, qualities, n_read / sample_rate
+    if not n_read:
+        return None
+    if resampler is not None:
+        nothing = np.zeros((0, n_channels), dtype=np.float32)
+        append(resampler.resample_chunk(nothing, last=True))
+    return _Segment(waveform[:, :filled], rate, measured, n_read)
+
+
+def _heard(block: np.ndarray, quality: Quality, sample_rate: int, n_channels: int) -> np.ndarray:
+    """What is analysed of a block `[C, N]`, as one or two channels: tempo and key are taken of
+    their mean, from which nothing shall be gone."""
+    if cancelled_bands(quality.unrelated_db, quality.mono_db):
+        mono, _ = fold_to_mono(block, sample_rate)
+        return np.repeat(mono, n_channels, axis=0)
+    return block if len(block) == n_channels else block.mean(axis=0, keepdims=True)
 
 
 def _block_quality(block: np.ndarray, sample_rate: int) -> Quality:
     if float(np.abs(block).max()) >= DIGITAL_SILENCE:
         return measure_quality(block, sample_rate)
-    nan, whole = float("nan"), ((0.0, block.shape[1] / sample_rate),)
-    channels: Channels = "mono" if len(block) == 1 else "identical"
-    return Quality(nan, -120.0, 0, whole, 0.0, channels, nan, False, 0)
-
-
-def _merge_qualities(measured: Sequence[Measured]) -> Quality:
-    """The quality of a file from that of its blocks. Loudness is their mean power, less those
-    10 LU below it, as BS.1770's gate has it for its shorter blocks."""
-    seconds = np.array([length_s for _, length_s, _ in measured])
-    powers = np.array([10.0 ** (quality.loudness_lufs / 10.0) for _, _, quality in measured])
-    heard = np.isfinite(powers)
-    loudness = float("nan")
-    if heard.any():
-        mean = float(np.average(powers[heard], weights=seconds[heard]))
-        loud = heard & (np.nan_to_num(powers) >= 0.1 * mean)
-        loudness = 10.0 * math.log10(float(np.average(powers[loud], weights=seconds[loud])))
-    silences: list[tuple[float, float]] = []
-    for at_s, _, quality in measured:
-        for start_s, stop_s in quality.silences_s:
-            if silences and at_s + start_s - silences[-1][1] < 1e-3:
-                silences[-1] = (silences[-1][0], at_s + stop_s)
-            else:
-                silences.append((at_s + start_s, at_s + stop_s))
-    qualities = [quality for _, _, quality in measured]
-    sounding = [q for q in qualities if math.isfinite(q.bandwidth_hz)] or qualities
-    widest = max(sounding, key=lambda q: q.bandwidth_hz if math.isfinite(q.bandwidth_hz) else 0.0)
-    found: list[Channels] = [q.channels for q in sounding]
-    channels = "stereo" if "stereo" in found else max(found, key=found.count)
-    return Quality(
-        loudness_lufs=loudness,
-        true_peak_db=max(q.true_peak_db for q in qualities),
-        clipped_samples=sum(q.clipped_samples for q in qualities),
-        silences_s=tuple(silences),
-        dc_offset=max((q.dc_offset for q in qualities), key=abs),
-        channels=channels,
-        bandwidth_hz=widest.bandwidth_hz,
-        has_lossy_edge=widest.has_lossy_edge,
-        bad_samples=0,
-    )
+    return silence_quality(len(block), block.shape[1] / sample_rate)
 
 
 def _analyse_segment(
@@ -269,6 +267,7 @@ def _analyse_segment(
         "tempo_confidence": tempo.confidence,
         "downbeat_confidence": tempo.downbeat_confidence,
         "is_steady": tempo.is_steady,
+        "loop_bars": tempo.loop_bars,
         "beats_s": tempo.beats_s.tolist(),
         "downbeats_s": tempo.downbeats_s.tolist(),
         "key": key.name,
@@ -287,7 +286,7 @@ def _silent_segment(start_s: float, duration_s: float) -> dict[str, Any]:
     return {
         "start_s": start_s,
         "duration_s": duration_s,
-        **dict.fromkeys(("bpm", "alternative_bpm", "key", "bass_pitch")),
+        **dict.fromkeys(("bpm", "alternative_bpm", "key", "bass_pitch", "loop_bars")),
         **dict.fromkeys(("tempo_confidence", "downbeat_confidence", "key_confidence"), 0.0),
         "is_steady": False,
         "beats_s": [],
@@ -328,6 +327,7 @@ def tempo_of(segment: dict[str, Any]) -> Tempo:
         downbeats_s=np.array(segment["downbeats_s"]),
         downbeat_confidence=segment["downbeat_confidence"],
         is_steady=segment["is_steady"],
+        loop_bars=segment["loop_bars"],
     )
 
 
@@ -338,13 +338,20 @@ def tag_facts(record: dict[str, Any]) -> Facts:
     return Facts(**tags)
 
 
+def tempo_confidence(confidence: float, loop_bars: int | None, duration_s: float) -> float:
+    """How sure captions are of a tempo: less of a short recording's, unless its length is a witness
+    too."""
+    return confidence * (1.0 if loop_bars else min(1.0, duration_s / ENOUGH_S))
+
+
 def measured_facts(segment: dict[str, Any]) -> Facts:
     """What a segment of a record says for captions, with its confidence."""
     bpm = segment["bpm"]
     if bpm is not None:
         # Sequencers are set to whole numbers, mostly.
         bpm = float(round(bpm)) if abs(bpm - round(bpm)) < 0.06 else round(bpm, 1)
-    sure = {"bpm": segment["tempo_confidence"], "key": segment["key_confidence"]}
-    enough = min(1.0, segment["duration_s"] / ENOUGH_S)
-    sure = {name: min(MOST_SURE, enough * value) for name, value in sure.items()}
+    duration_s = segment["duration_s"]
+    sure_bpm = tempo_confidence(segment["tempo_confidence"], segment["loop_bars"], duration_s)
+    sure_key = min(1.0, duration_s / ENOUGH_S) * segment["key_confidence"]
+    sure = {"bpm": min(MOST_SURE, sure_bpm), "key": min(MOST_SURE, sure_key)}
     return make_facts("analysis", sure, bpm=bpm, key=segment["key"])

@@ -19,14 +19,23 @@ BANDWIDTH_STEP_HZ = 500.0
 """Bandwidths this close are one; then the longer file is the better copy."""
 
 
-def unusable_reason(record: Mapping[str, Any], min_clip_s: float) -> str | None:
-    """Why a file is left out by its analysis; None for a usable one."""
+def unusable_reason(record: Mapping[str, Any], min_clip_s: float, *, to_mono: bool) -> str | None:
+    """Why a file is left out by its analysis; None for a usable one.
+
+    Args:
+        record: its analysis.
+        min_clip_s: shortest length.
+        to_mono: its channels are folded with what cancels turned round, see `audio.fold`.
+    """
     duration_s, quality = record["duration_s"], record["quality"]
     if duration_s < min_clip_s:
         return f"{duration_s:.2f} s is shorter than {min_clip_s:g} s (--min_clip)."
     silent_s = sum(stop_s - start_s for start_s, stop_s in quality["silences_s"])
     if quality["true_peak_db"] <= SILENT_PEAK_DB or silent_s >= SILENT_SHARE * duration_s:
         return f"is silent ({silent_s:.0f} of {duration_s:.0f} s)."
+    n_channels = record["n_channels"]
+    if n_channels > 2 and quality["channels"] == "inverted" and not to_mono:
+        return f"its {n_channels} channels cancel each other in mono; prepare with --mono_fold."
     return None
 
 

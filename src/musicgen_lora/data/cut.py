@@ -19,13 +19,16 @@ import numpy as np
 
 from musicgen_lora.audio.bars import cut_on_bars, repeats_to_reach, whole_bars
 from musicgen_lora.audio.ffmpeg import readable
-from musicgen_lora.audio.files import AudioError, probe, read_audio, write_wav
+from musicgen_lora.audio.files import read_stretch, write_wav
+from musicgen_lora.audio.fold import fold_to_mono, name_bands
 from musicgen_lora.audio.quality import integrated_loudness, true_peak_db
+from musicgen_lora.audio.stream import AudioStream
 from musicgen_lora.audio.tempo import Tempo
 from musicgen_lora.data.analyse import tempo_of
 from musicgen_lora.data.facts import Part
 from musicgen_lora.data.vocals import LEAST_SHARE, Vocals, split_vocals
 from musicgen_lora.data.workers import Failure
+from musicgen_lora.errors import AudioError
 
 MAX_NAME_BYTES = 150
 PEAK_CEILING_DB = -1.0
@@ -198,6 +201,7 @@ class CutTask:
         sample_rate: of what is written, in Hz.
         loudness_lufs: wanted loudness; None leaves the level alone.
         vocals: whether they are looked for, and taken out of what is written.
+        to_mono: whether what is written is folded to mono, see `fold.fold_to_mono`.
     """
 
     path: Path
@@ -206,75 +210,86 @@ class CutTask:
     sample_rate: int
     loudness_lufs: float | None
     vocals: Vocals = "keep"
+    to_mono: bool = False
 
 
 def cut_file(task: CutTask, alive: Callable[[], None]) -> list[dict[str, Any] | None] | Failure:
-    """Writes the clips of a file, but those that are there already.
+    """Writes the clips of a file.
 
     Returns:
-        Facts of each clip, `duration_s`, `loudness_lufs` (None for silence or below 0.4 s) and,
-        where they were looked for, `vocals` ("none", "some" or "removed"); in place of a silent
-        clip, which isn't written, None.
+        Facts of each clip, see `_make_clip`; in place of a silent one, which isn't written, None.
     """
     try:
         # In place there is no M4A, see `inputs`.
         folder = task.path.parent if task.targets is None else task.targets[0].parent
         made = []
-        with readable(task.path, folder, alive) as source:
+        # Opened once: clips that follow each other are read without a seek.
+        with readable(task.path, folder, alive) as source, AudioStream(source) as stream:
             for index, plan in enumerate(task.plans):
                 target = None if task.targets is None else task.targets[index]
-                made.append(_make_clip(replace(task, path=source), plan, target))
+                made.append(_make_clip(task, plan, target, stream))
                 alive()
         return made
     except AudioError as error:
         return Failure(str(error).removeprefix(f"{task.path}: "))
 
 
-def _make_clip(task: CutTask, plan: ClipPlan, target: Path | None) -> dict[str, Any] | None:
+def _make_clip(
+    task: CutTask, plan: ClipPlan, target: Path | None, stream: AudioStream
+) -> dict[str, Any] | None:
+    """Writes a clip, where it has a target.
+
+    Returns:
+        `duration_s`, `loudness_lufs` (None for silence or below 0.4 s), `gain_db` that it was given
+        and, where there is such a thing, `vocals` ("none", "some" or "removed") and `folded`
+        ("mean", or the bands that were turned round first). None for a silent clip.
+    """
     rate = task.sample_rate
-    vocals = None
-    if (
-        task.vocals == "keep"
-        and target is not None
-        and target.is_file()
-        and _has_length(target, plan, rate)
-    ):
-        waveform = read_audio(target, rate)
-    else:
+    facts: dict[str, Any] = {}
+
+    def fold(channels: np.ndarray, own_rate: int) -> np.ndarray:
+        mono, bands = fold_to_mono(channels, own_rate)
+        if len(channels) > 1:
+            facts["folded"] = f"turned {name_bands(bands)}" if bands else "mean"
+        return mono
+
+    waveform = read_stretch(
+        stream,
+        rate,
+        start_s=plan.start_s,
         # The end of a whole file is where its samples end, not where its header says.
-        duration_s = plan.duration_s if plan.cut else None
-        waveform = read_audio(task.path, rate, start_s=plan.start_s, duration_s=duration_s)
-        if float(np.abs(waveform).max()) < SILENT_PEAK:
-            return None
-        if task.vocals != "keep":
-            without, share = split_vocals(waveform, rate)
-            vocals = "some" if share >= LEAST_SHARE else "none"
-            if vocals == "some" and task.vocals == "remove" and target is not None:
-                waveform, vocals = without, "removed"
-                if float(np.abs(waveform).max()) < SILENT_PEAK:
-                    return None
-        if target is not None:
-            if plan.repeated > 1:
-                waveform = np.tile(waveform, plan.repeated)
-            if task.loudness_lufs is not None:
-                waveform = waveform * np.float32(level_gain(waveform, rate, task.loudness_lufs))
-            write_wav(target, waveform, rate)
+        duration_s=plan.duration_s if plan.cut else None,
+        fold=fold if task.to_mono and target is not None else None,
+    )
+    if float(np.abs(waveform).max()) < SILENT_PEAK:
+        return None
+    if task.vocals != "keep":
+        without, share = split_vocals(waveform, rate)
+        facts["vocals"] = "some" if share >= LEAST_SHARE else "none"
+        if facts["vocals"] == "some" and task.vocals == "remove" and target is not None:
+            waveform, facts["vocals"] = without, "removed"
+            if float(np.abs(waveform).max()) < SILENT_PEAK:
+                return None
+    if target is not None:
+        waveform, facts["gain_db"] = _write_clip(target, waveform, task, plan.repeated)
     loudness = integrated_loudness(waveform, rate)
-    return {
-        "duration_s": round(waveform.shape[1] / rate, 6),
-        "loudness_lufs": round(loudness, 1) if math.isfinite(loudness) else None,
-        **({} if vocals is None else {"vocals": vocals}),
-    }
+    facts["duration_s"] = round(waveform.shape[1] / rate, 6)
+    facts["loudness_lufs"] = round(loudness, 1) if math.isfinite(loudness) else None
+    return facts
 
 
-def _has_length(target: Path, plan: ClipPlan, sample_rate: int) -> bool:
-    """Whether a clip of an earlier run is the one that is wanted."""
-    try:
-        info = probe(target)
-    except AudioError:
-        return False
-    wanted_s = plan.duration_s * plan.repeated
-    return info.sample_rate == sample_rate and abs(info.duration_s - wanted_s) < 0.1
+def _write_clip(
+    target: Path, waveform: np.ndarray, task: CutTask, repeated: int
+) -> tuple[np.ndarray, float]:
+    """Writes a clip `[C, N]`. Returns what was written and its gain in dB."""
+    if repeated > 1:
+        waveform = np.tile(waveform, repeated)
+    gain = 1.0
+    if task.loudness_lufs is not None:
+        gain = level_gain(waveform, task.sample_rate, task.loudness_lufs)
+        waveform = waveform * np.float32(gain)
+    gain *= write_wav(target, waveform, task.sample_rate)
+    return waveform, round(20.0 * math.log10(gain), 1)
 
 
 def level_gain(waveform: np.ndarray, sample_rate: int, target_lufs: float) -> float:

@@ -108,6 +108,8 @@ def make_entry(
         "start_s": round(plan.start_s, 6) if plan.cut and file.in_place is not None else None,
         "loudness_lufs": made["loudness_lufs"],
         "vocals": made.get("vocals"),
+        "gain_db": made.get("gain_db") or None,
+        "folded": made.get("folded"),
         "repeated": plan.repeated if plan.repeated > 1 else None,
         "cut": plan.cut,
         "at_s": round(plan.start_s, 6) if plan.cut else None,

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from musicgen_lora.audio.bars import SURE
+from musicgen_lora.audio.fold import BASS_BELOW_HZ, cancelled_bands
 from musicgen_lora.data.captions import names_genre
 from musicgen_lora.data.splits import find_split
 from musicgen_lora.extras import install_command
@@ -23,6 +23,7 @@ SILENT_SHARE = 0.2
 QUIET_LUFS = -32.0
 """The usual target lies 16 dB above; noise comes up as far."""
 CUT_SHORT = 0.98
+FOLD_ADVICE = "prepare them into another --output_dir with --mono_fold, which turns it round."
 
 Record = Mapping[str, Any]
 
@@ -42,24 +43,60 @@ def _silent_share(record: Record) -> float:
     return sum(stop_s - start_s for start_s, stop_s in silences) / max(record["duration_s"], 1e-9)
 
 
+def _is_clipped(record: Record) -> bool:
+    quality = record["quality"]
+    n_clipped = quality["clipped_samples"]
+    if not record["is_float"]:
+        # A decoder of MP3 rounds off what was clipped before, beyond full scale.
+        n_clipped = max(n_clipped, quality["over_samples"])
+    return n_clipped > max(10.0, CLIPPED_PER_S * record["duration_s"])
+
+
+def _cancelled(record: Record) -> list[tuple[float, float]]:
+    """Bands that the mono mix lacks, where it isn't all of them."""
+    quality = record["quality"]
+    if quality["channels"] == "inverted":
+        return []
+    return cancelled_bands(quality["unrelated_db"], quality["mono_db"])
+
+
 CHECKS = (
     Check(
         "cut short",
         "end before their header says",
         "Copy or download them again.",
-        lambda r: r["duration_s"] < CUT_SHORT * r["claimed_s"] - 0.1,
+        lambda r: r["duration_s"] < CUT_SHORT * (r["claimed_s"] or 0.0) - 0.1,
     ),
     Check(
         "clipped",
         "are clipped",
         "Export them again with 1 dB of room below full scale, or find the unclipped original.",
-        lambda r: r["quality"]["clipped_samples"] > max(10.0, CLIPPED_PER_S * r["duration_s"]),
+        _is_clipped,
     ),
     Check(
         "inverted",
         "cancel in mono",
-        "Invert one channel: MusicGen's mono models hear nothing of them as they are.",
+        "Invert one channel: MusicGen's mono models hear nothing of them as they are. Or "
+        + FOLD_ADVICE,
         lambda r: r["quality"]["channels"] == "inverted",
+    ),
+    Check(
+        "bass out of phase",
+        "lose their bass in mono: it is out of phase between the channels",
+        "Put it in phase: MusicGen's mono models don't hear it as it is. Or " + FOLD_ADVICE,
+        lambda r: any(low < BASS_BELOW_HZ for low, _ in _cancelled(r)),
+    ),
+    Check(
+        "out of phase",
+        "lose a part of their sound in mono: it is out of phase between the channels",
+        "Narrow their stereo: MusicGen's mono models don't hear it as it is. Or " + FOLD_ADVICE,
+        lambda r: any(high > BASS_BELOW_HZ for _, high in _cancelled(r)),
+    ),
+    Check(
+        "longer than said",
+        "go on after the end that their header tells, as joined files do",
+        "Nothing if they are one piece, for they are read to their end; else split them.",
+        lambda r: r["duration_s"] > (r["claimed_s"] or r["duration_s"]) / CUT_SHORT + 0.1,
     ),
     Check(
         "one-sided",
@@ -107,22 +144,34 @@ CHECKS = (
         lambda r: r["n_channels"] > 1 and r["quality"]["channels"] in ("identical", "near mono"),
     ),
     Check(
-        "tempo unsure",
-        "have no sure tempo",
-        "Write it into their names, as in beat_140bpm.wav, or into the metadata.",
-        lambda r: max(segment["tempo_confidence"] for segment in r["segments"]) < SURE,
+        "above full scale",
+        "have samples above full scale, which is no clipping in a format of floats",
+        "Nothing: their clips are turned down, by what gain_db in the metadata says.",
+        lambda r: bool(r["is_float"]) and r["quality"]["over_samples"] > 0 and not _is_clipped(r),
     ),
 )
 
 
-def find_faults(records: Mapping[str, Record]) -> list[dict[str, Any]]:
+def find_faults(
+    records: Mapping[str, Record], entries: Iterable[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
     """Faults that any file has, the worst first: `name`, `told`, `to_do` and `files`.
 
     Args:
         records: analyses by the file's path.
+        entries: of the dataset: a tempo that they state, from wherever, is one.
     """
+    clips: dict[str, list[bool]] = {}
+    for entry in entries:
+        clips.setdefault(str(entry.get("made_from")), []).append(entry.get("bpm") is not None)
+    tempo_unsure = Check(
+        "tempo unsure",
+        "have clips without a tempo: it isn't clear enough",
+        "Write it into their names, as in beat_140bpm.wav, or into the metadata.",
+        lambda r: not all(clips.get(r["sha256"], [True])),
+    )
     faults = []
-    for check in CHECKS:
+    for check in (*CHECKS, tempo_unsure):
         files = [name for name, record in records.items() if check.has_fault(record)]
         if files:
             fault = {"name": check.name, "told": check.told, "to_do": check.to_do, "files": files}
@@ -174,6 +223,29 @@ def caption_advice(entries: Sequence[Mapping[str, Any]]) -> list[str]:
             if isinstance(text, str):
                 places.setdefault(text, str(entry.get("audio")))
     return describe_readings(places, t5_reader, "caption", places.__getitem__)
+
+
+def fold_advice(entries: Sequence[Mapping[str, Any]], *, in_place: int) -> list[str]:
+    """What was folded to mono, and what wasn't.
+
+    Args:
+        entries: of the dataset.
+        in_place: files that this run was to fold and that lie in the dataset.
+    """
+    advice = []
+    folded = [str(entry["folded"]) for entry in entries if entry.get("folded")]
+    turned = sum(how != "mean" for how in folded)
+    if folded:
+        advice.append(
+            f"{len(folded)} clips were folded to mono, {turned} of them with parts turned round "
+            "that had cancelled ('folded' in the metadata says which)."
+        )
+    if in_place:
+        advice.append(
+            f"{in_place} files lie in the dataset and are never rewritten: they are not folded. "
+            "Prepare them into another --output_dir."
+        )
+    return advice
 
 
 def vocals_advice(entries: Sequence[Mapping[str, Any]], *, searched: bool) -> list[str]:

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from musicgen_lora import atomic
-from musicgen_lora.audio.files import AUDIO_EXTENSIONS, find_audio
+from musicgen_lora.audio.files import AUDIO_EXTENSIONS, find_audio, find_unread
 from musicgen_lora.data.facts import Facts, Part
 from musicgen_lora.data.fields import Columns, facts_from_record
 from musicgen_lora.data.readers import StatedFacts, facts_from_path
@@ -96,11 +96,14 @@ def find_inputs(
     files = [file for file in files if not file.resolve().is_relative_to(extracted)]
     inputs, dropped = _parquet_inputs(input_dir, output_dir, remarks)
     dropped += _unreadable_folders(input_dir)
+    unread = find_unread(input_dir)
     if not files and not inputs:
+        hint = f"; {unread[0][0].relative_to(input_dir)} {unread[0][1]}" if unread else "."
         raise UserError(
-            f"{input_dir}: no audio in it (WAV, MP3, FLAC, OGG, Opus, AIFF, M4A or AAC, or parquet "
-            "with audio inside, in any subfolder)."
+            f"{input_dir}: no audio in it (WAV, MP3, FLAC, OGG, Opus, AIFF, CAF, AU, M4A or AAC, "
+            f"or parquet with audio inside, in any subfolder){hint}"
         )
+    dropped += [Dropped(path.relative_to(input_dir).as_posix(), why) for path, why in unread]
     facts = StatedFacts(input_dir, files, remarks, without=own)
     for file in files:
         name = file.relative_to(input_dir).as_posix()

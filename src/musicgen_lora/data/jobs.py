@@ -58,7 +58,11 @@ def plan_jobs(
         plans = revision.plans(file, record)
         parts.say_left_out(file, record, plans, remarks)
         if not plans:
-            reason = unusable_reason(record, revision.made_with["min_clip"])
+            reason = unusable_reason(
+                record,
+                revision.made_with["min_clip"],
+                to_mono=revision.made_with["mono_fold"] and file.in_place is None,
+            )
             dropped.append(Dropped(file.name, reason or parts.no_clip_reason(file)))
             if file.digest not in revision.known:
                 continue

@@ -184,6 +184,7 @@ class _Run:
             n_known=sum(file.digest in self.revision.known for file in inputs),
             n_analysed=self.n_analysed,
             n_refreshed=n_refreshed,
+            n_unfolded=sum(f.in_place is not None for f in inputs) * self.settings.mono_fold,
             dropped=self.dropped,
             remarks=self.remarks.as_json(),
             records=names,
@@ -228,7 +229,11 @@ class _Run:
         listed = {d: name for d, name in listed_sources(self.entries).items() if d not in left}
         usable = []
         for file in new:
-            reason = unusable_reason(self.records[file.digest], self.settings.min_clip)
+            reason = unusable_reason(
+                self.records[file.digest],
+                self.settings.min_clip,
+                to_mono=self.settings.mono_fold and file.in_place is None,
+            )
             if reason is None:
                 usable.append(file)
             else:
@@ -320,6 +325,7 @@ class _Run:
                 self.settings.sample_rate,
                 self.settings.loudness,
                 self.settings.vocals,
+                self.settings.mono_fold,
             )
             for job in to_cut
         ]

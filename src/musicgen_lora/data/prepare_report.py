@@ -20,7 +20,13 @@ from musicgen_lora import __version__, atomic
 from musicgen_lora.audio.files import AudioError, read_audio
 from musicgen_lora.config import PrepareSettings
 from musicgen_lora.data import pictures
-from musicgen_lora.data.findings import caption_advice, dataset_advice, find_faults, vocals_advice
+from musicgen_lora.data.findings import (
+    caption_advice,
+    dataset_advice,
+    find_faults,
+    fold_advice,
+    vocals_advice,
+)
 from musicgen_lora.data.inputs import Dropped, printable
 from musicgen_lora.data.key_names import NOTES
 from musicgen_lora.data.remarks import in_one_line
@@ -49,6 +55,7 @@ def report(
     n_known: int,
     n_analysed: int,
     n_refreshed: int,
+    n_unfolded: int,
     dropped: Sequence[Dropped],
     remarks: Sequence[Mapping[str, Any]],
     records: Mapping[str, Mapping[str, Any]],
@@ -65,6 +72,7 @@ def report(
         n_known: files that were listed before.
         n_analysed: files that this run analysed.
         n_refreshed: clips of earlier runs whose captions or facts changed.
+        n_unfolded: files that were to be folded to mono and lie in the dataset.
         dropped: files left out.
         remarks: what was not used or guessed, as `Remarks.as_json` gives it.
         records: analyses by the file's path.
@@ -92,12 +100,13 @@ def report(
         "summary": summary,
         "cut_on": dict(cuts),
         "advice": [
+            *fold_advice(entries, in_place=n_unfolded),
             *vocals_advice(entries, searched=settings.vocals != "keep"),
             *dataset_advice(entries),
             *caption_advice(entries),
         ],
         "changes": [{"told": change.told, "names": list(change.names)} for change in changes],
-        "faults": find_faults(records),
+        "faults": find_faults(records, entries),
         "dropped": [
             {"file": drop.name, "reason": drop.reason}
             | ({"equals": drop.equals} if drop.equals else {})

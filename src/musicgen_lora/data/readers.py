@@ -27,7 +27,7 @@ from typing import BinaryIO, cast
 
 from tinytag import TinyTag, TinyTagException
 
-from musicgen_lora.audio.files import find_audio
+from musicgen_lora.audio.files import find_audio, is_inside
 from musicgen_lora.data.audio_names import AudioNames
 from musicgen_lora.data.facts import (
     GENRES,
@@ -111,7 +111,7 @@ class StatedFacts:
             if not _may_hold_captions(path) or not path.is_file():
                 continue
             resolved = path.resolve()
-            if not resolved.is_relative_to(self._root):
+            if not is_inside(path, self._root):
                 remarks.add(NOT_READ, f"{path} (a link out of the folder)")
             elif not any(resolved.is_relative_to(other) for other in passed_over):
                 self._texts.append(path)

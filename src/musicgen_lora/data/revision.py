@@ -320,7 +320,8 @@ def plans_with(
     values: Mapping[str, Any], record: dict[str, Any], parts: Sequence[Part], *, is_in_place: bool
 ) -> list[ClipPlan]:
     """The clips of a file with some settings, as `ledger.made_with` has them."""
-    if unusable_reason(record, values["min_clip"]) is not None:
+    to_mono = values["mono_fold"] and not is_in_place
+    if unusable_reason(record, values["min_clip"], to_mono=to_mono) is not None:
         return []
     return plan_clips(
         record,

@@ -16,8 +16,8 @@ GONE = "its file is no longer in the input folder"
 CUT_ANEW = "its file was cut anew, and no clip took over what you wrote here"
 """What `prepare` gives as the reason for a `skip` of its own."""
 STRUCTURE = (
-    *("audio", "start_s", "duration_s", "loudness_lufs", "vocals", "repeated", "cut", "at_s"),
-    "made_from",
+    *("audio", "start_s", "duration_s", "loudness_lufs", "gain_db", "folded", "vocals"),
+    *("repeated", "cut", "at_s", "made_from"),
 )
 """Fields of the clip itself, which no other clip takes over."""
 SAME_SHARE = 0.5

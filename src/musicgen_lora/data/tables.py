@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from musicgen_lora import atomic
-from musicgen_lora.audio.files import AUDIO_EXTENSIONS, FFMPEG_EXTENSIONS
+from musicgen_lora.audio.files import AUDIO_EXTENSIONS, FFMPEG_EXTENSIONS, is_inside
 from musicgen_lora.data.encodings import decode_text
 from musicgen_lora.data.fields import field_name
 from musicgen_lora.data.parquet_pages import group_sizes
@@ -278,7 +278,7 @@ def find_parquet(folder: Path, without: Path) -> list[Path]:
     for path in sorted(folder.rglob("*.parquet")):
         resolved = path.resolve()
         made_here = root != passed_over and resolved.is_relative_to(passed_over)
-        if path.is_file() and resolved.is_relative_to(root) and not made_here:
+        if path.is_file() and is_inside(path, root) and not made_here:
             found.append(path)
     return found
 
