@@ -196,6 +196,7 @@ def test_an_adapter_of_longer_windows_is_measured_on_the_bases(
     facts = json.loads(facts_path.read_text())
     facts["settings"]["max_duration"] = 30.0
     facts_path.write_text(json.dumps(facts))
+    facts_path.with_name("manifest.json").unlink()
     (base,) = read_rows(tmp_path / "run", "base")
     capsys.readouterr()
     report = evaluate_adapter(

@@ -32,6 +32,7 @@ from musicgen_lora.evaluation.forgetting import other_style_windows, other_style
 from musicgen_lora.evaluation.generations import (
     choose_prompts,
     describe_references,
+    describe_texts,
     play_prompts,
     write_clips,
 )
@@ -51,7 +52,7 @@ from musicgen_lora.locks import locked
 from musicgen_lora.model.adapter import WEIGHTS_FILE, has_adapter, load_adapter, read_adapter
 from musicgen_lora.model.base_facts import base_facts
 from musicgen_lora.model.musicgen import base_fingerprint, load_base, load_tokenizer, model_shape
-from musicgen_lora.model.reading import TextReader, describe_readings
+from musicgen_lora.model.reading import TextReader
 from musicgen_lora.model.text import TextStates
 from musicgen_lora.model.wording import english_of
 from musicgen_lora.training import processes
@@ -124,7 +125,9 @@ def _measure(
     # An adapter on the text encoder gives captions other states than the base has for them.
     tokenizer = load_tokenizer(settings.base_model_path)
     text = TextStates(model, tokenizer, frozen=not has_adapter(model.text_encoder))
-    _tell_of_texts(settings, held_out, TextReader.of(tokenizer), console)
+    prompts = choose_prompts(settings.prompts, held_out.clips, settings.num_prompts)
+    for line in describe_texts(prompts, held_out.clips, TextReader.of(tokenizer)):
+        console.print(line, style="yellow")
 
     held_out = _within_trained(settings, held_out, model, console)
     held_out, codes = _open_tokens(settings, held_out, model, console)
@@ -189,20 +192,6 @@ def _within_trained(
             style="yellow",
         )
     return dataclasses.replace(held_out, max_duration_s=longest_s)
-
-
-def _tell_of_texts(
-    settings: EvaluateSettings, held_out: HeldOut, reader: TextReader, console: Console
-) -> None:
-    """Says what the text encoder doesn't read as it is written."""
-    names = {clip.texts[0]: clip.name for clip in held_out.clips}
-    chosen = choose_prompts(settings.prompts, held_out.clips, settings.num_prompts)
-    given = [item["prompt"] for item in chosen if item["prompt"] not in names]
-    for line in [
-        *describe_readings(given, lambda: reader, "prompt"),
-        *describe_readings(names, lambda: reader, "caption", names.__getitem__),
-    ]:
-        console.print(line, style="yellow")
 
 
 def _files_of_report(output_dir: Path) -> Iterator[str]:

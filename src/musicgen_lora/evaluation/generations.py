@@ -19,6 +19,7 @@ from musicgen_lora.data.tokens import TokenStore
 from musicgen_lora.generation.decode import generate_codes
 from musicgen_lora.model.codec import decode_codes
 from musicgen_lora.model.musicgen import model_shape
+from musicgen_lora.model.reading import TextReader, describe_readings
 from musicgen_lora.model.text import TextStates
 
 DEFAULT_PROMPTS = (
@@ -62,6 +63,18 @@ def choose_prompts(
     for prompt in DEFAULT_PROMPTS:
         chosen.setdefault(prompt, "default prompt")
     return [{"prompt": p, "origin": origin} for p, origin in list(chosen.items())[:n_prompts]]
+
+
+def describe_texts(
+    prompts: Sequence[dict[str, str]], held_out: Sequence[Clip], reader: TextReader
+) -> list[str]:
+    """Sentences on prompts and captions that the text encoder doesn't read as they are written."""
+    names = {clip.texts[0]: clip.name for clip in held_out}
+    others = [item["prompt"] for item in prompts if item["prompt"] not in names]
+    return [
+        *describe_readings(others, lambda: reader, "prompt"),
+        *describe_readings(names, lambda: reader, "caption", names.__getitem__),
+    ]
 
 
 def play_prompts(
