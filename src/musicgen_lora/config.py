@@ -22,6 +22,7 @@ STRICT = ConfigDict(extra="forbid")
 Positive = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 Seconds = Annotated[float, Field(gt=0.0)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 LoraTarget = Literal[
     "attention",
     "feed_forward",
@@ -81,7 +82,7 @@ class PrepareSettings:
     """Bring back the clips that were deleted from the metadata."""
     num_workers: Annotated[int, Field(ge=0, le=256)] = 2
     """Processes that analyse and cut; 0 works in the command's own."""
-    seed: int = 0
+    seed: Seed = 0
     """Of the example beats and the captions' wordings."""
 
 
@@ -218,7 +219,7 @@ class TrainSettings:
     """auto goes on with an unfinished run of the same settings in output_dir."""
     allow_random_base: bool = False
     """Train although the base predicts the data no better than chance (for tests)."""
-    seed: int = 0
+    seed: Seed = 0
     """Of order, windows, dropout and the adapter's first weights."""
 
 
@@ -245,7 +246,7 @@ class GenerateSettings:
     """Draw from the k likeliest tokens; 0 takes all, 1 is greedy."""
     temperature: Annotated[float, Field(ge=0.0)] = 1.0
     """Above 1 is wilder, below is safer."""
-    seed: int = 0
+    seed: Seed = 0
     """Of the first clip; the next has seed + 1, and so on."""
     batch_size: Positive = 4
     """Prompts generated together."""
@@ -284,7 +285,7 @@ class EvaluateSettings:
     """Draw from the k likeliest tokens; 0 takes all, 1 is greedy."""
     temperature: Annotated[float, Field(ge=0.0)] = 1.0
     """Above 1 is wilder, below is safer."""
-    seed: int = 0
+    seed: Seed = 0
     """Of the first clip; the next has seed + 1, and so on."""
     batch_size: Positive = 4
     """Clips that go through the model together."""

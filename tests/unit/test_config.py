@@ -94,6 +94,7 @@ def test_the_guides_values_are_the_defaults() -> None:
         ("- train", "must have a section for each command"),
         ("train: {lora_rank: 0}", "lora_rank = 0"),
         ("train: {lora_rank: 2.5}", "lora_rank = 2.5"),
+        ("train: {seed: -1}", "seed = -1"),
         ("train: {lora_rank: many}", "lora_rank = 'many'"),
         ("train: {learning_rate: -1e-4}", "learning_rate = '-1e-4'"),
         ("train: {learning_rate: .nan}", "learning_rate = nan"),
@@ -134,6 +135,10 @@ def test_the_file_can_be_joined_to_its_flag(tmp_path: Path, capsys) -> None:
         (["generate", "--duration", "31"], "duration = 31"),
         (["generate", "--duration", "-1"], "duration = -1"),
         (["prepare", "--num_samples", "0"], "num_samples = 0"),
+        (["prepare", "--seed", "-1"], "seed = -1"),
+        (["train", "--seed", "-1"], "seed = -1"),
+        (["generate", "--seed", str(2**63)], "seed = 9223372036854775808"),
+        (["evaluate", "--seed", "-3"], "seed = -3"),
         (["fly"], "no such command; there are: prepare, tokenise, train"),
     ],
 )

@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from musicgen_lora.seeds import seed_of
+
 if TYPE_CHECKING:
     from musicgen_lora.data.melodies import Melodies
     from musicgen_lora.data.metadata import Clip
@@ -113,7 +115,7 @@ class ClipDataset(Dataset[tuple[np.ndarray, str | None]]):
 
     def _draw(self, index: int) -> tuple[int, str | None, bool]:
         """Where the window begins, its caption or None, whether its tune is dropped."""
-        rng = np.random.default_rng((self._seed, self._epoch, index))
+        rng = np.random.default_rng(seed_of("window", self._seed, self._epoch, index))
         spare = max(0, int(self._codes.n_frames[index]) - self._max_frames)
         start = int(rng.integers(spare + 1))
         texts = self._clips[index].texts
@@ -132,7 +134,7 @@ class ClipDataset(Dataset[tuple[np.ndarray, str | None]]):
 
 def epoch_order(n_clips: int, seed: int, epoch: int) -> np.ndarray:
     """Permutation of the clips, a function of (seed, epoch)."""
-    return np.random.default_rng((seed, epoch)).permutation(n_clips)
+    return np.random.default_rng(seed_of("order", seed, epoch)).permutation(n_clips)
 
 
 def grouped_order(lengths: np.ndarray, seed: int, epoch: int, per_step: int) -> np.ndarray:
@@ -148,7 +150,7 @@ def grouped_order(lengths: np.ndarray, seed: int, epoch: int, per_step: int) -> 
         per_step: clips of a step; an epoch's last step may have fewer.
     """
     order = epoch_order(len(lengths), seed, epoch)
-    rng = np.random.default_rng((seed, epoch, per_step))
+    rng = np.random.default_rng(seed_of("groups", seed, epoch, per_step))
     n_whole = len(order) // per_step * per_step
     steps: list[np.ndarray] = []
     for start in range(0, n_whole, per_step * GROUPED_STEPS):

@@ -40,6 +40,9 @@ REPEATABLE = {
     "report_to",
 }
 """Settings that may differ between a run and its resumption."""
+DRAWS_VERSION = 2
+"""Of how order, windows and dropout follow from the seed: a run that began with another way of
+drawing cannot go on as if it were unbroken."""
 
 
 def run_identity(settings: TrainSettings, base: str, clips: Clips, ids: Sequence[str]) -> str:
@@ -54,7 +57,7 @@ def run_identity(settings: TrainSettings, base: str, clips: Clips, ids: Sequence
         *map(_fingerprint, columns),
         hashlib.sha256(texts.value_lengths().to_numpy().astype("<i8")).hexdigest(),
     ]
-    return hashlib.sha256(json.dumps([plain, base, data]).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps([DRAWS_VERSION, plain, base, data]).encode()).hexdigest()[:16]
 
 
 def _fingerprint(column: Any) -> str:

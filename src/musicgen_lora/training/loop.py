@@ -23,6 +23,7 @@ from musicgen_lora.data.batches import Batch, ClipDataset, collate, epoch_order,
 from musicgen_lora.errors import RunError
 from musicgen_lora.model.delay import n_predicted
 from musicgen_lora.model.musicgen import model_shape
+from musicgen_lora.seeds import seed_of
 from musicgen_lora.training import processes, run_folder, validation
 from musicgen_lora.training.average import averaged, update_average
 from musicgen_lora.training.checkpoints import save_checkpoint, step_name
@@ -116,8 +117,7 @@ def run_steps(
         nonlocal batch_size
         totals = n_predicted(torch.from_numpy(lengths[indices]), model_shape(model).delays).sum(0)
         while True:
-            # Dropout masks belong to the step, not to how often this process has drawn.
-            torch.manual_seed((settings.seed << 32) + step + (processes.rank() << 24))
+            seed_dropout(settings.seed, step)
             batches = step_batches(dataset, indices, batch_size)
             if settings.fsdp:
                 batches = _evened_out(dataset, batches, indices, batch_size)
@@ -259,6 +259,11 @@ def run_steps(
     if best is None:
         trainee.publish(settings.output_dir / run_folder.BEST_MODEL, run)
     run["best"] = best
+
+
+def seed_dropout(seed: int, step: int) -> None:
+    """Dropout masks belong to (seed, step, process), not to how often this process has drawn."""
+    torch.manual_seed(seed_of("dropout", seed, step, processes.rank()))
 
 
 def _check_weights(parameters: Sequence[torch.Tensor], step: int) -> None:

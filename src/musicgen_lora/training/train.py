@@ -27,6 +27,7 @@ from musicgen_lora.model.base_facts import base_facts
 from musicgen_lora.model.musicgen import base_fingerprint, load_base, model_shape
 from musicgen_lora.model.quantise import check_quantise, quantise_decoder
 from musicgen_lora.model.targets import adapts_text_encoder
+from musicgen_lora.seeds import seed_of
 from musicgen_lora.training import processes, run_folder, validation
 from musicgen_lora.training.average import start_average
 from musicgen_lora.training.checkpoints import (
@@ -178,7 +179,7 @@ def _train(
                 console.print(f"The earlier run in {settings.output_dir} now lies in {aside}.")
             run_folder.write_run(settings.output_dir, run)
 
-    torch.manual_seed(settings.seed)
+    torch.manual_seed(seed_of("adapter", settings.seed))
     trainee = make_trainee(model, settings, run)
     if settings.gradient_checkpointing:
         checkpoint_layers(model)
