@@ -197,7 +197,7 @@ class TrainSettings:
     validation_fraction: Share = 0.1
     """Share of the sources held out, at least one; 0 holds out none."""
     max_validation_windows: Positive = 200
-    """Validation reads at most this many windows, evenly spaced."""
+    """Validation reads at most this many windows, spread over clips and places in them."""
     validate_every: Positive | None = None
     """Steps between validations (default: once an epoch)."""
     save_every: Positive | None = None

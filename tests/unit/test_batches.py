@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from musicgen_lora.data.batches import (
     fixed_windows,
     grouped_order,
 )
-from musicgen_lora.data.metadata import load_dataset
+from musicgen_lora.data.metadata import Clip, load_dataset
 from musicgen_lora.data.tokens import clip_ids, tokenise_clips
 from musicgen_lora.model.musicgen import load_base, load_tokenizer
 from musicgen_lora.model.text import TextStates
@@ -153,17 +154,66 @@ def test_validation_windows_cover_every_clip_end_to_end(parts) -> None:
     assert min(len(window.codes) for window in short) >= 21
 
 
-def test_validation_windows_are_thinned_evenly_before_their_tunes_are_heard(parts) -> None:
+def test_validation_windows_are_thinned_before_their_tunes_are_heard(parts) -> None:
     clips, codes = parts
     heard = Spots()
     every = fixed_windows(clips, codes, max_frames=10, min_frames=4)
     some = fixed_windows(clips, codes, max_frames=10, min_frames=4, max_windows=7, melodies=heard)
-    step = -(-len(every) // 7)
-    assert [w.codes.tolist() for w in some] == [w.codes.tolist() for w in every[::step]]
-    assert len(heard.spots) == len(some)
-    name, start, n_frames = heard.spots[1]
-    index = [clip.name for clip in clips].index(name)
-    assert np.array_equal(some[1].codes, codes[index][start : start + n_frames])
+    assert len(some) == len(heard.spots) == 7 < len(every)
+    assert len({(name, start) for name, start, _ in heard.spots}) == 7
+    for window, (name, start, n_frames) in zip(some, heard.spots, strict=True):
+        index = [clip.name for clip in clips].index(name)
+        assert start % 10 == 0
+        assert np.array_equal(window.codes, codes[index][start : start + n_frames])
+
+
+class FakeCodes:
+    """Clips of given lengths, whose codes say where they are from: `[clip, place]`."""
+
+    def __init__(self, n_frames: list[int]) -> None:
+        self.n_frames = np.array(n_frames)
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        places = np.arange(self.n_frames[row])
+        return np.stack([np.full(len(places), row), places], axis=1)
+
+
+@pytest.mark.parametrize(
+    ("n_clips", "n_frames", "limit"),
+    [
+        (134, 150, 200),
+        (150, 150, 200),
+        (200, 200, 200),
+        (400, 200, 200),
+        (201, 100, 200),
+        (67, 600, 200),
+        (1, 50_000, 200),
+        (3, 90, 200),
+    ],
+)
+def test_chosen_windows_are_spread_over_clips_and_places(
+    n_clips: int, n_frames: int, limit: int
+) -> None:
+    """Windows of 100 frames. An even step through them can fall on each clip's first alone."""
+    clips = [Clip(f"{i}.wav", Path("/data"), ("808",), f"{i}.wav") for i in range(n_clips)]
+    codes: Any = FakeCodes([n_frames] * n_clips)
+    windows = fixed_windows(clips, codes, max_frames=100, min_frames=4, max_windows=limit)
+    chosen = [tuple(window.codes[0].tolist()) for window in windows]
+    n_places = -(-n_frames // 100)
+    assert len(set(chosen)) == len(chosen) == min(limit, n_clips * n_places)
+    a_clip = np.bincount([row for row, _ in chosen], minlength=n_clips)
+    assert a_clip.max() - a_clip.min() <= 1
+    a_place = np.bincount([start // 100 for _, start in chosen], minlength=n_places)
+    assert a_place.max() - a_place.min() <= max(2, 0.05 * len(chosen))
+
+
+def test_longer_clips_give_more_of_the_chosen_windows() -> None:
+    clips = [Clip(f"{i}.wav", Path("/data"), ("808",), f"{i}.wav") for i in range(20)]
+    codes: Any = FakeCodes([100, 900] * 10)
+    windows = fixed_windows(clips, codes, max_frames=100, min_frames=4, max_windows=50)
+    long = sum(int(window.source.split(".")[0]) % 2 for window in windows)
+    assert len(windows) == 50
+    assert long == pytest.approx(45, abs=1)
 
 
 class Spots:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 GROUPED_STEPS = 16
 """Steps whose clips are sorted by length together."""
+GOLDEN_RATIO = (math.sqrt(5.0) - 1.0) / 2.0
 
 
 @dataclass(frozen=True)
@@ -177,22 +178,38 @@ def fixed_windows(
         codes: of the clips.
         max_frames: of a window.
         min_frames: shorter rests of clips are left out.
-        max_windows: at most so many are taken, evenly spaced; None takes all.
+        max_windows: at most so many are taken, spread over clips and places in them; None takes
+            all.
         melodies: of the clips, for a melody model.
     """
-    spots = [
-        (row, start)
-        for row, n_frames in enumerate(codes.n_frames.tolist())
-        for start in range(0, n_frames - min_frames + 1, max_frames)
-    ]
-    if max_windows is not None:
-        spots = spots[:: max(1, math.ceil(len(spots) / max_windows))]
+    counts = np.maximum(0, (codes.n_frames - min_frames) // max_frames + 1)
     windows: list[Window] = []
-    for row, start in spots:
+    for row, place in _spread(counts, max_windows):
+        start = place * max_frames
         clip, window = clips[row], codes[row][start : start + max_frames]
         melody = None if melodies is None else melodies.of(clip, start, len(window))
         windows.append(Window(window, clip.texts[0], clip.source, melody))
     return windows
+
+
+def _spread(counts: np.ndarray, limit: int | None) -> list[tuple[int, int]]:
+    """`(clip, place in it)` of at most `limit` windows of clips that have `counts` each, `[clips]`.
+
+    A clip gets its share of the windows to within one. Which clips get one more, and where in a
+    clip its windows lie, goes by the golden ratio: with steps of an even width, clips of regular
+    lengths would give their first windows alone, or some of them none.
+    """
+    total = int(counts.sum())
+    n_taken = total if limit is None else min(limit, total)
+    shuffled = np.argsort(np.arange(len(counts)) * GOLDEN_RATIO % 1.0, kind="stable")
+    points = (np.arange(n_taken) + 0.5) * total / max(1, n_taken)
+    owners = shuffled[np.searchsorted(np.cumsum(counts[shuffled]), points, side="right")]
+    rows, shares = np.unique(owners, return_counts=True)
+    spots: list[tuple[int, int]] = []
+    for number, (row, share) in enumerate(zip(rows.tolist(), shares.tolist(), strict=True)):
+        places = (np.arange(share) + number * GOLDEN_RATIO % 1.0) * int(counts[row]) / share
+        spots += [(row, int(place)) for place in places]
+    return spots
 
 
 def collate(

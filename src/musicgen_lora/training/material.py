@@ -144,7 +144,7 @@ def gather(
         dataset=dataset,
         windows=windows,
         # Enough to judge the base by, whatever the size of the dataset.
-        gate_windows=windows or windows_of(train[:GATE_WINDOWS], GATE_WINDOWS),
+        gate_windows=windows or windows_of(train, GATE_WINDOWS),
         text=text,
         text_is_ready=text_is_ready,
     )
