@@ -10,11 +10,13 @@ import torch
 from peft import get_peft_model_state_dict
 from peft.tuners import lora
 
+from musicgen_lora.model import lora_linear
 from musicgen_lora.model.adapter import add_lora
 from musicgen_lora.model.attention import use_blocks
 from musicgen_lora.model.lora_linear import LoraAttention, LoraLinear
 from musicgen_lora.model.musicgen import decoder_states, load_base, model_shape
 from musicgen_lora.model.targets import target_pattern
+from musicgen_lora.training.device import place
 
 Results = list[torch.Tensor]
 
@@ -95,6 +97,94 @@ def test_in_bf16_it_is_as_near_to_fp32_as_pefts(tiny_model_dir: Path) -> None:
         for true, one, other in zip(exact, ours, theirs, strict=True):
             error, usual = relative_error(one, true), relative_error(other, true)
             assert 0.0 < error < 1.5 * usual + 2.0**-8
+
+
+def in_bf16(model: Any) -> None:
+    place(model, torch.device("cpu"), "bf16")
+
+
+def product(layers: list[Any], x: torch.Tensor) -> torch.Tensor:
+    """Of layers that read x: alone, or as attention shares them."""
+    if len(layers) == 1:
+        return layers[0](x)
+    weight = lora_linear._one_weight(layers, x)
+    assert weight is not None
+    return lora_linear._product(layers, x, weight)
+
+
+@pytest.mark.parametrize(
+    ("which", "dropout"),
+    [("without bias", 0.0), ("without bias", 0.25), ("with bias", 0.25), ("shared", 0.0)],
+)
+def test_bf16_keeps_what_a_small_adapter_does(
+    which: str, dropout: float, tiny_model_dir: Path
+) -> None:
+    """The product with it less that without it, along the true difference, in output and gradient.
+    Rounding leaves noise, which goes by chance: it must not take the adapter with it."""
+    adapted = adapted_model(tiny_model_dir, prepare=in_bf16, dropout=dropout).train()
+    for name, parameter in adapted.named_parameters():
+        if "lora_B" in name:
+            # Its products are less than the steps between the base's numbers.
+            parameter.data *= 3e-5
+    plain, biased = layers_of(adapted)
+    attention = attentions_of(adapted)[0]
+    layers = {"without bias": [plain], "with bias": [biased]}.get(
+        which, [attention.q_proj, attention.k_proj, attention.v_proj]
+    )
+    torch.manual_seed(2)
+    base = layers[0].base_layer
+    x = torch.randn(20_000, base.in_features).bfloat16().requires_grad_()
+    weights = torch.randn(20_000, sum(layer.out_features for layer in layers)).bfloat16()
+
+    def found() -> Results:
+        x.grad = None
+        torch.manual_seed(3)
+        out = product(layers, x)
+        (out.float() * weights).sum().backward()
+        assert x.grad is not None
+        return [out.detach().float(), x.grad.float()]
+
+    mask = torch.ones_like(x, dtype=torch.float32)
+    if dropout:
+        torch.manual_seed(3)
+        mask = torch.nn.functional.dropout(mask, dropout)
+    change = torch.cat(
+        [layer.lora_B["default"].weight @ layer.lora_A["default"].weight * 3.0 for layer in layers]
+    ).detach()
+    true = [(x.detach().float() * mask) @ change.T, (weights.float() @ change) * mask]
+    on = found()
+    for layer in layers:
+        layer.lora_B["default"].weight.data.zero_()
+    for with_it, without, expected in zip(on, found(), true, strict=True):
+        difference = with_it - without
+        energy = (expected * expected).sum()
+        kept = float((difference * expected).sum() / energy)
+        noise = float((difference - expected).std() / energy.sqrt())
+        assert noise < 0.02
+        assert kept == pytest.approx(1.0, abs=4 * noise + 2.0**-8)
+
+
+@pytest.mark.parametrize(
+    ("precision", "changes", "said"),
+    [
+        ("bf16", {}, None),
+        ("fp32", {"kind": "dora"}, None),
+        ("bf16", {"kind": "dora"}, "fc1"),
+        ("fp16", {}, "q_proj"),
+        ("bf16", {"targets": ("attention", "embeddings")}, "embed_tokens.0"),
+    ],
+)
+def test_layers_that_round_before_they_add_are_named(
+    precision: str, changes: dict[str, Any], said: str | None, tiny_model_dir: Path
+) -> None:
+    prepare = lambda model: place(model, torch.device("cpu"), precision)  # noqa: E731
+    adapted = adapted_model(tiny_model_dir, prepare=prepare, **changes)
+    found = lora_linear.round_before_adding(adapted)
+    if said is None:
+        assert found == []
+    else:
+        assert any(name.endswith(said) for name in found)
+        assert not any("base_model" in name for name in found)
 
 
 def test_an_adapter_that_is_off_or_merged_leaves_the_layer_to_peft(tiny_model_dir: Path) -> None:

@@ -2,7 +2,7 @@
 
 PEFT casts a layer's input to the adapter's fp32, multiplies, scales and adds there and casts back:
 each is a pass over whole activations, and autograd keeps several of them. Here A and B are cast
-instead, which are small, their product is added in place, and the input alone is kept.
+instead, which are small, the base's product is added onto theirs, and the input alone is kept.
 
 Where attention goes through blocks, those of its layers that read the same states share their
 products as well.
@@ -15,9 +15,8 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from peft.tuners.lora import Linear
+from peft.tuners.lora import Linear, LoraLayer
 from torch import nn
-from torch.nn import functional
 from transformers.models.musicgen.modeling_musicgen import MusicgenAttention
 
 from musicgen_lora.model.attention import NAME, causal_attention, text_attention
@@ -27,36 +26,43 @@ class _LoraProduct(torch.autograd.Function):
     """`x W^T + b + s (d A^T) B^T` with frozen W and b; or, of several layers that read the same x,
     their outputs side by side.
 
-    Shapes: x and d `[..., in]`, W `[out, in]`, b `[out]`; of each layer A and B, `[r, in]` and
-    `[its out, r]`, in float32, and its s. d is x after dropout, or None for x itself.
+    The adapter's product is made first and the base's added onto it, which is rounded once. The
+    other way round, bf16 would swallow an adapter whose product is less than the step from one
+    number of the base's to the next, a 128th of it.
+
+    Shapes: x `[..., in]`, W `[out, in]`, b `[out]`; of each layer A and B, `[r, in]` and
+    `[its out, r]`, in float32, and its s. d is x after a dropout of p.
     """
 
     @staticmethod
     def forward(
         ctx: Any,
         x: torch.Tensor,
-        dropped: torch.Tensor | None,
         weight: torch.Tensor,
         bias: torch.Tensor | None,
+        p: float,
         scalings: Sequence[float],
         *pairs: torch.Tensor,
     ) -> torch.Tensor:
         rows = x.flatten(0, -2)
-        read = rows if dropped is None else dropped.flatten(0, -2)
+        read, mask = torch.native_dropout(rows, p, True) if p else (rows, None)
         down = torch.cat(pairs[::2]).to(x.dtype)
         ups = [(b * s).to(x.dtype) for b, s in zip(pairs[1::2], scalings, strict=True)]
         # Of few rows: products with few columns take longer.
         low = down @ read.T
-        out = functional.linear(rows, weight, bias)
+        out = rows.new_empty(len(rows), len(weight))
         for part, part_low, up in _parts(out, low, ups):
-            part.addmm_(part_low.T, up.T)
-        ctx.save_for_backward(read, low, weight, down, *ups)
-        ctx.has_dropout, ctx.scalings, ctx.shape = dropped is not None, scalings, x.shape
+            torch.mm(part_low.T, up.T, out=part)
+        out.addmm_(rows, weight.T)
+        if bias is not None:
+            out += bias
+        ctx.save_for_backward(read, mask, low, weight, down, *ups)
+        ctx.p, ctx.scalings, ctx.shape = p, scalings, x.shape
         return out.view(*x.shape[:-1], -1)
 
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        read, low, weight, down, *ups = ctx.saved_tensors
+        read, mask, low, weight, down, *ups = ctx.saved_tensors
         grad = grads[0].flatten(0, -2)
         grad_low = torch.empty_like(low)
         grads_b = []
@@ -66,16 +72,14 @@ class _LoraProduct(torch.autograd.Function):
             torch.mm(up.T, part.T, out=part_grad_low)
             grads_b.append((part_low @ part).float().T.contiguous().mul_(scaling))
         grads_a = (grad_low @ read).float().split(_ranks(ups))
-        grad_x = grad_dropped = None
+        grad_x = None
         if ctx.needs_input_grad[0]:
-            grad_x = grad @ weight
-            if not ctx.has_dropout:
-                grad_x.addmm_(grad_low.T, down)
-            grad_x = grad_x.view(ctx.shape)
-        if ctx.needs_input_grad[1]:
-            grad_dropped = (grad_low.T @ down).view(ctx.shape)
+            grad_x = grad_low.T @ down
+            if mask is not None:
+                grad_x.mul_(mask).div_(1.0 - ctx.p)
+            grad_x = grad_x.addmm_(grad, weight).view(ctx.shape)
         pairs = [grad for pair in zip(grads_a, grads_b, strict=True) for grad in pair]
-        return grad_x, grad_dropped, None, None, None, *pairs
+        return grad_x, None, None, None, None, *pairs
 
 
 def _parts(
@@ -100,7 +104,8 @@ class LoraLinear(Linear):
             return super().forward(x, *args, **kwargs)
         base: Any = self.base_layer
         dropout: Any = self.lora_dropout["default"]
-        return _product([self], x, dropout(x) if _drops(self) else None, base.weight, base.bias)
+        p = dropout.p if _drops(self) else 0.0
+        return _product([self], x, base.weight, base.bias, p)
 
 
 class LoraAttention(MusicgenAttention):
@@ -128,7 +133,7 @@ class LoraAttention(MusicgenAttention):
                 hidden_states, key_value_states, past_key_values, attention_mask, *args, **kwargs
             )
         heads = (self.num_heads, self.head_dim)
-        made = _product(layers, states, None, weight, None).unflatten(-1, (len(layers), *heads))
+        made = _product(layers, states, weight).unflatten(-1, (len(layers), *heads))
         made = made.permute(2, 0, 3, 1, 4)
         if own:
             attended = causal_attention(made, self.scaling)
@@ -155,6 +160,19 @@ def use_few_products(adapted: PeftModel) -> None:
             if all(type(layer) is LoraLinear for layer in layers):
                 _stack_weights(layers)
                 module.__class__ = LoraAttention
+
+
+def round_before_adding(adapted: PeftModel) -> list[str]:
+    """Names of the adapted layers that round the base's product to half precision before they add
+    the adapter's, as PEFT does: DoRA's, quantised ones, embeddings, and all of them in fp16."""
+    found = []
+    for name, module in adapted.get_base_model().named_modules():
+        if isinstance(module, LoraLayer):
+            weight: Any = module.get_base_layer().weight
+            is_fused = type(module) is LoraLinear and weight.dtype == torch.bfloat16
+            if weight.dtype != torch.float32 and not is_fused:
+                found.append(name)
+    return found
 
 
 def _can_multiply(layer: nn.Module, x: torch.Tensor) -> bool:
@@ -199,11 +217,11 @@ def _one_weight(layers: Sequence[Any], x: torch.Tensor) -> torch.Tensor | None:
 def _product(
     layers: Sequence[LoraLinear],
     x: torch.Tensor,
-    dropped: torch.Tensor | None,
     weight: torch.Tensor,
-    bias: torch.Tensor | None,
+    bias: torch.Tensor | None = None,
+    p: float = 0.0,
 ) -> torch.Tensor:
     pairs = [part["default"].weight for layer in layers for part in (layer.lora_A, layer.lora_B)]
     scalings = [layer.scaling["default"] for layer in layers]
-    product: Any = _LoraProduct.apply(x, dropped, weight, bias, scalings, *pairs)
+    product: Any = _LoraProduct.apply(x, weight, bias, p, scalings, *pairs)
     return product

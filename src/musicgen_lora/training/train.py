@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from peft import PeftModel
 from rich.console import Console
 from transformers import MusicgenForConditionalGeneration
 
@@ -24,6 +25,7 @@ from musicgen_lora.data.metadata import Clips, load_dataset
 from musicgen_lora.errors import RunError, UserError
 from musicgen_lora.generation.decode import windows_sentence
 from musicgen_lora.model.base_facts import base_facts
+from musicgen_lora.model.lora_linear import round_before_adding
 from musicgen_lora.model.musicgen import base_fingerprint, load_base, model_shape
 from musicgen_lora.model.quantise import check_quantise, quantise_decoder
 from musicgen_lora.model.targets import adapts_text_encoder
@@ -186,14 +188,7 @@ def _train(
     if trainee.adapted is not None:
         count = sum(p.numel() for p in trainee.parameters)
         console.print(f"LoRA: {count:,} trainable parameters on {n_parameters:,} frozen ones.")
-        config: Any = trainee.adapted.peft_config["default"]
-        left_out = sorted(config.exclude_modules or [])
-        if left_out:
-            console.print(
-                f"DoRA leaves out {len(left_out)} layers with rows of zeros, which have no "
-                f"direction: {', '.join(left_out)}.",
-                style="yellow",
-            )
+        _say_how_it_adapts(trainee.adapted, precision, console)
     optimizers = make_optimizers(
         settings.optimizer,
         [(name, p) for name, p in model.named_parameters() if p.requires_grad],
@@ -229,6 +224,25 @@ def _train(
             run["effect"] = _effect(settings, model, trainee, material, console)
             record({"event": "effect", "step": run["steps"], **run["effect"]})
     return _finish(settings, run, console)
+
+
+def _say_how_it_adapts(adapted: PeftModel, precision: str, console: Console) -> None:
+    config: Any = adapted.peft_config["default"]
+    left_out = sorted(config.exclude_modules or [])
+    if left_out:
+        console.print(
+            f"DoRA leaves out {len(left_out)} layers with rows of zeros, which have no "
+            f"direction: {', '.join(left_out)}.",
+            style="yellow",
+        )
+    rounded = round_before_adding(adapted) if precision != "fp32" else []
+    if rounded:
+        console.print(
+            f"In {precision}, {len(rounded)} of the adapted layers ({rounded[0]} for one) round "
+            "the base's product before the adapter's is added: its smallest changes are lost "
+            "there. --precision fp32 keeps them.",
+            style="yellow",
+        )
 
 
 def _effect(
