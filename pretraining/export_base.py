@@ -22,13 +22,16 @@ ASSETS = HERE.parent / "src" / "musicgen_lora" / "assets" / "tiny_beats"
 MAX_BYTES = 30_000_000
 
 
-def export_base(model_dir: Path, output_dir: Path, trained_duration_s: float) -> int:
+def export_base(
+    model_dir: Path, output_dir: Path, trained_duration_s: float, advised_learning_rate: float
+) -> int:
     """Writes the shipped folder and returns its size in bytes.
 
     Args:
         model_dir: what training left.
         output_dir: replaced.
         trained_duration_s: seconds of the longest windows of that training.
+        advised_learning_rate: peak rate that suits adapters on it.
 
     Raises:
         ValueError: it is larger than the package has room for, or does not load back in fp32.
@@ -45,7 +48,10 @@ def export_base(model_dir: Path, output_dir: Path, trained_duration_s: float) ->
     config_path = output_dir / "config.json"
     config = json.loads(config_path.read_text(encoding="utf-8"))
     _clean(config)
-    config[FIELD] = {"trained_duration_s": trained_duration_s}
+    config[FIELD] = {
+        "advised_learning_rate": advised_learning_rate,
+        "trained_duration_s": trained_duration_s,
+    }
     config_path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     shutil.copy(HERE / "model_card.md", output_dir / "README.md")
     loaded = MusicgenForConditionalGeneration.from_pretrained(output_dir)
@@ -79,6 +85,12 @@ if __name__ == "__main__":
     parser.add_argument("--model_dir", type=Path, default=HERE / "work" / "lm" / "best_model")
     parser.add_argument("--output_dir", type=Path, default=ASSETS)
     parser.add_argument("--trained_duration_s", type=float, required=True)
+    parser.add_argument("--advised_learning_rate", type=float, default=2e-3)
     options = parser.parse_args()
-    size = export_base(options.model_dir, options.output_dir, options.trained_duration_s)
+    size = export_base(
+        options.model_dir,
+        options.output_dir,
+        options.trained_duration_s,
+        options.advised_learning_rate,
+    )
     print(f"{size:,} bytes in {options.output_dir}")

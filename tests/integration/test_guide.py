@@ -157,7 +157,9 @@ def test_training_lands_where_the_guide_says(made: Path) -> None:
         assert run["status"] == "finished"
         settings = run["settings"]
         assert (settings["lora_rank"], settings["lora_alpha"]) == (12, 24)
-        assert (settings["learning_rate"], settings["num_epochs"]) == (3e-4, 5)
+        # The first command gives a rate; the other takes the one that the base advises.
+        rate = 3e-4 if folder == first else 2e-3
+        assert (settings["learning_rate"], settings["num_epochs"]) == (rate, 5)
         assert settings["batch_size"] == batch
         assert settings["gradient_accumulation_steps"] == accumulation
         assert settings["fp16"] is (folder == first)

@@ -89,9 +89,10 @@ def test_what_an_optimizer_cannot_do_is_one_line(monkeypatch: pytest.MonkeyPatch
         check_optimizer("muon", 1e-3, "lora")
     check_optimizer("muon", 1e-3, "full")
     monkeypatch.setattr(extras, "find_spec", lambda name: object())
-    with pytest.raises(UserError, match=r"give 1, not 0\.0003"):
+    with pytest.raises(UserError, match=r"give 1, not 0\.0003, or leave"):
         check_optimizer("prodigy", 3e-4, "lora")
     check_optimizer("prodigy", 1.0, "lora")
+    check_optimizer("prodigy", None, "lora")
 
 
 @pytest.mark.parametrize("name", LIBRARIES)

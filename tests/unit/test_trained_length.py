@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -56,6 +57,8 @@ def test_what_bases_state(tiny_model_dir: Path, short_base: Path) -> None:
     assert base_facts(load_base(tiny_model_dir)).trained_duration_s == 30.0
     assert base_facts(load_base(short_base)).trained_duration_s == 0.4
     assert window_frames(load_base(str(EMBEDDED))) == (500, 300)
+    assert base_facts(load_base(tiny_model_dir)).advised_learning_rate is None
+    assert base_facts(load_base(str(EMBEDDED))).advised_learning_rate == 2e-3
 
 
 @pytest.mark.parametrize(
@@ -69,6 +72,9 @@ def test_what_bases_state(tiny_model_dir: Path, short_base: Path) -> None:
         {"trained_duration_s": float("nan")},
         {"trained_duration_s": True},
         {"trained_duration_s": 10**400},
+        {"advised_learning_rate": 0.0},
+        {"advised_learning_rate": "fast"},
+        {"advised_learning_rate": float("nan")},
     ],
 )
 def test_facts_that_are_none_are_refused_in_one_line(
@@ -212,3 +218,35 @@ def test_an_adapter_of_longer_windows_is_measured_on_the_bases(
     assert "Losses are of windows of 0.4 s, not of 30 s" in said
     assert "are played in windows" not in said
     assert report["loss"]["mean"]["mean_base"] == pytest.approx(base["loss"], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("advised", "changes", "rate", "said"),
+    [
+        (2e-3, {}, 2e-3, "Learning rate 0.002, as this base advises for adapters"),
+        (None, {}, 3e-4, "Learning rate 0.0003, the default"),
+        (2e-3, {"learning_rate": 1e-4}, 1e-4, "0.0001, as given; this base advises 0.002"),
+        (2e-3, {"learning_rate": 2e-3}, 2e-3, None),
+        (None, {"learning_rate": 1e-4}, 1e-4, None),
+        (2e-3, {"trainable": "full"}, 3e-4, "Learning rate 0.0003, the default"),
+    ],
+)
+def test_the_rate_is_the_given_one_else_the_bases_else_the_guides(
+    advised: float | None,
+    changes: dict[str, Any],
+    rate: float,
+    said: str | None,
+    tiny_model_dir: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    facts = {} if advised is None else {"advised_learning_rate": advised}
+    base = stating(tiny_model_dir, tmp_path / "base", facts)
+    data = make_dataset(tmp_path / "data", [0.5, 0.6])
+    changes = {"learning_rate": None, "max_steps": 1, "warmup_share": 0.0} | changes
+    run = train_lora(tiny_settings(base, data, tmp_path / "out", **changes))
+    assert run["settings"]["learning_rate"] == rate
+    assert read_rows(tmp_path / "out", "train")[0]["learning_rate"] == rate
+    text = " ".join(capsys.readouterr().out.split())
+    assert ("Learning rate" in text) == (said is not None)
+    assert said is None or said in text

@@ -1,9 +1,9 @@
-"""What a base model says of itself beside its shapes: how long its music was.
+"""What a base model says of itself beside its shapes: how long its music was, which rate suits it.
 
 A model's positions go on for ever, its knowledge doesn't: past the length that it was trained on,
 the embedded base predicts no better than chance. The facts stand in its config.json:
 
-    "musicgen_lora": {"trained_duration_s": 10.0}
+    "musicgen_lora": {"trained_duration_s": 10.0, "advised_learning_rate": 2e-3}
 
 A base without them is taken for one of Meta's, all of which were trained on 30 s.
 """
@@ -19,7 +19,7 @@ from musicgen_lora.errors import UserError
 
 FIELD = "musicgen_lora"
 """Of config.json."""
-LONGEST_S = 3600.0
+RANGES = {"trained_duration_s": (0.1, 3600.0), "advised_learning_rate": (1e-9, 1.0)}
 
 
 @dataclass(frozen=True)
@@ -28,9 +28,11 @@ class BaseFacts:
 
     Args:
         trained_duration_s: length of the longest windows that it was trained on.
+        advised_learning_rate: for adapters; None where it advises none.
     """
 
     trained_duration_s: float = 30.0
+    advised_learning_rate: float | None = None
 
 
 def base_facts(model: MusicgenForConditionalGeneration) -> BaseFacts:
@@ -48,10 +50,13 @@ def read_base_facts(config: PreTrainedConfig, name: str) -> BaseFacts:
     where = f'{name}: config.json: "{FIELD}"'
     if not isinstance(stated, dict):
         raise UserError(f'{where} must be an object such as {{"trained_duration_s": 30.0}}.')
-    seconds = stated.get("trained_duration_s", BaseFacts.trained_duration_s)
-    is_number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
-    if not is_number or not 0.1 <= seconds <= LONGEST_S:
-        raise UserError(
-            f"{where}: trained_duration_s must be a number of seconds, 0.1 to {LONGEST_S:g}."
-        )
-    return BaseFacts(float(seconds))
+    found: dict[str, float] = {}
+    for fact, (least, most) in RANGES.items():
+        if fact not in stated:
+            continue
+        value = stated[fact]
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        if not is_number or not least <= value <= most:
+            raise UserError(f"{where}: {fact} must be a number, {least:g} to {most:g}.")
+        found[fact] = float(value)
+    return BaseFacts(**found)

@@ -172,6 +172,7 @@ def run_steps(
                     else epoch_order(len(dataset), settings.seed, epoch)
                 )
             chosen = order[inside * per_step : (inside + 1) * per_step].tolist()
+            assert settings.learning_rate is not None
             rate = learning_rate_at(
                 step,
                 n_steps,

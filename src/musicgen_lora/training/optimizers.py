@@ -20,14 +20,15 @@ RATE_SHARE = "rate_share"
 """A parameter group with this entry has its own share of each step's learning rate."""
 
 
-def check_optimizer(name: str, learning_rate: float, trainable: str) -> None:
+def check_optimizer(name: str, learning_rate: float | None, trainable: str) -> None:
     """Raises a UserError where the optimizer is not installed or can't do what is asked."""
     if name in LIBRARIES:
         require_extra(name, f"--optimizer {name}")
-    if name == "prodigy" and learning_rate < LEAST_PRODIGY_RATE:
+    given = learning_rate is not None
+    if name == "prodigy" and given and learning_rate < LEAST_PRODIGY_RATE:
         raise UserError(
             "--optimizer prodigy finds the rate itself and multiplies it by --learning_rate: give "
-            f"1, not {learning_rate:g}."
+            f"1, not {learning_rate:g}, or leave it out."
         )
     if name == "muon" and trainable == "lora":
         raise UserError(

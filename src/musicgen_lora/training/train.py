@@ -55,6 +55,7 @@ from musicgen_lora.training.trackers import check_trackers, open_trackers
 from musicgen_lora.training.weights import Trainee, check_frozen, lora_pattern, make_trainee
 
 EFFECT_WINDOWS = 4
+DEFAULT_RATE, PRODIGY_RATE = 3e-4, 1.0
 FRESH, FINISHED = -1, -2
 """What the first process finds in the output folder, where it is not the step to resume after."""
 
@@ -108,6 +109,7 @@ def _train(
         )
     model = load_base(settings.model_path)
     settings = _within_trained(settings, model, console)
+    settings = _with_rate(settings, model, console)
     _check_codebooks(settings, model_shape(model).n_codebooks)
     check_sharding(settings, model)
     check_frozen(settings.frozen_modules, settings.trainable)
@@ -189,6 +191,7 @@ def _train(
         count = sum(p.numel() for p in trainee.parameters)
         console.print(f"LoRA: {count:,} trainable parameters on {n_parameters:,} frozen ones.")
         _say_how_it_adapts(trainee.adapted, precision, console)
+    assert settings.learning_rate is not None
     optimizers = make_optimizers(
         settings.optimizer,
         [(name, p) for name, p in model.named_parameters() if p.requires_grad],
@@ -356,6 +359,24 @@ def _within_trained(
         f"--max_duration: {settings.model_path} was trained on no more."
     )
     return replace(settings, max_duration=longest_s)
+
+
+def _with_rate(
+    settings: TrainSettings, model: MusicgenForConditionalGeneration, console: Console
+) -> TrainSettings:
+    """The settings with a learning rate, which is said unless it was given and nobody advises
+    another."""
+    advised = base_facts(model).advised_learning_rate if settings.trainable == "lora" else None
+    rate = settings.learning_rate
+    if settings.optimizer == "prodigy":
+        rate = rate or PRODIGY_RATE
+    elif rate is None:
+        rate = advised or DEFAULT_RATE
+        why = "as this base advises for adapters" if advised else "the default"
+        console.print(f"Learning rate {rate:g}, {why}; --learning_rate gives another.")
+    elif advised and not math.isclose(rate, advised):
+        console.print(f"Learning rate {rate:g}, as given; this base advises {advised:g}.")
+    return replace(settings, learning_rate=rate)
 
 
 def _check_processes(settings: TrainSettings) -> None:
