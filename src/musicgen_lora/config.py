@@ -241,7 +241,7 @@ class GenerateSettings:
     facebook/musicgen-melody."""
     duration: Annotated[float, Field(gt=0.0, le=30.0)] = 10.0
     """Seconds of each clip; past what the base was trained on it goes on in windows."""
-    guidance_scale: Annotated[float, Field(ge=0.0)] = 3.0
+    guidance_scale: Annotated[float, Field(ge=1.0)] = 3.0
     """How strongly the prompt is followed; 1 switches guidance off."""
     top_k: Annotated[int, Field(ge=0)] = 250
     """Draw from the k likeliest tokens; 0 takes all, 1 is greedy."""
@@ -280,7 +280,7 @@ class EvaluateSettings:
     """What to play (default: captions of held-out clips, then 808 prompts)."""
     num_prompts: Positive = 8
     """How many prompts, where none are given."""
-    guidance_scale: Annotated[float, Field(ge=0.0)] = 3.0
+    guidance_scale: Annotated[float, Field(ge=1.0)] = 3.0
     """How strongly the prompt is followed; 1 switches guidance off."""
     top_k: Annotated[int, Field(ge=0)] = 250
     """Draw from the k likeliest tokens; 0 takes all, 1 is greedy."""

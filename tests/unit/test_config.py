@@ -140,6 +140,8 @@ def test_the_file_can_be_joined_to_its_flag(tmp_path: Path, capsys) -> None:
         (["train", "--seed", "-1"], "seed = -1"),
         (["generate", "--seed", str(2**63)], "seed = 9223372036854775808"),
         (["evaluate", "--seed", "-3"], "seed = -3"),
+        (["generate", "--guidance_scale", "0.5"], "guidance_scale = 0.5"),
+        (["evaluate", "--guidance_scale", "0"], "guidance_scale = 0"),
         (["fly"], "no such command; there are: prepare, tokenise, train"),
     ],
 )

@@ -23,11 +23,11 @@ def update_average(
     Args:
         average: from `start_average`.
         parameters: after the step.
-        decay: share of the old average that stays, once there are many steps.
-        step: steps done. Early on less stays, min(decay, (1 + step) / (10 + step)), so that the
-            first weights don't weigh on a short run.
+        decay: a step's weights count this much less after each further step.
+        step: steps done. The average is of those alone: the weights before the first are no part of
+            it, as in Adam's bias correction, so that they don't weigh on a short run.
     """
-    kept = min(decay, (1 + step) / (10 + step))
+    kept = (decay - decay**step) / (1.0 - decay**step)
     for mean, parameter in zip(average, parameters, strict=True):
         mean.lerp_(parameter.float(), 1.0 - kept)
 

@@ -115,6 +115,9 @@ def run_steps(
     def step_of(indices: list[int], where: str) -> StepResult:
         """Steps once, with smaller batches from the moment on when memory runs out."""
         nonlocal batch_size
+        # A clip counts alike in each step, also where an epoch's last one has few: divided by its
+        # own few frames, that one's gradient would be as large as any other's.
+        share = len(indices) / min(per_step, len(dataset))
         totals = n_predicted(torch.from_numpy(lengths[indices]), model_shape(model).delays).sum(0)
         while True:
             seed_dropout(settings.seed, step)
@@ -127,7 +130,7 @@ def run_steps(
                 material.text,
                 optimizers,
                 trainee.parameters,
-                totals=totals,
+                totals=totals / share,
                 max_grad_norm=settings.max_grad_norm,
                 scaler=scaler,
                 codebook_weights=settings.codebook_weights,
@@ -135,7 +138,7 @@ def run_steps(
                 where=where,
             )
             if result is not None:
-                return result
+                return replace(result, codebooks=[loss / share for loss in result.codebooks])
             if batch_size == 1:
                 raise RunError(
                     f"Out of memory with a single clip {where}; lower --max_duration or give "

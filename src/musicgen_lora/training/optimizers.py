@@ -16,6 +16,10 @@ from musicgen_lora.training.sharding import part_like, whole
 LEAST_PRODIGY_RATE = 0.1
 """Prodigy multiplies the rate that it finds by the one given; AdamW's would stop it."""
 
+FIRST_PRODIGY_RATE = 1e-5
+"""Where its search begins: below any rate that an adapter learns at. From its own default, 1e-6,
+the first 20 steps of a short run do nothing."""
+
 RATE_SHARE = "rate_share"
 """A parameter group with this entry has its own share of each step's learning rate."""
 
@@ -70,7 +74,11 @@ def make_optimizers(
                 lr=learning_rate,
                 weight_decay=weight_decay,
                 use_bias_correction=True,
-                safeguard_warmup=True,
+                d0=FIRST_PRODIGY_RATE,
+                # The safeguard leaves rate and bias correction out of the estimate's denominator
+                # alone. Under a warm-up, and with a correction of a third for the first hundred
+                # steps, the estimate then stays where it began.
+                safeguard_warmup=False,
             )
         ]
     if name == "muon":

@@ -28,6 +28,7 @@ from musicgen_lora.model.base_facts import base_facts
 from musicgen_lora.model.lora_linear import round_before_adding
 from musicgen_lora.model.musicgen import base_fingerprint, load_base, model_shape
 from musicgen_lora.model.quantise import check_quantise, quantise_decoder
+from musicgen_lora.model.start import FROM_BASE
 from musicgen_lora.model.targets import adapts_text_encoder
 from musicgen_lora.seeds import seed_of
 from musicgen_lora.training import processes, run_folder, validation
@@ -110,6 +111,10 @@ def _train(
     model = load_base(settings.model_path)
     settings = _within_trained(settings, model, console)
     settings = _with_rate(settings, model, console)
+    if settings.lora_init in FROM_BASE and settings.trainable == "lora" and settings.weight_decay:
+        # It would shrink the part of the base that the adapter holds.
+        console.print(f"No weight decay: with lora_init {settings.lora_init} it moves the base.")
+        settings = replace(settings, weight_decay=0.0)
     _check_codebooks(settings, model_shape(model).n_codebooks)
     check_sharding(settings, model)
     check_frozen(settings.frozen_modules, settings.trainable)
