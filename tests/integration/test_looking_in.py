@@ -27,7 +27,12 @@ PNG = b"\x89PNG\r\n\x1a\n"
 @pytest.mark.parametrize(
     ("base", "losses", "said"),
     [
-        (4.0, [3.5, 3.2, 3.0, 3.0], "It learned: held-out loss 4.0000 -> 3.0000 (-25.0 %)"),
+        (
+            4.0,
+            [3.5, 3.2, 3.0, 3.0],
+            "It learned: held-out loss 4.0000 -> 3.0000 (-25.0 %, the best of 4 validations) at",
+        ),
+        (4.0, [3.0], "It learned: held-out loss 4.0000 -> 3.0000 (-25.0 %) at"),
         (4.0, [3.6, 3.3, 3.0], "It learned and was still learning"),
         (4.0, [3.5, 3.0, 3.2, 3.5], "It learned, then overfitted"),
         (4.0, [4.0, 3.99, 3.98], "It did next to nothing"),

@@ -78,6 +78,7 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any],
             "held_out": {
                 "origin": "Measured on the clips that training held out (5).",
                 "is_unseen": True,
+                "chose_best": True,
                 "why_none": "",
                 "n_clips": 5,
                 "n_sources": 5,
@@ -234,6 +235,7 @@ def result(**changes: Any) -> Any:
         "relative": -0.183,
         "relative_ci_low": -0.21,
         "relative_ci_high": -0.15,
+        "doubt": "",
         **changes,
     }
 
@@ -250,6 +252,17 @@ def test_sentences_about_the_loss() -> None:
     assert "-21.0 to +2.0 %" in unclear
     few = loss_sentence(result(n=1, relative_ci_low=None, relative_ci_high=None))
     assert few.endswith("(n = 1 source: too few for an interval).")
+    assert "n = 12 sources; indicative: of fewer than 20" in loss_sentence(result(doubt="few"))
+    assert "; indicative: a few sources differ" in loss_sentence(result(doubt="skewed"))
+
+
+def test_a_loss_on_the_clips_that_chose_the_weights_is_said_to_be_one(
+    evaluated: tuple[dict[str, Any], Path],
+) -> None:
+    report = copy.deepcopy(evaluated[0])
+    assert "The same clips chose best_model" in write_sentences(report)[1]
+    report["held_out"]["chose_best"] = False
+    assert not any("chose best_model" in sentence for sentence in write_sentences(report))
 
 
 def test_words_for_a_way() -> None:

@@ -128,6 +128,23 @@ def test_the_interval_holds_what_it_promises(n: int) -> None:
     assert held / n_trials == pytest.approx(0.945, abs=0.035)
 
 
+def test_few_or_skewed_pairs_are_no_more_than_indicative() -> None:
+    rng = np.random.default_rng(0)
+
+    def doubt(differences: np.ndarray, weights: np.ndarray | None = None) -> str:
+        return paired_bootstrap(np.full(len(differences), 9.0), 9.0 + differences, weights)["doubt"]
+
+    even = rng.normal(0.5, 1.0, 40)
+    assert doubt(even) == ""
+    assert doubt(even[:19]) == "few"
+    assert doubt(np.full(40, -0.3)) == ""
+    # One source that is all the difference, by itself or by its weight.
+    assert doubt(np.append(even * 0.01, -9.0)) == "skewed"
+    weights = np.ones(40)
+    weights[0] = 400.0
+    assert doubt(even, weights) == "skewed"
+
+
 def test_the_widening_vanishes_as_n_grows() -> None:
     assert widened_level(8) > 0.98
     assert widened_level(10_000) == pytest.approx(0.95, abs=1e-3)

@@ -154,6 +154,7 @@ def _measure(
             "held_out": {
                 "origin": held_out.origin,
                 "is_unseen": held_out.is_unseen,
+                "chose_best": held_out.chose_best,
                 "why_none": held_out.why_none,
                 "n_clips": len(held_out.clips),
                 "n_sources": held_out.n_sources,

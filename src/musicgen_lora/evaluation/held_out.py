@@ -22,6 +22,7 @@ class HeldOut:
         origin: a sentence that says how they were chosen.
         why_none: a sentence, where there are none.
         is_unseen: whether training is known to have left them out.
+        chose_best: whether training took its best weights for their loss on these very clips.
         max_duration_s: training's longest window.
         max_windows: as many as training's validation read.
         missing: names of recorded clips that are not in the dataset any more.
@@ -32,6 +33,7 @@ class HeldOut:
     origin: str = ""
     why_none: str = ""
     is_unseen: bool = False
+    chose_best: bool = False
     max_duration_s: float = 30.0
     max_windows: int = 200
     missing: list[str] = field(default_factory=list)
@@ -183,7 +185,16 @@ def _matched(
             f"Measured on {len(recorded) - len(missing)} of the {_count(len(recorded))} that "
             "training held out; the others are not in the dataset any more."
         )
-    return HeldOut(matched, data_dir, origin, is_unseen=True, missing=missing, **_windows(facts))
+    chose_best = (facts or {}).get("best") is not None
+    return HeldOut(
+        matched,
+        data_dir,
+        origin,
+        is_unseen=True,
+        chose_best=chose_best,
+        missing=missing,
+        **_windows(facts),
+    )
 
 
 def _windows(facts: dict[str, Any] | None) -> dict[str, Any]:

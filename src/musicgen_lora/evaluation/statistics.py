@@ -19,6 +19,13 @@ FEWEST_PAIRS = 3
 FEWEST_FOR_BOOTSTRAP = 8
 """Below it, a bootstrap of n values cannot reach 95 % (at n = 3 their whole range holds the mean
 in 75 %): the interval is Student's."""
+FEWEST_FOR_SURE = 20
+"""Fewer pairs are too few to tell skewed from not, and of skewed ones (a gamma distribution's of
+shape 2, a lognormal's), with unequal weights, the interval covers 82 to 92 %, not 95."""
+MOST_SKEW = 0.25
+"""Of the differences, over sqrt(n), by which the error of each end of the interval goes (Hall, The
+Bootstrap and Edgeworth Expansion, 1992). Of 20 normal ones 5 % are beyond it, of 20 to 40 lognormal
+ones, where the interval covers 87 to 91 %, three of four."""
 
 
 class PairedResult(TypedDict):
@@ -35,6 +42,7 @@ class PairedResult(TypedDict):
     relative_ci_high: float | None
     p_value: float | None
     interval: str
+    doubt: str
     note: str
 
 
@@ -57,8 +65,9 @@ def paired_bootstrap(
 
     Returns:
         Means, their difference, and `relative`, the difference over the base's mean (None where
-        is not a positive quantity), each with its interval; `interval` names the method. Fewer
-        than 3 pairs have no interval and no p-value.
+        is not a positive quantity), each with its interval; `interval` names the method and `doubt`
+        says why it is no more than indicative: "few" or "skewed", else "". Fewer than 3 pairs have
+        no interval and no p-value.
 
     Raises:
         ValueError: lengths differ, a value is not finite, or a weight not positive.
@@ -82,6 +91,7 @@ def paired_bootstrap(
         relative_ci_high=None,
         p_value=None,
         interval="none",
+        doubt="",
         note="",
     )
     if n == 0:
@@ -106,7 +116,22 @@ def paired_bootstrap(
             base, adapter, weights, seed, True
         )
     result["p_value"] = _sign_flip_p(base, adapter, weights, seed)
+    result["doubt"] = _doubt(adapter - base, weights)
     return result
+
+
+def _doubt(differences: np.ndarray, weights: np.ndarray) -> str:
+    """Why the interval of a weighted mean is no more than indicative; "" where it is."""
+    n = len(differences)
+    if n < FEWEST_FOR_SURE:
+        return "few"
+    deviations = weights * (differences - np.average(differences, weights=weights))
+    spread = float(np.sqrt(np.square(deviations).mean()))
+    # Of equal differences rounding leaves a skew that means nothing.
+    if spread <= 1e-12 * float(np.abs(weights * differences).max(initial=0.0)):
+        return ""
+    skew = float((deviations**3).mean()) / spread**3
+    return "skewed" if abs(skew) > MOST_SKEW * math.sqrt(n) else ""
 
 
 def _weighted_mean(values: np.ndarray, weights: np.ndarray, axis: int) -> np.ndarray:

@@ -34,7 +34,9 @@ def verdict(base_loss: float, held_out: Sequence[tuple[int, float]]) -> str:
     best_step, best = min(held_out, key=lambda point: point[1])
     last = held_out[-1][1]
     gain = base_loss - best
-    figures = f"held-out loss {base_loss:.4f} -> {best:.4f} ({-100 * gain / base_loss:+.1f} %)"
+    chosen = f", the best of {len(held_out)} validations" if len(held_out) > 1 else ""
+    change = f"{-100 * gain / base_loss:+.1f} %{chosen}"
+    figures = f"held-out loss {base_loss:.4f} -> {best:.4f} ({change})"
     if gain < LEAST_GAIN * base_loss:
         if last > (1 + LEAST_GAIN) * base_loss:
             return f"It made things worse: {figures}. Lower the rate, or add data."
