@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -66,10 +67,9 @@ def make_optimizers(
 
         return [AdamW8bit(chosen, lr=learning_rate, weight_decay=weight_decay)]
     if name == "prodigy":
-        from prodigyopt import Prodigy  # pyright: ignore[reportMissingImports]
-
+        prodigyopt: Any = importlib.import_module("prodigyopt")
         return [
-            Prodigy(
+            prodigyopt.Prodigy(
                 chosen,
                 lr=learning_rate,
                 weight_decay=weight_decay,
