@@ -23,3 +23,11 @@ class RunError(UserError):
     line as well; commands exit with 1."""
 
     exit_code = 1
+
+
+def printable(text: str) -> str:
+    """A text on one line: line breaks, escape sequences and broken bytes are spelled out."""
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in text
+    )

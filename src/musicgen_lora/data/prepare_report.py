@@ -21,10 +21,11 @@ from musicgen_lora.audio.files import AudioError, read_audio
 from musicgen_lora.config import PrepareSettings
 from musicgen_lora.data import pictures
 from musicgen_lora.data.findings import dataset_advice, find_faults, vocals_advice
-from musicgen_lora.data.inputs import Dropped, printable
+from musicgen_lora.data.inputs import Dropped
 from musicgen_lora.data.key_names import NOTES
 from musicgen_lora.data.remarks import in_one_line
 from musicgen_lora.data.revision import Change
+from musicgen_lora.errors import printable
 
 FORMAT_VERSION = 1
 JSON_FILE, HTML_FILE = "report.json", "report.html"
