@@ -52,9 +52,11 @@ def read_start(path: Path, n_bytes: int) -> bytes:
     try:
         descriptor = os.open(path, os.O_RDONLY | _NO_WAIT)
         with open(descriptor, "rb") as file:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            facts = os.fstat(descriptor)
+            if not stat.S_ISREG(facts.st_mode):
                 raise UserError(f"{path}: is no regular file.")
-            return file.read(n_bytes)
+            # Python makes room for all that it is asked to read.
+            return file.read(min(n_bytes, max(facts.st_size, 1 << 16) + 1))
     except OSError as error:
         kind = RunError if error.errno in DISK_FAULTS else UserError
         raise kind(f"{path}: cannot be read ({error.strerror}).") from error

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from transformers import MusicgenForConditionalGeneration, PreTrainedTokenizerBase
 
+from musicgen_lora.errors import UserError
+
 MAX_TEXT_TOKENS = 512
 REMEMBERED_BYTES = 2 << 30
 """States that are kept, of some 40,000 captions: a large dataset has more than a memory holds."""
@@ -74,6 +76,11 @@ class TextStates:
             max_length=MAX_TEXT_TOKENS,
             return_tensors="pt",
         ).to(self._encoder.device)
+        if int(tokens["input_ids"].max()) >= self._encoder.config.vocab_size:
+            raise UserError(
+                "The base's tokenizer has more words than its text encoder: the two do not belong "
+                "together."
+            )
         mask = tokens["attention_mask"]
         states = self._encoder(input_ids=tokens["input_ids"], attention_mask=mask).last_hidden_state
         return [row[:length] for row, length in zip(states, mask.sum(1).tolist(), strict=True)]
