@@ -241,11 +241,11 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch) -> None
     write_wav(tmp_path / "a.wav", sine(100.0, 0.1, RATE), RATE)
     before = (tmp_path / "a.wav").read_bytes()
 
-    def torn(temporary, *_, **__):
-        Path(temporary).write_bytes(b"half")
+    def torn(temporary, _):
+        temporary.write_text("half")
         raise OSError(errno.ENOSPC, "no space")
 
-    monkeypatch.setattr(soundfile, "write", torn)
+    monkeypatch.setattr(Path, "write_bytes", torn)
     with pytest.raises(RunError, match=r"a\.wav: cannot be written"):
         write_wav(tmp_path / "a.wav", sine(200.0, 0.1, RATE), RATE)
     assert (tmp_path / "a.wav").read_bytes() == before

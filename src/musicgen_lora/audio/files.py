@@ -15,7 +15,7 @@ import soundfile
 import soxr
 
 from musicgen_lora.atomic import write_file
-from musicgen_lora.errors import UserError
+from musicgen_lora.errors import DISK_FAULTS, RunError, UserError
 
 AUDIO_EXTENSIONS = {".wav", ".mp3", ".flac", ".ogg", ".oga", ".opus", ".aif", ".aiff", ".aifc"}
 FFMPEG_EXTENSIONS = {".m4a", ".aac"}
@@ -56,6 +56,7 @@ def _open(path: Path) -> soundfile.SoundFile:
     try:
         file = soundfile.SoundFile(path)
     except (soundfile.LibsndfileError, TypeError, ValueError) as error:
+        _check_disk(path)
         reason = getattr(error, "error_string", str(error))
         raise AudioError(f"{path}: not readable as audio ({str(reason).strip()}).") from error
     if file.samplerate not in SAMPLE_RATES or not 1 <= file.channels <= MAX_CHANNELS:
@@ -63,6 +64,18 @@ def _open(path: Path) -> soundfile.SoundFile:
         file.close()
         raise AudioError(f"{path}: {reason} is out of bounds (4-384 kHz, up to 16 channels).")
     return file
+
+
+def _check_disk(path: Path) -> None:
+    """Raises a RunError where a file can't be read for the disk's sake, which libsndfile doesn't
+    tell from a broken file."""
+    try:
+        with open(path, "rb") as file:
+            while file.read(1 << 20):
+                pass
+    except OSError as error:
+        kind = RunError if error.errno in DISK_FAULTS else AudioError
+        raise kind(f"{path}: cannot be read ({error.strerror}).") from error
 
 
 def read_audio(
@@ -102,6 +115,7 @@ def read_audio(
                 blocks.append(block)
                 wanted -= len(block)
         except (soundfile.LibsndfileError, RuntimeError, ValueError) as error:
+            _check_disk(path)
             raise AudioError(f"{path}: broken audio ({str(error).strip()}).") from error
     if not blocks:
         raise AudioError(f"{path}: no audio in it at {start_s:g} s.")
@@ -155,6 +169,7 @@ def iter_audio(
                 left = None if left is None else left - n_read
                 yield block
         except (soundfile.LibsndfileError, RuntimeError, ValueError) as error:
+            _check_disk(path)
             raise AudioError(f"{path}: broken audio ({str(error).strip()}).") from error
 
 
