@@ -171,7 +171,7 @@ def test_a_model_folder_that_is_not_musicgen(tmp_path: Path, data: Path, capsys)
     for folder, reason in [
         (empty, "no config.json in it"),
         (other, "its model_type is 't5', not 'musicgen' or"),
-        (torn, "not readable"),
+        (torn, "line 1: not valid JSON"),
     ]:
         for words in (
             train_words(folder, data, tmp_path / "out"),

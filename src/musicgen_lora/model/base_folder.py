@@ -216,10 +216,12 @@ def read_base_shapes(folder: Path) -> Shapes:
         return read_shapes(folder / WEIGHTS)
     index = folder / INDEX
     if not index.is_file():
+        lacking = ".safetensors file"
+        if any(folder.glob("*.safetensors")):
+            lacking = f"{WEIGHTS} and no {INDEX}"
         raise UserError(
-            f"{folder}: no .safetensors file in it that is called {WEIGHTS}, and no {INDEX}; "
-            "pickled weights (.bin, .pt) are not read. Save the model with transformers' "
-            "save_pretrained."
+            f"{folder}: no {lacking} in it; pickled weights (.bin, .pt) are not read. Save the "
+            "model with transformers' save_pretrained."
         )
     content = read_json(index, _INDEX, max_bytes=LARGE)
     shapes: Shapes = {}
