@@ -31,7 +31,7 @@ MAX_BYTES = 1 << 30
 """Of a file; a million clips take some 400 MB."""
 MAX_S = 1e9
 
-_SECONDS = or_null(real(0.0, MAX_S))
+_SECONDS = either(or_null(real(0.0, MAX_S)), text())
 _TEXT = or_null(text(1 << 20))
 _ENTRY = fields(
     optional={
