@@ -31,7 +31,13 @@ from musicgen_lora.data.metadata import SCHEMA, load_dataset
 from musicgen_lora.data.readers import read_captions
 from musicgen_lora.data.tokens import find_codes, write_shard
 from musicgen_lora.errors import RunError, UserError
-from musicgen_lora.model.adapter import FACTS_FILE, add_lora, load_adapter, read_facts, save_adapter
+from musicgen_lora.model.adapter import (
+    FACTS_FILE,
+    add_lora,
+    load_adapter,
+    read_adapter,
+    save_adapter,
+)
 from musicgen_lora.model.adapter_config import read_adapter_config
 from musicgen_lora.model.musicgen import load_base, load_tokenizer
 from musicgen_lora.tensors import read_shapes
@@ -259,7 +265,8 @@ def test_targets_are_those_of_peft(targets: dict[str, Any], model: Any, adapter:
         if bool(check_target_module_exists(LoraConfig(**targets), name)) and name
     }
     shapes = read_shapes(adapter / "adapter_model.safetensors")
-    read = read_adapter_config(adapter, names, shapes)
+    path = adapter / "adapter_config.json"
+    read = read_adapter_config(path, json.loads(path.read_text()), names, shapes)
     assert read.target_modules == expected
     assert expected, "the case is empty"
     assert {name for name in names if check_target_module_exists(read, name)} == expected
@@ -310,7 +317,6 @@ def test_files_that_are_pipes_are_not_waited_for(base: Path, model: Any, tmp_pat
         (tmp_path / f"{'1' * 16}.json", lambda: read_record(tmp_path, "1" * 64)),
         (tmp_path / f"{'1' * 16}.npy", lambda: read_fingerprint(tmp_path, "1" * 64)),
         (tmp_path / "a.arrow", lambda: read_table(tmp_path / "a.arrow", "", SCHEMA)),
-        (tmp_path / FACTS_FILE, lambda: read_facts(tmp_path)),
     ]
     for path, read in pass_over:
         pipe(path)
@@ -335,7 +341,7 @@ def test_a_document_too_large_for_what_it_is(adapter: Path) -> None:
     with open(adapter / FACTS_FILE, "wb") as file:
         file.truncate(180 << 20)
     with pytest.raises(UserError, match="too large for what it is"):
-        read_facts(adapter)
+        read_adapter(adapter)
 
 
 def test_a_document_of_too_many_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

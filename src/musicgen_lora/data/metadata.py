@@ -31,14 +31,16 @@ MAX_BYTES = 1 << 30
 """Of a file; a million clips take some 400 MB."""
 MAX_S = 1e9
 
-_SECONDS = either(or_null(real(0.0, MAX_S)), text())
+_SECONDS = or_null(real(0.0, MAX_S))
 _TEXT = or_null(text(1 << 20))
 _ENTRY = fields(
     optional={
         **dict.fromkeys(("audio", "text", "made_from"), _TEXT),
         "texts": or_null(many(text(1 << 20))),
         "source": either(_TEXT, real(-1e300, 1e300)),
-        **dict.fromkeys(("duration_s", "at_s"), _SECONDS),
+        # A person may have written it as text, which is told where it is used.
+        "duration_s": either(_SECONDS, text()),
+        "at_s": _SECONDS,
         "made": or_null(named(text())),
     }
 )

@@ -35,6 +35,7 @@ from musicgen_lora.tensors import Shapes
 
 CONFIG_FILE = "adapter_config.json"
 
+UNKNOWN_RANK = 256
 _NAME = text(500)
 
 
@@ -131,11 +132,11 @@ def _check_rank(path: Path, content: Mapping[str, Any], weights: Shapes) -> None
         for name, shape in weights.items()
         if shape and (".lora_A" in name or ".lora_embedding_A" in name)
     }
-    if not found:
-        raise UserError(f"{path.parent}: its weights are no LoRA's: none is called lora_A.")
+    # Weights of other names are counted once PEFT has refused them.
+    largest = max(found, default=UNKNOWN_RANK)
     for rank in (content.get("r", 8), *(content.get("rank_pattern") or {}).values()):
-        if rank > max(found):
-            raise UserError(f"{path}: r = {rank}: its weights are of rank {max(found)} at most.")
+        if rank > largest:
+            raise UserError(f"{path}: r = {rank}: its weights are of rank {largest} at most.")
 
 
 def _targets(
