@@ -46,8 +46,9 @@ from transformers import (
 
 from musicgen_lora.data.batches import Batch
 from musicgen_lora.model.adapter import add_lora
+from musicgen_lora.model.base_folder import EMBEDDED
 from musicgen_lora.model.delay import delay_codes, n_predicted
-from musicgen_lora.model.musicgen import EMBEDDED, load_base, model_shape
+from musicgen_lora.model.musicgen import load_base, model_shape
 from musicgen_lora.model.text import TextStates
 from musicgen_lora.threads import bounded_spinning
 from musicgen_lora.training.device import DTYPES, choose_precision, place

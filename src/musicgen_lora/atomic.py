@@ -18,7 +18,9 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from musicgen_lora.errors import DISK_FAULTS, RunError
+from musicgen_lora.documents import read_json
+from musicgen_lora.errors import DISK_FAULTS, RunError, UserError
+from musicgen_lora.kinds import named, text
 
 STAGING_PREFIX = ".staging-"
 READY_PREFIX = ".ready-"
@@ -237,12 +239,13 @@ def retired_name(final: Path) -> Path:
 
 def manifest_faults(folder: Path) -> list[str]:
     """Names of the files of a published folder that are missing or altered; the manifest's own
-    name where that can't be read. Empty for a sound folder."""
+    name where that can't be read, or names what is not in the folder. Empty for a sound folder."""
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        manifest = read_json(folder / MANIFEST, named(text()))
+        inside = [(folder / name).resolve().is_relative_to(folder.resolve()) for name in manifest]
+    except (UserError, OSError, ValueError):
         return [MANIFEST]
-    if not isinstance(manifest, dict) or not manifest:
+    if not manifest or not all(inside):
         return [MANIFEST]
     return [
         name

@@ -23,7 +23,8 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from musicgen_lora import __version__
-from musicgen_lora.errors import DISK_FAULTS, RIGHTS_FAULTS, UserError
+from musicgen_lora.errors import DISK_FAULTS, RIGHTS_FAULTS, UserError, printable
+from musicgen_lora.kinds import shortened
 from musicgen_lora.threads import bounded_spinning
 
 if TYPE_CHECKING:
@@ -63,20 +64,35 @@ def main(arguments: Sequence[str] | None = None, *, config: Path | None = None) 
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     command, *flags = [word for word in words if word != "--debug"] or ["--help"]
+    _print_any_text()
     try:
         with _terminable():
             code = _run(command, flags, config)
         sys.stdout.flush()
         return code
-    except (UserError, OSError, RuntimeError, KeyboardInterrupt, _Terminated) as error:
+    except (
+        UserError,
+        OSError,
+        UnicodeEncodeError,
+        RuntimeError,
+        KeyboardInterrupt,
+        _Terminated,
+    ) as error:
         code, said = _end(error)
         if debug and said:
             traceback.print_exc()
         # What help is piped into may have had enough.
         if said and not command.startswith("-"):
             with contextlib.suppress(BrokenPipeError):
-                print(f"musicgen-lora {command}: {said}", file=sys.stderr, flush=True)
+                print(printable(f"musicgen-lora {command}: {said}"), file=sys.stderr, flush=True)
         return code
+
+
+def _print_any_text() -> None:
+    """Letters that the terminal's encoding lacks are spelled out, instead of ending the command."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 class _Terminated(BaseException):
@@ -123,6 +139,12 @@ def _end(error: BaseException) -> tuple[int, str]:
             what_to_do = "; give yourself the right to (chmod u+rwX), or use another folder"
         code = 1 if error.errno in DISK_FAULTS else 2
         return code, f"{where}{error.strerror or error}{what_to_do}."
+    if isinstance(error, UnicodeEncodeError) and sys.getfilesystemencoding() != "utf-8":
+        # A name that the locale has no letters for; in UTF-8 that would be a bug.
+        return 2, (
+            f"{error.object[:200]}: the locale's encoding ({error.encoding}) can't write it; set "
+            "PYTHONUTF8=1, or a locale such as C.UTF-8."
+        )
     if isinstance(error, KeyboardInterrupt):
         return 130, "interrupted."
     if isinstance(error, _Terminated):
@@ -159,6 +181,7 @@ def _run(command: str, flags: list[str], config: Path | None) -> int:
         config = Path(flags[at + 1])
         del flags[at : at + 2]
     settings = parse_settings(command, flags, config)
+    _check_paths(settings)
     if command == "train":
         _train(settings)
     else:
@@ -197,7 +220,8 @@ def parse_settings(command: str, flags: Sequence[str], config: Path | None) -> A
     import tyro
     from pydantic import ValidationError
 
-    from musicgen_lora.config import SETTINGS, read_config
+    from musicgen_lora.config import SETTINGS
+    from musicgen_lora.config_file import read_config
 
     settings = SETTINGS[command]
     try:
@@ -259,9 +283,30 @@ def _names_config(word: str) -> bool:
 
 
 def _explain(error: ValidationError) -> str:
-    first = error.errors()[0]
-    name = ".".join(str(part) for part in first["loc"])
-    return f"{name} = {first.get('input')!r}: {first['msg']}."
+    first = error.errors(include_url=False, include_context=False)[0]
+    name = ".".join(str(part)[:60] for part in first["loc"])
+    return f"{name} = {shortened(first.get('input'))}: {first['msg'][:200]}."
+
+
+def _check_paths(settings: Any) -> None:
+    """Raises a UserError where a path can't be one, or can't be written into a JSON file."""
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if isinstance(value, Path) and "\0" in str(value):
+            raise UserError(f"{field.name} = {value}: a path has no zero bytes.")
+        if isinstance(value, Path) and not _is_text(str(value)):
+            raise UserError(
+                f"{field.name} = {value}: is not UTF-8; rename it, or set PYTHONUTF8=1 where the "
+                "locale is not UTF-8."
+            )
+
+
+def _is_text(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _load(command: str) -> Callable[..., object]:

@@ -7,22 +7,33 @@ wins over the file, the file over the defaults here.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import yaml
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from musicgen_lora import EMBEDDED_NAME
-from musicgen_lora.errors import UserError
 
-STRICT = ConfigDict(extra="forbid")
-Positive = Annotated[int, Field(ge=1)]
-Share = Annotated[float, Field(ge=0.0, lt=1.0)]
-Seconds = Annotated[float, Field(gt=0.0)]
+STRICT = ConfigDict(extra="forbid", allow_inf_nan=False, str_max_length=10_000)
+
+
+def _not_tiny(temperature: float) -> float:
+    """Logits divided by less would not be finite."""
+    if 0.0 < temperature < 0.001:
+        raise ValueError("should be 0, which is greedy, or at least 0.001")
+    return temperature
+
+
+Positive = Annotated[int, Field(ge=1, le=10**9)]
+Few = Annotated[int, Field(ge=1, le=10_000)]
+"""Of what is held in memory at once."""
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Share = Annotated[float, Field(ge=0.0, lt=1.0)]
+Seconds = Annotated[float, Field(gt=0.0, le=3600.0)]
+Guidance = Annotated[float, Field(ge=0.0, le=1000.0)]
+Temperature = Annotated[float, Field(ge=0.0, le=1000.0), AfterValidator(_not_tiny)]
+TopK = Annotated[int, Field(ge=0, le=10**9)]
 LoraTarget = Literal[
     "attention",
     "feed_forward",
@@ -48,7 +59,7 @@ class PrepareSettings:
     """Base of the captions of audio that brings none; it should name the genre."""
     trigger_word: str = ""
     """Word put in front of every caption, to call the style by; none if empty."""
-    caption_variants: Positive = 4
+    caption_variants: Few = 4
     """Wordings of each caption; training draws among them."""
     create_example: bool = False
     """Make example beats from a recorded TR-808 instead of reading input_dir."""
@@ -119,9 +130,9 @@ class TrainSettings:
     adapter: Literal["lora", "rslora", "dora"] = "lora"
     """lora; rslora scales by lora_alpha / sqrt(lora_rank), for high ranks; dora learns the
     weights' magnitudes too, and takes longer a step."""
-    lora_rank: Positive = 12
+    lora_rank: Annotated[int, Field(ge=1, le=4096)] = 12
     """Rank of the adapter."""
-    lora_alpha: Positive = 24
+    lora_alpha: Annotated[int, Field(ge=1, le=10**6)] = 24
     """The adapter's product is scaled by lora_alpha / lora_rank."""
     lora_dropout: Share = 0.0
     """Dropout on the adapter's input."""
@@ -159,18 +170,18 @@ class TrainSettings:
     """How the rate falls after the warm-up; wsd stays constant and falls over the last 30 %."""
     warmup_share: Share = 0.05
     """Share of all steps over which the rate rises from 0."""
-    weight_decay: Annotated[float, Field(ge=0.0)] = 0.01
+    weight_decay: Annotated[float, Field(ge=0.0, le=1000.0)] = 0.01
     """Decoupled weight decay."""
-    max_grad_norm: Annotated[float, Field(gt=0.0)] = 1.0
+    max_grad_norm: Annotated[float, Field(gt=0.0, le=1e9)] = 1.0
     """Gradients are clipped to this norm."""
     ema_decay: Annotated[float, Field(gt=0.0, lt=1.0)] | None = None
     """Validate and publish a running average of the trained weights, such as 0.99; None: off."""
-    codebook_weights: list[Annotated[float, Field(ge=0.0)]] | None = None
+    codebook_weights: list[Annotated[float, Field(ge=0.0, le=1000.0)]] | None = None
     """A weight of each codebook's loss, such as 2 1 1 1 (default: all alike)."""
-    batch_size: Positive = 2
+    batch_size: Few = 2
     """Clips that go through the model together; halved, with as many more batches a step, where
     memory runs out."""
-    gradient_accumulation_steps: Positive = 4
+    gradient_accumulation_steps: Few = 4
     """Batches that make one optimizer step."""
     gradient_checkpointing: bool = False
     """Compute each layer again in the backward pass: much less memory, about a third slower."""
@@ -203,7 +214,7 @@ class TrainSettings:
     """Steps between validations (default: once an epoch)."""
     save_every: Positive | None = None
     """Steps between checkpoints (default: once an epoch)."""
-    keep_checkpoints: Positive = 2
+    keep_checkpoints: Few = 2
     """How many of the newest checkpoints stay, besides the best one."""
     early_stopping_patience: Positive | None = None
     """Stop after so many validations in a row without a new best (default: never)."""
@@ -241,15 +252,15 @@ class GenerateSettings:
     facebook/musicgen-melody."""
     duration: Annotated[float, Field(gt=0.0, le=30.0)] = 10.0
     """Seconds of each clip; past what the base was trained on it goes on in windows."""
-    guidance_scale: Annotated[float, Field(ge=1.0)] = 3.0
+    guidance_scale: Guidance = 3.0
     """How strongly the prompt is followed; 1 switches guidance off."""
-    top_k: Annotated[int, Field(ge=0)] = 250
+    top_k: TopK = 250
     """Draw from the k likeliest tokens; 0 takes all, 1 is greedy."""
-    temperature: Annotated[float, Field(ge=0.0)] = 1.0
+    temperature: Temperature = 1.0
     """Above 1 is wilder, below is safer."""
     seed: Seed = 0
     """Of the first clip; the next has seed + 1, and so on."""
-    batch_size: Positive = 4
+    batch_size: Few = 4
     """Prompts generated together."""
 
 
@@ -278,17 +289,17 @@ class EvaluateSettings:
     tiny-beats, clips of its own styles)."""
     prompts: list[str] = dataclasses.field(default_factory=list)
     """What to play (default: captions of held-out clips, then 808 prompts)."""
-    num_prompts: Positive = 8
+    num_prompts: Few = 8
     """How many prompts, where none are given."""
-    guidance_scale: Annotated[float, Field(ge=1.0)] = 3.0
+    guidance_scale: Guidance = 3.0
     """How strongly the prompt is followed; 1 switches guidance off."""
-    top_k: Annotated[int, Field(ge=0)] = 250
+    top_k: TopK = 250
     """Draw from the k likeliest tokens; 0 takes all, 1 is greedy."""
-    temperature: Annotated[float, Field(ge=0.0)] = 1.0
+    temperature: Temperature = 1.0
     """Above 1 is wilder, below is safer."""
     seed: Seed = 0
     """Of the first clip; the next has seed + 1, and so on."""
-    batch_size: Positive = 4
+    batch_size: Few = 4
     """Clips that go through the model together."""
 
 
@@ -299,48 +310,3 @@ SETTINGS: dict[str, type] = {
     "generate": GenerateSettings,
     "evaluate": EvaluateSettings,
 }
-
-
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """PyYAML keeps the last of duplicate keys without a word; a settings file must not."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for key in keys:
-            if keys.count(key) > 1:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"{key!r} is set twice", node.start_mark
-                )
-        return super().construct_mapping(node, deep)
-
-
-def read_config(path: Path, command: str) -> dict[str, Any]:
-    """The section of a YAML file that belongs to a command.
-
-    Raises:
-        UserError: no such file, not YAML, or a section or setting that does not exist.
-    """
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _UniqueKeyLoader) or {}
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}).") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not valid YAML ({' '.join(str(error).split())}).") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: must have a section for each command ({', '.join(SETTINGS)}).")
-    for section in content:
-        _check_name(str(section), list(SETTINGS), f"{path}: section")
-    section = content.get(command) or {}
-    if not isinstance(section, dict):
-        raise UserError(f"{path}: section {command!r} must be a list of settings, name: value.")
-    names = [field.name for field in dataclasses.fields(SETTINGS[command])]
-    for name in section:
-        _check_name(str(name), names, f"{path}: {command} setting")
-    return section
-
-
-def _check_name(name: str, known: list[str], what: str) -> None:
-    if name not in known:
-        near = difflib.get_close_matches(name, known, 1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known)}."
-        raise UserError(f"{what} {name!r} is unknown; {hint}")

@@ -27,3 +27,11 @@ class RunError(UserError):
 
 class AudioError(UserError):
     """An audio file that cannot be used; the message names it and says why."""
+
+
+def printable(text: str) -> str:
+    """A text on one line: line breaks, escape sequences and broken bytes are spelled out."""
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in text
+    )

@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 
 from musicgen_lora.errors import UserError
+
+Shapes = dict[str, tuple[int, ...]]
+"""Of tensors, by name."""
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:
@@ -17,7 +20,27 @@ def read_tensors(path: Path) -> dict[str, torch.Tensor]:
     Raises:
         UserError: it is missing, damaged, or something else (a pickle, for one).
     """
+    _check_is_file(path)
     try:
         return load_file(path)
     except (SafetensorError, OSError) as error:
         raise UserError(f"{path}: not readable as safetensors ({error}).") from error
+
+
+def read_shapes(path: Path) -> Shapes:
+    """The shapes in the header of a safetensors file; no tensor is read.
+
+    Raises:
+        UserError: it is missing, damaged, or something else.
+    """
+    _check_is_file(path)
+    try:
+        with safe_open(path, "pt") as file:
+            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise UserError(f"{path}: not readable as safetensors ({error}).") from error
+
+
+def _check_is_file(path: Path) -> None:
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path}: is no regular file.")

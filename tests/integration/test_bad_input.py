@@ -109,7 +109,7 @@ def test_nothing_to_prepare(capsys) -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("{torn", "metadata.json: not valid JSON"),
+        ("{torn", "metadata.json, line 1: not valid JSON"),
         ('[{"text": "808"}]', 'metadata.json: entry 1 lacks "audio"'),
         ('[{"audio": "train/beat0.wav"}]', 'entry 1 (train/beat0.wav) lacks "text"'),
         ('[{"audio": "train/none.wav", "text": "a"}]', "train/none.wav does not exist"),
@@ -171,7 +171,7 @@ def test_a_model_folder_that_is_not_musicgen(tmp_path: Path, data: Path, capsys)
     for folder, reason in [
         (empty, "no config.json in it"),
         (other, "its model_type is 't5', not 'musicgen' or"),
-        (torn, "not readable"),
+        (torn, "line 1: not valid JSON"),
     ]:
         for words in (
             train_words(folder, data, tmp_path / "out"),

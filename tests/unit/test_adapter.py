@@ -214,7 +214,7 @@ def test_an_adapter_that_adapts_no_layer_is_refused(tiny_model_dir: Path, adapte
     """A prompt that was learned goes through PEFT's own forward pass, which nothing here calls."""
     prompt = {"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 2, "task_type": "SEQ_2_SEQ_LM"}
     (adapter / CONFIG_FILE).write_text(json.dumps(prompt))
-    with pytest.raises(UserError, match="adapts no layer"):
+    with pytest.raises(UserError, match="only adapters of type LORA are read"):
         load_adapter(load_base(tiny_model_dir), adapter)
 
 
@@ -261,13 +261,13 @@ def test_a_pickled_adapter_is_refused(tiny_model_dir: Path, adapter: Path) -> No
 @pytest.mark.parametrize(
     ("file", "content", "said"),
     [
-        ("adapter_model.safetensors", b"\x08\0\0\0\0\0\0\0torn", "does not fit"),
-        ("adapter_model.safetensors", b"", "does not fit"),
-        ("adapter_config.json", b"{torn", "does not fit"),
-        ("adapter_config.json", b"{}", "does not fit"),
-        ("adapter_config.json", b"[]", "does not fit"),
-        ("adapter_config.json", b'{"peft_type": "NOTHING"}', "does not fit"),
-        (FACTS_FILE, b"{torn", "not readable as adapter facts"),
+        ("adapter_model.safetensors", b"\x08\0\0\0\0\0\0\0torn", "not readable as safetensors"),
+        ("adapter_model.safetensors", b"", "not readable as safetensors"),
+        ("adapter_config.json", b"{torn", "line 1: not valid JSON"),
+        ("adapter_config.json", b"{}", "peft_type = None: only adapters of type LORA"),
+        ("adapter_config.json", b"[]", "should be an object"),
+        ("adapter_config.json", b'{"peft_type": "NOTHING"}', "peft_type = 'NOTHING'"),
+        (FACTS_FILE, b"{torn", "line 1: not valid JSON"),
         (FACTS_FILE, b'{"format_version": 1}', "not readable as adapter facts"),
         (FACTS_FILE, b'{"format_version": "1"}', "not readable as adapter facts"),
         (FACTS_FILE, b'{"format_version": 99}', "newer than this release"),

@@ -99,6 +99,10 @@ def test_the_guides_values_are_the_defaults() -> None:
         ("train: {lora_rank: many}", "lora_rank = 'many'"),
         ("train: {learning_rate: -1e-4}", "learning_rate = '-1e-4'"),
         ("train: {learning_rate: .nan}", "learning_rate = nan"),
+        ("train: {seed: 12345678901234567890}", "seed = 12345678901234567890"),
+        ("train: {weight_decay: .inf}", "weight_decay = inf"),
+        ("train: {seed: 2001-99-99}", "not valid YAML"),
+        ("train: {seed: !!int x}", "not valid YAML"),
         ("train: {lr_schedule: cosin}", "lr_schedule = 'cosin'"),
         ("train: {lora_targets: [head]}", "lora_targets.0 = 'head'"),
         ("train: {? [a] : 3}", ""),
@@ -112,6 +116,13 @@ def test_a_bad_file_is_one_line(
     error = refused(["train", "--config", str(path)], capsys)
     assert said in error
     assert str(path) in error
+
+
+def test_a_zero_byte_in_a_path_is_one_line(tmp_path: Path, capsys) -> None:
+    path = config_file(tmp_path, 'train: {output_dir: "a\\0b"}')
+    assert "output_dir = a\\x00b: a path has no zero bytes" in refused(
+        ["train", "--config", str(path)], capsys
+    )
 
 
 def test_a_missing_file_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -142,6 +153,19 @@ def test_the_file_can_be_joined_to_its_flag(tmp_path: Path, capsys) -> None:
         (["evaluate", "--seed", "-3"], "seed = -3"),
         (["generate", "--guidance_scale", "0.5"], "guidance_scale = 0.5"),
         (["evaluate", "--guidance_scale", "0"], "guidance_scale = 0"),
+        (["generate", "--duration", "inf"], "duration = inf"),
+        (["generate", "--guidance_scale", "nan"], "guidance_scale = nan"),
+        (["generate", "--guidance_scale", "1e39"], "guidance_scale = 1e+39"),
+        (["generate", "--temperature", "1e-40"], "temperature = 1e-40"),
+        (["generate", "--seed", "12345678901234567890"], "seed = 12345678901234567890"),
+        (["evaluate", "--seed", "-1"], "seed = -1"),
+        (["prepare", "--max_clip", "inf"], "max_clip = inf"),
+        (["train", "--weight_decay", "inf"], "weight_decay = inf"),
+        (["train", "--max_grad_norm", "1e39"], "max_grad_norm = 1e+39"),
+        (["train", "--lora_rank", "200000"], "lora_rank = 200000"),
+        (["train", "--codebook_weights", "1", "inf"], "codebook_weights.1 = inf"),
+        (["train", "--output_dir", "a\udcff"], "is not UTF-8"),
+        (["generate", "--prompts", "\udcff"], "prompts.0 ="),
         (["fly"], "no such command; there are: prepare, tokenise, train"),
     ],
 )

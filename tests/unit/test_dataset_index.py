@@ -163,7 +163,7 @@ def test_half_a_surrogate_pair_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.wav").write_bytes(b"x")
     content = json.dumps([{"audio": "a.wav", "text": "\ud83d"}])
     (tmp_path / "metadata.json").write_text(content)
-    with pytest.raises(UserError, match=r"entry 1: has half of a surrogate pair"):
+    with pytest.raises(UserError, match="item 1, 'text': has half of a surrogate pair"):
         load_dataset(tmp_path)
 
 

@@ -89,7 +89,7 @@ def test_a_bad_file_is_named(content: str, said: str, shared_data: Path) -> None
 
 def test_bytes_that_are_no_text_are_named(shared_data: Path) -> None:
     (shared_data / "metadata.json").write_bytes(b"\xff\xfe[\0]\0")
-    with pytest.raises(UserError, match=r"metadata\.json: not valid JSON"):
+    with pytest.raises(UserError, match=r"metadata\.json, line 1: not valid JSON"):
         load_dataset(shared_data)
 
 

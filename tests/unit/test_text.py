@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from musicgen_lora.model import text as text_module
-from musicgen_lora.model.musicgen import EMBEDDED, load_base, load_tokenizer
+from musicgen_lora.model.base_folder import EMBEDDED
+from musicgen_lora.model.musicgen import load_base, load_tokenizer
 from musicgen_lora.model.text import TextStates
 
 CAPTIONS = [f"trap beat with 808 and {word} hats" for word in ("open", "rolling", "no", "lots of")]

@@ -18,7 +18,7 @@ import numpy as np
 import soundfile
 
 from musicgen_lora.audio.headers import HeadedFile, find_head, told_share
-from musicgen_lora.errors import AudioError
+from musicgen_lora.errors import DISK_FAULTS, AudioError, RunError, UserError
 
 SAMPLE_RATES = range(4_000, 384_001)
 MAX_CHANNELS = 16
@@ -157,6 +157,7 @@ class AudioStream:
             source = self.path if self._headed is None else cast(BinaryIO, self._headed)
             self._file = _SequentialFile(source)
         except (soundfile.LibsndfileError, TypeError, ValueError) as error:
+            _check_disk(self.path)
             reason = getattr(error, "error_string", str(error))
             raise AudioError(
                 f"{self.path}: not readable as audio ({str(reason).strip()})."
@@ -166,8 +167,7 @@ class AudioStream:
         with self._broken_is_named():
             piece = self._file.read(count, dtype="float32", always_2d=True)
         if self._headed is not None and self._headed.error is not None:
-            reason = self._headed.error.strerror
-            raise AudioError(f"{self.path}: cannot be read ({reason}).") from self._headed.error
+            raise _cannot_be_read(self.path, self._headed.error) from self._headed.error
         self._at += len(piece)
         return piece
 
@@ -196,4 +196,21 @@ class AudioStream:
         try:
             yield
         except (soundfile.LibsndfileError, RuntimeError, ValueError) as error:
+            _check_disk(self.path)
             raise AudioError(f"{self.path}: broken audio ({str(error).strip()}).") from error
+
+
+def _check_disk(path: Path) -> None:
+    """Raises where a file can't be read for the disk's sake, which libsndfile doesn't tell from a
+    broken file: a RunError, or an AudioError where the disk is not at fault."""
+    try:
+        with open(path, "rb") as file:
+            while file.read(1 << 20):
+                pass
+    except OSError as error:
+        raise _cannot_be_read(path, error) from error
+
+
+def _cannot_be_read(path: Path, error: OSError) -> UserError:
+    kind = RunError if error.errno in DISK_FAULTS else AudioError
+    return kind(f"{path}: cannot be read ({error.strerror}).")

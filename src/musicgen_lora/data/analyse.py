@@ -38,6 +38,7 @@ from musicgen_lora.audio.tempo import Tempo, tempo_of_strengths
 from musicgen_lora.data.duplicates import HOP_S, fingerprint
 from musicgen_lora.data.facts import Facts, make_facts
 from musicgen_lora.data.readers import facts_from_tags
+from musicgen_lora.data.records import ANALYSIS_RECORD, read_array, read_kept
 from musicgen_lora.data.workers import Failure
 from musicgen_lora.errors import AudioError
 
@@ -72,22 +73,16 @@ class AnalysisTask:
 
 def read_record(folder: Path, digest: str) -> dict[str, Any] | None:
     """The record of a file's bytes, if there is one of this format with its fingerprint."""
-    try:
-        record = json.loads((folder / f"{digest[:16]}.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    record = read_kept(folder / f"{digest[:16]}.json", ANALYSIS_RECORD, digest)
+    if record is None or record["format"] != FORMAT:
         return None
-    if not isinstance(record, dict) or record.get("format") != FORMAT:
-        return None
-    whole = record.get("sha256") == digest and (folder / f"{digest[:16]}.npy").is_file()
-    return record if whole else None
+    return record if read_fingerprint(folder, digest) is not None else None
 
 
 def read_fingerprint(folder: Path, digest: str) -> np.ndarray | None:
     """The fingerprint `[F]` uint64 of a file's bytes, if it was analysed."""
-    try:
-        return np.load(folder / f"{digest[:16]}.npy", allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        return None
+    found = read_array(folder / f"{digest[:16]}.npy", np.uint64, 1)
+    return None if found is None else np.array(found)
 
 
 def analyse_file(task: AnalysisTask, alive: Callable[[], None]) -> dict[str, Any] | Failure:

@@ -16,7 +16,7 @@ from musicgen_lora.data.readers import StatedFacts, facts_from_path
 from musicgen_lora.data.remarks import COPY_HELD_OUT, FOLDER_SPLIT, SPLIT_CONTRADICTED, Remarks
 from musicgen_lora.data.splits import find_split, split_of_folders
 from musicgen_lora.data.tables import extract_parquet_audio, find_parquet
-from musicgen_lora.errors import RunError, UserError
+from musicgen_lora.errors import RunError, UserError, printable
 
 PARQUET_FOLDER = "analysis/parquet"
 """In the dataset: audio out of parquet files. It can be deleted and is made again."""
@@ -223,14 +223,6 @@ def _path_inside(file: Path, folder: Path) -> str | None:
     if not resolved.is_relative_to(folder):
         return None
     return resolved.relative_to(folder).as_posix()
-
-
-def printable(name: str) -> str:
-    """A name on one line: line breaks, escape sequences and broken bytes are spelled out."""
-    return "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
-        for letter in name
-    )
 
 
 def without_copies(

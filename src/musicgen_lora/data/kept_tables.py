@@ -13,8 +13,10 @@ from pathlib import Path
 import pyarrow as pa
 
 from musicgen_lora import atomic
-from musicgen_lora.errors import RunError
+from musicgen_lora.documents import read_bytes
+from musicgen_lora.errors import RunError, UserError
 
+MAX_BYTES = 4 << 30
 _DIGEST_BYTES = 64
 _KEY = b"made_of"
 
@@ -23,8 +25,8 @@ def read_table(path: Path, key: str, schema: pa.Schema) -> pa.Table | None:
     """The table that was kept under a key, in memory; None where there is none, it is damaged, or
     it was made of something else."""
     try:
-        content = memoryview(path.read_bytes())
-    except OSError:
+        content = memoryview(read_bytes(path, MAX_BYTES))
+    except UserError:
         return None
     digest, body = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
     if hashlib.sha256(body).hexdigest().encode() != digest:
@@ -33,7 +35,7 @@ def read_table(path: Path, key: str, schema: pa.Schema) -> pa.Table | None:
         table = pa.ipc.open_file(pa.py_buffer(body)).read_all()
         # What another program wrote under a true digest must not lead out of the memory.
         table.validate(full=True)
-    except pa.ArrowException:
+    except (pa.ArrowException, OSError, ValueError):
         return None
     if table.schema != schema or (table.schema.metadata or {}).get(_KEY) != key.encode():
         return None

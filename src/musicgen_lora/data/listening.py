@@ -10,9 +10,10 @@ from rich.console import Console
 
 from musicgen_lora.config import PrepareSettings
 from musicgen_lora.console import ProgressTask
-from musicgen_lora.data.inputs import Input, printable
+from musicgen_lora.data.inputs import Input
 from musicgen_lora.data.tagging import Heard, TagTask, read_heard, tag_file
 from musicgen_lora.data.workers import Failure, run_tasks
+from musicgen_lora.errors import printable
 
 
 def listen(

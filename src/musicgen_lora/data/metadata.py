@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import operator
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -22,9 +23,28 @@ from musicgen_lora import atomic
 from musicgen_lora.data import kept_tables
 from musicgen_lora.data.file_states import STATE, compute, states_of_files
 from musicgen_lora.data.splits import normalise_split
-from musicgen_lora.data.unique_json import parse_json
+from musicgen_lora.documents import parse_json, read_bytes
 from musicgen_lora.errors import UserError
+from musicgen_lora.kinds import check_kind, either, fields, many, named, or_null, real, text
 
+MAX_BYTES = 1 << 30
+"""Of a file; a million clips take some 400 MB."""
+MAX_S = 1e9
+
+_SECONDS = or_null(real(0.0, MAX_S))
+_TEXT = or_null(text(1 << 20))
+_ENTRY = fields(
+    optional={
+        **dict.fromkeys(("audio", "text", "made_from"), _TEXT),
+        "texts": or_null(many(text(1 << 20))),
+        "source": either(_TEXT, real(-1e300, 1e300)),
+        # A person may have written it as text, which is told where it is used.
+        "duration_s": either(_SECONDS, text()),
+        "at_s": _SECONDS,
+        "made": or_null(named(text())),
+    }
+)
+"""What `prepare` goes by; all may be missing, and others be there."""
 SCHEMA = pa.schema(
     {
         "audio": pa.string(),
@@ -171,33 +191,26 @@ def read_entries(path: Path) -> list[dict[str, Any]]:
     """The raw entries of a metadata file.
 
     Raises:
-        UserError: missing, not JSON, or not a list of objects.
+        UserError: missing, not JSON, not a list of objects, or a field that we make is of another
+            type.
     """
-    return _parse(path, _read(path))
-
-
-def _read(path: Path) -> bytes:
-    if not path.is_file():
-        raise UserError(f"{path}: no such metadata file; make one with prepare_data.py.")
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}).") from error
-
-
-def _parse(path: Path, content: bytes) -> list[dict[str, Any]]:
-    try:
-        # Some editors begin a file with a byte order mark.
-        entries = parse_json(content.decode("utf-8-sig"), _refuse_constant)
-    except ValueError as error:
-        raise UserError(f"{path}: not valid JSON ({error}).") from error
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise UserError(f'{path}: must be a list of objects like {{"audio": ..., "text": ...}}.')
+    entries = _parse(path, _read(path))
+    for number, entry in enumerate(entries, 1):
+        check_kind(entry, _ENTRY, f"{path}: entry {number}")
     return entries
 
 
-def _refuse_constant(name: str) -> float:
-    raise ValueError(f"{name} is no JSON number")
+def _read(path: Path) -> bytes:
+    if not os.path.isfile(path):
+        raise UserError(f"{path}: no such metadata file; make one with prepare_data.py.")
+    return read_bytes(path, MAX_BYTES)
+
+
+def _parse(path: Path, content: bytes) -> list[dict[str, Any]]:
+    entries = parse_json(content, path, unique_keys=True)
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise UserError(f'{path}: must be a list of objects like {{"audio": ..., "text": ...}}.')
+    return entries
 
 
 def write_entries(path: Path, entries: Sequence[dict[str, Any]]) -> None:
@@ -299,28 +312,18 @@ def _row(entry: dict[str, Any], where: str) -> tuple[Any, ...]:
         raise UserError(f'{where} ({audio}) lacks "text", its caption.')
     split = normalise_split(entry.get("split"), f"{where} ({audio})")
     start_s, duration_s = entry.get("start_s") or 0.0, entry.get("duration_s")
-    if not _is_number(start_s) or start_s < 0:
+    if not _is_number(start_s) or not 0 <= start_s <= MAX_S:
         raise UserError(f'{where} ({audio}): "start_s" must be a number of seconds.')
-    if duration_s is not None and (not _is_number(duration_s) or duration_s <= 0):
+    if duration_s is not None and (not _is_number(duration_s) or not 0 < duration_s <= MAX_S):
         raise UserError(f'{where} ({audio}): "duration_s" must be a number of seconds above 0.')
     # Without a start, the duration only tells how long the file is.
     duration_s = float(duration_s) if duration_s is not None and "start_s" in entry else None
     whole = json.dumps(entry, sort_keys=True, ensure_ascii=False)
-    if not whole.isascii() and not _is_text(whole):
-        raise UserError(f"{where}: has half of a surrogate pair, which is no character.")
     return audio, texts, str(entry.get("source") or audio), split, float(start_s), duration_s, whole
 
 
 def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _is_text(value: str) -> bool:
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def split_clips(

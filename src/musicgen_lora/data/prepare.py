@@ -35,7 +35,6 @@ from musicgen_lora.data.inputs import (
     Dropped,
     Input,
     find_inputs,
-    printable,
     with_split_of,
     without_copies,
 )
@@ -49,7 +48,7 @@ from musicgen_lora.data.sources import settle_sources
 from musicgen_lora.data.succession import CUT_ANEW, Entry, Span, is_marked, succeed
 from musicgen_lora.data.tagging import Heard, check_clap, heard_facts
 from musicgen_lora.data.workers import LIMIT_S, Failure, run_tasks
-from musicgen_lora.errors import UserError
+from musicgen_lora.errors import UserError, printable
 from musicgen_lora.extras import require_extra
 
 ANALYSIS_FOLDER = "analysis"

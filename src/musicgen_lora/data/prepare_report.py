@@ -27,10 +27,11 @@ from musicgen_lora.data.findings import (
     fold_advice,
     vocals_advice,
 )
-from musicgen_lora.data.inputs import Dropped, printable
+from musicgen_lora.data.inputs import Dropped
 from musicgen_lora.data.key_names import NOTES
 from musicgen_lora.data.remarks import in_one_line
 from musicgen_lora.data.revision import Change
+from musicgen_lora.errors import printable
 
 FORMAT_VERSION = 1
 JSON_FILE, HTML_FILE = "report.json", "report.html"

@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import gzip
 import io
-import json
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
@@ -18,13 +17,12 @@ from typing import Any, BinaryIO, cast
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from musicgen_lora import atomic
+from musicgen_lora import atomic, documents
 from musicgen_lora.audio.files import AUDIO_EXTENSIONS, FFMPEG_EXTENSIONS, is_inside
 from musicgen_lora.data.encodings import decode_text
 from musicgen_lora.data.fields import field_name
 from musicgen_lora.data.parquet_pages import group_sizes
 from musicgen_lora.data.remarks import ENCODING, Remarks
-from musicgen_lora.data.unique_json import parse_json
 from musicgen_lora.errors import UserError
 
 MAX_FILE_BYTES = 256 << 20
@@ -81,14 +79,7 @@ def _decoded(data: bytes, path: Path, remarks: Remarks, line: int | None = None)
 
 
 def _read_bytes(path: Path, max_bytes: int) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            data = file.read(max_bytes + 1)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}).") from error
-    if len(data) > max_bytes:
-        raise UserError(f"{path}: is larger than {max_bytes >> 10} KiB, too large for what it is.")
-    return data
+    return documents.read_bytes(path, max_bytes)
 
 
 def read_json(path: Path, remarks: Remarks) -> Any:
@@ -101,14 +92,7 @@ def read_json(path: Path, remarks: Remarks) -> Any:
 
 
 def _parse_json(text: str, path: Path, first_line: int) -> Any:
-    try:
-        return parse_json(text)
-    except json.JSONDecodeError as error:
-        line = first_line + error.lineno - 1
-        reason = f"{error.msg}, column {error.colno}"
-        raise UserError(f"{path}, line {line}: not valid JSON ({reason}).") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}, line {first_line}: not usable JSON ({error}).") from error
+    return documents.parse_json(text, path, first_line=first_line, is_table=True, unique_keys=True)
 
 
 def _json_rows(path: Path, remarks: Remarks) -> Iterator[Row]:

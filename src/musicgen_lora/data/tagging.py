@@ -20,6 +20,7 @@ from musicgen_lora import atomic
 from musicgen_lora.audio.ffmpeg import readable
 from musicgen_lora.audio.files import AudioError, read_audio
 from musicgen_lora.data.facts import GENRES, Facts, find_words, make_facts
+from musicgen_lora.data.records import HEARD_RECORD, read_kept
 from musicgen_lora.data.workers import Failure
 from musicgen_lora.errors import UserError
 
@@ -139,11 +140,8 @@ def check_clap(path: Path | None) -> Path:
 
 def read_heard(folder: Path, digest: str, tagger: Tagger) -> list[Heard] | None:
     """What was heard in each segment of a file's bytes, if that is on record."""
-    try:
-        record = json.loads(_heard_path(folder, digest, tagger).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return record["segments"] if record.get("sha256") == digest else None
+    record = read_kept(_heard_path(folder, digest, tagger), HEARD_RECORD, digest)
+    return None if record is None else record["segments"]
 
 
 def _heard_path(folder: Path, digest: str, tagger: str) -> Path:

@@ -31,6 +31,7 @@ from musicgen_lora.audio.files import probe, read_audio
 from musicgen_lora.data import kept_tables
 from musicgen_lora.data.file_states import STATE
 from musicgen_lora.data.metadata import Clip, Clips, compute
+from musicgen_lora.data.records import read_array
 from musicgen_lora.errors import RIGHTS_FAULTS, UserError
 from musicgen_lora.model.codec import codec_fingerprint, encode_waveforms
 from musicgen_lora.model.melody import is_melody
@@ -43,6 +44,9 @@ BATCH_S = 60.0
 GPU_READERS = 2
 MAPPED = 100
 """Shards mapped at once: each holds a file open, and systems allow 256 or 1,024 of them."""
+MAX_CODES = 1 << 16
+MAX_INDEX_BYTES = 64 << 20
+"""Of one shard's; it takes 80 bytes a clip, and of `CLIPS_PER_SHARD`."""
 HASHES_FILE = "hashes.arrow"
 HASHES_VERSION = "2"
 HASHES = pa.schema([("audio", pa.string()), *STATE, ("sha256", pa.string())])
@@ -61,10 +65,11 @@ class TokenStore(Sequence[np.ndarray]):
     Args:
         folder: of shards.
         index: of it, a row a clip, as `INDEX` has them.
+        n_codes: entries of a codebook, V.
     """
 
-    def __init__(self, folder: Path, index: pa.Table) -> None:
-        self._folder, self._index = folder, index
+    def __init__(self, folder: Path, index: pa.Table, n_codes: int = MAX_CODES) -> None:
+        self._folder, self._index, self._n_codes = folder, index, n_codes
         self._offsets = index["offset"].to_numpy()
         self.n_frames: np.ndarray = index["n_frames"].to_numpy()
         """Lengths of the clips in codec frames, `[clips]`."""
@@ -81,21 +86,28 @@ class TokenStore(Sequence[np.ndarray]):
     def __getitem__(self, index: int | slice) -> np.ndarray | TokenStore:
         if isinstance(index, slice):
             return self.take(np.arange(len(self))[index])
-        codes = _map_shard(self._folder / f"{self._index['shard'][index].as_py()}.npy")
-        start = self._offsets[index]
+        path = self._folder / f"{self._index['shard'][index].as_py()}.npy"
+        codes, start = _map_shard(path), self._offsets[index]
         # A copy: a view would hold the file open.
-        return np.array(codes[start : start + self.n_frames[index]])
+        clip = np.array(codes[start : start + self.n_frames[index]])
+        if len(clip) != self.n_frames[index] or clip.max(initial=0) >= self._n_codes:
+            raise _unreadable(path, "it does not hold what its index says")
+        return clip
 
     def take(self, rows: Sequence[int] | np.ndarray) -> TokenStore:
         """The codes of these clips."""
-        return TokenStore(self._folder, self._index.take(pa.array(rows, pa.int64())))
+        index = self._index.take(pa.array(rows, pa.int64()))
+        return TokenStore(self._folder, index, self._n_codes)
 
 
-def find_codes(folder: Path, clip_ids: Sequence[str]) -> tuple[TokenStore, np.ndarray]:
-    """What a folder's shards hold of clips, and the rows of those that no shard holds."""
+def find_codes(
+    folder: Path, clip_ids: Sequence[str], n_codes: int = MAX_CODES
+) -> tuple[TokenStore, np.ndarray]:
+    """What a folder's shards hold of clips, and the rows of those that no shard holds; `n_codes`
+    entries has a codebook."""
     index = _read_indexes(folder)
     rows = compute.index_in(pa.array(clip_ids, pa.string()), value_set=index["id"])
-    return TokenStore(folder, index.take(rows.drop_null())), np.flatnonzero(rows.is_null())
+    return TokenStore(folder, index.take(rows.drop_null()), n_codes), np.flatnonzero(rows.is_null())
 
 
 def _read_indexes(folder: Path) -> pa.Table:
@@ -121,17 +133,34 @@ def _read_indexes(folder: Path) -> pa.Table:
 def _read_index(path: Path) -> pa.Table:
     """Of one shard."""
     try:
+        if not path.is_file() or path.stat().st_size > MAX_INDEX_BYTES:
+            raise _unreadable(path, "it is no file of a shard's size")
         # Of one file; `read_table` is made for many, and takes three times as long.
         with pq.ParquetFile(path) as file:
-            table = file.read()
+            if file.metadata.num_rows > MAX_INDEX_BYTES:
+                raise _unreadable(path, "it has too many rows")
+            table = file.read(columns=[name for name in INDEX.names if name != "shard"])
         shard = pa.repeat(path.stem, table.num_rows)
-        return table.append_column("shard", shard).select(INDEX.names).cast(INDEX)
-    except (pa.ArrowException, OSError, KeyError) as error:
+        table = table.append_column("shard", shard).select(INDEX.names).cast(INDEX)
+        _check_index(table, path)
+        return table
+    except (pa.ArrowException, OSError, ValueError, LookupError) as error:
         raise _unreadable(path, error) from error
 
 
-def _unreadable(path: Path, error: Exception) -> UserError:
-    reason = " ".join(str(error).split())
+def _check_index(table: pa.Table, path: Path) -> None:
+    """Raises a UserError where clips don't lie in their shard, whose file says how large it is."""
+    if any(column.null_count for column in table.columns):
+        raise _unreadable(path, "it has gaps")
+    offsets, n_frames = (table[name].to_numpy() for name in ("offset", "n_frames"))
+    codes = path.with_suffix(".npy")
+    n_held = codes.stat().st_size // 2 if codes.is_file() else 0
+    if (offsets < 0).any() or (n_frames < 1).any() or (n_frames > n_held - offsets).any():
+        raise _unreadable(codes, "it does not hold the frames that its index names")
+
+
+def _unreadable(path: Path, error: Exception | str) -> UserError:
+    reason = " ".join(str(error).split())[:200]
     return UserError(
         f"{path}: not readable as a token shard ({reason}); delete {path.parent}, and it is made "
         "again."
@@ -145,10 +174,10 @@ def _map_shard(path: Path) -> np.ndarray:
     Raises:
         UserError: it is missing, damaged, or something else (a pickle, for one).
     """
-    try:
-        return np.lib.format.open_memmap(path, mode="r")
-    except (OSError, ValueError, EOFError) as error:
-        raise _unreadable(path, error) from error
+    codes = read_array(path, np.uint16, 2)
+    if codes is None:
+        raise _unreadable(path, "it is no array of codes")
+    return codes
 
 
 def clip_ids(clips: Sequence[Clip], data_dir: Path) -> list[str]:
@@ -209,7 +238,8 @@ def open_tokens(
     if is_melody(model):
         raise UserError("--from_tokens: a melody model hears the tunes in the audio; leave it out.")
     ids = kept_ids(clips, data_dir)
-    store, lacking = find_codes(data_dir / "tokens" / codec_fingerprint(model), ids)
+    folder = data_dir / "tokens" / codec_fingerprint(model)
+    store, lacking = find_codes(folder, ids, model_shape(model).special)
     if len(lacking):
         raise UserError(
             f"{data_dir}: {clips[lacking[0]].name} is not tokenised for this model "
@@ -250,7 +280,7 @@ def tokenise_clips(
         atomic.sweep(folder)
         # Another process may be keeping a table there, which then is made once more.
         atomic.sweep(folder.parent)
-        store, lacking = find_codes(folder, ids)
+        store, lacking = find_codes(folder, ids, model_shape(model).special)
         if not len(lacking):
             return store
         # Clips may be copies of each other.
@@ -263,7 +293,7 @@ def tokenise_clips(
                 _encode_shard(
                     shard, model, folder, pool, lambda n, s=start: on_clip(s + n, len(rows))
                 )
-    return find_codes(folder, ids)[0]
+    return find_codes(folder, ids, model_shape(model).special)[0]
 
 
 @contextmanager

@@ -7,7 +7,6 @@ evaluation never fails for lack of a reference, and never leaves a figure out wi
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -26,6 +25,7 @@ from musicgen_lora.console import plain_console
 from musicgen_lora.data.batches import fixed_windows
 from musicgen_lora.data.melodies import open_melodies
 from musicgen_lora.data.tokens import TokenStore, clip_ids, open_tokens, tokenise_clips
+from musicgen_lora.documents import LARGE, read_json
 from musicgen_lora.errors import UserError
 from musicgen_lora.evaluation.comparison import compare_descriptors
 from musicgen_lora.evaluation.forgetting import other_style_windows, other_styles_folder
@@ -199,15 +199,15 @@ def _files_of_report(output_dir: Path) -> Iterator[str]:
     """Files that the last report of the folder lists, so that no old clip passes for a new one.
     Nothing else in the folder is touched."""
     try:
-        report = json.loads((output_dir / JSON_FILE).read_text(encoding="utf-8"))
+        report = read_json(output_dir / JSON_FILE, max_bytes=LARGE)
         names = list(report["plots"])
         for clip in report["generation"]["clips"]:
             names += [clip[side]["audio"] for side in ("base", "adapter") if clip[side]]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (UserError, LookupError, TypeError):
         return
     root = output_dir.resolve()
     for name in map(str, names):
-        path = (root / name).resolve()
+        path = (root / name.replace("\0", "")).resolve()
         if path.is_relative_to(root) and path.suffix in (".wav", ".png"):
             yield name
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -124,7 +125,8 @@ def _in_recorded_folder(
             "where it was trained here, and another's adapter may name any folder; --data_dir "
             "says which dataset to measure on"
         )
-    if not folder.is_dir():
+    # Whatever the path is: of a file that a stranger made, it may be none at all.
+    if not os.path.isdir(folder):
         return HeldOut(
             why_none=f"the dataset of the training is not in {folder} any more; --data_dir says "
             "where it is now"

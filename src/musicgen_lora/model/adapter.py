@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model, set_peft_model_state_dict
+from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
 from peft.utils.integrations import dequantize_module_weight
 from safetensors import SafetensorError
 from safetensors.torch import load, save_file
@@ -25,16 +25,48 @@ from torch import Tensor, nn
 from transformers import MusicgenForConditionalGeneration
 
 from musicgen_lora.atomic import MANIFEST
+from musicgen_lora.documents import LARGE, parse_json, read_bytes, read_json
 from musicgen_lora.errors import UserError
+from musicgen_lora.kinds import check_kind, fields, integer, many, named, or_null, real, text
 from musicgen_lora.model import start
+from musicgen_lora.model.adapter_config import CONFIG_FILE, read_adapter_config
 from musicgen_lora.model.lora_linear import use_few_products
-from musicgen_lora.model.musicgen import base_fingerprint
+from musicgen_lora.model.musicgen import UNLOADABLE, base_fingerprint
 from musicgen_lora.model.targets import matching, target_pattern
 
 FACTS_FILE = "musicgen_lora.json"
 FACTS_VERSION = 1
-CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
+MAX_BYTES = {CONFIG_FILE: 16 << 20, WEIGHTS_FILE: 32 << 30, FACTS_FILE: LARGE}
+"""Of an adapter's files."""
+
+_CLIP = fields(optional=dict.fromkeys(("id", "name", "audio"), or_null(text())))
+_FACTS = fields(
+    {
+        "format_version": integer(0, FACTS_VERSION),
+        "base": fields({"path": text(), "fingerprint": text()}),
+    },
+    {
+        "data": or_null(
+            fields(
+                optional={
+                    "data_dir": text(),
+                    "metadata_file": text(),
+                    "validation": or_null(many(_CLIP)),
+                }
+            )
+        ),
+        "settings": or_null(
+            fields(
+                optional={
+                    "max_duration": real(0.001, 3600.0),
+                    "max_validation_windows": integer(1, 10**9),
+                }
+            )
+        ),
+    },
+)
+"""Those of the facts that are read again."""
 
 INITIALISATIONS = {
     "default": True,
@@ -227,19 +259,20 @@ def read_adapter(folder: Path) -> AdapterFiles:
     present = [
         name for name in (CONFIG_FILE, WEIGHTS_FILE, FACTS_FILE) if (folder / name).is_file()
     ]
-    contents = {name: (folder / name).read_bytes() for name in present}
+    contents = {name: read_bytes(folder / name, MAX_BYTES[name]) for name in present}
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
     _check_manifest(folder, digests)
     facts = (
         _read_facts(folder / FACTS_FILE, contents[FACTS_FILE]) if FACTS_FILE in present else None
     )
+    config = parse_json(contents[CONFIG_FILE], folder / CONFIG_FILE)
+    check_kind(config, fields(), folder / CONFIG_FILE)
     try:
-        config = json.loads(contents[CONFIG_FILE])
         tensors = load(contents[WEIGHTS_FILE])
-    except (ValueError, SafetensorError, RecursionError) as error:
-        raise _does_not_fit(folder, error) from error
-    if not isinstance(config, dict):
-        raise UserError(f"{folder / CONFIG_FILE}: does not fit: not a JSON object.")
+    except (SafetensorError, ValueError) as error:
+        raise UserError(
+            f"{folder / WEIGHTS_FILE}: not readable as safetensors ({error})."
+        ) from error
     digests.pop(FACTS_FILE, None)
     return AdapterFiles(folder, config, tensors, facts, digests)
 
@@ -249,14 +282,8 @@ def _check_manifest(folder: Path, digests: Mapping[str, str]) -> None:
     path = folder / MANIFEST
     if not path.is_file():
         return
-    try:
-        manifest = json.loads(path.read_bytes())
-    except (ValueError, RecursionError):
-        manifest = None
-    if not isinstance(manifest, dict):
-        altered = [MANIFEST]
-    else:
-        altered = [name for name, digest in digests.items() if manifest.get(name) != digest]
+    manifest = read_json(path, named(text()))
+    altered = [name for name, digest in digests.items() if manifest.get(name) != digest]
     if altered:
         raise UserError(
             f"{folder / altered[0]}: not what training wrote (its hash differs from {MANIFEST}): "
@@ -270,15 +297,11 @@ def _read_facts(path: Path, content: bytes) -> dict[str, Any]:
     Raises:
         UserError: not JSON, or of a later format.
     """
-    try:
-        facts = json.loads(content)
-        version = int(facts["format_version"])
-        if version <= FACTS_VERSION and not {"path", "fingerprint"} <= set(facts["base"]):
-            raise KeyError("base")
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise UserError(f"{path}: not readable as adapter facts: {error}") from error
-    if version > FACTS_VERSION:
+    facts = parse_json(content, path)
+    version = facts.get("format_version") if isinstance(facts, dict) else None
+    if isinstance(version, int) and version > FACTS_VERSION:
         raise UserError(f"{path}: format {version} is newer than this release; update it.")
+    check_kind(facts, _FACTS, f"{path}: not readable as adapter facts")
     return facts
 
 
@@ -312,22 +335,19 @@ def load_adapter(
             f"({facts['base']['path']}, fingerprint {facts['base']['fingerprint']}); give that "
             "one as the base model."
         )
+    modules = [name for name, _ in model.named_modules()]
+    shapes = {name: tuple(tensor.shape) for name, tensor in files.tensors.items()}
+    config = read_adapter_config(folder / CONFIG_FILE, files.config, modules, shapes)
+    for name, tensor in files.tensors.items():
+        if not bool(tensor.isfinite().all()):
+            raise UserError(
+                f"{folder}: {name} has values that are not finite; train the adapter again."
+            )
     try:
-        config = PeftConfig.from_peft_type(**PeftConfig.check_kwargs(**files.config))
         config.inference_mode = True
-        if config.is_prompt_learning:
-            raise ValueError(f"{config.peft_type} adapts no layer")
         adapted = PeftModel(model, config)  # pyright: ignore[reportArgumentType]
         loaded = set_peft_model_state_dict(adapted, dict(files.tensors))
-    except (
-        RuntimeError,
-        ValueError,
-        TypeError,
-        KeyError,
-        AttributeError,
-        IndexError,
-        OSError,
-    ) as error:
+    except UNLOADABLE as error:
         raise _does_not_fit(folder, error) from error
     _check_all_fit(files, adapted, loaded)
     return adapted.eval()

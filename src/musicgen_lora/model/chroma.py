@@ -16,11 +16,22 @@ from typing import Any
 import numpy as np
 import torch
 from transformers.audio_utils import chroma_filter_bank
-from transformers.feature_extraction_utils import FeatureExtractionMixin
 
+from musicgen_lora.documents import read_json
 from musicgen_lora.errors import UserError
+from musicgen_lora.kinds import check_kind, fields, integer, real
+from musicgen_lora.model.base_folder import base_folder
 
 SETTINGS_FILE = "preprocessor_config.json"
+_SETTINGS = fields(
+    {
+        "sampling_rate": integer(4_000, 384_000),
+        "chunk_length": real(0.001, 3600.0),
+        "n_fft": integer(16, 1 << 18),
+        "hop_length": integer(16, 1 << 18),
+    },
+    dict.fromkeys(("num_chroma", "feature_size"), integer(1, 128)),
+)
 
 
 class Chroma:
@@ -37,15 +48,11 @@ class Chroma:
 
     def __init__(self, model_path: str | Path, chroma_length: int) -> None:
         settings = extractor_settings(model_path)
-        try:
-            self.sample_rate = int(settings["sampling_rate"])
-            self.max_duration_s = float(settings["chunk_length"])
-            self._n_fft, self._hop = int(settings["n_fft"]), int(settings["hop_length"])
-            n_chroma = int(settings.get("num_chroma", settings.get("feature_size", 12)))
-        except (KeyError, TypeError, ValueError) as error:
-            raise UserError(
-                f"{model_path}: its {SETTINGS_FILE} lacks what a melody needs ({error})."
-            ) from error
+        check_kind(settings, _SETTINGS, f"{model_path}: its {SETTINGS_FILE}")
+        self.sample_rate: int = settings["sampling_rate"]
+        self.max_duration_s = float(settings["chunk_length"])
+        self._n_fft, self._hop = settings["n_fft"], settings["hop_length"]
+        n_chroma = settings.get("num_chroma", settings.get("feature_size", 12))
         self._length = chroma_length
         filters = chroma_filter_bank(
             num_frequency_bins=self._n_fft,
@@ -80,12 +87,10 @@ def extractor_settings(model_path: str | Path) -> dict[str, Any]:
     Raises:
         UserError: there are none, or they cannot be read.
     """
-    try:
-        found, _ = FeatureExtractionMixin.get_feature_extractor_dict(str(model_path))
-    except (OSError, ValueError) as error:
-        line = str(error).strip().splitlines()[0]
-        raise UserError(f"{model_path}: no usable {SETTINGS_FILE}: {line}") from error
-    return found
+    path = base_folder(str(model_path)) / SETTINGS_FILE
+    if not path.is_file():
+        raise UserError(f"{model_path}: no usable {SETTINGS_FILE}: there is none in it.")
+    return read_json(path)
 
 
 def write_extractor_settings(model_path: str | Path, folder: Path) -> None:

@@ -23,31 +23,38 @@ from transformers import (
     AutoTokenizer,
     MusicgenForConditionalGeneration,
     MusicgenMelodyForConditionalGeneration,
-    PreTrainedConfig,
     PreTrainedTokenizerBase,
     ProcessorMixin,
 )
+from transformers.initialization import no_init_weights
 
-from musicgen_lora import EMBEDDED_NAME
 from musicgen_lora.errors import UserError
 from musicgen_lora.model import melody
 from musicgen_lora.model.base_facts import read_base_facts
+from musicgen_lora.model.base_folder import (
+    base_folder,
+    check_shapes,
+    check_tokenizer_files,
+    read_base_config,
+    read_base_shapes,
+)
 from musicgen_lora.model.delay import codebook_delays, delay_codes
-
-EMBEDDED = Path(__file__).resolve().parent.parent / "assets" / "tiny_beats"
-"""What `EMBEDDED_NAME` stands for."""
-
 
 UNLOADABLE = (
     OSError,
     ValueError,
     RuntimeError,
-    KeyError,
+    LookupError,
     TypeError,
+    AttributeError,
+    ArithmeticError,
+    AssertionError,
     SafetensorError,
     StrictDataclassError,
 )
 """What transformers raises at a damaged folder."""
+ATTENTION = {"": "sdpa", "decoder": "sdpa", "text_encoder": "sdpa", "audio_encoder": "eager"}
+"""Given explicitly: a config may name a kernel of a stranger's, which would be fetched and run."""
 MODEL_CLASSES = {
     "musicgen": MusicgenForConditionalGeneration,
     melody.MODEL_TYPE: MusicgenMelodyForConditionalGeneration,
@@ -101,76 +108,65 @@ def load_base(model_path: str | Path) -> MusicgenForConditionalGeneration:
         UserError: no such folder or id, not a MusicGen, its weights are not safetensors, or the
             facts in its config are not usable.
     """
-    name = _located(model_path)
-    model_class: Any = MODEL_CLASSES[_checked_type(name)]
+    folder = base_folder(str(model_path))
+    content = read_base_config(folder, tuple(MODEL_CLASSES))
+    shapes = read_base_shapes(folder)
+    check_tokenizer_files(folder)
+    model_class: Any = MODEL_CLASSES[content["model_type"]]
     try:
+        config = model_class.config_class.from_dict(content)
+        config._attn_implementation = ATTENTION
+        with torch.device("meta"), no_init_weights():
+            skeleton = model_class(config)
+        expected = {name: tuple(tensor.shape) for name, tensor in skeleton.state_dict().items()}
+        check_shapes(folder, expected, shapes)
         found: Any = model_class.from_pretrained(
-            name, dtype=torch.float32, use_safetensors=True, output_loading_info=True
+            folder,
+            config=config,
+            attn_implementation=ATTENTION,
+            dtype=torch.float32,
+            use_safetensors=True,
+            output_loading_info=True,
         )
     except UNLOADABLE as error:
-        raise UserError(f"{name}: cannot be loaded as a MusicGen: {_first_line(error)}") from error
+        raise UserError(
+            f"{model_path}: cannot be loaded as a MusicGen: {_first_line(error)}"
+        ) from error
     model, loaded = found
-    _check_is_whole(name, model, loaded["missing_keys"])
-    config: Any = model.config
-    read_base_facts(config, name)
+    _check_is_whole(str(model_path), model, loaded["missing_keys"])
+    config = model.config
+    read_base_facts(config, str(model_path))
     decoder = config.decoder
     # transformers 5 leaves this unset in its default decoder config; generate() and forward()
     # then fail on it.
     if getattr(decoder, "decoder_start_token_id", None) is None:
         decoder.decoder_start_token_id = decoder.vocab_size
-    model.decoder.set_attn_implementation("sdpa")
     model.requires_grad_(False)
     return model.eval()
 
 
 def load_tokenizer(model_path: str | Path) -> PreTrainedTokenizerBase:
     """The text tokenizer that belongs to a base model."""
-    try:
-        return AutoTokenizer.from_pretrained(_located(model_path))
-    except UNLOADABLE as error:
-        raise UserError(f"{model_path}: no usable tokenizer: {_first_line(error)}") from error
+    return _loaded(AutoTokenizer, model_path, "tokenizer")
 
 
 def load_processor(model_path: str | Path) -> ProcessorMixin:
     """The processor (tokenizer and feature extractor) that belongs to a base model without
     melody."""
+    return _loaded(AutoProcessor, model_path, "processor")
+
+
+def _loaded(kind: Any, model_path: str | Path, what: str) -> Any:
+    folder = base_folder(str(model_path))
+    check_tokenizer_files(folder)
     try:
-        return AutoProcessor.from_pretrained(_located(model_path))
-    except UNLOADABLE as error:
-        raise UserError(f"{model_path}: no usable processor: {_first_line(error)}") from error
-
-
-def _located(model_path: str | Path) -> str:
-    return str(EMBEDDED if str(model_path) == EMBEDDED_NAME else model_path)
-
-
-def _checked_type(name: str) -> str:
-    """The model_type of what looks like a MusicGen."""
-    folder = Path(name)
-    is_folder = folder.is_dir()
-    looks_like_path = name.startswith((".", "/", "~", "\\")) or name.count("/") != 1
-    if not is_folder and (looks_like_path or folder.exists()):
-        raise UserError(
-            f"{name}: no such model folder; give a folder in Hugging Face's format or a hub "
-            "id such as facebook/musicgen-small."
-        )
-    if is_folder and not (folder / "config.json").is_file():
-        raise UserError(f"{name}: no config.json in it; a MusicGen folder has one.")
-    try:
-        model_type = PreTrainedConfig.get_config_dict(name)[0].get("model_type")
-    except (OSError, ValueError) as error:
-        where = "not readable" if is_folder else "no such folder here, and not found on the hub"
-        raise UserError(f"{name}: {where}: {_first_line(error)}") from error
-    if model_type not in MODEL_CLASSES:
-        raise UserError(
-            f"{name}: its model_type is {model_type!r}, not 'musicgen' or 'musicgen_melody'."
-        )
-    if is_folder and not any(folder.glob("*.safetensors")):
-        raise UserError(
-            f"{name}: no .safetensors file in it; pickled weights (.bin, .pt) are not read. "
-            "Save the model with transformers' save_pretrained."
-        )
-    return model_type
+        return kind.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+    except BaseException as error:
+        # The tokenizers' Rust raises plain exceptions at files that it doesn't take, and what is
+        # none at those that it did not expect.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise UserError(f"{model_path}: no usable {what}: {_first_line(error)}") from error
 
 
 def _check_is_whole(
@@ -182,6 +178,9 @@ def _check_is_whole(
     lost = sorted(trained.intersection(missing))
     if lost:
         raise UserError(f"{name}: {len(lost)} of its weights are missing, {lost[0]} for one.")
+    broken = [key for key, weight in model.state_dict().items() if not weight.sum().isfinite()]
+    if broken:
+        raise UserError(f"{name}: {broken[0]} has values that are not finite; copy it again.")
 
 
 def _first_line(error: BaseException) -> str:

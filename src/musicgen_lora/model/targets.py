@@ -29,7 +29,7 @@ def check_expression(setting: str, pattern: str) -> None:
     """Raises a UserError that names the setting where `pattern` is no regular expression."""
     try:
         re.compile(pattern)
-    except re.error as error:
+    except (re.error, RecursionError, OverflowError) as error:
         raise UserError(f"{setting}: {pattern!r} is no regular expression: {error}.") from error
 
 

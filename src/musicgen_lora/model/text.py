@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from transformers import MusicgenForConditionalGeneration, PreTrainedTokenizerBase
 
+from musicgen_lora.errors import UserError
 from musicgen_lora.model.reading import MAX_TEXT_TOKENS
 from musicgen_lora.model.wording import english_of
 
@@ -77,6 +78,11 @@ class TextStates:
             max_length=MAX_TEXT_TOKENS,
             return_tensors="pt",
         ).to(self._encoder.device)
+        if int(tokens["input_ids"].max()) >= self._encoder.config.vocab_size:
+            raise UserError(
+                "The base's tokenizer has more words than its text encoder: the two do not belong "
+                "together."
+            )
         mask = tokens["attention_mask"]
         states = self._encoder(input_ids=tokens["input_ids"], attention_mask=mask).last_hidden_state
         return [row[:length] for row, length in zip(states, mask.sum(1).tolist(), strict=True)]

@@ -17,7 +17,9 @@ import torch
 from safetensors.torch import save_file
 
 from musicgen_lora import atomic
+from musicgen_lora.documents import LARGE, read_json
 from musicgen_lora.errors import UserError
+from musicgen_lora.kinds import check_kind, either, fields, integer, named, or_null, real, truth
 from musicgen_lora.tensors import read_tensors
 from musicgen_lora.training import processes
 from musicgen_lora.training.optimizers import optimizer_state, restore_optimizers
@@ -27,6 +29,15 @@ FORMAT_VERSION = 2
 OPTIMIZER_FILE = "optimizer.safetensors"
 AVERAGE_FILE = "average.safetensors"
 STATE_FILE = "state.json"
+_NUMBER = real(-1e300, 1e300)
+_STATE = fields(
+    {
+        "step": integer(0, 10**12),
+        "best": or_null(fields({"step": integer(0, 10**12), "loss": _NUMBER})),
+        "optimizer": named(either(_NUMBER, truth)),
+    },
+    {"validations_since_best": integer(0, 10**12), "scale": or_null(named(or_null(_NUMBER)))},
+)
 
 
 def save_checkpoint(
@@ -108,9 +119,10 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
     """A checkpoint's `state.json`.
 
     Raises:
-        UserError: written by another release's format.
+        UserError: written by another release's format, or damaged.
     """
-    state = json.loads((checkpoint / STATE_FILE).read_text(encoding="utf-8"))
+    path = checkpoint / STATE_FILE
+    state = read_json(path, max_bytes=LARGE)
     version = state.get("format_version")
     if version != FORMAT_VERSION:
         age = "a newer" if isinstance(version, int) and version > FORMAT_VERSION else "an older"
@@ -118,6 +130,7 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
             f"{checkpoint}: made by {age} release; resume with that one, or begin anew: "
             "--resume never"
         )
+    check_kind(state, _STATE, path)
     return state
 
 
@@ -134,9 +147,18 @@ def restore_training(
         state: from `read_state`.
         optimizers: over the same parameters as those saved.
         average: overwritten with the one saved, where there is one.
+
+    Raises:
+        UserError: they are of other parameters.
     """
-    restore_optimizers(optimizers, read_tensors(checkpoint / OPTIMIZER_FILE), state["optimizer"])
-    if average is not None:
-        saved = read_tensors(checkpoint / AVERAGE_FILE)
-        for index, mean in enumerate(average):
+    tensors = read_tensors(checkpoint / OPTIMIZER_FILE)
+    saved = read_tensors(checkpoint / AVERAGE_FILE) if average is not None else {}
+    try:
+        restore_optimizers(optimizers, tensors, state["optimizer"])
+        for index, mean in enumerate(average or []):
             mean.copy_(part_like(saved[str(index)], mean))
+    except (LookupError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise UserError(
+            f"{checkpoint}: is not of this training ({reason}); begin anew: --resume never"
+        ) from error

@@ -13,7 +13,9 @@ from types import FrameType
 from typing import Any
 
 from musicgen_lora import atomic, locks
-from musicgen_lora.errors import RunError
+from musicgen_lora.documents import AN_OBJECT, LARGE, parse_json, read_bytes, read_json
+from musicgen_lora.errors import RunError, UserError
+from musicgen_lora.kinds import check_kind, fields, integer, one_of, or_null, real, text
 
 RUN_FILE = "run.json"
 METRICS_FILE = "metrics.jsonl"
@@ -28,6 +30,18 @@ GATHERED = ".gathered"
 RESULTS = (CHECKPOINTS, BEST_MODEL, PREVIEWS, METRICS_FILE, CURVES_FILE, *TRACKED, RUN_FILE)
 MADE_FROM_IT = ("generated", "evaluation")
 """Where `generate` and `evaluate` put what they make of a run's adapter, unless told otherwise."""
+MAX_METRICS_BYTES = 1 << 30
+_RUN = fields(
+    {"identity": text(), "status": text()},
+    {
+        "started": text(),
+        "precision": one_of("fp32", "bf16", "fp16"),
+        **dict.fromkeys(("settings", "base"), AN_OBJECT),
+        "base_loss": or_null(fields({"loss": real(0.0, 1e6)})),
+    },
+)
+"""Those of its fields that are read again."""
+_ROW = fields({"event": text()}, {"step": integer(0, 10**12)})
 LAUNCHER_GRACE_S = 5.0
 """A launcher passes on to its processes the Ctrl-C that the terminal has already sent them."""
 
@@ -61,12 +75,12 @@ def check_unused(output_dir: Path) -> None:
 
 
 def read_run(output_dir: Path) -> dict[str, Any] | None:
-    """What `run.json` says of the run in the folder; None where there is none."""
+    """What `run.json` says of the run in the folder; None where there is none, or none that could
+    be gone on with: such a one is put aside like any other."""
     try:
-        run = json.loads((output_dir / RUN_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return read_json(output_dir / RUN_FILE, _RUN, max_bytes=LARGE)
+    except UserError:
         return None
-    return run if isinstance(run, dict) and {"identity", "status"} <= set(run) else None
 
 
 def write_run(output_dir: Path, run: dict[str, Any]) -> None:
@@ -186,8 +200,21 @@ def append_metrics(output_dir: Path, row: dict[str, Any]) -> None:
 
 def read_metrics(output_dir: Path) -> list[dict[str, Any]]:
     """The rows of `metrics.jsonl`."""
-    text = (output_dir / METRICS_FILE).read_text(encoding="utf-8")
-    return [json.loads(line) for line in text.splitlines()]
+    return [row for row in map(_row, _lines(output_dir / METRICS_FILE)) if row is not None]
+
+
+def _lines(path: Path) -> list[str]:
+    return read_bytes(path, MAX_METRICS_BYTES).decode("utf-8", "replace").splitlines()
+
+
+def _row(line: str) -> dict[str, Any] | None:
+    """A line of the metrics; None for a torn one."""
+    try:
+        row = parse_json(line, METRICS_FILE)
+        check_kind(row, _ROW, METRICS_FILE)
+    except UserError:
+        return None
+    return row
 
 
 def cut_metrics(output_dir: Path, step: int) -> None:
@@ -197,12 +224,9 @@ def cut_metrics(output_dir: Path, step: int) -> None:
     if not path.is_file():
         return
     kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        if row.get("step", 0) <= step and row["event"] != "effect":
+    for line in _lines(path):
+        row = _row(line)
+        if row is not None and row.get("step", 0) <= step and row["event"] != "effect":
             kept.append(line + "\n")
     atomic.write_file(path, lambda temporary: temporary.write_text("".join(kept), encoding="utf-8"))
 

@@ -1,0 +1,95 @@
+"""The YAML file that settings are read from: bounded, every key once, each fault in one line."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from musicgen_lora.config import SETTINGS
+from musicgen_lora.documents import read_bytes
+from musicgen_lora.errors import UserError
+from musicgen_lora.kinds import shortened
+
+MAX_BYTES = 256 << 10
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML keeps the last of duplicate keys without a word, and an alias of an alias of a list
+    makes millions of values of ten lines; a settings file must not."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        is_alias, mark = self.check_event(yaml.AliasEvent), self.peek_event().start_mark
+        node = super().compose_node(parent, index)
+        if is_alias and not isinstance(node, yaml.ScalarNode):
+            raise yaml.constructor.ConstructorError(
+                None, None, "an alias stands for a single value here; write the list out", mark
+            )
+        return node
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        names = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            try:
+                is_known = key in names
+                names.add(key)
+            except TypeError as error:
+                raise yaml.constructor.ConstructorError(
+                    None, None, "a name must be a word", key_node.start_mark
+                ) from error
+            if is_known:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"{shortened(key)} is set twice", key_node.start_mark
+                )
+        return super().construct_mapping(node, deep)
+
+
+_UNUSABLE = (
+    yaml.YAMLError,
+    # What PyYAML raises at !!int x, 2001-99-99, !!bool x and ten thousand brackets.
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+)
+
+
+def read_config(path: Path, command: str) -> dict[str, Any]:
+    """The section of a YAML file that belongs to a command.
+
+    Raises:
+        UserError: no such file, not YAML, or a section or setting that does not exist.
+    """
+    try:
+        content = yaml.load(read_bytes(path, MAX_BYTES).decode("utf-8-sig"), _Loader) or {}
+    except _UNUSABLE as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"{path}: not valid YAML ({reason}).") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: must have a section for each command ({', '.join(SETTINGS)}).")
+    for section in content:
+        _check_name(_word(section), list(SETTINGS), f"{path}: section")
+    section = content.get(command) or {}
+    if not isinstance(section, dict):
+        raise UserError(f"{path}: section {command!r} must be a list of settings, name: value.")
+    names = [field.name for field in dataclasses.fields(SETTINGS[command])]
+    for name in section:
+        _check_name(_word(name), names, f"{path}: {command} setting")
+    return section
+
+
+def _word(key: object) -> str:
+    return (key if isinstance(key, str) else shortened(key))[:60]
+
+
+def _check_name(name: str, known: list[str], what: str) -> None:
+    if name not in known:
+        near = difflib.get_close_matches(name, known, 1)
+        hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known)}."
+        raise UserError(f"{what} {name!r} is unknown; {hint}")

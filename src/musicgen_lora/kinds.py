@@ -1,0 +1,165 @@
+"""What a value of JSON must be: small checks that are put together, and say which part is wrong.
+
+Settings go through pydantic; documents are also read where it is not installed, on a machine that
+only trains.
+"""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from musicgen_lora.errors import UserError
+
+
+class Wrong(ValueError):
+    """Names the part, relative to the whole, and what it should be."""
+
+    def __init__(self, part: str, value: object, wanted: str) -> None:
+        super().__init__(f"{part} = {shortened(value)}: should be {wanted}".removeprefix(" = "))
+        self.part, self.value, self.wanted = part, value, wanted
+
+
+Kind = Callable[[Any], None]
+"""Raises `Wrong` at a value that is not of the kind."""
+
+
+def check_kind(value: Any, kind: Kind, where: str | Path) -> None:
+    """Raises a UserError that names the first part of `value` that is not of the kind."""
+    try:
+        kind(value)
+    except Wrong as error:
+        raise UserError(f"{where}: {error}.") from error
+
+
+def integer(low: float, high: float) -> Kind:
+    """A whole number within bounds."""
+    return _holds(
+        lambda v: type(v) is int and low <= v <= high, f"a whole number of {low:,} to {high:,}"
+    )
+
+
+def real(low: float, high: float) -> Kind:
+    """A number within bounds, which NaN is not."""
+    return _holds(
+        lambda v: type(v) in (int, float) and low <= v <= high, f"a number of {low:,} to {high:,}"
+    )
+
+
+def text(max_length: int = 10_000) -> Kind:
+    """A text of so many characters at most."""
+    return _holds(
+        lambda v: isinstance(v, str) and len(v) <= max_length, f"text of up to {max_length:,}"
+    )
+
+
+def one_of(*known: str) -> Kind:
+    """One of these texts."""
+    return _holds(lambda v: isinstance(v, str) and v in known, " or ".join(map(repr, known)))
+
+
+def _holds(condition: Callable[[Any], bool], wanted: str) -> Kind:
+    def check(value: Any) -> None:
+        if not condition(value):
+            raise Wrong("", value, wanted)
+
+    return check
+
+
+anything: Kind = _holds(lambda v: True, "")
+truth: Kind = _holds(lambda v: isinstance(v, bool), "true or false")
+nothing: Kind = _holds(lambda v: v is None, "null")
+
+
+def either(*kinds: Kind) -> Kind:
+    """Of one of these kinds."""
+
+    def check(value: Any) -> None:
+        faults = []
+        for kind in kinds:
+            try:
+                return kind(value)
+            except Wrong as error:
+                faults.append(error)
+        # What got furthest says best what is wrong.
+        raise max(faults, key=lambda fault: fault.part.count(".") + bool(fault.part))
+
+    return check
+
+
+def or_null(kind: Kind) -> Kind:
+    """Of a kind, or null."""
+    return either(kind, nothing)
+
+
+def many(kind: Kind, at_least: int = 0, at_most: int = 10_000_000) -> Kind:
+    """A list of values of a kind."""
+
+    def check(value: Any) -> None:
+        if not isinstance(value, list) or not at_least <= len(value) <= at_most:
+            raise Wrong("", value, f"a list of {at_least:,} to {at_most:,}")
+        for index, item in enumerate(value):
+            _within(str(index), kind, item)
+
+    return check
+
+
+def named(kind: Kind, name: Kind = anything) -> Kind:
+    """An object whose values are of a kind, and whose keys of another."""
+
+    def check(value: Any) -> None:
+        if not isinstance(value, dict):
+            raise Wrong("", value, "an object")
+        for key, item in value.items():
+            _within(key[:60], name, key)
+            _within(key[:60], kind, item)
+
+    return check
+
+
+def fields(
+    required: Mapping[str, Kind] | None = None,
+    optional: Mapping[str, Kind] | None = None,
+    *,
+    closed: bool = False,
+) -> Kind:
+    """An object with these fields; with others too, unless it is closed."""
+    needed, known = required or {}, {**(required or {}), **(optional or {})}
+
+    def check(value: Any) -> None:
+        if not isinstance(value, dict):
+            raise Wrong("", value, "an object")
+        for name in needed:
+            if name not in value:
+                raise Wrong(name, None, "there")
+        for name, item in value.items():
+            if name in known:
+                _within(name, known[name], item)
+            elif closed:
+                raise Wrong(name[:60], item, "absent")
+
+    return check
+
+
+def _within(part: str, kind: Kind, value: Any) -> None:
+    try:
+        kind(value)
+    except Wrong as error:
+        raise Wrong(f"{part}.{error.part}".rstrip("."), error.value, error.wanted) from error
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = 80
+_SHORT.maxlevel, _SHORT.maxlist, _SHORT.maxdict = 2, 4, 4
+
+
+def shortened(value: object) -> str:
+    """A value as Python writes it, a few of its parts at most: a settings file of ten lines can
+    stand for millions."""
+    try:
+        return _SHORT.repr(value)
+    except ValueError:
+        # Python prints no number of more than 4,300 digits.
+        return f"a {type(value).__name__}"

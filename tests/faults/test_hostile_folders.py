@@ -1,0 +1,391 @@
+"""Folders of models and adapters that are made to do harm, and files that are none."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from datasets import RATE, make_dataset, sine
+from peft import LoraConfig
+from peft.tuners.tuners_utils import check_target_module_exists
+from safetensors.torch import load_file, save_file
+from tiny import make_tiny_musicgen
+
+from musicgen_lora import atomic, documents
+from musicgen_lora.audio.files import probe, write_wav
+from musicgen_lora.config_file import read_config
+from musicgen_lora.data.analyse import read_fingerprint, read_record
+from musicgen_lora.data.kept_tables import read_table
+from musicgen_lora.data.metadata import SCHEMA, load_dataset
+from musicgen_lora.data.readers import read_captions
+from musicgen_lora.data.tokens import find_codes, write_shard
+from musicgen_lora.errors import RunError, UserError
+from musicgen_lora.model.adapter import (
+    FACTS_FILE,
+    add_lora,
+    load_adapter,
+    read_adapter,
+    save_adapter,
+)
+from musicgen_lora.model.adapter_config import read_adapter_config
+from musicgen_lora.model.musicgen import load_base, load_tokenizer
+from musicgen_lora.tensors import read_shapes
+from musicgen_lora.training.checkpoints import read_state
+from musicgen_lora.training.run_folder import read_run
+
+
+class _Bomb:
+    """Unpickled, it makes a folder."""
+
+    def __init__(self, mark: Path) -> None:
+        self._mark = str(mark)
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[str]]:
+        return os.mkdir, (self._mark,)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_tiny_musicgen(tmp_path_factory.mktemp("base") / "base")
+
+
+@pytest.fixture(scope="module")
+def model(base: Path) -> Any:
+    return load_base(base)
+
+
+@pytest.fixture
+def copied(base: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(base, tmp_path / "copied")
+
+
+def change(path: Path, **changes: Any) -> None:
+    """Sets values in a JSON file; names with `__` lead into its parts."""
+    content = json.loads(path.read_text())
+    for name, value in changes.items():
+        *parts, last = name.split("__")
+        place = content
+        for part in parts:
+            place = place[part]
+        place[last] = value
+    path.write_text(json.dumps(content))
+
+
+def in_shards(folder: Path, file: str) -> None:
+    """Weights as an index names them."""
+    weights = folder / "model.safetensors"
+    names = list(read_shapes(weights))
+    weights.rename(folder / "shard.safetensors")
+    index = {"metadata": {}, "weight_map": dict.fromkeys(names, file)}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def test_weights_in_shards_are_read(copied: Path, model: Any) -> None:
+    in_shards(copied, "shard.safetensors")
+    read = load_base(copied).state_dict()
+    assert all(torch.equal(read[name], tensor) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize("name", ["weights.bin", "../outside.safetensors", "/outside.safetensors"])
+def test_an_index_names_files_of_the_folder_alone(name: str, copied: Path, tmp_path: Path) -> None:
+    in_shards(copied, name.replace("/outside", f"{tmp_path}/outside") if name[0] == "/" else name)
+    shutil.copy(copied / "shard.safetensors", tmp_path / "outside.safetensors")
+    torch.save({"weight": _Bomb(tmp_path / "mark")}, copied / "weights.bin")
+    with pytest.raises(UserError, match=r"index\.json: names .*are read from \.safetensors files"):
+        load_base(copied)
+    assert not (tmp_path / "mark").exists()
+
+
+@pytest.mark.parametrize("part", ["", "decoder__", "text_encoder__", "audio_encoder__"])
+@pytest.mark.parametrize("name", ["_attn_implementation", "attn_implementation"])
+def test_a_config_chooses_no_kernel(
+    name: str, part: str, copied: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import transformers.modeling_utils
+
+    def fetched(*_: Any, **__: Any) -> None:
+        raise AssertionError("a kernel was fetched")
+
+    monkeypatch.setattr(transformers.modeling_utils, "lazy_import_flash_attention", fetched)
+    change(copied / "config.json", **{f"{part}{name}": "someone/kernel"})
+    read: Any = load_base(copied)
+    found = {module.config._attn_implementation for module in (read.decoder, read.text_encoder)}
+    assert found == {"sdpa"}
+
+
+@pytest.mark.parametrize("field", ["auto_map", "quantization_config", "transformers_weights"])
+def test_a_config_opens_no_door(field: str, copied: Path) -> None:
+    change(copied / "config.json", **{f"decoder__{field}": {"AutoModel": "code.Model"}})
+    with pytest.raises(UserError, match=f"decoder.{field} is not read"):
+        load_base(copied)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("decoder__num_hidden_layers", 10**6),
+        ("decoder__hidden_size", 10**9),
+        ("decoder__vocab_size", 10**6),
+        ("decoder__num_codebooks", 10**5),
+        ("text_encoder__num_layers", 10**6),
+        ("text_encoder__d_ff", 10**7),
+        ("audio_encoder__sampling_rate", 10**9),
+        ("audio_encoder__upsampling_ratios", [1, 1]),
+        ("audio_encoder__upsampling_ratios", []),
+        ("audio_encoder__upsampling_ratios", [512] * 9),
+        ("audio_encoder__target_bandwidths", [1e9]),
+        ("audio_encoder__num_residual_layers", 10**6),
+        ("audio_encoder__num_filters", 60_000),
+        ("audio_encoder__codebook_size", 1),
+        ("text_encoder__some_length", 10**12),
+    ],
+)
+def test_a_config_is_within_bounds(field: str, value: Any, copied: Path) -> None:
+    change(copied / "config.json", **{field: value})
+    with pytest.raises(UserError, match=field.split("__")[0]):
+        load_base(copied)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("decoder__hidden_size", 60_000), ("text_encoder__vocab_size", 1_000_000)]
+)
+def test_a_model_larger_than_its_files_takes_no_memory(
+    field: str, value: int, copied: Path
+) -> None:
+    change(copied / "config.json", **{field: value})
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(UserError, match=r"config\.json and weights don't belong together"):
+        load_base(copied)
+    grown_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown_kib < 50_000, "60,000 x 60,000 weights are 14 GB"
+
+
+def test_weights_that_are_not_finite(copied: Path) -> None:
+    tensors = load_file(copied / "model.safetensors")
+    tensors["decoder.model.decoder.layers.1.fc1.weight"][0, 0] = torch.nan
+    save_file(tensors, copied / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(UserError, match=r"layers\.1\.fc1\.weight has values that are not finite"):
+        load_base(copied)
+
+
+def test_an_expression_in_a_tokenizer_takes_no_time(copied: Path) -> None:
+    change(
+        copied / "tokenizer.json", pre_tokenizer={"type": "Split", "pattern": {"Regex": "(a+)+$"}}
+    )
+    with pytest.raises(UserError, match=r"tokenizer\.json: .*Regex.*too intricate"):
+        load_tokenizer(copied)
+
+
+@pytest.fixture
+def adapter(model: Any, tmp_path: Path) -> Path:
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    save_adapter(add_lora(copy.deepcopy(model), base_name="x", rank=2, alpha=4), folder)
+    return folder
+
+
+def refused(model: Any, adapter: Path, said: str) -> None:
+    with pytest.raises(UserError, match=said) as raised:
+        load_adapter(copy.deepcopy(model), adapter)
+    assert str(adapter) in str(raised.value)
+
+
+@pytest.mark.parametrize("field", ["target_modules", "exclude_modules"])
+def test_an_expression_that_never_ends(field: str, model: Any, adapter: Path) -> None:
+    change(adapter / "adapter_config.json", **{field: "([a-z_.0-9]+)+!"})
+    if field == "target_modules":
+        refused(model, adapter, "this base model has no such modules")
+    else:
+        load_adapter(copy.deepcopy(model), adapter)
+
+
+@pytest.mark.parametrize("field", ["rank_pattern", "alpha_pattern", "layers_pattern"])
+def test_expressions_where_names_are_meant(field: str, model: Any, adapter: Path) -> None:
+    pattern = "([a-z_.0-9]+)+!"
+    value = [pattern] if field == "layers_pattern" else {pattern: 2}
+    change(adapter / "adapter_config.json", **{field: value})
+    refused(model, adapter, f"adapter_config.json: {field}")
+
+
+def test_a_rank_that_the_weights_do_not_have(model: Any, adapter: Path) -> None:
+    change(adapter / "adapter_config.json", r=200_000)
+    refused(model, adapter, "r = 200000")
+    change(adapter / "adapter_config.json", r=30_000)
+    refused(model, adapter, "r = 30000: its weights are of rank 2 at most")
+    change(adapter / "adapter_config.json", r=2, rank_pattern={"fc1": 30_000})
+    refused(model, adapter, "r = 30000: its weights are of rank 2 at most")
+
+
+def test_what_peft_would_import(model: Any, adapter: Path) -> None:
+    change(adapter / "adapter_config.json", megatron_config={"a": 1}, megatron_core="megatron.x")
+    refused(model, adapter, "megatron_co.*: is not read here")
+
+
+def test_an_adapter_that_is_not_finite(model: Any, adapter: Path) -> None:
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    name = next(name for name in tensors if "lora_B" in name)
+    tensors[name][0, 0] = torch.inf
+    save_file(tensors, adapter / "adapter_model.safetensors", metadata={"format": "pt"})
+    refused(model, adapter, "lora_B.* has values that are not finite")
+
+
+LAYERS = r"decoder\.model\.decoder\.layers\."
+
+
+@pytest.mark.parametrize(
+    "targets",
+    [
+        {"target_modules": rf"{LAYERS}\d+\.(self_attn|encoder_attn)\.(q_proj|v_proj)"},
+        {"target_modules": rf"({LAYERS}0\.fc[12])|(enc_to_dec_proj)"},
+        {"target_modules": r".*\.(q_proj|fc1)$", "exclude_modules": r".*\.layers\.0\..*"},
+        {"target_modules": ["q_proj", "fc1"], "exclude_modules": ["self_attn.q_proj"]},
+        {"target_modules": ["decoder.model.decoder.layers.0.fc1", "lm_heads.1"]},
+        {"target_modules": ["q_proj"], "layers_to_transform": [1]},
+        {"target_modules": ["q_proj"], "layers_to_transform": 0, "layers_pattern": "layers"},
+        {"target_modules": ["q"], "layers_to_transform": [0], "layers_pattern": ["block"]},
+    ],
+)
+def test_targets_are_those_of_peft(targets: dict[str, Any], model: Any, adapter: Path) -> None:
+    change(adapter / "adapter_config.json", **targets)
+    names = [name for name, _ in model.named_modules()]
+    expected = {
+        name
+        for name in names
+        if bool(check_target_module_exists(LoraConfig(**targets), name)) and name
+    }
+    shapes = read_shapes(adapter / "adapter_model.safetensors")
+    path = adapter / "adapter_config.json"
+    read = read_adapter_config(path, json.loads(path.read_text()), names, shapes)
+    assert read.target_modules == expected
+    assert expected, "the case is empty"
+    assert {name for name in names if check_target_module_exists(read, name)} == expected
+
+
+def test_an_expression_that_looks_ahead_stands_for_the_modules_with_weights(
+    model: Any, adapter: Path
+) -> None:
+    tensors = load_file(adapter / "adapter_model.safetensors")
+    change(adapter / "adapter_config.json", target_modules=r"(?!audio)decoder.*\.(.*_proj|fc\d)")
+    read: Any = load_adapter(copy.deepcopy(model), adapter)
+    names = {name for name, _ in read.named_parameters() if ".lora_A" in name}
+    assert len(names) == sum(".lora_A" in name for name in tensors)
+
+
+def test_files_that_are_pipes_are_not_waited_for(base: Path, model: Any, tmp_path: Path) -> None:
+    """Nobody writes to them: whoever opens one waits for ever."""
+    data, shards = make_dataset(tmp_path / "data", [0.2]), tmp_path / "shards"
+    (tmp_path / "in").mkdir()
+    write_wav(tmp_path / "in" / "a.wav", sine(100.0, 0.2, RATE), RATE)
+    write_shard(shards, ["a"], [np.zeros((5, 4), np.uint16)])
+    other, adapter = shutil.copytree(base, tmp_path / "other"), tmp_path / "adapter"
+    adapter.mkdir()
+    save_adapter(add_lora(copy.deepcopy(model), base_name="x", rank=2, alpha=4), adapter)
+    (index,), (codes,) = shards.glob("*.parquet"), shards.glob("*.npy")
+    (tmp_path / "1234.json").touch()
+
+    def pipe(path: Path) -> Path:
+        path.unlink(missing_ok=True)
+        os.mkfifo(path)
+        return path
+
+    refuse: list[tuple[Path, Callable[[], object]]] = [
+        (tmp_path / "config.yaml", lambda: read_config(tmp_path / "config.yaml", "train")),
+        (data / "metadata.json", lambda: load_dataset(data)),
+        (tmp_path / "state.json", lambda: read_state(tmp_path)),
+        (other / "tokenizer.json", lambda: load_tokenizer(other)),
+        (adapter / "adapter_config.json", lambda: load_adapter(copy.deepcopy(model), adapter)),
+        (codes, lambda: find_codes(shards, ["a"])[0][0]),
+        (index, lambda: find_codes(shards, ["a"])),
+    ]
+    for path, read in refuse:
+        pipe(path)
+        with pytest.raises(UserError):
+            read()
+    pass_over: list[tuple[Path, Callable[[], object]]] = [
+        (tmp_path / "run.json", lambda: read_run(tmp_path)),
+        (tmp_path / f"{'1' * 16}.json", lambda: read_record(tmp_path, "1" * 64)),
+        (tmp_path / f"{'1' * 16}.npy", lambda: read_fingerprint(tmp_path, "1" * 64)),
+        (tmp_path / "a.arrow", lambda: read_table(tmp_path / "a.arrow", "", SCHEMA)),
+    ]
+    for path, read in pass_over:
+        pipe(path)
+        assert read() is None
+    pipe(tmp_path / atomic.MANIFEST)
+    assert atomic.manifest_faults(tmp_path) == [atomic.MANIFEST]
+    pipe(tmp_path / "in" / "metadata.json")
+    pipe(tmp_path / "in" / "a.txt")
+    assert list(read_captions(tmp_path / "in")) == ["a.wav"]
+
+
+def test_a_manifest_names_files_of_its_folder_alone(tmp_path: Path) -> None:
+    (tmp_path / "other").write_text("x")
+    (tmp_path / "folder").mkdir()
+    for name in ("../other", str(tmp_path / "other")):
+        digest = atomic.sha256_file(tmp_path / "other")
+        (tmp_path / "folder" / atomic.MANIFEST).write_text(json.dumps({name: digest}))
+        assert atomic.manifest_faults(tmp_path / "folder") == [atomic.MANIFEST]
+
+
+def test_a_document_too_large_for_what_it_is(adapter: Path) -> None:
+    with open(adapter / FACTS_FILE, "wb") as file:
+        file.truncate(180 << 20)
+    with pytest.raises(UserError, match="too large for what it is"):
+        read_adapter(adapter)
+
+
+def test_a_document_of_too_many_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(documents, "MAX_VALUES", 1000)
+    path = tmp_path / "a.json"
+    path.write_text("[" + "[]," * 999 + "[]]")
+    with pytest.raises(UserError, match="more than 1,000 values"):
+        documents.read_json(path)
+
+
+def test_a_disk_that_fails_is_no_broken_file(tmp_path: Path) -> None:
+    """Linux answers with an input/output error where a process reads its own first page."""
+    path = Path("/proc/self/mem")
+    for read in (lambda: documents.read_bytes(path, 100), lambda: probe(path)):
+        with pytest.raises(RunError, match="Input/output error"):
+            read()
+
+
+ASCII = """
+import sys
+from musicgen_lora.cli import main
+from musicgen_lora.console import plain_console
+
+code = main(["train", "--data_dir", sys.argv[1], "--output_dir", sys.argv[2]])
+plain_console().print("\\u9f13")
+sys.exit(code)
+"""
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"LC_ALL": "C", "PYTHONIOENCODING": "ascii"},
+        {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+    ],
+)
+def test_terminals_that_know_no_other_letters(environment: dict[str, str], tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", ASCII, str(tmp_path / "鼓"), str(tmp_path / "out")],
+        capture_output=True,
+        env={**os.environ, **environment},
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr.count(b"\n") == 1, done.stderr
+    assert b"Traceback" not in done.stderr
+    assert done.stdout == b"\\u9f13\n"
