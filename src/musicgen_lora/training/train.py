@@ -28,7 +28,6 @@ from musicgen_lora.model.base_facts import base_facts
 from musicgen_lora.model.lora_linear import round_before_adding
 from musicgen_lora.model.musicgen import base_fingerprint, load_base, model_shape
 from musicgen_lora.model.quantise import check_quantise, quantise_decoder
-from musicgen_lora.model.start import FROM_BASE
 from musicgen_lora.model.targets import adapts_text_encoder
 from musicgen_lora.seeds import seed_of
 from musicgen_lora.training import processes, run_folder, validation
@@ -51,12 +50,12 @@ from musicgen_lora.training.loop import run_steps
 from musicgen_lora.training.material import Material, gather
 from musicgen_lora.training.memory import checkpoint_layers
 from musicgen_lora.training.optimizers import check_optimizer, make_optimizers
+from musicgen_lora.training.rates import with_rate
 from musicgen_lora.training.sharding import check_sharding
 from musicgen_lora.training.trackers import check_trackers, open_trackers
 from musicgen_lora.training.weights import Trainee, check_frozen, lora_pattern, make_trainee
 
 EFFECT_WINDOWS = 4
-DEFAULT_RATE, PRODIGY_RATE = 3e-4, 1.0
 FRESH, FINISHED = -1, -2
 """What the first process finds in the output folder, where it is not the step to resume after."""
 
@@ -110,11 +109,7 @@ def _train(
         )
     model = load_base(settings.model_path)
     settings = _within_trained(settings, model, console)
-    settings = _with_rate(settings, model, console)
-    if settings.lora_init in FROM_BASE and settings.trainable == "lora" and settings.weight_decay:
-        # It would shrink the part of the base that the adapter holds.
-        console.print(f"No weight decay: with lora_init {settings.lora_init} it moves the base.")
-        settings = replace(settings, weight_decay=0.0)
+    settings = with_rate(settings, model, console)
     _check_codebooks(settings, model_shape(model).n_codebooks)
     check_sharding(settings, model)
     check_frozen(settings.frozen_modules, settings.trainable)
@@ -364,24 +359,6 @@ def _within_trained(
         f"--max_duration: {settings.model_path} was trained on no more."
     )
     return replace(settings, max_duration=longest_s)
-
-
-def _with_rate(
-    settings: TrainSettings, model: MusicgenForConditionalGeneration, console: Console
-) -> TrainSettings:
-    """The settings with a learning rate, which is said unless it was given and nobody advises
-    another."""
-    advised = base_facts(model).advised_learning_rate if settings.trainable == "lora" else None
-    rate = settings.learning_rate
-    if settings.optimizer == "prodigy":
-        rate = rate or PRODIGY_RATE
-    elif rate is None:
-        rate = advised or DEFAULT_RATE
-        why = "as this base advises for adapters" if advised else "the default"
-        console.print(f"Learning rate {rate:g}, {why}; --learning_rate gives another.")
-    elif advised and not math.isclose(rate, advised):
-        console.print(f"Learning rate {rate:g}, as given; this base advises {advised:g}.")
-    return replace(settings, learning_rate=rate)
 
 
 def _check_processes(settings: TrainSettings) -> None:
