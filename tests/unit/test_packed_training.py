@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ from musicgen_lora.training.captured import (
     draw_windows,
     step_totals,
 )
-from musicgen_lora.training.packed import main, train_packed
+from musicgen_lora.training.packed import PackedRun, main, train_packed
 from musicgen_lora.training.packed_settings import PackedSettings
 
 CAPTIONS = [["hip hop beat", "trap beat"], ["808 bass"], ["trap drums with 808"], ["minor beat"]]
@@ -181,3 +182,30 @@ def test_draws_past_the_last_clip_are_masked(tokens, tiny_model_dir):
     np.testing.assert_array_equal(codes[0, :, :60].numpy().T, tokens.codes[-60:])
     assert not states.any()
     assert not mask.any()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"seed": -1}, {"learning_rate": float("nan")}, {"batch_size": 0}, {"max_duration": 1e39}],
+    ids=str,
+)
+def test_a_setting_out_of_range_is_one_line(settings, change, capsys):
+    with pytest.raises(UserError, match=next(iter(change))):
+        dataclasses.replace(settings, **change)
+    flags = [f"--{name}={value}" for name, value in (settings.plain() | change).items()]
+    assert main(flags) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_an_adapters_windows_are_no_longer_than_the_bases(
+    settings, tiny_model_dir, tmp_path, capsys
+):
+    base = tmp_path / "base"
+    shutil.copytree(tiny_model_dir, base)
+    config = json.loads((base / "config.json").read_text())
+    config["musicgen_lora"] = {"trained_duration_s": 0.5}
+    (base / "config.json").write_text(json.dumps(config))
+    run = PackedRun(dataclasses.replace(settings, model_path=str(base), trainable="lora"))
+    assert run.n_frames == 25
+    assert "trained on no longer ones" in capsys.readouterr().out
+    assert PackedRun(dataclasses.replace(settings, model_path=str(base))).n_frames == 40

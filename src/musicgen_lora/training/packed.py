@@ -27,6 +27,7 @@ import torch
 from musicgen_lora import atomic
 from musicgen_lora.data.packed import PackedTokens, read_packed
 from musicgen_lora.errors import RunError, UserError
+from musicgen_lora.model.base_facts import base_facts
 from musicgen_lora.model.codec import codec_fingerprint
 from musicgen_lora.model.melody import is_melody
 from musicgen_lora.model.musicgen import (
@@ -86,7 +87,7 @@ class PackedRun:
         _say(f"Training on {self.device} in {self.precision}: {why}")
         full = settings.trainable == "full"
         self.identity = _identity(settings, self.tokens, base_fingerprint(model))
-        self.n_frames = round(settings.max_duration * self.tokens.frame_rate)
+        self.n_frames = round(self._window_s() * self.tokens.frame_rate)
         text = TextStates(model, load_tokenizer(settings.model_path))
         self.data = DeviceData(self.tokens, text, self.n_frames, self.device)
         place(model, self.device, self.precision, trained=full)
@@ -110,6 +111,16 @@ class PackedRun:
         self.train_rows = np.flatnonzero(~self.tokens.held_out)
         self.held_out = self._held_out_draws()
         self.state = LoopState()
+
+    def _window_s(self) -> float:
+        """Length of the windows: past what a base was trained on, an adapter learns from noise."""
+        longest_s, wanted_s = base_facts(self.model).trained_duration_s, self.settings.max_duration
+        if self.settings.trainable == "full" or wanted_s <= longest_s:
+            return wanted_s
+        _say(
+            f"Windows of {longest_s:g} s, not {wanted_s:g}: the base was trained on no longer ones."
+        )
+        return longest_s
 
     def resume(self) -> None:
         """Goes on from the newest sound checkpoint, if there is one of this very run."""
@@ -259,7 +270,7 @@ class PackedRun:
 
     def _log(self, codebooks: list[float], norm: float, rate: float, steps_per_s: float) -> None:
         frames = self.settings.batch_size * self.settings.gradient_accumulation_steps
-        audio_s = frames * self.settings.max_duration * steps_per_s
+        audio_s = frames * self.n_frames / self.tokens.frame_rate * steps_per_s
         loss = sum(codebooks) / len(codebooks)
         row = {
             "event": "train",
@@ -346,9 +357,8 @@ def _say(line: str) -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs it as a command and returns the exit code."""
-    settings = parse_settings(arguments, (__doc__ or "").split("\n\n")[0])
     try:
-        train_packed(settings)
+        train_packed(parse_settings(arguments, (__doc__ or "").split("\n\n")[0]))
     except UserError as error:
         print(f"training.packed: {error}", file=sys.stderr)
         return error.exit_code

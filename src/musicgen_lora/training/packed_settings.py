@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
 
 from musicgen_lora import EMBEDDED_NAME
+from musicgen_lora.errors import UserError
 
 RESUMABLE = {
     "device",
@@ -25,9 +26,39 @@ RESUMABLE = {
 """Settings that may differ when a run goes on; of `tokens` the content counts."""
 
 
+COUNT = (1, 10**9)
+RANGES: dict[str, tuple[float, float]] = {
+    "lora_rank": (1, 10_000),
+    "lora_alpha": (1, 10**6),
+    "learning_rate": (1e-12, 1.0),
+    "weight_decay": (0.0, 1e3),
+    "max_grad_norm": (1e-6, 1e6),
+    "warmup_share": (0.0, 0.99),
+    "batch_size": (1, 100_000),
+    "max_duration": (0.1, 3600.0),
+    "condition_dropout": (0.0, 0.99),
+    "max_minutes": (0.0, math.inf),
+    "seed": (0, 2**63 - 1),
+} | dict.fromkeys(
+    (
+        "gradient_accumulation_steps",
+        "max_steps",
+        "log_every",
+        "validate_every",
+        "max_validation_windows",
+        "save_every",
+    ),
+    COUNT,
+)
+
+
 @dataclass(frozen=True)
 class PackedSettings:
-    """The flags. Those that `musicgen-lora train` has too mean the same."""
+    """The flags. Those that `musicgen-lora train` has too mean the same.
+
+    Raises:
+        UserError: one is out of its range.
+    """
 
     tokens: Path
     output_dir: Path
@@ -66,6 +97,13 @@ class PackedSettings:
     lora_layers: str = dataclasses.field(default="", init=False)
     lora_modules: str = dataclasses.field(default="", init=False)
     fsdp: bool = dataclasses.field(default=False, init=False)
+
+    def __post_init__(self) -> None:
+        for name, (least, most) in RANGES.items():
+            value = getattr(self, name)
+            # NaN is in no range.
+            if not least <= value <= most:
+                raise UserError(f"--{name} {value:g}: must be from {least:g} to {most:g}.")
 
     def plain(self) -> dict[str, Any]:
         """The flags as JSON has them."""
