@@ -31,7 +31,7 @@ Few = Annotated[int, Field(ge=1, le=10_000)]
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 Seconds = Annotated[float, Field(gt=0.0, le=3600.0)]
-Guidance = Annotated[float, Field(ge=0.0, le=1000.0)]
+Guidance = Annotated[float, Field(ge=1.0, le=1000.0)]
 Temperature = Annotated[float, Field(ge=0.0, le=1000.0), AfterValidator(_not_tiny)]
 TopK = Annotated[int, Field(ge=0, le=10**9)]
 LoraTarget = Literal[

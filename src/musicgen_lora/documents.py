@@ -126,7 +126,8 @@ def parse_json(
     except RecursionError as error:
         raise UserError(f"{where}, line {line}: not usable JSON (nested too deeply).") from error
     except _Unusable as error:
-        raise UserError(f"{where}: {error}.") from error
+        place = where if b"\n" in data.strip() else f"{where}, line {line}"
+        raise UserError(f"{place}: {error}.") from error
     except ValueError as error:
         # A whole number of more than 4,300 digits.
         raise UserError(f"{where}, line {line}: not valid JSON (a number is too large).") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from pathlib import Path
 
 DISK_FAULTS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 """Error numbers of a full or broken disk, which is no fault of what was given."""
@@ -27,6 +28,12 @@ class RunError(UserError):
 
 class AudioError(UserError):
     """An audio file that cannot be used; the message names it and says why."""
+
+
+def audio_unread(path: Path, error: OSError) -> UserError:
+    """What to raise where an audio file can't be read: a failing disk is the run's fault."""
+    kind = RunError if error.errno in DISK_FAULTS else AudioError
+    return kind(f"{path}: cannot be read ({error.strerror}).")
 
 
 def printable(text: str) -> str:

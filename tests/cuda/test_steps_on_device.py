@@ -190,7 +190,7 @@ def test_a_run_that_was_resumed_is_equal_to_the_bit(tiny_model_dir, device, tmp_
         save_weights=lambda folder: save_adapter(first.adapted, folder),
         optimizers=first.optimizers,
         average=None,
-        state={},
+        state={"best": None},
         keep=1,
         best_step=None,
     )

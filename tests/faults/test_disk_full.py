@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -127,3 +128,34 @@ def test_a_full_disk_is_the_preparations_fault_and_not_a_files(what: str, tmp_pa
     assert "left out" not in run.stdout
     assert not (out / "metadata.json").exists()
     assert not list(out.rglob(".staging-*"))
+
+
+FFMPEG = """
+import resource, sys
+from pathlib import Path
+from musicgen_lora.audio.ffmpeg import readable
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
+with readable(Path(sys.argv[1]) / "song.m4a", Path(sys.argv[1]), lambda: None):
+    pass
+"""
+
+
+@pytest.mark.parametrize(("limit", "error"), [(500_000, "RunError"), (1 << 30, "AudioError")])
+def test_a_full_disk_beneath_ffmpeg_is_no_broken_audio(
+    tmp_path: Path, limit: int, error: str
+) -> None:
+    """Both times ffmpeg ends with the same code; a program of this name does."""
+    (tmp_path / "song.m4a").write_bytes(b"\0\0\0\x18ftypM4A " + bytes(1000))
+    program = tmp_path / "bin" / "ffmpeg"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\nexit 1\n")
+    program.chmod(0o755)
+    done = subprocess.run(
+        [sys.executable, "-c", FFMPEG, str(tmp_path), str(limit)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"PATH": f"{program.parent}{os.pathsep}{os.environ['PATH']}"},
+    )
+    assert f"errors.{error}: " in done.stderr.splitlines()[-1]
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["song.m4a"]

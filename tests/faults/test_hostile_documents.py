@@ -195,13 +195,14 @@ def test_a_record_of_an_analysis(folder: Path, record: dict[str, Any]) -> None:
         found = read_record(folder, digest)
         if found is None:
             return
-        unusable_reason(found, 1.0)
+        for to_mono in (True, False):
+            unusable_reason(found, 1.0, to_mono=to_mono)
         for max_s in (30.0, 1.0):
             plan_clips(found, max_s=max_s, min_window_s=15.0, min_clip_s=0.1, repeat_to_s=8.0)
         tag_facts(found)
         for segment in found["segments"]:
             measured_facts(segment)
-        find_faults({"a.wav": found})
+        find_faults({"a.wav": found}, [{"audio": "a.wav", "source": "a.wav"}])
 
     read()
 

@@ -366,7 +366,7 @@ def test_metadata_that_is_broken_while_it_runs_is_left_alone(
         return original(*arguments)
 
     monkeypatch.setattr(cut, "write_wav", breaking)
-    with pytest.raises(UserError, match=r"metadata\.json: not valid JSON"):
+    with pytest.raises(UserError, match=r"metadata\.json, line 1: not valid JSON"):
         prepared(source, out)
     assert (out / "metadata.json").read_text() == "[{torn"
 

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from musicgen_lora.data.parquet_pages import group_sizes
+from musicgen_lora.data.remarks import Remarks
 from musicgen_lora.data.tables import extract_parquet_audio, read_rows
 from musicgen_lora.errors import UserError
 
@@ -49,7 +50,7 @@ def written(path: Path, kind: str, **how: object) -> Path:
 
 
 def count(path: Path, kind: str) -> int:
-    rows = read_rows(path)
+    rows = read_rows(path, Remarks())
     if kind == "audio":
         rows = extract_parquet_audio(path, path.parent, path.parent / "out")
     return sum(1 for _ in rows)

@@ -13,7 +13,7 @@ from odd_audio import SECONDS, UNKNOWN, sound, without_info_frame, write_mp3
 
 from musicgen_lora.audio.files import probe, read_audio
 from musicgen_lora.audio.stream import NEARBY_S, AudioStream
-from musicgen_lora.errors import AudioError
+from musicgen_lora.errors import AudioError, RunError
 
 LEVELS = {"high": 0.1, "low": 0.99}
 
@@ -196,5 +196,5 @@ def test_a_disk_that_fails_is_named(tmp_path: Path) -> None:
         # As a network drive that went away.
         stream._headed._file.close()
         stream._headed._file = open("/proc/self/mem", "rb")  # noqa: SIM115
-        with pytest.raises(AudioError, match=r"a\.wav: cannot be read"):
+        with pytest.raises(RunError, match=r"a\.wav: cannot be read"):
             stream.read(1 << 20)

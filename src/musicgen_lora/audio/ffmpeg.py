@@ -15,12 +15,14 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from musicgen_lora.atomic import STAGING_PREFIX
-from musicgen_lora.audio.files import FFMPEG_EXTENSIONS, AudioError
+from musicgen_lora.atomic import STAGING_PREFIX, write_file
+from musicgen_lora.audio.files import FFMPEG_EXTENSIONS
+from musicgen_lora.errors import AudioError, audio_unread
 
 LIMIT_S = 600.0
 MAX_DECODED_BYTES = 2 << 30
 """Three hours of stereo at 44.1 kHz and 16 bits."""
+PROBE_BYTES = 1 << 20
 INSTALL = "apt install ffmpeg, or brew install ffmpeg"
 
 
@@ -37,6 +39,7 @@ def readable(path: Path, folder: Path, alive: Callable[[], None]) -> Iterator[Pa
     Raises:
         AudioError: ffmpeg is missing or can't decode the file, or the file decodes to more than
             2 GiB. Those raised inside name `path`, not the WAV.
+        RunError: the disk is full.
     """
     demuxer = _demuxer(path) if path.suffix.lower() in FFMPEG_EXTENSIONS else None
     if demuxer is None:
@@ -58,7 +61,7 @@ def _demuxer(path: Path) -> str | None:
         with open(path, "rb") as file:
             head = file.read(12)
     except OSError as error:
-        raise AudioError(f"{path}: cannot be read ({error.strerror}).") from error
+        raise audio_unread(path, error) from error
     if head[4:8] == b"ftyp":
         return "mov"
     # ADTS: twelve set bits, then a layer of 0.
@@ -91,6 +94,8 @@ def _decode(path: Path, demuxer: str, decoded: Path, alive: Callable[[], None]) 
     if code is None:
         raise AudioError(f"ffmpeg took more than {LIMIT_S:g} s; given up.")
     if code != 0 or not decoded.is_file():
+        # ffmpeg's exit code is the same where the disk is full, which is no fault of the file's.
+        write_file(decoded, lambda temporary: temporary.write_bytes(bytes(PROBE_BYTES)))
         raise AudioError("broken audio (ffmpeg cannot decode it).")
     if decoded.stat().st_size > 0.999 * MAX_DECODED_BYTES:
         raise AudioError(f"decodes to more than {MAX_DECODED_BYTES >> 20} MiB; split it.")

@@ -14,6 +14,7 @@ import numpy as np
 from scipy.signal import welch
 
 BAND_EDGES_HZ = (20.0, 60.0, 120.0, 180.0, 250.0, 500.0, 1000.0, 2000.0, 4000.0, 8000.0, 16000.0)
+N_BANDS = len(BAND_EDGES_HZ) - 1
 BASS_BELOW_HZ = 180.0
 CANCELLED_DB = -3.0
 """Of two equal channels, the mean has lost three quarters of its power at this."""
@@ -28,9 +29,8 @@ def band_levels(waveform: np.ndarray, sample_rate: int) -> tuple[np.ndarray, np.
     """Level of each band of `BAND_EDGES_HZ` in dB of full scale: what the mean of the channels
     `[C, N]` has if they are unrelated, and what it has. Both -120 for less than 0.1 s."""
     n_window = round(WINDOW_S * sample_rate)
-    n_bands = len(BAND_EDGES_HZ) - 1
     if waveform.shape[1] < n_window:
-        return np.full(n_bands, FLOOR_DB), np.full(n_bands, FLOOR_DB)
+        return np.full(N_BANDS, FLOOR_DB), np.full(N_BANDS, FLOOR_DB)
     powers = []
     for signal in (*waveform, waveform.mean(axis=0)):
         frequency, power = welch(signal, sample_rate, nperseg=n_window, noverlap=0)

@@ -14,7 +14,7 @@ from typing import BinaryIO
 
 from musicgen_lora.audio import mp3
 from musicgen_lora.audio.mp3 import Head
-from musicgen_lora.errors import AudioError
+from musicgen_lora.errors import AudioError, audio_unread
 
 MAX_HEAD_BYTES = 1 << 20
 """A header that is longer is left alone."""
@@ -45,7 +45,7 @@ def find_head(path: Path) -> Head | None:
             if magic[:3] == b"ID3" or magic[:1] == b"\xff":
                 return mp3.mended_head(file, n_file)
     except OSError as error:
-        raise AudioError(f"{path}: cannot be read ({error.strerror}).") from error
+        raise audio_unread(path, error) from error
     except AudioError as error:
         raise AudioError(f"{path}: {error}") from error
     return None
@@ -63,7 +63,7 @@ def told_share(path: Path) -> float:
             n_file = os.fstat(file.fileno()).st_size
             magic, size = struct.unpack("<4sI", file.read(8).ljust(8, b"\0"))
     except OSError as error:
-        raise AudioError(f"{path}: cannot be read ({error.strerror}).") from error
+        raise audio_unread(path, error) from error
     if magic in (b"RIFX", b"FORM"):
         size = int.from_bytes(struct.pack("<I", size), "big")
     elif magic != b"RIFF":

@@ -18,7 +18,7 @@ import numpy as np
 import soundfile
 
 from musicgen_lora.audio.headers import HeadedFile, find_head, told_share
-from musicgen_lora.errors import DISK_FAULTS, AudioError, RunError, UserError
+from musicgen_lora.errors import AudioError, audio_unread
 
 SAMPLE_RATES = range(4_000, 384_001)
 MAX_CHANNELS = 16
@@ -167,7 +167,7 @@ class AudioStream:
         with self._broken_is_named():
             piece = self._file.read(count, dtype="float32", always_2d=True)
         if self._headed is not None and self._headed.error is not None:
-            raise _cannot_be_read(self.path, self._headed.error) from self._headed.error
+            raise audio_unread(self.path, self._headed.error) from self._headed.error
         self._at += len(piece)
         return piece
 
@@ -208,9 +208,4 @@ def _check_disk(path: Path) -> None:
             while file.read(1 << 20):
                 pass
     except OSError as error:
-        raise _cannot_be_read(path, error) from error
-
-
-def _cannot_be_read(path: Path, error: OSError) -> UserError:
-    kind = RunError if error.errno in DISK_FAULTS else AudioError
-    return kind(f"{path}: cannot be read ({error.strerror}).")
+        raise audio_unread(path, error) from error

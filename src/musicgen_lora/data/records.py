@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from musicgen_lora.audio.fold import N_BANDS
 from musicgen_lora.documents import LARGE, read_json, read_start
 from musicgen_lora.errors import UserError
 from musicgen_lora.kinds import (
@@ -56,6 +57,7 @@ _TEMPO_FIELDS = fields(
         "downbeats_s": many(_SECONDS),
         "key": _WORD,
         "key_confidence": _SURE,
+        "loop_bars": or_null(integer(1, 1_000)),
     }
 )
 
@@ -76,6 +78,11 @@ _QUALITY = fields(
         "channels": text(),
         "bandwidth_hz": or_null(_FAR),
         "has_lossy_edge": truth,
+        "over_samples": _COUNT,
+        "bad_samples": _COUNT,
+        "peak_db": _LEVEL,
+        "unrelated_db": many(_LEVEL, N_BANDS, N_BANDS),
+        "mono_db": many(_LEVEL, N_BANDS, N_BANDS),
     }
 )
 _TAGS = fields(
@@ -100,6 +107,7 @@ ANALYSIS_RECORD = fields(
         "claimed_s": real(-1.0, 1e300),
         "sample_rate": integer(1_000, 1_000_000),
         "n_channels": integer(1, 1_000),
+        "is_float": truth,
         "quality": _QUALITY,
         "segments": many(_segment, 1, 1_000),
     }
