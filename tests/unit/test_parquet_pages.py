@@ -50,7 +50,7 @@ def written(path: Path, kind: str, **how: object) -> Path:
 
 
 def count(path: Path, kind: str) -> int:
-    rows = read_rows(path, Remarks())
+    rows = read_rows(path, Remarks(path.parent))
     if kind == "audio":
         rows = extract_parquet_audio(path, path.parent, path.parent / "out")
     return sum(1 for _ in rows)

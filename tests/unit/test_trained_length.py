@@ -82,7 +82,7 @@ def test_facts_that_are_none_are_refused_in_one_line(
     facts: object, tiny_model_dir: Path, tmp_path: Path
 ) -> None:
     folder = stating(tiny_model_dir, tmp_path / "base", facts)
-    with pytest.raises(UserError, match=r"base(: |/)config\.json: ") as raised:
+    with pytest.raises(UserError, match=r"base(: |/)config\.json") as raised:
         load_base(folder)
     assert "\n" not in str(raised.value)
 
