@@ -96,7 +96,7 @@ def corpus_clips(folder: Path, split: str, every: int) -> Iterator[Clip]:
         samples, _ = sf.read(folder / row["audio"], dtype="float32")
         start = round(float(np.random.default_rng([index, 2]).uniform(0.0, 2.0)) * RATE)
         drums = "without drums" if DRUMLESS & set(row["tags"]) else "with drums"
-        first_bar_s = -start / RATE % (240.0 / row["bpm"])
+        first_bar_s = -(row.get("start_s", 0.0) + start / RATE) % (240.0 / row["bpm"])
         waveform = samples[None, start:]
         yield Clip(waveform, row["bpm"], row.get("key"), f"corpus, {drums}", first_bar_s)
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import teach_text
 import torch
 from transformers import (
     EncodecConfig,
@@ -16,6 +15,8 @@ from transformers import (
     MusicgenForConditionalGeneration,
     T5Config,
 )
+
+from pretraining.base import teach_text
 
 ROW = {"style": "funk", "tags": ["funk", "drums and bass", "energetic", "no hats"], "texts": []}
 WIDTH, D_TEXT = 256, 64
@@ -86,8 +87,7 @@ def test_a_captions_tempo_is_the_clips_or_the_one_put_in_its_place() -> None:
     row = {**ROW, "texts": ["funk groove, 103 bpm, no hats"]}
     rng = np.random.default_rng(0)
     text, facts = teach_text.caption_and_facts(row, rng, other_tempo=0.0)
-    # 29 frames a beat, which captions round.
-    own = teach_text.tempo_waves(np.array([3000.0 / 29.0]))[0]
+    own = teach_text.tempo_waves(np.array([103.0]))[0]
     assert text == row["texts"][0]
     assert np.allclose(facts[teach_text.WAVES], own, atol=1e-6)
     for _ in range(20):
@@ -98,7 +98,23 @@ def test_a_captions_tempo_is_the_clips_or_the_one_put_in_its_place() -> None:
 
 
 @pytest.mark.parametrize(
-    ("missing", "maker"), [("--model_path", "make_base"), ("--corpus", "render_corpus")]
+    ("text", "bpm"),
+    [
+        ("90s hip hop with synth, drums only, 71 bpm", "71"),
+        ("Funk. bpm: 81. key: C minor.", "81"),
+        ("TECHNO, TEMPO 120, IN A MINOR", "120"),
+        ("80s electro, 116bpm", "116"),
+        ("112 beats per minute disco", "112"),
+        ("70s disco in C minor.", None),
+    ],
+)
+def test_a_tempo_is_found_in_every_form_of_the_captions(text: str, bpm: str | None) -> None:
+    stated = teach_text.STATED_TEMPO.search(text)
+    assert (stated and (stated["after"] or stated["before"])) == bpm
+
+
+@pytest.mark.parametrize(
+    ("missing", "maker"), [("--model_path", "base.start"), ("--corpus", "corpus.render")]
 )
 def test_a_missing_folder_is_named_with_what_makes_it(
     missing: str,
@@ -117,4 +133,4 @@ def test_a_missing_folder_is_named_with_what_makes_it(
     assert stop.value.code == 2
     said = capsys.readouterr().err
     assert "nowhere" in said
-    assert f"pretraining/{maker}.py" in said
+    assert f"python -m pretraining.{maker}" in said

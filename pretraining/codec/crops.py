@@ -14,7 +14,9 @@ AUDIO_SUFFIXES = (".flac", ".wav")
 
 
 def audio_files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.suffix in AUDIO_SUFFIXES)
+    """Audio files of a folder and those below; hidden ones are half-written."""
+    paths = folder.rglob("*")
+    return sorted(p for p in paths if p.suffix in AUDIO_SUFFIXES and not p.name.startswith("."))
 
 
 def load_mono(path: Path) -> np.ndarray:

@@ -1,5 +1,5 @@
 """Teaches the untrained base what captions say, and gives it a clock:
-`python pretraining/teach_text.py` (work/untrained to work/taught).
+`python -m pretraining.base.teach_text` (work/untrained to work/taught).
 
 What a caption says about the next token is little beside what the tokens before say, so the
 language model never learns to listen to an untrained text encoder. Two things therefore come first:
@@ -29,13 +29,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from styles import FRAMES_PER_MINUTE, LAYERS, STYLES
 from transformers import AutoProcessor, AutoTokenizer, MusicgenForConditionalGeneration
 
-WORK = Path(__file__).resolve().parent / "work"
+from pretraining.corpus.composition import FRAMES_PER_MINUTE
+from pretraining.corpus.styles import LAYERS, STYLES
+from pretraining.paths import WORK
+
 N_POSITIONS = 512
 """Positions that the clock is right for: 10 s and the delay."""
 TEMPOS = (50, 200)
+STATED_TEMPO = re.compile(
+    r"\b(?:bpm:|tempo) (?P<after>\d{2,3})\b|\b(?P<before>\d{2,3}) ?(?:bpm|beats per minute)\b",
+    re.IGNORECASE,
+)
 N_WAVES = 14
 WAVE_FRAMES = 70.0
 """The tempo is said as the bar's phase after odd multiples of half of this many frames: close
@@ -112,15 +118,15 @@ def caption_and_facts(
     """One of a clip's captions with its facts; with the probability `other_tempo` the tempo is
     exchanged for any other, so that all are learnt."""
     text = row["texts"][int(rng.integers(len(row["texts"])))]
-    stated = re.search(r"\b(\d+)\b", text)
+    stated = STATED_TEMPO.search(text)
     if stated is None:
         return text, clip_facts(row, None)
+    where = "after" if stated["after"] else "before"
     if rng.random() >= other_tempo:
-        # The clip's own tempo: captions round it.
-        beat = round(FRAMES_PER_MINUTE / int(stated[1]))
-        return text, clip_facts(row, FRAMES_PER_MINUTE / beat)
+        return text, clip_facts(row, float(stated[where]))
     bpm = int(rng.integers(TEMPOS[0], TEMPOS[1] + 1))
-    return text[: stated.start(1)] + str(bpm) + text[stated.end(1) :], clip_facts(row, float(bpm))
+    start, stop = stated.span(where)
+    return text[:start] + str(bpm) + text[stop:], clip_facts(row, float(bpm))
 
 
 def targets(
@@ -277,11 +283,11 @@ def main() -> None:
     options = parser.parse_args()
     metadata = options.corpus / "metadata.json"
     for path, maker in [
-        (options.model_path / "config.json", "make_base"),
-        (metadata, "render_corpus"),
+        (options.model_path / "config.json", "base.start"),
+        (metadata, "corpus.render"),
     ]:
         if not path.is_file():
-            parser.error(f"{path} is not there; make it with python pretraining/{maker}.py")
+            parser.error(f"{path} is not there; make it with python -m pretraining.{maker}")
     torch.manual_seed(0)
     model: Any = MusicgenForConditionalGeneration.from_pretrained(options.model_path)
     tokenizer = AutoTokenizer.from_pretrained(options.model_path)

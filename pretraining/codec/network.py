@@ -6,12 +6,24 @@ calls its layers is different.
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
+import numpy as np
 import torch
 import torch.nn.functional as F
-from codec_data import SAMPLE_RATE
 from torch import Tensor, nn
-from transformers import EncodecConfig, EncodecModel
-from transformers.models.encodec.modeling_encodec import EncodecConv1d, EncodecResnetBlock
+from transformers import EncodecConfig, EncodecModel, MusicgenForConditionalGeneration
+from transformers.models.encodec.modeling_encodec import (
+    EncodecConv1d,
+    EncodecEncoderOutput,
+    EncodecResnetBlock,
+)
+
+from pretraining.codec.crops import SAMPLE_RATE
+
+HOP = 640
+"""Samples of a frame."""
 
 
 def codec_config() -> EncodecConfig:
@@ -35,6 +47,27 @@ def codec_config() -> EncodecConfig:
         # One layer and not two, to stay within 8 MB.
         num_lstm_layers=1,
     )
+
+
+def load_codec(folder: Path) -> EncodecModel:
+    """The codec of a folder in fp32, be it a codec's own or that of a whole MusicGen."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    if config["model_type"] == "encodec":
+        return EncodecModel.from_pretrained(folder, dtype=torch.float32)
+    whole = MusicgenForConditionalGeneration.from_pretrained(folder, dtype=torch.float32)
+    codec = whole.audio_encoder
+    assert isinstance(codec, EncodecModel)
+    return codec
+
+
+def codes(model: EncodecModel, samples: np.ndarray) -> np.ndarray:
+    """Codes `[K, T]` of `samples [N]`, as any user of the codec gets them."""
+    with torch.inference_mode():
+        waveform = torch.from_numpy(np.ascontiguousarray(samples, dtype=np.float32))[None, None]
+        encoded = model.encode(waveform)
+    assert isinstance(encoded, EncodecEncoderOutput)
+    assert encoded.audio_codes is not None
+    return encoded.audio_codes[0, 0].numpy()
 
 
 def encode(model: EncodecModel, waveform: Tensor) -> Tensor:

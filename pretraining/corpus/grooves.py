@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from musicgen_lora.audio.sequencer import STEPS_PER_BAR, Hit
+from pretraining.corpus.sections import Section, playing
 
 HATS = ("hat", "hat_open", "hat_pedal")
 CYMBALS = ("ride", "crash")
@@ -169,40 +170,113 @@ FILLS = [
 ]
 
 
-def choose(rng: np.random.Generator, options: dict[str, list[str]]) -> dict[str, str]:
-    """One grid of each track."""
-    return {track: grids[int(rng.integers(len(grids)))] for track, grids in options.items()}
+Bars = tuple[str, str]
+"""The grids of even and of odd bars; the same but in half time."""
+
+
+def choose(
+    rng: np.random.Generator, options: dict[str, list[str]], foreign: float = 0.0
+) -> dict[str, Bars]:
+    """One grid of each track.
+
+    Args:
+        rng: of the choice.
+        options: grids by track.
+        foreign: odds that a track's grid comes from another style, or is changed by hand.
+    """
+    chosen = {}
+    for track, grids in options.items():
+        grid = grids[int(rng.integers(len(grids)))]
+        if rng.random() < foreign:
+            grid = _borrowed(rng, track) if rng.random() < 0.5 else _mutated(rng, grid)
+        chosen[track] = (grid, grid)
+    return chosen
+
+
+def _borrowed(rng: np.random.Generator, track: str) -> str:
+    """A grid that any style has for the track."""
+    grids = [
+        grid
+        for groove in GROOVES.values()
+        for grid in (*groove.core.get(track, ()), *groove.hats.get(track, ()))
+    ]
+    return grids[int(rng.integers(len(grids)))]
+
+
+def _mutated(rng: np.random.Generator, grid: str) -> str:
+    """The grid with a stroke or two moved, left out or added, but never without any."""
+    strokes = list(grid)
+    for _ in range(int(rng.integers(1, 4))):
+        step, other = (int(s) for s in rng.integers(STEPS_PER_BAR, size=2))
+        if strokes[step] == ".":
+            strokes[step] = str(rng.integers(4, 9))
+        elif step:
+            strokes[step], strokes[other] = strokes[other], strokes[step]
+    return "".join(strokes) if set(strokes) != {"."} else grid
+
+
+def half_time(bars: dict[str, Bars]) -> dict[str, Bars]:
+    """Kick, snare and their like at half their speed, hats and cymbals as they were."""
+    slow = {}
+    for track, (grid, other) in bars.items():
+        stretched = "".join(symbol + "." for symbol in grid)
+        keeps = track in HATS or track in CYMBALS
+        slow[track] = (grid, other) if keeps else (stretched[:16], stretched[16:])
+    return slow
+
+
+@dataclass(frozen=True)
+class Playing:
+    """How a drummer plays.
+
+    Args:
+        busyness: 0 leaves soft strokes out now and then, 1 adds ghost notes.
+        fills: ends sections, and other bars now and then, with a fill.
+        crashes: may greet a section with a crash.
+    """
+
+    busyness: float
+    fills: bool
+    crashes: bool
 
 
 def play(
-    rng: np.random.Generator, bar_grids: dict[str, str], n_bars: int, busyness: float, fills: bool
+    rng: np.random.Generator,
+    variants: tuple[dict[str, Bars], dict[str, Bars]],
+    sections: list[Section],
+    how: Playing,
 ) -> dict[str, list[Hit]]:
-    """The bar, played `n_bars` times with small changes.
+    """The drums of a track: its bars with small changes, section after section.
 
     Args:
         rng: of the variation.
-        bar_grids: a grid for each track.
-        n_bars: how often.
-        busyness: 0 leaves soft strokes out now and then, 1 adds ghost notes.
-        fills: ends every fourth bar with a fill and starts the next with a crash.
+        variants: grids of the tracks, for sections of either variant.
+        sections: of the track.
+        how: of the drummer.
     """
-    tracks: dict[str, list[Hit]] = {track: [] for track in bar_grids}
+    tracks: dict[str, list[Hit]] = {}
     fill = FILLS[int(rng.integers(len(FILLS)))]
-    fill_every = int(rng.choice([2, 4, 4]))
-    takes = _takes(rng, n_bars)
-    for bar in range(n_bars):
-        has_fill = fills and bar % fill_every == fill_every - 1 and rng.random() < 0.8
-        for number, (track, grid) in enumerate(bar_grids.items()):
+    fill_every = int(rng.choice([4, 4, 8]))
+    takes = _takes(rng, sections[-1].bars.stop)
+    for bar, section in playing(sections, "drums"):
+        is_last = bar == section.bars.stop - 1
+        fill_odds = 0.85 if is_last else 0.5 * (bar % fill_every == fill_every - 1)
+        has_fill = how.fills and rng.random() < fill_odds
+        if has_fill and is_last and rng.random() < 0.5:
+            fill = FILLS[int(rng.integers(len(FILLS)))]
+        for number, (track, bars) in enumerate(variants[section.variant].items()):
+            grid = bars[bar % 2]
+            if track == "kick" and "kick" in section.resting:
+                continue
             if has_fill and track in ("snare", "clap", "rim", *fill):
                 grid = grid[:8] + "." * 8
             take = np.random.default_rng([takes[bar], number])
-            tracks[track] += _bar_hits(take, grid, bar, track, busyness)
+            tracks.setdefault(track, []).extend(_bar_hits(take, grid, bar, track, how.busyness))
         if has_fill:
             for track, grid in fill.items():
-                tracks.setdefault(track, [])
-                tracks[track] += _bar_hits(rng, grid, bar, track, 0.5)
-            if bar + 1 < n_bars and rng.random() < 0.6:
-                tracks.setdefault("crash", []).append(Hit((bar + 1) * STEPS_PER_BAR, 0.8))
+                tracks.setdefault(track, []).extend(_bar_hits(rng, grid, bar, track, 0.5))
+        if bar == section.start and bar and how.crashes and rng.random() < 0.5:
+            tracks.setdefault("crash", []).append(Hit(bar * STEPS_PER_BAR, 0.8))
     return {track: hits for track, hits in tracks.items() if hits}
 
 
@@ -232,16 +306,16 @@ def _bar_hits(
 
 
 def percussion_hits(
-    rng: np.random.Generator, word: str, n_bars: int, busyness: float
+    rng: np.random.Generator, word: str, sections: list[Section], busyness: float
 ) -> dict[str, list[Hit]]:
-    """The named extra layer; pairs of drums take turns."""
+    """The named extra layer, which plays where drums do; pairs of drums take turns."""
     grids = PERCUSSION[word]
     grid = grids[int(rng.integers(len(grids)))]
     base = PERCUSSION_TRACKS.get(word, word)
-    takes = _takes(rng, n_bars)
+    takes = _takes(rng, sections[-1].bars.stop)
     bars = [
-        _bar_hits(np.random.default_rng(take), grid, bar, base, busyness)
-        for bar, take in enumerate(takes)
+        _bar_hits(np.random.default_rng(takes[bar]), grid, bar, base, busyness)
+        for bar, _ in playing(sections, "drums")
     ]
     if base not in ("conga", "bongo", "tom"):
         return {base: [hit for hits in bars for hit in hits]}

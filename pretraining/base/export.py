@@ -16,9 +16,9 @@ import torch
 from transformers import AutoProcessor, MusicgenForConditionalGeneration
 
 from musicgen_lora.model.base_facts import FIELD
+from pretraining.paths import ASSETS, EMBEDDED_BASE, WORK
 
 HERE = Path(__file__).resolve().parent
-ASSETS = HERE.parent / "src" / "musicgen_lora" / "assets" / "tiny_beats"
 MAX_BYTES = 30_000_000
 
 
@@ -44,7 +44,7 @@ def export_base(
         layer.codebook.cluster_size.zero_()
     model.half().save_pretrained(output_dir)
     AutoProcessor.from_pretrained(model_dir).save_pretrained(output_dir)
-    _write_compact(output_dir / "tokenizer.json", HERE / "assets" / "t5" / "tokenizer.json")
+    _write_compact(output_dir / "tokenizer.json", ASSETS / "t5" / "tokenizer.json")
     config_path = output_dir / "config.json"
     config = json.loads(config_path.read_text(encoding="utf-8"))
     _clean(config)
@@ -82,8 +82,8 @@ def _clean(config: dict[str, Any]) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model_dir", type=Path, default=HERE / "work" / "lm" / "best_model")
-    parser.add_argument("--output_dir", type=Path, default=ASSETS)
+    parser.add_argument("--model_dir", type=Path, default=WORK / "lm" / "best_model")
+    parser.add_argument("--output_dir", type=Path, default=EMBEDDED_BASE)
     parser.add_argument("--trained_duration_s", type=float, required=True)
     parser.add_argument("--advised_learning_rate", type=float, default=2e-3)
     options = parser.parse_args()

@@ -12,10 +12,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from codec_quantiser import ResidualQuantiser
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import EncodecFeatureExtractor, EncodecModel
+
+from pretraining.codec.quantiser import ResidualQuantiser
 
 N_KEPT = 2
 

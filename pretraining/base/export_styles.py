@@ -14,9 +14,10 @@ from typing import Any
 
 import soundfile as sf
 
-HERE = Path(__file__).resolve().parent
-CORPUS = HERE / "work" / "corpus"
-ASSETS = HERE.parent / "src" / "musicgen_lora" / "assets" / "other_styles"
+from pretraining.paths import PACKAGE_ASSETS, WORK
+
+CORPUS = WORK / "corpus"
+STYLES_DIR = PACKAGE_ASSETS / "other_styles"
 EACH = 2
 
 
@@ -43,4 +44,4 @@ def export_styles(corpus: Path, output_dir: Path) -> int:
 
 
 if __name__ == "__main__":
-    print(f"{export_styles(CORPUS, ASSETS)} clips in {ASSETS}")
+    print(f"{export_styles(CORPUS, STYLES_DIR)} clips in {STYLES_DIR}")

@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from teach_text import clip_flags
 from transformers import MusicgenForConditionalGeneration
 
 from musicgen_lora.audio.descriptors import describe
@@ -36,8 +35,9 @@ from musicgen_lora.model.codec import codec_fingerprint, decode_codes
 from musicgen_lora.model.musicgen import load_base, load_tokenizer, model_shape
 from musicgen_lora.model.text import TextStates
 from musicgen_lora.training.validation import Windows, held_out_losses
+from pretraining.base.teach_text import clip_flags
+from pretraining.paths import WORK
 
-WORK = Path(__file__).resolve().parent / "work"
 DURATION_S = 10.0
 TEMPO_TOLERANCE = 0.04
 CONTRASTS = {

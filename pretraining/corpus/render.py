@@ -1,4 +1,4 @@
-"""Renders the pretraining corpus: `python pretraining/render_corpus.py`.
+"""Renders the pretraining corpus: `python -m pretraining.corpus.render`.
 
 Clips already on disk are kept, so an interrupted run is continued by the same command. A clip
 depends on the seed, its split and its number only.
@@ -20,16 +20,16 @@ from typing import Any
 
 import numpy as np
 import soundfile as sf
-from captions import captions
-from kits import DRUM_KITS, PRESETS, drum_sounds, note_bank
-from mastering import master
-from soundfont import SAMPLE_RATE, SoundfontError
-from styles import FRAMES_PER_MINUTE, Clip, compose
 
 from musicgen_lora.audio.beats808 import beat_facts, caption, make_beat, render_beat
 from musicgen_lora.audio.sequencer import Pattern, render, step_time_s
+from pretraining.corpus.captions import captions
+from pretraining.corpus.composition import FRAME_S, Clip, compose
+from pretraining.corpus.kits import DRUM_KITS, PRESETS, drum_sounds, note_bank
+from pretraining.corpus.mastering import master
+from pretraining.corpus.soundfont import SAMPLE_RATE, SoundfontError
+from pretraining.paths import WORK
 
-WORK_DIR = Path(__file__).resolve().parent / "work"
 SPLITS = ("train", "validation")
 N_CAPTIONS = 4
 CHUNK = 25
@@ -69,24 +69,27 @@ def render_job(job: Job) -> list[dict[str, Any]]:
 
 
 def _sound(rng: np.random.Generator, clip: Clip, duration_s: float) -> np.ndarray:
-    drive = float(rng.uniform(0.2, 1.2)) if rng.random() < 0.5 else 0.0
+    """The clip's window `[N]`; what began before it rings into it."""
+    drive = float(rng.uniform(0.2, 1.5)) if rng.random() < 0.5 else 0.0
     seed = int(rng.integers(2**31))
-    pattern = on_frames(clip.pattern)
-    mix = render(pattern, clip.kit, SAMPLE_RATE, seed=seed, humanise_ms=0.0, drive=drive)
-    cut = mix[0, : round(duration_s * SAMPLE_RATE)]
+    pattern = on_frames(clip.pattern) if clip.timing.on_grid else clip.pattern
+    humanise_ms = clip.timing.humanise_ms
+    mix = render(pattern, clip.kit, SAMPLE_RATE, seed=seed, humanise_ms=humanise_ms, drive=drive)
+    start = round(clip.start_s * SAMPLE_RATE)
+    cut = mix[0, start : start + round(duration_s * SAMPLE_RATE)]
     return master(cut, SAMPLE_RATE, room=clip.room, is_lofi=clip.is_lofi, seed=seed)
 
 
 def on_frames(pattern: Pattern) -> Pattern:
     """The pattern with every hit at the start of the codec's nearest frame, swing included: a
     sound that falls into a frame at another place has other tokens."""
-    step_s, frame_s = 15.0 / pattern.bpm, 60.0 / FRAMES_PER_MINUTE
+    step_s = 15.0 / pattern.bpm
     tracks = {}
     for track, hits in pattern.tracks.items():
         times = [step_time_s(hit.step, pattern.bpm, pattern.swing) for hit in hits]
         # Halves go down in every bar, whatever the rounding of floats.
-        frames = [floor(time_s / frame_s + 0.5 - 1e-6) for time_s in times]
-        moved = [frame * frame_s / step_s for frame in frames]
+        frames = [floor(time_s / FRAME_S + 0.5 - 1e-6) for time_s in times]
+        moved = [frame * FRAME_S / step_s for frame in frames]
         tracks[track] = [replace(hit, step=at) for hit, at in zip(hits, moved, strict=True)]
     return Pattern(pattern.bpm, pattern.n_bars, tracks)
 
@@ -102,13 +105,16 @@ def _row(audio: str, texts: list[str], clip: Clip, job: Job, index: int) -> dict
     tags = [clip.style, clip.layers, clip.energy]
     tags += ["no hats"] if clip.drums and not clip.has_hats else []
     tags += ["lo-fi"] if clip.is_lofi else []
+    tags += ["half-time"] if clip.timing.is_half_time and clip.drums else []
     row = {
         "audio": audio,
         "text": texts[0],
         "texts": texts,
         "source": f"{job.split}-{job.seed}-{index}",
         "split": job.split,
-        "bpm": clip.bpm,
+        "bpm": clip.timing.bpm,
+        "on_grid": clip.timing.on_grid,
+        "start_s": round(clip.start_s, 3),
         "key": clip.harmony.key if clip.harmony else None,
         "tags": tags,
         "style": clip.style,
@@ -176,7 +182,7 @@ def prepare_sounds() -> None:
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--out_dir", type=Path, default=WORK_DIR / "corpus")
+    parser.add_argument("--out_dir", type=Path, default=WORK / "corpus")
     parser.add_argument(
         "--extra808",
         type=int,
@@ -184,9 +190,9 @@ def main(arguments: list[str] | None = None) -> int:
         metavar="N",
         help="instead of the corpus, render N 808 clips for the codec, and 8 %% more to check it",
     )
-    parser.add_argument("--n_train", type=int, default=7400)
+    parser.add_argument("--n_train", type=int, default=1920)
     parser.add_argument("--n_validation", type=int, default=96)
-    parser.add_argument("--duration_s", type=float, default=10.0)
+    parser.add_argument("--duration_s", type=float, default=30.0)
     parser.add_argument("--seed", type=int, default=2024)
     parser.add_argument("--n_processes", type=int, default=2)
     options = parser.parse_args(arguments)
@@ -206,7 +212,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _render_extra808(options: argparse.Namespace) -> int:
-    out_dir = WORK_DIR / "codec_808"
+    out_dir = WORK / "codec_808"
     counts = {"train": options.extra808, "validation": max(1, options.extra808 * 2 // 25)}
     # Far from the small seeds that example data is made with.
     seed = 808_000_000 + options.seed

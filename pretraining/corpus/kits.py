@@ -13,19 +13,19 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 import soundfile as sf
 import soxr
 from scipy.signal import butter, sosfilt
-from soundfont import DRUM_BANK, SAMPLE_RATE, notes
 
 from musicgen_lora.audio.sequencer import Hit, Voice, fade_out, one_shot, soften
+from pretraining.corpus.colour import Colour
+from pretraining.corpus.soundfont import DRUM_BANK, SAMPLE_RATE, notes
+from pretraining.paths import ASSETS, WORK
 
-HERE = Path(__file__).resolve().parent
-ONE_SHOTS_DIR = HERE / "assets" / "oneshots_cc0"
-NOTES_DIR = HERE / "work" / "notes"
+ONE_SHOTS_DIR = ASSETS / "oneshots_cc0"
+NOTES_DIR = WORK / "notes"
 
 GM_NOTES = {
     "kick": 36,
@@ -217,21 +217,25 @@ def drum_sounds(kit: DrumKit) -> dict[str, np.ndarray]:
     sounds = {}
     for track, note in GM_NOTES.items():
         name = overrides.get(track)
-        sound = _read_one_shot(name) if name else np.array(played[ordered.index(note)])
+        sound = read_one_shot(name) if name else np.array(played[ordered.index(note)])
         sounds[track] = _level_drum(_trim_end(sound))
     return sounds
 
 
-def drum_voice(kit: DrumKit, track: str) -> Voice:
-    return one_shot(drum_sounds(kit)[track])
+def drum_voice(kit: DrumKit, track: str, colour: Colour) -> Voice:
+    return one_shot(colour(drum_sounds(kit)[track]))
 
 
-def melodic_voice(preset: Preset) -> Voice:
-    """Plays any pitch of a preset; transposed notes are kept for the next hit."""
+def melodic_voice(preset: Preset, colour: Colour) -> Voice:
+    """Plays any pitch of a preset; transposed and coloured notes are kept for the next hit."""
     bank = note_bank(preset)
+    coloured: dict[int, np.ndarray] = {}
 
     def play(hit: Hit, held_s: float | None, sample_rate: int) -> np.ndarray:
-        sound = _transposed(bank, preset, round(hit.pitch or 60))
+        pitch = round(hit.pitch or 60)
+        if pitch not in coloured:
+            coloured[pitch] = colour(_transposed(bank, preset, pitch))
+        sound = coloured[pitch]
         if held_s is not None:
             sound = _release(sound, round(held_s * sample_rate), preset.release_s, sample_rate)
         return soften(sound, hit.velocity)
@@ -280,7 +284,7 @@ def _release(sound: np.ndarray, n_held: int, release_s: float, sample_rate: int)
     return cut
 
 
-def _read_one_shot(name: str) -> np.ndarray:
+def read_one_shot(name: str) -> np.ndarray:
     samples, sample_rate = sf.read(ONE_SHOTS_DIR / f"{name}.flac", dtype="float32", always_2d=True)
     return soxr.resample(samples.mean(axis=1), sample_rate, SAMPLE_RATE).astype(np.float32)
 

@@ -24,7 +24,8 @@ from transformers import (
     T5Config,
 )
 
-HERE = Path(__file__).resolve().parent
+from pretraining.paths import ASSETS, WORK
+
 SPECIAL = 2048
 
 
@@ -79,7 +80,7 @@ def make_base(
     generation.top_k, generation.max_length = 250, 1500
     model.save_pretrained(output_dir)
     _make_processor().save_pretrained(output_dir)
-    shutil.copy(HERE / "assets" / "t5" / "tokenizer.json", output_dir / "tokenizer.json")
+    shutil.copy(ASSETS / "t5" / "tokenizer.json", output_dir / "tokenizer.json")
     return model
 
 
@@ -120,7 +121,7 @@ def _order_numbers(embedding: torch.Tensor, tokenizer: Any) -> None:
 
 def _make_processor() -> MusicgenProcessor:
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_file=str(HERE / "assets" / "t5" / "tokenizer.json"),
+        tokenizer_file=str(ASSETS / "t5" / "tokenizer.json"),
         pad_token="<pad>",
         eos_token="</s>",
         unk_token="<unk>",
@@ -134,8 +135,8 @@ def _make_processor() -> MusicgenProcessor:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--codec_dir", type=Path, default=HERE / "work" / "codec")
-    parser.add_argument("--output_dir", type=Path, default=HERE / "work" / "untrained")
+    parser.add_argument("--codec_dir", type=Path, default=WORK / "codec")
+    parser.add_argument("--output_dir", type=Path, default=WORK / "untrained")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     made = make_base(options.codec_dir, options.output_dir, seed=options.seed)

@@ -37,7 +37,7 @@ class ResidualQuantiser(nn.Module):
         n_codebooks: int,
         n_entries: int,
         width: int,
-        decay: float = 0.99,
+        decay: float = 0.98,
         dead_share: float = 0.05,
     ) -> None:
         super().__init__()
@@ -101,6 +101,16 @@ class ResidualQuantiser(nn.Module):
             self.sizes[k] = 1.0
             self.sums[k] = centres
             residual = residual - centres[nearest(residual, centres)]
+
+    @torch.no_grad()
+    def adopt(self, model: EncodecModel) -> None:
+        """Takes the codebooks of a trained model, as if each entry had been met once."""
+        for k, layer in enumerate(model.quantizer.layers):
+            codebook = layer.codebook
+            assert isinstance(codebook, EncodecEuclideanCodebook)
+            self.embed[k].copy_(codebook.embed)
+            self.sums[k].copy_(codebook.embed)
+            self.sizes[k] = 1.0
 
     @torch.no_grad()
     def revive(self) -> list[int]:
