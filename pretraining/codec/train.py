@@ -83,8 +83,8 @@ RECIPES = {
         10.0, 5200, 1e-3, 1800, 150, None, WORK / "codec_waveform",
     ),
     "consistent": Recipe(
-        {**SPECTRAL, "consistency": 0.4, "uneven": 0.5, "apart": 0.3},
-        1.0, 8000, 4e-4, 600, 0, WORK / "codec_waveform", WORK / "codec",
+        {**SPECTRAL, "commitment": 1.0, "consistency": 0.3, "uneven": 0.4, "apart": 0.3},
+        1.0, 8000, 3e-4, 600, 0, WORK / "codec_waveform", WORK / "codec",
     ),
 }  # fmt: skip
 
