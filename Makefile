@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: setup setup-dev demo test test-slow lint format clean
+.PHONY: setup setup-dev demo base test test-slow lint format clean
 
 # What running needs; torch in the build that fits the machine (tools/install_torch.py).
 setup: $(VENV)/.ready
@@ -25,6 +25,10 @@ $(VENV)/.ready-dev: $(VENV)/.ready requirements-dev.txt
 # The main job, end to end, on the embedded base model and beats of a recorded TR-808.
 demo: setup
 	$(BIN)/python demo.py
+
+# The embedded base model from nothing: many hours. Its parts are targets of pretraining/Makefile.
+base: setup-dev
+	$(MAKE) -f pretraining/Makefile base
 
 # One process a core; a file's tests stay together and share what its fixtures have trained.
 test: lint

@@ -35,7 +35,7 @@ from musicgen_lora.model.codec import codec_fingerprint, decode_codes
 from musicgen_lora.model.musicgen import load_base, load_tokenizer, model_shape
 from musicgen_lora.model.text import TextStates
 from musicgen_lora.training.validation import Windows, held_out_losses
-from pretraining.base.teach_text import clip_flags
+from pretraining.base.facts import clip_flags
 from pretraining.paths import WORK
 
 DURATION_S = 10.0

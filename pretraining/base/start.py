@@ -43,7 +43,7 @@ def make_base(
     codec = EncodecModel.from_pretrained(codec_dir, dtype=torch.float32)
     text = T5Config(
         vocab_size=32_128,
-        d_model=64,
+        d_model=80,
         d_kv=16,
         d_ff=192,
         num_layers=2,

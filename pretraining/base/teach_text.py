@@ -5,13 +5,15 @@ What a caption says about the next token is little beside what the tokens before
 language model never learns to listen to an untrained text encoder. Two things therefore come first:
 
 - **Facts.** The text encoder learns to say, at each word, the facts of the clip that a caption
-  belongs to: its tempo as waves, its style, which parts play.
+  belongs to: its tempo as waves, its style and key, which parts and instruments play (`facts`).
 - **The reader.** The first layer's cross-attention starts as what hands them on. A score of
   attention is a product of a position and a word, and the phase of the bar, cos(2 pi t / bar),
-  nearly is a sum of products of the position's sinusoids and the tempo's waves: four heads are
-  fitted, by least squares, as the hands of a clock that runs at the caption's tempo. The other
-  four look at all words alike and pass on style and parts. Two layers' feed-forward units start by
-  doubling the clock's speed, since cos 2a = cos^2 a - sin^2 a.
+  nearly is a sum of products of the position's sinusoids and the tempo's waves: two heads are
+  fitted, by least squares, as the hands of a clock that goes round once in two bars of the
+  caption's tempo. The others look at all words alike and pass on the other facts. Three layers'
+  feed-forward units start by doubling the clock's speed, since cos 2a = cos^2 a - sin^2 a.
+  A window begins anywhere in a bar, so the clock doesn't say where the bar begins; it says what
+  lies a bar ago.
 
 The language model is trained from there, with text encoder and reader frozen.
 """
@@ -21,9 +23,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import re
 import time
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,35 +31,28 @@ import numpy as np
 import torch
 from transformers import AutoProcessor, AutoTokenizer, MusicgenForConditionalGeneration
 
-from pretraining.corpus.composition import FRAMES_PER_MINUTE
-from pretraining.corpus.styles import LAYERS, STYLES
+from pretraining.base.facts import (
+    END,
+    END_LEVEL,
+    FLAG,
+    KEY,
+    N_FACTS,
+    STYLE,
+    TEMPOS,
+    WAVES,
+    bar_turns,
+    caption_and_facts,
+    tempo_waves,
+)
 from pretraining.paths import WORK
 
-N_POSITIONS = 512
-"""Positions that the clock is right for: 10 s and the delay."""
-TEMPOS = (50, 200)
-STATED_TEMPO = re.compile(
-    r"\b(?:bpm:|tempo) (?P<after>\d{2,3})\b|\b(?P<before>\d{2,3}) ?(?:bpm|beats per minute)\b",
-    re.IGNORECASE,
-)
-N_WAVES = 14
-WAVE_FRAMES = 70.0
-"""The tempo is said as the bar's phase after odd multiples of half of this many frames: close
-enough to tell tempos up to 200 bpm apart, and up to where the clock's faster hands need them."""
-PARTS = ("drums", "bass", "chords", "lead")
-FLAGS = (*PARTS, "hats", "sparse", "energetic", "lo-fi", "alone")
-WAVES = slice(0, 2 * N_WAVES)
-STYLE = slice(WAVES.stop, WAVES.stop + len(STYLES))
-FLAG = slice(STYLE.stop, STYLE.stop + len(FLAGS))
-END = FLAG.stop
-N_FACTS = END + 1
-"""Columns of what the encoder says; the rest of its width is free. END is positive at the end token
-and negative at words; the others are for words alone."""
-END_LEVEL = 3.0
-STYLE_LEVEL = 2.0
-
-HANDS = ((1, 0.0), (1, 0.25), (2, 0.0), (2, 0.25))
-"""Turns a bar, and the turn where it is highest, of the heads that are the clock."""
+N_POSITIONS = 1536
+"""Positions that the clock is right for: 30 s and the delay."""
+HANDS = ((0.5, 0.0), (0.5, 0.25))
+"""Turns a bar, and the turn where it is highest, of the heads that are the clock. Positions' waves
+are too far apart to follow a faster hand for 30 s (a whole turn a bar is lost after 15 s)."""
+N_DOUBLINGS = 3
+"""Layers that double the clock's speed: one, two and four turns a bar."""
 N_WORDS = 20
 """Tokens of a usual caption."""
 GAIN = 2.0
@@ -68,65 +61,6 @@ VOLUME = 3.0
 """Length of a signal where it enters the decoder; a position has a length of 11."""
 NOISE = (0.3, 0.05)
 """What the fit allows for in positions (to which tokens come to be added) and in the facts."""
-
-
-def bar_turns(bpm: np.ndarray) -> np.ndarray:
-    """Turns of a bar of four beats in a frame."""
-    return bpm / (4.0 * FRAMES_PER_MINUTE)
-
-
-def tempo_waves(bpm: np.ndarray) -> np.ndarray:
-    """Tempos `[N]` as `[N, 2 * N_WAVES]`: cosines, then sines, of the bar's phase."""
-    frames = WAVE_FRAMES * (np.arange(N_WAVES) + 0.5)
-    angles = 2.0 * np.pi * bar_turns(bpm)[:, None] * frames
-    return np.concatenate([np.cos(angles), np.sin(angles)], axis=1)
-
-
-def clip_flags(row: Mapping[str, Any]) -> dict[str, bool]:
-    """Which of `FLAGS` are true of a clip, by its row of the corpus's metadata."""
-    _, layers, energy, *more = row["tags"]
-    parts = LAYERS[layers]
-    return {
-        **{part: part in parts for part in PARTS},
-        "hats": "drums" in parts and "no hats" not in more,
-        "sparse": energy == "sparse",
-        "energetic": energy == "energetic",
-        "lo-fi": "lo-fi" in more,
-        "alone": len(parts) == 1,
-    }
-
-
-def clip_facts(row: dict[str, Any], bpm: float | None) -> np.ndarray:
-    """What the words of a caption should say: `[N_FACTS]`.
-
-    Args:
-        row: of the corpus's metadata.
-        bpm: the tempo that the caption states; None for none.
-    """
-    facts = np.zeros(N_FACTS, dtype=np.float32)
-    if bpm is not None:
-        facts[WAVES] = tempo_waves(np.array([bpm]))[0]
-    facts[STYLE.start + list(STYLES).index(row["style"])] = STYLE_LEVEL
-    flags = clip_flags(row)
-    facts[FLAG] = [1.0 if flags[flag] else -1.0 for flag in FLAGS]
-    return facts
-
-
-def caption_and_facts(
-    row: dict[str, Any], rng: np.random.Generator, other_tempo: float
-) -> tuple[str, np.ndarray]:
-    """One of a clip's captions with its facts; with the probability `other_tempo` the tempo is
-    exchanged for any other, so that all are learnt."""
-    text = row["texts"][int(rng.integers(len(row["texts"])))]
-    stated = STATED_TEMPO.search(text)
-    if stated is None:
-        return text, clip_facts(row, None)
-    where = "after" if stated["after"] else "before"
-    if rng.random() >= other_tempo:
-        return text, clip_facts(row, float(stated[where]))
-    bpm = int(rng.integers(TEMPOS[0], TEMPOS[1] + 1))
-    start, stop = stated.span(where)
-    return text[:start] + str(bpm) + text[stop:], clip_facts(row, float(bpm))
 
 
 def targets(
@@ -165,7 +99,7 @@ def teach_facts(
         if step % 250 == 0 or step == n_steps:
             with torch.no_grad():
                 error, mask = _errors(encoder, tokenizer, held, basis, np.random.default_rng(1), 0)
-            kinds = {"tempo": WAVES, "style": STYLE, "parts": FLAG, "end": slice(END, END + 1)}
+            kinds = {"tempo": WAVES, "style": STYLE, "key": KEY, "flags": FLAG}
             shown = [f"{name} {error[mask][:, at].mean():.4f}" for name, at in kinds.items()]
             print(
                 f"step {step}, {time.monotonic() - began:.0f} s: held-out squared error of "
@@ -190,7 +124,7 @@ def _errors(
     return (states @ basis.T - wanted).square(), mask
 
 
-def clock_products(positions: np.ndarray, turns: int, phase: float) -> np.ndarray:
+def clock_products(positions: np.ndarray, turns: float, phase: float) -> np.ndarray:
     """The matrix `[D, 2 * N_WAVES]` between positions and tempo waves whose products are
     cos(2 pi (turns * t / bar - phase)), by least squares over all tempos.
 
@@ -248,11 +182,11 @@ def start_reader(model: Any, basis: torch.Tensor) -> None:
     assert len(facts) <= width - first
     for number, fact in enumerate(facts):
         value[first + number] = said[fact]
-        out[:, first + number] = VOLUME / 2 * quiet[len(HANDS) * 3 + number]
+        out[:, first + number] = VOLUME / 2 * quiet[2 * (N_DOUBLINGS + 1) + number]
     for part, weight in (("q", query), ("k", key), ("v", value), ("out", out)):
         getattr(attention, f"{part}_proj").weight.copy_(weight)
-    for layer in (0, 1):
-        _double(decoder.layers[layer], quiet, first=2 * (layer + 1))
+    for number in range(min(N_DOUBLINGS, len(decoder.layers))):
+        _double(decoder.layers[number], quiet, first=2 * number)
 
 
 def _double(layer: Any, quiet: torch.Tensor, *, first: int) -> None:

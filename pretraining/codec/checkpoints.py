@@ -42,6 +42,11 @@ def save(
         shutil.rmtree(old)
 
 
+def newest_step(folder: Path) -> int:
+    """Step of the newest checkpoint; 0 if there is none."""
+    return max((int(path.name.removeprefix("step-")) for path in folder.glob("step-*")), default=0)
+
+
 def load_newest(
     folder: Path, parts: Mapping[str, nn.Module | torch.optim.Optimizer]
 ) -> tuple[int, float]:

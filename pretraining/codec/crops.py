@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,10 @@ import soxr
 
 SAMPLE_RATE = 32000
 AUDIO_SUFFIXES = (".flac", ".wav")
+SPED_SHARE, SPEEDS = 0.4, (0.75, 1.3)
+"""Of crops that are played at another speed, and how far off."""
+DRIVEN_SHARE = 0.1
+"""Of crops that are driven into a tanh."""
 
 
 def audio_files(folder: Path) -> list[Path]:
@@ -74,11 +79,20 @@ class CropSource:
     def _beat(self, rng: np.random.Generator) -> np.ndarray:
         clips = self.beats_808 if rng.random() < self.share_808 else self.others
         clip = clips[rng.integers(len(clips))]
-        if len(clip) <= self.n_crop:
-            clip = np.pad(clip, (0, self.n_crop - len(clip) + 1))
+        # At another speed each sound is another one: the corpus has few kits, the world many.
+        ratio = float(rng.uniform(*SPEEDS)) if rng.random() < SPED_SHARE else 1.0
+        n_read = ceil(self.n_crop * ratio) + 8
+        if len(clip) <= n_read:
+            clip = np.pad(clip, (0, n_read - len(clip) + 1))
         # First beats are rare among random crops, and each clip to encode begins with one.
-        start = 0 if rng.random() < 0.08 else rng.integers(len(clip) - self.n_crop)
-        return clip[start : start + self.n_crop].astype(np.float32) / 32767.0
+        start = 0 if rng.random() < 0.08 else rng.integers(len(clip) - n_read)
+        crop = clip[start : start + n_read].astype(np.float32) / 32767.0
+        if ratio != 1.0:
+            crop = soxr.resample(crop, ratio * SAMPLE_RATE, SAMPLE_RATE, quality="LQ")
+        if rng.random() < DRIVEN_SHARE:
+            drive = float(rng.uniform(1.0, 4.0))
+            crop = np.tanh(drive * crop) / np.tanh(drive)
+        return crop[: self.n_crop]
 
     def _one_shot(self, rng: np.random.Generator) -> np.ndarray:
         crop = np.zeros(self.n_crop, dtype=np.float32)

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import EncodecModel
 
-from pretraining.codec.checkpoints import export, load_newest, save
+from pretraining.codec.checkpoints import export, load_newest, newest_step, save
 from pretraining.codec.consistency import MARGIN, Consistency, Perturbation, pair
 from pretraining.codec.crops import SAMPLE_RATE, CropSource, load_clips
 from pretraining.codec.losses import (
@@ -224,7 +224,7 @@ class Trainer:
 def train(trainer: Trainer, source: CropSource, options: argparse.Namespace) -> None:
     """The steps that are left of a part, with checkpoints and a line of figures now and then."""
     recipe, out = trainer.recipe, options.out
-    checkpoints = out.with_name(out.name + "_run")
+    checkpoints = run_folder(out)
     step, elapsed_s = load_newest(checkpoints, trainer.parts)
     threads = ThreadChooser(options.threads)
     saved_s = elapsed_s
@@ -255,8 +255,16 @@ def train(trainer: Trainer, source: CropSource, options: argparse.Namespace) -> 
                 saved_s = elapsed_s
 
 
+def run_folder(out: Path) -> Path:
+    """Where the checkpoints and figures of what ends in `out` are."""
+    return out.with_name(out.name + "_run")
+
+
 def main() -> None:
     options = parse_arguments()
+    if newest_step(run_folder(options.out)) >= options.recipe.n_steps:
+        print(f"{options.out} is trained: {options.recipe.n_steps} steps")
+        return
     torch.manual_seed(options.seed)
     rng = np.random.default_rng(options.seed)
     source = CropSource(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import torch
 
 from pretraining.codec.consistency import MARGIN, Consistency, Perturbation, pair
+from pretraining.codec.crops import CropSource, audio_files
 from pretraining.codec.shifts import MARGIN as SHIFT_MARGIN
 from pretraining.codec.shifts import changed
 
@@ -81,3 +84,20 @@ def test_the_changes_that_tokens_are_compared_under_are_what_they_say() -> None:
     assert np.array_equal(later[64:], plain[:-64])
     _, quieter = changed(samples, "-3 dB")
     assert np.isclose(20.0 * np.log10(np.abs(quieter).max() / np.abs(plain).max()), -3.0)
+
+
+def test_crops_have_their_length_at_every_speed_and_are_the_same_each_time() -> None:
+    rng = np.random.default_rng(0)
+    clip = (rng.normal(size=64000) * 3000).astype(np.int16)
+    source = CropSource([clip], [clip, clip[:9000]], [], n_crop=16000, share_808=0.3, seed=1)
+    batch = source.batch(7, 40)
+    assert batch.shape == (40, 16000)
+    assert np.abs(batch).max() <= 1.5
+    assert np.array_equal(batch, source.batch(7, 40))
+    assert not np.array_equal(batch, source.batch(8, 40))
+
+
+def test_half_written_audio_is_not_taken_for_clips(tmp_path: Path) -> None:
+    (tmp_path / "00001.flac").touch()
+    (tmp_path / ".00002.77.flac").touch()
+    assert [path.name for path in audio_files(tmp_path)] == ["00001.flac"]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from musicgen_lora.audio.sequencer import Hit, Pattern
-from pretraining.base.teach_text import STATED_TEMPO
+from pretraining.base.facts import STATED_TEMPO
 from pretraining.corpus.captions import captions
 from pretraining.corpus.colour import Colour, drum_colours
 from pretraining.corpus.composition import FRAME_S, Clip, Timing, heard

@@ -16,10 +16,11 @@ from transformers import (
     T5Config,
 )
 
+from pretraining.base import facts as caption_facts
 from pretraining.base import teach_text
 
 ROW = {"style": "funk", "tags": ["funk", "drums and bass", "energetic", "no hats"], "texts": []}
-WIDTH, D_TEXT = 256, 64
+WIDTH, D_TEXT = 256, 80
 
 
 def small_base() -> Any:
@@ -37,9 +38,9 @@ def what_is_read(bpm: float | None, n_words: int = 20) -> tuple[np.ndarray, Any]
     """What a base with a fresh reader adds to each position `[T, D]` when a perfect encoder says
     the facts of `ROW` at `bpm`, and the base."""
     base = small_base()
-    basis = torch.linalg.qr(torch.randn(D_TEXT, D_TEXT))[0][: teach_text.N_FACTS]
+    basis = torch.linalg.qr(torch.randn(D_TEXT, D_TEXT))[0][: caption_facts.N_FACTS]
     teach_text.start_reader(base, basis)
-    facts = teach_text.clip_facts(ROW, bpm)[None]
+    facts = caption_facts.clip_facts(ROW, bpm)[None]
     tokens = {
         "input_ids": torch.tensor([[5] * n_words + [1]]),
         "attention_mask": torch.ones(1, n_words + 1, dtype=torch.long),
@@ -47,7 +48,7 @@ def what_is_read(bpm: float | None, n_words: int = 20) -> tuple[np.ndarray, Any]
     said, mask = teach_text.targets(tokens, facts, 1)
     assert bool(mask.all())
     layer = base.decoder.model.decoder.layers[0]
-    positions = base.decoder.model.decoder.embed_positions.weights[None, :500]
+    positions = base.decoder.model.decoder.embed_positions.weights[None, :1500]
     with torch.no_grad():
         text = base.enc_to_dec_proj(said @ basis)
         read = layer.encoder_attn(layer.encoder_attn_layer_norm(positions), text)[0]
@@ -58,7 +59,7 @@ def what_is_read(bpm: float | None, n_words: int = 20) -> tuple[np.ndarray, Any]
 def test_the_hands_follow_the_bar_at_the_captions_tempo(bpm: float) -> None:
     read, base = what_is_read(bpm)
     attention = base.decoder.model.decoder.layers[0].encoder_attn
-    turn = 2.0 * np.pi * np.arange(500) * bpm / (4.0 * 3000.0)
+    turn = 2.0 * np.pi * np.arange(1500) * bpm / (4.0 * 3000.0)
     for head, (turns, phase) in enumerate(teach_text.HANDS):
         direction = attention.out_proj.weight[:, head * 32].detach().numpy()
         signal = read @ direction / np.linalg.norm(direction)
@@ -74,27 +75,36 @@ def test_without_a_tempo_the_clock_stands_still() -> None:
 
 
 def test_the_facts_are_what_the_clip_is() -> None:
-    facts = teach_text.clip_facts(ROW, None)
-    flags = dict(zip(teach_text.FLAGS, facts[teach_text.FLAG], strict=True))
+    facts = caption_facts.clip_facts(ROW, None)
+    flags = dict(zip(caption_facts.FLAGS, facts[caption_facts.FLAG], strict=True))
     true = {flag for flag, value in flags.items() if value > 0}
     assert true == {"drums", "bass", "energetic"}
-    styles = list(teach_text.STYLES)
-    assert styles[int(facts[teach_text.STYLE].argmax())] == "funk"
-    assert not facts[teach_text.WAVES].any()
+    styles = list(caption_facts.STYLES)
+    assert styles[int(facts[caption_facts.STYLE].argmax())] == "funk"
+    assert not facts[caption_facts.WAVES].any()
+
+
+def test_close_keys_are_close_and_the_mode_is_told() -> None:
+    c, g, f_sharp = (caption_facts.key_facts(f"{tonic} major") for tonic in ("C", "G", "F#"))
+    assert np.linalg.norm(c - g) < np.linalg.norm(c - f_sharp)
+    assert np.linalg.norm(c - caption_facts.key_facts("C minor")) == 2.0
+    row = {**ROW, "key": "A minor"}
+    facts = caption_facts.clip_facts(row, None)[caption_facts.KEY]
+    assert np.allclose(facts, caption_facts.KEY_LEVEL * caption_facts.key_facts("A minor"))
 
 
 def test_a_captions_tempo_is_the_clips_or_the_one_put_in_its_place() -> None:
     row = {**ROW, "texts": ["funk groove, 103 bpm, no hats"]}
     rng = np.random.default_rng(0)
-    text, facts = teach_text.caption_and_facts(row, rng, other_tempo=0.0)
-    own = teach_text.tempo_waves(np.array([103.0]))[0]
+    text, facts = caption_facts.caption_and_facts(row, rng, other_tempo=0.0)
+    own = caption_facts.tempo_waves(np.array([103.0]))[0]
     assert text == row["texts"][0]
-    assert np.allclose(facts[teach_text.WAVES], own, atol=1e-6)
+    assert np.allclose(facts[caption_facts.WAVES], own, atol=1e-6)
     for _ in range(20):
-        text, facts = teach_text.caption_and_facts(row, rng, other_tempo=1.0)
+        text, facts = caption_facts.caption_and_facts(row, rng, other_tempo=1.0)
         bpm = int(text.removeprefix("funk groove, ").removesuffix(" bpm, no hats"))
-        other = teach_text.tempo_waves(np.array([float(bpm)]))[0]
-        assert np.allclose(facts[teach_text.WAVES], other, atol=1e-6)
+        other = caption_facts.tempo_waves(np.array([float(bpm)]))[0]
+        assert np.allclose(facts[caption_facts.WAVES], other, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +119,7 @@ def test_a_captions_tempo_is_the_clips_or_the_one_put_in_its_place() -> None:
     ],
 )
 def test_a_tempo_is_found_in_every_form_of_the_captions(text: str, bpm: str | None) -> None:
-    stated = teach_text.STATED_TEMPO.search(text)
+    stated = caption_facts.STATED_TEMPO.search(text)
     assert (stated and (stated["after"] or stated["before"])) == bpm
 
 

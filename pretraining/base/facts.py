@@ -1,0 +1,120 @@
+"""The facts that the words of a caption should say to the language model."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from pretraining.corpus.composition import FRAMES_PER_MINUTE
+from pretraining.corpus.harmony import NOTE_NAMES
+from pretraining.corpus.styles import LAYERS, STYLES
+
+TEMPOS = (50, 200)
+STATED_TEMPO = re.compile(
+    r"\b(?:bpm:|tempo) (?P<after>\d{2,3})\b|\b(?P<before>\d{2,3}) ?(?:bpm|beats per minute)\b",
+    re.IGNORECASE,
+)
+N_WAVES = 14
+WAVE_FRAMES = 70.0
+"""The tempo is said as the bar's phase after odd multiples of half of this many frames: close
+enough to tell tempos up to 200 bpm apart, and far enough for a clock of 30 s."""
+PARTS = ("drums", "bass", "chords", "lead")
+FAMILIES = {
+    "keys": {"piano", "electric piano", "clavinet"},
+    "organ": {"organ"},
+    "guitar": {"clean guitar", "muted guitar", "acoustic guitar", "distorted guitar"},
+    "distortion": {"distorted guitar"},
+    "sustained": {"strings", "warm pad", "choir"},
+    "synth": {"synth chords", "synth lead", "synth bass"},
+    "winds": {"brass", "saxophone", "trumpet", "flute"},
+    "bells": {"bells", "marimba", "vibraphone", "kalimba", "steel drums"},
+}
+"""Instruments that sound alike, by the corpus's own words."""
+FLAGS = (*PARTS, "hats", "sparse", "energetic", "lo-fi", "half-time", "alone", *FAMILIES)
+WAVES = slice(0, 2 * N_WAVES)
+STYLE = slice(WAVES.stop, WAVES.stop + len(STYLES))
+KEY = slice(STYLE.stop, STYLE.stop + 5)
+FLAG = slice(KEY.stop, KEY.stop + len(FLAGS))
+END = FLAG.stop
+N_FACTS = END + 1
+"""Columns of what the encoder says; the rest of its width is free. END is positive at the end token
+and negative at words; the others are for words alone."""
+END_LEVEL = 3.0
+STYLE_LEVEL = 2.0
+KEY_LEVEL = 1.5
+
+
+def bar_turns(bpm: np.ndarray) -> np.ndarray:
+    """Turns of a bar of four beats in a frame."""
+    return bpm / (4.0 * FRAMES_PER_MINUTE)
+
+
+def tempo_waves(bpm: np.ndarray) -> np.ndarray:
+    """Tempos `[N]` as `[N, 2 * N_WAVES]`: cosines, then sines, of the bar's phase."""
+    frames = WAVE_FRAMES * (np.arange(N_WAVES) + 0.5)
+    angles = 2.0 * np.pi * bar_turns(bpm)[:, None] * frames
+    return np.concatenate([np.cos(angles), np.sin(angles)], axis=1)
+
+
+def clip_flags(row: Mapping[str, Any]) -> dict[str, bool]:
+    """Which of `FLAGS` are true of a clip, by its row of the corpus's metadata."""
+    _, layers, energy, *more = row["tags"]
+    parts = LAYERS[layers]
+    heard = set(row.get("instruments", ()))
+    return {
+        **{part: part in parts for part in PARTS},
+        "hats": "drums" in parts and "no hats" not in more,
+        "sparse": energy == "sparse",
+        "energetic": energy == "energetic",
+        "lo-fi": "lo-fi" in more,
+        "half-time": "half-time" in more,
+        "alone": len(parts) == 1,
+        **{family: bool(heard & words) for family, words in FAMILIES.items()},
+    }
+
+
+def key_facts(key: str) -> np.ndarray:
+    """A key such as "C# minor" as `[5]`: its place among the semitones and among the fifths, each
+    on a circle, so that close keys are close words; and its mode."""
+    tonic, mode = key.split()
+    semitone = NOTE_NAMES.index(tonic)
+    angles = 2.0 * np.pi / 12.0 * np.array([semitone, 7 * semitone])
+    return np.array([*np.cos(angles), *np.sin(angles), 1.0 if mode == "minor" else -1.0])
+
+
+def clip_facts(row: dict[str, Any], bpm: float | None) -> np.ndarray:
+    """What the words of a caption should say: `[N_FACTS]`.
+
+    Args:
+        row: of the corpus's metadata.
+        bpm: the tempo that the caption states; None for none.
+    """
+    facts = np.zeros(N_FACTS, dtype=np.float32)
+    if bpm is not None:
+        facts[WAVES] = tempo_waves(np.array([bpm]))[0]
+    facts[STYLE.start + list(STYLES).index(row["style"])] = STYLE_LEVEL
+    if "key" in row:
+        facts[KEY] = KEY_LEVEL * key_facts(row["key"])
+    flags = clip_flags(row)
+    facts[FLAG] = [1.0 if flags[flag] else -1.0 for flag in FLAGS]
+    return facts
+
+
+def caption_and_facts(
+    row: dict[str, Any], rng: np.random.Generator, other_tempo: float
+) -> tuple[str, np.ndarray]:
+    """One of a clip's captions with its facts; with the probability `other_tempo` the tempo is
+    exchanged for any other, so that all are learnt."""
+    text = row["texts"][int(rng.integers(len(row["texts"])))]
+    stated = STATED_TEMPO.search(text)
+    if stated is None:
+        return text, clip_facts(row, None)
+    where = "after" if stated["after"] else "before"
+    if rng.random() >= other_tempo:
+        return text, clip_facts(row, float(stated[where]))
+    bpm = int(rng.integers(TEMPOS[0], TEMPOS[1] + 1))
+    start, stop = stated.span(where)
+    return text[:start] + str(bpm) + text[stop:], clip_facts(row, float(bpm))
