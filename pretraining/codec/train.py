@@ -83,7 +83,7 @@ RECIPES = {
         10.0, 5200, 1e-3, 1800, 150, None, WORK / "codec_waveform",
     ),
     "consistent": Recipe(
-        {**SPECTRAL, "commitment": 1.0, "consistency": 0.3, "uneven": 0.4, "apart": 0.3},
+        {**SPECTRAL, "commitment": 0.5, "consistency": 0.5, "uneven": 0.25, "apart": 0.3},
         1.0, 8000, 3e-4, 600, 0, WORK / "codec_waveform", WORK / "codec",
     ),
 }  # fmt: skip
