@@ -83,8 +83,8 @@ RECIPES = {
         10.0, 5200, 1e-3, 1800, 150, None, WORK / "codec_waveform",
     ),
     "consistent": Recipe(
-        {**SPECTRAL, "commitment": 0.5, "consistency": 0.5, "uneven": 0.25, "apart": 0.3},
-        1.0, 8000, 3e-4, 600, 0, WORK / "codec_waveform", WORK / "codec",
+        {**SPECTRAL, "consistency": 0.3, "uneven": 0.3, "apart": 0.3, "size": 1.0},
+        1.0, 6000, 2e-4, 600, 0, WORK / "codec_waveform", WORK / "codec",
     ),
 }  # fmt: skip
 
@@ -107,6 +107,8 @@ class Trainer:
         else:
             self.model = load_codec(recipe.start)
             self.quantiser.adopt(self.model)
+        # States that grow would carry the codebooks and the decoder off with them.
+        self.size = self.quantiser.embed[0].pow(2).mean().item()
         self.model.train()
         self.discriminator = Discriminator()
         self.consistency = Consistency(4, 2048)
@@ -150,6 +152,7 @@ class Trainer:
         if consistent:
             more, equal = self.consistency(*leaf.chunk(2), self.quantiser.embed.clone())
             near |= more
+            near["size"] = F.relu(leaf.pow(2).mean() / self.size - 1.0)
             figures |= {f"equal_{k}": share for k, share in enumerate(equal)}
         (towards_entries,) = torch.autograd.grad(self._weighed(near), leaf, retain_graph=True)
         heard = self._heard(quantised[: len(crops)], crops, step, figures)
