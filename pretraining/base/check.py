@@ -1,6 +1,6 @@
 """Measures the embedded base model: held-out loss, tempo, steadiness, words, speed.
 
-    python pretraining/check_base.py                      # work/base_check/check_base.json
+    python -m pretraining.base.check                      # work/base_check/check_base.json
 
 Held-out clips are played by kits and presets that training never heard. What is generated is
 measured as any audio is; where a figure has a natural ceiling or a chance level, it is measured
@@ -23,22 +23,23 @@ from transformers import MusicgenForConditionalGeneration
 
 from musicgen_lora.audio.descriptors import describe
 from musicgen_lora.audio.files import read_audio, write_wav
+from musicgen_lora.audio.key import estimate_key
 from musicgen_lora.audio.tempo import estimate_tempo
 from musicgen_lora.config import EMBEDDED_NAME
-from musicgen_lora.data.batches import fixed_windows
 from musicgen_lora.data.metadata import Clip, load_dataset
-from musicgen_lora.data.tokens import clip_ids, find_codes, tokenise_clips
+from musicgen_lora.data.tokens import clip_ids, tokenise_clips
 from musicgen_lora.evaluation.generations import play_prompts
 from musicgen_lora.evaluation.statistics import paired_bootstrap
 from musicgen_lora.generation.decode import generate_codes
-from musicgen_lora.model.codec import codec_fingerprint, decode_codes
+from musicgen_lora.model.codec import decode_codes
 from musicgen_lora.model.musicgen import load_base, load_tokenizer, model_shape
 from musicgen_lora.model.text import TextStates
-from musicgen_lora.training.validation import Windows, held_out_losses
-from pretraining.base.facts import clip_flags
+from pretraining.base.facts import STATED_TEMPO, clip_flags
+from pretraining.base.losses import loss_figures
 from pretraining.paths import WORK
 
-DURATION_S = 10.0
+DURATION_S, LONG_S = 10.0, 30.0
+KEY_TONICS = ("C", "D", "E", "F", "G", "A", "A#", "C#")
 TEMPO_TOLERANCE = 0.04
 CONTRASTS = {
     "hats": (
@@ -74,57 +75,7 @@ MEASURES = {
     "energy": ("onset_rate_hz",),
 }
 SEEDS_EACH = 4
-PARTS = ("loss", "tempo", "continuation", "words", "speed")
-
-
-def loss_figures(
-    model: MusicgenForConditionalGeneration, text: TextStates, data_dir: Path
-) -> dict[str, Any]:
-    """Held-out loss per codebook, beside what counting the tokens of the training clips gives."""
-    clips = load_dataset(data_dir)
-    ids = clip_ids(clips, data_dir)
-    held = [(c, i) for c, i in zip(clips, ids, strict=True) if c.split == "validation"]
-    clips_held = [clip for clip, _ in held]
-    codes = tokenise_clips(clips_held, [i for _, i in held], model, data_dir)
-    train_ids = [i for c, i in zip(clips, ids, strict=True) if c.split == "train"]
-    train, _ = find_codes(data_dir / "tokens" / codec_fingerprint(model), train_ids)
-    shape = model_shape(model)
-    windows = fixed_windows(clips_held, codes, max_frames=500, min_frames=4)
-    base = held_out_losses(model, windows, text, 8)
-    after = zip(clips_held, clips_held[1:] + clips_held[:1], strict=True)
-    strange = [clip._replace(texts=other.texts) for clip, other in after]
-    misled = fixed_windows(strange, codes, max_frames=500, min_frames=4)
-    # One count more for every entry: an entry that training never used is not impossible.
-    unigram = np.ones((shape.n_codebooks, shape.special))
-    for own in train:
-        for k, column in enumerate(own.T):
-            unigram[k] += np.bincount(column, minlength=shape.special)
-    log_p = np.log(unigram / unigram.sum(1, keepdims=True))
-    held_codes = np.concatenate([window.codes for window in windows])
-    counted = [-float(log_p[k][held_codes[:, k]].mean()) for k in range(shape.n_codebooks)]
-    return {
-        "n_clips": len(held),
-        "n_train_clips": len(train),
-        "codebooks": base,
-        "caption_effect": caption_effect(model, text, windows, misled),
-        "caption_effect_first_second": caption_effect(
-            model, text, *([w._replace(codes=w.codes[:50]) for w in ws] for ws in (windows, misled))
-        ),
-        "loss": float(np.mean(base)),
-        "unigram_codebooks": counted,
-        "unigram": float(np.mean(counted)),
-        "chance": float(np.log(shape.special)),
-    }
-
-
-def caption_effect(
-    model: MusicgenForConditionalGeneration, text: TextStates, own: Windows, misled: Windows
-) -> dict[str, Any]:
-    """What the captions tell the model: nats a token that windows with the caption of the next clip
-    cost more than with their own."""
-    losses = [held_out_losses(model, windows, text, 8) for windows in (own, misled)]
-    gains = np.subtract(losses[1], losses[0])
-    return {"codebooks": gains.tolist(), "mean": float(gains.mean())}
+PARTS = ("loss", "tempo", "continuation", "words", "key", "speed")
 
 
 def bar_repetition(codes: Sequence[np.ndarray], bpm: Sequence[float], rate: float) -> list[float]:
@@ -135,7 +86,7 @@ def bar_repetition(codes: Sequence[np.ndarray], bpm: Sequence[float], rate: floa
         bpm: the clips' tempos.
         rate: frames a second.
     """
-    bars = [4 * round(60.0 * rate / tempo) for tempo in bpm]
+    bars = [round(240.0 * rate / tempo) for tempo in bpm]
     equal = [c[:, n:] == c[:, : c.shape[1] - n] for c, n in zip(codes, bars, strict=True)]
     return np.concatenate(equal, axis=1).mean(axis=1).tolist()
 
@@ -153,6 +104,7 @@ def play(
     prompts: Sequence[str],
     seed: int,
     folder: Path | None = None,
+    duration_s: float = DURATION_S,
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Codes `[K, T]` and waveforms `[C, N]` of prompts, guidance 3; written to `folder` where there
     is one."""
@@ -160,7 +112,7 @@ def play(
         model,
         text,
         prompts,
-        duration_s=DURATION_S,
+        duration_s=duration_s,
         seed=seed,
         guidance_scale=3.0,
         top_k=250,
@@ -183,32 +135,64 @@ def tempo_figures(
     n_prompts: int,
     folder: Path,
 ) -> dict[str, Any]:
-    """Tempo of generations against that of their prompts: captions of held-out clips with drums
-    that state it. `recordings` is the same measure on those clips themselves (the ceiling),
-    `shuffled` the generations against each other's prompts (chance). `bar_repetition` is of the
-    generations' and the recordings' codes, at the prompts' tempo."""
+    """Tempo of generations against that of their prompts, over the first and the last 10 of 30 s:
+    captions of held-out clips with drums that state it. `recordings` is the same measure on those
+    clips themselves (the ceiling), `shuffled` the generations against each other's prompts
+    (chance). `bar_repetition` is of the generations' and the recordings' codes, at the tempo."""
     rate, frame_rate = model_shape(model).sample_rate, model_shape(model).frame_rate
     clips = clips_at_a_tempo(data_dir)[:n_prompts]
     wanted = [float(clip.fields["bpm"]) for clip in clips]
-    codes, sounds = play(model, text, [clip.texts[0] for clip in clips], 1000, folder)
-    played = tempos(sounds, rate)
-    recorded = tempos((read_audio(clip.path, rate) for clip in clips), rate)
+    prompts = [clip.texts[0] for clip in clips]
+    codes, sounds = play(model, text, prompts, 1000, folder, LONG_S)
+    recorded = [read_audio(clip.path, rate) for clip in clips]
     recorded_codes = codes_of(clips, model, data_dir)
-    shuffled = [
-        tempo_share(played, np.roll(wanted, shift).tolist()) for shift in range(1, len(wanted))
-    ]
+    n = round(DURATION_S * rate)
+    figures: dict[str, Any] = {"n_prompts": len(clips)}
+    for name, part in (("first_10_s", slice(0, n)), ("last_10_s", slice(-n, None))):
+        played = tempos((sound[:, part] for sound in sounds), rate)
+        others = [np.roll(wanted, shift).tolist() for shift in range(1, len(wanted))]
+        figures[name] = {
+            "within_4_percent": tempo_share(played, wanted),
+            "recordings": tempo_share(tempos((r[:, part] for r in recorded), rate), wanted),
+            "shuffled": float(np.mean([tempo_share(played, other) for other in others])),
+            "measured": [round(bpm, 2) if np.isfinite(bpm) else None for bpm in played],
+        }
+    on_grid = [clip.fields["on_grid"] for clip in clips]
+    for name, chosen in (("on_grid", on_grid), ("off_grid", [not it for it in on_grid])):
+        kept = [i for i, it in enumerate(chosen) if it]
+        if kept:
+            bpm = [wanted[i] for i in kept]
+            figures[f"bar_repetition_{name}"] = {
+                "played": bar_repetition([codes[i] for i in kept], bpm, frame_rate),
+                "recordings": bar_repetition([recorded_codes[i] for i in kept], bpm, frame_rate),
+            }
+    figures["prompts"] = [[prompt, bpm] for prompt, bpm in zip(prompts, wanted, strict=True)]
+    return figures
+
+
+def key_figures(
+    model: MusicgenForConditionalGeneration, text: TextStates, data_dir: Path, folder: Path
+) -> dict[str, float]:
+    """Share of 16 prompts whose key is heard in what is played, against each other's keys (chance)
+    and against the same measure on held-out recordings."""
+    rate = model_shape(model).sample_rate
+    keys = [f"{tonic} {mode}" for tonic in KEY_TONICS for mode in ("minor", "major")]
+    prompts = [f"house with synth bass and piano, 120 bpm, {key}" for key in keys]
+    _, sounds = play(model, text, prompts, 5000, folder)
+    heard = [estimate_key(sound, rate).name for sound in sounds]
+    clips = [c for c in load_dataset(data_dir) if c.split == "validation" and c.fields.get("key")]
+    recorded = [estimate_key(read_audio(clip.path, rate), rate).name for clip in clips]
+    true = [clip.fields["key"] for clip in clips]
+    shifted = [keys[shift:] + keys[:shift] for shift in range(1, len(keys))]
     return {
-        "n_prompts": len(clips),
-        "within_4_percent": tempo_share(played, wanted),
-        "recordings": tempo_share(recorded, wanted),
-        "shuffled": float(np.mean(shuffled)),
-        "bar_repetition": bar_repetition(codes, wanted, frame_rate),
-        "bar_repetition_recordings": bar_repetition(recorded_codes, wanted, frame_rate),
-        "clips": [
-            {"prompt": c.texts[0], "bpm": bpm, "measured": round(m, 2) if np.isfinite(m) else None}
-            for c, bpm, m in zip(clips, wanted, played, strict=True)
-        ],
+        "right": equal_share(heard, keys),
+        "shuffled": float(np.mean([equal_share(heard, other) for other in shifted])),
+        "recordings": equal_share(recorded, true),
     }
+
+
+def equal_share(found: Sequence[str | None], wanted: Sequence[str]) -> float:
+    return float(np.mean([one == other for one, other in zip(found, wanted, strict=True)]))
 
 
 def clips_at_a_tempo(data_dir: Path) -> list[Clip]:
@@ -218,7 +202,7 @@ def clips_at_a_tempo(data_dir: Path) -> list[Clip]:
         for clip in load_dataset(data_dir)
         if clip.split == "validation"
         and clip.fields.get("kit")
-        and re.search(rf"\b{clip.fields['bpm']} bpm|bpm: {clip.fields['bpm']}\b", clip.texts[0])
+        and STATED_TEMPO.search(clip.texts[0])
     ]
 
 
@@ -273,8 +257,8 @@ def continuation_figures(
                 list(codes[..., n_given:].numpy()), wanted, shape.frame_rate
             ),
         }
-    halves = [read_audio(clip.path, shape.sample_rate) for clip in clips]
-    halves = [half[:, half.shape[1] // 2 :] for half in halves]
+    start, stop = (round(s * shape.sample_rate) for s in (DURATION_S / 2, DURATION_S))
+    halves = [read_audio(clip.path, shape.sample_rate)[:, start:stop] for clip in clips]
     figures["recordings"] = tempo_share(tempos(halves, shape.sample_rate), wanted)
     return figures
 
@@ -345,6 +329,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--model_path", default=EMBEDDED_NAME)
     parser.add_argument("--corpus", type=Path, default=WORK / "corpus")
+    parser.add_argument("--beats_808", type=Path, default=WORK / "codec_808")
     parser.add_argument("--out", type=Path, default=WORK / "base_check")
     parser.add_argument("--n_prompts", type=int, default=32)
     parser.add_argument("--only", nargs="*", choices=PARTS, default=list(PARTS))
@@ -352,7 +337,7 @@ def main() -> None:
     model = load_base(options.model_path)
     text = TextStates(model, load_tokenizer(options.model_path))
     measures = {
-        "loss": lambda: loss_figures(model, text, options.corpus),
+        "loss": lambda: loss_figures(model, text, options.corpus, options.beats_808),
         "tempo": lambda: tempo_figures(
             model, text, options.corpus, options.n_prompts, options.out / "tempo"
         ),
@@ -360,6 +345,7 @@ def main() -> None:
             model, text, options.corpus, options.n_prompts
         ),
         "words": lambda: word_figures(model, text, options.corpus, options.out / "words"),
+        "key": lambda: key_figures(model, text, options.corpus, options.out / "key"),
         "speed": lambda: speed_figures(model, text),
     }
     options.out.mkdir(parents=True, exist_ok=True)

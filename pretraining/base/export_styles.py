@@ -1,7 +1,7 @@
 """Puts held-out clips of the corpus into the package, two of each style: the loss on them says
-what an adapter forgot. Run after `render_corpus.py`:
+what an adapter forgot. Run after `corpus.render`:
 
-    python pretraining/export_styles.py
+    python -m pretraining.base.export_styles
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pretraining.paths import PACKAGE_ASSETS, WORK
 CORPUS = WORK / "corpus"
 STYLES_DIR = PACKAGE_ASSETS / "other_styles"
 EACH = 2
+DURATION_S = 10.0
 
 
 def export_styles(corpus: Path, output_dir: Path) -> int:
@@ -35,6 +36,7 @@ def export_styles(corpus: Path, output_dir: Path) -> int:
         for number, entry in enumerate(found, start=1):
             audio = f"validation/{style.replace(' ', '_')}_{number}.ogg"
             samples, sample_rate = sf.read(corpus / entry["audio"])
+            samples = samples[: round(DURATION_S * sample_rate)]
             sf.write(output_dir / audio, samples, sample_rate, format="OGG", subtype="VORBIS")
             kept = ("text", "source", "split", "bpm", "key", "tags")
             chosen.append({"audio": audio} | {k: entry[k] for k in kept if k in entry})

@@ -1,7 +1,7 @@
 """Puts the parts of tiny-beats together: the trained codec, a small T5, an untrained language
 model, and the T5 tokenizer, as a MusicGen folder that the project's own training loop trains.
 
-    python make_base.py --codec_dir work/codec --output_dir work/untrained
+    python -m pretraining.base.start
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def make_base(
 
 @torch.no_grad()
 def _open_text_path(model: Any) -> None:
-    """Starts cross-attention so that words can be learnt (`teach_text.py` sets the first layer's).
+    """Starts cross-attention so that words can be learnt (`teach_text` sets the first layer's).
 
     The configuration's std of 0.02 is made for a width of 1,024; at 256, three such matrices in a
     row leave a hundredth of the text, and of its gradient. These keep its variance, and the last

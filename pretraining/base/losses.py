@@ -1,0 +1,104 @@
+"""Held-out losses of the embedded base: on and off the codec's grid, by position, of 808 beats, and
+what captions are worth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers import MusicgenForConditionalGeneration
+
+from musicgen_lora.data.batches import fixed_windows
+from musicgen_lora.data.metadata import Clip, load_dataset
+from musicgen_lora.data.tokens import clip_ids, find_codes, tokenise_clips
+from musicgen_lora.model.codec import codec_fingerprint
+from musicgen_lora.model.musicgen import model_shape
+from musicgen_lora.model.text import TextStates
+from musicgen_lora.training.validation import Windows, held_out_losses, window_losses
+
+N_FRAMES = 1500
+SPANS_S = ((0, 5), (5, 10), (10, 20), (20, 30))
+BATCH = 4
+
+
+def loss_figures(
+    model: MusicgenForConditionalGeneration, text: TextStates, data_dir: Path, beats_808: Path
+) -> dict[str, Any]:
+    """Held-out loss per codebook, beside what counting the tokens of the training clips gives."""
+    clips = load_dataset(data_dir)
+    ids = clip_ids(clips, data_dir)
+    train_ids = [i for c, i in zip(clips, ids, strict=True) if c.split == "train"]
+    train, _ = find_codes(data_dir / "tokens" / codec_fingerprint(model), train_ids)
+    log_p = unigram(train, model_shape(model).special)
+    held = [clip for clip in clips if clip.split == "validation"]
+    sets = {
+        "off_grid": [clip for clip in held if not clip.fields["on_grid"]],
+        "on_grid": [clip for clip in held if clip.fields["on_grid"]],
+        "808_beats": [clip for clip in load_dataset(beats_808) if clip.split == "validation"],
+    }
+    figures: dict[str, Any] = {"n_train_clips": len(train)}
+    for name, chosen in sets.items():
+        folder = beats_808 if name == "808_beats" else data_dir
+        windows = windows_of(model, chosen, folder)
+        codebooks = held_out_losses(model, windows, text, BATCH)
+        codes = np.concatenate([window.codes for window in windows])
+        counted = [-float(log_p[k][codes[:, k]].mean()) for k in range(codes.shape[1])]
+        figures[name] = {
+            "n_clips": len(chosen),
+            "codebooks": codebooks,
+            "loss": float(np.mean(codebooks)),
+            "unigram": float(np.mean(counted)),
+            "under_unigram": float(np.mean(counted) - np.mean(codebooks)),
+        }
+    windows = windows_of(model, held, data_dir)
+    after = zip(held, held[1:] + held[:1], strict=True)
+    strange = [clip._replace(texts=other.texts) for clip, other in after]
+    misled = windows_of(model, strange, data_dir)
+    figures["by_position"] = losses_by_position(model, windows, text)
+    figures["caption_effect"] = caption_effect(model, text, windows, misled)
+    return figures
+
+
+def windows_of(
+    model: MusicgenForConditionalGeneration, clips: Sequence[Clip], data_dir: Path
+) -> Windows:
+    codes = tokenise_clips(list(clips), clip_ids(clips, data_dir), model, data_dir)
+    return fixed_windows(list(clips), codes, max_frames=N_FRAMES, min_frames=4)
+
+
+def unigram(train: Sequence[np.ndarray], n_entries: int) -> np.ndarray:
+    """Log shares `[K, V]` of the entries in codes `[T, K]`; one that is never used counts once."""
+    counts = np.ones((train[0].shape[1], n_entries))
+    for own in train:
+        for k, column in enumerate(own.T):
+            counts[k] += np.bincount(column, minlength=n_entries)
+    return np.log(counts / counts.sum(1, keepdims=True))
+
+
+def losses_by_position(
+    model: MusicgenForConditionalGeneration, windows: Windows, text: TextStates
+) -> dict[str, float]:
+    """Loss in each of `SPANS_S`. A model that looks back alone loses as much on the beginning of a
+    window whether it goes on or not, so spans are differences of windows cut at their ends."""
+    rate = model_shape(model).frame_rate
+    whole = [window for window in windows if len(window.codes) >= SPANS_S[-1][1] * rate]
+    sums = counts = 0.0
+    figures = {}
+    for start, stop in SPANS_S:
+        cut = [window._replace(codes=window.codes[: round(stop * rate)]) for window in whole]
+        until, n_until = (part.sum() for part in window_losses(model, cut, text, BATCH))
+        figures[f"{start}-{stop} s"] = float((until - sums) / (n_until - counts))
+        sums, counts = until, n_until
+    return figures
+
+
+def caption_effect(
+    model: MusicgenForConditionalGeneration, text: TextStates, own: Windows, misled: Windows
+) -> dict[str, Any]:
+    """What the captions tell the model: nats a token that windows with the caption of the next clip
+    cost more than with their own."""
+    losses = [held_out_losses(model, windows, text, BATCH) for windows in (own, misled)]
+    gains = np.subtract(losses[1], losses[0])
+    return {"codebooks": gains.tolist(), "mean": float(gains.mean())}
