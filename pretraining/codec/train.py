@@ -163,7 +163,8 @@ class Trainer:
         assert leaf.grad is not None
         ratio = (towards_entries.norm() / leaf.grad.norm().clamp_min(1e-12)).item()
         figures["ratio"] = ratio
-        states.backward(leaf.grad + towards_entries * min(1.0, self.recipe.balance / ratio))
+        share = min(1.0, self.recipe.balance / max(ratio, 1e-12))
+        states.backward(leaf.grad + share * towards_entries)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), 2.0)
         self.optimizer.step()
         figures |= {name: term.item() for name, term in (near | heard).items()}
