@@ -40,6 +40,8 @@ SCALES = (
     Scale(512, 48, (4, 4)),
     Scale(256, 24, (4, 2)),
     Scale(128, 12, (6, 1)),
+    # Long enough to tell the pitches of a bass apart.
+    Scale(4096, 160, (2, 8)),
 )
 
 
@@ -66,10 +68,19 @@ def mel_filters(sample_rate: int, n_fft: int, n_bands: int, low_hz: float = 20.0
 
 
 class Spectra(nn.Module):
-    """Mel powers of waveforms at every scale."""
+    """Mel powers of waveforms at every scale.
 
-    def __init__(self, sample_rate: int) -> None:
+    Args:
+        sample_rate: Hz.
+        phase_free: keeps from each scale but the longest what has less than a cycle in a window,
+            and some of what has less than two. A window of 8 ms follows the very cycles of an
+            808's 50 Hz, and a loss on it asks for their phase.
+    """
+
+    def __init__(self, sample_rate: int, phase_free: bool = False) -> None:
         super().__init__()
+        self.sample_rate, self.phase_free = sample_rate, phase_free
+        self.longest = max(scale.n_fft for scale in SCALES)
         for i, scale in enumerate(SCALES):
             self.register_buffer(
                 f"filters_{i}", mel_filters(sample_rate, scale.n_fft, scale.n_bands)
@@ -79,10 +90,14 @@ class Spectra(nn.Module):
     def forward(self, waveform: Tensor) -> list[Tensor]:
         """Powers `[B, frames, M]`, one a scale, of `waveform [B, N]`."""
         powers = []
+        whole = torch.fft.rfft(waveform) if self.phase_free else None
         for i, scale in enumerate(SCALES):
             window: Tensor = getattr(self, f"window_{i}")
+            heard = waveform
+            if whole is not None and scale.n_fft < self.longest:
+                heard = self._above(whole, waveform.shape[-1], self.sample_rate / scale.n_fft)
             spectrum = torch.stft(
-                waveform,
+                heard,
                 scale.n_fft,
                 scale.hop,
                 window=window / window.sum(),
@@ -93,6 +108,13 @@ class Spectra(nn.Module):
             power = parts.pow(2).sum(-1).transpose(1, 2)
             powers.append(power @ getattr(self, f"filters_{i}"))
         return powers
+
+    def _above(self, whole: Tensor, n_samples: int, cutoff_hz: float) -> Tensor:
+        """The waveform of a spectrum without what lies below the cutoff; whole from an octave above
+        it on."""
+        frequencies = torch.fft.rfftfreq(n_samples, 1 / self.sample_rate)
+        rise = (frequencies / cutoff_hz - 1.0).clamp(0.0, 1.0)
+        return torch.fft.irfft(whole * (0.5 - 0.5 * torch.cos(torch.pi * rise)), n_samples)
 
 
 def spectral_losses(decoded: list[Tensor], original: list[Tensor]) -> dict[str, Tensor]:

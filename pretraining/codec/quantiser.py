@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from transformers import EncodecModel
 from transformers.models.encodec.modeling_encodec import EncodecEuclideanCodebook
 
+N_REVIVED = 16
+"""Entries of a codebook that are moved at a time: each splits what another one stood for, and
+equal sounds are equal tokens only where entries stay what they are."""
 N_RECENT = 8192
 """Vectors kept of each codebook's recent input: what dead entries are revived from."""
 
@@ -38,7 +41,7 @@ class ResidualQuantiser(nn.Module):
         n_entries: int,
         width: int,
         decay: float = 0.98,
-        dead_share: float = 0.05,
+        dead_share: float = 0.02,
     ) -> None:
         super().__init__()
         self.decay = decay
@@ -114,19 +117,18 @@ class ResidualQuantiser(nn.Module):
 
     @torch.no_grad()
     def revive(self) -> list[int]:
-        """Puts each dead entry where a recent vector is; returns how many of each codebook."""
+        """Puts dead entries where recent vectors are; returns how many of each codebook."""
         n_revived = []
         for k, recent in enumerate(self.recent):
             mean_size = self.sizes[k].mean()
-            dead = self.sizes[k] < self.dead_share * mean_size
-            n_dead = int(dead.sum())
-            n_revived.append(n_dead)
-            if n_dead and len(recent):
+            dead = (self.sizes[k] < self.dead_share * mean_size).nonzero()[:N_REVIVED, 0]
+            n_revived.append(len(dead))
+            if len(dead) and len(recent):
                 # Those that are served worst come first: plain draws would mostly give more
                 # entries to silence, which one entry serves.
                 errors = (recent - self.embed[k][nearest(recent, self.embed[k])]).pow(2).sum(1)
-                drawn = torch.multinomial(errors + 1e-9, min(n_dead, len(recent)))
-                places = dead.nonzero()[: len(drawn), 0]
+                drawn = torch.multinomial(errors + 1e-9, min(len(dead), len(recent)))
+                places = dead[: len(drawn)]
                 self.embed[k][places] = recent[drawn]
                 self.sizes[k][places] = 0.5 * mean_size
                 self.sums[k][places] = recent[drawn] * 0.5 * mean_size

@@ -83,7 +83,7 @@ RECIPES = {
         10.0, 5200, 1e-3, 1800, 150, None, WORK / "codec_waveform",
     ),
     "consistent": Recipe(
-        {**SPECTRAL, "consistency": 0.3, "uneven": 0.3, "apart": 0.3, "size": 1.0},
+        {**SPECTRAL, "consistency": 0.6, "uneven": 0.3, "apart": 0.3, "size": 1.0},
         1.0, 6000, 2e-4, 600, 0, WORK / "codec_waveform", WORK / "codec",
     ),
 }  # fmt: skip
@@ -112,7 +112,7 @@ class Trainer:
         self.model.train()
         self.discriminator = Discriminator()
         self.consistency = Consistency(4, 2048)
-        self.spectra = Spectra(SAMPLE_RATE)
+        self.spectra = Spectra(SAMPLE_RATE, phase_free="wave" not in recipe.weights)
         self.low_pass = LowPass(SAMPLE_RATE, cutoff_hz=300.0, stride=16)
         weights = [p for p in self.model.parameters() if p.requires_grad]
         self.optimizer = torch.optim.AdamW(

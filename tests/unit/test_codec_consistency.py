@@ -9,6 +9,7 @@ import torch
 
 from pretraining.codec.consistency import MARGIN, Consistency, Perturbation, pair
 from pretraining.codec.crops import CropSource, audio_files
+from pretraining.codec.losses import Spectra, spectral_losses
 from pretraining.codec.shifts import MARGIN as SHIFT_MARGIN
 from pretraining.codec.shifts import changed
 
@@ -101,3 +102,18 @@ def test_half_written_audio_is_not_taken_for_clips(tmp_path: Path) -> None:
     (tmp_path / "00001.flac").touch()
     (tmp_path / ".00002.77.flac").touch()
     assert [path.name for path in audio_files(tmp_path)] == ["00001.flac"]
+
+
+def test_phase_free_spectra_do_not_tell_the_phases_of_a_bass_apart() -> None:
+    time_s = torch.arange(32000) / 32000
+    bass = torch.stack([0.5 * torch.sin(2 * torch.pi * 50.0 * time_s + a) for a in (0.0, 1.6)])
+    apart = {}
+    for phase_free in (False, True):
+        powers = Spectra(32000, phase_free)(bass)
+        losses = spectral_losses([p[:1] for p in powers], [p[1:] for p in powers])
+        apart[phase_free] = float(losses["log"])
+    assert apart[True] < 0.25 * apart[False]
+    # What is heard is still told: a tone of another pitch is far away.
+    other = 0.5 * torch.sin(2 * torch.pi * 80.0 * time_s)[None]
+    powers, others = Spectra(32000, True)(bass[:1]), Spectra(32000, True)(other)
+    assert float(spectral_losses(powers, others)["log"]) > 2.0 * apart[True]
