@@ -83,8 +83,8 @@ RECIPES = {
         10.0, 5200, 1e-3, 1800, 150, None, WORK / "codec_waveform",
     ),
     "consistent": Recipe(
-        {**SPECTRAL, "consistency": 0.6, "uneven": 0.3, "apart": 0.3, "size": 1.0},
-        1.0, 6000, 2e-4, 600, 0, WORK / "codec_waveform", WORK / "codec",
+        {**SPECTRAL, "consistency": 0.6, "uneven": 0.12, "apart": 0.3, "size": 1.0},
+        1.5, 6000, 2e-4, 600, 0, WORK / "codec_waveform", WORK / "codec",
     ),
 }  # fmt: skip
 
