@@ -19,7 +19,7 @@ from musicgen_lora.model.base_facts import FIELD
 from pretraining.paths import ASSETS, EMBEDDED_BASE, WORK
 
 HERE = Path(__file__).resolve().parent
-MAX_BYTES = 30_000_000
+MAX_BYTES = 32_000_000
 
 
 def export_base(
