@@ -7,11 +7,15 @@ and an entry that nothing is assigned to any more is put where recent vectors ar
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from transformers import EncodecModel
 from transformers.models.encodec.modeling_encodec import EncodecEuclideanCodebook
 
+NOWHERE = 100.0
+"""Every coordinate of an entry that is not to be used; states are far smaller."""
 N_REVIVED = 16
 """Entries of a codebook that are moved at a time: each splits what another one stood for, and
 equal sounds are equal tokens only where entries stay what they are."""
@@ -28,7 +32,9 @@ class ResidualQuantiser(nn.Module):
         width: D, dimension of the vectors.
         decay: of the running means, a training step.
         dead_share: an entry is dead when its running share of the assignments is below this
-            part of 1 / V.
+            part of an even one.
+        n_live: entries of each codebook that may be used, V where None. The others lie where
+            nothing is.
     """
 
     embed: Tensor  # [K, V, D]
@@ -42,8 +48,10 @@ class ResidualQuantiser(nn.Module):
         width: int,
         decay: float = 0.98,
         dead_share: float = 0.02,
+        n_live: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
+        self.n_live = tuple(n_live or [n_entries] * n_codebooks)
         self.decay = decay
         self.dead_share = dead_share
         self.register_buffer("embed", torch.zeros(n_codebooks, n_entries, width))
@@ -86,7 +94,7 @@ class ResidualQuantiser(nn.Module):
         """Sets the codebooks by k-means of `vectors [N, D]`, codebook after codebook."""
         residual = vectors
         for k in range(len(self.embed)):
-            n_entries = self.embed.shape[1]
+            n_entries = self.n_live[k]
             drawn = torch.randint(len(residual), (n_entries,))
             centres = residual[drawn].clone()
             # Equal vectors (silence) would give equal centres, of which all but one are dead.
@@ -99,29 +107,21 @@ class ResidualQuantiser(nn.Module):
                 n_unused = int((~used).sum())
                 if n_unused:
                     centres[~used] = residual[torch.randint(len(residual), (n_unused,))]
-            self.embed[k] = centres
+            self.embed[k] = NOWHERE
+            self.embed[k, :n_entries] = centres
             # As if each entry had been met as often as an average one is.
-            self.sizes[k] = 1.0
-            self.sums[k] = centres
+            self.sizes[k, :n_entries] = 1.0
+            self.sums[k, :n_entries] = centres
             residual = residual - centres[nearest(residual, centres)]
-
-    @torch.no_grad()
-    def adopt(self, model: EncodecModel) -> None:
-        """Takes the codebooks of a trained model, as if each entry had been met once."""
-        for k, layer in enumerate(model.quantizer.layers):
-            codebook = layer.codebook
-            assert isinstance(codebook, EncodecEuclideanCodebook)
-            self.embed[k].copy_(codebook.embed)
-            self.sums[k].copy_(codebook.embed)
-            self.sizes[k] = 1.0
 
     @torch.no_grad()
     def revive(self) -> list[int]:
         """Puts dead entries where recent vectors are; returns how many of each codebook."""
         n_revived = []
         for k, recent in enumerate(self.recent):
-            mean_size = self.sizes[k].mean()
-            dead = (self.sizes[k] < self.dead_share * mean_size).nonzero()[:N_REVIVED, 0]
+            sizes = self.sizes[k, : self.n_live[k]]
+            mean_size = sizes.mean()
+            dead = (sizes < self.dead_share * mean_size).nonzero()[:N_REVIVED, 0]
             n_revived.append(len(dead))
             if len(dead) and len(recent):
                 # Those that are served worst come first: plain draws would mostly give more
@@ -151,7 +151,8 @@ class ResidualQuantiser(nn.Module):
         sums, sizes = assigned(vectors, indices, self.embed.shape[1])
         self.sizes[k].mul_(self.decay).add_(sizes, alpha=1.0 - self.decay)
         self.sums[k].mul_(self.decay).add_(sums, alpha=1.0 - self.decay)
-        self.embed[k] = self.sums[k] / self.sizes[k, :, None].clamp_min(1e-9)
+        met = self.sizes[k] > 1e-6
+        self.embed[k][met] = self.sums[k][met] / self.sizes[k][met, None]
 
 
 def nearest(vectors: Tensor, entries: Tensor) -> Tensor:

@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import EncodecModel
+from transformers.models.encodec.modeling_encodec import EncodecEuclideanCodebook
 
 from pretraining.codec.checkpoints import export, load_newest, newest_step, save
 from pretraining.codec.consistency import MARGIN, Consistency, Perturbation, pair
@@ -35,7 +36,7 @@ from pretraining.codec.losses import (
     waveform_loss,
 )
 from pretraining.codec.network import codec_config, decode, encode, initialise, load_codec
-from pretraining.codec.quantiser import ResidualQuantiser
+from pretraining.codec.quantiser import NOWHERE, ResidualQuantiser
 from pretraining.codec.threads import ThreadChooser
 from pretraining.paths import WORK
 
@@ -61,8 +62,8 @@ class Recipe:
         n_steps: of the part.
         lr: peak learning rate.
         critic_from: step at which the critic begins to be heard.
-        quantise_from: step at which codebooks are begun, by k-means; 0 where it starts from a
-            codec that has them.
+        quantise_from: step at which codebooks are begun, by k-means.
+        n_live: entries of each codebook that may be used.
         start: folder of the codec that it begins with; None for none.
         out: folder of the result.
     """
@@ -73,6 +74,7 @@ class Recipe:
     lr: float
     critic_from: int
     quantise_from: int
+    n_live: tuple[int, int, int, int]
     start: Path | None
     out: Path
 
@@ -80,11 +82,11 @@ class Recipe:
 RECIPES = {
     "waveform": Recipe(
         {**SPECTRAL, "wave": 0.2, "low": 0.7},
-        10.0, 5200, 1e-3, 1800, 150, None, WORK / "codec_waveform",
+        10.0, 5200, 1e-3, 1800, 150, (2048, 2048, 2048, 2048), None, WORK / "codec_waveform",
     ),
     "consistent": Recipe(
         {**SPECTRAL, "consistency": 0.6, "uneven": 0.12, "apart": 0.3, "size": 1.0},
-        1.5, 6000, 2e-4, 600, 0, WORK / "codec_waveform", WORK / "codec",
+        1.5, 6000, 2e-4, 600, 20, (256, 1024, 2048, 2048), WORK / "codec_waveform", WORK / "codec",
     ),
 }  # fmt: skip
 
@@ -100,15 +102,17 @@ class Trainer:
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
-        self.quantiser = ResidualQuantiser(4, 2048, 64)
+        self.quantiser = ResidualQuantiser(4, 2048, 64, n_live=recipe.n_live)
+        # States that grow would carry the codebooks and the decoder off with them.
+        self.size = 1.0
         if recipe.start is None:
             self.model = EncodecModel(codec_config())
             initialise(self.model)
         else:
             self.model = load_codec(recipe.start)
-            self.quantiser.adopt(self.model)
-        # States that grow would carry the codebooks and the decoder off with them.
-        self.size = self.quantiser.embed[0].pow(2).mean().item()
+            codebook = self.model.quantizer.layers[0].codebook
+            assert isinstance(codebook, EncodecEuclideanCodebook)
+            self.size = codebook.embed[codebook.embed[:, 0] < NOWHERE].pow(2).mean().item()
         self.model.train()
         self.discriminator = Discriminator()
         self.consistency = Consistency(4, 2048)
@@ -143,13 +147,14 @@ class Trainer:
             group["lr"] = rate
         self.optimizer.zero_grad(set_to_none=True)
         consistent = "consistency" in self.recipe.weights
+        quantises = step >= self.recipe.quantise_from
         with torch.autocast("cpu", torch.bfloat16):
             states = encode(self.model, torch.cat([crops, copies]) if consistent else crops)
         # The encoder's gradient is put together at the states: there the sizes of what asks for
         # sound and of what asks for equal tokens can be compared.
         leaf = states.detach().requires_grad_()
         quantised, near = self._quantise(leaf, step)
-        if consistent:
+        if consistent and quantises:
             more, equal = self.consistency(*leaf.chunk(2), self.quantiser.embed.clone())
             near |= more
             near["size"] = F.relu(leaf.pow(2).mean() / self.size - 1.0)
@@ -203,7 +208,7 @@ class Trainer:
             if step >= begin - 15:
                 self.warmup.append(states.detach().transpose(1, 2).reshape(-1, states.shape[1]))
             # Keeps the scale of the states near one before codebooks tie it down.
-            return states, {"commitment": F.relu(states.pow(2).mean() - 1.0)}
+            return states, {"commitment": F.relu(states.pow(2).mean() / self.size - 1.0)}
         if not bool(self.quantiser.embed.any()):
             vectors = states.detach().transpose(1, 2).reshape(-1, states.shape[1])
             self.quantiser.initialise(torch.cat([*self.warmup, vectors]))
