@@ -6,7 +6,7 @@ and not which twenty there are.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.signal import butter, sosfilt, sosfiltfilt
@@ -96,6 +96,16 @@ def _drum_colour(rng: np.random.Generator, track: str, n_bits: int, drive: float
         drive=drive if rng.random() < 0.8 else 0.0,
         n_bits=n_bits,
     )
+
+
+def colour_808(rng: np.random.Generator, track: str) -> Colour:
+    """A colour for a sound of the 808 kit, for the codec alone: other machines, other recordings.
+    Unlike a drum of the corpus a kick may be tuned down here."""
+    if rng.random() < NEUTRAL_SHARE:
+        return Colour()
+    drive = float(rng.uniform(0.3, 3.0)) if rng.random() < 0.3 else 0.0
+    plain = _drum_colour(rng, "kick" if track in ("kick", "kick_long", "sub") else track, 0, drive)
+    return replace(plain, semitones=float(rng.uniform(-5.0, 4.0)))
 
 
 def melodic_colour(rng: np.random.Generator, part: str) -> Colour:

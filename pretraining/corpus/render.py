@@ -21,9 +21,11 @@ from typing import Any
 import numpy as np
 import soundfile as sf
 
-from musicgen_lora.audio.beats808 import beat_facts, caption, make_beat, render_beat
-from musicgen_lora.audio.sequencer import Pattern, render, step_time_s
+from musicgen_lora.audio.beats808 import Beat, beat_facts, caption, make_beat, render_beat
+from musicgen_lora.audio.kit808 import load_kit808
+from musicgen_lora.audio.sequencer import Pattern, Voice, render, step_time_s
 from pretraining.corpus.captions import captions
+from pretraining.corpus.colour import Colour, colour_808
 from pretraining.corpus.composition import FRAME_S, Clip, compose
 from pretraining.corpus.kits import DRUM_KITS, PRESETS, drum_sounds, note_bank
 from pretraining.corpus.mastering import master
@@ -134,11 +136,30 @@ def render_808_job(job: Job) -> list[dict[str, Any]]:
         audio = f"{job.split}/{index:05d}.flac"
         path = job.out_dir / audio
         if not path.is_file():
-            waveform = render_beat(beat, SAMPLE_RATE, seed=index)[0]
+            waveform = coloured_beat(clip_rng(job, index, 3), beat, index)
             write_clip(path, waveform[: round(job.duration_s * SAMPLE_RATE)])
         row = {"audio": audio, "text": caption(beat, (*seeds, 1)), "split": job.split}
         rows.append({**row, "source": f"codec808-{job.split}-{index}", **beat_facts(beat)})
     return rows
+
+
+def coloured_beat(rng: np.random.Generator, beat: Beat, seed: int) -> np.ndarray:
+    """A beat `[N]`: half of them on the 808 kit as it is, the others on what it is coloured to."""
+    if rng.random() < 0.5:
+        return render_beat(beat, SAMPLE_RATE, seed=seed)[0]
+    kit = load_kit808(SAMPLE_RATE, bass_decay_s=beat.bass_decay_s, bass_drive=beat.bass_drive)
+    coloured = {
+        track: replace(kit[track], voice=_coloured(kit[track].voice, colour_808(rng, track)))
+        for track in sorted(beat.pattern.tracks)
+    }
+    drive, humanise_ms = beat.master_drive, beat.humanise_ms
+    return render(
+        beat.pattern, coloured, SAMPLE_RATE, seed=seed, humanise_ms=humanise_ms, drive=drive
+    )[0]
+
+
+def _coloured(voice: Voice, colour: Colour) -> Voice:
+    return lambda hit, held_s, sample_rate: colour(voice(hit, held_s, sample_rate))
 
 
 def render_all(

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from musicgen_lora.audio.beats808 import make_beat, render_beat
 from musicgen_lora.audio.sequencer import Hit, Pattern
 from pretraining.base.facts import STATED_TEMPO
 from pretraining.corpus.captions import captions
@@ -15,8 +16,9 @@ from pretraining.corpus.composition import FRAME_S, Clip, Timing, heard
 from pretraining.corpus.grooves import GROOVES, Playing, choose, half_time, play
 from pretraining.corpus.harmony import Harmony
 from pretraining.corpus.kits import DRUM_KITS
-from pretraining.corpus.render import on_frames
+from pretraining.corpus.render import coloured_beat, on_frames
 from pretraining.corpus.sections import arrange
+from pretraining.corpus.soundfont import SAMPLE_RATE
 from pretraining.corpus.styles import LAYERS, STYLES
 
 TIMING = Timing(97.3, 0.5, 0.0, on_grid=False, is_half_time=False)
@@ -152,6 +154,16 @@ def test_a_colour_keeps_the_peak_and_neutral_changes_nothing() -> None:
     assert np.allclose(Colour()(sound), sound, atol=1e-6)
     colour = Colour(2.0, 0.1, 60.0, 5000.0, 1000.0, 6.0, 2.0, 8)
     assert np.isclose(np.abs(colour(sound)).max(), np.abs(sound).max(), rtol=1e-3)
+
+
+def test_the_codecs_808_beats_are_of_many_kits_and_the_same_each_time() -> None:
+    beat = make_beat(1, duration_s=4.0)
+    plain = render_beat(beat, SAMPLE_RATE, seed=1)[0]
+    sounds = [coloured_beat(np.random.default_rng(seed), beat, 1) for seed in range(6)]
+    alike = [np.allclose(sound, plain) for sound in sounds]
+    assert any(alike)
+    assert not all(alike)
+    assert np.array_equal(sounds[3], coloured_beat(np.random.default_rng(3), beat, 1))
 
 
 def test_no_kick_is_tuned_down_into_an_808() -> None:
