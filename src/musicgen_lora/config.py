@@ -71,6 +71,9 @@ class PrepareSettings:
     """Clips of such a file have at least this many seconds (at most half of max_clip)."""
     min_clip: Seconds = 1.0
     """Shorter files are left out and listed."""
+    one_shots: Literal["leave_out", "caption"] = "leave_out"
+    """Single hits, which are no beats: leave_out lists them, caption keeps them and says what they
+    are. Those with a caption of their own stay."""
     repeat_to: Seconds | None = None
     """Loops of whole bars are repeated until they have so many seconds; None leaves them."""
     loudness: Annotated[float, Field(ge=-50.0, le=-5.0)] | None = -16.0

@@ -329,5 +329,8 @@ def test_advice_names_what_to_mend(tmp_path: Path, capsys: pytest.CaptureFixture
 
 
 def test_the_recorded_kit_makes_a_dataset(tmp_path: Path) -> None:
-    entries = prepared(KIT, tmp_path / "out", min_clip=0.05)
+    entries = prepared(KIT, tmp_path / "out", min_clip=0.05, one_shots="caption")
     assert len(entries) == len(list(KIT.glob("*.wav")))
+    assert all("beat" not in entry["text"] for entry in entries.values())
+    with pytest.raises(UserError, match="none of its 19 files is usable"):
+        prepared(KIT, tmp_path / "out2", min_clip=0.05)

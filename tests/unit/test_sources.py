@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+import pytest
+from datasets import RATE
+
+from musicgen_lora.audio.beats808 import make_beat, render_beat
+from musicgen_lora.data.duplicates import HOP_S, fingerprint
 from musicgen_lora.data.facts import Facts
 from musicgen_lora.data.inputs import Input
-from musicgen_lora.data.remarks import SOURCE_DIVIDED, SOURCES_JOINED, Remarks
-from musicgen_lora.data.sources import settle_sources
+from musicgen_lora.data.remarks import AUDIO_SHARED, SOURCE_DIVIDED, SOURCES_JOINED, Remarks
+from musicgen_lora.data.sources import HeardSources, hear_sources, settle_sources
 
 
 def file(name: str, source: str | None = None, split: str | None = None) -> Input:
@@ -59,3 +65,45 @@ def test_a_source_that_is_listed_keeps_its_name_for_its_side() -> None:
     found, remarks = settled(*files, listed={"x": {"train"}})
     assert found == {"a": "x", "b": "x (held out)", "c": "x"}
     assert remarks.items(SOURCE_DIVIDED) == ["x"]
+
+
+@pytest.fixture(scope="module")
+def heard() -> dict[str, np.ndarray]:
+    """Fingerprints of two beats and of a mix of both."""
+    beats = [render_beat(make_beat((91, i), duration_s=12.0), RATE, seed=i) for i in range(2)]
+    mix = np.concatenate(beats, axis=1)
+    return {name: fingerprint(w, RATE) for name, w in zip("abm", [*beats, mix], strict=True)}
+
+
+def hear(
+    prints: dict[str, np.ndarray], listed: dict[str, str], sides: dict[str, set] | None = None
+) -> tuple[HeardSources, Remarks]:
+    """What is heard when `m` comes to what is listed."""
+    remarks = Remarks(Path())
+    records = {name: {"duration_s": len(row) * HOP_S} for name, row in prints.items()}
+    own = {name: name for name in prints if name not in listed}
+    found = hear_sources(
+        records, prints, own, listed, fresh=set(own), sides=sides or {}, remarks=remarks
+    )
+    return found, remarks
+
+
+def test_a_mix_joins_the_beats_that_the_dataset_lists(heard: dict[str, np.ndarray]) -> None:
+    found, remarks = hear(heard, {"a": "A", "b": "B"})
+    assert found.sources == {"a": "A", "b": "A", "m": "A"}
+    assert found.renamed == {"B": "A"}
+    assert len(remarks.items(AUDIO_SHARED)) == 2
+
+
+def test_sources_that_stated_splits_part_stay_and_it_is_said(heard: dict[str, np.ndarray]) -> None:
+    sides = {"A": {"train"}, "B": {"validation"}}
+    found, remarks = hear(heard, {"a": "A", "b": "B"}, sides)
+    assert found.renamed == {}
+    assert found.sources["b"] == "B"
+    assert remarks.items(SOURCE_DIVIDED) == ["A and B"]
+
+
+def test_nothing_new_changes_nothing(heard: dict[str, np.ndarray]) -> None:
+    found, remarks = hear(heard, {"a": "A", "b": "B", "m": "M"})
+    assert found.renamed == {}
+    assert remarks.as_json() == []

@@ -23,6 +23,8 @@ from musicgen_lora.errors import AudioError, audio_unread
 SAMPLE_RATES = range(4_000, 384_001)
 MAX_CHANNELS = 16
 BLOCK_FRAMES = 1 << 16
+LOSSLESS_SUBTYPES = ("PCM", "FLOAT", "DOUBLE", "ALAC", "DPCM", "DWVW")
+"""Beginnings of libsndfile's names for codings; FLAC's is PCM."""
 LONGEST_S = 12 * 3600.0
 """A header that claims more is not believed: the samples are counted, up to here."""
 NEARBY_S = 10.0
@@ -55,6 +57,7 @@ class AudioStream:
             `LONGEST_S`.
         claimed_s: what the file's own header says, in seconds; None where it doesn't know.
         is_float: samples beyond full scale are as good as others.
+        is_lossless: of no codec that leaves out what is hardly heard.
 
     Raises:
         AudioError: missing, not audio, or of a rate or channel count out of bounds. Each method
@@ -73,6 +76,7 @@ class AudioStream:
         file = self._file
         self.sample_rate, self.n_channels = file.samplerate, file.channels
         self.is_float = file.subtype in ("FLOAT", "DOUBLE")
+        self.is_lossless = file.subtype.startswith(LOSSLESS_SUBTYPES)
         if self.sample_rate not in SAMPLE_RATES or not 1 <= self.n_channels <= MAX_CHANNELS:
             self.close()
             raise AudioError(

@@ -25,6 +25,7 @@ from musicgen_lora.audio.ffmpeg import readable
 from musicgen_lora.audio.fold import cancelled_bands, fold_to_mono
 from musicgen_lora.audio.key import estimate_key
 from musicgen_lora.audio.metre import BASS, FRAME_RATE, HATS, onset_strengths
+from musicgen_lora.audio.one_shots import is_one_shot
 from musicgen_lora.audio.onsets import pick_onsets
 from musicgen_lora.audio.quality import (
     Measured,
@@ -42,7 +43,7 @@ from musicgen_lora.data.records import ANALYSIS_RECORD, read_array, read_kept
 from musicgen_lora.data.workers import Failure
 from musicgen_lora.errors import AudioError
 
-FORMAT = 3
+FORMAT = 4
 """Of the records; those of another are made again."""
 SEGMENT_S = 300.0
 RATE = 32_000
@@ -90,11 +91,13 @@ def analyse_file(task: AnalysisTask, alive: Callable[[], None]) -> dict[str, Any
     try:
         with readable(task.path, task.folder, alive) as source:
             record, prints = _analyse(source, alive)
+            # What ffmpeg is needed for is AAC, mostly.
+            record["is_lossless"] &= source == task.path
     except AudioError as error:
         return Failure(str(error).removeprefix(f"{task.path}: "))
     tags = dataclasses.asdict(facts_from_tags(task.path))
     record = {"format": FORMAT, "sha256": task.digest, "tags": tags, **record}
-    text = json.dumps(_plain(record), ensure_ascii=True, allow_nan=False)
+    text = json.dumps(as_json(record), ensure_ascii=True, allow_nan=False)
 
     def save(path: Path) -> None:
         with open(path, "wb") as file:
@@ -106,12 +109,12 @@ def analyse_file(task: AnalysisTask, alive: Callable[[], None]) -> dict[str, Any
     return json.loads(text)
 
 
-def _plain(value: Any) -> Any:
+def as_json(value: Any) -> Any:
     """As JSON has it; NaN is null."""
     if isinstance(value, dict):
-        return {str(name): _plain(item) for name, item in value.items()}
+        return {str(name): as_json(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
+        return [as_json(item) for item in value]
     if isinstance(value, float):
         return round(value, 5) if math.isfinite(value) else None
     return value
@@ -124,7 +127,7 @@ def _analyse(path: Path, alive: Callable[[], None]) -> tuple[dict[str, Any], np.
         n_segments = max(1, math.ceil(n_frames / (SEGMENT_S * rate)))
         n_wanted = math.ceil(n_frames / n_segments)
         segments, prints, measured = [], [], []
-        n_read = 0
+        n_read, is_hit = 0, False
         while segment := _read_segment(stream, n_read / rate, n_wanted, alive):
             start_s, segment_s = n_read / rate, segment.n_frames / rate
             measured += segment.measured
@@ -133,7 +136,8 @@ def _analyse(path: Path, alive: Callable[[], None]) -> tuple[dict[str, Any], np.
                 segments.append(_silent_segment(start_s, segment_s))
                 prints.append(np.zeros(math.ceil(segment_s / HOP_S), dtype=np.uint64))
             else:
-                segments.append(_analyse_segment(segment.waveform, segment.rate, start_s, alive))
+                is_hit = n_segments == 1 and is_one_shot(segment.waveform, segment.rate)
+                segments.append(analyse_segment(segment.waveform, segment.rate, start_s, alive))
                 prints.append(fingerprint(segment.waveform, segment.rate))
             n_read += segment.n_frames
             # Not kept while the next one is read.
@@ -147,6 +151,8 @@ def _analyse(path: Path, alive: Callable[[], None]) -> tuple[dict[str, Any], np.
         "sample_rate": rate,
         "n_channels": stream.n_channels,
         "is_float": stream.is_float,
+        "is_lossless": stream.is_lossless,
+        "is_one_shot": is_hit,
         "quality": dataclasses.asdict(merge_qualities(measured)),
         "segments": segments,
     }
@@ -238,9 +244,11 @@ def _block_quality(block: np.ndarray, sample_rate: int) -> Quality:
     return silence_quality(len(block), block.shape[1] / sample_rate)
 
 
-def _analyse_segment(
+def analyse_segment(
     waveform: np.ndarray, rate: int, start_s: float, alive: Callable[[], None]
 ) -> dict[str, Any]:
+    """What there is to say of a stretch of a file `[C, N]` that begins at `start_s`: tempo, key,
+    bass. A record's `segments` hold such."""
     duration_s = waveform.shape[1] / rate
     strengths = onset_strengths(waveform, rate)
     # Five minutes of audio take some seconds of a core, on a busy one far longer.

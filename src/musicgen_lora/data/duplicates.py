@@ -165,7 +165,7 @@ def similarity(
     """
     short, long = sorted((a, b), key=len)
     max_shift = round(max_shift_s / HOP_S)
-    if min(_n_states(short), _n_states(long)) < MIN_STATES:
+    if min(count_states(short), count_states(long)) < MIN_STATES:
         return 0.0
     period = len(short) if period_s is None else period_s / HOP_S
     # What the longer one has left over: nothing but silence, or the shift itself, isn't compared.
@@ -180,19 +180,19 @@ def similarity(
         stop = start + len(piece) + 2 * max_shift
         windows = sliding_window_view(padded[start:stop], len(piece))
         same = np.bitwise_count(windows & piece).sum(axis=1, dtype=np.int64)
-        against = np.bitwise_count(windows & _negated(piece)).sum(axis=1, dtype=np.int64)
+        against = np.bitwise_count(windows & negated(piece)).sum(axis=1, dtype=np.int64)
         best = int((same - against).argmax())
         agreed += int(same[best] - against[best])
-        in_short += _n_states(piece)
-        in_long += _n_states(windows[best])
+        in_short += count_states(piece)
+        in_long += count_states(windows[best])
     return agreed / float(np.sqrt(in_short * in_long)) if in_short and in_long else 0.0
 
 
-def _n_states(prints: np.ndarray) -> int:
+def count_states(prints: np.ndarray) -> int:
     return int(np.bitwise_count(prints).sum(dtype=np.int64))
 
 
-def _negated(prints: np.ndarray) -> np.ndarray:
+def negated(prints: np.ndarray) -> np.ndarray:
     """Gains and losses exchanged."""
     return (prints << np.uint64(32)) | (prints >> np.uint64(32))
 
@@ -257,21 +257,21 @@ def _summaries(
     one of its loop for each way in which it repeats itself."""
     rows, owners = [], []
     for index, (prints, duration_s) in enumerate(zip(fingerprints, durations, strict=True)):
-        if _n_states(prints) < MIN_STATES:
+        if count_states(prints) < MIN_STATES:
             continue
-        rows.append(_summary(prints))
+        rows.append(summary_of(prints))
         owners.append(index)
         for times in REPEATS:
             loop = prints[: round(duration_s / times / HOP_S)]
             if similarity(loop, prints, 2 * HOP_S, duration_s / times) >= THRESHOLD:
-                rows.append(_summary(loop))
+                rows.append(summary_of(loop))
                 owners.append(index)
     if not rows:
         return np.zeros((0, 1), dtype=np.float32), np.zeros(0, dtype=np.int64)
     return np.stack(rows), np.asarray(owners)
 
 
-def _summary(prints: np.ndarray) -> np.ndarray:
+def summary_of(prints: np.ndarray) -> np.ndarray:
     """Unit vector `[D]` that shifts don't move: amplitudes of the fingerprint's modulation
     spectrum, averaged over windows, less each band group's mean."""
     bits = np.arange(N_BANDS - 1, dtype=np.uint64)

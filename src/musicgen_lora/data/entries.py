@@ -26,8 +26,11 @@ from musicgen_lora.data.succession import (
     is_marked,
     span_of,
 )
+from musicgen_lora.data.windows import own_segment
 from musicgen_lora.model.wording import english_of
 
+ONE_SHOT_TEXT = "one-shot sample"
+"""Caption of single hits that bring none; what their names say (808, kick) is added."""
 MADE_NAMES = ("text", "texts", "bpm", "key", "tags", "split")
 """Fields that a second run refreshes, unless a person changed them; so are those that the input's
 metadata has and that mean nothing here."""
@@ -38,6 +41,7 @@ def describe_clip(
     record: dict[str, Any],
     plan: ClipPlan,
     *,
+    window: Mapping[str, Any] | None = None,
     heard: Facts,
     default_text: str,
     n_variants: int,
@@ -54,13 +58,16 @@ def describe_clip(
         file: that it is cut from.
         record: the file's analysis.
         plan: the stretch.
+        window: what it sounds like by itself, where that was measured.
         heard: what a tagger says of it.
         default_text: caption of files that bring none.
         n_variants: wordings of the caption.
         trigger: word in front of each caption; "" for none.
         seed: of the wordings.
     """
-    measured = measured_facts(record["segments"][plan.segment])
+    measured = measured_facts(own_segment(record["segments"][plan.segment], window))
+    if record["is_one_shot"]:
+        measured, default_text = Facts(), ONE_SHOT_TEXT
     own = [facts for facts in file.stated if facts.part is not None and facts.part == plan.part]
     stated = [*own, *(facts for facts in file.stated if facts.part is None)]
     facts = merge_facts([*stated, tag_facts(record), *file.named, measured, heard])

@@ -43,7 +43,8 @@ def _silent_share(record: Record) -> float:
     return sum(stop_s - start_s for start_s, stop_s in silences) / max(record["duration_s"], 1e-9)
 
 
-def _is_clipped(record: Record) -> bool:
+def is_clipped(record: Record) -> bool:
+    """Whether a file with this analysis is clipped, beyond a few samples."""
     quality = record["quality"]
     n_clipped = quality["clipped_samples"]
     if not record["is_float"]:
@@ -71,7 +72,7 @@ CHECKS = (
         "clipped",
         "are clipped",
         "Export them again with 1 dB of room below full scale, or find the unclipped original.",
-        _is_clipped,
+        is_clipped,
     ),
     Check(
         "inverted",
@@ -147,7 +148,7 @@ CHECKS = (
         "above full scale",
         "have samples above full scale, which is no clipping in a format of floats",
         "Nothing: their clips are turned down, by what gain_db in the metadata says.",
-        lambda r: bool(r["is_float"]) and r["quality"]["over_samples"] > 0 and not _is_clipped(r),
+        lambda r: bool(r["is_float"]) and r["quality"]["over_samples"] > 0 and not is_clipped(r),
     ),
 )
 

@@ -52,6 +52,11 @@ class Input:
         return self.split is not None and find_split(self.split) == "validation"
 
     @property
+    def is_captioned(self) -> bool:
+        """Whether somebody wrote a caption for it."""
+        return any(facts.text for facts in self.stated)
+
+    @property
     def source(self) -> str | None:
         """The recording that it comes from, where the metadata says one."""
         return next((facts.source for facts in self.stated if facts.source), None)
@@ -248,7 +253,13 @@ def without_copies(
             dropped.append(Dropped(file.name, f"the same bytes as {stays.name}.", stays.name))
         so_far = told.get(file.digest, stays)
         told[file.digest] = with_split_of(
-            replace(so_far, stated=(*so_far.stated, *file.stated)), file, remarks
+            replace(
+                so_far,
+                stated=(*so_far.stated, *file.stated),
+                named=(*so_far.named, *file.named),
+            ),
+            file,
+            remarks,
         )
     order = [told.get(f.digest, f) for f in inputs if kept[f.digest] is f]
     return order, dropped

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from musicgen_lora.data import parts
-from musicgen_lora.data.cleaning import unusable_reason
 from musicgen_lora.data.cut import ClipPlan, clip_paths
 from musicgen_lora.data.inputs import Dropped, Input
 from musicgen_lora.data.ledger import Ledger, sound_settings
@@ -58,11 +57,7 @@ def plan_jobs(
         plans = revision.plans(file, record)
         parts.say_left_out(file, record, plans, remarks)
         if not plans:
-            reason = unusable_reason(
-                record,
-                revision.made_with["min_clip"],
-                to_mono=revision.made_with["mono_fold"] and file.in_place is None,
-            )
+            reason = revision.unusable_reason(file, record)
             dropped.append(Dropped(file.name, reason or parts.no_clip_reason(file)))
             if file.digest not in revision.known:
                 continue

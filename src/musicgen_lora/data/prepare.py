@@ -6,7 +6,7 @@ its settings and keeps what a person edited; an interrupted one goes on.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,14 +17,11 @@ from musicgen_lora import atomic
 from musicgen_lora.config import PrepareSettings
 from musicgen_lora.console import ProgressTask, plain_console
 from musicgen_lora.data import parts, prepare_report, vocals
-from musicgen_lora.data.analyse import AnalysisTask, analyse_file, read_fingerprint, read_record
-from musicgen_lora.data.cleaning import near_duplicates, shared_sources, unusable_reason
+from musicgen_lora.data.analyse import AnalysisTask, analyse_file, read_record
 from musicgen_lora.data.cut import ClipPlan, CutTask, cut_file
 from musicgen_lora.data.entries import (
     clip_key,
     describe_clip,
-    listed_sides,
-    listed_sources,
     make_entry,
     own_plan,
     refresh_entries,
@@ -35,7 +32,6 @@ from musicgen_lora.data.inputs import (
     Dropped,
     Input,
     find_inputs,
-    with_split_of,
     without_copies,
 )
 from musicgen_lora.data.jobs import Job, plan_jobs, with_jobs
@@ -43,10 +39,11 @@ from musicgen_lora.data.ledger import Ledger, spans_by_file
 from musicgen_lora.data.listening import listen
 from musicgen_lora.data.remarks import Remarks
 from musicgen_lora.data.revision import Change, Revision
+from musicgen_lora.data.selection import Selection
 from musicgen_lora.data.shared_metadata import SharedMetadata, dataset_lock
-from musicgen_lora.data.sources import settle_sources
 from musicgen_lora.data.succession import CUT_ANEW, Entry, Span, is_marked, succeed
 from musicgen_lora.data.tagging import Heard, check_clap, heard_facts
+from musicgen_lora.data.windows import Key, key_of, measure_windows
 from musicgen_lora.data.workers import LIMIT_S, Failure, run_tasks
 from musicgen_lora.errors import UserError, printable
 from musicgen_lora.extras import require_extra
@@ -119,7 +116,12 @@ class _Run:
     """Analyses by digest, of the input and of what the dataset lists."""
     heard: dict[str, list[Heard]] = field(default_factory=dict)
     """What the tagger says of each segment, by digest."""
-    n_analysed: int = 0
+    windows: dict[Key, dict[str, Any]] = field(default_factory=dict)
+    """What clips sound like that are parts of files."""
+    files: dict[str, Input] = field(default_factory=dict)
+    """By digest, those that become clips or are ones."""
+    analysed: set[str] = field(default_factory=set)
+    """Digests of what this run analysed."""
     _earlier: dict[str, list[Entry]] = field(default_factory=dict)
     """The dataset's entries by the digest of their file, before anything is cut."""
     _aside: list[Entry] = field(default_factory=list)
@@ -136,7 +138,7 @@ class _Run:
         self.ledger.note_removals(self.entries)
         written = dict.fromkeys(self.ledger.written)
         self.ledger.written = [n for n in written if (self.settings.output_dir / n).is_file()]
-        self.revision = Revision(self.settings, self.input_dir, self.ledger)
+        self.revision = Revision(self.settings, self.input_dir, path, self.ledger)
 
     @property
     def analysis_dir(self) -> Path:
@@ -154,13 +156,19 @@ class _Run:
         analysed = [file for file in inputs if file.digest in self.records]
         known = [file for file in analysed if file.digest in self.revision.known]
         new = [file for file in analysed if file.digest not in self.revision.known]
-        new, sources = self._clean(new)
+        known, new, sources = self._choose(known, new)
+        self.files = {file.digest: file for file in (*known, *new)}
         self.heard = listen(
             [*known, *new], self.records, self.settings, self.analysis_dir, self.console
         )
         again = self.revision.must_cut(known, self.records, self.entries)
-        n_refreshed = self._refresh(known, {file.digest for file in again})
-        jobs = self._cut([*again, *new], sources)
+        to_cut = [*again, *new]
+        cut = {file.digest for file in to_cut}
+        stay = {digest: file for digest, file in self.files.items() if digest not in cut}
+        listed = self._listed_plans(stay)
+        self._measure(listed, to_cut)
+        n_refreshed = self._refresh(stay, listed)
+        jobs = self._cut(to_cut, sources)
         self._end_replaced(inputs, {job.file.digest for job in jobs})
         for drop in self.dropped[:MAX_SHOWN]:
             path = printable(str(self.input_dir / drop.name))
@@ -181,7 +189,7 @@ class _Run:
             new=[e for job in jobs if self._is_new(job.file) for e in job.entries or []],
             n_files=n_files,
             n_known=sum(file.digest in self.revision.known for file in inputs),
-            n_analysed=self.n_analysed,
+            n_analysed=len(self.analysed),
             n_refreshed=n_refreshed,
             n_unfolded=sum(f.in_place is not None for f in inputs) * self.settings.mono_fold,
             dropped=self.dropped,
@@ -208,7 +216,7 @@ class _Run:
                     failed[missing[index].digest] = result.reason
                 else:
                     self.records[missing[index].digest] = result
-                    self.n_analysed += 1
+                    self.analysed.add(missing[index].digest)
                 progress.advance(task)
         reasons = {f.name: failed[f.digest] for f in missing if f.digest in failed}
         # A copy of a broken file is as broken.
@@ -222,46 +230,47 @@ class _Run:
             if file.digest in failed and file.digest not in known
         ]
 
-    def _clean(self, new: Sequence[Input]) -> tuple[list[Input], dict[str, str]]:
-        """New files without the unusable and the copies, and the source of each."""
-        left = self.revision.gone.union(*self.revision.replaced.values())
-        listed = {d: name for d, name in listed_sources(self.entries).items() if d not in left}
-        usable = []
-        for file in new:
-            reason = unusable_reason(
-                self.records[file.digest],
-                self.settings.min_clip,
-                to_mono=self.settings.mono_fold and file.in_place is None,
-            )
-            if reason is None:
-                usable.append(file)
-            else:
-                self.dropped.append(Dropped(file.name, reason))
-        pool = {}
-        for digest in [*listed, *(file.digest for file in usable)]:
-            record = self.records.get(digest) or read_record(self.analysis_dir, digest)
-            if record is not None:
-                pool[digest] = record
-        prints = {digest: read_fingerprint(self.analysis_dir, digest) for digest in pool}
-        found = {digest: row for digest, row in prints.items() if row is not None}
-        own = {file.digest: file.name for file in usable}
-        if not usable:
-            return [], listed
-        copies = near_duplicates(pool, found, set(listed))
-        for file in usable:
-            if file.digest in copies:
-                equal = own.get(copies[file.digest]) or listed[copies[file.digest]]
-                self.dropped.append(Dropped(file.name, f"sounds like {equal}.", equal))
-        kept = {file.digest: file for file in usable if file.digest not in copies}
-        for file in usable:
-            original = kept.get(copies.get(file.digest, ""))
-            if original is not None:
-                kept[original.digest] = with_split_of(original, file, self.remarks)
-        stays = {digest: record for digest, record in pool.items() if digest not in copies}
-        heard = shared_sources(stays, found, own, listed)
-        sides = listed_sides(self.entries, self.metadata.path)
-        files = list(kept.values())
-        return files, listed | settle_sources(files, heard, sides, self.remarks)
+    def _choose(
+        self, known: list[Input], new: list[Input]
+    ) -> tuple[list[Input], list[Input], dict[str, str]]:
+        """The known files and the new ones that become clips, and the source of each."""
+        selection = Selection(
+            self.revision, self.entries, self.records, self.analysis_dir, self.remarks
+        )
+        new = selection.without_unusable(new)
+        known, new = selection.without_copies(known, new)
+        sources, self.entries = selection.sources(new, self.analysed)
+        self.dropped += selection.dropped
+        return known, new, sources
+
+    def _listed_plans(self, files: Mapping[str, Input]) -> dict[tuple[str, float], ClipPlan]:
+        """The stretch that each listed clip of files is."""
+        plans = {
+            clip_key(digest, plan.start_s if plan.cut else 0.0): plan
+            for digest, file in files.items()
+            for plan in self.revision.plans(file, self.records[digest])
+        }
+        found = {}
+        for entry in self.entries:
+            digest = str(entry.get("made_from"))
+            if digest in files:
+                key = clip_key(digest, entry.get("at_s") or 0.0)
+                own = own_plan(entry, files[digest], self.records[digest])
+                found[key] = plans.get(key) or own
+        return found
+
+    def _measure(
+        self, listed: Mapping[tuple[str, float], ClipPlan], to_cut: Sequence[Input]
+    ) -> None:
+        """Measures each clip that is a part of a file by itself."""
+        plans: dict[str, list[ClipPlan]] = {
+            file.digest: self.revision.plans(file, self.records[file.digest]) for file in to_cut
+        }
+        for (digest, _), plan in listed.items():
+            plans.setdefault(digest, []).append(plan)
+        self.windows = measure_windows(
+            plans, self.files, self.analysis_dir, self.console, self.settings.num_workers
+        )
 
     def _describe(self, file: Input, plan: ClipPlan) -> dict[str, Any]:
         heard = Facts()
@@ -275,6 +284,7 @@ class _Run:
             file,
             self.records[file.digest],
             plan,
+            window=self.windows.get(key_of(file.digest, plan)) if plan.cut else None,
             heard=heard,
             default_text=self.settings.default_text,
             n_variants=self.settings.caption_variants,
@@ -282,22 +292,11 @@ class _Run:
             seed=self.settings.seed,
         )
 
-    def _refresh(self, known: Sequence[Input], cut_again: set[str]) -> int:
-        """Brings the words of listed clips up to date, whatever they were cut with, but of files
-        that are cut again."""
-        files = {file.digest: file for file in known if file.digest not in cut_again}
-        plans = {
-            clip_key(digest, plan.start_s if plan.cut else 0.0): plan
-            for digest, file in files.items()
-            for plan in self.revision.plans(file, self.records[digest])
-        }
-        described = {}
-        for entry in self.entries:
-            digest = str(entry.get("made_from"))
-            if digest in files:
-                key = clip_key(digest, entry.get("at_s") or 0.0)
-                plan = plans.get(key) or own_plan(entry, files[digest], self.records[digest])
-                described[key] = self._describe(files[digest], plan)
+    def _refresh(
+        self, files: Mapping[str, Input], listed: Mapping[tuple[str, float], ClipPlan]
+    ) -> int:
+        """Brings the words of listed clips up to date, whatever they were cut with."""
+        described = {key: self._describe(files[key[0]], plan) for key, plan in listed.items()}
         changed = refresh_entries(self.entries, described)
         spans = spans_by_file(self.entries)
         for digest, file in files.items():

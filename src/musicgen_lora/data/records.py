@@ -108,11 +108,15 @@ ANALYSIS_RECORD = fields(
         "sample_rate": integer(1_000, 1_000_000),
         "n_channels": integer(1, 1_000),
         "is_float": truth,
+        "is_lossless": truth,
+        "is_one_shot": truth,
         "quality": _QUALITY,
         "segments": many(_segment, 1, 1_000),
     }
 )
 """What `analyse.analyse_file` writes, and is read again."""
+WINDOW_RECORD = fields({"format": _COUNT, "sha256": text(), "segment": _segment})
+"""What `windows.measure_file` writes, and is read again."""
 HEARD_RECORD = fields(
     {"sha256": text(), "segments": many(named(named(_SURE), one_of("genre", "mood", "instrument")))}
 )

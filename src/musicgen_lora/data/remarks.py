@@ -105,6 +105,21 @@ SOURCES_JOINED = Kind(
     "sources were joined with others: they share versions of a beat",
     "A split must not part them.",
 )
+AUDIO_SHARED = Kind(
+    "file shares audio with another, as versions of a beat or a mix do: they are of one source",
+    "files share audio with others, as versions of a beat or a mix do: they are of one source",
+    "Training and validation never part them; take the mix or the beats out to have more sources.",
+)
+WORDS_CARRIED = Kind(
+    "copy that is left out gave what is said of it to the file that stays",
+    "copies that are left out gave what is said of them to the files that stay",
+    "Write captions of their own for those where that is wrong.",
+)
+HIT_KEPT = Kind(
+    "single hit (one-shot) is kept, for it has a caption of its own",
+    "single hits (one-shots) are kept, for they have captions of their own",
+    "Take them out if they are not to be trained on.",
+)
 COPY_HELD_OUT = Kind(
     "file is held out, since a copy of it is",
     "files are held out, since copies of them are",

@@ -21,6 +21,9 @@ from musicgen_lora.data.inputs import Dropped, Input
 from musicgen_lora.data.ledger import WORDS, Ledger, made_with, sound_settings, spans_by_file
 from musicgen_lora.data.succession import GONE, SKIP_FIELD, Entry, is_marked, mark, unmark
 
+EARLIER = {"one_shots": "caption"}
+"""What releases without a setting did, where that isn't its default."""
+
 
 @dataclass(frozen=True)
 class Change:
@@ -36,11 +39,15 @@ class Revision:
     Args:
         settings: of this run.
         input_dir: the folder.
+        metadata: of the dataset.
         ledger: of the dataset.
     """
 
-    def __init__(self, settings: PrepareSettings, input_dir: Path, ledger: Ledger) -> None:
+    def __init__(
+        self, settings: PrepareSettings, input_dir: Path, metadata: Path, ledger: Ledger
+    ) -> None:
         self.made_with = made_with(settings)
+        self.metadata = metadata
         self.folder = input_dir.resolve()
         self.changes: list[Change] = []
         self.known: set[str] = set()
@@ -140,7 +147,11 @@ class Revision:
 
     def plans(self, file: Input, record: dict[str, Any]) -> list[ClipPlan]:
         """The clips of a file with this run's settings."""
-        return plans_with(self.made_with, record, file.parts, is_in_place=file.in_place is not None)
+        return plans_with(self.made_with, record, file.parts, file)
+
+    def unusable_reason(self, file: Input, record: dict[str, Any]) -> str | None:
+        """Why a file is left out with this run's settings; None for a usable one."""
+        return _unusable_reason(self.made_with, record, file)
 
     def must_cut(
         self,
@@ -201,11 +212,11 @@ class Revision:
     def _differences(self, file: Input, record: dict[str, Any], old: dict[str, Any]) -> str:
         """The settings that make this file's clips other than they are; "" where none does."""
         new = self.made_with
-        # A setting that a later release added was its default before.
-        old = {name: old.get(name, value) for name, value in new.items()}
+        # A setting that a later release added was its default before, mostly.
+        old = {name: old.get(name, EARLIER.get(name, value)) for name, value in new.items()}
         is_in_place = file.in_place is not None
         made = self._ledger.files[file.digest]
-        before = plans_with(old, record, made.parts, is_in_place=is_in_place)
+        before = plans_with(old, record, made.parts, file)
         is_other = before != self.plans(file, record)
         is_other |= not is_in_place and sound_settings(old) != sound_settings(new)
         is_other |= old["vocals"] == "keep" != new["vocals"]
@@ -316,12 +327,21 @@ def _has_own_caption(entry: Entry) -> bool:
     return isinstance(made, Mapping) and "text" in made and is_edited(entry, "text", made)
 
 
+def _unusable_reason(values: Mapping[str, Any], record: dict[str, Any], file: Input) -> str | None:
+    return unusable_reason(
+        record,
+        values["min_clip"],
+        to_mono=values["mono_fold"] and file.in_place is None,
+        # What somebody has described is no beat by default.
+        keeps_hits=values["one_shots"] == "caption" or file.is_captioned,
+    )
+
+
 def plans_with(
-    values: Mapping[str, Any], record: dict[str, Any], parts: Sequence[Part], *, is_in_place: bool
+    values: Mapping[str, Any], record: dict[str, Any], parts: Sequence[Part], file: Input
 ) -> list[ClipPlan]:
-    """The clips of a file with some settings, as `ledger.made_with` has them."""
-    to_mono = values["mono_fold"] and not is_in_place
-    if unusable_reason(record, values["min_clip"], to_mono=to_mono) is not None:
+    """The clips of a file with some settings, as `ledger.made_with` has them, and some parts."""
+    if _unusable_reason(values, record, file) is not None:
         return []
     return plan_clips(
         record,
@@ -329,6 +349,6 @@ def plans_with(
         min_window_s=values["min_window"],
         min_clip_s=values["min_clip"],
         # A file in its place is never rewritten, so it can't be repeated.
-        repeat_to_s=None if is_in_place else values["repeat_to"],
+        repeat_to_s=None if file.in_place is not None else values["repeat_to"],
         parts=parts,
     )
