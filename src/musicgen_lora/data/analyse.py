@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import soxr
 from scipy.signal import welch
 
 from musicgen_lora import atomic
+from musicgen_lora.audio.bars import SURE, sounding_stretches
 from musicgen_lora.audio.bass import find_bass_notes
 from musicgen_lora.audio.ffmpeg import readable
 from musicgen_lora.audio.fold import cancelled_bands, fold_to_mono
@@ -42,7 +43,7 @@ from musicgen_lora.data.records import ANALYSIS_RECORD, read_array, read_kept
 from musicgen_lora.data.workers import Failure
 from musicgen_lora.errors import AudioError
 
-FORMAT = 3
+FORMAT = 4
 """Of the records; those of another are made again."""
 SEGMENT_S = 300.0
 RATE = 32_000
@@ -133,7 +134,7 @@ def _analyse(path: Path, alive: Callable[[], None]) -> tuple[dict[str, Any], np.
                 segments.append(_silent_segment(start_s, segment_s))
                 prints.append(np.zeros(math.ceil(segment_s / HOP_S), dtype=np.uint64))
             else:
-                segments.append(_analyse_segment(segment.waveform, segment.rate, start_s, alive))
+                segments.append(_analyse_segment(segment, start_s, alive))
                 prints.append(fingerprint(segment.waveform, segment.rate))
             n_read += segment.n_frames
             # Not kept while the next one is read.
@@ -239,14 +240,19 @@ def _block_quality(block: np.ndarray, sample_rate: int) -> Quality:
 
 
 def _analyse_segment(
-    waveform: np.ndarray, rate: int, start_s: float, alive: Callable[[], None]
+    segment: _Segment, start_s: float, alive: Callable[[], None]
 ) -> dict[str, Any]:
+    waveform, rate = segment.waveform, segment.rate
     duration_s = waveform.shape[1] / rate
     strengths = onset_strengths(waveform, rate)
     # Five minutes of audio take some seconds of a core, on a busy one far longer.
     alive()
     tempo = tempo_of_strengths(strengths, duration_s)
     alive()
+    stretches: list[dict[str, Any]] = []
+    if tempo.confidence < SURE:
+        stretches = _tempi_between_pauses(strengths, duration_s, start_s, segment.measured)
+        alive()
     notes = find_bass_notes(waveform, rate)
     alive()
     key = estimate_key(waveform, rate, notes=notes)
@@ -257,14 +263,8 @@ def _analyse_segment(
     return {
         "start_s": start_s,
         "duration_s": duration_s,
-        "bpm": tempo.bpm,
-        "alternative_bpm": tempo.alternative_bpm,
-        "tempo_confidence": tempo.confidence,
-        "downbeat_confidence": tempo.downbeat_confidence,
-        "is_steady": tempo.is_steady,
-        "loop_bars": tempo.loop_bars,
-        "beats_s": tempo.beats_s.tolist(),
-        "downbeats_s": tempo.downbeats_s.tolist(),
+        **_tempo_fields(tempo),
+        "stretches": stretches,
         "key": key.name,
         "key_confidence": key.confidence,
         "kicks_per_bar": len(kicks) / bars,
@@ -277,6 +277,49 @@ def _analyse_segment(
     }
 
 
+def _tempo_fields(tempo: Tempo) -> dict[str, Any]:
+    return {
+        "bpm": tempo.bpm,
+        "alternative_bpm": tempo.alternative_bpm,
+        "tempo_confidence": tempo.confidence,
+        "downbeat_confidence": tempo.downbeat_confidence,
+        "is_steady": tempo.is_steady,
+        "loop_bars": tempo.loop_bars,
+        "beats_s": tempo.beats_s.tolist(),
+        "downbeats_s": tempo.downbeats_s.tolist(),
+    }
+
+
+def _tempi_between_pauses(
+    strengths: np.ndarray, duration_s: float, start_s: float, measured: Sequence[Measured]
+) -> list[dict[str, Any]]:
+    """The tempo of each stretch between two pauses: the pieces of a mix, of which together none is
+    to be had. Empty where there is no pause.
+
+    Args:
+        strengths: onset strengths `[4, F]` of a segment.
+        duration_s: its length.
+        start_s: where it begins in the file; silences are told from there.
+        measured: quality of its blocks.
+    """
+    silences_s = [
+        (max(0.0, begin_s - start_s), min(duration_s, stop_s - start_s))
+        for begin_s, stop_s in merge_qualities(measured).silences_s
+    ]
+    found = []
+    for begin_s, stop_s in sounding_stretches(duration_s, silences_s):
+        first, last = round(begin_s * FRAME_RATE), round(stop_s * FRAME_RATE) + 1
+        tempo = tempo_of_strengths(strengths[:, first:last], stop_s - begin_s)
+        found.append(
+            {
+                "start_s": start_s + begin_s,
+                "duration_s": stop_s - begin_s,
+                **_tempo_fields(tempo),
+            }
+        )
+    return found if len(found) > 1 else []
+
+
 def _silent_segment(start_s: float, duration_s: float) -> dict[str, Any]:
     return {
         "start_s": start_s,
@@ -286,6 +329,7 @@ def _silent_segment(start_s: float, duration_s: float) -> dict[str, Any]:
         "is_steady": False,
         "beats_s": [],
         "downbeats_s": [],
+        "stretches": [],
     }
 
 
@@ -312,7 +356,7 @@ def _bass_shares(waveform: np.ndarray, rate: int) -> dict[str, float]:
 
 
 def tempo_of(segment: dict[str, Any]) -> Tempo:
-    """The tempo in a segment of a record; times are from the segment's start."""
+    """The tempo in a segment of a record, or in one of its stretches; times are from its start."""
     nan = float("nan")
     return Tempo(
         bpm=segment["bpm"] or nan,

@@ -109,6 +109,8 @@ def make_entry(
         "loudness_lufs": made["loudness_lufs"],
         "vocals": made.get("vocals"),
         "gain_db": made.get("gain_db") or None,
+        "limited_db": made.get("limited_db"),
+        "held_db": made.get("held_db"),
         "folded": made.get("folded"),
         "repeated": plan.repeated if plan.repeated > 1 else None,
         "cut": plan.cut,

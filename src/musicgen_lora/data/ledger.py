@@ -36,6 +36,11 @@ def made_with(settings: PrepareSettings) -> dict[str, Any]:
     return {name: value for name, value in values.items() if name not in NOT_MADE_WITH}
 
 
+def with_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
+    """`made_with` of an earlier run; a setting that was added since was its default then."""
+    return {name: values.get(name, v) for name, v in made_with(PrepareSettings()).items()}
+
+
 def sound_settings(values: Mapping[str, Any]) -> dict[str, Any]:
     """Those of `made_with` that decide how a clip sounds."""
     sound = {name: v for name, v in values.items() if name not in WORDS | CUTS}

@@ -286,11 +286,13 @@ class _Run:
         """Brings the words of listed clips up to date, whatever they were cut with, but of files
         that are cut again."""
         files = {file.digest: file for file in known if file.digest not in cut_again}
-        plans = {
-            clip_key(digest, plan.start_s if plan.cut else 0.0): plan
-            for digest, file in files.items()
-            for plan in self.revision.plans(file, self.records[digest])
-        }
+        plans = {}
+        for digest, file in files.items():
+            record = self.records[digest]
+            planned = self.revision.plans(file, record)
+            parts.say_short_stretches(file, record, planned, self.remarks)
+            for plan in planned:
+                plans[clip_key(digest, plan.start_s if plan.cut else 0.0)] = plan
         described = {}
         for entry in self.entries:
             digest = str(entry.get("made_from"))
@@ -325,6 +327,7 @@ class _Run:
                 self.settings.loudness,
                 self.settings.vocals,
                 self.settings.mono_fold,
+                self.settings.limit,
             )
             for job in to_cut
         ]

@@ -25,6 +25,7 @@ from musicgen_lora.data.findings import (
     dataset_advice,
     find_faults,
     fold_advice,
+    loudness_advice,
     vocals_advice,
 )
 from musicgen_lora.data.inputs import Dropped
@@ -102,6 +103,7 @@ def report(
         "cut_on": dict(cuts),
         "advice": [
             *fold_advice(entries, in_place=n_unfolded),
+            *loudness_advice(entries, settings.loudness, limits=settings.limit),
             *vocals_advice(entries, searched=settings.vocals != "keep"),
             *dataset_advice(entries),
             *caption_advice(entries),

@@ -120,6 +120,11 @@ PART_REST = Kind(
     "files have audio that no part (start_s, duration_s) covers; it is left out",
     "Add a row for it, or remove start_s to have the whole file cut.",
 )
+SHORT_STRETCH = Kind(
+    "long file has stretches that are left out: they are shorter than --min_window",
+    "long files have stretches that are left out: they are shorter than --min_window",
+    "A shorter one, such as --min_window 4, keeps all but parts of bars.",
+)
 SILENT_CLIP = Kind(
     "stretch of a file is silent; it is no clip",
     "stretches of files are silent; they are no clips",

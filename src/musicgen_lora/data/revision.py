@@ -18,7 +18,14 @@ from musicgen_lora.data.cleaning import unusable_reason
 from musicgen_lora.data.cut import ClipPlan, plan_clips
 from musicgen_lora.data.facts import Part
 from musicgen_lora.data.inputs import Dropped, Input
-from musicgen_lora.data.ledger import WORDS, Ledger, made_with, sound_settings, spans_by_file
+from musicgen_lora.data.ledger import (
+    WORDS,
+    Ledger,
+    made_with,
+    sound_settings,
+    spans_by_file,
+    with_defaults,
+)
 from musicgen_lora.data.succession import GONE, SKIP_FIELD, Entry, is_marked, mark, unmark
 
 
@@ -202,7 +209,7 @@ class Revision:
         """The settings that make this file's clips other than they are; "" where none does."""
         new = self.made_with
         # A setting that a later release added was its default before.
-        old = {name: old.get(name, value) for name, value in new.items()}
+        old = with_defaults(old)
         is_in_place = file.in_place is not None
         made = self._ledger.files[file.digest]
         before = plans_with(old, record, made.parts, is_in_place=is_in_place)
@@ -259,8 +266,7 @@ class Revision:
             old = self._ledger.settings_of(digest)
             is_here = self._place(Path(made.folder), made.name).is_relative_to(self.folder)
             if not is_here and old is not None and made.clips:
-                values = {name: old.get(name, value) for name, value in self.made_with.items()}
-                for name, value in values.items():
+                for name, value in with_defaults(old).items():
                     if value != self.made_with[name]:
                         elsewhere.setdefault(f"--{name} {_plain(value)}, {made.folder}", []).append(
                             made.name
