@@ -287,3 +287,24 @@ def test_the_report_says_what_peaks_hold_and_limiting_frees(
     assert true_peak_db(clip, RATE) <= -1.0 + 0.02
     (told,) = [a for a in read_report(tmp_path / "out")["advice"] if "were limited" in a]
     assert f"{freed['limited_db']:.1f} dB" in told
+
+
+def test_the_page_names_what_is_left_out_by_reason_and_faults_by_number(tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    put(source / "good.wav", track(0, 4.0))
+    put(source / "offset.wav", track(1, 4.0) * 0.5 + 0.05)
+    for index in range(14):
+        # Clipped, and left out: no fault of the dataset.
+        hit = track(2, 4.0)[:, : round((0.3 + 0.02 * index) * RATE)]
+        put(source / f"hit{index}.wav", np.clip(9.0 * hit, -1.0, 1.0))
+    prepared(source, tmp_path / "out")
+    report = read_report(tmp_path / "out")
+    faults = {fault["name"]: fault for fault in report["faults"]}
+    assert "clipped" not in faults
+    assert faults["offset"]["sentence"] == "1 file has a DC offset."
+    (kind,) = report["left_out"]
+    assert kind["told"] == "0.30 to 0.56 s is shorter than 1 s (--min_clip)."
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "<b>14 files: 0.30 to 0.56 s is shorter than 1 s (--min_clip).</b>" in page
+    assert "1 file has a DC offset." in page
+    assert all(f"hit{index}.wav" in page for index in range(14))

@@ -160,7 +160,8 @@ CHECKS = (
 def find_faults(
     records: Mapping[str, Record], entries: Iterable[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
-    """Faults that any file has, the worst first: `name`, `told`, `to_do` and `files`.
+    """Faults that any file has, the worst first: `name`, `told`, `to_do`, `files` and `sentence`,
+    which says how many there are.
 
     Args:
         records: analyses by the file's path.
@@ -180,8 +181,18 @@ def find_faults(
         files = [name for name, record in records.items() if check.has_fault(record)]
         if files:
             fault = {"name": check.name, "told": check.told, "to_do": check.to_do, "files": files}
-            faults.append(fault)
+            faults.append({**fault, "sentence": _sentence(len(files), check.told)})
     return faults
+
+
+_OF_ONE = {"are": "is", "have": "has", "go": "goes"}
+
+
+def _sentence(n_files: int, told: str) -> str:
+    if n_files != 1:
+        return f"{n_files} files {told}."
+    verb, _, rest = told.partition(" ")
+    return f"1 file {_OF_ONE.get(verb, verb + 's')} {rest}."
 
 
 def dataset_advice(entries: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -40,6 +40,7 @@ from musicgen_lora.data.inputs import (
 )
 from musicgen_lora.data.jobs import Job, plan_jobs, with_jobs
 from musicgen_lora.data.ledger import Ledger, spans_by_file
+from musicgen_lora.data.left_out import by_reason
 from musicgen_lora.data.listening import listen
 from musicgen_lora.data.remarks import Remarks
 from musicgen_lora.data.revision import Change, Revision
@@ -54,8 +55,8 @@ from musicgen_lora.extras import require_extra
 ANALYSIS_FOLDER = "analysis"
 FILES_PER_WRITE = 50
 """The metadata is written this often, so an interrupted run loses little."""
-MAX_SHOWN = 50
-"""Files left out that the terminal names; the report names all."""
+MAX_SHOWN = 20
+"""Reasons for leaving files out that the terminal tells; the report tells all."""
 
 
 def prepare_dataset(settings: PrepareSettings) -> Path:
@@ -162,11 +163,13 @@ class _Run:
         n_refreshed = self._refresh(known, {file.digest for file in again})
         jobs = self._cut([*again, *new], sources)
         self._end_replaced(inputs, {job.file.digest for job in jobs})
-        for drop in self.dropped[:MAX_SHOWN]:
-            path = printable(str(self.input_dir / drop.name))
-            self.console.print(f"left out: {path}: {printable(drop.reason)}", style="yellow")
-        if len(self.dropped) > MAX_SHOWN:
-            self.console.print(f"... and {len(self.dropped) - MAX_SHOWN} more, in the report.")
+        left_out = by_reason(self.dropped)
+        for kind in left_out[:MAX_SHOWN]:
+            line = printable(kind.in_one_line())
+            self.console.print(f"left out: {line}", style="yellow", soft_wrap=True)
+        if len(left_out) > MAX_SHOWN:
+            n_more = sum(len(kind.names) for kind in left_out[MAX_SHOWN:])
+            self.console.print(f"... and {n_more} more files for other reasons, in the report.")
         entries = self._write(jobs)
         if not entries:
             raise UserError(

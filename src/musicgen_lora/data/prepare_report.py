@@ -30,6 +30,7 @@ from musicgen_lora.data.findings import (
 )
 from musicgen_lora.data.inputs import Dropped
 from musicgen_lora.data.key_names import NOTES
+from musicgen_lora.data.left_out import by_reason
 from musicgen_lora.data.remarks import in_one_line
 from musicgen_lora.data.revision import Change
 from musicgen_lora.errors import printable
@@ -109,7 +110,9 @@ def report(
             *caption_advice(entries),
         ],
         "changes": [{"told": change.told, "names": list(change.names)} for change in changes],
-        "faults": find_faults(records, entries),
+        # What doesn't train needs no mending.
+        "faults": find_faults(_trained(records, entries), entries),
+        "left_out": [{"told": kind.told, "files": list(kind.names)} for kind in by_reason(dropped)],
         "dropped": [
             {"file": drop.name, "reason": drop.reason}
             | ({"equals": drop.equals} if drop.equals else {})
@@ -131,6 +134,14 @@ def report(
     target = settings.output_dir / HTML_FILE
     atomic.write_file(target, lambda path: path.write_text(page, encoding="utf-8"))
     console.print(f"Report: {target}")
+
+
+def _trained(
+    records: Mapping[str, Mapping[str, Any]], entries: Sequence[Mapping[str, Any]]
+) -> dict[str, Mapping[str, Any]]:
+    """The records of files that the dataset has clips of."""
+    listed = {str(entry.get("made_from")) for entry in entries}
+    return {name: record for name, record in records.items() if record["sha256"] in listed}
 
 
 def _seconds(entries: Sequence[Mapping[str, Any]]) -> float:
