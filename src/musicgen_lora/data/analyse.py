@@ -38,6 +38,8 @@ from musicgen_lora.audio.stream import LONGEST_S, AudioStream
 from musicgen_lora.audio.tempo import Tempo, tempo_of_strengths
 from musicgen_lora.data.duplicates import HOP_S, fingerprint
 from musicgen_lora.data.facts import Facts, make_facts
+from musicgen_lora.data.heard_words import words_of
+from musicgen_lora.data.key_names import usual_key
 from musicgen_lora.data.readers import facts_from_tags
 from musicgen_lora.data.records import ANALYSIS_RECORD, read_array, read_kept
 from musicgen_lora.data.workers import Failure
@@ -393,4 +395,6 @@ def measured_facts(segment: dict[str, Any]) -> Facts:
     sure_bpm = tempo_confidence(segment["tempo_confidence"], segment["loop_bars"], duration_s)
     sure_key = min(1.0, duration_s / ENOUGH_S) * segment["key_confidence"]
     sure = {"bpm": min(MOST_SURE, sure_bpm), "key": min(MOST_SURE, sure_key)}
-    return make_facts("analysis", sure, bpm=bpm, key=segment["key"])
+    sure["tags"] = MOST_SURE
+    key = None if segment["key"] is None else usual_key(segment["key"])
+    return make_facts("analysis", sure, bpm=bpm, key=key, tags=words_of(segment, sure_bpm))

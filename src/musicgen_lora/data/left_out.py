@@ -6,10 +6,15 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from rich.console import Console
+
 from musicgen_lora.data.inputs import Dropped
+from musicgen_lora.errors import printable
 
 MAX_NAMES = 3
 """Files that a line names."""
+MAX_REASONS = 20
+"""That the terminal tells; the report tells all."""
 COPIES = "copies of files that stay"
 
 _NUMBER = re.compile(r"(?<![^\s(])\d+(?:\.\d+)?(?=[\s).,]|$)")
@@ -52,6 +57,17 @@ def by_reason(dropped: Iterable[Dropped]) -> list[LeftOut]:
             told = _in_one([drop.reason for drop in drops])
             found.append(LeftOut(told, tuple(drop.name for drop in drops)))
     return sorted(found, key=lambda kind: -len(kind.names))
+
+
+def tell_left_out(console: Console, dropped: Iterable[Dropped]) -> None:
+    """Prints a line for each reason."""
+    kinds = by_reason(dropped)
+    for kind in kinds[:MAX_REASONS]:
+        line = printable(kind.in_one_line())
+        console.print(f"left out: {line}", style="yellow", soft_wrap=True)
+    if len(kinds) > MAX_REASONS:
+        n_more = sum(len(kind.names) for kind in kinds[MAX_REASONS:])
+        console.print(f"... and {n_more} more files for other reasons, in the report.")
 
 
 def _kind(drop: Dropped) -> str:

@@ -19,6 +19,7 @@ from musicgen_lora.console import ProgressTask, plain_console
 from musicgen_lora.data import parts, prepare_report, vocals
 from musicgen_lora.data.analyse import AnalysisTask, analyse_file, read_fingerprint, read_record
 from musicgen_lora.data.cleaning import near_duplicates, shared_sources, unusable_reason
+from musicgen_lora.data.conflicts import say_conflicts
 from musicgen_lora.data.cut import ClipPlan, CutTask, cut_file
 from musicgen_lora.data.entries import (
     clip_key,
@@ -40,7 +41,7 @@ from musicgen_lora.data.inputs import (
 )
 from musicgen_lora.data.jobs import Job, plan_jobs, with_jobs
 from musicgen_lora.data.ledger import Ledger, spans_by_file
-from musicgen_lora.data.left_out import by_reason
+from musicgen_lora.data.left_out import tell_left_out
 from musicgen_lora.data.listening import listen
 from musicgen_lora.data.remarks import Remarks
 from musicgen_lora.data.revision import Change, Revision
@@ -49,14 +50,12 @@ from musicgen_lora.data.sources import settle_sources
 from musicgen_lora.data.succession import CUT_ANEW, Entry, Span, is_marked, succeed
 from musicgen_lora.data.tagging import Heard, check_clap, heard_facts
 from musicgen_lora.data.workers import LIMIT_S, Failure, run_tasks
-from musicgen_lora.errors import UserError, printable
+from musicgen_lora.errors import UserError
 from musicgen_lora.extras import require_extra
 
 ANALYSIS_FOLDER = "analysis"
 FILES_PER_WRITE = 50
 """The metadata is written this often, so an interrupted run loses little."""
-MAX_SHOWN = 20
-"""Reasons for leaving files out that the terminal tells; the report tells all."""
 
 
 def prepare_dataset(settings: PrepareSettings) -> Path:
@@ -159,17 +158,13 @@ class _Run:
         self.heard = listen(
             [*known, *new], self.records, self.settings, self.analysis_dir, self.console
         )
+        for file in [*known, *new]:
+            say_conflicts(file, self.records[file.digest], self.remarks)
         again = self.revision.must_cut(known, self.records, self.entries)
         n_refreshed = self._refresh(known, {file.digest for file in again})
         jobs = self._cut([*again, *new], sources)
         self._end_replaced(inputs, {job.file.digest for job in jobs})
-        left_out = by_reason(self.dropped)
-        for kind in left_out[:MAX_SHOWN]:
-            line = printable(kind.in_one_line())
-            self.console.print(f"left out: {line}", style="yellow", soft_wrap=True)
-        if len(left_out) > MAX_SHOWN:
-            n_more = sum(len(kind.names) for kind in left_out[MAX_SHOWN:])
-            self.console.print(f"... and {n_more} more files for other reasons, in the report.")
+        tell_left_out(self.console, self.dropped)
         entries = self._write(jobs)
         if not entries:
             raise UserError(

@@ -29,7 +29,7 @@ from musicgen_lora.data.findings import (
     vocals_advice,
 )
 from musicgen_lora.data.inputs import Dropped
-from musicgen_lora.data.key_names import NOTES
+from musicgen_lora.data.key_names import NOTES, usual_key
 from musicgen_lora.data.left_out import by_reason
 from musicgen_lora.data.remarks import in_one_line
 from musicgen_lora.data.revision import Change
@@ -161,10 +161,13 @@ def _tempo_counts(entries: Sequence[Mapping[str, Any]]) -> dict[str, int]:
 
 def _key_counts(entries: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     """Clips by key, in the order of the notes, minor as in "Cm"."""
-    counts = Counter(str(entry["key"]) for entry in entries if entry.get("key"))
-    known = {f"{note} {mode}": note + "m" * (mode == "minor")
-             for note in NOTES for mode in ("major", "minor")}  # fmt: skip
-    return {short: counts[name] for name, short in known.items() if counts[name]}
+    counts = Counter(usual_key(str(entry["key"])) for entry in entries if entry.get("key"))
+    known = [usual_key(f"{note} {mode}") for note in NOTES for mode in ("major", "minor")]
+    return {
+        name.removesuffix(" major").replace(" minor", "m"): counts[name]
+        for name in known
+        if counts[name]
+    }
 
 
 def _print(console: Console, content: Mapping[str, Any], metadata: Path) -> None:

@@ -120,6 +120,16 @@ PART_REST = Kind(
     "files have audio that no part (start_s, duration_s) covers; it is left out",
     "Add a row for it, or remove start_s to have the whole file cut.",
 )
+CONTRADICTED = Kind(
+    "file's tempo or key is told in more than one way",
+    "files' tempi and keys are told in more than one way",
+    "Listen and decide: what is right goes into the metadata (bpm, key) or the name.",
+)
+HALVED = Kind(
+    "tempo of a half-time genre is told doubled, as sequencers show it",
+    "tempi of half-time genres are told doubled, as sequencers show them",
+    "A bpm in the metadata is told as it is.",
+)
 SHORT_STRETCH = Kind(
     "long file has stretches that are left out: they are shorter than --min_window",
     "long files have stretches that are left out: they are shorter than --min_window",
