@@ -20,7 +20,7 @@ import soxr
 from scipy.signal import welch
 
 from musicgen_lora import atomic
-from musicgen_lora.audio.bars import SURE, sounding_stretches
+from musicgen_lora.audio.bars import SURE
 from musicgen_lora.audio.bass import find_bass_notes
 from musicgen_lora.audio.ffmpeg import readable
 from musicgen_lora.audio.fold import cancelled_bands, fold_to_mono
@@ -40,6 +40,7 @@ from musicgen_lora.data.duplicates import HOP_S, fingerprint
 from musicgen_lora.data.facts import Facts, make_facts
 from musicgen_lora.data.heard_words import words_of
 from musicgen_lora.data.key_names import usual_key
+from musicgen_lora.data.pieces import tempi_between_pauses, tempo_fields
 from musicgen_lora.data.readers import facts_from_tags
 from musicgen_lora.data.records import ANALYSIS_RECORD, read_array, read_kept
 from musicgen_lora.data.workers import Failure
@@ -136,7 +137,11 @@ def _analyse(path: Path, alive: Callable[[], None]) -> tuple[dict[str, Any], np.
                 segments.append(_silent_segment(start_s, segment_s))
                 prints.append(np.zeros(math.ceil(segment_s / HOP_S), dtype=np.uint64))
             else:
-                segments.append(_analyse_segment(segment, start_s, alive))
+                segments.append(
+                    _analyse_segment(
+                        segment.waveform, segment.rate, start_s, alive, segment.measured
+                    )
+                )
                 prints.append(fingerprint(segment.waveform, segment.rate))
             n_read += segment.n_frames
             # Not kept while the next one is read.
@@ -242,9 +247,12 @@ def _block_quality(block: np.ndarray, sample_rate: int) -> Quality:
 
 
 def _analyse_segment(
-    segment: _Segment, start_s: float, alive: Callable[[], None]
+    waveform: np.ndarray,
+    rate: int,
+    start_s: float,
+    alive: Callable[[], None],
+    measured: Sequence[Measured] = (),
 ) -> dict[str, Any]:
-    waveform, rate = segment.waveform, segment.rate
     duration_s = waveform.shape[1] / rate
     strengths = onset_strengths(waveform, rate)
     # Five minutes of audio take some seconds of a core, on a busy one far longer.
@@ -252,8 +260,8 @@ def _analyse_segment(
     tempo = tempo_of_strengths(strengths, duration_s)
     alive()
     stretches: list[dict[str, Any]] = []
-    if tempo.confidence < SURE:
-        stretches = _tempi_between_pauses(strengths, duration_s, start_s, segment.measured)
+    if measured and tempo.confidence < SURE:
+        stretches = tempi_between_pauses(strengths, duration_s, start_s, measured)
         alive()
     notes = find_bass_notes(waveform, rate)
     alive()
@@ -265,7 +273,7 @@ def _analyse_segment(
     return {
         "start_s": start_s,
         "duration_s": duration_s,
-        **_tempo_fields(tempo),
+        **tempo_fields(tempo),
         "stretches": stretches,
         "key": key.name,
         "key_confidence": key.confidence,
@@ -277,49 +285,6 @@ def _analyse_segment(
         "bass_pitch": float(np.median([note.pitch for note in notes])) if notes else None,
         **shares,
     }
-
-
-def _tempo_fields(tempo: Tempo) -> dict[str, Any]:
-    return {
-        "bpm": tempo.bpm,
-        "alternative_bpm": tempo.alternative_bpm,
-        "tempo_confidence": tempo.confidence,
-        "downbeat_confidence": tempo.downbeat_confidence,
-        "is_steady": tempo.is_steady,
-        "loop_bars": tempo.loop_bars,
-        "beats_s": tempo.beats_s.tolist(),
-        "downbeats_s": tempo.downbeats_s.tolist(),
-    }
-
-
-def _tempi_between_pauses(
-    strengths: np.ndarray, duration_s: float, start_s: float, measured: Sequence[Measured]
-) -> list[dict[str, Any]]:
-    """The tempo of each stretch between two pauses: the pieces of a mix, of which together none is
-    to be had. Empty where there is no pause.
-
-    Args:
-        strengths: onset strengths `[4, F]` of a segment.
-        duration_s: its length.
-        start_s: where it begins in the file; silences are told from there.
-        measured: quality of its blocks.
-    """
-    silences_s = [
-        (max(0.0, begin_s - start_s), min(duration_s, stop_s - start_s))
-        for begin_s, stop_s in merge_qualities(measured).silences_s
-    ]
-    found = []
-    for begin_s, stop_s in sounding_stretches(duration_s, silences_s):
-        first, last = round(begin_s * FRAME_RATE), round(stop_s * FRAME_RATE) + 1
-        tempo = tempo_of_strengths(strengths[:, first:last], stop_s - begin_s)
-        found.append(
-            {
-                "start_s": start_s + begin_s,
-                "duration_s": stop_s - begin_s,
-                **_tempo_fields(tempo),
-            }
-        )
-    return found if len(found) > 1 else []
 
 
 def _silent_segment(start_s: float, duration_s: float) -> dict[str, Any]:
