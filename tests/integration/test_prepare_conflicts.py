@@ -45,17 +45,17 @@ def test_a_wrong_tempo_in_a_name_is_told(
     other = make_beat((0, 3), duration_s=12.0)
     put(source / f"true_{other.bpm}bpm.wav", 3)
     entries, remarks = prepared(source)
-    (item,) = items(remarks, "more than one way")
+    (item,) = items(remarks, "contradiction")
     assert item.startswith(f"lies_{wrong}bpm.wav: {wrong} BPM by file name")
     assert f"{BEAT.bpm} BPM heard; captions say {wrong}" in item
     assert entries[f"lies_{wrong}bpm.wav"]["bpm"] == wrong
     said = " ".join(capsys.readouterr().out.split())
-    assert "1 file's tempo or key is told in more than one way: lies_" in said
+    assert "1 contradiction between names, metadata and what is heard: lies_" in said
     # The decision ends it.
     write_metadata(source, [{"audio": f"lies_{wrong}bpm.wav", "bpm": BEAT.bpm}])
     entries, remarks = prepared(source)
     assert entries[f"lies_{wrong}bpm.wav"]["bpm"] == BEAT.bpm
-    assert not items(remarks, "more than one way")
+    assert not items(remarks, "contradiction")
 
 
 def test_a_halved_trap_tempo_is_told_doubled_and_a_flat_key_stays_flat(tmp_path: Path) -> None:

@@ -183,11 +183,10 @@ def _print(console: Console, content: Mapping[str, Any], metadata: Path) -> None
         listed = ", ".join(names) + (f", and {more} more (in the report)" if more else "")
         console.print(f"{change['told']}{': ' if listed else '.'}{listed}")
     table = Table(box=None, pad_edge=False)
-    table.add_column("files")
-    table.add_column("fault")
+    table.add_column("what to fix first")
     table.add_column("what to do")
     for fault in content["faults"]:
-        table.add_row(str(len(fault["files"])), fault["told"], fault["to_do"])
+        table.add_row(fault["sentence"], fault["to_do"])
     if content["faults"]:
         console.print(table, soft_wrap=False)
     for remark in content["remarks"]:

@@ -121,8 +121,8 @@ PART_REST = Kind(
     "Add a row for it, or remove start_s to have the whole file cut.",
 )
 CONTRADICTED = Kind(
-    "file's tempo or key is told in more than one way",
-    "files' tempi and keys are told in more than one way",
+    "contradiction between names, metadata and what is heard",
+    "contradictions between names, metadata and what is heard",
     "Listen and decide: what is right goes into the metadata (bpm, key) or the name.",
 )
 HALVED = Kind(
