@@ -68,7 +68,8 @@ class PrepareSettings:
     max_clip: Seconds = 30.0
     """Longer files are cut on bar lines into clips of at most this many seconds."""
     min_window: Seconds = 15.0
-    """Clips of such a file have at least this many seconds (at most half of max_clip)."""
+    """Clips of such a file have at least this many seconds (at most half of max_clip). What lies
+    between two pauses stays, shorter, where it is whole bars; what is left out is listed."""
     min_clip: Seconds = 1.0
     """Shorter files are left out and listed."""
     one_shots: Literal["leave_out", "caption"] = "leave_out"
@@ -79,6 +80,9 @@ class PrepareSettings:
     loudness: Annotated[float, Field(ge=-50.0, le=-5.0)] | None = -16.0
     """Loudness of each clip in LUFS, as far as its true peak stays below -1 dBTP; None leaves
     the levels alone."""
+    limit: bool = False
+    """Clips whose peaks keep them below that loudness get there by a look-ahead limiter, which
+    turns their highest peak down by 6 dB at most."""
     mono_fold: bool = False
     """Clips become mono. What is out of phase between the channels, and gone from their mean, which
     is what a mono model hears, is turned round first: a bass stays."""

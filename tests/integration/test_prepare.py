@@ -40,6 +40,10 @@ def read_report(output_dir: Path) -> dict[str, Any]:
     return json.loads((output_dir / "report.json").read_text(encoding="utf-8"))
 
 
+def read_faults(output_dir: Path) -> list[dict[str, Any]]:
+    return json.loads((output_dir / "report.json").read_text(encoding="utf-8"))["faults"]
+
+
 def file_hashes(folder: Path) -> dict[str, str]:
     return {
         path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
@@ -223,6 +227,7 @@ def test_broken_files_are_listed_and_passed_over(
     put(source / "sidecar.wav", beat(1, 1.5))
     (source / "sidecar.json").write_text("{torn")
     (source / "[b] text.wav").write_text("no audio")
+    (source / "void.wav").touch()
     (source / "[").mkdir()
     (source / "[/b] text.wav").write_text("no audio")
     assert set(prepared(source, tmp_path / "out")) == {"good.wav"}
@@ -232,12 +237,16 @@ def test_broken_files_are_listed_and_passed_over(
         ("empty.wav", "no audio in it."),
         ("nan.wav", "has NaN or infinite samples"),
         ("sidecar.wav", f"{source / 'sidecar.json'}, line 1: not valid JSON"),
-        ("[b] text.wav", "not readable as audio"),
-        ("[/b] text.wav", "not readable as audio"),
+        ("void.wav", "is empty; copy, download or export it again."),
     ]:
-        assert f"left out: {source / name}: {reason}" in said
+        assert f"left out: {name}: {reason}" in said
+    line = next(line for line in said.splitlines() if "not readable as audio" in line)
+    assert line.startswith("left out: 2 files: ")
+    assert line.endswith(": [b] text.wav, [/b] text.wav")
     assert "1 new clips" in said
-    assert "6 left out" in said
+    assert "7 left out" in said
+    # What doesn't train needs no mending.
+    assert {n for f in read_faults(tmp_path / "out") for n in f["files"]} <= {"good.wav"}
 
 
 def test_the_same_sound_twice_is_one_clip(tmp_path: Path) -> None:

@@ -259,3 +259,52 @@ def test_an_existing_clip_of_another_length_is_made_again(tmp_path: Path) -> Non
     (again,) = prepared(tmp_path / "in", tmp_path / "out")
     assert again["duration_s"] == entry["duration_s"]
     assert cut.MAX_NAME_BYTES < 255
+
+
+def test_the_report_says_what_peaks_hold_and_limiting_frees(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # One peak that is far above the rest holds a clip back.
+    spiky = 0.2 * track(1, 8.0)
+    spiky[0, 3 * RATE : 3 * RATE + 8] = np.sin(np.arange(8)) * 0.9
+    put(tmp_path / "in" / "spiky.wav", spiky)
+    put(tmp_path / "in" / "plain.wav", 0.5 * track(2, 8.0))
+    plain, held = prepared(tmp_path / "in", tmp_path / "out")
+    assert held["source"] == "spiky.wav"
+    assert held["held_db"] == pytest.approx(-16.0 - held["loudness_lufs"], abs=0.11)
+    assert "held_db" not in plain
+    (told,) = [a for a in read_report(tmp_path / "out")["advice"] if "dBTP" in a]
+    assert told.startswith("-16 LUFS is reached by 1 of 2 clips; 1 is quieter")
+    assert "--limit" in told
+    assert told in " ".join(capsys.readouterr().out.split())
+
+    same, freed = prepared(tmp_path / "in", tmp_path / "out", limit=True)
+    assert freed["source"] == "spiky.wav"
+    assert 0.0 < freed["limited_db"] <= 6.0
+    assert freed["loudness_lufs"] > held["loudness_lufs"] + 0.5 * freed["limited_db"]
+    assert (same["loudness_lufs"], "limited_db" in same) == (plain["loudness_lufs"], False)
+    clip = read_audio(tmp_path / "out" / freed["audio"], RATE)
+    assert true_peak_db(clip, RATE) <= -1.0 + 0.02
+    (told,) = [a for a in read_report(tmp_path / "out")["advice"] if "were limited" in a]
+    assert f"{freed['limited_db']:.1f} dB" in told
+
+
+def test_the_page_names_what_is_left_out_by_reason_and_faults_by_number(tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    put(source / "good.wav", track(0, 4.0))
+    put(source / "offset.wav", track(1, 4.0) * 0.5 + 0.05)
+    for index in range(14):
+        # Clipped, and left out: no fault of the dataset.
+        hit = track(2, 4.0)[:, : round((0.3 + 0.02 * index) * RATE)]
+        put(source / f"hit{index}.wav", np.clip(9.0 * hit, -1.0, 1.0))
+    prepared(source, tmp_path / "out")
+    report = read_report(tmp_path / "out")
+    faults = {fault["name"]: fault for fault in report["faults"]}
+    assert "clipped" not in faults
+    assert faults["offset"]["sentence"] == "1 file has a DC offset."
+    (kind,) = report["left_out"]
+    assert kind["told"] == "0.30 to 0.56 s is shorter than 1 s (--min_clip)."
+    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    assert "<b>14 files: 0.30 to 0.56 s is shorter than 1 s (--min_clip).</b>" in page
+    assert "1 file has a DC offset." in page
+    assert all(f"hit{index}.wav" in page for index in range(14))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from musicgen_lora.data.facts import STATED, facts_from_name
+from musicgen_lora.data.key_names import find_key, key_distance, normalise_key, usual_key
 
 
 @pytest.mark.parametrize(
@@ -40,7 +41,7 @@ def test_english_is_no_key(name: str) -> None:
         ("trap_Cmin_140", "C minor"),
         ("Am 140", "A minor"),
         ("F#m - 92bpm", "F# minor"),
-        ("140bpm_Bbm", "A# minor"),
+        ("140bpm_Bbm", "Bb minor"),
         ("Moonlight Am 140bpm", "A minor"),
         ("trap_140_am", "A minor"),
         ("Guitar Loop Am (120)", "A minor"),
@@ -67,3 +68,37 @@ def test_without_company_a_key_is_a_guess(name: str) -> None:
     facts = facts_from_name(f"{name}.wav")
     assert facts.key is not None
     assert facts.sure("key") < 0.7
+
+
+@pytest.mark.parametrize(
+    ("name", "usual"),
+    [("A# minor", "Bb minor"), ("Db minor", "C# minor"), ("D# major", "Eb major"), ("x", "x")],
+)
+def test_keys_that_nobody_spelled_are_spelled_as_most_do(name: str, usual: str) -> None:
+    assert usual_key(name) == usual
+    assert usual_key(usual) == usual
+
+
+def test_two_spellings_are_one_key() -> None:
+    assert key_distance("A# minor", "Bb minor") == "same"
+    assert (
+        key_distance("Db major", "Bb minor") == key_distance("A# minor", "C# major") == "relative"
+    )
+    assert key_distance("C major", "C minor") is None
+    assert key_distance("C major", "G major") is None
+    assert key_distance("C major", "") is None
+    both = find_key("140bpm Bbm A#m", has_tempo=True, music=lambda word: False)
+    assert both is not None
+    assert both.name == "Bb minor"
+
+
+@pytest.mark.parametrize("note", "ABCDEFG")
+@pytest.mark.parametrize("sign", ["", "#", "b"])
+@pytest.mark.parametrize("mode", ["m", "maj"])
+def test_an_authors_spelling_stays_and_is_the_same_key(note: str, sign: str, mode: str) -> None:
+    key = normalise_key(note + sign + mode)
+    assert key is not None
+    assert normalise_key(key) == key
+    assert key_distance(key, usual_key(key)) == "same"
+    if note + sign not in ("E#", "B#", "Cb", "Fb"):
+        assert key.startswith(f"{note}{sign} ")

@@ -47,9 +47,9 @@ def folder(tmp_path: Path) -> Path:
         ("Dark Drill 142 F#min (prod).wav", 142, "F# minor", "drill", ("dark",)),
         ("trap_140bpm_csharp_minor_003.wav", 140, "C# minor", "trap", ()),
         ("southern_82bpm_a_minor_004.wav", 82, "A minor", "southern hip hop", ()),
-        ("LoFi-HipHop_85_Bbmaj.mp3", 85, "A# major", "lo-fi", ("hip hop",)),
+        ("LoFi-HipHop_85_Bbmaj.mp3", 85, "Bb major", "lo-fi", ("hip hop",)),
         ("DarkTrapLoop BPM-150 Gm.flac", 150, "G minor", "trap", ("dark",)),
-        ("track (77.5 BPM) [Ab minor]", 77.5, "G# minor", None, ()),
+        ("track (77.5 BPM) [Ab minor]", 77.5, "Ab minor", None, ()),
         ("Trap Soul RnB guitar.ogg", None, None, "trap soul", ("r&b", "guitar")),
         ("boom-bap 90bpm 92bpm.wav", None, None, "boom bap", ()),
         ("808 Kick 01.wav", None, None, None, ("808", "kick")),
@@ -77,16 +77,16 @@ def test_names_say_how_sure_they_are() -> None:
 @pytest.mark.parametrize(
     ("given", "key"),
     [
-        *(("C#m", "C# minor"), ("Db minor", "C# minor"), ("c sharp min", "C# minor")),
-        *(("F", "F major"), ("Bb", "A# major"), ("CM", "C major"), ("G:min", "G minor")),
+        *(("C#m", "C# minor"), ("Db minor", "Db minor"), ("c sharp min", "C# minor")),
+        *(("F", "F major"), ("Bb", "Bb major"), ("CM", "C major"), ("G:min", "G minor")),
         *(
-            ("E♭ Minor", "D# minor"),
+            ("E♭ Minor", "Eb minor"),
             ("Cb", "B major"),
             ("B#m", "C minor"),
-            ("A-flat major", "G# major"),
+            ("A-flat major", "Ab major"),
         ),
         *(("8A", "A minor"), ("8B", "C major"), ("5A", "C minor"), ("1m", "A minor")),
-        *(("升C小调", "C# minor"), ("降B大调", "A# major"), ("a小调", "A minor"), ("高调", None)),
+        *(("升C小调", "C# minor"), ("降B大调", "Bb major"), ("a小调", "A minor"), ("高调", None)),
         *(("12d", "F major"), ("o", None), ("None", None), ("C, G", None), (3, None), ("", None)),
     ],
 )

@@ -22,6 +22,8 @@ SURE = 0.5
 PHRASE_BARS = 4
 HALF_PHRASE_COST, ODD_COST = 1.0, 2.0
 """What windows off the phrase of four bars cost, in bars that might be thrown away instead."""
+KEPT_BARS = 2
+"""A stretch between two pauses that has as many whole bars is a clip, however short."""
 SILENT_SHARE = 0.5
 """A bar that is silent for more than this is left out."""
 LOOP_SLACK = 0.02
@@ -55,7 +57,8 @@ def cut_on_bars(
     """Cuts a track into windows of `min_s` to `max_s` that start and end on bar lines.
 
     Windows are phrases of four bars where that throws little away. Bars that are silent by more
-    than half are left out, and no window reaches across them. A track with no stretch of
+    than half are left out, and no window reaches across them. A stretch between such bars that is
+    shorter than `min_s` stays whole where it has `KEPT_BARS`. A track with no stretch of
     `min_s` gives its longest stretch as one shorter window; windows are shorter as well where no
     number of bars fits the limits.
 
@@ -73,10 +76,10 @@ def cut_on_bars(
         raise ValueError(f"Windows of {min_s:g} to {max_s:g} s are impossible.")
     is_sure = tempo.confidence >= SURE and len(tempo.downbeats_s) > 1
     if not is_sure or 240.0 / tempo.bpm > max_s:
-        windows = _equal_windows(_sounding(duration_s, silences_s), min_s, max_s)
+        windows = _equal_windows(sounding_stretches(duration_s, silences_s), min_s, max_s)
         return Cuts(tuple(windows), "time")
     runs = _sounding_runs(tempo.downbeats_s, silences_s)
-    windows = [window for run in runs for window in _cut_run(run, min_s, max_s)]
+    windows = [window for run in runs for window in _cut_run(run, min_s, max_s) or _kept_whole(run)]
     if not windows and runs:
         run = max(runs, key=lambda run: run[-1] - run[0])
         windows = [(float(run[0]), float(run[-1]))]
@@ -115,6 +118,11 @@ def _cut_run(run: np.ndarray, min_s: float, max_s: float) -> list[Stretch]:
     return [(float(run[start]), float(run[min(start + size, n_bars)])) for start in starts]
 
 
+def _kept_whole(run: np.ndarray) -> list[Stretch]:
+    """A run that is too short to be cut, if it has enough bars."""
+    return [(float(run[0]), float(run[-1]))] if len(run) > KEPT_BARS else []
+
+
 def _cost(n_bars: int, size: int, fewest: int) -> float:
     """Bars thrown away by windows of `size`, and a price on odd lengths."""
     rest = n_bars % size
@@ -124,7 +132,7 @@ def _cost(n_bars: int, size: int, fewest: int) -> float:
     return lost + (HALF_PHRASE_COST if 2 * size % PHRASE_BARS == 0 else ODD_COST)
 
 
-def _sounding(duration_s: float, silences_s: Sequence[Stretch]) -> list[Stretch]:
+def sounding_stretches(duration_s: float, silences_s: Sequence[Stretch]) -> list[Stretch]:
     """What is left of 0 to `duration_s` without the silences."""
     stretches, start_s = [], 0.0
     for silent_start_s, silent_stop_s in sorted(silences_s):

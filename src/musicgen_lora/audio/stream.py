@@ -67,6 +67,8 @@ class AudioStream:
     def __init__(self, path: Path) -> None:
         if not path.is_file():
             raise AudioError(f"{path}: no such audio file.")
+        if path.stat().st_size == 0:
+            raise AudioError(f"{path}: is empty; copy, download or export it again.")
         self.path = path
         self._head = find_head(path)
         self._open()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import soxr
 from scipy.signal import welch
 
 from musicgen_lora import atomic
+from musicgen_lora.audio.bars import SURE
 from musicgen_lora.audio.bass import find_bass_notes
 from musicgen_lora.audio.ffmpeg import readable
 from musicgen_lora.audio.fold import cancelled_bands, fold_to_mono
@@ -38,6 +39,9 @@ from musicgen_lora.audio.stream import LONGEST_S, AudioStream
 from musicgen_lora.audio.tempo import Tempo, tempo_of_strengths
 from musicgen_lora.data.duplicates import HOP_S, fingerprint
 from musicgen_lora.data.facts import Facts, make_facts
+from musicgen_lora.data.heard_words import words_of
+from musicgen_lora.data.key_names import usual_key
+from musicgen_lora.data.pieces import tempi_between_pauses, tempo_fields
 from musicgen_lora.data.readers import facts_from_tags
 from musicgen_lora.data.records import ANALYSIS_RECORD, read_array, read_kept
 from musicgen_lora.data.workers import Failure
@@ -137,7 +141,11 @@ def _analyse(path: Path, alive: Callable[[], None]) -> tuple[dict[str, Any], np.
                 prints.append(np.zeros(math.ceil(segment_s / HOP_S), dtype=np.uint64))
             else:
                 is_hit = n_segments == 1 and is_one_shot(segment.waveform, segment.rate)
-                segments.append(analyse_segment(segment.waveform, segment.rate, start_s, alive))
+                segments.append(
+                    analyse_segment(
+                        segment.waveform, segment.rate, start_s, alive, segment.measured
+                    )
+                )
                 prints.append(fingerprint(segment.waveform, segment.rate))
             n_read += segment.n_frames
             # Not kept while the next one is read.
@@ -245,7 +253,11 @@ def _block_quality(block: np.ndarray, sample_rate: int) -> Quality:
 
 
 def analyse_segment(
-    waveform: np.ndarray, rate: int, start_s: float, alive: Callable[[], None]
+    waveform: np.ndarray,
+    rate: int,
+    start_s: float,
+    alive: Callable[[], None],
+    measured: Sequence[Measured] = (),
 ) -> dict[str, Any]:
     """What there is to say of a stretch of a file `[C, N]` that begins at `start_s`: tempo, key,
     bass. A record's `segments` hold such."""
@@ -255,6 +267,10 @@ def analyse_segment(
     alive()
     tempo = tempo_of_strengths(strengths, duration_s)
     alive()
+    stretches: list[dict[str, Any]] = []
+    if measured and tempo.confidence < SURE:
+        stretches = tempi_between_pauses(strengths, duration_s, start_s, measured)
+        alive()
     notes = find_bass_notes(waveform, rate)
     alive()
     key = estimate_key(waveform, rate, notes=notes)
@@ -265,14 +281,8 @@ def analyse_segment(
     return {
         "start_s": start_s,
         "duration_s": duration_s,
-        "bpm": tempo.bpm,
-        "alternative_bpm": tempo.alternative_bpm,
-        "tempo_confidence": tempo.confidence,
-        "downbeat_confidence": tempo.downbeat_confidence,
-        "is_steady": tempo.is_steady,
-        "loop_bars": tempo.loop_bars,
-        "beats_s": tempo.beats_s.tolist(),
-        "downbeats_s": tempo.downbeats_s.tolist(),
+        **tempo_fields(tempo),
+        "stretches": stretches,
         "key": key.name,
         "key_confidence": key.confidence,
         "kicks_per_bar": len(kicks) / bars,
@@ -294,6 +304,7 @@ def _silent_segment(start_s: float, duration_s: float) -> dict[str, Any]:
         "is_steady": False,
         "beats_s": [],
         "downbeats_s": [],
+        "stretches": [],
     }
 
 
@@ -320,7 +331,7 @@ def _bass_shares(waveform: np.ndarray, rate: int) -> dict[str, float]:
 
 
 def tempo_of(segment: dict[str, Any]) -> Tempo:
-    """The tempo in a segment of a record; times are from the segment's start."""
+    """The tempo in a segment of a record, or in one of its stretches; times are from its start."""
     nan = float("nan")
     return Tempo(
         bpm=segment["bpm"] or nan,
@@ -357,4 +368,6 @@ def measured_facts(segment: dict[str, Any]) -> Facts:
     sure_bpm = tempo_confidence(segment["tempo_confidence"], segment["loop_bars"], duration_s)
     sure_key = min(1.0, duration_s / ENOUGH_S) * segment["key_confidence"]
     sure = {"bpm": min(MOST_SURE, sure_bpm), "key": min(MOST_SURE, sure_key)}
-    return make_facts("analysis", sure, bpm=bpm, key=segment["key"])
+    sure["tags"] = MOST_SURE
+    key = None if segment["key"] is None else usual_key(segment["key"])
+    return make_facts("analysis", sure, bpm=bpm, key=key, tags=words_of(segment, sure_bpm))

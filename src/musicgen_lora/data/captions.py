@@ -26,6 +26,8 @@ from musicgen_lora.data.facts import (
     facts_from_name,
     find_words,
 )
+from musicgen_lora.data.genres import FAMILIES, with_genre
+from musicgen_lora.data.key_names import key_distance
 
 MIN_CONFIDENCE = 0.7
 TAGGED_SHARE = 0.25
@@ -114,7 +116,7 @@ def make_captions(
         base = _choose(rng, bases)
         kept = _agreeing(said if draw == 0 else _dropped(rng, said), base)
         if place in tagged:
-            caption = _tagged(rng, base, kept) if kept else base
+            caption = _tagged(rng, base, kept, is_given=bool(given)) if kept else base
         else:
             caption = _worded(rng, base, kept, is_first=place == 0, is_given=bool(given))
         captions[_with_trigger(caption, trigger)] = None
@@ -147,6 +149,9 @@ def _sure_facts(facts: Facts, min_confidence: float) -> Said:
         said["genre"] = facts.genre
     if facts.sure("tags") >= min_confidence:
         for tag in facts.tags:
+            if tag in FAMILIES and "genre" in said:
+                # "trap, hip hop" says it twice.
+                continue
             kind = "mood" if tag in MOODS else "instrument" if tag in INSTRUMENTS else "other"
             said.setdefault(kind, []).append(tag)
     return said
@@ -168,12 +173,11 @@ def _dropped(rng: np.random.Generator, said: Said) -> Said:
 def _agreeing(said: Said, base: str) -> Said:
     """The facts without a tempo or key that the base contradicts: a person wrote it."""
     stated = facts_from_name(base)
-    bpm = None if stated.bpm is None else f"{stated.bpm:g}"
-    contradicted = {
-        name
-        for name, own in (("bpm", bpm), ("key", stated.key))
-        if own is not None and own != said.get(name)
-    }
+    contradicted = set()
+    if stated.bpm is not None and f"{stated.bpm:g}" != said.get("bpm"):
+        contradicted.add("bpm")
+    if stated.key is not None and key_distance(stated.key, said.get("key", "")) != "same":
+        contradicted.add("key")
     return {name: value for name, value in said.items() if name not in contradicted}
 
 
@@ -196,7 +200,9 @@ def _worded(
     """The base and the facts in plain words, in a drawn order."""
     stated = facts_from_name(base)
     base = base.rstrip(" .,")
-    genres = _unsaid([said["genre"]] if "genre" in said else [], base)
+    genres = [said["genre"]] if "genre" in said else []
+    # A person's sentence that names a genre is not given another.
+    genres = [] if is_given and names_genre(base) else _unsaid(genres, base)
     moods = _unsaid(said.get("mood", []), base)
     parts = _unsaid(said.get("other", []), base)
     played = _shuffled(rng, _unsaid(said.get("instrument", []), base))[:MAX_INSTRUMENTS]
@@ -205,11 +211,14 @@ def _worded(
         parts.append(_choose(rng, BPM_WORDS).format(bpm=said["bpm"]))
     if "key" in said and stated.key is None:
         parts.append(_choose(rng, KEY_WORDS).format(key=said["key"]))
-    if not is_given and rng.random() < 0.5:
-        # "dark drill hip hop 808 beat"; a person's sentence is left whole.
-        base = " ".join([*moods, *genres, base])
-    else:
-        parts += [*moods, *(_choose(rng, GENRE_WORDS.get(genre, (genre,))) for genre in genres)]
+    is_joined = not is_given and rng.random() < 0.5
+    if genres and not is_given and (is_joined or names_genre(base)):
+        # "drill hip hop 808 beat"; a person's sentence is left whole.
+        base, genres = with_genre(base, genres[0]), []
+    if is_joined:
+        base = " ".join([*moods, base])
+        moods = []
+    parts += [*moods, *(_choose(rng, GENRE_WORDS.get(genre, (genre,))) for genre in genres)]
     if played and " with " not in base and rng.random() < 0.5:
         listed = played[0] if len(played) == 1 else f"{', '.join(played[:-1])} and {played[-1]}"
         base = f"{base} with {listed}"
@@ -221,14 +230,23 @@ def _worded(
     return ", ".join([*parts[:at], base, *parts[at:]])
 
 
-def _tagged(rng: np.random.Generator, base: str, said: Said) -> str:
+def _tagged(rng: np.random.Generator, base: str, said: Said, *, is_given: bool) -> str:
     """As in `hip hop 808 beat. bpm: 140. key: C minor. genre: trap.`; audiocraft's fields, in a
     drawn order (audiocraft.data.music_dataset.augment_music_info_description)."""
     fields = {name: said[name] for name in ("bpm", "key", "genre") if name in said}
+    if "genre" in fields:
+        joined = base if is_given else with_genre(base, fields["genre"])
+        # "hip hop 808 beat. genre: techno." contradicts itself.
+        base = base if base in joined else joined
+        is_said = names_genre(base) if is_given else find_words(base, [fields["genre"]])
+        if is_said:
+            del fields["genre"]
     for name, kind in (("moods", "mood"), ("instrument", "instrument"), ("keywords", "other")):
         if kind in said:
             fields[name] = ", ".join(said[kind])
     order = _shuffled(rng, list(fields))
+    if not fields:
+        return base
     return ". ".join([base.rstrip(" ."), *(f"{name}: {fields[name]}" for name in order)]) + "."
 
 

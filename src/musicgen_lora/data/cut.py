@@ -17,11 +17,18 @@ from typing import Any
 
 import numpy as np
 
-from musicgen_lora.audio.bars import cut_on_bars, repeats_to_reach, whole_bars
+from musicgen_lora.audio.bars import (
+    KEPT_BARS,
+    cut_on_bars,
+    repeats_to_reach,
+    sounding_stretches,
+    whole_bars,
+)
 from musicgen_lora.audio.ffmpeg import readable
 from musicgen_lora.audio.files import read_stretch, write_wav
 from musicgen_lora.audio.fold import fold_to_mono, name_bands
-from musicgen_lora.audio.quality import integrated_loudness, true_peak_db
+from musicgen_lora.audio.limiter import raise_loudness
+from musicgen_lora.audio.quality import integrated_loudness
 from musicgen_lora.audio.stream import AudioStream
 from musicgen_lora.audio.tempo import Tempo
 from musicgen_lora.data.analyse import tempo_of
@@ -35,6 +42,10 @@ PEAK_CEILING_DB = -1.0
 """dBTP that no gain goes beyond."""
 MOST_GAIN_DB = 30.0
 """What needs more is nearly silence; its noise isn't worth it."""
+MOST_LIMITED_DB = 6.0
+"""By so much a limiter turns the highest peak down, where it is asked for."""
+HELD_LU = 0.5
+"""A clip that is quieter than wanted by more is held by its peaks."""
 SILENT_PEAK = 1e-3
 SAME_LENGTH_S = 0.5
 """What a file may differ from the length that metadata says it was cut to."""
@@ -102,7 +113,7 @@ def plan_clips(
 def _windows(
     record: dict[str, Any], stretch: tuple[float, float], max_s: float, min_window_s: float
 ) -> list[ClipPlan]:
-    """Windows of a stretch of a file, each within one segment."""
+    """Windows of a stretch of a file, each within one segment, and within one piece of a mix."""
     plans = []
     # Windows of 15 to 30 s tile everything; so must those of a shorter max_clip.
     shortest_s = min(min_window_s, 0.5 * max_s)
@@ -116,6 +127,10 @@ def _windows(
             for begin_s, end_s in record["quality"]["silences_s"]
             if begin_s < start_s + length_s and end_s > start_s
         ]
+        pieces = _piece_windows(segment, (start_s, start_s + length_s), shortest_s, max_s)
+        if pieces:
+            plans += [replace(piece, segment=index) for piece in pieces]
+            continue
         tempo = _within(tempo_of(segment), start_s - segment["start_s"], length_s)
         cuts = cut_on_bars(tempo, length_s, min_s=shortest_s, max_s=max_s, silences_s=silences)
         plans += [
@@ -123,6 +138,54 @@ def _windows(
             for begin_s, end_s in cuts.windows_s
         ]
     return plans
+
+
+def _piece_windows(
+    segment: dict[str, Any], region: tuple[float, float], shortest_s: float, max_s: float
+) -> list[ClipPlan]:
+    """Windows of the pieces of a mix, which pauses part and whose tempi differ: each is cut on its
+    own bars. One that is shorter than a window stays whole where it has whole bars."""
+    plans = []
+    for piece in segment["stretches"]:
+        start_s = max(region[0], piece["start_s"])
+        length_s = min(region[1], piece["start_s"] + piece["duration_s"]) - start_s
+        if length_s <= 0.0:
+            continue
+        tempo = _within(tempo_of(piece), start_s - piece["start_s"], length_s)
+        cuts = cut_on_bars(tempo, length_s, min_s=shortest_s, max_s=max_s)
+        if length_s < shortest_s and (cuts.grid == "time" or len(tempo.downbeats_s) <= KEPT_BARS):
+            continue
+        plans += [
+            ClipPlan(start_s + begin_s, end_s - begin_s, cut=cuts.grid)
+            for begin_s, end_s in cuts.windows_s
+        ]
+    return plans
+
+
+def left_out_stretches(
+    record: Mapping[str, Any], plans: Sequence[ClipPlan], regions: Sequence[tuple[float, float]]
+) -> list[tuple[float, float]]:
+    """What sounds in a file and is in no clip.
+
+    Args:
+        record: the file's analysis.
+        plans: its clips.
+        regions: stretches of the file that should be.
+    """
+    taken = [tuple(pair) for pair in record["quality"]["silences_s"]]
+    taken += [(plan.start_s, plan.start_s + plan.duration_s) for plan in plans]
+    left = []
+    for start_s, stop_s in regions:
+        inside = [
+            (max(start_s, begin_s) - start_s, min(stop_s, end_s) - start_s)
+            for begin_s, end_s in taken
+            if begin_s < stop_s and end_s > start_s
+        ]
+        left += [
+            (start_s + begin_s, start_s + end_s)
+            for begin_s, end_s in sounding_stretches(stop_s - start_s, inside)
+        ]
+    return left
 
 
 def _within(tempo: Tempo, offset_s: float, length_s: float) -> Tempo:
@@ -202,6 +265,7 @@ class CutTask:
         loudness_lufs: wanted loudness; None leaves the level alone.
         vocals: whether they are looked for, and taken out of what is written.
         to_mono: whether what is written is folded to mono, see `fold.fold_to_mono`.
+        limit: whether peaks that keep a clip from its loudness are limited.
     """
 
     path: Path
@@ -211,6 +275,7 @@ class CutTask:
     loudness_lufs: float | None
     vocals: Vocals = "keep"
     to_mono: bool = False
+    limit: bool = False
 
 
 def cut_file(task: CutTask, alive: Callable[[], None]) -> list[dict[str, Any] | None] | Failure:
@@ -240,9 +305,9 @@ def _make_clip(
     """Writes a clip, where it has a target.
 
     Returns:
-        `duration_s`, `loudness_lufs` (None for silence or below 0.4 s), `gain_db` that it was given
-        and, where there is such a thing, `vocals` ("none", "some" or "removed") and `folded`
-        ("mean", or the bands that were turned round first). None for a silent clip.
+        `duration_s`, `loudness_lufs` (None for silence or below 0.4 s), those of `_write_clip` and,
+        where there is such a thing, `vocals` ("none", "some" or "removed") and `folded` ("mean", or
+        the bands that were turned round first). None for a silent clip.
     """
     rate = task.sample_rate
     facts: dict[str, Any] = {}
@@ -271,7 +336,8 @@ def _make_clip(
             if float(np.abs(waveform).max()) < SILENT_PEAK:
                 return None
     if target is not None:
-        waveform, facts["gain_db"] = _write_clip(target, waveform, task, plan.repeated)
+        waveform, levels = _write_clip(target, waveform, task, plan.repeated)
+        facts |= levels
     loudness = integrated_loudness(waveform, rate)
     facts["duration_s"] = round(waveform.shape[1] / rate, 6)
     facts["loudness_lufs"] = round(loudness, 1) if math.isfinite(loudness) else None
@@ -280,23 +346,30 @@ def _make_clip(
 
 def _write_clip(
     target: Path, waveform: np.ndarray, task: CutTask, repeated: int
-) -> tuple[np.ndarray, float]:
-    """Writes a clip `[C, N]`. Returns what was written and its gain in dB."""
+) -> tuple[np.ndarray, dict[str, float]]:
+    """Writes a clip `[C, N]`.
+
+    Returns:
+        What was written, and in dB: `gain_db` that it was given, `limited_db` that its highest peak
+        was turned down by and `held_db` that it is quieter than wanted for its peaks' sake, the
+        last two where there is such a thing.
+    """
     if repeated > 1:
         waveform = np.tile(waveform, repeated)
-    gain = 1.0
+    gain_db, levels = 0.0, {}
     if task.loudness_lufs is not None:
-        gain = level_gain(waveform, task.sample_rate, task.loudness_lufs)
-        waveform = waveform * np.float32(gain)
-    gain *= write_wav(target, waveform, task.sample_rate)
-    return waveform, round(20.0 * math.log10(gain), 1)
-
-
-def level_gain(waveform: np.ndarray, sample_rate: int, target_lufs: float) -> float:
-    """Factor that brings `[C, N]` to a loudness, less where its true peak would pass -1 dBTP; 1
-    where it has no loudness."""
-    loudness = integrated_loudness(waveform, sample_rate)
-    if not math.isfinite(loudness):
-        return 1.0
-    room_db = PEAK_CEILING_DB - true_peak_db(waveform, sample_rate)
-    return 10.0 ** (min(target_lufs - loudness, room_db, MOST_GAIN_DB) / 20.0)
+        waveform, gain_db, limited_db = raise_loudness(
+            waveform,
+            task.sample_rate,
+            target_lufs=task.loudness_lufs,
+            ceiling_db=PEAK_CEILING_DB,
+            most_gain_db=MOST_GAIN_DB,
+            most_db=MOST_LIMITED_DB if task.limit else 0.0,
+        )
+        if limited_db > 0.05:
+            levels["limited_db"] = round(limited_db, 1)
+        held_db = task.loudness_lufs - integrated_loudness(waveform, task.sample_rate)
+        if held_db > HELD_LU and gain_db < MOST_GAIN_DB:
+            levels["held_db"] = round(held_db, 1)
+    gain_db += 20.0 * math.log10(write_wav(target, waveform, task.sample_rate))
+    return waveform, {"gain_db": round(gain_db, 1), **levels}

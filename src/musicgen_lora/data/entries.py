@@ -17,6 +17,7 @@ from musicgen_lora.data.captions import (
 )
 from musicgen_lora.data.cut import ClipPlan
 from musicgen_lora.data.facts import Facts, merge_facts
+from musicgen_lora.data.genres import in_sequencer_tempo
 from musicgen_lora.data.inputs import Input
 from musicgen_lora.data.splits import Split, normalise_split
 from musicgen_lora.data.succession import (
@@ -71,6 +72,7 @@ def describe_clip(
     own = [facts for facts in file.stated if facts.part is not None and facts.part == plan.part]
     stated = [*own, *(facts for facts in file.stated if facts.part is None)]
     facts = merge_facts([*stated, tag_facts(record), *file.named, measured, heard])
+    facts = in_sequencer_tempo(facts)
     clip = f"{file.digest}:{plan.start_s:.3f}"
     texts = make_captions(
         facts, n_variants, default_text=default_text, clip=clip, seed=seed, trigger=trigger
@@ -116,6 +118,8 @@ def make_entry(
         "loudness_lufs": made["loudness_lufs"],
         "vocals": made.get("vocals"),
         "gain_db": made.get("gain_db") or None,
+        "limited_db": made.get("limited_db"),
+        "held_db": made.get("held_db"),
         "folded": made.get("folded"),
         "repeated": plan.repeated if plan.repeated > 1 else None,
         "cut": plan.cut,

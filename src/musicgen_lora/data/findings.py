@@ -6,8 +6,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from musicgen_lora.audio.fold import BASS_BELOW_HZ, cancelled_bands
 from musicgen_lora.data.captions import names_genre
+from musicgen_lora.data.cut import MOST_LIMITED_DB, PEAK_CEILING_DB
 from musicgen_lora.data.splits import find_split
 from musicgen_lora.extras import install_command
 from musicgen_lora.model.reading import describe_readings, t5_reader
@@ -23,6 +26,8 @@ SILENT_SHARE = 0.2
 QUIET_LUFS = -32.0
 """The usual target lies 16 dB above; noise comes up as far."""
 CUT_SHORT = 0.98
+REACHED_LU = 0.5
+"""A clip this close to the wanted loudness has it."""
 FOLD_ADVICE = "prepare them into another --output_dir with --mono_fold, which turns it round."
 
 Record = Mapping[str, Any]
@@ -156,7 +161,8 @@ CHECKS = (
 def find_faults(
     records: Mapping[str, Record], entries: Iterable[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
-    """Faults that any file has, the worst first: `name`, `told`, `to_do` and `files`.
+    """Faults that any file has, the worst first: `name`, `told`, `to_do`, `files` and `sentence`,
+    which says how many there are.
 
     Args:
         records: analyses by the file's path.
@@ -176,8 +182,18 @@ def find_faults(
         files = [name for name, record in records.items() if check.has_fault(record)]
         if files:
             fault = {"name": check.name, "told": check.told, "to_do": check.to_do, "files": files}
-            faults.append(fault)
+            faults.append({**fault, "sentence": _sentence(len(files), check.told)})
     return faults
+
+
+_OF_ONE = {"are": "is", "have": "has", "go": "goes"}
+
+
+def _sentence(n_files: int, told: str) -> str:
+    if n_files != 1:
+        return f"{n_files} files {told}."
+    verb, _, rest = told.partition(" ")
+    return f"1 file {_OF_ONE.get(verb, verb + 's')} {rest}."
 
 
 def dataset_advice(entries: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -245,6 +261,40 @@ def fold_advice(entries: Sequence[Mapping[str, Any]], *, in_place: int) -> list[
         advice.append(
             f"{in_place} files lie in the dataset and are never rewritten: they are not folded. "
             "Prepare them into another --output_dir."
+        )
+    return advice
+
+
+def loudness_advice(
+    entries: Sequence[Mapping[str, Any]], target_lufs: float | None, *, limits: bool
+) -> list[str]:
+    """How many clips have the wanted loudness, what keeps the others from it, and what was limited.
+
+    Args:
+        entries: of the dataset.
+        target_lufs: wanted; None where levels are left alone.
+        limits: whether this run limits peaks.
+    """
+    if target_lufs is None:
+        return []
+    advice = []
+    measured = [e for e in entries if isinstance(e.get("loudness_lufs"), (int, float))]
+    held = [float(e["held_db"]) for e in measured if isinstance(e.get("held_db"), (int, float))]
+    if held:
+        n_there = sum(abs(e["loudness_lufs"] - target_lufs) <= REACHED_LU for e in measured)
+        sentence = (
+            f"{target_lufs:g} LUFS is reached by {n_there} of {len(measured)} clips; {len(held)} "
+            f"{'is' if len(held) == 1 else 'are'} quieter, by up to {max(held):.1f} dB "
+            f"({float(np.median(held)):.1f} in the middle), since their true peak may not pass "
+            f"{PEAK_CEILING_DB:g} dBTP."
+        )
+        remedy = f" --limit turns such peaks down by up to {MOST_LIMITED_DB:g} dB; or lower "
+        advice.append(sentence + (" Lower " if limits else remedy) + "--loudness.")
+    limited = [float(e["limited_db"]) for e in entries if e.get("limited_db")]
+    if limited:
+        advice.append(
+            f"Peaks were limited in {len(limited)} {'clip' if len(limited) == 1 else 'clips'}, "
+            f"by {max(limited):.1f} dB at most ('limited_db' in the metadata)."
         )
     return advice
 

@@ -1,4 +1,5 @@
-"""Names of keys: as metadata gives them, and as titles of files hide them.
+"""Names of keys: as metadata gives them, and as titles of files hide them. Who wrote "Bbm" reads
+"Bb minor"; a key that nobody wrote is spelled as most do, Bb and not A#.
 
 "Am" is a key and a word, "A minor" a key and an adjective: `I Am The One 140bpm.wav` says nothing
 of a key. So where English could mean it too, a key needs company that makes it one: a tempo beside
@@ -13,6 +14,13 @@ from dataclasses import dataclass
 
 NOTES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
 
+_USUAL = {
+    "minor": ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "G#", "A", "Bb", "B"),
+    "major": ("C", "Db", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B"),
+}
+"""By mode, the spelling with the fewer sharps or flats; of six, the commoner."""
+_WHITE = {"E#", "B#", "Cb", "Fb"}
+
 _ACCIDENTAL = r"#|♯|b|♭|[ -]?(?i:sharp|flat)"
 _MINOR, _MAJOR = (
     {"m", "min", "minor", "moll", "aeolian"},
@@ -22,7 +30,8 @@ _MINOR, _MAJOR = (
 
 def normalise_key(value: object) -> str | None:
     """A key given as "C#m", "Db minor", "c sharp min", "F", "升C小调", "8A" (Camelot) or "1m" (Open
-    Key), as in "C# minor". A bare note is major, as in ID3's TKEY. None for anything else."""
+    Key), as in "C# minor"; sharps stay sharps, and flats flats. A bare note is major, as in ID3's
+    TKEY. None for anything else."""
     if not isinstance(value, str):
         return None
     value = _from_chinese(value)
@@ -32,14 +41,14 @@ def normalise_key(value: object) -> str | None:
         number, is_camelot = int(wheel[1]), wheel[2] in "ABab"
         minor = wheel[2] in "Aam"
         fifths = number - (8 if is_camelot else 1)
-        return _key_name((9 if minor else 0) + 7 * fifths, minor)
+        return _usual_name((9 if minor else 0) + 7 * fifths, minor)
     match = re.fullmatch(rf"\s*([A-Ga-g])({_ACCIDENTAL})?[ :_-]*([A-Za-z]*)\s*", value)
     if not match:
         return None
     mode = match[3] if match[3] in {"m", "M"} else match[3].lower()
     if mode not in _MINOR | _MAJOR:
         return None
-    return _key_name(_pitch_class(match[1], match[2]), mode in _MINOR)
+    return _spelled(match[1], match[2], mode in _MINOR)
 
 
 def _from_chinese(value: str) -> str:
@@ -55,11 +64,49 @@ def _from_chinese(value: str) -> str:
 
 def _pitch_class(note: str, accidental: str | None) -> int:
     sign = (accidental or "").strip(" -").lower()
-    return NOTES.index(note.upper()) + {"": 0, "#": 1, "♯": 1, "sharp": 1}.get(sign, -1)
+    return (NOTES.index(note.upper()) + {"": 0, "#": 1, "♯": 1, "sharp": 1}.get(sign, -1)) % 12
 
 
-def _key_name(pitch_class: int, minor: bool) -> str:
-    return f"{NOTES[pitch_class % 12]} {'minor' if minor else 'major'}"
+def _usual_name(pitch_class: int, minor: bool) -> str:
+    mode = "minor" if minor else "major"
+    return f"{_USUAL[mode][pitch_class % 12]} {mode}"
+
+
+def _spelled(note: str, accidental: str | None, minor: bool) -> str:
+    """The key in its author's spelling, but for names of white keys that nobody uses (E#, Cb)."""
+    pitch_class = _pitch_class(note, accidental)
+    steps = (pitch_class - NOTES.index(note.upper()) + 6) % 12 - 6
+    name = note.upper() + {0: "", 1: "#", -1: "b"}[steps]
+    if name in _WHITE:
+        return _usual_name(pitch_class, minor)
+    return f"{name} {'minor' if minor else 'major'}"
+
+
+def usual_key(key: str) -> str:
+    """A key in its usual spelling: "A# minor" as "Bb minor"; what is no key as it is."""
+    read = _read(key)
+    return key if read is None else _usual_name(*read)
+
+
+def key_distance(key: str, other: str) -> str | None:
+    """How two keys are to each other: "same", however they are spelled, "relative" (C major and A
+    minor), or None for any other; None as well where either is no key."""
+    first, second = _read(key), _read(other)
+    if first is None or second is None:
+        return None
+    if first == second:
+        return "same"
+    (a, a_minor), (b, b_minor) = first, second
+    if a_minor == b_minor:
+        return None
+    major, minor = (b, a) if a_minor else (a, b)
+    return "relative" if (minor + 3) % 12 == major else None
+
+
+def _read(key: str) -> tuple[int, bool] | None:
+    """Pitch class and mode (True is minor) of a key as it is written here."""
+    match = re.fullmatch(r"([A-G])([#b]?) (minor|major)", key)
+    return (_pitch_class(match[1], match[2] or None), match[3] == "minor") if match else None
 
 
 @dataclass(frozen=True)
@@ -128,7 +175,9 @@ def find_key(words: str, *, has_tempo: bool, music: Callable[[str], bool]) -> Na
             if meant is None:
                 continue
             sure = meant
-        name = _key_name(_pitch_class(note, accidental), mode.lower() in _MINOR)
+        name = _spelled(note, accidental, mode.lower() in _MINOR)
+        # "Bbm" and "A#m" beside each other are one.
+        name = next((other for other in found if key_distance(other, name) == "same"), name)
         found[name] = found.get(name, False) or sure
     return NameKey(*next(iter(found.items()))) if len(found) == 1 else None
 

@@ -30,10 +30,21 @@ CUTS = frozenset(("max_clip", "min_window", "min_clip", "repeat_to"))
 """Settings that decide where a file is cut; what remains decides how clips sound."""
 
 
+EARLIER = {"one_shots": "caption"}
+"""What releases without a setting did, where that isn't its default."""
+
+
 def made_with(settings: PrepareSettings) -> dict[str, Any]:
     """The settings that decide what a clip is."""
     values = dataclasses.asdict(settings)
     return {name: value for name, value in values.items() if name not in NOT_MADE_WITH}
+
+
+def with_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
+    """`made_with` of an earlier run; a setting that was added since was its default then, or what
+    `EARLIER` says."""
+    added = made_with(PrepareSettings()) | EARLIER
+    return {name: values.get(name, value) for name, value in added.items()}
 
 
 def sound_settings(values: Mapping[str, Any]) -> dict[str, Any]:

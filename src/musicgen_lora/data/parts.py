@@ -6,12 +6,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from musicgen_lora.data.cut import ClipPlan, is_of_another_file
+from musicgen_lora.data.cut import ClipPlan, is_of_another_file, left_out_stretches
 from musicgen_lora.data.facts import Part
 from musicgen_lora.data.inputs import Input
 from musicgen_lora.data.remarks import (
     PART_OUTSIDE,
     PART_REST,
+    SHORT_STRETCH,
     SILENT_CLIP,
     Remarks,
 )
@@ -34,6 +35,7 @@ def say_left_out(
         remarks: where it is said.
     """
     duration_s = record["duration_s"]
+    say_short_stretches(file, record, plans, remarks)
     if not file.parts or is_of_another_file(file.parts, duration_s) is not None:
         return
     used = {plan.part for plan in plans}
@@ -46,6 +48,35 @@ def say_left_out(
     rest_s = duration_s - _covered_s(file.parts, duration_s)
     if rest_s > TOLD_REST_S:
         remarks.add(PART_REST, f"{file.name}: {rest_s:.1f} of {duration_s:.1f} s")
+
+
+def say_short_stretches(
+    file: Input, record: Mapping[str, Any], plans: Sequence[ClipPlan], remarks: Remarks
+) -> None:
+    """Says which stretches of a file that is cut sound and become no clip, and how long they are.
+
+    Args:
+        file: the file.
+        record: its analysis.
+        plans: its clips.
+        remarks: where it is said.
+    """
+    if not plans or any(plan.cut is None for plan in plans):
+        return
+    # Of parts that no clip is of, `say_left_out` speaks.
+    used = {plan.part for plan in plans if plan.part is not None}
+    duration_s = record["duration_s"]
+    regions = [(start_s, duration_s if end_s is None else end_s) for start_s, end_s in used]
+    if is_of_another_file(file.parts, duration_s) is not None or not regions:
+        regions = [(0.0, duration_s)]
+    found = left_out_stretches(record, plans, sorted(regions))
+    told = [(a, b) for a, b in found if b - a >= TOLD_REST_S]
+    if told:
+        sum_s = sum(stop_s - start_s for start_s, stop_s in told)
+        listed = ", ".join(f"{start_s:.1f}-{stop_s:.1f}" for start_s, stop_s in told)
+        remarks.add(
+            SHORT_STRETCH, f"{file.name}: {sum_s:.1f} of {duration_s:.1f} s, namely {listed} s"
+        )
 
 
 def _covered_s(parts: Iterable[Part], duration_s: float) -> float:

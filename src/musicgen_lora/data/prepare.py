@@ -18,6 +18,7 @@ from musicgen_lora.config import PrepareSettings
 from musicgen_lora.console import ProgressTask, plain_console
 from musicgen_lora.data import parts, prepare_report, vocals
 from musicgen_lora.data.analyse import AnalysisTask, analyse_file, read_record
+from musicgen_lora.data.conflicts import say_conflicts
 from musicgen_lora.data.cut import ClipPlan, CutTask, cut_file
 from musicgen_lora.data.entries import (
     clip_key,
@@ -36,6 +37,7 @@ from musicgen_lora.data.inputs import (
 )
 from musicgen_lora.data.jobs import Job, plan_jobs, with_jobs
 from musicgen_lora.data.ledger import Ledger, spans_by_file
+from musicgen_lora.data.left_out import tell_left_out
 from musicgen_lora.data.listening import listen
 from musicgen_lora.data.remarks import Remarks
 from musicgen_lora.data.revision import Change, Revision
@@ -45,14 +47,12 @@ from musicgen_lora.data.succession import CUT_ANEW, Entry, Span, is_marked, succ
 from musicgen_lora.data.tagging import Heard, check_clap, heard_facts
 from musicgen_lora.data.windows import Key, key_of, measure_windows
 from musicgen_lora.data.workers import LIMIT_S, Failure, run_tasks
-from musicgen_lora.errors import UserError, printable
+from musicgen_lora.errors import UserError
 from musicgen_lora.extras import require_extra
 
 ANALYSIS_FOLDER = "analysis"
 FILES_PER_WRITE = 50
 """The metadata is written this often, so an interrupted run loses little."""
-MAX_SHOWN = 50
-"""Files left out that the terminal names; the report names all."""
 
 
 def prepare_dataset(settings: PrepareSettings) -> Path:
@@ -161,6 +161,8 @@ class _Run:
         self.heard = listen(
             [*known, *new], self.records, self.settings, self.analysis_dir, self.console
         )
+        for file in [*known, *new]:
+            say_conflicts(file, self.records[file.digest], self.remarks)
         again = self.revision.must_cut(known, self.records, self.entries)
         to_cut = [*again, *new]
         cut = {file.digest for file in to_cut}
@@ -170,11 +172,7 @@ class _Run:
         n_refreshed = self._refresh(stay, listed)
         jobs = self._cut(to_cut, sources)
         self._end_replaced(inputs, {job.file.digest for job in jobs})
-        for drop in self.dropped[:MAX_SHOWN]:
-            path = printable(str(self.input_dir / drop.name))
-            self.console.print(f"left out: {path}: {printable(drop.reason)}", style="yellow")
-        if len(self.dropped) > MAX_SHOWN:
-            self.console.print(f"... and {len(self.dropped) - MAX_SHOWN} more, in the report.")
+        tell_left_out(self.console, self.dropped)
         entries = self._write(jobs)
         if not entries:
             raise UserError(
@@ -245,11 +243,13 @@ class _Run:
 
     def _listed_plans(self, files: Mapping[str, Input]) -> dict[tuple[str, float], ClipPlan]:
         """The stretch that each listed clip of files is."""
-        plans = {
-            clip_key(digest, plan.start_s if plan.cut else 0.0): plan
-            for digest, file in files.items()
-            for plan in self.revision.plans(file, self.records[digest])
-        }
+        plans = {}
+        for digest, file in files.items():
+            record = self.records[digest]
+            planned = self.revision.plans(file, record)
+            parts.say_short_stretches(file, record, planned, self.remarks)
+            for plan in planned:
+                plans[clip_key(digest, plan.start_s if plan.cut else 0.0)] = plan
         found = {}
         for entry in self.entries:
             digest = str(entry.get("made_from"))
@@ -324,6 +324,7 @@ class _Run:
                 self.settings.loudness,
                 self.settings.vocals,
                 self.settings.mono_fold,
+                self.settings.limit,
             )
             for job in to_cut
         ]

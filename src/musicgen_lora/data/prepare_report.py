@@ -25,10 +25,12 @@ from musicgen_lora.data.findings import (
     dataset_advice,
     find_faults,
     fold_advice,
+    loudness_advice,
     vocals_advice,
 )
 from musicgen_lora.data.inputs import Dropped
-from musicgen_lora.data.key_names import NOTES
+from musicgen_lora.data.key_names import NOTES, usual_key
+from musicgen_lora.data.left_out import by_reason
 from musicgen_lora.data.remarks import in_one_line
 from musicgen_lora.data.revision import Change
 from musicgen_lora.errors import printable
@@ -102,12 +104,15 @@ def report(
         "cut_on": dict(cuts),
         "advice": [
             *fold_advice(entries, in_place=n_unfolded),
+            *loudness_advice(entries, settings.loudness, limits=settings.limit),
             *vocals_advice(entries, searched=settings.vocals != "keep"),
             *dataset_advice(entries),
             *caption_advice(entries),
         ],
         "changes": [{"told": change.told, "names": list(change.names)} for change in changes],
-        "faults": find_faults(records, entries),
+        # What doesn't train needs no mending.
+        "faults": find_faults(_trained(records, entries), entries),
+        "left_out": [{"told": kind.told, "files": list(kind.names)} for kind in by_reason(dropped)],
         "dropped": [
             {"file": drop.name, "reason": drop.reason}
             | ({"equals": drop.equals} if drop.equals else {})
@@ -131,6 +136,14 @@ def report(
     console.print(f"Report: {target}")
 
 
+def _trained(
+    records: Mapping[str, Mapping[str, Any]], entries: Sequence[Mapping[str, Any]]
+) -> dict[str, Mapping[str, Any]]:
+    """The records of files that the dataset has clips of."""
+    listed = {str(entry.get("made_from")) for entry in entries}
+    return {name: record for name, record in records.items() if record["sha256"] in listed}
+
+
 def _seconds(entries: Sequence[Mapping[str, Any]]) -> float:
     lengths = [entry.get("duration_s") for entry in entries]
     return float(sum(value for value in lengths if isinstance(value, (int, float))))
@@ -148,10 +161,13 @@ def _tempo_counts(entries: Sequence[Mapping[str, Any]]) -> dict[str, int]:
 
 def _key_counts(entries: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     """Clips by key, in the order of the notes, minor as in "Cm"."""
-    counts = Counter(str(entry["key"]) for entry in entries if entry.get("key"))
-    known = {f"{note} {mode}": note + "m" * (mode == "minor")
-             for note in NOTES for mode in ("major", "minor")}  # fmt: skip
-    return {short: counts[name] for name, short in known.items() if counts[name]}
+    counts = Counter(usual_key(str(entry["key"])) for entry in entries if entry.get("key"))
+    known = [usual_key(f"{note} {mode}") for note in NOTES for mode in ("major", "minor")]
+    return {
+        name.removesuffix(" major").replace(" minor", "m"): counts[name]
+        for name in known
+        if counts[name]
+    }
 
 
 def _print(console: Console, content: Mapping[str, Any], metadata: Path) -> None:
@@ -167,11 +183,10 @@ def _print(console: Console, content: Mapping[str, Any], metadata: Path) -> None
         listed = ", ".join(names) + (f", and {more} more (in the report)" if more else "")
         console.print(f"{change['told']}{': ' if listed else '.'}{listed}")
     table = Table(box=None, pad_edge=False)
-    table.add_column("files")
-    table.add_column("fault")
+    table.add_column("what to fix first")
     table.add_column("what to do")
     for fault in content["faults"]:
-        table.add_row(str(len(fault["files"])), fault["told"], fault["to_do"])
+        table.add_row(fault["sentence"], fault["to_do"])
     if content["faults"]:
         console.print(table, soft_wrap=False)
     for remark in content["remarks"]:

@@ -55,17 +55,25 @@ _TEMPO_FIELDS = fields(
         "is_steady": truth,
         "beats_s": many(_SECONDS),
         "downbeats_s": many(_SECONDS),
-        "key": _WORD,
-        "key_confidence": _SURE,
         "loop_bars": or_null(integer(1, 1_000)),
     }
 )
+_KEY_FIELDS = fields({"key": _WORD, "key_confidence": _SURE})
 
 
-def _segment(value: Any) -> None:
+def _with_tempo(value: Any) -> None:
     _TEMPO_FIELDS(value)
     if value["is_steady"] and value["bpm"] is None:
         raise Wrong("is_steady", True, "false without a tempo")
+
+
+_STRETCHES = fields({"stretches": many(_with_tempo, 0, 100_000)})
+
+
+def _segment(value: Any) -> None:
+    _with_tempo(value)
+    _KEY_FIELDS(value)
+    _STRETCHES(value)
 
 
 _QUALITY = fields(

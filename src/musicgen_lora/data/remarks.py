@@ -135,6 +135,21 @@ PART_REST = Kind(
     "files have audio that no part (start_s, duration_s) covers; it is left out",
     "Add a row for it, or remove start_s to have the whole file cut.",
 )
+CONTRADICTED = Kind(
+    "contradiction between names, metadata and what is heard",
+    "contradictions between names, metadata and what is heard",
+    "Listen and decide: what is right goes into the metadata (bpm, key) or the name.",
+)
+HALVED = Kind(
+    "tempo of a half-time genre is told doubled, as sequencers show it",
+    "tempi of half-time genres are told doubled, as sequencers show them",
+    "A bpm in the metadata is told as it is.",
+)
+SHORT_STRETCH = Kind(
+    "long file has stretches that are left out: they are shorter than --min_window",
+    "long files have stretches that are left out: they are shorter than --min_window",
+    "A shorter one, such as --min_window 4, keeps all but parts of bars.",
+)
 SILENT_CLIP = Kind(
     "stretch of a file is silent; it is no clip",
     "stretches of files are silent; they are no clips",

@@ -18,11 +18,15 @@ from musicgen_lora.data.cleaning import unusable_reason
 from musicgen_lora.data.cut import ClipPlan, plan_clips
 from musicgen_lora.data.facts import Part
 from musicgen_lora.data.inputs import Dropped, Input
-from musicgen_lora.data.ledger import WORDS, Ledger, made_with, sound_settings, spans_by_file
+from musicgen_lora.data.ledger import (
+    WORDS,
+    Ledger,
+    made_with,
+    sound_settings,
+    spans_by_file,
+    with_defaults,
+)
 from musicgen_lora.data.succession import GONE, SKIP_FIELD, Entry, is_marked, mark, unmark
-
-EARLIER = {"one_shots": "caption"}
-"""What releases without a setting did, where that isn't its default."""
 
 
 @dataclass(frozen=True)
@@ -212,8 +216,7 @@ class Revision:
     def _differences(self, file: Input, record: dict[str, Any], old: dict[str, Any]) -> str:
         """The settings that make this file's clips other than they are; "" where none does."""
         new = self.made_with
-        # A setting that a later release added was its default before, mostly.
-        old = {name: old.get(name, EARLIER.get(name, value)) for name, value in new.items()}
+        old = with_defaults(old)
         is_in_place = file.in_place is not None
         made = self._ledger.files[file.digest]
         before = plans_with(old, record, made.parts, file)
@@ -270,8 +273,7 @@ class Revision:
             old = self._ledger.settings_of(digest)
             is_here = self._place(Path(made.folder), made.name).is_relative_to(self.folder)
             if not is_here and old is not None and made.clips:
-                values = {name: old.get(name, value) for name, value in self.made_with.items()}
-                for name, value in values.items():
+                for name, value in with_defaults(old).items():
                     if value != self.made_with[name]:
                         elsewhere.setdefault(f"--{name} {_plain(value)}, {made.folder}", []).append(
                             made.name

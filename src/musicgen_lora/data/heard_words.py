@@ -1,0 +1,57 @@
+"""Words for what is measured of a clip, so that files without names or tags aren't all captioned
+alike. Only what the figures are clear about is said.
+
+The thresholds lie where of 808 beats whose parts are known (`audio.beats808`) hardly one is called
+wrongly; many that deserve a word get none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+SURE_TEMPO = 0.7
+"""What is counted by the bar needs a sure tempo."""
+ROLLING, ROLLING_HATS = 0.25, 8.0
+"""Share of the hi-hats that follow within 90 ms, and hi-hats a bar."""
+BUSY_HATS, BUSY_KICKS = 17.0, 3.0
+SPARSE_HATS, SPARSE_KICKS = 8.5, 2.8
+FEWEST_KICKS = 0.5
+"""A bar; with less there is no beat that could be sparse."""
+FEWEST_NOTES = 8
+"""Of a bass that is worth a word: toms are fewer."""
+GLIDES, GLIDING_SHARE = 4, 0.2
+SUB_SHARE, GLIDING_SUB_SHARE = 0.75, 0.4
+"""Share of the power between 20 and 60 Hz. An 808 that glides has the latter; toms and played
+basses, whose notes seem to glide as well, don't."""
+
+
+def words_of(segment: Mapping[str, Any], sure_tempo: float) -> tuple[str, ...]:
+    """What the drums and the bass of a segment of a record surely do.
+
+    Args:
+        segment: of the record.
+        sure_tempo: how sure its tempo is, 0 to 1.
+    """
+
+    def figure(name: str) -> float:
+        value = segment.get(name)
+        return float(value) if isinstance(value, (int, float)) else 0.0
+
+    words = []
+    if sure_tempo >= SURE_TEMPO:
+        hats, kicks = figure("hats_per_bar"), figure("kicks_per_bar")
+        if hats >= BUSY_HATS and kicks >= BUSY_KICKS:
+            words.append("busy")
+        elif hats <= SPARSE_HATS and FEWEST_KICKS <= kicks <= SPARSE_KICKS:
+            words.append("sparse")
+        if figure("roll_density") >= ROLLING and hats >= ROLLING_HATS:
+            words.append("rolling hi-hats")
+    notes, glides = figure("bass_notes"), figure("bass_glides")
+    sub_share = figure("band_20_60_share")
+    is_gliding = notes >= FEWEST_NOTES and glides >= max(GLIDES, GLIDING_SHARE * notes)
+    if is_gliding and sub_share >= GLIDING_SUB_SHARE:
+        words.append("gliding bass")
+    if sub_share >= SUB_SHARE and notes >= FEWEST_NOTES:
+        words.append("deep sub bass")
+    return tuple(words)
