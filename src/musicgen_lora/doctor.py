@@ -104,7 +104,7 @@ def check_broken() -> Iterator[Finding]:
         yield "ok", "transformers offers MusicGen and MusicGen melody"
     except (ImportError, RuntimeError) as error:
         yield "fault", f"transformers cannot import MusicGen: {str(error).splitlines()[0]}"
-    from musicgen_lora.model.base_folder import EMBEDDED
+    from musicgen_lora.given import EMBEDDED
 
     if (EMBEDDED / "model.safetensors").is_file():
         yield "ok", "the embedded base model tiny-beats is there"

@@ -50,6 +50,7 @@ from musicgen_lora.data.tagging import Heard, check_clap, heard_facts
 from musicgen_lora.data.workers import LIMIT_S, Failure, run_tasks
 from musicgen_lora.errors import UserError, printable
 from musicgen_lora.extras import require_extra
+from musicgen_lora.given import check_input_folder
 
 ANALYSIS_FOLDER = "analysis"
 FILES_PER_WRITE = 50
@@ -80,12 +81,10 @@ def prepare_dataset(settings: PrepareSettings) -> Path:
             )
         console.print(f"{settings.num_samples} example beats: {path}")
         return path
-    if settings.input_dir is None:
-        raise UserError("Give --input_dir, the folder with your audio, or --create_example.")
+    check_input_folder(settings.input_dir)
+    assert settings.input_dir is not None
     if not settings.default_text.strip():
         raise UserError("--default_text is empty; give a caption such as 'hip hop 808 beat'.")
-    if not settings.input_dir.is_dir():
-        raise UserError(f"{settings.input_dir}: no such folder; give the one with your audio.")
     if settings.vocals != "keep":
         require_extra("vocals", f"--vocals {settings.vocals}")
     if settings.tagger == "clap":

@@ -48,6 +48,7 @@ from musicgen_lora.evaluation.report import (
 )
 from musicgen_lora.evaluation.summary import write_sentences
 from musicgen_lora.generation.decode import windows_sentence
+from musicgen_lora.given import check_prompts
 from musicgen_lora.locks import locked
 from musicgen_lora.model.adapter import WEIGHTS_FILE, has_adapter, load_adapter, read_adapter
 from musicgen_lora.model.base_facts import base_facts
@@ -72,8 +73,7 @@ def evaluate_adapter(settings: EvaluateSettings) -> dict[str, Any]:
     Raises:
         UserError: base, adapter, prompts, a given `data_dir` or the output folder are not usable.
     """
-    if not all(prompt.strip() for prompt in settings.prompts):
-        raise UserError("--prompts has an empty one; say what to play.")
+    check_prompts(settings.prompts, needed=False)
     console = plain_console()
     # Once and for all: whatever happens to the folder meanwhile, the report is of these files.
     files = read_adapter(settings.lora_model_path)

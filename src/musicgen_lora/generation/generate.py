@@ -22,6 +22,7 @@ from musicgen_lora.console import plain_console
 from musicgen_lora.errors import UserError
 from musicgen_lora.generation.decode import generate_codes, window_frames, windows_sentence
 from musicgen_lora.generation.independent import depends_on_batch
+from musicgen_lora.given import check_prompts
 from musicgen_lora.locks import locked
 from musicgen_lora.model.adapter import load_adapter, read_adapter
 from musicgen_lora.model.chroma import Chroma
@@ -56,10 +57,7 @@ def generate_audio(settings: GenerateSettings) -> list[Path]:
             usable.
         RunError: the disk is full; the clips before are whole, and nothing is half written.
     """
-    if not settings.prompts:
-        raise UserError("--prompts is empty; give at least one, in quotes.")
-    if not all(prompt.strip() for prompt in settings.prompts):
-        raise UserError("--prompts has an empty one; say what to play.")
+    check_prompts(settings.prompts, needed=True)
     console = plain_console()
     model = load_base(settings.base_model_path)
     facts: dict[str, Any] = {
