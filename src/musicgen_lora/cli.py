@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from musicgen_lora import __version__
 from musicgen_lora.errors import DISK_FAULTS, RIGHTS_FAULTS, UserError, printable
+from musicgen_lora.given import announcement, check_given, hub_ids
 from musicgen_lora.kinds import shortened
 from musicgen_lora.threads import bounded_spinning
 
@@ -48,6 +49,7 @@ USAGE = f"""musicgen-lora {__version__}: LoRA fine-tuning of MusicGen
 """
 
 
+LOADING = "the libraries take some seconds to load ..."
 AT_ONCE_S = 0.1
 """What is wrong with a dataset mostly shows by then, and is said before the libraries load."""
 
@@ -162,7 +164,9 @@ def _run(command: str, flags: list[str], config: Path | None) -> int:
         print(__version__ if command == "--version" else USAGE)
         return 0
     if command == "doctor":
-        from musicgen_lora.doctor import check_installation
+        print(f"Checking this installation; {LOADING}", flush=True)
+        with _whole_stops():
+            from musicgen_lora.doctor import check_installation
 
         return check_installation()
     with _whole_stops():
@@ -182,11 +186,26 @@ def _run(command: str, flags: list[str], config: Path | None) -> int:
         del flags[at : at + 2]
     settings = parse_settings(command, flags, config)
     _check_paths(settings)
+    if os.environ.get("RANK", "0") == "0":
+        print(f"{announcement(command, settings)}; {LOADING}", flush=True)
+    # Of several processes, one says it when all have come together.
+    if "RANK" not in os.environ:
+        _check_given(settings)
     if command == "train":
         _train(settings)
     else:
         _load(command)(settings)
     return 0
+
+
+def _check_given(settings: Any) -> None:
+    """Refuses what can be told without torch, and fetches a base model that isn't here yet."""
+    check_given(settings)
+    for name in hub_ids(settings):
+        with _whole_stops():
+            from musicgen_lora.model.hub import hub_folder
+
+        hub_folder(name)
 
 
 def _train(settings: TrainSettings) -> None:

@@ -19,6 +19,7 @@ from rich.progress import Progress, TextColumn
 from transformers import MusicgenForConditionalGeneration
 
 from musicgen_lora.config import TrainSettings
+from musicgen_lora.console import LINE_EVERY_S
 from musicgen_lora.data.batches import Batch, ClipDataset, collate, epoch_order, grouped_order
 from musicgen_lora.errors import RunError
 from musicgen_lora.model.delay import n_predicted
@@ -81,6 +82,7 @@ def run_steps(
     n_worse: int = state.get("validations_since_best", 0)
     batch_size: int = state.get("batch_size", settings.batch_size)
     begun, began, frames_read = state["step"], time.monotonic(), 0
+    said_s = began
     patience = settings.early_stopping_patience or sys.maxsize
     order: np.ndarray | None = None
     run["steps"] = begun
@@ -214,7 +216,9 @@ def run_steps(
                 f"{row['peak_memory_bytes'] / 1e9:.2f} GB"
             )
             progress.update(task, completed=done, figures=line)
-            if not console.is_terminal and (done % 10 == 0 or done in (n_steps, begun + 1)):
+            is_due = done % 10 == 0 or time.monotonic() - said_s >= LINE_EVERY_S
+            if not console.is_terminal and (is_due or done in (n_steps, begun + 1)):
+                said_s = time.monotonic()
                 left = elapsed / (done - begun) * (n_steps - done)
                 console.print(
                     f"step {done}/{n_steps}  epoch {row['epoch']:.2f}  {line}  {left:.0f} s left"

@@ -20,7 +20,7 @@ from rich.console import Console
 from transformers import MusicgenForConditionalGeneration
 
 from musicgen_lora.config import TrainSettings
-from musicgen_lora.console import plain_console
+from musicgen_lora.console import plain_console, progress
 from musicgen_lora.data.metadata import Clips, load_dataset
 from musicgen_lora.errors import RunError, UserError
 from musicgen_lora.generation.decode import windows_sentence
@@ -290,9 +290,10 @@ def _gate(
     material: Material,
     console: Console,
 ) -> dict[str, Any]:
-    codebooks = validation.held_out_losses(
-        model, material.gate_windows, material.text, settings.batch_size
-    )
+    with progress(console, "base on the held-out clips, windows") as on_step:
+        codebooks = validation.held_out_losses(
+            model, material.gate_windows, material.text, settings.batch_size, on_step
+        )
     held_out = bool(material.windows)
     loss = sum(codebooks) / len(codebooks)
     each = ", ".join(f"{value:.3f}" for value in codebooks)
