@@ -186,11 +186,14 @@ def _run(command: str, flags: list[str], config: Path | None) -> int:
         del flags[at : at + 2]
     settings = parse_settings(command, flags, config)
     _check_paths(settings)
-    if os.environ.get("RANK", "0") == "0":
+    # What is wrong, one of several processes says when all have come together.
+    is_alone = "RANK" not in os.environ
+    if is_alone:
+        check_given(settings)
+    if is_alone or os.environ["RANK"] == "0":
         print(f"{announcement(command, settings)}; {LOADING}", flush=True)
-    # Of several processes, one says it when all have come together.
-    if "RANK" not in os.environ:
-        _check_given(settings)
+    if is_alone:
+        _fetch_bases(settings)
     if command == "train":
         _train(settings)
     else:
@@ -198,9 +201,8 @@ def _run(command: str, flags: list[str], config: Path | None) -> int:
     return 0
 
 
-def _check_given(settings: Any) -> None:
-    """Refuses what can be told without torch, and fetches a base model that isn't here yet."""
-    check_given(settings)
+def _fetch_bases(settings: Any) -> None:
+    """Fetches a base model that isn't here yet; where that can't be, torch need not load."""
     for name in hub_ids(settings):
         with _whole_stops():
             from musicgen_lora.model.hub import hub_folder

@@ -236,7 +236,7 @@ def test_broken_files_are_listed_and_passed_over(
         ("[/b] text.wav", "not readable as audio"),
     ]:
         assert f"left out: {source / name}: {reason}" in said
-    assert "1 new clips" in said
+    assert "1 new clip (" in said
     assert "6 left out" in said
 
 

@@ -54,7 +54,7 @@ def hub_folder(name: str) -> Path:
         UserError: no such model, not for this user, or neither hub nor cache have it.
     """
     try:
-        files = _ask(name)
+        files = ask(name)
         return _cached(name, *files) or _downloaded(name, files[1])
     except RepositoryNotFoundError as error:
         raise UserError(
@@ -68,7 +68,7 @@ def hub_folder(name: str) -> Path:
         ) from error
     except HFValidationError as error:
         raise UserError(f"{name}: no such folder here, and no hub id: {_line(error)}") from error
-    except _Unreachable as error:
+    except Unreachable as error:
         folder = _cached(name)
         if folder is None:
             raise UserError(
@@ -78,15 +78,15 @@ def hub_folder(name: str) -> Path:
         return folder
 
 
-class _Unreachable(Exception):
+class Unreachable(Exception):
     """Of a hub; its text is a sentence."""
 
 
-def _ask(name: str) -> tuple[str, list[str]]:
+def ask(name: str) -> tuple[str, list[str]]:
     """Commit and files that the hub has of a model now.
 
     Raises:
-        _Unreachable: it didn't answer in time, or not with that.
+        Unreachable: it didn't answer in time, or not with that.
         HFValidationError, HfHubHTTPError: the model is not to be had.
     """
     answers: list[Any] = []
@@ -109,12 +109,12 @@ def _ask(name: str) -> tuple[str, list[str]]:
     if not isinstance(answer, Exception):
         return answer
     if constants.HF_HUB_OFFLINE:
-        raise _Unreachable("HF_HUB_OFFLINE keeps it from being looked up.") from answer
+        raise Unreachable("HF_HUB_OFFLINE keeps it from being looked up.") from answer
     if isinstance(answer, HfHubHTTPError) and answer.response is not None:
         status = answer.response.status_code
-        raise _Unreachable(f"{constants.ENDPOINT} answers {status}.") from answer
+        raise Unreachable(f"{constants.ENDPOINT} answers {status}.") from answer
     why = _line(answer).rstrip(".")
-    raise _Unreachable(f"{constants.ENDPOINT} can't be reached ({why}).") from answer
+    raise Unreachable(f"{constants.ENDPOINT} can't be reached ({why}).") from answer
 
 
 def _cached(name: str, commit: str | None = None, files: Iterable[str] = ()) -> Path | None:
