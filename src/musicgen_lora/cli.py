@@ -177,7 +177,7 @@ def _run(command: str, flags: list[str], config: Path | None) -> int:
     if command not in SETTINGS:
         raise UserError(f"no such command; there are: {', '.join([*SETTINGS, 'doctor'])}.")
     # `--config=FILE` is `--config FILE`.
-    flags = [w for word in flags for w in (word.split("=", 1) if _names_config(word) else [word])]
+    flags = [w for word in flags for w in re.split("(?<=^--config)=", word, maxsplit=1)]
     if "--config" in flags:
         at = flags.index("--config")
         if at + 1 == len(flags):
@@ -297,10 +297,6 @@ def _flag_name(word: str) -> str:
     """The setting that a flag names; empty for a word that is none."""
     found = re.fullmatch(r"--([A-Za-z][\w-]*)(=.*)?|(-h)", word, re.DOTALL)
     return (found[1] or found[3]).replace("-", "_") if found else ""
-
-
-def _names_config(word: str) -> bool:
-    return word.startswith("--config=")
 
 
 def _explain(error: ValidationError) -> str:

@@ -42,6 +42,7 @@ def train_words(model: Path, data: Path, out: Path) -> list[object]:
         *("--data_dir", data),
         *("--output_dir", out),
         *("--max_steps", 1),
+        *("--previews", "off"),
         "--allow_random_base",
     ]
 

@@ -16,7 +16,7 @@ NO_BEAT = 0.1
 """Steadiness below which there is no beat to speak of: noise and held notes reach 0.03, hits at
 random 0.12; the example beats have 0.17 to 0.65."""
 FAR = 0.05
-"""p of a difference that is told, over the number of descriptors: the worst of many is looked for."""
+"""p of a difference that is told, over the number of descriptors that it is the worst of."""
 MOSTLY_SILENT = 0.5
 OFTEN_CLIPPED = 0.001
 
