@@ -115,7 +115,7 @@ def test_two_captions_are_played_where_no_prompts_are_given(
     said = capsys.readouterr().out
     assert said.count("2 captions, 0.2 s each") == 2
     assert "--previews off leaves them out" in said
-    plain = replace(settings, previews="off", output_dir=tmp_path / "off")
+    plain = replace(settings, previews="off", preview_duration=None, output_dir=tmp_path / "off")
     run = train_lora(plain)
     assert "Previews" not in capsys.readouterr().out
     assert timeless(tmp_path / "auto") == timeless(tmp_path / "off")

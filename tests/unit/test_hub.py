@@ -52,17 +52,19 @@ class Hub(BaseHTTPRequestHandler):
             file = self.folder / path.rsplit("/", 1)[1]
             body = file.read_bytes()
             headers |= {"ETag": f'"{_digest(file)}"', "Content-Type": "application/octet-stream"}
+        elif path.endswith("/gated"):
+            body, headers["X-Error-Code"] = b"{}", "GatedRepo"
         else:
-            body = b'{"error": "Repository not found"}'
-            headers["X-Error-Code"] = "RepoNotFound"
-        self.send_response(404 if "X-Error-Code" in headers else 200)
+            body, headers["X-Error-Code"] = b"{}", "RepoNotFound"
+        refused = {"GatedRepo": 403, "RepoNotFound": 404}
+        self.send_response(refused.get(headers.get("X-Error-Code", ""), 200))
         for name, value in (headers | {"Content-Length": str(len(body))}).items():
             self.send_header(name, value)
         self.end_headers()
         if with_body:
             self.wfile.write(body)
 
-    def log_message(self, *_: object) -> None:
+    def log_message(self, format: str, *args: object) -> None:
         pass
 
 
@@ -165,6 +167,28 @@ def test_a_hub_out_of_reach_is_one_line_with_the_ways_out(
     (line,) = capsys.readouterr().err.splitlines()
     for word in (NAME, endpoint, "can't be reached", "HF_ENDPOINT=", "ModelScope", "README"):
         assert word in line
+
+
+def test_a_model_whose_owner_has_terms_is_one_line(asked: list[str]) -> None:
+    with pytest.raises(UserError, match="accept terms first: do so at http"):
+        hub.hub_folder("someone/gated")
+
+
+def test_a_download_that_breaks_off_is_one_line_and_goes_on(
+    asked: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = hub.snapshot_download
+
+    def broken(*names: str, local_files_only: bool = False, **settings: object) -> str:
+        if local_files_only:
+            return whole(*names, local_files_only=True, **settings)
+        raise ConnectionResetError("reset by peer")
+
+    monkeypatch.setattr(hub, "snapshot_download", broken)
+    with pytest.raises(UserError, match=r"broke off \(reset by peer\).*HF_ENDPOINT"):
+        hub.hub_folder(NAME)
+    monkeypatch.setattr(hub, "snapshot_download", whole)
+    assert (hub.hub_folder(NAME) / "config.json").is_file()
 
 
 def test_what_is_no_id_is_said(asked: list[str]) -> None:

@@ -7,7 +7,7 @@ are not, and counting them as such makes intervals that are far too narrow.
 from __future__ import annotations
 
 import math
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 from scipy import stats
@@ -228,8 +228,8 @@ def apart(ours: np.ndarray, theirs: np.ndarray, *, least: float) -> Apart | None
     spread = math.sqrt((float(ours.var(ddof=1)) + float(theirs.var(ddof=1))) / 2.0)
     if spread == 0.0:
         return Apart(size=difference / least, p_value=0.0)
-    p_value = float(stats.ttest_ind(ours, theirs, equal_var=False).pvalue)
-    return Apart(size=difference / max(spread, least), p_value=p_value)
+    tested: Any = stats.ttest_ind(ours, theirs, equal_var=False)
+    return Apart(size=difference / max(spread, least), p_value=float(tested.pvalue))
 
 
 class MovedShare(TypedDict):

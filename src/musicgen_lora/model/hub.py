@@ -35,7 +35,7 @@ READ = ("*.json", "*.safetensors", "spiece.model")
 REACH_S = 4.0
 """A hub that hasn't answered by then can't be reached."""
 LINE_EVERY_S = 10.0
-FAILURES = (*HfHubHTTPError.__bases__, OSError, ValueError, RuntimeError)
+FAILURES: Any = (*HfHubHTTPError.__bases__, OSError, ValueError, RuntimeError)
 """Of a request. The first is the base class of the HTTP library that huggingface_hub has; which
 one that is changes with its releases."""
 REMEDIES = (
@@ -56,15 +56,15 @@ def hub_folder(name: str) -> Path:
     try:
         files = ask(name)
         return _cached(name, *files) or _downloaded(name, files[1])
-    except RepositoryNotFoundError as error:
-        raise UserError(
-            f"{name}: no such folder here, and {constants.ENDPOINT} has no such model (or it is "
-            "private: hf auth login)."
-        ) from error
     except GatedRepoError as error:
         raise UserError(
             f"{name}: its owner asks you to accept terms first: do so at {constants.ENDPOINT}/"
             f"{name}, then hf auth login."
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise UserError(
+            f"{name}: no such folder here, and {constants.ENDPOINT} has no such model (or it is "
+            "private: hf auth login)."
         ) from error
     except HFValidationError as error:
         raise UserError(f"{name}: no such folder here, and no hub id: {_line(error)}") from error
@@ -152,13 +152,12 @@ class _Lines(tqdm):
         kwargs.pop("name", None)
         super().__init__(*args, **kwargs)
 
-    def display(self, *_: Any, **__: Any) -> bool:
+    def display(self, *_: Any, **__: Any) -> None:
         now = time.monotonic()
         _Lines.said_s = _Lines.said_s or now
         if self.unit == "B" and self.n and now - _Lines.said_s >= LINE_EVERY_S:
             _Lines.said_s = now
             _say(f"downloaded {self.n / 1e6:,.0f} MB")
-        return True
 
 
 def _line(error: BaseException) -> str:
