@@ -22,7 +22,7 @@ STEPS = [
     f"prepare --create_example --output_dir {FOLDER}/data --num_samples 80",
     f"train --data_dir {FOLDER}/data --output_dir {FOLDER}/output --validation_fraction 0.2 "
     "--learning_rate 2e-3 --batch_size 4 --gradient_accumulation_steps 1 "
-    "--num_epochs 6 --lora_layers 2-3 --lora_rank 16 --lora_alpha 32",
+    "--num_epochs 6 --previews off --lora_layers 2-3 --lora_rank 16 --lora_alpha 32",
     f"generate --lora_model_path {FOLDER}/output/best_model --output_dir {FOLDER}/generated "
     f"--duration 10 --prompts {' '.join(shlex.quote(prompt) for prompt in PROMPTS)}",
     f"evaluate --lora_model_path {FOLDER}/output/best_model --output_dir {FOLDER}/evaluation "

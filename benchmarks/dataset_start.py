@@ -126,6 +126,7 @@ def first_step_s(data: Path, *flags: str) -> float:
     output = data.parent / f"output{time.monotonic_ns()}"
     words = f"--data_dir {data} --output_dir {output} --max_steps 1 --max_validation_windows 1"
     command = [sys.executable, "-m", "musicgen_lora.cli", "train", "--allow_random_base"]
+    command += ["--previews", "off"]
     began = time.perf_counter()
     with subprocess.Popen([*command, *words.split(), *flags], stdout=subprocess.DEVNULL) as process:
         metrics, took = output / METRICS_FILE, 0.0

@@ -27,7 +27,7 @@ from transformers import AutoTokenizer
 
 from musicgen_lora.data.packed import PackedTokens
 from musicgen_lora.generation.decode import generate_codes
-from musicgen_lora.model.base_folder import EMBEDDED
+from musicgen_lora.given import EMBEDDED
 from musicgen_lora.model.codec import codec_fingerprint, encode_waveforms
 from musicgen_lora.model.musicgen import load_base, load_tokenizer
 from musicgen_lora.model.text import TextStates

@@ -45,8 +45,8 @@ from transformers import (
 )
 
 from musicgen_lora.data.batches import Batch
+from musicgen_lora.given import EMBEDDED
 from musicgen_lora.model.adapter import add_lora
-from musicgen_lora.model.base_folder import EMBEDDED
 from musicgen_lora.model.delay import delay_codes, n_predicted
 from musicgen_lora.model.musicgen import load_base, model_shape
 from musicgen_lora.model.text import TextStates

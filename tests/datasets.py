@@ -66,6 +66,7 @@ def tiny_settings(model: Path, data_dir: Path, output_dir: Path, **changes: Any)
         "learning_rate": 3e-3,
         "allow_random_base": True,
         "precision": "fp32",
+        "previews": "off",
     }
     return TrainSettings(**(values | changes))
 

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from musicgen_lora import __version__
 from musicgen_lora.errors import DISK_FAULTS, RIGHTS_FAULTS, UserError, printable
+from musicgen_lora.given import announcement, check_given, hub_ids
 from musicgen_lora.kinds import shortened
 from musicgen_lora.threads import bounded_spinning
 
@@ -48,6 +49,7 @@ USAGE = f"""musicgen-lora {__version__}: LoRA fine-tuning of MusicGen
 """
 
 
+LOADING = "the libraries take some seconds to load ..."
 AT_ONCE_S = 0.1
 """What is wrong with a dataset mostly shows by then, and is said before the libraries load."""
 
@@ -162,7 +164,9 @@ def _run(command: str, flags: list[str], config: Path | None) -> int:
         print(__version__ if command == "--version" else USAGE)
         return 0
     if command == "doctor":
-        from musicgen_lora.doctor import check_installation
+        print(f"Checking this installation; {LOADING}", flush=True)
+        with _whole_stops():
+            from musicgen_lora.doctor import check_installation
 
         return check_installation()
     with _whole_stops():
@@ -173,7 +177,7 @@ def _run(command: str, flags: list[str], config: Path | None) -> int:
     if command not in SETTINGS:
         raise UserError(f"no such command; there are: {', '.join([*SETTINGS, 'doctor'])}.")
     # `--config=FILE` is `--config FILE`.
-    flags = [w for word in flags for w in (word.split("=", 1) if _names_config(word) else [word])]
+    flags = [w for word in flags for w in re.split("(?<=^--config)=", word, maxsplit=1)]
     if "--config" in flags:
         at = flags.index("--config")
         if at + 1 == len(flags):
@@ -182,11 +186,28 @@ def _run(command: str, flags: list[str], config: Path | None) -> int:
         del flags[at : at + 2]
     settings = parse_settings(command, flags, config)
     _check_paths(settings)
+    # What is wrong, one of several processes says when all have come together.
+    is_alone = "RANK" not in os.environ
+    if is_alone:
+        check_given(settings)
+    if is_alone or os.environ["RANK"] == "0":
+        print(f"{announcement(command, settings)}; {LOADING}", flush=True)
+    if is_alone:
+        _fetch_bases(settings)
     if command == "train":
         _train(settings)
     else:
         _load(command)(settings)
     return 0
+
+
+def _fetch_bases(settings: Any) -> None:
+    """Fetches a base model that isn't here yet; where that can't be, torch need not load."""
+    for name in hub_ids(settings):
+        with _whole_stops():
+            from musicgen_lora.model.hub import hub_folder
+
+        hub_folder(name)
 
 
 def _train(settings: TrainSettings) -> None:
@@ -276,10 +297,6 @@ def _flag_name(word: str) -> str:
     """The setting that a flag names; empty for a word that is none."""
     found = re.fullmatch(r"--([A-Za-z][\w-]*)(=.*)?|(-h)", word, re.DOTALL)
     return (found[1] or found[3]).replace("-", "_") if found else ""
-
-
-def _names_config(word: str) -> bool:
-    return word.startswith("--config=")
 
 
 def _explain(error: ValidationError) -> str:

@@ -225,12 +225,15 @@ class TrainSettings:
     """How many of the newest checkpoints stay, besides the best one."""
     early_stopping_patience: Positive | None = None
     """Stop after so many validations in a row without a new best (default: never)."""
+    previews: Literal["auto", "off"] = "auto"
+    """auto plays preview_prompts into output_dir/previews, or two of the dataset's captions where
+    there are none, for which training says what it takes; off plays nothing."""
     preview_prompts: list[str] = dataclasses.field(default_factory=list)
-    """Prompts played into output_dir/previews, by the base and as training goes; none: off."""
+    """Prompts played by the base and as training goes."""
     preview_every: Positive | None = None
-    """Steps between previews (default: once an epoch)."""
-    preview_duration: Annotated[float, Field(gt=0.0, le=30.0)] = 10.0
-    """Seconds of each preview."""
+    """Steps between previews (default: once an epoch; of captions, only at the end)."""
+    preview_duration: Annotated[float, Field(gt=0.0, le=30.0)] | None = None
+    """Seconds of each preview (default: 10; of captions on a CPU, 4)."""
     report_to: list[Literal["tensorboard", "wandb"]] = dataclasses.field(default_factory=list)
     """Further places for the figures of metrics.jsonl; both are extras. wandb stays offline unless
     WANDB_MODE=online."""

@@ -7,10 +7,14 @@ import importlib.metadata
 import platform
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from musicgen_lora import extras
 from musicgen_lora.console import CommandConsole
+from musicgen_lora.errors import UserError
+from musicgen_lora.plural import count
 
 LIBRARIES = [
     "torch",
@@ -27,19 +31,39 @@ LIBRARIES = [
 ]
 LEAST_DISK_GIB = 5.0
 Finding = tuple[str, str]
-"""`("ok" | "note" | "fault", sentence)`."""
+"""`("ok" | "note" | "missing" | "fault", sentence)`."""
+HUB_ID = "facebook/musicgen-small"
 
 
 def check_installation() -> int:
     """Prints the findings; 1 if something will keep the commands from working, else 0."""
     console = CommandConsole(soft_wrap=True, highlight=False)
-    marks = {"ok": "[green]ok[/]", "note": "[yellow]note[/]", "fault": "[red]fault[/]"}
-    faults = 0
-    for kind, sentence in [*check_versions(), *check_torch(), *check_broken(), *check_disk()]:
-        console.print(f"{marks[kind]:<20} {sentence}", markup=True)
-        faults += kind == "fault"
-    console.print("Ready." if not faults else f"{faults} to mend before anything else.")
-    return 1 if faults else 0
+    marks = {
+        "ok": "[green]ok[/]",
+        "note": "[yellow]note[/]",
+        "missing": "[yellow]none[/]",
+        "fault": "[red]fault[/]",
+    }
+    found: Counter[str] = Counter()
+    checks = (check_versions, check_torch, check_broken, check_disk, check_optional, check_hub)
+    for kind, sentence in (finding for check in checks for finding in check()):
+        console.print(f"{marks[kind]:<20} ", end="", markup=True)
+        # A command has [brackets].
+        console.print(sentence, markup=False)
+        found[kind] += 1
+    console.print(verdict(found["fault"], found["missing"]))
+    return 1 if found["fault"] else 0
+
+
+def verdict(n_faults: int, n_missing: int) -> str:
+    """The last line."""
+    if n_faults:
+        return f"{n_faults} to mend before anything else."
+    if n_missing:
+        return (
+            f"Ready for everything but what {count(n_missing, 'missing part')} would give (above)."
+        )
+    return "Ready, with every optional part."
 
 
 def check_versions() -> Iterator[Finding]:
@@ -104,7 +128,7 @@ def check_broken() -> Iterator[Finding]:
         yield "ok", "transformers offers MusicGen and MusicGen melody"
     except (ImportError, RuntimeError) as error:
         yield "fault", f"transformers cannot import MusicGen: {str(error).splitlines()[0]}"
-    from musicgen_lora.model.base_folder import EMBEDDED
+    from musicgen_lora.given import EMBEDDED
 
     if (EMBEDDED / "model.safetensors").is_file():
         yield "ok", "the embedded base model tiny-beats is there"
@@ -117,3 +141,39 @@ def check_disk() -> Iterator[Finding]:
     free = shutil.disk_usage(Path.cwd()).free / 2**30
     kind = "ok" if free >= LEAST_DISK_GIB else "note"
     yield kind, f"{free:.0f} GiB free in this folder's disk (5 or more advised)"
+
+
+def check_optional() -> Iterator[Finding]:
+    """Parts that nothing needs: what each would give, and the command that installs it."""
+    from musicgen_lora.audio.ffmpeg import INSTALL
+
+    if shutil.which("ffmpeg"):
+        yield "ok", "ffmpeg: prepare reads M4A and AAC"
+    else:
+        yield (
+            "missing",
+            f"ffmpeg: would let prepare read M4A and AAC. Run: {INSTALL}",
+        )
+    for library in dict.fromkeys(extras.LIBRARIES.values()):
+        names = [extra for extra, its in extras.LIBRARIES.items() if its == library]
+        given = "; ".join(extras.GIVES[extra] for extra in names)
+        command = extras.install_command(names[0])
+        if command is None:
+            yield "ok", f"{library}: {given}"
+        else:
+            yield "missing", f"{library}: would give {given}. Run: {command}"
+
+
+def check_hub() -> Iterator[Finding]:
+    """Whether base models can be downloaded by their names."""
+    from musicgen_lora.model.hub import REMEDIES, Unreachable, ask
+
+    try:
+        ask(HUB_ID)
+        yield "ok", f"{HUB_ID} can be downloaded by its name"
+    except (Unreachable, UserError) as error:
+        yield (
+            "missing",
+            f"a hub: {str(error).rstrip('.')}, so base models can't be downloaded by their names "
+            f"(tiny-beats needs none): {REMEDIES}",
+        )

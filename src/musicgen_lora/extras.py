@@ -15,6 +15,15 @@ LIBRARIES = {
     "wandb": "wandb",
 }
 """What each extra of the package installs."""
+GIVES = {
+    "adamw8bit": "--optimizer adamw8bit, which needs less memory in full training",
+    "prodigy": "--optimizer prodigy, which finds its own learning rate",
+    "quantise": "--quantise 8bit and 4bit, for bases that are too large otherwise",
+    "tensorboard": "--report_to tensorboard",
+    "vocals": "prepare --vocals, which flags or removes vocals",
+    "wandb": "--report_to wandb",
+}
+"""What can be done with each."""
 
 
 def install_command(extra: str) -> str | None:

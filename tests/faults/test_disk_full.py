@@ -48,6 +48,7 @@ def test_a_full_disk_leaves_the_checkpoint_before_and_the_best_model(
     words = ["train", "--model_path", tiny_model_dir, "--data_dir", data]
     words += ["--output_dir", output_dir, "--batch_size", 2, "--gradient_accumulation_steps", 1]
     words += ["--learning_rate", 3e-3, "--allow_random_base", "--precision", "fp32"]
+    words += ["--previews", "off"]
     words += ["--num_epochs", 100, "--max_steps", 4, "--save_every", 1, "--validate_every", 2]
     run = subprocess.run(
         [sys.executable, "-c", LIMITED, str(size // 2), *map(str, words)],

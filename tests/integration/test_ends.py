@@ -82,13 +82,13 @@ def test_output_that_nobody_reads_ends_it_with_a_word(words: list[str]) -> None:
 
 
 def test_a_missing_right_is_said_with_what_to_do(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def refuse(_: object) -> None:
         raise PermissionError(errno.EACCES, "Permission denied", "data/train")
 
     monkeypatch.setattr("musicgen_lora.data.prepare.prepare_dataset", refuse)
-    assert main(["prepare", "--input_dir", "x"]) == 2
+    assert main(["prepare", "--input_dir", str(tmp_path)]) == 2
     assert capsys.readouterr().err == (
         "musicgen-lora prepare: data/train: Permission denied; give yourself the right to "
         "(chmod u+rwX), or use another folder.\n"

@@ -154,7 +154,7 @@ def test_a_lost_process_ends_all_and_the_run_goes_on_in_parts_or_whole(
     [
         ({"trainable": "lora"}, "--fsdp is for --trainable full"),
         ({"optimizer": "muon"}, "goes with --optimizer adamw, not muon"),
-        ({"preview_prompts": ["trap beat"]}, "makes no previews"),
+        ({"previews": "auto", "preview_prompts": ["trap beat"]}, "makes no previews"),
         ({}, "this is one: torchrun"),
     ],
 )

@@ -169,6 +169,21 @@ def test_training_lands_where_the_guide_says(made: Path) -> None:
         assert list((folder / "checkpoints").glob("step-*"))
 
 
+@pytest.mark.parametrize("name", ["README.md", "README.zh-CN.md"])
+def test_every_output_that_the_guide_explains_is_there(
+    name: str, printed: dict[str, list[str]]
+) -> None:
+    text = (ROOT / "finetune" / "lora" / name).read_text(encoding="utf-8")
+    (table,) = re.findall(r"\| (?:output|输出) \|[^\n]*\n\|[ -|]*\n((?:\|.*\n)*)", text)
+    outputs = re.findall(r"^\| `(.*?)` \|", table, re.MULTILINE)
+    assert len(outputs) > 10
+    for said in printed["train_lora.py"]:
+        for output in outputs:
+            # Figures vary, and A and B stand for some.
+            pattern = re.sub(r"\d+(\\\.\d+)?|\b[AB]\b", r"[\\d.]+", re.escape(output))
+            assert re.search(pattern, said), output
+
+
 def test_training_shows_what_the_guide_says(printed: dict[str, list[str]]) -> None:
     for said in printed["train_lora.py"]:
         for shown in (r"loss \d", r"validation loss \d", r"rate \d", r"step \d+/\d+", "left"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -14,6 +15,7 @@ import soundfile
 import torch
 from datasets import read_rows, timeless, tiny_settings
 from safetensors.torch import load_file
+from trainer import interrupt_after
 
 from musicgen_lora import extras
 from musicgen_lora.errors import UserError
@@ -60,6 +62,7 @@ def test_previews_are_of_fixed_prompts_and_seeds_and_leave_the_training_alone(
     tmp_path: Path, data: Path, tiny_model_dir: Path
 ) -> None:
     shown: dict[str, Any] = {
+        "previews": "auto",
         "preview_prompts": ["808 beat", "dark trap!"],
         "preview_every": 2,
         "preview_duration": 0.4,
@@ -95,6 +98,60 @@ def test_previews_are_of_fixed_prompts_and_seeds_and_leave_the_training_alone(
     rows = read_rows(tmp_path / "one", "validation")
     held_out = [(row["step"], row["loss"]) for row in rows]
     assert run["verdict"] == verdict(run["base_loss"]["loss"], held_out)
+
+
+def test_two_captions_are_played_where_no_prompts_are_given(
+    tmp_path: Path, data: Path, tiny_model_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By the base and by the finished adapter alone, whatever the number of epochs; the training
+    is that without them, stopped and gone on with or not."""
+    shown: dict[str, Any] = {"previews": "auto", "preview_duration": 0.2, "num_epochs": 3}
+    settings = tiny_settings(tiny_model_dir, data, tmp_path / "auto", lora_dropout=0.2, **shown)
+    with pytest.MonkeyPatch.context() as patch:
+        interrupt_after(2, patch)
+        with pytest.raises(SystemExit):
+            train_lora(settings)
+    train_lora(settings)
+    said = capsys.readouterr().out
+    assert said.count("2 captions, 0.2 s each") == 2
+    assert "--previews off leaves them out" in said
+    plain = replace(settings, previews="off", preview_duration=None, output_dir=tmp_path / "off")
+    run = train_lora(plain)
+    assert "Previews" not in capsys.readouterr().out
+    assert timeless(tmp_path / "auto") == timeless(tmp_path / "off")
+    assert not (tmp_path / "off" / "previews").exists()
+    folders = sorted((tmp_path / "auto" / "previews").iterdir())
+    assert [folder.name for folder in folders] == ["base", f"step-{run['steps']:06d}"]
+    # The first is that of a clip held out.
+    caption = run["data"]["validation"][0]["text"]
+    for folder in folders:
+        first, second = sorted(folder.glob("*.wav"))
+        assert first.stem == f"00_{caption.replace(' ', '-')}"
+        assert soundfile.info(second).duration == pytest.approx(0.2)
+
+
+def test_previews_that_are_off_cannot_be_described(
+    tmp_path: Path, data: Path, tiny_model_dir: Path
+) -> None:
+    settings = tiny_settings(tiny_model_dir, data, tmp_path, preview_prompts=["x"], preview_every=2)
+    with pytest.raises(UserError, match="leave --preview_prompts and --preview_every out"):
+        train_lora(settings)
+
+
+def test_memory_that_is_short_for_previews_ends_them_alone(
+    tmp_path: Path,
+    data: Path,
+    tiny_model_dir: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def exhausted(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr("musicgen_lora.training.loop.make_previews", exhausted)
+    settings = tiny_settings(tiny_model_dir, data, tmp_path, previews="auto", max_steps=2)
+    assert train_lora(settings)["status"] == "finished"
+    assert capsys.readouterr().out.count("Out of memory for previews") == 1
 
 
 @pytest.mark.parametrize("name", ["tensorboard", "wandb"])

@@ -250,6 +250,7 @@ def test_sigterm_to_the_launcher_saves_and_leaves(tmp_path: Path, tiny_model_dir
         "num_epochs": 100_000,
         "save_every": 1_000_000,
         "validate_every": 1_000_000,
+        "previews": "off",
     }
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command += ["--nproc_per_node", "2", "-m", "musicgen_lora.cli", "train"]

@@ -19,7 +19,7 @@ from datasets import (
 from safetensors.torch import load_file
 from trainer import file_hashes, interrupt_after
 
-from musicgen_lora.model.base_folder import EMBEDDED
+from musicgen_lora.given import EMBEDDED
 from musicgen_lora.model.musicgen import load_base, load_tokenizer
 from musicgen_lora.training import material, train
 from musicgen_lora.training.train import train_lora

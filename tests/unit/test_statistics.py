@@ -8,7 +8,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from musicgen_lora.evaluation.statistics import moved_share, paired_bootstrap, widened_level
+from musicgen_lora.evaluation.statistics import (
+    apart,
+    moved_share,
+    paired_bootstrap,
+    widened_level,
+)
 
 
 def test_a_constant_drop_is_found_exactly() -> None:
@@ -188,3 +193,32 @@ def test_few_prompts_or_sources_have_no_share() -> None:
     assert moved_share(many, many, few + 1.0)["note"] == "too few sources"
     with pytest.raises(ValueError, match="finite"):
         moved_share(many, many, np.array([np.nan, 1.0, 2.0]))
+
+
+def test_a_share_that_could_be_anything_is_none() -> None:
+    """The base's distance from the reference is hardly more than noise."""
+    base = np.array([-1.0, -0.6, -0.3, 0.0, 0.0, 0.3, 0.6, 1.0])
+    reference = 0.7 + np.array([-0.2, -0.1, 0.0, 0.1, 0.2])
+    # The interval would be 86 to 2595 %.
+    moved = moved_share(base, base + 1.2, reference)
+    assert moved["share"] is None
+    assert moved["ci_high"] is None
+    assert moved["note"] == "base and held-out audio are too near each other for a share"
+
+
+def test_how_far_groups_lie_apart() -> None:
+    rng = np.random.default_rng(0)
+    ours, near, far = rng.normal(0.0, 1.0, 20), rng.normal(0.1, 1.0, 20), rng.normal(4.0, 1.0, 20)
+    found = apart(ours, far, least=0.1)
+    assert found is not None
+    assert found["size"] == pytest.approx(4.0, abs=0.8)
+    assert found["p_value"] < 1e-6
+    alike = apart(ours, near, least=0.0)
+    assert alike is not None
+    assert alike["p_value"] > 0.05
+    assert apart(ours, far, least=10.0) is None
+    assert apart(ours[:2], far, least=0.0) is None
+    # Constants: no spread to measure by, and a difference all the same.
+    still = apart(np.zeros(3), np.ones(3), least=0.5)
+    assert still is not None
+    assert still == {"size": 2.0, "p_value": 0.0}

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from musicgen_lora.given import EMBEDDED
 from musicgen_lora.model import text as text_module
-from musicgen_lora.model.base_folder import EMBEDDED
 from musicgen_lora.model.musicgen import load_base, load_tokenizer
 from musicgen_lora.model.text import TextStates
 

@@ -16,8 +16,8 @@ from musicgen_lora.errors import UserError
 from musicgen_lora.evaluation.evaluate import evaluate_adapter
 from musicgen_lora.generation.decode import generate_codes, window_frames
 from musicgen_lora.generation.generate import generate_audio
+from musicgen_lora.given import EMBEDDED
 from musicgen_lora.model.base_facts import base_facts
-from musicgen_lora.model.base_folder import EMBEDDED
 from musicgen_lora.model.musicgen import load_base, load_tokenizer
 from musicgen_lora.model.text import TextStates
 from musicgen_lora.training.train import train_lora

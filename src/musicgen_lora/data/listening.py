@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from musicgen_lora.config import PrepareSettings
-from musicgen_lora.console import ProgressTask
+from musicgen_lora.console import progress
 from musicgen_lora.data.inputs import Input
 from musicgen_lora.data.tagging import Heard, TagTask, read_heard, tag_file
 from musicgen_lora.data.workers import Failure, run_tasks
@@ -58,12 +58,12 @@ def listen(
         )
     # A CLAP is large: one process holds it.
     n_workers = min(settings.num_workers, 1 if tagger == "clap" else 256)
-    with ProgressTask(console, "listening", len(tasks)) as (progress, task):
-        for index, result in run_tasks(tag_file, tasks, n_workers):
+    with progress(console, "files listened to", len(tasks)) as on_file:
+        for count, (index, result) in enumerate(run_tasks(tag_file, tasks, n_workers), 1):
             if isinstance(result, Failure):
                 name = printable(missing[index].name)
                 console.print(f"not tagged: {name}: {printable(result.reason)}", style="yellow")
             else:
                 found[missing[index].digest] = result
-            progress.advance(task)
+            on_file(count, len(tasks))
     return found

@@ -25,6 +25,7 @@ from musicgen_lora.data.file_states import STATE, compute, states_of_files
 from musicgen_lora.data.splits import normalise_split
 from musicgen_lora.documents import parse_json, read_bytes
 from musicgen_lora.errors import UserError
+from musicgen_lora.given import check_metadata_file
 from musicgen_lora.kinds import check_kind, either, fields, many, named, or_null, real, text
 
 MAX_BYTES = 1 << 30
@@ -236,8 +237,7 @@ def load_dataset(
         UserError: no such folder; the metadata is missing or wrong; an entry lacks a field,
             names a missing file or points outside the folder; two entries are the same clip.
     """
-    if not data_dir.is_dir():
-        raise UserError(f"{data_dir}: no such data folder; make one with prepare_data.py.")
+    check_metadata_file(data_dir, metadata_file)
     path, root = data_dir / metadata_file, data_dir.resolve()
     content = _read(path)
     index = root / "tokens" / f"{path.name}.arrow"

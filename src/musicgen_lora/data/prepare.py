@@ -15,7 +15,7 @@ from rich.console import Console
 
 from musicgen_lora import atomic
 from musicgen_lora.config import PrepareSettings
-from musicgen_lora.console import ProgressTask, plain_console
+from musicgen_lora.console import plain_console, progress
 from musicgen_lora.data import parts, prepare_report, vocals
 from musicgen_lora.data.analyse import AnalysisTask, analyse_file, read_record
 from musicgen_lora.data.conflicts import say_conflicts
@@ -49,6 +49,7 @@ from musicgen_lora.data.windows import Key, key_of, measure_windows
 from musicgen_lora.data.workers import LIMIT_S, Failure, run_tasks
 from musicgen_lora.errors import UserError
 from musicgen_lora.extras import require_extra
+from musicgen_lora.given import check_input_folder
 
 ANALYSIS_FOLDER = "analysis"
 FILES_PER_WRITE = 50
@@ -77,12 +78,10 @@ def prepare_dataset(settings: PrepareSettings) -> Path:
             )
         console.print(f"{settings.num_samples} example beats: {path}")
         return path
-    if settings.input_dir is None:
-        raise UserError("Give --input_dir, the folder with your audio, or --create_example.")
+    check_input_folder(settings.input_dir)
+    assert settings.input_dir is not None
     if not settings.default_text.strip():
         raise UserError("--default_text is empty; give a caption such as 'hip hop 808 beat'.")
-    if not settings.input_dir.is_dir():
-        raise UserError(f"{settings.input_dir}: no such folder; give the one with your audio.")
     if settings.vocals != "keep":
         require_extra("vocals", f"--vocals {settings.vocals}")
     if settings.tagger == "clap":
@@ -208,14 +207,16 @@ class _Run:
                 self.records[file.digest] = record
         tasks = [AnalysisTask(f.path.absolute(), f.digest, self.analysis_dir) for f in missing]
         failed = {}
-        with ProgressTask(self.console, "analysing", len(tasks)) as (progress, task):
-            for index, result in run_tasks(analyse_file, tasks, self.settings.num_workers):
+        with progress(self.console, "files analysed", len(tasks)) as on_file:
+            for count, (index, result) in enumerate(
+                run_tasks(analyse_file, tasks, self.settings.num_workers), 1
+            ):
                 if isinstance(result, Failure):
                     failed[missing[index].digest] = result.reason
                 else:
                     self.records[missing[index].digest] = result
                     self.analysed.add(missing[index].digest)
-                progress.advance(task)
+                on_file(count, len(tasks))
         reasons = {f.name: failed[f.digest] for f in missing if f.digest in failed}
         # A copy of a broken file is as broken.
         self.dropped = [
@@ -329,14 +330,14 @@ class _Run:
             for job in to_cut
         ]
         limit_s = LIMIT_S if self.settings.vocals == "keep" else vocals.LIMIT_S
-        with ProgressTask(self.console, "cutting", len(tasks)) as (progress, task):
+        with progress(self.console, "files cut", len(tasks)) as on_file:
             for count, (index, result) in enumerate(
                 run_tasks(cut_file, tasks, self.settings.num_workers, limit_s=limit_s), 1
             ):
                 self._settle(to_cut[index], result, sources)
                 if count % FILES_PER_WRITE == 0:
                     self._write(jobs)
-                progress.advance(task)
+                on_file(count, len(tasks))
         return [job for job in jobs if job.entries is not None]
 
     def _settle(self, job: Job, result: Any, sources: dict[str, str]) -> None:

@@ -34,6 +34,7 @@ from musicgen_lora.data.left_out import by_reason
 from musicgen_lora.data.remarks import in_one_line
 from musicgen_lora.data.revision import Change
 from musicgen_lora.errors import printable
+from musicgen_lora.plural import count, count_that
 
 FORMAT_VERSION = 1
 JSON_FILE, HTML_FILE = "report.json", "report.html"
@@ -173,9 +174,9 @@ def _key_counts(entries: Sequence[Mapping[str, Any]]) -> dict[str, int]:
 def _print(console: Console, content: Mapping[str, Any], metadata: Path) -> None:
     summary = content["summary"]
     console.print(
-        f"{summary['new_clips']} new clips ({summary['new_minutes']:.1f} minutes) of "
-        f"{summary['files']} files; {summary['known_files']} files were listed before, "
-        f"{summary['dropped_files']} left out. {summary['clips']} clips in {metadata}"
+        f"{count(summary['new_clips'], 'new clip')} ({summary['new_minutes']:.1f} minutes) of "
+        f"{count(summary['files'], 'file')}; {summary['known_files']} listed before, "
+        f"{summary['dropped_files']} left out. {count(summary['clips'], 'clip')} in {metadata}"
     )
     for change in content["changes"]:
         names = [printable(name) for name in change["names"][:MAX_TOLD]]
@@ -245,5 +246,25 @@ def render_page(content: Mapping[str, Any], shown: Sequence[Mapping[str, Any]]) 
         tempo_chart=pictures.bar_chart(content["tempi"], "clips by tempo"),
         key_chart=pictures.bar_chart(content["keys"], "clips by key"),
         max_named=MAX_NAMED,
+        count=count,
+        count_that=count_that,
+        cut_on=cut_sentence(content["cut_on"]),
         player_s=PLAYER_S,
     )
+
+
+def cut_sentence(cut_on: Mapping[str, int]) -> str:
+    """How the clips were cut from their files, as in "28 files kept whole, 11 clips cut at fixed
+    times"."""
+    told = {
+        "whole files": ("file", "kept whole"),
+        "bars": ("clip", "cut on bar lines"),
+        "beats": ("clip", "cut on beats"),
+        "time": ("clip", "cut at fixed times"),
+        "part": ("clip", "cut where your metadata says"),
+    }
+    parts = []
+    for name, number in cut_on.items():
+        noun, how = told.get(name, ("clip", f'cut on "{name}"'))
+        parts.append(f"{count(number, noun)} {how}")
+    return ", ".join(parts)

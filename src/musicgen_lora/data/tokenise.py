@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from rich.progress import Progress
 from transformers import MusicgenForConditionalGeneration
 
 from musicgen_lora.config import TokeniseSettings, TrainSettings
-from musicgen_lora.console import plain_console
+from musicgen_lora.console import plain_console, progress
 from musicgen_lora.data.metadata import Clip, Clips, load_dataset, split_rows
 from musicgen_lora.data.packed import PackedTokens, write_packed
 from musicgen_lora.data.tokens import TokenStore, clip_ids, tokenise_clips
@@ -33,13 +32,12 @@ def tokenise_dataset(settings: TokeniseSettings) -> Path:
     model = load_base(settings.model_path)
     ids = clip_ids(clips, settings.data_dir)
     n_new = 0
-    with Progress(console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task("tokenising", total=None)
+    with progress(console, "clips encoded") as on_step:
 
         def on_clip(done: int, total: int) -> None:
             nonlocal n_new
             n_new = done
-            progress.update(task, completed=done, total=total)
+            on_step(done, total)
 
         codes = tokenise_clips(clips, ids, model, settings.data_dir, on_clip)
     folder = settings.data_dir / "tokens" / codec_fingerprint(model)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from musicgen_lora.audio.descriptors import BANDS_HZ, band_name
-from musicgen_lora.evaluation.statistics import moved_share, paired_bootstrap
+from musicgen_lora.evaluation.statistics import apart, moved_share, paired_bootstrap
 
 Facts = Sequence[dict[str, float]]
 """Descriptors, a dictionary a clip."""
@@ -100,7 +100,7 @@ def compare_descriptors(
     Returns:
         `name`; `base`, `adapter` and `reference`, each None or `{"mean", "sd", "n"}` over the
         clips that have the descriptor; `paired`, None or what `paired_bootstrap` gives; `moved`,
-        None or what `moved_share` gives.
+        None or what `moved_share` gives; `apart`, None or what `apart` gives.
     """
     return [_row(shown, base, adapter, reference, seed) for shown in SHOWN]
 
@@ -118,7 +118,12 @@ def _row(
         "reference": _summary(target),
         "paired": None,
         "moved": None,
+        "apart": None,
     }
+    if target is not None and shown.least is not None:
+        row["apart"] = apart(
+            after[np.isfinite(after)], target[np.isfinite(target)], least=shown.least
+        )
     if before is None:
         return row
     both = np.isfinite(before) & np.isfinite(after)

@@ -8,20 +8,19 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from peft import PeftModel
 from rich.console import Console
-from rich.progress import Progress
 from transformers import MusicgenForConditionalGeneration
 
 from musicgen_lora import atomic
 from musicgen_lora.config import EvaluateSettings
-from musicgen_lora.console import plain_console
+from musicgen_lora.console import plain_console, progress
 from musicgen_lora.data.batches import fixed_windows
 from musicgen_lora.data.melodies import open_melodies
 from musicgen_lora.data.tokens import TokenStore, clip_ids, open_tokens, tokenise_clips
@@ -48,6 +47,7 @@ from musicgen_lora.evaluation.report import (
 )
 from musicgen_lora.evaluation.summary import write_sentences
 from musicgen_lora.generation.decode import windows_sentence
+from musicgen_lora.given import check_prompts
 from musicgen_lora.locks import locked
 from musicgen_lora.model.adapter import WEIGHTS_FILE, has_adapter, load_adapter, read_adapter
 from musicgen_lora.model.base_facts import base_facts
@@ -60,8 +60,6 @@ from musicgen_lora.training.device import place
 from musicgen_lora.training.facts import library_versions
 from musicgen_lora.training.run_folder import is_own_run
 
-OnStep = Callable[[int, int], None]
-
 
 def evaluate_adapter(settings: EvaluateSettings) -> dict[str, Any]:
     """Measures an adapter and writes `report.html`, `report.json`, `plots/` and `audio/`.
@@ -72,8 +70,7 @@ def evaluate_adapter(settings: EvaluateSettings) -> dict[str, Any]:
     Raises:
         UserError: base, adapter, prompts, a given `data_dir` or the output folder are not usable.
     """
-    if not all(prompt.strip() for prompt in settings.prompts):
-        raise UserError("--prompts has an empty one; say what to play.")
+    check_prompts(settings.prompts, needed=False)
     console = plain_console()
     # Once and for all: whatever happens to the folder meanwhile, the report is of these files.
     files = read_adapter(settings.lora_model_path)
@@ -228,7 +225,7 @@ def _open_tokens(
             _, codes = open_tokens(held_out.clips, model, held_out.data_dir)
         else:
             ids = clip_ids(held_out.clips, held_out.data_dir)
-            with _progress(console, "tokenising") as on_clip:
+            with progress(console, "clips encoded") as on_clip:
                 codes = tokenise_clips(held_out.clips, ids, model, held_out.data_dir, on_clip)
     except UserError as error:
         if settings.data_dir is not None:
@@ -275,7 +272,7 @@ def _loss(
         max_windows=held_out.max_windows,
         melodies=open_melodies(model, settings.base_model_path, shape.frame_rate),
     )
-    with console.status("held-out loss") as status:
+    with progress(console, "held-out loss, windows") as on_step:
         return compare_losses(
             adapted,
             model,
@@ -283,7 +280,7 @@ def _loss(
             text,
             batch_size=settings.batch_size,
             seed=settings.seed,
-            on_side=lambda side: status.update(f"held-out loss, {side}"),
+            on_step=on_step,
         )
 
 
@@ -298,7 +295,7 @@ def _forgetting(
     folder = other_styles_folder(settings.other_data_dir, settings.base_model_path)
     if folder is None:
         return {"computed": False, "why": "--other_data_dir names no dataset of other music"}
-    with console.status("loss on other styles"):
+    with progress(console, "loss on other styles, windows") as on_step:
         windows = other_style_windows(
             model,
             folder,
@@ -308,7 +305,13 @@ def _forgetting(
         if not windows:
             return {"computed": False, "why": f"every clip of {folder} is too short"}
         return compare_losses(
-            adapted, model, windows, text, batch_size=settings.batch_size, seed=settings.seed
+            adapted,
+            model,
+            windows,
+            text,
+            batch_size=settings.batch_size,
+            seed=settings.seed,
+            on_step=on_step,
         )
 
 
@@ -329,7 +332,7 @@ def _generation(
     descriptors: dict[str, Any] = {"base": None, "adapter": None}
     for side in ("base", "adapter") if settings.compare else ("adapter",):
         switched = adapted.disable_adapter() if side == "base" else nullcontext()
-        with switched, _progress(console, f"playing {len(prompts)} prompts, {side}") as on_step:
+        with switched, progress(console, f"{len(prompts)} prompts, {side}, frames") as on_step:
             codes[side] = play_prompts(
                 model,
                 text,
@@ -367,17 +370,6 @@ def _generation(
         "windows": windows_sentence(model, n_frames),
         "clips": clips,
     }, descriptors
-
-
-@contextmanager
-def _progress(console: Console, what: str) -> Iterator[OnStep]:
-    with Progress(console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task(what, total=None)
-
-        def on_step(done: int, total: int) -> None:
-            progress.update(task, completed=done, total=total)
-
-        yield on_step
 
 
 def _not_computed(

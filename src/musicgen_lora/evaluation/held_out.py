@@ -11,6 +11,7 @@ from typing import Any
 from musicgen_lora.data.metadata import Clip, load_dataset
 from musicgen_lora.data.tokens import clip_ids, kept_ids
 from musicgen_lora.errors import UserError
+from musicgen_lora.plural import count
 
 
 @dataclass(frozen=True)
@@ -82,12 +83,14 @@ def find_held_out(
         return _matched(matched, recorded, data_dir, facts)
     validation = [clip for clip in clips if clip.split == "validation"]
     unmatched = (
-        f"None of the {_count(len(recorded), 'clip')} that training held out is in {data_dir}"
+        f"None of the {count(len(recorded), 'clip')} that training held out is in {data_dir}"
         if recorded
         else "The adapter names no held-out clips"
     )
     if validation:
-        origin = f"{unmatched}; measured on its validation split ({_count(len(validation))})."
+        origin = (
+            f"{unmatched}; measured on its validation split ({count(len(validation), 'clip')})."
+        )
         return HeldOut(validation, data_dir, origin, **_windows(facts))
     trained_here = _same_folder(data.get("data_dir"), data_dir)
     doubt = (
@@ -142,7 +145,7 @@ def _in_recorded_folder(
     matched = _match(clips, recorded, folder, from_tokens)
     if not matched:
         return HeldOut(
-            why_none=f"none of the {_count(len(recorded), 'clip')} that training held out is in "
+            why_none=f"none of the {count(len(recorded), 'clip')} that training held out is in "
             f"{folder} any more; --data_dir names another dataset"
         )
     return _matched(matched, recorded, folder, facts)
@@ -184,8 +187,8 @@ def _matched(
     origin = f"Measured on the clips that training held out ({len(matched)})."
     if missing:
         origin = (
-            f"Measured on {len(recorded) - len(missing)} of the {_count(len(recorded))} that "
-            "training held out; the others are not in the dataset any more."
+            f"Measured on {len(recorded) - len(missing)} of the {count(len(recorded), 'clip')} "
+            "that training held out; the others are not in the dataset any more."
         )
     chose_best = (facts or {}).get("best") is not None
     return HeldOut(
@@ -210,7 +213,3 @@ def _windows(facts: dict[str, Any] | None) -> dict[str, Any]:
 
 def _same_folder(recorded: object, data_dir: Path) -> bool:
     return isinstance(recorded, str) and Path(recorded).resolve() == data_dir.resolve()
-
-
-def _count(number: int, noun: str = "clip") -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

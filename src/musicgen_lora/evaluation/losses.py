@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from transformers import MusicgenForConditionalGeneration
 
 from musicgen_lora.evaluation.statistics import paired_bootstrap
 from musicgen_lora.model.text import TextStates
-from musicgen_lora.training.validation import Windows, window_losses
+from musicgen_lora.training.validation import OnStep, Windows, window_losses
 
 
 def compare_losses(
@@ -22,7 +22,7 @@ def compare_losses(
     *,
     batch_size: int,
     seed: int,
-    on_side: Callable[[str], None] = lambda side: None,
+    on_step: OnStep = lambda done, total: None,
 ) -> dict[str, Any]:
     """Teacher-forced loss of the same windows with the adapter off and on.
 
@@ -33,16 +33,19 @@ def compare_losses(
         text: captions to states.
         batch_size: windows that go through the model together.
         seed: of the intervals.
-        on_side: told which is about to be measured, "base" or "adapter".
+        on_step: told how many of both sides' windows are done.
 
     Returns:
         The report's `loss`, see `summarise_losses`.
     """
-    on_side("base")
+    total = 2 * len(windows)
     with adapted.disable_adapter():
-        base_sums, counts = window_losses(model, windows, text, batch_size)
-    on_side("adapter")
-    adapter_sums, _ = window_losses(model, windows, text, batch_size)
+        base_sums, counts = window_losses(
+            model, windows, text, batch_size, lambda done, _: on_step(done, total)
+        )
+    adapter_sums, _ = window_losses(
+        model, windows, text, batch_size, lambda done, of: on_step(of + done, total)
+    )
     return summarise_losses(
         base_sums, adapter_sums, counts, [window.source for window in windows], seed=seed
     )

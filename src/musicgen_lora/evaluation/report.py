@@ -24,7 +24,7 @@ from musicgen_lora.audio.files import probe, read_audio
 from musicgen_lora.evaluation import plots
 from musicgen_lora.evaluation.comparison import SHOWN, shown_value
 from musicgen_lora.evaluation.statistics import PairedResult
-from musicgen_lora.evaluation.summary import count
+from musicgen_lora.plural import count
 
 FORMAT_VERSION = 1
 JSON_FILE = "report.json"

@@ -7,7 +7,7 @@ are not, and counting them as such makes intervals that are far too narrow.
 from __future__ import annotations
 
 import math
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 from scipy import stats
@@ -26,6 +26,9 @@ MOST_SKEW = 0.25
 """Of the differences, over sqrt(n), by which the error of each end of the interval goes (Hall, The
 Bootstrap and Edgeworth Expansion, 1992). Of 20 normal ones 5 % are beyond it, of 20 to 40 lognormal
 ones, where the interval covers 87 to 91 %, three of four."""
+
+MOST_UNSURE = 3.0
+"""Width of a share's interval, in ways from base to reference, beyond which it tells nothing."""
 
 
 class PairedResult(TypedDict):
@@ -200,6 +203,35 @@ def _sign_flip_p(base: np.ndarray, adapter: np.ndarray, weights: np.ndarray, see
     )
 
 
+class Apart(TypedDict):
+    """How far two groups of clips lie from one another."""
+
+    size: float
+    p_value: float
+
+
+def apart(ours: np.ndarray, theirs: np.ndarray, *, least: float) -> Apart | None:
+    """The difference of two groups' means in units of their spread, and the p-value of Welch's
+    t-test.
+
+    Args:
+        ours: `[n]`.
+        theirs: `[m]`, independent of ours.
+        least: a smaller difference matters to nobody; a spread below it is none that can be heard.
+
+    Returns:
+        None where a group has fewer than 3 values, or the means differ by no more than `least`.
+    """
+    difference = abs(float(ours.mean() - theirs.mean())) if len(ours) and len(theirs) else 0.0
+    if min(len(ours), len(theirs)) < FEWEST_PAIRS or difference <= least:
+        return None
+    spread = math.sqrt((float(ours.var(ddof=1)) + float(theirs.var(ddof=1))) / 2.0)
+    if spread == 0.0:
+        return Apart(size=difference / least, p_value=0.0)
+    tested: Any = stats.ttest_ind(ours, theirs, equal_var=False)
+    return Apart(size=difference / max(spread, least), p_value=float(tested.pvalue))
+
+
 class MovedShare(TypedDict):
     """How far the adapter went from the base towards a reference; 1 is all the way."""
 
@@ -220,7 +252,8 @@ def moved_share(
     """`(adapter - base) / (reference - base)` of means, with a 95 % bootstrap interval.
 
     A share of a way that isn't there is no number: none is given unless base and reference lie
-    `least` apart, and on the same side in nearly all resamples (the interval would have no end).
+    `least` apart, and on the same side in nearly all resamples (the interval would have no end),
+    nor where the interval is so wide that it says nothing (94 to 1773 %).
 
     Args:
         base: `[n]`, prompts.
@@ -258,6 +291,9 @@ def moved_share(
     tail = (1.0 - level) / 2.0
     shares = steps / np.where(ways == 0.0, np.nan, ways)
     low, high = np.nanquantile(shares, [tail, 1.0 - tail])
+    if high - low > MOST_UNSURE:
+        result["note"] = "base and held-out audio are too near each other for a share"
+        return result
     result["share"] = float(adapter.mean() - base.mean()) / way
     result["ci_low"], result["ci_high"] = float(low), float(high)
     return result

@@ -11,17 +11,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from rich.progress import Progress
 from transformers import MusicgenForConditionalGeneration
 
 from musicgen_lora import __version__, atomic
 from musicgen_lora.atomic import sha256_file
 from musicgen_lora.audio.files import read_audio, wav_bytes
 from musicgen_lora.config import GenerateSettings
-from musicgen_lora.console import plain_console
+from musicgen_lora.console import plain_console, progress
 from musicgen_lora.errors import UserError
 from musicgen_lora.generation.decode import generate_codes, window_frames, windows_sentence
 from musicgen_lora.generation.independent import depends_on_batch
+from musicgen_lora.given import check_prompts
 from musicgen_lora.locks import locked
 from musicgen_lora.model.adapter import load_adapter, read_adapter
 from musicgen_lora.model.chroma import Chroma
@@ -56,10 +56,7 @@ def generate_audio(settings: GenerateSettings) -> list[Path]:
             usable.
         RunError: the disk is full; the clips before are whole, and nothing is half written.
     """
-    if not settings.prompts:
-        raise UserError("--prompts is empty; give at least one, in quotes.")
-    if not all(prompt.strip() for prompt in settings.prompts):
-        raise UserError("--prompts has an empty one; say what to play.")
+    check_prompts(settings.prompts, needed=True)
     console = plain_console()
     model = load_base(settings.base_model_path)
     facts: dict[str, Any] = {
@@ -106,10 +103,8 @@ def generate_audio(settings: GenerateSettings) -> list[Path]:
         prompts = settings.prompts[start : start + settings.batch_size]
         seeds = [settings.seed + start + index for index in range(len(prompts))]
         states, mask = text.batch(prompts)
-        with Progress(console=console, disable=not console.is_terminal) as progress:
-            task = progress.add_task(
-                f"clips {start + 1}-{start + len(prompts)} of {len(settings.prompts)}", total=None
-            )
+        what = f"clips {start + 1}-{start + len(prompts)} of {len(settings.prompts)}, frames"
+        with progress(console, what) as on_step:
             codes = generate_codes(
                 model,
                 states,
@@ -120,7 +115,7 @@ def generate_audio(settings: GenerateSettings) -> list[Path]:
                 guidance_scale=settings.guidance_scale,
                 top_k=settings.top_k,
                 temperature=settings.temperature,
-                on_step=lambda done, total: progress.update(task, completed=done, total=total),  # noqa: B023
+                on_step=on_step,
             )
         if depends_on_batch(model.decoder.device):
             how["batch"] = len(prompts)

@@ -27,6 +27,7 @@ from transformers import MusicgenForConditionalGeneration
 from musicgen_lora.atomic import MANIFEST
 from musicgen_lora.documents import LARGE, parse_json, read_bytes, read_json
 from musicgen_lora.errors import UserError
+from musicgen_lora.given import ADAPTER_WEIGHTS, check_adapter_folder
 from musicgen_lora.kinds import check_kind, fields, integer, many, named, or_null, real, text
 from musicgen_lora.model import start
 from musicgen_lora.model.adapter_config import CONFIG_FILE, read_adapter_config
@@ -36,7 +37,7 @@ from musicgen_lora.model.targets import matching, target_pattern
 
 FACTS_FILE = "musicgen_lora.json"
 FACTS_VERSION = 1
-WEIGHTS_FILE = "adapter_model.safetensors"
+WEIGHTS_FILE = ADAPTER_WEIGHTS
 MAX_BYTES = {CONFIG_FILE: 16 << 20, WEIGHTS_FILE: 32 << 30, FACTS_FILE: LARGE}
 """Of an adapter's files."""
 
@@ -303,16 +304,6 @@ def _read_facts(path: Path, content: bytes) -> dict[str, Any]:
         raise UserError(f"{path}: format {version} is newer than this release; update it.")
     check_kind(facts, _FACTS, f"{path}: not readable as adapter facts")
     return facts
-
-
-def check_adapter_folder(folder: Path) -> None:
-    """Raises a UserError unless `folder` holds an adapter with safetensors weights."""
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such adapter folder; training writes output_dir/best_model.")
-    if not (folder / CONFIG_FILE).is_file():
-        raise UserError(f"{folder}: no {CONFIG_FILE} in it; this is not a LoRA adapter.")
-    if not (folder / WEIGHTS_FILE).is_file():
-        raise UserError(f"{folder}: no {WEIGHTS_FILE} in it; pickled adapters are not read.")
 
 
 def load_adapter(

@@ -16,6 +16,7 @@ from typing import Any
 from peft import LoraConfig
 
 from musicgen_lora.errors import UserError
+from musicgen_lora.given import ADAPTER_CONFIG
 from musicgen_lora.kinds import (
     Wrong,
     check_kind,
@@ -33,7 +34,7 @@ from musicgen_lora.kinds import (
 )
 from musicgen_lora.tensors import Shapes
 
-CONFIG_FILE = "adapter_config.json"
+CONFIG_FILE = ADAPTER_CONFIG
 
 UNKNOWN_RANK = 256
 _NAME = text(500)

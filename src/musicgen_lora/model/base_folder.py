@@ -15,12 +15,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HFValidationError
-
-from musicgen_lora import EMBEDDED_NAME
 from musicgen_lora.documents import AN_OBJECT, LARGE, read_json
 from musicgen_lora.errors import UserError
+from musicgen_lora.given import local_model
 from musicgen_lora.kinds import (
     check_kind,
     fields,
@@ -33,13 +30,10 @@ from musicgen_lora.kinds import (
     shortened,
     text,
 )
+from musicgen_lora.model.hub import hub_folder
 from musicgen_lora.tensors import Shapes, read_shapes
 
-EMBEDDED = Path(__file__).resolve().parent.parent / "assets" / "tiny_beats"
-"""What `EMBEDDED_NAME` stands for."""
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
-READ = ("*.json", "*.safetensors", "spiece.model")
-"""Of a hub's repository."""
 DOORS = {
     "auto_map",
     "quantization_config",
@@ -115,27 +109,11 @@ def base_folder(model_path: str) -> Path:
     Raises:
         UserError: there is none, or one of the files in it that would be read is none.
     """
-    folder = EMBEDDED if model_path == EMBEDDED_NAME else Path(model_path)
-    if not folder.is_dir():
-        looks_like_path = model_path.startswith((".", "/", "~", "\\")) or model_path.count("/") != 1
-        if looks_like_path or folder.exists():
-            raise UserError(
-                f"{model_path}: no such model folder; give a folder in Hugging Face's format or a "
-                "hub id such as facebook/musicgen-small."
-            )
-        folder = _downloaded(model_path)
+    folder = local_model(model_path) or hub_folder(model_path)
     for path in folder.iterdir():
         if path.suffix in (".json", ".safetensors", ".model") and not path.is_file():
             raise UserError(f"{path}: is no regular file.")
     return folder
-
-
-def _downloaded(name: str) -> Path:
-    try:
-        return Path(snapshot_download(name, allow_patterns=list(READ)))
-    except (OSError, ValueError, HFValidationError) as error:
-        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{name}: no such folder here, and not found on the hub: {line}") from error
 
 
 def read_base_config(folder: Path, model_types: tuple[str, ...]) -> dict[str, Any]:

@@ -34,6 +34,7 @@ REPEATABLE = {
     "validate_every",
     "save_every",
     "early_stopping_patience",
+    "previews",
     "preview_prompts",
     "preview_every",
     "preview_duration",

@@ -19,6 +19,7 @@ from rich.progress import Progress, TextColumn
 from transformers import MusicgenForConditionalGeneration
 
 from musicgen_lora.config import TrainSettings
+from musicgen_lora.console import LINE_EVERY_S
 from musicgen_lora.data.batches import Batch, ClipDataset, collate, epoch_order, grouped_order
 from musicgen_lora.errors import RunError
 from musicgen_lora.model.delay import n_predicted
@@ -29,7 +30,12 @@ from musicgen_lora.training.average import averaged, update_average
 from musicgen_lora.training.checkpoints import save_checkpoint, step_name
 from musicgen_lora.training.material import Material
 from musicgen_lora.training.memory import peak_memory_bytes
-from musicgen_lora.training.optimise import StepResult, learning_rate_at, optimise_step
+from musicgen_lora.training.optimise import (
+    StepResult,
+    is_out_of_memory,
+    learning_rate_at,
+    optimise_step,
+)
 from musicgen_lora.training.optimizers import RATE_SHARE
 from musicgen_lora.training.previews import make_previews
 from musicgen_lora.training.sharding import local
@@ -81,6 +87,7 @@ def run_steps(
     n_worse: int = state.get("validations_since_best", 0)
     batch_size: int = state.get("batch_size", settings.batch_size)
     begun, began, frames_read = state["step"], time.monotonic(), 0
+    said_s = began
     patience = settings.early_stopping_patience or sys.maxsize
     order: np.ndarray | None = None
     run["steps"] = begun
@@ -103,14 +110,25 @@ def run_steps(
         )
 
     def preview(name: str) -> None:
-        make_previews(
-            model,
-            material.text,
-            settings.preview_prompts,
-            settings.output_dir / run_folder.PREVIEWS / name,
-            duration_s=settings.preview_duration,
-            seed=settings.seed,
-        )
+        nonlocal previews
+        assert settings.preview_duration is not None
+        folder, since = settings.output_dir / run_folder.PREVIEWS / name, time.monotonic()
+        try:
+            make_previews(
+                model,
+                material.text,
+                settings.preview_prompts,
+                folder,
+                duration_s=settings.preview_duration,
+                seed=settings.seed,
+            )
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            previews = False
+            console.print("Out of memory for previews: there are no more.", style="yellow")
+            return
+        console.print(f"Previews: {folder} ({time.monotonic() - since:.0f} s)")
 
     def step_of(indices: list[int], where: str) -> StepResult:
         """Steps once, with smaller batches from the moment on when memory runs out."""
@@ -153,7 +171,8 @@ def run_steps(
                 style="yellow",
             )
 
-    if first and begun == 0 and settings.preview_prompts:
+    previews = first and bool(settings.preview_prompts)
+    if previews and begun == 0:
         with trainee.base_alone():
             preview("base")
     progress = Progress(
@@ -214,7 +233,9 @@ def run_steps(
                 f"{row['peak_memory_bytes'] / 1e9:.2f} GB"
             )
             progress.update(task, completed=done, figures=line)
-            if not console.is_terminal and (done % 10 == 0 or done in (n_steps, begun + 1)):
+            is_due = done % 10 == 0 or time.monotonic() - said_s >= LINE_EVERY_S
+            if not console.is_terminal and (is_due or done in (n_steps, begun + 1)):
+                said_s = time.monotonic()
                 left = elapsed / (done - begun) * (n_steps - done)
                 console.print(
                     f"step {done}/{n_steps}  epoch {row['epoch']:.2f}  {line}  {left:.0f} s left"
@@ -243,7 +264,7 @@ def run_steps(
                 _check_weights(trainee.parameters, done)
             if done % save_every == 0 or last or stopped:
                 save(done)
-            if first and settings.preview_prompts and (done % preview_every == 0 or last):
+            if previews and (done % preview_every == 0 or last):
                 with averaged(average, trainee.parameters):
                     preview(step_name(done))
             run["steps"] = done

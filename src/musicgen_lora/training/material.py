@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
-from rich.progress import Progress
 from transformers import MusicgenForConditionalGeneration
 
 from musicgen_lora.config import TrainSettings
+from musicgen_lora.console import progress
 from musicgen_lora.data.batches import ClipDataset, fixed_windows
 from musicgen_lora.data.melodies import open_melodies
 from musicgen_lora.data.metadata import Clip, Clips, split_rows
@@ -159,11 +159,7 @@ def _tokenise(
     # The first process encodes what is missing; the others wait and find it.
     if processes.rank() > 0:
         processes.largest(0)
-    with Progress(console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task("tokenising", total=None)
-        on_clip: Callable[[int, int], None] = lambda done, total: progress.update(  # noqa: E731
-            task, completed=done, total=total
-        )
+    with progress(console, "clips encoded") as on_clip:
         ids = clip_ids(clips, data_dir)
         codes = tokenise_clips(clips, ids, model, data_dir, on_clip)
     if processes.rank() == 0:

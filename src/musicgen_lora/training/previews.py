@@ -5,17 +5,80 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import torch
+from rich.console import Console
 from transformers import MusicgenForConditionalGeneration
 
 from musicgen_lora import atomic
 from musicgen_lora.audio.files import write_wav
+from musicgen_lora.config import TrainSettings
+from musicgen_lora.data.metadata import Clips
+from musicgen_lora.errors import UserError
 from musicgen_lora.generation.decode import generate_codes
 from musicgen_lora.model.codec import decode_codes
 from musicgen_lora.model.musicgen import model_shape
 from musicgen_lora.model.text import TextStates
+from musicgen_lora.plural import count
+from musicgen_lora.training import processes
+from musicgen_lora.training.run_folder import PREVIEWS
+
+N_CAPTIONS = 2
+PREVIEW_S, CAPTION_ON_CPU_S = 10.0, 4.0
+"""musicgen-small takes a CPU a minute or more for 10 s."""
+LOOKED_AT = 100
+"""Clips, for captions that differ."""
+NEVER = 10**9
+
+
+def check_previews(settings: TrainSettings) -> None:
+    """Raises a UserError where previews are off and described all the same."""
+    named = [
+        f"--{name}"
+        for name in ("preview_prompts", "preview_every", "preview_duration")
+        if getattr(settings, name)
+    ]
+    if settings.previews == "off" and named:
+        raise UserError(f"--previews off makes none: leave {' and '.join(named)} out.")
+
+
+def with_previews(
+    settings: TrainSettings, clips: Clips, held_out: np.ndarray, console: Console
+) -> TrainSettings:
+    """The settings of a run, its previews named: prompts, seconds, steps between them. Where no
+    prompts are given, two captions are played by the base and, at the end, by the adapter.
+
+    Args:
+        settings: of the run.
+        clips: of the run.
+        held_out: rows of those held out, whose captions come first: how they should sound, the
+            adapter has not heard.
+        console: told what is made, and how to leave it out.
+    """
+    if settings.previews == "off":
+        return settings
+    if settings.fsdp:
+        console.print("--fsdp makes no previews.")
+        return settings
+    if settings.preview_prompts:
+        return replace(settings, preview_duration=settings.preview_duration or PREVIEW_S)
+    rows = [*held_out[:LOOKED_AT].tolist(), *range(min(len(clips), LOOKED_AT))]
+    prompts = list(dict.fromkeys(clips[row].texts[0] for row in rows))[:N_CAPTIONS]
+    is_fast = processes.device().type != "cpu"
+    duration_s = settings.preview_duration or (PREVIEW_S if is_fast else CAPTION_ON_CPU_S)
+    every = settings.preview_every or NEVER
+    when = "at the end" if every == NEVER else f"every {every} steps and at the end"
+    console.print(
+        f"Previews: {count(len(prompts), 'caption')}, {duration_s:g} s each, by the base and, "
+        f"{when}, by the adapter, into {settings.output_dir / PREVIEWS}; --previews off leaves "
+        "them out."
+    )
+    return replace(
+        settings, preview_prompts=prompts, preview_duration=duration_s, preview_every=every
+    )
 
 
 @torch.no_grad()

@@ -20,7 +20,7 @@ from rich.console import Console
 from transformers import MusicgenForConditionalGeneration
 
 from musicgen_lora.config import TrainSettings
-from musicgen_lora.console import plain_console
+from musicgen_lora.console import plain_console, progress
 from musicgen_lora.data.metadata import Clips, load_dataset
 from musicgen_lora.errors import RunError, UserError
 from musicgen_lora.generation.decode import windows_sentence
@@ -50,6 +50,7 @@ from musicgen_lora.training.loop import run_steps
 from musicgen_lora.training.material import Material, gather
 from musicgen_lora.training.memory import checkpoint_layers
 from musicgen_lora.training.optimizers import check_optimizer, make_optimizers
+from musicgen_lora.training.previews import PREVIEW_S, check_previews, with_previews
 from musicgen_lora.training.rates import with_rate
 from musicgen_lora.training.sharding import check_sharding
 from musicgen_lora.training.trackers import check_trackers, open_trackers
@@ -100,6 +101,7 @@ def _train(
 ) -> dict[str, Any]:
     check_optimizer(settings.optimizer, settings.learning_rate, settings.trainable)
     check_trackers(settings.report_to)
+    check_previews(settings)
     _check_processes(settings)
     if loading is not None:
         clips = loading.result()
@@ -132,6 +134,7 @@ def _train(
         "trained_duration_s": base_facts(model).trained_duration_s,
     }
     material = gather(settings, clips, model, console, frozen_text=frozen_text)
+    settings = with_previews(settings, material.clips, material.held_out, console)
 
     device = processes.device()
     n_parameters = sum(p.numel() for p in model.decoder.parameters())
@@ -290,9 +293,10 @@ def _gate(
     material: Material,
     console: Console,
 ) -> dict[str, Any]:
-    codebooks = validation.held_out_losses(
-        model, material.gate_windows, material.text, settings.batch_size
-    )
+    with progress(console, "base on the held-out clips, windows") as on_step:
+        codebooks = validation.held_out_losses(
+            model, material.gate_windows, material.text, settings.batch_size, on_step
+        )
     held_out = bool(material.windows)
     loss = sum(codebooks) / len(codebooks)
     each = ", ".join(f"{value:.3f}" for value in codebooks)
@@ -348,8 +352,9 @@ def _within_trained(
     an adapter would learn to live with its noise. What is recorded are the windows that are taken,
     so that evaluation takes the same."""
     longest_s = base_facts(model).trained_duration_s
-    if settings.preview_prompts:
-        n_frames = round(settings.preview_duration * model_shape(model).frame_rate)
+    if settings.previews == "auto":
+        preview_s = settings.preview_duration or PREVIEW_S
+        n_frames = round(preview_s * model_shape(model).frame_rate)
         if said := windows_sentence(model, n_frames):
             console.print(f"Previews: {said}", style="yellow")
     if settings.max_duration <= longest_s:

@@ -21,11 +21,17 @@ from musicgen_lora.training.sharding import in_parts
 
 Windows = Sequence[Window]
 """From `data.batches.fixed_windows`."""
+OnStep = Callable[[int, int], None]
+"""Told how many windows are done, and of how many."""
 
 
 @torch.no_grad()
 def window_losses(
-    model: MusicgenForConditionalGeneration, windows: Windows, text: TextStates, batch_size: int
+    model: MusicgenForConditionalGeneration,
+    windows: Windows,
+    text: TextStates,
+    batch_size: int,
+    on_step: OnStep = lambda done, total: None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Teacher-forced cross-entropy of each window, with its caption, and its tune if it has one.
 
@@ -48,6 +54,7 @@ def window_losses(
             hidden, list(model.decoder.lm_heads), codes, batch.n_frames.to(device), shape.delays
         )
         sums[chosen], counts[chosen] = batch_sums.cpu().numpy(), batch_counts.cpu().numpy()
+        on_step(start + len(chosen), len(order))
     return sums, counts
 
 
@@ -60,11 +67,15 @@ def _together(windows: Windows) -> Batch:
 
 
 def held_out_losses(
-    model: MusicgenForConditionalGeneration, windows: Windows, text: TextStates, batch_size: int
+    model: MusicgenForConditionalGeneration,
+    windows: Windows,
+    text: TextStates,
+    batch_size: int,
+    on_step: OnStep = lambda done, total: None,
 ) -> list[float]:
     """Loss of each codebook over all windows, in nats, each process reading its share of them."""
     share = windows[processes.rank() :: processes.world_size()]
-    sums, counts = window_losses(model, share, text, batch_size)
+    sums, counts = window_losses(model, share, text, batch_size, on_step)
     # Sharded weights need all processes at each pass, and the first has the most windows.
     busiest = math.ceil(len(windows) / processes.world_size())
     idle = math.ceil(len(share) / batch_size) < math.ceil(busiest / batch_size)

@@ -1,0 +1,139 @@
+"""What a command is given, looked at before its libraries load, which takes seconds: a mistyped
+folder is refused at once. The modules that read these folders ask the same questions here, for
+callers from Python."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from musicgen_lora import EMBEDDED_NAME
+from musicgen_lora.errors import UserError
+
+EMBEDDED = Path(__file__).resolve().parent / "assets" / "tiny_beats"
+"""What `EMBEDDED_NAME` stands for."""
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+_BASES = ("model_path", "base_model_path")
+
+
+def announcement(command: str, settings: Any) -> str:
+    """What a command is about to do, in a few words."""
+    if command == "prepare":
+        if settings.create_example:
+            return f"Making {settings.num_samples} example beats in {settings.output_dir}"
+        return f"Preparing the audio of {settings.input_dir} into {settings.output_dir}"
+    if command == "tokenise":
+        return f"Encoding the audio of {settings.data_dir} with {settings.model_path}"
+    if command == "train":
+        return f"Training {settings.model_path} on {settings.data_dir} into {settings.output_dir}"
+    who = settings.base_model_path
+    if settings.lora_model_path is not None:
+        who += f" with {settings.lora_model_path}"
+    if command == "generate":
+        return f"Playing {len(settings.prompts)} prompts by {who} into {settings.output_dir}"
+    return f"Measuring {who} into {settings.output_dir}"
+
+
+def check_given(settings: Any) -> None:
+    """Looks at the folders, files and prompts that a command's settings name.
+
+    Raises:
+        UserError: one of them is not there, is of another kind, or can't be written.
+    """
+    names = vars(settings)
+    for name in _BASES:
+        if name in names:
+            local_model(names[name])
+    if "prompts" in names:
+        check_prompts(names["prompts"], needed="lora_model_path" in names and "melody" in names)
+    if "create_example" in names and not names["create_example"]:
+        check_input_folder(names["input_dir"])
+    if names.get("data_dir") is not None:
+        check_metadata_file(names["data_dir"], names["metadata_file"])
+    if names.get("other_data_dir") is not None:
+        check_data_folder(names["other_data_dir"])
+    if names.get("lora_model_path") is not None:
+        check_adapter_folder(names["lora_model_path"])
+    if names.get("melody") is not None and not names["melody"].is_file():
+        raise UserError(f"--melody {names['melody']}: no such file.")
+    if "output_dir" in names:
+        check_can_be_written(names["output_dir"])
+
+
+def hub_ids(settings: Any) -> list[str]:
+    """The base models among the settings that no folder here has."""
+    paths = (vars(settings).get(name) for name in _BASES)
+    return [path for path in paths if path is not None and local_model(path) is None]
+
+
+def local_model(model_path: str) -> Path | None:
+    """The folder that a model path names; None where it is a hub id.
+
+    Raises:
+        UserError: it is a path, and there is no folder.
+    """
+    folder = EMBEDDED if model_path == EMBEDDED_NAME else Path(model_path)
+    if folder.is_dir():
+        return folder
+    looks_like_path = model_path.startswith((".", "/", "~", "\\")) or model_path.count("/") != 1
+    if looks_like_path or folder.exists():
+        raise UserError(
+            f"{model_path}: no such model folder; give a folder in Hugging Face's format or a "
+            "hub id such as facebook/musicgen-small."
+        )
+    return None
+
+
+def check_prompts(prompts: list[str], *, needed: bool) -> None:
+    """Raises a UserError where one is empty, or where there are none and some are `needed`."""
+    if needed and not prompts:
+        raise UserError("--prompts is empty; give at least one, in quotes.")
+    if not all(prompt.strip() for prompt in prompts):
+        raise UserError("--prompts has an empty one; say what to play.")
+
+
+def check_input_folder(folder: Path | None) -> None:
+    """Raises a UserError where `prepare` has no folder to read."""
+    if folder is None:
+        raise UserError("Give --input_dir, the folder with your audio, or --create_example.")
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; give the one with your audio.")
+
+
+def check_data_folder(folder: Path) -> None:
+    """Raises a UserError where there is no such folder."""
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such data folder; make one with prepare_data.py.")
+
+
+def check_metadata_file(folder: Path, name: str) -> None:
+    """Raises a UserError where a dataset has no metadata of that name."""
+    check_data_folder(folder)
+    if not (folder / name).is_file():
+        raise UserError(f"{folder / name}: no such metadata file; make one with prepare_data.py.")
+
+
+def check_adapter_folder(folder: Path) -> None:
+    """Raises a UserError where there is no adapter."""
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such adapter folder; training writes output_dir/best_model.")
+    if not (folder / ADAPTER_CONFIG).is_file():
+        raise UserError(f"{folder}: no {ADAPTER_CONFIG} in it; this is not a LoRA adapter.")
+    if not (folder / ADAPTER_WEIGHTS).is_file():
+        raise UserError(f"{folder}: no {ADAPTER_WEIGHTS} in it; pickled adapters are not read.")
+
+
+def check_can_be_written(folder: Path) -> None:
+    """Raises a UserError where a folder can be neither made nor written to, as far as its rights
+    tell; making it is left to who writes there."""
+    nearest = folder.absolute()
+    while not os.path.lexists(nearest):
+        nearest = nearest.parent
+    if not nearest.is_dir():
+        raise UserError(f"{folder}: cannot be written ({nearest} is no folder).")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise UserError(
+            f"{folder}: cannot be written; give yourself the right to (chmod u+rwX {nearest}), or "
+            "another --output_dir."
+        )

@@ -1,0 +1,170 @@
+"""A base model's folder from a hub: asked once, quickly, and else taken from the cache.
+
+huggingface_hub asks a hub that can't be reached again and again, for half a minute and with a
+line each time; whoever sits behind a firewall learns nothing from that. So one request with a bound
+comes first, through huggingface_hub's own session (proxies, tokens, mirrors), and what it finds
+decides.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterable
+from fnmatch import fnmatch
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import HfApi, constants, snapshot_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+)
+from tqdm.auto import tqdm
+
+from musicgen_lora.errors import UserError, printable
+
+READ = ("*.json", "*.safetensors", "spiece.model")
+"""Of a hub's repository."""
+REACH_S = 4.0
+"""A hub that hasn't answered by then can't be reached."""
+LINE_EVERY_S = 10.0
+FAILURES: Any = (*HfHubHTTPError.__bases__, OSError, ValueError, RuntimeError)
+"""Of a request. The first is the base class of the HTTP library that huggingface_hub has; which
+one that is changes with its releases."""
+REMEDIES = (
+    "set HF_ENDPOINT to a mirror that you can reach (mainland China: "
+    "HF_ENDPOINT=https://hf-mirror.com), or give the folder of a copy (from ModelScope, say); see "
+    "'Base models' in finetune/lora/README.md"
+)
+
+
+@lru_cache
+def hub_folder(name: str) -> Path:
+    """The folder of a hub's model, whole: the cached one where the hub has no newer one or can't be
+    reached, which is said, else a fresh download.
+
+    Raises:
+        UserError: no such model, not for this user, or neither hub nor cache have it.
+    """
+    try:
+        files = ask(name)
+        return _cached(name, *files) or _downloaded(name, files[1])
+    except GatedRepoError as error:
+        raise UserError(
+            f"{name}: its owner asks you to accept terms first: do so at {constants.ENDPOINT}/"
+            f"{name}, then hf auth login."
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise UserError(
+            f"{name}: no such folder here, and {constants.ENDPOINT} has no such model (or it is "
+            "private: hf auth login)."
+        ) from error
+    except HFValidationError as error:
+        raise UserError(f"{name}: no such folder here, and no hub id: {_line(error)}") from error
+    except Unreachable as error:
+        folder = _cached(name)
+        if folder is None:
+            raise UserError(
+                f"{name}: no such folder here, and {error} Nothing of it is cached: {REMEDIES}."
+            ) from error
+        _say(f"{name}: {error} The cached copy is used: {folder}")
+        return folder
+
+
+class Unreachable(Exception):
+    """Of a hub; its text is a sentence."""
+
+
+def ask(name: str) -> tuple[str, list[str]]:
+    """Commit and files that the hub has of a model now.
+
+    Raises:
+        Unreachable: it didn't answer in time, or not with that.
+        HFValidationError, HfHubHTTPError: the model is not to be had.
+    """
+    answers: list[Any] = []
+
+    def ask() -> None:
+        try:
+            info = HfApi().model_info(name, timeout=REACH_S)
+            files = [file.rfilename for file in info.siblings or []]
+            answers.append((info.sha, [f for f in files if any(fnmatch(f, p) for p in READ)]))
+        except FAILURES as error:
+            answers.append(error)
+
+    # The session's own time limit counts anew for each address and read, and not at all for names.
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(REACH_S)
+    answer = answers[0] if answers else TimeoutError(f"no answer in {REACH_S:g} s")
+    if isinstance(answer, (RepositoryNotFoundError, GatedRepoError, HFValidationError)):
+        raise answer
+    if not isinstance(answer, Exception):
+        return answer
+    if constants.HF_HUB_OFFLINE:
+        raise Unreachable("HF_HUB_OFFLINE keeps it from being looked up.") from answer
+    if isinstance(answer, HfHubHTTPError) and answer.response is not None:
+        status = answer.response.status_code
+        raise Unreachable(f"{constants.ENDPOINT} answers {status}.") from answer
+    why = _line(answer).rstrip(".")
+    raise Unreachable(f"{constants.ENDPOINT} can't be reached ({why}).") from answer
+
+
+def _cached(name: str, commit: str | None = None, files: Iterable[str] = ()) -> Path | None:
+    """The cached copy, of a commit where one is named, with all of `files`; None where it isn't."""
+    try:
+        folder = Path(
+            snapshot_download(
+                name, revision=commit, allow_patterns=list(READ), local_files_only=True
+            )
+        )
+    except (LocalEntryNotFoundError, HFValidationError):
+        return None
+    whole = (folder / "config.json").is_file() and any(folder.glob("*.safetensors"))
+    return folder if whole and all((folder / file).is_file() for file in files) else None
+
+
+def _downloaded(name: str, files: list[str]) -> Path:
+    _say(f"{name}: downloading {len(files)} files from {constants.ENDPOINT}.")
+    bars: dict[str, Any] = {} if sys.stderr.isatty() else {"tqdm_class": _Lines}
+    try:
+        return Path(snapshot_download(name, allow_patterns=list(READ), **bars))
+    except FAILURES as error:
+        raise UserError(
+            f"{name}: the download from {constants.ENDPOINT} broke off ({_line(error)}); the same "
+            f"command goes on with it. If it does so again, {REMEDIES}."
+        ) from error
+
+
+class _Lines(tqdm):
+    """A line now and then, where bars would fill a log."""
+
+    said_s = 0.0
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        kwargs.pop("name", None)
+        super().__init__(*args, **kwargs)
+
+    def display(self, *_: Any, **__: Any) -> None:
+        now = time.monotonic()
+        _Lines.said_s = _Lines.said_s or now
+        if self.unit == "B" and self.n and now - _Lines.said_s >= LINE_EVERY_S:
+            _Lines.said_s = now
+            _say(f"downloaded {self.n / 1e6:,.0f} MB")
+
+
+def _line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _say(line: str) -> None:
+    # Of several processes one speaks.
+    if os.environ.get("RANK", "0") == "0":
+        print(printable(line), file=sys.stderr, flush=True)
