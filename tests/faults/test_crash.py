@@ -241,7 +241,7 @@ def test_a_signal_saves_and_leaves(
     wait_until(lambda: metrics.exists() and '"step": 2' in metrics.read_text())
     assert process.pid is not None
     os.kill(process.pid, number)
-    process.join(10)
+    process.join(120)
     assert process.exitcode == code, log.read_text()
     last = read_rows(output_dir, "train")[-1]["step"]
     checkpoint = newest_checkpoint(output_dir / "checkpoints", print)

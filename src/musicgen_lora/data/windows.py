@@ -20,7 +20,7 @@ from musicgen_lora.audio.ffmpeg import readable
 from musicgen_lora.audio.files import read_stretch
 from musicgen_lora.audio.fold import band_levels, cancelled_bands, fold_to_mono
 from musicgen_lora.audio.stream import AudioStream
-from musicgen_lora.console import ProgressTask
+from musicgen_lora.console import progress
 from musicgen_lora.data.analyse import FORMAT, RATE, analyse_segment, as_json
 from musicgen_lora.data.captions import MIN_CONFIDENCE
 from musicgen_lora.data.cut import ClipPlan
@@ -79,15 +79,16 @@ def measure_windows(
                 missing.append((plan.start_s, plan.duration_s))
         if missing:
             tasks.append(WindowTask(files[digest].path.absolute(), digest, folder, tuple(missing)))
-    with ProgressTask(console, "measuring clips", len(tasks)) as (progress, task):
-        for index, result in run_tasks(measure_file, tasks, n_workers):
+    with progress(console, "measuring clips", len(tasks)) as on_file:
+        done = enumerate(run_tasks(measure_file, tasks, n_workers), 1)
+        for count, (index, result) in done:
             if isinstance(result, Failure):
                 name = printable(files[tasks[index].digest].name)
                 told = f"its clips keep the file's tempo and key: {name}: {result.reason}"
                 console.print(printable(told), style="yellow")
             else:
                 found |= result
-            progress.advance(task)
+            on_file(count, len(tasks))
     return found
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_type_hints
@@ -27,7 +28,7 @@ RESUMABLE = {
 
 
 COUNT = (1, 10**9)
-RANGES: dict[str, tuple[float, float]] = {
+RANGES: Mapping[str, tuple[float, float]] = {
     "lora_rank": (1, 10_000),
     "lora_alpha": (1, 10**6),
     "learning_rate": (1e-12, 1.0),
