@@ -184,7 +184,7 @@ def test_extremes_are_listed_with_their_reason(tmp_path: Path) -> None:
         "768 kHz.wav": "768000 Hz",
         "32 channels.wav": "32 channels",
         "lies.wav": "shorter than 1 s",
-        "nothing.wav": "not readable as audio",
+        "nothing.wav": "is empty",
         "no samples.wav": "no audio in it",
         "playlist.wav": "not readable as audio",
         "concat.mp3": "not readable as audio",

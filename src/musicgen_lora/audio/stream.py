@@ -68,6 +68,7 @@ class AudioStream:
         if not path.is_file():
             raise AudioError(f"{path}: no such audio file.")
         if path.stat().st_size == 0:
+            _check_disk(path)
             raise AudioError(f"{path}: is empty; copy, download or export it again.")
         self.path = path
         self._head = find_head(path)
