@@ -128,6 +128,7 @@ def test_generate_follows_a_tune_and_says_so(tmp_path: Path, tiny_melody_dir: Pa
 def test_a_model_that_takes_no_tune_refuses_one(
     tmp_path: Path, tiny_model_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    write_wav(tmp_path / "tune.wav", beat(0, 1.0), RATE)
     words = ["generate", "--base_model_path", str(tiny_model_dir), "--prompts", "808"]
     words += ["--melody", str(tmp_path / "tune.wav"), "--output_dir", str(tmp_path / "out")]
     assert main(words) == 2
