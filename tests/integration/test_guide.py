@@ -193,8 +193,14 @@ def test_training_shows_what_the_guide_says(printed: dict[str, list[str]]) -> No
     assert "--fp16" in printed["train_lora.py"][0]
 
 
+def _made_of_first_adapter(made: Path, name: str) -> Path:
+    """The guide trains once more at its end, which puts aside what was made of the first adapter."""
+    (folder,) = (made / "output").rglob(name)
+    return folder
+
+
 def test_inference_plays_every_prompt(made: Path, guide: Guide) -> None:
-    files = sorted((made / "output" / "generated").glob("*.wav"))
+    files = sorted(_made_of_first_adapter(made, "generated").glob("*.wav"))
     assert len(files) == 4
     prompts = []
     for path in files:
@@ -214,7 +220,7 @@ def test_inference_plays_every_prompt(made: Path, guide: Guide) -> None:
 
 
 def test_evaluation_reports(made: Path, printed: dict[str, list[str]]) -> None:
-    folder = made / "output" / "evaluation"
+    folder = _made_of_first_adapter(made, "evaluation")
     report = json.loads((folder / "report.json").read_text())
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert "<html" in page
