@@ -194,7 +194,7 @@ def test_training_shows_what_the_guide_says(printed: dict[str, list[str]]) -> No
 
 
 def _made_of_first_adapter(made: Path, name: str) -> Path:
-    """The guide trains once more at its end, which puts aside what was made of the first adapter."""
+    """The guide's last training puts aside what was made of the first adapter."""
     (folder,) = (made / "output").rglob(name)
     return folder
 
