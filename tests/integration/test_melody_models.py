@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from datasets import RATE, make_dataset, sine, timeless, tiny_settings
+from datasets import RATE, beat, make_dataset, sine, timeless, tiny_settings
 from safetensors.torch import load_file
 from trainer import interrupt_after
 
