@@ -28,7 +28,10 @@ QUIET_LUFS = -32.0
 CUT_SHORT = 0.98
 REACHED_LU = 0.5
 """A clip this close to the wanted loudness has it."""
-FOLD_ADVICE = "prepare them into another --output_dir with --mono_fold, which turns it round."
+FOLD_ADVICE = (
+    "prepare again with --mono_fold, which turns it round (audio inside the dataset: into another "
+    "--output_dir)."
+)
 
 Record = Mapping[str, Any]
 
