@@ -110,7 +110,7 @@ def test_the_recorded_kit_is_read(name: str) -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"", "not readable as audio"),
+        (b"", "is empty"),
         (b"#!/bin/sh\necho no audio\n", "not readable as audio"),
         (b"#EXTM3U\n/etc/passwd\n", "not readable as audio"),
         (b"RIFF", "not readable as audio"),
