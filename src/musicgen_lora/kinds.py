@@ -55,6 +55,14 @@ def text(max_length: int = 10_000) -> Kind:
     )
 
 
+def path_text() -> Kind:
+    """A text that can name a file: the system takes none with a null byte."""
+    return _holds(
+        lambda v: isinstance(v, str) and len(v) <= 4_096 and "\0" not in v,
+        "the path of a file or folder",
+    )
+
+
 def one_of(*known: str) -> Kind:
     """One of these texts."""
     return _holds(lambda v: isinstance(v, str) and v in known, " or ".join(map(repr, known)))

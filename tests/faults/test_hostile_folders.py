@@ -40,6 +40,7 @@ from musicgen_lora.model.adapter import (
 )
 from musicgen_lora.model.adapter_config import read_adapter_config
 from musicgen_lora.model.musicgen import load_base, load_tokenizer
+from musicgen_lora.model.text import TextStates
 from musicgen_lora.tensors import read_shapes
 from musicgen_lora.training.checkpoints import read_state
 from musicgen_lora.training.run_folder import read_run
@@ -389,3 +390,48 @@ def test_terminals_that_know_no_other_letters(environment: dict[str, str], tmp_p
     assert done.stderr.count(b"\n") == 1, done.stderr
     assert b"Traceback" not in done.stderr
     assert done.stdout == b"\\u9f13\n"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"task_type": ""}, {"task_type": "SPEECH"}, {"bias": "some"}],
+    ids=str,
+)
+def test_what_peft_does_not_take_is_one_line(
+    tmp_path: Path, tiny_model_dir: Path, change: dict[str, str]
+) -> None:
+    adapted = add_lora(load_base(tiny_model_dir), base_name="x", rank=2, alpha=4)
+    save_adapter(adapted, tmp_path / "adapter")
+    path = tmp_path / "adapter" / "adapter_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(UserError, match=r"adapter_config\.json") as raised:
+        load_adapter(load_base(tiny_model_dir), tmp_path / "adapter")
+    assert "\n" not in str(raised.value)
+
+
+def test_a_path_with_a_null_byte_is_refused(tmp_path: Path, tiny_model_dir: Path) -> None:
+    save_adapter(add_lora(load_base(tiny_model_dir), base_name="x", rank=2, alpha=4), tmp_path)
+    facts = {"format_version": 1, "base": {"path": "x", "fingerprint": "0"}}
+    for data in ({"data_dir": "a\0b"}, {"metadata_file": "\0"}):
+        (tmp_path / "musicgen_lora.json").write_text(json.dumps(facts | {"data": data}))
+        with pytest.raises(UserError, match="the path of a file"):
+            read_adapter(tmp_path)
+
+
+@pytest.mark.parametrize("fault", ["padding", "ending"])
+def test_a_tokenizer_that_lacks_what_is_needed_is_one_line(
+    tmp_path: Path, tiny_model_dir: Path, fault: str
+) -> None:
+    base = tmp_path / "base"
+    shutil.copytree(tiny_model_dir, base)
+    name = "tokenizer_config.json" if fault == "padding" else "tokenizer.json"
+    content = json.loads((base / name).read_text())
+    if fault == "padding":
+        content["pad_token"] = None
+    else:
+        content["post_processor"] = None
+    (base / name).write_text(json.dumps(content))
+    with pytest.raises(UserError) as raised:
+        TextStates(load_base(base), load_tokenizer(base)).batch(["hip hop", ""])
+    assert "tokenizer" in str(raised.value)
+    assert "\n" not in str(raised.value)

@@ -28,7 +28,17 @@ from musicgen_lora.atomic import MANIFEST
 from musicgen_lora.documents import LARGE, parse_json, read_bytes, read_json
 from musicgen_lora.errors import UserError
 from musicgen_lora.given import ADAPTER_WEIGHTS, check_adapter_folder
-from musicgen_lora.kinds import check_kind, fields, integer, many, named, or_null, real, text
+from musicgen_lora.kinds import (
+    check_kind,
+    fields,
+    integer,
+    many,
+    named,
+    or_null,
+    path_text,
+    real,
+    text,
+)
 from musicgen_lora.model import start
 from musicgen_lora.model.adapter_config import CONFIG_FILE, read_adapter_config
 from musicgen_lora.model.lora_linear import use_few_products
@@ -45,14 +55,14 @@ _CLIP = fields(optional=dict.fromkeys(("id", "name", "audio"), or_null(text())))
 _FACTS = fields(
     {
         "format_version": integer(0, FACTS_VERSION),
-        "base": fields({"path": text(), "fingerprint": text()}),
+        "base": fields({"path": path_text(), "fingerprint": text()}),
     },
     {
         "data": or_null(
             fields(
                 optional={
-                    "data_dir": text(),
-                    "metadata_file": text(),
+                    "data_dir": path_text(),
+                    "metadata_file": path_text(),
                     "validation": or_null(many(_CLIP)),
                 }
             )

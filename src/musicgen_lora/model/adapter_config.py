@@ -118,7 +118,10 @@ def read_adapter_config(
         "rank_pattern": content.get("rank_pattern") or {},
         "alpha_pattern": content.get("alpha_pattern") or {},
     }
-    return LoraConfig(**kept)
+    try:
+        return LoraConfig(**kept)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path}: PEFT does not take it ({shortened(str(error))}).") from error
 
 
 def _default(field: dataclasses.Field[Any]) -> Any:

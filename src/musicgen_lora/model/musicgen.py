@@ -147,7 +147,13 @@ def load_base(model_path: str | Path) -> MusicgenForConditionalGeneration:
 
 def load_tokenizer(model_path: str | Path) -> PreTrainedTokenizerBase:
     """The text tokenizer that belongs to a base model."""
-    return _loaded(AutoTokenizer, model_path, "tokenizer")
+    tokenizer = _loaded(AutoTokenizer, model_path, "tokenizer")
+    if tokenizer.pad_token is None or not tokenizer("beat")["input_ids"]:
+        raise UserError(
+            f"{model_path}: no usable tokenizer: it has no token for padding, or makes none of a "
+            "word; copy the model's tokenizer files again."
+        )
+    return tokenizer
 
 
 def load_processor(model_path: str | Path) -> ProcessorMixin:

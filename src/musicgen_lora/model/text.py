@@ -78,6 +78,11 @@ class TextStates:
             max_length=MAX_TEXT_TOKENS,
             return_tensors="pt",
         ).to(self._encoder.device)
+        if not tokens["attention_mask"].any(dim=1).all():
+            raise UserError(
+                "The base's tokenizer makes no token of a text, where T5's always ends with one; "
+                "copy the model's tokenizer files again."
+            )
         if int(tokens["input_ids"].max()) >= self._encoder.config.vocab_size:
             raise UserError(
                 "The base's tokenizer has more words than its text encoder: the two do not belong "
