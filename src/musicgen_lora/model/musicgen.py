@@ -8,8 +8,9 @@ are read from safetensors alone; no code of a repository is run.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -148,11 +149,11 @@ def load_base(model_path: str | Path) -> MusicgenForConditionalGeneration:
 def load_tokenizer(model_path: str | Path) -> PreTrainedTokenizerBase:
     """The text tokenizer that belongs to a base model."""
     tokenizer = _loaded(AutoTokenizer, model_path, "tokenizer")
-    if tokenizer.pad_token is None or not tokenizer("beat")["input_ids"]:
-        raise UserError(
-            f"{model_path}: no usable tokenizer: it has no token for padding, or makes none of a "
-            "word; copy the model's tokenizer files again."
-        )
+    with _told_in_one_line(model_path, "tokenizer"):
+        # As texts are read: some faults of its files show only then.
+        words = tokenizer(["808", "beat, 鼓"], padding=True, truncation=True, max_length=8)
+        if not all(map(any, words["attention_mask"])):
+            raise ValueError("it makes no token of a word")
     return tokenizer
 
 
@@ -165,8 +166,14 @@ def load_processor(model_path: str | Path) -> ProcessorMixin:
 def _loaded(kind: Any, model_path: str | Path, what: str) -> Any:
     folder = base_folder(str(model_path))
     check_tokenizer_files(folder)
-    try:
+    with _told_in_one_line(model_path, what):
         return kind.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+
+
+@contextlib.contextmanager
+def _told_in_one_line(model_path: str | Path, what: str) -> Iterator[None]:
+    try:
+        yield
     except BaseException as error:
         # The tokenizers' Rust raises plain exceptions at files that it doesn't take, and what is
         # none at those that it did not expect.
@@ -190,7 +197,7 @@ def _check_is_whole(
 
 
 def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
 
 
 def fingerprint(module: nn.Module, facts: Sequence[object] = ()) -> str:
