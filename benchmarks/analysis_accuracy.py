@@ -29,21 +29,21 @@ import numpy as np
 import soundfile as sf
 from scipy.optimize import minimize
 
-from musicgen_lora.audio.bars import cut_on_bars
-from musicgen_lora.audio.bass import find_bass_notes
-from musicgen_lora.audio.beats808 import make_beat, render_beat
-from musicgen_lora.audio.key import (
+from musicgen_lora.beats.beats808 import make_beat, render_beat
+from musicgen_lora.listening.bars import cut_on_bars
+from musicgen_lora.listening.bass import find_bass_notes
+from musicgen_lora.listening.key import (
     MODES,
     NOTE_NAMES,
     estimate_key,
     key_features,
     pitch_evidence,
 )
-from musicgen_lora.audio.metre import WEIGHTS, find_hypotheses, find_tempi, onset_strengths
-from musicgen_lora.audio.onsets import estimate_tempo as first_tempo
-from musicgen_lora.audio.onsets import onset_strength
-from musicgen_lora.audio.tempo import estimate_tempo
-from musicgen_lora.data.captions import MIN_CONFIDENCE
+from musicgen_lora.listening.metre import WEIGHTS, find_hypotheses, find_tempi, onset_strengths
+from musicgen_lora.listening.onsets import estimate_tempo as first_tempo
+from musicgen_lora.listening.onsets import onset_strength
+from musicgen_lora.listening.tempo import estimate_tempo
+from musicgen_lora.prepare.words.captions import MIN_CONFIDENCE
 
 RATE = 32_000
 TUNING_SEEDS = range(1000, 1300)

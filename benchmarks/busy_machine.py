@@ -29,7 +29,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from musicgen_lora.threads import DECIDED_BY, bounded_spinning
+from musicgen_lora.runtime.threads import DECIDED_BY, bounded_spinning
 
 WAITS: dict[str, dict[str, str]] = {
     "default": {},

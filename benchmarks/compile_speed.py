@@ -15,13 +15,13 @@ import os
 import statistics
 from typing import Any
 
-from musicgen_lora.threads import bounded_spinning
+from musicgen_lora.runtime.threads import bounded_spinning
 
 os.environ.update(bounded_spinning())
 
 from training_speed import clips, make_model, our_step
 
-from musicgen_lora.data.batches import Batch
+from musicgen_lora.dataset.batches import Batch
 
 DURATIONS_S = (5.0, 3.6, 4.3)
 RESOLUTION_S = 0.01

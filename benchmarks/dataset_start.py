@@ -33,9 +33,9 @@ import numpy as np
 
 from musicgen_lora.config import EMBEDDED_NAME, TrainSettings
 from musicgen_lora.console import plain_console
-from musicgen_lora.data.batches import epoch_order, grouped_order
-from musicgen_lora.data.metadata import load_dataset, write_entries
-from musicgen_lora.data.tokens import CLIPS_PER_SHARD, clip_ids, write_shard
+from musicgen_lora.dataset.batches import epoch_order, grouped_order
+from musicgen_lora.dataset.metadata import load_dataset, write_entries
+from musicgen_lora.dataset.tokens import CLIPS_PER_SHARD, clip_ids, write_shard
 from musicgen_lora.model.codec import codec_fingerprint
 from musicgen_lora.model.musicgen import load_base
 from musicgen_lora.training.facts import data_facts, run_identity

@@ -22,8 +22,8 @@ import numpy as np
 import soundfile
 import soxr
 
-from musicgen_lora.audio.beats808 import Beat, make_beat, render_beat
-from musicgen_lora.data.duplicates import (
+from musicgen_lora.beats.beats808 import Beat, make_beat, render_beat
+from musicgen_lora.listening.duplicates import (
     N_BANDS,
     SUMMARY_THRESHOLD,
     THRESHOLD,

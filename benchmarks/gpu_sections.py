@@ -25,21 +25,22 @@ from training_speed import (
 )
 from transformers import AutoTokenizer
 
-from musicgen_lora.data.packed import PackedTokens
+from musicgen_lora.dataset.packed import PackedTokens
 from musicgen_lora.generation.decode import generate_codes
 from musicgen_lora.given import EMBEDDED
 from musicgen_lora.model.codec import codec_fingerprint, encode_waveforms
 from musicgen_lora.model.musicgen import load_base, load_tokenizer
+from musicgen_lora.model.placement import place
 from musicgen_lora.model.text import TextStates
-from musicgen_lora.training.captured import (
+from musicgen_lora.runtime.precision import DTYPES
+from musicgen_lora.training.memory import checkpoint_layers
+from musicgen_lora.training.optimise import is_out_of_memory
+from musicgen_lora.training.packed.captured import (
     CapturedGradients,
     DeviceData,
     draw_windows,
     step_totals,
 )
-from musicgen_lora.training.device import DTYPES, place
-from musicgen_lora.training.memory import checkpoint_layers
-from musicgen_lora.training.optimise import is_out_of_memory
 
 Row = dict[str, Any]
 

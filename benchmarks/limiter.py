@@ -10,10 +10,10 @@ import argparse
 
 import numpy as np
 
-from musicgen_lora.audio.beats808 import make_beat, render_beat
 from musicgen_lora.audio.limiter import limit_peaks, raise_loudness, reduction_db
-from musicgen_lora.audio.quality import integrated_loudness, true_peak_db
-from musicgen_lora.data.cut import MOST_GAIN_DB, MOST_LIMITED_DB, PEAK_CEILING_DB
+from musicgen_lora.audio.loudness import integrated_loudness, true_peak_db
+from musicgen_lora.beats.beats808 import make_beat, render_beat
+from musicgen_lora.prepare.clips.cut import MOST_GAIN_DB, MOST_LIMITED_DB, PEAK_CEILING_DB
 
 RATE = 32_000
 

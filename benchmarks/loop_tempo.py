@@ -16,11 +16,11 @@ from pathlib import Path
 
 import numpy as np
 
-from musicgen_lora.audio.beats808 import make_beat, render_beat
 from musicgen_lora.audio.files import find_audio, read_audio
-from musicgen_lora.audio.tempo import Tempo, estimate_tempo
-from musicgen_lora.data.analyse import tempo_confidence
-from musicgen_lora.data.captions import MIN_CONFIDENCE
+from musicgen_lora.beats.beats808 import make_beat, render_beat
+from musicgen_lora.listening.tempo import Tempo, estimate_tempo
+from musicgen_lora.prepare.hearing.analyse import tempo_confidence
+from musicgen_lora.prepare.words.captions import MIN_CONFIDENCE
 
 RATE = 32_000
 FIRST_SEED = 20_000

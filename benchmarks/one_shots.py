@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 from scipy.signal import fftconvolve
 
-from musicgen_lora.audio.beats808 import make_beat, render_beat
 from musicgen_lora.audio.files import find_audio, read_audio
-from musicgen_lora.audio.one_shots import is_one_shot
+from musicgen_lora.beats.beats808 import make_beat, render_beat
+from musicgen_lora.listening.one_shots import is_one_shot
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = (

@@ -28,9 +28,9 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from musicgen_lora.audio.beats808 import make_beat, render_beat
+from musicgen_lora.beats.beats808 import make_beat, render_beat
 from musicgen_lora.config import PrepareSettings
-from musicgen_lora.data.prepare import prepare_dataset
+from musicgen_lora.prepare.prepare import prepare_dataset
 
 RATE = 44_100
 

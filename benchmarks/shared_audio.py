@@ -16,9 +16,9 @@ import time
 import numpy as np
 import soundfile
 
-from musicgen_lora.audio.beats808 import make_beat, render_beat
-from musicgen_lora.data.duplicates import fingerprint
-from musicgen_lora.data.overlaps import find_overlaps
+from musicgen_lora.beats.beats808 import make_beat, render_beat
+from musicgen_lora.listening.duplicates import fingerprint
+from musicgen_lora.listening.overlaps import find_overlaps
 
 RATE = 32_000
 FIRST_SEED = 5

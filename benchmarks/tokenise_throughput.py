@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from musicgen_lora.threads import bounded_spinning
+from musicgen_lora.runtime.threads import bounded_spinning
 
 os.environ.update(bounded_spinning())
 
@@ -28,11 +28,11 @@ import torch
 from full_size import full_size_codec
 
 from musicgen_lora.audio.files import read_audio
-from musicgen_lora.data.examples import create_examples
-from musicgen_lora.data.metadata import Clip, load_dataset, read_entries, write_entries
-from musicgen_lora.data.tokens import clip_ids, encode_clips, tokenise_clips
+from musicgen_lora.dataset.metadata import Clip, load_dataset, read_entries, write_entries
+from musicgen_lora.dataset.tokens import clip_ids, encode_clips, tokenise_clips
 from musicgen_lora.model import codec as codec_module
 from musicgen_lora.model.musicgen import load_base
+from musicgen_lora.prepare.examples import create_examples
 
 CLIP_S = 10.0
 

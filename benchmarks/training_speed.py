@@ -44,14 +44,15 @@ from transformers import (
     T5Config,
 )
 
-from musicgen_lora.data.batches import Batch
+from musicgen_lora.dataset.batches import Batch
 from musicgen_lora.given import EMBEDDED
-from musicgen_lora.model.adapter import add_lora
-from musicgen_lora.model.delay import delay_codes, n_predicted
+from musicgen_lora.model.delays import delay_codes, n_predicted
+from musicgen_lora.model.lora.adapter import add_lora
 from musicgen_lora.model.musicgen import load_base, model_shape
+from musicgen_lora.model.placement import place
 from musicgen_lora.model.text import TextStates
-from musicgen_lora.threads import bounded_spinning
-from musicgen_lora.training.device import DTYPES, choose_precision, place
+from musicgen_lora.runtime.precision import DTYPES, choose_precision
+from musicgen_lora.runtime.threads import bounded_spinning
 from musicgen_lora.training.memory import peak_memory_bytes
 from musicgen_lora.training.optimise import optimise_step
 

@@ -2,6 +2,6 @@
 
 import os
 
-from musicgen_lora.threads import bounded_spinning
+from musicgen_lora.runtime.threads import bounded_spinning
 
 os.environ.update(bounded_spinning())

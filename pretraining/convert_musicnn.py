@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from musicgen_lora.model.musicnn import WEIGHTS
+from musicgen_lora.listening.musicnn import WEIGHTS
 
 NAMES = {
     "kernel": "weight",

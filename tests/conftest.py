@@ -3,7 +3,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from musicgen_lora.threads import bounded_spinning
+from musicgen_lora.runtime.threads import bounded_spinning
 
 # Before torch loads, and for the processes that tests start too. Tiny layers spend their time on
 # waiting for the other threads, and tests run a process a core.
@@ -12,6 +12,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
+from datasets import make_dataset
 from tiny import make_tiny_musicgen
 
 torch.set_num_threads(1)
@@ -36,3 +37,9 @@ def tiny_melody_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_stereo_melody_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "stereo_melody"
     return make_tiny_musicgen(folder, melody=True, stereo=True)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Eight ragged clips of 0.3 to 1 s."""
+    return make_dataset(tmp_path / "data", [0.3 + 0.1 * index for index in range(8)])

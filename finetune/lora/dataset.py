@@ -9,15 +9,15 @@ from pathlib import Path
 # The guide installs requirements only; the package is found in the checkout.
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 
-from musicgen_lora.data.batches import (
+from musicgen_lora.dataset.batches import (
     Batch,
     ClipDataset,
     collate,
     epoch_order,
     fixed_windows,
 )
-from musicgen_lora.data.metadata import Clip, Clips, load_dataset, split_clips
-from musicgen_lora.data.tokens import TokenStore, clip_ids, tokenise_clips
+from musicgen_lora.dataset.metadata import Clip, Clips, load_dataset, split_clips
+from musicgen_lora.dataset.tokens import TokenStore, clip_ids, tokenise_clips
 
 __all__ = [
     "Batch",

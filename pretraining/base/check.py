@@ -21,16 +21,16 @@ import numpy as np
 import torch
 from transformers import MusicgenForConditionalGeneration
 
-from musicgen_lora.audio.descriptors import describe
 from musicgen_lora.audio.files import read_audio, write_wav
-from musicgen_lora.audio.key import estimate_key
-from musicgen_lora.audio.tempo import estimate_tempo
 from musicgen_lora.config import EMBEDDED_NAME
-from musicgen_lora.data.metadata import Clip, load_dataset
-from musicgen_lora.data.tokens import clip_ids, tokenise_clips
+from musicgen_lora.dataset.metadata import Clip, load_dataset
+from musicgen_lora.dataset.tokens import clip_ids, tokenise_clips
 from musicgen_lora.evaluation.generations import play_prompts
 from musicgen_lora.evaluation.statistics import paired_bootstrap
 from musicgen_lora.generation.decode import generate_codes
+from musicgen_lora.listening.descriptors import describe
+from musicgen_lora.listening.key import estimate_key
+from musicgen_lora.listening.tempo import estimate_tempo
 from musicgen_lora.model.codec import decode_codes
 from musicgen_lora.model.musicgen import load_base, load_tokenizer, model_shape
 from musicgen_lora.model.text import TextStates

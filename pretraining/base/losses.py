@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 from transformers import MusicgenForConditionalGeneration
 
-from musicgen_lora.data.batches import fixed_windows
-from musicgen_lora.data.metadata import Clip, load_dataset
-from musicgen_lora.data.tokens import clip_ids, find_codes, tokenise_clips
+from musicgen_lora.dataset.batches import fixed_windows
+from musicgen_lora.dataset.metadata import Clip, load_dataset
+from musicgen_lora.dataset.scoring import Windows, window_losses
+from musicgen_lora.dataset.tokens import clip_ids, find_codes, tokenise_clips
 from musicgen_lora.model.codec import codec_fingerprint
 from musicgen_lora.model.musicgen import model_shape
 from musicgen_lora.model.text import TextStates
-from musicgen_lora.training.validation import Windows, held_out_losses, window_losses
+from musicgen_lora.training.validation import held_out_losses
 
 N_FRAMES = 1500
 SPANS_S = ((0, 5), (5, 10), (10, 20), (20, 30))

@@ -13,7 +13,7 @@ from math import ceil
 
 import numpy as np
 
-from musicgen_lora.audio.sequencer import STEPS_PER_BAR, Channel, Hit, Kit, Pattern, step_time_s
+from musicgen_lora.beats.sequencer import STEPS_PER_BAR, Channel, Hit, Kit, Pattern, step_time_s
 from pretraining.corpus.colour import drum_colours, melodic_colour
 from pretraining.corpus.grooves import (
     CYMBALS,

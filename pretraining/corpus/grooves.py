@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from musicgen_lora.audio.sequencer import STEPS_PER_BAR, Hit
+from musicgen_lora.beats.sequencer import STEPS_PER_BAR, Hit
 from pretraining.corpus.sections import Section, playing
 
 HATS = ("hat", "hat_open", "hat_pedal")

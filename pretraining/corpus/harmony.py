@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from musicgen_lora.audio.sequencer import STEPS_PER_BAR, Hit
+from musicgen_lora.beats.sequencer import STEPS_PER_BAR, Hit
 
 NOTE_NAMES = ["C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B"]
 SCALES = {

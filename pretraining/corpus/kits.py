@@ -19,7 +19,7 @@ import soundfile as sf
 import soxr
 from scipy.signal import butter, sosfilt
 
-from musicgen_lora.audio.sequencer import Hit, Voice, fade_out, one_shot, soften
+from musicgen_lora.beats.sequencer import Hit, Voice, fade_out, one_shot, soften
 from pretraining.corpus.colour import Colour
 from pretraining.corpus.soundfont import DRUM_BANK, SAMPLE_RATE, notes
 from pretraining.paths import ASSETS, WORK

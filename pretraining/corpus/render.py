@@ -21,9 +21,9 @@ from typing import Any
 import numpy as np
 import soundfile as sf
 
-from musicgen_lora.audio.beats808 import Beat, beat_facts, caption, make_beat, render_beat
-from musicgen_lora.audio.kit808 import load_kit808
-from musicgen_lora.audio.sequencer import Pattern, Voice, render, step_time_s
+from musicgen_lora.beats.beats808 import Beat, beat_facts, caption, make_beat, render_beat
+from musicgen_lora.beats.kit808 import load_kit808
+from musicgen_lora.beats.sequencer import Pattern, Voice, render, step_time_s
 from pretraining.corpus.captions import captions
 from pretraining.corpus.colour import Colour, colour_808
 from pretraining.corpus.composition import FRAME_S, Clip, compose

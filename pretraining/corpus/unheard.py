@@ -19,8 +19,8 @@ from pathlib import Path
 
 import numpy as np
 
-from musicgen_lora.audio.beats808 import Beat, make_beat
-from musicgen_lora.audio.sequencer import Channel, Pattern, one_shot, render
+from musicgen_lora.beats.beats808 import Beat, make_beat
+from musicgen_lora.beats.sequencer import Channel, Pattern, one_shot, render
 from pretraining.corpus.colour import Colour
 from pretraining.corpus.composition import compose
 from pretraining.corpus.kits import Preset, melodic_voice, read_one_shot

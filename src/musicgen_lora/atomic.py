@@ -18,9 +18,9 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from musicgen_lora.documents import read_json
 from musicgen_lora.errors import DISK_FAULTS, RunError, UserError
-from musicgen_lora.kinds import named, text
+from musicgen_lora.formats.documents import read_json
+from musicgen_lora.formats.kinds import named, text
 
 STAGING_PREFIX = ".staging-"
 READY_PREFIX = ".ready-"

@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING, Any
 
 from musicgen_lora import __version__
 from musicgen_lora.errors import DISK_FAULTS, RIGHTS_FAULTS, UserError, printable
+from musicgen_lora.formats.kinds import shortened
 from musicgen_lora.given import announcement, check_given, hub_ids
-from musicgen_lora.kinds import shortened
-from musicgen_lora.threads import bounded_spinning
+from musicgen_lora.runtime.threads import bounded_spinning
 
 if TYPE_CHECKING:
     # What takes longer to load is imported where it is used: Ctrl-C ends a command with a word from
@@ -213,7 +213,7 @@ def _fetch_bases(settings: Any) -> None:
 def _train(settings: TrainSettings) -> None:
     """Looks at the dataset while the libraries load: with many files both take seconds."""
     with _whole_stops():
-        from musicgen_lora.data.metadata import load_dataset
+        from musicgen_lora.dataset.metadata import load_dataset
         from musicgen_lora.training.run_folder import check_unused
 
     check_unused(settings.output_dir)
@@ -371,9 +371,9 @@ def _whole_stops() -> Iterator[None]:
 
 def _function(command: str) -> Callable[..., object]:
     if command == "prepare":
-        from musicgen_lora.data.prepare import prepare_dataset as function
+        from musicgen_lora.prepare.prepare import prepare_dataset as function
     elif command == "tokenise":
-        from musicgen_lora.data.tokenise import tokenise_dataset as function
+        from musicgen_lora.dataset.tokenise import tokenise_dataset as function
     elif command == "train":
         from musicgen_lora.training.train import train_lora as function
     elif command == "generate":

@@ -10,9 +10,9 @@ from typing import Any
 import yaml
 
 from musicgen_lora.config import SETTINGS
-from musicgen_lora.documents import read_bytes
 from musicgen_lora.errors import UserError
-from musicgen_lora.kinds import shortened
+from musicgen_lora.formats.documents import read_bytes
+from musicgen_lora.formats.kinds import shortened
 
 MAX_BYTES = 256 << 10
 

@@ -82,8 +82,8 @@ def check_torch() -> Iterator[Finding]:
     """Devices and the precision that training will choose on them."""
     import torch
 
-    from musicgen_lora.training import processes
-    from musicgen_lora.training.device import choose_precision, cpu_has_bf16
+    from musicgen_lora.runtime import processes
+    from musicgen_lora.runtime.precision import choose_precision, cpu_has_bf16
 
     device = processes.device()
     if device.type == "cuda":

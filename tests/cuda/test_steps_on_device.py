@@ -10,26 +10,27 @@ import pytest
 import torch
 from peft.tuners import lora
 
-from musicgen_lora.data.batches import Batch
-from musicgen_lora.data.packed import PackedTokens
-from musicgen_lora.model import start
-from musicgen_lora.model.adapter import add_lora, save_adapter
-from musicgen_lora.model.delay import n_predicted
+from musicgen_lora.dataset.batches import Batch
+from musicgen_lora.dataset.packed import PackedTokens
+from musicgen_lora.formats.tensors import read_tensors
+from musicgen_lora.model.delays import n_predicted
+from musicgen_lora.model.lora import initial as start
+from musicgen_lora.model.lora.adapter import add_lora, save_adapter
+from musicgen_lora.model.lora.quantise import quantise_decoder
 from musicgen_lora.model.musicgen import load_base, load_tokenizer, model_shape
-from musicgen_lora.model.quantise import quantise_decoder
+from musicgen_lora.model.placement import place
 from musicgen_lora.model.text import TextStates
-from musicgen_lora.tensors import read_tensors
-from musicgen_lora.training.captured import (
+from musicgen_lora.runtime.precision import DTYPES
+from musicgen_lora.training.checkpoints import read_state, restore_training, save_checkpoint
+from musicgen_lora.training.memory import checkpoint_layers
+from musicgen_lora.training.optimise import optimise_step
+from musicgen_lora.training.optimizers import make_optimizers
+from musicgen_lora.training.packed.captured import (
     CapturedGradients,
     DeviceData,
     draw_windows,
     step_totals,
 )
-from musicgen_lora.training.checkpoints import read_state, restore_training, save_checkpoint
-from musicgen_lora.training.device import DTYPES, place
-from musicgen_lora.training.memory import checkpoint_layers
-from musicgen_lora.training.optimise import optimise_step
-from musicgen_lora.training.optimizers import make_optimizers
 
 CPU = torch.device("cpu")
 CAPTIONS = ["hip hop 808 beat", None, "dark trap drums with bass and 808"]

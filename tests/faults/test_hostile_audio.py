@@ -18,10 +18,11 @@ from datasets import RATE, beat, sine
 
 from musicgen_lora.audio.files import probe
 from musicgen_lora.config import PrepareSettings
-from musicgen_lora.data import prepare, workers
-from musicgen_lora.data.metadata import load_dataset
-from musicgen_lora.data.prepare import prepare_dataset
-from musicgen_lora.data.workers import Failure, run_tasks
+from musicgen_lora.dataset.metadata import load_dataset
+from musicgen_lora.prepare import prepare
+from musicgen_lora.prepare.prepare import prepare_dataset
+from musicgen_lora.runtime import workers
+from musicgen_lora.runtime.workers import Failure, run_tasks
 
 KINDS = {
     ".wav": {"format": "WAV", "subtype": "PCM_16"},
@@ -261,7 +262,7 @@ def test_a_bomb_of_silence_is_not_written(tmp_path: Path) -> None:
 GROWTH = """
 import sys
 from pathlib import Path
-from musicgen_lora.data.analyse import AnalysisTask, analyse_file
+from musicgen_lora.prepare.hearing.analyse import AnalysisTask, analyse_file
 
 def megabytes(name):
     lines = Path("/proc/self/status").read_text().splitlines()

@@ -26,7 +26,25 @@ from tiny import make_tiny_musicgen
 
 from musicgen_lora import atomic
 from musicgen_lora.cli import parse_settings
-from musicgen_lora.data.analyse import (
+from musicgen_lora.dataset.metadata import load_dataset, read_entries, split_clips, write_entries
+from musicgen_lora.dataset.tokens import find_codes, write_shard
+from musicgen_lora.errors import UserError
+from musicgen_lora.evaluation.evaluate import _files_of_report
+from musicgen_lora.evaluation.held_out import find_held_out
+from musicgen_lora.model.chroma import Chroma
+from musicgen_lora.model.lora.adapter import (
+    FACTS_FILE,
+    _read_facts,
+    add_lora,
+    load_adapter,
+    save_adapter,
+)
+from musicgen_lora.model.musicgen import load_base, load_processor, load_tokenizer
+from musicgen_lora.model.text import TextStates
+from musicgen_lora.prepare.clips.cleaning import unusable_reason
+from musicgen_lora.prepare.clips.cut import plan_clips
+from musicgen_lora.prepare.clips.entries import listed_sources, refresh_entries
+from musicgen_lora.prepare.hearing.analyse import (
     AnalysisTask,
     analyse_file,
     measured_facts,
@@ -34,28 +52,10 @@ from musicgen_lora.data.analyse import (
     read_record,
     tag_facts,
 )
-from musicgen_lora.data.cleaning import unusable_reason
-from musicgen_lora.data.cut import plan_clips
-from musicgen_lora.data.entries import listed_sources, refresh_entries
-from musicgen_lora.data.findings import dataset_advice, find_faults
-from musicgen_lora.data.inputs import find_inputs, without_copies
-from musicgen_lora.data.metadata import load_dataset, read_entries, split_clips, write_entries
-from musicgen_lora.data.remarks import Remarks
-from musicgen_lora.data.tagging import heard_facts, read_heard
-from musicgen_lora.data.tokens import find_codes, write_shard
-from musicgen_lora.errors import UserError
-from musicgen_lora.evaluation.evaluate import _files_of_report
-from musicgen_lora.evaluation.held_out import find_held_out
-from musicgen_lora.model.adapter import (
-    FACTS_FILE,
-    _read_facts,
-    add_lora,
-    load_adapter,
-    save_adapter,
-)
-from musicgen_lora.model.chroma import Chroma
-from musicgen_lora.model.musicgen import load_base, load_processor, load_tokenizer
-from musicgen_lora.model.text import TextStates
+from musicgen_lora.prepare.hearing.tagging import heard_facts, read_heard
+from musicgen_lora.prepare.reading.inputs import find_inputs, without_copies
+from musicgen_lora.prepare.reading.remarks import Remarks
+from musicgen_lora.prepare.report.findings import dataset_advice, find_faults
 from musicgen_lora.training import run_folder
 from musicgen_lora.training.checkpoints import read_state
 

@@ -22,26 +22,27 @@ from peft.tuners.tuners_utils import check_target_module_exists
 from safetensors.torch import load_file, save_file
 from tiny import make_tiny_musicgen
 
-from musicgen_lora import atomic, documents
+from musicgen_lora import atomic
 from musicgen_lora.audio.files import probe, write_wav
 from musicgen_lora.config_file import read_config
-from musicgen_lora.data.analyse import read_fingerprint, read_record
-from musicgen_lora.data.kept_tables import read_table
-from musicgen_lora.data.metadata import SCHEMA, load_dataset
-from musicgen_lora.data.readers import read_captions
-from musicgen_lora.data.tokens import find_codes, write_shard
+from musicgen_lora.dataset.cache import read_table
+from musicgen_lora.dataset.metadata import SCHEMA, load_dataset
+from musicgen_lora.dataset.tokens import find_codes, write_shard
 from musicgen_lora.errors import RunError, UserError
-from musicgen_lora.model.adapter import (
+from musicgen_lora.formats import documents
+from musicgen_lora.formats.tensors import read_shapes
+from musicgen_lora.model.lora.adapter import (
     FACTS_FILE,
     add_lora,
     load_adapter,
     read_adapter,
     save_adapter,
 )
-from musicgen_lora.model.adapter_config import read_adapter_config
+from musicgen_lora.model.lora.config import read_adapter_config
 from musicgen_lora.model.musicgen import load_base, load_tokenizer
 from musicgen_lora.model.text import TextStates
-from musicgen_lora.tensors import read_shapes
+from musicgen_lora.prepare.hearing.analyse import read_fingerprint, read_record
+from musicgen_lora.prepare.reading.readers import read_captions
 from musicgen_lora.training.checkpoints import read_state
 from musicgen_lora.training.run_folder import read_run
 

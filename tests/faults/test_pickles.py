@@ -19,9 +19,9 @@ from tiny import make_tiny_musicgen
 from trainer import interrupt_after
 
 from musicgen_lora import atomic
-from musicgen_lora.data.tokens import find_codes
+from musicgen_lora.dataset.tokens import find_codes
 from musicgen_lora.errors import UserError
-from musicgen_lora.model.adapter import add_lora, load_adapter
+from musicgen_lora.model.lora.adapter import add_lora, load_adapter
 from musicgen_lora.model.musicgen import load_base
 from musicgen_lora.training.checkpoints import FORMAT_VERSION, read_state
 from musicgen_lora.training.train import train_lora

@@ -15,7 +15,7 @@ import soxr
 from scipy.ndimage import minimum_filter1d
 from scipy.signal.windows import hann
 
-from musicgen_lora.audio.quality import OVERSAMPLING, integrated_loudness, true_peak_db
+from musicgen_lora.audio.loudness import OVERSAMPLING, integrated_loudness, true_peak_db
 
 STEP_S = 0.0005
 """The gain is decided at so many seconds, and lies on a line between."""

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from musicgen_lora.audio.descriptors import BANDS_HZ, band_name
 from musicgen_lora.evaluation.statistics import apart, moved_share, paired_bootstrap
+from musicgen_lora.listening.descriptors import BANDS_HZ, band_name
 
 Facts = Sequence[dict[str, float]]
 """Descriptors, a dictionary a clip."""

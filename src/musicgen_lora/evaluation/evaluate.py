@@ -21,10 +21,9 @@ from transformers import MusicgenForConditionalGeneration
 from musicgen_lora import atomic
 from musicgen_lora.config import EvaluateSettings
 from musicgen_lora.console import plain_console, progress
-from musicgen_lora.data.batches import fixed_windows
-from musicgen_lora.data.melodies import open_melodies
-from musicgen_lora.data.tokens import TokenStore, clip_ids, open_tokens, tokenise_clips
-from musicgen_lora.documents import LARGE, read_json
+from musicgen_lora.dataset.batches import fixed_windows
+from musicgen_lora.dataset.melodies import open_melodies
+from musicgen_lora.dataset.tokens import TokenStore, clip_ids, open_tokens, tokenise_clips
 from musicgen_lora.errors import UserError
 from musicgen_lora.evaluation.comparison import compare_descriptors
 from musicgen_lora.evaluation.forgetting import other_style_windows, other_styles_folder
@@ -46,18 +45,19 @@ from musicgen_lora.evaluation.report import (
     write_report,
 )
 from musicgen_lora.evaluation.summary import write_sentences
+from musicgen_lora.formats.documents import LARGE, read_json
 from musicgen_lora.generation.decode import windows_sentence
 from musicgen_lora.given import check_prompts
-from musicgen_lora.locks import locked
-from musicgen_lora.model.adapter import WEIGHTS_FILE, has_adapter, load_adapter, read_adapter
 from musicgen_lora.model.base_facts import base_facts
+from musicgen_lora.model.lora.adapter import WEIGHTS_FILE, has_adapter, load_adapter, read_adapter
 from musicgen_lora.model.musicgen import base_fingerprint, load_base, load_tokenizer, model_shape
+from musicgen_lora.model.placement import place
 from musicgen_lora.model.reading import TextReader
 from musicgen_lora.model.text import TextStates
 from musicgen_lora.model.wording import english_of
-from musicgen_lora.training import processes
-from musicgen_lora.training.device import place
-from musicgen_lora.training.facts import library_versions
+from musicgen_lora.runtime import processes
+from musicgen_lora.runtime.locks import locked
+from musicgen_lora.runtime.versions import library_versions
 from musicgen_lora.training.run_folder import is_own_run
 
 

@@ -12,12 +12,12 @@ from pathlib import Path
 from transformers import MusicgenForConditionalGeneration
 
 from musicgen_lora.config import EMBEDDED_NAME
-from musicgen_lora.data.batches import Window
-from musicgen_lora.data.melodies import Melodies
-from musicgen_lora.data.metadata import load_dataset
-from musicgen_lora.data.tokens import encode_clips
+from musicgen_lora.dataset.batches import Window
+from musicgen_lora.dataset.melodies import Melodies
+from musicgen_lora.dataset.metadata import load_dataset
+from musicgen_lora.dataset.scoring import Windows
+from musicgen_lora.dataset.tokens import encode_clips
 from musicgen_lora.model.musicgen import model_shape
-from musicgen_lora.training.validation import Windows
 
 BUNDLED = Path(str(files("musicgen_lora"))) / "assets" / "other_styles"
 """Two clips of each of tiny-beats' styles, by kits and presets that it never heard."""

@@ -12,11 +12,11 @@ import torch
 from torch.nn.utils.rnn import pad_sequence
 from transformers import MusicgenForConditionalGeneration
 
-from musicgen_lora.audio.descriptors import describe
 from musicgen_lora.audio.files import write_wav
-from musicgen_lora.data.metadata import Clip
-from musicgen_lora.data.tokens import TokenStore
+from musicgen_lora.dataset.metadata import Clip
+from musicgen_lora.dataset.tokens import TokenStore
 from musicgen_lora.generation.decode import generate_codes
+from musicgen_lora.listening.descriptors import describe
 from musicgen_lora.model.codec import decode_codes
 from musicgen_lora.model.musicgen import model_shape
 from musicgen_lora.model.reading import TextReader, describe_readings

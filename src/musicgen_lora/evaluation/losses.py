@@ -9,9 +9,9 @@ import numpy as np
 from peft import PeftModel
 from transformers import MusicgenForConditionalGeneration
 
+from musicgen_lora.dataset.scoring import OnStep, Windows, window_losses
 from musicgen_lora.evaluation.statistics import paired_bootstrap
 from musicgen_lora.model.text import TextStates
-from musicgen_lora.training.validation import OnStep, Windows, window_losses
 
 
 def compare_losses(

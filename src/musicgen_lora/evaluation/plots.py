@@ -14,8 +14,8 @@ from matplotlib.lines import Line2D
 from scipy.signal import ShortTimeFFT
 from scipy.signal.windows import hann
 
-from musicgen_lora.audio.descriptors import BANDS_HZ, band_name
 from musicgen_lora.evaluation.comparison import SHOWN, band_label
+from musicgen_lora.listening.descriptors import BANDS_HZ, band_name
 
 COLOURS = {"base": "#8a8f98", "adapter": "#d9480f", "reference": "#1971c2"}
 """Told apart by colour-blind readers too; markers differ as well."""

@@ -22,10 +22,9 @@ from musicgen_lora.errors import UserError
 from musicgen_lora.generation.decode import generate_codes, window_frames, windows_sentence
 from musicgen_lora.generation.independent import depends_on_batch
 from musicgen_lora.given import check_prompts
-from musicgen_lora.locks import locked
-from musicgen_lora.model.adapter import load_adapter, read_adapter
 from musicgen_lora.model.chroma import Chroma
 from musicgen_lora.model.codec import decode_codes
+from musicgen_lora.model.lora.adapter import load_adapter, read_adapter
 from musicgen_lora.model.melody import is_melody
 from musicgen_lora.model.musicgen import (
     base_fingerprint,
@@ -34,11 +33,12 @@ from musicgen_lora.model.musicgen import (
     load_tokenizer,
     model_shape,
 )
+from musicgen_lora.model.placement import place
 from musicgen_lora.model.reading import TextReader, describe_readings
 from musicgen_lora.model.text import TextStates
 from musicgen_lora.model.wording import english_of
-from musicgen_lora.training import processes
-from musicgen_lora.training.device import place
+from musicgen_lora.runtime import processes
+from musicgen_lora.runtime.locks import locked
 
 WAIT_S = 30.0
 """For another `generate` that is writing into the same folder: a file takes no second."""

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from musicgen_lora.seeds import seed_of
+from musicgen_lora.runtime.seeds import seed_of
 
 TAKEN_WHOLE = 2**32
 """Seeds below it are taken as they are: torch's CPU generator drops the bits above."""

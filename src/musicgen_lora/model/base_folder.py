@@ -15,10 +15,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from musicgen_lora.documents import AN_OBJECT, LARGE, read_json
 from musicgen_lora.errors import UserError
-from musicgen_lora.given import local_model
-from musicgen_lora.kinds import (
+from musicgen_lora.formats.documents import AN_OBJECT, LARGE, read_json
+from musicgen_lora.formats.kinds import (
     check_kind,
     fields,
     integer,
@@ -30,8 +29,9 @@ from musicgen_lora.kinds import (
     shortened,
     text,
 )
+from musicgen_lora.formats.tensors import Shapes, read_shapes
+from musicgen_lora.given import local_model
 from musicgen_lora.model.hub import hub_folder
-from musicgen_lora.tensors import Shapes, read_shapes
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 DOORS = {

@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from transformers.audio_utils import chroma_filter_bank
 
-from musicgen_lora.documents import read_json
 from musicgen_lora.errors import UserError
-from musicgen_lora.kinds import check_kind, fields, integer, real
+from musicgen_lora.formats.documents import read_json
+from musicgen_lora.formats.kinds import check_kind, fields, integer, real
 from musicgen_lora.model.base_folder import base_folder
 
 SETTINGS_FILE = "preprocessor_config.json"

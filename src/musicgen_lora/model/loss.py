@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from musicgen_lora.model.delay import n_predicted
+from musicgen_lora.model.delays import n_predicted
 
 CPU_ROWS = 128
 """Rows of logits that a CPU has in float32 at a time."""

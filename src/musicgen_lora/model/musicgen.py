@@ -39,7 +39,7 @@ from musicgen_lora.model.base_folder import (
     read_base_config,
     read_base_shapes,
 )
-from musicgen_lora.model.delay import codebook_delays, delay_codes
+from musicgen_lora.model.delays import codebook_delays, delay_codes
 
 UNLOADABLE = (
     OSError,

@@ -17,11 +17,20 @@ import torch
 from safetensors.torch import save_file
 
 from musicgen_lora import atomic
-from musicgen_lora.documents import LARGE, read_json
 from musicgen_lora.errors import UserError
-from musicgen_lora.kinds import check_kind, either, fields, integer, named, or_null, real, truth
-from musicgen_lora.tensors import read_tensors
-from musicgen_lora.training import processes
+from musicgen_lora.formats.documents import LARGE, read_json
+from musicgen_lora.formats.kinds import (
+    check_kind,
+    either,
+    fields,
+    integer,
+    named,
+    or_null,
+    real,
+    truth,
+)
+from musicgen_lora.formats.tensors import read_tensors
+from musicgen_lora.runtime import processes
 from musicgen_lora.training.optimizers import optimizer_state, restore_optimizers
 from musicgen_lora.training.sharding import part_like, whole
 

@@ -4,23 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import importlib.metadata
-import importlib.util
 import json
-import platform
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import peft
 import pyarrow as pa
-import torch
-import transformers
 
-from musicgen_lora import __version__
 from musicgen_lora.config import TrainSettings
-from musicgen_lora.data.metadata import Clips, compute
+from musicgen_lora.dataset.metadata import Clips, compute
 
 REPEATABLE = {
     # The data are told by their content, wherever they lie by now.
@@ -113,21 +106,4 @@ def data_facts(
         "n_train": n_train,
         "n_validation": len(validation),
         "validation": validation,
-    }
-
-
-def library_versions() -> dict[str, str]:
-    """Of everything that can change a result."""
-    extras = {
-        name: importlib.metadata.version(name)
-        for name in ("bitsandbytes",)
-        if importlib.util.find_spec(name) is not None
-    }
-    return {
-        "musicgen_lora": __version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "peft": peft.__version__,
-        **extras,
     }

@@ -20,14 +20,15 @@ from transformers import MusicgenForConditionalGeneration
 
 from musicgen_lora.config import TrainSettings
 from musicgen_lora.console import LINE_EVERY_S
-from musicgen_lora.data.batches import Batch, ClipDataset, collate, epoch_order, grouped_order
+from musicgen_lora.dataset.batches import Batch, ClipDataset, collate, epoch_order, grouped_order
 from musicgen_lora.errors import RunError
-from musicgen_lora.model.delay import n_predicted
+from musicgen_lora.model.delays import n_predicted
 from musicgen_lora.model.musicgen import model_shape
-from musicgen_lora.seeds import seed_of
-from musicgen_lora.training import processes, run_folder, validation
-from musicgen_lora.training.average import averaged, update_average
+from musicgen_lora.runtime import processes
+from musicgen_lora.runtime.seeds import seed_of
+from musicgen_lora.training import run_folder, validation
 from musicgen_lora.training.checkpoints import save_checkpoint, step_name
+from musicgen_lora.training.ema import averaged, update_average
 from musicgen_lora.training.material import Material
 from musicgen_lora.training.memory import peak_memory_bytes
 from musicgen_lora.training.optimise import (

@@ -12,16 +12,16 @@ from transformers import MusicgenForConditionalGeneration
 
 from musicgen_lora.config import TrainSettings
 from musicgen_lora.console import progress
-from musicgen_lora.data.batches import ClipDataset, fixed_windows
-from musicgen_lora.data.melodies import open_melodies
-from musicgen_lora.data.metadata import Clip, Clips, split_rows
-from musicgen_lora.data.tokens import TokenStore, clip_ids, open_tokens, tokenise_clips
+from musicgen_lora.dataset.batches import ClipDataset, fixed_windows
+from musicgen_lora.dataset.melodies import open_melodies
+from musicgen_lora.dataset.metadata import Clip, Clips, split_rows
+from musicgen_lora.dataset.scoring import Windows
+from musicgen_lora.dataset.tokens import TokenStore, clip_ids, open_tokens, tokenise_clips
 from musicgen_lora.errors import UserError
 from musicgen_lora.model.musicgen import load_tokenizer, model_shape
 from musicgen_lora.model.reading import TextReader, describe_readings
 from musicgen_lora.model.text import TextStates
-from musicgen_lora.training import processes
-from musicgen_lora.training.validation import Windows
+from musicgen_lora.runtime import processes
 
 GATE_WINDOWS = 32
 """Training windows that the gate reads where nothing is held out."""

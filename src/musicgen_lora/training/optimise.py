@@ -11,12 +11,12 @@ from torch import nn
 from torch.distributed.tensor import DTensor
 from transformers import MusicgenForConditionalGeneration
 
-from musicgen_lora.data.batches import Batch
+from musicgen_lora.dataset.batches import Batch
 from musicgen_lora.errors import RunError
 from musicgen_lora.model.loss import codebook_cross_entropies
 from musicgen_lora.model.musicgen import decoder_states, model_shape
 from musicgen_lora.model.text import TextStates
-from musicgen_lora.training import processes
+from musicgen_lora.runtime import processes
 from musicgen_lora.training.sharding import is_sharded
 
 DECAY_SHARE = 0.3

@@ -16,14 +16,14 @@ from transformers import MusicgenForConditionalGeneration
 from musicgen_lora import atomic
 from musicgen_lora.audio.files import write_wav
 from musicgen_lora.config import TrainSettings
-from musicgen_lora.data.metadata import Clips
+from musicgen_lora.dataset.metadata import Clips
 from musicgen_lora.errors import UserError
 from musicgen_lora.generation.decode import generate_codes
 from musicgen_lora.model.codec import decode_codes
 from musicgen_lora.model.musicgen import model_shape
 from musicgen_lora.model.text import TextStates
 from musicgen_lora.plural import count
-from musicgen_lora.training import processes
+from musicgen_lora.runtime import processes
 from musicgen_lora.training.run_folder import PREVIEWS
 
 N_CAPTIONS = 2
@@ -104,7 +104,7 @@ def make_previews(
         seed: of the first clip; the next has one more.
     """
     # Drawing libraries take a second to load, which no start of a run should wait for.
-    from musicgen_lora.data.pictures import mel_spectrogram_png
+    from musicgen_lora.audio.pictures import mel_spectrogram_png
 
     shape = model_shape(model)
     states, mask = text.batch(prompts)

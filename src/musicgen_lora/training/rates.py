@@ -10,7 +10,7 @@ from transformers import MusicgenForConditionalGeneration
 
 from musicgen_lora.config import TrainSettings
 from musicgen_lora.model.base_facts import base_facts
-from musicgen_lora.model.start import FROM_BASE
+from musicgen_lora.model.lora.initial import FROM_BASE
 
 DEFAULT_RATE, PRODIGY_RATE = 3e-4, 1.0
 

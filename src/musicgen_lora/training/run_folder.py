@@ -12,10 +12,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from musicgen_lora import atomic, locks
-from musicgen_lora.documents import AN_OBJECT, LARGE, parse_json, read_bytes, read_json
+from musicgen_lora import atomic
 from musicgen_lora.errors import RunError, UserError
-from musicgen_lora.kinds import check_kind, fields, integer, one_of, or_null, real, text
+from musicgen_lora.formats.documents import AN_OBJECT, LARGE, parse_json, read_bytes, read_json
+from musicgen_lora.formats.kinds import check_kind, fields, integer, one_of, or_null, real, text
+from musicgen_lora.runtime import locks
 
 RUN_FILE = "run.json"
 METRICS_FILE = "metrics.jsonl"

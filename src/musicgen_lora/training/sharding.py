@@ -20,7 +20,7 @@ from transformers import MusicgenForConditionalGeneration
 
 from musicgen_lora.errors import UserError
 from musicgen_lora.model.melody import is_melody
-from musicgen_lora.training import processes
+from musicgen_lora.runtime import processes
 
 if TYPE_CHECKING:
     from musicgen_lora.config import TrainSettings

@@ -21,17 +21,20 @@ from transformers import MusicgenForConditionalGeneration
 
 from musicgen_lora.config import TrainSettings
 from musicgen_lora.console import plain_console, progress
-from musicgen_lora.data.metadata import Clips, load_dataset
+from musicgen_lora.dataset.metadata import Clips, load_dataset
 from musicgen_lora.errors import RunError, UserError
 from musicgen_lora.generation.decode import windows_sentence
 from musicgen_lora.model.base_facts import base_facts
-from musicgen_lora.model.lora_linear import round_before_adding
+from musicgen_lora.model.cpu.lora_linear import round_before_adding
+from musicgen_lora.model.lora.quantise import check_quantise, quantise_decoder
+from musicgen_lora.model.lora.targets import adapts_text_encoder
 from musicgen_lora.model.musicgen import base_fingerprint, load_base, model_shape
-from musicgen_lora.model.quantise import check_quantise, quantise_decoder
-from musicgen_lora.model.targets import adapts_text_encoder
-from musicgen_lora.seeds import seed_of
-from musicgen_lora.training import processes, run_folder, validation
-from musicgen_lora.training.average import start_average
+from musicgen_lora.model.placement import place
+from musicgen_lora.runtime import processes
+from musicgen_lora.runtime.precision import DTYPES, choose_precision
+from musicgen_lora.runtime.seeds import seed_of
+from musicgen_lora.runtime.versions import library_versions
+from musicgen_lora.training import run_folder, validation
 from musicgen_lora.training.checkpoints import (
     newest_checkpoint,
     read_state,
@@ -39,10 +42,9 @@ from musicgen_lora.training.checkpoints import (
     step_name,
 )
 from musicgen_lora.training.curves import draw_curves, verdict
-from musicgen_lora.training.device import DTYPES, choose_precision, place
+from musicgen_lora.training.ema import start_average
 from musicgen_lora.training.facts import (
     data_facts,
-    library_versions,
     plain_settings,
     run_identity,
 )

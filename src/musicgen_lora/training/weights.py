@@ -16,8 +16,10 @@ from transformers import MusicgenForConditionalGeneration
 
 from musicgen_lora import atomic
 from musicgen_lora.errors import UserError
-from musicgen_lora.model import start
-from musicgen_lora.model.adapter import (
+from musicgen_lora.formats.tensors import read_tensors
+from musicgen_lora.model.chroma import write_extractor_settings
+from musicgen_lora.model.lora import initial as start
+from musicgen_lora.model.lora.adapter import (
     FACTS_FILE,
     FACTS_VERSION,
     WEIGHTS_FILE,
@@ -26,13 +28,11 @@ from musicgen_lora.model.adapter import (
     check_initialisation,
     save_adapter,
 )
-from musicgen_lora.model.card import adapter_card, header_facts
-from musicgen_lora.model.chroma import write_extractor_settings
+from musicgen_lora.model.lora.card import adapter_card, header_facts
+from musicgen_lora.model.lora.targets import check_expression, target_pattern
 from musicgen_lora.model.melody import is_melody
 from musicgen_lora.model.musicgen import load_processor, load_tokenizer
-from musicgen_lora.model.targets import check_expression, target_pattern
-from musicgen_lora.tensors import read_tensors
-from musicgen_lora.training import processes
+from musicgen_lora.runtime import processes
 from musicgen_lora.training.sharding import part_like, shard_model, whole_weights
 
 if TYPE_CHECKING:

@@ -1,0 +1,234 @@
+"""From token shards to training batches: windows, captions, dropped conditions, order.
+
+Every draw (order, window, caption variant, dropped condition) is a function of (seed, epoch,
+clip) alone. So resuming needs one integer, the step, and any number of processes sees the same
+samples.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from musicgen_lora.runtime.seeds import seed_of
+
+if TYPE_CHECKING:
+    from musicgen_lora.dataset.melodies import Melodies
+    from musicgen_lora.dataset.metadata import Clip
+    from musicgen_lora.dataset.tokens import TokenStore
+
+GROUPED_STEPS = 16
+"""Steps whose clips are sorted by length together."""
+GOLDEN_RATIO = (math.sqrt(5.0) - 1.0) / 2.0
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Clips padded to the longest.
+
+    Args:
+        codes: `[B, K, T]` int64, zero past a clip's end.
+        n_frames: `[B]` true lengths.
+        captions: B of them; None is the null condition.
+        melodies: `[B, M]` pitch classes, zero for the null condition; None for all of them, or
+            where the model takes no tune.
+    """
+
+    codes: torch.Tensor
+    n_frames: torch.Tensor
+    captions: list[str | None]
+    melodies: torch.Tensor | None = None
+
+
+class Window(NamedTuple):
+    """A fixed stretch of a clip, to measure on.
+
+    Args:
+        codes: `[T, K]`.
+        caption: of the clip.
+        source: of the clip.
+        melody: `[M]` pitch classes of this stretch; None where the model takes no tune.
+    """
+
+    codes: np.ndarray
+    caption: str
+    source: str
+    melody: np.ndarray | None = None
+
+
+class ClipDataset(Dataset[tuple[np.ndarray, str | None]]):
+    """Training windows of a dataset, `(codes [T, K], caption or None)`.
+
+    Args:
+        clips: of the training split.
+        codes: of the clips.
+        max_frames: longer clips give a random window of this length, cut in token space;
+            shorter ones are whole.
+        seed: of all draws.
+        condition_dropout: share of samples whose caption is dropped, as guidance needs it.
+        melodies: of the clips, for a melody model.
+        melody_dropout: share of samples whose tune is dropped, whether or not the caption is.
+    """
+
+    def __init__(
+        self,
+        clips: Sequence[Clip],
+        codes: TokenStore,
+        *,
+        max_frames: int,
+        seed: int = 0,
+        condition_dropout: float = 0.0,
+        melodies: Melodies | None = None,
+        melody_dropout: float = 0.0,
+    ) -> None:
+        self._clips, self._codes = clips, codes
+        self._max_frames, self._seed = max_frames, seed
+        self._condition_dropout = condition_dropout
+        self._melodies, self._melody_dropout = melodies, melody_dropout
+        self._epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Which epoch's draws the samples show."""
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self._clips)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, str | None]:
+        start, caption, _ = self._draw(index)
+        return self._codes[index][start : start + self._max_frames], caption
+
+    def melody(self, index: int) -> np.ndarray | None:
+        """Pitch classes `[M]` of the window that the sample shows, zero where the tune is
+        dropped; None where the model takes none."""
+        if self._melodies is None:
+            return None
+        start, _, dropped = self._draw(index)
+        n_frames = min(int(self._codes.n_frames[index]) - start, self._max_frames)
+        melody = self._melodies.of(self._clips[index], start, n_frames)
+        return np.zeros_like(melody) if dropped else melody
+
+    def _draw(self, index: int) -> tuple[int, str | None, bool]:
+        """Where the window begins, its caption or None, whether its tune is dropped."""
+        rng = np.random.default_rng(seed_of("window", self._seed, self._epoch, index))
+        spare = max(0, int(self._codes.n_frames[index]) - self._max_frames)
+        start = int(rng.integers(spare + 1))
+        texts = self._clips[index].texts
+        caption = texts[rng.integers(len(texts))]
+        is_null = rng.random() < self._condition_dropout
+        return start, None if is_null else caption, rng.random() < self._melody_dropout
+
+    def n_frames(self) -> np.ndarray:
+        """Length of each clip's windows in frames, `[clips]`."""
+        return np.minimum(self._codes.n_frames, self._max_frames)
+
+    def names(self, indices: Sequence[int]) -> list[str]:
+        """Names of clips, for messages."""
+        return [self._clips[index].name for index in indices]
+
+
+def epoch_order(n_clips: int, seed: int, epoch: int) -> np.ndarray:
+    """Permutation of the clips, a function of (seed, epoch)."""
+    return np.random.default_rng(seed_of("order", seed, epoch)).permutation(n_clips)
+
+
+def grouped_order(lengths: np.ndarray, seed: int, epoch: int, per_step: int) -> np.ndarray:
+    """Permutation of the clips in which each run of `per_step`, a step's clips, has like lengths.
+
+    The clips of `GROUPED_STEPS` steps at a time are taken off `epoch_order`, sorted and cut into
+    steps, and the steps' order is drawn again. A function of (lengths, seed, epoch, per_step).
+
+    Args:
+        lengths: of the clips, `[clips]`.
+        seed: of all draws.
+        epoch: whose order it is.
+        per_step: clips of a step; an epoch's last step may have fewer.
+    """
+    order = epoch_order(len(lengths), seed, epoch)
+    rng = np.random.default_rng(seed_of("groups", seed, epoch, per_step))
+    n_whole = len(order) // per_step * per_step
+    steps: list[np.ndarray] = []
+    for start in range(0, n_whole, per_step * GROUPED_STEPS):
+        part = order[start : min(n_whole, start + per_step * GROUPED_STEPS)]
+        part = part[np.argsort(lengths[part], kind="stable")]
+        steps.extend(part.reshape(-1, per_step))
+    drawn = [steps[index] for index in rng.permutation(len(steps))]
+    return np.concatenate([*drawn, order[n_whole:]])
+
+
+def fixed_windows(
+    clips: Sequence[Clip],
+    codes: TokenStore,
+    *,
+    max_frames: int,
+    min_frames: int,
+    max_windows: int | None = None,
+    melodies: Melodies | None = None,
+) -> list[Window]:
+    """Validation windows: each clip cut end to end, nothing random.
+
+    Args:
+        clips: to measure on.
+        codes: of the clips.
+        max_frames: of a window.
+        min_frames: shorter rests of clips are left out.
+        max_windows: at most so many are taken, spread over clips and places in them; None takes
+            all.
+        melodies: of the clips, for a melody model.
+    """
+    counts = np.maximum(0, (codes.n_frames - min_frames) // max_frames + 1)
+    windows: list[Window] = []
+    for row, place in _spread(counts, max_windows):
+        start = place * max_frames
+        clip, window = clips[row], codes[row][start : start + max_frames]
+        melody = None if melodies is None else melodies.of(clip, start, len(window))
+        windows.append(Window(window, clip.texts[0], clip.source, melody))
+    return windows
+
+
+def _spread(counts: np.ndarray, limit: int | None) -> list[tuple[int, int]]:
+    """`(clip, place in it)` of at most `limit` windows of clips that have `counts` each, `[clips]`.
+
+    A clip gets its share of the windows to within one. Which clips get one more, and where in a
+    clip its windows lie, goes by the golden ratio: with steps of an even width, clips of regular
+    lengths would give their first windows alone, or some of them none.
+    """
+    total = int(counts.sum())
+    n_taken = total if limit is None else min(limit, total)
+    shuffled = np.argsort(np.arange(len(counts)) * GOLDEN_RATIO % 1.0, kind="stable")
+    points = (np.arange(n_taken) + 0.5) * total / max(1, n_taken)
+    owners = shuffled[np.searchsorted(np.cumsum(counts[shuffled]), points, side="right")]
+    rows, shares = np.unique(owners, return_counts=True)
+    spots: list[tuple[int, int]] = []
+    for number, (row, share) in enumerate(zip(rows.tolist(), shares.tolist(), strict=True)):
+        places = (np.arange(share) + number * GOLDEN_RATIO % 1.0) * int(counts[row]) / share
+        spots += [(row, int(place)) for place in places]
+    return spots
+
+
+def collate(
+    windows: Sequence[np.ndarray],
+    captions: Sequence[str | None],
+    melodies: Sequence[np.ndarray | None] = (),
+) -> Batch:
+    """Pads windows `[T, K]` to a batch. The padding is masked from the loss by `n_frames`, and
+    comes last, where causal attention never looks back from. Tunes, `[M]` each, are given for all
+    windows or for none."""
+    longest = max(len(window) for window in windows)
+    codes = np.zeros((len(windows), windows[0].shape[1], longest), dtype=np.int64)
+    for row, window in zip(codes, windows, strict=True):
+        row[:, : len(window)] = window.T
+    lengths = [len(window) for window in windows]
+    heard = [melody for melody in melodies if melody is not None]
+    return Batch(
+        torch.from_numpy(codes),
+        torch.tensor(lengths),
+        list(captions),
+        torch.from_numpy(np.stack(heard)) if heard else None,
+    )

@@ -1,0 +1,56 @@
+"""The tunes of clips, for melody models: heard in the very window whose codes are trained on.
+
+A tune is computed when its window is drawn, and not kept: that takes milliseconds, and the
+chroma's frames don't divide the codec's, so those of a whole clip could not be cut to a window.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from musicgen_lora.audio.files import read_audio
+from musicgen_lora.dataset.metadata import Clip
+from musicgen_lora.model.chroma import Chroma
+from musicgen_lora.model.melody import is_melody
+
+
+class Melodies:
+    """Windows of clips to tunes.
+
+    Args:
+        chroma: of the model.
+        frame_rate: codec frames a second.
+    """
+
+    def __init__(self, chroma: Chroma, frame_rate: float) -> None:
+        self._chroma, self._frame_rate = chroma, frame_rate
+
+    def of(self, clip: Clip, start: int, n_frames: int) -> np.ndarray:
+        """Pitch classes `[M]` uint8 of a clip's codec frames `start` to `start + n_frames`.
+
+        Raises:
+            AudioError: the file cannot be read.
+        """
+        offset_s, duration_s = start / self._frame_rate, n_frames / self._frame_rate
+        if clip.duration_s is not None:
+            # The last codec frame may reach beyond the clip.
+            duration_s = min(duration_s, clip.duration_s - offset_s)
+        return self._chroma(
+            read_audio(
+                clip.path,
+                self._chroma.sample_rate,
+                start_s=clip.start_s + offset_s,
+                duration_s=duration_s,
+            )
+        )
+
+
+def open_melodies(model: nn.Module, model_path: str, frame_rate: float) -> Melodies | None:
+    """What a model hears of clips besides their captions; None where it takes no tune."""
+    if not is_melody(model):
+        return None
+    config: Any = model.config
+    return Melodies(Chroma(model_path, config.chroma_length), frame_rate)

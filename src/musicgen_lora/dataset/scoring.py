@@ -1,0 +1,61 @@
+"""The loss of a model on windows of a dataset, window by window and codebook by codebook."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from transformers import MusicgenForConditionalGeneration
+
+from musicgen_lora.dataset.batches import Batch, Window, collate
+from musicgen_lora.model.loss import codebook_cross_entropies
+from musicgen_lora.model.musicgen import decoder_states, model_shape
+from musicgen_lora.model.text import TextStates
+
+Windows = Sequence[Window]
+"""From `dataset.batches.fixed_windows`."""
+OnStep = Callable[[int, int], None]
+"""Told how many windows are done, and of how many."""
+
+
+@torch.no_grad()
+def window_losses(
+    model: MusicgenForConditionalGeneration,
+    windows: Windows,
+    text: TextStates,
+    batch_size: int,
+    on_step: OnStep = lambda done, total: None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Teacher-forced cross-entropy of each window, with its caption, and its tune if it has one.
+
+    Returns:
+        Sums in nats and numbers of predicted frames, each `[windows, K]` float64.
+    """
+    shape = model_shape(model)
+    device = model.decoder.device
+    sums = np.zeros((len(windows), shape.n_codebooks))
+    counts = np.zeros((len(windows), shape.n_codebooks))
+    # Windows of like length together: less padding.
+    order = sorted(range(len(windows)), key=lambda index: len(windows[index].codes))
+    for start in range(0, len(order), batch_size):
+        chosen = order[start : start + batch_size]
+        batch = stack_windows([windows[i] for i in chosen])
+        states, mask = text.batch(batch.captions, device)
+        codes = batch.codes.to(device)
+        hidden = decoder_states(model, codes, states, mask, batch.melodies)
+        batch_sums, batch_counts = codebook_cross_entropies(
+            hidden, list(model.decoder.lm_heads), codes, batch.n_frames.to(device), shape.delays
+        )
+        sums[chosen], counts[chosen] = batch_sums.cpu().numpy(), batch_counts.cpu().numpy()
+        on_step(start + len(chosen), len(order))
+    return sums, counts
+
+
+def stack_windows(windows: Windows) -> Batch:
+    """Windows as one batch, padded to the longest."""
+    return collate(
+        [window.codes for window in windows],
+        [window.caption for window in windows],
+        [window.melody for window in windows],
+    )

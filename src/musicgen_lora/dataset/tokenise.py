@@ -1,0 +1,74 @@
+"""Tokenising as a step of its own. Training does it by itself for what is missing; on its own it
+can run beforehand, on another machine, or while captions are being written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from transformers import MusicgenForConditionalGeneration
+
+from musicgen_lora.config import TokeniseSettings, TrainSettings
+from musicgen_lora.console import plain_console, progress
+from musicgen_lora.dataset.metadata import Clip, Clips, load_dataset, split_rows
+from musicgen_lora.dataset.packed import PackedTokens, write_packed
+from musicgen_lora.dataset.tokens import TokenStore, clip_ids, tokenise_clips
+from musicgen_lora.model.codec import codec_fingerprint
+from musicgen_lora.model.musicgen import load_base, model_shape
+
+
+def tokenise_dataset(settings: TokeniseSettings) -> Path:
+    """Encodes the clips of a dataset that no shard holds yet.
+
+    Returns:
+        Folder of the shards.
+
+    Raises:
+        UserError: no such dataset or model, or audio that cannot be used.
+    """
+    console = plain_console()
+    clips = load_dataset(settings.data_dir, settings.metadata_file)
+    model = load_base(settings.model_path)
+    ids = clip_ids(clips, settings.data_dir)
+    n_new = 0
+    with progress(console, "clips encoded") as on_step:
+
+        def on_clip(done: int, total: int) -> None:
+            nonlocal n_new
+            n_new = done
+            on_step(done, total)
+
+        codes = tokenise_clips(clips, ids, model, settings.data_dir, on_clip)
+    folder = settings.data_dir / "tokens" / codec_fingerprint(model)
+    console.print(
+        f"{n_new} clips encoded, {len(clips) - n_new} were there; "
+        f"{len(clips)} clips, {codes.n_frames.sum()} frames: {folder}"
+    )
+    if settings.pack is not None:
+        packed = pack_clips(clips, codes, model)
+        write_packed(settings.pack, packed)
+        console.print(
+            f"{settings.pack}: {len(clips)} clips, {int(packed.held_out.sum())} of them held out."
+        )
+    return folder
+
+
+def pack_clips(
+    clips: Sequence[Clip], codes: TokenStore, model: MusicgenForConditionalGeneration
+) -> PackedTokens:
+    """Codes, captions and split of a dataset, as one value; sources are held out as training does
+    by default."""
+    shape, columns = model_shape(model), Clips.of(clips)
+    _, held_out = split_rows(columns, TrainSettings.validation_fraction, seed=0)
+    is_held_out = np.zeros(len(columns), bool)
+    is_held_out[held_out] = True
+    return PackedTokens(
+        codes=np.concatenate([codes[row] for row in range(len(columns))]),
+        n_frames=np.asarray(codes.n_frames, dtype=np.int64),
+        texts=[clip.texts for clip in columns],
+        held_out=is_held_out,
+        n_entries=shape.special,
+        frame_rate=shape.frame_rate,
+        codec=codec_fingerprint(model),
+    )

@@ -1,0 +1,413 @@
+"""Token shards: what the codec made of the audio, apart from captions and splits.
+
+`data_dir/tokens/<codec fingerprint>/` holds pairs of `<shard>.npy` (uint16 `[frames, K]`, clip
+after clip, memory-mapped by every reader) and `<shard>.parquet` (a row a clip: `id`, `offset`,
+`n_frames`). The parquet is renamed into place last: a shard without one does not exist. A
+clip's id is the SHA-256 of its file's bytes (and its window, where it is part of a file), so
+editing captions or renaming files costs nothing, and resuming is making the missing clips.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import operator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from filelock import FileLock
+from transformers import MusicgenForConditionalGeneration
+
+from musicgen_lora import atomic
+from musicgen_lora.audio.files import probe, read_audio
+from musicgen_lora.dataset import cache as kept_tables
+from musicgen_lora.dataset.file_states import STATE
+from musicgen_lora.dataset.metadata import Clip, Clips, compute
+from musicgen_lora.errors import RIGHTS_FAULTS, UserError
+from musicgen_lora.formats.arrays import read_array
+from musicgen_lora.model.codec import codec_fingerprint, encode_waveforms
+from musicgen_lora.model.melody import is_melody
+from musicgen_lora.model.musicgen import model_shape
+
+CLIPS_PER_SHARD = 250
+"""Also what an interruption costs at most."""
+BATCH_S = 60.0
+"""Seconds of audio that a GPU encodes together."""
+GPU_READERS = 2
+MAPPED = 100
+"""Shards mapped at once: each holds a file open, and systems allow 256 or 1,024 of them."""
+MAX_CODES = 1 << 16
+MAX_INDEX_BYTES = 64 << 20
+"""Of one shard's; it takes 80 bytes a clip, and of `CLIPS_PER_SHARD`."""
+HASHES_FILE = "hashes.arrow"
+HASHES_VERSION = "2"
+HASHES = pa.schema([("audio", pa.string()), *STATE, ("sha256", pa.string())])
+"""Of audio files, as they were when they were read."""
+INDEX_FILE = "index.arrow"
+INDEX_VERSION = 1
+INDEX = pa.schema(
+    {"id": pa.string(), "shard": pa.string(), "offset": pa.int64(), "n_frames": pa.int64()}
+)
+"""Of the clips in a folder's shards."""
+
+
+class TokenStore(Sequence[np.ndarray]):
+    """Codes of clips, `[T, K]` uint16 each, in the clips' order.
+
+    Args:
+        folder: of shards.
+        index: of it, a row a clip, as `INDEX` has them.
+        n_codes: entries of a codebook, V.
+    """
+
+    def __init__(self, folder: Path, index: pa.Table, n_codes: int = MAX_CODES) -> None:
+        self._folder, self._index, self._n_codes = folder, index, n_codes
+        self._offsets = index["offset"].to_numpy()
+        self.n_frames: np.ndarray = index["n_frames"].to_numpy()
+        """Lengths of the clips in codec frames, `[clips]`."""
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    @overload
+    def __getitem__(self, index: int) -> np.ndarray: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> TokenStore: ...
+
+    def __getitem__(self, index: int | slice) -> np.ndarray | TokenStore:
+        if isinstance(index, slice):
+            return self.take(np.arange(len(self))[index])
+        path = self._folder / f"{self._index['shard'][index].as_py()}.npy"
+        codes, start = _map_shard(path), self._offsets[index]
+        # A copy: a view would hold the file open.
+        clip = np.array(codes[start : start + self.n_frames[index]])
+        if len(clip) != self.n_frames[index] or clip.max(initial=0) >= self._n_codes:
+            raise _unreadable(path, "it does not hold what its index says")
+        return clip
+
+    def take(self, rows: Sequence[int] | np.ndarray) -> TokenStore:
+        """The codes of these clips."""
+        index = self._index.take(pa.array(rows, pa.int64()))
+        return TokenStore(self._folder, index, self._n_codes)
+
+
+def find_codes(
+    folder: Path, clip_ids: Sequence[str], n_codes: int = MAX_CODES
+) -> tuple[TokenStore, np.ndarray]:
+    """What a folder's shards hold of clips, and the rows of those that no shard holds; `n_codes`
+    entries has a codebook."""
+    index = _read_indexes(folder)
+    rows = compute.index_in(pa.array(clip_ids, pa.string()), value_set=index["id"])
+    return TokenStore(folder, index.take(rows.drop_null()), n_codes), np.flatnonzero(rows.is_null())
+
+
+def _read_indexes(folder: Path) -> pa.Table:
+    """Of all shards, `INDEX`; kept as one table, since opening hundreds of files takes longer than
+    all that is in them.
+
+    Raises:
+        UserError: a file is not a shard's index.
+    """
+    paths = sorted(folder.glob("*.parquet"))
+    states = [
+        (path.name, facts.st_size, facts.st_mtime_ns) for path in paths for facts in [path.stat()]
+    ]
+    key = hashlib.sha256(json.dumps([INDEX_VERSION, states]).encode()).hexdigest()
+    table = kept_tables.read_table(folder / INDEX_FILE, key, INDEX)
+    if table is None:
+        table = pa.concat_tables([INDEX.empty_table(), *map(_read_index, paths)]).combine_chunks()
+        if len(paths) > 1:
+            kept_tables.keep_table(folder / INDEX_FILE, key, table)
+    return table
+
+
+def _read_index(path: Path) -> pa.Table:
+    """Of one shard."""
+    try:
+        if not path.is_file() or path.stat().st_size > MAX_INDEX_BYTES:
+            raise _unreadable(path, "it is no file of a shard's size")
+        # Of one file; `read_table` is made for many, and takes three times as long.
+        with pq.ParquetFile(path) as file:
+            if file.metadata.num_rows > MAX_INDEX_BYTES:
+                raise _unreadable(path, "it has too many rows")
+            table = file.read(columns=[name for name in INDEX.names if name != "shard"])
+        shard = pa.repeat(path.stem, table.num_rows)
+        table = table.append_column("shard", shard).select(INDEX.names).cast(INDEX)
+        _check_index(table, path)
+        return table
+    except (pa.ArrowException, OSError, ValueError, LookupError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _check_index(table: pa.Table, path: Path) -> None:
+    """Raises a UserError where clips don't lie in their shard, whose file says how large it is."""
+    if any(column.null_count for column in table.columns):
+        raise _unreadable(path, "it has gaps")
+    offsets, n_frames = (table[name].to_numpy() for name in ("offset", "n_frames"))
+    codes = path.with_suffix(".npy")
+    n_held = codes.stat().st_size // 2 if codes.is_file() else 0
+    if (offsets < 0).any() or (n_frames < 1).any() or (n_frames > n_held - offsets).any():
+        raise _unreadable(codes, "it does not hold the frames that its index names")
+
+
+def _unreadable(path: Path, error: Exception | str) -> UserError:
+    reason = " ".join(str(error).split())[:200]
+    return UserError(
+        f"{path}: not readable as a token shard ({reason}); delete {path.parent}, and it is made "
+        "again."
+    )
+
+
+@lru_cache(MAPPED)
+def _map_shard(path: Path) -> np.ndarray:
+    """The codes of a shard, `[frames, K]` uint16, mapped.
+
+    Raises:
+        UserError: it is missing, damaged, or something else (a pickle, for one).
+    """
+    codes = read_array(path, np.uint16, 2)
+    if codes is None:
+        raise _unreadable(path, "it is no array of codes")
+    return codes
+
+
+def clip_ids(clips: Sequence[Clip], data_dir: Path) -> list[str]:
+    """Ids of clips. File hashes are remembered by the files' states (those of the moment when the
+    dataset was loaded), so that a second run does not read the audio again."""
+    clips = Clips.of(clips)
+    kept = _read_hashes(data_dir)
+    known = _known_files(clips, kept)
+    is_known = np.ones(len(clips), bool)
+    for name in STATE.names:
+        is_known &= np.asarray(known[name].fill_null(-1)) == np.asarray(clips.column(name))
+    hashes: list[str] = known["sha256"].to_pylist()
+    fresh: dict[str, tuple[Any, ...]] = {}
+    for row in np.flatnonzero(~is_known).tolist():
+        clip = clips[row]
+        if clip.audio not in fresh:
+            digest = atomic.sha256_file(data_dir / clip.audio)
+            fresh[clip.audio] = (*(getattr(clip, name) for name in STATE.names), digest)
+        hashes[row] = fresh[clip.audio][-1]
+    if fresh:
+        is_old = compute.is_in(kept["audio"], value_set=pa.array(fresh, pa.string()))
+        columns = [list(fresh), *map(list, zip(*fresh.values(), strict=True))]
+        table = pa.concat_tables(
+            [kept.filter(compute.invert(is_old)), pa.table(columns, schema=HASHES)]
+        )
+        kept_tables.keep_table(data_dir / "tokens" / HASHES_FILE, HASHES_VERSION, table)
+    return list(map(operator.add, hashes, clips.window_names()))
+
+
+def _read_hashes(data_dir: Path) -> pa.Table:
+    path = data_dir / "tokens" / HASHES_FILE
+    kept = kept_tables.read_table(path, HASHES_VERSION, HASHES)
+    return HASHES.empty_table() if kept is None else kept
+
+
+def _known_files(clips: Clips, kept: pa.Table) -> pa.Table:
+    """What is kept of each clip's file but its name, nulls where nothing is."""
+    rows = compute.index_in(clips.column("audio"), value_set=kept["audio"])
+    return kept.drop_columns("audio").take(rows)
+
+
+def kept_ids(clips: Sequence[Clip], data_dir: Path) -> list[str]:
+    """Ids of clips by the hashes that their files had when they were last looked at, and ids that
+    no shard holds where none is kept."""
+    clips = Clips.of(clips)
+    hashes = _known_files(clips, _read_hashes(data_dir))["sha256"].fill_null("").to_pylist()
+    return list(map(operator.add, hashes, clips.window_names()))
+
+
+def open_tokens(
+    clips: Sequence[Clip], model: MusicgenForConditionalGeneration, data_dir: Path
+) -> tuple[list[str], TokenStore]:
+    """Ids and codes of clips as they were tokenised last, without a look at their files.
+
+    Raises:
+        UserError: a clip was not, with this model's codec, or the model needs the audio.
+    """
+    if is_melody(model):
+        raise UserError("--from_tokens: a melody model hears the tunes in the audio; leave it out.")
+    ids = kept_ids(clips, data_dir)
+    folder = data_dir / "tokens" / codec_fingerprint(model)
+    store, lacking = find_codes(folder, ids, model_shape(model).special)
+    if len(lacking):
+        raise UserError(
+            f"{data_dir}: {clips[lacking[0]].name} is not tokenised for this model "
+            f"({len(lacking)} of {len(clips)} clips are not): run musicgen-lora tokenise, or leave "
+            "--from_tokens out."
+        )
+    return ids, store
+
+
+def tokenise_clips(
+    clips: Sequence[Clip],
+    ids: Sequence[str],
+    model: MusicgenForConditionalGeneration,
+    data_dir: Path,
+    on_clip: Callable[[int, int], None] = lambda done, total: None,
+) -> TokenStore:
+    """Encodes what no shard holds yet.
+
+    Args:
+        clips: of a dataset.
+        ids: of the clips, from `clip_ids`.
+        model: whose codec is used; it must be in eval mode.
+        data_dir: the dataset's folder; shards go to its `tokens/`.
+        on_clip: called with (clips done, clips to do).
+
+    Returns:
+        The codes of all the clips.
+
+    Raises:
+        AudioError: a file cannot be used. Shards finished before it stay.
+    """
+    folder = data_dir / "tokens" / codec_fingerprint(model)
+    # A dataset that is encoded already may lie where nothing can be written.
+    store, lacking = find_codes(folder, ids)
+    if not len(lacking):
+        return store
+    with _held(folder):
+        atomic.sweep(folder)
+        # Another process may be keeping a table there, which then is made once more.
+        atomic.sweep(folder.parent)
+        store, lacking = find_codes(folder, ids, model_shape(model).special)
+        if not len(lacking):
+            return store
+        # Clips may be copies of each other.
+        places: list[int] = lacking.tolist()
+        once = {ids[row]: clips[row] for row in places}
+        rows = list(once.items())
+        with _encoders(model) as pool:
+            for start in range(0, len(rows), CLIPS_PER_SHARD):
+                shard = rows[start : start + CLIPS_PER_SHARD]
+                _encode_shard(
+                    shard, model, folder, pool, lambda n, s=start: on_clip(s + n, len(rows))
+                )
+    return find_codes(folder, ids, model_shape(model).special)[0]
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """A folder of shards that no other process adds to meanwhile.
+
+    Raises:
+        UserError: it can't be written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock").acquire()
+    except OSError as error:
+        if error.errno not in RIGHTS_FAULTS:
+            raise
+        raise UserError(
+            f"{folder}: cannot be written to ({error.strerror}), and {folder.parents[1]} is not "
+            "encoded for this model yet; let musicgen-lora tokenise run once as somebody who may, "
+            "or train on a copy."
+        ) from error
+    with lock:
+        yield
+
+
+@contextmanager
+def _encoders(model: MusicgenForConditionalGeneration) -> Iterator[ThreadPoolExecutor]:
+    """Threads that encode. On a CPU as many as torch has, each with one of its own: a clip's
+    layers are too small to share. With a GPU, which is used where there is one, a few that read
+    files while it works; the codec comes back from it at the end."""
+    codec: Any = model.audio_encoder
+    home, n_threads = codec.device, torch.get_num_threads()
+    on_gpu = home.type != "cpu" or torch.cuda.is_available()
+    if on_gpu and home.type == "cpu":
+        codec.to("cuda")
+    n_workers = GPU_READERS if on_gpu else n_threads
+    pool = ThreadPoolExecutor(n_workers, initializer=lambda: torch.set_num_threads(1))
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(n_threads)
+        codec.to(home)
+
+
+def _encode_shard(
+    rows: Sequence[tuple[str, Clip]],
+    model: MusicgenForConditionalGeneration,
+    folder: Path,
+    pool: ThreadPoolExecutor,
+    on_clip: Callable[[int], None],
+) -> None:
+    """Encodes the clips of a shard, (id, clip) each, and writes it."""
+    codec: Any = model.audio_encoder
+    batches = [[row] for row in rows] if codec.device.type == "cpu" else _like_lengths(rows)
+    futures = [pool.submit(encode_clips, [clip for _, clip in batch], model) for batch in batches]
+    ids: list[str] = []
+    codes: list[np.ndarray] = []
+    for batch, future in zip(batches, futures, strict=True):
+        codes += future.result()
+        ids += [clip_id for clip_id, _ in batch]
+        on_clip(len(ids))
+    write_shard(folder, ids, codes)
+
+
+def _like_lengths(rows: Sequence[tuple[str, Clip]]) -> list[list[tuple[str, Clip]]]:
+    """Batches of clips of like lengths, up to `BATCH_S` seconds of audio in each."""
+    lengths = {
+        clip_id: clip.duration_s or probe(clip.path).duration_s - clip.start_s
+        for clip_id, clip in rows
+    }
+    batches: list[list[tuple[str, Clip]]] = []
+    for row in sorted(rows, key=lambda row: lengths[row[0]]):
+        # Sorted, so this clip is the longest so far.
+        if batches and (len(batches[-1]) + 1) * lengths[row[0]] <= BATCH_S:
+            batches[-1].append(row)
+        else:
+            batches.append([row])
+    return batches
+
+
+def encode_clips(
+    clips: Sequence[Clip], model: MusicgenForConditionalGeneration
+) -> list[np.ndarray]:
+    """Codes of clips, each `[T, K]` uint16, read and resampled once."""
+    rate = model_shape(model).sample_rate
+    waveforms = [
+        read_audio(clip.path, rate, start_s=clip.start_s, duration_s=clip.duration_s)
+        for clip in clips
+    ]
+    return [np.ascontiguousarray(codes.T) for codes in encode_waveforms(model, waveforms)]
+
+
+def write_shard(folder: Path, ids: list[str], codes: list[np.ndarray]) -> None:
+    """Writes a shard.
+
+    Args:
+        folder: of a codec, named by its fingerprint.
+        ids: of the clips.
+        codes: of the clips, `[T, K]` uint16 each.
+    """
+    name = hashlib.sha256("\n".join([folder.name, *ids]).encode()).hexdigest()[:24]
+    lengths = [len(clip) for clip in codes]
+    table = pa.table(
+        {
+            "id": pa.array(ids, pa.string()),
+            "offset": pa.array(np.cumsum([0, *lengths[:-1]]), pa.int64()),
+            "n_frames": pa.array(lengths, pa.int64()),
+        }
+    )
+    frames = np.concatenate(codes)
+
+    def save_array(path: Path) -> None:
+        with open(path, "wb") as file:
+            np.save(file, frames)
+
+    atomic.write_file(folder / f"{name}.npy", save_array)
+    atomic.write_file(folder / f"{name}.parquet", partial(pq.write_table, table))

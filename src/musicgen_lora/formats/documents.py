@@ -1,0 +1,203 @@
+"""JSON that somebody else wrote: read whole, bounded and checked, or refused in one line.
+
+Every document that is read comes through here, ours too: files are torn, edited by hand, or made to
+do harm. What is not a regular file is not opened for long (a FIFO would wait for ever), sizes and
+depths are bounded, and numbers are finite.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+from pathlib import Path
+from typing import Any
+
+from musicgen_lora.errors import DISK_FAULTS, RunError, UserError
+from musicgen_lora.formats.kinds import Kind, check_kind, fields, shortened
+
+SMALL = 16 << 20
+"""Bytes of a document that a program writes about itself."""
+LARGE = 64 << 20
+"""Of one that lists clips or words."""
+MAX_VALUES = 24_000_000
+"""An empty list takes three bytes of a file and 64 of memory."""
+MAX_DEPTH = 100
+MAX_NUMBER = 10**300
+"""A whole number beyond what a float holds ends whatever counts with it."""
+_NO_WAIT = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+_MARK = b"\xef\xbb\xbf"
+"""A byte order mark, with which some editors begin a file."""
+_HALF_PAIR = re.compile(r"[\ud800-\udfff]")
+_MAY_BE_HALF = re.compile(rb"\\u[dD][89a-fA-F]|\xed[\xa0-\xbf]")
+AN_OBJECT = fields()
+
+
+def read_bytes(path: Path, max_bytes: int) -> bytes:
+    """The bytes of a regular file.
+
+    Raises:
+        UserError: missing, no regular file, too large, or not readable.
+        RunError: the disk is broken.
+    """
+    data = read_start(path, max_bytes + 1)
+    if len(data) > max_bytes:
+        raise UserError(f"{path}: is larger than {max_bytes >> 10} KiB, too large for what it is.")
+    return data
+
+
+def read_start(path: Path, n_bytes: int) -> bytes:
+    """Up to `n_bytes` of a regular file from its start; raises what `read_bytes` does."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | _NO_WAIT)
+        with open(descriptor, "rb") as file:
+            facts = os.fstat(descriptor)
+            if not stat.S_ISREG(facts.st_mode):
+                raise UserError(f"{path}: is no regular file.")
+            # Python makes room for all that it is asked to read.
+            return file.read(min(n_bytes, max(facts.st_size, 1 << 16) + 1))
+    except OSError as error:
+        kind = RunError if error.errno in DISK_FAULTS else UserError
+        raise kind(f"{path}: cannot be read ({error.strerror}).") from error
+    except ValueError as error:
+        raise UserError(f"{path}: is not a usable path ({error}).") from error
+
+
+def read_json(
+    path: Path, kind: Kind = AN_OBJECT, *, max_bytes: int = SMALL, unique_keys: bool = False
+) -> Any:
+    """The value in a JSON file.
+
+    Args:
+        path: of the file.
+        kind: what it must be.
+        max_bytes: how large it may be.
+        unique_keys: for what a person edits: see `parse_json`.
+
+    Raises:
+        UserError: missing, not JSON, or of another kind; the message names file and place.
+    """
+    value = parse_json(read_bytes(path, max_bytes), path, unique_keys=unique_keys)
+    check_kind(value, kind, path)
+    return value
+
+
+def parse_json(
+    text: str | bytes,
+    where: str | Path,
+    *,
+    first_line: int = 1,
+    is_table: bool = False,
+    unique_keys: bool = False,
+) -> Any:
+    """The value of a JSON text: up to 100 deep, every number within what a float holds, every
+    character whole.
+
+    Args:
+        text: in UTF-8, where it is bytes.
+        where: it stands, for messages.
+        first_line: number of its first line.
+        is_table: NaN may stand where there is nothing, as Python writes tables.
+        unique_keys: refuses an object that gives a key twice, of which one would be lost.
+
+    Raises:
+        UserError: it is not such a text.
+    """
+    data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
+    data = data.removeprefix(_MARK)
+    if data.count(b",") + data.count(b"[") + data.count(b"{") > MAX_VALUES:
+        raise UserError(f"{where}: not usable JSON (more than {MAX_VALUES:,} values).")
+    line = first_line
+    try:
+        value = json.loads(
+            data.decode("utf-8", "surrogatepass" if isinstance(text, str) else "strict"),
+            object_pairs_hook=_unique if unique_keys else None,
+            parse_constant=_nan if is_table else _refuse_constant,
+        )
+        _check_values(value, may_be_half=bool(_MAY_BE_HALF.search(data)))
+    except json.JSONDecodeError as error:
+        line = first_line + error.lineno - 1
+        reason = f"{error.msg}, column {error.colno}"
+        raise UserError(f"{where}, line {line}: not valid JSON ({reason}).") from error
+    except UnicodeDecodeError as error:
+        line = first_line + data.count(b"\n", 0, error.start)
+        raise UserError(f"{where}, line {line}: not valid JSON (not UTF-8).") from error
+    except RecursionError as error:
+        raise UserError(f"{where}, line {line}: not usable JSON (nested too deeply).") from error
+    except _Unusable as error:
+        place = where if b"\n" in data.strip() else f"{where}, line {line}"
+        raise UserError(f"{place}: {error}.") from error
+    except ValueError as error:
+        # A whole number of more than 4,300 digits.
+        raise UserError(f"{where}, line {line}: not valid JSON (a number is too large).") from error
+    return value
+
+
+class _Unusable(ValueError):
+    pass
+
+
+def _nan(name: str) -> float:
+    return float("nan") if name == "NaN" else _refuse_constant(name)
+
+
+def _refuse_constant(name: str) -> float:
+    raise _Unusable(f"not valid JSON ({name} is no number)")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        seen: set[str] = set()
+        key = next(key for key, _ in pairs if key in seen or seen.add(key))
+        first = f"{shortened(pairs[0][0])}: {shortened(pairs[0][1])}"
+        raise _Unusable(
+            f"the key {shortened(key)} stands twice in the object that begins with {first}; "
+            "remove one"
+        )
+    return found
+
+
+def _check_values(value: Any, *, may_be_half: bool) -> None:
+    """Raises where a value is nested too deeply, too large, or no text.
+
+    Args:
+        value: from JSON.
+        may_be_half: whether the text has half of a surrogate pair, or the whole of one.
+    """
+    level: list[tuple[Any, Any]] = [((), value)]
+    for _ in range(MAX_DEPTH):
+        below: list[tuple[Any, Any]] = []
+        for place, item in level:
+            kind = type(item)
+            if kind is dict:
+                if may_be_half and any(map(_HALF_PAIR.search, item)):
+                    raise _Unusable(_named(place, "a key has half of a surrogate pair"))
+                below += [
+                    ((place, key), part)
+                    for key, part in item.items()
+                    if may_be_half or type(part) is not str
+                ]
+            elif kind is list:
+                below += [((place, index), part) for index, part in enumerate(item)]
+            elif kind is str:
+                if may_be_half and _HALF_PAIR.search(item):
+                    raise _Unusable(
+                        _named(place, "has half of a surrogate pair, which is no character")
+                    )
+            elif (kind is int or kind is float) and abs(item) > MAX_NUMBER:
+                raise _Unusable(_named(place, "the number is too large"))
+        if not below:
+            return
+        level = below
+    raise RecursionError
+
+
+def _named(place: Any, fault: str) -> str:
+    """A fault with the keys that lead to it, counted from 1 as people do."""
+    parts = []
+    while place:
+        place, key = place
+        parts.append(f"item {key + 1}" if isinstance(key, int) else shortened(key))
+    return f"{', '.join(reversed(parts))}: {fault}" if parts else fault

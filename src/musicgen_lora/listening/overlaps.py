@@ -1,0 +1,179 @@
+"""Stretches that two recordings have in common, wherever in them they lie.
+
+A mix plays the beats that lie beside it as files. Held out, such a beat would have been trained on
+as a part of the mix, and the validation loss would lie. `duplicates` compares files from their
+start; here each recording is taken in pieces of five seconds, and each piece is looked for in all
+others: its shift-invariant summary finds where it may be, its fingerprint is compared there.
+
+A loop shorter than a piece is repeated to its length, as a mix plays it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Hashable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+from musicgen_lora.listening.duplicates import (
+    HOP_S,
+    MIN_STATES,
+    SUMMARY_FRAMES,
+    VARIANT_THRESHOLD,
+    count_states,
+    negated,
+    summary_of,
+)
+
+PIECE_FRAMES = SUMMARY_FRAMES
+"""Length of a piece, 5.12 s; its summary looks at all of it at once."""
+PIECE_HOP = PIECE_FRAMES // 4
+SHORTEST_S = 1.5
+"""Shorter loops tell too little: a kick and a hat are on many beats."""
+SUMMARY_THRESHOLD = 0.65
+"""Cosine of two summaries from which pieces are compared: 0.6 % of those of different beats."""
+THRESHOLD = VARIANT_THRESHOLD
+"""Similarity of two pieces from which they are the same audio. Different beats of one kit stay
+below 0.3 at any shift. Of 40 beats that a mix plays as loud as its others all are found, of those
+6, 9 and 12 dB below 39, 29 and 15, of bars that go round 27 (`benchmarks/shared_audio.py`)."""
+LOOP_THRESHOLD = THRESHOLD + 0.2
+"""The same where one of them is a loop that was repeated, which tells less."""
+COARSE_THRESHOLD = 0.3
+"""What every fourth frame must reach first, which costs an eighth."""
+BLOCK_ROWS = 512
+
+
+class Overlap(NamedTuple):
+    """Audio that two recordings share: their indices, and where it begins in each, in seconds."""
+
+    first: int
+    second: int
+    first_s: float
+    second_s: float
+
+
+class _Pieces(NamedTuple):
+    """Pieces of recordings: fingerprints `[M, PIECE_FRAMES]`, unit summaries `[M, D]`, and the
+    recording and first frame of each `[M]`."""
+
+    prints: np.ndarray
+    summaries: np.ndarray
+    owners: np.ndarray
+    starts: np.ndarray
+
+
+def find_overlaps(
+    fingerprints: Sequence[np.ndarray],
+    durations: Sequence[float],
+    groups: Sequence[Hashable],
+    fresh: Collection[int] | None = None,
+) -> list[Overlap]:
+    """Recordings that share audio.
+
+    Args:
+        fingerprints: `[F]` each, from `duplicates.fingerprint`.
+        durations: of the recordings in seconds.
+        groups: what belongs together already, by recording; it is not compared, and neither is
+            what an overlap that was found before joins.
+        fresh: indices of recordings that were not compared before; None for all. Pairs of others
+            are passed over.
+
+    Returns:
+        Enough overlaps to join all that belongs together, not all there are.
+    """
+    pieces = _cut(fingerprints, durations)
+    is_fresh = np.full(len(fingerprints), fresh is None)
+    is_fresh[list(fresh or ())] = True
+    places = {group: index for index, group in enumerate(dict.fromkeys(groups))}
+    labels = np.array([places[group] for group in groups], dtype=np.int64)
+    found = []
+    for piece, others in _candidates(pieces, labels, is_fresh):
+        for other in others:
+            own, its = labels[pieces.owners[piece]], labels[pieces.owners[other]]
+            if own == its:
+                continue
+            overlap = _look_for(pieces, piece, fingerprints, other)
+            overlap = overlap or _look_for(pieces, other, fingerprints, piece)
+            if overlap is not None:
+                found.append(overlap)
+                labels[labels == its] = own
+    return found
+
+
+def _candidates(
+    pieces: _Pieces, labels: np.ndarray, is_fresh: np.ndarray
+) -> Iterator[tuple[int, list[int]]]:
+    """A piece and those later ones that may sound like it, the likest first. Reads `labels` as it
+    goes: what belongs together needs no comparison."""
+    for start in range(0, len(pieces.owners), BLOCK_ROWS):
+        cosines = pieces.summaries[start : start + BLOCK_ROWS] @ pieces.summaries[start:].T
+        for offset, row in enumerate(cosines):
+            piece = start + offset
+            owner = pieces.owners[piece]
+            near = np.flatnonzero(row[offset + 1 :] >= SUMMARY_THRESHOLD) + piece + 1
+            others = pieces.owners[near]
+            near = near[(labels[others] != labels[owner]) & (is_fresh[others] | is_fresh[owner])]
+            if len(near):
+                yield piece, near[np.argsort(-row[near - start])].tolist()
+
+
+def _cut(fingerprints: Sequence[np.ndarray], durations: Sequence[float]) -> _Pieces:
+    prints, owners, starts = [], [], []
+    for index, (row, duration_s) in enumerate(zip(fingerprints, durations, strict=True)):
+        for first, piece in _pieces_of(row, duration_s):
+            if count_states(piece[: len(row)]) >= MIN_STATES:
+                prints.append(piece)
+                owners.append(index)
+                starts.append(first)
+    if not prints:
+        nothing = np.zeros(0, dtype=np.int64)
+        return _Pieces(np.zeros((0, PIECE_FRAMES), np.uint64), np.zeros((0, 1)), nothing, nothing)
+    summaries = np.stack([summary_of(piece) for piece in prints])
+    return _Pieces(np.stack(prints), summaries, np.asarray(owners), np.asarray(starts))
+
+
+def _pieces_of(prints: np.ndarray, duration_s: float) -> list[tuple[int, np.ndarray]]:
+    """Pieces with their first frames, evenly spaced; the last ends with the recording."""
+    if len(prints) >= PIECE_FRAMES:
+        last = len(prints) - PIECE_FRAMES
+        firsts = [*range(0, last, PIECE_HOP), last]
+        return [(first, prints[first : first + PIECE_FRAMES]) for first in firsts]
+    if duration_s < SHORTEST_S:
+        return []
+    # By its exact length: a loop is no whole number of frames.
+    times_s = np.arange(PIECE_FRAMES) * HOP_S % duration_s
+    frames = np.minimum(np.round(times_s / HOP_S).astype(np.int64), len(prints) - 1)
+    return [(0, prints[frames])]
+
+
+def _look_for(
+    pieces: _Pieces, piece: int, fingerprints: Sequence[np.ndarray], near: int
+) -> Overlap | None:
+    """Where a piece occurs in another recording around a piece of that; None if it doesn't."""
+    own, owner, other = pieces.prints[piece], int(pieces.owners[piece]), int(pieces.owners[near])
+    target, low = pieces.prints[near], int(pieces.starts[near])
+    if len(fingerprints[other]) >= PIECE_FRAMES:
+        # Pieces lie half of this reach apart, at most.
+        target = fingerprints[other][max(0, low - PIECE_HOP) : low + PIECE_FRAMES + PIECE_HOP]
+        low = max(0, low - PIECE_HOP)
+    windows = sliding_window_view(target, PIECE_FRAMES)
+    if _similarities(windows[::2, ::4], own[::4]).max() < COARSE_THRESHOLD:
+        return None
+    alike = _similarities(windows, own)
+    best = int(alike.argmax())
+    is_loop = min(len(fingerprints[owner]), len(fingerprints[other])) < PIECE_FRAMES
+    if alike[best] < (LOOP_THRESHOLD if is_loop else THRESHOLD):
+        return None
+    places = sorted([(owner, int(pieces.starts[piece])), (other, low + best)])
+    return Overlap(places[0][0], places[1][0], places[0][1] * HOP_S, places[1][1] * HOP_S)
+
+
+def _similarities(windows: np.ndarray, own: np.ndarray) -> np.ndarray:
+    """How far each of the windows `[M, F]` agrees with a piece `[F]`, see `duplicates.similarity`;
+    `[M]`, -1 to 1. A window with few states of its own counts as having more."""
+    agreed = np.bitwise_count(windows & own).sum(axis=1, dtype=np.int64)
+    agreed -= np.bitwise_count(windows & negated(own)).sum(axis=1, dtype=np.int64)
+    n_states = np.bitwise_count(windows).sum(axis=1, dtype=np.int64)
+    fewest = MIN_STATES * len(own) / PIECE_FRAMES
+    return agreed / np.sqrt(np.maximum(n_states, fewest) * max(1, count_states(own)))

@@ -1,0 +1,279 @@
+"""What is wrong with a recording: clipping, silence, offset, fake stereo, cancelling, a lossy past.
+
+Sources: ITU-R BS.1770-4 for loudness (by pyloudnorm) and its annex 2 for the true peak.
+Everything is measured at the recording's own rate: resampling would hide the edges.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy.ndimage import median_filter, uniform_filter1d
+from scipy.signal import welch
+
+from musicgen_lora.audio.fold import BAND_EDGES_HZ, band_levels
+from musicgen_lora.audio.loudness import (
+    FLOOR_DB,
+    blocks,
+    decibels,
+    integrated_loudness,
+    true_peak_db,
+)
+
+FULL_SCALE = 0.9999
+CLIPPED_RUN = 3
+FRAME_S = 0.05
+SILENT_DB = -60.0
+SHORTEST_SILENCE_S = 0.5
+IDENTICAL_DB, NEAR_MONO_DB = -80.0, -40.0
+"""Side against mid: below these, two channels are one, or nearly."""
+BAND_FLOOR_DB = -112.0
+"""Level of a bin 10 Hz wide, of a full-scale sine, that counts as nothing: 16 bits' rounding
+noise lies at -130."""
+BAND_RANGE_DB = -90.0
+"""So does a bin this far below the strongest."""
+EDGE_HZ, EDGE_GAP_HZ, EDGE_DB = 600.0, 300.0, 30.0
+"""An encoder's low-pass falls by this many dB over the gap, from the level of the width below; a
+cymbal's treble doesn't."""
+LOWEST_EDGE_HZ, HIGHEST_EDGE = 4_000.0, 0.91
+"""Where such an edge is looked for; the latter in shares of half the sample rate, as every
+converter has one above."""
+
+Channels = Literal["mono", "identical", "near mono", "one-sided", "inverted", "stereo"]
+
+
+@dataclass(frozen=True)
+class Quality:
+    """Technical facts of a recording; NaN where it has no such thing.
+
+    Args:
+        loudness_lufs: integrated, NaN below 0.4 s or for silence.
+        true_peak_db: dBTP, at least -120.
+        clipped_samples: in flat runs of three or more at full scale or beyond it, all channels.
+        over_samples: beyond full scale, all channels.
+        peak_db: largest sample in dB of full scale, at least -120.
+        silences_s: stretches of half a second or more below -60 dBFS, start and stop.
+        dc_offset: mean sample of the channel that is furthest off.
+        channels: "identical" and "near mono" are mono called stereo; "one-sided" has one silent
+            channel; "inverted" cancels in mono.
+        bandwidth_hz: above it there is nothing.
+        has_lossy_edge: the band ends well below half the sample rate, and as steeply as an
+            encoder's low-pass: an MP3 called WAV, or a file of a lower rate blown up.
+        bad_samples: NaN or infinite; the other facts take them as 0.
+        unrelated_db, mono_db: levels by band, see `fold.band_levels`.
+    """
+
+    loudness_lufs: float
+    true_peak_db: float
+    clipped_samples: int
+    over_samples: int
+    peak_db: float
+    silences_s: tuple[tuple[float, float], ...]
+    dc_offset: float
+    channels: Channels
+    bandwidth_hz: float
+    has_lossy_edge: bool
+    bad_samples: int
+    unrelated_db: tuple[float, ...]
+    mono_db: tuple[float, ...]
+
+
+def measure_quality(waveform: np.ndarray, sample_rate: int) -> Quality:
+    """The facts of a recording `[C, N]`, full scale at 1, at `sample_rate` Hz.
+
+    Raises:
+        ValueError: not `[C, N]` with at least a sample.
+    """
+    if waveform.ndim != 2 or waveform.size == 0:
+        raise ValueError(f"A waveform is [C, N] with at least a sample, not {waveform.shape}.")
+    bad = waveform.size - int(np.count_nonzero(np.isfinite(waveform)))
+    if bad:
+        waveform = np.nan_to_num(waveform, nan=0.0, posinf=0.0, neginf=0.0)
+    means = waveform.mean(axis=1, dtype=np.float64)
+    bandwidth_hz, has_edge = find_bandwidth(waveform, sample_rate)
+    unrelated_db, mono_db = band_levels(waveform, sample_rate)
+    return Quality(
+        loudness_lufs=integrated_loudness(waveform, sample_rate),
+        true_peak_db=true_peak_db(waveform, sample_rate),
+        clipped_samples=count_clipped(waveform),
+        over_samples=int(np.count_nonzero(np.abs(waveform) > 1.0)),
+        peak_db=decibels(float(np.abs(waveform).max()) ** 2),
+        silences_s=tuple(find_silences(waveform, sample_rate)),
+        dc_offset=float(means[np.abs(means).argmax()]),
+        channels=classify_channels(waveform),
+        bandwidth_hz=bandwidth_hz,
+        has_lossy_edge=has_edge,
+        bad_samples=bad,
+        unrelated_db=tuple(unrelated_db.tolist()),
+        mono_db=tuple(mono_db.tolist()),
+    )
+
+
+def silence_quality(n_channels: int, duration_s: float) -> Quality:
+    """The facts of digital silence, which needs no measurement."""
+    nan, whole = float("nan"), ((0.0, duration_s),)
+    channels: Channels = "mono" if n_channels == 1 else "identical"
+    nothing = (len(BAND_EDGES_HZ) - 1) * (FLOOR_DB,)
+    return Quality(
+        loudness_lufs=nan,
+        true_peak_db=FLOOR_DB,
+        clipped_samples=0,
+        over_samples=0,
+        peak_db=FLOOR_DB,
+        silences_s=whole,
+        dc_offset=0.0,
+        channels=channels,
+        bandwidth_hz=nan,
+        has_lossy_edge=False,
+        bad_samples=0,
+        unrelated_db=nothing,
+        mono_db=nothing,
+    )
+
+
+Measured = tuple[float, float, Quality]
+"""Start and length in seconds of a stretch, and its quality."""
+
+
+def merge_qualities(measured: Sequence[Measured]) -> Quality:
+    """The quality of a file from that of its blocks. Loudness is their mean power, less those
+    10 LU below it, as BS.1770's gate has it for its shorter blocks."""
+    seconds = np.array([length_s for _, length_s, _ in measured])
+    powers = np.array([10.0 ** (quality.loudness_lufs / 10.0) for _, _, quality in measured])
+    heard = np.isfinite(powers)
+    loudness = float("nan")
+    if heard.any():
+        mean = float(np.average(powers[heard], weights=seconds[heard]))
+        loud = heard & (np.nan_to_num(powers) >= 0.1 * mean)
+        loudness = 10.0 * math.log10(float(np.average(powers[loud], weights=seconds[loud])))
+    silences: list[tuple[float, float]] = []
+    for at_s, _, quality in measured:
+        for start_s, stop_s in quality.silences_s:
+            if silences and at_s + start_s - silences[-1][1] < 1e-3:
+                silences[-1] = (silences[-1][0], at_s + stop_s)
+            else:
+                silences.append((at_s + start_s, at_s + stop_s))
+    qualities = [quality for _, _, quality in measured]
+    sounding = [q for q in qualities if math.isfinite(q.bandwidth_hz)] or qualities
+    widest = max(sounding, key=lambda q: q.bandwidth_hz if math.isfinite(q.bandwidth_hz) else 0.0)
+    found: list[Channels] = [q.channels for q in sounding]
+    channels = "stereo" if "stereo" in found else max(found, key=found.count)
+    return Quality(
+        loudness_lufs=loudness,
+        true_peak_db=max(q.true_peak_db for q in qualities),
+        clipped_samples=sum(q.clipped_samples for q in qualities),
+        over_samples=sum(q.over_samples for q in qualities),
+        peak_db=max(q.peak_db for q in qualities),
+        silences_s=tuple(silences),
+        dc_offset=max((q.dc_offset for q in qualities), key=abs),
+        channels=channels,
+        bandwidth_hz=widest.bandwidth_hz,
+        has_lossy_edge=widest.has_lossy_edge,
+        bad_samples=0,
+        unrelated_db=_mean_levels([q.unrelated_db for q in qualities], seconds),
+        mono_db=_mean_levels([q.mono_db for q in qualities], seconds),
+    )
+
+
+def _mean_levels(levels_db: Sequence[Sequence[float]], seconds: np.ndarray) -> tuple[float, ...]:
+    powers = np.average(10.0 ** (np.array(levels_db) / 10.0), axis=0, weights=seconds)
+    return tuple((10.0 * np.log10(powers)).tolist())
+
+
+def count_clipped(waveform: np.ndarray) -> int:
+    """Samples of `[C, N]` cut off at full scale or beyond it, in runs of `CLIPPED_RUN` or more that
+    are equal: the crest of a clean bass is nearly flat, but only nearly. What merely passes full
+    scale, as floats can, is whole."""
+    n_clipped = 0
+    for channel in waveform:
+        at_full = np.abs(channel) >= FULL_SCALE
+        held = np.concatenate([[False], at_full[1:] & (channel[1:] == channel[:-1]), [False]])
+        edges = np.flatnonzero(held[1:] != held[:-1])
+        # A run of n samples has n - 1 that equal the one before.
+        runs = edges[1::2] - edges[::2] + 1
+        n_clipped += int(runs[runs >= CLIPPED_RUN].sum())
+    return n_clipped
+
+
+def find_silences(
+    waveform: np.ndarray,
+    sample_rate: int,
+    *,
+    below_db: float = SILENT_DB,
+    shortest_s: float = SHORTEST_SILENCE_S,
+) -> list[tuple[float, float]]:
+    """Stretches of `[C, N]`, in seconds, whose 50 ms frames stay below a level in RMS."""
+    n_frame = max(1, round(FRAME_S * sample_rate))
+    n_samples = waveform.shape[1]
+    starts = np.arange(0, n_samples, n_frame)
+    power = np.zeros(len(starts))
+    for channel in waveform:
+        sums = np.add.reduceat(np.square(channel, dtype=np.float32), starts, dtype=np.float64)
+        power = np.maximum(power, sums / np.diff(np.append(starts, n_samples)))
+    silent = np.concatenate([[False], power < 10.0 ** (below_db / 10.0), [False]])
+    edges = np.flatnonzero(silent[1:] != silent[:-1]) * n_frame
+    edges_s = np.minimum(edges, n_samples) / sample_rate
+    return [
+        (float(start_s), float(stop_s))
+        for start_s, stop_s in zip(edges_s[::2], edges_s[1::2], strict=True)
+        if stop_s - start_s >= shortest_s
+    ]
+
+
+def classify_channels(waveform: np.ndarray) -> Channels:
+    """How many channels `[C, N]` really has, see `Quality`."""
+    if len(waveform) == 1:
+        return "mono"
+    powers = [float(np.square(channel, dtype=np.float64).mean()) for channel in waveform]
+    if max(powers) == 0.0:
+        return "identical"
+    if len(waveform) == 2 and min(powers) < 1e-6 * max(powers):
+        return "one-sided"
+    # Of two channels: mid and side.
+    mid = waveform.mean(axis=0, dtype=np.float64)
+    mid_power = float(np.square(mid).mean())
+    side_power = float(np.mean([np.square(channel - mid).mean() for channel in waveform]))
+    if mid_power < 10.0 ** (NEAR_MONO_DB / 10.0) * side_power:
+        return "inverted"
+    side_db = decibels(side_power / mid_power)
+    if side_db <= IDENTICAL_DB:
+        return "identical"
+    return "near mono" if side_db <= NEAR_MONO_DB else "stereo"
+
+
+def find_bandwidth(waveform: np.ndarray, sample_rate: int) -> tuple[float, bool]:
+    """The frequency above which `[C, N]` has nothing, in Hz, and whether an encoder's low-pass
+    ends it; NaN and False for silence or less than 0.1 s."""
+    n_window = round(sample_rate / 10)
+    if waveform.shape[1] < n_window:
+        return float("nan"), False
+    total, frequency = np.zeros(n_window // 2 + 1), np.zeros(0)
+    for block in blocks(waveform):
+        if block.shape[1] >= n_window:
+            frequency, power = welch(
+                block, sample_rate, nperseg=n_window, scaling="spectrum", detrend="constant"
+            )
+            # Of all moments the loudest block counts: hats may play in a part only.
+            total = np.maximum(total, power.mean(axis=0))
+    level = 10.0 * np.log10(np.maximum(2.0 * uniform_filter1d(total, 9), 1e-20))
+    heard = np.flatnonzero(level > max(BAND_FLOOR_DB, float(level.max()) + BAND_RANGE_DB))
+    if not len(heard):
+        return float("nan"), False
+    # A decoder's clipping leaves a haze above its low-pass: the edge is the place above which
+    # everything lies far below what was just under it.
+    bin_hz = float(frequency[1])
+    n_edge, n_gap = round(EDGE_HZ / bin_hz), round(EDGE_GAP_HZ / bin_hz)
+    loudest_above = np.maximum.accumulate(level[::-1])[::-1]
+    edges = np.arange(round(LOWEST_EDGE_HZ / bin_hz), int(HIGHEST_EDGE * len(level)) - n_gap)
+    if not len(edges):
+        return float(frequency[heard[-1]]), False
+    under = median_filter(level, n_edge)[edges - n_edge // 2]
+    falls = under - loudest_above[edges + n_gap]
+    steepest = int(falls.argmax())
+    if falls[steepest] < EDGE_DB:
+        return float(frequency[heard[-1]]), False
+    return float(frequency[edges[steepest]]), True

@@ -1,0 +1,220 @@
+"""The config of an adapter, looked through before PEFT makes anything of it.
+
+PEFT matches the config's regular expressions against every module with an engine that some of them
+keep busy for ever, and allocates the rank that it names. Here the expressions are matched by RE2,
+whose time is linear, and PEFT is given the modules' full names; ranks are held against the weights.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from peft import LoraConfig
+
+from musicgen_lora.errors import UserError
+from musicgen_lora.formats.kinds import (
+    Wrong,
+    check_kind,
+    either,
+    fields,
+    integer,
+    many,
+    named,
+    one_of,
+    or_null,
+    real,
+    shortened,
+    text,
+    truth,
+)
+from musicgen_lora.formats.tensors import Shapes
+from musicgen_lora.given import ADAPTER_CONFIG
+
+CONFIG_FILE = ADAPTER_CONFIG
+
+UNKNOWN_RANK = 256
+_NAME = text(500)
+
+
+def _plain_name(value: Any) -> None:
+    """A name, or PEFT's own escapes of one: PEFT matches it as an expression."""
+    if not isinstance(value, str) or not re.fullmatch(r"\^?[\w.\\]{1,500}\$?", value):
+        raise Wrong("", value, "a plain name")
+    if re.search(r"\\(?!\.)", value):
+        raise Wrong("", value, "a plain name")
+
+
+_RANK = integer(1, 1 << 16)
+_ALPHA = real(0.0, 1e9)
+_LAYER = integer(0, 100_000)
+_CONFIG = {
+    "r": _RANK,
+    "lora_alpha": _ALPHA,
+    "lora_dropout": real(0.0, 1.0),
+    "exclude_modules": or_null(either(text(100_000), many(_NAME))),
+    "layers_to_transform": or_null(either(_LAYER, many(_LAYER))),
+    "layers_pattern": or_null(either(many(_plain_name), _plain_name)),
+    "modules_to_save": or_null(many(_plain_name)),
+    "rank_pattern": or_null(named(_RANK, _plain_name)),
+    "alpha_pattern": or_null(named(_ALPHA, _plain_name)),
+    "bias": one_of("none", "all", "lora_only"),
+    "init_lora_weights": either(truth, _NAME),
+    **dict.fromkeys(
+        (
+            *("fan_in_fan_out", "use_rslora", "use_dora", "lora_bias", "inference_mode"),
+            "ensure_weight_tying",
+        ),
+        truth,
+    ),
+    **dict.fromkeys(
+        ("base_model_name_or_path", "revision", "task_type", "peft_version"), or_null(_NAME)
+    ),
+    "auto_mapping": or_null(named(or_null(_NAME))),
+}
+_KIND = fields(
+    {"peft_type": one_of("LORA"), "target_modules": either(text(100_000), many(_NAME))}, _CONFIG
+)
+_FREE = {*_CONFIG, "peft_type", "target_modules", "runtime_config"}
+"""Fields that are checked, or change nothing."""
+
+
+def read_adapter_config(
+    path: Path, content: Mapping[str, Any], modules: Collection[str], weights: Shapes
+) -> LoraConfig:
+    """An adapter's config, its targets as full names.
+
+    Args:
+        path: of the config, for messages.
+        content: what it holds.
+        modules: names of the base's.
+        weights: names and shapes of the adapter's.
+
+    Raises:
+        UserError: not of a LoRA, with a value that is out of bounds, for something that is not
+            read here, or of a rank that its weights don't have.
+    """
+    if content.get("peft_type") != "LORA":
+        kind = shortened(content.get("peft_type"))
+        raise UserError(f"{path}: peft_type = {kind}: only adapters of type LORA are read.")
+    check_kind(content, _KIND, path)
+    _check_rank(path, content, weights)
+    defaults = {
+        field.name: _default(field) for field in dataclasses.fields(LoraConfig) if field.init
+    }
+    for name, value in content.items():
+        # Empty ones say nothing, whatever their type.
+        if name not in _FREE and value and value != defaults.get(name):
+            raise UserError(f"{path}: {name} = {shortened(value)}: is not read here.")
+    kept = {name: value for name, value in content.items() if name in _CONFIG and name in defaults}
+    kept |= {
+        "target_modules": set(_targets(path, content, modules, weights)),
+        "exclude_modules": None,
+        "layers_to_transform": None,
+        "layers_pattern": None,
+        "rank_pattern": content.get("rank_pattern") or {},
+        "alpha_pattern": content.get("alpha_pattern") or {},
+    }
+    try:
+        return LoraConfig(**kept)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{path}: PEFT does not take it ({shortened(str(error))}).") from error
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    made = field.default_factory
+    return field.default if made is dataclasses.MISSING else made()
+
+
+def _check_rank(path: Path, content: Mapping[str, Any], weights: Shapes) -> None:
+    """PEFT makes room for the ranks of the config before it looks at the weights."""
+    found = {
+        shape[0]
+        for name, shape in weights.items()
+        if shape and (".lora_A" in name or ".lora_embedding_A" in name)
+    }
+    # Weights of other names are counted once PEFT has refused them.
+    largest = max(found, default=UNKNOWN_RANK)
+    for rank in (content.get("r", 8), *(content.get("rank_pattern") or {}).values()):
+        if rank > largest:
+            raise UserError(f"{path}: r = {rank}: its weights are of rank {largest} at most.")
+
+
+def _targets(
+    path: Path, content: Mapping[str, Any], modules: Collection[str], weights: Shapes
+) -> Iterable[str]:
+    """Full names of the modules that carry the adapter, by PEFT's rules."""
+    named = content["target_modules"]
+    if named == "all-linear":
+        raise UserError(
+            f"{path}: target_modules = 'all-linear' takes in the codec, which no adapter is for."
+        )
+    if isinstance(named, str):
+        found = _full_matches(named, modules)
+        if found is None:
+            # An expression that RE2 doesn't know; the weights say what it stood for.
+            carried = {_module(name) for name in weights}
+            found = [name for name in modules if name in carried]
+    else:
+        found = _in_layers(content, _ending_in(named, modules))
+    excluded = content.get("exclude_modules") or []
+    if isinstance(excluded, str):
+        outside = _full_matches(excluded, modules)
+        if outside is None:
+            carried = {_module(name) for name in weights}
+            outside = [name for name in modules if name not in carried]
+    else:
+        outside = _ending_in(excluded, modules)
+    found = set(found) - set(outside)
+    if not found:
+        raise UserError(
+            f"{path}: target_modules = {shortened(named)}: this base model has no such modules."
+        )
+    return found
+
+
+def _full_matches(expression: str, names: Collection[str]) -> list[str] | None:
+    """The names that the whole of an expression matches; None where RE2 doesn't take it."""
+    # Imported here: what trains alone does without it.
+    import pyarrow as pa
+    import pyarrow.compute
+
+    match: Any = pyarrow.compute.match_substring_regex  # pyright: ignore[reportAttributeAccessIssue]
+    ordered = pa.array(names, pa.string())
+    try:
+        # On its own first: brackets that only fit together with ours are no expression.
+        match(ordered[:0], pattern=expression)
+        matched = match(ordered, pattern=rf"\A(?:{expression})\z")
+    except (pa.ArrowException, UnicodeEncodeError):
+        return None
+    return ordered.filter(matched).to_pylist()
+
+
+def _ending_in(endings: Iterable[str], names: Iterable[str]) -> list[str]:
+    """The names that are one of `endings`, or end in a dot and one of them."""
+    wanted = set(endings)
+    return [
+        name
+        for name in names
+        if not wanted.isdisjoint(name.split(".", cut)[-1] for cut in range(name.count(".") + 1))
+    ]
+
+
+def _in_layers(content: Mapping[str, Any], names: list[str]) -> list[str]:
+    """Of the names those in `layers_to_transform`, where that is given."""
+    layers = content.get("layers_to_transform")
+    if layers is None or layers == []:
+        return names
+    chosen = set(layers) if isinstance(layers, list) else {layers}
+    lists = content.get("layers_pattern") or r"[^.]+"
+    known = "|".join(lists if isinstance(lists, list) else [lists])
+    numbers = {name: re.match(rf"(?:^|.*?\.)(?:{known})\.(\d+)\.", name) for name in names}
+    return [name for name, number in numbers.items() if number and int(number[1]) in chosen]
+
+
+def _module(tensor: str) -> str:
+    """`a.b` of `base_model.model.a.b.lora_A.weight`."""
+    return re.sub(r"\.lora_\w+(\..*)?$", "", tensor.removeprefix("base_model.model."))

@@ -1,0 +1,375 @@
+"""The clips of a file: where they begin and end, and how they are written.
+
+Files up to the longest clip stay whole. Longer ones are cut where bars begin, as far as the
+analysis is sure of them; each clip says what it was cut on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from musicgen_lora.audio.ffmpeg import readable
+from musicgen_lora.audio.files import read_stretch, write_wav
+from musicgen_lora.audio.fold import fold_to_mono, name_bands
+from musicgen_lora.audio.limiter import raise_loudness
+from musicgen_lora.audio.loudness import integrated_loudness
+from musicgen_lora.audio.stream import AudioStream
+from musicgen_lora.errors import AudioError
+from musicgen_lora.listening.bars import (
+    KEPT_BARS,
+    cut_on_bars,
+    repeats_to_reach,
+    sounding_stretches,
+    whole_bars,
+)
+from musicgen_lora.listening.tempo import Tempo
+from musicgen_lora.prepare.hearing.analyse import tempo_of
+from musicgen_lora.prepare.hearing.vocals import LEAST_SHARE, Vocals, split_vocals
+from musicgen_lora.prepare.words.facts import Part
+from musicgen_lora.runtime.workers import Failure
+
+MAX_NAME_BYTES = 150
+PEAK_CEILING_DB = -1.0
+"""dBTP that no gain goes beyond."""
+MOST_GAIN_DB = 30.0
+"""What needs more is nearly silence; its noise isn't worth it."""
+MOST_LIMITED_DB = 6.0
+"""By so much a limiter turns the highest peak down, where it is asked for."""
+HELD_LU = 0.5
+"""A clip that is quieter than wanted by more is held by its peaks."""
+SILENT_PEAK = 1e-3
+SAME_LENGTH_S = 0.5
+"""What a file may differ from the length that metadata says it was cut to."""
+
+
+@dataclass(frozen=True)
+class ClipPlan:
+    """A stretch of a file that becomes a clip.
+
+    Args:
+        start_s: where it begins.
+        duration_s: how long it is, once.
+        segment: which of the record's segments it lies in.
+        cut: "bars", "beats" or "time", what it was cut on; "part" for one that the metadata
+            gives as it is; None for a whole file.
+        repeated: how often it is played.
+        part: of the file, that the metadata describes and this lies in.
+    """
+
+    start_s: float
+    duration_s: float
+    segment: int = 0
+    cut: str | None = None
+    repeated: int = 1
+    part: Part | None = None
+
+
+def plan_clips(
+    record: dict[str, Any],
+    *,
+    max_s: float,
+    min_window_s: float,
+    min_clip_s: float,
+    repeat_to_s: float | None = None,
+    parts: Sequence[Part] = (),
+) -> list[ClipPlan]:
+    """The clips of a file.
+
+    With parts, a clip is one of them, or a window of one that is longer than `max_s`; none
+    reaches over a part's ends, for it is captioned as that part.
+
+    Args:
+        record: the file's analysis.
+        max_s: longest clip; files up to it stay whole.
+        min_window_s: shortest window of a longer file, where a sounding stretch has it.
+        min_clip_s: windows below this are left out.
+        repeat_to_s: loops of whole bars are repeated until they are so long; None for never.
+        parts: of the file, that the metadata describes, in their order.
+    """
+    duration_s = record["duration_s"]
+    whole = is_of_another_file(parts, duration_s)
+    if parts and whole is None:
+        plans = [p for part in parts for p in _plan_part(record, part, max_s, min_window_s)]
+        return [plan for plan in plans if plan.duration_s >= min_clip_s]
+    if duration_s <= max_s + 1e-6:
+        n_bars = whole_bars(tempo_of(record["segments"][0]), duration_s)
+        repeated = 1
+        if repeat_to_s is not None and n_bars:
+            repeated = repeats_to_reach(duration_s, min(repeat_to_s, max_s), max_s)
+        return [ClipPlan(0.0, duration_s, repeated=repeated, part=whole)]
+    plans = _windows(record, (0.0, duration_s), max_s, min_window_s)
+    return [replace(plan, part=whole) for plan in plans if plan.duration_s >= min_clip_s]
+
+
+def _windows(
+    record: dict[str, Any], stretch: tuple[float, float], max_s: float, min_window_s: float
+) -> list[ClipPlan]:
+    """Windows of a stretch of a file, each within one segment, and within one piece of a mix."""
+    plans = []
+    # Windows of 15 to 30 s tile everything; so must those of a shorter max_clip.
+    shortest_s = min(min_window_s, 0.5 * max_s)
+    for index, segment in enumerate(record["segments"]):
+        start_s = max(stretch[0], segment["start_s"])
+        length_s = min(stretch[1], segment["start_s"] + segment["duration_s"]) - start_s
+        if length_s <= 0.0:
+            continue
+        silences = [
+            (max(0.0, begin_s - start_s), min(length_s, end_s - start_s))
+            for begin_s, end_s in record["quality"]["silences_s"]
+            if begin_s < start_s + length_s and end_s > start_s
+        ]
+        pieces = _piece_windows(segment, (start_s, start_s + length_s), shortest_s, max_s)
+        if pieces:
+            plans += [replace(piece, segment=index) for piece in pieces]
+            continue
+        tempo = _within(tempo_of(segment), start_s - segment["start_s"], length_s)
+        cuts = cut_on_bars(tempo, length_s, min_s=shortest_s, max_s=max_s, silences_s=silences)
+        plans += [
+            ClipPlan(start_s + begin_s, end_s - begin_s, index, cuts.grid)
+            for begin_s, end_s in cuts.windows_s
+        ]
+    return plans
+
+
+def _piece_windows(
+    segment: dict[str, Any], region: tuple[float, float], shortest_s: float, max_s: float
+) -> list[ClipPlan]:
+    """Windows of the pieces of a mix, which pauses part and whose tempi differ: each is cut on its
+    own bars. One that is shorter than a window stays whole where it has whole bars."""
+    plans = []
+    for piece in segment["stretches"]:
+        start_s = max(region[0], piece["start_s"])
+        length_s = min(region[1], piece["start_s"] + piece["duration_s"]) - start_s
+        if length_s <= 0.0:
+            continue
+        tempo = _within(tempo_of(piece), start_s - piece["start_s"], length_s)
+        cuts = cut_on_bars(tempo, length_s, min_s=shortest_s, max_s=max_s)
+        if length_s < shortest_s and (cuts.grid == "time" or len(tempo.downbeats_s) <= KEPT_BARS):
+            continue
+        plans += [
+            ClipPlan(start_s + begin_s, end_s - begin_s, cut=cuts.grid)
+            for begin_s, end_s in cuts.windows_s
+        ]
+    return plans
+
+
+def left_out_stretches(
+    record: Mapping[str, Any], plans: Sequence[ClipPlan], regions: Sequence[tuple[float, float]]
+) -> list[tuple[float, float]]:
+    """What sounds in a file and is in no clip.
+
+    Args:
+        record: the file's analysis.
+        plans: its clips.
+        regions: stretches of the file that should be.
+    """
+    taken = [tuple(pair) for pair in record["quality"]["silences_s"]]
+    taken += [(plan.start_s, plan.start_s + plan.duration_s) for plan in plans]
+    left = []
+    for start_s, stop_s in regions:
+        inside = [
+            (max(start_s, begin_s) - start_s, min(stop_s, end_s) - start_s)
+            for begin_s, end_s in taken
+            if begin_s < stop_s and end_s > start_s
+        ]
+        left += [
+            (start_s + begin_s, start_s + end_s)
+            for begin_s, end_s in sounding_stretches(stop_s - start_s, inside)
+        ]
+    return left
+
+
+def _within(tempo: Tempo, offset_s: float, length_s: float) -> Tempo:
+    """A segment's tempo as of a stretch that begins so late in it."""
+
+    def kept(lines_s: np.ndarray) -> np.ndarray:
+        moved = lines_s - offset_s
+        return moved[(moved >= 0.0) & (moved <= length_s)]
+
+    if offset_s == 0.0:
+        return tempo
+    return replace(tempo, beats_s=kept(tempo.beats_s), downbeats_s=kept(tempo.downbeats_s))
+
+
+def _plan_part(
+    record: dict[str, Any], part: Part, max_s: float, min_window_s: float
+) -> list[ClipPlan]:
+    """The clips of one part of a file, as much of it as there is."""
+    start_s, end_s = part[0], record["duration_s"]
+    if part[1] is not None:
+        end_s = min(end_s, part[1])
+    if end_s - start_s > max_s + 1e-6:
+        windows = _windows(record, (start_s, end_s), max_s, min_window_s)
+        return [replace(window, part=part) for window in windows]
+    middle_s = 0.5 * (start_s + end_s)
+    begun = [i for i, s in enumerate(record["segments"]) if s["start_s"] <= middle_s]
+    return [ClipPlan(start_s, end_s - start_s, max(begun, default=0), "part", part=part)]
+
+
+def is_of_another_file(parts: Sequence[Part], duration_s: float) -> Part | None:
+    """The one part that was cut into this file already: the times are those of the recording it
+    comes from, as in MusicCaps. None where parts are of the file itself."""
+    if len(parts) != 1:
+        return None
+    start_s, end_s = parts[0]
+    if end_s is None or start_s == 0.0:
+        return None
+    return parts[0] if abs(end_s - start_s - duration_s) <= SAME_LENGTH_S else None
+
+
+def clip_paths(
+    source: str, digest: str, plans: Sequence[ClipPlan], sound: Mapping[str, Any]
+) -> list[str]:
+    """Where the clips of a file go, relative to the dataset. The names hold a hash of the file, of
+    its parts and of what is done to its sound, so different audio never meets under one name, a
+    clip in use is never written over, and an interrupted run finds what it has made.
+
+    Args:
+        source: the file's path below the input folder.
+        digest: SHA-256 of its bytes.
+        plans: its clips.
+        sound: the settings that decide how they sound.
+    """
+    parts = [(round(p.start_s, 6), round(p.duration_s, 6), p.repeated) for p in plans]
+    made_of = json.dumps([digest, parts, dict(sound)], sort_keys=True)
+    stem = f"train/{_safe_name(source)}_{hashlib.sha256(made_of.encode()).hexdigest()[:8]}"
+    if len(plans) == 1:
+        return [f"{stem}.wav" if plans[0].repeated == 1 else f"{stem}_x{plans[0].repeated}.wav"]
+    return [f"{stem}_{index + 1}of{len(plans)}.wav" for index in range(len(plans))]
+
+
+def _safe_name(source: str) -> str:
+    """A readable file name made of a path below the input folder."""
+    name = re.sub(r"[^\w.#+-]+", "_", "__".join(Path(source).with_suffix("").parts)).strip("._-")
+    return name.encode()[:MAX_NAME_BYTES].decode(errors="ignore") or "clip"
+
+
+@dataclass(frozen=True)
+class CutTask:
+    """The clips of a file to write.
+
+    Args:
+        path: the file.
+        plans: its clips.
+        targets: a path for each; None where the file is part of the dataset and is only read.
+        sample_rate: of what is written, in Hz.
+        loudness_lufs: wanted loudness; None leaves the level alone.
+        vocals: whether they are looked for, and taken out of what is written.
+        to_mono: whether what is written is folded to mono, see `fold.fold_to_mono`.
+        limit: whether peaks that keep a clip from its loudness are limited.
+    """
+
+    path: Path
+    plans: tuple[ClipPlan, ...]
+    targets: tuple[Path, ...] | None
+    sample_rate: int
+    loudness_lufs: float | None
+    vocals: Vocals = "keep"
+    to_mono: bool = False
+    limit: bool = False
+
+
+def cut_file(task: CutTask, alive: Callable[[], None]) -> list[dict[str, Any] | None] | Failure:
+    """Writes the clips of a file.
+
+    Returns:
+        Facts of each clip, see `_make_clip`; in place of a silent one, which isn't written, None.
+    """
+    try:
+        # In place there is no M4A, see `inputs`.
+        folder = task.path.parent if task.targets is None else task.targets[0].parent
+        made = []
+        # Opened once: clips that follow each other are read without a seek.
+        with readable(task.path, folder, alive) as source, AudioStream(source) as stream:
+            for index, plan in enumerate(task.plans):
+                target = None if task.targets is None else task.targets[index]
+                made.append(_make_clip(task, plan, target, stream))
+                alive()
+        return made
+    except AudioError as error:
+        return Failure(str(error).removeprefix(f"{task.path}: "))
+
+
+def _make_clip(
+    task: CutTask, plan: ClipPlan, target: Path | None, stream: AudioStream
+) -> dict[str, Any] | None:
+    """Writes a clip, where it has a target.
+
+    Returns:
+        `duration_s`, `loudness_lufs` (None for silence or below 0.4 s), those of `_write_clip` and,
+        where there is such a thing, `vocals` ("none", "some" or "removed") and `folded` ("mean", or
+        the bands that were turned round first). None for a silent clip.
+    """
+    rate = task.sample_rate
+    facts: dict[str, Any] = {}
+
+    def fold(channels: np.ndarray, own_rate: int) -> np.ndarray:
+        mono, bands = fold_to_mono(channels, own_rate)
+        if len(channels) > 1:
+            facts["folded"] = f"turned {name_bands(bands)}" if bands else "mean"
+        return mono
+
+    waveform = read_stretch(
+        stream,
+        rate,
+        start_s=plan.start_s,
+        # The end of a whole file is where its samples end, not where its header says.
+        duration_s=plan.duration_s if plan.cut else None,
+        fold=fold if task.to_mono and target is not None else None,
+    )
+    if float(np.abs(waveform).max()) < SILENT_PEAK:
+        return None
+    if task.vocals != "keep":
+        without, share = split_vocals(waveform, rate)
+        facts["vocals"] = "some" if share >= LEAST_SHARE else "none"
+        if facts["vocals"] == "some" and task.vocals == "remove" and target is not None:
+            waveform, facts["vocals"] = without, "removed"
+            if float(np.abs(waveform).max()) < SILENT_PEAK:
+                return None
+    if target is not None:
+        waveform, levels = _write_clip(target, waveform, task, plan.repeated)
+        facts |= levels
+    loudness = integrated_loudness(waveform, rate)
+    facts["duration_s"] = round(waveform.shape[1] / rate, 6)
+    facts["loudness_lufs"] = round(loudness, 1) if math.isfinite(loudness) else None
+    return facts
+
+
+def _write_clip(
+    target: Path, waveform: np.ndarray, task: CutTask, repeated: int
+) -> tuple[np.ndarray, dict[str, float]]:
+    """Writes a clip `[C, N]`.
+
+    Returns:
+        What was written, and in dB: `gain_db` that it was given, `limited_db` that its highest peak
+        was turned down by and `held_db` that it is quieter than wanted for its peaks' sake, the
+        last two where there is such a thing.
+    """
+    if repeated > 1:
+        waveform = np.tile(waveform, repeated)
+    gain_db, levels = 0.0, {}
+    if task.loudness_lufs is not None:
+        waveform, gain_db, limited_db = raise_loudness(
+            waveform,
+            task.sample_rate,
+            target_lufs=task.loudness_lufs,
+            ceiling_db=PEAK_CEILING_DB,
+            most_gain_db=MOST_GAIN_DB,
+            most_db=MOST_LIMITED_DB if task.limit else 0.0,
+        )
+        if limited_db > 0.05:
+            levels["limited_db"] = round(limited_db, 1)
+        held_db = task.loudness_lufs - integrated_loudness(waveform, task.sample_rate)
+        if held_db > HELD_LU and gain_db < MOST_GAIN_DB:
+            levels["held_db"] = round(held_db, 1)
+    gain_db += 20.0 * math.log10(write_wav(target, waveform, task.sample_rate))
+    return waveform, {"gain_db": round(gain_db, 1), **levels}

@@ -1,0 +1,93 @@
+"""The files that a preparation cuts, and what the metadata lists when some of them are done."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from musicgen_lora.prepare.clips import parts
+from musicgen_lora.prepare.clips.cut import ClipPlan, clip_paths
+from musicgen_lora.prepare.reading.inputs import Dropped, Input
+from musicgen_lora.prepare.reading.remarks import Remarks
+from musicgen_lora.prepare.rerun.ledger import Ledger, sound_settings
+from musicgen_lora.prepare.rerun.revision import Revision
+from musicgen_lora.prepare.rerun.succession import Entry, lies_in
+
+
+@dataclass
+class Job:
+    """The clips of a file that are to be written.
+
+    Args:
+        file: that they are cut from.
+        plans: the clips.
+        paths: where each goes in the dataset.
+        replaces: digests of the files whose entries they take the place of.
+    """
+
+    file: Input
+    plans: list[ClipPlan]
+    paths: list[str]
+    replaces: set[str]
+    entries: list[Entry] | None = None
+    """Once they are made, with those that stay for what a person wrote."""
+
+
+def plan_jobs(
+    files: Sequence[Input],
+    records: Mapping[str, dict[str, Any]],
+    revision: Revision,
+    ledger: Ledger,
+    remarks: Remarks,
+) -> tuple[list[Job], list[Dropped]]:
+    """A job for each file, without the stretches that a person removed, and the files of which no
+    clip comes.
+
+    Args:
+        files: new ones and those that are cut anew.
+        records: their analyses by digest.
+        revision: what this run changes.
+        ledger: of the dataset.
+        remarks: where it is said which parts of a file are left out.
+    """
+    jobs, dropped = [], []
+    for file in files:
+        record = records[file.digest]
+        plans = revision.plans(file, record)
+        parts.say_left_out(file, record, plans, remarks)
+        if not plans:
+            reason = revision.unusable_reason(file, record)
+            dropped.append(Dropped(file.name, reason or parts.no_clip_reason(file)))
+            if file.digest not in revision.known:
+                continue
+        paths = clip_paths(file.name, file.digest, plans, sound_settings(revision.made_with))
+        if file.in_place is not None:
+            paths = [file.in_place] * len(plans)
+        removed = ledger.removed_of(file.digest)
+        kept = [
+            (plan, path)
+            for plan, path in zip(plans, paths, strict=True)
+            if not lies_in((plan.start_s, plan.start_s + plan.duration_s), removed)
+        ]
+        replaces = {file.digest, *revision.replaced.get(file.digest, ())}
+        jobs.append(Job(file, [p for p, _ in kept], [p for _, p in kept], replaces))
+    return jobs, dropped
+
+
+def with_jobs(entries: Sequence[Entry], jobs: Sequence[Job]) -> list[Entry]:
+    """A dataset's entries with those of the jobs that are done: of a file that was cut anew in
+    place of its earlier ones, of new files at the end, in the order of the jobs."""
+    done = [job for job in jobs if job.entries is not None]
+    by_digest = {digest: job for job in done for digest in job.replaces}
+    listed: list[Entry] = []
+    placed: set[str] = set()
+    for entry in entries:
+        job = by_digest.get(str(entry.get("made_from")))
+        if job is None:
+            listed.append(entry)
+        elif job.file.digest not in placed:
+            placed.add(job.file.digest)
+            listed += job.entries or []
+    new = [job.entries or [] for job in done if job.file.digest not in placed]
+    return listed + [entry for each in new for entry in each]

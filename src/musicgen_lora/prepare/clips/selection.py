@@ -1,0 +1,151 @@
+"""Which files become clips: without the unusable and the copies; and of which source each is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from musicgen_lora.prepare.clips.cleaning import near_duplicates
+from musicgen_lora.prepare.clips.entries import listed_sides, listed_sources
+from musicgen_lora.prepare.clips.sources import hear_sources, settle_sources
+from musicgen_lora.prepare.hearing.analyse import read_fingerprint, read_record, tag_facts
+from musicgen_lora.prepare.reading.inputs import Dropped, Input, with_split_of
+from musicgen_lora.prepare.reading.remarks import HIT_KEPT, WORDS_CARRIED, Remarks
+from musicgen_lora.prepare.rerun.revision import Revision
+from musicgen_lora.prepare.rerun.succession import Entry
+from musicgen_lora.prepare.words.facts import Facts, make_facts, merge_facts
+
+CARRIED = ("text", "bpm", "key", "genre", "title", "artist", "tags")
+
+
+@dataclass
+class Selection:
+    """Chooses among the files of a folder, given what the dataset lists.
+
+    Args:
+        revision: what this run changes.
+        entries: of the dataset, as they are.
+        records: analyses by digest.
+        folder: where analyses are kept.
+        remarks: where it is said what is joined, carried over and kept.
+    """
+
+    revision: Revision
+    entries: Sequence[Entry]
+    records: Mapping[str, dict[str, Any]]
+    folder: Path
+    remarks: Remarks
+    dropped: list[Dropped] = field(default_factory=list)
+    """Files that are left out, so far."""
+
+    def __post_init__(self) -> None:
+        left = self.revision.gone.union(*self.revision.replaced.values())
+        sources = listed_sources(self.entries)
+        self.listed = {digest: name for digest, name in sources.items() if digest not in left}
+        """The source of each file that the dataset has clips of, by digest."""
+
+    def without_unusable(self, files: Sequence[Input]) -> list[Input]:
+        """New files, without those that are too short, silent or single hits."""
+        usable = []
+        for file in files:
+            reason = self.revision.unusable_reason(file, self.records[file.digest])
+            if reason is not None:
+                self.dropped.append(Dropped(file.name, reason))
+                continue
+            usable.append(file)
+            if self.records[file.digest]["is_one_shot"] and file.is_captioned:
+                self.remarks.add(HIT_KEPT, file.name)
+        return usable
+
+    def without_copies(
+        self, known: Sequence[Input], new: Sequence[Input]
+    ) -> tuple[list[Input], list[Input]]:
+        """The files without near copies among the new ones; those that stay are held out where a
+        copy of theirs is, and described by what is written about it where they say nothing."""
+        pool, prints = self._heard_before(new)
+        copies = near_duplicates(pool, prints, set(self.listed)) if new else {}
+        names = {file.digest: file.name for file in (*known, *new)}
+        stay = {file.digest: file for file in (*known, *new) if file.digest not in copies}
+        for file in new:
+            copy = copies.get(file.digest)
+            if copy is None:
+                continue
+            equal = names.get(copy.of) or self.listed[copy.of]
+            reason = f"sounds like {equal}, which is {copy.why}."
+            self.dropped.append(Dropped(file.name, reason, equal))
+            if copy.of in stay:
+                original = with_split_of(stay[copy.of], file, self.remarks)
+                stay[copy.of] = self._with_words_of(original, file)
+        return (
+            [stay[file.digest] for file in known],
+            [stay[file.digest] for file in new if file.digest in stay],
+        )
+
+    def sources(
+        self, new: Sequence[Input], analysed: set[str]
+    ) -> tuple[dict[str, str], list[Entry]]:
+        """The source of each file by digest, and the dataset's entries with theirs: of what shares
+        audio one source.
+
+        Args:
+            new: files that become clips.
+            analysed: digests of those that this run analysed, known ones among them.
+        """
+        pool, prints = self._heard_before(new)
+        own = {file.digest: file.name for file in new}
+        sides = listed_sides(self.entries, self.revision.metadata)
+        heard = hear_sources(
+            pool,
+            prints,
+            own,
+            self.listed,
+            fresh={*own, *analysed},
+            sides=sides,
+            remarks=self.remarks,
+        )
+        entries = [_of_source(entry, heard.renamed) for entry in self.entries]
+        listed = {digest: heard.renamed.get(name, name) for digest, name in self.listed.items()}
+        sides = listed_sides(entries, self.revision.metadata)
+        return listed | settle_sources(new, heard.sources, sides, self.remarks), entries
+
+    def _heard_before(
+        self, new: Sequence[Input]
+    ) -> tuple[dict[str, dict[str, Any]], dict[str, np.ndarray]]:
+        """Records and fingerprints by digest, of what the dataset lists and of new files."""
+        pool = {}
+        for digest in dict.fromkeys([*self.listed, *(file.digest for file in new)]):
+            record = self.records.get(digest) or read_record(self.folder, digest)
+            if record is not None:
+                pool[digest] = record
+        prints = {digest: read_fingerprint(self.folder, digest) for digest in pool}
+        return pool, {digest: row for digest, row in prints.items() if row is not None}
+
+    def _with_words_of(self, file: Input, copy: Input) -> Input:
+        """A file that stays, with what is said of its copy and not of it."""
+        own, other = self._said_of(file), self._said_of(copy)
+        carried = {
+            name: getattr(other, name)
+            for name in CARRIED
+            if not getattr(own, name) and getattr(other, name)
+        }
+        if not carried:
+            return file
+        self.remarks.add(WORDS_CARRIED, f"{file.name}: {', '.join(carried)}, of {copy.name}")
+        if "text" in carried:
+            carried["texts"] = other.texts
+        facts = make_facts(copy.name, other.confidence, **carried)
+        return replace(file, stated=(*file.stated, facts))
+
+    def _said_of(self, file: Input) -> Facts:
+        """What metadata, tags and names say of a whole file."""
+        stated = [facts for facts in file.stated if facts.part is None]
+        return merge_facts([*stated, tag_facts(self.records[file.digest]), *file.named])
+
+
+def _of_source(entry: Entry, renamed: Mapping[str, str]) -> Entry:
+    source = str(entry.get("source") or entry.get("audio"))
+    return {**entry, "source": renamed[source]} if source in renamed else entry

@@ -1,0 +1,156 @@
+"""What the clips of a long file sound like, each by itself.
+
+The analysis of a file sees five minutes at once. A mix changes its tempo and key within them, and
+a clip that is captioned with its file's would teach the wrong words. So each clip that is a part
+of a file is measured too, once, and kept beside the file's record.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from musicgen_lora import atomic
+from musicgen_lora.audio.ffmpeg import readable
+from musicgen_lora.audio.files import read_stretch
+from musicgen_lora.audio.fold import band_levels, cancelled_bands, fold_to_mono
+from musicgen_lora.audio.stream import AudioStream
+from musicgen_lora.console import progress
+from musicgen_lora.errors import AudioError, printable
+from musicgen_lora.prepare.clips.cut import ClipPlan
+from musicgen_lora.prepare.hearing.analyse import FORMAT, RATE, analyse_segment, as_json
+from musicgen_lora.prepare.hearing.records import WINDOW_RECORD, read_kept
+from musicgen_lora.prepare.reading.inputs import Input
+from musicgen_lora.prepare.words.captions import MIN_CONFIDENCE
+from musicgen_lora.runtime.workers import Failure, run_tasks
+
+SAME_TEMPO = 0.04
+"""Tempi whose ratio is a power of two within this share are one, but for the octave."""
+
+Key = tuple[str, int, int]
+"""Digest of a file, and where in it a stretch begins and ends, in hundredths of a second."""
+
+
+@dataclass(frozen=True)
+class WindowTask:
+    """Stretches of a file to measure: starts and lengths in seconds."""
+
+    path: Path
+    digest: str
+    folder: Path
+    spans_s: tuple[tuple[float, float], ...]
+
+
+def key_of(digest: str, plan: ClipPlan) -> Key:
+    """What a clip's own measurement is known by."""
+    return digest, round(100 * plan.start_s), round(100 * (plan.start_s + plan.duration_s))
+
+
+def measure_windows(
+    plans: Mapping[str, Sequence[ClipPlan]],
+    files: Mapping[str, Input],
+    folder: Path,
+    console: Console,
+    n_workers: int,
+) -> dict[Key, dict[str, Any]]:
+    """What each clip sounds like that is a part of its file, as a record's segments hold it.
+
+    Args:
+        plans: clips by their file's digest.
+        files: by digest.
+        folder: where measurements are kept; what is there already isn't made again.
+        console: where it is said what can't be measured.
+        n_workers: processes.
+    """
+    found: dict[Key, dict[str, Any]] = {}
+    tasks = []
+    for digest, clips in plans.items():
+        missing = []
+        for plan in (plan for plan in clips if plan.cut):
+            kept = read_kept(_place(folder, key_of(digest, plan)), WINDOW_RECORD, digest)
+            if kept is not None and kept["format"] == FORMAT:
+                found[key_of(digest, plan)] = kept["segment"]
+            else:
+                missing.append((plan.start_s, plan.duration_s))
+        if missing:
+            tasks.append(WindowTask(files[digest].path.absolute(), digest, folder, tuple(missing)))
+    with progress(console, "measuring clips", len(tasks)) as on_file:
+        done = enumerate(run_tasks(measure_file, tasks, n_workers), 1)
+        for count, (index, result) in done:
+            if isinstance(result, Failure):
+                name = printable(files[tasks[index].digest].name)
+                told = f"its clips keep the file's tempo and key: {name}: {result.reason}"
+                console.print(printable(told), style="yellow")
+            else:
+                found |= result
+            on_file(count, len(tasks))
+    return found
+
+
+def measure_file(
+    task: WindowTask, alive: Callable[[], None]
+) -> dict[Key, dict[str, Any]] | Failure:
+    """Measures stretches of a file and keeps what was found."""
+    found = {}
+    try:
+        with readable(task.path, task.folder, alive) as source, AudioStream(source) as stream:
+            for start_s, duration_s in task.spans_s:
+                key = key_of(task.digest, ClipPlan(start_s, duration_s))
+                found[key] = _measure(stream, start_s, duration_s, alive)
+                record = {"format": FORMAT, "sha256": task.digest, "segment": found[key]}
+                text = json.dumps(record, allow_nan=False)
+                atomic.write_file(_place(task.folder, key), _writer(text))
+                alive()
+    except AudioError as error:
+        return Failure(str(error).removeprefix(f"{task.path}: "))
+    return found
+
+
+def _writer(text: str) -> Callable[[Path], object]:
+    return lambda path: path.write_text(text, encoding="utf-8")
+
+
+def _measure(
+    stream: AudioStream, start_s: float, duration_s: float, alive: Callable[[], None]
+) -> dict[str, Any]:
+    rate = min(RATE, stream.sample_rate)
+    waveform = read_stretch(stream, rate, start_s=start_s, duration_s=duration_s)
+    alive()
+    if cancelled_bands(*(tuple(levels.tolist()) for levels in band_levels(waveform, rate))):
+        waveform, _ = fold_to_mono(waveform, rate)
+    return as_json(analyse_segment(waveform, rate, start_s, alive))
+
+
+def _place(folder: Path, key: Key) -> Path:
+    digest, start, stop = key
+    return folder / f"{digest[:16]}.{start}-{stop}.json"
+
+
+def own_segment(segment: Mapping[str, Any], own: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What to say of a clip: its own tempo and key.
+
+    Where the whole stretch of the file has one steady tempo and the clip by itself none that is
+    sure, or another octave of it, that tempo is the clip's.
+
+    Args:
+        segment: of the file's record, that the clip lies in.
+        own: the clip's measurement; None where there is none, as for a whole file.
+    """
+    if own is None:
+        return dict(segment)
+    if segment["is_steady"] and segment["tempo_confidence"] >= MIN_CONFIDENCE:
+        is_unsure = own["bpm"] is None or own["tempo_confidence"] < MIN_CONFIDENCE
+        if is_unsure or _is_octave(own["bpm"] / segment["bpm"]):
+            tempo = ("bpm", "alternative_bpm", "tempo_confidence", "is_steady")
+            return {**own, **{name: segment[name] for name in tempo}}
+    return dict(own)
+
+
+def _is_octave(ratio: float) -> bool:
+    """Whether a ratio of two tempi is a half, 1 or 2."""
+    return any(abs(ratio / whole - 1.0) < SAME_TEMPO for whole in (0.5, 1.0, 2.0))

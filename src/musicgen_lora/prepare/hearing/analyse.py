@@ -1,0 +1,374 @@
+"""What a file sounds like, measured once and kept in `output_dir/analysis`.
+
+A record `<sha256[:16]>.json` and a fingerprint `<sha256[:16]>.npy` belong to a file's bytes, so a
+renamed file, an interrupted run and a second run cost nothing. Long files are read in blocks and
+analysed in segments: memory doesn't grow with their length, and each segment has its own tempo.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soxr
+from scipy.signal import welch
+
+from musicgen_lora import atomic
+from musicgen_lora.audio.ffmpeg import readable
+from musicgen_lora.audio.fold import cancelled_bands, fold_to_mono
+from musicgen_lora.audio.stream import LONGEST_S, AudioStream
+from musicgen_lora.errors import AudioError
+from musicgen_lora.formats.arrays import read_array
+from musicgen_lora.listening.bars import SURE
+from musicgen_lora.listening.bass import find_bass_notes
+from musicgen_lora.listening.duplicates import HOP_S, fingerprint
+from musicgen_lora.listening.key import estimate_key
+from musicgen_lora.listening.metre import BASS, FRAME_RATE, HATS, onset_strengths
+from musicgen_lora.listening.one_shots import is_one_shot
+from musicgen_lora.listening.onsets import pick_onsets
+from musicgen_lora.listening.pieces import tempi_between_pauses, tempo_fields
+from musicgen_lora.listening.quality import (
+    Measured,
+    Quality,
+    measure_quality,
+    merge_qualities,
+    silence_quality,
+)
+from musicgen_lora.listening.tempo import Tempo, tempo_of_strengths
+from musicgen_lora.prepare.hearing.records import ANALYSIS_RECORD, read_kept
+from musicgen_lora.prepare.reading.readers import facts_from_tags
+from musicgen_lora.prepare.words.facts import Facts, make_facts
+from musicgen_lora.prepare.words.heard_words import words_of
+from musicgen_lora.prepare.words.key_names import usual_key
+from musicgen_lora.runtime.workers import Failure
+
+FORMAT = 4
+"""Of the records; those of another are made again."""
+SEGMENT_S = 300.0
+RATE = 32_000
+"""Of what is analysed, but for the quality, in Hz; lower rates stay as they are."""
+BLOCK = 1 << 22
+"""Samples of all channels whose quality is measured together: 47 s of stereo at 44.1 kHz."""
+DIGITAL_SILENCE = 1e-6
+SILENT_PEAK_DB = -60.0
+SHARES_WINDOWS = 60
+"""Half seconds whose spectra are taken together."""
+BASS_BANDS_HZ = ((20, 60), (60, 120), (120, 250))
+ROLL_GAP_S = 0.09
+MOST_SURE = 0.85
+"""What was measured never outweighs what somebody stated, see `facts.STATED`."""
+ENOUGH_S = 8.0
+"""A single note has a pitch and no key, two hits an interval and no tempo: what captions say of
+shorter clips is less sure in proportion, but for loops."""
+
+
+@dataclass(frozen=True)
+class AnalysisTask:
+    """A file to analyse, the SHA-256 of its bytes, and where the record goes."""
+
+    path: Path
+    digest: str
+    folder: Path
+
+
+def read_record(folder: Path, digest: str) -> dict[str, Any] | None:
+    """The record of a file's bytes, if there is one of this format with its fingerprint."""
+    record = read_kept(folder / f"{digest[:16]}.json", ANALYSIS_RECORD, digest)
+    if record is None or record["format"] != FORMAT:
+        return None
+    return record if read_fingerprint(folder, digest) is not None else None
+
+
+def read_fingerprint(folder: Path, digest: str) -> np.ndarray | None:
+    """The fingerprint `[F]` uint64 of a file's bytes, if it was analysed."""
+    found = read_array(folder / f"{digest[:16]}.npy", np.uint64, 1)
+    return None if found is None else np.array(found)
+
+
+def analyse_file(task: AnalysisTask, alive: Callable[[], None]) -> dict[str, Any] | Failure:
+    """Analyses a file and writes its record; a `Failure` where it is no usable audio."""
+    try:
+        with readable(task.path, task.folder, alive) as source:
+            record, prints = _analyse(source, alive)
+            # What ffmpeg is needed for is AAC, mostly.
+            record["is_lossless"] &= source == task.path
+    except AudioError as error:
+        return Failure(str(error).removeprefix(f"{task.path}: "))
+    tags = dataclasses.asdict(facts_from_tags(task.path))
+    record = {"format": FORMAT, "sha256": task.digest, "tags": tags, **record}
+    text = json.dumps(as_json(record), ensure_ascii=True, allow_nan=False)
+
+    def save(path: Path) -> None:
+        with open(path, "wb") as file:
+            np.save(file, prints)
+
+    # The record last: with it there, all is.
+    atomic.write_file(task.folder / f"{task.digest[:16]}.npy", save)
+    atomic.write_file(task.folder / f"{task.digest[:16]}.json", lambda path: path.write_text(text))
+    return json.loads(text)
+
+
+def as_json(value: Any) -> Any:
+    """As JSON has it; NaN is null."""
+    if isinstance(value, dict):
+        return {str(name): as_json(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [as_json(item) for item in value]
+    if isinstance(value, float):
+        return round(value, 5) if math.isfinite(value) else None
+    return value
+
+
+def _analyse(path: Path, alive: Callable[[], None]) -> tuple[dict[str, Any], np.ndarray]:
+    with AudioStream(path) as stream:
+        rate = stream.sample_rate
+        n_frames = _length(stream, alive)
+        n_segments = max(1, math.ceil(n_frames / (SEGMENT_S * rate)))
+        n_wanted = math.ceil(n_frames / n_segments)
+        segments, prints, measured = [], [], []
+        n_read, is_hit = 0, False
+        while segment := _read_segment(stream, n_read / rate, n_wanted, alive):
+            start_s, segment_s = n_read / rate, segment.n_frames / rate
+            measured += segment.measured
+            if all(quality.peak_db <= SILENT_PEAK_DB for _, _, quality in segment.measured):
+                # Hours of silence, as a small FLAC can hold, are not worth a measurement.
+                segments.append(_silent_segment(start_s, segment_s))
+                prints.append(np.zeros(math.ceil(segment_s / HOP_S), dtype=np.uint64))
+            else:
+                is_hit = n_segments == 1 and is_one_shot(segment.waveform, segment.rate)
+                segments.append(
+                    analyse_segment(
+                        segment.waveform, segment.rate, start_s, alive, segment.measured
+                    )
+                )
+                prints.append(fingerprint(segment.waveform, segment.rate))
+            n_read += segment.n_frames
+            # Not kept while the next one is read.
+            del segment
+            alive()
+    if not segments:
+        raise AudioError(f"{path}: no audio in it.")
+    record = {
+        "duration_s": n_read / rate,
+        "claimed_s": stream.claimed_s,
+        "sample_rate": rate,
+        "n_channels": stream.n_channels,
+        "is_float": stream.is_float,
+        "is_lossless": stream.is_lossless,
+        "is_one_shot": is_hit,
+        "quality": dataclasses.asdict(merge_qualities(measured)),
+        "segments": segments,
+    }
+    return record, np.concatenate(prints)
+
+
+def _length(stream: AudioStream, alive: Callable[[], None]) -> int:
+    """Samples a channel of a file, counted where its header doesn't know or claims too many."""
+    n_frames = stream.n_frames
+    if n_frames is None:
+        n_frames = stream.count_frames(alive)
+        stream.move_to(0)
+    if n_frames > LONGEST_S * stream.sample_rate:
+        hours = LONGEST_S / 3600.0
+        raise AudioError(
+            f"{stream.path}: has more than {hours:.0f} hours of audio; split it into files of up "
+            f"to {hours:.0f}."
+        )
+    return n_frames
+
+
+@dataclass
+class _Segment:
+    """A stretch of a file: `waveform` `[C, N]` at the analysis' `rate`, C is 1 or 2, the quality of
+    its blocks at their own rate, and its samples a channel at that."""
+
+    waveform: np.ndarray
+    rate: int
+    measured: list[Measured]
+    n_frames: int
+
+
+def _read_segment(
+    stream: AudioStream, start_s: float, n_wanted: int, alive: Callable[[], None]
+) -> _Segment | None:
+    """The next samples of a file; None at its end."""
+    own_rate = stream.sample_rate
+    rate = min(RATE, own_rate)
+    n_channels = stream.n_channels if stream.n_channels <= 2 else 1
+    n_block = BLOCK // max(2, stream.n_channels)
+    waveform = np.zeros((n_channels, 0), dtype=np.float32)
+    resampler = None
+    if rate != own_rate:
+        resampler = soxr.ResampleStream(own_rate, rate, n_channels, "float32", "HQ")
+    measured: list[Measured] = []
+    filled, n_read = 0, 0
+
+    def append(samples: np.ndarray) -> None:
+        nonlocal filled
+        count = min(len(samples), waveform.shape[1] - filled)
+        waveform[:, filled : filled + count] = samples[:count].T
+        filled += count
+
+    while n_read < n_wanted:
+        block = np.ascontiguousarray(stream.read(min(n_block, n_wanted - n_read)).T)
+        n_new = block.shape[1]
+        if not n_new:
+            break
+        if not waveform.shape[1]:
+            # A header that lies costs no memory.
+            room = n_wanted if n_new == n_block else n_new
+            waveform = np.zeros((n_channels, math.ceil(room * rate / own_rate) + 1), np.float32)
+        quality = _block_quality(block, own_rate)
+        measured.append((start_s + n_read / own_rate, n_new / own_rate, quality))
+        heard = np.ascontiguousarray(_heard(block, quality, own_rate, n_channels).T)
+        append(heard if resampler is None else resampler.resample_chunk(heard))
+        n_read += n_new
+        alive()
+    if not n_read:
+        return None
+    if resampler is not None:
+        nothing = np.zeros((0, n_channels), dtype=np.float32)
+        append(resampler.resample_chunk(nothing, last=True))
+    return _Segment(waveform[:, :filled], rate, measured, n_read)
+
+
+def _heard(block: np.ndarray, quality: Quality, sample_rate: int, n_channels: int) -> np.ndarray:
+    """What is analysed of a block `[C, N]`, as one or two channels: tempo and key are taken of
+    their mean, from which nothing shall be gone."""
+    if cancelled_bands(quality.unrelated_db, quality.mono_db):
+        mono, _ = fold_to_mono(block, sample_rate)
+        return np.repeat(mono, n_channels, axis=0)
+    return block if len(block) == n_channels else block.mean(axis=0, keepdims=True)
+
+
+def _block_quality(block: np.ndarray, sample_rate: int) -> Quality:
+    if float(np.abs(block).max()) >= DIGITAL_SILENCE:
+        return measure_quality(block, sample_rate)
+    return silence_quality(len(block), block.shape[1] / sample_rate)
+
+
+def analyse_segment(
+    waveform: np.ndarray,
+    rate: int,
+    start_s: float,
+    alive: Callable[[], None],
+    measured: Sequence[Measured] = (),
+) -> dict[str, Any]:
+    """What there is to say of a stretch of a file `[C, N]` that begins at `start_s`: tempo, key,
+    bass. A record's `segments` hold such."""
+    duration_s = waveform.shape[1] / rate
+    strengths = onset_strengths(waveform, rate)
+    # Five minutes of audio take some seconds of a core, on a busy one far longer.
+    alive()
+    tempo = tempo_of_strengths(strengths, duration_s)
+    alive()
+    stretches: list[dict[str, Any]] = []
+    if measured and tempo.confidence < SURE:
+        stretches = tempi_between_pauses(strengths, duration_s, start_s, measured)
+        alive()
+    notes = find_bass_notes(waveform, rate)
+    alive()
+    key = estimate_key(waveform, rate, notes=notes)
+    kicks, hats = (pick_onsets(strengths[row], FRAME_RATE) for row in (BASS, HATS))
+    bars = duration_s * tempo.bpm / 240.0
+    shares = _bass_shares(waveform, rate)
+    alive()
+    return {
+        "start_s": start_s,
+        "duration_s": duration_s,
+        **tempo_fields(tempo),
+        "stretches": stretches,
+        "key": key.name,
+        "key_confidence": key.confidence,
+        "kicks_per_bar": len(kicks) / bars,
+        "hats_per_bar": len(hats) / bars,
+        "roll_density": float((np.diff(hats) < ROLL_GAP_S).sum() / max(1, len(hats))),
+        "bass_notes": len(notes),
+        "bass_glides": sum(note.glide != 0.0 for note in notes),
+        "bass_pitch": float(np.median([note.pitch for note in notes])) if notes else None,
+        **shares,
+    }
+
+
+def _silent_segment(start_s: float, duration_s: float) -> dict[str, Any]:
+    return {
+        "start_s": start_s,
+        "duration_s": duration_s,
+        **dict.fromkeys(("bpm", "alternative_bpm", "key", "bass_pitch", "loop_bars")),
+        **dict.fromkeys(("tempo_confidence", "downbeat_confidence", "key_confidence"), 0.0),
+        "is_steady": False,
+        "beats_s": [],
+        "downbeats_s": [],
+        "stretches": [],
+    }
+
+
+def _bass_shares(waveform: np.ndarray, rate: int) -> dict[str, float]:
+    """Share of the power in each low band."""
+    n_samples = waveform.shape[1]
+    n_window = min(rate // 2, n_samples)
+    frequency = np.fft.rfftfreq(n_window, 1.0 / rate)
+    power = np.zeros(len(frequency))
+    # welch copies all that it is given, several times. A last block without a window goes.
+    for start in range(0, n_samples, SHARES_WINDOWS * n_window):
+        block = waveform[:, start : start + SHARES_WINDOWS * n_window]
+        if block.shape[1] >= n_window:
+            _, found = welch(block, rate, nperseg=n_window, detrend="constant")
+            power += found.mean(axis=0) * block.shape[1]
+    total = float(power.sum())
+    return {
+        f"band_{low}_{high}_share": float(power[(frequency >= low) & (frequency < high)].sum())
+        / total
+        if total > 0.0
+        else float("nan")
+        for low, high in BASS_BANDS_HZ
+    }
+
+
+def tempo_of(segment: dict[str, Any]) -> Tempo:
+    """The tempo in a segment of a record, or in one of its stretches; times are from its start."""
+    nan = float("nan")
+    return Tempo(
+        bpm=segment["bpm"] or nan,
+        alternative_bpm=segment["alternative_bpm"] or nan,
+        confidence=segment["tempo_confidence"],
+        beats_s=np.array(segment["beats_s"]),
+        downbeats_s=np.array(segment["downbeats_s"]),
+        downbeat_confidence=segment["downbeat_confidence"],
+        is_steady=segment["is_steady"],
+        loop_bars=segment["loop_bars"],
+    )
+
+
+def tag_facts(record: dict[str, Any]) -> Facts:
+    """What the tags inside the file said."""
+    tags: dict[str, Any] = {**record["tags"]}
+    tags["texts"], tags["tags"] = tuple(tags["texts"]), tuple(tags["tags"])
+    return Facts(**tags)
+
+
+def tempo_confidence(confidence: float, loop_bars: int | None, duration_s: float) -> float:
+    """How sure captions are of a tempo: less of a short recording's, unless its length is a witness
+    too."""
+    return confidence * (1.0 if loop_bars else min(1.0, duration_s / ENOUGH_S))
+
+
+def measured_facts(segment: dict[str, Any]) -> Facts:
+    """What a segment of a record says for captions, with its confidence."""
+    bpm = segment["bpm"]
+    if bpm is not None:
+        # Sequencers are set to whole numbers, mostly.
+        bpm = float(round(bpm)) if abs(bpm - round(bpm)) < 0.06 else round(bpm, 1)
+    duration_s = segment["duration_s"]
+    sure_bpm = tempo_confidence(segment["tempo_confidence"], segment["loop_bars"], duration_s)
+    sure_key = min(1.0, duration_s / ENOUGH_S) * segment["key_confidence"]
+    sure = {"bpm": min(MOST_SURE, sure_bpm), "key": min(MOST_SURE, sure_key)}
+    sure["tags"] = MOST_SURE
+    key = None if segment["key"] is None else usual_key(segment["key"])
+    return make_facts("analysis", sure, bpm=bpm, key=key, tags=words_of(segment, sure_bpm))

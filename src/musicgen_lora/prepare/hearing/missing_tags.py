@@ -1,0 +1,69 @@
+"""What a tagger hears in files, as far as it isn't on record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from musicgen_lora.config import PrepareSettings
+from musicgen_lora.console import progress
+from musicgen_lora.errors import printable
+from musicgen_lora.prepare.hearing.tagging import Heard, TagTask, read_heard, tag_file
+from musicgen_lora.prepare.reading.inputs import Input
+from musicgen_lora.runtime.workers import Failure, run_tasks
+
+
+def listen(
+    files: Sequence[Input],
+    records: Mapping[str, dict[str, Any]],
+    settings: PrepareSettings,
+    folder: Path,
+    console: Console,
+) -> dict[str, list[Heard]]:
+    """What is heard in each segment of files, by digest; a file that the tagger can't take lacks.
+
+    Args:
+        files: to listen to.
+        records: their analyses by digest.
+        settings: of the preparation; without a tagger nothing is heard.
+        folder: where what was heard is kept.
+        console: where to say what can't be taken.
+    """
+    tagger = settings.tagger
+    if tagger is None:
+        return {}
+    found: dict[str, list[Heard]] = {}
+    tasks, missing = [], []
+    for file in files:
+        heard = read_heard(folder, file.digest, tagger)
+        if heard is not None:
+            found[file.digest] = heard
+            continue
+        segments = records[file.digest]["segments"]
+        spans_s = tuple((segment["start_s"], segment["duration_s"]) for segment in segments)
+        missing.append(file)
+        tasks.append(
+            TagTask(
+                file.path.absolute(),
+                file.digest,
+                folder,
+                spans_s,
+                tagger,
+                settings.clap_path,
+                n_threads=1 if settings.num_workers > 1 else None,
+            )
+        )
+    # A CLAP is large: one process holds it.
+    n_workers = min(settings.num_workers, 1 if tagger == "clap" else 256)
+    with progress(console, "files listened to", len(tasks)) as on_file:
+        for count, (index, result) in enumerate(run_tasks(tag_file, tasks, n_workers), 1):
+            if isinstance(result, Failure):
+                name = printable(missing[index].name)
+                console.print(f"not tagged: {name}: {printable(result.reason)}", style="yellow")
+            else:
+                found[missing[index].digest] = result
+            on_file(count, len(tasks))
+    return found

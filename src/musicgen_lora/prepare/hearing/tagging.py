@@ -1,0 +1,268 @@
+"""What a listening model says of a file: genres, moods and instruments for captions.
+
+`musicnn` comes with this package and knows the Million Song Dataset's tags; `clap` is any CLAP in
+Hugging Face's format, asked for the words of hip hop. What they say of a file's bytes is kept in
+`output_dir/analysis` beside its record, all of it, so that thresholds can change.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from musicgen_lora import atomic
+from musicgen_lora.audio.ffmpeg import readable
+from musicgen_lora.audio.files import AudioError, read_audio
+from musicgen_lora.errors import UserError
+from musicgen_lora.prepare.hearing.records import HEARD_RECORD, read_kept
+from musicgen_lora.prepare.words.facts import GENRES, Facts, find_words, make_facts
+from musicgen_lora.runtime.workers import Failure
+
+Tagger = Literal["musicnn", "clap"]
+LISTEN_S = 30.0
+"""Of each segment, from its middle."""
+HEARD = 0.75
+"""Confidence of what was heard clearly enough: said in captions, outweighed by whatever somebody
+stated."""
+CLAP_RATE, CLAP_WINDOW_S = 48_000, 10.0
+"""An unfused CLAP crops longer audio at random."""
+CLAP_LEAST = {"genre": 0.5, "mood": 0.5, "instrument": 0.4}
+"""Of the probability that the words of a kind share out among themselves."""
+COLLAPSED = 0.995
+"""Mean cosine of different words above which a model tells none apart: laion/larger_clap_music is
+at 0.999."""
+
+MUSICNN_WORDS: dict[str, tuple[str, str]] = {
+    "rock": ("genre", "rock"),
+    "alternative rock": ("genre", "rock"),
+    "classic rock": ("genre", "rock"),
+    "hard rock": ("genre", "rock"),
+    "indie rock": ("genre", "rock"),
+    "Progressive rock": ("genre", "rock"),
+    "pop": ("genre", "pop"),
+    "indie pop": ("genre", "pop"),
+    "electronic": ("genre", "electronic"),
+    "electronica": ("genre", "electronic"),
+    "electro": ("genre", "electronic"),
+    "dance": ("genre", "dance"),
+    "House": ("genre", "house"),
+    "jazz": ("genre", "jazz"),
+    "metal": ("genre", "metal"),
+    "heavy metal": ("genre", "metal"),
+    "soul": ("genre", "soul"),
+    "folk": ("genre", "folk"),
+    "punk": ("genre", "punk"),
+    "blues": ("genre", "blues"),
+    "Hip-Hop": ("genre", "hip hop"),
+    "country": ("genre", "country"),
+    "funk": ("genre", "funk"),
+    "rnb": ("genre", "r&b"),
+    "chillout": ("mood", "chill"),
+    "chill": ("mood", "chill"),
+    "Mellow": ("mood", "mellow"),
+    "ambient": ("mood", "ambient"),
+    "sad": ("mood", "sad"),
+    "happy": ("mood", "happy"),
+    "guitar": ("instrument", "guitar"),
+    "female vocalists": ("instrument", "vocal"),
+    "female vocalist": ("instrument", "vocal"),
+    "male vocalists": ("instrument", "vocal"),
+}
+"""What musicnn's tags are in our words; the others say nothing about sound."""
+MUSICNN_LEAST = {"genre": 0.4, "mood": 0.4, "instrument": 0.4}
+
+CLAP_WORDS = {
+    "genre": (
+        *("trap", "drill", "boom bap", "phonk", "lo-fi", "g-funk", "plugg", "jersey club"),
+        *("reggaeton", "dancehall", "r&b", "house", "techno", "dubstep", "rock", "jazz"),
+    ),
+    "mood": ("dark", "sad", "melodic", "chill", "aggressive", "dreamy", "epic", "happy"),
+    "instrument": (
+        *("808", "piano", "guitar", "flute", "strings", "bells", "synth", "choir", "brass"),
+        *("vocal", "drums"),
+    ),
+}
+CLAP_PROMPTS = {
+    "genre": "This is a {} beat.",
+    "mood": "This is {} music.",
+    "instrument": "The sound of {}.",
+}
+
+Heard = dict[str, dict[str, float]]
+"""Strength of each word, by its kind: genre, mood, instrument."""
+
+
+@dataclass(frozen=True)
+class TagTask:
+    """A file to listen to.
+
+    Args:
+        path: the file.
+        digest: SHA-256 of its bytes.
+        folder: where what was heard goes.
+        spans_s: start and length of each of its segments.
+        tagger: who listens.
+        clap_path: folder of the CLAP, where that is who.
+        n_threads: of torch; None leaves them.
+    """
+
+    path: Path
+    digest: str
+    folder: Path
+    spans_s: tuple[tuple[float, float], ...]
+    tagger: Tagger
+    clap_path: Path | None = None
+    n_threads: int | None = None
+
+
+def check_clap(path: Path | None) -> Path:
+    """The folder of a CLAP.
+
+    Raises:
+        UserError: none is given, or it isn't one.
+    """
+    if path is None:
+        raise UserError("--tagger clap needs --clap_path, a folder with a CLAP model.")
+    for name in ("config.json", "model.safetensors"):
+        if not (path / name).is_file():
+            raise UserError(
+                f"{path}: no {name} in it; --clap_path is a CLAP in Hugging Face's format, such as "
+                "laion/larger_clap_general, with safetensors weights."
+            )
+    return path
+
+
+def read_heard(folder: Path, digest: str, tagger: Tagger) -> list[Heard] | None:
+    """What was heard in each segment of a file's bytes, if that is on record."""
+    record = read_kept(_heard_path(folder, digest, tagger), HEARD_RECORD, digest)
+    return None if record is None else record["segments"]
+
+
+def _heard_path(folder: Path, digest: str, tagger: str) -> Path:
+    return folder / f"{digest[:16]}.{tagger}.json"
+
+
+def tag_file(task: TagTask, alive: Callable[[], None]) -> list[Heard] | Failure:
+    """Listens to the middle of each segment and writes down what is heard."""
+    import torch
+
+    if task.n_threads is not None:
+        torch.set_num_threads(task.n_threads)
+    heard = []
+    try:
+        with readable(task.path, task.folder, alive) as source:
+            for start_s, length_s in task.spans_s:
+                listen_s = min(length_s, LISTEN_S)
+                heard.append(_listen(task, source, start_s + 0.5 * (length_s - listen_s), listen_s))
+                alive()
+    except AudioError as error:
+        return Failure(str(error).removeprefix(f"{task.path}: "))
+    text = json.dumps({"sha256": task.digest, "segments": heard})
+    target = _heard_path(task.folder, task.digest, task.tagger)
+    atomic.write_file(target, lambda path: path.write_text(text))
+    return heard
+
+
+def _listen(task: TagTask, path: Path, start_s: float, duration_s: float) -> Heard:
+    if task.tagger == "clap":
+        assert task.clap_path is not None
+        waveform = read_audio(path, CLAP_RATE, start_s=start_s, duration_s=duration_s)
+        return _clap_heard(task.clap_path, waveform)
+    from musicgen_lora.listening.musicnn import RATE, TAGS, tag_waveform
+
+    waveform = read_audio(path, RATE, start_s=start_s, duration_s=duration_s)
+    chances = tag_waveform(waveform, RATE)[0].mean(axis=0)
+    heard: Heard = {"genre": {}, "mood": {}, "instrument": {}}
+    for tag, chance in zip(TAGS, chances.tolist(), strict=True):
+        if tag in MUSICNN_WORDS:
+            kind, word = MUSICNN_WORDS[tag]
+            heard[kind][word] = max(heard[kind].get(word, 0.0), round(chance, 4))
+    return heard
+
+
+@cache
+def _load_clap(path: Path) -> tuple[Any, Any, dict[str, Any]]:
+    """A CLAP, its processor, and the embeddings of our words by kind, `[words, D]`."""
+    import torch
+    from transformers import ClapModel, ClapProcessor
+
+    try:
+        model = ClapModel.from_pretrained(path, local_files_only=True, use_safetensors=True).eval()
+        processor: Any = ClapProcessor.from_pretrained(path, local_files_only=True)
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(f"{path}: not loadable as a CLAP ({reason}).") from error
+    texts = {}
+    with torch.inference_mode():
+        for kind, words in CLAP_WORDS.items():
+            prompts = [CLAP_PROMPTS[kind].format(word) for word in words]
+            inputs = processor(text=prompts, return_tensors="pt", padding=True)
+            texts[kind] = _unit(model.get_text_features(**inputs))
+            likeness = texts[kind] @ texts[kind].T
+            n_words = len(words)
+            if float(likeness.sum() - n_words) / (n_words * (n_words - 1)) > COLLAPSED:
+                raise UserError(f"{path}: this CLAP takes all words for the same; try another.")
+    return model, processor, texts
+
+
+def _unit(features: Any) -> Any:
+    """Features of unit length; transformers 5 wraps them in an output."""
+    features = getattr(features, "pooler_output", features)
+    return features / features.norm(dim=-1, keepdim=True)
+
+
+def _clap_heard(path: Path, waveform: np.ndarray) -> Heard:
+    """Shares of each word of a kind, the mean over windows of ten seconds of `[C, N]`."""
+    import torch
+
+    model, processor, texts = _load_clap(path)
+    mono = waveform.mean(axis=0)
+    n_window = round(CLAP_WINDOW_S * CLAP_RATE)
+    n_windows = max(1, len(mono) // n_window)
+    # Shorter ones are repeated, as CLAP's own processor does.
+    windows = np.split(np.resize(mono, n_windows * n_window), n_windows)
+    with torch.inference_mode():
+        inputs = processor(audio=windows, sampling_rate=CLAP_RATE, return_tensors="pt")
+        sounds = _unit(model.get_audio_features(**inputs))
+        scale = model.logit_scale_a.exp()
+        shares = {
+            kind: torch.softmax(scale * sounds @ words.T, dim=-1).mean(dim=0)
+            for kind, words in texts.items()
+        }
+    return {
+        kind: dict(zip(CLAP_WORDS[kind], np.round(row.numpy(), 4).tolist(), strict=True))
+        for kind, row in shares.items()
+    }
+
+
+def heard_facts(heard: Mapping[str, Mapping[str, float]], tagger: Tagger, said: str) -> Facts:
+    """What is clear enough of what was heard, for captions.
+
+    Args:
+        heard: strengths of words by kind.
+        tagger: who heard it.
+        said: what is said of all clips; where it names a genre, that stands and none is added.
+    """
+    least = MUSICNN_LEAST if tagger == "musicnn" else CLAP_LEAST
+    clear = {
+        kind: [word for word, chance in _strongest_first(words) if chance >= least[kind]]
+        for kind, words in heard.items()
+    }
+    known = {*GENRES, *CLAP_WORDS["genre"], *(w for k, w in MUSICNN_WORDS.values() if k == "genre")}
+    genres: Sequence[str] = () if find_words(said, sorted(known)) else clear.get("genre", ())
+    return make_facts(
+        tagger,
+        {"genre": HEARD, "tags": HEARD},
+        genre=genres[0] if genres else None,
+        tags=(*clear.get("mood", ()), *clear.get("instrument", ())),
+    )
+
+
+def _strongest_first(words: Mapping[str, float]) -> list[tuple[str, float]]:
+    return sorted(words.items(), key=lambda item: -item[1])

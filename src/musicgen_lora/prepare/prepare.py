@@ -1,0 +1,400 @@
+"""From a folder of audio to a dataset: found, measured, cleaned, cut, captioned, reported.
+
+The input folder is never changed. A second run does what is new, brings all clips up to date with
+its settings and keeps what a person edited; an interrupted one goes on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from musicgen_lora import atomic
+from musicgen_lora.config import PrepareSettings
+from musicgen_lora.console import plain_console, progress
+from musicgen_lora.errors import UserError
+from musicgen_lora.extras import require_extra
+from musicgen_lora.given import check_input_folder
+from musicgen_lora.prepare.clips import parts
+from musicgen_lora.prepare.clips.cut import ClipPlan, CutTask, cut_file
+from musicgen_lora.prepare.clips.entries import (
+    clip_key,
+    describe_clip,
+    make_entry,
+    own_plan,
+    refresh_entries,
+)
+from musicgen_lora.prepare.clips.jobs import Job, plan_jobs, with_jobs
+from musicgen_lora.prepare.clips.selection import Selection
+from musicgen_lora.prepare.clips.windows import Key, key_of, measure_windows
+from musicgen_lora.prepare.examples import create_examples
+from musicgen_lora.prepare.hearing import vocals
+from musicgen_lora.prepare.hearing.analyse import AnalysisTask, analyse_file, read_record
+from musicgen_lora.prepare.hearing.missing_tags import listen
+from musicgen_lora.prepare.hearing.tagging import Heard, check_clap, heard_facts
+from musicgen_lora.prepare.reading.inputs import (
+    Dropped,
+    Input,
+    find_inputs,
+    without_copies,
+)
+from musicgen_lora.prepare.reading.remarks import Remarks
+from musicgen_lora.prepare.report import report as prepare_report
+from musicgen_lora.prepare.report.conflicts import say_conflicts
+from musicgen_lora.prepare.report.left_out import tell_left_out
+from musicgen_lora.prepare.rerun.ledger import Ledger, spans_by_file
+from musicgen_lora.prepare.rerun.revision import Change, Revision
+from musicgen_lora.prepare.rerun.shared_metadata import SharedMetadata, dataset_lock
+from musicgen_lora.prepare.rerun.succession import CUT_ANEW, Entry, Span, is_marked, succeed
+from musicgen_lora.prepare.words.facts import Facts
+from musicgen_lora.runtime.workers import LIMIT_S, Failure, run_tasks
+
+ANALYSIS_FOLDER = "analysis"
+FILES_PER_WRITE = 50
+"""The metadata is written this often, so an interrupted run loses little."""
+
+
+def prepare_dataset(settings: PrepareSettings) -> Path:
+    """Makes or extends a dataset.
+
+    Returns:
+        Path of its metadata.
+
+    Raises:
+        UserError: no such folder, no usable audio in it, metadata that is not readable, or a
+            dataset that another run is working on.
+    """
+    console = plain_console()
+    if settings.create_example:
+        with dataset_lock(settings.output_dir):
+            path = create_examples(
+                settings.output_dir,
+                settings.num_samples,
+                sample_rate=settings.sample_rate,
+                seed=settings.seed,
+                metadata_file=settings.metadata_file,
+            )
+        console.print(f"{settings.num_samples} example beats: {path}")
+        return path
+    check_input_folder(settings.input_dir)
+    assert settings.input_dir is not None
+    if not settings.default_text.strip():
+        raise UserError("--default_text is empty; give a caption such as 'hip hop 808 beat'.")
+    if settings.vocals != "keep":
+        require_extra("vocals", f"--vocals {settings.vocals}")
+    if settings.tagger == "clap":
+        check_clap(settings.clap_path)
+    with dataset_lock(settings.output_dir):
+        atomic.sweep(settings.output_dir)
+        for name in (ANALYSIS_FOLDER, "train"):
+            atomic.sweep(settings.output_dir / name)
+        # Read under the lock: another run may have just written it.
+        metadata = SharedMetadata(settings.output_dir / settings.metadata_file)
+        remarks = Remarks(settings.input_dir)
+        inputs, dropped = find_inputs(
+            settings.input_dir, settings.output_dir, metadata.path, remarks
+        )
+        (settings.output_dir / ANALYSIS_FOLDER).mkdir(parents=True, exist_ok=True)
+        run = _Run(settings, settings.input_dir, console, metadata, dropped, remarks)
+        return run.prepare(inputs)
+
+
+@dataclass
+class _Run:
+    """One preparation: what it reads and writes, and what it has gathered so far."""
+
+    settings: PrepareSettings
+    input_dir: Path
+    console: Console
+    metadata: SharedMetadata
+    dropped: list[Dropped]
+    remarks: Remarks
+    records: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """Analyses by digest, of the input and of what the dataset lists."""
+    heard: dict[str, list[Heard]] = field(default_factory=dict)
+    """What the tagger says of each segment, by digest."""
+    windows: dict[Key, dict[str, Any]] = field(default_factory=dict)
+    """What clips sound like that are parts of files."""
+    files: dict[str, Input] = field(default_factory=dict)
+    """By digest, those that become clips or are ones."""
+    analysed: set[str] = field(default_factory=set)
+    """Digests of what this run analysed."""
+    _earlier: dict[str, list[Entry]] = field(default_factory=dict)
+    """The dataset's entries by the digest of their file, before anything is cut."""
+    _aside: list[Entry] = field(default_factory=list)
+    """Entries that stay for what a person wrote alone, since this run."""
+
+    def __post_init__(self) -> None:
+        self.entries = self.metadata.entries
+        path = self.metadata.path
+        self.ledger_path = path.with_name(f"{path.stem}.ledger.json")
+        self.ledger = Ledger.read(self.ledger_path)
+        if not self.metadata.exists:
+            # Who deletes it wants all made anew.
+            self.ledger.files.clear()
+        self.ledger.note_removals(self.entries)
+        written = dict.fromkeys(self.ledger.written)
+        self.ledger.written = [n for n in written if (self.settings.output_dir / n).is_file()]
+        self.revision = Revision(self.settings, self.input_dir, path, self.ledger)
+
+    @property
+    def analysis_dir(self) -> Path:
+        return self.settings.output_dir / ANALYSIS_FOLDER
+
+    def prepare(self, inputs: list[Input]) -> Path:
+        written = set(self.ledger.written) - {entry.get("audio") for entry in self.entries}
+        # Clips of earlier runs that lie in the dataset are no recordings.
+        inputs = [file for file in inputs if file.in_place not in written]
+        n_files = len(inputs) + len(self.dropped)
+        inputs, copies = without_copies(inputs, self.entries, self.remarks)
+        self.dropped += copies
+        self.entries = self.revision.compare(self.entries, inputs, self.dropped)
+        self._analyse(inputs, self.revision.known)
+        analysed = [file for file in inputs if file.digest in self.records]
+        known = [file for file in analysed if file.digest in self.revision.known]
+        new = [file for file in analysed if file.digest not in self.revision.known]
+        known, new, sources = self._choose(known, new)
+        self.files = {file.digest: file for file in (*known, *new)}
+        self.heard = listen(
+            [*known, *new], self.records, self.settings, self.analysis_dir, self.console
+        )
+        for file in [*known, *new]:
+            say_conflicts(file, self.records[file.digest], self.remarks)
+        again = self.revision.must_cut(known, self.records, self.entries)
+        to_cut = [*again, *new]
+        cut = {file.digest for file in to_cut}
+        stay = {digest: file for digest, file in self.files.items() if digest not in cut}
+        listed = self._listed_plans(stay)
+        self._measure(listed, to_cut)
+        n_refreshed = self._refresh(stay, listed)
+        jobs = self._cut(to_cut, sources)
+        self._end_replaced(inputs, {job.file.digest for job in jobs})
+        tell_left_out(self.console, self.dropped)
+        entries = self._write(jobs)
+        if not entries:
+            raise UserError(
+                f"{self.input_dir}: none of its {n_files} files is usable (reasons above)."
+            )
+        self.revision.tell_rest(entries, self.metadata.was_edited)
+        names = {f.name: self.records[f.digest] for f in inputs if f.digest in self.records}
+        prepare_report.report(
+            self.settings,
+            self.console,
+            entries,
+            new=[e for job in jobs if self._is_new(job.file) for e in job.entries or []],
+            n_files=n_files,
+            n_known=sum(file.digest in self.revision.known for file in inputs),
+            n_analysed=len(self.analysed),
+            n_refreshed=n_refreshed,
+            n_unfolded=sum(f.in_place is not None for f in inputs) * self.settings.mono_fold,
+            dropped=self.dropped,
+            remarks=self.remarks.as_json(),
+            records=names,
+            changes=self.revision.changes,
+        )
+        return self.metadata.path
+
+    def _analyse(self, inputs: Sequence[Input], known: set[str]) -> None:
+        """Gathers the records of the input, made now where there are none."""
+        missing = []
+        for file in inputs:
+            record = read_record(self.analysis_dir, file.digest)
+            if record is None:
+                missing.append(file)
+            else:
+                self.records[file.digest] = record
+        tasks = [AnalysisTask(f.path.absolute(), f.digest, self.analysis_dir) for f in missing]
+        failed = {}
+        with progress(self.console, "files analysed", len(tasks)) as on_file:
+            for count, (index, result) in enumerate(
+                run_tasks(analyse_file, tasks, self.settings.num_workers), 1
+            ):
+                if isinstance(result, Failure):
+                    failed[missing[index].digest] = result.reason
+                else:
+                    self.records[missing[index].digest] = result
+                    self.analysed.add(missing[index].digest)
+                on_file(count, len(tasks))
+        reasons = {f.name: failed[f.digest] for f in missing if f.digest in failed}
+        # A copy of a broken file is as broken.
+        self.dropped = [
+            Dropped(drop.name, reasons[drop.equals]) if drop.equals in reasons else drop
+            for drop in self.dropped
+        ]
+        self.dropped += [
+            Dropped(file.name, failed[file.digest])
+            for file in missing
+            if file.digest in failed and file.digest not in known
+        ]
+
+    def _choose(
+        self, known: list[Input], new: list[Input]
+    ) -> tuple[list[Input], list[Input], dict[str, str]]:
+        """The known files and the new ones that become clips, and the source of each."""
+        selection = Selection(
+            self.revision, self.entries, self.records, self.analysis_dir, self.remarks
+        )
+        new = selection.without_unusable(new)
+        known, new = selection.without_copies(known, new)
+        sources, self.entries = selection.sources(new, self.analysed)
+        self.dropped += selection.dropped
+        return known, new, sources
+
+    def _listed_plans(self, files: Mapping[str, Input]) -> dict[tuple[str, float], ClipPlan]:
+        """The stretch that each listed clip of files is."""
+        plans = {}
+        for digest, file in files.items():
+            record = self.records[digest]
+            planned = self.revision.plans(file, record)
+            parts.say_short_stretches(file, record, planned, self.remarks)
+            for plan in planned:
+                plans[clip_key(digest, plan.start_s if plan.cut else 0.0)] = plan
+        found = {}
+        for entry in self.entries:
+            digest = str(entry.get("made_from"))
+            if digest in files:
+                key = clip_key(digest, entry.get("at_s") or 0.0)
+                own = own_plan(entry, files[digest], self.records[digest])
+                found[key] = plans.get(key) or own
+        return found
+
+    def _measure(
+        self, listed: Mapping[tuple[str, float], ClipPlan], to_cut: Sequence[Input]
+    ) -> None:
+        """Measures each clip that is a part of a file by itself."""
+        plans: dict[str, list[ClipPlan]] = {
+            file.digest: self.revision.plans(file, self.records[file.digest]) for file in to_cut
+        }
+        for (digest, _), plan in listed.items():
+            plans.setdefault(digest, []).append(plan)
+        self.windows = measure_windows(
+            plans, self.files, self.analysis_dir, self.console, self.settings.num_workers
+        )
+
+    def _describe(self, file: Input, plan: ClipPlan) -> dict[str, Any]:
+        heard = Facts()
+        if self.settings.tagger is not None and file.digest in self.heard:
+            heard = heard_facts(
+                self.heard[file.digest][plan.segment],
+                self.settings.tagger,
+                self.settings.default_text,
+            )
+        return describe_clip(
+            file,
+            self.records[file.digest],
+            plan,
+            window=self.windows.get(key_of(file.digest, plan)) if plan.cut else None,
+            heard=heard,
+            default_text=self.settings.default_text,
+            n_variants=self.settings.caption_variants,
+            trigger=self.settings.trigger_word,
+            seed=self.settings.seed,
+        )
+
+    def _refresh(
+        self, files: Mapping[str, Input], listed: Mapping[tuple[str, float], ClipPlan]
+    ) -> int:
+        """Brings the words of listed clips up to date, whatever they were cut with."""
+        described = {key: self._describe(files[key[0]], plan) for key, plan in listed.items()}
+        changed = refresh_entries(self.entries, described)
+        spans = spans_by_file(self.entries)
+        for digest, file in files.items():
+            self._note(file, spans.get(digest, []))
+        return changed
+
+    def _cut(self, files: Sequence[Input], sources: dict[str, str]) -> list[Job]:
+        """Writes the clips of files and lists them. Returns what was done of it."""
+        for entry in self.entries:
+            self._earlier.setdefault(str(entry.get("made_from")), []).append(entry)
+        jobs, dropped = plan_jobs(files, self.records, self.revision, self.ledger, self.remarks)
+        self.dropped += dropped
+        for job in jobs:
+            if not job.plans:
+                self._settle(job, [], sources)
+        to_cut = [job for job in jobs if job.plans]
+        tasks = [
+            CutTask(
+                job.file.path.absolute(),
+                tuple(job.plans),
+                tuple(self.settings.output_dir / path for path in job.paths)
+                if job.file.in_place is None
+                else None,
+                self.settings.sample_rate,
+                self.settings.loudness,
+                self.settings.vocals,
+                self.settings.mono_fold,
+                self.settings.limit,
+            )
+            for job in to_cut
+        ]
+        limit_s = LIMIT_S if self.settings.vocals == "keep" else vocals.LIMIT_S
+        with progress(self.console, "files cut", len(tasks)) as on_file:
+            for count, (index, result) in enumerate(
+                run_tasks(cut_file, tasks, self.settings.num_workers, limit_s=limit_s), 1
+            ):
+                self._settle(to_cut[index], result, sources)
+                if count % FILES_PER_WRITE == 0:
+                    self._write(jobs)
+                on_file(count, len(tasks))
+        return [job for job in jobs if job.entries is not None]
+
+    def _settle(self, job: Job, result: Any, sources: dict[str, str]) -> None:
+        """Makes the entries of clips that were cut."""
+        file = job.file
+        if isinstance(result, Failure):
+            if file.digest in self.revision.known:
+                told = f"could not be cut anew ({result.reason}): its clips stay as they were"
+                self.revision.changes.append(Change(told, (file.name,)))
+            else:
+                self.dropped.append(Dropped(file.name, result.reason))
+            return
+        new = [
+            make_entry(file, path, sources[file.digest], plan, clip, self._describe(file, plan))
+            for plan, path, clip in zip(job.plans, job.paths, result, strict=True)
+            if clip is not None
+        ]
+        parts.say_silent(file, job.plans, result, self.remarks)
+        if job.plans and not new:
+            self.dropped.append(Dropped(file.name, "all of its clips are silent."))
+            if file.digest not in self.revision.known:
+                return
+        earlier = [e for digest in job.replaces for e in self._earlier.get(digest, ())]
+        job.entries = succeed(earlier, new)
+        self._aside += [e for e in job.entries if is_marked(e, CUT_ANEW) and e not in earlier]
+        self._note(file, spans_by_file(job.entries).get(file.digest, []))
+        if file.in_place is None:
+            self.ledger.written += [str(entry["audio"]) for entry in new]
+        for digest in job.replaces - {file.digest}:
+            self.ledger.files.pop(digest, None)
+
+    def _is_new(self, file: Input) -> bool:
+        return file.digest not in self.revision.known and file.digest not in self.revision.replaced
+
+    def _end_replaced(self, inputs: Sequence[Input], done: set[str]) -> None:
+        """Tells which files were exported again, and marks the clips of earlier versions whose file
+        came to nothing."""
+        names = {file.digest: file.name for file in inputs}
+        reasons = {drop.name: drop.reason for drop in self.dropped}
+        again = [names[digest] for digest in self.revision.replaced if digest in done]
+        self.revision.tell_replaced(again, self._aside)
+        for digest, earlier in self.revision.replaced.items():
+            if digest not in done:
+                reason = reasons.get(names[digest], "no clip came of it")
+                self.entries = self.revision.give_up(self.entries, set(earlier), reason)
+
+    def _note(self, file: Input, spans: Sequence[Span]) -> None:
+        self.ledger.note(file, self.revision.folder, self.revision.made_with, spans)
+
+    def _write(self, jobs: Sequence[Job]) -> list[Entry]:
+        """Writes what there is so far. Returns what stands in the metadata."""
+        entries = with_jobs(self.entries, jobs)
+        if entries:
+            entries = self.metadata.write(entries)
+            # Afterwards: a file that the ledger lacks is cut once more, a clip that only the ledger
+            # has would count as removed.
+            self.ledger.write(self.ledger_path)
+        return entries

@@ -1,0 +1,278 @@
+"""The files of an input folder, with what is written about them, and exact copies among them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from musicgen_lora import atomic
+from musicgen_lora.audio.files import AUDIO_EXTENSIONS, find_audio, find_unread
+from musicgen_lora.dataset.splits import find_split, split_of_folders
+from musicgen_lora.errors import RunError, UserError, printable
+from musicgen_lora.prepare.reading.fields import Columns, facts_from_record
+from musicgen_lora.prepare.reading.readers import StatedFacts, facts_from_path
+from musicgen_lora.prepare.reading.remarks import (
+    COPY_HELD_OUT,
+    FOLDER_SPLIT,
+    SPLIT_CONTRADICTED,
+    Remarks,
+)
+from musicgen_lora.prepare.reading.tables import extract_parquet_audio, find_parquet
+from musicgen_lora.prepare.words.facts import Facts, Part
+
+PARQUET_FOLDER = "analysis/parquet"
+"""In the dataset: audio out of parquet files. It can be deleted and is made again."""
+OWN_NAMES = ("analysis", "tokens", "report.json")
+"""In the dataset: what is written there and describes no input."""
+
+
+@dataclass(frozen=True)
+class Input:
+    """A file of the input folder.
+
+    Args:
+        path: the file.
+        name: its path below the input folder, with `/`.
+        digest: SHA-256 of its bytes.
+        in_place: its path below the dataset, where it lies in it; such a file is never rewritten.
+        stated: what metadata and files beside it say, the most trusted first.
+        named: what its name and its folders' names say.
+        split: what its metadata or its folder calls its split; None where neither says.
+    """
+
+    path: Path
+    name: str
+    digest: str
+    in_place: str | None
+    stated: tuple[Facts, ...]
+    named: tuple[Facts, ...]
+    split: str | None = None
+
+    @property
+    def is_held_out(self) -> bool:
+        """Whether its split is one to hold out."""
+        return self.split is not None and find_split(self.split) == "validation"
+
+    @property
+    def is_captioned(self) -> bool:
+        """Whether somebody wrote a caption for it."""
+        return any(facts.text for facts in self.stated)
+
+    @property
+    def source(self) -> str | None:
+        """The recording that it comes from, where the metadata says one."""
+        return next((facts.source for facts in self.stated if facts.source), None)
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """The parts of it that the metadata describes, in their order in the file."""
+        by_start = {facts.part[0]: facts.part for facts in self.stated if facts.part is not None}
+        return tuple(by_start[start_s] for start_s in sorted(by_start))
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A file that is left out, why, and the file that it equals, if it is a copy."""
+
+    name: str
+    reason: str
+    equals: str | None = None
+
+
+def find_inputs(
+    input_dir: Path, output_dir: Path, metadata: Path, remarks: Remarks
+) -> tuple[list[Input], list[Dropped]]:
+    """The files below a folder, and those that can't be read or whose side file is broken.
+
+    Args:
+        input_dir: searched with its subfolders.
+        output_dir: the dataset; if it lies in `input_dir`, what was made from it is no input.
+        metadata: of the dataset; it says nothing about the input.
+        remarks: where it is said what was not used, and what was guessed.
+
+    Raises:
+        UserError: no audio, or a metadata file of the folder that is broken.
+    """
+    files = find_audio(input_dir)
+    dataset = output_dir.resolve()
+    own = [metadata, *(dataset / name for name in OWN_NAMES), *dataset.glob("*.ledger.json")]
+    if dataset.is_relative_to(input_dir.resolve()) and dataset != input_dir.resolve():
+        files = [file for file in files if not file.resolve().is_relative_to(dataset)]
+        own = [dataset]
+    extracted = dataset / PARQUET_FOLDER
+    files = [file for file in files if not file.resolve().is_relative_to(extracted)]
+    inputs, dropped = _parquet_inputs(input_dir, output_dir, remarks)
+    dropped += _unreadable_folders(input_dir)
+    unread = find_unread(input_dir)
+    if not files and not inputs:
+        hint = f"; {unread[0][0].relative_to(input_dir)} {unread[0][1]}" if unread else "."
+        raise UserError(
+            f"{input_dir}: no audio in it (WAV, MP3, FLAC, OGG, Opus, AIFF, CAF, AU, M4A or AAC, "
+            f"or parquet with audio inside, in any subfolder){hint}"
+        )
+    dropped += [Dropped(path.relative_to(input_dir).as_posix(), why) for path, why in unread]
+    facts = StatedFacts(input_dir, files, remarks, without=own)
+    for file in files:
+        name = file.relative_to(input_dir).as_posix()
+        try:
+            name.encode()
+            stated = tuple(facts.of(file))
+            _check_parts(stated)
+            digest = atomic.sha256_file(file)
+        except UnicodeEncodeError:
+            # As bytes of another encoding come out of archives; JSON has no way to write them.
+            dropped.append(Dropped(printable(name), "its name is not valid text; rename it."))
+        except UserError as error:
+            dropped.append(Dropped(name, str(error)))
+        except OSError as error:
+            dropped.append(Dropped(name, f"cannot be read ({error.strerror})."))
+        else:
+            # What training can't read becomes WAV, wherever it lies.
+            is_usable = file.suffix.lower() in AUDIO_EXTENSIONS
+            in_place = _path_inside(file, dataset) if is_usable else None
+            named = tuple(facts_from_path(name))
+            inputs.append(Input(file, name, digest, in_place, stated, named))
+    facts.say_unread()
+    return _with_splits(inputs, remarks), dropped
+
+
+def _unreadable_folders(input_dir: Path) -> list[Dropped]:
+    """Folders that can't be looked into: searching for files passes over them without a word."""
+    errors: list[OSError] = []
+    for _ in os.walk(input_dir, onerror=errors.append):
+        pass
+    return [
+        Dropped(
+            Path(error.filename).relative_to(input_dir).as_posix(),
+            f"a folder that can't be looked into ({error.strerror}); give yourself the right to "
+            "(chmod u+rx).",
+        )
+        for error in errors
+    ]
+
+
+def _check_parts(stated: Iterable[Facts]) -> None:
+    """Clips are known by where they begin.
+
+    Raises:
+        UserError: two parts begin together and end apart.
+    """
+    ends: dict[float, tuple[float | None, str]] = {}
+    for facts in stated:
+        if facts.part is None:
+            continue
+        start_s, end_s = facts.part
+        where = facts.sources["part"]
+        other_end_s, other = ends.setdefault(start_s, (end_s, where))
+        if other_end_s != end_s:
+            raise UserError(
+                f"{where} and {other} describe parts that both begin at {start_s:g} s and end at "
+                "different times; give one of them."
+            )
+
+
+def _with_splits(inputs: Sequence[Input], remarks: Remarks) -> list[Input]:
+    """The files with their splits: what metadata states, else what their folders are called.
+
+    Folders called `train` say something only beside others that are held out: alone they are
+    where the audio happens to lie.
+    """
+    folders = {f.name: split_of_folders(PurePosixPath(f.name).parts[:-1]) for f in inputs}
+    if all(split is None or find_split(split) == "train" for split in folders.values()):
+        folders = {}
+    counts: dict[str, int] = {}
+    found = []
+    for file in inputs:
+        stated = list(dict.fromkeys(facts.split for facts in file.stated if facts.split))
+        if len({find_split(split) for split in stated}) > 1:
+            remarks.add(SPLIT_CONTRADICTED, f"{file.name}: {', '.join(stated)}")
+        # Of contradicting splits the held-out one: nothing is trained on that someone tests with.
+        stated.sort(key=lambda split: find_split(split) != "validation")
+        split = stated[0] if stated else folders.get(file.name)
+        if not stated and split is not None:
+            counts[split] = counts.get(split, 0) + 1
+        found.append(replace(file, split=split))
+    for split, count in counts.items():
+        side = "held out" if find_split(split) == "validation" else "trained on"
+        remarks.add(FOLDER_SPLIT, f"{split}: {count} {'file' if count == 1 else 'files'} {side}")
+    return found
+
+
+def _parquet_inputs(
+    input_dir: Path, output_dir: Path, remarks: Remarks
+) -> tuple[list[Input], list[Dropped]]:
+    """The audio inside a Hugging Face dataset's parquet files, written to files of their own in
+    the dataset's `PARQUET_FOLDER`; what each row says is stated of it."""
+    inputs, dropped = [], []
+    extracted = output_dir / PARQUET_FOLDER
+    for parquet in find_parquet(input_dir, without=output_dir):
+        columns = Columns()
+        try:
+            for file, record in extract_parquet_audio(parquet, input_dir, extracted):
+                name = file.relative_to(extracted).as_posix()
+                columns.see(record)
+                facts = facts_from_record(record, f"{parquet}, row {int(file.stem)}", remarks)
+                # A start is where in another file this audio was.
+                stated = (replace(facts, part=None),)
+                inputs.append(Input(file, name, atomic.sha256_file(file), None, stated, ()))
+        except RunError:
+            # The disk's fault, not the file's.
+            raise
+        except UserError as error:
+            dropped.append(Dropped(parquet.relative_to(input_dir).as_posix(), str(error)))
+        columns.say(str(parquet), remarks, needs_captions=True)
+    return inputs, dropped
+
+
+def _path_inside(file: Path, folder: Path) -> str | None:
+    """Path of a file relative to a folder, if it lies in it."""
+    resolved = file.resolve()
+    if not resolved.is_relative_to(folder):
+        return None
+    return resolved.relative_to(folder).as_posix()
+
+
+def without_copies(
+    inputs: Sequence[Input], entries: Iterable[Mapping[str, Any]], remarks: Remarks
+) -> tuple[list[Input], list[Dropped]]:
+    """One file of each content: the one that the dataset lists, else the first. What is written
+    about its copies is true of it too, and it is held out where one of them is."""
+    listed = {(entry.get("made_from"), entry.get("source")) for entry in entries}
+    in_dataset = {entry.get("audio") for entry in entries}
+    kept: dict[str, Input] = {}
+    for file in inputs:
+        first = kept.setdefault(file.digest, file)
+        is_listed = (file.digest, file.name) in listed or file.in_place in in_dataset
+        if is_listed and (first.digest, first.name) not in listed:
+            kept[file.digest] = file
+    dropped = []
+    told: dict[str, Input] = {}
+    for file in inputs:
+        stays = kept[file.digest]
+        if file is stays:
+            continue
+        if file.in_place not in in_dataset - {None}:
+            dropped.append(Dropped(file.name, f"the same bytes as {stays.name}.", stays.name))
+        so_far = told.get(file.digest, stays)
+        told[file.digest] = with_split_of(
+            replace(
+                so_far,
+                stated=(*so_far.stated, *file.stated),
+                named=(*so_far.named, *file.named),
+            ),
+            file,
+            remarks,
+        )
+    order = [told.get(f.digest, f) for f in inputs if kept[f.digest] is f]
+    return order, dropped
+
+
+def with_split_of(file: Input, copy: Input, remarks: Remarks) -> Input:
+    """A file that stays, held out where its copy, which goes, is."""
+    if copy.is_held_out and not file.is_held_out:
+        remarks.add(COPY_HELD_OUT, f"{file.name} (as {copy.name})")
+        return replace(file, split=copy.split)
+    return replace(file, split=file.split or copy.split)

@@ -1,0 +1,90 @@
+"""Files that are left out, by reason: of a pack's two hundred one-shots a person wants one line."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from rich.console import Console
+
+from musicgen_lora.errors import printable
+from musicgen_lora.prepare.reading.inputs import Dropped
+
+MAX_NAMES = 3
+"""Files that a line names."""
+MAX_REASONS = 20
+"""That the terminal tells; the report tells all."""
+COPIES = "copies of files that stay"
+
+_NUMBER = re.compile(r"(?<![^\s(])\d+(?:\.\d+)?(?=[\s).,]|$)")
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """Files that are left out for one reason, and what is told of it.
+
+    Args:
+        told: the reason; where it differs in figures alone, with their range.
+        names: the files, copies with what they are copies of.
+    """
+
+    told: str
+    names: tuple[str, ...]
+
+    def in_one_line(self) -> str:
+        """For the terminal, with the first names."""
+        if len(self.names) == 1 and self.told != COPIES:
+            return f"{self.names[0]}: {self.told}"
+        names = ", ".join(self.names[:MAX_NAMES])
+        rest = len(self.names) - MAX_NAMES
+        more = f" and {rest} more, in the report" if rest > 0 else ""
+        files = "1 file" if len(self.names) == 1 else f"{len(self.names)} files"
+        return f"{files}: {self.told.rstrip('.')}: {names}{more}"
+
+
+def by_reason(dropped: Iterable[Dropped]) -> list[LeftOut]:
+    """The files by reason, the commonest first."""
+    kinds: dict[str, list[Dropped]] = {}
+    for drop in dropped:
+        kinds.setdefault(_kind(drop), []).append(drop)
+    found = []
+    for drops in kinds.values():
+        if drops[0].equals is not None:
+            names = [f"{drop.name} ({drop.reason.rstrip('.')})" for drop in drops]
+            found.append(LeftOut(COPIES, tuple(names)))
+        else:
+            told = _in_one([drop.reason for drop in drops])
+            found.append(LeftOut(told, tuple(drop.name for drop in drops)))
+    return sorted(found, key=lambda kind: -len(kind.names))
+
+
+def tell_left_out(console: Console, dropped: Iterable[Dropped]) -> None:
+    """Prints a line for each reason."""
+    kinds = by_reason(dropped)
+    for kind in kinds[:MAX_REASONS]:
+        line = printable(kind.in_one_line())
+        console.print(f"left out: {line}", style="yellow", soft_wrap=True)
+    if len(kinds) > MAX_REASONS:
+        n_more = sum(len(kind.names) for kind in kinds[MAX_REASONS:])
+        console.print(f"... and {n_more} more files for other reasons, in the report.")
+
+
+def _kind(drop: Dropped) -> str:
+    if drop.equals is not None:
+        return COPIES
+    # The figures in a path are a name's.
+    return drop.reason if "/" in drop.reason else _NUMBER.sub("0", drop.reason)
+
+
+def _in_one(reasons: Sequence[str]) -> str:
+    """Reasons that differ in figures alone, as one: "0.2 to 0.9 s is shorter than 1 s"."""
+    if len(set(reasons)) == 1:
+        return reasons[0]
+    figures = zip(*(_NUMBER.findall(reason) for reason in reasons), strict=True)
+    ranges = []
+    for column in figures:
+        least, most = min(column, key=float), max(column, key=float)
+        ranges.append(least if least == most else f"{least} to {most}")
+    told = iter(ranges)
+    return _NUMBER.sub(lambda _: next(told), reasons[0])

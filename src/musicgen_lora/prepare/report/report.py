@@ -1,0 +1,270 @@
+"""What a preparation tells: a table, report.json, and report.html, a page that needs no other file.
+
+The page carries its pictures and players inside, loads nothing from anywhere and runs no script.
+Jinja2 escapes every text in it: names of files are written by strangers.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, StrictUndefined
+from rich.console import Console
+from rich.table import Table
+
+from musicgen_lora import __version__, atomic
+from musicgen_lora.audio import pictures
+from musicgen_lora.audio.files import AudioError, read_audio
+from musicgen_lora.config import PrepareSettings
+from musicgen_lora.errors import printable
+from musicgen_lora.plural import count, count_that
+from musicgen_lora.prepare.reading.inputs import Dropped
+from musicgen_lora.prepare.reading.remarks import in_one_line
+from musicgen_lora.prepare.report.findings import (
+    caption_advice,
+    dataset_advice,
+    find_faults,
+    fold_advice,
+    loudness_advice,
+    vocals_advice,
+)
+from musicgen_lora.prepare.report.left_out import by_reason
+from musicgen_lora.prepare.rerun.revision import Change
+from musicgen_lora.prepare.words.key_names import NOTES, usual_key
+
+FORMAT_VERSION = 1
+JSON_FILE, HTML_FILE = "report.json", "report.html"
+MAX_PLAYERS = 24
+PLAYER_S = 12.0
+MAX_PLAYER_BYTES = 6_000_000
+"""Of players and pictures inside the page, all together."""
+MAX_TOLD = 8
+"""Names that the terminal tells of each change."""
+MAX_NAMED = 12
+"""Files that the page names of each fault; the JSON names all."""
+TEMPO_STEP = 10
+
+
+def report(
+    settings: PrepareSettings,
+    console: Console,
+    entries: Sequence[Mapping[str, Any]],
+    *,
+    new: Sequence[Mapping[str, Any]],
+    n_files: int,
+    n_known: int,
+    n_analysed: int,
+    n_refreshed: int,
+    n_unfolded: int,
+    dropped: Sequence[Dropped],
+    remarks: Sequence[Mapping[str, Any]],
+    records: Mapping[str, Mapping[str, Any]],
+    changes: Sequence[Change],
+) -> None:
+    """Prints what was done and writes report.json and report.html into the dataset.
+
+    Args:
+        settings: of the run.
+        console: where to print.
+        entries: of the whole dataset.
+        new: those of clips that this run added.
+        n_files: audio files found.
+        n_known: files that were listed before.
+        n_analysed: files that this run analysed.
+        n_refreshed: clips of earlier runs whose captions or facts changed.
+        n_unfolded: files that were to be folded to mono and lie in the dataset.
+        dropped: files left out.
+        remarks: what was not used or guessed, as `Remarks.as_json` gives it.
+        records: analyses by the file's path.
+        changes: what became of clips that were listed before.
+    """
+    skipped = [entry for entry in entries if entry.get("skip")]
+    entries = [entry for entry in entries if not entry.get("skip")]
+    summary = {
+        "files": n_files,
+        "known_files": n_known,
+        "analysed_files": n_analysed,
+        "dropped_files": len(dropped),
+        "new_clips": len(new),
+        "refreshed_clips": n_refreshed,
+        "clips": len(entries),
+        "skipped_clips": len(skipped),
+        "sources": len({str(e.get("source") or e.get("audio")) for e in entries}),
+        "new_minutes": round(_seconds(new) / 60.0, 1),
+        "minutes": round(_seconds(entries) / 60.0, 1),
+    }
+    cuts = Counter(str(entry.get("cut", "whole files")) for entry in entries)
+    content = {
+        "format_version": FORMAT_VERSION,
+        "version": __version__,
+        "summary": summary,
+        "cut_on": dict(cuts),
+        "advice": [
+            *fold_advice(entries, in_place=n_unfolded),
+            *loudness_advice(entries, settings.loudness, limits=settings.limit),
+            *vocals_advice(entries, searched=settings.vocals != "keep"),
+            *dataset_advice(entries),
+            *caption_advice(entries),
+        ],
+        "changes": [{"told": change.told, "names": list(change.names)} for change in changes],
+        # What doesn't train needs no mending.
+        "faults": find_faults(_trained(records, entries), entries),
+        "left_out": [{"told": kind.told, "files": list(kind.names)} for kind in by_reason(dropped)],
+        "dropped": [
+            {"file": drop.name, "reason": drop.reason}
+            | ({"equals": drop.equals} if drop.equals else {})
+            for drop in dropped
+        ],
+        "remarks": list(remarks),
+        "skipped": [{"audio": entry.get("audio"), "reason": entry["skip"]} for entry in skipped],
+        "tempi": _tempo_counts(entries),
+        "keys": _key_counts(entries),
+        "clips": [
+            {name: value for name, value in entry.items() if name not in ("made", "texts")}
+            for entry in entries
+        ],
+    }
+    # First, so that it is there though nobody reads what is printed (`prepare | head`).
+    atomic.write_json(settings.output_dir / JSON_FILE, content)
+    _print(console, content, settings.output_dir / settings.metadata_file)
+    page = render_page(content, _shown_clips(entries, settings.output_dir))
+    target = settings.output_dir / HTML_FILE
+    atomic.write_file(target, lambda path: path.write_text(page, encoding="utf-8"))
+    console.print(f"Report: {target}")
+
+
+def _trained(
+    records: Mapping[str, Mapping[str, Any]], entries: Sequence[Mapping[str, Any]]
+) -> dict[str, Mapping[str, Any]]:
+    """The records of files that the dataset has clips of."""
+    listed = {str(entry.get("made_from")) for entry in entries}
+    return {name: record for name, record in records.items() if record["sha256"] in listed}
+
+
+def _seconds(entries: Sequence[Mapping[str, Any]]) -> float:
+    lengths = [entry.get("duration_s") for entry in entries]
+    return float(sum(value for value in lengths if isinstance(value, (int, float))))
+
+
+def _tempo_counts(entries: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Clips by tempo, in steps of 10 BPM from the slowest to the fastest."""
+    tempi = [entry.get("bpm") for entry in entries]
+    steps = [int(bpm // TEMPO_STEP) for bpm in tempi if isinstance(bpm, (int, float))]
+    steps = [step for step in steps if 0 <= step < 40]
+    counts = Counter(steps)
+    first, last = (min(steps), max(steps)) if steps else (0, -1)
+    return {str(step * TEMPO_STEP): counts[step] for step in range(first, last + 1)}
+
+
+def _key_counts(entries: Sequence[Mapping[str, Any]]) -> dict[str, int]:
+    """Clips by key, in the order of the notes, minor as in "Cm"."""
+    counts = Counter(usual_key(str(entry["key"])) for entry in entries if entry.get("key"))
+    known = [usual_key(f"{note} {mode}") for note in NOTES for mode in ("major", "minor")]
+    return {
+        name.removesuffix(" major").replace(" minor", "m"): counts[name]
+        for name in known
+        if counts[name]
+    }
+
+
+def _print(console: Console, content: Mapping[str, Any], metadata: Path) -> None:
+    summary = content["summary"]
+    console.print(
+        f"{count(summary['new_clips'], 'new clip')} ({summary['new_minutes']:.1f} minutes) of "
+        f"{count(summary['files'], 'file')}; {summary['known_files']} listed before, "
+        f"{summary['dropped_files']} left out. {count(summary['clips'], 'clip')} in {metadata}"
+    )
+    for change in content["changes"]:
+        names = [printable(name) for name in change["names"][:MAX_TOLD]]
+        more = len(change["names"]) - len(names)
+        listed = ", ".join(names) + (f", and {more} more (in the report)" if more else "")
+        console.print(f"{change['told']}{': ' if listed else '.'}{listed}")
+    table = Table(box=None, pad_edge=False)
+    table.add_column("what to fix first")
+    table.add_column("what to do")
+    for fault in content["faults"]:
+        table.add_row(fault["sentence"], fault["to_do"])
+    if content["faults"]:
+        console.print(table, soft_wrap=False)
+    for remark in content["remarks"]:
+        console.print(f"Note: {printable(in_one_line(remark))}", style="yellow", soft_wrap=True)
+    for advice in content["advice"]:
+        console.print(f"Advice: {advice}")
+
+
+def _shown_clips(entries: Sequence[Mapping[str, Any]], output_dir: Path) -> list[dict[str, Any]]:
+    """Clips to listen to, evenly spaced over the dataset."""
+    root = output_dir.resolve()
+    step = max(1, -(-len(entries) // MAX_PLAYERS))
+    shown, n_bytes = [], 0
+    for entry in entries[::step]:
+        try:
+            path = (output_dir / str(entry.get("audio"))).resolve()
+            # A person edits the metadata: the page shows nothing from outside.
+            if not path.is_relative_to(root):
+                continue
+            start_s = entry.get("start_s")
+            waveform = read_audio(
+                path,
+                pictures.PICTURE_RATE,
+                start_s=float(start_s) if isinstance(start_s, (int, float)) else 0.0,
+                duration_s=PLAYER_S,
+            )
+        except (AudioError, OSError, ValueError):
+            continue
+        clip = {
+            "entry": entry,
+            "audio": pictures.player(waveform, pictures.PICTURE_RATE),
+            "wave": pictures.waveform_svg(waveform),
+            "mel": pictures.mel_spectrogram(waveform, pictures.PICTURE_RATE),
+        }
+        n_bytes += sum(len(clip[name]) for name in ("audio", "wave", "mel"))
+        if n_bytes > MAX_PLAYER_BYTES:
+            break
+        shown.append(clip)
+    return shown
+
+
+def render_page(content: Mapping[str, Any], shown: Sequence[Mapping[str, Any]]) -> str:
+    """The page.
+
+    Args:
+        content: of report.json.
+        shown: clips with their players and pictures.
+    """
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    environment.filters["printable"] = lambda name: printable(str(name))
+    source = files("musicgen_lora") / "assets" / "prepare_report.html.jinja"
+    template = environment.from_string(source.read_text(encoding="utf-8"))
+    return template.render(
+        report=content,
+        shown=shown,
+        tempo_chart=pictures.bar_chart(content["tempi"], "clips by tempo"),
+        key_chart=pictures.bar_chart(content["keys"], "clips by key"),
+        max_named=MAX_NAMED,
+        count=count,
+        count_that=count_that,
+        cut_on=cut_sentence(content["cut_on"]),
+        player_s=PLAYER_S,
+    )
+
+
+def cut_sentence(cut_on: Mapping[str, int]) -> str:
+    """How the clips were cut from their files, as in "28 files kept whole, 11 clips cut at fixed
+    times"."""
+    told = {
+        "whole files": ("file", "kept whole"),
+        "bars": ("clip", "cut on bar lines"),
+        "beats": ("clip", "cut on beats"),
+        "time": ("clip", "cut at fixed times"),
+        "part": ("clip", "cut where your metadata says"),
+    }
+    parts = []
+    for name, number in cut_on.items():
+        noun, how = told.get(name, ("clip", f'cut on "{name}"'))
+        parts.append(f"{count(number, noun)} {how}")
+    return ", ".join(parts)

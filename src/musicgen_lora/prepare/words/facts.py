@@ -1,0 +1,245 @@
+"""What is known about a clip, from whom and how surely; and what a file's name gives away.
+
+Producers write tempo and key into names (`Dark Drill 142 F#min (prod).wav`), each in their own
+way. What is read here carries a confidence: "140bpm" is a statement, a bare 140 may be a number
+of a take.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import PurePosixPath
+from typing import Any
+
+from musicgen_lora.audio.files import AUDIO_EXTENSIONS, FFMPEG_EXTENSIONS
+from musicgen_lora.prepare.words.key_names import NameKey, find_key
+
+BPM_RANGE = (20.0, 400.0)
+BARE_BPM_RANGE = (60.0, 200.0)
+"""Numbers outside are no tempo unless the name says so: 808 is a drum machine."""
+
+STATED, LIKELY, GUESSED = 0.9, 0.8, 0.6
+"""Confidences of what a name says: in so many words; by its company (a number beside a key); by
+its looks alone."""
+
+GENRES = (
+    "trap soul",
+    "trap",
+    "uk drill",
+    "drill",
+    "boom bap",
+    "phonk",
+    "memphis",
+    "lo-fi",
+    "cloud rap",
+    "crunk",
+    "dirty south",
+    "southern hip hop",
+    "west coast",
+    "g-funk",
+    "pluggnb",
+    "plugg",
+    "rage",
+    "jersey club",
+    "horrorcore",
+    "jazz rap",
+    "old school hip hop",
+    "grime",
+    "reggaeton",
+    "dancehall",
+    "afrobeat",
+    "r&b",
+    "soul",
+    "funk",
+    "dubstep",
+    "techno",
+    "house",
+    "hip hop",
+    "rap",
+)
+"""The special before the general: of several in a name the first here is the genre."""
+MOODS = (
+    *("dark", "hard", "sad", "melodic", "chill", "aggressive", "ambient", "bouncy", "dreamy"),
+    *("epic", "emotional", "happy", "heavy", "energetic", "mellow", "smooth", "spacey", "gritty"),
+    *("minimal", "moody", "distorted", "jazzy", "vintage", "cinematic", "eerie", "sparse", "busy"),
+)
+INSTRUMENTS = (
+    *("808", "909", "piano", "guitar", "flute", "strings", "violin", "bells", "bell", "synth"),
+    *("pad", "pluck", "choir", "brass", "trumpet", "sax", "organ", "rhodes", "harp", "marimba"),
+    *("kalimba", "vocal", "sub bass", "bass", "kick", "snare", "clap", "hi-hats", "cowbell"),
+    *("congas", "shaker", "rimshot", "toms", "vinyl", "drums", "percussion"),
+)
+_ALIASES = {
+    "southern hip hop": r"southern(?:[ -](?:hip[ -]?hop|rap))?",
+    "r&b": r"r[ -]?(?:&|n|and)[ -]?b",
+    "afrobeat": "afro[ -]?beats?",
+    "808": "808s?",
+    "vocal": "vocals?",
+}
+
+Part = tuple[float, float | None]
+"""Where a part of a file begins and ends, in seconds; None is the file's end."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known about a clip; None and empty where nothing is.
+
+    Args:
+        text: the caption that a person gave it.
+        texts: all such captions, `text` first.
+        bpm: quarter notes a minute.
+        key: as in "C# minor" or "Bb minor", see `key_names`.
+        genre: lower case.
+        tags: moods, instruments and other words, lower case.
+        title: of the piece.
+        artist: who made it.
+        split: what the metadata calls its split, see `splits`.
+        source: the recording that it comes from, as the metadata has it.
+        part: of the file that this is about; None for all of it.
+        other: fields of the metadata that mean nothing here; they are kept.
+        sources: where each field comes from, by its name; as "metadata.csv, line 3".
+        confidence: how sure each field is, 0 to 1, by its name; fields without one are sure.
+    """
+
+    text: str | None = None
+    texts: tuple[str, ...] = ()
+    bpm: float | None = None
+    key: str | None = None
+    genre: str | None = None
+    tags: tuple[str, ...] = ()
+    title: str | None = None
+    artist: str | None = None
+    split: str | None = None
+    source: str | None = None
+    part: Part | None = None
+    other: Mapping[str, Any] = field(default_factory=dict)
+    sources: Mapping[str, str] = field(default_factory=dict)
+    confidence: Mapping[str, float] = field(default_factory=dict)
+
+    def sure(self, name: str) -> float:
+        """Confidence of a field."""
+        return self.confidence.get(name, 1.0)
+
+
+def make_facts(source: str, confidence: Mapping[str, float], /, **fields: Any) -> Facts:
+    """Facts of one source; empty fields are left out, `confidence` holds for those it names."""
+    given = {name: value for name, value in fields.items() if value not in (None, "", (), {})}
+    return Facts(
+        **given,
+        sources=dict.fromkeys(given, source),
+        confidence={name: confidence[name] for name in given if name in confidence},
+    )
+
+
+def merge_facts(facts: Iterable[Facts]) -> Facts:
+    """Facts of several sources, the most trusted first.
+
+    Of each field the surest value wins, among equals the earlier one. Captions, tags and fields
+    that are only kept are collected, none is lost; the first caption is the `text`. `part` is not
+    merged: facts about different parts don't belong together.
+    """
+    merged = Facts()
+    for other in facts:
+        texts = dict.fromkeys([*merged.texts, *([other.text] if other.text else []), *other.texts])
+        taken: dict[str, Any] = {
+            "texts": tuple(texts),
+            "tags": tuple(dict.fromkeys([*merged.tags, *other.tags])),
+            "other": {**other.other, **merged.other},
+        }
+        credited = [name for name in ("texts", "tags") if not getattr(merged, name)]
+        for name in ("text", "bpm", "key", "genre", "title", "artist", "split", "source"):
+            value = getattr(other, name)
+            if value is None:
+                continue
+            if getattr(merged, name) is None or other.sure(name) > merged.sure(name):
+                taken[name] = value
+                credited.append(name)
+        sources, confidence = dict(merged.sources), dict(merged.confidence)
+        for name in credited:
+            if name in other.sources:
+                sources[name] = other.sources[name]
+            confidence.pop(name, None)
+            if name in other.confidence:
+                confidence[name] = other.confidence[name]
+        merged = replace(merged, **taken, sources=sources, confidence=confidence)
+    return merged
+
+
+def normalise_bpm(value: object) -> float | None:
+    """A tempo given as 140, "140", "140.5 BPM" or "140,5"; None for anything else, and outside
+    20 to 400 (0 is what many programs write for "unknown")."""
+    if isinstance(value, str):
+        match = re.fullmatch(r"\s*(\d{1,3}(?:[.,]\d{1,6})?)\s*(?:bpm)?\s*", value, re.IGNORECASE)
+        value = float(match[1].replace(",", ".")) if match else None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return float(value) if BPM_RANGE[0] <= value <= BPM_RANGE[1] else None
+
+
+def facts_from_name(name: str, source: str = "file name") -> Facts:
+    """What a file's or folder's name says: tempo, key, genre, tags.
+
+    Args:
+        name: with or without an audio extension, as in `trap_140bpm_Cm.wav`.
+        source: how to credit it.
+    """
+    path = PurePosixPath(name.replace("/", " "))
+    stem = path.stem if path.suffix.lower() in AUDIO_EXTENSIONS | FFMPEG_EXTENSIONS else path.name
+    words = re.sub(r"[\s_()\[\]{},;~+@]+", " ", stem)
+    # DarkTrap is two words, F#min is one.
+    words = re.sub(r"(?<=[a-z])(?=[A-Z][a-z])", " ", words)
+    stated_bpm = _stated_bpm(words)
+    bare_bpm = None if stated_bpm else _bare_bpm(words)
+    key = find_key(words, has_tempo=bool(stated_bpm or bare_bpm), music=_is_music) or NameKey(None)
+    beside_key = key.name is not None and key.is_sure
+    genres = find_words(words, GENRES)
+    return make_facts(
+        source,
+        {
+            "bpm": STATED if stated_bpm else LIKELY if beside_key else GUESSED,
+            "key": STATED if key.is_sure else GUESSED,
+            "genre": STATED,
+            "tags": STATED,
+        },
+        bpm=stated_bpm or bare_bpm,
+        key=key.name,
+        genre=genres[0] if genres else None,
+        tags=(*genres[1:], *find_words(words, MOODS), *find_words(words, INSTRUMENTS)),
+    )
+
+
+def _is_music(word: str) -> bool:
+    """Whether a word is of the vocabulary that keys stand beside."""
+    return bool(find_words(word, (*GENRES, *MOODS, *INSTRUMENTS)))
+
+
+def _stated_bpm(words: str) -> float | None:
+    number = r"(\d{2,3}(?:\.\d{1,2})?)"
+    before = rf"(?<![\d.]){number}[ -]?bpm(?![a-z])"
+    after = rf"(?<![a-z])bpm[ =:-]*{number}(?![\d.]*\d)"
+    found = re.findall(before, words, re.IGNORECASE) or re.findall(after, words, re.IGNORECASE)
+    return normalise_bpm(found[0]) if len(set(found)) == 1 else None
+
+
+def _bare_bpm(words: str) -> float | None:
+    numbers = {float(n) for n in re.findall(r"(?<![^ -])[1-9]\d{1,2}(?:\.\d)?(?![^ -])", words)}
+    likely = [n for n in numbers if BARE_BPM_RANGE[0] <= n <= BARE_BPM_RANGE[1]]
+    return likely[0] if len(likely) == 1 else None
+
+
+def find_words(words: str, vocabulary: Iterable[str]) -> tuple[str, ...]:
+    """Members of a vocabulary that occur as whole words, in the vocabulary's order, whatever
+    their case and hyphens; a word inside a longer one that was found ("trap" in "trap soul")
+    doesn't count."""
+    rest, found = words.lower(), []
+    for entry in vocabulary:
+        spelling = _ALIASES.get(entry) or re.escape(entry).replace(r"\-", " ").replace(r"\ ", " ")
+        if entry not in _ALIASES:
+            spelling = spelling.replace(" ", "[ -]?")
+        rest, count = re.subn(rf"(?<![a-z0-9]){spelling}(?![a-z])(?!\d)", "|", rest)
+        if count:
+            found.append(entry)
+    return tuple(found)

@@ -1,0 +1,241 @@
+"""Gradients of a step from codes and text states that lie on the device, captured as a CUDA graph.
+
+A small model on a fast card waits for the host: a step of tiny-beats is some two thousand short
+kernels. Here all that a step reads lies on the device, a batch is a few integers, and forward and
+backward pass are recorded once and replayed with one call (CUDA graphs; see "Whole-network capture"
+in PyTorch's notes on CUDA semantics). Elsewhere the same function is called as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from transformers import MusicgenForConditionalGeneration
+
+from musicgen_lora.dataset.packed import PackedTokens
+from musicgen_lora.errors import UserError
+from musicgen_lora.model.delays import n_predicted
+from musicgen_lora.model.loss import codebook_cross_entropies
+from musicgen_lora.model.musicgen import decoder_states, model_shape
+from musicgen_lora.model.text import TextStates
+
+NULL_CAPTION = 0
+"""Row of the table of text states that is the null condition."""
+LARGEST_TABLE_BYTES = 8 << 30
+WARM_UP_STEPS = 3
+"""Before a capture, so that libraries have chosen their kernels and made their workspaces."""
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Which windows a batch has.
+
+    Args:
+        starts: `[B]` int64, first frames in the codes of all clips.
+        n_frames: `[B]` int64, lengths of the windows.
+        captions: `[B]` int64, rows of the table of text states.
+    """
+
+    starts: torch.Tensor
+    n_frames: torch.Tensor
+    captions: torch.Tensor
+
+
+class DeviceData:
+    """Codes of all clips and states of all captions, on the device.
+
+    Args:
+        tokens: of the dataset.
+        text: encodes the captions, which frees the steps of the text encoder.
+        n_frames: T, frames of a batch's windows; shorter ones are masked.
+        device: where it goes.
+
+    Raises:
+        UserError: the text states would not fit.
+    """
+
+    def __init__(
+        self, tokens: PackedTokens, text: TextStates, n_frames: int, device: torch.device
+    ) -> None:
+        # Windows of the last clips may reach past the end of the codes, into what is masked.
+        padded = np.concatenate([tokens.codes, np.zeros((n_frames, tokens.codes.shape[1]))])
+        self.codes = torch.from_numpy(padded.astype(np.int16)).to(device)
+        self.n_frames = n_frames
+        rows: dict[str, int] = {}
+        self.captions = [[rows.setdefault(t, len(rows) + 1) for t in ts] for ts in tokens.texts]
+        self.states, self.mask = _table(list(rows), text, device)
+
+    def batch(self, draw: Draw) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """`codes [B, K, T]`, `states [B, L, D_text]` and `mask [B, L]` of a draw."""
+        frames = draw.starts[:, None] + torch.arange(self.n_frames, device=draw.starts.device)
+        codes = self.codes[frames].long().transpose(1, 2)
+        return codes, self.states[draw.captions], self.mask[draw.captions]
+
+
+def _table(
+    captions: Sequence[str], text: TextStates, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """States `[captions + 1, L, D_text]` in fp32 and their mask; the first row is the null
+    condition."""
+    text.prepare(captions)
+    states, mask = text.batch([None, *captions])
+    if states.nbytes > LARGEST_TABLE_BYTES:
+        raise UserError(
+            f"The states of {len(captions):,} captions take {states.nbytes / 2**30:.0f} GiB; "
+            f"{LARGEST_TABLE_BYTES >> 30} GiB is the most. Use fewer wordings of each caption."
+        )
+    return states.to(device), mask.to(device)
+
+
+class CapturedGradients:
+    """Adds the gradient of a batch to the parameters' and returns its part of the loss.
+
+    Args:
+        model: on the device, its trained parameters requiring gradients.
+        data: that batches are drawn from.
+        batch_size: B, of each batch.
+        autocast: type that fp32 weights are multiplied in, else None.
+        capture: record a CUDA graph at the first call.
+    """
+
+    def __init__(
+        self,
+        model: MusicgenForConditionalGeneration,
+        data: DeviceData,
+        batch_size: int,
+        *,
+        autocast: torch.dtype | None,
+        capture: bool,
+    ) -> None:
+        self._model, self._data, self._autocast = model, data, autocast
+        self._parameters = [p for p in model.parameters() if p.requires_grad]
+        device, shape = model.decoder.device, model_shape(model)
+        self._delays = shape.delays
+        zeros = torch.zeros(batch_size, dtype=torch.long, device=device)
+        self._draw = Draw(zeros, zeros + data.n_frames, zeros.clone())
+        self._totals = torch.ones(shape.n_codebooks, device=device)
+        self._codebooks = torch.zeros(shape.n_codebooks, device=device)
+        self._replay: Callable[[], None] | None = None if capture else self._run
+        self.zero_gradients()
+
+    def zero_gradients(self) -> None:
+        """Gradients stay where they are: a graph writes to the addresses that it was recorded
+        with."""
+        for parameter in self._parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+            parameter.grad.zero_()
+        self._codebooks.zero_()
+
+    def add(self, draw: Draw, totals: torch.Tensor) -> None:
+        """One batch of a step.
+
+        Args:
+            draw: its windows.
+            totals: `[K]`, predicted frames of each codebook in all batches of the step.
+        """
+        if self._replay is None:
+            self._replay = self._captured(draw, totals)
+            self.zero_gradients()
+        self._set(draw, totals)
+        self._replay()
+
+    @property
+    def codebooks(self) -> torch.Tensor:
+        """`[K]`, loss of each codebook over the batches added since the gradients were zeroed."""
+        return self._codebooks
+
+    def _set(self, draw: Draw, totals: torch.Tensor) -> None:
+        self._draw.starts.copy_(draw.starts, non_blocking=True)
+        self._draw.n_frames.copy_(draw.n_frames, non_blocking=True)
+        self._draw.captions.copy_(draw.captions, non_blocking=True)
+        self._totals.copy_(totals, non_blocking=True)
+
+    def _run(self) -> None:
+        codes, states, mask = self._data.batch(self._draw)
+        device = codes.device.type
+        # A graph replays the casts of the weights; a cache of them would be stale.
+        with torch.autocast(
+            device, dtype=self._autocast, enabled=self._autocast is not None, cache_enabled=False
+        ):
+            hidden = decoder_states(self._model, codes, states, mask)
+            sums, _ = codebook_cross_entropies(
+                hidden, list(self._model.decoder.lm_heads), codes, self._draw.n_frames, self._delays
+            )
+        codebooks = sums.sum(0) / self._totals
+        codebooks.mean().backward()
+        self._codebooks.add_(codebooks.detach())
+
+    def _captured(self, draw: Draw, totals: torch.Tensor) -> Callable[[], None]:
+        self._set(draw, totals)
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(WARM_UP_STEPS):
+                self._run()
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            self._run()
+        return graph.replay
+
+
+def draw_windows(
+    tokens: PackedTokens,
+    captions: Sequence[Sequence[int]],
+    rows: np.ndarray,
+    *,
+    n_frames: int,
+    condition_dropout: float,
+    rng: np.random.Generator,
+) -> Draw:
+    """Random windows of clips: where each begins, and which of its captions it has.
+
+    Args:
+        tokens: of the dataset.
+        captions: of each clip, rows of the table of text states.
+        rows: `[B]` of the clips.
+        n_frames: of a window; shorter clips are whole.
+        condition_dropout: share of windows without a caption.
+        rng: of all draws.
+    """
+    lengths = tokens.n_frames[rows]
+    spare = np.maximum(0, lengths - n_frames)
+    starts = tokens.offsets[rows] + rng.integers(spare + 1)
+    chosen = np.array([captions[row][rng.integers(len(captions[row]))] for row in rows])
+    chosen[rng.random(len(rows)) < condition_dropout] = NULL_CAPTION
+    return Draw(
+        torch.from_numpy(starts),
+        torch.from_numpy(np.minimum(lengths, n_frames)),
+        torch.from_numpy(chosen),
+    )
+
+
+@torch.no_grad()
+def held_out_loss(
+    model: MusicgenForConditionalGeneration,
+    data: DeviceData,
+    draws: Sequence[Draw],
+    autocast: torch.dtype | None,
+) -> list[float]:
+    """Loss of each codebook over fixed windows, in nats a token."""
+    shape, device = model_shape(model), model.decoder.device
+    total = torch.zeros(2, shape.n_codebooks, dtype=torch.float64, device=device)
+    for draw in draws:
+        draw = Draw(*(part.to(device) for part in (draw.starts, draw.n_frames, draw.captions)))
+        codes, states, mask = data.batch(draw)
+        with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
+            hidden = decoder_states(model, codes, states, mask)
+            sums, counts = codebook_cross_entropies(
+                hidden, list(model.decoder.lm_heads), codes, draw.n_frames, shape.delays
+            )
+        total += torch.stack([sums.sum(0), counts.sum(0)])
+    return (total[0] / total[1]).tolist()
+
+
+def step_totals(draws: Sequence[Draw], delays: list[int]) -> torch.Tensor:
+    """`[K]`, predicted frames of each codebook in all batches of a step."""
+    return sum((n_predicted(d.n_frames, delays).sum(0) for d in draws), torch.zeros(len(delays)))

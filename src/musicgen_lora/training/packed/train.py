@@ -1,0 +1,366 @@
+"""Training from one packed file of tokens, where little is installed: the whole language model or
+an adapter, on a card for ten minutes or on two cores for hours, in parts that go on on either.
+
+    python -m musicgen_lora.training.packed --tokens beats.safetensors --model_path tiny-beats \
+        --output_dir out --trainable full --batch_size 64 --max_steps 4000 --max_minutes 9
+
+It needs torch, transformers, peft, accelerate, safetensors and numpy, no library for audio, tables
+or command lines. Everything that is drawn is a function of (seed, step), so a run that was stopped,
+by a signal or by `--max_minutes`, goes on with the same command; other values of `--device`,
+`--max_steps`, `--max_minutes` and the intervals may be given then. Text states are encoded once and
+the text encoder stays as it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import sys
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from musicgen_lora import atomic
+from musicgen_lora.dataset.packed import PackedTokens, read_packed
+from musicgen_lora.errors import RunError, UserError
+from musicgen_lora.model.base_facts import base_facts
+from musicgen_lora.model.codec import codec_fingerprint
+from musicgen_lora.model.melody import is_melody
+from musicgen_lora.model.musicgen import (
+    base_fingerprint,
+    load_base,
+    load_tokenizer,
+    model_shape,
+)
+from musicgen_lora.model.placement import place
+from musicgen_lora.model.text import TextStates
+from musicgen_lora.runtime.precision import DTYPES, choose_precision
+from musicgen_lora.training import run_folder
+from musicgen_lora.training.checkpoints import (
+    newest_checkpoint,
+    read_state,
+    restore_training,
+    save_checkpoint,
+)
+from musicgen_lora.training.memory import peak_memory_bytes
+from musicgen_lora.training.optimise import learning_rate_at
+from musicgen_lora.training.optimizers import make_optimizers
+from musicgen_lora.training.packed.captured import (
+    CapturedGradients,
+    DeviceData,
+    Draw,
+    draw_windows,
+    held_out_loss,
+    step_totals,
+)
+from musicgen_lora.training.packed.settings import PackedSettings, parse_settings
+from musicgen_lora.training.weights import Trainee, make_trainee
+
+
+@dataclass
+class LoopState:
+    """What changes from step to step, beside weights and optimizers."""
+
+    step: int = 0
+    best: dict[str, Any] | None = None
+
+
+class PackedRun:
+    """A run: its model, data and optimizers.
+
+    Raises:
+        UserError: the file, the model or a setting is not usable.
+    """
+
+    def __init__(self, settings: PackedSettings) -> None:
+        self.settings = settings
+        self.device = _device(settings.device)
+        self.tokens = read_packed(settings.tokens)
+        model = load_base(settings.model_path)
+        _check_fit(settings, self.tokens, model)
+        self.model, self.shape = model, model_shape(model)
+        n_parameters = sum(p.numel() for p in model.decoder.parameters())
+        self.precision, why = choose_precision(settings.precision, False, self.device, n_parameters)
+        _say(f"Training on {self.device} in {self.precision}: {why}")
+        full = settings.trainable == "full"
+        self.identity = _identity(settings, self.tokens, base_fingerprint(model))
+        self.n_frames = round(self._window_s() * self.tokens.frame_rate)
+        text = TextStates(model, load_tokenizer(settings.model_path))
+        self.data = DeviceData(self.tokens, text, self.n_frames, self.device)
+        place(model, self.device, self.precision, trained=full)
+        self.autocast = DTYPES[self.precision] if full and self.precision != "fp32" else None
+        torch.manual_seed(settings.seed)
+        base = {"path": settings.model_path}
+        self.trainee: Trainee = make_trainee(model, settings, {"base": base})  # pyright: ignore[reportArgumentType]
+        self.optimizers = make_optimizers(
+            settings.optimizer,
+            [(name, p) for name, p in model.named_parameters() if p.requires_grad],
+            learning_rate=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+        )
+        self.gradients = CapturedGradients(
+            model,
+            self.data,
+            settings.batch_size,
+            autocast=self.autocast,
+            capture=self.device.type == "cuda",
+        )
+        self.train_rows = np.flatnonzero(~self.tokens.held_out)
+        self.held_out = self._held_out_draws()
+        self.state = LoopState()
+
+    def _window_s(self) -> float:
+        """Length of the windows: past what a base was trained on, an adapter learns from noise."""
+        longest_s, wanted_s = base_facts(self.model).trained_duration_s, self.settings.max_duration
+        if self.settings.trainable == "full" or wanted_s <= longest_s:
+            return wanted_s
+        _say(
+            f"Windows of {longest_s:g} s, not {wanted_s:g}: the base was trained on no longer ones."
+        )
+        return longest_s
+
+    def resume(self) -> None:
+        """Goes on from the newest sound checkpoint, if there is one of this very run."""
+        found = newest_checkpoint(self.settings.output_dir / run_folder.CHECKPOINTS, _say)
+        if found is None:
+            return
+        content = read_state(found)
+        if content.get("identity") != self.identity:
+            raise UserError(
+                f"{self.settings.output_dir}: holds a run of other settings, tokens or base; give "
+                "another --output_dir, or the settings of its run.json."
+            )
+        self.trainee.load_weights(found)
+        restore_training(found, content, self.optimizers, None)
+        self.state = LoopState(content["step"], content["best"])
+        _say(f"Going on after step {self.state.step} from {found}.")
+
+    def train(self) -> None:
+        """Steps until `max_steps`, `max_minutes` or a signal; validates and saves on the way."""
+        settings, state = self.settings, self.state
+        began, begun = time.monotonic(), state.step
+        with run_folder.StopSignals() as stop:
+            while state.step < settings.max_steps:
+                codebooks, norm, rate = self._step()
+                state.step += 1
+                elapsed_s = time.monotonic() - began
+                last = state.step == settings.max_steps
+                leaves = bool(stop.received) or elapsed_s > 60 * settings.max_minutes
+                if state.step % settings.log_every == 0 or last or state.step == begun + 1:
+                    self._log(codebooks, norm, rate, (state.step - begun) / elapsed_s)
+                if state.step % settings.validate_every == 0 or last:
+                    self.validate()
+                if state.step % settings.save_every == 0 or last or leaves:
+                    self.save()
+                if leaves and not last:
+                    _say(f"Stopped after step {state.step}; saved. The same command goes on.")
+                    if stop.received:
+                        raise SystemExit(128 + stop.received)
+                    return
+
+    def _step(self) -> tuple[list[float], float, float]:
+        settings = self.settings
+        draws = self._draws(self.state.step)
+        totals = step_totals(draws, self.shape.delays)
+        rate = learning_rate_at(
+            self.state.step,
+            settings.max_steps,
+            peak=settings.learning_rate,
+            schedule=settings.lr_schedule,
+            warmup_share=settings.warmup_share,
+        )
+        self.gradients.zero_gradients()
+        for draw in draws:
+            self.gradients.add(draw, totals)
+        norm = torch.nn.utils.clip_grad_norm_(self.trainee.parameters, settings.max_grad_norm)
+        # One wait for the device a step: what is not finite must not reach the weights.
+        *codebooks, length = torch.cat([self.gradients.codebooks, norm[None]]).tolist()
+        if not math.isfinite(sum(codebooks) + length):
+            raise RunError(
+                f"Step {self.state.step + 1}: the loss or its gradient is not finite; nothing was "
+                "changed by it. Lower --learning_rate."
+            )
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.step()
+        return codebooks, length, rate
+
+    def _draws(self, step: int) -> list[Draw]:
+        """Batches of a step, a function of (seed, step): the clips in the order of a permutation of
+        each epoch."""
+        settings = self.settings
+        per_step = settings.batch_size * settings.gradient_accumulation_steps
+        places = np.arange(step * per_step, (step + 1) * per_step)
+        epochs = places // len(self.train_rows)
+        rows = np.empty(per_step, dtype=np.int64)
+        for epoch in np.unique(epochs):
+            order = np.random.default_rng((settings.seed, int(epoch))).permutation(self.train_rows)
+            rows[epochs == epoch] = order[places[epochs == epoch] % len(order)]
+        rng = np.random.default_rng((settings.seed, step, per_step))
+        return [
+            draw_windows(
+                self.tokens,
+                self.data.captions,
+                part,
+                n_frames=self.n_frames,
+                condition_dropout=settings.condition_dropout,
+                rng=rng,
+            )
+            for part in rows.reshape(-1, settings.batch_size)
+        ]
+
+    def _held_out_draws(self) -> list[Draw]:
+        """Fixed windows: of each held-out clip the first, with its first caption."""
+        limit = self.settings.max_validation_windows
+        rows = np.flatnonzero(self.tokens.held_out)
+        rows = rows[np.unique(np.linspace(0, len(rows) - 1, min(limit, len(rows))).astype(int))]
+        size = self.settings.batch_size
+        return [
+            Draw(
+                torch.from_numpy(self.tokens.offsets[part]),
+                torch.from_numpy(np.minimum(self.tokens.n_frames[part], self.n_frames)),
+                torch.tensor([self.data.captions[row][0] for row in part]),
+            )
+            for part in (rows[at : at + size] for at in range(0, len(rows), size))
+        ]
+
+    def validate(self) -> None:
+        """Held-out loss now, into `metrics.jsonl`; the best weights so far go to `best_model`."""
+        if not self.held_out:
+            return
+        codebooks = held_out_loss(self.model, self.data, self.held_out, self.autocast)
+        loss = sum(codebooks) / len(codebooks)
+        if not math.isfinite(loss):
+            raise RunError(f"The held-out loss after step {self.state.step} is {loss}.")
+        found = {"step": self.state.step, "loss": loss, "codebooks": codebooks}
+        self._record({"event": "validation", **found})
+        best = self.state.best
+        better = best is None or loss < best["loss"]
+        _say(f"step {self.state.step}: held-out loss {loss:.4f}{'  best so far' if better else ''}")
+        if better:
+            self.state.best = found
+            self._publish()
+
+    def _publish(self) -> None:
+        folder = self.settings.output_dir / run_folder.BEST_MODEL
+        if self.trainee.adapted is None:
+            base = {"path": self.settings.model_path}
+            self.trainee.publish(folder, {"base": base, "best": self.state.best})
+        else:
+            # The card of an adapter tells of a dataset, which is not here.
+            atomic.publish_folder(folder, self.trainee.gather())
+
+    def save(self) -> None:
+        """A checkpoint of the state now."""
+        best = self.state.best
+        save_checkpoint(
+            self.settings.output_dir / run_folder.CHECKPOINTS,
+            self.state.step,
+            save_weights=self.trainee.gather(),
+            optimizers=self.optimizers,
+            average=None,
+            state={"best": best, "identity": self.identity},
+            keep=2,
+            best_step=best["step"] if best is not None else None,
+        )
+
+    def _log(self, codebooks: list[float], norm: float, rate: float, steps_per_s: float) -> None:
+        frames = self.settings.batch_size * self.settings.gradient_accumulation_steps
+        audio_s = frames * self.n_frames / self.tokens.frame_rate * steps_per_s
+        loss = sum(codebooks) / len(codebooks)
+        row = {
+            "event": "train",
+            "step": self.state.step,
+            "loss": loss,
+            "codebooks": codebooks,
+            "learning_rate": rate,
+            "grad_norm": norm,
+            "steps_per_s": steps_per_s,
+            "peak_memory_bytes": peak_memory_bytes(self.device),
+        }
+        self._record(row)
+        _say(
+            f"step {self.state.step}/{self.settings.max_steps}  loss {loss:.3f}  rate {rate:.2e}  "
+            f"{steps_per_s:.2f} steps/s  {audio_s:.0f} s of audio/s"
+        )
+
+    def _record(self, row: dict[str, Any]) -> None:
+        run_folder.append_metrics(self.settings.output_dir, row)
+
+
+def train_packed(settings: PackedSettings) -> LoopState:
+    """Trains, or goes on with a run of the same settings.
+
+    Returns:
+        Where it stands: `step`, and `best`, the best validation.
+
+    Raises:
+        UserError: the file, the model or a setting is not usable.
+        RunError: the loss is not finite.
+        SystemExit: 130 or 143 after a signal, with a checkpoint saved.
+    """
+    with run_folder.locked(settings.output_dir):
+        run = PackedRun(settings)
+        run.resume()
+        if run.state.step == 0:
+            content = {"settings": settings.plain(), "identity": run.identity}
+            atomic.write_json(settings.output_dir / run_folder.RUN_FILE, content)
+            run.validate()
+        else:
+            run_folder.cut_metrics(settings.output_dir, run.state.step)
+        run.train()
+        return run.state
+
+
+def _device(name: str) -> torch.device:
+    if name != "auto":
+        return torch.device(name)
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _check_fit(settings: PackedSettings, tokens: PackedTokens, model: Any) -> None:
+    shape = model_shape(model)
+    if is_melody(model):
+        raise UserError(
+            f"{settings.model_path}: melody models hear audio; use musicgen-lora train."
+        )
+    if tokens.codec != codec_fingerprint(model):
+        raise UserError(
+            f"{settings.tokens}: made by another codec than that of {settings.model_path}; pack "
+            "the tokens of this model's codec."
+        )
+    if tokens.codes.shape[1] != shape.n_codebooks:
+        raise UserError(f"{settings.tokens}: its codebooks are not those of the model.")
+    if tokens.held_out.all():
+        raise UserError(f"{settings.tokens}: all clips are held out; none is left to train on.")
+    shortest = int(tokens.n_frames.min())
+    if shortest <= max(shape.delays):
+        raise UserError(f"{settings.tokens}: a clip has {shortest} frames, too few to predict.")
+
+
+def _identity(settings: PackedSettings, tokens: PackedTokens, base: str) -> str:
+    """Hash that identifies a run: equal ones give equal results."""
+    texts = [list(captions) for captions in tokens.texts]
+    digest = hashlib.sha256(json.dumps([settings.lasting(), base, texts]).encode())
+    for part in (tokens.codes, tokens.n_frames, tokens.held_out):
+        digest.update(np.ascontiguousarray(part).tobytes())
+    return digest.hexdigest()[:16]
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs it as a command and returns the exit code."""
+    try:
+        train_packed(parse_settings(arguments, (__doc__ or "").split("\n\n")[0]))
+    except UserError as error:
+        print(f"training.packed: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0

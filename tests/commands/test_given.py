@@ -1,0 +1,110 @@
+"""What is refused before the libraries load, and what a command says before it loads them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from musicgen_lora import cli
+from musicgen_lora.cli import main
+from musicgen_lora.config import SETTINGS
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> dict[str, Path]:
+    """Places that are there, and one that is a file."""
+    for name in ("data", "audio", "adapter"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "data" / "metadata.json").write_text("[]")
+    for name in ("adapter_config.json", "adapter_model.safetensors"):
+        (tmp_path / "adapter" / name).touch()
+    (tmp_path / "file").touch()
+    names = ("data", "audio", "adapter", "file", "out", "mistyped")
+    return {name: tmp_path / name for name in names}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("prepare", "Give --input_dir"),
+        ("prepare --input_dir {mistyped}", "{mistyped}: no such folder"),
+        ("prepare --input_dir {file}", "{file}: no such folder"),
+        ("prepare --input_dir {audio} --output_dir {file}/x", "cannot be written"),
+        ("tokenise --data_dir {mistyped}", "{mistyped}: no such data folder"),
+        ("tokenise --data_dir {audio}", "{audio}/metadata.json: no such metadata file"),
+        ("train --data_dir {mistyped}", "{mistyped}: no such data folder"),
+        ("train --data_dir {data} --model_path {mistyped}", "{mistyped}: no such model folder"),
+        ("train --data_dir {data} --output_dir {file}", "{file}: cannot be written"),
+        ("generate", "--prompts is empty"),
+        ("generate --prompts x --lora_model_path {mistyped}", "no such adapter folder"),
+        ("generate --prompts x --lora_model_path {audio}", "no adapter_config.json in it"),
+        ("generate --prompts x --base_model_path {file}", "{file}: no such model folder"),
+        ("generate --prompts x --melody {mistyped}", "--melody {mistyped}: no such file"),
+        ("generate --prompts x --output_dir {file}/a/b", "{file} is no folder"),
+        ("evaluate --lora_model_path {mistyped}", "no such adapter folder"),
+        ("evaluate --lora_model_path {adapter} --data_dir {mistyped}", "no such data folder"),
+        ("evaluate --lora_model_path {adapter} --other_data_dir {file}", "no such data folder"),
+        ("evaluate --lora_model_path {adapter} --output_dir {file}", "cannot be written"),
+    ],
+)
+def test_it_is_refused_before_the_libraries_load(
+    words: str,
+    said: str,
+    places: dict[str, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(places["audio"])
+    monkeypatch.setattr(cli, "_load", lambda command: pytest.fail("it has loaded them"))
+    assert main([word.format(**places) for word in words.split()]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said.format(**places) in line
+    assert not places["out"].exists()
+
+
+@pytest.mark.parametrize("command", list(SETTINGS))
+def test_the_first_line_says_what_is_about_to_be_done(
+    command: str,
+    places: dict[str, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    told: list[str] = []
+
+    def load(_: str) -> Any:
+        told.append(capsys.readouterr().out)
+        return lambda *_: None
+
+    monkeypatch.setattr(cli, "_load", load)
+    monkeypatch.setattr("musicgen_lora.dataset.metadata.load_dataset", lambda *_, **__: None)
+    given = {
+        "prepare": "--input_dir {audio} --output_dir {out}",
+        "tokenise": "--data_dir {data}",
+        "train": "--data_dir {data} --output_dir {out}",
+        "generate": "--prompts x y --lora_model_path {adapter} --output_dir {out}",
+        "evaluate": "--lora_model_path {adapter} --output_dir {out}",
+    }[command]
+    assert main([command, *(word.format(**places) for word in given.split())]) == 0
+    (line,) = told[0].splitlines()
+    assert line.endswith(f"; {cli.LOADING}")
+    named = [place for name, place in places.items() if f"{{{name}}}" in given]
+    assert all(str(place) in line for place in named)
+
+
+def test_of_several_processes_one_speaks(
+    places: dict[str, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(cli, "_load", lambda _: lambda *_: None)
+    monkeypatch.setenv("RANK", "1")
+    assert main(["tokenise", "--data_dir", str(places["data"])]) == 0
+    assert capsys.readouterr().out == ""
+
+
+def test_the_questions_need_no_library() -> None:
+    script = "import sys, musicgen_lora.given, musicgen_lora.model.hub; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert not {"torch", "transformers", "numpy", "scipy"} & set(loaded.stdout.split())

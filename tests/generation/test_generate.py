@@ -1,0 +1,97 @@
+"""From prompts to files: names, batches, two at once, and a full disk."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from trainer import file_hashes
+
+from musicgen_lora.cli import main
+from musicgen_lora.config import GenerateSettings
+from musicgen_lora.errors import UserError
+from musicgen_lora.generation import generate
+from musicgen_lora.generation.generate import generate_audio
+from musicgen_lora.runtime import locks
+
+resource = pytest.importorskip("resource", reason="needs Unix's file-size limit")
+PROMPTS = ["808", "dark trap drums with bass and the 808 pattern", "hip hop", "- sparse beat"]
+
+
+def play(model: Path, output_dir: Path, **changes: Any) -> list[Path]:
+    values: dict[str, Any] = {
+        "base_model_path": str(model),
+        "output_dir": output_dir,
+        "prompts": PROMPTS,
+        "duration": 0.3,
+    }
+    return generate_audio(GenerateSettings(**(values | changes)))
+
+
+def test_a_file_is_the_same_whatever_the_batch(tiny_model_dir: Path, tmp_path: Path) -> None:
+    folders = {size: tmp_path / str(size) for size in (1, 2, 3, 4)}
+    for size, folder in folders.items():
+        play(tiny_model_dir, folder, batch_size=size)
+    play(tiny_model_dir, tmp_path / "alone", prompts=PROMPTS[2:3], seed=2)
+    hashes = {size: file_hashes(folder) for size, folder in folders.items()}
+    assert len(hashes[1]) == 2 * len(PROMPTS) + 1
+    assert hashes[1] == hashes[2] == hashes[3] == hashes[4]
+    assert file_hashes(tmp_path / "alone").items() <= hashes[1].items()
+
+
+def test_different_audio_never_shares_a_name(tiny_model_dir: Path, tmp_path: Path) -> None:
+    seeds = [5, 2**32 + 5, 2**33 + 5]
+    paths = [
+        play(tiny_model_dir, tmp_path, prompts=["808"], seed=seed)[0] for seed in [*seeds, seeds[0]]
+    ]
+    assert len(set(paths)) == 3
+    assert paths[0] == paths[3]
+    assert len({path.read_bytes() for path in paths}) == 3
+    facts = [json.loads(path.with_suffix(".json").read_text()) for path in paths]
+    assert [one["seed"] for one in facts] == [*seeds, seeds[0]]
+
+
+@contextmanager
+def files_up_to(n_bytes: int) -> Iterator[None]:
+    """A file that would become longer cannot be written, as on a full disk."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(
+    tiny_model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["generate", "--base_model_path", str(tiny_model_dir), "--output_dir", str(tmp_path)]
+    # A WAV of 0.3 s has 19,244 bytes.
+    with files_up_to(10_000):
+        code = main([*words, "--prompts", "808", "--duration", "0.3"])
+    lines = [line for line in capsys.readouterr().err.splitlines() if "Loading weights" not in line]
+    assert code == 1, lines
+    assert len(lines) == 1
+    assert "cannot be written (File too large)" in lines[0]
+    assert {path.name for path in tmp_path.iterdir()} <= {".lock"}
+
+
+def test_what_a_killed_run_left_goes_and_what_is_being_written_stays(
+    tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".staging-0123abcd-808.wav").write_bytes(b"half")
+    play(tiny_model_dir, tmp_path, prompts=["808"])
+    assert not list(tmp_path.glob(".staging-*"))
+    monkeypatch.setattr(generate, "WAIT_S", 0.0)
+    other = tmp_path / ".staging-4567cdef-beat.wav"
+    other.write_bytes(b"half")
+    with locks.locked(tmp_path), pytest.raises(UserError, match="in use by another run"):
+        play(tiny_model_dir, tmp_path, prompts=["808"])
+    assert other.is_file()

@@ -1,0 +1,90 @@
+"""Which of several copies stays, and why."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from datasets import RATE, beat
+
+from musicgen_lora.listening.duplicates import fingerprint
+from musicgen_lora.prepare.clips.cleaning import Copy, near_duplicates, unusable_reason
+
+PRINTS = fingerprint(beat(0, 8.0), RATE)
+
+
+def record(**changes: Any) -> dict[str, Any]:
+    """Of an analysis, as far as copies are compared by it."""
+    quality = {
+        "bandwidth_hz": 16_000.0,
+        "has_lossy_edge": False,
+        "clipped_samples": 0,
+        "over_samples": 0,
+        "silences_s": [],
+        "true_peak_db": -1.0,
+        "channels": "stereo",
+    }
+    own = {name: changes.pop(name) for name in list(changes) if name in quality}
+    return {
+        "duration_s": 8.0,
+        "sample_rate": 44_100,
+        "n_channels": 2,
+        "is_lossless": True,
+        "is_float": False,
+        "is_one_shot": False,
+        "quality": quality | own,
+        **changes,
+    }
+
+
+@pytest.mark.parametrize(
+    ("first", "why"),
+    [
+        ({"is_lossless": False}, "lossless"),
+        ({"has_lossy_edge": True}, "lossless"),
+        ({"is_lossless": False, "duration_s": 8.1, "sample_rate": 48_000}, "lossless"),
+        ({"clipped_samples": 5000, "bandwidth_hz": 20_000.0}, "not clipped"),
+        ({"duration_s": 6.0}, "longer"),
+        ({"bandwidth_hz": 10_000.0}, "wider in its band of frequencies"),
+        ({"sample_rate": 22_050}, "of a higher sample rate"),
+    ],
+)
+def test_the_better_copy_stays_whatever_its_name(first: dict[str, Any], why: str) -> None:
+    records = {"a": record(**first), "b": record()}
+    prints = dict.fromkeys(records, PRINTS)
+    assert near_duplicates(records, prints, set()) == {"a": Copy("b", why)}
+    backwards = dict(reversed(records.items()))
+    assert near_duplicates(backwards, prints, set()) == {"a": Copy("b", why)}
+
+
+def test_a_whole_track_is_not_left_out_for_a_loop_of_it() -> None:
+    records = {"loop": record(duration_s=2.0), "track": record(duration_s=8.0, is_lossless=False)}
+    loop = beat(0, 2.0)
+    prints = {
+        "loop": fingerprint(loop, RATE),
+        "track": fingerprint(np.tile(loop, 4), RATE),
+    }
+    assert near_duplicates(records, prints, set()) == {"loop": Copy("track", "much longer")}
+
+
+def test_of_equals_the_first_stays() -> None:
+    records = {name: record() for name in "abc"}
+    copies = near_duplicates(records, dict.fromkeys(records, PRINTS), set())
+    assert copies == dict.fromkeys("bc", Copy("a", "as good, and comes first"))
+
+
+def test_what_is_listed_stays_and_a_better_copy_is_told_of() -> None:
+    records = {"a": record(), "old": record(is_lossless=False), "worse": record(is_lossless=False)}
+    prints = dict.fromkeys(records, PRINTS)
+    copies = near_duplicates(records, prints, {"old"})
+    assert copies["a"].of == copies["worse"].of == "old"
+    assert "in the dataset already; this one is better" in copies["a"].why
+    assert copies["worse"].why == "in the dataset already"
+
+
+def test_single_hits_are_unusable_unless_they_are_kept() -> None:
+    hit = record(is_one_shot=True)
+    assert "--one_shots caption" in (unusable_reason(hit, 1.0, to_mono=False) or "")
+    assert unusable_reason(hit, 1.0, to_mono=False, keeps_hits=True) is None
+    assert unusable_reason(record(), 1.0, to_mono=False) is None

@@ -1,0 +1,58 @@
+"""Words for what is measured: true of beats whose parts are known, none where nothing is clear."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from datasets import RATE
+
+from musicgen_lora.beats.beats808 import make_beat, render_beat
+from musicgen_lora.prepare.hearing.analyse import AnalysisTask, analyse_file, measured_facts
+from musicgen_lora.prepare.words.heard_words import words_of
+
+HATS = ("closed_hat", "open_hat")
+
+
+def segment_of(folder: Path, waveform: np.ndarray, digest: str) -> dict[str, Any]:
+    path = folder / f"{digest}.wav"
+    soundfile.write(path, waveform.T, RATE)
+    record = analyse_file(AnalysisTask(path, digest * 64, folder), lambda: None)
+    assert isinstance(record, dict)
+    return record["segments"][0]
+
+
+def test_beats_are_given_words_that_are_true(tmp_path: Path) -> None:
+    n_said = 0
+    for index in range(8):
+        beat = make_beat((900, index), duration_s=10.0)
+        segment = segment_of(tmp_path, render_beat(beat, RATE, seed=index), str(index))
+        words = measured_facts(segment).tags
+        for word in {"rolling hi-hats", "gliding bass"} & set(words):
+            assert word in beat.tags, (index, word)
+        n_hats = sum(len(beat.pattern.tracks.get(name, ())) for name in HATS)
+        if "busy" in words:
+            assert n_hats >= 12 * beat.pattern.n_bars
+        if "sparse" in words:
+            assert n_hats <= 10 * beat.pattern.n_bars
+        n_said += bool(words)
+    assert n_said >= 5
+
+
+def test_nothing_is_said_of_noise_and_of_a_pad(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).normal(0.0, 0.1, (1, 10 * RATE)).astype(np.float32)
+    time_s = np.arange(10 * RATE) / RATE
+    pad = (0.3 * np.sin(2.0 * np.pi * 220.0 * time_s))[None].astype(np.float32)
+    click = np.zeros((1, 2 * RATE), dtype=np.float32)
+    click[0, ::RATE] = 0.9
+    for digest, waveform in (("a", noise), ("b", pad), ("c", pad[:, : 2 * RATE]), ("d", click)):
+        assert measured_facts(segment_of(tmp_path, waveform, digest)).tags == (), digest
+
+
+@pytest.mark.parametrize("name", ["hats_per_bar", "roll_density", "bass_notes", "band_20_60_share"])
+def test_figures_that_are_missing_say_nothing(name: str) -> None:
+    assert words_of({name: None}, 1.0) == ()
+    assert words_of({}, 1.0) == ()

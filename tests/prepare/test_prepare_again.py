@@ -1,0 +1,430 @@
+"""A second preparation: what changes with folder and settings, and that a person's work stays."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from datasets import RATE, beat, read_metadata, write_metadata
+
+from musicgen_lora.audio.files import probe, read_audio
+from musicgen_lora.audio.loudness import integrated_loudness
+from musicgen_lora.beats.beats808 import make_beat, render_beat
+from musicgen_lora.config import PrepareSettings
+from musicgen_lora.dataset.metadata import load_dataset
+from musicgen_lora.errors import UserError
+from musicgen_lora.prepare import prepare
+from musicgen_lora.prepare.clips import cut
+from musicgen_lora.prepare.prepare import prepare_dataset
+from musicgen_lora.prepare.rerun.shared_metadata import dataset_lock
+
+Entries = list[dict[str, Any]]
+
+
+def put(path: Path, waveform: np.ndarray) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, waveform.T, RATE)
+    return path
+
+
+def noise(seed: int, seconds: float) -> np.ndarray:
+    """Without a tempo, so it is cut into equal windows."""
+    samples = np.random.default_rng(seed).uniform(-0.3, 0.3, (1, round(seconds * RATE)))
+    return samples.astype(np.float32)
+
+
+def prepared(source: Path, out: Path, **changes: Any) -> Entries:
+    values = {"num_workers": 0, "caption_variants": 1} | changes
+    prepare_dataset(PrepareSettings(input_dir=source, output_dir=out, **values))
+    return read_metadata(out)
+
+
+def edit(out: Path, audio: str, **fields: Any) -> None:
+    """As a person does it in an editor."""
+    entries = read_metadata(out)
+    (entry,) = [entry for entry in entries if entry["audio"] == audio]
+    entry.update(fields)
+    write_metadata(out, entries)
+
+
+def trained_on(out: Path) -> list[str]:
+    """Sources of the clips that a training would use."""
+    return sorted(clip.source for clip in load_dataset(out))
+
+
+def changes(out: Path) -> list[dict[str, Any]]:
+    return json.loads((out / "report.json").read_text(encoding="utf-8"))["changes"]
+
+
+def told(out: Path, words: str) -> list[str]:
+    """The names that the report gives with a change."""
+    (change,) = [change for change in changes(out) if words in change["told"]]
+    return change["names"]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> tuple[Path, Path]:
+    """Three loops, prepared."""
+    for index in range(3):
+        put(tmp_path / "in" / f"loop{index}.wav", beat(index, 2.0))
+    prepared(tmp_path / "in", tmp_path / "out")
+    return tmp_path / "in", tmp_path / "out"
+
+
+def test_settings_reach_all_clips_and_edits_stay(tmp_path: Path) -> None:
+    source, out = tmp_path / "in", tmp_path / "out"
+    put(source / "song.wav", noise(0, 8.0))
+    for index in range(2):
+        put(source / f"loop{index}.wav", 0.2 * beat(index, 2.0))
+    first = prepared(source, out, max_clip=6.0)
+    assert [entry["source"] for entry in first] == [
+        "loop0.wav",
+        "loop1.wav",
+        "song.wav",
+        "song.wav",
+    ]
+    by_source = {entry["source"]: entry["audio"] for entry in first}
+    edit(out, by_source["loop0.wav"], text="what I hear", mood="dark", split="validation")
+    song = [entry["audio"] for entry in first if entry["source"] == "song.wav"]
+    edit(out, song[0], text="the quiet half")
+    again = prepared(
+        source, out, max_clip=3.0, loudness=-24.0, sample_rate=16_000, trigger_word="zzz"
+    )
+    load_dataset(out)
+    assert len(again) == 5
+    for entry in again:
+        path = out / entry["audio"]
+        assert probe(path).sample_rate == 16_000
+        assert probe(path).duration_s == pytest.approx(entry["duration_s"], abs=1e-3)
+        assert integrated_loudness(read_audio(path, RATE), RATE) == pytest.approx(-24.0, abs=0.3)
+    loops = {entry["source"]: entry for entry in again}
+    assert loops["loop0.wav"]["text"] == "what I hear"
+    assert (loops["loop0.wav"]["mood"], loops["loop0.wav"]["split"]) == ("dark", "validation")
+    assert loops["loop1.wav"]["text"].startswith("zzz, ")
+    texts = [entry["text"] for entry in again if entry["source"] == "song.wav"]
+    # What was said of the first half is said of the parts that lie in it, and of no other.
+    assert texts[0] == "the quiet half"
+    assert texts[-1].startswith("zzz, ")
+    said = "--max_clip 3 (was 6), --loudness -24 (was -16), --sample_rate 16000 (was 32000)"
+    assert told(out, said) == ["loop0.wav", "loop1.wav", "song.wav"]
+    assert loops["loop0.wav"]["audio"] in told(out, "captioned by you without 'zzz'")
+    assert sorted(told(out, "no longer used")) == sorted(entry["audio"] for entry in first)
+
+
+def test_settings_that_change_nothing_of_a_clip_leave_it_alone(
+    folder: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, out = folder
+    before = read_metadata(out)
+
+    def refuse(*_: Any) -> None:
+        raise AssertionError("cut again")
+
+    monkeypatch.setattr(prepare, "cut_file", refuse)
+    assert prepared(source, out, max_clip=10.0, min_window=4.0) == before
+    assert not changes(out)
+    again = prepared(source, out, trigger_word="zzz")
+    assert all(entry["text"].startswith("zzz, ") for entry in again)
+    assert [entry["audio"] for entry in again] == [entry["audio"] for entry in before]
+
+
+def test_edits_without_a_clip_are_kept_and_come_back_with_it(tmp_path: Path) -> None:
+    source, out = tmp_path / "in", tmp_path / "out"
+    put(source / "song.wav", noise(1, 9.0))
+    first = prepared(source, out, max_clip=3.0)
+    assert len(first) == 3
+    for index, entry in enumerate(first):
+        edit(out, entry["audio"], text=f"part {index}")
+    whole = prepared(source, out, max_clip=10.0)
+    (clip,) = load_dataset(out)
+    assert clip.duration_s is None
+    assert clip.fields["duration_s"] == pytest.approx(9.0)
+    kept = [entry for entry in whole if entry.get("skip")]
+    assert {clip.fields["text"], *(entry["text"] for entry in kept)} == {
+        "part 0",
+        "part 1",
+        "part 2",
+    }
+    assert sorted(told(out, "for what you wrote alone")) == sorted(e["audio"] for e in kept)
+    # Nothing moves by itself.
+    assert prepared(source, out, max_clip=10.0) == whole
+    back = prepared(source, out, max_clip=3.0)
+    assert [entry["at_s"] for entry in back] == [entry["at_s"] for entry in first]
+    assert not [entry for entry in back if entry.get("skip")]
+    texts = [entry["text"] for entry in back]
+    assert [text for text, entry in zip(texts, kept, strict=False) if entry["text"] in texts]
+    assert {entry["text"] for entry in kept} <= set(texts)
+
+
+def test_a_file_that_was_exported_again_replaces_its_earlier_version(
+    folder: tuple[Path, Path],
+) -> None:
+    source, out = folder
+    first = read_metadata(out)
+    edit(out, first[1]["audio"], text="mine")
+    put(source / "loop1.wav", beat(9, 2.0))
+    # It sounds like the version before it: a copy of nothing that is still there.
+    put(source / "loop2.wav", 0.7 * beat(2, 2.0))
+    again = prepared(source, out)
+    assert [entry["source"] for entry in again] == ["loop0.wav", "loop1.wav", "loop2.wav"]
+    assert trained_on(out) == ["loop0.wav", "loop1.wav", "loop2.wav"]
+    assert again[0] == first[0]
+    assert again[1]["text"] == "mine"
+    for index, waveform in ((1, beat(9, 2.0)), (2, beat(2, 2.0))):
+        assert again[index]["made_from"] != first[index]["made_from"]
+        heard = read_audio(out / again[index]["audio"], RATE)
+        assert np.corrcoef(heard[0], waveform[0])[0, 1] > 0.99
+    assert sorted(told(out, "exported again")) == ["loop1.wav", "loop2.wav"]
+    # And back to the first version.
+    put(source / "loop1.wav", beat(1, 2.0))
+    back = prepared(source, out)
+    assert [entry["made_from"] for entry in back[:2]] == [e["made_from"] for e in first[:2]]
+    assert len(back) == 3
+
+
+def test_a_new_version_that_is_no_use_takes_the_old_one_with_it(folder: tuple[Path, Path]) -> None:
+    source, out = folder
+    (source / "loop1.wav").write_bytes(b"no audio")
+    prepared(source, out)
+    assert trained_on(out) == ["loop0.wav", "loop2.wav"]
+    assert told(out, "is left out now (not readable as audio") == [read_metadata(out)[1]["audio"]]
+    prepared(source, out)
+    assert not changes(out)
+
+
+def test_a_file_that_left_the_folder_leaves_the_training_until_it_is_back(
+    folder: tuple[Path, Path],
+) -> None:
+    source, out = folder
+    first = read_metadata(out)
+    edit(out, first[0]["audio"], text="mine")
+    content = (source / "loop0.wav").read_bytes()
+    (source / "loop0.wav").unlink()
+    (source / "loop2.wav").rename(source / "renamed.wav")
+    again = prepared(source, out)
+    assert trained_on(out) == ["loop1.wav", "loop2.wav"]
+    assert again[0]["skip"] == "its file is no longer in the input folder"
+    assert again[0]["text"] == "mine"
+    assert told(out, "no longer in the input folder") == [first[0]["audio"]]
+    report = json.loads((out / "report.json").read_text())
+    assert report["summary"]["clips"] == 2
+    assert report["skipped"] == [{"audio": first[0]["audio"], "reason": again[0]["skip"]}]
+    # Told once, and the mark stays.
+    assert prepared(source, out) == again
+    assert not changes(out)
+    # A person's word on it stands.
+    edit(out, first[0]["audio"], skip=False)
+    prepared(source, out)
+    assert trained_on(out) == ["loop0.wav", "loop1.wav", "loop2.wav"]
+    edit(out, first[0]["audio"], skip=again[0]["skip"])
+    (source / "loop0.wav").write_bytes(content)
+    back = prepared(source, out)
+    assert "skip" not in back[0]
+    assert back[0]["text"] == "mine"
+    assert told(out, "back in training") == [first[0]["audio"]]
+
+
+def test_files_of_another_folder_have_not_left(folder: tuple[Path, Path], tmp_path: Path) -> None:
+    source, out = folder
+    put(tmp_path / "more" / "loop0.wav", beat(7, 2.0))
+    again = prepared(tmp_path / "more", out, loudness=-20.0)
+    assert len(again) == 4
+    assert not [entry for entry in again if "skip" in entry]
+    names = told(out, f"prepared with --loudness -16; prepare {source.resolve()}")
+    assert names == ["loop0.wav", "loop1.wav", "loop2.wav"]
+
+
+def test_a_folder_that_cannot_be_read_today_has_lost_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, out = tmp_path / "in", tmp_path / "out"
+    put(source / "a.wav", beat(0, 2.0))
+    put(source / "locked" / "b.wav", beat(1, 2.0))
+    first = prepared(source, out)
+    scandir = prepare.find_inputs.__globals__["os"].scandir
+
+    def refusing(path: Any = ".") -> Any:
+        if str(path).endswith("locked"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr("os.scandir", refusing)
+    assert prepared(source, out) == first
+    (drop,) = json.loads((out / "report.json").read_text())["dropped"]
+    assert drop["file"] == "locked"
+    assert drop["reason"].startswith("a folder that can't be looked into (Permission denied)")
+
+
+def test_a_clip_that_was_removed_stays_out_until_it_is_asked_for(tmp_path: Path) -> None:
+    source, out = tmp_path / "in", tmp_path / "out"
+    put(source / "song.wav", noise(2, 6.0))
+    put(source / "loop.wav", beat(0, 2.0))
+    first = prepared(source, out, max_clip=3.5)
+    assert [entry["source"] for entry in first] == ["loop.wav", "song.wav", "song.wav"]
+    write_metadata(out, first[1:2])
+    for _ in range(2):
+        assert prepared(source, out, max_clip=3.5) == first[1:2]
+        assert told(out, "you deleted their entry; --restore_removed") == [
+            "loop.wav (0.0-2.0 s)",
+            "song.wav (3.0-6.0 s)",
+        ]
+    # Nor does the part come back in other cuts.
+    again = prepared(source, out, max_clip=1.6)
+    assert [(e["source"], round(e["at_s"], 1)) for e in again] == [
+        ("song.wav", 0.0),
+        ("song.wav", 1.5),
+    ]
+    restored = prepared(source, out, max_clip=3.5, restore_removed=True)
+    assert sorted(entry["source"] for entry in restored) == ["loop.wav", "song.wav", "song.wav"]
+    assert not [entry for entry in restored if entry.get("skip")]
+
+
+def test_skip_takes_a_clip_out(folder: tuple[Path, Path]) -> None:
+    source, out = folder
+    audio = read_metadata(out)[1]["audio"]
+    edit(out, audio, skip=True)
+    assert trained_on(out) == ["loop0.wav", "loop2.wav"]
+    again = prepared(source, out, loudness=-20.0)
+    assert trained_on(out) == ["loop0.wav", "loop2.wav"]
+    assert again[1]["skip"] is True
+    for wrong in ("false", "", 1, []):
+        edit(out, again[1]["audio"], skip=wrong)
+        with pytest.raises(UserError, match=r'entry 2: "skip" must be true or false'):
+            load_dataset(out)
+    write_metadata(out, [entry | {"skip": True} for entry in again])
+    with pytest.raises(UserError, match=r'all of its 3 clips are taken out by "skip"'):
+        load_dataset(out)
+
+
+def test_deleted_audio_is_made_again(folder: tuple[Path, Path], tmp_path: Path) -> None:
+    source, out = folder
+    entries = read_metadata(out)
+    path = out / entries[1]["audio"]
+    content = path.read_bytes()
+    path.unlink()
+    with pytest.raises(UserError, match=r"entry 2: .* does not exist .*; prepare makes it again"):
+        load_dataset(out)
+    assert prepared(source, out) == entries
+    assert path.read_bytes() == content
+    assert told(out, "audio was missing") == [entries[1]["audio"]]
+    path.unlink()
+    put(tmp_path / "more" / "other.wav", beat(7, 2.0))
+    prepared(tmp_path / "more", out)
+    assert told(out, "is without audio, and the file that it was cut from is not in") == [
+        entries[1]["audio"]
+    ]
+
+
+def test_edits_made_while_it_runs_are_kept(
+    folder: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, out = folder
+    first = read_metadata(out)
+    for index in (3, 4):
+        put(source / f"loop{index}.wav", beat(index, 2.0))
+    monkeypatch.setattr(prepare, "FILES_PER_WRITE", 1)
+    original: Callable[..., Any] = cut.write_wav
+    calls: list[Path] = []
+
+    def editing(path: Path, *arguments: Any) -> float:
+        calls.append(path)
+        if len(calls) == 1:
+            entries = read_metadata(out)
+            entries[0]["text"] = "typed meanwhile"
+            del entries[1]
+            write_metadata(out, [*entries, {"audio": "mine.wav", "text": "added"}])
+        if len(calls) == 2:
+            edit(out, first[2]["audio"], mood="dark")
+        return original(path, *arguments)
+
+    monkeypatch.setattr(cut, "write_wav", editing)
+    again = prepared(source, out, trigger_word="zzz")
+    assert len(calls) == 2
+    by_audio = {entry["audio"]: entry for entry in again}
+    assert by_audio[first[0]["audio"]]["text"] == "typed meanwhile"
+    assert by_audio[first[2]["audio"]]["mood"] == "dark"
+    assert by_audio[first[2]["audio"]]["text"].startswith("zzz, ")
+    assert first[1]["audio"] not in by_audio
+    assert by_audio["mine.wav"] == {"audio": "mine.wav", "text": "added"}
+    assert len(again) == 5
+    assert told(out, "the metadata was edited while this ran") == []
+
+
+def test_metadata_that_is_broken_while_it_runs_is_left_alone(
+    folder: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, out = folder
+    put(source / "new.wav", beat(5, 2.0))
+    original: Callable[..., Any] = cut.write_wav
+
+    def breaking(*arguments: Any) -> float:
+        (out / "metadata.json").write_text("[{torn")
+        return original(*arguments)
+
+    monkeypatch.setattr(cut, "write_wav", breaking)
+    with pytest.raises(UserError, match=r"metadata\.json, line 1: not valid JSON"):
+        prepared(source, out)
+    assert (out / "metadata.json").read_text() == "[{torn"
+
+
+@pytest.mark.parametrize("what", ["folder", "examples"])
+def test_two_at_once_are_refused_before_anything_is_read(
+    what: str, folder: tuple[Path, Path]
+) -> None:
+    source, out = folder
+    (out / "metadata.json").write_text("[{half written by the other one")
+    with dataset_lock(out), pytest.raises(UserError, match="out: in use by another run"):
+        prepared(source, out, create_example=what == "examples")
+
+
+def test_a_ledger_that_is_broken_is_named(folder: tuple[Path, Path]) -> None:
+    source, out = folder
+    before = read_metadata(out)
+    for content in ("{", "[]", '{"format_version": 9}', '{"files": {"x": {"clips": "no"}}}'):
+        (out / "metadata.ledger.json").write_text(content)
+        with pytest.raises(UserError, match=r"metadata\.ledger\.json: not readable .*delete it"):
+            prepared(source, out)
+    (out / "metadata.ledger.json").unlink()
+    again = prepared(source, out)
+    # Cut anew, as nobody knows what with, to the same.
+    assert again == before
+    assert len(told(out, "it isn't known with which settings")) == 3
+
+
+def test_clips_in_the_dataset_are_no_input_once_they_are_removed(tmp_path: Path) -> None:
+    """`--input_dir` is the dataset itself, with clips of another folder in it."""
+    source, out = tmp_path / "in", tmp_path / "data"
+    for index in range(2):
+        put(source / f"{index}.wav", beat(index, 2.0))
+    first = prepared(source, out)
+    write_metadata(out, first[:1])
+    put(out / "train" / "own.wav", beat(5, 2.0))
+    again = prepared(out, out)
+    assert [entry["audio"] for entry in again] == [first[0]["audio"], "train/own.wav"]
+
+
+def test_a_track_in_its_place_gets_other_windows(tmp_path: Path) -> None:
+    out = tmp_path / "data"
+    track = render_beat(make_beat((500, 3), duration_s=30.0), RATE, seed=3)
+    path = put(out / "train" / "track.wav", track)
+    content = path.read_bytes()
+    (whole,) = prepared(out / "train", out, max_clip=40.0)
+    assert "start_s" not in whole
+    again = prepared(out / "train", out, max_clip=16.0, min_window=8.0, loudness=-30.0)
+    assert len(again) >= 2
+    assert {entry["audio"] for entry in again} == {"train/track.wav"}
+    assert all(entry["duration_s"] <= 16.0 for entry in load_entries(out))
+    assert path.read_bytes() == content
+    put(path, render_beat(make_beat((500, 4), duration_s=12.0), RATE, seed=4))
+    (entry,) = prepared(out / "train", out, max_clip=16.0, min_window=8.0)
+    assert "start_s" not in entry
+    assert entry["made_from"] != again[0]["made_from"]
+
+
+def load_entries(out: Path) -> Entries:
+    return [clip.fields for clip in load_dataset(out)]

@@ -1,0 +1,85 @@
+"""A mix of beats with pauses between them: each is cut on its own bars, and what is left out is
+listed; a beat that is shorter than a window stays."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from datasets import RATE, read_metadata
+
+from musicgen_lora.beats.beats808 import make_beat, render_beat
+from musicgen_lora.config import PrepareSettings
+from musicgen_lora.prepare.prepare import prepare_dataset
+
+PAUSE = np.zeros((1, RATE), dtype=np.float32)
+BARS = {0: 4, 1: 4, 3: 12, 7: 4}
+"""Beats of the mix by index, and how many bars each has."""
+
+
+@pytest.fixture(scope="module")
+def mix(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[tuple[float, float]]]:
+    """A folder with a mix, and where its beats begin and end. Behind them stands noise."""
+    pieces, spans, at_s = [], [], 0.0
+    for index, n_bars in BARS.items():
+        played = make_beat((0, index), duration_s=40.0)
+        duration_s = n_bars * 240.0 / played.bpm
+        wave = render_beat(played, RATE, seed=index)[:, : round(duration_s * RATE)]
+        pieces += [wave, PAUSE]
+        spans.append((at_s, at_s + duration_s))
+        at_s += duration_s + 1.0
+    noise = np.random.default_rng(0).normal(0.0, 0.1, (1, 6 * RATE)).astype(np.float32)
+    folder = tmp_path_factory.mktemp("mix")
+    soundfile.write(folder / "mix.wav", np.concatenate([*pieces, noise], axis=1).T, RATE)
+    return folder, [*spans, (at_s, at_s + 6.0)]
+
+
+def prepared(folder: Path, out: Path, **changes: Any) -> tuple[list[dict[str, Any]], list[Any]]:
+    settings = PrepareSettings(input_dir=folder, output_dir=out, num_workers=0, **changes)
+    prepare_dataset(settings)
+    remarks = json.loads((out / "report.json").read_text(encoding="utf-8"))["remarks"]
+    return read_metadata(out), [r for r in remarks if "--min_window" in r["told"]]
+
+
+def test_each_beat_is_cut_on_its_own_bars_and_the_rest_is_told(
+    mix: tuple[Path, list[tuple[float, float]]],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder, spans = mix
+    entries, remarks = prepared(folder, tmp_path / "out")
+    beats, noise = spans[:-1], spans[-1]
+    kept_s = 0.0
+    for entry in entries:
+        start_s, stop_s = entry["at_s"], entry["at_s"] + entry["duration_s"]
+        (beat,) = [b for b in beats if b[0] - 0.1 <= start_s and stop_s <= b[1] + 0.1]
+        bar_s = (beat[1] - beat[0]) / BARS[list(BARS)[beats.index(beat)]]
+        n_bars = entry["duration_s"] / bar_s
+        assert entry["cut"] in ("bars", "beats")
+        assert n_bars == pytest.approx(round(n_bars), abs=0.05)
+        kept_s += entry["duration_s"]
+    assert kept_s >= 0.9 * sum(stop_s - start_s for start_s, stop_s in beats)
+    assert any(entry["duration_s"] < 15.0 for entry in entries)
+    (remark,) = remarks
+    (item,) = remark["items"]
+    assert item.startswith("mix.wav: ")
+    assert f"{noise[0]:.1f}-{noise[1]:.1f} s" in item
+    assert "--min_window" in remark["to_do"]
+    said = " ".join(capsys.readouterr().out.split())
+    assert item in said
+    # A second run changes no clip and says it again.
+    again, repeated = prepared(folder, tmp_path / "out")
+    assert (again, repeated) == (entries, remarks)
+
+
+def test_the_flag_that_is_named_keeps_it(
+    mix: tuple[Path, list[tuple[float, float]]], tmp_path: Path
+) -> None:
+    folder, spans = mix
+    entries, remarks = prepared(folder, tmp_path / "out", min_window=4.0)
+    assert any(abs(entry["at_s"] - spans[-1][0]) < 0.1 for entry in entries)
+    assert not any(f"-{spans[-1][1]:.1f}" in item for r in remarks for item in r["items"])

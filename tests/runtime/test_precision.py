@@ -1,0 +1,73 @@
+"""Which precision a device is given, and what comes with it."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from musicgen_lora.config import EMBEDDED_NAME
+from musicgen_lora.model.cpu.attention import NAME
+from musicgen_lora.model.musicgen import load_base
+from musicgen_lora.model.placement import place
+from musicgen_lora.runtime import precision as precision_module
+from musicgen_lora.runtime.precision import choose_precision
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(("native", "expected"), [(True, "bf16"), (False, "fp32")])
+def test_tiny_beats_is_in_bf16_where_the_cpu_multiplies_it(
+    native: bool, expected: str, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precision_module, "cpu_has_bf16", lambda: native)
+    for base, found in [(EMBEDDED_NAME, expected), (tiny_model_dir, "fp32")]:
+        n_parameters = sum(p.numel() for p in load_base(base).decoder.parameters())
+        assert choose_precision("auto", False, CPU, n_parameters)[0] == found
+
+
+@pytest.mark.parametrize(("precision", "attention"), [("bf16", NAME), ("fp32", "sdpa")])
+def test_only_bf16_attends_in_blocks(precision: str, attention: str, tiny_model_dir: Path) -> None:
+    model = load_base(tiny_model_dir)
+    place(model, CPU, precision)
+    config: Any = model.decoder.config
+    assert config._attn_implementation == attention
+    inner: Any = model.decoder.model.decoder
+    assert inner.layers[0].self_attn.config._attn_implementation == attention
+
+
+def test_trained_weights_stay_in_fp32(tiny_model_dir: Path) -> None:
+    model = load_base(tiny_model_dir)
+    place(model, CPU, "bf16", trained=True)
+    config: Any = model.decoder.config
+    assert config._attn_implementation == NAME
+    assert {p.dtype for p in model.decoder.parameters()} == {torch.float32}
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told")
+def test_memory_that_is_freed_is_kept_for_the_next_tensors() -> None:
+    code = """
+import resource
+import torch
+from musicgen_lora.model.placement import keep_freed_memory
+
+def fresh_pages():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(3):
+        tensors = [torch.ones(2**21) for _ in range(8)]  # 64 MiB
+        del tensors
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+print(fresh_pages())
+keep_freed_memory()
+fresh_pages()
+print(fresh_pages())
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    given_back, kept = map(int, done.stdout.split())
+    assert kept < given_back / 20

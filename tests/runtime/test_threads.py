@@ -1,0 +1,107 @@
+"""How threads wait, and how many decode: bounded where the process is ours, as the user says
+otherwise."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from musicgen_lora.generation import decode
+from musicgen_lora.model.musicgen import load_base, load_tokenizer
+from musicgen_lora.model.text import TextStates
+from musicgen_lora.runtime.threads import DECIDED_BY, SPIN, bounded_spinning
+
+OURS = {*DECIDED_BY, "OMP_NUM_THREADS"}
+COMMAND = [sys.executable, "-m", "musicgen_lora.cli", "generate", "--prompts", "beat"]
+COMMAND += ["--base_model_path"]
+WORKER = """
+import os
+from looking import look
+from musicgen_lora.runtime.workers import run_tasks
+
+(_, seen), = run_tasks(look, ["GOMP_SPINCOUNT"], 1)
+print(seen, os.environ.get("GOMP_SPINCOUNT"))
+"""
+LOOKING = """
+import os
+
+def look(name, alive):
+    return os.environ.get(name)
+"""
+
+
+def plain_environment(**changes: str) -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name not in OURS} | changes
+
+
+@pytest.mark.parametrize("name", DECIDED_BY)
+def test_the_users_own_setting_wins(name: str) -> None:
+    assert bounded_spinning({"HOME": "/root"}) == SPIN
+    assert bounded_spinning({name: "active"}) == {}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="torch brings GCC's OpenMP on Linux")
+@pytest.mark.parametrize(("own", "expected"), [({}, "1000"), ({"GOMP_SPINCOUNT": "77"}, "77")])
+def test_a_command_bounds_it_before_openmp_reads_its_settings(
+    own: dict[str, str], expected: str, tmp_path: Path
+) -> None:
+    # There, but no model: it is refused once torch is loaded.
+    (tmp_path / "none").mkdir()
+    done = subprocess.run(
+        [*COMMAND, str(tmp_path / "none")],
+        env=plain_environment(OMP_DISPLAY_ENV="verbose", **own),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2, done.stderr
+    assert f"GOMP_SPINCOUNT = '{expected}'" in done.stderr
+
+
+def test_workers_are_ours_and_the_program_that_starts_them_is_not(tmp_path: Path) -> None:
+    script = tmp_path / "program.py"
+    script.write_text(WORKER)
+    (tmp_path / "looking.py").write_text(LOOKING)
+    done = subprocess.run(
+        [sys.executable, script], env=plain_environment(), capture_output=True, text=True
+    )
+    assert done.stdout.split() == ["1000", "None"], done.stderr
+
+
+@pytest.mark.parametrize(
+    ("limit", "own", "expected"),
+    [(decode.ONE_THREAD_UP_TO, None, 1), (0, None, 2), (decode.ONE_THREAD_UP_TO, "2", 2)],
+)
+def test_a_small_decoder_takes_one_thread_and_gives_the_others_back(
+    limit: int,
+    own: str | None,
+    expected: int,
+    tiny_model_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(decode, "ONE_THREAD_UP_TO", limit)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if own is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", own)
+    model = load_base(tiny_model_dir)
+    states, mask = TextStates(model, load_tokenizer(tiny_model_dir)).batch(["808 beat"])
+    seen: set[int] = set()
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        decode.generate_codes(
+            model,
+            states,
+            mask,
+            n_frames=3,
+            seeds=[0],
+            on_step=lambda done, total: seen.add(torch.get_num_threads()),
+        )
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+    assert seen == {expected}

@@ -1,0 +1,192 @@
+"""Optimizers by name, the average of the weights, and the state of both."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from musicgen_lora import extras
+from musicgen_lora.errors import UserError
+from musicgen_lora.training.ema import averaged, start_average, update_average
+from musicgen_lora.training.optimise import learning_rate_at
+from musicgen_lora.training.optimizers import (
+    RATE_SHARE,
+    check_optimizer,
+    make_optimizers,
+    optimizer_state,
+    restore_optimizers,
+)
+
+LIBRARIES = {"prodigy": "prodigyopt", "adamw8bit": "bitsandbytes"}
+NAMES = ["adamw", "muon", "prodigy", "adamw8bit"]
+
+
+def weights(seed: int) -> list[tuple[str, nn.Parameter]]:
+    torch.manual_seed(seed)
+    shapes = {
+        "decoder.model.decoder.layers.0.fc1.weight": (80, 70),
+        "decoder.model.decoder.layers.0.fc1.bias": (80,),
+        "decoder.lm_heads.0.weight": (64, 80),
+    }
+    return [(name, nn.Parameter(torch.randn(shape))) for name, shape in shapes.items()]
+
+
+def step(optimizers, parameters, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    for _, parameter in parameters:
+        parameter.grad = torch.randn(parameter.shape, generator=generator)
+    for optimizer in optimizers:
+        optimizer.step()
+
+
+def make(name: str, parameters):
+    if name in LIBRARIES:
+        pytest.importorskip(LIBRARIES[name])
+    rate = 1.0 if name == "prodigy" else 1e-2
+    return make_optimizers(name, parameters, learning_rate=rate, weight_decay=0.1)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_restored_through_a_file_an_optimizer_steps_on_as_before(name: str) -> None:
+    parameters = weights(0)
+    optimizers = make(name, parameters)
+    for seed in range(3):
+        step(optimizers, parameters, seed)
+    tensors, values = optimizer_state(optimizers)
+    tensors = {name: tensor.clone() for name, tensor in tensors.items()}
+    values = json.loads(json.dumps(values, allow_nan=False))
+    copies = [(name, nn.Parameter(p.detach().clone())) for name, p in parameters]
+    others = make(name, copies)
+    restore_optimizers(others, tensors, values)
+    for seed in range(3, 6):
+        step(optimizers, parameters, seed)
+        step(others, copies, seed)
+    for (_, one), (_, two) in zip(parameters, copies, strict=True):
+        assert torch.equal(one, two)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_parameter_is_stepped(name: str) -> None:
+    parameters = weights(0)
+    before = [parameter.detach().clone() for _, parameter in parameters]
+    optimizers = make(name, parameters)
+    step(optimizers, parameters, 0)
+    for old, (_, new) in zip(before, parameters, strict=True):
+        assert not torch.equal(old, new)
+
+
+@pytest.mark.parametrize("warmup_share", [0.0, 0.05, 0.3])
+def test_prodigy_finds_a_rate_that_learns_in_a_short_run(warmup_share: float) -> None:
+    """Least squares of noisy batches through two factors, as an adapter has them, under training's
+    schedule. The rate that it finds competes with AdamW's best of four."""
+
+    def loss_after(name: str, rate: float) -> float:
+        generator = torch.Generator().manual_seed(0)
+        target = torch.randn(40, 30, generator=generator) * 0.05
+        down = nn.Parameter(torch.randn(4, 30, generator=generator) / 30**0.5)
+        up = nn.Parameter(torch.zeros(40, 4))
+        (optimizer,) = make_optimizers(
+            name, [("a", down), ("b", up)], learning_rate=rate, weight_decay=0.01
+        )
+        for number in range(100):
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate_at(
+                    number, 100, peak=rate, schedule="cosine", warmup_share=warmup_share
+                )
+            x = torch.randn(16, 30, generator=generator)
+            noise = torch.randn(16, 40, generator=generator) * 0.3
+            optimizer.zero_grad()
+            (x @ target.T + noise - x @ down.T @ up.T).square().mean().backward()
+            optimizer.step()
+        return float(
+            (target - up.detach() @ down.detach()).square().mean() / target.square().mean()
+        )
+
+    pytest.importorskip("prodigyopt")
+    best = min(loss_after("adamw", rate) for rate in (1e-4, 1e-3, 3e-3, 1e-2))
+    assert best < 0.95
+    assert 1.0 - loss_after("prodigy", 1.0) > 0.5 * (1.0 - best)
+
+
+def test_muon_takes_the_matrices_of_the_layers_alone() -> None:
+    muon, rest = make("muon", weights(0))
+    assert isinstance(muon, torch.optim.Muon)
+    shapes = [[tuple(p.shape) for p in o.param_groups[0]["params"]] for o in (muon, rest)]
+    assert shapes == [[(80, 70)], [(80,), (64, 80)]]
+
+
+def test_what_an_optimizer_cannot_do_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match="--trainable full"):
+        check_optimizer("muon", 1e-3, "lora")
+    check_optimizer("muon", 1e-3, "full")
+    monkeypatch.setattr(extras, "find_spec", lambda name: object())
+    with pytest.raises(UserError, match=r"give 1, not 0\.0003, or leave"):
+        check_optimizer("prodigy", 3e-4, "lora")
+    check_optimizer("prodigy", 1.0, "lora")
+    check_optimizer("prodigy", None, "lora")
+
+
+@pytest.mark.parametrize("name", LIBRARIES)
+def test_a_missing_library_is_named_with_its_command(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(extras, "find_spec", lambda name: None)
+    with pytest.raises(UserError) as raised:
+        check_optimizer(name, 1.0, "lora")
+    assert str(raised.value) == (
+        f"--optimizer {name} needs {LIBRARIES[name]}: pip install 'musicgen-lora[{name}]'"
+    )
+
+
+def test_the_average_of_known_weights() -> None:
+    """By hand: the mean of all steps' weights, each counting `decay` as much as the next."""
+    rng = np.random.default_rng(0)
+    path = rng.normal(size=(400, 2))
+    found = {}
+    for decay in (0.9, 0.99, 0.999):
+        parameter = nn.Parameter(torch.full((2,), 1e6))
+        average = start_average([parameter])
+        for number, values in enumerate(path, start=1):
+            with torch.no_grad():
+                parameter.copy_(torch.from_numpy(values))
+            update_average(average, [parameter], decay, number)
+            if number in (1, 2, 60, 310, 400):
+                weights = decay ** np.arange(number - 1, -1, -1.0)
+                expected = weights @ path[:number] / weights.sum()
+                assert average[0].tolist() == pytest.approx(expected, abs=1e-5)
+        found[decay] = average[0]
+    assert not torch.allclose(found[0.99], found[0.999], atol=1e-2)
+
+
+def test_the_model_has_the_average_for_its_weights_for_a_while() -> None:
+    parameter = nn.Parameter(torch.tensor([1.0]))
+    with averaged([torch.tensor([5.0])], [parameter]):
+        assert parameter.item() == 5.0
+    assert parameter.item() == 1.0
+    with pytest.raises(ZeroDivisionError), averaged([torch.tensor([5.0])], [parameter]):
+        raise ZeroDivisionError
+    assert parameter.item() == 1.0
+    with averaged(None, [parameter]):
+        assert parameter.item() == 1.0
+
+
+@pytest.mark.parametrize("name", ["adamw", "muon", "adamw8bit"])
+def test_the_text_encoders_share_of_the_rate_outlives_a_file(name: str) -> None:
+    if name in LIBRARIES:
+        pytest.importorskip(LIBRARIES[name])
+    parameters = [*weights(0), ("text_encoder.shared.weight", nn.Parameter(torch.ones(4, 4)))]
+    rates = {"learning_rate": 1e-2, "text_encoder_learning_rate": 1e-3, "weight_decay": 0.0}
+    optimizers = make_optimizers(name, parameters, **rates)
+    groups = optimizers[-1].param_groups
+    assert [group.get(RATE_SHARE, 1.0) for group in groups] == pytest.approx([1.0, 0.1])
+    assert [tuple(p.shape) for p in groups[1]["params"]] == [(4, 4)]
+    step(optimizers, parameters, 0)
+    tensors, values = optimizer_state(optimizers)
+    others = make_optimizers(name, parameters, **rates)
+    restore_optimizers(others, tensors, json.loads(json.dumps(values)))
+    shares = [group.get(RATE_SHARE, 1.0) for group in others[-1].param_groups]
+    assert shares == pytest.approx([1.0, 0.1])

@@ -1,0 +1,211 @@
+"""Training from a packed file: right gradients, bit-equal resuming, what it writes loads."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from musicgen_lora.dataset.packed import PackedTokens, write_packed
+from musicgen_lora.errors import UserError
+from musicgen_lora.model.codec import codec_fingerprint
+from musicgen_lora.model.delays import delay_codes
+from musicgen_lora.model.lora.adapter import load_adapter
+from musicgen_lora.model.musicgen import load_base, load_processor, load_tokenizer
+from musicgen_lora.model.text import TextStates
+from musicgen_lora.training.packed.captured import (
+    CapturedGradients,
+    DeviceData,
+    Draw,
+    draw_windows,
+    step_totals,
+)
+from musicgen_lora.training.packed.settings import PackedSettings
+from musicgen_lora.training.packed.train import PackedRun, main, train_packed
+
+CAPTIONS = [["hip hop beat", "trap beat"], ["808 bass"], ["trap drums with 808"], ["minor beat"]]
+
+
+@pytest.fixture(scope="module")
+def tokens(tiny_model_dir):
+    """Four clips in which each code follows from the one before: easy to learn."""
+    model = load_base(tiny_model_dir)
+    lengths = np.array([60, 40, 25, 60])
+    frame = np.concatenate([np.arange(n) for n in lengths])
+    codes = np.stack([(frame * (k + 1) + k) % 16 for k in range(4)], axis=1).astype(np.uint16)
+    held_out = np.array([False, False, False, True])
+    return PackedTokens(codes, lengths, CAPTIONS, held_out, 64, 50.0, codec_fingerprint(model))
+
+
+@pytest.fixture
+def settings(tokens, tiny_model_dir, tmp_path):
+    write_packed(tmp_path / "tokens.safetensors", tokens)
+    return PackedSettings(
+        tokens=tmp_path / "tokens.safetensors",
+        output_dir=tmp_path / "out",
+        model_path=str(tiny_model_dir),
+        batch_size=2,
+        gradient_accumulation_steps=2,
+        max_duration=0.8,
+        max_steps=6,
+        save_every=3,
+        validate_every=3,
+        learning_rate=3e-3,
+        device="cpu",
+    )
+
+
+def reference_loss(model, tokens, draws, data, text):
+    """Mean over codebooks of the cross-entropy over all predicted frames, window by window."""
+    flat = {row: caption for rows, texts in zip(data.captions, tokens.texts, strict=True)
+            for row, caption in zip(rows, texts, strict=True)}  # fmt: skip
+    sums, counts = [0.0] * 4, [0] * 4
+    for draw in draws:
+        for start, length, caption in zip(
+            *(part.tolist() for part in (draw.starts, draw.n_frames, draw.captions)), strict=True
+        ):
+            codes = torch.from_numpy(tokens.codes[start : start + length].astype(np.int64)).T[None]
+            states, mask = text.batch([flat.get(caption)])
+            logits = model.decoder(
+                input_ids=delay_codes(codes, [0, 1, 2, 3], 64).flatten(0, 1),
+                encoder_hidden_states=model.enc_to_dec_proj(states) * mask[..., None],
+                encoder_attention_mask=mask,
+            ).logits.view(1, 4, length, -1)
+            for k in range(4):
+                predicted, wanted = logits[0, k, k:], codes[0, k, : length - k]
+                sums[k] = sums[k] + functional.cross_entropy(predicted, wanted, reduction="sum")
+                counts[k] += length - k
+    return sum(s / c for s, c in zip(sums, counts, strict=True)) / 4
+
+
+def test_the_gradient_is_that_of_one_big_batch(tokens, tiny_model_dir):
+    model = load_base(tiny_model_dir)
+    model.decoder.requires_grad_(True)
+    text = TextStates(model, load_tokenizer(tiny_model_dir))
+    data = DeviceData(tokens, text, 40, torch.device("cpu"))
+    rng = np.random.default_rng(0)
+    rows = np.array([0, 2, 1, 3])
+    draws = [
+        draw_windows(tokens, data.captions, part, n_frames=40, condition_dropout=0.4, rng=rng)
+        for part in rows.reshape(2, 2)
+    ]
+    assert {int(row) for draw in draws for row in draw.captions} > {0}
+    gradients = CapturedGradients(model, data, 2, autocast=None, capture=False)
+    for draw in draws:
+        gradients.add(draw, step_totals(draws, [0, 1, 2, 3]))
+    ours = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+    model.zero_grad()
+    loss = reference_loss(model, tokens, draws, data, text)
+    loss.backward()
+    assert float(gradients.codebooks.mean()) == pytest.approx(loss.item(), abs=1e-5)
+    assert ours
+    for name, parameter in model.named_parameters():
+        if parameter.grad is not None:
+            torch.testing.assert_close(ours[name], parameter.grad, atol=2e-6, rtol=1e-4)
+
+
+def test_windows_are_of_their_clip_and_dropped_captions_are_null(tokens):
+    captions = [[1, 2], [3], [4], [5]]
+    rng = np.random.default_rng(1)
+    rows = np.tile([0, 1, 2], 400)
+    draw = draw_windows(tokens, captions, rows, n_frames=40, condition_dropout=0.25, rng=rng)
+    inside = draw.starts.numpy() - tokens.offsets[rows]
+    assert inside.min() == 0
+    assert inside[rows == 0].max() == 20
+    assert (inside[rows > 0] == 0).all()
+    assert (draw.n_frames.numpy() == np.minimum(tokens.n_frames[rows], 40)).all()
+    chosen = draw.captions.numpy()
+    assert (chosen == 0).mean() == pytest.approx(0.25, abs=0.04)
+    for row in range(3):
+        assert set(chosen[rows == row]) - {0} == set(captions[row])
+
+
+@pytest.mark.parametrize("trainable", ["full", "lora"])
+def test_a_run_that_was_stopped_equals_an_unbroken_one(settings, tmp_path, trainable):
+    whole = dataclasses.replace(settings, trainable=trainable)
+    train_packed(whole)
+    parts = dataclasses.replace(whole, output_dir=tmp_path / "parts", max_minutes=0.0)
+    for step in range(1, 7):
+        assert train_packed(parts).step == step
+    name = "model.safetensors" if trainable == "full" else "adapter_model.safetensors"
+    for file in (f"best_model/{name}", f"checkpoints/step-000006/{name}"):
+        assert (whole.output_dir / file).read_bytes() == (parts.output_dir / file).read_bytes()
+    rows = [json.loads(line) for line in (parts.output_dir / "metrics.jsonl").open()]
+    losses = [row["loss"] for row in rows if row["event"] == "validation"]
+    assert losses[-1] < losses[0]
+
+
+def test_what_it_writes_is_what_the_commands_load(settings):
+    train_packed(settings)
+    trained = load_base(settings.output_dir / "best_model")
+    assert len(trained.decoder.lm_heads) == 4
+    load_processor(settings.output_dir / "best_model")
+    adapter = dataclasses.replace(
+        settings, trainable="lora", output_dir=settings.output_dir / "lora"
+    )
+    train_packed(adapter)
+    load_adapter(load_base(settings.model_path), adapter.output_dir / "best_model")
+
+
+def test_other_settings_or_tokens_are_another_run(settings, tokens):
+    train_packed(settings)
+    with pytest.raises(UserError, match="another --output_dir"):
+        train_packed(dataclasses.replace(settings, learning_rate=1e-4))
+    # More steps are the same run, which goes on.
+    assert train_packed(dataclasses.replace(settings, max_steps=7)).step == 7
+    foreign = dataclasses.replace(tokens, codec="another")
+    write_packed(settings.tokens, foreign)
+    with pytest.raises(UserError, match="another codec"):
+        train_packed(settings)
+
+
+def test_as_a_command(settings, capsys):
+    flags = [f"--{name}={value}" for name, value in settings.plain().items()]
+    assert main([*flags, "--max_steps=1"]) == 0
+    assert "step 1/1" in capsys.readouterr().out
+    assert main([*flags, "--model_path=/nowhere"]) == 2
+    assert "/nowhere" in capsys.readouterr().err
+
+
+def test_draws_past_the_last_clip_are_masked(tokens, tiny_model_dir):
+    model = load_base(tiny_model_dir)
+    data = DeviceData(
+        tokens, TextStates(model, load_tokenizer(tiny_model_dir)), 100, torch.device("cpu")
+    )
+    last = Draw(torch.tensor([int(tokens.offsets[-1])]), torch.tensor([60]), torch.tensor([0]))
+    codes, states, mask = data.batch(last)
+    np.testing.assert_array_equal(codes[0, :, :60].numpy().T, tokens.codes[-60:])
+    assert not states.any()
+    assert not mask.any()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"seed": -1}, {"learning_rate": float("nan")}, {"batch_size": 0}, {"max_duration": 1e39}],
+    ids=str,
+)
+def test_a_setting_out_of_range_is_one_line(settings, change, capsys):
+    with pytest.raises(UserError, match=next(iter(change))):
+        dataclasses.replace(settings, **change)
+    flags = [f"--{name}={value}" for name, value in (settings.plain() | change).items()]
+    assert main(flags) == 2
+    assert len(capsys.readouterr().err.splitlines()) == 1
+
+
+def test_an_adapters_windows_are_no_longer_than_the_bases(
+    settings, tiny_model_dir, tmp_path, capsys
+):
+    base = tmp_path / "base"
+    shutil.copytree(tiny_model_dir, base)
+    config = json.loads((base / "config.json").read_text())
+    config["musicgen_lora"] = {"trained_duration_s": 0.5}
+    (base / "config.json").write_text(json.dumps(config))
+    run = PackedRun(dataclasses.replace(settings, model_path=str(base), trainable="lora"))
+    assert run.n_frames == 25
+    assert "trained on no longer ones" in capsys.readouterr().out
+    assert PackedRun(dataclasses.replace(settings, model_path=str(base))).n_frames == 40

@@ -1,0 +1,80 @@
+"""Whether a run's data are those of another: what makes an unfinished run go on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from musicgen_lora.config import TrainSettings
+from musicgen_lora.dataset.metadata import Clip, Clips
+from musicgen_lora.training.facts import data_facts, run_identity
+
+BASE = [
+    Clip("a.wav", Path("/data"), ("808", "trap"), "pack"),
+    Clip("b.wav", Path("/data"), ("", "schön 🔥"), "b.wav", "validation"),
+    Clip("c.wav", Path("/data"), ("boom bap",), "pack", "train", 1.0, 2.0, '{"x": 1}'),
+]
+IDS = ["id0", "id1", "id2"]
+
+
+def identity(clips: list[Clip] | Clips, ids: list[str] = IDS, **changes: object) -> str:
+    return run_identity(TrainSettings(**changes), "base", Clips.of(clips), ids)  # pyright: ignore[reportArgumentType]
+
+
+def changed(row: int, **values: object) -> list[Clip]:
+    return [clip._replace(**values) if i == row else clip for i, clip in enumerate(BASE)]  # pyright: ignore[reportArgumentType]
+
+
+def test_each_part_of_the_data_counts() -> None:
+    others = [
+        identity(changed(0, texts=("808t", "rap"))),
+        identity(changed(0, texts=("808",))),
+        identity(
+            [*changed(0, texts=("808",))[:1], *changed(1, texts=("trap", "", "schön 🔥"))[1:]]
+        ),
+        identity(changed(0, source="b.wav")),
+        identity(changed(0, split="")),
+        identity(changed(1, split=None)),
+        identity(changed(1, split="train")),
+        identity(BASE, ["id0", "id", "1id2"]),
+        identity(BASE[::-1], IDS[::-1]),
+        identity(BASE[:2], IDS[:2]),
+        identity(BASE, seed=7),
+    ]
+    assert len({identity(BASE), *others}) == 1 + len(others)
+
+
+def test_what_changes_no_result_does_not_count() -> None:
+    assert identity(changed(2, entry='{"mood": "dark"}')) == identity(BASE)
+    assert identity(BASE, output_dir="elsewhere") == identity(BASE)
+    assert identity(BASE, from_tokens=True) == identity(BASE)
+
+
+def test_a_folder_is_the_same_whichever_way_it_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "base").mkdir()
+    monkeypatch.chdir(tmp_path)
+    relative = identity(BASE, data_dir="data", model_path="base")
+    assert relative == identity(BASE, data_dir=tmp_path / "data", model_path=f"{tmp_path}/base")
+    assert relative == identity(BASE, data_dir="moved", model_path="./base")
+    assert relative != identity(BASE, data_dir="data", model_path="other")
+
+
+@pytest.mark.parametrize("rows", [[0, 1, 2], [1, 2], [2, 0], [1]])
+def test_rows_of_a_larger_dataset_are_those_rows(rows: list[int]) -> None:
+    ids = [IDS[row] for row in rows]
+    taken, listed = Clips.of(BASE).take(rows), [BASE[row] for row in rows]
+    assert identity(taken, ids) == identity(listed, ids)
+    facts = [
+        data_facts(TrainSettings(), Clips.of(clips), ids, len(rows), np.arange(len(rows)))
+        for clips in (taken, listed)
+    ]
+    assert facts[0] == facts[1]
+    assert [clip["text"] for clip in facts[0]["validation"]] == [BASE[r].texts[0] for r in rows]
+    edited = changed(rows[0], entry='{"mood": "dark"}')
+    other = Clips.of(edited).take(rows)
+    fingerprint = data_facts(TrainSettings(), other, ids, 0, np.arange(0))["fingerprint"]
+    assert fingerprint != facts[0]["fingerprint"]

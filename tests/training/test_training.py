@@ -1,0 +1,340 @@
+"""Whole trainings of a tiny model on real audio."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from datasets import make_dataset, read_metadata, read_rows, tiny_settings, write_metadata
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from musicgen_lora.config import EvaluateSettings, GenerateSettings
+from musicgen_lora.dataset.metadata import load_dataset
+from musicgen_lora.dataset.tokens import clip_ids, tokenise_clips
+from musicgen_lora.errors import UserError
+from musicgen_lora.evaluation.evaluate import evaluate_adapter
+from musicgen_lora.generation.decode import generate_codes
+from musicgen_lora.generation.generate import generate_audio
+from musicgen_lora.model.lora.adapter import load_adapter
+from musicgen_lora.model.musicgen import load_base, load_tokenizer
+from musicgen_lora.model.text import TextStates
+from musicgen_lora.training import loop
+from musicgen_lora.training.train import train_lora
+
+DELAYS = [0, 1, 2, 3]
+
+
+def test_four_clips_are_learned_by_heart_and_played_back(
+    tmp_path: Path, tiny_model_dir: Path
+) -> None:
+    data_dir = make_dataset(tmp_path / "data", [0.8] * 4)
+    settings = tiny_settings(
+        tiny_model_dir,
+        data_dir,
+        tmp_path / "out",
+        trainable="full",
+        batch_size=4,
+        learning_rate=1e-2,
+        num_epochs=120,
+        save_every=1000,
+        condition_dropout=0.0,
+        validation_fraction=0.0,
+        weight_decay=0.0,
+    )
+    train_lora(settings)
+    assert read_rows(settings.output_dir, "train")[-1]["loss"] < 0.1
+    clips = load_dataset(data_dir)
+    ids = clip_ids(clips, data_dir)
+    codes = tokenise_clips(clips, ids, load_base(tiny_model_dir), data_dir)
+    best = settings.output_dir / "best_model"
+    model = load_base(best)
+    states, mask = TextStates(model, load_tokenizer(best)).batch([c.texts[0] for c in clips])
+    played = generate_codes(
+        model, states, mask, n_frames=40, seeds=[0] * 4, guidance_scale=1.0, top_k=1
+    )
+    for index, own in enumerate(codes):
+        expected = torch.from_numpy(own.T.astype(np.int64))
+        assert len(expected.unique()) > 20
+        for k, delay in enumerate(DELAYS):
+            # The loss never sees the last `delay` frames of a codebook.
+            seen = slice(0, 40 - delay)
+            assert torch.equal(played[index, k, seen], expected[k, seen]), (index, k)
+
+
+def test_every_figure_reported_is_recorded(
+    tmp_path: Path, data: Path, tiny_model_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = tiny_settings(tiny_model_dir, data, tmp_path / "out", num_epochs=2)
+    returned = train_lora(settings)
+    said = capsys.readouterr().out
+    run = json.loads((settings.output_dir / "run.json").read_text())
+    assert run == json.loads(json.dumps(returned))
+    rows = read_rows(settings.output_dir)
+    base, effect = rows[0], rows[-1]
+    # The base's held-out loss comes before the first step.
+    assert (base["event"], base["step"], base["held_out"]) == ("base", 0, True)
+    assert base["loss"] == run["base_loss"]["loss"] == pytest.approx(np.mean(base["codebooks"]))
+    assert len(base["codebooks"]) == 4
+    assert f"loss {base['loss']:.4f}" in said
+    assert ", ".join(f"{value:.3f}" for value in base["codebooks"]) in said
+    steps = [row for row in rows if row["event"] == "train"]
+    assert [row["step"] for row in steps] == list(range(1, 9))
+    assert run["steps"] == 8
+    for row in steps:
+        assert row["loss"] == pytest.approx(np.mean(row["codebooks"]))
+        assert math.isfinite(row["grad_norm"])
+    for step in (1, 8):
+        row = steps[step - 1]
+        shown = f"step {step}/8  epoch {row['epoch']:.2f}  loss {row['loss']:.3f}"
+        assert f"{shown}  rate {row['learning_rate']:.2e}" in said
+    found = [row for row in rows if row["event"] == "validation"]
+    assert [row["step"] for row in found] == [4, 8]
+    for row in found:
+        assert f"step {row['step']}: validation loss {row['loss']:.4f}" in said
+    best = min(found, key=lambda row: row["loss"])
+    assert run["best"] == {name: best[name] for name in ("step", "loss", "codebooks")}
+    assert f"held-out loss {base['loss']:.4f} -> {best['loss']:.4f}" in said
+    assert effect["event"] == "effect"
+    assert run["effect"]["mean_kl"] == effect["mean_kl"] > 0.0
+    assert f"KL {effect['mean_kl']:.2g}" in said
+    assert f"change {effect['max_logit_change']:.2f}" in said
+    assert run["status"] == "finished"
+    assert run["settings"]["lora_rank"] == settings.lora_rank
+    assert set(run["versions"]) >= {"torch", "transformers", "peft", "python", "musicgen_lora"}
+    facts = json.loads((settings.output_dir / "best_model" / "musicgen_lora.json").read_text())
+    assert facts["best"] == run["best"]
+    assert facts["data"]["validation"] == run["data"]["validation"]
+    card = (settings.output_dir / "best_model" / "README.md").read_text()
+    for name, before, after in [
+        ("mean", base["loss"], best["loss"]),
+        *zip(
+            [f"codebook {k + 1}" for k in range(4)],
+            base["codebooks"],
+            best["codebooks"],
+            strict=True,
+        ),
+    ]:
+        assert f"| {name} | {before:.4f} | {after:.4f} |" in card
+    with safe_open(settings.output_dir / "best_model" / "adapter_model.safetensors", "pt") as file:
+        header = json.loads(file.metadata()["musicgen_lora"])
+    assert header["base"] == run["base"]
+    assert header["best"] == run["best"]
+    assert header["settings"]["lora_rank"] == settings.lora_rank
+
+
+def test_the_trained_adapter_is_the_one_that_was_measured(
+    tmp_path: Path, data: Path, tiny_model_dir: Path
+) -> None:
+    """The held-out loss of best_model, by hand, is what run.json says."""
+    settings = tiny_settings(
+        tiny_model_dir, data, tmp_path / "out", num_epochs=3, learning_rate=1e-2
+    )
+    run = train_lora(settings)
+    model = load_base(tiny_model_dir)
+    held = {entry["name"] for entry in run["data"]["validation"]}
+    clips = [clip for clip in load_dataset(data) if clip.name in held]
+    assert len(clips) == 1
+    ids = clip_ids(clips, data)
+    (own,) = tokenise_clips(clips, ids, model, data)
+    load_adapter(model, settings.output_dir / "best_model")
+    codes = torch.from_numpy(own.T.astype(np.int64))
+    tokens = load_tokenizer(tiny_model_dir)(clips[0].texts[0], return_tensors="pt")
+    delayed = torch.full_like(codes, 64)
+    labels = torch.full_like(codes, -100)
+    for k, delay in enumerate(DELAYS):
+        delayed[k, delay + 1 :] = codes[k, : codes.shape[1] - 1 - delay]
+        labels[k, delay:] = codes[k, : codes.shape[1] - delay]
+    with torch.no_grad():
+        loss = model(**tokens, decoder_input_ids=delayed, labels=labels.T[None]).loss.item()
+    assert loss == pytest.approx(run["best"]["loss"], abs=1e-5)
+    assert loss < run["base_loss"]["loss"]
+
+
+def test_dropout_on_the_adapter_is_really_on(
+    tmp_path: Path, data: Path, tiny_model_dir: Path
+) -> None:
+    """Or the comparison above would say less than it seems to."""
+    for share in (0.0, 0.3):
+        train_lora(
+            tiny_settings(
+                tiny_model_dir, data, tmp_path / str(share), max_steps=2, lora_dropout=share
+            )
+        )
+    first, second = (read_rows(tmp_path / str(share), "train") for share in (0.0, 0.3))
+    assert first[0]["loss"] == second[0]["loss"], "B is zero at the first step"
+    assert first[1]["loss"] != second[1]["loss"]
+
+
+@pytest.mark.parametrize("sources", ["one source", "no fraction"])
+def test_too_few_sources_to_split_are_said(
+    sources: str,
+    tmp_path: Path,
+    data: Path,
+    tiny_model_dir: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    if sources == "one source":
+        write_metadata(data, [entry | {"source": "one"} for entry in read_metadata(data)])
+    settings = tiny_settings(
+        tiny_model_dir,
+        data,
+        tmp_path / "out",
+        max_steps=2,
+        validation_fraction=0.1 if sources == "one source" else 0.0,
+    )
+    run = train_lora(settings)
+    said = capsys.readouterr().out
+    assert "0 held out" in said
+    assert "Too few sources" in said
+    assert run["best"] is None
+    assert run["base_loss"]["held_out"] is False
+    assert (settings.output_dir / "best_model" / "adapter_model.safetensors").is_file()
+    last = settings.output_dir / "checkpoints" / "step-000002" / "adapter_model.safetensors"
+    published = settings.output_dir / "best_model" / "adapter_model.safetensors"
+    # The published file's header says more; the tensors are the checkpoint's.
+    ours, theirs = load_file(published), load_file(last)
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_held_out_clips_are_never_trained_on(
+    tmp_path: Path, data: Path, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_metadata(
+        data,
+        [entry | {"source": f"pack{i % 4}"} for i, entry in enumerate(read_metadata(data))],
+    )
+    trained: set[str] = set()
+    original = loop.optimise_step
+
+    def watching(*arguments, where: str, **named):
+        trained.update(where.split("clips: ")[1].rstrip(")").split(", "))
+        return original(*arguments, where=where, **named)
+
+    monkeypatch.setattr(loop, "optimise_step", watching)
+    settings = tiny_settings(
+        tiny_model_dir, data, tmp_path / "out", num_epochs=2, validation_fraction=0.25
+    )
+    run = train_lora(settings)
+    held = {entry["name"] for entry in run["data"]["validation"]}
+    assert len(held) == 2
+    assert len({entry["source"] for entry in run["data"]["validation"]}) == 1
+    assert trained | held == {clip.name for clip in load_dataset(data)}
+    assert not trained & held
+
+
+def test_clips_too_short_to_predict_are_left_out_and_named(
+    tmp_path: Path, tiny_model_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data_dir = make_dataset(tmp_path / "data", [0.5, 0.05, 0.6, 0.02])
+    run = train_lora(tiny_settings(tiny_model_dir, data_dir, tmp_path / "out", max_steps=1))
+    said = capsys.readouterr().out
+    assert "train/beat1.wav: shorter than 4 frames" in said
+    assert "train/beat3.wav: shorter than 4 frames" in said
+    assert run["data"]["n_train"] + run["data"]["n_validation"] == 2
+    write_metadata(data_dir, [read_metadata(data_dir)[3]])
+    with pytest.raises(UserError, match="nothing is left to train on"):
+        train_lora(tiny_settings(tiny_model_dir, data_dir, tmp_path / "out2"))
+
+
+def test_stereo_trains_too(tmp_path: Path, data: Path, tiny_stereo_dir: Path) -> None:
+    run = train_lora(
+        tiny_settings(tiny_stereo_dir, data, tmp_path / "out", num_epochs=3, learning_rate=1e-2)
+    )
+    assert len(run["base_loss"]["codebooks"]) == 8
+    assert run["best"]["loss"] < run["base_loss"]["loss"]
+
+
+def test_frozen_parts_stay_in_eval_and_unchanged(
+    tmp_path: Path, data: Path, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """EnCodec and T5 do not run in the loop, and nothing but the adapter has dropout on."""
+    seen: list[bool] = []
+    original = loop.optimise_step
+
+    def watching(model, *arguments, **named):
+        on = {name for name, module in model.named_modules() if module.training}
+        wrapped = {name for name, module in model.named_modules() if hasattr(module, "lora_A")}
+        assert {name for name in on if "lora_" not in name} <= wrapped
+        for part in (model.audio_encoder, model.text_encoder):
+            part.forward = part.encode = refuse
+        seen.append(any(name.endswith("lora_dropout.default") for name in on))
+        return original(model, *arguments, **named)
+
+    def refuse(*_, **__):
+        raise AssertionError("a frozen encoder ran in the loop")
+
+    monkeypatch.setattr(loop, "optimise_step", watching)
+    train_lora(tiny_settings(tiny_model_dir, data, tmp_path / "out", max_steps=3, lora_dropout=0.1))
+    assert seen == [True] * 3
+
+
+def test_paths_with_brackets_are_printed_not_interpreted(
+    tmp_path: Path, tiny_model_dir: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """[/x] would be markup that closes nothing."""
+    data_dir = make_dataset(tmp_path / "[/data]", [0.5, 0.5, 0.02])
+    output_dir = tmp_path / "[/out]"
+    train_lora(tiny_settings(tiny_model_dir, data_dir, output_dir, max_steps=1))
+    train_lora(tiny_settings(tiny_model_dir, data_dir, output_dir, max_steps=1))
+    train_lora(tiny_settings(tiny_model_dir, data_dir, output_dir, max_steps=1, lora_rank=2))
+    said = capsys.readouterr().out
+    assert str(output_dir / "best_model") in said
+    assert str(output_dir / "previous") in said
+    common: dict[str, Any] = {
+        "base_model_path": str(tiny_model_dir),
+        "lora_model_path": output_dir / "best_model",
+        "prompts": ["[/b] beat"],
+        "duration": 0.5,
+    }
+    generate_audio(GenerateSettings(**common, output_dir=output_dir / "generated"))
+    assert str(output_dir / "generated") in capsys.readouterr().out
+    evaluate_adapter(EvaluateSettings(**common, output_dir=output_dir / "evaluation"))
+    assert str(output_dir / "evaluation") in capsys.readouterr().out
+
+
+def test_frozen_modules_stay_as_they_are_and_the_rest_learns(
+    tmp_path: Path, data: Path, tiny_model_dir: Path
+) -> None:
+    settings = tiny_settings(
+        tiny_model_dir,
+        data,
+        tmp_path / "out",
+        trainable="full",
+        frozen_modules=r"layers\.0\.encoder_attn|embed_tokens",
+        max_steps=2,
+    )
+    train_lora(settings)
+    before = load_base(tiny_model_dir).state_dict()
+    after = load_base(settings.output_dir / "best_model").state_dict()
+    same = {name for name, tensor in before.items() if torch.equal(tensor, after[name])}
+    decoder = {name for name in before if name.startswith("decoder.")}
+    frozen = {n for n in decoder if "layers.0.encoder_attn" in n or "embed_tokens" in n}
+    assert len(frozen) > 4
+    assert same & decoder == frozen
+
+
+@pytest.mark.parametrize(
+    ("trainable", "pattern", "message"),
+    [
+        ("lora", "encoder_attn", "frozen_modules is for --trainable full"),
+        ("full", "(", "no regular expression"),
+        ("full", "text_encoder", "matches none of the parameters that are trained, such as"),
+        ("full", ".", "matches all parameters"),
+    ],
+)
+def test_what_cannot_be_frozen_is_said(
+    trainable: str, pattern: str, message: str, tmp_path: Path, data: Path, tiny_model_dir: Path
+) -> None:
+    settings = tiny_settings(
+        tiny_model_dir, data, tmp_path / "out", trainable=trainable, frozen_modules=pattern
+    )
+    with pytest.raises(UserError, match=re.escape(message)):
+        train_lora(settings)
