@@ -25,8 +25,9 @@ from musicgen_lora.evaluation import evaluate
 from musicgen_lora.evaluation.evaluate import evaluate_adapter
 from musicgen_lora.evaluation.forgetting import other_styles_folder
 from musicgen_lora.evaluation.generations import DEFAULT_PROMPTS, choose_prompts
-from musicgen_lora.evaluation.held_out import find_held_out
+from musicgen_lora.evaluation.held_out import HeldOut, find_held_out
 from musicgen_lora.model.lora.adapter import FACTS_FILE, WEIGHTS_FILE, add_lora
+from musicgen_lora.model.lora.facts import AdapterFacts
 from musicgen_lora.model.musicgen import load_base
 from musicgen_lora.training.run_folder import write_run
 from musicgen_lora.training.train import train_lora
@@ -68,6 +69,10 @@ def compared(
 
 def facts_of(trained: dict[str, Path]) -> dict[str, Any]:
     return json.loads((trained["adapter"] / FACTS_FILE).read_text())
+
+
+def held_out_of(facts: dict[str, Any], *where: Any, **options: Any) -> HeldOut:
+    return find_held_out(AdapterFacts(facts), *where, **options)
 
 
 def test_the_report_and_its_files(compared: tuple[dict[str, Any], Path]) -> None:
@@ -265,7 +270,7 @@ def test_a_given_dataset_with_a_broken_clip_is_an_error_a_remembered_one_a_reaso
     broken = facts_of(trained)["data"]["validation"][0]["audio"]
     (data / broken).write_bytes(b"not audio")
     # With an id on record it is known to be another file, and left out with a word.
-    found = find_held_out(facts_of(trained), data, "metadata.json")
+    found = held_out_of(facts_of(trained), data, "metadata.json")
     assert found.missing == [broken]
     adapter = tmp_path / "run" / "adapter"
     shutil.copytree(trained["adapter"], adapter)
@@ -294,17 +299,17 @@ def test_held_out_clips_are_found_in_a_moved_dataset(
     shutil.copytree(trained["data"], moved)
     facts["data"]["data_dir"] = str(tmp_path / "gone")
     recorded = [entry["audio"] for entry in facts["data"]["validation"]]
-    found = find_held_out(facts, moved, "metadata.json")
+    found = held_out_of(facts, moved, "metadata.json")
     assert sorted(clip.audio for clip in found.clips) == sorted(recorded)
     assert found.is_unseen
     assert (found.max_duration_s, found.n_sources) == (1.0, 4)
-    gone = find_held_out(facts, None, "metadata.json", own_run=True)
+    gone = held_out_of(facts, None, "metadata.json", own_run=True)
     assert not gone.clips
     assert "any more; --data_dir says where" in gone.why_none
     # One of them deleted: the others are measured, and that is said.
     entries = [entry for entry in read_metadata(moved) if entry["audio"] != recorded[0]]
     write_metadata(moved, entries)
-    fewer = find_held_out(facts, moved, "metadata.json")
+    fewer = held_out_of(facts, moved, "metadata.json")
     assert fewer.missing == [recorded[0]]
     assert fewer.origin.startswith("Measured on 3 of the 4 clips")
 
@@ -317,16 +322,16 @@ def test_another_dataset_gives_its_validation_split_or_everything(
         entry["name"] = entry["audio"] = f"elsewhere/{entry['audio']}"
     data = tmp_path / "data"
     shutil.copytree(trained["data"], data)
-    everything = find_held_out(facts, data, "metadata.json")
+    everything = held_out_of(facts, data, "metadata.json")
     assert len(everything.clips) == 8
     assert not everything.is_unseen
     assert "is not known" in everything.origin
-    own = find_held_out(facts, trained["data"], "metadata.json")
+    own = held_out_of(facts, trained["data"], "metadata.json")
     assert "a lower loss proves nothing" in own.origin
     entries = read_metadata(data)
     entries[0]["split"] = "test"
     write_metadata(data, entries)
-    split = find_held_out(facts, data, "metadata.json")
+    split = held_out_of(facts, data, "metadata.json")
     assert [clip.audio for clip in split.clips] == [entries[0]["audio"]]
     assert "its validation split (1 clip)" in split.origin
 
@@ -341,7 +346,7 @@ def test_other_audio_under_a_held_out_name_is_not_held_out(
     trained_on = next(e["audio"] for e in read_metadata(data) if e["audio"] not in names)
     for name in names:
         shutil.copy(data / trained_on, data / name)
-    found = find_held_out(facts, data, "metadata.json")
+    found = held_out_of(facts, data, "metadata.json")
     assert not found.is_unseen
 
 
@@ -349,14 +354,16 @@ def test_reasons_for_having_none(trained: dict[str, Path], tmp_path: Path) -> No
     assert "musicgen_lora.json" in find_held_out(None, None, "metadata.json").why_none
     facts = facts_of(trained)
     facts["data"]["validation"] = []
-    assert "held no clips out" in find_held_out(facts, None, "metadata.json", own_run=True).why_none
+    assert "held no clips out" in held_out_of(facts, None, "metadata.json", own_run=True).why_none
     facts = facts_of(trained)
     facts["data"]["metadata_file"] = "gone.json"
-    assert "not usable" in find_held_out(facts, None, "metadata.json", own_run=True).why_none
+    assert "not usable" in held_out_of(facts, None, "metadata.json", own_run=True).why_none
 
 
 def test_prompts_take_turns_among_the_sources(trained: dict[str, Path]) -> None:
-    clips = find_held_out(facts_of(trained), None, "metadata.json", own_run=True).clips
+    clips = find_held_out(
+        AdapterFacts(facts_of(trained)), None, "metadata.json", own_run=True
+    ).clips
     chosen = choose_prompts([], clips, 6)
     assert len({item["prompt"] for item in chosen}) == 6
     assert chosen[-1]["origin"] == "default prompt"

@@ -34,11 +34,11 @@ from musicgen_lora.evaluation.held_out import find_held_out
 from musicgen_lora.model.chroma import Chroma
 from musicgen_lora.model.lora.adapter import (
     FACTS_FILE,
-    _read_facts,
     add_lora,
     load_adapter,
     save_adapter,
 )
+from musicgen_lora.model.lora.facts import AdapterFacts
 from musicgen_lora.model.musicgen import load_base, load_processor, load_tokenizer
 from musicgen_lora.model.text import TextStates
 from musicgen_lora.prepare.clips.cleaning import unusable_reason
@@ -296,7 +296,7 @@ def test_the_facts_of_an_adapter(content: bytes, folder: Path, data: Path) -> No
     write_metadata(data, [{"audio": "train/beat0.wav", "text": "hip hop"}])
 
     def read() -> None:
-        facts = _read_facts(folder / FACTS_FILE, content)
+        facts = AdapterFacts.parse(content, folder / FACTS_FILE)
         find_held_out(facts, None, "metadata.json", own_run=True)
         find_held_out(facts, data, "metadata.json")
 

@@ -17,8 +17,8 @@ from musicgen_lora.config import EvaluateSettings, GenerateSettings, TrainSettin
 from musicgen_lora.errors import UserError
 from musicgen_lora.evaluation.evaluate import evaluate_adapter
 from musicgen_lora.generation.generate import generate_audio
-from musicgen_lora.model.lora import adapter
 from musicgen_lora.model.lora import initial as start
+from musicgen_lora.model.lora import spec
 from musicgen_lora.model.lora.adapter import load_adapter
 from musicgen_lora.model.lora.targets import matching, target_pattern
 from musicgen_lora.model.musicgen import frame_logits, load_base, load_tokenizer
@@ -248,7 +248,7 @@ def test_resuming_where_the_decomposition_came_out_otherwise(
             parameter.add_(0.05 * torch.randn(parameter.shape))
     first.gather()(tmp_path)
 
-    monkeypatch.setitem(adapter.INITIALISATIONS, "pissa", "olora")
+    monkeypatch.setitem(spec.INITIALISATIONS, "pissa", "olora")
     model, plain = load_base(tiny_model_dir), load_base(tiny_model_dir)
     before = logits_of(plain, tiny_model_dir).nan_to_num()
     second = make_trainee(model, settings, run)

@@ -219,7 +219,7 @@ def test_parameters_keep_the_names_that_peft_gives_them(
     tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ours = get_peft_model_state_dict(adapted_model(tiny_model_dir))
-    monkeypatch.setattr("musicgen_lora.model.lora.adapter.use_few_products", lambda adapted: None)
+    monkeypatch.setattr("musicgen_lora.model.lora.trainable.fuse_products", lambda model: None)
     theirs = get_peft_model_state_dict(adapted_model(tiny_model_dir))
     assert list(ours) == list(theirs)
 
@@ -258,7 +258,7 @@ def test_attention_whose_layers_share_their_products_equals_pefts_and_transforme
         assert type(attention) is LoraAttention
         alone = [layer for layer in (attention.q_proj, attention.k_proj) if layer in shared]
         assert alone == ([] if attention.is_causal else [attention.q_proj])
-    monkeypatch.setattr("musicgen_lora.model.lora.adapter.use_few_products", lambda adapted: None)
+    monkeypatch.setattr("musicgen_lora.model.lora.trainable.fuse_products", lambda model: None)
     theirs = adapted_model(tiny_model_dir)
     assert type(attentions_of(theirs)[0]) is not LoraAttention
     for one, other in zip(found, states_and_gradients(theirs), strict=True):

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
-from musicgen_lora.model.delays import codebook_delays, delay_codes
+from musicgen_lora.model.delays import Delays
 from musicgen_lora.model.loss import CPU_ROWS, codebook_cross_entropies, mean_of_codebooks
 from musicgen_lora.model.musicgen import decoder_states, frame_logits, load_base, model_shape
 
@@ -129,22 +129,6 @@ def test_a_prediction_never_sees_its_target_or_what_comes_later(model):
             assert torch.allclose(again[:, k, t], logits[:, k, t], atol=1e-5)
 
 
-def test_codebook_k_loses_its_last_k_frames():
-    codes = torch.arange(6).repeat(1, 4, 1)
-    assert delay_codes(codes, [0, 1, 2, 3], 9)[0].tolist() == [
-        [9, 0, 1, 2, 3, 4],
-        [9, 9, 0, 1, 2, 3],
-        [9, 9, 9, 0, 1, 2],
-        [9, 9, 9, 9, 0, 1],
-    ]
-
-
-def test_stereo_delays_pair_up():
-    assert codebook_delays(8, 2) == [0, 0, 1, 1, 2, 2, 3, 3]
-    with pytest.raises(ValueError, match="pairs"):
-        codebook_delays(7, 2)
-
-
 def test_clips_shorter_than_the_delay_are_an_error_not_a_nan(tiny_model_dir: Path):
     model = load_base(tiny_model_dir)
     with torch.no_grad(), pytest.raises(ValueError, match="shorter than the delay"):
@@ -167,7 +151,7 @@ def test_losses_and_gradients_of_the_heads_equal_torchs_cross_entropy(
 ):
     """More rows than a CPU takes at a time, in clips of two lengths."""
     generator = torch.Generator().manual_seed(0)
-    n_frames, delays = torch.tensor([CPU_ROWS + 9, 20]), [0, 1]
+    n_frames, delays = torch.tensor([CPU_ROWS + 9, 20]), Delays([0, 1])
     total = int(n_frames.max())
     heads = [torch.nn.Linear(6, 50, bias=False, dtype=dtype) for _ in delays]
     for head in heads:
@@ -205,7 +189,9 @@ def test_a_frozen_head_under_autocast_passes_the_gradient_on_that_a_trained_one_
     for frozen in (False, True):
         head.requires_grad_(not frozen)
         with torch.autocast("cpu", dtype=torch.bfloat16):
-            sums, _ = codebook_cross_entropies(hidden, [head], codes, torch.tensor([30]), [0])
+            sums, _ = codebook_cross_entropies(
+                hidden, [head], codes, torch.tensor([30]), Delays([0])
+            )
         found.append(torch.autograd.grad(sums.sum(), hidden)[0])
     assert found[0].dtype == found[1].dtype == torch.float32
     assert torch.allclose(*found, rtol=2.0**-6, atol=1e-3)
@@ -218,7 +204,7 @@ def test_a_code_without_a_chance_has_a_loss_and_a_gradient_and_nan_stays_nan():
     for frame, expected in ((0, 87.3365), (1, torch.nan)):
         states = hidden[:, frame : frame + 1]
         sums, _ = codebook_cross_entropies(
-            states, [head], torch.ones(1, 1, 1, dtype=torch.long), torch.tensor([1]), [0]
+            states, [head], torch.ones(1, 1, 1, dtype=torch.long), torch.tensor([1]), Delays([0])
         )
         assert sums.item() == pytest.approx(expected, abs=1e-3, nan_ok=True)
         if frame == 0:

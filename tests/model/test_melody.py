@@ -14,7 +14,6 @@ from transformers.audio_utils import chroma_filter_bank
 from musicgen_lora.errors import UserError
 from musicgen_lora.generation.decode import generate_codes
 from musicgen_lora.model.chroma import Chroma
-from musicgen_lora.model.delays import delay_codes
 from musicgen_lora.model.loss import codebook_cross_entropies, mean_of_codebooks
 from musicgen_lora.model.musicgen import decoder_states, frame_logits, load_base, load_tokenizer
 from musicgen_lora.model.text import TextStates
@@ -43,7 +42,7 @@ def logits_of_transformers(model, folder, codes, caption, tune, delays):
         input_ids=tokens["input_ids"],
         attention_mask=torch.zeros_like(mask) if caption is None else mask,
         input_features=None if tune is None else torch.eye(12)[tune][None],
-        decoder_input_ids=delay_codes(codes[None], delays, 64)[0],
+        decoder_input_ids=delays.delay(codes[None], 64)[0],
     ).logits
     # The conditions' positions come first.
     return output[:, -codes.shape[-1] :]

@@ -54,7 +54,7 @@ def test_memory_that_is_freed_is_kept_for_the_next_tensors() -> None:
     code = """
 import resource
 import torch
-from musicgen_lora.model.placement import keep_freed_memory
+from musicgen_lora.model.cpu.allocator import keep_freed_memory
 
 def fresh_pages():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -6,15 +6,12 @@ chroma's frames don't divide the codec's, so those of a whole clip could not be 
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from torch import nn
 
 from musicgen_lora.audio.files import read_audio
 from musicgen_lora.dataset.metadata import Clip
 from musicgen_lora.model.chroma import Chroma
-from musicgen_lora.model.melody import is_melody
+from musicgen_lora.model.musicgen import AnyMusicGen, MusicGen
 
 
 class Melodies:
@@ -48,9 +45,18 @@ class Melodies:
         )
 
 
-def open_melodies(model: nn.Module, model_path: str, frame_rate: float) -> Melodies | None:
-    """What a model hears of clips besides their captions; None where it takes no tune."""
-    if not is_melody(model):
-        return None
-    config: Any = model.config
-    return Melodies(Chroma(model_path, config.chroma_length), frame_rate)
+def open_melodies(
+    model: AnyMusicGen,
+    model_path: str = "",
+    frame_rate: float = 0.0,
+) -> Melodies | None:
+    """What a model hears of clips besides their captions; None where it takes no tune.
+
+    Args:
+        model: it knows its path and its frame rate.
+        model_path: where transformers' model is given.
+        frame_rate: its own counts.
+    """
+    model = model if isinstance(model, MusicGen) else MusicGen(model, model_path)
+    chroma = model.chroma
+    return None if chroma is None else Melodies(chroma, model.shape.frame_rate)

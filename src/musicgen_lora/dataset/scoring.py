@@ -6,11 +6,9 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from transformers import MusicgenForConditionalGeneration
 
 from musicgen_lora.dataset.batches import Batch, Window, collate
-from musicgen_lora.model.loss import codebook_cross_entropies
-from musicgen_lora.model.musicgen import decoder_states, model_shape
+from musicgen_lora.model.musicgen import AnyMusicGen, musicgen_of
 from musicgen_lora.model.text import TextStates
 
 Windows = Sequence[Window]
@@ -21,7 +19,7 @@ OnStep = Callable[[int, int], None]
 
 @torch.no_grad()
 def window_losses(
-    model: MusicgenForConditionalGeneration,
+    model: AnyMusicGen,
     windows: Windows,
     text: TextStates,
     batch_size: int,
@@ -32,20 +30,17 @@ def window_losses(
     Returns:
         Sums in nats and numbers of predicted frames, each `[windows, K]` float64.
     """
-    shape = model_shape(model)
-    device = model.decoder.device
-    sums = np.zeros((len(windows), shape.n_codebooks))
-    counts = np.zeros((len(windows), shape.n_codebooks))
+    model = musicgen_of(model)
+    device = model.device
+    sums, counts = np.zeros((2, len(windows), model.shape.n_codebooks))
     # Windows of like length together: less padding.
     order = sorted(range(len(windows)), key=lambda index: len(windows[index].codes))
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
         batch = stack_windows([windows[i] for i in chosen])
         states, mask = text.batch(batch.captions, device)
-        codes = batch.codes.to(device)
-        hidden = decoder_states(model, codes, states, mask, batch.melodies)
-        batch_sums, batch_counts = codebook_cross_entropies(
-            hidden, list(model.decoder.lm_heads), codes, batch.n_frames.to(device), shape.delays
+        batch_sums, batch_counts = model.losses(
+            batch.codes.to(device), batch.n_frames.to(device), states, mask, batch.melodies
         )
         sums[chosen], counts[chosen] = batch_sums.cpu().numpy(), batch_counts.cpu().numpy()
         on_step(start + len(chosen), len(order))

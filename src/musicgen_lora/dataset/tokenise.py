@@ -7,15 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from transformers import MusicgenForConditionalGeneration
 
 from musicgen_lora.config import TokeniseSettings, TrainSettings
 from musicgen_lora.console import plain_console, progress
 from musicgen_lora.dataset.metadata import Clip, Clips, load_dataset, split_rows
 from musicgen_lora.dataset.packed import PackedTokens, write_packed
 from musicgen_lora.dataset.tokens import TokenStore, clip_ids, tokenise_clips
-from musicgen_lora.model.codec import codec_fingerprint
-from musicgen_lora.model.musicgen import load_base, model_shape
+from musicgen_lora.model.musicgen import MusicGen
 
 
 def tokenise_dataset(settings: TokeniseSettings) -> Path:
@@ -29,7 +27,7 @@ def tokenise_dataset(settings: TokeniseSettings) -> Path:
     """
     console = plain_console()
     clips = load_dataset(settings.data_dir, settings.metadata_file)
-    model = load_base(settings.model_path)
+    model = MusicGen.load(settings.model_path)
     ids = clip_ids(clips, settings.data_dir)
     n_new = 0
     with progress(console, "clips encoded") as on_step:
@@ -40,7 +38,7 @@ def tokenise_dataset(settings: TokeniseSettings) -> Path:
             on_step(done, total)
 
         codes = tokenise_clips(clips, ids, model, settings.data_dir, on_clip)
-    folder = settings.data_dir / "tokens" / codec_fingerprint(model)
+    folder = settings.data_dir / "tokens" / model.codec.fingerprint
     console.print(
         f"{n_new} clips encoded, {len(clips) - n_new} were there; "
         f"{len(clips)} clips, {codes.n_frames.sum()} frames: {folder}"
@@ -54,12 +52,10 @@ def tokenise_dataset(settings: TokeniseSettings) -> Path:
     return folder
 
 
-def pack_clips(
-    clips: Sequence[Clip], codes: TokenStore, model: MusicgenForConditionalGeneration
-) -> PackedTokens:
+def pack_clips(clips: Sequence[Clip], codes: TokenStore, model: MusicGen) -> PackedTokens:
     """Codes, captions and split of a dataset, as one value; sources are held out as training does
     by default."""
-    shape, columns = model_shape(model), Clips.of(clips)
+    columns = Clips.of(clips)
     _, held_out = split_rows(columns, TrainSettings.validation_fraction, seed=0)
     is_held_out = np.zeros(len(columns), bool)
     is_held_out[held_out] = True
@@ -68,7 +64,7 @@ def pack_clips(
         n_frames=np.asarray(codes.n_frames, dtype=np.int64),
         texts=[clip.texts for clip in columns],
         held_out=is_held_out,
-        n_entries=shape.special,
-        frame_rate=shape.frame_rate,
-        codec=codec_fingerprint(model),
+        n_entries=model.shape.special,
+        frame_rate=model.shape.frame_rate,
+        codec=model.codec.fingerprint,
     )

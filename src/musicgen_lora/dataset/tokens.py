@@ -24,7 +24,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from filelock import FileLock
-from transformers import MusicgenForConditionalGeneration
 
 from musicgen_lora import atomic
 from musicgen_lora.audio.files import probe, read_audio
@@ -33,9 +32,7 @@ from musicgen_lora.dataset.file_states import STATE
 from musicgen_lora.dataset.metadata import Clip, Clips, compute
 from musicgen_lora.errors import RIGHTS_FAULTS, UserError
 from musicgen_lora.formats.arrays import read_array
-from musicgen_lora.model.codec import codec_fingerprint, encode_waveforms
-from musicgen_lora.model.melody import is_melody
-from musicgen_lora.model.musicgen import model_shape
+from musicgen_lora.model.musicgen import AnyMusicGen, MusicGen, musicgen_of
 
 CLIPS_PER_SHARD = 250
 """Also what an interruption costs at most."""
@@ -228,18 +225,19 @@ def kept_ids(clips: Sequence[Clip], data_dir: Path) -> list[str]:
 
 
 def open_tokens(
-    clips: Sequence[Clip], model: MusicgenForConditionalGeneration, data_dir: Path
+    clips: Sequence[Clip], model: AnyMusicGen, data_dir: Path
 ) -> tuple[list[str], TokenStore]:
     """Ids and codes of clips as they were tokenised last, without a look at their files.
 
     Raises:
         UserError: a clip was not, with this model's codec, or the model needs the audio.
     """
-    if is_melody(model):
+    model = musicgen_of(model)
+    if model.is_melody:
         raise UserError("--from_tokens: a melody model hears the tunes in the audio; leave it out.")
     ids = kept_ids(clips, data_dir)
-    folder = data_dir / "tokens" / codec_fingerprint(model)
-    store, lacking = find_codes(folder, ids, model_shape(model).special)
+    folder = data_dir / "tokens" / model.codec.fingerprint
+    store, lacking = find_codes(folder, ids, model.shape.special)
     if len(lacking):
         raise UserError(
             f"{data_dir}: {clips[lacking[0]].name} is not tokenised for this model "
@@ -252,7 +250,7 @@ def open_tokens(
 def tokenise_clips(
     clips: Sequence[Clip],
     ids: Sequence[str],
-    model: MusicgenForConditionalGeneration,
+    model: AnyMusicGen,
     data_dir: Path,
     on_clip: Callable[[int, int], None] = lambda done, total: None,
 ) -> TokenStore:
@@ -271,7 +269,8 @@ def tokenise_clips(
     Raises:
         AudioError: a file cannot be used. Shards finished before it stay.
     """
-    folder = data_dir / "tokens" / codec_fingerprint(model)
+    model = musicgen_of(model)
+    folder = data_dir / "tokens" / model.codec.fingerprint
     # A dataset that is encoded already may lie where nothing can be written.
     store, lacking = find_codes(folder, ids)
     if not len(lacking):
@@ -280,7 +279,7 @@ def tokenise_clips(
         atomic.sweep(folder)
         # Another process may be keeping a table there, which then is made once more.
         atomic.sweep(folder.parent)
-        store, lacking = find_codes(folder, ids, model_shape(model).special)
+        store, lacking = find_codes(folder, ids, model.shape.special)
         if not len(lacking):
             return store
         # Clips may be copies of each other.
@@ -293,7 +292,7 @@ def tokenise_clips(
                 _encode_shard(
                     shard, model, folder, pool, lambda n, s=start: on_clip(s + n, len(rows))
                 )
-    return find_codes(folder, ids, model_shape(model).special)[0]
+    return find_codes(folder, ids, model.shape.special)[0]
 
 
 @contextmanager
@@ -319,11 +318,11 @@ def _held(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _encoders(model: MusicgenForConditionalGeneration) -> Iterator[ThreadPoolExecutor]:
+def _encoders(model: MusicGen) -> Iterator[ThreadPoolExecutor]:
     """Threads that encode. On a CPU as many as torch has, each with one of its own: a clip's
     layers are too small to share. With a GPU, which is used where there is one, a few that read
     files while it works; the codec comes back from it at the end."""
-    codec: Any = model.audio_encoder
+    codec = model.codec.module
     home, n_threads = codec.device, torch.get_num_threads()
     on_gpu = home.type != "cpu" or torch.cuda.is_available()
     if on_gpu and home.type == "cpu":
@@ -340,14 +339,14 @@ def _encoders(model: MusicgenForConditionalGeneration) -> Iterator[ThreadPoolExe
 
 def _encode_shard(
     rows: Sequence[tuple[str, Clip]],
-    model: MusicgenForConditionalGeneration,
+    model: MusicGen,
     folder: Path,
     pool: ThreadPoolExecutor,
     on_clip: Callable[[int], None],
 ) -> None:
     """Encodes the clips of a shard, (id, clip) each, and writes it."""
-    codec: Any = model.audio_encoder
-    batches = [[row] for row in rows] if codec.device.type == "cpu" else _like_lengths(rows)
+    device = model.codec.module.device
+    batches = [[row] for row in rows] if device.type == "cpu" else _like_lengths(rows)
     futures = [pool.submit(encode_clips, [clip for _, clip in batch], model) for batch in batches]
     ids: list[str] = []
     codes: list[np.ndarray] = []
@@ -374,16 +373,15 @@ def _like_lengths(rows: Sequence[tuple[str, Clip]]) -> list[list[tuple[str, Clip
     return batches
 
 
-def encode_clips(
-    clips: Sequence[Clip], model: MusicgenForConditionalGeneration
-) -> list[np.ndarray]:
+def encode_clips(clips: Sequence[Clip], model: AnyMusicGen) -> list[np.ndarray]:
     """Codes of clips, each `[T, K]` uint16, read and resampled once."""
-    rate = model_shape(model).sample_rate
+    model = musicgen_of(model)
+    rate = model.shape.sample_rate
     waveforms = [
         read_audio(clip.path, rate, start_s=clip.start_s, duration_s=clip.duration_s)
         for clip in clips
     ]
-    return [np.ascontiguousarray(codes.T) for codes in encode_waveforms(model, waveforms)]
+    return [np.ascontiguousarray(codes.T) for codes in model.encode(waveforms)]
 
 
 def write_shard(folder: Path, ids: list[str], codes: list[np.ndarray]) -> None:

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 from peft import PeftModel
 from rich.console import Console
-from transformers import MusicgenForConditionalGeneration
 
 from musicgen_lora import atomic
 from musicgen_lora.config import EvaluateSettings
@@ -48,12 +47,10 @@ from musicgen_lora.evaluation.summary import write_sentences
 from musicgen_lora.formats.documents import LARGE, read_json
 from musicgen_lora.generation.decode import windows_sentence
 from musicgen_lora.given import check_prompts
-from musicgen_lora.model.base_facts import base_facts
+from musicgen_lora.model.cpu.switch import enable
 from musicgen_lora.model.lora.adapter import WEIGHTS_FILE, has_adapter, load_adapter, read_adapter
-from musicgen_lora.model.musicgen import base_fingerprint, load_base, load_tokenizer, model_shape
-from musicgen_lora.model.placement import place
+from musicgen_lora.model.musicgen import MusicGen
 from musicgen_lora.model.reading import TextReader
-from musicgen_lora.model.text import TextStates
 from musicgen_lora.model.wording import english_of
 from musicgen_lora.runtime import processes
 from musicgen_lora.runtime.locks import locked
@@ -80,18 +77,17 @@ def evaluate_adapter(settings: EvaluateSettings) -> dict[str, Any]:
         settings.data_dir,
         settings.metadata_file,
         from_tokens=settings.from_tokens,
-        own_run=facts is not None and is_own_run(settings.lora_model_path, facts),
+        own_run=facts is not None and is_own_run(settings.lora_model_path, dict(facts.content)),
     )
     with locked(settings.output_dir):
         atomic.sweep(settings.output_dir)
-        model = load_base(settings.base_model_path)
-        base = {"path": settings.base_model_path, "fingerprint": base_fingerprint(model)}
+        model = MusicGen.load(settings.base_model_path)
         adapted = load_adapter(model, files)
         report: dict[str, Any] = {}
 
         def fill(staging: Path) -> None:
             report.update(_measure(settings, adapted, model, held_out, staging, console))
-            report["base"] = base
+            report["base"] = {"path": model.path, "fingerprint": model.fingerprint}
             report["adapter"] = {
                 "path": str(settings.lora_model_path),
                 "sha256": files.sha256[WEIGHTS_FILE],
@@ -110,7 +106,7 @@ def evaluate_adapter(settings: EvaluateSettings) -> dict[str, Any]:
 def _measure(
     settings: EvaluateSettings,
     adapted: PeftModel,
-    model: MusicgenForConditionalGeneration,
+    model: MusicGen,
     held_out: HeldOut,
     folder: Path,
     console: Console,
@@ -118,23 +114,23 @@ def _measure(
     """What report.json holds of the figures; the clips go into `folder`."""
     device = processes.device()
     # In fp32 everywhere: differences of a percent are what is looked for.
-    place(model, device, "fp32")
+    model.to(device, "fp32")
+    enable(model.hf, "fp32")
     # An adapter on the text encoder gives captions other states than the base has for them.
-    tokenizer = load_tokenizer(settings.base_model_path)
-    text = TextStates(model, tokenizer, frozen=not has_adapter(model.text_encoder))
+    model.text.frozen = not has_adapter(model.hf.text_encoder)
     prompts = choose_prompts(settings.prompts, held_out.clips, settings.num_prompts)
-    for line in describe_texts(prompts, held_out.clips, TextReader.of(tokenizer)):
+    for line in describe_texts(prompts, held_out.clips, TextReader.of(model.tokenizer)):
         console.print(line, style="yellow")
 
     held_out = _within_trained(settings, held_out, model, console)
     held_out, codes = _open_tokens(settings, held_out, model, console)
-    loss = _loss(settings, adapted, model, text, held_out, codes, console)
-    forgetting = _forgetting(settings, adapted, model, text, held_out.max_duration_s, console)
+    loss = _loss(settings, adapted, model, held_out, codes, console)
+    forgetting = _forgetting(settings, adapted, model, held_out.max_duration_s, console)
     reference: dict[str, Any] = {"computed": False, "why": held_out.why_none, "descriptors": []}
     if codes is not None:
         described, counts = describe_references(model, held_out.clips, codes, settings.duration)
         reference = {"computed": True, "why": "", **counts, "descriptors": described}
-    generation, descriptors = _generation(settings, adapted, model, text, held_out, folder, console)
+    generation, descriptors = _generation(settings, adapted, model, held_out, folder, console)
     rows = compare_descriptors(
         descriptors["base"],
         descriptors["adapter"],
@@ -172,15 +168,14 @@ def _measure(
 def _within_trained(
     settings: EvaluateSettings,
     held_out: HeldOut,
-    model: MusicgenForConditionalGeneration,
+    model: MusicGen,
     console: Console,
 ) -> HeldOut:
     """Windows no longer than those that the base was trained on, whatever the adapter's training
     took; says what goes past them."""
-    n_frames = round(settings.duration * model_shape(model).frame_rate)
-    if said := windows_sentence(model, n_frames):
+    if said := windows_sentence(model.hf, model.shape.frames(settings.duration)):
         console.print(said, style="yellow")
-    longest_s = base_facts(model).trained_duration_s
+    longest_s = model.facts.trained_duration_s
     if held_out.max_duration_s <= longest_s:
         return held_out
     if held_out.clips:
@@ -212,14 +207,14 @@ def _files_of_report(output_dir: Path) -> Iterator[str]:
 def _open_tokens(
     settings: EvaluateSettings,
     held_out: HeldOut,
-    model: MusicgenForConditionalGeneration,
+    model: MusicGen,
     console: Console,
 ) -> tuple[HeldOut, TokenStore | None]:
     """Codes of the held-out clips; clips that cannot be read are an error where the user named
     the dataset, and the reason for measuring nothing where it was only remembered."""
     if held_out.data_dir is None:
         return held_out, None
-    shortest = max(model_shape(model).delays) + 1
+    shortest = model.delays.shortest
     try:
         if settings.from_tokens:
             _, codes = open_tokens(held_out.clips, model, held_out.data_dir)
@@ -254,30 +249,27 @@ def _without_clips(held_out: HeldOut, why: str) -> HeldOut:
 def _loss(
     settings: EvaluateSettings,
     adapted: PeftModel,
-    model: MusicgenForConditionalGeneration,
-    text: TextStates,
+    model: MusicGen,
     held_out: HeldOut,
     codes: TokenStore | None,
     console: Console,
 ) -> dict[str, Any]:
     if codes is None:
         return {"computed": False, "why": held_out.why_none}
-    shape = model_shape(model)
-    shortest = max(shape.delays) + 1
+    shortest = model.delays.shortest
     windows = fixed_windows(
         held_out.clips,
         codes,
-        max_frames=max(round(held_out.max_duration_s * shape.frame_rate), shortest),
+        max_frames=model.shape.frames(held_out.max_duration_s, shortest),
         min_frames=shortest,
         max_windows=held_out.max_windows,
-        melodies=open_melodies(model, settings.base_model_path, shape.frame_rate),
+        melodies=open_melodies(model),
     )
     with progress(console, "held-out loss, windows") as on_step:
         return compare_losses(
             adapted,
             model,
             windows,
-            text,
             batch_size=settings.batch_size,
             seed=settings.seed,
             on_step=on_step,
@@ -287,8 +279,7 @@ def _loss(
 def _forgetting(
     settings: EvaluateSettings,
     adapted: PeftModel,
-    model: MusicgenForConditionalGeneration,
-    text: TextStates,
+    model: MusicGen,
     max_duration_s: float,
     console: Console,
 ) -> dict[str, Any]:
@@ -296,19 +287,13 @@ def _forgetting(
     if folder is None:
         return {"computed": False, "why": "--other_data_dir names no dataset of other music"}
     with progress(console, "loss on other styles, windows") as on_step:
-        windows = other_style_windows(
-            model,
-            folder,
-            max_duration_s,
-            open_melodies(model, settings.base_model_path, model_shape(model).frame_rate),
-        )
+        windows = other_style_windows(model, folder, max_duration_s)
         if not windows:
             return {"computed": False, "why": f"every clip of {folder} is too short"}
         return compare_losses(
             adapted,
             model,
             windows,
-            text,
             batch_size=settings.batch_size,
             seed=settings.seed,
             on_step=on_step,
@@ -318,8 +303,7 @@ def _forgetting(
 def _generation(
     settings: EvaluateSettings,
     adapted: PeftModel,
-    model: MusicgenForConditionalGeneration,
-    text: TextStates,
+    model: MusicGen,
     held_out: HeldOut,
     output_dir: Path,
     console: Console,
@@ -335,7 +319,6 @@ def _generation(
         with switched, progress(console, f"{len(prompts)} prompts, {side}, frames") as on_step:
             codes[side] = play_prompts(
                 model,
-                text,
                 prompts,
                 duration_s=settings.duration,
                 seed=settings.seed,
@@ -363,11 +346,11 @@ def _generation(
         }
         for index, item in enumerate(chosen)
     ]
-    n_frames = round(settings.duration * model_shape(model).frame_rate)
+    n_frames = model.shape.frames(settings.duration)
     return {
         "compared": settings.compare,
         "duration_s": settings.duration,
-        "windows": windows_sentence(model, n_frames),
+        "windows": windows_sentence(model.hf, n_frames),
         "clips": clips,
     }, descriptors
 

@@ -9,15 +9,13 @@ from __future__ import annotations
 from importlib.resources import files
 from pathlib import Path
 
-from transformers import MusicgenForConditionalGeneration
-
 from musicgen_lora.config import EMBEDDED_NAME
 from musicgen_lora.dataset.batches import Window
-from musicgen_lora.dataset.melodies import Melodies
+from musicgen_lora.dataset.melodies import open_melodies
 from musicgen_lora.dataset.metadata import load_dataset
 from musicgen_lora.dataset.scoring import Windows
 from musicgen_lora.dataset.tokens import encode_clips
-from musicgen_lora.model.musicgen import model_shape
+from musicgen_lora.model.musicgen import MusicGen
 
 BUNDLED = Path(str(files("musicgen_lora"))) / "assets" / "other_styles"
 """Two clips of each of tiny-beats' styles, by kits and presets that it never heard."""
@@ -31,12 +29,7 @@ def other_styles_folder(given: Path | None, base_path: str) -> Path | None:
     return BUNDLED if base_path == EMBEDDED_NAME else None
 
 
-def other_style_windows(
-    model: MusicgenForConditionalGeneration,
-    data_dir: Path,
-    max_duration_s: float,
-    melodies: Melodies | None = None,
-) -> Windows:
+def other_style_windows(model: MusicGen, data_dir: Path, max_duration_s: float) -> Windows:
     """The first `max_duration_s` of up to 64 clips, evenly spaced over the dataset.
 
     They are encoded here and not kept as shards: the folder may not be ours to write to.
@@ -45,10 +38,10 @@ def other_style_windows(
         UserError: the dataset or one of its files cannot be used.
     """
     clips = load_dataset(data_dir)
-    shape = model_shape(model)
-    n_frames = max(round(max_duration_s * shape.frame_rate), max(shape.delays) + 1)
+    shortest = model.delays.shortest
+    n_frames = model.shape.frames(max_duration_s, shortest)
     chosen = clips[:: -(-len(clips) // MAX_CLIPS)]
-    codes = encode_clips(chosen, model)
+    codes, melodies = encode_clips(chosen, model), open_melodies(model)
     return [
         Window(
             one[:n_frames],
@@ -57,5 +50,5 @@ def other_style_windows(
             None if melodies is None else melodies.of(clip, 0, min(n_frames, len(one))),
         )
         for one, clip in zip(codes, chosen, strict=True)
-        if len(one) > max(shape.delays)
+        if len(one) >= shortest
     ]

@@ -10,17 +10,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
-from transformers import MusicgenForConditionalGeneration
 
 from musicgen_lora.audio.files import write_wav
 from musicgen_lora.dataset.metadata import Clip
 from musicgen_lora.dataset.tokens import TokenStore
 from musicgen_lora.generation.decode import generate_codes
 from musicgen_lora.listening.descriptors import describe
-from musicgen_lora.model.codec import decode_codes
-from musicgen_lora.model.musicgen import model_shape
+from musicgen_lora.model.musicgen import MusicGen
 from musicgen_lora.model.reading import TextReader, describe_readings
-from musicgen_lora.model.text import TextStates
 
 DEFAULT_PROMPTS = (
     "hip hop 808 beat with trap drums",
@@ -78,8 +75,7 @@ def describe_texts(
 
 
 def play_prompts(
-    model: MusicgenForConditionalGeneration,
-    text: TextStates,
+    model: MusicGen,
     prompts: Sequence[str],
     *,
     duration_s: float,
@@ -95,17 +91,17 @@ def play_prompts(
     Returns:
         Codes of each prompt, `[K, T]` int64.
     """
-    n_frames = max(1, round(duration_s * model_shape(model).frame_rate))
+    n_frames = model.shape.frames(duration_s)
     n_batches = -(-len(prompts) // batch_size)
     codes: list[np.ndarray] = []
     for number, start in enumerate(range(0, len(prompts), batch_size)):
         batch = list(prompts[start : start + batch_size])
         # Each caption on its own: an encoder, too, differs in the last bits with the company.
-        alone = [text.batch([prompt]) for prompt in batch]
+        alone = [model.text.batch([prompt]) for prompt in batch]
         states = pad_sequence([found[0] for found, _ in alone], batch_first=True)
         mask = pad_sequence([found[0] for _, found in alone], batch_first=True)
         made = generate_codes(
-            model,
+            model.hf,
             states,
             mask,
             n_frames=n_frames,
@@ -126,7 +122,7 @@ def _scaled(
 
 
 def write_clips(
-    model: MusicgenForConditionalGeneration,
+    model: MusicGen,
     codes: Sequence[np.ndarray],
     prompts: Sequence[str],
     folder: Path,
@@ -143,10 +139,10 @@ def write_clips(
         Paths and descriptors. Those are of the decoder's own samples: a WAV is turned down
         where they exceed full scale.
     """
-    sample_rate = model_shape(model).sample_rate
+    sample_rate = model.shape.sample_rate
     paths, facts = [], []
     for number, (clip, prompt) in enumerate(zip(codes, prompts, strict=True), start=1):
-        waveform = decode_codes(model, torch.from_numpy(clip)[None])[0]
+        waveform = model.decode(torch.from_numpy(clip)[None])[0]
         path = folder / f"{number:02d}_{_slug(prompt)}.wav"
         write_wav(path, waveform, sample_rate)
         paths.append(path)
@@ -159,7 +155,7 @@ def _slug(prompt: str) -> str:
 
 
 def describe_references(
-    model: MusicgenForConditionalGeneration,
+    model: MusicGen,
     clips: Sequence[Clip],
     codes: TokenStore,
     duration_s: float,
@@ -170,15 +166,14 @@ def describe_references(
     Returns:
         Means over each source's clips, one for each source; and how many there are.
     """
-    shape = model_shape(model)
-    n_frames = max(1, round(duration_s * shape.frame_rate))
+    n_frames = model.shape.frames(duration_s)
     stride = -(-len(clips) // MAX_REFERENCES)
     chosen = list(zip(clips[::stride], codes[::stride], strict=True))
     by_source: dict[str, list[dict[str, float]]] = {}
     for clip, own in chosen:
         first = np.ascontiguousarray(own[:n_frames].T.astype(np.int64))
-        waveform = decode_codes(model, torch.from_numpy(first)[None])[0]
-        by_source.setdefault(clip.source, []).append(describe(waveform, shape.sample_rate))
+        waveform = model.decode(torch.from_numpy(first)[None])[0]
+        by_source.setdefault(clip.source, []).append(describe(waveform, model.shape.sample_rate))
     means = [_mean(group) for group in by_source.values()]
     return means, {"n_sources": len(means), "n_clips": len(chosen)}
 

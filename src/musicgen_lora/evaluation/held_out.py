@@ -11,6 +11,7 @@ from typing import Any
 from musicgen_lora.dataset.metadata import Clip, load_dataset
 from musicgen_lora.dataset.tokens import clip_ids, kept_ids
 from musicgen_lora.errors import UserError
+from musicgen_lora.model.lora.facts import AdapterFacts
 from musicgen_lora.plural import count
 
 
@@ -47,7 +48,7 @@ class HeldOut:
 
 
 def find_held_out(
-    facts: dict[str, Any] | None,
+    facts: AdapterFacts | None,
     data_dir: Path | None,
     metadata_file: str,
     *,
@@ -71,10 +72,9 @@ def find_held_out(
     Raises:
         UserError: the `data_dir` that was given is not usable.
     """
-    data = (facts or {}).get("data") or {}
-    recorded = [entry for entry in data.get("validation") or [] if isinstance(entry, dict)]
+    recorded = facts.held_out if facts is not None else []
     if data_dir is None:
-        found = _in_recorded_folder(facts, data, recorded, from_tokens, own_run)
+        found = _in_recorded_folder(facts, from_tokens, own_run)
         # Whatever is measured on, the windows are training's own.
         return replace(found, **_windows(facts))
     clips = load_dataset(data_dir, metadata_file, look_at_files=not from_tokens)
@@ -92,7 +92,8 @@ def find_held_out(
             f"{unmatched}; measured on its validation split ({count(len(validation), 'clip')})."
         )
         return HeldOut(validation, data_dir, origin, **_windows(facts))
-    trained_here = _same_folder(data.get("data_dir"), data_dir)
+    named = facts.data_dir if facts is not None else None
+    trained_here = named is not None and Path(named).resolve() == data_dir.resolve()
     doubt = (
         "the adapter was trained on them, so a lower loss proves nothing"
         if trained_here
@@ -105,23 +106,18 @@ def find_held_out(
     return HeldOut(clips, data_dir, origin, **_windows(facts))
 
 
-def _in_recorded_folder(
-    facts: dict[str, Any] | None,
-    data: dict[str, Any],
-    recorded: list[dict[str, Any]],
-    from_tokens: bool,
-    own_run: bool,
-) -> HeldOut:
+def _in_recorded_folder(facts: AdapterFacts | None, from_tokens: bool, own_run: bool) -> HeldOut:
     if facts is None:
         return HeldOut(
             why_none="the adapter has no musicgen_lora.json that names its data (another tool "
             "made it); --data_dir names a dataset to measure on"
         )
+    recorded = facts.held_out
     if not recorded:
         return HeldOut(
             why_none="training held no clips out; --data_dir names a dataset to measure on"
         )
-    folder = Path(str(data.get("data_dir", "")))
+    folder = Path(facts.data_dir or "")
     if not own_run:
         return HeldOut(
             why_none=f"the adapter names {folder} as its dataset, but does not lie in the folder "
@@ -137,7 +133,7 @@ def _in_recorded_folder(
     try:
         clips = load_dataset(
             folder,
-            str(data.get("metadata_file", "metadata.json")),
+            facts.metadata_file or "metadata.json",
             look_at_files=not from_tokens,
         )
     except UserError as error:
@@ -176,7 +172,7 @@ def _matched(
     matched: list[Clip],
     recorded: Sequence[dict[str, Any]],
     data_dir: Path,
-    facts: dict[str, Any] | None,
+    facts: AdapterFacts | None,
 ) -> HeldOut:
     found = {clip.name for clip in matched} | {clip.audio for clip in matched}
     missing = [
@@ -190,7 +186,7 @@ def _matched(
             f"Measured on {len(recorded) - len(missing)} of the {count(len(recorded), 'clip')} "
             "that training held out; the others are not in the dataset any more."
         )
-    chose_best = (facts or {}).get("best") is not None
+    chose_best = facts is not None and facts.chose_best
     return HeldOut(
         matched,
         data_dir,
@@ -202,14 +198,8 @@ def _matched(
     )
 
 
-def _windows(facts: dict[str, Any] | None) -> dict[str, Any]:
+def _windows(facts: AdapterFacts | None) -> dict[str, Any]:
     """Training's own windows, so that the loss here is the one that training printed."""
-    settings = (facts or {}).get("settings") or {}
-    return {
-        "max_duration_s": float(settings.get("max_duration", 30.0)),
-        "max_windows": int(settings.get("max_validation_windows", 200)),
-    }
-
-
-def _same_folder(recorded: object, data_dir: Path) -> bool:
-    return isinstance(recorded, str) and Path(recorded).resolve() == data_dir.resolve()
+    if facts is None:
+        return {}
+    return {"max_duration_s": facts.max_duration_s, "max_windows": facts.max_validation_windows}

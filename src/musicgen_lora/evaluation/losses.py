@@ -7,18 +7,16 @@ from typing import Any
 
 import numpy as np
 from peft import PeftModel
-from transformers import MusicgenForConditionalGeneration
 
 from musicgen_lora.dataset.scoring import OnStep, Windows, window_losses
 from musicgen_lora.evaluation.statistics import paired_bootstrap
-from musicgen_lora.model.text import TextStates
+from musicgen_lora.model.musicgen import MusicGen
 
 
 def compare_losses(
     adapted: PeftModel,
-    model: MusicgenForConditionalGeneration,
+    model: MusicGen,
     windows: Windows,
-    text: TextStates,
     *,
     batch_size: int,
     seed: int,
@@ -30,7 +28,6 @@ def compare_losses(
         adapted: the adapter on `model`.
         model: the base that carries it.
         windows: at least one.
-        text: captions to states.
         batch_size: windows that go through the model together.
         seed: of the intervals.
         on_step: told how many of both sides' windows are done.
@@ -41,10 +38,10 @@ def compare_losses(
     total = 2 * len(windows)
     with adapted.disable_adapter():
         base_sums, counts = window_losses(
-            model, windows, text, batch_size, lambda done, _: on_step(done, total)
+            model, windows, model.text, batch_size, lambda done, _: on_step(done, total)
         )
     adapter_sums, _ = window_losses(
-        model, windows, text, batch_size, lambda done, of: on_step(of + done, total)
+        model, windows, model.text, batch_size, lambda done, of: on_step(of + done, total)
     )
     return summarise_losses(
         base_sums, adapter_sums, counts, [window.source for window in windows], seed=seed

@@ -27,10 +27,20 @@ from musicgen_lora.formats.kinds import (
     or_null,
     real,
     shortened,
-    text,
 )
 from musicgen_lora.formats.tensors import Shapes, read_shapes
 from musicgen_lora.given import local_model
+from musicgen_lora.model.bounds import (
+    CHANNELS,
+    CODES,
+    KERNEL,
+    LAYERS,
+    NAME,
+    PITCH_CLASSES,
+    RATE,
+    WIDTH,
+    WORDS,
+)
 from musicgen_lora.model.hub import hub_folder
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -50,56 +60,51 @@ MAX_QUANTIZERS = 64
 MAX_EXTRA = 1 << 20
 """Weights that a model may have and its files not: sinusoidal positions and the like."""
 
-_LAYERS = integer(1, 512)
-_WIDTH = integer(1, 1 << 16)
-_WORDS = integer(1, 1 << 20)
-_KERNEL = integer(1, 1024)
-_CHROMA = {"num_chroma": integer(1, 128), "chroma_length": integer(1, 100_000)}
+_CHROMA = {"num_chroma": PITCH_CLASSES, "chroma_length": integer(1, 100_000)}
 _TEXT_ENCODER = fields(
     {"model_type": one_of("t5")},
     {
-        "num_layers": _LAYERS,
-        "num_decoder_layers": or_null(_LAYERS),
-        **dict.fromkeys(("d_model", "d_kv", "d_ff", "num_heads"), _WIDTH),
-        "vocab_size": _WORDS,
-        "relative_attention_num_buckets": _WIDTH,
-        "relative_attention_max_distance": _WORDS,
+        "num_layers": LAYERS,
+        "num_decoder_layers": or_null(LAYERS),
+        **dict.fromkeys(("d_model", "d_kv", "d_ff", "num_heads"), WIDTH),
+        "vocab_size": WORDS,
+        "relative_attention_num_buckets": WIDTH,
+        "relative_attention_max_distance": WORDS,
     },
 )
 _CODEC = fields(
     {"model_type": one_of("encodec")},
     {
-        "sampling_rate": integer(4_000, 384_000),
-        "audio_channels": integer(1, 2),
-        **dict.fromkeys(("hidden_size", "num_filters"), _WIDTH),
+        "sampling_rate": RATE,
+        "audio_channels": CHANNELS,
+        **dict.fromkeys(("hidden_size", "num_filters"), WIDTH),
         "num_residual_layers": integer(1, 16),
         "num_lstm_layers": integer(0, 16),
-        "upsampling_ratios": many(_KERNEL, 1, 12),
+        "upsampling_ratios": many(KERNEL, 1, 12),
         "target_bandwidths": many(real(0.001, 1000.0), 1, 16),
-        **dict.fromkeys(("kernel_size", "last_kernel_size", "residual_kernel_size"), _KERNEL),
+        **dict.fromkeys(("kernel_size", "last_kernel_size", "residual_kernel_size"), KERNEL),
         "dilation_growth_rate": integer(1, 16),
         "compress": integer(1, 64),
-        # Codes are kept in 16 bits.
-        "codebook_size": integer(2, 1 << 16),
-        "codebook_dim": or_null(_WIDTH),
+        "codebook_size": CODES,
+        "codebook_dim": or_null(WIDTH),
     },
 )
 _DECODER = fields(
     optional={
-        "num_hidden_layers": _LAYERS,
-        **dict.fromkeys(("hidden_size", "ffn_dim"), _WIDTH),
+        "num_hidden_layers": LAYERS,
+        **dict.fromkeys(("hidden_size", "ffn_dim"), WIDTH),
         "num_attention_heads": integer(1, 1024),
-        "vocab_size": integer(2, 1 << 16),
+        "vocab_size": CODES,
         "num_codebooks": integer(1, MAX_QUANTIZERS),
-        "audio_channels": integer(1, 2),
-        "max_position_embeddings": _WORDS,
+        "audio_channels": CHANNELS,
+        "max_position_embeddings": WORDS,
         **_CHROMA,
     }
 )
 _BASE = fields(
     {"text_encoder": _TEXT_ENCODER, "audio_encoder": _CODEC, "decoder": _DECODER}, _CHROMA
 )
-_INDEX = fields({"metadata": AN_OBJECT, "weight_map": named(text(500))})
+_INDEX = fields({"metadata": AN_OBJECT, "weight_map": named(NAME)})
 
 
 @lru_cache

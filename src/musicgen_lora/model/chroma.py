@@ -19,18 +19,19 @@ from transformers.audio_utils import chroma_filter_bank
 
 from musicgen_lora.errors import UserError
 from musicgen_lora.formats.documents import read_json
-from musicgen_lora.formats.kinds import check_kind, fields, integer, real
+from musicgen_lora.formats.kinds import check_kind, fields, integer
 from musicgen_lora.model.base_folder import base_folder
+from musicgen_lora.model.bounds import DURATION_S, PITCH_CLASSES, RATE
 
 SETTINGS_FILE = "preprocessor_config.json"
 _SETTINGS = fields(
     {
-        "sampling_rate": integer(4_000, 384_000),
-        "chunk_length": real(0.001, 3600.0),
+        "sampling_rate": RATE,
+        "chunk_length": DURATION_S,
         "n_fft": integer(16, 1 << 18),
         "hop_length": integer(16, 1 << 18),
     },
-    dict.fromkeys(("num_chroma", "feature_size"), integer(1, 128)),
+    dict.fromkeys(("num_chroma", "feature_size"), PITCH_CLASSES),
 )
 
 

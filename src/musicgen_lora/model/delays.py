@@ -1,52 +1,108 @@
-"""The delay pattern: codebook k of a frame is spoken k steps later.
+"""The delay pattern: codebook k of a frame is spoken `delays[k]` steps late.
 
 Source: Copet et al., Simple and Controllable Music Generation (2023), section 2.3, and
 audiocraft's `DelayedPatternProvider` with `keep_only_valid_steps=True`: of the delayed
 sequence only the first T steps after the start column are kept, so codebook k loses its
-last k frames.
+last `delays[k]` frames.
+
+    frame        0  1  2  3            step        0  1  2  3  4  5  6
+    codebook 0   a  b  c  d            codebook 0  .  a  b  c  d  .  .
+    codebook 1   e  f  g  h    delayed codebook 1  .  .  e  f  g  h  .
+    codebook 2   i  j  k  l            codebook 2  .  .  .  i  j  k  l
+
+At step s the decoder reads column s and speaks of frame `s - delays[k]` of codebook k.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
+from torch import Tensor
 
 
-def codebook_delays(n_codebooks: int, n_channels: int) -> list[int]:
-    """Steps by which each codebook is late: 0, 1, 2, 3 for mono; stereo models interleave left
-    and right, which share a delay: 0, 0, 1, 1, 2, 2, 3, 3.
+class Delays(tuple[int, ...]):
+    """By how many steps each of K codebooks is late, and the arithmetic that follows from it."""
 
-    Raises:
-        ValueError: a stereo model with an odd number of codebooks.
-    """
-    if n_channels == 1:
-        return list(range(n_codebooks))
-    if n_codebooks % 2:
-        raise ValueError(f"A stereo model pairs its codebooks, but this one has {n_codebooks}.")
-    return [codebook // 2 for codebook in range(n_codebooks)]
+    __slots__ = ()
+
+    @classmethod
+    def of(cls, n_codebooks: int, n_channels: int) -> Delays:
+        """0, 1, 2, 3 for mono; stereo models interleave left and right, which share a delay:
+        0, 0, 1, 1, 2, 2, 3, 3.
+
+        Raises:
+            ValueError: a stereo model with an odd number of codebooks.
+        """
+        if n_channels == 1:
+            return cls(range(n_codebooks))
+        if n_codebooks % 2:
+            raise ValueError(f"A stereo model pairs its codebooks, but this one has {n_codebooks}.")
+        return cls(codebook // 2 for codebook in range(n_codebooks))
+
+    @property
+    def shortest(self) -> int:
+        """Frames of the shortest clip in which every codebook has something to predict."""
+        return max(self) + 1
+
+    def n_steps(self, n_frames: int) -> int:
+        """Steps until the last codebook has spoken of the last frame."""
+        return n_frames + max(self)
+
+    def delay(self, codes: Tensor, special: int, n_columns: int | None = None) -> Tensor:
+        """What the decoder reads: a column of `special`, then the delayed sequence.
+
+        Args:
+            codes: `[B, K, T]`, values below `special`.
+            special: the token of start and padding.
+            n_columns: S, columns to return; T where it is None, as teacher forcing has it, and
+                `n_steps(T) + 1` for all of them.
+
+        Returns:
+            `[B, K, S]`: column s of codebook k holds frame s - 1 - delays[k], or `special` where
+            there is no such frame.
+        """
+        n_frames = codes.shape[-1]
+        n_columns = n_frames if n_columns is None else n_columns
+        delayed = codes.new_full((*codes.shape[:-1], n_columns), special)
+        for codebook, delay in enumerate(self):
+            kept = min(n_frames, n_columns - 1 - delay)
+            if kept > 0:
+                delayed[:, codebook, delay + 1 : delay + 1 + kept] = codes[:, codebook, :kept]
+        return delayed
+
+    def undelay(self, delayed: Tensor, n_frames: int) -> Tensor:
+        """The first T frames of a delayed sequence with its start column: `[B, K, S]`, S of at
+        least `n_steps(T) + 1` columns, to `[B, K, T]`."""
+        rows = [delayed[:, k, 1 + late : 1 + late + n_frames] for k, late in enumerate(self)]
+        return torch.stack(rows, dim=1)
+
+    def states(self, hidden: Tensor) -> list[Tensor]:
+        """Of states by step, `[B, T, D]`, those that speak of each codebook's frames 0, 1, ...:
+        K times `[B, T - delays[k], D]`."""
+        return [hidden[:, late:] for late in self]
+
+    def targets(self, codes: Tensor) -> list[Tensor]:
+        """The codes that `states` speak of: `[B, K, T]` to K times `[B, T - delays[k]]`."""
+        n_frames = codes.shape[-1]
+        return [codes[:, k, : max(n_frames - late, 0)] for k, late in enumerate(self)]
+
+    def n_predicted(self, n_frames: Tensor) -> Tensor:
+        """How many frames of each codebook the loss sees: `[B]` lengths to `[B, K]` counts."""
+        # Delays as numbers: a copy from the host would forbid capturing the step as a graph.
+        return torch.stack([n_frames - late for late in self], dim=1).clamp(min=0)
+
+    def frames_at(self, step: int) -> Tensor:
+        """The frame of each codebook that a step speaks of, `[K]`; it may lie before the first or
+        past the last."""
+        return step - torch.tensor(self)
 
 
-def delay_codes(codes: torch.Tensor, delays: list[int], special: int) -> torch.Tensor:
-    """What the decoder reads under teacher forcing.
-
-    Args:
-        codes: `[B, K, T]`, values below `special`.
-        delays: of each codebook, K of them.
-        special: the token of start and padding.
-
-    Returns:
-        `[B, K, T]`: a column of `special`, then the first T - 1 steps of the delayed sequence.
-        Step s of codebook k holds frame s - 1 - delays[k], or `special` before its first.
-    """
-    n_frames = codes.shape[-1]
-    delayed = torch.full_like(codes, special)
-    for codebook, delay in enumerate(delays):
-        kept = n_frames - 1 - delay
-        if kept > 0:
-            delayed[:, codebook, delay + 1 :] = codes[:, codebook, :kept]
-    return delayed
+def delay_codes(codes: Tensor, delays: Sequence[int], special: int) -> Tensor:
+    """`Delays.delay`, for callers without a `Delays`."""
+    return Delays(delays).delay(codes, special)
 
 
-def n_predicted(n_frames: torch.Tensor, delays: list[int]) -> torch.Tensor:
-    """How many frames of each codebook the loss sees: `[B]` lengths to `[B, K]` counts."""
-    # Delays as numbers: a copy from the host would forbid capturing the step as a graph.
-    return torch.stack([n_frames - delay for delay in delays], dim=1).clamp(min=0)
+def n_predicted(n_frames: Tensor, delays: Sequence[int]) -> Tensor:
+    """`Delays.n_predicted`, for callers without a `Delays`."""
+    return Delays(delays).n_predicted(n_frames)

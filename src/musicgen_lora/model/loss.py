@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from musicgen_lora.model.delays import n_predicted
+from musicgen_lora.model.delays import Delays
 
 CPU_ROWS = 128
 """Rows of logits that a CPU has in float32 at a time."""
@@ -25,7 +25,7 @@ def codebook_cross_entropies(
     heads: Sequence[nn.Module],
     codes: torch.Tensor,
     n_frames: torch.Tensor,
-    delays: list[int],
+    delays: Delays,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Summed cross-entropy of each clip and codebook.
 
@@ -33,31 +33,31 @@ def codebook_cross_entropies(
     `[B, K, T, V]`.
 
     Args:
-        hidden: `[B, T, D]`, the decoder's last states for `delay_codes(codes)`; step s speaks
-            of frame s - delays[k] of codebook k.
+        hidden: `[B, T, D]`, the decoder's last states for the delayed codes; step s speaks of
+            frame s - delays[k] of codebook k.
         heads: K linear maps from D to V.
         codes: `[B, K, T]`; frames past a clip's length may hold anything in 0..V-1.
         n_frames: `[B]`, true lengths.
-        delays: of each codebook.
+        delays: K of them.
 
     Returns:
         Sums in nats `[B, K]` (float32) and numbers of predicted frames `[B, K]`.
     """
     sums = []
-    total = codes.shape[-1]
-    frame = torch.arange(total, device=codes.device)
-    for codebook, (head, delay) in enumerate(zip(heads, delays, strict=True)):
-        kept = max(total - delay, 0)
+    counts = delays.n_predicted(n_frames)  # [B, K]
+    frame = torch.arange(codes.shape[-1], device=codes.device)  # [T]
+    parts = zip(heads, delays.states(hidden), delays.targets(codes), strict=True)
+    for codebook, (head, states, chosen) in enumerate(parts):
         # Rows in one piece: of a batched view torch would copy the head's weight for each clip.
-        rows, targets = hidden[:, delay:].flatten(0, 1), codes[:, codebook, :kept].flatten()
+        rows, targets = states.flatten(0, 1), chosen.flatten()  # [N, D] and [N], N = B (T - delay)
         losses: Any = (
             _HeadLosses.apply(rows, head.weight, targets)
             if type(head) is nn.Linear and head.bias is None and not head.weight.requires_grad
             else _RowLosses.apply(head(rows), targets)
-        )
-        valid = frame[:kept] < (n_frames[:, None] - delay)
-        sums.append((losses.view(len(codes), kept) * valid).sum(dim=1))
-    return torch.stack(sums, dim=1), n_predicted(n_frames, delays)
+        )  # [N]
+        valid = frame[: chosen.shape[1]] < counts[:, codebook, None]  # [B, T - delay]
+        sums.append((losses.view(chosen.shape) * valid).sum(dim=1))
+    return torch.stack(sums, dim=1), counts
 
 
 class _RowLosses(torch.autograd.Function):
@@ -79,19 +79,23 @@ class _RowLosses(torch.autograd.Function):
 
 
 class _HeadLosses(torch.autograd.Function):
-    """The same of states `[N, D]` and a frozen head `[V, D]`. Its gradient is taken on to the
-    states at once: what is kept is D wide, not V."""
+    """The same from states `[N, D]` and a frozen head `[V, D]`, with targets `[N]`, to `[N]`.
+
+    The gradient is taken on to the states at once: what is kept is D wide, not V.
+    """
 
     @staticmethod
     def forward(
         ctx: Any, rows: torch.Tensor, weight: torch.Tensor, targets: torch.Tensor
     ) -> torch.Tensor:
-        logits = functional.linear(rows, weight)
+        logits = functional.linear(rows, weight)  # [N, V]
         if not ctx.needs_input_grad[0]:
             return _row_losses(logits, targets, None)
         losses = _row_losses(logits, targets, logits)
-        # Under autocast the logits have another type than the head.
-        ctx.save_for_backward((logits @ weight.to(logits.dtype)).to(rows.dtype))
+        # The logits hold their own gradient now. Under autocast they have another type than the
+        # head.
+        gradient = logits @ weight.to(logits.dtype)  # [N, D]
+        ctx.save_for_backward(gradient.to(rows.dtype))
         return losses
 
     @staticmethod
@@ -105,13 +109,14 @@ def _row_losses(
     """Losses `[N]`, of at most 87 nats; their gradient is written to `gradient`, which may be the
     logits themselves. A few rows at a time on a CPU, so that what is in float32 fits its cache."""
     n_rows = CPU_ROWS if logits.device.type == "cpu" else max(len(logits), 1)
-    chances = logits.new_empty(len(logits), dtype=torch.float32)
+    chances = logits.new_empty(len(logits), dtype=torch.float32)  # [N]
     for begin in range(0, len(logits), n_rows):
         rows = slice(begin, begin + n_rows)
-        chosen = targets[rows, None]
-        found = logits[rows].float().softmax(dim=-1)
+        chosen = targets[rows, None]  # [rows, 1]
+        found = logits[rows].float().softmax(dim=-1)  # [rows, V]
         chances[rows] = found.gather(1, chosen)[:, 0]
         if gradient is not None:
+            # Softmax less one at the target.
             gradient[rows] = found.scatter_add_(1, chosen, found.new_full(chosen.shape, -1.0))
     # The smallest normal number: what is less likely has no logarithm in float32.
     return chances.clamp_(min=torch.finfo(torch.float32).tiny).log_().neg_()

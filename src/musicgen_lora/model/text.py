@@ -27,7 +27,8 @@ class TextStates:
     Args:
         model: its text encoder is used.
         tokenizer: that belongs to it.
-        frozen: False while the encoder is trained: states are then computed anew, with gradient.
+        frozen: False while the encoder is adapted or trained: states are then computed anew, with
+            gradient. It can be switched later, as an attribute.
     """
 
     def __init__(
@@ -40,7 +41,7 @@ class TextStates:
         self._encoder: Any = model.text_encoder
         self._tokenizer = tokenizer
         self._width = int(self._encoder.config.hidden_size)
-        self._frozen = frozen
+        self.frozen = frozen
         self._states: dict[str, torch.Tensor] = {}
         self._n_bytes = 0
 
@@ -98,7 +99,7 @@ class TextStates:
         """States `[B, L, D_text]` (float32) and mask `[B, L]` of captions; None is the null
         condition of classifier-free guidance: states zero and mask zero."""
         texts = [text for text in captions if text is not None]
-        if self._frozen:
+        if self.frozen:
             # What is missing differs between a run that goes on and one that was resumed.
             self.prepare(texts, batch_size=1)
             found = [self._states[text] for text in texts]

@@ -55,13 +55,14 @@ def text_attention(
 ) -> torch.Tensor:
     """`softmax(scaling q k^T) v` over few keys: queries `[B, heads, T, width]`, keys and values
     `[B, heads, L, width]`, mask `[B, 1, 1 or T, L]`, true for what is looked at."""
-    q, k, v = query.flatten(0, 1), key.flatten(0, 1), value.flatten(0, 1)
+    # BH: batch and heads as one.
+    q, k, v = query.flatten(0, 1), key.flatten(0, 1), value.flatten(0, 1)  # [BH, T or L, width]
     bias = q.new_zeros(())
     if mask is not None:
         # As transformers has it: where nothing is looked at, everything is, alike.
         bias = q.new_zeros(mask.shape).masked_fill_(~mask, torch.finfo(q.dtype).min)
-        bias = bias.expand(-1, query.shape[1], -1, -1).flatten(0, 1)
-    scores = torch.baddbmm(bias, q, k.transpose(1, 2), alpha=scaling)
+        bias = bias.expand(-1, query.shape[1], -1, -1).flatten(0, 1)  # [BH, 1 or T, L]
+    scores = torch.baddbmm(bias, q, k.transpose(1, 2), alpha=scaling)  # [BH, T, L]
     return torch.bmm(scores.softmax(dim=-1), v).view(query.shape)
 
 
@@ -93,13 +94,13 @@ class _Causal(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, heads: torch.Tensor, scaling: float) -> torch.Tensor:
         # Of one clip it is a view, whose parts each product would copy.
-        kept = heads.flatten(1, 2).contiguous()
-        q, k, v = kept
+        kept = heads.flatten(1, 2).contiguous()  # [3, BH, T, width], BH: batch and heads as one
+        q, k, v = kept  # [BH, T, width]
         out = torch.empty_like(v)
         future = torch.full((BLOCK, BLOCK), -torch.inf, dtype=q.dtype, device=q.device).triu_(1)
         probabilities = []
         for begin, end in _blocks(q.shape[1]):
-            scores = q.new_empty(len(q), end - begin, end)
+            scores = q.new_empty(len(q), end - begin, end)  # [BH, block, end]
             scores.baddbmm_(q[:, begin:end], k[:, :end].transpose(1, 2), beta=0, alpha=scaling)
             scores[:, :, begin:] += future[: end - begin, : end - begin]
             probabilities.append(scores.softmax(dim=-1))
@@ -111,15 +112,15 @@ class _Causal(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None]:
         kept, *probabilities = ctx.saved_tensors
-        (q, k, v), grad = kept, grads[0].flatten(0, 1)
-        grad_heads = torch.empty_like(kept)
+        (q, k, v), grad = kept, grads[0].flatten(0, 1)  # [BH, T, width]
+        grad_heads = torch.empty_like(kept)  # [3, BH, T, width]
         grad_q, grad_k, grad_v = grad_heads
         # The last block sees all keys: it writes their gradients, the others add to them.
         beta = 0
         for (begin, end), p in reversed([*zip(_blocks(q.shape[1]), probabilities, strict=True)]):
-            part = grad[:, begin:end]
+            part = grad[:, begin:end]  # [BH, block, width]
             grad_v[:, :end].baddbmm_(p.transpose(1, 2), part, beta=beta)
-            grad_p = torch.bmm(part, v[:, :end].transpose(1, 2))
+            grad_p = torch.bmm(part, v[:, :end].transpose(1, 2))  # [BH, block, end]
             # Of softmax: p (g - sum of p g).
             grad_scores = torch.ops.aten._softmax_backward_data(grad_p, p, -1, p.dtype)
             grad_q[:, begin:end].baddbmm_(grad_scores, k[:, :end], beta=0, alpha=ctx.scaling)

@@ -44,14 +44,15 @@ class _LoraProduct(torch.autograd.Function):
         scalings: Sequence[float],
         *pairs: torch.Tensor,
     ) -> torch.Tensor:
-        rows = x.flatten(0, -2)
-        read, mask = torch.native_dropout(rows, p, True) if p else (rows, None)
-        down = torch.cat(pairs[::2]).to(x.dtype)
-        ups = [(b * s).to(x.dtype) for b, s in zip(pairs[1::2], scalings, strict=True)]
+        # N rows of x, R ranks of all the layers together; r and out are one layer's.
+        rows = x.flatten(0, -2)  # [N, in]
+        read, mask = torch.native_dropout(rows, p, True) if p else (rows, None)  # [N, in]
+        down = torch.cat(pairs[::2]).to(x.dtype)  # [R, in]
+        ups = [(b * s).to(x.dtype) for b, s in zip(pairs[1::2], scalings, strict=True)]  # [out, r]
         # Of few rows: products with few columns take longer.
-        low = down @ read.T
-        out = rows.new_empty(len(rows), len(weight))
-        for part, part_low, up in _parts(out, low, ups):
+        low = down @ read.T  # [R, N]
+        out = rows.new_empty(len(rows), len(weight))  # [N, out of all]
+        for part, part_low, up in _parts(out, low, ups):  # [N, out], [r, N], [out, r]
             torch.mm(part_low.T, up.T, out=part)
         out.addmm_(rows, weight.T)
         if bias is not None:
@@ -63,18 +64,18 @@ class _LoraProduct(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         read, mask, low, weight, down, *ups = ctx.saved_tensors
-        grad = grads[0].flatten(0, -2)
-        grad_low = torch.empty_like(low)
+        grad = grads[0].flatten(0, -2)  # [N, out of all]
+        grad_low = torch.empty_like(low)  # [R, N]
         grads_b = []
         for (part, part_low, up), part_grad_low, scaling in zip(
             _parts(grad, low, ups), grad_low.split(_ranks(ups)), ctx.scalings, strict=True
         ):
-            torch.mm(up.T, part.T, out=part_grad_low)
-            grads_b.append((part_low @ part).float().T.contiguous().mul_(scaling))
-        grads_a = (grad_low @ read).float().split(_ranks(ups))
+            torch.mm(up.T, part.T, out=part_grad_low)  # [r, N]
+            grads_b.append((part_low @ part).float().T.contiguous().mul_(scaling))  # [out, r]
+        grads_a = (grad_low @ read).float().split(_ranks(ups))  # [r, in]
         grad_x = None
         if ctx.needs_input_grad[0]:
-            grad_x = grad_low.T @ down
+            grad_x = grad_low.T @ down  # [N, in]
             if mask is not None:
                 grad_x.mul_(mask).div_(1.0 - ctx.p)
             grad_x = grad_x.addmm_(grad, weight).view(ctx.shape)
@@ -133,8 +134,9 @@ class LoraAttention(MusicgenAttention):
                 hidden_states, key_value_states, past_key_values, attention_mask, *args, **kwargs
             )
         heads = (self.num_heads, self.head_dim)
-        made = _product(layers, states, weight).unflatten(-1, (len(layers), *heads))
-        made = made.permute(2, 0, 3, 1, 4)
+        made = _product(layers, states, weight)  # [B, T, out of all]
+        made = made.unflatten(-1, (len(layers), *heads))  # [B, T, layers, heads, width]
+        made = made.permute(2, 0, 3, 1, 4)  # [layers, B, heads, T, width]
         if own:
             attended = causal_attention(made, self.scaling)
         else:
@@ -143,22 +145,30 @@ class LoraAttention(MusicgenAttention):
         return self.out_proj(attended.transpose(1, 2).flatten(2)), None
 
 
-def use_few_products(adapted: PeftModel) -> None:
-    """Gives the plain LoRA layers of an adapter, on linear layers that are not quantised, the
+def fuse_products(model: nn.Module) -> None:
+    """Gives the plain LoRA layers that are trained, on linear layers that are not quantised, the
     forward pass of this module, and attention in blocks that is made of such layers as well.
-    Parameters and their names stay."""
-    for module in adapted.modules():
+    Parameters and their names stay; where all is done already, nothing changes.
+
+    Classes are exchanged on the finished layers: PEFT's own hook for other classes of layers
+    (`_register_custom_module`) would take quantised layers and DoRA's too, and there is none for
+    transformers' attention.
+    """
+    for module in model.modules():
         # Quantised layers have classes of their own, and DoRA is a variant of this one.
-        if type(module) is Linear and not module.lora_variant:
+        if type(module) is Linear and not module.lora_variant and _is_trained(module):
             module.__class__ = LoraLinear
-    for module in adapted.modules():
+    for module in model.modules():
         config: Any = getattr(module, "config", None)
-        if type(module) is MusicgenAttention and config._attn_implementation == NAME:
-            layers = [module.k_proj, module.v_proj]
-            if module.is_causal:
-                layers = [module.q_proj, *layers]
+        is_attention = type(module) in (MusicgenAttention, LoraAttention)
+        if is_attention and config._attn_implementation == NAME:
+            attention: Any = module
+            layers = [attention.k_proj, attention.v_proj]
+            if attention.is_causal:
+                layers = [attention.q_proj, *layers]
             if all(type(layer) is LoraLinear for layer in layers):
-                _stack_weights(layers)
+                if _common_weight(layers) is None:
+                    _stack_weights(layers)
                 module.__class__ = LoraAttention
 
 
@@ -185,6 +195,10 @@ def _can_multiply(layer: nn.Module, x: torch.Tensor) -> bool:
     return fits and layer.active_adapters == ["default"]
 
 
+def _is_trained(layer: Linear) -> bool:
+    return any(part.weight.requires_grad for part in layer.lora_A.values())
+
+
 def _drops(layer: LoraLinear) -> bool:
     dropout = layer.lora_dropout["default"]
     return isinstance(dropout, nn.Dropout) and dropout.training
@@ -193,16 +207,21 @@ def _drops(layer: LoraLinear) -> bool:
 def _stack_weights(layers: Sequence[Any]) -> None:
     """Lays the layers' frozen weights one behind the other in memory."""
     bases = [layer.base_layer for layer in layers]
-    stacked = torch.cat([base.weight.data for base in bases])
+    stacked = torch.cat([base.weight.data for base in bases])  # [out of all, in]
     for base, weight in zip(bases, stacked.split([len(b.weight) for b in bases]), strict=True):
         base.weight.data = weight
 
 
 def _one_weight(layers: Sequence[Any], x: torch.Tensor) -> torch.Tensor | None:
-    """The weights as one, `[out, in]`, of layers that can multiply x together; None where they
-    cannot, or lie apart by now."""
+    """The weights as one, `[out of all, in]`, of layers that can multiply x together; None where
+    they cannot, or lie apart by now."""
     if not all(_can_multiply(layer, x) and not _drops(layer) for layer in layers):
         return None
+    return _common_weight(layers)
+
+
+def _common_weight(layers: Sequence[Any]) -> torch.Tensor | None:
+    """The layers' frozen weights as one, `[out of all, in]`; None where they lie apart."""
     weights = [layer.base_layer.weight for layer in layers]
     first, at = weights[0], weights[0].data_ptr()
     for weight in weights:

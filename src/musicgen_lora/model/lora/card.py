@@ -1,41 +1,23 @@
-"""The model card of an adapter, and the facts in the header of its weights."""
+"""The model card of an adapter."""
 
 from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from musicgen_lora import EMBEDDED_NAME
+from musicgen_lora.model.lora.facts import AdapterFacts
 
 
-def header_facts(facts: dict[str, Any]) -> dict[str, Any]:
-    """What a weights file says of itself when it has lost its folder.
-
-    Args:
-        facts: of a run; what it lacks is left out.
-    """
-    settings = facts.get("settings", {})
-    adapter = (
-        "adapter",
-        "lora_init",
-        "lora_rank",
-        "lora_alpha",
-        "lora_targets",
-        "quantise",
-        "seed",
-    )
-    header = {name: facts[name] for name in ("base", "versions", "identity") if name in facts}
-    header["settings"] = {name: settings[name] for name in adapter if name in settings}
-    if "data" in facts:
-        header["data"] = {"fingerprint": facts["data"]["fingerprint"]}
-    if facts.get("best") is not None:
-        header["best"] = facts["best"]
-    return header
+def header_facts(run: Mapping[str, Any]) -> dict[str, Any]:
+    """`AdapterFacts.header` of a run, for callers without the facts."""
+    return AdapterFacts.of_run(run).header()
 
 
-def adapter_card(facts: dict[str, Any], folder_name: str) -> str:
+def adapter_card(facts: Mapping[str, Any], folder_name: str) -> str:
     """Markdown with Hugging Face front matter.
 
     Args:
@@ -48,22 +30,12 @@ def adapter_card(facts: dict[str, Any], folder_name: str) -> str:
     dropped = f"captions dropped {settings['condition_dropout']:g}"
     if "Melody" in model_class:
         dropped += f", tunes dropped {settings['melody_dropout']:g}"
-    tag, licence = _licence(base)
-    front = ["library_name: peft", "pipeline_tag: text-to-audio"]
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", base) and not Path(base).exists():
-        front.append(f"base_model: {base}")
-    if tag:
-        front.append(f"license: {tag}")
-    front.append("tags: [musicgen, lora, text-to-audio]")
     where = settings["lora_modules"] or ", ".join(settings["lora_targets"])
     if settings["lora_layers"]:
         where += f" (layers {settings['lora_layers']})"
     held = "" if settings["quantise"] == "none" else f", held in {settings['quantise'][0]} bits"
-    embedded = base == EMBEDDED_NAME
-    loaded = 'str(files("musicgen_lora") / "assets" / "tiny_beats")' if embedded else repr(base)
-    imports = "from importlib.resources import files\n" if embedded else ""
     return f"""---
-{chr(10).join(front)}
+{_front_matter(base)}
 ---
 # LoRA adapter for MusicGen
 
@@ -76,7 +48,7 @@ initialisation {settings["lora_init"]}, on {where}
 {settings["batch_size"]} x {settings["gradient_accumulation_steps"]}, {_length(facts)}, windows \
 of up to {settings["max_duration"]:g} s, {dropped}, \
 seed {settings["seed"]}
-- Licence: {licence}
+- Licence: {_licence(base)[1]}
 
 {_figures(facts)}
 
@@ -90,15 +62,35 @@ musicgen-lora generate --base_model_path {shlex.quote(base)} --lora_model_path {
 With bare PEFT:
 
 ```python
-{imports}from peft import PeftModel
-from transformers import {model_class}
-
-model = {model_class}.from_pretrained({loaded})
-model = PeftModel.from_pretrained(model, "{folder_name}").eval()
+{_bare_code(base, model_class, folder_name)}
 ```
 
 All settings, versions and the held-out clips are in `musicgen_lora.json`.
 """
+
+
+def _front_matter(base: str) -> str:
+    tag, _ = _licence(base)
+    lines = ["library_name: peft", "pipeline_tag: text-to-audio"]
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", base) and not Path(base).exists():
+        lines.append(f"base_model: {base}")
+    if tag:
+        lines.append(f"license: {tag}")
+    lines.append("tags: [musicgen, lora, text-to-audio]")
+    return "\n".join(lines)
+
+
+def _bare_code(base: str, model_class: str, folder_name: str) -> str:
+    """What loads the adapter with PEFT alone."""
+    imports, loaded = "", repr(base)
+    if base == EMBEDDED_NAME:
+        imports = "from importlib.resources import files\n"
+        loaded = 'str(files("musicgen_lora") / "assets" / "tiny_beats")'
+    return f"""{imports}from peft import PeftModel
+from transformers import {model_class}
+
+model = {model_class}.from_pretrained({loaded})
+model = PeftModel.from_pretrained(model, "{folder_name}").eval()"""
 
 
 def _licence(base: str) -> tuple[str | None, str]:
@@ -113,7 +105,7 @@ def _licence(base: str) -> tuple[str | None, str]:
     return ("cc-by-nc-4.0" if base.startswith("facebook/musicgen-") else None), sentence
 
 
-def _length(facts: dict[str, Any]) -> str:
+def _length(facts: Mapping[str, Any]) -> str:
     settings, best = facts["settings"], facts.get("best")
     asked = f"{settings['num_epochs']} epochs"
     if settings["max_steps"] is not None:
@@ -121,7 +113,7 @@ def _length(facts: dict[str, Any]) -> str:
     return asked if best is None else f"{asked} (these weights are of step {best['step']})"
 
 
-def _figures(facts: dict[str, Any]) -> str:
+def _figures(facts: Mapping[str, Any]) -> str:
     base_loss, best = facts["base_loss"], facts.get("best")
     if best is None:
         return "No source was held out, so there is no held-out figure."

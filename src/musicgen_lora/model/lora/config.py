@@ -21,23 +21,20 @@ from musicgen_lora.formats.kinds import (
     check_kind,
     either,
     fields,
-    integer,
     many,
     named,
     one_of,
     or_null,
-    real,
     shortened,
-    text,
     truth,
 )
 from musicgen_lora.formats.tensors import Shapes
 from musicgen_lora.given import ADAPTER_CONFIG
+from musicgen_lora.model.bounds import EXPRESSION, LAYER, NAME, SCALE, SHARE, WIDTH
 
 CONFIG_FILE = ADAPTER_CONFIG
 
 UNKNOWN_RANK = 256
-_NAME = text(500)
 
 
 def _plain_name(value: Any) -> None:
@@ -48,21 +45,18 @@ def _plain_name(value: Any) -> None:
         raise Wrong("", value, "a plain name")
 
 
-_RANK = integer(1, 1 << 16)
-_ALPHA = real(0.0, 1e9)
-_LAYER = integer(0, 100_000)
 _CONFIG = {
-    "r": _RANK,
-    "lora_alpha": _ALPHA,
-    "lora_dropout": real(0.0, 1.0),
-    "exclude_modules": or_null(either(text(100_000), many(_NAME))),
-    "layers_to_transform": or_null(either(_LAYER, many(_LAYER))),
+    "r": WIDTH,
+    "lora_alpha": SCALE,
+    "lora_dropout": SHARE,
+    "exclude_modules": or_null(either(EXPRESSION, many(NAME))),
+    "layers_to_transform": or_null(either(LAYER, many(LAYER))),
     "layers_pattern": or_null(either(many(_plain_name), _plain_name)),
     "modules_to_save": or_null(many(_plain_name)),
-    "rank_pattern": or_null(named(_RANK, _plain_name)),
-    "alpha_pattern": or_null(named(_ALPHA, _plain_name)),
+    "rank_pattern": or_null(named(WIDTH, _plain_name)),
+    "alpha_pattern": or_null(named(SCALE, _plain_name)),
     "bias": one_of("none", "all", "lora_only"),
-    "init_lora_weights": either(truth, _NAME),
+    "init_lora_weights": either(truth, NAME),
     **dict.fromkeys(
         (
             *("fan_in_fan_out", "use_rslora", "use_dora", "lora_bias", "inference_mode"),
@@ -71,12 +65,12 @@ _CONFIG = {
         truth,
     ),
     **dict.fromkeys(
-        ("base_model_name_or_path", "revision", "task_type", "peft_version"), or_null(_NAME)
+        ("base_model_name_or_path", "revision", "task_type", "peft_version"), or_null(NAME)
     ),
-    "auto_mapping": or_null(named(or_null(_NAME))),
+    "auto_mapping": or_null(named(or_null(NAME))),
 }
 _KIND = fields(
-    {"peft_type": one_of("LORA"), "target_modules": either(text(100_000), many(_NAME))}, _CONFIG
+    {"peft_type": one_of("LORA"), "target_modules": either(EXPRESSION, many(NAME))}, _CONFIG
 )
 _FREE = {*_CONFIG, "peft_type", "target_modules", "runtime_config"}
 """Fields that are checked, or change nothing."""

@@ -1,0 +1,22 @@
+"""Memory that tensors on a CPU free, kept for the next ones."""
+
+from __future__ import annotations
+
+import ctypes
+import sys
+from typing import Any
+
+# Of glibc's malloc.h.
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+
+
+def keep_freed_memory() -> None:
+    """Has this process keep what tensors on a CPU free, for the next ones: glibc returns it to the
+    system at once, and a step then waits for as many fresh pages as it has activations. Other C
+    libraries keep it by themselves or cannot be told; there nothing is done."""
+    mallopt: Any = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is not None:
+        if not mallopt(M_MMAP_THRESHOLD, 1 << 30):
+            # Older versions take no more than 32 MiB.
+            mallopt(M_MMAP_THRESHOLD, 1 << 25)
+        mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)

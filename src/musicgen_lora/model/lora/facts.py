@@ -1,0 +1,145 @@
+"""`musicgen_lora.json`: what an adapter says of itself beside what PEFT keeps.
+
+Its base, its data with the held-out clips by name, settings, versions and figures. It travels with
+the adapter, so what is read is a stranger's: checked here, once, for all who read it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from musicgen_lora import atomic
+from musicgen_lora.errors import UserError
+from musicgen_lora.formats.documents import parse_json
+from musicgen_lora.formats.kinds import check_kind, fields, integer, many, or_null, path_text, text
+from musicgen_lora.model.bounds import DURATION_S
+
+FACTS_FILE = "musicgen_lora.json"
+FACTS_VERSION = 1
+_CLIP = fields(optional=dict.fromkeys(("id", "name", "audio"), or_null(text())))
+_DATA = fields(
+    optional={
+        "data_dir": path_text(),
+        "metadata_file": path_text(),
+        "validation": or_null(many(_CLIP)),
+    }
+)
+_SETTINGS = fields(
+    optional={"max_duration": DURATION_S, "max_validation_windows": integer(1, 10**9)}
+)
+_FACTS = fields(
+    {
+        "format_version": integer(0, FACTS_VERSION),
+        "base": fields({"path": path_text(), "fingerprint": text()}),
+    },
+    {"data": or_null(_DATA), "settings": or_null(_SETTINGS)},
+)
+"""Those of the facts that are read again."""
+_OF_RUN = ("base", "data", "settings", "versions", "precision", "base_loss", "best", "identity")
+"""The part of a run that goes with its weights."""
+_IN_HEADER = (
+    *("adapter", "lora_init", "lora_rank", "lora_alpha", "lora_targets", "quantise", "seed"),
+)
+"""Settings that the header of the weights names."""
+
+
+@dataclass(frozen=True)
+class AdapterFacts:
+    """The document, and what is read of it.
+
+    Args:
+        content: as it stands in the file; what is not read here is kept as it is.
+    """
+
+    content: Mapping[str, Any]
+
+    @classmethod
+    def of_run(cls, run: Mapping[str, Any]) -> AdapterFacts:
+        """The facts of a run, from what its run.json says."""
+        kept = {name: run[name] for name in _OF_RUN if name in run}
+        return cls({"format_version": FACTS_VERSION, **kept})
+
+    @classmethod
+    def parse(cls, content: bytes, path: Path) -> AdapterFacts:
+        """The facts in a file's bytes.
+
+        Raises:
+            UserError: they are not JSON, of a later format, or not what they should be.
+        """
+        facts = parse_json(content, path)
+        version = facts.get("format_version") if isinstance(facts, dict) else None
+        if isinstance(version, int) and version > FACTS_VERSION:
+            raise UserError(f"{path}: format {version} is newer than this release; update it.")
+        check_kind(facts, _FACTS, f"{path}: not readable as adapter facts")
+        return cls(facts)
+
+    def header(self) -> dict[str, Any]:
+        """What a weights file says of itself when it has lost its folder; what the facts lack is
+        left out."""
+        content = self.content
+        header = {
+            name: content[name] for name in ("base", "versions", "identity") if name in content
+        }
+        header["settings"] = {
+            name: self._settings[name] for name in _IN_HEADER if name in self._settings
+        }
+        if "data" in content:
+            header["data"] = {"fingerprint": content["data"]["fingerprint"]}
+        if self.chose_best:
+            header["best"] = content["best"]
+        return header
+
+    def write(self, folder: Path) -> None:
+        """Puts the file into an adapter's folder."""
+        atomic.write_json(folder / FACTS_FILE, dict(self.content))
+
+    @property
+    def base_path(self) -> str:
+        """Folder or hub id of the base."""
+        return self.content["base"]["path"]
+
+    @property
+    def base_fingerprint(self) -> str:
+        """Identity of the base."""
+        return self.content["base"]["fingerprint"]
+
+    @property
+    def data_dir(self) -> str | None:
+        """The dataset's folder, where it is named."""
+        return self._data.get("data_dir")
+
+    @property
+    def metadata_file(self) -> str | None:
+        """Name of the metadata in the dataset, where it is named."""
+        return self._data.get("metadata_file")
+
+    @property
+    def held_out(self) -> list[dict[str, Any]]:
+        """`id`, `name` and `audio` of the clips that training held out."""
+        return [entry for entry in self._data.get("validation") or [] if isinstance(entry, dict)]
+
+    @property
+    def chose_best(self) -> bool:
+        """Whether the weights are those that did best on the held-out clips."""
+        return self.content.get("best") is not None
+
+    @property
+    def max_duration_s(self) -> float:
+        """Length of the longest windows that it was trained on."""
+        return float(self._settings.get("max_duration", 30.0))
+
+    @property
+    def max_validation_windows(self) -> int:
+        """As many windows as validation read."""
+        return int(self._settings.get("max_validation_windows", 200))
+
+    @property
+    def _data(self) -> Mapping[str, Any]:
+        return self.content.get("data") or {}
+
+    @property
+    def _settings(self) -> Mapping[str, Any]:
+        return self.content.get("settings") or {}

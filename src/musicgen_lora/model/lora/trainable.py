@@ -1,0 +1,157 @@
+"""A LoRA adapter on its base while it is trained: making it, saving it, going on with it.
+
+It is saved as PEFT does (`adapter_config.json`, `adapter_model.safetensors`), for the plain base
+whatever the initialisation was.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from peft import PeftModel, get_peft_model
+from safetensors.torch import save_file
+from torch import nn
+from transformers import MusicgenForConditionalGeneration
+
+from musicgen_lora.given import ADAPTER_WEIGHTS
+from musicgen_lora.model.cpu.lora_linear import fuse_products
+from musicgen_lora.model.lora import initial
+from musicgen_lora.model.lora.initial import Tensors
+from musicgen_lora.model.lora.spec import LoraSpec
+from musicgen_lora.model.musicgen import AnyMusicGen, musicgen_of
+
+
+class TrainableLora:
+    """Fresh LoRA layers (Hu et al., 2021) in a base, which change no prediction yet.
+
+    Args:
+        model: changed in place; its own weights stay frozen. PiSSA and OLoRA move a part of them
+            into the adapter, see `initial`.
+        spec: what is asked for.
+        base_name: what the adapter's config will name as its base; the model's path where it is
+            empty.
+
+    Raises:
+        UserError: the initialisation cannot make this adapter, or DoRA adapts none of the layers.
+    """
+
+    def __init__(self, model: AnyMusicGen, spec: LoraSpec, base_name: str = "") -> None:
+        base = musicgen_of(model)
+        adapted = get_peft_model(base.hf, spec.peft_config(base.hf))  # pyright: ignore[reportArgumentType]
+        assert isinstance(adapted, PeftModel)
+        adapted.peft_config["default"].base_model_name_or_path = base_name or base.path
+        fuse_products(base.hf)
+        self.peft = adapted
+        from_base = spec.init in initial.FROM_BASE
+        self._first = initial.adapter_tensors(adapted) if from_base else None
+        named = adapted.named_modules()
+        self._dropouts = [m for name, m in named if name.endswith("lora_dropout.default")]
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """What the optimizer steps."""
+        return [p for p in self.peft.parameters() if p.requires_grad]
+
+    @property
+    def left_out(self) -> list[str]:
+        """The layers that DoRA cannot adapt."""
+        config: Any = self.peft.peft_config["default"]
+        return sorted(config.exclude_modules or [])
+
+    def train_mode(self, on: bool) -> None:
+        """Switches the adapter's dropout. The decoder's own stays off, as in audiocraft."""
+        for dropout in self._dropouts:
+            dropout.train(on)
+
+    def off(self) -> contextlib.AbstractContextManager[None]:
+        """A context in which the plain base speaks."""
+        return adapter_off(self.peft, self._first)
+
+    def save(self, folder: Path, metadata: dict[str, Any] | None = None) -> None:
+        """Writes config and weights into a folder, see `save_adapter`."""
+        save_adapter(self.peft, folder, started=self._first, metadata=metadata)
+
+    def load(self, tensors: Tensors) -> None:
+        """Goes on from tensors that `save` wrote. Where the first ones were taken out of the base,
+        the base's residual becomes that of the adapter that was saved."""
+        if self._first is not None:
+            tensors, first = initial.split_plain_lora(tensors)
+            initial.move_start(self.peft, self._first, first)
+            self._first = first
+        initial.put_tensors(self.peft, tensors)
+
+
+def save_adapter(
+    adapted: PeftModel,
+    folder: Path,
+    *,
+    started: Tensors | None = None,
+    metadata: dict[str, Any] | None = None,
+) -> None:
+    """Writes an adapter as PEFT does, for the plain base whatever its initialisation was.
+
+    Args:
+        adapted: the adapter on its base.
+        folder: where `adapter_config.json` and `adapter_model.safetensors` go.
+        started: its first tensors, where they were taken out of the base (`initial`).
+        metadata: goes into the weights' header as JSON, under `musicgen_lora`.
+    """
+    tensors = initial.adapter_tensors(adapted)
+    config: Any = copy.deepcopy(adapted.peft_config["default"])
+    if started is not None:
+        tensors = initial.as_plain_lora(tensors, started)
+        config.lora_alpha *= 2**0.5 if config.use_rslora else 2
+        config.r *= 2
+    # PEFT keeps a set, whose order differs from process to process.
+    config.exclude_modules = sorted(config.exclude_modules) if config.exclude_modules else None
+    # Whoever loads it has the weights: drawing first ones again would be in vain, or harm.
+    config.init_lora_weights, config.inference_mode = True, True
+    base = type(adapted.get_base_model())
+    names = {"base_model_class": base.__name__, "parent_library": base.__module__}
+    config.save_pretrained(str(folder), auto_mapping_dict=names)
+    # One entry: safetensors writes several in a random order, and files would differ by it.
+    header = {"format": "pt"}
+    if metadata is not None:
+        header = {"musicgen_lora": json.dumps(metadata, sort_keys=True)}
+    save_file(tensors, folder / ADAPTER_WEIGHTS, metadata=header)
+
+
+@contextlib.contextmanager
+def adapter_off(adapted: PeftModel, started: Tensors | None = None) -> Iterator[None]:
+    """The plain base, for as long as the context lasts.
+
+    Args:
+        adapted: the adapter on its base.
+        started: its first tensors, where they were taken out of the base: without them it would
+            be the residual that speaks.
+    """
+    if started is None:
+        with adapted.disable_adapter():
+            yield
+        return
+    trained = initial.adapter_tensors(adapted)
+    initial.put_tensors(adapted, started)
+    try:
+        yield
+    finally:
+        initial.put_tensors(adapted, trained)
+
+
+def add_lora(
+    model: MusicgenForConditionalGeneration, *, base_name: str, **fields: Any
+) -> PeftModel:
+    """A `TrainableLora` of `LoraSpec(**fields)`, for callers that take PEFT's model."""
+    fields["pattern"] = fields.get("pattern") or ""
+    return TrainableLora(model, LoraSpec(**fields), base_name).peft
+
+
+def check_initialisation(
+    model: MusicgenForConditionalGeneration, pattern: str, *, rank: int, init: str
+) -> None:
+    """`LoraSpec.check`, for callers without one."""
+    LoraSpec(rank, 2 * rank, pattern=pattern, init=init).check(model)

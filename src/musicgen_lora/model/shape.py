@@ -1,0 +1,51 @@
+"""The numbers of a MusicGen that data, training and decoding need, read off its configuration."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import MusicgenForConditionalGeneration
+
+from musicgen_lora.model.delays import Delays
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The numbers of a MusicGen.
+
+    Args:
+        n_codebooks: K; 8 for the stereo models.
+        n_channels: of the audio, 1 or 2.
+        delays: of the codebooks, in steps.
+        special: V, the token of start and padding and the number of codes a codebook has.
+        sample_rate: of the codec in Hz.
+        frame_rate: codec frames a second.
+    """
+
+    n_codebooks: int
+    n_channels: int
+    delays: Delays
+    special: int
+    sample_rate: int
+    frame_rate: float
+
+    def frames(self, duration_s: float, least: int = 1) -> int:
+        """Codec frames of a duration, and never fewer than `least`."""
+        return max(least, round(duration_s * self.frame_rate))
+
+
+def model_shape(model: MusicgenForConditionalGeneration) -> Shape:
+    """Reads a model's `Shape` off its configuration."""
+    # transformers types its sub-configurations as optional dictionaries; they are objects.
+    config: Any = model.config
+    decoder, codec = config.decoder, config.audio_encoder
+    n_channels = getattr(decoder, "audio_channels", 1)
+    return Shape(
+        n_codebooks=decoder.num_codebooks,
+        n_channels=n_channels,
+        delays=Delays.of(decoder.num_codebooks, n_channels),
+        special=decoder.vocab_size,
+        sample_rate=codec.sampling_rate,
+        frame_rate=codec.sampling_rate / codec.hop_length,
+    )
