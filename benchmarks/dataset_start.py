@@ -36,8 +36,7 @@ from musicgen_lora.console import plain_console
 from musicgen_lora.dataset.batches import epoch_order, grouped_order
 from musicgen_lora.dataset.metadata import load_dataset, write_entries
 from musicgen_lora.dataset.tokens import CLIPS_PER_SHARD, clip_ids, write_shard
-from musicgen_lora.model.codec import codec_fingerprint
-from musicgen_lora.model.musicgen import load_base
+from musicgen_lora.model.musicgen import MusicGen, load_base
 from musicgen_lora.training.facts import data_facts, run_identity
 from musicgen_lora.training.loop import step_batches
 from musicgen_lora.training.material import gather
@@ -150,7 +149,7 @@ def main() -> None:
     if options.measure:
         print(json.dumps(measure(options.measure, from_tokens=options.from_tokens)))
         return
-    fingerprint = codec_fingerprint(load_base(EMBEDDED_NAME))
+    fingerprint = MusicGen.load(EMBEDDED_NAME).codec.fingerprint
     found: dict[int, dict[str, Any]] = {n_clips: {} for n_clips in options.clips}
     with tempfile.TemporaryDirectory() as folder:
         for n_clips in options.clips:

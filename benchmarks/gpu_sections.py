@@ -28,9 +28,8 @@ from transformers import AutoTokenizer
 from musicgen_lora.dataset.packed import PackedTokens
 from musicgen_lora.generation.decode import generate_codes
 from musicgen_lora.given import EMBEDDED
-from musicgen_lora.model.codec import codec_fingerprint, encode_waveforms
-from musicgen_lora.model.musicgen import load_base, load_tokenizer
-from musicgen_lora.model.placement import place
+from musicgen_lora.model.cpu.switch import enable
+from musicgen_lora.model.musicgen import MusicGen
 from musicgen_lora.model.text import TextStates
 from musicgen_lora.runtime.precision import DTYPES
 from musicgen_lora.training.memory import checkpoint_layers
@@ -197,7 +196,7 @@ def decoding(sizes: Sizes, device: torch.device) -> Iterator[Row]:
     rates = device_rates(device)
     model: Any = make_model(sizes.decoded, None, device)
     half = device.type == "cuda"
-    place(model, device, "bf16" if half else "fp32")
+    MusicGen(model).to(device, "bf16" if half else "fp32")
     text = TextStates(model.to(device), AutoTokenizer.from_pretrained(EMBEDDED))
     floor_s = sum(p.nbytes for p in model.decoder.parameters()) / rates["bytes_s"]
     yield {"what": "floor", "batch": 1, "ms_step": 1e3 * floor_s}
@@ -265,15 +264,15 @@ class _Silence:
 
 def tokenising(sizes: Sizes, device: torch.device) -> Iterator[Row]:
     """Hours of audio a minute through a codec in MusicGen's shapes."""
-    model: Any = load_base("tiny-beats")
+    model = MusicGen.load("tiny-beats")
     codec: Any = full_size_codec(64 if device.type == "cuda" else 4)
-    model.audio_encoder = codec.to(device)
+    model.hf.audio_encoder = codec.to(device)
     rng = np.random.default_rng(0)
     for batch in sizes.tokenise_batches:
         waveform = 0.1 * rng.standard_normal((1, round(32_000 * sizes.clip_s)))
         waveforms = [waveform.astype(np.float32)] * batch
-        encode_waveforms(model, waveforms[:1])
-        seconds = timed(lambda: encode_waveforms(model, waveforms), device, 1)  # noqa: B023
+        model.encode(waveforms[:1])
+        seconds = timed(lambda: model.encode(waveforms), device, 1)  # noqa: B023
         hours = batch * sizes.clip_s / 3600
         yield {"what": "codec", "batch": batch, "hours_minute": hours / seconds * 60}
 
@@ -285,8 +284,8 @@ def packed(sizes: Sizes, device: torch.device) -> Iterator[Row]:
     for capture in ("captured", "not captured"):
         if capture == "captured" and device.type != "cuda":
             continue
-        model = load_base("tiny-beats")
-        text = TextStates(model, load_tokenizer("tiny-beats"))
+        base = MusicGen.load("tiny-beats")
+        model = base.hf
         rng = np.random.default_rng(0)
         lengths = np.full(batch_size, n_frames)
         tokens = PackedTokens(
@@ -296,11 +295,12 @@ def packed(sizes: Sizes, device: torch.device) -> Iterator[Row]:
             held_out=np.zeros(batch_size, bool),
             n_entries=2048,
             frame_rate=50.0,
-            codec=codec_fingerprint(model),
+            codec=base.codec.fingerprint,
         )
-        data = DeviceData(tokens, text, n_frames, device)
+        data = DeviceData(tokens, base.text, n_frames, device)
         precision = "bf16" if device.type == "cuda" else "fp32"
-        place(model, device, precision, trained=True)
+        base.to(device, precision, trained=True)
+        enable(model, precision)
         model.decoder.requires_grad_(True)
         parameters = [p for p in model.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(parameters, lr=1e-4, fused=True)

@@ -30,8 +30,7 @@ from full_size import full_size_codec
 from musicgen_lora.audio.files import read_audio
 from musicgen_lora.dataset.metadata import Clip, load_dataset, read_entries, write_entries
 from musicgen_lora.dataset.tokens import clip_ids, encode_clips, tokenise_clips
-from musicgen_lora.model import codec as codec_module
-from musicgen_lora.model.musicgen import load_base
+from musicgen_lora.model.musicgen import MusicGen
 from musicgen_lora.prepare.examples import create_examples
 
 CLIP_S = 10.0
@@ -45,11 +44,11 @@ def make_clips(folder: Path, n_clips: int) -> Sequence[Clip]:
     return load_dataset(folder)
 
 
-def clip_by_clip(clips: Sequence[Clip], model: Any) -> list[np.ndarray]:
+def clip_by_clip(clips: Sequence[Clip], model: MusicGen) -> list[np.ndarray]:
     return [codes for clip in clips for codes in encode_clips([clip], model)]
 
 
-def in_batches(clips: Sequence[Clip], model: Any, size: int = 8) -> list[np.ndarray]:
+def in_batches(clips: Sequence[Clip], model: MusicGen, size: int = 8) -> list[np.ndarray]:
     """Mono only: rows of a batch go through the codec together, on a CPU too."""
     found = []
     for at in range(0, len(clips), size):
@@ -58,11 +57,11 @@ def in_batches(clips: Sequence[Clip], model: Any, size: int = 8) -> list[np.ndar
             for clip in clips[at : at + size]
         ]
         with torch.inference_mode():
-            found += [codes.T for codes in codec_module._encode_rows(model, np.stack(waves))]
+            found += [codes.T for codes in model.codec.encode_rows(np.stack(waves))]
     return found
 
 
-def as_the_package(clips: Sequence[Clip], model: Any, data_dir: Path) -> list[np.ndarray]:
+def as_the_package(clips: Sequence[Clip], model: MusicGen, data_dir: Path) -> list[np.ndarray]:
     ids = clip_ids(clips, data_dir)
     return list(tokenise_clips(clips, ids, model, data_dir))
 
@@ -75,12 +74,13 @@ def main() -> None:
     parser.add_argument("--stereo", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    model: Any = load_base("tiny-beats")
+    model = MusicGen.load("tiny-beats")
+    hf: Any = model.hf
     if options.full_size:
-        model.audio_encoder = full_size_codec()
+        hf.audio_encoder = full_size_codec()
     if options.stereo:
-        model.config.decoder.audio_channels = 2
-        model.config.decoder.num_codebooks *= 2
+        hf.config.decoder.audio_channels = 2
+        hf.config.decoder.num_codebooks *= 2
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         clips = make_clips(folder, options.clips)

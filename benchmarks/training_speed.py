@@ -37,19 +37,18 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 from transformers import (
     AutoTokenizer,
-    EncodecConfig,
-    MusicgenConfig,
-    MusicgenDecoderConfig,
     MusicgenForConditionalGeneration,
     T5Config,
 )
 
 from musicgen_lora.dataset.batches import Batch
 from musicgen_lora.given import EMBEDDED
-from musicgen_lora.model.delays import delay_codes, n_predicted
-from musicgen_lora.model.lora.adapter import add_lora
-from musicgen_lora.model.musicgen import load_base, model_shape
-from musicgen_lora.model.placement import place
+from musicgen_lora.model.configs import codec_config, musicgen_config
+from musicgen_lora.model.cpu.switch import enable
+from musicgen_lora.model.delays import Delays
+from musicgen_lora.model.lora.spec import LoraSpec
+from musicgen_lora.model.lora.trainable import TrainableLora
+from musicgen_lora.model.musicgen import MusicGen, load_base
 from musicgen_lora.model.text import TextStates
 from musicgen_lora.runtime.precision import DTYPES, choose_precision
 from musicgen_lora.runtime.threads import bounded_spinning
@@ -96,20 +95,14 @@ def make_model(
         num_layers=text_layers,
         num_heads=text_width // 64 or 1,
     )
-    decoder = MusicgenDecoderConfig(
-        vocab_size=SPECIAL,
+    config: Any = musicgen_config(
+        codec_config(num_filters=4),
+        text,
         hidden_size=width,
         ffn_dim=4 * width,
         num_hidden_layers=n_layers or all_layers,
         num_attention_heads=n_heads,
-        num_codebooks=4,
-        pad_token_id=SPECIAL,
-        bos_token_id=SPECIAL,
     )
-    codec = EncodecConfig(
-        sampling_rate=32_000, num_filters=4, hidden_size=128, codebook_size=SPECIAL
-    )
-    config: Any = MusicgenConfig(text_encoder=text, audio_encoder=codec, decoder=decoder)
     config.decoder.decoder_start_token_id = SPECIAL
     with device:
         model = MusicgenForConditionalGeneration(config)
@@ -141,7 +134,7 @@ def plain_step(
     optimizer = torch.optim.AdamW(parameters, lr=3e-4)
     # Delayed by hand: transformers does not do it, and shifts the labels itself.
     following = torch.cat([batch.codes, batch.codes[..., -1:]], dim=-1)
-    labels = delay_codes(following, [0, 1, 2, 3], SPECIAL)[..., 1:].transpose(1, 2).to(device)
+    labels = Delays.of(4, 1).delay(following, SPECIAL)[..., 1:].transpose(1, 2).to(device)
     adapted.train()
 
     def step() -> float:
@@ -172,9 +165,10 @@ def our_step(
     `clips`. The model is placed and adapted."""
     text = TextStates(model, AutoTokenizer.from_pretrained(EMBEDDED))
     text.prepare(CAPTIONS)
-    place(model, model.decoder.device, our_precision(model))
-    adapted = add_lora(model, base_name=shape, rank=rank, alpha=2 * rank)
-    parameters = [p for p in adapted.parameters() if p.requires_grad]
+    base, precision = MusicGen(model, shape), our_precision(model)
+    base.to(base.device, precision)
+    enable(model, precision)
+    parameters = TrainableLora(base, LoraSpec(rank=rank, alpha=2 * rank)).parameters
     optimizer = torch.optim.AdamW(parameters, lr=3e-4, fused=True)
 
     def step(batch: Batch) -> float:
@@ -184,7 +178,7 @@ def our_step(
             text,
             [optimizer],
             parameters,
-            totals=n_predicted(batch.n_frames, model_shape(model).delays).sum(0),
+            totals=base.delays.n_predicted(batch.n_frames).sum(0),
             max_grad_norm=1.0,
             scaler=None,
             where="",

@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import MusicgenForConditionalGeneration
 
 from musicgen_lora.audio.files import read_audio, write_wav
 from musicgen_lora.config import EMBEDDED_NAME
@@ -31,9 +30,7 @@ from musicgen_lora.generation.decode import generate_codes
 from musicgen_lora.listening.descriptors import describe
 from musicgen_lora.listening.key import estimate_key
 from musicgen_lora.listening.tempo import estimate_tempo
-from musicgen_lora.model.codec import decode_codes
-from musicgen_lora.model.musicgen import load_base, load_tokenizer, model_shape
-from musicgen_lora.model.text import TextStates
+from musicgen_lora.model.musicgen import MusicGen
 from pretraining.base.facts import STATED_TEMPO, clip_flags
 from pretraining.base.losses import loss_figures
 from pretraining.paths import WORK
@@ -99,8 +96,7 @@ def octave_error(measured: float, wanted: float) -> float:
 
 
 def play(
-    model: MusicgenForConditionalGeneration,
-    text: TextStates,
+    model: MusicGen,
     prompts: Sequence[str],
     seed: int,
     folder: Path | None = None,
@@ -110,7 +106,6 @@ def play(
     is one."""
     codes = play_prompts(
         model,
-        text,
         prompts,
         duration_s=duration_s,
         seed=seed,
@@ -120,17 +115,16 @@ def play(
         batch_size=8,
         on_step=lambda done, total: None,
     )
-    sounds = [decode_codes(model, torch.from_numpy(clip)[None])[0] for clip in codes]
+    sounds = [model.decode(torch.from_numpy(clip)[None])[0] for clip in codes]
     for number, (prompt, sound) in enumerate(zip(prompts, sounds, strict=True)):
         if folder is not None:
             slug = re.sub(r"[^a-z0-9]+", "-", prompt.lower())[:60]
-            write_wav(folder / f"{number:02d}_{slug}.wav", sound, model_shape(model).sample_rate)
+            write_wav(folder / f"{number:02d}_{slug}.wav", sound, model.shape.sample_rate)
     return codes, sounds
 
 
 def tempo_figures(
-    model: MusicgenForConditionalGeneration,
-    text: TextStates,
+    model: MusicGen,
     data_dir: Path,
     n_prompts: int,
     folder: Path,
@@ -139,11 +133,11 @@ def tempo_figures(
     captions of held-out clips with drums that state it. `recordings` is the same measure on those
     clips themselves (the ceiling), `shuffled` the generations against each other's prompts
     (chance). `bar_repetition` is of the generations' and the recordings' codes, at the tempo."""
-    rate, frame_rate = model_shape(model).sample_rate, model_shape(model).frame_rate
+    rate, frame_rate = model.shape.sample_rate, model.shape.frame_rate
     clips = clips_at_a_tempo(data_dir)[:n_prompts]
     wanted = [float(clip.fields["bpm"]) for clip in clips]
     prompts = [clip.texts[0] for clip in clips]
-    codes, sounds = play(model, text, prompts, 1000, folder, LONG_S)
+    codes, sounds = play(model, prompts, 1000, folder, LONG_S)
     recorded = [read_audio(clip.path, rate) for clip in clips]
     recorded_codes = codes_of(clips, model, data_dir)
     n = round(DURATION_S * rate)
@@ -170,15 +164,13 @@ def tempo_figures(
     return figures
 
 
-def key_figures(
-    model: MusicgenForConditionalGeneration, text: TextStates, data_dir: Path, folder: Path
-) -> dict[str, float]:
+def key_figures(model: MusicGen, data_dir: Path, folder: Path) -> dict[str, float]:
     """Share of 16 prompts whose key is heard in what is played, against each other's keys (chance)
     and against the same measure on held-out recordings."""
-    rate = model_shape(model).sample_rate
+    rate = model.shape.sample_rate
     keys = [f"{tonic} {mode}" for tonic in KEY_TONICS for mode in ("minor", "major")]
     prompts = [f"house with synth bass and piano, 120 bpm, {key}" for key in keys]
-    _, sounds = play(model, text, prompts, 5000, folder)
+    _, sounds = play(model, prompts, 5000, folder)
     heard = [estimate_key(sound, rate).name for sound in sounds]
     clips = [c for c in load_dataset(data_dir) if c.split == "validation" and c.fields.get("key")]
     recorded = [estimate_key(read_audio(clip.path, rate), rate).name for clip in clips]
@@ -206,9 +198,7 @@ def clips_at_a_tempo(data_dir: Path) -> list[Clip]:
     ]
 
 
-def codes_of(
-    clips: Sequence[Clip], model: MusicgenForConditionalGeneration, data_dir: Path
-) -> list[np.ndarray]:
+def codes_of(clips: Sequence[Clip], model: MusicGen, data_dir: Path) -> list[np.ndarray]:
     """Codes `[K, T]` of the clips themselves."""
     ids = clip_ids(clips, data_dir)
     return [codes.T for codes in tokenise_clips(clips, ids, model, data_dir)]
@@ -225,23 +215,21 @@ def tempo_share(measured: Sequence[float], prompts: Sequence[float]) -> float:
     return float(np.mean([error <= TEMPO_TOLERANCE for error in errors]))
 
 
-def continuation_figures(
-    model: MusicgenForConditionalGeneration, text: TextStates, data_dir: Path, n_prompts: int
-) -> dict[str, Any]:
+def continuation_figures(model: MusicGen, data_dir: Path, n_prompts: int) -> dict[str, Any]:
     """Whether the model goes on with a beat that it hears: the first half of held-out recordings is
     given, and what is measured is the second half that it plays, at a temperature of 1 and with the
     likeliest token each time."""
     clips = clips_at_a_tempo(data_dir)[:n_prompts]
     wanted = [float(clip.fields["bpm"]) for clip in clips]
-    shape, recorded = model_shape(model), codes_of(clips, model, data_dir)
+    shape, recorded = model.shape, codes_of(clips, model, data_dir)
     n_frames = round(DURATION_S * shape.frame_rate)
     n_given = n_frames // 2
     given = torch.from_numpy(np.stack([c[:, :n_given] for c in recorded]).astype(np.int64))
-    states, mask = text.batch([clip.texts[0] for clip in clips])
+    states, mask = model.text.batch([clip.texts[0] for clip in clips])
     figures: dict[str, Any] = {"n_clips": len(clips)}
     for name, top_k in (("sampled", 250), ("greedy", 1)):
         codes = generate_codes(
-            model,
+            model.hf,
             states,
             mask,
             n_frames=n_frames,
@@ -249,7 +237,7 @@ def continuation_figures(
             prompt_codes=given,
             top_k=top_k,
         )
-        heard = [decode_codes(model, clip[None])[0] for clip in codes]
+        heard = [model.decode(clip[None])[0] for clip in codes]
         new = [sound[:, sound.shape[1] // 2 :] for sound in heard]
         figures[name] = {
             "within_4_percent": tempo_share(tempos(new, shape.sample_rate), wanted),
@@ -263,13 +251,11 @@ def continuation_figures(
     return figures
 
 
-def word_figures(
-    model: MusicgenForConditionalGeneration, text: TextStates, data_dir: Path, folder: Path
-) -> dict[str, Any]:
+def word_figures(model: MusicGen, data_dir: Path, folder: Path) -> dict[str, Any]:
     """What a word in the prompt does to the descriptors that it should move, at equal seeds, and
     how far held-out recordings with and without what it means are apart."""
     figures: dict[str, Any] = {}
-    rate = model_shape(model).sample_rate
+    rate = model.shape.sample_rate
     recorded = [
         (clip.fields, describe(read_audio(clip.path, rate), rate))
         for clip in load_dataset(data_dir)
@@ -280,7 +266,7 @@ def word_figures(
         sides = []
         for side in (0, 1):
             chosen = [pair[side] for pair in prompts[side]]
-            _, sounds = play(model, text, chosen, 2000, folder / f"{name}_{'ab'[side]}")
+            _, sounds = play(model, chosen, 2000, folder / f"{name}_{'ab'[side]}")
             sides.append([describe(sound, rate) for sound in sounds])
         figures[name] = {}
         for measure in MEASURES[name]:
@@ -314,13 +300,13 @@ def has_it(contrast: str, fields: Mapping[str, Any]) -> bool | None:
     return flags[contrast]
 
 
-def speed_figures(model: MusicgenForConditionalGeneration, text: TextStates) -> dict[str, float]:
+def speed_figures(model: MusicGen) -> dict[str, float]:
     """Seconds of audio a second, language model and codec together."""
     figures = {}
     for size in (1, 4):
         prompts = ["house with synth bass, 124 bpm"] * size
         began = time.perf_counter()
-        play(model, text, prompts, 3000)
+        play(model, prompts, 3000)
         figures[f"batch_{size}"] = size * DURATION_S / (time.perf_counter() - began)
     return figures
 
@@ -334,19 +320,16 @@ def main() -> None:
     parser.add_argument("--n_prompts", type=int, default=32)
     parser.add_argument("--only", nargs="*", choices=PARTS, default=list(PARTS))
     options = parser.parse_args()
-    model = load_base(options.model_path)
-    text = TextStates(model, load_tokenizer(options.model_path))
+    model = MusicGen.load(options.model_path)
     measures = {
-        "loss": lambda: loss_figures(model, text, options.corpus, options.beats_808),
+        "loss": lambda: loss_figures(model, options.corpus, options.beats_808),
         "tempo": lambda: tempo_figures(
-            model, text, options.corpus, options.n_prompts, options.out / "tempo"
+            model, options.corpus, options.n_prompts, options.out / "tempo"
         ),
-        "continuation": lambda: continuation_figures(
-            model, text, options.corpus, options.n_prompts
-        ),
-        "words": lambda: word_figures(model, text, options.corpus, options.out / "words"),
-        "key": lambda: key_figures(model, text, options.corpus, options.out / "key"),
-        "speed": lambda: speed_figures(model, text),
+        "continuation": lambda: continuation_figures(model, options.corpus, options.n_prompts),
+        "words": lambda: word_figures(model, options.corpus, options.out / "words"),
+        "key": lambda: key_figures(model, options.corpus, options.out / "key"),
+        "speed": lambda: speed_figures(model),
     }
     options.out.mkdir(parents=True, exist_ok=True)
     figures = {name: measures[name]() for name in options.only}

@@ -8,15 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from transformers import MusicgenForConditionalGeneration
 
 from musicgen_lora.dataset.batches import fixed_windows
 from musicgen_lora.dataset.metadata import Clip, load_dataset
 from musicgen_lora.dataset.scoring import Windows, window_losses
 from musicgen_lora.dataset.tokens import clip_ids, find_codes, tokenise_clips
-from musicgen_lora.model.codec import codec_fingerprint
-from musicgen_lora.model.musicgen import model_shape
-from musicgen_lora.model.text import TextStates
+from musicgen_lora.model.musicgen import MusicGen
 from musicgen_lora.training.validation import held_out_losses
 
 N_FRAMES = 1500
@@ -24,15 +21,13 @@ SPANS_S = ((0, 5), (5, 10), (10, 20), (20, 30))
 BATCH = 4
 
 
-def loss_figures(
-    model: MusicgenForConditionalGeneration, text: TextStates, data_dir: Path, beats_808: Path
-) -> dict[str, Any]:
+def loss_figures(model: MusicGen, data_dir: Path, beats_808: Path) -> dict[str, Any]:
     """Held-out loss per codebook, beside what counting the tokens of the training clips gives."""
     clips = load_dataset(data_dir)
     ids = clip_ids(clips, data_dir)
     train_ids = [i for c, i in zip(clips, ids, strict=True) if c.split == "train"]
-    train, _ = find_codes(data_dir / "tokens" / codec_fingerprint(model), train_ids)
-    log_p = unigram(train, model_shape(model).special)
+    train, _ = find_codes(data_dir / "tokens" / model.codec.fingerprint, train_ids)
+    log_p = unigram(train, model.shape.special)
     held = [clip for clip in clips if clip.split == "validation"]
     sets = {
         "off_grid": [clip for clip in held if not clip.fields["on_grid"]],
@@ -43,7 +38,7 @@ def loss_figures(
     for name, chosen in sets.items():
         folder = beats_808 if name == "808_beats" else data_dir
         windows = windows_of(model, chosen, folder)
-        codebooks = held_out_losses(model, windows, text, BATCH)
+        codebooks = held_out_losses(model.hf, windows, model.text, BATCH)
         codes = np.concatenate([window.codes for window in windows])
         counted = [-float(log_p[k][codes[:, k]].mean()) for k in range(codes.shape[1])]
         figures[name] = {
@@ -57,14 +52,12 @@ def loss_figures(
     after = zip(held, held[1:] + held[:1], strict=True)
     strange = [clip._replace(texts=other.texts) for clip, other in after]
     misled = windows_of(model, strange, data_dir)
-    figures["by_position"] = losses_by_position(model, windows, text)
-    figures["caption_effect"] = caption_effect(model, text, windows, misled)
+    figures["by_position"] = losses_by_position(model, windows)
+    figures["caption_effect"] = caption_effect(model, windows, misled)
     return figures
 
 
-def windows_of(
-    model: MusicgenForConditionalGeneration, clips: Sequence[Clip], data_dir: Path
-) -> Windows:
+def windows_of(model: MusicGen, clips: Sequence[Clip], data_dir: Path) -> Windows:
     codes = tokenise_clips(list(clips), clip_ids(clips, data_dir), model, data_dir)
     return fixed_windows(list(clips), codes, max_frames=N_FRAMES, min_frames=4)
 
@@ -78,28 +71,24 @@ def unigram(train: Sequence[np.ndarray], n_entries: int) -> np.ndarray:
     return np.log(counts / counts.sum(1, keepdims=True))
 
 
-def losses_by_position(
-    model: MusicgenForConditionalGeneration, windows: Windows, text: TextStates
-) -> dict[str, float]:
+def losses_by_position(model: MusicGen, windows: Windows) -> dict[str, float]:
     """Loss in each of `SPANS_S`. A model that looks back alone loses as much on the beginning of a
     window whether it goes on or not, so spans are differences of windows cut at their ends."""
-    rate = model_shape(model).frame_rate
+    rate = model.shape.frame_rate
     whole = [window for window in windows if len(window.codes) >= SPANS_S[-1][1] * rate]
     sums = counts = 0.0
     figures = {}
     for start, stop in SPANS_S:
         cut = [window._replace(codes=window.codes[: round(stop * rate)]) for window in whole]
-        until, n_until = (part.sum() for part in window_losses(model, cut, text, BATCH))
+        until, n_until = (part.sum() for part in window_losses(model, cut, model.text, BATCH))
         figures[f"{start}-{stop} s"] = float((until - sums) / (n_until - counts))
         sums, counts = until, n_until
     return figures
 
 
-def caption_effect(
-    model: MusicgenForConditionalGeneration, text: TextStates, own: Windows, misled: Windows
-) -> dict[str, Any]:
+def caption_effect(model: MusicGen, own: Windows, misled: Windows) -> dict[str, Any]:
     """What the captions tell the model: nats a token that windows with the caption of the next clip
     cost more than with their own."""
-    losses = [held_out_losses(model, windows, text, BATCH) for windows in (own, misled)]
+    losses = [held_out_losses(model.hf, windows, model.text, BATCH) for windows in (own, misled)]
     gains = np.subtract(losses[1], losses[0])
     return {"codebooks": gains.tolist(), "mean": float(gains.mean())}

@@ -16,17 +16,14 @@ import torch
 from transformers import (
     EncodecFeatureExtractor,
     EncodecModel,
-    MusicgenConfig,
-    MusicgenDecoderConfig,
     MusicgenForConditionalGeneration,
     MusicgenProcessor,
     PreTrainedTokenizerFast,
     T5Config,
 )
 
+from musicgen_lora.model.configs import musicgen_config, name_special_token
 from pretraining.paths import ASSETS, WORK
-
-SPECIAL = 2048
 
 
 def make_base(
@@ -51,21 +48,17 @@ def make_base(
         feed_forward_proj="relu",
         dropout_rate=0.0,
     )
-    decoder = MusicgenDecoderConfig(
-        vocab_size=SPECIAL,
+    config: Any = musicgen_config(
+        codec.config,
+        text,
         max_position_embeddings=2048,
         num_hidden_layers=4,
         ffn_dim=1024,
         num_attention_heads=8,
         hidden_size=256,
         dropout=0.0,
-        num_codebooks=4,
-        audio_channels=1,
-        pad_token_id=SPECIAL,
-        bos_token_id=SPECIAL,
     )
-    config: Any = MusicgenConfig(text_encoder=text, audio_encoder=codec.config, decoder=decoder)
-    config.decoder.decoder_start_token_id = SPECIAL
+    config.decoder.decoder_start_token_id = config.decoder.vocab_size
     model: Any = MusicgenForConditionalGeneration(config)
     model.audio_encoder.load_state_dict(codec.state_dict())
     _open_text_path(model)
@@ -73,9 +66,8 @@ def make_base(
     # quiet, whatever a later prompt says.
     torch.nn.init.normal_(model.text_encoder.shared.weight, std=0.2)
     _order_numbers(model.text_encoder.shared.weight, _make_processor().tokenizer)
+    name_special_token(model)
     generation = model.generation_config
-    generation.pad_token_id = generation.bos_token_id = SPECIAL
-    generation.decoder_start_token_id = SPECIAL
     generation.do_sample, generation.guidance_scale = True, 3.0
     generation.top_k, generation.max_length = 250, 1500
     model.save_pretrained(output_dir)

@@ -20,33 +20,16 @@ from transformers.models.encodec.modeling_encodec import (
     EncodecResnetBlock,
 )
 
-from pretraining.codec.crops import SAMPLE_RATE
+from musicgen_lora.model.configs import codec_config
 
 HOP = 640
 """Samples of a frame."""
 
 
-def codec_config() -> EncodecConfig:
-    """MusicGen's 32 kHz EnCodec, smaller: 50 frames a second of 4 x 11 bits."""
-    return EncodecConfig(
-        sampling_rate=SAMPLE_RATE,
-        audio_channels=1,
-        normalize=False,
-        chunk_length_s=None,
-        target_bandwidths=[2.2],
-        hidden_size=64,
-        codebook_dim=64,
-        codebook_size=2048,
-        num_filters=16,
-        num_residual_layers=1,
-        upsampling_ratios=[8, 5, 4, 4],
-        use_causal_conv=False,
-        use_conv_shortcut=False,
-        pad_mode="reflect",
-        norm_type="weight_norm",
-        # One layer and not two, to stay within 8 MB.
-        num_lstm_layers=1,
-    )
+def small_codec_config() -> EncodecConfig:
+    """MusicGen's 32 kHz EnCodec, smaller."""
+    # One LSTM layer and not two, to stay within 8 MB.
+    return codec_config(hidden_size=64, num_filters=16, num_lstm_layers=1)
 
 
 def load_codec(folder: Path) -> EncodecModel:

@@ -35,7 +35,7 @@ from pretraining.codec.losses import (
     spectral_losses,
     waveform_loss,
 )
-from pretraining.codec.network import codec_config, decode, encode, initialise, load_codec
+from pretraining.codec.network import decode, encode, initialise, load_codec, small_codec_config
 from pretraining.codec.quantiser import NOWHERE, ResidualQuantiser
 from pretraining.codec.threads import ThreadChooser
 from pretraining.paths import WORK
@@ -106,7 +106,7 @@ class Trainer:
         # States that grow would carry the codebooks and the decoder off with them.
         self.size = 1.0
         if recipe.start is None:
-            self.model = EncodecModel(codec_config())
+            self.model = EncodecModel(small_codec_config())
             initialise(self.model)
         else:
             self.model = load_codec(recipe.start)

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
-    EncodecConfig,
     EncodecFeatureExtractor,
-    MusicgenConfig,
-    MusicgenDecoderConfig,
     MusicgenForConditionalGeneration,
-    MusicgenMelodyConfig,
-    MusicgenMelodyDecoderConfig,
     MusicgenMelodyForConditionalGeneration,
     MusicgenProcessor,
     PreTrainedTokenizerFast,
     T5Config,
 )
+
+from musicgen_lora.model.configs import codec_config, musicgen_config, name_special_token
 
 MELODY_EXTRACTOR = {
     "chunk_length": 30,
@@ -49,53 +47,36 @@ def make_tiny_musicgen(
     """Saves a MusicGen of about 100,000 parameters: 32 kHz, 50 Hz, 4 codebooks (8 in stereo)
     of 64 entries; one with `melody` reads a tune of 11 frames."""
     torch.manual_seed(seed)
-    codec = EncodecConfig(
-        target_bandwidths=[1.2],
-        sampling_rate=32_000,
-        audio_channels=1,
-        num_filters=2,
-        hidden_size=8,
-        codebook_size=64,
-        codebook_dim=8,
-        upsampling_ratios=[8, 5, 4, 4],
-        num_lstm_layers=1,
-        norm_type="weight_norm",
-        use_causal_conv=False,
-        use_conv_shortcut=False,
+    codec = codec_config(
+        target_bandwidths=[1.2], num_filters=2, hidden_size=8, codebook_size=64, num_lstm_layers=1
     )
     text = T5Config(vocab_size=64, d_model=24, d_kv=8, d_ff=32, num_layers=1, num_heads=2)
-    decoder_class = MusicgenMelodyDecoderConfig if melody else MusicgenDecoderConfig
-    decoder = decoder_class(
-        vocab_size=64,
+    config: Any = musicgen_config(
+        codec,
+        text,
+        melody=melody,
         hidden_size=hidden_size,
         ffn_dim=64,
         num_hidden_layers=2,
         num_attention_heads=4,
         num_codebooks=8 if stereo else 4,
         audio_channels=2 if stereo else 1,
-        pad_token_id=64,
-        bos_token_id=64,
         dropout=0.1,
     )
     if melody:
-        config = MusicgenMelodyConfig(
-            text_encoder=text, audio_encoder=codec, decoder=decoder, chroma_length=11
-        )
-        model = MusicgenMelodyForConditionalGeneration(config)
+        config.chroma_length = 11
+        model: Any = MusicgenMelodyForConditionalGeneration(config)
         # Random maps of the default size give conditions too faint to tell one from another.
         for projection in (model.enc_to_dec_proj, model.audio_enc_to_dec_proj):
             torch.nn.init.normal_(projection.weight, std=0.5)
             torch.nn.init.normal_(projection.bias, std=0.5)
     else:
-        config = MusicgenConfig(text_encoder=text, audio_encoder=codec, decoder=decoder)
         model = MusicgenForConditionalGeneration(config)
     _listen(model.audio_encoder)
     # Random heads of the default size give logits too flat to tell one bug from another.
     for head in model.decoder.lm_heads:
         torch.nn.init.normal_(head.weight, std=0.3)
-    model.generation_config.pad_token_id = 64
-    model.generation_config.bos_token_id = 64
-    model.generation_config.decoder_start_token_id = 64
+    name_special_token(model)
     model.save_pretrained(folder)
     vocabulary = {"<pad>": 0, "</s>": 1, "<unk>": 2} | {
         w: i + 3 for i, w in enumerate(SPOKEN.split())

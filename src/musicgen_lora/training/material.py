@@ -168,7 +168,7 @@ def _tokenise(
 
 
 def _long_enough(
-    clips: Sequence[Clip], codes: TokenStore, delays: list[int], console: Console
+    clips: Sequence[Clip], codes: TokenStore, delays: Sequence[int], console: Console
 ) -> np.ndarray:
     """Rows of the clips without those in which the last codebook has nothing to predict."""
     shortest = max(delays) + 1

@@ -236,6 +236,6 @@ def held_out_loss(
     return (total[0] / total[1]).tolist()
 
 
-def step_totals(draws: Sequence[Draw], delays: list[int]) -> torch.Tensor:
+def step_totals(draws: Sequence[Draw], delays: Sequence[int]) -> torch.Tensor:
     """`[K]`, predicted frames of each codebook in all batches of a step."""
     return sum((n_predicted(d.n_frames, delays).sum(0) for d in draws), torch.zeros(len(delays)))
