@@ -16,8 +16,9 @@ from musicgen_lora.dataset.batches import (
     epoch_order,
     fixed_windows,
 )
+from musicgen_lora.dataset.clip_ids import clip_ids
 from musicgen_lora.dataset.metadata import Clip, Clips, load_dataset, split_clips
-from musicgen_lora.dataset.tokens import TokenStore, clip_ids, tokenise_clips
+from musicgen_lora.dataset.tokens import TokenStore, tokenise_clips
 
 __all__ = [
     "Batch",

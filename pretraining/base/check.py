@@ -22,8 +22,9 @@ import torch
 
 from musicgen_lora.audio.files import read_audio, write_wav
 from musicgen_lora.config import EMBEDDED_NAME
+from musicgen_lora.dataset.clip_ids import clip_ids
 from musicgen_lora.dataset.metadata import Clip, load_dataset
-from musicgen_lora.dataset.tokens import clip_ids, tokenise_clips
+from musicgen_lora.dataset.tokens import tokenise_clips
 from musicgen_lora.evaluation.generations import play_prompts
 from musicgen_lora.evaluation.statistics import paired_bootstrap
 from musicgen_lora.generation.decode import generate_codes

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from musicgen_lora.dataset.batches import fixed_windows
+from musicgen_lora.dataset.clip_ids import clip_ids
 from musicgen_lora.dataset.metadata import Clip, load_dataset
 from musicgen_lora.dataset.scoring import Windows, window_losses
-from musicgen_lora.dataset.tokens import clip_ids, find_codes, tokenise_clips
+from musicgen_lora.dataset.tokens import find_codes, tokenise_clips
 from musicgen_lora.model.musicgen import MusicGen
 from musicgen_lora.training.validation import held_out_losses
 

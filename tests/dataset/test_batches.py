@@ -18,8 +18,9 @@ from musicgen_lora.dataset.batches import (
     fixed_windows,
     grouped_order,
 )
+from musicgen_lora.dataset.clip_ids import clip_ids
 from musicgen_lora.dataset.metadata import Clip, load_dataset
-from musicgen_lora.dataset.tokens import clip_ids, tokenise_clips
+from musicgen_lora.dataset.tokens import tokenise_clips
 from musicgen_lora.model.musicgen import load_base, load_tokenizer
 from musicgen_lora.model.text import TextStates
 

@@ -15,10 +15,10 @@ from datasets import KIT, RATE, beat, make_dataset, read_metadata, write_metadat
 
 from musicgen_lora.audio.files import AudioError, read_audio, write_wav
 from musicgen_lora.dataset import tokens
+from musicgen_lora.dataset.clip_ids import HASHES_FILE, clip_ids
 from musicgen_lora.dataset.metadata import load_dataset
 from musicgen_lora.dataset.tokens import (
     TokenStore,
-    clip_ids,
     find_codes,
     tokenise_clips,
     write_shard,
@@ -302,7 +302,7 @@ def test_a_damaged_cache_of_hashes_is_made_anew(tmp_path: Path, content: str) ->
     make_dataset(tmp_path, [0.5])
     clips = load_dataset(tmp_path)
     ids = clip_ids(clips, tmp_path)
-    (tmp_path / "tokens" / tokens.HASHES_FILE).write_text(content)
+    (tmp_path / "tokens" / HASHES_FILE).write_text(content)
     assert clip_ids(clips, tmp_path) == ids
 
 

@@ -20,9 +20,10 @@ from safetensors.torch import load_file
 
 from musicgen_lora.audio.files import write_wav
 from musicgen_lora.config import TokeniseSettings, TrainSettings
+from musicgen_lora.dataset.clip_ids import clip_ids
 from musicgen_lora.dataset.metadata import load_dataset
 from musicgen_lora.dataset.tokenise import tokenise_dataset
-from musicgen_lora.dataset.tokens import clip_ids, open_tokens
+from musicgen_lora.dataset.tokens import open_tokens
 from musicgen_lora.errors import UserError
 from musicgen_lora.model.musicgen import load_base
 from musicgen_lora.training.train import train_lora

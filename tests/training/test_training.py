@@ -16,8 +16,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from musicgen_lora.config import EvaluateSettings, GenerateSettings
+from musicgen_lora.dataset.clip_ids import clip_ids
 from musicgen_lora.dataset.metadata import load_dataset
-from musicgen_lora.dataset.tokens import clip_ids, tokenise_clips
+from musicgen_lora.dataset.tokens import tokenise_clips
 from musicgen_lora.errors import UserError
 from musicgen_lora.evaluation.evaluate import evaluate_adapter
 from musicgen_lora.generation.decode import generate_codes

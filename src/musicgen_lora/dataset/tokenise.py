@@ -10,9 +10,10 @@ import numpy as np
 
 from musicgen_lora.config import TokeniseSettings, TrainSettings
 from musicgen_lora.console import plain_console, progress
+from musicgen_lora.dataset.clip_ids import clip_ids
 from musicgen_lora.dataset.metadata import Clip, Clips, load_dataset, split_rows
 from musicgen_lora.dataset.packed import PackedTokens, write_packed
-from musicgen_lora.dataset.tokens import TokenStore, clip_ids, tokenise_clips
+from musicgen_lora.dataset.tokens import TokenStore, tokenise_clips
 from musicgen_lora.model.musicgen import MusicGen
 
 

@@ -2,22 +2,21 @@
 
 `data_dir/tokens/<codec fingerprint>/` holds pairs of `<shard>.npy` (uint16 `[frames, K]`, clip
 after clip, memory-mapped by every reader) and `<shard>.parquet` (a row a clip: `id`, `offset`,
-`n_frames`). The parquet is renamed into place last: a shard without one does not exist. A
-clip's id is the SHA-256 of its file's bytes (and its window, where it is part of a file), so
-editing captions or renaming files costs nothing, and resuming is making the missing clips.
+`n_frames`). The parquet is renamed into place last: a shard without one does not exist. Clips are
+known by ids of their audio (`dataset.clip_ids`), so editing captions or renaming files costs
+nothing, and resuming is making the missing clips.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import operator
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, overload
+from typing import overload
 
 import numpy as np
 import pyarrow as pa
@@ -28,8 +27,9 @@ from filelock import FileLock
 from musicgen_lora import atomic
 from musicgen_lora.audio.files import probe, read_audio
 from musicgen_lora.dataset import cache as kept_tables
-from musicgen_lora.dataset.file_states import STATE
-from musicgen_lora.dataset.metadata import Clip, Clips, compute
+from musicgen_lora.dataset.clip_ids import clip_ids as clip_ids
+from musicgen_lora.dataset.clip_ids import kept_ids
+from musicgen_lora.dataset.metadata import Clip, compute
 from musicgen_lora.errors import RIGHTS_FAULTS, UserError
 from musicgen_lora.formats.arrays import read_array
 from musicgen_lora.model.musicgen import AnyMusicGen, MusicGen, musicgen_of
@@ -44,10 +44,6 @@ MAPPED = 100
 MAX_CODES = 1 << 16
 MAX_INDEX_BYTES = 64 << 20
 """Of one shard's; it takes 80 bytes a clip, and of `CLIPS_PER_SHARD`."""
-HASHES_FILE = "hashes.arrow"
-HASHES_VERSION = "2"
-HASHES = pa.schema([("audio", pa.string()), *STATE, ("sha256", pa.string())])
-"""Of audio files, as they were when they were read."""
 INDEX_FILE = "index.arrow"
 INDEX_VERSION = 1
 INDEX = pa.schema(
@@ -175,53 +171,6 @@ def _map_shard(path: Path) -> np.ndarray:
     if codes is None:
         raise _unreadable(path, "it is no array of codes")
     return codes
-
-
-def clip_ids(clips: Sequence[Clip], data_dir: Path) -> list[str]:
-    """Ids of clips. File hashes are remembered by the files' states (those of the moment when the
-    dataset was loaded), so that a second run does not read the audio again."""
-    clips = Clips.of(clips)
-    kept = _read_hashes(data_dir)
-    known = _known_files(clips, kept)
-    is_known = np.ones(len(clips), bool)
-    for name in STATE.names:
-        is_known &= np.asarray(known[name].fill_null(-1)) == np.asarray(clips.column(name))
-    hashes: list[str] = known["sha256"].to_pylist()
-    fresh: dict[str, tuple[Any, ...]] = {}
-    for row in np.flatnonzero(~is_known).tolist():
-        clip = clips[row]
-        if clip.audio not in fresh:
-            digest = atomic.sha256_file(data_dir / clip.audio)
-            fresh[clip.audio] = (*(getattr(clip, name) for name in STATE.names), digest)
-        hashes[row] = fresh[clip.audio][-1]
-    if fresh:
-        is_old = compute.is_in(kept["audio"], value_set=pa.array(fresh, pa.string()))
-        columns = [list(fresh), *map(list, zip(*fresh.values(), strict=True))]
-        table = pa.concat_tables(
-            [kept.filter(compute.invert(is_old)), pa.table(columns, schema=HASHES)]
-        )
-        kept_tables.keep_table(data_dir / "tokens" / HASHES_FILE, HASHES_VERSION, table)
-    return list(map(operator.add, hashes, clips.window_names()))
-
-
-def _read_hashes(data_dir: Path) -> pa.Table:
-    path = data_dir / "tokens" / HASHES_FILE
-    kept = kept_tables.read_table(path, HASHES_VERSION, HASHES)
-    return HASHES.empty_table() if kept is None else kept
-
-
-def _known_files(clips: Clips, kept: pa.Table) -> pa.Table:
-    """What is kept of each clip's file but its name, nulls where nothing is."""
-    rows = compute.index_in(clips.column("audio"), value_set=kept["audio"])
-    return kept.drop_columns("audio").take(rows)
-
-
-def kept_ids(clips: Sequence[Clip], data_dir: Path) -> list[str]:
-    """Ids of clips by the hashes that their files had when they were last looked at, and ids that
-    no shard holds where none is kept."""
-    clips = Clips.of(clips)
-    hashes = _known_files(clips, _read_hashes(data_dir))["sha256"].fill_null("").to_pylist()
-    return list(map(operator.add, hashes, clips.window_names()))
 
 
 def open_tokens(

@@ -21,8 +21,9 @@ from musicgen_lora import atomic
 from musicgen_lora.config import EvaluateSettings
 from musicgen_lora.console import plain_console, progress
 from musicgen_lora.dataset.batches import fixed_windows
+from musicgen_lora.dataset.clip_ids import clip_ids
 from musicgen_lora.dataset.melodies import open_melodies
-from musicgen_lora.dataset.tokens import TokenStore, clip_ids, open_tokens, tokenise_clips
+from musicgen_lora.dataset.tokens import TokenStore, open_tokens, tokenise_clips
 from musicgen_lora.errors import UserError
 from musicgen_lora.evaluation.comparison import compare_descriptors
 from musicgen_lora.evaluation.forgetting import other_style_windows, other_styles_folder

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from musicgen_lora.dataset.clip_ids import clip_ids, kept_ids
 from musicgen_lora.dataset.metadata import Clip, load_dataset
-from musicgen_lora.dataset.tokens import clip_ids, kept_ids
 from musicgen_lora.errors import UserError
 from musicgen_lora.model.lora.facts import AdapterFacts
 from musicgen_lora.plural import count

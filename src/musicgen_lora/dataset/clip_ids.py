@@ -1,0 +1,72 @@
+"""What a clip is known by: its file's SHA-256, and its window where it is part of the file.
+
+Names, captions and splits are not in it. Hashes of files are remembered with the state that the
+files were in, so that a second run does not read the audio again.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from musicgen_lora import atomic
+from musicgen_lora.dataset import cache as kept_tables
+from musicgen_lora.dataset.file_states import STATE
+from musicgen_lora.dataset.metadata import Clip, Clips, compute
+
+HASHES_FILE = "hashes.arrow"
+HASHES_VERSION = "2"
+HASHES = pa.schema([("audio", pa.string()), *STATE, ("sha256", pa.string())])
+"""Of audio files, as they were when they were read."""
+
+
+def clip_ids(clips: Sequence[Clip], data_dir: Path) -> list[str]:
+    """Ids of clips. File hashes are remembered by the files' states (those of the moment when the
+    dataset was loaded), so that a second run does not read the audio again."""
+    clips = Clips.of(clips)
+    kept = _read_hashes(data_dir)
+    known = _known_files(clips, kept)
+    is_known = np.ones(len(clips), bool)
+    for name in STATE.names:
+        is_known &= np.asarray(known[name].fill_null(-1)) == np.asarray(clips.column(name))
+    hashes: list[str] = known["sha256"].to_pylist()
+    fresh: dict[str, tuple[Any, ...]] = {}
+    for row in np.flatnonzero(~is_known).tolist():
+        clip = clips[row]
+        if clip.audio not in fresh:
+            digest = atomic.sha256_file(data_dir / clip.audio)
+            fresh[clip.audio] = (*(getattr(clip, name) for name in STATE.names), digest)
+        hashes[row] = fresh[clip.audio][-1]
+    if fresh:
+        is_old = compute.is_in(kept["audio"], value_set=pa.array(fresh, pa.string()))
+        columns = [list(fresh), *map(list, zip(*fresh.values(), strict=True))]
+        table = pa.concat_tables(
+            [kept.filter(compute.invert(is_old)), pa.table(columns, schema=HASHES)]
+        )
+        kept_tables.keep_table(data_dir / "tokens" / HASHES_FILE, HASHES_VERSION, table)
+    return list(map(operator.add, hashes, clips.window_names()))
+
+
+def _read_hashes(data_dir: Path) -> pa.Table:
+    path = data_dir / "tokens" / HASHES_FILE
+    kept = kept_tables.read_table(path, HASHES_VERSION, HASHES)
+    return HASHES.empty_table() if kept is None else kept
+
+
+def _known_files(clips: Clips, kept: pa.Table) -> pa.Table:
+    """State and hash that are remembered of each clip's file; nulls where there are none."""
+    rows = compute.index_in(clips.column("audio"), value_set=kept["audio"])
+    return kept.drop_columns("audio").take(rows)
+
+
+def kept_ids(clips: Sequence[Clip], data_dir: Path) -> list[str]:
+    """Ids of clips from the hashes that are remembered, whatever their files are by now; a clip
+    without one gets an id that no shard holds."""
+    clips = Clips.of(clips)
+    hashes = _known_files(clips, _read_hashes(data_dir))["sha256"].fill_null("").to_pylist()
+    return list(map(operator.add, hashes, clips.window_names()))
