@@ -16,7 +16,7 @@ from musicgen_lora.console import CommandConsole
 from musicgen_lora.errors import UserError
 from musicgen_lora.plural import count
 
-LIBRARIES = [
+REQUIRED = [
     "torch",
     "transformers",
     "peft",
@@ -70,7 +70,7 @@ def check_versions() -> Iterator[Finding]:
     """Python and the libraries, importable."""
     version = platform.python_version()
     yield ("ok" if sys.version_info >= (3, 11) else "fault", f"Python {version} (3.11 or later)")
-    for name in LIBRARIES:
+    for name in REQUIRED:
         try:
             importlib.import_module(name)
             yield "ok", f"{name} {importlib.metadata.version(name)}"
