@@ -36,7 +36,8 @@ HUB_ID = "facebook/musicgen-small"
 
 
 def check_installation() -> int:
-    """Prints the findings; 1 if something will keep the commands from working, else 0."""
+    """Prints the findings and returns the exit code: 1 if something will keep the commands from
+    working, else 0."""
     console = CommandConsole(soft_wrap=True, highlight=False)
     marks = {
         "ok": "[green]ok[/]",
@@ -56,7 +57,7 @@ def check_installation() -> int:
 
 
 def verdict(n_faults: int, n_missing: int) -> str:
-    """The last line."""
+    """The sentence that sums the findings up."""
     if n_faults:
         return f"{n_faults} to mend before anything else."
     if n_missing:
@@ -67,7 +68,7 @@ def verdict(n_faults: int, n_missing: int) -> str:
 
 
 def check_versions() -> Iterator[Finding]:
-    """Python and the libraries, importable."""
+    """Checks that Python is recent enough and that the required libraries can be imported."""
     version = platform.python_version()
     yield ("ok" if sys.version_info >= (3, 11) else "fault", f"Python {version} (3.11 or later)")
     for name in REQUIRED:
@@ -79,7 +80,7 @@ def check_versions() -> Iterator[Finding]:
 
 
 def check_torch() -> Iterator[Finding]:
-    """Devices and the precision that training will choose on them."""
+    """Tells which device training will use, and in which precision."""
     import torch
 
     from musicgen_lora.runtime import processes
@@ -102,8 +103,8 @@ def check_torch() -> Iterator[Finding]:
 
 
 def check_broken() -> Iterator[Finding]:
-    """A torchvision or torchaudio that doesn't match torch keeps transformers from importing
-    MusicGen, with a message that names neither."""
+    """Looks for a torchvision or torchaudio that doesn't match torch. Either keeps transformers
+    from importing MusicGen, with a message that names neither."""
     for name in ("torchvision", "torchaudio"):
         try:
             importlib.metadata.version(name)
@@ -137,14 +138,14 @@ def check_broken() -> Iterator[Finding]:
 
 
 def check_disk() -> Iterator[Finding]:
-    """Room for checkpoints and generated audio."""
+    """Checks that the disk has room for checkpoints and generated audio."""
     free = shutil.disk_usage(Path.cwd()).free / 2**30
     kind = "ok" if free >= LEAST_DISK_GIB else "note"
     yield kind, f"{free:.0f} GiB free in this folder's disk (5 or more advised)"
 
 
 def check_optional() -> Iterator[Finding]:
-    """Parts that nothing needs: what each would give, and the command that installs it."""
+    """Lists the optional parts: what each gives, and the command that installs it."""
     from musicgen_lora.audio.ffmpeg import INSTALL
 
     if shutil.which("ffmpeg"):
@@ -165,7 +166,7 @@ def check_optional() -> Iterator[Finding]:
 
 
 def check_hub() -> Iterator[Finding]:
-    """Whether base models can be downloaded by their names."""
+    """Checks whether base models can be downloaded by their names."""
     from musicgen_lora.model.hub import REMEDIES, Unreachable, ask
 
     try:

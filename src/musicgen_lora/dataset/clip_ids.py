@@ -22,7 +22,8 @@ from musicgen_lora.dataset.metadata import Clip, Clips, compute
 HASHES_FILE = "hashes.arrow"
 HASHES_VERSION = "2"
 HASHES = pa.schema([("audio", pa.string()), *STATE, ("sha256", pa.string())])
-"""Of audio files, as they were when they were read."""
+"""Columns of the table of remembered hashes: an audio file, its state when it was read, its
+hash."""
 
 
 def clip_ids(clips: Sequence[Clip], data_dir: Path) -> list[str]:

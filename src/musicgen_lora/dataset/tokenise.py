@@ -1,5 +1,8 @@
-"""Tokenising as a step of its own. Training does it by itself for what is missing; on its own it
-can run beforehand, on another machine, or while captions are being written."""
+"""The `tokenise` command: the codec turns a dataset's audio into token shards.
+
+Training does this for the clips that are missing. As a command of its own it can run beforehand, on
+another machine, or while captions are being written.
+"""
 
 from __future__ import annotations
 
@@ -54,8 +57,8 @@ def tokenise_dataset(settings: TokeniseSettings) -> Path:
 
 
 def pack_clips(clips: Sequence[Clip], codes: TokenStore, model: MusicGen) -> PackedTokens:
-    """Codes, captions and split of a dataset, as one value; sources are held out as training does
-    by default."""
+    """Packs a dataset's codes, captions and split into one value. The split is the one that
+    training makes by default."""
     columns = Clips.of(clips)
     _, held_out = split_rows(columns, TrainSettings.validation_fraction, seed=0)
     is_held_out = np.zeros(len(columns), bool)

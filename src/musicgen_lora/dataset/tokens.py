@@ -35,7 +35,7 @@ from musicgen_lora.formats.arrays import read_array
 from musicgen_lora.model.musicgen import AnyMusicGen, MusicGen, musicgen_of
 
 CLIPS_PER_SHARD = 250
-"""Also what an interruption costs at most."""
+"""An interruption costs no more than this."""
 BATCH_S = 60.0
 """Seconds of audio that a GPU encodes together."""
 GPU_READERS = 2
@@ -43,13 +43,13 @@ MAPPED = 100
 """Shards mapped at once: each holds a file open, and systems allow 256 or 1,024 of them."""
 MAX_CODES = 1 << 16
 MAX_INDEX_BYTES = 64 << 20
-"""Of one shard's; it takes 80 bytes a clip, and of `CLIPS_PER_SHARD`."""
+"""Largest index of a shard; one takes 80 bytes a clip."""
 INDEX_FILE = "index.arrow"
 INDEX_VERSION = 1
 INDEX = pa.schema(
     {"id": pa.string(), "shard": pa.string(), "offset": pa.int64(), "n_frames": pa.int64()}
 )
-"""Of the clips in a folder's shards."""
+"""Columns of the index of a folder's shards."""
 
 
 class TokenStore(Sequence[np.ndarray]):
@@ -96,16 +96,24 @@ class TokenStore(Sequence[np.ndarray]):
 def find_codes(
     folder: Path, clip_ids: Sequence[str], n_codes: int = MAX_CODES
 ) -> tuple[TokenStore, np.ndarray]:
-    """What a folder's shards hold of clips, and the rows of those that no shard holds; `n_codes`
-    entries has a codebook."""
+    """Looks clips up in a folder's shards.
+
+    Args:
+        folder: of shards.
+        clip_ids: ids of the clips that are wanted.
+        n_codes: entries of a codebook, V.
+
+    Returns:
+        The codes that were found, and the rows of the clips that no shard holds.
+    """
     index = _read_indexes(folder)
     rows = compute.index_in(pa.array(clip_ids, pa.string()), value_set=index["id"])
     return TokenStore(folder, index.take(rows.drop_null()), n_codes), np.flatnonzero(rows.is_null())
 
 
 def _read_indexes(folder: Path) -> pa.Table:
-    """Of all shards, `INDEX`; kept as one table, since opening hundreds of files takes longer than
-    all that is in them.
+    """Reads the index of every shard as one table, `INDEX`. The table is cached: opening hundreds
+    of files takes longer than reading what is in them.
 
     Raises:
         UserError: a file is not a shard's index.
@@ -124,7 +132,7 @@ def _read_indexes(folder: Path) -> pa.Table:
 
 
 def _read_index(path: Path) -> pa.Table:
-    """Of one shard."""
+    """Reads the index of one shard."""
     try:
         if not path.is_file() or path.stat().st_size > MAX_INDEX_BYTES:
             raise _unreadable(path, "it is no file of a shard's size")
@@ -162,7 +170,7 @@ def _unreadable(path: Path, error: Exception | str) -> UserError:
 
 @lru_cache(MAPPED)
 def _map_shard(path: Path) -> np.ndarray:
-    """The codes of a shard, `[frames, K]` uint16, mapped.
+    """Maps the codes of a shard into memory, `[frames, K]` uint16.
 
     Raises:
         UserError: it is missing, damaged, or something else (a pickle, for one).
@@ -176,7 +184,7 @@ def _map_shard(path: Path) -> np.ndarray:
 def open_tokens(
     clips: Sequence[Clip], model: AnyMusicGen, data_dir: Path
 ) -> tuple[list[str], TokenStore]:
-    """Ids and codes of clips as they were tokenised last, without a look at their files.
+    """Opens the codes that clips had when they were last tokenised, without reading their files.
 
     Raises:
         UserError: a clip was not, with this model's codec, or the model needs the audio.
@@ -246,7 +254,7 @@ def tokenise_clips(
 
 @contextmanager
 def _held(folder: Path) -> Iterator[None]:
-    """A folder of shards that no other process adds to meanwhile.
+    """Locks a folder of shards, so that no other process adds to it meanwhile.
 
     Raises:
         UserError: it can't be written to.
@@ -268,9 +276,10 @@ def _held(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _encoders(model: MusicGen) -> Iterator[ThreadPoolExecutor]:
-    """Threads that encode. On a CPU as many as torch has, each with one of its own: a clip's
-    layers are too small to share. With a GPU, which is used where there is one, a few that read
-    files while it works; the codec comes back from it at the end."""
+    """Starts the threads that encode. On a CPU there are as many as torch uses, and torch computes
+    with one in each of them: a clip's layers are too small to share. A GPU is used where there is
+    one; then a few threads read files while it works, and the codec comes back from it at the end.
+    """
     codec = model.codec.module
     home, n_threads = codec.device, torch.get_num_threads()
     on_gpu = home.type != "cpu" or torch.cuda.is_available()

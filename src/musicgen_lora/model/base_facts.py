@@ -1,4 +1,4 @@
-"""What a base model says of itself beside its shapes: how long its music was, which rate suits it.
+"""What a base's config states about its training: the length of its music, a learning rate.
 
 A model's positions go on for ever, its knowledge doesn't: past the length that it was trained on,
 the embedded base predicts no better than chance. The facts stand in its config.json:
@@ -18,13 +18,13 @@ from transformers import MusicgenForConditionalGeneration, PreTrainedConfig
 from musicgen_lora.errors import UserError
 
 FIELD = "musicgen_lora"
-"""Of config.json."""
+"""The field of config.json that holds them."""
 RANGES = {"trained_duration_s": (0.1, 3600.0), "advised_learning_rate": (1e-9, 1.0)}
 
 
 @dataclass(frozen=True)
 class BaseFacts:
-    """Facts of a base. What a later release states beside them is no fault.
+    """Facts that a base states. Fields that a later release adds are ignored.
 
     Args:
         trained_duration_s: length of the longest windows that it was trained on.
@@ -41,7 +41,7 @@ def base_facts(model: MusicgenForConditionalGeneration) -> BaseFacts:
 
 
 def read_base_facts(config: PreTrainedConfig, name: str) -> BaseFacts:
-    """The facts of a configuration.
+    """Reads and checks the facts in a configuration.
 
     Raises:
         UserError: they are not what they should be; `name` says of which base.

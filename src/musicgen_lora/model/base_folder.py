@@ -1,4 +1,4 @@
-"""The folder of a base model, looked through before anything is made of it.
+"""Checks of a base model's folder, made before anything in it is loaded.
 
 A folder is a stranger's. transformers reads whatever files its index names, pickles among them,
 loads code that its config names, and allocates what its config asks for; so config, index, names
@@ -54,11 +54,12 @@ DOORS = {
 }
 """Fields of a config that make transformers load code, other files or other layers."""
 OURS = {"attn_implementation", "experts_implementation", "dtype", "torch_dtype", "name_or_path"}
-"""Fields that are not for a folder to say, with or without an underscore in front."""
+"""Fields that a folder may not set, with or without an underscore in front."""
 MAX_SETTING = 10_000_000
 MAX_QUANTIZERS = 64
 MAX_EXTRA = 1 << 20
-"""Weights that a model may have and its files not: sinusoidal positions and the like."""
+"""Most weights that may be missing from a model's files because they are computed, such as
+sinusoidal positions."""
 
 _CHROMA = {"num_chroma": PITCH_CLASSES, "chroma_length": integer(1, 100_000)}
 _TEXT_ENCODER = fields(
@@ -109,7 +110,7 @@ _INDEX = fields({"metadata": AN_OBJECT, "weight_map": named(NAME)})
 
 @lru_cache
 def base_folder(model_path: str) -> Path:
-    """The folder that a model path names, downloaded where it is a hub id.
+    """Finds the folder that a model path names; a hub id is downloaded.
 
     Raises:
         UserError: there is none, or one of the files in it that would be read is none.
@@ -122,7 +123,7 @@ def base_folder(model_path: str) -> Path:
 
 
 def read_base_config(folder: Path, model_types: tuple[str, ...]) -> dict[str, Any]:
-    """What the config of a MusicGen says, within bounds.
+    """Reads the config of a MusicGen and checks that its values are within bounds.
 
     Args:
         folder: of the model.
@@ -173,7 +174,8 @@ def _without(value: Any, names: set[str]) -> Any:
 
 
 def _check_codec(codec: dict[str, Any], path: Path) -> None:
-    """What a codec's numbers come to; those that aren't given are EnCodec's."""
+    """Raises a UserError where a codec's numbers, EnCodec's own for those that aren't given, make
+    no usable codec."""
     rate, ratios = codec.get("sampling_rate", 24_000), codec.get("upsampling_ratios", [8, 5, 4, 2])
     kbits = codec.get("target_bandwidths", [24.0])[-1]
     hop, n_bits = math.prod(ratios), math.ceil(math.log2(codec.get("codebook_size", 1024)))
@@ -189,7 +191,7 @@ def _check_codec(codec: dict[str, Any], path: Path) -> None:
 
 
 def read_base_shapes(folder: Path) -> Shapes:
-    """Names and shapes of a model's weights, from the headers of its files.
+    """Reads names and shapes of a model's weights from the headers of its files.
 
     Raises:
         UserError: no safetensors file, a damaged one, or an index that names anything but

@@ -1,4 +1,4 @@
-"""Bounds of what a stranger's config may ask for, wide enough for any MusicGen that there is.
+"""Bounds for the values of a stranger's config, wide enough for every existing MusicGen.
 
 transformers and PEFT make room for whatever a config names before they look at its weights.
 """
@@ -10,15 +10,15 @@ from musicgen_lora.formats.kinds import integer, real, text
 LAYERS = integer(1, 512)
 LAYER = integer(0, 100_000)
 WIDTH = integer(1, 1 << 16)
-"""Of a layer; also the rank of an adapter, which is no more."""
+"""Width of a layer. The rank of an adapter has the same bound, since it can't be larger."""
 WORDS = integer(1, 1 << 20)
-"""Entries of a vocabulary, positions."""
+"""Number of entries in a vocabulary, or of positions."""
 CODES = integer(2, 1 << 16)
-"""Entries of a codebook: codes are kept in 16 bits."""
+"""Number of entries in a codebook; codes are kept in 16 bits."""
 CHANNELS = integer(1, 2)
 KERNEL = integer(1, 1024)
 RATE = integer(4_000, 384_000)
-"""Samples a second."""
+"""Sample rate in Hz."""
 PITCH_CLASSES = integer(1, 128)
 DURATION_S = real(0.001, 3600.0)
 NAME = text(500)

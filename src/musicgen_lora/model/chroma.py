@@ -36,7 +36,7 @@ _SETTINGS = fields(
 
 
 class Chroma:
-    """Waveforms to pitch classes.
+    """Turns waveforms into pitch classes.
 
     Args:
         model_path: of a melody model, a folder or a hub id; its feature extractor's settings are
@@ -83,7 +83,7 @@ class Chroma:
 
 
 def extractor_settings(model_path: str | Path) -> dict[str, Any]:
-    """The settings of a model's feature extractor.
+    """Reads the settings of a model's feature extractor.
 
     Raises:
         UserError: there are none, or they cannot be read.

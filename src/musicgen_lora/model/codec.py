@@ -14,7 +14,7 @@ from musicgen_lora.model.fingerprint import fingerprint
 from musicgen_lora.model.shape import model_shape
 
 FORMAT_VERSION = 1
-"""Of the tokens: raised when the same audio would give other codes."""
+"""Version of the tokens: it is raised when the same audio would give other codes."""
 WINDOW_S = 30.0
 CONTEXT_S = 1.0
 """Audio longer than a window is encoded piece by piece, each with this much context on both
@@ -46,7 +46,7 @@ class Codec:
 
     @torch.inference_mode()
     def encode(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Codes of some clips. Channels of equal length go through the codec together on a GPU, one
+        """Encodes clips. Channels of equal length go through the codec together on a GPU, one
         by one on a CPU, whose caches hold one and not several
         (`benchmarks/tokenise_throughput.py`); the codec can't be given ragged lengths, since
         padding would change the last codes.
@@ -80,7 +80,7 @@ class Codec:
         return [self._interleaved(ordered[at : at + n_channels]) for at in starts]
 
     def _interleaved(self, channels: Sequence[np.ndarray]) -> np.ndarray:
-        """C times `[K', T]` to `[K, T]` uint16: channels alternate."""
+        """Interleaves the codes of C channels: C times `[K', T]` to `[K, T]` uint16."""
         clip = np.stack(channels, axis=1)  # [K', C, T]
         clip = clip.reshape(-1, clip.shape[-1])  # [K, T]
         if len(clip) != self._shape.n_codebooks:
@@ -92,7 +92,7 @@ class Codec:
 
     @torch.inference_mode()
     def encode_rows(self, rows: np.ndarray) -> np.ndarray:
-        """Codes `[B, K', T]` of channels `[B, N]`, K' codebooks a channel."""
+        """Encodes channels `[B, N]` to codes `[B, K', T]`, K' codebooks a channel."""
         codec = self.module
         hop = codec.config.hop_length
         window = int(WINDOW_S * codec.config.sampling_rate / hop) * hop
@@ -115,7 +115,7 @@ class Codec:
 
     @torch.inference_mode()
     def decode(self, codes: torch.Tensor) -> np.ndarray:
-        """Audio of codes: `[B, K, T]` to `[B, C, N]` float32."""
+        """Turns codes `[B, K, T]` into audio `[B, C, N]` float32."""
         codec, n_channels = self.module, self._shape.n_channels
         codes = codes.to(codec.device).long()
         channels = [

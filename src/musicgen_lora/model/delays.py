@@ -22,14 +22,14 @@ from torch import Tensor
 
 
 class Delays(tuple[int, ...]):
-    """By how many steps each of K codebooks is late, and the arithmetic that follows from it."""
+    """The delay of each of K codebooks in steps, and the arithmetic that follows from it."""
 
     __slots__ = ()
 
     @classmethod
     def of(cls, n_codebooks: int, n_channels: int) -> Delays:
-        """0, 1, 2, 3 for mono; stereo models interleave left and right, which share a delay:
-        0, 0, 1, 1, 2, 2, 3, 3.
+        """The delays of a MusicGen: 0, 1, 2, 3 for mono. Stereo models interleave left and right,
+        which share a delay: 0, 0, 1, 1, 2, 2, 3, 3.
 
         Raises:
             ValueError: a stereo model with an odd number of codebooks.
@@ -50,7 +50,7 @@ class Delays(tuple[int, ...]):
         return n_frames + max(self)
 
     def delay(self, codes: Tensor, special: int, n_columns: int | None = None) -> Tensor:
-        """What the decoder reads: a column of `special`, then the delayed sequence.
+        """Delays codes: a column of `special`, then the delayed sequence.
 
         Args:
             codes: `[B, K, T]`, values below `special`.
@@ -72,8 +72,8 @@ class Delays(tuple[int, ...]):
         return delayed
 
     def undelay(self, delayed: Tensor, n_frames: int) -> Tensor:
-        """The first T frames of a delayed sequence with its start column: `[B, K, S]`, S of at
-        least `n_steps(T) + 1` columns, to `[B, K, T]`."""
+        """Undoes `delay`: `[B, K, S]`, with S at least `n_steps(T) + 1`, to the first T frames
+        `[B, K, T]`."""
         rows = [delayed[:, k, 1 + late : 1 + late + n_frames] for k, late in enumerate(self)]
         return torch.stack(rows, dim=1)
 
@@ -83,12 +83,12 @@ class Delays(tuple[int, ...]):
         return [hidden[:, late:] for late in self]
 
     def targets(self, codes: Tensor) -> list[Tensor]:
-        """The codes that `states` speak of: `[B, K, T]` to K times `[B, T - delays[k]]`."""
+        """The codes that those states predict: `[B, K, T]` to K times `[B, T - delays[k]]`."""
         n_frames = codes.shape[-1]
         return [codes[:, k, : max(n_frames - late, 0)] for k, late in enumerate(self)]
 
     def n_predicted(self, n_frames: Tensor) -> Tensor:
-        """How many frames of each codebook the loss sees: `[B]` lengths to `[B, K]` counts."""
+        """Counts the frames of each codebook that are predicted: `[B]` lengths to `[B, K]`."""
         # Delays as numbers: a copy from the host would forbid capturing the step as a graph.
         return torch.stack([n_frames - late for late in self], dim=1).clamp(min=0)
 

@@ -1,4 +1,4 @@
-"""The identity of a module's weights, by which bases, codecs and adapters find each other."""
+"""The identity of a module's weights: how an adapter knows its base, and tokens their codec."""
 
 from __future__ import annotations
 

@@ -31,13 +31,13 @@ from tqdm.auto import tqdm
 from musicgen_lora.errors import UserError, printable
 
 READ = ("*.json", "*.safetensors", "spiece.model")
-"""Of a hub's repository."""
+"""Files that are read of a hub's repository."""
 REACH_S = 4.0
 """A hub that hasn't answered by then can't be reached."""
 LINE_EVERY_S = 10.0
 FAILURES: Any = (*HfHubHTTPError.__bases__, OSError, ValueError, RuntimeError)
-"""Of a request. The first is the base class of the HTTP library that huggingface_hub has; which
-one that is changes with its releases."""
+"""What a failed request raises. The first is the base class of the HTTP library that
+huggingface_hub has; which one that is changes with its releases."""
 REMEDIES = (
     "set HF_ENDPOINT to a mirror that you can reach (mainland China: "
     "HF_ENDPOINT=https://hf-mirror.com), or give the folder of a copy (from ModelScope, say); see "
@@ -79,11 +79,11 @@ def hub_folder(name: str) -> Path:
 
 
 class Unreachable(Exception):
-    """Of a hub; its text is a sentence."""
+    """A hub can't be reached; the text is a sentence."""
 
 
 def ask(name: str) -> tuple[str, list[str]]:
-    """Commit and files that the hub has of a model now.
+    """Asks the hub for a model's current commit and files.
 
     Raises:
         Unreachable: it didn't answer in time, or not with that.
@@ -118,7 +118,8 @@ def ask(name: str) -> tuple[str, list[str]]:
 
 
 def _cached(name: str, commit: str | None = None, files: Iterable[str] = ()) -> Path | None:
-    """The cached copy, of a commit where one is named, with all of `files`; None where it isn't."""
+    """The cached copy of a model, of `commit` if one is given; None unless it has all of
+    `files`."""
     try:
         folder = Path(
             snapshot_download(
@@ -144,7 +145,7 @@ def _downloaded(name: str, files: list[str]) -> Path:
 
 
 class _Lines(tqdm):
-    """A line now and then, where bars would fill a log."""
+    """Progress as a line now and then, for logs that bars would fill."""
 
     said_s = 0.0
 

@@ -109,7 +109,7 @@ def load_base(model_path: str | Path) -> MusicgenForConditionalGeneration:
 
 
 def load_tokenizer(model_path: str | Path) -> PreTrainedTokenizerBase:
-    """The text tokenizer that belongs to a base model."""
+    """Loads a base model's text tokenizer, and tries it on a few words."""
     tokenizer = _loaded(AutoTokenizer, model_path, "tokenizer")
     with _told_in_one_line(model_path, "tokenizer"):
         # As texts are read: some faults of its files show only then.
@@ -120,8 +120,7 @@ def load_tokenizer(model_path: str | Path) -> PreTrainedTokenizerBase:
 
 
 def load_processor(model_path: str | Path) -> ProcessorMixin:
-    """The processor (tokenizer and feature extractor) that belongs to a base model without
-    melody."""
+    """Loads the processor (tokenizer and feature extractor) of a base model without melody."""
     return _loaded(AutoProcessor, model_path, "processor")
 
 
@@ -152,8 +151,8 @@ def _told_in_one_line(model_path: str | Path, what: str) -> Iterator[None]:
 def _check_is_whole(
     name: str, model: MusicgenForConditionalGeneration, missing: Collection[str]
 ) -> None:
-    """transformers draws missing weights at random. Sinusoidal positions may be missing: they are
-    computed."""
+    """Raises a UserError where weights are missing, which transformers would draw at random, or not
+    finite. Sinusoidal positions may be missing: they are computed."""
     trained = {key for key, _ in model.named_parameters() if "embed_positions" not in key}
     lost = sorted(trained.intersection(missing))
     if lost:

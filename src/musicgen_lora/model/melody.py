@@ -23,7 +23,7 @@ def is_melody(model: nn.Module) -> bool:
 
 
 def project_melodies(model: Any, melodies: torch.Tensor | None, n_clips: int) -> torch.Tensor:
-    """Tunes as the decoder reads them, `[B, M, D]`.
+    """Projects tunes to what the decoder reads, `[B, M, D]`.
 
     Args:
         model: a melody model.

@@ -90,7 +90,7 @@ class MusicGen:
 
     @property
     def delays(self) -> Delays:
-        """By how many steps each codebook is late."""
+        """The delay of each codebook in steps."""
         return self.shape.delays
 
     @property
@@ -123,16 +123,16 @@ class MusicGen:
 
     @cached_property
     def codec(self) -> Codec:
-        """Waveforms to codes and back."""
+        """Turns waveforms into codes and back."""
         return Codec(self.hf)
 
     def encode(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Codes `[K, T]` uint16 of clips `[C, N]` float32, see `Codec.encode`."""
+        """Turns clips `[C, N]` float32 into codes `[K, T]` uint16, see `Codec.encode`."""
         return self.codec.encode(waveforms)
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """Of its text encoder.
+        """The tokenizer of its text encoder.
 
         Raises:
             UserError: the model's folder has no usable one.
@@ -141,8 +141,8 @@ class MusicGen:
 
     @cached_property
     def text(self) -> TextStates:
-        """Captions to states. `text.frozen` is switched off where the text encoder is adapted or
-        trained."""
+        """Turns captions into states. Set `text.frozen` to False where the text encoder is adapted
+        or trained."""
         return TextStates(self.hf, self.tokenizer)
 
     def text_states(self, captions: Sequence[str | None]) -> tuple[Tensor, Tensor]:
@@ -151,7 +151,7 @@ class MusicGen:
 
     @cached_property
     def chroma(self) -> Chroma | None:
-        """Waveforms to tunes, for a melody model; None for the others.
+        """Turns waveforms into tunes, for a melody model; None for the others.
 
         Raises:
             UserError: the model's folder has no usable settings of a feature extractor.
@@ -256,7 +256,7 @@ class MusicGen:
     # Codes to sound.
 
     def decode(self, codes: Tensor) -> np.ndarray:
-        """Audio of codes: `[B, K, T]` to `[B, C, N]` float32."""
+        """Turns codes `[B, K, T]` into audio `[B, C, N]` float32."""
         return self.codec.decode(codes)
 
 
@@ -264,7 +264,7 @@ AnyMusicGen = MusicGen | MusicgenForConditionalGeneration
 
 
 def musicgen_of(model: AnyMusicGen) -> MusicGen:
-    """A `MusicGen` of either, for callers that still hand transformers' model around."""
+    """Wraps transformers' model, for callers that still hand that around."""
     return model if isinstance(model, MusicGen) else MusicGen(model)
 
 

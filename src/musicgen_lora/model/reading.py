@@ -22,7 +22,7 @@ T5_TOKENIZER = Path(__file__).resolve().parent.parent / "assets" / "tiny_beats" 
 """All of Meta's MusicGens read text with T5, as the embedded base does."""
 MAX_TEXT_TOKENS = 512
 MAX_SHOWN = 3
-"""Examples that a sentence gives."""
+"""Most examples that a sentence gives."""
 PLAIN = re.compile(r"[A-Za-z0-9\s,.;:!?'\"()\[\]#/&+%$@*=_-]*")
 """Characters that T5 knows for certain, so that ordinary English needs no second look."""
 WORD = re.compile(r"[⺀-鿿豈-﫿가-힣]|[^\W_]+(?:['\u2019][^\W_]+)*|[^\w\s]")
@@ -31,7 +31,7 @@ WORD = re.compile(r"[⺀-鿿豈-﫿가-힣]|[^\W_]+(?:['\u2019][^\W_]+)*|[^\w\s]
 
 @dataclass(frozen=True)
 class Reading:
-    """What becomes of a text.
+    """How the encoder reads a text.
 
     Args:
         text: as its author wrote it.
@@ -51,12 +51,12 @@ class Reading:
 
     @property
     def is_plain(self) -> bool:
-        """Whether there is nothing to tell."""
+        """Whether the text is read as it is written."""
         return self.english == self.text and not self.unknown and not self.is_cut
 
     @property
     def is_cut(self) -> bool:
-        """Whether the end isn't read."""
+        """Whether the end is cut off."""
         return self.n_tokens > MAX_TEXT_TOKENS
 
 
@@ -75,13 +75,13 @@ class TextReader:
 
     @classmethod
     def of(cls, tokenizer: Any) -> TextReader:
-        """With a base's own tokenizer, from `load_tokenizer`."""
+        """A reader with a base's own tokenizer, from `load_tokenizer`."""
         return cls(
             lambda texts: tokenizer(texts, verbose=False)["input_ids"], tokenizer.unk_token_id
         )
 
     def read(self, text: str) -> Reading:
-        """What becomes of a text."""
+        """Reads one text."""
         english = english_of(text)
         words = WORD.findall(english)
         unknown: tuple[str, ...] = ()
@@ -101,7 +101,7 @@ class TextReader:
 
 @cache
 def t5_reader() -> TextReader:
-    """With T5's tokenizer, for those who have loaded no base."""
+    """A reader with T5's tokenizer, for callers that have loaded no base."""
     tokenizer = Tokenizer.from_file(str(T5_TOKENIZER))
     return TextReader(
         lambda texts: [found.ids for found in tokenizer.encode_batch(texts)],

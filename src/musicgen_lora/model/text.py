@@ -17,7 +17,7 @@ REMEMBERED_BYTES = 2 << 30
 
 
 class TextStates:
-    """Captions to what the decoder attends to. Those in Chinese are read in the English of
+    """Turns captions into what the decoder attends to. Those in Chinese are read in the English of
     `english_of`; `reading.describe_readings` tells their authors.
 
     With the text encoder frozen and in eval mode (`model.train()` would switch its dropout on) a
@@ -47,10 +47,10 @@ class TextStates:
 
     @torch.no_grad()
     def prepare(self, captions: Iterable[str], batch_size: int = 16) -> None:
-        """Computes what is missing, captions of like length together.
+        """Computes the states that are missing, captions of like length together.
 
-        The company that a caption has there changes the last bits of its states, so that runs that
-        are to be equal must ask for the same captions at once, or for each on its own.
+        Padding in a batch changes a caption's states in the last bits. Runs that are to be equal
+        must ask for the same captions at once, or for each on its own.
         """
         wanted = set(captions)
         missing = sorted(wanted.difference(self._states), key=lambda text: (len(text), text))
@@ -62,7 +62,8 @@ class TextStates:
         self._forget_oldest(wanted)
 
     def _forget_oldest(self, wanted: set[str]) -> None:
-        """Down to `REMEMBERED_BYTES`, or to those that are wanted now."""
+        """Drops the oldest states until `REMEMBERED_BYTES` are kept, but none that is wanted
+        now."""
         if self._n_bytes <= REMEMBERED_BYTES:
             return
         for text in [text for text in self._states if text not in wanted]:
@@ -71,7 +72,7 @@ class TextStates:
                 return
 
     def _encode(self, texts: Sequence[str]) -> list[torch.Tensor]:
-        """States of each text, `[L, D_text]`, L its own number of tokens."""
+        """Runs the encoder: states of each text, `[L, D_text]`, L its own number of tokens."""
         tokens = self._tokenizer(
             list(map(english_of, texts)),
             padding=True,

@@ -32,7 +32,7 @@ PUNCTUATION = str.maketrans({"、": ", ", "。": ". "} | dict.fromkeys("「」�
 
 @dataclass(frozen=True)
 class _Words:
-    """The list.
+    """The list of music words.
 
     Args:
         english: by the Chinese word; "" for a word that stands for nothing.
@@ -67,7 +67,7 @@ def has_chinese(text: str) -> bool:
 
 
 def english_of(text: str) -> str:
-    """The text with its Chinese in English; as it is where there is none.
+    """Puts the Chinese in a text into English; a text without any stays as it is.
 
     Characters that the list doesn't know stay where they are. Of a run of characters the longest
     word counts, from left to right; a word of one character only where what follows is known too,

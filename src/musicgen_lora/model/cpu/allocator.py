@@ -1,4 +1,4 @@
-"""Memory that tensors on a CPU free, kept for the next ones."""
+"""The C library's allocator, told to keep the memory that tensors free."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 
 
 def keep_freed_memory() -> None:
-    """Has this process keep what tensors on a CPU free, for the next ones: glibc returns it to the
-    system at once, and a step then waits for as many fresh pages as it has activations. Other C
-    libraries keep it by themselves or cannot be told; there nothing is done."""
+    """Makes this process keep the memory that tensors on a CPU free. glibc returns it to the system
+    at once, and a step then waits for as many fresh pages as it has activations. Other C libraries
+    keep it by themselves or can't be told; nothing is done there."""
     mallopt: Any = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:
         if not mallopt(M_MMAP_THRESHOLD, 1 << 30):

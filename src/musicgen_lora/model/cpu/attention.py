@@ -18,13 +18,13 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 NAME = "musicgen_lora_blocks"
-"""Of this attention in transformers' registry."""
+"""Name of this attention in transformers' registry."""
 BLOCK = 128
 """Queries of a block; 96 to 176 take equally long."""
 
 
 def use_blocks(model: MusicgenForConditionalGeneration) -> None:
-    """Gives a model's decoder this attention."""
+    """Makes a model's decoder use this attention."""
     AttentionInterface.register(NAME, _attend)
     AttentionMaskInterface.register(NAME, sdpa_mask)
     model.decoder.set_attn_implementation(NAME)
@@ -76,7 +76,8 @@ def _attend(
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
-    """As transformers calls it: heads `[B, heads, T, width]` in, `[B, T, heads, width]` out."""
+    """The interface that transformers calls: `[B, heads, T, width]` in, `[B, T, heads, width]`
+    out."""
     causal = attention_mask is None and bool(getattr(module, "is_causal", False))
     if dropout or scaling is None or (causal and query.shape[2] != key.shape[2]):
         # Decoding with a cache.

@@ -86,7 +86,7 @@ class _LoraProduct(torch.autograd.Function):
 def _parts(
     wide: torch.Tensor, low: torch.Tensor, ups: Sequence[torch.Tensor]
 ) -> Iterable[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-    """Each layer's columns, its rows of the low-rank input, and its B."""
+    """Splits by layer: its columns of `wide`, its rows of `low`, its B."""
     if len(ups) == 1:
         return [(wide, low, ups[0])]
     widths = [len(up) for up in ups]
@@ -98,7 +98,8 @@ def _ranks(ups: Sequence[torch.Tensor]) -> list[int]:
 
 
 class LoraLinear(Linear):
-    """PEFT's layer: the same parameters, and the same result up to rounding."""
+    """PEFT's layer with this module's forward pass: the same parameters, and the same result up to
+    rounding."""
 
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         if args or kwargs or not _can_multiply(self, x):
@@ -110,7 +111,7 @@ class LoraLinear(Linear):
 
 
 class LoraAttention(MusicgenAttention):
-    """transformers' attention as `attention` has it in blocks, where layers that read the same
+    """transformers' attention, computed in blocks (`cpu.attention`); layers that read the same
     states share their products."""
 
     def forward(
@@ -146,9 +147,9 @@ class LoraAttention(MusicgenAttention):
 
 
 def fuse_products(model: nn.Module) -> None:
-    """Gives the plain LoRA layers that are trained, on linear layers that are not quantised, the
-    forward pass of this module, and attention in blocks that is made of such layers as well.
-    Parameters and their names stay; where all is done already, nothing changes.
+    """Makes plain LoRA layers that are trained, on linear layers that are not quantised, use this
+    module's forward pass, and blocked attention that consists of such layers too. Parameters and
+    their names stay the same. Calling it again changes nothing.
 
     Classes are exchanged on the finished layers: PEFT's own hook for other classes of layers
     (`_register_custom_module`) would take quantised layers and DoRA's too, and there is none for

@@ -1,7 +1,7 @@
-"""The one switch for what makes a model quick: blocked attention, fused LoRA products, allocator.
+"""One switch for the fast paths: blocked attention, fused LoRA products, the allocator.
 
-None of it changes what the model computes, up to rounding. It may be turned on before an adapter is
-added or after, and again after the model was moved.
+They compute the same, up to rounding. The switch works before an adapter is added or after, and may
+be used again when the model was moved.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from musicgen_lora.model.cpu.lora_linear import fuse_products
 
 
 def enable(model: MusicgenForConditionalGeneration, precision: str) -> None:
-    """Turns on what is quicker where the decoder lies now: on a CPU the process keeps the memory
-    that tensors free, and a decoder that computes in bf16 attends in blocks. On any device the
-    products of LoRA layers that are trained are fused.
+    """Turns on the fast paths of the device that the decoder is on. On a CPU the process keeps the
+    memory that tensors free, and a decoder that computes in bf16 attends in blocks. On every device
+    the products of LoRA layers that are trained are fused.
 
     Args:
         model: changed in place.

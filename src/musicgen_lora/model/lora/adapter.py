@@ -1,4 +1,4 @@
-"""An adapter folder, read once and put on its base.
+"""Reads an adapter's folder, once, and puts the adapter on its base.
 
 It is what PEFT writes (`adapter_config.json`, `adapter_model.safetensors`), so that bare PEFT on
 bare transformers loads it, plus `musicgen_lora.json` (`lora.facts`) and a model card. The adapter
@@ -53,7 +53,7 @@ __all__ = [
 
 WEIGHTS_FILE = ADAPTER_WEIGHTS
 MAX_BYTES = {CONFIG_FILE: 16 << 20, WEIGHTS_FILE: 32 << 30, FACTS_FILE: LARGE}
-"""Of an adapter's files."""
+"""Largest size of an adapter's files."""
 
 
 def has_adapter(part: nn.Module | None) -> bool:
@@ -81,7 +81,8 @@ class AdapterFiles:
 
     @property
     def fingerprint(self) -> str:
-        """Of all that decides what it plays: scale, layers and kind as well as the weights."""
+        """Identity of all that decides what it plays: scale, layers and kind as well as the
+        weights."""
         content = json.dumps(dict(self.sha256), sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
@@ -169,7 +170,8 @@ def _does_not_fit(folder: Path, error: BaseException) -> UserError:
 
 
 def _check_all_fit(files: AdapterFiles, adapted: PeftModel, loaded: Any) -> None:
-    """PEFT drops tensors that fit no layer, and leaves layers as they began that are given none."""
+    """Raises a UserError for tensors that fit no layer, which PEFT drops, and for layers without
+    tensors, which PEFT leaves as they began."""
     if loaded.unexpected_keys:
         names = [key.replace(".default", "") for key in sorted(loaded.unexpected_keys)]
         raise UserError(

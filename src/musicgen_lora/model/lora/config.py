@@ -1,4 +1,4 @@
-"""The config of an adapter, looked through before PEFT makes anything of it.
+"""Checks of an adapter's config, made before PEFT sees it.
 
 PEFT matches the config's regular expressions against every module with an engine that some of them
 keep busy for ever, and allocates the rank that it names. Here the expressions are matched by RE2,
@@ -73,13 +73,13 @@ _KIND = fields(
     {"peft_type": one_of("LORA"), "target_modules": either(EXPRESSION, many(NAME))}, _CONFIG
 )
 _FREE = {*_CONFIG, "peft_type", "target_modules", "runtime_config"}
-"""Fields that are checked, or change nothing."""
+"""Fields that are checked by `_KIND` or change nothing."""
 
 
 def read_adapter_config(
     path: Path, content: Mapping[str, Any], modules: Collection[str], weights: Shapes
 ) -> LoraConfig:
-    """An adapter's config, its targets as full names.
+    """Checks an adapter's config and returns it with its targets as full names.
 
     Args:
         path: of the config, for messages.
@@ -124,7 +124,8 @@ def _default(field: dataclasses.Field[Any]) -> Any:
 
 
 def _check_rank(path: Path, content: Mapping[str, Any], weights: Shapes) -> None:
-    """PEFT makes room for the ranks of the config before it looks at the weights."""
+    """Raises a UserError where the config asks for a rank that the weights don't have: PEFT makes
+    room for it before it looks at them."""
     found = {
         shape[0]
         for name, shape in weights.items()
@@ -198,7 +199,7 @@ def _ending_in(endings: Iterable[str], names: Iterable[str]) -> list[str]:
 
 
 def _in_layers(content: Mapping[str, Any], names: list[str]) -> list[str]:
-    """Of the names those in `layers_to_transform`, where that is given."""
+    """Keeps the names that are in `layers_to_transform`, or all where that isn't given."""
     layers = content.get("layers_to_transform")
     if layers is None or layers == []:
         return names

@@ -37,9 +37,9 @@ _FACTS = fields(
     },
     {"data": or_null(_DATA), "settings": or_null(_SETTINGS)},
 )
-"""Those of the facts that are read again."""
+"""What the parts that are read again must be."""
 _OF_RUN = ("base", "data", "settings", "versions", "precision", "base_loss", "best", "identity")
-"""The part of a run that goes with its weights."""
+"""Fields of a run.json that go into the document."""
 _IN_HEADER = (
     *("adapter", "lora_init", "lora_rank", "lora_alpha", "lora_targets", "quantise", "seed"),
 )
@@ -48,7 +48,7 @@ _IN_HEADER = (
 
 @dataclass(frozen=True)
 class AdapterFacts:
-    """The document, and what is read of it.
+    """The document with typed access to the parts that are read again.
 
     Args:
         content: as it stands in the file; what is not read here is kept as it is.
@@ -77,8 +77,8 @@ class AdapterFacts:
         return cls(facts)
 
     def header(self) -> dict[str, Any]:
-        """What a weights file says of itself when it has lost its folder; what the facts lack is
-        left out."""
+        """The part that goes into the header of the weights, for a file that has lost its
+        folder."""
         content = self.content
         header = {
             name: content[name] for name in ("base", "versions", "identity") if name in content
@@ -133,7 +133,7 @@ class AdapterFacts:
 
     @property
     def max_validation_windows(self) -> int:
-        """As many windows as validation read."""
+        """Most windows that validation read."""
         return int(self._settings.get("max_validation_windows", 200))
 
     @property

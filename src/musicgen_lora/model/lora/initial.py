@@ -41,7 +41,7 @@ def as_plain_lora(trained: Tensors, start: Tensors) -> Tensors:
 
 
 def split_plain_lora(joined: Tensors) -> tuple[Tensors, Tensors]:
-    """What `as_plain_lora` joined: `(trained, start)`; magnitudes are in the former only."""
+    """Undoes `as_plain_lora`: `(trained, start)`; magnitudes are in the former only."""
     trained, start = dict(joined), {}
     for name, tensor in joined.items():
         if "lora_A" in name:
@@ -54,8 +54,9 @@ def split_plain_lora(joined: Tensors) -> tuple[Tensors, Tensors]:
 
 @torch.no_grad()
 def move_start(adapted: PeftModel, old: Tensors, new: Tensors) -> None:
-    """Makes the base's residual that of another start. Equal starts leave it bit for bit: the
-    decompositions give the same on the same machine, but perhaps not on the next one."""
+    """Changes the base's residual from the one that `old` left to the one that `new` leaves. The
+    decompositions give equal tensors on the same machine, which leave it bit for bit, but perhaps
+    others on the next one."""
     for name, layer in adapted.named_modules():
         if not isinstance(layer, LoraLayer):
             continue

@@ -1,4 +1,4 @@
-"""What a LoRA adapter is asked to be, as one value, and PEFT's words for it."""
+"""The specification of a LoRA adapter as one value, and its translation for PEFT."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class LoraSpec:
                 )
 
     def peft_config(self, model: nn.Module) -> LoraConfig:
-        """The config that PEFT makes the adapter of `model` by.
+        """PEFT's config of this adapter for a model.
 
         Raises:
             UserError: `init` cannot make this adapter, or DoRA adapts none of the layers.

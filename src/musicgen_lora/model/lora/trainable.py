@@ -1,4 +1,4 @@
-"""A LoRA adapter on its base while it is trained: making it, saving it, going on with it.
+"""A LoRA adapter on its base while it is trained: how it is made, saved and resumed.
 
 It is saved as PEFT does (`adapter_config.json`, `adapter_model.safetensors`), for the plain base
 whatever the initialisation was.
@@ -77,8 +77,8 @@ class TrainableLora:
         save_adapter(self.peft, folder, started=self._first, metadata=metadata)
 
     def load(self, tensors: Tensors) -> None:
-        """Goes on from tensors that `save` wrote. Where the first ones were taken out of the base,
-        the base's residual becomes that of the adapter that was saved."""
+        """Resumes from tensors that `save` wrote. Where the first ones were taken out of the base,
+        the base's residual becomes the one that belongs to them."""
         if self._first is not None:
             tensors, first = initial.split_plain_lora(tensors)
             initial.move_start(self.peft, self._first, first)
