@@ -48,7 +48,7 @@ initialisation {settings["lora_init"]}, on {where}
 {settings["batch_size"]} x {settings["gradient_accumulation_steps"]}, {_length(facts)}, windows \
 of up to {settings["max_duration"]:g} s, {dropped}, \
 seed {settings["seed"]}
-- Licence: {_licence(base)[1]}
+- Licence: {licence(base)[1]}
 
 {_figures(facts)}
 
@@ -70,7 +70,7 @@ All settings, versions and the held-out clips are in `musicgen_lora.json`.
 
 
 def _front_matter(base: str) -> str:
-    tag, _ = _licence(base)
+    tag, _ = licence(base)
     lines = ["library_name: peft", "pipeline_tag: text-to-audio"]
     if re.fullmatch(r"[\w.-]+/[\w.-]+", base) and not Path(base).exists():
         lines.append(f"base_model: {base}")
@@ -93,7 +93,7 @@ model = {model_class}.from_pretrained({loaded})
 model = PeftModel.from_pretrained(model, "{folder_name}").eval()"""
 
 
-def _licence(base: str) -> tuple[str | None, str]:
+def licence(base: str) -> tuple[str | None, str]:
     """Hugging Face's tag of it, where the base's name tells, and a sentence."""
     if base == EMBEDDED_NAME:
         sentence = "The embedded tiny-beats base is MIT-licensed"
