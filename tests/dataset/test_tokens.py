@@ -25,13 +25,12 @@ from musicgen_lora.dataset.tokens import (
 )
 from musicgen_lora.errors import UserError
 from musicgen_lora.model import codec
-from musicgen_lora.model.codec import codec_fingerprint, decode_codes, encode_waveform
-from musicgen_lora.model.musicgen import load_base
+from musicgen_lora.model.musicgen import MusicGen
 
 
 @pytest.fixture
 def model(tiny_model_dir: Path):
-    return load_base(tiny_model_dir)
+    return MusicGen.load(tiny_model_dir)
 
 
 @pytest.fixture
@@ -66,21 +65,21 @@ def equal(some: TokenStore, others: TokenStore) -> bool:
 
 
 def shard_folder(data_dir: Path, model) -> Path:
-    return data_dir / "tokens" / codec_fingerprint(model)
+    return data_dir / "tokens" / model.codec.fingerprint
 
 
 def direct_round_trip(model, samples: np.ndarray) -> np.ndarray:
     """One channel through the codec alone."""
     with torch.inference_mode():
-        codes = model.audio_encoder.encode(torch.from_numpy(samples)[None, None]).audio_codes
-        return model.audio_encoder.decode(codes, [None]).audio_values[0, 0].numpy()
+        codes = model.codec.module.encode(torch.from_numpy(samples)[None, None]).audio_codes
+        return model.codec.module.decode(codes, [None]).audio_values[0, 0].numpy()
 
 
 @pytest.mark.parametrize("kind", ["mono", "stereo"])
 def test_codes_survive_the_shards_bit_for_bit(
     kind: str, tmp_path: Path, tiny_model_dir: Path, tiny_stereo_dir: Path
 ) -> None:
-    model = load_base(tiny_model_dir if kind == "mono" else tiny_stereo_dir)
+    model = MusicGen.load(tiny_model_dir if kind == "mono" else tiny_stereo_dir)
     wide = np.concatenate([beat(0, 1.0)[:1], beat(1, 1.0)[:1]])
     write_wav(tmp_path / "wide.wav", wide, RATE)
     names = ["808_Kick_1.wav", "808_Cowbell.wav", "808_Open_Hat.wav"]
@@ -96,7 +95,7 @@ def test_codes_survive_the_shards_bit_for_bit(
         assert codes.dtype == np.uint16
         assert codes.shape == (-(-waveform.shape[1] // 640), 4 * len(channels))
         assert np.array_equal(codes, same)
-        decoded = decode_codes(model, torch.from_numpy(codes.T.astype(np.int64))[None])[0]
+        decoded = model.decode(torch.from_numpy(codes.T.astype(np.int64))[None])[0]
         assert np.array_equal(decoded, expected)
     if kind == "stereo":
         assert not np.array_equal(reopened[0][:, 0::2], reopened[0][:, 1::2])
@@ -139,18 +138,17 @@ def test_an_interrupted_run_goes_on_with_what_is_missing(
 def test_clips_of_equal_length_encode_together_as_they_do_alone(
     kind: str, tiny_model_dir: Path, tiny_stereo_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = load_base(tiny_model_dir if kind == "mono" else tiny_stereo_dir)
+    model = MusicGen.load(tiny_model_dir if kind == "mono" else tiny_stereo_dir)
     monkeypatch.setattr(codec, "WINDOW_S", 2.0)
     clips = [beat(index, 4.0)[:, :length] for index, length in enumerate([90_000] * 3 + [33_333])]
     rows = np.concatenate([clip[:1] for clip in clips[:3]])
-    own = codec.Codec(model)
-    together = own.encode_rows(rows)
+    together = model.codec.encode_rows(rows)
     assert all(
-        np.array_equal(codes, own.encode_rows(row[None])[0])
+        np.array_equal(codes, model.codec.encode_rows(row[None])[0])
         for codes, row in zip(together, rows, strict=True)
     )
-    for codes, clip in zip(own.encode(clips), clips, strict=True):
-        assert np.array_equal(codes, encode_waveform(model, clip))
+    for codes, clip in zip(model.encode(clips), clips, strict=True):
+        assert np.array_equal(codes, model.encode([clip])[0])
 
 
 def test_threads_give_the_same_shards_and_leave_torch_as_it_was(
@@ -240,7 +238,7 @@ def test_windows_of_a_file_are_clips_of_their_own(tmp_path: Path, model) -> None
     assert len(set(ids)) == 4
     assert store.n_frames.tolist() == [100, 50, 50, 25]
     waveform = read_audio(tmp_path / "train" / "beat0.wav", RATE)
-    expected = encode_waveform(model, waveform[:, RATE // 2 : 3 * RATE // 2])
+    expected = model.encode([waveform[:, RATE // 2 : 3 * RATE // 2]])[0]
     assert np.array_equal(store[1].T, expected)
 
 
@@ -258,9 +256,9 @@ def test_long_audio_in_windows_equals_direct_encoding_but_for_the_seams(
 ) -> None:
     waveform = np.concatenate([beat(i, 4.0)[:1, : 4 * RATE] for i in range(3)], axis=1)
     waveform = waveform[:, : round(seconds * RATE)]
-    direct = encode_waveform(model, waveform)
+    direct = model.encode([waveform])[0]
     monkeypatch.setattr(codec, "WINDOW_S", 3.0)
-    windowed = encode_waveform(model, waveform)
+    windowed = model.encode([waveform])[0]
     assert windowed.shape == direct.shape == (4, -(-waveform.shape[1] // 640))
     seams = np.arange(150, windowed.shape[1], 150)
     frames = np.arange(windowed.shape[1])
@@ -311,7 +309,7 @@ def test_another_codec_has_shards_of_its_own(
 ) -> None:
     make_dataset(tmp_path, [0.5])
     tokenise(tmp_path, model)
-    _, store = tokenise(tmp_path, load_base(tiny_stereo_dir))
+    _, store = tokenise(tmp_path, MusicGen.load(tiny_stereo_dir))
     assert len(encoded) == 2
     assert store[0].shape == (25, 8)
 
@@ -326,7 +324,7 @@ def test_many_shards_read_like_one(tmp_path: Path, model, monkeypatch: pytest.Mo
     _, store = tokenise(tmp_path, model)
     assert len(list(shards(shard_folder(tmp_path, model)))) == 3
     for clip, codes in zip(load_dataset(tmp_path), store, strict=True):
-        expected = encode_waveform(model, read_audio(clip.path, RATE)).T
+        expected = model.encode([read_audio(clip.path, RATE)])[0].T
         assert np.array_equal(codes, expected)
     assert equal(store.take([4, 0]), store[::-4])
     assert store[1:3].n_frames.tolist() == [15, 20]
@@ -435,7 +433,7 @@ def test_other_audio_of_equal_size_and_time_is_seen(how: str, tmp_path: Path, mo
     again, store = tokenise(tmp_path, model)
     assert again[0] != ids[0]
     assert again[1] == ids[1]
-    assert np.array_equal(store[0].T, encode_waveform(model, read_audio(path, RATE)))
+    assert np.array_equal(store[0].T, model.encode([read_audio(path, RATE)])[0])
 
 
 def test_a_dataset_that_may_not_be_written_to_is_read_or_refused_with_advice(

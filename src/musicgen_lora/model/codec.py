@@ -138,11 +138,6 @@ def codec_fingerprint(model: MusicgenForConditionalGeneration) -> str:
     return Codec(model).fingerprint
 
 
-def encode_waveform(model: MusicgenForConditionalGeneration, waveform: np.ndarray) -> np.ndarray:
-    """Codes `[K, T]` of one clip, for callers without a `MusicGen`."""
-    return Codec(model).encode([waveform])[0]
-
-
 def encode_waveforms(
     model: MusicgenForConditionalGeneration, waveforms: Sequence[np.ndarray]
 ) -> list[np.ndarray]:
