@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from transformers import MusicgenForConditionalGeneration
 
-from musicgen_lora.dataset.batches import Batch, Window, collate
+from musicgen_lora.dataset.batches import Window, collate
 from musicgen_lora.model.loss import codebook_cross_entropies
 from musicgen_lora.model.musicgen import decoder_states, model_shape
 from musicgen_lora.model.text import TextStates
@@ -40,7 +40,7 @@ def window_losses(
     order = sorted(range(len(windows)), key=lambda index: len(windows[index].codes))
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
-        batch = stack_windows([windows[i] for i in chosen])
+        batch = collate([windows[i] for i in chosen])
         states, mask = text.batch(batch.captions, device)
         codes = batch.codes.to(device)
         hidden = decoder_states(model, codes, states, mask, batch.melodies)
@@ -50,12 +50,3 @@ def window_losses(
         sums[chosen], counts[chosen] = batch_sums.cpu().numpy(), batch_counts.cpu().numpy()
         on_step(start + len(chosen), len(order))
     return sums, counts
-
-
-def stack_windows(windows: Windows) -> Batch:
-    """Windows as one batch, padded to the longest."""
-    return collate(
-        [window.codes for window in windows],
-        [window.caption for window in windows],
-        [window.melody for window in windows],
-    )

@@ -31,7 +31,7 @@ start doesn't wait for the whole of a large dataset."""
 
 
 @dataclass(frozen=True)
-class Material:
+class RunData:
     """Data of a run.
 
     Args:
@@ -57,14 +57,14 @@ class Material:
     text_is_ready: bool
 
 
-def gather(
+def open_data(
     settings: TrainSettings,
     clips: Sequence[Clip],
     model: MusicgenForConditionalGeneration,
     console: Console,
     *,
     frozen_text: bool,
-) -> Material:
+) -> RunData:
     """Encodes what is missing, splits, and cuts the windows.
 
     Args:
@@ -84,20 +84,9 @@ def gather(
         ids, codes = _tokenise(clips, model, settings.data_dir, console)
     long_enough = _long_enough(clips, codes, shape.delays, console)
     kept, codes = Clips.of(clips).take(long_enough), codes.take(long_enough)
-    train, held_out = split_rows(kept, settings.validation_fraction, settings.seed)
-    n_sources = len(kept.take(held_out).column("source").unique())
-    console.print(
-        f"{len(train)} clips to train on, {len(held_out)} held out ({n_sources} sources)."
-    )
-    if not len(held_out):
-        console.print(
-            "Too few sources to hold any out: nothing can be validated, and the last "
-            "step becomes best_model. Two sources are the least, 50 clips are advised.",
-            style="yellow",
-        )
+    train, held_out = _split(settings, kept, console)
     min_frames = max(shape.delays) + 1
     max_frames = max(round(settings.max_duration * shape.frame_rate), min_frames)
-
     melodies = open_melodies(model, settings.model_path, shape.frame_rate)
 
     def windows_of(rows: np.ndarray, limit: int) -> Windows:
@@ -120,23 +109,8 @@ def gather(
         melodies=melodies if settings.melody_dropout < 1.0 else None,
         melody_dropout=settings.melody_dropout,
     )
-    tokenizer = load_tokenizer(settings.model_path)
-    text = TextStates(model, tokenizer, frozen=frozen_text)
-    captions = kept.column("texts").flatten().unique()
-    for line in [
-        *describe_readings(settings.preview_prompts, lambda: TextReader.of(tokenizer), "prompt"),
-        *describe_readings(
-            captions.to_pylist(),
-            lambda: TextReader.of(tokenizer),
-            "caption",
-            lambda caption: next(clip.name for clip in kept if caption in clip.texts),
-        ),
-    ]:
-        console.print(line, style="yellow")
-    text_is_ready = frozen_text and len(captions) <= CAPTIONS_AHEAD
-    if text_is_ready:
-        text.prepare(captions.to_pylist())
-    return Material(
+    text, text_is_ready = _read_captions(settings, kept, model, console, frozen=frozen_text)
+    return RunData(
         clips=kept,
         ids=[ids[row] for row in long_enough],
         train=train,
@@ -150,6 +124,52 @@ def gather(
     )
 
 
+def _split(
+    settings: TrainSettings, clips: Clips, console: Console
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the clips to train on, and of those held out."""
+    train, held_out = split_rows(clips, settings.validation_fraction, settings.seed)
+    n_sources = len(clips.take(held_out).column("source").unique())
+    console.print(
+        f"{len(train)} clips to train on, {len(held_out)} held out ({n_sources} sources)."
+    )
+    if not len(held_out):
+        console.print(
+            "Too few sources to hold any out: nothing can be validated, and the last "
+            "step becomes best_model. Two sources are the least, 50 clips are advised.",
+            style="yellow",
+        )
+    return train, held_out
+
+
+def _read_captions(
+    settings: TrainSettings,
+    clips: Clips,
+    model: MusicgenForConditionalGeneration,
+    console: Console,
+    *,
+    frozen: bool,
+) -> tuple[TextStates, bool]:
+    """The conditions, and whether all captions are encoded; says how odd ones are read."""
+    tokenizer = load_tokenizer(settings.model_path)
+    text = TextStates(model, tokenizer, frozen=frozen)
+    captions = clips.column("texts").flatten().unique()
+    for line in [
+        *describe_readings(settings.preview_prompts, lambda: TextReader.of(tokenizer), "prompt"),
+        *describe_readings(
+            captions.to_pylist(),
+            lambda: TextReader.of(tokenizer),
+            "caption",
+            lambda caption: next(clip.name for clip in clips if caption in clip.texts),
+        ),
+    ]:
+        console.print(line, style="yellow")
+    is_ready = frozen and len(captions) <= CAPTIONS_AHEAD
+    if is_ready:
+        text.prepare(captions.to_pylist())
+    return text, is_ready
+
+
 def _tokenise(
     clips: Sequence[Clip],
     model: MusicgenForConditionalGeneration,
@@ -158,12 +178,12 @@ def _tokenise(
 ) -> tuple[list[str], TokenStore]:
     # The first process encodes what is missing; the others wait and find it.
     if processes.rank() > 0:
-        processes.largest(0)
+        processes.barrier()
     with progress(console, "clips encoded") as on_clip:
         ids = clip_ids(clips, data_dir)
         codes = tokenise_clips(clips, ids, model, data_dir, on_clip)
     if processes.rank() == 0:
-        processes.largest(0)
+        processes.barrier()
     return ids, codes
 
 
