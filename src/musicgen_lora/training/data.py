@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from rich.console import Console
@@ -71,17 +70,14 @@ def open_data(
         settings: of the run.
         clips: of the dataset.
         model: encodes clips and captions.
-        console: tells what was found.
+        console: is told what was found.
         frozen_text: whether captions can be encoded ahead, since no step changes the encoder.
 
     Raises:
         UserError: a file or the split is not usable.
     """
     shape = model_shape(model)
-    if settings.from_tokens:
-        ids, codes = open_tokens(clips, model, settings.data_dir)
-    else:
-        ids, codes = _tokenise(clips, model, settings.data_dir, console)
+    ids, codes = _open_codes(settings, clips, model, console)
     long_enough = _long_enough(clips, codes, shape.delays, console)
     kept, codes = Clips.of(clips).take(long_enough), codes.take(long_enough)
     train, held_out = _split(settings, kept, console)
@@ -109,19 +105,11 @@ def open_data(
         melodies=melodies if settings.melody_dropout < 1.0 else None,
         melody_dropout=settings.melody_dropout,
     )
-    text, text_is_ready = _read_captions(settings, kept, model, console, frozen=frozen_text)
-    return RunData(
-        clips=kept,
-        ids=[ids[row] for row in long_enough],
-        train=train,
-        held_out=held_out,
-        dataset=dataset,
-        windows=windows,
-        # Enough to judge the base by, whatever the size of the dataset.
-        gate_windows=windows or windows_of(train, GATE_WINDOWS),
-        text=text,
-        text_is_ready=text_is_ready,
-    )
+    # Enough to judge the base by, whatever the size of the dataset.
+    gate_windows = windows or windows_of(train, GATE_WINDOWS)
+    text, is_ready = _read_captions(settings, kept, model, console, frozen=frozen_text)
+    kept_ids = [ids[row] for row in long_enough]
+    return RunData(kept, kept_ids, train, held_out, dataset, windows, gate_windows, text, is_ready)
 
 
 def _split(
@@ -170,12 +158,16 @@ def _read_captions(
     return text, is_ready
 
 
-def _tokenise(
+def _open_codes(
+    settings: TrainSettings,
     clips: Sequence[Clip],
     model: MusicgenForConditionalGeneration,
-    data_dir: Path,
     console: Console,
 ) -> tuple[list[str], TokenStore]:
+    """Ids and codes of the clips."""
+    data_dir = settings.data_dir
+    if settings.from_tokens:
+        return open_tokens(clips, model, data_dir)
     # The first process encodes what is missing; the others wait and find it.
     if processes.rank() > 0:
         processes.barrier()

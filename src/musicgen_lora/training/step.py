@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
-from torch.distributed.tensor import DTensor
 from transformers import MusicgenForConditionalGeneration
 
 from musicgen_lora.dataset.batches import Batch
@@ -154,8 +154,8 @@ def _apply_gradients(learner: Learner, where: str) -> float:
     if scaler is not None:
         for optimizer in learner.optimizers:
             scaler.unscale_(optimizer)
-    total_norm = nn.utils.clip_grad_norm_(learner.parameters, learner.max_grad_norm)
-    norm = float(total_norm.full_tensor() if isinstance(total_norm, DTensor) else total_norm)
+    total_norm: Any = nn.utils.clip_grad_norm_(learner.parameters, learner.max_grad_norm)
+    norm = float(total_norm.full_tensor() if learner.sharded else total_norm)
     # Under fp16 an overflow is part of the method: the scaler skips the step and halves itself.
     if math.isfinite(norm):
         for optimizer in learner.optimizers:

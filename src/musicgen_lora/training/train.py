@@ -113,6 +113,7 @@ def _train(
     console: Console,
     optimise: OptimiseStep,
 ) -> Run:
+    """Checks, opens the data, has the base pass the gate, begins or resumes, trains, finishes."""
     check_settings(settings)
     clips = loading.result() if loading is not None else _load(settings)
     model = load_base(settings.model_path)
@@ -195,8 +196,13 @@ def _look_into_folder(
     found, step = Found.NOTHING, 0
     if processes.rank() == 0:
         previous = Run.read(settings.output_dir)
-        if settings.resume == "never" or previous is None or not previous.is_resumable:
+        if settings.resume == "never" or previous is None:
             pass
+        elif not previous.is_resumable:
+            console.print(
+                f"{settings.output_dir / run_folder.RUN_FILE}: says too little of its run to go on "
+                "with it, which is put aside."
+            )
         elif previous.identity != identity:
             if previous.status != FINISHED:
                 console.print("The unfinished run in this folder had other settings or data.")
