@@ -70,6 +70,7 @@ class StepReport:
 
     Args:
         result: its figures.
+        step: its number, from 1.
         epoch: epochs done after it, with their fraction.
         rate: learning rate.
         n_frames: codec frames that it read.
@@ -77,6 +78,7 @@ class StepReport:
     """
 
     result: StepResult
+    step: int
     epoch: float
     rate: float
     n_frames: int
@@ -114,14 +116,9 @@ class StepLog:
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
 
-    def tell(self, done: int, report: StepReport) -> None:
-        """Records a step and shows it.
-
-        Args:
-            done: steps done, this one included.
-            report: of the step.
-        """
-        result = report.result
+    def tell(self, report: StepReport) -> None:
+        """Records a step and shows it."""
+        result, done = report.result, report.step
         self._frames_read += report.n_frames
         elapsed = time.monotonic() - self._began
         row = {

@@ -114,7 +114,7 @@ class Trainer:
                 self.preview("base")
         with steps, StopSignals(LAUNCHER_GRACE_S if processes.world_size() > 1 else 0.0) as stop:
             while not self.is_done:
-                steps.tell(state.step + 1, self.step())
+                steps.tell(self.step())
                 if self.data.windows and self._is_due(settings.validate_every):
                     self.validate()
                 stopped = processes.all_reduce_max(stop.received)
@@ -133,6 +133,8 @@ class Trainer:
         return self.state.step >= self.n_steps or self.state.n_worse >= patience
 
     def _is_due(self, every: int | None) -> bool:
+        """Whether it is time for what comes every so many steps, None for each epoch, and at the
+        end."""
         return self.is_done or self.state.step % (every or self.steps_per_epoch) == 0
 
     def step(self) -> StepReport:
@@ -149,6 +151,7 @@ class Trainer:
             self.trained.ema.update(state.step)
         return StepReport(
             result,
+            step=state.step,
             epoch=state.step / self.steps_per_epoch,
             rate=rate,
             n_frames=int(self._lengths[chosen].sum()),
