@@ -38,10 +38,10 @@ from musicgen_lora.dataset.clip_ids import clip_ids
 from musicgen_lora.dataset.metadata import load_dataset, write_entries
 from musicgen_lora.dataset.tokens import CLIPS_PER_SHARD, write_shard
 from musicgen_lora.model.musicgen import MusicGen, load_base
+from musicgen_lora.training.data import open_data
 from musicgen_lora.training.facts import data_facts, run_identity
-from musicgen_lora.training.loop import step_batches
-from musicgen_lora.training.material import gather
 from musicgen_lora.training.run_folder import METRICS_FILE
+from musicgen_lora.training.step_batches import step_batches
 
 CAPTIONS = ["hip hop 808 beat", "dark trap beat, 140 bpm", "boom bap drums", "phonk with cowbell"]
 FACTS = {
@@ -99,12 +99,12 @@ def measure(folder: Path, *, from_tokens: bool) -> dict[str, float]:
     memory, times, busy_from = peak_mb(), [time.perf_counter()], time.process_time()
     clips = load_dataset(folder, look_at_files=not from_tokens)
     times.append(time.perf_counter())
-    material = gather(settings, clips, model, console, frozen_text=True)
+    data = open_data(settings, clips, model, console, frozen_text=True)
     times.append(time.perf_counter())
-    run_identity(settings, "base", material.clips, material.ids)
-    data_facts(settings, material.clips, material.ids, len(material.train), material.held_out)
+    run_identity(settings, "base", data.clips, data.ids)
+    data_facts(settings, data.clips, data.ids, len(data.train), data.held_out)
     times.append(time.perf_counter())
-    dataset = material.dataset
+    dataset = data.dataset
     per_step = settings.batch_size * settings.gradient_accumulation_steps
     for order in (
         epoch_order(len(dataset), settings.seed, 0),

@@ -33,13 +33,9 @@ from musicgen_lora.model.musicgen import MusicGen
 from musicgen_lora.model.text import TextStates
 from musicgen_lora.runtime.precision import DTYPES
 from musicgen_lora.training.memory import checkpoint_layers
-from musicgen_lora.training.optimise import is_out_of_memory
-from musicgen_lora.training.packed.captured import (
-    CapturedGradients,
-    DeviceData,
-    draw_windows,
-    step_totals,
-)
+from musicgen_lora.training.packed.captured import CapturedGradients, DeviceData, step_totals
+from musicgen_lora.training.packed.draws import Draws
+from musicgen_lora.training.step import is_out_of_memory
 
 Row = dict[str, Any]
 
@@ -311,14 +307,11 @@ def packed(sizes: Sizes, device: torch.device) -> Iterator[Row]:
             autocast=DTYPES[precision] if precision != "fp32" else None,
             capture=capture == "captured",
         )
-        rows = np.arange(batch_size)
+        draws = Draws(tokens, data.captions, n_frames=n_frames, condition_dropout=0.1, seed=0)
 
-        def step(data: DeviceData = data, tokens: PackedTokens = tokens, rows: Any = rows,
-                 gradients: CapturedGradients = gradients, rng: Any = rng,
+        def step(draws: Draws = draws, gradients: CapturedGradients = gradients,
                  parameters: Any = parameters, optimizer: Any = optimizer) -> None:  # fmt: skip
-            draw = draw_windows(
-                tokens, data.captions, rows, n_frames=n_frames, condition_dropout=0.1, rng=rng
-            )
+            (draw,) = draws.step(0, batch_size, 1)
             gradients.zero_gradients()
             gradients.add(draw, step_totals([draw], [0, 1, 2, 3]))
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)

@@ -53,7 +53,7 @@ from musicgen_lora.model.text import TextStates
 from musicgen_lora.runtime.precision import DTYPES, choose_precision
 from musicgen_lora.runtime.threads import bounded_spinning
 from musicgen_lora.training.memory import peak_memory_bytes
-from musicgen_lora.training.optimise import optimise_step
+from musicgen_lora.training.step import Learner, optimise_step
 
 SPECIAL = 2048
 CPU = torch.device("cpu")
@@ -170,19 +170,11 @@ def our_step(
     enable(model, precision)
     parameters = TrainableLora(base, LoraSpec(rank=rank, alpha=2 * rank)).parameters
     optimizer = torch.optim.AdamW(parameters, lr=3e-4, fused=True)
+    learner = Learner(model, text, parameters, [optimizer])
 
     def step(batch: Batch) -> float:
-        result = optimise_step(
-            model,
-            [batch],
-            text,
-            [optimizer],
-            parameters,
-            totals=base.delays.n_predicted(batch.n_frames).sum(0),
-            max_grad_norm=1.0,
-            scaler=None,
-            where="",
-        )
+        totals = base.delays.n_predicted(batch.n_frames).sum(0)
+        result = optimise_step(learner, [batch], totals, "")
         assert result is not None
         return result.loss
 

@@ -12,6 +12,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "src"))
 from musicgen_lora.dataset.batches import (
     Batch,
     ClipDataset,
+    Window,
     collate,
     epoch_order,
     fixed_windows,
@@ -26,6 +27,7 @@ __all__ = [
     "ClipDataset",
     "Clips",
     "TokenStore",
+    "Window",
     "clip_ids",
     "collate",
     "epoch_order",

@@ -10,7 +10,7 @@ import pytest
 
 from musicgen_lora.cli import main, parse_settings
 from musicgen_lora.config import SETTINGS, GenerateSettings, TrainSettings
-from musicgen_lora.training.optimise import learning_rate_at
+from musicgen_lora.training.schedule import learning_rate_at
 
 GUIDE_CONFIG = Path(__file__).resolve().parents[2] / "finetune" / "lora" / "config.yaml"
 

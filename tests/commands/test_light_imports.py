@@ -17,9 +17,10 @@ PATH = [
     "model.text",
     "training.packed.captured",
     "training.checkpoints",
-    "training.optimise",
     "training.optimizers",
     "training.packed.train",
+    "training.schedule",
+    "training.step",
     "training.validation",
     "training.weights",
 ]

@@ -10,27 +10,22 @@ import pytest
 import torch
 from peft.tuners import lora
 
+from musicgen_lora.config import TrainSettings
 from musicgen_lora.dataset.batches import Batch
 from musicgen_lora.dataset.packed import PackedTokens
-from musicgen_lora.formats.tensors import read_tensors
 from musicgen_lora.model.delays import n_predicted
-from musicgen_lora.model.lora import initial as start
-from musicgen_lora.model.lora.adapter import add_lora, save_adapter
 from musicgen_lora.model.lora.quantise import quantise_decoder
 from musicgen_lora.model.musicgen import load_base, load_tokenizer, model_shape
 from musicgen_lora.model.placement import place
 from musicgen_lora.model.text import TextStates
 from musicgen_lora.runtime.precision import DTYPES
-from musicgen_lora.training.checkpoints import read_state, restore_training, save_checkpoint
+from musicgen_lora.training.checkpoints import LoopState, Trained, restore, save_checkpoint
 from musicgen_lora.training.memory import checkpoint_layers
-from musicgen_lora.training.optimise import optimise_step
 from musicgen_lora.training.optimizers import make_optimizers
-from musicgen_lora.training.packed.captured import (
-    CapturedGradients,
-    DeviceData,
-    draw_windows,
-    step_totals,
-)
+from musicgen_lora.training.packed.captured import CapturedGradients, DeviceData, step_totals
+from musicgen_lora.training.packed.draws import Draws
+from musicgen_lora.training.step import Learner, optimise_step
+from musicgen_lora.training.weights import LoraWeights
 
 CPU = torch.device("cpu")
 CAPTIONS = ["hip hop 808 beat", None, "dark trap drums with bass and 808"]
@@ -54,7 +49,8 @@ class Rig:
         place(self.model, device, precision, trained=trainable == "full")
         torch.manual_seed(0)
         if trainable == "lora":
-            self.adapted = add_lora(self.model, base_name="x", rank=4, alpha=8)
+            settings = TrainSettings(lora_rank=4, lora_alpha=8)
+            self.weights = LoraWeights(self.model, settings, "x")
         else:
             self.model.decoder.requires_grad_(True)
         self.named = [(n, p) for n, p in self.model.named_parameters() if p.requires_grad]
@@ -78,19 +74,17 @@ class Rig:
         """One step; keeps the gradients that it took."""
         delays = model_shape(self.model).delays
         totals = sum(n_predicted(batch.n_frames, delays).sum(0) for batch in batches)
+        learner = Learner(
+            self.model,
+            self.text,
+            self.parameters,
+            self.optimizers,
+            max_grad_norm=1e9,
+            scaler=self.scaler,
+            autocast=self.autocast,
+        )
         with self._watched():
-            return optimise_step(
-                self.model,
-                batches,
-                self.text,
-                self.optimizers,
-                self.parameters,
-                totals=totals,
-                max_grad_norm=1e9,
-                scaler=self.scaler,
-                autocast=self.autocast,
-                where="",
-            )
+            return optimise_step(learner, batches, totals, "")
 
     @contextlib.contextmanager
     def _watched(self):
@@ -185,18 +179,10 @@ def test_a_run_that_was_resumed_is_equal_to_the_bit(tiny_model_dir, device, tmp_
         whole.step([make_batch(step)])
     for step in range(2):
         first.step([make_batch(step)])
-    path = save_checkpoint(
-        tmp_path,
-        2,
-        save_weights=lambda folder: save_adapter(first.adapted, folder),
-        optimizers=first.optimizers,
-        average=None,
-        state={"best": None},
-        keep=1,
-        best_step=None,
-    )
-    start.put_tensors(second.adapted, read_tensors(path / "adapter_model.safetensors"))
-    restore_training(path, read_state(path), second.optimizers, None)
+    state, second_state = LoopState(3, step=2), LoopState(3)
+    path = save_checkpoint(tmp_path, state, Trained(first.weights, first.optimizers), keep=1)
+    restore(path, second_state, Trained(second.weights, second.optimizers))
+    assert second_state == state
     for step in range(2, 4):
         second.step([make_batch(step)])
     for (name, ours), (_, theirs) in zip(second.named, whole.named, strict=True):
@@ -216,20 +202,10 @@ def test_a_captured_step_is_the_plain_one(tiny_model_dir, device, trainable):
     results = []
     for capture in (False, device.type == "cuda"):
         gradients = CapturedGradients(rig.model, data, 2, autocast=None, capture=capture)
-        rng = np.random.default_rng(1)
-        for _ in range(3):
+        drawn = Draws(tokens, data.captions, n_frames=40, condition_dropout=0.3, seed=1)
+        for step in range(3):
             gradients.zero_gradients()
-            draws = [
-                draw_windows(
-                    tokens,
-                    data.captions,
-                    np.array(rows),
-                    n_frames=40,
-                    condition_dropout=0.3,
-                    rng=rng,
-                )
-                for rows in ([0, 1], [2, 0])
-            ]
+            draws = drawn.step(step, 2, 2)
             for draw in draws:
                 gradients.add(draw, step_totals(draws, [0, 1, 2, 3]))
         found = {name: p.grad.clone() for name, p in rig.named}

@@ -13,6 +13,7 @@ from datasets import make_dataset, read_metadata, write_metadata
 
 from musicgen_lora.dataset.batches import (
     ClipDataset,
+    Window,
     collate,
     epoch_order,
     fixed_windows,
@@ -85,7 +86,7 @@ def test_windows_lie_inside_their_clip_and_reach_its_ends(parts) -> None:
     for epoch in range(300):
         data.set_epoch(epoch)
         for index in range(len(data)):
-            window, _ = data[index]
+            window = data[index].codes
             whole = codes[index]
             assert len(window) == min(MAX_FRAMES, len(whole))
             seen[index].update(starts_of(window, whole))
@@ -100,20 +101,19 @@ def test_a_sample_is_a_function_of_seed_epoch_and_index(parts) -> None:
         one.set_epoch(epoch)
         two.set_epoch(epoch)
         for index in (3, 0, 1, 0):
-            (codes, caption), (again, caption_again) = one[index], two[index]
-            assert np.array_equal(codes, again)
-            assert caption == caption_again
+            assert np.array_equal(one[index].codes, two[index].codes)
+            assert one[index].caption == two[index].caption
     one.set_epoch(0)
     other_epoch, other_seed = dataset(parts), dataset(parts, seed=4)
     other_epoch.set_epoch(1)
     for other in (other_epoch, other_seed):
-        assert any(not np.array_equal(one[i][0], other[i][0]) for i in (0, 1, 3))
+        assert any(not np.array_equal(one[i].codes, other[i].codes) for i in (0, 1, 3))
 
 
 def test_processes_that_load_for_another_draw_the_same(parts) -> None:
     data = dataset(parts)
     copy = pickle.loads(pickle.dumps(data))
-    assert all(np.array_equal(copy[i][0], data[i][0]) for i in range(len(data)))
+    assert all(np.array_equal(copy[i].codes, data[i].codes) for i in range(len(data)))
 
 
 def test_captions_are_drawn_and_dropped_at_their_rates(parts) -> None:
@@ -121,7 +121,7 @@ def test_captions_are_drawn_and_dropped_at_their_rates(parts) -> None:
     captions = []
     for epoch in range(1000):
         data.set_epoch(epoch)
-        captions.append(data[0][1])
+        captions.append(data[0].caption)
     assert captions.count(None) / 1000 == pytest.approx(0.2, abs=0.04)
     for text in ("one", "two", "three"):
         assert captions.count(text) / 1000 == pytest.approx(0.8 / 3, abs=0.05)
@@ -131,12 +131,12 @@ def test_without_dropout_no_caption_is_lost(parts) -> None:
     data = dataset(parts)
     for epoch in range(100):
         data.set_epoch(epoch)
-        assert all(data[index][1] for index in range(len(data)))
+        assert all(data[index].caption for index in range(len(data)))
 
 
 def test_collate_pads_at_the_end_and_keeps_the_lengths() -> None:
     windows = [np.arange(8, dtype=np.uint16).reshape(4, 2), np.full((2, 2), 7, dtype=np.uint16)]
-    batch = collate(windows, ["a", None])
+    batch = collate([Window(windows[0], "a"), Window(windows[1], None)])
     assert batch.codes.dtype == torch.int64
     assert batch.codes.tolist() == [[[0, 2, 4, 6], [1, 3, 5, 7]], [[7, 7, 0, 0], [7, 7, 0, 0]]]
     assert batch.n_frames.tolist() == [4, 2]
@@ -235,12 +235,12 @@ def test_a_tune_is_of_the_samples_own_window(parts) -> None:
     for epoch in range(4):
         tuned.set_epoch(epoch)
         for index in range(len(clips)):
-            window, _ = tuned[index]
-            assert tuned.melody(index) is not None
+            window = tuned[index].codes
+            assert tuned[index].melody is not None
             name, start, n_frames = heard.spots[-1]
             assert name == clips[index].name
             assert np.array_equal(window, codes[index][start : start + n_frames])
-    assert dataset(parts).melody(0) is None
+    assert dataset(parts)[0].melody is None
 
 
 def test_tunes_are_dropped_apart_from_captions_and_change_no_other_draw(parts) -> None:
@@ -250,12 +250,12 @@ def test_tunes_are_dropped_apart_from_captions_and_change_no_other_draw(parts) -
     for epoch in range(500):
         plain.set_epoch(epoch)
         tuned.set_epoch(epoch)
-        codes, caption = tuned[0]
-        assert np.array_equal(codes, plain[0][0])
-        assert caption == plain[0][1]
-        melody = tuned.melody(0)
-        assert np.array_equal(melody, tuned.melody(0))
-        drops.append((caption is None, not melody.any()))
+        found = tuned[0]
+        assert np.array_equal(found.codes, plain[0].codes)
+        assert found.caption == plain[0].caption
+        assert found.melody is not None
+        assert np.array_equal(found.melody, tuned[0].melody)
+        drops.append((found.caption is None, not found.melody.any()))
     shares = np.array(drops, dtype=float)
     assert shares.mean(axis=0) == pytest.approx([0.3, 0.5], abs=0.07)
     assert abs(np.corrcoef(shares.T)[0, 1]) < 0.15

@@ -29,7 +29,6 @@ from musicgen_lora.evaluation.held_out import HeldOut, find_held_out
 from musicgen_lora.model.lora.adapter import FACTS_FILE, WEIGHTS_FILE, add_lora
 from musicgen_lora.model.lora.facts import AdapterFacts
 from musicgen_lora.model.musicgen import load_base
-from musicgen_lora.training.run_folder import write_run
 from musicgen_lora.training.train import train_lora
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
@@ -281,7 +280,8 @@ def test_a_given_dataset_with_a_broken_clip_is_an_error_a_remembered_one_a_reaso
     facts["data"]["data_dir"] = str(data)
     (adapter / FACTS_FILE).write_text(json.dumps(facts))
     run = {name: facts[name] for name in ("identity", "data")}
-    write_run(adapter.parent, run | {"status": "finished", "output_dir": str(adapter.parent)})
+    content = run | {"status": "finished", "output_dir": str(adapter.parent)}
+    (adapter.parent / "run.json").write_text(json.dumps(content))
     with pytest.raises(UserError, match="not readable as audio"):
         evaluate_adapter(
             settings_for(trained, tmp_path / "out", lora_model_path=adapter, data_dir=data)

@@ -25,6 +25,7 @@ from musicgen_lora.cli import main
 from musicgen_lora.errors import RunError, UserError
 from musicgen_lora.training import run_folder
 from musicgen_lora.training.checkpoints import newest_checkpoint
+from musicgen_lora.training.run import Run
 from musicgen_lora.training.train import train_lora
 
 N_STEPS = 8
@@ -97,8 +98,8 @@ def test_kill_9_at_any_moment_loses_nothing(
         left = {path.name for path in [*output_dir.glob(".*"), *checkpoints.glob(".*")]}
         assert left <= {".lock"}, kill
         assert best.exists() == had_best, kill
-        run = run_folder.read_run(output_dir)
-        if run is not None and run["status"] == "finished":
+        run = Run.read(output_dir)
+        if run is not None and run.status == "finished":
             finished += 1
             shutil.rmtree(output_dir)
     run_training(settings, log)
@@ -259,7 +260,7 @@ def test_a_signal_saves_and_leaves(
 
 TWICE = """
 import os, signal, sys, time
-from musicgen_lora.training.run_folder import StopSignals
+from musicgen_lora.training.signals import StopSignals
 with StopSignals(grace_s=float(sys.argv[1])) as stop:
     os.kill(os.getpid(), signal.SIGINT)
     print(stop.received, flush=True)

@@ -58,6 +58,7 @@ from musicgen_lora.prepare.reading.remarks import Remarks
 from musicgen_lora.prepare.report.findings import dataset_advice, find_faults
 from musicgen_lora.training import run_folder
 from musicgen_lora.training.checkpoints import read_state
+from musicgen_lora.training.run import Run
 
 CONFIG = Path(__file__).resolve().parents[2] / "finetune" / "lora" / "config.yaml"
 ENTRY = {
@@ -251,9 +252,9 @@ def test_what_a_tagger_heard(folder: Path) -> None:
 @examples(60)
 def test_a_run(content: bytes, folder: Path) -> None:
     (folder / run_folder.RUN_FILE).write_bytes(content)
-    run = run_folder.read_run(folder)
-    if run is not None and run.get("base_loss") is not None:
-        assert float(run["base_loss"]["loss"]) == run["base_loss"]["loss"]
+    run = Run.read(folder)
+    if run is not None and run.base_loss is not None:
+        assert float(run.base_loss["loss"]) == run.base_loss["loss"]
 
 
 @given(content=broken({"event": "train", "step": 2, "loss": 3.0}))

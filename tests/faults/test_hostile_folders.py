@@ -44,7 +44,7 @@ from musicgen_lora.model.text import TextStates
 from musicgen_lora.prepare.hearing.analyse import read_fingerprint, read_record
 from musicgen_lora.prepare.reading.readers import read_captions
 from musicgen_lora.training.checkpoints import read_state
-from musicgen_lora.training.run_folder import read_run
+from musicgen_lora.training.run import Run
 
 
 class _Bomb:
@@ -315,7 +315,7 @@ def test_files_that_are_pipes_are_not_waited_for(base: Path, model: Any, tmp_pat
         with pytest.raises(UserError):
             read()
     pass_over: list[tuple[Path, Callable[[], object]]] = [
-        (tmp_path / "run.json", lambda: read_run(tmp_path)),
+        (tmp_path / "run.json", lambda: Run.read(tmp_path)),
         (tmp_path / f"{'1' * 16}.json", lambda: read_record(tmp_path, "1" * 64)),
         (tmp_path / f"{'1' * 16}.npy", lambda: read_fingerprint(tmp_path, "1" * 64)),
         (tmp_path / "a.arrow", lambda: read_table(tmp_path / "a.arrow", "", SCHEMA)),

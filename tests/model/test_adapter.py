@@ -41,7 +41,7 @@ from musicgen_lora.model.musicgen import (
     load_tokenizer,
 )
 from musicgen_lora.model.text import TextStates
-from musicgen_lora.training.weights import make_trainee
+from musicgen_lora.training.weights import make_weights
 
 CAPTIONS = ["hip hop 808 beat", "dark trap drums with bass and the 808"]
 
@@ -292,11 +292,10 @@ def test_saving_asks_nobody(
         raise AssertionError("something was looked up on the network")
 
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    run = {"base": {"path": "tiny-beats"}}
-    trainee = make_trainee(load_base(tiny_model_dir), TrainSettings(), run)
+    weights = make_weights(load_base(tiny_model_dir), TrainSettings(), "tiny-beats")
     with warnings.catch_warnings():
         warnings.filterwarnings("error", category=UserWarning)
-        trainee.gather()(tmp_path)
+        weights.save(tmp_path, None)
     names = {path.name for path in tmp_path.iterdir()}
     assert names == {"adapter_config.json", "adapter_model.safetensors"}
     config = json.loads((tmp_path / "adapter_config.json").read_text())

@@ -24,7 +24,7 @@ from musicgen_lora.model.lora.targets import matching, target_pattern
 from musicgen_lora.model.musicgen import frame_logits, load_base, load_tokenizer
 from musicgen_lora.model.text import TextStates
 from musicgen_lora.training.train import train_lora
-from musicgen_lora.training.weights import lora_pattern, make_trainee
+from musicgen_lora.training.weights import LoraWeights, lora_pattern
 
 CAPTIONS = ["hip hop 808 beat", "dark trap drums with bass and the 808"]
 EVERYWHERE = ["attention", "feed_forward", "heads", "text_projection"]
@@ -239,23 +239,20 @@ def test_resuming_where_the_decomposition_came_out_otherwise(
 ) -> None:
     """The base's residual follows the start that the checkpoint has, as from another machine."""
     settings = TrainSettings(lora_init="pissa", lora_rank=4)
-    run = {"base": {"path": "x"}}
-    first = make_trainee(load_base(tiny_model_dir), settings, run)
-    assert first.adapted is not None
+    first = LoraWeights(load_base(tiny_model_dir), settings, "x")
     started = start.adapter_tensors(first.adapted)
     with torch.no_grad():
         for parameter in first.parameters:
             parameter.add_(0.05 * torch.randn(parameter.shape))
-    first.gather()(tmp_path)
+    first.save(tmp_path)
 
     monkeypatch.setitem(spec.INITIALISATIONS, "pissa", "olora")
     model, plain = load_base(tiny_model_dir), load_base(tiny_model_dir)
     before = logits_of(plain, tiny_model_dir).nan_to_num()
-    second = make_trainee(model, settings, run)
-    assert second.adapted is not None
+    second = LoraWeights(model, settings, "x")
     other = start.adapter_tensors(second.adapted)
     assert not all(torch.equal(started[name], other[name]) for name in started)
-    second.load_weights(tmp_path)
+    second.load(tmp_path)
     load_adapter(plain, tmp_path)
     after = logits_of(plain, tiny_model_dir).nan_to_num()
     assert torch.allclose(logits_of(model, tiny_model_dir).nan_to_num(), after, atol=1e-4)

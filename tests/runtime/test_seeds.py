@@ -9,7 +9,7 @@ import torch
 
 from musicgen_lora.runtime import processes
 from musicgen_lora.runtime.seeds import seed_of
-from musicgen_lora.training.loop import seed_dropout
+from musicgen_lora.training.trainer import seed_dropout
 
 
 def test_every_part_decides_and_their_order_too() -> None:

@@ -11,16 +11,18 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from torch import distributed
 
 from musicgen_lora.config import TrainSettings
 from musicgen_lora.training import run_folder
+from musicgen_lora.training.step import OptimiseStep, optimise_step
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["trainer", "musicgen_lora.training.train"])
@@ -31,9 +33,8 @@ def _work(
     log: Path,
     environment: dict[str, str],
     prepare: Callable[[], None] | None,
+    optimise: OptimiseStep,
 ) -> None:
-    import torch
-
     from musicgen_lora.errors import UserError
     from musicgen_lora.training.train import train_lora
 
@@ -45,7 +46,7 @@ def _work(
     if prepare is not None:
         prepare()
     try:
-        train_lora(settings)
+        train_lora(settings, optimise=optimise)
     except UserError as error:
         print(error)
         sys.exit(error.exit_code)
@@ -53,19 +54,25 @@ def _work(
 
 def start_training(settings: TrainSettings, log: Path) -> BaseProcess:
     """A training in a process of its own that prints into `log`."""
-    process = _CONTEXT.Process(target=_work, args=(settings, log, {}, None))
+    process = _CONTEXT.Process(target=_work, args=(settings, log, {}, None, optimise_step))
     process.start()
     return process
 
 
 def train_together(
-    settings: TrainSettings, log: Path, prepare: Callable[[], None] | None = None, n: int = 2
+    settings: TrainSettings,
+    log: Path,
+    optimise: OptimiseStep = optimise_step,
+    *,
+    prepare: Callable[[], None] | None = None,
+    n: int = 2,
 ) -> list[int | None]:
     """A training by `n` processes that find each other as those of `torchrun` do.
 
     Args:
         settings: of the run.
         log: what they print.
+        optimise: an optimizer step; each process has its own copy.
         prepare: called in each before it trains.
         n: how many.
 
@@ -86,7 +93,8 @@ def train_together(
     started = []
     for rank in range(n):
         environment = shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-        process = _CONTEXT.Process(target=_work, args=(settings, log, environment, prepare))
+        arguments = (settings, log, environment, prepare, optimise)
+        process = _CONTEXT.Process(target=_work, args=arguments)
         process.start()
         started.append(process)
     try:
@@ -134,3 +142,43 @@ def interrupt_after(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
             os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr(run_folder, "append_metrics", append)
+
+
+def step_number(where: str) -> int:
+    """Of the step that `where` names in its messages."""
+    return int(where.split()[2])
+
+
+class Cramped:
+    """Text states for a model whose memory holds `room` clips at once.
+
+    Args:
+        text: gives the states.
+        room: more clips at once run out of memory.
+    """
+
+    def __init__(self, text: Any, room: int) -> None:
+        self._text, self._room = text, room
+        self.tried: list[int] = []
+        """Clips of each try."""
+
+    def batch(self, captions: Sequence[str | None], device: Any) -> Any:
+        self.tried.append(len(captions))
+        if len(captions) > self._room:
+            raise torch.OutOfMemoryError("too much")
+        return self._text.batch(captions, device)
+
+
+class NotANumber:
+    """Text states that are none.
+
+    Args:
+        text: gives the states.
+    """
+
+    def __init__(self, text: Any) -> None:
+        self._text = text
+
+    def batch(self, captions: Sequence[str | None], device: Any) -> Any:
+        states, mask = self._text.batch(captions, device)
+        return states * torch.nan, mask

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,14 @@ import torch
 from datasets import make_dataset, read_rows, tiny_settings
 from safetensors.torch import load_file
 from torch.distributed.tensor import DTensor
-from trainer import train_together
+from trainer import step_number, train_together
 from transformers import MusicgenForConditionalGeneration
 
 from musicgen_lora.config import TrainSettings
+from musicgen_lora.dataset.batches import Batch
 from musicgen_lora.errors import UserError
-from musicgen_lora.training import optimise
+from musicgen_lora.runtime import processes
+from musicgen_lora.training.step import Learner, StepResult, optimise_step
 from musicgen_lora.training.train import train_lora
 
 RTOL, ATOL = 1e-4, 1e-5
@@ -45,19 +48,16 @@ def settings_of(model: Path, data: Path, output_dir: Path, **changes: Any) -> Tr
     return tiny_settings(model, data, output_dir, **values | changes)
 
 
-def check_parts() -> None:
+def check_parts(
+    learner: Learner, batches: Sequence[Batch], totals: torch.Tensor, where: str
+) -> StepResult | None:
     """Every trained weight is in parts."""
-    original = optimise.optimise_step
-
-    def step(model, batches, text, optimizers, parameters, **named):
-        assert all(isinstance(parameter, DTensor) for parameter in parameters)
-        held = sum(parameter.to_local().numel() for parameter in parameters)
-        assert held <= 0.6 * sum(parameter.numel() for parameter in parameters)
-        return original(model, batches, text, optimizers, parameters, **named)
-
-    from musicgen_lora.training import loop
-
-    loop.optimise_step = step
+    held = 0
+    for parameter in learner.parameters:
+        assert isinstance(parameter, DTensor)
+        held += parameter.to_local().numel()
+    assert held <= 0.6 * sum(parameter.numel() for parameter in learner.parameters)
+    return optimise_step(learner, batches, totals, where)
 
 
 def assert_same_training(one: Path, other: Path) -> None:
@@ -113,19 +113,26 @@ def test_two_processes_share_the_weights_and_train_as_one(
         torch.testing.assert_close(state[name], tensor, rtol=1e-3, atol=1e-4)
 
 
-def exhaust_second_process() -> None:
-    """Memory of the second process runs out in its third step, while the first waits for it."""
-    original = optimise.codebook_cross_entropies
-    calls = []
+class SecondBatchLost:
+    """Text states of a step whose second batch finds no memory."""
 
-    def broken(*arguments):
-        if torch.is_grad_enabled():
-            calls.append(1)
-        if len(calls) == 6 and os.environ.get("RANK", "1") == "1":
+    def __init__(self, text: Any) -> None:
+        self._text, self._n_batches = text, 0
+
+    def batch(self, captions: Sequence[str | None], device: Any) -> Any:
+        self._n_batches += 1
+        if self._n_batches == 2:
             raise torch.OutOfMemoryError("a fault")
-        return original(*arguments)
+        return self._text.batch(captions, device)
 
-    optimise.codebook_cross_entropies = broken
+
+def exhaust_second_process(
+    learner: Learner, batches: Sequence[Batch], totals: torch.Tensor, where: str
+) -> StepResult | None:
+    """Memory of the second process runs out in its third step, while the first waits for it."""
+    if processes.rank() == 1 and step_number(where) == 3:
+        learner = replace(learner, text=SecondBatchLost(learner.text))
+    return optimise_step(learner, batches, totals, where)
 
 
 @pytest.mark.slow

@@ -20,8 +20,8 @@ from trainer import interrupt_after
 from musicgen_lora import extras
 from musicgen_lora.errors import UserError
 from musicgen_lora.training import validation
-from musicgen_lora.training.curves import verdict
 from musicgen_lora.training.train import train_lora
+from musicgen_lora.training.verdict import verdict
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -148,7 +148,7 @@ def test_memory_that_is_short_for_previews_ends_them_alone(
     def exhausted(*_: object, **__: object) -> None:
         raise torch.OutOfMemoryError
 
-    monkeypatch.setattr("musicgen_lora.training.loop.make_previews", exhausted)
+    monkeypatch.setattr("musicgen_lora.training.trainer.make_previews", exhausted)
     settings = tiny_settings(tiny_model_dir, data, tmp_path, previews="auto", max_steps=2)
     assert train_lora(settings)["status"] == "finished"
     assert capsys.readouterr().out.count("Out of memory for previews") == 1
@@ -228,7 +228,7 @@ def test_early_stopping_keeps_the_best_and_says_so(
 ) -> None:
     """The base's loss, then one better, then worse ones."""
     losses = iter([4.0, 3.5, 3.0, 3.1, 3.2, 3.3])
-    monkeypatch.setattr(validation, "held_out_losses", lambda *_: [next(losses)] * 4)
+    monkeypatch.setattr(validation, "held_out_losses", lambda *_, **__: [next(losses)] * 4)
     output_dir = tmp_path / "out"
     settings = tiny_settings(
         tiny_model_dir,

@@ -11,8 +11,7 @@ from torch import nn
 
 from musicgen_lora import extras
 from musicgen_lora.errors import UserError
-from musicgen_lora.training.ema import averaged, start_average, update_average
-from musicgen_lora.training.optimise import learning_rate_at
+from musicgen_lora.training.ema import EMA
 from musicgen_lora.training.optimizers import (
     RATE_SHARE,
     check_optimizer,
@@ -20,6 +19,7 @@ from musicgen_lora.training.optimizers import (
     optimizer_state,
     restore_optimizers,
 )
+from musicgen_lora.training.schedule import learning_rate_at
 
 LIBRARIES = {"prodigy": "prodigyopt", "adamw8bit": "bitsandbytes"}
 NAMES = ["adamw", "muon", "prodigy", "adamw8bit"]
@@ -149,29 +149,32 @@ def test_the_average_of_known_weights() -> None:
     found = {}
     for decay in (0.9, 0.99, 0.999):
         parameter = nn.Parameter(torch.full((2,), 1e6))
-        average = start_average([parameter])
+        ema = EMA([parameter], decay)
         for number, values in enumerate(path, start=1):
             with torch.no_grad():
                 parameter.copy_(torch.from_numpy(values))
-            update_average(average, [parameter], decay, number)
+            ema.update(number)
             if number in (1, 2, 60, 310, 400):
                 weights = decay ** np.arange(number - 1, -1, -1.0)
                 expected = weights @ path[:number] / weights.sum()
-                assert average[0].tolist() == pytest.approx(expected, abs=1e-5)
-        found[decay] = average[0]
+                assert ema.means[0].tolist() == pytest.approx(expected, abs=1e-5)
+        found[decay] = ema.means[0]
     assert not torch.allclose(found[0.99], found[0.999], atol=1e-2)
 
 
 def test_the_model_has_the_average_for_its_weights_for_a_while() -> None:
     parameter = nn.Parameter(torch.tensor([1.0]))
-    with averaged([torch.tensor([5.0])], [parameter]):
-        assert parameter.item() == 5.0
-    assert parameter.item() == 1.0
-    with pytest.raises(ZeroDivisionError), averaged([torch.tensor([5.0])], [parameter]):
-        raise ZeroDivisionError
-    assert parameter.item() == 1.0
-    with averaged(None, [parameter]):
+    ema = EMA([parameter], 0.9)
+    with torch.no_grad():
+        parameter.fill_(5.0)
+    with ema.applied():
         assert parameter.item() == 1.0
+    assert parameter.item() == 5.0
+    with pytest.raises(ZeroDivisionError), ema.applied():
+        raise ZeroDivisionError
+    assert parameter.item() == 5.0
+    ema.apply()
+    assert parameter.item() == 1.0
 
 
 @pytest.mark.parametrize("name", ["adamw", "muon", "adamw8bit"])

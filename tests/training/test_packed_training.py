@@ -5,12 +5,15 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from torch.nn import functional
 
+from musicgen_lora import atomic
+from musicgen_lora.dataset.batches import ClipDataset, epoch_order
 from musicgen_lora.dataset.packed import PackedTokens, write_packed
 from musicgen_lora.errors import UserError
 from musicgen_lora.model.codec import codec_fingerprint
@@ -21,10 +24,9 @@ from musicgen_lora.model.text import TextStates
 from musicgen_lora.training.packed.captured import (
     CapturedGradients,
     DeviceData,
-    Draw,
-    draw_windows,
     step_totals,
 )
+from musicgen_lora.training.packed.draws import Draw, Draws
 from musicgen_lora.training.packed.settings import PackedSettings
 from musicgen_lora.training.packed.train import PackedRun, main, train_packed
 
@@ -88,12 +90,8 @@ def test_the_gradient_is_that_of_one_big_batch(tokens, tiny_model_dir):
     model.decoder.requires_grad_(True)
     text = TextStates(model, load_tokenizer(tiny_model_dir))
     data = DeviceData(tokens, text, 40, torch.device("cpu"))
-    rng = np.random.default_rng(0)
-    rows = np.array([0, 2, 1, 3])
-    draws = [
-        draw_windows(tokens, data.captions, part, n_frames=40, condition_dropout=0.4, rng=rng)
-        for part in rows.reshape(2, 2)
-    ]
+    tokens = dataclasses.replace(tokens, held_out=np.zeros(4, dtype=bool))
+    draws = Draws(tokens, data.captions, n_frames=40, condition_dropout=0.4, seed=0).step(0, 2, 2)
     assert {int(row) for draw in draws for row in draw.captions} > {0}
     gradients = CapturedGradients(model, data, 2, autocast=None, capture=False)
     for draw in draws:
@@ -111,9 +109,9 @@ def test_the_gradient_is_that_of_one_big_batch(tokens, tiny_model_dir):
 
 def test_windows_are_of_their_clip_and_dropped_captions_are_null(tokens):
     captions = [[1, 2], [3], [4], [5]]
-    rng = np.random.default_rng(1)
+    draws = Draws(tokens, captions, n_frames=40, condition_dropout=0.25, seed=1)
+    draw = draws.batch([(epoch, clip) for epoch in range(400) for clip in range(3)])
     rows = np.tile([0, 1, 2], 400)
-    draw = draw_windows(tokens, captions, rows, n_frames=40, condition_dropout=0.25, rng=rng)
     inside = draw.starts.numpy() - tokens.offsets[rows]
     assert inside.min() == 0
     assert inside[rows == 0].max() == 20
@@ -123,6 +121,45 @@ def test_windows_are_of_their_clip_and_dropped_captions_are_null(tokens):
     assert (chosen == 0).mean() == pytest.approx(0.25, abs=0.04)
     for row in range(3):
         assert set(chosen[rows == row]) - {0} == set(captions[row])
+
+
+def test_draws_are_those_of_the_dataset_that_was_packed(tokens):
+    """Order, windows, captions and dropped conditions, of one seed, step for step."""
+    tokens = dataclasses.replace(tokens, held_out=np.array([False, True, False, False]))
+    rows = np.flatnonzero(~tokens.held_out)
+    starts, seed, n_frames = tokens.offsets, 2**32 + 7, 30
+    codes = [tokens.codes[starts[row] : starts[row] + tokens.n_frames[row]] for row in rows]
+    dataset = ClipDataset(
+        [SimpleNamespace(texts=CAPTIONS[row], source="") for row in rows],
+        Codes(codes),
+        max_frames=n_frames,
+        seed=seed,
+        condition_dropout=0.3,
+    )
+    table = [None, *dict.fromkeys(text for texts in CAPTIONS for text in texts)]
+    captions = [[table.index(text) for text in texts] for texts in CAPTIONS]
+    draws = Draws(tokens, captions, n_frames=n_frames, condition_dropout=0.3, seed=seed)
+    for step in range(12):
+        found = [draw for batch in draws.step(step, 2, 2) for draw in windows_of(batch)]
+        for number, (start, length, caption) in enumerate(found, start=4 * step):
+            epoch, place = divmod(number, len(rows))
+            dataset.set_epoch(epoch)
+            window = dataset[int(epoch_order(len(rows), seed, epoch)[place])]
+            np.testing.assert_array_equal(tokens.codes[start : start + length], window.codes)
+            assert table[caption] == window.caption
+
+
+class Codes(list):
+    """Takes the place of `TokenStore`."""
+
+    @property
+    def n_frames(self):
+        return np.array([len(codes) for codes in self])
+
+
+def windows_of(draw):
+    parts = (draw.starts, draw.n_frames, draw.captions)
+    return zip(*(part.tolist() for part in parts), strict=True)
 
 
 @pytest.mark.parametrize("trainable", ["full", "lora"])
@@ -161,6 +198,23 @@ def test_other_settings_or_tokens_are_another_run(settings, tokens):
     foreign = dataclasses.replace(tokens, codec="another")
     write_packed(settings.tokens, foreign)
     with pytest.raises(UserError, match="another codec"):
+        train_packed(settings)
+
+
+def test_a_run_that_was_drawn_otherwise_is_another_one(settings):
+    """As by a release before, whose checkpoints don't say how they drew."""
+    train_packed(dataclasses.replace(settings, max_steps=3))
+    checkpoints = settings.output_dir / "checkpoints"
+
+    def fill(folder):
+        shutil.copytree(checkpoints / "step-000003", folder, dirs_exist_ok=True)
+        (folder / atomic.MANIFEST).unlink()
+        state = json.loads((folder / "state.json").read_text())
+        del state["draws_version"]
+        (folder / "state.json").write_text(json.dumps(state))
+
+    atomic.publish_folder(checkpoints / "step-000004", fill)
+    with pytest.raises(UserError, match=r"another release, which draws .* another --output_dir"):
         train_packed(settings)
 
 

@@ -9,6 +9,8 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,11 +19,14 @@ import pytest
 import torch
 from datasets import make_dataset, read_rows, tiny_settings
 from safetensors.torch import load_file
-from trainer import train_together, wait_until
+from trainer import Cramped, NotANumber, step_number, train_together, wait_until
 
 from musicgen_lora import atomic
 from musicgen_lora.config import TrainSettings
-from musicgen_lora.training import loop, optimise, run_folder
+from musicgen_lora.dataset.batches import Batch
+from musicgen_lora.errors import UserError
+from musicgen_lora.runtime import processes
+from musicgen_lora.training.step import Learner, StepResult, optimise_step
 from musicgen_lora.training.train import train_lora
 
 RTOL, ATOL = 1e-4, 1e-5
@@ -40,26 +45,30 @@ def settings_of(model: Path, data: Path, output_dir: Path, **changes: Any) -> Tr
     return tiny_settings(model, data, output_dir, **values | changes)
 
 
-def log_samples(folder: Path) -> None:
-    """Each process lists the windows that go through its model, and the paths that it opens for
-    writing or renames below an output folder."""
-    rank = os.environ["RANK"]
-    original = loop.step_batches
+@dataclass
+class Logged:
+    """A step of which each process lists the windows that go through its model."""
 
-    def batches(dataset, chosen, batch_size):
-        found = original(dataset, chosen, batch_size)
+    folder: Path
+
+    def __call__(
+        self, learner: Learner, batches: Sequence[Batch], totals: torch.Tensor, where: str
+    ) -> StepResult | None:
         rows = [
-            [dataset._epoch, codes[:, :n].tolist(), caption]
-            for batch in found
+            [step_number(where), codes[:, :n].tolist(), caption]
+            for batch in batches
             for codes, n, caption in zip(
                 batch.codes, batch.n_frames.tolist(), batch.captions, strict=True
             )
         ]
-        with open(folder / f"samples-{rank}", "a") as file:
+        with open(self.folder / f"samples-{processes.rank()}", "a") as file:
             file.writelines(json.dumps(row) + "\n" for row in rows)
-        return found
+        return optimise_step(learner, batches, totals, where)
 
-    loop.step_batches = batches
+
+def log_writes(folder: Path) -> None:
+    """Each process lists the paths that it opens for writing or renames below an output folder."""
+    rank = os.environ["RANK"]
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         writes = (
@@ -96,13 +105,13 @@ def assert_same_training(one: Path, other: Path) -> None:
 
 
 def test_two_processes_train_as_one(tmp_path: Path, data: Path, tiny_model_dir: Path) -> None:
-    logged = partial(log_samples, tmp_path)
+    watched: dict[str, Any] = {"prepare": partial(log_writes, tmp_path)}
     one, two = (settings_of(tiny_model_dir, data, tmp_path / "output" / n) for n in ("one", "two"))
     log = tmp_path / "log"
-    assert train_together(one, log, logged, n=1) == [0], log.read_text()
+    assert train_together(one, log, Logged(tmp_path), n=1, **watched) == [0], log.read_text()
     (expected,) = samples(tmp_path)
     (tmp_path / "writes-0").unlink()
-    assert train_together(two, log, logged) == [0, 0], log.read_text()
+    assert train_together(two, log, Logged(tmp_path), **watched) == [0, 0], log.read_text()
     shares = samples(tmp_path)
     assert len(expected) == 12
     assert set(expected.values()) == {1}
@@ -114,17 +123,13 @@ def test_two_processes_train_as_one(tmp_path: Path, data: Path, tiny_model_dir: 
     assert_same_training(one.output_dir, two.output_dir)
 
 
-def break_second_process() -> None:
+def break_second_process(
+    learner: Learner, batches: Sequence[Batch], totals: torch.Tensor, where: str
+) -> StepResult | None:
     """Its third step has a loss that is no number."""
-    original, calls = optimise.codebook_cross_entropies, []
-
-    def broken(*arguments):
-        sums, counts = original(*arguments)
-        calls.append(1)
-        return (sums * torch.nan if len(calls) == 2 else sums), counts
-
-    if os.environ["RANK"] == "1":
-        optimise.codebook_cross_entropies = broken
+    if processes.rank() == 1 and step_number(where) == 3:
+        learner = replace(learner, text=NotANumber(learner.text))
+    return optimise_step(learner, batches, totals, where)
 
 
 def test_a_nan_in_one_process_stops_all_with_one_line(
@@ -141,18 +146,13 @@ def test_a_nan_in_one_process_stops_all_with_one_line(
     assert not atomic.manifest_faults(newest)
 
 
-def fail_second_process() -> None:
+def fail_second_process(
+    learner: Learner, batches: Sequence[Batch], totals: torch.Tensor, where: str
+) -> StepResult | None:
     """It ends on its own, as by a file that it alone can't read."""
-    from musicgen_lora.errors import UserError
-
-    original = run_folder.StopSignals.__enter__
-
-    def enter(self):
-        if os.environ["RANK"] == "1":
-            raise UserError("x.wav: gone")
-        return original(self)
-
-    run_folder.StopSignals.__enter__ = enter
+    if processes.rank() == 1:
+        raise UserError("x.wav: gone")
+    return optimise_step(learner, batches, totals, where)
 
 
 @pytest.mark.slow
@@ -167,16 +167,13 @@ def test_one_that_fails_alone_is_the_one_that_speaks(
     assert json.loads((settings.output_dir / "run.json").read_text())["status"] == "failed"
 
 
-def exhaust_second_process() -> None:
+def exhaust_second_process(
+    learner: Learner, batches: Sequence[Batch], totals: torch.Tensor, where: str
+) -> StepResult | None:
     """Two clips at once are too many for it."""
-    original = optimise.decoder_states
-
-    def states(model, codes, *rest):
-        if os.environ["RANK"] == "1" and len(codes) > 1 and torch.is_grad_enabled():
-            raise torch.OutOfMemoryError("a fault")
-        return original(model, codes, *rest)
-
-    optimise.decoder_states = states
+    if processes.rank() == 1:
+        learner = replace(learner, text=Cramped(learner.text, 1))
+    return optimise_step(learner, batches, totals, where)
 
 
 @pytest.mark.slow
@@ -191,28 +188,19 @@ def test_memory_that_runs_out_in_one_process_halves_the_batch_of_all(
     assert_same_training(one.output_dir, two.output_dir)
 
 
-def stop_in_third() -> None:
-    """SIGTERM reaches the second process alone, in its third step."""
-    original = loop.update_average
-    calls = []
-
-    def update(*arguments):
-        calls.append(1)
-        if os.environ["RANK"] == "1" and len(calls) == 3:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return original(*arguments)
-
-    loop.update_average = update
+def stop_last_process_in_third(
+    learner: Learner, batches: Sequence[Batch], totals: torch.Tensor, where: str
+) -> StepResult | None:
+    """SIGTERM reaches it alone, in its third step."""
+    if processes.rank() == processes.world_size() - 1 and step_number(where) == 3:
+        os.kill(os.getpid(), signal.SIGTERM)
+    return optimise_step(learner, batches, totals, where)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("first", ["two processes", "one process"])
 def test_a_run_goes_on_with_another_number_of_processes(
-    first: str,
-    tmp_path: Path,
-    data: Path,
-    tiny_model_dir: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    first: str, tmp_path: Path, data: Path, tiny_model_dir: Path
 ) -> None:
     whole, parts = (
         settings_of(tiny_model_dir, data, tmp_path / name, num_epochs=3, ema_decay=0.5)
@@ -221,14 +209,11 @@ def test_a_run_goes_on_with_another_number_of_processes(
     train_lora(whole)
     log = tmp_path / "log"
     if first == "two processes":
-        assert train_together(parts, log, stop_in_third) == [143, 143], log.read_text()
+        stopped = train_together(parts, log, stop_last_process_in_third)
+        assert stopped == [143, 143], log.read_text()
     else:
-        with monkeypatch.context() as patch:
-            patch.setenv("RANK", "1")
-            patch.setattr(loop, "update_average", loop.update_average)
-            stop_in_third()
-            with pytest.raises(SystemExit):
-                train_lora(parts)
+        with pytest.raises(SystemExit):
+            train_lora(parts, optimise=stop_last_process_in_third)
     run = json.loads((parts.output_dir / "run.json").read_text())
     assert (run["status"], run["steps"]) == ("interrupted", 3)
     if first == "two processes":

@@ -21,7 +21,8 @@ from trainer import file_hashes, interrupt_after
 
 from musicgen_lora.given import EMBEDDED
 from musicgen_lora.model.musicgen import load_base, load_tokenizer
-from musicgen_lora.training import material, train
+from musicgen_lora.training import data as run_data
+from musicgen_lora.training import train
 from musicgen_lora.training.train import train_lora
 
 CASES: dict[str, dict[str, Any]] = {
@@ -98,7 +99,7 @@ def test_captions_that_come_up_on_the_way_are_encoded_alike_after_a_stop(
     captions = [f"808 beat {index}" + index * " and rolling hats" for index in range(8)]
     entries = zip(read_metadata(folder), captions, strict=True)
     write_metadata(folder, [entry | {"text": caption} for entry, caption in entries])
-    monkeypatch.setattr(material, "CAPTIONS_AHEAD", 0)
+    monkeypatch.setattr(run_data, "CAPTIONS_AHEAD", 0)
 
     def settings(name: str):
         # The embedded base's encoder is no toy: company in its batches shows in the last bits.

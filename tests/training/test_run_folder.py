@@ -8,6 +8,7 @@ import pty
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ from kills import Killed, contents, kill_at
 from musicgen_lora import atomic
 from musicgen_lora.runtime import locks
 from musicgen_lora.training import run_folder
+from musicgen_lora.training.run import Run, is_own_run
 
-RUN = {"identity": "abc", "status": "finished", "data": {"data_dir": "/music"}}
+RUN = Run("finished", "abc", data={"data_dir": "/music"})
 
 
 def make_run(output_dir: Path, link: bool = False) -> dict[str, str]:
@@ -28,7 +30,7 @@ def make_run(output_dir: Path, link: bool = False) -> dict[str, str]:
     for name in names:
         (output_dir / name).parent.mkdir(parents=True, exist_ok=True)
         (output_dir / name).write_text(name)
-    run_folder.write_run(output_dir, RUN | {"output_dir": str(output_dir.resolve())})
+    replace(RUN, output_dir=str(output_dir.resolve())).write(output_dir)
     if link:
         os.rename(output_dir / "best_model", output_dir.parent / "elsewhere")
         (output_dir / "best_model").symlink_to("../elsewhere")
@@ -85,19 +87,19 @@ def test_whose_run_it_is(tmp_path: Path) -> None:
     make_run(output_dir)
     facts: dict[str, Any] = {"identity": "abc", "data": {"data_dir": "/music"}}
     best = output_dir / "best_model"
-    assert run_folder.is_own_run(best, facts)
-    assert not run_folder.is_own_run(best, facts | {"identity": "other"})
-    assert not run_folder.is_own_run(best, facts | {"data": {"data_dir": "/secret"}})
-    assert not run_folder.is_own_run(best, facts | {"data": None})
+    assert is_own_run(best, facts)
+    assert not is_own_run(best, facts | {"identity": "other"})
+    assert not is_own_run(best, facts | {"data": {"data_dir": "/secret"}})
+    assert not is_own_run(best, facts | {"data": None})
     # A whole run folder that came from elsewhere says where it was made.
     moved = tmp_path / "downloaded"
     os.rename(output_dir, moved)
-    assert not run_folder.is_own_run(moved / "best_model", facts)
-    assert not run_folder.is_own_run(tmp_path / "nowhere" / "best_model", facts)
+    assert not is_own_run(moved / "best_model", facts)
+    assert not is_own_run(tmp_path / "nowhere" / "best_model", facts)
     os.rename(moved, output_dir)
     aside = run_folder.put_aside(output_dir, print)
     assert aside is not None
-    assert run_folder.is_own_run(aside / "best_model", facts)
+    assert is_own_run(aside / "best_model", facts)
 
 
 def test_a_best_model_that_is_gone_or_altered_is_found_and_an_edited_card_is_none(
@@ -118,8 +120,9 @@ def test_a_best_model_that_is_gone_or_altered_is_found_and_an_edited_card_is_non
 
 CLOSING = """
 import sys, time
+from dataclasses import replace
 from pathlib import Path
-from musicgen_lora.training.run_folder import StopSignals
+from musicgen_lora.training.signals import StopSignals
 with StopSignals() as stop:
     print("ready", flush=True)
     end = time.monotonic() + 50
@@ -146,7 +149,7 @@ def test_a_terminal_that_closes_is_a_request_to_stop(tmp_path: Path) -> None:
 
 HELD = """
 import os, signal
-from musicgen_lora.training.run_folder import StopSignals
+from musicgen_lora.training.signals import StopSignals
 signal.signal(signal.SIGHUP, signal.SIG_IGN)
 with StopSignals() as stop:
     os.kill(os.getpid(), signal.SIGHUP)

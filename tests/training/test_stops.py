@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,13 @@ import pytest
 import torch
 from datasets import read_rows, tiny_settings
 from safetensors.torch import load_file
-from trainer import file_hashes
+from trainer import Cramped, NotANumber, file_hashes, step_number
 
 from musicgen_lora import atomic
 from musicgen_lora.dataset.metadata import load_dataset
 from musicgen_lora.errors import RunError, UserError
 from musicgen_lora.model.musicgen import load_base, load_tokenizer
-from musicgen_lora.training import loop, optimise
+from musicgen_lora.training.step import Learner, optimise_step
 from musicgen_lora.training.train import train_lora
 
 
@@ -62,32 +63,29 @@ def test_an_adapter_without_effect_is_an_error(
 
 @pytest.mark.parametrize("what", ["loss", "gradient", "infinite gradient"])
 def test_a_nan_stops_before_the_step(
-    what: str,
-    tmp_path: Path,
-    data: Path,
-    tiny_model_dir: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    what: str, tmp_path: Path, data: Path, tiny_model_dir: Path
 ) -> None:
     settings = tiny_settings(
         tiny_model_dir, data, tmp_path / "out", num_epochs=2, validate_every=1, save_every=1
     )
     names = {clip.name for clip in load_dataset(data)}
-    original, calls, before = optimise.codebook_cross_entropies, [], {}
+    before: dict[str, str] = {}
+    value = torch.inf if what.startswith("infinite") else torch.nan
 
-    def broken(*arguments):
-        calls.append(1)
-        sums, counts = original(*arguments)
-        if len(calls) == 3:
-            before.update(file_hashes(settings.output_dir))
-            factor = torch.inf if what.startswith("infinite") else torch.nan
-            sums = sums * factor if what == "loss" else BrokenGradient.apply(sums, factor)
-        return sums, counts
+    def broken(learner: Learner, batches: Any, totals: torch.Tensor, where: str) -> Any:
+        if step_number(where) != 3:
+            return optimise_step(learner, batches, totals, where)
+        before.update(file_hashes(settings.output_dir))
+        if what == "loss":
+            learner = replace(learner, text=NotANumber(learner.text))
+        else:
+            learner.parameters[0].register_hook(lambda gradient: torch.full_like(gradient, value))
+        return optimise_step(learner, batches, totals, where)
 
-    monkeypatch.setattr(optimise, "codebook_cross_entropies", broken)
     with pytest.raises(
         RunError, match=rf"The {what.split()[-1]} is not finite at step 3"
     ) as raised:
-        train_lora(settings)
+        train_lora(settings, optimise=broken)
     assert raised.value.exit_code == 1
     named = str(raised.value).split("clips: ")[1].split(")")[0].split(", ")
     assert len(named) == 2
@@ -99,48 +97,32 @@ def test_a_nan_stops_before_the_step(
     assert not atomic.manifest_faults(settings.output_dir / "best_model")
     assert [row["step"] for row in read_rows(settings.output_dir, "train")] == [1, 2]
     # The weights of step 2 are sound: the run goes on from there.
-    monkeypatch.setattr(optimise, "codebook_cross_entropies", original)
     assert train_lora(settings)["status"] == "finished"
-
-
-class BrokenGradient(torch.autograd.Function):
-    """Values pass; their gradient does not."""
-
-    @staticmethod
-    def forward(ctx: Any, values: torch.Tensor, factor: float) -> torch.Tensor:
-        ctx.factor = factor
-        return values.clone()
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None]:
-        return gradients[0] * ctx.factor, None
 
 
 @pytest.mark.parametrize("when", ["before the step", "by the step"])
 def test_a_nan_weight_is_neither_stepped_on_nor_saved_nor_best(
-    when: str, tmp_path: Path, data: Path, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
+    when: str, tmp_path: Path, data: Path, tiny_model_dir: Path
 ) -> None:
     settings = tiny_settings(
         tiny_model_dir, data, tmp_path / "out", num_epochs=2, validate_every=1, save_every=1
     )
-    original, calls, before = loop.optimise_step, [], {}
+    before: dict[str, str] = {}
 
-    def breaking(model: Any, batches: Any, text: Any, optimizers: Any, parameters: Any, **named):
-        calls.append(1)
-        broken = len(calls) == 3
+    def breaking(learner: Learner, batches: Any, totals: torch.Tensor, where: str) -> Any:
+        broken = step_number(where) == 3
         if broken:
             before.update(file_hashes(settings.output_dir))
         if broken and when == "before the step":
-            parameters[0].data[0, 0] = torch.nan
-        result = original(model, batches, text, optimizers, parameters, **named)
+            learner.parameters[0].data[0, 0] = torch.nan
+        result = optimise_step(learner, batches, totals, where)
         if broken:
-            parameters[0].data[0, 0] = torch.nan
+            learner.parameters[0].data[0, 0] = torch.nan
         return result
 
-    monkeypatch.setattr(loop, "optimise_step", breaking)
     said = {"before the step": "The loss is not finite at step 3", "by the step": "not finite af"}
     with pytest.raises(RunError, match=said[when]) as raised:
-        train_lora(settings)
+        train_lora(settings, optimise=breaking)
     assert "\n" not in str(raised.value)
     after = file_hashes(settings.output_dir)
     changing = {"run.json", "metrics.jsonl"}
@@ -148,18 +130,13 @@ def test_a_nan_weight_is_neither_stepped_on_nor_saved_nor_best(
         k: v for k, v in before.items() if k not in changing
     }
     assert (settings.output_dir / "checkpoints" / "step-000002").is_dir()
-    monkeypatch.setattr(loop, "optimise_step", original)
     assert train_lora(settings)["status"] == "finished"
     steps = [row["step"] for row in read_rows(settings.output_dir, "train")]
     assert steps == list(range(1, 9))
 
 
 def test_memory_that_runs_out_at_8_and_4_ends_at_2_with_every_clip_once(
-    tmp_path: Path,
-    data: Path,
-    tiny_model_dir: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path, data: Path, tiny_model_dir: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The clips of the fixture have lengths of their own, which tell them apart."""
 
@@ -177,25 +154,18 @@ def test_memory_that_runs_out_at_8_and_4_ends_at_2_with_every_clip_once(
         )
 
     train_lora(settings("small", 2))
-    original_states, original_step = optimise.decoder_states, loop.optimise_step
     tried: list[int] = []
     stepped: list[list[int]] = []
 
-    def states(model: Any, codes: torch.Tensor, *rest: Any) -> torch.Tensor:
-        tried.append(len(codes))
-        if len(codes) > 2:
-            raise torch.OutOfMemoryError("too much")
-        return original_states(model, codes, *rest)
-
-    def step(model: Any, batches: Any, *arguments: Any, **named: Any):
-        result = original_step(model, batches, *arguments, **named)
+    def step(learner: Learner, batches: Any, totals: torch.Tensor, where: str) -> Any:
+        cramped = Cramped(learner.text, 2)
+        result = optimise_step(replace(learner, text=cramped), batches, totals, where)
+        tried.extend(cramped.tried)
         if result is not None:
             stepped.append(sorted(n for batch in batches for n in batch.n_frames.tolist()))
         return result
 
-    monkeypatch.setattr(optimise, "decoder_states", states)
-    monkeypatch.setattr(loop, "optimise_step", step)
-    train_lora(settings("large", 8))
+    train_lora(settings("large", 8), optimise=step)
     assert tried == [8, 4, *[2] * 12]
     assert stepped == [list(range(15, 51, 5))] * 3
     said = capsys.readouterr().out
@@ -212,14 +182,13 @@ def test_memory_that_runs_out_at_8_and_4_ends_at_2_with_every_clip_once(
 
 
 def test_memory_that_is_too_small_for_one_clip_is_one_line(
-    tmp_path: Path, data: Path, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, data: Path, tiny_model_dir: Path
 ) -> None:
-    def states(*_: Any) -> torch.Tensor:
-        raise torch.OutOfMemoryError("too much")
+    def step(learner: Learner, *rest: Any) -> Any:
+        return optimise_step(replace(learner, text=Cramped(learner.text, 0)), *rest)
 
-    monkeypatch.setattr(optimise, "decoder_states", states)
     with pytest.raises(RunError, match="Out of memory with a single clip at step 1") as raised:
-        train_lora(tiny_settings(tiny_model_dir, data, tmp_path / "out"))
+        train_lora(tiny_settings(tiny_model_dir, data, tmp_path / "out"), optimise=step)
     assert "\n" not in str(raised.value)
     assert not (tmp_path / "out" / "best_model").exists()
 

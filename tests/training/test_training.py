@@ -26,7 +26,7 @@ from musicgen_lora.generation.generate import generate_audio
 from musicgen_lora.model.lora.adapter import load_adapter
 from musicgen_lora.model.musicgen import load_base, load_tokenizer
 from musicgen_lora.model.text import TextStates
-from musicgen_lora.training import loop
+from musicgen_lora.training.step import Learner, optimise_step
 from musicgen_lora.training.train import train_lora
 
 DELAYS = [0, 1, 2, 3]
@@ -206,24 +206,22 @@ def test_too_few_sources_to_split_are_said(
 
 
 def test_held_out_clips_are_never_trained_on(
-    tmp_path: Path, data: Path, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, data: Path, tiny_model_dir: Path
 ) -> None:
     write_metadata(
         data,
         [entry | {"source": f"pack{i % 4}"} for i, entry in enumerate(read_metadata(data))],
     )
     trained: set[str] = set()
-    original = loop.optimise_step
 
-    def watching(*arguments, where: str, **named):
+    def watching(learner: Learner, batches: Any, totals: torch.Tensor, where: str) -> Any:
         trained.update(where.split("clips: ")[1].rstrip(")").split(", "))
-        return original(*arguments, where=where, **named)
+        return optimise_step(learner, batches, totals, where)
 
-    monkeypatch.setattr(loop, "optimise_step", watching)
     settings = tiny_settings(
         tiny_model_dir, data, tmp_path / "out", num_epochs=2, validation_fraction=0.25
     )
-    run = train_lora(settings)
+    run = train_lora(settings, optimise=watching)
     held = {entry["name"] for entry in run["data"]["validation"]}
     assert len(held) == 2
     assert len({entry["source"] for entry in run["data"]["validation"]}) == 1
@@ -254,26 +252,28 @@ def test_stereo_trains_too(tmp_path: Path, data: Path, tiny_stereo_dir: Path) ->
 
 
 def test_frozen_parts_stay_in_eval_and_unchanged(
-    tmp_path: Path, data: Path, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, data: Path, tiny_model_dir: Path
 ) -> None:
     """EnCodec and T5 do not run in the loop, and nothing but the adapter has dropout on."""
     seen: list[bool] = []
-    original = loop.optimise_step
 
-    def watching(model, *arguments, **named):
+    def watching(learner: Learner, *rest: Any) -> Any:
+        model = learner.model
         on = {name for name, module in model.named_modules() if module.training}
         wrapped = {name for name, module in model.named_modules() if hasattr(module, "lora_A")}
         assert {name for name in on if "lora_" not in name} <= wrapped
         for part in (model.audio_encoder, model.text_encoder):
             part.forward = part.encode = refuse
         seen.append(any(name.endswith("lora_dropout.default") for name in on))
-        return original(model, *arguments, **named)
+        return optimise_step(learner, *rest)
 
     def refuse(*_, **__):
         raise AssertionError("a frozen encoder ran in the loop")
 
-    monkeypatch.setattr(loop, "optimise_step", watching)
-    train_lora(tiny_settings(tiny_model_dir, data, tmp_path / "out", max_steps=3, lora_dropout=0.1))
+    train_lora(
+        tiny_settings(tiny_model_dir, data, tmp_path / "out", max_steps=3, lora_dropout=0.1),
+        optimise=watching,
+    )
     assert seen == [True] * 3
 
 

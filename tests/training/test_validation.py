@@ -41,12 +41,11 @@ def test_only_sharded_weights_need_each_process_at_each_pass(
         return original(*arguments)
 
     monkeypatch.setattr(scoring, "decoder_states", counted)
-    monkeypatch.setattr(validation, "in_parts", lambda model: sharded)
     monkeypatch.setattr(processes, "rank", lambda: rank)
     monkeypatch.setattr(processes, "world_size", lambda: 2)
     summed: list[torch.Tensor] = []
-    monkeypatch.setattr(processes, "add_up", lambda values: summed.append(values) or values)
-    validation.held_out_losses(model, windows, text, 1)
+    monkeypatch.setattr(processes, "all_reduce_sum", lambda values: summed.append(values) or values)
+    validation.held_out_losses(model, windows, text, 1, sharded=sharded)
     # The first has two of the three windows, the second one.
     assert len(passes) == (2 if rank == 0 or sharded else 1)
     # Whatever is run for company is not counted.

@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from musicgen_lora.dataset.metadata import Clip
     from musicgen_lora.dataset.tokens import TokenStore
 
+DRAWS_VERSION = 2
+"""Of how order, windows and dropout follow from the seed: a run that began with another way of
+drawing cannot go on as if it were unbroken."""
 GROUPED_STEPS = 16
 """Steps whose clips are sorted by length together."""
 GOLDEN_RATIO = (math.sqrt(5.0) - 1.0) / 2.0
@@ -47,23 +50,62 @@ class Batch:
 
 
 class Window(NamedTuple):
-    """A fixed stretch of a clip, to measure on.
+    """A stretch of a clip: a sample to train on, or one to measure on.
 
     Args:
         codes: `[T, K]`.
-        caption: of the clip.
+        caption: of the clip; None is the null condition.
         source: of the clip.
-        melody: `[M]` pitch classes of this stretch; None where the model takes no tune.
+        melody: `[M]` pitch classes of this stretch, zero for the null condition; None where the
+            model takes no tune.
     """
 
     codes: np.ndarray
-    caption: str
-    source: str
+    caption: str | None
+    source: str = ""
     melody: np.ndarray | None = None
 
 
-class ClipDataset(Dataset[tuple[np.ndarray, str | None]]):
-    """Training windows of a dataset, `(codes [T, K], caption or None)`.
+class WindowDraw(NamedTuple):
+    """What chance decides of a sample.
+
+    Args:
+        start: the window's first frame in the clip.
+        caption: which of the clip's captions it has; None for the null condition.
+        drops_melody: whether its tune is dropped, apart from the caption.
+    """
+
+    start: int
+    caption: int | None
+    drops_melody: bool
+
+
+def draw_window(
+    place: tuple[int, int, int],
+    *,
+    spare_frames: int,
+    n_captions: int,
+    condition_dropout: float,
+    melody_dropout: float = 0.0,
+) -> WindowDraw:
+    """Draws a clip's window of an epoch.
+
+    Args:
+        place: seed, epoch and the clip's row among those trained on, which decide all.
+        spare_frames: by how many frames the clip is longer than the window.
+        n_captions: of the clip.
+        condition_dropout: share of samples whose caption is dropped.
+        melody_dropout: share of samples whose tune is dropped.
+    """
+    rng = np.random.default_rng(seed_of("window", *place))
+    start = int(rng.integers(max(0, spare_frames) + 1))
+    caption = int(rng.integers(n_captions))
+    is_null = rng.random() < condition_dropout
+    return WindowDraw(start, None if is_null else caption, rng.random() < melody_dropout)
+
+
+class ClipDataset(Dataset[Window]):
+    """Training windows of a dataset.
 
     Args:
         clips: of the training split.
@@ -100,29 +142,23 @@ class ClipDataset(Dataset[tuple[np.ndarray, str | None]]):
     def __len__(self) -> int:
         return len(self._clips)
 
-    def __getitem__(self, index: int) -> tuple[np.ndarray, str | None]:
-        start, caption, _ = self._draw(index)
-        return self._codes[index][start : start + self._max_frames], caption
-
-    def melody(self, index: int) -> np.ndarray | None:
-        """Pitch classes `[M]` of the window that the sample shows, zero where the tune is
-        dropped; None where the model takes none."""
-        if self._melodies is None:
-            return None
-        start, _, dropped = self._draw(index)
-        n_frames = min(int(self._codes.n_frames[index]) - start, self._max_frames)
-        melody = self._melodies.of(self._clips[index], start, n_frames)
-        return np.zeros_like(melody) if dropped else melody
-
-    def _draw(self, index: int) -> tuple[int, str | None, bool]:
-        """Where the window begins, its caption or None, whether its tune is dropped."""
-        rng = np.random.default_rng(seed_of("window", self._seed, self._epoch, index))
-        spare = max(0, int(self._codes.n_frames[index]) - self._max_frames)
-        start = int(rng.integers(spare + 1))
-        texts = self._clips[index].texts
-        caption = texts[rng.integers(len(texts))]
-        is_null = rng.random() < self._condition_dropout
-        return start, None if is_null else caption, rng.random() < self._melody_dropout
+    def __getitem__(self, index: int) -> Window:
+        clip = self._clips[index]
+        draw = draw_window(
+            (self._seed, self._epoch, index),
+            spare_frames=int(self._codes.n_frames[index]) - self._max_frames,
+            n_captions=len(clip.texts),
+            condition_dropout=self._condition_dropout,
+            melody_dropout=self._melody_dropout,
+        )
+        codes = self._codes[index][draw.start : draw.start + self._max_frames]
+        melody = None
+        if self._melodies is not None:
+            melody = self._melodies.of(clip, draw.start, len(codes))
+            if draw.drops_melody:
+                melody = np.zeros_like(melody)
+        caption = None if draw.caption is None else clip.texts[draw.caption]
+        return Window(codes, caption, clip.source, melody)
 
     def n_frames(self) -> np.ndarray:
         """Length of each clip's windows in frames, `[clips]`."""
@@ -212,23 +248,17 @@ def _spread(counts: np.ndarray, limit: int | None) -> list[tuple[int, int]]:
     return spots
 
 
-def collate(
-    windows: Sequence[np.ndarray],
-    captions: Sequence[str | None],
-    melodies: Sequence[np.ndarray | None] = (),
-) -> Batch:
-    """Pads windows `[T, K]` to a batch. The padding is masked from the loss by `n_frames`, and
-    comes last, where causal attention never looks back from. Tunes, `[M]` each, are given for all
-    windows or for none."""
-    longest = max(len(window) for window in windows)
-    codes = np.zeros((len(windows), windows[0].shape[1], longest), dtype=np.int64)
+def collate(windows: Sequence[Window]) -> Batch:
+    """Pads windows to a batch. The padding is masked from the loss by `n_frames`, and comes last,
+    where causal attention never looks back from. All windows have a tune, or none has."""
+    lengths = [len(window.codes) for window in windows]
+    codes = np.zeros((len(windows), windows[0].codes.shape[1], max(lengths)), dtype=np.int64)
     for row, window in zip(codes, windows, strict=True):
-        row[:, : len(window)] = window.T
-    lengths = [len(window) for window in windows]
-    heard = [melody for melody in melodies if melody is not None]
+        row[:, : len(window.codes)] = window.codes.T
+    melodies = [window.melody for window in windows if window.melody is not None]
     return Batch(
         torch.from_numpy(codes),
         torch.tensor(lengths),
-        list(captions),
-        torch.from_numpy(np.stack(heard)) if heard else None,
+        [window.caption for window in windows],
+        torch.from_numpy(np.stack(melodies)) if melodies else None,
     )

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from musicgen_lora.dataset.batches import Batch, Window, collate
+from musicgen_lora.dataset.batches import Window, collate
 from musicgen_lora.model.musicgen import AnyMusicGen, musicgen_of
 from musicgen_lora.model.text import TextStates
 
@@ -37,7 +37,7 @@ def window_losses(
     order = sorted(range(len(windows)), key=lambda index: len(windows[index].codes))
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
-        batch = stack_windows([windows[i] for i in chosen])
+        batch = collate([windows[i] for i in chosen])
         states, mask = text.batch(batch.captions, device)
         batch_sums, batch_counts = model.losses(
             batch.codes.to(device), batch.n_frames.to(device), states, mask, batch.melodies
@@ -45,12 +45,3 @@ def window_losses(
         sums[chosen], counts[chosen] = batch_sums.cpu().numpy(), batch_counts.cpu().numpy()
         on_step(start + len(chosen), len(order))
     return sums, counts
-
-
-def stack_windows(windows: Windows) -> Batch:
-    """Windows as one batch, padded to the longest."""
-    return collate(
-        [window.codes for window in windows],
-        [window.caption for window in windows],
-        [window.melody for window in windows],
-    )

@@ -20,7 +20,7 @@ from torch import distributed, nn
 from musicgen_lora.errors import RunError
 
 CHUNK = 16_000_000
-"""Gradient values that are added up together."""
+"""Gradient values that are reduced together."""
 LONGEST_WAIT = timedelta(days=7)
 """The others wait while the first one tokenises a dataset, for which the usual 10 to 30 minutes are
 too few. One that has ended is noticed at once all the same."""
@@ -78,7 +78,7 @@ def lost_peer(error: RuntimeError) -> bool:
     return isinstance(error, distributed.DistError) or "gloo" in str(error)
 
 
-def add_up(values: torch.Tensor) -> torch.Tensor:
+def all_reduce_sum(values: torch.Tensor) -> torch.Tensor:
     """The sum over all processes of a tensor of equal shape in each."""
     if world_size() == 1:
         return values
@@ -88,8 +88,8 @@ def add_up(values: torch.Tensor) -> torch.Tensor:
     return total.to(values.device)
 
 
-def largest(value: int) -> int:
-    """The largest of all processes' values; all wait for it."""
+def all_reduce_max(value: int) -> int:
+    """The largest of all processes' values."""
     if world_size() == 1:
         return value
     found = torch.tensor(value, device=device())
@@ -98,7 +98,12 @@ def largest(value: int) -> int:
     return int(found)
 
 
-def add_up_gradients(parameters: Sequence[nn.Parameter]) -> None:
+def barrier() -> None:
+    """Waits until all processes are here."""
+    all_reduce_max(0)
+
+
+def all_reduce_gradients(parameters: Sequence[nn.Parameter]) -> None:
     """Puts the sum over all processes in place of each gradient; a missing one counts as zero."""
     if world_size() == 1:
         return
@@ -109,7 +114,7 @@ def add_up_gradients(parameters: Sequence[nn.Parameter]) -> None:
         chunk.append(parameter)
         if sum(p.numel() for p in chunk) >= CHUNK or parameter is parameters[-1]:
             gradients = [p.grad for p in chunk if p.grad is not None]
-            total = add_up(torch.cat([gradient.flatten() for gradient in gradients]))
+            total = all_reduce_sum(torch.cat([gradient.flatten() for gradient in gradients]))
             parts = total.split([gradient.numel() for gradient in gradients])
             for gradient, part in zip(gradients, parts, strict=True):
                 gradient.copy_(part.view_as(gradient))

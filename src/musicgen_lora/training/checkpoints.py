@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,9 @@ from musicgen_lora.formats.kinds import (
 )
 from musicgen_lora.formats.tensors import read_tensors
 from musicgen_lora.runtime import processes
+from musicgen_lora.training.ema import EMA
 from musicgen_lora.training.optimizers import optimizer_state, restore_optimizers
-from musicgen_lora.training.sharding import part_like, whole
+from musicgen_lora.training.weights import Weights
 
 FORMAT_VERSION = 2
 OPTIMIZER_FILE = "optimizer.safetensors"
@@ -45,50 +47,101 @@ _STATE = fields(
         "best": or_null(fields({"step": integer(0, 10**12), "loss": _NUMBER})),
         "optimizer": named(either(_NUMBER, truth)),
     },
-    {"validations_since_best": integer(0, 10**12), "scale": or_null(named(or_null(_NUMBER)))},
+    {
+        "validations_since_best": integer(0, 10**12),
+        "batch_size": integer(1, 10**9),
+        "scale": or_null(named(or_null(_NUMBER))),
+    },
 )
 
 
-def save_checkpoint(
-    folder: Path,
-    step: int,
-    *,
-    save_weights: Callable[[Path], None],
-    optimizers: Sequence[torch.optim.Optimizer],
-    average: Sequence[torch.Tensor] | None,
-    state: dict[str, Any],
-    keep: int,
-    best_step: int | None,
-) -> Path:
+@dataclass
+class LoopState:
+    """Where a training stands, beside weights, optimizers and average: what `state.json` holds.
+
+    Args:
+        batch_size: as the settings have it, until memory runs out.
+        step: optimizer steps done.
+        best: `step`, `loss` and `codebooks` of the best validation so far.
+        n_worse: validations since.
+        scale: of fp16's losses, as `GradScaler` keeps it.
+        other: what else the run needs to go on.
+    """
+
+    batch_size: int
+    step: int = 0
+    best: dict[str, Any] | None = None
+    n_worse: int = 0
+    scale: dict[str, Any] | None = None
+    other: dict[str, Any] = field(default_factory=dict)
+
+    def content(self) -> dict[str, Any]:
+        """As `state.json` has it, without the step."""
+        found = {name: getattr(self, own) for own, name in _OWN.items()}
+        return {n: v for n, v in found.items() if n != "scale" or v is not None} | self.other
+
+    def load(self, content: dict[str, Any]) -> None:
+        """Takes what a checkpoint's `state.json` says; what it lacks stays."""
+        self.step = content["step"]
+        for own, name in _OWN.items():
+            if name in content:
+                setattr(self, own, content[name])
+        taken = {*_OWN.values(), "step", "format_version", "optimizer"}
+        self.other = {name: value for name, value in content.items() if name not in taken}
+
+
+_OWN = {
+    "best": "best",
+    "n_worse": "validations_since_best",
+    "batch_size": "batch_size",
+    "scale": "scale",
+}
+"""Names of the fields in `state.json`."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a training changes.
+
+    Args:
+        weights: that are trained.
+        optimizers: over their parameters.
+        ema: average of the parameters, if one is kept.
+    """
+
+    weights: Weights
+    optimizers: Sequence[torch.optim.Optimizer]
+    ema: EMA | None = None
+
+
+def save_checkpoint(folder: Path, state: LoopState, trained: Trained, *, keep: int) -> Path:
     """Writes `step-<step>` and removes all but the `keep` newest up to it and the best one. Called
     in all processes, since each may hold a part; the first one writes.
 
     Args:
         folder: `output_dir/checkpoints`.
-        step: optimizer steps done.
-        save_weights: writes the trained weights into a folder.
-        optimizers: their tensors and values are kept.
-        average: of the weights, if there is one.
-        state: further values, JSON.
+        state: of the loop.
+        trained: is saved.
         keep: how many of the newest checkpoints stay.
-        best_step: the step whose checkpoint stays as well.
     """
-    tensors, values = optimizer_state(optimizers)
-    numbered = {str(index): whole(mean) for index, mean in enumerate(average or [])}
-    path = folder / step_name(step)
+    weights, average = trained.weights, trained.ema.means if trained.ema is not None else None
+    gathered = weights.gather()
+    tensors, values = optimizer_state(trained.optimizers, weights.whole)
+    numbered = {str(index): weights.whole(mean) for index, mean in enumerate(average or [])}
+    path = folder / step_name(state.step)
     if processes.rank() > 0:
         return path
 
     def fill(staging: Path) -> None:
-        save_weights(staging)
+        weights.save(staging, gathered)
         save_file(tensors, staging / OPTIMIZER_FILE)
         if average is not None:
             save_file(numbered, staging / AVERAGE_FILE)
         content = {
             "format_version": FORMAT_VERSION,
-            "step": step,
+            "step": state.step,
             "optimizer": values,
-            **state,
+            **state.content(),
         }
         (staging / STATE_FILE).write_text(json.dumps(content, indent=2), encoding="utf-8")
 
@@ -96,8 +149,9 @@ def save_checkpoint(
     found = _checkpoints(folder)
     # Later ones are damaged ones that this run has come back from.
     at = found.index(path) + 1
+    best = state.best["step"] if state.best is not None else None
     for stale in [*found[: max(0, at - keep)], *found[at:]]:
-        if stale.name != step_name(best_step):
+        if stale.name != step_name(best):
             atomic.remove_folder(stale)
     return path
 
@@ -143,31 +197,29 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
     return state
 
 
-def restore_training(
-    checkpoint: Path,
-    state: dict[str, Any],
-    optimizers: Sequence[torch.optim.Optimizer],
-    average: Sequence[torch.Tensor] | None,
-) -> None:
-    """Puts a checkpoint's optimizers and average back.
+def restore(checkpoint: Path, state: LoopState, trained: Trained) -> None:
+    """Puts a checkpoint's weights, optimizers, average and state of the loop back.
 
     Args:
         checkpoint: its folder.
-        state: from `read_state`.
-        optimizers: over the same parameters as those saved.
-        average: overwritten with the one saved, where there is one.
+        state: is overwritten.
+        trained: is overwritten; the same parameters as those saved.
 
     Raises:
-        UserError: they are of other parameters.
+        UserError: they are of other parameters, or damaged.
     """
+    content = read_state(checkpoint)
+    weights, average = trained.weights, trained.ema.means if trained.ema is not None else []
+    weights.load(checkpoint)
     tensors = read_tensors(checkpoint / OPTIMIZER_FILE)
-    saved = read_tensors(checkpoint / AVERAGE_FILE) if average is not None else {}
+    saved = read_tensors(checkpoint / AVERAGE_FILE) if trained.ema is not None else {}
     try:
-        restore_optimizers(optimizers, tensors, state["optimizer"])
-        for index, mean in enumerate(average or []):
-            mean.copy_(part_like(saved[str(index)], mean))
+        restore_optimizers(trained.optimizers, tensors, content["optimizer"], weights.part_like)
+        for index, mean in enumerate(average):
+            mean.copy_(weights.part_like(saved[str(index)], mean))
     except (LookupError, ValueError, TypeError, AttributeError, RuntimeError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise UserError(
             f"{checkpoint}: is not of this training ({reason}); begin anew: --resume never"
         ) from error
+    state.load(content)

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from musicgen_lora.config import TrainSettings
+from musicgen_lora.dataset.batches import DRAWS_VERSION
 from musicgen_lora.dataset.metadata import Clips, compute
 
 REPEATABLE = {
@@ -34,9 +35,6 @@ REPEATABLE = {
     "report_to",
 }
 """Settings that may differ between a run and its resumption."""
-DRAWS_VERSION = 2
-"""Of how order, windows and dropout follow from the seed: a run that began with another way of
-drawing cannot go on as if it were unbroken."""
 
 
 def run_identity(settings: TrainSettings, base: str, clips: Clips, ids: Sequence[str]) -> str:

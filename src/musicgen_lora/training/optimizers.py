@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,7 +12,6 @@ from torch import nn
 
 from musicgen_lora.errors import UserError
 from musicgen_lora.extras import LIBRARIES, require_extra
-from musicgen_lora.training.sharding import part_like, whole
 
 LEAST_PRODIGY_RATE = 0.1
 """Prodigy multiplies the rate that it finds by the one given; AdamW's would stop it."""
@@ -122,8 +121,13 @@ def _adamw(
 
 def optimizer_state(
     optimizers: Sequence[torch.optim.Optimizer],
+    whole: Callable[[torch.Tensor], torch.Tensor] = lambda tensor: tensor,
 ) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """What the optimizers remember; of sharded weights, the first process has it.
+    """What the optimizers remember.
+
+    Args:
+        optimizers: that step together.
+        whole: puts a tensor of sharded weights together, in the first process.
 
     Returns:
         Tensors, and plain values that JSON can hold, both by `optimizer.parameter.name`, and
@@ -164,8 +168,16 @@ def restore_optimizers(
     optimizers: Sequence[torch.optim.Optimizer],
     tensors: Mapping[str, torch.Tensor],
     values: Mapping[str, Any],
+    part_like: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = lambda tensor, like: tensor,
 ) -> None:
-    """Puts back what `optimizer_state` gave."""
+    """Puts back what `optimizer_state` gave.
+
+    Args:
+        optimizers: over the same parameters.
+        tensors: of all optimizers.
+        values: of all optimizers.
+        part_like: a process's part of a tensor, split as a parameter is.
+    """
     for number, optimizer in enumerate(optimizers):
         groups = optimizer.state_dict()["param_groups"]
         parameters = [p for group in optimizer.param_groups for p in group["params"]]

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from musicgen_lora import atomic
 from musicgen_lora.errors import RunError, UserError
-from musicgen_lora.formats.documents import AN_OBJECT, LARGE, parse_json, read_bytes, read_json
-from musicgen_lora.formats.kinds import check_kind, fields, integer, one_of, or_null, real, text
+from musicgen_lora.formats.documents import parse_json, read_bytes
+from musicgen_lora.formats.kinds import check_kind, fields, integer, text
 from musicgen_lora.runtime import locks
 
 RUN_FILE = "run.json"
@@ -32,19 +30,7 @@ RESULTS = (CHECKPOINTS, BEST_MODEL, PREVIEWS, METRICS_FILE, CURVES_FILE, *TRACKE
 MADE_FROM_IT = ("generated", "evaluation")
 """Where `generate` and `evaluate` put what they make of a run's adapter, unless told otherwise."""
 MAX_METRICS_BYTES = 1 << 30
-_RUN = fields(
-    {"identity": text(), "status": text()},
-    {
-        "started": text(),
-        "precision": one_of("fp32", "bf16", "fp16"),
-        **dict.fromkeys(("settings", "base"), AN_OBJECT),
-        "base_loss": or_null(fields({"loss": real(0.0, 1e6)})),
-    },
-)
-"""Those of its fields that are read again."""
 _ROW = fields({"event": text()}, {"step": integer(0, 10**12)})
-LAUNCHER_GRACE_S = 5.0
-"""A launcher passes on to its processes the Ctrl-C that the terminal has already sent them."""
 
 
 @contextmanager
@@ -73,20 +59,6 @@ def check_unused(output_dir: Path) -> None:
     if os.environ.get("RANK", "0") == "0":
         with locked(output_dir):
             pass
-
-
-def read_run(output_dir: Path) -> dict[str, Any] | None:
-    """What `run.json` says of the run in the folder; None where there is none, or none that could
-    be gone on with: such a one is put aside like any other."""
-    try:
-        return read_json(output_dir / RUN_FILE, _RUN, max_bytes=LARGE)
-    except UserError:
-        return None
-
-
-def write_run(output_dir: Path, run: dict[str, Any]) -> None:
-    """Writes `run.json`, whole or not at all."""
-    atomic.write_json(output_dir / RUN_FILE, run)
 
 
 def put_aside(output_dir: Path, say: Callable[[str], None]) -> Path | None:
@@ -157,25 +129,6 @@ def _bring_back(output_dir: Path) -> None:
         gathered.rmdir()
 
 
-def is_own_run(adapter: Path, facts: dict[str, Any]) -> bool:
-    """Whether an adapter lies where this user trained it, so that the folders that its facts name
-    may be read and written to: the facts travel with an adapter, and could name any folder. The run
-    of the same identity and data lies around it, in a folder that it knows as its own."""
-    folder = Path(os.path.abspath(adapter)).parent
-    run = read_run(folder)
-    if run is None or run["identity"] != facts.get("identity"):
-        return False
-    if hasattr(os, "getuid") and (folder / RUN_FILE).stat().st_uid != os.getuid():
-        return False
-    own, named = run.get("data"), facts.get("data")
-    if not isinstance(own, dict) or not isinstance(named, dict):
-        return False
-    place = folder.resolve()
-    homes = [place, place.parent.parent] if place.parent.name == PREVIOUS else [place]
-    same_data = own.get("data_dir") == named.get("data_dir")
-    return same_data and run.get("output_dir") in [str(home) for home in homes]
-
-
 def best_model_faults(output_dir: Path) -> list[str]:
     """Names of what is missing or altered in `best_model`, but for its card, which is there to be
     edited."""
@@ -230,51 +183,3 @@ def cut_metrics(output_dir: Path, step: int) -> None:
         if row is not None and row.get("step", 0) <= step and row["event"] != "effect":
             kept.append(line + "\n")
     atomic.write_file(path, lambda temporary: temporary.write_text("".join(kept), encoding="utf-8"))
-
-
-class StopSignals:
-    """Turns the first SIGINT, SIGTERM or SIGHUP (the terminal was closed) into a request to stop
-    after the step; the second one ends the process at once.
-
-    Args:
-        grace_s: a second one this soon after the first is the first again.
-    """
-
-    def __init__(self, grace_s: float = 0.0) -> None:
-        self.received = 0
-        self._received_at = 0.0
-        self._grace_s = grace_s
-        self._previous: dict[int, Any] = {}
-        self._terminals: list[int] = []
-
-    def __enter__(self) -> StopSignals:
-        self._terminals = [number for number in (1, 2) if os.isatty(number)]
-        for number in self._numbers():
-            # Only the main thread may set handlers; a notebook's worker thread goes without.
-            try:
-                self._previous[number] = signal.signal(number, self._receive)
-            except ValueError:
-                break
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
-
-    @staticmethod
-    def _numbers() -> list[int]:
-        numbers = [signal.SIGINT, signal.SIGTERM]
-        # Whoever started it with nohup wants it to go on.
-        if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
-            numbers.append(signal.SIGHUP)
-        return [int(number) for number in numbers]
-
-    def _receive(self, number: int, _: FrameType | None) -> None:
-        for descriptor in self._terminals:
-            # The terminal has hung up: a line printed there would be an error, and end the save.
-            if not os.isatty(descriptor):
-                os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
-        if not self.received:
-            self.received, self._received_at = number, time.monotonic()
-        elif time.monotonic() - self._received_at >= self._grace_s:
-            os._exit(128 + number)

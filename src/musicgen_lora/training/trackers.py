@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from musicgen_lora.extras import require_extra
+from musicgen_lora.training.run import Run
 
 Track = Callable[[dict[str, Any]], None]
 TENSORBOARD = "tensorboard"
@@ -23,7 +24,7 @@ def check_trackers(names: Sequence[str]) -> None:
 
 @contextmanager
 def open_trackers(
-    names: Sequence[str], output_dir: Path, run: dict[str, Any], first_step: int
+    names: Sequence[str], output_dir: Path, run: Run, first_step: int
 ) -> Iterator[Track]:
     """A function that passes a row on to each tracker, while the context lasts.
 
@@ -31,7 +32,7 @@ def open_trackers(
         names: "tensorboard" (into `output_dir/tensorboard`) or "wandb" (into `output_dir/wandb`,
             offline unless the environment's WANDB_MODE says otherwise).
         output_dir: of the run.
-        run: what `run.json` holds.
+        run: whose rows they are.
         first_step: steps done before; what a broken run logged after them is dropped.
     """
     with ExitStack() as stack:
@@ -53,10 +54,10 @@ def open_trackers(
             tracked = wandb.init(
                 project="musicgen-lora",
                 # A resumed run goes on in its own curve.
-                id=f"{run['identity']}-{run['started']}",
+                id=f"{run.identity}-{run.started}",
                 resume="allow",
                 dir=str(output_dir),
-                config=run["settings"],
+                config=run.settings,
                 mode=os.environ.get("WANDB_MODE", "offline"),
             )
             stack.callback(tracked.finish)

@@ -11,6 +11,7 @@ import time
 from concurrent.futures import Future
 from contextlib import nullcontext, suppress
 from dataclasses import replace
+from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,7 @@ from musicgen_lora.errors import RunError, UserError
 from musicgen_lora.generation.decode import windows_sentence
 from musicgen_lora.model.base_facts import base_facts
 from musicgen_lora.model.cpu.lora_linear import round_before_adding
-from musicgen_lora.model.lora.quantise import check_quantise, quantise_decoder
-from musicgen_lora.model.lora.targets import adapts_text_encoder
+from musicgen_lora.model.lora.quantise import quantise_decoder
 from musicgen_lora.model.musicgen import base_fingerprint, load_base, model_shape
 from musicgen_lora.model.placement import place
 from musicgen_lora.runtime import processes
@@ -35,40 +35,49 @@ from musicgen_lora.runtime.precision import DTYPES, choose_precision
 from musicgen_lora.runtime.seeds import seed_of
 from musicgen_lora.runtime.versions import library_versions
 from musicgen_lora.training import run_folder, validation
-from musicgen_lora.training.checkpoints import (
-    newest_checkpoint,
-    read_state,
-    restore_training,
-    step_name,
-)
-from musicgen_lora.training.curves import draw_curves, verdict
-from musicgen_lora.training.ema import start_average
-from musicgen_lora.training.facts import (
-    data_facts,
-    plain_settings,
-    run_identity,
-)
-from musicgen_lora.training.loop import run_steps
-from musicgen_lora.training.material import Material, gather
+from musicgen_lora.training.checkpoints import Trained, newest_checkpoint, step_name
+from musicgen_lora.training.checks import check_fit, check_settings, trains_text
+from musicgen_lora.training.curves import draw_curves
+from musicgen_lora.training.data import RunData, open_data
+from musicgen_lora.training.ema import EMA
+from musicgen_lora.training.facts import data_facts, plain_settings, run_identity
+from musicgen_lora.training.log import RunLog, open_log
 from musicgen_lora.training.memory import checkpoint_layers
-from musicgen_lora.training.optimizers import check_optimizer, make_optimizers
-from musicgen_lora.training.previews import PREVIEW_S, check_previews, with_previews
-from musicgen_lora.training.rates import with_rate
-from musicgen_lora.training.sharding import check_sharding
-from musicgen_lora.training.trackers import check_trackers, open_trackers
-from musicgen_lora.training.weights import Trainee, check_frozen, lora_pattern, make_trainee
+from musicgen_lora.training.optimizers import make_optimizers
+from musicgen_lora.training.previews import PREVIEW_S, with_previews
+from musicgen_lora.training.run import FAILED, FINISHED, RUNNING, Run
+from musicgen_lora.training.schedule import with_rate
+from musicgen_lora.training.step import OptimiseStep, optimise_step
+from musicgen_lora.training.trainer import Trainer
+from musicgen_lora.training.verdict import verdict
+from musicgen_lora.training.weights import LoraWeights, make_weights
 
 EFFECT_WINDOWS = 4
-FRESH, FINISHED = -1, -2
-"""What the first process finds in the output folder, where it is not the step to resume after."""
 
 
-def train_lora(settings: TrainSettings, loading: Future[Clips] | None = None) -> dict[str, Any]:
+class Found(IntEnum):
+    """What lies in the output folder. Numbers, since processes tell each other."""
+
+    NOTHING = 0
+    """Nothing that this run could go on from."""
+    UNFINISHED = 1
+    """A checkpoint of this very run."""
+    FINISHED = 2
+    """This very run, done."""
+
+
+def train_lora(
+    settings: TrainSettings,
+    loading: Future[Clips] | None = None,
+    *,
+    optimise: OptimiseStep = optimise_step,
+) -> dict[str, Any]:
     """Trains, or goes on with an unfinished run of the same settings.
 
     Args:
         settings: of the run.
         loading: of the dataset, where it has begun already.
+        optimise: an optimizer step; tests pass a broken one.
 
     Returns:
         What `run.json` says at the end.
@@ -84,13 +93,13 @@ def train_lora(settings: TrainSettings, loading: Future[Clips] | None = None) ->
     try:
         with run_folder.locked(settings.output_dir) if first else nullcontext():
             try:
-                return _train(settings, loading, console)
+                return _train(settings, loading, console, optimise).content()
             except RunError:
-                run = run_folder.read_run(settings.output_dir)
-                if first and run is not None and run["status"] == "running":
+                run = Run.read(settings.output_dir)
+                if first and run is not None and run.status == RUNNING:
                     # On a full disk this fails too; the error on its way says more.
                     with suppress(RunError):
-                        run_folder.write_run(settings.output_dir, run | {"status": "failed"})
+                        replace(run, status=FAILED).write(settings.output_dir)
                 raise
     except UserError as error:
         if not processes.first_to_fail():
@@ -99,45 +108,69 @@ def train_lora(settings: TrainSettings, loading: Future[Clips] | None = None) ->
 
 
 def _train(
-    settings: TrainSettings, loading: Future[Clips] | None, console: Console
-) -> dict[str, Any]:
-    check_optimizer(settings.optimizer, settings.learning_rate, settings.trainable)
-    check_trackers(settings.report_to)
-    check_previews(settings)
-    _check_processes(settings)
-    if loading is not None:
-        clips = loading.result()
-    else:
-        clips = load_dataset(
-            settings.data_dir, settings.metadata_file, look_at_files=not settings.from_tokens
-        )
+    settings: TrainSettings,
+    loading: Future[Clips] | None,
+    console: Console,
+    optimise: OptimiseStep,
+) -> Run:
+    """Checks, opens the data, has the base pass the gate, begins or resumes, trains, finishes."""
+    check_settings(settings)
+    clips = loading.result() if loading is not None else _load(settings)
     model = load_base(settings.model_path)
-    settings = _within_trained(settings, model, console)
-    settings = with_rate(settings, model, console)
-    _check_codebooks(settings, model_shape(model).n_codebooks)
-    check_sharding(settings, model)
-    check_frozen(settings.frozen_modules, settings.trainable)
-    check_quantise(
-        settings.quantise,
-        trainable=settings.trainable,
-        init=settings.lora_init,
-        adapter=settings.adapter,
-        device=processes.device(),
-    )
-    adapts_text = settings.trainable == "lora" and adapts_text_encoder(
-        model, lora_pattern(model, settings)
-    )
-    frozen_text = settings.trainable != "full_with_text" and not adapts_text
-    _check_text_rate(settings, frozen_text)
+    settings = with_rate(_within_trained(settings, model, console), model, console)
+    check_fit(settings, model)
     base = {
         "path": settings.model_path,
         "fingerprint": base_fingerprint(model),
         "class": type(model).__name__,
         "trained_duration_s": base_facts(model).trained_duration_s,
     }
-    material = gather(settings, clips, model, console, frozen_text=frozen_text)
-    settings = with_previews(settings, material.clips, material.held_out, console)
+    frozen_text = not trains_text(settings, model)
+    data = open_data(settings, clips, model, console, frozen_text=frozen_text)
+    settings = with_previews(settings, data.clips, data.held_out, console)
+    precision = _place(settings, model, data, console)
+    identity = run_identity(settings, base["fingerprint"], data.clips, data.ids)
+    found, step = _look_into_folder(settings, identity, console)
+    previous = Run.read(settings.output_dir)
+    if found is Found.NOTHING:
+        base_loss = _gate(settings, model, data, console)
+        run = _begin(settings, data, identity, precision, base, base_loss, console)
+    else:
+        assert previous is not None
+        if found is Found.FINISHED:
+            return previous
+        # It may have been moved since it began.
+        run = replace(previous, output_dir=str(settings.output_dir.resolve()))
+        # All have read it before it is written again.
+        processes.barrier()
+    trained = _make_trained(settings, model, run, console)
+    names = settings.report_to
+    with open_log(run, settings.output_dir, console, names=names, first_step=step) as log:
+        trainer = Trainer(settings, model, data, trained, run, log, optimise)
+        if found is Found.UNFINISHED:
+            trainer.resume(settings.output_dir / run_folder.CHECKPOINTS / step_name(step))
+        else:
+            log.record({"event": "base", "step": 0, **(run.base_loss or {})})
+        trainer.train()
+        if isinstance(trained.weights, LoraWeights):
+            run.effect = _measure_effect(settings, model, trained.weights, data, log)
+            log.record({"event": "effect", "step": run.steps, **run.effect})
+    return _finish(settings, run, console)
 
+
+def _load(settings: TrainSettings) -> Clips:
+    return load_dataset(
+        settings.data_dir, settings.metadata_file, look_at_files=not settings.from_tokens
+    )
+
+
+def _place(
+    settings: TrainSettings,
+    model: MusicgenForConditionalGeneration,
+    data: RunData,
+    console: Console,
+) -> str:
+    """Puts the model on its device, quantised if asked for. Returns the precision."""
     device = processes.device()
     n_parameters = sum(p.numel() for p in model.decoder.parameters())
     precision, why = choose_precision(settings.precision, settings.fp16, device, n_parameters)
@@ -149,53 +182,93 @@ def _train(
     if settings.quantise != "none":
         quantise_decoder(model, settings.quantise, device=device, dtype=DTYPES[precision])
     place(model, device, precision, trained=settings.trainable != "lora")
-    if not material.text_is_ready:
+    if not data.text_is_ready:
         text_encoder: Any = model.text_encoder
         text_encoder.to(device)
+    return precision
 
-    identity = run_identity(settings, base["fingerprint"], material.clips, material.ids)
-    found = _look_into_folder(settings, identity, console)
-    previous = run_folder.read_run(settings.output_dir)
-    if found == FINISHED:
-        assert previous is not None
-        return previous
-    if found >= 0:
-        assert previous is not None
-        run = previous
-        # It may have been moved since it began.
-        run["output_dir"] = str(settings.output_dir.resolve())
-        processes.largest(0)
-    else:
-        base_loss = _gate(settings, model, material, console)
-        run = {
-            "status": "running",
-            "identity": identity,
-            "output_dir": str(settings.output_dir.resolve()),
-            "started": time.strftime("%Y%m%d-%H%M%S"),
-            "settings": plain_settings(settings),
-            "versions": library_versions(),
-            "device": str(device),
-            "precision": precision,
-            "base": base,
-            "data": data_facts(
-                settings, material.clips, material.ids, len(material.train), material.held_out
-            ),
-            "base_loss": base_loss,
-        }
-        if processes.rank() == 0:
-            aside = run_folder.put_aside(settings.output_dir, console.print)
-            if aside is not None:
-                console.print(f"The earlier run in {settings.output_dir} now lies in {aside}.")
-            run_folder.write_run(settings.output_dir, run)
 
+def _look_into_folder(
+    settings: TrainSettings, identity: str, console: Console
+) -> tuple[Found, int]:
+    """What lies in the output folder, and the step to go on after. The first process looks, and
+    all go by what it found."""
+    found, step = Found.NOTHING, 0
+    if processes.rank() == 0:
+        previous = Run.read(settings.output_dir)
+        if settings.resume == "never" or previous is None:
+            pass
+        elif not previous.is_resumable:
+            console.print(
+                f"{settings.output_dir / run_folder.RUN_FILE}: says too little of its run to go on "
+                "with it, which is put aside."
+            )
+        elif previous.identity != identity:
+            if previous.status != FINISHED:
+                console.print("The unfinished run in this folder had other settings or data.")
+        elif previous.status == FINISHED:
+            _check_best_model(settings.output_dir)
+            found = Found.FINISHED
+            console.print(
+                f"{settings.output_dir}: this very run is already finished; its adapter is in "
+                f"{settings.output_dir / run_folder.BEST_MODEL}. To train it anew: --resume never"
+            )
+        else:
+            folder = settings.output_dir / run_folder.CHECKPOINTS
+            checkpoint = newest_checkpoint(folder, console.print)
+            if checkpoint is not None:
+                found, step = Found.UNFINISHED, int(checkpoint.name.removeprefix("step-"))
+    # The others have found nothing.
+    return Found(processes.all_reduce_max(found)), processes.all_reduce_max(step)
+
+
+def _begin(
+    settings: TrainSettings,
+    data: RunData,
+    identity: str,
+    precision: str,
+    base: dict[str, Any],
+    base_loss: dict[str, Any],
+    console: Console,
+) -> Run:
+    """A new run, written down; an earlier one is put aside."""
+    run = Run(
+        status=RUNNING,
+        identity=identity,
+        output_dir=str(settings.output_dir.resolve()),
+        started=time.strftime("%Y%m%d-%H%M%S"),
+        settings=plain_settings(settings),
+        versions=library_versions(),
+        device=str(processes.device()),
+        precision=precision,
+        base=base,
+        data=data_facts(settings, data.clips, data.ids, len(data.train), data.held_out),
+        base_loss=base_loss,
+    )
+    if processes.rank() == 0:
+        aside = run_folder.put_aside(settings.output_dir, console.print)
+        if aside is not None:
+            console.print(f"The earlier run in {settings.output_dir} now lies in {aside}.")
+        run.write(settings.output_dir)
+    return run
+
+
+def _make_trained(
+    settings: TrainSettings,
+    model: MusicgenForConditionalGeneration,
+    run: Run,
+    console: Console,
+) -> Trained:
+    """The weights that `settings` names, with their optimizers and average."""
+    n_parameters = sum(p.numel() for p in model.decoder.parameters())
     torch.manual_seed(seed_of("adapter", settings.seed))
-    trainee = make_trainee(model, settings, run)
+    weights = make_weights(model, settings, run.base["path"])
     if settings.gradient_checkpointing:
         checkpoint_layers(model)
-    if trainee.adapted is not None:
-        count = sum(p.numel() for p in trainee.parameters)
+    if isinstance(weights, LoraWeights):
+        count = sum(p.numel() for p in weights.parameters)
         console.print(f"LoRA: {count:,} trainable parameters on {n_parameters:,} frozen ones.")
-        _say_how_it_adapts(trainee.adapted, precision, console)
+        _say_how_it_adapts(weights.adapted, run.precision, console)
     assert settings.learning_rate is not None
     optimizers = make_optimizers(
         settings.optimizer,
@@ -204,34 +277,9 @@ def _train(
         weight_decay=settings.weight_decay,
         text_encoder_learning_rate=settings.text_encoder_learning_rate,
     )
-    average = start_average(trainee.parameters) if settings.ema_decay is not None else None
-    state: dict[str, Any] = {"step": 0, "best": None}
-    if found >= 0:
-        checkpoint = settings.output_dir / run_folder.CHECKPOINTS / step_name(found)
-        state = read_state(checkpoint)
-        trainee.load_weights(checkpoint)
-        restore_training(checkpoint, state, optimizers, average)
-        if processes.rank() == 0:
-            run_folder.cut_metrics(settings.output_dir, state["step"])
-        console.print(f"Resuming after step {state['step']} from {checkpoint}.")
-
-    names = settings.report_to if processes.rank() == 0 else []
-    with open_trackers(names, settings.output_dir, run, state["step"]) as track:
-
-        def record(row: dict[str, Any]) -> None:
-            if processes.rank() == 0:
-                run_folder.append_metrics(settings.output_dir, row)
-                track(row)
-
-        if found == FRESH:
-            record({"event": "base", "step": 0, **run["base_loss"]})
-        run_steps(
-            settings, model, trainee, optimizers, average, material, run, state, record, console
-        )
-        if trainee.adapted is not None:
-            run["effect"] = _effect(settings, model, trainee, material, console)
-            record({"event": "effect", "step": run["steps"], **run["effect"]})
-    return _finish(settings, run, console)
+    decay = settings.ema_decay
+    ema = EMA(weights.parameters, decay) if decay is not None else None
+    return Trained(weights, optimizers, ema)
 
 
 def _say_how_it_adapts(adapted: PeftModel, precision: str, console: Console) -> None:
@@ -253,37 +301,37 @@ def _say_how_it_adapts(adapted: PeftModel, precision: str, console: Console) -> 
         )
 
 
-def _effect(
+def _measure_effect(
     settings: TrainSettings,
     model: MusicgenForConditionalGeneration,
-    trainee: Trainee,
-    material: Material,
-    console: Console,
+    weights: LoraWeights,
+    data: RunData,
+    log: RunLog,
 ) -> dict[str, float]:
-    windows = material.gate_windows[:EFFECT_WINDOWS]
+    windows = data.gate_windows[:EFFECT_WINDOWS]
     effect = validation.adapter_effect(
-        trainee.base_alone, model, windows, material.text, settings.batch_size
+        weights.base_alone, model, windows, data.text, settings.batch_size
     )
-    console.print(
+    log.say(
         f"Effect of the adapter: KL {effect['mean_kl']:.2g} nats a token, largest logit "
         f"change {effect['max_logit_change']:.2f}."
     )
     return effect
 
 
-def _finish(settings: TrainSettings, run: dict[str, Any], console: Console) -> dict[str, Any]:
+def _finish(settings: TrainSettings, run: Run, console: Console) -> Run:
     """The last word on a run, in the folder and on the screen."""
-    run["status"] = "finished"
+    run = replace(run, status=FINISHED)
     if processes.rank() > 0:
         return run
+    assert run.base_loss is not None
     rows = run_folder.read_metrics(settings.output_dir)
     losses = [(row["step"], row["loss"]) for row in rows if row["event"] == "validation"]
-    base_loss = run["base_loss"]["loss"]
-    run["verdict"] = verdict(base_loss, losses)
+    run.verdict = verdict(run.base_loss["loss"], losses)
     curves = settings.output_dir / run_folder.CURVES_FILE
-    draw_curves(curves, rows, base_loss)
-    run_folder.write_run(settings.output_dir, run)
-    console.print(run["verdict"])
+    draw_curves(curves, rows, run.base_loss["loss"])
+    run.write(settings.output_dir)
+    console.print(run.verdict)
     console.print(f"Curves: {curves}")
     console.print(f"Done: {settings.output_dir / run_folder.BEST_MODEL}")
     return run
@@ -292,14 +340,15 @@ def _finish(settings: TrainSettings, run: dict[str, Any], console: Console) -> d
 def _gate(
     settings: TrainSettings,
     model: MusicgenForConditionalGeneration,
-    material: Material,
+    data: RunData,
     console: Console,
 ) -> dict[str, Any]:
+    """The base's loss, which must be better than chance."""
     with progress(console, "base on the held-out clips, windows") as on_step:
         codebooks = validation.held_out_losses(
-            model, material.gate_windows, material.text, settings.batch_size, on_step
+            model, data.gate_windows, data.text, settings.batch_size, on_step
         )
-    held_out = bool(material.windows)
+    held_out = bool(data.windows)
     loss = sum(codebooks) / len(codebooks)
     each = ", ".join(f"{value:.3f}" for value in codebooks)
     console.print(
@@ -308,31 +357,6 @@ def _gate(
     )
     validation.check_base(codebooks, model_shape(model).special, settings.allow_random_base)
     return {"loss": loss, "codebooks": codebooks, "held_out": held_out}
-
-
-def _look_into_folder(settings: TrainSettings, identity: str, console: Console) -> int:
-    """What lies in the output folder: the step to resume after, FRESH or FINISHED. The first
-    process looks, and all go by what it found."""
-    found = FINISHED
-    if processes.rank() == 0:
-        previous = run_folder.read_run(settings.output_dir)
-        if settings.resume == "never" or previous is None:
-            found = FRESH
-        elif previous["identity"] != identity:
-            found = FRESH
-            if previous["status"] != "finished":
-                console.print("The unfinished run in this folder had other settings or data.")
-        elif previous["status"] == "finished":
-            _check_best_model(settings.output_dir)
-            console.print(
-                f"{settings.output_dir}: this very run is already finished; its adapter is in "
-                f"{settings.output_dir / run_folder.BEST_MODEL}. To train it anew: --resume never"
-            )
-        else:
-            folder = settings.output_dir / run_folder.CHECKPOINTS
-            checkpoint = newest_checkpoint(folder, console.print)
-            found = FRESH if checkpoint is None else int(checkpoint.name.removeprefix("step-"))
-    return processes.largest(found)
 
 
 def _check_best_model(output_dir: Path) -> None:
@@ -366,35 +390,3 @@ def _within_trained(
         f"--max_duration: {settings.model_path} was trained on no more."
     )
     return replace(settings, max_duration=longest_s)
-
-
-def _check_processes(settings: TrainSettings) -> None:
-    per_step = settings.batch_size * settings.gradient_accumulation_steps
-    if per_step < processes.world_size():
-        raise UserError(
-            f"A step has {per_step} clips (batch_size x gradient_accumulation_steps) for "
-            f"{processes.world_size()} processes; raise --gradient_accumulation_steps."
-        )
-
-
-def _check_text_rate(settings: TrainSettings, frozen_text: bool) -> None:
-    if settings.text_encoder_learning_rate is None:
-        return
-    if frozen_text:
-        raise UserError(
-            "--text_encoder_learning_rate is given, but the text encoder is not trained: add it "
-            "to --lora_targets, or leave the rate out."
-        )
-    if settings.optimizer == "prodigy":
-        raise UserError(
-            "--optimizer prodigy finds one rate for all; leave --text_encoder_learning_rate out."
-        )
-
-
-def _check_codebooks(settings: TrainSettings, n_codebooks: int) -> None:
-    weights = settings.codebook_weights
-    if weights is not None and (len(weights) != n_codebooks or not any(weights)):
-        raise UserError(
-            f"--codebook_weights {' '.join(f'{weight:g}' for weight in weights)}: the model has "
-            f"{n_codebooks} codebooks, which need a weight each, one above 0 at least."
-        )

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from transformers import MusicgenForConditionalGeneration
 
-from musicgen_lora.dataset.scoring import OnStep, Windows, stack_windows, window_losses
+from musicgen_lora.dataset.batches import collate
+from musicgen_lora.dataset.scoring import OnStep, Windows, window_losses
 from musicgen_lora.errors import RunError, UserError
 from musicgen_lora.model.musicgen import frame_logits, model_shape
 from musicgen_lora.model.text import TextStates
 from musicgen_lora.runtime import processes
-from musicgen_lora.training.optimise import is_out_of_memory
-from musicgen_lora.training.sharding import in_parts
+from musicgen_lora.training.step import is_out_of_memory
 
 
 def held_out_losses(
@@ -25,16 +25,29 @@ def held_out_losses(
     text: TextStates,
     batch_size: int,
     on_step: OnStep = lambda done, total: None,
+    *,
+    sharded: bool = False,
 ) -> list[float]:
-    """Loss of each codebook over all windows, in nats, each process reading its share of them."""
+    """Loss of each codebook over all windows, in nats, each process reading its share of them.
+
+    Args:
+        model: in eval mode.
+        windows: to predict.
+        text: gives the conditions.
+        batch_size: windows that go through the model together.
+        on_step: told how far it is.
+        sharded: each process has a part of the weights only: all must run the model equally often.
+    """
     share = windows[processes.rank() :: processes.world_size()]
     sums, counts = window_losses(model, share, text, batch_size, on_step)
-    # Sharded weights need all processes at each pass, and the first has the most windows.
+    # The first process has the most windows.
     busiest = math.ceil(len(windows) / processes.world_size())
     idle = math.ceil(len(share) / batch_size) < math.ceil(busiest / batch_size)
-    if idle and in_parts(model):
+    if sharded and idle:
         window_losses(model, windows[:1], text, 1)
-    both = processes.add_up(torch.from_numpy(np.stack([sums.sum(axis=0), counts.sum(axis=0)])))
+    both = processes.all_reduce_sum(
+        torch.from_numpy(np.stack([sums.sum(axis=0), counts.sum(axis=0)]))
+    )
     return [float(total / count) for total, count in both.T]
 
 
@@ -117,7 +130,7 @@ def _batch_effect(
 ) -> tuple[float, int, float]:
     """Sum of KL(adapter || base) over the tokens of a batch, their number, and the largest change
     of a logit."""
-    batch = stack_windows(windows)
+    batch = collate(windows)
     device = model.decoder.device
     codes = batch.codes.to(device)
     conditions = text.batch(batch.captions, device)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from peft import PeftModel
+import torch
 from torch import nn
 from transformers import MusicgenForConditionalGeneration
 
@@ -18,7 +16,7 @@ from musicgen_lora import atomic
 from musicgen_lora.errors import UserError
 from musicgen_lora.formats.tensors import read_tensors
 from musicgen_lora.model.chroma import write_extractor_settings
-from musicgen_lora.model.lora import initial as start
+from musicgen_lora.model.lora import initial
 from musicgen_lora.model.lora.adapter import (
     FACTS_FILE,
     FACTS_VERSION,
@@ -33,95 +31,232 @@ from musicgen_lora.model.lora.targets import check_expression, target_pattern
 from musicgen_lora.model.melody import is_melody
 from musicgen_lora.model.musicgen import load_processor, load_tokenizer
 from musicgen_lora.runtime import processes
-from musicgen_lora.training.sharding import part_like, shard_model, whole_weights
+from musicgen_lora.training import sharded
 
 if TYPE_CHECKING:
     from musicgen_lora.config import TrainSettings
 
 
-@dataclass(frozen=True)
-class Trainee:
-    """The trained weights.
+Gathered = dict[str, torch.Tensor] | None
+"""Whole weights by name, in the first process, where each process has a part of them only; None
+where the model itself has them."""
+
+
+class Weights(Protocol):
+    """The weights that are trained: an adapter's, or the whole model's.
 
     Args:
         parameters: what the optimizer steps.
-        adapted: the PEFT model; None in full training.
-        gather: puts them together, in all processes where each has a part, and returns what
-            writes them into a folder in the format that inference loads.
-        load_weights: reads them back.
-        publish: `(folder, run)` puts them in place of `folder` with card and facts. Called in all
-            processes; the first one writes.
-        train_mode: switches the adapter's dropout on and off. The decoder's own dropout stays
-            off, as in audiocraft.
-        base_alone: a context in which the plain base speaks; in full training there is none.
+        sharded: each process has a part of them only, so that all of them must run the model, save
+            and publish together.
     """
 
-    parameters: list[nn.Parameter]
-    adapted: PeftModel | None
-    gather: Callable[[], Callable[[Path], None]]
-    load_weights: Callable[[Path], None]
-    publish: Callable[[Path, dict[str, Any]], None]
-    train_mode: Callable[[bool], None]
-    base_alone: Callable[[], AbstractContextManager[None]]
+    @property
+    def parameters(self) -> list[nn.Parameter]: ...
+
+    @property
+    def sharded(self) -> bool: ...
+
+    def gather(self) -> Gathered:
+        """The weights as one; called in all processes."""
+        ...
+
+    def save(self, folder: Path, gathered: Gathered) -> None:
+        """Writes them into a folder, in the format that inference loads."""
+        ...
+
+    def load(self, folder: Path) -> None:
+        """Reads them back."""
+        ...
+
+    def publish(self, folder: Path, facts: dict[str, Any]) -> None:
+        """Puts them in place of `folder`, with what is known of them. Called in all processes; the
+        first one writes."""
+        ...
+
+    def train_mode(self, on: bool) -> None:
+        """Switches the adapter's dropout on and off. The decoder's own dropout stays off, as in
+        audiocraft."""
+        ...
+
+    def base_alone(self) -> AbstractContextManager[None]:
+        """The plain base speaks, as long as the context lasts; in full training there is none."""
+        ...
+
+    def are_finite(self) -> bool:
+        """Whether those that this process has are."""
+        ...
+
+    def whole(self, tensor: torch.Tensor) -> torch.Tensor:
+        """A tensor of the parameters' layout as one, in the first process; called in all."""
+        ...
+
+    def part_like(self, tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+        """This process's part of such a tensor, split as `like` is."""
+        ...
 
 
-def make_trainee(
-    model: MusicgenForConditionalGeneration, settings: TrainSettings, run: dict[str, Any]
-) -> Trainee:
-    """Chooses and prepares the weights that `settings.trainable` names."""
-    if settings.trainable != "lora":
-        return _whole_model(model, settings)
-    adapted = add_lora(
-        model,
-        base_name=run["base"]["path"],
-        rank=settings.lora_rank,
-        alpha=settings.lora_alpha,
-        dropout=settings.lora_dropout,
-        pattern=lora_pattern(model, settings),
-        kind=settings.adapter,
-        init=settings.lora_init,
-    )
-    dropouts = [m for name, m in adapted.named_modules() if name.endswith("lora_dropout.default")]
-    started = start.adapter_tensors(adapted) if settings.lora_init in start.FROM_BASE else None
+class LoraWeights:
+    """A fresh adapter on a base, as `Weights`.
 
-    def save(folder: Path) -> None:
-        save_adapter(adapted, folder, started=started)
+    Args:
+        model: on its device; it carries the adapter from here on.
+        settings: of the run.
+        base_name: what the adapter's config calls the base.
+    """
 
-    def load(folder: Path) -> None:
+    sharded = False
+
+    def __init__(
+        self, model: MusicgenForConditionalGeneration, settings: TrainSettings, base_name: str
+    ) -> None:
+        self.adapted = add_lora(
+            model,
+            base_name=base_name,
+            rank=settings.lora_rank,
+            alpha=settings.lora_alpha,
+            dropout=settings.lora_dropout,
+            pattern=lora_pattern(model, settings),
+            kind=settings.adapter,
+            init=settings.lora_init,
+        )
+        self.parameters = [p for p in self.adapted.parameters() if p.requires_grad]
+        self._dropouts = [
+            m for name, m in self.adapted.named_modules() if name.endswith("lora_dropout.default")
+        ]
+        # The base lacks them where they were taken out of it.
+        self._started: initial.Tensors | None = None
+        if settings.lora_init in initial.FROM_BASE:
+            self._started = initial.adapter_tensors(self.adapted)
+        # PEFT makes it ready for training; a run resumed at its end is only measured.
+        self.train_mode(False)
+
+    def gather(self) -> Gathered:
+        return None
+
+    def save(self, folder: Path, gathered: Gathered = None) -> None:
+        save_adapter(self.adapted, folder, started=self._started)
+
+    def load(self, folder: Path) -> None:
         tensors = read_tensors(folder / WEIGHTS_FILE)
-        if started is not None:
-            tensors, then = start.split_plain_lora(tensors)
-            start.move_start(adapted, started, then)
-            started.update(then)
-        start.put_tensors(adapted, tensors)
+        if self._started is not None:
+            tensors, then = initial.split_plain_lora(tensors)
+            initial.move_start(self.adapted, self._started, then)
+            self._started = self._started | then
+        initial.put_tensors(self.adapted, tensors)
 
-    def publish(folder: Path, run: dict[str, Any]) -> None:
+    def publish(self, folder: Path, facts: dict[str, Any]) -> None:
         def fill(staging: Path) -> None:
-            save_adapter(adapted, staging, started=started, metadata=header_facts(run))
-            facts = {"format_version": FACTS_VERSION, **_public(run)}
-            atomic.write_json(staging / FACTS_FILE, facts)
-            card = adapter_card(facts, folder.name)
+            header = header_facts(facts)
+            save_adapter(self.adapted, staging, started=self._started, metadata=header)
+            content = {"format_version": FACTS_VERSION, **facts}
+            atomic.write_json(staging / FACTS_FILE, content)
+            card = adapter_card(content, folder.name)
             (staging / "README.md").write_text(card, encoding="utf-8")
 
         if processes.rank() == 0:
             atomic.publish_folder(folder, fill)
 
-    def train_mode(on: bool) -> None:
-        for dropout in dropouts:
+    def train_mode(self, on: bool) -> None:
+        for dropout in self._dropouts:
             dropout.train(on)
 
-    # PEFT makes it ready for training; a run resumed at its end is only measured.
-    train_mode(False)
-    parameters = [p for p in adapted.parameters() if p.requires_grad]
-    return Trainee(
-        parameters,
-        adapted,
-        lambda: save,
-        load,
-        publish,
-        train_mode,
-        lambda: adapter_off(adapted, started),
-    )
+    def base_alone(self) -> AbstractContextManager[None]:
+        return adapter_off(self.adapted, self._started)
+
+    def are_finite(self) -> bool:
+        return all(bool(torch.isfinite(parameter).all()) for parameter in self.parameters)
+
+    def whole(self, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor
+
+    def part_like(self, tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+        return tensor
+
+
+class WholeModel:
+    """The language model itself as `Weights`, with the text encoder where that is trained too.
+
+    Args:
+        model: on its device. With `fsdp` its parameters become parts.
+        settings: of the run.
+    """
+
+    def __init__(self, model: MusicgenForConditionalGeneration, settings: TrainSettings) -> None:
+        with_text = settings.trainable == "full_with_text"
+        model.decoder.requires_grad_(True)
+        for name in ("enc_to_dec_proj", "audio_enc_to_dec_proj"):
+            if hasattr(model, name):
+                getattr(model, name).requires_grad_(True)
+        if with_text:
+            text_encoder: Any = model.text_encoder
+            text_encoder.requires_grad_(True)
+        if settings.frozen_modules:
+            freeze(model, settings.frozen_modules)
+        self.sharded = settings.fsdp
+        if self.sharded:
+            sharded.shard_model(model, with_text=with_text)
+        self._model, self._base_path = model, settings.model_path
+        self.parameters = [p for p in model.parameters() if p.requires_grad]
+
+    def gather(self) -> Gathered:
+        return sharded.whole_weights(self._model) if self.sharded else None
+
+    def save(self, folder: Path, gathered: Gathered) -> None:
+        self._model.save_pretrained(str(folder), state_dict=gathered)
+
+    def load(self, folder: Path) -> None:
+        own = self._model.state_dict()
+        missing, unexpected = self._model.load_state_dict(
+            {
+                name: self.part_like(tensor, own[name]) if name in own else tensor
+                for name, tensor in read_tensors(folder / "model.safetensors").items()
+            },
+            strict=False,
+        )
+        trained = {name for name, p in self._model.named_parameters() if p.requires_grad}
+        assert not unexpected
+        assert not trained & set(missing)
+
+    def publish(self, folder: Path, facts: dict[str, Any]) -> None:
+        gathered = self.gather()
+
+        def fill(staging: Path) -> None:
+            self.save(staging, gathered)
+            if is_melody(self._model):
+                # Its processor cannot be made without torchaudio.
+                load_tokenizer(self._base_path).save_pretrained(str(staging))
+                write_extractor_settings(self._base_path, staging)
+            else:
+                load_processor(self._base_path).save_pretrained(str(staging))
+            atomic.write_json(staging / FACTS_FILE, facts)
+
+        if processes.rank() == 0:
+            atomic.publish_folder(folder, fill)
+
+    def train_mode(self, on: bool) -> None:
+        """Nothing: its dropout stays off."""
+
+    def base_alone(self) -> AbstractContextManager[None]:
+        return contextlib.nullcontext()
+
+    def are_finite(self) -> bool:
+        return all(bool(torch.isfinite(sharded.local(p)).all()) for p in self.parameters)
+
+    def whole(self, tensor: torch.Tensor) -> torch.Tensor:
+        return sharded.whole(tensor)
+
+    def part_like(self, tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+        return sharded.part_like(tensor, like)
+
+
+def make_weights(
+    model: MusicgenForConditionalGeneration, settings: TrainSettings, base_name: str
+) -> LoraWeights | WholeModel:
+    """Prepares the weights that `settings.trainable` names; a model on its device."""
+    if settings.trainable == "lora":
+        return LoraWeights(model, settings, base_name)
+    return WholeModel(model, settings)
 
 
 def lora_pattern(model: MusicgenForConditionalGeneration, settings: TrainSettings) -> str:
@@ -136,11 +271,13 @@ def lora_pattern(model: MusicgenForConditionalGeneration, settings: TrainSetting
     return pattern
 
 
-def check_frozen(pattern: str, trainable: str) -> None:
-    """Raises a UserError where `pattern` is no regular expression or there is nothing to freeze: an
-    adapter's base is frozen."""
-    check_expression("frozen_modules", pattern)
-    if pattern and trainable == "lora":
+def check_weights(settings: TrainSettings, model: MusicgenForConditionalGeneration) -> None:
+    """Raises a UserError where the weights can't be shared among processes as asked, or
+    `frozen_modules` is no regular expression or there is nothing to freeze: an adapter's base is
+    frozen."""
+    sharded.check_sharding(settings, model)
+    check_expression("frozen_modules", settings.frozen_modules)
+    if settings.frozen_modules and settings.trainable == "lora":
         raise UserError(
             "frozen_modules is for --trainable full; --lora_modules says where an adapter is."
         )
@@ -163,60 +300,3 @@ def freeze(model: MusicgenForConditionalGeneration, pattern: str) -> None:
         raise UserError(f"frozen_modules: {pattern!r} matches all parameters: nothing would train.")
     for parameter in chosen:
         parameter.requires_grad_(False)
-
-
-def _whole_model(model: MusicgenForConditionalGeneration, settings: TrainSettings) -> Trainee:
-    model.decoder.requires_grad_(True)
-    for name in ("enc_to_dec_proj", "audio_enc_to_dec_proj"):
-        if hasattr(model, name):
-            getattr(model, name).requires_grad_(True)
-    if settings.trainable == "full_with_text":
-        text_encoder: Any = model.text_encoder
-        text_encoder.requires_grad_(True)
-    if settings.frozen_modules:
-        freeze(model, settings.frozen_modules)
-
-    if settings.fsdp:
-        shard_model(model, with_text=settings.trainable == "full_with_text")
-
-    def gather() -> Callable[[Path], None]:
-        weights = whole_weights(model) if settings.fsdp else None
-        return lambda folder: model.save_pretrained(str(folder), state_dict=weights)
-
-    def load(folder: Path) -> None:
-        own = model.state_dict()
-        missing, unexpected = model.load_state_dict(
-            {
-                name: part_like(tensor, own[name]) if name in own else tensor
-                for name, tensor in read_tensors(folder / "model.safetensors").items()
-            },
-            strict=False,
-        )
-        trained = {name for name, p in model.named_parameters() if p.requires_grad}
-        assert not unexpected
-        assert not trained & set(missing)
-
-    def publish(folder: Path, run: dict[str, Any]) -> None:
-        save = gather()
-
-        def fill(staging: Path) -> None:
-            save(staging)
-            if is_melody(model):
-                # Its processor cannot be made without torchaudio.
-                load_tokenizer(settings.model_path).save_pretrained(str(staging))
-                write_extractor_settings(settings.model_path, staging)
-            else:
-                load_processor(settings.model_path).save_pretrained(str(staging))
-            atomic.write_json(staging / FACTS_FILE, _public(run))
-
-        if processes.rank() == 0:
-            atomic.publish_folder(folder, fill)
-
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    return Trainee(parameters, None, gather, load, publish, lambda on: None, contextlib.nullcontext)
-
-
-def _public(run: dict[str, Any]) -> dict[str, Any]:
-    """The part of a run that travels with its weights."""
-    names = ("base", "data", "settings", "versions", "precision", "base_loss", "best", "identity")
-    return {name: run[name] for name in names if name in run}

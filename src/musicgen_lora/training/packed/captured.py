@@ -9,7 +9,6 @@ in PyTorch's notes on CUDA semantics). Elsewhere the same function is called as 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -21,27 +20,11 @@ from musicgen_lora.model.delays import n_predicted
 from musicgen_lora.model.loss import codebook_cross_entropies
 from musicgen_lora.model.musicgen import decoder_states, model_shape
 from musicgen_lora.model.text import TextStates
+from musicgen_lora.training.packed.draws import Draw
 
-NULL_CAPTION = 0
-"""Row of the table of text states that is the null condition."""
 LARGEST_TABLE_BYTES = 8 << 30
 WARM_UP_STEPS = 3
 """Before a capture, so that libraries have chosen their kernels and made their workspaces."""
-
-
-@dataclass(frozen=True)
-class Draw:
-    """Which windows a batch has.
-
-    Args:
-        starts: `[B]` int64, first frames in the codes of all clips.
-        n_frames: `[B]` int64, lengths of the windows.
-        captions: `[B]` int64, rows of the table of text states.
-    """
-
-    starts: torch.Tensor
-    n_frames: torch.Tensor
-    captions: torch.Tensor
 
 
 class DeviceData:
@@ -181,37 +164,6 @@ class CapturedGradients:
         with torch.cuda.graph(graph):
             self._run()
         return graph.replay
-
-
-def draw_windows(
-    tokens: PackedTokens,
-    captions: Sequence[Sequence[int]],
-    rows: np.ndarray,
-    *,
-    n_frames: int,
-    condition_dropout: float,
-    rng: np.random.Generator,
-) -> Draw:
-    """Random windows of clips: where each begins, and which of its captions it has.
-
-    Args:
-        tokens: of the dataset.
-        captions: of each clip, rows of the table of text states.
-        rows: `[B]` of the clips.
-        n_frames: of a window; shorter clips are whole.
-        condition_dropout: share of windows without a caption.
-        rng: of all draws.
-    """
-    lengths = tokens.n_frames[rows]
-    spare = np.maximum(0, lengths - n_frames)
-    starts = tokens.offsets[rows] + rng.integers(spare + 1)
-    chosen = np.array([captions[row][rng.integers(len(captions[row]))] for row in rows])
-    chosen[rng.random(len(rows)) < condition_dropout] = NULL_CAPTION
-    return Draw(
-        torch.from_numpy(starts),
-        torch.from_numpy(np.minimum(lengths, n_frames)),
-        torch.from_numpy(chosen),
-    )
 
 
 @torch.no_grad()

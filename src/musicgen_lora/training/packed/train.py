@@ -18,13 +18,13 @@ import json
 import math
 import sys
 import time
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
 from musicgen_lora import atomic
+from musicgen_lora.dataset.batches import DRAWS_VERSION
 from musicgen_lora.dataset.packed import PackedTokens, read_packed
 from musicgen_lora.errors import RunError, UserError
 from musicgen_lora.model.base_facts import base_facts
@@ -39,34 +39,29 @@ from musicgen_lora.model.musicgen import (
 from musicgen_lora.model.placement import place
 from musicgen_lora.model.text import TextStates
 from musicgen_lora.runtime.precision import DTYPES, choose_precision
+from musicgen_lora.runtime.seeds import seed_of
 from musicgen_lora.training import run_folder
 from musicgen_lora.training.checkpoints import (
+    LoopState,
+    Trained,
     newest_checkpoint,
     read_state,
-    restore_training,
+    restore,
     save_checkpoint,
 )
 from musicgen_lora.training.memory import peak_memory_bytes
-from musicgen_lora.training.optimise import learning_rate_at
 from musicgen_lora.training.optimizers import make_optimizers
 from musicgen_lora.training.packed.captured import (
     CapturedGradients,
     DeviceData,
-    Draw,
-    draw_windows,
     held_out_loss,
     step_totals,
 )
+from musicgen_lora.training.packed.draws import Draws
 from musicgen_lora.training.packed.settings import PackedSettings, parse_settings
-from musicgen_lora.training.weights import Trainee, make_trainee
-
-
-@dataclass
-class LoopState:
-    """What changes from step to step, beside weights and optimizers."""
-
-    step: int = 0
-    best: dict[str, Any] | None = None
+from musicgen_lora.training.schedule import learning_rate_at
+from musicgen_lora.training.signals import StopSignals
+from musicgen_lora.training.weights import LoraWeights, make_weights
 
 
 class PackedRun:
@@ -93,9 +88,8 @@ class PackedRun:
         self.data = DeviceData(self.tokens, text, self.n_frames, self.device)
         place(model, self.device, self.precision, trained=full)
         self.autocast = DTYPES[self.precision] if full and self.precision != "fp32" else None
-        torch.manual_seed(settings.seed)
-        base = {"path": settings.model_path}
-        self.trainee: Trainee = make_trainee(model, settings, {"base": base})  # pyright: ignore[reportArgumentType]
+        torch.manual_seed(seed_of("adapter", settings.seed))
+        self.weights = make_weights(model, settings, settings.model_path)  # pyright: ignore[reportArgumentType]
         self.optimizers = make_optimizers(
             settings.optimizer,
             [(name, p) for name, p in model.named_parameters() if p.requires_grad],
@@ -109,9 +103,16 @@ class PackedRun:
             autocast=self.autocast,
             capture=self.device.type == "cuda",
         )
-        self.train_rows = np.flatnonzero(~self.tokens.held_out)
-        self.held_out = self._held_out_draws()
-        self.state = LoopState()
+        self.draws = Draws(
+            self.tokens,
+            self.data.captions,
+            n_frames=self.n_frames,
+            condition_dropout=settings.condition_dropout,
+            seed=settings.seed,
+        )
+        self.held_out = self.draws.held_out(settings.max_validation_windows, settings.batch_size)
+        self.trained = Trained(self.weights, self.optimizers)
+        self.state = LoopState(settings.batch_size, other=self._marks())
 
     def _window_s(self) -> float:
         """Length of the windows: past what a base was trained on, an adapter learns from noise."""
@@ -123,27 +124,34 @@ class PackedRun:
         )
         return longest_s
 
+    def _marks(self) -> dict[str, Any]:
+        """What a checkpoint says of its run besides: another one can't go on from it."""
+        return {"identity": self.identity, "draws_version": DRAWS_VERSION}
+
     def resume(self) -> None:
         """Goes on from the newest sound checkpoint, if there is one of this very run."""
         found = newest_checkpoint(self.settings.output_dir / run_folder.CHECKPOINTS, _say)
         if found is None:
             return
-        content = read_state(found)
-        if content.get("identity") != self.identity:
+        marks = read_state(found)
+        if marks.get("identity") != self.identity:
             raise UserError(
                 f"{self.settings.output_dir}: holds a run of other settings, tokens or base; give "
                 "another --output_dir, or the settings of its run.json."
             )
-        self.trainee.load_weights(found)
-        restore_training(found, content, self.optimizers, None)
-        self.state = LoopState(content["step"], content["best"])
+        if marks.get("draws_version") != DRAWS_VERSION:
+            raise UserError(
+                f"{self.settings.output_dir}: holds a run of another release, which draws its "
+                "windows otherwise; end it with that one, or give another --output_dir."
+            )
+        restore(found, self.state, self.trained)
         _say(f"Going on after step {self.state.step} from {found}.")
 
     def train(self) -> None:
         """Steps until `max_steps`, `max_minutes` or a signal; validates and saves on the way."""
         settings, state = self.settings, self.state
         began, begun = time.monotonic(), state.step
-        with run_folder.StopSignals() as stop:
+        with StopSignals() as stop:
             while state.step < settings.max_steps:
                 codebooks, norm, rate = self._step()
                 state.step += 1
@@ -164,7 +172,9 @@ class PackedRun:
 
     def _step(self) -> tuple[list[float], float, float]:
         settings = self.settings
-        draws = self._draws(self.state.step)
+        draws = self.draws.step(
+            self.state.step, settings.batch_size, settings.gradient_accumulation_steps
+        )
         totals = step_totals(draws, self.shape.delays)
         rate = learning_rate_at(
             self.state.step,
@@ -176,7 +186,7 @@ class PackedRun:
         self.gradients.zero_gradients()
         for draw in draws:
             self.gradients.add(draw, totals)
-        norm = torch.nn.utils.clip_grad_norm_(self.trainee.parameters, settings.max_grad_norm)
+        norm = torch.nn.utils.clip_grad_norm_(self.weights.parameters, settings.max_grad_norm)
         # One wait for the device a step: what is not finite must not reach the weights.
         *codebooks, length = torch.cat([self.gradients.codebooks, norm[None]]).tolist()
         if not math.isfinite(sum(codebooks) + length):
@@ -189,45 +199,6 @@ class PackedRun:
                 group["lr"] = rate
             optimizer.step()
         return codebooks, length, rate
-
-    def _draws(self, step: int) -> list[Draw]:
-        """Batches of a step, a function of (seed, step): the clips in the order of a permutation of
-        each epoch."""
-        settings = self.settings
-        per_step = settings.batch_size * settings.gradient_accumulation_steps
-        places = np.arange(step * per_step, (step + 1) * per_step)
-        epochs = places // len(self.train_rows)
-        rows = np.empty(per_step, dtype=np.int64)
-        for epoch in np.unique(epochs):
-            order = np.random.default_rng((settings.seed, int(epoch))).permutation(self.train_rows)
-            rows[epochs == epoch] = order[places[epochs == epoch] % len(order)]
-        rng = np.random.default_rng((settings.seed, step, per_step))
-        return [
-            draw_windows(
-                self.tokens,
-                self.data.captions,
-                part,
-                n_frames=self.n_frames,
-                condition_dropout=settings.condition_dropout,
-                rng=rng,
-            )
-            for part in rows.reshape(-1, settings.batch_size)
-        ]
-
-    def _held_out_draws(self) -> list[Draw]:
-        """Fixed windows: of each held-out clip the first, with its first caption."""
-        limit = self.settings.max_validation_windows
-        rows = np.flatnonzero(self.tokens.held_out)
-        rows = rows[np.unique(np.linspace(0, len(rows) - 1, min(limit, len(rows))).astype(int))]
-        size = self.settings.batch_size
-        return [
-            Draw(
-                torch.from_numpy(self.tokens.offsets[part]),
-                torch.from_numpy(np.minimum(self.tokens.n_frames[part], self.n_frames)),
-                torch.tensor([self.data.captions[row][0] for row in part]),
-            )
-            for part in (rows[at : at + size] for at in range(0, len(rows), size))
-        ]
 
     def validate(self) -> None:
         """Held-out loss now, into `metrics.jsonl`; the best weights so far go to `best_model`."""
@@ -248,26 +219,17 @@ class PackedRun:
 
     def _publish(self) -> None:
         folder = self.settings.output_dir / run_folder.BEST_MODEL
-        if self.trainee.adapted is None:
-            base = {"path": self.settings.model_path}
-            self.trainee.publish(folder, {"base": base, "best": self.state.best})
-        else:
+        if isinstance(self.weights, LoraWeights):
             # The card of an adapter tells of a dataset, which is not here.
-            atomic.publish_folder(folder, self.trainee.gather())
+            atomic.publish_folder(folder, self.weights.save)
+        else:
+            base = {"path": self.settings.model_path}
+            self.weights.publish(folder, {"base": base, "best": self.state.best})
 
     def save(self) -> None:
         """A checkpoint of the state now."""
-        best = self.state.best
-        save_checkpoint(
-            self.settings.output_dir / run_folder.CHECKPOINTS,
-            self.state.step,
-            save_weights=self.trainee.gather(),
-            optimizers=self.optimizers,
-            average=None,
-            state={"best": best, "identity": self.identity},
-            keep=2,
-            best_step=best["step"] if best is not None else None,
-        )
+        folder = self.settings.output_dir / run_folder.CHECKPOINTS
+        save_checkpoint(folder, self.state, self.trained, keep=2)
 
     def _log(self, codebooks: list[float], norm: float, rate: float, steps_per_s: float) -> None:
         frames = self.settings.batch_size * self.settings.gradient_accumulation_steps

@@ -8,13 +8,12 @@ must run the model equally often, and what is saved is gathered by all of them.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
 from transformers import MusicgenForConditionalGeneration
 
@@ -74,20 +73,8 @@ def shard_model(model: MusicgenForConditionalGeneration, *, with_text: bool) -> 
         unit.set_force_sum_reduction_for_comms(True)
 
 
-def in_parts(model: MusicgenForConditionalGeneration) -> bool:
-    """Whether all processes must run the model together. Its parameters don't tell: some stay whole
-    between a pass and the next."""
-    decoder: Any = model.decoder
-    return isinstance(decoder.model, FSDPModule)
-
-
-def is_sharded(parameters: Sequence[nn.Parameter]) -> bool:
-    """Whether each process holds a part of them only."""
-    return isinstance(parameters[0], DTensor)
-
-
 def local(tensor: torch.Tensor) -> torch.Tensor:
-    """This process's part."""
+    """This process's part; a tensor that is in no parts, as it is."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 

@@ -1,18 +1,24 @@
-"""The learning rate and the weight decay of a run, where settings and base decide them together."""
+"""The learning rate of a run, which settings and base decide together, and of each of its steps."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from rich.console import Console
 from transformers import MusicgenForConditionalGeneration
 
-from musicgen_lora.config import TrainSettings
 from musicgen_lora.model.base_facts import base_facts
 from musicgen_lora.model.lora.initial import FROM_BASE
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from musicgen_lora.config import TrainSettings
+
 DEFAULT_RATE, PRODIGY_RATE = 3e-4, 1.0
+DECAY_SHARE = 0.3
+"""Of a wsd schedule's steps."""
 
 
 def with_rate(
@@ -45,3 +51,20 @@ def with_rate(
         console.print(f"No weight decay: with lora_init {settings.lora_init} it moves the base.")
         decay = 0.0
     return replace(settings, learning_rate=rate, weight_decay=decay)
+
+
+def learning_rate_at(
+    step: int, n_steps: int, *, peak: float, schedule: str, warmup_share: float
+) -> float:
+    """Rate of step 0..n_steps-1: linear warm-up, then cosine or linear to 0, constant, or wsd
+    (warmup-stable-decay: constant, then linear to 0 over the last 30 %; Hu et al., MiniCPM, 2024),
+    where a long run's end can be moved as late as its decay begins."""
+    n_warmup = math.ceil(warmup_share * n_steps)
+    if step < n_warmup:
+        return peak * (step + 1) / n_warmup
+    if schedule == "constant":
+        return peak
+    if schedule == "wsd":
+        return peak * min(1.0, (n_steps - step) / (DECAY_SHARE * n_steps))
+    progress = (step - n_warmup) / max(1, n_steps - n_warmup)
+    return peak * ((1 + math.cos(math.pi * progress)) / 2 if schedule == "cosine" else 1 - progress)

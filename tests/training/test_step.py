@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from trainer import Cramped
 
-from musicgen_lora.dataset.batches import collate
+from musicgen_lora.dataset.batches import Window, collate
 from musicgen_lora.model.delays import n_predicted
 from musicgen_lora.model.lora.adapter import add_lora
 from musicgen_lora.model.musicgen import load_base, load_tokenizer
 from musicgen_lora.model.text import TextStates
-from musicgen_lora.training import optimise
 from musicgen_lora.training.memory import checkpoint_layers
-from musicgen_lora.training.optimise import optimise_step
+from musicgen_lora.training.step import Learner, optimise_step
 
 DELAYS = [0, 1, 2, 3]
 
@@ -30,18 +30,16 @@ def gradients(
     optimizer.register_step_pre_hook(
         lambda *_: found.extend(p.grad.clone() for p in parameters if p.grad is not None)
     )
-    result = optimise_step(
+    learner = Learner(
         model,
-        batches,
         text,
-        [optimizer],
         parameters,
-        totals=sum(n_predicted(batch.n_frames, DELAYS).sum(0) for batch in batches),
+        [optimizer],
         max_grad_norm=1e9,
-        scaler=None,
         codebook_weights=codebook_weights,
-        where="here",
     )
+    totals = sum(n_predicted(batch.n_frames, DELAYS).sum(0) for batch in batches)
+    result = optimise_step(learner, batches, totals, "here")
     assert result is not None
     return result.loss, result.grad_norm, found
 
@@ -58,14 +56,15 @@ def test_accumulation_equals_one_big_batch_on_ragged_clips(
         for parameter in parameters:
             parameter.normal_(0.0, 0.1)
     rng = np.random.default_rng(0)
-    windows = [rng.integers(0, 64, (n, 4)) for n in (5, 60, 9, 33, 4, 47, 12, 21)]
     captions = ["hip hop", None, "808 beat", "trap drums with bass", None, "dark", "808", "beat"]
-    text = TextStates(model, load_tokenizer(tiny_model_dir))
-    whole = gradients(model, [collate(windows, captions)], text, parameters)
-    parts = [
-        collate(windows[i : i + batch_size], captions[i : i + batch_size])
-        for i in range(0, 8, batch_size)
+    lengths = (5, 60, 9, 33, 4, 47, 12, 21)
+    windows = [
+        Window(rng.integers(0, 64, (n, 4)), caption)
+        for n, caption in zip(lengths, captions, strict=True)
     ]
+    text = TextStates(model, load_tokenizer(tiny_model_dir))
+    whole = gradients(model, [collate(windows)], text, parameters)
+    parts = [collate(windows[i : i + batch_size]) for i in range(0, 8, batch_size)]
     split = gradients(model, parts, text, parameters)
     assert split[0] == pytest.approx(whole[0], rel=1e-6)
     assert split[1] == pytest.approx(whole[1], rel=1e-4)
@@ -87,7 +86,12 @@ def step_parts(tiny_model_dir: Path):
         for parameter in parameters:
             parameter.normal_(0.0, 0.1)
     rng = np.random.default_rng(0)
-    batch = collate([rng.integers(0, 64, (n, 4)) for n in (20, 35)], ["hip hop", None])
+    batch = collate(
+        [
+            Window(rng.integers(0, 64, (20, 4)), "hip hop"),
+            Window(rng.integers(0, 64, (35, 4)), None),
+        ]
+    )
     return model, [batch], TextStates(model, load_tokenizer(tiny_model_dir)), parameters
 
 
@@ -115,29 +119,13 @@ def test_layers_computed_twice_give_the_same_gradient(step_parts) -> None:
     assert all(one.equal(two) for one, two in zip(whole[2], twice[2], strict=True))
 
 
-def test_memory_that_runs_out_changes_nothing(step_parts, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_that_runs_out_changes_nothing(step_parts) -> None:
     model, batches, text, parameters = step_parts
     before = [parameter.detach().clone() for parameter in parameters]
-    original, calls = optimise.decoder_states, []
-
-    def out_of_memory(*arguments):
-        calls.append(1)
-        if len(calls) == 2:
-            raise torch.OutOfMemoryError("too much")
-        return original(*arguments)
-
-    monkeypatch.setattr(optimise, "decoder_states", out_of_memory)
-    result = optimise_step(
-        model,
-        batches * 2,
-        text,
-        [torch.optim.SGD(parameters, lr=1.0)],
-        parameters,
-        totals=torch.ones(4),
-        max_grad_norm=1.0,
-        scaler=None,
-        where="here",
-    )
+    larger = collate([Window(np.zeros((9, 4), dtype=np.uint16), "808")] * 3)
+    optimizer = torch.optim.SGD(parameters, lr=1.0)
+    learner = Learner(model, Cramped(text, 2), parameters, [optimizer])  # pyright: ignore[reportArgumentType]
+    result = optimise_step(learner, [*batches, larger], torch.ones(4), "here")
     assert result is None
     assert all(parameter.grad is None for parameter in parameters)
     assert all(one.equal(two) for one, two in zip(before, parameters, strict=True))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from rich.console import Console
@@ -31,7 +30,7 @@ start doesn't wait for the whole of a large dataset."""
 
 
 @dataclass(frozen=True)
-class Material:
+class RunData:
     """Data of a run.
 
     Args:
@@ -57,47 +56,33 @@ class Material:
     text_is_ready: bool
 
 
-def gather(
+def open_data(
     settings: TrainSettings,
     clips: Sequence[Clip],
     model: MusicgenForConditionalGeneration,
     console: Console,
     *,
     frozen_text: bool,
-) -> Material:
+) -> RunData:
     """Encodes what is missing, splits, and cuts the windows.
 
     Args:
         settings: of the run.
         clips: of the dataset.
         model: encodes clips and captions.
-        console: tells what was found.
+        console: is told what was found.
         frozen_text: whether captions can be encoded ahead, since no step changes the encoder.
 
     Raises:
         UserError: a file or the split is not usable.
     """
     shape = model_shape(model)
-    if settings.from_tokens:
-        ids, codes = open_tokens(clips, model, settings.data_dir)
-    else:
-        ids, codes = _tokenise(clips, model, settings.data_dir, console)
+    ids, codes = _open_codes(settings, clips, model, console)
     long_enough = _long_enough(clips, codes, shape.delays, console)
     kept, codes = Clips.of(clips).take(long_enough), codes.take(long_enough)
-    train, held_out = split_rows(kept, settings.validation_fraction, settings.seed)
-    n_sources = len(kept.take(held_out).column("source").unique())
-    console.print(
-        f"{len(train)} clips to train on, {len(held_out)} held out ({n_sources} sources)."
-    )
-    if not len(held_out):
-        console.print(
-            "Too few sources to hold any out: nothing can be validated, and the last "
-            "step becomes best_model. Two sources are the least, 50 clips are advised.",
-            style="yellow",
-        )
+    train, held_out = _split(settings, kept, console)
     min_frames = max(shape.delays) + 1
     max_frames = max(round(settings.max_duration * shape.frame_rate), min_frames)
-
     melodies = open_melodies(model, settings.model_path, shape.frame_rate)
 
     def windows_of(rows: np.ndarray, limit: int) -> Windows:
@@ -120,50 +105,77 @@ def gather(
         melodies=melodies if settings.melody_dropout < 1.0 else None,
         melody_dropout=settings.melody_dropout,
     )
+    # Enough to judge the base by, whatever the size of the dataset.
+    gate_windows = windows or windows_of(train, GATE_WINDOWS)
+    text, is_ready = _read_captions(settings, kept, model, console, frozen=frozen_text)
+    kept_ids = [ids[row] for row in long_enough]
+    return RunData(kept, kept_ids, train, held_out, dataset, windows, gate_windows, text, is_ready)
+
+
+def _split(
+    settings: TrainSettings, clips: Clips, console: Console
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of the clips to train on, and of those held out."""
+    train, held_out = split_rows(clips, settings.validation_fraction, settings.seed)
+    n_sources = len(clips.take(held_out).column("source").unique())
+    console.print(
+        f"{len(train)} clips to train on, {len(held_out)} held out ({n_sources} sources)."
+    )
+    if not len(held_out):
+        console.print(
+            "Too few sources to hold any out: nothing can be validated, and the last "
+            "step becomes best_model. Two sources are the least, 50 clips are advised.",
+            style="yellow",
+        )
+    return train, held_out
+
+
+def _read_captions(
+    settings: TrainSettings,
+    clips: Clips,
+    model: MusicgenForConditionalGeneration,
+    console: Console,
+    *,
+    frozen: bool,
+) -> tuple[TextStates, bool]:
+    """The conditions, and whether all captions are encoded; says how odd ones are read."""
     tokenizer = load_tokenizer(settings.model_path)
-    text = TextStates(model, tokenizer, frozen=frozen_text)
-    captions = kept.column("texts").flatten().unique()
+    text = TextStates(model, tokenizer, frozen=frozen)
+    captions = clips.column("texts").flatten().unique()
     for line in [
         *describe_readings(settings.preview_prompts, lambda: TextReader.of(tokenizer), "prompt"),
         *describe_readings(
             captions.to_pylist(),
             lambda: TextReader.of(tokenizer),
             "caption",
-            lambda caption: next(clip.name for clip in kept if caption in clip.texts),
+            lambda caption: next(clip.name for clip in clips if caption in clip.texts),
         ),
     ]:
         console.print(line, style="yellow")
-    text_is_ready = frozen_text and len(captions) <= CAPTIONS_AHEAD
-    if text_is_ready:
+    is_ready = frozen and len(captions) <= CAPTIONS_AHEAD
+    if is_ready:
         text.prepare(captions.to_pylist())
-    return Material(
-        clips=kept,
-        ids=[ids[row] for row in long_enough],
-        train=train,
-        held_out=held_out,
-        dataset=dataset,
-        windows=windows,
-        # Enough to judge the base by, whatever the size of the dataset.
-        gate_windows=windows or windows_of(train, GATE_WINDOWS),
-        text=text,
-        text_is_ready=text_is_ready,
-    )
+    return text, is_ready
 
 
-def _tokenise(
+def _open_codes(
+    settings: TrainSettings,
     clips: Sequence[Clip],
     model: MusicgenForConditionalGeneration,
-    data_dir: Path,
     console: Console,
 ) -> tuple[list[str], TokenStore]:
+    """Ids and codes of the clips."""
+    data_dir = settings.data_dir
+    if settings.from_tokens:
+        return open_tokens(clips, model, data_dir)
     # The first process encodes what is missing; the others wait and find it.
     if processes.rank() > 0:
-        processes.largest(0)
+        processes.barrier()
     with progress(console, "clips encoded") as on_clip:
         ids = clip_ids(clips, data_dir)
         codes = tokenise_clips(clips, ids, model, data_dir, on_clip)
     if processes.rank() == 0:
-        processes.largest(0)
+        processes.barrier()
     return ids, codes
 
 

@@ -1,0 +1,153 @@
+"""What a run says as it goes: rows for `metrics.jsonl` and the trackers, lines for the terminal."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import Progress, TextColumn
+
+from musicgen_lora.console import LINE_EVERY_S
+from musicgen_lora.runtime import processes
+from musicgen_lora.training import run_folder
+from musicgen_lora.training.run import Run
+from musicgen_lora.training.step import StepResult
+from musicgen_lora.training.trackers import Track, open_trackers
+
+
+@dataclass(frozen=True)
+class RunLog:
+    """The figures and the words of a run; the first process alone writes.
+
+    Args:
+        console: quiet in all processes but the first.
+        output_dir: of the run.
+        track: passes a row on to the trackers.
+    """
+
+    console: Console
+    output_dir: Path
+    track: Track
+
+    def record(self, row: dict[str, Any]) -> None:
+        """Adds a row to `metrics.jsonl`."""
+        if processes.rank() == 0:
+            run_folder.append_metrics(self.output_dir, row)
+            self.track(row)
+
+    def say(self, line: str, *, warns: bool = False) -> None:
+        """Prints a line."""
+        self.console.print(line, style="yellow" if warns else None)
+
+
+@contextmanager
+def open_log(
+    run: Run, output_dir: Path, console: Console, *, names: Sequence[str], first_step: int
+) -> Iterator[RunLog]:
+    """The log of a run, while the context lasts.
+
+    Args:
+        run: whose it is.
+        output_dir: of the run.
+        console: for the lines.
+        names: of the trackers.
+        first_step: steps done before.
+    """
+    opened = names if processes.rank() == 0 else ()
+    with open_trackers(opened, output_dir, run, first_step) as track:
+        yield RunLog(console, output_dir, track)
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """A step, to be told of.
+
+    Args:
+        result: its figures.
+        step: its number, from 1.
+        epoch: epochs done after it, with their fraction.
+        rate: learning rate.
+        n_frames: codec frames that it read.
+        memory_bytes: peak so far.
+    """
+
+    result: StepResult
+    step: int
+    epoch: float
+    rate: float
+    n_frames: int
+    memory_bytes: int
+
+
+class StepLog:
+    """Progress through the steps: a bar in a terminal, else a line now and then.
+
+    Args:
+        log: takes the rows.
+        begun: steps done before.
+        n_steps: of the whole run.
+        frame_rate: codec frames a second.
+    """
+
+    def __init__(self, log: RunLog, *, begun: int, n_steps: int, frame_rate: float) -> None:
+        self._log, self._begun, self._n_steps = log, begun, n_steps
+        self._frame_rate, self._frames_read = frame_rate, 0
+        self._began = self._said = time.monotonic()
+        self._bar = Progress(
+            *Progress.get_default_columns(),
+            TextColumn("{task.fields[figures]}"),
+            console=log.console,
+            disable=not log.console.is_terminal or processes.rank() > 0,
+        )
+
+    def __enter__(self) -> StepLog:
+        self._bar.start()
+        self._task = self._bar.add_task(
+            "training", total=self._n_steps, completed=self._begun, figures=""
+        )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.stop()
+
+    def tell(self, report: StepReport) -> None:
+        """Records a step and shows it."""
+        result, done = report.result, report.step
+        self._frames_read += report.n_frames
+        elapsed = time.monotonic() - self._began
+        row = {
+            "event": "train",
+            "step": done,
+            "epoch": round(report.epoch, 4),
+            "loss": result.loss,
+            "codebooks": result.codebooks,
+            "learning_rate": report.rate,
+            # An overflow, which the scaler of fp16 answers by skipping the step, is no number.
+            "grad_norm": result.grad_norm if math.isfinite(result.grad_norm) else None,
+            "audio_s_per_s": self._frames_read / self._frame_rate / elapsed,
+            "tokens_per_s": self._frames_read * len(result.codebooks) / elapsed,
+            "peak_memory_bytes": report.memory_bytes,
+            "elapsed_s": round(elapsed, 3),
+        }
+        self._log.record(row)
+        line = (
+            f"loss {result.loss:.3f}  rate {report.rate:.2e}  {row['tokens_per_s']:.0f} tokens/s  "
+            f"{report.memory_bytes / 1e9:.2f} GB"
+        )
+        self._bar.update(self._task, completed=done, figures=line)
+        is_due = done % 10 == 0 or time.monotonic() - self._said >= LINE_EVERY_S
+        if self._log.console.is_terminal or not (
+            is_due or done in (self._n_steps, self._begun + 1)
+        ):
+            return
+        self._said = time.monotonic()
+        left_s = elapsed / (done - self._begun) * (self._n_steps - done)
+        self._log.say(
+            f"step {done}/{self._n_steps}  epoch {row['epoch']:.2f}  {line}  {left_s:.0f} s left"
+        )

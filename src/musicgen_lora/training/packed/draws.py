@@ -1,0 +1,112 @@
+"""Which windows of a packed file a step has: drawn as `ClipDataset` draws those of a dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from musicgen_lora.dataset.batches import draw_window, epoch_order
+from musicgen_lora.dataset.packed import PackedTokens
+
+NULL_CAPTION = 0
+"""Row of the table of text states that is the null condition."""
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Which windows a batch has.
+
+    Args:
+        starts: first frames in the codes of all clips, `[B]` int64.
+        n_frames: lengths of the windows, `[B]` int64.
+        captions: rows of the table of text states, `[B]` int64.
+    """
+
+    starts: torch.Tensor
+    n_frames: torch.Tensor
+    captions: torch.Tensor
+
+
+class Draws:
+    """Windows of a packed file's clips.
+
+    Args:
+        tokens: of the dataset.
+        captions: of each clip, rows of the table of text states.
+        n_frames: of a window; shorter clips are whole.
+        condition_dropout: share of training windows without a caption.
+        seed: of all draws.
+    """
+
+    def __init__(
+        self,
+        tokens: PackedTokens,
+        captions: Sequence[Sequence[int]],
+        *,
+        n_frames: int,
+        condition_dropout: float,
+        seed: int,
+    ) -> None:
+        self._tokens, self._captions, self._offsets = tokens, captions, tokens.offsets
+        self._n_frames, self._seed = n_frames, seed
+        self._condition_dropout = condition_dropout
+        self._train = np.flatnonzero(~tokens.held_out)
+        self._epoch, self._order = -1, self._train
+
+    def step(self, step: int, batch_size: int, n_batches: int) -> list[Draw]:
+        """Batches of a step, a function of (seed, step): each epoch goes through the clips in an
+        order of its own."""
+        per_step = batch_size * n_batches
+        places = [
+            (place // len(self._train), self._clip(*divmod(place, len(self._train))))
+            for place in range(step * per_step, (step + 1) * per_step)
+        ]
+        return [self.batch(places[at : at + batch_size]) for at in range(0, per_step, batch_size)]
+
+    def batch(self, places: Sequence[tuple[int, int]]) -> Draw:
+        """Random windows.
+
+        Args:
+            places: epoch and clip of each; a clip is counted among those trained on.
+        """
+        rows = self._train[[clip for _, clip in places]]
+        lengths = self._tokens.n_frames[rows]
+        starts, captions = self._offsets[rows], np.empty(len(rows), dtype=np.int64)
+        for at, ((epoch, clip), row) in enumerate(zip(places, rows.tolist(), strict=True)):
+            draw = draw_window(
+                (self._seed, epoch, clip),
+                spare_frames=int(lengths[at]) - self._n_frames,
+                n_captions=len(self._captions[row]),
+                condition_dropout=self._condition_dropout,
+            )
+            starts[at] += draw.start
+            is_null = draw.caption is None
+            captions[at] = NULL_CAPTION if is_null else self._captions[row][draw.caption]
+        return Draw(
+            torch.from_numpy(starts),
+            torch.from_numpy(np.minimum(lengths, self._n_frames)),
+            torch.from_numpy(captions),
+        )
+
+    def held_out(self, limit: int, batch_size: int) -> list[Draw]:
+        """Fixed windows: of up to `limit` held-out clips the first, with its first caption."""
+        rows = np.flatnonzero(self._tokens.held_out)
+        rows = rows[np.unique(np.linspace(0, len(rows) - 1, min(limit, len(rows))).astype(int))]
+        return [
+            Draw(
+                torch.from_numpy(self._offsets[part]),
+                torch.from_numpy(np.minimum(self._tokens.n_frames[part], self._n_frames)),
+                torch.tensor([self._captions[row][0] for row in part]),
+            )
+            for part in (rows[at : at + batch_size] for at in range(0, len(rows), batch_size))
+        ]
+
+    def _clip(self, epoch: int, place: int) -> int:
+        """The clip at a place of an epoch, counted among those trained on."""
+        if epoch != self._epoch:
+            self._epoch = epoch
+            self._order = epoch_order(len(self._train), self._seed, epoch)
+        return int(self._order[place])

@@ -1,0 +1,129 @@
+"""A run as one value: what `run.json` says of it, and whether a folder holds one's own."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from musicgen_lora import atomic
+from musicgen_lora.errors import UserError
+from musicgen_lora.formats.documents import AN_OBJECT, LARGE, read_json
+from musicgen_lora.formats.kinds import fields, integer, one_of, or_null, real, text
+from musicgen_lora.training.run_folder import PREVIOUS, RUN_FILE
+
+RUNNING, INTERRUPTED, FAILED, FINISHED = "running", "interrupted", "failed", "finished"
+_KINDS = fields(
+    {"identity": text(), "status": text()},
+    {
+        **dict.fromkeys(("output_dir", "started", "device", "verdict"), text()),
+        "precision": one_of("fp32", "bf16", "fp16"),
+        **dict.fromkeys(("settings", "versions", "base", "data"), AN_OBJECT),
+        "base_loss": or_null(fields({"loss": real(0.0, 1e6)})),
+        "steps": integer(0, 10**12),
+        "best": or_null(AN_OBJECT),
+        "effect": AN_OBJECT,
+    },
+)
+_TRAVELS = ("base", "data", "settings", "versions", "precision", "base_loss", "best", "identity")
+"""What goes along with the weights."""
+
+
+@dataclass
+class Run:
+    """What `run.json` says.
+
+    Args:
+        status: "running", "interrupted", "failed" or "finished".
+        identity: hash of settings, base and data: equal ones give equal results.
+        output_dir: absolute.
+        started: when, local time.
+        settings: as JSON has them, with what was decided for the run.
+        versions: of the libraries.
+        device: that it began on.
+        precision: of the frozen base.
+        base: `path`, `fingerprint`, `class` and `trained_duration_s`.
+        data: what it uses of its dataset, the held-out clips by name.
+        base_loss: of the base, before the first step: `loss`, `codebooks`, `held_out`.
+        steps: done when it was written last.
+        best: `step`, `loss` and `codebooks` of the best validation; None where nothing is held out.
+        effect: of the adapter on the predictions, once it is measured.
+        verdict: a sentence, at the end.
+        other: fields that somebody else wrote, which stay.
+    """
+
+    status: str
+    identity: str
+    output_dir: str = ""
+    started: str = ""
+    settings: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, Any] = field(default_factory=dict)
+    device: str = ""
+    precision: str = "fp32"
+    base: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
+    base_loss: dict[str, Any] | None = None
+    steps: int | None = None
+    best: dict[str, Any] | None = None
+    effect: dict[str, Any] | None = None
+    verdict: str | None = None
+    other: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, output_dir: Path) -> Run | None:
+        """The run in a folder; None where there is none, or none that could be gone on with: such
+        a one is put aside like any other."""
+        try:
+            content = read_json(output_dir / RUN_FILE, _KINDS, max_bytes=LARGE)
+        except UserError:
+            return None
+        names = {each.name for each in dataclasses.fields(cls)} - {"other"}
+        known = {name: value for name, value in content.items() if name in names}
+        return cls(**known, other={n: v for n, v in content.items() if n not in names})
+
+    def write(self, output_dir: Path) -> None:
+        """Writes `run.json`, whole or not at all."""
+        atomic.write_json(output_dir / RUN_FILE, self.content())
+
+    def content(self) -> dict[str, Any]:
+        """The run as `run.json` has it."""
+        found = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
+        found |= found.pop("other")
+        # That there is no best step is known at the end alone.
+        maybe = ["steps", "effect", "verdict", *(["best"] if self.status != FINISHED else [])]
+        return {n: v for n, v in found.items() if n not in maybe or v is not None}
+
+    def facts(self, best: dict[str, Any] | None) -> dict[str, Any]:
+        """The part of it that travels with its weights.
+
+        Args:
+            best: the validation that they are of, if any.
+        """
+        content = dataclasses.replace(self, best=best).content()
+        return {n: content[n] for n in _TRAVELS if content.get(n) is not None}
+
+    @property
+    def is_resumable(self) -> bool:
+        """Whether it says all that a resumed run goes by."""
+        return isinstance(self.base.get("path"), str) and self.base_loss is not None
+
+
+def is_own_run(adapter: Path, facts: dict[str, Any]) -> bool:
+    """Whether an adapter lies where this user trained it, so that the folders that its facts name
+    may be read and written to: the facts travel with an adapter, and could name any folder. The run
+    of the same identity and data lies around it, in a folder that it knows as its own."""
+    folder = Path(os.path.abspath(adapter)).parent
+    run = Run.read(folder)
+    if run is None or run.identity != facts.get("identity"):
+        return False
+    if hasattr(os, "getuid") and (folder / RUN_FILE).stat().st_uid != os.getuid():
+        return False
+    named = facts.get("data")
+    if not run.data or not isinstance(named, dict):
+        return False
+    place = folder.resolve()
+    homes = [place, place.parent.parent] if place.parent.name == PREVIOUS else [place]
+    same_data = run.data.get("data_dir") == named.get("data_dir")
+    return same_data and run.output_dir in [str(home) for home in homes]

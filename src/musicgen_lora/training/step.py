@@ -1,0 +1,177 @@
+"""One optimizer step over several batches."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import MusicgenForConditionalGeneration
+
+from musicgen_lora.dataset.batches import Batch
+from musicgen_lora.errors import RunError
+from musicgen_lora.model.loss import codebook_cross_entropies
+from musicgen_lora.model.musicgen import decoder_states, model_shape
+from musicgen_lora.model.text import TextStates
+from musicgen_lora.runtime import processes
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """Figures of one step: loss of each codebook in nats, and gradient norm before clipping."""
+
+    codebooks: list[float]
+    grad_norm: float
+
+    @property
+    def loss(self) -> float:
+        return sum(self.codebooks) / len(self.codebooks)
+
+
+@dataclass(frozen=True)
+class Learner:
+    """What a step works on, and how.
+
+    Args:
+        model: holds the parameters.
+        text: gives the conditions.
+        parameters: that are trained.
+        optimizers: over them.
+        max_grad_norm: gradients are clipped to it.
+        scaler: for fp16, else None.
+        codebook_weights: K weights of the codebooks in the gradient, relative to each other; the
+            figures of a step are without them. None weighs all alike.
+        autocast: type that fp32 weights are multiplied in (full training), else None.
+        sharded: each process has a part of the parameters only.
+    """
+
+    model: MusicgenForConditionalGeneration
+    text: TextStates
+    parameters: Sequence[nn.Parameter]
+    optimizers: Sequence[torch.optim.Optimizer]
+    max_grad_norm: float = 1.0
+    scaler: torch.amp.GradScaler | None = None
+    codebook_weights: Sequence[float] | None = None
+    autocast: torch.dtype | None = None
+    sharded: bool = False
+
+
+OptimiseStep = Callable[[Learner, Sequence[Batch], torch.Tensor, str], StepResult | None]
+"""`optimise_step`, or what is tried in its place."""
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether torch ran out of memory, on whichever device."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate" in str(error)
+
+
+def optimise_step(
+    learner: Learner, batches: Sequence[Batch], totals: torch.Tensor, where: str
+) -> StepResult | None:
+    """Accumulates the gradient of all batches of all processes and steps once.
+
+    The loss is that of one big batch: each codebook's cross-entropy is summed over the batches
+    and divided by its number of frames in all of them, however ragged they are.
+
+    Args:
+        learner: its optimizers have the step's rates.
+        batches: this process's share of the step.
+        totals: predicted frames of each codebook in the whole step, `[K]`.
+        where: names step and clips in the message, should the loss be NaN.
+
+    Returns:
+        The figures; None if memory ran out in a process. Then nothing was changed.
+
+    Raises:
+        RunError: the loss or a gradient is not finite, and the parameters are as before; or sharded
+            weights, where memory ran out or another process is gone.
+    """
+    means = _try_to_accumulate(learner, batches, totals, where)
+    if processes.all_reduce_max(int(means is None)) or means is None:
+        _forget_gradients(learner)
+        return None
+    means = processes.all_reduce_sum(means)
+    if not bool(torch.isfinite(means).all()):
+        _forget_gradients(learner)
+        raise RunError(f"The loss is not finite {where}; nothing was changed by this step.")
+    if not learner.sharded:
+        processes.all_reduce_gradients(learner.parameters)
+    norm = _apply_gradients(learner, where)
+    return StepResult([float(value) for value in means], norm)
+
+
+def _try_to_accumulate(
+    learner: Learner, batches: Sequence[Batch], totals: torch.Tensor, where: str
+) -> torch.Tensor | None:
+    """What `_accumulate` gives, or None where memory runs out."""
+    try:
+        return _accumulate(learner, batches, totals)
+    except RuntimeError as error:
+        if learner.sharded and processes.lost_peer(error):
+            raise RunError(processes.LOST_PEER) from error
+        if not is_out_of_memory(error):
+            raise
+        if learner.sharded:
+            # The others wait for this process in the middle of the model: no step can be tried
+            # again.
+            raise RunError(
+                f"Out of memory {where}; lower --batch_size or --max_duration."
+            ) from error
+        return None
+
+
+def _accumulate(learner: Learner, batches: Sequence[Batch], totals: torch.Tensor) -> torch.Tensor:
+    """Adds the batches' gradients to those of the parameters; returns their part of each
+    codebook's loss, `[K]`."""
+    model, scaler, autocast = learner.model, learner.scaler, learner.autocast
+    shape = model_shape(model)
+    device = model.decoder.device
+    totals = totals.to(device)
+    weights = torch.tensor(learner.codebook_weights or [1.0] * shape.n_codebooks, device=device)
+    shares = weights / weights.sum()
+    means = torch.zeros(shape.n_codebooks, device=device)
+    for batch in batches:
+        codes = batch.codes.to(device)
+        states, mask = learner.text.batch(batch.captions, device)
+        with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
+            hidden = decoder_states(model, codes, states, mask, batch.melodies)
+            sums, _ = codebook_cross_entropies(
+                hidden, list(model.decoder.lm_heads), codes, batch.n_frames.to(device), shape.delays
+            )
+        codebooks = sums.sum(0) / totals
+        loss = (codebooks * shares).sum()
+        (loss if scaler is None else scaler.scale(loss)).backward()
+        means += codebooks.detach()
+    return means
+
+
+def _apply_gradients(learner: Learner, where: str) -> float:
+    """Clips the gradients, steps and drops them. Returns their norm before."""
+    scaler = learner.scaler
+    if scaler is not None:
+        for optimizer in learner.optimizers:
+            scaler.unscale_(optimizer)
+    total_norm: Any = nn.utils.clip_grad_norm_(learner.parameters, learner.max_grad_norm)
+    norm = float(total_norm.full_tensor() if learner.sharded else total_norm)
+    # Under fp16 an overflow is part of the method: the scaler skips the step and halves itself.
+    if math.isfinite(norm):
+        for optimizer in learner.optimizers:
+            if scaler is None:
+                optimizer.step()
+            else:
+                scaler.step(optimizer)
+    elif scaler is None:
+        _forget_gradients(learner)
+        raise RunError(f"The gradient is not finite {where}; nothing was changed by this step.")
+    if scaler is not None:
+        scaler.update()
+    _forget_gradients(learner)
+    return norm
+
+
+def _forget_gradients(learner: Learner) -> None:
+    for parameter in learner.parameters:
+        parameter.grad = None

@@ -1,0 +1,366 @@
+"""The training loop: steps, validation, previews, checkpoints.
+
+What is drawn at a step is a function of (seed, step), so a resumed run equals an unbroken one.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers import MusicgenForConditionalGeneration
+
+from musicgen_lora.config import TrainSettings
+from musicgen_lora.dataset.batches import epoch_order, grouped_order
+from musicgen_lora.errors import RunError
+from musicgen_lora.model.delays import n_predicted
+from musicgen_lora.model.musicgen import model_shape
+from musicgen_lora.runtime import processes
+from musicgen_lora.runtime.precision import DTYPES
+from musicgen_lora.runtime.seeds import seed_of
+from musicgen_lora.training import run_folder, validation
+from musicgen_lora.training.checkpoints import (
+    LoopState,
+    Trained,
+    restore,
+    save_checkpoint,
+    step_name,
+)
+from musicgen_lora.training.data import RunData
+from musicgen_lora.training.log import RunLog, StepLog, StepReport
+from musicgen_lora.training.memory import peak_memory_bytes
+from musicgen_lora.training.optimizers import RATE_SHARE
+from musicgen_lora.training.previews import make_previews
+from musicgen_lora.training.run import INTERRUPTED, Run
+from musicgen_lora.training.schedule import learning_rate_at
+from musicgen_lora.training.signals import LAUNCHER_GRACE_S, StopSignals
+from musicgen_lora.training.step import (
+    Learner,
+    OptimiseStep,
+    StepResult,
+    is_out_of_memory,
+    optimise_step,
+)
+from musicgen_lora.training.step_batches import evened_out, step_batches
+
+
+class Trainer:
+    """Trains to the end of a run, publishing the best weights on the way.
+
+    Args:
+        settings: of the run.
+        model: on its device, with the trained weights in it.
+        data: of the run.
+        trained: weights, their optimizers and average; at the end the model has the average.
+        run: `steps` and `best` are set at the end.
+        log: takes figures and words.
+        optimise: a step; tests pass a broken one.
+    """
+
+    def __init__(
+        self,
+        settings: TrainSettings,
+        model: MusicgenForConditionalGeneration,
+        data: RunData,
+        trained: Trained,
+        run: Run,
+        log: RunLog,
+        optimise: OptimiseStep = optimise_step,
+    ) -> None:
+        self.settings, self.model, self.data = settings, model, data
+        self.trained, self.weights = trained, trained.weights
+        self.run, self.log, self.optimise = run, log, optimise
+        self.state = LoopState(batch_size=settings.batch_size)
+        self.per_step = settings.batch_size * settings.gradient_accumulation_steps
+        self.steps_per_epoch = math.ceil(len(data.dataset) / self.per_step)
+        n_steps = self.steps_per_epoch * settings.num_epochs
+        self.n_steps = min(n_steps, settings.max_steps or sys.maxsize)
+        self.learner = _learner(settings, model, data, trained, run.precision)
+        self._lengths = data.dataset.n_frames()
+        self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
+        self._previews = processes.rank() == 0 and bool(settings.preview_prompts)
+
+    def resume(self, checkpoint: Path) -> None:
+        """Goes on from a checkpoint.
+
+        Raises:
+            UserError: it is damaged, or of another training.
+        """
+        restore(checkpoint, self.state, self.trained)
+        if self.learner.scaler is not None and self.state.scale is not None:
+            self.learner.scaler.load_state_dict(self.state.scale)
+        if processes.rank() == 0:
+            run_folder.cut_metrics(self.settings.output_dir, self.state.step)
+        self.log.say(f"Resuming after step {self.state.step} from {checkpoint}.")
+
+    def train(self) -> None:
+        """Steps to the end of the run.
+
+        Raises:
+            RunError: a loss, gradient or weight is not finite, or memory runs out.
+            SystemExit: 128 and the signal's number after one, with a checkpoint saved.
+        """
+        settings, state = self.settings, self.state
+        frame_rate = model_shape(self.model).frame_rate
+        steps = StepLog(self.log, begun=state.step, n_steps=self.n_steps, frame_rate=frame_rate)
+        if state.step == 0:
+            with self.weights.base_alone():
+                self.preview("base")
+        with steps, StopSignals(LAUNCHER_GRACE_S if processes.world_size() > 1 else 0.0) as stop:
+            while not self.is_done:
+                steps.tell(self.step())
+                if self.data.windows and self._is_due(settings.validate_every):
+                    self.validate()
+                stopped = processes.all_reduce_max(stop.received)
+                if stopped or self._is_due(settings.save_every):
+                    self.save()
+                if self._is_due(settings.preview_every):
+                    self.preview(step_name(state.step))
+                if stopped and not self.is_done:
+                    self._leave(stopped)
+        self._finish()
+
+    @property
+    def is_done(self) -> bool:
+        """Whether no step is left, or the last validations were no better than the best."""
+        patience = self.settings.early_stopping_patience or sys.maxsize
+        return self.state.step >= self.n_steps or self.state.n_worse >= patience
+
+    def _is_due(self, every: int | None) -> bool:
+        """Whether it is time for what comes every so many steps, None for each epoch, and at the
+        end."""
+        return self.is_done or self.state.step % (every or self.steps_per_epoch) == 0
+
+    def step(self) -> StepReport:
+        """The next optimizer step."""
+        state, dataset = self.state, self.data.dataset
+        chosen = self._clips_of_step()
+        rate = self._set_learning_rate()
+        where = f"at step {state.step + 1} (clips: {', '.join(dataset.names(chosen))})"
+        self.weights.train_mode(True)
+        result = self._optimise(chosen, where)
+        self.weights.train_mode(False)
+        state.step += 1
+        if self.trained.ema is not None:
+            self.trained.ema.update(state.step)
+        return StepReport(
+            result,
+            step=state.step,
+            epoch=state.step / self.steps_per_epoch,
+            rate=rate,
+            n_frames=int(self._lengths[chosen].sum()),
+            memory_bytes=peak_memory_bytes(self.model.decoder.device),
+        )
+
+    def validate(self) -> None:
+        """Measures the held-out loss; the best weights so far become `best_model`.
+
+        Raises:
+            RunError: weights or loss are not finite.
+        """
+        self._check_weights()
+        state = self.state
+        with self._averaged():
+            codebooks = validation.held_out_losses(
+                self.model,
+                self.data.windows,
+                self.data.text,
+                self.state.batch_size,
+                sharded=self.weights.sharded,
+            )
+            loss = sum(codebooks) / len(codebooks)
+            if not math.isfinite(loss):
+                raise RunError(
+                    f"The validation loss after step {state.step} is {loss}: the weights are "
+                    "broken."
+                )
+            found = {"step": state.step, "loss": loss, "codebooks": codebooks}
+            self.log.record({"event": "validation", **found})
+            is_better = state.best is None or loss < state.best["loss"]
+            self._say_validation(loss, is_better)
+            if is_better:
+                self._publish(found)
+        state.best, state.n_worse = (found, 0) if is_better else (state.best, state.n_worse + 1)
+        if self.is_done and state.step < self.n_steps and state.best is not None:
+            self.log.say(
+                f"Stopped early after step {state.step}: the last {state.n_worse} validations were "
+                f"no better than that of step {state.best['step']}."
+            )
+
+    def save(self) -> None:
+        """Writes a checkpoint.
+
+        Raises:
+            RunError: the weights are not finite.
+        """
+        self._check_weights()
+        if self.learner.scaler is not None:
+            self.state.scale = self.learner.scaler.state_dict()
+        save_checkpoint(
+            self.settings.output_dir / run_folder.CHECKPOINTS,
+            self.state,
+            self.trained,
+            keep=self.settings.keep_checkpoints,
+        )
+
+    def preview(self, name: str) -> None:
+        """Plays the prompts into a folder of that name, if there are any to play."""
+        if not self._previews:
+            return
+        settings, since = self.settings, time.monotonic()
+        assert settings.preview_duration is not None
+        folder = settings.output_dir / run_folder.PREVIEWS / name
+        try:
+            with self._averaged():
+                make_previews(
+                    self.model,
+                    self.data.text,
+                    settings.preview_prompts,
+                    folder,
+                    duration_s=settings.preview_duration,
+                    seed=settings.seed,
+                )
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            self._previews = False
+            self.log.say("Out of memory for previews: there are no more.", warns=True)
+            return
+        self.log.say(f"Previews: {folder} ({time.monotonic() - since:.0f} s)")
+
+    def _clips_of_step(self) -> list[int]:
+        """Rows of the clips of the next step."""
+        settings = self.settings
+        epoch, inside = divmod(self.state.step, self.steps_per_epoch)
+        if epoch != self._epoch:
+            self._epoch = epoch
+            self.data.dataset.set_epoch(epoch)
+            self._order = (
+                grouped_order(self._lengths, settings.seed, epoch, self.per_step)
+                if settings.group_by_length
+                else epoch_order(len(self._lengths), settings.seed, epoch)
+            )
+        return self._order[inside * self.per_step : (inside + 1) * self.per_step].tolist()
+
+    def _set_learning_rate(self) -> float:
+        """Gives the optimizers the rate of the next step."""
+        settings = self.settings
+        assert settings.learning_rate is not None
+        rate = learning_rate_at(
+            self.state.step,
+            self.n_steps,
+            peak=settings.learning_rate,
+            schedule=settings.lr_schedule,
+            warmup_share=settings.warmup_share,
+        )
+        for optimizer in self.trained.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate * group.get(RATE_SHARE, 1.0)
+        return rate
+
+    def _optimise(self, chosen: list[int], where: str) -> StepResult:
+        """Steps once, with smaller batches from the moment on when memory runs out."""
+        dataset = self.data.dataset
+        # A clip counts alike in each step, also where an epoch's last one has few: divided by its
+        # own few frames, that one's gradient would be as large as any other's.
+        share = len(chosen) / min(self.per_step, len(dataset))
+        lengths = torch.from_numpy(self._lengths[chosen])
+        totals = n_predicted(lengths, model_shape(self.model).delays).sum(0)
+        while True:
+            seed_dropout(self.settings.seed, self.state.step)
+            batches = step_batches(dataset, chosen, self.state.batch_size)
+            if self.weights.sharded:
+                batches = evened_out(dataset, batches, chosen, self.state.batch_size)
+            result = self.optimise(self.learner, batches, totals / share, where)
+            if result is not None:
+                return replace(result, codebooks=[loss / share for loss in result.codebooks])
+            self._halve_batches(where)
+
+    def _halve_batches(self, where: str) -> None:
+        if self.state.batch_size == 1:
+            raise RunError(
+                f"Out of memory with a single clip {where}; lower --max_duration or give "
+                "--gradient_checkpointing."
+            )
+        self.state.batch_size = self.state.batch_size // 2
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        self.log.say(
+            f"Out of memory: batches of {self.state.batch_size} from here on; a step still has "
+            f"{self.per_step} clips.",
+            warns=True,
+        )
+
+    def _averaged(self) -> AbstractContextManager[None]:
+        """The model has the average for its weights, where there is one."""
+        return nullcontext() if self.trained.ema is None else self.trained.ema.applied()
+
+    def _publish(self, best: dict[str, object] | None) -> None:
+        folder = self.settings.output_dir / run_folder.BEST_MODEL
+        self.weights.publish(folder, self.run.facts(best))
+
+    def _say_validation(self, loss: float, is_better: bool) -> None:
+        assert self.run.base_loss is not None
+        base_loss = self.run.base_loss["loss"]
+        self.log.say(
+            f"step {self.state.step}: validation loss {loss:.4f} (base {base_loss:.4f}, "
+            f"{100 * (loss - base_loss) / base_loss:+.1f} %){'  best so far' if is_better else ''}"
+        )
+
+    def _check_weights(self) -> None:
+        """Weights that a step has broken must not push out the sound ones."""
+        if processes.all_reduce_max(int(not self.weights.are_finite())):
+            raise RunError(
+                f"The weights are not finite after step {self.state.step}; they were not saved. "
+                "Lower --learning_rate; the same command goes on from the checkpoint before."
+            )
+
+    def _leave(self, signal_number: int) -> None:
+        self.log.say(
+            f"Stopped after step {self.state.step} of {self.n_steps}; saved. The same command goes "
+            "on."
+        )
+        if processes.rank() == 0:
+            stopped = replace(self.run, status=INTERRUPTED, steps=self.state.step)
+            stopped.write(self.settings.output_dir)
+        raise SystemExit(128 + signal_number)
+
+    def _finish(self) -> None:
+        """The model has its last weights; without validations they are the best ones."""
+        if self.trained.ema is not None:
+            self.trained.ema.apply()
+        if self.state.best is None:
+            self._publish(None)
+        self.run.steps, self.run.best = self.state.step, self.state.best
+
+
+def _learner(
+    settings: TrainSettings,
+    model: MusicgenForConditionalGeneration,
+    data: RunData,
+    trained: Trained,
+    precision: str,
+) -> Learner:
+    adapts, is_half = settings.trainable == "lora", precision != "fp32"
+    return Learner(
+        model,
+        data.text,
+        trained.weights.parameters,
+        trained.optimizers,
+        max_grad_norm=settings.max_grad_norm,
+        scaler=torch.amp.GradScaler(model.decoder.device.type) if precision == "fp16" else None,
+        codebook_weights=settings.codebook_weights,
+        autocast=DTYPES[precision] if is_half and not adapts else None,
+        sharded=trained.weights.sharded,
+    )
+
+
+def seed_dropout(seed: int, step: int) -> None:
+    """Dropout masks belong to (seed, step, process), not to how often this process has drawn."""
+    torch.manual_seed(seed_of("dropout", seed, step, processes.rank()))
