@@ -24,7 +24,7 @@ from musicgen_lora.model.lora.targets import matching, target_pattern
 from musicgen_lora.model.musicgen import frame_logits, load_base, load_tokenizer
 from musicgen_lora.model.text import TextStates
 from musicgen_lora.training.train import train_lora
-from musicgen_lora.training.weights import LoraWeights, lora_pattern
+from musicgen_lora.training.weights import LoraWeights, lora_spec
 
 CAPTIONS = ["hip hop 808 beat", "dark trap drums with bass and the 808"]
 EVERYWHERE = ["attention", "feed_forward", "heads", "text_projection"]
@@ -223,7 +223,7 @@ def test_a_start_from_the_base_is_saved_with_twice_the_rank(runs) -> None:
 )
 def test_targets_that_do_not_fit_are_refused(changes, said: str, tiny_model_dir: Path) -> None:
     with pytest.raises(UserError, match=said) as raised:
-        lora_pattern(load_base(tiny_model_dir), TrainSettings(**changes))
+        lora_spec(load_base(tiny_model_dir), TrainSettings(**changes))
     assert "\n" not in str(raised.value)
 
 

@@ -13,7 +13,7 @@ from musicgen_lora.runtime import processes
 from musicgen_lora.training.optimizers import check_optimizer
 from musicgen_lora.training.previews import check_previews
 from musicgen_lora.training.trackers import check_trackers
-from musicgen_lora.training.weights import check_weights, lora_pattern
+from musicgen_lora.training.weights import check_weights, lora_spec
 
 
 def check_settings(settings: TrainSettings) -> None:
@@ -47,7 +47,7 @@ def trains_text(settings: TrainSettings, model: MusicgenForConditionalGeneration
     """Whether steps change the text encoder, so that no caption can be encoded ahead."""
     if settings.trainable != "lora":
         return settings.trainable == "full_with_text"
-    return adapts_text_encoder(model, lora_pattern(model, settings))
+    return adapts_text_encoder(model, lora_spec(model, settings).pattern)
 
 
 def _check_text_rate(settings: TrainSettings, trained: bool) -> None:

@@ -7,17 +7,17 @@ from dataclasses import dataclass
 
 import numpy as np
 from rich.console import Console
-from transformers import MusicgenForConditionalGeneration
 
 from musicgen_lora.config import TrainSettings
 from musicgen_lora.console import progress
 from musicgen_lora.dataset.batches import ClipDataset, fixed_windows
+from musicgen_lora.dataset.clip_ids import clip_ids
 from musicgen_lora.dataset.melodies import open_melodies
 from musicgen_lora.dataset.metadata import Clip, Clips, split_rows
 from musicgen_lora.dataset.scoring import Windows
-from musicgen_lora.dataset.tokens import TokenStore, clip_ids, open_tokens, tokenise_clips
+from musicgen_lora.dataset.tokens import TokenStore, open_tokens, tokenise_clips
 from musicgen_lora.errors import UserError
-from musicgen_lora.model.musicgen import load_tokenizer, model_shape
+from musicgen_lora.model.musicgen import AnyMusicGen, MusicGen, musicgen_of
 from musicgen_lora.model.reading import TextReader, describe_readings
 from musicgen_lora.model.text import TextStates
 from musicgen_lora.runtime import processes
@@ -59,7 +59,7 @@ class RunData:
 def open_data(
     settings: TrainSettings,
     clips: Sequence[Clip],
-    model: MusicgenForConditionalGeneration,
+    model: AnyMusicGen,
     console: Console,
     *,
     frozen_text: bool,
@@ -76,21 +76,21 @@ def open_data(
     Raises:
         UserError: a file or the split is not usable.
     """
-    shape = model_shape(model)
-    ids, codes = _open_codes(settings, clips, model, console)
-    long_enough = _long_enough(clips, codes, shape.delays, console)
+    base = musicgen_of(model)
+    shortest = base.delays.shortest
+    ids, codes = _open_codes(settings, clips, base, console)
+    long_enough = _long_enough(clips, codes, shortest, console)
     kept, codes = Clips.of(clips).take(long_enough), codes.take(long_enough)
     train, held_out = _split(settings, kept, console)
-    min_frames = max(shape.delays) + 1
-    max_frames = max(round(settings.max_duration * shape.frame_rate), min_frames)
-    melodies = open_melodies(model, settings.model_path, shape.frame_rate)
+    max_frames = base.shape.frames(settings.max_duration, shortest)
+    melodies = open_melodies(base)
 
     def windows_of(rows: np.ndarray, limit: int) -> Windows:
         return fixed_windows(
             kept.take(rows),
             codes.take(rows),
             max_frames=max_frames,
-            min_frames=min_frames,
+            min_frames=shortest,
             max_windows=limit,
             melodies=melodies,
         )
@@ -107,9 +107,12 @@ def open_data(
     )
     # Enough to judge the base by, whatever the size of the dataset.
     gate_windows = windows or windows_of(train, GATE_WINDOWS)
-    text, is_ready = _read_captions(settings, kept, model, console, frozen=frozen_text)
+    base.text.frozen = frozen_text
+    is_ready = _read_captions(settings, kept, base, console)
     kept_ids = [ids[row] for row in long_enough]
-    return RunData(kept, kept_ids, train, held_out, dataset, windows, gate_windows, text, is_ready)
+    return RunData(
+        kept, kept_ids, train, held_out, dataset, windows, gate_windows, base.text, is_ready
+    )
 
 
 def _split(
@@ -133,14 +136,12 @@ def _split(
 def _read_captions(
     settings: TrainSettings,
     clips: Clips,
-    model: MusicgenForConditionalGeneration,
+    model: MusicGen,
     console: Console,
-    *,
-    frozen: bool,
-) -> tuple[TextStates, bool]:
-    """The conditions, and whether all captions are encoded; says how odd ones are read."""
-    tokenizer = load_tokenizer(settings.model_path)
-    text = TextStates(model, tokenizer, frozen=frozen)
+) -> bool:
+    """Encodes the captions ahead, unless they are many or change. Returns whether all of them are
+    encoded; says how odd ones are read."""
+    tokenizer, text = model.tokenizer, model.text
     captions = clips.column("texts").flatten().unique()
     for line in [
         *describe_readings(settings.preview_prompts, lambda: TextReader.of(tokenizer), "prompt"),
@@ -152,16 +153,16 @@ def _read_captions(
         ),
     ]:
         console.print(line, style="yellow")
-    is_ready = frozen and len(captions) <= CAPTIONS_AHEAD
+    is_ready = text.frozen and len(captions) <= CAPTIONS_AHEAD
     if is_ready:
         text.prepare(captions.to_pylist())
-    return text, is_ready
+    return is_ready
 
 
 def _open_codes(
     settings: TrainSettings,
     clips: Sequence[Clip],
-    model: MusicgenForConditionalGeneration,
+    model: MusicGen,
     console: Console,
 ) -> tuple[list[str], TokenStore]:
     """Ids and codes of the clips."""
@@ -180,10 +181,9 @@ def _open_codes(
 
 
 def _long_enough(
-    clips: Sequence[Clip], codes: TokenStore, delays: Sequence[int], console: Console
+    clips: Sequence[Clip], codes: TokenStore, shortest: int, console: Console
 ) -> np.ndarray:
     """Rows of the clips without those in which the last codebook has nothing to predict."""
-    shortest = max(delays) + 1
     is_long = codes.n_frames >= shortest
     if not is_long.any():
         raise UserError("Every clip is shorter than 0.1 s; nothing is left to train on.")

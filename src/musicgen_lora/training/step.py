@@ -9,12 +9,10 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import MusicgenForConditionalGeneration
 
 from musicgen_lora.dataset.batches import Batch
 from musicgen_lora.errors import RunError
-from musicgen_lora.model.loss import codebook_cross_entropies
-from musicgen_lora.model.musicgen import decoder_states, model_shape
+from musicgen_lora.model.musicgen import AnyMusicGen, musicgen_of
 from musicgen_lora.model.text import TextStates
 from musicgen_lora.runtime import processes
 
@@ -48,7 +46,7 @@ class Learner:
         sharded: each process has a part of the parameters only.
     """
 
-    model: MusicgenForConditionalGeneration
+    model: AnyMusicGen
     text: TextStates
     parameters: Sequence[nn.Parameter]
     optimizers: Sequence[torch.optim.Optimizer]
@@ -126,20 +124,17 @@ def _try_to_accumulate(
 def _accumulate(learner: Learner, batches: Sequence[Batch], totals: torch.Tensor) -> torch.Tensor:
     """Adds the batches' gradients to those of the parameters; returns their part of each
     codebook's loss, `[K]`."""
-    model, scaler, autocast = learner.model, learner.scaler, learner.autocast
-    shape = model_shape(model)
-    device = model.decoder.device
+    model, scaler, autocast = musicgen_of(learner.model), learner.scaler, learner.autocast
+    n_codebooks, device = model.shape.n_codebooks, model.device
     totals = totals.to(device)
-    weights = torch.tensor(learner.codebook_weights or [1.0] * shape.n_codebooks, device=device)
+    weights = torch.tensor(learner.codebook_weights or [1.0] * n_codebooks, device=device)
     shares = weights / weights.sum()
-    means = torch.zeros(shape.n_codebooks, device=device)
+    means = torch.zeros(n_codebooks, device=device)
     for batch in batches:
-        codes = batch.codes.to(device)
         states, mask = learner.text.batch(batch.captions, device)
         with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
-            hidden = decoder_states(model, codes, states, mask, batch.melodies)
-            sums, _ = codebook_cross_entropies(
-                hidden, list(model.decoder.lm_heads), codes, batch.n_frames.to(device), shape.delays
+            sums, _ = model.losses(
+                batch.codes.to(device), batch.n_frames.to(device), states, mask, batch.melodies
             )
         codebooks = sums.sum(0) / totals
         loss = (codebooks * shares).sum()

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel
 from rich.console import Console
 from transformers import MusicgenForConditionalGeneration
 
@@ -27,9 +26,9 @@ from musicgen_lora.errors import RunError, UserError
 from musicgen_lora.generation.decode import windows_sentence
 from musicgen_lora.model.base_facts import base_facts
 from musicgen_lora.model.cpu.lora_linear import round_before_adding
+from musicgen_lora.model.cpu.switch import enable
 from musicgen_lora.model.lora.quantise import quantise_decoder
-from musicgen_lora.model.musicgen import base_fingerprint, load_base, model_shape
-from musicgen_lora.model.placement import place
+from musicgen_lora.model.musicgen import MusicGen, model_shape
 from musicgen_lora.runtime import processes
 from musicgen_lora.runtime.precision import DTYPES, choose_precision
 from musicgen_lora.runtime.seeds import seed_of
@@ -116,17 +115,18 @@ def _train(
     """Checks, opens the data, has the base pass the gate, begins or resumes, trains, finishes."""
     check_settings(settings)
     clips = loading.result() if loading is not None else _load(settings)
-    model = load_base(settings.model_path)
+    loaded = MusicGen.load(settings.model_path)
+    model = loaded.hf
     settings = with_rate(_within_trained(settings, model, console), model, console)
     check_fit(settings, model)
     base = {
         "path": settings.model_path,
-        "fingerprint": base_fingerprint(model),
+        "fingerprint": loaded.fingerprint,
         "class": type(model).__name__,
-        "trained_duration_s": base_facts(model).trained_duration_s,
+        "trained_duration_s": loaded.facts.trained_duration_s,
     }
     frozen_text = not trains_text(settings, model)
-    data = open_data(settings, clips, model, console, frozen_text=frozen_text)
+    data = open_data(settings, clips, loaded, console, frozen_text=frozen_text)
     settings = with_previews(settings, data.clips, data.held_out, console)
     precision = _place(settings, model, data, console)
     identity = run_identity(settings, base["fingerprint"], data.clips, data.ids)
@@ -181,7 +181,8 @@ def _place(
         console.print(f"{processes.world_size()} processes share the clips of each step.")
     if settings.quantise != "none":
         quantise_decoder(model, settings.quantise, device=device, dtype=DTYPES[precision])
-    place(model, device, precision, trained=settings.trainable != "lora")
+    MusicGen(model).to(device, precision, trained=settings.trainable != "lora")
+    enable(model, precision)
     if not data.text_is_ready:
         text_encoder: Any = model.text_encoder
         text_encoder.to(device)
@@ -268,7 +269,7 @@ def _make_trained(
     if isinstance(weights, LoraWeights):
         count = sum(p.numel() for p in weights.parameters)
         console.print(f"LoRA: {count:,} trainable parameters on {n_parameters:,} frozen ones.")
-        _say_how_it_adapts(weights.adapted, run.precision, console)
+        _say_how_it_adapts(weights, run.precision, console)
     assert settings.learning_rate is not None
     optimizers = make_optimizers(
         settings.optimizer,
@@ -282,16 +283,15 @@ def _make_trained(
     return Trained(weights, optimizers, ema)
 
 
-def _say_how_it_adapts(adapted: PeftModel, precision: str, console: Console) -> None:
-    config: Any = adapted.peft_config["default"]
-    left_out = sorted(config.exclude_modules or [])
+def _say_how_it_adapts(weights: LoraWeights, precision: str, console: Console) -> None:
+    left_out = weights.left_out
     if left_out:
         console.print(
             f"DoRA leaves out {len(left_out)} layers with rows of zeros, which have no "
             f"direction: {', '.join(left_out)}.",
             style="yellow",
         )
-    rounded = round_before_adding(adapted) if precision != "fp32" else []
+    rounded = round_before_adding(weights.adapted) if precision != "fp32" else []
     if rounded:
         console.print(
             f"In {precision}, {len(rounded)} of the adapted layers ({rounded[0]} for one) round "

@@ -19,7 +19,6 @@ from transformers import MusicgenForConditionalGeneration
 from musicgen_lora.config import TrainSettings
 from musicgen_lora.dataset.batches import epoch_order, grouped_order
 from musicgen_lora.errors import RunError
-from musicgen_lora.model.delays import n_predicted
 from musicgen_lora.model.musicgen import model_shape
 from musicgen_lora.runtime import processes
 from musicgen_lora.runtime.precision import DTYPES
@@ -271,7 +270,7 @@ class Trainer:
         # own few frames, that one's gradient would be as large as any other's.
         share = len(chosen) / min(self.per_step, len(dataset))
         lengths = torch.from_numpy(self._lengths[chosen])
-        totals = n_predicted(lengths, model_shape(self.model).delays).sum(0)
+        totals = model_shape(self.model).delays.n_predicted(lengths).sum(0)
         while True:
             seed_dropout(self.settings.seed, self.state.step)
             batches = step_batches(dataset, chosen, self.state.batch_size)

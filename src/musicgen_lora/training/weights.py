@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
+from peft import PeftModel
 from torch import nn
 from transformers import MusicgenForConditionalGeneration
 
@@ -16,20 +17,15 @@ from musicgen_lora import atomic
 from musicgen_lora.errors import UserError
 from musicgen_lora.formats.tensors import read_tensors
 from musicgen_lora.model.chroma import write_extractor_settings
-from musicgen_lora.model.lora import initial
-from musicgen_lora.model.lora.adapter import (
-    FACTS_FILE,
-    FACTS_VERSION,
-    WEIGHTS_FILE,
-    adapter_off,
-    add_lora,
-    check_initialisation,
-    save_adapter,
-)
-from musicgen_lora.model.lora.card import adapter_card, header_facts
+from musicgen_lora.model.loading import load_processor, load_tokenizer
+from musicgen_lora.model.lora.adapter import WEIGHTS_FILE
+from musicgen_lora.model.lora.card import adapter_card
+from musicgen_lora.model.lora.facts import FACTS_FILE, AdapterFacts
+from musicgen_lora.model.lora.spec import LoraSpec
 from musicgen_lora.model.lora.targets import check_expression, target_pattern
+from musicgen_lora.model.lora.trainable import TrainableLora
 from musicgen_lora.model.melody import is_melody
-from musicgen_lora.model.musicgen import load_processor, load_tokenizer
+from musicgen_lora.model.musicgen import AnyMusicGen, musicgen_of
 from musicgen_lora.runtime import processes
 from musicgen_lora.training import sharded
 
@@ -107,62 +103,48 @@ class LoraWeights:
 
     sharded = False
 
-    def __init__(
-        self, model: MusicgenForConditionalGeneration, settings: TrainSettings, base_name: str
-    ) -> None:
-        self.adapted = add_lora(
-            model,
-            base_name=base_name,
-            rank=settings.lora_rank,
-            alpha=settings.lora_alpha,
-            dropout=settings.lora_dropout,
-            pattern=lora_pattern(model, settings),
-            kind=settings.adapter,
-            init=settings.lora_init,
-        )
-        self.parameters = [p for p in self.adapted.parameters() if p.requires_grad]
-        self._dropouts = [
-            m for name, m in self.adapted.named_modules() if name.endswith("lora_dropout.default")
-        ]
-        # The base lacks them where they were taken out of it.
-        self._started: initial.Tensors | None = None
-        if settings.lora_init in initial.FROM_BASE:
-            self._started = initial.adapter_tensors(self.adapted)
+    def __init__(self, model: AnyMusicGen, settings: TrainSettings, base_name: str) -> None:
+        hf = musicgen_of(model).hf
+        self._lora = TrainableLora(hf, lora_spec(hf, settings), base_name)
+        self.parameters = self._lora.parameters
         # PEFT makes it ready for training; a run resumed at its end is only measured.
         self.train_mode(False)
 
     def gather(self) -> Gathered:
         return None
 
+    @property
+    def adapted(self) -> PeftModel:
+        """PEFT's model."""
+        return self._lora.peft
+
+    @property
+    def left_out(self) -> list[str]:
+        """The layers that DoRA cannot adapt."""
+        return self._lora.left_out
+
     def save(self, folder: Path, gathered: Gathered = None) -> None:
-        save_adapter(self.adapted, folder, started=self._started)
+        self._lora.save(folder)
 
     def load(self, folder: Path) -> None:
-        tensors = read_tensors(folder / WEIGHTS_FILE)
-        if self._started is not None:
-            tensors, then = initial.split_plain_lora(tensors)
-            initial.move_start(self.adapted, self._started, then)
-            self._started = self._started | then
-        initial.put_tensors(self.adapted, tensors)
+        self._lora.load(read_tensors(folder / WEIGHTS_FILE))
 
     def publish(self, folder: Path, facts: dict[str, Any]) -> None:
         def fill(staging: Path) -> None:
-            header = header_facts(facts)
-            save_adapter(self.adapted, staging, started=self._started, metadata=header)
-            content = {"format_version": FACTS_VERSION, **facts}
-            atomic.write_json(staging / FACTS_FILE, content)
-            card = adapter_card(content, folder.name)
+            own = AdapterFacts.of_run(facts)
+            self._lora.save(staging, own.header())
+            own.write(staging)
+            card = adapter_card(own.content, folder.name)
             (staging / "README.md").write_text(card, encoding="utf-8")
 
         if processes.rank() == 0:
             atomic.publish_folder(folder, fill)
 
     def train_mode(self, on: bool) -> None:
-        for dropout in self._dropouts:
-            dropout.train(on)
+        self._lora.train_mode(on)
 
     def base_alone(self) -> AbstractContextManager[None]:
-        return adapter_off(self.adapted, self._started)
+        return self._lora.off()
 
     def are_finite(self) -> bool:
         return all(bool(torch.isfinite(parameter).all()) for parameter in self.parameters)
@@ -259,16 +241,23 @@ def make_weights(
     return WholeModel(model, settings)
 
 
-def lora_pattern(model: MusicgenForConditionalGeneration, settings: TrainSettings) -> str:
-    """The modules that `settings` names, checked: a UserError says what does not fit."""
-    pattern = target_pattern(
-        model,
-        targets=settings.lora_targets,
-        layers=settings.lora_layers,
-        modules=settings.lora_modules,
+def lora_spec(model: MusicgenForConditionalGeneration, settings: TrainSettings) -> LoraSpec:
+    """The adapter that `settings` asks for, checked: a UserError says what does not fit."""
+    spec = LoraSpec(
+        rank=settings.lora_rank,
+        alpha=settings.lora_alpha,
+        dropout=settings.lora_dropout,
+        pattern=target_pattern(
+            model,
+            targets=settings.lora_targets,
+            layers=settings.lora_layers,
+            modules=settings.lora_modules,
+        ),
+        kind=settings.adapter,
+        init=settings.lora_init,
     )
-    check_initialisation(model, pattern, rank=settings.lora_rank, init=settings.lora_init)
-    return pattern
+    spec.check(model)
+    return spec
 
 
 def check_weights(settings: TrainSettings, model: MusicgenForConditionalGeneration) -> None:

@@ -12,13 +12,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
-from transformers import MusicgenForConditionalGeneration
 
 from musicgen_lora.dataset.packed import PackedTokens
 from musicgen_lora.errors import UserError
 from musicgen_lora.model.delays import n_predicted
-from musicgen_lora.model.loss import codebook_cross_entropies
-from musicgen_lora.model.musicgen import decoder_states, model_shape
+from musicgen_lora.model.musicgen import AnyMusicGen, musicgen_of
 from musicgen_lora.model.text import TextStates
 from musicgen_lora.training.packed.draws import Draw
 
@@ -86,17 +84,17 @@ class CapturedGradients:
 
     def __init__(
         self,
-        model: MusicgenForConditionalGeneration,
+        model: AnyMusicGen,
         data: DeviceData,
         batch_size: int,
         *,
         autocast: torch.dtype | None,
         capture: bool,
     ) -> None:
-        self._model, self._data, self._autocast = model, data, autocast
-        self._parameters = [p for p in model.parameters() if p.requires_grad]
-        device, shape = model.decoder.device, model_shape(model)
-        self._delays = shape.delays
+        base = musicgen_of(model)
+        self._base, self._data, self._autocast = base, data, autocast
+        self._parameters = [p for p in base.hf.parameters() if p.requires_grad]
+        device, shape = base.device, base.shape
         zeros = torch.zeros(batch_size, dtype=torch.long, device=device)
         self._draw = Draw(zeros, zeros + data.n_frames, zeros.clone())
         self._totals = torch.ones(shape.n_codebooks, device=device)
@@ -144,10 +142,7 @@ class CapturedGradients:
         with torch.autocast(
             device, dtype=self._autocast, enabled=self._autocast is not None, cache_enabled=False
         ):
-            hidden = decoder_states(self._model, codes, states, mask)
-            sums, _ = codebook_cross_entropies(
-                hidden, list(self._model.decoder.lm_heads), codes, self._draw.n_frames, self._delays
-            )
+            sums, _ = self._base.losses(codes, self._draw.n_frames, states, mask)
         codebooks = sums.sum(0) / self._totals
         codebooks.mean().backward()
         self._codebooks.add_(codebooks.detach())
@@ -168,22 +163,20 @@ class CapturedGradients:
 
 @torch.no_grad()
 def held_out_loss(
-    model: MusicgenForConditionalGeneration,
+    model: AnyMusicGen,
     data: DeviceData,
     draws: Sequence[Draw],
     autocast: torch.dtype | None,
 ) -> list[float]:
     """Loss of each codebook over fixed windows, in nats a token."""
-    shape, device = model_shape(model), model.decoder.device
-    total = torch.zeros(2, shape.n_codebooks, dtype=torch.float64, device=device)
+    base = musicgen_of(model)
+    device = base.device
+    total = torch.zeros(2, base.shape.n_codebooks, dtype=torch.float64, device=device)
     for draw in draws:
         draw = Draw(*(part.to(device) for part in (draw.starts, draw.n_frames, draw.captions)))
         codes, states, mask = data.batch(draw)
         with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
-            hidden = decoder_states(model, codes, states, mask)
-            sums, counts = codebook_cross_entropies(
-                hidden, list(model.decoder.lm_heads), codes, draw.n_frames, shape.delays
-            )
+            sums, counts = base.losses(codes, draw.n_frames, states, mask)
         total += torch.stack([sums.sum(0), counts.sum(0)])
     return (total[0] / total[1]).tolist()
 
