@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from rich.console import Console
-from transformers import MusicgenForConditionalGeneration
 
 from musicgen_lora import atomic
 from musicgen_lora.audio.files import write_wav
@@ -19,8 +18,7 @@ from musicgen_lora.config import TrainSettings
 from musicgen_lora.dataset.metadata import Clips
 from musicgen_lora.errors import UserError
 from musicgen_lora.generation.decode import generate_codes
-from musicgen_lora.model.codec import decode_codes
-from musicgen_lora.model.musicgen import model_shape
+from musicgen_lora.model.musicgen import AnyMusicGen, musicgen_of
 from musicgen_lora.model.text import TextStates
 from musicgen_lora.plural import count
 from musicgen_lora.runtime import processes
@@ -83,7 +81,7 @@ def with_previews(
 
 @torch.no_grad()
 def make_previews(
-    model: MusicgenForConditionalGeneration,
+    model: AnyMusicGen,
     text: TextStates,
     prompts: Sequence[str],
     folder: Path,
@@ -106,22 +104,22 @@ def make_previews(
     # Drawing libraries take a second to load, which no start of a run should wait for.
     from musicgen_lora.audio.pictures import mel_spectrogram_png
 
-    shape = model_shape(model)
+    base = musicgen_of(model)
     states, mask = text.batch(prompts)
     codes = generate_codes(
-        model,
+        base.hf,
         states,
         mask,
-        n_frames=max(1, round(duration_s * shape.frame_rate)),
+        n_frames=base.shape.frames(duration_s),
         seeds=[seed + index for index in range(len(prompts))],
     )
 
     def fill(staging: Path) -> None:
-        for index, waveform in enumerate(decode_codes(model, codes)):
+        for index, waveform in enumerate(base.decode(codes)):
             words = re.sub(r"[^\w]+", "-", prompts[index].lower()).strip("-")[:48].strip("-")
             path = staging / f"{index:02d}_{words or 'clip'}.wav"
-            write_wav(path, waveform, shape.sample_rate)
-            picture = mel_spectrogram_png(waveform, shape.sample_rate)
+            write_wav(path, waveform, base.shape.sample_rate)
+            picture = mel_spectrogram_png(waveform, base.shape.sample_rate)
             path.with_suffix(".png").write_bytes(picture)
 
     atomic.publish_folder(folder, fill)

@@ -13,7 +13,7 @@ from transformers import MusicgenForConditionalGeneration
 from musicgen_lora.dataset.batches import collate
 from musicgen_lora.dataset.scoring import OnStep, Windows, window_losses
 from musicgen_lora.errors import RunError, UserError
-from musicgen_lora.model.musicgen import frame_logits, model_shape
+from musicgen_lora.model.musicgen import frame_logits, musicgen_of
 from musicgen_lora.model.text import TextStates
 from musicgen_lora.runtime import processes
 from musicgen_lora.training.step import is_out_of_memory
@@ -140,7 +140,7 @@ def _batch_effect(
         conditions = text.batch(batch.captions, device)
         without = frame_logits(model, codes, *conditions, batch.melodies)
     total, n_tokens, largest = 0.0, 0, 0.0
-    n_predicted = batch.n_frames[:, None] - torch.tensor(model_shape(model).delays)
+    n_predicted = musicgen_of(model).delays.n_predicted(batch.n_frames)
     frames = torch.arange(codes.shape[-1])
     # Codebook by codebook: of all at once the probabilities would take several times the logits.
     for k, ends in enumerate(n_predicted.T):

@@ -27,17 +27,8 @@ from musicgen_lora import atomic
 from musicgen_lora.dataset.batches import DRAWS_VERSION
 from musicgen_lora.dataset.packed import PackedTokens, read_packed
 from musicgen_lora.errors import RunError, UserError
-from musicgen_lora.model.base_facts import base_facts
-from musicgen_lora.model.codec import codec_fingerprint
-from musicgen_lora.model.melody import is_melody
-from musicgen_lora.model.musicgen import (
-    base_fingerprint,
-    load_base,
-    load_tokenizer,
-    model_shape,
-)
-from musicgen_lora.model.placement import place
-from musicgen_lora.model.text import TextStates
+from musicgen_lora.model.cpu.switch import enable
+from musicgen_lora.model.musicgen import MusicGen
 from musicgen_lora.runtime.precision import DTYPES, choose_precision
 from musicgen_lora.runtime.seeds import seed_of
 from musicgen_lora.training import run_folder
@@ -75,18 +66,18 @@ class PackedRun:
         self.settings = settings
         self.device = _device(settings.device)
         self.tokens = read_packed(settings.tokens)
-        model = load_base(settings.model_path)
-        _check_fit(settings, self.tokens, model)
-        self.model, self.shape = model, model_shape(model)
+        base = MusicGen.load(settings.model_path)
+        _check_fit(settings, self.tokens, base)
+        self.base, model = base, base.hf
         n_parameters = sum(p.numel() for p in model.decoder.parameters())
         self.precision, why = choose_precision(settings.precision, False, self.device, n_parameters)
         _say(f"Training on {self.device} in {self.precision}: {why}")
         full = settings.trainable == "full"
-        self.identity = _identity(settings, self.tokens, base_fingerprint(model))
+        self.identity = _identity(settings, self.tokens, base.fingerprint)
         self.n_frames = round(self._window_s() * self.tokens.frame_rate)
-        text = TextStates(model, load_tokenizer(settings.model_path))
-        self.data = DeviceData(self.tokens, text, self.n_frames, self.device)
-        place(model, self.device, self.precision, trained=full)
+        self.data = DeviceData(self.tokens, base.text, self.n_frames, self.device)
+        base.to(self.device, self.precision, trained=full)
+        enable(model, self.precision)
         self.autocast = DTYPES[self.precision] if full and self.precision != "fp32" else None
         torch.manual_seed(seed_of("adapter", settings.seed))
         self.weights = make_weights(model, settings, settings.model_path)  # pyright: ignore[reportArgumentType]
@@ -97,7 +88,7 @@ class PackedRun:
             weight_decay=settings.weight_decay,
         )
         self.gradients = CapturedGradients(
-            model,
+            base,
             self.data,
             settings.batch_size,
             autocast=self.autocast,
@@ -116,7 +107,7 @@ class PackedRun:
 
     def _window_s(self) -> float:
         """Length of the windows: past what a base was trained on, an adapter learns from noise."""
-        longest_s, wanted_s = base_facts(self.model).trained_duration_s, self.settings.max_duration
+        longest_s, wanted_s = self.base.facts.trained_duration_s, self.settings.max_duration
         if self.settings.trainable == "full" or wanted_s <= longest_s:
             return wanted_s
         _say(
@@ -175,7 +166,7 @@ class PackedRun:
         draws = self.draws.step(
             self.state.step, settings.batch_size, settings.gradient_accumulation_steps
         )
-        totals = step_totals(draws, self.shape.delays)
+        totals = step_totals(draws, self.base.delays)
         rate = learning_rate_at(
             self.state.step,
             settings.max_steps,
@@ -204,7 +195,7 @@ class PackedRun:
         """Held-out loss now, into `metrics.jsonl`; the best weights so far go to `best_model`."""
         if not self.held_out:
             return
-        codebooks = held_out_loss(self.model, self.data, self.held_out, self.autocast)
+        codebooks = held_out_loss(self.base, self.data, self.held_out, self.autocast)
         loss = sum(codebooks) / len(codebooks)
         if not math.isfinite(loss):
             raise RunError(f"The held-out loss after step {self.state.step} is {loss}.")
@@ -285,23 +276,22 @@ def _device(name: str) -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _check_fit(settings: PackedSettings, tokens: PackedTokens, model: Any) -> None:
-    shape = model_shape(model)
-    if is_melody(model):
+def _check_fit(settings: PackedSettings, tokens: PackedTokens, base: MusicGen) -> None:
+    if base.is_melody:
         raise UserError(
             f"{settings.model_path}: melody models hear audio; use musicgen-lora train."
         )
-    if tokens.codec != codec_fingerprint(model):
+    if tokens.codec != base.codec.fingerprint:
         raise UserError(
             f"{settings.tokens}: made by another codec than that of {settings.model_path}; pack "
             "the tokens of this model's codec."
         )
-    if tokens.codes.shape[1] != shape.n_codebooks:
+    if tokens.codes.shape[1] != base.shape.n_codebooks:
         raise UserError(f"{settings.tokens}: its codebooks are not those of the model.")
     if tokens.held_out.all():
         raise UserError(f"{settings.tokens}: all clips are held out; none is left to train on.")
     shortest = int(tokens.n_frames.min())
-    if shortest <= max(shape.delays):
+    if shortest < base.delays.shortest:
         raise UserError(f"{settings.tokens}: a clip has {shortest} frames, too few to predict.")
 
 
