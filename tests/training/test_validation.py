@@ -11,7 +11,6 @@ import pytest
 import torch
 from peft import PeftModel
 
-from musicgen_lora.dataset import scoring
 from musicgen_lora.dataset.batches import Window
 from musicgen_lora.errors import RunError
 from musicgen_lora.model.lora.adapter import add_lora
@@ -34,13 +33,8 @@ def test_only_sharded_weights_need_each_process_at_each_pass(
         for index in range(3)
     ]
     passes = []
-    original = scoring.decoder_states
-
-    def counted(*arguments):
-        passes.append(len(arguments[1]))
-        return original(*arguments)
-
-    monkeypatch.setattr(scoring, "decoder_states", counted)
+    decoder: Any = model.decoder.model
+    decoder.register_forward_pre_hook(lambda *_: passes.append(1))
     monkeypatch.setattr(processes, "rank", lambda: rank)
     monkeypatch.setattr(processes, "world_size", lambda: 2)
     summed: list[torch.Tensor] = []
