@@ -1,0 +1,243 @@
+"""How far a set of clips lies from a reference set, by what an embedding hears of them.
+
+A row is a clip: windows of one clip are not independent, so a clip's embedding is their mean. KAD
+is the distance to read; FAD is here because papers print it, beside how much of it is bias.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.spatial.distance import cdist, pdist
+
+SCALE = 100.0
+"""KAD's, of its paper."""
+FEWEST_ROWS = 2
+"""An unbiased estimate takes pairs of different clips."""
+
+
+def reference_bandwidth(reference: np.ndarray) -> float:
+    """Median distance of the reference's rows `[R, D]` among each other: the width of the kernel.
+
+    Of the reference and not of what is evaluated, so that all sets are measured with one ruler.
+
+    Raises:
+        ValueError: half of the rows or more are equal, which leaves no width.
+    """
+    width = float(np.median(pdist(np.asarray(reference, np.float64))))
+    if not width > 0.0:
+        raise ValueError("the reference's clips sound all the same to this embedding")
+    return width
+
+
+def kernel(left: np.ndarray, right: np.ndarray, bandwidth: float) -> np.ndarray:
+    """Gaussian kernel `[N, M]` of rows `[N, D]` and `[M, D]`."""
+    return np.exp(-cdist(left, right, "sqeuclidean") / (2.0 * bandwidth**2))
+
+
+def kernel_distance(reference: np.ndarray, rows: np.ndarray, bandwidth: float) -> float:
+    """KAD: 100 times the unbiased squared maximum mean discrepancy under a Gaussian kernel (Chung
+    et al., KAD: No More FAD!, 2025; Gretton et al., A Kernel Two-Sample Test, 2012, eq. 3).
+
+    Args:
+        reference: `[R, D]`.
+        rows: `[N, D]`.
+        bandwidth: from `reference_bandwidth`.
+
+    Returns:
+        About 0 for two sets of one kind, below it as often as above.
+
+    Raises:
+        ValueError: fewer than two rows in a set.
+    """
+    _check_sizes(reference, rows)
+    within_reference = _mean_of_pairs(kernel(reference, reference, bandwidth))
+    within_rows = _mean_of_pairs(kernel(rows, rows, bandwidth))
+    between = float(kernel(reference, rows, bandwidth).mean())
+    return SCALE * (within_reference + within_rows - 2.0 * between)
+
+
+def _mean_of_pairs(gram: np.ndarray) -> float:
+    """Mean of a kernel matrix `[N, N]` off its diagonal."""
+    n = len(gram)
+    return float((gram.sum() - np.trace(gram)) / (n * (n - 1)))
+
+
+def frechet_distance(reference: np.ndarray, rows: np.ndarray) -> float:
+    """FAD: the Frechet distance of the Gaussians that have the sets' means and covariances
+    (Kilgour et al., 2019).
+
+    The trace of the root of the covariances' product is the nuclear norm of the product of the
+    centred sets: no matrix root is taken, and fewer rows than dimensions are no trouble.
+
+    Args:
+        reference: `[R, D]`.
+        rows: `[N, D]`.
+    """
+    _check_sizes(reference, rows)
+    reference, rows = np.asarray(reference, np.float64), np.asarray(rows, np.float64)
+    shift = reference.mean(axis=0) - rows.mean(axis=0)
+    left, right = (
+        (side - side.mean(axis=0)) / np.sqrt(len(side) - 1) for side in (reference, rows)
+    )  # [R, D], [N, D]
+    root = float(np.linalg.norm(left @ right.T, "nuc"))
+    spread = float(np.square(left).sum() + np.square(right).sum())
+    return float(shift @ shift) + spread - 2.0 * root
+
+
+def frechet_bias(
+    reference: np.ndarray, n_rows: int, *, n_draws: int = 20, seed: int = 0
+) -> float | None:
+    """FAD that two sets of one kind have at this size: what of a FAD is no difference at all.
+
+    Args:
+        reference: `[R, D]`.
+        n_rows: of the set that is evaluated.
+        n_draws: of disjoint parts of the reference.
+        seed: of the draws.
+
+    Returns:
+        The mean over draws; None where the reference is too small to be parted. Parts are at most
+        half of the reference, and smaller sets have more bias.
+    """
+    n_part = min(n_rows, len(reference) // 2)
+    if n_part < FEWEST_ROWS:
+        return None
+    rng = np.random.default_rng(seed)
+    found = []
+    for _ in range(n_draws):
+        order = rng.permutation(len(reference))
+        rest = order[n_part:]
+        found.append(frechet_distance(reference[rest], reference[order[:n_part]]))
+    return float(np.mean(found))
+
+
+def _check_sizes(reference: np.ndarray, rows: np.ndarray) -> None:
+    if min(len(reference), len(rows)) < FEWEST_ROWS:
+        raise ValueError("a distance of sets needs two clips in each")
+    if not (np.isfinite(reference).all() and np.isfinite(rows).all()):
+        raise ValueError("an embedding has values that are not finite")
+
+
+@dataclass(frozen=True)
+class PairedDistance:
+    """Distances of base and adapter to a reference, and how sure their difference is."""
+
+    n: int
+    """Prompts."""
+    n_reference: int
+    base: float
+    adapter: float
+    difference: float
+    """Adapter minus base: below 0 the adapter is nearer."""
+    ci_low: float | None
+    ci_high: float | None
+    p_value: float | None
+    note: str
+    """Why there is no interval; else empty."""
+
+
+def paired_kernel_distance(
+    reference: np.ndarray,
+    base: np.ndarray,
+    adapter: np.ndarray,
+    *,
+    n_resamples: int = 4_999,
+    fewest: int = 8,
+    seed: int = 0,
+) -> PairedDistance:
+    """KAD of base and adapter, whose rows are the same prompts.
+
+    The p-value is of a permutation test: were there no effect, each prompt's two clips might as
+    well have been labelled the other way. The interval is of subsampling prompts without
+    replacement (Politis, Romano and Wolf, Subsampling, 1999), half of them at a time: drawing with
+    replacement would put copies of a clip into the pairs and shift the distance.
+
+    Args:
+        reference: `[R, D]`.
+        base: `[N, D]`.
+        adapter: `[N, D]`.
+        n_resamples: of the test and of the interval.
+        fewest: prompts for an interval and a test.
+        seed: of the resamples.
+
+    Raises:
+        ValueError: fewer than two rows in a set, unequal numbers of prompts, or a reference without
+            a bandwidth.
+    """
+    if base.shape != adapter.shape:
+        raise ValueError(f"unequal numbers of prompts: {base.shape}, {adapter.shape}")
+    bandwidth = reference_bandwidth(reference)
+    before, after = (kernel_distance(reference, rows, bandwidth) for rows in (base, adapter))
+    n = len(base)
+    low = high = p_value = None
+    if n >= fewest:
+        rng = np.random.default_rng(seed)
+        compare = _Differences(reference, base, adapter, bandwidth)
+        p_value = _label_p(compare, after - before, n_resamples, rng)
+        low, high = _subsampled_interval(compare, after - before, n_resamples, rng)
+    return PairedDistance(
+        n=n,
+        n_reference=len(reference),
+        base=before,
+        adapter=after,
+        difference=after - before,
+        ci_low=low,
+        ci_high=high,
+        p_value=p_value,
+        note="" if n >= fewest else f"n = {n}: too few prompts for an interval",
+    )
+
+
+class _Differences:
+    """KAD(adapter) - KAD(base) for many labellings of the clips at once; what the reference has in
+    common with itself cancels.
+
+    A labelling is a 0/1 row `[2N]` over base's clips, then adapter's, for either side.
+    """
+
+    def __init__(
+        self, reference: np.ndarray, base: np.ndarray, adapter: np.ndarray, bandwidth: float
+    ) -> None:
+        clips = np.concatenate([base, adapter])  # [2N, D]
+        self.n = len(base)
+        self.gram = kernel(clips, clips, bandwidth)  # [2N, 2N]
+        self.to_reference = kernel(clips, reference, bandwidth).mean(axis=1)  # [2N]
+
+    def __call__(self, as_base: np.ndarray, as_adapter: np.ndarray) -> np.ndarray:
+        """Of labellings `[P, 2N]` to differences `[P]`."""
+        return SCALE * (self._side(as_adapter) - self._side(as_base))
+
+    def _side(self, chosen: np.ndarray) -> np.ndarray:
+        n = chosen.sum(axis=1)  # [P]
+        # The kernel of a clip with itself is 1.
+        pairs = (np.einsum("pi,pi->p", chosen @ self.gram, chosen) - n) / (n * (n - 1))
+        return pairs - 2.0 * (chosen @ self.to_reference) / n
+
+
+def _label_p(
+    compare: _Differences, found: float, n_resamples: int, rng: np.random.Generator
+) -> float:
+    swapped = rng.integers(2, size=(n_resamples, compare.n)).astype(np.float64)
+    as_base = np.concatenate([1.0 - swapped, swapped], axis=1)
+    differences = compare(as_base, 1.0 - as_base)
+    # The labelling at hand is one of those that might have been.
+    return float((1 + (np.abs(differences) >= abs(found) - 1e-12).sum()) / (n_resamples + 1))
+
+
+def _subsampled_interval(
+    compare: _Differences, found: float, n_resamples: int, rng: np.random.Generator
+) -> tuple[float, float]:
+    n, n_part = compare.n, compare.n // 2
+    picked = rng.random((n_resamples, n)).argsort(axis=1)[:, :n_part]
+    chosen = np.zeros((n_resamples, n))
+    np.put_along_axis(chosen, picked, 1.0, axis=1)
+    nothing = np.zeros_like(chosen)
+    differences = compare(
+        np.concatenate([chosen, nothing], axis=1), np.concatenate([nothing, chosen], axis=1)
+    )
+    # Parts of a finite set vary less than samples of that size: by (n - part) / n of the variance.
+    errors = (differences - found) * np.sqrt(n_part / (n - n_part))
+    low, high = np.quantile(errors, [0.025, 0.975])
+    return float(found - high), float(found - low)
