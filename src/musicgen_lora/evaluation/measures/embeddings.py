@@ -1,0 +1,101 @@
+"""Audio as vectors, for distances of sets: whatever hears a waveform comes in by one door."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import soxr
+import torch
+from transformers import MusicgenForConditionalGeneration
+from transformers.audio_utils import mel_filter_bank
+
+from musicgen_lora.listening.musicnn import tag_waveform
+
+Hear = Callable[[np.ndarray, int], np.ndarray]
+"""A waveform `[C, N]` and its rate in Hz to a vector `[D]`, the mean over the clip."""
+
+MEL_RATE, MEL_FFT, MEL_HOP, N_MELS = 32_000, 4096, 1024, 128
+"""Windows of 128 ms: bins of 7.8 Hz part an 808 from a kick, which musicnn doesn't hear."""
+MEL_FLOOR = 1e-10
+"""Power that counts as silence, -100 dB."""
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """A way to hear."""
+
+    name: str
+    """In report.json."""
+    label: str
+    """For people."""
+    hear: Hear
+
+
+def embed(embedding: Embedding, waveforms: Sequence[np.ndarray], sample_rate: int) -> np.ndarray:
+    """Vectors `[N, D]` float64 of waveforms `[C, n]`.
+
+    Raises:
+        ValueError: a vector is not finite; it names the embedding and the clip's place.
+    """
+    rows = [np.asarray(embedding.hear(w, sample_rate), np.float64) for w in waveforms]
+    for place, row in enumerate(rows):
+        if not np.isfinite(row).all():
+            raise ValueError(f"{embedding.label}: clip {place + 1} has values that are not finite")
+    return np.stack(rows)
+
+
+def _musicnn(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
+    return tag_waveform(waveform, sample_rate)[1].mean(axis=0)
+
+
+def log_mel(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
+    """Mean and spread over time of 128 mel bands from 20 Hz to 16 kHz, in dB: `[256]`."""
+    mono = np.asarray(waveform, np.float32).mean(axis=0)
+    if sample_rate != MEL_RATE:
+        mono = soxr.resample(mono, sample_rate, MEL_RATE, "HQ")
+    spectrum = torch.stft(
+        torch.from_numpy(np.ascontiguousarray(mono)),
+        MEL_FFT,
+        MEL_HOP,
+        window=torch.hann_window(MEL_FFT),
+        center=True,
+        pad_mode="constant",
+        return_complex=True,
+    )  # [F, T]
+    power = _mel_filters().T @ (spectrum.abs().square() / MEL_FFT)  # [M, T]
+    level = 10.0 * torch.log10(power + MEL_FLOOR)
+    return torch.cat([level.mean(dim=1), level.std(dim=1, correction=0)]).numpy()
+
+
+@cache
+def _mel_filters() -> torch.Tensor:
+    """`[F, M]`."""
+    filters = mel_filter_bank(
+        MEL_FFT // 2 + 1, N_MELS, 20.0, MEL_RATE / 2, MEL_RATE, norm=None, mel_scale="htk"
+    )
+    return torch.from_numpy(filters).float()
+
+
+def codec_latents(model: MusicgenForConditionalGeneration) -> Embedding:
+    """What a model's own codec makes of audio before it is rounded to codes: mean and spread over
+    time of each dimension. Stereo models code left and right apart; here they are heard as mono."""
+
+    @torch.inference_mode()
+    def hear(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
+        codec: Any = model.audio_encoder
+        mono = np.asarray(waveform, np.float32).mean(axis=0)
+        if sample_rate != codec.config.sampling_rate:
+            mono = soxr.resample(mono, sample_rate, codec.config.sampling_rate, "HQ")
+        samples = torch.from_numpy(np.ascontiguousarray(mono))[None, None]  # [1, 1, N]
+        latents = codec.encoder(samples.to(codec.device))[0].float().cpu()  # [D, T]
+        return torch.cat([latents.mean(dim=1), latents.std(dim=1, correction=0)]).numpy()
+
+    return Embedding("codec", "the model's own codec", hear)
+
+
+MUSICNN = Embedding("musicnn", "musicnn", _musicnn)
+LOG_MEL = Embedding("log_mel", "log-mel spectrum", log_mel)
