@@ -11,7 +11,6 @@ one core, most of them for playing the beats.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import io
 import resource
 import time
@@ -29,7 +28,6 @@ from musicgen_lora.listening.duplicates import (
     THRESHOLD,
     _summaries,
     duplicate_groups,
-    exact_duplicate_groups,
     fingerprint,
     similarity,
 )
@@ -133,16 +131,6 @@ def rolled(prints: np.ndarray, bands: int) -> np.ndarray:
     return gains | (losses << np.uint64(32))
 
 
-def report_exact() -> None:
-    """Digests of 100 byte strings, each twice, and of copies with one bit changed."""
-    blobs = [np.random.default_rng(index).bytes(1000) for index in range(100)]
-    changed = [bytes([blob[0] ^ 1]) + blob[1:] for blob in blobs]
-    digests = [hashlib.sha256(blob).hexdigest() for blob in blobs + blobs + changed]
-    groups = exact_duplicate_groups(range(300), digests)
-    found = sum(group == [group[0], group[0] + 100] for group in groups)
-    print(f"exact copies found: {found} of 100; false: {len(groups) - found}")
-
-
 def report_copies(prints: dict[tuple[int, str], tuple]) -> None:
     """Similarity of the copies, and the share that the search of the whole pool finds."""
     ids = list(prints)
@@ -208,7 +196,6 @@ def main() -> None:
     parser.add_argument("--copied", type=int, default=100, help="beats of which copies are made")
     parser.add_argument("--pairs", type=int, default=1000, help="pairs of different beats")
     settings = parser.parse_args()
-    report_exact()
     beats, prints = pool(settings.beats, settings.copied)
     report_copies(prints)
     report_others(beats, prints, settings.pairs)

@@ -21,6 +21,7 @@ from peft import LoraConfig
 from peft.tuners.tuners_utils import check_target_module_exists
 from safetensors.torch import load_file, save_file
 from tiny import make_tiny_musicgen
+from written_facts import read_captions
 
 from musicgen_lora import atomic
 from musicgen_lora.audio.files import probe, write_wav
@@ -42,7 +43,6 @@ from musicgen_lora.model.lora.config import read_adapter_config
 from musicgen_lora.model.musicgen import load_base, load_tokenizer
 from musicgen_lora.model.text import TextStates
 from musicgen_lora.prepare.hearing.analyse import read_fingerprint, read_record
-from musicgen_lora.prepare.reading.readers import read_captions
 from musicgen_lora.training.checkpoints import read_state
 from musicgen_lora.training.run import Run
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import itertools
-import math
 
 import numpy as np
 import pytest
 
-from musicgen_lora.listening.bars import cut_on_bars, onsets_per_bar, repeats_to_reach, whole_bars
+from musicgen_lora.listening.bars import cut_on_bars, repeats_to_reach, whole_bars
 from musicgen_lora.listening.tempo import Tempo
 
 
@@ -129,9 +128,3 @@ def test_loops_are_told_by_their_length() -> None:
 )
 def test_repeats(loop_s: float, expected: int) -> None:
     assert repeats_to_reach(loop_s, 15.0, 30.0) == expected
-
-
-def test_onsets_are_counted_per_bar() -> None:
-    assert onsets_per_bar(np.arange(0.0, 16.0, 0.25), steady(120.0, 16.0), 16.0) == 8.0
-    nothing = Tempo(math.nan, math.nan, 0.0, np.zeros(0), np.zeros(0), 0.0, False)
-    assert math.isnan(onsets_per_bar(np.zeros(3), nothing, 16.0))

@@ -12,7 +12,6 @@ from musicgen_lora.beats.beats808 import make_beat, render_beat
 from musicgen_lora.listening.duplicates import (
     THRESHOLD,
     duplicate_groups,
-    exact_duplicate_groups,
     fingerprint,
     similarity,
 )
@@ -148,8 +147,3 @@ def test_short_and_odd_waveforms() -> None:
         fingerprint(np.zeros(10, dtype=np.float32), RATE)
     with pytest.raises(ValueError, match="NaN"):
         fingerprint(np.full((1, 10), np.nan, dtype=np.float32), RATE)
-
-
-def test_exact_copies_are_found_by_digest() -> None:
-    assert exact_duplicate_groups("abcde", ["1", "2", "1", "3", "2"]) == [["a", "c"], ["b", "e"]]
-    assert exact_duplicate_groups([], []) == []

@@ -12,6 +12,8 @@ import soundfile as sf
 import soxr
 
 from musicgen_lora.beats.beats808 import make_beat, render_beat
+from musicgen_lora.beats.kit808 import load_kit808
+from musicgen_lora.beats.sequencer import render
 from musicgen_lora.listening.descriptors import describe
 from musicgen_lora.listening.quality import (
     Quality,
@@ -136,7 +138,7 @@ def test_one_channel_is_mono() -> None:
 def test_an_mp3_called_wav(kbps: int, n_channels: int, low_hz: float, high_hz: float) -> None:
     for seed in (7000, 7001, 7002):
         beat = make_beat(seed, duration_s=6.0)
-        waveform = render_beat(beat, RATE, seed=seed, n_channels=n_channels)
+        waveform = render(beat.pattern, load_kit808(RATE), RATE, seed=seed, n_channels=n_channels)
         original_hz, was_lossy = find_bandwidth(waveform, RATE)
         edge_hz, is_lossy = find_bandwidth(through_mp3(waveform, kbps), RATE)
         assert not was_lossy

@@ -5,7 +5,6 @@ import re
 import pytest
 
 from musicgen_lora.prepare.words.captions import (
-    MADE_FIELD,
     make_captions,
     mark_made,
     merge_edits,
@@ -68,15 +67,16 @@ def test_a_quarter_has_audiocrafts_form() -> None:
     tagged = next(c for made in many for c in made if TAGGED.search(c) and "bpm" in c)
     assert tagged.startswith(f"{DEFAULT}. ")
     assert "bpm: 140." in tagged
-    assert not any(TAGGED.search(caption) for caption in captions(tagged_share=0.0))
 
 
 @pytest.mark.parametrize("field", ["bpm", "key", "genre", "tags"])
 def test_unsure_facts_are_not_said(field: str) -> None:
     words = {"bpm": "140", "key": "C minor", "genre": "trap", "tags": "piano"}
-    unsure = Facts(bpm=140.0, key="C minor", genre="trap", tags=("piano",), confidence={field: 0.6})
-    assert not any(words[field] in caption for caption in captions(unsure))
-    assert any(words[field] in caption for caption in captions(unsure, min_confidence=0.5))
+    for sure, is_said in ((0.6, False), (0.75, True)):
+        facts = Facts(
+            bpm=140.0, key="C minor", genre="trap", tags=("piano",), confidence={field: sure}
+        )
+        assert any(words[field] in caption for caption in captions(facts)) == is_said
 
 
 def test_a_persons_captions_come_first_as_they_wrote_them() -> None:
@@ -161,11 +161,3 @@ def test_an_entry_without_marks_is_a_persons() -> None:
     assert merged["bpm"] == 1
     assert merged["key"] == "C minor"
     assert "texts" not in merged
-
-
-def test_marks_can_be_kept_elsewhere() -> None:
-    bare = {name: value for name, value in OLD.items() if name != MADE_FIELD}
-    marks = OLD[MADE_FIELD]
-    assert isinstance(marks, dict)
-    assert merge_edits(bare, NEW, marks)["text"] == "three"
-    assert merge_edits({**bare, "text": "by hand"}, NEW, marks)["text"] == "by hand"

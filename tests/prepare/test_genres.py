@@ -63,7 +63,7 @@ def test_half_time_genres_are_told_in_the_sequencers_tempo(
 ) -> None:
     facts = in_sequencer_tempo(facts_from_name(name))
     assert (facts.bpm, "half-time" in facts.tags) == (bpm, is_half)
-    first = make_captions(facts, 1, default_text=DEFAULT, clip="a", tagged_share=0.0)[0]
+    first = make_captions(facts, 4, default_text=DEFAULT, clip="a")[0]
     assert f"{bpm:g}" in first
     assert ("half-time" in first) == is_half
 

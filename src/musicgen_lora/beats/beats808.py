@@ -114,15 +114,14 @@ def beat_facts(beat: Beat) -> dict[str, object]:
     return facts if beat.key is None else {**facts, "key": beat.key}
 
 
-def render_beat(beat: Beat, sample_rate: int, *, seed: int = 0, n_channels: int = 1) -> np.ndarray:
-    """Waveform `[n_channels, N]` of a beat, float32; its last 5 ms are faded."""
+def render_beat(beat: Beat, sample_rate: int, *, seed: int = 0) -> np.ndarray:
+    """Waveform `[1, N]` of a beat, float32; its last 5 ms are faded."""
     kit = load_kit808(sample_rate, bass_decay_s=beat.bass_decay_s, bass_drive=beat.bass_drive)
     waveform = render(
         beat.pattern,
         kit,
         sample_rate,
         seed=seed,
-        n_channels=n_channels,
         humanise_ms=beat.humanise_ms,
         drive=beat.master_drive,
     )

@@ -53,9 +53,7 @@ _PANS = {
 }
 
 
-def load_kit808(
-    sample_rate: int, *, bass_decay_s: float = 1.2, bass_drive: float = 1.5, bass_gain_db: float = 0
-) -> Kit:
+def load_kit808(sample_rate: int, *, bass_decay_s: float = 1.2, bass_drive: float = 1.5) -> Kit:
     """The kit, ready for `sequencer.render` at `sample_rate` (Hz).
 
     Tracks: kick, kick_long, sub, snare, snare_tight, clap, closed_hat, open_hat, ride, cowbell,
@@ -66,7 +64,6 @@ def load_kit808(
         sample_rate: Hz.
         bass_decay_s: time constant of the bass notes' decay.
         bass_drive: saturation of the bass, see `bass_voice`.
-        bass_gain_db: the bass against the drums, 0 as mixed for trap.
     """
     kit = {
         track: Channel(
@@ -80,7 +77,7 @@ def load_kit808(
     # The kick is the attack of the note: the bass makes room for it and swells behind.
     kit["sub"] = Channel(
         bass_voice(bass_decay_s, bass_drive),
-        gain_db=-8.0 + bass_gain_db,
+        gain_db=-8.0,
         chokes=("sub",),
         ducked_by="kick",
         duck_db=4.0,

@@ -19,6 +19,9 @@ STEPS_PER_BAR = 16
 FADE_S = 0.004
 """A cut sound fades over this time, so that a choke never clicks."""
 
+PEAK_DB = -1.0
+"""Level of the loudest sample of a mix, in dBFS."""
+
 
 @dataclass(frozen=True)
 class Hit:
@@ -154,7 +157,6 @@ def render(
     seed: int = 0,
     n_channels: int = 1,
     humanise_ms: float = 4.0,
-    peak_db: float = -1.0,
     drive: float = 0.0,
 ) -> np.ndarray:
     """Plays a pattern on a kit.
@@ -166,7 +168,6 @@ def render(
         seed: of the humanising; the same seed gives the same samples.
         n_channels: 1 or 2.
         humanise_ms: standard deviation of each hit's time.
-        peak_db: level of the loudest sample in dBFS.
         drive: 0 is clean; above it the mix is pushed into a tanh, as a loud master is.
 
     Returns:
@@ -199,7 +200,7 @@ def render(
         mix = np.tanh(mix * (1.0 + drive)) / np.tanh(1.0 + drive)
     peak = float(np.abs(mix).max(initial=0.0))
     if peak > 0.0:
-        mix *= 10.0 ** (peak_db / 20.0) / peak
+        mix *= 10.0 ** (PEAK_DB / 20.0) / peak
     return mix.astype(np.float32)
 
 

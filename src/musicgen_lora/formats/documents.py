@@ -64,21 +64,18 @@ def read_start(path: Path, n_bytes: int) -> bytes:
         raise UserError(f"{path}: is not a usable path ({error}).") from error
 
 
-def read_json(
-    path: Path, kind: Kind = AN_OBJECT, *, max_bytes: int = SMALL, unique_keys: bool = False
-) -> Any:
+def read_json(path: Path, kind: Kind = AN_OBJECT, *, max_bytes: int = SMALL) -> Any:
     """The value in a JSON file.
 
     Args:
         path: of the file.
         kind: what it must be.
         max_bytes: how large it may be.
-        unique_keys: for what a person edits: see `parse_json`.
 
     Raises:
         UserError: missing, not JSON, or of another kind; the message names file and place.
     """
-    value = parse_json(read_bytes(path, max_bytes), path, unique_keys=unique_keys)
+    value = parse_json(read_bytes(path, max_bytes), path)
     check_kind(value, kind, path)
     return value
 

@@ -177,10 +177,3 @@ def repeats_to_reach(loop_s: float, target_s: float, max_s: float) -> int:
     """How often a loop is played to reach `target_s` without exceeding `max_s`; 1 at least."""
     wanted, most = math.ceil(target_s / loop_s - 1e-3), math.floor(max_s / loop_s + 1e-3)
     return max(1, min(wanted, most))
-
-
-def onsets_per_bar(onsets_s: np.ndarray, tempo: Tempo, duration_s: float) -> float:
-    """Mean number of onsets a bar over the whole recording; NaN without a tempo."""
-    if math.isnan(tempo.bpm) or duration_s <= 0.0:
-        return float("nan")
-    return len(onsets_s) / (duration_s * tempo.bpm / 240.0)

@@ -1,10 +1,10 @@
-"""Exact and near duplicates among audio clips.
+"""Near duplicates among audio clips.
 
 A sample folder holds the same loop as WAV and as MP3, once louder, once with a beat of silence in
 front. Such copies weigh a clip several times in training, and one of them in the validation set
 makes the validation loss lie.
 
-Exact copies have the same SHA-256. Near copies have the same fingerprint: for each 20 ms and each
+Near copies have the same fingerprint: for each 20 ms and each
 pair of neighbouring bands, whether the upper or the lower band gained (Haitsma & Kalker, A Highly
 Robust Audio Fingerprinting System, ISMIR 2002). Gain, MP3 and resampling hardly move it. Unlike
 theirs it has a third state, "neither": in the rests of a beat their bits are noise. The hits of
@@ -69,15 +69,6 @@ BLOCK_FRAMES = 512
 BLOCK_ROWS = 512
 
 Id = TypeVar("Id", bound=Hashable)
-
-
-def exact_duplicate_groups(ids: Sequence[Id], digests: Sequence[str]) -> list[list[Id]]:
-    """Groups of two and more clips with the same digest (SHA-256 of their files' bytes), in the
-    order of `ids`."""
-    by_digest: dict[str, list[Id]] = {}
-    for clip, digest in zip(ids, digests, strict=True):
-        by_digest.setdefault(digest, []).append(clip)
-    return [group for group in by_digest.values() if len(group) > 1]
 
 
 def fingerprint(waveform: np.ndarray, sample_rate: int) -> np.ndarray:

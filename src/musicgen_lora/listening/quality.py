@@ -199,14 +199,9 @@ def count_clipped(waveform: np.ndarray) -> int:
     return n_clipped
 
 
-def find_silences(
-    waveform: np.ndarray,
-    sample_rate: int,
-    *,
-    below_db: float = SILENT_DB,
-    shortest_s: float = SHORTEST_SILENCE_S,
-) -> list[tuple[float, float]]:
-    """Stretches of `[C, N]`, in seconds, whose 50 ms frames stay below a level in RMS."""
+def find_silences(waveform: np.ndarray, sample_rate: int) -> list[tuple[float, float]]:
+    """Stretches of `[C, N]`, in seconds, whose 50 ms frames stay below `SILENT_DB` in RMS for
+    `SHORTEST_SILENCE_S` or longer."""
     n_frame = max(1, round(FRAME_S * sample_rate))
     n_samples = waveform.shape[1]
     starts = np.arange(0, n_samples, n_frame)
@@ -214,13 +209,13 @@ def find_silences(
     for channel in waveform:
         sums = np.add.reduceat(np.square(channel, dtype=np.float32), starts, dtype=np.float64)
         power = np.maximum(power, sums / np.diff(np.append(starts, n_samples)))
-    silent = np.concatenate([[False], power < 10.0 ** (below_db / 10.0), [False]])
+    silent = np.concatenate([[False], power < 10.0 ** (SILENT_DB / 10.0), [False]])
     edges = np.flatnonzero(silent[1:] != silent[:-1]) * n_frame
     edges_s = np.minimum(edges, n_samples) / sample_rate
     return [
         (float(start_s), float(stop_s))
         for start_s, stop_s in zip(edges_s[::2], edges_s[1::2], strict=True)
-        if stop_s - start_s >= shortest_s
+        if stop_s - start_s >= SHORTEST_SILENCE_S
     ]
 
 

@@ -27,7 +27,7 @@ from typing import BinaryIO, cast
 
 from tinytag import TinyTag, TinyTagException
 
-from musicgen_lora.audio.files import find_audio, is_inside
+from musicgen_lora.audio.files import is_inside
 from musicgen_lora.errors import UserError
 from musicgen_lora.prepare.reading.audio_names import AudioNames
 from musicgen_lora.prepare.reading.fields import (
@@ -47,7 +47,6 @@ from musicgen_lora.prepare.words.facts import (
     facts_from_name,
     find_words,
     make_facts,
-    merge_facts,
     normalise_bpm,
 )
 from musicgen_lora.prepare.words.key_names import normalise_key
@@ -66,23 +65,6 @@ MAX_ACESTEP_BYTES = 64 << 20
 """Larger JSON files of unknown names are not looked into."""
 MAX_TAG_BYTES = 16 << 20
 """What is read of a file for its tags; covers are skipped."""
-
-
-def read_captions(folder: Path, remarks: Remarks | None = None) -> dict[str, Facts]:
-    """Facts about the audio below a folder, by path relative to it (with `/`).
-
-    Raises:
-        UserError: no such folder; metadata that is broken or points outside the folder.
-    """
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder; give the one with your audio.")
-    remarks = remarks or Remarks(folder)
-    audio = {file.relative_to(folder).as_posix(): file for file in find_audio(folder)}
-    stated = StatedFacts(folder, audio.values(), remarks)
-    return {
-        name: merge_facts([*stated.of(file), facts_from_tags(file), *facts_from_path(name)])
-        for name, file in audio.items()
-    }
 
 
 def facts_from_path(name: str) -> list[Facts]:

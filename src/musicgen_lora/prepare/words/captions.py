@@ -76,8 +76,6 @@ def make_captions(
     clip: str,
     seed: int = 0,
     trigger: str = "",
-    min_confidence: float = MIN_CONFIDENCE,
-    tagged_share: float = TAGGED_SHARE,
 ) -> list[str]:
     """Wordings of a clip's facts, for the metadata's `text` (the first) and `texts`.
 
@@ -94,8 +92,6 @@ def make_captions(
         clip: its id; with `seed` it decides every draw.
         seed: of all draws.
         trigger: put in front of every caption that doesn't have it; "" for none.
-        min_confidence: less sure facts are not said.
-        tagged_share: share of the wordings in audiocraft's form.
 
     Raises:
         ValueError: no base: an empty `default_text` for a clip without captions.
@@ -107,8 +103,8 @@ def make_captions(
     if not bases:
         raise ValueError("A caption needs a base: give default_text.")
     captions = dict.fromkeys(_with_trigger(caption, trigger) for caption in given)
-    said = _sure_facts(facts, min_confidence)
-    tagged = _tagged_places(rng, len(captions), n_variants, tagged_share) if said else set()
+    said = _sure_facts(facts)
+    tagged = _tagged_places(rng, len(captions), n_variants) if said else set()
     for draw in range(n_variants * DRAWS_PER_VARIANT):
         place = len(captions)
         if place >= n_variants:
@@ -123,12 +119,10 @@ def make_captions(
     return list(captions)
 
 
-def _tagged_places(
-    rng: np.random.Generator, n_given: int, n_variants: int, share: float
-) -> set[int]:
-    """Which wordings have audiocraft's form: `share` of all on average over the clips, those
+def _tagged_places(rng: np.random.Generator, n_given: int, n_variants: int) -> set[int]:
+    """Which wordings have audiocraft's form: `TAGGED_SHARE` of all on average over the clips, those
     after the first where there are others."""
-    expected = share * n_variants
+    expected = TAGGED_SHARE * n_variants
     count = int(expected) + int(rng.random() < expected % 1.0)
     places = np.arange(n_given, n_variants)
     order = [*rng.permutation(places[places > 0]).tolist(), *places[places == 0].tolist()]
@@ -139,15 +133,15 @@ Said = dict[str, Any]
 """Facts to say: bpm, key and genre as text, mood, instrument and other as lists of words."""
 
 
-def _sure_facts(facts: Facts, min_confidence: float) -> Said:
+def _sure_facts(facts: Facts) -> Said:
     said: Said = {}
-    if facts.bpm is not None and facts.sure("bpm") >= min_confidence:
+    if facts.bpm is not None and facts.sure("bpm") >= MIN_CONFIDENCE:
         said["bpm"] = f"{round(facts.bpm, 1):g}"
-    if facts.key is not None and facts.sure("key") >= min_confidence:
+    if facts.key is not None and facts.sure("key") >= MIN_CONFIDENCE:
         said["key"] = facts.key
-    if facts.genre is not None and facts.sure("genre") >= min_confidence:
+    if facts.genre is not None and facts.sure("genre") >= MIN_CONFIDENCE:
         said["genre"] = facts.genre
-    if facts.sure("tags") >= min_confidence:
+    if facts.sure("tags") >= MIN_CONFIDENCE:
         for tag in facts.tags:
             if tag in FAMILIES and "genre" in said:
                 # "trap, hip hop" says it twice.
@@ -267,28 +261,23 @@ def mark_made(entry: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
     return {**entry, MADE_FIELD: {name: _hash(entry[name]) for name in names if name in entry}}
 
 
-def merge_edits(
-    old_entry: Mapping[str, Any],
-    new_entry: Mapping[str, Any],
-    generated_before: Mapping[str, str] | None = None,
-) -> dict[str, Any]:
+def merge_edits(old_entry: Mapping[str, Any], new_entry: Mapping[str, Any]) -> dict[str, Any]:
     """What a second run writes for a clip: the new entry, with a person's edits kept.
 
     A field is untouched when it still has the hash of what the first run made of it; it is
     refreshed. A field with another value was edited, a missing one was removed on purpose, one
     without a hash was added by hand: all of these stay as they are. A caption edited by hand
-    stands alone: variants that were made of the old one go.
+    stands alone: variants that were made of the old one go. An entry without hashes is a person's:
+    of the new one only fields that it lacks are added.
 
     Args:
         old_entry: as it stands in the metadata.
         new_entry: as this run would write it, marked by `mark_made`.
-        generated_before: hashes by field name (default: those in the old entry). An entry
-            without any is a person's: of the new one only fields that it lacks are added.
 
     Returns:
         The merged entry, marked for the next run.
     """
-    before = old_entry.get(MADE_FIELD) if generated_before is None else generated_before
+    before = old_entry.get(MADE_FIELD)
     before = dict(before) if isinstance(before, Mapping) else {}
     made_now = dict(new_entry.get(MADE_FIELD) or {})
     merged = {name: value for name, value in old_entry.items() if name != MADE_FIELD}
@@ -313,9 +302,9 @@ def merge_edits(
     return {**merged, MADE_FIELD: made} if made else merged
 
 
-def is_edited(entry: Mapping[str, Any], name: str, generated_before: Mapping[str, str]) -> bool:
+def is_edited(entry: Mapping[str, Any], name: str, made: Mapping[str, str]) -> bool:
     """Whether a person changed or removed a field that was made."""
-    return name not in entry or _hash(entry[name]) != generated_before[name]
+    return name not in entry or _hash(entry[name]) != made[name]
 
 
 def _hash(value: object) -> str:
