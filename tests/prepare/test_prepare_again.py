@@ -21,7 +21,7 @@ from musicgen_lora.errors import UserError
 from musicgen_lora.prepare import prepare
 from musicgen_lora.prepare.clips import cut
 from musicgen_lora.prepare.prepare import prepare_dataset
-from musicgen_lora.prepare.rerun.shared_metadata import dataset_lock
+from musicgen_lora.runtime.locks import locked
 
 Entries = list[dict[str, Any]]
 
@@ -378,7 +378,7 @@ def test_two_at_once_are_refused_before_anything_is_read(
 ) -> None:
     source, out = folder
     (out / "metadata.json").write_text("[{half written by the other one")
-    with dataset_lock(out), pytest.raises(UserError, match="out: in use by another run"):
+    with locked(out), pytest.raises(UserError, match="out: in use by another run"):
         prepared(source, out, create_example=what == "examples")
 
 

@@ -48,9 +48,10 @@ from musicgen_lora.prepare.report.conflicts import say_conflicts
 from musicgen_lora.prepare.report.left_out import tell_left_out
 from musicgen_lora.prepare.rerun.ledger import Ledger, spans_by_file
 from musicgen_lora.prepare.rerun.revision import Change, Revision
-from musicgen_lora.prepare.rerun.shared_metadata import SharedMetadata, dataset_lock
+from musicgen_lora.prepare.rerun.shared_metadata import SharedMetadata
 from musicgen_lora.prepare.rerun.succession import CUT_ANEW, Entry, Span, is_marked, succeed
 from musicgen_lora.prepare.words.facts import Facts
+from musicgen_lora.runtime.locks import locked
 from musicgen_lora.runtime.workers import LIMIT_S, Failure, run_tasks
 
 ANALYSIS_FOLDER = "analysis"
@@ -70,7 +71,7 @@ def prepare_dataset(settings: PrepareSettings) -> Path:
     """
     console = plain_console()
     if settings.create_example:
-        with dataset_lock(settings.output_dir):
+        with locked(settings.output_dir):
             path = create_examples(
                 settings.output_dir,
                 settings.num_samples,
@@ -88,7 +89,7 @@ def prepare_dataset(settings: PrepareSettings) -> Path:
         require_extra("vocals", f"--vocals {settings.vocals}")
     if settings.tagger == "clap":
         check_clap(settings.clap_path)
-    with dataset_lock(settings.output_dir):
+    with locked(settings.output_dir):
         atomic.sweep(settings.output_dir)
         for name in (ANALYSIS_FOLDER, "train"):
             atomic.sweep(settings.output_dir / name)

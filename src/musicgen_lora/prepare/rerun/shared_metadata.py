@@ -6,36 +6,16 @@ against other programs, and what stands in the file is read again and merged bef
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from musicgen_lora import atomic
 from musicgen_lora.dataset.metadata import read_entries, write_entries
-from musicgen_lora.errors import UserError
 from musicgen_lora.prepare.rerun.succession import CUT_ANEW, Entry, mark
 from musicgen_lora.prepare.words.captions import MADE_FIELD
 
-LOCK_FILE = ".lock"
 _MISSING = object()
-
-
-@contextmanager
-def dataset_lock(folder: Path) -> Iterator[None]:
-    """No other program changes the dataset meanwhile.
-
-    Raises:
-        UserError: one is doing so.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(folder / LOCK_FILE, timeout=0.0):
-            yield
-    except Timeout as error:
-        raise UserError(f"{folder}: in use by another run; wait for it.") from error
 
 
 class SharedMetadata:
