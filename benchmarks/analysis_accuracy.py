@@ -40,8 +40,6 @@ from musicgen_lora.listening.key import (
     pitch_evidence,
 )
 from musicgen_lora.listening.metre import WEIGHTS, find_hypotheses, find_tempi, onset_strengths
-from musicgen_lora.listening.onsets import estimate_tempo as first_tempo
-from musicgen_lora.listening.onsets import onset_strength
 from musicgen_lora.listening.tempo import estimate_tempo
 from musicgen_lora.prepare.words.captions import MIN_CONFIDENCE
 
@@ -115,9 +113,6 @@ TempoFunction = Callable[[np.ndarray], float]
 def tempo_functions() -> dict[str, TempoFunction]:
     functions: dict[str, TempoFunction] = {
         "ours": lambda waveform: estimate_tempo(waveform, RATE).bpm,
-        "ours, onsets.estimate_tempo": lambda waveform: first_tempo(
-            *onset_strength(waveform[0], RATE)
-        )[0],
     }
     sonara, librosa = optional("sonara"), optional("librosa")
     if sonara is not None:

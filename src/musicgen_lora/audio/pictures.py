@@ -13,8 +13,9 @@ import numpy as np
 import soundfile
 import soxr
 from matplotlib.image import imsave
-from scipy.signal import ShortTimeFFT
 from scipy.signal.windows import hann
+
+from musicgen_lora.audio.spectra import magnitudes
 
 PLAYER_RATE = 24_000
 PICTURE_RATE = 32_000
@@ -67,9 +68,9 @@ def mel_spectrogram_png(waveform: np.ndarray, sample_rate: int) -> bytes:
     n_window = 2048
     mono = np.pad(mono, (0, max(0, n_window - len(mono))))
     hop = max(256, len(mono) // N_COLUMNS)
-    stft = ShortTimeFFT(np.asarray(hann(n_window, sym=False)), hop, sample_rate)
-    power = np.square(np.abs(stft.stft(mono, p0=0, p1=max(1, len(mono) // hop))))
-    level = 10.0 * np.log10(_mel_weights(sample_rate, n_window) @ power + 1e-12)
+    window = np.asarray(hann(n_window, sym=False))
+    power = np.square(magnitudes(mono, window, hop, n_window, n_frames=max(1, len(mono) // hop)))
+    level = 10.0 * np.log10(_mel_weights(sample_rate, n_window) @ power + 1e-18)
     level = np.clip((level - level.max()) / RANGE_DB + 1.0, 0.0, 1.0)
     target = io.BytesIO()
     imsave(target, matplotlib.colormaps["magma"](level[::-1]), format="png")

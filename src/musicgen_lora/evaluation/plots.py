@@ -11,9 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from scipy.signal import ShortTimeFFT
 from scipy.signal.windows import hann
 
+from musicgen_lora.audio.spectra import magnitudes
 from musicgen_lora.evaluation.comparison import SHOWN, band_label
 from musicgen_lora.listening.descriptors import BANDS_HZ, band_name
 
@@ -242,10 +242,8 @@ def _rows(
     """Levels in dB at frequencies `[R]` (Hz) and samples `[M]`: `[R, M]`."""
     n_window = max(16, round(window_s * sample_rate))
     mono = np.pad(mono, (0, max(0, n_window - len(mono))))
-    hop = n_window // 8
-    window = np.asarray(hann(n_window, sym=False))
-    stft = ShortTimeFFT(window, hop, sample_rate, mfft=4 * n_window)
-    power = np.square(np.abs(stft.stft(mono, p0=0, p1=len(mono) // hop + 1)) / window.sum())
-    bins = np.round(centres * stft.mfft / sample_rate).astype(int)
+    hop, n_fft = n_window // 8, 4 * n_window
+    power = np.square(magnitudes(mono, np.asarray(hann(n_window, sym=False)), hop, n_fft))
+    bins = np.round(centres * n_fft / sample_rate).astype(int)
     frames = (columns / hop).astype(int)
     return 10.0 * np.log10(np.maximum(power[np.ix_(bins, frames)], 1e-12))

@@ -7,16 +7,13 @@ An 808 beat is told by things that music embeddings hardly hear: how much energy
 from __future__ import annotations
 
 import numpy as np
-from scipy.signal import ShortTimeFFT, welch
+from scipy.signal import welch
 from scipy.signal.windows import hann
 
-from musicgen_lora.audio.loudness import integrated_loudness
-from musicgen_lora.listening.onsets import (
-    estimate_tempo,
-    onset_strength,
-    pick_onsets,
-    spectral_flux,
-)
+from musicgen_lora.audio.loudness import decibels, integrated_loudness
+from musicgen_lora.audio.spectra import magnitudes
+from musicgen_lora.listening.onsets import pick_onsets, rolled_share, spectral_flux
+from musicgen_lora.listening.tempo import estimate_tempo
 
 BANDS_HZ = (
     (20, 60),
@@ -26,13 +23,9 @@ BANDS_HZ = (
     (2000, 6000),
     (6000, 14000),
 )
-FLOOR_DB = -120.0
-"""Levels are no lower than this: digital silence has no logarithm."""
 CLIPPED_AT = 0.999
 SILENT_FRAME_DB = -60.0
 FRAME_S = 0.05
-ROLL_GAP_S = 0.09
-"""Hats closer than this are a roll: a sixteenth at 165 BPM is 0.091 s."""
 SUB_HZ = (25.0, 120.0)
 SUB_FLOOR_DB = -40.0
 """A sub bass further below the whole signal has no pitch worth a name."""
@@ -47,7 +40,7 @@ def describe(waveform: np.ndarray, sample_rate: int) -> dict[str, float]:
 
     Returns:
         By name; NaN where the clip has no such thing (the loudness of silence or of less than
-        0.4 s, the tempo of less than 4 s, the pitch of a bass that isn't there):
+        0.4 s, the tempo of less than 1.2 s, the pitch of a bass that isn't there):
 
         - `peak_db`, `rms_db`: dBFS, a full-scale square wave is 0 in both; -120 for silence.
         - `crest_db`: peak over RMS.
@@ -64,8 +57,9 @@ def describe(waveform: np.ndarray, sample_rate: int) -> dict[str, float]:
           onsets a second. A snare is heard in the hats' band and a bass note in the kicks'.
         - `roll_density`: share of the hats' onsets that follow the one before by less than
           90 ms (1/32 notes, fast triplets).
-        - `tempo_bpm`, `tempo_confidence`: see `onsets.estimate_tempo`; half or double the true
-          tempo is a common error.
+        - `tempo_bpm`: see `tempo.estimate_tempo`.
+        - `tempo_confidence`: how far the onsets repeat with the beat or the bar, 0 to 1, see
+          `metre.repetition`.
         - `sub_f0_hz`: strongest frequency from 25 to 120 Hz.
 
     Raises:
@@ -81,7 +75,7 @@ def describe(waveform: np.ndarray, sample_rate: int) -> dict[str, float]:
         **_levels(waveform, sample_rate),
         **_spectrum(waveform, sample_rate),
         **_brightness(mono, sample_rate),
-        **_rhythm(mono, sample_rate),
+        **_rhythm(waveform, sample_rate),
     }
 
 
@@ -90,14 +84,10 @@ def band_name(low_hz: int, high_hz: int) -> str:
     return f"band_{low_hz}_{high_hz}"
 
 
-def _db(power: float) -> float:
-    return max(10.0 * float(np.log10(max(power, 1e-30))), FLOOR_DB)
-
-
 def _levels(waveform: np.ndarray, sample_rate: int) -> dict[str, float]:
     absolute = np.abs(waveform)
-    peak_db = _db(float(absolute.max()) ** 2)
-    rms_db = _db(float(np.square(waveform).mean()))
+    peak_db = decibels(float(absolute.max()) ** 2)
+    rms_db = decibels(float(np.square(waveform).mean()))
     n_frame = max(1, round(FRAME_S * sample_rate))
     n_whole = max(1, waveform.shape[1] // n_frame) * n_frame
     frames = np.square(waveform[:, :n_whole]).mean(axis=0)
@@ -126,7 +116,7 @@ def _spectrum(waveform: np.ndarray, sample_rate: int) -> dict[str, float]:
     for name, band in bands.items():
         share = band / total if total > 0.0 else float("nan")
         result[f"{name}_share"] = share
-        result[f"{name}_db"] = _db(share) if total > 0.0 else float("nan")
+        result[f"{name}_db"] = decibels(share) if total > 0.0 else float("nan")
     result["sub_f0_hz"] = _sub_pitch(power, frequency, total)
     return result
 
@@ -167,14 +157,15 @@ def _brightness(mono: np.ndarray, sample_rate: int) -> dict[str, float]:
     n_window = round(0.064 * sample_rate)
     if len(mono) < n_window:
         return nothing
-    stft = ShortTimeFFT(np.asarray(hann(n_window, sym=False)), n_window // 2, sample_rate)
+    hop = n_window // 2
     # Whole windows alone: one that hangs over an end would see a step.
-    last = (len(mono) - n_window) // stft.hop + 1
-    first = -(-(n_window // 2) // stft.hop)
-    magnitude = np.abs(stft.stft(mono, p0=first, p1=first + last))
-    bins = (stft.f >= BANDS_HZ[0][0]) & (stft.f <= BANDS_HZ[-1][1])
-    magnitude, frequency = magnitude[bins], stft.f[bins]
-    level = np.sqrt(np.square(magnitude).sum(axis=0)) / n_window
+    first, n_frames = -(-(n_window // 2) // hop), (len(mono) - n_window) // hop + 1
+    window = np.asarray(hann(n_window, sym=False))
+    magnitude = magnitudes(mono, window, hop, n_window, first=first, n_frames=n_frames)
+    frequency = np.fft.rfftfreq(n_window, 1.0 / sample_rate)
+    bins = (frequency >= BANDS_HZ[0][0]) & (frequency <= BANDS_HZ[-1][1])
+    magnitude, frequency = magnitude[bins].astype(np.float64), frequency[bins]
+    level = np.sqrt(np.square(magnitude).sum(axis=0)) / 4.0
     heard = level > 10.0 ** (SILENT_FRAME_DB / 20.0)
     if not heard.any():
         return nothing
@@ -188,18 +179,18 @@ def _brightness(mono: np.ndarray, sample_rate: int) -> dict[str, float]:
     }
 
 
-def _rhythm(mono: np.ndarray, sample_rate: int) -> dict[str, float]:
+def _rhythm(waveform: np.ndarray, sample_rate: int) -> dict[str, float]:
+    mono = waveform.mean(axis=0)
     duration_s = len(mono) / sample_rate
     onsets = pick_onsets(*spectral_flux(mono, sample_rate, 20.0, 14000.0, 0.023))
     hats = pick_onsets(*spectral_flux(mono, sample_rate, 6000.0, 14000.0, 0.012))
     kicks = pick_onsets(*spectral_flux(mono, sample_rate, 20.0, 120.0, 0.096))
-    tempo_bpm, tempo_confidence = estimate_tempo(*onset_strength(mono, sample_rate))
-    rolled = float((np.diff(hats) < ROLL_GAP_S).sum()) / len(hats) if len(hats) else 0.0
+    tempo = estimate_tempo(waveform, sample_rate)
     return {
         "onset_rate_hz": len(onsets) / duration_s,
         "hat_onset_rate_hz": len(hats) / duration_s,
         "kick_onset_rate_hz": len(kicks) / duration_s,
-        "roll_density": rolled,
-        "tempo_bpm": tempo_bpm,
-        "tempo_confidence": tempo_confidence,
+        "roll_density": rolled_share(hats),
+        "tempo_bpm": tempo.bpm,
+        "tempo_confidence": tempo.repetition,
     }

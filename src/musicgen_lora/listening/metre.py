@@ -196,6 +196,21 @@ def find_tempi(strengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.array(tempi), correlation
 
 
+def repetition(strengths: np.ndarray, correlation: np.ndarray, bpm: float) -> float:
+    """How far the onsets repeat after a beat, half a bar or a bar of a tempo, whichever is most: 0
+    where nothing does, 1 where all does, NaN in a recording too short to tell.
+
+    Args:
+        strengths: `[4, F]`; bands without onsets don't count.
+        correlation: `[4, L]`, as `find_tempi` gives it.
+        bpm: the tempo.
+    """
+    heard = correlation[strengths.std(axis=1) > 0.0]
+    repeats = _at(heard, 60.0 * FRAME_RATE / bpm * np.array([1.0, 2.0, 4.0])).mean(axis=0)
+    known = repeats[np.isfinite(repeats)]
+    return float(np.clip(known.max(), 0.0, 1.0)) if len(known) else float("nan")
+
+
 def _at(rows: np.ndarray, lags: np.ndarray) -> np.ndarray:
     """`rows` `[R, L]` at fractional lags `[M]`, as `[R, M]`; NaN beyond the last."""
     index = np.minimum(lags, rows.shape[1] - 2.0).astype(int)

@@ -23,6 +23,7 @@ from musicgen_lora.listening.metre import (
     find_hypotheses,
     find_tempi,
     onset_strengths,
+    repetition,
 )
 
 SHORTEST_S = 1.2
@@ -62,6 +63,7 @@ class Tempo:
         is_steady: the beats lie on one straight grid; else they follow the playing.
         loop_bars: how many bars the recording is long, where its onsets agree with the tempo that
             its length gives: then it is a loop of that tempo. None for anything else.
+        repetition: 0 to 1, see `metre.repetition`; NaN without a tempo.
     """
 
     bpm: float
@@ -72,6 +74,7 @@ class Tempo:
     downbeat_confidence: float
     is_steady: bool
     loop_bars: int | None = None
+    repetition: float = float("nan")
 
 
 def estimate_tempo(waveform: np.ndarray, sample_rate: int) -> Tempo:
@@ -89,6 +92,7 @@ def estimate_tempo(waveform: np.ndarray, sample_rate: int) -> Tempo:
 def tempo_of_strengths(strengths: np.ndarray, duration_s: float) -> Tempo:
     """`estimate_tempo` of onset strengths `[4, F]` already at hand, see `onset_strengths`."""
     hypotheses, loops = None, []
+    bpms, correlation = np.zeros(0), np.zeros((len(strengths), 0))
     if duration_s >= SHORTEST_S and strengths.any():
         bpms, correlation = find_tempi(strengths)
         hypotheses = find_hypotheses(strengths, bpms, correlation)
@@ -141,6 +145,7 @@ def tempo_of_strengths(strengths: np.ndarray, duration_s: float) -> Tempo:
         downbeat_confidence=evidence * float(shares[best]),
         is_steady=is_steady,
         loop_bars=None if loop is None else round(duration_s * bpm / 240.0),
+        repetition=repetition(strengths, correlation, bpm),
     )
 
 

@@ -31,7 +31,7 @@ from musicgen_lora.listening.duplicates import HOP_S, fingerprint
 from musicgen_lora.listening.key import estimate_key
 from musicgen_lora.listening.metre import BASS, FRAME_RATE, HATS, onset_strengths
 from musicgen_lora.listening.one_shots import is_one_shot
-from musicgen_lora.listening.onsets import pick_onsets
+from musicgen_lora.listening.onsets import pick_onsets, rolled_share
 from musicgen_lora.listening.pieces import tempi_between_pauses, tempo_fields
 from musicgen_lora.listening.quality import (
     Measured,
@@ -60,7 +60,6 @@ SILENT_PEAK_DB = -60.0
 SHARES_WINDOWS = 60
 """Half seconds whose spectra are taken together."""
 BASS_BANDS_HZ = ((20, 60), (60, 120), (120, 250))
-ROLL_GAP_S = 0.09
 MOST_SURE = 0.85
 """What was measured never outweighs what somebody stated, see `facts.STATED`."""
 ENOUGH_S = 8.0
@@ -288,7 +287,7 @@ def analyse_segment(
         "key_confidence": key.confidence,
         "kicks_per_bar": len(kicks) / bars,
         "hats_per_bar": len(hats) / bars,
-        "roll_density": float((np.diff(hats) < ROLL_GAP_S).sum() / max(1, len(hats))),
+        "roll_density": rolled_share(hats),
         "bass_notes": len(notes),
         "bass_glides": sum(note.glide != 0.0 for note in notes),
         "bass_pitch": float(np.median([note.pitch for note in notes])) if notes else None,
