@@ -28,6 +28,7 @@ from types import ModuleType
 from typing import Any
 
 from musicgen_lora.errors import DISK_FAULTS, RIGHTS_FAULTS, RunError, UserError
+from musicgen_lora.runtime.memory import plainly_allocated
 from musicgen_lora.runtime.threads import spinning_bounded
 
 LIMIT_S = 60.0
@@ -128,7 +129,7 @@ def _hand_out(
     there is none for."""
     n_busy = sum(worker.task is not None for worker in workers)
     while len(workers) < min(n_workers, n_busy + len(waiting)):
-        with spinning_bounded():
+        with spinning_bounded(), plainly_allocated():
             workers.append(_start(context, work))
     for worker in [w for w in workers if w.task is None]:
         if not waiting:

@@ -13,6 +13,7 @@ from musicgen_lora.audio.files import AUDIO_EXTENSIONS, find_audio, find_unread
 from musicgen_lora.dataset.splits import find_split, split_of_folders
 from musicgen_lora.errors import RunError, UserError, printable
 from musicgen_lora.prepare.reading.fields import Columns, facts_from_record
+from musicgen_lora.prepare.reading.parquet import extract_parquet_audio, find_parquet
 from musicgen_lora.prepare.reading.readers import StatedFacts, facts_from_path
 from musicgen_lora.prepare.reading.remarks import (
     COPY_HELD_OUT,
@@ -20,7 +21,6 @@ from musicgen_lora.prepare.reading.remarks import (
     SPLIT_CONTRADICTED,
     Remarks,
 )
-from musicgen_lora.prepare.reading.tables import extract_parquet_audio, find_parquet
 from musicgen_lora.prepare.words.facts import Facts, Part
 
 PARQUET_FOLDER = "analysis/parquet"

@@ -1,4 +1,4 @@
-"""Rows of metadata files, with the line that each stands in, and audio out of parquet.
+"""Rows of metadata files, with the line that each stands in.
 
 Formats: JSON, JSON lines (also gzipped), CSV and parquet. Sizes are bounded, also after
 decompression, and every fault names its file and line.
@@ -10,30 +10,20 @@ import csv
 import gzip
 import io
 import zlib
-from collections.abc import Iterator, Mapping
-from pathlib import Path, PurePosixPath
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from musicgen_lora import atomic
-from musicgen_lora.audio.files import AUDIO_EXTENSIONS, FFMPEG_EXTENSIONS, is_inside
 from musicgen_lora.errors import UserError
 from musicgen_lora.formats import documents
 from musicgen_lora.prepare.reading.encodings import decode_text
 from musicgen_lora.prepare.reading.fields import field_name
-from musicgen_lora.prepare.reading.parquet_pages import group_sizes
+from musicgen_lora.prepare.reading.parquet import parquet_rows
 from musicgen_lora.prepare.reading.remarks import ENCODING, Remarks
 
 MAX_FILE_BYTES = 256 << 20
 MAX_LINE_BYTES = 1 << 20
 MAX_TEXT_BYTES = 64 << 10
-MAX_AUDIO_BYTES = 256 << 20
-MAX_ROW_GROUP_BYTES = 512 << 20
-"""Of parquet with audio in it, which may be held in memory whole; Hugging Face writes 100 to
-1,000 clips, up to 500 MB, in one."""
-ROWS_PER_BATCH = 64
 Row = tuple[str, dict[str, Any]]
 """Where it stands ("metadata.csv, line 3") and its fields."""
 
@@ -54,7 +44,7 @@ def read_rows(path: Path, remarks: Remarks) -> Iterator[Row]:
     if suffix == ".csv":
         return _csv_rows(path, remarks)
     if suffix == ".parquet":
-        return _parquet_rows(path)
+        return parquet_rows(path)
     return _jsonl_rows(path, remarks)
 
 
@@ -64,7 +54,7 @@ def read_text(path: Path, remarks: Remarks, max_bytes: int = MAX_TEXT_BYTES) -> 
     Raises:
         UserError: too large, or no text; the message names the line.
     """
-    return _decoded(_read_bytes(path, max_bytes), path, remarks)
+    return _decoded(documents.read_bytes(path, max_bytes), path, remarks)
 
 
 def _decoded(data: bytes, path: Path, remarks: Remarks, line: int | None = None) -> str:
@@ -77,10 +67,6 @@ def _decoded(data: bytes, path: Path, remarks: Remarks, line: int | None = None)
     if guessed is not None:
         remarks.add(ENCODING, f"{path}: read as {guessed}")
     return text
-
-
-def _read_bytes(path: Path, max_bytes: int) -> bytes:
-    return documents.read_bytes(path, max_bytes)
 
 
 def read_json(path: Path, remarks: Remarks) -> Any:
@@ -194,126 +180,3 @@ def _check_header(names: list[str], where: str) -> None:
     twice = [name for name, folded in zip(names, known, strict=True) if known.count(folded) > 1]
     if any(name.strip() for name in twice):
         raise UserError(f"{where}: the column {twice[0].strip()!r} stands twice; rename one.")
-
-
-def _parquet_rows(path: Path) -> Iterator[Row]:
-    number = 0
-    for batch in _parquet_batches(path, audio=False):
-        for record in _records(path, batch):
-            number += 1
-            yield f"{path}, row {number}", record
-
-
-def _parquet_batches(path: Path, *, audio: bool) -> Iterator[pa.RecordBatch]:
-    """Batches of a parquet file, without its binary columns unless `audio` is wanted."""
-    try:
-        with pq.ParquetFile(path, memory_map=True) as file:
-            binary = [column.name for column in file.schema_arrow if _holds_bytes(column.type)]
-            # A table with audio in it lists no files.
-            if (audio and not binary) or (not audio and "audio" in binary):
-                return
-            columns = [n for n in file.schema_arrow.names if audio or n not in binary]
-            sizes = group_sizes(path, file.metadata, set(columns))
-            largest = max((size.n_bytes for size in sizes), default=0)
-            # A page is decompressed whole, whatever the batch.
-            if largest > (MAX_ROW_GROUP_BYTES if audio else MAX_FILE_BYTES):
-                raise UserError(
-                    f"{path}: a row group of {largest >> 20} MiB is too large; write the file "
-                    "again with fewer rows in each."
-                )
-            # Each row may repeat the dictionary's longest value.
-            repeated = max((size.n_dictionary_bytes for size in sizes), default=0)
-            one_by_one = audio or repeated * ROWS_PER_BATCH > MAX_FILE_BYTES
-            n_rows = 0
-            for batch in file.iter_batches(1 if one_by_one else ROWS_PER_BATCH, columns=columns):
-                n_rows += batch.num_rows
-                yield batch
-            if n_rows != file.metadata.num_rows:
-                raise UserError(
-                    f"{path}: has {n_rows} rows where its footer says {file.metadata.num_rows}; "
-                    "copy or write it again."
-                )
-    except (pa.ArrowException, OSError, ValueError) as error:
-        raise UserError(f"{path}: not readable as parquet ({_one_line(error)}).") from error
-
-
-def _records(path: Path, batch: pa.RecordBatch) -> list[dict[str, Any]]:
-    try:
-        return batch.to_pylist()
-    except (pa.ArrowException, ValueError) as error:
-        # Text that isn't UTF-8, dates that no calendar has.
-        raise UserError(f"{path}: not readable as parquet ({_one_line(error)}).") from error
-
-
-def _holds_bytes(kind: pa.DataType) -> bool:
-    if pa.types.is_struct(kind):
-        return any(_holds_bytes(kind.field(i).type) for i in range(kind.num_fields))
-    return pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200]
-
-
-def find_parquet(folder: Path, without: Path) -> list[Path]:
-    """Parquet files below a folder, sorted; links that lead out of it, and what lies below
-    `without`, are left out."""
-    root, passed_over = folder.resolve(), without.resolve()
-    found = []
-    for path in sorted(folder.rglob("*.parquet")):
-        resolved = path.resolve()
-        made_here = root != passed_over and resolved.is_relative_to(passed_over)
-        if path.is_file() and is_inside(path, root) and not made_here:
-            found.append(path)
-    return found
-
-
-def extract_parquet_audio(
-    path: Path, folder: Path, output_dir: Path
-) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Writes the audio that a Hugging Face dataset's parquet file holds to files of its own, a
-    row at a time.
-
-    Such a dataset has a column, mostly `audio`, of `{"bytes": ..., "path": ...}`. The names of
-    the files are made here, from the parquet file's path and the row; of the cell's `path` only a
-    known extension is taken.
-
-    Args:
-        path: the parquet file; one without such a column has no audio.
-        folder: that it lies in.
-        output_dir: where the audio goes, in a folder like the parquet file's path below
-            `folder`. What is there already is not written again.
-
-    Yields:
-        The file, whose stem is the row's number, and the row's other fields.
-
-    Raises:
-        UserError: a broken file, or a clip beyond 256 MiB.
-    """
-    target_folder = output_dir / path.relative_to(folder).with_suffix("")
-    for row, batch in enumerate(_parquet_batches(path, audio=True), 1):
-        column = _audio_column(batch.schema)
-        if column is None:
-            break
-        record = _records(path, batch)[0]
-        cell = record.pop(column)
-        is_struct = isinstance(cell, Mapping)
-        data = cell.get("bytes") if is_struct else cell
-        if not data:
-            continue
-        if len(data) > MAX_AUDIO_BYTES:
-            raise UserError(f"{path}, row {row}: {len(data) >> 20} MiB are too much for a clip.")
-        named = PurePosixPath(str(cell.get("path") or "")) if is_struct else PurePosixPath()
-        suffix = named.suffix.lower()
-        # The decoder goes by the content, the extension only has to be one that is read.
-        suffix = suffix if suffix in AUDIO_EXTENSIONS | FFMPEG_EXTENSIONS else ".wav"
-        target = target_folder / f"{row:06d}{suffix}"
-        if not target.is_file() or target.read_bytes() != data:
-            atomic.write_file(target, lambda temporary, data=data: temporary.write_bytes(data))
-        yield target, record
-
-
-def _audio_column(schema: pa.Schema) -> str | None:
-    """The column with files in it: the one called `audio`, else the first of bytes."""
-    columns = [column.name for column in schema if _holds_bytes(column.type)]
-    return "audio" if "audio" in columns else next(iter(columns), None)

@@ -1,0 +1,47 @@
+"""A bound on what this process may take, for work on files that claim what they like."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_USAGE = Path("/proc/self/statm")
+_PLAIN_ALLOCATOR = {"ARROW_DEFAULT_MEMORY_POOL": "system"}
+"""Arrow chooses when it loads; its own allocator takes a gigabyte at once, which a bound counts."""
+
+
+@contextmanager
+def plainly_allocated() -> Iterator[None]:
+    """Has processes that are started meanwhile take memory as they need it."""
+    before = {name: os.environ.get(name) for name in _PLAIN_ALLOCATOR}
+    os.environ.update(_PLAIN_ALLOCATOR)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+@contextmanager
+def memory_bounded(n_bytes: int) -> Iterator[None]:
+    """Meanwhile this process may take `n_bytes` more than it has; what asks for more gets a
+    `MemoryError`. Mapped files don't count. Only Linux has such a limit."""
+    if not _USAGE.exists():
+        yield
+        return
+    import resource
+
+    n_pages = int(_USAGE.read_text().split()[5])
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    limit = n_pages * os.sysconf("SC_PAGE_SIZE") + n_bytes
+    limits = [limit, *(bound for bound in (soft, hard) if bound != resource.RLIM_INFINITY)]
+    resource.setrlimit(resource.RLIMIT_DATA, (min(limits), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
