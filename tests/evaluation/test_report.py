@@ -20,8 +20,9 @@ from musicgen_lora.beats.beats808 import make_beat, render_beat
 from musicgen_lora.evaluation import plots
 from musicgen_lora.evaluation.comparison import SHOWN, band_label, compare_descriptors
 from musicgen_lora.evaluation.losses import summarise_losses
-from musicgen_lora.evaluation.report import plain, print_report, write_report
+from musicgen_lora.evaluation.report import print_report, write_report
 from musicgen_lora.evaluation.summary import loss_sentence, moved_words, write_sentences
+from musicgen_lora.formats.documents import plain
 from musicgen_lora.listening.descriptors import describe
 
 RATE = 32_000

@@ -1,10 +1,12 @@
 """Captions vary and say nothing unsure; what a person edited outlives the next run."""
 
 import re
+from typing import Any
 
 import pytest
 
 from musicgen_lora.prepare.words.captions import (
+    Wording,
     make_captions,
     mark_made,
     merge_edits,
@@ -22,9 +24,11 @@ FACTS = Facts(
 TAGGED = re.compile(r"\. (bpm|key|genre|moods|instrument|keywords): [^.]+\.")
 
 
-def captions(facts: Facts = FACTS, n_variants: int = 8, **settings: object) -> list[str]:
-    named = {"default_text": DEFAULT, "clip": "a", **settings}
-    return make_captions(facts, n_variants, **named)  # pyright: ignore[reportArgumentType]
+def captions(
+    facts: Facts = FACTS, n_variants: int = 8, clip: str = "a", **settings: Any
+) -> list[str]:
+    named = {"default_text": DEFAULT, **settings}
+    return make_captions(facts, clip, Wording(n_variants, **named))
 
 
 def test_variants_differ_and_repeat_by_seed_and_clip() -> None:

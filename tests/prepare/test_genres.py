@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from musicgen_lora.prepare.words.captions import make_captions
+from musicgen_lora.prepare.words.captions import Wording, make_captions
 from musicgen_lora.prepare.words.facts import GENRES, Facts, facts_from_name, find_words
 from musicgen_lora.prepare.words.genres import in_sequencer_tempo, with_genre
 
@@ -33,7 +33,7 @@ def test_a_genre_and_a_base_are_one_phrase(base: str, genre: str, said: str) -> 
 def test_any_genre_is_said_once(genre: str) -> None:
     for clip in "abcdef":
         facts = Facts(bpm=132.0, genre=genre, tags=("hip hop",))
-        for caption in make_captions(facts, 6, default_text=DEFAULT, clip=clip):
+        for caption in make_captions(facts, clip, Wording(6, DEFAULT)):
             assert caption.lower().count("beat") == 1 + genre.count("beat")
             rest = caption.replace(genre, "", 1).replace(DEFAULT, "", 1)
             assert not find_words(rest, GENRES), caption
@@ -42,7 +42,7 @@ def test_any_genre_is_said_once(genre: str) -> None:
 
 def test_a_persons_sentence_is_given_no_second_genre() -> None:
     facts = Facts(text="a dark drill loop", genre="trap", bpm=140.0)
-    for caption in make_captions(facts, 8, default_text=DEFAULT, clip="a"):
+    for caption in make_captions(facts, "a", Wording(8, DEFAULT)):
         assert "trap" not in caption
         assert caption.startswith("a dark drill loop") or ", a dark drill loop" in caption
 
@@ -63,7 +63,7 @@ def test_half_time_genres_are_told_in_the_sequencers_tempo(
 ) -> None:
     facts = in_sequencer_tempo(facts_from_name(name))
     assert (facts.bpm, "half-time" in facts.tags) == (bpm, is_half)
-    first = make_captions(facts, 4, default_text=DEFAULT, clip="a")[0]
+    first = make_captions(facts, "a", Wording(4, DEFAULT))[0]
     assert f"{bpm:g}" in first
     assert ("half-time" in first) == is_half
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from collections.abc import Mapping
 from functools import cache
@@ -16,6 +15,7 @@ from matplotlib.image import imsave
 from scipy.signal.windows import hann
 
 from musicgen_lora.audio.spectra import magnitudes
+from musicgen_lora.page import data_uri
 
 PLAYER_RATE = 24_000
 PICTURE_RATE = 32_000
@@ -39,7 +39,7 @@ def player(waveform: np.ndarray, sample_rate: int) -> str:
         # 48 kbit/s of the 8 to 160 that this rate has.
         compression_level=0.74,
     )
-    return f"data:audio/mpeg;base64,{base64.b64encode(target.getvalue()).decode()}"
+    return data_uri("audio/mpeg", target.getvalue())
 
 
 def waveform_svg(waveform: np.ndarray) -> str:
@@ -58,8 +58,7 @@ def waveform_svg(waveform: np.ndarray) -> str:
 
 def mel_spectrogram(waveform: np.ndarray, sample_rate: int) -> str:
     """A mel spectrogram of `[C, N]` at `sample_rate` Hz as a PNG in a data URI."""
-    png = mel_spectrogram_png(waveform, sample_rate)
-    return f"data:image/png;base64,{base64.b64encode(png).decode()}"
+    return data_uri("image/png", mel_spectrogram_png(waveform, sample_rate))
 
 
 def mel_spectrogram_png(waveform: np.ndarray, sample_rate: int) -> bytes:

@@ -40,12 +40,11 @@ from musicgen_lora.evaluation.report import (
     FORMAT_VERSION,
     HTML_FILE,
     JSON_FILE,
-    plain,
     print_report,
     write_report,
 )
 from musicgen_lora.evaluation.summary import write_sentences
-from musicgen_lora.formats.documents import LARGE, read_json
+from musicgen_lora.formats.documents import LARGE, plain, read_json
 from musicgen_lora.generation.decode import windows_sentence
 from musicgen_lora.given import check_prompts
 from musicgen_lora.model.cpu.switch import enable

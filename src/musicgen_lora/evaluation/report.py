@@ -1,19 +1,14 @@
 """Writes what was measured: report.json, plots/, and report.html, a page that needs no other file.
 
-The page carries its pictures and the first pairs of clips inside, loads nothing from anywhere
-(its content security policy forbids it), and runs no script. Jinja2 escapes every text in it.
+The page carries its pictures and the first pairs of clips inside.
 """
 
 from __future__ import annotations
 
-import base64
-import math
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
@@ -24,6 +19,7 @@ from musicgen_lora.audio.files import probe, read_audio
 from musicgen_lora.evaluation import plots
 from musicgen_lora.evaluation.comparison import SHOWN, shown_value
 from musicgen_lora.evaluation.statistics import PairedResult
+from musicgen_lora.page import data_uri, render_page
 from musicgen_lora.plural import count
 
 FORMAT_VERSION = 1
@@ -34,17 +30,6 @@ DASH = "\N{EN DASH}"
 EMBEDDED_PAIRS = 4
 EMBEDDED_BYTES = 24_000_000
 """Of WAV files inside the page; pairs beyond either limit are named by their files."""
-
-
-def plain(value: Any) -> Any:
-    """`value` as JSON has it: NaN and infinities become null, tuples lists, paths text."""
-    if isinstance(value, Mapping):
-        return {str(name): plain(item) for name, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return str(value) if isinstance(value, Path) else value
 
 
 def write_report(report: dict[str, Any], output_dir: Path) -> Path:
@@ -63,7 +48,7 @@ def write_report(report: dict[str, Any], output_dir: Path) -> Path:
     for name, image in pictures.items():
         atomic.write_file(output_dir / PLOTS_FOLDER / f"{name}.png", _writer(image))
     atomic.write_json(output_dir / JSON_FILE, report)
-    page = render_page(report, pictures, _embedded_audio(report, output_dir))
+    page = _page(report, pictures, _embedded_audio(report, output_dir))
     atomic.write_file(output_dir / HTML_FILE, _writer(page.encode()))
     return output_dir / HTML_FILE
 
@@ -108,36 +93,28 @@ def _embedded_audio(report: Mapping[str, Any], output_dir: Path) -> dict[str, st
         if n_bytes > EMBEDDED_BYTES:
             break
         for name in names:
-            uris[name] = _data_uri("audio/wav", (output_dir / name).read_bytes())
+            uris[name] = data_uri("audio/wav", (output_dir / name).read_bytes())
     return uris
 
 
-def _data_uri(kind: str, content: bytes) -> str:
-    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
-
-
-def render_page(
+def _page(
     report: Mapping[str, Any], pictures: Mapping[str, bytes], audio: Mapping[str, str]
 ) -> str:
-    """The page.
+    """The page of a report.
 
     Args:
         report: as in report.json.
         pictures: PNG by name, `spectrogram_01` belonging to the first clip.
         audio: data URIs by file name; clips without one are named by their files.
     """
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    template = environment.from_string(
-        (files("musicgen_lora") / "assets" / "report.html.jinja").read_text(encoding="utf-8")
-    )
-    return template.render(
+    return render_page(
+        "report.html.jinja",
         report=report,
         rows=descriptor_rows(report["descriptors"]),
         loss_rows=loss_rows(report["loss"]),
         forgetting_rows=loss_rows(report["forgetting"]),
-        images={name: _data_uri("image/png", image) for name, image in pictures.items()},
+        images={name: data_uri("image/png", image) for name, image in pictures.items()},
         audio=audio,
-        count=count,
         percent=percent,
         interval=interval,
     )

@@ -8,9 +8,11 @@ depths are bounded, and numbers are finite.
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +131,24 @@ def parse_json(
         # A whole number of more than 4,300 digits.
         raise UserError(f"{where}, line {line}: not valid JSON (a number is too large).") from error
     return value
+
+
+def plain(value: Any, n_digits: int | None = None) -> Any:
+    """A value as JSON has it: NaN and infinities become null, tuples lists, paths text.
+
+    Args:
+        value: of mappings, sequences and plain values.
+        n_digits: of the fractions; None leaves them.
+    """
+    if isinstance(value, Mapping):
+        return {str(name): plain(item, n_digits) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item, n_digits) for item in value]
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            return None
+        return value if n_digits is None else round(value, n_digits)
+    return str(value) if isinstance(value, Path) else value
 
 
 class _Unusable(ValueError):

@@ -43,13 +43,14 @@ from musicgen_lora.prepare.reading.inputs import (
     without_copies,
 )
 from musicgen_lora.prepare.reading.remarks import Remarks
-from musicgen_lora.prepare.report import report as prepare_report
 from musicgen_lora.prepare.report.conflicts import say_conflicts
 from musicgen_lora.prepare.report.left_out import tell_left_out
+from musicgen_lora.prepare.report.report import Prepared, report
 from musicgen_lora.prepare.rerun.ledger import Ledger, spans_by_file
 from musicgen_lora.prepare.rerun.revision import Change, Revision
 from musicgen_lora.prepare.rerun.shared_metadata import SharedMetadata
 from musicgen_lora.prepare.rerun.succession import CUT_ANEW, Entry, Span, is_marked, succeed
+from musicgen_lora.prepare.words.captions import Wording
 from musicgen_lora.prepare.words.facts import Facts
 from musicgen_lora.runtime.locks import locked
 from musicgen_lora.runtime.workers import LIMIT_S, Failure, run_tasks
@@ -182,10 +183,8 @@ class _Run:
             )
         self.revision.tell_rest(entries, self.metadata.was_edited)
         names = {f.name: self.records[f.digest] for f in inputs if f.digest in self.records}
-        prepare_report.report(
-            self.settings,
-            self.console,
-            entries,
+        prepared = Prepared(
+            entries=entries,
             new=[e for job in jobs if self._is_new(job.file) for e in job.entries or []],
             n_files=n_files,
             n_known=sum(file.digest in self.revision.known for file in inputs),
@@ -197,6 +196,7 @@ class _Run:
             records=names,
             changes=self.revision.changes,
         )
+        report(self.settings, self.console, prepared)
         return self.metadata.path
 
     def _analyse(self, inputs: Sequence[Input], known: set[str]) -> None:
@@ -290,10 +290,12 @@ class _Run:
             plan,
             window=self.windows.get(key_of(file.digest, plan)) if plan.cut else None,
             heard=heard,
-            default_text=self.settings.default_text,
-            n_variants=self.settings.caption_variants,
-            trigger=self.settings.trigger_word,
-            seed=self.settings.seed,
+            wording=Wording(
+                self.settings.caption_variants,
+                self.settings.default_text,
+                self.settings.seed,
+                self.settings.trigger_word,
+            ),
         )
 
     def _refresh(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from musicgen_lora.prepare.rerun.succession import (
 from musicgen_lora.prepare.words.captions import (
     MADE_FIELD,
     MIN_CONFIDENCE,
+    Wording,
     make_captions,
     mark_made,
     merge_edits,
@@ -44,10 +46,7 @@ def describe_clip(
     *,
     window: Mapping[str, Any] | None = None,
     heard: Facts,
-    default_text: str,
-    n_variants: int,
-    trigger: str,
-    seed: int,
+    wording: Wording,
 ) -> dict[str, Any]:
     """The fields of `MADE_NAMES` about a clip, those that there is something to say for, and the
     fields that are only kept.
@@ -61,22 +60,16 @@ def describe_clip(
         plan: the stretch.
         window: what it sounds like by itself, where that was measured.
         heard: what a tagger says of it.
-        default_text: caption of files that bring none.
-        n_variants: wordings of the caption.
-        trigger: word in front of each caption; "" for none.
-        seed: of the wordings.
+        wording: of the captions.
     """
     measured = measured_facts(own_segment(record["segments"][plan.segment], window))
     if record["is_one_shot"]:
-        measured, default_text = Facts(), ONE_SHOT_TEXT
+        measured, wording = Facts(), replace(wording, default_text=ONE_SHOT_TEXT)
     own = [facts for facts in file.stated if facts.part is not None and facts.part == plan.part]
     stated = [*own, *(facts for facts in file.stated if facts.part is None)]
     facts = merge_facts([*stated, tag_facts(record), *file.named, measured, heard])
     facts = in_sequencer_tempo(facts)
-    clip = f"{file.digest}:{plan.start_s:.3f}"
-    texts = make_captions(
-        facts, n_variants, default_text=default_text, clip=clip, seed=seed, trigger=trigger
-    )
+    texts = make_captions(facts, f"{file.digest}:{plan.start_s:.3f}", wording)
     # The author's caption stands; what is read for it stands beside it, to be seen and mended.
     texts = list(dict.fromkeys([*texts, *map(english_of, texts)]))
     fields: dict[str, Any] = {"text": texts[0]}

@@ -22,8 +22,9 @@ from musicgen_lora.audio.fold import band_levels, cancelled_bands, fold_to_mono
 from musicgen_lora.audio.stream import AudioStream
 from musicgen_lora.console import progress
 from musicgen_lora.errors import AudioError, printable
+from musicgen_lora.formats.documents import plain
 from musicgen_lora.prepare.clips.cut import ClipPlan
-from musicgen_lora.prepare.hearing.analyse import FORMAT, RATE, analyse_segment, as_json
+from musicgen_lora.prepare.hearing.analyse import FORMAT, N_DIGITS, RATE, analyse_segment
 from musicgen_lora.prepare.hearing.records import WINDOW_RECORD, read_kept
 from musicgen_lora.prepare.reading.inputs import Input
 from musicgen_lora.prepare.words.captions import MIN_CONFIDENCE
@@ -123,7 +124,7 @@ def _measure(
     alive()
     if cancelled_bands(*(tuple(levels.tolist()) for levels in band_levels(waveform, rate))):
         waveform, _ = fold_to_mono(waveform, rate)
-    return as_json(analyse_segment(waveform, rate, start_s, alive))
+    return plain(analyse_segment(waveform, rate, start_s, alive), N_DIGITS)
 
 
 def _place(folder: Path, key: Key) -> Path:

@@ -25,6 +25,7 @@ from musicgen_lora.audio.fold import cancelled_bands, fold_to_mono
 from musicgen_lora.audio.stream import LONGEST_S, AudioStream
 from musicgen_lora.errors import AudioError
 from musicgen_lora.formats.arrays import read_array
+from musicgen_lora.formats.documents import plain
 from musicgen_lora.listening.bars import SURE
 from musicgen_lora.listening.bass import find_bass_notes
 from musicgen_lora.listening.duplicates import HOP_S, fingerprint
@@ -50,6 +51,8 @@ from musicgen_lora.runtime.workers import Failure
 
 FORMAT = 4
 """Of the records; those of another are made again."""
+N_DIGITS = 5
+"""Of the fractions in a record."""
 SEGMENT_S = 300.0
 RATE = 32_000
 """Of what is analysed, but for the quality, in Hz; lower rates stay as they are."""
@@ -101,7 +104,7 @@ def analyse_file(task: AnalysisTask, alive: Callable[[], None]) -> dict[str, Any
         return Failure(str(error).removeprefix(f"{task.path}: "))
     tags = dataclasses.asdict(facts_from_tags(task.path))
     record = {"format": FORMAT, "sha256": task.digest, "tags": tags, **record}
-    text = json.dumps(as_json(record), ensure_ascii=True, allow_nan=False)
+    text = json.dumps(plain(record, N_DIGITS), allow_nan=False)
 
     def save(path: Path) -> None:
         with open(path, "wb") as file:
@@ -111,17 +114,6 @@ def analyse_file(task: AnalysisTask, alive: Callable[[], None]) -> dict[str, Any
     atomic.write_file(task.folder / f"{task.digest[:16]}.npy", save)
     atomic.write_file(task.folder / f"{task.digest[:16]}.json", lambda path: path.write_text(text))
     return json.loads(text)
-
-
-def as_json(value: Any) -> Any:
-    """As JSON has it; NaN is null."""
-    if isinstance(value, dict):
-        return {str(name): as_json(item) for name, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [as_json(item) for item in value]
-    if isinstance(value, float):
-        return round(value, 5) if math.isfinite(value) else None
-    return value
 
 
 def _analyse(path: Path, alive: Callable[[], None]) -> tuple[dict[str, Any], np.ndarray]:

@@ -13,6 +13,7 @@ from musicgen_lora.dataset.splits import find_split
 from musicgen_lora.extras import install_command
 from musicgen_lora.model.reading import describe_readings, t5_reader
 from musicgen_lora.model.wording import english_of
+from musicgen_lora.plural import count_that
 from musicgen_lora.prepare.clips.cut import MOST_LIMITED_DB, PEAK_CEILING_DB
 from musicgen_lora.prepare.words.captions import names_genre
 
@@ -185,18 +186,8 @@ def find_faults(
         files = [name for name, record in records.items() if check.has_fault(record)]
         if files:
             fault = {"name": check.name, "told": check.told, "to_do": check.to_do, "files": files}
-            faults.append({**fault, "sentence": _sentence(len(files), check.told)})
+            faults.append({**fault, "sentence": f"{count_that(len(files), 'file', check.told)}."})
     return faults
-
-
-_OF_ONE = {"are": "is", "have": "has", "go": "goes"}
-
-
-def _sentence(n_files: int, told: str) -> str:
-    if n_files != 1:
-        return f"{n_files} files {told}."
-    verb, _, rest = told.partition(" ")
-    return f"1 file {_OF_ONE.get(verb, verb + 's')} {rest}."
 
 
 def dataset_advice(entries: Sequence[Mapping[str, Any]]) -> list[str]:

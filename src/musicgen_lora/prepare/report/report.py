@@ -1,18 +1,16 @@
 """What a preparation tells: a table, report.json, and report.html, a page that needs no other file.
 
-The page carries its pictures and players inside, loads nothing from anywhere and runs no script.
-Jinja2 escapes every text in it: names of files are written by strangers.
+The page carries its pictures and players inside.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
 from rich.console import Console
 from rich.table import Table
 
@@ -21,7 +19,8 @@ from musicgen_lora.audio import pictures
 from musicgen_lora.audio.files import AudioError, read_audio
 from musicgen_lora.config import PrepareSettings
 from musicgen_lora.errors import printable
-from musicgen_lora.plural import count, count_that
+from musicgen_lora.page import render_page
+from musicgen_lora.plural import count
 from musicgen_lora.prepare.reading.inputs import Dropped
 from musicgen_lora.prepare.reading.remarks import in_one_line
 from musicgen_lora.prepare.report.findings import (
@@ -34,6 +33,7 @@ from musicgen_lora.prepare.report.findings import (
 )
 from musicgen_lora.prepare.report.left_out import by_reason
 from musicgen_lora.prepare.rerun.revision import Change
+from musicgen_lora.prepare.rerun.succession import Entry
 from musicgen_lora.prepare.words.key_names import NOTES, usual_key
 
 FORMAT_VERSION = 1
@@ -49,28 +49,12 @@ MAX_NAMED = 12
 TEMPO_STEP = 10
 
 
-def report(
-    settings: PrepareSettings,
-    console: Console,
-    entries: Sequence[Mapping[str, Any]],
-    *,
-    new: Sequence[Mapping[str, Any]],
-    n_files: int,
-    n_known: int,
-    n_analysed: int,
-    n_refreshed: int,
-    n_unfolded: int,
-    dropped: Sequence[Dropped],
-    remarks: Sequence[Mapping[str, Any]],
-    records: Mapping[str, Mapping[str, Any]],
-    changes: Sequence[Change],
-) -> None:
-    """Prints what was done and writes report.json and report.html into the dataset.
+@dataclass(frozen=True)
+class Prepared:
+    """What a preparation came to.
 
     Args:
-        settings: of the run.
-        console: where to print.
-        entries: of the whole dataset.
+        entries: of the whole dataset, as its metadata has them.
         new: those of clips that this run added.
         n_files: audio files found.
         n_known: files that were listed before.
@@ -82,44 +66,84 @@ def report(
         records: analyses by the file's path.
         changes: what became of clips that were listed before.
     """
-    skipped = [entry for entry in entries if entry.get("skip")]
-    entries = [entry for entry in entries if not entry.get("skip")]
-    summary = {
-        "files": n_files,
-        "known_files": n_known,
-        "analysed_files": n_analysed,
-        "dropped_files": len(dropped),
-        "new_clips": len(new),
-        "refreshed_clips": n_refreshed,
-        "clips": len(entries),
-        "skipped_clips": len(skipped),
-        "sources": len({str(e.get("source") or e.get("audio")) for e in entries}),
-        "new_minutes": round(_seconds(new) / 60.0, 1),
-        "minutes": round(_seconds(entries) / 60.0, 1),
-    }
-    cuts = Counter(str(entry.get("cut", "whole files")) for entry in entries)
-    content = {
+
+    entries: Sequence[Entry]
+    new: Sequence[Entry]
+    n_files: int
+    n_known: int
+    n_analysed: int
+    n_refreshed: int
+    n_unfolded: int
+    dropped: Sequence[Dropped]
+    remarks: Sequence[Mapping[str, Any]]
+    records: Mapping[str, Mapping[str, Any]]
+    changes: Sequence[Change]
+
+
+def report(settings: PrepareSettings, console: Console, prepared: Prepared) -> None:
+    """Prints what was done and writes report.json and report.html into the dataset."""
+    entries = [entry for entry in prepared.entries if not entry.get("skip")]
+    content = _content(settings, prepared, entries)
+    # First, so that it is there though nobody reads what is printed (`prepare | head`).
+    atomic.write_json(settings.output_dir / JSON_FILE, content)
+    _print(console, content, settings.output_dir / settings.metadata_file)
+    page = render_page(
+        "prepare_report.html.jinja",
+        report=content,
+        shown=_shown_clips(entries, settings.output_dir),
+        tempo_chart=pictures.bar_chart(content["tempi"], "clips by tempo"),
+        key_chart=pictures.bar_chart(content["keys"], "clips by key"),
+        max_named=MAX_NAMED,
+        cut_on=cut_sentence(content["cut_on"]),
+        player_s=PLAYER_S,
+    )
+    target = settings.output_dir / HTML_FILE
+    atomic.write_file(target, lambda path: path.write_text(page, encoding="utf-8"))
+    console.print(f"Report: {target}")
+
+
+def _content(
+    settings: PrepareSettings, prepared: Prepared, entries: Sequence[Entry]
+) -> dict[str, Any]:
+    """What report.json holds; `entries` are those of the dataset that train."""
+    skipped = [entry for entry in prepared.entries if entry.get("skip")]
+    dropped = prepared.dropped
+    return {
         "format_version": FORMAT_VERSION,
         "version": __version__,
-        "summary": summary,
-        "cut_on": dict(cuts),
+        "summary": {
+            "files": prepared.n_files,
+            "known_files": prepared.n_known,
+            "analysed_files": prepared.n_analysed,
+            "dropped_files": len(dropped),
+            "new_clips": len(prepared.new),
+            "refreshed_clips": prepared.n_refreshed,
+            "clips": len(entries),
+            "skipped_clips": len(skipped),
+            "sources": len({str(e.get("source") or e.get("audio")) for e in entries}),
+            "new_minutes": round(_seconds(prepared.new) / 60.0, 1),
+            "minutes": round(_seconds(entries) / 60.0, 1),
+        },
+        "cut_on": dict(Counter(str(entry.get("cut", "whole files")) for entry in entries)),
         "advice": [
-            *fold_advice(entries, in_place=n_unfolded),
+            *fold_advice(entries, in_place=prepared.n_unfolded),
             *loudness_advice(entries, settings.loudness, limits=settings.limit),
             *vocals_advice(entries, searched=settings.vocals != "keep"),
             *dataset_advice(entries),
             *caption_advice(entries),
         ],
-        "changes": [{"told": change.told, "names": list(change.names)} for change in changes],
+        "changes": [
+            {"told": change.told, "names": list(change.names)} for change in prepared.changes
+        ],
         # What doesn't train needs no mending.
-        "faults": find_faults(_trained(records, entries), entries),
+        "faults": find_faults(_trained(prepared.records, entries), entries),
         "left_out": [{"told": kind.told, "files": list(kind.names)} for kind in by_reason(dropped)],
         "dropped": [
             {"file": drop.name, "reason": drop.reason}
             | ({"equals": drop.equals} if drop.equals else {})
             for drop in dropped
         ],
-        "remarks": list(remarks),
+        "remarks": list(prepared.remarks),
         "skipped": [{"audio": entry.get("audio"), "reason": entry["skip"]} for entry in skipped],
         "tempi": _tempo_counts(entries),
         "keys": _key_counts(entries),
@@ -128,13 +152,6 @@ def report(
             for entry in entries
         ],
     }
-    # First, so that it is there though nobody reads what is printed (`prepare | head`).
-    atomic.write_json(settings.output_dir / JSON_FILE, content)
-    _print(console, content, settings.output_dir / settings.metadata_file)
-    page = render_page(content, _shown_clips(entries, settings.output_dir))
-    target = settings.output_dir / HTML_FILE
-    atomic.write_file(target, lambda path: path.write_text(page, encoding="utf-8"))
-    console.print(f"Report: {target}")
 
 
 def _trained(
@@ -227,30 +244,6 @@ def _shown_clips(entries: Sequence[Mapping[str, Any]], output_dir: Path) -> list
             break
         shown.append(clip)
     return shown
-
-
-def render_page(content: Mapping[str, Any], shown: Sequence[Mapping[str, Any]]) -> str:
-    """The page.
-
-    Args:
-        content: of report.json.
-        shown: clips with their players and pictures.
-    """
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
-    environment.filters["printable"] = lambda name: printable(str(name))
-    source = files("musicgen_lora") / "assets" / "prepare_report.html.jinja"
-    template = environment.from_string(source.read_text(encoding="utf-8"))
-    return template.render(
-        report=content,
-        shown=shown,
-        tempo_chart=pictures.bar_chart(content["tempi"], "clips by tempo"),
-        key_chart=pictures.bar_chart(content["keys"], "clips by key"),
-        max_named=MAX_NAMED,
-        count=count,
-        count_that=count_that,
-        cut_on=cut_sentence(content["cut_on"]),
-        player_s=PLAYER_S,
-    )
 
 
 def cut_sentence(cut_on: Mapping[str, int]) -> str:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -68,15 +69,24 @@ BPM_WORDS = ("{bpm} bpm", "{bpm} BPM", "at {bpm} bpm", "tempo {bpm} bpm")
 KEY_WORDS = ("{key}", "in {key}", "key of {key}")
 
 
-def make_captions(
-    facts: Facts,
-    n_variants: int,
-    *,
-    default_text: str,
-    clip: str,
-    seed: int = 0,
-    trigger: str = "",
-) -> list[str]:
+@dataclass(frozen=True)
+class Wording:
+    """How captions are worded.
+
+    Args:
+        n_variants: wordings of each clip; fewer come of few facts, more where a person gave more.
+        default_text: base of clips that brought no caption; it should name the genre.
+        seed: of all draws.
+        trigger: put in front of every caption that doesn't have it; "" for none.
+    """
+
+    n_variants: int
+    default_text: str
+    seed: int = 0
+    trigger: str = ""
+
+
+def make_captions(facts: Facts, clip: str, wording: Wording) -> list[str]:
     """Wordings of a clip's facts, for the metadata's `text` (the first) and `texts`.
 
     The captions that a person gave come first, all of them, as they wrote them. The others are
@@ -86,19 +96,16 @@ def make_captions(
 
     Args:
         facts: about the clip.
-        n_variants: how many; fewer come back where the facts don't give as many, more where a
-            person gave more.
-        default_text: base of clips that brought no caption; it should name the genre.
-        clip: its id; with `seed` it decides every draw.
-        seed: of all draws.
-        trigger: put in front of every caption that doesn't have it; "" for none.
+        clip: its id; with the seed it decides every draw.
+        wording: of all clips.
 
     Raises:
         ValueError: no base: an empty `default_text` for a clip without captions.
     """
-    digest = hashlib.sha256(f"{seed}:{clip}".encode()).digest()
+    digest = hashlib.sha256(f"{wording.seed}:{clip}".encode()).digest()
     rng = np.random.default_rng(int.from_bytes(digest[:8], "little"))
     given = facts.texts or ((facts.text,) if facts.text else ())
+    default_text, trigger, n_variants = wording.default_text, wording.trigger, wording.n_variants
     bases = given or ((default_text.strip(),) if default_text.strip() else ())
     if not bases:
         raise ValueError("A caption needs a base: give default_text.")

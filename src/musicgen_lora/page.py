@@ -1,0 +1,30 @@
+"""Pages of one file, for reports: they load nothing from anywhere, run no script, and escape every
+text, since names of files and captions are written by strangers."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from musicgen_lora.errors import printable
+from musicgen_lora.plural import count
+
+
+def render_page(template: str, **values: Any) -> str:
+    """The page that a template of `assets/` makes of values."""
+    environment = Environment(
+        loader=PackageLoader("musicgen_lora", "assets"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+    )
+    environment.filters["printable"] = lambda name: printable(str(name))
+    environment.globals["count"] = count
+    return environment.get_template(template).render(**values)
+
+
+def data_uri(kind: str, content: bytes) -> str:
+    """A file of a media type such as "image/png", as text inside a page."""
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
