@@ -1,16 +1,29 @@
-"""Tables that spare the next start some work: whole and made of the very same, or ignored.
+"""Caches that spare a large dataset's start: tables on the disk, and the states of audio files.
 
-A file is the SHA-256 of what follows, in hex, and an Arrow table that carries the key of what it
-was made of. Nothing is lost with such a file: whoever finds none makes the table again.
+A table is a file: the SHA-256 of what follows, in hex, and an Arrow table that carries the key of
+what it was made of. Nothing is lost with such a file: whoever finds none makes the table again.
+
+A file's state tells whether it is still the one that was read. Size and time of modification alone
+don't: archives and copying tools set the time to what they like. The time of the file's last change
+of any kind is the system's own, and the inode is another where a file was put in another's place.
+What remains: a file system that keeps neither, and a change within the tick of the clock (some
+milliseconds) in which the file was looked at.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
+import os
+import stat
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute
 
 from musicgen_lora import atomic
 from musicgen_lora.errors import RunError, UserError
@@ -19,6 +32,19 @@ from musicgen_lora.formats.documents import read_bytes
 MAX_BYTES = 4 << 30
 _DIGEST_BYTES = 64
 _KEY = b"made_of"
+compute: Any = pyarrow.compute
+"""Whose functions are made when it is imported, unseen by a type checker."""
+LOOKS, LOOKED_AT = 16, 1_000
+"""Looks at files at once, and files of each: a network drive takes its time to answer."""
+STATE = pa.schema(
+    {
+        "size_bytes": pa.int64(),
+        "mtime_ns": pa.int64(),
+        "ctime_ns": pa.int64(),
+        "inode": pa.int64(),
+    }
+)
+"""What is looked at of a file. (Where a system has inodes of 128 bits, the lower 63.)"""
 
 
 def read_table(path: Path, key: str, schema: pa.Schema) -> pa.Table | None:
@@ -58,3 +84,90 @@ def keep_table(path: Path, key: str, table: pa.Table) -> None:
     # A folder that can't be written to, or a full disk, makes the next start slower: no more.
     with suppress(OSError, RunError):
         atomic.write_file(path, write)
+
+
+def states_of_files(
+    audio: pa.StringArray, where: Callable[[str], str], root: Path
+) -> list[pa.Array]:
+    """The files' states, a column each of `STATE`.
+
+    Args:
+        audio: paths as the metadata has them.
+        where: says for messages where the metadata lists a path.
+        root: the dataset's folder, resolved.
+
+    Raises:
+        UserError: one is missing or outside the folder.
+    """
+    coded = audio.dictionary_encode()
+    names, states = coded.dictionary, []
+    # Whatever any system splits paths at.
+    folders = compute.replace_substring_regex(names, r"[^/\\:]*$", "")
+    plain = [folder for folder in folders.unique().to_pylist() if _is_plain(folder, root)]
+    is_near = compute.is_in(folders, value_set=pa.array(plain, pa.string()))
+    prefix = f"{root}{os.sep}"
+    near = [prefix + name for name in names.filter(is_near).to_pylist()]
+    batches = [near[at : at + LOOKED_AT] for at in range(0, len(near), LOOKED_AT)]
+    with ThreadPoolExecutor(LOOKS) as pool:
+        seen = itertools.chain.from_iterable(pool.map(_look, batches))
+        for name, is_seen in zip(names.to_pylist(), is_near.to_pylist(), strict=True):
+            state = next(seen) if is_seen else None
+            if state is None:
+                try:
+                    state = _state(_resolved(name, root).stat())
+                except UserError as error:
+                    raise UserError(f"{where(name)}: {error}") from error
+            states.append(state)
+    columns = zip(*states, strict=True) if states else [()] * len(STATE)
+    return [pa.array(values, pa.int64()).take(coded.indices) for values in columns]
+
+
+def _state(facts: os.stat_result) -> tuple[int, int, int, int]:
+    """As `STATE` has it."""
+    inode = facts.st_ino & (2**63 - 1)
+    return facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, inode
+
+
+def _is_plain(folder: str, root: Path) -> bool:
+    """Whether it is inside, and every file that lies in it is inside too, as no links are there."""
+    try:
+        inside = (root / folder).resolve()
+        if not inside.is_relative_to(root):
+            return False
+        with os.scandir(inside) as items:
+            return not any(item.is_symlink() for item in items)
+    except (OSError, ValueError):
+        return False
+
+
+def _look(paths: list[str]) -> list[tuple[int, int, int, int] | None]:
+    """States of plain files, and None for all that needs a closer look."""
+    found = []
+    for path in paths:
+        try:
+            facts = os.stat(path)
+        except (OSError, ValueError):
+            found.append(None)
+        else:
+            found.append(_state(facts) if stat.S_ISREG(facts.st_mode) else None)
+    return found
+
+
+def _resolved(audio: str, root: Path) -> Path:
+    """The file, links followed.
+
+    Raises:
+        UserError: it is not usable.
+    """
+    try:
+        file = (root / audio).resolve()
+    except (OSError, ValueError) as error:
+        raise UserError(f"{audio!r} is not a usable path ({error}).") from error
+    if not file.is_relative_to(root):
+        raise UserError(f"{audio} points outside the data folder.")
+    if not file.is_file():
+        raise UserError(
+            f"{audio} does not exist in {root}; prepare makes it again from the folder with its "
+            'source, or take the clip out ("skip": true in its entry).'
+        )
+    return file

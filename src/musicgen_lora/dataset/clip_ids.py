@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from musicgen_lora import atomic
 from musicgen_lora.dataset import cache as kept_tables
-from musicgen_lora.dataset.file_states import STATE
+from musicgen_lora.dataset.cache import STATE
 from musicgen_lora.dataset.metadata import Clip, Clips, compute
 
 HASHES_FILE = "hashes.arrow"

@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from musicgen_lora import atomic
 from musicgen_lora.dataset import cache as kept_tables
-from musicgen_lora.dataset.file_states import STATE, compute, states_of_files
+from musicgen_lora.dataset.cache import STATE, compute, states_of_files
 from musicgen_lora.dataset.splits import normalise_split
 from musicgen_lora.errors import UserError
 from musicgen_lora.formats.documents import parse_json, read_bytes
