@@ -30,11 +30,11 @@ import soundfile as sf
 from scipy.optimize import minimize
 
 from musicgen_lora.beats.beats808 import make_beat, render_beat
+from musicgen_lora.beats.sequencer import NOTE_NAMES
 from musicgen_lora.listening.bars import cut_on_bars
 from musicgen_lora.listening.bass import find_bass_notes
 from musicgen_lora.listening.key import (
     MODES,
-    NOTE_NAMES,
     estimate_key,
     key_features,
     pitch_evidence,

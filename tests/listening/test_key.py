@@ -7,8 +7,8 @@ import pytest
 
 from musicgen_lora.beats.beats808 import make_beat, render_beat
 from musicgen_lora.beats.kit808 import load_kit808
-from musicgen_lora.beats.sequencer import Hit, Pattern, render
-from musicgen_lora.listening.key import NOTE_NAMES, bass_chroma, estimate_key, tone_chroma
+from musicgen_lora.beats.sequencer import NOTE_NAMES, Hit, Pattern, render
+from musicgen_lora.listening.key import bass_chroma, estimate_key, tone_chroma
 
 RATE = 32_000
 CADENCES = {

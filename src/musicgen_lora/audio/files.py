@@ -65,8 +65,6 @@ def read_audio(
 
     Args:
         path: any format of `AUDIO_EXTENSIONS`; the content decides, not the name.
-        sample_rate: of the result in Hz.
-        start_s: where to begin.
         duration_s: how much; None reads to the end, at most `MAX_READ_S`.
 
     Returns:
@@ -90,10 +88,6 @@ def read_stretch(
     """`read_audio` of an open file; stretches in their order are read without a seek.
 
     Args:
-        stream: the file.
-        sample_rate: of the result in Hz.
-        start_s: where to begin.
-        duration_s: how much; None reads to the end, at most `MAX_READ_S`.
         fold: makes the result's channels of the file's, all of them `[C, N]`, at its rate in Hz.
     """
     rate = stream.sample_rate

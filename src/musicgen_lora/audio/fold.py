@@ -98,7 +98,7 @@ def _crossover(frequency: np.ndarray, edge_hz: float) -> np.ndarray:
 
 
 def name_bands(bands: Sequence[tuple[float, float]]) -> str:
-    """As in "20-180 Hz, 2-4 kHz"."""
+    """Names bands as in "20-180 Hz, 2-4 kHz"."""
     return ", ".join(
         f"{low:g}-{high:g} Hz" if low < 1000.0 else f"{low / 1000.0:g}-{high / 1000.0:g} kHz"
         for low, high in bands

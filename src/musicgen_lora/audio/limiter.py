@@ -22,7 +22,7 @@ STEP_S = 0.0005
 LOOK_AHEAD_S = 0.01
 """The gain falls over this time before a peak."""
 RELEASE_S = 0.08
-"""In which the gain comes back by 1 - 1/e, in dB: shorter ones distort a bass of 40 Hz."""
+"""The gain comes back by 1 - 1/e, in dB, in this time: shorter ones distort a bass of 40 Hz."""
 N_ROUNDS = 12
 CLOSE_LU = 0.1
 """Rounds of raising and limiting end this close to the wanted loudness."""

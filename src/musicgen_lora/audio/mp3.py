@@ -23,10 +23,10 @@ KBPS = {
     2: (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
 }
 RATES = {3: (44_100, 48_000, 32_000), 2: (22_050, 24_000, 16_000), 0: (11_025, 12_000, 8_000)}
-"""By the header's version bits: MPEG 1, 2 and 2.5."""
+"""Rates in Hz by the header's version bits: MPEG 1, 2 and 2.5."""
 LAYER_3 = 1
 LEAST_INFO_BYTES = 192
-"""Of a first frame that tells the length: decoders look for 120 bytes after up to 36 others."""
+"""Size of a first frame that tells the length: decoders look for 120 bytes after up to 36."""
 SEARCH_BYTES = 1 << 16
 
 
@@ -93,7 +93,6 @@ def mended_head(file: BinaryIO, n_file: int) -> Head | None:
 
     Args:
         file: buffered, read from any place.
-        n_file: its size in bytes.
 
     Raises:
         AudioError: the sample rate or the number of channels changes inside, as it does in files

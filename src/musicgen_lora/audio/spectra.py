@@ -25,7 +25,6 @@ def magnitudes(
     Args:
         mono: the signal; beyond its ends there is silence.
         window: `[W]`; frame f is centred on sample f x hop.
-        hop: samples between frames.
         n_fft: length of the transform, W or longer.
         bins: which of its n_fft / 2 + 1 bins.
         first: the first frame.

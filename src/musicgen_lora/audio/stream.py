@@ -28,7 +28,7 @@ LOSSLESS_SUBTYPES = ("PCM", "FLOAT", "DOUBLE", "ALAC", "DPCM", "DWVW")
 LONGEST_S = 12 * 3600.0
 """A header that claims more is not believed: the samples are counted, up to here."""
 NEARBY_S = 10.0
-"""Up to here ahead, what lies between is decoded rather than sought over."""
+"""A place that is no further ahead is reached by decoding, not by seeking."""
 PRE_ROLL = 48 * 1152
 """Samples that are decoded before those that count, after a seek. A frame of MP3 borrows from up to
 511 bytes before it, which at 8 kbit/s are 22 frames; and libsndfile seeks wrongly within the last

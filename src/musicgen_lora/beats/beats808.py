@@ -28,9 +28,7 @@ from musicgen_lora.beats.parts808 import (
     kick_hits,
     kick_steps,
 )
-from musicgen_lora.beats.sequencer import STEPS_PER_BAR, Hit, Pattern, render
-
-NOTE_NAMES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
+from musicgen_lora.beats.sequencer import NOTE_NAMES, STEPS_PER_BAR, Hit, Pattern, render
 
 
 @dataclass(frozen=True)
@@ -82,15 +80,10 @@ class Beat:
     """A composed beat and the facts about it.
 
     Args:
-        pattern: the hits.
         bpm: quarter notes a minute, as a sequencer shows it; half-time beats feel half of it.
         key: as in "C# minor"; None when nothing but drums plays.
-        style: a name of `STYLES`.
         swing: see `sequencer.Pattern`.
         half_time: the backbeat falls on beat 3 only.
-        tags: what it is and what plays, in words.
-        bass_decay_s: how long the bass rings.
-        bass_drive: how driven it is.
         master_drive: how hard the mix is pushed.
         humanise_ms: looseness of the playing.
     """

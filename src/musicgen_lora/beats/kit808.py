@@ -61,7 +61,6 @@ def load_kit808(sample_rate: int, *, bass_decay_s: float = 1.2, bass_drive: floa
     follow a hit's pitch. A closed hat cuts the open one, and a bass note the one before.
 
     Args:
-        sample_rate: Hz.
         bass_decay_s: time constant of the bass notes' decay.
         bass_drive: saturation of the bass, see `bass_voice`.
     """

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 STEPS_PER_BAR = 16
+NOTE_NAMES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
 FADE_S = 0.004
 """A cut sound fades over this time, so that a choke never clicks."""
 
@@ -29,7 +30,6 @@ class Hit:
 
     Args:
         step: when, in sixteenths from the start of the pattern.
-        velocity: how hard, 0 to 1.
         pitch: MIDI note number, for pitched voices.
         length: how long it is held, in sixteenths; None lets it ring out.
         glide_to: MIDI note number that the pitch reaches at the end of the hit.
@@ -47,7 +47,6 @@ class Pattern:
     """What is played: hits by track name.
 
     Args:
-        bpm: quarter notes a minute.
         n_bars: length in bars of 4/4.
         tracks: hits of each track, in any order.
         swing: share of an eighth note taken by its first sixteenth: 0.5 is straight, 2/3 a
@@ -73,8 +72,6 @@ class Channel:
     """How one track sounds in the mix.
 
     Args:
-        voice: makes the sound of a hit.
-        gain_db: level.
         pan: -1 left to 1 right, equal power; unused in a mono render.
         chokes: names of tracks whose ringing sound this track's hits cut (its own name makes
             it monophonic).
@@ -163,10 +160,8 @@ def render(
 
     Args:
         pattern: the hits; tracks that the kit lacks are an error, unused channels are fine.
-        kit: a channel for each track.
         sample_rate: Hz, of the result and of the kit's recordings.
         seed: of the humanising; the same seed gives the same samples.
-        n_channels: 1 or 2.
         humanise_ms: standard deviation of each hit's time.
         drive: 0 is clean; above it the mix is pushed into a tanh, as a loud master is.
 

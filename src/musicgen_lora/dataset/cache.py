@@ -123,7 +123,7 @@ def states_of_files(
 
 
 def _state(facts: os.stat_result) -> tuple[int, int, int, int]:
-    """As `STATE` has it."""
+    """A file's state, in the order of `STATE`."""
     inode = facts.st_ino & (2**63 - 1)
     return facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, inode
 

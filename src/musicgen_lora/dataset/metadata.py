@@ -29,7 +29,7 @@ from musicgen_lora.formats.kinds import check_kind, either, fields, many, named,
 from musicgen_lora.given import check_metadata_file
 
 MAX_BYTES = 1 << 30
-"""Of a file; a million clips take some 400 MB."""
+"""Size of a metadata file; a million clips take some 400 MB."""
 MAX_S = 1e9
 
 _SECONDS = or_null(real(0.0, MAX_S))

@@ -22,7 +22,7 @@ from musicgen_lora.formats.kinds import Kind, check_kind, fields, shortened
 SMALL = 16 << 20
 """Bytes of a document that a program writes about itself."""
 LARGE = 64 << 20
-"""Of one that lists clips or words."""
+"""Bytes of one that lists clips or words."""
 MAX_VALUES = 24_000_000
 """An empty list takes three bytes of a file and 64 of memory."""
 MAX_DEPTH = 100
@@ -69,11 +69,6 @@ def read_start(path: Path, n_bytes: int) -> bytes:
 def read_json(path: Path, kind: Kind = AN_OBJECT, *, max_bytes: int = SMALL) -> Any:
     """The value in a JSON file.
 
-    Args:
-        path: of the file.
-        kind: what it must be.
-        max_bytes: how large it may be.
-
     Raises:
         UserError: missing, not JSON, or of another kind; the message names file and place.
     """
@@ -95,8 +90,6 @@ def parse_json(
 
     Args:
         text: in UTF-8, where it is bytes.
-        where: it stands, for messages.
-        first_line: number of its first line.
         is_table: NaN may stand where there is nothing, as Python writes tables.
         unique_keys: refuses an object that gives a key twice, of which one would be lost.
 
@@ -137,7 +130,6 @@ def plain(value: Any, n_digits: int | None = None) -> Any:
     """A value as JSON has it: NaN and infinities become null, tuples lists, paths text.
 
     Args:
-        value: of mappings, sequences and plain values.
         n_digits: of the fractions; None leaves them.
     """
     if isinstance(value, Mapping):
@@ -180,7 +172,6 @@ def _check_values(value: Any, *, may_be_half: bool) -> None:
     """Raises where a value is nested too deeply, too large, or no text.
 
     Args:
-        value: from JSON.
         may_be_half: whether the text has half of a surrogate pair, or the whole of one.
     """
     level: list[tuple[Any, Any]] = [((), value)]

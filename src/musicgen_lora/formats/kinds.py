@@ -82,7 +82,7 @@ nothing: Kind = _holds(lambda v: v is None, "null")
 
 
 def either(*kinds: Kind) -> Kind:
-    """Of one of these kinds."""
+    """A value of one of these kinds."""
 
     def check(value: Any) -> None:
         faults = []
@@ -98,7 +98,7 @@ def either(*kinds: Kind) -> Kind:
 
 
 def or_null(kind: Kind) -> Kind:
-    """Of a kind, or null."""
+    """A value of a kind, or null."""
     return either(kind, nothing)
 
 

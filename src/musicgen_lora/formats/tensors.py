@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from musicgen_lora.errors import UserError
 
 Shapes = dict[str, tuple[int, ...]]
-"""Of tensors, by name."""
+"""Shapes of tensors by their names."""
 
 
 def read_tensors(path: Path) -> dict[str, torch.Tensor]:

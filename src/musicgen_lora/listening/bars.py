@@ -63,10 +63,6 @@ def cut_on_bars(
     number of bars fits the limits.
 
     Args:
-        tempo: of the whole track.
-        duration_s: length of the track.
-        min_s: shortest window.
-        max_s: longest window.
         silences_s: silent stretches, see `quality.find_silences`.
 
     Raises:

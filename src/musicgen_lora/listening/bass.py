@@ -47,8 +47,6 @@ class BassNote:
     """A note of the bass.
 
     Args:
-        start_s: when it starts.
-        duration_s: how long it is heard.
         pitch: MIDI number, with its fraction, before any glide.
         glide: semitones from there to where it ends; 0 when it holds its pitch.
         level_db: level of its loudest moment after the attack, a full-scale sine being 0.

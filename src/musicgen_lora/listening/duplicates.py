@@ -76,7 +76,6 @@ def fingerprint(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
 
     Args:
         waveform: `[C, N]` float32; channels are added by power, so nothing cancels.
-        sample_rate: Hz.
 
     Returns:
         `[F]` uint64, F = N / (0.02 x sample_rate) rounded up. Of each frame, bit m (0 to 30) says
@@ -200,9 +199,7 @@ def duplicate_groups(
     2, 3, 4, 6 or 8 times are duplicates.
 
     Args:
-        ids: of the clips.
         fingerprints: `[F]` each, from `fingerprint`.
-        durations: of the clips in seconds.
         threshold: similarity from which two clips are duplicates.
 
     Returns:

@@ -23,9 +23,9 @@ from scipy.ndimage import uniform_filter1d
 from scipy.signal.windows import hann
 
 from musicgen_lora.audio.spectra import FRAMES_AT_ONCE, magnitudes
+from musicgen_lora.beats.sequencer import NOTE_NAMES
 from musicgen_lora.listening.bass import BassNote, find_bass_notes
 
-NOTE_NAMES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
 MODES = ("major", "minor")
 
 TONE_RATE = 4_000
@@ -56,7 +56,7 @@ BASS_SHARE = 0.4
 only the low end of chords."""
 BASS_SILENT_DB = -60.0
 FAINT_BASS = 0.1
-"""Of the recording's strongest, less is no bass."""
+"""What is weaker than this share of the recording's strongest is no bass."""
 STEADY_SEMITONES = 0.3
 """A bass stays within it from frame to frame; a kick's pitch falls faster ..."""
 FALL_DB, N_FALL = 3.0, 4
@@ -110,8 +110,6 @@ def estimate_key(
     major.
 
     Args:
-        waveform: the recording.
-        sample_rate: Hz.
         notes: its bass notes, where they are at hand.
     """
     if notes is None:

@@ -53,7 +53,6 @@ def agreed_tempi(strengths: np.ndarray, duration_s: float) -> list[LoopTempo]:
 
     Args:
         strengths: `[4, F]`, see `metre.onset_strengths`.
-        duration_s: exact length.
     """
     if not SHORTEST_S <= duration_s <= LONGEST_S:
         return []

@@ -38,7 +38,7 @@ BLOCK_S = 60.0
 N_STEPS = 16
 N_CANDIDATES = 10
 LONGEST_LAG = 0.75
-"""Of the recording: longer lags have too few products to be worth anything."""
+"""Share of the recording; longer lags have too few products to be worth anything."""
 UNHEARD = 0.4
 """Taken for the correlation at a bar's length in a recording too short for it: a usual value."""
 SWING = 0.2
@@ -203,7 +203,6 @@ def repetition(strengths: np.ndarray, correlation: np.ndarray, bpm: float) -> fl
     Args:
         strengths: `[4, F]`; bands without onsets don't count.
         correlation: `[4, L]`, as `find_tempi` gives it.
-        bpm: the tempo.
     """
     heard = correlation[strengths.std(axis=1) > 0.0]
     repeats = _at(heard, 60.0 * FRAME_RATE / bpm * np.array([1.0, 2.0, 4.0])).mean(axis=0)
@@ -270,7 +269,6 @@ def _bar_features(bpm: float, bar: list[np.ndarray], repeats: np.ndarray) -> lis
     """The features of a hypothesis, in the order of `WEIGHTS`.
 
     Args:
-        bpm: its tempo.
         bar: `_bar_profile`, turned so that step 0 is the bar line.
         repeats: `[4, 3]`, autocorrelation at a sixteenth, a beat and a bar.
     """

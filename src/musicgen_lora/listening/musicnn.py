@@ -23,7 +23,7 @@ WEIGHTS = Path(__file__).resolve().parents[1] / "assets" / "musicnn" / "musicnn.
 RATE = 16_000
 N_FFT, HOP, N_MELS = 512, 256, 96
 N_FRAMES = 187
-"""Of a window: three seconds."""
+"""Frames of a window, which is three seconds long."""
 BATCH = 16
 EPSILON = 1e-3
 TAGS = (
@@ -48,7 +48,6 @@ def tag_waveform(waveform: np.ndarray, sample_rate: int) -> tuple[np.ndarray, np
 
     Args:
         waveform: `[C, N]` float32.
-        sample_rate: of it, in Hz.
 
     Returns:
         Probabilities `[W, 50]` of `TAGS` and embeddings `[W, 200]`, float32, a row for each whole

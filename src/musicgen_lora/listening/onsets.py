@@ -44,9 +44,6 @@ def spectral_flux(
     """Mean rise of a band's log spectrum.
 
     Args:
-        mono: `[N]` samples.
-        sample_rate: Hz.
-        low_hz: lower end of the band.
         high_hz: its upper end; what lies above half the sample rate is ignored.
         window_s: length of the Hann window: short for hats, long for basses.
 

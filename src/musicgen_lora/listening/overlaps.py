@@ -73,7 +73,6 @@ def find_overlaps(
 
     Args:
         fingerprints: `[F]` each, from `duplicates.fingerprint`.
-        durations: of the recordings in seconds.
         groups: what belongs together already, by recording; it is not compared, and neither is
             what an overlap that was found before joins.
         fresh: indices of recordings that were not compared before; None for all. Pairs of others

@@ -35,7 +35,6 @@ def tempi_between_pauses(
 
     Args:
         strengths: onset strengths `[4, F]` of a segment.
-        duration_s: its length.
         start_s: where it begins in the file; silences are told from there.
         measured: quality of its blocks.
     """

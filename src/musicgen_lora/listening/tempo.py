@@ -31,7 +31,7 @@ SHORTEST_S = 1.2
 LOOP_S = 12.0
 """Shorter recordings may be loops, whose length is a hint at their tempo."""
 LOOP_DRIFT_S = 0.03
-"""By no more do the onsets of a loop leave its grid from its start to its end."""
+"""The onsets of a loop leave its grid by no more from its start to its end."""
 BAR_START_BONUS = 1.0
 """Log odds for a bar line where the recording starts, as most loops are cut."""
 PULSE_FROM, PULSE_TO = 0.05, 0.2
@@ -199,7 +199,6 @@ def _fit_grid(
     """A straight grid through the onsets near a rough one.
 
     Args:
-        strengths: `[4, F]`.
         start_s: time of a bar line.
         step_s: length of a sixteenth.
 

@@ -32,12 +32,8 @@ def create_examples(
     stay as they are, and so does what a person edited. The dataset must be locked.
 
     Args:
-        output_dir: folder of the data set, made if missing.
-        n_samples: number of clips.
         duration_s: wanted length; each clip has the even number of bars nearest to it.
-        sample_rate: Hz.
         seed: of composing, playing and captions.
-        metadata_file: name of the metadata inside `output_dir`.
 
     Returns:
         Path of the metadata file.
@@ -79,7 +75,7 @@ def _create_clip(
 
 
 def _file_name(beat: Beat, index: int) -> str:
-    """As in `trap_140bpm_csharp_minor_003.wav`."""
+    """A name such as `trap_140bpm_csharp_minor_003.wav`."""
     style = beat.style.replace(" ", "_")
     key = "drums" if beat.key is None else beat.key.lower().replace("#", "sharp").replace(" ", "_")
     return f"{style}_{beat.bpm}bpm_{key}_{index:03d}.wav"

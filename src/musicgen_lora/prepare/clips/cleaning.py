@@ -36,10 +36,7 @@ def unusable_reason(
     """Why a file is left out by its analysis; None for a usable one.
 
     Args:
-        record: its analysis.
-        min_clip_s: shortest length.
         to_mono: its channels are folded with what cancels turned round, see `audio.fold`.
-        keeps_hits: whether single hits are usable.
     """
     duration_s, quality = record["duration_s"], record["quality"]
     if duration_s < min_clip_s:
@@ -71,11 +68,6 @@ def near_duplicates(
     """Near copies to leave out, by digest.
 
     What the dataset lists already stays; else the best copy, see `_merits`.
-
-    Args:
-        records: analyses by digest, in the order of the files.
-        prints: fingerprints by digest.
-        listed: digests of files that the dataset has clips of.
     """
     left_out = {}
     for group in sounding_alike(records, prints, THRESHOLD):
@@ -101,12 +93,7 @@ def near_duplicates(
 
 
 def _merits(record: Record, longest_s: float) -> dict[str, float]:
-    """What speaks for one of several copies, the weightiest first, by what is told of it.
-
-    Args:
-        record: its analysis.
-        longest_s: length of the longest copy.
-    """
+    """What speaks for one of several copies, the weightiest first, by what is told of it."""
     duration_s, quality = record["duration_s"], record["quality"]
     # An encoder's low-pass tells of a WAV that was an MP3.
     is_lossless = record["is_lossless"] and not quality["has_lossy_edge"]

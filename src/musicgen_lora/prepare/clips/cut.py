@@ -43,7 +43,7 @@ PEAK_CEILING_DB = -1.0
 MOST_GAIN_DB = 30.0
 """What needs more is nearly silence; its noise isn't worth it."""
 MOST_LIMITED_DB = 6.0
-"""By so much a limiter turns the highest peak down, where it is asked for."""
+"""A limiter, where it is asked for, turns the highest peak down by so much at most."""
 HELD_LU = 0.5
 """A clip that is quieter than wanted by more is held by its peaks."""
 SILENT_PEAK = 1e-3
@@ -56,7 +56,6 @@ class ClipPlan:
     """A stretch of a file that becomes a clip.
 
     Args:
-        start_s: where it begins.
         duration_s: how long it is, once.
         segment: which of the record's segments it lies in.
         cut: "bars", "beats" or "time", what it was cut on; "part" for one that the metadata
@@ -88,7 +87,6 @@ def plan_clips(
     reaches over a part's ends, for it is captioned as that part.
 
     Args:
-        record: the file's analysis.
         max_s: longest clip; files up to it stay whole.
         min_window_s: shortest window of a longer file, where a sounding stretch has it.
         min_clip_s: windows below this are left out.
@@ -168,8 +166,6 @@ def left_out_stretches(
     """What sounds in a file and is in no clip.
 
     Args:
-        record: the file's analysis.
-        plans: its clips.
         regions: stretches of the file that should be.
     """
     taken = [tuple(pair) for pair in record["quality"]["silences_s"]]
@@ -235,8 +231,6 @@ def clip_paths(
 
     Args:
         source: the file's path below the input folder.
-        digest: SHA-256 of its bytes.
-        plans: its clips.
         sound: the settings that decide how they sound.
     """
     parts = [(round(p.start_s, 6), round(p.duration_s, 6), p.repeated) for p in plans]
@@ -258,10 +252,7 @@ class CutTask:
     """The clips of a file to write.
 
     Args:
-        path: the file.
-        plans: its clips.
         targets: a path for each; None where the file is part of the dataset and is only read.
-        sample_rate: of what is written, in Hz.
         loudness_lufs: wanted loudness; None leaves the level alone.
         vocals: whether they are looked for, and taken out of what is written.
         to_mono: whether what is written is folded to mono, see `fold.fold_to_mono`.

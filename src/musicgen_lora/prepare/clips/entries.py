@@ -55,12 +55,7 @@ def describe_clip(
     whole file comes after it.
 
     Args:
-        file: that it is cut from.
-        record: the file's analysis.
-        plan: the stretch.
         window: what it sounds like by itself, where that was measured.
-        heard: what a tagger says of it.
-        wording: of the captions.
     """
     measured = measured_facts(own_segment(record["segments"][plan.segment], window))
     if record["is_one_shot"]:
@@ -98,12 +93,8 @@ def make_entry(
     """The metadata's entry of a new clip.
 
     Args:
-        file: that it is cut from.
-        audio: its path in the dataset.
         source: what it must not be parted from by a split.
-        plan: the stretch.
         made: what `cut.cut_file` says of the clip.
-        described: from `describe_clip`.
     """
     optional = {
         # Written clips are files of their own; a file in its place is read in windows.
@@ -135,7 +126,6 @@ def refresh_entries(
     """Brings the captions and facts of listed clips up to date, in place; edits stay.
 
     Args:
-        entries: of the dataset.
         described: from `describe_clip`, by digest of the file and where in it the clip begins
             (`clip_key`).
 

@@ -20,8 +20,6 @@ class Job:
     """The clips of a file that are to be written.
 
     Args:
-        file: that they are cut from.
-        plans: the clips.
         paths: where each goes in the dataset.
         replaces: digests of the files whose entries they take the place of.
     """
@@ -46,9 +44,6 @@ def plan_jobs(
 
     Args:
         files: new ones and those that are cut anew.
-        records: their analyses by digest.
-        revision: what this run changes.
-        ledger: of the dataset.
         remarks: where it is said which parts of a file are left out.
     """
     jobs, dropped = [], []

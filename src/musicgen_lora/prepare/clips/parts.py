@@ -20,20 +20,13 @@ from musicgen_lora.prepare.words.facts import Part
 SLACK_S = 0.1
 """What a part may differ from its file."""
 TOLD_REST_S = 1.0
-"""Shorter stretches outside of all parts are no loss."""
+"""Stretches outside of all parts are told from this length on."""
 
 
 def say_left_out(
     file: Input, record: Mapping[str, Any], plans: Sequence[ClipPlan], remarks: Remarks
 ) -> None:
-    """Says which parts of a new file become no clip or are cut short, and what no part covers.
-
-    Args:
-        file: the file.
-        record: its analysis.
-        plans: its clips.
-        remarks: where it is said.
-    """
+    """Says which parts of a new file become no clip or are cut short, and what no part covers."""
     duration_s = record["duration_s"]
     say_short_stretches(file, record, plans, remarks)
     if not file.parts or is_of_another_file(file.parts, duration_s) is not None:
@@ -53,14 +46,7 @@ def say_left_out(
 def say_short_stretches(
     file: Input, record: Mapping[str, Any], plans: Sequence[ClipPlan], remarks: Remarks
 ) -> None:
-    """Says which stretches of a file that is cut sound and become no clip, and how long they are.
-
-    Args:
-        file: the file.
-        record: its analysis.
-        plans: its clips.
-        remarks: where it is said.
-    """
+    """Says which sounding stretches of a file that is cut become no clip, and how long they are."""
     if not plans or any(plan.cut is None for plan in plans):
         return
     # Of parts that no clip is of, `say_left_out` speaks.

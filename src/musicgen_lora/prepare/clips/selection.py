@@ -24,15 +24,7 @@ CARRIED = ("text", "bpm", "key", "genre", "title", "artist", "tags")
 
 @dataclass
 class Selection:
-    """Chooses among the files of a folder, given what the dataset lists.
-
-    Args:
-        revision: what this run changes.
-        entries: of the dataset, as they are.
-        records: analyses by digest.
-        folder: where analyses are kept.
-        remarks: where it is said what is joined, carried over and kept.
-    """
+    """Chooses among the files of a folder, given what the dataset lists."""
 
     revision: Revision
     entries: Sequence[Entry]

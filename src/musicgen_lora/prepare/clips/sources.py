@@ -46,8 +46,6 @@ def hear_sources(
     """What belongs together by its sound: versions of a beat, and what shares audio.
 
     Args:
-        records: analyses by digest.
-        prints: fingerprints by digest.
         own: the path of each new file, by digest.
         listed: the source that the dataset states for files that it lists.
         fresh: digests of what wasn't compared before.

@@ -63,10 +63,7 @@ def measure_windows(
 
     Args:
         plans: clips by their file's digest.
-        files: by digest.
         folder: where measurements are kept; what is there already isn't made again.
-        console: where it is said what can't be measured.
-        n_workers: processes.
     """
     found: dict[Key, dict[str, Any]] = {}
     tasks = []

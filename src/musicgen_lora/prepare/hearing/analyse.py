@@ -50,12 +50,12 @@ from musicgen_lora.prepare.words.key_names import usual_key
 from musicgen_lora.runtime.workers import Failure
 
 FORMAT = 4
-"""Of the records; those of another are made again."""
+"""Version of the records; those of another are made again."""
 N_DIGITS = 5
-"""Of the fractions in a record."""
+"""Digits that fractions have in a record."""
 SEGMENT_S = 300.0
 RATE = 32_000
-"""Of what is analysed, but for the quality, in Hz; lower rates stay as they are."""
+"""Rate in Hz at which all but the quality is analysed; lower rates stay as they are."""
 BLOCK = 1 << 22
 """Samples of all channels whose quality is measured together: 47 s of stereo at 44.1 kHz."""
 DIGITAL_SILENCE = 1e-6

@@ -23,15 +23,7 @@ def listen(
     folder: Path,
     console: Console,
 ) -> dict[str, list[Heard]]:
-    """What is heard in each segment of files, by digest; a file that the tagger can't take lacks.
-
-    Args:
-        files: to listen to.
-        records: their analyses by digest.
-        settings: of the preparation; without a tagger nothing is heard.
-        folder: where what was heard is kept.
-        console: where to say what can't be taken.
-    """
+    """What is heard in each segment of files, by digest; files that can't be tagged are missing."""
     tagger = settings.tagger
     if tagger is None:
         return {}

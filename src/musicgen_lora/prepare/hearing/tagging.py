@@ -26,14 +26,14 @@ from musicgen_lora.runtime.workers import Failure
 
 Tagger = Literal["musicnn", "clap"]
 LISTEN_S = 30.0
-"""Of each segment, from its middle."""
+"""So much is listened to in the middle of each segment."""
 HEARD = 0.75
 """Confidence of what was heard clearly enough: said in captions, outweighed by whatever somebody
 stated."""
 CLAP_RATE, CLAP_WINDOW_S = 48_000, 10.0
 """An unfused CLAP crops longer audio at random."""
 CLAP_LEAST = {"genre": 0.5, "mood": 0.5, "instrument": 0.4}
-"""Of the probability that the words of a kind share out among themselves."""
+"""Least probability of a word that counts; the words of a kind share 1 among themselves."""
 COLLAPSED = 0.995
 """Mean cosine of different words above which a model tells none apart: laion/larger_clap_music is
 at 0.999."""
@@ -103,12 +103,8 @@ class TagTask:
     """A file to listen to.
 
     Args:
-        path: the file.
-        digest: SHA-256 of its bytes.
         folder: where what was heard goes.
         spans_s: start and length of each of its segments.
-        tagger: who listens.
-        clap_path: folder of the CLAP, where that is who.
         n_threads: of torch; None leaves them.
     """
 
@@ -245,8 +241,6 @@ def heard_facts(heard: Mapping[str, Mapping[str, float]], tagger: Tagger, said: 
     """What is clear enough of what was heard, for captions.
 
     Args:
-        heard: strengths of words by kind.
-        tagger: who heard it.
         said: what is said of all clips; where it names a genre, that stands and none is added.
     """
     least = MUSICNN_LEAST if tagger == "musicnn" else CLAP_LEAST

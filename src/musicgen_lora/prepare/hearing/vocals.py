@@ -18,8 +18,8 @@ MODEL = "htdemucs"
 LIMIT_S = 900.0
 """Separating a clip takes far longer than reading it, and gives no sign of life meanwhile."""
 LEAST_SHARE = 0.02
-"""Of the power, below which a separated voice is bleed of other instruments: -17 dB. Not measured
-on real vocals."""
+"""Share of the power below which a separated voice is bleed of other instruments: -17 dB. Not
+measured on real vocals."""
 
 
 @cache
@@ -32,7 +32,6 @@ def split_vocals(waveform: np.ndarray, sample_rate: int) -> tuple[np.ndarray, fl
 
     Args:
         waveform: `[C, N]` float32, C is 1 or 2.
-        sample_rate: of it, in Hz.
 
     Returns:
         `[C, N]` float32 at the same rate, and the vocals' share of the power, 0 to 1.

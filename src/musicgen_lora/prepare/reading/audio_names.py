@@ -26,21 +26,20 @@ def _folded(name: str) -> str:
 
 
 def _bare(name: str) -> str:
-    """Without the extension of audio, if it has one."""
+    """The name as `_folded` has it, without an extension of audio."""
     path = PurePosixPath(_folded(name))
     is_audio = path.suffix in AUDIO_EXTENSIONS | FFMPEG_EXTENSIONS
     return str(path.with_suffix("")) if is_audio and path.stem else str(path)
 
 
 SPELLINGS: tuple[Callable[[str], str], ...] = (str, _composed, _folded, _bare)
-"""From the strictest on; the last one is for names that lack their extension."""
+"""The strictest comes first; the last one is for names that lack their extension."""
 
 
 class AudioNames:
     """The audio files of a folder, to be found by what metadata calls them.
 
     Args:
-        folder: theirs.
         names: their paths relative to it, with `/`.
     """
 
@@ -58,8 +57,6 @@ class AudioNames:
         """The file at a path, as it is written.
 
         Args:
-            given: in the metadata.
-            base: the metadata's folder.
             where: the row, for messages.
 
         Raises:
@@ -89,7 +86,6 @@ class AudioNames:
         """The one file that a path which isn't there may mean; None for none or several.
 
         Args:
-            given: in the metadata.
             taken: files that other rows name exactly.
         """
         meant = self._endings(given, taken)

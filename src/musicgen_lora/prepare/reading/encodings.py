@@ -11,9 +11,9 @@ import codecs
 import re
 
 MIN_CHINESE_SHARE = 0.5
-"""Of what is no ASCII in a text, the common characters (GB2312's first level and punctuation) that
-make it Chinese. Western text, where single letters have accents, pairs each with the letter after
-it into rare ones."""
+"""A text is Chinese where so much of what is no ASCII in it are common characters (GB2312's first
+level and punctuation). Western text, where single letters have accents, pairs each with the letter
+after it into rare ones."""
 
 MAX_JUDGED = 10_000
 """Characters that are enough to tell by."""

@@ -63,7 +63,7 @@ MEASURED_FIELDS = {
 MAX_CAPTION = 10_000
 """Characters; T5 reads a few hundred words."""
 MAX_WORD = 200
-"""Of a tag, a genre or a title."""
+"""Characters that a tag, a genre or a title has at most."""
 NOTHING = {
     *("n/a", "na", "n.a.", "none", "null", "nil", "nan", "-", "--", "---", "?", "无"),
     *("\N{EN DASH}", "\N{EM DASH}"),
@@ -105,8 +105,6 @@ def facts_from_record(record: Mapping[str, Any], where: str, remarks: Remarks) -
     Args:
         record: by field name; null, NaN and "" are ignored. A list of captions may stand where
             one is expected.
-        where: file and line, for messages and as the source.
-        remarks: where it is said what was not understood.
 
     Raises:
         UserError: a caption that isn't text, or is beyond 10,000 characters; an unknown split; a

@@ -24,9 +24,9 @@ from musicgen_lora.prepare.reading.remarks import (
 from musicgen_lora.prepare.words.facts import Facts, Part
 
 PARQUET_FOLDER = "analysis/parquet"
-"""In the dataset: audio out of parquet files. It can be deleted and is made again."""
+"""The dataset's folder for audio out of parquet files. It can be deleted and is made again."""
 OWN_NAMES = ("analysis", "tokens", "report.json")
-"""In the dataset: what is written there and describes no input."""
+"""What is written into the dataset and describes no input."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,6 @@ class Input:
     """A file of the input folder.
 
     Args:
-        path: the file.
         name: its path below the input folder, with `/`.
         digest: SHA-256 of its bytes.
         in_place: its path below the dataset, where it lies in it; such a file is never rewritten.
@@ -88,10 +87,7 @@ def find_inputs(
     """The files below a folder, and those that can't be read or whose side file is broken.
 
     Args:
-        input_dir: searched with its subfolders.
         output_dir: the dataset; if it lies in `input_dir`, what was made from it is no input.
-        metadata: of the dataset; it says nothing about the input.
-        remarks: where it is said what was not used, and what was guessed.
 
     Raises:
         UserError: no audio, or a metadata file of the folder that is broken.

@@ -193,7 +193,6 @@ def extract_parquet_audio(
 
     Args:
         path: the parquet file; one without such a column has no audio.
-        folder: that it lies in.
         output_dir: where the audio goes, in a folder like the parquet file's path below
             `folder`. What is there already is not written again.
 

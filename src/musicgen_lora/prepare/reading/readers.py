@@ -56,9 +56,9 @@ METADATA_NAMES = (
     *(f"captions{suffix}" for suffix in (".json", ".jsonl", ".csv", ".parquet")),
     *("data.jsonl", "data.jsonl.gz"),
 )
-"""In this order where a folder has several."""
+"""Files with metadata, in the order in which a folder's are read."""
 SIDECAR_SUFFIXES = (".json", ".caption", ".caption.txt", ".txt")
-"""Of files beside the audio, the most trusted first."""
+"""Endings of files beside the audio, the most trusted first."""
 TEXT_SUFFIXES = {".txt", ".caption", ".json", ".jsonl", ".csv", ".tsv", ".xlsx", ".xls", ".ods"}
 """Files that may hold captions; those that nobody reads are named."""
 MAX_ACESTEP_BYTES = 64 << 20
@@ -78,9 +78,6 @@ class StatedFacts:
     """What people wrote about the audio below a folder: in metadata, and beside the files.
 
     Args:
-        folder: searched with its subfolders.
-        audio: the files, all in it.
-        remarks: where it is said what was not used.
         without: files and folders that are passed over: the dataset that is being made.
 
     Raises:
@@ -125,7 +122,7 @@ class StatedFacts:
                 self._remarks.add(NOT_READ, str(path))
 
     def _read_metadata(self, names: AudioNames) -> dict[str, list[Facts]]:
-        """By the audio's path; the nearest metadata file first."""
+        """The facts by the audio's path; those of the nearest metadata file come first."""
         beside = {path for found in self._beside.values() for _, path in found}
         files = [
             path

@@ -158,11 +158,7 @@ SILENT_CLIP = Kind(
 
 
 class Remarks:
-    """What there is to say, gathered while reading.
-
-    Args:
-        folder: the input's; names in it are shown relative to it.
-    """
+    """What there is to say, gathered while reading."""
 
     def __init__(self, folder: Path) -> None:
         self._prefix = f"{folder}{os.sep}"

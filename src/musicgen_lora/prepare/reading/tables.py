@@ -31,10 +31,6 @@ Row = tuple[str, dict[str, Any]]
 def read_rows(path: Path, remarks: Remarks) -> Iterator[Row]:
     """Rows of a metadata file; its name says the format.
 
-    Args:
-        path: the file.
-        remarks: where a guessed encoding is said.
-
     Raises:
         UserError: not readable, too large, or a row that is no object.
     """
@@ -171,7 +167,7 @@ def _csv_rows(path: Path, remarks: Remarks) -> Iterator[Row]:
 
 
 def _check_header(names: list[str], where: str) -> None:
-    """Of two columns of one name the first would be lost.
+    """Refuses two columns of one name, of which the first would be lost.
 
     Raises:
         UserError: there are such.

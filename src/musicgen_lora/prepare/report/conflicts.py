@@ -25,11 +25,6 @@ SURE_KEY = 0.8
 def say_conflicts(file: Input, record: Mapping[str, Any], remarks: Remarks) -> None:
     """Says where what is written of a file contradicts itself or what is heard, what the captions
     say then, and where its tempo was taken for half of the sequencer's.
-
-    Args:
-        file: the file.
-        record: its analysis.
-        remarks: where it is said.
     """
     stated = [facts for facts in file.stated if facts.part is None]
     written = [*stated, tag_facts(dict(record)), *file.named]

@@ -169,7 +169,6 @@ def find_faults(
     which says how many there are.
 
     Args:
-        records: analyses by the file's path.
         entries: of the dataset: a tempo that they state, from wherever, is one.
     """
     clips: dict[str, list[bool]] = {}
@@ -240,7 +239,6 @@ def fold_advice(entries: Sequence[Mapping[str, Any]], *, in_place: int) -> list[
     """What was folded to mono, and what wasn't.
 
     Args:
-        entries: of the dataset.
         in_place: files that this run was to fold and that lie in the dataset.
     """
     advice = []
@@ -265,7 +263,6 @@ def loudness_advice(
     """How many clips have the wanted loudness, what keeps the others from it, and what was limited.
 
     Args:
-        entries: of the dataset.
         target_lufs: wanted; None where levels are left alone.
         limits: whether this run limits peaks.
     """
@@ -294,12 +291,7 @@ def loudness_advice(
 
 
 def vocals_advice(entries: Sequence[Mapping[str, Any]], *, searched: bool) -> list[str]:
-    """What to do about vocals.
-
-    Args:
-        entries: of the dataset.
-        searched: whether this run looked for vocals in its new clips.
-    """
+    """What to do about vocals."""
     advice = []
     n_vocals = sum(entry.get("vocals") == "some" for entry in entries)
     if n_vocals:

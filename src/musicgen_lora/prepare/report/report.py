@@ -17,6 +17,7 @@ from rich.table import Table
 from musicgen_lora import __version__, atomic
 from musicgen_lora.audio import pictures
 from musicgen_lora.audio.files import AudioError, read_audio
+from musicgen_lora.beats.sequencer import NOTE_NAMES
 from musicgen_lora.config import PrepareSettings
 from musicgen_lora.errors import printable
 from musicgen_lora.page import render_page
@@ -34,14 +35,14 @@ from musicgen_lora.prepare.report.findings import (
 from musicgen_lora.prepare.report.left_out import by_reason
 from musicgen_lora.prepare.rerun.revision import Change
 from musicgen_lora.prepare.rerun.succession import Entry
-from musicgen_lora.prepare.words.key_names import NOTES, usual_key
+from musicgen_lora.prepare.words.key_names import usual_key
 
 FORMAT_VERSION = 1
 JSON_FILE, HTML_FILE = "report.json", "report.html"
 MAX_PLAYERS = 24
 PLAYER_S = 12.0
 MAX_PLAYER_BYTES = 6_000_000
-"""Of players and pictures inside the page, all together."""
+"""Size of all players and pictures inside the page."""
 MAX_TOLD = 8
 """Names that the terminal tells of each change."""
 MAX_NAMED = 12
@@ -56,12 +57,10 @@ class Prepared:
     Args:
         entries: of the whole dataset, as its metadata has them.
         new: those of clips that this run added.
-        n_files: audio files found.
         n_known: files that were listed before.
         n_analysed: files that this run analysed.
         n_refreshed: clips of earlier runs whose captions or facts changed.
         n_unfolded: files that were to be folded to mono and lie in the dataset.
-        dropped: files left out.
         remarks: what was not used or guessed, as `Remarks.as_json` gives it.
         records: analyses by the file's path.
         changes: what became of clips that were listed before.
@@ -180,7 +179,7 @@ def _tempo_counts(entries: Sequence[Mapping[str, Any]]) -> dict[str, int]:
 def _key_counts(entries: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     """Clips by key, in the order of the notes, minor as in "Cm"."""
     counts = Counter(usual_key(str(entry["key"])) for entry in entries if entry.get("key"))
-    known = [usual_key(f"{note} {mode}") for note in NOTES for mode in ("major", "minor")]
+    known = [usual_key(f"{note} {mode}") for note in NOTE_NAMES for mode in ("major", "minor")]
     return {
         name.removesuffix(" major").replace(" minor", "m"): counts[name]
         for name in known

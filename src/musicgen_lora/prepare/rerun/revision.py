@@ -38,14 +38,7 @@ class Change:
 
 
 class Revision:
-    """Compares a dataset with a folder and with this run's settings.
-
-    Args:
-        settings: of this run.
-        input_dir: the folder.
-        metadata: of the dataset.
-        ledger: of the dataset.
-    """
+    """Compares a dataset with a folder and with this run's settings."""
 
     def __init__(
         self, settings: PrepareSettings, input_dir: Path, metadata: Path, ledger: Ledger
@@ -235,12 +228,7 @@ class Revision:
         return ", ".join(told)
 
     def tell_rest(self, entries: Sequence[Entry], was_edited: bool) -> None:
-        """Tells what stays as it is, whatever this run's settings say.
-
-        Args:
-            entries: of the dataset, as they are now.
-            was_edited: whether somebody edited the metadata meanwhile.
-        """
+        """Tells what stays as it is, whatever this run's settings say."""
         if was_edited:
             told = "the metadata was edited while this ran; the edits are in it"
             self.changes.append(Change(told))

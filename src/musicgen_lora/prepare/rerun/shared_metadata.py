@@ -36,7 +36,7 @@ class SharedMetadata:
 
     @property
     def entries(self) -> list[Entry]:
-        """As they were read."""
+        """The entries as they were read."""
         return list(self._intended)
 
     def write(self, entries: Sequence[Entry]) -> list[Entry]:
@@ -110,7 +110,7 @@ def _with_edits(
 
 
 def _by_name(entries: Sequence[Entry]) -> dict[str, Entry]:
-    """By what tells an entry from the others, also where a person listed one twice."""
+    """The entries by a name of their own, also where a person listed one twice."""
     named: dict[str, Entry] = {}
     for entry in entries:
         name = repr([entry.get("audio"), entry.get("start_s")])

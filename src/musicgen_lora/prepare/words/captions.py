@@ -76,7 +76,6 @@ class Wording:
     Args:
         n_variants: wordings of each clip; fewer come of few facts, more where a person gave more.
         default_text: base of clips that brought no caption; it should name the genre.
-        seed: of all draws.
         trigger: put in front of every caption that doesn't have it; "" for none.
     """
 
@@ -95,9 +94,7 @@ def make_captions(facts: Facts, clip: str, wording: Wording) -> list[str]:
     that contradicts the base's own tempo or key.
 
     Args:
-        facts: about the clip.
         clip: its id; with the seed it decides every draw.
-        wording: of all clips.
 
     Raises:
         ValueError: no base: an empty `default_text` for a clip without captions.

@@ -25,39 +25,11 @@ STATED, LIKELY, GUESSED = 0.9, 0.8, 0.6
 its looks alone."""
 
 GENRES = (
-    "trap soul",
-    "trap",
-    "uk drill",
-    "drill",
-    "boom bap",
-    "phonk",
-    "memphis",
-    "lo-fi",
-    "cloud rap",
-    "crunk",
-    "dirty south",
-    "southern hip hop",
-    "west coast",
-    "g-funk",
-    "pluggnb",
-    "plugg",
-    "rage",
-    "jersey club",
-    "horrorcore",
-    "jazz rap",
-    "old school hip hop",
-    "grime",
-    "reggaeton",
-    "dancehall",
-    "afrobeat",
-    "r&b",
-    "soul",
-    "funk",
-    "dubstep",
-    "techno",
-    "house",
-    "hip hop",
-    "rap",
+    *("trap soul", "trap", "uk drill", "drill", "boom bap", "phonk", "memphis", "lo-fi"),
+    *("cloud rap", "crunk", "dirty south", "southern hip hop", "west coast", "g-funk", "pluggnb"),
+    *("plugg", "rage", "jersey club", "horrorcore", "jazz rap", "old school hip hop", "grime"),
+    *("reggaeton", "dancehall", "afrobeat", "r&b", "soul", "funk", "dubstep", "techno", "house"),
+    *("hip hop", "rap"),
 )
 """The special before the general: of several in a name the first here is the genre."""
 MOODS = (
@@ -94,8 +66,6 @@ class Facts:
         key: as in "C# minor" or "Bb minor", see `key_names`.
         genre: lower case.
         tags: moods, instruments and other words, lower case.
-        title: of the piece.
-        artist: who made it.
         split: what the metadata calls its split, see `splits`.
         source: the recording that it comes from, as the metadata has it.
         part: of the file that this is about; None for all of it.
@@ -184,7 +154,6 @@ def facts_from_name(name: str, source: str = "file name") -> Facts:
 
     Args:
         name: with or without an audio extension, as in `trap_140bpm_Cm.wav`.
-        source: how to credit it.
     """
     path = PurePosixPath(name.replace("/", " "))
     stem = path.stem if path.suffix.lower() in AUDIO_EXTENSIONS | FFMPEG_EXTENSIONS else path.name

@@ -19,7 +19,7 @@ SPARSE_HATS, SPARSE_KICKS = 8.5, 2.8
 FEWEST_KICKS = 0.5
 """A bar; with less there is no beat that could be sparse."""
 FEWEST_NOTES = 8
-"""Of a bass that is worth a word: toms are fewer."""
+"""A bass that is worth a word has so many notes: toms are fewer."""
 GLIDES, GLIDING_SHARE = 4, 0.2
 SUB_SHARE, GLIDING_SUB_SHARE = 0.75, 0.4
 """Share of the power between 20 and 60 Hz. An 808 that glides has the latter; toms and played
@@ -27,12 +27,7 @@ basses, whose notes seem to glide as well, don't."""
 
 
 def words_of(segment: Mapping[str, Any], sure_tempo: float) -> tuple[str, ...]:
-    """What the drums and the bass of a segment of a record surely do.
-
-    Args:
-        segment: of the record.
-        sure_tempo: how sure its tempo is, 0 to 1.
-    """
+    """What the drums and the bass of a segment of a record surely do."""
 
     def figure(name: str) -> float:
         value = segment.get(name)

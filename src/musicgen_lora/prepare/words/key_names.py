@@ -12,13 +12,13 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-NOTES = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
+from musicgen_lora.beats.sequencer import NOTE_NAMES
 
 _USUAL = {
     "minor": ("C", "C#", "D", "Eb", "E", "F", "F#", "G", "G#", "A", "Bb", "B"),
     "major": ("C", "Db", "D", "Eb", "E", "F", "F#", "G", "Ab", "A", "Bb", "B"),
 }
-"""By mode, the spelling with the fewer sharps or flats; of six, the commoner."""
+"""The spelling with fewer sharps or flats, by mode; the commoner one where there are six."""
 _WHITE = {"E#", "B#", "Cb", "Fb"}
 
 _ACCIDENTAL = r"#|♯|b|♭|[ -]?(?i:sharp|flat)"
@@ -64,7 +64,7 @@ def _from_chinese(value: str) -> str:
 
 def _pitch_class(note: str, accidental: str | None) -> int:
     sign = (accidental or "").strip(" -").lower()
-    return (NOTES.index(note.upper()) + {"": 0, "#": 1, "♯": 1, "sharp": 1}.get(sign, -1)) % 12
+    return (NOTE_NAMES.index(note.upper()) + {"": 0, "#": 1, "♯": 1, "sharp": 1}.get(sign, -1)) % 12
 
 
 def _usual_name(pitch_class: int, minor: bool) -> str:
@@ -75,7 +75,7 @@ def _usual_name(pitch_class: int, minor: bool) -> str:
 def _spelled(note: str, accidental: str | None, minor: bool) -> str:
     """The key in its author's spelling, but for names of white keys that nobody uses (E#, Cb)."""
     pitch_class = _pitch_class(note, accidental)
-    steps = (pitch_class - NOTES.index(note.upper()) + 6) % 12 - 6
+    steps = (pitch_class - NOTE_NAMES.index(note.upper()) + 6) % 12 - 6
     name = note.upper() + {0: "", 1: "#", -1: "b"}[steps]
     if name in _WHITE:
         return _usual_name(pitch_class, minor)
@@ -147,7 +147,7 @@ _MUSIC = {
     *("loops", "master", "melody", "mix", "one-shot", "prod", "riff", "sample", "stem", "stems"),
     "type",
 }
-"""Beside genres, moods and instruments."""
+"""Words of music that are no genre, mood or instrument."""
 _INTRODUCES = {"in", "key", "of"}
 
 
@@ -193,10 +193,7 @@ def _is_meant(
     """Whether letters that may be English are surely a key; None where they are English.
 
     Args:
-        before: words in front of them.
-        after: words behind them.
         english: words beside them that make them English.
-        music: whether a word is one of music.
         spelled_out: the mode is a word, as in "A minor".
     """
     last = next((word.lower() for word in reversed(before) if word != "-"), None)
