@@ -11,7 +11,6 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -50,8 +49,8 @@ from musicgen_lora.prepare.hearing.analyse import (
     measured_facts,
     read_fingerprint,
     read_record,
-    tag_facts,
 )
+from musicgen_lora.prepare.hearing.records import Analysis
 from musicgen_lora.prepare.hearing.tagging import heard_facts, read_heard
 from musicgen_lora.prepare.reading.inputs import find_inputs, without_copies
 from musicgen_lora.prepare.reading.remarks import Remarks
@@ -175,21 +174,22 @@ def test_metadata_of_an_input_folder(name: str, folder: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def record(folder: Path) -> dict[str, Any]:
-    """Of an analysis."""
+def record(folder: Path) -> Analysis:
+    """An analysis of a file."""
     audio = folder / "analysed.wav"
     soundfile.write(audio, beat(0, 2.0).T, RATE)
     digest = atomic.sha256_file(audio)
     made = analyse_file(AnalysisTask(audio, digest, folder), lambda: None)
-    assert isinstance(made, dict)
+    assert isinstance(made, Analysis)
     return made
 
 
-def test_a_record_of_an_analysis(folder: Path, record: dict[str, Any]) -> None:
-    digest = record["sha256"]
+def test_a_record_of_an_analysis(folder: Path, record: Analysis) -> None:
+    digest = record.sha256
+    written = json.loads((folder / f"{digest[:16]}.json").read_text())
     assert read_record(folder, digest) == record
 
-    @given(content=broken(record))
+    @given(content=broken(written))
     @examples(150)
     def read(content: bytes) -> None:
         (folder / f"{digest[:16]}.json").write_bytes(content)
@@ -200,23 +200,22 @@ def test_a_record_of_an_analysis(folder: Path, record: dict[str, Any]) -> None:
             unusable_reason(found, 1.0, to_mono=to_mono)
         for max_s in (30.0, 1.0):
             plan_clips(found, max_s=max_s, min_window_s=15.0, min_clip_s=0.1, repeat_to_s=8.0)
-        tag_facts(found)
-        for segment in found["segments"]:
+        for segment in found.segments:
             measured_facts(segment)
         find_faults({"a.wav": found}, [{"audio": "a.wav", "source": "a.wav"}])
 
     read()
 
 
-def test_a_fingerprint(folder: Path, record: dict[str, Any]) -> None:
-    path = folder / f"{record['sha256'][:16]}.npy"
+def test_a_fingerprint(folder: Path, record: Analysis) -> None:
+    path = folder / f"{record.sha256[:16]}.npy"
     sound = path.read_bytes()
 
     @given(content=torn(sound) | st.sampled_from(_lying_arrays(sound)))
     @examples(100)
     def read(content: bytes) -> None:
         path.write_bytes(content)
-        found = read_fingerprint(folder, record["sha256"])
+        found = read_fingerprint(folder, record.sha256)
         assert found is None or found.nbytes <= len(content)
 
     read()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 from itertools import pairwise
 
 import numpy as np
@@ -52,7 +51,7 @@ def through_mp3(waveform: np.ndarray, kbps: int) -> np.ndarray:
 def test_a_clean_recording_has_no_faults() -> None:
     waveform = np.stack([noise()[0], noise(seed=1)[0]])
     quality = measure_quality(waveform, RATE)
-    assert quality.clipped_samples == quality.bad_samples == 0
+    assert quality.clipped_samples == 0
     assert quality.silences_s == ()
     assert quality.channels == "stereo"
     assert abs(quality.dc_offset) < 0.001
@@ -159,15 +158,11 @@ def test_a_bass_alone_has_a_low_band_but_no_edge() -> None:
     assert 100.0 < edge_hz < 600.0
 
 
-def test_offset_and_bad_samples() -> None:
+def test_offset() -> None:
     waveform = noise(1.0, n_channels=2)
     waveform[1] += 0.05
-    waveform[0, 5] = np.nan
-    waveform[0, 6] = np.inf
     quality = measure_quality(waveform, RATE)
     assert quality.dc_offset == pytest.approx(0.05, abs=0.003)
-    assert quality.bad_samples == 2
-    assert math.isfinite(quality.loudness_lufs)
 
 
 @pytest.mark.filterwarnings("error")
@@ -176,8 +171,7 @@ def test_offset_and_bad_samples() -> None:
 def test_silence_at_any_rate_and_length(rate: int, n_samples: int) -> None:
     quality = measure_quality(np.zeros((2, n_samples), dtype=np.float32), rate)
     assert isinstance(quality, Quality)
-    assert math.isnan(quality.loudness_lufs)
-    assert math.isnan(quality.bandwidth_hz)
+    assert quality.loudness_lufs is quality.bandwidth_hz is None
     assert quality.true_peak_db == -120.0
     expected = ((0.0, n_samples / rate),) if n_samples >= 0.5 * rate else ()
     assert quality.silences_s == expected

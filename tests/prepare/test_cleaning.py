@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
@@ -9,33 +10,35 @@ import pytest
 from datasets import RATE, beat
 
 from musicgen_lora.listening.duplicates import fingerprint
+from musicgen_lora.listening.quality import silence_quality
 from musicgen_lora.prepare.clips.cleaning import Copy, near_duplicates, unusable_reason
+from musicgen_lora.prepare.hearing.records import FORMAT, Analysis, Segment
+from musicgen_lora.prepare.words.facts import Facts
 
 PRINTS = fingerprint(beat(0, 8.0), RATE)
 
 
-def record(**changes: Any) -> dict[str, Any]:
-    """Of an analysis, as far as copies are compared by it."""
-    quality = {
-        "bandwidth_hz": 16_000.0,
-        "has_lossy_edge": False,
-        "clipped_samples": 0,
-        "over_samples": 0,
-        "silences_s": [],
-        "true_peak_db": -1.0,
-        "channels": "stereo",
-    }
-    own = {name: changes.pop(name) for name in list(changes) if name in quality}
-    return {
-        "duration_s": 8.0,
-        "sample_rate": 44_100,
-        "n_channels": 2,
-        "is_lossless": True,
-        "is_float": False,
-        "is_one_shot": False,
-        "quality": quality | own,
-        **changes,
-    }
+def record(**changes: Any) -> Analysis:
+    """An analysis, as far as copies are compared by it."""
+    quality = replace(silence_quality(2, 8.0), true_peak_db=-1.0, silences_s=(), channels="stereo")
+    quality = replace(quality, bandwidth_hz=16_000.0)
+    names = {field.name for field in fields(quality)}
+    own = {name: changes.pop(name) for name in list(changes) if name in names}
+    analysis = Analysis(
+        format=FORMAT,
+        sha256="",
+        tags=Facts(),
+        duration_s=8.0,
+        claimed_s=8.0,
+        sample_rate=44_100,
+        n_channels=2,
+        is_lossless=True,
+        is_float=False,
+        is_one_shot=False,
+        quality=replace(quality, **own),
+        segments=(Segment(start_s=0.0, duration_s=8.0),),
+    )
+    return replace(analysis, **changes)
 
 
 @pytest.mark.parametrize(

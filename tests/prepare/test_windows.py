@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
 
 import pytest
 
 from musicgen_lora.prepare.clips.windows import own_segment
+from musicgen_lora.prepare.hearing.records import Segment
 
 
-def segment(bpm: float | None, confidence: float, *, is_steady: bool = True) -> dict[str, Any]:
-    return {
-        "bpm": bpm,
-        "alternative_bpm": None,
-        "tempo_confidence": confidence,
-        "is_steady": is_steady,
-        "key": "C minor",
-    }
+def segment(bpm: float | None, confidence: float, *, is_steady: bool = True) -> Segment:
+    return Segment(
+        start_s=0.0,
+        duration_s=10.0,
+        bpm=bpm,
+        tempo_confidence=confidence,
+        is_steady=is_steady and bpm is not None,
+        key="C minor",
+    )
 
 
 @pytest.mark.parametrize(
@@ -31,10 +33,9 @@ def segment(bpm: float | None, confidence: float, *, is_steady: bool = True) -> 
         (segment(None, 0.0, is_steady=False), segment(None, 0.0), None),
     ],
 )
-def test_the_tempo(file: dict[str, Any], clip: dict[str, Any], bpm: float | None) -> None:
-    file["key"] = "F minor"
-    found = own_segment(file, clip)
-    assert (found["bpm"], found["key"]) == (bpm, "C minor")
+def test_the_tempo(file: Segment, clip: Segment, bpm: float | None) -> None:
+    found = own_segment(replace(file, key="F minor"), clip)
+    assert (found.bpm, found.key) == (bpm, "C minor")
 
 
 def test_a_whole_file_is_what_its_record_says() -> None:

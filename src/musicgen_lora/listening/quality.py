@@ -48,10 +48,10 @@ Channels = Literal["mono", "identical", "near mono", "one-sided", "inverted", "s
 
 @dataclass(frozen=True)
 class Quality:
-    """Technical facts of a recording; NaN where it has no such thing.
+    """Technical facts of a recording; None where it has no such thing.
 
     Args:
-        loudness_lufs: integrated, NaN below 0.4 s or for silence.
+        loudness_lufs: integrated, None below 0.4 s or for silence.
         true_peak_db: dBTP, at least -120.
         clipped_samples: in flat runs of three or more at full scale or beyond it, all channels.
         over_samples: beyond full scale, all channels.
@@ -63,11 +63,10 @@ class Quality:
         bandwidth_hz: above it there is nothing.
         has_lossy_edge: the band ends well below half the sample rate, and as steeply as an
             encoder's low-pass: an MP3 called WAV, or a file of a lower rate blown up.
-        bad_samples: NaN or infinite; the other facts take them as 0.
         unrelated_db, mono_db: levels by band, see `fold.band_levels`.
     """
 
-    loudness_lufs: float
+    loudness_lufs: float | None
     true_peak_db: float
     clipped_samples: int
     over_samples: int
@@ -75,9 +74,8 @@ class Quality:
     silences_s: tuple[tuple[float, float], ...]
     dc_offset: float
     channels: Channels
-    bandwidth_hz: float
+    bandwidth_hz: float | None
     has_lossy_edge: bool
-    bad_samples: int
     unrelated_db: tuple[float, ...]
     mono_db: tuple[float, ...]
 
@@ -90,14 +88,11 @@ def measure_quality(waveform: np.ndarray, sample_rate: int) -> Quality:
     """
     if waveform.ndim != 2 or waveform.size == 0:
         raise ValueError(f"A waveform is [C, N] with at least a sample, not {waveform.shape}.")
-    bad = waveform.size - int(np.count_nonzero(np.isfinite(waveform)))
-    if bad:
-        waveform = np.nan_to_num(waveform, nan=0.0, posinf=0.0, neginf=0.0)
     means = waveform.mean(axis=1, dtype=np.float64)
     bandwidth_hz, has_edge = find_bandwidth(waveform, sample_rate)
     unrelated_db, mono_db = band_levels(waveform, sample_rate)
     return Quality(
-        loudness_lufs=integrated_loudness(waveform, sample_rate),
+        loudness_lufs=_known(integrated_loudness(waveform, sample_rate)),
         true_peak_db=true_peak_db(waveform, sample_rate),
         clipped_samples=count_clipped(waveform),
         over_samples=int(np.count_nonzero(np.abs(waveform) > 1.0)),
@@ -107,29 +102,30 @@ def measure_quality(waveform: np.ndarray, sample_rate: int) -> Quality:
         channels=classify_channels(waveform),
         bandwidth_hz=bandwidth_hz,
         has_lossy_edge=has_edge,
-        bad_samples=bad,
         unrelated_db=tuple(unrelated_db.tolist()),
         mono_db=tuple(mono_db.tolist()),
     )
 
 
+def _known(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
 def silence_quality(n_channels: int, duration_s: float) -> Quality:
     """The facts of digital silence, which needs no measurement."""
-    nan, whole = float("nan"), ((0.0, duration_s),)
     channels: Channels = "mono" if n_channels == 1 else "identical"
     nothing = (len(BAND_EDGES_HZ) - 1) * (FLOOR_DB,)
     return Quality(
-        loudness_lufs=nan,
+        loudness_lufs=None,
         true_peak_db=FLOOR_DB,
         clipped_samples=0,
         over_samples=0,
         peak_db=FLOOR_DB,
-        silences_s=whole,
+        silences_s=((0.0, duration_s),),
         dc_offset=0.0,
         channels=channels,
-        bandwidth_hz=nan,
+        bandwidth_hz=None,
         has_lossy_edge=False,
-        bad_samples=0,
         unrelated_db=nothing,
         mono_db=nothing,
     )
@@ -143,12 +139,13 @@ def merge_qualities(measured: Sequence[Measured]) -> Quality:
     """The quality of a file from that of its blocks. Loudness is their mean power, less those
     10 LU below it, as BS.1770's gate has it for its shorter blocks."""
     seconds = np.array([length_s for _, length_s, _ in measured])
-    powers = np.array([10.0 ** (quality.loudness_lufs / 10.0) for _, _, quality in measured])
-    heard = np.isfinite(powers)
-    loudness = float("nan")
+    qualities = [quality for _, _, quality in measured]
+    levels = [-math.inf if q.loudness_lufs is None else q.loudness_lufs for q in qualities]
+    powers = 10.0 ** (np.array(levels) / 10.0)
+    heard, loudness = powers > 0.0, None
     if heard.any():
         mean = float(np.average(powers[heard], weights=seconds[heard]))
-        loud = heard & (np.nan_to_num(powers) >= 0.1 * mean)
+        loud = heard & (powers >= 0.1 * mean)
         loudness = 10.0 * math.log10(float(np.average(powers[loud], weights=seconds[loud])))
     silences: list[tuple[float, float]] = []
     for at_s, _, quality in measured:
@@ -157,9 +154,8 @@ def merge_qualities(measured: Sequence[Measured]) -> Quality:
                 silences[-1] = (silences[-1][0], at_s + stop_s)
             else:
                 silences.append((at_s + start_s, at_s + stop_s))
-    qualities = [quality for _, _, quality in measured]
-    sounding = [q for q in qualities if math.isfinite(q.bandwidth_hz)] or qualities
-    widest = max(sounding, key=lambda q: q.bandwidth_hz if math.isfinite(q.bandwidth_hz) else 0.0)
+    sounding = [q for q in qualities if q.bandwidth_hz is not None] or qualities
+    widest = max(sounding, key=lambda q: q.bandwidth_hz or 0.0)
     found: list[Channels] = [q.channels for q in sounding]
     channels = "stereo" if "stereo" in found else max(found, key=found.count)
     return Quality(
@@ -173,7 +169,6 @@ def merge_qualities(measured: Sequence[Measured]) -> Quality:
         channels=channels,
         bandwidth_hz=widest.bandwidth_hz,
         has_lossy_edge=widest.has_lossy_edge,
-        bad_samples=0,
         unrelated_db=_mean_levels([q.unrelated_db for q in qualities], seconds),
         mono_db=_mean_levels([q.mono_db for q in qualities], seconds),
     )
@@ -240,12 +235,12 @@ def classify_channels(waveform: np.ndarray) -> Channels:
     return "near mono" if side_db <= NEAR_MONO_DB else "stereo"
 
 
-def find_bandwidth(waveform: np.ndarray, sample_rate: int) -> tuple[float, bool]:
+def find_bandwidth(waveform: np.ndarray, sample_rate: int) -> tuple[float | None, bool]:
     """The frequency above which `[C, N]` has nothing, in Hz, and whether an encoder's low-pass
-    ends it; NaN and False for silence or less than 0.1 s."""
+    ends it; None and False for silence or less than 0.1 s."""
     n_window = round(sample_rate / 10)
     if waveform.shape[1] < n_window:
-        return float("nan"), False
+        return None, False
     total, frequency = np.zeros(n_window // 2 + 1), np.zeros(0)
     for block in blocks(waveform):
         if block.shape[1] >= n_window:
@@ -257,7 +252,7 @@ def find_bandwidth(waveform: np.ndarray, sample_rate: int) -> tuple[float, bool]
     level = 10.0 * np.log10(np.maximum(2.0 * uniform_filter1d(total, 9), 1e-20))
     heard = np.flatnonzero(level > max(BAND_FLOOR_DB, float(level.max()) + BAND_RANGE_DB))
     if not len(heard):
-        return float("nan"), False
+        return None, False
     # A decoder's clipping leaves a haze above its low-pass: the edge is the place above which
     # everything lies far below what was just under it.
     bin_hz = float(frequency[1])

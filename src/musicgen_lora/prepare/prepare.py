@@ -35,6 +35,7 @@ from musicgen_lora.prepare.examples import create_examples
 from musicgen_lora.prepare.hearing import vocals
 from musicgen_lora.prepare.hearing.analyse import AnalysisTask, analyse_file, read_record
 from musicgen_lora.prepare.hearing.missing_tags import listen
+from musicgen_lora.prepare.hearing.records import Analysis, Segment
 from musicgen_lora.prepare.hearing.tagging import Heard, check_clap, heard_facts
 from musicgen_lora.prepare.reading.inputs import (
     Dropped,
@@ -115,11 +116,11 @@ class _Run:
     metadata: SharedMetadata
     dropped: list[Dropped]
     remarks: Remarks
-    records: dict[str, dict[str, Any]] = field(default_factory=dict)
+    records: dict[str, Analysis] = field(default_factory=dict)
     """Analyses by digest, of the input and of what the dataset lists."""
     heard: dict[str, list[Heard]] = field(default_factory=dict)
     """What the tagger says of each segment, by digest."""
-    windows: dict[Key, dict[str, Any]] = field(default_factory=dict)
+    windows: dict[Key, Segment] = field(default_factory=dict)
     """What clips sound like that are parts of files."""
     files: dict[str, Input] = field(default_factory=dict)
     """By digest, those that become clips or are ones."""

@@ -32,7 +32,7 @@ from musicgen_lora.listening.bars import (
     whole_bars,
 )
 from musicgen_lora.listening.tempo import Tempo
-from musicgen_lora.prepare.hearing.analyse import tempo_of
+from musicgen_lora.prepare.hearing.records import Analysis, Segment
 from musicgen_lora.prepare.hearing.vocals import LEAST_SHARE, Vocals, split_vocals
 from musicgen_lora.prepare.words.facts import Part
 from musicgen_lora.runtime.workers import Failure
@@ -73,7 +73,7 @@ class ClipPlan:
 
 
 def plan_clips(
-    record: dict[str, Any],
+    record: Analysis,
     *,
     max_s: float,
     min_window_s: float,
@@ -93,13 +93,13 @@ def plan_clips(
         repeat_to_s: loops of whole bars are repeated until they are so long; None for never.
         parts: of the file, that the metadata describes, in their order.
     """
-    duration_s = record["duration_s"]
+    duration_s = record.duration_s
     whole = is_of_another_file(parts, duration_s)
     if parts and whole is None:
         plans = [p for part in parts for p in _plan_part(record, part, max_s, min_window_s)]
         return [plan for plan in plans if plan.duration_s >= min_clip_s]
     if duration_s <= max_s + 1e-6:
-        n_bars = whole_bars(tempo_of(record["segments"][0]), duration_s)
+        n_bars = whole_bars(record.segments[0].tempo, duration_s)
         repeated = 1
         if repeat_to_s is not None and n_bars:
             repeated = repeats_to_reach(duration_s, min(repeat_to_s, max_s), max_s)
@@ -109,27 +109,27 @@ def plan_clips(
 
 
 def _windows(
-    record: dict[str, Any], stretch: tuple[float, float], max_s: float, min_window_s: float
+    record: Analysis, stretch: tuple[float, float], max_s: float, min_window_s: float
 ) -> list[ClipPlan]:
     """Windows of a stretch of a file, each within one segment, and within one piece of a mix."""
     plans = []
     # Windows of 15 to 30 s tile everything; so must those of a shorter max_clip.
     shortest_s = min(min_window_s, 0.5 * max_s)
-    for index, segment in enumerate(record["segments"]):
-        start_s = max(stretch[0], segment["start_s"])
-        length_s = min(stretch[1], segment["start_s"] + segment["duration_s"]) - start_s
+    for index, segment in enumerate(record.segments):
+        start_s = max(stretch[0], segment.start_s)
+        length_s = min(stretch[1], segment.start_s + segment.duration_s) - start_s
         if length_s <= 0.0:
             continue
         silences = [
             (max(0.0, begin_s - start_s), min(length_s, end_s - start_s))
-            for begin_s, end_s in record["quality"]["silences_s"]
+            for begin_s, end_s in record.quality.silences_s
             if begin_s < start_s + length_s and end_s > start_s
         ]
         pieces = _piece_windows(segment, (start_s, start_s + length_s), shortest_s, max_s)
         if pieces:
             plans += [replace(piece, segment=index) for piece in pieces]
             continue
-        tempo = _within(tempo_of(segment), start_s - segment["start_s"], length_s)
+        tempo = _within(segment.tempo, start_s - segment.start_s, length_s)
         cuts = cut_on_bars(tempo, length_s, min_s=shortest_s, max_s=max_s, silences_s=silences)
         plans += [
             ClipPlan(start_s + begin_s, end_s - begin_s, index, cuts.grid)
@@ -139,17 +139,17 @@ def _windows(
 
 
 def _piece_windows(
-    segment: dict[str, Any], region: tuple[float, float], shortest_s: float, max_s: float
+    segment: Segment, region: tuple[float, float], shortest_s: float, max_s: float
 ) -> list[ClipPlan]:
     """Windows of the pieces of a mix, which pauses part and whose tempi differ: each is cut on its
     own bars. One that is shorter than a window stays whole where it has whole bars."""
     plans = []
-    for piece in segment["stretches"]:
-        start_s = max(region[0], piece["start_s"])
-        length_s = min(region[1], piece["start_s"] + piece["duration_s"]) - start_s
+    for piece in segment.stretches:
+        start_s = max(region[0], piece.start_s)
+        length_s = min(region[1], piece.start_s + piece.duration_s) - start_s
         if length_s <= 0.0:
             continue
-        tempo = _within(tempo_of(piece), start_s - piece["start_s"], length_s)
+        tempo = _within(piece.tempo, start_s - piece.start_s, length_s)
         cuts = cut_on_bars(tempo, length_s, min_s=shortest_s, max_s=max_s)
         if length_s < shortest_s and (cuts.grid == "time" or len(tempo.downbeats_s) <= KEPT_BARS):
             continue
@@ -161,14 +161,14 @@ def _piece_windows(
 
 
 def left_out_stretches(
-    record: Mapping[str, Any], plans: Sequence[ClipPlan], regions: Sequence[tuple[float, float]]
+    record: Analysis, plans: Sequence[ClipPlan], regions: Sequence[tuple[float, float]]
 ) -> list[tuple[float, float]]:
     """What sounds in a file and is in no clip.
 
     Args:
         regions: stretches of the file that should be.
     """
-    taken = [tuple(pair) for pair in record["quality"]["silences_s"]]
+    taken = [tuple(pair) for pair in record.quality.silences_s]
     taken += [(plan.start_s, plan.start_s + plan.duration_s) for plan in plans]
     left = []
     for start_s, stop_s in regions:
@@ -196,18 +196,16 @@ def _within(tempo: Tempo, offset_s: float, length_s: float) -> Tempo:
     return replace(tempo, beats_s=kept(tempo.beats_s), downbeats_s=kept(tempo.downbeats_s))
 
 
-def _plan_part(
-    record: dict[str, Any], part: Part, max_s: float, min_window_s: float
-) -> list[ClipPlan]:
+def _plan_part(record: Analysis, part: Part, max_s: float, min_window_s: float) -> list[ClipPlan]:
     """The clips of one part of a file, as much of it as there is."""
-    start_s, end_s = part[0], record["duration_s"]
+    start_s, end_s = part[0], record.duration_s
     if part[1] is not None:
         end_s = min(end_s, part[1])
     if end_s - start_s > max_s + 1e-6:
         windows = _windows(record, (start_s, end_s), max_s, min_window_s)
         return [replace(window, part=part) for window in windows]
     middle_s = 0.5 * (start_s + end_s)
-    begun = [i for i, s in enumerate(record["segments"]) if s["start_s"] <= middle_s]
+    begun = [i for i, s in enumerate(record.segments) if s["start_s"] <= middle_s]
     return [ClipPlan(start_s, end_s - start_s, max(begun, default=0), "part", part=part)]
 
 

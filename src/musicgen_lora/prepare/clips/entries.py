@@ -12,7 +12,8 @@ from musicgen_lora.dataset.splits import Split, normalise_split
 from musicgen_lora.model.wording import english_of
 from musicgen_lora.prepare.clips.cut import ClipPlan
 from musicgen_lora.prepare.clips.windows import own_segment
-from musicgen_lora.prepare.hearing.analyse import measured_facts, tag_facts
+from musicgen_lora.prepare.hearing.analyse import measured_facts
+from musicgen_lora.prepare.hearing.records import Analysis, Segment
 from musicgen_lora.prepare.reading.inputs import Input
 from musicgen_lora.prepare.rerun.succession import (
     CUT_ANEW,
@@ -41,10 +42,10 @@ metadata has and that mean nothing here."""
 
 def describe_clip(
     file: Input,
-    record: dict[str, Any],
+    record: Analysis,
     plan: ClipPlan,
     *,
-    window: Mapping[str, Any] | None = None,
+    window: Segment | None = None,
     heard: Facts,
     wording: Wording,
 ) -> dict[str, Any]:
@@ -57,12 +58,12 @@ def describe_clip(
     Args:
         window: what it sounds like by itself, where that was measured.
     """
-    measured = measured_facts(own_segment(record["segments"][plan.segment], window))
-    if record["is_one_shot"]:
+    measured = measured_facts(own_segment(record.segments[plan.segment], window))
+    if record.is_one_shot:
         measured, wording = Facts(), replace(wording, default_text=ONE_SHOT_TEXT)
     own = [facts for facts in file.stated if facts.part is not None and facts.part == plan.part]
     stated = [*own, *(facts for facts in file.stated if facts.part is None)]
-    facts = merge_facts([*stated, tag_facts(record), *file.named, measured, heard])
+    facts = merge_facts([*stated, record.tags, *file.named, measured, heard])
     facts = in_sequencer_tempo(facts)
     texts = make_captions(facts, f"{file.digest}:{plan.start_s:.3f}", wording)
     # The author's caption stands; what is read for it stands beside it, to be seen and mended.
@@ -149,10 +150,10 @@ def refresh_entries(
     return changed
 
 
-def own_plan(entry: Mapping[str, Any], file: Input, record: Mapping[str, Any]) -> ClipPlan:
+def own_plan(entry: Mapping[str, Any], file: Input, record: Analysis) -> ClipPlan:
     """The stretch that a listed clip is of its file, whatever would be cut today."""
     start_s, stop_s = span_of(entry)
-    begins = [segment["start_s"] for segment in record["segments"]]
+    begins = [segment.start_s for segment in record.segments]
     segment = max((i for i, at_s in enumerate(begins) if at_s <= start_s + 1e-3), default=0)
     lies_in = [p for p in file.parts if p[0] <= start_s + 1e-3 and stop_s <= (p[1] or inf) + 1e-3]
     part = lies_in[-1] if lies_in else None

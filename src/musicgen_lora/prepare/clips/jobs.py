@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from musicgen_lora.prepare.clips import parts
 from musicgen_lora.prepare.clips.cut import ClipPlan, clip_paths
+from musicgen_lora.prepare.hearing.records import Analysis
 from musicgen_lora.prepare.reading.inputs import Dropped, Input
 from musicgen_lora.prepare.reading.remarks import Remarks
 from musicgen_lora.prepare.rerun.ledger import Ledger, sound_settings
@@ -34,7 +34,7 @@ class Job:
 
 def plan_jobs(
     files: Sequence[Input],
-    records: Mapping[str, dict[str, Any]],
+    records: Mapping[str, Analysis],
     revision: Revision,
     ledger: Ledger,
     remarks: Remarks,

@@ -3,10 +3,10 @@ the metadata describes one by one (`start_s`, `duration_s`)."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 from musicgen_lora.prepare.clips.cut import ClipPlan, is_of_another_file, left_out_stretches
+from musicgen_lora.prepare.hearing.records import Analysis
 from musicgen_lora.prepare.reading.inputs import Input
 from musicgen_lora.prepare.reading.remarks import (
     PART_OUTSIDE,
@@ -24,10 +24,10 @@ TOLD_REST_S = 1.0
 
 
 def say_left_out(
-    file: Input, record: Mapping[str, Any], plans: Sequence[ClipPlan], remarks: Remarks
+    file: Input, record: Analysis, plans: Sequence[ClipPlan], remarks: Remarks
 ) -> None:
     """Says which parts of a new file become no clip or are cut short, and what no part covers."""
-    duration_s = record["duration_s"]
+    duration_s = record.duration_s
     say_short_stretches(file, record, plans, remarks)
     if not file.parts or is_of_another_file(file.parts, duration_s) is not None:
         return
@@ -44,14 +44,14 @@ def say_left_out(
 
 
 def say_short_stretches(
-    file: Input, record: Mapping[str, Any], plans: Sequence[ClipPlan], remarks: Remarks
+    file: Input, record: Analysis, plans: Sequence[ClipPlan], remarks: Remarks
 ) -> None:
     """Says which sounding stretches of a file that is cut become no clip, and how long they are."""
     if not plans or any(plan.cut is None for plan in plans):
         return
     # Of parts that no clip is of, `say_left_out` speaks.
     used = {plan.part for plan in plans if plan.part is not None}
-    duration_s = record["duration_s"]
+    duration_s = record.duration_s
     regions = [(start_s, duration_s if end_s is None else end_s) for start_s, end_s in used]
     if is_of_another_file(file.parts, duration_s) is not None or not regions:
         regions = [(0.0, duration_s)]

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from musicgen_lora.prepare.clips.cleaning import near_duplicates
 from musicgen_lora.prepare.clips.entries import listed_sides, listed_sources
 from musicgen_lora.prepare.clips.sources import hear_sources, settle_sources
-from musicgen_lora.prepare.hearing.analyse import read_fingerprint, read_record, tag_facts
+from musicgen_lora.prepare.hearing.analyse import read_fingerprint, read_record
+from musicgen_lora.prepare.hearing.records import Analysis
 from musicgen_lora.prepare.reading.inputs import Dropped, Input, with_split_of
 from musicgen_lora.prepare.reading.remarks import HIT_KEPT, WORDS_CARRIED, Remarks
 from musicgen_lora.prepare.rerun.revision import Revision
@@ -28,7 +28,7 @@ class Selection:
 
     revision: Revision
     entries: Sequence[Entry]
-    records: Mapping[str, dict[str, Any]]
+    records: Mapping[str, Analysis]
     folder: Path
     remarks: Remarks
     dropped: list[Dropped] = field(default_factory=list)
@@ -49,7 +49,7 @@ class Selection:
                 self.dropped.append(Dropped(file.name, reason))
                 continue
             usable.append(file)
-            if self.records[file.digest]["is_one_shot"] and file.is_captioned:
+            if self.records[file.digest].is_one_shot and file.is_captioned:
                 self.remarks.add(HIT_KEPT, file.name)
         return usable
 
@@ -106,7 +106,7 @@ class Selection:
 
     def _heard_before(
         self, new: Sequence[Input]
-    ) -> tuple[dict[str, dict[str, Any]], dict[str, np.ndarray]]:
+    ) -> tuple[dict[str, Analysis], dict[str, np.ndarray]]:
         """Records and fingerprints by digest, of what the dataset lists and of new files."""
         pool = {}
         for digest in dict.fromkeys([*self.listed, *(file.digest for file in new)]):
@@ -135,7 +135,7 @@ class Selection:
     def _said_of(self, file: Input) -> Facts:
         """What metadata, tags and names say of a whole file."""
         stated = [facts for facts in file.stated if facts.part is None]
-        return merge_facts([*stated, tag_facts(self.records[file.digest]), *file.named])
+        return merge_facts([*stated, self.records[file.digest].tags, *file.named])
 
 
 def _of_source(entry: Entry, renamed: Mapping[str, str]) -> Entry:

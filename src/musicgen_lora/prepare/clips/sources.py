@@ -10,7 +10,8 @@ import numpy as np
 from musicgen_lora.dataset.splits import Split, find_split
 from musicgen_lora.listening.duplicates import VARIANT_THRESHOLD
 from musicgen_lora.listening.overlaps import find_overlaps
-from musicgen_lora.prepare.clips.cleaning import Record, sounding_alike
+from musicgen_lora.prepare.clips.cleaning import sounding_alike
+from musicgen_lora.prepare.hearing.records import Analysis
 from musicgen_lora.prepare.reading.inputs import Input
 from musicgen_lora.prepare.reading.remarks import (
     AUDIO_SHARED,
@@ -34,7 +35,7 @@ class HeardSources:
 
 
 def hear_sources(
-    records: Mapping[str, Record],
+    records: Mapping[str, Analysis],
     prints: Mapping[str, np.ndarray],
     own: Mapping[str, str],
     listed: Mapping[str, str],
@@ -67,7 +68,7 @@ def hear_sources(
 
 
 def _heard_groups(
-    records: Mapping[str, Record],
+    records: Mapping[str, Analysis],
     prints: Mapping[str, np.ndarray],
     named: Mapping[str, str],
     listed: Set[str],
@@ -89,7 +90,7 @@ def _heard_groups(
     digests = list(prints) if fresh else []
     for overlap in find_overlaps(
         [prints[digest] for digest in digests],
-        [records[digest]["duration_s"] for digest in digests],
+        [records[digest].duration_s for digest in digests],
         [groups.root(digest) for digest in digests],
         fresh={index for index, digest in enumerate(digests) if digest in fresh},
     ):

@@ -7,25 +7,21 @@ of a file is measured too, once, and kept beside the file's record.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
-from musicgen_lora import atomic
 from musicgen_lora.audio.ffmpeg import readable
 from musicgen_lora.audio.files import read_stretch
 from musicgen_lora.audio.fold import band_levels, cancelled_bands, fold_to_mono
 from musicgen_lora.audio.stream import AudioStream
 from musicgen_lora.console import progress
 from musicgen_lora.errors import AudioError, printable
-from musicgen_lora.formats.documents import plain
 from musicgen_lora.prepare.clips.cut import ClipPlan
-from musicgen_lora.prepare.hearing.analyse import FORMAT, N_DIGITS, RATE, analyse_segment
-from musicgen_lora.prepare.hearing.records import WINDOW_RECORD, read_kept
+from musicgen_lora.prepare.hearing.analyse import RATE, analyse_segment
+from musicgen_lora.prepare.hearing.records import FORMAT, Segment, Window, keep, read_kept
 from musicgen_lora.prepare.reading.inputs import Input
 from musicgen_lora.prepare.words.captions import MIN_CONFIDENCE
 from musicgen_lora.runtime.workers import Failure, run_tasks
@@ -58,21 +54,21 @@ def measure_windows(
     folder: Path,
     console: Console,
     n_workers: int,
-) -> dict[Key, dict[str, Any]]:
+) -> dict[Key, Segment]:
     """What each clip sounds like that is a part of its file, as a record's segments hold it.
 
     Args:
         plans: clips by their file's digest.
         folder: where measurements are kept; what is there already isn't made again.
     """
-    found: dict[Key, dict[str, Any]] = {}
+    found: dict[Key, Segment] = {}
     tasks = []
     for digest, clips in plans.items():
         missing = []
         for plan in (plan for plan in clips if plan.cut):
-            kept = read_kept(_place(folder, key_of(digest, plan)), WINDOW_RECORD, digest)
-            if kept is not None and kept["format"] == FORMAT:
-                found[key_of(digest, plan)] = kept["segment"]
+            kept = read_kept(_place(folder, key_of(digest, plan)), Window, digest)
+            if kept is not None and kept.format == FORMAT:
+                found[key_of(digest, plan)] = kept.segment
             else:
                 missing.append((plan.start_s, plan.duration_s))
         if missing:
@@ -90,9 +86,7 @@ def measure_windows(
     return found
 
 
-def measure_file(
-    task: WindowTask, alive: Callable[[], None]
-) -> dict[Key, dict[str, Any]] | Failure:
+def measure_file(task: WindowTask, alive: Callable[[], None]) -> dict[Key, Segment] | Failure:
     """Measures stretches of a file and keeps what was found."""
     found = {}
     try:
@@ -100,28 +94,23 @@ def measure_file(
             for start_s, duration_s in task.spans_s:
                 key = key_of(task.digest, ClipPlan(start_s, duration_s))
                 found[key] = _measure(stream, start_s, duration_s, alive)
-                record = {"format": FORMAT, "sha256": task.digest, "segment": found[key]}
-                text = json.dumps(record, allow_nan=False)
-                atomic.write_file(_place(task.folder, key), _writer(text))
+                window = Window(format=FORMAT, sha256=task.digest, segment=found[key])
+                keep(_place(task.folder, key), window)
                 alive()
     except AudioError as error:
         return Failure(str(error).removeprefix(f"{task.path}: "))
     return found
 
 
-def _writer(text: str) -> Callable[[Path], object]:
-    return lambda path: path.write_text(text, encoding="utf-8")
-
-
 def _measure(
     stream: AudioStream, start_s: float, duration_s: float, alive: Callable[[], None]
-) -> dict[str, Any]:
+) -> Segment:
     rate = min(RATE, stream.sample_rate)
     waveform = read_stretch(stream, rate, start_s=start_s, duration_s=duration_s)
     alive()
     if cancelled_bands(*(tuple(levels.tolist()) for levels in band_levels(waveform, rate))):
         waveform, _ = fold_to_mono(waveform, rate)
-    return plain(analyse_segment(waveform, rate, start_s, alive), N_DIGITS)
+    return analyse_segment(waveform, rate, start_s, alive)
 
 
 def _place(folder: Path, key: Key) -> Path:
@@ -129,7 +118,7 @@ def _place(folder: Path, key: Key) -> Path:
     return folder / f"{digest[:16]}.{start}-{stop}.json"
 
 
-def own_segment(segment: Mapping[str, Any], own: Mapping[str, Any] | None) -> dict[str, Any]:
+def own_segment(segment: Segment, own: Segment | None) -> Segment:
     """What to say of a clip: its own tempo and key.
 
     Where the whole stretch of the file has one steady tempo and the clip by itself none that is
@@ -140,13 +129,18 @@ def own_segment(segment: Mapping[str, Any], own: Mapping[str, Any] | None) -> di
         own: the clip's measurement; None where there is none, as for a whole file.
     """
     if own is None:
-        return dict(segment)
-    if segment["is_steady"] and segment["tempo_confidence"] >= MIN_CONFIDENCE:
-        is_unsure = own["bpm"] is None or own["tempo_confidence"] < MIN_CONFIDENCE
-        if is_unsure or _is_octave(own["bpm"] / segment["bpm"]):
-            tempo = ("bpm", "alternative_bpm", "tempo_confidence", "is_steady")
-            return {**own, **{name: segment[name] for name in tempo}}
-    return dict(own)
+        return segment
+    if segment.bpm and segment.is_steady and segment.tempo_confidence >= MIN_CONFIDENCE:
+        is_unsure = own.bpm is None or own.tempo_confidence < MIN_CONFIDENCE
+        if is_unsure or _is_octave((own.bpm or 0.0) / segment.bpm):
+            return replace(
+                own,
+                bpm=segment.bpm,
+                alternative_bpm=segment.alternative_bpm,
+                tempo_confidence=segment.tempo_confidence,
+                is_steady=segment.is_steady,
+            )
+    return own
 
 
 def _is_octave(ratio: float) -> bool:

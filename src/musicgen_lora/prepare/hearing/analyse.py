@@ -8,7 +8,6 @@ analysed in segments: memory doesn't grow with their length, and each segment ha
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,7 +24,6 @@ from musicgen_lora.audio.fold import cancelled_bands, fold_to_mono
 from musicgen_lora.audio.stream import LONGEST_S, AudioStream
 from musicgen_lora.errors import AudioError
 from musicgen_lora.formats.arrays import read_array
-from musicgen_lora.formats.documents import plain
 from musicgen_lora.listening.bars import SURE
 from musicgen_lora.listening.bass import find_bass_notes
 from musicgen_lora.listening.duplicates import HOP_S, fingerprint
@@ -41,18 +39,14 @@ from musicgen_lora.listening.quality import (
     merge_qualities,
     silence_quality,
 )
-from musicgen_lora.listening.tempo import Tempo, tempo_of_strengths
-from musicgen_lora.prepare.hearing.records import ANALYSIS_RECORD, read_kept
+from musicgen_lora.listening.tempo import tempo_of_strengths
+from musicgen_lora.prepare.hearing.records import FORMAT, Analysis, Segment, keep, made, read_kept
 from musicgen_lora.prepare.reading.readers import facts_from_tags
 from musicgen_lora.prepare.words.facts import Facts, make_facts
 from musicgen_lora.prepare.words.heard_words import words_of
 from musicgen_lora.prepare.words.key_names import usual_key
 from musicgen_lora.runtime.workers import Failure
 
-FORMAT = 4
-"""Version of the records; those of another are made again."""
-N_DIGITS = 5
-"""Digits that fractions have in a record."""
 SEGMENT_S = 300.0
 RATE = 32_000
 """Rate in Hz at which all but the quality is analysed; lower rates stay as they are."""
@@ -62,7 +56,7 @@ DIGITAL_SILENCE = 1e-6
 SILENT_PEAK_DB = -60.0
 SHARES_WINDOWS = 60
 """Half seconds whose spectra are taken together."""
-BASS_BANDS_HZ = ((20, 60), (60, 120), (120, 250))
+SUB_HZ = (20.0, 60.0)
 MOST_SURE = 0.85
 """What was measured never outweighs what somebody stated, see `facts.STATED`."""
 ENOUGH_S = 8.0
@@ -79,10 +73,10 @@ class AnalysisTask:
     folder: Path
 
 
-def read_record(folder: Path, digest: str) -> dict[str, Any] | None:
+def read_record(folder: Path, digest: str) -> Analysis | None:
     """The record of a file's bytes, if there is one of this format with its fingerprint."""
-    record = read_kept(folder / f"{digest[:16]}.json", ANALYSIS_RECORD, digest)
-    if record is None or record["format"] != FORMAT:
+    record = read_kept(folder / f"{digest[:16]}.json", Analysis, digest)
+    if record is None or record.format != FORMAT:
         return None
     return record if read_fingerprint(folder, digest) is not None else None
 
@@ -93,18 +87,17 @@ def read_fingerprint(folder: Path, digest: str) -> np.ndarray | None:
     return None if found is None else np.array(found)
 
 
-def analyse_file(task: AnalysisTask, alive: Callable[[], None]) -> dict[str, Any] | Failure:
+def analyse_file(task: AnalysisTask, alive: Callable[[], None]) -> Analysis | Failure:
     """Analyses a file and writes its record; a `Failure` where it is no usable audio."""
     try:
         with readable(task.path, task.folder, alive) as source:
-            record, prints = _analyse(source, alive)
+            found, prints = _analyse(source, alive)
             # What ffmpeg is needed for is AAC, mostly.
-            record["is_lossless"] &= source == task.path
+            found["is_lossless"] &= source == task.path
     except AudioError as error:
         return Failure(str(error).removeprefix(f"{task.path}: "))
     tags = dataclasses.asdict(facts_from_tags(task.path))
-    record = {"format": FORMAT, "sha256": task.digest, "tags": tags, **record}
-    text = json.dumps(plain(record, N_DIGITS), allow_nan=False)
+    record = made(Analysis, {"format": FORMAT, "sha256": task.digest, "tags": tags, **found})
 
     def save(path: Path) -> None:
         with open(path, "wb") as file:
@@ -112,8 +105,8 @@ def analyse_file(task: AnalysisTask, alive: Callable[[], None]) -> dict[str, Any
 
     # The record last: with it there, all is.
     atomic.write_file(task.folder / f"{task.digest[:16]}.npy", save)
-    atomic.write_file(task.folder / f"{task.digest[:16]}.json", lambda path: path.write_text(text))
-    return json.loads(text)
+    keep(task.folder / f"{task.digest[:16]}.json", record)
+    return record
 
 
 def _analyse(path: Path, alive: Callable[[], None]) -> tuple[dict[str, Any], np.ndarray]:
@@ -129,7 +122,7 @@ def _analyse(path: Path, alive: Callable[[], None]) -> tuple[dict[str, Any], np.
             measured += segment.measured
             if all(quality.peak_db <= SILENT_PEAK_DB for _, _, quality in segment.measured):
                 # Hours of silence, as a small FLAC can hold, are not worth a measurement.
-                segments.append(_silent_segment(start_s, segment_s))
+                segments.append(Segment(start_s=start_s, duration_s=segment_s))
                 prints.append(np.zeros(math.ceil(segment_s / HOP_S), dtype=np.uint64))
             else:
                 is_hit = n_segments == 1 and is_one_shot(segment.waveform, segment.rate)
@@ -154,7 +147,7 @@ def _analyse(path: Path, alive: Callable[[], None]) -> tuple[dict[str, Any], np.
         "is_lossless": stream.is_lossless,
         "is_one_shot": is_hit,
         "quality": dataclasses.asdict(merge_qualities(measured)),
-        "segments": segments,
+        "segments": [dataclasses.asdict(segment) for segment in segments],
     }
     return record, np.concatenate(prints)
 
@@ -250,9 +243,9 @@ def analyse_segment(
     start_s: float,
     alive: Callable[[], None],
     measured: Sequence[Measured] = (),
-) -> dict[str, Any]:
+) -> Segment:
     """What there is to say of a stretch of a file `[C, N]` that begins at `start_s`: tempo, key,
-    bass. A record's `segments` hold such."""
+    bass."""
     duration_s = waveform.shape[1] / rate
     strengths = onset_strengths(waveform, rate)
     # Five minutes of audio take some seconds of a core, on a busy one far longer.
@@ -268,9 +261,9 @@ def analyse_segment(
     key = estimate_key(waveform, rate, notes=notes)
     kicks, hats = (pick_onsets(strengths[row], FRAME_RATE) for row in (BASS, HATS))
     bars = duration_s * tempo.bpm / 240.0
-    shares = _bass_shares(waveform, rate)
+    sub_share = _sub_share(waveform, rate)
     alive()
-    return {
+    fields = {
         "start_s": start_s,
         "duration_s": duration_s,
         **tempo_fields(tempo),
@@ -282,26 +275,13 @@ def analyse_segment(
         "roll_density": rolled_share(hats),
         "bass_notes": len(notes),
         "bass_glides": sum(note.glide != 0.0 for note in notes),
-        "bass_pitch": float(np.median([note.pitch for note in notes])) if notes else None,
-        **shares,
+        "band_20_60_share": sub_share,
     }
+    return made(Segment, fields)
 
 
-def _silent_segment(start_s: float, duration_s: float) -> dict[str, Any]:
-    return {
-        "start_s": start_s,
-        "duration_s": duration_s,
-        **dict.fromkeys(("bpm", "alternative_bpm", "key", "bass_pitch", "loop_bars")),
-        **dict.fromkeys(("tempo_confidence", "downbeat_confidence", "key_confidence"), 0.0),
-        "is_steady": False,
-        "beats_s": [],
-        "downbeats_s": [],
-        "stretches": [],
-    }
-
-
-def _bass_shares(waveform: np.ndarray, rate: int) -> dict[str, float]:
-    """Share of the power in each low band."""
+def _sub_share(waveform: np.ndarray, rate: int) -> float:
+    """Share of the power in `SUB_HZ`; NaN for silence."""
     n_samples = waveform.shape[1]
     n_window = min(rate // 2, n_samples)
     frequency = np.fft.rfftfreq(n_window, 1.0 / rate)
@@ -313,35 +293,8 @@ def _bass_shares(waveform: np.ndarray, rate: int) -> dict[str, float]:
             _, found = welch(block, rate, nperseg=n_window, detrend="constant")
             power += found.mean(axis=0) * block.shape[1]
     total = float(power.sum())
-    return {
-        f"band_{low}_{high}_share": float(power[(frequency >= low) & (frequency < high)].sum())
-        / total
-        if total > 0.0
-        else float("nan")
-        for low, high in BASS_BANDS_HZ
-    }
-
-
-def tempo_of(segment: dict[str, Any]) -> Tempo:
-    """The tempo in a segment of a record, or in one of its stretches; times are from its start."""
-    nan = float("nan")
-    return Tempo(
-        bpm=segment["bpm"] or nan,
-        alternative_bpm=segment["alternative_bpm"] or nan,
-        confidence=segment["tempo_confidence"],
-        beats_s=np.array(segment["beats_s"]),
-        downbeats_s=np.array(segment["downbeats_s"]),
-        downbeat_confidence=segment["downbeat_confidence"],
-        is_steady=segment["is_steady"],
-        loop_bars=segment["loop_bars"],
-    )
-
-
-def tag_facts(record: dict[str, Any]) -> Facts:
-    """What the tags inside the file said."""
-    tags: dict[str, Any] = {**record["tags"]}
-    tags["texts"], tags["tags"] = tuple(tags["texts"]), tuple(tags["tags"])
-    return Facts(**tags)
+    sub = float(power[(frequency >= SUB_HZ[0]) & (frequency < SUB_HZ[1])].sum())
+    return sub / total if total > 0.0 else float("nan")
 
 
 def tempo_confidence(confidence: float, loop_bars: int | None, duration_s: float) -> float:
@@ -350,16 +303,16 @@ def tempo_confidence(confidence: float, loop_bars: int | None, duration_s: float
     return confidence * (1.0 if loop_bars else min(1.0, duration_s / ENOUGH_S))
 
 
-def measured_facts(segment: dict[str, Any]) -> Facts:
-    """What a segment of a record says for captions, with its confidence."""
-    bpm = segment["bpm"]
+def measured_facts(segment: Segment) -> Facts:
+    """What a segment says for captions, with its confidence."""
+    bpm = segment.bpm
     if bpm is not None:
         # Sequencers are set to whole numbers, mostly.
         bpm = float(round(bpm)) if abs(bpm - round(bpm)) < 0.06 else round(bpm, 1)
-    duration_s = segment["duration_s"]
-    sure_bpm = tempo_confidence(segment["tempo_confidence"], segment["loop_bars"], duration_s)
-    sure_key = min(1.0, duration_s / ENOUGH_S) * segment["key_confidence"]
+    duration_s = segment.duration_s
+    sure_bpm = tempo_confidence(segment.tempo_confidence, segment.loop_bars, duration_s)
+    sure_key = min(1.0, duration_s / ENOUGH_S) * segment.key_confidence
     sure = {"bpm": min(MOST_SURE, sure_bpm), "key": min(MOST_SURE, sure_key)}
     sure["tags"] = MOST_SURE
-    key = None if segment["key"] is None else usual_key(segment["key"])
+    key = None if segment.key is None else usual_key(segment.key)
     return make_facts("analysis", sure, bpm=bpm, key=key, tags=words_of(segment, sure_bpm))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
 from musicgen_lora.config import PrepareSettings
 from musicgen_lora.console import progress
 from musicgen_lora.errors import printable
+from musicgen_lora.prepare.hearing.records import Analysis
 from musicgen_lora.prepare.hearing.tagging import Heard, TagTask, read_heard, tag_file
 from musicgen_lora.prepare.reading.inputs import Input
 from musicgen_lora.runtime.workers import Failure, run_tasks
@@ -18,7 +18,7 @@ from musicgen_lora.runtime.workers import Failure, run_tasks
 
 def listen(
     files: Sequence[Input],
-    records: Mapping[str, dict[str, Any]],
+    records: Mapping[str, Analysis],
     settings: PrepareSettings,
     folder: Path,
     console: Console,
@@ -34,8 +34,8 @@ def listen(
         if heard is not None:
             found[file.digest] = heard
             continue
-        segments = records[file.digest]["segments"]
-        spans_s = tuple((segment["start_s"], segment["duration_s"]) for segment in segments)
+        segments = records[file.digest].segments
+        spans_s = tuple((segment.start_s, segment.duration_s) for segment in segments)
         missing.append(file)
         tasks.append(
             TagTask(

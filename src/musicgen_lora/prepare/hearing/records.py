@@ -1,135 +1,163 @@
-"""Analyses as they are kept: what they must hold to be taken for one.
+"""What was measured of a file, as it is kept: the types, and what reads and writes them.
 
 A record is a file that anybody can edit or tear; one that is not as it should be is made again.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import functools
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Protocol, TypeVar
 
+import numpy as np
+from pydantic import Field, TypeAdapter, ValidationError
+
+from musicgen_lora import atomic
 from musicgen_lora.audio.fold import N_BANDS
 from musicgen_lora.errors import UserError
-from musicgen_lora.formats.documents import LARGE, read_json
-from musicgen_lora.formats.kinds import (
-    Kind,
-    Wrong,
-    fields,
-    integer,
-    many,
-    named,
-    nothing,
-    one_of,
-    or_null,
-    real,
-    text,
-    truth,
-)
+from musicgen_lora.formats.documents import LARGE, plain, read_json
+from musicgen_lora.listening.quality import Quality
+from musicgen_lora.listening.tempo import Tempo
+from musicgen_lora.prepare.words.facts import Facts, normalise_bpm
 
-_SECONDS = real(-1.0, 100_000.0)
-_SURE = real(0.0, 1.0)
-_TEMPO = or_null(real(1.0, 1_000.0))
-_LEVEL = real(-1_000.0, 1_000.0)
-_FAR = real(-1e9, 1e9)
-_WORD = or_null(text())
-_COUNT = integer(0, 10**15)
+FORMAT = 4
+"""Version of the records; those of another are made again."""
+N_DIGITS = 5
+"""Digits that fractions have in a record."""
+
+Seconds = Annotated[float, Field(ge=-1.0, le=100_000.0)]
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Bpm = Annotated[float, Field(ge=1.0, le=1_000.0)]
 
 
-def _stretch(value: Any) -> None:
-    many(_SECONDS, 2, 2)(value)
+@dataclass(frozen=True, kw_only=True)
+class Stretch:
+    """A stretch of a file and its tempo; its beats are told from its own start."""
+
+    start_s: Seconds
+    duration_s: Seconds
+    bpm: Bpm | None = None
+    alternative_bpm: Bpm | None = None
+    tempo_confidence: Share = 0.0
+    downbeat_confidence: Share = 0.0
+    is_steady: bool = False
+    loop_bars: Annotated[int, Field(ge=1, le=1_000)] | None = None
+    beats_s: tuple[Seconds, ...] = ()
+    downbeats_s: tuple[Seconds, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.is_steady and self.bpm is None:
+            raise ValueError("what has no tempo is not steady")
+
+    @property
+    def tempo(self) -> Tempo:
+        """The tempo, its times from the stretch's start."""
+        return Tempo(
+            bpm=self.bpm or float("nan"),
+            alternative_bpm=self.alternative_bpm or float("nan"),
+            confidence=self.tempo_confidence,
+            beats_s=np.array(self.beats_s),
+            downbeats_s=np.array(self.downbeats_s),
+            downbeat_confidence=self.downbeat_confidence,
+            is_steady=self.is_steady,
+            loop_bars=self.loop_bars,
+        )
 
 
-_TEMPO_FIELDS = fields(
-    {
-        "start_s": _SECONDS,
-        "duration_s": _SECONDS,
-        "bpm": _TEMPO,
-        "alternative_bpm": _TEMPO,
-        "tempo_confidence": _SURE,
-        "downbeat_confidence": _SURE,
-        "is_steady": truth,
-        "beats_s": many(_SECONDS),
-        "downbeats_s": many(_SECONDS),
-        "loop_bars": or_null(integer(1, 1_000)),
-    }
-)
-_KEY_FIELDS = fields({"key": _WORD, "key_confidence": _SURE})
+@dataclass(frozen=True, kw_only=True)
+class Segment(Stretch):
+    """Minutes of a file, or a clip of it: what there is to say of its sound. Silence has nothing
+    but its place."""
+
+    key: str | None = None
+    key_confidence: Share = 0.0
+    stretches: tuple[Stretch, ...] = ()
+    """The pieces of a mix, which pauses part."""
+    kicks_per_bar: float | None = None
+    hats_per_bar: float | None = None
+    roll_density: float | None = None
+    bass_notes: float | None = None
+    bass_glides: float | None = None
+    band_20_60_share: float | None = None
 
 
-def _with_tempo(value: Any) -> None:
-    _TEMPO_FIELDS(value)
-    if value["is_steady"] and value["bpm"] is None:
-        raise Wrong("is_steady", True, "false without a tempo")
+@dataclass(frozen=True, kw_only=True)
+class Analysis:
+    """What was measured of a file's bytes, and what the tags inside it say."""
+
+    format: int
+    sha256: str
+    tags: Facts
+    duration_s: Seconds
+    claimed_s: float | None
+    sample_rate: Annotated[int, Field(ge=1_000, le=1_000_000)]
+    n_channels: Annotated[int, Field(ge=1, le=1_000)]
+    is_float: bool
+    is_lossless: bool
+    is_one_shot: bool
+    quality: Quality
+    segments: Annotated[tuple[Segment, ...], Field(min_length=1, max_length=1_000)]
+
+    def __post_init__(self) -> None:
+        tags, quality = self.tags, self.quality
+        if (tags.split, tags.source, tags.part, tags.other) != (None, None, None, {}):
+            raise ValueError("no tag says these")
+        if tags.bpm is not None and normalise_bpm(tags.bpm) is None:
+            raise ValueError("this is no tempo")
+        if not len(quality.unrelated_db) == len(quality.mono_db) == N_BANDS:
+            raise ValueError("a level for each band is missing")
 
 
-_STRETCHES = fields({"stretches": many(_with_tempo, 0, 100_000)})
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """What a clip sounds like that is a part of a file."""
+
+    format: int
+    sha256: str
+    segment: Segment
 
 
-def _segment(value: Any) -> None:
-    _with_tempo(value)
-    _KEY_FIELDS(value)
-    _STRETCHES(value)
+@dataclass(frozen=True, kw_only=True)
+class HeardFile:
+    """What a tagger heard in each segment: strengths of words by kind."""
+
+    sha256: str
+    segments: list[dict[str, dict[str, Share]]] = field(default_factory=list)
 
 
-_QUALITY = fields(
-    {
-        "loudness_lufs": or_null(_LEVEL),
-        "true_peak_db": _LEVEL,
-        "clipped_samples": _COUNT,
-        "silences_s": many(_stretch),
-        "dc_offset": _FAR,
-        "channels": text(),
-        "bandwidth_hz": or_null(_FAR),
-        "has_lossy_edge": truth,
-        "over_samples": _COUNT,
-        "bad_samples": _COUNT,
-        "peak_db": _LEVEL,
-        "unrelated_db": many(_LEVEL, N_BANDS, N_BANDS),
-        "mono_db": many(_LEVEL, N_BANDS, N_BANDS),
-    }
-)
-_TAGS = fields(
-    {
-        **dict.fromkeys(("text", "key", "genre", "title", "artist"), _WORD),
-        "texts": many(text()),
-        "bpm": _TEMPO,
-        "tags": many(text()),
-        "sources": named(text()),
-        "confidence": named(_SURE),
-    },
-    # No tag says these.
-    {**dict.fromkeys(("split", "source", "part"), nothing), "other": fields(closed=True)},
-    closed=True,
-)
-ANALYSIS_RECORD = fields(
-    {
-        "format": _COUNT,
-        "sha256": text(),
-        "tags": _TAGS,
-        "duration_s": _SECONDS,
-        "claimed_s": real(-1.0, 1e300),
-        "sample_rate": integer(1_000, 1_000_000),
-        "n_channels": integer(1, 1_000),
-        "is_float": truth,
-        "is_lossless": truth,
-        "is_one_shot": truth,
-        "quality": _QUALITY,
-        "segments": many(_segment, 1, 1_000),
-    }
-)
-"""What `analyse.analyse_file` writes, and is read again."""
-WINDOW_RECORD = fields({"format": _COUNT, "sha256": text(), "segment": _segment})
-"""What `windows.measure_file` writes, and is read again."""
-HEARD_RECORD = fields(
-    {"sha256": text(), "segments": many(named(named(_SURE), one_of("genre", "mood", "instrument")))}
-)
-"""What a tagger heard in each segment, strengths of words by kind."""
+class _Kept(Protocol):
+    @property
+    def sha256(self) -> str: ...
 
 
-def read_kept(path: Path, kind: Kind, digest: str) -> dict[str, Any] | None:
+K = TypeVar("K", bound=_Kept)
+T = TypeVar("T")
+
+
+@functools.cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
+def made(kind: type[T], fields: Mapping[str, Any]) -> T:
+    """A record of plain and numpy-free values: NaN is None, fractions are rounded."""
+    return _adapter(kind).validate_python(plain(fields, N_DIGITS))
+
+
+def read_kept(path: Path, kind: type[K], digest: str) -> K | None:
     """What was kept of the bytes of SHA-256 `digest`; None where nothing is, or nothing whole."""
     try:
-        record = read_json(path, kind, max_bytes=LARGE)
-    except UserError:
+        record = _adapter(kind).validate_python(read_json(path, max_bytes=LARGE))
+    except (UserError, ValidationError):
         return None
-    return record if record["sha256"] == digest else None
+    return record if record.sha256 == digest else None
+
+
+def keep(path: Path, record: Any) -> None:
+    """Writes a record for `read_kept`, whole or not at all."""
+    text = json.dumps(plain(dataclasses.asdict(record)), allow_nan=False)
+    atomic.write_file(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))

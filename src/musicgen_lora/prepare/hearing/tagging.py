@@ -7,7 +7,6 @@ Hugging Face's format, asked for the words of hip hop. What they say of a file's
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -16,11 +15,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from musicgen_lora import atomic
 from musicgen_lora.audio.ffmpeg import readable
 from musicgen_lora.audio.files import AudioError, read_audio
 from musicgen_lora.errors import UserError
-from musicgen_lora.prepare.hearing.records import HEARD_RECORD, read_kept
+from musicgen_lora.prepare.hearing.records import HeardFile, keep, read_kept
 from musicgen_lora.prepare.words.facts import GENRES, Facts, find_words, make_facts
 from musicgen_lora.runtime.workers import Failure
 
@@ -136,8 +134,8 @@ def check_clap(path: Path | None) -> Path:
 
 def read_heard(folder: Path, digest: str, tagger: Tagger) -> list[Heard] | None:
     """What was heard in each segment of a file's bytes, if that is on record."""
-    record = read_kept(_heard_path(folder, digest, tagger), HEARD_RECORD, digest)
-    return None if record is None else record["segments"]
+    record = read_kept(_heard_path(folder, digest, tagger), HeardFile, digest)
+    return None if record is None else record.segments
 
 
 def _heard_path(folder: Path, digest: str, tagger: str) -> Path:
@@ -159,9 +157,8 @@ def tag_file(task: TagTask, alive: Callable[[], None]) -> list[Heard] | Failure:
                 alive()
     except AudioError as error:
         return Failure(str(error).removeprefix(f"{task.path}: "))
-    text = json.dumps({"sha256": task.digest, "segments": heard})
     target = _heard_path(task.folder, task.digest, task.tagger)
-    atomic.write_file(target, lambda path: path.write_text(text))
+    keep(target, HeardFile(sha256=task.digest, segments=heard))
     return heard
 
 

@@ -5,10 +5,10 @@ A caption can follow one of them only, and a wrong tempo teaches a wrong tempo.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from musicgen_lora.prepare.hearing.analyse import measured_facts, tag_facts, tempo_confidence
+from musicgen_lora.prepare.hearing.analyse import measured_facts, tempo_confidence
+from musicgen_lora.prepare.hearing.records import Analysis
 from musicgen_lora.prepare.reading.inputs import Input
 from musicgen_lora.prepare.reading.remarks import CONTRADICTED, HALVED, Remarks
 from musicgen_lora.prepare.words.captions import MIN_CONFIDENCE
@@ -22,13 +22,13 @@ SURE_KEY = 0.8
 """Keys are told apart less surely than tempi: a fifth off is a usual mistake."""
 
 
-def say_conflicts(file: Input, record: Mapping[str, Any], remarks: Remarks) -> None:
+def say_conflicts(file: Input, record: Analysis, remarks: Remarks) -> None:
     """Says where what is written of a file contradicts itself or what is heard, what the captions
     say then, and where its tempo was taken for half of the sequencer's.
     """
     stated = [facts for facts in file.stated if facts.part is None]
-    written = [*stated, tag_facts(dict(record)), *file.named]
-    measured = measured_facts(record["segments"][0])
+    written = [*stated, record.tags, *file.named]
+    measured = measured_facts(record.segments[0])
     merged = merge_facts([*written, measured])
     said = in_sequencer_tempo(merged)
     if said.bpm != merged.bpm and said.sure("bpm") >= MIN_CONFIDENCE:
@@ -62,14 +62,14 @@ def _witnesses(
     return decided or [(facts, facts.sources.get(name, "its tags")) for facts in written]
 
 
-def _heard_tempi(record: Mapping[str, Any]) -> list[float]:
+def _heard_tempi(record: Analysis) -> list[float]:
     """Tempi of a file that are sure, rounded to a tenth."""
     found: list[float] = []
-    for segment in record["segments"]:
-        for part in (segment, *segment["stretches"]):
-            sure = tempo_confidence(part["tempo_confidence"], part["loop_bars"], part["duration_s"])
-            if part["bpm"] is not None and sure >= MIN_CONFIDENCE:
-                found.append(round(part["bpm"], 1))
+    for segment in record.segments:
+        for part in (segment, *segment.stretches):
+            sure = tempo_confidence(part.tempo_confidence, part.loop_bars, part.duration_s)
+            if part.bpm is not None and sure >= MIN_CONFIDENCE:
+                found.append(round(part.bpm, 1))
     return found
 
 

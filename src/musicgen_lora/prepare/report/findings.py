@@ -15,6 +15,7 @@ from musicgen_lora.model.reading import describe_readings, t5_reader
 from musicgen_lora.model.wording import english_of
 from musicgen_lora.plural import count_that
 from musicgen_lora.prepare.clips.cut import MOST_LIMITED_DB, PEAK_CEILING_DB
+from musicgen_lora.prepare.hearing.records import Analysis
 from musicgen_lora.prepare.words.captions import names_genre
 
 ADVISED_CLIPS = 50
@@ -34,8 +35,6 @@ FOLD_ADVICE = (
     "--output_dir)."
 )
 
-Record = Mapping[str, Any]
-
 
 @dataclass(frozen=True)
 class Check:
@@ -44,30 +43,30 @@ class Check:
     name: str
     told: str
     to_do: str
-    has_fault: Callable[[Record], bool]
+    has_fault: Callable[[Analysis], bool]
 
 
-def _silent_share(record: Record) -> float:
-    silences = record["quality"]["silences_s"]
-    return sum(stop_s - start_s for start_s, stop_s in silences) / max(record["duration_s"], 1e-9)
+def _silent_share(record: Analysis) -> float:
+    silences = record.quality.silences_s
+    return sum(stop_s - start_s for start_s, stop_s in silences) / max(record.duration_s, 1e-9)
 
 
-def is_clipped(record: Record) -> bool:
+def is_clipped(record: Analysis) -> bool:
     """Whether a file with this analysis is clipped, beyond a few samples."""
-    quality = record["quality"]
-    n_clipped = quality["clipped_samples"]
-    if not record["is_float"]:
+    quality = record.quality
+    n_clipped = quality.clipped_samples
+    if not record.is_float:
         # A decoder of MP3 rounds off what was clipped before, beyond full scale.
-        n_clipped = max(n_clipped, quality["over_samples"])
-    return n_clipped > max(10.0, CLIPPED_PER_S * record["duration_s"])
+        n_clipped = max(n_clipped, quality.over_samples)
+    return n_clipped > max(10.0, CLIPPED_PER_S * record.duration_s)
 
 
-def _cancelled(record: Record) -> list[tuple[float, float]]:
+def _cancelled(record: Analysis) -> list[tuple[float, float]]:
     """Bands that the mono mix lacks, where it isn't all of them."""
-    quality = record["quality"]
-    if quality["channels"] == "inverted":
+    quality = record.quality
+    if quality.channels == "inverted":
         return []
-    return cancelled_bands(quality["unrelated_db"], quality["mono_db"])
+    return cancelled_bands(quality.unrelated_db, quality.mono_db)
 
 
 CHECKS = (
@@ -75,7 +74,7 @@ CHECKS = (
         "cut short",
         "end before their header says",
         "Copy or download them again.",
-        lambda r: r["duration_s"] < CUT_SHORT * (r["claimed_s"] or 0.0) - 0.1,
+        lambda r: r.duration_s < CUT_SHORT * (r.claimed_s or 0.0) - 0.1,
     ),
     Check(
         "clipped",
@@ -88,7 +87,7 @@ CHECKS = (
         "cancel in mono",
         "Invert one channel: MusicGen's mono models hear nothing of them as they are. Or "
         + FOLD_ADVICE,
-        lambda r: r["quality"]["channels"] == "inverted",
+        lambda r: r.quality.channels == "inverted",
     ),
     Check(
         "bass out of phase",
@@ -106,28 +105,27 @@ CHECKS = (
         "longer than said",
         "go on after the end that their header tells, as joined files do",
         "Nothing if they are one piece, for they are read to their end; else split them.",
-        lambda r: r["duration_s"] > (r["claimed_s"] or r["duration_s"]) / CUT_SHORT + 0.1,
+        lambda r: r.duration_s > (r.claimed_s or r.duration_s) / CUT_SHORT + 0.1,
     ),
     Check(
         "one-sided",
         "have one silent channel",
         "Export them in mono.",
-        lambda r: r["quality"]["channels"] == "one-sided",
+        lambda r: r.quality.channels == "one-sided",
     ),
     Check(
         "lossy edge",
         "end below 15 kHz as steeply as a low-bitrate MP3",
         "Find the original: an adapter learns dull treble from them.",
         lambda r: (
-            bool(r["quality"]["has_lossy_edge"])
-            and (r["quality"]["bandwidth_hz"] or NEEDED_HZ) < NEEDED_HZ
+            bool(r.quality.has_lossy_edge) and (r.quality.bandwidth_hz or NEEDED_HZ) < NEEDED_HZ
         ),
     ),
     Check(
         "low rate",
         "have a sample rate below 32 kHz",
         "Find the original: nothing sounds above half of the rate.",
-        lambda r: r["sample_rate"] < 32_000,
+        lambda r: r.sample_rate < 32_000,
     ),
     Check(
         "silence",
@@ -139,31 +137,31 @@ CHECKS = (
         "quiet",
         "are very quiet (below -32 LUFS)",
         "Export them louder: raising them here raises their noise.",
-        lambda r: (r["quality"]["loudness_lufs"] or 0.0) < QUIET_LUFS,
+        lambda r: (r.quality.loudness_lufs or 0.0) < QUIET_LUFS,
     ),
     Check(
         "offset",
         "have a DC offset",
         "Filter below 20 Hz: the offset takes headroom, and clicks at each cut.",
-        lambda r: abs(r["quality"]["dc_offset"]) > DC_OFFSET,
+        lambda r: abs(r.quality.dc_offset) > DC_OFFSET,
     ),
     Check(
         "fake stereo",
         "are mono with two channels",
         "Nothing for a mono model; for a stereo one, find the stereo original.",
-        lambda r: r["n_channels"] > 1 and r["quality"]["channels"] in ("identical", "near mono"),
+        lambda r: r.n_channels > 1 and r.quality.channels in ("identical", "near mono"),
     ),
     Check(
         "above full scale",
         "have samples above full scale, which is no clipping in a format of floats",
         "Nothing: their clips are turned down, by what gain_db in the metadata says.",
-        lambda r: bool(r["is_float"]) and r["quality"]["over_samples"] > 0 and not is_clipped(r),
+        lambda r: bool(r.is_float) and r.quality.over_samples > 0 and not is_clipped(r),
     ),
 )
 
 
 def find_faults(
-    records: Mapping[str, Record], entries: Iterable[Mapping[str, Any]]
+    records: Mapping[str, Analysis], entries: Iterable[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
     """Faults that any file has, the worst first: `name`, `told`, `to_do`, `files` and `sentence`,
     which says how many there are.
@@ -178,7 +176,7 @@ def find_faults(
         "tempo unsure",
         "have clips without a tempo: it isn't clear enough",
         "Write it into their names, as in beat_140bpm.wav, or into the metadata.",
-        lambda r: not all(clips.get(r["sha256"], [True])),
+        lambda r: not all(clips.get(r.sha256, [True])),
     )
     faults = []
     for check in (*CHECKS, tempo_unsure):

@@ -22,6 +22,7 @@ from musicgen_lora.config import PrepareSettings
 from musicgen_lora.errors import printable
 from musicgen_lora.page import render_page
 from musicgen_lora.plural import count
+from musicgen_lora.prepare.hearing.records import Analysis
 from musicgen_lora.prepare.reading.inputs import Dropped
 from musicgen_lora.prepare.reading.remarks import in_one_line
 from musicgen_lora.prepare.report.findings import (
@@ -75,7 +76,7 @@ class Prepared:
     n_unfolded: int
     dropped: Sequence[Dropped]
     remarks: Sequence[Mapping[str, Any]]
-    records: Mapping[str, Mapping[str, Any]]
+    records: Mapping[str, Analysis]
     changes: Sequence[Change]
 
 
@@ -154,11 +155,11 @@ def _content(
 
 
 def _trained(
-    records: Mapping[str, Mapping[str, Any]], entries: Sequence[Mapping[str, Any]]
-) -> dict[str, Mapping[str, Any]]:
+    records: Mapping[str, Analysis], entries: Sequence[Mapping[str, Any]]
+) -> dict[str, Analysis]:
     """The records of files that the dataset has clips of."""
     listed = {str(entry.get("made_from")) for entry in entries}
-    return {name: record for name, record in records.items() if record["sha256"] in listed}
+    return {name: record for name, record in records.items() if record.sha256 in listed}
 
 
 def _seconds(entries: Sequence[Mapping[str, Any]]) -> float:

@@ -15,6 +15,7 @@ from typing import Any
 from musicgen_lora.config import PrepareSettings
 from musicgen_lora.prepare.clips.cleaning import unusable_reason
 from musicgen_lora.prepare.clips.cut import ClipPlan, plan_clips
+from musicgen_lora.prepare.hearing.records import Analysis
 from musicgen_lora.prepare.reading.inputs import Dropped, Input
 from musicgen_lora.prepare.rerun.ledger import (
     WORDS,
@@ -142,18 +143,18 @@ class Revision:
         self.gone |= digests
         return [mark(e, GONE) if str(e.get("made_from")) in digests else e for e in entries]
 
-    def plans(self, file: Input, record: dict[str, Any]) -> list[ClipPlan]:
+    def plans(self, file: Input, record: Analysis) -> list[ClipPlan]:
         """The clips of a file with this run's settings."""
         return plans_with(self.made_with, record, file.parts, file)
 
-    def unusable_reason(self, file: Input, record: dict[str, Any]) -> str | None:
+    def unusable_reason(self, file: Input, record: Analysis) -> str | None:
         """Why a file is left out with this run's settings; None for a usable one."""
         return _unusable_reason(self.made_with, record, file)
 
     def must_cut(
         self,
         known: Sequence[Input],
-        records: Mapping[str, dict[str, Any]],
+        records: Mapping[str, Analysis],
         entries: Sequence[Entry],
     ) -> list[Input]:
         """The known files whose clips must be made anew, of those with a record."""
@@ -206,7 +207,7 @@ class Revision:
         )
         return digests
 
-    def _differences(self, file: Input, record: dict[str, Any], old: dict[str, Any]) -> str:
+    def _differences(self, file: Input, record: Analysis, old: dict[str, Any]) -> str:
         """The settings that make this file's clips other than they are; "" where none does."""
         new = self.made_with
         old = with_defaults(old)
@@ -317,7 +318,7 @@ def _has_own_caption(entry: Entry) -> bool:
     return isinstance(made, Mapping) and "text" in made and is_edited(entry, "text", made)
 
 
-def _unusable_reason(values: Mapping[str, Any], record: dict[str, Any], file: Input) -> str | None:
+def _unusable_reason(values: Mapping[str, Any], record: Analysis, file: Input) -> str | None:
     return unusable_reason(
         record,
         values["min_clip"],
@@ -328,7 +329,7 @@ def _unusable_reason(values: Mapping[str, Any], record: dict[str, Any], file: In
 
 
 def plans_with(
-    values: Mapping[str, Any], record: dict[str, Any], parts: Sequence[Part], file: Input
+    values: Mapping[str, Any], record: Analysis, parts: Sequence[Part], file: Input
 ) -> list[ClipPlan]:
     """The clips of a file with some settings, as `ledger.made_with` has them, and some parts."""
     if _unusable_reason(values, record, file) is not None:

@@ -7,8 +7,7 @@ wrongly; many that deserve a word get none.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from musicgen_lora.prepare.hearing.records import Segment
 
 SURE_TEMPO = 0.7
 """What is counted by the bar needs a sure tempo."""
@@ -26,24 +25,19 @@ SUB_SHARE, GLIDING_SUB_SHARE = 0.75, 0.4
 basses, whose notes seem to glide as well, don't."""
 
 
-def words_of(segment: Mapping[str, Any], sure_tempo: float) -> tuple[str, ...]:
+def words_of(segment: Segment, sure_tempo: float) -> tuple[str, ...]:
     """What the drums and the bass of a segment of a record surely do."""
-
-    def figure(name: str) -> float:
-        value = segment.get(name)
-        return float(value) if isinstance(value, (int, float)) else 0.0
-
     words = []
     if sure_tempo >= SURE_TEMPO:
-        hats, kicks = figure("hats_per_bar"), figure("kicks_per_bar")
+        hats, kicks = segment.hats_per_bar or 0.0, segment.kicks_per_bar or 0.0
         if hats >= BUSY_HATS and kicks >= BUSY_KICKS:
             words.append("busy")
         elif hats <= SPARSE_HATS and FEWEST_KICKS <= kicks <= SPARSE_KICKS:
             words.append("sparse")
-        if figure("roll_density") >= ROLLING and hats >= ROLLING_HATS:
+        if (segment.roll_density or 0.0) >= ROLLING and hats >= ROLLING_HATS:
             words.append("rolling hi-hats")
-    notes, glides = figure("bass_notes"), figure("bass_glides")
-    sub_share = figure("band_20_60_share")
+    notes, glides = segment.bass_notes or 0.0, segment.bass_glides or 0.0
+    sub_share = segment.band_20_60_share or 0.0
     is_gliding = notes >= FEWEST_NOTES and glides >= max(GLIDES, GLIDING_SHARE * notes)
     if is_gliding and sub_share >= GLIDING_SUB_SHARE:
         words.append("gliding bass")
