@@ -22,7 +22,7 @@ from musicgen_lora.dataset.metadata import load_dataset
 from musicgen_lora.prepare import prepare
 from musicgen_lora.prepare.prepare import prepare_dataset
 from musicgen_lora.runtime import workers
-from musicgen_lora.runtime.workers import Failure, run_tasks
+from musicgen_lora.runtime.workers import Failure, run_shown, run_tasks
 
 KINDS = {
     ".wav": {"format": "WAV", "subtype": "PCM_16"},
@@ -138,7 +138,7 @@ def check_mutants(tmp_path: Path, count: int, seed: int) -> None:
     soundfile.write(source / "good.wav", beat(7, 1.5).T, RATE)
     began = time.monotonic()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(prepare, "run_tasks", functools.partial(run_tasks, limit_s=5.0))
+        patch.setattr(prepare, "run_shown", functools.partial(run_shown, limit_s=5.0))
         patch.setattr(prepare, "LIMIT_S", 5.0)
         dropped = prepared(source, out)
     assert time.monotonic() - began < 30.0 + 1.0 * count
@@ -301,7 +301,7 @@ def test_no_file_takes_more_than_256_mb(kind: str, tmp_path: Path) -> None:
         path = tmp_path / "liar.wav"
         path.write_bytes(wav_header(48_000, 2, 0xFFFFFFF0) + b"\1\2" * 100_000)
     growth_mb, result = memory_growth_mb(path, tmp_path)
-    assert result == "dict"
+    assert result == "Analysis"
     assert growth_mb < 256.0
 
 

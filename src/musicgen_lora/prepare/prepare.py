@@ -15,7 +15,7 @@ from rich.console import Console
 
 from musicgen_lora import atomic
 from musicgen_lora.config import PrepareSettings
-from musicgen_lora.console import plain_console, progress
+from musicgen_lora.console import plain_console
 from musicgen_lora.errors import UserError
 from musicgen_lora.extras import require_extra
 from musicgen_lora.given import check_input_folder
@@ -54,7 +54,7 @@ from musicgen_lora.prepare.rerun.succession import CUT_ANEW, Entry, Span, is_mar
 from musicgen_lora.prepare.words.captions import Wording
 from musicgen_lora.prepare.words.facts import Facts
 from musicgen_lora.runtime.locks import locked
-from musicgen_lora.runtime.workers import LIMIT_S, Failure, run_tasks
+from musicgen_lora.runtime.workers import LIMIT_S, Failure, run_shown
 
 ANALYSIS_FOLDER = "analysis"
 FILES_PER_WRITE = 50
@@ -184,9 +184,10 @@ class _Run:
             )
         self.revision.tell_rest(entries, self.metadata.was_edited)
         names = {f.name: self.records[f.digest] for f in inputs if f.digest in self.records}
+        old = {*self.revision.known, *self.revision.replaced}
         prepared = Prepared(
             entries=entries,
-            new=[e for job in jobs if self._is_new(job.file) for e in job.entries or []],
+            new=[e for job in jobs if job.file.digest not in old for e in job.entries or []],
             n_files=n_files,
             n_known=sum(file.digest in self.revision.known for file in inputs),
             n_analysed=len(self.analysed),
@@ -211,16 +212,14 @@ class _Run:
                 self.records[file.digest] = record
         tasks = [AnalysisTask(f.path.absolute(), f.digest, self.analysis_dir) for f in missing]
         failed = {}
-        with progress(self.console, "files analysed", len(tasks)) as on_file:
-            for count, (index, result) in enumerate(
-                run_tasks(analyse_file, tasks, self.settings.num_workers), 1
-            ):
-                if isinstance(result, Failure):
-                    failed[missing[index].digest] = result.reason
-                else:
-                    self.records[missing[index].digest] = result
-                    self.analysed.add(missing[index].digest)
-                on_file(count, len(tasks))
+        for index, result in run_shown(
+            self.console, "files analysed", analyse_file, tasks, self.settings.num_workers
+        ):
+            if isinstance(result, Failure):
+                failed[missing[index].digest] = result.reason
+            else:
+                self.records[missing[index].digest] = result
+                self.analysed.add(missing[index].digest)
         reasons = {f.name: failed[f.digest] for f in missing if f.digest in failed}
         # A copy of a broken file is as broken.
         self.dropped = [
@@ -336,14 +335,12 @@ class _Run:
             for job in to_cut
         ]
         limit_s = LIMIT_S if self.settings.vocals == "keep" else vocals.LIMIT_S
-        with progress(self.console, "files cut", len(tasks)) as on_file:
-            for count, (index, result) in enumerate(
-                run_tasks(cut_file, tasks, self.settings.num_workers, limit_s=limit_s), 1
-            ):
-                self._settle(to_cut[index], result, sources)
-                if count % FILES_PER_WRITE == 0:
-                    self._write(jobs)
-                on_file(count, len(tasks))
+        n_workers = self.settings.num_workers
+        cut = run_shown(self.console, "files cut", cut_file, tasks, n_workers, limit_s=limit_s)
+        for count, (index, result) in enumerate(cut, 1):
+            self._settle(to_cut[index], result, sources)
+            if count % FILES_PER_WRITE == 0:
+                self._write(jobs)
         return [job for job in jobs if job.entries is not None]
 
     def _settle(self, job: Job, result: Any, sources: dict[str, str]) -> None:
@@ -374,9 +371,6 @@ class _Run:
             self.ledger.written += [str(entry["audio"]) for entry in new]
         for digest in job.replaces - {file.digest}:
             self.ledger.files.pop(digest, None)
-
-    def _is_new(self, file: Input) -> bool:
-        return file.digest not in self.revision.known and file.digest not in self.revision.replaced
 
     def _end_replaced(self, inputs: Sequence[Input], done: set[str]) -> None:
         """Tells which files were exported again, and marks the clips of earlier versions whose file

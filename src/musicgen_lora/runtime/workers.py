@@ -27,6 +27,9 @@ from multiprocessing.process import BaseProcess
 from types import ModuleType
 from typing import Any
 
+from rich.console import Console
+
+from musicgen_lora.console import progress
 from musicgen_lora.errors import DISK_FAULTS, RIGHTS_FAULTS, RunError, UserError
 from musicgen_lora.runtime.memory import plainly_allocated
 from musicgen_lora.runtime.threads import spinning_bounded
@@ -115,6 +118,21 @@ def run_tasks(
     finally:
         for worker in workers:
             _end(worker)
+
+
+def run_shown(
+    console: Console,
+    told: str,
+    work: Work,
+    tasks: Sequence[Any],
+    n_workers: int,
+    limit_s: float = LIMIT_S,
+) -> Iterator[tuple[int, Any]]:
+    """`run_tasks`, with how many tasks are done ("files cut") on the console."""
+    with progress(console, told, len(tasks)) as on_task:
+        for count, found in enumerate(run_tasks(work, tasks, n_workers, limit_s), 1):
+            yield found
+            on_task(count, len(tasks))
 
 
 def _hand_out(

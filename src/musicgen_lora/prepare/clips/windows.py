@@ -17,14 +17,13 @@ from musicgen_lora.audio.ffmpeg import readable
 from musicgen_lora.audio.files import read_stretch
 from musicgen_lora.audio.fold import band_levels, cancelled_bands, fold_to_mono
 from musicgen_lora.audio.stream import AudioStream
-from musicgen_lora.console import progress
 from musicgen_lora.errors import AudioError, printable
 from musicgen_lora.prepare.clips.cut import ClipPlan
 from musicgen_lora.prepare.hearing.analyse import RATE, analyse_segment
 from musicgen_lora.prepare.hearing.records import FORMAT, Segment, Window, keep, read_kept
 from musicgen_lora.prepare.reading.inputs import Input
 from musicgen_lora.prepare.words.captions import MIN_CONFIDENCE
-from musicgen_lora.runtime.workers import Failure, run_tasks
+from musicgen_lora.runtime.workers import Failure, run_shown
 
 SAME_TEMPO = 0.04
 """Tempi whose ratio is a power of two within this share are one, but for the octave."""
@@ -73,16 +72,13 @@ def measure_windows(
                 missing.append((plan.start_s, plan.duration_s))
         if missing:
             tasks.append(WindowTask(files[digest].path.absolute(), digest, folder, tuple(missing)))
-    with progress(console, "measuring clips", len(tasks)) as on_file:
-        done = enumerate(run_tasks(measure_file, tasks, n_workers), 1)
-        for count, (index, result) in done:
-            if isinstance(result, Failure):
-                name = printable(files[tasks[index].digest].name)
-                told = f"its clips keep the file's tempo and key: {name}: {result.reason}"
-                console.print(printable(told), style="yellow")
-            else:
-                found |= result
-            on_file(count, len(tasks))
+    for index, result in run_shown(console, "measuring clips", measure_file, tasks, n_workers):
+        if isinstance(result, Failure):
+            name = printable(files[tasks[index].digest].name)
+            told = f"its clips keep the file's tempo and key: {name}: {result.reason}"
+            console.print(printable(told), style="yellow")
+        else:
+            found |= result
     return found
 
 

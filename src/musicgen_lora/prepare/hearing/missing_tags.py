@@ -8,12 +8,11 @@ from pathlib import Path
 from rich.console import Console
 
 from musicgen_lora.config import PrepareSettings
-from musicgen_lora.console import progress
 from musicgen_lora.errors import printable
 from musicgen_lora.prepare.hearing.records import Analysis
 from musicgen_lora.prepare.hearing.tagging import Heard, TagTask, read_heard, tag_file
 from musicgen_lora.prepare.reading.inputs import Input
-from musicgen_lora.runtime.workers import Failure, run_tasks
+from musicgen_lora.runtime.workers import Failure, run_shown
 
 
 def listen(
@@ -50,12 +49,10 @@ def listen(
         )
     # A CLAP is large: one process holds it.
     n_workers = min(settings.num_workers, 1 if tagger == "clap" else 256)
-    with progress(console, "files listened to", len(tasks)) as on_file:
-        for count, (index, result) in enumerate(run_tasks(tag_file, tasks, n_workers), 1):
-            if isinstance(result, Failure):
-                name = printable(missing[index].name)
-                console.print(f"not tagged: {name}: {printable(result.reason)}", style="yellow")
-            else:
-                found[missing[index].digest] = result
-            on_file(count, len(tasks))
+    for index, result in run_shown(console, "files listened to", tag_file, tasks, n_workers):
+        if isinstance(result, Failure):
+            name = printable(missing[index].name)
+            console.print(f"not tagged: {name}: {printable(result.reason)}", style="yellow")
+        else:
+            found[missing[index].digest] = result
     return found
