@@ -2,43 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
 import pytest
+from analyses import analysis
 from datasets import RATE, beat
 
 from musicgen_lora.listening.duplicates import fingerprint
-from musicgen_lora.listening.quality import silence_quality
 from musicgen_lora.prepare.clips.cleaning import Copy, near_duplicates, unusable_reason
-from musicgen_lora.prepare.hearing.records import FORMAT, Analysis, Segment
-from musicgen_lora.prepare.words.facts import Facts
 
 PRINTS = fingerprint(beat(0, 8.0), RATE)
-
-
-def record(**changes: Any) -> Analysis:
-    """An analysis, as far as copies are compared by it."""
-    quality = replace(silence_quality(2, 8.0), true_peak_db=-1.0, silences_s=(), channels="stereo")
-    quality = replace(quality, bandwidth_hz=16_000.0)
-    names = {field.name for field in fields(quality)}
-    own = {name: changes.pop(name) for name in list(changes) if name in names}
-    analysis = Analysis(
-        format=FORMAT,
-        sha256="",
-        tags=Facts(),
-        duration_s=8.0,
-        claimed_s=8.0,
-        sample_rate=44_100,
-        n_channels=2,
-        is_lossless=True,
-        is_float=False,
-        is_one_shot=False,
-        quality=replace(quality, **own),
-        segments=(Segment(start_s=0.0, duration_s=8.0),),
-    )
-    return replace(analysis, **changes)
 
 
 @pytest.mark.parametrize(
@@ -54,7 +28,7 @@ def record(**changes: Any) -> Analysis:
     ],
 )
 def test_the_better_copy_stays_whatever_its_name(first: dict[str, Any], why: str) -> None:
-    records = {"a": record(**first), "b": record()}
+    records = {"a": analysis(**first), "b": analysis()}
     prints = dict.fromkeys(records, PRINTS)
     assert near_duplicates(records, prints, set()) == {"a": Copy("b", why)}
     backwards = dict(reversed(records.items()))
@@ -62,7 +36,10 @@ def test_the_better_copy_stays_whatever_its_name(first: dict[str, Any], why: str
 
 
 def test_a_whole_track_is_not_left_out_for_a_loop_of_it() -> None:
-    records = {"loop": record(duration_s=2.0), "track": record(duration_s=8.0, is_lossless=False)}
+    records = {
+        "loop": analysis(duration_s=2.0),
+        "track": analysis(duration_s=8.0, is_lossless=False),
+    }
     loop = beat(0, 2.0)
     prints = {
         "loop": fingerprint(loop, RATE),
@@ -72,13 +49,17 @@ def test_a_whole_track_is_not_left_out_for_a_loop_of_it() -> None:
 
 
 def test_of_equals_the_first_stays() -> None:
-    records = {name: record() for name in "abc"}
+    records = {name: analysis() for name in "abc"}
     copies = near_duplicates(records, dict.fromkeys(records, PRINTS), set())
     assert copies == dict.fromkeys("bc", Copy("a", "as good, and comes first"))
 
 
 def test_what_is_listed_stays_and_a_better_copy_is_told_of() -> None:
-    records = {"a": record(), "old": record(is_lossless=False), "worse": record(is_lossless=False)}
+    records = {
+        "a": analysis(),
+        "old": analysis(is_lossless=False),
+        "worse": analysis(is_lossless=False),
+    }
     prints = dict.fromkeys(records, PRINTS)
     copies = near_duplicates(records, prints, {"old"})
     assert copies["a"].of == copies["worse"].of == "old"
@@ -87,7 +68,7 @@ def test_what_is_listed_stays_and_a_better_copy_is_told_of() -> None:
 
 
 def test_single_hits_are_unusable_unless_they_are_kept() -> None:
-    hit = record(is_one_shot=True)
+    hit = analysis(is_one_shot=True)
     assert "--one_shots caption" in (unusable_reason(hit, 1.0, to_mono=False) or "")
     assert unusable_reason(hit, 1.0, to_mono=False, keeps_hits=True) is None
-    assert unusable_reason(record(), 1.0, to_mono=False) is None
+    assert unusable_reason(analysis(), 1.0, to_mono=False) is None

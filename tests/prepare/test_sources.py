@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from analyses import analysis
 from datasets import RATE
 
 from musicgen_lora.beats.beats808 import make_beat, render_beat
@@ -85,7 +86,7 @@ def hear(
 ) -> tuple[HeardSources, Remarks]:
     """What is heard when `m` comes to what is listed."""
     remarks = Remarks(Path())
-    records = {name: {"duration_s": len(row) * HOP_S} for name, row in prints.items()}
+    records = {name: analysis(duration_s=len(row) * HOP_S) for name, row in prints.items()}
     own = {name: name for name in prints if name not in listed}
     found = hear_sources(
         records, prints, own, listed, fresh=set(own), sides=sides or {}, remarks=remarks

@@ -205,7 +205,7 @@ def _plan_part(record: Analysis, part: Part, max_s: float, min_window_s: float) 
         windows = _windows(record, (start_s, end_s), max_s, min_window_s)
         return [replace(window, part=part) for window in windows]
     middle_s = 0.5 * (start_s + end_s)
-    begun = [i for i, s in enumerate(record.segments) if s["start_s"] <= middle_s]
+    begun = [i for i, s in enumerate(record.segments) if s.start_s <= middle_s]
     return [ClipPlan(start_s, end_s - start_s, max(begun, default=0), "part", part=part)]
 
 
