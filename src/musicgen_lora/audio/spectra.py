@@ -3,6 +3,8 @@ frame, which took four fifths of the analysis."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from scipy.fft import rfft
@@ -42,3 +44,26 @@ def magnitudes(
         spectrum = np.asarray(rfft(block, n_fft, axis=1))
         found[:, start : start + FRAMES_AT_ONCE] = np.abs(spectrum[:, bins]).T
     return found
+
+
+def harmonic_gains(
+    pitches: np.ndarray, gains: Sequence[float], n_fft: int, sample_rate: int
+) -> np.ndarray:
+    """What each bin of a spectrum counts for each pitch, `[P, n_fft / 2 + 1]` float32.
+
+    Args:
+        pitches: MIDI notes `[P]`.
+        gains: of the harmonics from the first on; those beyond the spectrum count nothing.
+        n_fft: length of the transform.
+        sample_rate: Hz.
+    """
+    n_bins = n_fft // 2 + 1
+    bins = 440.0 * 2.0 ** ((pitches - 69.0) / 12.0) * n_fft / sample_rate
+    matrix = np.zeros((len(pitches), n_bins), dtype=np.float32)
+    for harmonic, gain in enumerate(gains, 1):
+        index = (bins * harmonic).astype(int)
+        rows = np.flatnonzero(index < n_bins - 1)
+        part = (bins * harmonic - index)[rows]
+        matrix[rows, index[rows]] += gain * (1.0 - part)
+        matrix[rows, index[rows] + 1] += gain * part
+    return matrix

@@ -15,7 +15,7 @@ import numpy as np
 import soxr
 from scipy.signal.windows import hann
 
-from musicgen_lora.audio.spectra import FRAMES_AT_ONCE, magnitudes
+from musicgen_lora.audio.spectra import FRAMES_AT_ONCE, harmonic_gains, magnitudes
 from musicgen_lora.listening.onsets import pick_onsets, spectral_flux
 
 BASS_RATE = 1_000
@@ -86,15 +86,7 @@ def follow_bass(low: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return np.zeros(0), np.zeros(0)
     window = np.asarray(hann(n_window, sym=False), dtype=np.float32)
     spectrum = magnitudes(low, window, hop, N_FFT)
-    # Bin by bin and harmonic by harmonic the same for each frame: a matrix.
-    bins = 440.0 * 2.0 ** ((PITCHES - 69.0) / 12.0) * N_FFT / BASS_RATE
-    gains = np.zeros((len(PITCHES), len(spectrum)), dtype=np.float32)
-    rows = np.arange(len(PITCHES))
-    for harmonic, gain in enumerate(HARMONIC_GAINS, 1):
-        index = (bins * harmonic).astype(int)
-        part = bins * harmonic - index
-        gains[rows, index] += gain * (1.0 - part)
-        gains[rows, index + 1] += gain * part
+    gains = harmonic_gains(PITCHES, HARMONIC_GAINS, N_FFT, BASS_RATE)
     pitches, levels = [], []
     for start in range(0, spectrum.shape[1], FRAMES_AT_ONCE):
         salience = gains @ spectrum[:, start : start + FRAMES_AT_ONCE]

@@ -22,7 +22,7 @@ import soxr
 from scipy.ndimage import uniform_filter1d
 from scipy.signal.windows import hann
 
-from musicgen_lora.audio.spectra import FRAMES_AT_ONCE, magnitudes
+from musicgen_lora.audio.spectra import FRAMES_AT_ONCE, harmonic_gains, magnitudes
 from musicgen_lora.beats.sequencer import NOTE_NAMES
 from musicgen_lora.listening.bass import BassNote, find_bass_notes
 
@@ -195,14 +195,7 @@ def _low_part(waveform: np.ndarray, sample_rate: int, rate: int) -> np.ndarray:
 def _follow(magnitude: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Pitch (MIDI) of the strongest series of harmonics in each frame of `[bins, F]` and the roots
     of its magnitudes summed up, both `[F]`."""
-    bins = 440.0 * 2.0 ** ((BASS_PITCHES - 69.0) / 12.0) * BASS_N_FFT / BASS_RATE
-    gains = np.zeros((len(bins), len(magnitude)), dtype=np.float32)
-    for harmonic, gain in enumerate(HARMONIC_GAINS, 1):
-        index = (bins * harmonic).astype(int)
-        rows = np.flatnonzero(index < len(magnitude) - 1)
-        part = (bins * harmonic - index)[rows]
-        gains[rows, index[rows]] += gain * (1.0 - part)
-        gains[rows, index[rows] + 1] += gain * part
+    gains = harmonic_gains(BASS_PITCHES, HARMONIC_GAINS, BASS_N_FFT, BASS_RATE)
     width = round(80.0 * BASS_N_FFT / BASS_RATE)
     pitches, levels = [], []
     for start in range(0, magnitude.shape[1], FRAMES_AT_ONCE):
