@@ -130,10 +130,8 @@ def named(kind: Kind, name: Kind = anything) -> Kind:
 def fields(
     required: Mapping[str, Kind] | None = None,
     optional: Mapping[str, Kind] | None = None,
-    *,
-    closed: bool = False,
 ) -> Kind:
-    """An object with these fields; with others too, unless it is closed."""
+    """An object with these fields, and any others."""
     needed, known = required or {}, {**(required or {}), **(optional or {})}
 
     def check(value: Any) -> None:
@@ -145,8 +143,6 @@ def fields(
         for name, item in value.items():
             if name in known:
                 _within(name, known[name], item)
-            elif closed:
-                raise Wrong(name[:60], item, "absent")
 
     return check
 

@@ -1,7 +1,7 @@
 """Words for what is measured of a clip, so that files without names or tags aren't all captioned
 alike. Only what the figures are clear about is said.
 
-The thresholds lie where of 808 beats whose parts are known (`audio.beats808`) hardly one is called
+The thresholds lie where of 808 beats whose parts are known (`beats.beats808`) hardly one is called
 wrongly; many that deserve a word get none.
 """
 
