@@ -17,24 +17,6 @@ ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetens
 _BASES = ("model_path", "base_model_path")
 
 
-def announcement(command: str, settings: Any) -> str:
-    """What a command is about to do, in a few words."""
-    if command == "prepare":
-        if settings.create_example:
-            return f"Making {settings.num_samples} example beats in {settings.output_dir}"
-        return f"Preparing the audio of {settings.input_dir} into {settings.output_dir}"
-    if command == "tokenise":
-        return f"Encoding the audio of {settings.data_dir} with {settings.model_path}"
-    if command == "train":
-        return f"Training {settings.model_path} on {settings.data_dir} into {settings.output_dir}"
-    who = settings.base_model_path
-    if settings.lora_model_path is not None:
-        who += f" with {settings.lora_model_path}"
-    if command == "generate":
-        return f"Playing {len(settings.prompts)} prompts by {who} into {settings.output_dir}"
-    return f"Measuring {who} into {settings.output_dir}"
-
-
 def check_given(settings: Any) -> None:
     """Looks at the folders, files and prompts that a command's settings name.
 

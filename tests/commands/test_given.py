@@ -59,7 +59,7 @@ def test_it_is_refused_before_the_libraries_load(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(places["audio"])
-    monkeypatch.setattr(cli, "_load", lambda command: pytest.fail("it has loaded them"))
+    monkeypatch.setattr(cli, "load", lambda command: pytest.fail("it has loaded them"))
     assert main([word.format(**places) for word in words.split()]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert said.format(**places) in line
@@ -77,9 +77,9 @@ def test_the_first_line_says_what_is_about_to_be_done(
 
     def load(_: str) -> Any:
         told.append(capsys.readouterr().out)
-        return lambda *_: None
+        return lambda *_, **__: None
 
-    monkeypatch.setattr(cli, "_load", load)
+    monkeypatch.setattr(cli, "load", load)
     monkeypatch.setattr("musicgen_lora.dataset.metadata.load_dataset", lambda *_, **__: None)
     given = {
         "prepare": "--input_dir {audio} --output_dir {out}",
@@ -98,7 +98,7 @@ def test_the_first_line_says_what_is_about_to_be_done(
 def test_of_several_processes_one_speaks(
     places: dict[str, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cli, "_load", lambda _: lambda *_: None)
+    monkeypatch.setattr(cli, "load", lambda _: lambda *_: None)
     monkeypatch.setenv("RANK", "1")
     assert main(["tokenise", "--data_dir", str(places["data"])]) == 0
     assert capsys.readouterr().out == ""

@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from tiny import make_tiny_musicgen
 
 from musicgen_lora import atomic
-from musicgen_lora.cli import parse_settings
+from musicgen_lora.commands.flags import parse_settings
 from musicgen_lora.dataset.metadata import load_dataset, read_entries, split_clips, write_entries
 from musicgen_lora.dataset.tokens import find_codes, write_shard
 from musicgen_lora.errors import UserError
