@@ -10,6 +10,7 @@ from typing import Any
 
 from musicgen_lora import EMBEDDED_NAME
 from musicgen_lora.errors import UserError
+from musicgen_lora.extras import LIBRARIES, require_extra
 
 EMBEDDED = Path(__file__).resolve().parent / "assets" / "tiny_beats"
 """What `EMBEDDED_NAME` stands for."""
@@ -18,12 +19,13 @@ _BASES = ("model_path", "base_model_path")
 
 
 def check_given(settings: Any) -> None:
-    """Looks at the folders, files and prompts that a command's settings name.
+    """Looks at the folders, files, prompts and libraries that a command's settings name.
 
     Raises:
         UserError: one of them is not there, is of another kind, or can't be written.
     """
     names = vars(settings)
+    check_extras(settings)
     for name in _BASES:
         if name in names:
             local_model(names[name])
@@ -41,6 +43,19 @@ def check_given(settings: Any) -> None:
         raise UserError(f"--melody {names['melody']}: no such file.")
     if "output_dir" in names:
         check_can_be_written(names["output_dir"])
+
+
+def check_extras(settings: Any) -> None:
+    """Raises a UserError where a setting asks for a library that is not installed."""
+    names = vars(settings)
+    if names.get("optimizer") in LIBRARIES:
+        require_extra(names["optimizer"], f"--optimizer {names['optimizer']}")
+    for tracker in names.get("report_to", ()):
+        require_extra(tracker, f"--report_to {tracker}")
+    if names.get("quantise", "none") != "none":
+        require_extra("quantise", f"quantise {names['quantise']}")
+    if names.get("vocals", "keep") != "keep":
+        require_extra("vocals", f"--vocals {names['vocals']}")
 
 
 def hub_ids(settings: Any) -> list[str]:

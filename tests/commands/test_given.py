@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from musicgen_lora import cli
+from musicgen_lora import cli, extras
 from musicgen_lora.cli import main
 from musicgen_lora.config import SETTINGS
 
@@ -64,6 +64,26 @@ def test_it_is_refused_before_the_libraries_load(
     (line,) = capsys.readouterr().err.splitlines()
     assert said.format(**places) in line
     assert not places["out"].exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "extra"),
+    [
+        ("train --optimizer prodigy", "prodigy"),
+        ("train --optimizer adamw8bit", "adamw8bit"),
+        ("train --quantise 8bit", "quantise"),
+        ("train --report_to tensorboard wandb", "tensorboard"),
+        ("prepare --vocals flag", "vocals"),
+    ],
+)
+def test_a_library_that_is_missing_is_named_before_the_others_load(
+    words: str, extra: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(extras, "find_spec", lambda _: None)
+    monkeypatch.setattr(cli, "load", lambda _: pytest.fail("it has loaded them"))
+    assert main(words.split()) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith(f"needs {extras.LIBRARIES[extra]}: pip install 'musicgen-lora[{extra}]'")
 
 
 @pytest.mark.parametrize("command", list(SETTINGS))
