@@ -9,7 +9,7 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import tyro
 from pydantic import ValidationError
@@ -84,7 +84,11 @@ def _parse(command: str, parts: dict[str, Any], flags: Sequence[str]) -> dict[st
     """
     # tyro makes a box of help of each field that is a dataclass; the flags are flat.
     fields = [
-        (name, type(part), dataclasses.field(default_factory=type(part)))
+        (
+            name,
+            Annotated[type(part), tyro.conf.arg(help="")],
+            dataclasses.field(default_factory=type(part)),
+        )
         for name, part in parts.items()
     ]
     form = dataclasses.make_dataclass("Flags", fields)
