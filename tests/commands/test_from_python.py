@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import soundfile
@@ -49,7 +50,7 @@ def test_the_lines_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.MonkeyP
         soundfile.write(path, beat(index, 2.0).T, RATE)
     monkeypatch.chdir(tmp_path)
     for block in python_blocks("README.md"):
-        values: dict[str, object] = {}
+        values: dict[str, Any] = {}
         exec(block.replace("facebook/musicgen-small", musicgen_lora.EMBEDDED_NAME), values)
         if "wavs" in values:
             (wav,) = values["wavs"]
