@@ -206,6 +206,8 @@ PAIRS = [
     ),
     ("train --lora_modules .*fc1 --lora_layers 0", "lora_modules replaces both"),
     ("train --lora_targets heads --lora_layers 0", "neither attention nor feed_forward"),
+    ("train --lora_modules (", "lora_modules: '(' is no regular expression"),
+    ("train --trainable full --frozen_modules (", "frozen_modules: '(' is no regular expression"),
     ("train --previews off --preview_every 5", "leave --preview_every out"),
     ("prepare --tagger clap", "--tagger clap needs --clap_path"),
     ("prepare --clap_path x", "--clap_path is for --tagger clap"),

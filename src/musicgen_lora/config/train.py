@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -263,7 +264,9 @@ def _check_adapter(settings: TrainSettings) -> None:
 
 
 def _check_layers(settings: TrainSettings) -> None:
-    """Where the adapter is."""
+    """Where the adapter is, and what full training leaves alone."""
+    _check_expression("lora_modules", settings.lora_modules)
+    _check_expression("frozen_modules", settings.frozen_modules)
     if settings.lora_modules:
         if settings.lora_layers:
             raise UserError("lora_layers chooses among lora_targets; lora_modules replaces both.")
@@ -271,6 +274,13 @@ def _check_layers(settings: TrainSettings) -> None:
         raise UserError("lora_targets is empty; name at least one part of the model.")
     elif settings.lora_layers and not {"attention", "feed_forward"} & set(settings.lora_targets):
         raise UserError("lora_layers is given, but neither attention nor feed_forward is a target.")
+
+
+def _check_expression(name: str, pattern: str) -> None:
+    try:
+        re.compile(pattern)
+    except (re.error, RecursionError, OverflowError) as error:
+        raise UserError(f"{name}: {pattern!r} is no regular expression: {error}.") from error
 
 
 def _check_full(settings: TrainSettings) -> None:

@@ -22,7 +22,7 @@ from musicgen_lora.model.lora.adapter import WEIGHTS_FILE
 from musicgen_lora.model.lora.card import adapter_card
 from musicgen_lora.model.lora.facts import FACTS_FILE, AdapterFacts
 from musicgen_lora.model.lora.spec import LoraSpec
-from musicgen_lora.model.lora.targets import check_expression, target_pattern
+from musicgen_lora.model.lora.targets import target_pattern
 from musicgen_lora.model.lora.trainable import TrainableLora
 from musicgen_lora.model.melody import is_melody
 from musicgen_lora.model.musicgen import AnyMusicGen, musicgen_of
@@ -258,18 +258,6 @@ def lora_spec(model: MusicgenForConditionalGeneration, settings: TrainSettings) 
     )
     spec.check(model)
     return spec
-
-
-def check_weights(settings: TrainSettings, model: MusicgenForConditionalGeneration) -> None:
-    """Raises a UserError where the weights can't be shared among processes as asked, or
-    `frozen_modules` is no regular expression or there is nothing to freeze: an adapter's base is
-    frozen."""
-    sharded.check_sharding(settings, model)
-    check_expression("frozen_modules", settings.frozen_modules)
-    if settings.frozen_modules and settings.trainable == "lora":
-        raise UserError(
-            "frozen_modules is for --trainable full; --lora_modules says where an adapter is."
-        )
 
 
 def freeze(model: MusicgenForConditionalGeneration, pattern: str) -> None:
