@@ -24,6 +24,7 @@ from musicgen_lora.dataset.metadata import load_dataset
 from musicgen_lora.errors import UserError
 from musicgen_lora.evaluation import evaluate
 from musicgen_lora.evaluation.document import Report
+from musicgen_lora.evaluation.evaluate import evaluate_adapter
 from musicgen_lora.evaluation.forgetting import other_styles_folder
 from musicgen_lora.evaluation.generations import DEFAULT_PROMPTS, choose_prompts
 from musicgen_lora.evaluation.held_out import HeldOut, find_held_out
@@ -45,11 +46,6 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path) -> d
     )
     train_lora(settings)
     return {"base": tiny_model_dir, "data": data, "adapter": root / "run" / "best_model"}
-
-
-def evaluate_adapter(settings: EvaluateSettings) -> Any:
-    """The report as plain values, into which tests look without asking what was computed."""
-    return evaluate.evaluate_adapter(settings)
 
 
 DOCUMENT = TypeAdapter(Report)

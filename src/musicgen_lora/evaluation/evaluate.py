@@ -67,11 +67,11 @@ from musicgen_lora.runtime.versions import library_versions
 from musicgen_lora.training.run import is_own_run
 
 
-def evaluate_adapter(settings: EvaluateSettings) -> Report:
+def evaluate_adapter(settings: EvaluateSettings) -> dict[str, Any]:
     """Measures an adapter and writes `report.html`, `report.json`, `plots/` and `audio/`.
 
     Returns:
-        What report.json holds.
+        What report.json holds, a `document.Report`.
 
     Raises:
         UserError: base, adapter, prompts, a given `data_dir` or the output folder are not usable.
@@ -112,7 +112,7 @@ def evaluate_adapter(settings: EvaluateSettings) -> Report:
     (report,) = made
     print_report(report, console)
     console.print(f"Report: {settings.output_dir / HTML_FILE}")
-    return report
+    return dict(report)
 
 
 def _measure(
