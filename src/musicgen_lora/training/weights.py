@@ -30,7 +30,7 @@ from musicgen_lora.runtime import processes
 from musicgen_lora.training import sharded
 
 if TYPE_CHECKING:
-    from musicgen_lora.config import TrainSettings
+    from musicgen_lora.config import LoraSettings, TrainSettings
 
 
 Gathered = dict[str, torch.Tensor] | None
@@ -103,7 +103,7 @@ class LoraWeights:
 
     sharded = False
 
-    def __init__(self, model: AnyMusicGen, settings: TrainSettings, base_name: str) -> None:
+    def __init__(self, model: AnyMusicGen, settings: LoraSettings, base_name: str) -> None:
         hf = musicgen_of(model).hf
         self._lora = TrainableLora(hf, lora_spec(hf, settings), base_name)
         self.parameters = self._lora.parameters
@@ -241,7 +241,7 @@ def make_weights(
     return WholeModel(model, settings)
 
 
-def lora_spec(model: MusicgenForConditionalGeneration, settings: TrainSettings) -> LoraSpec:
+def lora_spec(model: MusicgenForConditionalGeneration, settings: LoraSettings) -> LoraSpec:
     """The adapter that `settings` asks for, checked: a UserError says what does not fit."""
     spec = LoraSpec(
         rank=settings.lora_rank,
