@@ -29,6 +29,7 @@ from tinytag import TinyTag, TinyTagException
 
 from musicgen_lora.audio.files import is_inside
 from musicgen_lora.errors import UserError
+from musicgen_lora.listening.key_names import normalise_key
 from musicgen_lora.prepare.reading.audio_names import AudioNames
 from musicgen_lora.prepare.reading.fields import (
     PATH_FIELDS,
@@ -49,7 +50,6 @@ from musicgen_lora.prepare.words.facts import (
     make_facts,
     normalise_bpm,
 )
-from musicgen_lora.prepare.words.key_names import normalise_key
 
 METADATA_NAMES = (
     *(f"metadata{suffix}" for suffix in (".json", ".jsonl", ".csv", ".parquet")),

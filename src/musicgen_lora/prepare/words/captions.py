@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from musicgen_lora.listening.key_names import key_distance
 from musicgen_lora.prepare.words.facts import (
     GENRES,
     INSTRUMENTS,
@@ -28,7 +29,6 @@ from musicgen_lora.prepare.words.facts import (
     find_words,
 )
 from musicgen_lora.prepare.words.genres import FAMILIES, with_genre
-from musicgen_lora.prepare.words.key_names import key_distance
 
 MIN_CONFIDENCE = 0.7
 TAGGED_SHARE = 0.25

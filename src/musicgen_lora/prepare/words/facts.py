@@ -14,7 +14,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from musicgen_lora.audio.files import AUDIO_EXTENSIONS, FFMPEG_EXTENSIONS
-from musicgen_lora.prepare.words.key_names import NameKey, find_key
+from musicgen_lora.listening.key_names import NameKey, find_key
 
 BPM_RANGE = (20.0, 400.0)
 BARE_BPM_RANGE = (60.0, 200.0)
