@@ -47,13 +47,18 @@ class KeptTempo:
         return self.agreement >= STEADY_DEVIATIONS
 
 
-def kept_tempo(strengths: np.ndarray, bpm: float) -> KeptTempo:
-    """How a recording keeps `bpm`, from its onset strengths `[4, F]`, see `metre.onset_strengths`,
-    of which the first or the last frames may be left out."""
+def kept_tempo(strengths: np.ndarray, bpm: float, *, reach: float = REACH) -> KeptTempo:
+    """How a recording keeps a tempo.
+
+    Args:
+        strengths: its onset strengths `[4, F]`, see `metre.onset_strengths`.
+        bpm: the tempo that was asked for.
+        reach: share of it within which the recording's own is looked for; 0 for the asked alone.
+    """
     onsets_s, weights = weighted_onsets(strengths)
     if not len(onsets_s):
         return KeptTempo(float("nan"), 0.0, 0.0, 0.0)
-    tried = bpm * (1.0 + np.arange(-REACH, REACH + STEP / 2.0, STEP))
+    tried = bpm * (1.0 + np.arange(-reach, reach + STEP / 2.0, STEP))
     sums = np.exp(2j * np.pi * np.outer(tried / 15.0, onsets_s)) @ weights
     # Of unrelated onsets the cosines average 0, with a variance of a half each.
     agreements = np.abs(sums) / np.sqrt(0.5 * np.square(weights).sum())

@@ -1,0 +1,278 @@
+"""From a take to a loop: exactly so many bars of a tempo, that goes on in its own beginning.
+
+A take of a model is near a tempo, begins anywhere in a bar and ends anywhere. It is stretched onto
+the tempo where that takes little, cut where a bar begins, and joined: what comes before the cut is
+faded in at the end, so that the last sample leads into the first; where nothing comes before it,
+what rings on after the end is laid over the beginning. What a take lacks is said, never bent.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy.signal import butter, sosfiltfilt
+
+from musicgen_lora.audio.stretch import stretch
+from musicgen_lora.errors import UserError
+from musicgen_lora.listening.asked_tempo import KeptTempo, kept_tempo
+from musicgen_lora.listening.loops import weighted_onsets
+from musicgen_lora.listening.metre import (
+    FASTEST_BPM,
+    SLOWEST_BPM,
+    find_hypotheses,
+    find_tempi,
+    onset_strengths,
+)
+from musicgen_lora.listening.seam import Seam, measure_seam
+from musicgen_lora.listening.tempo import BAR_START_BONUS
+
+STRETCH_MOST = 0.04
+"""A take is played faster or slower by this share at most."""
+OFF_MOST_S = 0.001
+"""A loop that ends no further from its bar line is not stretched at all."""
+DRIFT_MOST_S = 0.02
+TAIL_S = 0.25
+"""What a take has beyond the loop and a bar to choose from."""
+FADE_S = 0.01
+JOIN_WITHIN_S = 0.06
+"""The end passes into what comes before the beginning within the last so many seconds."""
+CUT_FADE_S = 0.005
+FADE_COST = 6.0
+"""A loop whose end is faded has lost what rang there: other beginnings are preferred."""
+QUIET_DB = -40.0
+"""What comes before the beginning is nothing where it is so far below the loop."""
+LEAD_S = 0.002
+"""A loop begins so long before its first attack."""
+NEAR_LINE_S = 0.025
+ATTACK_DB = 6.0
+LINE_SLACK_S = 0.02
+N_STARTS = 4
+
+Joined = Literal["crossfade", "tail", "fade"]
+
+
+@dataclass(frozen=True)
+class LoopRequest:
+    """Bars of 4/4 at a tempo.
+
+    Args:
+        bpm: quarter notes a minute.
+        n_bars: how many.
+        sample_rate: Hz.
+    """
+
+    bpm: float
+    n_bars: int
+    sample_rate: int
+
+    @property
+    def bar_s(self) -> float:
+        return 240.0 / self.bpm
+
+    @property
+    def n_samples(self) -> int:
+        """Samples a channel, exactly."""
+        return round(self.n_bars * self.bar_s * self.sample_rate)
+
+    def take_s(self, longest_s: float) -> float:
+        """Seconds of a take to cut it from: a bar to choose from and some stretching, as far as
+        `longest_s` allows.
+
+        Raises:
+            UserError: not even the loop itself fits.
+        """
+        loop_s = self.n_bars * self.bar_s
+        if loop_s > longest_s:
+            most = int(longest_s / self.bar_s)
+            way_out = f"take --bars {most} or less" if most else "take a faster --bpm"
+            raise UserError(
+                f"--bpm {self.bpm:g} --bars {self.n_bars}: are {loop_s:.1f} s, and a clip has "
+                f"{longest_s:g} s at most; {way_out}."
+            )
+        return min(longest_s, (1.0 + STRETCH_MOST) * loop_s + self.bar_s + TAIL_S)
+
+
+@dataclass(frozen=True)
+class Loop:
+    """A loop and how it came about.
+
+    Args:
+        waveform: `[C, n_samples]`.
+        take: how the take keeps the tempo.
+        made: how the loop does.
+        drift_s: by how much the loop's onsets leave the asked grid at most.
+        speed: at which the take is played, 1 as it was.
+        start_s: where in the stretched take it begins.
+        joined: how its end meets its beginning.
+        seam: what that is like.
+        misses: what is wrong with it, a few words each; empty for a loop that fits.
+    """
+
+    waveform: np.ndarray
+    take: KeptTempo
+    made: KeptTempo
+    drift_s: float
+    speed: float
+    start_s: float
+    joined: Joined
+    seam: Seam
+    misses: tuple[str, ...]
+
+
+def cut_loop(take: np.ndarray, request: LoopRequest) -> Loop:
+    """Cuts the loop out of a take `[C, N]` of finite samples that fits best."""
+    rate = request.sample_rate
+    strengths = onset_strengths(take, rate)
+    kept = kept_tempo(strengths, request.bpm)
+    onsets_s, _ = weighted_onsets(strengths)
+    # Faster than 1 where the take is slow.
+    speed = request.bpm / kept.bpm if kept.is_steady else 1.0
+    is_near = abs(speed - 1.0) <= STRETCH_MOST
+    ends_near = abs(speed - 1.0) * request.n_bars * request.bar_s <= OFF_MOST_S
+    if not is_near or ends_near:
+        speed = 1.0
+    played = take if speed == 1.0 else stretch(take, rate, speed, onsets_s.tolist())
+    onsets_s = onsets_s / speed
+    lines_s = [0.0]
+    if kept.is_steady and is_near:
+        first_s = _first_line_s(strengths, kept.bpm) / speed
+        lines_s = _lines_s(first_s, played.shape[1] / rate, request) or lines_s
+    joins = []
+    for line_s in lines_s[:N_STARTS]:
+        start = _attack_near(played, round(line_s * rate), rate)
+        waveform, joined = _joined(played, start, request.n_samples, onsets_s, rate)
+        seam = measure_seam(waveform, rate, request.n_bars)
+        cost = _seam_cost(seam) + (FADE_COST if joined == "fade" else 0.0)
+        joins.append((cost, start, waveform, joined, seam))
+    _, start, waveform, joined, seam = min(joins, key=lambda join: join[:2])
+    loop_strengths = onset_strengths(waveform, rate)
+    drift_s = kept_tempo(loop_strengths, request.bpm, reach=0.0).drift_s
+    return Loop(
+        waveform=waveform,
+        take=kept,
+        made=kept_tempo(loop_strengths, request.bpm),
+        drift_s=drift_s,
+        speed=speed,
+        start_s=start / rate,
+        joined=joined,
+        seam=seam,
+        misses=tuple(_misses(kept, drift_s, seam, request, is_near=is_near)),
+    )
+
+
+def _misses(
+    kept: KeptTempo, drift_s: float, seam: Seam, request: LoopRequest, *, is_near: bool
+) -> list[str]:
+    if not kept.is_steady:
+        return ["no steady beat", *(["a click at the seam"] if seam.clicks else [])]
+    misses = []
+    if not is_near:
+        off = 100.0 * (kept.bpm / request.bpm - 1.0)
+        most = 100.0 * STRETCH_MOST
+        misses.append(f"the tempo ({kept.bpm:.1f}, {off:+.1f} %; up to {most:.0f} % are stretched)")
+    elif drift_s > DRIFT_MOST_S:
+        misses.append(f"the grid (hits drift from it by {1000.0 * drift_s:.0f} ms)")
+    if seam.clicks:
+        misses.append("a click at the seam")
+    return misses
+
+
+def _first_line_s(strengths: np.ndarray, bpm: float) -> float:
+    """Time of the first bar line of a recording whose tempo is known up to its octave."""
+    octaves = np.array([0.5 * bpm, bpm, 2.0 * bpm])
+    octaves = octaves[(octaves >= SLOWEST_BPM) & (octaves <= FASTEST_BPM)]
+    _, correlation = find_tempi(strengths)
+    hypotheses = find_hypotheses(strengths, octaves, correlation)
+    if hypotheses is None:
+        return 0.0
+    bar_s = 240.0 / hypotheses.bpm
+    late_s = (hypotheses.first_bar_s + 0.5 * bar_s) % bar_s - 0.5 * bar_s
+    odds = hypotheses.odds + BAR_START_BONUS * (np.abs(late_s) < LINE_SLACK_S)
+    # A bar at half the tempo is two of these, one at the double half of one.
+    return float(late_s[odds.argmax()]) % (240.0 / bpm)
+
+
+def _lines_s(first_s: float, duration_s: float, request: LoopRequest) -> list[float]:
+    """Bar lines from which the loop fits into a take."""
+    last_s = duration_s - request.n_bars * request.bar_s + LINE_SLACK_S
+    lines_s = np.arange(first_s - request.bar_s, last_s + 1e-9, request.bar_s)
+    return np.maximum(lines_s[lines_s >= -LINE_SLACK_S], 0.0).tolist()
+
+
+def _attack_near(played: np.ndarray, line: int, rate: int) -> int:
+    """The sample at which to begin for a bar line: a hair before the attack that is near it, or the
+    line itself."""
+    reach, n_frame = round(NEAR_LINE_S * rate), max(1, rate // 1000)
+    first = max(0, line - reach)
+    nearby = played[:, max(0, first - 4 * n_frame) : line + reach + 4 * n_frame]
+    if nearby.shape[1] < 16 * n_frame:
+        return line
+    filters = butter(2, 150.0, "highpass", fs=rate, output="sos")
+    power = np.square(np.asarray(sosfiltfilt(filters, nearby, axis=1))).mean(axis=0)
+    floor = 1e-4 * float(np.square(played).mean()) + 1e-12
+    sums = np.concatenate([[0.0], np.cumsum(power)])
+    places = np.arange(4 * n_frame, len(power) - 2 * n_frame)
+    before = (sums[places] - sums[places - 4 * n_frame]) / (4 * n_frame) + floor
+    after = (sums[places + 2 * n_frame] - sums[places]) / (2 * n_frame) + floor
+    rises_db = 10.0 * np.log10(after / before)
+    if float(rises_db.max(initial=0.0)) < ATTACK_DB:
+        return line
+    attack = int(places[rises_db.argmax()]) + max(0, first - 4 * n_frame)
+    return max(0, attack - round(LEAD_S * rate))
+
+
+def _joined(
+    played: np.ndarray, start: int, n_samples: int, onsets_s: np.ndarray, rate: int
+) -> tuple[np.ndarray, Joined]:
+    """The loop `[C, n_samples]` that begins at a sample, and how it was joined."""
+    body = played[:, start : start + n_samples]
+    loop = np.pad(body, ((0, 0), (0, n_samples - body.shape[1]))).astype(np.float32)
+    lead = min(start, round(JOIN_WITHIN_S * rate))
+    before = played[:, start - lead : start]
+    level = np.sqrt(np.square(loop).mean()) * 10.0 ** (QUIET_DB / 20.0)
+    if lead > 2 * round(FADE_S * rate) and np.sqrt(np.square(before).mean()) > level:
+        return _crossfaded(loop, before, round(FADE_S * rate)), "crossfade"
+    end_s = (start + n_samples) / rate
+    later_s = onsets_s[onsets_s > end_s - 2.0 * LEAD_S]
+    stop = round((float(later_s[0]) - 4.0 * LEAD_S) * rate) if len(later_s) else played.shape[1]
+    tail = played[:, start + n_samples : min(stop, start + 2 * n_samples)]
+    if tail.shape[1] >= 2 * round(FADE_S * rate):
+        # It rings out where it may, and is faded where something new begins.
+        n_fade = tail.shape[1] // 2
+        gain = np.ones(tail.shape[1], dtype=np.float32)
+        gain[-n_fade:] = 0.5 + 0.5 * np.cos(np.linspace(0.0, np.pi, n_fade))
+        loop[:, : tail.shape[1]] += gain * tail
+        return loop, "tail"
+    n_cut = round(CUT_FADE_S * rate)
+    loop[:, -n_cut:] *= np.linspace(1.0, 0.0, n_cut, dtype=np.float32)
+    return loop, "fade"
+
+
+def _crossfaded(loop: np.ndarray, before: np.ndarray, n_fade: int) -> np.ndarray:
+    """The loop `[C, N]` whose end passes into what comes before its beginning, `[C, M]`, where the
+    two are most alike."""
+    ending = loop[:, -before.shape[1] :]
+    unlike = np.square(ending - before).sum(axis=0)
+    sums = np.concatenate([[0.0], np.cumsum(unlike)])
+    at = int((sums[n_fade:] - sums[:-n_fade]).argmin())
+    here = slice(at, at + n_fade)
+    rising = np.linspace(0.0, 1.0, n_fade, dtype=np.float32)
+    old, new = ending[:, here], before[:, here]
+    power = float(np.sqrt(np.square(old).sum() * np.square(new).sum()))
+    alike = max(0.0, float((old * new).sum()) / power) if power > 0.0 else 1.0
+    # What has nothing in common adds up in power, what is alike in amplitude.
+    both = np.sqrt(rising**2 + (1.0 - rising) ** 2 + 2.0 * alike * rising * (1.0 - rising))
+    joined = before.copy()
+    joined[:, :at] = ending[:, :at]
+    joined[:, here] = (old * (1.0 - rising) + new * rising) / both
+    return np.concatenate([loop[:, : -before.shape[1]], joined], axis=1)
+
+
+def _seam_cost(seam: Seam) -> float:
+    """How bad a seam is: decibels of a break, of level, of spectrum, and a twelfth of a degree of
+    phase."""
+    phase = abs(seam.phase_deg or 0.0) / 12.0
+    broken = max(0.0, seam.step_db, seam.hits_db)
+    return broken + (seam.level_db or 0.0) + (seam.spectrum_db or 0.0) + phase
