@@ -116,9 +116,11 @@ def test_what_a_take_lacks_is_said() -> None:
     too_fast = cut_loop(beat_take(23, 140.0 * (1.0 + STRETCH_MOST + 0.02)), request)
     assert too_fast.speed == 1.0
     assert any("the tempo (148." in miss for miss in too_fast.misses)
-    # Two bars at 136, then two at 144: 140 on the whole.
-    slow, fast = beat_take(23, 136.0), beat_take(23, 144.0)
-    faster = np.concatenate([slow[:, : round(2 * 240 / 136 * RATE)], fast], axis=1)
+    short = cut_loop(beat_take(23, 140.0, duration_s=4.1, skip_s=0.9), LoopRequest(140.0, 2, RATE))
+    assert any("the one" in miss for miss in short.misses)
+    # Two bars at 138, then two at 142: 140 on the whole.
+    slow, fast = beat_take(23, 138.0), beat_take(23, 142.0)
+    faster = np.concatenate([slow[:, : round(2 * 240 / 138 * RATE)], fast], axis=1)
     loop = cut_loop(faster[:, : round(7.2 * RATE)], LoopRequest(140.0, 4, RATE))
     assert loop.drift_s > 0.02
     assert any("the grid" in miss for miss in loop.misses)

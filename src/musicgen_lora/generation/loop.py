@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from scipy.signal import butter, sosfiltfilt
+from scipy.signal import butter, sosfilt
 
 from musicgen_lora.audio.stretch import stretch
 from musicgen_lora.errors import UserError
@@ -46,7 +46,7 @@ QUIET_DB = -40.0
 LEAD_S = 0.002
 """A loop begins so long before its first attack."""
 NEAR_LINE_S = 0.025
-ATTACK_DB = 6.0
+ATTACK_HZ, ATTACK_DB = 150.0, 6.0
 LINE_SLACK_S = 0.02
 N_STARTS = 4
 
@@ -135,12 +135,12 @@ def cut_loop(take: np.ndarray, request: LoopRequest) -> Loop:
         speed = 1.0
     played = take if speed == 1.0 else stretch(take, rate, speed, onsets_s.tolist())
     onsets_s = onsets_s / speed
-    lines_s = [0.0]
+    lines_s: list[float] = []
     if kept.is_steady and is_near:
         first_s = _first_line_s(strengths, kept.bpm) / speed
-        lines_s = _lines_s(first_s, played.shape[1] / rate, request) or lines_s
+        lines_s = _lines_s(first_s, played.shape[1] / rate, request)
     joins = []
-    for line_s in lines_s[:N_STARTS]:
+    for line_s in lines_s[:N_STARTS] or [0.0]:
         start = _attack_near(played, round(line_s * rate), rate)
         waveform, joined = _joined(played, start, request.n_samples, onsets_s, rate)
         seam = measure_seam(waveform, rate, request.n_bars)
@@ -158,12 +158,20 @@ def cut_loop(take: np.ndarray, request: LoopRequest) -> Loop:
         start_s=start / rate,
         joined=joined,
         seam=seam,
-        misses=tuple(_misses(kept, drift_s, seam, request, is_near=is_near)),
+        misses=tuple(
+            _misses(kept, drift_s, seam, request, is_near=is_near, has_line=bool(lines_s))
+        ),
     )
 
 
 def _misses(
-    kept: KeptTempo, drift_s: float, seam: Seam, request: LoopRequest, *, is_near: bool
+    kept: KeptTempo,
+    drift_s: float,
+    seam: Seam,
+    request: LoopRequest,
+    *,
+    is_near: bool,
+    has_line: bool,
 ) -> list[str]:
     if not kept.is_steady:
         return ["no steady beat", *(["a click at the seam"] if seam.clicks else [])]
@@ -172,6 +180,8 @@ def _misses(
         off = 100.0 * (kept.bpm / request.bpm - 1.0)
         most = 100.0 * STRETCH_MOST
         misses.append(f"the tempo ({kept.bpm:.1f}, {off:+.1f} %; up to {most:.0f} % are stretched)")
+    elif not has_line:
+        misses.append("the one (from no bar line on is the take long enough)")
     elif drift_s > DRIFT_MOST_S:
         misses.append(f"the grid (hits drift from it by {1000.0 * drift_s:.0f} ms)")
     if seam.clicks:
@@ -180,24 +190,28 @@ def _misses(
 
 
 def _first_line_s(strengths: np.ndarray, bpm: float) -> float:
-    """Time of the first bar line of a recording whose tempo is known up to its octave."""
-    octaves = np.array([0.5 * bpm, bpm, 2.0 * bpm])
-    octaves = octaves[(octaves >= SLOWEST_BPM) & (octaves <= FASTEST_BPM)]
+    """Time of the first bar line of a recording of a known tempo."""
+    # What the sequencer shows is asked for, so its octave isn't in doubt, but where it is so fast
+    # or slow that nobody would count it so.
+    while bpm > FASTEST_BPM:
+        bpm *= 0.5
+    while bpm < SLOWEST_BPM:
+        bpm *= 2.0
     _, correlation = find_tempi(strengths)
-    hypotheses = find_hypotheses(strengths, octaves, correlation)
+    hypotheses = find_hypotheses(strengths, np.array([bpm]), correlation)
     if hypotheses is None:
         return 0.0
-    bar_s = 240.0 / hypotheses.bpm
+    bar_s = 240.0 / bpm
     late_s = (hypotheses.first_bar_s + 0.5 * bar_s) % bar_s - 0.5 * bar_s
     odds = hypotheses.odds + BAR_START_BONUS * (np.abs(late_s) < LINE_SLACK_S)
-    # A bar at half the tempo is two of these, one at the double half of one.
-    return float(late_s[odds.argmax()]) % (240.0 / bpm)
+    return float(late_s[odds.argmax()])
 
 
 def _lines_s(first_s: float, duration_s: float, request: LoopRequest) -> list[float]:
     """Bar lines from which the loop fits into a take."""
     last_s = duration_s - request.n_bars * request.bar_s + LINE_SLACK_S
-    lines_s = np.arange(first_s - request.bar_s, last_s + 1e-9, request.bar_s)
+    first_s = (first_s + LINE_SLACK_S) % request.bar_s - LINE_SLACK_S
+    lines_s = np.arange(first_s, last_s + 1e-9, request.bar_s)
     return np.maximum(lines_s[lines_s >= -LINE_SLACK_S], 0.0).tolist()
 
 
@@ -205,12 +219,14 @@ def _attack_near(played: np.ndarray, line: int, rate: int) -> int:
     """The sample at which to begin for a bar line: a hair before the attack that is near it, or the
     line itself."""
     reach, n_frame = round(NEAR_LINE_S * rate), max(1, rate // 1000)
-    first = max(0, line - reach)
-    nearby = played[:, max(0, first - 4 * n_frame) : line + reach + 4 * n_frame]
+    first = line - reach - 4 * n_frame
+    # Before a recording there was silence: what sounds at its first sample is an attack.
+    nearby = played[:, max(0, first) : line + reach + 4 * n_frame]
+    nearby = np.pad(nearby, ((0, 0), (max(0, -first), 0)))
     if nearby.shape[1] < 16 * n_frame:
         return line
-    filters = butter(2, 150.0, "highpass", fs=rate, output="sos")
-    power = np.square(np.asarray(sosfiltfilt(filters, nearby, axis=1))).mean(axis=0)
+    filters = butter(2, ATTACK_HZ, "highpass", fs=rate, output="sos")
+    power = np.square(np.asarray(sosfilt(filters, nearby, axis=1))).mean(axis=0)
     floor = 1e-4 * float(np.square(played).mean()) + 1e-12
     sums = np.concatenate([[0.0], np.cumsum(power)])
     places = np.arange(4 * n_frame, len(power) - 2 * n_frame)
@@ -219,8 +235,7 @@ def _attack_near(played: np.ndarray, line: int, rate: int) -> int:
     rises_db = 10.0 * np.log10(after / before)
     if float(rises_db.max(initial=0.0)) < ATTACK_DB:
         return line
-    attack = int(places[rises_db.argmax()]) + max(0, first - 4 * n_frame)
-    return max(0, attack - round(LEAD_S * rate))
+    return max(0, int(places[rises_db.argmax()]) + first - round(LEAD_S * rate))
 
 
 def _joined(
