@@ -14,6 +14,7 @@ import pytest
 import soundfile as sf
 from written_facts import read_captions
 
+from musicgen_lora.dataset.caption_words import normalise_bpm
 from musicgen_lora.errors import UserError
 from musicgen_lora.listening.key_names import normalise_key
 from musicgen_lora.prepare.reading import parquet, tables
@@ -23,7 +24,6 @@ from musicgen_lora.prepare.words.facts import (
     Facts,
     facts_from_name,
     merge_facts,
-    normalise_bpm,
 )
 
 

@@ -28,6 +28,7 @@ from typing import BinaryIO, cast
 from tinytag import TinyTag, TinyTagException
 
 from musicgen_lora.audio.files import is_inside
+from musicgen_lora.dataset.caption_words import normalise_bpm
 from musicgen_lora.errors import UserError
 from musicgen_lora.listening.key_names import normalise_key
 from musicgen_lora.prepare.reading.audio_names import AudioNames
@@ -48,7 +49,6 @@ from musicgen_lora.prepare.words.facts import (
     facts_from_name,
     find_words,
     make_facts,
-    normalise_bpm,
 )
 
 METADATA_NAMES = (
