@@ -43,7 +43,7 @@ def test_loops_are_exact_to_the_sample_whatever_the_take(bpm: float, n_bars: int
 def test_takes_near_the_tempo_fit(seed: int, off: float) -> None:
     request = LoopRequest(142.0, 4, RATE)
     loop = cut_loop(beat_take(seed, 142.0 * (1.0 + off), skip_s=0.4), request)
-    assert loop.misses == ()
+    assert loop.faults == ()
     assert loop.take.bpm == pytest.approx(142.0 * (1.0 + off), rel=0.003)
     assert loop.made.bpm == pytest.approx(142.0, rel=0.003)
     # Played three times, it is one beat: nothing is early or late where it comes round.
@@ -69,7 +69,7 @@ def test_loops_begin_on_the_one() -> None:
 
 def test_half_time_is_no_error() -> None:
     loop = cut_loop(beat_take(22, 70.0), LoopRequest(140.0, 4, RATE))
-    assert loop.misses == ()
+    assert loop.faults == ()
     assert loop.speed == pytest.approx(1.0, abs=0.003)
 
 
@@ -107,23 +107,23 @@ def test_a_bass_held_over_the_bar_line_does_not_break() -> None:
     assert loop.seam.step_db < 3.0
 
 
-def test_what_a_take_lacks_is_said() -> None:
+def test_what_is_wrong_with_a_take_is_said() -> None:
     request = LoopRequest(140.0, 2, RATE)
     noise = np.random.default_rng(1).uniform(-0.3, 0.3, (1, 8 * RATE)).astype(np.float32)
-    assert "no steady beat" in cut_loop(noise, request).misses
+    assert "has no steady beat" in cut_loop(noise, request).faults
     silence = cut_loop(np.zeros((1, 8 * RATE), dtype=np.float32), request)
-    assert silence.misses == ("no steady beat",)
+    assert silence.faults == ("has no steady beat",)
     too_fast = cut_loop(beat_take(23, 140.0 * (1.0 + STRETCH_MOST + 0.02)), request)
     assert too_fast.speed == 1.0
-    assert any("the tempo (148." in miss for miss in too_fast.misses)
+    assert any("off the tempo" in fault for fault in too_fast.faults)
     short = cut_loop(beat_take(23, 140.0, duration_s=4.1, skip_s=0.9), LoopRequest(140.0, 2, RATE))
-    assert any("the one" in miss for miss in short.misses)
+    assert any("begins off the one" in fault for fault in short.faults)
     # Two bars at 138, then two at 142: 140 on the whole.
     slow, fast = beat_take(23, 138.0), beat_take(23, 142.0)
     faster = np.concatenate([slow[:, : round(2 * 240 / 138 * RATE)], fast], axis=1)
     loop = cut_loop(faster[:, : round(7.2 * RATE)], LoopRequest(140.0, 4, RATE))
     assert loop.drift_s > 0.02
-    assert any("the grid" in miss for miss in loop.misses)
+    assert any("drifts from the grid" in fault for fault in loop.faults)
 
 
 def test_what_does_not_fit_a_clip_is_one_line() -> None:

@@ -46,25 +46,25 @@ def drawn(takes: Sequence[np.ndarray], **how: int):
 def test_takes_are_drawn_until_one_fits() -> None:
     found, calls = drawn([NOISE, 0.0 * NOISE, GOOD, NOISE])
     assert [len(call) for call in calls] == [1, 2]
-    assert found[0].misses == ()
+    assert found[0].faults == ()
     assert found[0].seed == calls[1][1]
     assert found[0].waveform.shape == (1, REQUEST.n_samples)
-    assert all(take.misses for take in found[1:])
+    assert all(take.faults for take in found[1:])
 
 
 def test_no_more_than_the_most_and_the_best_is_kept() -> None:
     found, calls = drawn([0.0 * NOISE, NOISE, np.full_like(NOISE, np.nan)], at_most=3)
     assert sum(map(len, calls)) == 3
     assert len({seed for call in calls for seed in call}) == 3
-    assert "no steady beat" in found[0].misses
-    assert "samples that are no numbers" in found[-1].misses[0]
+    assert "has no steady beat" in found[0].faults
+    assert "samples that are no numbers" in found[-1].faults[0]
     json.dumps(takes_figures(found), allow_nan=False)
 
 
 def test_all_that_are_asked_for_are_drawn_though_one_fits() -> None:
     found, calls = drawn([GOOD, GOOD[:, RATE:], NOISE], at_least=3)
     assert sum(map(len, calls)) == 3
-    assert [bool(take.misses) for take in found] == [False, False, True]
+    assert [bool(take.faults) for take in found] == [False, False, True]
 
 
 def test_the_first_take_is_the_clip_itself() -> None:
@@ -77,9 +77,9 @@ def test_the_first_take_is_the_clip_itself() -> None:
 @pytest.mark.parametrize(
     ("fault", "said"),
     [
-        (lambda good: np.clip(good, -0.2, 0.2), "clipping"),
-        (lambda good: good + 0.05, "an offset"),
-        (lambda good: np.where(np.arange(good.shape[1]) > 4 * RATE, 0.0, good), "silence"),
+        (lambda good: np.clip(good, -0.2, 0.2), "is clipped"),
+        (lambda good: good + 0.05, "has an offset"),
+        (lambda good: np.where(np.arange(good.shape[1]) > 4 * RATE, 0.0, good), "is silent"),
         (lambda good: np.where(np.arange(good.shape[1]) == 77, np.inf, good), "no numbers"),
     ],
 )
@@ -87,8 +87,8 @@ def test_damage_is_named_and_comes_last(fault, said: str) -> None:
     damaged = fault(GOOD).astype(np.float32)
     good = judge_clip(0, GOOD, RATE, BEAT.bpm)
     bad = judge_clip(1, damaged, RATE, BEAT.bpm)
-    assert good.misses == ()
-    assert any(said in miss for miss in bad.misses)
+    assert good.faults == ()
+    assert any(said in fault for fault in bad.faults)
     assert good.rank < bad.rank
     assert np.isfinite(bad.waveform).all()
     json.dumps(takes_figures([good, bad]), allow_nan=False)

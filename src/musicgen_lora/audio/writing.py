@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from glob import escape as glob_escape
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import soundfile
@@ -21,6 +20,7 @@ import soundfile
 from musicgen_lora.audio.chunks import acid_chunk, bext_chunk, info_chunk, smpl_chunk, with_chunks
 from musicgen_lora.audio.loudness import integrated_loudness
 from musicgen_lora.audio.tags import id3_tag, tag_flac, tag_ogg
+from musicgen_lora.config.kinds import SoundFormat as Format
 from musicgen_lora.errors import UserError
 
 CEILING_DB = -0.1
@@ -31,8 +31,6 @@ NAME_WORDS = 3
 SMALL_WORDS = {"a", "an", "and", "at", "by", "for", "in", "of", "on", "the", "to", "with", "bpm"}
 HELD_DB = 0.1
 """A loudness that is missed by less is reached."""
-
-Format = Literal["wav", "wav24", "wav_float", "flac", "ogg", "mp3"]
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 A take of a model is near a tempo, begins anywhere in a bar and ends anywhere. It is stretched onto
 the tempo where that takes little, cut where a bar begins, and joined: what comes before the cut is
 faded in at the end, so that the last sample leads into the first; where nothing comes before it,
-what rings on after the end is laid over the beginning. What a take lacks is said, never bent.
+what rings on after the end is laid over the beginning. What is wrong with a take is said, not bent.
 """
 
 from __future__ import annotations
@@ -44,9 +44,11 @@ FADE_COST = 6.0
 QUIET_DB = -40.0
 """What comes before the beginning is nothing where it is so far below the loop."""
 LEAD_S = 0.002
-"""A loop begins so long before its first attack."""
-NEAR_LINE_S = 0.025
-ATTACK_HZ, ATTACK_DB = 150.0, 6.0
+"""A loop begins so long before its first bar line or attack."""
+NEAR_LINE_S = 0.008
+ONSET_LATE_S = 0.003
+"""By which onsets are heard late, on 808 beats."""
+ATTACK_HZ, ATTACK_DB = 150.0, 12.0
 LINE_SLACK_S = 0.02
 N_STARTS = 4
 
@@ -76,9 +78,10 @@ class LoopRequest:
         """Samples a channel, exactly."""
         return round(self.n_bars * self.bar_s * self.sample_rate)
 
-    def take_s(self, longest_s: float) -> float:
+    def take_s(self, longest_s: float, window_s: float | None = None) -> float:
         """Seconds of a take to cut it from: a bar to choose from and some stretching, as far as
-        `longest_s` allows.
+        `longest_s` allows. A loop that fits into a base's own window of `window_s` is not played
+        beyond it, where the music begins to forget.
 
         Raises:
             UserError: not even the loop itself fits.
@@ -91,7 +94,11 @@ class LoopRequest:
                 f"--bpm {self.bpm:g} --bars {self.n_bars}: are {loop_s:.1f} s, and a clip has "
                 f"{longest_s:g} s at most; {way_out}."
             )
-        return min(longest_s, (1.0 + STRETCH_MOST) * loop_s + self.bar_s + TAIL_S)
+        needed_s = (1.0 + STRETCH_MOST) * loop_s + TAIL_S
+        wanted_s = needed_s + self.bar_s
+        if window_s is not None and needed_s <= window_s:
+            wanted_s = min(wanted_s, window_s)
+        return min(longest_s, wanted_s)
 
 
 @dataclass(frozen=True)
@@ -107,7 +114,7 @@ class Loop:
         start_s: where in the stretched take it begins.
         joined: how its end meets its beginning.
         seam: what that is like.
-        misses: what is wrong with it, a few words each; empty for a loop that fits.
+        faults: what is wrong with it, each as a verb and its object; empty for a loop that fits.
     """
 
     waveform: np.ndarray
@@ -118,7 +125,7 @@ class Loop:
     start_s: float
     joined: Joined
     seam: Seam
-    misses: tuple[str, ...]
+    faults: tuple[str, ...]
 
 
 def cut_loop(take: np.ndarray, request: LoopRequest) -> Loop:
@@ -137,7 +144,7 @@ def cut_loop(take: np.ndarray, request: LoopRequest) -> Loop:
     onsets_s = onsets_s / speed
     lines_s: list[float] = []
     if kept.is_steady and is_near:
-        first_s = _first_line_s(strengths, kept.bpm) / speed
+        first_s = _first_line_s(strengths, kept) / speed
         lines_s = _lines_s(first_s, played.shape[1] / rate, request)
     joins = []
     for line_s in lines_s[:N_STARTS] or [0.0]:
@@ -158,13 +165,13 @@ def cut_loop(take: np.ndarray, request: LoopRequest) -> Loop:
         start_s=start / rate,
         joined=joined,
         seam=seam,
-        misses=tuple(
-            _misses(kept, drift_s, seam, request, is_near=is_near, has_line=bool(lines_s))
+        faults=tuple(
+            _faults(kept, drift_s, seam, request, is_near=is_near, has_line=bool(lines_s))
         ),
     )
 
 
-def _misses(
+def _faults(
     kept: KeptTempo,
     drift_s: float,
     seam: Seam,
@@ -174,23 +181,27 @@ def _misses(
     has_line: bool,
 ) -> list[str]:
     if not kept.is_steady:
-        return ["no steady beat", *(["a click at the seam"] if seam.clicks else [])]
-    misses = []
+        return ["has no steady beat", *(["clicks at the seam"] if seam.clicks else [])]
+    faults = []
     if not is_near:
         off = 100.0 * (kept.bpm / request.bpm - 1.0)
         most = 100.0 * STRETCH_MOST
-        misses.append(f"the tempo ({kept.bpm:.1f}, {off:+.1f} %; up to {most:.0f} % are stretched)")
+        faults.append(
+            f"is {off:+.1f} % off the tempo, of which {most:.0f} are stretched ({kept.bpm:.1f})"
+        )
     elif not has_line:
-        misses.append("the one (from no bar line on is the take long enough)")
+        faults.append("begins off the one (from no bar line on is it long enough)")
     elif drift_s > DRIFT_MOST_S:
-        misses.append(f"the grid (hits drift from it by {1000.0 * drift_s:.0f} ms)")
+        faults.append(f"drifts from the grid by {1000.0 * drift_s:.0f} ms")
     if seam.clicks:
-        misses.append("a click at the seam")
-    return misses
+        faults.append("clicks at the seam")
+    return faults
 
 
-def _first_line_s(strengths: np.ndarray, bpm: float) -> float:
-    """Time of the first bar line of a recording of a known tempo."""
+def _first_line_s(strengths: np.ndarray, kept: KeptTempo) -> float:
+    """Time of the first bar line of a recording of a known tempo, on the line through all its
+    onsets; it may be a hair before the recording."""
+    bpm = kept.bpm
     # What the sequencer shows is asked for, so its octave isn't in doubt, but where it is so fast
     # or slow that nobody would count it so.
     while bpm > FASTEST_BPM:
@@ -204,7 +215,9 @@ def _first_line_s(strengths: np.ndarray, bpm: float) -> float:
     bar_s = 240.0 / bpm
     late_s = (hypotheses.first_bar_s + 0.5 * bar_s) % bar_s - 0.5 * bar_s
     odds = hypotheses.odds + BAR_START_BONUS * (np.abs(late_s) < LINE_SLACK_S)
-    return float(late_s[odds.argmax()])
+    step_s = 15.0 / kept.bpm
+    n_steps = round((float(late_s[odds.argmax()]) - kept.offset_s) / step_s)
+    return kept.offset_s + n_steps * step_s - ONSET_LATE_S
 
 
 def _lines_s(first_s: float, duration_s: float, request: LoopRequest) -> list[float]:
@@ -216,15 +229,16 @@ def _lines_s(first_s: float, duration_s: float, request: LoopRequest) -> list[fl
 
 
 def _attack_near(played: np.ndarray, line: int, rate: int) -> int:
-    """The sample at which to begin for a bar line: a hair before the attack that is near it, or the
-    line itself."""
+    """The sample at which to begin for a bar line: a hair before it, or before the attack that is
+    near it and early."""
     reach, n_frame = round(NEAR_LINE_S * rate), max(1, rate // 1000)
+    lead = round(LEAD_S * rate)
     first = line - reach - 4 * n_frame
     # Before a recording there was silence: what sounds at its first sample is an attack.
     nearby = played[:, max(0, first) : line + reach + 4 * n_frame]
     nearby = np.pad(nearby, ((0, 0), (max(0, -first), 0)))
     if nearby.shape[1] < 16 * n_frame:
-        return line
+        return max(0, line - lead)
     filters = butter(2, ATTACK_HZ, "highpass", fs=rate, output="sos")
     power = np.square(np.asarray(sosfilt(filters, nearby, axis=1))).mean(axis=0)
     floor = 1e-4 * float(np.square(played).mean()) + 1e-12
@@ -234,8 +248,8 @@ def _attack_near(played: np.ndarray, line: int, rate: int) -> int:
     after = (sums[places + 2 * n_frame] - sums[places]) / (2 * n_frame) + floor
     rises_db = 10.0 * np.log10(after / before)
     if float(rises_db.max(initial=0.0)) < ATTACK_DB:
-        return line
-    return max(0, int(places[rises_db.argmax()]) + first - round(LEAD_S * rate))
+        return max(0, line - lead)
+    return max(0, min(line, int(places[rises_db.argmax()]) + first) - lead)
 
 
 def _joined(

@@ -1,7 +1,7 @@
 """Several takes of a prompt, of which the best is kept by stated measures.
 
 A model plays a prompt differently with each seed, and some takes are off the tempo, broken or
-silent. Each is judged by what can be measured; takes that lack nothing come before those that do,
+silent. Each is judged by what can be measured; takes that have no fault come before those that do,
 and among equals the smaller penalty wins, a sum of measures each divided by what is just bearable.
 """
 
@@ -21,7 +21,7 @@ from musicgen_lora.generation.loop import (
     LoopRequest,
     cut_loop,
 )
-from musicgen_lora.listening.asked_tempo import STEADY_DEVIATIONS, KeptTempo, kept_tempo
+from musicgen_lora.listening.asked_tempo import REACH, STEADY_DEVIATIONS, KeptTempo, kept_tempo
 from musicgen_lora.listening.metre import onset_strengths
 from musicgen_lora.listening.quality import count_clipped, find_silences
 from musicgen_lora.listening.seam import BREAK_DB
@@ -42,7 +42,7 @@ class Judged:
     Args:
         seed: that it was drawn with.
         waveform: what is kept of it, `[C, N]`.
-        misses: what it lacks, a few words each.
+        faults: what is wrong with it, each as a verb and its object.
         penalty: smaller is better.
         figures: what was measured, for the JSON.
         loop: how it was cut, where it was.
@@ -50,7 +50,7 @@ class Judged:
 
     seed: int
     waveform: np.ndarray
-    misses: tuple[str, ...]
+    faults: tuple[str, ...]
     penalty: float
     figures: Mapping[str, Any]
     loop: Loop | None = None
@@ -58,7 +58,7 @@ class Judged:
     @property
     def rank(self) -> tuple[bool, float]:
         """Smaller is better."""
-        return bool(self.misses), self.penalty
+        return bool(self.faults), self.penalty
 
 
 Judge = Callable[[int, np.ndarray], Judged]
@@ -80,12 +80,12 @@ def draw_takes(
         judge: judges one.
         seed: of the clip, see `take_seeds`.
         at_least: so many are drawn in any case ...
-        at_most: ... and more until one lacks nothing, up to so many.
+        at_most: ... and more until one has no fault, up to so many.
         batch_size: takes played together.
     """
     seeds, judged = take_seeds(seed), list[Judged]()
     while len(judged) < at_most:
-        if len(judged) >= at_least and not all(take.misses for take in judged):
+        if len(judged) >= at_least and not all(take.faults for take in judged):
             break
         wanted = at_least if len(judged) < at_least else at_most
         now = list(itertools.islice(seeds, min(batch_size, wanted - len(judged))))
@@ -97,21 +97,21 @@ def judge_clip(
     seed: int, waveform: np.ndarray, sample_rate: int, bpm: float | None = None
 ) -> Judged:
     """Judges a take `[C, N]` as a clip: by its damage, and by its tempo where one was asked for."""
-    sound, misses, penalty, figures = _damage(waveform, sample_rate)
+    sound, faults, penalty, figures = _damage(waveform, sample_rate)
     if bpm is not None:
         kept = kept_tempo(onset_strengths(sound, sample_rate), bpm)
         figures["tempo"] = _tempo_figures(bpm, kept)
         penalty += _tempo_penalty(bpm, kept)
         if not kept.is_steady:
-            misses.append("no steady beat")
+            faults.append("has no steady beat")
         elif abs(kept.bpm / bpm - 1.0) > TEMPO_MOST:
-            misses.append(f"the tempo ({kept.bpm:.1f})")
-    return Judged(seed, sound, tuple(misses), penalty, figures)
+            faults.append(f"is off the tempo ({kept.bpm:.1f})")
+    return Judged(seed, sound, tuple(faults), penalty, figures)
 
 
 def judge_loop(seed: int, waveform: np.ndarray, request: LoopRequest) -> Judged:
     """Cuts the loop out of a take `[C, N]` and judges it: tempo, drift, seam and damage."""
-    sound, misses, penalty, figures = _damage(waveform, request.sample_rate)
+    sound, faults, penalty, figures = _damage(waveform, request.sample_rate)
     loop = cut_loop(sound, request)
     seam = loop.seam
     figures["tempo"] = _tempo_figures(request.bpm, loop.take) | {
@@ -131,7 +131,7 @@ def judge_loop(seed: int, waveform: np.ndarray, request: LoopRequest) -> Judged:
     penalty += max(0.0, seam.step_db / BREAK_DB) + (seam.level_db or 0.0) / LEVEL_MOST_DB
     penalty += (seam.spectrum_db or 0.0) / SPECTRUM_MOST_DB
     penalty += abs(seam.phase_deg or 0.0) / PHASE_MOST_DEG
-    return Judged(seed, loop.waveform, (*misses, *loop.misses), penalty, figures, loop)
+    return Judged(seed, loop.waveform, (*faults, *loop.faults), penalty, figures, loop)
 
 
 def _rounded(value: float | None) -> float | None:
@@ -148,15 +148,15 @@ def _tempo_figures(bpm: float, kept: KeptTempo) -> dict[str, Any]:
 
 def _tempo_penalty(bpm: float, kept: KeptTempo) -> float:
     if not kept.is_steady:
-        # As far off as can be, and worse the less the onsets agree.
-        return 1.0 / TEMPO_MOST * 0.08 + STEADY_DEVIATIONS - kept.agreement
+        # As one that is as far off as is looked for, and worse the less the onsets agree.
+        return REACH / TEMPO_MOST + STEADY_DEVIATIONS - kept.agreement
     return abs(kept.bpm / bpm - 1.0) / TEMPO_MOST
 
 
 def _damage(
     waveform: np.ndarray, sample_rate: int
 ) -> tuple[np.ndarray, list[str], float, dict[str, Any]]:
-    """The take with finite samples, what damage it lacks to be whole, a penalty, and figures."""
+    """The take with finite samples, its damage as faults, a penalty, and figures."""
     n_bad = waveform.size - int(np.count_nonzero(np.isfinite(waveform)))
     sound = np.nan_to_num(waveform, nan=0.0, posinf=0.0, neginf=0.0) if n_bad else waveform
     # What is flat at the take's own top was cut off there, wherever full scale is.
@@ -166,13 +166,13 @@ def _damage(
     silent = min(1.0, silent_s * sample_rate / max(1, sound.shape[1]))
     clipped = n_clipped / max(1, sound.size)
     offset = float(np.abs(sound.mean(axis=1)).max(initial=0.0))
-    misses = [f"{n_bad} samples that are no numbers"] if n_bad else []
+    faults = [f"has {n_bad} samples that are no numbers"] if n_bad else []
     if silent > SILENT_MOST:
-        misses.append(f"silence ({100.0 * silent:.0f} % of it)")
+        faults.append(f"is silent for {100.0 * silent:.0f} % of it")
     if clipped > CLIPPED_MOST:
-        misses.append(f"clipping ({n_clipped} samples)")
+        faults.append(f"is clipped in {n_clipped} samples")
     if offset > DC_MOST:
-        misses.append(f"an offset of {offset:.3f}")
+        faults.append(f"has an offset of {offset:.3f}")
     penalty = silent / SILENT_MOST + clipped / CLIPPED_MOST + offset / DC_MOST
     figures: dict[str, Any] = {
         "damage": {
@@ -182,7 +182,7 @@ def _damage(
             "dc_offset": round(offset, 5),
         }
     }
-    return sound, misses, penalty + (10.0 if n_bad else 0.0), figures
+    return sound, faults, penalty + (10.0 if n_bad else 0.0), figures
 
 
 def takes_figures(takes: Sequence[Judged]) -> list[dict[str, Any]]:
@@ -191,7 +191,7 @@ def takes_figures(takes: Sequence[Judged]) -> list[dict[str, Any]]:
         {
             "seed": take.seed,
             "penalty": round(take.penalty, 3) if math.isfinite(take.penalty) else None,
-            "lacks": list(take.misses),
+            "faults": list(take.faults),
             **take.figures,
         }
         for take in takes
