@@ -137,14 +137,13 @@ def levelled(
 
 def _encoded(waveform: np.ndarray, sample_rate: int, kind: _Kind) -> bytes:
     buffer = io.BytesIO()
-    quality = {"compression_level": LOSSY_LEVEL} if kind.is_lossy else {}
     soundfile.write(
         buffer,
         waveform.T,
         sample_rate,
         format=kind.container,
         subtype=kind.subtype,
-        **quality,
+        compression_level=LOSSY_LEVEL if kind.is_lossy else None,
     )
     return buffer.getvalue()
 

@@ -10,6 +10,7 @@ nothing.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -41,6 +42,8 @@ SILENT_DB = -70.0
 VELOCITY_RANGE_DB = 30.0
 
 Drum = Literal["kick", "snare", "hat"]
+DRUMS: Mapping[str, Drum] = {"low": "kick", "snap": "snare", "hats": "hat"}
+"""By the band in which its onsets are looked for."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +75,7 @@ def find_drum_hits(waveform: np.ndarray, sample_rate: int) -> list[DrumHit]:
         }
 
     hits = []
-    for band, drum in (("low", "kick"), ("snap", "snare"), ("hats", "hat")):
+    for band, drum in DRUMS.items():
         if tops_db[band] < SILENT_DB:
             continue
         flux, rate = spectral_flux(mono, sample_rate, *BANDS_HZ[band], WINDOWS_S[band])
@@ -85,7 +88,7 @@ def find_drum_hits(waveform: np.ndarray, sample_rate: int) -> list[DrumHit]:
     return sorted(hits, key=lambda hit: (hit.start_s, hit.drum))
 
 
-def _is_drum(drum: str, levels: dict[str, float], tilt_db: float) -> bool:
+def _is_drum(drum: Drum, levels: dict[str, float], tilt_db: float) -> bool:
     if drum == "kick":
         return levels["low"] > KICK_LOW_DB and levels["body"] > KICK_BODY_DB
     if drum == "snare":
