@@ -14,6 +14,7 @@ from typing import Literal
 import numpy as np
 from scipy.signal import butter, sosfilt
 
+from musicgen_lora.audio.crossfade import pass_into
 from musicgen_lora.audio.stretch import stretch
 from musicgen_lora.errors import UserError
 from musicgen_lora.listening.asked_tempo import KeptTempo, kept_tempo
@@ -262,7 +263,7 @@ def _joined(
     before = played[:, start - lead : start]
     level = np.sqrt(np.square(loop).mean()) * 10.0 ** (QUIET_DB / 20.0)
     if lead > 2 * round(FADE_S * rate) and np.sqrt(np.square(before).mean()) > level:
-        return _crossfaded(loop, before, round(FADE_S * rate)), "crossfade"
+        return pass_into(loop, before, round(FADE_S * rate)), "crossfade"
     end_s = (start + n_samples) / rate
     later_s = onsets_s[onsets_s > end_s - 2.0 * LEAD_S]
     stop = round((float(later_s[0]) - 4.0 * LEAD_S) * rate) if len(later_s) else played.shape[1]
@@ -277,26 +278,6 @@ def _joined(
     n_cut = round(CUT_FADE_S * rate)
     loop[:, -n_cut:] *= np.linspace(1.0, 0.0, n_cut, dtype=np.float32)
     return loop, "fade"
-
-
-def _crossfaded(loop: np.ndarray, before: np.ndarray, n_fade: int) -> np.ndarray:
-    """The loop `[C, N]` whose end passes into what comes before its beginning, `[C, M]`, where the
-    two are most alike."""
-    ending = loop[:, -before.shape[1] :]
-    unlike = np.square(ending - before).sum(axis=0)
-    sums = np.concatenate([[0.0], np.cumsum(unlike)])
-    at = int((sums[n_fade:] - sums[:-n_fade]).argmin())
-    here = slice(at, at + n_fade)
-    rising = np.linspace(0.0, 1.0, n_fade, dtype=np.float32)
-    old, new = ending[:, here], before[:, here]
-    power = float(np.sqrt(np.square(old).sum() * np.square(new).sum()))
-    alike = max(0.0, float((old * new).sum()) / power) if power > 0.0 else 1.0
-    # What has nothing in common adds up in power, what is alike in amplitude.
-    both = np.sqrt(rising**2 + (1.0 - rising) ** 2 + 2.0 * alike * rising * (1.0 - rising))
-    joined = before.copy()
-    joined[:, :at] = ending[:, :at]
-    joined[:, here] = (old * (1.0 - rising) + new * rising) / both
-    return np.concatenate([loop[:, : -before.shape[1]], joined], axis=1)
 
 
 def _seam_cost(seam: Seam) -> float:

@@ -19,8 +19,9 @@ REACH = 0.08
 STEP = 0.0002
 NEARNESS = 0.05
 """Standard deviation of a mild preference for the asked tempo: a few onsets fit several."""
-STEADY_DEVIATIONS = 4.0
-"""From this agreement on there is a steady beat, see `loops.AGREED`."""
+STEADY_DEVIATIONS = 4.5
+"""From this agreement on there is a steady beat. Of 4,000 rows of unrelated onsets over 9 and 16 s
+0.2 % reach it near a given tempo, where 1 to 2 % reach 4: of a loop's several tries each may."""
 STRETCH_S = 2.0
 CLEAR_DEVIATIONS = 1.5
 """A stretch of this length tells its drift from this agreement on."""
