@@ -6,13 +6,13 @@ import pytest
 
 from musicgen_lora.dataset.caption_words import stated_bpm, stated_key, with_tempo_and_key
 from musicgen_lora.errors import UserError
-from musicgen_lora.prepare.words.captions import make_captions
+from musicgen_lora.prepare.words.captions import Wording, make_captions
 from musicgen_lora.prepare.words.facts import Facts
 
 
 def test_prompts_have_the_captions_words() -> None:
     facts = Facts(bpm=140.0, key="C# minor")
-    captions = make_captions(facts, 12, default_text="dark trap beat", clip="x")
+    captions = make_captions(facts, "x", Wording(12, "dark trap beat"))
     prompt = with_tempo_and_key("dark trap beat", 140.0, "C# minor")
     assert prompt == "dark trap beat, 140 bpm, C# minor"
     assert any("140 bpm" in caption for caption in captions)
