@@ -53,10 +53,10 @@ class WritingSettings:
     """What is asked of the clips, and what is written of them."""
 
     bpm: Annotated[float, Field(ge=20.0, le=400.0)] | None = None
-    """Tempo to ask for; takes are measured against it. With --bars, a loop's."""
+    """Tempo to ask for, of clips or loops; takes are measured against it."""
     bars: Annotated[int, Field(ge=1, le=64)] | None = None
-    """Make loops of exactly so many bars of --bpm that go on in their own beginning; None makes
-    clips of --duration."""
+    """Make loops of exactly so many bars of that tempo, which go on in their own beginning; None
+    makes clips."""
     key: str = ""
     """Key to ask for, such as "C# minor"; none if empty."""
     best_of: Annotated[int, Field(ge=1, le=1000)] = 1
