@@ -313,10 +313,28 @@ class EvaluateSettings:
     """Clips that go through the model together."""
 
 
+Strengths = list[Annotated[float, Field(ge=0.0, le=2.0)]]
+
+
+@dataclass(config=STRICT)
+class MergeSettings:
+    """Fold adapters into a base: a full checkpoint in Hugging Face's format."""
+
+    model_path: str = EMBEDDED_NAME
+    """Base model that the adapters belong to: a folder, a hub id, or the embedded tiny-beats."""
+    lora_model_path: list[Path] = dataclasses.field(default_factory=list)
+    """Adapter folders, such as output_dir/best_model; one or several."""
+    strength: Strengths = dataclasses.field(default_factory=list)
+    """Of each adapter, 0 to 2: 1 is the adapter as it was trained, 0 the base (default: 1 each)."""
+    output_dir: Path = Path("finetune/output/merged")
+    """Where the checkpoint goes; new or empty."""
+
+
 SETTINGS: dict[str, type] = {
     "prepare": PrepareSettings,
     "tokenise": TokeniseSettings,
     "train": TrainSettings,
     "generate": GenerateSettings,
     "evaluate": EvaluateSettings,
+    "merge": MergeSettings,
 }

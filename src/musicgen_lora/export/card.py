@@ -1,0 +1,119 @@
+"""Model cards of what is exported."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from musicgen_lora.errors import UserError
+from musicgen_lora.export.sources import Source
+from musicgen_lora.formats.documents import SMALL, read_bytes
+from musicgen_lora.model.base_facts import base_facts
+from musicgen_lora.model.lora.card import licence
+from musicgen_lora.model.musicgen import model_shape
+
+EXAMPLE_S = 10.0
+"""Of a card's example, where the base was trained on that much."""
+
+
+def front_matter(source: Source, *, relation: str, library: str, **more: Any) -> str:
+    """The block of a card that the Hub reads.
+
+    Args:
+        source: base and adapters.
+        relation: of what is exported to the base: "adapter", "finetune".
+        library: that loads it.
+        more: further fields.
+    """
+    front: dict[str, Any] = {"library_name": library, "pipeline_tag": "text-to-audio"}
+    if source.hub_id:
+        front |= {"base_model": source.hub_id, "base_model_relation": relation}
+    tag = licence(source.base)[0] or stated_licence(source.folder)
+    if tag:
+        front["license"] = tag
+    tags = ["musicgen", "text-to-audio", *(["lora"] if relation == "adapter" else [])]
+    text = yaml.safe_dump(
+        front | {"tags": tags} | more, sort_keys=False, allow_unicode=True, width=1000
+    )
+    return f"---\n{text}---\n"
+
+
+def stated_licence(folder: Path) -> str | None:
+    """The licence that a base's own card states; None where it has no card, or one without."""
+    path = folder / "README.md"
+    if not path.is_file():
+        return None
+    try:
+        text = read_bytes(path, SMALL).decode()
+        front = re.match(r"---\n(.{1,20000}?)\n---\n", text, re.DOTALL)
+        stated = yaml.safe_load(front[1]) if front else None
+    except (UserError, UnicodeDecodeError, yaml.YAMLError, RecursionError):
+        # A card is a stranger's prose; what can't be read states nothing.
+        return None
+    found = stated.get("license") if isinstance(stated, dict) else None
+    return found if isinstance(found, str) and re.fullmatch(r"[\w.-]{1,60}", found) else None
+
+
+def licence_sentence(source: Source) -> str:
+    """What a card says of it: the base's own word where its card has one."""
+    if licence(source.base)[0] is None and (stated := stated_licence(source.folder)):
+        return f"The base's card states {stated}. {licence(source.base)[1]}"
+    return licence(source.base)[1]
+
+
+def ingredients(facts: Mapping[str, Any]) -> str:
+    """Base and adapters as a list."""
+    base = facts["base"]
+    lines = [f"- Base: `{base['name']}` (fingerprint `{base['fingerprint']}`)"]
+    lines += [
+        f"- Adapter: `{part['name']}` (fingerprint `{part['fingerprint']}`), "
+        f"strength {part['strength']:g}"
+        for part in facts["adapters"]
+    ]
+    return "\n".join(lines)
+
+
+def code_block(language: str, lines: Sequence[str]) -> str:
+    """Lines as Markdown shows code."""
+    return "\n".join([f"```{language}", *lines, "```"])
+
+
+def checkpoint_card(source: Source, facts: Mapping[str, Any], folder_name: str) -> str:
+    """Of a base with adapters merged into it.
+
+    Args:
+        source: base and adapters.
+        facts: from `Source.facts`.
+        folder_name: how the example calls the checkpoint.
+    """
+    shape = model_shape(source.model)
+    seconds = min(EXAMPLE_S, base_facts(source.model).trained_duration_s)
+    n_tokens = round(seconds * shape.frame_rate) + max(shape.delays)
+    code = code_block(
+        "python",
+        [
+            "from transformers import pipeline",
+            "",
+            f'play = pipeline("text-to-audio", model="{folder_name}")',
+            "sound = play(",
+            '    "hip hop 808 beat with trap drums",',
+            '    forward_params={"do_sample": True, "guidance_scale": 3.0, '
+            f'"max_new_tokens": {n_tokens}}},',
+            ")",
+        ],
+    )
+    return f"""{front_matter(source, relation="finetune", library="transformers")}\
+# MusicGen with LoRA adapters merged in
+
+{ingredients(facts)}
+- Licence: {licence_sentence(source)}
+
+A strength of 1 is an adapter as it was trained, its alpha folded in; 0 is the base. It plays
+{seconds:g} s with plain transformers by
+
+{code}
+"""

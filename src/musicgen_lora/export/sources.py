@@ -1,0 +1,98 @@
+"""What an export is made of: a base and adapters of it, each with a strength."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from transformers import MusicgenForConditionalGeneration
+
+from musicgen_lora import EMBEDDED_NAME, __version__
+from musicgen_lora.errors import UserError
+from musicgen_lora.export.merging import Part, merged_weights
+from musicgen_lora.given import local_model
+from musicgen_lora.model.base_folder import base_folder
+from musicgen_lora.model.lora.adapter import read_adapter
+from musicgen_lora.model.musicgen import base_fingerprint, load_base
+
+
+@dataclass(frozen=True)
+class Source:
+    """A loaded base, and what its adapters make of its weights.
+
+    Args:
+        base: as the user named it.
+        folder: where it lies.
+        model: in float32 on the CPU, without adapters.
+        parts: the adapters.
+        changed: weights that differ from the base's, by their names in the model.
+    """
+
+    base: str
+    folder: Path
+    model: MusicgenForConditionalGeneration
+    parts: Sequence[Part]
+    changed: dict[str, Tensor]
+
+    @property
+    def hub_id(self) -> str | None:
+        """The base's name on the Hub; None for a folder and the embedded base."""
+        return None if self.base == EMBEDDED_NAME or local_model(self.base) else self.base
+
+    @property
+    def name(self) -> str:
+        """The base's name without the folders that it lies in."""
+        return self.hub_id or Path(self.base).resolve().name
+
+    def facts(self) -> dict[str, Any]:
+        """Where the weights come from; no paths, since checkpoints are passed on."""
+        return {
+            "format_version": 1,
+            "musicgen_lora": __version__,
+            "base": {"name": self.name, "fingerprint": base_fingerprint(self.model)},
+            "adapters": [
+                {
+                    "name": part.files.folder.resolve().name,
+                    "fingerprint": part.files.fingerprint,
+                    "strength": part.strength,
+                }
+                for part in self.parts
+            ],
+        }
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All weights, float32, by their names in the model."""
+        return self.model.state_dict() | self.changed
+
+
+def read_source(base: str, adapters: Sequence[Path], strengths: Sequence[float]) -> Source:
+    """Loads a base and merges adapters.
+
+    Args:
+        base: a folder, a hub id, or the embedded base's name.
+        adapters: their folders.
+        strengths: one each; none for 1 each.
+
+    Raises:
+        UserError: strengths and adapters don't match, or one of the folders is not usable.
+    """
+    check_strengths(adapters, strengths)
+    files = [read_adapter(folder) for folder in adapters]
+    model = load_base(base)
+    parts = [
+        Part(file, strength)
+        for file, strength in zip(files, strengths or [1.0] * len(files), strict=True)
+    ]
+    return Source(base, base_folder(base), model, parts, merged_weights(model, parts))
+
+
+def check_strengths(adapters: Sequence[Path], strengths: Sequence[float]) -> None:
+    """Raises a UserError where there are strengths, and not one for each adapter."""
+    if strengths and len(strengths) != len(adapters):
+        raise UserError(
+            f"--strength has {len(strengths)} values for {len(adapters)} adapters; give one for "
+            "each --lora_model_path, in their order, or none."
+        )
