@@ -330,6 +330,37 @@ class MergeSettings:
     """Where the checkpoint goes; new or empty."""
 
 
+@dataclass(config=STRICT)
+class ExportSettings:
+    """Write a base, its adapters merged, for another program."""
+
+    format: Literal["audiocraft"] = "audiocraft"
+    """audiocraft: Meta's own library."""
+    model_path: str = EMBEDDED_NAME
+    """Base model: a folder, a hub id, or the embedded tiny-beats."""
+    lora_model_path: list[Path] = dataclasses.field(default_factory=list)
+    """Adapter folders that are merged into it; none leaves the base as it is."""
+    strength: Strengths = dataclasses.field(default_factory=list)
+    """Of each adapter, 0 to 2: 1 is the adapter as it was trained, 0 the base (default: 1 each)."""
+    output_dir: Path = Path("finetune/output/exported")
+    """Where the files go; new or empty."""
+
+
+@dataclass(config=STRICT)
+class ImportSettings:
+    """Turn another program's model into a base in Hugging Face's format."""
+
+    format: Literal["audiocraft"] = "audiocraft"
+    """audiocraft: Meta's own library."""
+    input_dir: Path = Path("finetune/output/exported")
+    """Folder with state_dict.bin and compression_state_dict.bin."""
+    model_path: str | None = None
+    """A MusicGen in Hugging Face's format, for what the export only names: its text encoder, and in
+    Meta's releases its codec, such as facebook/musicgen-small."""
+    output_dir: Path = Path("finetune/output/imported")
+    """Where the model goes; new or empty."""
+
+
 SETTINGS: dict[str, type] = {
     "prepare": PrepareSettings,
     "tokenise": TokeniseSettings,
@@ -337,4 +368,6 @@ SETTINGS: dict[str, type] = {
     "generate": GenerateSettings,
     "evaluate": EvaluateSettings,
     "merge": MergeSettings,
+    "export": ExportSettings,
+    "import": ImportSettings,
 }

@@ -181,7 +181,7 @@ def test_what_it_was_made_of_is_said_without_a_path(
     tiny_model_dir: Path, lora: Path, tmp_path: Path
 ) -> None:
     out = merge(tiny_model_dir, tmp_path / "out", lora, strength=[0.5])
-    facts = json.loads((out / "merge.json").read_text())
+    facts = json.loads((out / "made_of.json").read_text())
     assert facts["base"]["name"] == tiny_model_dir.name
     (said,) = facts["adapters"]
     assert (said["name"], said["strength"]) == ("lora", 0.5)
@@ -205,7 +205,7 @@ def test_an_adapter_on_a_weight_that_two_layers_share_is_refused(
 
 def test_a_bias_that_no_layer_has_room_for_is_refused(tiny_model_dir: Path, tmp_path: Path) -> None:
     adapter = draw_adapter(tiny_model_dir, tmp_path / "a", lora_bias=True)
-    with pytest.raises(UserError, match="lora_bias: .*_proj has no bias of its own"):
+    with pytest.raises(UserError, match=r"lora_bias: .*_proj has no bias of its own"):
         merge(tiny_model_dir, tmp_path / "out", adapter)
     assert not (tmp_path / "out").exists()
 

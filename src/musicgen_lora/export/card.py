@@ -10,10 +10,12 @@ from typing import Any
 import yaml
 
 from musicgen_lora.errors import UserError
+from musicgen_lora.export.audiocraft.config import TEXT_ENCODERS, text_encoder_name
 from musicgen_lora.export.sources import Source
 from musicgen_lora.formats.documents import SMALL, read_bytes
 from musicgen_lora.model.base_facts import base_facts
 from musicgen_lora.model.lora.card import licence
+from musicgen_lora.model.melody import is_melody
 from musicgen_lora.model.musicgen import model_shape
 
 EXAMPLE_S = 10.0
@@ -117,3 +119,54 @@ A strength of 1 is an adapter as it was trained, its alpha folded in; 0 is the b
 
 {code}
 """
+
+
+def audiocraft_card(source: Source, facts: Mapping[str, Any], folder_name: str) -> str:
+    """Of an export for audiocraft.
+
+    Args:
+        source: base and adapters.
+        facts: from `Source.facts`.
+        folder_name: how the example calls the export.
+    """
+    config: Any = source.model.config
+    name, width = text_encoder_name(config), config.text_encoder.d_model
+    seconds = base_facts(source.model).trained_duration_s
+    lines = [
+        "import os",
+        "",
+        "from audiocraft.models import MusicGen",
+        *(
+            ["from audiocraft.modules.conditioners import T5Conditioner"]
+            if TEXT_ENCODERS.get(width) != name
+            else []
+        ),
+        "",
+        f'os.chdir("{folder_name}")    # where {name}/, the text encoder, is found',
+    ]
+    if TEXT_ENCODERS.get(width) != name:
+        lines.append(f'T5Conditioner.MODELS_DIMS["{name}"] = {width}    # else taken for another')
+    lines += [
+        'model = MusicGen.get_pretrained(".")',
+        f"model.set_generation_params(duration={min(EXAMPLE_S, seconds):g})",
+        'sound = model.generate(["hip hop 808 beat with trap drums"])[0]',
+    ]
+    tune = ""
+    if is_melody(source.model):
+        tune = (
+            "\nTunes: audiocraft takes them from the stems that demucs separates, this project "
+            "from the whole mix;\nthe same audio may give them other tunes.\n"
+        )
+    return f"""{front_matter(source, relation="finetune", library="audiocraft")}\
+# MusicGen for audiocraft
+
+{ingredients(facts)}
+- Trained on windows of {seconds:g} s: past that it predicts nothing, whatever length is asked for
+- Licence: {licence_sentence(source)}
+
+{code_block("python", lines)}
+
+The folder `{name}` is the text encoder, which audiocraft's files don't hold. audiocraft looks for
+it in the working directory first and on the Hub else; with another one, prompts are read wrongly
+and nothing says so. transformers 4 also needs the tokenizer's `spiece.model` in it.
+{tune}"""

@@ -1,7 +1,7 @@
 """A checkpoint in Hugging Face's format, made of a base's own files with some weights replaced.
 
-The base's files are copied rather than written anew from a loaded model: config, facts and tokenizer
-stay as their author made them, and weights that nothing changes keep their bytes.
+The base's files are copied rather than written anew from a loaded model: config, facts and
+tokenizer stay as their author made them, and weights that nothing changes keep their bytes.
 """
 
 from __future__ import annotations

@@ -13,10 +13,8 @@ from musicgen_lora.errors import UserError
 from musicgen_lora.export.card import checkpoint_card
 from musicgen_lora.export.checkpoint import copy_checkpoint, left_behind
 from musicgen_lora.export.folder import check_is_free, publish
-from musicgen_lora.export.sources import Source, check_strengths, read_source
+from musicgen_lora.export.sources import FACTS_FILE, Source, check_strengths, read_source
 from musicgen_lora.formats.documents import read_json
-
-FACTS_FILE = "merge.json"
 
 
 def merge_adapters(settings: MergeSettings) -> Path:

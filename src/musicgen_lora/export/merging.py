@@ -51,7 +51,7 @@ def merged_weights(
             for.
         RunError: a merged weight is not finite.
     """
-    weights = {name: p for name, p in model.named_parameters(remove_duplicate=False)}
+    weights = dict(model.named_parameters(remove_duplicate=False))
     changes: dict[str, list[tuple[float, Change]]] = {}
     for part in parts:
         for name, change in _changes(model, part.files, weights).items():

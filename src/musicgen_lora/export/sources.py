@@ -18,6 +18,9 @@ from musicgen_lora.model.base_folder import base_folder
 from musicgen_lora.model.lora.adapter import read_adapter
 from musicgen_lora.model.musicgen import base_fingerprint, load_base
 
+FACTS_FILE = "made_of.json"
+"""Base, adapters and strengths, beside what was made of them."""
+
 
 @dataclass(frozen=True)
 class Source:
