@@ -12,7 +12,7 @@
 It needs an environment of its own, since audiocraft's pins are old. Both sides get the same random
 codes and captions, clip by clip: in a batch audiocraft attends to padded text, and transformers
 doesn't. audiocraft loads the two files by its own loaders, and the text encoder from the folder
-that the export brings; what it imports at its top and a language model's loss doesn't run (xformers,
+that the export brings; what it imports at its top and a loss doesn't run (xformers,
 spacy, torchaudio, demucs) is replaced by stubs. Of a melody model the tune is given as pitch
 classes: what audiocraft hears in audio is not compared. Prints one JSON object; exits with 1 where
 loss, decoded audio or codes differ by more than --tolerance.

@@ -7,7 +7,7 @@ from pathlib import Path
 from musicgen_lora import atomic
 from musicgen_lora.config import ExportSettings
 from musicgen_lora.console import plain_console
-from musicgen_lora.export.audiocraft.write import check_fits, write_audiocraft
+from musicgen_lora.export.audiocraft.write import check_fits, reads_as_t5, write_audiocraft
 from musicgen_lora.export.card import audiocraft_card
 from musicgen_lora.export.folder import check_is_free, publish
 from musicgen_lora.export.sources import FACTS_FILE, check_strengths, read_source
@@ -30,6 +30,12 @@ def export_model(settings: ExportSettings) -> Path:
     console = plain_console()
     source = read_source(settings.model_path, settings.lora_model_path, settings.strength)
     check_fits(source)
+    if not reads_as_t5(source):
+        console.print(
+            f"{source.base}: its tokenizer is none of T5's kind, and audiocraft reads text by T5's "
+            "alone: it will refuse this text encoder.",
+            style="yellow",
+        )
     facts = source.facts()
 
     def fill(staging: Path) -> None:

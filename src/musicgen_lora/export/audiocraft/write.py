@@ -28,6 +28,7 @@ from musicgen_lora.export.audiocraft.names import (
 )
 from musicgen_lora.export.checkpoint import TOKENIZER
 from musicgen_lora.export.sources import Source
+from musicgen_lora.formats.documents import LARGE, read_json
 from musicgen_lora.model.base_facts import FIELD, base_facts
 from musicgen_lora.model.chroma import extractor_settings
 from musicgen_lora.model.melody import is_melody
@@ -54,6 +55,16 @@ def check_fits(source: Source) -> tuple[dict[str, Any], dict[str, Any]]:
             "do not belong together."
         )
     return lm, codec
+
+
+def reads_as_t5(source: Source) -> bool:
+    """Whether the base's tokenizer is of the kind that audiocraft makes of its files. One that
+    can't be told is left to audiocraft."""
+    path = source.folder / "tokenizer.json"
+    if not path.is_file():
+        return True
+    model = read_json(path, max_bytes=LARGE).get("model")
+    return isinstance(model, dict) and model.get("type") == "Unigram"
 
 
 def write_audiocraft(source: Source, folder: Path) -> None:
