@@ -42,6 +42,9 @@ USAGE = f"""musicgen-lora {__version__}: LoRA fine-tuning of MusicGen
   musicgen-lora train      train an adapter on it
   musicgen-lora generate   play prompts with it
   musicgen-lora evaluate   measure what it changed
+  musicgen-lora merge      fold adapters into a base
+  musicgen-lora export     write a model for audiocraft
+  musicgen-lora import     read one of audiocraft's
   musicgen-lora doctor     check this installation
 
   Each command: --help lists its flags, --config FILE.yaml reads them from a file (flags win),
@@ -378,6 +381,12 @@ def _function(command: str) -> Callable[..., object]:
         from musicgen_lora.training.train import train_lora as function
     elif command == "generate":
         from musicgen_lora.generation.generate import generate_audio as function
+    elif command == "merge":
+        from musicgen_lora.export.merge import merge_adapters as function
+    elif command == "export":
+        from musicgen_lora.export.export import export_model as function
+    elif command == "import":
+        from musicgen_lora.export.importing import import_model as function
     else:
         from musicgen_lora.evaluation.evaluate import evaluate_adapter as function
     return function

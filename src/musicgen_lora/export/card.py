@@ -94,7 +94,7 @@ def checkpoint_card(source: Source, facts: Mapping[str, Any], folder_name: str) 
     """
     shape = model_shape(source.model)
     seconds = min(EXAMPLE_S, base_facts(source.model).trained_duration_s)
-    n_tokens = round(seconds * shape.frame_rate) + max(shape.delays)
+    n_tokens = round(seconds * shape.frame_rate) + (shape.n_codebooks - 1) // shape.n_channels
     code = code_block(
         "python",
         [

@@ -9,8 +9,9 @@ from musicgen_lora.config import ExportSettings
 from musicgen_lora.console import plain_console
 from musicgen_lora.export.audiocraft.write import check_fits, reads_as_t5, write_audiocraft
 from musicgen_lora.export.card import audiocraft_card
-from musicgen_lora.export.folder import check_is_free, publish
-from musicgen_lora.export.sources import FACTS_FILE, check_strengths, read_source
+from musicgen_lora.export.folder import publish
+from musicgen_lora.export.sources import FACTS_FILE, read_source
+from musicgen_lora.given import check_is_free, check_strengths
 
 
 def export_model(settings: ExportSettings) -> Path:

@@ -6,15 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from musicgen_lora import atomic
-from musicgen_lora.errors import UserError
-
-
-def check_is_free(folder: Path) -> None:
-    """Raises a UserError where something is in the folder already."""
-    if folder.is_dir() and any(folder.iterdir()):
-        raise UserError(
-            f"{folder}: is not empty; give another --output_dir, or remove it yourself."
-        )
+from musicgen_lora.given import check_is_free
 
 
 def publish(folder: Path, fill: Callable[[Path], object]) -> None:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from musicgen_lora.config import ImportSettings
 from musicgen_lora.console import plain_console
-from musicgen_lora.errors import UserError
 from musicgen_lora.export.audiocraft.read import read_audiocraft, write_checkpoint
-from musicgen_lora.export.folder import check_is_free, publish
+from musicgen_lora.export.folder import publish
+from musicgen_lora.given import check_export_folder, check_is_free
 
 
 def import_model(settings: ImportSettings) -> Path:
@@ -21,8 +21,7 @@ def import_model(settings: ImportSettings) -> Path:
         UserError: no export there, a damaged one, or one of a model that transformers doesn't have.
         RunError: the disk is full; nothing is half written.
     """
-    if not settings.input_dir.is_dir():
-        raise UserError(f"{settings.input_dir}: no such folder; give that of audiocraft's files.")
+    check_export_folder(settings.input_dir)
     check_is_free(settings.output_dir)
     console = plain_console()
     read = read_audiocraft(settings.input_dir, settings.model_path)

@@ -12,9 +12,10 @@ from musicgen_lora.console import plain_console
 from musicgen_lora.errors import UserError
 from musicgen_lora.export.card import checkpoint_card
 from musicgen_lora.export.checkpoint import copy_checkpoint, left_behind
-from musicgen_lora.export.folder import check_is_free, publish
-from musicgen_lora.export.sources import FACTS_FILE, Source, check_strengths, read_source
+from musicgen_lora.export.folder import publish
+from musicgen_lora.export.sources import FACTS_FILE, Source, read_source
 from musicgen_lora.formats.documents import read_json
+from musicgen_lora.given import check_is_free, check_strengths
 
 
 def merge_adapters(settings: MergeSettings) -> Path:

@@ -11,9 +11,8 @@ from torch import Tensor
 from transformers import MusicgenForConditionalGeneration
 
 from musicgen_lora import EMBEDDED_NAME, __version__
-from musicgen_lora.errors import UserError
 from musicgen_lora.export.merging import Part, merged_weights
-from musicgen_lora.given import local_model
+from musicgen_lora.given import check_strengths, local_model
 from musicgen_lora.model.base_folder import base_folder
 from musicgen_lora.model.lora.adapter import read_adapter
 from musicgen_lora.model.musicgen import base_fingerprint, load_base
@@ -82,7 +81,7 @@ def read_source(base: str, adapters: Sequence[Path], strengths: Sequence[float])
     Raises:
         UserError: strengths and adapters don't match, or one of the folders is not usable.
     """
-    check_strengths(adapters, strengths)
+    check_strengths(list(adapters), list(strengths))
     files = [read_adapter(folder) for folder in adapters]
     model = load_base(base)
     parts = [
@@ -90,12 +89,3 @@ def read_source(base: str, adapters: Sequence[Path], strengths: Sequence[float])
         for file, strength in zip(files, strengths or [1.0] * len(files), strict=True)
     ]
     return Source(base, base_folder(base), model, parts, merged_weights(model, parts))
-
-
-def check_strengths(adapters: Sequence[Path], strengths: Sequence[float]) -> None:
-    """Raises a UserError where there are strengths, and not one for each adapter."""
-    if strengths and len(strengths) != len(adapters):
-        raise UserError(
-            f"--strength has {len(strengths)} values for {len(adapters)} adapters; give one for "
-            "each --lora_model_path, in their order, or none."
-        )
