@@ -316,8 +316,25 @@ class EvaluateSettings:
 Strengths = list[Annotated[float, Field(ge=0.0, le=2.0)]]
 
 
+HubName = Annotated[str, Field(pattern=r"^([\w.-]{1,96}/[\w.-]{1,96})?$")]
+
+
 @dataclass(config=STRICT)
-class MergeSettings:
+class HubSettings:
+    """What becomes of an export on the Hub."""
+
+    hub_base: HubName = ""
+    """The base's name on the Hub, such as facebook/musicgen-small, where model_path is a folder."""
+    push_to_hub: str | None = None
+    """Repository USER/NAME on the Hub that the finished folder is uploaded to as well."""
+    public: bool = False
+    """All may see that repository; it is private else."""
+    dry_run: bool = False
+    """Say what would be uploaded, and upload nothing."""
+
+
+@dataclass(config=STRICT)
+class MergeSettings(HubSettings):
     """Fold adapters into a base: a full checkpoint in Hugging Face's format."""
 
     model_path: str = EMBEDDED_NAME
@@ -331,19 +348,23 @@ class MergeSettings:
 
 
 @dataclass(config=STRICT)
-class ExportSettings:
-    """Write a base, its adapters merged, for another program."""
+class ExportSettings(HubSettings):
+    """Write a model for another program, or an adapter for other people."""
 
-    format: Literal["audiocraft"] = "audiocraft"
-    """audiocraft: Meta's own library."""
+    format: Literal["audiocraft", "peft"] = "audiocraft"
+    """audiocraft: Meta's own library, adapters merged into the base; peft: one adapter by itself,
+    without what tells of your machine and files, with a card and samples."""
     model_path: str = EMBEDDED_NAME
     """Base model: a folder, a hub id, or the embedded tiny-beats."""
     lora_model_path: list[Path] = dataclasses.field(default_factory=list)
-    """Adapter folders that are merged into it; none leaves the base as it is."""
+    """Adapter folders; for audiocraft none leaves the base as it is."""
     strength: Strengths = dataclasses.field(default_factory=list)
     """Of each adapter, 0 to 2: 1 is the adapter as it was trained, 0 the base (default: 1 each)."""
     output_dir: Path = Path("finetune/output/exported")
     """Where the files go; new or empty."""
+    previews: Path | None = None
+    """WAV files for the card of format peft: a folder that generate wrote, or one of the training's
+    previews (default: the newest of those beside the adapter)."""
 
 
 @dataclass(config=STRICT)

@@ -10,7 +10,6 @@ from typing import Any
 
 from musicgen_lora import EMBEDDED_NAME
 from musicgen_lora.errors import UserError
-from musicgen_lora.plural import count
 
 EMBEDDED = Path(__file__).resolve().parent / "assets" / "tiny_beats"
 """What `EMBEDDED_NAME` stands for."""
@@ -29,10 +28,12 @@ def announcement(command: str, settings: Any) -> str:
     if command == "train":
         return f"Training {settings.model_path} on {settings.data_dir} into {settings.output_dir}"
     if command == "merge":
-        n_adapters = count(len(settings.lora_model_path), "adapter")
-        return f"Merging {n_adapters} into {settings.model_path}: {settings.output_dir}"
+        adapters = " and ".join(map(str, settings.lora_model_path))
+        return f"Merging {adapters} into {settings.model_path}: {settings.output_dir}"
     if command == "export":
-        return f"Writing {settings.model_path} for {settings.format}: {settings.output_dir}"
+        adapters = "".join(f" with {path}" for path in settings.lora_model_path)
+        who = f"{settings.model_path}{adapters}"
+        return f"Writing {who} for {settings.format}: {settings.output_dir}"
     if command == "import":
         return f"Reading {settings.input_dir} of {settings.format}: {settings.output_dir}"
     who = settings.base_model_path

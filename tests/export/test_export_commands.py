@@ -28,7 +28,10 @@ def test_they_follow_one_another(
     base = {"model_path": tiny_model_dir, "lora_model_path": [adapter, adapter]}
     merged, exported, back = tmp_path / "merged", tmp_path / "exported", tmp_path / "back"
     assert run("merge", **base, strength=[0.5, 0.5], output_dir=merged) == 0
-    assert f"Merging 2 adapters into {tiny_model_dir}: {merged};" in capsys.readouterr().out
+    assert (
+        f"Merging {adapter} and {adapter} into {tiny_model_dir}: {merged};"
+        in capsys.readouterr().out
+    )
     assert run("export", format="audiocraft", **base, output_dir=exported) == 0
     assert run("import", format="audiocraft", input_dir=exported, output_dir=back) == 0
     assert (

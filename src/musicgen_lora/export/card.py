@@ -14,10 +14,12 @@ from musicgen_lora.export.audiocraft.config import TEXT_ENCODERS, text_encoder_n
 from musicgen_lora.export.sources import Source
 from musicgen_lora.formats.documents import SMALL, read_bytes
 from musicgen_lora.model.base_facts import base_facts
-from musicgen_lora.model.lora.card import licence
+from musicgen_lora.model.lora.card import adapter_card, licence
 from musicgen_lora.model.melody import is_melody
 from musicgen_lora.model.musicgen import model_shape
 
+SAMPLES = "samples"
+"""Folder of the sounds that a card plays."""
 EXAMPLE_S = 10.0
 """Of a card's example, where the base was trained on that much."""
 
@@ -34,7 +36,7 @@ def front_matter(source: Source, *, relation: str, library: str, **more: Any) ->
     front: dict[str, Any] = {"library_name": library, "pipeline_tag": "text-to-audio"}
     if source.hub_id:
         front |= {"base_model": source.hub_id, "base_model_relation": relation}
-    tag = licence(source.base)[0] or stated_licence(source.folder)
+    tag, _ = _licence(source)
     if tag:
         front["license"] = tag
     tags = ["musicgen", "text-to-audio", *(["lora"] if relation == "adapter" else [])]
@@ -60,11 +62,16 @@ def stated_licence(folder: Path) -> str | None:
     return found if isinstance(found, str) and re.fullmatch(r"[\w.-]{1,60}", found) else None
 
 
-def licence_sentence(source: Source) -> str:
-    """What a card says of it: the base's own word where its card has one."""
-    if licence(source.base)[0] is None and (stated := stated_licence(source.folder)):
-        return f"The base's card states {stated}. {licence(source.base)[1]}"
-    return licence(source.base)[1]
+def _licence(source: Source) -> tuple[str | None, str]:
+    """The Hub's tag and a sentence. What adapters were trained on has rights of its own, so that of
+    a base that leaves all open no tag is taken for what is made with them."""
+    tag, sentence = licence(source.hub_id or source.base)
+    stated = None if tag else stated_licence(source.folder)
+    if stated is None:
+        return tag, sentence
+    is_bound = stated.startswith("cc-by-nc")
+    said = f"The base's card states {stated}. {sentence}"
+    return (stated if is_bound or not source.parts else None), said
 
 
 def ingredients(facts: Mapping[str, Any]) -> str:
@@ -112,7 +119,7 @@ def checkpoint_card(source: Source, facts: Mapping[str, Any], folder_name: str) 
 # MusicGen with LoRA adapters merged in
 
 {ingredients(facts)}
-- Licence: {licence_sentence(source)}
+- Licence: {_licence(source)[1]}
 
 A strength of 1 is an adapter as it was trained, its alpha folded in; 0 is the base. It plays
 {seconds:g} s with plain transformers by
@@ -162,7 +169,7 @@ def audiocraft_card(source: Source, facts: Mapping[str, Any], folder_name: str) 
 
 {ingredients(facts)}
 - Trained on windows of {seconds:g} s: past that it predicts nothing, whatever length is asked for
-- Licence: {licence_sentence(source)}
+- Licence: {_licence(source)[1]}
 
 {code_block("python", lines)}
 
@@ -170,3 +177,45 @@ The folder `{name}` is the text encoder, which audiocraft's files don't hold. au
 it in the working directory first and on the Hub else; with another one, prompts are read wrongly
 and nothing says so. transformers 4 also needs the tokenizer's `spiece.model` in it.
 {tune}"""
+
+
+def adapter_text(
+    source: Source,
+    facts: Mapping[str, Any] | None,
+    samples: Sequence[tuple[str, str]],
+    origin: str,
+    folder_name: str,
+) -> str:
+    """Of an adapter that is passed on.
+
+    Args:
+        source: the base, and the adapter.
+        facts: its own, without what is its owner's; None for one of another tool.
+        samples: paths within the folder and prompts of sounds.
+        origin: name of the folder that they are from, such as step-000100.
+        folder_name: how the examples call the adapter.
+    """
+    widget = [{"text": prompt, "output": {"url": path}} for path, prompt in samples]
+    more = {"widget": widget} if widget else {}
+    front = front_matter(source, relation="adapter", library="peft", **more)
+    if facts is not None and {"data", "settings", "base_loss"} <= set(facts):
+        body = adapter_card(dict(facts), folder_name).split("---\n", 2)[2]
+        # The clips' names are their owner's, and stay at home.
+        body = body.replace(
+            "All settings, versions and the held-out clips are", "Settings and versions are"
+        )
+    else:
+        body = f"""# LoRA adapter for MusicGen
+
+- Base: `{source.name}`
+- Licence: {_licence(source)[1]}
+
+```sh
+musicgen-lora generate --base_model_path {source.name} --lora_model_path {folder_name} \\
+    --prompts "hip hop 808 beat with trap drums"
+```
+"""
+    if samples:
+        lines = [f"- `{path}`: {prompt}" for path, prompt in samples]
+        body += "\n".join(["", f"## Samples ({origin})", "", *lines, ""])
+    return front + body

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -13,13 +14,18 @@ from musicgen_lora.errors import UserError
 from musicgen_lora.export.card import checkpoint_card
 from musicgen_lora.export.checkpoint import copy_checkpoint, left_behind
 from musicgen_lora.export.folder import publish
+from musicgen_lora.export.hub import check_push, push
 from musicgen_lora.export.sources import FACTS_FILE, Source, read_source
 from musicgen_lora.formats.documents import read_json
 from musicgen_lora.given import check_is_free, check_strengths
 
 
-def merge_adapters(settings: MergeSettings) -> Path:
+def merge_adapters(settings: MergeSettings, *, api: Any = None) -> Path:
     """Folds adapters into a base.
+
+    Args:
+        settings: what is merged, and where it goes.
+        api: in the Hub's place, for tests.
 
     Returns:
         The folder of the checkpoint. Weights that no adapter changes keep the bytes they have in
@@ -28,14 +34,18 @@ def merge_adapters(settings: MergeSettings) -> Path:
     Raises:
         UserError: no adapters, strengths that don't match them, an adapter of another base, or a
             folder that is not usable.
-        RunError: the disk is full; nothing is half written.
+        RunError: the disk is full, and nothing is half written; or the Hub refuses the upload.
     """
     if not settings.lora_model_path:
         raise UserError("--lora_model_path is empty; give the adapters to merge.")
     check_strengths(settings.lora_model_path, settings.strength)
     check_is_free(settings.output_dir)
+    how = {"public": settings.public, "dry_run": settings.dry_run, "api": api}
+    check_push(settings.push_to_hub, **how)
     console = plain_console()
-    source = read_source(settings.model_path, settings.lora_model_path, settings.strength)
+    source = read_source(
+        settings.model_path, settings.lora_model_path, settings.strength, settings.hub_base
+    )
     facts = source.facts()
 
     def fill(staging: Path) -> None:
@@ -46,6 +56,8 @@ def merge_adapters(settings: MergeSettings) -> Path:
 
     publish(settings.output_dir, fill)
     _tell(source, settings.output_dir, console)
+    if settings.push_to_hub is not None:
+        push(settings.output_dir, settings.push_to_hub, console=console, **how)
     return settings.output_dir
 
 

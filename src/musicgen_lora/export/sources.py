@@ -31,6 +31,7 @@ class Source:
         model: in float32 on the CPU, without adapters.
         parts: the adapters.
         changed: weights that differ from the base's, by their names in the model.
+        hub_base: what the base is called on the Hub, where it was given as a folder.
     """
 
     base: str
@@ -38,16 +39,20 @@ class Source:
     model: MusicgenForConditionalGeneration
     parts: Sequence[Part]
     changed: dict[str, Tensor]
+    hub_base: str = ""
 
     @property
     def hub_id(self) -> str | None:
-        """The base's name on the Hub; None for a folder and the embedded base."""
+        """The base's name on the Hub; None where it is not known to have one."""
+        if self.hub_base:
+            return self.hub_base
         return None if self.base == EMBEDDED_NAME or local_model(self.base) else self.base
 
     @property
     def name(self) -> str:
         """The base's name without the folders that it lies in."""
-        return self.hub_id or Path(self.base).resolve().name
+        is_embedded = self.base == EMBEDDED_NAME
+        return self.hub_id or (self.base if is_embedded else Path(self.base).resolve().name)
 
     def facts(self) -> dict[str, Any]:
         """Where the weights come from; no paths, since checkpoints are passed on."""
@@ -70,13 +75,16 @@ class Source:
         return self.model.state_dict() | self.changed
 
 
-def read_source(base: str, adapters: Sequence[Path], strengths: Sequence[float]) -> Source:
+def read_source(
+    base: str, adapters: Sequence[Path], strengths: Sequence[float], hub_base: str = ""
+) -> Source:
     """Loads a base and merges adapters.
 
     Args:
         base: a folder, a hub id, or the embedded base's name.
         adapters: their folders.
         strengths: one each; none for 1 each.
+        hub_base: what the base is called on the Hub, where it is given as a folder.
 
     Raises:
         UserError: strengths and adapters don't match, or one of the folders is not usable.
@@ -88,4 +96,5 @@ def read_source(base: str, adapters: Sequence[Path], strengths: Sequence[float])
         Part(file, strength)
         for file, strength in zip(files, strengths or [1.0] * len(files), strict=True)
     ]
-    return Source(base, base_folder(base), model, parts, merged_weights(model, parts))
+    changed = merged_weights(model, parts)
+    return Source(base, base_folder(base), model, parts, changed, hub_base)
