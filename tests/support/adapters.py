@@ -31,13 +31,21 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
-def draw_adapter(base: Path | str, folder: Path, *, seed: int = 0, **changes: Any) -> Path:
+def draw_adapter(
+    base: Path | str,
+    folder: Path,
+    *,
+    seed: int = 0,
+    save_embeddings: bool = False,
+    **changes: Any,
+) -> Path:
     """An adapter of rank 4 that moves the predictions, as PEFT saves it, with our facts.
 
     Args:
         base: that it is for.
         folder: where it goes.
         seed: of its tensors.
+        save_embeddings: with the base's own embeddings, as PEFT does unless told not to.
         changes: fields of PEFT's config.
     """
     model = load_base(base)
@@ -52,7 +60,7 @@ def draw_adapter(base: Path | str, folder: Path, *, seed: int = 0, **changes: An
                 noise = torch.randn(parameter.shape, generator=generator)
                 is_zero = "lora_B" in name or "embedding_A" in name or "lora_A" in name
                 parameter.copy_(0.2 * noise if is_zero else parameter + 0.1 * noise.abs())
-    adapted.save_pretrained(str(folder), save_embedding_layers=False)
+    adapted.save_pretrained(str(folder), save_embedding_layers=save_embeddings)
     facts = {"format_version": 1, "base": {"path": str(base), "fingerprint": fingerprint}}
     (folder / FACTS_FILE).write_text(json.dumps(facts))
     return folder

@@ -54,7 +54,7 @@ def merged_weights(
     weights = dict(model.named_parameters(remove_duplicate=False))
     changes: dict[str, list[tuple[float, Change]]] = {}
     for part in parts:
-        for name, change in _changes(model, part.files, weights).items():
+        for name, change in _changes(model, part.files, weights):
             if part.strength:
                 changes.setdefault(name, []).append((part.strength, change))
     merged = {}
@@ -70,8 +70,8 @@ def merged_weights(
 
 def _changes(
     model: MusicgenForConditionalGeneration, files: AdapterFiles, weights: dict[str, nn.Parameter]
-) -> dict[str, Change]:
-    """What an adapter changes, by the names of the weights. Layers keep what they need for that
+) -> list[tuple[str, Change]]:
+    """What an adapter changes, with the names of the weights. Layers keep what they need for that
     when the adapter is off the model again."""
     whole = {
         name.removeprefix(_PREFIX).replace(".base_layer", ""): tensor
@@ -81,30 +81,32 @@ def _changes(
     before = {name: weights[name].detach().clone() for name in whole if name in weights}
     adapted = load_adapter(model, files)
     base: Any = adapted.get_base_model()
-    changes: dict[str, Change] = {}
+    changes: list[tuple[str, Change]] = []
     for name, layer in base.named_modules():
         if isinstance(layer, LoraLayer) and NAME in layer.scaling:
-            changes |= _layer_changes(files, name, layer)
+            changes += _layer_changes(files, name, layer)
     unloaded: Any = adapted
     unloaded.unload()
     with torch.no_grad():
         for name, tensor in before.items():
-            # PEFT writes an adapter's biases into the base.
+            # PEFT writes an adapter's biases into the base, and embeddings saved with it.
             weights[name].copy_(tensor)
-            changes[name] = _difference(tensor, whole[name])
-    _check_nothing_is_shared(files, changes, weights)
+            if not torch.equal(tensor, whole[name]):
+                changes.append((name, _difference(tensor, whole[name])))
+    _check_nothing_is_shared(files, {name for name, _ in changes}, weights)
     return changes
 
 
-def _layer_changes(files: AdapterFiles, name: str, layer: Any) -> dict[str, Change]:
-    changes: dict[str, Change] = {f"{name}.weight": lambda: _weight_change(layer)}
+def _layer_changes(files: AdapterFiles, name: str, layer: Any) -> list[tuple[str, Change]]:
+    changes: list[tuple[str, Change]] = [(f"{name}.weight", lambda: _weight_change(layer))]
     if layer.lora_bias.get(NAME):
         if layer.get_base_layer().bias is None:
             raise UserError(
                 f"{files.folder}: lora_bias: {name} has no bias of its own that the adapter's "
                 "could be added to; play it as an adapter (generate --lora_model_path)."
             )
-        changes[f"{name}.bias"] = lambda: layer.scaling[NAME] * layer.lora_B[NAME].bias.double()
+        bias = layer.scaling[NAME] * layer.lora_B[NAME].bias.double()
+        changes.append((f"{name}.bias", lambda: bias))
     return changes
 
 
@@ -125,10 +127,10 @@ def _difference(before: Tensor, after: Tensor) -> Change:
 
 
 def _check_nothing_is_shared(
-    files: AdapterFiles, changed: dict[str, Change], weights: dict[str, nn.Parameter]
+    files: AdapterFiles, changed: set[str], weights: dict[str, nn.Parameter]
 ) -> None:
     """An adapter sits on one of the layers that share a weight; merged, it would be on all."""
-    for name in changed:
+    for name in sorted(changed):
         others = [key for key, p in weights.items() if p is weights[name] and key != name]
         if others:
             raise UserError(
