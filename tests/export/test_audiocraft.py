@@ -208,7 +208,6 @@ def test_a_text_encoder_that_was_trained_with_it_wins(copied: Path, tmp_path: Pa
         ("transformer_lm.num_layers", 1, r"no place for transformer\.layers\.1"),
         ("codebooks_pattern.delay.delays", [0, 0, 0, 0], "delays = "),
         ("lm_model", "transformer_lm_magnet", "lm_model = 'transformer_lm_magnet'"),
-        ("fuser.sum", ["genre"], r"fuser\.sum"),
         ("conditioners.description.model", "clap", r"description\.model = 'clap'"),
     ],
 )

@@ -49,7 +49,7 @@ def merge_adapters(settings: MergeSettings, *, api: Any = None) -> Path:
     facts = source.facts()
 
     def fill(staging: Path) -> None:
-        copy_checkpoint(source.folder, staging, source.changed)
+        copy_checkpoint(source.folder, staging, source.changed_tensors())
         atomic.write_json(staging / FACTS_FILE, facts)
         text = checkpoint_card(source, facts, settings.output_dir.resolve().name)
         (staging / "README.md").write_text(text, encoding="utf-8")

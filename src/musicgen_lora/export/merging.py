@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from peft.tuners.lora import LoraLayer
+from peft.utils import ModulesToSaveWrapper
 from torch import Tensor, nn
 from transformers import MusicgenForConditionalGeneration
 
@@ -37,14 +38,15 @@ class Part:
 
 
 @torch.no_grad()
-def merged_weights(
-    model: MusicgenForConditionalGeneration, parts: Sequence[Part]
-) -> dict[str, Tensor]:
-    """The weights that differ from the base's, float32, by their names in the model.
+def merge_into(model: MusicgenForConditionalGeneration, parts: Sequence[Part]) -> set[str]:
+    """Merges adapters into a base's weights. One of them at a time is held in float64.
 
     Args:
-        model: in float32 without an adapter; it is left as it was.
+        model: in float32 without an adapter; changed in place.
         parts: adapters of this base. Those of strength 0 are looked at, and change nothing.
+
+    Returns:
+        Names of the weights that were merged.
 
     Raises:
         UserError: an adapter doesn't belong to this base, or changes what no checkpoint has room
@@ -57,15 +59,14 @@ def merged_weights(
         for name, change in _changes(model, part.files, weights):
             if part.strength:
                 changes.setdefault(name, []).append((part.strength, change))
-    merged = {}
     for name, made in changes.items():
         total = weights[name].double()
         for strength, change in made:
             total = total + strength * change()
-        merged[name] = total.float()
-        if not bool(merged[name].isfinite().all()):
+        weights[name].copy_(total)
+        if not bool(weights[name].isfinite().all()):
             raise RunError(f"{name}: is not finite once merged; lower --strength.")
-    return merged
+    return set(changes)
 
 
 def _changes(
@@ -85,8 +86,16 @@ def _changes(
     for name, layer in base.named_modules():
         if isinstance(layer, LoraLayer) and NAME in layer.scaling:
             changes += _layer_changes(files, name, layer)
+    own = {
+        name: wrapper.original_module
+        for name, wrapper in base.named_modules()
+        if isinstance(wrapper, ModulesToSaveWrapper)
+    }
     unloaded: Any = adapted
     unloaded.unload()
+    for name, module in own.items():
+        # PEFT leaves the adapter's there.
+        model.set_submodule(name, module)
     with torch.no_grad():
         for name, tensor in before.items():
             # PEFT writes an adapter's biases into the base, and embeddings saved with it.

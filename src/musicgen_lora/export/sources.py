@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import MusicgenForConditionalGeneration
 
 from musicgen_lora import EMBEDDED_NAME, __version__
-from musicgen_lora.export.merging import Part, merged_weights
+from musicgen_lora.export.merging import Part, merge_into
 from musicgen_lora.given import check_strengths, local_model
 from musicgen_lora.model.base_folder import base_folder
 from musicgen_lora.model.lora.adapter import read_adapter
@@ -23,22 +23,24 @@ FACTS_FILE = "made_of.json"
 
 @dataclass(frozen=True)
 class Source:
-    """A loaded base, and what its adapters make of its weights.
+    """A base with adapters merged into it.
 
     Args:
         base: as the user named it.
         folder: where it lies.
-        model: in float32 on the CPU, without adapters.
+        fingerprint: of the base, before anything was merged.
+        model: in float32 on the CPU, merged.
         parts: the adapters.
-        changed: weights that differ from the base's, by their names in the model.
+        changed: names of the weights that were merged.
         hub_base: what the base is called on the Hub, where it was given as a folder.
     """
 
     base: str
     folder: Path
+    fingerprint: str
     model: MusicgenForConditionalGeneration
     parts: Sequence[Part]
-    changed: dict[str, Tensor]
+    changed: set[str]
     hub_base: str = ""
 
     @property
@@ -59,7 +61,7 @@ class Source:
         return {
             "format_version": 1,
             "musicgen_lora": __version__,
-            "base": {"name": self.name, "fingerprint": base_fingerprint(self.model)},
+            "base": {"name": self.name, "fingerprint": self.fingerprint},
             "adapters": [
                 {
                     "name": part.files.folder.resolve().name,
@@ -72,7 +74,12 @@ class Source:
 
     def tensors(self) -> dict[str, Tensor]:
         """All weights, float32, by their names in the model."""
-        return self.model.state_dict() | self.changed
+        return self.model.state_dict()
+
+    def changed_tensors(self) -> dict[str, Tensor]:
+        """Those of them that were merged."""
+        tensors = self.tensors()
+        return {name: tensors[name] for name in self.changed}
 
 
 def read_source(
@@ -96,5 +103,6 @@ def read_source(
         Part(file, strength)
         for file, strength in zip(files, strengths or [1.0] * len(files), strict=True)
     ]
-    changed = merged_weights(model, parts)
-    return Source(base, base_folder(base), model, parts, changed, hub_base)
+    mark = base_fingerprint(model)
+    changed = merge_into(model, parts)
+    return Source(base, base_folder(base), mark, model, parts, changed, hub_base)
