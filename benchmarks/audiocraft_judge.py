@@ -73,8 +73,9 @@ class _Stubs(importlib.abc.MetaPathFinder, importlib.abc.Loader):
 
     def exec_module(self, module: Any) -> None:
         if module.__name__ == "xformers":
-            module.ops = sys.modules["xformers.ops"] = _Stub("xformers.ops")
-            module.ops.unbind = torch.unbind
+            ops: Any = _Stub("xformers.ops")
+            ops.unbind = torch.unbind
+            module.ops = sys.modules["xformers.ops"] = ops
 
 
 class _Stems(torch.nn.Module):

@@ -85,7 +85,9 @@ def export(base: Path, adapter: Path, out: Path, api: Any = None, **more: Any) -
 
 def front_of(folder: Path) -> dict[str, Any]:
     card = (folder / "README.md").read_text(encoding="utf-8")
-    return yaml.safe_load(re.match(r"---\n(.*?)---\n", card, re.DOTALL)[1])
+    front = re.match(r"---\n(.*?)---\n", card, re.DOTALL)
+    assert front
+    return yaml.safe_load(front[1])
 
 
 def test_what_tells_of_its_owner_stays_at_home(

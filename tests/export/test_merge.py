@@ -204,7 +204,9 @@ def test_what_it_was_made_of_is_said_without_a_path(
     (said,) = facts["adapters"]
     assert (said["name"], said["strength"]) == ("lora", 0.5)
     card = (out / "README.md").read_text()
-    front = yaml.safe_load(re.match(r"---\n(.*?)---\n", card, re.DOTALL)[1])
+    block = re.match(r"---\n(.*?)---\n", card, re.DOTALL)
+    assert block
+    front = yaml.safe_load(block[1])
     assert front["pipeline_tag"] == "text-to-audio"
     assert front["library_name"] == "transformers"
     assert "base_model" not in front, "a folder is no name on the Hub"
