@@ -18,6 +18,7 @@ import yaml
 from adapters import EVERYWHERE, draw_adapter
 from audiocraft_reference import expected_shapes, logits, read_plainly
 from pickles import put_pickle
+from safetensors.torch import load_file, save_file
 from tiny import make_tiny_musicgen
 
 from musicgen_lora.config import ExportSettings, ImportSettings, MergeSettings
@@ -181,6 +182,16 @@ def test_text_encoder_and_codec_come_from_another_model_where_they_are_only_name
     assert f"The codec (facebook/encodec_32khz in the export) is that of {base}." in said
     before = load_base(base).state_dict()
     assert all(torch.equal(before[n], t) for n, t in load_base(back).state_dict().items())
+
+
+def test_the_text_encoder_may_be_a_whole_t5(copied: Path, made, tmp_path: Path) -> None:
+    weights = copied / "t5-base" / "model.safetensors"
+    more = {"decoder.block.0.layer.0.SelfAttention.q.weight": torch.ones(16, 24)}
+    save_file(load_file(weights) | more, weights, {"format": "pt"})
+    back = bring_back(copied, tmp_path / "back")
+    written, before = load_file(back / "model.safetensors"), load_base(made["mono"][0]).state_dict()
+    assert written.keys() <= before.keys()
+    assert all(torch.equal(before[name], tensor) for name, tensor in written.items())
 
 
 def test_a_text_encoder_that_was_trained_with_it_wins(copied: Path, tmp_path: Path) -> None:

@@ -42,6 +42,7 @@ from musicgen_lora.model.musicgen import load_base, load_tokenizer
 
 MAX_PARTS = 512
 """Layers or codebooks that a configuration may name."""
+T5_PARTS = ("shared.", "encoder.")
 Part = tuple[dict[str, Any], dict[str, Tensor]]
 """Configuration and tensors of a text encoder or a codec."""
 
@@ -160,7 +161,9 @@ def _text_encoder(
     beside = folder / Path(name).name
     if beside.is_dir():
         config = read_json(beside / "config.json")
-        return beside, (config, read_tensors(beside / WEIGHTS))
+        # A whole T5 has a decoder too, which no MusicGen asks.
+        tensors = read_tensors(beside / WEIGHTS)
+        return beside, (config, {n: t for n, t in tensors.items() if n.startswith(T5_PARTS)})
     if model_path is None:
         raise UserError(
             f"{folder}: has no text encoder: audiocraft fetches {name}; give --model_path, a "
