@@ -1,6 +1,89 @@
-"""LoRA fine-tuning of MusicGen, from a folder of audio to a measured adapter."""
+"""LoRA fine-tuning of MusicGen, from a folder of audio to a measured adapter.
+
+What a script or notebook needs is here by name: a function for each command, and its settings. Each
+is loaded when it is asked for, so that `import musicgen_lora` costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from musicgen_lora.config import (
+        EvaluateSettings,
+        ExportSettings,
+        GenerateSettings,
+        ImportSettings,
+        MergeSettings,
+        PrepareSettings,
+        TokeniseSettings,
+        TrainSettings,
+    )
+    from musicgen_lora.dataset.tokenise import tokenise_dataset
+    from musicgen_lora.errors import UserError
+    from musicgen_lora.evaluation.evaluate import evaluate_adapter
+    from musicgen_lora.export.export import export_model
+    from musicgen_lora.export.importing import import_model
+    from musicgen_lora.export.merge import merge_adapters
+    from musicgen_lora.generation.generate import generate_audio
+    from musicgen_lora.prepare.prepare import prepare_dataset
+    from musicgen_lora.training.train import train_lora
 
 __version__ = "0.1.0"
 
 EMBEDDED_NAME = "tiny-beats"
 """Stands for the base model that ships with the package, wherever a model is named."""
+
+__all__ = [
+    "EMBEDDED_NAME",
+    "EvaluateSettings",
+    "ExportSettings",
+    "GenerateSettings",
+    "ImportSettings",
+    "MergeSettings",
+    "PrepareSettings",
+    "TokeniseSettings",
+    "TrainSettings",
+    "UserError",
+    "evaluate_adapter",
+    "export_model",
+    "generate_audio",
+    "import_model",
+    "merge_adapters",
+    "prepare_dataset",
+    "tokenise_dataset",
+    "train_lora",
+]
+
+_MODULES = {
+    "EvaluateSettings": "config",
+    "ExportSettings": "config",
+    "GenerateSettings": "config",
+    "ImportSettings": "config",
+    "MergeSettings": "config",
+    "PrepareSettings": "config",
+    "TokeniseSettings": "config",
+    "TrainSettings": "config",
+    "UserError": "errors",
+    "evaluate_adapter": "evaluation.evaluate",
+    "export_model": "export.export",
+    "generate_audio": "generation.generate",
+    "import_model": "export.importing",
+    "merge_adapters": "export.merge",
+    "prepare_dataset": "prepare.prepare",
+    "tokenise_dataset": "dataset.tokenise",
+    "train_lora": "training.train",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    found = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+    globals()[name] = found
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

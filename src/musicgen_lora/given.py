@@ -10,6 +10,7 @@ from typing import Any
 
 from musicgen_lora import EMBEDDED_NAME
 from musicgen_lora.errors import UserError
+from musicgen_lora.extras import LIBRARIES, require_extra
 
 EMBEDDED = Path(__file__).resolve().parent / "assets" / "tiny_beats"
 """What `EMBEDDED_NAME` stands for."""
@@ -17,40 +18,14 @@ ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetens
 _BASES = ("model_path", "base_model_path")
 
 
-def announcement(command: str, settings: Any) -> str:
-    """What a command is about to do, in a few words."""
-    if command == "prepare":
-        if settings.create_example:
-            return f"Making {settings.num_samples} example beats in {settings.output_dir}"
-        return f"Preparing the audio of {settings.input_dir} into {settings.output_dir}"
-    if command == "tokenise":
-        return f"Encoding the audio of {settings.data_dir} with {settings.model_path}"
-    if command == "train":
-        return f"Training {settings.model_path} on {settings.data_dir} into {settings.output_dir}"
-    if command == "merge":
-        adapters = " and ".join(map(str, settings.lora_model_path))
-        return f"Merging {adapters} into {settings.model_path}: {settings.output_dir}"
-    if command == "export":
-        adapters = "".join(f" with {path}" for path in settings.lora_model_path)
-        who = f"{settings.model_path}{adapters}"
-        return f"Writing {who} for {settings.format}: {settings.output_dir}"
-    if command == "import":
-        return f"Reading {settings.input_dir} of {settings.format}: {settings.output_dir}"
-    who = settings.base_model_path
-    if settings.lora_model_path is not None:
-        who += f" with {settings.lora_model_path}"
-    if command == "generate":
-        return f"Playing {len(settings.prompts)} prompts by {who} into {settings.output_dir}"
-    return f"Measuring {who} into {settings.output_dir}"
-
-
 def check_given(settings: Any) -> None:
-    """Looks at the folders, files and prompts that a command's settings name.
+    """Looks at the folders, files, prompts and libraries that a command's settings name.
 
     Raises:
         UserError: one of them is not there, is of another kind, or can't be written.
     """
     names = vars(settings)
+    check_extras(settings)
     for name in _BASES:
         if names.get(name) is not None:
             local_model(names[name])
@@ -80,6 +55,19 @@ def _adapters(names: dict[str, Any]) -> list[Path]:
     """Those of a command that takes one, or several."""
     given = names.get("lora_model_path") or []
     return given if isinstance(given, list) else [given]
+
+
+def check_extras(settings: Any) -> None:
+    """Raises a UserError where a setting asks for a library that is not installed."""
+    names = vars(settings)
+    if names.get("optimizer") in LIBRARIES:
+        require_extra(names["optimizer"], f"--optimizer {names['optimizer']}")
+    for tracker in names.get("report_to", ()):
+        require_extra(tracker, f"--report_to {tracker}")
+    if names.get("quantise", "none") != "none":
+        require_extra("quantise", f"quantise {names['quantise']}")
+    if names.get("vocals", "keep") != "keep":
+        require_extra("vocals", f"--vocals {names['vocals']}")
 
 
 def hub_ids(settings: Any) -> list[str]:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from pathlib import Path
 
 import pytest
 
-from musicgen_lora.cli import main, parse_settings
-from musicgen_lora.config import SETTINGS, GenerateSettings, TrainSettings
+from musicgen_lora import cli
+from musicgen_lora.cli import main
+from musicgen_lora.commands.flags import parse_settings
+from musicgen_lora.config import SETTINGS, GenerateSettings, TrainSettings, groups
+from musicgen_lora.errors import UserError
 from musicgen_lora.training.schedule import learning_rate_at
 
 GUIDE_CONFIG = Path(__file__).resolve().parents[2] / "finetune" / "lora" / "config.yaml"
@@ -173,6 +177,113 @@ def test_a_flag_out_of_range_is_one_line(
     words: list[str], said: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert said in refused(words, capsys)
+
+
+PAIRS = [
+    ("train --optimizer muon", "--optimizer muon is for whole matrices: give --trainable full"),
+    ("train --optimizer prodigy --learning_rate 3e-4", "give 1, not 0.0003, or leave it out"),
+    (
+        "train --optimizer prodigy --text_encoder_learning_rate 1 --lora_targets text_encoder",
+        "--optimizer prodigy finds one rate for all",
+    ),
+    ("train --text_encoder_learning_rate 1e-4", "but the text encoder is not trained"),
+    (
+        "train --text_encoder_learning_rate 1e-4 --trainable full",
+        "but the text encoder is not trained",
+    ),
+    ("train --frozen_modules fc1", "frozen_modules is for --trainable full"),
+    ("train --fsdp", "--fsdp is for --trainable full"),
+    ("train --fsdp --trainable full --optimizer muon", "--fsdp goes with --optimizer adamw"),
+    ("train --fsdp --trainable full --preview_prompts x", "--fsdp makes no previews"),
+    ("train --fsdp --trainable full --precision fp16", "--fsdp trains in bf16 or fp32"),
+    ("train --fp16 --precision fp32", "--precision fp32 names one: give one of the two"),
+    ("train --trainable full --quantise 4bit", "quantise 4bit freezes the base"),
+    ("train --quantise 4bit --lora_init pissa", "quantise 4bit needs default or gaussian"),
+    ("train --lora_init orthogonal --lora_rank 5", "needs an even lora_rank, not 5"),
+    (
+        "train --trainable full --lora_rank 5 --adapter dora",
+        "--trainable full trains no adapter: leave --adapter and --lora_rank out",
+    ),
+    ("train --lora_modules .*fc1 --lora_layers 0", "lora_modules replaces both"),
+    ("train --lora_targets heads --lora_layers 0", "neither attention nor feed_forward"),
+    ("train --lora_modules (", "lora_modules: '(' is no regular expression"),
+    ("train --trainable full --frozen_modules (", "frozen_modules: '(' is no regular expression"),
+    ("train --previews off --preview_every 5", "leave --preview_every out"),
+    ("prepare --tagger clap", "--tagger clap needs --clap_path"),
+    ("prepare --clap_path x", "--clap_path is for --tagger clap"),
+    ("prepare --min_clip 40", "--min_clip 40 is more than --max_clip 30"),
+    ("prepare --limit --loudness None", "--limit brings clips to --loudness"),
+]
+
+
+@pytest.mark.parametrize(("words", "said"), PAIRS)
+def test_settings_that_do_not_go_together_are_one_line_before_the_libraries_load(
+    words: str,
+    said: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cli, "load", lambda _: pytest.fail("it has loaded them"))
+    assert said in refused(words.split(), capsys)
+
+
+def test_from_python_they_are_refused_alike() -> None:
+    with pytest.raises(UserError, match="--optimizer muon is for whole matrices"):
+        TrainSettings(optimizer="muon")
+    with pytest.raises(UserError, match="--optimizer muon is for whole matrices"):
+        dataclasses.replace(TrainSettings(optimizer="muon", trainable="full"), trainable="lora")
+
+
+def test_file_and_flags_are_put_together_before_they_are_compared(tmp_path: Path) -> None:
+    path = config_file(tmp_path, "train: {optimizer: muon, fp16: true, learning_rate: 1e-4}")
+    words = ["--trainable", "full", "--no_fp16", "--precision", "bf16"]
+    settings = parse_settings("train", words, path)
+    assert (settings.optimizer, settings.trainable, settings.fp16) == ("muon", "full", False)
+    assert settings.learning_rate == 1e-4
+    with pytest.raises(UserError, match="--optimizer muon"):
+        parse_settings("train", ["--no_fp16"], path)
+
+
+@pytest.mark.parametrize("command", list(SETTINGS))
+def test_each_setting_belongs_to_one_group_of_the_help(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        parse_settings(command, ["--help"], None)
+    found: dict[str, list[str]] = {}
+    for line in capsys.readouterr().out.splitlines():
+        # A box has letters for a frame, or none.
+        if title := re.fullmatch(r"\W*(\w+) options\W*", line):
+            found[title[1]] = []
+        elif flag := re.match(r"\W+--(\w+)", line):
+            list(found.values())[-1].append(flag[1])
+    assert found == {
+        title: [field.name for field in dataclasses.fields(group)]
+        for title, group in groups(SETTINGS[command]).items()
+    }
+    every = [name for names in found.values() for name in names]
+    assert every == [field.name for field in dataclasses.fields(SETTINGS[command])]
+
+
+@pytest.mark.parametrize(("local_rank", "n_lines"), [("0", 1), ("1", 0)])
+def test_of_the_processes_of_a_machine_one_says_what_is_wrong(
+    local_rank: str,
+    n_lines: int,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RANK", "3")
+    monkeypatch.setenv("LOCAL_RANK", local_rank)
+    try:
+        code = main(["train", "--lora_rank", "0"])
+    except SystemExit as stop:
+        code = stop.code
+    assert code == 2
+    assert capsys.readouterr().err.count("\n") == n_lines
+
+
+def test_doctor_passes_over_no_flag(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--quick: it takes no flags" in refused(["doctor", "--quick"], capsys)
 
 
 @pytest.mark.parametrize("words", [["--lora_rnk", "3"], ["--lora_rank", "many"], ["stray"]])

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from musicgen_lora import cli
+from musicgen_lora import cli, extras
 from musicgen_lora.cli import main
 from musicgen_lora.config import SETTINGS
 
@@ -59,11 +59,31 @@ def test_it_is_refused_before_the_libraries_load(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(places["audio"])
-    monkeypatch.setattr(cli, "_load", lambda command: pytest.fail("it has loaded them"))
+    monkeypatch.setattr(cli, "load", lambda command: pytest.fail("it has loaded them"))
     assert main([word.format(**places) for word in words.split()]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert said.format(**places) in line
     assert not places["out"].exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "extra"),
+    [
+        ("train --optimizer prodigy", "prodigy"),
+        ("train --optimizer adamw8bit", "adamw8bit"),
+        ("train --quantise 8bit", "quantise"),
+        ("train --report_to tensorboard wandb", "tensorboard"),
+        ("prepare --vocals flag", "vocals"),
+    ],
+)
+def test_a_library_that_is_missing_is_named_before_the_others_load(
+    words: str, extra: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(extras, "find_spec", lambda _: None)
+    monkeypatch.setattr(cli, "load", lambda _: pytest.fail("it has loaded them"))
+    assert main(words.split()) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith(f"needs {extras.LIBRARIES[extra]}: pip install 'musicgen-lora[{extra}]'")
 
 
 @pytest.mark.parametrize("command", list(SETTINGS))
@@ -77,9 +97,9 @@ def test_the_first_line_says_what_is_about_to_be_done(
 
     def load(_: str) -> Any:
         told.append(capsys.readouterr().out)
-        return lambda *_: None
+        return lambda *_, **__: None
 
-    monkeypatch.setattr(cli, "_load", load)
+    monkeypatch.setattr(cli, "load", load)
     monkeypatch.setattr("musicgen_lora.dataset.metadata.load_dataset", lambda *_, **__: None)
     given = {
         "prepare": "--input_dir {audio} --output_dir {out}",
@@ -101,7 +121,7 @@ def test_the_first_line_says_what_is_about_to_be_done(
 def test_of_several_processes_one_speaks(
     places: dict[str, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(cli, "_load", lambda _: lambda *_: None)
+    monkeypatch.setattr(cli, "load", lambda _: lambda *_: None)
     monkeypatch.setenv("RANK", "1")
     assert main(["tokenise", "--data_dir", str(places["data"])]) == 0
     assert capsys.readouterr().out == ""

@@ -16,12 +16,14 @@ import pytest
 import soundfile
 import torch
 from datasets import make_dataset, read_metadata, tiny_settings, write_metadata
+from pydantic import TypeAdapter
 from trainer import file_hashes
 
 from musicgen_lora.config import EvaluateSettings
 from musicgen_lora.dataset.metadata import load_dataset
 from musicgen_lora.errors import UserError
 from musicgen_lora.evaluation import evaluate
+from musicgen_lora.evaluation.document import Report
 from musicgen_lora.evaluation.evaluate import evaluate_adapter
 from musicgen_lora.evaluation.forgetting import other_styles_folder
 from musicgen_lora.evaluation.generations import DEFAULT_PROMPTS, choose_prompts
@@ -44,6 +46,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path) -> d
     )
     train_lora(settings)
     return {"base": tiny_model_dir, "data": data, "adapter": root / "run" / "best_model"}
+
+
+DOCUMENT = TypeAdapter(Report)
+"""Checks that a report is what its type says."""
 
 
 def settings_for(trained: dict[str, Path], output_dir: Path, **changes: Any) -> EvaluateSettings:
@@ -77,6 +83,7 @@ def held_out_of(facts: dict[str, Any], *where: Any, **options: Any) -> HeldOut:
 def test_the_report_and_its_files(compared: tuple[dict[str, Any], Path]) -> None:
     report, output_dir = compared
     assert json.loads((output_dir / "report.json").read_text()) == report
+    DOCUMENT.validate_python(report, strict=True, extra="forbid")
     assert "<html" in (output_dir / "report.html").read_text()
     for side in ("base", "adapter"):
         files = sorted((output_dir / "audio" / side).glob("*.wav"))
@@ -139,6 +146,7 @@ def test_a_second_evaluation_gives_the_same_and_clears_the_first(
 
 def test_without_compare_the_base_is_not_played(trained: dict[str, Path], tmp_path: Path) -> None:
     report = evaluate_adapter(settings_for(trained, tmp_path, num_prompts=1))
+    DOCUMENT.validate_python(report, strict=True, extra="forbid")
     assert not (tmp_path / "audio" / "base").exists()
     assert report["generation"]["clips"][0]["base"] is None
     assert report["loss"]["computed"]

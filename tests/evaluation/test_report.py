@@ -35,7 +35,7 @@ def base_like(wave: np.ndarray) -> np.ndarray:
     return sosfilt(band, wave, axis=-1).astype(np.float32)  # pyright: ignore[reportAttributeAccessIssue]
 
 
-def losses(n_sources: int) -> dict[str, Any]:
+def losses(n_sources: int) -> Any:
     rng = np.random.default_rng(0)
     base = rng.uniform(3.5, 5.0, (2 * n_sources, 4))
     counts = np.full((2 * n_sources, 4), 200.0)

@@ -24,11 +24,11 @@ from hypothesis import strategies as st
 from tiny import make_tiny_musicgen
 
 from musicgen_lora import atomic
-from musicgen_lora.cli import parse_settings
+from musicgen_lora.commands.flags import parse_settings
 from musicgen_lora.dataset.metadata import load_dataset, read_entries, split_clips, write_entries
 from musicgen_lora.dataset.tokens import find_codes, write_shard
 from musicgen_lora.errors import UserError
-from musicgen_lora.evaluation.evaluate import _files_of_report
+from musicgen_lora.evaluation.document import files_of_report
 from musicgen_lora.evaluation.held_out import find_held_out
 from musicgen_lora.model.chroma import Chroma
 from musicgen_lora.model.lora.adapter import (
@@ -287,7 +287,7 @@ def test_the_report_of_an_earlier_evaluation(content: bytes, folder: Path) -> No
     out = folder / "evaluation"
     out.mkdir(exist_ok=True)
     (out / "report.json").write_bytes(content)
-    taken_or_refused(lambda: list(_files_of_report(out)))
+    taken_or_refused(lambda: list(files_of_report(out)))
 
 
 @given(content=broken(FACTS))

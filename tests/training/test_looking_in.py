@@ -130,14 +130,6 @@ def test_two_captions_are_played_where_no_prompts_are_given(
         assert soundfile.info(second).duration == pytest.approx(0.2)
 
 
-def test_previews_that_are_off_cannot_be_described(
-    tmp_path: Path, data: Path, tiny_model_dir: Path
-) -> None:
-    settings = tiny_settings(tiny_model_dir, data, tmp_path, preview_prompts=["x"], preview_every=2)
-    with pytest.raises(UserError, match="leave --preview_prompts and --preview_every out"):
-        train_lora(settings)
-
-
 def test_memory_that_is_short_for_previews_ends_them_alone(
     tmp_path: Path,
     data: Path,

@@ -9,12 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from musicgen_lora import extras
-from musicgen_lora.errors import UserError
 from musicgen_lora.training.ema import EMA
 from musicgen_lora.training.optimizers import (
     RATE_SHARE,
-    check_optimizer,
     make_optimizers,
     optimizer_state,
     restore_optimizers,
@@ -117,29 +114,6 @@ def test_muon_takes_the_matrices_of_the_layers_alone() -> None:
     assert isinstance(muon, torch.optim.Muon)
     shapes = [[tuple(p.shape) for p in o.param_groups[0]["params"]] for o in (muon, rest)]
     assert shapes == [[(80, 70)], [(80,), (64, 80)]]
-
-
-def test_what_an_optimizer_cannot_do_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UserError, match="--trainable full"):
-        check_optimizer("muon", 1e-3, "lora")
-    check_optimizer("muon", 1e-3, "full")
-    monkeypatch.setattr(extras, "find_spec", lambda name: object())
-    with pytest.raises(UserError, match=r"give 1, not 0\.0003, or leave"):
-        check_optimizer("prodigy", 3e-4, "lora")
-    check_optimizer("prodigy", 1.0, "lora")
-    check_optimizer("prodigy", None, "lora")
-
-
-@pytest.mark.parametrize("name", LIBRARIES)
-def test_a_missing_library_is_named_with_its_command(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(extras, "find_spec", lambda name: None)
-    with pytest.raises(UserError) as raised:
-        check_optimizer(name, 1.0, "lora")
-    assert str(raised.value) == (
-        f"--optimizer {name} needs {LIBRARIES[name]}: pip install 'musicgen-lora[{name}]'"
-    )
 
 
 def test_the_average_of_known_weights() -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from musicgen_lora.config import TrainSettings
 from musicgen_lora.dataset.metadata import Clip, Clips
+from musicgen_lora.training import facts
 from musicgen_lora.training.facts import data_facts, run_identity
 
 BASE = [
@@ -50,6 +51,12 @@ def test_what_changes_no_result_does_not_count() -> None:
     assert identity(changed(2, entry='{"mood": "dark"}')) == identity(BASE)
     assert identity(BASE, output_dir="elsewhere") == identity(BASE)
     assert identity(BASE, from_tokens=True) == identity(BASE)
+
+
+def test_the_order_of_settings_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    before, plain = identity(BASE), facts.plain_settings
+    monkeypatch.setattr(facts, "plain_settings", lambda s: dict(reversed(plain(s).items())))
+    assert identity(BASE) == before
 
 
 def test_a_folder_is_the_same_whichever_way_it_is_named(

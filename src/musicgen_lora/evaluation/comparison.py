@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from musicgen_lora.evaluation.document import DescriptorRow, Summary
 from musicgen_lora.evaluation.statistics import apart, moved_share, paired_bootstrap
 from musicgen_lora.listening.descriptors import BANDS_HZ, band_name
 
@@ -88,7 +88,7 @@ SHOWN = (
 
 def compare_descriptors(
     base: Facts | None, adapter: Facts, reference: Facts | None, *, seed: int
-) -> list[dict[str, Any]]:
+) -> list[DescriptorRow]:
     """A row for each descriptor of `SHOWN`, in the descriptor's own unit.
 
     Args:
@@ -107,11 +107,11 @@ def compare_descriptors(
 
 def _row(
     shown: Descriptor, base: Facts | None, adapter: Facts, reference: Facts | None, seed: int
-) -> dict[str, Any]:
+) -> DescriptorRow:
     after = _values(adapter, shown.name)
     before = None if base is None else _values(base, shown.name)
     target = None if reference is None else _values(reference, shown.name)
-    row: dict[str, Any] = {
+    row: DescriptorRow = {
         "name": shown.name,
         "base": _summary(before),
         "adapter": _summary(after),
@@ -143,7 +143,7 @@ def _values(facts: Facts, name: str) -> np.ndarray:
     return np.array([clip[name] for clip in facts], dtype=np.float64)
 
 
-def _summary(values: np.ndarray | None) -> dict[str, Any] | None:
+def _summary(values: np.ndarray | None) -> Summary | None:
     if values is None:
         return None
     values = values[np.isfinite(values)]

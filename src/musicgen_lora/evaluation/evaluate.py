@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,18 @@ from musicgen_lora.dataset.melodies import open_melodies
 from musicgen_lora.dataset.tokens import TokenStore, open_tokens, tokenise_clips
 from musicgen_lora.errors import UserError
 from musicgen_lora.evaluation.comparison import compare_descriptors
+from musicgen_lora.evaluation.document import (
+    FORMAT_VERSION,
+    Generation,
+    Losses,
+    Missing,
+    NoLosses,
+    PlayedClip,
+    PlayedPair,
+    Reference,
+    Report,
+    files_of_report,
+)
 from musicgen_lora.evaluation.forgetting import other_style_windows, other_styles_folder
 from musicgen_lora.evaluation.generations import (
     choose_prompts,
@@ -37,14 +48,12 @@ from musicgen_lora.evaluation.generations import (
 from musicgen_lora.evaluation.held_out import HeldOut, find_held_out
 from musicgen_lora.evaluation.losses import compare_losses
 from musicgen_lora.evaluation.report import (
-    FORMAT_VERSION,
     HTML_FILE,
-    JSON_FILE,
     print_report,
     write_report,
 )
 from musicgen_lora.evaluation.summary import write_sentences
-from musicgen_lora.formats.documents import LARGE, plain, read_json
+from musicgen_lora.formats.documents import plain
 from musicgen_lora.generation.decode import windows_sentence
 from musicgen_lora.given import check_prompts
 from musicgen_lora.model.cpu.switch import enable
@@ -62,7 +71,7 @@ def evaluate_adapter(settings: EvaluateSettings) -> dict[str, Any]:
     """Measures an adapter and writes `report.html`, `report.json`, `plots/` and `audio/`.
 
     Returns:
-        What report.json holds.
+        What report.json holds, a `document.Report`.
 
     Raises:
         UserError: base, adapter, prompts, a given `data_dir` or the output folder are not usable.
@@ -82,25 +91,28 @@ def evaluate_adapter(settings: EvaluateSettings) -> dict[str, Any]:
     with locked(settings.output_dir):
         atomic.sweep(settings.output_dir)
         model = MusicGen.load(settings.base_model_path)
+        base = {"path": model.path, "fingerprint": model.fingerprint}
         adapted = load_adapter(model, files)
-        report: dict[str, Any] = {}
+        adapter = {
+            "path": str(settings.lora_model_path),
+            "sha256": files.sha256[WEIGHTS_FILE],
+            "fingerprint": files.fingerprint,
+        }
+        made: list[Report] = []
 
         def fill(staging: Path) -> None:
-            report.update(_measure(settings, adapted, model, held_out, staging, console))
-            report["base"] = {"path": model.path, "fingerprint": model.fingerprint}
-            report["adapter"] = {
-                "path": str(settings.lora_model_path),
-                "sha256": files.sha256[WEIGHTS_FILE],
-                "fingerprint": files.fingerprint,
-            }
+            report = _measure(settings, adapted, model, held_out, staging, console)
+            report["base"], report["adapter"] = base, adapter
             write_report(report, staging)
+            made.append(report)
 
         atomic.publish_files(
-            settings.output_dir, fill, lambda _: _files_of_report(settings.output_dir)
+            settings.output_dir, fill, lambda _: files_of_report(settings.output_dir)
         )
+    (report,) = made
     print_report(report, console)
     console.print(f"Report: {settings.output_dir / HTML_FILE}")
-    return report
+    return dict(report)
 
 
 def _measure(
@@ -110,8 +122,8 @@ def _measure(
     held_out: HeldOut,
     folder: Path,
     console: Console,
-) -> dict[str, Any]:
-    """What report.json holds of the figures; the clips go into `folder`."""
+) -> Report:
+    """The report, but for base and adapter and without its plots; the clips go into `folder`."""
     device = processes.device()
     # In fp32 everywhere: differences of a percent are what is looked for.
     model.to(device, "fp32")
@@ -126,18 +138,25 @@ def _measure(
     held_out, codes = _open_tokens(settings, held_out, model, console)
     loss = _loss(settings, adapted, model, held_out, codes, console)
     forgetting = _forgetting(settings, adapted, model, held_out.max_duration_s, console)
-    reference: dict[str, Any] = {"computed": False, "why": held_out.why_none, "descriptors": []}
+    described = None
+    reference: Reference = {"computed": False, "why": held_out.why_none, "descriptors": []}
     if codes is not None:
-        described, counts = describe_references(model, held_out.clips, codes, settings.duration)
-        reference = {"computed": True, "why": "", **counts, "descriptors": described}
+        described, n_clips = describe_references(model, held_out.clips, codes, settings.duration)
+        reference = {
+            "computed": True,
+            "why": "",
+            "n_sources": len(described),
+            "n_clips": n_clips,
+            "descriptors": [*described],
+        }
     generation, descriptors = _generation(settings, adapted, model, held_out, folder, console)
     rows = compare_descriptors(
         descriptors["base"],
         descriptors["adapter"],
-        reference["descriptors"] if reference["computed"] else None,
+        described,
         seed=settings.seed,
     )
-    report = plain(
+    report: Report = plain(
         {
             "format_version": FORMAT_VERSION,
             "created": time.strftime("%Y-%m-%d %H:%M:%S"),
@@ -159,6 +178,8 @@ def _measure(
             "generation": generation,
             "descriptors": rows,
             "not_computed": _not_computed(settings, held_out, loss, forgetting),
+            "findings": [],
+            "plots": [],
         }
     )
     report["findings"] = write_sentences(report)
@@ -185,23 +206,6 @@ def _within_trained(
             style="yellow",
         )
     return dataclasses.replace(held_out, max_duration_s=longest_s)
-
-
-def _files_of_report(output_dir: Path) -> Iterator[str]:
-    """Files that the last report of the folder lists, so that no old clip passes for a new one.
-    Nothing else in the folder is touched."""
-    try:
-        report = read_json(output_dir / JSON_FILE, max_bytes=LARGE)
-        names = list(report["plots"])
-        for clip in report["generation"]["clips"]:
-            names += [clip[side]["audio"] for side in ("base", "adapter") if clip[side]]
-    except (UserError, LookupError, TypeError):
-        return
-    root = output_dir.resolve()
-    for name in map(str, names):
-        path = (root / name.replace("\0", "")).resolve()
-        if path.is_relative_to(root) and path.suffix in (".wav", ".png"):
-            yield name
 
 
 def _open_tokens(
@@ -253,7 +257,7 @@ def _loss(
     held_out: HeldOut,
     codes: TokenStore | None,
     console: Console,
-) -> dict[str, Any]:
+) -> Losses | NoLosses:
     if codes is None:
         return {"computed": False, "why": held_out.why_none}
     shortest = model.delays.shortest
@@ -282,7 +286,7 @@ def _forgetting(
     model: MusicGen,
     max_duration_s: float,
     console: Console,
-) -> dict[str, Any]:
+) -> Losses | NoLosses:
     folder = other_styles_folder(settings.other_data_dir, settings.base_model_path)
     if folder is None:
         return {"computed": False, "why": "--other_data_dir names no dataset of other music"}
@@ -307,12 +311,12 @@ def _generation(
     held_out: HeldOut,
     output_dir: Path,
     console: Console,
-) -> tuple[dict[str, Any], dict[str, Any]]:
+) -> tuple[Generation, dict[str, Any]]:
     """The report's `generation`, and the descriptors of each side's clips, which are written."""
     chosen = choose_prompts(settings.prompts, held_out.clips, settings.num_prompts)
     prompts = [item["prompt"] for item in chosen]
     codes: dict[str, list[np.ndarray]] = {}
-    entries: dict[str, list[dict[str, Any]]] = {}
+    entries: dict[str, list[PlayedClip]] = {}
     descriptors: dict[str, Any] = {"base": None, "adapter": None}
     for side in ("base", "adapter") if settings.compare else ("adapter",):
         switched = adapted.disable_adapter() if side == "base" else nullcontext()
@@ -334,9 +338,10 @@ def _generation(
             {"audio": path.relative_to(output_dir).as_posix(), "descriptors": described}
             for path, described in zip(paths, descriptors[side], strict=True)
         ]
-    clips = [
+    clips: list[PlayedPair] = [
         {
-            **item,
+            "prompt": item["prompt"],
+            "origin": item["origin"],
             "read_as": english_of(item["prompt"]),
             "seed": settings.seed + index,
             "identical": settings.compare
@@ -358,15 +363,15 @@ def _generation(
 def _not_computed(
     settings: EvaluateSettings,
     held_out: HeldOut,
-    loss: dict[str, Any],
-    forgetting: dict[str, Any],
-) -> list[dict[str, str]]:
+    loss: Losses | NoLosses,
+    forgetting: Losses | NoLosses,
+) -> list[Missing]:
     """What a full evaluation would have had, and why this one hasn't."""
-    missing = []
-    if not loss["computed"]:
+    missing: list[Missing] = []
+    if loss["computed"] is False:
         missing.append({"what": "Held-out loss", "why": loss["why"]})
         missing.append({"what": "Descriptors of held-out audio", "why": held_out.why_none})
-    if not forgetting["computed"]:
+    if forgetting["computed"] is False:
         missing.append({"what": "Loss on other styles (forgetting)", "why": forgetting["why"]})
     if not settings.compare:
         missing.append(

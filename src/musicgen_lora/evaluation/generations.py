@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -159,12 +158,12 @@ def describe_references(
     clips: Sequence[Clip],
     codes: TokenStore,
     duration_s: float,
-) -> tuple[list[dict[str, float]], dict[str, Any]]:
+) -> tuple[list[dict[str, float]], int]:
     """Descriptors of held-out audio: the first `duration_s` of each clip, as the codec gives it
     back. What the codec does to a sound is no fault of the models that speak through it.
 
     Returns:
-        Means over each source's clips, one for each source; and how many there are.
+        Means over each source's clips, one for each source; and the number of clips.
     """
     n_frames = model.shape.frames(duration_s)
     stride = -(-len(clips) // MAX_REFERENCES)
@@ -175,7 +174,7 @@ def describe_references(
         waveform = model.decode(torch.from_numpy(first)[None])[0]
         by_source.setdefault(clip.source, []).append(describe(waveform, model.shape.sample_rate))
     means = [_mean(group) for group in by_source.values()]
-    return means, {"n_sources": len(means), "n_clips": len(chosen)}
+    return means, len(chosen)
 
 
 def _mean(group: Sequence[dict[str, float]]) -> dict[str, float]:

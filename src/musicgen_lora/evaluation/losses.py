@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from peft import PeftModel
 
 from musicgen_lora.dataset.scoring import OnStep, Windows, window_losses
+from musicgen_lora.evaluation.document import Losses
 from musicgen_lora.evaluation.statistics import paired_bootstrap
 from musicgen_lora.model.musicgen import MusicGen
 
@@ -21,7 +21,7 @@ def compare_losses(
     batch_size: int,
     seed: int,
     on_step: OnStep = lambda done, total: None,
-) -> dict[str, Any]:
+) -> Losses:
     """Teacher-forced loss of the same windows with the adapter off and on.
 
     Args:
@@ -55,7 +55,7 @@ def summarise_losses(
     sources: Sequence[str],
     *,
     seed: int,
-) -> dict[str, Any]:
+) -> Losses:
     """Figures of the held-out loss, with the source as the unit.
 
     Args:

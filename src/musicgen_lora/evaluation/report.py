@@ -18,12 +18,18 @@ from musicgen_lora import atomic
 from musicgen_lora.audio.files import probe, read_audio
 from musicgen_lora.evaluation import plots
 from musicgen_lora.evaluation.comparison import SHOWN, shown_value
+from musicgen_lora.evaluation.document import (
+    JSON_FILE,
+    Described,
+    Losses,
+    NoLosses,
+    Report,
+    sides,
+)
 from musicgen_lora.evaluation.statistics import PairedResult
 from musicgen_lora.page import data_uri, render_page
 from musicgen_lora.plural import count
 
-FORMAT_VERSION = 1
-JSON_FILE = "report.json"
 HTML_FILE = "report.html"
 PLOTS_FOLDER = "plots"
 DASH = "\N{EN DASH}"
@@ -32,7 +38,7 @@ EMBEDDED_BYTES = 24_000_000
 """Of WAV files inside the page; pairs beyond either limit are named by their files."""
 
 
-def write_report(report: dict[str, Any], output_dir: Path) -> Path:
+def write_report(report: Report, output_dir: Path) -> Path:
     """Draws the plots and writes the report beside the audio that it names.
 
     Args:
@@ -57,13 +63,13 @@ def _writer(content: bytes) -> Any:
     return lambda path: path.write_bytes(content)
 
 
-def _draw(report: Mapping[str, Any], output_dir: Path) -> dict[str, bytes]:
+def _draw(report: Report, output_dir: Path) -> dict[str, bytes]:
     figures: dict[str, Figure] = {}
     if report["loss"]["computed"]:
         figures["held_out_loss"] = plots.loss_plot(report["loss"])
     clips = report["generation"]["clips"]
-    facts = {
-        side: [clip[side]["descriptors"] for clip in clips if clip[side] is not None]
+    facts: dict[str, list[Described]] = {
+        side: [played["descriptors"] for clip in clips if (played := sides(clip).get(side))]
         for side in ("base", "adapter")
     }
     facts["reference"] = report["reference"]["descriptors"]
@@ -72,23 +78,19 @@ def _draw(report: Mapping[str, Any], output_dir: Path) -> dict[str, bytes]:
     if moves is not None:
         figures["moved_towards_held_out"] = moves
     for number, clip in enumerate(clips[:EMBEDDED_PAIRS], start=1):
-        paths = {
-            side: output_dir / clip[side]["audio"]
-            for side in ("base", "adapter")
-            if clip[side] is not None
-        }
+        paths = {side: output_dir / played["audio"] for side, played in sides(clip).items()}
         rate = probe(paths["adapter"]).sample_rate
         waves = {side: read_audio(path, rate) for side, path in paths.items()}
         figures[f"spectrogram_{number:02d}"] = plots.spectrogram_plot(waves, rate)
     return {name: plots.png_bytes(figure) for name, figure in figures.items()}
 
 
-def _embedded_audio(report: Mapping[str, Any], output_dir: Path) -> dict[str, str]:
+def _embedded_audio(report: Report, output_dir: Path) -> dict[str, str]:
     """Data URIs by file name, pair by pair while they fit."""
     uris: dict[str, str] = {}
     n_bytes = 0
     for clip in report["generation"]["clips"][:EMBEDDED_PAIRS]:
-        names = [clip[side]["audio"] for side in ("base", "adapter") if clip[side] is not None]
+        names = [played["audio"] for played in sides(clip).values()]
         n_bytes += sum((output_dir / name).stat().st_size for name in names)
         if n_bytes > EMBEDDED_BYTES:
             break
@@ -97,9 +99,7 @@ def _embedded_audio(report: Mapping[str, Any], output_dir: Path) -> dict[str, st
     return uris
 
 
-def _page(
-    report: Mapping[str, Any], pictures: Mapping[str, bytes], audio: Mapping[str, str]
-) -> str:
+def _page(report: Report, pictures: Mapping[str, bytes], audio: Mapping[str, str]) -> str:
     """The page of a report.
 
     Args:
@@ -138,9 +138,9 @@ def _p_text(value: float | None) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
 
 
-def loss_rows(loss: Mapping[str, Any]) -> list[dict[str, str]]:
+def loss_rows(loss: Losses | NoLosses) -> list[dict[str, str]]:
     """The held-out loss as text, a row for the mean and each codebook."""
-    if not loss["computed"]:
+    if loss["computed"] is False:
         return []
     named = [("all codebooks", loss["mean"])]
     named += [(f"codebook {k + 1}", result) for k, result in enumerate(loss["codebooks"])]
@@ -200,12 +200,12 @@ def _minus(text: str) -> str:
     return text.replace("-", "\N{MINUS SIGN}")
 
 
-def print_report(report: Mapping[str, Any], console: Console) -> None:
+def print_report(report: Report, console: Console) -> None:
     """The findings and the two tables on the console."""
     for sentence in report["findings"]:
         console.print(Text(f"- {sentence}"))
-    if report["loss"]["computed"]:
-        loss = report["loss"]
+    loss = report["loss"]
+    if loss["computed"] is True:
         table = Table(
             title=f"Held-out loss, nats a token, n = {count(loss['n_sources'], 'source')}"
         )

@@ -7,10 +7,11 @@ are not, and counting them as such makes intervals that are far too narrow.
 from __future__ import annotations
 
 import math
-from typing import Any, TypedDict
+from typing import Any
 
 import numpy as np
 from scipy import stats
+from typing_extensions import TypedDict
 
 CONFIDENCE = 0.95
 N_RESAMPLES = 9999

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from musicgen_lora.evaluation.comparison import SHOWN, Descriptor, shown_value
+from musicgen_lora.evaluation.document import Report
 from musicgen_lora.evaluation.statistics import FEWEST_FOR_SURE, PairedResult
 from musicgen_lora.plural import count
 
@@ -21,7 +22,7 @@ MOSTLY_SILENT = 0.5
 OFTEN_CLIPPED = 0.001
 
 
-def write_sentences(report: Mapping[str, Any]) -> list[str]:
+def write_sentences(report: Report) -> list[str]:
     """The findings of a report, the most telling first."""
     return [
         *_loss_sentences(report["loss"], report["held_out"])[:1],
@@ -127,7 +128,7 @@ def _generation_sentences(generation: Mapping[str, Any]) -> list[str]:
     return sentences
 
 
-def _worst_sentences(rows: list[Mapping[str, Any]], reference: Mapping[str, Any]) -> list[str]:
+def _worst_sentences(rows: Sequence[Mapping[str, Any]], reference: Mapping[str, Any]) -> list[str]:
     """What a falling loss may hide: that there is no beat, and what is furthest from the held-out
     audio."""
     by_name = {row["name"]: row for row in rows}
@@ -162,7 +163,9 @@ def _side_by_side(shown: Descriptor, row: Mapping[str, Any], reference: Mapping[
     return f"{shown.label}: {told} (n = {counts})."
 
 
-def _descriptor_sentences(rows: list[Mapping[str, Any]], reference: Mapping[str, Any]) -> list[str]:
+def _descriptor_sentences(
+    rows: Sequence[Mapping[str, Any]], reference: Mapping[str, Any]
+) -> list[str]:
     sentences = []
     by_name = {row["name"]: row for row in rows}
     for shown in SHOWN:

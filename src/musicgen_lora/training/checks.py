@@ -1,26 +1,25 @@
-"""Settings of a training that don't go together, or not with the base: told before the work."""
+"""Settings of a training that don't go with the machine or the base: told before the work. Which
+don't go with each other, `config.TrainSettings` tells."""
 
 from __future__ import annotations
 
 from transformers import MusicgenForConditionalGeneration
 
 from musicgen_lora.config import TrainSettings
+from musicgen_lora.config.train import UNUSED_TEXT_RATE
 from musicgen_lora.errors import UserError
+from musicgen_lora.given import check_extras
 from musicgen_lora.model.lora.quantise import check_quantise
 from musicgen_lora.model.lora.targets import adapts_text_encoder
 from musicgen_lora.model.musicgen import model_shape
 from musicgen_lora.runtime import processes
-from musicgen_lora.training.optimizers import check_optimizer
-from musicgen_lora.training.previews import check_previews
-from musicgen_lora.training.trackers import check_trackers
-from musicgen_lora.training.weights import check_weights, lora_spec
+from musicgen_lora.training.sharded import check_sharding
+from musicgen_lora.training.weights import lora_spec
 
 
 def check_settings(settings: TrainSettings) -> None:
-    """Raises a UserError where settings don't go together, or a library is missing."""
-    check_optimizer(settings.optimizer, settings.learning_rate, settings.trainable)
-    check_trackers(settings.report_to)
-    check_previews(settings)
+    """Raises a UserError where a library is missing, or there are more processes than clips."""
+    check_extras(settings)
     per_step = settings.batch_size * settings.gradient_accumulation_steps
     if per_step < processes.world_size():
         raise UserError(
@@ -32,15 +31,11 @@ def check_settings(settings: TrainSettings) -> None:
 def check_fit(settings: TrainSettings, model: MusicgenForConditionalGeneration) -> None:
     """Raises a UserError where settings don't go with the base."""
     _check_codebooks(settings, model_shape(model).n_codebooks)
-    check_weights(settings, model)
-    check_quantise(
-        settings.quantise,
-        trainable=settings.trainable,
-        init=settings.lora_init,
-        adapter=settings.adapter,
-        device=processes.device(),
-    )
-    _check_text_rate(settings, trains_text(settings, model))
+    check_sharding(settings, model)
+    check_quantise(settings.quantise, adapter=settings.adapter, device=processes.device())
+    # Whether an expression names the text encoder, only the model tells.
+    if settings.text_encoder_learning_rate is not None and not trains_text(settings, model):
+        raise UserError(UNUSED_TEXT_RATE)
 
 
 def trains_text(settings: TrainSettings, model: MusicgenForConditionalGeneration) -> bool:
@@ -48,20 +43,6 @@ def trains_text(settings: TrainSettings, model: MusicgenForConditionalGeneration
     if settings.trainable != "lora":
         return settings.trainable == "full_with_text"
     return adapts_text_encoder(model, lora_spec(model, settings).pattern)
-
-
-def _check_text_rate(settings: TrainSettings, trained: bool) -> None:
-    if settings.text_encoder_learning_rate is None:
-        return
-    if not trained:
-        raise UserError(
-            "--text_encoder_learning_rate is given, but the text encoder is not trained: add it "
-            "to --lora_targets, or leave the rate out."
-        )
-    if settings.optimizer == "prodigy":
-        raise UserError(
-            "--optimizer prodigy finds one rate for all; leave --text_encoder_learning_rate out."
-        )
 
 
 def _check_codebooks(settings: TrainSettings, n_codebooks: int) -> None:

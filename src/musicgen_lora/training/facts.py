@@ -49,7 +49,8 @@ def run_identity(settings: TrainSettings, base: str, clips: Clips, ids: Sequence
         *map(_fingerprint, columns),
         hashlib.sha256(texts.value_lengths().to_numpy().astype("<i8")).hexdigest(),
     ]
-    return hashlib.sha256(json.dumps([DRAWS_VERSION, plain, base, data]).encode()).hexdigest()[:16]
+    content = json.dumps([DRAWS_VERSION, plain, base, data], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
 def _fingerprint(column: Any) -> str:

@@ -10,34 +10,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from musicgen_lora.errors import UserError
-from musicgen_lora.extras import LIBRARIES, require_extra
-
-LEAST_PRODIGY_RATE = 0.1
-"""Prodigy multiplies the rate that it finds by the one given; AdamW's would stop it."""
-
 FIRST_PRODIGY_RATE = 1e-5
 """Where its search begins: below any rate that an adapter learns at. From its own default, 1e-6,
 the first 20 steps of a short run do nothing."""
 
 RATE_SHARE = "rate_share"
 """A parameter group with this entry has its own share of each step's learning rate."""
-
-
-def check_optimizer(name: str, learning_rate: float | None, trainable: str) -> None:
-    """Raises a UserError where the optimizer is not installed or can't do what is asked."""
-    if name in LIBRARIES:
-        require_extra(name, f"--optimizer {name}")
-    given = learning_rate is not None
-    if name == "prodigy" and given and learning_rate < LEAST_PRODIGY_RATE:
-        raise UserError(
-            "--optimizer prodigy finds the rate itself and multiplies it by --learning_rate: give "
-            f"1, not {learning_rate:g}, or leave it out."
-        )
-    if name == "muon" and trainable == "lora":
-        raise UserError(
-            "--optimizer muon is for whole matrices: give --trainable full, or another optimizer."
-        )
 
 
 def make_optimizers(

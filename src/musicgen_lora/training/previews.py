@@ -16,7 +16,6 @@ from musicgen_lora import atomic
 from musicgen_lora.audio.files import write_wav
 from musicgen_lora.config import TrainSettings
 from musicgen_lora.dataset.metadata import Clips
-from musicgen_lora.errors import UserError
 from musicgen_lora.generation.decode import generate_codes
 from musicgen_lora.model.musicgen import AnyMusicGen, musicgen_of
 from musicgen_lora.model.text import TextStates
@@ -30,17 +29,6 @@ PREVIEW_S, CAPTION_ON_CPU_S = 10.0, 4.0
 LOOKED_AT = 100
 """Clips, for captions that differ."""
 NEVER = 10**9
-
-
-def check_previews(settings: TrainSettings) -> None:
-    """Raises a UserError where previews are off and described all the same."""
-    named = [
-        f"--{name}"
-        for name in ("preview_prompts", "preview_every", "preview_duration")
-        if getattr(settings, name)
-    ]
-    if settings.previews == "off" and named:
-        raise UserError(f"--previews off makes none: leave {' and '.join(named)} out.")
 
 
 def with_previews(

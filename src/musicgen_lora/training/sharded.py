@@ -26,18 +26,9 @@ if TYPE_CHECKING:
 
 
 def check_sharding(settings: TrainSettings, model: MusicgenForConditionalGeneration) -> None:
-    """Raises a UserError where `--fsdp` doesn't go with the other settings."""
+    """Raises a UserError where `--fsdp` doesn't go with the base or the processes."""
     if not settings.fsdp:
         return
-    if settings.trainable == "lora":
-        raise UserError(
-            "--fsdp is for --trainable full: an adapter is small, and several processes share its "
-            "clips without it."
-        )
-    if settings.optimizer != "adamw":
-        raise UserError(f"--fsdp goes with --optimizer adamw, not {settings.optimizer}.")
-    if settings.preview_prompts:
-        raise UserError("--fsdp makes no previews: leave --preview_prompts out.")
     if is_melody(model):
         raise UserError("--fsdp doesn't train melody models; leave it out.")
     if processes.world_size() == 1:

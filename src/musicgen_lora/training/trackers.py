@@ -8,18 +8,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from musicgen_lora.extras import require_extra
 from musicgen_lora.training.run import Run
 
 Track = Callable[[dict[str, Any]], None]
 TENSORBOARD = "tensorboard"
 WANDB = "wandb"
-
-
-def check_trackers(names: Sequence[str]) -> None:
-    """Raises a UserError where one is not installed."""
-    for name in names:
-        require_extra(name, f"--report_to {name}")
 
 
 @contextmanager

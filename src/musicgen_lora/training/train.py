@@ -20,6 +20,7 @@ from rich.console import Console
 from transformers import MusicgenForConditionalGeneration
 
 from musicgen_lora.config import TrainSettings
+from musicgen_lora.config.train import FSDP_PRECISION
 from musicgen_lora.console import plain_console, progress
 from musicgen_lora.dataset.metadata import Clips, load_dataset
 from musicgen_lora.errors import RunError, UserError
@@ -175,7 +176,7 @@ def _place(
     n_parameters = sum(p.numel() for p in model.decoder.parameters())
     precision, why = choose_precision(settings.precision, settings.fp16, device, n_parameters)
     if settings.fsdp and precision == "fp16":
-        raise UserError("--fsdp trains in bf16 or fp32: give --precision bf16 or fp32.")
+        raise UserError(FSDP_PRECISION)
     console.print(f"Training on {device} in {precision}: {why}")
     if processes.world_size() > 1:
         console.print(f"{processes.world_size()} processes share the clips of each step.")

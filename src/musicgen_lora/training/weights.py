@@ -22,7 +22,7 @@ from musicgen_lora.model.lora.adapter import WEIGHTS_FILE
 from musicgen_lora.model.lora.card import adapter_card
 from musicgen_lora.model.lora.facts import FACTS_FILE, AdapterFacts
 from musicgen_lora.model.lora.spec import LoraSpec
-from musicgen_lora.model.lora.targets import check_expression, target_pattern
+from musicgen_lora.model.lora.targets import target_pattern
 from musicgen_lora.model.lora.trainable import TrainableLora
 from musicgen_lora.model.melody import is_melody
 from musicgen_lora.model.musicgen import AnyMusicGen, musicgen_of
@@ -30,7 +30,7 @@ from musicgen_lora.runtime import processes
 from musicgen_lora.training import sharded
 
 if TYPE_CHECKING:
-    from musicgen_lora.config import TrainSettings
+    from musicgen_lora.config import LoraSettings, TrainSettings
 
 
 Gathered = dict[str, torch.Tensor] | None
@@ -103,7 +103,7 @@ class LoraWeights:
 
     sharded = False
 
-    def __init__(self, model: AnyMusicGen, settings: TrainSettings, base_name: str) -> None:
+    def __init__(self, model: AnyMusicGen, settings: LoraSettings, base_name: str) -> None:
         hf = musicgen_of(model).hf
         self._lora = TrainableLora(hf, lora_spec(hf, settings), base_name)
         self.parameters = self._lora.parameters
@@ -241,7 +241,7 @@ def make_weights(
     return WholeModel(model, settings)
 
 
-def lora_spec(model: MusicgenForConditionalGeneration, settings: TrainSettings) -> LoraSpec:
+def lora_spec(model: MusicgenForConditionalGeneration, settings: LoraSettings) -> LoraSpec:
     """The adapter that `settings` asks for, checked: a UserError says what does not fit."""
     spec = LoraSpec(
         rank=settings.lora_rank,
@@ -258,18 +258,6 @@ def lora_spec(model: MusicgenForConditionalGeneration, settings: TrainSettings) 
     )
     spec.check(model)
     return spec
-
-
-def check_weights(settings: TrainSettings, model: MusicgenForConditionalGeneration) -> None:
-    """Raises a UserError where the weights can't be shared among processes as asked, or
-    `frozen_modules` is no regular expression or there is nothing to freeze: an adapter's base is
-    frozen."""
-    sharded.check_sharding(settings, model)
-    check_expression("frozen_modules", settings.frozen_modules)
-    if settings.frozen_modules and settings.trainable == "lora":
-        raise UserError(
-            "frozen_modules is for --trainable full; --lora_modules says where an adapter is."
-        )
 
 
 def freeze(model: MusicgenForConditionalGeneration, pattern: str) -> None:

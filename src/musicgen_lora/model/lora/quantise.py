@@ -14,37 +14,22 @@ from torch import nn
 from transformers import MusicgenForConditionalGeneration
 
 from musicgen_lora.errors import UserError
-from musicgen_lora.extras import require_extra
 
 
-def check_quantise(
-    quantise: str, *, trainable: str, init: str, adapter: str, device: torch.device
-) -> None:
-    """Raises a UserError where a quantised base cannot be trained on.
+def check_quantise(quantise: str, *, adapter: str, device: torch.device) -> None:
+    """Raises a UserError where a device can't train an adapter of this kind on a quantised base.
 
     Args:
         quantise: "none", "8bit" or "4bit".
-        trainable: what is trained.
-        init: how the adapter starts.
         adapter: its kind.
         device: that will train.
     """
-    if quantise == "none":
-        return
-    if trainable != "lora":
-        raise UserError(f"quantise {quantise} freezes the base: it needs trainable lora.")
-    if init not in ("default", "gaussian"):
-        raise UserError(
-            f"lora_init {init} reads the base's own weights; quantise {quantise} needs default or "
-            "gaussian."
-        )
     if (quantise, adapter, device.type) == ("8bit", "dora", "cpu"):
         # PEFT puts a CPU's 8-bit weight back as one without its scales after reading it.
         raise UserError(
             "quantise 8bit with adapter dora needs a GPU; on a CPU give quantise 4bit, or another "
             "adapter."
         )
-    require_extra("quantise", f"quantise {quantise}")
 
 
 def quantise_decoder(

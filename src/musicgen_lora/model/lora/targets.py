@@ -25,14 +25,6 @@ root: EnCodec has a `decoder.layers` of its own that must stay untouched. `{laye
 decoder."""
 
 
-def check_expression(setting: str, pattern: str) -> None:
-    """Raises a UserError that names the setting where `pattern` is no regular expression."""
-    try:
-        re.compile(pattern)
-    except (re.error, RecursionError, OverflowError) as error:
-        raise UserError(f"{setting}: {pattern!r} is no regular expression: {error}.") from error
-
-
 def target_pattern(
     model: nn.Module,
     *,
@@ -47,27 +39,20 @@ def target_pattern(
         targets: names of `PATTERNS`.
         layers: decoder layers such as "0-11" or "0,4,8-11", for attention and feed_forward;
             empty for all.
-        modules: an expression that takes the place of `targets`; empty for none.
+        modules: an expression that takes the place of `targets` and `layers`; empty for none.
 
     Raises:
         UserError: nothing matches, or something that cannot carry an adapter.
     """
     if modules:
-        if layers:
-            raise UserError("lora_layers chooses among lora_targets; lora_modules replaces both.")
-        check_expression("lora_modules", modules)
         _check_modules(model, modules)
         return modules
-    if not targets:
-        raise UserError("lora_targets is empty; name at least one part of the model.")
     chosen = parse_layers(layers, _n_layers(model)) if layers else None
     layer = r"\d+" if chosen is None else f"({'|'.join(map(str, chosen))})"
     patterns = {target: PATTERNS[target].replace("{layer}", layer) for target in targets}
     for target, pattern in patterns.items():
         if not matching(model, pattern):
             raise UserError(f"lora_targets: this model has no {target}.")
-    if chosen is not None and not {"attention", "feed_forward"} & set(targets):
-        raise UserError("lora_layers is given, but neither attention nor feed_forward is a target.")
     return "|".join(f"({pattern})" for pattern in patterns.values())
 
 

@@ -1,0 +1,59 @@
+"""How a command ends: its exit code and its last words."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+
+from musicgen_lora.commands.stops import Terminated
+from musicgen_lora.errors import DISK_FAULTS, RIGHTS_FAULTS, UserError
+
+ENDINGS = (
+    UserError,
+    OSError,
+    UnicodeEncodeError,
+    RuntimeError,
+    KeyboardInterrupt,
+    Terminated,
+)
+"""Exceptions that may be no bugs; `ending` tells."""
+
+
+def ending(error: BaseException) -> tuple[int, str]:
+    """Exit code and last words of a command that an exception has ended.
+
+    Raises:
+        The same exception, where it is a bug.
+    """
+    if isinstance(error, UserError):
+        return error.exit_code, str(error)
+    if isinstance(error, BrokenPipeError):
+        # Whoever read the output (head, less) has gone; python would complain at exit too.
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # As of a process that SIGPIPE has ended.
+        return 141, "stopped, since nobody reads its output any more; send it to a file instead."
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        what_to_do = ""
+        if error.errno in RIGHTS_FAULTS:
+            what_to_do = "; give yourself the right to (chmod u+rwX), or use another folder"
+        code = 1 if error.errno in DISK_FAULTS else 2
+        return code, f"{where}{error.strerror or error}{what_to_do}."
+    if isinstance(error, UnicodeEncodeError) and sys.getfilesystemencoding() != "utf-8":
+        # A name that the locale has no letters for; in UTF-8 that would be a bug.
+        return 2, (
+            f"{error.object[:200]}: the locale's encoding ({error.encoding}) can't write it; set "
+            "PYTHONUTF8=1, or a locale such as C.UTF-8."
+        )
+    if isinstance(error, KeyboardInterrupt):
+        return 130, "interrupted."
+    if isinstance(error, Terminated):
+        return 143, "terminated."
+    # torch is not imported yet where the command fails early, so its classes go by name.
+    if type(error).__name__ == "OutOfMemoryError" or "can't allocate" in str(error):
+        return 1, (
+            "out of memory; lower --batch_size, or the clips' length (--max_duration, --duration)."
+        )
+    raise error

@@ -1,0 +1,178 @@
+"""From words on a command line to settings: flags over a file over the defaults."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from pydantic import ValidationError
+
+from musicgen_lora.config import SETTINGS, groups
+from musicgen_lora.config_file import read_config
+from musicgen_lora.errors import UserError
+from musicgen_lora.formats.kinds import shortened
+
+
+def take_config(flags: Sequence[str], config: Path | None) -> tuple[list[str], Path | None]:
+    """Takes `--config FILE` out of the flags; `config` where there is none."""
+    # `--config=FILE` is `--config FILE`.
+    left = [w for word in flags for w in re.split("(?<=^--config)=", word, maxsplit=1)]
+    if "--config" in left:
+        at = left.index("--config")
+        if at + 1 == len(left):
+            raise UserError("--config needs a file.")
+        config = Path(left[at + 1])
+        del left[at : at + 2]
+    return left, config
+
+
+def parse_settings(command: str, flags: Sequence[str], config: Path | None) -> Any:
+    """Settings of a command from its flags, a file and the defaults, in this order.
+
+    Raises:
+        UserError: a value is of the wrong type or out of range, or two don't go together.
+        SystemExit: with code 2 and tyro's explanation, where a flag is wrong.
+    """
+    settings = SETTINGS[command]
+    from_file = read_config(config, command) if config else {}
+    try:
+        parts = _parts(settings, from_file)
+    except ValidationError as error:
+        raise UserError(f"{config}: {_explain(error)}") from error
+    try:
+        flags, texts = _take_dashed_texts(settings, flags)
+        parts = _parts(settings, _values(parts) | texts)
+        # What two settings say to each other counts when file and flags have been put together.
+        made = settings(**_values(_parse(command, parts, flags)))
+    except ValidationError as error:
+        raise UserError(_explain(error)) from error
+    _check_paths(made)
+    return made
+
+
+def _parts(settings: type, values: dict[str, Any]) -> dict[str, Any]:
+    """The groups of a command's settings, each made of those values that are its own."""
+    parts = {}
+    for name, group in groups(settings).items():
+        own = {field.name for field in dataclasses.fields(group)}
+        parts[name] = group(**{key: value for key, value in values.items() if key in own})
+    return parts
+
+
+def _values(parts: dict[str, Any]) -> dict[str, Any]:
+    """The values of all groups by the names of the settings."""
+    return {
+        field.name: getattr(part, field.name)
+        for part in parts.values()
+        for field in dataclasses.fields(part)
+    }
+
+
+def _parse(command: str, parts: dict[str, Any], flags: Sequence[str]) -> dict[str, Any]:
+    """The groups with what the flags say.
+
+    Raises:
+        ValidationError: a value is out of range.
+        SystemExit: a flag is wrong, or asks for help.
+    """
+    # tyro makes a box of help of each field that is a dataclass; the flags are flat.
+    fields = [
+        (
+            name,
+            Annotated[type(part), tyro.conf.arg(help="")],
+            dataclasses.field(default_factory=type(part)),
+        )
+        for name, part in parts.items()
+    ]
+    form = dataclasses.make_dataclass("Flags", fields)
+    said = io.StringIO()
+    try:
+        # tyro catches pydantic's errors and prints them in a box of many lines, with a link.
+        with contextlib.redirect_stderr(said):
+            parsed = tyro.cli(
+                form,
+                default=form(**parts),
+                args=list(flags),
+                prog=f"musicgen-lora {command}",
+                description=SETTINGS[command].__doc__,
+                use_underscores=True,
+                config=(tyro.conf.OmitArgPrefixes,),
+            )
+    except SystemExit as stop:
+        if (invalid := _behind(stop)) is not None:
+            raise invalid from stop
+        sys.stderr.write(said.getvalue())
+        # Of --help; nobody may be there to read it.
+        sys.stdout.flush()
+        raise
+    return {name: getattr(parsed, name) for name in parts}
+
+
+def _behind(error: BaseException) -> ValidationError | None:
+    """The value out of range that has led to an error."""
+    before = error.__context__
+    while before is not None and not isinstance(before, ValidationError):
+        before = before.__context__
+    return before
+
+
+def _take_dashed_texts(
+    settings: Any, flags: Sequence[str]
+) -> tuple[list[str], dict[str, list[str]]]:
+    """Takes lists of texts out of `flags` where one of the texts begins with a dash, as a prompt
+    may: tyro would look for a flag of that name. A word of two dashes and a name is a flag."""
+    left, texts = list(flags), {}
+    for field in dataclasses.fields(settings):
+        if field.type not in ("list[str]", list[str]):
+            continue
+        at = next((i for i, word in enumerate(left) if _flag_name(word) == field.name), None)
+        if at is None or "=" in left[at]:
+            continue
+        end = next(
+            (i for i, word in enumerate(left[at + 1 :], at + 1) if _flag_name(word)), len(left)
+        )
+        words = left[at + 1 : end]
+        if any(word.startswith("-") for word in words):
+            texts[field.name] = words
+            del left[at:end]
+    return left, texts
+
+
+def _flag_name(word: str) -> str:
+    """The setting that a flag names; empty for a word that is none."""
+    found = re.fullmatch(r"--([A-Za-z][\w-]*)(=.*)?|(-h)", word, re.DOTALL)
+    return (found[1] or found[3]).replace("-", "_") if found else ""
+
+
+def _explain(error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_context=False)[0]
+    name = ".".join(str(part)[:60] for part in first["loc"])
+    return f"{name} = {shortened(first.get('input'))}: {first['msg'][:200]}."
+
+
+def _check_paths(settings: Any) -> None:
+    """Raises a UserError where a path can't be one, or can't be written into a JSON file."""
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if isinstance(value, Path) and "\0" in str(value):
+            raise UserError(f"{field.name} = {value}: a path has no zero bytes.")
+        if isinstance(value, Path) and not _is_text(str(value)):
+            raise UserError(
+                f"{field.name} = {value}: is not UTF-8; rename it, or set PYTHONUTF8=1 where the "
+                "locale is not UTF-8."
+            )
+
+
+def _is_text(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,83 @@
+"""What is done before and while a command's libraries load, which takes seconds."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import importlib
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from typing import TYPE_CHECKING, Any
+
+from musicgen_lora.commands.stops import whole_stops
+from musicgen_lora.given import hub_ids
+
+if TYPE_CHECKING:
+    from musicgen_lora.config import TrainSettings
+
+AT_ONCE_S = 0.1
+"""What is wrong with a dataset mostly shows by then, and is said before the libraries load."""
+
+
+def load(place: str) -> Callable[..., Any]:
+    """A command's function, such as "musicgen_lora.training.train:train_lora", imported only now,
+    so that --help and doctor do not wait for torch.
+
+    Nearly all that libraries make while they load stays: looking for garbage in it, then and later,
+    would take a quarter of the time until the first step.
+    """
+    module, name = place.split(":")
+    gc.disable()
+    try:
+        with whole_stops():
+            _quieten_libraries()
+            return getattr(importlib.import_module(module), name)
+    finally:
+        if not gc.get_freeze_count():
+            gc.freeze()
+        gc.enable()
+
+
+def _quieten_libraries() -> None:
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    # Libraries announce their own future changes to each other; users can't act on it.
+    for library in ("torch", "transformers", "peft"):
+        warnings.filterwarnings("ignore", category=FutureWarning, module=library)
+
+
+def fetch_bases(settings: Any) -> None:
+    """Fetches a base model that isn't here yet; where that can't be, torch need not load."""
+    for name in hub_ids(settings):
+        with whole_stops():
+            from musicgen_lora.model.hub import hub_folder
+
+        hub_folder(name)
+
+
+@contextlib.contextmanager
+def dataset_meanwhile(settings: TrainSettings) -> Iterator[dict[str, Any]]:
+    """Looks at the dataset while the libraries load: with many files both take seconds. Gives what
+    `train_lora` takes besides its settings."""
+    with whole_stops():
+        from musicgen_lora.dataset.metadata import load_dataset
+        from musicgen_lora.training.run_folder import check_unused
+
+    check_unused(settings.output_dir)
+    with ThreadPoolExecutor(1) as pool:
+        loading = pool.submit(
+            load_dataset,
+            settings.data_dir,
+            settings.metadata_file,
+            look_at_files=not settings.from_tokens,
+        )
+        wait([loading], timeout=AT_ONCE_S)
+        # Of several processes, one says it when all have come together.
+        if loading.done() and "RANK" not in os.environ:
+            loading.result()
+        yield {"loading": loading}

@@ -1,0 +1,111 @@
+"""The commands, a line each: what each is for, its settings, its function, what it says first."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+from musicgen_lora import __version__
+from musicgen_lora.commands.loading import dataset_meanwhile
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command.
+
+    Args:
+        purpose: what `--help` says of it among the others.
+        function: module and name; it is given the settings and does the work.
+        doing: what it is about to do, of its settings.
+        meanwhile: what goes on while the function's libraries load; gives further arguments.
+    """
+
+    purpose: str
+    function: str
+    doing: Callable[[Any], str]
+    meanwhile: Callable[[Any], AbstractContextManager[dict[str, Any]]] = lambda _: (
+        contextlib.nullcontext({})
+    )
+
+
+def _prepares(settings: Any) -> str:
+    if settings.create_example:
+        return f"Making {settings.num_samples} example beats in {settings.output_dir}"
+    return f"Preparing the audio of {settings.input_dir} into {settings.output_dir}"
+
+
+def _who(settings: Any) -> str:
+    adapter = settings.lora_model_path
+    return settings.base_model_path + (f" with {adapter}" if adapter is not None else "")
+
+
+def _several(settings: Any) -> str:
+    return " and ".join(map(str, settings.lora_model_path))
+
+
+def _with_several(settings: Any) -> str:
+    return settings.model_path + "".join(f" with {path}" for path in settings.lora_model_path)
+
+
+COMMANDS = {
+    "prepare": Command(
+        "turn a folder of audio into a dataset",
+        "musicgen_lora.prepare.prepare:prepare_dataset",
+        _prepares,
+    ),
+    "tokenise": Command(
+        "encode its audio ahead of training",
+        "musicgen_lora.dataset.tokenise:tokenise_dataset",
+        lambda s: f"Encoding the audio of {s.data_dir} with {s.model_path}",
+    ),
+    "train": Command(
+        "train an adapter on it",
+        "musicgen_lora.training.train:train_lora",
+        lambda s: f"Training {s.model_path} on {s.data_dir} into {s.output_dir}",
+        dataset_meanwhile,
+    ),
+    "generate": Command(
+        "play prompts with it",
+        "musicgen_lora.generation.generate:generate_audio",
+        lambda s: f"Playing {len(s.prompts)} prompts by {_who(s)} into {s.output_dir}",
+    ),
+    "evaluate": Command(
+        "measure what it changed",
+        "musicgen_lora.evaluation.evaluate:evaluate_adapter",
+        lambda s: f"Measuring {_who(s)} into {s.output_dir}",
+    ),
+    "merge": Command(
+        "fold adapters into a base",
+        "musicgen_lora.export.merge:merge_adapters",
+        lambda s: f"Merging {_several(s)} into {s.model_path}: {s.output_dir}",
+    ),
+    "export": Command(
+        "write a model for audiocraft, or an adapter for others",
+        "musicgen_lora.export.export:export_model",
+        lambda s: f"Writing {_with_several(s)} for {s.format}: {s.output_dir}",
+    ),
+    "import": Command(
+        "read a model of audiocraft's",
+        "musicgen_lora.export.importing:import_model",
+        lambda s: f"Reading {s.input_dir} of {s.format}: {s.output_dir}",
+    ),
+}
+"""By name; the settings of each are in `config.SETTINGS`, which takes longer to load."""
+DOCTOR = "doctor"
+"""The command without settings: it must start where libraries are broken."""
+
+
+def usage() -> str:
+    """What `musicgen-lora --help` says."""
+    purposes = {name: command.purpose for name, command in COMMANDS.items()}
+    purposes[DOCTOR] = "check this installation"
+    lines = "".join(f"  musicgen-lora {name:<11}{said}\n" for name, said in purposes.items())
+    return f"""musicgen-lora {__version__}: LoRA fine-tuning of MusicGen
+
+{lines}
+  Each command: --help lists its flags, --config FILE.yaml reads them from a file (flags win),
+  --debug shows tracebacks.
+"""

@@ -1,0 +1,74 @@
+"""The settings of each command, filled from a YAML file and flags.
+
+pydantic enforces types and ranges for both, tyro turns the fields into flags. The command line
+wins over the file, the file over the defaults here.
+
+A command's settings inherit from their groups, so that a name is the same as flag, in YAML, in
+Python and as an attribute, and a function that reads one group says so by its type. Groups hold
+types and ranges. Rules about several settings at once are in the command's class, which is made
+when file and flags have been put together, and raise a UserError.
+"""
+
+from __future__ import annotations
+
+import re
+
+from musicgen_lora import EMBEDDED_NAME
+from musicgen_lora.config.export import ExportSettings, ImportSettings, MergeSettings
+from musicgen_lora.config.play import EvaluateSettings, GenerateSettings, SamplingSettings
+from musicgen_lora.config.prepare import PrepareSettings
+from musicgen_lora.config.train import (
+    DataSettings,
+    LoraSettings,
+    ModelSettings,
+    OptimizerSettings,
+    PreviewSettings,
+    SavingSettings,
+    TokeniseSettings,
+    TrainSettings,
+    ValidationSettings,
+)
+
+__all__ = [
+    "EMBEDDED_NAME",
+    "SETTINGS",
+    "DataSettings",
+    "EvaluateSettings",
+    "ExportSettings",
+    "GenerateSettings",
+    "ImportSettings",
+    "LoraSettings",
+    "MergeSettings",
+    "ModelSettings",
+    "OptimizerSettings",
+    "PrepareSettings",
+    "PreviewSettings",
+    "SamplingSettings",
+    "SavingSettings",
+    "TokeniseSettings",
+    "TrainSettings",
+    "ValidationSettings",
+    "groups",
+]
+
+SETTINGS: dict[str, type] = {
+    "prepare": PrepareSettings,
+    "tokenise": TokeniseSettings,
+    "train": TrainSettings,
+    "generate": GenerateSettings,
+    "evaluate": EvaluateSettings,
+    "merge": MergeSettings,
+    "export": ExportSettings,
+    "import": ImportSettings,
+}
+
+
+def groups(settings: type) -> dict[str, type]:
+    """The groups of a command's settings by name, in the order in which help lists them."""
+    # Dataclasses take the fields of the last base first, and so does help.
+    return {_title(group): group for group in reversed(settings.__bases__)}
+
+
+def _title(group: type) -> str:
+    """`held_out` of `HeldOutSettings`."""
+    return re.sub("(?<!^)(?=[A-Z])", "_", group.__name__.removesuffix("Settings")).lower()

@@ -1,0 +1,27 @@
+"""What values of settings may be."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import AfterValidator, ConfigDict, Field
+
+STRICT = ConfigDict(extra="forbid", allow_inf_nan=False, str_max_length=10_000)
+
+
+def _not_tiny(temperature: float) -> float:
+    """Logits divided by less would not be finite."""
+    if 0.0 < temperature < 0.001:
+        raise ValueError("should be 0, which is greedy, or at least 0.001")
+    return temperature
+
+
+Positive = Annotated[int, Field(ge=1, le=10**9)]
+Few = Annotated[int, Field(ge=1, le=10_000)]
+"""Of what is held in memory at once."""
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Share = Annotated[float, Field(ge=0.0, lt=1.0)]
+Seconds = Annotated[float, Field(gt=0.0, le=3600.0)]
+Guidance = Annotated[float, Field(ge=1.0, le=1000.0)]
+Temperature = Annotated[float, Field(ge=0.0, le=1000.0), AfterValidator(_not_tiny)]
+TopK = Annotated[int, Field(ge=0, le=10**9)]

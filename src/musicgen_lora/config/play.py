@@ -1,0 +1,91 @@
+"""Settings of `generate` and `evaluate`, which play in the same way."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from musicgen_lora import EMBEDDED_NAME
+from musicgen_lora.config.kinds import STRICT, Few, Guidance, Seed, Temperature, TopK
+
+
+@dataclass(config=STRICT)
+class SamplingSettings:
+    """How clips are drawn."""
+
+    duration: Annotated[float, Field(gt=0.0, le=30.0)] = 10.0
+    """Seconds of each generated clip; past what the base was trained on it goes on in windows."""
+    guidance_scale: Guidance = 3.0
+    """How strongly the prompt is followed; 1 switches guidance off."""
+    top_k: TopK = 250
+    """Draw from the k likeliest tokens; 0 takes all, 1 is greedy."""
+    temperature: Temperature = 1.0
+    """Above 1 is wilder, below is safer."""
+    seed: Seed = 0
+    """Of the first clip; the next has seed + 1, and so on."""
+    batch_size: Few = 4
+    """Clips that go through the model together."""
+
+
+@dataclass(config=STRICT)
+class PlayingSettings:
+    """Who plays what, and where it goes."""
+
+    base_model_path: str = EMBEDDED_NAME
+    """Base model: a folder in Hugging Face's format, a hub id, or the embedded tiny-beats."""
+    lora_model_path: Path | None = None
+    """Adapter folder, such as output_dir/best_model; none plays the base."""
+    prompts: list[str] = dataclasses.field(default_factory=list)
+    """What to play, a prompt a clip."""
+    melody: Path | None = None
+    """Audio file whose tune all clips follow; for melody models such as
+    facebook/musicgen-melody."""
+    output_dir: Path = Path("finetune/output/generated")
+    """Where the WAV files and their JSON go."""
+
+
+@dataclass(config=STRICT)
+class GenerateSettings(SamplingSettings, PlayingSettings):
+    """Generate audio with a base model, with or without an adapter."""
+
+
+@dataclass(config=STRICT)
+class MeasuringSettings:
+    """What is measured, and where the report goes."""
+
+    base_model_path: str = EMBEDDED_NAME
+    """Base model that the adapter belongs to."""
+    lora_model_path: Path = Path("finetune/output/best_model")
+    """Adapter folder."""
+    output_dir: Path = Path("finetune/output/evaluation")
+    """Where report.html, report.json, plots/ and audio/ go."""
+    compare: bool = False
+    """Generate with the base as well, at the same prompts and seeds."""
+    prompts: list[str] = dataclasses.field(default_factory=list)
+    """What to play (default: captions of held-out clips, then 808 prompts)."""
+    num_prompts: Few = 8
+    """How many prompts, where none are given."""
+
+
+@dataclass(config=STRICT)
+class HeldOutSettings:
+    """The clips that losses are measured on."""
+
+    data_dir: Path | None = None
+    """Dataset with the held-out clips (default: the one that the adapter recorded)."""
+    metadata_file: str = "metadata.json"
+    """Name of the metadata inside data_dir."""
+    from_tokens: bool = False
+    """Take the held-out clips as they were encoded for training, without a look at the audio."""
+    other_data_dir: Path | None = None
+    """Dataset of other music; the loss on it says what the adapter forgot (default: for
+    tiny-beats, clips of its own styles)."""
+
+
+@dataclass(config=STRICT)
+class EvaluateSettings(SamplingSettings, HeldOutSettings, MeasuringSettings):
+    """Measure what an adapter changed, on held-out clips and on generated audio."""

@@ -1,0 +1,115 @@
+"""Settings of `prepare`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from musicgen_lora.config.kinds import STRICT, Few, Positive, Seconds, Seed
+from musicgen_lora.errors import UserError
+
+
+@dataclass(config=STRICT)
+class DatasetSettings:
+    """What is read, and where the dataset goes."""
+
+    input_dir: Path | None = None
+    """Folder with your audio; read recursively, never changed."""
+    output_dir: Path = Path("finetune/data")
+    """Where the dataset goes: train/*.wav, the metadata and the report."""
+    metadata_file: str = "metadata.json"
+    """Name of the metadata inside the dataset."""
+    restore_removed: bool = False
+    """Bring back the clips that were deleted from the metadata."""
+    num_workers: Annotated[int, Field(ge=0, le=256)] = 2
+    """Processes that analyse and cut; 0 works in the command's own."""
+    seed: Seed = 0
+    """Of the example beats and the captions' wordings."""
+
+
+@dataclass(config=STRICT)
+class ExampleSettings:
+    """Beats in place of audio of your own."""
+
+    create_example: bool = False
+    """Make example beats from a recorded TR-808 instead of reading input_dir."""
+    num_samples: Positive = 10
+    """How many example beats."""
+
+
+@dataclass(config=STRICT)
+class CaptionSettings:
+    """What the captions say."""
+
+    default_text: str = "hip hop 808 beat"
+    """Base of the captions of audio that brings none; it should name the genre."""
+    trigger_word: str = ""
+    """Word put in front of every caption, to call the style by; none if empty."""
+    caption_variants: Few = 4
+    """Wordings of each caption; training draws among them."""
+    tagger: Literal["musicnn", "clap"] | None = None
+    """Adds genres, moods and instruments that a model hears to the captions: musicnn, which is
+    bundled, or a clap of your own; None says nothing that isn't known otherwise."""
+    clap_path: Path | None = None
+    """Folder of the CLAP model (Hugging Face's format) for tagger clap."""
+
+
+@dataclass(config=STRICT)
+class ClipSettings:
+    """What becomes a clip."""
+
+    max_clip: Seconds = 30.0
+    """Longer files are cut on bar lines into clips of at most this many seconds."""
+    min_window: Seconds = 15.0
+    """Clips of such a file have at least this many seconds (at most half of max_clip). What lies
+    between two pauses stays, shorter, where it is whole bars; what is left out is listed."""
+    min_clip: Seconds = 1.0
+    """Shorter files are left out and listed."""
+    one_shots: Literal["leave_out", "caption"] = "leave_out"
+    """Single hits, which are no beats: leave_out lists them, caption keeps them and says what they
+    are. Those with a caption of their own stay."""
+    repeat_to: Seconds | None = None
+    """Loops of whole bars are repeated until they have so many seconds; None leaves them."""
+
+
+@dataclass(config=STRICT)
+class SoundSettings:
+    """What clips sound like."""
+
+    loudness: Annotated[float, Field(ge=-50.0, le=-5.0)] | None = -16.0
+    """Loudness of each clip in LUFS, as far as its true peak stays below -1 dBTP; None leaves
+    the levels alone."""
+    limit: bool = False
+    """Clips whose peaks keep them below that loudness get there by a look-ahead limiter, which
+    turns their highest peak down by 6 dB at most."""
+    mono_fold: bool = False
+    """Clips become mono. What is out of phase between the channels, and gone from their mean, which
+    is what a mono model hears, is turned round first: a bass stays."""
+    vocals: Literal["keep", "flag", "remove"] = "keep"
+    """flag says in the metadata which clips have vocals, remove takes them out (extra vocals:
+    demucs)."""
+    sample_rate: Annotated[int, Field(ge=8_000, le=192_000)] = 32_000
+    """Of the dataset's audio, in Hz; MusicGen's codec has 32,000."""
+
+
+@dataclass(config=STRICT)
+class PrepareSettings(
+    SoundSettings, ClipSettings, CaptionSettings, ExampleSettings, DatasetSettings
+):
+    """Turn a folder of audio into a dataset, or make an example dataset."""
+
+    def __post_init__(self) -> None:
+        if self.tagger == "clap" and self.clap_path is None:
+            raise UserError("--tagger clap needs --clap_path, a folder with a CLAP model.")
+        if self.clap_path is not None and self.tagger != "clap":
+            raise UserError("--clap_path is for --tagger clap: add it, or leave the path out.")
+        if self.min_clip > self.max_clip:
+            raise UserError(
+                f"--min_clip {self.min_clip:g} is more than --max_clip {self.max_clip:g}: no clip "
+                "would be left."
+            )
+        if self.limit and self.loudness is None:
+            raise UserError("--limit brings clips to --loudness, and that is None: give one.")

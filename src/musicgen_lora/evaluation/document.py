@@ -1,0 +1,172 @@
+"""What report.json holds. Figures that are NaN or infinite are null in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, NotRequired
+
+# Of pydantic, which reads no other before Python 3.12, and holds reports against their type.
+from typing_extensions import TypedDict
+
+from musicgen_lora.errors import UserError
+from musicgen_lora.evaluation.statistics import Apart, MovedShare, PairedResult
+from musicgen_lora.formats.documents import LARGE, read_json
+
+JSON_FILE = "report.json"
+FORMAT_VERSION = 1
+"""To be raised where a name goes or comes to mean something else."""
+
+Described = Mapping[str, float | None]
+"""Descriptors of a clip by name, as `listening.descriptors.describe` gives them."""
+
+
+class SourceLoss(TypedDict):
+    """The loss on one source, of each codebook."""
+
+    source: str
+    n_windows: int
+    n_frames: int
+    base: list[float]
+    adapter: list[float]
+
+
+class Losses(TypedDict):
+    """Base against adapter on the same windows, see `losses.summarise_losses`."""
+
+    computed: Literal[True]
+    n_sources: int
+    n_windows: int
+    n_frames: int
+    mean: PairedResult
+    codebooks: list[PairedResult]
+    sources: list[SourceLoss]
+
+
+class NoLosses(TypedDict):
+    """Why there are none."""
+
+    computed: Literal[False]
+    why: str
+
+
+class HeldOutFacts(TypedDict):
+    """The clips that were measured on, see `held_out.HeldOut`."""
+
+    origin: str
+    is_unseen: bool
+    chose_best: bool
+    why_none: str
+    n_clips: int
+    n_sources: int
+    missing: list[str]
+
+
+class Reference(TypedDict):
+    """Held-out audio, described: an entry a source."""
+
+    computed: bool
+    why: str
+    descriptors: list[Described]
+    n_sources: NotRequired[int]
+    n_clips: NotRequired[int]
+
+
+class PlayedClip(TypedDict):
+    """A generated clip; `audio` is relative to the report."""
+
+    audio: str
+    descriptors: Described
+
+
+class PlayedPair(TypedDict):
+    """What base and adapter made of a prompt and a seed; `base` is None without --compare."""
+
+    prompt: str
+    origin: str
+    read_as: str
+    seed: int
+    identical: bool
+    base: PlayedClip | None
+    adapter: PlayedClip
+
+
+def sides(pair: PlayedPair) -> dict[str, PlayedClip]:
+    """The clips of a pair that were made, by who played them."""
+    both = {"base": pair["base"], "adapter": pair["adapter"]}
+    return {side: clip for side, clip in both.items() if clip is not None}
+
+
+class Generation(TypedDict):
+    """The generated clips."""
+
+    compared: bool
+    duration_s: float
+    windows: str
+    clips: list[PlayedPair]
+
+
+class Summary(TypedDict):
+    """A descriptor over the clips that have it."""
+
+    mean: float | None
+    sd: float | None
+    n: int
+
+
+class DescriptorRow(TypedDict):
+    """A descriptor on all sides, see `comparison.compare_descriptors`."""
+
+    name: str
+    base: Summary | None
+    adapter: Summary | None
+    reference: Summary | None
+    paired: PairedResult | None
+    moved: MovedShare | None
+    apart: Apart | None
+
+
+class Missing(TypedDict):
+    """What a full evaluation would have had, and why this one hasn't."""
+
+    what: str
+    why: str
+
+
+class Report(TypedDict):
+    """The whole document. `settings` are `EvaluateSettings`, paths as text; `findings` are
+    sentences made of the rest, and `plots` files beside it."""
+
+    format_version: int
+    created: str
+    settings: dict[str, Any]
+    versions: dict[str, str]
+    device: str
+    base: dict[str, str]
+    adapter: dict[str, str]
+    held_out: HeldOutFacts
+    loss: Losses | NoLosses
+    forgetting: Losses | NoLosses
+    reference: Reference
+    generation: Generation
+    descriptors: list[DescriptorRow]
+    not_computed: list[Missing]
+    findings: list[str]
+    plots: list[str]
+
+
+def files_of_report(output_dir: Path) -> Iterator[str]:
+    """Files that the last report of the folder lists, so that no old clip passes for a new one.
+    Nothing else in the folder is touched."""
+    try:
+        report = read_json(output_dir / JSON_FILE, max_bytes=LARGE)
+        names = list(report["plots"])
+        for clip in report["generation"]["clips"]:
+            names += [clip[side]["audio"] for side in ("base", "adapter") if clip[side]]
+    except (UserError, LookupError, TypeError):
+        return
+    root = output_dir.resolve()
+    for name in map(str, names):
+        path = (root / name.replace("\0", "")).resolve()
+        if path.is_relative_to(root) and path.suffix in (".wav", ".png"):
+            yield name

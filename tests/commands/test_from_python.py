@@ -1,0 +1,86 @@
+"""What the package offers to scripts and notebooks, and the lines of the README that use it."""
+
+from __future__ import annotations
+
+import importlib
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import soundfile
+from datasets import RATE, beat
+
+import musicgen_lora
+from musicgen_lora.commands.table import COMMANDS
+from musicgen_lora.config import SETTINGS
+
+ROOT = Path(__file__).resolve().parents[2]
+IMPORT = """
+import sys
+before = set(sys.modules)
+import musicgen_lora
+print(*sorted(set(sys.modules) - before))
+print(*dir(musicgen_lora))
+"""
+
+
+def python_blocks(name: str) -> list[str]:
+    """The blocks of a README that import this package."""
+    text = (ROOT / name).read_text(encoding="utf-8")
+    return [
+        block
+        for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+        if "musicgen_lora" in block
+    ]
+
+
+def test_both_readmes_give_the_same_lines() -> None:
+    assert python_blocks("README.md") == python_blocks("README.zh-CN.md")
+    assert len(python_blocks("README.md")) == 2
+
+
+def test_the_lines_of_the_readme_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From a folder of beats to new ones, on the embedded base in place of a hub's."""
+    for index in range(3):
+        path = tmp_path / "loops" / f"loop{index}.wav"
+        path.parent.mkdir(exist_ok=True)
+        soundfile.write(path, beat(index, 2.0).T, RATE)
+    monkeypatch.chdir(tmp_path)
+    for block in python_blocks("README.md"):
+        values: dict[str, Any] = {}
+        exec(block.replace("facebook/musicgen-small", musicgen_lora.EMBEDDED_NAME), values)
+        if "wavs" in values:
+            (wav,) = values["wavs"]
+            assert soundfile.info(wav).frames == 10 * RATE
+            assert values["run"]["status"] == "finished"
+    assert soundfile.info(tmp_path / "beat.wav").samplerate == RATE
+
+
+def test_importing_the_package_loads_nothing_else() -> None:
+    done = subprocess.run([sys.executable, "-c", IMPORT], capture_output=True, text=True)
+    loaded, offered = done.stdout.splitlines()
+    ours = [name for name in loaded.split() if name.startswith("musicgen_lora")]
+    assert ours == ["musicgen_lora"]
+    assert not {"torch", "numpy", "pydantic", "transformers"} & set(loaded.split())
+    assert set(musicgen_lora.__all__) <= set(offered.split())
+
+
+def test_each_command_and_its_settings_are_offered() -> None:
+    for name in musicgen_lora.__all__:
+        assert getattr(musicgen_lora, name) is not None
+    for name, command in COMMANDS.items():
+        module, function = command.function.split(":")
+        found = getattr(importlib.import_module(module), function)
+        assert getattr(musicgen_lora, function) is found
+        assert getattr(musicgen_lora, SETTINGS[name].__name__) is SETTINGS[name]
+    assert list(COMMANDS) == list(SETTINGS)
+
+
+def test_what_is_not_there_is_said_as_of_any_module() -> None:
+    with pytest.raises(AttributeError, match="module 'musicgen_lora' has no attribute 'trian'"):
+        musicgen_lora.trian  # noqa: B018  # pyright: ignore
+    with pytest.raises(ImportError):
+        exec("from musicgen_lora import trian")
