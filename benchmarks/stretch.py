@@ -43,14 +43,14 @@ def signalsmith(waveform: np.ndarray, speed: float) -> np.ndarray:
     stretcher = Stretch(0)
     stretcher.preset(len(waveform), RATE)
     stretcher.setTimeFactor(speed)
-    return stretcher.process(np.ascontiguousarray(waveform))
+    return np.asarray(stretcher.process(np.ascontiguousarray(waveform)))
 
 
 def signalsmith_short(waveform: np.ndarray, speed: float) -> np.ndarray:
     stretcher = Stretch(0)
     stretcher.configure(len(waveform), 1024, 256)
     stretcher.setTimeFactor(speed)
-    return stretcher.process(np.ascontiguousarray(waveform))
+    return np.asarray(stretcher.process(np.ascontiguousarray(waveform)))
 
 
 def librosa_vocoder(waveform: np.ndarray, speed: float) -> np.ndarray:

@@ -15,8 +15,9 @@ import itertools
 from collections.abc import Sequence
 
 import numpy as np
-from python_stretch.Signalsmith import Stretch
 from scipy.signal import butter, sosfiltfilt
+
+from musicgen_lora.errors import UserError
 
 SPLIT_HZ = 200.0
 LEAD_S = 0.008
@@ -45,6 +46,7 @@ def stretch(
 
     Raises:
         ValueError: the speed is further from 1 than `MOST`.
+        UserError: the stretcher isn't installed.
     """
     if not abs(speed - 1.0) <= MOST:
         raise ValueError(f"A speed of {speed:g} is beyond what slices can do.")
@@ -54,11 +56,22 @@ def stretch(
     filters = butter(2, SPLIT_HZ, "lowpass", fs=sample_rate, output="sos")
     low = np.asarray(sosfiltfilt(filters, waveform, axis=1), dtype=np.float32)
     high = _moved_slices(waveform - low, sample_rate, speed, onsets_s)
-    stretcher = Stretch(0)
-    stretcher.preset(len(low), sample_rate)
-    stretcher.setTimeFactor(speed)
-    slow = _to_length(stretcher.process(np.ascontiguousarray(low)), n_samples)
+    slow = _to_length(_by_signalsmith(low, sample_rate, speed), n_samples)
     return (slow + high).astype(np.float32)
+
+
+def _by_signalsmith(waveform: np.ndarray, sample_rate: int, speed: float) -> np.ndarray:
+    """Raises a UserError where the library is missing: Linux on ARM has no wheel of it."""
+    try:
+        from python_stretch.Signalsmith import Stretch
+    except ImportError as error:
+        raise UserError(
+            "Stretching a loop needs python-stretch: pip install python-stretch"
+        ) from error
+    stretcher = Stretch(0)
+    stretcher.preset(len(waveform), sample_rate)
+    stretcher.setTimeFactor(speed)
+    return np.asarray(stretcher.process(np.ascontiguousarray(waveform)), dtype=np.float32)
 
 
 def _to_length(waveform: np.ndarray, n_samples: int) -> np.ndarray:

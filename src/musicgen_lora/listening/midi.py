@@ -68,7 +68,7 @@ def _track(name: str, events: Sequence[Event], bpm: float) -> mido.MidiTrack:
     track = mido.MidiTrack([mido.MetaMessage("track_name", name=name)])
     last = 0
     # A note ends before the next of its pitch begins, where both are at one time.
-    for time_s, message in sorted(events, key=lambda event: (event[0], event[1].type)):
+    for time_s, message in sorted(events, key=lambda event: (event[0], event[1].dict()["type"])):
         tick = max(last, round(time_s * bpm / 60.0 * TICKS_PER_BEAT))
         track.append(message.copy(time=tick - last))
         last = tick
