@@ -2,28 +2,50 @@
 
 from __future__ import annotations
 
+import base64
 import copy
+import dataclasses
+import hashlib
 import json
 import re
+import shutil
 from html.parser import HTMLParser
-from io import StringIO
+from io import BytesIO, StringIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 from rich.console import Console
 from scipy.signal import butter, sosfilt
 
 from musicgen_lora.audio.files import write_wav
 from musicgen_lora.beats.beats808 import make_beat, render_beat
-from musicgen_lora.evaluation import plots
+from musicgen_lora.config import EvaluateSettings
+from musicgen_lora.dataset.metadata import Clip
+from musicgen_lora.evaluation import page_audio, plots
 from musicgen_lora.evaluation.comparison import SHOWN, band_label, compare_descriptors
+from musicgen_lora.evaluation.ear import Ear, Heard
 from musicgen_lora.evaluation.losses import summarise_losses
+from musicgen_lora.evaluation.measures.damage import Damage, measure_damage
+from musicgen_lora.evaluation.measures.embeddings import LOG_MEL, log_mel
+from musicgen_lora.evaluation.measures.memory import judge_continuations
+from musicgen_lora.evaluation.overfitting import excess_of
+from musicgen_lora.evaluation.page_audio import spectrogram_png
+from musicgen_lora.evaluation.protocol import judge_primaries
+from musicgen_lora.evaluation.references import References
 from musicgen_lora.evaluation.report import print_report, write_report
-from musicgen_lora.evaluation.summary import loss_sentence, moved_words, write_sentences
+from musicgen_lora.evaluation.sounds import compare_sounds
+from musicgen_lora.evaluation.summary import (
+    list_not_computed,
+    loss_sentence,
+    moved_words,
+    write_sentences,
+)
 from musicgen_lora.formats.documents import plain
 from musicgen_lora.listening.descriptors import describe
+from musicgen_lora.listening.duplicates import fingerprint
 
 RATE = 32_000
 NASTY = 'bass <script>alert("x")</script> & [red]"drums"'
@@ -44,6 +66,80 @@ def losses(n_sources: int) -> Any:
     return summarise_losses(base * counts, lowered * counts, counts, sources, seed=0)
 
 
+def hear(wave: np.ndarray) -> Heard:
+    return Heard(
+        descriptors=describe(wave, RATE),
+        vectors={"log_mel": log_mel(wave, RATE)},
+        damage=measure_damage(wave, RATE, np.arange(800).reshape(4, 200), 50.0),
+        fingerprint=fingerprint(wave, RATE),
+        bpm=float("nan"),
+        key=None,
+    )
+
+
+class Deaf(Ear):
+    """An ear without a model."""
+
+    def __init__(self) -> None:
+        self.embeddings = (LOG_MEL,)
+
+
+def references_of(heard: list[Heard]) -> References:
+    clips = [
+        Clip(f"{i}.wav", Path("data"), ("beat at 140 bpm in C# minor",), source=f"{i}")
+        for i in range(len(heard))
+    ]
+    return References(heard=heard, clips=clips, why_not_recorded="no files", why_no_others="none")
+
+
+def on_trained(n_clips: int) -> dict[str, Any]:
+    """What a dataset of training clips gives; the second clip is a copy of one."""
+    nearest = [
+        {
+            "trained": f"pack <b> {index}",
+            "place": index,
+            "similarity": 0.9 if index == 1 else 0.2,
+            "odds": 1 / 6,
+            "copied": index == 1,
+            "audio": "audio/trained/02.wav" if index == 1 else None,
+        }
+        for index in range(n_clips)
+    ]
+    trained = losses(9)
+    continuations = judge_continuations(([0.3] * 6, [0.1] * 6), ([0.1] * 6, [0.1] * 6))
+    return {
+        "overfitting": {
+            "computed": True,
+            "why": "",
+            "trained": trained,
+            "excess": excess_of(trained, losses(12)),
+        },
+        "memorisation": {
+            "continuations": {
+                "computed": True,
+                "why": "",
+                **dataclasses.asdict(continuations),
+                "flagged": continuations.flagged,
+                "given_s": 5.0,
+                "made_s": 1.5,
+            },
+            "nearest": {
+                "computed": True,
+                "why": "",
+                "n": n_clips,
+                "n_trained": 9,
+                "n_trained_in_all": 9,
+                "n_held_out": 5,
+                "copy_from": 0.7,
+                "held_out_median": 0.2,
+                "held_out_highest": 0.3,
+                "clips": nearest,
+                "flagged": True,
+            },
+        },
+    }
+
+
 @pytest.fixture(scope="module")
 def evaluated(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
     """A full report on rendered beats, written to a folder."""
@@ -52,10 +148,11 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any],
         render_beat(make_beat((3, seed), duration_s=4.0), RATE, seed=seed)[:, : 4 * RATE]
         for seed in range(10)
     ]
-    clips, described = [], {"base": [], "adapter": []}
+    clips: list[dict[str, Any]] = []
+    heard: dict[str, list[Heard]] = {"base": [], "adapter": []}
     for index, wave in enumerate(beats[:5]):
         clip: dict[str, Any] = {
-            "prompt": NASTY if index == 0 else f"hip hop 808 beat {index}",
+            "prompt": NASTY if index == 0 else f"hip hop 808 beat at {index}0 bpm",
             "origin": "held-out caption",
             "seed": index,
             "identical": False,
@@ -63,16 +160,17 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any],
         for side, sound in (("base", base_like(wave)), ("adapter", wave)):
             name = f"audio/{side}/{index}.wav"
             write_wav(folder / name, sound, RATE)
-            described[side].append(describe(sound, RATE))
-            clip[side] = {"audio": name, "descriptors": described[side][-1]}
+            heard[side].append(hear(sound))
+            clip[side] = heard[side][-1].played(name)
         clips.append(clip)
-    references = [describe(wave, RATE) for wave in beats[5:]]
+    generation = {"compared": True, "duration_s": 4.0, "clips": clips}
+    write_wav(folder / "audio/trained/02.wav", beats[9], RATE)
     report = plain(
         {
             "format_version": 1,
             "created": "2025-01-01 00:00:00",
             "base": {"path": "base & co", "fingerprint": "0" * 16},
-            "adapter": {"path": "run/best_model", "sha256": "0" * 64},
+            "adapter": {"path": "run/best_model", "sha256": "0" * 64, "fingerprint": "0" * 64},
             "settings": {"duration": 4.0, "prompts": []},
             "versions": {"torch": "2"},
             "device": "cpu",
@@ -87,20 +185,20 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any],
             },
             "loss": losses(12),
             "forgetting": losses(9),
-            "reference": {
-                "computed": True,
-                "why": "",
-                "n_clips": 5,
-                "n_sources": 5,
-                "descriptors": references,
-            },
-            "generation": {"compared": True, "duration_s": 4.0, "clips": clips},
-            "descriptors": compare_descriptors(
-                described["base"], described["adapter"], references, seed=0
+            "generation": generation,
+            **compare_sounds(
+                EvaluateSettings(),
+                Deaf(),
+                generation,
+                heard,
+                references_of([hear(wave) for wave in beats[5:]]),
+                "",
             ),
+            **on_trained(len(clips)),
             "not_computed": [],
         }
     )
+    report["primaries"] = plain(judge_primaries(report))
     report["findings"] = write_sentences(report)
     write_report(report, folder)
     return report, folder
@@ -117,10 +215,25 @@ def without_reference(report: dict[str, Any]) -> dict[str, Any]:
     poor["generation"]["compared"] = False
     for clip in poor["generation"]["clips"]:
         clip["base"] = None
-    facts = [clip["adapter"]["descriptors"] for clip in poor["generation"]["clips"]]
-    facts = [{name: np.nan if v is None else v for name, v in clip.items()} for clip in facts]
-    poor["descriptors"] = plain(compare_descriptors(None, facts, None, seed=0))
-    poor["not_computed"] = [{"what": "Held-out loss", "why": why}]
+    heard = [
+        Heard(
+            {name: np.nan if v is None else v for name, v in own["descriptors"].items()},
+            vectors={},
+            damage=Damage(**own["damage"]),
+            fingerprint=np.zeros(0, np.uint64),
+            bpm=np.nan,
+            key=None,
+        )
+        for own in (clip["adapter"] for clip in poor["generation"]["clips"])
+    ]
+    sides = {"base": None, "adapter": heard}
+    poor |= plain(
+        compare_sounds(EvaluateSettings(), Deaf(), poor["generation"], sides, References(), why)
+    )
+    nothing = {"computed": False, "why": why}
+    poor |= {"overfitting": nothing, "memorisation": {"continuations": nothing, "nearest": nothing}}
+    poor["primaries"] = plain(judge_primaries(poor))
+    poor["not_computed"] = list_not_computed(poor)
     poor["findings"] = write_sentences(poor)
     return poor
 
@@ -138,7 +251,7 @@ class Page(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
         self.loads += [value or "" for name, value in attrs if name in ("src", "href", "data")]
-        if tag not in ("meta", "img", "br"):
+        if tag not in ("meta", "img", "br", "input"):
             self.open.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
@@ -148,7 +261,7 @@ class Page(HTMLParser):
 def test_all_files_are_there(evaluated: tuple[dict[str, Any], Path]) -> None:
     report, folder = evaluated
     assert json.loads((folder / "report.json").read_text()) == report
-    assert len(report["plots"]) == 3 + 4
+    assert len(report["plots"]) == 3
     for name in report["plots"]:
         assert (folder / name).read_bytes().startswith(b"\x89PNG")
     assert not list(folder.rglob(".staging*"))
@@ -159,20 +272,54 @@ def test_the_page_is_whole_and_loads_nothing(evaluated: tuple[dict[str, Any], Pa
     text = (folder / "report.html").read_text(encoding="utf-8")
     page = Page(text)
     assert page.open == []
-    assert "script" not in page.tags
     assert page.loads
     assert all(load.startswith("data:") for load in page.loads)
     assert not re.search(r"https?://|url\(|@import", text)
-    assert page.tags.count("audio") == 8
-    assert page.tags.count("img") == len(report["plots"])
-    # The fifth pair is named by its files.
-    assert "audio/base/4.wav" in text
+    # Both sides of five prompts, and a training clip beside its likeness.
+    assert page.tags.count("audio") == 12
+    assert page.tags.count("img") == len(report["plots"]) + 12
     assert "default-src 'none'" in text
+
+
+def test_the_page_runs_its_own_script_alone(evaluated: tuple[dict[str, Any], Path]) -> None:
+    text = (evaluated[1] / "report.html").read_text(encoding="utf-8")
+    (script,) = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"script-src 'sha256-{digest}'" in text
+    # Every text of the page stands in its template, where it can be translated.
+    assert text.count("<script") == 1
+    assert not re.search(r"fetch|XMLHttpRequest|WebSocket|innerHTML|eval\(", script)
+
+
+def test_a_page_that_would_be_too_large_names_the_files(
+    evaluated: tuple[dict[str, Any], Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    report, folder = evaluated
+    shutil.copytree(folder / "audio", tmp_path / "audio")
+    monkeypatch.setattr(page_audio, "PAGE_BYTES", 500_000)
+    write_report(copy.deepcopy(report), tmp_path)
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert 0 < Page(text).tags.count("audio") < 12
+    assert "No room in the page; the files are <code>audio/base/4.wav</code>" in text
+    assert len(text) < (folder / "report.html").stat().st_size
+
+
+def test_sounds_in_the_page_are_those_of_the_files(
+    evaluated: tuple[dict[str, Any], Path],
+) -> None:
+    _, folder = evaluated
+    text = (folder / "report.html").read_text(encoding="utf-8")
+    uris = re.findall(r'data:audio/mpeg;base64,([^"]+)"', text)
+    played, rate = soundfile.read(BytesIO(base64.b64decode(uris[1])))
+    original, _ = soundfile.read(folder / "audio/adapter/0.wav")
+    assert rate == RATE
+    n = min(len(played), len(original))
+    assert np.corrcoef(played[:n], original[:n])[0, 1] > 0.98
 
 
 def test_every_text_is_escaped(evaluated: tuple[dict[str, Any], Path]) -> None:
     text = (evaluated[1] / "report.html").read_text(encoding="utf-8")
-    assert "<script" not in text
+    assert text.count("<script") == 1
     assert "bass &lt;script&gt;" in text
     assert "base &amp; co" in text
     assert "pack 0 &lt;b&gt;" in text
@@ -213,7 +360,7 @@ def test_without_a_reference_it_says_why(
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     page = Page(text)
     assert page.open == []
-    assert page.tags.count("audio") == 4
+    assert page.tags.count("audio") == 5
     assert "ot computed: the adapter has no musicgen_lora.json" in text
     assert "plots/held_out_loss.png" not in poor["plots"]
     assert json.loads((tmp_path / "report.json").read_text())["loss"]["computed"] is False
@@ -280,7 +427,11 @@ def test_warnings_about_silent_loud_and_identical_clips(
     report["generation"]["clips"][1]["identical"] = True
     report["generation"]["clips"][2]["base"]["descriptors"]["silence_share"] = 0.9
     report["generation"]["clips"][3]["adapter"]["descriptors"]["clipped_share"] = 0.02
-    warnings = [s for s in write_sentences(report) if s.startswith("Warning")]
+    warnings = [
+        sentence
+        for sentence in write_sentences(report)
+        if sentence.startswith("Warning") and " of 5 " in sentence and "repeat" not in sentence
+    ]
     assert len(warnings) == 3
     assert "1 of 5 pairs of generated clips are identical" in warnings[0]
     assert "1 of 5 clips of the base are silent" in warnings[1]
@@ -326,7 +477,7 @@ def test_spectrograms_show_a_tone_where_it_is(n_samples: int) -> None:
 
 def test_a_silent_clip_has_pictures(evaluated: tuple[dict[str, Any], Path]) -> None:
     silence = np.zeros((1, RATE), dtype=np.float32)
-    assert plots.png_bytes(plots.spectrogram_plot({"adapter": silence}, RATE))
+    assert spectrogram_png(silence, RATE, 0.0).startswith(b"\x89PNG")
     facts = plain([describe(silence, RATE)])
     assert plots.png_bytes(plots.bands_plot({"adapter": facts}))
     assert plots.moves_plot([{"name": "rms_db", "moved": None}]) is None

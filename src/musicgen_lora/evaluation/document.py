@@ -77,6 +77,9 @@ class PlayedClip(TypedDict):
 
     audio: str
     descriptors: Described
+    damage: dict[str, float | None]
+    heard_bpm: float | None
+    heard_key: str | None
 
 
 class PlayedPair(TypedDict):
@@ -126,6 +129,38 @@ class DescriptorRow(TypedDict):
     apart: Apart | None
 
 
+class Primary(TypedDict):
+    """A measure that the evaluation was to decide by, see `protocol.judge_primaries`."""
+
+    name: str
+    label: str
+    unit: str
+    n: int
+    base: float | None
+    adapter: float | None
+    difference: float | None
+    ci_low: float | None
+    ci_high: float | None
+    p_value: float | None
+    p_holm: float | None
+    effect: float | None
+    detectable: float | None
+    indicative: bool
+    verdict: Literal["better", "worse", "no clear change", "not computed"]
+    why: str
+
+
+Part = dict[str, Any]
+"""`computed`, `why` not, and what docs/evaluation.md lists of the part."""
+
+
+class Memorisation(TypedDict):
+    """Continuations of training clips, and the training clips nearest to generated ones."""
+
+    continuations: Part
+    nearest: Part
+
+
 class Missing(TypedDict):
     """What a full evaluation would have had, and why this one hasn't."""
 
@@ -150,6 +185,13 @@ class Report(TypedDict):
     reference: Reference
     generation: Generation
     descriptors: list[DescriptorRow]
+    descriptor_distance: Part
+    distances: Part
+    damage: dict[str, dict[str, Any]]
+    obedience: Part
+    overfitting: Part
+    memorisation: Memorisation
+    primaries: list[Primary]
     not_computed: list[Missing]
     findings: list[str]
     plots: list[str]
@@ -163,7 +205,9 @@ def files_of_report(output_dir: Path) -> Iterator[str]:
         names = list(report["plots"])
         for clip in report["generation"]["clips"]:
             names += [clip[side]["audio"] for side in ("base", "adapter") if clip[side]]
-    except (UserError, LookupError, TypeError):
+        nearest = report.get("memorisation", {}).get("nearest", {}).get("clips", [])
+        names += [clip["audio"] for clip in nearest if clip["audio"]]
+    except (UserError, LookupError, TypeError, AttributeError):
         return
     root = output_dir.resolve()
     for name in map(str, names):

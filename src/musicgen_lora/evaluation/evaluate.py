@@ -24,35 +24,36 @@ from musicgen_lora.dataset.clip_ids import clip_ids
 from musicgen_lora.dataset.melodies import open_melodies
 from musicgen_lora.dataset.tokens import TokenStore, open_tokens, tokenise_clips
 from musicgen_lora.errors import UserError
-from musicgen_lora.evaluation.comparison import compare_descriptors
 from musicgen_lora.evaluation.document import (
     FORMAT_VERSION,
     Generation,
     Losses,
-    Missing,
     NoLosses,
     PlayedClip,
     PlayedPair,
-    Reference,
     Report,
     files_of_report,
 )
-from musicgen_lora.evaluation.forgetting import other_style_windows, other_styles_folder
+from musicgen_lora.evaluation.ear import Ear
+from musicgen_lora.evaluation.forgetting import OtherMusic, other_music
 from musicgen_lora.evaluation.generations import (
     choose_prompts,
-    describe_references,
     describe_texts,
     play_prompts,
     write_clips,
 )
 from musicgen_lora.evaluation.held_out import HeldOut, find_held_out
 from musicgen_lora.evaluation.losses import compare_losses
+from musicgen_lora.evaluation.on_trained import HeldOutFigures, measure_on_trained
+from musicgen_lora.evaluation.protocol import judge_primaries
+from musicgen_lora.evaluation.references import References, hear_references
 from musicgen_lora.evaluation.report import (
     HTML_FILE,
     print_report,
     write_report,
 )
-from musicgen_lora.evaluation.summary import write_sentences
+from musicgen_lora.evaluation.sounds import compare_sounds
+from musicgen_lora.evaluation.summary import list_not_computed, write_sentences
 from musicgen_lora.formats.documents import plain
 from musicgen_lora.generation.decode import windows_sentence
 from musicgen_lora.given import check_prompts
@@ -137,25 +138,16 @@ def _measure(
     held_out = _within_trained(settings, held_out, model, console)
     held_out, codes = _open_tokens(settings, held_out, model, console)
     loss = _loss(settings, adapted, model, held_out, codes, console)
-    forgetting = _forgetting(settings, adapted, model, held_out.max_duration_s, console)
-    described = None
-    reference: Reference = {"computed": False, "why": held_out.why_none, "descriptors": []}
+    others = other_music(settings, model, held_out.max_duration_s)
+    forgetting = _forgetting(settings, adapted, model, others, console)
+    ear = Ear(model)
+    references = References()
     if codes is not None:
-        described, n_clips = describe_references(model, held_out.clips, codes, settings.duration)
-        reference = {
-            "computed": True,
-            "why": "",
-            "n_sources": len(described),
-            "n_clips": n_clips,
-            "descriptors": [*described],
-        }
-    generation, descriptors = _generation(settings, adapted, model, held_out, folder, console)
-    rows = compare_descriptors(
-        descriptors["base"],
-        descriptors["adapter"],
-        described,
-        seed=settings.seed,
-    )
+        with progress(console, "held-out clips heard") as on_clip:
+            references = hear_references(
+                settings, model, ear, (held_out.clips, codes), others, on_clip
+            )
+    generation, heard = _generation(settings, adapted, model, held_out, ear, folder, console)
     report: Report = plain(
         {
             "format_version": FORMAT_VERSION,
@@ -174,14 +166,25 @@ def _measure(
             },
             "loss": loss,
             "forgetting": forgetting,
-            "reference": reference,
             "generation": generation,
-            "descriptors": rows,
-            "not_computed": _not_computed(settings, held_out, loss, forgetting),
+            **compare_sounds(settings, ear, generation, heard, references, held_out.why_none),
+            **measure_on_trained(
+                settings,
+                adapted,
+                model,
+                HeldOutFigures(held_out, codes, loss, references),
+                heard["adapter"],
+                folder,
+                console,
+            ),
+            "primaries": [],
+            "not_computed": [],
             "findings": [],
             "plots": [],
         }
     )
+    report["primaries"] = plain(judge_primaries(report))
+    report["not_computed"] = list_not_computed(report)
     report["findings"] = write_sentences(report)
     return report
 
@@ -284,20 +287,16 @@ def _forgetting(
     settings: EvaluateSettings,
     adapted: PeftModel,
     model: MusicGen,
-    max_duration_s: float,
+    others: OtherMusic,
     console: Console,
 ) -> Losses | NoLosses:
-    folder = other_styles_folder(settings.other_data_dir, settings.base_model_path)
-    if folder is None:
-        return {"computed": False, "why": "--other_data_dir names no dataset of other music"}
+    if not others.windows:
+        return {"computed": False, "why": others.why_none}
     with progress(console, "loss on other styles, windows") as on_step:
-        windows = other_style_windows(model, folder, max_duration_s)
-        if not windows:
-            return {"computed": False, "why": f"every clip of {folder} is too short"}
         return compare_losses(
             adapted,
             model,
-            windows,
+            others.windows,
             batch_size=settings.batch_size,
             seed=settings.seed,
             on_step=on_step,
@@ -309,15 +308,16 @@ def _generation(
     adapted: PeftModel,
     model: MusicGen,
     held_out: HeldOut,
+    ear: Ear,
     output_dir: Path,
     console: Console,
 ) -> tuple[Generation, dict[str, Any]]:
-    """The report's `generation`, and the descriptors of each side's clips, which are written."""
+    """The report's `generation`, and what is heard of each side's clips, which are written."""
     chosen = choose_prompts(settings.prompts, held_out.clips, settings.num_prompts)
     prompts = [item["prompt"] for item in chosen]
     codes: dict[str, list[np.ndarray]] = {}
     entries: dict[str, list[PlayedClip]] = {}
-    descriptors: dict[str, Any] = {"base": None, "adapter": None}
+    heard: dict[str, Any] = {"base": None, "adapter": None}
     for side in ("base", "adapter") if settings.compare else ("adapter",):
         switched = adapted.disable_adapter() if side == "base" else nullcontext()
         with switched, progress(console, f"{len(prompts)} prompts, {side}, frames") as on_step:
@@ -333,10 +333,10 @@ def _generation(
                 on_step=on_step,
             )
         folder = output_dir / "audio" / side
-        paths, descriptors[side] = write_clips(model, codes[side], prompts, folder)
+        paths, heard[side] = write_clips(model, ear, codes[side], prompts, folder)
         entries[side] = [
-            {"audio": path.relative_to(output_dir).as_posix(), "descriptors": described}
-            for path, described in zip(paths, descriptors[side], strict=True)
+            own.played(path.relative_to(output_dir).as_posix())
+            for path, own in zip(paths, heard[side], strict=True)
         ]
     clips: list[PlayedPair] = [
         {
@@ -357,24 +357,4 @@ def _generation(
         "duration_s": settings.duration,
         "windows": windows_sentence(model.hf, n_frames),
         "clips": clips,
-    }, descriptors
-
-
-def _not_computed(
-    settings: EvaluateSettings,
-    held_out: HeldOut,
-    loss: Losses | NoLosses,
-    forgetting: Losses | NoLosses,
-) -> list[Missing]:
-    """What a full evaluation would have had, and why this one hasn't."""
-    missing: list[Missing] = []
-    if loss["computed"] is False:
-        missing.append({"what": "Held-out loss", "why": loss["why"]})
-        missing.append({"what": "Descriptors of held-out audio", "why": held_out.why_none})
-    if forgetting["computed"] is False:
-        missing.append({"what": "Loss on other styles (forgetting)", "why": forgetting["why"]})
-    if not settings.compare:
-        missing.append(
-            {"what": "Base against adapter in generated audio", "why": "needs --compare"}
-        )
-    return missing
+    }, heard

@@ -6,10 +6,11 @@ having. The clips are any dataset of other music; the embedded base brings held-
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from musicgen_lora.config import EMBEDDED_NAME
+from musicgen_lora.config import EMBEDDED_NAME, EvaluateSettings
 from musicgen_lora.dataset.batches import Window
 from musicgen_lora.dataset.melodies import open_melodies
 from musicgen_lora.dataset.metadata import load_dataset
@@ -27,6 +28,27 @@ def other_styles_folder(given: Path | None, base_path: str) -> Path | None:
     if given is not None:
         return given
     return BUNDLED if base_path == EMBEDDED_NAME else None
+
+
+@dataclass(frozen=True)
+class OtherMusic:
+    """Windows of other music, or why there are none."""
+
+    windows: Windows = ()
+    why_none: str = ""
+
+
+def other_music(settings: EvaluateSettings, model: MusicGen, max_duration_s: float) -> OtherMusic:
+    """The windows of the dataset to measure on.
+
+    Raises:
+        UserError: the dataset or one of its files cannot be used.
+    """
+    folder = other_styles_folder(settings.other_data_dir, settings.base_model_path)
+    if folder is None:
+        return OtherMusic(why_none="--other_data_dir names no dataset of other music")
+    windows = other_style_windows(model, folder, max_duration_s)
+    return OtherMusic(windows, "" if windows else f"every clip of {folder} is too short")
 
 
 def other_style_windows(model: MusicGen, data_dir: Path, max_duration_s: float) -> Windows:

@@ -12,9 +12,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from musicgen_lora.audio.files import write_wav
 from musicgen_lora.dataset.metadata import Clip
-from musicgen_lora.dataset.tokens import TokenStore
+from musicgen_lora.evaluation.ear import Ear, Heard
 from musicgen_lora.generation.decode import generate_codes
-from musicgen_lora.listening.descriptors import describe
 from musicgen_lora.model.musicgen import MusicGen
 from musicgen_lora.model.reading import TextReader, describe_readings
 
@@ -32,8 +31,6 @@ DEFAULT_PROMPTS = (
     "laid-back hip hop beat, deep sub bass, open hi-hats, 95 bpm",
     "808 drum machine groove with congas and rimshots, 110 bpm",
 )
-MAX_REFERENCES = 64
-"""Held-out clips that are described, evenly spaced over them all."""
 
 
 def choose_prompts(
@@ -122,65 +119,34 @@ def _scaled(
 
 def write_clips(
     model: MusicGen,
+    ear: Ear,
     codes: Sequence[np.ndarray],
     prompts: Sequence[str],
     folder: Path,
-) -> tuple[list[Path], list[dict[str, float]]]:
-    """Decodes, describes and writes clips, one at a time.
+) -> tuple[list[Path], list[Heard]]:
+    """Decodes, hears and writes clips, one at a time.
 
     Args:
         model: its codec is used.
+        ear: hears.
         codes: `[K, T]` each.
         prompts: of the clips; their words are in the files' names.
         folder: where the WAV files go.
 
     Returns:
-        Paths and descriptors. Those are of the decoder's own samples: a WAV is turned down
-        where they exceed full scale.
+        Paths, and what is heard: of the decoder's own samples, while a WAV is turned down where
+        they exceed full scale, and has 0 for what is no number.
     """
     sample_rate = model.shape.sample_rate
-    paths, facts = [], []
+    paths, heard = [], []
     for number, (clip, prompt) in enumerate(zip(codes, prompts, strict=True), start=1):
         waveform = model.decode(torch.from_numpy(clip)[None])[0]
         path = folder / f"{number:02d}_{_slug(prompt)}.wav"
-        write_wav(path, waveform, sample_rate)
+        write_wav(path, np.nan_to_num(waveform, posinf=0.0, neginf=0.0), sample_rate)
         paths.append(path)
-        facts.append(describe(waveform, sample_rate))
-    return paths, facts
+        heard.append(ear.hear(waveform, clip))
+    return paths, heard
 
 
 def _slug(prompt: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", prompt.lower())[:48].strip("-") or "clip"
-
-
-def describe_references(
-    model: MusicGen,
-    clips: Sequence[Clip],
-    codes: TokenStore,
-    duration_s: float,
-) -> tuple[list[dict[str, float]], int]:
-    """Descriptors of held-out audio: the first `duration_s` of each clip, as the codec gives it
-    back. What the codec does to a sound is no fault of the models that speak through it.
-
-    Returns:
-        Means over each source's clips, one for each source; and the number of clips.
-    """
-    n_frames = model.shape.frames(duration_s)
-    stride = -(-len(clips) // MAX_REFERENCES)
-    chosen = list(zip(clips[::stride], codes[::stride], strict=True))
-    by_source: dict[str, list[dict[str, float]]] = {}
-    for clip, own in chosen:
-        first = np.ascontiguousarray(own[:n_frames].T.astype(np.int64))
-        waveform = model.decode(torch.from_numpy(first)[None])[0]
-        by_source.setdefault(clip.source, []).append(describe(waveform, model.shape.sample_rate))
-    means = [_mean(group) for group in by_source.values()]
-    return means, len(chosen)
-
-
-def _mean(group: Sequence[dict[str, float]]) -> dict[str, float]:
-    """Of each descriptor, over the clips that have it."""
-    result = {}
-    for name in group[0]:
-        values = [facts[name] for facts in group if np.isfinite(facts[name])]
-        result[name] = float(np.mean(values)) if values else float("nan")
-    return result

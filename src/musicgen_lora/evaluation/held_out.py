@@ -29,6 +29,8 @@ class HeldOut:
         max_duration_s: training's longest window.
         max_windows: as many as training's validation read.
         missing: names of recorded clips that are not in the dataset any more.
+        trained: clips of the dataset that training read, where it is the dataset of the training.
+        why_not_trained: a sentence, where there are none.
     """
 
     clips: Sequence[Clip] = ()
@@ -40,6 +42,8 @@ class HeldOut:
     max_duration_s: float = 30.0
     max_windows: int = 200
     missing: list[str] = field(default_factory=list)
+    trained: Sequence[Clip] = ()
+    why_not_trained: str = "which clips it was trained on is not known"
 
     @property
     def n_sources(self) -> int:
@@ -80,7 +84,7 @@ def find_held_out(
     clips = load_dataset(data_dir, metadata_file, look_at_files=not from_tokens)
     matched = _match(clips, recorded, data_dir, from_tokens)
     if matched:
-        return _matched(matched, recorded, data_dir, facts)
+        return _matched(matched, clips, recorded, data_dir, facts)
     validation = [clip for clip in clips if clip.split == "validation"]
     unmatched = (
         f"None of the {count(len(recorded), 'clip')} that training held out is in {data_dir}"
@@ -144,7 +148,7 @@ def _in_recorded_folder(facts: AdapterFacts | None, from_tokens: bool, own_run: 
             why_none=f"none of the {count(len(recorded), 'clip')} that training held out is in "
             f"{folder} any more; --data_dir names another dataset"
         )
-    return _matched(matched, recorded, folder, facts)
+    return _matched(matched, clips, recorded, folder, facts)
 
 
 def _match(
@@ -170,6 +174,7 @@ def _match(
 
 def _matched(
     matched: list[Clip],
+    clips: Sequence[Clip],
     recorded: Sequence[dict[str, Any]],
     data_dir: Path,
     facts: AdapterFacts | None,
@@ -194,8 +199,23 @@ def _matched(
         is_unseen=True,
         chose_best=chose_best,
         missing=missing,
+        trained=_trained(clips, matched, recorded),
+        why_not_trained="the dataset has no clip but held-out ones",
         **_windows(facts),
     )
+
+
+def _trained(
+    clips: Sequence[Clip], matched: Sequence[Clip], recorded: Sequence[dict[str, Any]]
+) -> list[Clip]:
+    """The clips of the dataset that no source or record says were held out."""
+    sources = {clip.source for clip in matched}
+    names = {entry.get(name) for entry in recorded for name in ("name", "audio")}
+    return [
+        clip
+        for clip in clips
+        if clip.source not in sources and clip.name not in names and clip.audio not in names
+    ]
 
 
 def _windows(facts: AdapterFacts | None) -> dict[str, Any]:

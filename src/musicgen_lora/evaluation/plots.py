@@ -190,39 +190,6 @@ def moves_plot(rows: Sequence[Mapping[str, Any]]) -> Figure | None:
     return figure
 
 
-def spectrogram_plot(waveforms: Mapping[str, np.ndarray], sample_rate: int) -> Figure:
-    """Spectrograms on a log-frequency axis, side by side on one colour scale.
-
-    Args:
-        waveforms: `[C, N]` of "base" and "adapter", or of one of them.
-        sample_rate: Hz.
-    """
-    pictures = {side: log_spectrogram(wave, sample_rate) for side, wave in waveforms.items()}
-    loudest = max(float(picture.max()) for picture in pictures.values())
-    figure = Figure(figsize=(4.7 * len(pictures) + 0.6, 2.7), dpi=120, layout="constrained")
-    axes_row = figure.subplots(1, len(pictures), sharey=True, squeeze=False)[0]
-    top = np.log2(sample_rate / 2.0)
-    ticks = [hz for hz in (50, 100, 250, 1000, 4000, 10000) if hz < sample_rate / 2]
-    for axes, (side, picture) in zip(axes_row, pictures.items(), strict=True):
-        duration_s = waveforms[side].shape[1] / sample_rate
-        axes.imshow(
-            picture - loudest,
-            origin="lower",
-            aspect="auto",
-            cmap="magma",
-            vmin=-DYNAMIC_RANGE_DB,
-            vmax=0.0,
-            extent=(0.0, duration_s, float(np.log2(LOWEST_HZ)), float(top)),
-        )
-        axes.set_yticks(
-            np.log2(ticks), [f"{hz / 1000:g} kHz" if hz >= 1000 else f"{hz} Hz" for hz in ticks]
-        )
-        axes.tick_params(labelsize=8, colors=INK)
-        axes.set_xlabel("seconds", fontsize=8, color=INK)
-        axes.set_title(NAMES[side], fontsize=9, color=INK, loc="left")
-    return figure
-
-
 def log_spectrogram(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
     """Levels in dB `[160, up to 480]` of `[C, N]`, rows evenly spaced in octaves from 25 Hz to
     half the sample rate. Basses need a long window, hats a short one: from 100 to 400 Hz the

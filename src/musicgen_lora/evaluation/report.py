@@ -1,6 +1,6 @@
 """Writes what was measured: report.json, plots/, and report.html, a page that needs no other file.
 
-The page carries its pictures and the first pairs of clips inside.
+The page carries its pictures and clips inside, and a player.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from rich.table import Table
 from rich.text import Text
 
 from musicgen_lora import atomic
-from musicgen_lora.audio.files import probe, read_audio
 from musicgen_lora.evaluation import plots
 from musicgen_lora.evaluation.comparison import SHOWN, shown_value
 from musicgen_lora.evaluation.document import (
@@ -26,16 +25,16 @@ from musicgen_lora.evaluation.document import (
     Report,
     sides,
 )
+from musicgen_lora.evaluation.page_audio import embed_sounds, sound_groups
 from musicgen_lora.evaluation.statistics import PairedResult
+from musicgen_lora.evaluation.verdicts import distance_rows, obedience_rows, primary_rows
 from musicgen_lora.page import data_uri, render_page
 from musicgen_lora.plural import count
 
 HTML_FILE = "report.html"
 PLOTS_FOLDER = "plots"
+SIDE_NAMES = (("base", "base"), ("adapter", "with adapter"))
 DASH = "\N{EN DASH}"
-EMBEDDED_PAIRS = 4
-EMBEDDED_BYTES = 24_000_000
-"""Of WAV files inside the page; pairs beyond either limit are named by their files."""
 
 
 def write_report(report: Report, output_dir: Path) -> Path:
@@ -54,7 +53,7 @@ def write_report(report: Report, output_dir: Path) -> Path:
     for name, image in pictures.items():
         atomic.write_file(output_dir / PLOTS_FOLDER / f"{name}.png", _writer(image))
     atomic.write_json(output_dir / JSON_FILE, report)
-    page = _page(report, pictures, _embedded_audio(report, output_dir))
+    page = _page(report, pictures, *embed_sounds(sound_groups(report), output_dir))
     atomic.write_file(output_dir / HTML_FILE, _writer(page.encode()))
     return output_dir / HTML_FILE
 
@@ -77,35 +76,22 @@ def _draw(report: Report, output_dir: Path) -> dict[str, bytes]:
     moves = plots.moves_plot(report["descriptors"])
     if moves is not None:
         figures["moved_towards_held_out"] = moves
-    for number, clip in enumerate(clips[:EMBEDDED_PAIRS], start=1):
-        paths = {side: output_dir / played["audio"] for side, played in sides(clip).items()}
-        rate = probe(paths["adapter"]).sample_rate
-        waves = {side: read_audio(path, rate) for side, path in paths.items()}
-        figures[f"spectrogram_{number:02d}"] = plots.spectrogram_plot(waves, rate)
     return {name: plots.png_bytes(figure) for name, figure in figures.items()}
 
 
-def _embedded_audio(report: Report, output_dir: Path) -> dict[str, str]:
-    """Data URIs by file name, pair by pair while they fit."""
-    uris: dict[str, str] = {}
-    n_bytes = 0
-    for clip in report["generation"]["clips"][:EMBEDDED_PAIRS]:
-        names = [played["audio"] for played in sides(clip).values()]
-        n_bytes += sum((output_dir / name).stat().st_size for name in names)
-        if n_bytes > EMBEDDED_BYTES:
-            break
-        for name in names:
-            uris[name] = data_uri("audio/wav", (output_dir / name).read_bytes())
-    return uris
-
-
-def _page(report: Report, pictures: Mapping[str, bytes], audio: Mapping[str, str]) -> str:
+def _page(
+    report: Report,
+    pictures: Mapping[str, bytes],
+    audio: Mapping[str, str],
+    spectrograms: Mapping[str, bytes],
+) -> str:
     """The page of a report.
 
     Args:
         report: as in report.json.
-        pictures: PNG by name, `spectrogram_01` belonging to the first clip.
+        pictures: PNG by name.
         audio: data URIs by file name; clips without one are named by their files.
+        spectrograms: PNG by file name of the clip.
     """
     return render_page(
         "report.html.jinja",
@@ -113,11 +99,43 @@ def _page(report: Report, pictures: Mapping[str, bytes], audio: Mapping[str, str
         rows=descriptor_rows(report["descriptors"]),
         loss_rows=loss_rows(report["loss"]),
         forgetting_rows=loss_rows(report["forgetting"]),
+        primaries=primary_rows(report["primaries"]),
+        distance_rows=distance_rows(report["distances"]),
+        obedience_rows=obedience_rows(report["obedience"]),
         images={name: data_uri("image/png", image) for name, image in pictures.items()},
         audio=audio,
+        spectrograms={n: data_uri("image/png", image) for n, image in spectrograms.items()},
+        pairs=_pairs(report["generation"]["clips"], audio),
+        script="report_player.js",
         percent=percent,
         interval=interval,
     )
+
+
+def _pairs(
+    clips: Sequence[Mapping[str, Any]], audio: Mapping[str, str]
+) -> list[list[dict[str, Any]]]:
+    """What each prompt's player switches between; nothing where the page has no room for it. `gain`
+    are decibels that bring the louder side down to the other: what is louder is taken for better.
+    """
+    pairs = []
+    for clip in clips:
+        sides = [(key, name) for key, name in SIDE_NAMES if clip[key] is not None]
+        levels = [clip[key]["descriptors"]["loudness_lufs"] for key, _ in sides]
+        lowest = min(levels) if None not in levels else None
+        pairs.append(
+            [
+                {
+                    "key": key,
+                    "name": name,
+                    "audio": clip[key]["audio"],
+                    "gain": 0.0 if lowest is None else lowest - level,
+                }
+                for (key, name), level in zip(sides, levels, strict=True)
+                if clip[key]["audio"] in audio
+            ]
+        )
+    return pairs
 
 
 def percent(value: float | None) -> str:
@@ -216,6 +234,13 @@ def print_report(report: Report, console: Console) -> None:
                 *(row[key] for key in ("name", "base", "adapter", "change", "interval", "p"))
             )
         console.print(table)
+    table = Table(title="What it was to decide (three tests, Holm's adjustment)")
+    for name in ("", "verdict", "base", "adapter", "p", "80 % find", "n"):
+        table.add_column(name, justify="left" if name in ("", "verdict") else "right")
+    for row in primary_rows(report["primaries"]):
+        keys = ("label", "verdict", "base", "adapter", "p_holm", "detectable", "n")
+        table.add_row(*(row[key] for key in keys))
+    console.print(table)
     table = Table(title="Descriptors, means")
     sides = {"adapter": "adapter"}
     if report["generation"]["compared"]:

@@ -6,8 +6,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from musicgen_lora.evaluation.comparison import SHOWN, Descriptor, shown_value
-from musicgen_lora.evaluation.document import Report
+from musicgen_lora.evaluation.document import Missing, Report
 from musicgen_lora.evaluation.statistics import FEWEST_FOR_SURE, PairedResult
+from musicgen_lora.evaluation.verdicts import (
+    damage_sentences,
+    distance_sentences,
+    memorisation_sentences,
+    obedience_sentences,
+    overfitting_sentences,
+    primary_sentence,
+)
 from musicgen_lora.plural import count
 
 TOLD = ("band_20_60_share", "hat_onset_rate_hz", "roll_density", "kick_onset_rate_hz")
@@ -18,6 +26,17 @@ NO_BEAT = 0.2
 0.04, hits at random 0.16; the example beats have 0.49 to 0.84."""
 FAR = 0.05
 """p of a difference that is told, over the number of descriptors that it is the worst of."""
+_PARTS = (
+    ("loss", "Held-out loss"),
+    ("reference", "Descriptors of held-out audio"),
+    ("descriptor_distance", "Distance of the descriptors"),
+    ("distances", "Distances of sets of clips"),
+    ("forgetting", "Loss on other styles (forgetting)"),
+    ("overfitting", "Loss on training clips"),
+    ("memorisation.continuations", "Continuations of training clips"),
+    ("memorisation.nearest", "Nearest training clips"),
+    ("obedience", "Obedience to tempo and key"),
+)
 MOSTLY_SILENT = 0.5
 OFTEN_CLIPPED = 0.001
 
@@ -27,11 +46,33 @@ def write_sentences(report: Report) -> list[str]:
     return [
         *_loss_sentences(report["loss"], report["held_out"])[:1],
         *_worst_sentences(report["descriptors"], report["reference"]),
+        *map(primary_sentence, report["primaries"]),
         *_loss_sentences(report["loss"], report["held_out"])[1:],
         *_forgetting_sentences(report["forgetting"]),
+        *overfitting_sentences(report["overfitting"]),
+        *memorisation_sentences(report["memorisation"]),
         *_generation_sentences(report["generation"]),
+        *damage_sentences(report["damage"]),
+        *distance_sentences(report["distances"]),
+        *obedience_sentences(report["obedience"]),
         *_descriptor_sentences(report["descriptors"], report["reference"]),
     ]
+
+
+def list_not_computed(report: Report) -> list[Missing]:
+    """What a full evaluation would have had, and why this one hasn't."""
+    missing: list[Missing] = []
+    for name, what in _PARTS:
+        part: Any = report
+        for step in name.split("."):
+            part = part[step]
+        if not part["computed"]:
+            missing.append({"what": what, "why": part["why"]})
+    if not report["generation"]["compared"]:
+        missing.append(
+            {"what": "Base against adapter in generated audio", "why": "needs --compare"}
+        )
+    return missing
 
 
 def _loss_sentences(loss: Mapping[str, Any], held_out: Mapping[str, Any]) -> list[str]:

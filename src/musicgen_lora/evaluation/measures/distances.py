@@ -190,6 +190,23 @@ def paired_kernel_distance(
     )
 
 
+def prompt_differences(
+    reference: np.ndarray, base: np.ndarray, adapter: np.ndarray, bandwidth: float
+) -> np.ndarray:
+    """What each prompt adds to KAD(adapter) - KAD(base), `[N]`: the mean is the difference itself.
+
+    A prompt's clip adds its mean likeness to the other clips of its side, less twice that to the
+    reference.
+    """
+
+    def added(rows: np.ndarray) -> np.ndarray:
+        gram = kernel(rows, rows, bandwidth)
+        others = (gram.sum(axis=1) - np.diag(gram)) / (len(rows) - 1)
+        return SCALE * (others - 2.0 * kernel(rows, reference, bandwidth).mean(axis=1))
+
+    return added(adapter) - added(base)
+
+
 class _Differences:
     """KAD(adapter) - KAD(base) for many labellings of the clips at once; what the reference has in
     common with itself cancels.

@@ -9,7 +9,7 @@ is a clip that it made nearer to a training clip than held-out clips are?
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,21 +21,16 @@ LEAST_EXCESS = 0.02
 """Share of equal codes beyond the null that matters."""
 FEWEST = 4
 
-Continue = Callable[[np.ndarray, str], np.ndarray]
-"""Greedy continuation: the first codes `[K, P]` of a clip and its caption to codes `[K, T]`."""
 
-
-def continued_share(codes: np.ndarray, caption: str, n_given: int, go_on: Continue) -> float:
-    """Share of a clip's codes that a greedy continuation gives back, in all codebooks.
+def share_given_back(codes: np.ndarray, made: np.ndarray, n_given: int) -> float:
+    """Share of a clip's codes that a continuation gives back, in all codebooks.
 
     Args:
         codes: `[K, T]` of the clip.
-        caption: of the clip.
-        n_given: frames that are given, below T.
-        go_on: makes the continuation.
+        made: `[K, T]`, which begins with what was given.
+        n_given: frames that were given, below T.
     """
-    made = go_on(codes[:, :n_given], caption)[:, : codes.shape[1]]
-    return float((made[:, n_given:] == codes[:, n_given : made.shape[1]]).mean())
+    return float((made[:, n_given:] == codes[:, n_given:]).mean())
 
 
 @dataclass(frozen=True)
@@ -66,7 +61,7 @@ def judge_continuations(
     *,
     seed: int = 0,
 ) -> Memorisation:
-    """Judges shares from `continued_share`.
+    """Judges shares from `share_given_back`.
 
     Args:
         adapter: on training clips, and on held-out clips.

@@ -1,0 +1,222 @@
+"""Does the adapter repeat its training data? It is prompted with them, and its clips are compared
+with them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from peft import PeftModel
+from torch.nn.utils.rnn import pad_sequence
+
+from musicgen_lora.audio.files import write_wav
+from musicgen_lora.dataset.metadata import Clip
+from musicgen_lora.dataset.scoring import OnStep
+from musicgen_lora.evaluation.ear import Heard
+from musicgen_lora.evaluation.measures.memory import (
+    judge_continuations,
+    nearest_trained,
+    share_given_back,
+)
+from musicgen_lora.evaluation.trained_clips import Trained
+from musicgen_lora.generation.decode import generate_codes
+from musicgen_lora.listening.duplicates import THRESHOLD, fingerprint, similarity
+from musicgen_lora.model.musicgen import MusicGen
+
+MAX_TRAINED, MAX_HELD_OUT = 8, 16
+"""Clips that are gone on with. With 8 against 16, one permutation of 735,471 is as extreme as a
+memoriser's."""
+GIVEN_S, MADE_S = 5.0, 1.5
+FEWEST_MADE = 8
+"""Frames; of fewer, equal ones say nothing."""
+BATCH = 8
+COPY = THRESHOLD
+"""Likeness of fingerprints from which `prepare` takes two clips for one."""
+N_HEARD = 3
+"""Closest pairs that are written to be heard."""
+HeldOutClips = tuple[Sequence[Clip], Sequence[np.ndarray]]
+"""Clips and their codes `[T, K]`."""
+
+
+def measure_continuations(
+    adapted: PeftModel,
+    model: MusicGen,
+    trained: Trained,
+    held_out: HeldOutClips,
+    *,
+    seed: int,
+    on_step: OnStep,
+) -> dict[str, Any]:
+    """The report's `memorisation.continuations`: what greedy continuations of training clips and
+    of held-out ones give back of the clips, with the adapter off and on.
+
+    Args:
+        adapted: the adapter on `model`.
+        model: the base that carries it.
+        trained: clips that it was trained on.
+        held_out: clips that it was not trained on.
+        seed: of the permutations.
+        on_step: told how many clips are done, and of how many.
+    """
+    if trained.codes is None:
+        return {"computed": False, "why": trained.why_none}
+    ours = _spaced(trained.clips, trained.codes, MAX_TRAINED)
+    theirs = _spaced(*held_out, MAX_HELD_OUT)
+    lengths = [len(codes) for _, codes in (*ours, *theirs)]
+    rate = model.shape.frame_rate
+    # One length for all; the shortest clips are left out rather than shorten all.
+    n_frames = min(
+        round((GIVEN_S + MADE_S) * rate), int(np.quantile(lengths, 0.25, method="lower"))
+    )
+    n_given = round(n_frames * GIVEN_S / (GIVEN_S + MADE_S))
+    if n_frames - n_given < FEWEST_MADE:
+        return {"computed": False, "why": "the clips are too short to be gone on with"}
+    ours, theirs = ([one for one in side if len(one[1]) >= n_frames] for side in (ours, theirs))
+    if not ours or not theirs:
+        return {"computed": False, "why": "a side has no clip that is long enough"}
+    total = 2 * (len(ours) + len(theirs))
+    shares: dict[str, list[float]] = {}
+    for number, side in enumerate(("base", "adapter")):
+        with adapted.disable_adapter() if side == "base" else nullcontext():
+            done = number * total // 2
+            shares[side] = _shares(
+                model,
+                [*ours, *theirs],
+                n_given,
+                n_frames,
+                lambda n, done=done: on_step(done + n, total),
+            )
+    n_ours = len(ours)
+    found = judge_continuations(
+        (shares["adapter"][:n_ours], shares["adapter"][n_ours:]),
+        (shares["base"][:n_ours], shares["base"][n_ours:]),
+        seed=seed,
+    )
+    return {
+        "computed": True,
+        "why": "",
+        **dataclasses.asdict(found),
+        "flagged": found.flagged,
+        "given_s": n_given / rate,
+        "made_s": (n_frames - n_given) / rate,
+    }
+
+
+def _spaced(
+    clips: Sequence[Clip], codes: Sequence[np.ndarray], most: int
+) -> list[tuple[Clip, np.ndarray]]:
+    places = np.unique(np.linspace(0, len(clips) - 1, min(most, len(clips))).round().astype(int))
+    return [(clips[place], codes[place]) for place in places.tolist()]
+
+
+def _shares(
+    model: MusicGen,
+    clips: Sequence[tuple[Clip, np.ndarray]],
+    n_given: int,
+    n_frames: int,
+    on_clip: Callable[[int], None],
+) -> list[float]:
+    """Of each clip's codes, the share that its greedy continuation gives back."""
+    shares: list[float] = []
+    for start in range(0, len(clips), BATCH):
+        batch = clips[start : start + BATCH]
+        codes = np.stack([own[:n_frames].T.astype(np.int64) for _, own in batch])  # [B, K, T]
+        captions = [clip.texts[0] for clip, _ in batch]
+        made = _go_on(model, torch.from_numpy(codes[..., :n_given]), captions, n_frames)
+        pairs = zip(codes, made, strict=True)
+        shares += [share_given_back(own, its, n_given) for own, its in pairs]
+        on_clip(len(shares))
+    return shares
+
+
+def _go_on(
+    model: MusicGen, given: torch.Tensor, captions: Sequence[str], n_frames: int
+) -> np.ndarray:
+    """Greedy continuations `[B, K, n_frames]` of `given`, `[B, K, P]`."""
+    alone = [model.text.batch([caption]) for caption in captions]
+    return generate_codes(
+        model.hf,
+        pad_sequence([states[0] for states, _ in alone], batch_first=True),
+        pad_sequence([mask[0] for _, mask in alone], batch_first=True),
+        n_frames=n_frames,
+        seeds=[0] * len(captions),
+        prompt_codes=given,
+        guidance_scale=1.0,
+        top_k=1,
+    ).numpy()
+
+
+def find_nearest(
+    model: MusicGen,
+    made: Sequence[Heard],
+    trained: Trained,
+    held_out: Sequence[Heard],
+    *,
+    duration_s: float,
+    output_dir: Path,
+) -> dict[str, Any]:
+    """The report's `memorisation.nearest`: the training clip that each generated clip is most like,
+    by fingerprints, beside how like held-out clips are to training clips. The closest are written,
+    to be heard.
+
+    Args:
+        model: its codec plays the training clips, as it plays all others.
+        made: clips with the adapter.
+        trained: clips that it was trained on.
+        held_out: the null.
+        duration_s: of each training clip.
+        output_dir: of the report; clips go to `audio/trained/` in it.
+    """
+    if trained.codes is None:
+        return {"computed": False, "why": trained.why_none}
+    if not held_out:
+        return {"computed": False, "why": "there are no held-out clips to compare with"}
+    prints = [
+        fingerprint(_sound(model, codes, duration_s), model.shape.sample_rate)
+        for codes in trained.codes
+    ]
+    near = [[similarity(one.fingerprint, p) for p in prints] for one in made]
+    null = np.array([[similarity(one.fingerprint, p) for p in prints] for one in held_out])
+    found = nearest_trained(np.array(near), null)
+    highest = float(null.max())
+    clips = [
+        {
+            "trained": trained.clips[one.place].name,
+            "place": one.place,
+            "similarity": one.similarity,
+            "odds": one.odds,
+            "copied": one.similarity >= COPY and one.similarity > highest,
+            "audio": None,
+        }
+        for one in found
+    ]
+    closest = sorted(range(len(found)), key=lambda index: -found[index].similarity)
+    for index in closest[:N_HEARD]:
+        name = f"audio/trained/{index + 1:02d}.wav"
+        waveform = _sound(model, trained.codes[found[index].place], duration_s)
+        write_wav(output_dir / name, waveform, model.shape.sample_rate)
+        clips[index]["audio"] = name
+    return {
+        "computed": True,
+        "why": "",
+        "n": len(made),
+        "n_trained": len(prints),
+        "n_trained_in_all": trained.n_all,
+        "n_held_out": len(held_out),
+        "copy_from": COPY,
+        "held_out_median": float(np.median(null.max(axis=1))),
+        "held_out_highest": highest,
+        "clips": clips,
+        "flagged": any(clip["copied"] for clip in clips),
+    }
+
+
+def _sound(model: MusicGen, codes: np.ndarray, duration_s: float) -> np.ndarray:
+    """The beginning of a clip of codes `[T, K]`: `[C, N]`."""
+    first = codes[: model.shape.frames(duration_s)].T.astype(np.int64)
+    return model.decode(torch.from_numpy(np.ascontiguousarray(first))[None])[0]

@@ -1,0 +1,105 @@
+"""Did the adapter learn its training clips more than their style? Their loss beside the held-out
+one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from peft import PeftModel
+from scipy import stats
+
+from musicgen_lora.config import EvaluateSettings
+from musicgen_lora.dataset.batches import fixed_windows
+from musicgen_lora.dataset.melodies import open_melodies
+from musicgen_lora.dataset.scoring import OnStep
+from musicgen_lora.evaluation.held_out import HeldOut
+from musicgen_lora.evaluation.losses import compare_losses
+from musicgen_lora.evaluation.statistics import FEWEST_PAIRS
+from musicgen_lora.evaluation.trained_clips import Trained
+from musicgen_lora.model.musicgen import MusicGen
+
+MAX_CLIPS = 16
+
+
+def measure_overfitting(
+    settings: EvaluateSettings,
+    adapted: PeftModel,
+    model: MusicGen,
+    trained: Trained,
+    held_out: HeldOut,
+    held_out_loss: Mapping[str, Any],
+    on_step: OnStep,
+) -> dict[str, Any]:
+    """The report's `overfitting`: `trained`, the loss on training clips as `compare_losses` gives
+    it, and `excess`, see `excess_of`.
+
+    Seven arguments and one: they are the evaluation's own, and on_step is where it is told.
+    """
+    if trained.codes is None:
+        return {"computed": False, "why": trained.why_none}
+    if not held_out_loss["computed"]:
+        return {"computed": False, "why": held_out_loss["why"]}
+    stride = -(-len(trained.clips) // MAX_CLIPS)
+    shortest = model.delays.shortest
+    windows = fixed_windows(
+        trained.clips[::stride],
+        trained.codes[::stride],
+        max_frames=model.shape.frames(held_out.max_duration_s, shortest),
+        min_frames=shortest,
+        max_windows=held_out.max_windows,
+        melodies=open_melodies(model),
+    )
+    if not windows:
+        return {"computed": False, "why": "every training clip is too short"}
+    loss = compare_losses(
+        adapted,
+        model,
+        windows,
+        batch_size=settings.batch_size,
+        seed=settings.seed,
+        on_step=on_step,
+    )
+    return {
+        "computed": True,
+        "why": "",
+        "trained": loss,
+        "excess": excess_of(loss, held_out_loss),
+    }
+
+
+def excess_of(trained: Mapping[str, Any], held_out: Mapping[str, Any]) -> dict[str, Any]:
+    """How much more the adapter lowered the loss of sources that it was trained on: the difference
+    of the means of adapter minus base, in nats a token; below 0 it knows them better.
+
+    Returns:
+        `difference`, `ci_low`, `ci_high` and `p_value` of Welch's t-test, `n_trained` and
+        `n_held_out` sources, and `note`, why there is no interval.
+    """
+    ours, theirs = (source_differences(loss) for loss in (trained, held_out))
+    result: dict[str, Any] = {
+        "difference": float(ours.mean() - theirs.mean()),
+        **dict.fromkeys(("ci_low", "ci_high", "p_value")),
+        "n_trained": len(ours),
+        "n_held_out": len(theirs),
+        "note": "",
+    }
+    if min(len(ours), len(theirs)) < FEWEST_PAIRS:
+        return result | {"note": "too few sources for an interval"}
+    if not ours.var() + theirs.var() > 0.0:
+        return result | {"note": "the sources are all alike"}
+    tested: Any = stats.ttest_ind(ours, theirs, equal_var=False)
+    low, high = tested.confidence_interval()
+    return result | {
+        "ci_low": float(low),
+        "ci_high": float(high),
+        "p_value": float(tested.pvalue),
+    }
+
+
+def source_differences(loss: Mapping[str, Any]) -> np.ndarray:
+    """Adapter minus base of each source, the mean of its codebooks: `[n]`."""
+    return np.array(
+        [np.mean(s["adapter"]) - np.mean(s["base"]) for s in loss["sources"]], np.float64
+    )

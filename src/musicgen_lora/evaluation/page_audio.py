@@ -1,0 +1,98 @@
+"""Sounds and spectrograms that the page carries inside, compressed: it opens at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import soundfile
+from matplotlib.image import imsave
+
+from musicgen_lora.audio.files import probe, read_audio
+from musicgen_lora.evaluation.plots import DYNAMIC_RANGE_DB, log_spectrogram
+from musicgen_lora.page import data_uri
+
+PAGE_BYTES = 14_000_000
+"""Of what is inside the page; clips beyond are named by their files."""
+COMPRESSION = 0.3
+"""Of MP3, 0 to 1: about 80 kbit/s a channel."""
+CHUNK = 16_384
+
+
+def mp3_bytes(waveform: np.ndarray, sample_rate: int) -> bytes:
+    """A waveform `[C, N]` as MP3, which every browser plays: Safari has no Ogg before 18.4."""
+    target = BytesIO()
+    with soundfile.SoundFile(
+        target,
+        "w",
+        sample_rate,
+        waveform.shape[0],
+        format="MP3",
+        subtype="MPEG_LAYER_III",
+        compression_level=COMPRESSION,
+    ) as file:
+        for start in range(0, waveform.shape[1], CHUNK):
+            file.write(waveform[:, start : start + CHUNK].T)
+    return target.getvalue()
+
+
+def spectrogram_png(waveform: np.ndarray, sample_rate: int, loudest: float) -> bytes:
+    """A spectrogram that fills its picture, time from edge to edge, so that it can be a seek bar.
+
+    Args:
+        waveform: `[C, N]`.
+        sample_rate: Hz.
+        loudest: level in dB that is white, one for all sides of a prompt.
+    """
+    levels = log_spectrogram(waveform, sample_rate) - loudest
+    share = np.clip(levels / DYNAMIC_RANGE_DB + 1.0, 0.0, 1.0)
+    colours = matplotlib.colormaps["magma"](share[::-1], bytes=True)[..., :3]
+    target = BytesIO()
+    imsave(target, colours, format="png")
+    return target.getvalue()
+
+
+def embed_sounds(
+    groups: list[list[str]], output_dir: Path
+) -> tuple[dict[str, str], dict[str, bytes]]:
+    """Sounds and spectrograms of clips, a group (the sides of a prompt) at a time while they fit.
+
+    Args:
+        groups: names of WAV files in `output_dir`.
+        output_dir: of the report.
+
+    Returns:
+        Data URIs of MP3 by name, and PNG by name.
+    """
+    sounds: dict[str, str] = {}
+    pictures: dict[str, bytes] = {}
+    n_bytes = 0
+    for group in groups:
+        rates = {name: probe(output_dir / name).sample_rate for name in group}
+        waves = {name: read_audio(output_dir / name, rates[name]) for name in group}
+        loudest = max(float(log_spectrogram(w, rates[name]).max()) for name, w in waves.items())
+        uris = {n: data_uri("audio/mpeg", mp3_bytes(w, rates[n])) for n, w in waves.items()}
+        images = {n: spectrogram_png(w, rates[n], loudest) for n, w in waves.items()}
+        n_bytes += sum(map(len, uris.values())) + sum(4 * len(i) // 3 for i in images.values())
+        if n_bytes > PAGE_BYTES:
+            break
+        sounds |= uris
+        pictures |= images
+    return sounds, pictures
+
+
+def sound_groups(report: Mapping[str, Any]) -> list[list[str]]:
+    """Names of the files of each prompt, and of each generated clip's nearest training clip."""
+    clips = report["generation"]["clips"]
+    groups = [
+        [clip[side]["audio"] for side in ("base", "adapter") if clip[side] is not None]
+        for clip in clips
+    ]
+    nearest = report["memorisation"]["nearest"]
+    if nearest["computed"]:
+        groups += [[clip["audio"]] for clip in nearest["clips"] if clip["audio"]]
+    return groups

@@ -1,0 +1,263 @@
+"""What the protocol and the measures beside it say, in sentences and in rows of tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from musicgen_lora.evaluation.measures.diversity import COLLAPSED_BELOW
+from musicgen_lora.evaluation.statistics import FEWEST_FOR_SURE
+from musicgen_lora.plural import count
+
+DASH = "\N{EN DASH}"
+OVERFITTED_P = 0.01
+SIDES = {"base": "the base", "adapter": "the adapter"}
+MEASURE_NAMES = {
+    "tempo": "tempo within 4 %",
+    "tempo_or_octave": "the same, or its half or double",
+    "key": "key",
+    "key_or_relative": "the same, or its relative key",
+}
+
+
+def primary_sentence(primary: Mapping[str, Any]) -> str:
+    """A primary's verdict with its n, p after Holm, effect and power."""
+    n = f"n = {count(primary['n'], primary['unit'])}"
+    if primary["verdict"] == "not computed":
+        return f"{primary['label']}: not tested: {primary['why']} ({n})."
+    facts = [f"p = {primary['p_holm']:.3f} of three tests by Holm", n]
+    if primary["effect"] is not None:
+        facts.insert(1, f"effect d = {primary['effect']:+.2f}")
+    if primary["indicative"]:
+        facts.append(f"indicative: fewer than {FEWEST_FOR_SURE}")
+    change = f"from {primary['base']:.3f} to {primary['adapter']:.3f}"
+    told = f"{primary['label']}: {primary['verdict']}, {change} ({'; '.join(facts)})."
+    return f"{told} {power_sentence(primary)}".rstrip()
+
+
+def power_sentence(primary: Mapping[str, Any]) -> str:
+    """What an evaluation of this size can see at all."""
+    if primary["detectable"] is None:
+        return ""
+    n = f"n = {count(primary['n'], primary['unit'])}"
+    return f"With {n} a change of {primary['detectable']:.3f} would be found in 80 %."
+
+
+def distance_sentences(distances: Mapping[str, Any]) -> list[str]:
+    """Where base and adapter lie between the anchors, and whether clips sound all alike."""
+    sentences = []
+    for row in distances["embeddings"]:
+        if not row["computed"]:
+            continue
+        if row["name"] == distances["primary"] and row["position"]["adapter"] is not None:
+            sentences.append(_position_sentence(row))
+        for side, diversity in row["diversity"].items():
+            if diversity["computed"] and diversity["collapsed"]:
+                sentences.append(
+                    f"Warning: the clips of {SIDES[side]} sound all alike to the {row['label']}: "
+                    f"their spread is {diversity['spread']:.2f} of the held-out audio's, and below "
+                    f"{COLLAPSED_BELOW} counts as collapsed (n = {count(diversity['n'], 'clip')})."
+                )
+    return sentences
+
+
+def _position_sentence(row: Mapping[str, Any]) -> str:
+    position, kernel = row["position"], row["kernel"]
+    far = "other music" if position["adapter"]["far"] == "other_music" else "noise"
+    places = [
+        f"{position[side]['share'] * 100:.0f} % with {name}"
+        for side, name in SIDES.items()
+        if position[side] is not None
+    ]
+    firm = "" if kernel["firm"] else "; indicative: KAD is firm from 100 clips"
+    return (
+        f"By the {row['label']}, where 0 % is as near as held-out clips are to each other and "
+        f"100 % as far as {far}, the clips lie at {' and '.join(places)} "
+        f"(n = {count(kernel['n'], 'clip')} / {count(kernel['n_reference'], 'held-out clip')}"
+        f"{firm})."
+    )
+
+
+def memorisation_sentences(memorisation: Mapping[str, Any]) -> list[str]:
+    """Whether the adapter repeats its training clips."""
+    sentences = []
+    found = memorisation["continuations"]
+    if found["computed"]:
+        n = (
+            f"n = {count(found['n_trained'], 'training clip')} / "
+            f"{count(found['n_held_out'], 'held-out clip')}"
+        )
+        shares = (
+            f"a greedy continuation gives back {found['trained'] * 100:.1f} % of the codes of "
+            f"training clips (base {found['base_trained'] * 100:.1f} %) and "
+            f"{found['held_out'] * 100:.1f} % of held-out ones "
+            f"(base {found['base_held_out'] * 100:.1f} %)"
+        )
+        if found["flagged"]:
+            sentences.append(f"Warning: the adapter knows training clips by heart: {shares} ({n}).")
+        elif found["p_value"] is None:
+            sentences.append(f"Memory of training clips: {shares} ({n}: too few for a test).")
+        else:
+            sentences.append(
+                f"No sign that it knows training clips by heart: {shares} "
+                f"(p = {found['p_value']:.3f}, {n})."
+            )
+    nearest = memorisation["nearest"]
+    if nearest["computed"]:
+        copied = [clip for clip in nearest["clips"] if clip["copied"]]
+        if copied:
+            sentences.append(
+                f"Warning: {len(copied)} of {count(nearest['n'], 'generated clip')} repeat a "
+                f"training clip, such as {copied[0]['trained']} (likeness "
+                f"{copied[0]['similarity']:.2f}; held-out clips reach "
+                f"{nearest['held_out_highest']:.2f}, n = {count(nearest['n_held_out'], 'clip')})."
+            )
+    return sentences
+
+
+def overfitting_sentences(overfitting: Mapping[str, Any]) -> list[str]:
+    """Whether training clips gained more than held-out ones."""
+    if not overfitting["computed"]:
+        return []
+    excess, trained = overfitting["excess"], overfitting["trained"]["mean"]
+    n = (
+        f"n = {count(excess['n_trained'], 'training source')} / "
+        f"{count(excess['n_held_out'], 'held-out source')}"
+    )
+    change = f"{trained['difference']:+.3f} nats a token on training clips"
+    if excess["ci_low"] is None:
+        return [f"Overfitting: {change} ({n}; {excess['note']})."]
+    beyond = (
+        f"{-excess['difference']:.3f} more than on held-out ones, 95 % interval "
+        f"{-excess['ci_high']:.3f} to {-excess['ci_low']:.3f}"
+    )
+    if excess["p_value"] < OVERFITTED_P and excess["difference"] < 0.0:
+        return [f"It learned its training clips beyond their style: {change}, {beyond} ({n})."]
+    return [f"No clear sign of overfitting: {change}, {beyond} ({n})."]
+
+
+def obedience_sentences(obedience: Mapping[str, Any]) -> list[str]:
+    """How often tempo and key are as asked for."""
+    sentences = []
+    for name in ("tempo", "key"):
+        row = obedience["measures"][name]
+        if row["adapter"] is None:
+            continue
+        told = [
+            f"{row[side]['hits']} of {row[side]['n']} {where}"
+            for side, where in (
+                ("adapter", "with the adapter"),
+                ("base", "with the base"),
+                ("reference", "in held-out audio"),
+            )
+            if row[side] is not None
+        ]
+        sentences.append(
+            f"As asked, {MEASURE_NAMES[name]}: {', '.join(told)} "
+            f"(n = {count(row['adapter']['n'], 'prompt')} that ask)."
+        )
+    return sentences
+
+
+def damage_sentences(damage: Mapping[str, Any]) -> list[str]:
+    """What is broken in clips of the adapter."""
+    sentences = []
+    bad, stuck = damage["bad_samples"]["adapter"], damage["stuck_share"]["adapter"]
+    if bad is not None and bad["n_with"]:
+        sentences.append(
+            f"Warning: {bad['n_with']} clips of the adapter have samples that are no numbers "
+            f"(n = {count(bad['n'], 'clip')})."
+        )
+    if stuck is not None and stuck["n_with"]:
+        sentences.append(
+            f"Warning: {stuck['n_with']} clips of the adapter hang on the same sound for half a "
+            f"second or more (n = {count(stuck['n'], 'clip')})."
+        )
+    return sentences
+
+
+def primary_rows(primaries: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+    """The primaries as texts."""
+    return [
+        {
+            "label": p["label"],
+            "verdict": p["verdict"],
+            "base": _number(p["base"]),
+            "adapter": _number(p["adapter"]),
+            "difference": _signed(p["difference"]),
+            "interval": DASH
+            if p["ci_low"] is None
+            else f"{_signed(p['ci_low'])} to {_signed(p['ci_high'])}",
+            "p": _number(p["p_value"]),
+            "p_holm": _number(p["p_holm"]),
+            "effect": _signed(p["effect"], 2),
+            "detectable": _number(p["detectable"]),
+            "n": f"{count(p['n'], p['unit'])}{' (indicative)' if p['indicative'] else ''}",
+            "why": p["why"],
+        }
+        for p in primaries
+    ]
+
+
+def distance_rows(distances: Mapping[str, Any]) -> list[dict[str, str]]:
+    """KAD by each embedding between its anchors, FAD, and diversity, as texts."""
+    rows = []
+    for row in distances["embeddings"]:
+        if not row["computed"]:
+            rows.append({"label": row["label"], "why": row["why"]})
+            continue
+        kernel, frechet = row["kernel"], row["frechet"]
+        texts = {"label": row["label"], "why": ""}
+        texts |= {name: _number(anchor["value"], 2) for name, anchor in row["anchors"].items()}
+        for side in SIDES:
+            place = row["position"][side]
+            texts[side] = _number(kernel[side], 2)
+            texts[f"{side}_place"] = "" if place is None else f"{place['share'] * 100:.0f} %"
+            texts[f"{side}_fad"] = _number(frechet[side], 2)
+            diversity = row["diversity"][side]
+            texts[f"{side}_spread"] = (
+                _number(diversity["spread"], 2) if diversity["computed"] else DASH
+            )
+            texts[f"{side}_covered"] = (
+                f"{diversity['precision'] * 100:.0f} / {diversity['recall'] * 100:.0f} %"
+                if diversity["computed"]
+                else DASH
+            )
+        texts["difference"] = _signed(kernel["difference"], 2)
+        texts["interval"] = (
+            DASH
+            if kernel["ci_low"] is None
+            else f"{_signed(kernel['ci_low'], 2)} to {_signed(kernel['ci_high'], 2)}"
+        )
+        texts["p"] = _number(kernel["p_value"])
+        texts["bias"] = _number(frechet["bias"], 2)
+        texts["n"] = f"{kernel['n']} / {kernel['n_reference']}"
+        rows.append(texts)
+    return rows
+
+
+def obedience_rows(obedience: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Each measure that was asked for, as texts."""
+    rows = []
+    for name, row in obedience["measures"].items():
+        if row["adapter"] is None:
+            continue
+        texts = {"label": MEASURE_NAMES[name], "p": _number(row["p_value"])}
+        for side in ("base", "adapter", "reference"):
+            found = row[side]
+            texts[side] = DASH if found is None else f"{found['hits']} of {found['n']}"
+            texts[f"{side}_interval"] = (
+                ""
+                if found is None
+                else f"{found['ci_low'] * 100:.0f} to {found['ci_high'] * 100:.0f} %"
+            )
+        rows.append(texts)
+    return rows
+
+
+def _number(value: float | None, digits: int = 3) -> str:
+    return DASH if value is None else f"{value:.{digits}f}".replace("-", "\N{MINUS SIGN}")
+
+
+def _signed(value: float | None, digits: int = 3) -> str:
+    return DASH if value is None else f"{value:+.{digits}f}".replace("-", "\N{MINUS SIGN}")
