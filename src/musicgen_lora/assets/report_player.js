@@ -302,7 +302,8 @@
 
   function onKey(event) {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
-    if (event.target.closest("input, textarea, select, summary, a, .blind-test")) return;
+    const at = event.target instanceof Element ? event.target : document.body;
+    if (at.closest("input, textarea, select, summary, a, .blind-test")) return;
     const player = active || players[0];
     if (!player || document.body.classList.contains("blind")) return;
     const acts = { " ": () => player.toggle(), a: () => player.choose(player.sides[0]),

@@ -148,7 +148,7 @@ def _loss(loss: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _kernel(distances: Mapping[str, Any], compared: bool) -> dict[str, Any]:
-    primary = _primary("kernel_distance", "Distance of the clips (KAD)", "prompt")
+    primary = _primary("kernel_distance", "Distance of clips (KAD)", "prompt")
     if not compared:
         return primary | {"why": "needs --compare"}
     if not distances["computed"]:
@@ -165,7 +165,7 @@ def _kernel(distances: Mapping[str, Any], compared: bool) -> dict[str, Any]:
 
 
 def _descriptors(distance: Mapping[str, Any], compared: bool) -> dict[str, Any]:
-    primary = _primary("descriptor_distance", "Distance of the descriptors", "prompt")
+    primary = _primary("descriptor_distance", "Distance of descriptors", "prompt")
     if not compared:
         return primary | {"why": "needs --compare"}
     if not distance["computed"]:

@@ -234,12 +234,12 @@ def print_report(report: Report, console: Console) -> None:
                 *(row[key] for key in ("name", "base", "adapter", "change", "interval", "p"))
             )
         console.print(table)
-    table = Table(title="What it was to decide (three tests, Holm's adjustment)")
-    for name in ("", "verdict", "base", "adapter", "p", "80 % find", "n"):
-        table.add_column(name, justify="left" if name in ("", "verdict") else "right")
+    table = Table(title="What it was to decide (three tests, p by Holm)")
+    for name in ("", "verdict", "base", "adapter", "p", "n"):
+        side = "left" if name in ("", "verdict") else "right"
+        table.add_column(name, justify=side, no_wrap=True)
     for row in primary_rows(report["primaries"]):
-        keys = ("label", "verdict", "base", "adapter", "p_holm", "detectable", "n")
-        table.add_row(*(row[key] for key in keys))
+        table.add_row(*(row[k] for k in ("label", "verdict", "base", "adapter", "p_holm", "n")))
     console.print(table)
     table = Table(title="Descriptors, means")
     sides = {"adapter": "adapter"}

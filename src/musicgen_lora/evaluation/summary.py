@@ -29,7 +29,7 @@ FAR = 0.05
 _PARTS = (
     ("loss", "Held-out loss"),
     ("reference", "Descriptors of held-out audio"),
-    ("descriptor_distance", "Distance of the descriptors"),
+    ("descriptor_distance", "Distance of descriptors"),
     ("distances", "Distances of sets of clips"),
     ("forgetting", "Loss on other styles (forgetting)"),
     ("overfitting", "Loss on training clips"),

@@ -25,7 +25,7 @@ def primary_sentence(primary: Mapping[str, Any]) -> str:
     n = f"n = {count(primary['n'], primary['unit'])}"
     if primary["verdict"] == "not computed":
         return f"{primary['label']}: not tested: {primary['why']} ({n})."
-    facts = [f"p = {primary['p_holm']:.3f} of three tests by Holm", n]
+    facts = [f"{_p_words(primary['p_holm'])} of three tests by Holm", n]
     if primary["effect"] is not None:
         facts.insert(1, f"effect d = {primary['effect']:+.2f}")
     if primary["indicative"]:
@@ -33,6 +33,10 @@ def primary_sentence(primary: Mapping[str, Any]) -> str:
     change = f"from {primary['base']:.3f} to {primary['adapter']:.3f}"
     told = f"{primary['label']}: {primary['verdict']}, {change} ({'; '.join(facts)})."
     return f"{told} {power_sentence(primary)}".rstrip()
+
+
+def _p_words(p_value: float) -> str:
+    return "p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}"
 
 
 def power_sentence(primary: Mapping[str, Any]) -> str:
@@ -100,7 +104,7 @@ def memorisation_sentences(memorisation: Mapping[str, Any]) -> list[str]:
         else:
             sentences.append(
                 f"No sign that it knows training clips by heart: {shares} "
-                f"(p = {found['p_value']:.3f}, {n})."
+                f"({_p_words(found['p_value'])}, {n})."
             )
     nearest = memorisation["nearest"]
     if nearest["computed"]:
@@ -128,8 +132,8 @@ def overfitting_sentences(overfitting: Mapping[str, Any]) -> list[str]:
     if excess["ci_low"] is None:
         return [f"Overfitting: {change} ({n}; {excess['note']})."]
     beyond = (
-        f"{-excess['difference']:.3f} more than on held-out ones, 95 % interval "
-        f"{-excess['ci_high']:.3f} to {-excess['ci_low']:.3f}"
+        f"{excess['difference']:+.3f} beyond held-out ones, 95 % interval "
+        f"{excess['ci_low']:+.3f} to {excess['ci_high']:+.3f}"
     )
     if excess["p_value"] < OVERFITTED_P and excess["difference"] < 0.0:
         return [f"It learned its training clips beyond their style: {change}, {beyond} ({n})."]
@@ -188,11 +192,11 @@ def primary_rows(primaries: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]
             "interval": DASH
             if p["ci_low"] is None
             else f"{_signed(p['ci_low'])} to {_signed(p['ci_high'])}",
-            "p": _number(p["p_value"]),
-            "p_holm": _number(p["p_holm"]),
+            "p_holm": DASH if p["p_holm"] is None else _p_words(p["p_holm"])[2:].strip("= "),
             "effect": _signed(p["effect"], 2),
             "detectable": _number(p["detectable"]),
-            "n": f"{count(p['n'], p['unit'])}{' (indicative)' if p['indicative'] else ''}",
+            "n": count(p["n"], p["unit"]),
+            "indicative": "indicative" if p["indicative"] else "",
             "why": p["why"],
         }
         for p in primaries

@@ -1,0 +1,185 @@
+"""A report of an evaluation without a model: rendered beats, and what is heard of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.signal import butter, sosfilt
+
+from musicgen_lora.audio.files import write_wav
+from musicgen_lora.beats.beats808 import make_beat, render_beat
+from musicgen_lora.config import EvaluateSettings
+from musicgen_lora.dataset.metadata import Clip
+from musicgen_lora.evaluation.ear import Ear, Heard
+from musicgen_lora.evaluation.losses import summarise_losses
+from musicgen_lora.evaluation.measures.damage import measure_damage
+from musicgen_lora.evaluation.measures.embeddings import LOG_MEL, log_mel
+from musicgen_lora.evaluation.measures.memory import judge_continuations
+from musicgen_lora.evaluation.overfitting import excess_of
+from musicgen_lora.evaluation.protocol import judge_primaries
+from musicgen_lora.evaluation.references import References
+from musicgen_lora.evaluation.report import write_report
+from musicgen_lora.evaluation.sounds import compare_sounds
+from musicgen_lora.evaluation.summary import (
+    write_sentences,
+)
+from musicgen_lora.formats.documents import plain
+from musicgen_lora.listening.descriptors import describe
+from musicgen_lora.listening.duplicates import fingerprint
+
+RATE = 32_000
+NASTY = 'bass <script>alert("x")</script> & [red]"drums"'
+
+
+def base_like(wave: np.ndarray) -> np.ndarray:
+    """A beat without its bass and hats: what a base that knows no 808 might play."""
+    band = butter(4, (250, 4000), "bandpass", fs=RATE, output="sos")
+    return sosfilt(band, wave, axis=-1).astype(np.float32)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def losses(n_sources: int) -> Any:
+    rng = np.random.default_rng(0)
+    base = rng.uniform(3.5, 5.0, (2 * n_sources, 4))
+    counts = np.full((2 * n_sources, 4), 200.0)
+    lowered = base * rng.uniform(0.75, 0.9, base.shape)
+    sources = [f"pack {index // 2} <b>" for index in range(2 * n_sources)]
+    return summarise_losses(base * counts, lowered * counts, counts, sources, seed=0)
+
+
+def hear(wave: np.ndarray) -> Heard:
+    return Heard(
+        descriptors=describe(wave, RATE),
+        vectors={"log_mel": log_mel(wave, RATE)},
+        damage=measure_damage(wave, RATE, np.arange(800).reshape(4, 200), 50.0),
+        fingerprint=fingerprint(wave, RATE),
+        bpm=float("nan"),
+        key=None,
+    )
+
+
+class Deaf(Ear):
+    """An ear without a model."""
+
+    def __init__(self) -> None:
+        self.embeddings = (LOG_MEL,)
+
+
+def references_of(heard: list[Heard]) -> References:
+    clips = [
+        Clip(f"{i}.wav", Path("data"), ("beat at 140 bpm in C# minor",), source=f"{i}")
+        for i in range(len(heard))
+    ]
+    return References(heard=heard, clips=clips, why_not_recorded="no files", why_no_others="none")
+
+
+def on_trained(n_clips: int) -> dict[str, Any]:
+    """What a dataset of training clips gives; the second clip is a copy of one."""
+    nearest = [
+        {
+            "trained": f"pack <b> {index}",
+            "place": index,
+            "similarity": 0.9 if index == 1 else 0.2,
+            "odds": 1 / 6,
+            "copied": index == 1,
+            "audio": "audio/trained/02.wav" if index == 1 else None,
+        }
+        for index in range(n_clips)
+    ]
+    trained = losses(9)
+    continuations = judge_continuations(([0.3] * 6, [0.1] * 6), ([0.1] * 6, [0.1] * 6))
+    return {
+        "overfitting": {
+            "computed": True,
+            "why": "",
+            "trained": trained,
+            "excess": excess_of(trained, losses(12)),
+        },
+        "memorisation": {
+            "continuations": {
+                "computed": True,
+                "why": "",
+                **dataclasses.asdict(continuations),
+                "flagged": continuations.flagged,
+                "given_s": 5.0,
+                "made_s": 1.5,
+            },
+            "nearest": {
+                "computed": True,
+                "why": "",
+                "n": n_clips,
+                "n_trained": 9,
+                "n_trained_in_all": 9,
+                "n_held_out": 5,
+                "copy_from": 0.7,
+                "held_out_median": 0.2,
+                "held_out_highest": 0.3,
+                "clips": nearest,
+                "flagged": True,
+            },
+        },
+    }
+
+
+def make_report(folder: Path) -> dict[str, Any]:
+    """A full report on rendered beats, written to a folder."""
+    beats = [
+        render_beat(make_beat((3, seed), duration_s=4.0), RATE, seed=seed)[:, : 4 * RATE]
+        for seed in range(10)
+    ]
+    clips: list[dict[str, Any]] = []
+    heard: dict[str, list[Heard]] = {"base": [], "adapter": []}
+    for index, wave in enumerate(beats[:5]):
+        clip: dict[str, Any] = {
+            "prompt": NASTY if index == 0 else f"hip hop 808 beat at {index}0 bpm",
+            "origin": "held-out caption",
+            "seed": index,
+            "identical": False,
+        }
+        for side, sound in (("base", base_like(wave)), ("adapter", wave)):
+            name = f"audio/{side}/{index}.wav"
+            write_wav(folder / name, sound, RATE)
+            heard[side].append(hear(sound))
+            clip[side] = heard[side][-1].played(name)
+        clips.append(clip)
+    generation = {"compared": True, "duration_s": 4.0, "clips": clips}
+    write_wav(folder / "audio/trained/02.wav", beats[9], RATE)
+    report = plain(
+        {
+            "format_version": 1,
+            "created": "2025-01-01 00:00:00",
+            "base": {"path": "base & co", "fingerprint": "0" * 16},
+            "adapter": {"path": "run/best_model", "sha256": "0" * 64, "fingerprint": "0" * 64},
+            "settings": {"duration": 4.0, "prompts": []},
+            "versions": {"torch": "2"},
+            "device": "cpu",
+            "held_out": {
+                "origin": "Measured on the clips that training held out (5).",
+                "is_unseen": True,
+                "chose_best": True,
+                "why_none": "",
+                "n_clips": 5,
+                "n_sources": 5,
+                "missing": [],
+            },
+            "loss": losses(12),
+            "forgetting": losses(9),
+            "generation": generation,
+            **compare_sounds(
+                EvaluateSettings(),
+                Deaf(),
+                generation,
+                heard,
+                references_of([hear(wave) for wave in beats[5:]]),
+                "",
+            ),
+            **on_trained(len(clips)),
+            "not_computed": [],
+        }
+    )
+    report["primaries"] = plain(judge_primaries(report))
+    report["findings"] = write_sentences(report)
+    write_report(report, folder)
+    return report
