@@ -43,7 +43,8 @@ addEventListener("error", (event) => errors.push(event.message));
   const region = player.querySelector(".region");
   said.looped = [region.hidden, region.style.width];
   key(" ");
-  await wait(500);
+  // The browser's time runs ahead while sounds are decoded, so it is waited for, not a while.
+  for (let n = 0; n < 20000 && !player.classList.contains("playing"); n += 1) await wait(20);
   said.playing = player.classList.contains("playing");
   key(" ");
   said.paused = !player.classList.contains("playing");
@@ -77,7 +78,7 @@ def title_of(page: Path, width: int) -> str:
     command = [
         str(CHROMIUM),
         *("--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"),
-        *("--autoplay-policy=no-user-gesture-required", "--virtual-time-budget=10000"),
+        *("--autoplay-policy=no-user-gesture-required", "--virtual-time-budget=1000000"),
         *(f"--window-size={width},900", f"--user-data-dir={page.parent / 'profile'}"),
         page.as_uri(),
     ]

@@ -21,7 +21,7 @@ from musicgen_lora.model.musicgen import MusicGen
 
 MAX_REFERENCES = 64
 """Held-out clips that are described, evenly spaced over them all."""
-MAX_OTHERS = 32
+MAX_OTHERS = 16
 N_NOISES = 8
 NOISE_LEVEL = 0.1
 """RMS, of full scale: about that of a beat."""

@@ -11,6 +11,12 @@ from musicgen_lora.plural import count
 
 DASH = "\N{EN DASH}"
 OVERFITTED_P = 0.01
+ANCHOR_NAMES = {
+    "halves": "halves of the held-out clips",
+    "recorded": "held-out clips as recorded",
+    "other_music": "other music",
+    "noise": "noise",
+}
 SIDES = {"base": "the base", "adapter": "the adapter"}
 MEASURE_NAMES = {
     "tempo": "tempo within 4 %",
@@ -203,9 +209,9 @@ def primary_rows(primaries: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]
     ]
 
 
-def distance_rows(distances: Mapping[str, Any]) -> list[dict[str, str]]:
+def distance_rows(distances: Mapping[str, Any]) -> list[dict[str, Any]]:
     """KAD by each embedding between its anchors, FAD, and diversity, as texts."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     for row in distances["embeddings"]:
         if not row["computed"]:
             rows.append({"label": row["label"], "why": row["why"]})
@@ -217,7 +223,7 @@ def distance_rows(distances: Mapping[str, Any]) -> list[dict[str, str]]:
             place = row["position"][side]
             texts[side] = _number(kernel[side], 2)
             texts[f"{side}_place"] = "" if place is None else f"{place['share'] * 100:.0f} %"
-            texts[f"{side}_fad"] = _number(frechet[side], 2)
+            texts[f"{side}_fad"] = _number(frechet[side], 1)
             diversity = row["diversity"][side]
             texts[f"{side}_spread"] = (
                 _number(diversity["spread"], 2) if diversity["computed"] else DASH
@@ -234,9 +240,14 @@ def distance_rows(distances: Mapping[str, Any]) -> list[dict[str, str]]:
             else f"{_signed(kernel['ci_low'], 2)} to {_signed(kernel['ci_high'], 2)}"
         )
         texts["p"] = _number(kernel["p_value"])
-        texts["bias"] = _number(frechet["bias"], 2)
+        texts["bias"] = _number(frechet["bias"], 1)
         texts["n"] = f"{kernel['n']} / {kernel['n_reference']}"
-        rows.append(texts)
+        missing = [
+            f"{ANCHOR_NAMES[name]}: not computed: {anchor['why']}."
+            for name, anchor in row["anchors"].items()
+            if anchor["value"] is None
+        ]
+        rows.append({**texts, "missing": missing})
     return rows
 
 
