@@ -312,7 +312,7 @@ class Translator:
 
     def _listed(self, text: str, depth: int, without: str = "") -> str | None:
         """Messages side by side, but for signs that are `without` being a list's."""
-        for separator, own in ((" / ", " / "), ("; ", "；"), (", ", "，")):
+        for separator, own in ((" / ", " / "), ("; ", "；"), (", ", "，"), (" and ", "，而且")):
             parts = text.split(separator)
             if (
                 1 < len(parts) <= MAX_SENTENCES
