@@ -92,6 +92,8 @@ def test_templates_that_fit_nearly_everything_are_known() -> None:
         "{0} to {1}",
         "{0} with the {1}",
         "{0} with {1}",
+        "{0}/{1} (private)",
+        "{0}/{1} (public)",
         "{0}, entry {1}",
         "{0}, from {1} s",
         "{0}, line {1}",
