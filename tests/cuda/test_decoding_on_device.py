@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from musicgen_lora.generation.decode import generate_codes
+from musicgen_lora.generation.sampling import GREEDY
 from musicgen_lora.model.codec import decode_codes, encode_waveforms
 from musicgen_lora.model.musicgen import load_base, load_tokenizer
 from musicgen_lora.model.text import TextStates
@@ -43,7 +44,7 @@ def test_greedy_codes_equal_transformers(
     if kind == "melody":
         tunes = torch.randint(0, 12, (2, 11), generator=torch.Generator().manual_seed(3))
     ours = generate_codes(
-        model, states, mask, n_frames=N_FRAMES, seeds=[0, 1], melodies=tunes, top_k=1
+        model, states, mask, n_frames=N_FRAMES, seeds=[0, 1], melodies=tunes, sampling=GREEDY
     )
     for row, prompt in enumerate(PROMPTS):
         tune = None if tunes is None else tunes[row : row + 1]

@@ -9,7 +9,7 @@ import torch
 
 from musicgen_lora.generation import decode, independent
 from musicgen_lora.generation.decode import generate_codes
-from musicgen_lora.generation.sampling import clip_generator, sample
+from musicgen_lora.generation.sampling import GREEDY, Sampling, clip_generator, sample
 from musicgen_lora.model.lora.adapter import add_lora
 from musicgen_lora.model.musicgen import load_base, load_tokenizer
 from musicgen_lora.model.text import TextStates
@@ -50,7 +50,7 @@ def test_greedy_tokens_equal_transformers(kind, guidance_scale, tiny_model_dir, 
     model = load_base(folder)
     states, mask = conditions(model, folder)
     ours = generate_codes(
-        model, states, mask, n_frames=40, seeds=[0, 1], guidance_scale=guidance_scale, top_k=1
+        model, states, mask, n_frames=40, seeds=[0, 1], sampling=Sampling(guidance_scale, top_k=1)
     )
     theirs = generated_by_transformers(model, folder, 40, guidance_scale)
     assert ours.shape == theirs.shape
@@ -75,7 +75,7 @@ def test_what_a_clip_begins_with_is_kept_and_gone_on_with(
     folder = {"mono": tiny_model_dir, "stereo": tiny_stereo_dir, "melody": tiny_melody_dir}[kind]
     model = load_base(folder)
     states, mask = conditions(model, folder)
-    whole = generate_codes(model, states, mask, n_frames=30, seeds=[0, 1], top_k=1)
+    whole = generate_codes(model, states, mask, n_frames=30, seeds=[0, 1], sampling=GREEDY)
     for n_given in (1, 17):
         again = generate_codes(
             model,
@@ -84,12 +84,12 @@ def test_what_a_clip_begins_with_is_kept_and_gone_on_with(
             n_frames=30,
             seeds=[0, 1],
             prompt_codes=whole[..., :n_given],
-            top_k=1,
+            sampling=GREEDY,
         )
         assert torch.equal(again, whole)
     given = (whole[..., :20] + 1) % 64
     other = generate_codes(
-        model, states, mask, n_frames=30, seeds=[0, 1], prompt_codes=given, top_k=1
+        model, states, mask, n_frames=30, seeds=[0, 1], prompt_codes=given, sampling=GREEDY
     )
     assert torch.equal(other[..., :20], given)
 
@@ -97,13 +97,13 @@ def test_what_a_clip_begins_with_is_kept_and_gone_on_with(
 def test_sampling_follows_the_probabilities_and_keeps_to_top_k():
     logits = torch.log(torch.tensor([0.5, 0.3, 0.15, 0.05])).repeat(1, 4000, 1)
     generators = [torch.Generator().manual_seed(0)]
-    drawn = sample(logits, top_k=0, temperature=1.0, generators=generators)
+    drawn = sample(logits, Sampling(top_k=0), generators=generators)
     shares = torch.bincount(drawn.flatten(), minlength=4) / 4000
     assert torch.allclose(shares, torch.tensor([0.5, 0.3, 0.15, 0.05]), atol=0.03)
-    drawn = sample(logits, top_k=2, temperature=1.0, generators=generators)
+    drawn = sample(logits, Sampling(top_k=2), generators=generators)
     shares = torch.bincount(drawn.flatten(), minlength=4) / 4000
     assert torch.allclose(shares, torch.tensor([0.625, 0.375, 0.0, 0.0]), atol=0.03)
-    assert (sample(logits, top_k=0, temperature=0.0, generators=generators) == 0).all()
+    assert (sample(logits, Sampling(temperature=0.0), generators=generators) == 0).all()
 
 
 def logits_of_each(model, states, mask, batches, monkeypatch, **named):
@@ -114,9 +114,9 @@ def logits_of_each(model, states, mask, batches, monkeypatch, **named):
     for rows in batches:
         seen = []
 
-        def recording(logits, seen=seen, **how):
+        def recording(logits, *how, seen=seen, **named):
             seen.append(logits.clone())
-            return drawn(logits, **how)
+            return drawn(logits, *how, **named)
 
         monkeypatch.setattr(decode, "sample", recording)
         generate_codes(
@@ -167,7 +167,7 @@ def test_no_bit_of_a_clip_depends_on_its_batch(
     prompts = ["808", *PROMPTS, "dark", "sparse 808 beat the a bpm minor major bass drums hip hop"]
     states, mask = TextStates(model, load_tokenizer(folder)).batch(prompts)
     alone, pairs, uneven, all_at_once = (
-        logits_of_each(model, states, mask, batches, monkeypatch, guidance_scale=guidance_scale)
+        logits_of_each(model, states, mask, batches, monkeypatch, sampling=Sampling(guidance_scale))
         for batches in (
             [[row] for row in range(5)],
             [[4, 0], [1, 2], [3]],

@@ -14,6 +14,7 @@ from musicgen_lora.audio.files import write_wav
 from musicgen_lora.dataset.metadata import Clip
 from musicgen_lora.dataset.tokens import TokenStore
 from musicgen_lora.generation.decode import generate_codes
+from musicgen_lora.generation.sampling import Sampling
 from musicgen_lora.listening.descriptors import describe
 from musicgen_lora.model.musicgen import MusicGen
 from musicgen_lora.model.reading import TextReader, describe_readings
@@ -79,9 +80,7 @@ def play_prompts(
     *,
     duration_s: float,
     seed: int,
-    guidance_scale: float,
-    top_k: int,
-    temperature: float,
+    sampling: Sampling,
     batch_size: int,
     on_step: Callable[[int, int], None],
 ) -> list[np.ndarray]:
@@ -105,9 +104,7 @@ def play_prompts(
             mask,
             n_frames=n_frames,
             seeds=[seed + start + index for index in range(len(batch))],
-            guidance_scale=guidance_scale,
-            top_k=top_k,
-            temperature=temperature,
+            sampling=sampling,
             on_step=_scaled(on_step, number, n_batches),
         )
         codes.extend(made.numpy())

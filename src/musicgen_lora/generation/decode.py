@@ -17,7 +17,7 @@ import torch
 from transformers import DynamicCache, EncoderDecoderCache, MusicgenForConditionalGeneration
 
 from musicgen_lora.generation.independent import clip_by_clip
-from musicgen_lora.generation.sampling import clip_generator, guide, sample
+from musicgen_lora.generation.sampling import Sampling, clip_generator, guide, sample
 from musicgen_lora.model.base_facts import base_facts
 from musicgen_lora.model.melody import is_melody, project_melodies, text_lengths
 from musicgen_lora.model.musicgen import model_shape, project_text
@@ -59,11 +59,9 @@ def generate_codes(
     *,
     n_frames: int,
     seeds: Sequence[int],
+    sampling: Sampling = Sampling(),  # noqa: B008
     prompt_codes: torch.Tensor | None = None,
     melodies: torch.Tensor | None = None,
-    guidance_scale: float = 3.0,
-    top_k: int = 250,
-    temperature: float = 1.0,
     on_step: Callable[[int, int], None] = lambda done, total: None,
 ) -> torch.Tensor:
     """Generates codes for B prompts.
@@ -74,11 +72,9 @@ def generate_codes(
         text_mask: `[B, L]`.
         n_frames: T, codec frames of each clip; more than `window_frames` go on in windows.
         seeds: B of them.
+        sampling: how tokens are drawn.
         prompt_codes: `[B, K, P]` with P < T, what the clips begin with; None begins from nothing.
         melodies: `[B, M]` pitch classes for a melody model; None plays without a tune.
-        guidance_scale: 1 switches guidance off and halves the work.
-        top_k: see `sample`.
-        temperature: see `sample`.
         on_step: called with (steps done, steps in all).
 
     Returns:
@@ -86,7 +82,7 @@ def generate_codes(
     """
     shape = model_shape(model)
     window, stride = window_frames(model)
-    draw = _Draw([clip_generator(seed) for seed in seeds], guidance_scale, top_k, temperature)
+    draw = _Draw([clip_generator(seed) for seed in seeds], sampling)
     n_steps = n_frames + max(shape.delays)
     codes = prompt_codes
     if codes is None:
@@ -129,31 +125,19 @@ def _threads_for(model: MusicgenForConditionalGeneration) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class _Draw:
-    """How tokens are drawn: a generator for each clip, and what `guide` and `sample` take."""
+    """How tokens are drawn, with a generator for each clip."""
 
     generators: Sequence[torch.Generator]
-    guidance_scale: float
-    top_k: int
-    temperature: float
-
-    @property
-    def guided(self) -> bool:
-        """Whether each clip is read twice, with its conditions and without."""
-        return self.guidance_scale != 1.0
+    sampling: Sampling
 
     def of(self, rows: Sequence[int]) -> _Draw:
         """The same for some of the clips."""
         return replace(self, generators=[self.generators[row] for row in rows])
 
     def __call__(self, logits: torch.Tensor) -> torch.Tensor:
-        if self.guided:
-            logits = guide(logits, self.guidance_scale)
-        return sample(
-            logits.cpu(),
-            top_k=self.top_k,
-            temperature=self.temperature,
-            generators=self.generators,
-        )
+        if self.sampling.is_guided:
+            logits = guide(logits, self.sampling.guidance_scale)
+        return sample(logits.cpu(), self.sampling, generators=self.generators)
 
 
 def _generate_window(
@@ -171,7 +155,7 @@ def _generate_window(
     if not is_melody(model):
         return _decode(
             model,
-            _conditions(model, text_states, text_mask, None, draw.guided),
+            _conditions(model, text_states, text_mask, None, draw.sampling.is_guided),
             given=given,
             n_frames=n_frames,
             draw=draw,
@@ -187,7 +171,7 @@ def _generate_window(
         tunes = None if melodies is None else melodies[rows]
         codes[rows] = _decode(
             model,
-            _conditions(model, states, mask, tunes, draw.guided),
+            _conditions(model, states, mask, tunes, draw.sampling.is_guided),
             given=given[rows],
             n_frames=n_frames,
             draw=draw.of(rows.tolist()),
@@ -243,7 +227,7 @@ def _decode(
     for step in range(n_given, n_steps):
         # What is given is read at once.
         columns = tokens[:, :, 0 if step == n_given else step : step + 1].to(model.decoder.device)
-        if draw.guided:
+        if draw.sampling.is_guided:
             columns = torch.cat([columns, columns])
         logits = model.decoder(
             input_ids=columns.flatten(0, 1),

@@ -21,6 +21,7 @@ from musicgen_lora.console import plain_console, progress
 from musicgen_lora.errors import UserError
 from musicgen_lora.generation.decode import generate_codes, window_frames, windows_sentence
 from musicgen_lora.generation.independent import depends_on_batch
+from musicgen_lora.generation.sampling import Sampling
 from musicgen_lora.given import check_prompts
 from musicgen_lora.model.chroma import Chroma
 from musicgen_lora.model.codec import decode_codes
@@ -89,6 +90,11 @@ def generate_audio(settings: GenerateSettings) -> list[Path]:
     if n_frames > window:
         facts["window_s"] = window / shape.frame_rate
         console.print(windows_sentence(model, n_frames), style="yellow")
+    sampling = Sampling(
+        guidance_scale=settings.guidance_scale,
+        top_k=settings.top_k,
+        temperature=settings.temperature,
+    )
     how = {
         "duration_s": n_frames / shape.frame_rate,
         "guidance_scale": settings.guidance_scale,
@@ -112,9 +118,7 @@ def generate_audio(settings: GenerateSettings) -> list[Path]:
                 n_frames=n_frames,
                 seeds=seeds,
                 melodies=None if melody is None else melody.expand(len(prompts), -1),
-                guidance_scale=settings.guidance_scale,
-                top_k=settings.top_k,
-                temperature=settings.temperature,
+                sampling=sampling,
                 on_step=on_step,
             )
         if depends_on_batch(model.decoder.device):
