@@ -14,6 +14,7 @@ from datasets import make_dataset, read_rows, tiny_settings
 from musicgen_lora.config import EvaluateSettings, GenerateSettings
 from musicgen_lora.errors import UserError
 from musicgen_lora.evaluation.evaluate import evaluate_adapter
+from musicgen_lora.generation import decode
 from musicgen_lora.generation.decode import generate_codes, window_frames
 from musicgen_lora.generation.generate import generate_audio
 from musicgen_lora.generation.sampling import GREEDY
@@ -39,20 +40,6 @@ def stating(folder: Path, copy: Path, facts: object) -> Path:
 def short_base(tiny_model_dir: Path, tmp_path: Path) -> Path:
     """A base that was trained on 0.4 s: 20 frames."""
     return stating(tiny_model_dir, tmp_path / "short", {"trained_duration_s": 0.4, "more": [1]})
-
-
-def positions_of(model, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Where the decoder is made to look, as it is made to."""
-    seen: list[int] = []
-    table = model.decoder.model.decoder.embed_positions
-    original = table.forward
-
-    def forward(input_ids, past_key_values_length=0):
-        seen.append(past_key_values_length + input_ids.shape[-1])
-        return original(input_ids, past_key_values_length)
-
-    monkeypatch.setattr(table, "forward", forward)
-    return seen
 
 
 def test_what_bases_state(tiny_model_dir: Path, short_base: Path) -> None:
@@ -93,7 +80,15 @@ def test_a_long_clip_goes_on_from_the_end_of_each_window(
 ) -> None:
     model, whole = load_base(short_base), load_base(tiny_model_dir)
     states, mask = TextStates(model, load_tokenizer(short_base)).batch(PROMPTS)
-    positions = positions_of(model, monkeypatch)
+    positions: list[int] = []
+    original = decode.make_window
+
+    def make_window(*arguments: Any) -> Any:
+        window = original(*arguments)
+        positions.append(window.n_steps)
+        return window
+
+    monkeypatch.setattr(decode, "make_window", make_window)
     steps: list[tuple[int, int]] = []
     codes = generate_codes(
         model,

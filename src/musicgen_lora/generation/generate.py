@@ -19,8 +19,12 @@ from musicgen_lora.audio.files import read_audio, wav_bytes
 from musicgen_lora.config import GenerateSettings
 from musicgen_lora.console import plain_console, progress
 from musicgen_lora.errors import UserError
-from musicgen_lora.generation.decode import generate_codes, window_frames, windows_sentence
-from musicgen_lora.generation.independent import depends_on_batch
+from musicgen_lora.generation.decode import (
+    depends_on_batch,
+    generate_codes,
+    window_frames,
+    windows_sentence,
+)
 from musicgen_lora.generation.sampling import Sampling
 from musicgen_lora.given import check_prompts
 from musicgen_lora.model.chroma import Chroma

@@ -1,4 +1,4 @@
-"""From logits to the next tokens."""
+"""From logits to the next tokens, on whichever device the logits are."""
 
 from __future__ import annotations
 
@@ -51,45 +51,65 @@ def clip_generator(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed if 0 <= seed < TAKEN_WHOLE else seed_of("clip", seed))
 
 
-def guide(logits: torch.Tensor, guidance_scale: float) -> torch.Tensor:
-    """Classifier-free guidance (Ho and Salimans, 2022): `[2B, ...]`, conditional half first, to
-    `[B, ...]`."""
-    conditional, unconditional = logits.chunk(2)
-    return unconditional + guidance_scale * (conditional - unconditional)
+class Noise:
+    """What decides between tokens: uniform numbers for each clip, step, codebook and token.
 
-
-def sample(
-    logits: torch.Tensor,
-    sampling: Sampling,
-    *,
-    generators: Sequence[torch.Generator],
-) -> torch.Tensor:
-    """Draws tokens.
+    A clip's are a function of its seed and of how many steps it has drawn, alone; always made on
+    the CPU, they are the same on every device. Each token has a number of its own, so that two
+    models that nearly agree draw nearly the same from one seed.
 
     Args:
-        logits: `[B, K, V]`, on the CPU, guided where they are.
+        seeds: of the clips.
+        shape: codebooks and tokens.
+    """
+
+    STEPS = 32
+    """Made at a time."""
+
+    def __init__(self, seeds: Sequence[int], shape: tuple[int, int]) -> None:
+        self._generators = [clip_generator(seed) for seed in seeds]
+        self._shape = shape
+        self._block = torch.empty(0)
+        self._n_left = 0
+
+    def next(self) -> torch.Tensor:
+        """Of the next step, `[B, K, V]`."""
+        if not self._n_left:
+            self._block, self._n_left = self.block(), self.STEPS
+        self._n_left -= 1
+        return self._block[:, self.STEPS - 1 - self._n_left]
+
+    def block(self) -> torch.Tensor:
+        """Of the next `STEPS` steps, `[B, steps, K, V]`."""
+        made = [torch.rand(self.STEPS, *self._shape, generator=g) for g in self._generators]
+        return torch.stack(made)
+
+
+def sample(logits: torch.Tensor, sampling: Sampling, noise: torch.Tensor | None) -> torch.Tensor:
+    """Draws the tokens of all codebooks at once, by an exponential race: token i, of probability
+    p_i, is done at -log(u_i) / p_i, and the first one is drawn. Nothing waits for the host.
+
+    Args:
+        logits: `[B, K, V]`, guided where they are.
         sampling: how.
-        generators: one for each of the B clips, so that a clip's draws do not depend on its
-            neighbours in the batch.
+        noise: u, `[B, K, V]`, from `Noise`; a greedy choice needs none.
 
     Returns:
         `[B, K]` int64.
     """
-    if sampling.is_greedy:
+    if sampling.is_greedy or noise is None:
         return logits.argmax(dim=-1)
     logits = logits.float() / sampling.temperature
     # A top_k of 0 takes all; so does one of more than there are.
     n_kept = min(sampling.top_k or logits.shape[-1], logits.shape[-1])
+    has_top_p = 0.0 < sampling.top_p < 1.0
+    if n_kept == logits.shape[-1] and not has_top_p:
+        return (logits - (-noise.log()).log()).argmax(dim=-1)
     values, indices = logits.topk(n_kept, dim=-1)
-    probabilities = values.softmax(dim=-1)
-    if 0.0 < sampling.top_p < 1.0:
+    done_at = (-noise.gather(-1, indices).log()).log() - values
+    if has_top_p:
+        probabilities = values.softmax(dim=-1)
         # The one that reaches the share is among them, so the likeliest always is.
         before = probabilities.cumsum(dim=-1) - probabilities
-        probabilities = probabilities.masked_fill(before >= sampling.top_p, 0.0)
-    drawn = torch.stack(
-        [
-            torch.multinomial(row, 1, generator=generator)
-            for row, generator in zip(probabilities, generators, strict=True)
-        ]
-    )
-    return indices.gather(-1, drawn).squeeze(-1)
+        done_at = done_at.masked_fill(before >= sampling.top_p, torch.inf)
+    return indices.gather(-1, done_at.argmin(dim=-1, keepdim=True)).squeeze(-1)
