@@ -14,6 +14,7 @@ from musicgen_lora.audio.files import write_wav
 from musicgen_lora.dataset.metadata import Clip
 from musicgen_lora.dataset.tokens import TokenStore
 from musicgen_lora.generation.decode import generate_codes
+from musicgen_lora.generation.decoder import Decoder
 from musicgen_lora.generation.sampling import Sampling
 from musicgen_lora.listening.descriptors import describe
 from musicgen_lora.model.musicgen import MusicGen
@@ -92,6 +93,7 @@ def play_prompts(
     n_frames = model.shape.frames(duration_s)
     n_batches = -(-len(prompts) // batch_size)
     codes: list[np.ndarray] = []
+    decoder = Decoder(model.hf)
     for number, start in enumerate(range(0, len(prompts), batch_size)):
         batch = list(prompts[start : start + batch_size])
         # Each caption on its own: an encoder, too, differs in the last bits with the company.
@@ -99,7 +101,7 @@ def play_prompts(
         states = pad_sequence([found[0] for found, _ in alone], batch_first=True)
         mask = pad_sequence([found[0] for _, found in alone], batch_first=True)
         made = generate_codes(
-            model.hf,
+            decoder,
             states,
             mask,
             n_frames=n_frames,

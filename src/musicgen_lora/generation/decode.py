@@ -12,24 +12,18 @@ clip may differ there with the number of clips in its batch.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
 from transformers import MusicgenForConditionalGeneration
 
-from musicgen_lora.generation.decoder import Conditions, Decoder
+from musicgen_lora.generation.decoder import Conditions, Decoder, threads_for
 from musicgen_lora.generation.sampling import Noise, Sampling
 from musicgen_lora.generation.window import make_window
 from musicgen_lora.model.base_facts import base_facts
 from musicgen_lora.model.musicgen import model_shape
 
-ONE_THREAD_UP_TO = 30_000_000
-"""Parameters of a decoder that decodes on one thread of a CPU: its products for a single frame are
-so small that a second thread is waited for as long as it works, and much longer where another
-program has its core."""
 STRIDE_SHARE = 0.6
 """Of a window is new music; what is before is heard. audiocraft: 18 of 30 s."""
 
@@ -159,19 +153,3 @@ def _shifted(conditions: Conditions, share: float) -> Conditions:
     if melodies is None:
         return conditions
     return replace(conditions, melodies=melodies.roll(-round(share * melodies.shape[-1]), dims=-1))
-
-
-@contextmanager
-def threads_for(model: MusicgenForConditionalGeneration) -> Iterator[None]:
-    """One thread for a small decoder on a CPU, unless the user says how many. By a rule, not by the
-    clock: how products are shared among threads may change their last bits, and a seed should give
-    the same clip on a busy day."""
-    n_before = torch.get_num_threads()
-    n_parameters = sum(parameter.numel() for parameter in model.decoder.parameters())
-    is_small = model.decoder.device.type == "cpu" and n_parameters <= ONE_THREAD_UP_TO
-    if is_small and "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(n_before)

@@ -9,6 +9,9 @@ without, layers that attend to the text have nothing to say, and are left out.
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +29,33 @@ from musicgen_lora.generation.products import Product
 from musicgen_lora.model.melody import is_melody, project_melodies
 from musicgen_lora.model.musicgen import model_shape, project_text
 
+ONE_THREAD_UP_TO = 30_000_000
+"""Parameters of a decoder that decodes on one thread of a CPU: its products for a single frame are
+so small that a second thread is waited for as long as it works, and much longer where another
+program has its core."""
 PRECISIONS = ("fp32", "bf16", "int8")
+
+
+def n_decoder_parameters(model: MusicgenForConditionalGeneration) -> int:
+    """How many parameters the language model has, with its adapter."""
+    return sum(parameter.numel() for parameter in model.decoder.parameters())
+
+
+@contextmanager
+def threads_for(model: MusicgenForConditionalGeneration) -> Iterator[None]:
+    """One thread for a small decoder on a CPU, unless the user says how many. By a rule, not by the
+    clock: how products are shared among threads may change their last bits, and a seed should give
+    the same clip on a busy day."""
+    n_before = torch.get_num_threads()
+    is_small = (
+        model.decoder.device.type == "cpu" and n_decoder_parameters(model) <= ONE_THREAD_UP_TO
+    )
+    if is_small and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(n_before)
 
 
 @dataclass(frozen=True)
@@ -141,9 +170,11 @@ class Decoder:
         )
         self._positions_of = type(stack.embed_positions).get_embedding
         self._positions = torch.empty(0, self.width, dtype=self.dtype, device=self.device)
-        self._layers = [self._layer(block) for block in stack.layers]
-        self._norm = _Norm.of(stack.layer_norm, self.dtype)
-        self._heads = self._product(*model.decoder.lm_heads)
+        # Forms of products are chosen for the threads that will multiply.
+        with threads_for(model), torch.inference_mode():
+            self._layers = [self._layer(block) for block in stack.layers]
+            self._norm = _Norm.of(stack.layer_norm, self.dtype)
+            self._heads = self._product(*model.decoder.lm_heads)
 
     def _product(self, *layers: nn.Module) -> Product:
         """One product of layers that read the same states."""
@@ -153,7 +184,8 @@ class Decoder:
         if self.precision == "int8":
             return products.integers(weight)
         dtype = torch.float32 if self.precision == "fp32" else torch.bfloat16
-        return products.packed(weight.to(dtype))
+        weight = weight.to(dtype)
+        return products.chosen_form(weight)(weight)
 
     def _layer(self, block: Any) -> _Layer:
         own = block.self_attn

@@ -25,6 +25,8 @@ from musicgen_lora.generation.decode import (
     window_frames,
     windows_sentence,
 )
+from musicgen_lora.generation.decoder import Decoder
+from musicgen_lora.generation.precision import choose_precision
 from musicgen_lora.generation.sampling import Sampling
 from musicgen_lora.given import check_prompts
 from musicgen_lora.model.chroma import Chroma
@@ -83,7 +85,11 @@ def generate_audio(settings: GenerateSettings) -> list[Path]:
     # What a killed run has left there; files are only made while the folder is held.
     with locked(settings.output_dir, wait_s=WAIT_S):
         atomic.sweep(settings.output_dir)
-    place(model, processes.device(), "fp32")
+    device = processes.device()
+    precision, why = choose_precision(model, settings.precision, device)
+    place(model, device, "fp32" if device.type == "cpu" else precision)
+    decoder = Decoder(model, precision)
+    console.print(why)
     tokenizer = load_tokenizer(settings.base_model_path)
     for line in describe_readings(settings.prompts, lambda: TextReader.of(tokenizer), "prompt"):
         console.print(line, style="yellow")
@@ -104,6 +110,7 @@ def generate_audio(settings: GenerateSettings) -> list[Path]:
         "guidance_scale": settings.guidance_scale,
         "top_k": settings.top_k,
         "temperature": settings.temperature,
+        "precision": precision,
         **facts,
         "musicgen_lora": __version__,
     }
@@ -116,7 +123,7 @@ def generate_audio(settings: GenerateSettings) -> list[Path]:
         what = f"clips {start + 1}-{start + len(prompts)} of {len(settings.prompts)}, frames"
         with progress(console, what) as on_step:
             codes = generate_codes(
-                model,
+                decoder,
                 states,
                 mask,
                 n_frames=n_frames,

@@ -5,16 +5,19 @@ must not depend on its batch. The kernels that torch takes for `x @ W.T` add up 
 each number of rows. oneDNN's on weights that were laid out for it beforehand don't, and are the
 fastest on most processors; sums of integers have no order. Where a processor's oneDNN does not keep
 to that (`rows_are_independent` tries it on the weights themselves), rows are multiplied in groups
-of a fixed size. Among the forms that keep to it the fastest is measured, see `forms`.
+of a fixed size. Among the forms that keep to it the fastest is measured, once: see `choices`.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch.nn import functional
+
+from musicgen_lora.generation.choices import fastest, kept_choice
 
 Product = Callable[[torch.Tensor], torch.Tensor]
 """`[R, in]` to `[R, out]`, both float32 on a CPU; or a sequence of one clip, `[r, P, in]`."""
@@ -22,6 +25,8 @@ GROUP = 8
 """Rows of a product of fixed size: four guided clips, the default batch."""
 TRIED = (1, 2, 3, 4, 6, 8, 16, 33)
 """Numbers of rows at which a product is compared with that of each row alone."""
+COLD_BYTES = 64 << 20
+"""Of weights that forms are timed on."""
 _mkldnn: Any = torch.ops.mkldnn
 _onednn: Any = torch.ops.onednn
 
@@ -137,3 +142,33 @@ def usable_forms(weight: torch.Tensor) -> list[str]:
             # A build of torch without oneDNN, or a processor on which it has no such kernel.
             continue
     return found or ["grouped"]
+
+
+def chosen_form(weight: torch.Tensor) -> Callable[[torch.Tensor], Product]:
+    """The form that this processor multiplies weights of this size and precision by: the fastest by
+    the clock, at the rows of one guided clip and of four, and the same for any number of rows."""
+    what = f"product of {weight.dtype} {tuple(weight.shape)}"
+    if what not in _chosen:
+        names = usable_forms(weight)
+        _chosen[what] = kept_choice(what, names, lambda: _fastest_form(weight, names))
+    return FORMS[_chosen[what]]
+
+
+_chosen: dict[str, str] = {}
+"""By this process, which keeps to it whatever becomes of the file."""
+
+
+@torch.inference_mode()
+def _fastest_form(weight: torch.Tensor, names: list[str]) -> str:
+    # Several, so that the processor's cache doesn't hold them as it will not hold a whole model.
+    n_copies = max(1, min(8, COLD_BYTES // weight.nbytes))
+    copies = [weight.clone() for _ in range(n_copies)]
+    rows = [torch.randn(n, weight.shape[1]) for n in (2, 8)]
+    products = {name: [FORMS[name](copy) for copy in copies] for name in names}
+
+    def run(name: str) -> None:
+        for product in products[name]:
+            for some in rows:
+                product(some)
+
+    return fastest({name: functools.partial(run, name) for name in names})

@@ -16,8 +16,8 @@ import torch
 from transformers import MusicgenForConditionalGeneration
 
 from musicgen_lora.errors import UserError
-from musicgen_lora.generation.decode import play_frames, threads_for
-from musicgen_lora.generation.decoder import Conditions, Decoder
+from musicgen_lora.generation.decode import play_frames
+from musicgen_lora.generation.decoder import Conditions, Decoder, threads_for
 from musicgen_lora.generation.sampling import Sampling
 from musicgen_lora.model.musicgen import model_shape
 
