@@ -74,3 +74,15 @@ def test_a_clips_noise_is_its_own_in_any_batch_and_at_any_position() -> None:
         assert torch.equal(numbers[1], own[0])
         assert torch.equal(numbers[0], numbers[2])
         assert not torch.equal(numbers[0], numbers[1])
+
+
+@pytest.mark.parametrize("top_k", [1 + 1, 5, 40])
+def test_the_quick_draw_is_the_one_among_those_kept(top_k: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = 2.0 * torch.randn(50, 4, 64, generator=generator)
+    noise = torch.rand(50, 4, 64, generator=generator)
+    drawn = sample(logits, Sampling(top_k=top_k), noise)
+    allowed = logits >= logits.topk(top_k).values[..., -1:]
+    race = (logits - (-noise.log()).log()).masked_fill(~allowed, -torch.inf)
+    assert torch.equal(drawn, race.argmax(-1))
+    assert not torch.equal(drawn, (logits - (-noise.log()).log()).argmax(-1))

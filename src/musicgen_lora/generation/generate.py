@@ -103,12 +103,14 @@ def generate_audio(settings: GenerateSettings) -> list[Path]:
     sampling = Sampling(
         guidance_scale=settings.guidance_scale,
         top_k=settings.top_k,
+        top_p=settings.top_p,
         temperature=settings.temperature,
     )
     how = {
         "duration_s": n_frames / shape.frame_rate,
         "guidance_scale": settings.guidance_scale,
         "top_k": settings.top_k,
+        "top_p": settings.top_p,
         "temperature": settings.temperature,
         "precision": precision,
         **facts,

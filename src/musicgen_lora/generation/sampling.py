@@ -105,11 +105,32 @@ def sample(logits: torch.Tensor, sampling: Sampling, noise: torch.Tensor | None)
     has_top_p = 0.0 < sampling.top_p < 1.0
     if n_kept == logits.shape[-1] and not has_top_p:
         return (logits - (-noise.log()).log()).argmax(dim=-1)
+    if logits.device.type == "cpu" and not has_top_p:
+        return _first_of_the_likeliest(logits, noise, n_kept)
+    return _first_of_those_kept(logits, noise, n_kept, sampling.top_p if has_top_p else None)
+
+
+def _first_of_the_likeliest(logits: torch.Tensor, noise: torch.Tensor, n_kept: int) -> torch.Tensor:
+    """The same for top-k alone, with a look at the result: mostly the first of all is among the
+    likeliest, and these need not be sorted out."""
+    first = (logits - (-noise.log()).log()).argmax(dim=-1, keepdim=True)
+    n_before = (logits > logits.gather(-1, first)).sum(dim=-1)
+    others = n_before >= n_kept
+    first = first.squeeze(-1)
+    if bool(others.any()):
+        first[others] = _first_of_those_kept(logits[others], noise[others], n_kept, None)
+    return first
+
+
+def _first_of_those_kept(
+    logits: torch.Tensor, noise: torch.Tensor, n_kept: int, top_p: float | None
+) -> torch.Tensor:
+    """The token `[...]` of `[..., V]` that is done first among those that may be drawn."""
     values, indices = logits.topk(n_kept, dim=-1)
     done_at = (-noise.gather(-1, indices).log()).log() - values
-    if has_top_p:
+    if top_p is not None:
         probabilities = values.softmax(dim=-1)
         # The one that reaches the share is among them, so the likeliest always is.
         before = probabilities.cumsum(dim=-1) - probabilities
-        done_at = done_at.masked_fill(before >= sampling.top_p, torch.inf)
+        done_at = done_at.masked_fill(before >= top_p, torch.inf)
     return indices.gather(-1, done_at.argmin(dim=-1, keepdim=True)).squeeze(-1)

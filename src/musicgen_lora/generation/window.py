@@ -95,6 +95,8 @@ class FixedWindow(Window):
     """The same, on any device; on CUDA as captured graphs."""
 
     batched = True
+    captured = True
+    """On CUDA."""
 
     def __init__(
         self,
@@ -125,7 +127,7 @@ class FixedWindow(Window):
         self._n_drawn += 1
         cache = self.playing.cache
         assert isinstance(cache, BatchCache)
-        if self.tokens.device.type == "cuda":
+        if self.captured and self.tokens.device.type == "cuda":
             self._graph(cache.bucket).replay()
             cache.count()
         else:
