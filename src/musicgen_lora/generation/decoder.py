@@ -243,9 +243,11 @@ class Decoder:
         x = x + self.positions(x.shape[1])[: x.shape[1]]
         for number, layer in enumerate(self._layers):
             qkv = layer.qkv(layer.norm(x)).unflatten(-1, (3, self.n_heads, -1))
-            query, *kv = qkv.permute(2, 0, 3, 1, 4)
-            cache.add_beginning(number, clip, torch.stack(kv))
-            found = functional.scaled_dot_product_attention(query, *kv, is_causal=x.shape[1] > 1)
+            query, keys, values = qkv.permute(2, 0, 3, 1, 4)
+            cache.add_beginning(number, clip, torch.stack([keys, values]))
+            found = functional.scaled_dot_product_attention(
+                query, keys, values, is_causal=x.shape[1] > 1
+            )
             x = x + layer.out(found.transpose(1, 2).flatten(2))
             x = self._hear_text(x, layer, number, cache, clip)
             hidden = self._activation(layer.fc1(layer.last_norm(x)))

@@ -7,6 +7,7 @@ precision costs is how far its predictions are from float32's, on codes that the
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import torch
 from transformers import MusicgenForConditionalGeneration
@@ -90,7 +91,8 @@ def _read(
         Logarithms of what is predicted, `[S, K, V]`, the columns, and the seconds of a step.
     """
     shape = model_shape(decoder.model)
-    width = decoder.model.config.text_encoder.hidden_size
+    config: Any = decoder.model.config
+    width = config.text_encoder.hidden_size
     conditions = Conditions(torch.zeros(1, 8, width), torch.ones(1, 8, dtype=torch.long))
     noise = Noise([0], (shape.n_codebooks, shape.special))
     column = torch.full((1, shape.n_codebooks), shape.special)

@@ -82,12 +82,12 @@ def integers(weight: torch.Tensor) -> Product:
         zeros = torch.zeros(len(rounded), dtype=torch.long)
     except (AttributeError, RuntimeError, NotImplementedError):
         # Not every build of torch has oneDNN.
-        turned = rounded.t()
+        turned, multiply_integers = rounded.t(), torch._int_mm
 
         def multiply_plainly(x: torch.Tensor) -> torch.Tensor:
             lengths = _row_scales(x)
             quantised = (x / lengths).round_().to(torch.int8)
-            out = torch._int_mm(quantised.flatten(0, -2), turned).view(*x.shape[:-1], -1)
+            out = multiply_integers(quantised.flatten(0, -2), turned).view(*x.shape[:-1], -1)
             return out.float() * scales * lengths
 
         return multiply_plainly
