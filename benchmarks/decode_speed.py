@@ -42,6 +42,7 @@ from musicgen_lora.generation.decode import generate_codes
 from musicgen_lora.generation.decoder import PRECISIONS, Conditions, Decoder, Playing, threads_for
 from musicgen_lora.generation.stream import stream_audio
 from musicgen_lora.given import EMBEDDED
+from musicgen_lora.model.musicgen import MusicGen
 from musicgen_lora.model.text import TextStates
 
 Row = dict[str, Any]
@@ -217,7 +218,7 @@ def loss(model: Any) -> Iterator[Row]:
     """Mean cross-entropy of the bundled clips of other styles, each step from the recorded ones
     before it, by the decoder itself in each precision."""
     text = TextStates(model, AutoTokenizer.from_pretrained(EMBEDDED))
-    windows = other_style_windows(model, BUNDLED, 10.0)
+    windows = other_style_windows(MusicGen(model), BUNDLED, 10.0)
     first: float | None = None
     for precision in PRECISIONS:
         decoder = Decoder(model, precision)
@@ -236,9 +237,7 @@ def loss(model: Any) -> Iterator[Row]:
 def _loss_of(decoder: Decoder, text: TextStates, window: Any) -> float:
     codes = torch.from_numpy(window.codes.T.astype("int64"))[None]
     shape, n_frames = decoder.shape, codes.shape[-1]
-    delayed = torch.full((1, shape.n_codebooks, n_frames + 1), shape.special)
-    for codebook, delay in enumerate(shape.delays):
-        delayed[:, codebook, 1 + delay :] = codes[:, codebook, : n_frames - delay]
+    delayed = shape.delays.delay(codes, shape.special, n_frames + 1)
     conditions = Conditions(*text.batch([window.caption]))
     playing = Playing(decoder, conditions, codes[..., :0], n_frames, guided=False)
     sums = torch.zeros(shape.n_codebooks)

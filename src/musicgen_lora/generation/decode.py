@@ -118,7 +118,7 @@ def play_frames(
     shape = decoder.shape
     window, stride = window_frames(decoder.model)
     noise = Noise(seeds, (shape.n_codebooks, shape.special))
-    n_steps = n_frames + max(shape.delays)
+    n_steps = shape.delays.n_steps(n_frames)
     codes = prompt_codes
     if codes is None:
         codes = torch.empty(len(seeds), shape.n_codebooks, 0, dtype=torch.long)

@@ -40,10 +40,8 @@ class Window:
         shape = decoder.shape
         self._sampling, self._noise = sampling, noise
         self._delays, self.n_frames, self.n_given = shape.delays, n_frames, given.shape[-1]
-        self.n_steps = n_frames + max(shape.delays)
-        tokens = torch.full((*given.shape[:2], self.n_steps + 1), shape.special)
-        for codebook, delay in enumerate(shape.delays):
-            tokens[:, codebook, 1 + delay : 1 + delay + self.n_given] = given[:, codebook]
+        self.n_steps = shape.delays.n_steps(n_frames)
+        tokens = shape.delays.delay(given, shape.special, self.n_steps + 1)
         self.playing = Playing(
             decoder,
             conditions,
@@ -54,7 +52,7 @@ class Window:
         )
         self.tokens = tokens.to(decoder.device)
         # Where a codebook's frame is before the first or past the last, its token stays as it is.
-        frames = torch.arange(self.n_steps)[:, None] - torch.tensor(shape.delays)
+        frames = torch.stack([shape.delays.frames_at(step) for step in range(self.n_steps)])
         self._spoken = (frames >= self.n_given) & (frames < n_frames)
         self._all_spoken = self._spoken.all(dim=1).tolist()
         self._step = self.n_given
@@ -71,13 +69,7 @@ class Window:
 
     def frames(self, begin: int, end: int) -> torch.Tensor:
         """Codes `[B, K, end - begin]` on the CPU."""
-        return torch.stack(
-            [
-                self.tokens[:, codebook, 1 + delay + begin : 1 + delay + end]
-                for codebook, delay in enumerate(self._delays)
-            ],
-            dim=1,
-        ).cpu()
+        return self._delays.undelay(self.tokens[..., begin:], end - begin).cpu()
 
     def advance(self) -> None:
         """One step."""
