@@ -6,14 +6,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 
+from musicgen_lora.errors import UserError
 from musicgen_lora.generation import caches, decode, window
 from musicgen_lora.generation.decode import generate_codes
 from musicgen_lora.generation.decoder import Conditions, Decoder
+from musicgen_lora.generation.merged import merged_weight
 from musicgen_lora.generation.sampling import GREEDY, Noise, Sampling, clip_generator
 from musicgen_lora.generation.window import FixedWindow, Window
 from musicgen_lora.model.lora.adapter import adapter_off, add_lora
 from musicgen_lora.model.musicgen import load_base, load_tokenizer, model_shape
+from musicgen_lora.model.placement import place
 from musicgen_lora.model.text import TextStates
 
 PROMPTS = ["hip hop 808 beat", "trap drums with bass and the 808 pattern"]
@@ -23,13 +27,13 @@ def conditions(model, folder):
     return TextStates(model, load_tokenizer(folder)).batch(PROMPTS)
 
 
-def adapter_on(model, kind):
+def adapter_on(model, kind, std=0.3):
     """An adapter that does something, on the default targets."""
     adapted = add_lora(model, base_name="x", rank=4, alpha=8, kind=kind)
     torch.manual_seed(1)
     for name, parameter in adapted.named_parameters():
         if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=0.3)
+            torch.nn.init.normal_(parameter, std=std)
     adapted.eval().requires_grad_(False)
     return adapted
 
@@ -108,6 +112,52 @@ def test_an_adapter_on_embeddings_and_heads_is_played(tiny_model_dir):
     states, mask = conditions(model, tiny_model_dir)
     ours = generate_codes(model, states, mask, n_frames=40, seeds=[0, 1], sampling=GREEDY)
     assert torch.equal(ours, generated_by_transformers(model, tiny_model_dir, 40, 3.0))
+
+
+def test_whole_modules_that_an_adapter_brings_are_played(tiny_model_dir):
+    model = load_base(tiny_model_dir)
+    saved = ["lm_heads.0", "final_layer_norm", "embed_tokens.1", "fc1"]
+    config = LoraConfig(r=4, target_modules=["q_proj"], modules_to_save=saved)
+    adapted = get_peft_model(model, config)
+    torch.manual_seed(1)
+    for name, parameter in adapted.named_parameters():
+        if "modules_to_save" in name:
+            torch.nn.init.normal_(parameter, std=0.3)
+    adapted.eval().requires_grad_(False)
+    states, mask = conditions(model, tiny_model_dir)
+    how = {"n_frames": 40, "seeds": [0, 1], "sampling": GREEDY}
+    ours = generate_codes(model, states, mask, **how)
+    assert torch.equal(ours, generated_by_transformers(model, tiny_model_dir, 40, 3.0))
+    with adapted.disable_adapter():
+        base = generate_codes(model, states, mask, **how)
+        assert torch.equal(base, generated_by_transformers(model, tiny_model_dir, 40, 3.0))
+    assert not torch.equal(ours, base)
+
+
+def test_a_base_in_half_precision_does_not_swallow_an_adapter(tiny_model_dir):
+    """As training holds it: a product that is added to rounded weights would be rounded away."""
+    model = load_base(tiny_model_dir)
+    adapter_on(model, "lora", std=1e-4)
+    place(model, torch.device("cpu"), "bf16")
+    states, mask = conditions(model, tiny_model_dir)
+    layer = model.decoder.model.decoder.layers[0].fc1
+    weight = merged_weight(layer)
+    change = weight - layer.base_layer.weight.float()
+    torch.testing.assert_close(change, layer.get_delta_weight("default").float())
+    assert bool(change.any())
+    codes = generate_codes(model, states, mask, n_frames=10, seeds=[0, 1])
+    assert codes.shape == (2, 4, 10)
+
+
+def test_a_bias_of_an_adapters_own_is_refused(tiny_model_dir):
+    model = load_base(tiny_model_dir)
+    config = LoraConfig(r=4, target_modules=["q_proj"], lora_bias=True)
+    adapted = get_peft_model(model, config).eval()
+    for name, parameter in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.3)
+    with pytest.raises(UserError, match="lora_bias"):
+        Decoder(model)
 
 
 def test_a_prompt_without_text_is_read_once(tiny_model_dir):

@@ -21,13 +21,13 @@ from torch.nn import functional
 from transformers import MusicgenForConditionalGeneration
 from transformers.activations import ACT2FN
 
-from musicgen_lora.errors import UserError
 from musicgen_lora.generation import products
 from musicgen_lora.generation.caches import BatchCache, ClipCache, Rows
-from musicgen_lora.generation.merged import merged_table, merged_weight
+from musicgen_lora.generation.merged import merged_table, merged_weight, norm_weights
 from musicgen_lora.generation.products import Product
 from musicgen_lora.model.melody import is_melody, project_melodies
 from musicgen_lora.model.musicgen import model_shape, project_text
+from musicgen_lora.runtime.precision import DTYPES
 
 ONE_THREAD_UP_TO = 30_000_000
 """Parameters of a decoder that decodes on one thread of a CPU: its products for a single frame are
@@ -90,12 +90,8 @@ class _Norm:
 
     @classmethod
     def of(cls, layer: nn.Module, dtype: torch.dtype) -> _Norm:
-        if type(layer) is not nn.LayerNorm:
-            raise UserError(
-                "The adapter changes a normalisation of the model, which is not played; "
-                "train it on linear layers and embeddings."
-            )
-        return cls(layer.weight.detach().to(dtype), layer.bias.detach().to(dtype), layer.eps)
+        weight, bias, eps = norm_weights(layer)
+        return cls(weight.to(dtype, copy=True), bias.to(dtype, copy=True), eps)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         return functional.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
@@ -144,21 +140,19 @@ class Decoder:
 
     Args:
         model: in eval mode; it stays as it is, and its projections of the conditions are used.
-        precision: of the weights on a CPU, one of `PRECISIONS`, where states and sums stay in
-            float32; None is the model's own. On other devices always the model's own.
+        precision: of the weights, one of `PRECISIONS`, whatever the model's own is: an adapter is
+            merged in float32 and rounded with them once, where a base that is rounded already would
+            swallow it. On a CPU states and sums stay in float32; other devices have no int8.
     """
 
-    def __init__(
-        self, model: MusicgenForConditionalGeneration, precision: str | None = None
-    ) -> None:
+    def __init__(self, model: MusicgenForConditionalGeneration, precision: str = "fp32") -> None:
         self.model, self.shape = model, model_shape(model)
         stack: Any = model.decoder.model.decoder
         config: Any = model.decoder.config
         self.device = model.decoder.device
         self.on_cpu = self.device.type == "cpu"
-        own = "fp32" if model.decoder.dtype == torch.float32 else "bf16"
-        self.precision = (precision or own) if self.on_cpu else str(model.decoder.dtype)
-        self.dtype = torch.float32 if self.on_cpu else model.decoder.dtype
+        self.precision = precision
+        self.dtype = torch.float32 if self.on_cpu else DTYPES[precision]
         self.n_heads = config.num_attention_heads
         self.width = config.hidden_size
         self._activation: Any = ACT2FN[config.activation_function]
@@ -183,8 +177,7 @@ class Decoder:
             return products.direct(weight.to(self.dtype))
         if self.precision == "int8":
             return products.integers(weight)
-        dtype = torch.float32 if self.precision == "fp32" else torch.bfloat16
-        weight = weight.to(dtype)
+        weight = weight.to(DTYPES[self.precision])
         return products.chosen_form(weight)(weight)
 
     def _layer(self, block: Any) -> _Layer:
@@ -229,7 +222,11 @@ class Decoder:
 
     def embed(self, columns: torch.Tensor) -> torch.Tensor:
         """Columns of tokens `[B, K]` as states `[B, D]`."""
-        return functional.embedding_bag(columns + self._first_rows, self._tables, mode="sum")
+        rows = columns + self._first_rows
+        if self.on_cpu:
+            return functional.embedding_bag(rows, self._tables, mode="sum")
+        # Not every device has a kernel for both at once.
+        return functional.embedding(rows, self._tables).sum(dim=1)
 
     def positions(self, n: int) -> torch.Tensor:
         """The first n positions, or more, `[N, D]`."""

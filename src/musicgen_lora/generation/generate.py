@@ -87,7 +87,7 @@ def generate_audio(settings: GenerateSettings) -> list[Path]:
         atomic.sweep(settings.output_dir)
     device = processes.device()
     precision, why = choose_precision(model, settings.precision, device)
-    place(model, device, "fp32" if device.type == "cpu" else precision)
+    place(model, device, "fp32")
     decoder = Decoder(model, precision)
     console.print(why)
     tokenizer = load_tokenizer(settings.base_model_path)

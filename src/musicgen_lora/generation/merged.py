@@ -38,10 +38,12 @@ def merged_weight(layer: nn.Module) -> torch.Tensor:
         units = torch.eye(base.in_features, device=base.weight.device)
         dtype = base.weight.dtype if base.weight.dtype.is_floating_point else torch.float32
         weight, bias = layer(units.to(dtype)).float().T, base.bias
+        nothing = layer(torch.zeros(1, base.in_features, device=units.device, dtype=dtype))
+        bias = nothing if bool(nothing.any()) else bias
     if bias is not None:
         raise UserError(
-            "A layer of this model or adapter has a bias, which MusicGen's layers have not; "
-            "it cannot be played."
+            "The model or its adapter (lora_bias) has a bias, which MusicGen's layers have not; it "
+            "cannot be played: train the adapter without."
         )
     return weight.detach()
 
@@ -54,12 +56,30 @@ def merged_table(layer: nn.Module) -> torch.Tensor:
     return layer(torch.arange(base.num_embeddings, device=base.weight.device)).detach()
 
 
+def norm_weights(layer: nn.Module) -> tuple[torch.Tensor, torch.Tensor, float]:
+    """Weight, bias and epsilon of a normalisation as they are now.
+
+    Raises:
+        UserError: an adapter changes it in a way of its own.
+    """
+    # PEFT keeps a trained copy beside the original, and gives the one that is on.
+    plain: Any = getattr(layer, "original_module", layer)
+    if type(plain) is not nn.LayerNorm:
+        raise UserError(
+            f"The adapter makes a {type(layer).__name__} of a normalisation, which cannot be "
+            "played; train it on linear layers and embeddings."
+        )
+    one: Any = layer
+    return one.weight.detach(), one.bias.detach(), plain.eps
+
+
 def _is_plain_lora(layer: Any) -> bool:
     """A LoRA on a plain linear layer that is switched on and has not been merged by others."""
     return (
         isinstance(layer, LoraLinear)
         and type(layer.base_layer) is nn.Linear
         and not layer.lora_variant
+        and not any(layer.lora_bias.values())
         and not layer.disable_adapters
         and not layer.merged
     )
