@@ -80,8 +80,13 @@ def test_each_form_multiplies(name, dtype, shape) -> None:
         assert products.rows_are_independent(product, shape[1])
 
 
-@pytest.mark.parametrize("shape", [(96, 32), (33, 17), (512, 128)])
-def test_integers_are_near_and_independent(shape) -> None:
+@pytest.mark.parametrize("with_onednn", [True, False])
+@pytest.mark.parametrize("shape", [(96, 32), (40, 24), (512, 128)])
+def test_integers_are_near_and_independent(
+    shape, with_onednn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not with_onednn:
+        monkeypatch.setattr(products, "_onednn", None)
     weight = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     weight[3] = 0.0
     x = torch.randn(6, shape[1], generator=torch.Generator().manual_seed(1))

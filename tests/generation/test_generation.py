@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -140,7 +141,7 @@ def test_a_base_in_half_precision_does_not_swallow_an_adapter(tiny_model_dir):
     adapter_on(model, "lora", std=1e-4)
     place(model, torch.device("cpu"), "bf16")
     states, mask = conditions(model, tiny_model_dir)
-    layer = model.decoder.model.decoder.layers[0].fc1
+    layer: Any = model.decoder.model.decoder.layers[0].fc1
     weight = merged_weight(layer)
     change = weight - layer.base_layer.weight.float()
     torch.testing.assert_close(change, layer.get_delta_weight("default").float())

@@ -82,7 +82,7 @@ def integers(weight: torch.Tensor) -> Product:
         zeros = torch.zeros(len(rounded), dtype=torch.long)
     except (AttributeError, RuntimeError, NotImplementedError):
         # Not every build of torch has oneDNN.
-        turned, multiply_integers = rounded.t(), torch._int_mm
+        turned, multiply_integers = rounded.t(), torch.ops.aten._int_mm
 
         def multiply_plainly(x: torch.Tensor) -> torch.Tensor:
             lengths = _row_scales(x)
