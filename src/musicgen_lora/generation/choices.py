@@ -14,7 +14,7 @@ import functools
 import os
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import torch
@@ -49,6 +49,17 @@ def processor() -> str:
     return f"{name.strip()} {torch.backends.cpu.get_cpu_capability()}"
 
 
+def recalled(what: str, options: Collection[str]) -> str | None:
+    """A choice that was made before; None where none was, or of what is no option any more."""
+    found = _read(folder() / FILE).get(_key(what))
+    return found if found in options else None
+
+
+def _key(what: str) -> str:
+    threads = torch.get_num_threads()
+    return f"{processor()}, torch {torch.__version__}, {threads} threads, {what}"
+
+
 def kept_choice(what: str, options: Sequence[str], choose: Callable[[], str]) -> str:
     """A choice that was made before, or is made and kept now.
 
@@ -57,19 +68,15 @@ def kept_choice(what: str, options: Sequence[str], choose: Callable[[], str]) ->
         options: that may be chosen; the first one is taken where choices can't be kept.
         choose: chooses one of them.
     """
-    if len(options) == 1:
-        return options[0]
-    threads = torch.get_num_threads()
-    key = f"{processor()}, torch {torch.__version__}, {threads} threads, {what}"
-    path = folder() / FILE
-    known = _read(path)
-    if known.get(key) in options:
-        return known[key]
+    before = recalled(what, options)
+    if before is not None:
+        return before
+    key, path = _key(what), folder() / FILE
     try:
         folder().mkdir(parents=True, exist_ok=True)
         if not os.access(folder(), os.W_OK):
             return options[0]
-        found = choose()
+        found = options[0] if len(options) == 1 else choose()
         # Another process may have chosen meanwhile, and its choice stands.
         known = _read(path)
         if known.get(key) not in options:

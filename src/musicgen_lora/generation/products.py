@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch.nn import functional
 
-from musicgen_lora.generation.choices import fastest, kept_choice
+from musicgen_lora.generation.choices import fastest, kept_choice, recalled
 
 Product = Callable[[torch.Tensor], torch.Tensor]
 """`[R, in]` to `[R, out]`, both float32 on a CPU; or a sequence of one clip, `[r, P, in]`."""
@@ -149,13 +149,18 @@ def chosen_form(weight: torch.Tensor) -> Callable[[torch.Tensor], Product]:
     the clock, at the rows of one guided clip and of four, and the same for any number of rows."""
     what = f"product of {weight.dtype} {tuple(weight.shape)}"
     if what not in _chosen:
-        names = usable_forms(weight)
-        _chosen[what] = kept_choice(what, names, lambda: _fastest_form(weight, names))
+        # What was chosen before was tried before.
+        _chosen[what] = recalled(what, FORMS) or _choose(what, weight)
     return FORMS[_chosen[what]]
 
 
 _chosen: dict[str, str] = {}
 """By this process, which keeps to it whatever becomes of the file."""
+
+
+def _choose(what: str, weight: torch.Tensor) -> str:
+    names = usable_forms(weight)
+    return kept_choice(what, names, lambda: _fastest_form(weight, names))
 
 
 @torch.inference_mode()
