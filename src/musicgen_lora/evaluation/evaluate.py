@@ -330,6 +330,7 @@ def _generation(
                 sampling=Sampling(
                     guidance_scale=settings.guidance_scale,
                     top_k=settings.top_k,
+                    top_p=settings.top_p,
                     temperature=settings.temperature,
                 ),
                 batch_size=settings.batch_size,
