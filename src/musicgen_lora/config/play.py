@@ -48,15 +48,14 @@ class PlayingSettings:
     facebook/musicgen-melody."""
     output_dir: Path = Path("finetune/output/generated")
     """Where the WAV files and their JSON go."""
+    precision: Literal["auto", "fp32", "bf16", "int8"] = "auto"
+    """Of the weights while decoding; auto takes the fastest on this computer that is near lossless,
+    both as measured; int8 is for CPUs."""
 
 
 @dataclass(config=STRICT)
 class GenerateSettings(SamplingSettings, PlayingSettings):
     """Generate audio with a base model, with or without an adapter."""
-
-    precision: Literal["auto", "fp32", "bf16", "int8"] = "auto"
-    """Of the weights while decoding; auto takes the fastest on this computer that is near lossless,
-    both as measured; int8 is for CPUs."""
 
 
 @dataclass(config=STRICT)
