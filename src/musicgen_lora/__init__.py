@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from musicgen_lora.config import (
         EvaluateSettings,
+        ExportSettings,
         GenerateSettings,
+        ImportSettings,
+        MergeSettings,
         PrepareSettings,
         TokeniseSettings,
         TrainSettings,
@@ -20,6 +23,9 @@ if TYPE_CHECKING:
     from musicgen_lora.dataset.tokenise import tokenise_dataset
     from musicgen_lora.errors import UserError
     from musicgen_lora.evaluation.evaluate import evaluate_adapter
+    from musicgen_lora.export.export import export_model
+    from musicgen_lora.export.importing import import_model
+    from musicgen_lora.export.merge import merge_adapters
     from musicgen_lora.generation.generate import generate_audio
     from musicgen_lora.prepare.prepare import prepare_dataset
     from musicgen_lora.training.train import train_lora
@@ -32,13 +38,19 @@ EMBEDDED_NAME = "tiny-beats"
 __all__ = [
     "EMBEDDED_NAME",
     "EvaluateSettings",
+    "ExportSettings",
     "GenerateSettings",
+    "ImportSettings",
+    "MergeSettings",
     "PrepareSettings",
     "TokeniseSettings",
     "TrainSettings",
     "UserError",
     "evaluate_adapter",
+    "export_model",
     "generate_audio",
+    "import_model",
+    "merge_adapters",
     "prepare_dataset",
     "tokenise_dataset",
     "train_lora",
@@ -46,13 +58,19 @@ __all__ = [
 
 _MODULES = {
     "EvaluateSettings": "config",
+    "ExportSettings": "config",
     "GenerateSettings": "config",
+    "ImportSettings": "config",
+    "MergeSettings": "config",
     "PrepareSettings": "config",
     "TokeniseSettings": "config",
     "TrainSettings": "config",
     "UserError": "errors",
     "evaluate_adapter": "evaluation.evaluate",
+    "export_model": "export.export",
     "generate_audio": "generation.generate",
+    "import_model": "export.importing",
+    "merge_adapters": "export.merge",
     "prepare_dataset": "prepare.prepare",
     "tokenise_dataset": "dataset.tokenise",
     "train_lora": "training.train",

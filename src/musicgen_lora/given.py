@@ -27,22 +27,34 @@ def check_given(settings: Any) -> None:
     names = vars(settings)
     check_extras(settings)
     for name in _BASES:
-        if name in names:
+        if names.get(name) is not None:
             local_model(names[name])
     if "prompts" in names:
         check_prompts(names["prompts"], needed="lora_model_path" in names and "melody" in names)
-    if "create_example" in names and not names["create_example"]:
+    if "format" in names and "input_dir" in names:
+        check_export_folder(names["input_dir"])
+        check_is_free(names["output_dir"])
+    elif "create_example" in names and not names["create_example"]:
         check_input_folder(names["input_dir"])
     if names.get("data_dir") is not None:
         check_metadata_file(names["data_dir"], names["metadata_file"])
     if names.get("other_data_dir") is not None:
         check_data_folder(names["other_data_dir"])
-    if names.get("lora_model_path") is not None:
-        check_adapter_folder(names["lora_model_path"])
+    for folder in _adapters(names):
+        check_adapter_folder(folder)
+    if "strength" in names:
+        check_strengths(names["lora_model_path"], names["strength"])
+        check_is_free(names["output_dir"])
     if names.get("melody") is not None and not names["melody"].is_file():
         raise UserError(f"--melody {names['melody']}: no such file.")
     if "output_dir" in names:
         check_can_be_written(names["output_dir"])
+
+
+def _adapters(names: dict[str, Any]) -> list[Path]:
+    """Those of a command that takes one, or several."""
+    given = names.get("lora_model_path") or []
+    return given if isinstance(given, list) else [given]
 
 
 def check_extras(settings: Any) -> None:
@@ -119,6 +131,27 @@ def check_adapter_folder(folder: Path) -> None:
         raise UserError(f"{folder}: no {ADAPTER_CONFIG} in it; this is not a LoRA adapter.")
     if not (folder / ADAPTER_WEIGHTS).is_file():
         raise UserError(f"{folder}: no {ADAPTER_WEIGHTS} in it; pickled adapters are not read.")
+
+
+def check_strengths(adapters: list[Path], strengths: list[float]) -> None:
+    """Raises a UserError where there are strengths, and not one for each adapter."""
+    if strengths and len(strengths) != len(adapters):
+        raise UserError(
+            f"--strength has {len(strengths)} values for {len(adapters)} adapters; give one for "
+            "each --lora_model_path, in their order, or none."
+        )
+
+
+def check_is_free(folder: Path) -> None:
+    """Raises a UserError where something is in a folder that an export is to make."""
+    if folder.is_dir() and any(folder.iterdir()):
+        raise UserError(f"{folder}: is not empty; give another --output_dir, or clear it yourself.")
+
+
+def check_export_folder(folder: Path) -> None:
+    """Raises a UserError where there is nothing to import."""
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; give that of audiocraft's files.")
 
 
 def check_can_be_written(folder: Path) -> None:

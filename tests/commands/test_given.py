@@ -107,6 +107,9 @@ def test_the_first_line_says_what_is_about_to_be_done(
         "train": "--data_dir {data} --output_dir {out}",
         "generate": "--prompts x y --lora_model_path {adapter} --output_dir {out}",
         "evaluate": "--lora_model_path {adapter} --output_dir {out}",
+        "merge": "--lora_model_path {adapter} --output_dir {out}",
+        "export": "--lora_model_path {adapter} --output_dir {out}",
+        "import": "--input_dir {data} --output_dir {out}",
     }[command]
     assert main([command, *(word.format(**places) for word in given.split())]) == 0
     (line,) = told[0].splitlines()

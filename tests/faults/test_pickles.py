@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow.parquet as pq
 import pytest
-import torch
 from datasets import make_dataset, tiny_settings
+from pickles import put_pickle
 from tiny import make_tiny_musicgen
 from trainer import interrupt_after
 
@@ -25,26 +23,6 @@ from musicgen_lora.model.lora.adapter import add_lora, load_adapter
 from musicgen_lora.model.musicgen import load_base
 from musicgen_lora.training.checkpoints import FORMAT_VERSION, read_state
 from musicgen_lora.training.train import train_lora
-
-
-class Bomb:
-    """Unpickled, it makes a folder."""
-
-    def __init__(self, mark: Path) -> None:
-        self._mark = str(mark)
-
-    def __reduce__(self) -> tuple[Callable[..., Any], tuple[str]]:
-        return os.mkdir, (self._mark,)
-
-
-def put_pickle(path: Path, how: str, mark: Path) -> None:
-    with open(path, "wb") as file:
-        if how == "pickle":
-            pickle.dump(Bomb(mark), file)
-        elif how == "torch":
-            torch.save({"weight": Bomb(mark)}, file)
-        else:
-            np.save(file, np.array([Bomb(mark)], dtype=object), allow_pickle=True)
 
 
 def refused(do: Callable[[], object], path: Path, mark: Path) -> None:

@@ -14,7 +14,9 @@ import pytest
 import soundfile as sf
 from written_facts import read_captions
 
+from musicgen_lora.dataset.caption_words import normalise_bpm
 from musicgen_lora.errors import UserError
+from musicgen_lora.listening.key_names import normalise_key
 from musicgen_lora.prepare.reading import parquet, tables
 from musicgen_lora.prepare.reading.parquet import extract_parquet_audio, find_parquet
 from musicgen_lora.prepare.reading.readers import facts_from_tags
@@ -22,9 +24,7 @@ from musicgen_lora.prepare.words.facts import (
     Facts,
     facts_from_name,
     merge_facts,
-    normalise_bpm,
 )
-from musicgen_lora.prepare.words.key_names import normalise_key
 
 
 def audio(path: Path) -> Path:

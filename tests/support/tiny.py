@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from transformers import (
     T5Config,
 )
 
+from musicgen_lora.given import EMBEDDED
 from musicgen_lora.model.configs import codec_config, musicgen_config, name_special_token
 
 MELODY_EXTRACTOR = {
@@ -43,14 +45,18 @@ def make_tiny_musicgen(
     melody: bool = False,
     seed: int = 0,
     hidden_size: int = 32,
+    chroma_length: int = 11,
+    t5_words: bool = False,
 ) -> Path:
     """Saves a MusicGen of about 100,000 parameters: 32 kHz, 50 Hz, 4 codebooks (8 in stereo)
-    of 64 entries; one with `melody` reads a tune of 11 frames."""
+    of 64 entries; one with `melody` reads a tune of 11 frames. Its tokenizer knows a few words, or
+    with `t5_words` those of T5."""
     torch.manual_seed(seed)
     codec = codec_config(
         target_bandwidths=[1.2], num_filters=2, hidden_size=8, codebook_size=64, num_lstm_layers=1
     )
-    text = T5Config(vocab_size=64, d_model=24, d_kv=8, d_ff=32, num_layers=1, num_heads=2)
+    n_words = 32_128 if t5_words else 64
+    text = T5Config(vocab_size=n_words, d_model=24, d_kv=8, d_ff=32, num_layers=1, num_heads=2)
     config: Any = musicgen_config(
         codec,
         text,
@@ -64,7 +70,7 @@ def make_tiny_musicgen(
         dropout=0.1,
     )
     if melody:
-        config.chroma_length = 11
+        config.chroma_length = chroma_length
         model: Any = MusicgenMelodyForConditionalGeneration(config)
         # Random maps of the default size give conditions too faint to tell one from another.
         for projection in (model.enc_to_dec_proj, model.audio_enc_to_dec_proj):
@@ -93,10 +99,13 @@ def make_tiny_musicgen(
         # transformers' own class of it needs torchaudio.
         fast.save_pretrained(folder)
         (folder / "preprocessor_config.json").write_text(json.dumps(MELODY_EXTRACTOR))
-        return folder
-    MusicgenProcessor(
-        EncodecFeatureExtractor(sampling_rate=32_000, feature_size=1), fast
-    ).save_pretrained(folder)
+    else:
+        MusicgenProcessor(
+            EncodecFeatureExtractor(sampling_rate=32_000, feature_size=1), fast
+        ).save_pretrained(folder)
+    if t5_words:
+        for name in ("tokenizer.json", "tokenizer_config.json"):
+            shutil.copyfile(EMBEDDED / name, folder / name)
     return folder
 
 

@@ -42,6 +42,14 @@ def _who(settings: Any) -> str:
     return settings.base_model_path + (f" with {adapter}" if adapter is not None else "")
 
 
+def _several(settings: Any) -> str:
+    return " and ".join(map(str, settings.lora_model_path))
+
+
+def _with_several(settings: Any) -> str:
+    return settings.model_path + "".join(f" with {path}" for path in settings.lora_model_path)
+
+
 COMMANDS = {
     "prepare": Command(
         "turn a folder of audio into a dataset",
@@ -68,6 +76,21 @@ COMMANDS = {
         "measure what it changed",
         "musicgen_lora.evaluation.evaluate:evaluate_adapter",
         lambda s: f"Measuring {_who(s)} into {s.output_dir}",
+    ),
+    "merge": Command(
+        "fold adapters into a base",
+        "musicgen_lora.export.merge:merge_adapters",
+        lambda s: f"Merging {_several(s)} into {s.model_path}: {s.output_dir}",
+    ),
+    "export": Command(
+        "write a model for audiocraft, or an adapter for others",
+        "musicgen_lora.export.export:export_model",
+        lambda s: f"Writing {_with_several(s)} for {s.format}: {s.output_dir}",
+    ),
+    "import": Command(
+        "read a model of audiocraft's",
+        "musicgen_lora.export.importing:import_model",
+        lambda s: f"Reading {s.input_dir} of {s.format}: {s.output_dir}",
     ),
 }
 """By name; the settings of each are in `config.SETTINGS`, which takes longer to load."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 
 from musicgen_lora import EMBEDDED_NAME
+from musicgen_lora.config.export import ExportSettings, ImportSettings, MergeSettings
 from musicgen_lora.config.play import EvaluateSettings, GenerateSettings, SamplingSettings
 from musicgen_lora.config.prepare import PrepareSettings
 from musicgen_lora.config.train import (
@@ -33,8 +34,11 @@ __all__ = [
     "SETTINGS",
     "DataSettings",
     "EvaluateSettings",
+    "ExportSettings",
     "GenerateSettings",
+    "ImportSettings",
     "LoraSettings",
+    "MergeSettings",
     "ModelSettings",
     "OptimizerSettings",
     "PrepareSettings",
@@ -53,6 +57,9 @@ SETTINGS: dict[str, type] = {
     "train": TrainSettings,
     "generate": GenerateSettings,
     "evaluate": EvaluateSettings,
+    "merge": MergeSettings,
+    "export": ExportSettings,
+    "import": ImportSettings,
 }
 
 

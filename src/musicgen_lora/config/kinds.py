@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field
 
@@ -25,3 +25,4 @@ Seconds = Annotated[float, Field(gt=0.0, le=3600.0)]
 Guidance = Annotated[float, Field(ge=1.0, le=1000.0)]
 Temperature = Annotated[float, Field(ge=0.0, le=1000.0), AfterValidator(_not_tiny)]
 TopK = Annotated[int, Field(ge=0, le=10**9)]
+SoundFormat = Literal["wav", "wav24", "wav_float", "flac", "ogg", "mp3"]

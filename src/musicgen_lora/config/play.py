@@ -10,7 +10,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from musicgen_lora import EMBEDDED_NAME
-from musicgen_lora.config.kinds import STRICT, Few, Guidance, Seed, Temperature, TopK
+from musicgen_lora.config.kinds import STRICT, Few, Guidance, Seed, SoundFormat, Temperature, TopK
 
 
 @dataclass(config=STRICT)
@@ -47,14 +47,40 @@ class PlayingSettings:
     """Audio file whose tune all clips follow; for melody models such as
     facebook/musicgen-melody."""
     output_dir: Path = Path("finetune/output/generated")
-    """Where the WAV files and their JSON go."""
+    """Where the sound files and their JSON go."""
     precision: Literal["auto", "fp32", "bf16", "int8"] = "auto"
     """Of the weights while decoding; auto takes the fastest on this computer that is near lossless,
     both as measured; int8 is for CPUs."""
 
 
 @dataclass(config=STRICT)
-class GenerateSettings(SamplingSettings, PlayingSettings):
+class WritingSettings:
+    """What is asked of the clips, and what is written of them."""
+
+    bpm: Annotated[float, Field(ge=20.0, le=400.0)] | None = None
+    """Tempo to ask for, of clips or loops; takes are measured against it."""
+    bars: Annotated[int, Field(ge=1, le=64)] | None = None
+    """Make loops of exactly so many bars of that tempo, which go on in their own beginning; None
+    makes clips."""
+    key: str = ""
+    """Key to ask for, such as "C# minor"; none if empty."""
+    best_of: Annotated[int, Field(ge=1, le=1000)] = 1
+    """Takes of each prompt, of which the best is kept by tempo, seam and damage."""
+    loop_tries: Annotated[int, Field(ge=1, le=1000)] = 8
+    """A loop is played anew until it fits, up to so many times; then the best is kept."""
+    format: SoundFormat = "wav"
+    """wav has 16 bits, wav24 and flac 24; wav_float is 32 bits of float."""
+    loudness: Annotated[float, Field(ge=-50.0, le=-5.0)] | None = None
+    """Loudness of each clip in LUFS, as far as its peaks allow; None leaves the levels alone, but
+    for peaks beyond full scale."""
+    midi: bool = False
+    """Write what was played as MIDI as well: kicks, snares, hats, and the 808 line with slides."""
+    spectrogram: bool = False
+    """Write a picture of each clip's spectrum as well."""
+
+
+@dataclass(config=STRICT)
+class GenerateSettings(WritingSettings, SamplingSettings, PlayingSettings):
     """Generate audio with a base model, with or without an adapter."""
 
 

@@ -1,24 +1,36 @@
-"""From prompts to WAV files, each with a JSON that says how it was made."""
+"""From prompts to sound files, each with a JSON that says how it was made."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import re
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from rich.console import Console
 from transformers import MusicgenForConditionalGeneration
 
 from musicgen_lora import __version__, atomic
 from musicgen_lora.atomic import sha256_file
-from musicgen_lora.audio.files import read_audio, wav_bytes
+from musicgen_lora.audio.files import read_audio
+from musicgen_lora.audio.writing import check_format
 from musicgen_lora.config import GenerateSettings
 from musicgen_lora.console import plain_console, progress
 from musicgen_lora.errors import UserError
+from musicgen_lora.generation.clips import (
+    WAIT_S,
+    TakePlayer,
+    Wanted,
+    draw_best,
+    read_as,
+    take_s,
+    takes_sentence,
+    wanted_of,
+    write_clip,
+)
 from musicgen_lora.generation.decode import (
     depends_on_batch,
     generate_codes,
@@ -28,6 +40,7 @@ from musicgen_lora.generation.decode import (
 from musicgen_lora.generation.decoder import Decoder
 from musicgen_lora.generation.precision import choose_precision
 from musicgen_lora.generation.sampling import Sampling
+from musicgen_lora.generation.takes import Judged
 from musicgen_lora.given import check_prompts
 from musicgen_lora.model.chroma import Chroma
 from musicgen_lora.model.codec import decode_codes
@@ -43,29 +56,76 @@ from musicgen_lora.model.musicgen import (
 from musicgen_lora.model.placement import place
 from musicgen_lora.model.reading import TextReader, describe_readings
 from musicgen_lora.model.text import TextStates
-from musicgen_lora.model.wording import english_of
 from musicgen_lora.runtime import processes
 from musicgen_lora.runtime.locks import locked
 
-WAIT_S = 30.0
-"""For another `generate` that is writing into the same folder: a file takes no second."""
-
 
 def generate_audio(settings: GenerateSettings) -> list[Path]:
-    """Generates a clip for each prompt.
+    """Generates a clip or a loop for each prompt.
 
     Returns:
-        Paths of the WAV files. A clip whose prompt, seed, models and settings are those of an
+        Paths of the sound files. A clip whose prompt, seed, models and settings are those of an
         existing file has its name and its samples; nothing else is ever overwritten.
 
     Raises:
-        UserError: no prompts, an empty one, or a model, adapter or output folder that is not
-            usable.
+        UserError: no prompts, an empty one, a loop that can't be, or a model, adapter or output
+            folder that is not usable.
         RunError: the disk is full; the clips before are whole, and nothing is half written.
     """
     check_prompts(settings.prompts, needed=True)
+    wanted = wanted_of(settings)
     console = plain_console()
     model = load_base(settings.base_model_path)
+    shape = model_shape(model)
+    check_format(wanted.format, shape.sample_rate)
+    facts = _load_facts(model, settings)
+    melody = _tune(model, settings.base_model_path, settings.melody)
+    # What a killed run has left there; files are only made while the folder is held.
+    with locked(settings.output_dir, wait_s=WAIT_S):
+        atomic.sweep(settings.output_dir)
+    device = processes.device()
+    precision, why = choose_precision(model, settings.precision, device)
+    place(model, device, "fp32")
+    console.print(why)
+    tokenizer = load_tokenizer(settings.base_model_path)
+    for line in describe_readings(settings.prompts, lambda: TextReader.of(tokenizer), "prompt"):
+        console.print(line, style="yellow")
+    window, _ = window_frames(model)
+    seconds = take_s(wanted, settings.duration, window / shape.frame_rate)
+    n_frames = max(1, round(seconds * shape.frame_rate))
+    if n_frames > window:
+        facts["window_s"] = window / shape.frame_rate
+        console.print(windows_sentence(model, n_frames), style="yellow")
+    player = _Player(
+        Decoder(model, precision), TextStates(model, tokenizer), melody, settings, console
+    )
+    how = {
+        "duration_s": n_frames / shape.frame_rate,
+        "guidance_scale": settings.guidance_scale,
+        "top_k": settings.top_k,
+        "top_p": settings.top_p,
+        "temperature": settings.temperature,
+        "precision": precision,
+        **wanted.facts(),
+        **facts,
+        "musicgen_lora": __version__,
+    }
+    began = time.monotonic()
+    write = _Writer(settings.output_dir, how, wanted, shape.sample_rate, console)
+    play = _play_clips if wanted.is_plain else _play_takes
+    paths = play(player, settings, wanted, seconds, write)
+    elapsed = time.monotonic() - began
+    total_s = player.n_played * how["duration_s"]
+    console.print(
+        f"{total_s:.0f} s of audio in {elapsed:.1f} s ({total_s / elapsed:.1f} times real time)."
+    )
+    return paths
+
+
+def _load_facts(
+    model: MusicgenForConditionalGeneration, settings: GenerateSettings
+) -> dict[str, Any]:
+    """What is played by, for the JSON; the adapter is loaded."""
     facts: dict[str, Any] = {
         "base": {"path": settings.base_model_path, "fingerprint": base_fingerprint(model)},
         # Text encoder and codec decide the samples as well.
@@ -79,97 +139,136 @@ def generate_audio(settings: GenerateSettings) -> list[Path]:
             "path": str(settings.lora_model_path.resolve()),
             "fingerprint": files.fingerprint,
         }
-    melody = _tune(model, settings.base_model_path, settings.melody)
     if settings.melody is not None:
         facts["melody"] = {"path": str(settings.melody), "sha256": sha256_file(settings.melody)}
-    # What a killed run has left there; files are only made while the folder is held.
-    with locked(settings.output_dir, wait_s=WAIT_S):
-        atomic.sweep(settings.output_dir)
-    device = processes.device()
-    precision, why = choose_precision(model, settings.precision, device)
-    place(model, device, "fp32")
-    decoder = Decoder(model, precision)
-    console.print(why)
-    tokenizer = load_tokenizer(settings.base_model_path)
-    for line in describe_readings(settings.prompts, lambda: TextReader.of(tokenizer), "prompt"):
-        console.print(line, style="yellow")
-    text = TextStates(model, tokenizer)
-    shape = model_shape(model)
-    n_frames = max(1, round(settings.duration * shape.frame_rate))
-    window, _ = window_frames(model)
-    if n_frames > window:
-        facts["window_s"] = window / shape.frame_rate
-        console.print(windows_sentence(model, n_frames), style="yellow")
-    sampling = Sampling(
-        guidance_scale=settings.guidance_scale,
-        top_k=settings.top_k,
-        top_p=settings.top_p,
-        temperature=settings.temperature,
-    )
-    how = {
-        "duration_s": n_frames / shape.frame_rate,
-        "guidance_scale": settings.guidance_scale,
-        "top_k": settings.top_k,
-        "top_p": settings.top_p,
-        "temperature": settings.temperature,
-        "precision": precision,
-        **facts,
-        "musicgen_lora": __version__,
-    }
-    paths: list[Path] = []
-    began = time.monotonic()
-    for start in range(0, len(settings.prompts), settings.batch_size):
-        prompts = settings.prompts[start : start + settings.batch_size]
-        seeds = [settings.seed + start + index for index in range(len(prompts))]
-        states, mask = text.batch(prompts)
-        what = f"clips {start + 1}-{start + len(prompts)} of {len(settings.prompts)}, frames"
-        with progress(console, what) as on_step:
+    return facts
+
+
+class _Player:
+    """Plays prompts by a model that is in place, and counts."""
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        text: TextStates,
+        melody: torch.Tensor | None,
+        settings: GenerateSettings,
+        console: Console,
+    ) -> None:
+        self.what = "clips, frames"
+        self.n_played = 0
+        self._decoder, self._text, self._melody = decoder, text, melody
+        self._settings, self._console = settings, console
+
+    @property
+    def depends_on_batch(self) -> bool:
+        """Whether a clip's samples depend on the others of its batch."""
+        return depends_on_batch(self._decoder.device)
+
+    def __call__(
+        self, prompts: Sequence[str], seeds: Sequence[int], seconds: float
+    ) -> list[np.ndarray]:
+        """Waveforms `[C, N]` of prompts, each with a seed."""
+        states, mask = self._text.batch(list(prompts))
+        melody, settings = self._melody, self._settings
+        with progress(self._console, self.what) as on_step:
             codes = generate_codes(
-                decoder,
+                self._decoder,
                 states,
                 mask,
-                n_frames=n_frames,
+                n_frames=max(1, round(seconds * self._decoder.shape.frame_rate)),
                 seeds=seeds,
                 melodies=None if melody is None else melody.expand(len(prompts), -1),
-                sampling=sampling,
+                sampling=Sampling(
+                    guidance_scale=settings.guidance_scale,
+                    top_k=settings.top_k,
+                    top_p=settings.top_p,
+                    temperature=settings.temperature,
+                ),
                 on_step=on_step,
             )
-        if depends_on_batch(model.decoder.device):
-            how["batch"] = len(prompts)
-        for prompt, seed, clip in zip(prompts, seeds, codes, strict=True):
-            # One at a time: the codec's products, too, differ with the company.
-            waveform = decode_codes(model, clip[None])[0]
-            english = english_of(prompt)
-            read = {} if english == prompt else {"read_as": english}
-            path = _write_clip(
-                settings.output_dir,
-                {"prompt": prompt, **read, "seed": seed, **how},
-                waveform,
-                shape.sample_rate,
-            )
-            console.print(str(path))
-            paths.append(path)
-    elapsed = time.monotonic() - began
-    total_s = len(paths) * how["duration_s"]
-    console.print(
-        f"{total_s:.0f} s of audio in {elapsed:.1f} s ({total_s / elapsed:.1f} times real time)."
-    )
+        self.n_played += len(prompts)
+        # One at a time: the codec's products, too, differ with the company.
+        return [decode_codes(self._decoder.model, clip[None])[0] for clip in codes]
+
+
+def _play_clips(
+    player: _Player,
+    settings: GenerateSettings,
+    wanted: Wanted,
+    seconds: float,
+    write: _Writer,
+) -> list[Path]:
+    """A take of each prompt, `batch_size` prompts together."""
+    paths, n_prompts = [], len(settings.prompts)
+    for start in range(0, n_prompts, settings.batch_size):
+        prompts = settings.prompts[start : start + settings.batch_size]
+        seeds = [settings.seed + start + index for index in range(len(prompts))]
+        player.what = f"clips {start + 1}-{start + len(prompts)} of {n_prompts}, frames"
+        waveforms = player([read_as(prompt, wanted) for prompt in prompts], seeds, seconds)
+        batch = len(prompts) if player.depends_on_batch else None
+        for prompt, seed, waveform in zip(prompts, seeds, waveforms, strict=True):
+            paths.append(write(prompt, seed, waveform, batch=batch))
     return paths
 
 
-def _write_clip(folder: Path, made: dict[str, Any], waveform: np.ndarray, sample_rate: int) -> Path:
-    """Writes a clip `[C, N]` and the JSON that says how it was made, both or none."""
-    path = folder / f"{_stem(made)}.wav"
-    sound = wav_bytes(waveform, sample_rate)
-    facts = atomic.json_bytes(made | {"sample_rate": sample_rate})
-    with locked(folder, wait_s=WAIT_S):
-        atomic.write_files(
-            {
-                path: lambda temporary: temporary.write_bytes(sound),
-                path.with_suffix(".json"): lambda temporary: temporary.write_bytes(facts),
-            }
-        )
-    return path
+def _play_takes(
+    player: _Player,
+    settings: GenerateSettings,
+    wanted: Wanted,
+    seconds: float,
+    write: _Writer,
+) -> list[Path]:
+    """Takes of one prompt after the other, the best of each kept."""
+    paths, n_prompts = [], len(settings.prompts)
+    takes_of = TakePlayer(player, write.sample_rate, seconds, settings.batch_size)
+    for index, prompt in enumerate(settings.prompts):
+        player.what = f"takes of clip {index + 1} of {n_prompts}, frames"
+        seed = settings.seed + index
+        takes = draw_best(takes_of, prompt, seed, wanted)
+        batch = settings.batch_size if player.depends_on_batch else None
+        paths.append(write(prompt, seed, takes[0].waveform, takes=takes, batch=batch))
+    return paths
+
+
+@dataclass(frozen=True)
+class _Writer:
+    """Writes clips and says so.
+
+    Args:
+        folder: where to.
+        how: they are made, all alike.
+        wanted: what is asked of them.
+        sample_rate: Hz.
+        console: where it is said.
+    """
+
+    folder: Path
+    how: dict[str, Any]
+    wanted: Wanted
+    sample_rate: int
+    console: Console
+
+    def __call__(
+        self,
+        prompt: str,
+        seed: int,
+        waveform: np.ndarray,
+        *,
+        takes: Sequence[Judged] = (),
+        batch: int | None = None,
+    ) -> Path:
+        """Writes a clip `[C, N]`, the best of its takes where there are some."""
+        text = read_as(prompt, self.wanted)
+        read = {} if text == prompt else {"read_as": text}
+        made = {"prompt": prompt, **read, "seed": seed, **self.how}
+        made |= {} if batch is None else {"batch": batch}
+        path = write_clip(self.folder, made, waveform, self.sample_rate, self.wanted, takes)
+        self.console.print(str(path))
+        said = takes_sentence(takes, self.wanted) if takes else ""
+        if said:
+            self.console.print(f"{path.name}: {said}", style="yellow")
+        return path
 
 
 def _tune(
@@ -187,11 +286,3 @@ def _tune(
     chroma = Chroma(model_path, config.chroma_length)
     waveform = read_audio(path, chroma.sample_rate, duration_s=chroma.max_duration_s)
     return torch.from_numpy(chroma(waveform))
-
-
-def _stem(made: dict[str, Any]) -> str:
-    """File name: the prompt's words, the seed, and a hash of everything that decides the
-    samples, so that different audio never shares a name."""
-    words = re.sub(r"[^\w]+", "-", made["prompt"].lower()).strip("-")[:48].strip("-")
-    digest = hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()[:8]
-    return f"{words or 'clip'}_seed{made['seed']}_{digest}"

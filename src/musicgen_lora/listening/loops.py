@@ -56,13 +56,9 @@ def agreed_tempi(strengths: np.ndarray, duration_s: float) -> list[LoopTempo]:
     """
     if not SHORTEST_S <= duration_s <= LONGEST_S:
         return []
-    spread = strengths.std(axis=1, keepdims=True)
-    strength = (strengths / np.maximum(spread, 1e-9)).sum(axis=0, where=spread > 0.0)
-    onsets_s = pick_onsets(strength, FRAME_RATE)
+    onsets_s, weights = weighted_onsets(strengths)
     if not len(onsets_s):
         return []
-    frames = np.minimum(np.round(onsets_s * FRAME_RATE).astype(int), len(strength) - 1)
-    weights = strength[frames]
     # Of unrelated onsets the cosines average 0, with a variance of a half each.
     deviation = float(np.sqrt(0.5 * np.square(weights).sum()))
     is_excerpt = abs(duration_s / EXCERPT_S - round(duration_s / EXCERPT_S)) < EXCERPT_SLACK_S
@@ -75,3 +71,12 @@ def agreed_tempi(strengths: np.ndarray, duration_s: float) -> list[LoopTempo]:
         if agreement >= AGREED:
             found.append(LoopTempo(bpm, agreement))
     return found
+
+
+def weighted_onsets(strengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Times in seconds `[M]` of the onsets in onset strengths `[4, F]`, and how strong each is."""
+    spread = strengths.std(axis=1, keepdims=True)
+    strength = (strengths / np.maximum(spread, 1e-9)).sum(axis=0, where=spread > 0.0)
+    onsets_s = pick_onsets(strength, FRAME_RATE)
+    frames = np.minimum(np.round(onsets_s * FRAME_RATE).astype(int), len(strength) - 1)
+    return onsets_s, strength[frames]

@@ -72,8 +72,16 @@ _CONFIG = {
 _KIND = fields(
     {"peft_type": one_of("LORA"), "target_modules": either(EXPRESSION, many(NAME))}, _CONFIG
 )
-_FREE = {*_CONFIG, "peft_type", "target_modules", "runtime_config"}
+_FREE = {
+    *_CONFIG,
+    *("peft_type", "target_modules", "runtime_config"),
+    # How it was trained, or how PEFT 0.2 kept it.
+    *("eva_config", "merge_weights"),
+}
 """Fields that are checked by `_KIND` or change nothing."""
+_ON_BASE = (True, False, "gaussian", "orthogonal", "eva")
+"""Values of init_lora_weights that left the base as it was. The others moved a part of it into the
+adapter, whose weights then go on what was left (`initial`)."""
 
 
 def read_adapter_config(
@@ -96,6 +104,13 @@ def read_adapter_config(
         raise UserError(f"{path}: peft_type = {kind}: only adapters of type LORA are read.")
     check_kind(content, _KIND, path)
     _check_rank(path, content, weights)
+    began = content.get("init_lora_weights", True)
+    if began not in _ON_BASE:
+        raise UserError(
+            f"{path}: init_lora_weights = {shortened(began)}: its weights go on what that left of "
+            "the base, not on the base; where it was trained, save it for the base by PEFT's "
+            "save_pretrained(..., path_initial_model_for_weight_conversion=...)."
+        )
     defaults = {
         field.name: _default(field) for field in dataclasses.fields(LoraConfig) if field.init
     }
@@ -106,6 +121,8 @@ def read_adapter_config(
     kept = {name: value for name, value in content.items() if name in _CONFIG and name in defaults}
     kept |= {
         "target_modules": set(_targets(path, content, modules, weights)),
+        # Its weights are here, and first ones need not be drawn.
+        "init_lora_weights": True,
         "exclude_modules": None,
         "layers_to_transform": None,
         "layers_pattern": None,

@@ -28,6 +28,7 @@ from musicgen_lora.listening.bars import SURE
 from musicgen_lora.listening.bass import find_bass_notes
 from musicgen_lora.listening.duplicates import HOP_S, fingerprint
 from musicgen_lora.listening.key import estimate_key
+from musicgen_lora.listening.key_names import usual_key
 from musicgen_lora.listening.metre import BASS, FRAME_RATE, HATS, onset_strengths
 from musicgen_lora.listening.one_shots import is_one_shot
 from musicgen_lora.listening.onsets import pick_onsets, rolled_share
@@ -44,7 +45,6 @@ from musicgen_lora.prepare.hearing.records import FORMAT, Analysis, Segment, kee
 from musicgen_lora.prepare.reading.readers import facts_from_tags
 from musicgen_lora.prepare.words.facts import Facts, make_facts
 from musicgen_lora.prepare.words.heard_words import words_of
-from musicgen_lora.prepare.words.key_names import usual_key
 from musicgen_lora.runtime.workers import Failure
 
 SEGMENT_S = 300.0

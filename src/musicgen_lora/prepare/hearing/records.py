@@ -18,11 +18,12 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from musicgen_lora import atomic
 from musicgen_lora.audio.fold import N_BANDS
+from musicgen_lora.dataset.caption_words import normalise_bpm
 from musicgen_lora.errors import UserError
 from musicgen_lora.formats.documents import LARGE, plain, read_json
 from musicgen_lora.listening.quality import Quality
 from musicgen_lora.listening.tempo import Tempo
-from musicgen_lora.prepare.words.facts import Facts, normalise_bpm
+from musicgen_lora.prepare.words.facts import Facts
 
 FORMAT = 4
 """Version of the records; those of another are made again."""

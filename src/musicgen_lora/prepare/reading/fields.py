@@ -14,8 +14,10 @@ import unicodedata
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from musicgen_lora.dataset.caption_words import normalise_bpm
 from musicgen_lora.dataset.splits import normalise_split
 from musicgen_lora.errors import UserError
+from musicgen_lora.listening.key_names import normalise_key
 from musicgen_lora.prepare.reading.remarks import (
     MEASURED,
     NO_CAPTIONS,
@@ -25,8 +27,7 @@ from musicgen_lora.prepare.reading.remarks import (
     UNUSED,
     Remarks,
 )
-from musicgen_lora.prepare.words.facts import Facts, Part, make_facts, normalise_bpm
-from musicgen_lora.prepare.words.key_names import normalise_key
+from musicgen_lora.prepare.words.facts import Facts, Part, make_facts
 
 PATH_FIELDS = (
     *("file_name", "audio", "path", "file", "filename", "audio_path", "file_path", "filepath"),

@@ -28,7 +28,9 @@ from typing import BinaryIO, cast
 from tinytag import TinyTag, TinyTagException
 
 from musicgen_lora.audio.files import is_inside
+from musicgen_lora.dataset.caption_words import normalise_bpm
 from musicgen_lora.errors import UserError
+from musicgen_lora.listening.key_names import normalise_key
 from musicgen_lora.prepare.reading.audio_names import AudioNames
 from musicgen_lora.prepare.reading.fields import (
     PATH_FIELDS,
@@ -47,9 +49,7 @@ from musicgen_lora.prepare.words.facts import (
     facts_from_name,
     find_words,
     make_facts,
-    normalise_bpm,
 )
-from musicgen_lora.prepare.words.key_names import normalise_key
 
 METADATA_NAMES = (
     *(f"metadata{suffix}" for suffix in (".json", ".jsonl", ".csv", ".parquet")),

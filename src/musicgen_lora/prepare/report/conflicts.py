@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from musicgen_lora.listening.key_names import key_distance
 from musicgen_lora.prepare.hearing.analyse import measured_facts, tempo_confidence
 from musicgen_lora.prepare.hearing.records import Analysis
 from musicgen_lora.prepare.reading.inputs import Input
@@ -14,7 +15,6 @@ from musicgen_lora.prepare.reading.remarks import CONTRADICTED, HALVED, Remarks
 from musicgen_lora.prepare.words.captions import MIN_CONFIDENCE
 from musicgen_lora.prepare.words.facts import Facts, merge_facts
 from musicgen_lora.prepare.words.genres import in_sequencer_tempo
-from musicgen_lora.prepare.words.key_names import key_distance
 
 SAME_TEMPO = 0.03
 """Tempi this close are one; so are the half and the double."""

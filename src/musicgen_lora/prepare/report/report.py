@@ -20,6 +20,7 @@ from musicgen_lora.audio.files import AudioError, read_audio
 from musicgen_lora.beats.sequencer import NOTE_NAMES
 from musicgen_lora.config import PrepareSettings
 from musicgen_lora.errors import printable
+from musicgen_lora.listening.key_names import usual_key
 from musicgen_lora.page import render_page
 from musicgen_lora.plural import count
 from musicgen_lora.prepare.hearing.records import Analysis
@@ -36,7 +37,6 @@ from musicgen_lora.prepare.report.findings import (
 from musicgen_lora.prepare.report.left_out import by_reason
 from musicgen_lora.prepare.rerun.revision import Change
 from musicgen_lora.prepare.rerun.succession import Entry
-from musicgen_lora.prepare.words.key_names import usual_key
 
 FORMAT_VERSION = 1
 JSON_FILE, HTML_FILE = "report.json", "report.html"

@@ -19,6 +19,8 @@ from typing import Any
 
 import numpy as np
 
+from musicgen_lora.dataset.caption_words import BPM_WORDS, KEY_WORDS
+from musicgen_lora.listening.key_names import key_distance
 from musicgen_lora.prepare.words.facts import (
     GENRES,
     INSTRUMENTS,
@@ -28,7 +30,6 @@ from musicgen_lora.prepare.words.facts import (
     find_words,
 )
 from musicgen_lora.prepare.words.genres import FAMILIES, with_genre
-from musicgen_lora.prepare.words.key_names import key_distance
 
 MIN_CONFIDENCE = 0.7
 TAGGED_SHARE = 0.25
@@ -65,8 +66,6 @@ INSTRUMENT_WORDS = {
     "snare": ("snare", "snare drum"),
     "drums": ("drums", "drum loop"),
 }
-BPM_WORDS = ("{bpm} bpm", "{bpm} BPM", "at {bpm} bpm", "tempo {bpm} bpm")
-KEY_WORDS = ("{key}", "in {key}", "key of {key}")
 
 
 @dataclass(frozen=True)

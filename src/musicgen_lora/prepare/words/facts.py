@@ -14,9 +14,9 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from musicgen_lora.audio.files import AUDIO_EXTENSIONS, FFMPEG_EXTENSIONS
-from musicgen_lora.prepare.words.key_names import NameKey, find_key
+from musicgen_lora.dataset.caption_words import stated_bpm
+from musicgen_lora.listening.key_names import NameKey, find_key
 
-BPM_RANGE = (20.0, 400.0)
 BARE_BPM_RANGE = (60.0, 200.0)
 """Numbers outside are no tempo unless the name says so: 808 is a drum machine."""
 
@@ -138,17 +138,6 @@ def merge_facts(facts: Iterable[Facts]) -> Facts:
     return merged
 
 
-def normalise_bpm(value: object) -> float | None:
-    """A tempo given as 140, "140", "140.5 BPM" or "140,5"; None for anything else, and outside
-    20 to 400 (0 is what many programs write for "unknown")."""
-    if isinstance(value, str):
-        match = re.fullmatch(r"\s*(\d{1,3}(?:[.,]\d{1,6})?)\s*(?:bpm)?\s*", value, re.IGNORECASE)
-        value = float(match[1].replace(",", ".")) if match else None
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return None
-    return float(value) if BPM_RANGE[0] <= value <= BPM_RANGE[1] else None
-
-
 def facts_from_name(name: str, source: str = "file name") -> Facts:
     """What a file's or folder's name says: tempo, key, genre, tags.
 
@@ -160,20 +149,20 @@ def facts_from_name(name: str, source: str = "file name") -> Facts:
     words = re.sub(r"[\s_()\[\]{},;~+@]+", " ", stem)
     # DarkTrap is two words, F#min is one.
     words = re.sub(r"(?<=[a-z])(?=[A-Z][a-z])", " ", words)
-    stated_bpm = _stated_bpm(words)
-    bare_bpm = None if stated_bpm else _bare_bpm(words)
-    key = find_key(words, has_tempo=bool(stated_bpm or bare_bpm), music=_is_music) or NameKey(None)
+    stated = stated_bpm(words)
+    bare = None if stated else _bare_bpm(words)
+    key = find_key(words, has_tempo=bool(stated or bare), music=_is_music) or NameKey(None)
     beside_key = key.name is not None and key.is_sure
     genres = find_words(words, GENRES)
     return make_facts(
         source,
         {
-            "bpm": STATED if stated_bpm else LIKELY if beside_key else GUESSED,
+            "bpm": STATED if stated else LIKELY if beside_key else GUESSED,
             "key": STATED if key.is_sure else GUESSED,
             "genre": STATED,
             "tags": STATED,
         },
-        bpm=stated_bpm or bare_bpm,
+        bpm=stated or bare,
         key=key.name,
         genre=genres[0] if genres else None,
         tags=(*genres[1:], *find_words(words, MOODS), *find_words(words, INSTRUMENTS)),
@@ -183,14 +172,6 @@ def facts_from_name(name: str, source: str = "file name") -> Facts:
 def _is_music(word: str) -> bool:
     """Whether a word is of the vocabulary that keys stand beside."""
     return bool(find_words(word, (*GENRES, *MOODS, *INSTRUMENTS)))
-
-
-def _stated_bpm(words: str) -> float | None:
-    number = r"(\d{2,3}(?:\.\d{1,2})?)"
-    before = rf"(?<![\d.]){number}[ -]?bpm(?![a-z])"
-    after = rf"(?<![a-z])bpm[ =:-]*{number}(?![\d.]*\d)"
-    found = re.findall(before, words, re.IGNORECASE) or re.findall(after, words, re.IGNORECASE)
-    return normalise_bpm(found[0]) if len(set(found)) == 1 else None
 
 
 def _bare_bpm(words: str) -> float | None:

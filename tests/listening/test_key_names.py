@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from musicgen_lora.listening.key_names import find_key, key_distance, normalise_key, usual_key
 from musicgen_lora.prepare.words.facts import STATED, facts_from_name
-from musicgen_lora.prepare.words.key_names import find_key, key_distance, normalise_key, usual_key
 
 
 @pytest.mark.parametrize(

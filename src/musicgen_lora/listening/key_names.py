@@ -214,3 +214,21 @@ def _is_meant(
         ends = following is None or not following.isalpha()
         return True if ends or is_company(following) else None
     return is_company(last) or is_company(following)
+
+
+def short_key(key: str) -> str:
+    """A key as tags hold it, in three letters at most: "C# minor" as "C#m", "F major" as "F"."""
+    note, mode = key.split(" ")
+    return f"{note}m" if mode == "minor" else note
+
+
+def file_key(key: str) -> str:
+    """A key as names of files have it: "C# minor" as "C#min", "F major" as "Fmaj"."""
+    note, mode = key.split(" ")
+    return f"{note}{mode[:3]}"
+
+
+def root_pitch_class(key: str) -> int | None:
+    """The root's pitch class, 0 (C) to 11 (B), of a key as it is written here; None for others."""
+    read = _read(key)
+    return None if read is None else read[0]

@@ -1,0 +1,29 @@
+"""Passing from one recording into another where the two are most alike.
+
+Loops and continuations have the same need: two versions of the same moment, of which one was before
+and the other goes on.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def pass_into(waveform: np.ndarray, other: np.ndarray, n_fade: int) -> np.ndarray:
+    """A recording `[C, N]` whose end passes into another of the same moments, `[C, M]` with M <= N,
+    over the `n_fade` samples where the two are most alike. From there on it is the other."""
+    ending = waveform[:, waveform.shape[1] - other.shape[1] :]
+    unlike = np.square(ending - other).sum(axis=0)
+    sums = np.concatenate([[0.0], np.cumsum(unlike)])
+    at = int((sums[n_fade:] - sums[:-n_fade]).argmin())
+    here = slice(at, at + n_fade)
+    rising = np.linspace(0.0, 1.0, n_fade, dtype=np.float32)
+    old, new = ending[:, here], other[:, here]
+    power = float(np.sqrt(np.square(old).sum() * np.square(new).sum()))
+    alike = max(0.0, float((old * new).sum()) / power) if power > 0.0 else 1.0
+    # What has nothing in common adds up in power, what is alike in amplitude.
+    both = np.sqrt(rising**2 + (1.0 - rising) ** 2 + 2.0 * alike * rising * (1.0 - rising))
+    joined = other.astype(np.float32)
+    joined[:, :at] = ending[:, :at]
+    joined[:, here] = (old * (1.0 - rising) + new * rising) / both
+    return np.concatenate([waveform[:, : waveform.shape[1] - other.shape[1]], joined], axis=1)

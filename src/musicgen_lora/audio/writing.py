@@ -1,0 +1,207 @@
+"""Sound files as other programs expect them: level, format, tempo and key inside, and their names.
+
+Peaks beyond full scale are scaled, never clamped. A sound of the same samples and facts is the same
+file, byte for byte, so that writing it again changes nothing.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from glob import escape as glob_escape
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from musicgen_lora.audio.chunks import acid_chunk, bext_chunk, info_chunk, smpl_chunk, with_chunks
+from musicgen_lora.audio.loudness import integrated_loudness
+from musicgen_lora.audio.tags import id3_tag, tag_flac, tag_ogg
+from musicgen_lora.config.kinds import SoundFormat as Format
+from musicgen_lora.errors import UserError
+
+CEILING_DB = -0.1
+LOSSY_LEVEL = 0.1
+"""libsndfile's scale, 0 is an encoder's best."""
+BEATS_PER_BAR = 4
+NAME_WORDS = 3
+SMALL_WORDS = {"a", "an", "and", "at", "by", "for", "in", "of", "on", "the", "to", "with", "bpm"}
+HELD_DB = 0.1
+"""A loudness that is missed by less is reached."""
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """How libsndfile calls a format, and its files' extension."""
+
+    container: str
+    subtype: str
+    suffix: str
+    is_lossy: bool = False
+
+
+FORMATS: Mapping[Format, _Kind] = {
+    "wav": _Kind("WAV", "PCM_16", ".wav"),
+    "wav24": _Kind("WAV", "PCM_24", ".wav"),
+    "wav_float": _Kind("WAV", "FLOAT", ".wav"),
+    "flac": _Kind("FLAC", "PCM_24", ".flac"),
+    "ogg": _Kind("OGG", "VORBIS", ".ogg", is_lossy=True),
+    "mp3": _Kind("MP3", "MPEG_LAYER_III", ".mp3", is_lossy=True),
+}
+
+
+@dataclass(frozen=True)
+class SoundFacts:
+    """What a file says of its sound.
+
+    Args:
+        title: a few words, such as the prompt.
+        comment: how it was made.
+        software: what made it.
+        bpm: quarter notes a minute; None where it has no tempo to state.
+        key: as players write it, such as "C#m"; "" for none.
+        root_pitch_class: of the key, 0 (C) to 11 (B).
+        n_bars: bars of 4/4 that a loop is long; None for what is no loop.
+    """
+
+    title: str
+    comment: str
+    software: str
+    bpm: float | None = None
+    key: str = ""
+    root_pitch_class: int | None = None
+    n_bars: int | None = None
+
+
+def check_format(name: Format, sample_rate: int) -> None:
+    """Raises a UserError where libsndfile can't write a format at a rate."""
+    kind = FORMATS[name]
+    if kind.container not in soundfile.available_formats():
+        known = [other for other, its in FORMATS.items() if _is_there(its)]
+        raise UserError(
+            f"--format {name}: the libsndfile here ({soundfile.__libsndfile_version__}) can't "
+            f"write it; it writes {', '.join(known)}."
+        )
+    try:
+        _encoded(np.zeros((1, 1), dtype=np.float32), sample_rate, kind)
+    except (soundfile.LibsndfileError, ValueError) as error:
+        raise UserError(
+            f"--format {name}: can't hold {sample_rate} Hz ({error}); take wav or flac."
+        ) from error
+
+
+def _is_there(kind: _Kind) -> bool:
+    return kind.container in soundfile.available_formats()
+
+
+def sound_bytes(
+    waveform: np.ndarray, sample_rate: int, kind: Format = "wav", facts: SoundFacts | None = None
+) -> bytes:
+    """A file of `[C, N]`, turned down where its peaks are beyond full scale; see `levelled` for
+    the gain."""
+    samples, _ = levelled(waveform, sample_rate)
+    content = _encoded(samples, sample_rate, FORMATS[kind])
+    if facts is None:
+        return content
+    if kind == "flac":
+        return tag_flac(content, _vorbis_texts(facts), facts.software)
+    if kind == "ogg":
+        return tag_ogg(content, _vorbis_texts(facts), facts.software)
+    if kind == "mp3":
+        return id3_tag(_id3_texts(facts)) + content
+    return with_chunks(content, _wav_chunks(facts, waveform.shape[1], sample_rate))
+
+
+def levelled(
+    waveform: np.ndarray, sample_rate: int, target_lufs: float | None = None
+) -> tuple[np.ndarray, float]:
+    """Brings `[C, N]` to a loudness as far as its peaks allow, and below full scale in any case.
+
+    Returns:
+        The waveform, and the gain in dB that it was given.
+    """
+    peak = float(np.abs(waveform).max(initial=0.0))
+    room_db = CEILING_DB - 20.0 * math.log10(peak) if peak > 0.0 else 0.0
+    wanted_db = 0.0
+    if target_lufs is not None:
+        loudness = integrated_loudness(waveform, sample_rate)
+        wanted_db = target_lufs - loudness if math.isfinite(loudness) else 0.0
+    gain_db = min(wanted_db, room_db)
+    if gain_db == 0.0:
+        return waveform, 0.0
+    return (waveform * np.float32(10.0 ** (gain_db / 20.0))).astype(np.float32), gain_db
+
+
+def _encoded(waveform: np.ndarray, sample_rate: int, kind: _Kind) -> bytes:
+    buffer = io.BytesIO()
+    soundfile.write(
+        buffer,
+        waveform.T,
+        sample_rate,
+        format=kind.container,
+        subtype=kind.subtype,
+        compression_level=LOSSY_LEVEL if kind.is_lossy else None,
+    )
+    return buffer.getvalue()
+
+
+def _wav_chunks(facts: SoundFacts, n_frames: int, sample_rate: int) -> list[tuple[bytes, bytes]]:
+    texts = {"INAM": facts.title, "ICMT": facts.comment, "ISFT": facts.software}
+    chunks = [
+        bext_chunk(description=facts.comment, originator=facts.software),
+        info_chunk(texts),
+        (b"id3 ", id3_tag(_id3_texts(facts))),
+    ]
+    if facts.n_bars is None or facts.bpm is None:
+        return chunks
+    root = facts.root_pitch_class
+    n_beats = BEATS_PER_BAR * facts.n_bars
+    return [
+        acid_chunk(bpm=facts.bpm, n_beats=n_beats, root_pitch_class=root),
+        smpl_chunk(n_frames=n_frames, sample_rate=sample_rate, root_pitch_class=root),
+        *chunks,
+    ]
+
+
+def _id3_texts(facts: SoundFacts) -> dict[str, str]:
+    texts = {"TIT2": facts.title, "TSSE": facts.software, "COMM": facts.comment}
+    return texts | _stated(facts, "TBPM", "TKEY")
+
+
+def _vorbis_texts(facts: SoundFacts) -> dict[str, str]:
+    texts = {"TITLE": facts.title, "ENCODER": facts.software, "COMMENT": facts.comment}
+    return texts | _stated(facts, "BPM", "INITIALKEY")
+
+
+def _stated(facts: SoundFacts, bpm_name: str, key_name: str) -> dict[str, str]:
+    stated = {} if facts.bpm is None else {bpm_name: f"{facts.bpm:g}"}
+    return stated | ({key_name: facts.key} if facts.key else {})
+
+
+def pack_name(words: str, *, bpm: float | None = None, key: str = "") -> str:
+    """A name as sample packs have them, without number and extension: `Dark_Trap_140bpm_C#min`.
+
+    Args:
+        words: what it is; a few of them that are plain letters are taken, and no numbers, which
+            hosts would read as a tempo.
+        bpm: quarter notes a minute.
+        key: its short name, such as "C#min".
+    """
+    plain = [word for word in re.findall(r"[^\W\d_]+", words) if word.isascii()]
+    taken = [word for word in plain if word.lower() not in SMALL_WORDS and len(word) > 1]
+    parts = [word[:16].capitalize() for word in taken[:NAME_WORDS]] or ["Loop"]
+    if bpm is not None:
+        parts.append(f"{bpm:g}bpm")
+    return "_".join([*parts, key] if key else parts)
+
+
+def free_stem(folder: Path, name: str) -> str:
+    """`name` with the first number, `_01` and so on, that no file of a folder has."""
+    taken = {path.stem for path in folder.glob(f"{glob_escape(name)}_*")}
+    number = 1
+    while f"{name}_{number:02d}" in taken:
+        number += 1
+    return f"{name}_{number:02d}"

@@ -1,0 +1,96 @@
+"""Settings of `merge`, `export` and `import`, which write models for other programs and people."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+from pydantic.dataclasses import dataclass
+
+from musicgen_lora import EMBEDDED_NAME
+from musicgen_lora.config.kinds import STRICT
+
+Strengths = list[Annotated[float, Field(ge=0.0, le=2.0)]]
+
+
+HubName = Annotated[str, Field(pattern=r"^([\w.-]{1,96}/[\w.-]{1,96})?$")]
+
+
+@dataclass(config=STRICT)
+class HubSettings:
+    """What becomes of an export on the Hub."""
+
+    hub_base: HubName = ""
+    """The base's name on the Hub, such as facebook/musicgen-small, where model_path is a folder."""
+    push_to_hub: str | None = None
+    """Repository USER/NAME on the Hub that the finished folder is uploaded to as well."""
+    public: bool = False
+    """All may see that repository; it is private else."""
+    dry_run: bool = False
+    """Say what would be uploaded, and upload nothing."""
+
+
+@dataclass(config=STRICT)
+class MergingSettings:
+    """What is read, and where the result goes."""
+
+    model_path: str = EMBEDDED_NAME
+    """Base model that the adapters belong to: a folder, a hub id, or the embedded tiny-beats."""
+    lora_model_path: list[Path] = dataclasses.field(default_factory=list)
+    """Adapter folders, such as output_dir/best_model; one or several."""
+    strength: Strengths = dataclasses.field(default_factory=list)
+    """Of each adapter, 0 to 2: 1 is the adapter as it was trained, 0 the base (default: 1 each)."""
+    output_dir: Path = Path("finetune/output/merged")
+    """Where the checkpoint goes; new or empty."""
+
+
+@dataclass(config=STRICT)
+class MergeSettings(HubSettings, MergingSettings):
+    """Fold adapters into a base: a full checkpoint in Hugging Face's format."""
+
+
+@dataclass(config=STRICT)
+class ExportingSettings:
+    """What is read, and where the result goes."""
+
+    format: Literal["audiocraft", "peft"] = "audiocraft"
+    """audiocraft: Meta's own library, adapters merged into the base; peft: one adapter by itself,
+    without what tells of your machine and files, with a card and samples."""
+    model_path: str = EMBEDDED_NAME
+    """Base model: a folder, a hub id, or the embedded tiny-beats."""
+    lora_model_path: list[Path] = dataclasses.field(default_factory=list)
+    """Adapter folders; for audiocraft none leaves the base as it is."""
+    strength: Strengths = dataclasses.field(default_factory=list)
+    """Of each adapter, 0 to 2: 1 is the adapter as it was trained, 0 the base (default: 1 each)."""
+    output_dir: Path = Path("finetune/output/exported")
+    """Where the files go; new or empty."""
+    previews: Path | None = None
+    """WAV files for the card of format peft: a folder that generate wrote, or one of the training's
+    previews (default: the newest of those beside the adapter)."""
+
+
+@dataclass(config=STRICT)
+class ExportSettings(HubSettings, ExportingSettings):
+    """Write a model for another program, or an adapter for other people."""
+
+
+@dataclass(config=STRICT)
+class ImportingSettings:
+    """What is read, and where the result goes."""
+
+    format: Literal["audiocraft"] = "audiocraft"
+    """audiocraft: Meta's own library."""
+    input_dir: Path = Path("finetune/output/exported")
+    """Folder with state_dict.bin and compression_state_dict.bin."""
+    model_path: str | None = None
+    """A MusicGen in Hugging Face's format, for what the export only names: its text encoder, and in
+    Meta's releases its codec, such as facebook/musicgen-small."""
+    output_dir: Path = Path("finetune/output/imported")
+    """Where the model goes; new or empty."""
+
+
+@dataclass(config=STRICT)
+class ImportSettings(ImportingSettings):
+    """Turn another program's model into a base in Hugging Face's format."""

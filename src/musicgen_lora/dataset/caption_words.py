@@ -1,0 +1,66 @@
+"""How captions say tempo and key: written by `prepare`, said again by prompts that ask for them.
+
+A model obeys the words that it was trained on, so both sides take them from here.
+"""
+
+from __future__ import annotations
+
+import re
+
+from musicgen_lora.errors import UserError
+from musicgen_lora.listening.key_names import NameKey, find_key, key_distance
+
+BPM_WORDS = ("{bpm} bpm", "{bpm} BPM", "at {bpm} bpm", "tempo {bpm} bpm")
+KEY_WORDS = ("{key}", "in {key}", "key of {key}")
+BPM_RANGE = (20.0, 400.0)
+
+
+def normalise_bpm(value: object) -> float | None:
+    """A tempo given as 140, "140", "140.5 BPM" or "140,5"; None for anything else, and outside
+    20 to 400 (0 is what many programs write for "unknown")."""
+    if isinstance(value, str):
+        match = re.fullmatch(r"\s*(\d{1,3}(?:[.,]\d{1,6})?)\s*(?:bpm)?\s*", value, re.IGNORECASE)
+        value = float(match[1].replace(",", ".")) if match else None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    return float(value) if BPM_RANGE[0] <= value <= BPM_RANGE[1] else None
+
+
+def stated_bpm(words: str) -> float | None:
+    """The tempo that a text states in so many words, as in "140 bpm"; None for none or several."""
+    number = r"(\d{2,3}(?:\.\d{1,2})?)"
+    before = rf"(?<![\d.]){number}[ -]?bpm(?![a-z])"
+    after = rf"(?<![a-z])bpm[ =:-]*{number}(?![\d.]*\d)"
+    found = re.findall(before, words, re.IGNORECASE) or re.findall(after, words, re.IGNORECASE)
+    return normalise_bpm(found[0]) if len(set(found)) == 1 else None
+
+
+def stated_key(words: str) -> str | None:
+    """The key that a text surely states, as in "C# minor"."""
+    found = find_key(words, has_tempo=False, music=lambda _: False) or NameKey(None)
+    return found.name if found.is_sure else None
+
+
+def with_tempo_and_key(prompt: str, bpm: float | None, key: str | None) -> str:
+    """The prompt with a tempo and a key in the captions' words, where it doesn't say them itself.
+
+    Raises:
+        UserError: it says another.
+    """
+    said_bpm = stated_bpm(prompt)
+    if bpm is not None and said_bpm is not None and abs(said_bpm - bpm) > 0.5:
+        raise UserError(
+            f'--bpm {bpm:g}: the prompt "{prompt}" says {said_bpm:g} bpm; take one of them out.'
+        )
+    said_key = stated_key(prompt.replace(",", " ").replace(".", " "))
+    if key is not None and said_key is not None and key_distance(key, said_key) != "same":
+        raise UserError(
+            f'--key "{key}": the prompt "{prompt}" says {said_key}; take one of them out.'
+        )
+    parts = [prompt.rstrip(" .,")]
+    if bpm is not None and said_bpm is None:
+        # Whole numbers are what captions have.
+        parts.append(BPM_WORDS[0].format(bpm=f"{round(bpm)}"))
+    if key is not None and said_key is None:
+        parts.append(KEY_WORDS[0].format(key=key))
+    return prompt if len(parts) == 1 else ", ".join(parts)

@@ -1,0 +1,165 @@
+"""An adapter as it is passed on: what PEFT reads, with a name for its base that others know, a card
+with sounds, and nothing of the machine that it was trained on.
+
+What a run recorded names folders, audio files and captions of its owner; of that only what is known
+to be nobody's secret goes along. The weights are the same to the bit.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+
+from musicgen_lora import atomic
+from musicgen_lora.errors import UserError
+from musicgen_lora.export.card import SAMPLES, adapter_text
+from musicgen_lora.export.sources import Source
+from musicgen_lora.formats.documents import LARGE, read_json
+from musicgen_lora.model.lora.adapter import CONFIG_FILE, FACTS_FILE, WEIGHTS_FILE
+
+TASK = "FEATURE_EXTRACTION"
+"""Of PEFT's tasks; it has none for music, and the Hub calls an adapter without one invalid. PEFT
+plays all the same: measured, no sample differs."""
+MAX_SAMPLES = 6
+PREVIEWS = "previews"
+WORDS = (
+    "adapter",
+    "lora_init",
+    "lora_targets",
+    "lora_layers",
+    "lora_modules",
+    "trainable",
+    "optimizer",
+    "lr_schedule",
+    "precision",
+    "quantise",
+)
+"""Settings that are words of this project's, and not of its user's."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A sound for the card.
+
+    Args:
+        path: of the WAV file.
+        prompt: that it was played for.
+    """
+
+    path: Path
+    prompt: str
+
+
+def public_facts(facts: Mapping[str, Any], base_name: str) -> dict[str, Any]:
+    """Of an adapter's facts those that tell of nobody: numbers, and words that are known here.
+
+    Args:
+        facts: of `musicgen_lora.json`.
+        base_name: what the base is called elsewhere.
+    """
+    kept = {
+        name: facts[name]
+        for name in ("format_version", "versions", "precision", "base_loss", "best", "identity")
+        if name in facts
+    }
+    base = {name: value for name, value in facts["base"].items() if name != "path"}
+    kept["base"] = {"path": base_name} | base
+    if facts.get("data"):
+        numbers = ("fingerprint", "n_train", "n_validation")
+        kept["data"] = {name: facts["data"][name] for name in numbers if name in facts["data"]}
+    if facts.get("settings"):
+        kept["settings"] = {
+            name: value
+            for name, value in facts["settings"].items()
+            if name in WORDS or isinstance(value, (int, float, type(None)))
+        }
+    return kept
+
+
+def find_samples(adapter: Path, previews: Path | None) -> tuple[list[Sample], str]:
+    """Sounds that show an adapter, and where they are from.
+
+    Args:
+        adapter: its folder.
+        previews: a folder of WAV files, each with a JSON that has its prompt, as `generate` writes
+            them, or of a training's previews; None looks beside the adapter for the latter.
+
+    Raises:
+        UserError: `previews` is given, and has no sound whose prompt is known.
+    """
+    prompts = _preview_prompts(adapter)
+    folder = previews if previews is not None else _newest(adapter.resolve().parent / PREVIEWS)
+    if folder is None:
+        return [], ""
+    found = []
+    for path in sorted(folder.glob("*.wav")):
+        beside = path.with_suffix(".json")
+        number = re.match(r"(\d+)_", path.name)
+        if beside.is_file():
+            prompt = read_json(beside).get("prompt")
+        else:
+            prompt = prompts[int(number[1])] if number and int(number[1]) < len(prompts) else None
+        if isinstance(prompt, str):
+            found.append(Sample(path, prompt))
+    if previews is not None and not found:
+        raise UserError(
+            f"--previews {previews}: has no WAV file whose prompt is known; give a folder that "
+            "generate wrote, or output_dir/previews/step-N of the training."
+        )
+    return found[:MAX_SAMPLES], folder.name
+
+
+def _newest(folder: Path) -> Path | None:
+    steps = [path for path in folder.glob("step-*") if path.is_dir()]
+    return max(steps, key=lambda path: path.name, default=None)
+
+
+def _preview_prompts(adapter: Path) -> Sequence[str]:
+    path = adapter / FACTS_FILE
+    facts = read_json(path, max_bytes=LARGE) if path.is_file() else {}
+    prompts = (facts.get("settings") or {}).get("preview_prompts") or []
+    return [prompt for prompt in prompts if isinstance(prompt, str)]
+
+
+def write_adapter(
+    source: Source, samples: Sequence[Sample], origin: str, folder: Path, called: str
+) -> None:
+    """Writes an adapter's folder.
+
+    Args:
+        source: the base, and one adapter of strength 1.
+        samples: sounds for its card.
+        origin: name of the folder that they are from.
+        folder: exists, and is empty.
+        called: what the card's examples call the folder.
+    """
+    (part,) = source.parts
+    files = part.files
+    config = dict(files.config) | {
+        "base_model_name_or_path": source.name,
+        "task_type": files.config.get("task_type") or TASK,
+    }
+    atomic.write_json(folder / CONFIG_FILE, config)
+    facts, header = None, {"format": "pt"}
+    if (files.folder / FACTS_FILE).is_file():
+        recorded = read_json(files.folder / FACTS_FILE, max_bytes=LARGE)
+        facts = public_facts(recorded, source.name)
+        atomic.write_json(folder / FACTS_FILE, facts)
+        header = {"musicgen_lora": json.dumps(facts, sort_keys=True)}
+    tensors = {name: tensor.contiguous() for name, tensor in files.tensors.items()}
+    save_file(tensors, folder / WEIGHTS_FILE, metadata=header)
+    if samples:
+        (folder / SAMPLES).mkdir()
+    named = []
+    for number, sample in enumerate(samples):
+        shutil.copyfile(sample.path, folder / SAMPLES / f"{number:02d}.wav")
+        named.append((f"{SAMPLES}/{number:02d}.wav", sample.prompt))
+    text = adapter_text(source, facts, named, origin, called)
+    (folder / "README.md").write_text(text, encoding="utf-8")

@@ -1,0 +1,251 @@
+"""An audiocraft export as a MusicGen in Hugging Face's format.
+
+What an export lacks, it names: the text encoder, and in Meta's own releases the codec. Those come
+from a folder of that name beside the files, as our exports have it, or from a MusicGen that has the
+same.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers import EncodecFeatureExtractor, MusicgenProcessor
+
+from musicgen_lora import atomic
+from musicgen_lora.errors import UserError
+from musicgen_lora.export.audiocraft.config import Asked, hf_codec, hf_decoder, our_facts
+from musicgen_lora.export.audiocraft.files import (
+    CODEC_FILE,
+    LM_FILE,
+    config_of,
+    read_package,
+    state_of,
+)
+from musicgen_lora.export.audiocraft.names import (
+    Places,
+    codec_from_audiocraft,
+    lm_from_audiocraft,
+)
+from musicgen_lora.export.checkpoint import TOKENIZER, weight_files
+from musicgen_lora.formats.documents import read_json
+from musicgen_lora.formats.tensors import read_tensors
+from musicgen_lora.model.base_facts import FIELD
+from musicgen_lora.model.base_folder import WEIGHTS, base_folder
+from musicgen_lora.model.chroma import SETTINGS_FILE
+from musicgen_lora.model.musicgen import load_base, load_tokenizer
+
+MAX_PARTS = 512
+"""Layers or codebooks that a configuration may name."""
+T5_PARTS = ("shared.", "encoder.")
+Part = tuple[dict[str, Any], dict[str, Tensor]]
+"""Configuration and tensors of a text encoder or a codec."""
+
+
+@dataclass(frozen=True)
+class Import:
+    """What an import has read.
+
+    Args:
+        config: of the whole model, in transformers.
+        tensors: by transformers' names.
+        words: folder of the tokenizer.
+        tune: settings of a melody model's feature extractor.
+        taken: what was not in the export, and where it was taken from, a sentence each.
+    """
+
+    config: dict[str, Any]
+    tensors: dict[str, Tensor]
+    words: Path
+    tune: dict[str, Any]
+    taken: list[str]
+
+
+def read_audiocraft(folder: Path, model_path: str | None) -> Import:
+    """Reads an export.
+
+    Args:
+        folder: with audiocraft's two files.
+        model_path: a MusicGen in Hugging Face's format, for what the export lacks.
+
+    Raises:
+        UserError: a file is missing, damaged, of a model that transformers doesn't have, or lacks
+            what `model_path` doesn't give.
+    """
+    path = folder / LM_FILE
+    package, codec_package = read_package(path), read_package(folder / CODEC_FILE)
+    ask = Asked(config_of(package, path), path)
+    is_melody = ask.has("conditioners.self_wav")
+    decoder = hf_decoder(ask, is_melody=is_melody)
+    _check_conditions(ask, is_melody=is_melody)
+    places = Places(decoder["num_hidden_layers"], decoder["num_codebooks"], is_melody)
+    if max(places.n_layers, places.n_codebooks) > MAX_PARTS:
+        raise UserError(f"{path}: xp.cfg: transformer_lm: {places.n_layers} layers are too many.")
+    taken: list[str] = []
+    words, (text_config, text) = _text_encoder(folder, ask, model_path, taken)
+    codec_config, codec = _codec(folder / CODEC_FILE, codec_package, model_path, taken)
+    width, tune = text_config.get("d_model", 0), _tune(ask) if is_melody else {}
+    try:
+        tensors, trained_text = lm_from_audiocraft(
+            state_of(package, path), places, width, tune.get("num_chroma", 0)
+        )
+    except ValueError as error:
+        raise UserError(f"{path}: {error}.") from error
+    text |= trained_text
+    tensors |= {f"text_encoder.{name}": tensor for name, tensor in text.items()}
+    tensors |= {f"audio_encoder.{name}": tensor for name, tensor in codec.items()}
+    config: dict[str, Any] = {
+        "architectures": [f"Musicgen{'Melody' * is_melody}ForConditionalGeneration"],
+        "model_type": "musicgen_melody" if is_melody else "musicgen",
+        "dtype": "float32",
+        "is_encoder_decoder": True,
+        "text_encoder": text_config,
+        "audio_encoder": codec_config,
+        "decoder": decoder,
+        FIELD: our_facts(ask),
+    }
+    if is_melody:
+        window_s = ask("dataset.segment_duration", (int, float))
+        n_frames = 1 + int(window_s * tune["sampling_rate"] / tune["hop_length"])
+        config |= {"num_chroma": tune["num_chroma"], "chroma_length": n_frames}
+    return Import(config, tensors, words, tune, taken)
+
+
+def _check_conditions(ask: Asked, *, is_melody: bool) -> None:
+    ask.must_be("conditioners.description.model", "t5")
+    if is_melody:
+        ask.must_be("conditioners.self_wav.model", "chroma_stem")
+        ask.must_be("fuser.prepend", ["self_wav", "description"])
+        ask.must_be("fuser.cross", [])
+    else:
+        ask.must_be("fuser.cross", ["description"])
+        ask.must_be("fuser.prepend", [])
+    ask.must_be("fuser.sum", [], [])
+    ask.must_be("fuser.input_interpolate", [], [])
+    ask.must_be("fuser.cross_attention_pos_emb", False, False)
+
+
+def _tune(ask: Asked) -> dict[str, Any]:
+    """Settings of transformers' feature extractor for a melody model."""
+    name = "conditioners.self_wav.chroma_stem."
+    ask.must_be(f"{name}argmax", True, False)
+    exponent, n_chroma = ask(f"{name}radix2_exp", int), ask(f"{name}n_chroma", int)
+    if not 4 <= exponent <= 18:
+        raise UserError(f"xp.cfg: {name}radix2_exp = {exponent}: is out of bounds.")
+    return {
+        "chunk_length": ask("dataset.segment_duration", (int, float)),
+        "feature_extractor_type": "MusicgenMelodyFeatureExtractor",
+        "feature_size": n_chroma,
+        "hop_length": 1 << (exponent - 2),
+        "n_fft": 1 << exponent,
+        "num_chroma": n_chroma,
+        "padding_side": "right",
+        "padding_value": 0.0,
+        "return_attention_mask": False,
+        "sampling_rate": ask(f"{name}sample_rate", int),
+        # Of demucs' stems: vocals and what is neither drums, bass nor vocals.
+        "stem_indices": [3, 2],
+    }
+
+
+def _text_encoder(
+    folder: Path, ask: Asked, model_path: str | None, taken: list[str]
+) -> tuple[Path, Part]:
+    """Folder of the tokenizer, and the encoder."""
+    name = ask("conditioners.description.t5.name", str)
+    beside = folder / Path(name).name
+    if beside.is_dir():
+        config = read_json(beside / "config.json")
+        # A whole T5 has a decoder too, which no MusicGen asks.
+        tensors = read_tensors(beside / WEIGHTS)
+        return beside, (config, {n: t for n, t in tensors.items() if n.startswith(T5_PARTS)})
+    if model_path is None:
+        raise UserError(
+            f"{folder}: has no text encoder: audiocraft fetches {name}; give --model_path, a "
+            "MusicGen in Hugging Face's format with the same (for Meta's, facebook/musicgen-small)."
+        )
+    # Checks all of it.
+    load_base(model_path)
+    base = base_folder(model_path)
+    taken.append(f"The text encoder ({name} in the export) is that of {model_path}.")
+    return base, _part_of(base, "text_encoder")
+
+
+def _codec(path: Path, package: dict[str, Any], model_path: str | None, taken: list[str]) -> Part:
+    named = package.get("pretrained")
+    if named is None:
+        ask = Asked(config_of(package, path), path)
+        config = hf_codec(ask)
+        try:
+            return config, codec_from_audiocraft(state_of(package, path))
+        except ValueError as error:
+            raise UserError(f"{path}: {error}.") from error
+    if model_path is None:
+        raise UserError(
+            f"{path}: holds no codec, but names one ({str(named)[:100]}); give --model_path, a "
+            "MusicGen in Hugging Face's format with the same (for Meta's, facebook/musicgen-small)."
+        )
+    load_base(model_path)
+    taken.append(f"The codec ({str(named)[:100]} in the export) is that of {model_path}.")
+    return _part_of(base_folder(model_path), "audio_encoder")
+
+
+def _part_of(base: Path, part: str) -> Part:
+    """Configuration and tensors of one part of a checked base."""
+    config = read_json(base / "config.json")[part]
+    found = {
+        name.removeprefix(f"{part}."): tensor
+        for file in weight_files(base)
+        for name, tensor in read_tensors(base / file).items()
+        if name.startswith(f"{part}.")
+    }
+    return config, found
+
+
+def write_checkpoint(read: Import, folder: Path) -> None:
+    """Writes a MusicGen in Hugging Face's format, and loads it to see that it is whole.
+
+    Args:
+        read: from an export.
+        folder: exists, and is empty.
+
+    Raises:
+        UserError: it is no model that loads.
+    """
+    atomic.write_json(folder / "config.json", read.config)
+    own = {name: tensor.contiguous() for name, tensor in read.tensors.items()}
+    save_file(own, folder / WEIGHTS, metadata={"format": "pt"})
+    for name in TOKENIZER:
+        if (read.words / name).is_file():
+            shutil.copyfile(read.words / name, folder / name)
+    atomic.write_json(folder / "generation_config.json", _generation(read.config))
+    if read.tune:
+        (folder / SETTINGS_FILE).write_text(json.dumps(read.tune, indent=2) + "\n")
+    try:
+        load_base(folder)
+        tokenizer = load_tokenizer(folder)
+    except UserError as error:
+        said = str(error).replace(str(folder), "what was read of it")
+        raise UserError(f"It makes no model: {said}") from error
+    if not read.tune:
+        codec, decoder = read.config["audio_encoder"], read.config["decoder"]
+        hears = EncodecFeatureExtractor(
+            sampling_rate=codec["sampling_rate"], feature_size=decoder["audio_channels"]
+        )
+        MusicgenProcessor(hears, tokenizer).save_pretrained(str(folder))
+
+
+def _generation(config: dict[str, Any]) -> dict[str, Any]:
+    """As Meta's releases have it."""
+    special = config["decoder"]["vocab_size"]
+    return {
+        **dict.fromkeys(("bos_token_id", "decoder_start_token_id", "pad_token_id"), special),
+        "do_sample": True,
+        "guidance_scale": 3.0,
+        "max_length": 1500,
+    }

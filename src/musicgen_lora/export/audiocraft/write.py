@@ -1,0 +1,117 @@
+"""A MusicGen as Meta's audiocraft reads it: two files, and the text encoder that they don't hold.
+
+audiocraft fetches T5 by one of its known names, and looks for a folder of that name in the working
+directory first: so the text encoder lies beside the files in such a folder, and the card says how
+to load it.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, hann_window, nn
+
+from musicgen_lora.errors import UserError
+from musicgen_lora.export.audiocraft.config import (
+    codec_config,
+    lm_config,
+    places_of,
+    text_encoder_name,
+)
+from musicgen_lora.export.audiocraft.files import CODEC_FILE, LM_FILE, write_state
+from musicgen_lora.export.audiocraft.names import (
+    TUNE_WINDOW,
+    codec_to_audiocraft,
+    lm_to_audiocraft,
+)
+from musicgen_lora.export.checkpoint import TOKENIZER
+from musicgen_lora.export.sources import Source
+from musicgen_lora.formats.documents import LARGE, read_json
+from musicgen_lora.model.base_facts import FIELD, base_facts
+from musicgen_lora.model.chroma import extractor_settings
+from musicgen_lora.model.melody import is_melody
+
+
+def check_fits(source: Source) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Configurations of language model and codec, before anything is written.
+
+    Raises:
+        UserError: audiocraft has no such model, or the codec is another model's.
+    """
+    config: Any = source.model.config
+    tune = extractor_settings(source.base) if is_melody(source.model) else {}
+    stated = getattr(config, FIELD, {})
+    try:
+        window_s = base_facts(source.model).trained_duration_s
+        lm, codec = lm_config(config, window_s, stated, tune), codec_config(config.audio_encoder)
+    except ValueError as error:
+        raise UserError(f"{source.base}: cannot be written for audiocraft: {error}.") from error
+    n_used, n_held = lm["compression_model_n_q"], codec["rvq"]["n_q"]
+    if n_used != n_held:
+        raise UserError(
+            f"{source.base}: its codec has {n_held} codebooks, its decoder reads {n_used}: the two "
+            "do not belong together."
+        )
+    return lm, codec
+
+
+def reads_as_t5(source: Source) -> bool:
+    """Whether the base's tokenizer is of the kind that audiocraft makes of its files. One that
+    can't be told is left to audiocraft."""
+    path = source.folder / "tokenizer.json"
+    if not path.is_file():
+        return True
+    model = read_json(path, max_bytes=LARGE).get("model")
+    return isinstance(model, dict) and model.get("type") == "Unigram"
+
+
+def write_audiocraft(source: Source, folder: Path) -> None:
+    """Writes the two files and the text encoder's folder.
+
+    Args:
+        source: base and adapters.
+        folder: exists, and is empty.
+
+    Raises:
+        UserError: audiocraft has no such model.
+    """
+    lm, codec = check_fits(source)
+    config: Any = source.model.config
+    tensors = source.tensors()
+    try:
+        state = lm_to_audiocraft(tensors, places_of(config))
+        codec_state = codec_to_audiocraft(_within(tensors, "audio_encoder."), _transposed(source))
+    except ValueError as error:
+        raise UserError(f"{source.base}: {error}.") from error
+    if is_melody(source.model):
+        state[TUNE_WINDOW] = hann_window(
+            2 ** lm["conditioners"]["self_wav"]["chroma_stem"]["radix2_exp"]
+        )
+    write_state(folder / LM_FILE, state, lm)
+    write_state(folder / CODEC_FILE, codec_state, codec)
+    _write_text_encoder(source, folder / text_encoder_name(config))
+
+
+def _within(tensors: dict[str, Tensor], part: str) -> dict[str, Tensor]:
+    return {
+        name.removeprefix(part): tensor for name, tensor in tensors.items() if name.startswith(part)
+    }
+
+
+def _transposed(source: Source) -> set[str]:
+    codec: Any = source.model.audio_encoder
+    return {
+        name.removesuffix(".conv")
+        for name, module in codec.named_modules()
+        if isinstance(module, nn.ConvTranspose1d)
+    }
+
+
+def _write_text_encoder(source: Source, folder: Path) -> None:
+    encoder: Any = source.model.text_encoder
+    encoder.save_pretrained(folder, state_dict=_within(source.tensors(), "text_encoder."))
+    for name in TOKENIZER:
+        if (source.folder / name).is_file():
+            shutil.copyfile(source.folder / name, folder / name)

@@ -1,0 +1,221 @@
+"""Model cards of what is exported."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from musicgen_lora.errors import UserError
+from musicgen_lora.export.audiocraft.config import TEXT_ENCODERS, text_encoder_name
+from musicgen_lora.export.sources import Source
+from musicgen_lora.formats.documents import SMALL, read_bytes
+from musicgen_lora.model.base_facts import base_facts
+from musicgen_lora.model.lora.card import adapter_card, licence
+from musicgen_lora.model.melody import is_melody
+from musicgen_lora.model.musicgen import model_shape
+
+SAMPLES = "samples"
+"""Folder of the sounds that a card plays."""
+EXAMPLE_S = 10.0
+"""Of a card's example, where the base was trained on that much."""
+
+
+def front_matter(source: Source, *, relation: str, library: str, **more: Any) -> str:
+    """The block of a card that the Hub reads.
+
+    Args:
+        source: base and adapters.
+        relation: of what is exported to the base: "adapter", "finetune".
+        library: that loads it.
+        more: further fields.
+    """
+    front: dict[str, Any] = {"library_name": library, "pipeline_tag": "text-to-audio"}
+    if source.hub_id:
+        front |= {"base_model": source.hub_id, "base_model_relation": relation}
+    tag, _ = _licence(source)
+    if tag:
+        front["license"] = tag
+    tags = ["musicgen", "text-to-audio", *(["lora"] if relation == "adapter" else [])]
+    text = yaml.safe_dump(
+        front | {"tags": tags} | more, sort_keys=False, allow_unicode=True, width=1000
+    )
+    return f"---\n{text}---\n"
+
+
+def stated_licence(folder: Path) -> str | None:
+    """The licence that a base's own card states; None where it has no card, or one without."""
+    path = folder / "README.md"
+    if not path.is_file():
+        return None
+    try:
+        text = read_bytes(path, SMALL).decode()
+        front = re.match(r"---\n(.{1,20000}?)\n---\n", text, re.DOTALL)
+        stated = yaml.safe_load(front[1]) if front else None
+    except (UserError, UnicodeDecodeError, yaml.YAMLError, RecursionError):
+        # A card is a stranger's prose; what can't be read states nothing.
+        return None
+    found = stated.get("license") if isinstance(stated, dict) else None
+    return found if isinstance(found, str) and re.fullmatch(r"[\w.-]{1,60}", found) else None
+
+
+def _licence(source: Source) -> tuple[str | None, str]:
+    """The Hub's tag and a sentence. What adapters were trained on has rights of its own, so that of
+    a base that leaves all open no tag is taken for what is made with them."""
+    tag, sentence = licence(source.hub_id or source.base)
+    stated = None if tag else stated_licence(source.folder)
+    if stated is None:
+        return tag, sentence
+    is_bound = stated.startswith("cc-by-nc")
+    said = f"The base's card states {stated}. {sentence}"
+    return (stated if is_bound or not source.parts else None), said
+
+
+def ingredients(facts: Mapping[str, Any]) -> str:
+    """Base and adapters as a list."""
+    base = facts["base"]
+    lines = [f"- Base: `{base['name']}` (fingerprint `{base['fingerprint']}`)"]
+    lines += [
+        f"- Adapter: `{part['name']}` (fingerprint `{part['fingerprint']}`), "
+        f"strength {part['strength']:g}"
+        for part in facts["adapters"]
+    ]
+    return "\n".join(lines)
+
+
+def code_block(language: str, lines: Sequence[str]) -> str:
+    """Lines as Markdown shows code."""
+    return "\n".join([f"```{language}", *lines, "```"])
+
+
+def checkpoint_card(source: Source, facts: Mapping[str, Any], folder_name: str) -> str:
+    """Of a base with adapters merged into it.
+
+    Args:
+        source: base and adapters.
+        facts: from `Source.facts`.
+        folder_name: how the example calls the checkpoint.
+    """
+    shape = model_shape(source.model)
+    seconds = min(EXAMPLE_S, base_facts(source.model).trained_duration_s)
+    n_tokens = round(seconds * shape.frame_rate) + (shape.n_codebooks - 1) // shape.n_channels
+    code = code_block(
+        "python",
+        [
+            "from transformers import pipeline",
+            "",
+            f'play = pipeline("text-to-audio", model="{folder_name}")',
+            "sound = play(",
+            '    "hip hop 808 beat with trap drums",',
+            '    forward_params={"do_sample": True, "guidance_scale": 3.0, '
+            f'"max_new_tokens": {n_tokens}}},',
+            ")",
+        ],
+    )
+    return f"""{front_matter(source, relation="finetune", library="transformers")}\
+# MusicGen with LoRA adapters merged in
+
+{ingredients(facts)}
+- Licence: {_licence(source)[1]}
+
+A strength of 1 is an adapter as it was trained, its alpha folded in; 0 is the base. It plays
+{seconds:g} s with plain transformers by
+
+{code}
+"""
+
+
+def audiocraft_card(source: Source, facts: Mapping[str, Any], folder_name: str) -> str:
+    """Of an export for audiocraft.
+
+    Args:
+        source: base and adapters.
+        facts: from `Source.facts`.
+        folder_name: how the example calls the export.
+    """
+    config: Any = source.model.config
+    name, width = text_encoder_name(config), config.text_encoder.d_model
+    seconds = base_facts(source.model).trained_duration_s
+    lines = [
+        "import os",
+        "",
+        "from audiocraft.models import MusicGen",
+        *(
+            ["from audiocraft.modules.conditioners import T5Conditioner"]
+            if TEXT_ENCODERS.get(width) != name
+            else []
+        ),
+        "",
+        f'os.chdir("{folder_name}")    # where {name}/, the text encoder, is found',
+    ]
+    if TEXT_ENCODERS.get(width) != name:
+        lines.append(f'T5Conditioner.MODELS_DIMS["{name}"] = {width}    # else taken for another')
+    lines += [
+        'model = MusicGen.get_pretrained(".")',
+        f"model.set_generation_params(duration={min(EXAMPLE_S, seconds):g})",
+        'sound = model.generate(["hip hop 808 beat with trap drums"])[0]',
+    ]
+    tune = ""
+    if is_melody(source.model):
+        tune = (
+            "\nTunes: audiocraft takes them from the stems that demucs separates, this project "
+            "from the whole mix;\nthe same audio may give them other tunes.\n"
+        )
+    return f"""{front_matter(source, relation="finetune", library="audiocraft")}\
+# MusicGen for audiocraft
+
+{ingredients(facts)}
+- Trained on windows of {seconds:g} s: past that it predicts nothing, whatever length is asked for
+- Licence: {_licence(source)[1]}
+
+{code_block("python", lines)}
+
+The folder `{name}` is the text encoder, which audiocraft's files don't hold. audiocraft looks for
+it in the working directory first and on the Hub else; with another one, prompts are read wrongly
+and nothing says so. transformers 4 also needs the tokenizer's `spiece.model` in it.
+{tune}"""
+
+
+def adapter_text(
+    source: Source,
+    facts: Mapping[str, Any] | None,
+    samples: Sequence[tuple[str, str]],
+    origin: str,
+    folder_name: str,
+) -> str:
+    """Of an adapter that is passed on.
+
+    Args:
+        source: the base, and the adapter.
+        facts: its own, without what is its owner's; None for one of another tool.
+        samples: paths within the folder and prompts of sounds.
+        origin: name of the folder that they are from, such as step-000100.
+        folder_name: how the examples call the adapter.
+    """
+    widget = [{"text": prompt, "output": {"url": path}} for path, prompt in samples]
+    more = {"widget": widget} if widget else {}
+    front = front_matter(source, relation="adapter", library="peft", **more)
+    if facts is not None and {"data", "settings", "base_loss"} <= set(facts):
+        body = adapter_card(dict(facts), folder_name).split("---\n", 2)[2]
+        # The clips' names are their owner's, and stay at home.
+        body = body.replace(
+            "All settings, versions and the held-out clips are", "Settings and versions are"
+        )
+    else:
+        body = f"""# LoRA adapter for MusicGen
+
+- Base: `{source.name}`
+- Licence: {_licence(source)[1]}
+
+```sh
+musicgen-lora generate --base_model_path {source.name} --lora_model_path {folder_name} \\
+    --prompts "hip hop 808 beat with trap drums"
+```
+"""
+    if samples:
+        lines = [f"- `{path}`: {prompt}" for path, prompt in samples]
+        body += "\n".join(["", f"## Samples ({origin})", "", *lines, ""])
+    return front + body

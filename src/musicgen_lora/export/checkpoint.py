@@ -1,0 +1,99 @@
+"""A checkpoint in Hugging Face's format, made of a base's own files with some weights replaced.
+
+The base's files are copied rather than written anew from a loaded model: config, facts and
+tokenizer stay as their author made them, and weights that nothing changes keep their bytes.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from musicgen_lora.atomic import json_bytes
+from musicgen_lora.errors import RunError
+from musicgen_lora.formats.documents import LARGE, read_json
+from musicgen_lora.formats.tensors import read_tensors
+from musicgen_lora.model.base_folder import INDEX, WEIGHTS
+
+CONFIGS = (
+    "config.json",
+    "generation_config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+)
+TOKENIZER = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "spiece.model",
+)
+"""All that transformers reads of a MusicGen beside its weights."""
+
+
+def weight_files(folder: Path) -> list[str]:
+    """Names of a checked base's weights files."""
+    if (folder / WEIGHTS).is_file():
+        return [WEIGHTS]
+    return sorted(set(read_json(folder / INDEX, max_bytes=LARGE)["weight_map"].values()))
+
+
+def left_behind(folder: Path) -> list[str]:
+    """Names of what lies in a base's folder and is not part of the checkpoint."""
+    known = {*CONFIGS, *TOKENIZER, INDEX, *weight_files(folder)}
+    return sorted(
+        path.name for path in folder.iterdir() if path.name not in known and path.name[0] != "."
+    )
+
+
+def copy_checkpoint(base: Path, folder: Path, changed: Mapping[str, Tensor]) -> None:
+    """Copies a base, with other values for some of its weights.
+
+    Args:
+        base: its folder, checked as `load_base` does.
+        folder: exists, and is empty.
+        changed: float32, by the names that the weights have in the files.
+
+    Raises:
+        RunError: the files have no such weight.
+    """
+    for name in (*CONFIGS, *TOKENIZER):
+        if (base / name).is_file():
+            shutil.copyfile(base / name, folder / name)
+    placed: set[str] = set()
+    for name in weight_files(base):
+        with safe_open(base / name, "pt") as file:
+            held, header = set(file.keys()), file.metadata()
+        replaced = held & set(changed)
+        placed |= replaced
+        if replaced:
+            tensors = read_tensors(base / name) | {key: changed[key] for key in replaced}
+            # One entry: safetensors writes several in a random order.
+            form = (header or {}).get("format", "pt")
+            save_file(tensors, folder / name, metadata={"format": form})
+        else:
+            shutil.copyfile(base / name, folder / name)
+    lost = sorted(set(changed) - placed)
+    if lost:
+        raise RunError(
+            f"{base}: its files have no {lost[0]}; load the base by transformers and save it with "
+            "save_pretrained, then merge into that."
+        )
+    if not (base / WEIGHTS).is_file():
+        index: dict[str, Any] = read_json(base / INDEX, max_bytes=LARGE)
+        total = sum(_tensor_bytes(folder / name) for name in weight_files(base))
+        index["metadata"] |= {"total_size": total}
+        (folder / INDEX).write_bytes(json_bytes(index))
+
+
+def _tensor_bytes(path: Path) -> int:
+    """Of a safetensors file: all but its header, whose length stands in front."""
+    with open(path, "rb") as file:
+        n_header = int.from_bytes(file.read(8), "little")
+    return path.stat().st_size - 8 - n_header

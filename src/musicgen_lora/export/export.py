@@ -1,0 +1,106 @@
+"""The export command: a model in the form that another program reads, or an adapter for others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from musicgen_lora import atomic
+from musicgen_lora.config import ExportSettings
+from musicgen_lora.console import plain_console
+from musicgen_lora.errors import UserError
+from musicgen_lora.export.adapter import find_samples, write_adapter
+from musicgen_lora.export.audiocraft.write import check_fits, reads_as_t5, write_audiocraft
+from musicgen_lora.export.card import audiocraft_card
+from musicgen_lora.export.folder import publish
+from musicgen_lora.export.hub import check_push, push
+from musicgen_lora.export.sources import FACTS_FILE, Source, read_source
+from musicgen_lora.given import check_is_free, check_strengths
+
+
+def export_model(settings: ExportSettings, *, api: Any = None) -> Path:
+    """Writes a MusicGen for audiocraft, or an adapter for other people.
+
+    Args:
+        settings: what, and where it goes.
+        api: in the Hub's place, for tests.
+
+    Returns:
+        The folder. For audiocraft: `state_dict.bin`, `compression_state_dict.bin`, the text
+        encoder, and a card that says how audiocraft loads it. For PEFT: the adapter, its card and
+        samples.
+
+    Raises:
+        UserError: strengths that don't match the adapters, an adapter of another base, a model that
+            audiocraft doesn't have, or a folder that is not usable.
+        RunError: the disk is full, and nothing is half written; or the Hub refuses the upload.
+    """
+    check_asked(settings)
+    check_is_free(settings.output_dir)
+    how = {"public": settings.public, "dry_run": settings.dry_run, "api": api}
+    check_push(settings.push_to_hub, **how)
+    console = plain_console()
+    source = read_source(
+        settings.model_path, settings.lora_model_path, settings.strength, settings.hub_base
+    )
+    write = _for_peft if settings.format == "peft" else _for_audiocraft
+    publish(settings.output_dir, write(settings, source, console))
+    console.print(f"For {settings.format}: {settings.output_dir}; README.md says how it is loaded.")
+    if settings.push_to_hub is not None:
+        push(settings.output_dir, settings.push_to_hub, console=console, **how)
+    return settings.output_dir
+
+
+def check_asked(settings: ExportSettings) -> None:
+    """Raises a UserError where settings don't go together."""
+    check_strengths(settings.lora_model_path, settings.strength)
+    if settings.format == "peft":
+        if len(settings.lora_model_path) != 1 or settings.strength not in ([], [1.0]):
+            raise UserError(
+                "--format peft is for one adapter as it is: give one --lora_model_path and no "
+                "--strength; merge makes one model of several."
+            )
+    elif settings.previews is not None:
+        raise UserError("--previews are sounds for the card of --format peft.")
+    if settings.previews is not None and not settings.previews.is_dir():
+        raise UserError(f"--previews {settings.previews}: no such folder.")
+
+
+def _for_audiocraft(
+    settings: ExportSettings, source: Source, console: Console
+) -> Callable[[Path], None]:
+    check_fits(source)
+    if not reads_as_t5(source):
+        console.print(
+            f"{source.base}: its tokenizer is none of T5's kind, and audiocraft reads text by T5's "
+            "alone: it will refuse this text encoder.",
+            style="yellow",
+        )
+    facts = source.facts()
+
+    def fill(staging: Path) -> None:
+        write_audiocraft(source, staging)
+        atomic.write_json(staging / FACTS_FILE, facts)
+        text = audiocraft_card(source, facts, settings.output_dir.resolve().name)
+        (staging / "README.md").write_text(text, encoding="utf-8")
+
+    return fill
+
+
+def _for_peft(settings: ExportSettings, source: Source, console: Console) -> Callable[[Path], None]:
+    samples, origin = find_samples(settings.lora_model_path[0], settings.previews)
+    for sample in samples:
+        console.print(f"Sample for the card: {sample.path} ({sample.prompt})")
+    if not samples:
+        console.print("No samples for the card: no previews beside the adapter (--previews).")
+    if source.hub_id is None:
+        console.print(
+            f"The card names no base on the Hub, and others' PEFT looks for {source.name!r}: give "
+            "--hub_base if it is there.",
+            style="yellow",
+        )
+    called = settings.output_dir.resolve().name
+    return lambda staging: write_adapter(source, samples, origin, staging, called)

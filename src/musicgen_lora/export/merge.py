@@ -1,0 +1,79 @@
+"""The merge command: a base and adapters in, a checkpoint that plain transformers plays out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from musicgen_lora import atomic
+from musicgen_lora.config import MergeSettings
+from musicgen_lora.console import plain_console
+from musicgen_lora.errors import UserError
+from musicgen_lora.export.card import checkpoint_card
+from musicgen_lora.export.checkpoint import copy_checkpoint, left_behind
+from musicgen_lora.export.folder import publish
+from musicgen_lora.export.hub import check_push, push
+from musicgen_lora.export.sources import FACTS_FILE, Source, read_source
+from musicgen_lora.formats.documents import read_json
+from musicgen_lora.given import check_is_free, check_strengths
+
+
+def merge_adapters(settings: MergeSettings, *, api: Any = None) -> Path:
+    """Folds adapters into a base.
+
+    Args:
+        settings: what is merged, and where it goes.
+        api: in the Hub's place, for tests.
+
+    Returns:
+        The folder of the checkpoint. Weights that no adapter changes keep the bytes they have in
+        the base's files; merged ones are float32.
+
+    Raises:
+        UserError: no adapters, strengths that don't match them, an adapter of another base, or a
+            folder that is not usable.
+        RunError: the disk is full, and nothing is half written; or the Hub refuses the upload.
+    """
+    if not settings.lora_model_path:
+        raise UserError("--lora_model_path is empty; give the adapters to merge.")
+    check_strengths(settings.lora_model_path, settings.strength)
+    check_is_free(settings.output_dir)
+    how = {"public": settings.public, "dry_run": settings.dry_run, "api": api}
+    check_push(settings.push_to_hub, **how)
+    console = plain_console()
+    source = read_source(
+        settings.model_path, settings.lora_model_path, settings.strength, settings.hub_base
+    )
+    facts = source.facts()
+
+    def fill(staging: Path) -> None:
+        copy_checkpoint(source.folder, staging, source.changed_tensors())
+        atomic.write_json(staging / FACTS_FILE, facts)
+        text = checkpoint_card(source, facts, settings.output_dir.resolve().name)
+        (staging / "README.md").write_text(text, encoding="utf-8")
+
+    publish(settings.output_dir, fill)
+    _tell(source, settings.output_dir, console)
+    if settings.push_to_hub is not None:
+        push(settings.output_dir, settings.push_to_hub, console=console, **how)
+    return settings.output_dir
+
+
+def _tell(source: Source, folder: Path, console: Console) -> None:
+    others = left_behind(source.folder)
+    if others:
+        console.print(f"Not copied from the base's folder: {', '.join(others)}.")
+    config = read_json(source.folder / "config.json")
+    asked = config.get("dtype") or config.get("torch_dtype")
+    if source.changed and asked not in (None, "float32"):
+        console.print(
+            f"The base's config.json asks for {asked}: transformers rounds the merged weights to "
+            "it, unless it is given dtype=torch.float32.",
+            style="yellow",
+        )
+    strengths = ", ".join(f"{part.files.folder} x {part.strength:g}" for part in source.parts)
+    console.print(
+        f"{len(source.changed)} weights of {source.base} changed by {strengths}: {folder}"
+    )

@@ -1,0 +1,108 @@
+"""What an export is made of: a base and adapters of it, each with a strength."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from transformers import MusicgenForConditionalGeneration
+
+from musicgen_lora import EMBEDDED_NAME, __version__
+from musicgen_lora.export.merging import Part, merge_into
+from musicgen_lora.given import check_strengths, local_model
+from musicgen_lora.model.base_folder import base_folder
+from musicgen_lora.model.lora.adapter import read_adapter
+from musicgen_lora.model.musicgen import base_fingerprint, load_base
+
+FACTS_FILE = "made_of.json"
+"""Base, adapters and strengths, beside what was made of them."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A base with adapters merged into it.
+
+    Args:
+        base: as the user named it.
+        folder: where it lies.
+        fingerprint: of the base, before anything was merged.
+        model: in float32 on the CPU, merged.
+        parts: the adapters.
+        changed: names of the weights that were merged.
+        hub_base: what the base is called on the Hub, where it was given as a folder.
+    """
+
+    base: str
+    folder: Path
+    fingerprint: str
+    model: MusicgenForConditionalGeneration
+    parts: Sequence[Part]
+    changed: set[str]
+    hub_base: str = ""
+
+    @property
+    def hub_id(self) -> str | None:
+        """The base's name on the Hub; None where it is not known to have one."""
+        if self.hub_base:
+            return self.hub_base
+        return None if self.base == EMBEDDED_NAME or local_model(self.base) else self.base
+
+    @property
+    def name(self) -> str:
+        """The base's name without the folders that it lies in."""
+        is_embedded = self.base == EMBEDDED_NAME
+        return self.hub_id or (self.base if is_embedded else Path(self.base).resolve().name)
+
+    def facts(self) -> dict[str, Any]:
+        """Where the weights come from; no paths, since checkpoints are passed on."""
+        return {
+            "format_version": 1,
+            "musicgen_lora": __version__,
+            "base": {"name": self.name, "fingerprint": self.fingerprint},
+            "adapters": [
+                {
+                    "name": part.files.folder.resolve().name,
+                    "fingerprint": part.files.fingerprint,
+                    "strength": part.strength,
+                }
+                for part in self.parts
+            ],
+        }
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All weights, float32, by their names in the model."""
+        return self.model.state_dict()
+
+    def changed_tensors(self) -> dict[str, Tensor]:
+        """Those of them that were merged."""
+        tensors = self.tensors()
+        return {name: tensors[name] for name in self.changed}
+
+
+def read_source(
+    base: str, adapters: Sequence[Path], strengths: Sequence[float], hub_base: str = ""
+) -> Source:
+    """Loads a base and merges adapters.
+
+    Args:
+        base: a folder, a hub id, or the embedded base's name.
+        adapters: their folders.
+        strengths: one each; none for 1 each.
+        hub_base: what the base is called on the Hub, where it is given as a folder.
+
+    Raises:
+        UserError: strengths and adapters don't match, or one of the folders is not usable.
+    """
+    check_strengths(list(adapters), list(strengths))
+    files = [read_adapter(folder) for folder in adapters]
+    model = load_base(base)
+    parts = [
+        Part(file, strength)
+        for file, strength in zip(files, strengths or [1.0] * len(files), strict=True)
+    ]
+    mark = base_fingerprint(model)
+    changed = merge_into(model, parts)
+    return Source(base, base_folder(base), mark, model, parts, changed, hub_base)

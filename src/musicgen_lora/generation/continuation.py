@@ -1,0 +1,93 @@
+"""Joining what a model played on from a recording to the recording itself.
+
+A continuation comes with the codec's version of what it heard. The recording is kept as it was, and
+the new music is brought to its level, as far as the codec or the model changed it, and faded in
+before the seam, where both have the same music. What is left of a hole there is measured.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from musicgen_lora.audio.crossfade import pass_into
+from musicgen_lora.audio.loudness import decibels
+
+LEVEL_S = 2.0
+"""The level is compared over so much of what both have."""
+GAIN_MOST_DB = 12.0
+PASS_WITHIN_S, FADE_S = 0.06, 0.01
+FRAME_S = 0.05
+AROUND_S = 0.3
+BEFORE_S = 4.0
+QUIET_SHARE = 0.1
+HOLE_DB = -12.0
+
+
+@dataclass(frozen=True)
+class Continued:
+    """A recording and how it goes on.
+
+    Args:
+        waveform: `[C, M + what is new]`.
+        gain_db: that the new music was given.
+        hole_db: the quietest moment around the seam against the recording's own quiet moments.
+    """
+
+    waveform: np.ndarray
+    gain_db: float
+    hole_db: float
+
+    @property
+    def has_hole(self) -> bool:
+        """Whether there is silence at the seam that the recording has no like of."""
+        return self.hole_db < HOLE_DB
+
+
+def join_continuation(
+    given: np.ndarray, continued: np.ndarray, n_heard: int, sample_rate: int
+) -> Continued:
+    """Joins a continuation to its recording.
+
+    Args:
+        given: `[C, M]`, the recording.
+        continued: `[C, N]`: first the codec's version of the recording's last `n_heard` samples,
+            then what is new.
+        n_heard: from 1 to both lengths.
+        sample_rate: Hz.
+
+    Raises:
+        ValueError: channels differ, or `n_heard` is out of bounds.
+    """
+    if len(given) != len(continued) or not 0 < n_heard <= min(given.shape[1], continued.shape[1]):
+        raise ValueError(f"{continued.shape} with {n_heard} heard doesn't go on {given.shape}.")
+    n_level = min(n_heard, round(LEVEL_S * sample_rate))
+    own = decibels(float(np.square(given[:, -n_level:]).mean()))
+    heard = decibels(float(np.square(continued[:, n_heard - n_level : n_heard]).mean()))
+    gain_db = float(np.clip(own - heard, -GAIN_MOST_DB, GAIN_MOST_DB))
+    levelled = continued * np.float32(10.0 ** (gain_db / 20.0))
+    n_pass = min(n_heard, round(PASS_WITHIN_S * sample_rate))
+    n_fade = max(1, min(n_pass // 2, round(FADE_S * sample_rate)))
+    before = pass_into(given, levelled[:, n_heard - n_pass : n_heard], n_fade)
+    waveform = np.concatenate([before, levelled[:, n_heard:]], axis=1)
+    return Continued(waveform, gain_db, _hole_db(waveform, given.shape[1], sample_rate))
+
+
+def _hole_db(waveform: np.ndarray, seam: int, sample_rate: int) -> float:
+    """The quietest frame around a seam against the quiet frames before it, in dB; 0 where there is
+    too little to compare."""
+    n_frame, n_around = round(FRAME_S * sample_rate), round(AROUND_S * sample_rate)
+    before = _levels_db(waveform[:, max(0, seam - round(BEFORE_S * sample_rate)) : seam], n_frame)
+    around = _levels_db(waveform[:, max(0, seam - n_around) : seam + n_around], n_frame)
+    if not len(before) or not len(around):
+        return 0.0
+    return float(around.min() - np.quantile(before, QUIET_SHARE))
+
+
+def _levels_db(waveform: np.ndarray, n_frame: int) -> np.ndarray:
+    """Level of each half-overlapping frame `[F]` in dB."""
+    starts = range(0, waveform.shape[1] - n_frame + 1, max(1, n_frame // 2))
+    return np.array(
+        [decibels(float(np.square(waveform[:, at : at + n_frame]).mean())) for at in starts]
+    )

@@ -1,0 +1,135 @@
+"""What was heard of a beat as a MIDI file: drums, the 808 line with its slides, the tempo.
+
+Nothing is quantised: a note stands where it was played. Sources: MIDI 1.0 for the bend range
+(registered parameter 0), General MIDI for the drums' keys.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+
+import mido
+import numpy as np
+
+from musicgen_lora.listening.bass import BassNote, find_bass_notes
+from musicgen_lora.listening.drums import DrumHit, find_drum_hits
+from musicgen_lora.listening.key_names import short_key, usual_key
+
+TICKS_PER_BEAT = 960
+KEYS = {"kick": 36, "snare": 38, "hat": 42}
+DRUM_CHANNEL, BASS_CHANNEL = 9, 0
+DRUM_S = 0.05
+BEND_SEMITONES = 24
+BEND_STEP_S = 0.01
+GLIDE_FROM, GLIDE_TO = 0.45, 0.85
+"""Shares of a note between which its glide is told; `bass` measures where it begins and ends."""
+BASS_RANGE_DB = 40.0
+
+
+def midi_of(waveform: np.ndarray, sample_rate: int, bpm: float, key: str | None = None) -> bytes:
+    """A MIDI file of what is played in `[C, N]`.
+
+    Args:
+        waveform: the beat.
+        sample_rate: Hz.
+        bpm: quarter notes a minute, which its bars are drawn by.
+        key: as in "C# minor".
+    """
+    hits = find_drum_hits(waveform, sample_rate)
+    return midi_bytes(hits, find_bass_notes(waveform, sample_rate), bpm, key)
+
+
+def midi_bytes(
+    hits: Sequence[DrumHit], notes: Sequence[BassNote], bpm: float, key: str | None = None
+) -> bytes:
+    """A MIDI file with a track each for tempo, drums and bass; `bpm` draws its bars, in 4/4."""
+    file = mido.MidiFile(type=1, ticks_per_beat=TICKS_PER_BEAT)
+    head = [
+        mido.MetaMessage("set_tempo", tempo=mido.bpm2tempo(bpm)),
+        mido.MetaMessage("time_signature", numerator=4, denominator=4),
+    ]
+    if key is not None:
+        head.append(mido.MetaMessage("key_signature", key=short_key(usual_key(key))))
+    file.tracks.append(mido.MidiTrack([*head, mido.MetaMessage("end_of_track")]))
+    file.tracks.append(_track("Drums", _drum_events(hits), bpm))
+    file.tracks.append(_track("808", _bass_events(notes), bpm))
+    buffer = io.BytesIO()
+    file.save(file=buffer)
+    return buffer.getvalue()
+
+
+Event = tuple[float, mido.Message]
+"""When, in seconds, and what."""
+
+
+def _track(name: str, events: Sequence[Event], bpm: float) -> mido.MidiTrack:
+    track = mido.MidiTrack([mido.MetaMessage("track_name", name=name)])
+    last = 0
+    # A note ends before the next of its pitch begins, where both are at one time.
+    for time_s, message in sorted(events, key=lambda event: (event[0], event[1].dict()["type"])):
+        tick = max(last, round(time_s * bpm / 60.0 * TICKS_PER_BEAT))
+        track.append(message.copy(time=tick - last))
+        last = tick
+    track.append(mido.MetaMessage("end_of_track"))
+    return track
+
+
+def _drum_events(hits: Sequence[DrumHit]) -> list[Event]:
+    events: list[Event] = []
+    for drum, key in KEYS.items():
+        own = [hit for hit in hits if hit.drum == drum]
+        following = [*(hit.start_s for hit in own), math.inf][1:]
+        for hit, following_s in zip(own, following, strict=True):
+            velocity = _velocity(hit.velocity)
+            end_s = min(hit.start_s + DRUM_S, following_s)
+            events.append((hit.start_s, _on(DRUM_CHANNEL, key, velocity)))
+            events.append((end_s, _off(DRUM_CHANNEL, key)))
+    return events
+
+
+def _bass_events(notes: Sequence[BassNote]) -> list[Event]:
+    # The range of the bend: registered parameter 0, then none, so that nothing else changes it.
+    controls = ((101, 0), (100, 0), (6, BEND_SEMITONES), (38, 0), (101, 127), (100, 127))
+    events: list[Event] = [
+        (0.0, mido.Message("control_change", channel=BASS_CHANNEL, control=number, value=value))
+        for number, value in controls
+    ]
+    loudest_db = max((note.level_db for note in notes), default=0.0)
+    for index, note in enumerate(notes):
+        key = int(np.clip(round(note.pitch), 0, 127))
+        end_s = note.start_s + note.duration_s
+        if index + 1 < len(notes):
+            # One voice.
+            end_s = min(end_s, notes[index + 1].start_s)
+        velocity = _velocity(1.0 + (note.level_db - loudest_db) / BASS_RANGE_DB)
+        tuning = note.pitch - key
+        events.append((note.start_s, _bend(tuning)))
+        events.append((note.start_s, _on(BASS_CHANNEL, key, velocity)))
+        events.append((end_s, _off(BASS_CHANNEL, key)))
+        if note.glide:
+            span_s = end_s - note.start_s
+            first_s, last_s = (note.start_s + share * span_s for share in (GLIDE_FROM, GLIDE_TO))
+            for time_s in np.arange(first_s, last_s, BEND_STEP_S).tolist():
+                part = (time_s - first_s) / (last_s - first_s)
+                events.append((time_s, _bend(tuning + part * note.glide)))
+            events.append((last_s, _bend(tuning + note.glide)))
+    return events
+
+
+def _velocity(share: float) -> int:
+    return int(np.clip(round(127.0 * share), 1, 127))
+
+
+def _on(channel: int, key: int, velocity: int) -> mido.Message:
+    return mido.Message("note_on", channel=channel, note=key, velocity=velocity)
+
+
+def _off(channel: int, key: int) -> mido.Message:
+    return mido.Message("note_off", channel=channel, note=key)
+
+
+def _bend(semitones: float) -> mido.Message:
+    pitch = round(8192.0 * semitones / BEND_SEMITONES)
+    return mido.Message("pitchwheel", channel=BASS_CHANNEL, pitch=int(np.clip(pitch, -8192, 8191)))

@@ -1,0 +1,98 @@
+"""The commands merge, export and import, as they are typed, and what they refuse in one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from adapters import draw_adapter
+
+from musicgen_lora.cli import main
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path) -> Path:
+    return draw_adapter(tiny_model_dir, tmp_path_factory.mktemp("commands") / "lora")
+
+
+def run(command: str, **given: object) -> int:
+    words = [command]
+    for name, value in given.items():
+        words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
+    return main(words)
+
+
+def test_they_follow_one_another(
+    tiny_model_dir: Path, adapter: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = {"model_path": tiny_model_dir, "lora_model_path": [adapter, adapter]}
+    merged, exported, back = tmp_path / "merged", tmp_path / "exported", tmp_path / "back"
+    assert run("merge", **base, strength=[0.5, 0.5], output_dir=merged) == 0
+    assert (
+        f"Merging {adapter} and {adapter} into {tiny_model_dir}: {merged};"
+        in capsys.readouterr().out
+    )
+    assert run("export", format="audiocraft", **base, output_dir=exported) == 0
+    assert run("import", format="audiocraft", input_dir=exported, output_dir=back) == 0
+    assert (
+        run(
+            "generate",
+            base_model_path=back,
+            prompts=["808"],
+            duration=0.2,
+            output_dir=tmp_path / "played",
+        )
+        == 0
+    )
+    assert (merged / "model.safetensors").is_file()
+    assert len(list((tmp_path / "played").glob("*.wav"))) == 1
+
+
+@pytest.mark.parametrize(
+    ("command", "given", "said"),
+    [
+        ("merge", {"strength": [2.5]}, "strength.0 = 2.5: "),
+        ("merge", {"strength": [-0.1]}, "strength.0 = -0.1: "),
+        ("merge", {"strength": [1, 1]}, "--strength has 2 values for 1 adapters"),
+        ("merge", {"lora_model_path": []}, "--lora_model_path"),
+        ("merge", {"lora_model_path": ["ADAPTER", "gone"]}, "gone: no such adapter folder"),
+        ("merge", {"lora_model_path": ["EMPTY"]}, "empty: no adapter_config.json in it"),
+        ("merge", {"model_path": "OTHER"}, "trained on another base"),
+        ("merge", {"output_dir": "ADAPTER"}, "lora: is not empty"),
+        ("export", {"output_dir": "ADAPTER"}, "lora: is not empty"),
+        ("export", {"model_path": "OTHER"}, "trained on another base"),
+        ("export", {"strength": [0.5, 0.5]}, "--strength has 2 values for 1 adapters"),
+        ("import", {"input_dir": "gone"}, "gone: no such folder"),
+        ("import", {"input_dir": "EMPTY"}, "state_dict.bin: no such file"),
+    ],
+)
+def test_what_is_refused_is_one_line_and_leaves_nothing(
+    command: str,
+    given: dict[str, object],
+    said: str,
+    adapter: Path,
+    tiny_model_dir: Path,
+    tiny_stereo_dir: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "empty").mkdir()
+    places = {"ADAPTER": adapter, "EMPTY": tmp_path / "empty", "OTHER": tiny_stereo_dir}
+    usual: dict[str, object] = {"output_dir": tmp_path / "out"}
+    if command != "import":
+        usual |= {"model_path": tiny_model_dir, "lora_model_path": [adapter]}
+    asked = {
+        name: [places.get(str(v), v) for v in value]
+        if isinstance(value, list)
+        else places.get(str(value), value)
+        for name, value in (usual | given).items()
+    }
+    before = sorted(path.name for path in adapter.iterdir())
+    assert run(command, **asked) == 2
+    lines = [
+        line for line in capsys.readouterr().err.splitlines() if line.startswith("musicgen-lora ")
+    ]
+    assert len(lines) == 1
+    assert said in lines[0]
+    assert [path.name for path in tmp_path.iterdir()] == ["empty"]
+    assert sorted(path.name for path in adapter.iterdir()) == before

@@ -1,0 +1,266 @@
+"""Adapters folded into a base: to the bit what PEFT merges, and played by plain transformers."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from adapters import KINDS, draw_adapter, halves
+from safetensors.torch import load_file, save_file
+from tiny import make_tiny_musicgen
+
+from musicgen_lora.config import MergeSettings
+from musicgen_lora.errors import UserError
+from musicgen_lora.export.merge import merge_adapters
+from musicgen_lora.export.merging import Part, merge_into
+from musicgen_lora.model.base_facts import base_facts
+from musicgen_lora.model.lora.adapter import load_adapter, read_adapter
+from musicgen_lora.model.musicgen import load_base
+
+WEIGHTS = "model.safetensors"
+
+
+def merge(base: Path, out: Path, *adapters: Path, strength: list[float] | None = None) -> Path:
+    return merge_adapters(
+        MergeSettings(
+            model_path=str(base),
+            lora_model_path=list(adapters),
+            strength=strength or [],
+            output_dir=out,
+        )
+    )
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / WEIGHTS)
+
+
+def merged_by_peft(base: Path, adapter: Path) -> dict[str, torch.Tensor]:
+    adapted: Any = load_adapter(load_base(base), adapter)
+    return adapted.merge_and_unload().state_dict()
+
+
+@pytest.fixture(scope="module")
+def lora(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path) -> Path:
+    return draw_adapter(tiny_model_dir, tmp_path_factory.mktemp("merge") / "lora", seed=1)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_strength_one_is_what_peft_merges(kind: str, tiny_model_dir: Path, tmp_path: Path) -> None:
+    adapter = draw_adapter(tiny_model_dir, tmp_path / kind, **KINDS[kind])
+    found = weights(merge(tiny_model_dir, tmp_path / "out", adapter))
+    expected, before = merged_by_peft(tiny_model_dir, adapter), weights(tiny_model_dir)
+    assert found.keys() == before.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in found if name in expected)
+    assert any(not torch.equal(found[name], before[name]) for name in found)
+
+
+@pytest.mark.parametrize("kind", ["lora", "dora", "bias"])
+def test_strength_zero_is_the_base_to_the_byte(
+    kind: str, tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    adapter = draw_adapter(tiny_model_dir, tmp_path / kind, **KINDS[kind])
+    out = merge(tiny_model_dir, tmp_path / "out", adapter, strength=[0.0])
+    assert (out / WEIGHTS).read_bytes() == (tiny_model_dir / WEIGHTS).read_bytes()
+    assert (out / "config.json").read_bytes() == (tiny_model_dir / "config.json").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("kind", "strength"),
+    [("lora", 2.0), ("rslora", 0.5), ("dora", 0.5), ("saved", 0.5), ("bias", 2.0)],
+)
+def test_a_strength_is_a_place_on_the_line_from_base_to_adapter(
+    kind: str, strength: float, tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    model = load_base(tiny_model_dir)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    adapter = draw_adapter(tiny_model_dir, tmp_path / kind, **KINDS[kind])
+    names = merge_into(model, [Part(read_adapter(adapter), strength)])
+    expected, found = merged_by_peft(tiny_model_dir, adapter), model.state_dict()
+    assert names
+    for name in expected:
+        line = before[name] + strength * (expected[name] - before[name])
+        assert torch.allclose(found[name], line, atol=1e-6), name
+
+
+def test_two_halves_of_an_adapter_are_the_adapter(
+    tiny_model_dir: Path, lora: Path, tmp_path: Path
+) -> None:
+    left, right = halves(lora, tmp_path / "left", tmp_path / "right")
+    whole = weights(merge(tiny_model_dir, tmp_path / "whole", lora))
+    both = weights(merge(tiny_model_dir, tmp_path / "both", left, right))
+    assert all(torch.allclose(both[name], whole[name], atol=1e-7) for name in whole)
+    alone = weights(merge(tiny_model_dir, tmp_path / "alone", left))
+    assert any(not torch.allclose(alone[name], whole[name], atol=1e-4) for name in whole)
+
+
+@pytest.mark.parametrize("kind", ["dora", "bias", "saved"])
+def test_an_adapter_of_strength_zero_leaves_no_trace_on_the_others(
+    kind: str, tiny_model_dir: Path, lora: Path, tmp_path: Path
+) -> None:
+    model = load_base(tiny_model_dir)
+    other = draw_adapter(tiny_model_dir, tmp_path / "other", **KINDS[kind])
+    merge_into(model, [Part(read_adapter(other), 0.0), Part(read_adapter(lora), 1.0)])
+    expected, found = merged_by_peft(tiny_model_dir, lora), model.state_dict()
+    assert found.keys() == expected.keys()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_several_adapters_add_up_in_any_order(
+    tiny_model_dir: Path, lora: Path, tmp_path: Path
+) -> None:
+    other = draw_adapter(tiny_model_dir, tmp_path / "other", seed=2, **KINDS["dora"])
+    one = weights(merge(tiny_model_dir, tmp_path / "1", lora, other, strength=[0.7, 0.3]))
+    two = weights(merge(tiny_model_dir, tmp_path / "2", other, lora, strength=[0.3, 0.7]))
+    before = weights(tiny_model_dir)
+    made = [merged_by_peft(tiny_model_dir, adapter) for adapter in (lora, other)]
+    for name in one:
+        assert torch.allclose(one[name], two[name], atol=1e-7)
+        if name in made[0]:
+            sums = 0.7 * (made[0][name] - before[name]) + 0.3 * (made[1][name] - before[name])
+            assert torch.allclose(one[name], before[name] + sums, atol=1e-6)
+
+
+@pytest.mark.parametrize("stereo", [False, True])
+def test_transformers_own_pipeline_plays_it(stereo: bool, tmp_path: Path) -> None:
+    from transformers import pipeline
+
+    base = make_tiny_musicgen(tmp_path / "base", stereo=stereo)
+    out = merge(base, tmp_path / "out", draw_adapter(base, tmp_path / "lora"))
+    greedy = {"do_sample": False, "guidance_scale": 1.0, "max_new_tokens": 30}
+
+    def play(folder: Path) -> Any:
+        found: Any = pipeline("text-to-audio", model=str(folder))("808 beat", forward_params=greedy)
+        assert found["sampling_rate"] == 32_000
+        return torch.as_tensor(found["audio"]).squeeze()
+
+    sound = play(out)
+    assert sound.shape[0] == 2 if stereo else sound.ndim == 1
+    assert not torch.equal(sound, play(base))
+
+
+def test_a_melody_model_is_merged(tiny_melody_dir: Path, tmp_path: Path) -> None:
+    adapter = draw_adapter(
+        tiny_melody_dir, tmp_path / "lora", target_modules=["audio_enc_to_dec_proj", "q_proj"]
+    )
+    out = merge(tiny_melody_dir, tmp_path / "out", adapter)
+    expected, read = merged_by_peft(tiny_melody_dir, adapter), load_base(out).state_dict()
+    assert all(torch.equal(read[name], tensor) for name, tensor in expected.items())
+    assert (out / "preprocessor_config.json").is_file()
+
+
+def test_bases_facts_and_other_bytes_are_kept(
+    tiny_model_dir: Path, lora: Path, tmp_path: Path
+) -> None:
+    """A base in two files, in half precision, that states how long it was trained on."""
+    base = tmp_path / "base"
+    base.mkdir()
+    for path in tiny_model_dir.iterdir():
+        if path.name not in (WEIGHTS, "manifest.json"):
+            (base / path.name).write_bytes(path.read_bytes())
+    config = json.loads((base / "config.json").read_text())
+    config["musicgen_lora"] = {"trained_duration_s": 7.0, "later": "kept"}
+    (base / "config.json").write_text(json.dumps(config))
+    held = {name: tensor.half() for name, tensor in weights(tiny_model_dir).items()}
+    files = {name: f"model-{1 + ('fc1' in name)}.safetensors" for name in held}
+    for file in set(files.values()):
+        save_file(
+            {n: t for n, t in held.items() if files[n] == file}, base / file, {"format": "pt"}
+        )
+    index = {"metadata": {"total_size": 1, "made_by": "x"}, "weight_map": files}
+    (base / "model.safetensors.index.json").write_text(json.dumps(index))
+    (base / "notes.txt").write_text("mine")
+    adapter = draw_adapter(base, tmp_path / "half", target_modules=["q_proj"])
+
+    out = merge(base, tmp_path / "out", adapter)
+    assert (out / "model-2.safetensors").read_bytes() == (base / "model-2.safetensors").read_bytes()
+    written = json.loads((out / "model.safetensors.index.json").read_text())
+    read = {name: t for file in set(files.values()) for name, t in load_file(out / file).items()}
+    assert written["metadata"] == {
+        "total_size": sum(t.nbytes for t in read.values()),
+        "made_by": "x",
+    }
+    assert all(
+        torch.equal(read[name], held[name]) and read[name].dtype == torch.float16
+        for name in held
+        if "q_proj" not in name
+    )
+    assert base_facts(load_base(out)).trained_duration_s == 7.0
+    assert (out / "config.json").read_bytes() == (base / "config.json").read_bytes()
+    assert not (out / "notes.txt").exists()
+
+
+def test_what_it_was_made_of_is_said_without_a_path(
+    tiny_model_dir: Path, lora: Path, tmp_path: Path
+) -> None:
+    out = merge(tiny_model_dir, tmp_path / "out", lora, strength=[0.5])
+    facts = json.loads((out / "made_of.json").read_text())
+    assert facts["base"]["name"] == tiny_model_dir.name
+    (said,) = facts["adapters"]
+    assert (said["name"], said["strength"]) == ("lora", 0.5)
+    card = (out / "README.md").read_text()
+    block = re.match(r"---\n(.*?)---\n", card, re.DOTALL)
+    assert block
+    front = yaml.safe_load(block[1])
+    assert front["pipeline_tag"] == "text-to-audio"
+    assert front["library_name"] == "transformers"
+    assert "base_model" not in front, "a folder is no name on the Hub"
+    assert "CC-BY-NC 4.0" in card
+    for text in (card, json.dumps(facts), (out / "manifest.json").read_text()):
+        assert str(tmp_path.parent) not in text
+
+
+def test_an_adapter_on_a_weight_that_two_layers_share_is_refused(
+    tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    adapter = draw_adapter(tiny_model_dir, tmp_path / "a", target_modules=r"text_encoder\.shared")
+    with pytest.raises(UserError, match=r"whose weight is also that of text_encoder\.encoder\.emb"):
+        merge(tiny_model_dir, tmp_path / "out", adapter)
+
+
+def test_a_bias_that_no_layer_has_room_for_is_refused(tiny_model_dir: Path, tmp_path: Path) -> None:
+    adapter = draw_adapter(tiny_model_dir, tmp_path / "a", lora_bias=True)
+    with pytest.raises(UserError, match=r"lora_bias: .*_proj has no bias of its own"):
+        merge(tiny_model_dir, tmp_path / "out", adapter)
+    assert not (tmp_path / "out").exists()
+
+
+def test_nothing_is_written_over(tiny_model_dir: Path, lora: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "mine").write_text("x")
+    with pytest.raises(UserError, match=f"{out}: is not empty"):
+        merge(tiny_model_dir, out, lora)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    (out / "mine").unlink()
+    assert (merge(tiny_model_dir, out, lora) / WEIGHTS).is_file(), "an empty folder will do"
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"lora_model_path": []}, "--lora_model_path is empty"),
+        ({"strength": [1.0, 0.5]}, "--strength has 2 values for 1 adapters"),
+        ({"lora_model_path": ["gone"]}, "gone: no such adapter folder"),
+    ],
+)
+def test_what_does_not_fit_is_refused(
+    changes: dict[str, Any], said: str, tiny_model_dir: Path, lora: Path, tmp_path: Path
+) -> None:
+    given: dict[str, Any] = {"lora_model_path": [lora], "output_dir": tmp_path / "out"}
+    with pytest.raises(UserError, match=said) as raised:
+        merge_adapters(MergeSettings(model_path=str(tiny_model_dir), **given | changes))
+    assert "\n" not in str(raised.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_adapter_of_another_base_is_refused(lora: Path, tmp_path: Path) -> None:
+    base = make_tiny_musicgen(tmp_path / "other", seed=9)
+    with pytest.raises(UserError, match="trained on another base"):
+        merge(base, tmp_path / "out", lora)
+    assert not (tmp_path / "out").exists()

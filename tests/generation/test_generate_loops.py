@@ -1,0 +1,84 @@
+"""Loops and takes by the command, of a random model and of the embedded base."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import pytest
+import soundfile
+
+from musicgen_lora.audio.writing import FORMATS
+from musicgen_lora.cli import main
+from musicgen_lora.config import SoundFormat
+
+
+def generate(model: Path | str, folder: Path, *words: str) -> int:
+    given = ["generate", "--base_model_path", str(model), "--output_dir", str(folder)]
+    return main([*given, "--prompts", "808 beat", *words])
+
+
+def test_a_loop_of_the_embedded_base_is_exact_and_says_what_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--bpm", "180", "--bars", "1", "--loop_tries", "1", "--key", "Fm", "--midi"]
+    assert generate("tiny-beats", tmp_path, *words) == 0
+    path = tmp_path / "Beat_180bpm_Fmin_01.wav"
+    samples, rate = soundfile.read(path)
+    assert len(samples) == round(240.0 / 180.0 * rate)
+    assert np.abs(samples).max() > 0.01
+    assert path.with_suffix(".mid").is_file()
+    facts = json.loads(path.with_suffix(".json").read_text())
+    assert facts["read_as"] == "808 beat, 180 bpm, F minor"
+    assert len(facts["takes"]) == 1
+    # Whether it fits is the base's matter; that it is told is ours.
+    told = capsys.readouterr().out
+    assert all(fault in told for fault in facts["faults"])
+    assert bool(facts["faults"]) == ("raises the odds" in told)
+
+
+def test_takes_of_a_clip_are_counted_and_the_first_is_the_clip(
+    tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    short = ["--duration", "0.4", "--seed", "7"]
+    assert generate(tiny_model_dir, tmp_path / "one", *short) == 0
+    assert generate(tiny_model_dir, tmp_path / "best", *short, "--best_of", "3") == 0
+    best = json.loads(next((tmp_path / "best").glob("808*.json")).read_text())
+    seeds = [take["seed"] for take in best["takes"]]
+    assert len(set(seeds)) == 3
+    assert 7 in seeds
+    # The kept take again, by its seed alone.
+    again = ["--duration", "0.4", "--seed", str(seeds[0])]
+    assert generate(tiny_model_dir, tmp_path / "again", *again) == 0
+    sounds = [
+        soundfile.read(next((tmp_path / name).glob("*.wav")))[0] for name in ("best", "again")
+    ]
+    np.testing.assert_array_equal(*sounds)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--bars", "4"], "a loop needs its tempo"),
+        (["--bpm", "60", "--bars", "16"], "--bars 7 or less"),
+        (["--key", "H#m"], "no such key"),
+    ],
+)
+def test_what_cannot_be_ends_with_two_and_writes_nothing(
+    tiny_model_dir: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    words: list[str],
+    said: str,
+) -> None:
+    assert generate(tiny_model_dir, tmp_path / "out", *words) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert said in lines[0]
+    assert not (tmp_path / "out").exists()
+
+
+def test_settings_and_writing_know_the_same_formats() -> None:
+    assert set(get_args(SoundFormat)) == set(FORMATS)
