@@ -52,7 +52,7 @@ def run_work(options: argparse.Namespace) -> dict[str, float]:
     import torch
     from training_speed import clips, make_model, our_step
 
-    from musicgen_lora.generation import decode
+    from musicgen_lora.generation import decode, decoder
 
     kind, n_clips = options.work.split(":")
     n_clips = int(n_clips)
@@ -69,7 +69,7 @@ def run_work(options: argparse.Namespace) -> dict[str, float]:
             mark()
     else:
         if options.wait != "ours":
-            decode.ONE_THREAD_UP_TO = 0
+            decoder.ONE_THREAD_UP_TO = 0
         decode.generate_codes(
             model,
             torch.randn(n_clips, 20, model.config.text_encoder.hidden_size),

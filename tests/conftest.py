@@ -9,6 +9,8 @@ from musicgen_lora.runtime.threads import bounded_spinning
 # waiting for the other threads, and tests run a process a core.
 os.environ.update(bounded_spinning())
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Whatever the machine speaks.
+os.environ["MUSICGEN_LORA_LANGUAGE"] = "en"
 
 import pytest
 import torch

@@ -28,6 +28,7 @@ from musicgen_lora.dataset.tokens import tokenise_clips
 from musicgen_lora.evaluation.generations import play_prompts
 from musicgen_lora.evaluation.statistics import paired_bootstrap
 from musicgen_lora.generation.decode import generate_codes
+from musicgen_lora.generation.sampling import GREEDY, Sampling
 from musicgen_lora.listening.descriptors import describe
 from musicgen_lora.listening.key import estimate_key
 from musicgen_lora.listening.tempo import estimate_tempo
@@ -110,9 +111,7 @@ def play(
         prompts,
         duration_s=duration_s,
         seed=seed,
-        guidance_scale=3.0,
-        top_k=250,
-        temperature=1.0,
+        sampling=Sampling(),
         batch_size=8,
         on_step=lambda done, total: None,
     )
@@ -228,7 +227,7 @@ def continuation_figures(model: MusicGen, data_dir: Path, n_prompts: int) -> dic
     given = torch.from_numpy(np.stack([c[:, :n_given] for c in recorded]).astype(np.int64))
     states, mask = model.text.batch([clip.texts[0] for clip in clips])
     figures: dict[str, Any] = {"n_clips": len(clips)}
-    for name, top_k in (("sampled", 250), ("greedy", 1)):
+    for name, sampling in (("sampled", Sampling()), ("greedy", GREEDY)):
         codes = generate_codes(
             model.hf,
             states,
@@ -236,7 +235,7 @@ def continuation_figures(model: MusicGen, data_dir: Path, n_prompts: int) -> dic
             n_frames=n_frames,
             seeds=range(4000, 4000 + len(clips)),
             prompt_codes=given,
-            top_k=top_k,
+            sampling=sampling,
         )
         heard = [model.decode(clip[None])[0] for clip in codes]
         new = [sound[:, sound.shape[1] // 2 :] for sound in heard]

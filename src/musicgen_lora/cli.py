@@ -7,7 +7,6 @@ interrupted (work saved); 141 nobody reads the output.
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import sys
 import traceback
@@ -22,6 +21,8 @@ from musicgen_lora.commands.stops import terminable, whole_stops
 from musicgen_lora.commands.table import COMMANDS, DOCTOR, usage
 from musicgen_lora.errors import UserError, printable
 from musicgen_lora.given import check_given
+from musicgen_lora.language.terminal import speak
+from musicgen_lora.language.translate import translated
 from musicgen_lora.runtime.threads import bounded_spinning
 
 # What takes longer to load is imported where it is used: Ctrl-C ends a command with a word from
@@ -41,9 +42,10 @@ def main(arguments: Sequence[str] | None = None, *, config: Path | None = None) 
     os.environ.update(bounded_spinning())
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
-    command, *flags = [word for word in words if word != "--debug"] or ["--help"]
-    _print_any_text()
+    words = [word for word in words if word != "--debug"]
+    command = ""
     try:
+        command, *flags = speak(words) or ["--help"]
         with terminable():
             code = _run(command, flags, config)
         sys.stdout.flush()
@@ -55,15 +57,9 @@ def main(arguments: Sequence[str] | None = None, *, config: Path | None = None) 
         # What help is piped into may have had enough.
         if said and not command.startswith("-"):
             with contextlib.suppress(BrokenPipeError):
-                print(printable(f"musicgen-lora {command}: {said}"), file=sys.stderr, flush=True)
+                line = f"musicgen-lora {command}".rstrip() + f": {translated(said)}"
+                print(printable(line), file=sys.stderr, flush=True)
         return code
-
-
-def _print_any_text() -> None:
-    """Letters that the terminal's encoding lacks are spelled out, instead of ending the command."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
 
 
 def _run(command: str, flags: list[str], config: Path | None) -> int:
@@ -80,7 +76,7 @@ def _run(command: str, flags: list[str], config: Path | None) -> int:
     if is_alone:
         check_given(settings)
     if is_alone or os.environ["RANK"] == "0":
-        print(f"{COMMANDS[command].doing(settings)}; {LOADING}", flush=True)
+        print(translated(f"{COMMANDS[command].doing(settings)}; {LOADING}"), flush=True)
     if is_alone:
         fetch_bases(settings)
     with COMMANDS[command].meanwhile(settings) as further:
@@ -91,7 +87,7 @@ def _run(command: str, flags: list[str], config: Path | None) -> int:
 def _run_doctor(flags: list[str]) -> int:
     if flags:
         raise UserError(f"{flags[0]}: it takes no flags, and checks the whole installation.")
-    print(f"Checking this installation; {LOADING}", flush=True)
+    print(translated(f"Checking this installation; {LOADING}"), flush=True)
     with whole_stops():
         from musicgen_lora.doctor import check_installation
 

@@ -74,13 +74,15 @@ def read_config(path: Path, command: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{path}: must have a section for each command ({', '.join(SETTINGS)}).")
     for section in content:
-        _check_name(_word(section), list(SETTINGS), f"{path}: section")
+        if hint := _hint(_word(section), list(SETTINGS)):
+            raise UserError(f"{path}: section {_word(section)!r} is unknown; {hint}")
     section = content.get(command) or {}
     if not isinstance(section, dict):
         raise UserError(f"{path}: section {command!r} must be a list of settings, name: value.")
     names = [field.name for field in dataclasses.fields(SETTINGS[command])]
     for name in section:
-        _check_name(_word(name), names, f"{path}: {command} setting")
+        if hint := _hint(_word(name), names):
+            raise UserError(f"{path}: {command} setting {_word(name)!r} is unknown; {hint}")
     return section
 
 
@@ -88,8 +90,9 @@ def _word(key: object) -> str:
     return (key if isinstance(key, str) else shortened(key))[:60]
 
 
-def _check_name(name: str, known: list[str], what: str) -> None:
-    if name not in known:
-        near = difflib.get_close_matches(name, known, 1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known)}."
-        raise UserError(f"{what} {name!r} is unknown; {hint}")
+def _hint(name: str, known: list[str]) -> str:
+    """What an unknown name may have been meant for; "" for a known one."""
+    if name in known:
+        return ""
+    near = difflib.get_close_matches(name, known, 1)
+    return f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known)}."

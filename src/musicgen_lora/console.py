@@ -11,6 +11,10 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import Progress, ProgressColumn, TaskID
+from rich.table import Table
+from rich.text import Text
+
+from musicgen_lora.language.translate import filled, translated, word
 
 OnStep = Callable[[int, int], None]
 """Told how much is done, and of how much."""
@@ -25,7 +29,10 @@ def plain_console() -> Console:
 
 
 class CommandConsole(Console):
-    """rich's, but that it says when nobody reads what it prints."""
+    """rich's, but that it speaks the user's language, and says when nobody reads what it prints."""
+
+    def print(self, *objects: Any, **kwargs: Any) -> None:
+        super().print(*map(_said, objects), **kwargs)
 
     def on_broken_pipe(self) -> None:
         """Says so, where rich would end the process without a word.
@@ -35,6 +42,23 @@ class CommandConsole(Console):
         """
         self.quiet = True
         raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
+
+
+def _said(shown: Any) -> Any:
+    if isinstance(shown, Text):
+        return Text(translated(shown.plain), shown.style)
+    return translated(shown) if isinstance(shown, str) else shown
+
+
+class MessageTable(Table):
+    """A table of the program's own words and sentences, in the user's language."""
+
+    def add_column(self, header: Any = "", *args: Any, **kwargs: Any) -> None:
+        # A Chinese sentence is one word to rich, which cuts off words that are too long.
+        super().add_column(word(header), *args, overflow="fold", **kwargs)
+
+    def add_row(self, *cells: Any, **kwargs: Any) -> None:
+        super().add_row(*map(word, cells), **kwargs)
 
 
 class CommandProgress(Progress):
@@ -59,15 +83,19 @@ class CommandProgress(Progress):
             return
         self._said_s = now
         task = self._tasks[task_id]
-        share = f" of {task.total:.0f} ({task.percentage:.0f} %)" if task.total else ""
-        self.console.print(f"{task.description}: {task.completed:.0f}{share}", markup=False)
+        done = f"{task.completed:.0f}"
+        line = filled("{0}: {1}", task.description, done)
+        if task.total:
+            total, share = f"{task.total:.0f}", f"{task.percentage:.0f}"
+            line = filled("{0}: {1} of {2} ({3} %)", task.description, done, total, share)
+        self.console.print(line, markup=False)
 
 
 @contextmanager
 def progress(console: Console, what: str, total: int | None = None) -> Iterator[OnStep]:
     """The progress of one task. Gives what is to be told `(done, total)`."""
     with CommandProgress(console) as shown:
-        task = shown.add_task(what, total=total)
+        task = shown.add_task(translated(what), total=total)
 
         def on_step(done: int, of: int) -> None:
             shown.update(task, completed=done, total=of)

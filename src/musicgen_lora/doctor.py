@@ -11,9 +11,12 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from rich.cells import set_cell_size
+
 from musicgen_lora import extras
 from musicgen_lora.console import CommandConsole
 from musicgen_lora.errors import UserError
+from musicgen_lora.language.translate import word
 from musicgen_lora.plural import count
 
 REQUIRED = [
@@ -30,6 +33,8 @@ REQUIRED = [
     "pydantic",
 ]
 LEAST_DISK_GIB = 5.0
+MARK_WIDTH = 6
+"""Of a finding's kind, in columns of a terminal."""
 Finding = tuple[str, str]
 """`("ok" | "note" | "missing" | "fault", sentence)`."""
 HUB_ID = "facebook/musicgen-small"
@@ -40,15 +45,16 @@ def check_installation() -> int:
     working, else 0."""
     console = CommandConsole(soft_wrap=True, highlight=False)
     marks = {
-        "ok": "[green]ok[/]",
-        "note": "[yellow]note[/]",
-        "missing": "[yellow]none[/]",
-        "fault": "[red]fault[/]",
+        "ok": ("ok", "green"),
+        "note": ("note", "yellow"),
+        "missing": ("none", "yellow"),
+        "fault": ("fault", "red"),
     }
     found: Counter[str] = Counter()
     checks = (check_versions, check_torch, check_broken, check_disk, check_optional, check_hub)
     for kind, sentence in (finding for check in checks for finding in check()):
-        console.print(f"{marks[kind]:<20} ", end="", markup=True)
+        mark, style = marks[kind]
+        console.print(set_cell_size(word(mark), MARK_WIDTH), end=" ", style=style)
         # A command has [brackets].
         console.print(sentence, markup=False)
         found[kind] += 1

@@ -1,6 +1,10 @@
 """Pages of one file, for reports: they load nothing from anywhere, run no script but ours, of which
 their policy names the hash, and escape every text, since names of files and captions are written by
-strangers."""
+strangers.
+
+They are in the user's language: templates mark their own sentences by `trans`, what the program
+says in English, such as a report's findings, by `said`, and what may be a name by `line`.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +17,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from musicgen_lora.errors import printable
+from musicgen_lora.language.choice import chosen
+from musicgen_lora.language.translate import gettext, translated, word
 from musicgen_lora.plural import count
+
+HTML_CODES = {"en": "en", "zh": "zh-CN"}
 
 
 def render_page(template: str, *, script: str = "", **values: Any) -> str:
@@ -27,9 +35,17 @@ def render_page(template: str, *, script: str = "", **values: Any) -> str:
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
+        extensions=["jinja2.ext.i18n"],
     )
+    # Without singulars and plurals: numbers come with their nouns, by `count`.
+    environment.install_gettext_callables(  # pyright: ignore[reportAttributeAccessIssue]
+        gettext, lambda one, many, n: gettext(one if n == 1 else many), newstyle=True
+    )
+    environment.filters["said"] = lambda text: word(str(text))
+    environment.filters["line"] = lambda text: translated(str(text))
     environment.filters["printable"] = lambda name: printable(str(name))
-    environment.globals["count"] = count
+    environment.globals["count"] = lambda number, noun: word(count(number, noun))
+    environment.globals["language"] = HTML_CODES[chosen()]
     return environment.get_template(template).render(
         script=Markup(code), script_hash=digest, **values
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-_OF_ONE = {
+OF_ONE = {
     "are": "is",
     "have": "has",
     "go": "goes",
@@ -28,5 +28,5 @@ def count_that(number: int, noun: str, told: str) -> str:
     """
     if number == 1:
         verb, _, rest = told.partition(" ")
-        told = f"{_OF_ONE[verb]} {rest}".replace(" their ", " its ").strip()
+        told = f"{OF_ONE[verb]} {rest}".replace(" their ", " its ").strip()
     return f"{count(number, noun)} {told}"

@@ -9,6 +9,8 @@ PATH = [
     "dataset.batches",
     "dataset.packed",
     "generation.decode",
+    "generation.precision",
+    "generation.stream",
     "model.lora.adapter",
     "model.codec",
     "model.loss",

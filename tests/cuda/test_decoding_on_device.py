@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 import torch
 
+from musicgen_lora.generation import caches, decode
 from musicgen_lora.generation.decode import generate_codes
+from musicgen_lora.generation.sampling import GREEDY, Sampling
+from musicgen_lora.generation.window import FixedWindow
 from musicgen_lora.model.codec import decode_codes, encode_waveforms
 from musicgen_lora.model.musicgen import load_base, load_tokenizer
 from musicgen_lora.model.text import TextStates
@@ -43,12 +46,27 @@ def test_greedy_codes_equal_transformers(
     if kind == "melody":
         tunes = torch.randint(0, 12, (2, 11), generator=torch.Generator().manual_seed(3))
     ours = generate_codes(
-        model, states, mask, n_frames=N_FRAMES, seeds=[0, 1], melodies=tunes, top_k=1
+        model, states, mask, n_frames=N_FRAMES, seeds=[0, 1], melodies=tunes, sampling=GREEDY
     )
     for row, prompt in enumerate(PROMPTS):
         tune = None if tunes is None else tunes[row : row + 1]
         assert torch.equal(ours[row], of_transformers(model, folder, prompt, tune)[:, :N_FRAMES])
     assert len(ours.unique()) > 4
+
+
+@pytest.mark.parametrize("sampling", [GREEDY, Sampling()])
+def test_captured_steps_are_the_plain_ones(device, tiny_model_dir, monkeypatch, sampling):
+    """Through several buckets, after a prompt; on the CPU nothing is captured."""
+    monkeypatch.setattr(caches, "BUCKET", 16)
+    monkeypatch.setattr(decode, "make_window", FixedWindow)
+    model: Any = load_base(tiny_model_dir)
+    model.to(device)
+    states, mask = TextStates(model, load_tokenizer(tiny_model_dir)).batch([*PROMPTS, None], device)
+    given = torch.randint(0, 64, (3, 4, 5), generator=torch.Generator().manual_seed(0))
+    how = {"n_frames": 45, "seeds": [0, 1, 2], "sampling": sampling, "prompt_codes": given}
+    captured = generate_codes(model, states, mask, **how)
+    monkeypatch.setattr(FixedWindow, "captured", False)
+    assert torch.equal(captured, generate_codes(model, states, mask, **how))
 
 
 def test_the_codec_hears_and_plays_as_on_the_cpu(device, tiny_model_dir):

@@ -73,7 +73,7 @@ def test_a_memoriser_is_flagged(tiny_model_dir: Path) -> None:
     adapted = learn(model, trained, 250)
     found = measure(model, adapted, trained, held_out)
     assert found["flagged"]
-    assert found["trained"] > 0.5
+    assert found["trained"] > 0.3
     assert found["held_out"] < 0.1
     assert found["base_trained"] < 0.1
     assert (found["n_trained"], found["n_held_out"]) == (4, 8)

@@ -16,10 +16,12 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from chinese import english_in, english_in_page, in_chinese  # noqa: F401
 from reports import RATE, Deaf, make_report
 from rich.console import Console
 
 from musicgen_lora.config import EvaluateSettings
+from musicgen_lora.console import CommandConsole
 from musicgen_lora.evaluation import page_audio, plots
 from musicgen_lora.evaluation.comparison import SHOWN, band_label, compare_descriptors
 from musicgen_lora.evaluation.ear import Heard
@@ -28,7 +30,7 @@ from musicgen_lora.evaluation.measures.damage import Damage
 from musicgen_lora.evaluation.page_audio import spectrogram_png
 from musicgen_lora.evaluation.protocol import judge_primaries
 from musicgen_lora.evaluation.references import References
-from musicgen_lora.evaluation.report import print_report, write_report
+from musicgen_lora.evaluation.report import make_page, print_report, write_report
 from musicgen_lora.evaluation.sounds import compare_sounds
 from musicgen_lora.evaluation.summary import (
     list_not_computed,
@@ -354,3 +356,38 @@ def test_the_summary_names_what_is_furthest_off(evaluated: tuple[dict[str, Any],
     assert said[1].startswith("Furthest from the held-out audio: Brightness: 905 Hz with the")
     there = with_descriptor(evaluated[0], "spectral_centroid_hz", [sides[0], sides[2], sides[2]])
     assert not any("Furthest" in sentence for sentence in write_sentences(there))
+
+
+@pytest.mark.usefixtures("in_chinese")
+@pytest.mark.parametrize("is_poor", [False, True])
+def test_a_chinese_reader_finds_no_english(
+    is_poor: bool, evaluated: tuple[dict[str, Any], Path]
+) -> None:
+    report = without_reference(evaluated[0]) if is_poor else evaluated[0]
+    console = CommandConsole(file=StringIO(), width=200)
+    print_report(report, console)
+    assert isinstance(console.file, StringIO)
+    own = ("musicgen_lora.json", "pack", "adapter", *report["settings"], *report["versions"])
+    why = "the adapter has no musicgen_lora.json"
+    assert english_in(console.file.getvalue(), why, *own) == []
+    prompts = [clip["prompt"] for clip in report["generation"]["clips"]]
+    plots_of = {Path(name).stem: b"" for name in report["plots"]}
+    if is_poor:
+        del plots_of["moved_towards_held_out"]
+    page = make_page(report, plots_of, {})
+    assert '<html lang="zh-CN">' in page
+    assert english_in_page(page, why, *own, *prompts) == []
+    # A view: the figures and sentences on the disk are those of everybody.
+    assert report["findings"] == write_sentences(report)
+
+
+@pytest.mark.usefixtures("in_chinese")
+@pytest.mark.parametrize("font", [None, "DejaVu Sans"])
+def test_pictures_are_chinese_where_a_font_has_the_letters(
+    font: str | None, evaluated: tuple[dict[str, Any], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plots, "chinese_font", lambda: font)
+    with plots.readable():
+        figure = plots.loss_plot(evaluated[0]["loss"])
+    texts = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert texts == (["base", "with adapter"] if font is None else ["基础模型", "加适配器"])

@@ -12,7 +12,7 @@ import soundfile
 
 from musicgen_lora.audio.writing import FORMATS
 from musicgen_lora.cli import main
-from musicgen_lora.config import SoundFormat
+from musicgen_lora.config.kinds import SoundFormat
 
 
 def generate(model: Path | str, folder: Path, *words: str) -> int:

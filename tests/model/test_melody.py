@@ -13,6 +13,7 @@ from transformers.audio_utils import chroma_filter_bank
 
 from musicgen_lora.errors import UserError
 from musicgen_lora.generation.decode import generate_codes
+from musicgen_lora.generation.sampling import Sampling
 from musicgen_lora.model.chroma import Chroma
 from musicgen_lora.model.loss import codebook_cross_entropies, mean_of_codebooks
 from musicgen_lora.model.musicgen import decoder_states, frame_logits, load_base, load_tokenizer
@@ -116,8 +117,7 @@ def test_greedy_tokens_equal_transformers(
         n_frames=20,
         seeds=[0, 1],
         melodies=tunes,
-        guidance_scale=guidance_scale,
-        top_k=1,
+        sampling=Sampling(guidance_scale, top_k=1),
     )
     decode, seen = model.audio_encoder.decode, []
     model.audio_encoder.decode = lambda codes, **kw: seen.append(codes[0]) or decode(codes, **kw)

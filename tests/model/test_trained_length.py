@@ -14,8 +14,10 @@ from datasets import make_dataset, read_rows, tiny_settings
 from musicgen_lora.config import EvaluateSettings, GenerateSettings
 from musicgen_lora.errors import UserError
 from musicgen_lora.evaluation.evaluate import evaluate_adapter
+from musicgen_lora.generation import decode
 from musicgen_lora.generation.decode import generate_codes, window_frames
 from musicgen_lora.generation.generate import generate_audio
+from musicgen_lora.generation.sampling import GREEDY
 from musicgen_lora.given import EMBEDDED
 from musicgen_lora.model.base_facts import base_facts
 from musicgen_lora.model.musicgen import load_base, load_tokenizer
@@ -38,20 +40,6 @@ def stating(folder: Path, copy: Path, facts: object) -> Path:
 def short_base(tiny_model_dir: Path, tmp_path: Path) -> Path:
     """A base that was trained on 0.4 s: 20 frames."""
     return stating(tiny_model_dir, tmp_path / "short", {"trained_duration_s": 0.4, "more": [1]})
-
-
-def positions_of(model, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Where the decoder is made to look, as it is made to."""
-    seen: list[int] = []
-    table = model.decoder.model.decoder.embed_positions
-    original = table.forward
-
-    def forward(input_ids, past_key_values_length=0):
-        seen.append(past_key_values_length + input_ids.shape[-1])
-        return original(input_ids, past_key_values_length)
-
-    monkeypatch.setattr(table, "forward", forward)
-    return seen
 
 
 def test_what_bases_state(tiny_model_dir: Path, short_base: Path) -> None:
@@ -92,7 +80,15 @@ def test_a_long_clip_goes_on_from_the_end_of_each_window(
 ) -> None:
     model, whole = load_base(short_base), load_base(tiny_model_dir)
     states, mask = TextStates(model, load_tokenizer(short_base)).batch(PROMPTS)
-    positions = positions_of(model, monkeypatch)
+    positions: list[int] = []
+    original = decode.make_window
+
+    def make_window(*arguments: Any) -> Any:
+        window = original(*arguments)
+        positions.append(window.n_steps)
+        return window
+
+    monkeypatch.setattr(decode, "make_window", make_window)
     steps: list[tuple[int, int]] = []
     codes = generate_codes(
         model,
@@ -100,11 +96,11 @@ def test_a_long_clip_goes_on_from_the_end_of_each_window(
         mask,
         n_frames=37,
         seeds=[0, 1],
-        top_k=1,
+        sampling=GREEDY,
         on_step=lambda done, total: steps.append((done, total)),
     )
     # 20 frames, then 12 more after the last 8, then the 5 that are left.
-    expected = generate_codes(whole, states, mask, n_frames=20, seeds=[0, 1], top_k=1)
+    expected = generate_codes(whole, states, mask, n_frames=20, seeds=[0, 1], sampling=GREEDY)
     for n_frames in (20, 13):
         last = generate_codes(
             whole,
@@ -112,7 +108,7 @@ def test_a_long_clip_goes_on_from_the_end_of_each_window(
             mask,
             n_frames=n_frames,
             seeds=[0, 1],
-            top_k=1,
+            sampling=GREEDY,
             prompt_codes=expected[..., -8:],
         )
         expected = torch.cat([expected, last[..., 8:]], dim=-1)
@@ -121,7 +117,7 @@ def test_a_long_clip_goes_on_from_the_end_of_each_window(
     # The delay adds three steps to a window.
     assert max(positions) == 20 + 3
     assert steps[-1] == (40, 40)
-    unbroken = generate_codes(whole, states, mask, n_frames=37, seeds=[0, 1], top_k=1)
+    unbroken = generate_codes(whole, states, mask, n_frames=37, seeds=[0, 1], sampling=GREEDY)
     assert not torch.equal(codes, unbroken)
 
 
@@ -139,7 +135,7 @@ def test_a_melody_models_tune_goes_on_with_the_music(tiny_melody_dir: Path, tmp_
     whole = load_base(tiny_melody_dir)
     states, mask = TextStates(model, load_tokenizer(tiny_melody_dir)).batch(PROMPTS)
     tune = torch.arange(11)[None].expand(2, -1)
-    how = {"seeds": [0, 1], "top_k": 1}
+    how = {"seeds": [0, 1], "sampling": GREEDY}
     codes = generate_codes(model, states, mask, n_frames=32, melodies=tune, **how)
     first = generate_codes(whole, states, mask, n_frames=20, melodies=tune, **how)
     # The second window begins after 12 of 20 frames, so after 6.6 of the tune's 11.

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from chinese import english_in, english_in_page, in_chinese  # noqa: F401
 from datasets import RATE, read_metadata
 from messy_pack import HITS, MIX, MP3_COPY, ONE_SHOTS, SINGLES, make_messy_pack, single
 
@@ -17,6 +18,8 @@ from musicgen_lora import atomic
 from musicgen_lora.config import PrepareSettings
 from musicgen_lora.dataset.metadata import load_dataset, split_clips
 from musicgen_lora.prepare.prepare import prepare_dataset
+from musicgen_lora.prepare.reading.remarks import in_one_line
+from musicgen_lora.prepare.report.report import make_page
 
 
 def prepared(source: Path, out: Path, **changes: Any) -> list[dict[str, Any]]:
@@ -167,3 +170,15 @@ def test_hits_that_an_earlier_release_listed_are_taken_out_and_said(tmp_path: Pa
     report = read_report(out)
     assert [drop["file"] for drop in report["dropped"]] == ["bd_boom.flac"]
     assert any("--one_shots" in change["told"] for change in report["changes"])
+
+
+@pytest.mark.usefixtures("in_chinese")
+def test_a_chinese_reader_finds_no_english(pack: tuple[Path, Path]) -> None:
+    content = read_report(pack[1])
+    shown = [{"entry": entry, "audio": "", "wave": "", "mel": ""} for entry in content["clips"]]
+    captions = [entry["text"] for entry in content["clips"]]
+    names = [*SINGLES, MIX, MP3_COPY, *HITS, "another.wav", "loops/three copy.wav"]
+    page = make_page(content, shown)
+    assert english_in_page(page, "--one_shots caption", *captions, *names) == []
+    assert english_in(" ".join(map(in_one_line, content["remarks"])), *names) == []
+    assert content["left_out"][0]["told"].startswith("a single hit")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from musicgen_lora.generation import decode
+from musicgen_lora.generation import decode, decoder
 from musicgen_lora.model.musicgen import load_base, load_tokenizer
 from musicgen_lora.model.text import TextStates
 from musicgen_lora.runtime.threads import DECIDED_BY, SPIN, bounded_spinning
@@ -74,7 +74,7 @@ def test_workers_are_ours_and_the_program_that_starts_them_is_not(tmp_path: Path
 
 @pytest.mark.parametrize(
     ("limit", "own", "expected"),
-    [(decode.ONE_THREAD_UP_TO, None, 1), (0, None, 2), (decode.ONE_THREAD_UP_TO, "2", 2)],
+    [(decoder.ONE_THREAD_UP_TO, None, 1), (0, None, 2), (decoder.ONE_THREAD_UP_TO, "2", 2)],
 )
 def test_a_small_decoder_takes_one_thread_and_gives_the_others_back(
     limit: int,
@@ -83,7 +83,7 @@ def test_a_small_decoder_takes_one_thread_and_gives_the_others_back(
     tiny_model_dir: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(decode, "ONE_THREAD_UP_TO", limit)
+    monkeypatch.setattr(decoder, "ONE_THREAD_UP_TO", limit)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     if own is not None:
         monkeypatch.setenv("OMP_NUM_THREADS", own)

@@ -36,11 +36,10 @@ def ending(error: BaseException) -> tuple[int, str]:
         return 141, "stopped, since nobody reads its output any more; send it to a file instead."
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
-        what_to_do = ""
+        said = f"{where}{error.strerror or error}"
         if error.errno in RIGHTS_FAULTS:
-            what_to_do = "; give yourself the right to (chmod u+rwX), or use another folder"
-        code = 1 if error.errno in DISK_FAULTS else 2
-        return code, f"{where}{error.strerror or error}{what_to_do}."
+            said += "; give yourself the right to (chmod u+rwX), or use another folder"
+        return 1 if error.errno in DISK_FAULTS else 2, f"{said}."
     if isinstance(error, UnicodeEncodeError) and sys.getfilesystemencoding() != "utf-8":
         # A name that the locale has no letters for; in UTF-8 that would be a bug.
         return 2, (

@@ -18,6 +18,9 @@ from musicgen_lora.config import SETTINGS, groups
 from musicgen_lora.config_file import read_config
 from musicgen_lora.errors import UserError
 from musicgen_lora.formats.kinds import shortened
+from musicgen_lora.language.flags import spoken_help
+from musicgen_lora.language.terminal import unboxed
+from musicgen_lora.language.translate import word
 
 
 def take_config(flags: Sequence[str], config: Path | None) -> tuple[list[str], Path | None]:
@@ -95,20 +98,20 @@ def _parse(command: str, parts: dict[str, Any], flags: Sequence[str]) -> dict[st
     said = io.StringIO()
     try:
         # tyro catches pydantic's errors and prints them in a box of many lines, with a link.
-        with contextlib.redirect_stderr(said):
+        with contextlib.redirect_stderr(said), spoken_help(map(type, parts.values()), flags):
             parsed = tyro.cli(
                 form,
                 default=form(**parts),
                 args=list(flags),
                 prog=f"musicgen-lora {command}",
-                description=SETTINGS[command].__doc__,
+                description=word(" ".join((SETTINGS[command].__doc__ or "").split())),
                 use_underscores=True,
                 config=(tyro.conf.OmitArgPrefixes,),
             )
     except SystemExit as stop:
         if (invalid := _behind(stop)) is not None:
             raise invalid from stop
-        sys.stderr.write(said.getvalue())
+        sys.stderr.write(unboxed(said.getvalue(), f"musicgen-lora {command}"))
         # Of --help; nobody may be there to read it.
         sys.stdout.flush()
         raise

@@ -10,6 +10,7 @@ from typing import Any
 
 from musicgen_lora import __version__
 from musicgen_lora.commands.loading import dataset_meanwhile
+from musicgen_lora.language.translate import filled, word
 
 
 @dataclass(frozen=True)
@@ -37,9 +38,10 @@ def _prepares(settings: Any) -> str:
     return f"Preparing the audio of {settings.input_dir} into {settings.output_dir}"
 
 
-def _who(settings: Any) -> str:
-    adapter = settings.lora_model_path
-    return settings.base_model_path + (f" with {adapter}" if adapter is not None else "")
+def _plays(settings: Any) -> str:
+    base, adapter = settings.base_model_path, settings.lora_model_path
+    who = f"{base}" if adapter is None else f"{base} with {adapter}"
+    return f"Playing {len(settings.prompts)} prompts by {who} into {settings.output_dir}"
 
 
 def _several(settings: Any) -> str:
@@ -70,12 +72,12 @@ COMMANDS = {
     "generate": Command(
         "play prompts with it",
         "musicgen_lora.generation.generate:generate_audio",
-        lambda s: f"Playing {len(s.prompts)} prompts by {_who(s)} into {s.output_dir}",
+        _plays,
     ),
     "evaluate": Command(
         "measure what it changed",
         "musicgen_lora.evaluation.evaluate:evaluate_adapter",
-        lambda s: f"Measuring {_who(s)} into {s.output_dir}",
+        lambda s: f"Measuring {s.base_model_path} with {s.lora_model_path} into {s.output_dir}",
     ),
     "merge": Command(
         "fold adapters into a base",
@@ -102,10 +104,14 @@ def usage() -> str:
     """What `musicgen-lora --help` says."""
     purposes = {name: command.purpose for name, command in COMMANDS.items()}
     purposes[DOCTOR] = "check this installation"
-    lines = "".join(f"  musicgen-lora {name:<11}{said}\n" for name, said in purposes.items())
-    return f"""musicgen-lora {__version__}: LoRA fine-tuning of MusicGen
+    lines = "".join(f"  musicgen-lora {name:<11}{word(said)}\n" for name, said in purposes.items())
+    return filled(
+        """musicgen-lora {0}: LoRA fine-tuning of MusicGen
 
-{lines}
+{1}
   Each command: --help lists its flags, --config FILE.yaml reads them from a file (flags win),
-  --debug shows tracebacks.
-"""
+  --debug shows tracebacks, --language zh (or en) speaks Chinese (English) on any system.
+""",
+        __version__,
+        lines,
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 from pydantic.dataclasses import dataclass
@@ -23,6 +23,8 @@ class SamplingSettings:
     """How strongly the prompt is followed; 1 switches guidance off."""
     top_k: TopK = 250
     """Draw from the k likeliest tokens; 0 takes all, 1 is greedy."""
+    top_p: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    """Of those, draw from the likeliest that make this share of the probability; 0 takes all."""
     temperature: Temperature = 1.0
     """Above 1 is wilder, below is safer."""
     seed: Seed = 0
@@ -46,6 +48,9 @@ class PlayingSettings:
     facebook/musicgen-melody."""
     output_dir: Path = Path("finetune/output/generated")
     """Where the sound files and their JSON go."""
+    precision: Literal["auto", "fp32", "bf16", "int8"] = "auto"
+    """Of the weights while decoding; auto takes the fastest on this computer that is near lossless,
+    both as measured; int8 is for CPUs."""
 
 
 @dataclass(config=STRICT)

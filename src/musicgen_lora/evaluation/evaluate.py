@@ -56,6 +56,7 @@ from musicgen_lora.evaluation.sounds import compare_sounds
 from musicgen_lora.evaluation.summary import list_not_computed, write_sentences
 from musicgen_lora.formats.documents import plain
 from musicgen_lora.generation.decode import windows_sentence
+from musicgen_lora.generation.sampling import Sampling
 from musicgen_lora.given import check_prompts
 from musicgen_lora.model.cpu.switch import enable
 from musicgen_lora.model.lora.adapter import WEIGHTS_FILE, has_adapter, load_adapter, read_adapter
@@ -326,9 +327,12 @@ def _generation(
                 prompts,
                 duration_s=settings.duration,
                 seed=settings.seed,
-                guidance_scale=settings.guidance_scale,
-                top_k=settings.top_k,
-                temperature=settings.temperature,
+                sampling=Sampling(
+                    guidance_scale=settings.guidance_scale,
+                    top_k=settings.top_k,
+                    top_p=settings.top_p,
+                    temperature=settings.temperature,
+                ),
                 batch_size=settings.batch_size,
                 on_step=on_step,
             )

@@ -14,6 +14,8 @@ from musicgen_lora.audio.files import write_wav
 from musicgen_lora.dataset.metadata import Clip
 from musicgen_lora.evaluation.ear import Ear, Heard
 from musicgen_lora.generation.decode import generate_codes
+from musicgen_lora.generation.decoder import Decoder
+from musicgen_lora.generation.sampling import Sampling
 from musicgen_lora.model.musicgen import MusicGen
 from musicgen_lora.model.reading import TextReader, describe_readings
 
@@ -76,9 +78,7 @@ def play_prompts(
     *,
     duration_s: float,
     seed: int,
-    guidance_scale: float,
-    top_k: int,
-    temperature: float,
+    sampling: Sampling,
     batch_size: int,
     on_step: Callable[[int, int], None],
 ) -> list[np.ndarray]:
@@ -90,6 +90,7 @@ def play_prompts(
     n_frames = model.shape.frames(duration_s)
     n_batches = -(-len(prompts) // batch_size)
     codes: list[np.ndarray] = []
+    decoder = Decoder(model.hf)
     for number, start in enumerate(range(0, len(prompts), batch_size)):
         batch = list(prompts[start : start + batch_size])
         # Each caption on its own: an encoder, too, differs in the last bits with the company.
@@ -97,14 +98,12 @@ def play_prompts(
         states = pad_sequence([found[0] for found, _ in alone], batch_first=True)
         mask = pad_sequence([found[0] for _, found in alone], batch_first=True)
         made = generate_codes(
-            model.hf,
+            decoder,
             states,
             mask,
             n_frames=n_frames,
             seeds=[seed + start + index for index in range(len(batch))],
-            guidance_scale=guidance_scale,
-            top_k=top_k,
-            temperature=temperature,
+            sampling=sampling,
             on_step=_scaled(on_step, number, n_batches),
         )
         codes.extend(made.numpy())

@@ -25,6 +25,8 @@ from musicgen_lora.evaluation.measures.memory import (
 )
 from musicgen_lora.evaluation.trained_clips import Trained
 from musicgen_lora.generation.decode import generate_codes
+from musicgen_lora.generation.decoder import Decoder
+from musicgen_lora.generation.sampling import Sampling
 from musicgen_lora.listening.duplicates import THRESHOLD, fingerprint, similarity
 from musicgen_lora.model.musicgen import MusicGen
 
@@ -35,6 +37,7 @@ GIVEN_S, MADE_S = 5.0, 1.5
 FEWEST_MADE = 8
 """Frames; of fewer, equal ones say nothing."""
 BATCH = 8
+GREEDY = Sampling(guidance_scale=1.0, top_k=1)
 COPY = THRESHOLD
 """Likeness of fingerprints from which `prepare` takes two clips for one."""
 N_HEARD = 3
@@ -123,11 +126,14 @@ def _shares(
 ) -> list[float]:
     """Of each clip's codes, the share that its greedy continuation gives back."""
     shares: list[float] = []
+    # Made anew for each side: it takes the weights over, an adapter's with them.
+    decoder = Decoder(model.hf)
     for start in range(0, len(clips), BATCH):
         batch = clips[start : start + BATCH]
         codes = np.stack([own[:n_frames].T.astype(np.int64) for _, own in batch])  # [B, K, T]
         captions = [clip.texts[0] for clip, _ in batch]
-        made = _go_on(model, torch.from_numpy(codes[..., :n_given]), captions, n_frames)
+        given = torch.from_numpy(codes[..., :n_given])
+        made = _go_on(model, decoder, given, captions, n_frames)
         pairs = zip(codes, made, strict=True)
         shares += [share_given_back(own, its, n_given) for own, its in pairs]
         on_clip(len(shares))
@@ -135,19 +141,22 @@ def _shares(
 
 
 def _go_on(
-    model: MusicGen, given: torch.Tensor, captions: Sequence[str], n_frames: int
+    model: MusicGen,
+    decoder: Decoder,
+    given: torch.Tensor,
+    captions: Sequence[str],
+    n_frames: int,
 ) -> np.ndarray:
     """Greedy continuations `[B, K, n_frames]` of `given`, `[B, K, P]`."""
     alone = [model.text.batch([caption]) for caption in captions]
     return generate_codes(
-        model.hf,
+        decoder,
         pad_sequence([states[0] for states, _ in alone], batch_first=True),
         pad_sequence([mask[0] for _, mask in alone], batch_first=True),
         n_frames=n_frames,
         seeds=[0] * len(captions),
         prompt_codes=given,
-        guidance_scale=1.0,
-        top_k=1,
+        sampling=GREEDY,
     ).numpy()
 
 

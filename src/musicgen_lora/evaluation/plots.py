@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import cache
 from io import BytesIO
 from typing import Any
 
+import matplotlib
 import numpy as np
+from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -15,7 +19,10 @@ from scipy.signal.windows import hann
 
 from musicgen_lora.audio.spectra import magnitudes
 from musicgen_lora.evaluation.comparison import SHOWN, band_label
+from musicgen_lora.language.choice import chosen
+from musicgen_lora.language.translate import word
 from musicgen_lora.listening.descriptors import BANDS_HZ, band_name
+from musicgen_lora.plural import count
 
 COLOURS = {"base": "#8a8f98", "adapter": "#d9480f", "reference": "#1971c2"}
 """Told apart by colour-blind readers too; markers differ as well."""
@@ -25,6 +32,35 @@ INK = "#23272e"
 DYNAMIC_RANGE_DB = 70.0
 LOWEST_HZ = 25.0
 N_ROWS, N_COLUMNS = 160, 480
+
+
+CHINESE_FONTS = (
+    *("Noto Sans CJK SC", "Noto Sans SC", "Source Han Sans SC", "Microsoft YaHei", "PingFang SC"),
+    *("Hiragino Sans GB", "WenQuanYi Micro Hei", "WenQuanYi Zen Hei", "SimHei", "SimSun"),
+    *("Noto Sans CJK JP", "Droid Sans Fallback", "Arial Unicode MS"),
+)
+
+
+@cache
+def chinese_font() -> str | None:
+    """A font of this machine that has Chinese letters."""
+    names = {font.name for font in font_manager.fontManager.ttflist}
+    return next((name for name in CHINESE_FONTS if name in names), None)
+
+
+@contextmanager
+def readable() -> Iterator[None]:
+    """Letters of figures that are made and drawn meanwhile are of a font that has them."""
+    fonts = [*matplotlib.rcParams["font.family"]]
+    if chosen() == "zh" and (font := chinese_font()) is not None:
+        fonts = [font, *fonts]
+    with matplotlib.rc_context({"font.family": fonts}):
+        yield
+
+
+def _said(text: str) -> str:
+    """A label in the user's language, if there is a font for it."""
+    return text if chosen() == "zh" and chinese_font() is None else word(text)
 
 
 def png_bytes(figure: Figure) -> bytes:
@@ -49,7 +85,9 @@ def _clean(axes: Axes) -> None:
 
 
 def _mark(side: str, label: str) -> Line2D:
-    return Line2D([], [], color=COLOURS[side], marker=MARKERS[side], linewidth=0, label=label)
+    return Line2D(
+        [], [], color=COLOURS[side], marker=MARKERS[side], linewidth=0, label=_said(label)
+    )
 
 
 def _legend_above(axes: Axes, marks: list[Line2D]) -> None:
@@ -100,12 +138,11 @@ def loss_plot(loss: Mapping[str, Any]) -> Figure:
             )
     axes.set_xlim(-0.6, len(results) - 0.4)
     axes.margins(y=0.12)
-    axes.set_xticks(range(len(results)), [f"codebook {k + 1}" for k in range(len(results))])
-    axes.set_ylabel("loss (nats a token), lower is better", fontsize=9, color=INK)
+    axes.set_xticks(range(len(results)), [_said(f"codebook {k + 1}") for k in range(len(results))])
+    axes.set_ylabel(_said("loss (nats a token), lower is better"), fontsize=9, color=INK)
     axes.grid(axis="y", color="#e8eaee")
     axes.set_title(
-        f"Held-out loss, n = {loss['n_sources']} "
-        f"{'source' if loss['n_sources'] == 1 else 'sources'} (a thin line each)",
+        _said(f"Held-out loss, n = {count(loss['n_sources'], 'source')} (a thin line each)"),
         fontsize=10,
         color=INK,
         loc="left",
@@ -147,11 +184,11 @@ def bands_plot(
                 markersize=8,
                 zorder=3,
             )
-    labels = [band_label(low, high) for low, high in BANDS_HZ]
+    labels = [_said(band_label(low, high)) for low, high in BANDS_HZ]
     axes.set_xticks(range(len(BANDS_HZ)), labels)
-    axes.set_ylabel("share of the energy (dB)", fontsize=9, color=INK)
+    axes.set_ylabel(_said("share of the energy (dB)"), fontsize=9, color=INK)
     axes.grid(axis="y", color="#e8eaee")
-    marks = [_mark(side, f"{NAMES[side]} (n = {len(facts[side])})") for side in sides]
+    marks = [_mark(side, f"{_said(NAMES[side])} (n = {len(facts[side])})") for side in sides]
     _legend_above(axes, marks)
     return figure
 
@@ -181,9 +218,10 @@ def moves_plot(rows: Sequence[Mapping[str, Any]]) -> Figure | None:
             markersize=7,
         )
     axes.set_xlim(lowest - 0.05, highest + 0.05)
-    axes.set_yticks(range(len(told)), [labels[row["name"]] for row in told])
+    axes.set_yticks(range(len(told)), [_said(labels[row["name"]]) for row in told])
     axes.set_xticks(
-        [0.0, 0.25, 0.5, 0.75, 1.0], ["base", "25 %", "50 %", "75 %", "held-out\naudio"]
+        [0.0, 0.25, 0.5, 0.75, 1.0],
+        [_said("base"), "25 %", "50 %", "75 %", _said("held-out audio").replace(" ", "\n")],
     )
     axes.grid(axis="x", color="#e8eaee")
     _legend_above(axes, [_mark("adapter", "with adapter, 95 % interval")])

@@ -11,10 +11,10 @@ from typing import Any
 
 from matplotlib.figure import Figure
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from musicgen_lora import atomic
+from musicgen_lora.console import MessageTable
 from musicgen_lora.evaluation import plots
 from musicgen_lora.evaluation.comparison import SHOWN, shown_value
 from musicgen_lora.evaluation.document import (
@@ -28,6 +28,7 @@ from musicgen_lora.evaluation.document import (
 from musicgen_lora.evaluation.page_audio import embed_sounds, sound_groups
 from musicgen_lora.evaluation.statistics import PairedResult
 from musicgen_lora.evaluation.verdicts import distance_rows, obedience_rows, primary_rows
+from musicgen_lora.language.translate import word
 from musicgen_lora.page import data_uri, render_page
 from musicgen_lora.plural import count
 
@@ -48,12 +49,13 @@ def write_report(report: Report, output_dir: Path) -> Path:
     Returns:
         Path of the page.
     """
-    pictures = _draw(report, output_dir)
+    with plots.readable():
+        pictures = _draw(report, output_dir)
     report["plots"] = [f"{PLOTS_FOLDER}/{name}.png" for name in pictures]
     for name, image in pictures.items():
         atomic.write_file(output_dir / PLOTS_FOLDER / f"{name}.png", _writer(image))
     atomic.write_json(output_dir / JSON_FILE, report)
-    page = _page(report, pictures, *embed_sounds(sound_groups(report), output_dir))
+    page = make_page(report, pictures, *embed_sounds(sound_groups(report), output_dir))
     atomic.write_file(output_dir / HTML_FILE, _writer(page.encode()))
     return output_dir / HTML_FILE
 
@@ -79,7 +81,7 @@ def _draw(report: Report, output_dir: Path) -> dict[str, bytes]:
     return {name: plots.png_bytes(figure) for name, figure in figures.items()}
 
 
-def _page(
+def make_page(
     report: Report,
     pictures: Mapping[str, bytes],
     audio: Mapping[str, str],
@@ -221,11 +223,11 @@ def _minus(text: str) -> str:
 def print_report(report: Report, console: Console) -> None:
     """The findings and the two tables on the console."""
     for sentence in report["findings"]:
-        console.print(Text(f"- {sentence}"))
+        console.print(Text(f"- {word(sentence)}"))
     loss = report["loss"]
     if loss["computed"] is True:
-        table = Table(
-            title=f"Held-out loss, nats a token, n = {count(loss['n_sources'], 'source')}"
+        table = MessageTable(
+            title=word(f"Held-out loss, nats a token, n = {count(loss['n_sources'], 'source')}")
         )
         for name in ("", "base", "adapter", "change", "95 % interval", "p"):
             table.add_column(name, justify="left" if not name else "right")
@@ -234,14 +236,14 @@ def print_report(report: Report, console: Console) -> None:
                 *(row[key] for key in ("name", "base", "adapter", "change", "interval", "p"))
             )
         console.print(table)
-    table = Table(title="What it was to decide (three tests, p by Holm)")
+    table = MessageTable(title=word("What it was to decide (three tests, p by Holm)"))
     for name in ("", "verdict", "base", "adapter", "p", "n"):
         side = "left" if name in ("", "verdict") else "right"
         table.add_column(name, justify=side, no_wrap=True)
     for row in primary_rows(report["primaries"]):
         table.add_row(*(row[k] for k in ("label", "verdict", "base", "adapter", "p_holm", "n")))
     console.print(table)
-    table = Table(title="Descriptors, means")
+    table = MessageTable(title=word("Descriptors, means"))
     sides = {"adapter": "adapter"}
     if report["generation"]["compared"]:
         sides = {"base": "base", **sides}
@@ -251,7 +253,8 @@ def print_report(report: Report, console: Console) -> None:
     for name in (*sides.values(), "n"):
         table.add_column(name, justify="right")
     for row in descriptor_rows(report["descriptors"]):
-        label = f"{row['label']} ({row['unit']})" if row["unit"] else row["label"]
+        unit = f" ({word(row['unit'])})" if row["unit"] else ""
+        label = f"{word(row['label'])}{unit}"
         table.add_row(label, *(row[side] for side in sides), row["n"])
     console.print(table)
     for item in report["not_computed"]:

@@ -194,14 +194,19 @@ def _shown(name: str) -> Descriptor:
 
 def _side_by_side(shown: Descriptor, row: Mapping[str, Any], reference: Mapping[str, Any]) -> str:
     """A descriptor's means with their n, a sentence."""
-    sides = [("with the adapter", row["adapter"], "clip"), ("with the base", row["base"], "clip")]
-    if reference["computed"]:
-        sides.append(("in the held-out audio", row["reference"], "source"))
-    unit = f" {shown.unit}" if shown.unit else ""
-    present = [side for side in sides if side[1] is not None and side[1]["mean"] is not None]
-    told = ", ".join(f"{shown_value(shown, s['mean'])}{unit} {where}" for where, s, _ in present)
-    counts = " / ".join(count(summary["n"], noun) for _, summary, noun in present)
-    return f"{shown.label}: {told} (n = {counts})."
+    unit = shown.unit and f" {shown.unit}"
+    told, counts = [], []
+    for side, noun in (("adapter", "clip"), ("base", "clip"), ("reference", "source")):
+        summary = row[side]
+        if summary is None or summary["mean"] is None:
+            continue
+        value = f"{shown_value(shown, summary['mean'])}{unit}"
+        if side == "reference":
+            told.append(f"{value} in the held-out audio")
+        else:
+            told.append(f"{value} with the {side}")
+        counts.append(count(summary["n"], noun))
+    return f"{shown.label}: {', '.join(told)} (n = {' / '.join(counts)})."
 
 
 def _descriptor_sentences(
@@ -218,18 +223,18 @@ def _descriptor_sentences(
 
 def _moved_sentence(shown: Descriptor, row: Mapping[str, Any], reference: Mapping[str, Any]) -> str:
     paired, moved = row["paired"], row["moved"]
-    unit = f" {shown.unit}" if shown.unit else ""
+    unit = shown.unit and f" {shown.unit}"
     before, after = (shown_value(shown, paired[f"mean_{side}"]) for side in ("base", "adapter"))
-    n = f"n = {count(paired['n'], 'prompt')}"
-    change = f"{shown.label}: {before}{unit} with the base, {after}{unit} with the adapter"
+    prompts = count(paired["n"], "prompt")
+    sides = f"{before}{unit} with the base, {after}{unit} with the adapter"
     if not reference["computed"] or row["reference"]["mean"] is None:
-        return f"{change} ({n}; no held-out audio to compare with)."
+        return f"{shown.label}: {sides} (n = {prompts}; no held-out audio to compare with)."
     target = shown_value(shown, row["reference"]["mean"])
-    n += f", {count(row['reference']['n'], 'held-out source')}"
-    change += f", {target}{unit} in the held-out audio"
+    n = f"n = {prompts}, {count(row['reference']['n'], 'held-out source')}"
+    three = f"{shown.label}: {sides}, {target}{unit} in the held-out audio"
     if moved["share"] is None:
-        return f"{change} ({n}; {moved['note']})."
-    return f"{change}: {moved_words(moved)} ({n})."
+        return f"{three} ({n}; {moved['note']})."
+    return f"{three}: {moved_words(moved)} ({n})."
 
 
 def moved_words(moved: Mapping[str, Any]) -> str:

@@ -31,8 +31,15 @@ from musicgen_lora.generation.clips import (
     wanted_of,
     write_clip,
 )
-from musicgen_lora.generation.decode import generate_codes, window_frames, windows_sentence
-from musicgen_lora.generation.independent import depends_on_batch
+from musicgen_lora.generation.decode import (
+    depends_on_batch,
+    generate_codes,
+    window_frames,
+    windows_sentence,
+)
+from musicgen_lora.generation.decoder import Decoder
+from musicgen_lora.generation.precision import choose_precision
+from musicgen_lora.generation.sampling import Sampling
 from musicgen_lora.generation.takes import Judged
 from musicgen_lora.given import check_prompts
 from musicgen_lora.model.chroma import Chroma
@@ -76,7 +83,10 @@ def generate_audio(settings: GenerateSettings) -> list[Path]:
     # What a killed run has left there; files are only made while the folder is held.
     with locked(settings.output_dir, wait_s=WAIT_S):
         atomic.sweep(settings.output_dir)
-    place(model, processes.device(), "fp32")
+    device = processes.device()
+    precision, why = choose_precision(model, settings.precision, device)
+    place(model, device, "fp32")
+    console.print(why)
     tokenizer = load_tokenizer(settings.base_model_path)
     for line in describe_readings(settings.prompts, lambda: TextReader.of(tokenizer), "prompt"):
         console.print(line, style="yellow")
@@ -86,12 +96,16 @@ def generate_audio(settings: GenerateSettings) -> list[Path]:
     if n_frames > window:
         facts["window_s"] = window / shape.frame_rate
         console.print(windows_sentence(model, n_frames), style="yellow")
-    player = _Player(model, TextStates(model, tokenizer), melody, settings, console)
+    player = _Player(
+        Decoder(model, precision), TextStates(model, tokenizer), melody, settings, console
+    )
     how = {
         "duration_s": n_frames / shape.frame_rate,
         "guidance_scale": settings.guidance_scale,
         "top_k": settings.top_k,
+        "top_p": settings.top_p,
         "temperature": settings.temperature,
+        "precision": precision,
         **wanted.facts(),
         **facts,
         "musicgen_lora": __version__,
@@ -135,7 +149,7 @@ class _Player:
 
     def __init__(
         self,
-        model: MusicgenForConditionalGeneration,
+        decoder: Decoder,
         text: TextStates,
         melody: torch.Tensor | None,
         settings: GenerateSettings,
@@ -143,13 +157,13 @@ class _Player:
     ) -> None:
         self.what = "clips, frames"
         self.n_played = 0
-        self._model, self._text, self._melody = model, text, melody
+        self._decoder, self._text, self._melody = decoder, text, melody
         self._settings, self._console = settings, console
 
     @property
     def depends_on_batch(self) -> bool:
         """Whether a clip's samples depend on the others of its batch."""
-        return depends_on_batch(self._model.decoder.device)
+        return depends_on_batch(self._decoder.device)
 
     def __call__(
         self, prompts: Sequence[str], seeds: Sequence[int], seconds: float
@@ -159,20 +173,23 @@ class _Player:
         melody, settings = self._melody, self._settings
         with progress(self._console, self.what) as on_step:
             codes = generate_codes(
-                self._model,
+                self._decoder,
                 states,
                 mask,
-                n_frames=max(1, round(seconds * model_shape(self._model).frame_rate)),
+                n_frames=max(1, round(seconds * self._decoder.shape.frame_rate)),
                 seeds=seeds,
                 melodies=None if melody is None else melody.expand(len(prompts), -1),
-                guidance_scale=settings.guidance_scale,
-                top_k=settings.top_k,
-                temperature=settings.temperature,
+                sampling=Sampling(
+                    guidance_scale=settings.guidance_scale,
+                    top_k=settings.top_k,
+                    top_p=settings.top_p,
+                    temperature=settings.temperature,
+                ),
                 on_step=on_step,
             )
         self.n_played += len(prompts)
         # One at a time: the codec's products, too, differ with the company.
-        return [decode_codes(self._model, clip[None])[0] for clip in codes]
+        return [decode_codes(self._decoder.model, clip[None])[0] for clip in codes]
 
 
 def _play_clips(

@@ -1,8 +1,9 @@
-"""From logits to the next tokens."""
+"""From logits to the next tokens, on whichever device the logits are."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 
@@ -12,49 +13,124 @@ TAKEN_WHOLE = 2**32
 """Seeds below it are taken as they are: torch's CPU generator drops the bits above."""
 
 
+@dataclass(frozen=True)
+class Sampling:
+    """How tokens are drawn.
+
+    Args:
+        guidance_scale: how strongly the conditions are followed; 1 switches guidance off and halves
+            the work.
+        top_k: only the k likeliest are drawn from; 0 takes all, 1 is greedy.
+        top_p: of those, only the likeliest that have this share of the probability together; 0
+            takes all.
+        temperature: divides the logits; 0 is greedy.
+    """
+
+    guidance_scale: float = 3.0
+    top_k: int = 250
+    top_p: float = 0.0
+    temperature: float = 1.0
+
+    @property
+    def is_guided(self) -> bool:
+        """Whether each clip is read twice, with its conditions and without."""
+        return self.guidance_scale != 1.0
+
+    @property
+    def is_greedy(self) -> bool:
+        """Whether the likeliest token is taken each time."""
+        return self.top_k == 1 or self.temperature == 0.0
+
+
+GREEDY = Sampling(top_k=1)
+"""With guidance, as transformers' `generate` has it where it doesn't sample."""
+
+
 def clip_generator(seed: int) -> torch.Generator:
     """The draws of a clip, a function of all of its seed, which may be any whole number."""
     return torch.Generator().manual_seed(seed if 0 <= seed < TAKEN_WHOLE else seed_of("clip", seed))
 
 
-def guide(logits: torch.Tensor, guidance_scale: float) -> torch.Tensor:
-    """Classifier-free guidance (Ho and Salimans, 2022): `[2B, ...]`, conditional half first, to
-    `[B, ...]`."""
-    conditional, unconditional = logits.chunk(2)
-    return unconditional + guidance_scale * (conditional - unconditional)
+class Noise:
+    """What decides between tokens: uniform numbers for each clip, step, codebook and token.
 
-
-def sample(
-    logits: torch.Tensor,
-    *,
-    top_k: int,
-    temperature: float,
-    generators: Sequence[torch.Generator],
-) -> torch.Tensor:
-    """Draws tokens.
+    A clip's are a function of its seed and of how many steps it has drawn, alone; always made on
+    the CPU, they are the same on every device. Each token has a number of its own, so that two
+    models that nearly agree draw nearly the same from one seed.
 
     Args:
-        logits: `[B, K, V]`, on the CPU.
-        top_k: only the k likeliest are drawn from; 0 takes all, 1 is greedy.
-        temperature: divides the logits; 0 is greedy.
-        generators: one for each of the B clips, so that a clip's draws do not depend on its
-            neighbours in the batch.
+        seeds: of the clips.
+        shape: codebooks and tokens.
+    """
+
+    STEPS = 32
+    """Made at a time."""
+
+    def __init__(self, seeds: Sequence[int], shape: tuple[int, int]) -> None:
+        self._generators = [clip_generator(seed) for seed in seeds]
+        self._shape = shape
+        self._block = torch.empty(0)
+        self._n_left = 0
+
+    def next(self) -> torch.Tensor:
+        """Of the next step, `[B, K, V]`."""
+        if not self._n_left:
+            self._block, self._n_left = self.block(), self.STEPS
+        self._n_left -= 1
+        return self._block[:, self.STEPS - 1 - self._n_left]
+
+    def block(self) -> torch.Tensor:
+        """Of the next `STEPS` steps, `[B, steps, K, V]`."""
+        made = [torch.rand(self.STEPS, *self._shape, generator=g) for g in self._generators]
+        return torch.stack(made)
+
+
+def sample(logits: torch.Tensor, sampling: Sampling, noise: torch.Tensor | None) -> torch.Tensor:
+    """Draws the tokens of all codebooks at once, by an exponential race: token i, of probability
+    p_i, is done at -log(u_i) / p_i, and the first one is drawn. Nothing waits for the host.
+
+    Args:
+        logits: `[B, K, V]`, guided where they are.
+        sampling: how.
+        noise: u, `[B, K, V]`, from `Noise`; a greedy choice needs none.
 
     Returns:
         `[B, K]` int64.
     """
-    if top_k == 1 or temperature == 0.0:
+    if sampling.is_greedy or noise is None:
         return logits.argmax(dim=-1)
-    logits = logits.float() / temperature
-    if 0 < top_k < logits.shape[-1]:
-        values, indices = logits.topk(top_k, dim=-1)
-    else:
-        values, indices = logits, None
-    probabilities = values.softmax(dim=-1)
-    drawn = torch.stack(
-        [
-            torch.multinomial(row, 1, generator=generator)
-            for row, generator in zip(probabilities, generators, strict=True)
-        ]
-    )
-    return (drawn if indices is None else indices.gather(-1, drawn)).squeeze(-1)
+    logits = logits.float() / sampling.temperature
+    # A top_k of 0 takes all; so does one of more than there are.
+    n_kept = min(sampling.top_k or logits.shape[-1], logits.shape[-1])
+    has_top_p = 0.0 < sampling.top_p < 1.0
+    if n_kept == logits.shape[-1] and not has_top_p:
+        return (logits - (-noise.log()).log()).argmax(dim=-1)
+    if logits.device.type == "cpu" and not has_top_p:
+        return _first_of_the_likeliest(logits, noise, n_kept)
+    return _first_of_those_kept(logits, noise, n_kept, sampling.top_p if has_top_p else None)
+
+
+def _first_of_the_likeliest(logits: torch.Tensor, noise: torch.Tensor, n_kept: int) -> torch.Tensor:
+    """The same for top-k alone, with a look at the result: mostly the first of all is among the
+    likeliest, and these need not be sorted out."""
+    first = (logits - (-noise.log()).log()).argmax(dim=-1, keepdim=True)
+    n_before = (logits > logits.gather(-1, first)).sum(dim=-1)
+    others = n_before >= n_kept
+    first = first.squeeze(-1)
+    if bool(others.any()):
+        first[others] = _first_of_those_kept(logits[others], noise[others], n_kept, None)
+    return first
+
+
+def _first_of_those_kept(
+    logits: torch.Tensor, noise: torch.Tensor, n_kept: int, top_p: float | None
+) -> torch.Tensor:
+    """The token `[...]` of `[..., V]` that is done first among those that may be drawn."""
+    values, indices = logits.topk(n_kept, dim=-1)
+    done_at = (-noise.gather(-1, indices).log()).log() - values
+    if top_p is not None:
+        probabilities = values.softmax(dim=-1)
+        # The one that reaches the share is among them, so the likeliest always is.
+        before = probabilities.cumsum(dim=-1) - probabilities
+        done_at = done_at.masked_fill(before >= top_p, torch.inf)
+    return indices.gather(-1, done_at.argmin(dim=-1, keepdim=True)).squeeze(-1)

@@ -29,6 +29,7 @@ from huggingface_hub.errors import (
 from tqdm.auto import tqdm
 
 from musicgen_lora.errors import UserError, printable
+from musicgen_lora.language.translate import translated
 
 READ = ("*.json", "*.safetensors", "spiece.model")
 """Files that are read of a hub's repository."""
@@ -168,4 +169,4 @@ def _line(error: BaseException) -> str:
 def _say(line: str) -> None:
     # Of several processes one speaks.
     if os.environ.get("RANK", "0") == "0":
-        print(printable(line), file=sys.stderr, flush=True)
+        print(printable(translated(line)), file=sys.stderr, flush=True)

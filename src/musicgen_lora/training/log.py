@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import Progress, TextColumn
 
 from musicgen_lora.console import LINE_EVERY_S
+from musicgen_lora.language.translate import translated, word
 from musicgen_lora.runtime import processes
 from musicgen_lora.training import run_folder
 from musicgen_lora.training.run import Run
@@ -109,7 +110,7 @@ class StepLog:
     def __enter__(self) -> StepLog:
         self._bar.start()
         self._task = self._bar.add_task(
-            "training", total=self._n_steps, completed=self._begun, figures=""
+            word("training"), total=self._n_steps, completed=self._begun, figures=""
         )
         return self
 
@@ -140,7 +141,7 @@ class StepLog:
             f"loss {result.loss:.3f}  rate {report.rate:.2e}  {row['tokens_per_s']:.0f} tokens/s  "
             f"{report.memory_bytes / 1e9:.2f} GB"
         )
-        self._bar.update(self._task, completed=done, figures=line)
+        self._bar.update(self._task, completed=done, figures=translated(line))
         is_due = done % 10 == 0 or time.monotonic() - self._said >= LINE_EVERY_S
         if self._log.console.is_terminal or not (
             is_due or done in (self._n_steps, self._begun + 1)

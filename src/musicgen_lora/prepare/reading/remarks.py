@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from musicgen_lora.language.translate import filled, translated, word
+
 MAX_SHOWN = 3
 """Names that the terminal shows of a kind."""
 MAX_ITEM = 200
@@ -193,6 +195,7 @@ class Remarks:
 def in_one_line(remark: dict[str, Any]) -> str:
     """A remark of `as_json` for the terminal, with its first names."""
     items = remark["items"]
-    names = "; ".join(item[:MAX_ITEM] for item in items[:MAX_SHOWN])
-    more = f"; and {len(items) - MAX_SHOWN} more, in the report" if len(items) > MAX_SHOWN else ""
-    return f"{remark['told']}: {names}{more}. {remark['to_do']}"
+    names = "; ".join(translated(item[:MAX_ITEM]) for item in items[:MAX_SHOWN])
+    if len(items) > MAX_SHOWN:
+        names = filled("{0}; and {1} more, in the report", names, len(items) - MAX_SHOWN)
+    return filled("{0}: {1}. {2}", word(remark["told"]), names, word(remark["to_do"]))

@@ -277,8 +277,10 @@ def loudness_advice(
             f"({float(np.median(held)):.1f} in the middle), since their true peak may not pass "
             f"{PEAK_CEILING_DB:g} dBTP."
         )
-        remedy = f" --limit turns such peaks down by up to {MOST_LIMITED_DB:g} dB; or lower "
-        advice.append(sentence + (" Lower " if limits else remedy) + "--loudness.")
+        remedy = (
+            f"--limit turns such peaks down by up to {MOST_LIMITED_DB:g} dB; or lower --loudness."
+        )
+        advice.append(f"{sentence} {'Lower --loudness.' if limits else remedy}")
     limited = [float(e["limited_db"]) for e in entries if e.get("limited_db")]
     if limited:
         advice.append(

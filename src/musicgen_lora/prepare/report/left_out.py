@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from rich.console import Console
 
 from musicgen_lora.errors import printable
+from musicgen_lora.language.translate import filled, translated, word
+from musicgen_lora.plural import count
 from musicgen_lora.prepare.reading.inputs import Dropped
 
 MAX_NAMES = 3
@@ -34,13 +36,15 @@ class LeftOut:
 
     def in_one_line(self) -> str:
         """For the terminal, with the first names."""
+        told = word(self.told)
         if len(self.names) == 1 and self.told != COPIES:
-            return f"{self.names[0]}: {self.told}"
-        names = ", ".join(self.names[:MAX_NAMES])
+            return f"{self.names[0]}: {told}"
+        names = ", ".join(map(translated, self.names[:MAX_NAMES]))
         rest = len(self.names) - MAX_NAMES
-        more = f" and {rest} more, in the report" if rest > 0 else ""
-        files = "1 file" if len(self.names) == 1 else f"{len(self.names)} files"
-        return f"{files}: {self.told.rstrip('.')}: {names}{more}"
+        if rest > 0:
+            names = filled("{0} and {1} more, in the report", names, rest)
+        files = word(count(len(self.names), "file"))
+        return filled("{0}: {1}: {2}", files, told.rstrip(".。"), names)
 
 
 def by_reason(dropped: Iterable[Dropped]) -> list[LeftOut]:

@@ -12,14 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from musicgen_lora import __version__, atomic
 from musicgen_lora.audio import pictures
 from musicgen_lora.audio.files import AudioError, read_audio
 from musicgen_lora.beats.sequencer import NOTE_NAMES
 from musicgen_lora.config import PrepareSettings
+from musicgen_lora.console import MessageTable
 from musicgen_lora.errors import printable
+from musicgen_lora.language.translate import filled, translated, word
 from musicgen_lora.listening.key_names import usual_key
 from musicgen_lora.page import render_page
 from musicgen_lora.plural import count
@@ -87,16 +88,7 @@ def report(settings: PrepareSettings, console: Console, prepared: Prepared) -> N
     # First, so that it is there though nobody reads what is printed (`prepare | head`).
     atomic.write_json(settings.output_dir / JSON_FILE, content)
     _print(console, content, settings.output_dir / settings.metadata_file)
-    page = render_page(
-        "prepare_report.html.jinja",
-        report=content,
-        shown=_shown_clips(entries, settings.output_dir),
-        tempo_chart=pictures.bar_chart(content["tempi"], "clips by tempo"),
-        key_chart=pictures.bar_chart(content["keys"], "clips by key"),
-        max_named=MAX_NAMED,
-        cut_on=cut_sentence(content["cut_on"]),
-        player_s=PLAYER_S,
-    )
+    page = make_page(content, _shown_clips(entries, settings.output_dir))
     target = settings.output_dir / HTML_FILE
     atomic.write_file(target, lambda path: path.write_text(page, encoding="utf-8"))
     console.print(f"Report: {target}")
@@ -197,10 +189,12 @@ def _print(console: Console, content: Mapping[str, Any], metadata: Path) -> None
     )
     for change in content["changes"]:
         names = [printable(name) for name in change["names"][:MAX_TOLD]]
-        more = len(change["names"]) - len(names)
-        listed = ", ".join(names) + (f", and {more} more (in the report)" if more else "")
-        console.print(f"{change['told']}{': ' if listed else '.'}{listed}")
-    table = Table(box=None, pad_edge=False)
+        listed = ", ".join(map(translated, names))
+        if more := len(change["names"]) - len(names):
+            listed = filled("{0}, and {1} more (in the report)", listed, more)
+        told = word(change["told"])
+        console.print(filled("{0}: {1}", told, listed) if names else filled("{0}.", told))
+    table = MessageTable(box=None, pad_edge=False)
     table.add_column("what to fix first")
     table.add_column("what to do")
     for fault in content["faults"]:
@@ -244,6 +238,25 @@ def _shown_clips(entries: Sequence[Mapping[str, Any]], output_dir: Path) -> list
             break
         shown.append(clip)
     return shown
+
+
+def make_page(content: Mapping[str, Any], shown: Sequence[Mapping[str, Any]]) -> str:
+    """The page.
+
+    Args:
+        content: of report.json.
+        shown: clips with their players and pictures.
+    """
+    return render_page(
+        "prepare_report.html.jinja",
+        report=content,
+        shown=shown,
+        tempo_chart=pictures.bar_chart(content["tempi"], word("clips by tempo")),
+        key_chart=pictures.bar_chart(content["keys"], word("clips by key")),
+        max_named=MAX_NAMED,
+        cut_on=cut_sentence(content["cut_on"]),
+        player_s=PLAYER_S,
+    )
 
 
 def cut_sentence(cut_on: Mapping[str, int]) -> str:

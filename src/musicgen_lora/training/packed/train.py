@@ -27,6 +27,7 @@ from musicgen_lora import atomic
 from musicgen_lora.dataset.batches import DRAWS_VERSION
 from musicgen_lora.dataset.packed import PackedTokens, read_packed
 from musicgen_lora.errors import RunError, UserError
+from musicgen_lora.language.translate import translated
 from musicgen_lora.model.cpu.switch import enable
 from musicgen_lora.model.musicgen import MusicGen
 from musicgen_lora.runtime.precision import DTYPES, choose_precision
@@ -305,7 +306,7 @@ def _identity(settings: PackedSettings, tokens: PackedTokens, base: str) -> str:
 
 
 def _say(line: str) -> None:
-    print(line, flush=True)
+    print(translated(line), flush=True)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -313,6 +314,6 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         train_packed(parse_settings(arguments, (__doc__ or "").split("\n\n")[0]))
     except UserError as error:
-        print(f"training.packed: {error}", file=sys.stderr)
+        print(f"training.packed: {translated(str(error))}", file=sys.stderr)
         return error.exit_code
     return 0

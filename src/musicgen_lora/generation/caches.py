@@ -1,0 +1,197 @@
+"""What decoding remembers of a window: keys and values of the steps so far, and of the texts.
+
+Both caches are allocated once. `ClipCache`, for CPUs, attends clip by clip, over as much as is
+filled: torch's attention shares its work out by batch and length, and a clip must come out the same
+in any company. `BatchCache`, for other devices, attends over all rows at once, up to a bucket's end
+and under a mask: its shapes stay for a whole bucket, so that a step can be captured as a graph.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch.nn import functional
+
+BUCKET = 256
+"""Positions by which a `BatchCache` reads further."""
+Text = tuple[torch.Tensor, torch.Tensor]
+"""Keys and values of a clip's text in a layer, `[1, heads, L, width]`."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Which rows the clips of a batch have: each one, and a second without conditions where it is
+    guided.
+
+    Args:
+        guided: of each clip, whether it has two.
+        has_text: of each clip, whether its first row attends to a text.
+    """
+
+    guided: Sequence[bool]
+    has_text: Sequence[bool]
+
+    @property
+    def begins(self) -> list[int]:
+        """The first row of each clip, and at the end the number of rows."""
+        begins = [0]
+        for guided in self.guided:
+            begins.append(begins[-1] + 1 + guided)
+        return begins
+
+    @property
+    def clips(self) -> list[int]:
+        """The clip of each row."""
+        return [clip for clip, guided in enumerate(self.guided) for _ in range(1 + guided)]
+
+    @property
+    def with_text(self) -> list[int]:
+        """The rows that attend to a text."""
+        return [row for row, has in zip(self.begins, self.has_text, strict=False) if has]
+
+
+class ClipCache:
+    """Attention clip by clip.
+
+    Args:
+        rows: of the batch.
+        shape: layers, heads and width of a head.
+        n_positions: of the longest clip.
+        like: a tensor of the states' type, on their device.
+    """
+
+    def __init__(
+        self, rows: Rows, shape: tuple[int, int, int], n_positions: int, like: torch.Tensor
+    ) -> None:
+        n_layers, n_heads, width = shape
+        begins = rows.begins
+        self._spans = list(itertools.pairwise(begins))
+        self._all = torch.arange(begins[-1])
+        self._own = like.new_empty(n_layers, 2, begins[-1], n_heads, n_positions, width)
+        self._texts: list[dict[int, Text]] = [{} for _ in range(n_layers)]
+        self.lengths = [0] * len(self._spans)
+        self._positions = torch.zeros(begins[-1], dtype=torch.long)
+
+    def add_text(self, layer: int, clip: int, text: Text) -> None:
+        """Takes the text of a clip."""
+        self._texts[layer][clip] = text
+
+    def text_of(self, layer: int, clip: int) -> Text | None:
+        """The text of a clip; None where it has none."""
+        return self._texts[layer].get(clip)
+
+    def add_beginning(self, layer: int, clip: int, kv: torch.Tensor) -> None:
+        """Takes what a clip begins with, `[2, rows of the clip, heads, P, width]`."""
+        begin, end = self._spans[clip]
+        self._own[layer, :, begin:end, :, : kv.shape[3]] = kv
+
+    def begin_at(self, lengths: Sequence[int]) -> None:
+        """Says how many positions of each clip are filled."""
+        self.lengths = list(lengths)
+        n_rows = [end - begin for begin, end in self._spans]
+        self._positions = torch.tensor(self.lengths).repeat_interleave(torch.tensor(n_rows))
+
+    @property
+    def positions(self) -> int | torch.Tensor:
+        """Of the next step: one for all, or `[R]`."""
+        return self.lengths[0] if len(set(self.lengths)) == 1 else self._positions
+
+    def advance(self) -> None:
+        """The step is done."""
+        self.lengths = [length + 1 for length in self.lengths]
+        self._positions += 1
+
+    def attend(self, layer: int, qkv: torch.Tensor) -> torch.Tensor:
+        """Takes a step's queries, keys and values `[R, 3, heads, width]`; what the queries find,
+        `[R, heads * width]`."""
+        own, at = self._own[layer], self.positions
+        if isinstance(at, int):
+            own[:, :, :, at] = qkv[:, 1:].transpose(0, 1)
+        else:
+            own[:, self._all, :, at] = qkv[:, 1:]
+        found = []
+        for (begin, end), length in zip(self._spans, self.lengths, strict=True):
+            keys, values = own[:, begin:end, :, : length + 1].unbind(0)
+            query = qkv[begin:end, 0].unsqueeze(2)
+            found.append(functional.scaled_dot_product_attention(query, keys, values))
+        return (found[0] if len(found) == 1 else torch.cat(found)).flatten(1)
+
+    def attend_to_text(self, layer: int, query: torch.Tensor) -> torch.Tensor:
+        """What the queries of the rows with a text, `[R', heads, width]`, find in it,
+        `[R', heads * width]`."""
+        found = [
+            functional.scaled_dot_product_attention(row[:, :, None], keys, values)
+            for row, (keys, values) in zip(query.split(1), self._texts[layer].values(), strict=True)
+        ]
+        return (found[0] if len(found) == 1 else torch.cat(found)).flatten(1)
+
+
+class BatchCache(ClipCache):
+    """Attention of all rows at once, with shapes and addresses that stay for a bucket.
+
+    The same arguments; `n_positions` is rounded up to a bucket.
+    """
+
+    def __init__(
+        self, rows: Rows, shape: tuple[int, int, int], n_positions: int, like: torch.Tensor
+    ) -> None:
+        super().__init__(rows, shape, -(-n_positions // BUCKET) * BUCKET, like)
+        # What a mask hides is multiplied by 0 all the same, and must be finite.
+        self._own.zero_()
+        self._all, self._positions = self._all.to(like.device), self._positions.to(like.device)
+        self._numbers = torch.arange(self._own.shape[4], device=like.device)
+        self._padded: list[tuple[Text, torch.Tensor]] = []
+
+    def begin_at(self, lengths: Sequence[int]) -> None:
+        super().begin_at(lengths)
+        self._positions = self._positions.to(self._all.device)
+        for texts in self._texts:
+            if texts:
+                self._padded.append(_padded(list(texts.values())))
+
+    @property
+    def bucket(self) -> int:
+        """How far the next step reads."""
+        return (max(self.lengths) // BUCKET + 1) * BUCKET
+
+    @property
+    def positions(self) -> torch.Tensor:
+        return self._positions
+
+    def count(self) -> None:
+        """The step is done, by a graph that has moved the positions on by itself."""
+        self.lengths = [length + 1 for length in self.lengths]
+
+    def attend(self, layer: int, qkv: torch.Tensor) -> torch.Tensor:
+        own = self._own[layer]
+        own[:, self._all, :, self._positions] = qkv[:, 1:]
+        keys, values = own[:, :, :, : self.bucket].unbind(0)
+        mask = self._numbers[: self.bucket] <= self._positions[:, None]
+        query = qkv[:, 0].unsqueeze(2)
+        found = functional.scaled_dot_product_attention(
+            query, keys, values, attn_mask=mask[:, None, None]
+        )
+        return found.flatten(1)
+
+    def attend_to_text(self, layer: int, query: torch.Tensor) -> torch.Tensor:
+        (keys, values), mask = self._padded[layer]
+        return functional.scaled_dot_product_attention(
+            query[:, :, None], keys, values, attn_mask=mask
+        ).flatten(1)
+
+
+def _padded(texts: Sequence[Text]) -> tuple[Text, torch.Tensor]:
+    """Texts of a layer as one batch, and which of their positions are there."""
+    longest = max(keys.shape[2] for keys, _ in texts)
+    lengths = torch.tensor([keys.shape[2] for keys, _ in texts], device=texts[0][0].device)
+    mask = torch.arange(longest, device=lengths.device) < lengths[:, None]
+    keys, values = (
+        torch.cat(
+            [functional.pad(pair[i], (0, 0, 0, longest - pair[i].shape[2])) for pair in texts]
+        )
+        for i in (0, 1)
+    )
+    return (keys, values), mask[:, None, None]

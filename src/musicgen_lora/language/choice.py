@@ -1,0 +1,63 @@
+"""Which language a command speaks: what it was told, else what the user's system speaks."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+
+from musicgen_lora.errors import UserError
+
+LANGUAGES = ("en", "zh")
+VARIABLE = "MUSICGEN_LORA_LANGUAGE"
+_WINDOWS_CHINESE = 0x04
+"""Primary language of a Windows language identifier."""
+
+_chosen: list[str] = []
+
+
+def choose(language: str | None) -> None:
+    """Sets the language of this process; None goes by the system's again.
+
+    Raises:
+        UserError: no such language.
+    """
+    if language is not None and language not in LANGUAGES:
+        raise UserError(
+            f"--language (or {VARIABLE}) {language!r}: is unknown; there are: "
+            f"{', '.join(LANGUAGES)}."
+        )
+    _chosen[:] = [] if language is None else [language]
+
+
+def chosen() -> str:
+    """The language of this process."""
+    if not _chosen:
+        _chosen.append(of_system(os.environ))
+    return _chosen[0]
+
+
+def of_system(environment: Mapping[str, str]) -> str:
+    """The language that the environment or, without a word there, Windows asks for.
+
+    `VARIABLE` comes first, then what gettext looks at. A list such as "fr:zh" means the first that
+    there is. LC_ALL=C, which scripts set for output that they read, means English.
+    """
+    if environment.get("LC_ALL") in ("C", "POSIX") and not environment.get(VARIABLE):
+        return "en"
+    for name in (VARIABLE, "LANGUAGE", "LC_ALL", "LC_MESSAGES", "LANG"):
+        for asked in environment.get(name, "").split(":"):
+            language = asked.partition("_")[0].partition("-")[0].partition(".")[0].lower()
+            if language in LANGUAGES:
+                return language
+        if environment.get(name):
+            return "en"
+    return "zh" if _windows_is_chinese() else "en"
+
+
+def _windows_is_chinese() -> bool:
+    if sys.platform != "win32":
+        return False
+    import ctypes
+
+    return ctypes.windll.kernel32.GetUserDefaultUILanguage() & 0x3FF == _WINDOWS_CHINESE

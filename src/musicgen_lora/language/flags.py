@@ -1,0 +1,100 @@
+"""The help of a command's flags in the user's language."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import dataclasses
+import inspect
+import io
+import itertools
+import re
+import sys
+import textwrap
+from collections.abc import Collection, Iterable, Iterator
+from types import MappingProxyType
+from typing import Any
+
+from rich.cells import cell_len, set_cell_size
+
+from musicgen_lora.language.choice import chosen
+from musicgen_lora.language.translate import word
+
+_PARTS = re.compile(r"^ +|[\u4e00-\u9fff“（]+?[，。；：、）”]* *|[^\u4e00-\u9fff\s“（]+ *|.")
+"""Where a line may be broken: behind a Chinese letter and its punctuation, and behind a word."""
+TYROS_WORDS = ("usage:", "options", "show this help message and exit", "(default:")
+
+
+def of_class(node: ast.stmt) -> dict[str, str]:
+    """What a class says of each field by the string below it, as it is parsed."""
+    body = node.body if isinstance(node, ast.ClassDef) else []
+    found = {}
+    for field, below in itertools.pairwise(body):
+        if not (isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)):
+            continue
+        if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
+            found[field.target.id] = " ".join(str(below.value.value).split())
+    return found
+
+
+def described(settings: type[Any]) -> dict[str, str]:
+    """The same of a settings class and of those that it extends."""
+    found: dict[str, str] = {}
+    for base in reversed(settings.__mro__):
+        if dataclasses.is_dataclass(base):
+            tree = ast.parse(textwrap.dedent(inspect.getsource(base)))
+            found |= of_class(tree.body[0])
+    return found
+
+
+@contextlib.contextmanager
+def spoken_help(settings: Iterable[type[Any]], flags: Collection[str]) -> Iterator[None]:
+    """Help that tyro prints meanwhile, of these dataclasses, is in the user's language."""
+    if chosen() == "en" or not {"-h", "--help"} & set(flags):
+        yield
+        return
+    before = {}
+    for each in settings:
+        texts = described(each)
+        for name, field in each.__dataclass_fields__.items():
+            before[id(field)] = field, field.metadata
+            # Where tyro looks first.
+            field.metadata = MappingProxyType({**field.metadata, "help": word(texts.get(name, ""))})
+    shown = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(shown):
+            yield
+    finally:
+        for field, metadata in before.values():
+            field.metadata = metadata
+        sys.stdout.write(laid_out(shown.getvalue()))
+
+
+def laid_out(text: str) -> str:
+    """What tyro printed, with its own words translated, in lines of the width that it meant: it
+    takes a Chinese letter for one column, and it has two."""
+    for own in TYROS_WORDS:
+        text = text.replace(own, word(own))
+    lines = text.splitlines()
+    width = max((len(line) for line in lines if not line.strip("-─ ╭╮╰╯")), default=80)
+    return "".join(f"{part}\n" for line in lines for part in _in_columns(line, width))
+
+
+def _in_columns(line: str, width: int) -> list[str]:
+    edge = "│" if line.startswith("│") else ""
+    content = line.strip("│").rstrip()
+    room = width - 2 * len(edge)
+    # Flags stand before two spaces, their help behind.
+    beside = re.match(r" *(-\S.*?  +)?", content)
+    indent = " " * (beside.end() if beside else 0)
+    lines, left = [], room
+    for part in _PARTS.findall(content):
+        if cell_len(part.rstrip()) > left and lines:
+            lines[-1] = lines[-1].rstrip()
+            lines.append(indent)
+            left = room - len(indent)
+        lines[-1:] = [f"{lines[-1] if lines else ''}{part}"]
+        left -= cell_len(part)
+    if not edge:
+        return lines or [""]
+    return [f"{edge}{set_cell_size(part, room)}{edge}" for part in lines or [""]]

@@ -1,0 +1,340 @@
+"""Says in the user's language what the program says in English.
+
+English is made where it is known what happened, and stands so in every document. Where text leaves
+the program for a person, it comes through here: the template that it was made from is looked up
+and filled with the same values. Whatever has no translation stays English, whole.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache, lru_cache
+
+from musicgen_lora.language import catalogue
+from musicgen_lora.language.choice import chosen
+from musicgen_lora.language.templates import Index, Template, words_of
+from musicgen_lora.plural import OF_ONE
+
+MAX_DEPTH = 5
+"""Of messages within messages."""
+MAX_TEXT = 20_000
+"""Characters of a text that is looked at; longer ones stay as they are."""
+MAX_SENTENCES = 24
+MAX_KEPT = 8192
+"""Texts whose translation is kept."""
+MAX_LOOKUPS = 300
+"""For one line; one that is made to look like many messages in each other stays English."""
+_NAME = "a.wav"
+"""Of a file, for messages that begin with one."""
+_VALUE = re.compile(r"\{(\w+)(!w)?\}")
+_CHINESE = re.compile(r"[\u4e00-\u9fff]")
+_LATIN, _LATIN_END = re.compile(r"[\w/'\"+-]", re.ASCII), re.compile(r"[\w%)]$", re.ASCII)
+_BETWEEN_SENTENCES = re.compile(r"(?<=[.!?]) (?=[^a-z ])")
+_COUNTED = re.compile(r"(\d[\d,.]*) (.+)", re.DOTALL)
+_OF_MANY = {one: many for many, one in OF_ONE.items()}
+
+
+def translated(text: str) -> str:
+    """A line as the user reads it. A single word stays: it may be a name."""
+    return text if chosen() == "en" else _of(chosen()).line(text)
+
+
+def word(text: str) -> str:
+    """A word or sentence of the program's own, as the user reads it."""
+    return text if chosen() == "en" else _of(chosen()).word(text)
+
+
+def filled(template: str, *values: object) -> str:
+    """A template that is known where it is used, in the user's language, with these values."""
+    said = "" if chosen() == "en" else _of(chosen()).texts.get(template, "")
+    return _VALUE.sub(lambda match: str(values[int(match[1])]), said or template)
+
+
+def gettext(message: str) -> str:
+    """A page's message; for jinja."""
+    if chosen() == "en":
+        return message
+    said = _of(chosen()).texts.get(catalogue.of_gettext(message))
+    return catalogue.to_gettext(said) if said else message
+
+
+@cache
+def _of(language: str) -> Translator:
+    return Translator(catalogue.read(catalogue.path_of(language)))
+
+
+class Translator:
+    """Translates by a catalogue.
+
+    Args:
+        texts: translations by their English templates.
+    """
+
+    def __init__(self, texts: dict[str, str]) -> None:
+        self.texts = {english: said for english, said in texts.items() if said}
+        # "{0:clip}" alone says how clips are counted.
+        self._nouns = [t[3:-1] for t in self.texts if re.fullmatch(r"\{0:[^{}]+\}", t)]
+        lines = [t for t in self.texts if len(words_of(t)) > 1 or "{0" in t]
+        # What begins with a space, a comma or a colon is added to other texts.
+        self._tails = Index(f"{{0}}{_moved_up(t)}" for t in lines if t[0] in " ,;:")
+        self._index = Index(lines)
+        self._lookups = 0
+        self._said: dict[tuple[str, int], str | None] = {}
+        """What was looked at already: lines are much alike."""
+        self._found: dict[tuple[str, bool], tuple[Template, list[str]] | None] = {}
+        self.line = lru_cache(MAX_KEPT)(self._line)
+
+    def word(self, text: str) -> str:
+        """The translation of a text that is known to be the program's own."""
+        return self.texts.get(text) or self.line(text)
+
+    def _line(self, text: str) -> str:
+        body = text.strip()
+        if len(text) > MAX_TEXT or not body:
+            return text
+        self._lookups = 0
+        if len(self._said) > MAX_KEPT or len(self._found) > MAX_KEPT:
+            self._said.clear()
+            self._found.clear()
+        if (said := self._whole(text, 0)) is not None:
+            return said
+        said = self._message(body, 0)
+        at = text.index(body)
+        return text if said is None else text[:at] + said + text[at + len(body) :]
+
+    def _message(self, text: str, depth: int) -> str | None:
+        """The translation of a text; None where it has none."""
+        if depth > MAX_DEPTH or not words_of(text):
+            return None
+        if (text, depth) not in self._said:
+            said = self._any_way(text, depth)
+            if self._lookups > MAX_LOOKUPS:
+                return said
+            self._said[text, depth] = said
+        return self._said[text, depth]
+
+    def _any_way(self, text: str, depth: int) -> str | None:
+        for way in (
+            self._exactly,
+            self._whole,
+            self._with_stop,
+            self._listed,
+            self._counted,
+            self._with_tail,
+            self._in_brackets,
+            self._sentences,
+            self._after_name,
+            self._nameless,
+        ):
+            said = way(text, depth)
+            if said is not None:
+                return said
+        if text.endswith(".") and not text.endswith("..."):
+            said = self._message(text[:-1], depth + 1)
+            return None if said is None else f"{said}。"
+        return None
+
+    def _exactly(self, text: str, depth: int) -> str | None:
+        if len(words_of(text)) < 2:
+            return None
+        if text not in self.texts and text.endswith(".") and text[:-1] in self.texts:
+            return f"{self.texts[text[:-1]]}。"
+        return self.texts.get(text)
+
+    def _whole(self, text: str, depth: int) -> str | None:
+        if (said := self._exactly(text, depth)) is not None:
+            return said
+        found = self._find(text, depth)
+        if found is None:
+            return None
+        template, values = found[0], list(found[1])
+        # A list of messages may as a whole fit the template of its last.
+        if (said := self._listed(text, depth, without=template.literals)) is not None:
+            return said
+        stop = ""
+        if text.endswith(".") and not text.endswith("...") and not template.pieces[-1][0]:
+            # The full stop is the sentence's, unless what it ends with is a sentence itself.
+            last = values[-1]
+            if self._value(last, template.nouns[-1], depth) == last:
+                values[-1], stop = last[:-1], "。"
+        said = [self._value(v, noun, depth) for v, noun in zip(values, template.nouns, strict=True)]
+        return self._fill(self.texts[template.text], values, said).removesuffix(stop) + stop
+
+    def _find(self, text: str, depth: int) -> tuple[Template, list[str]] | None:
+        key = text, depth == 0
+        if key not in self._found:
+            self._lookups += 1
+            if self._lookups > MAX_LOOKUPS:
+                return None
+
+            def is_known(value: str) -> bool:
+                if value in self.texts:
+                    return True
+                return ": " not in value and self._message(value, depth + 1) is not None
+
+            self._found[key] = self._index.find(text, is_line=depth == 0, is_known=is_known)
+        return self._found[key]
+
+    def _fill(self, template: str, values: list[str], said: list[str]) -> str:
+        filled, end = "", 0
+        for match in _VALUE.finditer(template):
+            at = int(match[1])
+            value = self.texts.get(values[at], said[at]) if match[2] else said[at]
+            filled = _spaced(filled + template[end : match.start()], value)
+            end = match.end()
+            if template.startswith("）", end):
+                filled = filled.removesuffix("。")
+            if _LATIN_END.search(value) and _CHINESE.match(template, end):
+                filled += " "
+        return filled + template[end:]
+
+    def _value(self, value: str, noun: str, depth: int) -> str:
+        """A value in a message: a message itself, or as it is."""
+        if noun:
+            said = self.texts.get(f"{{0:{noun}}}")
+            return value if said is None else said.replace("{0}", value.partition(" ")[0])
+        body = value.strip()
+        is_message = len(words_of(body)) > 1 or _COUNTED.fullmatch(body)
+        said = self._message(body, depth + 1) if is_message else None
+        return value if said is None else value.replace(body, said, 1)
+
+    def _with_stop(self, text: str, depth: int) -> str | None:
+        """With a full stop that its template lacks, or without one that it has."""
+        if text.endswith("."):
+            said = None if text.endswith("...") else self._whole(text[:-1], depth)
+            return None if said is None else f"{said.removesuffix('。')}。"
+        said = self._whole(f"{text}.", depth)
+        return None if said is None else said.removesuffix("。")
+
+    def _counted(self, text: str, depth: int) -> str | None:
+        """`3 files are clipped`, `2 rows of the metadata name no audio file here`."""
+        match = _COUNTED.fullmatch(text.removesuffix("."))
+        if match is None:
+            return None
+        number, rest = match.groups()
+        stop = "。" if text.endswith(".") else ""
+        for noun in self._nouns:
+            for own in (noun, f"{noun}s"):
+                if rest == own:
+                    return self.texts[f"{{0:{noun}}}"].replace("{0}", number)
+                if rest.startswith(f"{own} "):
+                    told = self._told(rest[len(own) + 1 :])
+                    if told is not None:
+                        return self.texts[f"{{0:{noun}}}"].replace("{0}", number) + told + stop
+        return f"{number} {self.texts[rest]}{stop}" if rest in self.texts else None
+
+    def _told(self, told: str) -> str | None:
+        if told in self.texts:
+            return self.texts[told]
+        verb, _, rest = told.partition(" ")
+        many = f"{_OF_MANY.get(verb, verb)} {rest}"
+        return self.texts.get(many) or self.texts.get(many.replace(" its ", " their "))
+
+    def _with_tail(self, text: str, depth: int) -> str | None:
+        """`a.wav, b.wav and 3 more, in the report`: the end alone is a message."""
+        found = self._tails.find(text, is_known=lambda _: True)
+        if found is None:
+            return None
+        template, values = found
+        said = self.texts[_moved_down(template.text.removeprefix("{0}"))]
+        tail = [
+            self._value(value, noun, depth)
+            for value, noun in zip(values[1:], template.nouns[1:], strict=True)
+        ]
+        head = self._message(values[0], depth + 1)
+        return (values[0] if head is None else head) + self._fill(said, values[1:], tail)
+
+    def _in_brackets(self, text: str, depth: int) -> str | None:
+        """`kick.wav (the same bytes as a.wav)`."""
+        head, bracket, inside = text.removesuffix(")").partition(" (")
+        while bracket and text.endswith(")"):
+            said = self._message(inside, depth + 1)
+            if said is not None:
+                return f"{head}（{said.removesuffix('。')}）"
+            if (said := self._message(head, depth + 1)) is not None:
+                return f"{said}（{inside}）"
+            more, bracket, inside = inside.partition(" (")
+            head = f"{head} ({more}"
+        return None
+
+    def _sentences(self, text: str, depth: int) -> str | None:
+        parts = _BETWEEN_SENTENCES.split(text)
+        if not 1 < len(parts) <= MAX_SENTENCES:
+            return None
+        said, at = "", 0
+        translated_any = False
+        while at < len(parts):
+            # The longest run of sentences that is one message.
+            for end in range(len(parts), at, -1):
+                run = " ".join(parts[at:end])
+                one = None if run == text else self._run(run, depth)
+                if one is not None:
+                    break
+            else:
+                end, one = at + 1, None
+            translated_any |= one is not None
+            piece = parts[at] if one is None else one
+            said += piece if not said or (said.endswith(("。", "；")) and one) else f" {piece}"
+            at = end
+        return said if translated_any else None
+
+    def _run(self, text: str, depth: int) -> str | None:
+        for way in (self._whole, self._with_stop, self._counted, self._with_tail, self._after_name):
+            said = way(text, depth)
+            if said is not None:
+                return said
+        if text.endswith("."):
+            said = self._run(text[:-1], depth)
+            return None if said is None else f"{said}。"
+        return None
+
+    def _after_name(self, text: str, depth: int) -> str | None:
+        """`kick.wav: is empty`: what stands behind a name, a path or a setting is a message."""
+        at, tries = text.find(": "), 0
+        place: str | None = None
+        while at > 0 and tries < MAX_DEPTH:
+            head, rest = text[:at], text[at + 2 :]
+            said, place_here = (self._message(part, depth + 1) for part in (rest, head))
+            if said is not None:
+                return f"{head}: {said}" if place_here is None else f"{place_here}：{said}"
+            if place is None and place_here is not None:
+                place = f"{place_here}：{rest}"
+            at, tries = text.find(": ", at + 1), tries + 1
+        return place
+
+    def _nameless(self, text: str, depth: int) -> str | None:
+        """What is said of a file where its name stands elsewhere."""
+        found = None if text.startswith(_NAME) else self._find(f"{_NAME}: {text}", depth + 1)
+        if found is None or found[1][:1] != [_NAME]:
+            return None
+        said = self._whole(f"{_NAME}: {text}", depth + 1)
+        return None if said is None else said.removeprefix(_NAME).lstrip(":： ")
+
+    def _listed(self, text: str, depth: int, without: str = "") -> str | None:
+        """Messages side by side, but for signs that are `without` being a list's."""
+        for separator, own in ((" / ", " / "), ("; ", "；"), (", ", "，"), (" and ", "，而且")):
+            parts = text.split(separator)
+            if (
+                1 < len(parts) <= MAX_SENTENCES
+                and separator not in without
+                and ". " not in parts[0]
+            ):
+                said = [self._run(part, depth + 1) for part in parts]
+                if all(s is not None for s in said):
+                    return own.join(str(s) for s in said)
+        return None
+
+
+def _spaced(before: str, value: str) -> str:
+    """A value behind a text, apart from Chinese letters if it begins with others."""
+    space = " " if _CHINESE.match(before[-1:]) and _LATIN.match(value) else ""
+    return f"{before}{space}{value}"
+
+
+def _moved_up(text: str) -> str:
+    """A template's values with numbers one higher."""
+    return re.sub(r"\{(\d+)", lambda m: f"{{{int(m[1]) + 1}", text)
+
+
+def _moved_down(text: str) -> str:
+    return re.sub(r"\{(\d+)", lambda m: f"{{{int(m[1]) - 1}", text)

@@ -1,0 +1,191 @@
+"""Brings the catalogue of translations level with the messages of the source.
+
+    python tools/messages.py            # adds what is new, drops what is gone, names what lacks
+    python tools/messages.py --check    # says the same and changes nothing; 1 where it isn't level
+
+English stays in the code as it is written there; `source_texts` takes it out. Every text of two
+words or more that is neither a docstring nor in `NOT_MESSAGES` counts as a message.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+from source_texts import of_flags, of_page, of_python
+
+from musicgen_lora.language import catalogue, flags
+
+SOURCE = Path(catalogue.__file__).resolve().parent.parent
+_SLOT = re.compile(r"\{\d+(:[^}]*)?\}")
+_WORD = re.compile(r"[A-Za-z]{2,}")
+
+NOT_MESSAGES = {
+    # What the audio plays, in the words that the text encoder knows; English by its nature.
+    "beats": None,
+    "dataset/caption_words.py": None,
+    "prepare/words/captions.py": None,
+    "prepare/words/genres.py": None,
+    "prepare/words/heard_words.py": None,
+    "prepare/words/facts.py": None,
+    "prepare/words/key_names.py": None,
+    "prepare/hearing/tagging.py": r"[^:]*|This is.*|The sound.*",
+    "evaluation/generations.py": r"(?!held-out caption|default prompt).*",
+    "prepare/clips/entries.py": None,
+    # Written into files that other tools read.
+    "model/lora/card.py": None,
+    "audio/fold.py": None,
+    "prepare/clips/cut.py": None,
+    "export": r"- (Base|Adapter).*|from .*|import os|play = .*|sound = .*|    .*|\{0\}# .*|#+ .*"
+    r"|os\.chdir.*|T5Cond.*|model = .*|\nTunes.*|All settings.*|Settings and.*|Exported by.*",
+    # Raised at a caller's mistake, never at a user's; names of features and of tags.
+    "generation/continuation.py": None,
+    "listening": None,
+    "audio/pictures.py": r"<.*",
+    "evaluation/statistics.py": r"Pairs.*",
+    "config": r"hip hop.*",
+    "model/delays.py": None,
+    "evaluation/plots.py": r"lower left|offset points|\{0\} k?Hz|.*(Sans|Hei|PingFang|MS).*",
+    # A file of the run, whose fonts have no Chinese letters everywhere.
+    "training/curves.py": r"base, held-out|training, running mean|loss, nats a token",
+    # Names in documents.
+    "audio/mp3.py": r"Every kind.*",
+    "prepare/report/findings.py": r"hip hop|cut short|bass out of phase|out of phase"
+    r"|longer than said|lossy edge|low rate|fake stereo|near mono|above full scale|tempo unsure",
+    "prepare/report/report.py": r"whole files",
+    # Anywhere: what libraries are asked about or known by, and commands.
+    "": r"can't allocate|FSDP2-wrapped module|\s*musicgen-lora \{0\}\s*|--\w+ \{0\}|quantise \{0\}",
+    "__init__.py": None,
+    # Fits too much.
+    "commands/table.py": r" with \{0\}",
+    "language": r"(?!--language).*",
+    "doctor.py": r"\{0\}, \{1\} GiB",
+    "training/packed/train.py": r"training.packed.*",
+    "training/packed/settings.py": r"python -m.*",
+}
+"""By module or folder, the texts that no person reads: all, or those that match as a whole."""
+
+OF_LIBRARIES = (
+    "No such file or directory",
+    "Permission denied",
+    "Is a directory",
+    "Not a directory",
+    "File exists",
+    "No space left on device",
+    "Disk quota exceeded",
+    "Input/output error",
+    "Read-only file system",
+    "File name too long",
+    "Operation not permitted",
+    "Too many open files",
+    "Too many levels of symbolic links",
+    "Name or service not known",
+    "Temporary failure in name resolution",
+    "Network is unreachable",
+    "Connection refused",
+    "Connection reset by peer",
+    "Connection timed out",
+    "[Errno {0}] {1}",
+    "Input should be greater than {0}",
+    "Input should be greater than or equal to {0}",
+    "Input should be less than {0}",
+    "Input should be less than or equal to {0}",
+    "Input should be a valid integer",
+    "Input should be a valid integer, unable to parse string as an integer",
+    "Input should be a valid integer, got a number with a fractional part",
+    "Input should be a valid number",
+    "Input should be a valid number, unable to parse string as a number",
+    "Input should be a finite number",
+    "Input should be a valid string",
+    "Input should be a valid boolean",
+    "Input should be a valid boolean, unable to interpret input",
+    "Input should be a valid list",
+    "Input should be a valid tuple",
+    "Input should be {0}",
+    "Input is not a valid path for <class 'pathlib.Path'>",
+    "Value error, {0}",
+    *flags.TYROS_WORDS,
+    "Format not recognised",
+    "Error in WAV file. No 'data' chunk marker",
+    "Unrecognized options: {0}",
+    "invalid choice {0} for argument {1}. Expected one of ({2}).",
+    "Missing value for argument {0}. Expected {1} values.",
+    "Error parsing {0}: no type matching {1} could be instantiated from {2}.",
+    "Error parsing {0}: {1}",
+    "Expecting value",
+    "Expecting ',' delimiter",
+    "Expecting ':' delimiter",
+    "Expecting property name enclosed in double quotes",
+    "Unterminated string starting at",
+    "Invalid control character at",
+    "Extra data",
+)
+"""What the system, the network, pydantic, tyro, libsndfile and json say in our error lines."""
+
+
+def is_message(text: str) -> bool:
+    """Whether a template has two words, or one and a value, with room between them."""
+    bare = _SLOT.sub("", text)
+    n_words = len(_WORD.findall(bare))
+    return " " in text.strip() and (n_words > 1 or (n_words == 1 and bare != text))
+
+
+def messages(source: Path = SOURCE) -> tuple[dict[str, str], set[str]]:
+    """Messages with the module that each is first in, and all texts of the source, of which the
+    catalogue may have more: single words."""
+    needed: dict[str, str] = {}
+    every: set[str] = set(OF_LIBRARIES)
+    for path in sorted(source.rglob("*.py")):
+        name = path.relative_to(source).as_posix()
+        for text in of_python(path):
+            every.add(text)
+            if is_message(text) and not _is_verbatim(name, text):
+                needed.setdefault(text, name)
+            nouns = re.findall(r"\{\d+:([^}]*)\}", text)
+            for noun in nouns if not _is_verbatim(name, text) else ():
+                needed.setdefault(f"{{0:{noun}}}", name)
+                every.add(f"{{0:{noun}}}")
+        for text in of_flags(path) if name.startswith("config") else ():
+            every.add(text)
+            needed.setdefault(text, name)
+    for path in sorted(source.rglob("*.jinja")):
+        for text in of_page(path):
+            every.add(text)
+            if re.search("[A-Za-z]", text) and len(text) > 1:
+                needed.setdefault(text, path.relative_to(source).as_posix())
+    for text in OF_LIBRARIES:
+        needed.setdefault(text, "libraries")
+    return needed, every
+
+
+def _is_verbatim(name: str, text: str) -> bool:
+    for place, pattern in NOT_MESSAGES.items():
+        is_there = not place or name == place or name.startswith(f"{place}/")
+        if is_there and (pattern is None or re.fullmatch(pattern, text, re.DOTALL)):
+            return True
+    return False
+
+
+def main() -> int:
+    needed, every = messages()
+    old = catalogue.read(catalogue.path_of("zh"))
+    new: dict[str, dict[str, str]] = {}
+    for text, place in needed.items():
+        new.setdefault(place, {})[text] = old.get(text, "")
+    words = {t: said for t, said in old.items() if said and t not in needed and t in every}
+    lacking = [text for text in needed if not old.get(text)]
+    stale = [text for text in old if text not in needed and text not in every]
+    for what, texts in (("lacks", lacking), ("stale", stale)):
+        for text in texts:
+            print(f"{what}: {text!r}")
+    print(
+        f"{len(needed)} messages and {len(words)} words, {len(lacking)} lacking, {len(stale)} stale"
+    )
+    if "--check" not in sys.argv:
+        catalogue.write(catalogue.path_of("zh"), {**new, "single words": words})
+    return int(bool(lacking or stale)) if "--check" in sys.argv else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
