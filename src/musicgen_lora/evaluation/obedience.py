@@ -19,9 +19,9 @@ SLOWEST_BPM = 20.0
 """Fewer beats a minute are none."""
 OCTAVES = (0.5, 1.0, 2.0)
 """A beat at 140 may be felt at 70."""
-_TEMPO = re.compile(r"(\d{2,3}(?:\.\d+)?) ?bpm|bpm:? ?(\d{2,3}(?:\.\d+)?)", re.IGNORECASE)
+_TEMPO = re.compile(r"(\d{2,3}(?:\.\d+)?)\s?bpm|bpm:?\s?(\d{2,3}(?:\.\d+)?)", re.IGNORECASE)
 _KEY = re.compile(
-    r"(?<![A-Za-z])([A-G])(#|\u266f|b|\u266d|[ -](?:sharp|flat))? ?(minor|major|min|maj|m)(?![a-z])"
+    r"(?<![A-Za-z])([A-G])(#|\u266f|b|\u266d|[\s-](?:sharp|flat))?\s?(minor|major|min|maj|m)(?![a-z])"
 )
 _SEMITONES = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
 _SHARP, _FLAT = {"#", "\u266f", "sharp"}, {"b", "\u266d", "flat"}

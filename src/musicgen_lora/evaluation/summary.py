@@ -14,7 +14,7 @@ from musicgen_lora.evaluation.verdicts import (
     memorisation_sentences,
     obedience_sentences,
     overfitting_sentences,
-    primary_sentence,
+    primary_sentences,
 )
 from musicgen_lora.plural import count
 
@@ -46,7 +46,7 @@ def write_sentences(report: Report) -> list[str]:
     return [
         *_loss_sentences(report["loss"], report["held_out"])[:1],
         *_worst_sentences(report["descriptors"], report["reference"]),
-        *map(primary_sentence, report["primaries"]),
+        *primary_sentences(report["primaries"]),
         *_loss_sentences(report["loss"], report["held_out"])[1:],
         *_forgetting_sentences(report["forgetting"]),
         *overfitting_sentences(report["overfitting"]),

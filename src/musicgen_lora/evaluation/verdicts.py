@@ -26,19 +26,26 @@ MEASURE_NAMES = {
 }
 
 
+def primary_sentences(primaries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The verdict of each primary, and what an evaluation of this size could see at all."""
+    told = [(primary_sentence(primary), power_sentence(primary)) for primary in primaries]
+    return [sentence for pair in told for sentence in pair if sentence]
+
+
 def primary_sentence(primary: Mapping[str, Any]) -> str:
-    """A primary's verdict with its n, p after Holm, effect and power."""
+    """A primary's verdict with its n, p after Holm and effect."""
     n = f"n = {count(primary['n'], primary['unit'])}"
     if primary["verdict"] == "not computed":
         return f"{primary['label']}: not tested: {primary['why']} ({n})."
     facts = [f"{_p_words(primary['p_holm'])} of three tests by Holm", n]
     if primary["effect"] is not None:
-        facts.insert(1, f"effect d = {primary['effect']:+.2f}")
+        facts.insert(1, f"effect size d = {primary['effect']:+.2f}")
     if primary["indicative"]:
         facts.append(f"indicative: fewer than {FEWEST_FOR_SURE}")
-    change = f"from {primary['base']:.3f} to {primary['adapter']:.3f}"
-    told = f"{primary['label']}: {primary['verdict']}, {change} ({'; '.join(facts)})."
-    return f"{told} {power_sentence(primary)}".rstrip()
+    return (
+        f"{primary['label']}: {primary['verdict']}, {primary['base']:.3f} with the base and "
+        f"{primary['adapter']:.3f} with the adapter ({'; '.join(facts)})."
+    )
 
 
 def _p_words(p_value: float) -> str:
@@ -46,11 +53,14 @@ def _p_words(p_value: float) -> str:
 
 
 def power_sentence(primary: Mapping[str, Any]) -> str:
-    """What an evaluation of this size can see at all."""
-    if primary["detectable"] is None:
+    """What an evaluation of this size can see of a primary; empty where it isn't known."""
+    if primary["detectable"] is None or primary["verdict"] == "not computed":
         return ""
     n = f"n = {count(primary['n'], primary['unit'])}"
-    return f"With {n} a change of {primary['detectable']:.3f} would be found in 80 %."
+    return (
+        f"{primary['label']}: with {n} a change of {primary['detectable']:.3f} would be found in "
+        "80 % of evaluations."
+    )
 
 
 def distance_sentences(distances: Mapping[str, Any]) -> list[str]:
@@ -74,15 +84,13 @@ def distance_sentences(distances: Mapping[str, Any]) -> list[str]:
 def _position_sentence(row: Mapping[str, Any]) -> str:
     position, kernel = row["position"], row["kernel"]
     far = "other music" if position["adapter"]["far"] == "other_music" else "noise"
-    places = [
-        f"{position[side]['share'] * 100:.0f} % with {name}"
-        for side, name in SIDES.items()
-        if position[side] is not None
-    ]
+    places = [f"{position['adapter']['share'] * 100:.0f} % with the adapter"]
+    if position["base"] is not None:
+        places.append(f"{position['base']['share'] * 100:.0f} % with the base")
     firm = "" if kernel["firm"] else "; indicative: KAD is firm from 100 clips"
     return (
         f"By the {row['label']}, where 0 % is as near as held-out clips are to each other and "
-        f"100 % as far as {far}, the clips lie at {' and '.join(places)} "
+        f"100 % as far as {far}, the clips lie at {', '.join(places)} "
         f"(n = {count(kernel['n'], 'clip')} / {count(kernel['n_reference'], 'held-out clip')}"
         f"{firm})."
     )
@@ -153,20 +161,20 @@ def obedience_sentences(obedience: Mapping[str, Any]) -> list[str]:
         row = obedience["measures"][name]
         if row["adapter"] is None:
             continue
-        told = [
-            f"{row[side]['hits']} of {row[side]['n']} {where}"
-            for side, where in (
-                ("adapter", "with the adapter"),
-                ("base", "with the base"),
-                ("reference", "in held-out audio"),
-            )
-            if row[side] is not None
-        ]
+        told = [f"with the adapter {_hits(row['adapter'])}"]
+        if row["base"] is not None:
+            told.append(f"with the base {_hits(row['base'])}")
+        if row["reference"] is not None:
+            told.append(f"in the held-out audio {_hits(row['reference'])}")
         sentences.append(
             f"As asked, {MEASURE_NAMES[name]}: {', '.join(told)} "
             f"(n = {count(row['adapter']['n'], 'prompt')} that ask)."
         )
     return sentences
+
+
+def _hits(found: Mapping[str, Any]) -> str:
+    return f"{found['hits']} / {found['n']}"
 
 
 def damage_sentences(damage: Mapping[str, Any]) -> list[str]:
@@ -260,7 +268,7 @@ def obedience_rows(obedience: Mapping[str, Any]) -> list[dict[str, str]]:
         texts = {"label": MEASURE_NAMES[name], "p": _number(row["p_value"])}
         for side in ("base", "adapter", "reference"):
             found = row[side]
-            texts[side] = DASH if found is None else f"{found['hits']} of {found['n']}"
+            texts[side] = DASH if found is None else _hits(found)
             texts[f"{side}_interval"] = (
                 ""
                 if found is None
