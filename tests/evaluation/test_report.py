@@ -55,7 +55,10 @@ def without_reference(report: dict[str, Any]) -> dict[str, Any]:
     why = "the adapter has no musicgen_lora.json"
     poor["held_out"] |= {"origin": "", "why_none": why, "is_unseen": False}
     poor["loss"] = {"computed": False, "why": why}
-    poor["forgetting"] = {"computed": False, "why": "no dataset of other music"}
+    poor["forgetting"] = {
+        "computed": False,
+        "why": "--other_data_dir names no dataset of other music",
+    }
     poor["reference"] = {"computed": False, "why": why, "descriptors": []}
     poor["generation"]["compared"] = False
     for clip in poor["generation"]["clips"]:
@@ -374,7 +377,7 @@ def test_a_chinese_reader_finds_no_english(
     plots_of = {Path(name).stem: b"" for name in report["plots"]}
     if is_poor:
         del plots_of["moved_towards_held_out"]
-    page = make_page(report, plots_of, {})
+    page = make_page(report, plots_of, {}, {})
     assert '<html lang="zh-CN">' in page
     assert english_in_page(page, why, *own, *prompts) == []
     # A view: the figures and sentences on the disk are those of everybody.

@@ -21,6 +21,7 @@ SAME_IN_BOTH = {
         "KL",
         "logit",
         "best_model",
+        *("KAD", "FAD", "Holm", "Wilson", "McNemar", "musicnn"),
     ),
     *(
         "Beat",
@@ -64,11 +65,11 @@ class _Texts(HTMLParser):
         self.feed(page)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self._hidden += tag in ("style", "code")
+        self._hidden += tag in ("style", "code", "script")
         self.found += [value or "" for name, value in attrs if name in ("alt", "aria-label")]
 
     def handle_endtag(self, tag: str) -> None:
-        self._hidden -= tag in ("style", "code")
+        self._hidden -= tag in ("style", "code", "script")
 
     def handle_data(self, data: str) -> None:
         if not self._hidden:

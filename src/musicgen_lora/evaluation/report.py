@@ -241,7 +241,7 @@ def print_report(report: Report, console: Console) -> None:
         side = "left" if name in ("", "verdict") else "right"
         table.add_column(name, justify=side, no_wrap=True)
     for row in primary_rows(report["primaries"]):
-        table.add_row(*(row[k] for k in ("label", "verdict", "base", "adapter", "p_holm", "n")))
+        table.add_row(*(row[k] for k in ("label", "words", "base", "adapter", "p_holm", "n")))
     console.print(table)
     table = MessageTable(title=word("Descriptors, means"))
     sides = {"adapter": "adapter"}

@@ -15,9 +15,16 @@ ANCHOR_NAMES = {
     "halves": "halves of the held-out clips",
     "recorded": "held-out clips as recorded",
     "other_music": "other music",
-    "noise": "noise",
+    "noise": "white noise",
 }
 SIDES = {"base": "the base", "adapter": "the adapter"}
+VERDICTS = {
+    "better": "clearly better",
+    "worse": "clearly worse",
+    "no clear change": "no clear change",
+    "not computed": "not computed",
+}
+"""For people."""
 MEASURE_NAMES = {
     "tempo": "tempo within 4 %",
     "tempo_or_octave": "the same, or its half or double",
@@ -37,14 +44,12 @@ def primary_sentence(primary: Mapping[str, Any]) -> str:
     n = f"n = {count(primary['n'], primary['unit'])}"
     if primary["verdict"] == "not computed":
         return f"{primary['label']}: not tested: {primary['why']} ({n})."
-    facts = [f"{_p_words(primary['p_holm'])} of three tests by Holm", n]
-    if primary["effect"] is not None:
-        facts.insert(1, f"effect size d = {primary['effect']:+.2f}")
-    if primary["indicative"]:
-        facts.append(f"indicative: fewer than {FEWEST_FOR_SURE}")
+    effect = "" if primary["effect"] is None else f", effect size d = {primary['effect']:+.2f}"
+    few = f"; indicative: fewer than {FEWEST_FOR_SURE}" if primary["indicative"] else ""
     return (
-        f"{primary['label']}: {primary['verdict']}, {primary['base']:.3f} with the base and "
-        f"{primary['adapter']:.3f} with the adapter ({'; '.join(facts)})."
+        f"{primary['label']}: {VERDICTS[primary['verdict']]}, {primary['base']:.3f} with the base "
+        f"and {primary['adapter']:.3f} with the adapter ({_p_words(primary['p_holm'])} of three "
+        f"tests by Holm{effect}, {n}{few})."
     )
 
 
@@ -200,6 +205,7 @@ def primary_rows(primaries: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]
         {
             "label": p["label"],
             "verdict": p["verdict"],
+            "words": VERDICTS[p["verdict"]],
             "base": _number(p["base"]),
             "adapter": _number(p["adapter"]),
             "difference": _signed(p["difference"]),
@@ -210,7 +216,7 @@ def primary_rows(primaries: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]
             "effect": _signed(p["effect"], 2),
             "detectable": _number(p["detectable"]),
             "n": count(p["n"], p["unit"]),
-            "indicative": "indicative" if p["indicative"] else "",
+            "indicative": f"fewer than {FEWEST_FOR_SURE}: indicative" if p["indicative"] else "",
             "why": p["why"],
         }
         for p in primaries
