@@ -15,12 +15,13 @@ from musicgen_lora.errors import UserError
 from musicgen_lora.generation.decode import generate_codes
 from musicgen_lora.generation.sampling import Sampling
 from musicgen_lora.model.chroma import Chroma
+from musicgen_lora.model.delays import Delays
 from musicgen_lora.model.loss import codebook_cross_entropies, mean_of_codebooks
 from musicgen_lora.model.musicgen import decoder_states, frame_logits, load_base, load_tokenizer
 from musicgen_lora.model.text import TextStates
 
 PROMPTS = ["hip hop 808 beat", "trap drums with bass and the 808 pattern"]
-MONO, STEREO = [0, 1, 2, 3], [0, 0, 1, 1, 2, 2, 3, 3]
+MONO, STEREO = Delays((0, 1, 2, 3)), Delays((0, 0, 1, 1, 2, 2, 3, 3))
 
 
 @pytest.fixture(params=["mono", "stereo"])

@@ -14,7 +14,7 @@ from trainer import interrupt_after
 
 from musicgen_lora.audio.files import write_wav
 from musicgen_lora.cli import main
-from musicgen_lora.config import EvaluateSettings, GenerateSettings
+from musicgen_lora.config import EvaluateSettings, GenerateSettings, LoraSettings
 from musicgen_lora.evaluation.evaluate import evaluate_adapter
 from musicgen_lora.generation.generate import generate_audio
 from musicgen_lora.model.musicgen import load_base
@@ -76,7 +76,13 @@ def test_the_whole_model_is_published_with_its_extractor(
     tmp_path: Path, data: Path, tiny_melody_dir: Path
 ) -> None:
     settings = settings_of(
-        tiny_melody_dir, data, tmp_path / "out", trainable="full", max_steps=1, lora_dropout=0.0
+        tiny_melody_dir,
+        data,
+        tmp_path / "out",
+        trainable="full",
+        max_steps=1,
+        lora_dropout=0.0,
+        lora_targets=LoraSettings().lora_targets,
     )
     train_lora(settings)
     best = tmp_path / "out" / "best_model"
@@ -113,7 +119,8 @@ def test_generate_follows_a_tune_and_says_so(tmp_path: Path, tiny_melody_dir: Pa
             base_model_path=str(tiny_melody_dir),
             prompts=["808", "hip hop 808 beat"],
             melody=tune,
-            duration=0.4,
+            # Long enough for a tune to turn some draws: a model of random weights hardly hears it.
+            duration=2.0,
             output_dir=tmp_path / "out",
         )
         paths[name] = generate_audio(settings)
