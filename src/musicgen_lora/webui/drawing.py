@@ -101,7 +101,7 @@ def curve(rows: Sequence[dict[str, Any]], words: Words) -> str:
     for value in (low, high):
         y = at(0, value).split(",")[1]
         parts.append(f'<text x="{MARGIN - 4}" y="{y}" text-anchor="end">{value:.2f}</text>')
-    parts.append(f'<text x="{WIDTH - 10}" y="{HEIGHT - 12}" text-anchor="end">{last}</text>')
+    parts.append(f'<text x="{WIDTH - 10}" y="{HEIGHT - 12}" text-anchor="end">{last:.0f}</text>')
     key = " · ".join(
         f'<span class="{name}">■</span> {escape(words(label))}'
         for name, label in (("train", "training"), ("held", "held out"), ("base", "base"))

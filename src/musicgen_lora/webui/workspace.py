@@ -179,7 +179,7 @@ def warnings_of(dataset: Path) -> dict[str, list[str]]:
     for fault in faults if isinstance(faults, list) else []:
         if isinstance(fault, dict) and isinstance(fault.get("files"), list):
             for name in fault["files"]:
-                found.setdefault(str(name), []).append(str(fault.get("told", "")))
+                found.setdefault(str(name), []).append(str(fault.get("name", "")))
     return found
 
 

@@ -127,19 +127,20 @@ def _build_form(page: Page, demo: gr.Blocks) -> None:
             raise UserError("There is no caption yet; prepare a dataset first.")
         return random.choice(captions)
 
-    def look(before: str, wanted: Any) -> Any:
+    def look(before: str) -> Any:
+        """A new adapter is chosen as it comes."""
         names = [name for name in folders_of(work.runs) if has_adapter(work.runs / name)]
         now = repr(sorted(names))
         found = [*choices(names), (say("the base alone"), BASE_ONLY)]
-        return (gr.skip(), before) if now == before else (chosen(found, wanted), now)
+        return (gr.skip(), before) if now == before else (chosen(found), now)
 
     inputs = [prompt, adapter, base, both, seconds, count, seed, lock, *fields]
     go.click(page.guarded(generate), inputs, seed, api_visibility="private")
     dice.click(page.guarded(throw), None, prompt, api_visibility="private")
     listed = gr.State("")
     quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-    page.timer.tick(look, [listed, adapter], [adapter, listed], **quiet)
-    demo.load(lambda: look("", None), None, [adapter, listed], **quiet)
+    page.timer.tick(look, listed, [adapter, listed], **quiet)
+    demo.load(lambda: look(""), None, [adapter, listed], **quiet)
 
 
 def _build_history(page: Page, demo: gr.Blocks) -> None:
