@@ -135,7 +135,13 @@ def test_a_number_given_again_is_no_job_of_ours(jobs: Jobs, tmp_path: Path) -> N
     stranger = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
     place = jobs.folder / "20260101-000000-0123abcd"
     place.mkdir()
-    facts = {"command": "train", "title": "old", "folder": str(tmp_path / "o"), "created": 1.0}
+    facts = {
+        "command": "train",
+        "title": "old",
+        "folder": str(tmp_path / "o"),
+        "language": "en",
+        "created": 1.0,
+    }
     (place / "job.json").write_text(json.dumps(facts))
     for name in ("waiting.json", "working.json"):
         (place / name).write_text(json.dumps({"pid": stranger.pid, "born": "x 1", "at": 1.0}))
@@ -152,7 +158,13 @@ def test_a_number_given_again_is_no_job_of_ours(jobs: Jobs, tmp_path: Path) -> N
 def test_torn_files_are_as_none(jobs: Jobs, tmp_path: Path, torn: str) -> None:
     place = jobs.folder / "20260101-000000-0123abcd"
     place.mkdir()
-    facts = {"command": "train", "title": "old", "folder": str(tmp_path / "o"), "created": 1.0}
+    facts = {
+        "command": "train",
+        "title": "old",
+        "folder": str(tmp_path / "o"),
+        "language": "en",
+        "created": 1.0,
+    }
     (place / "job.json").write_text(json.dumps(facts))
     for name in ("waiting.json", "working.json", "end.json"):
         (place / name).write_text(torn)
@@ -189,7 +201,7 @@ def test_what_is_typed_is_never_a_flag(jobs: Jobs, monkeypatch: pytest.MonkeyPat
     job = jobs.submit("generate", {"prompts": texts}, title="--x", folder=jobs.folder.parent / "g")
     line = jobs.command_line(job.id)
     assert line[3:5] == ["generate", "--config"]
-    assert len(line) == 6
+    assert line[6:] == ["--language", "en"]
     from musicgen_lora.config_file import read_config
 
     assert read_config(Path(line[5]), "generate") == {"prompts": texts}

@@ -3,13 +3,9 @@ help text, and none is described twice."""
 
 from __future__ import annotations
 
-import ast
 import dataclasses
-import inspect
-import textwrap
 import typing
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Union
@@ -21,6 +17,7 @@ from musicgen_lora.config import SETTINGS
 from musicgen_lora.errors import UserError
 from musicgen_lora.formats.kinds import shortened
 from musicgen_lora.given import check_given
+from musicgen_lora.language.flags import described
 
 OF_THE_PAGE = frozenset(
     ("model_path", "base_model_path", "metadata_file", "from_tokens", "pack", "fsdp", "report_to")
@@ -58,7 +55,7 @@ def form_of(command: str, without: frozenset[str] = frozenset()) -> list[Setting
     """The settings of a command that a form may ask for: no path is among them."""
     found = SETTINGS[command]
     hints = typing.get_type_hints(found, include_extras=False)
-    helps = help_texts(found)
+    helps = described(found)
     form = []
     for field in dataclasses.fields(found):
         if field.name in OF_THE_PAGE | without or Path in _parts(hints[field.name]):
@@ -109,26 +106,6 @@ def check(command: str, values: dict[str, Any]) -> None:
             f"{name} = {shortened(first.get('input'))}: {first['msg'][:200]}."
         ) from error
     check_given(settings)
-
-
-@cache
-def help_texts(settings: type) -> dict[str, str]:
-    """The sentences below each field of a settings class and its groups."""
-    found = {}
-    for group in reversed(settings.__mro__):
-        if not dataclasses.is_dataclass(group):
-            continue
-        (body,) = ast.parse(textwrap.dedent(inspect.getsource(group))).body
-        assert isinstance(body, ast.ClassDef)
-        for field, text in zip(body.body, body.body[1:], strict=False):
-            if (
-                isinstance(field, ast.AnnAssign)
-                and isinstance(field.target, ast.Name)
-                and isinstance(text, ast.Expr)
-                and isinstance(text.value, ast.Constant)
-            ):
-                found[field.target.id] = " ".join(str(text.value.value).split())
-    return found
 
 
 def written(value: Any) -> str:

@@ -25,7 +25,8 @@ from filelock import FileLock
 from musicgen_lora import atomic
 from musicgen_lora.errors import UserError
 from musicgen_lora.formats.documents import read_json
-from musicgen_lora.formats.kinds import fields, integer, real, text
+from musicgen_lora.formats.kinds import fields, integer, one_of, real, text
+from musicgen_lora.language.choice import LANGUAGES
 from musicgen_lora.webui.processes import birth, is_alive, send
 
 JOB_FILE, SETTINGS_FILE, LOG_FILE = "job.json", "settings.yaml", "log.txt"
@@ -49,7 +50,15 @@ Status = Literal[
     "waiting", "running", "stopping", "finished", "stopped", "failed", "interrupted", "cancelled"
 ]
 _ID = re.compile(r"\d{8}-\d{6}-[0-9a-f]{8}")
-_JOB = fields({"command": text(), "title": text(), "folder": text(), "created": real(0.0, 1e12)})
+_JOB = fields(
+    {
+        "command": one_of(*COMMANDS),
+        "title": text(),
+        "folder": text(),
+        "language": one_of(*LANGUAGES),
+        "created": real(0.0, 1e12),
+    }
+)
 _PROCESS = fields({"pid": integer(0, 2**31), "born": text(), "at": real(0.0, 1e12)})
 _END = fields({"code": integer(-1000, 1000), "at": real(0.0, 1e12)})
 
@@ -63,6 +72,7 @@ class Job:
         command: that it runs.
         title: what the page calls it.
         folder: that the command writes to, absolute.
+        language: that it speaks.
         created: when, seconds since 1970.
         status: what it is doing.
         code: exit code of the command; None where it has none.
@@ -74,6 +84,7 @@ class Job:
     command: str
     title: str
     folder: Path
+    language: str
     created: float
     status: Status
     code: int | None = None
@@ -96,14 +107,21 @@ class Jobs:
 
     Args:
         folder: holds a folder for each job; made if need be.
-        flags: further flags of every command.
     """
 
-    def __init__(self, folder: Path, flags: tuple[str, ...] = ()) -> None:
-        self.folder, self._flags = folder.resolve(), flags
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.resolve()
         self.folder.mkdir(parents=True, exist_ok=True)
 
-    def submit(self, command: str, settings: dict[str, Any], *, title: str, folder: Path) -> Job:
+    def submit(
+        self,
+        command: str,
+        settings: dict[str, Any],
+        *,
+        title: str,
+        folder: Path,
+        language: str = "en",
+    ) -> Job:
         """Starts a command in a process of its own, or has it wait for its turn.
 
         Args:
@@ -112,6 +130,7 @@ class Jobs:
                 types is never part of a command line.
             title: what the page calls it.
             folder: that it writes to.
+            language: that it speaks.
 
         Raises:
             UserError: enough are waiting, or another job has that folder.
@@ -134,6 +153,7 @@ class Jobs:
                 "command": command,
                 "title": title,
                 "folder": str(folder.resolve()),
+                "language": language,
                 "created": time.time(),
             }
             atomic.write_json(place / JOB_FILE, facts)
@@ -156,7 +176,9 @@ class Jobs:
             settings = yaml.safe_load(path.read_text(encoding="utf-8"))[job.command]
         except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
             raise UserError(f"{path}: not readable any more; start it from its tab.") from error
-        return self.submit(job.command, settings, title=job.title, folder=job.folder)
+        return self.submit(
+            job.command, settings, title=job.title, folder=job.folder, language=job.language
+        )
 
     def stop(self, job_id: str, *, by_force: bool = False) -> None:
         """Cancels a job that waits; asks one that runs to save and end, or ends it at once.
@@ -222,14 +244,13 @@ class Jobs:
 
     def command_line(self, job_id: str) -> list[str]:
         """What a job's process runs."""
-        place = self.folder / job_id
-        command = self.get(job_id).command
-        module = [sys.executable, "-m", "musicgen_lora.cli"]
-        return [*module, command, "--config", str(place / SETTINGS_FILE), *self._flags]
+        job, settings = self.get(job_id), self.folder / job_id / SETTINGS_FILE
+        line = [sys.executable, "-m", "musicgen_lora.cli", job.command, "--config", str(settings)]
+        return [*line, "--language", job.language]
 
     def _start(self, place: Path) -> None:
         """Starts the process that waits for the job's turn, and outlives whoever started it."""
-        line = [sys.executable, "-m", "musicgen_lora.webui.supervisor", str(place), *self._flags]
+        line = [sys.executable, "-m", "musicgen_lora.webui.supervisor", str(place)]
         with open(place / LOG_FILE, "ab") as log:
             subprocess.Popen(
                 line,
@@ -253,6 +274,7 @@ class Jobs:
             command=facts["command"],
             title=facts["title"],
             folder=Path(facts["folder"]),
+            language=facts["language"],
             created=facts["created"],
             status=_status(place, facts["created"], end, working),
             code=end["code"] if end else None,

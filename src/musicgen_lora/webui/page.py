@@ -55,7 +55,9 @@ class Page:
     def submit(self, command: str, settings: dict[str, Any], title: str, folder: Path) -> Job:
         """Checks the settings as the command would, then starts it as a job and says so."""
         check(command, settings)
-        job = self.workspace.jobs.submit(command, settings, title=title, folder=folder)
+        job = self.workspace.jobs.submit(
+            command, settings, title=title, folder=folder, language=self.words.language
+        )
         gr.Info(self.words("Started: {title}", title=escape(title)), title=self.words("Jobs"))
         return job
 
@@ -73,7 +75,7 @@ class Page:
             for setting in form:
                 common = {
                     "label": setting.name,
-                    "info": setting.help,
+                    "info": self.words.line(setting.help),
                     "elem_id": f"{prefix}-{setting.name}",
                     "min_width": 260,
                 }
@@ -86,7 +88,9 @@ class Page:
 
         def show(words: str) -> list[Any]:
             wanted = words.lower().split()
-            texts = [f"{setting.name} {setting.help}".lower() for setting in form]
+            texts = [
+                f"{each.name} {each.help} {self.words.line(each.help)}".lower() for each in form
+            ]
             return [gr.update(visible=all(word in text for word in wanted)) for text in texts]
 
         search.change(

@@ -23,7 +23,6 @@ from musicgen_lora.webui.safety import MAX_UPLOAD_BYTES, inside
 from musicgen_lora.webui.words import LANGUAGES, Language, preferred
 from musicgen_lora.webui.workspace import Workspace
 
-LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
 MAX_BODY_BYTES = 4 << 20
 """Of a request that sends no file."""
 PAGE_POLICY = (

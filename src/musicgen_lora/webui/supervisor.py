@@ -1,7 +1,7 @@
 """The process around a job's command: waits for its turn, starts it, writes down how it ended.
 
 It belongs to no server and no browser, so a queue goes on when all of them are closed.
-`python -m musicgen_lora.webui.supervisor JOB_FOLDER FLAG ...`
+`python -m musicgen_lora.webui.supervisor JOB_FOLDER`
 """
 
 from __future__ import annotations
@@ -27,16 +27,15 @@ from musicgen_lora.webui.jobs import (
 LOOK_EVERY_S = 0.3
 
 
-def supervise(place: Path, flags: tuple[str, ...] = ()) -> int:
+def supervise(place: Path) -> int:
     """Runs a job when its turn has come; returns its exit code, and 0 for one that was cancelled.
 
     Args:
         place: the job's folder.
-        flags: further flags of the command.
     """
     # The command is asked to stop by its own number; a server's Ctrl-C is not for either.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    jobs = Jobs(place.parent, flags)
+    jobs = Jobs(place.parent)
     note_process(place / WAITING_FILE, os.getpid())
     while (process := _start_in_turn(jobs, place)) is None:
         if (place / STOP_FILE).exists():
@@ -60,7 +59,7 @@ def _start_in_turn(jobs: Jobs, place: Path) -> subprocess.Popen[bytes] | None:
                 stderr=log,
                 # Of a group of its own, which a forced end takes with it.
                 start_new_session=True,
-                env=os.environ | {"PYTHONUNBUFFERED": "1"},
+                env=os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"},
             )
         note_process(place / WORKING_FILE, process.pid)
         return process
@@ -71,4 +70,4 @@ def _end(place: Path, code: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(min(abs(supervise(Path(sys.argv[1]), tuple(sys.argv[2:]))), 255))
+    sys.exit(min(abs(supervise(Path(sys.argv[1]))), 255))

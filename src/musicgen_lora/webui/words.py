@@ -8,6 +8,9 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
+from musicgen_lora.language import catalogue
+from musicgen_lora.language.translate import Translator
+
 Language = Literal["en", "zh"]
 LANGUAGES: tuple[Language, ...] = ("en", "zh")
 _CHINESE = Path(__file__).resolve().parents[1] / "assets" / "webui.zh.json"
@@ -35,13 +38,19 @@ class Words:
         return text.format(**values) if values else text
 
     def line(self, text: str) -> str:
-        """A line that a function has raised: as it is where the table has no such sentence. What
-        stands for names and numbers there goes over as it is."""
+        """A line that a function or a command says: by the page's own sentences, then by the
+        catalogue of all commands. What neither has stays English."""
         if self.language == "zh":
             for pattern, target in _lines():
                 if found := pattern.fullmatch(text):
                     return target.format(**found.groupdict())
+            return _translator().word(text)
         return text
+
+
+@cache
+def _translator() -> Translator:
+    return Translator(catalogue.read(catalogue.path_of("zh")))
 
 
 @cache

@@ -184,5 +184,5 @@ def warnings_of(dataset: Path) -> dict[str, list[str]]:
 
 
 def _audio_names(folder: Path) -> list[str]:
-    names = [p.name for p in folder.glob("*.wav") if not p.name.startswith(".")]
-    return [name for name in names if is_text(name)]
+    names = [path.name for path in folder.iterdir() if path.suffix in AUDIO_SUFFIXES]
+    return [name for name in names if is_text(name) and not name.startswith(".")]

@@ -85,7 +85,7 @@ def figures(page: Page, names: list[str]) -> str:
             "" if found.steps is None else str(found.steps),
             f"{base:.3f}" if isinstance(base, float) else "",
             f"{best:.3f}" if isinstance(best, float) else "",
-            found.verdict or "",
+            say.line(found.verdict or ""),
         ]
         rows.append("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
     if not rows:

@@ -139,6 +139,6 @@ def _told(found: Any, page: Page) -> str:
     if found is None:
         return page.words("It has not begun yet.")
     if found.verdict:
-        return str(found.verdict)
+        return page.words.line(found.verdict)
     base = found.base_loss.get("loss") if found.base_loss else None
     return page.words("The base's held-out loss is {loss}.", loss=f"{base:.3f}") if base else ""
