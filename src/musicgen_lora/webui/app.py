@@ -14,6 +14,13 @@ from musicgen_lora.webui.workspace import Workspace
 TICK_S = 2.0
 UPLOAD_AGE_S = 24 * 3600
 _ASSETS = Path(__file__).resolve().parents[1] / "assets" / "webui"
+TABS = {
+    "1 Data": data,
+    "2 Train": train,
+    "3 Generate": generate,
+    "4 Evaluate": evaluate,
+    "5 Models": models,
+}
 OF_ONE = "One person uses this page: who reaches it can hear and delete all."
 CSS = _ASSETS / "page.css"
 SCRIPT = _ASSETS / "page.js"
@@ -42,13 +49,7 @@ def build_page(workspace: Workspace, language: Language, uploads: Path) -> gr.Bl
         )
         strip.build(page, demo)
         with gr.Tabs(elem_id="tabs"):
-            for title, tab in (
-                ("1 Data", data),
-                ("2 Train", train),
-                ("3 Generate", generate),
-                ("4 Evaluate", evaluate),
-                ("5 Models", models),
-            ):
+            for title, tab in TABS.items():
                 with gr.Tab(say(title), elem_id=f"tab-{title[2:].lower()}"):
                     tab.build(page, demo)
     demo.queue(default_concurrency_limit=4, max_size=64, api_open=False)

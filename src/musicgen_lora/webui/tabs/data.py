@@ -22,6 +22,7 @@ from musicgen_lora.webui.safety import (
 )
 from musicgen_lora.webui.workspace import choices, trained_entries, warnings_of
 
+HEADERS = ("File", "Caption", "Tempo", "Key", "Seconds", "Warnings")
 N_EXAMPLES = 24
 MAX_ROWS = 2_000
 
@@ -94,7 +95,7 @@ def _build_table(page: Page, demo: gr.Blocks) -> None:
     """What a dataset has, its captions to be edited."""
     say, work = page.words, page.workspace
     dataset = gr.Dropdown([], label=say("Dataset"), elem_id="dataset")
-    headers = [say(name) for name in ("File", "Caption", "Tempo", "Key", "Seconds", "Warnings")]
+    headers = [say(name) for name in HEADERS]
     table = gr.Dataframe(
         [],
         headers=headers,

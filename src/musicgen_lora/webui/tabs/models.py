@@ -15,6 +15,7 @@ from musicgen_lora.webui.safety import delete_folder, folders_of
 from musicgen_lora.webui.workspace import choices, run_of
 
 CARD_BYTES = 64 << 10
+HEADS = ("Run", "State", "Base model", "Steps", "Base's loss", "Best loss", "In words")
 
 
 def build(page: Page, demo: gr.Blocks) -> None:
@@ -90,7 +91,6 @@ def figures(page: Page, names: list[str]) -> str:
         rows.append("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
     if not rows:
         return f'<p class="quiet">{escape(say("No run yet."))}</p>'
-    heads = ("Run", "State", "Base model", "Steps", "Base's loss", "Best loss", "In words")
-    head = "".join(f"<th>{escape(say(each))}</th>" for each in heads)
+    head = "".join(f"<th>{escape(say(each))}</th>" for each in HEADS)
     body = "".join(rows)
     return f'<table class="models"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
