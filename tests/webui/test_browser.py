@@ -91,7 +91,10 @@ def open_page(browser: Browser, served: Served, **looks: Any) -> tuple[Page, lis
     """A page in a context of its own, and what goes wrong in it."""
     page = browser.new_context(**looks).new_page()
     wrong: list[str] = []
-    page.on("console", lambda said: wrong.append(said.text) if said.type == "error" else None)
+    page.on(
+        "console",
+        lambda said: wrong.append(f"{said.text} {said.location}") if said.type == "error" else None,
+    )
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.on(
         "request",

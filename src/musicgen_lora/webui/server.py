@@ -25,6 +25,10 @@ from musicgen_lora.webui.workspace import Workspace
 
 MAX_BODY_BYTES = 4 << 20
 """Of a request that sends no file."""
+ICON = (
+    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16"><path fill="#f97316" '
+    'd="M1 7h2v2H1zm3-3h2v8H4zm3-3h2v14H7zm3 4h2v6h-2zm3 2h2v2h-2z"/></svg>'
+)
 PAGE_POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' "
     "'unsafe-inline'; img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' "
@@ -130,6 +134,10 @@ def make_app(
     @app.get("/manifest.json")
     def manifest() -> dict[str, str]:
         return {"name": "musicgen-lora"}
+
+    @app.get("/favicon.ico")
+    def icon() -> Response:
+        return Response(ICON, media_type="image/svg+xml")
 
     _add_files(app, workspace)
     for each in LANGUAGES:
