@@ -161,7 +161,7 @@ def test_from_dropped_audio_to_a_beat(browser: Browser, served: Served) -> None:
 
     page.locator("#drop input[type=file]").set_input_files(sorted(CLIPS.glob("*.ogg"))[:8])
     expect(page.locator("#drop")).to_contain_text("ambient_1", timeout=60_000)
-    page.locator("#dataset-name input").fill("My beats")
+    page.locator("#dataset-name").locator("input, textarea").fill("My beats")
     page.locator("#prepare").click()
     expect(page.locator("#strip")).to_contain_text("✓", timeout=LONG_MS)
     page.locator("#reload-clips").click()
@@ -180,7 +180,7 @@ def test_from_dropped_audio_to_a_beat(browser: Browser, served: Served) -> None:
     wait_until(lambda: "a corrected caption" in metadata.read_text(encoding="utf-8"))
 
     tab(page, 1)
-    page.locator("#run-name input").fill("First run")
+    page.locator("#run-name").locator("input, textarea").fill("First run")
     page.locator("#train").click()
     metrics = served.workspace / "runs" / "First run" / "metrics.jsonl"
     wait_until(lambda: metrics.exists() and '"train"' in metrics.read_text(), 240.0)
@@ -200,12 +200,13 @@ def test_from_dropped_audio_to_a_beat(browser: Browser, served: Served) -> None:
     expect(page.locator("#strip li[data-status=running]")).to_be_visible(timeout=60_000)
 
     # The server dies; training does not.
+    assert wrong == []
+    page.context.close()
     served.kill()
     wait_until(lambda: jobs.all()[0].is_over, 240.0)
     assert jobs.all()[0].status == "finished", jobs.log(jobs.all()[0].id)
     served.start()
-    wrong.clear()
-    page.goto(f"{served.address}/en/")
+    page, wrong = open_page(browser, served, viewport={"width": 1280, "height": 900})
     tab(page, 1)
     expect(page.locator("#verdict")).to_contain_text("held-out loss", timeout=60_000)
     expect(page.locator("#loss svg")).to_be_visible()
