@@ -58,6 +58,8 @@ def strip(jobs: Sequence[Job], words: Words, last_line: str) -> str:
     rows = []
     for job in reversed(shown):
         line = last_line if job is _current(shown) else ""
+        if job.can_resume and job.command == "train":
+            line = words("It can go on from its last checkpoint: Jobs, Go on.")
         state = f"{SIGNS[job.status]} {escape(words(job.status))}"
         rows.append(
             f'<li data-status="{job.status}"><b>{state}</b> '

@@ -20,7 +20,7 @@ from musicgen_lora.webui.safety import (
     new_name,
     take_uploads,
 )
-from musicgen_lora.webui.workspace import choices, trained_entries, warnings_of
+from musicgen_lora.webui.workspace import METADATA, choices, trained_entries, warnings_of
 
 HEADERS = ("File", "Caption", "Tempo", "Key", "Seconds", "Warnings")
 N_EXAMPLES = 24
@@ -174,13 +174,20 @@ def _build_table(page: Page, demo: gr.Blocks) -> None:
 
     def look(before: str, wanted: Any) -> Any:
         found = choices(folders_of(work.datasets))
-        now = repr(sorted(found))
-        return (gr.skip(), before) if now == before else (chosen(found, wanted), now)
+        ids = [identity for _, identity in found]
+        is_there = wanted in ids and (work.dataset(wanted) / METADATA).is_file()
+        now = repr((sorted(found), wanted, is_there))
+        if now == before:
+            return gr.skip(), gr.skip(), before
+        # What is being prepared has no clips when it is chosen.
+        came = is_there and before == repr((sorted(found), wanted, False))
+        return chosen(found, wanted), rows(wanted) if came else gr.skip(), now
 
     quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
     private: dict[str, Any] = {"api_visibility": "private"}
-    page.timer.tick(look, [names, dataset], [dataset, names], **quiet)
-    demo.load(lambda: look("", None), None, [dataset, names], **quiet)
+    seen = [dataset, table, names]
+    page.timer.tick(page.guarded(look), [names, dataset], seen, **quiet)
+    demo.load(lambda: look("", None), None, seen, **quiet)
     dataset.change(page.guarded(rows), dataset, table, **private)
     reload.click(page.guarded(rows), dataset, table, **private)
     table.select(page.guarded(hear), dataset, heard, **quiet)
