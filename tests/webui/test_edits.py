@@ -89,6 +89,17 @@ def test_all_captions_at_once_with_their_variants(dataset: Path) -> None:
             act()
 
 
+def test_parts_of_one_file_are_clips_of_their_own(dataset: Path) -> None:
+    parts = [
+        {"audio": "mix.wav", "start_s": start, "duration_s": 10.0, "text": f"part {start}"}
+        for start in (0, 10.0)
+    ]
+    write_metadata(dataset, parts)
+    (first, *_), second = (row_of(entry) for entry in parts)
+    assert save_rows(dataset, [(first, "other", "", ""), second]) == 1
+    assert read_metadata(dataset) == [parts[0] | {"text": "other"}, parts[1]]
+
+
 def test_not_while_a_command_writes_there(dataset: Path) -> None:
     with locked(dataset), pytest.raises(UserError, match="in use by another run"):
         prefix_captions(dataset, "x")

@@ -55,7 +55,7 @@ def test_every_word_has_its_chinese() -> None:
 def test_words_of_tables_have_their_chinese() -> None:
     pytest.importorskip("gradio", reason="the page's library is not installed")
     from musicgen_lora.webui.app import OF_ONE, TABS
-    from musicgen_lora.webui.tabs.data import HEADERS
+    from musicgen_lora.webui.tabs.clips import HEADERS
     from musicgen_lora.webui.tabs.generate import CHIPS
     from musicgen_lora.webui.tabs.models import HEADS
     from musicgen_lora.webui.tabs.train import PRESETS

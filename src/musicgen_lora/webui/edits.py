@@ -10,13 +10,13 @@ from typing import Any
 from musicgen_lora.dataset.metadata import read_entries, write_entries
 from musicgen_lora.errors import UserError
 from musicgen_lora.runtime.locks import locked
-from musicgen_lora.webui.workspace import METADATA
+from musicgen_lora.webui.workspace import METADATA, clip_name
 
 MAX_CAPTION = 2_000
 MAX_BPM = 400.0
 Entry = dict[str, Any]
 Row = tuple[str, str, str, str]
-"""A clip's file, caption, tempo and key as the table shows them."""
+"""A clip's name, caption, tempo and key as the table shows them."""
 
 
 def row_of(entry: Entry) -> Row:
@@ -24,7 +24,7 @@ def row_of(entry: Entry) -> Row:
     bpm = entry.get("bpm")
     tempo = f"{bpm:g}" if isinstance(bpm, (int, float)) and not isinstance(bpm, bool) else ""
     caption = str(entry.get("text") or (entry.get("texts") or [""])[0])
-    return (str(entry.get("audio")), caption, tempo, str(entry.get("key") or ""))
+    return (clip_name(entry), caption, tempo, str(entry.get("key") or ""))
 
 
 def save_rows(dataset: Path, rows: Sequence[Row]) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from musicgen_lora import EMBEDDED_NAME
-from musicgen_lora.dataset.metadata import is_skipped, read_entries
+from musicgen_lora.dataset.metadata import is_skipped, read_entries, window_name
 from musicgen_lora.errors import UserError
 from musicgen_lora.formats.documents import LARGE, read_json
 from musicgen_lora.given import ADAPTER_WEIGHTS
@@ -107,8 +107,8 @@ class Workspace:
     def clip(self, dataset: object, wanted: object) -> Path:
         """The audio of a clip, by the ids of dataset and clip."""
         folder = self.dataset(dataset)
-        names = [str(entry.get("audio")) for entry in entries_of(folder)]
-        return inside(folder, find(names, wanted))
+        audio = {clip_name(entry): str(entry.get("audio")) for entry in entries_of(folder)}
+        return inside(folder, audio[find(audio, wanted)])
 
     def sound(self, wanted: object) -> Path:
         """A generated file by its id."""
@@ -142,6 +142,14 @@ def entries_of(dataset: Path) -> list[dict[str, Any]]:
     """The entries of a dataset; none where its metadata isn't there yet."""
     path = dataset / METADATA
     return read_entries(path) if path.is_file() else []
+
+
+def clip_name(entry: dict[str, Any]) -> str:
+    """What tells a clip from the others: its file, and the part of it where it is one."""
+    start_s, duration_s = entry.get("start_s"), entry.get("duration_s")
+    numbers = [value for value in (start_s, duration_s) if isinstance(value, (int, float))]
+    is_part = start_s is not None and len(numbers) == 2
+    return str(entry.get("audio")) + (window_name(*numbers) if is_part else "")
 
 
 def trained_entries(dataset: Path) -> list[dict[str, Any]]:

@@ -9,7 +9,7 @@ import gradio as gr
 
 from musicgen_lora.errors import UserError
 from musicgen_lora.webui.drawing import pair, player
-from musicgen_lora.webui.forms import changed, form_of
+from musicgen_lora.webui.forms import Setting, changed, form_of
 from musicgen_lora.webui.page import Page, chosen
 from musicgen_lora.webui.safety import folders_of
 from musicgen_lora.webui.workspace import (
@@ -45,7 +45,7 @@ def build(page: Page, demo: gr.Blocks) -> None:
 
 
 def _build_form(page: Page, demo: gr.Blocks) -> None:
-    say, work = page.words, page.workspace
+    say = page.words
     prompt = gr.Textbox(
         label=say("What to play"),
         lines=3,
@@ -53,13 +53,7 @@ def _build_form(page: Page, demo: gr.Blocks) -> None:
         elem_id="prompt",
         placeholder="trap beat with gliding 808 bass, rolling hi-hats, 140 bpm, C# minor",
     )
-    for title, words in CHIPS.items():
-        with gr.Row(elem_classes="chips"):
-            gr.HTML(f"<small>{say(title)}</small>", elem_classes="chips-title")
-            for word in words:
-                chip = gr.Button(say(word), size="sm", min_width=40)
-                js = ADD_WORD.replace("WORD", f"'{word}'")
-                chip.click(None, prompt, prompt, js=js, api_visibility="private")
+    _build_chips(page, prompt)
     dice = gr.Button(say("A caption of my datasets"), size="sm", elem_id="dice")
     with gr.Row():
         adapter = gr.Dropdown(
@@ -81,66 +75,94 @@ def _build_form(page: Page, demo: gr.Blocks) -> None:
         fields = page.fields(form, "generate")
     go = gr.Button(say("Generate (Ctrl+Enter)"), variant="primary", elem_id="generate")
 
-    def generate(
-        text: str,
-        who: Any,
-        model: Any,
-        side: bool,
-        length: Any,
-        many: Any,
-        given: Any,
-        *rest: Any,
-    ) -> Any:
-        is_locked, *values = rest
-        number = int(given or 0) if is_locked else random.randrange(MAX_SEED)
-        if not str(text or "").strip():
-            raise UserError("--prompts has an empty one; say what to play.")
-        n_clips = min(max(int(many or 1), 1), MAX_VARIATIONS)
-        settings = {
-            "prompts": [text.strip()] * n_clips,
-            "duration": float(length),
-            "seed": number,
-            "output_dir": str(work.generated),
-            **changed(form, values),
-        }
-        for more in _players(who, model, side):
-            page.submit("generate", settings | more, text.strip()[:60], work.generated)
-        return number
+    playing = Playing(page, form)
+    inputs = [prompt, adapter, base, both, seconds, count, seed, lock, *fields]
+    go.click(page.guarded(playing.generate), inputs, seed, api_visibility="private")
+    dice.click(page.guarded(playing.throw), None, prompt, api_visibility="private")
+    listed = gr.State("")
+    quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+    page.timer.tick(playing.look, listed, [adapter, listed], **quiet)
+    demo.load(lambda: playing.look(""), None, [adapter, listed], **quiet)
 
-    def _players(who: Any, model: Any, side: bool) -> list[dict[str, Any]]:
+
+def _build_chips(page: Page, prompt: gr.Textbox) -> None:
+    """Buttons that add a word to the prompt."""
+    say = page.words
+    for title, words in CHIPS.items():
+        with gr.Row(elem_classes="chips"):
+            gr.HTML(f"<small>{say(title)}</small>", elem_classes="chips-title")
+            for word in words:
+                chip = gr.Button(say(word), size="sm", min_width=40)
+                js = ADD_WORD.replace("WORD", f"'{word}'")
+                chip.click(None, prompt, prompt, js=js, api_visibility="private")
+
+
+class Playing:
+    """What is asked of the `generate` command.
+
+    Args:
+        page: that asks.
+        form: of the settings behind "advanced".
+    """
+
+    def __init__(self, page: Page, form: list[Setting]) -> None:
+        self._page, self._work, self._form = page, page.workspace, form
+
+    def generate(self, text: Any, who: Any, base: Any, side: Any, *rest: Any) -> int:
+        """Starts the jobs of a prompt.
+
+        Args:
+            text: the prompt.
+            who: id of the adapter's run, or `BASE_ONLY`.
+            base: that plays without an adapter.
+            side: whether an adapter's base plays as well.
+            rest: seconds, variations, seed, whether it stays, and the form's values.
+
+        Returns:
+            The seed of the first clip.
+        """
+        seconds, many, given, is_locked, *values = rest
+        prompt = str(text or "").strip()
+        if not prompt:
+            raise UserError("--prompts has an empty one; say what to play.")
+        seed = int(given or 0) if is_locked else random.randrange(MAX_SEED)
+        settings = {
+            "prompts": [prompt] * min(max(int(many or 1), 1), MAX_VARIATIONS),
+            "duration": float(seconds),
+            "seed": seed,
+            "output_dir": str(self._work.generated),
+            **changed(self._form, values),
+        }
+        for more in self._players(who, base, side):
+            self._page.submit("generate", settings | more, prompt[:60], self._work.generated)
+        return seed
+
+    def _players(self, who: Any, base: Any, side: Any) -> list[dict[str, Any]]:
         """The settings of who plays."""
         if who in (BASE_ONLY, None):
-            return [{"base_model_path": work.base(model)}]
-        path = work.adapter(who)
-        found = run_of(work.run(who))
-        own_base = work.base(found.base.get("path") if found else None)
-        alone = {"base_model_path": own_base}
+            return [{"base_model_path": self._work.base(base)}]
+        path, found = self._work.adapter(who), run_of(self._work.run(who))
+        alone = {"base_model_path": self._work.base(found.base.get("path") if found else None)}
         return [*([alone] if side else []), alone | {"lora_model_path": str(path)}]
 
-    def throw() -> str:
+    def throw(self) -> str:
+        """A caption of the datasets."""
         captions = [
             str(entry.get("text") or (entry.get("texts") or [""])[0])
-            for name in folders_of(work.datasets)[:20]
-            for entry in trained_entries(work.datasets / name)
+            for name in folders_of(self._work.datasets)[:20]
+            for entry in trained_entries(self._work.datasets / name)
         ]
         if not captions:
             raise UserError("There is no caption yet; prepare a dataset first.")
         return random.choice(captions)
 
-    def look(before: str) -> Any:
-        """A new adapter is chosen as it comes."""
-        names = [name for name in folders_of(work.runs) if has_adapter(work.runs / name)]
+    def look(self, before: str) -> Any:
+        """The adapters; a new one is chosen as it comes."""
+        runs = self._work.runs
+        names = [name for name in folders_of(runs) if has_adapter(runs / name)]
         now = repr(sorted(names))
-        found = [*choices(names), (say("the base alone"), BASE_ONLY)]
+        found = [*choices(names), (self._page.words("the base alone"), BASE_ONLY)]
         return (gr.skip(), before) if now == before else (chosen(found), now)
-
-    inputs = [prompt, adapter, base, both, seconds, count, seed, lock, *fields]
-    go.click(page.guarded(generate), inputs, seed, api_visibility="private")
-    dice.click(page.guarded(throw), None, prompt, api_visibility="private")
-    listed = gr.State("")
-    quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-    page.timer.tick(look, listed, [adapter, listed], **quiet)
-    demo.load(lambda: look(""), None, [adapter, listed], **quiet)
 
 
 def _build_history(page: Page, demo: gr.Blocks) -> None:
