@@ -223,6 +223,15 @@ def _values(handler: Any, forged: Any, n_inputs: int) -> list[Any]:
     return [*[forged] * n_inputs, *[event for _ in added]]
 
 
+def test_what_another_tab_has_deleted_is_no_error_at_each_tick(root: Path) -> None:
+    demo = build_page(Workspace(root), "en", root / "uploads")
+    ticks = [f for f in demo.fns.values() if any(event == "tick" for _, event in f.targets)]
+    assert len(ticks) >= 7
+    for tick in ticks:
+        assert tick.fn is not None
+        tick.fn(*[id_of("gone")] * len(tick.inputs))
+
+
 def test_strangers_words_are_text(root: Path) -> None:
     from musicgen_lora.webui.page import Page
     from musicgen_lora.webui.tabs.generate import history

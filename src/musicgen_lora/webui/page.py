@@ -18,6 +18,10 @@ from musicgen_lora.webui.safety import id_of
 from musicgen_lora.webui.words import Words
 from musicgen_lora.webui.workspace import Workspace
 
+PRIVATE: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+"""Of an event: it is quick, and no part of an interface."""
+QUIET: dict[str, Any] = {**PRIVATE, "queue": False}
+"""Of an event that only looks."""
 FILES = "/files"
 """Where the server hands out files by ids."""
 
@@ -93,9 +97,7 @@ class Page:
             ]
             return [gr.update(visible=all(word in text for word in wanted)) for text in texts]
 
-        search.change(
-            show, search, made, queue=False, show_progress="hidden", api_visibility="private"
-        )
+        search.change(show, search, made, **QUIET)
         return made
 
 

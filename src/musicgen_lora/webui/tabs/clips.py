@@ -8,7 +8,7 @@ import gradio as gr
 
 from musicgen_lora.webui import edits
 from musicgen_lora.webui.drawing import player
-from musicgen_lora.webui.page import Page, chosen
+from musicgen_lora.webui.page import PRIVATE, QUIET, Page, chosen
 from musicgen_lora.webui.safety import folders_of, id_of
 from musicgen_lora.webui.workspace import METADATA, choices, trained_entries, warnings_of
 
@@ -101,14 +101,12 @@ def build(page: Page, demo: gr.Blocks) -> None:
         )
     )
     seen = [dataset, table, gr.State("")]
-    quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-    private: dict[str, Any] = {"api_visibility": "private"}
-    page.timer.tick(page.guarded(clips.look), [seen[2], dataset], seen, **quiet)
-    demo.load(lambda: clips.look("", None), None, seen, **quiet)
-    dataset.change(page.guarded(clips.rows), dataset, table, **private)
-    reload.click(page.guarded(clips.rows), dataset, table, **private)
-    table.select(page.guarded(clips.hear), dataset, heard, **quiet)
-    save.click(page.guarded(clips.save), [dataset, table], table, **private)
+    page.timer.tick(page.guarded(clips.look), [seen[2], dataset], seen, **QUIET)
+    demo.load(lambda: clips.look("", None), None, seen, **QUIET)
+    dataset.change(page.guarded(clips.rows), dataset, table, **PRIVATE)
+    reload.click(page.guarded(clips.rows), dataset, table, **PRIVATE)
+    table.select(page.guarded(clips.hear), dataset, heard, **QUIET)
+    save.click(page.guarded(clips.save), [dataset, table], table, **PRIVATE)
 
 
 def _table(page: Page) -> gr.Dataframe:
@@ -144,6 +142,5 @@ def _build_bulk(page: Page, clips: Clips, dataset: gr.Dropdown, table: gr.Datafr
                 label=say("Word in front, such as a trigger word"), max_lines=1, elem_id="prefix"
             )
             put_first = gr.Button(say("Put in front of all"), elem_id="prefix-all")
-    private: dict[str, Any] = {"api_visibility": "private"}
-    replace.click(page.guarded(clips.replace), [dataset, find, put], table, **private)
-    put_first.click(page.guarded(clips.prefix), [dataset, prefix], table, **private)
+    replace.click(page.guarded(clips.replace), [dataset, find, put], table, **PRIVATE)
+    put_first.click(page.guarded(clips.prefix), [dataset, prefix], table, **PRIVATE)

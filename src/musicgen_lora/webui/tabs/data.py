@@ -8,7 +8,7 @@ import gradio as gr
 
 from musicgen_lora.errors import UserError
 from musicgen_lora.webui.forms import changed, form_of
-from musicgen_lora.webui.page import Page, chosen
+from musicgen_lora.webui.page import PRIVATE, QUIET, Page, chosen
 from musicgen_lora.webui.safety import (
     AUDIO_SUFFIXES,
     MAX_FILES,
@@ -74,13 +74,21 @@ def _build_preparation(page: Page, demo: gr.Blocks) -> None:
         settings = {"create_example": True, "num_samples": N_EXAMPLES, "output_dir": str(target)}
         page.submit("prepare", settings | changed(form, values), title, target)
 
-    go.click(page.guarded(prepare), [drop, folder, name, *fields], drop, api_visibility="private")
-    example.click(page.guarded(make_example), [name, *fields], None, api_visibility="private")
+    go.click(
+        page.guarded(prepare),
+        [drop, folder, name, *fields],
+        drop,
+        **PRIVATE,
+    )
+    example.click(
+        page.guarded(make_example),
+        [name, *fields],
+        None,
+        **PRIVATE,
+    )
     demo.load(
         lambda: chosen([("—", ""), *choices(list(work.audio_folders()))], ""),
         None,
         folder,
-        queue=False,
-        show_progress="hidden",
-        api_visibility="private",
+        **QUIET,
     )

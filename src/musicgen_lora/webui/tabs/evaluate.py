@@ -8,8 +8,8 @@ import gradio as gr
 
 from musicgen_lora.errors import UserError
 from musicgen_lora.webui.forms import changed, form_of
-from musicgen_lora.webui.page import Page, chosen
-from musicgen_lora.webui.safety import folders_of
+from musicgen_lora.webui.page import PRIVATE, QUIET, Page, chosen
+from musicgen_lora.webui.safety import folders_of, id_of
 from musicgen_lora.webui.workspace import choices, has_adapter, run_of
 
 REPORT = "evaluation/report.html"
@@ -49,6 +49,8 @@ def build(page: Page, demo: gr.Blocks) -> None:
         names = [name for name in folders_of(work.runs) if has_adapter(work.runs / name)]
         now = repr(sorted(names))
         runs = gr.skip() if now == names_before else chosen(choices(names), wanted)
+        if wanted not in map(id_of, names):
+            wanted = id_of(names[0]) if names else None
         return runs, now, *show(before, wanted)
 
     def show(before: str, wanted: Any) -> Any:
@@ -68,10 +70,9 @@ def build(page: Page, demo: gr.Blocks) -> None:
         )
         return frame, now
 
-    quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
     inputs = [run, count, compare, *fields]
-    go.click(page.guarded(evaluate), inputs, None, api_visibility="private")
+    go.click(page.guarded(evaluate), inputs, None, **PRIVATE)
     outputs = [run, listed, shown, seen]
-    page.timer.tick(page.guarded(look), [seen, listed, run], outputs, **quiet)
-    demo.load(page.guarded(lambda: look("", "", None)), None, outputs, **quiet)
-    run.change(page.guarded(show), [seen, run], [shown, seen], **quiet)
+    page.timer.tick(page.guarded(look), [seen, listed, run], outputs, **QUIET)
+    demo.load(page.guarded(lambda: look("", "", None)), None, outputs, **QUIET)
+    run.change(page.guarded(show), [seen, run], [shown, seen], **QUIET)

@@ -10,7 +10,7 @@ import gradio as gr
 from musicgen_lora.errors import UserError
 from musicgen_lora.webui.drawing import pair, player
 from musicgen_lora.webui.forms import Setting, changed, form_of
-from musicgen_lora.webui.page import Page, chosen
+from musicgen_lora.webui.page import PRIVATE, QUIET, Page, chosen
 from musicgen_lora.webui.safety import folders_of
 from musicgen_lora.webui.workspace import (
     BASES,
@@ -77,12 +77,16 @@ def _build_form(page: Page, demo: gr.Blocks) -> None:
 
     playing = Playing(page, form)
     inputs = [prompt, adapter, base, both, seconds, count, seed, lock, *fields]
-    go.click(page.guarded(playing.generate), inputs, seed, api_visibility="private")
-    dice.click(page.guarded(playing.throw), None, prompt, api_visibility="private")
+    go.click(
+        page.guarded(playing.generate),
+        inputs,
+        seed,
+        **PRIVATE,
+    )
+    dice.click(page.guarded(playing.throw), None, prompt, **PRIVATE)
     listed = gr.State("")
-    quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-    page.timer.tick(playing.look, listed, [adapter, listed], **quiet)
-    demo.load(lambda: playing.look(""), None, [adapter, listed], **quiet)
+    page.timer.tick(playing.look, listed, [adapter, listed], **QUIET)
+    demo.load(lambda: playing.look(""), None, [adapter, listed], **QUIET)
 
 
 def _build_chips(page: Page, prompt: gr.Textbox) -> None:
@@ -94,7 +98,7 @@ def _build_chips(page: Page, prompt: gr.Textbox) -> None:
             for word in words:
                 chip = gr.Button(say(word), size="sm", min_width=40)
                 js = ADD_WORD.replace("WORD", f"'{word}'")
-                chip.click(None, prompt, prompt, js=js, api_visibility="private")
+                chip.click(None, prompt, prompt, js=js, **PRIVATE)
 
 
 class Playing:
@@ -178,9 +182,8 @@ def _build_history(page: Page, demo: gr.Blocks) -> None:
             return gr.skip(), before
         return history(sounds, page) or f'<p class="quiet">{say("Nothing yet.")}</p>', now
 
-    quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-    page.timer.tick(look, seen, [shown, seen], **quiet)
-    demo.load(lambda: look(""), None, [shown, seen], **quiet)
+    page.timer.tick(look, seen, [shown, seen], **QUIET)
+    demo.load(lambda: look(""), None, [shown, seen], **QUIET)
 
 
 def history(sounds: list[Sound], page: Page) -> str:

@@ -10,7 +10,7 @@ import gradio as gr
 from musicgen_lora.errors import UserError
 from musicgen_lora.formats.documents import read_start
 from musicgen_lora.training.run_folder import BEST_MODEL
-from musicgen_lora.webui.page import Page, chosen
+from musicgen_lora.webui.page import PRIVATE, QUIET, Page, chosen
 from musicgen_lora.webui.safety import delete_folder, folders_of
 from musicgen_lora.webui.workspace import choices, run_of
 
@@ -60,14 +60,16 @@ def build(page: Page, demo: gr.Blocks) -> None:
         gr.Info(say("Deleted: {name}", name=escape(gone)), title=say("Models"))
         return look("", None)
 
-    quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
     outputs = [table, run, seen]
-    page.timer.tick(look, [seen, run], outputs, **quiet)
-    demo.load(lambda: look("", None), None, outputs, **quiet)
-    run.change(page.guarded(show), run, card, **quiet)
-    delete.click(page.guarded(delete_run), [run, typed], outputs, api_visibility="private").then(
-        lambda: "", None, typed, **quiet
-    )
+    page.timer.tick(look, [seen, run], outputs, **QUIET)
+    demo.load(lambda: look("", None), None, outputs, **QUIET)
+    run.change(page.guarded(show), run, card, **QUIET)
+    delete.click(
+        page.guarded(delete_run),
+        [run, typed],
+        outputs,
+        **PRIVATE,
+    ).then(lambda: "", None, typed, **QUIET)
 
 
 def figures(page: Page, names: list[str]) -> str:

@@ -8,7 +8,7 @@ import gradio as gr
 
 from musicgen_lora.webui.drawing import strip
 from musicgen_lora.webui.jobs import Job
-from musicgen_lora.webui.page import Page, chosen
+from musicgen_lora.webui.page import PRIVATE, QUIET, Page, chosen
 
 SHOWN = 15
 LOG_LINES = 200
@@ -45,10 +45,9 @@ def build(page: Page, demo: gr.Blocks) -> None:
         return jobs.log(job_id) if job_id in [job.id for job in found] else ""
 
     outputs = [shown, picked, log, seen]
-    quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-    page.timer.tick(look, [seen, picked], outputs, **quiet)
-    demo.load(lambda: look("", None), None, outputs, **quiet)
-    picked.change(look, [seen, picked], outputs, **quiet)
+    page.timer.tick(look, [seen, picked], outputs, **QUIET)
+    demo.load(lambda: look("", None), None, outputs, **QUIET)
+    picked.change(look, [seen, picked], outputs, **QUIET)
 
     def stop_it(job_id: Any) -> None:
         jobs.stop(str(job_id))
@@ -60,5 +59,5 @@ def build(page: Page, demo: gr.Blocks) -> None:
         jobs.again(str(job_id))
 
     for button, act in ((stop, stop_it), (force, end_it), (resume, go_on)):
-        acted = button.click(page.guarded(act), picked, None, api_visibility="private")
-        acted.then(look, [seen, picked], outputs, **quiet)
+        acted = button.click(page.guarded(act), picked, None, **PRIVATE)
+        acted.then(look, [seen, picked], outputs, **QUIET)

@@ -11,7 +11,7 @@ from musicgen_lora.errors import UserError
 from musicgen_lora.training.run_folder import METRICS_FILE, PREVIEWS, read_metrics
 from musicgen_lora.webui.drawing import curve, player
 from musicgen_lora.webui.forms import changed, form_of
-from musicgen_lora.webui.page import Page, chosen
+from musicgen_lora.webui.page import PRIVATE, QUIET, Page, chosen
 from musicgen_lora.webui.safety import folders_of, id_of, new_name
 from musicgen_lora.webui.workspace import BASES, choices, preview_names, run_of
 
@@ -82,12 +82,11 @@ def _build_start(page: Page, demo: gr.Blocks) -> None:
         page.guarded(train),
         [dataset, base, preset, name, *fields],
         None,
-        api_visibility="private",
+        **PRIVATE,
     )
     names = gr.State("")
-    quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-    page.timer.tick(look, [names, dataset], [dataset, names], **quiet)
-    demo.load(lambda: look("", None), None, [dataset, names], **quiet)
+    page.timer.tick(look, [names, dataset], [dataset, names], **QUIET)
+    demo.load(lambda: look("", None), None, [dataset, names], **QUIET)
 
 
 def _build_run(page: Page, demo: gr.Blocks) -> None:
@@ -103,7 +102,7 @@ def _build_run(page: Page, demo: gr.Blocks) -> None:
         # The order changes while a run is written to; which there are is what counts.
         now = repr(sorted(folders))
         runs = gr.skip() if now == listed else chosen(choices(folders), wanted)
-        if now != listed and wanted not in map(id_of, folders):
+        if wanted not in map(id_of, folders):
             wanted = id_of(folders[0]) if folders else None
         shown = show(before, wanted)
         return runs, now, *shown
@@ -128,10 +127,9 @@ def _build_run(page: Page, demo: gr.Blocks) -> None:
         return told, drawn, players, now
 
     outputs = [run, names, verdict, loss, heard, seen]
-    quiet: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
-    page.timer.tick(page.guarded(look), [seen, names, run], outputs, **quiet)
-    demo.load(page.guarded(lambda: look("", "", None)), None, outputs, **quiet)
-    run.change(page.guarded(show), [seen, run], outputs[2:], **quiet)
+    page.timer.tick(page.guarded(look), [seen, names, run], outputs, **QUIET)
+    demo.load(page.guarded(lambda: look("", "", None)), None, outputs, **QUIET)
+    run.change(page.guarded(show), [seen, run], outputs[2:], **QUIET)
 
 
 def _told(found: Any, page: Page) -> str:
