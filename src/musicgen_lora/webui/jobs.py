@@ -38,7 +38,7 @@ COMMANDS = ("prepare", "train", "generate", "evaluate")
 SHARING = ("generate",)
 """Commands that may wait for a folder that another job writes to."""
 MAX_WAITING = 5
-START_S = 15.0
+START_S = 60.0
 """Until a job's process must have said who it is."""
 KEPT = 200
 """Ended jobs of which the folder stays."""
