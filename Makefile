@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: setup setup-dev demo base test test-slow lint format clean
+.PHONY: setup setup-dev demo ui base test test-slow lint format clean
 
 # What running needs; torch in the build that fits the machine (tools/install_torch.py).
 setup: $(VENV)/.ready
@@ -18,13 +18,21 @@ $(VENV)/.ready: requirements.txt pyproject.toml tools/install_torch.py
 # What lint, types and tests need besides.
 setup-dev: $(VENV)/.ready-dev
 
-$(VENV)/.ready-dev: $(VENV)/.ready requirements-dev.txt
+$(VENV)/.ready-dev: $(VENV)/.ready requirements-dev.txt requirements-ui.txt
 	$(PIP) -r requirements-dev.txt
 	touch $@
 
 # The main job, end to end, on the embedded base model and beats of a recorded TR-808.
 demo: setup
 	$(BIN)/python demo.py
+
+# The page on this machine, on the embedded base model: http://127.0.0.1:7860/
+ui: $(VENV)/.ready-ui
+	$(BIN)/musicgen-lora ui
+
+$(VENV)/.ready-ui: $(VENV)/.ready requirements-ui.txt
+	$(PIP) -r requirements-ui.txt
+	touch $@
 
 # The embedded base model from nothing: many hours. Its parts are targets of pretraining/Makefile.
 base: setup-dev

@@ -62,6 +62,8 @@ NOT_MESSAGES = {
     "language": r"(?!--language).*",
     "doctor.py": r"\{0\}, \{1\} GiB",
     "training/packed/train.py": r"training.packed.*",
+    # The page has a table of its own, assets/webui.zh.json.
+    "webui": r"(?!--host|--audio_dirs|The page: ).*",
     "training/packed/settings.py": r"python -m.*",
 }
 """By module or folder, the texts that no person reads: all, or those that match as a whole."""

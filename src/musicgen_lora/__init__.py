@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         PrepareSettings,
         TokeniseSettings,
         TrainSettings,
+        UiSettings,
     )
     from musicgen_lora.dataset.tokenise import tokenise_dataset
     from musicgen_lora.errors import UserError
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from musicgen_lora.generation.generate import generate_audio
     from musicgen_lora.prepare.prepare import prepare_dataset
     from musicgen_lora.training.train import train_lora
+    from musicgen_lora.webui.ui import serve_page
 
 __version__ = "0.1.0"
 
@@ -45,6 +47,7 @@ __all__ = [
     "PrepareSettings",
     "TokeniseSettings",
     "TrainSettings",
+    "UiSettings",
     "UserError",
     "evaluate_adapter",
     "export_model",
@@ -52,6 +55,7 @@ __all__ = [
     "import_model",
     "merge_adapters",
     "prepare_dataset",
+    "serve_page",
     "tokenise_dataset",
     "train_lora",
 ]
@@ -65,6 +69,7 @@ _MODULES = {
     "PrepareSettings": "config",
     "TokeniseSettings": "config",
     "TrainSettings": "config",
+    "UiSettings": "config",
     "UserError": "errors",
     "evaluate_adapter": "evaluation.evaluate",
     "export_model": "export.export",
@@ -72,6 +77,7 @@ _MODULES = {
     "import_model": "export.importing",
     "merge_adapters": "export.merge",
     "prepare_dataset": "prepare.prepare",
+    "serve_page": "webui.ui",
     "tokenise_dataset": "dataset.tokenise",
     "train_lora": "training.train",
 }

@@ -11,6 +11,7 @@ LIBRARIES = {
     "prodigy": "prodigyopt",
     "quantise": "bitsandbytes",
     "tensorboard": "tensorboard",
+    "ui": "gradio",
     "vocals": "demucs",
     "wandb": "wandb",
 }
@@ -20,6 +21,7 @@ GIVES = {
     "prodigy": "--optimizer prodigy, which finds its own learning rate",
     "quantise": "--quantise 8bit and 4bit, for bases that are too large otherwise",
     "tensorboard": "--report_to tensorboard",
+    "ui": "ui, the page where all of this works in a browser",
     "vocals": "prepare --vocals, which flags or removes vocals",
     "wandb": "--report_to wandb",
 }

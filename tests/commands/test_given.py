@@ -108,6 +108,7 @@ def test_the_first_line_says_what_is_about_to_be_done(
         "generate": "--prompts x y --lora_model_path {adapter} --output_dir {out}",
         "evaluate": "--lora_model_path {adapter} --output_dir {out}",
         "merge": "--lora_model_path {adapter} --output_dir {out}",
+        "ui": "--workspace {out}",
         "export": "--lora_model_path {adapter} --output_dir {out}",
         "import": "--input_dir {data} --output_dir {out}",
     }[command]

@@ -94,6 +94,11 @@ COMMANDS = {
         "musicgen_lora.export.importing:import_model",
         lambda s: f"Reading {s.input_dir} of {s.format}: {s.output_dir}",
     ),
+    "ui": Command(
+        "open the page, where all of this works in a browser",
+        "musicgen_lora.webui.ui:serve_page",
+        lambda s: f"Opening the page of {s.workspace}",
+    ),
 }
 """By name; the settings of each are in `config.SETTINGS`, which takes longer to load."""
 DOCTOR = "doctor"

@@ -15,6 +15,7 @@ import re
 
 from musicgen_lora import EMBEDDED_NAME
 from musicgen_lora.config.export import ExportSettings, ImportSettings, MergeSettings
+from musicgen_lora.config.page import UiSettings
 from musicgen_lora.config.play import EvaluateSettings, GenerateSettings, SamplingSettings
 from musicgen_lora.config.prepare import PrepareSettings
 from musicgen_lora.config.train import (
@@ -47,6 +48,7 @@ __all__ = [
     "SavingSettings",
     "TokeniseSettings",
     "TrainSettings",
+    "UiSettings",
     "ValidationSettings",
     "groups",
 ]
@@ -60,6 +62,7 @@ SETTINGS: dict[str, type] = {
     "merge": MergeSettings,
     "export": ExportSettings,
     "import": ImportSettings,
+    "ui": UiSettings,
 }
 
 

@@ -1,0 +1,56 @@
+"""The page: the strip of jobs above, the route from left to right below."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import gradio as gr
+
+from musicgen_lora.webui.page import Page
+from musicgen_lora.webui.tabs import data, evaluate, generate, models, strip, train
+from musicgen_lora.webui.words import Language, Words
+from musicgen_lora.webui.workspace import Workspace
+
+TICK_S = 2.0
+UPLOAD_AGE_S = 24 * 3600
+_ASSETS = Path(__file__).resolve().parents[1] / "assets" / "webui"
+TABS = {
+    "1 Data": data,
+    "2 Train": train,
+    "3 Generate": generate,
+    "4 Evaluate": evaluate,
+    "5 Models": models,
+}
+OF_ONE = "One person uses this page: who reaches it can hear and delete all."
+CSS = _ASSETS / "page.css"
+SCRIPT = _ASSETS / "page.js"
+
+
+def build_page(workspace: Workspace, language: Language, uploads: Path) -> gr.Blocks:
+    """The page in one language.
+
+    Args:
+        workspace: its folders.
+        language: of every word.
+        uploads: where Gradio puts what a browser sends.
+    """
+    say = Words(language)
+    with gr.Blocks(
+        title="musicgen-lora",
+        analytics_enabled=False,
+        delete_cache=(3600, UPLOAD_AGE_S),
+        fill_width=True,
+    ) as demo:
+        page = Page(workspace, say, gr.Timer(TICK_S), uploads)
+        other, label = ("zh", "中文") if language == "en" else ("en", "English")
+        gr.HTML(
+            f'<header><h1>musicgen-lora</h1><a href="/{other}/" lang="{other}">{label}</a></header>'
+            f'<p class="quiet">{say(OF_ONE)}</p>'
+        )
+        strip.build(page, demo)
+        with gr.Tabs(elem_id="tabs"):
+            for title, tab in TABS.items():
+                with gr.Tab(say(title), elem_id=f"tab-{title[2:].lower()}"):
+                    tab.build(page, demo)
+    demo.queue(default_concurrency_limit=4, max_size=64, api_open=False)
+    return demo

@@ -1,0 +1,131 @@
+"""Captions, tempi and keys that a person corrects in a dataset's metadata, while no command writes
+there. What is corrected is an edit by hand: a later preparation keeps it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from musicgen_lora.dataset.metadata import read_entries, write_entries
+from musicgen_lora.errors import UserError
+from musicgen_lora.runtime.locks import locked
+from musicgen_lora.webui.workspace import METADATA, clip_name
+
+MAX_CAPTION = 2_000
+MAX_BPM = 400.0
+Entry = dict[str, Any]
+Row = tuple[str, str, str, str]
+"""A clip's name, caption, tempo and key as the table shows them."""
+
+
+def row_of(entry: Entry) -> Row:
+    """An entry as the table shows it."""
+    bpm = entry.get("bpm")
+    tempo = f"{bpm:g}" if isinstance(bpm, (int, float)) and not isinstance(bpm, bool) else ""
+    caption = str(entry.get("text") or (entry.get("texts") or [""])[0])
+    return (clip_name(entry), caption, tempo, str(entry.get("key") or ""))
+
+
+def save_rows(dataset: Path, rows: Sequence[Row]) -> int:
+    """Writes what a person changed in the table.
+
+    Args:
+        dataset: its folder.
+        rows: of the table; clips that aren't in it stay as they are.
+
+    Returns:
+        How many clips were changed.
+
+    Raises:
+        UserError: a caption is empty, a tempo is no number, or a command is using the dataset;
+            nothing was written.
+    """
+    wanted = {row[0]: row for row in rows}
+
+    def edit(entry: Entry) -> Entry:
+        before = row_of(entry)
+        row = wanted.get(before[0])
+        if row is None or row == before:
+            return entry
+        _, caption, tempo, key = (str(value).strip() for value in row)
+        edited = dict(entry)
+        if caption != before[1].strip():
+            edited["text"] = _caption(caption, before[0])
+        if tempo != before[2]:
+            _set(edited, "bpm", _tempo(tempo, before[0]))
+        if key != before[3]:
+            _set(edited, "key", key[:60] or None)
+        return edited
+
+    return _edit_all(dataset, edit)
+
+
+def replace_in_captions(dataset: Path, find: str, replacement: str) -> int:
+    """Replaces a text in all captions and their variants; returns how many clips were changed."""
+    if not find:
+        raise UserError("Say what to find.")
+    return _edit_captions(dataset, lambda caption: caption.replace(find, replacement))
+
+
+def prefix_captions(dataset: Path, prefix: str) -> int:
+    """Puts a word in front of all captions that don't begin with it; returns how many clips were
+    changed."""
+    word = prefix.strip()
+    if not word:
+        raise UserError("Say what to put in front.")
+    begins = word.rstrip(",")
+
+    def put(caption: str) -> str:
+        return caption if caption.startswith(begins) else f"{begins}, {caption}"
+
+    return _edit_captions(dataset, put)
+
+
+def _edit_captions(dataset: Path, change: Callable[[str], str]) -> int:
+    def edit(entry: Entry) -> Entry:
+        edited, name = dict(entry), str(entry.get("audio"))
+        if isinstance(entry.get("text"), str):
+            edited["text"] = _caption(change(entry["text"]), name)
+        if isinstance(entry.get("texts"), list):
+            edited["texts"] = [_caption(change(str(text)), name) for text in entry["texts"]]
+        return edited
+
+    return _edit_all(dataset, edit)
+
+
+def _edit_all(dataset: Path, edit: Callable[[Entry], Entry]) -> int:
+    path = dataset / METADATA
+    with locked(dataset, wait_s=1.0):
+        before = read_entries(path)
+        after = [edit(entry) for entry in before]
+        count = sum(old != new for old, new in zip(before, after, strict=True))
+        if count:
+            write_entries(path, after)
+    return count
+
+
+def _caption(text: str, name: str) -> str:
+    caption = " ".join(text.split())
+    if not caption:
+        raise UserError(f"{name}: the caption is empty; say what one hears.")
+    return caption[:MAX_CAPTION]
+
+
+def _tempo(text: str, name: str) -> float | int | None:
+    if not text:
+        return None
+    try:
+        bpm = float(text)
+    except ValueError:
+        bpm = -1.0
+    if not 20.0 <= bpm <= MAX_BPM:
+        raise UserError(f"{name}: the tempo {text[:20]!r} is no number of 20 to {MAX_BPM:g}.")
+    return int(bpm) if bpm == int(bpm) else bpm
+
+
+def _set(entry: Entry, name: str, value: Any) -> None:
+    if value is None:
+        entry.pop(name, None)
+    else:
+        entry[name] = value

@@ -1,0 +1,154 @@
+"""Forms made of the settings themselves: a setting that a command gains is on the page with its
+help text, and none is described twice."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from dataclasses import dataclass
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, Union
+
+import yaml
+from pydantic import ValidationError
+
+from musicgen_lora.config import SETTINGS
+from musicgen_lora.errors import UserError
+from musicgen_lora.formats.kinds import shortened
+from musicgen_lora.given import check_given
+from musicgen_lora.language.flags import described
+
+OF_THE_PAGE = frozenset(
+    ("model_path", "base_model_path", "metadata_file", "from_tokens", "pack", "fsdp", "report_to")
+) | {"allow_random_base", "resume", "prompts", "create_example", "num_samples", "compare"}
+"""Settings that the page has of its own, or that make no sense there."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A setting as a form shows it.
+
+    Args:
+        name: of the field.
+        help: its sentences.
+        default: of the field.
+        options: the words that it takes, if it takes words.
+        is_switch: whether it is true or false.
+    """
+
+    name: str
+    help: str
+    default: Any
+    options: tuple[str, ...] = ()
+    is_switch: bool = False
+
+    @property
+    def shown(self) -> Any:
+        """The default as a field of a form has it."""
+        if self.is_switch or self.options:
+            return self.default
+        return "" if self.default is None else written(self.default)
+
+
+def form_of(command: str, without: frozenset[str] = frozenset()) -> list[Setting]:
+    """The settings of a command that a form may ask for: no path is among them."""
+    found = SETTINGS[command]
+    hints = typing.get_type_hints(found, include_extras=False)
+    helps = described(found)
+    form = []
+    for field in dataclasses.fields(found):
+        if field.name in OF_THE_PAGE | without or Path in _parts(hints[field.name]):
+            continue
+        default = field.default
+        if default is dataclasses.MISSING and field.default_factory is not dataclasses.MISSING:
+            default = field.default_factory()
+        form.append(
+            Setting(
+                field.name,
+                helps.get(field.name, ""),
+                default,
+                _options(hints[field.name]),
+                hints[field.name] is bool,
+            )
+        )
+    return form
+
+
+def changed(form: list[Setting], values: typing.Sequence[Any]) -> dict[str, Any]:
+    """The settings of a form that a person has changed, as YAML has them.
+
+    Raises:
+        UserError: a field holds no value.
+    """
+    found = {}
+    for setting, value in zip(form, values, strict=True):
+        if value == setting.shown:
+            continue
+        if not (setting.is_switch or setting.options):
+            value = _value(setting, str(value))
+        found[setting.name] = value
+    return found
+
+
+def check(command: str, values: dict[str, Any]) -> None:
+    """Whether a command would take these settings, told as it would tell it.
+
+    Raises:
+        UserError: it wouldn't.
+    """
+    try:
+        settings = SETTINGS[command](**values)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        name = ".".join(str(part)[:60] for part in first["loc"])
+        raise UserError(
+            f"{name} = {shortened(first.get('input'))}: {first['msg'][:200]}."
+        ) from error
+    check_given(settings)
+
+
+def written(value: Any) -> str:
+    """A value as a person writes it in a settings file, on one line."""
+    if isinstance(value, str):
+        return value
+    return (
+        yaml.safe_dump(value, default_flow_style=True, allow_unicode=True).split("\n...")[0].strip()
+    )
+
+
+def _value(setting: Setting, text: str) -> Any:
+    if isinstance(setting.default, str):
+        return text
+    if not text.strip():
+        return None
+    try:
+        value = yaml.safe_load(text[:1000])
+    except (yaml.YAMLError, ValueError) as error:
+        raise UserError(f"{setting.name} = {text[:80]!r}: is no value.") from error
+    # YAML takes 1e-4 for a text.
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            if isinstance(setting.default, list):
+                value = value.split()
+    return [value] if isinstance(setting.default, list) and not isinstance(value, list) else value
+
+
+def _options(hint: Any) -> tuple[str, ...]:
+    """The words of a `Literal`, unless other values are allowed too."""
+    parts = typing.get_args(hint) if typing.get_origin(hint) in (Union, UnionType) else (hint,)
+    words: list[str] = []
+    for part in parts:
+        if typing.get_origin(part) is Literal:
+            words += typing.get_args(part)
+        elif part is not type(None):
+            return ()
+    return tuple(words)
+
+
+def _parts(hint: Any) -> set[Any]:
+    if typing.get_origin(hint) is Annotated:
+        hint = typing.get_args(hint)[0]
+    return {hint, *typing.get_args(hint)}

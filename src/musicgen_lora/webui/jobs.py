@@ -1,0 +1,330 @@
+"""Long work as jobs: each is a process of one of our commands, and all that is known of it lies in
+a folder of its own. The page, its tabs, other browsers and a server that was started again look
+into these folders and see the same; none of them is needed for a job to go on.
+
+What a job is doing is derived whenever somebody asks, from its files and from whether its processes
+live, and never noted down: a note outlives a crash or a power cut and then tells a lie.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from filelock import FileLock
+
+from musicgen_lora import atomic
+from musicgen_lora.errors import UserError
+from musicgen_lora.formats.documents import read_json
+from musicgen_lora.formats.kinds import fields, integer, one_of, real, text
+from musicgen_lora.language.choice import LANGUAGES
+from musicgen_lora.webui.processes import birth, is_alive, send
+
+JOB_FILE, SETTINGS_FILE, LOG_FILE = "job.json", "settings.yaml", "log.txt"
+WAITING_FILE, WORKING_FILE, END_FILE = "waiting.json", "working.json", "end.json"
+STOP_FILE = "stop"
+LOCK_FILE = ".lock"
+COMMANDS = ("prepare", "train", "generate", "evaluate")
+"""What a job may run; each takes its settings from a file."""
+SHARING = ("generate",)
+"""Commands that may wait for a folder that another job writes to."""
+MAX_WAITING = 5
+START_S = 60.0
+"""Until a job's process must have said who it is."""
+KEPT = 200
+"""Ended jobs of which the folder stays."""
+LOG_BYTES = 64 << 10
+"""Of the log's end, which is what the page shows."""
+STOPPED_CODES = (129, 130, 143, -1, -2, -15)
+"""Exit codes of commands that were asked to stop, and saved."""
+Status = Literal[
+    "waiting", "running", "stopping", "finished", "stopped", "failed", "interrupted", "cancelled"
+]
+_ID = re.compile(r"\d{8}-\d{6}-[0-9a-f]{8}")
+_JOB = fields(
+    {
+        "command": one_of(*COMMANDS),
+        "title": text(),
+        "folder": text(),
+        "language": one_of(*LANGUAGES),
+        "created": real(0.0, 1e12),
+    }
+)
+_PROCESS = fields({"pid": integer(0, 2**31), "born": text(), "at": real(0.0, 1e12)})
+_END = fields({"code": integer(-1000, 1000), "at": real(0.0, 1e12)})
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job as its folder has it now.
+
+    Args:
+        id: name of its folder.
+        command: that it runs.
+        title: what the page calls it.
+        folder: that the command writes to, absolute.
+        language: that it speaks.
+        created: when, seconds since 1970.
+        status: what it is doing.
+        code: exit code of the command; None where it has none.
+        began: when the command started; None while it waits.
+        ended: when it ended; None where that isn't known.
+    """
+
+    id: str
+    command: str
+    title: str
+    folder: Path
+    language: str
+    created: float
+    status: Status
+    code: int | None = None
+    began: float | None = None
+    ended: float | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing of it is left to do or to wait for."""
+        return self.status not in ("waiting", "running", "stopping")
+
+    @property
+    def can_resume(self) -> bool:
+        """Whether the same command would go on where it ended."""
+        return self.is_over and self.status not in ("finished", "cancelled")
+
+
+class Jobs:
+    """The jobs of a folder.
+
+    Args:
+        folder: holds a folder for each job; made if need be.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.resolve()
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def submit(
+        self,
+        command: str,
+        settings: dict[str, Any],
+        *,
+        title: str,
+        folder: Path,
+        language: str = "en",
+    ) -> Job:
+        """Starts a command in a process of its own, or has it wait for its turn.
+
+        Args:
+            command: one of `COMMANDS`.
+            settings: of the command, as YAML has them. They reach it in a file: what a person
+                types is never part of a command line.
+            title: what the page calls it.
+            folder: that it writes to.
+            language: that it speaks.
+
+        Raises:
+            UserError: enough are waiting, or another job has that folder.
+        """
+        if command not in COMMANDS:
+            raise UserError(f"{command}: the page runs no such command.")
+        name = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(4)}"
+        with self.locked():
+            before = [job for job in self.all() if not job.is_over]
+            is_held = any(job.folder == folder.resolve() for job in before)
+            if is_held and command not in SHARING:
+                raise UserError(f"{folder.name}: a job that writes there is not over yet.")
+            if sum(job.status == "waiting" for job in before) >= MAX_WAITING:
+                raise UserError("Busy: enough jobs are waiting; wait for one, or cancel one.")
+            place = self.folder / name
+            place.mkdir()
+            content = yaml.safe_dump({command: settings}, allow_unicode=True, sort_keys=False)
+            (place / SETTINGS_FILE).write_text(content, encoding="utf-8")
+            facts = {
+                "command": command,
+                "title": title,
+                "folder": str(folder.resolve()),
+                "language": language,
+                "created": time.time(),
+            }
+            atomic.write_json(place / JOB_FILE, facts)
+        self._start(place)
+        self._forget_old()
+        return self.get(name)
+
+    def again(self, job_id: str) -> Job:
+        """Starts an ended job's command again with the same settings; training goes on from its
+        last checkpoint.
+
+        Raises:
+            UserError: no such job, or it is not over.
+        """
+        job = self.get(job_id)
+        if not job.is_over:
+            raise UserError(f"{job.title}: is not over yet.")
+        path = self.folder / job.id / SETTINGS_FILE
+        try:
+            settings = yaml.safe_load(path.read_text(encoding="utf-8"))[job.command]
+        except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+            raise UserError(f"{path}: not readable any more; start it from its tab.") from error
+        return self.submit(
+            job.command, settings, title=job.title, folder=job.folder, language=job.language
+        )
+
+    def stop(self, job_id: str, *, by_force: bool = False) -> None:
+        """Cancels a job that waits; asks one that runs to save and end, or ends it at once.
+
+        Raises:
+            UserError: no such job, or it is over.
+        """
+        with self.locked():
+            job, place = self.get(job_id), self.folder / job_id
+            if job.is_over:
+                raise UserError(f"{job.title}: is over already.")
+            (place / STOP_FILE).touch()
+            process = _process(place / WORKING_FILE)
+            if process is not None:
+                number = signal.SIGTERM
+                if by_force:
+                    number = getattr(signal, "SIGKILL", signal.SIGTERM)
+                send(*process[:2], number)
+
+    def all(self) -> list[Job]:
+        """All jobs, the newest first."""
+        names = [entry.name for entry in os.scandir(self.folder) if _ID.fullmatch(entry.name)]
+        found = [self._read(name) for name in names]
+        return sorted((job for job in found if job), key=lambda job: -job.created)
+
+    def get(self, job_id: str) -> Job:
+        """One job.
+
+        Raises:
+            UserError: there is none of that id.
+        """
+        job = self._read(job_id) if _ID.fullmatch(job_id) else None
+        if job is None:
+            raise UserError("No such job.")
+        return job
+
+    def log(self, job_id: str) -> str:
+        """The last lines that a job's command has printed.
+
+        Raises:
+            UserError: no such job.
+        """
+        try:
+            with open(self.folder / self.get(job_id).id / LOG_FILE, "rb") as file:
+                file.seek(max(0, file.seek(0, os.SEEK_END) - LOG_BYTES))
+                return file.read().decode("utf-8", "replace")
+        except OSError:
+            return ""
+
+    def locked(self) -> FileLock:
+        """Held while somebody decides who starts next; never for long."""
+        return FileLock(self.folder / LOCK_FILE, timeout=30.0)
+
+    def is_turn(self, job_id: str) -> bool:
+        """Whether a job that waits may start: nothing runs, and no older one waits. Ask under
+        `locked`."""
+        others = [job for job in self.all() if not job.is_over and job.id != job_id]
+        mine = self.get(job_id)
+        return not any(
+            job.status != "waiting" or (job.created, job.id) < (mine.created, mine.id)
+            for job in others
+        )
+
+    def command_line(self, job_id: str) -> list[str]:
+        """What a job's process runs."""
+        job, settings = self.get(job_id), self.folder / job_id / SETTINGS_FILE
+        line = [sys.executable, "-m", "musicgen_lora.cli", job.command, "--config", str(settings)]
+        return [*line, "--language", job.language]
+
+    def _start(self, place: Path) -> None:
+        """Starts the process that waits for the job's turn, and outlives whoever started it."""
+        line = [sys.executable, "-m", "musicgen_lora.webui.supervisor", str(place)]
+        with open(place / LOG_FILE, "ab") as log:
+            subprocess.Popen(
+                line,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                close_fds=True,
+            )
+
+    def _read(self, name: str) -> Job | None:
+        place = self.folder / name
+        try:
+            facts = read_json(place / JOB_FILE, _JOB)
+        except UserError:
+            return None
+        end = _facts(place / END_FILE, _END)
+        working = _process(place / WORKING_FILE)
+        return Job(
+            id=name,
+            command=facts["command"],
+            title=facts["title"],
+            folder=Path(facts["folder"]),
+            language=facts["language"],
+            created=facts["created"],
+            status=_status(place, facts["created"], end, working),
+            code=end["code"] if end else None,
+            began=working[2] if working else None,
+            ended=end["at"] if end else None,
+        )
+
+    def _forget_old(self) -> None:
+        for job in [job for job in self.all() if job.is_over][KEPT:]:
+            atomic.remove_folder(self.folder / job.id)
+
+
+def _status(
+    place: Path, created: float, end: dict[str, Any] | None, working: tuple[int, str, float] | None
+) -> Status:
+    """What the files of a job and its processes' lives come to."""
+    was_asked = (place / STOP_FILE).exists()
+    if end is not None:
+        if working is None:
+            return "cancelled" if was_asked else "failed"
+        if end["code"] == 0:
+            return "finished"
+        if end["code"] in STOPPED_CODES:
+            return "stopped"
+        return "interrupted" if end["code"] < 0 else "failed"
+    waiting = _process(place / WAITING_FILE)
+    is_waited_for = waiting is not None and is_alive(*waiting[:2])
+    if working is not None:
+        # Its supervisor is about to say how it ended, or has died with it.
+        if is_alive(*working[:2]) or is_waited_for:
+            return "stopping" if was_asked else "running"
+        return "interrupted"
+    if is_waited_for or (waiting is None and time.time() - created < START_S):
+        return "waiting"
+    return "interrupted"
+
+
+def note_process(path: Path, pid: int) -> None:
+    """Writes down who a process is."""
+    atomic.write_json(path, {"pid": pid, "born": birth(pid) or "", "at": time.time()})
+
+
+def _process(path: Path) -> tuple[int, str, float] | None:
+    found = _facts(path, _PROCESS)
+    return (found["pid"], found["born"], found["at"]) if found else None
+
+
+def _facts(path: Path, kind: Any) -> dict[str, Any] | None:
+    """A file's object; None where there is none, or a torn one."""
+    try:
+        return read_json(path, kind)
+    except UserError:
+        return None

@@ -1,0 +1,107 @@
+"""What every tab needs: the folders, the words, and how a handler ends badly."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from musicgen_lora.errors import UserError, printable
+from musicgen_lora.webui.forms import Setting, check
+from musicgen_lora.webui.jobs import Job
+from musicgen_lora.webui.safety import id_of
+from musicgen_lora.webui.words import Words
+from musicgen_lora.webui.workspace import Workspace
+
+PRIVATE: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
+"""Of an event: it is quick, and no part of an interface."""
+QUIET: dict[str, Any] = {**PRIVATE, "queue": False}
+"""Of an event that only looks."""
+FILES = "/files"
+"""Where the server hands out files by ids."""
+
+
+@dataclass(frozen=True)
+class Page:
+    """The page in one language.
+
+    Args:
+        workspace: its folders.
+        words: its language.
+        timer: ticks every few seconds while the page is open.
+        uploads: where Gradio puts files that a browser sends.
+    """
+
+    workspace: Workspace
+    words: Words
+    timer: gr.Timer
+    uploads: Path
+
+    def guarded(self, handler: Callable[..., Any]) -> Callable[..., Any]:
+        """A handler whose UserError is a line on the page, not a traceback."""
+
+        @functools.wraps(handler)
+        def run(*values: Any) -> Any:
+            try:
+                return handler(*values)
+            except UserError as error:
+                line = escape(printable(self.words.line(str(error))))
+                title = self.words("That didn't work")
+                raise gr.Error(line, title=title, print_exception=False) from error
+
+        return run
+
+    def submit(self, command: str, settings: dict[str, Any], title: str, folder: Path) -> Job:
+        """Checks the settings as the command would, then starts it as a job and says so."""
+        check(command, settings)
+        job = self.workspace.jobs.submit(
+            command, settings, title=title, folder=folder, language=self.words.language
+        )
+        gr.Info(self.words("Started: {title}", title=escape(title)), title=self.words("Jobs"))
+        return job
+
+    def address(self, kind: str, *names: str) -> str:
+        """The address of a file, by what it is and the names that lead to it."""
+        return "/".join([FILES, kind, *map(id_of, names)])
+
+    def fields(self, form: list[Setting], prefix: str) -> list[Any]:
+        """A component a setting, with its help; and a field that searches them."""
+        search = gr.Textbox(
+            label=self.words("Search the settings"), elem_id=f"{prefix}-search", max_lines=1
+        )
+        made: list[Any] = []
+        with gr.Row(elem_classes="settings"):
+            for setting in form:
+                common = {
+                    "label": setting.name,
+                    "info": self.words.line(setting.help),
+                    "elem_id": f"{prefix}-{setting.name}",
+                    "min_width": 260,
+                }
+                if setting.is_switch:
+                    made.append(gr.Checkbox(setting.default, **common))
+                elif setting.options:
+                    made.append(gr.Dropdown(list(setting.options), value=setting.default, **common))
+                else:
+                    made.append(gr.Textbox(setting.shown, max_lines=1, max_length=1000, **common))
+
+        def show(words: str) -> list[Any]:
+            wanted = words.lower().split()
+            texts = [
+                f"{each.name} {each.help} {self.words.line(each.help)}".lower() for each in form
+            ]
+            return [gr.update(visible=all(word in text for word in wanted)) for text in texts]
+
+        search.change(show, search, made, **QUIET)
+        return made
+
+
+def chosen(choices: list[tuple[str, str]], value: Any = None) -> Any:
+    """An update of a list: its choices, and the value if it is still among them, else the first."""
+    ids = [identity for _, identity in choices]
+    return gr.update(choices=choices, value=value if value in ids else (ids[0] if ids else None))

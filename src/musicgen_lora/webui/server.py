@@ -1,0 +1,194 @@
+"""Serves the page to one person: to this machine alone, or to others behind a password."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import gradio as gr
+from fastapi import FastAPI, HTTPException, Request
+from fastapi.responses import FileResponse, RedirectResponse, Response
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from musicgen_lora.errors import UserError
+from musicgen_lora.webui.app import CSS, SCRIPT, build_page
+from musicgen_lora.webui.page import FILES
+from musicgen_lora.webui.safety import MAX_UPLOAD_BYTES, inside
+from musicgen_lora.webui.words import LANGUAGES, Language, preferred
+from musicgen_lora.webui.workspace import Workspace
+
+MAX_BODY_BYTES = 4 << 20
+"""Of a request that sends no file."""
+ICON = (
+    '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16"><path fill="#f97316" '
+    'd="M1 7h2v2H1zm3-3h2v8H4zm3-3h2v14H7zm3 4h2v6h-2zm3 2h2v2h-2z"/></svg>'
+)
+PAGE_POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' "
+    "'unsafe-inline'; img-src 'self' data: blob:; media-src 'self' data: blob:; font-src 'self' "
+    "data:; worker-src 'self' blob:; frame-ancestors 'self'; object-src 'none'; base-uri 'self'"
+)
+"""The browser itself refuses what lies elsewhere; Gradio's own code is inline."""
+REPORT_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; media-src data:; "
+    "frame-ancestors 'self'; sandbox"
+)
+
+
+class Guard:
+    """Refuses what doesn't come from the page: other hosts' names (a page elsewhere whose name was
+    bound to this machine), other origins, too large bodies, and, where one is set, requests without
+    the password.
+
+    Args:
+        app: behind it.
+        hosts: names that a request may call the server by; None for any.
+        password: of HTTP's basic authentication, with any user; "" for none.
+    """
+
+    def __init__(self, app: ASGIApp, hosts: tuple[str, ...] | None, password: str) -> None:
+        self._app, self._hosts, self._password = app, hosts, password
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
+        headers = {
+            name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
+        }
+        refused = self._refusal(scope, headers)
+        if refused is not None:
+            await refused(scope, receive, send)
+            return
+
+        async def send_guarded(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                present = {name.lower() for name, _ in message["headers"]}
+                for name, value in (
+                    (b"content-security-policy", PAGE_POLICY.encode()),
+                    (b"x-content-type-options", b"nosniff"),
+                    (b"referrer-policy", b"no-referrer"),
+                ):
+                    if name not in present:
+                        message["headers"].append((name, value))
+            await send(message)
+
+        await self._app(scope, receive, send_guarded)
+
+    def _refusal(self, scope: Scope, headers: dict[str, str]) -> Response | None:
+        host = urlsplit(f"//{headers.get('host', '')}").hostname
+        if self._hosts is not None and host not in self._hosts:
+            return Response("This page has another address.", 403)
+        if scope.get("method", "POST") not in ("GET", "HEAD"):
+            origin = headers.get("origin")
+            if origin is not None and urlsplit(origin).netloc != headers.get("host"):
+                return Response("Only the page itself may ask for this.", 403)
+            is_upload = scope.get("path", "").endswith("/upload")
+            length = headers.get("content-length", "0")
+            limit = MAX_UPLOAD_BYTES if is_upload else MAX_BODY_BYTES
+            if not length.isdecimal() or int(length) > limit:
+                return Response("Too large.", 413)
+        if self._password and not self._knows_password(headers.get("authorization", "")):
+            return Response("Password?", 401, {"www-authenticate": 'Basic realm="musicgen-lora"'})
+        return None
+
+    def _knows_password(self, given: str) -> bool:
+        kind, _, encoded = given.partition(" ")
+        try:
+            _, _, password = base64.b64decode(encoded, validate=True).decode().partition(":")
+        except (binascii.Error, UnicodeDecodeError, ValueError):
+            return False
+        return kind.lower() == "basic" and hmac.compare_digest(
+            password.encode(), self._password.encode()
+        )
+
+
+def make_app(
+    workspace: Workspace, language: Language | None, hosts: tuple[str, ...] | None, password: str
+) -> ASGIApp:
+    """The page in both languages, its files, and the guard before them.
+
+    Args:
+        workspace: its folders.
+        language: that the page opens in; None for the browser's.
+        hosts: names that the server answers to; None for any.
+        password: asked of every request; "" for none.
+    """
+    uploads = workspace.root / "uploads"
+    uploads.mkdir(exist_ok=True)
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ["GRADIO_TEMP_DIR"] = str(uploads)
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+
+    @app.get("/")
+    def start(request: Request) -> RedirectResponse:
+        wanted = language or preferred(request.headers.get("accept-language", ""))
+        return RedirectResponse(f"/{wanted}/")
+
+    @app.get("/manifest.json")
+    def manifest() -> dict[str, str]:
+        return {"name": "musicgen-lora"}
+
+    @app.get("/favicon.ico")
+    def icon() -> Response:
+        return Response(ICON, media_type="image/svg+xml")
+
+    _add_files(app, workspace)
+    for each in LANGUAGES:
+        gr.mount_gradio_app(
+            app,
+            build_page(workspace, each, uploads),
+            f"/{each}",
+            footer_links=[],
+            run_history=False,
+            allowed_paths=[],
+            blocked_paths=[str(workspace.runs), str(workspace.datasets), str(workspace.audio)],
+            show_error=False,
+            max_file_size=MAX_UPLOAD_BYTES,
+            ssr_mode=False,
+            enable_monitoring=False,
+            pwa=False,
+            mcp_server=False,
+            css=CSS.read_text(encoding="utf-8"),
+            js=SCRIPT.read_text(encoding="utf-8"),
+        )
+    return Guard(app, hosts, password)
+
+
+def _add_files(app: FastAPI, workspace: Workspace) -> None:
+    """Addresses of files, by ids."""
+
+    def found(look: Callable[..., Path], *ids: str) -> Path:
+        try:
+            return look(*ids)
+        except UserError as error:
+            raise HTTPException(404) from error
+
+    def sound(path: Path, request: Request) -> FileResponse:
+        kind = "attachment" if "save" in request.query_params else "inline"
+        policy = {"content-security-policy": "default-src 'none'; media-src 'self'"}
+        return FileResponse(path, filename=path.name, content_disposition_type=kind, headers=policy)
+
+    @app.get(FILES + "/clip/{dataset}/{clip}")
+    def clip(dataset: str, clip: str, request: Request) -> FileResponse:
+        return sound(found(workspace.clip, dataset, clip), request)
+
+    @app.get(FILES + "/sound/{name}")
+    def made(name: str, request: Request) -> FileResponse:
+        return sound(found(workspace.sound, name), request)
+
+    @app.get(FILES + "/preview/{run}/{name}")
+    def preview(run: str, name: str, request: Request) -> FileResponse:
+        return sound(found(workspace.preview, run, name), request)
+
+    @app.get(FILES + "/report/{run}")
+    def report(run: str) -> FileResponse:
+        path = found(lambda wanted: inside(workspace.run(wanted), "evaluation/report.html"), run)
+        headers = {"content-security-policy": REPORT_POLICY}
+        return FileResponse(path, media_type="text/html; charset=utf-8", headers=headers)

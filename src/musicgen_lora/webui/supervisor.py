@@ -1,0 +1,73 @@
+"""The process around a job's command: waits for its turn, starts it, writes down how it ended.
+
+It belongs to no server and no browser, so a queue goes on when all of them are closed.
+`python -m musicgen_lora.webui.supervisor JOB_FOLDER`
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from musicgen_lora import atomic
+from musicgen_lora.webui.jobs import (
+    END_FILE,
+    LOG_FILE,
+    STOP_FILE,
+    WAITING_FILE,
+    WORKING_FILE,
+    Jobs,
+    note_process,
+)
+
+LOOK_EVERY_S = 0.3
+
+
+def supervise(place: Path) -> int:
+    """Runs a job when its turn has come; returns its exit code, and 0 for one that was cancelled.
+
+    Args:
+        place: the job's folder.
+    """
+    # The command is asked to stop by its own number; a server's Ctrl-C is not for either.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    jobs = Jobs(place.parent)
+    note_process(place / WAITING_FILE, os.getpid())
+    while (process := _start_in_turn(jobs, place)) is None:
+        if (place / STOP_FILE).exists():
+            _end(place, 0)
+            return 0
+        time.sleep(LOOK_EVERY_S)
+    code = process.wait()
+    _end(place, code)
+    return code
+
+
+def _start_in_turn(jobs: Jobs, place: Path) -> subprocess.Popen[bytes] | None:
+    with jobs.locked():
+        if (place / STOP_FILE).exists() or not jobs.is_turn(place.name):
+            return None
+        with open(place / LOG_FILE, "ab") as log:
+            process = subprocess.Popen(
+                jobs.command_line(place.name),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                # Of a group of its own, which a forced end takes with it.
+                start_new_session=True,
+                env=os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"},
+            )
+        note_process(place / WORKING_FILE, process.pid)
+        return process
+
+
+def _end(place: Path, code: int) -> None:
+    atomic.write_json(place / END_FILE, {"code": code, "at": time.time()})
+
+
+if __name__ == "__main__":
+    sys.exit(min(abs(supervise(Path(sys.argv[1]))), 255))

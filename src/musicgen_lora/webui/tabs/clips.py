@@ -1,0 +1,146 @@
+"""The clips of a dataset as a table: each can be heard, its caption, tempo and key corrected."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from musicgen_lora.webui import edits
+from musicgen_lora.webui.drawing import player
+from musicgen_lora.webui.page import PRIVATE, QUIET, Page, chosen
+from musicgen_lora.webui.safety import folders_of, id_of
+from musicgen_lora.webui.workspace import METADATA, choices, trained_entries, warnings_of
+
+HEADERS = ("File", "Caption", "Tempo", "Key", "Seconds", "Warnings")
+MAX_ROWS = 2_000
+Rows = list[list[str]]
+
+
+class Clips:
+    """What is done with the clips of a dataset.
+
+    Args:
+        page: that shows them.
+    """
+
+    def __init__(self, page: Page) -> None:
+        self._page, self._work = page, page.workspace
+
+    def rows(self, wanted: Any) -> Rows:
+        """The rows of a dataset's id."""
+        if not wanted:
+            return []
+        folder = self._work.dataset(wanted)
+        warned = warnings_of(folder)
+        found = []
+        for entry in trained_entries(folder)[:MAX_ROWS]:
+            seconds = entry.get("duration_s")
+            length = f"{seconds:.1f}" if isinstance(seconds, (int, float)) else ""
+            told = "; ".join(warned.get(str(entry.get("source")), []))
+            found.append([*edits.row_of(entry), length, told])
+        return found
+
+    def hear(self, wanted: Any, at: gr.SelectData) -> str:
+        """A player of the row that was chosen."""
+        row = at.row_value
+        if not wanted or not row or not row[0]:
+            return ""
+        name = str(row[0])
+        self._work.clip(wanted, id_of(name))
+        address = f"{self._page.address('clip')}/{wanted}/{id_of(name)}"
+        return player(address, name, details=str(row[1]))
+
+    def save(self, wanted: Any, shown: list[list[Any]]) -> Rows:
+        """Writes what was changed in the table."""
+        given = [tuple("" if v is None else str(v) for v in row[:4]) for row in shown or []]
+        rows = [row for row in given if len(row) == 4]
+        return self._told(wanted, edits.save_rows(self._work.dataset(wanted), rows))
+
+    def replace(self, wanted: Any, what: str, by: str) -> Rows:
+        """Replaces a text in all captions."""
+        count = edits.replace_in_captions(self._work.dataset(wanted), what, by)
+        return self._told(wanted, count)
+
+    def prefix(self, wanted: Any, word: str) -> Rows:
+        """Puts a word in front of all captions."""
+        return self._told(wanted, edits.prefix_captions(self._work.dataset(wanted), word))
+
+    def look(self, before: str, wanted: Any) -> Any:
+        """What datasets there are, and the rows of one that has just been made."""
+        found = choices(folders_of(self._work.datasets))
+        ids = [identity for _, identity in found]
+        is_there = wanted in ids and (self._work.dataset(wanted) / METADATA).is_file()
+        now = repr((sorted(found), wanted, is_there))
+        if now == before:
+            return gr.skip(), gr.skip(), before
+        # What is being prepared has no clips when it is chosen.
+        came = is_there and before == repr((sorted(found), wanted, False))
+        return chosen(found, wanted), self.rows(wanted) if came else gr.skip(), now
+
+    def _told(self, wanted: Any, count: int) -> Rows:
+        say = self._page.words
+        gr.Info(say("Clips changed: {n}", n=count), title=say("Dataset"))
+        return self.rows(wanted)
+
+
+def build(page: Page, demo: gr.Blocks) -> None:
+    """Builds the table and what stands around it."""
+    say, clips = page.words, Clips(page)
+    dataset = gr.Dropdown([], label=say("Dataset"), elem_id="dataset")
+    table = _table(page)
+    heard = gr.HTML(elem_id="clip-player")
+    with gr.Row():
+        save = gr.Button(say("Save the table"), variant="primary", elem_id="save-clips")
+        reload = gr.Button(say("Read it again"), elem_id="reload-clips")
+    _build_bulk(page, clips, dataset, table)
+    gr.Markdown(
+        say(
+            "Captions made by the program follow a corrected tempo or key when the dataset "
+            "is prepared again; what you wrote stays."
+        )
+    )
+    seen = [dataset, table, gr.State("")]
+    page.timer.tick(page.guarded(clips.look), [seen[2], dataset], seen, **QUIET)
+    demo.load(lambda: clips.look("", None), None, seen, **QUIET)
+    dataset.change(page.guarded(clips.rows), dataset, table, **PRIVATE)
+    reload.click(page.guarded(clips.rows), dataset, table, **PRIVATE)
+    table.select(page.guarded(clips.hear), dataset, heard, **QUIET)
+    save.click(page.guarded(clips.save), [dataset, table], table, **PRIVATE)
+
+
+def _table(page: Page) -> gr.Dataframe:
+    say = page.words
+    return gr.Dataframe(
+        [],
+        headers=[say(name) for name in HEADERS],
+        type="array",
+        datatype="str",
+        column_count=len(HEADERS),
+        static_columns=[0, 4, 5],
+        column_widths=["18%", "36%", "11%", "11%", "11%", "13%"],
+        wrap=True,
+        show_search="search",
+        interactive=True,
+        max_height=420,
+        buttons=[],
+        label=say("Click a row to hear it; write into captions, tempi and keys"),
+        elem_id="clips",
+    )
+
+
+def _build_bulk(page: Page, clips: Clips, dataset: gr.Dropdown, table: gr.Dataframe) -> None:
+    """What changes all captions at once."""
+    say = page.words
+    with gr.Accordion(say("All captions at once"), open=False):
+        with gr.Row():
+            find = gr.Textbox(label=say("Find"), max_lines=1, elem_id="find")
+            put = gr.Textbox(label=say("Replace by"), max_lines=1, elem_id="replace")
+            replace = gr.Button(say("Replace in all"), elem_id="replace-all")
+        with gr.Row():
+            prefix = gr.Textbox(
+                label=say("Word in front, such as a trigger word"), max_lines=1, elem_id="prefix"
+            )
+            put_first = gr.Button(say("Put in front of all"), elem_id="prefix-all")
+    replace.click(page.guarded(clips.replace), [dataset, find, put], table, **PRIVATE)
+    put_first.click(page.guarded(clips.prefix), [dataset, prefix], table, **PRIVATE)

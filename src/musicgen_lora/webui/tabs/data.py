@@ -1,0 +1,94 @@
+"""Data: from a folder or dropped files to a dataset; its clips are in `clips`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from musicgen_lora.errors import UserError
+from musicgen_lora.webui.forms import changed, form_of
+from musicgen_lora.webui.page import PRIVATE, QUIET, Page, chosen
+from musicgen_lora.webui.safety import (
+    AUDIO_SUFFIXES,
+    MAX_FILES,
+    MAX_UPLOAD_BYTES,
+    new_name,
+    take_uploads,
+)
+from musicgen_lora.webui.tabs import clips
+from musicgen_lora.webui.workspace import choices
+
+N_EXAMPLES = 24
+
+
+def build(page: Page, demo: gr.Blocks) -> None:
+    """Builds the tab."""
+    with gr.Row():
+        with gr.Column(scale=1, min_width=300):
+            _build_preparation(page, demo)
+        with gr.Column(scale=2, min_width=300):
+            clips.build(page, demo)
+
+
+def _build_preparation(page: Page, demo: gr.Blocks) -> None:
+    """What is read, and into which dataset."""
+    say, work = page.words, page.workspace
+    drop = gr.File(
+        file_count="multiple",
+        file_types=list(AUDIO_SUFFIXES),
+        label=say("Drop audio here"),
+        elem_id="drop",
+        height=160,
+    )
+    gr.Markdown(
+        say("At most {n} files and {gb} GB at once.", n=MAX_FILES, gb=MAX_UPLOAD_BYTES >> 30)
+    )
+    folder = gr.Dropdown([], label=say("Or a folder"), elem_id="audio-folder")
+    name = gr.Textbox(label=say("Name of the dataset"), max_length=60, elem_id="dataset-name")
+    own = frozenset(("input_dir", "output_dir"))
+    form = form_of("prepare", own)
+    with gr.Accordion(say("Advanced settings"), open=False):
+        fields = page.fields(form, "prepare")
+    go = gr.Button(say("Prepare"), variant="primary", elem_id="prepare")
+    example = gr.Button(say("Make example beats"), elem_id="example")
+
+    def prepare(files: list[str] | None, wanted: Any, typed: str, *values: Any) -> Any:
+        if files:
+            title = new_name(typed, "beats")
+            source = work.audio / title
+            take_uploads(files, page.uploads, source)
+        elif wanted:
+            source = work.audio_folder(wanted)
+            title = new_name(typed, new_name(source.name, "beats"))
+        else:
+            raise UserError("Choose or drop audio files first.")
+        target = work.datasets / title
+        settings = {"input_dir": str(source), "output_dir": str(target)} | changed(form, values)
+        page.submit("prepare", settings, title, target)
+        return gr.update(value=None)
+
+    def make_example(typed: str, *values: Any) -> None:
+        title = new_name(typed, "example")
+        target = work.datasets / title
+        settings = {"create_example": True, "num_samples": N_EXAMPLES, "output_dir": str(target)}
+        page.submit("prepare", settings | changed(form, values), title, target)
+
+    go.click(
+        page.guarded(prepare),
+        [drop, folder, name, *fields],
+        drop,
+        **PRIVATE,
+    )
+    example.click(
+        page.guarded(make_example),
+        [name, *fields],
+        None,
+        **PRIVATE,
+    )
+    demo.load(
+        lambda: chosen([("—", ""), *choices(list(work.audio_folders()))], ""),
+        None,
+        folder,
+        **QUIET,
+    )

@@ -1,0 +1,63 @@
+"""The strip of jobs above all tabs: what runs, what waits, and how to stop it or go on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gradio as gr
+
+from musicgen_lora.webui.drawing import strip
+from musicgen_lora.webui.jobs import Job
+from musicgen_lora.webui.page import PRIVATE, QUIET, Page, chosen
+
+SHOWN = 15
+LOG_LINES = 200
+
+
+def build(page: Page, demo: gr.Blocks) -> None:
+    """Builds the strip and has it follow the jobs' folders."""
+    say, jobs = page.words, page.workspace.jobs
+    shown = gr.HTML(strip([], say, ""), elem_id="strip")
+    with gr.Accordion(say("Jobs"), open=False, elem_id="jobs"):
+        picked = gr.Dropdown([], label=say("Job"), elem_id="job")
+        with gr.Row():
+            stop = gr.Button(say("Stop and save, or cancel"), elem_id="job-stop")
+            force = gr.Button(say("End at once"), variant="stop", elem_id="job-force")
+            resume = gr.Button(say("Go on, or again"), elem_id="job-resume")
+        log = gr.Textbox(label=say("What it says"), lines=8, max_lines=8, elem_id="job-log")
+    seen = gr.State("")
+
+    def look(before: str, job_id: str | None) -> Any:
+        found = jobs.all()[:SHOWN]
+        lines = [line for line in _log(job_id, found).splitlines() if line.strip()]
+        current = next((j for j in found if j.status in ("running", "stopping")), None)
+        last = _log(current.id if current else None, found).strip().splitlines()[-1:]
+        html = strip(found, say, last[0][:200] if last else "")
+        options = [
+            (f"{say(job.status)} · {say(job.command)} · {job.title}", job.id) for job in found
+        ]
+        now = repr((html, options, lines[-1:], job_id))
+        if now == before:
+            return gr.skip(), gr.skip(), gr.skip(), before
+        return html, chosen(options, job_id), "\n".join(lines[-LOG_LINES:]), now
+
+    def _log(job_id: str | None, found: list[Job]) -> str:
+        return jobs.log(job_id) if job_id in [job.id for job in found] else ""
+
+    outputs = [shown, picked, log, seen]
+    page.timer.tick(look, [seen, picked], outputs, **QUIET)
+    demo.load(lambda: look("", None), None, outputs, **QUIET)
+    picked.change(look, [seen, picked], outputs, **QUIET)
+
+    def stop_it(job_id: Any) -> None:
+        jobs.stop(str(job_id))
+
+    def end_it(job_id: Any) -> None:
+        jobs.stop(str(job_id), by_force=True)
+
+    def go_on(job_id: Any) -> None:
+        jobs.again(str(job_id))
+
+    for button, act in ((stop, stop_it), (force, end_it), (resume, go_on)):
+        acted = button.click(page.guarded(act), picked, None, **PRIVATE)
+        acted.then(look, [seen, picked], outputs, **QUIET)

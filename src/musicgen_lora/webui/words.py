@@ -1,0 +1,76 @@
+"""The page's words: English is the key, `assets/webui.zh.json` has the Chinese."""
+
+from __future__ import annotations
+
+import json
+import re
+from functools import cache
+from pathlib import Path
+from typing import Literal
+
+from musicgen_lora.language import catalogue
+from musicgen_lora.language.translate import Translator
+
+Language = Literal["en", "zh"]
+LANGUAGES: tuple[Language, ...] = ("en", "zh")
+_CHINESE = Path(__file__).resolve().parents[1] / "assets" / "webui.zh.json"
+
+
+@cache
+def chinese() -> dict[str, str]:
+    """Chinese by English."""
+    return json.loads(_CHINESE.read_text(encoding="utf-8"))
+
+
+class Words:
+    """Says the page's words in one language.
+
+    Args:
+        language: "en" or "zh".
+    """
+
+    def __init__(self, language: Language) -> None:
+        self.language = language
+
+    def __call__(self, english: str, **values: object) -> str:
+        """A word or sentence of the page, with `{names}` filled in."""
+        text = chinese()[english] if self.language == "zh" else english
+        return text.format(**values) if values else text
+
+    def line(self, text: str) -> str:
+        """A line that a function or a command says: by the page's own sentences, then by the
+        catalogue of all commands. What neither has stays English."""
+        if self.language == "zh":
+            for pattern, target in _lines():
+                if found := pattern.fullmatch(text):
+                    return target.format(**found.groupdict())
+            return _translator().word(text)
+        return text
+
+
+@cache
+def _translator() -> Translator:
+    return Translator(catalogue.read(catalogue.path_of("zh")))
+
+
+@cache
+def _lines() -> list[tuple[re.Pattern[str], str]]:
+    """Patterns of the sentences with names in them, and their Chinese."""
+    return [(_pattern(english), target) for english, target in chinese().items()]
+
+
+def _pattern(english: str) -> re.Pattern[str]:
+    parts = re.split(r"\{(\w+)\}", english)
+    pattern = "".join(
+        f"(?P<{part}>.*)" if index % 2 else re.escape(part) for index, part in enumerate(parts)
+    )
+    return re.compile(pattern, re.DOTALL)
+
+
+def preferred(accepted: str) -> Language:
+    """The page's language for a browser's Accept-Language: its first that the page speaks."""
+    for part in accepted[:1000].split(","):
+        name = part.split(";")[0].strip().lower()
+        if name.startswith(LANGUAGES):
+            return "zh" if name.startswith("zh") else "en"
+    return "en"

@@ -1,0 +1,196 @@
+"""The page's folder: audio, datasets, runs, what was generated, and jobs, each in a place of its
+own. What the browser may name of it is looked up here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from musicgen_lora import EMBEDDED_NAME
+from musicgen_lora.dataset.metadata import is_skipped, read_entries, window_name
+from musicgen_lora.errors import UserError
+from musicgen_lora.formats.documents import LARGE, read_json
+from musicgen_lora.given import ADAPTER_WEIGHTS
+from musicgen_lora.training.run import Run
+from musicgen_lora.training.run_folder import BEST_MODEL, PREVIEWS
+from musicgen_lora.webui.jobs import Jobs
+from musicgen_lora.webui.safety import AUDIO_SUFFIXES, find, folders_of, id_of, inside, is_text
+
+BASES = (
+    EMBEDDED_NAME,
+    "facebook/musicgen-small",
+    "facebook/musicgen-medium",
+    "facebook/musicgen-melody",
+    "facebook/musicgen-stereo-small",
+)
+"""What the page offers; the last four are fetched once."""
+METADATA = "metadata.json"
+MAX_LISTED = 1_000
+Choices = list[tuple[str, str]]
+"""What a list shows, and the id behind it."""
+
+
+@dataclass(frozen=True)
+class Sound:
+    """A generated clip.
+
+    Args:
+        name: of its file.
+        facts: the JSON beside it.
+        made: when, seconds since 1970.
+    """
+
+    name: str
+    facts: dict[str, Any]
+    made: float
+
+
+class Workspace:
+    """The folders of a page.
+
+    Args:
+        root: of all that the page writes; made if need be.
+        audio_dirs: further folders whose sub-folders audio may be chosen from.
+    """
+
+    def __init__(self, root: Path, audio_dirs: Sequence[Path] = ()) -> None:
+        self.root = root.resolve()
+        self.audio, self.datasets = self.root / "audio", self.root / "datasets"
+        self.runs, self.generated = self.root / "runs", self.root / "generated"
+        for folder in (self.audio, self.datasets, self.runs, self.generated):
+            folder.mkdir(parents=True, exist_ok=True)
+        self.jobs = Jobs(self.root / "jobs")
+        self._audio_dirs = [self.audio, *(folder.resolve() for folder in audio_dirs)]
+
+    def audio_folders(self) -> dict[str, Path]:
+        """Folders that audio may be chosen from, by what the page calls them."""
+        found = {}
+        for home in self._audio_dirs:
+            prefix = "" if home == self.audio else f"{home.name} / "
+            if prefix:
+                found[home.name] = home
+            found |= {prefix + name: home / name for name in folders_of(home)[:MAX_LISTED]}
+        return found
+
+    def audio_folder(self, wanted: object) -> Path:
+        """The audio folder of an id."""
+        folders = self.audio_folders()
+        return folders[find(folders, wanted)]
+
+    def dataset(self, wanted: object) -> Path:
+        """The dataset of an id."""
+        return inside(self.datasets, find(folders_of(self.datasets), wanted))
+
+    def run(self, wanted: object) -> Path:
+        """The run of an id."""
+        return inside(self.runs, find(folders_of(self.runs), wanted))
+
+    def adapter(self, wanted: object) -> Path:
+        """The adapter of the run of an id.
+
+        Raises:
+            UserError: it has none.
+        """
+        run = self.run(wanted)
+        if not has_adapter(run):
+            raise UserError(f"{run.name}: has no adapter yet; train it to a validation.")
+        return run / BEST_MODEL
+
+    def base(self, wanted: object) -> str:
+        """A base model by its name, one of `BASES`: a path or an address is none."""
+        if wanted not in BASES:
+            raise UserError("The page has no such base model.")
+        return str(wanted)
+
+    def clip(self, dataset: object, wanted: object) -> Path:
+        """The audio of a clip, by the ids of dataset and clip."""
+        folder = self.dataset(dataset)
+        audio = {clip_name(entry): str(entry.get("audio")) for entry in entries_of(folder)}
+        return inside(folder, audio[find(audio, wanted)])
+
+    def sound(self, wanted: object) -> Path:
+        """A generated file by its id."""
+        return inside(self.generated, find(_audio_names(self.generated), wanted))
+
+    def preview(self, run: object, wanted: object) -> Path:
+        """A preview of a run, by both ids."""
+        folder = self.run(run) / PREVIEWS
+        return inside(folder, find(preview_names(folder), wanted))
+
+    def sounds(self, count: int) -> list[Sound]:
+        """The newest generated clips."""
+        found = []
+        for name in _audio_names(self.generated):
+            path = self.generated / name
+            try:
+                facts = read_json(path.with_suffix(".json"))
+                found.append(Sound(name, facts, path.stat().st_mtime))
+            except (UserError, OSError):
+                # Half of a pair that somebody has moved or is removing.
+                continue
+        return sorted(found, key=lambda sound: (-sound.made, sound.name))[:count]
+
+
+def choices(names: Sequence[str]) -> Choices:
+    """Names with their ids, for a list."""
+    return [(name, id_of(name)) for name in names]
+
+
+def entries_of(dataset: Path) -> list[dict[str, Any]]:
+    """The entries of a dataset; none where its metadata isn't there yet."""
+    path = dataset / METADATA
+    return read_entries(path) if path.is_file() else []
+
+
+def clip_name(entry: dict[str, Any]) -> str:
+    """What tells a clip from the others: its file, and the part of it where it is one."""
+    start_s, duration_s = entry.get("start_s"), entry.get("duration_s")
+    numbers = [value for value in (start_s, duration_s) if isinstance(value, (int, float))]
+    is_part = start_s is not None and len(numbers) == 2
+    return str(entry.get("audio")) + (window_name(*numbers) if is_part else "")
+
+
+def trained_entries(dataset: Path) -> list[dict[str, Any]]:
+    """The entries that train."""
+    return [entry for entry in entries_of(dataset) if not is_skipped(entry)]
+
+
+def has_adapter(run: Path) -> bool:
+    """Whether a run has an adapter that plays."""
+    return (run / BEST_MODEL / ADAPTER_WEIGHTS).is_file()
+
+
+def run_of(folder: Path) -> Run | None:
+    """What `run.json` says of a run; None where there is none yet."""
+    return Run.read(folder)
+
+
+def preview_names(folder: Path) -> list[str]:
+    """Paths of a run's previews below their folder, the newest first."""
+    found = [
+        (path.stat().st_mtime, path.relative_to(folder).as_posix())
+        for path in folder.rglob("*")
+        if path.suffix.lower() in AUDIO_SUFFIXES and path.is_file() and not path.is_symlink()
+    ]
+    return [name for _, name in sorted(found, reverse=True)][:MAX_LISTED]
+
+
+def warnings_of(dataset: Path) -> dict[str, list[str]]:
+    """What the last preparation found wrong, by file; empty where its report can't be read."""
+    try:
+        faults = read_json(dataset / "report.json", max_bytes=LARGE).get("faults", [])
+    except UserError:
+        return {}
+    found: dict[str, list[str]] = {}
+    for fault in faults if isinstance(faults, list) else []:
+        if isinstance(fault, dict) and isinstance(fault.get("files"), list):
+            for name in fault["files"]:
+                found.setdefault(str(name), []).append(str(fault.get("name", "")))
+    return found
+
+
+def _audio_names(folder: Path) -> list[str]:
+    names = [path.name for path in folder.iterdir() if path.suffix in AUDIO_SUFFIXES]
+    return [name for name in names if is_text(name) and not name.startswith(".")]

@@ -1,0 +1,207 @@
+"""Jobs live by themselves: what they are doing is read from their folders, whoever has died."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from trainer import wait_until
+
+from musicgen_lora.errors import UserError
+from musicgen_lora.webui import jobs as module
+from musicgen_lora.webui.jobs import Job, Jobs
+from musicgen_lora.webui.processes import birth, is_alive, send
+
+LONG = {"create_example": True, "num_samples": 400, "num_workers": 0}
+SHORT = {"create_example": True, "num_samples": 1, "num_workers": 0}
+SIGKILL = signal.SIGKILL
+
+
+@pytest.fixture
+def jobs(tmp_path: Path) -> Iterator[Jobs]:
+    found = Jobs(tmp_path / "jobs")
+    yield found
+    for job in found.all():
+        if not job.is_over:
+            found.stop(job.id, by_force=True)
+
+
+def submit(jobs: Jobs, settings: dict[str, Any], name: str) -> Job:
+    folder = jobs.folder.parent / name
+    return jobs.submit(
+        "prepare", {**settings, "output_dir": str(folder)}, title=name, folder=folder
+    )
+
+
+def process(jobs: Jobs, job: Job, which: str = "working") -> int:
+    return json.loads((jobs.folder / job.id / f"{which}.json").read_text())["pid"]
+
+
+def wait_for(jobs: Jobs, job: Job, *statuses: str) -> None:
+    wait_until(lambda: jobs.get(job.id).status in statuses, 90.0)
+
+
+def test_a_job_runs_our_command_and_ends_with_its_code(jobs: Jobs) -> None:
+    job = submit(jobs, SHORT, "beats")
+    wait_for(jobs, job, "finished", "failed")
+    found = jobs.get(job.id)
+    assert (found.status, found.code) == ("finished", 0), jobs.log(job.id)
+    assert (jobs.folder.parent / "beats" / "metadata.json").exists()
+    assert "Making 1 example beats" in jobs.log(job.id)
+
+
+def test_a_failing_command_says_its_own_line(jobs: Jobs) -> None:
+    job = submit(jobs, {"input_dir": str(jobs.folder / "nothing")}, "beats")
+    wait_for(jobs, job, "finished", "failed")
+    assert jobs.get(job.id).code == 2
+    assert "no such folder; give the one with your audio." in jobs.log(job.id).splitlines()[-1]
+
+
+def test_second_waits_kill_shows_interrupted_and_the_next_starts(jobs: Jobs) -> None:
+    first = submit(jobs, LONG, "one")
+    wait_for(jobs, first, "running")
+    second, third = submit(jobs, SHORT, "two"), submit(jobs, SHORT, "three")
+    time.sleep(1.5)
+    # A server that was started again knows no more than the folder.
+    other = Jobs(jobs.folder)
+    assert [other.get(job.id).status for job in (first, second, third)] == [
+        "running",
+        "waiting",
+        "waiting",
+    ]
+    other.stop(third.id)
+    wait_for(jobs, third, "cancelled")
+    os.kill(process(jobs, first), SIGKILL)
+    wait_for(jobs, first, "interrupted")
+    assert jobs.get(first.id).can_resume
+    wait_for(jobs, second, "finished")
+
+
+def test_stop_is_a_request_and_again_goes_on(jobs: Jobs) -> None:
+    job = submit(jobs, LONG, "one")
+    wait_for(jobs, job, "running")
+    wait_until(lambda: "Making" in jobs.log(job.id))
+    jobs.stop(job.id)
+    wait_for(jobs, job, "stopped")
+    assert jobs.get(job.id).code in (143, -15)
+    again = jobs.again(job.id)
+    assert again.id != job.id
+    assert again.folder == job.folder
+    assert again.title == job.title
+    wait_for(jobs, again, "running")
+    jobs.stop(again.id, by_force=True)
+    wait_for(jobs, again, "interrupted")
+
+
+def test_a_job_outlives_its_server_and_its_supervisor(tmp_path: Path) -> None:
+    """kill -9 of whoever started it, and of the process around it: the command goes on, and is
+    seen as running; once it has ended without a word it reads interrupted."""
+    jobs = Jobs(tmp_path / "jobs")
+    folder = tmp_path / "one"
+    code = (
+        "import sys, time; from pathlib import Path; from musicgen_lora.webui.jobs import Jobs\n"
+        f"Jobs(Path({str(jobs.folder)!r})).submit('prepare', "
+        f"{ ({**LONG, 'output_dir': str(folder)})!r}, title='one', folder=Path({str(folder)!r}))\n"
+        "time.sleep(600)"
+    )
+    server = subprocess.Popen([sys.executable, "-c", code])
+    wait_until(lambda: any(job.status == "running" for job in jobs.all()), 60.0)
+    server.kill()
+    server.wait()
+    (job,) = jobs.all()
+    pid = process(jobs, job)
+    born = birth(pid)
+    assert born
+    assert job.status == "running"
+    os.kill(process(jobs, job, "waiting"), SIGKILL)
+    time.sleep(0.3)
+    assert jobs.get(job.id).status == "running"
+    jobs.stop(job.id, by_force=True)
+    wait_until(lambda: not is_alive(pid, born))
+    assert jobs.get(job.id).status == "interrupted"
+
+
+def test_a_number_given_again_is_no_job_of_ours(jobs: Jobs, tmp_path: Path) -> None:
+    """A process of the job's number that began at another time is a stranger: it doesn't show the
+    job as running, and is not stopped."""
+    stranger = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    place = jobs.folder / "20260101-000000-0123abcd"
+    place.mkdir()
+    facts = {
+        "command": "train",
+        "title": "old",
+        "folder": str(tmp_path / "o"),
+        "language": "en",
+        "created": 1.0,
+    }
+    (place / "job.json").write_text(json.dumps(facts))
+    for name in ("waiting.json", "working.json"):
+        (place / name).write_text(json.dumps({"pid": stranger.pid, "born": "x 1", "at": 1.0}))
+    assert jobs.get(place.name).status == "interrupted"
+    with pytest.raises(UserError, match="over already"):
+        jobs.stop(place.name, by_force=True)
+    assert not send(stranger.pid, "x 1", SIGKILL)
+    assert stranger.poll() is None
+    stranger.kill()
+    stranger.wait()
+
+
+@pytest.mark.parametrize("torn", ["", "{", "[]", '{"code": "x", "at": 1}', '{"code": 0}'])
+def test_torn_files_are_as_none(jobs: Jobs, tmp_path: Path, torn: str) -> None:
+    place = jobs.folder / "20260101-000000-0123abcd"
+    place.mkdir()
+    facts = {
+        "command": "train",
+        "title": "old",
+        "folder": str(tmp_path / "o"),
+        "language": "en",
+        "created": 1.0,
+    }
+    (place / "job.json").write_text(json.dumps(facts))
+    for name in ("waiting.json", "working.json", "end.json"):
+        (place / name).write_text(torn)
+    assert jobs.get(place.name).status == "interrupted"
+    (place / "job.json").write_text(torn)
+    assert jobs.all() == []
+
+
+def test_queue_is_short_a_folder_is_one_jobs_and_commands_are_ours(
+    jobs: Jobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Jobs, "_start", lambda *_: None)
+    for number in range(module.MAX_WAITING):
+        submit(jobs, SHORT, f"n{number}")
+    with pytest.raises(UserError, match="n0: a job that writes there"):
+        submit(jobs, SHORT, "n0")
+    with pytest.raises(UserError, match="Busy"):
+        submit(jobs, SHORT, "more")
+    with pytest.raises(UserError, match="runs no such command"):
+        jobs.submit("doctor", {}, title="x", folder=jobs.folder)
+    assert len(jobs.all()) == module.MAX_WAITING
+
+
+@pytest.mark.parametrize("name", ["", "..", "../jobs", "20260101-000000-0123abcd", "/etc", "a\0b"])
+def test_ids_are_names_of_jobs_alone(jobs: Jobs, name: str) -> None:
+    for act in (jobs.get, jobs.log, jobs.again, jobs.stop):
+        with pytest.raises(UserError, match="No such job"):
+            act(name)
+
+
+def test_what_is_typed_is_never_a_flag(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Jobs, "_start", lambda *_: None)
+    texts = ["--output_dir", "/tmp/elsewhere", "$(reboot)", "- a\nb: c", "1e-5", "808低音"]
+    job = jobs.submit("generate", {"prompts": texts}, title="--x", folder=jobs.folder.parent / "g")
+    line = jobs.command_line(job.id)
+    assert line[3:5] == ["generate", "--config"]
+    assert line[6:] == ["--language", "en"]
+    from musicgen_lora.config_file import read_config
+
+    assert read_config(Path(line[5]), "generate") == {"prompts": texts}

@@ -1,0 +1,281 @@
+"""The page behind its guard: whom it answers, which files it gives, what forged values do."""
+
+from __future__ import annotations
+
+import base64
+import inspect
+import json
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from datasets import write_metadata
+from kills import contents
+
+pytest.importorskip("gradio", reason="the page's library is not installed (make ui)")
+
+import gradio as gr
+from fastapi.testclient import TestClient
+
+from musicgen_lora.cli import main
+from musicgen_lora.errors import UserError
+from musicgen_lora.webui import server, ui
+from musicgen_lora.webui.app import build_page
+from musicgen_lora.webui.jobs import Jobs
+from musicgen_lora.webui.safety import id_of
+from musicgen_lora.webui.server import make_app
+from musicgen_lora.webui.workspace import Workspace
+
+LOCAL = "http://127.0.0.1:7860"
+HOSTS = ui.LOCAL_HOSTS
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A workspace with a dataset, a run and a clip, and a secret beside it."""
+    outside = tmp_path_factory.mktemp("page")
+    (outside / "secret.wav").write_bytes(b"secret")
+    root = outside / "workspace"
+    data, run = root / "datasets" / "beats", root / "runs" / "run"
+    for folder in (data / "train", run / "previews", run / "evaluation", root / "generated"):
+        folder.mkdir(parents=True)
+    (data / "train" / "a.wav").write_bytes(b"clip")
+    (data / "train" / "link.wav").symlink_to(outside / "secret.wav")
+    names = ["train/a.wav", "train/link.wav", "../../../secret.wav", str(outside / "secret.wav")]
+    write_metadata(data, [{"audio": name, "text": "a <b>beat</b>"} for name in names])
+    (run / "previews" / "p.wav").write_bytes(b"preview")
+    (run / "evaluation" / "report.html").write_text("<html>report</html>")
+    (root / "generated" / "x.wav").write_bytes(b"sound")
+    facts = {"prompt": "<script>alert(1)</script>", "seed": 1, "adapter": None}
+    (root / "generated" / "x.json").write_text(json.dumps(facts))
+    (root / "generated" / "link.wav").symlink_to(outside / "secret.wav")
+    return root
+
+
+@pytest.fixture(scope="module")
+def app(root: Path) -> Any:
+    return make_app(Workspace(root), None, HOSTS, "")
+
+
+@pytest.fixture
+def client(app: Any) -> Iterator[TestClient]:
+    with TestClient(app, base_url=LOCAL, follow_redirects=False) as client:
+        yield client
+
+
+def test_it_opens_in_the_browsers_language_and_loads_nothing_from_elsewhere(
+    client: TestClient,
+) -> None:
+    for accepted, language in (("zh-CN,en", "zh"), ("en-GB", "en"), ("", "en")):
+        sent = client.get("/", headers={"accept-language": accepted})
+        assert sent.headers["location"] == f"/{language}/"
+        page = client.get(f"/{language}/")
+        assert page.status_code == 200
+        policy = page.headers["content-security-policy"]
+        assert "default-src 'self'" in policy
+        assert "http" not in policy
+        assert ("数据" in page.text) == (language == "zh")
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 200),
+        ({"host": "localhost:9"}, 200),
+        ({"host": "evil.example"}, 403),
+        ({"host": "127.0.0.1.evil.example"}, 403),
+        ({"host": ":1"}, 403),
+    ],
+)
+def test_it_answers_to_its_own_name_alone(
+    client: TestClient, headers: dict[str, str], status: int
+) -> None:
+    assert client.get("/en/", headers=headers).status_code == status
+
+
+def test_other_pages_and_large_bodies_are_refused(client: TestClient) -> None:
+    address = "/en/gradio_api/queue/join"
+    assert client.post(address, headers={"origin": "http://evil.example"}).status_code == 403
+    assert client.post(address, headers={"origin": "null"}).status_code == 403
+    assert client.post(address, headers={"origin": LOCAL}).status_code == 422
+    large = {"content-length": str(server.MAX_BODY_BYTES + 1)}
+    assert client.post(address, headers=large).status_code == 413
+    more = {"content-length": str(server.MAX_UPLOAD_BYTES + 1)}
+    assert client.post("/en/gradio_api/upload", headers=more).status_code == 413
+
+
+def test_a_password_is_asked_of_every_request(root: Path) -> None:
+    app = make_app(Workspace(root), "zh", None, "correct horse")
+
+    def given(text: str) -> dict[str, str]:
+        return {"authorization": "Basic " + base64.b64encode(text.encode()).decode()}
+
+    with TestClient(app, base_url="http://studio:7860", follow_redirects=False) as client:
+        for path in ("/", "/en/", f"/files/sound/{id_of('x.wav')}", "/en/gradio_api/info"):
+            for headers in ({}, given("me:wrong"), given("correct horse"), {"authorization": "x"}):
+                answer = client.get(path, headers=headers)
+                assert (answer.status_code, answer.text) == (401, "Password?")
+        assert client.get("/", headers=given("me:correct horse")).headers["location"] == "/zh/"
+
+
+def test_files_are_given_by_ids(client: TestClient) -> None:
+    clip = f"/files/clip/{id_of('beats')}/{id_of('train/a.wav')}"
+    run = id_of("run")
+    for path, content in (
+        (clip, b"clip"),
+        (f"/files/sound/{id_of('x.wav')}", b"sound"),
+        (f"/files/preview/{run}/{id_of('p.wav')}", b"preview"),
+        (f"/files/report/{run}", b"<html>report</html>"),
+    ):
+        answer = client.get(path)
+        assert (answer.status_code, answer.content) == (200, content)
+        assert answer.headers["x-content-type-options"] == "nosniff"
+    assert "sandbox" in client.get(f"/files/report/{run}").headers["content-security-policy"]
+    part = client.get(clip, headers={"range": "bytes=1-2"})
+    assert (part.status_code, part.content) == (206, b"li")
+    saved = client.get(f"/files/sound/{id_of('x.wav')}?save=1").headers["content-disposition"]
+    assert saved.startswith("attachment")
+
+
+def test_no_address_leads_outside(client: TestClient, root: Path) -> None:
+    """Clips whose metadata names what lies elsewhere, links, paths in place of ids, and the
+    addresses that Gradio itself has for files."""
+    secret = root.parent / "secret.wav"
+    beats = id_of("beats")
+    paths = [
+        *(f"/files/clip/{beats}/{id_of(name)}" for name in ("../../../secret.wav", str(secret))),
+        f"/files/clip/{beats}/{id_of('train/link.wav')}",
+        f"/files/sound/{id_of('link.wav')}",
+        "/files/sound/x.wav",
+        "/files/sound/..%2F..%2Fsecret.wav",
+        "/files/report/..",
+        f"/files/preview/{id_of('run')}/..%2Fevaluation%2Freport.html",
+    ]
+    for name in (secret, root / "generated" / "x.wav", root / "runs" / "run", "/etc/passwd"):
+        for way in ("file=", "file/", "stream/", "proxy="):
+            paths += [f"/en/gradio_api/{way}{name}", f"/en/{way}{name}"]
+    for path in paths:
+        answer = client.get(path)
+        assert answer.status_code >= 400, path
+        assert b"secret" not in answer.content.replace(str(secret).encode(), b"")
+
+
+def test_the_api_is_not_offered(client: TestClient) -> None:
+    info = client.get("/en/gradio_api/info").json()
+    assert info["named_endpoints"] == {}
+    assert client.get("/docs").status_code == 404
+    assert client.get("/openapi.json").status_code == 404
+
+
+FORGED = [
+    None,
+    "",
+    "..",
+    "../../secret.wav",
+    "/etc/passwd",
+    "http://example.org/a.wav",
+    "--output_dir=/tmp/x",
+    id_of("../secret.wav"),
+    10**400,
+    [["../../secret.wav", "x", "90", "C"]],
+    {"path": "/etc/passwd"},
+]
+
+
+@pytest.mark.parametrize("forged", FORGED, ids=lambda value: repr(value)[:30])
+def test_forged_values_read_and_write_nothing(
+    root: Path, forged: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every handler of the page is called with the same value for all that it is given, as any
+    program could that reaches the port. It refuses, or says something harmless."""
+    monkeypatch.setattr(Jobs, "_start", lambda *_: None)
+    before = contents(root.parent)
+    demo = build_page(Workspace(root), "en", root / "uploads")
+    ran = 0
+    for function in demo.fns.values():
+        handler = function.fn
+        if handler is None:
+            continue
+        try:
+            said = handler(*_values(handler, forged, len(function.inputs)))
+        except (gr.Error, UserError, TypeError, ValueError, AttributeError, OverflowError):
+            continue
+        ran += 1
+        assert "secret" not in repr(said).replace("secret.wav", "")
+    assert ran > 5
+    after = {n: v for n, v in contents(root.parent).items() if "/uploads" not in n}
+    assert {n: v for n, v in before.items() if "/uploads" not in n} == {
+        n: v for n, v in after.items() if n in before
+    }
+    new = [name for name in after if name not in before]
+    assert all("workspace/jobs/" in name or name.endswith(".lock") for name in new), new
+
+
+def _values(handler: Any, forged: Any, n_inputs: int) -> list[Any]:
+    """As many as there are inputs, and what Gradio adds of a click into a table."""
+    behind = inspect.unwrap(handler)
+    added = [
+        p for p in inspect.signature(behind).parameters.values() if "Data" in str(p.annotation)
+    ]
+    event = type("Event", (), {"row_value": [forged, forged]})()
+    return [*[forged] * n_inputs, *[event for _ in added]]
+
+
+def test_what_another_tab_has_deleted_is_no_error_at_each_tick(root: Path) -> None:
+    demo = build_page(Workspace(root), "en", root / "uploads")
+    ticks = [f for f in demo.fns.values() if any(event == "tick" for _, event in f.targets)]
+    assert len(ticks) >= 7
+    for tick in ticks:
+        assert tick.fn is not None
+        tick.fn(*[id_of("gone")] * len(tick.inputs))
+
+
+def test_strangers_words_are_text(root: Path) -> None:
+    from musicgen_lora.webui.page import Page
+    from musicgen_lora.webui.tabs.generate import history
+    from musicgen_lora.webui.words import Words
+
+    work = Workspace(root)
+    with gr.Blocks():
+        page = Page(work, Words("en"), gr.Timer(1), root)
+    html = history(work.sounds(9), page)
+    assert "&lt;script&gt;" in html
+    assert "<script" not in html
+
+
+def test_fifty_at_once(client: TestClient) -> None:
+    def ask(number: int) -> int:
+        path = f"/files/sound/{id_of('x.wav')}" if number % 2 else "/en/gradio_api/queue/join"
+        return (client.get(path) if number % 2 else client.post(path, json={})).status_code
+
+    with ThreadPoolExecutor(50) as pool:
+        assert set(pool.map(ask, range(50))) == {200, 422}
+
+
+def test_another_address_needs_a_password(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    words = ["ui", "--workspace", str(tmp_path / "w"), "--host", "0.0.0.0"]
+    for password in ("", "short"):
+        monkeypatch.setenv(ui.PASSWORD, password)
+        assert main(words) == 2
+        line = capsys.readouterr().err
+        assert "others could reach the page; set MUSICGEN_LORA_PASSWORD" in line
+    assert not (tmp_path / "w").exists()
+
+
+def test_a_taken_port_and_a_missing_folder_are_one_line(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        assert main(["ui", "--workspace", str(tmp_path / "w"), "--port", port]) == 2
+        assert "cannot listen there" in capsys.readouterr().err
+    assert main(["ui", "--audio_dirs", str(tmp_path / "nothing")]) == 2
+    assert "no such folder" in capsys.readouterr().err
