@@ -39,8 +39,8 @@ from musicgen_lora.dataset.metadata import load_dataset, write_entries
 from musicgen_lora.dataset.tokens import CLIPS_PER_SHARD, write_shard
 from musicgen_lora.model.musicgen import MusicGen, load_base
 from musicgen_lora.training.data import open_data
-from musicgen_lora.training.facts import data_facts, run_identity
-from musicgen_lora.training.run_folder import METRICS_FILE
+from musicgen_lora.training.record.facts import data_facts, run_identity
+from musicgen_lora.training.record.run_folder import METRICS_FILE
 from musicgen_lora.training.step_batches import step_batches
 
 CAPTIONS = ["hip hop 808 beat", "dark trap beat, 140 bpm", "boom bap drums", "phonk with cowbell"]

@@ -48,7 +48,7 @@ NOT_MESSAGES = {
     "model/delays.py": None,
     "evaluation/plots.py": r"lower left|offset points|\{0\} k?Hz|.*(Sans|Hei|PingFang|MS).*",
     # A file of the run, whose fonts have no Chinese letters everywhere.
-    "training/curves.py": r"base, held-out|training, running mean|loss, nats a token",
+    "training/record/curves.py": r"base, held-out|training, running mean|loss, nats a token",
     # Names in documents.
     "audio/mp3.py": r"Every kind.*",
     "prepare/report/findings.py": r"hip hop|cut short|bass out of phase|out of phase"

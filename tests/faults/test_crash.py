@@ -23,9 +23,9 @@ from trainer import interrupt_after, run_training, start_training, wait_until
 from musicgen_lora import atomic
 from musicgen_lora.cli import main
 from musicgen_lora.errors import RunError, UserError
-from musicgen_lora.training import run_folder
 from musicgen_lora.training.checkpoints import newest_checkpoint
-from musicgen_lora.training.run import Run
+from musicgen_lora.training.record import run_folder
+from musicgen_lora.training.record.run import Run
 from musicgen_lora.training.train import train_lora
 
 N_STEPS = 8

@@ -55,9 +55,9 @@ from musicgen_lora.prepare.hearing.tagging import heard_facts, read_heard
 from musicgen_lora.prepare.reading.inputs import find_inputs, without_copies
 from musicgen_lora.prepare.reading.remarks import Remarks
 from musicgen_lora.prepare.report.findings import dataset_advice, find_faults
-from musicgen_lora.training import run_folder
 from musicgen_lora.training.checkpoints import read_state
-from musicgen_lora.training.run import Run
+from musicgen_lora.training.record import run_folder
+from musicgen_lora.training.record.run import Run
 
 CONFIG = Path(__file__).resolve().parents[2] / "finetune" / "lora" / "config.yaml"
 ENTRY = {

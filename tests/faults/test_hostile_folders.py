@@ -44,7 +44,7 @@ from musicgen_lora.model.musicgen import load_base, load_tokenizer
 from musicgen_lora.model.text import TextStates
 from musicgen_lora.prepare.hearing.analyse import read_fingerprint, read_record
 from musicgen_lora.training.checkpoints import read_state
-from musicgen_lora.training.run import Run
+from musicgen_lora.training.record.run import Run
 
 
 class _Bomb:

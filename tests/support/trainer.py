@@ -21,7 +21,7 @@ import torch
 from torch import distributed
 
 from musicgen_lora.config import TrainSettings
-from musicgen_lora.training import run_folder
+from musicgen_lora.training.record import run_folder
 from musicgen_lora.training.step import OptimiseStep, optimise_step
 
 _CONTEXT = multiprocessing.get_context("forkserver")

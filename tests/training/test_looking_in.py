@@ -20,8 +20,8 @@ from trainer import interrupt_after
 from musicgen_lora import extras
 from musicgen_lora.errors import UserError
 from musicgen_lora.training import validation
+from musicgen_lora.training.record.verdict import verdict
 from musicgen_lora.training.train import train_lora
-from musicgen_lora.training.verdict import verdict
 
 PNG = b"\x89PNG\r\n\x1a\n"
 

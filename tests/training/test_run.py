@@ -18,7 +18,7 @@ from musicgen_lora.training.checkpoints import (
     restore,
     save_checkpoint,
 )
-from musicgen_lora.training.run import FAILED, Run
+from musicgen_lora.training.record.run import FAILED, Run
 from musicgen_lora.training.train import train_lora
 from musicgen_lora.training.weights import LoraWeights, WholeModel
 

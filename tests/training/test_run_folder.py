@@ -17,8 +17,8 @@ from kills import Killed, contents, kill_at
 
 from musicgen_lora import atomic
 from musicgen_lora.runtime import locks
-from musicgen_lora.training import run_folder
-from musicgen_lora.training.run import Run, is_own_run
+from musicgen_lora.training.record import run_folder
+from musicgen_lora.training.record.run import Run, is_own_run
 
 RUN = Run("finished", "abc", data={"data_dir": "/music"})
 

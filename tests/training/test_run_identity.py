@@ -9,8 +9,8 @@ import pytest
 
 from musicgen_lora.config import TrainSettings
 from musicgen_lora.dataset.metadata import Clip, Clips
-from musicgen_lora.training import facts
-from musicgen_lora.training.facts import data_facts, run_identity
+from musicgen_lora.training.record import facts
+from musicgen_lora.training.record.facts import data_facts, run_identity
 
 BASE = [
     Clip("a.wav", Path("/data"), ("808", "trap"), "pack"),

@@ -66,7 +66,7 @@ def dataset_meanwhile(settings: TrainSettings) -> Iterator[dict[str, Any]]:
     `train_lora` takes besides its settings."""
     with whole_stops():
         from musicgen_lora.dataset.metadata import load_dataset
-        from musicgen_lora.training.run_folder import check_unused
+        from musicgen_lora.training.record.run_folder import check_unused
 
     check_unused(settings.output_dir)
     with ThreadPoolExecutor(1) as pool:

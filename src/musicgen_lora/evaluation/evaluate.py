@@ -66,7 +66,7 @@ from musicgen_lora.model.wording import english_of
 from musicgen_lora.runtime import processes
 from musicgen_lora.runtime.locks import locked
 from musicgen_lora.runtime.versions import library_versions
-from musicgen_lora.training.run import is_own_run
+from musicgen_lora.training.record.run import is_own_run
 
 
 def evaluate_adapter(settings: EvaluateSettings) -> dict[str, Any]:

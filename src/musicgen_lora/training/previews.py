@@ -21,7 +21,7 @@ from musicgen_lora.model.musicgen import AnyMusicGen, musicgen_of
 from musicgen_lora.model.text import TextStates
 from musicgen_lora.plural import count
 from musicgen_lora.runtime import processes
-from musicgen_lora.training.run_folder import PREVIEWS
+from musicgen_lora.training.record.run_folder import PREVIEWS
 
 N_CAPTIONS = 2
 PREVIEW_S, CAPTION_ON_CPU_S = 10.0, 4.0

@@ -34,22 +34,23 @@ from musicgen_lora.runtime import processes
 from musicgen_lora.runtime.precision import DTYPES, choose_precision
 from musicgen_lora.runtime.seeds import seed_of
 from musicgen_lora.runtime.versions import library_versions
-from musicgen_lora.training import run_folder, validation
+from musicgen_lora.training import validation
 from musicgen_lora.training.checkpoints import Trained, newest_checkpoint, step_name
 from musicgen_lora.training.checks import check_fit, check_settings, trains_text
-from musicgen_lora.training.curves import draw_curves
 from musicgen_lora.training.data import RunData, open_data
 from musicgen_lora.training.ema import EMA
-from musicgen_lora.training.facts import data_facts, plain_settings, run_identity
-from musicgen_lora.training.log import RunLog, open_log
 from musicgen_lora.training.memory import checkpoint_layers
 from musicgen_lora.training.optimizers import make_optimizers
 from musicgen_lora.training.previews import PREVIEW_S, with_previews
-from musicgen_lora.training.run import FAILED, FINISHED, RUNNING, Run
+from musicgen_lora.training.record import run_folder
+from musicgen_lora.training.record.curves import draw_curves
+from musicgen_lora.training.record.facts import data_facts, plain_settings, run_identity
+from musicgen_lora.training.record.log import RunLog, open_log
+from musicgen_lora.training.record.run import FAILED, FINISHED, RUNNING, Run
+from musicgen_lora.training.record.verdict import verdict
 from musicgen_lora.training.schedule import with_rate
 from musicgen_lora.training.step import OptimiseStep, optimise_step
 from musicgen_lora.training.trainer import Trainer
-from musicgen_lora.training.verdict import verdict
 from musicgen_lora.training.weights import LoraWeights, make_weights
 
 EFFECT_WINDOWS = 4

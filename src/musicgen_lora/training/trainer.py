@@ -23,7 +23,7 @@ from musicgen_lora.model.musicgen import model_shape
 from musicgen_lora.runtime import processes
 from musicgen_lora.runtime.precision import DTYPES
 from musicgen_lora.runtime.seeds import seed_of
-from musicgen_lora.training import run_folder, validation
+from musicgen_lora.training import validation
 from musicgen_lora.training.checkpoints import (
     LoopState,
     Trained,
@@ -32,11 +32,12 @@ from musicgen_lora.training.checkpoints import (
     step_name,
 )
 from musicgen_lora.training.data import RunData
-from musicgen_lora.training.log import RunLog, StepLog, StepReport
 from musicgen_lora.training.memory import peak_memory_bytes
 from musicgen_lora.training.optimizers import RATE_SHARE
 from musicgen_lora.training.previews import make_previews
-from musicgen_lora.training.run import INTERRUPTED, Run
+from musicgen_lora.training.record import run_folder
+from musicgen_lora.training.record.log import RunLog, StepLog, StepReport
+from musicgen_lora.training.record.run import INTERRUPTED, Run
 from musicgen_lora.training.schedule import learning_rate_at
 from musicgen_lora.training.signals import LAUNCHER_GRACE_S, StopSignals
 from musicgen_lora.training.step import (

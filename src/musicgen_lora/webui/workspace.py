@@ -13,8 +13,8 @@ from musicgen_lora.dataset.metadata import is_skipped, read_entries, window_name
 from musicgen_lora.errors import UserError
 from musicgen_lora.formats.documents import LARGE, read_json
 from musicgen_lora.given import ADAPTER_WEIGHTS
-from musicgen_lora.training.run import Run
-from musicgen_lora.training.run_folder import BEST_MODEL, PREVIEWS
+from musicgen_lora.training.record.run import Run
+from musicgen_lora.training.record.run_folder import BEST_MODEL, PREVIEWS
 from musicgen_lora.webui.jobs import Jobs
 from musicgen_lora.webui.safety import AUDIO_SUFFIXES, find, folders_of, id_of, inside, is_text
 

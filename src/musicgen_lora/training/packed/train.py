@@ -32,7 +32,6 @@ from musicgen_lora.model.cpu.switch import enable
 from musicgen_lora.model.musicgen import MusicGen
 from musicgen_lora.runtime.precision import DTYPES, choose_precision
 from musicgen_lora.runtime.seeds import seed_of
-from musicgen_lora.training import run_folder
 from musicgen_lora.training.checkpoints import (
     LoopState,
     Trained,
@@ -51,6 +50,7 @@ from musicgen_lora.training.packed.captured import (
 )
 from musicgen_lora.training.packed.draws import Draws
 from musicgen_lora.training.packed.settings import PackedSettings, parse_settings
+from musicgen_lora.training.record import run_folder
 from musicgen_lora.training.schedule import learning_rate_at
 from musicgen_lora.training.signals import StopSignals
 from musicgen_lora.training.weights import LoraWeights, make_weights

@@ -9,7 +9,7 @@ import gradio as gr
 
 from musicgen_lora.errors import UserError
 from musicgen_lora.formats.documents import read_start
-from musicgen_lora.training.run_folder import BEST_MODEL
+from musicgen_lora.training.record.run_folder import BEST_MODEL
 from musicgen_lora.webui.page import PRIVATE, QUIET, Page, chosen
 from musicgen_lora.webui.safety import delete_folder, folders_of
 from musicgen_lora.webui.workspace import choices, run_of

@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from musicgen_lora.errors import UserError
-from musicgen_lora.training.run_folder import METRICS_FILE, PREVIEWS, read_metrics
+from musicgen_lora.training.record.run_folder import METRICS_FILE, PREVIEWS, read_metrics
 from musicgen_lora.webui.drawing import curve, player
 from musicgen_lora.webui.forms import changed, form_of
 from musicgen_lora.webui.page import PRIVATE, QUIET, Page, chosen

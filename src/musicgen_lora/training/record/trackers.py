@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from musicgen_lora.training.run import Run
+from musicgen_lora.training.record.run import Run
 
 Track = Callable[[dict[str, Any]], None]
 TENSORBOARD = "tensorboard"

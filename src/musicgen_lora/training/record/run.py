@@ -12,7 +12,7 @@ from musicgen_lora import atomic
 from musicgen_lora.errors import UserError
 from musicgen_lora.formats.documents import AN_OBJECT, LARGE, read_json
 from musicgen_lora.formats.kinds import fields, integer, one_of, or_null, real, text
-from musicgen_lora.training.run_folder import PREVIOUS, RUN_FILE
+from musicgen_lora.training.record.run_folder import PREVIOUS, RUN_FILE
 
 RUNNING, INTERRUPTED, FAILED, FINISHED = "running", "interrupted", "failed", "finished"
 _KINDS = fields(

@@ -16,10 +16,10 @@ from rich.progress import Progress, TextColumn
 from musicgen_lora.console import LINE_EVERY_S
 from musicgen_lora.language.translate import translated, word
 from musicgen_lora.runtime import processes
-from musicgen_lora.training import run_folder
-from musicgen_lora.training.run import Run
+from musicgen_lora.training.record import run_folder
+from musicgen_lora.training.record.run import Run
+from musicgen_lora.training.record.trackers import Track, open_trackers
 from musicgen_lora.training.step import StepResult
-from musicgen_lora.training.trackers import Track, open_trackers
 
 
 @dataclass(frozen=True)
