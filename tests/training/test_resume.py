@@ -28,7 +28,7 @@ from musicgen_lora.training.train import train_lora
 CASES: dict[str, dict[str, Any]] = {
     "adamw": {},
     "average": {"ema_decay": 0.9, "group_by_length": True},
-    "muon": {"trainable": "full", "optimizer": "muon", "ema_decay": 0.9},
+    "muon": {"trainable": "full", "optimizer": "muon", "ema_decay": 0.9, "lora_dropout": 0.0},
     "prodigy": {"optimizer": "prodigy", "learning_rate": 1.0},
     "pissa": {"lora_init": "pissa", "lora_targets": ["attention", "heads"]},
     "dora": {"adapter": "dora", "lora_targets": ["feed_forward", "embeddings", "text_encoder"]},

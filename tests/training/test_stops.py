@@ -253,8 +253,8 @@ def test_a_rate_of_a_text_encoder_that_has_none_is_refused(
     monkeypatch.setattr("musicgen_lora.extras.find_spec", lambda name: object())
     if changes:
         changes |= {"learning_rate": 1.0, "lora_targets": ["text_encoder"]}
-    settings = tiny_settings(
-        tiny_model_dir, data, tmp_path / "out", text_encoder_learning_rate=1e-4, **changes
-    )
+    out = tmp_path / "out"
     with pytest.raises(UserError, match=said):
-        train_lora(settings)
+        train_lora(
+            tiny_settings(tiny_model_dir, data, out, text_encoder_learning_rate=1e-4, **changes)
+        )

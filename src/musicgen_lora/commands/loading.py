@@ -17,8 +17,9 @@ from musicgen_lora.given import hub_ids
 if TYPE_CHECKING:
     from musicgen_lora.config import TrainSettings
 
-AT_ONCE_S = 0.1
-"""What is wrong with a dataset mostly shows by then, and is said before the libraries load."""
+AT_ONCE_S = 0.5
+"""What is wrong with a dataset mostly shows by then, on a busy machine too, and is said before the
+libraries load. A thousand clips take less; of more, the libraries wait no longer than this."""
 
 
 def load(place: str) -> Callable[..., Any]:
