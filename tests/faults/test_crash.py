@@ -239,11 +239,15 @@ def test_a_signal_saves_and_leaves(
     )
     process = start_training(settings, log)
     metrics = output_dir / "metrics.jsonl"
-    wait_until(lambda: metrics.exists() and '"step": 2' in metrics.read_text())
-    assert process.pid is not None
-    os.kill(process.pid, number)
-    process.join(120)
-    assert process.exitcode == code, log.read_text()
+    try:
+        wait_until(lambda: metrics.exists() and '"step": 2' in metrics.read_text())
+        assert process.pid is not None
+        os.kill(process.pid, number)
+        process.join(120)
+        assert process.exitcode == code, log.read_text()
+    finally:
+        process.kill()
+        process.join()
     last = read_rows(output_dir, "train")[-1]["step"]
     checkpoint = newest_checkpoint(output_dir / "checkpoints", print)
     assert checkpoint is not None

@@ -38,6 +38,8 @@ def _work(
     from musicgen_lora.errors import UserError
     from musicgen_lora.training.train import train_lora
 
+    # The server may have been started for `run_tasks`, whose workers never see a signal.
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     torch.set_num_threads(1)
     os.environ.update(environment)
     descriptor = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
