@@ -12,7 +12,7 @@ from musicgen_lora.generation import caches, decode
 from musicgen_lora.generation.decode import generate_codes
 from musicgen_lora.generation.sampling import GREEDY, Sampling
 from musicgen_lora.generation.window import FixedWindow
-from musicgen_lora.model.codec import decode_codes, encode_waveforms
+from musicgen_lora.model.codec import Codec, decode_codes
 from musicgen_lora.model.musicgen import load_base, load_tokenizer
 from musicgen_lora.model.text import TextStates
 
@@ -75,7 +75,7 @@ def test_the_codec_hears_and_plays_as_on_the_cpu(device, tiny_model_dir):
     reference, model = load_base(tiny_model_dir), load_base(tiny_model_dir)
     codec: Any = model.audio_encoder
     codec.to(device)
-    expected, found = encode_waveforms(reference, waveforms), encode_waveforms(model, waveforms)
+    expected, found = (Codec(m).encode(waveforms) for m in (reference, model))
     for theirs, ours in zip(expected, found, strict=True):
         # Two entries may be as near as rounding tells.
         assert (theirs == ours).mean() > 0.98

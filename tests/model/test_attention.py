@@ -11,7 +11,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import DynamicCache, EncoderDecoderCache
 
 from musicgen_lora.model.cpu.attention import BLOCK, causal_attention, use_blocks
-from musicgen_lora.model.musicgen import decoder_states, load_base, model_shape
+from musicgen_lora.model.musicgen import MusicGen, load_base, model_shape
 
 LENGTHS = [1, 5, BLOCK, BLOCK + 1, 2 * BLOCK + 44]
 
@@ -78,7 +78,7 @@ def test_a_model_gives_the_same_states_and_gradients(
     found = []
     for install in (lambda _: None, use_blocks):
         install(model)
-        states = decoder_states(model, codes, text, mask)
+        states = MusicGen(model).states(codes, text, mask)
         gradients = torch.autograd.grad((states * weights).sum(), parameters)
         found.append([states.detach(), *gradients])
     for theirs, ours in zip(*found, strict=True):

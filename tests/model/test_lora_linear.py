@@ -15,7 +15,7 @@ from musicgen_lora.model.cpu.attention import use_blocks
 from musicgen_lora.model.cpu.lora_linear import LoraAttention, LoraLinear
 from musicgen_lora.model.lora.adapter import add_lora
 from musicgen_lora.model.lora.targets import target_pattern
-from musicgen_lora.model.musicgen import decoder_states, load_base, model_shape
+from musicgen_lora.model.musicgen import MusicGen, load_base, model_shape
 from musicgen_lora.model.placement import place
 
 Results = list[torch.Tensor]
@@ -239,7 +239,7 @@ def states_and_gradients(adapted: Any) -> Results:
     mask = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0], [0, 0, 0, 0]])
     text = torch.randn(3, 4, 24, generator=generator) * mask[..., None]
     weights = torch.randn(3, 150, 32, generator=generator)
-    states = decoder_states(model, codes, text, mask)
+    states = MusicGen(model).states(codes, text, mask)
     trained = [p for p in adapted.parameters() if p.requires_grad]
     return [states.detach(), *torch.autograd.grad((states * weights).sum(), trained)]
 
@@ -282,8 +282,8 @@ def test_attention_is_left_to_transformers_where_its_layers_cannot_share(
     if why == "switched off":
         with adapted.eval().disable_adapter(), torch.no_grad():
             inputs = (torch.zeros(1, 4, 5, dtype=torch.long), torch.ones(1, 2, 24))
-            states = decoder_states(adapted.get_base_model(), *inputs, torch.ones(1, 2))
-            expected = decoder_states(load_base(tiny_model_dir), *inputs, torch.ones(1, 2))
+            states = MusicGen(adapted.get_base_model()).states(*inputs, torch.ones(1, 2))
+            expected = MusicGen(load_base(tiny_model_dir)).states(*inputs, torch.ones(1, 2))
         assert torch.allclose(states, expected, atol=1e-5)
     else:
         assert all(bool(tensor.isfinite().all()) for tensor in states_and_gradients(adapted))

@@ -12,13 +12,13 @@ from torch.nn.functional import cross_entropy
 
 from musicgen_lora.model.delays import Delays
 from musicgen_lora.model.loss import CPU_ROWS, codebook_cross_entropies, mean_of_codebooks
-from musicgen_lora.model.musicgen import decoder_states, frame_logits, load_base, model_shape
+from musicgen_lora.model.musicgen import MusicGen, frame_logits, load_base, model_shape
 
 SPECIAL = 64
 
 
 def our_loss(model, codes, n_frames, states, mask):
-    hidden = decoder_states(model, codes, states, mask)
+    hidden = MusicGen(model).states(codes, states, mask)
     sums, counts = codebook_cross_entropies(
         hidden, list(model.decoder.lm_heads), codes, n_frames, model_shape(model).delays
     )

@@ -17,7 +17,7 @@ from musicgen_lora.generation.sampling import Sampling
 from musicgen_lora.model.chroma import Chroma
 from musicgen_lora.model.delays import Delays
 from musicgen_lora.model.loss import codebook_cross_entropies, mean_of_codebooks
-from musicgen_lora.model.musicgen import decoder_states, frame_logits, load_base, load_tokenizer
+from musicgen_lora.model.musicgen import MusicGen, frame_logits, load_base, load_tokenizer
 from musicgen_lora.model.text import TextStates
 
 PROMPTS = ["hip hop 808 beat", "trap drums with bass and the 808 pattern"]
@@ -63,7 +63,7 @@ def test_logits_and_loss_equal_transformers_clip_by_clip(loaded, with_tunes: boo
     states, mask = TextStates(model, load_tokenizer(folder)).batch(captions)
     ours = frame_logits(model, codes, states, mask, tunes)
     sums, counts = codebook_cross_entropies(
-        decoder_states(model, codes, states, mask, tunes),
+        MusicGen(model).states(codes, states, mask, tunes),
         list(model.decoder.lm_heads),
         codes,
         torch.tensor(lengths),
@@ -95,9 +95,9 @@ def test_the_tune_matters_and_none_is_one_that_stays_on_c(loaded) -> None:
     model, folder, delays = loaded
     codes = torch.zeros(1, len(delays), 8, dtype=torch.long)
     conditions = TextStates(model, load_tokenizer(folder)).batch(PROMPTS[:1])
-    with_tune = decoder_states(model, codes, *conditions, random_tunes(1))
-    without = decoder_states(model, codes, *conditions)
-    on_c = decoder_states(model, codes, *conditions, torch.zeros(1, 11))
+    with_tune = MusicGen(model).states(codes, *conditions, random_tunes(1))
+    without = MusicGen(model).states(codes, *conditions)
+    on_c = MusicGen(model).states(codes, *conditions, torch.zeros(1, 11))
     assert torch.equal(without, on_c)
     assert not torch.allclose(with_tune, without, atol=1e-2)
 

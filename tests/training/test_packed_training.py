@@ -16,8 +16,8 @@ from musicgen_lora import atomic
 from musicgen_lora.dataset.batches import ClipDataset, epoch_order
 from musicgen_lora.dataset.packed import PackedTokens, write_packed
 from musicgen_lora.errors import UserError
-from musicgen_lora.model.codec import codec_fingerprint
-from musicgen_lora.model.delays import delay_codes
+from musicgen_lora.model.codec import Codec
+from musicgen_lora.model.delays import Delays
 from musicgen_lora.model.lora.adapter import load_adapter
 from musicgen_lora.model.musicgen import load_base, load_processor, load_tokenizer
 from musicgen_lora.model.text import TextStates
@@ -41,7 +41,7 @@ def tokens(tiny_model_dir):
     frame = np.concatenate([np.arange(n) for n in lengths])
     codes = np.stack([(frame * (k + 1) + k) % 16 for k in range(4)], axis=1).astype(np.uint16)
     held_out = np.array([False, False, False, True])
-    return PackedTokens(codes, lengths, CAPTIONS, held_out, 64, 50.0, codec_fingerprint(model))
+    return PackedTokens(codes, lengths, CAPTIONS, held_out, 64, 50.0, Codec(model).fingerprint)
 
 
 @pytest.fixture
@@ -74,7 +74,7 @@ def reference_loss(model, tokens, draws, data, text):
             codes = torch.from_numpy(tokens.codes[start : start + length].astype(np.int64)).T[None]
             states, mask = text.batch([flat.get(caption)])
             logits = model.decoder(
-                input_ids=delay_codes(codes, [0, 1, 2, 3], 64).flatten(0, 1),
+                input_ids=Delays([0, 1, 2, 3]).delay(codes, 64).flatten(0, 1),
                 encoder_hidden_states=model.enc_to_dec_proj(states) * mask[..., None],
                 encoder_attention_mask=mask,
             ).logits.view(1, 4, length, -1)

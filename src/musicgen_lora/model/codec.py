@@ -133,18 +133,6 @@ def _channels(waveform: np.ndarray, n_channels: int) -> np.ndarray:
     return waveform[:2] if len(waveform) > 1 else np.repeat(waveform, 2, axis=0)
 
 
-def codec_fingerprint(model: MusicgenForConditionalGeneration) -> str:
-    """`Codec.fingerprint`, for callers without a `MusicGen`."""
-    return Codec(model).fingerprint
-
-
-def encode_waveforms(
-    model: MusicgenForConditionalGeneration, waveforms: Sequence[np.ndarray]
-) -> list[np.ndarray]:
-    """`Codec.encode`, for callers without a `MusicGen`."""
-    return Codec(model).encode(waveforms)
-
-
 def decode_codes(model: MusicgenForConditionalGeneration, codes: torch.Tensor) -> np.ndarray:
     """`Codec.decode`, for callers without a `MusicGen`."""
     return Codec(model).decode(codes)

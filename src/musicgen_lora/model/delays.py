@@ -98,11 +98,6 @@ class Delays(tuple[int, ...]):
         return step - torch.tensor(self)
 
 
-def delay_codes(codes: Tensor, delays: Sequence[int], special: int) -> Tensor:
-    """`Delays.delay`, for callers without a `Delays`."""
-    return Delays(delays).delay(codes, special)
-
-
 def n_predicted(n_frames: Tensor, delays: Sequence[int]) -> Tensor:
     """`Delays.n_predicted`, for callers without a `Delays`."""
     return Delays(delays).n_predicted(n_frames)

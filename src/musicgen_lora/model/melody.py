@@ -61,7 +61,7 @@ def melody_decoder_states(
 
     Args:
         model: a melody model.
-        delayed: `[B, K, T]`, from `delay_codes`.
+        delayed: `[B, K, T]`, from `Delays.delay`.
         text: `[B, L, D]`, projected.
         text_mask: `[B, L]`.
         melodies: `[B, M]` or None, see `project_melodies`.

@@ -268,17 +268,6 @@ def musicgen_of(model: AnyMusicGen) -> MusicGen:
     return model if isinstance(model, MusicGen) else MusicGen(model)
 
 
-def decoder_states(
-    model: MusicgenForConditionalGeneration,
-    codes: Tensor,
-    text_states: Tensor,
-    text_mask: Tensor,
-    melodies: Tensor | None = None,
-) -> Tensor:
-    """`MusicGen.states`, for callers without one."""
-    return MusicGen(model).states(codes, text_states, text_mask, melodies)
-
-
 def frame_logits(
     model: MusicgenForConditionalGeneration,
     codes: Tensor,

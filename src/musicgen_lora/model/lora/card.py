@@ -9,12 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from musicgen_lora import EMBEDDED_NAME
-from musicgen_lora.model.lora.facts import AdapterFacts
-
-
-def header_facts(run: Mapping[str, Any]) -> dict[str, Any]:
-    """`AdapterFacts.header` of a run, for callers without the facts."""
-    return AdapterFacts.of_run(run).header()
 
 
 def adapter_card(facts: Mapping[str, Any], folder_name: str) -> str:
