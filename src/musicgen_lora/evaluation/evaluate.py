@@ -13,15 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from peft import PeftModel
 from rich.console import Console
 
 from musicgen_lora import atomic
 from musicgen_lora.config import EvaluateSettings
 from musicgen_lora.console import plain_console, progress
-from musicgen_lora.dataset.batches import fixed_windows
 from musicgen_lora.dataset.clip_ids import clip_ids
-from musicgen_lora.dataset.melodies import open_melodies
 from musicgen_lora.dataset.tokens import TokenStore, open_tokens, tokenise_clips
 from musicgen_lora.errors import UserError
 from musicgen_lora.evaluation.document import (
@@ -43,7 +42,7 @@ from musicgen_lora.evaluation.generations import (
     write_clips,
 )
 from musicgen_lora.evaluation.held_out import HeldOut, find_held_out
-from musicgen_lora.evaluation.losses import compare_losses
+from musicgen_lora.evaluation.losses import compare_losses, windows_to_measure
 from musicgen_lora.evaluation.on_trained import HeldOutFigures, measure_on_trained
 from musicgen_lora.evaluation.protocol import judge_primaries
 from musicgen_lora.evaluation.references import References, hear_references
@@ -126,12 +125,7 @@ def _measure(
     console: Console,
 ) -> Report:
     """The report, but for base and adapter and without its plots; the clips go into `folder`."""
-    device = processes.device()
-    # In fp32 everywhere: differences of a percent are what is looked for.
-    model.to(device, "fp32")
-    enable(model.hf, "fp32")
-    # An adapter on the text encoder gives captions other states than the base has for them.
-    model.text.frozen = not has_adapter(model.hf.text_encoder)
+    device = _place(model)
     prompts = choose_prompts(settings.prompts, held_out.clips, settings.num_prompts)
     for line in describe_texts(prompts, held_out.clips, TextReader.of(model.tokenizer)):
         console.print(line, style="yellow")
@@ -156,15 +150,7 @@ def _measure(
             "settings": dataclasses.asdict(settings),
             "versions": library_versions(),
             "device": str(device),
-            "held_out": {
-                "origin": held_out.origin,
-                "is_unseen": held_out.is_unseen,
-                "chose_best": held_out.chose_best,
-                "why_none": held_out.why_none,
-                "n_clips": len(held_out.clips),
-                "n_sources": held_out.n_sources,
-                "missing": held_out.missing,
-            },
+            "held_out": _told(held_out),
             "loss": loss,
             "forgetting": forgetting,
             "generation": generation,
@@ -188,6 +174,30 @@ def _measure(
     report["not_computed"] = list_not_computed(report)
     report["findings"] = write_sentences(report)
     return report
+
+
+def _place(model: MusicGen) -> torch.device:
+    """Readies the model, with the adapter that it carries, on the device that measures."""
+    device = processes.device()
+    # In fp32 everywhere: differences of a percent are what is looked for.
+    model.to(device, "fp32")
+    enable(model.hf, "fp32")
+    # An adapter on the text encoder gives captions other states than the base has for them.
+    model.text.frozen = not has_adapter(model.hf.text_encoder)
+    return device
+
+
+def _told(held_out: HeldOut) -> dict[str, Any]:
+    """What the report says of the held-out clips."""
+    return {
+        "origin": held_out.origin,
+        "is_unseen": held_out.is_unseen,
+        "chose_best": held_out.chose_best,
+        "why_none": held_out.why_none,
+        "n_clips": len(held_out.clips),
+        "n_sources": held_out.n_sources,
+        "missing": held_out.missing,
+    }
 
 
 def _within_trained(
@@ -264,15 +274,7 @@ def _loss(
 ) -> Losses | NoLosses:
     if codes is None:
         return {"computed": False, "why": held_out.why_none}
-    shortest = model.delays.shortest
-    windows = fixed_windows(
-        held_out.clips,
-        codes,
-        max_frames=model.shape.frames(held_out.max_duration_s, shortest),
-        min_frames=shortest,
-        max_windows=held_out.max_windows,
-        melodies=open_melodies(model),
-    )
+    windows = windows_to_measure(model, held_out.clips, codes, held_out)
     with progress(console, "held-out loss, windows") as on_step:
         return compare_losses(
             adapted,

@@ -7,10 +7,30 @@ from collections.abc import Sequence
 import numpy as np
 from peft import PeftModel
 
+from musicgen_lora.dataset.batches import fixed_windows
+from musicgen_lora.dataset.melodies import open_melodies
+from musicgen_lora.dataset.metadata import Clip
 from musicgen_lora.dataset.scoring import OnStep, Windows, window_losses
+from musicgen_lora.dataset.tokens import TokenStore
 from musicgen_lora.evaluation.document import Losses
+from musicgen_lora.evaluation.held_out import HeldOut
 from musicgen_lora.evaluation.statistics import paired_bootstrap
 from musicgen_lora.model.musicgen import MusicGen
+
+
+def windows_to_measure(
+    model: MusicGen, clips: Sequence[Clip], codes: TokenStore, held_out: HeldOut
+) -> Windows:
+    """Windows of clips as training's validation takes them; none where every clip is too short."""
+    shortest = model.delays.shortest
+    return fixed_windows(
+        clips,
+        codes,
+        max_frames=model.shape.frames(held_out.max_duration_s, shortest),
+        min_frames=shortest,
+        max_windows=held_out.max_windows,
+        melodies=open_melodies(model),
+    )
 
 
 def compare_losses(

@@ -11,11 +11,9 @@ from peft import PeftModel
 from scipy import stats
 
 from musicgen_lora.config import EvaluateSettings
-from musicgen_lora.dataset.batches import fixed_windows
-from musicgen_lora.dataset.melodies import open_melodies
 from musicgen_lora.dataset.scoring import OnStep
 from musicgen_lora.evaluation.held_out import HeldOut
-from musicgen_lora.evaluation.losses import compare_losses
+from musicgen_lora.evaluation.losses import compare_losses, windows_to_measure
 from musicgen_lora.evaluation.statistics import FEWEST_PAIRS
 from musicgen_lora.evaluation.trained_clips import Trained
 from musicgen_lora.model.musicgen import MusicGen
@@ -42,15 +40,7 @@ def measure_overfitting(
     if not held_out_loss["computed"]:
         return {"computed": False, "why": held_out_loss["why"]}
     stride = -(-len(trained.clips) // MAX_CLIPS)
-    shortest = model.delays.shortest
-    windows = fixed_windows(
-        trained.clips[::stride],
-        trained.codes[::stride],
-        max_frames=model.shape.frames(held_out.max_duration_s, shortest),
-        min_frames=shortest,
-        max_windows=held_out.max_windows,
-        melodies=open_melodies(model),
-    )
+    windows = windows_to_measure(model, trained.clips[::stride], trained.codes[::stride], held_out)
     if not windows:
         return {"computed": False, "why": "every training clip is too short"}
     loss = compare_losses(

@@ -12,6 +12,7 @@ from scipy.signal.windows import hann
 
 from musicgen_lora.audio.loudness import decibels, integrated_loudness
 from musicgen_lora.audio.spectra import magnitudes
+from musicgen_lora.audio.waveforms import check_waveform
 from musicgen_lora.listening.onsets import pick_onsets, rolled_share, spectral_flux
 from musicgen_lora.listening.tempo import estimate_tempo
 
@@ -65,10 +66,7 @@ def describe(waveform: np.ndarray, sample_rate: int) -> dict[str, float]:
     Raises:
         ValueError: not `[C, N]`, empty, or with NaN or infinite samples.
     """
-    if waveform.ndim != 2 or waveform.size == 0:
-        raise ValueError(f"A waveform is [C, N] with at least a sample, not {waveform.shape}.")
-    if not np.isfinite(waveform).all():
-        raise ValueError("The waveform has NaN or infinite samples.")
+    check_waveform(waveform)
     waveform = waveform.astype(np.float64)
     mono = waveform.mean(axis=0)
     return {

@@ -27,6 +27,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 from scipy.fft import rfft
 from scipy.signal.windows import hann
 
+from musicgen_lora.audio.waveforms import check_waveform
+
 HOP_S = 0.02
 RATE = 16_000
 """Audio is compared at this rate, in Hz: hats are heard up to 7 kHz, and most codecs keep that."""
@@ -85,10 +87,7 @@ def fingerprint(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
     Raises:
         ValueError: not `[C, N]`, empty, or with NaN or infinite samples.
     """
-    if waveform.ndim != 2 or waveform.size == 0:
-        raise ValueError(f"A waveform is [C, N] with at least a sample, not {waveform.shape}.")
-    if not np.isfinite(waveform).all():
-        raise ValueError("The waveform has NaN or infinite samples.")
+    check_waveform(waveform)
     samples = np.asarray(waveform.T, dtype=np.float32)
     if sample_rate != RATE:
         samples = soxr.resample(samples, sample_rate, RATE, quality="HQ")

@@ -23,6 +23,7 @@ from musicgen_lora.audio.loudness import (
     integrated_loudness,
     true_peak_db,
 )
+from musicgen_lora.audio.waveforms import check_shape
 
 FULL_SCALE = 0.9999
 CLIPPED_RUN = 3
@@ -86,8 +87,7 @@ def measure_quality(waveform: np.ndarray, sample_rate: int) -> Quality:
     Raises:
         ValueError: not `[C, N]` with at least a sample.
     """
-    if waveform.ndim != 2 or waveform.size == 0:
-        raise ValueError(f"A waveform is [C, N] with at least a sample, not {waveform.shape}.")
+    check_shape(waveform)
     means = waveform.mean(axis=1, dtype=np.float64)
     bandwidth_hz, has_edge = find_bandwidth(waveform, sample_rate)
     unrelated_db, mono_db = band_levels(waveform, sample_rate)

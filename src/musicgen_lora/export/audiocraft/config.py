@@ -41,6 +41,52 @@ def text_encoder_name(config: Any) -> str:
     return TEXT_ENCODERS.get(config.text_encoder.d_model, DEFAULT_TEXT_ENCODER)
 
 
+def _check_decoder(decoder: Any) -> None:
+    """Raises a ValueError where audiocraft has no such decoder."""
+    if decoder.scale_embedding or decoder.activation_function not in ("gelu", "relu"):
+        raise ValueError(
+            f"audiocraft scales no embeddings and has gelu and relu (scale_embedding = "
+            f"{decoder.scale_embedding}, activation_function = {decoder.activation_function})"
+        )
+    if decoder.pad_token_id != decoder.vocab_size:
+        raise ValueError(
+            f"pad_token_id = {decoder.pad_token_id}: audiocraft's special token is "
+            f"{decoder.vocab_size}"
+        )
+
+
+def _transformer_config(decoder: Any, *, has_cross_attention: bool) -> dict[str, Any]:
+    """What audiocraft's `transformer_lm` is made with; all but the sizes is every MusicGen's."""
+    return {
+        "dim": decoder.hidden_size,
+        "num_heads": decoder.num_attention_heads,
+        "num_layers": decoder.num_hidden_layers,
+        "hidden_scale": _whole(decoder.ffn_dim / decoder.hidden_size),
+        "n_q": decoder.num_codebooks,
+        "card": decoder.vocab_size,
+        "dropout": 0.0,
+        "emb_lr": None,
+        "activation": decoder.activation_function,
+        "norm_first": True,
+        "bias_ff": False,
+        "bias_attn": False,
+        "bias_proj": False,
+        "past_context": None,
+        "causal": True,
+        "custom": False,
+        "memory_efficient": True,
+        "attention_as_float32": False,
+        "layer_scale": None,
+        "positional_embedding": "sin",
+        "xpos": False,
+        "checkpointing": "none",
+        "norm": "layer_norm",
+        "cross_attention": has_cross_attention,
+        "qk_layer_norm": False,
+        "qk_layer_norm_cross": False,
+    }
+
+
 def lm_config(config: Any, window_s: float, facts: dict[str, float], tune: dict[str, Any]) -> Any:
     """audiocraft's configuration of a language model.
 
@@ -54,16 +100,7 @@ def lm_config(config: Any, window_s: float, facts: dict[str, float], tune: dict[
         ValueError: audiocraft has no such model.
     """
     decoder, codec = config.decoder, config.audio_encoder
-    if decoder.scale_embedding or decoder.activation_function not in ("gelu", "relu"):
-        raise ValueError(
-            f"audiocraft scales no embeddings and has gelu and relu (scale_embedding = "
-            f"{decoder.scale_embedding}, activation_function = {decoder.activation_function})"
-        )
-    if decoder.pad_token_id != decoder.vocab_size:
-        raise ValueError(
-            f"pad_token_id = {decoder.pad_token_id}: audiocraft's special token is "
-            f"{decoder.vocab_size}"
-        )
+    _check_decoder(decoder)
     channels = getattr(decoder, "audio_channels", 1)
     delays = [k // channels for k in range(decoder.num_codebooks)]
     conditioners: dict[str, Any] = {
@@ -89,34 +126,9 @@ def lm_config(config: Any, window_s: float, facts: dict[str, float], tune: dict[
         "channels": channels,
         "compression_model_n_q": decoder.num_codebooks // channels,
         "lm_model": "transformer_lm",
-        "transformer_lm": {
-            "dim": decoder.hidden_size,
-            "num_heads": decoder.num_attention_heads,
-            "num_layers": decoder.num_hidden_layers,
-            "hidden_scale": _whole(decoder.ffn_dim / decoder.hidden_size),
-            "n_q": decoder.num_codebooks,
-            "card": decoder.vocab_size,
-            "dropout": 0.0,
-            "emb_lr": None,
-            "activation": decoder.activation_function,
-            "norm_first": True,
-            "bias_ff": False,
-            "bias_attn": False,
-            "bias_proj": False,
-            "past_context": None,
-            "causal": True,
-            "custom": False,
-            "memory_efficient": True,
-            "attention_as_float32": False,
-            "layer_scale": None,
-            "positional_embedding": "sin",
-            "xpos": False,
-            "checkpointing": "none",
-            "norm": "layer_norm",
-            "cross_attention": config.model_type != "musicgen_melody",
-            "qk_layer_norm": False,
-            "qk_layer_norm_cross": False,
-        },
+        "transformer_lm": _transformer_config(
+            decoder, has_cross_attention=config.model_type != "musicgen_melody"
+        ),
         "codebooks_pattern": {
             "modeling": "delay",
             "delay": {"delays": delays, "flatten_first": 0, "empty_initial": 0},
