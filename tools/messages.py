@@ -47,7 +47,7 @@ NOT_MESSAGES = {
     "evaluation/statistics.py": r"Pairs.*",
     "config": r"hip hop.*",
     "model/delays.py": None,
-    "evaluation/plots.py": r"lower left|offset points|\{0\} k?Hz|.*(Sans|Hei|PingFang|MS).*",
+    "evaluation/report/plots.py": r"lower left|offset points|\{0\} k?Hz|.*(Sans|Hei|PingFang|MS).*",
     # A file of the run, whose fonts have no Chinese letters everywhere.
     "training/record/curves.py": r"base, held-out|training, running mean|loss, nats a token",
     # Names in documents.

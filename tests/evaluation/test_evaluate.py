@@ -23,11 +23,11 @@ from musicgen_lora.config import EvaluateSettings
 from musicgen_lora.dataset.metadata import load_dataset
 from musicgen_lora.errors import UserError
 from musicgen_lora.evaluation import evaluate
-from musicgen_lora.evaluation.document import Report
 from musicgen_lora.evaluation.evaluate import evaluate_adapter
 from musicgen_lora.evaluation.forgetting import other_styles_folder
 from musicgen_lora.evaluation.generations import DEFAULT_PROMPTS, choose_prompts
 from musicgen_lora.evaluation.held_out import HeldOut, find_held_out
+from musicgen_lora.evaluation.report.document import Report
 from musicgen_lora.model.lora.adapter import FACTS_FILE, WEIGHTS_FILE, add_lora
 from musicgen_lora.model.lora.facts import AdapterFacts
 from musicgen_lora.model.musicgen import load_base

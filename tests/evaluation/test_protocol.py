@@ -15,12 +15,12 @@ from musicgen_lora.evaluation.measures.embeddings import LOG_MEL
 from musicgen_lora.evaluation.overfitting import excess_of
 from musicgen_lora.evaluation.protocol import descriptor_distances, judge_primaries
 from musicgen_lora.evaluation.references import References
-from musicgen_lora.evaluation.set_distances import compare_sets
-from musicgen_lora.evaluation.verdicts import (
+from musicgen_lora.evaluation.report.verdicts import (
     overfitting_sentences,
     power_sentence,
     primary_sentence,
 )
+from musicgen_lora.evaluation.set_distances import compare_sets
 
 
 def facts(rng: np.random.Generator, n: int, shift: float = 0.0) -> list[dict[str, float]]:

@@ -22,22 +22,26 @@ from rich.console import Console
 
 from musicgen_lora.config import EvaluateSettings
 from musicgen_lora.console import CommandConsole
-from musicgen_lora.evaluation import page_audio, plots
 from musicgen_lora.evaluation.comparison import SHOWN, band_label, compare_descriptors
 from musicgen_lora.evaluation.ear import Heard
 from musicgen_lora.evaluation.losses import summarise_losses
 from musicgen_lora.evaluation.measures.damage import Damage
-from musicgen_lora.evaluation.page_audio import spectrogram_png
 from musicgen_lora.evaluation.protocol import judge_primaries
 from musicgen_lora.evaluation.references import References
-from musicgen_lora.evaluation.report import make_page, print_report, write_report
-from musicgen_lora.evaluation.sounds import compare_sounds
-from musicgen_lora.evaluation.summary import (
+from musicgen_lora.evaluation.report import page_audio, plots
+from musicgen_lora.evaluation.report.page_audio import spectrogram_png
+from musicgen_lora.evaluation.report.report import (
+    make_page,
+    print_report,
+    write_report,
+)
+from musicgen_lora.evaluation.report.summary import (
     list_not_computed,
     loss_sentence,
     moved_words,
     write_sentences,
 )
+from musicgen_lora.evaluation.sounds import compare_sounds
 from musicgen_lora.formats.documents import plain
 from musicgen_lora.listening.descriptors import describe
 

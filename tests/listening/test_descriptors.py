@@ -9,7 +9,7 @@ import pytest
 
 from musicgen_lora.beats.beats808 import make_beat, render_beat
 from musicgen_lora.beats.sequencer import step_time_s
-from musicgen_lora.evaluation.summary import NO_BEAT
+from musicgen_lora.evaluation.report.summary import NO_BEAT
 from musicgen_lora.listening.descriptors import BANDS_HZ, band_name, describe
 from musicgen_lora.listening.onsets import (
     pick_onsets,

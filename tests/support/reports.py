@@ -21,11 +21,11 @@ from musicgen_lora.evaluation.measures.memory import judge_continuations
 from musicgen_lora.evaluation.overfitting import excess_of
 from musicgen_lora.evaluation.protocol import judge_primaries
 from musicgen_lora.evaluation.references import References
-from musicgen_lora.evaluation.report import write_report
-from musicgen_lora.evaluation.sounds import compare_sounds
-from musicgen_lora.evaluation.summary import (
+from musicgen_lora.evaluation.report.report import write_report
+from musicgen_lora.evaluation.report.summary import (
     write_sentences,
 )
+from musicgen_lora.evaluation.sounds import compare_sounds
 from musicgen_lora.formats.documents import plain
 from musicgen_lora.listening.descriptors import describe
 from musicgen_lora.listening.duplicates import fingerprint

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from musicgen_lora.evaluation.document import DescriptorRow, Summary
+from musicgen_lora.evaluation.report.document import DescriptorRow, Summary
 from musicgen_lora.evaluation.statistics import apart, moved_share, paired_bootstrap
 from musicgen_lora.listening.descriptors import BANDS_HZ, band_name
 

@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-from musicgen_lora.evaluation.document import PlayedClip
 from musicgen_lora.evaluation.measures.damage import Damage, measure_damage
 from musicgen_lora.evaluation.measures.embeddings import (
     LOG_MEL,
@@ -17,6 +16,7 @@ from musicgen_lora.evaluation.measures.embeddings import (
     codec_latents,
     embed,
 )
+from musicgen_lora.evaluation.report.document import PlayedClip
 from musicgen_lora.listening.descriptors import describe
 from musicgen_lora.listening.duplicates import fingerprint
 from musicgen_lora.listening.key import estimate_key

@@ -23,16 +23,6 @@ from musicgen_lora.console import plain_console, progress
 from musicgen_lora.dataset.clip_ids import clip_ids
 from musicgen_lora.dataset.tokens import TokenStore, open_tokens, tokenise_clips
 from musicgen_lora.errors import UserError
-from musicgen_lora.evaluation.document import (
-    FORMAT_VERSION,
-    Generation,
-    Losses,
-    NoLosses,
-    PlayedClip,
-    PlayedPair,
-    Report,
-    files_of_report,
-)
 from musicgen_lora.evaluation.ear import Ear
 from musicgen_lora.evaluation.forgetting import OtherMusic, other_music
 from musicgen_lora.evaluation.generations import (
@@ -46,13 +36,23 @@ from musicgen_lora.evaluation.losses import compare_losses, windows_to_measure
 from musicgen_lora.evaluation.on_trained import HeldOutFigures, measure_on_trained
 from musicgen_lora.evaluation.protocol import judge_primaries
 from musicgen_lora.evaluation.references import References, hear_references
-from musicgen_lora.evaluation.report import (
+from musicgen_lora.evaluation.report.document import (
+    FORMAT_VERSION,
+    Generation,
+    Losses,
+    NoLosses,
+    PlayedClip,
+    PlayedPair,
+    Report,
+    files_of_report,
+)
+from musicgen_lora.evaluation.report.report import (
     HTML_FILE,
     print_report,
     write_report,
 )
+from musicgen_lora.evaluation.report.summary import list_not_computed, write_sentences
 from musicgen_lora.evaluation.sounds import compare_sounds
-from musicgen_lora.evaluation.summary import list_not_computed, write_sentences
 from musicgen_lora.formats.documents import plain
 from musicgen_lora.generation.decode import windows_sentence
 from musicgen_lora.generation.sampling import Sampling

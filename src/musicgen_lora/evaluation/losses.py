@@ -12,8 +12,8 @@ from musicgen_lora.dataset.melodies import open_melodies
 from musicgen_lora.dataset.metadata import Clip
 from musicgen_lora.dataset.scoring import OnStep, Windows, window_losses
 from musicgen_lora.dataset.tokens import TokenStore
-from musicgen_lora.evaluation.document import Losses
 from musicgen_lora.evaluation.held_out import HeldOut
+from musicgen_lora.evaluation.report.document import Losses
 from musicgen_lora.evaluation.statistics import paired_bootstrap
 from musicgen_lora.model.musicgen import MusicGen
 

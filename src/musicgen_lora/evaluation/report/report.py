@@ -15,9 +15,9 @@ from rich.text import Text
 
 from musicgen_lora import atomic
 from musicgen_lora.console import MessageTable
-from musicgen_lora.evaluation import plots
 from musicgen_lora.evaluation.comparison import SHOWN, shown_value
-from musicgen_lora.evaluation.document import (
+from musicgen_lora.evaluation.report import plots
+from musicgen_lora.evaluation.report.document import (
     JSON_FILE,
     Described,
     Losses,
@@ -25,9 +25,9 @@ from musicgen_lora.evaluation.document import (
     Report,
     sides,
 )
-from musicgen_lora.evaluation.page_audio import embed_sounds, sound_groups
+from musicgen_lora.evaluation.report.page_audio import embed_sounds, sound_groups
+from musicgen_lora.evaluation.report.verdicts import distance_rows, obedience_rows, primary_rows
 from musicgen_lora.evaluation.statistics import PairedResult
-from musicgen_lora.evaluation.verdicts import distance_rows, obedience_rows, primary_rows
 from musicgen_lora.language.translate import word
 from musicgen_lora.page import data_uri, render_page
 from musicgen_lora.plural import count

@@ -13,7 +13,7 @@ import soundfile
 from matplotlib.image import imsave
 
 from musicgen_lora.audio.files import probe, read_audio
-from musicgen_lora.evaluation.plots import DYNAMIC_RANGE_DB, log_spectrogram
+from musicgen_lora.evaluation.report.plots import DYNAMIC_RANGE_DB, log_spectrogram
 from musicgen_lora.page import data_uri
 
 PAGE_BYTES = 14_000_000

@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from musicgen_lora.evaluation.comparison import SHOWN, Descriptor, shown_value
-from musicgen_lora.evaluation.document import Missing, Report
-from musicgen_lora.evaluation.statistics import FEWEST_FOR_SURE, PairedResult
-from musicgen_lora.evaluation.verdicts import (
+from musicgen_lora.evaluation.report.document import Missing, Report
+from musicgen_lora.evaluation.report.verdicts import (
     damage_sentences,
     distance_sentences,
     memorisation_sentences,
@@ -16,6 +15,7 @@ from musicgen_lora.evaluation.verdicts import (
     overfitting_sentences,
     primary_sentences,
 )
+from musicgen_lora.evaluation.statistics import FEWEST_FOR_SURE, PairedResult
 from musicgen_lora.plural import count
 
 TOLD = ("band_20_60_share", "hat_onset_rate_hz", "roll_density", "kick_onset_rate_hz")
