@@ -41,6 +41,9 @@ NOT_MESSAGES = {
     r"|os\.chdir.*|T5Cond.*|model = .*|\nTunes.*|All settings.*|Settings and.*|Exported by.*",
     # Raised at a caller's mistake, never at a user's; names of features and of tags.
     "generation/continuation.py": None,
+    "model/lora/mixture.py": r".*holds a mixture already.*",
+    # Tags of sound files.
+    "generation/clips.py": r"(prompt|seed|base|adapter): .*",
     "listening": None,
     "audio/waveforms.py": None,
     "audio/pictures.py": r"<.*",

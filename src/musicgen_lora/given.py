@@ -44,6 +44,7 @@ def check_given(settings: Any) -> None:
         check_adapter_folder(folder)
     if "strength" in names:
         check_strengths(names["lora_model_path"], names["strength"])
+    if "hub_base" in names:
         check_is_free(names["output_dir"])
     if names.get("melody") is not None and not names["melody"].is_file():
         raise UserError(f"--melody {names['melody']}: no such file.")
@@ -139,6 +140,15 @@ def check_strengths(adapters: list[Path], strengths: list[float]) -> None:
         raise UserError(
             f"--strength has {len(strengths)} values for {len(adapters)} adapters; give one for "
             "each --lora_model_path, in their order, or none."
+        )
+
+
+def check_strength(strength: float) -> None:
+    """Raises a UserError where no adapter has such a strength."""
+    if not 0.0 <= strength <= 2.0:
+        raise UserError(
+            f"strength = {strength:g}: must be from 0, which is the base alone, to 2; 1 is the "
+            "adapter as it was trained."
         )
 
 

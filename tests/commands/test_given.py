@@ -42,6 +42,16 @@ def places(tmp_path: Path) -> dict[str, Path]:
         ("generate", "--prompts is empty"),
         ("generate --prompts x --lora_model_path {mistyped}", "no such adapter folder"),
         ("generate --prompts x --lora_model_path {audio}", "no adapter_config.json in it"),
+        ("generate --prompts x --lora_model_path {adapter} {mistyped}", "no such adapter folder"),
+        (
+            "generate --prompts x --lora_model_path {adapter} {adapter} --strength 1",
+            "--strength has 1 values for 2 adapters",
+        ),
+        ("generate --prompts x --strength 0.5", "--strength has 1 values for 0 adapters"),
+        (
+            "generate --prompts x --lora_model_path {adapter} --strength 2.5",
+            "strength.0 = 2.5: Input should be less than or equal to 2",
+        ),
         ("generate --prompts x --base_model_path {file}", "{file}: no such model folder"),
         ("generate --prompts x --melody {mistyped}", "--melody {mistyped}: no such file"),
         ("generate --prompts x --output_dir {file}/a/b", "{file} is no folder"),

@@ -17,9 +17,8 @@ from tiny import make_tiny_musicgen
 from musicgen_lora.config import MergeSettings
 from musicgen_lora.errors import UserError
 from musicgen_lora.export.merge import merge_adapters
-from musicgen_lora.export.merging import Part, merge_into
 from musicgen_lora.model.base_facts import base_facts
-from musicgen_lora.model.lora.adapter import load_adapter, read_adapter
+from musicgen_lora.model.lora.adapter import load_adapter
 from musicgen_lora.model.musicgen import load_base
 
 WEIGHTS = "model.safetensors"
@@ -70,24 +69,6 @@ def test_strength_zero_is_the_base_to_the_byte(
     assert (out / "config.json").read_bytes() == (tiny_model_dir / "config.json").read_bytes()
 
 
-@pytest.mark.parametrize(
-    ("kind", "strength"),
-    [("lora", 2.0), ("rslora", 0.5), ("dora", 0.5), ("saved", 0.5), ("bias", 2.0)],
-)
-def test_a_strength_is_a_place_on_the_line_from_base_to_adapter(
-    kind: str, strength: float, tiny_model_dir: Path, tmp_path: Path
-) -> None:
-    model = load_base(tiny_model_dir)
-    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    adapter = draw_adapter(tiny_model_dir, tmp_path / kind, **KINDS[kind])
-    names = merge_into(model, [Part(read_adapter(adapter), strength)])
-    expected, found = merged_by_peft(tiny_model_dir, adapter), model.state_dict()
-    assert names
-    for name in expected:
-        line = before[name] + strength * (expected[name] - before[name])
-        assert torch.allclose(found[name], line, atol=1e-6), name
-
-
 def test_two_halves_of_an_adapter_are_the_adapter(
     tiny_model_dir: Path, lora: Path, tmp_path: Path
 ) -> None:
@@ -97,18 +78,6 @@ def test_two_halves_of_an_adapter_are_the_adapter(
     assert all(torch.allclose(both[name], whole[name], atol=1e-7) for name in whole)
     alone = weights(merge(tiny_model_dir, tmp_path / "alone", left))
     assert any(not torch.allclose(alone[name], whole[name], atol=1e-4) for name in whole)
-
-
-@pytest.mark.parametrize("kind", ["dora", "bias", "saved"])
-def test_an_adapter_of_strength_zero_leaves_no_trace_on_the_others(
-    kind: str, tiny_model_dir: Path, lora: Path, tmp_path: Path
-) -> None:
-    model = load_base(tiny_model_dir)
-    other = draw_adapter(tiny_model_dir, tmp_path / "other", **KINDS[kind])
-    merge_into(model, [Part(read_adapter(other), 0.0), Part(read_adapter(lora), 1.0)])
-    expected, found = merged_by_peft(tiny_model_dir, lora), model.state_dict()
-    assert found.keys() == expected.keys()
-    assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
 def test_several_adapters_add_up_in_any_order(

@@ -38,7 +38,7 @@ MADE = {
     "prompt": "dark trap beat",
     "seed": 3,
     "base": {"path": "tiny-beats", "fingerprint": "0123abcd"},
-    "adapter": None,
+    "adapters": [{"path": "/runs/trap/best_model", "fingerprint": "4567cdef", "strength": 0.7}],
     "musicgen_lora": "1.0",
 }
 

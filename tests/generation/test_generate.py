@@ -10,13 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import soundfile
+from adapters import KINDS, draw_adapter
 from trainer import file_hashes
 
 from musicgen_lora.cli import main
+from musicgen_lora.commands.flags import parse_settings
 from musicgen_lora.config import GenerateSettings
 from musicgen_lora.errors import UserError
 from musicgen_lora.generation import generate
 from musicgen_lora.generation.generate import generate_audio
+from musicgen_lora.model.lora.adapter import read_adapter
 from musicgen_lora.runtime import locks
 
 resource = pytest.importorskip("resource", reason="needs Unix's file-size limit")
@@ -54,6 +58,60 @@ def test_different_audio_never_shares_a_name(tiny_model_dir: Path, tmp_path: Pat
     assert len({path.read_bytes() for path in paths}) == 3
     facts = [json.loads(path.with_suffix(".json").read_text()) for path in paths]
     assert [one["seed"] for one in facts] == [*seeds, seeds[0]]
+
+
+@pytest.fixture(scope="module")
+def pair(tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two adapters, the second of which reaches every part of the model."""
+    folder = tmp_path_factory.mktemp("adapters")
+    return [
+        draw_adapter(tiny_model_dir, folder / "one", seed=1),
+        draw_adapter(tiny_model_dir, folder / "two", seed=2, **KINDS["rslora"]),
+    ]
+
+
+def test_several_adapters_play_at_their_strengths_and_are_named(
+    tiny_model_dir: Path, pair: list[Path], tmp_path: Path
+) -> None:
+    def played(*adapters: Path, strength: list[float]) -> Path:
+        more = {"lora_model_path": list(adapters), "strength": strength}
+        return play(tiny_model_dir, tmp_path, prompts=["hip hop 808 beat"], format="flac", **more)[
+            0
+        ]
+
+    both = played(*pair, strength=[0.7, 0.3])
+    document = json.loads(both.with_suffix(".json").read_text())
+    assert document["adapters"] == [
+        {"path": str(path), "fingerprint": read_adapter(path).fingerprint, "strength": strength}
+        for path, strength in zip(pair, [0.7, 0.3], strict=True)
+    ]
+    with soundfile.SoundFile(both) as file:
+        for said in document["adapters"]:
+            name = Path(said["path"]).name
+            assert f"adapter: {name} {said['fingerprint']} x {said['strength']}" in file.comment
+
+    def sound(path: Path) -> bytes:
+        return soundfile.read(path)[0].tobytes()
+
+    base = sound(played(strength=[]))
+    assert sound(played(*pair, strength=[0.0, 0.0])) == base
+    one = sound(played(pair[0], strength=[]))
+    assert sound(played(*pair, strength=[1.0, 0.0])) == one
+    assert len({base, one, sound(both), sound(played(*pair, strength=[]))}) == 4
+
+
+def test_one_adapter_is_named_without_brackets(pair: list[Path], tmp_path: Path) -> None:
+    """In a settings file as from Python."""
+    config = tmp_path / "config.yaml"
+    config.write_text(f"generate:\n  lora_model_path: {pair[0]}\n  strength: 0.5\n")
+    read = parse_settings("generate", ["--prompts", "808"], config)
+    assert (read.lora_model_path, read.strength) == ([pair[0]], [0.5])
+    given: Any = {"prompts": ["808"], "lora_model_path": pair[0]}
+    assert GenerateSettings(**given).lora_model_path == [pair[0]]
+    assert GenerateSettings(**given | {"lora_model_path": None}).lora_model_path == []
+    flags = ["--prompts", "808", "--lora_model_path", *map(str, pair), "--strength", "0.7", "0.3"]
+    read = parse_settings("generate", flags, config)
+    assert (read.lora_model_path, read.strength) == (pair, [0.7, 0.3])
 
 
 @contextmanager

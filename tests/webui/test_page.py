@@ -48,7 +48,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (run / "previews" / "p.wav").write_bytes(b"preview")
     (run / "evaluation" / "report.html").write_text("<html>report</html>")
     (root / "generated" / "x.wav").write_bytes(b"sound")
-    facts = {"prompt": "<script>alert(1)</script>", "seed": 1, "adapter": None}
+    facts = {"prompt": "<script>alert(1)</script>", "seed": 1, "adapters": []}
     (root / "generated" / "x.json").write_text(json.dumps(facts))
     (root / "generated" / "link.wav").symlink_to(outside / "secret.wav")
     return root

@@ -164,13 +164,19 @@ def _check_paths(settings: Any) -> None:
     """Raises a UserError where a path can't be one, or can't be written into a JSON file."""
     for field in dataclasses.fields(settings):
         value = getattr(settings, field.name)
-        if isinstance(value, Path) and "\0" in str(value):
-            raise UserError(f"{field.name} = {value}: a path has no zero bytes.")
-        if isinstance(value, Path) and not _is_text(str(value)):
-            raise UserError(
-                f"{field.name} = {value}: is not UTF-8; rename it, or set PYTHONUTF8=1 where the "
-                "locale is not UTF-8."
-            )
+        for path in value if isinstance(value, list) else [value]:
+            if isinstance(path, Path):
+                _check_path(field.name, path)
+
+
+def _check_path(name: str, path: Path) -> None:
+    if "\0" in str(path):
+        raise UserError(f"{name} = {path}: a path has no zero bytes.")
+    if not _is_text(str(path)):
+        raise UserError(
+            f"{name} = {path}: is not UTF-8; rename it, or set PYTHONUTF8=1 where the "
+            "locale is not UTF-8."
+        )
 
 
 def _is_text(text: str) -> bool:

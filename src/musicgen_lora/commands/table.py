@@ -39,8 +39,9 @@ def _prepares(settings: Any) -> str:
 
 
 def _plays(settings: Any) -> str:
-    base, adapter = settings.base_model_path, settings.lora_model_path
-    who = f"{base}" if adapter is None else f"{base} with {adapter}"
+    who = settings.base_model_path
+    if settings.lora_model_path:
+        who = f"{who} with {_several(settings)}"
     return f"Playing {len(settings.prompts)} prompts by {who} into {settings.output_dir}"
 
 

@@ -10,10 +10,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from musicgen_lora import EMBEDDED_NAME
-from musicgen_lora.config.kinds import STRICT
-
-Strengths = list[Annotated[float, Field(ge=0.0, le=2.0)]]
-
+from musicgen_lora.config.kinds import STRICT, Adapters, Strengths
 
 HubName = Annotated[str, Field(pattern=r"^([\w.-]{1,96}/[\w.-]{1,96})?$")]
 
@@ -38,7 +35,7 @@ class MergingSettings:
 
     model_path: str = EMBEDDED_NAME
     """Base model that the adapters belong to: a folder, a hub id, or the embedded tiny-beats."""
-    lora_model_path: list[Path] = dataclasses.field(default_factory=list)
+    lora_model_path: Adapters = dataclasses.field(default_factory=list)
     """Adapter folders, such as output_dir/best_model; one or several."""
     strength: Strengths = dataclasses.field(default_factory=list)
     """Of each adapter, 0 to 2: 1 is the adapter as it was trained, 0 the base (default: 1 each)."""
@@ -60,7 +57,7 @@ class ExportingSettings:
     without what tells of your machine and files, with a card and samples."""
     model_path: str = EMBEDDED_NAME
     """Base model: a folder, a hub id, or the embedded tiny-beats."""
-    lora_model_path: list[Path] = dataclasses.field(default_factory=list)
+    lora_model_path: Adapters = dataclasses.field(default_factory=list)
     """Adapter folders; for audiocraft none leaves the base as it is."""
     strength: Strengths = dataclasses.field(default_factory=list)
     """Of each adapter, 0 to 2: 1 is the adapter as it was trained, 0 the base (default: 1 each)."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False, str_max_length=10_000)
 
@@ -25,4 +26,17 @@ Seconds = Annotated[float, Field(gt=0.0, le=3600.0)]
 Guidance = Annotated[float, Field(ge=1.0, le=1000.0)]
 Temperature = Annotated[float, Field(ge=0.0, le=1000.0), AfterValidator(_not_tiny)]
 TopK = Annotated[int, Field(ge=0, le=10**9)]
+
+
+def _several(value: Any) -> Any:
+    """One is a list of one: in a settings file a single adapter needs no brackets."""
+    if value is None:
+        return []
+    return value if isinstance(value, list | tuple) else [value]
+
+
+Adapters = Annotated[list[Path], BeforeValidator(_several)]
+"""Adapter folders."""
+Strengths = Annotated[list[Annotated[float, Field(ge=0.0, le=2.0)]], BeforeValidator(_several)]
+"""Of adapters, each in its place."""
 SoundFormat = Literal["wav", "wav24", "wav_float", "flac", "ogg", "mp3"]

@@ -10,7 +10,17 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from musicgen_lora import EMBEDDED_NAME
-from musicgen_lora.config.kinds import STRICT, Few, Guidance, Seed, SoundFormat, Temperature, TopK
+from musicgen_lora.config.kinds import (
+    STRICT,
+    Adapters,
+    Few,
+    Guidance,
+    Seed,
+    SoundFormat,
+    Strengths,
+    Temperature,
+    TopK,
+)
 
 
 @dataclass(config=STRICT)
@@ -39,8 +49,10 @@ class PlayingSettings:
 
     base_model_path: str = EMBEDDED_NAME
     """Base model: a folder in Hugging Face's format, a hub id, or the embedded tiny-beats."""
-    lora_model_path: Path | None = None
-    """Adapter folder, such as output_dir/best_model; none plays the base."""
+    lora_model_path: Adapters = dataclasses.field(default_factory=list)
+    """Adapter folders, such as output_dir/best_model; several are mixed, none plays the base."""
+    strength: Strengths = dataclasses.field(default_factory=list)
+    """Of each adapter, 0 to 2: 1 is the adapter as it was trained, 0 the base (default: 1 each)."""
     prompts: list[str] = dataclasses.field(default_factory=list)
     """What to play, a prompt a clip."""
     melody: Path | None = None

@@ -11,11 +11,11 @@ from torch import Tensor
 from transformers import MusicgenForConditionalGeneration
 
 from musicgen_lora import EMBEDDED_NAME, __version__
-from musicgen_lora.export.merging import Part, merge_into
 from musicgen_lora.given import check_strengths, local_model
 from musicgen_lora.model.base_folder import base_folder
 from musicgen_lora.model.lora.adapter import read_adapter
-from musicgen_lora.model.musicgen import base_fingerprint, load_base
+from musicgen_lora.model.lora.mixture import Mixture, Part, read_part
+from musicgen_lora.model.musicgen import MusicGen
 
 FACTS_FILE = "made_of.json"
 """Base, adapters and strengths, beside what was made of them."""
@@ -97,12 +97,18 @@ def read_source(
         UserError: strengths and adapters don't match, or one of the folders is not usable.
     """
     check_strengths(list(adapters), list(strengths))
+    # Damaged ones are refused before a base of gigabytes is read.
     files = [read_adapter(folder) for folder in adapters]
-    model = load_base(base)
-    parts = [
-        Part(file, strength)
-        for file, strength in zip(files, strengths or [1.0] * len(files), strict=True)
-    ]
-    mark = base_fingerprint(model)
-    changed = merge_into(model, parts)
-    return Source(base, base_folder(base), mark, model, parts, changed, hub_base)
+    model = MusicGen.load(base)
+    pairs = zip(files, strengths or [1.0] * len(files), strict=True)
+    mixture = Mixture(model, [read_part(model, file, strength) for file, strength in pairs])
+    mixture.merge()
+    return Source(
+        base=base,
+        folder=base_folder(base),
+        fingerprint=model.fingerprint,
+        model=model.hf,
+        parts=mixture.parts,
+        changed=mixture.names,
+        hub_base=hub_base,
+    )

@@ -284,15 +284,17 @@ def _is(path: Path, identity: str) -> bool:
 
 
 def _sound_facts(made: Mapping[str, Any], wanted: Wanted, takes: Sequence[Judged]) -> SoundFacts:
-    names = {"base": made.get("base"), "adapter": made.get("adapter")}
-    hashes = {name: facts["fingerprint"] for name, facts in names.items() if facts}
     seed = takes[0].seed if takes else made["seed"]
-    parts = {"prompt": made["prompt"], "seed": seed, **hashes}
+    parts = [f"prompt: {made['prompt']}", f"seed: {seed}", f"base: {made['base']['fingerprint']}"]
+    parts += [
+        f"adapter: {Path(adapter['path']).name} {adapter['fingerprint']} x {adapter['strength']:g}"
+        for adapter in made["adapters"]
+    ]
     # A loop has its tempo by its length; a clip only where it was measured to obey.
     obeys = wanted.n_bars is not None or (bool(takes) and not takes[0].faults)
     return SoundFacts(
         title=" ".join(made["prompt"].split())[:TITLE_LETTERS],
-        comment="; ".join(f"{name}: {value}" for name, value in parts.items()),
+        comment="; ".join(parts),
         software=f"musicgen-lora {made['musicgen_lora']}",
         bpm=wanted.bpm if obeys else None,
         key=short_key(wanted.key) if wanted.key else "",

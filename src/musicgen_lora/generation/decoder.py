@@ -25,6 +25,7 @@ from musicgen_lora.generation import products
 from musicgen_lora.generation.caches import BatchCache, ClipCache, Rows
 from musicgen_lora.generation.merged import merged_table, merged_weight, norm_weights
 from musicgen_lora.generation.products import Product
+from musicgen_lora.model.lora.mixture import Mixture
 from musicgen_lora.model.melody import is_melody, project_melodies
 from musicgen_lora.model.musicgen import model_shape, project_text
 from musicgen_lora.runtime.precision import DTYPES
@@ -136,17 +137,25 @@ class _Prefix:
 
 
 class Decoder:
-    """The weights of a model as they are now, with its adapter if one is on.
+    """The weights of a model as they are now, with its adapter if one is on, or of a mixture.
 
     Args:
         model: in eval mode; it stays as it is, and its projections of the conditions are used.
         precision: of the weights, one of `PRECISIONS`, whatever the model's own is: an adapter is
             merged in float32 and rounded with them once, where a base that is rounded already would
             swallow it. On a CPU states and sums stay in float32; other devices have no int8.
+        mixture: adapters on this model, taken over block by block, so that the mixture never needs
+            a second model's memory; None plays the model alone.
     """
 
-    def __init__(self, model: MusicgenForConditionalGeneration, precision: str = "fp32") -> None:
+    def __init__(
+        self,
+        model: MusicgenForConditionalGeneration,
+        precision: str = "fp32",
+        mixture: Mixture | None = None,
+    ) -> None:
         self.model, self.shape = model, model_shape(model)
+        self._mixture = Mixture(model) if mixture is None else mixture
         stack: Any = model.decoder.model.decoder
         config: Any = model.decoder.config
         self.device = model.decoder.device
@@ -157,7 +166,9 @@ class Decoder:
         self.width = config.hidden_size
         self._activation: Any = ACT2FN[config.activation_function]
         self._melody = is_melody(model)
-        tables = torch.cat([merged_table(table) for table in stack.embed_tokens])
+        self._projections = [m for name, m in model.named_children() if name.endswith("_proj")]
+        with self._mixture.on(stack.embed_tokens):
+            tables = torch.cat([merged_table(table) for table in stack.embed_tokens])
         self._tables = tables.to(self.dtype)
         self._first_rows = torch.arange(self.shape.n_codebooks, device=self.device) * (
             self.shape.special + 1
@@ -166,9 +177,10 @@ class Decoder:
         self._positions = torch.empty(0, self.width, dtype=self.dtype, device=self.device)
         # Forms of products are chosen for the threads that will multiply.
         with threads_for(model), torch.inference_mode():
-            self._layers = [self._layer(block) for block in stack.layers]
-            self._norm = _Norm.of(stack.layer_norm, self.dtype)
-            self._heads = self._product(*model.decoder.lm_heads)
+            self._layers = [self._mixed_layer(block) for block in stack.layers]
+            with self._mixture.on([stack.layer_norm, *model.decoder.lm_heads]):
+                self._norm = _Norm.of(stack.layer_norm, self.dtype)
+                self._heads = self._product(*model.decoder.lm_heads)
 
     def _product(self, *layers: nn.Module) -> Product:
         """One product of layers that read the same states."""
@@ -179,6 +191,10 @@ class Decoder:
             return products.integers(weight)
         weight = weight.to(DTYPES[self.precision])
         return products.chosen_form(weight)(weight)
+
+    def _mixed_layer(self, block: Any) -> _Layer:
+        with self._mixture.on([block]):
+            return self._layer(block)
 
     def _layer(self, block: Any) -> _Layer:
         own = block.self_attn
@@ -211,11 +227,14 @@ class Decoder:
         states, mask, melody = conditions.of(clip)
         has_text = bool(mask.any())
         mask = mask.to(self.device)
-        text = project_text(self.model, states.to(self.device), mask).to(self.dtype)
+        with self._mixture.on(self._projections):
+            text = project_text(self.model, states.to(self.device), mask).to(self.dtype)
+            tunes = []
+            if self._melody:
+                tunes = [project_melodies(self.model, tune, 1) for tune in (melody, None)]
         if not self._melody:
             nothing = text.new_empty(2, 0, self.width)
             return _Prefix(nothing, text if has_text else None, has_text)
-        tunes = [project_melodies(self.model, tune, 1) for tune in (melody, None)]
         tune = torch.cat(tunes).to(self.dtype)
         both = torch.cat([tune, torch.cat([text, torch.zeros_like(text)])], dim=1)
         return _Prefix(both, None, has_text or melody is not None)

@@ -41,10 +41,10 @@ from musicgen_lora.generation.decoder import Decoder
 from musicgen_lora.generation.precision import choose_precision
 from musicgen_lora.generation.sampling import Sampling
 from musicgen_lora.generation.takes import Judged
-from musicgen_lora.given import check_prompts
+from musicgen_lora.given import check_prompts, check_strengths
 from musicgen_lora.model.chroma import Chroma
 from musicgen_lora.model.codec import decode_codes
-from musicgen_lora.model.lora.adapter import load_adapter, read_adapter
+from musicgen_lora.model.lora.mixture import Mixture, read_part
 from musicgen_lora.model.melody import is_melody
 from musicgen_lora.model.musicgen import (
     base_fingerprint,
@@ -73,12 +73,14 @@ def generate_audio(settings: GenerateSettings) -> list[Path]:
         RunError: the disk is full; the clips before are whole, and nothing is half written.
     """
     check_prompts(settings.prompts, needed=True)
+    check_strengths(settings.lora_model_path, settings.strength)
     wanted = wanted_of(settings)
     console = plain_console()
     model = load_base(settings.base_model_path)
     shape = model_shape(model)
     check_format(wanted.format, shape.sample_rate)
-    facts = _load_facts(model, settings)
+    mixture = _mixture(model, settings)
+    facts = _facts(model, mixture, settings)
     melody = _tune(model, settings.base_model_path, settings.melody)
     # What a killed run has left there; files are only made while the folder is held.
     with locked(settings.output_dir, wait_s=WAIT_S):
@@ -96,9 +98,11 @@ def generate_audio(settings: GenerateSettings) -> list[Path]:
     if n_frames > window:
         facts["window_s"] = window / shape.frame_rate
         console.print(windows_sentence(model, n_frames), style="yellow")
-    player = _Player(
-        Decoder(model, precision), TextStates(model, tokenizer), melody, settings, console
-    )
+    text = TextStates(model, tokenizer)
+    encoder: Any = model.text_encoder
+    with mixture.on([encoder]):
+        text.prepare([read_as(prompt, wanted) for prompt in settings.prompts], batch_size=1)
+    player = _Player(Decoder(model, precision, mixture), text, melody, settings, console)
     how = {
         "duration_s": n_frames / shape.frame_rate,
         "guidance_scale": settings.guidance_scale,
@@ -122,23 +126,30 @@ def generate_audio(settings: GenerateSettings) -> list[Path]:
     return paths
 
 
-def _load_facts(
-    model: MusicgenForConditionalGeneration, settings: GenerateSettings
+def _mixture(model: MusicgenForConditionalGeneration, settings: GenerateSettings) -> Mixture:
+    """The adapters that play, each at its strength."""
+    strengths = settings.strength or [1.0] * len(settings.lora_model_path)
+    pairs = zip(settings.lora_model_path, strengths, strict=True)
+    return Mixture(model, [read_part(model, path, strength) for path, strength in pairs])
+
+
+def _facts(
+    model: MusicgenForConditionalGeneration, mixture: Mixture, settings: GenerateSettings
 ) -> dict[str, Any]:
-    """What is played by, for the JSON; the adapter is loaded."""
+    """What is played by, for the JSON."""
     facts: dict[str, Any] = {
         "base": {"path": settings.base_model_path, "fingerprint": base_fingerprint(model)},
         # Text encoder and codec decide the samples as well.
         "model": fingerprint(model),
-        "adapter": None,
+        "adapters": [
+            {
+                "path": str(part.files.folder.resolve()),
+                "fingerprint": part.files.fingerprint,
+                "strength": part.strength,
+            }
+            for part in mixture.parts
+        ],
     }
-    if settings.lora_model_path is not None:
-        files = read_adapter(settings.lora_model_path)
-        load_adapter(model, files)
-        facts["adapter"] = {
-            "path": str(settings.lora_model_path.resolve()),
-            "fingerprint": files.fingerprint,
-        }
     if settings.melody is not None:
         facts["melody"] = {"path": str(settings.melody), "sha256": sha256_file(settings.melody)}
     return facts

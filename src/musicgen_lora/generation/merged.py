@@ -14,6 +14,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
 from musicgen_lora.errors import UserError
+from musicgen_lora.model.lora.mixture import weight_change
 
 
 def merged_weight(layer: nn.Module) -> torch.Tensor:
@@ -28,10 +29,11 @@ def merged_weight(layer: nn.Module) -> torch.Tensor:
     elif _is_plain_lora(layer):
         base: Any = layer.base_layer
         adapter: Any = layer
-        weight, bias = base.weight.float(), base.bias
+        weight, bias = base.weight.double(), base.bias
         for name in adapter.active_adapters:
             if name in adapter.lora_A:
-                weight = weight + adapter.get_delta_weight(name).float()
+                weight = weight + weight_change(layer, name)
+        weight = weight.float()
     else:
         # Whatever it is (DoRA, quantised): what it makes of each input alone is a column.
         base = layer.get_base_layer() if isinstance(layer, BaseTunerLayer) else layer

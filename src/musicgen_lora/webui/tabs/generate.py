@@ -138,7 +138,11 @@ class Playing:
             **changed(self._form, values),
         }
         for more in self._players(who, base, side):
-            self._page.submit("generate", settings | more, prompt[:60], self._work.generated)
+            asked = settings | more
+            if "lora_model_path" not in more:
+                # The base has none to be mixed at one.
+                asked.pop("strength", None)
+            self._page.submit("generate", asked, prompt[:60], self._work.generated)
         return seed
 
     def _players(self, who: Any, base: Any, side: Any) -> list[dict[str, Any]]:
@@ -188,25 +192,32 @@ def _build_history(page: Page, demo: gr.Blocks) -> None:
 
 def history(sounds: list[Sound], page: Page) -> str:
     """Players of clips; base and adapter of the same words, seed and length in one as well."""
-    plain: dict[Any, Sound] = {_same(s): s for s in sounds if not s.facts.get("adapter")}
+    plain: dict[Any, Sound] = {_same(s): s for s in sounds if not _adapters(s)}
     parts = []
     for sound in sounds:
         facts = sound.facts
-        adapter = facts.get("adapter")
-        who = _adapter_name(adapter) if isinstance(adapter, dict) else page.words("base")
+        adapters = _adapters(sound)
+        who = " + ".join(map(_adapter_name, adapters)) or page.words("base")
         seed = f"{page.words('Seed')} {facts.get('seed')}"
         label = f"{str(facts.get('prompt', sound.name))[:200]} · {who} · {seed}"
         address = page.address("sound", sound.name)
         parts.append(player(address, label, save_as=sound.name))
-        if adapter and (other := plain.get(_same(sound))):
+        if adapters and (other := plain.get(_same(sound))):
             title = page.words("Base and adapter, seed {seed}", seed=facts.get("seed"))
             parts.append(pair(page.address("sound", other.name), address, title, page.words))
     return "".join(parts)
 
 
+def _adapters(sound: Sound) -> list[dict[str, Any]]:
+    found = sound.facts.get("adapters")
+    return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+
+
 def _adapter_name(adapter: dict[str, Any]) -> str:
     parts = str(adapter.get("path", "")).replace("\\", "/").split("/")
-    return parts[-2] if len(parts) > 1 else parts[-1]
+    name = parts[-2] if len(parts) > 1 else parts[-1]
+    strength = adapter.get("strength", 1.0)
+    return name if strength == 1.0 else f"{name} x {strength}"
 
 
 def _same(sound: Sound) -> Any:

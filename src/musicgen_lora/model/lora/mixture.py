@@ -1,0 +1,267 @@
+"""Adapters on a base, each with a strength: the one place that turns them into weights.
+
+A strength s of an adapter means W + s (M - W), where M is the weight that PEFT merges: 0 is the
+base, 1 the adapter as it was trained, its alpha folded in, and several adapters add what each of
+them changes of the base. For a plain LoRA M - W is its scaled product; DoRA, whose M depends on W,
+is on that line as well. Sums are taken in float64 and rounded once, so that an adapter of strength
+1 gives PEFT's merged weight to the bit, and two halves of an adapter give the adapter.
+
+The base's own weights are never computed with: a mixture is put in their place for a while, and the
+same tensors come back.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils import ModulesToSaveWrapper
+from torch import Tensor, nn
+
+from musicgen_lora.errors import RunError, UserError
+from musicgen_lora.given import check_strength
+from musicgen_lora.model.lora.adapter import AdapterFiles, load_adapter, read_adapter
+from musicgen_lora.model.musicgen import AnyMusicGen, MusicGen, musicgen_of
+
+NAME = "default"
+"""Of an adapter within PEFT."""
+_PREFIX = "base_model.model."
+Change = Callable[[], Tensor]
+"""Gives what an adapter of strength 1 adds to a weight, float64."""
+_replaced: set[int] = set()
+"""Parameters, by identity, that hold a mixture at the moment."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """An adapter that was looked at on its base, and its strength.
+
+    Args:
+        files: what it was read from.
+        changes: what it changes, by the names of the base's weights.
+        strength: 0 to 2.
+    """
+
+    files: AdapterFiles
+    changes: Mapping[str, Change]
+    strength: float = 1.0
+
+    def at(self, strength: float) -> Part:
+        """The same adapter at another strength; nothing is read again.
+
+        Raises:
+            UserError: not from 0 to 2.
+        """
+        check_strength(strength)
+        return dataclasses.replace(self, strength=strength)
+
+
+def read_part(model: AnyMusicGen, adapter: Path | AdapterFiles, strength: float = 1.0) -> Part:
+    """Reads an adapter and works out what it changes of a base.
+
+    Args:
+        model: the base, without an adapter on it; it is the same to the bit afterwards.
+        adapter: its folder, or what was read from it.
+        strength: 0 to 2.
+
+    Raises:
+        UserError: no adapter there, a damaged one, one of another base, one that changes what can't
+            be merged, or a strength out of range.
+    """
+    check_strength(strength)
+    files = read_adapter(adapter) if isinstance(adapter, Path) else adapter
+    return Part(files, _changes(musicgen_of(model), files), strength)
+
+
+class Mixture:
+    """What a base plays with: its weights and what adapters add to them.
+
+    Args:
+        model: the base that the parts were read for, in float32; without parts, any model as it is.
+        parts: adapters. Those of strength 0 change nothing.
+    """
+
+    def __init__(self, model: AnyMusicGen, parts: Sequence[Part] = ()) -> None:
+        self._hf, self.parts = musicgen_of(model).hf, tuple(parts)
+        self._changes: dict[str, list[tuple[float, Change]]] = {}
+        for part in parts:
+            for name, change in part.changes.items():
+                if part.strength:
+                    self._changes.setdefault(name, []).append((part.strength, change))
+
+    @property
+    def names(self) -> set[str]:
+        """Names of the weights that are not the base's."""
+        return set(self._changes)
+
+    def weight(self, name: str) -> Tensor:
+        """A weight of `names` as it is mixed, where the base's own is.
+
+        Raises:
+            RunError: it is not finite.
+        """
+        return self._mixed(name, self._weights()[name])
+
+    @contextlib.contextmanager
+    def on(self, modules: Iterable[nn.Module] | None = None) -> Iterator[None]:
+        """A context in which the model has the mixture's weights: the losses, the text states and
+        the decoders that are made within are those of the mixture. Afterwards the base's own
+        tensors are back.
+
+        Args:
+            modules: parts of the model (default: all of it). Only their weights are mixed, which
+                takes the memory of those that the adapters change.
+
+        Raises:
+            RunError: a weight is not finite.
+            RuntimeError: they hold a mixture already.
+        """
+        own = {id(parameter) for module in modules or () for parameter in module.parameters()}
+        weights = {
+            name: weight
+            for name, weight in self._weights().items()
+            if modules is None or id(weight) in own
+        }
+        mixed = {name: self._mixed(name, weight) for name, weight in weights.items()}
+        golden = {name: weight.data for name, weight in weights.items()}
+        _replaced.update(map(id, weights.values()))
+        for name, weight in weights.items():
+            weight.data = mixed[name]
+        try:
+            yield
+        finally:
+            for name, weight in weights.items():
+                weight.data = golden[name]
+            _replaced.difference_update(map(id, weights.values()))
+
+    def merge(self) -> None:
+        """Makes the mixture the model's own weights, for good."""
+        for name, weight in self._weights().items():
+            weight.data = self._mixed(name, weight)
+
+    def _weights(self) -> dict[str, nn.Parameter]:
+        if not self._changes:
+            return {}
+        found = dict(self._hf.named_parameters(remove_duplicate=False))
+        return {name: found[name] for name in self._changes}
+
+    # Outside of inference mode: what is made within may never be a parameter's again.
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def _mixed(self, name: str, weight: nn.Parameter) -> Tensor:
+        if id(weight) in _replaced:
+            raise RuntimeError(f"{name} holds a mixture already; end that first.")
+        total = weight.double()
+        for strength, change in self._changes[name]:
+            total = total + strength * change().to(weight.device)
+        mixed = total.to(weight.dtype)
+        if not bool(mixed.isfinite().all()):
+            raise RunError(f"{name}: is not finite once merged; lower --strength.")
+        return mixed
+
+
+def weight_change(layer: Any, name: str = NAME) -> Tensor:
+    """What an adapter of PEFT's adds to the weight of its layer, float64.
+
+    Args:
+        layer: a linear layer or an embedding with a LoRA or DoRA; it stays as it is.
+        name: of the adapter within PEFT.
+    """
+    base = layer.get_base_layer()
+    layer.to(base.weight.device)
+    if not layer.use_dora[name]:
+        return layer.get_delta_weight(name).double()
+    before = base.weight.detach().clone()
+    layer.merge(adapter_names=[name])
+    merged = base.weight.detach().clone()
+    layer.merged_adapters.clear()
+    with torch.no_grad():
+        base.weight.copy_(before)
+    return merged.double() - before.double()
+
+
+def _changes(model: MusicGen, files: AdapterFiles) -> dict[str, Change]:
+    """What an adapter changes, by the names of the weights. Layers keep what they need for that
+    when the adapter is off the model again."""
+    weights = dict(model.hf.named_parameters(remove_duplicate=False))
+    whole = {
+        name.removeprefix(_PREFIX).replace(".base_layer", ""): tensor
+        for name, tensor in files.tensors.items()
+        if "lora_" not in name
+    }
+    before = {name: weights[name].detach().clone() for name in whole if name in weights}
+    try:
+        load_adapter(model, files)
+    finally:
+        layers = _take_off(model.hf)
+        with torch.no_grad():
+            for name, tensor in before.items():
+                # PEFT writes an adapter's biases into the base, and embeddings saved with it.
+                weights[name].copy_(tensor)
+    changes: dict[str, Change] = {}
+    for name, layer in layers.items():
+        changes |= _layer_changes(files, name, layer, weights)
+    for name, tensor in before.items():
+        if not torch.equal(tensor, whole[name].to(tensor.device)):
+            changes[name] = _difference(tensor, whole[name].to(tensor.device))
+    _check_nothing_is_shared(files, set(changes), weights)
+    return changes
+
+
+def _take_off(hf: nn.Module) -> dict[str, Any]:
+    """Puts a base's own modules back where PEFT has put others, however far it has come; the
+    layers that carry the adapter, by the names of those that they stood for."""
+    layers: dict[str, Any] = {}
+    for name, module in list(hf.named_modules()):
+        if isinstance(module, BaseTunerLayer):
+            layers[name] = module
+            hf.set_submodule(name, module.get_base_layer())
+        elif isinstance(module, ModulesToSaveWrapper):
+            hf.set_submodule(name, module.original_module)
+    # By which PEFT would take the next adapter for a second one on top.
+    vars(hf).pop("peft_config", None)
+    return layers
+
+
+def _layer_changes(
+    files: AdapterFiles, name: str, layer: Any, weights: Mapping[str, nn.Parameter]
+) -> dict[str, Change]:
+    if f"{name}.weight" not in weights:
+        kind = type(layer.get_base_layer()).__name__
+        raise UserError(
+            f"{files.folder}: adapts {name}, a {kind} whose weight can't be merged; train it on "
+            "the language model's linear layers and embeddings."
+        )
+    changes: dict[str, Change] = {f"{name}.weight": lambda: weight_change(layer)}
+    if layer.lora_bias.get(NAME):
+        if layer.get_base_layer().bias is None:
+            raise UserError(
+                f"{files.folder}: lora_bias: {name} has no bias of its own that the adapter's "
+                "could be added to; train the adapter without lora_bias."
+            )
+        bias = layer.scaling[NAME] * layer.lora_B[NAME].bias.detach().double()
+        changes[f"{name}.bias"] = lambda: bias
+    return changes
+
+
+def _difference(before: Tensor, after: Tensor) -> Change:
+    return lambda: after.double() - before.double()
+
+
+def _check_nothing_is_shared(
+    files: AdapterFiles, changed: set[str], weights: Mapping[str, nn.Parameter]
+) -> None:
+    """An adapter sits on one of the layers that share a weight; merged, it would be on all."""
+    for name in sorted(changed):
+        others = [key for key, p in weights.items() if p is weights[name] and key != name]
+        if others:
+            raise UserError(
+                f"{files.folder}: adapts {name}, whose weight is also that of {others[0]}; merged, "
+                "it would change both. Train it on other layers."
+            )
