@@ -24,10 +24,11 @@ from musicgen_lora.config import EvaluateSettings
 from musicgen_lora.console import CommandConsole
 from musicgen_lora.evaluation.comparison import SHOWN, band_label, compare_descriptors
 from musicgen_lora.evaluation.ear import Heard
-from musicgen_lora.evaluation.losses import summarise_losses
+from musicgen_lora.evaluation.losses import summarise_losses, summarise_positions
 from musicgen_lora.evaluation.measures.damage import Damage
 from musicgen_lora.evaluation.protocol import judge_primaries
 from musicgen_lora.evaluation.references import References
+from musicgen_lora.evaluation.regressions import find_regressions
 from musicgen_lora.evaluation.report import page_audio, plots
 from musicgen_lora.evaluation.report.page_audio import spectrogram_png
 from musicgen_lora.evaluation.report.report import (
@@ -85,6 +86,7 @@ def without_reference(report: dict[str, Any]) -> dict[str, Any]:
     nothing = {"computed": False, "why": why}
     poor |= {"overfitting": nothing, "memorisation": {"continuations": nothing, "nearest": nothing}}
     poor["primaries"] = plain(judge_primaries(poor))
+    poor["regressions"] = plain(find_regressions(poor))
     poor["not_computed"] = list_not_computed(poor)
     poor["findings"] = write_sentences(poor)
     return poor
@@ -302,6 +304,20 @@ def test_windows_of_a_source_are_one_observation() -> None:
     assert loss["mean"]["relative"] == pytest.approx(-0.5)
     assert loss["mean"]["ci_low"] is None
     assert loss["codebooks"][0]["mean_base"] == pytest.approx(28 / 6)
+
+
+def test_the_loss_along_the_clip_is_of_the_sources_that_reach_there() -> None:
+    base = np.array([[[4.0, 2.0], [2.0, 0.0]], [[6.0, 3.0], [3.0, 1.0]], [[8.0, 4.0], [4.0, 2.0]]])
+    counts = np.array([[[2, 1], [1, 0]], [[2, 1], [1, 1]], [[2, 1], [1, 1]]])
+    first, second = summarise_positions(
+        base, 0.5 * base, counts, ["a", "b", "c"], part_s=2.0, seed=0
+    )
+    assert (first["from_s"], first["to_s"], second["to_s"]) == (0.0, 2.0, 4.0)
+    assert (first["loss"]["n"], second["loss"]["n"]) == (3, 2)
+    assert first["loss"]["mean_base"] == pytest.approx((2.0 + 3.0 + 4.0) / 3)
+    # Without the source whose second codebook is not predicted there.
+    assert second["loss"]["mean_base"] == pytest.approx((2.0 + 3.0) / 2)
+    assert second["loss"]["relative"] == pytest.approx(-0.5)
 
 
 def test_plain_values_are_json() -> None:

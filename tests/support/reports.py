@@ -14,13 +14,14 @@ from musicgen_lora.beats.beats808 import make_beat, render_beat
 from musicgen_lora.config import EvaluateSettings
 from musicgen_lora.dataset.metadata import Clip
 from musicgen_lora.evaluation.ear import Ear, Heard
-from musicgen_lora.evaluation.losses import summarise_losses
+from musicgen_lora.evaluation.losses import summarise_losses, summarise_positions
 from musicgen_lora.evaluation.measures.damage import measure_damage
 from musicgen_lora.evaluation.measures.embeddings import LOG_MEL, log_mel
 from musicgen_lora.evaluation.measures.memory import judge_continuations
 from musicgen_lora.evaluation.overfitting import excess_of
 from musicgen_lora.evaluation.protocol import judge_primaries
 from musicgen_lora.evaluation.references import References
+from musicgen_lora.evaluation.regressions import find_regressions
 from musicgen_lora.evaluation.report.report import write_report
 from musicgen_lora.evaluation.report.summary import (
     write_sentences,
@@ -46,7 +47,14 @@ def losses(n_sources: int) -> Any:
     counts = np.full((2 * n_sources, 4), 200.0)
     lowered = base * rng.uniform(0.75, 0.9, base.shape)
     sources = [f"pack {index // 2} <b>" for index in range(2 * n_sources)]
-    return summarise_losses(base * counts, lowered * counts, counts, sources, seed=0)
+    found = summarise_losses(base * counts, lowered * counts, counts, sources, seed=0)
+    # Four stretches of a second; what was heard before helps.
+    parts = np.array([1.3, 1.0, 0.9, 0.8])
+    sums = [(own * counts)[..., None] * parts / 4 for own in (base, lowered)]
+    found["positions"] = summarise_positions(
+        *sums, np.stack([counts / 4] * 4, axis=-1), sources, part_s=1.0, seed=0
+    )
+    return found
 
 
 def hear(wave: np.ndarray) -> Heard:
@@ -185,6 +193,7 @@ def make_report(folder: Path) -> dict[str, Any]:
         }
     )
     report["primaries"] = plain(judge_primaries(report))
+    report["regressions"] = plain(find_regressions(report))
     report["findings"] = write_sentences(report)
     write_report(report, folder)
     return report

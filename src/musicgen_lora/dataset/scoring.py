@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
 
 from musicgen_lora.dataset.batches import Window, collate
-from musicgen_lora.model.musicgen import AnyMusicGen, musicgen_of
+from musicgen_lora.model.musicgen import AnyMusicGen, MusicGen, musicgen_of
 from musicgen_lora.model.text import TextStates
 
 Windows = Sequence[Window]
@@ -17,7 +17,10 @@ OnStep = Callable[[int, int], None]
 """Told how many windows are done, and of how many."""
 
 
-@torch.no_grad()
+Scores = Callable[..., tuple[torch.Tensor, torch.Tensor]]
+"""`MusicGen.losses` or `frame_losses`."""
+
+
 def window_losses(
     model: AnyMusicGen,
     windows: Windows,
@@ -31,17 +34,57 @@ def window_losses(
         Sums in nats and numbers of predicted frames, each `[windows, K]` float64.
     """
     model = musicgen_of(model)
-    device = model.device
     sums, counts = np.zeros((2, len(windows), model.shape.n_codebooks))
+    for rows, found, n in _scored(model, model.losses, windows, text, batch_size, on_step):
+        sums[rows], counts[rows] = found, n
+    return sums, counts
+
+
+def position_losses(
+    model: AnyMusicGen,
+    windows: Windows,
+    text: TextStates,
+    batch_size: int,
+    part_frames: int,
+    on_step: OnStep = lambda done, total: None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The same, of each stretch of `part_frames` frames: `[windows, K, P]` both, zero where a
+    window has no such stretch.
+
+    Six arguments and one: those of `window_losses`, and the length of a stretch.
+    """
+    model = musicgen_of(model)
+    longest = max((len(window.codes) for window in windows), default=0)
+    n_parts = -(-longest // part_frames)
+    sums, counts = np.zeros((2, len(windows), model.shape.n_codebooks, n_parts))
+    starts = part_frames * np.arange(n_parts)
+    for rows, found, n in _scored(model, model.frame_losses, windows, text, batch_size, on_step):
+        whole = np.zeros((*n.shape, n_parts * part_frames))
+        whole[..., : found.shape[-1]] = found
+        sums[rows] = whole.reshape(*n.shape, n_parts, part_frames).sum(axis=-1)
+        counts[rows] = np.clip(n[..., None] - starts, 0, part_frames)
+    return sums, counts
+
+
+@torch.no_grad()
+def _scored(
+    model: MusicGen,
+    score: Scores,
+    windows: Windows,
+    text: TextStates,
+    batch_size: int,
+    on_step: OnStep,
+) -> Iterator[tuple[list[int], np.ndarray, np.ndarray]]:
+    """Places of windows, and their losses and numbers of frames, a batch at a time."""
+    device = model.device
     # Windows of like length together: less padding.
     order = sorted(range(len(windows)), key=lambda index: len(windows[index].codes))
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
         batch = collate([windows[i] for i in chosen])
         states, mask = text.batch(batch.captions, device)
-        batch_sums, batch_counts = model.losses(
+        found, n = score(
             batch.codes.to(device), batch.n_frames.to(device), states, mask, batch.melodies
         )
-        sums[chosen], counts[chosen] = batch_sums.cpu().numpy(), batch_counts.cpu().numpy()
+        yield chosen, found.cpu().numpy().astype(np.float64), n.cpu().numpy()
         on_step(start + len(chosen), len(order))
-    return sums, counts

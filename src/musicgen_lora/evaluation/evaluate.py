@@ -36,6 +36,7 @@ from musicgen_lora.evaluation.losses import compare_losses, windows_to_measure
 from musicgen_lora.evaluation.on_trained import HeldOutFigures, measure_on_trained
 from musicgen_lora.evaluation.protocol import judge_primaries
 from musicgen_lora.evaluation.references import References, hear_references
+from musicgen_lora.evaluation.regressions import find_regressions
 from musicgen_lora.evaluation.report.document import (
     FORMAT_VERSION,
     Generation,
@@ -165,12 +166,14 @@ def _measure(
                 console,
             ),
             "primaries": [],
+            "regressions": {},
             "not_computed": [],
             "findings": [],
             "plots": [],
         }
     )
     report["primaries"] = plain(judge_primaries(report))
+    report["regressions"] = plain(find_regressions(report))
     report["not_computed"] = list_not_computed(report)
     report["findings"] = write_sentences(report)
     return report

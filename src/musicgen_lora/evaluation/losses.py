@@ -10,12 +10,16 @@ from peft import PeftModel
 from musicgen_lora.dataset.batches import fixed_windows
 from musicgen_lora.dataset.melodies import open_melodies
 from musicgen_lora.dataset.metadata import Clip
-from musicgen_lora.dataset.scoring import OnStep, Windows, window_losses
+from musicgen_lora.dataset.scoring import OnStep, Windows, position_losses
 from musicgen_lora.dataset.tokens import TokenStore
 from musicgen_lora.evaluation.held_out import HeldOut
-from musicgen_lora.evaluation.report.document import Losses
+from musicgen_lora.evaluation.report.document import Losses, PositionLoss
 from musicgen_lora.evaluation.statistics import paired_bootstrap
 from musicgen_lora.model.musicgen import MusicGen
+
+
+MOST_POSITIONS = 10
+"""Stretches of equal length that the longest window is cut into."""
 
 
 def windows_to_measure(
@@ -53,19 +57,23 @@ def compare_losses(
         on_step: told how many of both sides' windows are done.
 
     Returns:
-        The report's `loss`, see `summarise_losses`.
+        The report's `loss`, see `summarise_losses` and `summarise_positions`.
     """
     total = 2 * len(windows)
+    part_frames = -(-max(len(window.codes) for window in windows) // MOST_POSITIONS)
+    measured = (model, windows, model.text, batch_size, part_frames)
     with adapted.disable_adapter():
-        base_sums, counts = window_losses(
-            model, windows, model.text, batch_size, lambda done, _: on_step(done, total)
-        )
-    adapter_sums, _ = window_losses(
-        model, windows, model.text, batch_size, lambda done, of: on_step(of + done, total)
+        base_sums, counts = position_losses(*measured, lambda done, _: on_step(done, total))
+    adapter_sums, _ = position_losses(*measured, lambda done, of: on_step(of + done, total))
+    sources = [window.source for window in windows]
+    found = summarise_losses(
+        base_sums.sum(2), adapter_sums.sum(2), counts.sum(2), sources, seed=seed
     )
-    return summarise_losses(
-        base_sums, adapter_sums, counts, [window.source for window in windows], seed=seed
+    part_s = part_frames / model.shape.frame_rate
+    found["positions"] = summarise_positions(
+        base_sums, adapter_sums, counts, sources, part_s=part_s, seed=seed
     )
+    return found
 
 
 def summarise_losses(
@@ -115,3 +123,48 @@ def summarise_losses(
             for row, name in enumerate(names)
         ],
     }
+
+
+def summarise_positions(
+    base_sums: np.ndarray,
+    adapter_sums: np.ndarray,
+    counts: np.ndarray,
+    sources: Sequence[str],
+    *,
+    part_s: float,
+    seed: int,
+) -> list[PositionLoss]:
+    """The loss along the clip: does the adapter help at its start, or where much was heard?
+
+    Args:
+        base_sums: `[W, K, P]` nats, summed over the predicted frames of a stretch.
+        adapter_sums: `[W, K, P]`.
+        counts: `[W, K, P]` predicted frames.
+        sources: W of them.
+        part_s: seconds of a stretch.
+        seed: of the intervals.
+
+    Returns:
+        Of each stretch `from_s`, `to_s` and `loss`, the mean of the codebooks as in
+        `summarise_losses`, over the sources that have one of all of them there.
+    """
+    names = sorted(set(sources))
+    member = np.array([[source == name for source in sources] for name in names], np.float64)
+    base, adapter, frames = (
+        np.einsum("sw,wkp->skp", member, own) for own in (base_sums, adapter_sums, counts)
+    )
+    found: list[PositionLoss] = []
+    for place in range(counts.shape[2]):
+        has = (frames[:, :, place] > 0.0).all(axis=1)
+        if not has.any():
+            continue  # Past what the latest codebook predicts.
+        n = frames[has, :, place]
+        before, after = ((own[has, :, place] / n).mean(axis=1) for own in (base, adapter))
+        found.append(
+            {
+                "from_s": place * part_s,
+                "to_s": (place + 1) * part_s,
+                "loss": paired_bootstrap(before, after, n.mean(axis=1), seed),
+            }
+        )
+    return found

@@ -69,8 +69,17 @@ def descriptor_distances(
 
 
 def _distances(clips: Facts, reference: Facts) -> np.ndarray:
-    """`[clips]`; a descriptor that a clip lacks and the reference has counts as elsewhere."""
-    found = []
+    """`[clips]`: the mean over descriptors."""
+    found = [*descriptor_offsets(clips, reference).values()]
+    return np.mean(found, axis=0) if found else np.full(len(clips), np.nan)
+
+
+def descriptor_offsets(
+    clips: Sequence[Mapping[str, float | None]], reference: Sequence[Mapping[str, float | None]]
+) -> dict[str, np.ndarray]:
+    """Of each descriptor with a place, `[clips]` distances to the reference's mean in its standard
+    deviations; one that a clip lacks and the reference has counts as elsewhere."""
+    found = {}
     for shown in SHOWN:
         if shown.least is None:
             continue
@@ -81,8 +90,8 @@ def _distances(clips: Facts, reference: Facts) -> np.ndarray:
         values = np.array([clip[shown.name] for clip in clips], np.float64)
         spread = max(float(target.std(ddof=1)), shown.least)
         away = np.abs(values - target.mean()) / spread
-        found.append(np.minimum(np.nan_to_num(away, nan=FAR_ENOUGH), FAR_ENOUGH))
-    return np.mean(found, axis=0) if found else np.full(len(clips), np.nan)
+        found[shown.name] = np.minimum(np.nan_to_num(away, nan=FAR_ENOUGH), FAR_ENOUGH)
+    return found
 
 
 def judge_primaries(report: Mapping[str, Any]) -> list[dict[str, Any]]:

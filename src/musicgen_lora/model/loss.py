@@ -7,7 +7,7 @@ positions, then the mean of the codebooks.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -43,8 +43,36 @@ def codebook_cross_entropies(
     Returns:
         Sums in nats `[B, K]` (float32) and numbers of predicted frames `[B, K]`.
     """
-    sums = []
     counts = delays.n_predicted(n_frames)  # [B, K]
+    parts = _codebook_losses(hidden, heads, codes, counts, delays)
+    return torch.stack([losses.sum(dim=1) for losses in parts], dim=1), counts
+
+
+def frame_cross_entropies(
+    hidden: torch.Tensor,
+    heads: Sequence[nn.Module],
+    codes: torch.Tensor,
+    n_frames: torch.Tensor,
+    delays: Delays,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The terms of those sums: cross-entropy of each frame `[B, K, T]` (float32), 0 where none is
+    predicted, and numbers of predicted frames `[B, K]`, which come first."""
+    counts = delays.n_predicted(n_frames)
+    found = hidden.new_zeros(codes.shape, dtype=torch.float32)
+    parts = _codebook_losses(hidden, heads, codes, counts, delays)
+    for codebook, losses in enumerate(parts):
+        found[:, codebook, : losses.shape[1]] = losses
+    return found, counts
+
+
+def _codebook_losses(
+    hidden: torch.Tensor,
+    heads: Sequence[nn.Module],
+    codes: torch.Tensor,
+    counts: torch.Tensor,
+    delays: Delays,
+) -> Iterator[torch.Tensor]:
+    """Of one codebook after the other, `[B, T - delay]`; 0 past what is predicted of a clip."""
     frame = torch.arange(codes.shape[-1], device=codes.device)  # [T]
     parts = zip(heads, delays.states(hidden), delays.targets(codes), strict=True)
     for codebook, (head, states, chosen) in enumerate(parts):
@@ -56,8 +84,7 @@ def codebook_cross_entropies(
             else _RowLosses.apply(head(rows), targets)
         )  # [N]
         valid = frame[: chosen.shape[1]] < counts[:, codebook, None]  # [B, T - delay]
-        sums.append((losses.view(chosen.shape) * valid).sum(dim=1))
-    return torch.stack(sums, dim=1), counts
+        yield losses.view(chosen.shape) * valid
 
 
 class _RowLosses(torch.autograd.Function):

@@ -31,8 +31,16 @@ class SourceLoss(TypedDict):
     adapter: list[float]
 
 
+class PositionLoss(TypedDict):
+    """The loss on one stretch of the clips, the mean of the codebooks."""
+
+    from_s: float
+    to_s: float
+    loss: PairedResult
+
+
 class Losses(TypedDict):
-    """Base against adapter on the same windows, see `losses.summarise_losses`."""
+    """Base against adapter on the same windows, see `losses.compare_losses`."""
 
     computed: Literal[True]
     n_sources: int
@@ -40,6 +48,7 @@ class Losses(TypedDict):
     n_frames: int
     mean: PairedResult
     codebooks: list[PairedResult]
+    positions: NotRequired[list[PositionLoss]]
     sources: list[SourceLoss]
 
 
@@ -192,6 +201,7 @@ class Report(TypedDict):
     overfitting: Part
     memorisation: Memorisation
     primaries: list[Primary]
+    regressions: Part
     not_computed: list[Missing]
     findings: list[str]
     plots: list[str]
