@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from musicgen_lora.beats.beats808 import make_beat, render_beat
-from musicgen_lora.beats.sequencer import step_time_s
+from musicgen_lora.beats.kit808 import load_kit808
+from musicgen_lora.beats.sequencer import Hit, Pattern, render, step_time_s
 from musicgen_lora.evaluation.report.summary import NO_BEAT
 from musicgen_lora.listening.descriptors import BANDS_HZ, band_name, describe
 from musicgen_lora.listening.onsets import (
@@ -187,6 +188,31 @@ def test_beats_are_steady_and_noise_and_hits_at_random_are_not() -> None:
     steady = [describe(wave, RATE)["tempo_confidence"] for wave in beats]
     others = [describe(wave, RATE)["tempo_confidence"] for wave in (noise, held, *scattered)]
     assert min(steady) > 2.0 * NO_BEAT > 2.0 * max(others)
+
+
+def test_an_808_line_has_its_glide_and_decay() -> None:
+    kit = {decay_s: load_kit808(RATE, bass_decay_s=decay_s, bass_drive=0.0) for decay_s in (0.4, 1)}
+    still = [Hit(16.0 * bar, 1.0, 30.0, 14.0) for bar in range(4)]
+    glides = [Hit(16.0 * bar, 1.0, 30.0, 14.0, 33.0 + 4.0 * (bar % 2)) for bar in range(4)]
+
+    def facts(hits: list[Hit], decay_s: float) -> dict[str, float]:
+        pattern = Pattern(140.0, 4, {"sub": hits})
+        return describe(render(pattern, kit[decay_s], RATE, humanise_ms=0.0), RATE)
+
+    held = facts(still, 1)
+    assert held["bass_glide_semitones"] == 0.0
+    assert held["bass_decay_s"] == pytest.approx(1.0, rel=0.1)
+    assert facts(still, 0.4)["bass_decay_s"] == pytest.approx(0.4, rel=0.1)
+    assert facts(glides, 1)["bass_glide_semitones"] == pytest.approx(5.0, abs=0.5)
+
+
+def test_width_is_the_side_s_share() -> None:
+    left, right = sine(200.0), sine(300.0)
+    assert describe(np.concatenate([left, left]), RATE)["side_share"] == 0.0
+    assert describe(left, RATE)["side_share"] == 0.0
+    apart = describe(np.concatenate([left, right]), RATE)["side_share"]
+    assert apart == pytest.approx(0.5, abs=0.01)
+    assert describe(np.concatenate([left, -left]), RATE)["side_share"] == 1.0
 
 
 @pytest.mark.filterwarnings("error")

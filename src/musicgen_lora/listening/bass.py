@@ -40,6 +40,9 @@ LATENCY_S = -0.02
 """The long window of the flux hears an onset this early."""
 FAINT_DB = 12.0
 GLIDE_SEMITONES = 0.7
+DECIBELS_OF_E = 20.0 / np.log(10.0)
+SHORTEST_FALL_S = 0.2
+LONGEST_DECAY_S = 20.0
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,8 @@ class BassNote:
         pitch: MIDI number, with its fraction, before any glide.
         glide: semitones from there to where it ends; 0 when it holds its pitch.
         level_db: level of its loudest moment after the attack, a full-scale sine being 0.
+        decay_s: time in which it falls by 8.7 dB (to 1/e), while it is held; NaN where it is held
+            too shortly to tell, or doesn't fall.
     """
 
     start_s: float
@@ -57,6 +62,7 @@ class BassNote:
     pitch: float
     glide: float
     level_db: float
+    decay_s: float = float("nan")
 
 
 def find_bass_notes(waveform: np.ndarray, sample_rate: int) -> list[BassNote]:
@@ -120,12 +126,25 @@ def _read_note(
     track = pitches[first : first + (int(faint[0]) if len(faint) else n_heard)]
     # A third at either end: a glide takes place between.
     n_end = max(1, min(len(track) // 3, round(0.15 / HOP_S)))
-    pitch, end_pitch = float(np.median(track[:n_end])), float(np.median(track[-n_end:]))
-    glide = end_pitch - pitch
+    pitch, tail = float(np.median(track[:n_end])), track[-n_end:]
+    # A short note arrives in its last moments alone, which the median of them hasn't heard yet.
+    arrived = 0.9 if float(np.median(tail)) > pitch else 0.1
+    glide = float(np.quantile(tail, arrived)) - pitch
+    glide = glide if abs(float(np.median(tail)) - pitch) >= GLIDE_SEMITONES else 0.0
     return BassNote(
         start_s=start_s,
         duration_s=duration_s,
         pitch=pitch,
-        glide=glide if abs(glide) >= GLIDE_SEMITONES else 0.0,
+        glide=glide,
         level_db=peak_db,
+        decay_s=_decay_s(levels[loudest:n_heard]),
     )
+
+
+def _decay_s(levels_db: np.ndarray) -> float:
+    """Time constant of a line through levels `[F]`, without the frames that see the end."""
+    held = levels_db[: len(levels_db) - round(0.5 * WINDOW_S / HOP_S)]
+    if len(held) < SHORTEST_FALL_S / HOP_S:
+        return float("nan")
+    slope = float(np.polyfit(HOP_S * np.arange(len(held)), held, 1)[0])
+    return DECIBELS_OF_E / -slope if slope < -DECIBELS_OF_E / LONGEST_DECAY_S else float("nan")

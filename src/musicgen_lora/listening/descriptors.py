@@ -13,7 +13,9 @@ from scipy.signal.windows import hann
 from musicgen_lora.audio.loudness import decibels, integrated_loudness
 from musicgen_lora.audio.spectra import magnitudes
 from musicgen_lora.audio.waveforms import check_waveform
+from musicgen_lora.listening.bass import find_bass_notes
 from musicgen_lora.listening.onsets import pick_onsets, rolled_share, spectral_flux
+from musicgen_lora.listening.swing import find_swing
 from musicgen_lora.listening.tempo import estimate_tempo
 
 BANDS_HZ = (
@@ -61,7 +63,11 @@ def describe(waveform: np.ndarray, sample_rate: int) -> dict[str, float]:
         - `tempo_bpm`: see `tempo.estimate_tempo`.
         - `tempo_confidence`: how far the onsets repeat with the beat or the bar, 0 to 1, see
           `metre.repetition`.
+        - `swing`: see `swing.find_swing`.
         - `sub_f0_hz`: strongest frequency from 25 to 120 Hz.
+        - `bass_glide_semitones`: mean size of the bass notes' glides, 0 for those that hold.
+        - `bass_decay_s`: median time in which a bass note falls by 8.7 dB, see `bass.BassNote`.
+        - `side_share`: share of the power in the difference of left and right; 0 is mono.
 
     Raises:
         ValueError: not `[C, N]`, empty, or with NaN or infinite samples.
@@ -74,6 +80,8 @@ def describe(waveform: np.ndarray, sample_rate: int) -> dict[str, float]:
         **_spectrum(waveform, sample_rate),
         **_brightness(mono, sample_rate),
         **_rhythm(waveform, sample_rate),
+        **_bass(waveform, sample_rate),
+        "side_share": _side_share(waveform),
     }
 
 
@@ -191,4 +199,23 @@ def _rhythm(waveform: np.ndarray, sample_rate: int) -> dict[str, float]:
         "roll_density": rolled_share(hats),
         "tempo_bpm": tempo.bpm,
         "tempo_confidence": tempo.repetition,
+        "swing": find_swing(onsets, tempo.beats_s),
     }
+
+
+def _bass(waveform: np.ndarray, sample_rate: int) -> dict[str, float]:
+    notes = find_bass_notes(waveform, sample_rate)
+    glides = [abs(note.glide) for note in notes]
+    decays = [note.decay_s for note in notes if np.isfinite(note.decay_s)]
+    return {
+        "bass_glide_semitones": float(np.mean(glides)) if glides else float("nan"),
+        "bass_decay_s": float(np.median(decays)) if decays else float("nan"),
+    }
+
+
+def _side_share(waveform: np.ndarray) -> float:
+    """Of `[C, N]`; NaN for silence."""
+    if len(waveform) != 2:
+        return 0.0 if np.any(waveform) else float("nan")
+    middle, side = (float(np.square(waveform[0] + sign * waveform[1]).sum()) for sign in (1, -1))
+    return side / (middle + side) if middle + side > 0.0 else float("nan")
