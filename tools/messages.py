@@ -35,6 +35,7 @@ NOT_MESSAGES = {
     "prepare/clips/entries.py": None,
     # Written into files that other tools read.
     "model/lora/card.py": None,
+    "model/lora/evaluated.py": r"(?!\{0\}: is of another).*",
     "audio/fold.py": None,
     "prepare/clips/cut.py": None,
     "export": r"- (Base|Adapter).*|from .*|import os|play = .*|sound = .*|    .*|\{0\}# .*|#+ .*"
@@ -50,7 +51,8 @@ NOT_MESSAGES = {
     "evaluation/statistics.py": r"Pairs.*",
     "config": r"hip hop.*",
     "model/delays.py": None,
-    "evaluation/report/plots.py": r"lower left|offset points|\{0\} k?Hz|.*(Sans|Hei|PingFang|MS).*",
+    "evaluation/report/plots.py": r"lower left|outside lower.*|offset points|\{0\} k?Hz"
+    r"|.*(Sans|Hei|PingFang|MS).*",
     # A file of the run, whose fonts have no Chinese letters everywhere.
     "training/record/curves.py": r"base, held-out|training, running mean|loss, nats a token",
     # Names in documents.

@@ -19,7 +19,7 @@ from datasets import make_dataset, read_metadata, tiny_settings, write_metadata
 from pydantic import TypeAdapter
 from trainer import file_hashes
 
-from musicgen_lora.config import EvaluateSettings
+from musicgen_lora.config import EvaluateSettings, ExportSettings
 from musicgen_lora.dataset.metadata import load_dataset
 from musicgen_lora.errors import UserError
 from musicgen_lora.evaluation import evaluate
@@ -28,6 +28,7 @@ from musicgen_lora.evaluation.forgetting import other_styles_folder
 from musicgen_lora.evaluation.generations import DEFAULT_PROMPTS, choose_prompts
 from musicgen_lora.evaluation.held_out import HeldOut, find_held_out
 from musicgen_lora.evaluation.report.document import Report
+from musicgen_lora.export.export import export_model
 from musicgen_lora.model.lora.adapter import FACTS_FILE, WEIGHTS_FILE, add_lora
 from musicgen_lora.model.lora.facts import AdapterFacts
 from musicgen_lora.model.musicgen import load_base
@@ -138,6 +139,38 @@ def test_prompts_are_held_out_captions_and_seeds_are_shared(
     assert [clip["seed"] for clip in clips] == [0, 1, 2]
     assert not any(clip["identical"] for clip in clips)
     assert all(clip["base"] and clip["adapter"] for clip in clips)
+
+
+def test_its_figures_go_into_the_card_of_the_adapter_that_was_measured(
+    trained: dict[str, Path], compared: tuple[dict[str, Any], Path], tmp_path: Path
+) -> None:
+    report, folder = compared
+    settings = ExportSettings(
+        format="peft",
+        model_path=str(trained["base"]),
+        lora_model_path=[trained["adapter"]],
+        hub_base="me/base",
+        evaluation=folder,
+        output_dir=tmp_path / "shared",
+    )
+    export_model(settings)
+    section = (folder / "summary.md").read_text(encoding="utf-8")
+    assert section in (tmp_path / "shared" / "README.md").read_text(encoding="utf-8")
+    loss = report["primaries"][0]
+    cells = f"{loss['base']:.3f} | {loss['adapter']:.3f} | {loss['difference']:+.3f}"
+    interval = f"{loss['ci_low']:+.3f} to {loss['ci_high']:+.3f}"
+    said = f"(nats a token) | {loss['verdict']} | {cells} | {interval} | {loss['p_holm']:.3f} | 4 s"
+    assert said in section
+    assert "n = 4 training and 4 held-out clips" in section
+    # What a report says of its owner's files stays at home.
+    assert not any(source["source"] in section for source in report["loss"]["sources"])
+    other = json.loads((folder / "report.json").read_text())
+    other["adapter"]["fingerprint"] = "0" * 64
+    (tmp_path / "report.json").write_text(json.dumps(other))
+    moved = {"evaluation": tmp_path / "report.json", "output_dir": tmp_path / "other"}
+    with pytest.raises(UserError, match="is of another adapter"):
+        export_model(dataclasses.replace(settings, **moved))
+    assert not (tmp_path / "other").exists()
 
 
 def test_a_second_evaluation_gives_the_same_and_clears_the_first(

@@ -115,7 +115,7 @@ class Page(HTMLParser):
 def test_all_files_are_there(evaluated: tuple[dict[str, Any], Path]) -> None:
     report, folder = evaluated
     assert json.loads((folder / "report.json").read_text()) == report
-    assert len(report["plots"]) == 3
+    assert len(report["plots"]) == 6
     for name in report["plots"]:
         assert (folder / name).read_bytes().startswith(b"\x89PNG")
     assert not list(folder.rglob(".staging*"))
@@ -127,7 +127,7 @@ def test_the_page_is_whole_and_loads_nothing(evaluated: tuple[dict[str, Any], Pa
     page = Page(text)
     assert page.open == []
     assert page.loads
-    assert all(load.startswith("data:") for load in page.loads)
+    assert all(load.startswith(("data:", "#pair-")) for load in page.loads)
     assert not re.search(r"https?://|url\(|@import", text)
     # Both sides of five prompts, and a training clip beside its likeness.
     assert page.tags.count("audio") == 12

@@ -155,6 +155,16 @@ def test_previews_may_be_what_generate_wrote(
         export(tiny_model_dir, trained, tmp_path / "again", previews=folder)
 
 
+def test_a_report_that_is_none_is_named_before_anything_is_written(
+    trained: Path, tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "report.json").write_text('{"adapter": {"fingerprint": 3}}')
+    for path, said in ((tmp_path, "report.json"), (tmp_path / "none", "none")):
+        with pytest.raises(UserError, match=said):
+            export(tiny_model_dir, trained, tmp_path / "out", evaluation=path, hub_base="me/b")
+        assert not (tmp_path / "out").exists()
+
+
 def test_an_adapter_of_another_tool_has_a_card_too(tiny_model_dir: Path, tmp_path: Path) -> None:
     adapter = draw_adapter(tiny_model_dir, tmp_path / "lora")
     (adapter / "musicgen_lora.json").unlink()

@@ -66,6 +66,8 @@ class ExportingSettings:
     previews: Path | None = None
     """WAV files for the card of format peft: a folder that generate wrote, or one of the training's
     previews (default: the newest of those beside the adapter)."""
+    evaluation: Path | None = None
+    """What evaluate wrote of this very adapter, whose figures go into the card of format peft."""
 
 
 @dataclass(config=STRICT)

@@ -17,7 +17,6 @@ from musicgen_lora.evaluation.report.document import Losses, PositionLoss
 from musicgen_lora.evaluation.statistics import paired_bootstrap
 from musicgen_lora.model.musicgen import MusicGen
 
-
 MOST_POSITIONS = 10
 """Stretches of equal length that the longest window is cut into."""
 

@@ -129,7 +129,12 @@ def _preview_prompts(adapter: Path) -> Sequence[str]:
 
 
 def write_adapter(
-    source: Source, samples: Sequence[Sample], origin: str, folder: Path, called: str
+    source: Source,
+    samples: Sequence[Sample],
+    origin: str,
+    folder: Path,
+    called: str,
+    evaluation: str = "",
 ) -> None:
     """Writes an adapter's folder.
 
@@ -139,6 +144,7 @@ def write_adapter(
         origin: name of the folder that they are from.
         folder: exists, and is empty.
         called: what the card's examples call the folder.
+        evaluation: Markdown for its card.
     """
     (part,) = source.parts
     files = part.files
@@ -161,5 +167,5 @@ def write_adapter(
     for number, sample in enumerate(samples):
         shutil.copyfile(sample.path, folder / SAMPLES / f"{number:02d}.wav")
         named.append((f"{SAMPLES}/{number:02d}.wav", sample.prompt))
-    text = adapter_text(source, facts, named, origin, called)
+    text = adapter_text(source, facts, named, origin, called, evaluation)
     (folder / "README.md").write_text(text, encoding="utf-8")

@@ -185,6 +185,7 @@ def adapter_text(
     samples: Sequence[tuple[str, str]],
     origin: str,
     folder_name: str,
+    evaluation: str,
 ) -> str:
     """Of an adapter that is passed on.
 
@@ -194,12 +195,13 @@ def adapter_text(
         samples: paths within the folder and prompts of sounds.
         origin: name of the folder that they are from, such as step-000100.
         folder_name: how the examples call the adapter.
+        evaluation: Markdown of what an evaluation found of it; empty where there is none.
     """
     widget = [{"text": prompt, "output": {"url": path}} for path, prompt in samples]
     more = {"widget": widget} if widget else {}
     front = front_matter(source, relation="adapter", library="peft", **more)
     if facts is not None and {"data", "settings", "base_loss"} <= set(facts):
-        body = adapter_card(dict(facts), folder_name).split("---\n", 2)[2]
+        body = adapter_card(dict(facts), folder_name, evaluation).split("---\n", 2)[2]
         # The clips' names are their owner's, and stay at home.
         body = body.replace(
             "All settings, versions and the held-out clips are", "Settings and versions are"
@@ -215,6 +217,7 @@ musicgen-lora generate --base_model_path {source.name} --lora_model_path {folder
     --prompts "hip hop 808 beat with trap drums"
 ```
 """
+        body += "\n" + evaluation if evaluation else ""
     if samples:
         lines = [f"- `{path}`: {prompt}" for path, prompt in samples]
         body += "\n".join(["", f"## Samples ({origin})", "", *lines, ""])

@@ -19,6 +19,7 @@ from musicgen_lora.export.folder import publish
 from musicgen_lora.export.hub import check_push, push
 from musicgen_lora.export.sources import FACTS_FILE, Source, read_source
 from musicgen_lora.given import check_is_free, check_strengths
+from musicgen_lora.model.lora.evaluated import read_evaluation
 
 
 def export_model(settings: ExportSettings, *, api: Any = None) -> Path:
@@ -65,6 +66,8 @@ def check_asked(settings: ExportSettings) -> None:
             )
     elif settings.previews is not None:
         raise UserError("--previews are sounds for the card of --format peft.")
+    elif settings.evaluation is not None:
+        raise UserError("--evaluation has figures for the card of --format peft.")
     if settings.previews is not None and not settings.previews.is_dir():
         raise UserError(f"--previews {settings.previews}: no such folder.")
 
@@ -96,6 +99,12 @@ def _for_peft(settings: ExportSettings, source: Source, console: Console) -> Cal
         console.print(f"Sample for the card: {sample.path} ({sample.prompt})")
     if not samples:
         console.print("No samples for the card: no previews beside the adapter (--previews).")
+    evaluation = ""
+    if settings.evaluation is not None:
+        (part,) = source.parts
+        evaluation = read_evaluation(settings.evaluation, part.files.fingerprint)
+    else:
+        console.print("No figures of an evaluation for the card (--evaluation).")
     if source.hub_id is None:
         console.print(
             f"The card names no base on the Hub, and others' PEFT looks for {source.name!r}: give "
@@ -103,4 +112,4 @@ def _for_peft(settings: ExportSettings, source: Source, console: Console) -> Cal
             style="yellow",
         )
     called = settings.output_dir.resolve().name
-    return lambda staging: write_adapter(source, samples, origin, staging, called)
+    return lambda staging: write_adapter(source, samples, origin, staging, called, evaluation)

@@ -58,7 +58,7 @@ def readable() -> Iterator[None]:
         yield
 
 
-def _said(text: str) -> str:
+def said(text: str) -> str:
     """A label in the user's language, if there is a font for it."""
     return text if chosen() == "zh" and chinese_font() is None else word(text)
 
@@ -73,20 +73,27 @@ def png_bytes(figure: Figure) -> bytes:
 def _axes(width: float, height: float) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(width, height), dpi=130, layout="constrained")
     axes = figure.add_subplot()
-    _clean(axes)
+    clean(axes)
     return figure, axes
 
 
-def _clean(axes: Axes) -> None:
+def clean(axes: Axes) -> None:
+    """The look of all axes."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color("#b6bbc3")
     axes.tick_params(colors=INK, labelsize=9)
     axes.set_axisbelow(True)
 
 
-def _mark(side: str, label: str) -> Line2D:
-    return Line2D(
-        [], [], color=COLOURS[side], marker=MARKERS[side], linewidth=0, label=_said(label)
+def mark(side: str, label: str) -> Line2D:
+    """A side's mark for a legend."""
+    return Line2D([], [], color=COLOURS[side], marker=MARKERS[side], linewidth=0, label=said(label))
+
+
+def legend_below(figure: Figure, marks: list[Line2D]) -> None:
+    """What the colours mean, in one line under all axes."""
+    figure.legend(
+        handles=marks, frameon=False, fontsize=9, ncols=len(marks), loc="outside lower center"
     )
 
 
@@ -138,20 +145,39 @@ def loss_plot(loss: Mapping[str, Any]) -> Figure:
             )
     axes.set_xlim(-0.6, len(results) - 0.4)
     axes.margins(y=0.12)
-    axes.set_xticks(range(len(results)), [_said(f"codebook {k + 1}") for k in range(len(results))])
-    axes.set_ylabel(_said("loss (nats a token), lower is better"), fontsize=9, color=INK)
+    axes.set_xticks(range(len(results)), [said(f"codebook {k + 1}") for k in range(len(results))])
+    axes.set_ylabel(said("loss (nats a token), lower is better"), fontsize=9, color=INK)
     axes.grid(axis="y", color="#e8eaee")
     axes.set_title(
-        _said(f"Held-out loss, n = {count(loss['n_sources'], 'source')} (a thin line each)"),
+        said(f"Held-out loss, n = {count(loss['n_sources'], 'source')} (a thin line each)"),
         fontsize=10,
         color=INK,
         loc="left",
     )
     axes.legend(
-        handles=[_mark(side, NAMES[side]) for side in ("base", "adapter")],
+        handles=[mark(side, NAMES[side]) for side in ("base", "adapter")],
         frameon=False,
         fontsize=9,
     )
+    return figure
+
+
+def positions_plot(positions: Sequence[Mapping[str, Any]]) -> Figure:
+    """The loss along the clip, base against adapter; a mark is a stretch."""
+    figure, axes = _axes(8.2, 3.0)
+    told = [own for own in positions if own["loss"]["mean_base"] is not None]
+    middles = [0.5 * (own["from_s"] + own["to_s"]) for own in told]
+    for side in ("base", "adapter"):
+        values = [own["loss"][f"mean_{side}"] for own in told]
+        axes.plot(
+            middles, values, color=COLOURS[side], marker=MARKERS[side], markersize=7, linewidth=1.4
+        )
+    axes.set_xlim(0.0, told[-1]["to_s"])
+    axes.margins(y=0.15)
+    axes.set_xlabel(said("seconds from the start of the window"), fontsize=9, color=INK)
+    axes.set_ylabel(said("loss (nats a token)"), fontsize=9, color=INK)
+    axes.grid(axis="y", color="#e8eaee")
+    _legend_above(axes, [mark(side, NAMES[side]) for side in ("base", "adapter")])
     return figure
 
 
@@ -184,11 +210,11 @@ def bands_plot(
                 markersize=8,
                 zorder=3,
             )
-    labels = [_said(band_label(low, high)) for low, high in BANDS_HZ]
+    labels = [said(band_label(low, high)) for low, high in BANDS_HZ]
     axes.set_xticks(range(len(BANDS_HZ)), labels)
-    axes.set_ylabel(_said("share of the energy (dB)"), fontsize=9, color=INK)
+    axes.set_ylabel(said("share of the energy (dB)"), fontsize=9, color=INK)
     axes.grid(axis="y", color="#e8eaee")
-    marks = [_mark(side, f"{_said(NAMES[side])} (n = {len(facts[side])})") for side in sides]
+    marks = [mark(side, f"{said(NAMES[side])} (n = {len(facts[side])})") for side in sides]
     _legend_above(axes, marks)
     return figure
 
@@ -218,13 +244,13 @@ def moves_plot(rows: Sequence[Mapping[str, Any]]) -> Figure | None:
             markersize=7,
         )
     axes.set_xlim(lowest - 0.05, highest + 0.05)
-    axes.set_yticks(range(len(told)), [_said(labels[row["name"]]) for row in told])
+    axes.set_yticks(range(len(told)), [said(labels[row["name"]]) for row in told])
     axes.set_xticks(
         [0.0, 0.25, 0.5, 0.75, 1.0],
-        [_said("base"), "25 %", "50 %", "75 %", _said("held-out audio").replace(" ", "\n")],
+        [said("base"), "25 %", "50 %", "75 %", said("held-out audio").replace(" ", "\n")],
     )
     axes.grid(axis="x", color="#e8eaee")
-    _legend_above(axes, [_mark("adapter", "with adapter, 95 % interval")])
+    _legend_above(axes, [mark("adapter", "with adapter, 95 % interval")])
     return figure
 
 

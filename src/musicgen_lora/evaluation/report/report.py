@@ -1,4 +1,5 @@
-"""Writes what was measured: report.json, plots/, and report.html, a page that needs no other file.
+"""Writes what was measured: report.json, plots/, summary.md for a model card, and report.html, a
+page that needs no other file.
 
 The page carries its pictures and clips inside, and a player.
 """
@@ -25,14 +26,18 @@ from musicgen_lora.evaluation.report.document import (
     Report,
     sides,
 )
+from musicgen_lora.evaluation.report.forest import forest_plot
 from musicgen_lora.evaluation.report.page_audio import embed_sounds, sound_groups
 from musicgen_lora.evaluation.report.verdicts import distance_rows, obedience_rows, primary_rows
+from musicgen_lora.evaluation.report.violins import violins_plot
 from musicgen_lora.evaluation.statistics import PairedResult
 from musicgen_lora.language.translate import word
+from musicgen_lora.model.lora.evaluated import evaluation_section
 from musicgen_lora.page import data_uri, render_page
 from musicgen_lora.plural import count
 
 HTML_FILE = "report.html"
+MARKDOWN_FILE = "summary.md"
 PLOTS_FOLDER = "plots"
 SIDE_NAMES = (("base", "base"), ("adapter", "with adapter"))
 DASH = "\N{EN DASH}"
@@ -55,6 +60,8 @@ def write_report(report: Report, output_dir: Path) -> Path:
     for name, image in pictures.items():
         atomic.write_file(output_dir / PLOTS_FOLDER / f"{name}.png", _writer(image))
     atomic.write_json(output_dir / JSON_FILE, report)
+    section = evaluation_section(report)
+    atomic.write_file(output_dir / MARKDOWN_FILE, _writer(section.encode()))
     page = make_page(report, pictures, *embed_sounds(sound_groups(report), output_dir))
     atomic.write_file(output_dir / HTML_FILE, _writer(page.encode()))
     return output_dir / HTML_FILE
@@ -66,8 +73,13 @@ def _writer(content: bytes) -> Any:
 
 def _draw(report: Report, output_dir: Path) -> dict[str, bytes]:
     figures: dict[str, Figure] = {}
+    forest = forest_plot(report)
+    if forest is not None:
+        figures["forest"] = forest
     if report["loss"]["computed"]:
         figures["held_out_loss"] = plots.loss_plot(report["loss"])
+        if len(positions := report["loss"].get("positions", ())) > 1:
+            figures["loss_along_the_clip"] = plots.positions_plot(positions)
     clips = report["generation"]["clips"]
     facts: dict[str, list[Described]] = {
         side: [played["descriptors"] for clip in clips if (played := sides(clip).get(side))]
@@ -75,6 +87,7 @@ def _draw(report: Report, output_dir: Path) -> dict[str, bytes]:
     }
     facts["reference"] = report["reference"]["descriptors"]
     figures["band_energies"] = plots.bands_plot(facts)
+    figures["descriptors"] = violins_plot(facts)
     moves = plots.moves_plot(report["descriptors"])
     if moves is not None:
         figures["moved_towards_held_out"] = moves
@@ -100,6 +113,9 @@ def make_page(
         report=report,
         rows=descriptor_rows(report["descriptors"]),
         loss_rows=loss_rows(report["loss"]),
+        position_rows=position_rows(report["loss"]),
+        overfitting_rows=overfitting_rows(report),
+        regression_rows=regression_rows(report["regressions"]),
         forgetting_rows=loss_rows(report["forgetting"]),
         primaries=primary_rows(report["primaries"]),
         distance_rows=distance_rows(report["distances"]),
@@ -165,6 +181,46 @@ def loss_rows(loss: Losses | NoLosses) -> list[dict[str, str]]:
     named = [("all codebooks", loss["mean"])]
     named += [(f"codebook {k + 1}", result) for k, result in enumerate(loss["codebooks"])]
     return [_loss_row(name, result) for name, result in named]
+
+
+def position_rows(loss: Losses | NoLosses) -> list[dict[str, str]]:
+    """The loss along the clip as text, a row a stretch."""
+    if loss["computed"] is False:
+        return []
+    return [
+        _loss_row(f"{own['from_s']:g} to {own['to_s']:g} s", own["loss"])
+        for own in loss.get("positions", ())
+        if own["loss"]["mean_base"] is not None
+    ]
+
+
+def overfitting_rows(report: Report) -> list[dict[str, str]]:
+    """Held-out clips beside training clips, as text."""
+    loss, overfitting = report["loss"], report["overfitting"]
+    if loss["computed"] is False or not overfitting["computed"]:
+        return []
+    trained = overfitting["trained"]["mean"]
+    return [_loss_row("held-out clips", loss["mean"]), _loss_row("training clips", trained)]
+
+
+def regression_rows(regressions: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """Prompts and sources that got worse, as text."""
+    if not regressions["computed"]:
+        return {"prompts": [], "sources": []}
+    labels = {shown.name: shown.label for shown in SHOWN}
+    return {
+        kind: [
+            {
+                "place": own.get("place"),
+                "name": own.get("prompt", own.get("source")),
+                **{key: f"{own[key]:.3f}" for key in ("base", "adapter")},
+                "difference": _signed(f"{own['difference']:.3f}"),
+                "descriptors": [labels[name] for name in own.get("descriptors", ())],
+            }
+            for own in regressions[kind]
+        ]
+        for kind in ("prompts", "sources")
+    }
 
 
 def _loss_row(name: str, result: PairedResult) -> dict[str, str]:

@@ -11,12 +11,13 @@ from typing import Any
 from musicgen_lora import EMBEDDED_NAME
 
 
-def adapter_card(facts: Mapping[str, Any], folder_name: str) -> str:
+def adapter_card(facts: Mapping[str, Any], folder_name: str, evaluation: str = "") -> str:
     """Markdown with Hugging Face front matter.
 
     Args:
         facts: what `musicgen_lora.json` holds.
         folder_name: how the examples call the adapter's folder.
+        evaluation: from `evaluated.read_evaluation`; empty where there is none.
     """
     base, data, settings = facts["base"]["path"], facts["data"], facts["settings"]
     # Facts of before the melody models don't name it.
@@ -28,6 +29,7 @@ def adapter_card(facts: Mapping[str, Any], folder_name: str) -> str:
     if settings["lora_layers"]:
         where += f" (layers {settings['lora_layers']})"
     held = "" if settings["quantise"] == "none" else f", held in {settings['quantise'][0]} bits"
+    section = f"{evaluation}\n" if evaluation else ""
     return f"""---
 {_front_matter(base)}
 ---
@@ -46,7 +48,7 @@ seed {settings["seed"]}
 
 {_figures(facts)}
 
-With this project:
+{section}With this project:
 
 ```sh
 musicgen-lora generate --base_model_path {shlex.quote(base)} --lora_model_path {folder_name} \\

@@ -1,0 +1,197 @@
+"""What an evaluation found of an adapter, as a section of its card: figures with n and interval,
+and only where the evaluation is of these very weights.
+
+Names are ours and numbers are numbers: nothing else of a report, which may be a stranger's and
+tells of its owner's folders, goes into a card.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from musicgen_lora.errors import UserError
+from musicgen_lora.formats.documents import LARGE, read_json
+from musicgen_lora.formats.kinds import (
+    Kind,
+    fields,
+    integer,
+    many,
+    one_of,
+    or_null,
+    real,
+    text,
+    truth,
+)
+
+REPORT_FILE = "report.json"
+DASH = "\N{EN DASH}"
+PRIMARY_NAMES = {
+    "held_out_loss": "Held-out loss (nats a token)",
+    "kernel_distance": "Distance of clips to held-out ones (KAD)",
+    "descriptor_distance": "Distance of descriptors (standard deviations)",
+}
+VERDICTS = ("better", "worse", "no clear change", "not computed")
+_NUMBER = or_null(real(-1e12, 1e12))
+_COUNT = integer(0, 10**9)
+_PAIRED = fields(
+    {"n": _COUNT, "mean_base": _NUMBER, "mean_adapter": _NUMBER, "relative": _NUMBER},
+    {"relative_ci_low": _NUMBER, "relative_ci_high": _NUMBER},
+)
+
+
+def _computed(kind: Kind) -> Kind:
+    """A part of a report that is of a kind, or was not computed."""
+
+    def check(value: Any) -> None:
+        fields({"computed": truth})(value)
+        if value["computed"]:
+            kind(value)
+
+    return check
+
+
+_PRIMARY = fields(
+    {
+        "name": text(100),
+        "verdict": one_of(*VERDICTS),
+        "unit": one_of("source", "prompt"),
+        "n": _COUNT,
+        "indicative": truth,
+        **dict.fromkeys(("base", "adapter", "difference", "ci_low", "ci_high", "p_holm"), _NUMBER),
+    }
+)
+_LOSS = _computed(fields({"mean": _PAIRED, "codebooks": many(_PAIRED, at_most=64)}))
+_REPORT = fields(
+    {
+        "created": text(40),
+        "adapter": fields({"fingerprint": text(200)}),
+        "held_out": fields(
+            {"n_clips": _COUNT, "n_sources": _COUNT, "is_unseen": truth, "chose_best": truth}
+        ),
+        "primaries": many(_PRIMARY, at_most=100),
+        "loss": _LOSS,
+        "forgetting": _LOSS,
+        "overfitting": _computed(fields({"trained": fields({"mean": _PAIRED})})),
+        "memorisation": fields(
+            {
+                "continuations": _computed(
+                    fields({"n_trained": _COUNT, "n_held_out": _COUNT, "flagged": truth})
+                )
+            }
+        ),
+    }
+)
+
+
+def read_evaluation(path: Path, fingerprint: str) -> str:
+    """The section of an evaluation that is of an adapter.
+
+    Args:
+        path: report.json, or the folder that `evaluate` wrote.
+        fingerprint: of the adapter.
+
+    Raises:
+        UserError: there is no such report, or it is of another adapter.
+    """
+    file = path / REPORT_FILE if path.is_dir() else path
+    report = read_json(file, _REPORT, max_bytes=LARGE)
+    found = report["adapter"]["fingerprint"]
+    if found != fingerprint:
+        raise UserError(
+            f"{file}: is of another adapter (fingerprint {found[:16]}, not {fingerprint[:16]}); "
+            "evaluate this one, or leave its figures out."
+        )
+    return evaluation_section(report)
+
+
+def evaluation_section(report: Mapping[str, Any]) -> str:
+    """Markdown of a report: the primaries, the losses, and whether it knows clips by heart."""
+    held_out = report["held_out"]
+    unseen = "which training did not learn from" if held_out["is_unseen"] else "not all unseen"
+    chose = "; they also chose these weights among a run's" if held_out["chose_best"] else ""
+    lines = [
+        "## Evaluation",
+        "",
+        f"Base against adapter, {report['created'][:10]}. Held-out clips: {held_out['n_clips']} of "
+        f"{held_out['n_sources']} sources, {unseen}{chose}. Three measures were named beforehand; "
+        "intervals are of 95 %, p is adjusted for three tests (Holm), fewer than 20 are "
+        "indicative.",
+        "",
+        "| | verdict | base | with adapter | difference | interval | p | n |",
+        "| --- | --- | ---: | ---: | ---: | --- | ---: | --- |",
+        *(_primary_row(own) for own in report["primaries"] if own["name"] in PRIMARY_NAMES),
+    ]
+    if losses := _loss_rows(report):
+        lines += [
+            "",
+            "| loss (nats a token) | base | with adapter | change | interval | n |",
+            "| --- | ---: | ---: | ---: | --- | --- |",
+            *losses,
+        ]
+    found = report["memorisation"]["continuations"]
+    if found["computed"]:
+        said = (
+            "repeats training clips" if found["flagged"] else "no sign of repeated training clips"
+        )
+        n = f"n = {found['n_trained']} training and {found['n_held_out']} held-out clips"
+        lines += ["", f"Greedy continuations: {said} ({n})."]
+    return "\n".join([*lines, ""])
+
+
+def _primary_row(own: Mapping[str, Any]) -> str:
+    few = ", indicative" if own["indicative"] else ""
+    cells: Sequence[str] = (
+        PRIMARY_NAMES[own["name"]],
+        own["verdict"],
+        _number(own["base"]),
+        _number(own["adapter"]),
+        _number(own["difference"], "+"),
+        _interval(own["ci_low"], own["ci_high"], ""),
+        DASH
+        if own["p_holm"] is None
+        else "< 0.001"
+        if own["p_holm"] < 0.001
+        else f"{own['p_holm']:.3f}",
+        f"{own['n']} {own['unit']}s{few}",
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def _loss_rows(report: Mapping[str, Any]) -> list[str]:
+    named: list[tuple[str, Mapping[str, Any]]] = []
+    if report["loss"]["computed"]:
+        named.append(("held-out clips", report["loss"]["mean"]))
+        named += [(f"codebook {k}", own) for k, own in enumerate(report["loss"]["codebooks"], 1)]
+    if report["overfitting"]["computed"]:
+        named.append(("training clips", report["overfitting"]["trained"]["mean"]))
+    if report["forgetting"]["computed"]:
+        named.append(("other styles", report["forgetting"]["mean"]))
+    rows = []
+    for name, own in named:
+        relative = own["relative"]
+        change = DASH if relative is None else f"{100.0 * relative:+.1f} %"
+        low, high = own.get("relative_ci_low"), own.get("relative_ci_high")
+        ends = [None if end is None else 100.0 * end for end in (low, high)]
+        cells = (
+            name,
+            _number(own["mean_base"]),
+            _number(own["mean_adapter"]),
+            change,
+            _interval(*ends, " %"),
+            f"{own['n']} sources",
+        )
+        rows.append(f"| {' | '.join(cells)} |")
+    return rows
+
+
+def _number(value: float | None, sign: str = "") -> str:
+    return DASH if value is None else f"{value:{sign}.3f}"
+
+
+def _interval(low: float | None, high: float | None, unit: str) -> str:
+    if low is None or high is None:
+        return DASH
+    digits = 1 if unit else 3
+    return f"{low:+.{digits}f} to {high:+.{digits}f}{unit}"
