@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from musicgen_lora.runtime.threads import bounded_spinning
 
@@ -39,6 +41,16 @@ def tiny_melody_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_stereo_melody_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models") / "stereo_melody"
     return make_tiny_musicgen(folder, melody=True, stereo=True)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """playwright's, where it is installed."""
+    pytest.importorskip("playwright", reason="playwright is not installed")
+    from browsing import chromium
+
+    with chromium() as started:
+        yield started
 
 
 @pytest.fixture

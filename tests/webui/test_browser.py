@@ -1,9 +1,7 @@
-"""The page as a person uses it, in a headless Chromium: Debian's, or the one of playwright."""
+"""The page as a person uses it, in a headless Chromium."""
 
 from __future__ import annotations
 
-import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -17,15 +15,14 @@ import pytest
 pytest.importorskip("gradio", reason="the page's library is not installed (make ui)")
 pytest.importorskip("playwright", reason="playwright is not installed")
 
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from browsing import SCREENSHOTS, watch
+from playwright.sync_api import Browser, Page, expect
 from trainer import wait_until
 
 from musicgen_lora.webui.jobs import Jobs
 
 CLIPS = Path(__file__).resolve().parents[2] / "src/musicgen_lora/assets/other_styles/validation"
 LONG_MS = 240_000
-SCREENSHOTS = os.environ.get("SCREENSHOTS")
-"""A folder for pictures of the page, if they are wanted."""
 
 
 @dataclass
@@ -61,18 +58,6 @@ class Served:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    found = shutil.which("chromium") or shutil.which("chromium-browser")
-    with sync_playwright() as playwright:
-        path = found or playwright.chromium.executable_path
-        if not Path(path).exists():
-            pytest.skip("no Chromium: apt-get install chromium, or playwright install chromium")
-        started = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield started
-        started.close()
-
-
-@pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -90,20 +75,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 def open_page(browser: Browser, served: Served, **looks: Any) -> tuple[Page, list[str]]:
     """A page in a context of its own, and what goes wrong in it."""
     page = browser.new_context(**looks).new_page()
-    wrong: list[str] = []
-    page.on(
-        "console",
-        lambda said: wrong.append(f"{said.text} {said.location}") if said.type == "error" else None,
-    )
-    page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.on(
-        "request",
-        lambda asked: (
-            None
-            if asked.url.startswith((served.address, "data:", "blob:"))
-            else wrong.append(f"asked elsewhere: {asked.url}")
-        ),
-    )
+    wrong = watch(page, served.address)
     page.goto(f"{served.address}/")
     page.set_default_timeout(LONG_MS / 4)
     expect(page.locator("#tabs")).to_be_visible(timeout=60_000)
