@@ -159,6 +159,59 @@ class Primary(TypedDict):
     why: str
 
 
+class WorsePrompt(TypedDict):
+    """A prompt whose clip went further from held-out audio than the base's: distances of
+    descriptors, and the names of those that went furthest."""
+
+    place: int
+    prompt: str
+    base: float
+    adapter: float
+    difference: float
+    descriptors: list[str]
+
+
+class WorseSource(TypedDict):
+    """A held-out source whose loss rose, in nats a token."""
+
+    source: str
+    base: float
+    adapter: float
+    difference: float
+
+
+class Regressions(TypedDict):
+    """What got worse, the worst first, see `regressions.find_regressions`."""
+
+    computed: Literal[True]
+    why: str
+    n_prompts: int
+    prompts: list[WorsePrompt]
+    n_sources: int
+    sources: list[WorseSource]
+
+
+class Excess(TypedDict):
+    """How much more training clips gained than held-out ones, see `overfitting.excess_of`."""
+
+    difference: float
+    ci_low: float | None
+    ci_high: float | None
+    p_value: float | None
+    n_trained: int
+    n_held_out: int
+    note: str
+
+
+class Overfitting(TypedDict):
+    """Training clips beside held-out ones."""
+
+    computed: Literal[True]
+    why: str
+    trained: Losses
+    excess: Excess
+
+
 Part = dict[str, Any]
 """`computed`, `why` not, and what docs/evaluation.md lists of the part."""
 
@@ -198,10 +251,10 @@ class Report(TypedDict):
     distances: Part
     damage: dict[str, dict[str, Any]]
     obedience: Part
-    overfitting: Part
+    overfitting: Overfitting | NoLosses
     memorisation: Memorisation
     primaries: list[Primary]
-    regressions: Part
+    regressions: Regressions | NoLosses
     not_computed: list[Missing]
     findings: list[str]
     plots: list[str]

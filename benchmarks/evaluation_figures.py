@@ -1,0 +1,304 @@
+"""Whether the evaluation says what is so: against scores that are known, and adapters that are bad.
+
+    python benchmarks/evaluation_figures.py hearing                    # descriptors against scores
+    python benchmarks/evaluation_figures.py null --lora_model_path A   # A against A, other seeds
+    python benchmarks/evaluation_figures.py power --report FOLDER      # resampled sources
+    python benchmarks/evaluation_figures.py planted --lora_model_path A --work_dir FOLDER
+
+`hearing` plays beats whose scores are known. `null` makes a pool of clips with one adapter and draws
+evaluations of eight prompts from it, whose two sides differ in nothing but seeds; what is not "no
+clear change" is false. `power` draws the sources of a real evaluation again and again. `planted`
+trains three bad adapters on the data of a good one: one at fifty times its rate, one on shuffled
+captions, one on four clips until it has them, and evaluates each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import random
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from musicgen_lora.beats.beats808 import Beat, make_beat, render_beat
+from musicgen_lora.beats.sequencer import Hit, step_time_s
+from musicgen_lora.cli import main as run
+from musicgen_lora.dataset.clip_ids import clip_ids
+from musicgen_lora.dataset.tokens import tokenise_clips
+from musicgen_lora.evaluation.ear import Ear, Heard
+from musicgen_lora.evaluation.generations import play_prompts
+from musicgen_lora.evaluation.held_out import HeldOut, find_held_out
+from musicgen_lora.evaluation.losses import summarise_losses
+from musicgen_lora.evaluation.measures.embeddings import LOG_MEL
+from musicgen_lora.evaluation.protocol import descriptor_distances, judge_primaries
+from musicgen_lora.evaluation.references import References
+from musicgen_lora.evaluation.set_distances import compare_sets
+from musicgen_lora.generation.sampling import Sampling
+from musicgen_lora.listening.bass import find_bass_notes
+from musicgen_lora.listening.descriptors import describe
+from musicgen_lora.listening.drums import find_drum_hits
+from musicgen_lora.listening.key import estimate_key
+from musicgen_lora.listening.onsets import rolled_share
+from musicgen_lora.model.cpu.switch import enable
+from musicgen_lora.model.lora.adapter import load_adapter, read_adapter
+from musicgen_lora.model.musicgen import MusicGen
+
+RATE = 32_000
+FIRST_SEED = 60_000
+"""Of beats that nothing was set by."""
+WITHIN_S = 0.03
+TRACKS = {
+    "kick": ("kick", "kick_long"),
+    "hat": ("closed_hat", "open_hat", "ride"),
+}
+N_PROMPTS = 8
+NO_LOSS = {"computed": False, "why": "the same weights have the same loss"}
+
+
+def hit_times(beat: Beat, drum: str) -> np.ndarray:
+    """When a drum is struck, strokes at one time counted once."""
+    hits = [hit for track in TRACKS[drum] for hit in beat.pattern.tracks.get(track, ())]
+    times = {round(step_time_s(hit.step, beat.bpm, beat.swing), 3) for hit in hits}
+    return np.array(sorted(times))
+
+
+def true_glides(beat: Beat) -> list[tuple[float, float, bool]]:
+    """Of each bass note its start, the semitones that it goes until it is cut, and whether a kick
+    falls inside it, which parts it in two."""
+    hits: Sequence[Hit] = sorted(beat.pattern.tracks.get("sub", ()), key=lambda hit: hit.step)
+    kicks = [hit.step for track in TRACKS["kick"] for hit in beat.pattern.tracks.get(track, ())]
+    found = []
+    for hit, following in zip(hits, [*hits, Hit(1e9)][1:], strict=True):
+        held = hit.length or 2.0 * beat.bass_decay_s * beat.bpm / 15.0
+        sounds = min(held, following.step - hit.step)
+        part = float(np.clip((sounds / held - 0.45) / 0.4, 0.0, 1.0))
+        part = part * part * (3.0 - 2.0 * part)
+        glide = 0.0 if hit.glide_to is None else part * (hit.glide_to - (hit.pitch or 0.0))
+        parted = any(hit.step + 0.1 < kick < hit.step + sounds - 0.1 for kick in kicks)
+        found.append((step_time_s(hit.step, beat.bpm, beat.swing), glide, parted))
+    return found
+
+
+def matched(true_s: np.ndarray, found_s: np.ndarray) -> int:
+    """Strokes that were found, each once."""
+    left, count = sorted(found_s.tolist()), 0
+    for time_s in true_s.tolist():
+        near = [other for other in left if abs(other - time_s) < WITHIN_S]
+        if near:
+            left.remove(min(near, key=lambda other: abs(other - time_s)))
+            count += 1
+    return count
+
+
+def hear_beats(n_clips: int) -> None:
+    """Descriptors of composed beats of 10 s against their scores."""
+    counts: Counter[str] = Counter()
+    errors: dict[str, list[float]] = {}
+    for seed in range(FIRST_SEED, FIRST_SEED + n_clips):
+        beat = make_beat(seed, duration_s=10.0)
+        wave = render_beat(beat, RATE, seed=seed)
+        facts = describe(wave, RATE)
+        hits = find_drum_hits(wave, RATE)
+        for drum in TRACKS:
+            true_s = hit_times(beat, drum)
+            found_s = np.array([hit.start_s for hit in hits if hit.drum == drum])
+            counts[f"{drum} right"] += matched(true_s, found_s)
+            counts[f"{drum} both"] += len(true_s) + len(found_s)
+        rolls = 100.0 * (facts["roll_density"] - rolled_share(hit_times(beat, "hat")))
+        errors.setdefault("roll share, points", []).append(rolls)
+        errors.setdefault("swing, %", []).append(100.0 * (facts["swing"] / beat.swing - 1.0))
+        errors.setdefault("tempo, %", []).append(100.0 * (facts["tempo_bpm"] / beat.bpm - 1.0))
+        if beat.key is not None:
+            counts["key right"] += estimate_key(wave, RATE).name == beat.key
+            counts["key n"] += 1
+        notes = find_bass_notes(wave, RATE)
+        for start_s, glide, parted in true_glides(beat):
+            own = [note for note in notes if abs(note.start_s - start_s) < 0.05]
+            if abs(glide) >= 0.7 and own:
+                kind = "glide, semitones, with a kick inside" if parted else "glide, semitones"
+                errors.setdefault(kind, []).append(own[0].glide - glide)
+    for drum in TRACKS:
+        print(f"{drum}: F1 {2.0 * counts[f'{drum} right'] / counts[f'{drum} both']:.3f}")
+    print(f"key: {counts['key right']} of {counts['key n']}")
+    within = {"roll share, points": 10.0, "swing, %": 5.0, "tempo, %": 4.0}
+    for name, found in errors.items():
+        known = np.abs([error for error in found if np.isfinite(error)])
+        aim = within.get(name, 0.5)
+        print(
+            f"{name}: median error {np.median(known):.2f}, within {aim:g}: "
+            f"{(known <= aim).mean():.1%} (n = {len(known)}, {len(found) - len(known)} unknown)"
+        )
+
+
+@dataclasses.dataclass
+class Pool:
+    """Clips of one adapter, prompt by prompt and seed by seed, and held-out ones."""
+
+    clips: list[list[Heard]]
+    held_out: References
+
+
+def make_pool(adapter: Path, n_prompts: int, n_seeds: int, duration_s: float) -> Pool:
+    """Plays held-out captions by several seeds each."""
+    files = read_adapter(adapter)
+    held_out = find_held_out(files.facts, None, None, from_tokens=False, own_run=True)
+    model = MusicGen.load("tiny-beats")
+    codes = codes_of(held_out, model)
+    load_adapter(model, files)
+    enable(model.hf, "fp32")
+    ear = Ear(model)
+    ear.embeddings = (LOG_MEL,)
+
+    def hear(own: np.ndarray) -> Heard:
+        return ear.hear(model.decode(torch.from_numpy(own.astype(np.int64))[None])[0], own)
+
+    n_frames = model.shape.frames(duration_s)
+    references = [hear(np.asarray(own[:n_frames]).T) for own in codes]
+    prompts = [clip.texts[0] for clip in held_out.clips][:n_prompts]
+    made: list[list[Heard]] = [[] for _ in prompts]
+    for seed in range(n_seeds):
+        played = play_prompts(
+            model,
+            prompts,
+            duration_s=duration_s,
+            seed=1000 * (seed + 1),
+            sampling=Sampling(),
+            batch_size=16,
+            on_step=lambda done, of: None,
+        )
+        for row, own in zip(made, played, strict=True):
+            row.append(hear(own))
+        print(f"{len(prompts)} prompts played by seed {seed + 1} of {n_seeds}", flush=True)
+    return Pool(made, References(heard=references, clips=list(held_out.clips)))
+
+
+def codes_of(held_out: HeldOut, model: MusicGen) -> Any:
+    """Codes `[T, K]` of the held-out clips."""
+    assert held_out.data_dir is not None, held_out.why_none
+    ids = clip_ids(held_out.clips, held_out.data_dir)
+    return tokenise_clips(held_out.clips, ids, model, held_out.data_dir, lambda done, of: None)
+
+
+def judge_null(pool: Pool, n_trials: int) -> None:
+    """Evaluations whose sides are one adapter by two seeds."""
+    verdicts: Counter[str] = Counter()
+    for trial in range(n_trials):
+        rng = np.random.default_rng(trial)
+        chosen = rng.permutation(len(pool.clips))[:N_PROMPTS]
+        pairs = [rng.permutation(len(pool.clips[row]))[:2] for row in chosen]
+        sides = [
+            [pool.clips[row][pair[side]] for row, pair in zip(chosen, pairs, strict=True)]
+            for side in (0, 1)
+        ]
+        described = [[one.descriptors for one in side] for side in sides]
+        report = {
+            "generation": {"compared": True},
+            "loss": NO_LOSS,
+            "distances": compare_sets((LOG_MEL,), *sides, pool.held_out, why_none="", seed=trial),
+            "descriptor_distance": descriptor_distances(
+                *described, pool.held_out.describe()["descriptors"], why_none="", seed=trial
+            ),
+        }
+        found = {primary["verdict"] for primary in judge_primaries(report)}
+        verdicts["better"] += "better" in found
+        verdicts["better or worse"] += bool(found & {"better", "worse"})
+    for name, count in verdicts.items():
+        print(f"any primary {name}: {count} of {n_trials}")
+
+
+def judge_power(report: dict[str, Any], n_trials: int) -> None:
+    """Verdicts on the loss, its sources drawn with replacement."""
+    sources = report["loss"]["sources"]
+    others = [primary["p_value"] for primary in report["primaries"][1:]]
+    n_better = 0
+    for trial in range(n_trials):
+        rng = np.random.default_rng(trial)
+        drawn = [sources[place] for place in rng.integers(len(sources), size=len(sources))]
+        counts = np.array([[own["n_frames"]] * len(own["base"]) for own in drawn], np.float64)
+        sums = [np.array([own[side] for own in drawn]) * counts for side in ("base", "adapter")]
+        # Drawn twice, it counts as two, as in any bootstrap.
+        names = [f"{place:03d}" for place in range(len(drawn))]
+        loss = summarise_losses(*sums, counts, names, seed=trial)
+        again = {**report, "loss": loss}
+        n_better += judge_primaries(again)[0]["verdict"] == "better"
+    print(f"loss better: {n_better} of {n_trials} (other p-values: {others})")
+
+
+def plant(adapter: Path, folder: Path) -> None:
+    """Trains three bad adapters on the data of a good one, and evaluates each."""
+    facts: Any = read_adapter(adapter).facts
+    data_dir = Path(facts.data_dir)
+    rows = json.loads((data_dir / facts.metadata_file).read_text(encoding="utf-8"))
+    held_out = {clip["audio"] for clip in facts.held_out}
+    kept = [{**row, "split": "validation"} for row in rows if row["audio"] in held_out]
+    train = [{**row, "split": "train"} for row in rows if row["audio"] not in held_out]
+    texts = [row["text"] for row in train]
+    random.Random(0).shuffle(texts)
+    shuffled = [{**row, "text": text} for row, text in zip(train, texts, strict=True)]
+    once = "--learning_rate {} --max_steps {} --num_epochs 1000 --validate_every {}"
+    plans = {
+        "rate": (train, once.format("0.1", 24, 24)),
+        "shuffled": (shuffled, once.format("2e-3", 96, 96)),
+        "memoriser": (train[:4], once.format("2e-3", 160, 160)),
+    }
+    for name, (own, how) in plans.items():
+        (data_dir / f"{name}.json").write_text(json.dumps(own + kept), encoding="utf-8")
+        if not (folder / name / "best_model").exists():
+            command(
+                f"train --data_dir {data_dir} --metadata_file {name}.json --output_dir "
+                f"{folder / name} --batch_size 4 --gradient_accumulation_steps 1 --previews off "
+                f"--lora_layers 2-3 --lora_rank 16 --lora_alpha 32 {how}"
+            )
+        command(
+            f"evaluate --lora_model_path {folder / name}/best_model --output_dir "
+            f"{folder / name}/evaluation --num_prompts 2 --duration 5"
+        )
+        report = json.loads((folder / name / "evaluation" / "report.json").read_text())
+        primary = report["primaries"][0]
+        found = report["memorisation"]["continuations"]
+        print(f"{name}: loss {primary['verdict']} ({primary['difference']:+.3f} nats a token)")
+        print(f"{name}: forgetting {report['forgetting']['mean']['relative']:+.1%}")
+        print(
+            f"{name}: excess on training clips {report['overfitting']['excess']['difference']:+.3f}"
+        )
+        print(f"{name}: repeats training clips: {found['flagged']} (excess {found['excess']:.3f})")
+
+
+def command(line: str) -> None:
+    """Runs a command of the package; ends where it fails."""
+    print(f"$ musicgen-lora {line}", flush=True)
+    if code := run(line.split()):
+        raise SystemExit(code)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("part", choices=["hearing", "null", "power", "planted"])
+    parser.add_argument("--clips", type=int, default=60)
+    parser.add_argument("--trials", type=int)
+    parser.add_argument("--lora_model_path", type=Path)
+    parser.add_argument("--report", type=Path)
+    parser.add_argument("--work_dir", type=Path, default=Path("planted"))
+    parser.add_argument("--seconds", type=float, default=5.0, help="of the clips of `null`")
+    options = parser.parse_args()
+    parts: dict[str, Callable[[], None]] = {
+        "hearing": lambda: hear_beats(options.clips),
+        "null": lambda: judge_null(
+            make_pool(options.lora_model_path, 16, 4, options.seconds), options.trials or 200
+        ),
+        "power": lambda: judge_power(
+            json.loads((options.report / "report.json").read_text()), options.trials or 50
+        ),
+        "planted": lambda: plant(options.lora_model_path, options.work_dir),
+    }
+    parts[options.part]()
+
+
+if __name__ == "__main__":
+    main()
