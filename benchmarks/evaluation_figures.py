@@ -5,11 +5,11 @@
     python benchmarks/evaluation_figures.py power --report FOLDER      # resampled sources
     python benchmarks/evaluation_figures.py planted --lora_model_path A --work_dir FOLDER
 
-`hearing` plays beats whose scores are known. `null` makes a pool of clips with one adapter and draws
-evaluations of eight prompts from it, whose two sides differ in nothing but seeds; what is not "no
-clear change" is false. `power` draws the sources of a real evaluation again and again. `planted`
-trains three bad adapters on the data of a good one: one at fifty times its rate, one on shuffled
-captions, one on four clips until it has them, and evaluates each.
+`hearing` plays beats whose scores are known. `null` makes a pool of clips with one adapter, and
+draws evaluations of eight prompts from it whose two sides differ in nothing but seeds: "better"
+or "worse" is false there. `power` draws the sources of a real evaluation again and again. `planted`
+trains three bad adapters on the data of a good one, at fifty times its rate, on shuffled captions,
+and on four clips until it has them, and evaluates each.
 """
 
 from __future__ import annotations
