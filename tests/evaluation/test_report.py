@@ -320,6 +320,16 @@ def test_the_loss_along_the_clip_is_of_the_sources_that_reach_there() -> None:
     assert second["loss"]["relative"] == pytest.approx(-0.5)
 
 
+def test_a_long_clip_is_told_in_ten_stretches() -> None:
+    counts = np.full((3, 1, 25), 10.0)
+    base = counts * np.arange(1.0, 26.0)
+    found = summarise_positions(base, base, counts, ["a", "b", "c"], part_s=0.5, seed=0)
+    assert [own["from_s"] for own in found] == [1.5 * place for place in range(9)]
+    # Three parts each, and one that is left.
+    means = [own["loss"]["mean_base"] for own in found]
+    assert means == pytest.approx([2.0, 5.0, 8.0, 11.0, 14.0, 17.0, 20.0, 23.0, 25.0])
+
+
 def test_plain_values_are_json() -> None:
     values = {"a": float("nan"), "b": (1.0, float("inf")), "c": Path("x/y"), 3: None}
     assert plain(values) == {"a": None, "b": [1.0, None], "c": "x/y", "3": None}

@@ -17,8 +17,10 @@ from musicgen_lora.evaluation.report.document import Losses, PositionLoss
 from musicgen_lora.evaluation.statistics import paired_bootstrap
 from musicgen_lora.model.musicgen import MusicGen
 
+PART_S = 0.5
+"""Grain in which losses along the clip are kept ..."""
 MOST_POSITIONS = 10
-"""Stretches of equal length that the longest window is cut into."""
+"""... and stretches of equal length, whole parts each, in which they are told."""
 
 
 def windows_to_measure(
@@ -59,7 +61,7 @@ def compare_losses(
         The report's `loss`, see `summarise_losses` and `summarise_positions`.
     """
     total = 2 * len(windows)
-    part_frames = -(-max(len(window.codes) for window in windows) // MOST_POSITIONS)
+    part_frames = model.shape.frames(PART_S)
     measured = (model, windows, model.text, batch_size, part_frames)
     with adapted.disable_adapter():
         base_sums, counts = position_losses(*measured, lambda done, _: on_step(done, total))
@@ -136,24 +138,28 @@ def summarise_positions(
     """The loss along the clip: does the adapter help at its start, or where much was heard?
 
     Args:
-        base_sums: `[W, K, P]` nats, summed over the predicted frames of a stretch.
+        base_sums: `[W, K, P]` nats, summed over the predicted frames of a part.
         adapter_sums: `[W, K, P]`.
         counts: `[W, K, P]` predicted frames.
         sources: W of them.
-        part_s: seconds of a stretch.
+        part_s: seconds of a part.
         seed: of the intervals.
 
     Returns:
-        Of each stretch `from_s`, `to_s` and `loss`, the mean of the codebooks as in
+        Of each of up to ten stretches `from_s`, `to_s` and `loss`, the mean of the codebooks as in
         `summarise_losses`, over the sources that have one of all of them there.
     """
     names = sorted(set(sources))
     member = np.array([[source == name for source in sources] for name in names], np.float64)
+    grouped = -(-counts.shape[2] // MOST_POSITIONS)
+    starts = np.arange(0, counts.shape[2], grouped)
     base, adapter, frames = (
-        np.einsum("sw,wkp->skp", member, own) for own in (base_sums, adapter_sums, counts)
+        np.add.reduceat(np.einsum("sw,wkp->skp", member, own), starts, axis=2)
+        for own in (base_sums, adapter_sums, counts)
     )
+    length_s = grouped * part_s
     found: list[PositionLoss] = []
-    for place in range(counts.shape[2]):
+    for place in range(len(starts)):
         has = (frames[:, :, place] > 0.0).all(axis=1)
         if not has.any():
             continue  # Past what the latest codebook predicts.
@@ -161,8 +167,8 @@ def summarise_positions(
         before, after = ((own[has, :, place] / n).mean(axis=1) for own in (base, adapter))
         found.append(
             {
-                "from_s": place * part_s,
-                "to_s": (place + 1) * part_s,
+                "from_s": place * length_s,
+                "to_s": (place + 1) * length_s,
                 "loss": paired_bootstrap(before, after, n.mean(axis=1), seed),
             }
         )
