@@ -79,14 +79,11 @@ def opened(
     context.close()
 
 
-def picture(page: Page, name: str, at: Locator | None = None) -> None:
+def picture(page: Page, name: str, at: Locator) -> None:
     """A picture of what is seen, in as many colours as keep it small."""
     if not SCREENSHOTS:
         return
-    if at is None:
-        page.evaluate("scrollTo(0, 0)")
-    else:
-        at.evaluate("element => element.scrollIntoView({block: 'start'})")
+    at.evaluate("element => element.scrollIntoView({block: 'start'})")
     path = Path(SCREENSHOTS) / f"{name}.png"
     for colours in (128, 64, 32, 16):
         with Image.open(BytesIO(page.screenshot())) as image:
@@ -187,8 +184,7 @@ def test_blind_votes_are_counted_kept_and_saved(opened: tuple[str, Page]) -> Non
 
 
 def test_it_fits_reads_and_prints(opened: tuple[str, Page]) -> None:
-    name, page = opened
-    picture(page, f"report-{name}-top")
+    _, page = opened
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     # Every pair has a player, and a prompt that got worse leads to its own.
     assert page.locator(".pair .player").count() == page.locator(".pair").count()
