@@ -66,7 +66,7 @@ _LOSS = _computed(fields({"mean": _PAIRED, "codebooks": many(_PAIRED, at_most=64
 _REPORT = fields(
     {
         "created": text(40),
-        "adapter": fields({"fingerprint": text(200)}),
+        "adapter": fields({"fingerprint": text(200)}, {"strength": real(0.0, 2.0)}),
         "held_out": fields(
             {"n_clips": _COUNT, "n_sources": _COUNT, "is_unseen": truth, "chose_best": truth}
         ),
@@ -111,12 +111,14 @@ def evaluation_section(report: Mapping[str, Any]) -> str:
     held_out = report["held_out"]
     unseen = "which training did not learn from" if held_out["is_unseen"] else "not all unseen"
     chose = "; they also chose these weights among a run's" if held_out["chose_best"] else ""
+    strength = report["adapter"].get("strength", 1.0)
+    at = "" if strength == 1.0 else f" at strength {strength:g}"
     lines = [
         "## Evaluation",
         "",
-        f"Base against adapter, {report['created'][:10]}. Held-out clips: {held_out['n_clips']} of "
+        f"Base against adapter{at}, {report['created'][:10]}. Held-out clips: {held_out['n_clips']} of "
         f"{held_out['n_sources']} sources, {unseen}{chose}. Three measures were named beforehand; "
-        "intervals are of 95 %, p is adjusted for three tests (Holm), fewer than 20 are "
+        "intervals are of 95 %, p is adjusted for the number of tests (Holm), fewer than 20 are "
         "indicative.",
         "",
         "| | verdict | base | with adapter | difference | interval | p | n |",
