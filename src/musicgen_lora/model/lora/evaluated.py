@@ -116,10 +116,10 @@ def evaluation_section(report: Mapping[str, Any]) -> str:
     lines = [
         "## Evaluation",
         "",
-        f"Base against adapter{at}, {report['created'][:10]}. Held-out clips: {held_out['n_clips']} of "
-        f"{held_out['n_sources']} sources, {unseen}{chose}. Three measures were named beforehand; "
-        "intervals are of 95 %, p is adjusted for the number of tests (Holm), fewer than 20 are "
-        "indicative.",
+        f"Base against adapter{at}, {report['created'][:10]}. Held-out clips: "
+        f"{held_out['n_clips']} of {held_out['n_sources']} sources, {unseen}{chose}. Three "
+        "measures were named beforehand; intervals are of 95 %, p is adjusted for the number of "
+        "tests (Holm), fewer than 20 are indicative.",
         "",
         "| | verdict | base | with adapter | difference | interval | p | n |",
         "| --- | --- | ---: | ---: | ---: | --- | ---: | --- |",
