@@ -147,13 +147,14 @@ class Pool:
 def make_pool(adapter: Path, n_prompts: int, n_seeds: int, duration_s: float) -> Pool:
     """Plays held-out captions by several seeds each."""
     files = read_adapter(adapter)
-    held_out = find_held_out(files.facts, None, None, from_tokens=False, own_run=True)
+    held_out = find_held_out(files.facts, None, "metadata.json", own_run=True)
     model = MusicGen.load("tiny-beats")
     codes = codes_of(held_out, model)
     load_adapter(model, files)
     enable(model.hf, "fp32")
     ear = Ear(model)
-    ear.embeddings = (LOG_MEL,)
+    # The verdicts go by it; the others cost most of the time.
+    ear.embeddings = (LOG_MEL,)  # pyright: ignore[reportAttributeAccessIssue]
 
     def hear(own: np.ndarray) -> Heard:
         return ear.hear(model.decode(torch.from_numpy(own.astype(np.int64))[None])[0], own)
@@ -192,17 +193,22 @@ def judge_null(pool: Pool, n_trials: int) -> None:
         rng = np.random.default_rng(trial)
         chosen = rng.permutation(len(pool.clips))[:N_PROMPTS]
         pairs = [rng.permutation(len(pool.clips[row]))[:2] for row in chosen]
-        sides = [
+        before, after = (
             [pool.clips[row][pair[side]] for row, pair in zip(chosen, pairs, strict=True)]
             for side in (0, 1)
-        ]
-        described = [[one.descriptors for one in side] for side in sides]
+        )
         report = {
             "generation": {"compared": True},
             "loss": NO_LOSS,
-            "distances": compare_sets((LOG_MEL,), *sides, pool.held_out, why_none="", seed=trial),
+            "distances": compare_sets(
+                (LOG_MEL,), before, after, pool.held_out, why_none="", seed=trial
+            ),
             "descriptor_distance": descriptor_distances(
-                *described, pool.held_out.describe()["descriptors"], why_none="", seed=trial
+                [one.descriptors for one in before],
+                [one.descriptors for one in after],
+                pool.held_out.describe()["descriptors"],
+                why_none="",
+                seed=trial,
             ),
         }
         found = {primary["verdict"] for primary in judge_primaries(report)}
@@ -221,10 +227,12 @@ def judge_power(report: dict[str, Any], n_trials: int) -> None:
         rng = np.random.default_rng(trial)
         drawn = [sources[place] for place in rng.integers(len(sources), size=len(sources))]
         counts = np.array([[own["n_frames"]] * len(own["base"]) for own in drawn], np.float64)
-        sums = [np.array([own[side] for own in drawn]) * counts for side in ("base", "adapter")]
+        base, after = (
+            np.array([own[side] for own in drawn]) * counts for side in ("base", "adapter")
+        )
         # Drawn twice, it counts as two, as in any bootstrap.
         names = [f"{place:03d}" for place in range(len(drawn))]
-        loss = summarise_losses(*sums, counts, names, seed=trial)
+        loss = summarise_losses(base, after, counts, names, seed=trial)
         again = {**report, "loss": loss}
         n_better += judge_primaries(again)[0]["verdict"] == "better"
     print(f"loss better: {n_better} of {n_trials} (other p-values: {others})")
@@ -257,7 +265,8 @@ def plant(adapter: Path, folder: Path) -> None:
             )
         command(
             f"evaluate --lora_model_path {folder / name}/best_model --output_dir "
-            f"{folder / name}/evaluation --num_prompts 2 --duration 5"
+            f"{folder / name}/evaluation --num_prompts 2 --duration 5 --data_dir {data_dir} "
+            f"--metadata_file {name}.json"
         )
         report = json.loads((folder / name / "evaluation" / "report.json").read_text())
         primary = report["primaries"][0]

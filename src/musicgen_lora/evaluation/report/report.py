@@ -23,6 +23,7 @@ from musicgen_lora.evaluation.report.document import (
     Described,
     Losses,
     NoLosses,
+    PositionLoss,
     Report,
     sides,
 )
@@ -78,7 +79,8 @@ def _draw(report: Report, output_dir: Path) -> dict[str, bytes]:
         figures["forest"] = forest
     if report["loss"]["computed"]:
         figures["held_out_loss"] = plots.loss_plot(report["loss"])
-        if len(positions := report["loss"].get("positions", ())) > 1:
+        positions: Sequence[PositionLoss] = report["loss"].get("positions", [])
+        if len(positions) > 1:
             figures["loss_along_the_clip"] = plots.positions_plot(positions)
     clips = report["generation"]["clips"]
     facts: dict[str, list[Described]] = {
@@ -197,7 +199,7 @@ def position_rows(loss: Losses | NoLosses) -> list[dict[str, str]]:
 def overfitting_rows(report: Report) -> list[dict[str, str]]:
     """Held-out clips beside training clips, as text."""
     loss, overfitting = report["loss"], report["overfitting"]
-    if loss["computed"] is False or not overfitting["computed"]:
+    if loss["computed"] is False or overfitting["computed"] is False:
         return []
     trained = overfitting["trained"]["mean"]
     return [_loss_row("held-out clips", loss["mean"]), _loss_row("training clips", trained)]

@@ -175,13 +175,13 @@ def _loss_rows(report: Mapping[str, Any]) -> list[str]:
         relative = own["relative"]
         change = DASH if relative is None else f"{100.0 * relative:+.1f} %"
         low, high = own.get("relative_ci_low"), own.get("relative_ci_high")
-        ends = [None if end is None else 100.0 * end for end in (low, high)]
+        low, high = (None if end is None else 100.0 * end for end in (low, high))
         cells = (
             name,
             _number(own["mean_base"]),
             _number(own["mean_adapter"]),
             change,
-            _interval(*ends, " %"),
+            _interval(low, high, " %"),
             f"{own['n']} sources",
         )
         rows.append(f"| {' | '.join(cells)} |")
