@@ -190,7 +190,7 @@ def position_rows(loss: Losses | NoLosses) -> list[dict[str, str]]:
     if loss["computed"] is False:
         return []
     return [
-        _loss_row(f"{own['from_s']:g} to {own['to_s']:g} s", own["loss"])
+        _loss_row(f"seconds {own['from_s']:g} to {own['to_s']:g}", own["loss"])
         for own in loss.get("positions", ())
         if own["loss"]["mean_base"] is not None
     ]
