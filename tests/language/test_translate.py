@@ -125,6 +125,7 @@ def test_a_message_without_values_is_said() -> None:
         ("rank = -1: Input should be greater than 0.", "rank = -1: 应当大于 0。"),
         ("a.wav, b.wav and 3 more, in the report", ...),
         ("Advice: Lower --loudness.", "建议：请调低 --loudness。"),
+        ("metadata.csv, line 12: 速度 '一百四'", "metadata.csv，第 12 行：速度 '一百四'"),
         # What it can't say stays, whole.
         (
             "Something quite else: of which nobody knows.",
