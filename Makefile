@@ -11,6 +11,7 @@ setup: $(VENV)/.ready
 $(VENV)/.ready: requirements.txt pyproject.toml tools/install_torch.py
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PYTHON) tools/install_torch.py --python $(BIN)/python
+	@echo "Installing the other libraries (0.6 GB), which takes minutes ... / 正在安装其余的库（0.6 GB），要等几分钟……"
 	$(PIP) -r requirements.txt
 	$(PIP) --no-deps --editable .
 	touch $@
@@ -31,6 +32,7 @@ ui: $(VENV)/.ready-ui
 	$(BIN)/musicgen-lora ui
 
 $(VENV)/.ready-ui: $(VENV)/.ready requirements-ui.txt
+	@echo "Installing what the page needs ... / 正在安装网页界面所需的库……"
 	$(PIP) -r requirements-ui.txt
 	touch $@
 
