@@ -197,7 +197,7 @@ def test_the_form_for_cards_decodes_the_same(
             how = {"n_frames": 45, "seeds": [0, 1, 2], "sampling": sampling, "prompt_codes": prompt}
             plain = generate_codes(model, states, mask, **how)
             with monkeypatch.context() as patch:
-                patch.setattr(decode, "make_window", FixedWindow)
+                patch.setattr(decode, "window_kind", lambda decoder: FixedWindow)
                 assert torch.equal(generate_codes(model, states, mask, **how), plain)
 
 

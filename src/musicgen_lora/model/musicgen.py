@@ -277,10 +277,3 @@ def frame_logits(
 ) -> Tensor:
     """`MusicGen.logits`, for callers without one."""
     return MusicGen(model).logits(codes, text_states, text_mask, melodies)
-
-
-def project_text(
-    model: MusicgenForConditionalGeneration, text_states: Tensor, text_mask: Tensor
-) -> Tensor:
-    """`MusicGen.project_text`, for callers without one."""
-    return MusicGen(model).project_text(text_states, text_mask)
