@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import soundfile
+from adapters import add_lora
 from datasets import RATE, beat, make_dataset, read_metadata, write_metadata
 from hostile import broken, examples, torn
 from hypothesis import given
@@ -33,7 +34,6 @@ from musicgen_lora.evaluation.report.document import files_of_report
 from musicgen_lora.model.chroma import Chroma
 from musicgen_lora.model.lora.adapter import (
     FACTS_FILE,
-    add_lora,
     load_adapter,
     save_adapter,
 )

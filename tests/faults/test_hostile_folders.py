@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from adapters import add_lora
 from datasets import RATE, make_dataset, sine
 from peft import LoraConfig
 from peft.tuners.tuners_utils import check_target_module_exists
@@ -34,7 +35,6 @@ from musicgen_lora.formats import documents
 from musicgen_lora.formats.tensors import read_shapes
 from musicgen_lora.model.lora.adapter import (
     FACTS_FILE,
-    add_lora,
     load_adapter,
     read_adapter,
     save_adapter,

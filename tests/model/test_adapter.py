@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from adapters import add_lora
 from safetensors.torch import load_file, save_file
 from tiny import make_tiny_musicgen
 
@@ -27,15 +28,14 @@ from musicgen_lora.model.lora.adapter import (
     CONFIG_FILE,
     FACTS_FILE,
     WEIGHTS_FILE,
-    add_lora,
     load_adapter,
     read_adapter,
     save_adapter,
 )
 from musicgen_lora.model.lora.targets import target_pattern
 from musicgen_lora.model.musicgen import (
+    MusicGen,
     base_fingerprint,
-    frame_logits,
     load_base,
     load_processor,
     load_tokenizer,
@@ -54,7 +54,7 @@ def logits_of(model, folder: Path) -> torch.Tensor:
     states, mask = TextStates(model, load_tokenizer(folder)).batch(CAPTIONS)
     with torch.no_grad():
         codes = random_codes(model.config.decoder.num_codebooks)
-        return frame_logits(model, codes, states, mask)
+        return MusicGen(model).logits(codes, states, mask)
 
 
 def write_facts(folder: Path, fingerprint: str) -> None:
@@ -292,7 +292,7 @@ def test_saving_asks_nobody(
         raise AssertionError("something was looked up on the network")
 
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    weights = make_weights(load_base(tiny_model_dir), TrainSettings(), "tiny-beats")
+    weights = make_weights(MusicGen(load_base(tiny_model_dir)), TrainSettings(), "tiny-beats")
     with warnings.catch_warnings():
         warnings.filterwarnings("error", category=UserWarning)
         weights.save(tmp_path, None)

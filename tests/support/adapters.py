@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 
 from musicgen_lora.model.lora.adapter import CONFIG_FILE, FACTS_FILE, WEIGHTS_FILE
+from musicgen_lora.model.lora.spec import LoraSpec
+from musicgen_lora.model.lora.trainable import TrainableLora
 from musicgen_lora.model.musicgen import base_fingerprint, load_base
 
 ATTENTION = r"decoder\.model\.decoder\.layers\.\d+\.(self_attn|encoder_attn)\.(q|v)_proj"
@@ -97,3 +99,9 @@ def halves(folder: Path, left: Path, right: Path) -> tuple[Path, Path]:
         rewrite(folder, left, parts[0], **changes),
         rewrite(folder, right, parts[1], **changes),
     )
+
+
+def add_lora(model: Any, *, base_name: str, **fields: Any) -> PeftModel:
+    """PEFT's model with a fresh adapter of `LoraSpec(**fields)`, which changes nothing yet."""
+    fields["pattern"] = fields.get("pattern") or ""
+    return TrainableLora(model, LoraSpec(**fields), base_name).peft
