@@ -82,7 +82,7 @@ def load_base(model_path: str | Path) -> MusicgenForConditionalGeneration:
             f"{model_path}: cannot be loaded as a MusicGen: {_first_line(error)}"
         ) from error
     _check_is_whole(str(model_path), model, missing)
-    config = model.config
+    config: Any = model.config
     read_base_facts(config, str(model_path))
     decoder = config.decoder
     # transformers 5 leaves this unset in its default decoder config; generate() and forward()
