@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: setup setup-dev demo ui base test test-slow lint format clean
+.PHONY: setup setup-dev demo ui base test unit test-slow lint format clean
 
 # What running needs; torch in the build that fits the machine (tools/install_torch.py).
 setup: $(VENV)/.ready
@@ -40,8 +40,12 @@ $(VENV)/.ready-ui: $(VENV)/.ready requirements-ui.txt
 base: setup-dev
 	$(MAKE) -f pretraining/Makefile base
 
+# Types are checked beside the tests, which leave the cores idle here and there.
+test: setup-dev
+	$(MAKE) --no-print-directory --jobs=2 lint unit
+
 # One process a core; a file's tests stay together and share what its fixtures have trained.
-test: lint
+unit: setup-dev
 	$(BIN)/python -m pytest -m "not slow" -n auto --dist loadfile --no-loadscope-reorder
 
 test-slow: setup-dev

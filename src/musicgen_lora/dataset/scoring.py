@@ -8,8 +8,7 @@ import numpy as np
 import torch
 
 from musicgen_lora.dataset.batches import Window, collate
-from musicgen_lora.model.musicgen import AnyMusicGen, musicgen_of
-from musicgen_lora.model.text import TextStates
+from musicgen_lora.model.musicgen import MusicGen
 
 Windows = Sequence[Window]
 """From `dataset.batches.fixed_windows`."""
@@ -19,9 +18,8 @@ OnStep = Callable[[int, int], None]
 
 @torch.no_grad()
 def window_losses(
-    model: AnyMusicGen,
+    model: MusicGen,
     windows: Windows,
-    text: TextStates,
     batch_size: int,
     on_step: OnStep = lambda done, total: None,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -30,7 +28,6 @@ def window_losses(
     Returns:
         Sums in nats and numbers of predicted frames, each `[windows, K]` float64.
     """
-    model = musicgen_of(model)
     device = model.device
     sums, counts = np.zeros((2, len(windows), model.shape.n_codebooks))
     # Windows of like length together: less padding.
@@ -38,7 +35,7 @@ def window_losses(
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
         batch = collate([windows[i] for i in chosen])
-        states, mask = text.batch(batch.captions, device)
+        states, mask = model.text_states(batch.captions)
         batch_sums, batch_counts = model.losses(
             batch.codes.to(device), batch.n_frames.to(device), states, mask, batch.melodies
         )

@@ -58,10 +58,10 @@ def compare_losses(
     total = 2 * len(windows)
     with adapted.disable_adapter():
         base_sums, counts = window_losses(
-            model, windows, model.text, batch_size, lambda done, _: on_step(done, total)
+            model, windows, batch_size, lambda done, _: on_step(done, total)
         )
     adapter_sums, _ = window_losses(
-        model, windows, model.text, batch_size, lambda done, of: on_step(of + done, total)
+        model, windows, batch_size, lambda done, of: on_step(of + done, total)
     )
     return summarise_losses(
         base_sums, adapter_sums, counts, [window.source for window in windows], seed=seed
