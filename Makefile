@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: setup setup-dev demo ui base test test-slow lint format clean
+.PHONY: setup setup-dev demo ui base test unit test-slow lint format clean
 
 # What running needs; torch in the build that fits the machine (tools/install_torch.py).
 setup: $(VENV)/.ready
@@ -11,6 +11,7 @@ setup: $(VENV)/.ready
 $(VENV)/.ready: requirements.txt pyproject.toml tools/install_torch.py
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PYTHON) tools/install_torch.py --python $(BIN)/python
+	@echo "Installing the other libraries (0.6 GB), which takes minutes ... / 正在安装其余的库（0.6 GB），要等几分钟……"
 	$(PIP) -r requirements.txt
 	$(PIP) --no-deps --editable .
 	touch $@
@@ -31,6 +32,7 @@ ui: $(VENV)/.ready-ui
 	$(BIN)/musicgen-lora ui
 
 $(VENV)/.ready-ui: $(VENV)/.ready requirements-ui.txt
+	@echo "Installing what the page needs ... / 正在安装网页界面所需的库……"
 	$(PIP) -r requirements-ui.txt
 	touch $@
 
@@ -38,8 +40,12 @@ $(VENV)/.ready-ui: $(VENV)/.ready requirements-ui.txt
 base: setup-dev
 	$(MAKE) -f pretraining/Makefile base
 
+# Types are checked beside the tests, which leave the cores idle here and there.
+test: setup-dev
+	$(MAKE) --no-print-directory --jobs=2 lint unit
+
 # One process a core; a file's tests stay together and share what its fixtures have trained.
-test: lint
+unit: setup-dev
 	$(BIN)/python -m pytest -m "not slow" -n auto --dist loadfile --no-loadscope-reorder
 
 test-slow: setup-dev

@@ -10,6 +10,8 @@ import time
 from pathlib import Path
 
 from musicgen_lora.cli import main
+from musicgen_lora.language.choice import chosen
+from musicgen_lora.language.translate import translated
 
 FOLDER = Path("demo")
 PROMPTS = [
@@ -28,6 +30,18 @@ STEPS = [
     f"evaluate --lora_model_path {FOLDER}/output/best_model --output_dir {FOLDER}/evaluation "
     "--duration 10 --num_prompts 6 --compare",
 ]
+ENDS = {
+    "en": (
+        "\nDone in {:.0f} s. How far the model moved:",
+        "\nReport: {0}/report.html\n"
+        "Audio:  {1} (adapter), {0}/audio (base and adapter, pair by pair)",
+    ),
+    "zh": (
+        "\n完成，用时 {:.0f} 秒。模型的变化：",
+        "\n报告：{0}/report.html（用浏览器打开）\n音频：{1}（适配器），{0}/audio（基础模型与适配器，逐对）",
+    ),
+}
+"""What stands before and after the findings, by language."""
 
 
 def run_demo() -> int:
@@ -39,14 +53,11 @@ def run_demo() -> int:
         if code:
             return code
     report = json.loads((FOLDER / "evaluation" / "report.json").read_text(encoding="utf-8"))
-    print(f"\nDone in {time.monotonic() - began:.0f} s. How far the model moved:")
+    done, where = ENDS[chosen()]
+    print(done.format(time.monotonic() - began))
     for sentence in report["findings"]:
-        print(f"- {sentence}")
-    print(
-        f"\nReport: {FOLDER / 'evaluation' / 'report.html'}\n"
-        f"Audio:  {FOLDER / 'generated'} (adapter), "
-        f"{FOLDER / 'evaluation' / 'audio'} (base and adapter, pair by pair)"
-    )
+        print(f"- {translated(sentence)}")
+    print(where.format(FOLDER / "evaluation", FOLDER / "generated"))
     return 0
 
 

@@ -37,7 +37,7 @@ from musicgen_lora.dataset.batches import epoch_order, grouped_order
 from musicgen_lora.dataset.clip_ids import clip_ids
 from musicgen_lora.dataset.metadata import load_dataset, write_entries
 from musicgen_lora.dataset.tokens import CLIPS_PER_SHARD, write_shard
-from musicgen_lora.model.musicgen import MusicGen, load_base
+from musicgen_lora.model.musicgen import MusicGen
 from musicgen_lora.training.data import open_data
 from musicgen_lora.training.record.facts import data_facts, run_identity
 from musicgen_lora.training.record.run_folder import METRICS_FILE
@@ -90,7 +90,7 @@ def peak_mb() -> float:
 
 def measure(folder: Path, *, from_tokens: bool) -> dict[str, float]:
     """Opens the dataset as `musicgen-lora train` does, up to the first batch."""
-    model = load_base(EMBEDDED_NAME)
+    model = MusicGen.load(EMBEDDED_NAME)
     settings = TrainSettings(data_dir=folder, output_dir=folder / "output", from_tokens=from_tokens)
     console = plain_console()
     console.quiet = True

@@ -30,6 +30,7 @@ from musicgen_lora.generation.decode import generate_codes
 from musicgen_lora.generation.decoder import Decoder
 from musicgen_lora.given import EMBEDDED
 from musicgen_lora.model.cpu.switch import enable
+from musicgen_lora.model.delays import Delays
 from musicgen_lora.model.musicgen import MusicGen
 from musicgen_lora.model.text import TextStates
 from musicgen_lora.runtime.precision import DTYPES
@@ -310,7 +311,7 @@ def packed(sizes: Sizes, device: torch.device) -> Iterator[Row]:
         parameters = [p for p in model.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(parameters, lr=1e-4, fused=True)
         gradients = CapturedGradients(
-            model,
+            base,
             data,
             batch_size,
             autocast=DTYPES[precision] if precision != "fp32" else None,
@@ -319,10 +320,11 @@ def packed(sizes: Sizes, device: torch.device) -> Iterator[Row]:
         draws = Draws(tokens, data.captions, n_frames=n_frames, condition_dropout=0.1, seed=0)
 
         def step(draws: Draws = draws, gradients: CapturedGradients = gradients,
-                 parameters: Any = parameters, optimizer: Any = optimizer) -> None:  # fmt: skip
+                 delays: Delays = base.delays, parameters: Any = parameters,
+                 optimizer: Any = optimizer) -> None:  # fmt: skip
             (draw,) = draws.step(0, batch_size, 1)
             gradients.zero_gradients()
-            gradients.add(draw, step_totals([draw], [0, 1, 2, 3]))
+            gradients.add(draw, step_totals([draw], delays))
             torch.nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()
 

@@ -163,14 +163,14 @@ def our_step(
 ) -> Callable[[Batch], float]:
     """A step of `musicgen-lora train` at its default precision, ready to be called with any of
     `clips`. The model is placed and adapted."""
-    text = TextStates(model, AutoTokenizer.from_pretrained(EMBEDDED))
-    text.prepare(CAPTIONS)
     base, precision = MusicGen(model, shape), our_precision(model)
+    base.text = TextStates(model, AutoTokenizer.from_pretrained(EMBEDDED))
+    base.text.prepare(CAPTIONS)
     base.to(base.device, precision)
     enable(model, precision)
     parameters = TrainableLora(base, LoraSpec(rank=rank, alpha=2 * rank)).parameters
     optimizer = torch.optim.AdamW(parameters, lr=3e-4, fused=True)
-    learner = Learner(model, text, parameters, [optimizer])
+    learner = Learner(base, parameters, [optimizer])
 
     def step(batch: Batch) -> float:
         totals = base.delays.n_predicted(batch.n_frames).sum(0)

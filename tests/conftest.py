@@ -17,9 +17,11 @@ os.environ["MUSICGEN_LORA_LANGUAGE"] = "en"
 import pytest
 import torch
 from datasets import make_dataset
+from quick import make_quick
 from tiny import make_tiny_musicgen
 
 torch.set_num_threads(1)
+make_quick()
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@
 On Linux, PyPI's wheel of torch is the CUDA build: 2.7 GB with the libraries that it needs. Without
 an NVIDIA GPU, PyTorch's own index has a build for the CPU of 0.2 GB; where that index can't be
 reached, pip's own is asked. Needs nothing but Python; a torch of the pinned version that is there
-already stays.
+already stays. Says so in Chinese too, since the package that translates is not installed yet.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from pathlib import Path
 
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 REQUIREMENTS = Path(__file__).resolve().parent.parent / "requirements.txt"
-PIP = ("-m", "pip", "install", "--disable-pip-version-check", "--progress-bar", "off", "--quiet")
+PIP = ("-m", "pip", "install", "--disable-pip-version-check")
+"""Not quiet: the download takes minutes, and a terminal shows how far it is."""
 CHECK = """import sys
 from importlib.metadata import version
 sys.exit(version("torch").split("+")[0] != sys.argv[1])"""
@@ -66,13 +67,15 @@ def install_torch(
         return 0
     if has_gpu or system == "Darwin":
         what = "the CUDA build, 2.7 GB" if has_gpu else "0.1 GB"
-        say(f"Installing {torch} ({what}) ...")
+        say(f"Installing {torch} ({what}) ... / 正在安装 torch……")
         return run([python, *PIP, torch])
     say(f"No NVIDIA GPU found: installing {torch} for the CPU (0.2 GB) from {CPU_INDEX} ...")
+    say("没有找到 NVIDIA GPU：正在安装 torch 的 CPU 版（0.2 GB）……")
     index = ("--index-url", CPU_INDEX, "--retries", "1", "--timeout", "15")
     if run([python, *PIP, "--no-deps", *index, torch]) == 0:
         return 0
     say(f"{CPU_INDEX} can't be reached; installing {torch} from pip's own index (up to 2.7 GB) ...")
+    say("连不上 PyTorch 官方源：改用 pip 默认的源安装 torch（最多 2.7 GB）……")
     return run([python, *PIP, torch])
 
 

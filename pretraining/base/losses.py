@@ -39,7 +39,7 @@ def loss_figures(model: MusicGen, data_dir: Path, beats_808: Path) -> dict[str, 
     for name, chosen in sets.items():
         folder = beats_808 if name == "808_beats" else data_dir
         windows = windows_of(model, chosen, folder)
-        codebooks = held_out_losses(model.hf, windows, model.text, BATCH)
+        codebooks = held_out_losses(model, windows, BATCH)
         codes = np.concatenate([window.codes for window in windows])
         counted = [-float(log_p[k][codes[:, k]].mean()) for k in range(codes.shape[1])]
         figures[name] = {
@@ -81,7 +81,7 @@ def losses_by_position(model: MusicGen, windows: Windows) -> dict[str, float]:
     figures = {}
     for start, stop in SPANS_S:
         cut = [window._replace(codes=window.codes[: round(stop * rate)]) for window in whole]
-        until, n_until = (part.sum() for part in window_losses(model, cut, model.text, BATCH))
+        until, n_until = (part.sum() for part in window_losses(model, cut, BATCH))
         figures[f"{start}-{stop} s"] = float((until - sums) / (n_until - counts))
         sums, counts = until, n_until
     return figures
@@ -90,6 +90,6 @@ def losses_by_position(model: MusicGen, windows: Windows) -> dict[str, float]:
 def caption_effect(model: MusicGen, own: Windows, misled: Windows) -> dict[str, Any]:
     """What the captions tell the model: nats a token that windows with the caption of the next clip
     cost more than with their own."""
-    losses = [held_out_losses(model.hf, windows, model.text, BATCH) for windows in (own, misled)]
+    losses = [held_out_losses(model, windows, BATCH) for windows in (own, misled)]
     gains = np.subtract(losses[1], losses[0])
     return {"codebooks": gains.tolist(), "mean": float(gains.mean())}

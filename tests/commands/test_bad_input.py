@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from adapters import add_lora
 from datasets import RATE, beat, make_dataset, read_metadata, write_metadata
 from tiny import make_tiny_musicgen
 from transformers import T5Config, T5EncoderModel
 
 from musicgen_lora.cli import main
-from musicgen_lora.model.lora.adapter import FACTS_FILE, add_lora
+from musicgen_lora.model.lora.adapter import FACTS_FILE
 from musicgen_lora.model.musicgen import base_fingerprint, load_base
 
 

@@ -12,7 +12,7 @@ from musicgen_lora.generation import caches, decode
 from musicgen_lora.generation.decode import generate_codes
 from musicgen_lora.generation.sampling import GREEDY, Sampling
 from musicgen_lora.generation.window import FixedWindow
-from musicgen_lora.model.codec import Codec, decode_codes
+from musicgen_lora.model.codec import Codec
 from musicgen_lora.model.musicgen import load_base, load_tokenizer
 from musicgen_lora.model.text import TextStates
 
@@ -58,7 +58,7 @@ def test_greedy_codes_equal_transformers(
 def test_captured_steps_are_the_plain_ones(device, tiny_model_dir, monkeypatch, sampling):
     """Through several buckets, after a prompt; on the CPU nothing is captured."""
     monkeypatch.setattr(caches, "BUCKET", 16)
-    monkeypatch.setattr(decode, "make_window", FixedWindow)
+    monkeypatch.setattr(decode, "window_kind", lambda decoder: FixedWindow)
     model: Any = load_base(tiny_model_dir)
     model.to(device)
     states, mask = TextStates(model, load_tokenizer(tiny_model_dir)).batch([*PROMPTS, None], device)
@@ -80,5 +80,5 @@ def test_the_codec_hears_and_plays_as_on_the_cpu(device, tiny_model_dir):
         # Two entries may be as near as rounding tells.
         assert (theirs == ours).mean() > 0.98
     codes = torch.from_numpy(expected[0].astype(np.int64))[None]
-    heard = decode_codes(model, codes)
-    np.testing.assert_allclose(heard, decode_codes(reference, codes), atol=1e-3)
+    heard = Codec(model).decode(codes)
+    np.testing.assert_allclose(heard, Codec(reference).decode(codes), atol=1e-3)

@@ -13,11 +13,9 @@ from peft.tuners import lora
 from musicgen_lora.config import TrainSettings
 from musicgen_lora.dataset.batches import Batch
 from musicgen_lora.dataset.packed import PackedTokens
-from musicgen_lora.model.delays import n_predicted
 from musicgen_lora.model.lora.quantise import quantise_decoder
-from musicgen_lora.model.musicgen import load_base, load_tokenizer, model_shape
+from musicgen_lora.model.musicgen import MusicGen, load_base
 from musicgen_lora.model.placement import place
-from musicgen_lora.model.text import TextStates
 from musicgen_lora.runtime.precision import DTYPES
 from musicgen_lora.training.checkpoints import LoopState, Trained, restore, save_checkpoint
 from musicgen_lora.training.memory import checkpoint_layers
@@ -45,12 +43,13 @@ class Rig:
         self, folder: Any, device: torch.device, precision: str, trainable: str, model: Any = None
     ) -> None:
         self.model = load_base(folder) if model is None else model
-        self.text = TextStates(self.model, load_tokenizer(folder))
+        self.base = MusicGen(self.model, folder)
+        self.text = self.base.text
         place(self.model, device, precision, trained=trainable == "full")
         torch.manual_seed(0)
         if trainable == "lora":
             settings = TrainSettings(lora_rank=4, lora_alpha=8)
-            self.weights = LoraWeights(self.model, settings, "x")
+            self.weights = LoraWeights(self.base, settings, "x")
         else:
             self.model.decoder.requires_grad_(True)
         self.named = [(n, p) for n, p in self.model.named_parameters() if p.requires_grad]
@@ -72,11 +71,10 @@ class Rig:
 
     def step(self, batches: list[Batch]) -> Any:
         """One step; keeps the gradients that it took."""
-        delays = model_shape(self.model).delays
-        totals = sum(n_predicted(batch.n_frames, delays).sum(0) for batch in batches)
+        delays = self.base.delays
+        totals = sum(delays.n_predicted(batch.n_frames).sum(0) for batch in batches)
         learner = Learner(
-            self.model,
-            self.text,
+            self.base,
             self.parameters,
             self.optimizers,
             max_grad_norm=1e9,
@@ -201,13 +199,13 @@ def test_a_captured_step_is_the_plain_one(tiny_model_dir, device, trainable):
     data = DeviceData(tokens, rig.text, 40, device)
     results = []
     for capture in (False, device.type == "cuda"):
-        gradients = CapturedGradients(rig.model, data, 2, autocast=None, capture=capture)
+        gradients = CapturedGradients(rig.base, data, 2, autocast=None, capture=capture)
         drawn = Draws(tokens, data.captions, n_frames=40, condition_dropout=0.3, seed=1)
         for step in range(3):
             gradients.zero_gradients()
             draws = drawn.step(step, 2, 2)
             for draw in draws:
-                gradients.add(draw, step_totals(draws, [0, 1, 2, 3]))
+                gradients.add(draw, step_totals(draws, rig.base.delays))
         found = {name: p.grad.clone() for name, p in rig.named}
         results.append((gradients.codebooks.clone(), found))
         for parameter in rig.parameters:

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from adapters import add_lora
 from datasets import make_dataset, read_metadata, tiny_settings, write_metadata
 from pydantic import TypeAdapter
 from trainer import file_hashes
@@ -29,7 +30,7 @@ from musicgen_lora.evaluation.generations import DEFAULT_PROMPTS, choose_prompts
 from musicgen_lora.evaluation.held_out import HeldOut, find_held_out
 from musicgen_lora.evaluation.report.document import Report
 from musicgen_lora.export.export import export_model
-from musicgen_lora.model.lora.adapter import FACTS_FILE, WEIGHTS_FILE, add_lora
+from musicgen_lora.model.lora.adapter import FACTS_FILE, WEIGHTS_FILE
 from musicgen_lora.model.lora.facts import AdapterFacts
 from musicgen_lora.model.musicgen import load_base
 from musicgen_lora.training.train import train_lora

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from adapters import add_lora
 
 from musicgen_lora.dataset.metadata import Clip
 from musicgen_lora.evaluation.ear import Heard
@@ -16,7 +17,6 @@ from musicgen_lora.evaluation.measures.damage import Damage
 from musicgen_lora.evaluation.memorisation import find_nearest, measure_continuations
 from musicgen_lora.evaluation.trained_clips import Trained
 from musicgen_lora.listening.duplicates import fingerprint
-from musicgen_lora.model.lora.adapter import add_lora
 from musicgen_lora.model.musicgen import MusicGen
 
 N_FRAMES = 40

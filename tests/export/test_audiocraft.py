@@ -28,7 +28,7 @@ from musicgen_lora.export.importing import import_model
 from musicgen_lora.export.merge import merge_adapters
 from musicgen_lora.given import EMBEDDED
 from musicgen_lora.model.base_facts import base_facts
-from musicgen_lora.model.musicgen import frame_logits, load_base, load_tokenizer
+from musicgen_lora.model.musicgen import MusicGen, load_base, load_tokenizer
 from musicgen_lora.model.text import TextStates
 
 LM, CODEC = "state_dict.bin", "compression_state_dict.bin"
@@ -98,7 +98,7 @@ def test_its_predictions_are_those_of_the_base(form: str, made) -> None:
         tune = torch.randint(0, 12, (1, 160), generator=draw)
         one_hot = torch.nn.functional.one_hot(tune, 12).float()
     with torch.no_grad():
-        ours = frame_logits(model, codes, text, mask, tune)
+        ours = MusicGen(model).logits(codes, text, mask, tune)
         theirs = logits(state, config, codes, text, one_hot)
     # The two round the angles of their positions differently, up to 4e-5 at the end of a tune.
     assert torch.allclose(ours, theirs, atol=1e-4, equal_nan=True)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from trainer import file_hashes, interrupt_after
 
 from musicgen_lora import atomic
 from musicgen_lora.audio.files import write_wav
+from musicgen_lora.cli import main
 from musicgen_lora.errors import RunError
 from musicgen_lora.training.checkpoints import newest_checkpoint
 from musicgen_lora.training.train import train_lora
@@ -30,8 +33,19 @@ sys.exit(main(sys.argv[2:]))
 """
 
 
+@contextlib.contextmanager
+def files_up_to(n_bytes: int) -> Iterator[None]:
+    """No file that this process writes can be larger."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
 def test_a_full_disk_leaves_the_checkpoint_before_and_the_best_model(
-    tmp_path: Path, tiny_model_dir: Path
+    tmp_path: Path, tiny_model_dir: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     data = make_dataset(tmp_path / "data", [0.4] * 6)
     output_dir = tmp_path / "out"
@@ -50,18 +64,15 @@ def test_a_full_disk_leaves_the_checkpoint_before_and_the_best_model(
     words += ["--learning_rate", 3e-3, "--allow_random_base", "--precision", "fp32"]
     words += ["--previews", "off"]
     words += ["--num_epochs", 100, "--max_steps", 4, "--save_every", 1, "--validate_every", 2]
-    run = subprocess.run(
-        [sys.executable, "-c", LIMITED, str(size // 2), *map(str, words)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert run.returncode == 1, run.stdout + run.stderr
-    lines = [line for line in run.stderr.splitlines() if "Loading weights" not in line]
-    assert len(lines) == 1, run.stderr
+    capfd.readouterr()
+    with files_up_to(size // 2):
+        assert main([str(word) for word in words]) == 1
+    said = capfd.readouterr()
+    lines = [line for line in said.err.splitlines() if "Loading weights" not in line]
+    assert len(lines) == 1, said.err
     assert "step-000003: cannot be written" in lines[0]
     assert "File too large" in lines[0]
-    assert "Resuming after step 2" in run.stdout
+    assert "Resuming after step 2" in said.out
     after = file_hashes(output_dir)
     changing = {"run.json", "metrics.jsonl"}
     assert {k: v for k, v in after.items() if k not in changing} == {
@@ -109,7 +120,9 @@ def test_a_missing_right_is_not_a_full_disk(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("what", ["in workers", "alone", "examples"])
-def test_a_full_disk_is_the_preparations_fault_and_not_a_files(what: str, tmp_path: Path) -> None:
+def test_a_full_disk_is_the_preparations_fault_and_not_a_files(
+    what: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     source, out = tmp_path / "in", tmp_path / "out"
     source.mkdir()
     for index in range(3):
@@ -117,16 +130,24 @@ def test_a_full_disk_is_the_preparations_fault_and_not_a_files(what: str, tmp_pa
     words = ["prepare", "--output_dir", str(out)]
     words += ["--create_example"] if what == "examples" else ["--input_dir", str(source)]
     words += ["--num_workers", "2" if what == "in workers" else "0"]
-    run = subprocess.run(
-        [sys.executable, "-c", LIMITED, "60000", *words],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert run.returncode == 1, run.stdout + run.stderr
-    (line,) = run.stderr.splitlines()
+    if what == "in workers":
+        # They have the limit from whoever started their server.
+        run = subprocess.run(
+            [sys.executable, "-c", LIMITED, "60000", *words],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        code, out_said, err_said = run.returncode, run.stdout, run.stderr
+    else:
+        capfd.readouterr()
+        with files_up_to(60_000):
+            code = main(words)
+        out_said, err_said = capfd.readouterr()
+    assert code == 1, out_said + err_said
+    (line,) = err_said.splitlines()
     assert ".wav: cannot be written (File too large)" in line
-    assert "left out" not in run.stdout
+    assert "left out" not in out_said
     assert not (out / "metadata.json").exists()
     assert not list(out.rglob(".staging-*"))
 

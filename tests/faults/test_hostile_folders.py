@@ -16,11 +16,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from adapters import add_lora
 from datasets import RATE, make_dataset, sine
-from peft import LoraConfig
-from peft.tuners.tuners_utils import check_target_module_exists
+from hostile import change
 from safetensors.torch import load_file, save_file
-from tiny import make_tiny_musicgen
 from written_facts import read_captions
 
 from musicgen_lora import atomic
@@ -33,13 +32,10 @@ from musicgen_lora.errors import RunError, UserError
 from musicgen_lora.formats import documents
 from musicgen_lora.formats.tensors import read_shapes
 from musicgen_lora.model.lora.adapter import (
-    FACTS_FILE,
-    add_lora,
     load_adapter,
     read_adapter,
     save_adapter,
 )
-from musicgen_lora.model.lora.config import read_adapter_config
 from musicgen_lora.model.musicgen import load_base, load_tokenizer
 from musicgen_lora.model.text import TextStates
 from musicgen_lora.prepare.hearing.analyse import read_fingerprint, read_record
@@ -57,31 +53,9 @@ class _Bomb:
         return os.mkdir, (self._mark,)
 
 
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny_musicgen(tmp_path_factory.mktemp("base") / "base")
-
-
-@pytest.fixture(scope="module")
-def model(base: Path) -> Any:
-    return load_base(base)
-
-
 @pytest.fixture
 def copied(base: Path, tmp_path: Path) -> Path:
     return shutil.copytree(base, tmp_path / "copied")
-
-
-def change(path: Path, **changes: Any) -> None:
-    """Sets values in a JSON file; names with `__` lead into its parts."""
-    content = json.loads(path.read_text())
-    for name, value in changes.items():
-        *parts, last = name.split("__")
-        place = content
-        for part in parts:
-            place = place[part]
-        place[last] = value
-    path.write_text(json.dumps(content))
 
 
 def in_shards(folder: Path, file: str) -> None:
@@ -189,101 +163,6 @@ def test_an_expression_in_a_tokenizer_takes_no_time(copied: Path) -> None:
         load_tokenizer(copied)
 
 
-@pytest.fixture
-def adapter(model: Any, tmp_path: Path) -> Path:
-    folder = tmp_path / "adapter"
-    folder.mkdir()
-    save_adapter(add_lora(copy.deepcopy(model), base_name="x", rank=2, alpha=4), folder)
-    return folder
-
-
-def refused(model: Any, adapter: Path, said: str) -> None:
-    with pytest.raises(UserError, match=said) as raised:
-        load_adapter(copy.deepcopy(model), adapter)
-    assert str(adapter) in str(raised.value)
-
-
-@pytest.mark.parametrize("field", ["target_modules", "exclude_modules"])
-def test_an_expression_that_never_ends(field: str, model: Any, adapter: Path) -> None:
-    change(adapter / "adapter_config.json", **{field: "([a-z_.0-9]+)+!"})
-    if field == "target_modules":
-        refused(model, adapter, "this base model has no such modules")
-    else:
-        load_adapter(copy.deepcopy(model), adapter)
-
-
-@pytest.mark.parametrize("field", ["rank_pattern", "alpha_pattern", "layers_pattern"])
-def test_expressions_where_names_are_meant(field: str, model: Any, adapter: Path) -> None:
-    pattern = "([a-z_.0-9]+)+!"
-    value = [pattern] if field == "layers_pattern" else {pattern: 2}
-    change(adapter / "adapter_config.json", **{field: value})
-    refused(model, adapter, f"adapter_config.json: {field}")
-
-
-def test_a_rank_that_the_weights_do_not_have(model: Any, adapter: Path) -> None:
-    change(adapter / "adapter_config.json", r=200_000)
-    refused(model, adapter, "r = 200000")
-    change(adapter / "adapter_config.json", r=30_000)
-    refused(model, adapter, "r = 30000: its weights are of rank 2 at most")
-    change(adapter / "adapter_config.json", r=2, rank_pattern={"fc1": 30_000})
-    refused(model, adapter, "r = 30000: its weights are of rank 2 at most")
-
-
-def test_what_peft_would_import(model: Any, adapter: Path) -> None:
-    change(adapter / "adapter_config.json", megatron_config={"a": 1}, megatron_core="megatron.x")
-    refused(model, adapter, "megatron_co.*: is not read here")
-
-
-def test_an_adapter_that_is_not_finite(model: Any, adapter: Path) -> None:
-    tensors = load_file(adapter / "adapter_model.safetensors")
-    name = next(name for name in tensors if "lora_B" in name)
-    tensors[name][0, 0] = torch.inf
-    save_file(tensors, adapter / "adapter_model.safetensors", metadata={"format": "pt"})
-    refused(model, adapter, "lora_B.* has values that are not finite")
-
-
-LAYERS = r"decoder\.model\.decoder\.layers\."
-
-
-@pytest.mark.parametrize(
-    "targets",
-    [
-        {"target_modules": rf"{LAYERS}\d+\.(self_attn|encoder_attn)\.(q_proj|v_proj)"},
-        {"target_modules": rf"({LAYERS}0\.fc[12])|(enc_to_dec_proj)"},
-        {"target_modules": r".*\.(q_proj|fc1)$", "exclude_modules": r".*\.layers\.0\..*"},
-        {"target_modules": ["q_proj", "fc1"], "exclude_modules": ["self_attn.q_proj"]},
-        {"target_modules": ["decoder.model.decoder.layers.0.fc1", "lm_heads.1"]},
-        {"target_modules": ["q_proj"], "layers_to_transform": [1]},
-        {"target_modules": ["q_proj"], "layers_to_transform": 0, "layers_pattern": "layers"},
-        {"target_modules": ["q"], "layers_to_transform": [0], "layers_pattern": ["block"]},
-    ],
-)
-def test_targets_are_those_of_peft(targets: dict[str, Any], model: Any, adapter: Path) -> None:
-    change(adapter / "adapter_config.json", **targets)
-    names = [name for name, _ in model.named_modules()]
-    expected = {
-        name
-        for name in names
-        if bool(check_target_module_exists(LoraConfig(**targets), name)) and name
-    }
-    shapes = read_shapes(adapter / "adapter_model.safetensors")
-    path = adapter / "adapter_config.json"
-    read = read_adapter_config(path, json.loads(path.read_text()), names, shapes)
-    assert read.target_modules == expected
-    assert expected, "the case is empty"
-    assert {name for name in names if check_target_module_exists(read, name)} == expected
-
-
-def test_an_expression_that_looks_ahead_stands_for_the_modules_with_weights(
-    model: Any, adapter: Path
-) -> None:
-    tensors = load_file(adapter / "adapter_model.safetensors")
-    change(adapter / "adapter_config.json", target_modules=r"(?!audio)decoder.*\.(.*_proj|fc\d)")
-    read: Any = load_adapter(copy.deepcopy(model), adapter)
-    names = {name for name, _ in read.named_parameters() if ".lora_A" in name}
-    assert len(names) == sum(".lora_A" in name for name in tensors)
-
-
 def test_files_that_are_pipes_are_not_waited_for(base: Path, model: Any, tmp_path: Path) -> None:
     """Nobody writes to them: whoever opens one waits for ever."""
     data, shards = make_dataset(tmp_path / "data", [0.2]), tmp_path / "shards"
@@ -339,13 +218,6 @@ def test_a_manifest_names_files_of_its_folder_alone(tmp_path: Path) -> None:
         assert atomic.manifest_faults(tmp_path / "folder") == [atomic.MANIFEST]
 
 
-def test_a_document_too_large_for_what_it_is(adapter: Path) -> None:
-    with open(adapter / FACTS_FILE, "wb") as file:
-        file.truncate(180 << 20)
-    with pytest.raises(UserError, match="too large for what it is"):
-        read_adapter(adapter)
-
-
 def test_a_document_of_too_many_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(documents, "MAX_VALUES", 1000)
     path = tmp_path / "a.json"
@@ -391,23 +263,6 @@ def test_terminals_that_know_no_other_letters(environment: dict[str, str], tmp_p
     assert done.stderr.count(b"\n") == 1, done.stderr
     assert b"Traceback" not in done.stderr
     assert done.stdout == b"\\u9f13\n"
-
-
-@pytest.mark.parametrize(
-    "change",
-    [{"task_type": ""}, {"task_type": "SPEECH"}, {"bias": "some"}],
-    ids=str,
-)
-def test_what_peft_does_not_take_is_one_line(
-    tmp_path: Path, tiny_model_dir: Path, change: dict[str, str]
-) -> None:
-    adapted = add_lora(load_base(tiny_model_dir), base_name="x", rank=2, alpha=4)
-    save_adapter(adapted, tmp_path / "adapter")
-    path = tmp_path / "adapter" / "adapter_config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    with pytest.raises(UserError, match=r"adapter_config\.json") as raised:
-        load_adapter(load_base(tiny_model_dir), tmp_path / "adapter")
-    assert "\n" not in str(raised.value)
 
 
 def test_a_path_with_a_null_byte_is_refused(tmp_path: Path, tiny_model_dir: Path) -> None:

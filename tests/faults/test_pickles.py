@@ -11,6 +11,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from adapters import add_lora
 from datasets import make_dataset, tiny_settings
 from pickles import put_pickle
 from tiny import make_tiny_musicgen
@@ -19,7 +20,7 @@ from trainer import interrupt_after
 from musicgen_lora import atomic
 from musicgen_lora.dataset.tokens import find_codes
 from musicgen_lora.errors import UserError
-from musicgen_lora.model.lora.adapter import add_lora, load_adapter
+from musicgen_lora.model.lora.adapter import load_adapter
 from musicgen_lora.model.musicgen import load_base
 from musicgen_lora.training.checkpoints import FORMAT_VERSION, read_state
 from musicgen_lora.training.train import train_lora

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from adapters import add_lora
 from peft import LoraConfig, get_peft_model
 
 from musicgen_lora.errors import UserError
@@ -16,7 +17,7 @@ from musicgen_lora.generation.decoder import Conditions, Decoder
 from musicgen_lora.generation.merged import merged_weight
 from musicgen_lora.generation.sampling import GREEDY, Noise, Sampling, clip_generator
 from musicgen_lora.generation.window import FixedWindow, Window
-from musicgen_lora.model.lora.adapter import adapter_off, add_lora
+from musicgen_lora.model.lora.adapter import adapter_off
 from musicgen_lora.model.musicgen import load_base, load_tokenizer, model_shape
 from musicgen_lora.model.placement import place
 from musicgen_lora.model.text import TextStates
@@ -197,7 +198,7 @@ def test_the_form_for_cards_decodes_the_same(
             how = {"n_frames": 45, "seeds": [0, 1, 2], "sampling": sampling, "prompt_codes": prompt}
             plain = generate_codes(model, states, mask, **how)
             with monkeypatch.context() as patch:
-                patch.setattr(decode, "make_window", FixedWindow)
+                patch.setattr(decode, "window_kind", lambda decoder: FixedWindow)
                 assert torch.equal(generate_codes(model, states, mask, **how), plain)
 
 

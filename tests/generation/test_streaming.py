@@ -12,7 +12,7 @@ from musicgen_lora.generation.decode import generate_codes
 from musicgen_lora.generation.decoder import Conditions
 from musicgen_lora.generation.stream import ChunkDecoder, _frames_around, stream_audio
 from musicgen_lora.given import EMBEDDED
-from musicgen_lora.model.codec import decode_codes
+from musicgen_lora.model.codec import Codec
 from musicgen_lora.model.musicgen import load_base, load_tokenizer, model_shape
 from musicgen_lora.model.text import TextStates
 
@@ -36,7 +36,7 @@ def random_codes(model: Any, n_clips: int, n_frames: int) -> torch.Tensor:
 def test_parts_are_the_whole(folder, parts):
     model = load_base(folder)
     codes = random_codes(model, 2, sum(parts))
-    whole = decode_codes(model, codes)
+    whole = Codec(model).decode(codes)
     chunks = ChunkDecoder(model)
     pieces = codes.split(parts, dim=-1)
     found = [chunks.push(piece, last=i == len(pieces) - 1) for i, piece in enumerate(pieces)]
@@ -86,7 +86,7 @@ def test_a_stream_is_the_clip_that_would_be_generated(folder):
     )
     assert len(parts) == 6
     found = np.concatenate(parts, axis=-1)
-    np.testing.assert_allclose(found, decode_codes(model, codes), atol=1e-5)
+    np.testing.assert_allclose(found, Codec(model).decode(codes), atol=1e-5)
 
 
 def test_the_first_part_comes_before_the_clip_is_made(tiny_model_dir):
@@ -99,5 +99,5 @@ def test_the_first_part_comes_before_the_clip_is_made(tiny_model_dir):
     parts = stream_audio(
         model, Conditions(states, mask), n_frames=1500, seeds=[1], prompt_codes=prompt
     )
-    heard = decode_codes(model, prompt)
+    heard = Codec(model).decode(prompt)
     np.testing.assert_allclose(next(parts)[..., : 24 * 640], heard[..., : 24 * 640], atol=1e-5)

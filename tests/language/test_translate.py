@@ -108,7 +108,7 @@ def test_a_message_without_values_is_said() -> None:
         (
             "The loss is not finite at step 3 (clips: a.wav, b.wav); nothing was changed by this "
             "step.",
-            "第 3 步（片段：a.wav, b.wav）的损失不是有限数；这一步没有改动任何权重。",
+            "第 3 步（片段：a.wav, b.wav）的损失变成了 NaN 或无穷大；这一步没有改动任何权重。",
         ),
         (
             "Warning: the clips have no steady beat. Steadiness: 0.04 with the adapter, 0.43 in "
@@ -121,10 +121,11 @@ def test_a_message_without_values_is_said() -> None:
         ("1 file loses its bass in mono: it is out of phase between the channels.", ...),
         # Behind the name of a file, whose letters stay.
         ("loops/a: b (2).wav: is no regular file.", "loops/a: b (2).wav: 不是普通文件。"),
-        ("a.wav (the same bytes as b.wav)", "a.wav（与 b.wav 是同样的字节）"),
+        ("a.wav (the same bytes as b.wav)", "a.wav（与 b.wav 完全相同）"),
         ("rank = -1: Input should be greater than 0.", "rank = -1: 应当大于 0。"),
         ("a.wav, b.wav and 3 more, in the report", ...),
         ("Advice: Lower --loudness.", "建议：请调低 --loudness。"),
+        ("metadata.csv, line 12: 速度 '一百四'", "metadata.csv，第 12 行：速度 '一百四'"),
         # What it can't say stays, whole.
         (
             "Something quite else: of which nobody knows.",

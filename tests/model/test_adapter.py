@@ -4,38 +4,32 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import socket
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from adapters import add_lora, make_adapter, rename_tensors
 from tiny import make_tiny_musicgen
 
-from musicgen_lora import atomic
-from musicgen_lora.atomic import MANIFEST
 from musicgen_lora.config import EMBEDDED_NAME, TrainSettings
 from musicgen_lora.errors import UserError
 from musicgen_lora.model.lora.adapter import (
     CONFIG_FILE,
     FACTS_FILE,
-    WEIGHTS_FILE,
-    add_lora,
     load_adapter,
     read_adapter,
     save_adapter,
 )
 from musicgen_lora.model.lora.targets import target_pattern
 from musicgen_lora.model.musicgen import (
+    MusicGen,
     base_fingerprint,
-    frame_logits,
     load_base,
     load_processor,
     load_tokenizer,
@@ -54,30 +48,7 @@ def logits_of(model, folder: Path) -> torch.Tensor:
     states, mask = TextStates(model, load_tokenizer(folder)).batch(CAPTIONS)
     with torch.no_grad():
         codes = random_codes(model.config.decoder.num_codebooks)
-        return frame_logits(model, codes, states, mask)
-
-
-def write_facts(folder: Path, fingerprint: str) -> None:
-    facts = {"format_version": 1, "base": {"path": "somewhere", "fingerprint": fingerprint}}
-    (folder / FACTS_FILE).write_text(json.dumps(facts))
-
-
-def make_adapter(model, folder: Path, *, rank: int = 4) -> Path:
-    """An adapter that moves the predictions, saved by PEFT with our facts beside it."""
-    adapted = add_lora(model, base_name="somewhere", rank=rank, alpha=2 * rank)
-    generator = torch.Generator().manual_seed(5)
-    for name, parameter in adapted.named_parameters():
-        if "lora_B" in name:
-            with torch.no_grad():
-                parameter.normal_(0.0, 0.3, generator=generator)
-    adapted.save_pretrained(str(folder), save_embedding_layers=False)
-    write_facts(folder, base_fingerprint(model))
-    return folder
-
-
-@pytest.fixture
-def adapter(tmp_path: Path, tiny_model_dir: Path) -> Path:
-    return make_adapter(load_base(tiny_model_dir), tmp_path / "adapter")
+        return MusicGen(model).logits(codes, states, mask)
 
 
 @pytest.mark.parametrize(
@@ -149,73 +120,9 @@ def test_a_loaded_adapter_is_frozen_and_changes_the_predictions(
     assert (logits_of(model, tiny_model_dir) - before).abs().nan_to_num().max() > 0.1
 
 
-def test_an_adapter_of_another_base_is_refused(adapter: Path, tmp_path: Path) -> None:
-    other = load_base(make_tiny_musicgen(tmp_path / "other", seed=1))
-    with pytest.raises(UserError, match="adapter: this adapter was trained on another base"):
-        load_adapter(other, adapter)
-
-
-def test_an_adapter_of_another_size_is_refused_without_facts_too(
-    adapter: Path, tmp_path: Path
-) -> None:
-    (adapter / FACTS_FILE).unlink()
-    wide = load_base(make_tiny_musicgen(tmp_path / "wide", hidden_size=64))
-    with pytest.raises(UserError, match="adapter: does not fit this base model") as raised:
-        load_adapter(wide, adapter)
-    assert "\n" not in str(raised.value)
-
-
 def test_an_adapter_of_another_tool_is_taken(tiny_model_dir: Path, adapter: Path) -> None:
     (adapter / FACTS_FILE).unlink()
     load_adapter(load_base(tiny_model_dir), adapter)
-
-
-def rename_tensors(folder: Path, rename: Callable[[str], str | None]) -> None:
-    """Gives an adapter's tensors other names, or takes those named None away."""
-    tensors = load_file(folder / WEIGHTS_FILE)
-    named = {rename(name): tensor for name, tensor in tensors.items()}
-    kept = {name: tensor for name, tensor in named.items() if name is not None}
-    save_file(kept, folder / WEIGHTS_FILE, metadata={"format": "pt"})
-
-
-@pytest.mark.parametrize(
-    ("rename", "said"),
-    [
-        # As a PEFT of the decoder alone names them, and as other trainers do.
-        (lambda name: name.replace("model.decoder.model.", "model.model."), "40 of 40 tensors"),
-        (lambda name: name.replace("base_model.model.", ""), "40 of 40 tensors"),
-        (lambda name: name.replace("fc1", "fc9"), "4 of 40 tensors"),
-        (lambda name: None if "fc1" in name else name, "4 of 40 tensors"),
-        (lambda name: None, "40 of 40 tensors"),
-    ],
-    ids=["foreign", "kohya", "some foreign", "some missing", "empty"],
-)
-def test_tensors_that_fit_no_layer_and_layers_without_tensors_are_counted(
-    rename: Callable[[str], str | None], said: str, tiny_model_dir: Path, adapter: Path
-) -> None:
-    rename_tensors(adapter, rename)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", UserWarning)
-        with pytest.raises(UserError, match=rf"adapter_model\.safetensors: {said}") as raised:
-            load_adapter(load_base(tiny_model_dir), adapter)
-    assert "\n" not in str(raised.value)
-
-
-def test_a_config_that_names_fewer_layers_than_the_weights_is_refused(
-    tiny_model_dir: Path, adapter: Path
-) -> None:
-    config = json.loads((adapter / CONFIG_FILE).read_text())
-    (adapter / CONFIG_FILE).write_text(json.dumps(config | {"target_modules": ["q_proj"]}))
-    with pytest.raises(UserError, match=r"32 of 40 tensors .* fit no layer \(.*lora_A"):
-        load_adapter(load_base(tiny_model_dir), adapter)
-
-
-def test_an_adapter_that_adapts_no_layer_is_refused(tiny_model_dir: Path, adapter: Path) -> None:
-    """A prompt that was learned goes through PEFT's own forward pass, which nothing here calls."""
-    prompt = {"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 2, "task_type": "SEQ_2_SEQ_LM"}
-    (adapter / CONFIG_FILE).write_text(json.dumps(prompt))
-    with pytest.raises(UserError, match="only adapters of type LORA are read"):
-        load_adapter(load_base(tiny_model_dir), adapter)
 
 
 @pytest.mark.parametrize(
@@ -234,55 +141,6 @@ def test_all_that_decides_the_sound_is_in_the_fingerprint(
     assert read_adapter(adapter).fingerprint not in (before, changed)
 
 
-@pytest.mark.parametrize("file", [CONFIG_FILE, WEIGHTS_FILE, FACTS_FILE, MANIFEST])
-def test_a_manifest_beside_an_adapter_is_checked(file: str, tmp_path: Path, adapter: Path) -> None:
-    best = tmp_path / "best_model"
-    (adapter / "README.md").write_text("card")
-    atomic.publish_folder(best, lambda to: shutil.copytree(adapter, to, dirs_exist_ok=True))
-    # The card is there to be edited.
-    (best / "README.md").write_text("mine")
-    read_adapter(best)
-    content = bytearray((best / file).read_bytes())
-    content[len(content) // 2] ^= 1
-    (best / file).write_bytes(content)
-    with pytest.raises(UserError, match=r"not what training wrote .*delete .*manifest\.json"):
-        read_adapter(best)
-    if file == WEIGHTS_FILE:
-        (best / MANIFEST).unlink()
-        read_adapter(best)
-
-
-def test_a_pickled_adapter_is_refused(tiny_model_dir: Path, adapter: Path) -> None:
-    (adapter / "adapter_model.safetensors").rename(adapter / "adapter_model.bin")
-    with pytest.raises(UserError, match="pickled adapters are not read"):
-        load_adapter(load_base(tiny_model_dir), adapter)
-
-
-@pytest.mark.parametrize(
-    ("file", "content", "said"),
-    [
-        ("adapter_model.safetensors", b"\x08\0\0\0\0\0\0\0torn", "not readable as safetensors"),
-        ("adapter_model.safetensors", b"", "not readable as safetensors"),
-        ("adapter_config.json", b"{torn", "line 1: not valid JSON"),
-        ("adapter_config.json", b"{}", "peft_type = None: only adapters of type LORA"),
-        ("adapter_config.json", b"[]", "should be an object"),
-        ("adapter_config.json", b'{"peft_type": "NOTHING"}', "peft_type = 'NOTHING'"),
-        (FACTS_FILE, b"{torn", "line 1: not valid JSON"),
-        (FACTS_FILE, b'{"format_version": 1}', "not readable as adapter facts"),
-        (FACTS_FILE, b'{"format_version": "1"}', "not readable as adapter facts"),
-        (FACTS_FILE, b'{"format_version": 99}', "newer than this release"),
-    ],
-)
-def test_a_damaged_adapter_is_named(
-    file: str, content: bytes, said: str, tiny_model_dir: Path, adapter: Path
-) -> None:
-    (adapter / file).write_bytes(content)
-    with pytest.raises(UserError, match=said) as raised:
-        load_adapter(load_base(tiny_model_dir), adapter)
-    assert str(adapter) in str(raised.value)
-    assert "\n" not in str(raised.value)
-
-
 def test_saving_asks_nobody(
     tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -292,7 +150,7 @@ def test_saving_asks_nobody(
         raise AssertionError("something was looked up on the network")
 
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    weights = make_weights(load_base(tiny_model_dir), TrainSettings(), "tiny-beats")
+    weights = make_weights(MusicGen(load_base(tiny_model_dir)), TrainSettings(), "tiny-beats")
     with warnings.catch_warnings():
         warnings.filterwarnings("error", category=UserWarning)
         weights.save(tmp_path, None)
@@ -300,14 +158,6 @@ def test_saving_asks_nobody(
     assert names == {"adapter_config.json", "adapter_model.safetensors"}
     config = json.loads((tmp_path / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == "tiny-beats"
-
-
-def test_folders_that_are_no_adapter_are_named(tiny_model_dir: Path, tmp_path: Path) -> None:
-    model = load_base(tiny_model_dir)
-    with pytest.raises(UserError, match="gone: no such adapter folder"):
-        load_adapter(model, tmp_path / "gone")
-    with pytest.raises(UserError, match=r"no adapter_config\.json in it"):
-        load_adapter(model, tiny_model_dir)
 
 
 BARE = """

@@ -21,7 +21,7 @@ from musicgen_lora.model.lora import initial as start
 from musicgen_lora.model.lora import spec
 from musicgen_lora.model.lora.adapter import load_adapter
 from musicgen_lora.model.lora.targets import matching, target_pattern
-from musicgen_lora.model.musicgen import frame_logits, load_base, load_tokenizer
+from musicgen_lora.model.musicgen import MusicGen, load_base, load_tokenizer
 from musicgen_lora.model.text import TextStates
 from musicgen_lora.training.train import train_lora
 from musicgen_lora.training.weights import LoraWeights, lora_spec
@@ -75,7 +75,7 @@ def codes() -> torch.Tensor:
 def logits_of(model, folder: Path) -> torch.Tensor:
     states, mask = TextStates(model, load_tokenizer(folder)).batch(CAPTIONS)
     with torch.no_grad():
-        return frame_logits(model, codes(), states, mask)
+        return MusicGen(model).logits(codes(), states, mask)
 
 
 @pytest.fixture(scope="module")
@@ -239,7 +239,7 @@ def test_resuming_where_the_decomposition_came_out_otherwise(
 ) -> None:
     """The base's residual follows the start that the checkpoint has, as from another machine."""
     settings = TrainSettings(lora_init="pissa", lora_rank=4)
-    first = LoraWeights(load_base(tiny_model_dir), settings, "x")
+    first = LoraWeights(MusicGen(load_base(tiny_model_dir)), settings, "x")
     started = start.adapter_tensors(first.adapted)
     with torch.no_grad():
         for parameter in first.parameters:
@@ -249,7 +249,7 @@ def test_resuming_where_the_decomposition_came_out_otherwise(
     monkeypatch.setitem(spec.INITIALISATIONS, "pissa", "olora")
     model, plain = load_base(tiny_model_dir), load_base(tiny_model_dir)
     before = logits_of(plain, tiny_model_dir).nan_to_num()
-    second = LoraWeights(model, settings, "x")
+    second = LoraWeights(MusicGen(model), settings, "x")
     other = start.adapter_tensors(second.adapted)
     assert not all(torch.equal(started[name], other[name]) for name in started)
     second.load(tmp_path)

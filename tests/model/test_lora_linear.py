@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+from adapters import add_lora
 from peft import get_peft_model_state_dict
 from peft.tuners import lora
 
 from musicgen_lora.model.cpu import lora_linear
 from musicgen_lora.model.cpu.attention import use_blocks
 from musicgen_lora.model.cpu.lora_linear import LoraAttention, LoraLinear
-from musicgen_lora.model.lora.adapter import add_lora
 from musicgen_lora.model.lora.targets import target_pattern
 from musicgen_lora.model.musicgen import MusicGen, load_base, model_shape
 from musicgen_lora.model.placement import place

@@ -8,14 +8,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from adapters import add_lora
 from datasets import make_dataset, tiny_settings
 
 from musicgen_lora.config import GenerateSettings
 from musicgen_lora.errors import UserError
 from musicgen_lora.generation.generate import generate_audio
 from musicgen_lora.model.lora import quantise
-from musicgen_lora.model.lora.adapter import add_lora, load_adapter
-from musicgen_lora.model.musicgen import frame_logits, load_base
+from musicgen_lora.model.lora.adapter import load_adapter
+from musicgen_lora.model.musicgen import MusicGen, load_base
 from musicgen_lora.training.train import train_lora
 
 needs_library = pytest.mark.skipif(
@@ -29,7 +30,8 @@ def logits(model) -> torch.Tensor:
     codes = torch.randint(0, 64, (2, 4, 20), generator=generator)
     states = torch.randn(2, 5, 24, generator=generator)
     with torch.no_grad():
-        return frame_logits(model, codes, states, torch.ones(2, 5, dtype=torch.long)).nan_to_num()
+        mask = torch.ones(2, 5, dtype=torch.long)
+        return MusicGen(model).logits(codes, states, mask).nan_to_num()
 
 
 @needs_library

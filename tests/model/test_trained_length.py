@@ -18,6 +18,7 @@ from musicgen_lora.generation import decode
 from musicgen_lora.generation.decode import generate_codes, window_frames
 from musicgen_lora.generation.generate import generate_audio
 from musicgen_lora.generation.sampling import GREEDY
+from musicgen_lora.generation.window import Window
 from musicgen_lora.given import EMBEDDED
 from musicgen_lora.model.base_facts import base_facts
 from musicgen_lora.model.musicgen import load_base, load_tokenizer
@@ -81,14 +82,12 @@ def test_a_long_clip_goes_on_from_the_end_of_each_window(
     model, whole = load_base(short_base), load_base(tiny_model_dir)
     states, mask = TextStates(model, load_tokenizer(short_base)).batch(PROMPTS)
     positions: list[int] = []
-    original = decode.make_window
 
-    def make_window(*arguments: Any) -> Any:
-        window = original(*arguments)
-        positions.append(window.n_steps)
-        return window
+    class NotedWindow(Window):
+        def _make_ready(self) -> None:
+            positions.append(self.n_steps)
 
-    monkeypatch.setattr(decode, "make_window", make_window)
+    monkeypatch.setattr(decode, "window_kind", lambda decoder: NotedWindow)
     steps: list[tuple[int, int]] = []
     codes = generate_codes(
         model,

@@ -2,78 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import soundfile
 from datasets import RATE, beat, read_metadata, write_metadata
+from preparing import Entries, changes, edit, noise, prepared, put, told, trained_on
 
 from musicgen_lora.audio.files import probe, read_audio
 from musicgen_lora.audio.loudness import integrated_loudness
 from musicgen_lora.beats.beats808 import make_beat, render_beat
-from musicgen_lora.config import PrepareSettings
 from musicgen_lora.dataset.metadata import load_dataset
 from musicgen_lora.errors import UserError
 from musicgen_lora.prepare import prepare
 from musicgen_lora.prepare.clips import cut
-from musicgen_lora.prepare.prepare import prepare_dataset
 from musicgen_lora.runtime.locks import locked
-
-Entries = list[dict[str, Any]]
-
-
-def put(path: Path, waveform: np.ndarray) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(path, waveform.T, RATE)
-    return path
-
-
-def noise(seed: int, seconds: float) -> np.ndarray:
-    """Without a tempo, so it is cut into equal windows."""
-    samples = np.random.default_rng(seed).uniform(-0.3, 0.3, (1, round(seconds * RATE)))
-    return samples.astype(np.float32)
-
-
-def prepared(source: Path, out: Path, **changes: Any) -> Entries:
-    values = {"num_workers": 0, "caption_variants": 1} | changes
-    prepare_dataset(PrepareSettings(input_dir=source, output_dir=out, **values))
-    return read_metadata(out)
-
-
-def edit(out: Path, audio: str, **fields: Any) -> None:
-    """As a person does it in an editor."""
-    entries = read_metadata(out)
-    (entry,) = [entry for entry in entries if entry["audio"] == audio]
-    entry.update(fields)
-    write_metadata(out, entries)
-
-
-def trained_on(out: Path) -> list[str]:
-    """Sources of the clips that a training would use."""
-    return sorted(clip.source for clip in load_dataset(out))
-
-
-def changes(out: Path) -> list[dict[str, Any]]:
-    return json.loads((out / "report.json").read_text(encoding="utf-8"))["changes"]
-
-
-def told(out: Path, words: str) -> list[str]:
-    """The names that the report gives with a change."""
-    (change,) = [change for change in changes(out) if words in change["told"]]
-    return change["names"]
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> tuple[Path, Path]:
-    """Three loops, prepared."""
-    for index in range(3):
-        put(tmp_path / "in" / f"loop{index}.wav", beat(index, 2.0))
-    prepared(tmp_path / "in", tmp_path / "out")
-    return tmp_path / "in", tmp_path / "out"
 
 
 def test_settings_reach_all_clips_and_edits_stay(tmp_path: Path) -> None:
@@ -197,129 +142,6 @@ def test_a_new_version_that_is_no_use_takes_the_old_one_with_it(folder: tuple[Pa
     assert not changes(out)
 
 
-def test_a_file_that_left_the_folder_leaves_the_training_until_it_is_back(
-    folder: tuple[Path, Path],
-) -> None:
-    source, out = folder
-    first = read_metadata(out)
-    edit(out, first[0]["audio"], text="mine")
-    content = (source / "loop0.wav").read_bytes()
-    (source / "loop0.wav").unlink()
-    (source / "loop2.wav").rename(source / "renamed.wav")
-    again = prepared(source, out)
-    assert trained_on(out) == ["loop1.wav", "loop2.wav"]
-    assert again[0]["skip"] == "its file is no longer in the input folder"
-    assert again[0]["text"] == "mine"
-    assert told(out, "no longer in the input folder") == [first[0]["audio"]]
-    report = json.loads((out / "report.json").read_text())
-    assert report["summary"]["clips"] == 2
-    assert report["skipped"] == [{"audio": first[0]["audio"], "reason": again[0]["skip"]}]
-    # Told once, and the mark stays.
-    assert prepared(source, out) == again
-    assert not changes(out)
-    # A person's word on it stands.
-    edit(out, first[0]["audio"], skip=False)
-    prepared(source, out)
-    assert trained_on(out) == ["loop0.wav", "loop1.wav", "loop2.wav"]
-    edit(out, first[0]["audio"], skip=again[0]["skip"])
-    (source / "loop0.wav").write_bytes(content)
-    back = prepared(source, out)
-    assert "skip" not in back[0]
-    assert back[0]["text"] == "mine"
-    assert told(out, "back in training") == [first[0]["audio"]]
-
-
-def test_files_of_another_folder_have_not_left(folder: tuple[Path, Path], tmp_path: Path) -> None:
-    source, out = folder
-    put(tmp_path / "more" / "loop0.wav", beat(7, 2.0))
-    again = prepared(tmp_path / "more", out, loudness=-20.0)
-    assert len(again) == 4
-    assert not [entry for entry in again if "skip" in entry]
-    names = told(out, f"prepared with --loudness -16; prepare {source.resolve()}")
-    assert names == ["loop0.wav", "loop1.wav", "loop2.wav"]
-
-
-def test_a_folder_that_cannot_be_read_today_has_lost_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    source, out = tmp_path / "in", tmp_path / "out"
-    put(source / "a.wav", beat(0, 2.0))
-    put(source / "locked" / "b.wav", beat(1, 2.0))
-    first = prepared(source, out)
-    scandir = prepare.find_inputs.__globals__["os"].scandir
-
-    def refusing(path: Any = ".") -> Any:
-        if str(path).endswith("locked"):
-            raise PermissionError(13, "Permission denied", str(path))
-        return scandir(path)
-
-    monkeypatch.setattr("os.scandir", refusing)
-    assert prepared(source, out) == first
-    (drop,) = json.loads((out / "report.json").read_text())["dropped"]
-    assert drop["file"] == "locked"
-    assert drop["reason"].startswith("a folder that can't be looked into (Permission denied)")
-
-
-def test_a_clip_that_was_removed_stays_out_until_it_is_asked_for(tmp_path: Path) -> None:
-    source, out = tmp_path / "in", tmp_path / "out"
-    put(source / "song.wav", noise(2, 6.0))
-    put(source / "loop.wav", beat(0, 2.0))
-    first = prepared(source, out, max_clip=3.5)
-    assert [entry["source"] for entry in first] == ["loop.wav", "song.wav", "song.wav"]
-    write_metadata(out, first[1:2])
-    for _ in range(2):
-        assert prepared(source, out, max_clip=3.5) == first[1:2]
-        assert told(out, "you deleted their entry; --restore_removed") == [
-            "loop.wav (0.0-2.0 s)",
-            "song.wav (3.0-6.0 s)",
-        ]
-    # Nor does the part come back in other cuts.
-    again = prepared(source, out, max_clip=1.6)
-    assert [(e["source"], round(e["at_s"], 1)) for e in again] == [
-        ("song.wav", 0.0),
-        ("song.wav", 1.5),
-    ]
-    restored = prepared(source, out, max_clip=3.5, restore_removed=True)
-    assert sorted(entry["source"] for entry in restored) == ["loop.wav", "song.wav", "song.wav"]
-    assert not [entry for entry in restored if entry.get("skip")]
-
-
-def test_skip_takes_a_clip_out(folder: tuple[Path, Path]) -> None:
-    source, out = folder
-    audio = read_metadata(out)[1]["audio"]
-    edit(out, audio, skip=True)
-    assert trained_on(out) == ["loop0.wav", "loop2.wav"]
-    again = prepared(source, out, loudness=-20.0)
-    assert trained_on(out) == ["loop0.wav", "loop2.wav"]
-    assert again[1]["skip"] is True
-    for wrong in ("false", "", 1, []):
-        edit(out, again[1]["audio"], skip=wrong)
-        with pytest.raises(UserError, match=r'entry 2: "skip" must be true or false'):
-            load_dataset(out)
-    write_metadata(out, [entry | {"skip": True} for entry in again])
-    with pytest.raises(UserError, match=r'all of its 3 clips are taken out by "skip"'):
-        load_dataset(out)
-
-
-def test_deleted_audio_is_made_again(folder: tuple[Path, Path], tmp_path: Path) -> None:
-    source, out = folder
-    entries = read_metadata(out)
-    path = out / entries[1]["audio"]
-    content = path.read_bytes()
-    path.unlink()
-    with pytest.raises(UserError, match=r"entry 2: .* does not exist .*; prepare makes it again"):
-        load_dataset(out)
-    assert prepared(source, out) == entries
-    assert path.read_bytes() == content
-    assert told(out, "audio was missing") == [entries[1]["audio"]]
-    path.unlink()
-    put(tmp_path / "more" / "other.wav", beat(7, 2.0))
-    prepared(tmp_path / "more", out)
-    assert told(out, "is without audio, and the file that it was cut from is not in") == [
-        entries[1]["audio"]
-    ]
-
-
 def test_edits_made_while_it_runs_are_kept(
     folder: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -394,18 +216,6 @@ def test_a_ledger_that_is_broken_is_named(folder: tuple[Path, Path]) -> None:
     # Cut anew, as nobody knows what with, to the same.
     assert again == before
     assert len(told(out, "it isn't known with which settings")) == 3
-
-
-def test_clips_in_the_dataset_are_no_input_once_they_are_removed(tmp_path: Path) -> None:
-    """`--input_dir` is the dataset itself, with clips of another folder in it."""
-    source, out = tmp_path / "in", tmp_path / "data"
-    for index in range(2):
-        put(source / f"{index}.wav", beat(index, 2.0))
-    first = prepared(source, out)
-    write_metadata(out, first[:1])
-    put(out / "train" / "own.wav", beat(5, 2.0))
-    again = prepared(out, out)
-    assert [entry["audio"] for entry in again] == [first[0]["audio"], "train/own.wav"]
 
 
 def test_a_track_in_its_place_gets_other_windows(tmp_path: Path) -> None:

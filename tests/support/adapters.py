@@ -3,23 +3,36 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 
-from musicgen_lora.model.lora.adapter import CONFIG_FILE, FACTS_FILE, WEIGHTS_FILE
-from musicgen_lora.model.musicgen import base_fingerprint, load_base
+from musicgen_lora.model.lora.adapter import (
+    CONFIG_FILE,
+    FACTS_FILE,
+    WEIGHTS_FILE,
+)
+from musicgen_lora.model.lora.spec import LoraSpec
+from musicgen_lora.model.lora.trainable import TrainableLora
+from musicgen_lora.model.musicgen import (
+    base_fingerprint,
+    load_base,
+)
 
 ATTENTION = r"decoder\.model\.decoder\.layers\.\d+\.(self_attn|encoder_attn)\.(q|v)_proj"
+
+
 EVERYWHERE = (
     r"decoder\.model\.decoder\.layers\.\d+\.((self_attn|encoder_attn)\.(q|k|v|out)_proj|fc[12])"
     r"|decoder\.lm_heads\.\d+|decoder\.model\.decoder\.embed_tokens\.\d+|enc_to_dec_proj"
     r"|text_encoder\.encoder\.block\.\d+\.layer\.0\.SelfAttention\.[qkvo]"
 )
+
+
 KINDS: dict[str, dict[str, Any]] = {
     "lora": {"lora_alpha": 12},
     "rslora": {"use_rslora": True, "lora_alpha": 3, "target_modules": EVERYWHERE},
@@ -97,3 +110,35 @@ def halves(folder: Path, left: Path, right: Path) -> tuple[Path, Path]:
         rewrite(folder, left, parts[0], **changes),
         rewrite(folder, right, parts[1], **changes),
     )
+
+
+def add_lora(model: Any, *, base_name: str, **fields: Any) -> PeftModel:
+    """PEFT's model with a fresh adapter of `LoraSpec(**fields)`, which changes nothing yet."""
+    fields["pattern"] = fields.get("pattern") or ""
+    return TrainableLora(model, LoraSpec(**fields), base_name).peft
+
+
+def write_facts(folder: Path, fingerprint: str) -> None:
+    facts = {"format_version": 1, "base": {"path": "somewhere", "fingerprint": fingerprint}}
+    (folder / FACTS_FILE).write_text(json.dumps(facts))
+
+
+def make_adapter(model, folder: Path, *, rank: int = 4) -> Path:
+    """An adapter that moves the predictions, saved by PEFT with our facts beside it."""
+    adapted = add_lora(model, base_name="somewhere", rank=rank, alpha=2 * rank)
+    generator = torch.Generator().manual_seed(5)
+    for name, parameter in adapted.named_parameters():
+        if "lora_B" in name:
+            with torch.no_grad():
+                parameter.normal_(0.0, 0.3, generator=generator)
+    adapted.save_pretrained(str(folder), save_embedding_layers=False)
+    write_facts(folder, base_fingerprint(model))
+    return folder
+
+
+def rename_tensors(folder: Path, rename: Callable[[str], str | None]) -> None:
+    """Gives an adapter's tensors other names, or takes those named None away."""
+    tensors = load_file(folder / WEIGHTS_FILE)
+    named = {rename(name): tensor for name, tensor in tensors.items()}
+    kept = {name: tensor for name, tensor in named.items() if name is not None}
+    save_file(kept, folder / WEIGHTS_FILE, metadata={"format": "pt"})

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
+from musicgen_lora.errors import UserError
+
 N_EXAMPLES = int(os.environ.get("HOSTILE_EXAMPLES", "0"))
-"""Of each kind, for a long run; 0 for the few that the suite has time for."""
+
+
 HOLE = "<hole>"
+
+
 VALUES = [
     *("null", "true", "0", "-1", "0.5", "1e-300", "1e39", "1e300", "1e999", "-1e999", "NaN"),
     *("Infinity", "1000000", "1000000000", "2147483648", "9223372036854775808", "1" + 400 * "0"),
@@ -21,7 +28,6 @@ VALUES = [
     *("[" * 150 + "]" * 150, "[" * 100_000, '{"a":' * 3000 + "1" + "}" * 3000),
     *("[" + "0," * 3000 + "0]", "{" + ",".join(f'"{n}": {n}' for n in range(3000)) + "}"),
 ]
-"""Of JSON, as they stand in a file."""
 
 
 def examples(n_quick: int) -> settings:
@@ -95,3 +101,26 @@ def torn(draw: st.DrawFn, data: bytes) -> bytes:
     if draw(st.booleans()):
         return data[:at]
     return data[:at] + bytes([draw(st.integers(0, 255))]) + data[at + 1 :]
+
+
+def change(path: Path, **changes: Any) -> None:
+    """Sets values in a JSON file; names with `__` lead into its parts."""
+    content = json.loads(path.read_text())
+    for name, value in changes.items():
+        *parts, last = name.split("__")
+        place = content
+        for part in parts:
+            place = place[part]
+        place[last] = value
+    path.write_text(json.dumps(content))
+
+
+def taken_or_refused(use: Callable[[], object]) -> None:
+    """Whatever is wrong is said in one line; that it is said at all, and not hung on, is what this
+    asks for."""
+    try:
+        use()
+    except UserError as error:
+        said = str(error)
+        assert said, "it says nothing"
+        assert len(said) < 3000, said

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 import torch
+from quick import make_quick
 from torch import distributed
 
 from musicgen_lora.config import TrainSettings
@@ -41,6 +42,7 @@ def _work(
     # The server may have been started for `run_tasks`, whose workers never see a signal.
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     torch.set_num_threads(1)
+    make_quick()
     os.environ.update(environment)
     descriptor = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
     os.dup2(descriptor, 1)

@@ -17,7 +17,6 @@ from datasets import RATE, beat
 from musicgen_lora.audio.files import write_wav
 from musicgen_lora.cli import main
 
-ROOT = Path(__file__).resolve().parents[2]
 COMMAND = [sys.executable, "-m", "musicgen_lora.cli", "prepare"]
 
 
@@ -103,38 +102,3 @@ def test_help_that_is_cut_short_says_nothing() -> None:
     assert process.stderr.read() == ""
     assert process.wait() == 141
     process.stderr.close()
-
-
-def scripts(name: str) -> list[str]:
-    """The Python code of a README's chapter on it, as whoever copies it into files has it."""
-    text = (ROOT / name).read_text(encoding="utf-8")
-    (chapter,) = re.findall(r"\n## (?:From Python|在 Python 中)[^\n]*\n(.*?)\n## ", text, re.DOTALL)
-    return re.findall(r"```python\n(.*?)```", chapter, re.DOTALL)
-
-
-def test_both_readmes_have_the_same_code() -> None:
-    assert len(scripts("README.md")) == 2
-    assert scripts("README.md") == scripts("README.zh-CN.md")
-
-
-def test_the_readmes_code_runs_as_scripts(tmp_path: Path) -> None:
-    """Nothing guards them: what a worker ran again would print twice, or fail."""
-    for index in range(3):
-        write_wav(tmp_path / "loops" / f"{index}.wav", beat(index, 4.0), RATE)
-    for index, script in enumerate(scripts("README.md")):
-        # The one thing that is too large to be had here.
-        script = script.replace('"facebook/musicgen-small"', '"tiny-beats"')
-        path = tmp_path / f"script{index}.py"
-        path.write_text(script, encoding="utf-8")
-        done = subprocess.run(
-            [sys.executable, path],
-            cwd=tmp_path,
-            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT / "src")},
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stderr
-        assert "Traceback" not in done.stderr
-        assert done.stdout.count("3 new clips") == (1 if index == 0 else 0)
-    assert (tmp_path / "beat.wav").is_file()
-    assert len(list(tmp_path.glob("finetune/output/generated/*.wav"))) == 1

@@ -19,7 +19,7 @@ from musicgen_lora.errors import UserError
 from musicgen_lora.model.codec import Codec
 from musicgen_lora.model.delays import Delays
 from musicgen_lora.model.lora.adapter import load_adapter
-from musicgen_lora.model.musicgen import load_base, load_processor, load_tokenizer
+from musicgen_lora.model.musicgen import MusicGen, load_base, load_processor, load_tokenizer
 from musicgen_lora.model.text import TextStates
 from musicgen_lora.training.packed.captured import (
     CapturedGradients,
@@ -86,16 +86,16 @@ def reference_loss(model, tokens, draws, data, text):
 
 
 def test_the_gradient_is_that_of_one_big_batch(tokens, tiny_model_dir):
-    model = load_base(tiny_model_dir)
+    base = MusicGen.load(tiny_model_dir)
+    model, text = base.hf, base.text
     model.decoder.requires_grad_(True)
-    text = TextStates(model, load_tokenizer(tiny_model_dir))
     data = DeviceData(tokens, text, 40, torch.device("cpu"))
     tokens = dataclasses.replace(tokens, held_out=np.zeros(4, dtype=bool))
     draws = Draws(tokens, data.captions, n_frames=40, condition_dropout=0.4, seed=0).step(0, 2, 2)
     assert {int(row) for draw in draws for row in draw.captions} > {0}
-    gradients = CapturedGradients(model, data, 2, autocast=None, capture=False)
+    gradients = CapturedGradients(base, data, 2, autocast=None, capture=False)
     for draw in draws:
-        gradients.add(draw, step_totals(draws, [0, 1, 2, 3]))
+        gradients.add(draw, step_totals(draws, Delays.of(4, 1)))
     ours = {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
     model.zero_grad()
     loss = reference_loss(model, tokens, draws, data, text)

@@ -8,21 +8,20 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from adapters import add_lora
 from trainer import Cramped
 
 from musicgen_lora.dataset.batches import Window, collate
-from musicgen_lora.model.delays import n_predicted
-from musicgen_lora.model.lora.adapter import add_lora
-from musicgen_lora.model.musicgen import load_base, load_tokenizer
-from musicgen_lora.model.text import TextStates
+from musicgen_lora.model.delays import Delays
+from musicgen_lora.model.musicgen import MusicGen
 from musicgen_lora.training.memory import checkpoint_layers
 from musicgen_lora.training.step import Learner, optimise_step
 
-DELAYS = [0, 1, 2, 3]
+DELAYS = Delays.of(4, 1)
 
 
 def gradients(
-    model, batches, text, parameters, codebook_weights=None
+    model, batches, parameters, codebook_weights=None
 ) -> tuple[float, float, list[torch.Tensor]]:
     """Loss, gradient norm and gradients of a step that changes nothing."""
     found: list[torch.Tensor] = []
@@ -32,13 +31,12 @@ def gradients(
     )
     learner = Learner(
         model,
-        text,
         parameters,
         [optimizer],
         max_grad_norm=1e9,
         codebook_weights=codebook_weights,
     )
-    totals = sum(n_predicted(batch.n_frames, DELAYS).sum(0) for batch in batches)
+    totals = sum(DELAYS.n_predicted(batch.n_frames).sum(0) for batch in batches)
     result = optimise_step(learner, batches, totals, "here")
     assert result is not None
     return result.loss, result.grad_norm, found
@@ -48,7 +46,7 @@ def gradients(
 def test_accumulation_equals_one_big_batch_on_ragged_clips(
     batch_size: int, tiny_model_dir: Path
 ) -> None:
-    model = load_base(tiny_model_dir)
+    model = MusicGen.load(tiny_model_dir)
     adapted = add_lora(model, base_name="x", rank=4, alpha=8)
     parameters = [p for p in adapted.parameters() if p.requires_grad]
     torch.manual_seed(0)
@@ -62,23 +60,22 @@ def test_accumulation_equals_one_big_batch_on_ragged_clips(
         Window(rng.integers(0, 64, (n, 4)), caption)
         for n, caption in zip(lengths, captions, strict=True)
     ]
-    text = TextStates(model, load_tokenizer(tiny_model_dir))
-    whole = gradients(model, [collate(windows)], text, parameters)
+    whole = gradients(model, [collate(windows)], parameters)
     parts = [collate(windows[i : i + batch_size]) for i in range(0, 8, batch_size)]
-    split = gradients(model, parts, text, parameters)
+    split = gradients(model, parts, parameters)
     assert split[0] == pytest.approx(whole[0], rel=1e-6)
     assert split[1] == pytest.approx(whole[1], rel=1e-4)
     assert len(whole[2]) == len(parameters)
     for ours, theirs in zip(split[2], whole[2], strict=True):
         assert torch.allclose(ours, theirs, rtol=1e-3, atol=1e-6)
-    means = [gradients(model, [part], text, parameters)[0] for part in parts]
+    means = [gradients(model, [part], parameters)[0] for part in parts]
     assert abs(sum(means) / len(means) - whole[0]) > 1e-3, "these clips tell a mean of means apart"
 
 
 @pytest.fixture
 def step_parts(tiny_model_dir: Path):
     """A model, a ragged batch, text and parameters that do something."""
-    model = load_base(tiny_model_dir)
+    model = MusicGen.load(tiny_model_dir)
     adapted = add_lora(model, base_name="x", rank=4, alpha=8)
     parameters = [p for p in adapted.parameters() if p.requires_grad]
     torch.manual_seed(0)
@@ -92,7 +89,7 @@ def step_parts(tiny_model_dir: Path):
             Window(rng.integers(0, 64, (35, 4)), None),
         ]
     )
-    return model, [batch], TextStates(model, load_tokenizer(tiny_model_dir)), parameters
+    return model, [batch], parameters
 
 
 def test_codebook_weights_weigh_the_gradient_and_leave_the_figures(step_parts) -> None:
@@ -110,9 +107,9 @@ def test_layers_computed_twice_give_the_same_gradient(step_parts) -> None:
     whole = gradients(*step_parts)
     model = step_parts[0]
     passes: list[int] = []
-    first: Any = model.decoder.model.decoder.layers[0].fc1
+    first: Any = model.layers[0].fc1
     first.register_forward_hook(lambda *_: passes.append(1))
-    checkpoint_layers(model)
+    checkpoint_layers(model.hf)
     twice = gradients(*step_parts)
     assert len(passes) == 2
     assert twice[:2] == whole[:2]
@@ -120,11 +117,12 @@ def test_layers_computed_twice_give_the_same_gradient(step_parts) -> None:
 
 
 def test_memory_that_runs_out_changes_nothing(step_parts) -> None:
-    model, batches, text, parameters = step_parts
+    model, batches, parameters = step_parts
+    model.text = Cramped(model.text, 2)
     before = [parameter.detach().clone() for parameter in parameters]
     larger = collate([Window(np.zeros((9, 4), dtype=np.uint16), "808")] * 3)
     optimizer = torch.optim.SGD(parameters, lr=1.0)
-    learner = Learner(model, Cramped(text, 2), parameters, [optimizer])  # pyright: ignore[reportArgumentType]
+    learner = Learner(model, parameters, [optimizer])
     result = optimise_step(learner, [*batches, larger], torch.ones(4), "here")
     assert result is None
     assert all(parameter.grad is None for parameter in parameters)

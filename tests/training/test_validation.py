@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from adapters import add_lora
 from peft import PeftModel
 
 from musicgen_lora.dataset.batches import Window
 from musicgen_lora.errors import RunError
-from musicgen_lora.model.lora.adapter import add_lora
-from musicgen_lora.model.musicgen import frame_logits, load_base, load_tokenizer
-from musicgen_lora.model.text import TextStates
+from musicgen_lora.model.musicgen import MusicGen
 from musicgen_lora.runtime import processes
 from musicgen_lora.training import validation
 
@@ -25,21 +24,20 @@ from musicgen_lora.training import validation
 def test_only_sharded_weights_need_each_process_at_each_pass(
     rank: int, sharded: bool, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = load_base(tiny_model_dir)
-    text = TextStates(model, load_tokenizer(tiny_model_dir))
+    model = MusicGen.load(tiny_model_dir)
     rng = np.random.default_rng(0)
     windows = [
         Window(rng.integers(0, 64, (12, 4)).astype(np.uint16), "808", f"s{index}")
         for index in range(3)
     ]
     passes = []
-    decoder: Any = model.decoder.model
+    decoder: Any = model.hf.decoder.model
     decoder.register_forward_pre_hook(lambda *_: passes.append(1))
     monkeypatch.setattr(processes, "rank", lambda: rank)
     monkeypatch.setattr(processes, "world_size", lambda: 2)
     summed: list[torch.Tensor] = []
     monkeypatch.setattr(processes, "all_reduce_sum", lambda values: summed.append(values) or values)
-    validation.held_out_losses(model, windows, text, 1, sharded=sharded)
+    validation.held_out_losses(model, windows, 1, sharded=sharded)
     # The first has two of the three windows, the second one.
     assert len(passes) == (2 if rank == 0 or sharded else 1)
     # Whatever is run for company is not counted.
@@ -47,9 +45,9 @@ def test_only_sharded_weights_need_each_process_at_each_pass(
 
 
 @pytest.fixture
-def adapted(tiny_model_dir: Path) -> tuple[PeftModel, Any, TextStates, list[Window]]:
+def adapted(tiny_model_dir: Path) -> tuple[PeftModel, MusicGen, list[Window]]:
     """An adapter with an effect, and windows of several lengths."""
-    model = load_base(tiny_model_dir)
+    model = MusicGen.load(tiny_model_dir)
     torch.manual_seed(0)
     adapter = add_lora(model, base_name="x", rank=2, alpha=4)
     for name, parameter in adapter.named_parameters():
@@ -60,18 +58,18 @@ def adapted(tiny_model_dir: Path) -> tuple[PeftModel, Any, TextStates, list[Wind
         Window(rng.integers(0, 64, (n, 4)).astype(np.uint16), caption, "source")
         for n, caption in [(9, "808"), (30, "dark trap drums"), (14, "hip hop"), (4, "bass")]
     ]
-    return adapter, model, TextStates(model, load_tokenizer(tiny_model_dir)), windows
+    return adapter, model, windows
 
 
-def effect_of_all(adapter: PeftModel, model: Any, text: TextStates, windows: list[Window]):
+def effect_of_all(adapter: PeftModel, model: MusicGen, windows: list[Window]):
     """KL and largest change, written out clip by clip."""
     divergences, largest = [], 0.0
     for window in windows:
         codes = torch.from_numpy(window.codes.T.astype(np.int64))[None]
         with torch.no_grad():
-            one = frame_logits(model, codes, *text.batch([window.caption]))
+            one = model.logits(codes, *model.text.batch([window.caption]))
             with adapter.disable_adapter():
-                other = frame_logits(model, codes, *text.batch([window.caption]))
+                other = model.logits(codes, *model.text.batch([window.caption]))
         for k in range(4):
             p, q = (x[0, k, : len(window.codes) - k].double() for x in (one, other))
             largest = max(largest, float((p - q).abs().max()))
@@ -84,9 +82,9 @@ def effect_of_all(adapter: PeftModel, model: Any, text: TextStates, windows: lis
 def test_an_adapters_effect_is_that_of_the_clips_whatever_the_batch(
     batch_size: int, adapted: Any
 ) -> None:
-    adapter, model, text, windows = adapted
-    effect = validation.adapter_effect(adapter.disable_adapter, model, windows, text, batch_size)
-    mean_kl, largest = effect_of_all(adapter, model, text, windows)
+    adapter, model, windows = adapted
+    effect = validation.adapter_effect(adapter.disable_adapter, model, windows, batch_size)
+    mean_kl, largest = effect_of_all(adapter, model, windows)
     assert effect["mean_kl"] == pytest.approx(mean_kl, rel=1e-4)
     assert effect["max_logit_change"] == pytest.approx(largest, rel=1e-4)
 
@@ -95,18 +93,18 @@ def test_an_adapters_effect_is_that_of_the_clips_whatever_the_batch(
 def test_an_effect_for_which_memory_is_short_is_measured_in_smaller_batches(
     room: int, adapted: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    adapter, model, text, windows = adapted
-    original, tried = validation.frame_logits, []
+    adapter, model, windows = adapted
+    original, tried = model.logits, []
 
-    def short(model: Any, codes: torch.Tensor, *rest: Any) -> torch.Tensor:
+    def short(codes: torch.Tensor, *rest: Any) -> torch.Tensor:
         tried.append(len(codes))
         if len(codes) > room:
             raise torch.OutOfMemoryError("too much")
-        return original(model, codes, *rest)
+        return original(codes, *rest)
 
-    whole = validation.adapter_effect(adapter.disable_adapter, model, windows, text, 4)
-    monkeypatch.setattr(validation, "frame_logits", short)
-    measure = partial(validation.adapter_effect, adapter.disable_adapter, model, windows, text, 4)
+    whole = validation.adapter_effect(adapter.disable_adapter, model, windows, 4)
+    monkeypatch.setattr(model, "logits", short)
+    measure = partial(validation.adapter_effect, adapter.disable_adapter, model, windows, 4)
     if not room:
         with pytest.raises(RunError, match=r"Out of memory with a single clip.*best_model"):
             measure()

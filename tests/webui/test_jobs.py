@@ -129,10 +129,8 @@ def test_a_job_outlives_its_server_and_its_supervisor(tmp_path: Path) -> None:
     assert jobs.get(job.id).status == "interrupted"
 
 
-def test_a_number_given_again_is_no_job_of_ours(jobs: Jobs, tmp_path: Path) -> None:
-    """A process of the job's number that began at another time is a stranger: it doesn't show the
-    job as running, and is not stopped."""
-    stranger = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+def old_job(jobs: Jobs, tmp_path: Path) -> Path:
+    """The folder of a job that an earlier server has begun."""
     place = jobs.folder / "20260101-000000-0123abcd"
     place.mkdir()
     facts = {
@@ -143,6 +141,14 @@ def test_a_number_given_again_is_no_job_of_ours(jobs: Jobs, tmp_path: Path) -> N
         "created": 1.0,
     }
     (place / "job.json").write_text(json.dumps(facts))
+    return place
+
+
+def test_a_number_given_again_is_no_job_of_ours(jobs: Jobs, tmp_path: Path) -> None:
+    """A process of the job's number that began at another time is a stranger: it doesn't show the
+    job as running, and is not stopped."""
+    stranger = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    place = old_job(jobs, tmp_path)
     for name in ("waiting.json", "working.json"):
         (place / name).write_text(json.dumps({"pid": stranger.pid, "born": "x 1", "at": 1.0}))
     assert jobs.get(place.name).status == "interrupted"
@@ -156,16 +162,7 @@ def test_a_number_given_again_is_no_job_of_ours(jobs: Jobs, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("torn", ["", "{", "[]", '{"code": "x", "at": 1}', '{"code": 0}'])
 def test_torn_files_are_as_none(jobs: Jobs, tmp_path: Path, torn: str) -> None:
-    place = jobs.folder / "20260101-000000-0123abcd"
-    place.mkdir()
-    facts = {
-        "command": "train",
-        "title": "old",
-        "folder": str(tmp_path / "o"),
-        "language": "en",
-        "created": 1.0,
-    }
-    (place / "job.json").write_text(json.dumps(facts))
+    place = old_job(jobs, tmp_path)
     for name in ("waiting.json", "working.json", "end.json"):
         (place / name).write_text(torn)
     assert jobs.get(place.name).status == "interrupted"

@@ -39,18 +39,21 @@ def _prepares(settings: Any) -> str:
 
 
 def _plays(settings: Any) -> str:
-    who = settings.base_model_path
+    base, n, folder = settings.base_model_path, len(settings.prompts), settings.output_dir
     if settings.lora_model_path:
-        who = f"{who} with {_several(settings)}"
-    return f"Playing {len(settings.prompts)} prompts by {who} into {settings.output_dir}"
+        return f"Playing {n} prompts by {base} with {_several(settings)} into {folder}"
+    return f"Playing {n} prompts by {base} into {folder}"
 
 
 def _several(settings: Any) -> str:
     return " and ".join(map(str, settings.lora_model_path))
 
 
-def _with_several(settings: Any) -> str:
-    return settings.model_path + "".join(f" with {path}" for path in settings.lora_model_path)
+def _exports(settings: Any) -> str:
+    base, form, folder = settings.model_path, settings.format, settings.output_dir
+    if settings.lora_model_path:
+        return f"Writing {base} with {_several(settings)} for {form}: {folder}"
+    return f"Writing {base} for {form}: {folder}"
 
 
 COMMANDS = {
@@ -88,7 +91,7 @@ COMMANDS = {
     "export": Command(
         "write a model for audiocraft, or an adapter for others",
         "musicgen_lora.export.export:export_model",
-        lambda s: f"Writing {_with_several(s)} for {s.format}: {s.output_dir}",
+        _exports,
     ),
     "import": Command(
         "read a model of audiocraft's",

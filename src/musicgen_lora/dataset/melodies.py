@@ -11,7 +11,7 @@ import numpy as np
 from musicgen_lora.audio.files import read_audio
 from musicgen_lora.dataset.metadata import Clip
 from musicgen_lora.model.chroma import Chroma
-from musicgen_lora.model.musicgen import AnyMusicGen, MusicGen
+from musicgen_lora.model.musicgen import MusicGen
 
 
 class Melodies:
@@ -45,18 +45,7 @@ class Melodies:
         )
 
 
-def open_melodies(
-    model: AnyMusicGen,
-    model_path: str = "",
-    frame_rate: float = 0.0,
-) -> Melodies | None:
-    """What a model hears of clips besides their captions; None where it takes no tune.
-
-    Args:
-        model: it knows its path and its frame rate.
-        model_path: where transformers' model is given.
-        frame_rate: its own counts.
-    """
-    model = model if isinstance(model, MusicGen) else MusicGen(model, model_path)
+def open_melodies(model: MusicGen) -> Melodies | None:
+    """What a model hears of clips besides their captions; None where it takes no tune."""
     chroma = model.chroma
     return None if chroma is None else Melodies(chroma, model.shape.frame_rate)

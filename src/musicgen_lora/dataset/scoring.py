@@ -8,8 +8,7 @@ import numpy as np
 import torch
 
 from musicgen_lora.dataset.batches import Window, collate
-from musicgen_lora.model.musicgen import AnyMusicGen, MusicGen, musicgen_of
-from musicgen_lora.model.text import TextStates
+from musicgen_lora.model.musicgen import MusicGen
 
 Windows = Sequence[Window]
 """From `dataset.batches.fixed_windows`."""
@@ -22,9 +21,8 @@ Scores = Callable[..., tuple[torch.Tensor, torch.Tensor]]
 
 
 def window_losses(
-    model: AnyMusicGen,
+    model: MusicGen,
     windows: Windows,
-    text: TextStates,
     batch_size: int,
     on_step: OnStep = lambda done, total: None,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -33,32 +31,27 @@ def window_losses(
     Returns:
         Sums in nats and numbers of predicted frames, each `[windows, K]` float64.
     """
-    model = musicgen_of(model)
     sums, counts = np.zeros((2, len(windows), model.shape.n_codebooks))
-    for rows, found, n in _scored(model, model.losses, windows, text, batch_size, on_step):
+    for rows, found, n in _scored(model, model.losses, windows, batch_size, on_step):
         sums[rows], counts[rows] = found, n
     return sums, counts
 
 
 def position_losses(
-    model: AnyMusicGen,
+    model: MusicGen,
     windows: Windows,
-    text: TextStates,
     batch_size: int,
     part_frames: int,
     on_step: OnStep = lambda done, total: None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The same, of each stretch of `part_frames` frames: `[windows, K, P]` both, zero where a
     window has no such stretch.
-
-    Six arguments and one: those of `window_losses`, and the length of a stretch.
     """
-    model = musicgen_of(model)
     longest = max((len(window.codes) for window in windows), default=0)
     n_parts = -(-longest // part_frames)
     sums, counts = np.zeros((2, len(windows), model.shape.n_codebooks, n_parts))
     starts = part_frames * np.arange(n_parts)
-    for rows, found, n in _scored(model, model.frame_losses, windows, text, batch_size, on_step):
+    for rows, found, n in _scored(model, model.frame_losses, windows, batch_size, on_step):
         whole = np.zeros((*n.shape, n_parts * part_frames))
         whole[..., : found.shape[-1]] = found
         sums[rows] = whole.reshape(*n.shape, n_parts, part_frames).sum(axis=-1)
@@ -71,7 +64,6 @@ def _scored(
     model: MusicGen,
     score: Scores,
     windows: Windows,
-    text: TextStates,
     batch_size: int,
     on_step: OnStep,
 ) -> Iterator[tuple[list[int], np.ndarray, np.ndarray]]:
@@ -82,7 +74,7 @@ def _scored(
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
         batch = collate([windows[i] for i in chosen])
-        states, mask = text.batch(batch.captions, device)
+        states, mask = model.text_states(batch.captions)
         found, n = score(
             batch.codes.to(device), batch.n_frames.to(device), states, mask, batch.melodies
         )

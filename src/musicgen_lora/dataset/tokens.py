@@ -32,7 +32,7 @@ from musicgen_lora.dataset.clip_ids import kept_ids
 from musicgen_lora.dataset.metadata import Clip, compute
 from musicgen_lora.errors import RIGHTS_FAULTS, UserError
 from musicgen_lora.formats.arrays import read_array
-from musicgen_lora.model.musicgen import AnyMusicGen, MusicGen, musicgen_of
+from musicgen_lora.model.musicgen import MusicGen
 
 CLIPS_PER_SHARD = 250
 """An interruption costs no more than this."""
@@ -182,14 +182,13 @@ def _map_shard(path: Path) -> np.ndarray:
 
 
 def open_tokens(
-    clips: Sequence[Clip], model: AnyMusicGen, data_dir: Path
+    clips: Sequence[Clip], model: MusicGen, data_dir: Path
 ) -> tuple[list[str], TokenStore]:
     """Opens the codes that clips had when they were last tokenised, without reading their files.
 
     Raises:
         UserError: a clip was not, with this model's codec, or the model needs the audio.
     """
-    model = musicgen_of(model)
     if model.is_melody:
         raise UserError("--from_tokens: a melody model hears the tunes in the audio; leave it out.")
     ids = kept_ids(clips, data_dir)
@@ -207,7 +206,7 @@ def open_tokens(
 def tokenise_clips(
     clips: Sequence[Clip],
     ids: Sequence[str],
-    model: AnyMusicGen,
+    model: MusicGen,
     data_dir: Path,
     on_clip: Callable[[int, int], None] = lambda done, total: None,
 ) -> TokenStore:
@@ -226,7 +225,6 @@ def tokenise_clips(
     Raises:
         AudioError: a file cannot be used. Shards finished before it stay.
     """
-    model = musicgen_of(model)
     folder = data_dir / "tokens" / model.codec.fingerprint
     # A dataset that is encoded already may lie where nothing can be written.
     store, lacking = find_codes(folder, ids)
@@ -331,9 +329,8 @@ def _like_lengths(rows: Sequence[tuple[str, Clip]]) -> list[list[tuple[str, Clip
     return batches
 
 
-def encode_clips(clips: Sequence[Clip], model: AnyMusicGen) -> list[np.ndarray]:
+def encode_clips(clips: Sequence[Clip], model: MusicGen) -> list[np.ndarray]:
     """Codes of clips, each `[T, K]` uint16, read and resampled once."""
-    model = musicgen_of(model)
     rate = model.shape.sample_rate
     waveforms = [
         read_audio(clip.path, rate, start_s=clip.start_s, duration_s=clip.duration_s)

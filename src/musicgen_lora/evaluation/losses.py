@@ -62,7 +62,7 @@ def compare_losses(
     """
     total = 2 * len(windows)
     part_frames = model.shape.frames(PART_S)
-    measured = (model, windows, model.text, batch_size, part_frames)
+    measured = (model, windows, batch_size, part_frames)
     with adapted.disable_adapter():
         base_sums, counts = position_losses(*measured, lambda done, _: on_step(done, total))
     adapter_sums, _ = position_losses(*measured, lambda done, of: on_step(of + done, total))

@@ -16,7 +16,7 @@ from musicgen_lora.export.adapter import find_samples, write_adapter
 from musicgen_lora.export.audiocraft.write import check_fits, reads_as_t5, write_audiocraft
 from musicgen_lora.export.card import audiocraft_card
 from musicgen_lora.export.folder import publish
-from musicgen_lora.export.hub import check_push, push
+from musicgen_lora.export.hub import Upload
 from musicgen_lora.export.sources import FACTS_FILE, Source, read_source
 from musicgen_lora.given import check_is_free, check_strengths
 from musicgen_lora.model.lora.evaluated import read_evaluation
@@ -41,8 +41,7 @@ def export_model(settings: ExportSettings, *, api: Any = None) -> Path:
     """
     check_asked(settings)
     check_is_free(settings.output_dir)
-    how = {"public": settings.public, "dry_run": settings.dry_run, "api": api}
-    check_push(settings.push_to_hub, **how)
+    upload = Upload(settings, api)
     console = plain_console()
     source = read_source(
         settings.model_path, settings.lora_model_path, settings.strength, settings.hub_base
@@ -50,8 +49,7 @@ def export_model(settings: ExportSettings, *, api: Any = None) -> Path:
     write = _for_peft if settings.format == "peft" else _for_audiocraft
     publish(settings.output_dir, write(settings, source, console))
     console.print(f"For {settings.format}: {settings.output_dir}; README.md says how it is loaded.")
-    if settings.push_to_hub is not None:
-        push(settings.output_dir, settings.push_to_hub, console=console, **how)
+    upload.push(settings.output_dir, console)
     return settings.output_dir
 
 

@@ -15,6 +15,7 @@ from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
 from huggingface_hub.utils import validate_repo_id
 from rich.console import Console
 
+from musicgen_lora.config.export import HubSettings
 from musicgen_lora.errors import RunError, UserError
 from musicgen_lora.model.hub import FAILURES
 from musicgen_lora.plural import count
@@ -24,85 +25,77 @@ MAX_HEADER = 1 << 24
 """Bytes of a weights file that are looked through."""
 
 
-def check_push(repository: str | None, *, public: bool, dry_run: bool, api: Any = None) -> None:
-    """Looks at what is asked, before the work.
+class Upload:
+    """What a command is asked to upload, looked at before the work.
 
     Args:
-        repository: `USER/NAME`; None pushes nothing.
-        public: whether all may see it.
-        dry_run: whether it is only said what would be uploaded.
+        settings: the repository, `USER/NAME`, whether all may see it, and whether it is only said
+            what would be uploaded. Without a repository nothing is.
         api: in the Hub's place, for tests.
 
     Raises:
         UserError: no such name is possible, nobody is logged in, or settings don't go together.
     """
-    if repository is None:
-        if public or dry_run:
-            name = "public" if public else "dry_run"
-            raise UserError(f"--{name} is about --push_to_hub, which is not given.")
-        return
-    try:
-        validate_repo_id(repository)
-        parts = repository.split("/")
-    except HFValidationError as error:
-        raise UserError(f"--push_to_hub {repository}: {' '.join(str(error).split())}") from error
-    if len(parts) != 2:
-        raise UserError(f"--push_to_hub {repository}: give it as USER/NAME.")
-    if not dry_run and api is None and get_token() is None:
-        raise UserError(f"--push_to_hub {repository}: nobody is logged in here: hf auth login.")
 
+    def __init__(self, settings: HubSettings, api: Any = None) -> None:
+        self._repository, self._api = settings.push_to_hub, api
+        self._public, self._dry_run = settings.public, settings.dry_run
+        repository = self._repository
+        if repository is None:
+            if self._public or self._dry_run:
+                name = "public" if self._public else "dry_run"
+                raise UserError(f"--{name} is about --push_to_hub, which is not given.")
+            return
+        try:
+            validate_repo_id(repository)
+            parts = repository.split("/")
+        except HFValidationError as error:
+            raise UserError(
+                f"--push_to_hub {repository}: {' '.join(str(error).split())}"
+            ) from error
+        if len(parts) != 2:
+            raise UserError(f"--push_to_hub {repository}: give it as USER/NAME.")
+        if not self._dry_run and api is None and get_token() is None:
+            raise UserError(f"--push_to_hub {repository}: nobody is logged in here: hf auth login.")
 
-def push(
-    folder: Path,
-    repository: str,
-    *,
-    public: bool,
-    dry_run: bool,
-    console: Console,
-    api: Any = None,
-) -> None:
-    """Uploads a folder.
+    def push(self, folder: Path, console: Console) -> None:
+        """Uploads a folder, all of which is meant to go.
 
-    Args:
-        folder: whole, all of it is meant to go.
-        repository: `USER/NAME`; made where there is none.
-        public: whether all may see it.
-        dry_run: only says what would be uploaded.
-        console: told what is done.
-        api: in the Hub's place, for tests.
-
-    Raises:
-        UserError: the repository is public and `public` is not given.
-        RunError: a file tells of the machine, or the Hub refuses; the folder stays.
-    """
-    check_tells_nothing(folder)
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    names = [path.relative_to(folder).as_posix() for path in files]
-    n_bytes = sum(path.stat().st_size for path in files)
-    kind = "public" if public else "private"
-    what = f"{count(len(files), 'file')}, {n_bytes / 1e6:,.1f} MB, to {kind} {repository}"
-    if dry_run:
-        console.print(f"Would upload {what}: {', '.join(names)}")
-        return
-    api = HfApi() if api is None else api
-    try:
-        _check_visibility(api, repository, public=public)
-        api.create_repo(repository, private=not public, exist_ok=True, repo_type="model")
-        console.print(f"Uploading {what}.")
-        api.upload_folder(
-            repo_id=repository,
-            folder_path=str(folder),
-            repo_type="model",
-            allow_patterns=names,
-            commit_message="Exported by musicgen-lora",
-        )
-    except FAILURES as error:
-        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise RunError(
-            f"{repository}: the upload broke off ({line}); all of it lies in {folder}: "
-            f"hf upload {repository} {folder}"
-        ) from error
-    console.print(f"{constants.ENDPOINT}/{repository} ({kind})")
+        Raises:
+            UserError: the repository is public and `public` is not given.
+            RunError: a file tells of the machine, or the Hub refuses; the folder stays.
+        """
+        repository = self._repository
+        if repository is None:
+            return
+        check_tells_nothing(folder)
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        names = [path.relative_to(folder).as_posix() for path in files]
+        n_bytes = sum(path.stat().st_size for path in files)
+        kind = "public" if self._public else "private"
+        what = f"{count(len(files), 'file')}, {n_bytes / 1e6:,.1f} MB, to {kind} {repository}"
+        if self._dry_run:
+            console.print(f"Would upload {what}: {', '.join(names)}")
+            return
+        api = self._api or HfApi()
+        try:
+            _check_visibility(api, repository, public=self._public)
+            api.create_repo(repository, private=not self._public, exist_ok=True, repo_type="model")
+            console.print(f"Uploading {what}.")
+            api.upload_folder(
+                repo_id=repository,
+                folder_path=str(folder),
+                repo_type="model",
+                allow_patterns=names,
+                commit_message="Exported by musicgen-lora",
+            )
+        except FAILURES as error:
+            line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            raise RunError(
+                f"{repository}: the upload broke off ({line}); all of it lies in {folder}: "
+                f"hf upload {repository} {folder}"
+            ) from error
+        console.print(f"{constants.ENDPOINT}/{repository} ({kind})")
 
 
 def _check_visibility(api: Any, repository: str, *, public: bool) -> None:

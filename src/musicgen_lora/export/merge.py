@@ -14,7 +14,7 @@ from musicgen_lora.errors import UserError
 from musicgen_lora.export.card import checkpoint_card
 from musicgen_lora.export.checkpoint import copy_checkpoint, left_behind
 from musicgen_lora.export.folder import publish
-from musicgen_lora.export.hub import check_push, push
+from musicgen_lora.export.hub import Upload
 from musicgen_lora.export.sources import FACTS_FILE, Source, read_source
 from musicgen_lora.formats.documents import read_json
 from musicgen_lora.given import check_is_free, check_strengths
@@ -40,8 +40,7 @@ def merge_adapters(settings: MergeSettings, *, api: Any = None) -> Path:
         raise UserError("--lora_model_path is empty; give the adapters to merge.")
     check_strengths(settings.lora_model_path, settings.strength)
     check_is_free(settings.output_dir)
-    how = {"public": settings.public, "dry_run": settings.dry_run, "api": api}
-    check_push(settings.push_to_hub, **how)
+    upload = Upload(settings, api)
     console = plain_console()
     source = read_source(
         settings.model_path, settings.lora_model_path, settings.strength, settings.hub_base
@@ -56,8 +55,7 @@ def merge_adapters(settings: MergeSettings, *, api: Any = None) -> Path:
 
     publish(settings.output_dir, fill)
     _tell(source, settings.output_dir, console)
-    if settings.push_to_hub is not None:
-        push(settings.output_dir, settings.push_to_hub, console=console, **how)
+    upload.push(settings.output_dir, console)
     return settings.output_dir
 
 

@@ -20,7 +20,7 @@ from transformers import MusicgenForConditionalGeneration
 
 from musicgen_lora.generation.decoder import Conditions, Decoder, threads_for
 from musicgen_lora.generation.sampling import Noise, Sampling
-from musicgen_lora.generation.window import make_window
+from musicgen_lora.generation.window import window_kind
 from musicgen_lora.model.base_facts import base_facts
 from musicgen_lora.model.musicgen import model_shape
 
@@ -127,7 +127,7 @@ def play_frames(
     while codes.shape[-1] < n_frames:
         n_known = codes.shape[-1]
         start = 0 if n_known < window else n_known - (window - stride)
-        part = make_window(
+        part = window_kind(decoder)(
             decoder,
             _shifted(conditions, start / window),
             codes[..., start:],

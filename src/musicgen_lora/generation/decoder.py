@@ -27,7 +27,7 @@ from musicgen_lora.generation.merged import merged_table, merged_weight, norm_we
 from musicgen_lora.generation.products import Product
 from musicgen_lora.model.lora.mixture import Mixture
 from musicgen_lora.model.melody import is_melody, project_melodies
-from musicgen_lora.model.musicgen import model_shape, project_text
+from musicgen_lora.model.musicgen import MusicGen
 from musicgen_lora.runtime.precision import DTYPES
 
 ONE_THREAD_UP_TO = 30_000_000
@@ -154,7 +154,8 @@ class Decoder:
         precision: str = "fp32",
         mixture: Mixture | None = None,
     ) -> None:
-        self.model, self.shape = model, model_shape(model)
+        base = MusicGen(model)
+        self.model, self.shape, self._project_text = model, base.shape, base.project_text
         self._mixture = Mixture(model) if mixture is None else mixture
         stack: Any = model.decoder.model.decoder
         config: Any = model.decoder.config
@@ -228,7 +229,7 @@ class Decoder:
         has_text = bool(mask.any())
         mask = mask.to(self.device)
         with self._mixture.on(self._projections):
-            text = project_text(self.model, states.to(self.device), mask).to(self.dtype)
+            text = self._project_text(states.to(self.device), mask).to(self.dtype)
             tunes = []
             if self._melody:
                 tunes = [project_melodies(self.model, tune, 1) for tune in (melody, None)]

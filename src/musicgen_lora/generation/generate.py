@@ -43,7 +43,7 @@ from musicgen_lora.generation.sampling import Sampling
 from musicgen_lora.generation.takes import Judged
 from musicgen_lora.given import check_prompts, check_strengths
 from musicgen_lora.model.chroma import Chroma
-from musicgen_lora.model.codec import decode_codes
+from musicgen_lora.model.codec import Codec
 from musicgen_lora.model.lora.mixture import Mixture, read_part
 from musicgen_lora.model.melody import is_melody
 from musicgen_lora.model.musicgen import (
@@ -169,6 +169,7 @@ class _Player:
         self.what = "clips, frames"
         self.n_played = 0
         self._decoder, self._text, self._melody = decoder, text, melody
+        self._codec = Codec(decoder.model)
         self._settings, self._console = settings, console
 
     @property
@@ -200,7 +201,7 @@ class _Player:
             )
         self.n_played += len(prompts)
         # One at a time: the codec's products, too, differ with the company.
-        return [decode_codes(self._decoder.model, clip[None])[0] for clip in codes]
+        return [self._codec.decode(clip[None])[0] for clip in codes]
 
 
 def _play_clips(

@@ -56,6 +56,10 @@ class Window:
         self._spoken = (frames >= self.n_given) & (frames < n_frames)
         self._all_spoken = self._spoken.all(dim=1).tolist()
         self._step = self.n_given
+        self._make_ready()
+
+    def _make_ready(self) -> None:
+        """What a kind of window needs besides."""
 
     @property
     def n_ready(self) -> int:
@@ -90,17 +94,8 @@ class FixedWindow(Window):
     captured = True
     """On CUDA."""
 
-    def __init__(
-        self,
-        decoder: Decoder,
-        conditions: Conditions,
-        given: torch.Tensor,
-        n_frames: int,
-        sampling: Sampling,
-        noise: Noise,
-    ) -> None:
-        super().__init__(decoder, conditions, given, n_frames, sampling, noise)
-        device = decoder.device
+    def _make_ready(self) -> None:
+        device = self.tokens.device
         self._on_device = self._spoken.to(device)
         self._at = torch.tensor([self._step], device=device)
         self._of_block = torch.zeros(1, dtype=torch.long, device=device)
@@ -172,14 +167,6 @@ class FixedWindow(Window):
         self.tokens.index_copy_(2, self._at, torch.where(spoken, drawn, kept)[..., None])
 
 
-def make_window(
-    decoder: Decoder,
-    conditions: Conditions,
-    given: torch.Tensor,
-    n_frames: int,
-    sampling: Sampling,
-    noise: Noise,
-) -> Window:
+def window_kind(decoder: Decoder) -> type[Window]:
     """The kind of window that suits the decoder's device."""
-    kind = Window if decoder.on_cpu else FixedWindow
-    return kind(decoder, conditions, given, n_frames, sampling, noise)
+    return Window if decoder.on_cpu else FixedWindow

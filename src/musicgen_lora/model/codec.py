@@ -131,8 +131,3 @@ def _channels(waveform: np.ndarray, n_channels: int) -> np.ndarray:
     if n_channels == 1:
         return waveform.mean(axis=0, keepdims=True)
     return waveform[:2] if len(waveform) > 1 else np.repeat(waveform, 2, axis=0)
-
-
-def decode_codes(model: MusicgenForConditionalGeneration, codes: torch.Tensor) -> np.ndarray:
-    """`Codec.decode`, for callers without a `MusicGen`."""
-    return Codec(model).decode(codes)

@@ -15,8 +15,6 @@ At step s the decoder reads column s and speaks of frame `s - delays[k]` of code
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -96,8 +94,3 @@ class Delays(tuple[int, ...]):
         """The frame of each codebook that a step speaks of, `[K]`; it may lie before the first or
         past the last."""
         return step - torch.tensor(self)
-
-
-def n_predicted(n_frames: Tensor, delays: Sequence[int]) -> Tensor:
-    """`Delays.n_predicted`, for callers without a `Delays`."""
-    return Delays(delays).n_predicted(n_frames)

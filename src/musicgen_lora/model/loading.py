@@ -75,29 +75,14 @@ def load_base(model_path: str | Path) -> MusicgenForConditionalGeneration:
     content = read_base_config(folder, tuple(MODEL_CLASSES))
     shapes = read_base_shapes(folder)
     check_tokenizer_files(folder)
-    model_class: Any = MODEL_CLASSES[content["model_type"]]
     try:
-        config = model_class.config_class.from_dict(content)
-        config._attn_implementation = ATTENTION
-        with torch.device("meta"), no_init_weights():
-            skeleton = model_class(config)
-        expected = {name: tuple(tensor.shape) for name, tensor in skeleton.state_dict().items()}
-        check_shapes(folder, expected, shapes)
-        found: Any = model_class.from_pretrained(
-            folder,
-            config=config,
-            attn_implementation=ATTENTION,
-            dtype=torch.float32,
-            use_safetensors=True,
-            output_loading_info=True,
-        )
+        model, missing = read_model(folder, content, shapes)
     except UNLOADABLE as error:
         raise UserError(
             f"{model_path}: cannot be loaded as a MusicGen: {_first_line(error)}"
         ) from error
-    model, loaded = found
-    _check_is_whole(str(model_path), model, loaded["missing_keys"])
-    config = model.config
+    _check_is_whole(str(model_path), model, missing)
+    config: Any = model.config
     read_base_facts(config, str(model_path))
     decoder = config.decoder
     # transformers 5 leaves this unset in its default decoder config; generate() and forward()
@@ -106,6 +91,37 @@ def load_base(model_path: str | Path) -> MusicgenForConditionalGeneration:
         decoder.decoder_start_token_id = decoder.vocab_size
     model.requires_grad_(False)
     return model.eval()
+
+
+def read_model(
+    folder: Path, content: dict[str, Any], shapes: dict[str, tuple[int, ...]]
+) -> tuple[MusicgenForConditionalGeneration, Collection[str]]:
+    """Makes the model that a config describes, and reads its weights once their shapes fit.
+
+    Args:
+        folder: of the base.
+        content: of its config.json.
+        shapes: of the weights in its files.
+
+    Returns:
+        The model, and the names of the weights that no file holds.
+    """
+    model_class: Any = MODEL_CLASSES[content["model_type"]]
+    config = model_class.config_class.from_dict(content)
+    config._attn_implementation = ATTENTION
+    with torch.device("meta"), no_init_weights():
+        skeleton = model_class(config)
+    expected = {name: tuple(tensor.shape) for name, tensor in skeleton.state_dict().items()}
+    check_shapes(folder, expected, shapes)
+    model, loaded = model_class.from_pretrained(
+        folder,
+        config=config,
+        attn_implementation=ATTENTION,
+        dtype=torch.float32,
+        use_safetensors=True,
+        output_loading_info=True,
+    )
+    return model, loaded["missing_keys"]
 
 
 def load_tokenizer(model_path: str | Path) -> PreTrainedTokenizerBase:

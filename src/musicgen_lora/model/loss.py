@@ -151,16 +151,3 @@ def _row_losses(
 
 def _times_rows(gradient: torch.Tensor, factors: torch.Tensor) -> torch.Tensor:
     return gradient * factors[:, None].to(gradient.dtype)
-
-
-def mean_of_codebooks(sums: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
-    """The loss: `[..., K]` sums and counts, added over clips first, to a scalar in nats.
-
-    Raises:
-        ValueError: a codebook without a single predicted frame (clips of 3 frames or fewer).
-    """
-    sums, counts = sums.reshape(-1, sums.shape[-1]).sum(0), counts.reshape(-1, counts.shape[-1])
-    counts = counts.sum(0)
-    if not bool((counts > 0).all()):
-        raise ValueError("A codebook has nothing to predict: clips are shorter than the delay.")
-    return (sums / counts).mean()

@@ -278,21 +278,3 @@ AnyMusicGen = MusicGen | MusicgenForConditionalGeneration
 def musicgen_of(model: AnyMusicGen) -> MusicGen:
     """Wraps transformers' model, for callers that still hand that around."""
     return model if isinstance(model, MusicGen) else MusicGen(model)
-
-
-def frame_logits(
-    model: MusicgenForConditionalGeneration,
-    codes: Tensor,
-    text_states: Tensor,
-    text_mask: Tensor,
-    melodies: Tensor | None = None,
-) -> Tensor:
-    """`MusicGen.logits`, for callers without one."""
-    return MusicGen(model).logits(codes, text_states, text_mask, melodies)
-
-
-def project_text(
-    model: MusicgenForConditionalGeneration, text_states: Tensor, text_mask: Tensor
-) -> Tensor:
-    """`MusicGen.project_text`, for callers without one."""
-    return MusicGen(model).project_text(text_states, text_mask)

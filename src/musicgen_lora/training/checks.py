@@ -3,15 +3,13 @@ don't go with each other, `config.TrainSettings` tells."""
 
 from __future__ import annotations
 
-from transformers import MusicgenForConditionalGeneration
-
 from musicgen_lora.config import TrainSettings
 from musicgen_lora.config.train import UNUSED_TEXT_RATE
 from musicgen_lora.errors import UserError
 from musicgen_lora.given import check_extras
 from musicgen_lora.model.lora.quantise import check_quantise
 from musicgen_lora.model.lora.targets import adapts_text_encoder
-from musicgen_lora.model.musicgen import model_shape
+from musicgen_lora.model.musicgen import MusicGen
 from musicgen_lora.runtime import processes
 from musicgen_lora.training.sharded import check_sharding
 from musicgen_lora.training.weights import lora_spec
@@ -28,21 +26,21 @@ def check_settings(settings: TrainSettings) -> None:
         )
 
 
-def check_fit(settings: TrainSettings, model: MusicgenForConditionalGeneration) -> None:
+def check_fit(settings: TrainSettings, model: MusicGen) -> None:
     """Raises a UserError where settings don't go with the base."""
-    _check_codebooks(settings, model_shape(model).n_codebooks)
-    check_sharding(settings, model)
+    _check_codebooks(settings, model.shape.n_codebooks)
+    check_sharding(settings, model.hf)
     check_quantise(settings.quantise, adapter=settings.adapter, device=processes.device())
     # Whether an expression names the text encoder, only the model tells.
     if settings.text_encoder_learning_rate is not None and not trains_text(settings, model):
         raise UserError(UNUSED_TEXT_RATE)
 
 
-def trains_text(settings: TrainSettings, model: MusicgenForConditionalGeneration) -> bool:
+def trains_text(settings: TrainSettings, model: MusicGen) -> bool:
     """Whether steps change the text encoder, so that no caption can be encoded ahead."""
     if settings.trainable != "lora":
         return settings.trainable == "full_with_text"
-    return adapts_text_encoder(model, lora_spec(model, settings).pattern)
+    return adapts_text_encoder(model.hf, lora_spec(model.hf, settings).pattern)
 
 
 def _check_codebooks(settings: TrainSettings, n_codebooks: int) -> None:

@@ -17,9 +17,8 @@ from musicgen_lora.dataset.metadata import Clip, Clips, split_rows
 from musicgen_lora.dataset.scoring import Windows
 from musicgen_lora.dataset.tokens import TokenStore, open_tokens, tokenise_clips
 from musicgen_lora.errors import UserError
-from musicgen_lora.model.musicgen import AnyMusicGen, MusicGen, musicgen_of
+from musicgen_lora.model.musicgen import MusicGen
 from musicgen_lora.model.reading import TextReader, describe_readings
-from musicgen_lora.model.text import TextStates
 from musicgen_lora.runtime import processes
 
 GATE_WINDOWS = 32
@@ -41,8 +40,7 @@ class RunData:
         dataset: the training windows.
         windows: of the held-out clips; empty where nothing is held out.
         gate_windows: what the gate and the effect check read.
-        text: gives the conditions.
-        text_is_ready: whether it knows all captions, so that no step runs the text encoder.
+        text_is_ready: whether the model knows all captions, so that no step runs the text encoder.
     """
 
     clips: Clips
@@ -52,14 +50,13 @@ class RunData:
     dataset: ClipDataset
     windows: Windows
     gate_windows: Windows
-    text: TextStates
     text_is_ready: bool
 
 
 def open_data(
     settings: TrainSettings,
     clips: Sequence[Clip],
-    model: AnyMusicGen,
+    model: MusicGen,
     console: Console,
     *,
     frozen_text: bool,
@@ -69,21 +66,20 @@ def open_data(
     Args:
         settings: of the run.
         clips: of the dataset.
-        model: encodes clips and captions.
+        model: encodes clips and captions, and gives the conditions from here on.
         console: is told what was found.
         frozen_text: whether captions can be encoded ahead, since no step changes the encoder.
 
     Raises:
         UserError: a file or the split is not usable.
     """
-    base = musicgen_of(model)
-    shortest = base.delays.shortest
-    ids, codes = _open_codes(settings, clips, base, console)
+    shortest = model.delays.shortest
+    ids, codes = _open_codes(settings, clips, model, console)
     long_enough = _long_enough(clips, codes, shortest, console)
     kept, codes = Clips.of(clips).take(long_enough), codes.take(long_enough)
     train, held_out = _split(settings, kept, console)
-    max_frames = base.shape.frames(settings.max_duration, shortest)
-    melodies = open_melodies(base)
+    max_frames = model.shape.frames(settings.max_duration, shortest)
+    melodies = open_melodies(model)
 
     def windows_of(rows: np.ndarray, limit: int) -> Windows:
         return fixed_windows(
@@ -107,12 +103,10 @@ def open_data(
     )
     # Enough to judge the base by, whatever the size of the dataset.
     gate_windows = windows or windows_of(train, GATE_WINDOWS)
-    base.text.frozen = frozen_text
-    is_ready = _read_captions(settings, kept, base, console)
+    model.text.frozen = frozen_text
+    is_ready = _read_captions(settings, kept, model, console)
     kept_ids = [ids[row] for row in long_enough]
-    return RunData(
-        kept, kept_ids, train, held_out, dataset, windows, gate_windows, base.text, is_ready
-    )
+    return RunData(kept, kept_ids, train, held_out, dataset, windows, gate_windows, is_ready)
 
 
 def _split(

@@ -17,8 +17,7 @@ from musicgen_lora.audio.files import write_wav
 from musicgen_lora.config import TrainSettings
 from musicgen_lora.dataset.metadata import Clips
 from musicgen_lora.generation.decode import generate_codes
-from musicgen_lora.model.musicgen import AnyMusicGen, musicgen_of
-from musicgen_lora.model.text import TextStates
+from musicgen_lora.model.musicgen import MusicGen
 from musicgen_lora.plural import count
 from musicgen_lora.runtime import processes
 from musicgen_lora.training.record.run_folder import PREVIEWS
@@ -69,8 +68,7 @@ def with_previews(
 
 @torch.no_grad()
 def make_previews(
-    model: AnyMusicGen,
-    text: TextStates,
+    model: MusicGen,
     prompts: Sequence[str],
     folder: Path,
     *,
@@ -83,7 +81,6 @@ def make_previews(
 
     Args:
         model: in eval mode, with whatever weights it has now.
-        text: gives the conditions.
         prompts: a clip each.
         folder: whole or absent; what it held is replaced.
         duration_s: of each clip.
@@ -92,22 +89,21 @@ def make_previews(
     # Drawing libraries take a second to load, which no start of a run should wait for.
     from musicgen_lora.audio.pictures import mel_spectrogram_png
 
-    base = musicgen_of(model)
-    states, mask = text.batch(prompts)
+    states, mask = model.text.batch(prompts)
     codes = generate_codes(
-        base.hf,
+        model.hf,
         states,
         mask,
-        n_frames=base.shape.frames(duration_s),
+        n_frames=model.shape.frames(duration_s),
         seeds=[seed + index for index in range(len(prompts))],
     )
 
     def fill(staging: Path) -> None:
-        for index, waveform in enumerate(base.decode(codes)):
+        for index, waveform in enumerate(model.decode(codes)):
             words = re.sub(r"[^\w]+", "-", prompts[index].lower()).strip("-")[:48].strip("-")
             path = staging / f"{index:02d}_{words or 'clip'}.wav"
-            write_wav(path, waveform, base.shape.sample_rate)
-            picture = mel_spectrogram_png(waveform, base.shape.sample_rate)
+            write_wav(path, waveform, model.shape.sample_rate)
+            picture = mel_spectrogram_png(waveform, model.shape.sample_rate)
             path.with_suffix(".png").write_bytes(picture)
 
     atomic.publish_folder(folder, fill)

@@ -6,24 +6,20 @@ import math
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from transformers import MusicgenForConditionalGeneration
-
-from musicgen_lora.model.base_facts import base_facts
 from musicgen_lora.model.lora.initial import FROM_BASE
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from musicgen_lora.config import TrainSettings
+    from musicgen_lora.model.musicgen import MusicGen
 
 DEFAULT_RATE, PRODIGY_RATE = 3e-4, 1.0
 DECAY_SHARE = 0.3
 """Of a wsd schedule's steps."""
 
 
-def with_rate(
-    settings: TrainSettings, model: MusicgenForConditionalGeneration, console: Console
-) -> TrainSettings:
+def with_rate(settings: TrainSettings, model: MusicGen, console: Console) -> TrainSettings:
     """The settings with a learning rate, and without a decay that would move the base.
 
     The rate is the given one, else what the base advises for adapters, else 3e-4. It is said unless
@@ -35,7 +31,7 @@ def with_rate(
         console: tells what was taken.
     """
     adapts = settings.trainable == "lora"
-    advised = base_facts(model).advised_learning_rate if adapts else None
+    advised = model.facts.advised_learning_rate if adapts else None
     rate = settings.learning_rate
     if settings.optimizer == "prodigy":
         rate = rate or PRODIGY_RATE

@@ -12,8 +12,7 @@ from torch import nn
 
 from musicgen_lora.dataset.batches import Batch
 from musicgen_lora.errors import RunError
-from musicgen_lora.model.musicgen import AnyMusicGen, musicgen_of
-from musicgen_lora.model.text import TextStates
+from musicgen_lora.model.musicgen import MusicGen
 from musicgen_lora.runtime import processes
 
 
@@ -34,8 +33,7 @@ class Learner:
     """What a step works on, and how.
 
     Args:
-        model: holds the parameters.
-        text: gives the conditions.
+        model: holds the parameters, and gives the conditions.
         parameters: that are trained.
         optimizers: over them.
         max_grad_norm: gradients are clipped to it.
@@ -46,8 +44,7 @@ class Learner:
         sharded: each process has a part of the parameters only.
     """
 
-    model: AnyMusicGen
-    text: TextStates
+    model: MusicGen
     parameters: Sequence[nn.Parameter]
     optimizers: Sequence[torch.optim.Optimizer]
     max_grad_norm: float = 1.0
@@ -124,14 +121,14 @@ def _try_to_accumulate(
 def _accumulate(learner: Learner, batches: Sequence[Batch], totals: torch.Tensor) -> torch.Tensor:
     """Adds the batches' gradients to those of the parameters; returns their part of each
     codebook's loss, `[K]`."""
-    model, scaler, autocast = musicgen_of(learner.model), learner.scaler, learner.autocast
+    model, scaler, autocast = learner.model, learner.scaler, learner.autocast
     n_codebooks, device = model.shape.n_codebooks, model.device
     totals = totals.to(device)
     weights = torch.tensor(learner.codebook_weights or [1.0] * n_codebooks, device=device)
     shares = weights / weights.sum()
     means = torch.zeros(n_codebooks, device=device)
     for batch in batches:
-        states, mask = learner.text.batch(batch.captions, device)
+        states, mask = model.text_states(batch.captions)
         with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
             sums, _ = model.losses(
                 batch.codes.to(device), batch.n_frames.to(device), states, mask, batch.melodies

@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from transformers import MusicgenForConditionalGeneration
 
 from musicgen_lora.config import TrainSettings
 from musicgen_lora.config.train import FSDP_PRECISION
@@ -25,11 +24,10 @@ from musicgen_lora.console import plain_console, progress
 from musicgen_lora.dataset.metadata import Clips, load_dataset
 from musicgen_lora.errors import RunError, UserError
 from musicgen_lora.generation.decode import windows_sentence
-from musicgen_lora.model.base_facts import base_facts
 from musicgen_lora.model.cpu.lora_linear import round_before_adding
 from musicgen_lora.model.cpu.switch import enable
 from musicgen_lora.model.lora.quantise import quantise_decoder
-from musicgen_lora.model.musicgen import MusicGen, model_shape
+from musicgen_lora.model.musicgen import MusicGen
 from musicgen_lora.runtime import processes
 from musicgen_lora.runtime.precision import DTYPES, choose_precision
 from musicgen_lora.runtime.seeds import seed_of
@@ -117,18 +115,17 @@ def _train(
     """Checks, opens the data, has the base pass the gate, begins or resumes, trains, finishes."""
     check_settings(settings)
     clips = loading.result() if loading is not None else _load(settings)
-    loaded = MusicGen.load(settings.model_path)
-    model = loaded.hf
+    model = MusicGen.load(settings.model_path)
     settings = with_rate(_within_trained(settings, model, console), model, console)
     check_fit(settings, model)
     base = {
         "path": settings.model_path,
-        "fingerprint": loaded.fingerprint,
-        "class": type(model).__name__,
-        "trained_duration_s": loaded.facts.trained_duration_s,
+        "fingerprint": model.fingerprint,
+        "class": type(model.hf).__name__,
+        "trained_duration_s": model.facts.trained_duration_s,
     }
     frozen_text = not trains_text(settings, model)
-    data = open_data(settings, clips, loaded, console, frozen_text=frozen_text)
+    data = open_data(settings, clips, model, console, frozen_text=frozen_text)
     settings = with_previews(settings, data.clips, data.held_out, console)
     precision = _place(settings, model, data, console)
     identity = run_identity(settings, base["fingerprint"], data.clips, data.ids)
@@ -168,13 +165,13 @@ def _load(settings: TrainSettings) -> Clips:
 
 def _place(
     settings: TrainSettings,
-    model: MusicgenForConditionalGeneration,
+    model: MusicGen,
     data: RunData,
     console: Console,
 ) -> str:
     """Puts the model on its device, quantised if asked for. Returns the precision."""
     device = processes.device()
-    n_parameters = sum(p.numel() for p in model.decoder.parameters())
+    n_parameters = sum(p.numel() for p in model.hf.decoder.parameters())
     precision, why = choose_precision(settings.precision, settings.fp16, device, n_parameters)
     if settings.fsdp and precision == "fp16":
         raise UserError(FSDP_PRECISION)
@@ -182,11 +179,11 @@ def _place(
     if processes.world_size() > 1:
         console.print(f"{processes.world_size()} processes share the clips of each step.")
     if settings.quantise != "none":
-        quantise_decoder(model, settings.quantise, device=device, dtype=DTYPES[precision])
-    MusicGen(model).to(device, precision, trained=settings.trainable != "lora")
-    enable(model, precision)
+        quantise_decoder(model.hf, settings.quantise, device=device, dtype=DTYPES[precision])
+    model.to(device, precision, trained=settings.trainable != "lora")
+    enable(model.hf, precision)
     if not data.text_is_ready:
-        text_encoder: Any = model.text_encoder
+        text_encoder: Any = model.hf.text_encoder
         text_encoder.to(device)
     return precision
 
@@ -258,16 +255,16 @@ def _begin(
 
 def _make_trained(
     settings: TrainSettings,
-    model: MusicgenForConditionalGeneration,
+    model: MusicGen,
     run: Run,
     console: Console,
 ) -> Trained:
     """The weights that `settings` names, with their optimizers and average."""
-    n_parameters = sum(p.numel() for p in model.decoder.parameters())
+    n_parameters = sum(p.numel() for p in model.hf.decoder.parameters())
     torch.manual_seed(seed_of("adapter", settings.seed))
     weights = make_weights(model, settings, run.base["path"])
     if settings.gradient_checkpointing:
-        checkpoint_layers(model)
+        checkpoint_layers(model.hf)
     if isinstance(weights, LoraWeights):
         count = sum(p.numel() for p in weights.parameters)
         console.print(f"LoRA: {count:,} trainable parameters on {n_parameters:,} frozen ones.")
@@ -275,7 +272,7 @@ def _make_trained(
     assert settings.learning_rate is not None
     optimizers = make_optimizers(
         settings.optimizer,
-        [(name, p) for name, p in model.named_parameters() if p.requires_grad],
+        [(name, p) for name, p in model.hf.named_parameters() if p.requires_grad],
         learning_rate=settings.learning_rate,
         weight_decay=settings.weight_decay,
         text_encoder_learning_rate=settings.text_encoder_learning_rate,
@@ -305,15 +302,13 @@ def _say_how_it_adapts(weights: LoraWeights, precision: str, console: Console) -
 
 def _measure_effect(
     settings: TrainSettings,
-    model: MusicgenForConditionalGeneration,
+    model: MusicGen,
     weights: LoraWeights,
     data: RunData,
     log: RunLog,
 ) -> dict[str, float]:
     windows = data.gate_windows[:EFFECT_WINDOWS]
-    effect = validation.adapter_effect(
-        weights.base_alone, model, windows, data.text, settings.batch_size
-    )
+    effect = validation.adapter_effect(weights.base_alone, model, windows, settings.batch_size)
     log.say(
         f"Effect of the adapter: KL {effect['mean_kl']:.2g} nats a token, largest logit "
         f"change {effect['max_logit_change']:.2f}."
@@ -341,23 +336,23 @@ def _finish(settings: TrainSettings, run: Run, console: Console) -> Run:
 
 def _gate(
     settings: TrainSettings,
-    model: MusicgenForConditionalGeneration,
+    model: MusicGen,
     data: RunData,
     console: Console,
 ) -> dict[str, Any]:
     """The base's loss, which must be better than chance."""
     with progress(console, "base on the held-out clips, windows") as on_step:
         codebooks = validation.held_out_losses(
-            model, data.gate_windows, data.text, settings.batch_size, on_step
+            model, data.gate_windows, settings.batch_size, on_step
         )
     held_out = bool(data.windows)
     loss = sum(codebooks) / len(codebooks)
     each = ", ".join(f"{value:.3f}" for value in codebooks)
     console.print(
         f"Base model on the {'held-out' if held_out else 'training'} clips: loss {loss:.4f} "
-        f"(codebooks {each}; chance is {math.log(model_shape(model).special):.2f})."
+        f"(codebooks {each}; chance is {math.log(model.shape.special):.2f})."
     )
-    validation.check_base(codebooks, model_shape(model).special, settings.allow_random_base)
+    validation.check_base(codebooks, model.shape.special, settings.allow_random_base)
     return {"loss": loss, "codebooks": codebooks, "held_out": held_out}
 
 
@@ -373,17 +368,15 @@ def _check_best_model(output_dir: Path) -> None:
         )
 
 
-def _within_trained(
-    settings: TrainSettings, model: MusicgenForConditionalGeneration, console: Console
-) -> TrainSettings:
+def _within_trained(settings: TrainSettings, model: MusicGen, console: Console) -> TrainSettings:
     """Windows no longer than those that the base was trained on: past them it predicts nothing, and
     an adapter would learn to live with its noise. What is recorded are the windows that are taken,
     so that evaluation takes the same."""
-    longest_s = base_facts(model).trained_duration_s
+    longest_s = model.facts.trained_duration_s
     if settings.previews == "auto":
         preview_s = settings.preview_duration or PREVIEW_S
-        n_frames = round(preview_s * model_shape(model).frame_rate)
-        if said := windows_sentence(model, n_frames):
+        n_frames = round(preview_s * model.shape.frame_rate)
+        if said := windows_sentence(model.hf, n_frames):
             console.print(f"Previews: {said}", style="yellow")
     if settings.max_duration <= longest_s:
         return settings

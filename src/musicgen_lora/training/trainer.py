@@ -14,12 +14,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import MusicgenForConditionalGeneration
 
 from musicgen_lora.config import TrainSettings
 from musicgen_lora.dataset.batches import epoch_order, grouped_order
 from musicgen_lora.errors import RunError
-from musicgen_lora.model.musicgen import model_shape
+from musicgen_lora.model.musicgen import MusicGen
 from musicgen_lora.runtime import processes
 from musicgen_lora.runtime.precision import DTYPES
 from musicgen_lora.runtime.seeds import seed_of
@@ -66,7 +65,7 @@ class Trainer:
     def __init__(
         self,
         settings: TrainSettings,
-        model: MusicgenForConditionalGeneration,
+        model: MusicGen,
         data: RunData,
         trained: Trained,
         run: Run,
@@ -81,7 +80,7 @@ class Trainer:
         self.steps_per_epoch = math.ceil(len(data.dataset) / self.per_step)
         n_steps = self.steps_per_epoch * settings.num_epochs
         self.n_steps = min(n_steps, settings.max_steps or sys.maxsize)
-        self.learner = _learner(settings, model, data, trained, run.precision)
+        self.learner = _learner(settings, model, trained, run.precision)
         self._lengths = data.dataset.n_frames()
         self._epoch, self._order = -1, np.empty(0, dtype=np.int64)
         self._previews = processes.rank() == 0 and bool(settings.preview_prompts)
@@ -107,7 +106,7 @@ class Trainer:
             SystemExit: 128 and the signal's number after one, with a checkpoint saved.
         """
         settings, state = self.settings, self.state
-        frame_rate = model_shape(self.model).frame_rate
+        frame_rate = self.model.shape.frame_rate
         steps = StepLog(self.log, begun=state.step, n_steps=self.n_steps, frame_rate=frame_rate)
         if state.step == 0:
             with self.weights.base_alone():
@@ -155,7 +154,7 @@ class Trainer:
             epoch=state.step / self.steps_per_epoch,
             rate=rate,
             n_frames=int(self._lengths[chosen].sum()),
-            memory_bytes=peak_memory_bytes(self.model.decoder.device),
+            memory_bytes=peak_memory_bytes(self.model.device),
         )
 
     def validate(self) -> None:
@@ -170,7 +169,6 @@ class Trainer:
             codebooks = validation.held_out_losses(
                 self.model,
                 self.data.windows,
-                self.data.text,
                 self.state.batch_size,
                 sharded=self.weights.sharded,
             )
@@ -220,7 +218,6 @@ class Trainer:
             with self._averaged():
                 make_previews(
                     self.model,
-                    self.data.text,
                     settings.preview_prompts,
                     folder,
                     duration_s=settings.preview_duration,
@@ -271,7 +268,7 @@ class Trainer:
         # own few frames, that one's gradient would be as large as any other's.
         share = len(chosen) / min(self.per_step, len(dataset))
         lengths = torch.from_numpy(self._lengths[chosen])
-        totals = model_shape(self.model).delays.n_predicted(lengths).sum(0)
+        totals = self.model.delays.n_predicted(lengths).sum(0)
         while True:
             seed_dropout(self.settings.seed, self.state.step)
             batches = step_batches(dataset, chosen, self.state.batch_size)
@@ -342,19 +339,17 @@ class Trainer:
 
 def _learner(
     settings: TrainSettings,
-    model: MusicgenForConditionalGeneration,
-    data: RunData,
+    model: MusicGen,
     trained: Trained,
     precision: str,
 ) -> Learner:
     adapts, is_half = settings.trainable == "lora", precision != "fp32"
     return Learner(
         model,
-        data.text,
         trained.weights.parameters,
         trained.optimizers,
         max_grad_norm=settings.max_grad_norm,
-        scaler=torch.amp.GradScaler(model.decoder.device.type) if precision == "fp16" else None,
+        scaler=torch.amp.GradScaler(model.device.type) if precision == "fp16" else None,
         codebook_weights=settings.codebook_weights,
         autocast=DTYPES[precision] if is_half and not adapts else None,
         sharded=trained.weights.sharded,

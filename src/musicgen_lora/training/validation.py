@@ -8,21 +8,18 @@ from contextlib import AbstractContextManager
 
 import numpy as np
 import torch
-from transformers import MusicgenForConditionalGeneration
 
 from musicgen_lora.dataset.batches import collate
 from musicgen_lora.dataset.scoring import OnStep, Windows, window_losses
 from musicgen_lora.errors import RunError, UserError
-from musicgen_lora.model.musicgen import frame_logits, musicgen_of
-from musicgen_lora.model.text import TextStates
+from musicgen_lora.model.musicgen import MusicGen
 from musicgen_lora.runtime import processes
 from musicgen_lora.training.step import is_out_of_memory
 
 
 def held_out_losses(
-    model: MusicgenForConditionalGeneration,
+    model: MusicGen,
     windows: Windows,
-    text: TextStates,
     batch_size: int,
     on_step: OnStep = lambda done, total: None,
     *,
@@ -33,18 +30,17 @@ def held_out_losses(
     Args:
         model: in eval mode.
         windows: to predict.
-        text: gives the conditions.
         batch_size: windows that go through the model together.
         on_step: told how far it is.
         sharded: each process has a part of the weights only: all must run the model equally often.
     """
     share = windows[processes.rank() :: processes.world_size()]
-    sums, counts = window_losses(model, share, text, batch_size, on_step)
+    sums, counts = window_losses(model, share, batch_size, on_step)
     # The first process has the most windows.
     busiest = math.ceil(len(windows) / processes.world_size())
     idle = math.ceil(len(share) / batch_size) < math.ceil(busiest / batch_size)
     if sharded and idle:
-        window_losses(model, windows[:1], text, 1)
+        window_losses(model, windows[:1], 1)
     both = processes.all_reduce_sum(
         torch.from_numpy(np.stack([sums.sum(axis=0), counts.sum(axis=0)]))
     )
@@ -72,9 +68,8 @@ def check_base(codebooks: Sequence[float], vocabulary: int, allow_random_base: b
 @torch.no_grad()
 def adapter_effect(
     base_alone: Callable[[], AbstractContextManager[None]],
-    model: MusicgenForConditionalGeneration,
+    model: MusicGen,
     windows: Windows,
-    text: TextStates,
     batch_size: int,
 ) -> dict[str, float]:
     """How far the adapter moves the predictions: the same windows with it on and off.
@@ -83,7 +78,6 @@ def adapter_effect(
         base_alone: a context that switches it off.
         model: that carries it.
         windows: to predict.
-        text: gives the conditions, which the adapter may change too.
         batch_size: windows that go through the model together; halved where memory runs out.
 
     Returns:
@@ -95,7 +89,7 @@ def adapter_effect(
     total, n_tokens, largest, at = 0.0, 0, 0.0, 0
     while at < len(windows):
         try:
-            found = _batch_effect(base_alone, model, windows[at : at + batch_size], text)
+            found = _batch_effect(base_alone, model, windows[at : at + batch_size])
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
@@ -124,27 +118,25 @@ def adapter_effect(
 
 def _batch_effect(
     base_alone: Callable[[], AbstractContextManager[None]],
-    model: MusicgenForConditionalGeneration,
+    model: MusicGen,
     windows: Windows,
-    text: TextStates,
 ) -> tuple[float, int, float]:
     """Sum of KL(adapter || base) over the tokens of a batch, their number, and the largest change
     of a logit."""
     batch = collate(windows)
-    device = model.decoder.device
-    codes = batch.codes.to(device)
-    conditions = text.batch(batch.captions, device)
-    with_adapter = frame_logits(model, codes, *conditions, batch.melodies)
+    codes = batch.codes.to(model.device)
+    conditions = model.text_states(batch.captions)
+    with_adapter = model.logits(codes, *conditions, batch.melodies)
     with base_alone():
         # Anew: the adapter may be on the text encoder.
-        conditions = text.batch(batch.captions, device)
-        without = frame_logits(model, codes, *conditions, batch.melodies)
+        conditions = model.text_states(batch.captions)
+        without = model.logits(codes, *conditions, batch.melodies)
     total, n_tokens, largest = 0.0, 0, 0.0
-    n_predicted = musicgen_of(model).delays.n_predicted(batch.n_frames)
+    n_predicted = model.delays.n_predicted(batch.n_frames)
     frames = torch.arange(codes.shape[-1])
     # Codebook by codebook: of all at once the probabilities would take several times the logits.
     for k, ends in enumerate(n_predicted.T):
-        valid = (frames < ends[:, None]).to(device)
+        valid = (frames < ends[:, None]).to(model.device)
         p, q = with_adapter[:, k][valid], without[:, k][valid]
         largest = max(largest, float((p - q).abs().max()))
         log_p, log_q = p.log_softmax(-1), q.log_softmax(-1)

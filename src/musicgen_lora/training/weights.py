@@ -25,7 +25,7 @@ from musicgen_lora.model.lora.spec import LoraSpec
 from musicgen_lora.model.lora.targets import target_pattern
 from musicgen_lora.model.lora.trainable import TrainableLora
 from musicgen_lora.model.melody import is_melody
-from musicgen_lora.model.musicgen import AnyMusicGen, musicgen_of
+from musicgen_lora.model.musicgen import MusicGen
 from musicgen_lora.runtime import processes
 from musicgen_lora.training import sharded
 
@@ -103,9 +103,8 @@ class LoraWeights:
 
     sharded = False
 
-    def __init__(self, model: AnyMusicGen, settings: LoraSettings, base_name: str) -> None:
-        hf = musicgen_of(model).hf
-        self._lora = TrainableLora(hf, lora_spec(hf, settings), base_name)
+    def __init__(self, model: MusicGen, settings: LoraSettings, base_name: str) -> None:
+        self._lora = TrainableLora(model, lora_spec(model.hf, settings), base_name)
         self.parameters = self._lora.parameters
         # PEFT makes it ready for training; a run resumed at its end is only measured.
         self.train_mode(False)
@@ -160,12 +159,12 @@ class WholeModel:
     """The language model itself as `Weights`, with the text encoder where that is trained too.
 
     Args:
-        model: on its device. With `fsdp` its parameters become parts.
+        base: on its device. With `fsdp` its parameters become parts.
         settings: of the run.
     """
 
-    def __init__(self, model: MusicgenForConditionalGeneration, settings: TrainSettings) -> None:
-        with_text = settings.trainable == "full_with_text"
+    def __init__(self, base: MusicGen, settings: TrainSettings) -> None:
+        with_text, model = settings.trainable == "full_with_text", base.hf
         model.decoder.requires_grad_(True)
         for name in ("enc_to_dec_proj", "audio_enc_to_dec_proj"):
             if hasattr(model, name):
@@ -233,7 +232,7 @@ class WholeModel:
 
 
 def make_weights(
-    model: MusicgenForConditionalGeneration, settings: TrainSettings, base_name: str
+    model: MusicGen, settings: TrainSettings, base_name: str
 ) -> LoraWeights | WholeModel:
     """Prepares the weights that `settings.trainable` names; a model on its device."""
     if settings.trainable == "lora":

@@ -28,12 +28,7 @@ from musicgen_lora.given import ADAPTER_WEIGHTS, check_adapter_folder
 from musicgen_lora.model.loading import UNLOADABLE
 from musicgen_lora.model.lora.config import CONFIG_FILE, read_adapter_config
 from musicgen_lora.model.lora.facts import FACTS_FILE, FACTS_VERSION, AdapterFacts
-from musicgen_lora.model.lora.trainable import (
-    adapter_off,
-    add_lora,
-    check_initialisation,
-    save_adapter,
-)
+from musicgen_lora.model.lora.trainable import adapter_off, save_adapter
 from musicgen_lora.model.musicgen import AnyMusicGen, musicgen_of
 
 __all__ = [
@@ -43,8 +38,6 @@ __all__ = [
     "WEIGHTS_FILE",
     "AdapterFiles",
     "adapter_off",
-    "add_lora",
-    "check_initialisation",
     "has_adapter",
     "load_adapter",
     "read_adapter",

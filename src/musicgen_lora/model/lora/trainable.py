@@ -16,7 +16,6 @@ from typing import Any
 from peft import PeftModel, get_peft_model
 from safetensors.torch import save_file
 from torch import nn
-from transformers import MusicgenForConditionalGeneration
 
 from musicgen_lora.given import ADAPTER_WEIGHTS
 from musicgen_lora.model.cpu.lora_linear import fuse_products
@@ -140,18 +139,3 @@ def adapter_off(adapted: PeftModel, started: Tensors | None = None) -> Iterator[
         yield
     finally:
         initial.put_tensors(adapted, trained)
-
-
-def add_lora(
-    model: MusicgenForConditionalGeneration, *, base_name: str, **fields: Any
-) -> PeftModel:
-    """A `TrainableLora` of `LoraSpec(**fields)`, for callers that take PEFT's model."""
-    fields["pattern"] = fields.get("pattern") or ""
-    return TrainableLora(model, LoraSpec(**fields), base_name).peft
-
-
-def check_initialisation(
-    model: MusicgenForConditionalGeneration, pattern: str, *, rank: int, init: str
-) -> None:
-    """`LoraSpec.check`, for callers without one."""
-    LoraSpec(rank, 2 * rank, pattern=pattern, init=init).check(model)

@@ -15,8 +15,8 @@ import torch
 
 from musicgen_lora.dataset.packed import PackedTokens
 from musicgen_lora.errors import UserError
-from musicgen_lora.model.delays import n_predicted
-from musicgen_lora.model.musicgen import AnyMusicGen, musicgen_of
+from musicgen_lora.model.delays import Delays
+from musicgen_lora.model.musicgen import MusicGen
 from musicgen_lora.model.text import TextStates
 from musicgen_lora.training.packed.draws import Draw
 
@@ -84,17 +84,16 @@ class CapturedGradients:
 
     def __init__(
         self,
-        model: AnyMusicGen,
+        model: MusicGen,
         data: DeviceData,
         batch_size: int,
         *,
         autocast: torch.dtype | None,
         capture: bool,
     ) -> None:
-        base = musicgen_of(model)
-        self._base, self._data, self._autocast = base, data, autocast
-        self._parameters = [p for p in base.hf.parameters() if p.requires_grad]
-        device, shape = base.device, base.shape
+        self._model, self._data, self._autocast = model, data, autocast
+        self._parameters = [p for p in model.hf.parameters() if p.requires_grad]
+        device, shape = model.device, model.shape
         zeros = torch.zeros(batch_size, dtype=torch.long, device=device)
         self._draw = Draw(zeros, zeros + data.n_frames, zeros.clone())
         self._totals = torch.ones(shape.n_codebooks, device=device)
@@ -142,7 +141,7 @@ class CapturedGradients:
         with torch.autocast(
             device, dtype=self._autocast, enabled=self._autocast is not None, cache_enabled=False
         ):
-            sums, _ = self._base.losses(codes, self._draw.n_frames, states, mask)
+            sums, _ = self._model.losses(codes, self._draw.n_frames, states, mask)
         codebooks = sums.sum(0) / self._totals
         codebooks.mean().backward()
         self._codebooks.add_(codebooks.detach())
@@ -163,24 +162,23 @@ class CapturedGradients:
 
 @torch.no_grad()
 def held_out_loss(
-    model: AnyMusicGen,
+    model: MusicGen,
     data: DeviceData,
     draws: Sequence[Draw],
     autocast: torch.dtype | None,
 ) -> list[float]:
     """Loss of each codebook over fixed windows, in nats a token."""
-    base = musicgen_of(model)
-    device = base.device
-    total = torch.zeros(2, base.shape.n_codebooks, dtype=torch.float64, device=device)
+    device = model.device
+    total = torch.zeros(2, model.shape.n_codebooks, dtype=torch.float64, device=device)
     for draw in draws:
         draw = Draw(*(part.to(device) for part in (draw.starts, draw.n_frames, draw.captions)))
         codes, states, mask = data.batch(draw)
         with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
-            sums, counts = base.losses(codes, draw.n_frames, states, mask)
+            sums, counts = model.losses(codes, draw.n_frames, states, mask)
         total += torch.stack([sums.sum(0), counts.sum(0)])
     return (total[0] / total[1]).tolist()
 
 
-def step_totals(draws: Sequence[Draw], delays: Sequence[int]) -> torch.Tensor:
+def step_totals(draws: Sequence[Draw], delays: Delays) -> torch.Tensor:
     """`[K]`, predicted frames of each codebook in all batches of a step."""
-    return sum((n_predicted(d.n_frames, delays).sum(0) for d in draws), torch.zeros(len(delays)))
+    return sum((delays.n_predicted(d.n_frames).sum(0) for d in draws), torch.zeros(len(delays)))

@@ -81,7 +81,7 @@ class PackedRun:
         enable(model, self.precision)
         self.autocast = DTYPES[self.precision] if full and self.precision != "fp32" else None
         torch.manual_seed(seed_of("adapter", settings.seed))
-        self.weights = make_weights(model, settings, settings.model_path)  # pyright: ignore[reportArgumentType]
+        self.weights = make_weights(base, settings, settings.model_path)  # pyright: ignore[reportArgumentType]
         self.optimizers = make_optimizers(
             settings.optimizer,
             [(name, p) for name, p in model.named_parameters() if p.requires_grad],
