@@ -16,7 +16,7 @@ import torch
 from transformers import MusicgenForConditionalGeneration
 
 from musicgen_lora.errors import UserError
-from musicgen_lora.generation.decode import play_frames
+from musicgen_lora.generation.decode import Scenes, play_frames
 from musicgen_lora.generation.decoder import Conditions, Decoder, threads_for
 from musicgen_lora.generation.sampling import Sampling
 from musicgen_lora.model.musicgen import model_shape
@@ -27,7 +27,7 @@ CHUNK_S = 0.5
 
 def stream_audio(
     model: MusicgenForConditionalGeneration | Decoder,
-    conditions: Conditions,
+    conditions: Conditions | Scenes,
     *,
     n_frames: int,
     seeds: Sequence[int],
@@ -41,7 +41,7 @@ def stream_audio(
 
     Args:
         model: see there.
-        conditions: of the clips.
+        conditions: of the clips, or how they change.
         n_frames: T of each clip.
         seeds: B of them.
         sampling: how tokens are drawn.
