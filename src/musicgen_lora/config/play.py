@@ -118,8 +118,8 @@ class ExtendingSettings:
     continue_from: Path | None = None
     """Recording to go on with; duration is what is added."""
     heard: Seconds | None = None
-    """Seconds of the recording, before what is played, that the model hears (default: all that
-    there is, as far as its window allows)."""
+    """Seconds of the recording before what is played that the model hears (default: all, up to its
+    window)."""
     regenerate: Path | None = None
     """Recording of which the bars from_bar to to_bar are played anew."""
     from_bar: Annotated[int, Field(ge=1, le=10_000)] | None = None

@@ -19,9 +19,7 @@ def draw_captions(adapters: Sequence[AdapterFiles], n: int, seed: int) -> tuple[
         UserError: there is no adapter, or one that keeps none.
     """
     if not adapters:
-        raise UserError(
-            f"--from_captions {n}: these are an adapter's captions; give --lora_model_path."
-        )
+        raise UserError("--from_captions: these are an adapter's captions; give --lora_model_path.")
     for files in adapters:
         if files.facts is None or not files.facts.captions:
             raise UserError(

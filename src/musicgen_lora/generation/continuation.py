@@ -18,8 +18,9 @@ LEVEL_S = 2.0
 """The level is compared over so much of what both have."""
 GAIN_MOST_DB = 12.0
 PASS_WITHIN_S, FADE_S = 0.06, 0.01
-FRAME_S = 0.05
-AROUND_S = 0.3
+FRAME_S = 0.15
+"""Sparse beats are silent between their hits; a hole is longer."""
+AROUND_S = 0.4
 BEFORE_S = 4.0
 QUIET_SHARE = 0.1
 HOLE_DB = -12.0

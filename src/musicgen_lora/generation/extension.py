@@ -21,7 +21,6 @@ from musicgen_lora.generation.continuation import (
     HOLE_DB,
     hole_db_at,
     join_continuation,
-    level_gain_db,
 )
 from musicgen_lora.model.codec import Codec
 from musicgen_lora.model.shape import Shape
@@ -33,6 +32,11 @@ BACK_BEFORE_S = 0.01
 """... and has done so long before the bar line, whose hit stays whole."""
 LEVEL_S = 0.1
 """On each side of a seam, for its figures."""
+SLACK_DB, RAISED_MOST_DB = 2.0, 6.0
+"""New music may be so much louder or quieter than what it goes on from or replaces; beyond that it
+is brought nearer, by so much at most ..."""
+RISE_S = 0.25
+"""... within so long from the seam on, where it may be the ringing of what was before."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,8 @@ class Extended:
         waveform: `[C, N]`.
         new: the part of it that is new, `[C, n]`.
         sample_rate: Hz.
-        gain_db: that the new music was given.
+        gain_db: what the codec took from the level, or gave to it.
+        raised_db: what the model did, as far as it was made good.
         seams: by name, "begin" and "end".
     """
 
@@ -79,6 +84,7 @@ class Extended:
     new: np.ndarray
     sample_rate: int
     gain_db: float
+    raised_db: float
     seams: Mapping[str, Seam]
 
     @property
@@ -97,7 +103,8 @@ class Extended:
             }
             for name, seam in self.seams.items()
         }
-        return {"gain_db": round(self.gain_db, 2), "seams": seams}
+        levels = {"gain_db": round(self.gain_db, 2), "raised_db": round(self.raised_db, 2)}
+        return {"onto": levels, "seams": seams}
 
 
 @dataclass(frozen=True)
@@ -170,37 +177,58 @@ class Extension:
         played = np.pad(played, ((0, 0), (0, max(0, n_wanted - played.shape[1]))))[:, :n_wanted]
         most = max(CEILING, float(np.abs(waveform).max(initial=0.0)))
         fades: dict[str, tuple[int, int]] = {}
+        # What is replaced, or what is gone on from.
+        like = (
+            waveform[:, begin:end]
+            if self.begin < self.recording.shape[1]
+            else waveform[:, -n_heard:]
+        )
         if n_heard:
             joined = join_continuation(waveform[:, :begin], played, n_heard, rate, peak_most=most)
             found, gain_db, fades["begin"] = joined.waveform, joined.gain_db, joined.fade
         else:
-            gain_db = level_gain_db(waveform[:, begin:end], played, played, most)
-            found = np.concatenate(
-                [waveform[:, :begin], played * np.float32(10.0 ** (gain_db / 20.0))], axis=1
-            )
+            found, gain_db = np.concatenate([waveform[:, :begin], played], axis=1), 0.0
+        found, raised_db = self._raised(found, begin, like, most)
         if end < waveform.shape[1] or self.wraps:
             found, fades["end"] = self._lead_back(found, waveform, begin, end)
         found = np.concatenate([found, waveform[:, end:]], axis=1).astype(np.float32)
-        return self._done(found, begin, end, gain_db, fades)
+        seams = self._seams(found, {"begin": begin, "end": end}, fades)
+        new = found[:, begin:end]
+        turned = np.roll(found, self._turn, axis=1) if self._turn else found
+        return Extended(turned, new, rate, gain_db, raised_db, seams)
 
-    def _done(
+    def _seams(
         self,
         found: np.ndarray,
-        begin: int,
-        end: int,
-        gain_db: float,
+        lines: Mapping[str, int],
         fades: Mapping[str, tuple[int, int]],
-    ) -> Extended:
-        """What was found, with figures, and turned back."""
-        rate, turn, n_samples = self.sample_rate, self._turn, found.shape[1]
+    ) -> dict[str, Seam]:
+        """What the crossfades before lines are like, at their places in the recording."""
+        rate, n_samples, seams = self.sample_rate, found.shape[1], {}
         around = np.concatenate([found, found[:, :rate]], axis=1) if self.wraps else found
-        lines, seams = {"begin": begin, "end": end}, {}
-        for name, fade in fades.items():
-            seam = Seam.of(around, fade, lines[name], rate)
-            shifted = (fade[0] + turn) % n_samples
-            seams[name] = Seam((shifted, shifted + fade[1] - fade[0]), seam.levels_db, seam.hole_db)
-        new = found[:, begin:end]
-        return Extended(np.roll(found, turn, axis=1) if turn else found, new, rate, gain_db, seams)
+        for name, (first, stop) in fades.items():
+            seam = Seam.of(around, (first, stop), lines[name], rate)
+            at = (first + self._turn) % n_samples
+            seams[name] = Seam((at, at + stop - first), seam.levels_db, seam.hole_db)
+        return seams
+
+    def _raised(
+        self, found: np.ndarray, begin: int, like: np.ndarray, most: float
+    ) -> tuple[np.ndarray, float]:
+        """What is new from `begin` on, `[C, N]`, brought near the level of other music, and by how
+        much in dB."""
+        new = found[:, begin:]
+        levels = [decibels(float(np.square(sound).mean())) for sound in (like, new)]
+        beyond = levels[0] - levels[1]
+        raised_db = float(np.sign(beyond)) * max(0.0, abs(beyond) - SLACK_DB)
+        raised_db = float(np.clip(raised_db, -RAISED_MOST_DB, RAISED_MOST_DB))
+        peak = float(np.abs(new).max(initial=0.0))
+        if peak > 0.0:
+            raised_db = min(raised_db, 20.0 * float(np.log10(most / peak)))
+        gains = np.full(new.shape[1], 10.0 ** (raised_db / 20.0), dtype=np.float32)
+        n_rise = min(len(gains), round(RISE_S * self.sample_rate)) if self.n_frames else 0
+        gains[:n_rise] = np.linspace(1.0, 10.0 ** (raised_db / 20.0), n_rise, dtype=np.float32)
+        return np.concatenate([found[:, :begin], new * gains], axis=1), raised_db
 
     def _lead_back(
         self, found: np.ndarray, waveform: np.ndarray, begin: int, end: int

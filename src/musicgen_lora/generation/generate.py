@@ -130,7 +130,9 @@ def _orders(
     if settings.prompts_file is not None:
         guessed = read_prompts(settings.prompts_file)[1]
         if guessed is not None:
-            console.print(f"{settings.prompts_file}: read as {guessed}.", style="yellow")
+            console.print(
+                f"{settings.prompts_file}: is no UTF-8 and read as {guessed}.", style="yellow"
+            )
     has_none = not (settings.prompts or settings.prompts_file or further)
     if settings.regenerate is not None and has_none:
         further = [text for text in [facts_beside(settings.regenerate).get("prompt")] if text]
