@@ -81,7 +81,8 @@ class WritingSettings:
     best_of: Annotated[int, Field(ge=1, le=1000)] = 1
     """Takes of each prompt, of which the best is kept by tempo, seam and damage."""
     loop_tries: Annotated[int, Field(ge=1, le=1000)] = 8
-    """A loop is played anew until it fits, up to so many times; then the best is kept."""
+    """A loop, or what is played onto a recording, is played anew until it fits, up to so many
+    times; then the best is kept."""
     format: SoundFormat = "wav"
     """wav has 16 bits, wav24 and flac 24; wav_float is 32 bits of float."""
     loudness: Annotated[float, Field(ge=-50.0, le=-5.0)] | None = None
