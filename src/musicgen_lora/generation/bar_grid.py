@@ -73,11 +73,11 @@ def find_grid(
     """
     duration_s = waveform.shape[1] / sample_rate
     facts = facts_beside(path)
-    told, n_bars = facts.get("bpm"), facts.get("bars")
-    if bpm is None and _is_tempo(told) and type(n_bars) is int and n_bars > 0:
+    told, n_bars = _told_bpm(facts), facts.get("bars")
+    if bpm is None and told is not None and isinstance(n_bars, int) and n_bars > 0:
         n_samples = n_bars * 240.0 / told * sample_rate
         if abs(waveform.shape[1] - n_samples) <= 1.0:
-            return BarGrid(float(told), 0.0, n_bars, "its JSON", is_loop=True)
+            return BarGrid(told, 0.0, n_bars, "its JSON", is_loop=True)
     if bpm is not None:
         return BarGrid(bpm, 0.0, _whole_bars(duration_s, bpm), "--bpm")
     tempo = estimate_tempo(waveform, sample_rate)
@@ -90,8 +90,12 @@ def find_grid(
     return BarGrid(tempo.bpm, first_s, _whole_bars(duration_s - first_s, tempo.bpm), "measured")
 
 
-def _is_tempo(value: Any) -> bool:
-    return type(value) in (int, float) and BPM_RANGE[0] <= value <= BPM_RANGE[1]
+def _told_bpm(facts: dict[str, Any]) -> float | None:
+    """The tempo that a JSON says, if it is one."""
+    told = facts.get("bpm")
+    if isinstance(told, bool) or not isinstance(told, int | float):
+        return None
+    return float(told) if BPM_RANGE[0] <= told <= BPM_RANGE[1] else None
 
 
 def _whole_bars(duration_s: float, bpm: float) -> int:

@@ -73,14 +73,17 @@ def _generate(settings: GenerateSettings) -> list[Path]:
     orders = _orders(settings, adapters, console)
     model = load_base(settings.base_model_path)
     shape = model_shape(model)
-    for kind in {order.settings.format for order in orders}:
-        check_format(kind, shape.sample_rate)
     strengths = settings.strength or [1.0] * len(adapters)
     mixture = Mixture(model, list(map(read_part, repeat(model), adapters, strengths)))
     facts = _facts(model, mixture, settings)
     melody = _tune(model, settings.base_model_path, settings.melody)
     window, _ = window_frames(model)
     asked = asked_of(settings, window / shape.frame_rate, shape.frame_rate)
+    rate, n_channels = shape.sample_rate, shape.n_channels
+    if asked is not None:
+        rate, n_channels = asked.extension.sample_rate, len(asked.extension.recording)
+    for order in {order.settings.format: order for order in orders}.values():
+        check_format(order.settings.format, rate)
     # What a killed run has left there; files are only made while the folder is held.
     with locked(settings.output_dir, wait_s=WAIT_S):
         atomic.sweep(settings.output_dir)
@@ -92,9 +95,6 @@ def _generate(settings: GenerateSettings) -> list[Path]:
     for line in describe_readings(_texts(orders), lambda: TextReader.of(tokenizer), "prompt"):
         console.print(line, style="yellow")
     _say_of_recording(asked, facts, shape, console)
-    rate, n_channels = shape.sample_rate, shape.n_channels
-    if asked is not None:
-        rate, n_channels = asked.extension.sample_rate, len(asked.extension.recording)
     facts |= {"precision": precision, "musicgen_lora": __version__}
     text = TextStates(model, tokenizer)
     player = Player(Decoder(model, precision, mixture), text, melody, console, mixture)

@@ -6,6 +6,7 @@ peak beyond it on, all is turned down by as much, within some milliseconds befor
 
 from __future__ import annotations
 
+import importlib
 import os
 import struct
 from collections.abc import Sequence
@@ -78,7 +79,7 @@ class Speakers:
 
     def __init__(self, sample_rate: int, n_channels: int) -> None:
         try:
-            import sounddevice
+            sounddevice: Any = importlib.import_module("sounddevice")
         except OSError as error:
             raise UserError(NO_PORTAUDIO) from error
         self._fault: Any = sounddevice.PortAudioError
