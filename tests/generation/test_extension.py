@@ -61,6 +61,17 @@ def test_outside_of_the_bars_and_their_crossfades_no_sample_changes() -> None:
     assert np.abs(done.waveform[:, inside] - LOOP[:, inside]).max() > 0.1
 
 
+@pytest.mark.parametrize(("name", "at"), [("begin", 0.0), ("end", -0.3)])
+def test_a_hole_at_either_seam_is_a_fault(name: str, at: float) -> None:
+    extension = bars(3, 4)
+    source = LOOP.copy()
+    line = {"begin": extension.begin, "end": extension.end}[name]
+    start = line + round(at * RATE)
+    source[:, start : start + round(0.3 * RATE)] = 0.0
+    done = regenerated(extension, source)
+    assert done.faults == [f"leaves a hole where it {name}s"]
+
+
 def test_new_music_is_brought_near_the_level_of_what_it_replaces() -> None:
     extension = bars(3, 4)
     n_rise = round(0.25 * RATE)

@@ -108,14 +108,14 @@ def level_gain_db(own: np.ndarray, other: np.ndarray, new: np.ndarray, peak_most
 
 
 def hole_db_at(waveform: np.ndarray, seam: int, sample_rate: int) -> float:
-    """The quietest frame around a seam against the quiet frames before it, in dB; 0 where there is
-    too little to compare."""
+    """The quietest frame from a seam on against the quiet frames before it, in dB; 0 where there is
+    too little to compare. What is silent before the seam is the recording's own."""
     n_frame, n_around = round(FRAME_S * sample_rate), round(AROUND_S * sample_rate)
     before = _levels_db(waveform[:, max(0, seam - round(BEFORE_S * sample_rate)) : seam], n_frame)
-    around = _levels_db(waveform[:, max(0, seam - n_around) : seam + n_around], n_frame)
-    if not len(before) or not len(around):
+    after = _levels_db(waveform[:, max(0, seam - n_frame // 4) : seam + n_around], n_frame)
+    if not len(before) or not len(after):
         return 0.0
-    return float(around.min() - np.quantile(before, QUIET_SHARE))
+    return float(after.min() - np.quantile(before, QUIET_SHARE))
 
 
 def _levels_db(waveform: np.ndarray, n_frame: int) -> np.ndarray:

@@ -46,7 +46,7 @@ class Seam:
     Args:
         fade: first sample of the crossfade, and the one after its last.
         levels_db: of the tenths of a second before and after it.
-        hole_db: the quietest moment around it against the quiet moments before it.
+        hole_db: the quietest moment of what is new there against the recording's quiet moments.
     """
 
     fade: tuple[int, int]
@@ -54,8 +54,17 @@ class Seam:
     hole_db: float
 
     @classmethod
-    def of(cls, waveform: np.ndarray, fade: tuple[int, int], line: int, sample_rate: int) -> Seam:
-        """That of a crossfade before a line of `[C, N]`."""
+    def of(
+        cls,
+        waveform: np.ndarray,
+        fade: tuple[int, int],
+        line: int,
+        sample_rate: int,
+        *,
+        leads_back: bool = False,
+    ) -> Seam:
+        """That of a crossfade before a line of `[C, N]`, which what is new begins with, or ends
+        before where it leads back."""
         n_level = round(LEVEL_S * sample_rate)
         sides = (
             waveform[:, max(0, fade[0] - n_level) : fade[0]],
@@ -64,6 +73,8 @@ class Seam:
         before, after = (
             decibels(float(np.square(side).mean()) if side.size else 0.0) for side in sides
         )
+        if leads_back:
+            waveform, line = waveform[:, ::-1], waveform.shape[1] - line
         return cls(fade, (before, after), hole_db_at(waveform, line, sample_rate))
 
 
@@ -207,7 +218,8 @@ class Extension:
         rate, n_samples, seams = self.sample_rate, found.shape[1], {}
         around = np.concatenate([found, found[:, :rate]], axis=1) if self.wraps else found
         for name, (first, stop) in fades.items():
-            seam = Seam.of(around, (first, stop), lines[name], rate)
+            leads_back = name == "end"
+            seam = Seam.of(around, (first, stop), lines[name], rate, leads_back=leads_back)
             at = (first + self._turn) % n_samples
             seams[name] = Seam((at, at + stop - first), seam.levels_db, seam.hole_db)
         return seams
@@ -228,7 +240,7 @@ class Extension:
         gains = np.full(new.shape[1], 10.0 ** (raised_db / 20.0), dtype=np.float32)
         n_rise = min(len(gains), round(RISE_S * self.sample_rate)) if self.n_frames else 0
         gains[:n_rise] = np.linspace(1.0, 10.0 ** (raised_db / 20.0), n_rise, dtype=np.float32)
-        return np.concatenate([found[:, :begin], new * gains], axis=1), raised_db
+        return np.concatenate([found[:, :begin], new * gains], axis=1), raised_db + 0.0
 
     def _lead_back(
         self, found: np.ndarray, waveform: np.ndarray, begin: int, end: int
