@@ -71,6 +71,14 @@ def _run(command: str, flags: list[str], config: Path | None) -> int:
     if command not in COMMANDS:
         raise UserError(f"no such command; there are: {', '.join([*COMMANDS, DOCTOR])}.")
     settings = _settings(command, flags, config)
+    from musicgen_lora.console import free_stdout
+
+    with free_stdout(getattr(settings, "stdout", None) is not None):
+        return _work(command, settings)
+
+
+def _work(command: str, settings: Any) -> int:
+    """Does what a command's settings say."""
     # What is wrong, one of several processes says when all have come together.
     is_alone = "RANK" not in os.environ
     if is_alone:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import Any
 
 from rich.console import Console
@@ -101,3 +102,14 @@ def progress(console: Console, what: str, total: int | None = None) -> Iterator[
             shown.update(task, completed=done, total=of)
 
         yield on_step
+
+
+@contextmanager
+def free_stdout(is_taken: bool) -> Iterator[None]:
+    """Whatever is printed goes to standard error where standard output is taken by something
+    else."""
+    if not is_taken:
+        yield
+        return
+    with redirect_stdout(sys.stderr):
+        yield

@@ -8,6 +8,7 @@ from musicgen_lora.errors import UserError
 
 LIBRARIES = {
     "adamw8bit": "bitsandbytes",
+    "play": "sounddevice",
     "prodigy": "prodigyopt",
     "quantise": "bitsandbytes",
     "tensorboard": "tensorboard",
@@ -18,6 +19,7 @@ LIBRARIES = {
 """What each extra of the package installs."""
 GIVES = {
     "adamw8bit": "--optimizer adamw8bit, which needs less memory in full training",
+    "play": "generate --play, which plays clips while they are made",
     "prodigy": "--optimizer prodigy, which finds its own learning rate",
     "quantise": "--quantise 8bit and 4bit, for bases that are too large otherwise",
     "tensorboard": "--report_to tensorboard",

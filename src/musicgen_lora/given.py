@@ -6,11 +6,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from musicgen_lora import EMBEDDED_NAME
 from musicgen_lora.errors import UserError
 from musicgen_lora.extras import LIBRARIES, require_extra
+
+if TYPE_CHECKING:
+    from musicgen_lora.config import GenerateSettings
 
 EMBEDDED = Path(__file__).resolve().parent / "assets" / "tiny_beats"
 """What `EMBEDDED_NAME` stands for."""
@@ -29,8 +32,10 @@ def check_given(settings: Any) -> None:
     for name in _BASES:
         if names.get(name) is not None:
             local_model(names[name])
-    if "prompts" in names:
-        check_prompts(names["prompts"], needed="lora_model_path" in names and "melody" in names)
+    if "prompts_file" in names:
+        check_playing(settings)
+    elif "prompts" in names:
+        check_prompts(names["prompts"], needed=False)
     if "format" in names and "input_dir" in names:
         check_export_folder(names["input_dir"])
         check_is_free(names["output_dir"])
@@ -61,6 +66,8 @@ def _adapters(names: dict[str, Any]) -> list[Path]:
 def check_extras(settings: Any) -> None:
     """Raises a UserError where a setting asks for a library that is not installed."""
     names = vars(settings)
+    if names.get("play"):
+        require_extra("play", "--play")
     if names.get("optimizer") in LIBRARIES:
         require_extra(names["optimizer"], f"--optimizer {names['optimizer']}")
     for tracker in names.get("report_to", ()):
@@ -101,6 +108,23 @@ def check_prompts(prompts: list[str], *, needed: bool) -> None:
         raise UserError("--prompts is empty; give at least one, in quotes.")
     if not all(prompt.strip() for prompt in prompts):
         raise UserError("--prompts has an empty one; say what to play.")
+
+
+def check_playing(settings: GenerateSettings) -> None:
+    """Raises a UserError where there is nothing to play, or no file that is named."""
+    others = (settings.prompts_file, settings.from_captions, settings.regenerate)
+    check_prompts(settings.prompts, needed=not any(others))
+    if settings.from_captions and not settings.lora_model_path:
+        raise UserError("--from_captions: these are an adapter's captions; give --lora_model_path.")
+    for name in ("continue_from", "regenerate"):
+        path = getattr(settings, name)
+        if path is not None and not path.is_file():
+            raise UserError(f"--{name} {path}: no such file.")
+    if settings.prompts_file is not None:
+        # Training and decoding run without pydantic, which it needs.
+        from musicgen_lora.config.prompts import read_prompts
+
+        read_prompts(settings.prompts_file)
 
 
 def check_input_folder(folder: Path | None) -> None:

@@ -148,7 +148,11 @@ def test_the_file_can_be_joined_to_its_flag(tmp_path: Path, capsys) -> None:
         (["train", "--learning_rate", "2"], "learning_rate = 2"),
         (["train", "--learning_rate", "nan"], "learning_rate = nan"),
         (["train", "--condition_dropout", "1"], "condition_dropout = 1"),
-        (["generate", "--duration", "31"], "duration = 31"),
+        (["generate", "--duration", "601"], "duration = 601"),
+        (
+            ["evaluate", "--duration", "31"],
+            "--duration 31: evaluation compares clips of up to 30 s",
+        ),
         (["generate", "--duration", "-1"], "duration = -1"),
         (["prepare", "--num_samples", "0"], "num_samples = 0"),
         (["prepare", "--seed", "-1"], "seed = -1"),

@@ -45,6 +45,14 @@ def test_a_beat_of_silence_at_the_seam_is_measured() -> None:
     assert joined.hole_db < -20.0
 
 
+def test_silence_of_the_recording_s_own_is_no_hole() -> None:
+    given = GIVEN.copy()
+    given[:, -RATE // 4 :] = 0.0
+    goes_on = GOES_ON.copy()
+    goes_on[:, HEARD - RATE // 4 : HEARD] = 0.0
+    assert not join_continuation(given, goes_on, HEARD, RATE).has_hole
+
+
 def test_what_does_not_go_on_is_refused() -> None:
     with pytest.raises(ValueError, match="doesn't go on"):
         join_continuation(GIVEN, np.concatenate([GOES_ON, GOES_ON]), HEARD, RATE)

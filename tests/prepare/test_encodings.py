@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from musicgen_lora.prepare.reading.encodings import decode_text
+from musicgen_lora.formats.encodings import decode_text
 
 CHINESE = (
     "暗黑的陷阱节拍、有钢琴和808低音。",

@@ -75,13 +75,14 @@ def test_rows_of_a_larger_dataset_are_those_rows(rows: list[int]) -> None:
     ids = [IDS[row] for row in rows]
     taken, listed = Clips.of(BASE).take(rows), [BASE[row] for row in rows]
     assert identity(taken, ids) == identity(listed, ids)
+    every = np.arange(len(rows))
     facts = [
-        data_facts(TrainSettings(), Clips.of(clips), ids, len(rows), np.arange(len(rows)))
-        for clips in (taken, listed)
+        data_facts(TrainSettings(), Clips.of(clips), ids, every, every) for clips in (taken, listed)
     ]
     assert facts[0] == facts[1]
     assert [clip["text"] for clip in facts[0]["validation"]] == [BASE[r].texts[0] for r in rows]
+    assert sorted(facts[0]["captions"]) == sorted({BASE[r].texts[0] for r in rows})
     edited = changed(rows[0], entry='{"mood": "dark"}')
     other = Clips.of(edited).take(rows)
-    fingerprint = data_facts(TrainSettings(), other, ids, 0, np.arange(0))["fingerprint"]
+    fingerprint = data_facts(TrainSettings(), other, ids, np.arange(0), np.arange(0))["fingerprint"]
     assert fingerprint != facts[0]["fingerprint"]

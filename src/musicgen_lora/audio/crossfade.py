@@ -13,9 +13,7 @@ def pass_into(waveform: np.ndarray, other: np.ndarray, n_fade: int) -> np.ndarra
     """A recording `[C, N]` whose end passes into another of the same moments, `[C, M]` with M <= N,
     over the `n_fade` samples where the two are most alike. From there on it is the other."""
     ending = waveform[:, waveform.shape[1] - other.shape[1] :]
-    unlike = np.square(ending - other).sum(axis=0)
-    sums = np.concatenate([[0.0], np.cumsum(unlike)])
-    at = int((sums[n_fade:] - sums[:-n_fade]).argmin())
+    at = most_alike_at(ending, other, n_fade)
     here = slice(at, at + n_fade)
     rising = np.linspace(0.0, 1.0, n_fade, dtype=np.float32)
     old, new = ending[:, here], other[:, here]
@@ -27,3 +25,11 @@ def pass_into(waveform: np.ndarray, other: np.ndarray, n_fade: int) -> np.ndarra
     joined[:, :at] = ending[:, :at]
     joined[:, here] = (old * (1.0 - rising) + new * rising) / both
     return np.concatenate([waveform[:, : waveform.shape[1] - other.shape[1]], joined], axis=1)
+
+
+def most_alike_at(ending: np.ndarray, other: np.ndarray, n_fade: int) -> int:
+    """From which sample on two versions of the same moments `[C, M]` are most alike for `n_fade`
+    samples."""
+    unlike = np.square(ending - other).sum(axis=0)
+    sums = np.concatenate([[0.0], np.cumsum(unlike)])
+    return int((sums[n_fade:] - sums[:-n_fade]).argmin())

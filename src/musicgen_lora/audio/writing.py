@@ -98,11 +98,16 @@ def _is_there(kind: _Kind) -> bool:
 
 
 def sound_bytes(
-    waveform: np.ndarray, sample_rate: int, kind: Format = "wav", facts: SoundFacts | None = None
+    waveform: np.ndarray,
+    sample_rate: int,
+    kind: Format = "wav",
+    facts: SoundFacts | None = None,
+    *,
+    ceiling_db: float = CEILING_DB,
 ) -> bytes:
-    """A file of `[C, N]`, turned down where its peaks are beyond full scale; see `levelled` for
+    """A file of `[C, N]`, turned down where its peaks are beyond the ceiling; see `levelled` for
     the gain."""
-    samples, _ = levelled(waveform, sample_rate)
+    samples, _ = levelled(waveform, sample_rate, ceiling_db=ceiling_db)
     content = _encoded(samples, sample_rate, FORMATS[kind])
     if facts is None:
         return content
@@ -116,15 +121,19 @@ def sound_bytes(
 
 
 def levelled(
-    waveform: np.ndarray, sample_rate: int, target_lufs: float | None = None
+    waveform: np.ndarray,
+    sample_rate: int,
+    target_lufs: float | None = None,
+    *,
+    ceiling_db: float = CEILING_DB,
 ) -> tuple[np.ndarray, float]:
-    """Brings `[C, N]` to a loudness as far as its peaks allow, and below full scale in any case.
+    """Brings `[C, N]` to a loudness as far as its peaks allow, and below a ceiling in any case.
 
     Returns:
         The waveform, and the gain in dB that it was given.
     """
     peak = float(np.abs(waveform).max(initial=0.0))
-    room_db = CEILING_DB - 20.0 * math.log10(peak) if peak > 0.0 else 0.0
+    room_db = ceiling_db - 20.0 * math.log10(peak) if peak > 0.0 else 0.0
     wanted_db = 0.0
     if target_lufs is not None:
         loudness = integrated_loudness(waveform, sample_rate)
@@ -135,11 +144,22 @@ def levelled(
     return (waveform * np.float32(10.0 ** (gain_db / 20.0))).astype(np.float32), gain_db
 
 
+def _steps(waveform: np.ndarray, subtype: str) -> np.ndarray:
+    """Samples as whole steps where a format has them, so that what was read from such a file is
+    written as it was: libsndfile multiplies by a step less than it divides by."""
+    bits = {"PCM_16": 16, "PCM_24": 24}.get(subtype)
+    if bits is None:
+        return waveform
+    most = 2.0 ** (bits - 1)
+    steps = np.clip(np.rint(waveform.astype(np.float64) * most), -most, most - 1.0)
+    return steps.astype(np.int16) if bits == 16 else steps.astype(np.int32) << 8
+
+
 def _encoded(waveform: np.ndarray, sample_rate: int, kind: _Kind) -> bytes:
     buffer = io.BytesIO()
     soundfile.write(
         buffer,
-        waveform.T,
+        _steps(waveform, kind.subtype).T,
         sample_rate,
         format=kind.container,
         subtype=kind.subtype,

@@ -15,9 +15,9 @@ import tyro
 from pydantic import ValidationError
 
 from musicgen_lora.config import SETTINGS, groups
+from musicgen_lora.config.kinds import explained
 from musicgen_lora.config_file import read_config
 from musicgen_lora.errors import UserError
-from musicgen_lora.formats.kinds import shortened
 from musicgen_lora.language.flags import spoken_help
 from musicgen_lora.language.terminal import unboxed
 from musicgen_lora.language.translate import word
@@ -48,14 +48,14 @@ def parse_settings(command: str, flags: Sequence[str], config: Path | None) -> A
     try:
         parts = _parts(settings, from_file)
     except ValidationError as error:
-        raise UserError(f"{config}: {_explain(error)}") from error
+        raise UserError(f"{config}: {explained(error)}") from error
     try:
         flags, texts = _take_dashed_texts(settings, flags)
         parts = _parts(settings, _values(parts) | texts)
         # What two settings say to each other counts when file and flags have been put together.
         made = settings(**_values(_parse(command, parts, flags)))
     except ValidationError as error:
-        raise UserError(_explain(error)) from error
+        raise UserError(explained(error)) from error
     _check_paths(made)
     return made
 
@@ -152,12 +152,6 @@ def _flag_name(word: str) -> str:
     """The setting that a flag names; empty for a word that is none."""
     found = re.fullmatch(r"--([A-Za-z][\w-]*)(=.*)?|(-h)", word, re.DOTALL)
     return (found[1] or found[3]).replace("-", "_") if found else ""
-
-
-def _explain(error: ValidationError) -> str:
-    first = error.errors(include_url=False, include_context=False)[0]
-    name = ".".join(str(part)[:60] for part in first["loc"])
-    return f"{name} = {shortened(first.get('input'))}: {first['msg'][:200]}."
 
 
 def _check_paths(settings: Any) -> None:

@@ -40,6 +40,13 @@ def _prepares(settings: Any) -> str:
 
 def _plays(settings: Any) -> str:
     base, n, folder = settings.base_model_path, len(settings.prompts), settings.output_dir
+    n += settings.from_captions
+    if settings.prompts_file is not None:
+        from musicgen_lora.config.prompts import read_prompts
+
+        n += len(read_prompts(settings.prompts_file)[0])
+    if not n:
+        return f"Playing onto {settings.regenerate} by {base} into {folder}"
     if settings.lora_model_path:
         return f"Playing {n} prompts by {base} with {_several(settings)} into {folder}"
     return f"Playing {n} prompts by {base} into {folder}"

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationError
+
+from musicgen_lora.formats.kinds import shortened
 
 STRICT = ConfigDict(extra="forbid", allow_inf_nan=False, str_max_length=10_000)
 
@@ -40,3 +42,10 @@ Adapters = Annotated[list[Path], BeforeValidator(_several)]
 Strengths = Annotated[list[Annotated[float, Field(ge=0.0, le=2.0)]], BeforeValidator(_several)]
 """Of adapters, each in its place."""
 SoundFormat = Literal["wav", "wav24", "wav_float", "flac", "ogg", "mp3"]
+
+
+def explained(error: ValidationError) -> str:
+    """What pydantic found, in one line."""
+    first = error.errors(include_url=False, include_context=False)[0]
+    name = ".".join(str(part)[:60] for part in first["loc"])
+    return f"{name} = {shortened(first.get('input'))}: {first['msg'][:200]}."

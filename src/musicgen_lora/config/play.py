@@ -15,19 +15,21 @@ from musicgen_lora.config.kinds import (
     Adapters,
     Few,
     Guidance,
+    Seconds,
     Seed,
     SoundFormat,
     Strengths,
     Temperature,
     TopK,
 )
+from musicgen_lora.errors import UserError
 
 
 @dataclass(config=STRICT)
 class SamplingSettings:
     """How clips are drawn."""
 
-    duration: Annotated[float, Field(gt=0.0, le=30.0)] = 10.0
+    duration: Annotated[float, Field(gt=0.0, le=600.0)] = 10.0
     """Seconds of each generated clip; past what the base was trained on it goes on in windows."""
     guidance_scale: Guidance = 3.0
     """How strongly the prompt is followed; 1 switches guidance off."""
@@ -79,7 +81,8 @@ class WritingSettings:
     best_of: Annotated[int, Field(ge=1, le=1000)] = 1
     """Takes of each prompt, of which the best is kept by tempo, seam and damage."""
     loop_tries: Annotated[int, Field(ge=1, le=1000)] = 8
-    """A loop is played anew until it fits, up to so many times; then the best is kept."""
+    """A loop, or what is played onto a recording, is played anew until it fits, up to so many
+    times; then the best is kept."""
     format: SoundFormat = "wav"
     """wav has 16 bits, wav24 and flac 24; wav_float is 32 bits of float."""
     loudness: Annotated[float, Field(ge=-50.0, le=-5.0)] | None = None
@@ -92,8 +95,110 @@ class WritingSettings:
 
 
 @dataclass(config=STRICT)
-class GenerateSettings(WritingSettings, SamplingSettings, PlayingSettings):
+class PromptingSettings:
+    """Where prompts come from beside --prompts, and how they act."""
+
+    prompts_file: Path | None = None
+    """File with prompts: text, one a line, or JSON or CSV with settings of each prompt's own."""
+    from_captions: Annotated[int, Field(ge=0, le=10_000)] = 0
+    """Play so many of the captions that the adapter was trained on, drawn by the seed."""
+    variations: Annotated[int, Field(ge=1, le=1000)] = 1
+    """Clips of each prompt, each with its own seed."""
+    change_at: list[Annotated[float, Field(gt=0.0)]] = dataclasses.field(default_factory=list)
+    """Seconds at which the next of --prompts takes over: they are one clip then."""
+    negative_prompt: Annotated[str, Field(max_length=10_000)] = ""
+    """What guidance leads away from; without effect where guidance_scale is 1."""
+    guidance_end: Guidance | None = None
+    """What the guidance scale becomes, in a straight line, until the clip's end; None leaves it."""
+
+
+@dataclass(config=STRICT)
+class ExtendingSettings:
+    """Recordings that are gone on with, or of which a part is played anew."""
+
+    continue_from: Path | None = None
+    """Recording to go on with; duration is what is added."""
+    heard: Seconds | None = None
+    """Seconds of the recording before what is played that the model hears (default: all, up to its
+    window)."""
+    regenerate: Path | None = None
+    """Recording of which the bars from_bar to to_bar are played anew."""
+    from_bar: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    """First bar that is played anew, counted from 1."""
+    to_bar: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    """Last bar that is played anew."""
+
+
+@dataclass(config=STRICT)
+class ListeningSettings:
+    """Where the sound goes beside the files."""
+
+    play: bool = False
+    """Play clips while they are made; a loop, or the best of several takes, once it is chosen."""
+    stdout: Literal["s16", "f32", "wav"] | None = None
+    """Write the sound to standard output as well while it is made, for pipes: raw samples of 16
+    bits or of floats, little-endian, or a WAV; what the program says goes to standard error."""
+
+
+@dataclass(config=STRICT)
+class GenerateSettings(
+    WritingSettings,
+    ListeningSettings,
+    ExtendingSettings,
+    PromptingSettings,
+    SamplingSettings,
+    PlayingSettings,
+):
     """Generate audio with a base model, with or without an adapter."""
+
+    def __post_init__(self) -> None:
+        _check_changes(self)
+        _check_recordings(self)
+
+
+def _check_changes(settings: GenerateSettings) -> None:
+    """Prompts that follow each other have times within their clip."""
+    times = settings.change_at
+    if not times:
+        return
+    said = f"--change_at {' '.join(f'{at:g}' for at in times)}"
+    if len(times) != len(settings.prompts) - 1:
+        raise UserError(
+            f"{said}: {len(settings.prompts)} prompts in one clip need "
+            f"{max(0, len(settings.prompts) - 1)} times, one for each after the first."
+        )
+    if sorted(set(times)) != times or times[-1] >= settings.duration:
+        raise UserError(
+            f"{said}: give times that rise and lie within the clip's {settings.duration:g} s."
+        )
+    if settings.bars is not None or settings.regenerate is not None:
+        raise UserError(f"{said}: --bars and --regenerate have one prompt; leave it out.")
+
+
+def _check_recordings(settings: GenerateSettings) -> None:
+    """What is said of a recording has one, and one only."""
+    has_bars = settings.from_bar is not None or settings.to_bar is not None
+    if settings.regenerate is not None and settings.continue_from is not None:
+        raise UserError("--regenerate and --continue_from: give one of them.")
+    if settings.regenerate is None and has_bars:
+        raise UserError("--from_bar and --to_bar are bars of a recording; give --regenerate FILE.")
+    if settings.regenerate is not None:
+        if settings.from_bar is None or settings.to_bar is None:
+            raise UserError("--regenerate needs --from_bar and --to_bar, the bars to play anew.")
+        if settings.from_bar > settings.to_bar:
+            raise UserError(
+                f"--from_bar {settings.from_bar} is after --to_bar {settings.to_bar}; swap them."
+            )
+    given = settings.regenerate or settings.continue_from
+    if given is None:
+        if settings.heard is not None:
+            raise UserError("--heard is of a recording; give --continue_from or --regenerate.")
+        return
+    for name in ("bars", "loudness"):
+        if getattr(settings, name) is not None:
+            raise UserError(
+                f"--{name} is of whole clips; leave it out with --continue_from and --regenerate."
+            )
 
 
 @dataclass(config=STRICT)
@@ -132,3 +237,9 @@ class HeldOutSettings:
 @dataclass(config=STRICT)
 class EvaluateSettings(SamplingSettings, HeldOutSettings, MeasuringSettings):
     """Measure what an adapter changed, on held-out clips and on generated audio."""
+
+    def __post_init__(self) -> None:
+        if self.duration > 30.0:
+            raise UserError(
+                f"--duration {self.duration:g}: evaluation compares clips of up to 30 s."
+            )

@@ -18,7 +18,7 @@ from torch.nn import functional
 BUCKET = 256
 """Positions by which a `BatchCache` reads further."""
 Text = tuple[torch.Tensor, torch.Tensor]
-"""Keys and values of a clip's text in a layer, `[1, heads, L, width]`."""
+"""Keys and values of a row's text in a layer, `[1, heads, L, width]`."""
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,13 @@ class Rows:
     Args:
         guided: of each clip, whether it has two.
         has_text: of each clip, whether its first row attends to a text.
+        has_negative: of each clip, whether its second row attends to one, that it is led away from;
+            empty where none does.
     """
 
     guided: Sequence[bool]
     has_text: Sequence[bool]
+    has_negative: Sequence[bool] = ()
 
     @property
     def begins(self) -> list[int]:
@@ -50,7 +53,9 @@ class Rows:
     @property
     def with_text(self) -> list[int]:
         """The rows that attend to a text."""
-        return [row for row, has in zip(self.begins, self.has_text, strict=False) if has]
+        first = [row for row, has in zip(self.begins, self.has_text, strict=False) if has]
+        second = [row + 1 for row, has in zip(self.begins, self.has_negative, strict=False) if has]
+        return sorted(first + second)
 
 
 class ClipCache:
@@ -75,13 +80,17 @@ class ClipCache:
         self.lengths = [0] * len(self._spans)
         self._positions = torch.zeros(begins[-1], dtype=torch.long)
 
-    def add_text(self, layer: int, clip: int, text: Text) -> None:
-        """Takes the text of a clip."""
-        self._texts[layer][clip] = text
+    def rows_of(self, clip: int) -> range:
+        """The rows of a clip."""
+        return range(*self._spans[clip])
 
-    def text_of(self, layer: int, clip: int) -> Text | None:
-        """The text of a clip; None where it has none."""
-        return self._texts[layer].get(clip)
+    def add_text(self, layer: int, row: int, text: Text) -> None:
+        """Takes the text of a row; rows come in their order."""
+        self._texts[layer][row] = text
+
+    def text_of(self, layer: int, row: int) -> Text | None:
+        """The text of a row; None where it has none."""
+        return self._texts[layer].get(row)
 
     def add_beginning(self, layer: int, clip: int, kv: torch.Tensor) -> None:
         """Takes what a clip begins with, `[2, rows of the clip, heads, P, width]`."""

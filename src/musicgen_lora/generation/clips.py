@@ -19,6 +19,7 @@ import numpy as np
 from musicgen_lora import atomic
 from musicgen_lora.audio.pictures import mel_spectrogram_png
 from musicgen_lora.audio.writing import (
+    CEILING_DB,
     FORMATS,
     Format,
     SoundFacts,
@@ -76,6 +77,7 @@ class Wanted:
         loudness_lufs: that it is brought to; None leaves it.
         midi: whether a MIDI file is written.
         spectrogram: whether a picture is.
+        keeps_level: a recording is among it, whose level stays.
     """
 
     bpm: float | None
@@ -87,6 +89,7 @@ class Wanted:
     loudness_lufs: float | None
     midi: bool
     spectrogram: bool
+    keeps_level: bool = False
 
     @property
     def is_plain(self) -> bool:
@@ -206,6 +209,17 @@ def takes_sentence(takes: Sequence[Judged], wanted: Wanted) -> str:
     )
 
 
+def onto_sentence(takes: Sequence[Judged]) -> str:
+    """The same of what was played onto a recording."""
+    best, n_takes = takes[0], len(takes)
+    if not best.faults:
+        return ""
+    none = f"none of {n_takes} takes fits; the best is kept, which" if n_takes > 1 else "the take"
+    return (
+        f"{none} {' and '.join(best.faults)}. --loop_tries {ODDS_FACTOR * n_takes} raises the odds."
+    )
+
+
 def write_clip(
     folder: Path,
     made: Mapping[str, Any],
@@ -228,7 +242,8 @@ def write_clip(
         The path of the sound.
     """
     suffix = FORMATS[wanted.format].suffix
-    sound, gain_db = levelled(waveform, sample_rate, wanted.loudness_lufs)
+    ceiling_db = 0.0 if wanted.keeps_level else CEILING_DB
+    sound, gain_db = levelled(waveform, sample_rate, wanted.loudness_lufs, ceiling_db=ceiling_db)
     document = {**made, "sample_rate": sample_rate, "gain_db": round(gain_db, 2)}
     identity = _digest(made)
     contents: dict[str, bytes] = {}
@@ -242,7 +257,7 @@ def write_clip(
     if wanted.spectrogram:
         contents[".png"] = mel_spectrogram_png(sound, sample_rate)
     facts = _sound_facts(made, wanted, takes)
-    contents[suffix] = sound_bytes(sound, sample_rate, wanted.format, facts)
+    contents[suffix] = sound_bytes(sound, sample_rate, wanted.format, facts, ceiling_db=ceiling_db)
     with locked(folder, wait_s=WAIT_S):
         stem = _stem(folder, made, wanted, identity)
         contents[".json"] = atomic.json_bytes(document | {"id": identity})

@@ -11,15 +11,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from musicgen_lora.audio.crossfade import pass_into
+from musicgen_lora.audio.crossfade import most_alike_at, pass_into
 from musicgen_lora.audio.loudness import decibels
 
 LEVEL_S = 2.0
 """The level is compared over so much of what both have."""
 GAIN_MOST_DB = 12.0
 PASS_WITHIN_S, FADE_S = 0.06, 0.01
-FRAME_S = 0.05
-AROUND_S = 0.3
+FRAME_S = 0.15
+"""Sparse beats are silent between their hits; a hole is longer."""
+AROUND_S = 0.4
 BEFORE_S = 4.0
 QUIET_SHARE = 0.1
 HOLE_DB = -12.0
@@ -33,11 +34,13 @@ class Continued:
         waveform: `[C, M + what is new]`.
         gain_db: that the new music was given.
         hole_db: the quietest moment around the seam against the recording's own quiet moments.
+        fade: samples of the crossfade, the first and the one after the last.
     """
 
     waveform: np.ndarray
     gain_db: float
     hole_db: float
+    fade: tuple[int, int]
 
     @property
     def has_hole(self) -> bool:
@@ -46,7 +49,12 @@ class Continued:
 
 
 def join_continuation(
-    given: np.ndarray, continued: np.ndarray, n_heard: int, sample_rate: int
+    given: np.ndarray,
+    continued: np.ndarray,
+    n_heard: int,
+    sample_rate: int,
+    *,
+    peak_most: float = np.inf,
 ) -> Continued:
     """Joins a continuation to its recording.
 
@@ -56,6 +64,7 @@ def join_continuation(
             then what is new.
         n_heard: from 1 to both lengths.
         sample_rate: Hz.
+        peak_most: the new music is turned down where it would be higher.
 
     Raises:
         ValueError: channels differ, or `n_heard` is out of bounds.
@@ -63,26 +72,50 @@ def join_continuation(
     if len(given) != len(continued) or not 0 < n_heard <= min(given.shape[1], continued.shape[1]):
         raise ValueError(f"{continued.shape} with {n_heard} heard doesn't go on {given.shape}.")
     n_level = min(n_heard, round(LEVEL_S * sample_rate))
-    own = decibels(float(np.square(given[:, -n_level:]).mean()))
-    heard = decibels(float(np.square(continued[:, n_heard - n_level : n_heard]).mean()))
-    gain_db = float(np.clip(own - heard, -GAIN_MOST_DB, GAIN_MOST_DB))
-    levelled = continued * np.float32(10.0 ** (gain_db / 20.0))
     n_pass = min(n_heard, round(PASS_WITHIN_S * sample_rate))
+    gain_db = level_gain_db(
+        given[:, -n_level:],
+        continued[:, n_heard - n_level : n_heard],
+        continued[:, n_heard - n_pass :],
+        peak_most,
+    )
+    levelled = continued * np.float32(10.0 ** (gain_db / 20.0))
     n_fade = max(1, min(n_pass // 2, round(FADE_S * sample_rate)))
-    before = pass_into(given, levelled[:, n_heard - n_pass : n_heard], n_fade)
+    ending = levelled[:, n_heard - n_pass : n_heard]
+    seam = given.shape[1]
+    at = seam - n_pass + most_alike_at(given[:, seam - n_pass :], ending, n_fade)
+    before = pass_into(given, ending, n_fade)
     waveform = np.concatenate([before, levelled[:, n_heard:]], axis=1)
-    return Continued(waveform, gain_db, _hole_db(waveform, given.shape[1], sample_rate))
+    hole_db = hole_db_at(waveform, seam, sample_rate)
+    return Continued(waveform, gain_db, hole_db, (at, at + n_fade))
 
 
-def _hole_db(waveform: np.ndarray, seam: int, sample_rate: int) -> float:
-    """The quietest frame around a seam against the quiet frames before it, in dB; 0 where there is
-    too little to compare."""
+def level_gain_db(own: np.ndarray, other: np.ndarray, new: np.ndarray, peak_most: float) -> float:
+    """The gain that brings other music to the level of one's own, by `GAIN_MOST_DB` at most.
+
+    Args:
+        own: `[C, N]`.
+        other: `[C, M]`.
+        new: what will be given the gain, `[C, n]`.
+        peak_most: that it may then have.
+    """
+    levels = [decibels(float(np.square(sound).mean())) for sound in (own, other)]
+    gain_db = float(np.clip(levels[0] - levels[1], -GAIN_MOST_DB, GAIN_MOST_DB))
+    peak = float(np.abs(new).max(initial=0.0))
+    if peak > 0.0 and np.isfinite(peak_most):
+        gain_db = min(gain_db, 20.0 * float(np.log10(peak_most / peak)))
+    return gain_db
+
+
+def hole_db_at(waveform: np.ndarray, seam: int, sample_rate: int) -> float:
+    """The quietest frame from a seam on against the quiet frames before it, in dB; 0 where there is
+    too little to compare. What is silent before the seam is the recording's own."""
     n_frame, n_around = round(FRAME_S * sample_rate), round(AROUND_S * sample_rate)
     before = _levels_db(waveform[:, max(0, seam - round(BEFORE_S * sample_rate)) : seam], n_frame)
-    around = _levels_db(waveform[:, max(0, seam - n_around) : seam + n_around], n_frame)
-    if not len(before) or not len(around):
+    after = _levels_db(waveform[:, max(0, seam - n_frame // 4) : seam + n_around], n_frame)
+    if not len(before) or not len(after):
         return 0.0
-    return float(around.min() - np.quantile(before, QUIET_SHARE))
+    return float(after.min() - np.quantile(before, QUIET_SHARE))
 
 
 def _levels_db(waveform: np.ndarray, n_frame: int) -> np.ndarray:

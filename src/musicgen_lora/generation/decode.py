@@ -28,6 +28,10 @@ STRIDE_SHARE = 0.6
 """Of a window is new music; what is before is heard. audiocraft: 18 of 30 s."""
 
 
+Scenes = Sequence[tuple[int, Conditions]]
+"""Conditions that change: each with the frame from which on it holds, the first with 0."""
+
+
 def depends_on_batch(device: torch.device) -> bool:
     """Whether a clip that is decoded there may differ with the number of clips in its batch."""
     return device.type != "cpu"
@@ -101,7 +105,7 @@ def generate_codes(
 @torch.inference_mode()
 def play_frames(
     decoder: Decoder,
-    conditions: Conditions,
+    conditions: Conditions | Scenes,
     *,
     n_frames: int,
     seeds: Sequence[int],
@@ -111,7 +115,8 @@ def play_frames(
     on_step: Callable[[int, int], None] = lambda done, total: None,
 ) -> Iterator[torch.Tensor]:
     """Codes `[B, K, n]`, part after part as they are made: the prompt first, if there is one, then
-    `chunk` frames at a time, or a window's. See `generate_codes` for the rest.
+    `chunk` frames at a time, or a window's. Where conditions change a window ends, and what was
+    played so far is read anew, by the new ones. See `generate_codes` for the rest.
 
     Eight parameters, as each is a part of what is played.
     """
@@ -119,6 +124,7 @@ def play_frames(
     window, stride = window_frames(decoder.model)
     noise = Noise(seeds, (shape.n_codebooks, shape.special))
     n_steps = shape.delays.n_steps(n_frames)
+    scenes = [(0, conditions)] if isinstance(conditions, Conditions) else conditions
     codes = prompt_codes
     if codes is None:
         codes = torch.empty(len(seeds), shape.n_codebooks, 0, dtype=torch.long)
@@ -127,13 +133,15 @@ def play_frames(
     while codes.shape[-1] < n_frames:
         n_known = codes.shape[-1]
         start = 0 if n_known < window else n_known - (window - stride)
+        now, until = _scene_at(scenes, n_known, n_frames)
         part = window_kind(decoder)(
             decoder,
-            _shifted(conditions, start / window),
+            _shifted(now, start / window),
             codes[..., start:],
-            min(window, n_frames - start),
+            min(window, until - start),
             sampling,
             noise,
+            (start, n_frames),
         )
         n_sent = part.n_given
         while part.step < part.n_steps:
@@ -145,6 +153,13 @@ def play_frames(
         if n_sent < part.n_frames:
             yield part.frames(n_sent, part.n_frames)
         codes = torch.cat([codes[..., :start], part.frames(0, part.n_frames)], dim=-1)
+
+
+def _scene_at(scenes: Scenes, frame: int, n_frames: int) -> tuple[Conditions, int]:
+    """The conditions that hold at a frame, and the frame before which they do."""
+    at = max(index for index, (begin, _) in enumerate(scenes) if begin <= frame)
+    until = scenes[at + 1][0] if at + 1 < len(scenes) else n_frames
+    return scenes[at][1], min(until, n_frames)
 
 
 def _shifted(conditions: Conditions, share: float) -> Conditions:

@@ -67,11 +67,14 @@ class Conditions:
         text_states: `[B, L, D_text]`.
         text_mask: `[B, L]`; a clip without any text has no condition.
         melodies: `[B, M]` pitch classes for a melody model; None is no tune.
+        negative: states `[B, L', D_text]` and mask `[B, L']` of what guidance leads away from,
+            instead of from no text; None, and a clip without any of it, have none.
     """
 
     text_states: torch.Tensor
     text_mask: torch.Tensor
     melodies: torch.Tensor | None = None
+    negative: tuple[torch.Tensor, torch.Tensor] | None = None
 
     def of(self, clip: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
         """Those of a clip, `[1, L, D_text]`, `[1, L]` and `[1, M]`, L its own number of tokens;
@@ -79,6 +82,14 @@ class Conditions:
         n = max(1, int(self.text_mask[clip].sum()))
         tune = None if self.melodies is None else self.melodies[clip : clip + 1]
         return self.text_states[clip : clip + 1, :n], self.text_mask[clip : clip + 1, :n], tune
+
+    def negative_of(self, clip: int) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """What a clip is led away from, `[1, L', D_text]` and `[1, L']`, if it is."""
+        if self.negative is None:
+            return None
+        states, mask = self.negative
+        n = int(mask[clip].sum())
+        return (states[clip : clip + 1, :n], mask[clip : clip + 1, :n]) if n else None
 
 
 @dataclass(frozen=True)
@@ -128,12 +139,14 @@ class _Prefix:
     Args:
         states: `[2, P, D]`, what comes before its codes, with its conditions and without.
         text: `[1, L, D]`, what it attends to apart from them.
-        is_conditioned: whether it has any.
+        negative: `[1, L', D]`, what it does where it is led away from something.
+        is_guided: whether the two differ.
     """
 
     states: torch.Tensor
     text: torch.Tensor | None
-    is_conditioned: bool
+    negative: torch.Tensor | None
+    is_guided: bool
 
 
 class Decoder:
@@ -227,18 +240,29 @@ class Decoder:
         """What a clip's sequence begins with, and what it attends to."""
         states, mask, melody = conditions.of(clip)
         has_text = bool(mask.any())
-        mask = mask.to(self.device)
+        away = conditions.negative_of(clip)
         with self._mixture.on(self._projections):
-            text = self._project_text(states.to(self.device), mask).to(self.dtype)
+            text = self._project(states, mask)
+            negative = None if away is None else self._project(*away)
             tunes = []
             if self._melody:
                 tunes = [project_melodies(self.model, tune, 1) for tune in (melody, None)]
+        is_guided = has_text or negative is not None
         if not self._melody:
             nothing = text.new_empty(2, 0, self.width)
-            return _Prefix(nothing, text if has_text else None, has_text)
-        tune = torch.cat(tunes).to(self.dtype)
-        both = torch.cat([tune, torch.cat([text, torch.zeros_like(text)])], dim=1)
-        return _Prefix(both, None, has_text or melody is not None)
+            return _Prefix(nothing, text if has_text else None, negative, is_guided)
+        # Both are equally long; what is added is what transformers pads a batch with.
+        n_text = max(text.shape[1], 0 if negative is None else negative.shape[1])
+        texts = text.new_zeros(2, n_text, self.width)
+        texts[0, : text.shape[1]] = text[0]
+        if negative is not None:
+            texts[1, : negative.shape[1]] = negative[0]
+        both = torch.cat([torch.cat(tunes).to(self.dtype), texts], dim=1)
+        return _Prefix(both, None, None, is_guided or melody is not None)
+
+    def _project(self, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """A text as the decoder reads it, `[1, L, D]`."""
+        return self._project_text(states.to(self.device), mask).to(self.dtype)
 
     def embed(self, columns: torch.Tensor) -> torch.Tensor:
         """Columns of tokens `[B, K]` as states `[B, D]`."""
@@ -266,28 +290,31 @@ class Decoder:
                 query, keys, values, is_causal=x.shape[1] > 1
             )
             x = x + layer.out(found.transpose(1, 2).flatten(2))
-            x = self._hear_text(x, layer, number, cache, clip)
+            x = self._hear_texts(x, layer, number, cache, clip)
             hidden = self._activation(layer.fc1(layer.last_norm(x)))
             x = x + layer.fc2(hidden)
 
-    def _hear_text(
+    def _hear_texts(
         self, x: torch.Tensor, layer: _Layer, number: int, cache: ClipCache, clip: int
     ) -> torch.Tensor:
-        """`[r, P, D]` after a clip's first row has attended to its text, if it has one."""
-        text = cache.text_of(number, clip)
-        if text is None or layer.text is None:
-            return x
-        query = layer.text.q(layer.text.norm(x[:1])).unflatten(-1, (self.n_heads, -1))
-        found = functional.scaled_dot_product_attention(query.transpose(1, 2), *text)
-        return torch.cat([x[:1] + layer.text.out(found.transpose(1, 2).flatten(2)), x[1:]])
+        """`[r, P, D]` after each of a clip's rows has attended to its text, if it has one."""
+        heard = list(x.split(1))
+        for place, row in enumerate(cache.rows_of(clip)):
+            text = cache.text_of(number, row)
+            if text is not None and layer.text is not None:
+                own = heard[place]
+                query = layer.text.q(layer.text.norm(own)).unflatten(-1, (self.n_heads, -1))
+                found = functional.scaled_dot_product_attention(query.transpose(1, 2), *text)
+                heard[place] = own + layer.text.out(found.transpose(1, 2).flatten(2))
+        return torch.cat(heard)
 
-    def hear(self, memory: torch.Tensor, cache: ClipCache, clip: int) -> None:
-        """Computes what a clip's text `[1, L, D]` gives to attend to."""
+    def hear(self, memory: torch.Tensor, cache: ClipCache, row: int) -> None:
+        """Computes what a row's text `[1, L, D]` gives to attend to."""
         for number, layer in enumerate(self._layers):
             if layer.text is not None:
                 kv = layer.text.kv(memory).unflatten(-1, (2, self.n_heads, -1))
                 keys, values = kv.permute(2, 0, 3, 1, 4).contiguous()
-                cache.add_text(number, clip, (keys, values))
+                cache.add_text(number, row, (keys, values))
 
     def step(self, x: torch.Tensor, cache: ClipCache, with_text: torch.Tensor) -> torch.Tensor:
         """A step of all rows.
@@ -344,8 +371,15 @@ class Playing:
         device = decoder.device
         prefixes = [decoder.prefix(conditions, clip) for clip in range(len(given))]
         # Without conditions both readings would be the same: guidance between them does nothing.
-        heard = [guided and prefix.is_conditioned for prefix in prefixes]
-        self.rows = Rows(heard, [prefix.text is not None for prefix in prefixes])
+        heard = [guided and prefix.is_guided for prefix in prefixes]
+        self.rows = Rows(
+            heard,
+            [prefix.text is not None for prefix in prefixes],
+            [
+                both and prefix.negative is not None
+                for both, prefix in zip(heard, prefixes, strict=True)
+            ],
+        )
         columns = given.to(device)
         n_before = [prefix.states.shape[1] for prefix in prefixes]
         batched = not decoder.on_cpu if batched is None else batched
@@ -354,8 +388,10 @@ class Playing:
             self.rows, decoder.cache_shape, max(n_before) + n_steps, prefixes[0].states
         )
         for clip, prefix in enumerate(prefixes):
-            if prefix.text is not None:
-                decoder.hear(prefix.text, self.cache, clip)
+            texts = (prefix.text, prefix.negative)
+            for row, text in zip(self.cache.rows_of(clip), texts, strict=False):
+                if text is not None:
+                    decoder.hear(text, self.cache, row)
             states = prefix.states[: 1 + heard[clip]]
             if given.shape[-1]:
                 # [P, K] columns of this clip.
@@ -369,8 +405,9 @@ class Playing:
         self._first = torch.tensor(self.rows.begins[:-1], device=device)
         self._last = torch.tensor(self.rows.begins[1:], device=device) - 1
 
-    def step(self, columns: torch.Tensor, guidance_scale: float) -> torch.Tensor:
-        """Reads the next column `[B, K]`; what follows, as logits `[B, K, V]`, guided."""
+    def step(self, columns: torch.Tensor, guidance_scale: float | torch.Tensor) -> torch.Tensor:
+        """Reads the next column `[B, K]`; what follows, as logits `[B, K, V]`, guided by a scale, a
+        number or `[1]`."""
         x = self._decoder.embed(columns)
         is_single = len(self._clips) == len(columns)
         if not is_single:

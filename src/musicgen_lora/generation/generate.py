@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from rich.console import Console
 from transformers import MusicgenForConditionalGeneration
@@ -18,32 +17,22 @@ from musicgen_lora.atomic import sha256_file
 from musicgen_lora.audio.files import read_audio
 from musicgen_lora.audio.writing import check_format
 from musicgen_lora.config import GenerateSettings
-from musicgen_lora.console import plain_console, progress
+from musicgen_lora.config.prompts import ClipOrder, clip_orders, read_prompts
+from musicgen_lora.console import free_stdout, plain_console
 from musicgen_lora.errors import UserError
-from musicgen_lora.generation.clips import (
-    WAIT_S,
-    TakePlayer,
-    Wanted,
-    draw_best,
-    read_as,
-    take_s,
-    takes_sentence,
-    wanted_of,
-    write_clip,
-)
-from musicgen_lora.generation.decode import (
-    depends_on_batch,
-    generate_codes,
-    window_frames,
-    windows_sentence,
-)
+from musicgen_lora.generation.bar_grid import facts_beside
+from musicgen_lora.generation.captions import draw_captions
+from musicgen_lora.generation.clips import WAIT_S, wanted_of
+from musicgen_lora.generation.decode import window_frames
 from musicgen_lora.generation.decoder import Decoder
+from musicgen_lora.generation.outlets import open_live
+from musicgen_lora.generation.player import Player
 from musicgen_lora.generation.precision import choose_precision
-from musicgen_lora.generation.sampling import Sampling
-from musicgen_lora.generation.takes import Judged
+from musicgen_lora.generation.recording import Asked, asked_of
+from musicgen_lora.generation.session import Session, Writer, alike
 from musicgen_lora.given import check_prompts, check_strengths
 from musicgen_lora.model.chroma import Chroma
-from musicgen_lora.model.codec import Codec
+from musicgen_lora.model.lora.adapter import AdapterFiles, read_adapter
 from musicgen_lora.model.lora.mixture import Mixture, read_part
 from musicgen_lora.model.melody import is_melody
 from musicgen_lora.model.musicgen import (
@@ -55,6 +44,7 @@ from musicgen_lora.model.musicgen import (
 )
 from musicgen_lora.model.placement import place
 from musicgen_lora.model.reading import TextReader, describe_readings
+from musicgen_lora.model.shape import Shape
 from musicgen_lora.model.text import TextStates
 from musicgen_lora.runtime import processes
 from musicgen_lora.runtime.locks import locked
@@ -68,20 +58,32 @@ def generate_audio(settings: GenerateSettings) -> list[Path]:
         existing file has its name and its samples; nothing else is ever overwritten.
 
     Raises:
-        UserError: no prompts, an empty one, a loop that can't be, or a model, adapter or output
-            folder that is not usable.
+        UserError: no prompts, an empty one, a loop that can't be, a recording that can't be gone on
+            with, or a model, adapter or output folder that is not usable.
         RunError: the disk is full; the clips before are whole, and nothing is half written.
     """
-    check_prompts(settings.prompts, needed=True)
-    check_strengths(settings.lora_model_path, settings.strength)
-    wanted = wanted_of(settings)
+    with free_stdout(settings.stdout is not None):
+        return _generate(settings)
+
+
+def _generate(settings: GenerateSettings) -> list[Path]:
     console = plain_console()
+    check_strengths(settings.lora_model_path, settings.strength)
+    adapters = [read_adapter(folder) for folder in settings.lora_model_path]
+    orders = _orders(settings, adapters, console)
     model = load_base(settings.base_model_path)
     shape = model_shape(model)
-    check_format(wanted.format, shape.sample_rate)
-    mixture = _mixture(model, settings)
+    strengths = settings.strength or [1.0] * len(adapters)
+    mixture = Mixture(model, list(map(read_part, repeat(model), adapters, strengths)))
     facts = _facts(model, mixture, settings)
     melody = _tune(model, settings.base_model_path, settings.melody)
+    window, _ = window_frames(model)
+    asked = asked_of(settings, window / shape.frame_rate, shape.frame_rate)
+    rate, n_channels = shape.sample_rate, shape.n_channels
+    if asked is not None:
+        rate, n_channels = asked.extension.sample_rate, len(asked.extension.recording)
+    for order in {order.settings.format: order for order in orders}.values():
+        check_format(order.settings.format, rate)
     # What a killed run has left there; files are only made while the folder is held.
     with locked(settings.output_dir, wait_s=WAIT_S):
         atomic.sweep(settings.output_dir)
@@ -90,47 +92,65 @@ def generate_audio(settings: GenerateSettings) -> list[Path]:
     place(model, device, "fp32")
     console.print(why)
     tokenizer = load_tokenizer(settings.base_model_path)
-    for line in describe_readings(settings.prompts, lambda: TextReader.of(tokenizer), "prompt"):
+    for line in describe_readings(_texts(orders), lambda: TextReader.of(tokenizer), "prompt"):
         console.print(line, style="yellow")
-    window, _ = window_frames(model)
-    seconds = take_s(wanted, settings.duration, window / shape.frame_rate)
-    n_frames = max(1, round(seconds * shape.frame_rate))
-    if n_frames > window:
-        facts["window_s"] = window / shape.frame_rate
-        console.print(windows_sentence(model, n_frames), style="yellow")
+    _say_of_recording(asked, facts, shape, console)
+    facts |= {"precision": precision, "musicgen_lora": __version__}
     text = TextStates(model, tokenizer)
-    encoder: Any = model.text_encoder
-    with mixture.on([encoder]):
-        text.prepare([read_as(prompt, wanted) for prompt in settings.prompts], batch_size=1)
-    player = _Player(Decoder(model, precision, mixture), text, melody, settings, console)
-    how = {
-        "duration_s": n_frames / shape.frame_rate,
-        "guidance_scale": settings.guidance_scale,
-        "top_k": settings.top_k,
-        "top_p": settings.top_p,
-        "temperature": settings.temperature,
-        "precision": precision,
-        **wanted.facts(),
-        **facts,
-        "musicgen_lora": __version__,
-    }
-    began = time.monotonic()
-    write = _Writer(settings.output_dir, how, wanted, shape.sample_rate, console)
-    play = _play_clips if wanted.is_plain else _play_takes
-    paths = play(player, settings, wanted, seconds, write)
+    player = Player(Decoder(model, precision, mixture), text, melody, console, mixture)
+    began, paths = time.monotonic(), []
+    with open_live(settings.play, settings.stdout, rate, n_channels) as live:
+        if settings.stdout is not None:
+            console.print(f"Standard output: {settings.stdout}, {rate} Hz, {n_channels} channels.")
+        writer = Writer(settings.output_dir, rate, console)
+        session = Session(player, writer, live, facts, asked)
+        for some in alike(orders):
+            paths += session.play(some)
     elapsed = time.monotonic() - began
-    total_s = player.n_played * how["duration_s"]
+    total_s = player.n_samples / shape.sample_rate
     console.print(
         f"{total_s:.0f} s of audio in {elapsed:.1f} s ({total_s / elapsed:.1f} times real time)."
     )
     return paths
 
 
-def _mixture(model: MusicgenForConditionalGeneration, settings: GenerateSettings) -> Mixture:
-    """The adapters that play, each at its strength."""
-    strengths = settings.strength or [1.0] * len(settings.lora_model_path)
-    pairs = zip(settings.lora_model_path, strengths, strict=True)
-    return Mixture(model, [read_part(model, path, strength) for path, strength in pairs])
+def _orders(
+    settings: GenerateSettings, adapters: Sequence[AdapterFiles], console: Console
+) -> list[ClipOrder]:
+    """The clips that are asked for, looked at before anything is loaded.
+
+    Raises:
+        UserError: there are none, or one can't be.
+    """
+    further: list[str] = []
+    if settings.from_captions:
+        further, said = draw_captions(adapters, settings.from_captions, settings.seed)
+        if said:
+            console.print(said, style="yellow")
+    if settings.prompts_file is not None:
+        guessed = read_prompts(settings.prompts_file)[1]
+        if guessed is not None:
+            console.print(
+                f"{settings.prompts_file}: is no UTF-8 and read as {guessed}.", style="yellow"
+            )
+    has_none = not (settings.prompts or settings.prompts_file or further)
+    if settings.regenerate is not None and has_none:
+        further = [text for text in [facts_beside(settings.regenerate).get("prompt")] if text]
+    orders = clip_orders(settings, further)
+    check_prompts(_texts(orders), needed=True)
+    for order in orders:
+        try:
+            wanted_of(order.settings)
+        except UserError as error:
+            raise order.fault(error) from error
+    return orders
+
+
+def _texts(orders: Sequence[ClipOrder]) -> list[str]:
+    """All that is read to the model, each text once."""
+    prompts = [text for order in orders for text in order.settings.prompts]
+    negative = [text for order in orders if (text := order.settings.negative_prompt)]
+    return list(dict.fromkeys(prompts + negative))
 
 
 def _facts(
@@ -155,138 +175,42 @@ def _facts(
     return facts
 
 
-class _Player:
-    """Plays prompts by a model that is in place, and counts."""
-
-    def __init__(
-        self,
-        decoder: Decoder,
-        text: TextStates,
-        melody: torch.Tensor | None,
-        settings: GenerateSettings,
-        console: Console,
-    ) -> None:
-        self.what = "clips, frames"
-        self.n_played = 0
-        self._decoder, self._text, self._melody = decoder, text, melody
-        self._codec = Codec(decoder.model)
-        self._settings, self._console = settings, console
-
-    @property
-    def depends_on_batch(self) -> bool:
-        """Whether a clip's samples depend on the others of its batch."""
-        return depends_on_batch(self._decoder.device)
-
-    def __call__(
-        self, prompts: Sequence[str], seeds: Sequence[int], seconds: float
-    ) -> list[np.ndarray]:
-        """Waveforms `[C, N]` of prompts, each with a seed."""
-        states, mask = self._text.batch(list(prompts))
-        melody, settings = self._melody, self._settings
-        with progress(self._console, self.what) as on_step:
-            codes = generate_codes(
-                self._decoder,
-                states,
-                mask,
-                n_frames=max(1, round(seconds * self._decoder.shape.frame_rate)),
-                seeds=seeds,
-                melodies=None if melody is None else melody.expand(len(prompts), -1),
-                sampling=Sampling(
-                    guidance_scale=settings.guidance_scale,
-                    top_k=settings.top_k,
-                    top_p=settings.top_p,
-                    temperature=settings.temperature,
-                ),
-                on_step=on_step,
-            )
-        self.n_played += len(prompts)
-        # One at a time: the codec's products, too, differ with the company.
-        return [self._codec.decode(clip[None])[0] for clip in codes]
+def _say_of_recording(
+    asked: Asked | None, facts: dict[str, Any], shape: Shape, console: Console
+) -> None:
+    """What happens to a recording, and what of it isn't as one might think."""
+    if asked is None:
+        return
+    console.print(asked.said)
+    rate, n_channels = asked.extension.sample_rate, len(asked.extension.recording)
+    if (rate, n_channels) != (shape.sample_rate, shape.n_channels):
+        console.print(
+            f"The base plays {shape.sample_rate} Hz, {shape.n_channels} channels; what is new is "
+            f"brought to the recording's {rate} Hz, {n_channels} channels.",
+            style="yellow",
+        )
+    was = asked.made_by
+    names = ("base", "adapters")
+    other = [n for n in names if n in was and _identity(was[n]) != _identity(facts[n])]
+    if other:
+        console.print(
+            f"The recording was made by another {' and '.join(other)} than now.",
+            style="yellow",
+        )
 
 
-def _play_clips(
-    player: _Player,
-    settings: GenerateSettings,
-    wanted: Wanted,
-    seconds: float,
-    write: _Writer,
-) -> list[Path]:
-    """A take of each prompt, `batch_size` prompts together."""
-    paths, n_prompts = [], len(settings.prompts)
-    for start in range(0, n_prompts, settings.batch_size):
-        prompts = settings.prompts[start : start + settings.batch_size]
-        seeds = [settings.seed + start + index for index in range(len(prompts))]
-        player.what = f"clips {start + 1}-{start + len(prompts)} of {n_prompts}, frames"
-        waveforms = player([read_as(prompt, wanted) for prompt in prompts], seeds, seconds)
-        batch = len(prompts) if player.depends_on_batch else None
-        for prompt, seed, waveform in zip(prompts, seeds, waveforms, strict=True):
-            paths.append(write(prompt, seed, waveform, batch=batch))
-    return paths
-
-
-def _play_takes(
-    player: _Player,
-    settings: GenerateSettings,
-    wanted: Wanted,
-    seconds: float,
-    write: _Writer,
-) -> list[Path]:
-    """Takes of one prompt after the other, the best of each kept."""
-    paths, n_prompts = [], len(settings.prompts)
-    takes_of = TakePlayer(player, write.sample_rate, seconds, settings.batch_size)
-    for index, prompt in enumerate(settings.prompts):
-        player.what = f"takes of clip {index + 1} of {n_prompts}, frames"
-        seed = settings.seed + index
-        takes = draw_best(takes_of, prompt, seed, wanted)
-        batch = settings.batch_size if player.depends_on_batch else None
-        paths.append(write(prompt, seed, takes[0].waveform, takes=takes, batch=batch))
-    return paths
-
-
-@dataclass(frozen=True)
-class _Writer:
-    """Writes clips and says so.
-
-    Args:
-        folder: where to.
-        how: they are made, all alike.
-        wanted: what is asked of them.
-        sample_rate: Hz.
-        console: where it is said.
-    """
-
-    folder: Path
-    how: dict[str, Any]
-    wanted: Wanted
-    sample_rate: int
-    console: Console
-
-    def __call__(
-        self,
-        prompt: str,
-        seed: int,
-        waveform: np.ndarray,
-        *,
-        takes: Sequence[Judged] = (),
-        batch: int | None = None,
-    ) -> Path:
-        """Writes a clip `[C, N]`, the best of its takes where there are some."""
-        text = read_as(prompt, self.wanted)
-        read = {} if text == prompt else {"read_as": text}
-        made = {"prompt": prompt, **read, "seed": seed, **self.how}
-        made |= {} if batch is None else {"batch": batch}
-        path = write_clip(self.folder, made, waveform, self.sample_rate, self.wanted, takes)
-        self.console.print(str(path))
-        said = takes_sentence(takes, self.wanted) if takes else ""
-        if said:
-            self.console.print(f"{path.name}: {said}", style="yellow")
-        return path
+def _identity(players: Any) -> Any:
+    """The fingerprints of a base or of adapters as a JSON has them."""
+    if isinstance(players, list):
+        return [_identity(player) for player in players]
+    names = ("fingerprint", "strength")
+    return [players.get(name) for name in names] if isinstance(players, dict) else None
 
 
 def _tune(
     model: MusicgenForConditionalGeneration, model_path: str, path: Path | None
 ) -> torch.Tensor | None:
-    """Pitch classes `[M]` of an audio file."""
+    """Pitch classes `[1, M]` of an audio file."""
     if path is None:
         return None
     if not is_melody(model):
@@ -297,4 +221,4 @@ def _tune(
     config: Any = model.config
     chroma = Chroma(model_path, config.chroma_length)
     waveform = read_audio(path, chroma.sample_rate, duration_s=chroma.max_duration_s)
-    return torch.from_numpy(chroma(waveform))
+    return torch.from_numpy(chroma(waveform))[None]

@@ -24,17 +24,28 @@ class Sampling:
         top_p: of those, only the likeliest that have this share of the probability together; 0
             takes all.
         temperature: divides the logits; 0 is greedy.
+        guidance_end: what the guidance scale has become, in a straight line, at the clip's end;
+            None leaves it.
     """
 
     guidance_scale: float = 3.0
     top_k: int = 250
     top_p: float = 0.0
     temperature: float = 1.0
+    guidance_end: float | None = None
 
     @property
     def is_guided(self) -> bool:
         """Whether each clip is read twice, with its conditions and without."""
-        return self.guidance_scale != 1.0
+        return self.guidance_scale != 1.0 or self.guidance_end not in (None, 1.0)
+
+    def scales(self, begin: int, n_steps: int, n_frames: int) -> torch.Tensor | None:
+        """Guidance scales `[n_steps]` of the steps from frame `begin` on, of a clip of `n_frames`;
+        None where it stays."""
+        if self.guidance_end in (None, self.guidance_scale):
+            return None
+        share = (torch.arange(begin, begin + n_steps) / max(1, n_frames - 1)).clamp(max=1.0)
+        return self.guidance_scale + share * (self.guidance_end - self.guidance_scale)
 
     @property
     def is_greedy(self) -> bool:

@@ -16,7 +16,7 @@ import torch
 from transformers import MusicgenForConditionalGeneration
 
 from musicgen_lora.errors import UserError
-from musicgen_lora.generation.decode import play_frames
+from musicgen_lora.generation.decode import Scenes, play_frames
 from musicgen_lora.generation.decoder import Conditions, Decoder, threads_for
 from musicgen_lora.generation.sampling import Sampling
 from musicgen_lora.model.musicgen import model_shape
@@ -27,7 +27,7 @@ CHUNK_S = 0.5
 
 def stream_audio(
     model: MusicgenForConditionalGeneration | Decoder,
-    conditions: Conditions,
+    conditions: Conditions | Scenes,
     *,
     n_frames: int,
     seeds: Sequence[int],
@@ -41,7 +41,7 @@ def stream_audio(
 
     Args:
         model: see there.
-        conditions: of the clips.
+        conditions: of the clips, or how they change.
         n_frames: T of each clip.
         seeds: B of them.
         sampling: how tokens are drawn.
@@ -76,6 +76,13 @@ def stream_audio(
             yield sound
 
 
+def decodes_in_parts(model: MusicgenForConditionalGeneration) -> bool:
+    """Whether a model's codec can be decoded in parts."""
+    codec: Any = model.audio_encoder
+    kinds = [type(layer).__name__ for layer in codec.decoder.layers[:2]]
+    return codec.config.norm_type == "weight_norm" and kinds == ["EncodecConv1d", "EncodecLSTM"]
+
+
 class ChunkDecoder:
     """Decodes clips from codes that come in parts.
 
@@ -89,10 +96,8 @@ class ChunkDecoder:
     def __init__(self, model: MusicgenForConditionalGeneration) -> None:
         self._codec: Any = model.audio_encoder
         self._n_channels = model_shape(model).n_channels
-        config = self._codec.config
-        self._hop = int(config.hop_length)
-        kinds = [type(layer).__name__ for layer in self._codec.decoder.layers[:2]]
-        if config.norm_type != "weight_norm" or kinds != ["EncodecConv1d", "EncodecLSTM"]:
+        self._hop = int(self._codec.config.hop_length)
+        if not decodes_in_parts(model):
             raise UserError(
                 "This model's codec looks at whole clips, and can't be decoded in parts; "
                 "generate the clip as a whole."

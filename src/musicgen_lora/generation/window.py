@@ -24,6 +24,8 @@ class Window:
         n_frames: T.
         sampling: how tokens are drawn.
         noise: decides the draws.
+        place: frames of the clips before the window, and frames of the whole clips, by which
+            guidance changes; None is the window itself.
     """
 
     batched = False
@@ -36,6 +38,7 @@ class Window:
         n_frames: int,
         sampling: Sampling,
         noise: Noise,
+        place: tuple[int, int] | None = None,
     ) -> None:
         shape = decoder.shape
         self._sampling, self._noise = sampling, noise
@@ -56,6 +59,8 @@ class Window:
         self._spoken = (frames >= self.n_given) & (frames < n_frames)
         self._all_spoken = self._spoken.all(dim=1).tolist()
         self._step = self.n_given
+        begin, n_whole = place or (0, n_frames)
+        self._scales = sampling.scales(begin, self.n_steps, n_whole)
         self._make_ready()
 
     def _make_ready(self) -> None:
@@ -78,7 +83,8 @@ class Window:
     def advance(self) -> None:
         """One step."""
         step = self._step
-        logits = self.playing.step(self.tokens[:, :, step], self._sampling.guidance_scale)
+        scale = self._sampling.guidance_scale if self._scales is None else self._scales[step]
+        logits = self.playing.step(self.tokens[:, :, step], scale)
         noise = None if self._sampling.is_greedy else self._noise.next()
         drawn = sample(logits, self._sampling, noise)
         if not self._all_spoken[step]:
@@ -96,6 +102,7 @@ class FixedWindow(Window):
 
     def _make_ready(self) -> None:
         device = self.tokens.device
+        self._scales = None if self._scales is None else self._scales.to(device)
         self._on_device = self._spoken.to(device)
         self._at = torch.tensor([self._step], device=device)
         self._of_block = torch.zeros(1, dtype=torch.long, device=device)
@@ -155,7 +162,10 @@ class FixedWindow(Window):
 
     def _advance(self) -> None:
         columns = self.tokens.index_select(2, self._at).squeeze(2)
-        logits = self.playing.step(columns, self._sampling.guidance_scale)
+        scale = self._sampling.guidance_scale
+        if self._scales is not None:
+            scale = self._scales.index_select(0, self._at)
+        logits = self.playing.step(columns, scale)
         noise = None
         if self._block is not None:
             noise = self._block.index_select(1, self._of_block).squeeze(1)

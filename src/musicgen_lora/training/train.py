@@ -242,7 +242,7 @@ def _begin(
         device=str(processes.device()),
         precision=precision,
         base=base,
-        data=data_facts(settings, data.clips, data.ids, len(data.train), data.held_out),
+        data=data_facts(settings, data.clips, data.ids, data.train, data.held_out),
         base_loss=base_loss,
     )
     if processes.rank() == 0:

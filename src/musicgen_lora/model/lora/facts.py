@@ -25,6 +25,7 @@ _DATA = fields(
         "data_dir": path_text(),
         "metadata_file": path_text(),
         "validation": or_null(many(_CLIP)),
+        "captions": or_null(many(text(), at_most=10_000)),
     }
 )
 _SETTINGS = fields(
@@ -120,6 +121,12 @@ class AdapterFacts:
     def held_out(self) -> list[dict[str, Any]]:
         """`id`, `name` and `audio` of the clips that training held out."""
         return [entry for entry in self._data.get("validation") or [] if isinstance(entry, dict)]
+
+    @property
+    def captions(self) -> list[str]:
+        """Some of the captions that it was trained on; none where it was trained by an earlier
+        release, or comes without what it was trained on."""
+        return [text for text in self._data.get("captions") or [] if text.strip()]
 
     @property
     def chose_best(self) -> bool:

@@ -6,9 +6,7 @@ decompression, and every fault names its file and line.
 
 from __future__ import annotations
 
-import csv
 import gzip
-import io
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +14,8 @@ from typing import Any, BinaryIO, cast
 
 from musicgen_lora.errors import UserError
 from musicgen_lora.formats import documents
-from musicgen_lora.prepare.reading.encodings import decode_text
+from musicgen_lora.formats.csv_tables import csv_rows
+from musicgen_lora.formats.encodings import decode_text
 from musicgen_lora.prepare.reading.fields import field_name
 from musicgen_lora.prepare.reading.parquet import parquet_rows
 from musicgen_lora.prepare.reading.remarks import ENCODING, Remarks
@@ -38,7 +37,7 @@ def read_rows(path: Path, remarks: Remarks) -> Iterator[Row]:
     if suffix == ".json":
         return _json_rows(path, remarks)
     if suffix == ".csv":
-        return _csv_rows(path, remarks)
+        return csv_rows(read_text(path, remarks, MAX_FILE_BYTES), path, field_name)
     if suffix == ".parquet":
         return parquet_rows(path)
     return _jsonl_rows(path, remarks)
@@ -135,44 +134,3 @@ def _jsonl_rows(path: Path, remarks: Remarks) -> Iterator[Row]:
                 yield where, record
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path}: cannot be read ({error}).") from error
-
-
-def _csv_rows(path: Path, remarks: Remarks) -> Iterator[Row]:
-    """Separated by commas, or by the semicolons or tabs that spreadsheets write."""
-    text = read_text(path, remarks, MAX_FILE_BYTES)
-    header = text.split("\n", 1)[0]
-    delimiter = max(",;\t", key=header.count)
-    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    line = 1
-    while True:
-        where = f"{path}, line {line}"
-        try:
-            if reader.fieldnames is None:
-                return
-            if line == 1:
-                _check_header([str(name) for name in reader.fieldnames], where)
-            # A quoted caption may span lines; a row is known by its first.
-            line = reader.line_num + 1
-            where = f"{path}, line {line}"
-            record = next(reader, None)
-        except csv.Error as error:
-            raise UserError(f"{where}: not valid CSV ({error}).") from error
-        if record is None:
-            return
-        if None in record:
-            raise UserError(
-                f"{where}: more columns than the header; quote texts with {delimiter!r}."
-            )
-        yield where, record
-
-
-def _check_header(names: list[str], where: str) -> None:
-    """Refuses two columns of one name, of which the first would be lost.
-
-    Raises:
-        UserError: there are such.
-    """
-    known = [field_name(name) for name in names]
-    twice = [name for name, folded in zip(names, known, strict=True) if known.count(folded) > 1]
-    if any(name.strip() for name in twice):
-        raise UserError(f"{where}: the column {twice[0].strip()!r} stands twice; rename one.")

@@ -15,7 +15,10 @@ import pyarrow as pa
 from musicgen_lora.config import TrainSettings
 from musicgen_lora.dataset.batches import DRAWS_VERSION
 from musicgen_lora.dataset.metadata import Clips, compute
+from musicgen_lora.runtime.seeds import seed_of
 
+CAPTIONS_KEPT, LONGEST_KEPT = 64, 1000
+"""So many captions, of so many letters at most, go with an adapter."""
 REPEATABLE = {
     # The data are told by their content, wherever they lie by now.
     "data_dir",
@@ -75,7 +78,7 @@ def data_facts(
     settings: TrainSettings,
     clips: Clips,
     ids: Sequence[str],
-    n_train: int,
+    train: np.ndarray,
     held_out: np.ndarray,
 ) -> dict[str, Any]:
     """What a run used of its dataset, the held-out clips by name: evaluation finds them here.
@@ -84,7 +87,7 @@ def data_facts(
         settings: of the run.
         clips: long enough to be used.
         ids: of the clips.
-        n_train: clips trained on.
+        train: rows of the clips trained on.
         held_out: rows of the clips held out.
     """
     chosen = clips.take(held_out)
@@ -102,7 +105,17 @@ def data_facts(
         "data_dir": str(settings.data_dir.resolve()),
         "metadata_file": settings.metadata_file,
         "fingerprint": _fingerprint(clips.column("entry"))[:16],
-        "n_train": n_train,
+        "n_train": len(train),
         "n_validation": len(validation),
         "validation": validation,
+        "captions": _captions(clips, train, settings.seed),
     }
+
+
+def _captions(clips: Clips, train: np.ndarray, seed: int) -> list[str]:
+    """Some of the captions that are trained on, each once: what the adapter may be asked for. Of a
+    clip with several it is the first."""
+    rng = np.random.default_rng(seed_of("captions", seed))
+    rows = rng.permutation(train)[: 4 * CAPTIONS_KEPT]
+    texts = compute.list_element(clips.take(rows).column("texts"), 0).to_pylist()
+    return [text for text in dict.fromkeys(texts) if len(text) <= LONGEST_KEPT][:CAPTIONS_KEPT]

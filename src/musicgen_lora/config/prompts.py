@@ -1,0 +1,205 @@
+"""Prompts from a file, each with settings of its own, and what all of a command's clips are.
+
+A text file has a prompt a line; JSON and CSV have fields, which are settings of `generate` for that
+prompt alone. What is wrong is named with its row, before anything is loaded or played.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from musicgen_lora.config.kinds import explained
+from musicgen_lora.config.play import GenerateSettings, SamplingSettings, WritingSettings
+from musicgen_lora.errors import UserError
+from musicgen_lora.formats.csv_tables import csv_rows
+from musicgen_lora.formats.documents import parse_json, read_bytes
+from musicgen_lora.formats.encodings import decode_text
+from musicgen_lora.formats.kinds import shortened
+
+MAX_BYTES = 1 << 20
+MAX_CLIPS = 10_000
+MAX_LETTERS = 10_000
+"""Of a prompt, as on the command line."""
+FIELDS = (
+    *("prompt", "prompts", "negative_prompt", "variations", "guidance_end"),
+    *(field.name for field in dataclasses.fields(SamplingSettings) if field.name != "batch_size"),
+    *(field.name for field in dataclasses.fields(WritingSettings)),
+)
+"""What a row may say."""
+
+
+@dataclass(frozen=True)
+class PromptRow:
+    """A prompt with what a file says of it.
+
+    Args:
+        where: it stands, such as "prompts.csv, line 3"; empty for one of the command line.
+        prompts: one, or several that follow each other in the clip.
+        change_at: seconds at which the second and each further one begins.
+        values: settings of its own, by name.
+    """
+
+    where: str
+    prompts: tuple[str, ...]
+    change_at: tuple[float, ...] = ()
+    values: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ClipOrder:
+    """One clip that is asked for.
+
+    Args:
+        where: that is said; empty for the command line.
+        settings: as for this clip alone: its prompts, its seed, one variation.
+    """
+
+    where: str
+    settings: GenerateSettings
+
+    def fault(self, error: UserError) -> UserError:
+        """The same error, with the row that it is of."""
+        return UserError(f"{self.where}: {error}") if self.where else error
+
+
+def read_prompts(path: Path) -> tuple[list[PromptRow], str | None]:
+    """The prompts in a file, and the encoding that was guessed; None for UTF-8 and UTF-16.
+
+    Raises:
+        UserError: missing, too large, no text, without a prompt, or a row that can't be; the
+            message names it.
+    """
+    data = read_bytes(path, MAX_BYTES)
+    try:
+        text, guessed = decode_text(data)
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{path}, line {line}: not UTF-8; save it as UTF-8.") from error
+    kind = path.suffix.lower()
+    if kind == ".json":
+        rows = list(_json_rows(text, path))
+    elif kind in (".csv", ".tsv"):
+        cells = csv_rows(text, path, _folded)
+        rows = [_row(where, {_folded(str(k)): v for k, v in row.items()}) for where, row in cells]
+    else:
+        lines = enumerate(text.splitlines(), 1)
+        rows = [
+            PromptRow(f"{path}, line {number}", (line.strip(),))
+            for number, line in lines
+            if line.strip()
+        ]
+    if not rows:
+        raise UserError(f"{path}: has no prompt; write one a line, or a list of them as JSON.")
+    return rows, guessed
+
+
+def _folded(name: str) -> str:
+    return name.strip().casefold().replace(" ", "_")
+
+
+def _json_rows(text: str, path: Path) -> Iterator[PromptRow]:
+    content = parse_json(text, path, unique_keys=True)
+    if not isinstance(content, list):
+        raise UserError(
+            f'{path}: must be a list of prompts, or of objects such as {{"prompt": ...}}.'
+        )
+    for number, entry in enumerate(content, 1):
+        where = f"{path}, entry {number}"
+        if isinstance(entry, str):
+            entry = {"prompt": entry}
+        if not isinstance(entry, dict):
+            raise UserError(f"{where}: {shortened(entry)} is no prompt, and no object with one.")
+        yield _row(where, entry)
+
+
+def _row(where: str, entry: Mapping[str, Any]) -> PromptRow:
+    """A row of its fields; an empty cell and null leave what the command says."""
+    for name in entry:
+        if name not in FIELDS:
+            known = ", ".join(FIELDS)
+            raise UserError(f"{where}: {shortened(name)}: no such field; there are {known}.")
+    given = {name: value for name, value in entry.items() if value not in (None, "")}
+    prompt, prompts = given.pop("prompt", None), given.pop("prompts", None)
+    if (prompt is None) == (prompts is None):
+        raise UserError(f'{where}: needs a "prompt", or "prompts" with their times.')
+    if prompts is None:
+        return PromptRow(where, (_prompt(where, prompt),), (), given)
+    if not isinstance(prompts, list):
+        raise UserError(
+            f'{where}: prompts: must be a list such as [{{"at": 0, "prompt": ...}}, '
+            f'{{"at": 20, "prompt": ...}}], not {shortened(prompts)}.'
+        )
+    parts = [_part(where, part) for part in prompts]
+    if not parts or parts[0][0] != 0:
+        raise UserError(f'{where}: prompts: the first must be "at": 0, where the clip begins.')
+    return PromptRow(where, tuple(p for _, p in parts), tuple(at for at, _ in parts[1:]), given)
+
+
+def _part(where: str, part: Any) -> tuple[float, str]:
+    """A prompt of several, and from when on it holds."""
+    if not isinstance(part, dict) or set(part) != {"at", "prompt"}:
+        raise UserError(
+            f'{where}: prompts: {shortened(part)} must have "at" (seconds) and "prompt" alone.'
+        )
+    if type(part["at"]) not in (int, float):
+        raise UserError(f'{where}: prompts: "at" = {shortened(part["at"])}: must be seconds.')
+    return part["at"], _prompt(where, part["prompt"])
+
+
+def _prompt(where: str, value: Any) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise UserError(f"{where}: prompt = {shortened(value)}: must say what to play.")
+    if len(value) > MAX_LETTERS:
+        raise UserError(f"{where}: the prompt has more than {MAX_LETTERS:,} letters; shorten it.")
+    return value.strip()
+
+
+def clip_orders(settings: GenerateSettings, further: Sequence[str] = ()) -> list[ClipOrder]:
+    """Every clip that a command asks for: its prompts, then those of its file, then further ones,
+    each as often as it is to vary. A clip whose row has no seed has the command's plus its number.
+
+    Raises:
+        UserError: a row that can't be, or more than 10,000 clips.
+    """
+    rows = _own_rows(settings)
+    if settings.prompts_file is not None:
+        rows += read_prompts(settings.prompts_file)[0]
+    rows += [PromptRow("", (prompt,)) for prompt in further]
+    orders: list[ClipOrder] = []
+    for row in rows:
+        values = {"prompts_file": None, "from_captions": 0, "variations": 1} | dict(row.values)
+        values |= {"prompts": list(row.prompts), "change_at": list(row.change_at)}
+        order = ClipOrder(row.where, _replaced(row.where, settings, values))
+        many = order.settings.variations if "variations" in row.values else settings.variations
+        if len(orders) + many > MAX_CLIPS:
+            raise UserError(f"These are more than {MAX_CLIPS:,} clips; ask for fewer at once.")
+        first = order.settings.seed if "seed" in row.values else settings.seed + len(orders)
+        for seed in itertools.islice(itertools.count(first), many):
+            one = _replaced(row.where, order.settings, {"seed": seed, "variations": 1})
+            orders.append(ClipOrder(row.where, one))
+    return orders
+
+
+def _own_rows(settings: GenerateSettings) -> list[PromptRow]:
+    """Those of the command line."""
+    if settings.change_at:
+        return [PromptRow("", tuple(settings.prompts), tuple(settings.change_at))]
+    return [PromptRow("", (prompt,)) for prompt in settings.prompts]
+
+
+def _replaced(
+    where: str, settings: GenerateSettings, values: Mapping[str, Any]
+) -> GenerateSettings:
+    try:
+        return dataclasses.replace(settings, **values)
+    except ValidationError as error:
+        raise UserError(f"{where}: {explained(error)}".removeprefix(": ")) from error
+    except UserError as error:
+        raise UserError(f"{where}: {error}".removeprefix(": ")) from error

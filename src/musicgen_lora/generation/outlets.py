@@ -1,0 +1,194 @@
+"""Where sound goes while it is made: to the speakers, or to a pipe.
+
+Both need levels below full scale at once, where a file has its whole peak to go by: from the first
+peak beyond it on, all is turned down by as much, within some milliseconds before that peak.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import struct
+from collections.abc import Sequence
+from contextlib import ExitStack
+from types import TracebackType
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from musicgen_lora.errors import UserError
+
+CEILING = 10.0 ** (-0.1 / 20.0)
+FALL_S = 0.01
+PipeFormat = Literal["s16", "f32", "wav"]
+NO_PORTAUDIO = (
+    "--play needs PortAudio, the system's library for sound: apt install libportaudio2 (Debian, "
+    "Ubuntu), dnf install portaudio (Fedora), brew install portaudio (macOS)."
+)
+
+
+class Level:
+    """The gain of a stream of parts `[C, n]`, which only ever falls.
+
+    Args:
+        sample_rate: Hz.
+    """
+
+    def __init__(self, sample_rate: int) -> None:
+        self.gain = 1.0
+        self._n_fall = max(1, round(FALL_S * sample_rate))
+
+    def __call__(self, sound: np.ndarray) -> np.ndarray:
+        """A part with its gain; no sample of it is beyond full scale."""
+        peaks = np.abs(sound).max(axis=0, initial=0.0)
+        if peaks.max(initial=0.0) * self.gain <= CEILING:
+            return (sound * np.float32(self.gain)).astype(np.float32)
+        first = int((peaks * self.gain > CEILING).argmax())
+        lower = CEILING / float(peaks.max())
+        begin = max(0, first - self._n_fall)
+        gains = np.full(sound.shape[1], lower, dtype=np.float32)
+        gains[:begin] = self.gain
+        # Up to, and not with, the sample that has to be lower.
+        gains[begin:first] = np.linspace(self.gain, lower, first - begin, dtype=np.float32)
+        self.gain = lower
+        return (sound * gains).astype(np.float32)
+
+
+class Outlet(Protocol):
+    """Takes parts of sound as they come."""
+
+    def write(self, sound: np.ndarray) -> None:
+        """Takes a part `[C, n]` float32 within full scale."""
+        ...
+
+    def close(self) -> None:
+        """All has come; waits until it has been heard."""
+        ...
+
+
+class Speakers:
+    """The system's own output.
+
+    Args:
+        sample_rate: Hz.
+        n_channels: of the sound.
+
+    Raises:
+        UserError: there is no PortAudio, or no device that plays.
+    """
+
+    def __init__(self, sample_rate: int, n_channels: int) -> None:
+        try:
+            sounddevice: Any = importlib.import_module("sounddevice")
+        except OSError as error:
+            raise UserError(NO_PORTAUDIO) from error
+        self._fault: Any = sounddevice.PortAudioError
+        try:
+            self._stream = sounddevice.OutputStream(
+                samplerate=sample_rate, channels=n_channels, dtype="float32", latency="high"
+            )
+            self._stream.start()
+        except (sounddevice.PortAudioError, ValueError) as error:
+            raise UserError(
+                f"--play: no device plays {sample_rate} Hz, {n_channels} channels ({error}); "
+                "connect one, or use --stdout wav with another player."
+            ) from error
+
+    def write(self, sound: np.ndarray) -> None:
+        try:
+            self._stream.write(np.ascontiguousarray(sound.T))
+        except self._fault as error:
+            raise UserError(f"--play: the device went away ({error}).") from error
+
+    def close(self) -> None:
+        self._stream.stop()
+        self._stream.close()
+
+
+class Pipe:
+    """Standard output.
+
+    Args:
+        kind: of the samples.
+        sample_rate: Hz.
+        n_channels: of the sound.
+    """
+
+    def __init__(self, kind: PipeFormat, sample_rate: int, n_channels: int) -> None:
+        self._kind = kind
+        self._file = os.fdopen(os.dup(1), "wb")
+        if kind == "wav":
+            self._file.write(endless_wav_head(sample_rate, n_channels))
+            self._file.flush()
+
+    def write(self, sound: np.ndarray) -> None:
+        samples = sound.T
+        if self._kind == "f32":
+            content = samples.astype("<f4").tobytes()
+        else:
+            content = np.clip(np.rint(samples * 32768.0), -32768, 32767).astype("<i2").tobytes()
+        self._file.write(content)
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def endless_wav_head(sample_rate: int, n_channels: int) -> bytes:
+    """The head of a WAV of 16 bits whose length isn't known yet, as ffmpeg writes it to pipes."""
+    step = 2 * n_channels
+    form = struct.pack("<HHIIHH", 1, n_channels, sample_rate, sample_rate * step, step, 16)
+    unknown = struct.pack("<I", 0xFFFFFFFF)
+    return b"RIFF" + unknown + b"WAVEfmt " + struct.pack("<I", 16) + form + b"data" + unknown
+
+
+class Live:
+    """Outlets that are played to together.
+
+    Args:
+        outlets: some or none.
+        sample_rate: Hz.
+    """
+
+    def __init__(self, outlets: Sequence[Outlet], sample_rate: int) -> None:
+        self._outlets, self._sample_rate = outlets, sample_rate
+        self._level = Level(sample_rate)
+
+    def __bool__(self) -> bool:
+        return bool(self._outlets)
+
+    def begin_clip(self) -> None:
+        """The next part is of another clip, whose level is its own."""
+        self._level = Level(self._sample_rate)
+
+    def __call__(self, sound: np.ndarray) -> None:
+        """Plays a part `[C, n]`."""
+        if self._outlets and sound.shape[1]:
+            level = self._level(sound)
+            for outlet in self._outlets:
+                outlet.write(level)
+
+    def __enter__(self) -> Live:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
+    ) -> None:
+        with ExitStack() as stack:
+            for outlet in self._outlets:
+                stack.callback(outlet.close)
+
+
+def open_live(play: bool, stdout: PipeFormat | None, sample_rate: int, n_channels: int) -> Live:
+    """What a command plays to.
+
+    Raises:
+        UserError: the speakers can't be played to.
+    """
+    outlets: list[Outlet] = [Speakers(sample_rate, n_channels)] if play else []
+    if stdout is not None:
+        outlets.append(Pipe(stdout, sample_rate, n_channels))
+    return Live(outlets, sample_rate)

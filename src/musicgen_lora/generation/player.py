@@ -1,0 +1,174 @@
+"""Plays clips by a model that is in place: conditions, codes, sound of exactly the asked length."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from rich.console import Console
+
+from musicgen_lora.console import progress
+from musicgen_lora.generation.decode import Scenes, depends_on_batch, play_frames
+from musicgen_lora.generation.decoder import Conditions, Decoder, threads_for
+from musicgen_lora.generation.sampling import Sampling
+from musicgen_lora.generation.stream import CHUNK_S, ChunkDecoder, decodes_in_parts
+from musicgen_lora.model.codec import Codec
+from musicgen_lora.model.lora.mixture import Mixture
+from musicgen_lora.model.text import TextStates
+
+WHOLE_S = 30.0
+"""Clips of up to so many seconds are decoded as a whole, longer ones in parts, which a memory
+holds."""
+PART_S = 10.0
+
+
+@dataclass(frozen=True)
+class Part:
+    """A clip as the model is asked for it.
+
+    Args:
+        texts: what it is, one after the other where it changes.
+        seed: of its draws.
+        negative: what guidance leads away from; "" is nothing.
+    """
+
+    texts: tuple[str, ...]
+    seed: int
+    negative: str = ""
+
+
+@dataclass(frozen=True)
+class Length:
+    """How long clips are, and when they change.
+
+    Args:
+        n_frames: codec frames, with those that are given.
+        n_samples: of them that are kept, a channel.
+        changes: frames from which on the second and each further text holds.
+        given: `[1, K, P]`, codes that all begin with; None is nothing.
+    """
+
+    n_frames: int
+    n_samples: int
+    changes: tuple[int, ...] = ()
+    given: torch.Tensor | None = None
+
+
+class Player:
+    """Plays, and counts.
+
+    Args:
+        decoder: the weights.
+        text: reads prompts.
+        melody: `[1, M]` pitch classes that all clips follow; None is no tune.
+        console: where progress is shown.
+        mixture: adapters that the text encoder reads with; None are none.
+    """
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        text: TextStates,
+        melody: torch.Tensor | None,
+        console: Console,
+        mixture: Mixture | None = None,
+    ) -> None:
+        self.what = "clips, frames"
+        self.n_samples = 0
+        self.decoder, self.console = decoder, console
+        self._text, self._melody = text, melody
+        self._mixture = Mixture(decoder.model) if mixture is None else mixture
+
+    @property
+    def depends_on_batch(self) -> bool:
+        """Whether a clip's samples depend on the others of its batch."""
+        return depends_on_batch(self.decoder.device)
+
+    def length(self, seconds: float, change_at: Sequence[float] = ()) -> Length:
+        """That of clips of so many seconds, to the sample."""
+        shape = self.decoder.shape
+        n_samples = max(1, round(seconds * shape.sample_rate))
+        return Length(
+            n_frames=-(-n_samples // self.hop),
+            n_samples=n_samples,
+            changes=tuple(max(1, round(at * shape.frame_rate)) for at in change_at),
+        )
+
+    @property
+    def hop(self) -> int:
+        """Samples of a frame."""
+        return round(self.decoder.shape.sample_rate / self.decoder.shape.frame_rate)
+
+    def play(
+        self,
+        parts: Sequence[Part],
+        length: Length,
+        sampling: Sampling,
+        hear: Callable[[np.ndarray], None] | None = None,
+    ) -> list[np.ndarray]:
+        """Waveforms `[C, n_samples]` of clips that are alike in length and sampling.
+
+        Args:
+            parts: the clips.
+            length: of each.
+            sampling: of each.
+            hear: is given the sound of a single clip `[C, n]`, part after part as it is made; it is
+                that of the waveform up to rounding.
+        """
+        given = None if length.given is None else length.given.expand(len(parts), -1, -1)
+        model, codes, n_heard = self.decoder.model, [], 0
+        chunks = None if hear is None else ChunkDecoder(model)
+        with progress(self.console, self.what) as on_step, threads_for(model):
+            for some in play_frames(
+                self.decoder,
+                self._scenes(parts, length, sampling),
+                n_frames=length.n_frames,
+                seeds=[part.seed for part in parts],
+                sampling=sampling,
+                prompt_codes=given,
+                chunk=None if hear is None else round(CHUNK_S * self.decoder.shape.frame_rate),
+                on_step=on_step,
+            ):
+                codes.append(some)
+                if hear is not None and chunks is not None:
+                    is_last = sum(found.shape[-1] for found in codes) == length.n_frames
+                    sound = chunks.push(some, last=is_last)[0][:, : length.n_samples - n_heard]
+                    n_heard += sound.shape[1]
+                    hear(sound)
+        self.n_samples += len(parts) * length.n_samples
+        # One at a time: the codec's products, too, differ with the company.
+        return [
+            self._decoded(clip[None])[:, : length.n_samples] for clip in torch.cat(codes, dim=-1)
+        ]
+
+    def _scenes(self, parts: Sequence[Part], length: Length, sampling: Sampling) -> Scenes:
+        """What clips are to be like, and from which frames on."""
+        melody = self._melody
+        melodies = None if melody is None else melody.expand(len(parts), -1)
+        away = [part.negative or None for part in parts]
+        encoder: Any = self.decoder.model.text_encoder
+        with self._mixture.on([encoder]):
+            negative = self._text.batch(away) if any(away) and sampling.is_guided else None
+            texts = [
+                self._text.batch([part.texts[number] for part in parts])
+                for number in range(1 + len(length.changes))
+            ]
+        return [
+            (begin, Conditions(states, mask, melodies, negative))
+            for begin, (states, mask) in zip((0, *length.changes), texts, strict=True)
+        ]
+
+    def _decoded(self, codes: torch.Tensor) -> np.ndarray:
+        """The sound `[C, N]` of codes `[1, K, T]`."""
+        model, rate = self.decoder.model, self.decoder.shape.frame_rate
+        if codes.shape[-1] <= WHOLE_S * rate or not decodes_in_parts(model):
+            return Codec(model).decode(codes)[0]
+        chunks, pieces = ChunkDecoder(model), codes.split(round(PART_S * rate), dim=-1)
+        sounds = [
+            chunks.push(piece, last=number == len(pieces) - 1)[0]
+            for number, piece in enumerate(pieces)
+        ]
+        return np.concatenate(sounds, axis=-1)

@@ -1,0 +1,145 @@
+"""Prompts of a file: what each format says, and how what is wrong is named."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from musicgen_lora.config import GenerateSettings
+from musicgen_lora.config.prompts import clip_orders, read_prompts
+from musicgen_lora.errors import UserError
+
+
+def orders_of(path: Path, content: Any, **values: Any) -> list[GenerateSettings]:
+    if isinstance(content, str):
+        content = content.encode()
+    path.write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
+    settings = GenerateSettings(**({"prompts_file": path} | values))
+    return [order.settings for order in clip_orders(settings)]
+
+
+def test_a_text_file_has_a_prompt_a_line(tmp_path: Path) -> None:
+    found = orders_of(
+        tmp_path / "a.txt", "\ufeffdark trap\r\n\n  lo-fi, 80 bpm \n", prompts=["first"]
+    )
+    assert [one.prompts for one in found] == [["first"], ["dark trap"], ["lo-fi, 80 bpm"]]
+    assert [one.seed for one in found] == [0, 1, 2]
+
+
+def test_a_row_of_json_and_csv_has_settings_of_its_own(tmp_path: Path) -> None:
+    table = (
+        "prompt;negative_prompt;Duration;seed;bpm;bars;key;top_k;variations;midi\n"
+        '"dark; trap";vocals;4.5;7;140;4;Am;50;2;true\n'
+        "plain;;;;;;;;;\n"
+    )
+    rows = [
+        {
+            "prompt": "dark; trap",
+            "negative_prompt": "vocals",
+            "duration": 4.5,
+            "seed": 7,
+            "bpm": 140,
+            "bars": 4,
+            "key": "Am",
+            "top_k": 50,
+            "variations": 2,
+            "midi": True,
+        },
+        "plain",
+    ]
+    given = {"temperature": 0.5, "variations": 3, "negative_prompt": "drums"}
+    by_json = orders_of(tmp_path / "a.json", rows, **given)
+    assert orders_of(tmp_path / "a.csv", table, **given) == by_json
+    assert [one.seed for one in by_json] == [7, 8, 2, 3, 4]
+    first, *_, last = by_json
+    assert (first.duration, first.bpm, first.bars, first.key, first.top_k) == (
+        4.5,
+        140,
+        4,
+        "Am",
+        50,
+    )
+    assert (first.negative_prompt, last.negative_prompt) == ("vocals", "drums")
+    assert (last.duration, last.bpm, last.midi) == (10.0, None, False)
+    assert {one.temperature for one in by_json} == {0.5}
+    assert {one.variations for one in by_json} == {1}
+
+
+def test_prompts_follow_each_other_in_a_clip(tmp_path: Path) -> None:
+    parts = [{"at": 0, "prompt": "pads"}, {"at": 20, "prompt": "full beat"}]
+    (by_file,) = orders_of(tmp_path / "a.json", [{"prompts": parts, "duration": 40}])
+    flags = GenerateSettings(prompts=["pads", "full beat"], change_at=[20.0], duration=40.0)
+    (by_flags,) = [order.settings for order in clip_orders(flags)]
+    assert by_file == by_flags
+    assert by_flags.prompts == ["pads", "full beat"]
+
+
+def test_another_encoding_is_read_and_told(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes("暗黑的陷阱节拍、有钢琴和808低音。\n".encode("gb18030"))
+    (row,), guessed = read_prompts(path)
+    assert row.prompts == ("暗黑的陷阱节拍、有钢琴和808低音。",)
+    assert guessed == "GB18030"
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("a.txt", " \n\n", "has no prompt"),
+        ("a.txt", b"\x00\x01\xff", "line 1: not UTF-8"),
+        ("a.txt", "x" * (1 << 20) + "x", "is larger than 1024 KiB"),
+        ("a.json", [], "has no prompt"),
+        ("a.json", {"prompt": "x"}, "must be a list"),
+        ("a.json", ["x", 3], "entry 2: 3 is no prompt"),
+        ("a.json", ["x", {"prompt": "y", "temprature": 1}], "entry 2: 'temprature': no such field"),
+        ("a.json", [{"prompt": "y", "duration": 1e9}], "entry 1: duration = 1000000000.0: "),
+        ("a.json", [{"prompt": "y", "bpm": "fast"}], "entry 1: bpm = 'fast': "),
+        ("a.json", [{"prompt": "y", "output_dir": "/"}], "entry 1: 'output_dir': no such field"),
+        ("a.json", [{"bpm": 140}], 'entry 1: needs a "prompt"'),
+        ("a.json", [{"prompt": 5}], "entry 1: prompt = 5: must say what to play"),
+        ("a.json", [{"prompts": [{"at": 3, "prompt": "x"}]}], 'the first must be "at": 0'),
+        ("a.json", [{"prompts": [{"prompt": "x"}]}], 'must have "at" (seconds) and "prompt" alone'),
+        (
+            "a.json",
+            [{"prompts": [{"at": 0, "prompt": "x"}, {"at": 20, "prompt": "y"}]}],
+            "entry 1: --change_at 20: give times that rise and lie within the clip's 10 s",
+        ),
+        ("a.json", '["x",', "line 1: not valid JSON"),
+        ("a.csv", "prompt,bpm\nx,140\ny,fast\n", "line 3: bpm = 'fast': "),
+        ("a.csv", "prompt,tempo\nx,140\n", "line 2: 'tempo': no such field"),
+        ("a.csv", "prompt,bpm\n,140\n", 'line 2: needs a "prompt"'),
+        ("a.csv", "prompt\nx,y\n", "line 2: more columns than the header"),
+        ("a.json", [{"prompt": "x", "variations": 1000}] * 11, "more than 10,000 clips"),
+    ],
+)
+def test_what_is_wrong_is_one_line_with_its_row(
+    name: str, content: Any, said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(UserError, match=re.escape(said)) as caught:
+        orders_of(tmp_path / name, content)
+    assert "\n" not in str(caught.value)
+    assert said.startswith("more than") or str(tmp_path / name) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"prompts": ["a", "b"], "change_at": [2.0, 4.0]}, "2 prompts in one clip need 1 times"),
+        ({"prompts": ["a", "b", "c"], "change_at": [4.0, 2.0]}, "give times that rise"),
+        ({"prompts": ["a", "b"], "change_at": [4.0], "bars": 2}, "have one prompt"),
+        ({"from_bar": 1}, "give --regenerate FILE"),
+        ({"heard": 2.0}, "--heard is of a recording"),
+        ({"regenerate": Path("a.wav"), "from_bar": 1}, "needs --from_bar and --to_bar"),
+        ({"regenerate": Path("a.wav"), "from_bar": 3, "to_bar": 2}, "is after --to_bar 2"),
+        ({"regenerate": Path("a.wav"), "continue_from": Path("a.wav")}, "give one of them"),
+        ({"continue_from": Path("a.wav"), "bars": 4}, "--bars is of whole clips"),
+        ({"continue_from": Path("a.wav"), "loudness": -14.0}, "--loudness is of whole clips"),
+    ],
+)
+def test_settings_that_do_not_go_together(values: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=re.escape(said)):
+        GenerateSettings(**values)
