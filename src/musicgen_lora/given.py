@@ -69,6 +69,8 @@ def check_extras(settings: Any) -> None:
         require_extra("quantise", f"quantise {names['quantise']}")
     if names.get("vocals", "keep") != "keep":
         require_extra("vocals", f"--vocals {names['vocals']}")
+    if names.get("ray") is not None:
+        require_extra("scale", f"--ray {names['ray']}")
 
 
 def hub_ids(settings: Any) -> list[str]:

@@ -10,6 +10,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from musicgen_lora import EMBEDDED_NAME
+from musicgen_lora.config.cluster import ClusterSettings
 from musicgen_lora.config.kinds import (
     STRICT,
     Adapters,
@@ -92,7 +93,7 @@ class WritingSettings:
 
 
 @dataclass(config=STRICT)
-class GenerateSettings(WritingSettings, SamplingSettings, PlayingSettings):
+class GenerateSettings(ClusterSettings, WritingSettings, SamplingSettings, PlayingSettings):
     """Generate audio with a base model, with or without an adapter."""
 
 
@@ -130,5 +131,5 @@ class HeldOutSettings:
 
 
 @dataclass(config=STRICT)
-class EvaluateSettings(SamplingSettings, HeldOutSettings, MeasuringSettings):
+class EvaluateSettings(ClusterSettings, SamplingSettings, HeldOutSettings, MeasuringSettings):
     """Measure what an adapter changed, on held-out clips and on generated audio."""

@@ -11,6 +11,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from musicgen_lora import EMBEDDED_NAME
+from musicgen_lora.config.cluster import ClusterSettings
 from musicgen_lora.config.kinds import STRICT, Few, Positive, Seconds, Seed, Share
 from musicgen_lora.errors import UserError
 
@@ -49,8 +50,23 @@ class EncodingSettings:
 
 
 @dataclass(config=STRICT)
-class TokeniseSettings(EncodingSettings):
+class EncodersSettings:
+    """How many encode."""
+
+    num_workers: Annotated[int, Field(ge=0, le=256)] = 0
+    """Processes that encode, each with the codec; 0 encodes in threads of the command's own."""
+
+
+@dataclass(config=STRICT)
+class TokeniseSettings(ClusterSettings, EncodersSettings, EncodingSettings):
     """Encode a dataset's audio with the codec; training does it too for what is missing."""
+
+    def __post_init__(self) -> None:
+        if self.ray is not None and self.num_workers:
+            raise UserError(
+                "--num_workers is for processes of this machine, --ray for those of a cluster: "
+                "give one of the two."
+            )
 
 
 @dataclass(config=STRICT)

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from peft import PeftModel
 from rich.console import Console
 
@@ -28,12 +26,12 @@ from musicgen_lora.evaluation.forgetting import OtherMusic, other_music
 from musicgen_lora.evaluation.generations import (
     choose_prompts,
     describe_texts,
-    play_prompts,
     write_clips,
 )
 from musicgen_lora.evaluation.held_out import HeldOut, find_held_out
 from musicgen_lora.evaluation.losses import compare_losses, windows_to_measure
 from musicgen_lora.evaluation.on_trained import HeldOutFigures, measure_on_trained
+from musicgen_lora.evaluation.play_tasks import place, play_sides
 from musicgen_lora.evaluation.protocol import judge_primaries
 from musicgen_lora.evaluation.references import References, hear_references
 from musicgen_lora.evaluation.report.document import (
@@ -55,14 +53,11 @@ from musicgen_lora.evaluation.report.summary import list_not_computed, write_sen
 from musicgen_lora.evaluation.sounds import compare_sounds
 from musicgen_lora.formats.documents import plain
 from musicgen_lora.generation.decode import windows_sentence
-from musicgen_lora.generation.sampling import Sampling
 from musicgen_lora.given import check_prompts
-from musicgen_lora.model.cpu.switch import enable
-from musicgen_lora.model.lora.adapter import WEIGHTS_FILE, has_adapter, load_adapter, read_adapter
+from musicgen_lora.model.lora.adapter import WEIGHTS_FILE, load_adapter, read_adapter
 from musicgen_lora.model.musicgen import MusicGen
 from musicgen_lora.model.reading import TextReader
 from musicgen_lora.model.wording import english_of
-from musicgen_lora.runtime import processes
 from musicgen_lora.runtime.locks import locked
 from musicgen_lora.runtime.versions import library_versions
 from musicgen_lora.training.record.run import is_own_run
@@ -125,7 +120,7 @@ def _measure(
     console: Console,
 ) -> Report:
     """The report, but for base and adapter and without its plots; the clips go into `folder`."""
-    device = _place(model)
+    device = place(model)
     prompts = choose_prompts(settings.prompts, held_out.clips, settings.num_prompts)
     for line in describe_texts(prompts, held_out.clips, TextReader.of(model.tokenizer)):
         console.print(line, style="yellow")
@@ -174,17 +169,6 @@ def _measure(
     report["not_computed"] = list_not_computed(report)
     report["findings"] = write_sentences(report)
     return report
-
-
-def _place(model: MusicGen) -> torch.device:
-    """Readies the model, with the adapter that it carries, on the device that measures."""
-    device = processes.device()
-    # In fp32 everywhere: differences of a percent are what is looked for.
-    model.to(device, "fp32")
-    enable(model.hf, "fp32")
-    # An adapter on the text encoder gives captions other states than the base has for them.
-    model.text.frozen = not has_adapter(model.hf.text_encoder)
-    return device
 
 
 def _told(held_out: HeldOut) -> dict[str, Any]:
@@ -318,26 +302,10 @@ def _generation(
     """The report's `generation`, and what is heard of each side's clips, which are written."""
     chosen = choose_prompts(settings.prompts, held_out.clips, settings.num_prompts)
     prompts = [item["prompt"] for item in chosen]
-    codes: dict[str, list[np.ndarray]] = {}
+    codes = play_sides(settings, adapted, model, prompts, console)
     entries: dict[str, list[PlayedClip]] = {}
     heard: dict[str, Any] = {"base": None, "adapter": None}
-    for side in ("base", "adapter") if settings.compare else ("adapter",):
-        switched = adapted.disable_adapter() if side == "base" else nullcontext()
-        with switched, progress(console, f"{len(prompts)} prompts, {side}, frames") as on_step:
-            codes[side] = play_prompts(
-                model,
-                prompts,
-                duration_s=settings.duration,
-                seed=settings.seed,
-                sampling=Sampling(
-                    guidance_scale=settings.guidance_scale,
-                    top_k=settings.top_k,
-                    top_p=settings.top_p,
-                    temperature=settings.temperature,
-                ),
-                batch_size=settings.batch_size,
-                on_step=on_step,
-            )
+    for side in codes:
         folder = output_dir / "audio" / side
         paths, heard[side] = write_clips(model, ear, codes[side], prompts, folder)
         entries[side] = [

@@ -255,6 +255,19 @@ def write_clip(
     return folder / f"{stem}{suffix}"
 
 
+def find_clip(folder: Path, made: Mapping[str, Any], wanted: Wanted) -> Path | None:
+    """The clip of `write_clip` that an earlier run has made, with all that is asked for beside it;
+    None where there is none."""
+    suffix = FORMATS[wanted.format].suffix
+    endings = [suffix, ".json", *[".mid"] * wanted.midi, *[".png"] * wanted.spectrogram]
+    identity = _digest(made)
+    with locked(folder, wait_s=WAIT_S):
+        stem = _stem(folder, made, wanted, identity)
+        files = [folder / f"{stem}{ending}" for ending in endings]
+        is_there = all(map(Path.is_file, files)) and _is(files[1], identity)
+    return files[0] if is_there else None
+
+
 def _digest(made: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()[:8]
 
