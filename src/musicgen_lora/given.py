@@ -11,6 +11,7 @@ from typing import Any
 from musicgen_lora import EMBEDDED_NAME
 from musicgen_lora.errors import UserError
 from musicgen_lora.extras import LIBRARIES, require_extra
+from musicgen_lora.urls import url_of
 
 EMBEDDED = Path(__file__).resolve().parent / "assets" / "tiny_beats"
 """What `EMBEDDED_NAME` stands for."""
@@ -36,7 +37,7 @@ def check_given(settings: Any) -> None:
         check_is_free(names["output_dir"])
     elif "create_example" in names and not names["create_example"]:
         check_input_folder(names["input_dir"])
-    if names.get("data_dir") is not None:
+    if names.get("data_dir") is not None and url_of(names["data_dir"]) is None:
         check_metadata_file(names["data_dir"], names["metadata_file"])
     if names.get("other_data_dir") is not None:
         check_data_folder(names["other_data_dir"])

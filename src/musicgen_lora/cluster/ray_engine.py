@@ -110,11 +110,12 @@ def joined(address: str) -> Iterator[RayEngine]:
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    # Among others a plain Exception, where a machine is too busy to start it within half a minute.
+    except Exception as error:
         said = " ".join(str(error).split())[:200]
         raise UserError(
-            f"--ray {address}: no such Ray cluster ({said}); start one with ray start --head, or "
-            "give --ray local."
+            f"--ray {address}: no Ray cluster answers ({said}); start one with ray start --head, "
+            "or give --ray local."
         ) from error
     for number, handler in handlers.items():
         # Only the main thread may set handlers.

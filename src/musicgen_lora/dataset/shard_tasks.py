@@ -6,11 +6,11 @@ their lives is made again in halves, and those in halves, until the clip is alon
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from musicgen_lora.cluster.engine import Engine
 from musicgen_lora.console import OnStep
@@ -19,8 +19,9 @@ from musicgen_lora.dataset.metadata import Clip
 from musicgen_lora.dataset.tokens import find_codes
 from musicgen_lora.errors import RunError
 from musicgen_lora.model.musicgen import MusicGen
-from musicgen_lora.runtime.workers import Failure
+from musicgen_lora.runtime.workers import Failure, Work
 
+Row = TypeVar("Row")
 LIMIT_S = 600.0
 """For one clip of the longest kind, on a busy machine."""
 
@@ -42,17 +43,50 @@ class ShardTask:
 
 @dataclass(frozen=True)
 class _Tasks(Sequence[Any]):
-    """The tasks of a plan, each made when it is handed out."""
+    """The tasks of shards, each made when it is handed out."""
 
-    model_path: str
-    folder: Path
-    shards: Sequence[list[tuple[str, Clip]]]
+    shards: Sequence[Any]
+    task_of: Callable[[Any], Any]
 
     def __len__(self) -> int:
         return len(self.shards)
 
     def __getitem__(self, index: Any) -> Any:
-        return ShardTask(self.model_path, self.folder, self.shards[index])
+        return self.task_of(self.shards[index])
+
+
+def run_halving(
+    engine: Engine,
+    work: Work,
+    shards: Sequence[list[Row]],
+    task_of: Callable[[list[Row]], Any],
+    left_of: Callable[[list[Row]], list[Row]],
+) -> Iterator[tuple[list[Row], Any]]:
+    """Works on shards, and in halves on those that cost their workers their lives.
+
+    Args:
+        engine: works.
+        work: on a task; gives its result.
+        shards: clips of each.
+        task_of: the task of a shard's clips.
+        left_of: the clips that are still to do of a shard whose worker died.
+
+    Yields:
+        Clips, and what came of them; a `Failure` of one clip alone.
+    """
+    while shards:
+        halves: list[list[Row]] = []
+        for index, found in engine.run(work, _Tasks(shards, task_of), LIMIT_S, on_gpu=True):
+            if not isinstance(found, Failure):
+                yield shards[index], found
+                continue
+            left = left_of(shards[index])
+            if len(left) < 2:
+                yield left, found
+                continue
+            middle = len(left) // 2
+            halves += [left[:middle], left[middle:]]
+        shards = halves
 
 
 def encode_by(engine: Engine) -> Encode:
@@ -61,25 +95,19 @@ def encode_by(engine: Engine) -> Encode:
     def encode(plan: ShardPlan, model: MusicGen, folder: Path, on_clip: OnStep) -> dict[str, str]:
         reasons: dict[str, str] = {}
         n_done = 0
-        shards: Sequence[list[tuple[str, Clip]]] = plan
-        while shards:
-            tasks, halves = _Tasks(model.path, folder.absolute(), shards), []
-            for index, found in engine.run(make_shard, tasks, LIMIT_S, on_gpu=True):
-                if not isinstance(found, Failure):
-                    reasons |= found
-                    n_done += len(shards[index])
-                    on_clip(n_done, plan.n_clips)
-                    continue
-                left = _not_held(folder, shards[index])
-                n_done += len(shards[index]) - len(left)
-                if len(left) > 1:
-                    middle = len(left) // 2
-                    halves += [left[:middle], left[middle:]]
-                elif left:
-                    ((clip_id, clip),) = left
-                    reasons[clip_id] = f"{clip.path}: {found.reason}"
-                    n_done += 1
-            shards = halves
+        work = run_halving(
+            engine,
+            make_shard,
+            plan,
+            lambda rows: ShardTask(model.path, folder.absolute(), rows),
+            partial(_not_held, folder),
+        )
+        for rows, found in work:
+            if isinstance(found, Failure):
+                found = {clip_id: f"{clip.path}: {found.reason}" for clip_id, clip in rows}
+            reasons |= found
+            n_done += len(rows)
+            on_clip(n_done, plan.n_clips)
         return reasons
 
     return encode
@@ -100,15 +128,25 @@ def make_shard(task: ShardTask, alive: Callable[[], None]) -> dict[str, str]:
     name = shard_name(task.folder, [clip_id for clip_id, _ in task.rows])
     if (task.folder / f"{name}.parquet").exists():
         return {}
-    model = _model(task.model_path)
-    if model.codec.fingerprint != task.folder.name:
-        raise RunError(
-            f"{task.model_path}: a machine of the cluster has another codec under this name; give "
-            "all the same files."
-        )
+    model = loaded_model(task.model_path, task.folder.name)
     alive()
     with encoders(model) as pool:
         return encode_shard(task.rows, model, task.folder, pool, lambda _: alive())
+
+
+def loaded_model(path: str, fingerprint: str) -> MusicGen:
+    """The model of a task, loaded once in each process.
+
+    Raises:
+        RunError: its codec is another than that of the run.
+    """
+    model = _model(path)
+    if model.codec.fingerprint != fingerprint:
+        raise RunError(
+            f"{path}: a machine of the cluster has another codec under this name; give all the "
+            "same files."
+        )
+    return model
 
 
 @lru_cache(1)

@@ -18,21 +18,26 @@ from musicgen_lora.dataset.clip_ids import clip_ids
 from musicgen_lora.dataset.encoding import UnencodedClips
 from musicgen_lora.dataset.metadata import Clip, Clips, load_dataset, split_rows
 from musicgen_lora.dataset.packed import PackedTokens, write_packed
+from musicgen_lora.dataset.remote import tokenise_remote
 from musicgen_lora.dataset.shard_tasks import encode_by
 from musicgen_lora.dataset.tokens import TokenStore, tokenise_clips
 from musicgen_lora.model.musicgen import MusicGen
+from musicgen_lora.urls import url_of
 
 
 def tokenise_dataset(settings: TokeniseSettings) -> Path:
     """Encodes the clips of a dataset that no shard holds yet.
 
     Returns:
-        Folder of the shards.
+        Folder of the shards; of a dataset that a URL names, that.
 
     Raises:
         UserError: no such dataset or model, or audio that cannot be used.
     """
     console = plain_console()
+    if url_of(settings.data_dir) is not None:
+        tokenise_remote(settings, console)
+        return settings.data_dir
     clips = load_dataset(settings.data_dir, settings.metadata_file)
     model = MusicGen.load(settings.model_path)
     ids = clip_ids(clips, settings.data_dir)

@@ -237,7 +237,7 @@ def tokenise_clips(
         reasons = (encode or encode_here)(plan, model, folder, on_clip)
     if reasons:
         # Of copies one was tried; all are named.
-        rows = [row for row in lacking.tolist() if ids[row] in reasons]
+        rows: list[int] = [row for row in lacking.tolist() if ids[row] in reasons]
         raise UnencodedClips({clips[row].name: reasons[ids[row]] for row in rows})
     return find_codes(folder, ids, model.shape.special)[0]
 
