@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import time
+import uuid
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
@@ -81,7 +82,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         request.getfixturevalue("s3")
     else:
         fsspec.filesystem("memory").store.clear()
-    return request.param
+    return request.param.replace("some", uuid.uuid4().hex)
 
 
 def upload(folder: Path, url: str) -> None:
