@@ -99,9 +99,7 @@ def costs(options: argparse.Namespace) -> None:
     rates = Rates(**{name: getattr(options, name) for name in names})
     audio_tb = rates.n_clips * rates.file_mb / 1e6
     tokens_gb = rates.n_clips * rates.clip_s * 50 * 4 * 2 / 1e9
-    print(
-        f"{rates.n_clips:,} clips: {audio_tb:.2f} TB of audio read once, {tokens_gb:.1f} GB of tokens"
-    )
+    print(f"{rates.n_clips:,} clips: {audio_tb:.2f} TB of audio, {tokens_gb:.1f} GB of tokens")
     for n_gpus in options.gpus:
         tokenise, binds = tokenising_s(rates, n_gpus)
         train, binds_training = training_s(rates, n_gpus)

@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from datasets import make_dataset, read_rows, tiny_settings
@@ -291,8 +292,17 @@ def launch_host(number: int, data: Path, model: Path, output: Path, log: Path, p
             env=os.environ | environment,
             stdout=sink,
             stderr=sink,
-            start_new_session=True,
         )
+
+
+def cut_power(host: Any) -> None:
+    """Ends a machine's launcher and what it has started, which is in sessions of its own."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        launcher = psutil.Process(host.pid)
+        for process in [launcher, *launcher.children(recursive=True)]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+    host.wait()
 
 
 @pytest.mark.slow
@@ -304,8 +314,7 @@ def test_a_machine_that_dies_ends_the_run_and_both_go_on_from_the_checkpoint(
     hosts = [launch_host(n, data, tiny_model_dir, output, log, port) for n in range(2)]
     try:
         wait_until(lambda: (output / "checkpoints" / "step-000002").is_dir(), 150.0)
-        # The second machine loses its power.
-        os.killpg(hosts[1].pid, signal.SIGKILL)
+        cut_power(hosts[1])
         hosts[0].wait(150)
         assert hosts[0].returncode != 0
         assert "Another process of this run has ended" in log.read_text()
@@ -314,8 +323,7 @@ def test_a_machine_that_dies_ends_the_run_and_both_go_on_from_the_checkpoint(
         assert [host.wait(250) for host in hosts] == [0, 0], log.read_text()
     finally:
         for host in hosts:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(host.pid, signal.SIGKILL)
+            cut_power(host)
     assert "Resuming after step" in log.read_text()
     rows = [row["step"] for row in read_rows(output) if row["event"] == "train"]
     # Each step once, and those before it died are not made again.
