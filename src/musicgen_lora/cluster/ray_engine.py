@@ -112,15 +112,17 @@ def joined(address: str) -> Iterator[RayEngine]:
         ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
     # Among others a plain Exception, where a machine is too busy to start it within half a minute.
     except Exception as error:
+        ray.shutdown()
         said = " ".join(str(error).split())[:200]
         raise UserError(
             f"--ray {address}: no Ray cluster answers ({said}); start one with ray start --head, "
             "or give --ray local."
         ) from error
-    for number, handler in handlers.items():
-        # Only the main thread may set handlers.
-        with suppress(ValueError):
-            signal.signal(number, handler)
+    finally:
+        for number, handler in handlers.items():
+            # Only the main thread may set handlers.
+            with suppress(ValueError):
+                signal.signal(number, handler)
     try:
         yield RayEngine()
     finally:
