@@ -19,7 +19,7 @@ $(VENV)/.ready: requirements.txt pyproject.toml tools/install_torch.py
 # What lint, types and tests need besides.
 setup-dev: $(VENV)/.ready-dev
 
-$(VENV)/.ready-dev: $(VENV)/.ready requirements-dev.txt requirements-ui.txt
+$(VENV)/.ready-dev: $(VENV)/.ready requirements-dev.txt requirements-ui.txt requirements-scale.txt
 	$(PIP) -r requirements-dev.txt
 	touch $@
 

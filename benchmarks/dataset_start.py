@@ -35,8 +35,8 @@ from musicgen_lora.config import EMBEDDED_NAME, TrainSettings
 from musicgen_lora.console import plain_console
 from musicgen_lora.dataset.batches import epoch_order, grouped_order
 from musicgen_lora.dataset.clip_ids import clip_ids
+from musicgen_lora.dataset.encoding import CLIPS_PER_SHARD, write_shard
 from musicgen_lora.dataset.metadata import load_dataset, write_entries
-from musicgen_lora.dataset.tokens import CLIPS_PER_SHARD, write_shard
 from musicgen_lora.model.musicgen import MusicGen
 from musicgen_lora.training.data import open_data
 from musicgen_lora.training.record.facts import data_facts, run_identity

@@ -29,8 +29,9 @@ from full_size import full_size_codec
 
 from musicgen_lora.audio.files import read_audio
 from musicgen_lora.dataset.clip_ids import clip_ids
+from musicgen_lora.dataset.encoding import encode_clips
 from musicgen_lora.dataset.metadata import Clip, load_dataset, read_entries, write_entries
-from musicgen_lora.dataset.tokens import encode_clips, tokenise_clips
+from musicgen_lora.dataset.tokens import tokenise_clips
 from musicgen_lora.model.musicgen import MusicGen
 from musicgen_lora.prepare.examples import create_examples
 

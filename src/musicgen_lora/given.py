@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from musicgen_lora import EMBEDDED_NAME
 from musicgen_lora.errors import UserError
 from musicgen_lora.extras import LIBRARIES, require_extra
+from musicgen_lora.urls import url_of
 
 if TYPE_CHECKING:
     from musicgen_lora.config import GenerateSettings
@@ -41,7 +42,7 @@ def check_given(settings: Any) -> None:
         check_is_free(names["output_dir"])
     elif "create_example" in names and not names["create_example"]:
         check_input_folder(names["input_dir"])
-    if names.get("data_dir") is not None:
+    if names.get("data_dir") is not None and url_of(names["data_dir"]) is None:
         check_metadata_file(names["data_dir"], names["metadata_file"])
     if names.get("other_data_dir") is not None:
         check_data_folder(names["other_data_dir"])
@@ -76,6 +77,8 @@ def check_extras(settings: Any) -> None:
         require_extra("quantise", f"quantise {names['quantise']}")
     if names.get("vocals", "keep") != "keep":
         require_extra("vocals", f"--vocals {names['vocals']}")
+    if names.get("ray") is not None:
+        require_extra("scale", f"--ray {names['ray']}")
 
 
 def hub_ids(settings: Any) -> list[str]:

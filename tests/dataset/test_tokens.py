@@ -14,14 +14,14 @@ import torch
 from datasets import KIT, RATE, beat, make_dataset, read_metadata, write_metadata
 
 from musicgen_lora.audio.files import AudioError, read_audio, write_wav
-from musicgen_lora.dataset import tokens
+from musicgen_lora.dataset import encoding, tokens
 from musicgen_lora.dataset.clip_ids import HASHES_FILE, clip_ids
+from musicgen_lora.dataset.encoding import write_shard
 from musicgen_lora.dataset.metadata import load_dataset
 from musicgen_lora.dataset.tokens import (
     TokenStore,
     find_codes,
     tokenise_clips,
-    write_shard,
 )
 from musicgen_lora.errors import UserError
 from musicgen_lora.model import codec
@@ -37,13 +37,13 @@ def model(tiny_model_dir: Path):
 def encoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the clips that the codec has worked on, as it does."""
     names: list[str] = []
-    original = tokens.encode_clips
+    original = encoding.encode_clips
 
     def counting(clips, model):
         names.extend(clip.name for clip in clips)
         return original(clips, model)
 
-    monkeypatch.setattr(tokens, "encode_clips", counting)
+    monkeypatch.setattr(encoding, "encode_clips", counting)
     return names
 
 
@@ -115,8 +115,8 @@ def test_an_interrupted_run_goes_on_with_what_is_missing(
     tmp_path: Path, model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_dataset(tmp_path, [0.5] * 7)
-    monkeypatch.setattr(tokens, "CLIPS_PER_SHARD", 2)
-    original, calls = tokens.encode_clips, []
+    monkeypatch.setattr(encoding, "CLIPS_PER_SHARD", 2)
+    original, calls = encoding.encode_clips, []
 
     def failing(clips, model):
         calls.extend(clip.name for clip in clips)
@@ -124,7 +124,7 @@ def test_an_interrupted_run_goes_on_with_what_is_missing(
             raise KeyboardInterrupt
         return original(clips, model)
 
-    monkeypatch.setattr(tokens, "encode_clips", failing)
+    monkeypatch.setattr(encoding, "encode_clips", failing)
     with pytest.raises(KeyboardInterrupt):
         tokenise(tmp_path, model)
     finished = calls[:2]
@@ -171,23 +171,31 @@ def test_batches_hold_like_lengths_and_no_more_than_fits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_dataset(tmp_path, [0.5, 0.3, 0.5, 0.2, 0.5])
-    monkeypatch.setattr(tokens, "BATCH_S", 1.0)
-    batches = tokens._like_lengths([(c.audio[10], c) for c in load_dataset(tmp_path)])
+    monkeypatch.setattr(encoding, "BATCH_S", 1.0)
+    batches = encoding._like_lengths([(c.audio[10], c) for c in load_dataset(tmp_path)])
     assert ["".join(i for i, _ in batch) for batch in batches] == ["31", "02", "4"]
 
 
-def test_a_bad_file_leaves_the_shards_before_it(
-    tmp_path: Path, model, monkeypatch: pytest.MonkeyPatch, encoded: list[str]
+@pytest.mark.parametrize("bad", [["beat1"], ["beat0", "beat2"]])
+def test_bad_files_cost_themselves_alone(
+    tmp_path: Path,
+    model,
+    monkeypatch: pytest.MonkeyPatch,
+    encoded: list[str],
+    bad: list[str],
 ) -> None:
     make_dataset(tmp_path, [0.5] * 4)
-    (tmp_path / "train" / "beat3.wav").write_bytes(b"no audio")
-    monkeypatch.setattr(tokens, "CLIPS_PER_SHARD", 2)
-    with pytest.raises(AudioError, match=r"beat3\.wav"):
+    for name in bad:
+        (tmp_path / "train" / f"{name}.wav").write_bytes(b"no audio")
+    monkeypatch.setattr(encoding, "CLIPS_PER_SHARD", 2)
+    with pytest.raises(AudioError, match=rf"{bad[0]}\.wav") as caught:
         tokenise(tmp_path, model)
-    write_metadata(tmp_path, read_metadata(tmp_path)[:3])
+    assert list(caught.value.reasons) == [f"train/{name}.wav" for name in bad]
+    good = [e for e in read_metadata(tmp_path) if Path(e["audio"]).stem not in bad]
+    write_metadata(tmp_path, good)
     encoded.clear()
-    tokenise(tmp_path, model)
-    assert encoded == ["train/beat2.wav"]
+    assert len(tokenise(tmp_path, model)[1]) == len(good)
+    assert encoded == []
 
 
 def test_editing_captions_and_splits_costs_nothing(
@@ -320,7 +328,7 @@ def shards(folder: Path) -> Iterator[Path]:
 
 def test_many_shards_read_like_one(tmp_path: Path, model, monkeypatch: pytest.MonkeyPatch) -> None:
     make_dataset(tmp_path, [0.5, 0.3, 0.4, 0.2, 0.6])
-    monkeypatch.setattr(tokens, "CLIPS_PER_SHARD", 2)
+    monkeypatch.setattr(encoding, "CLIPS_PER_SHARD", 2)
     _, store = tokenise(tmp_path, model)
     assert len(list(shards(shard_folder(tmp_path, model)))) == 3
     for clip, codes in zip(load_dataset(tmp_path), store, strict=True):
@@ -334,7 +342,7 @@ def test_many_shards_read_like_one(tmp_path: Path, model, monkeypatch: pytest.Mo
 def kept(tmp_path: Path, model, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, list[str]]:
     """A folder of three shards, whose indexes have been kept as one, and its clips' ids."""
     make_dataset(tmp_path, [0.5, 0.3, 0.4, 0.2, 0.6])
-    monkeypatch.setattr(tokens, "CLIPS_PER_SHARD", 2)
+    monkeypatch.setattr(encoding, "CLIPS_PER_SHARD", 2)
     ids, _ = tokenise(tmp_path, model)
     folder = shard_folder(tmp_path, model)
     assert (folder / tokens.INDEX_FILE).is_file()

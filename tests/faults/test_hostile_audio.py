@@ -17,12 +17,13 @@ import soundfile
 from datasets import RATE, beat, sine
 
 from musicgen_lora.audio.files import probe
+from musicgen_lora.cluster.engine import run_shown
 from musicgen_lora.config import PrepareSettings
 from musicgen_lora.dataset.metadata import load_dataset
 from musicgen_lora.prepare import prepare
 from musicgen_lora.prepare.prepare import prepare_dataset
 from musicgen_lora.runtime import workers
-from musicgen_lora.runtime.workers import Failure, run_shown, run_tasks
+from musicgen_lora.runtime.workers import Failure, run_tasks
 
 KINDS = {
     ".wav": {"format": "WAV", "subtype": "PCM_16"},

@@ -21,8 +21,9 @@ from hypothesis import strategies as st
 
 from musicgen_lora import atomic
 from musicgen_lora.commands.flags import parse_settings
+from musicgen_lora.dataset.encoding import write_shard
 from musicgen_lora.dataset.metadata import load_dataset, read_entries, split_clips, write_entries
-from musicgen_lora.dataset.tokens import find_codes, write_shard
+from musicgen_lora.dataset.tokens import find_codes
 from musicgen_lora.errors import UserError
 from musicgen_lora.evaluation.held_out import find_held_out
 from musicgen_lora.evaluation.report.document import files_of_report

@@ -26,8 +26,9 @@ from musicgen_lora import atomic
 from musicgen_lora.audio.files import probe, write_wav
 from musicgen_lora.config_file import read_config
 from musicgen_lora.dataset.cache import read_table
+from musicgen_lora.dataset.encoding import write_shard
 from musicgen_lora.dataset.metadata import SCHEMA, load_dataset
-from musicgen_lora.dataset.tokens import find_codes, write_shard
+from musicgen_lora.dataset.tokens import find_codes
 from musicgen_lora.errors import RunError, UserError
 from musicgen_lora.formats import documents
 from musicgen_lora.formats.tensors import read_shapes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -15,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from datasets import make_dataset, read_rows, tiny_settings
@@ -269,3 +271,61 @@ def _steps(output_dir: Path) -> list[Any]:
 
 def _status(output_dir: Path) -> str:
     return json.loads((output_dir / "run.json").read_text())["status"]
+
+
+def launch_host(number: int, data: Path, model: Path, output: Path, log: Path, port: int) -> Any:
+    """One of two machines: its own `torchrun`, with one process."""
+    flags = tiny_settings(model, data, output, save_every=1, num_epochs=20, batch_size=2)
+    names = ("data_dir", "model_path", "output_dir", "save_every", "num_epochs", "batch_size")
+    words = [word for name in names for word in (f"--{name}", str(getattr(flags, name)))]
+    line = ["--nnodes", "2", "--nproc-per-node", "1", "--node-rank", str(number)]
+    line += ["--master-addr", "127.0.0.1", "--master-port", str(port), "-m", "musicgen_lora.cli"]
+    line += ["train", *words, "--allow_random_base", "--previews", "off"]
+    environment = {
+        "ACCELERATE_USE_CPU": "true",
+        "GLOO_SOCKET_IFNAME": "lo",
+        "OMP_NUM_THREADS": "1",
+    }
+    with open(log, "ab") as sink:
+        return subprocess.Popen(
+            [sys.executable, "-m", "torch.distributed.run", *line],
+            env=os.environ | environment,
+            stdout=sink,
+            stderr=sink,
+        )
+
+
+def cut_power(host: Any) -> None:
+    """Ends a machine's launcher and what it has started, which is in sessions of its own."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        launcher = psutil.Process(host.pid)
+        for process in [launcher, *launcher.children(recursive=True)]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+    host.wait()
+
+
+@pytest.mark.slow
+def test_a_machine_that_dies_ends_the_run_and_both_go_on_from_the_checkpoint(
+    tmp_path: Path, data: Path, tiny_model_dir: Path
+) -> None:
+    output, log = tmp_path / "out", tmp_path / "log"
+    port = 20_000 + os.getpid() % 20_000
+    hosts = [launch_host(n, data, tiny_model_dir, output, log, port) for n in range(2)]
+    try:
+        wait_until(lambda: (output / "checkpoints" / "step-000002").is_dir(), 150.0)
+        cut_power(hosts[1])
+        hosts[0].wait(150)
+        assert hosts[0].returncode != 0
+        assert "Another process of this run has ended" in log.read_text()
+        steps = [row["step"] for row in read_rows(output) if row["event"] == "train"]
+        hosts = [launch_host(n, data, tiny_model_dir, output, log, port + 1) for n in range(2)]
+        assert [host.wait(250) for host in hosts] == [0, 0], log.read_text()
+    finally:
+        for host in hosts:
+            cut_power(host)
+    assert "Resuming after step" in log.read_text()
+    rows = [row["step"] for row in read_rows(output) if row["event"] == "train"]
+    # Each step once, and those before it died are not made again.
+    assert rows == list(range(1, rows[-1] + 1))
+    assert rows[-1] > steps[-1] >= 2

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from musicgen_lora.config import TrainSettings
-from musicgen_lora.dataset.metadata import Clip, Clips
+from musicgen_lora.dataset.metadata import Clip, Clips, is_held_out, split_rows
+from musicgen_lora.evaluation.held_out import _trained
+from musicgen_lora.model.lora.facts import AdapterFacts
 from musicgen_lora.training.record import facts
 from musicgen_lora.training.record.facts import data_facts, run_identity
 
@@ -86,3 +88,26 @@ def test_rows_of_a_larger_dataset_are_those_rows(rows: list[int]) -> None:
     other = Clips.of(edited).take(rows)
     fingerprint = data_facts(TrainSettings(), other, ids, np.arange(0), np.arange(0))["fingerprint"]
     assert fingerprint != facts[0]["fingerprint"]
+
+
+def test_what_an_adapter_carries_does_not_grow_with_the_dataset(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    files = [Clip(f"{n}.wav", Path("/data"), ("808",), f"beat {n // 2}") for n in range(200)]
+    clips = Clips.of(files)
+    ids = [str(number) for number in range(200)]
+    settings = TrainSettings(seed=3)
+    train, held_out = split_rows(clips, 0.2, settings.seed)
+    monkeypatch.setattr(facts, "MAX_NAMED", 7)
+    known = data_facts(settings, clips, ids, train, held_out)
+    assert known["n_validation"] == len(held_out) == 40
+    named = {entry["audio"] for entry in known["validation"]}
+    assert 5 <= len(named) <= 7
+    assert named <= {clips[row].audio for row in held_out}
+    # And who else was held out, one hash tells.
+    rule = known["held_out_seed"], known["held_out_bound"]
+    assert [row for row in range(200) if is_held_out(clips[row], *rule)] == held_out.tolist()
+    adapter = AdapterFacts({"base": {}, "data": known})
+    assert adapter.held_out_rule == rule
+    trained = _trained(list(clips), [], known["validation"], adapter)
+    assert [clip.audio for clip in trained] == [clips[row].audio for row in train]

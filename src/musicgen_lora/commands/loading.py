@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from musicgen_lora.commands.stops import whole_stops
 from musicgen_lora.given import hub_ids
+from musicgen_lora.urls import url_of
 
 if TYPE_CHECKING:
     from musicgen_lora.config import TrainSettings
@@ -70,6 +71,10 @@ def dataset_meanwhile(settings: TrainSettings) -> Iterator[dict[str, Any]]:
         from musicgen_lora.training.record.run_folder import check_unused
 
     check_unused(settings.output_dir)
+    if url_of(settings.data_dir) is not None:
+        # It is fetched first, which the training does.
+        yield {}
+        return
     with ThreadPoolExecutor(1) as pool:
         loading = pool.submit(
             load_dataset,

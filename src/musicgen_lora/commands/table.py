@@ -11,6 +11,7 @@ from typing import Any
 from musicgen_lora import __version__
 from musicgen_lora.commands.loading import dataset_meanwhile
 from musicgen_lora.language.translate import filled, word
+from musicgen_lora.urls import shown
 
 
 @dataclass(frozen=True)
@@ -72,12 +73,12 @@ COMMANDS = {
     "tokenise": Command(
         "encode its audio ahead of training",
         "musicgen_lora.dataset.tokenise:tokenise_dataset",
-        lambda s: f"Encoding the audio of {s.data_dir} with {s.model_path}",
+        lambda s: f"Encoding the audio of {shown(s.data_dir)} with {s.model_path}",
     ),
     "train": Command(
         "train an adapter on it",
         "musicgen_lora.training.train:train_lora",
-        lambda s: f"Training {s.model_path} on {s.data_dir} into {s.output_dir}",
+        lambda s: f"Training {s.model_path} on {shown(s.data_dir)} into {s.output_dir}",
         dataset_meanwhile,
     ),
     "generate": Command(

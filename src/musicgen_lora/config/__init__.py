@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 
 from musicgen_lora import EMBEDDED_NAME
+from musicgen_lora.config.cluster import ClusterSettings
 from musicgen_lora.config.export import ExportSettings, ImportSettings, MergeSettings
 from musicgen_lora.config.page import UiSettings
 from musicgen_lora.config.play import EvaluateSettings, GenerateSettings, SamplingSettings
@@ -33,6 +34,7 @@ from musicgen_lora.config.train import (
 __all__ = [
     "EMBEDDED_NAME",
     "SETTINGS",
+    "ClusterSettings",
     "DataSettings",
     "EvaluateSettings",
     "ExportSettings",

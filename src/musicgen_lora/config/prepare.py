@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from pydantic.dataclasses import dataclass
 
+from musicgen_lora.config.cluster import ClusterSettings
 from musicgen_lora.config.kinds import STRICT, Few, Positive, Seconds, Seed
 from musicgen_lora.errors import UserError
 
@@ -97,7 +98,7 @@ class SoundSettings:
 
 @dataclass(config=STRICT)
 class PrepareSettings(
-    SoundSettings, ClipSettings, CaptionSettings, ExampleSettings, DatasetSettings
+    ClusterSettings, SoundSettings, ClipSettings, CaptionSettings, ExampleSettings, DatasetSettings
 ):
     """Turn a folder of audio into a dataset, or make an example dataset."""
 

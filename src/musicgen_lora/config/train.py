@@ -11,8 +11,10 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from musicgen_lora import EMBEDDED_NAME
+from musicgen_lora.config.cluster import ClusterSettings
 from musicgen_lora.config.kinds import STRICT, Few, Positive, Seconds, Seed, Share
 from musicgen_lora.errors import UserError
+from musicgen_lora.urls import url_of
 
 LEAST_PRODIGY_RATE = 0.1
 """Prodigy multiplies the rate that it finds by the one given; AdamW's would stop it."""
@@ -40,7 +42,7 @@ class EncodingSettings:
     model_path: str = EMBEDDED_NAME
     """Base model whose codec is used: a folder, a hub id, or the embedded tiny-beats."""
     data_dir: Path = Path("finetune/data")
-    """Folder of the dataset."""
+    """Folder of the dataset, or its URL, such as s3://bucket/beats, where the shards then go."""
     metadata_file: str = "metadata.json"
     """Name of the metadata inside data_dir."""
     pack: Path | None = None
@@ -49,8 +51,27 @@ class EncodingSettings:
 
 
 @dataclass(config=STRICT)
-class TokeniseSettings(EncodingSettings):
+class EncodersSettings:
+    """How many encode."""
+
+    num_workers: Annotated[int, Field(ge=0, le=256)] = 0
+    """Processes that encode, each with the codec; 0 encodes in threads of the command's own."""
+
+
+@dataclass(config=STRICT)
+class TokeniseSettings(ClusterSettings, EncodersSettings, EncodingSettings):
     """Encode a dataset's audio with the codec; training does it too for what is missing."""
+
+    def __post_init__(self) -> None:
+        if self.pack is not None and url_of(self.data_dir):
+            raise UserError(
+                "--pack is for a dataset in a folder: leave it out, or copy the dataset."
+            )
+        if self.ray is not None and self.num_workers:
+            raise UserError(
+                "--num_workers is for processes of this machine, --ray for those of a cluster: "
+                "give one of the two."
+            )
 
 
 @dataclass(config=STRICT)
@@ -86,7 +107,7 @@ class DataSettings:
     """What is trained on."""
 
     data_dir: Path = Path("finetune/data")
-    """Folder of the dataset."""
+    """Folder of the dataset, or the URL of one that is tokenised, whose tokens are fetched."""
     metadata_file: str = "metadata.json"
     """Name of the metadata inside data_dir."""
     from_tokens: bool = False

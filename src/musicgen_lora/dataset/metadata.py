@@ -369,5 +369,26 @@ def split_rows(
     return np.flatnonzero(~is_held_out), np.flatnonzero(is_held_out)
 
 
+def held_out_bound(held_out: Clips, seed: int) -> str | None:
+    """What tells, without a list of names, whether a source was held out by its rank: the largest
+    hash that was, in hex. None where the metadata states the split.
+
+    Args:
+        held_out: clips that `split_rows` has held out.
+        seed: that it was given.
+    """
+    if not len(held_out) or held_out.column("split").null_count < len(held_out):
+        return None
+    sources = held_out.column("source").unique().to_pylist()
+    return max(_hash(seed, source) for source in sources).hex()
+
+
+def is_held_out(clip: Clip, seed: int, bound: str | None) -> bool:
+    """Whether a clip was held out of a training with this seed and `held_out_bound`."""
+    if bound is None:
+        return clip.split == "validation"
+    return clip.split is None and _hash(seed, clip.source).hex() <= bound
+
+
 def _hash(seed: int, source: str) -> bytes:
     return hashlib.sha256(f"{seed}:{source}".encode()).digest()

@@ -11,25 +11,33 @@ from pathlib import Path
 
 import numpy as np
 
+from musicgen_lora.cluster.engine import open_engine
 from musicgen_lora.config import TokeniseSettings, TrainSettings
-from musicgen_lora.console import plain_console, progress
+from musicgen_lora.console import OnStep, plain_console, progress
 from musicgen_lora.dataset.clip_ids import clip_ids
+from musicgen_lora.dataset.encoding import UnencodedClips
 from musicgen_lora.dataset.metadata import Clip, Clips, load_dataset, split_rows
 from musicgen_lora.dataset.packed import PackedTokens, write_packed
+from musicgen_lora.dataset.remote import tokenise_remote
+from musicgen_lora.dataset.shard_tasks import encode_by
 from musicgen_lora.dataset.tokens import TokenStore, tokenise_clips
 from musicgen_lora.model.musicgen import MusicGen
+from musicgen_lora.urls import url_of
 
 
 def tokenise_dataset(settings: TokeniseSettings) -> Path:
     """Encodes the clips of a dataset that no shard holds yet.
 
     Returns:
-        Folder of the shards.
+        Folder of the shards; of a dataset that a URL names, that.
 
     Raises:
         UserError: no such dataset or model, or audio that cannot be used.
     """
     console = plain_console()
+    if url_of(settings.data_dir) is not None:
+        tokenise_remote(settings, console)
+        return settings.data_dir
     clips = load_dataset(settings.data_dir, settings.metadata_file)
     model = MusicGen.load(settings.model_path)
     ids = clip_ids(clips, settings.data_dir)
@@ -41,7 +49,12 @@ def tokenise_dataset(settings: TokeniseSettings) -> Path:
             n_new = done
             on_step(done, total)
 
-        codes = tokenise_clips(clips, ids, model, settings.data_dir, on_clip)
+        try:
+            codes = _encoded(settings, clips, ids, model, on_clip)
+        except UnencodedClips as error:
+            for name, reason in error.reasons.items():
+                console.print(f"{name}: {reason}", style="yellow")
+            raise
     folder = settings.data_dir / "tokens" / model.codec.fingerprint
     console.print(
         f"{n_new} clips encoded, {len(clips) - n_new} were there; "
@@ -54,6 +67,16 @@ def tokenise_dataset(settings: TokeniseSettings) -> Path:
             f"{settings.pack}: {len(clips)} clips, {int(packed.held_out.sum())} of them held out."
         )
     return folder
+
+
+def _encoded(
+    settings: TokeniseSettings, clips: Clips, ids: list[str], model: MusicGen, on_clip: OnStep
+) -> TokenStore:
+    """The codes of all clips, made by whom the settings name."""
+    if settings.ray is None and not settings.num_workers:
+        return tokenise_clips(clips, ids, model, settings.data_dir, on_clip)
+    with open_engine(settings.ray, settings.num_workers) as engine:
+        return tokenise_clips(clips, ids, model, settings.data_dir, on_clip, encode_by(engine))
 
 
 def pack_clips(clips: Sequence[Clip], codes: TokenStore, model: MusicGen) -> PackedTokens:

@@ -11,34 +11,28 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import overload
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 from filelock import FileLock
 
 from musicgen_lora import atomic
-from musicgen_lora.audio.files import probe, read_audio
+from musicgen_lora.console import OnStep
 from musicgen_lora.dataset import cache as kept_tables
 from musicgen_lora.dataset.clip_ids import clip_ids as clip_ids
 from musicgen_lora.dataset.clip_ids import kept_ids
+from musicgen_lora.dataset.encoding import Encode, ShardPlan, UnencodedClips, encode_here
 from musicgen_lora.dataset.metadata import Clip, compute
 from musicgen_lora.errors import RIGHTS_FAULTS, UserError
 from musicgen_lora.formats.arrays import read_array
 from musicgen_lora.model.musicgen import MusicGen
 
-CLIPS_PER_SHARD = 250
-"""An interruption costs no more than this."""
-BATCH_S = 60.0
-"""Seconds of audio that a GPU encodes together."""
-GPU_READERS = 2
 MAPPED = 100
 """Shards mapped at once: each holds a file open, and systems allow 256 or 1,024 of them."""
 MAX_CODES = 1 << 16
@@ -208,7 +202,8 @@ def tokenise_clips(
     ids: Sequence[str],
     model: MusicGen,
     data_dir: Path,
-    on_clip: Callable[[int, int], None] = lambda done, total: None,
+    on_clip: OnStep = lambda done, total: None,
+    encode: Encode | None = None,
 ) -> TokenStore:
     """Encodes what no shard holds yet.
 
@@ -218,12 +213,13 @@ def tokenise_clips(
         model: whose codec is used; it must be in eval mode.
         data_dir: the dataset's folder; shards go to its `tokens/`.
         on_clip: called with (clips done, clips to do).
+        encode: makes the shards; None does it here.
 
     Returns:
         The codes of all the clips.
 
     Raises:
-        AudioError: a file cannot be used. Shards finished before it stay.
+        UnencodedClips: files cannot be used. All others are encoded.
     """
     folder = data_dir / "tokens" / model.codec.fingerprint
     # A dataset that is encoded already may lie where nothing can be written.
@@ -237,16 +233,12 @@ def tokenise_clips(
         store, lacking = find_codes(folder, ids, model.shape.special)
         if not len(lacking):
             return store
-        # Clips may be copies of each other.
-        places: list[int] = lacking.tolist()
-        once = {ids[row]: clips[row] for row in places}
-        rows = list(once.items())
-        with _encoders(model) as pool:
-            for start in range(0, len(rows), CLIPS_PER_SHARD):
-                shard = rows[start : start + CLIPS_PER_SHARD]
-                _encode_shard(
-                    shard, model, folder, pool, lambda n, s=start: on_clip(s + n, len(rows))
-                )
+        plan = ShardPlan(clips, ids, lacking.tolist())
+        reasons = (encode or encode_here)(plan, model, folder, on_clip)
+    if reasons:
+        # Of copies one was tried; all are named.
+        rows: list[int] = [row for row in lacking.tolist() if ids[row] in reasons]
+        raise UnencodedClips({clips[row].name: reasons[ids[row]] for row in rows})
     return find_codes(folder, ids, model.shape.special)[0]
 
 
@@ -270,97 +262,3 @@ def _held(folder: Path) -> Iterator[None]:
         ) from error
     with lock:
         yield
-
-
-@contextmanager
-def _encoders(model: MusicGen) -> Iterator[ThreadPoolExecutor]:
-    """Starts the threads that encode. On a CPU there are as many as torch uses, and torch computes
-    with one in each of them: a clip's layers are too small to share. A GPU is used where there is
-    one; then a few threads read files while it works, and the codec comes back from it at the end.
-    """
-    codec = model.codec.module
-    home, n_threads = codec.device, torch.get_num_threads()
-    on_gpu = home.type != "cpu" or torch.cuda.is_available()
-    if on_gpu and home.type == "cpu":
-        codec.to("cuda")
-    n_workers = GPU_READERS if on_gpu else n_threads
-    pool = ThreadPoolExecutor(n_workers, initializer=lambda: torch.set_num_threads(1))
-    try:
-        yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(n_threads)
-        codec.to(home)
-
-
-def _encode_shard(
-    rows: Sequence[tuple[str, Clip]],
-    model: MusicGen,
-    folder: Path,
-    pool: ThreadPoolExecutor,
-    on_clip: Callable[[int], None],
-) -> None:
-    """Encodes the clips of a shard, (id, clip) each, and writes it."""
-    device = model.codec.module.device
-    batches = [[row] for row in rows] if device.type == "cpu" else _like_lengths(rows)
-    futures = [pool.submit(encode_clips, [clip for _, clip in batch], model) for batch in batches]
-    ids: list[str] = []
-    codes: list[np.ndarray] = []
-    for batch, future in zip(batches, futures, strict=True):
-        codes += future.result()
-        ids += [clip_id for clip_id, _ in batch]
-        on_clip(len(ids))
-    write_shard(folder, ids, codes)
-
-
-def _like_lengths(rows: Sequence[tuple[str, Clip]]) -> list[list[tuple[str, Clip]]]:
-    """Batches of clips of like lengths, up to `BATCH_S` seconds of audio in each."""
-    lengths = {
-        clip_id: clip.duration_s or probe(clip.path).duration_s - clip.start_s
-        for clip_id, clip in rows
-    }
-    batches: list[list[tuple[str, Clip]]] = []
-    for row in sorted(rows, key=lambda row: lengths[row[0]]):
-        # Sorted, so this clip is the longest so far.
-        if batches and (len(batches[-1]) + 1) * lengths[row[0]] <= BATCH_S:
-            batches[-1].append(row)
-        else:
-            batches.append([row])
-    return batches
-
-
-def encode_clips(clips: Sequence[Clip], model: MusicGen) -> list[np.ndarray]:
-    """Codes of clips, each `[T, K]` uint16, read and resampled once."""
-    rate = model.shape.sample_rate
-    waveforms = [
-        read_audio(clip.path, rate, start_s=clip.start_s, duration_s=clip.duration_s)
-        for clip in clips
-    ]
-    return [np.ascontiguousarray(codes.T) for codes in model.encode(waveforms)]
-
-
-def write_shard(folder: Path, ids: list[str], codes: list[np.ndarray]) -> None:
-    """Writes a shard.
-
-    Args:
-        folder: of a codec, named by its fingerprint.
-        ids: of the clips.
-        codes: of the clips, `[T, K]` uint16 each.
-    """
-    name = hashlib.sha256("\n".join([folder.name, *ids]).encode()).hexdigest()[:24]
-    lengths = [len(clip) for clip in codes]
-    table = pa.table(
-        {
-            "id": pa.array(ids, pa.string()),
-            "offset": pa.array(np.cumsum([0, *lengths[:-1]]), pa.int64()),
-            "n_frames": pa.array(lengths, pa.int64()),
-        }
-    )
-    frames = np.concatenate(codes)
-
-    def save_array(path: Path) -> None:
-        with open(path, "wb") as file:
-            np.save(file, frames)
-
-    atomic.write_file(folder / f"{name}.npy", save_array)
-    atomic.write_file(folder / f"{name}.parquet", partial(pq.write_table, table))

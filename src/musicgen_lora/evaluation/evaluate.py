@@ -21,6 +21,7 @@ from musicgen_lora import atomic
 from musicgen_lora.config import EvaluateSettings
 from musicgen_lora.console import plain_console, progress
 from musicgen_lora.dataset.clip_ids import clip_ids
+from musicgen_lora.dataset.remote import with_local_data
 from musicgen_lora.dataset.tokens import TokenStore, open_tokens, tokenise_clips
 from musicgen_lora.errors import UserError
 from musicgen_lora.evaluation.ear import Ear
@@ -80,6 +81,7 @@ def evaluate_adapter(settings: EvaluateSettings) -> dict[str, Any]:
     """
     check_prompts(settings.prompts, needed=False)
     console = plain_console()
+    settings = with_local_data(settings, console)
     # Once and for all: whatever happens to the folder meanwhile, the report is of these files.
     files = read_adapter(settings.lora_model_path)
     facts = files.facts

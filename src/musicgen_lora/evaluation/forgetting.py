@@ -12,10 +12,10 @@ from pathlib import Path
 
 from musicgen_lora.config import EMBEDDED_NAME, EvaluateSettings
 from musicgen_lora.dataset.batches import Window
+from musicgen_lora.dataset.encoding import encode_clips
 from musicgen_lora.dataset.melodies import open_melodies
 from musicgen_lora.dataset.metadata import load_dataset
 from musicgen_lora.dataset.scoring import Windows
-from musicgen_lora.dataset.tokens import encode_clips
 from musicgen_lora.model.musicgen import MusicGen
 
 BUNDLED = Path(str(files("musicgen_lora"))) / "assets" / "other_styles"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from musicgen_lora.dataset.clip_ids import clip_ids, kept_ids
-from musicgen_lora.dataset.metadata import Clip, load_dataset
+from musicgen_lora.dataset.metadata import Clip, is_held_out, load_dataset
 from musicgen_lora.errors import UserError
 from musicgen_lora.model.lora.facts import AdapterFacts
 from musicgen_lora.plural import count
@@ -191,6 +191,11 @@ def _matched(
             f"Measured on {len(recorded) - len(missing)} of the {count(len(recorded), 'clip')} "
             "that training held out; the others are not in the dataset any more."
         )
+    elif facts is not None and facts.n_held_out > len(recorded):
+        origin = (
+            f"Measured on {count(len(recorded), 'clip')} of the {facts.n_held_out:,} that training "
+            "held out, evenly spread over them."
+        )
     chose_best = facts is not None and facts.chose_best
     return HeldOut(
         matched,
@@ -199,23 +204,30 @@ def _matched(
         is_unseen=True,
         chose_best=chose_best,
         missing=missing,
-        trained=_trained(clips, matched, recorded),
+        trained=_trained(clips, matched, recorded, facts),
         why_not_trained="the dataset has no clip but held-out ones",
         **_windows(facts),
     )
 
 
 def _trained(
-    clips: Sequence[Clip], matched: Sequence[Clip], recorded: Sequence[dict[str, Any]]
+    clips: Sequence[Clip],
+    matched: Sequence[Clip],
+    recorded: Sequence[dict[str, Any]],
+    facts: AdapterFacts | None,
 ) -> list[Clip]:
     """The clips of the dataset that no source or record says were held out."""
     sources = {clip.source for clip in matched}
     names = {entry.get(name) for entry in recorded for name in ("name", "audio")}
-    return [
+    found = [
         clip
         for clip in clips
         if clip.source not in sources and clip.name not in names and clip.audio not in names
     ]
+    if facts is None or facts.n_held_out <= len(recorded):
+        return found
+    # Not all of them are named.
+    return [clip for clip in found if not is_held_out(clip, *facts.held_out_rule)]
 
 
 def _windows(facts: AdapterFacts | None) -> dict[str, Any]:

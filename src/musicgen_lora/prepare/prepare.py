@@ -14,6 +14,7 @@ from typing import Any
 from rich.console import Console
 
 from musicgen_lora import atomic
+from musicgen_lora.cluster.engine import Engine, open_engine, run_shown
 from musicgen_lora.config import PrepareSettings
 from musicgen_lora.console import plain_console
 from musicgen_lora.errors import UserError
@@ -54,7 +55,7 @@ from musicgen_lora.prepare.rerun.succession import CUT_ANEW, Entry, Span, is_mar
 from musicgen_lora.prepare.words.captions import Wording
 from musicgen_lora.prepare.words.facts import Facts
 from musicgen_lora.runtime.locks import locked
-from musicgen_lora.runtime.workers import LIMIT_S, Failure, run_shown
+from musicgen_lora.runtime.workers import LIMIT_S, Failure
 
 ANALYSIS_FOLDER = "analysis"
 FILES_PER_WRITE = 50
@@ -102,8 +103,9 @@ def prepare_dataset(settings: PrepareSettings) -> Path:
             settings.input_dir, settings.output_dir, metadata.path, remarks
         )
         (settings.output_dir / ANALYSIS_FOLDER).mkdir(parents=True, exist_ok=True)
-        run = _Run(settings, settings.input_dir, console, metadata, dropped, remarks)
-        return run.prepare(inputs)
+        with open_engine(settings.ray, settings.num_workers) as engine:
+            run = _Run(settings, settings.input_dir, console, metadata, dropped, remarks, engine)
+            return run.prepare(inputs)
 
 
 @dataclass
@@ -116,6 +118,7 @@ class _Run:
     metadata: SharedMetadata
     dropped: list[Dropped]
     remarks: Remarks
+    engine: Engine
     records: dict[str, Analysis] = field(default_factory=dict)
     """Analyses by digest, of the input and of what the dataset lists."""
     heard: dict[str, list[Heard]] = field(default_factory=dict)
@@ -146,7 +149,8 @@ class _Run:
 
     @property
     def analysis_dir(self) -> Path:
-        return self.settings.output_dir / ANALYSIS_FOLDER
+        # A machine of a cluster works elsewhere.
+        return (self.settings.output_dir / ANALYSIS_FOLDER).absolute()
 
     def prepare(self, inputs: list[Input]) -> Path:
         written = set(self.ledger.written) - {entry.get("audio") for entry in self.entries}
@@ -162,10 +166,9 @@ class _Run:
         new = [file for file in analysed if file.digest not in self.revision.known]
         known, new, sources = self._choose(known, new)
         self.files = {file.digest: file for file in (*known, *new)}
-        self.heard = listen(
-            [*known, *new], self.records, self.settings, self.analysis_dir, self.console
-        )
-        for file in [*known, *new]:
+        chosen, folder = [*known, *new], self.analysis_dir
+        self.heard = listen(chosen, self.records, self.settings, folder, self.console, self.engine)
+        for file in chosen:
             say_conflicts(file, self.records[file.digest], self.remarks)
         again = self.revision.must_cut(known, self.records, self.entries)
         to_cut = [*again, *new]
@@ -213,7 +216,7 @@ class _Run:
         tasks = [AnalysisTask(f.path.absolute(), f.digest, self.analysis_dir) for f in missing]
         failed = {}
         for index, result in run_shown(
-            self.console, "files analysed", analyse_file, tasks, self.settings.num_workers
+            self.console, "files analysed", self.engine, analyse_file, tasks
         ):
             if isinstance(result, Failure):
                 failed[missing[index].digest] = result.reason
@@ -273,7 +276,7 @@ class _Run:
         for (digest, _), plan in listed.items():
             plans.setdefault(digest, []).append(plan)
         self.windows = measure_windows(
-            plans, self.files, self.analysis_dir, self.console, self.settings.num_workers
+            plans, self.files, self.analysis_dir, self.console, self.engine
         )
 
     def _describe(self, file: Input, plan: ClipPlan) -> dict[str, Any]:
@@ -323,7 +326,7 @@ class _Run:
             CutTask(
                 job.file.path.absolute(),
                 tuple(job.plans),
-                tuple(self.settings.output_dir / path for path in job.paths)
+                tuple(self.settings.output_dir.absolute() / path for path in job.paths)
                 if job.file.in_place is None
                 else None,
                 self.settings.sample_rate,
@@ -335,8 +338,7 @@ class _Run:
             for job in to_cut
         ]
         limit_s = LIMIT_S if self.settings.vocals == "keep" else vocals.LIMIT_S
-        n_workers = self.settings.num_workers
-        cut = run_shown(self.console, "files cut", cut_file, tasks, n_workers, limit_s=limit_s)
+        cut = run_shown(self.console, "files cut", self.engine, cut_file, tasks, limit_s=limit_s)
         for count, (index, result) in enumerate(cut, 1):
             self._settle(to_cut[index], result, sources)
             if count % FILES_PER_WRITE == 0:

@@ -27,9 +27,6 @@ from multiprocessing.process import BaseProcess
 from types import ModuleType
 from typing import Any
 
-from rich.console import Console
-
-from musicgen_lora.console import progress
 from musicgen_lora.errors import DISK_FAULTS, RIGHTS_FAULTS, RunError, UserError
 from musicgen_lora.runtime.memory import plainly_allocated
 from musicgen_lora.runtime.threads import spinning_bounded
@@ -118,21 +115,6 @@ def run_tasks(
     finally:
         for worker in workers:
             _end(worker)
-
-
-def run_shown(
-    console: Console,
-    told: str,
-    work: Work,
-    tasks: Sequence[Any],
-    n_workers: int,
-    limit_s: float = LIMIT_S,
-) -> Iterator[tuple[int, Any]]:
-    """`run_tasks`, with how many tasks are done ("files cut") on the console."""
-    with progress(console, told, len(tasks)) as on_task:
-        for count, found in enumerate(run_tasks(work, tasks, n_workers, limit_s), 1):
-            yield found
-            on_task(count, len(tasks))
 
 
 def _hand_out(
@@ -253,23 +235,27 @@ def _serve(work: Work, pipe: Connection) -> None:
 
 
 def _work_on(work: Work, task: Any, pipe: Connection) -> None:
-    """Sends what a task came to: "done" and its result, "fault" and an exception that ends the run,
-    or "dead" and a `Failure`, after which the process ends."""
+    """Sends what a task came to; after an error the process ends."""
     try:
         pipe.send(("done", work(task, lambda: pipe.send(("alive", None)))))
     except (BrokenPipeError, ConnectionResetError):
         raise
-    except RunError as error:
-        pipe.send(("fault", RunError(str(error))))
     except BaseException as error:
-        if isinstance(error, OSError) and error.errno in RUN_FAULTS:
-            pipe.send(("fault", OSError(error.errno, error.strerror, error.filename)))
-        else:
-            reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-            pipe.send(("dead", Failure(f"could not be worked on ({reason}).")))
+        pipe.send(outcome_of(error))
         # Without a traceback: the reason is on its way.
         sys.stderr.flush()
         raise SystemExit(1) from error
+
+
+def outcome_of(error: BaseException) -> tuple[str, Any]:
+    """What a task's error comes to, wherever it was worked on: "fault" and an exception that ends
+    the run, or "dead" and a `Failure`, which costs the task alone."""
+    if isinstance(error, RunError):
+        return "fault", RunError(str(error))
+    if isinstance(error, OSError) and error.errno in RUN_FAULTS:
+        return "fault", OSError(error.errno, error.strerror, error.filename)
+    reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+    return "dead", Failure(f"could not be worked on ({reason}).")
 
 
 def _end_with_parent() -> None:

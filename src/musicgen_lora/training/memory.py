@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import resource
 import sys
 from functools import partial
 from typing import Any
@@ -33,5 +32,13 @@ def peak_memory_bytes(device: torch.device) -> int:
     """The most that the device's tensors have taken; on a CPU, the most that the process has."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:
+        # Windows has none. accelerate brings this library.
+        import psutil
+
+        memory: Any = psutil.Process().memory_info()
+        return getattr(memory, "peak_wset", memory.rss)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

@@ -22,6 +22,7 @@ from musicgen_lora.config import TrainSettings
 from musicgen_lora.config.train import FSDP_PRECISION
 from musicgen_lora.console import plain_console, progress
 from musicgen_lora.dataset.metadata import Clips, load_dataset
+from musicgen_lora.dataset.remote import with_local_data
 from musicgen_lora.errors import RunError, UserError
 from musicgen_lora.generation.decode import windows_sentence
 from musicgen_lora.model.cpu.lora_linear import round_before_adding
@@ -92,6 +93,7 @@ def train_lora(
     try:
         with run_folder.locked(settings.output_dir) if first else nullcontext():
             try:
+                settings = with_local_data(settings, console)
                 return _train(settings, loading, console, optimise).content()
             except RunError:
                 run = Run.read(settings.output_dir)

@@ -26,6 +26,9 @@ _DATA = fields(
         "metadata_file": path_text(),
         "validation": or_null(many(_CLIP)),
         "captions": or_null(many(text(), at_most=10_000)),
+        "n_validation": or_null(integer(0, 10**9)),
+        "held_out_seed": or_null(integer(0, 2**63 - 1)),
+        "held_out_bound": or_null(text(64)),
     }
 )
 _SETTINGS = fields(
@@ -119,7 +122,7 @@ class AdapterFacts:
 
     @property
     def held_out(self) -> list[dict[str, Any]]:
-        """`id`, `name` and `audio` of the clips that training held out."""
+        """`id`, `name` and `audio` of clips that training held out; of many, not all."""
         return [entry for entry in self._data.get("validation") or [] if isinstance(entry, dict)]
 
     @property
@@ -127,6 +130,16 @@ class AdapterFacts:
         """Some of the captions that it was trained on; none where it was trained by an earlier
         release, or comes without what it was trained on."""
         return [text for text in self._data.get("captions") or [] if text.strip()]
+
+    @property
+    def n_held_out(self) -> int:
+        """How many clips training held out; of many, not all are named."""
+        return self._data.get("n_validation") or len(self.held_out)
+
+    @property
+    def held_out_rule(self) -> tuple[int, str | None]:
+        """Seed and bound that tell which sources were held out, see `held_out_bound`."""
+        return self._data.get("held_out_seed") or 0, self._data.get("held_out_bound")
 
     @property
     def chose_best(self) -> bool:

@@ -17,13 +17,14 @@ from musicgen_lora.audio.ffmpeg import readable
 from musicgen_lora.audio.files import read_stretch
 from musicgen_lora.audio.fold import band_levels, cancelled_bands, fold_to_mono
 from musicgen_lora.audio.stream import AudioStream
+from musicgen_lora.cluster.engine import Engine, run_shown
 from musicgen_lora.errors import AudioError, printable
 from musicgen_lora.prepare.clips.cut import ClipPlan
 from musicgen_lora.prepare.hearing.analyse import RATE, analyse_segment
 from musicgen_lora.prepare.hearing.records import FORMAT, Segment, Window, keep, read_kept
 from musicgen_lora.prepare.reading.inputs import Input
 from musicgen_lora.prepare.words.captions import MIN_CONFIDENCE
-from musicgen_lora.runtime.workers import Failure, run_shown
+from musicgen_lora.runtime.workers import Failure
 
 SAME_TEMPO = 0.04
 """Tempi whose ratio is a power of two within this share are one, but for the octave."""
@@ -52,7 +53,7 @@ def measure_windows(
     files: Mapping[str, Input],
     folder: Path,
     console: Console,
-    n_workers: int,
+    engine: Engine,
 ) -> dict[Key, Segment]:
     """What each clip sounds like that is a part of its file, as a record's segments hold it.
 
@@ -72,7 +73,7 @@ def measure_windows(
                 missing.append((plan.start_s, plan.duration_s))
         if missing:
             tasks.append(WindowTask(files[digest].path.absolute(), digest, folder, tuple(missing)))
-    for index, result in run_shown(console, "measuring clips", measure_file, tasks, n_workers):
+    for index, result in run_shown(console, "measuring clips", engine, measure_file, tasks):
         if isinstance(result, Failure):
             name = printable(files[tasks[index].digest].name)
             told = f"its clips keep the file's tempo and key: {name}: {result.reason}"

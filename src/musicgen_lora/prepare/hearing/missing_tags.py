@@ -7,12 +7,13 @@ from pathlib import Path
 
 from rich.console import Console
 
+from musicgen_lora.cluster.engine import Engine, Processes, run_shown
 from musicgen_lora.config import PrepareSettings
 from musicgen_lora.errors import printable
 from musicgen_lora.prepare.hearing.records import Analysis
 from musicgen_lora.prepare.hearing.tagging import Heard, TagTask, read_heard, tag_file
 from musicgen_lora.prepare.reading.inputs import Input
-from musicgen_lora.runtime.workers import Failure, run_shown
+from musicgen_lora.runtime.workers import Failure
 
 
 def listen(
@@ -21,6 +22,7 @@ def listen(
     settings: PrepareSettings,
     folder: Path,
     console: Console,
+    engine: Engine,
 ) -> dict[str, list[Heard]]:
     """What is heard in each segment of files, by digest; files that can't be tagged are missing."""
     tagger = settings.tagger
@@ -44,12 +46,13 @@ def listen(
                 spans_s,
                 tagger,
                 settings.clap_path,
-                n_threads=1 if settings.num_workers > 1 else None,
+                n_threads=1 if settings.num_workers > 1 or settings.ray else None,
             )
         )
-    # A CLAP is large: one process holds it.
-    n_workers = min(settings.num_workers, 1 if tagger == "clap" else 256)
-    for index, result in run_shown(console, "files listened to", tag_file, tasks, n_workers):
+    if tagger == "clap" and settings.ray is None and settings.num_workers > 1:
+        # A CLAP is large: one process holds it.
+        engine = Processes(1)
+    for index, result in run_shown(console, "files listened to", engine, tag_file, tasks):
         if isinstance(result, Failure):
             name = printable(missing[index].name)
             console.print(f"not tagged: {name}: {printable(result.reason)}", style="yellow")

@@ -31,7 +31,7 @@ WORDS = frozenset(("default_text", "trigger_word", "caption_variants", "seed", "
 """Settings that decide captions; each run brings those up to date."""
 NOT_MADE_WITH = frozenset(
     ("input_dir", "output_dir", "metadata_file", "create_example", "num_samples", "clap_path")
-) | {"num_workers", "restore_removed"}
+) | {"num_workers", "ray", "restore_removed"}
 """Settings that decide nothing about a clip."""
 CUTS = frozenset(("max_clip", "min_window", "min_clip", "repeat_to"))
 """Settings that decide where a file is cut; what remains decides how clips sound."""

@@ -14,11 +14,13 @@ import pyarrow as pa
 
 from musicgen_lora.config import TrainSettings
 from musicgen_lora.dataset.batches import DRAWS_VERSION
-from musicgen_lora.dataset.metadata import Clips, compute
+from musicgen_lora.dataset.metadata import Clips, compute, held_out_bound
 from musicgen_lora.runtime.seeds import seed_of
 
 CAPTIONS_KEPT, LONGEST_KEPT = 64, 1000
 """So many captions, of so many letters at most, go with an adapter."""
+MAX_NAMED = 2_000
+"""Held-out clips that a run names; a training looks at no more windows than 200 by default."""
 REPEATABLE = {
     # The data are told by their content, wherever they lie by now.
     "data_dir",
@@ -81,7 +83,9 @@ def data_facts(
     train: np.ndarray,
     held_out: np.ndarray,
 ) -> dict[str, Any]:
-    """What a run used of its dataset, the held-out clips by name: evaluation finds them here.
+    """What a run used of its dataset: evaluation finds the held-out clips here. Up to `MAX_NAMED`
+    of them are named, evenly spread; who else was held out, one hash tells (`held_out_bound`), so
+    that what every adapter carries doesn't grow with the dataset.
 
     Args:
         settings: of the run.
@@ -90,6 +94,9 @@ def data_facts(
         train: rows of the clips trained on.
         held_out: rows of the clips held out.
     """
+    bound = held_out_bound(clips.take(held_out), settings.seed)
+    n_validation = len(held_out)
+    held_out = held_out[:: max(1, -(-n_validation // MAX_NAMED))]
     chosen = clips.take(held_out)
     columns = {
         "id": [ids[row] for row in held_out],
@@ -106,8 +113,10 @@ def data_facts(
         "metadata_file": settings.metadata_file,
         "fingerprint": _fingerprint(clips.column("entry"))[:16],
         "n_train": len(train),
-        "n_validation": len(validation),
+        "n_validation": n_validation,
         "validation": validation,
+        "held_out_seed": settings.seed,
+        "held_out_bound": bound,
         "captions": _captions(clips, train, settings.seed),
     }
 

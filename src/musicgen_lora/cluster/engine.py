@@ -1,0 +1,93 @@
+"""Who works on tasks that know nothing of each other: this process, a few of this machine's, or
+those of a Ray cluster. Whoever has such tasks is given an `Engine` and doesn't ask which it is.
+
+A task is small (paths, words, numbers), its work is a module's function, and what it makes is a
+file that is named by its content and renamed into place when it is whole. So a task may be worked
+on twice, by whomever, and what a broken run leaves is what the next one need not make.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from rich.console import Console
+
+from musicgen_lora.console import progress
+from musicgen_lora.extras import require_extra
+from musicgen_lora.runtime.workers import LIMIT_S, Work, run_tasks
+
+
+class Engine(Protocol):
+    """Works on tasks."""
+
+    def run(
+        self, work: Work, tasks: Sequence[Any], limit_s: float = LIMIT_S, *, on_gpu: bool = False
+    ) -> Iterator[tuple[int, Any]]:
+        """Yields (index of the task, result or `Failure`) as they end.
+
+        Args:
+            work: a module's function of (task, sign of life).
+            tasks: picklable.
+            limit_s: seconds without a sign of life after which a task is ended.
+            on_gpu: the work is a model's, which is given a GPU where there are some.
+
+        Raises:
+            RunError, OSError: what the next task would meet too, such as a full disk.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class Processes:
+    """Processes of this machine.
+
+    Args:
+        n_workers: how many; 0 works in this one.
+    """
+
+    n_workers: int
+
+    def run(
+        self, work: Work, tasks: Sequence[Any], limit_s: float = LIMIT_S, *, on_gpu: bool = False
+    ) -> Iterator[tuple[int, Any]]:
+        """See `Engine`."""
+        return run_tasks(work, tasks, self.n_workers, limit_s)
+
+
+@contextmanager
+def open_engine(ray: str | None, n_workers: int = 0) -> Iterator[Engine]:
+    """The engine that settings ask for.
+
+    Args:
+        ray: address of a Ray cluster, `local` or `auto`; None for this machine's processes.
+        n_workers: of those, how many.
+
+    Raises:
+        UserError: Ray is not installed, or there is no cluster at that address.
+    """
+    if ray is None:
+        yield Processes(n_workers)
+        return
+    require_extra("scale", f"--ray {ray}")
+    from musicgen_lora.cluster.ray_engine import joined
+
+    with joined(ray) as engine:
+        yield engine
+
+
+def run_shown(
+    console: Console,
+    told: str,
+    engine: Engine,
+    work: Work,
+    tasks: Sequence[Any],
+    limit_s: float = LIMIT_S,
+) -> Iterator[tuple[int, Any]]:
+    """`Engine.run`, with how many tasks are done ("files cut") on the console."""
+    with progress(console, told, len(tasks)) as on_task:
+        for count, found in enumerate(engine.run(work, tasks, limit_s), 1):
+            yield found
+            on_task(count, len(tasks))

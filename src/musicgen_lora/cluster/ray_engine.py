@@ -1,0 +1,229 @@
+"""Tasks on the machines of a Ray cluster.
+
+Plain Ray tasks, a few more in flight than there are places to work at: the driver keeps no more
+than those, however many are planned, and an autoscaler sees that there is work. A worker or a
+machine that dies costs what it was working on, which is handed out again; a task that has been on
+three that died is given up.
+
+Ray's ports let in whoever reaches them, and they listen on all of a machine's addresses. So a
+cluster that is started here asks for a token, made for this run alone. Nothing is reported to
+Ray's makers, and no dashboard is started.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import itertools
+import logging
+import os
+import secrets
+import signal
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
+
+from musicgen_lora import __version__
+from musicgen_lora.errors import RunError, UserError
+from musicgen_lora.runtime.workers import LIMIT_S, START_S, Failure, Work, outcome_of
+
+TRIES = 3
+"""A task whose workers died as often is given up: it may be what kills them."""
+QUEUED = 2
+"""Tasks in flight for each place to work at, so that none waits for the driver."""
+WAIT_S = 5.0
+NO_NODE_S = 600.0
+"""So long a cluster may be without a place to work at: an autoscaler begins with none."""
+OBJECT_STORE_BYTES = 200 << 20
+"""Results are paths, names and codes; Ray would take a third of the memory."""
+LOCAL_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_AUTH_MODE": "token",
+    # It would say that it leaves tasks without a GPU their environment.
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+"""Of a cluster that is started here; read when Ray is imported."""
+
+
+@dataclass
+class _Running:
+    index: int
+    task: Any
+    n_tries: int = 1
+
+
+@dataclass(frozen=True)
+class _Shared:
+    """What all tasks of a run have in common.
+
+    Args:
+        work: on a task.
+        version: of this package, where the run was started.
+        folder: that relative paths are meant from.
+        limit_s: seconds without a sign of life after which a task is ended.
+    """
+
+    work: Work
+    version: str
+    folder: str
+    limit_s: float
+
+
+@contextmanager
+def joined(address: str) -> Iterator[RayEngine]:
+    """Joins a cluster, or starts one on this machine.
+
+    Args:
+        address: `local` starts one that ends with this, `auto` joins the one that runs here, and
+            HOST:PORT another that this machine is a node of.
+
+    Raises:
+        UserError: there is none.
+    """
+    if address.startswith("ray://"):
+        raise UserError(
+            f"--ray {address}: Ray's client is not used; run the command on a node of the cluster, "
+            "with --ray auto."
+        )
+    if "ray" in sys.modules and sys.modules["ray"].is_initialized():
+        # A notebook has joined one, and stays in it.
+        yield RayEngine()
+        return
+    if address == "local" and "ray" not in sys.modules:
+        os.environ.update(LOCAL_ENVIRONMENT)
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    if address == "local" and os.environ.get("RAY_AUTH_MODE") != "token":
+        # It has read its environment when it was imported.
+        raise UserError(
+            "--ray local: this program has loaded Ray itself, without a token that its ports ask "
+            "for; set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN before, or start a cluster and give "
+            "--ray auto."
+        )
+    import ray
+
+    options: dict[str, Any] = {"address": address}
+    if address == "local":
+        options |= {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
+    # Ray takes the signals over.
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+    # Among others a plain Exception, where a machine is too busy to start it within half a minute.
+    except Exception as error:
+        ray.shutdown()
+        said = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"--ray {address}: no Ray cluster answers ({said}); start one with ray start --head, "
+            "or give --ray local."
+        ) from error
+    finally:
+        for number, handler in handlers.items():
+            # Only the main thread may set handlers.
+            with suppress(ValueError):
+                signal.signal(number, handler)
+    try:
+        yield RayEngine()
+    finally:
+        ray.shutdown()
+
+
+class RayEngine:
+    """The cluster that this process has joined, see `Engine`."""
+
+    def run(
+        self, work: Work, tasks: Sequence[Any], limit_s: float = LIMIT_S, *, on_gpu: bool = False
+    ) -> Iterator[tuple[int, Any]]:
+        """See `Engine`."""
+        import ray
+
+        resource = "GPU" if on_gpu and ray.cluster_resources().get("GPU") else "CPU"
+        needs = {"num_cpus": 1, "num_gpus": int(resource == "GPU"), "max_retries": 0}
+        attempt: Any = ray.remote(_attempt).options(**needs)
+        waiting = enumerate(tasks)
+        running: dict[Any, _Running] = {}
+        # Ray serialises the function once, and its arguments with each task.
+        shared = ray.put(_Shared(work, __version__, os.getcwd(), limit_s))
+        places_seen = time.monotonic()
+        try:
+            while True:
+                n_places = int(ray.cluster_resources().get(resource, 0))
+                places_seen = time.monotonic() if n_places else places_seen
+                room = QUEUED * max(1, n_places) - len(running)
+                for index, task in itertools.islice(waiting, max(0, room)):
+                    running[attempt.remote(shared, task)] = _Running(index, task)
+                if not running:
+                    return
+                ready, _ = ray.wait(list(running), timeout=WAIT_S)
+                if not ready and time.monotonic() - places_seen > NO_NODE_S:
+                    raise RunError(
+                        "the Ray cluster has had no place to work at for ten minutes; what is done "
+                        "stays: start nodes, and run it again."
+                    )
+                for reference in ready:
+                    one = running.pop(reference)
+                    found = _result(reference)
+                    if found is not None:
+                        yield one.index, found
+                    elif one.n_tries < TRIES:
+                        again = _Running(one.index, one.task, one.n_tries + 1)
+                        running[attempt.remote(shared, one.task)] = again
+                    else:
+                        reason = f"ended {TRIES} workers, or took more than {limit_s:g} s."
+                        yield one.index, Failure(reason)
+        finally:
+            # Those that wait first, or they would take the places of the others.
+            for reference in reversed(list(running)):
+                ray.cancel(reference, force=True)
+
+
+def _result(reference: Any) -> Any:
+    """What a task came to; None where its worker died.
+
+    Raises:
+        RunError, OSError: what the next task would meet too.
+        UserError: a node has no such package, another version, or not the data.
+    """
+    import ray
+    from ray import exceptions
+
+    try:
+        kind, value = ray.get(reference)
+    except exceptions.RayTaskError as error:
+        said = str(error).strip().rpartition("\n")[2][-300:]
+        raise UserError(
+            f"a node of the Ray cluster can't do the work ({said}); install musicgen-lora "
+            f"{__version__} with the same Python on each."
+        ) from error
+    except exceptions.RayError:
+        return None
+    if kind == "fault":
+        raise value
+    if kind == "unfit":
+        raise UserError(f"a node of the Ray cluster {value}.")
+    return value
+
+
+def _attempt(shared: _Shared, task: Any) -> tuple[str, Any]:
+    """Works on a task, in a worker. A decoder that hangs may hold the interpreter's lock, so the
+    one who ends it is the C library's timer."""
+    if shared.version != __version__:
+        return "unfit", f"has musicgen-lora {__version__}, this one {shared.version}"
+    try:
+        os.chdir(shared.folder)
+    except OSError:
+        return "unfit", f"has no folder {shared.folder}: the data must lie on a drive of all"
+
+    with open(os.devnull, "w") as nowhere:
+
+        def alive(within_s: float = shared.limit_s) -> None:
+            faulthandler.dump_traceback_later(within_s, exit=True, file=nowhere)
+
+        try:
+            alive(max(shared.limit_s, START_S))
+            return "done", shared.work(task, alive)
+        except Exception as error:  # noqa: BLE001 - the driver is told, and raises what it must
+            return outcome_of(error)
+        finally:
+            faulthandler.cancel_dump_traceback_later()

@@ -1,0 +1,237 @@
+"""From audio to token shards: what a shard holds, how its clips are encoded, how it is written.
+
+A shard is the unit of work: of clips that are planned once, named by the hash of what it holds,
+written aside and renamed. Which of a shard's files can't be used is found out and told, and costs
+no other clip.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from musicgen_lora import atomic
+from musicgen_lora.audio.files import probe, read_audio
+from musicgen_lora.console import OnStep
+from musicgen_lora.dataset.metadata import Clip
+from musicgen_lora.errors import AudioError
+from musicgen_lora.model.musicgen import MusicGen
+
+CLIPS_PER_SHARD = 250
+"""An interruption costs no more than this."""
+BATCH_S = 60.0
+"""Seconds of audio that a GPU encodes together."""
+GPU_READERS = 2
+
+
+class UnencodedClips(AudioError):
+    """Clips that could not be encoded; all others were.
+
+    Args:
+        reasons: by the clips' names, each with its file.
+    """
+
+    def __init__(self, reasons: Mapping[str, str]) -> None:
+        self.reasons = dict(reasons)
+        first = next(iter(self.reasons.values()))
+        if len(self.reasons) == 1:
+            super().__init__(first)
+        else:
+            super().__init__(
+                f"{len(self.reasons)} clips can't be encoded, all others are; replace their files, "
+                f'or take them out ("skip": true in their entries). The first: {first}'
+            )
+
+
+class ShardPlan(Sequence[list[tuple[str, Clip]]]):
+    """Clips that shards are to be made of, (id, clip) each, a shard's at a time.
+
+    Args:
+        clips: of a dataset.
+        ids: of the clips.
+        rows: of those that are to be encoded; of copies, one.
+    """
+
+    def __init__(self, clips: Sequence[Clip], ids: Sequence[str], rows: Sequence[int]) -> None:
+        self._clips, self._ids = clips, ids
+        seen: dict[str, int] = {}
+        for row in rows:
+            seen.setdefault(ids[row], row)
+        self._rows = list(seen.values())
+        self.n_clips = len(self._rows)
+
+    def __len__(self) -> int:
+        return -(-self.n_clips // CLIPS_PER_SHARD)
+
+    @overload
+    def __getitem__(self, index: int) -> list[tuple[str, Clip]]: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[list[tuple[str, Clip]]]: ...
+
+    def __getitem__(self, index: int | slice) -> Any:
+        if isinstance(index, slice):
+            return [self[number] for number in range(len(self))[index]]
+        rows = self._rows[CLIPS_PER_SHARD * index : CLIPS_PER_SHARD * (index + 1)]
+        if not rows:
+            raise IndexError(index)
+        return [(self._ids[row], self._clips[row]) for row in rows]
+
+
+Encode = Callable[[ShardPlan, MusicGen, Path, OnStep], dict[str, str]]
+"""Makes the shards of a plan in a folder, as `encode_here`."""
+
+
+def encode_here(plan: ShardPlan, model: MusicGen, folder: Path, on_clip: OnStep) -> dict[str, str]:
+    """Makes the shards of a plan in this process's threads.
+
+    Returns:
+        Why clips could not be encoded, by their ids.
+    """
+    reasons: dict[str, str] = {}
+    n_done = 0
+    with encoders(model) as pool:
+        for rows in plan:
+            on_shard = partial(_add, on_clip, n_done, plan.n_clips)
+            reasons |= encode_shard(rows, model, folder, pool, on_shard)
+            n_done += len(rows)
+    return reasons
+
+
+def _add(on_clip: OnStep, before: int, total: int, n: int) -> None:
+    on_clip(before + n, total)
+
+
+@contextmanager
+def encoders(model: MusicGen) -> Iterator[ThreadPoolExecutor]:
+    """Starts the threads that encode. On a CPU there are as many as torch uses, and torch computes
+    with one in each of them: a clip's layers are too small to share. A GPU is used where there is
+    one; then a few threads read files while it works, and the codec comes back from it at the end.
+    """
+    codec = model.codec.module
+    home, n_threads = codec.device, torch.get_num_threads()
+    on_gpu = home.type != "cpu" or torch.cuda.is_available()
+    if on_gpu and home.type == "cpu":
+        codec.to("cuda")
+    n_workers = GPU_READERS if on_gpu else n_threads
+    pool = ThreadPoolExecutor(n_workers, initializer=lambda: torch.set_num_threads(1))
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(n_threads)
+        codec.to(home)
+
+
+def encode_shard(
+    rows: Sequence[tuple[str, Clip]],
+    model: MusicGen,
+    folder: Path,
+    pool: ThreadPoolExecutor,
+    on_clip: Callable[[int], None],
+) -> dict[str, str]:
+    """Encodes the clips of a shard, (id, clip) each, and writes it.
+
+    Returns:
+        Why clips could not be encoded, by their ids; the shard is of the others.
+    """
+    device = model.codec.module.device
+    batches = [[row] for row in rows] if device.type == "cpu" else _like_lengths(rows)
+    futures = [pool.submit(_encode_batch, [clip for _, clip in batch], model) for batch in batches]
+    ids: list[str] = []
+    codes: list[np.ndarray] = []
+    reasons: dict[str, str] = {}
+    for batch, future in zip(batches, futures, strict=True):
+        for (clip_id, _), found in zip(batch, future.result(), strict=True):
+            if isinstance(found, AudioError):
+                reasons[clip_id] = str(found)
+            else:
+                ids.append(clip_id)
+                codes.append(found)
+        on_clip(len(ids) + len(reasons))
+    if ids:
+        write_shard(folder, ids, codes)
+    return reasons
+
+
+def _encode_batch(clips: Sequence[Clip], model: MusicGen) -> Sequence[np.ndarray | AudioError]:
+    """The codes of each clip, or why its file can't be used."""
+    try:
+        return encode_clips(clips, model)
+    except AudioError as error:
+        if len(clips) == 1:
+            return [error]
+        return [found for clip in clips for found in _encode_batch([clip], model)]
+
+
+def _like_lengths(rows: Sequence[tuple[str, Clip]]) -> list[list[tuple[str, Clip]]]:
+    """Batches of clips of like lengths, up to `BATCH_S` seconds of audio in each."""
+    lengths = {clip_id: _length_s(clip) for clip_id, clip in rows}
+    batches: list[list[tuple[str, Clip]]] = []
+    for row in sorted(rows, key=lambda row: lengths[row[0]]):
+        # Sorted, so this clip is the longest so far.
+        if batches and (len(batches[-1]) + 1) * lengths[row[0]] <= BATCH_S:
+            batches[-1].append(row)
+        else:
+            batches.append([row])
+    return batches
+
+
+def _length_s(clip: Clip) -> float:
+    """Seconds of a clip; 0 where its file can't be read, which its encoding tells."""
+    try:
+        return clip.duration_s or probe(clip.path).duration_s - clip.start_s
+    except AudioError:
+        return 0.0
+
+
+def encode_clips(clips: Sequence[Clip], model: MusicGen) -> list[np.ndarray]:
+    """Codes of clips, each `[T, K]` uint16, read and resampled once."""
+    rate = model.shape.sample_rate
+    waveforms = [
+        read_audio(clip.path, rate, start_s=clip.start_s, duration_s=clip.duration_s)
+        for clip in clips
+    ]
+    return [np.ascontiguousarray(codes.T) for codes in model.encode(waveforms)]
+
+
+def write_shard(folder: Path, ids: list[str], codes: list[np.ndarray]) -> None:
+    """Writes a shard.
+
+    Args:
+        folder: of a codec, named by its fingerprint.
+        ids: of the clips.
+        codes: of the clips, `[T, K]` uint16 each.
+    """
+    name = shard_name(folder, ids)
+    lengths = [len(clip) for clip in codes]
+    table = pa.table(
+        {
+            "id": pa.array(ids, pa.string()),
+            "offset": pa.array(np.cumsum([0, *lengths[:-1]]), pa.int64()),
+            "n_frames": pa.array(lengths, pa.int64()),
+        }
+    )
+    frames = np.concatenate(codes)
+
+    def save_array(path: Path) -> None:
+        with open(path, "wb") as file:
+            np.save(file, frames)
+
+    atomic.write_file(folder / f"{name}.npy", save_array)
+    atomic.write_file(folder / f"{name}.parquet", partial(pq.write_table, table))
+
+
+def shard_name(folder: Path, ids: Sequence[str]) -> str:
+    """The name of the shard of these clips, in the folder of a codec."""
+    return hashlib.sha256("\n".join([folder.name, *ids]).encode()).hexdigest()[:24]

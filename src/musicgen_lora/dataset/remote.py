@@ -1,0 +1,276 @@
+"""A dataset that a URL names: its token shards made there, or brought here to train from.
+
+Shards are made where the audio is read: a task fetches the files of a shard's clips, hashes and
+encodes them, and puts the shard beside the others, its index last. What files have been read is
+kept in `tokens/hashes.arrow` there, with their sizes and times, so a second run fetches what is
+new.
+Training reads shards in a random order, and so from a disk: they are copied here, once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from filelock import FileLock
+from rich.console import Console
+
+from musicgen_lora.atomic import sha256_file
+from musicgen_lora.cluster.engine import open_engine
+from musicgen_lora.cluster.storage import Remote, cache_folder
+from musicgen_lora.config import TokeniseSettings
+from musicgen_lora.console import progress
+from musicgen_lora.dataset import cache as kept_tables
+from musicgen_lora.dataset.clip_ids import HASHES, HASHES_FILE, HASHES_VERSION
+from musicgen_lora.dataset.encoding import (
+    CLIPS_PER_SHARD,
+    UnencodedClips,
+    encode_shard,
+    encoders,
+    shard_name,
+)
+from musicgen_lora.dataset.metadata import Clip, load_dataset, window_name
+from musicgen_lora.dataset.shard_tasks import loaded_model, run_halving
+from musicgen_lora.errors import UserError
+from musicgen_lora.model.musicgen import MusicGen
+from musicgen_lora.runtime.workers import Failure
+from musicgen_lora.urls import url_of
+
+TOKENS = "tokens"
+SHARDS_PER_SAVE = 20
+"""So often it is noted there which files were read."""
+
+
+@dataclass(frozen=True)
+class RemoteShardTask:
+    """A shard to make where the dataset is.
+
+    Args:
+        url: of the dataset.
+        model_path: whose codec is used.
+        fingerprint: of the codec.
+        clips: that it is of.
+    """
+
+    url: str
+    model_path: str
+    fingerprint: str
+    clips: list[Clip]
+
+
+@dataclass(frozen=True)
+class RemoteShard:
+    """What came of a task: hashes of the files that were read, by their paths; why clips could not
+    be encoded, by their names."""
+
+    hashes: dict[str, str]
+    reasons: dict[str, str]
+
+
+def fetched(data_dir: Path, metadata_file: str, console: Console) -> Path:
+    """A remote dataset's metadata and token shards, brought into a folder here; what is there
+    already stays.
+
+    Args:
+        data_dir: that a URL names.
+        metadata_file: its name there.
+        console: where it is said.
+
+    Raises:
+        UserError: there is no such dataset, or none of it is tokenised.
+    """
+    url = str(url_of(data_dir))
+    remote, folder = Remote(url), cache_folder(url)
+    folder.mkdir(parents=True, exist_ok=True)
+    # The processes of one machine share the copy.
+    with FileLock(folder / ".fetching"):
+        states = remote.states(TOKENS)
+        names = [name for name in states if name.endswith((".npy", ".parquet"))]
+        if not names or f"{TOKENS}/{HASHES_FILE}" not in states:
+            raise UserError(
+                f"{url}: is not tokenised; run musicgen-lora tokenise --data_dir {url} first."
+            )
+        remote.fetch(metadata_file, folder / metadata_file)
+        remote.fetch(f"{TOKENS}/{HASHES_FILE}", folder / TOKENS / HASHES_FILE)
+        # A shard is named by what it holds; its index comes last here as well.
+        lacking = [n for n in sorted(names) if not _is_here(folder / n, states[n].size_bytes)]
+        with progress(console, "files fetched", len(lacking)) as on_file:
+            for number, name in enumerate(lacking, 1):
+                remote.fetch(name, folder / name)
+                on_file(number, len(lacking))
+    n_shards = sum(name.endswith(".npy") for name in lacking)
+    console.print(f"{url}: {n_shards} new token shards fetched into {folder}")
+    return folder
+
+
+def _is_here(path: Path, size_bytes: int) -> bool:
+    return path.is_file() and path.stat().st_size == size_bytes
+
+
+def tokenise_remote(settings: TokeniseSettings, console: Console) -> None:
+    """Makes the shards that a remote dataset lacks, see `tokenise_dataset`."""
+    url = str(url_of(settings.data_dir))
+    remote, folder = Remote(url), cache_folder(url)
+    remote.fetch(settings.metadata_file, folder / settings.metadata_file)
+    clips = load_dataset(folder, settings.metadata_file, look_at_files=False)
+    model = MusicGen.load(settings.model_path)
+    states = remote.states()
+    lost = [clip.audio for clip in clips if clip.audio not in states]
+    if lost:
+        raise UserError(
+            f"{url}: {lost[0]} does not exist there ({len(lost)} of {len(clips)} clips lack their "
+            'file); put it there, or take the clip out ("skip": true in its entry).'
+        )
+    known = _known_hashes(remote, folder, states)
+    held = _held_ids(remote, folder, model.codec.fingerprint, states)
+    lacking = [
+        clip
+        for clip in clips
+        if known.get(clip.audio, "") + window_name(clip.start_s, clip.duration_s) not in held
+    ]
+    reasons: dict[str, str] = {}
+    n_done = 0
+
+    def note(made: RemoteShard) -> None:
+        known.update(made.hashes)
+        reasons.update(made.reasons)
+
+    def save() -> None:
+        _keep_hashes(remote, folder, {a: known[a] for a in known if a in states}, states)
+
+    with (
+        progress(console, "clips encoded", len(lacking)) as on_clip,
+        open_engine(settings.ray, settings.num_workers) as engine,
+    ):
+        shards = [
+            lacking[at : at + CLIPS_PER_SHARD] for at in range(0, len(lacking), CLIPS_PER_SHARD)
+        ]
+
+        def task_of(some: Sequence[Clip]) -> RemoteShardTask:
+            return RemoteShardTask(url, model.path, model.codec.fingerprint, list(some))
+
+        found = run_halving(engine, make_remote_shard, shards, task_of, list)
+        try:
+            for number, (some, made) in enumerate(found, 1):
+                if isinstance(made, Failure):
+                    made = RemoteShard({}, {some[0].name: f"{url}/{some[0].audio}: {made.reason}"})
+                note(made)
+                n_done += len(some)
+                on_clip(n_done, len(lacking))
+                if number % SHARDS_PER_SAVE == 0:
+                    save()
+        finally:
+            if lacking:
+                save()
+    if reasons:
+        for name, reason in reasons.items():
+            console.print(f"{name}: {reason}", style="yellow")
+        raise UnencodedClips(reasons)
+    console.print(
+        f"{len(lacking)} clips encoded, {len(clips) - len(lacking)} were there; {len(clips)} "
+        f"clips: {url}/{TOKENS}/{model.codec.fingerprint}"
+    )
+
+
+def make_remote_shard(task: RemoteShardTask, alive: Callable[[], None]) -> RemoteShard:
+    """Fetches a shard's files, encodes its clips, and puts the shard where they came from, unless
+    it is there."""
+    model = loaded_model(task.model_path, task.fingerprint)
+    remote = Remote(task.url)
+    with tempfile.TemporaryDirectory(prefix="musicgen-lora-") as temporary:
+        folder = Path(temporary)
+        hashes: dict[str, str] = {}
+        for clip in task.clips:
+            if clip.audio not in hashes:
+                remote.fetch(clip.audio, folder / clip.audio)
+                hashes[clip.audio] = sha256_file(folder / clip.audio)
+                alive()
+        rows: dict[str, Clip] = {}
+        for clip in task.clips:
+            clip_id = hashes[clip.audio] + window_name(clip.start_s, clip.duration_s)
+            rows.setdefault(clip_id, clip._replace(folder=folder))
+        shards = folder / TOKENS / task.fingerprint
+        there = f"{TOKENS}/{task.fingerprint}"
+        if f"{there}/{shard_name(shards, list(rows))}.parquet" in remote.states(there):
+            return RemoteShard(hashes, {})
+        with encoders(model) as pool:
+            found = encode_shard(list(rows.items()), model, shards, pool, lambda _: alive())
+        # The index last: a shard without one doesn't exist.
+        for path in sorted(shards.glob("*.npy")) + sorted(shards.glob("*.parquet")):
+            remote.put(path, f"{there}/{path.name}")
+        reasons = {
+            rows[clip_id].name: reason.replace(f"{folder}/", f"{task.url}/")
+            for clip_id, reason in found.items()
+        }
+        return RemoteShard(
+            {a: h for a, h in hashes.items() if a not in _of(reasons, rows)}, reasons
+        )
+
+
+def _of(reasons: dict[str, str], rows: dict[str, Clip]) -> set[str]:
+    """Files of clips that could not be encoded: they are read again next time."""
+    return {clip.audio for clip in rows.values() if clip.name in reasons}
+
+
+def _known_hashes(remote: Remote, folder: Path, states: dict[str, Any]) -> dict[str, str]:
+    """Hashes of the files that are there as they were when they were read."""
+    if f"{TOKENS}/{HASHES_FILE}" not in states:
+        return {}
+    path = folder / TOKENS / HASHES_FILE
+    remote.fetch(f"{TOKENS}/{HASHES_FILE}", path)
+    table = kept_tables.read_table(path, HASHES_VERSION, HASHES)
+    if table is None:
+        return {}
+    known = {}
+    columns = (table[name].to_pylist() for name in ("audio", "size_bytes", "mtime_ns", "sha256"))
+    for audio, size_bytes, mtime_ns, digest in zip(*columns, strict=True):
+        state = states.get(audio)
+        if state is not None and (state.size_bytes, state.mtime_ns) == (size_bytes, mtime_ns):
+            known[audio] = digest
+    return known
+
+
+def _keep_hashes(
+    remote: Remote, folder: Path, known: dict[str, str], states: dict[str, Any]
+) -> None:
+    rows = [
+        (audio, states[audio].size_bytes, states[audio].mtime_ns, 0, 0, digest)
+        for audio, digest in sorted(known.items())
+    ]
+    columns = [list(column) for column in zip(*rows, strict=True)] or [[]] * len(HASHES)
+    table = pa.table(columns, schema=HASHES)
+    path = folder / TOKENS / HASHES_FILE
+    kept_tables.keep_table(path, HASHES_VERSION, table)
+    remote.put(path, f"{TOKENS}/{HASHES_FILE}")
+
+
+def _held_ids(remote: Remote, folder: Path, fingerprint: str, states: dict[str, Any]) -> set[str]:
+    """Ids of the clips that the shards there hold."""
+    held: set[str] = set()
+    for name in _indexes(fingerprint, states):
+        if not _is_here(folder / name, states[name].size_bytes):
+            remote.fetch(name, folder / name)
+        held.update(pq.read_table(folder / name, columns=["id"])["id"].to_pylist())
+    return held
+
+
+def _indexes(fingerprint: str, states: dict[str, Any]) -> list[str]:
+    """The indexes of shards; one without its codes is none."""
+    suffix = ".parquet"
+    names = [name for name in sorted(states) if name.startswith(f"{TOKENS}/{fingerprint}/")]
+    return [n for n in names if n.endswith(suffix) and n.removesuffix(suffix) + ".npy" in states]
+
+
+def with_local_data(settings: Any, console: Console) -> Any:
+    """Settings of a command that reads tokens, whose dataset is here: what a URL names is fetched,
+    and its audio is not looked at."""
+    if settings.data_dir is None or url_of(settings.data_dir) is None:
+        return settings
+    folder = fetched(settings.data_dir, settings.metadata_file, console)
+    return dataclasses.replace(settings, data_dir=folder, from_tokens=True)
