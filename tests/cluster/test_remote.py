@@ -19,11 +19,12 @@ from datasets import make_dataset, read_metadata, tiny_settings, write_metadata
 
 from musicgen_lora.cluster.storage import Remote, cache_folder
 from musicgen_lora.commands.table import COMMANDS
-from musicgen_lora.config import TokeniseSettings
+from musicgen_lora.config import EvaluateSettings, TokeniseSettings
 from musicgen_lora.dataset import encoding, remote
 from musicgen_lora.dataset.encoding import UnencodedClips
 from musicgen_lora.dataset.tokenise import tokenise_dataset
 from musicgen_lora.errors import UserError
+from musicgen_lora.evaluation.evaluate import evaluate_adapter
 from musicgen_lora.training.train import train_lora
 from musicgen_lora.urls import url_of
 
@@ -135,6 +136,31 @@ def test_shards_are_made_where_the_audio_is_and_trained_from_here(
     assert "a-secret" not in said.out + said.err
     for path in (tmp_path / "far").rglob("*.json"):
         assert "a-secret" not in path.read_text()
+
+
+def test_an_adapter_is_measured_on_a_dataset_wherever_it_is(
+    tmp_path: Path, tiny_model_dir: Path
+) -> None:
+    data = make_dataset(tmp_path / "data", [1.5] * 4)
+    far = Path(f"file://{data}")
+    tokenise_dataset(TokeniseSettings(data_dir=far, model_path=str(tiny_model_dir)))
+    run = {"max_steps": 1, "validation_fraction": 0.5, "max_duration": 1.0}
+    train_lora(tiny_settings(tiny_model_dir, data, tmp_path / "run", **run))
+    near, remote = (
+        evaluate_adapter(
+            EvaluateSettings(
+                base_model_path=str(tiny_model_dir),
+                lora_model_path=tmp_path / "run" / "best_model",
+                output_dir=tmp_path / str(number),
+                duration=0.4,
+                num_prompts=1,
+                data_dir=place,
+            )
+        )
+        for number, place in enumerate((data, far))
+    )
+    assert near["loss"] == remote["loss"]
+    assert remote["held_out"]["n_clips"] == 2
 
 
 def test_a_dead_run_goes_on_and_a_bad_file_is_listed(
