@@ -234,7 +234,7 @@ def test_what_another_tab_has_deleted_is_no_error_at_each_tick(root: Path) -> No
 
 def test_strangers_words_are_text(root: Path) -> None:
     from musicgen_lora.webui.page import Page
-    from musicgen_lora.webui.tabs.generate import history
+    from musicgen_lora.webui.tabs.history import history
     from musicgen_lora.webui.words import Words
 
     work = Workspace(root)

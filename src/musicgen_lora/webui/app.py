@@ -6,6 +6,7 @@ from pathlib import Path
 
 import gradio as gr
 
+from musicgen_lora.page import read_script
 from musicgen_lora.webui.page import Page
 from musicgen_lora.webui.tabs import data, evaluate, generate, models, strip, train
 from musicgen_lora.webui.words import Language, Words
@@ -24,6 +25,7 @@ TABS = {
 OF_ONE = "One person uses this page: who reaches it can hear and delete all."
 CSS = _ASSETS / "page.css"
 SCRIPT = _ASSETS / "page.js"
+REPORT_SCRIPT = "report_player.js"
 
 
 def build_page(workspace: Workspace, language: Language, uploads: Path) -> gr.Blocks:
@@ -54,3 +56,9 @@ def build_page(workspace: Workspace, language: Language, uploads: Path) -> gr.Bl
                     tab.build(page, demo)
     demo.queue(default_concurrency_limit=4, max_size=64, api_open=False)
     return demo
+
+
+def page_script() -> str:
+    """What Gradio runs when the page has loaded: the players of reports, and the page's own."""
+    own = SCRIPT.read_text(encoding="utf-8")
+    return f"() => {{\n{read_script(REPORT_SCRIPT)}\n{own}\n}}"

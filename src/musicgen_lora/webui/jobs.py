@@ -97,6 +97,11 @@ class Job:
         return self.status not in ("waiting", "running", "stopping")
 
     @property
+    def wall_s(self) -> float | None:
+        """Seconds that its command ran; None before its end."""
+        return None if self.began is None or self.ended is None else self.ended - self.began
+
+    @property
     def can_resume(self) -> bool:
         """Whether the same command would go on where it ended."""
         return self.is_over and self.status not in ("finished", "cancelled")

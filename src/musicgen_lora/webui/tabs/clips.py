@@ -7,8 +7,8 @@ from typing import Any
 import gradio as gr
 
 from musicgen_lora.webui import edits
-from musicgen_lora.webui.drawing import player
 from musicgen_lora.webui.page import PRIVATE, QUIET, Page, chosen
+from musicgen_lora.webui.players import Side, player
 from musicgen_lora.webui.safety import folders_of, id_of
 from musicgen_lora.webui.workspace import METADATA, choices, trained_entries, warnings_of
 
@@ -49,7 +49,7 @@ class Clips:
         name = str(row[0])
         self._work.clip(wanted, id_of(name))
         address = f"{self._page.address('clip')}/{wanted}/{id_of(name)}"
-        return player(address, name, details=str(row[1]))
+        return player([Side(name, address)], name, self._page.words, details=str(row[1]))
 
     def save(self, wanted: Any, shown: list[list[Any]]) -> Rows:
         """Writes what was changed in the table."""

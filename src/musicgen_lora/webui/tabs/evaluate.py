@@ -64,7 +64,8 @@ def build(page: Page, demo: gr.Blocks) -> None:
             return gr.skip(), before
         address = f"{page.address('report')}/{wanted}"
         frame = (
-            f'<iframe class="report" sandbox src="{address}?at={report.stat().st_mtime_ns}" '
+            f'<iframe class="report" sandbox="allow-scripts allow-downloads" '
+            f'src="{address}?at={report.stat().st_mtime_ns}" '
             f'title="{say("Report")}"></iframe>'
             f'<a href="{address}" target="_blank">{say("Report in a window of its own")}</a>'
         )
