@@ -102,6 +102,8 @@ def test_other_pages_and_large_bodies_are_refused(client: TestClient) -> None:
     assert client.post(address, headers={"origin": LOCAL}).status_code == 422
     large = {"content-length": str(server.MAX_BODY_BYTES + 1)}
     assert client.post(address, headers=large).status_code == 413
+    for path in (address, "/en/gradio_api/upload"):
+        assert client.post(path, content=iter([b"x"] * 3)).status_code == 411
     more = {"content-length": str(server.MAX_UPLOAD_BYTES + 1)}
     assert client.post("/en/gradio_api/upload", headers=more).status_code == 413
 
@@ -132,7 +134,16 @@ def test_files_are_given_by_ids(client: TestClient) -> None:
         answer = client.get(path)
         assert (answer.status_code, answer.content) == (200, content)
         assert answer.headers["x-content-type-options"] == "nosniff"
-    assert "sandbox" in client.get(f"/files/report/{run}").headers["content-security-policy"]
+    policy = client.get(f"/files/report/{run}").headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "sandbox allow-scripts allow-downloads" in policy
+    assert "script-src 'sha256-" in policy
+    for kind in ("wave", "spectrum"):
+        # What is no sound has an empty picture; other names are none.
+        drawn = client.get(f"{clip}/{kind}")
+        assert (drawn.status_code, drawn.headers["content-type"]) == (200, "image/svg+xml")
+    assert client.get(f"{clip}/picture").status_code == 422
+    assert client.get(f"/files/sound/{id_of('link.wav')}/wave").status_code == 404
     part = client.get(clip, headers={"range": "bytes=1-2"})
     assert (part.status_code, part.content) == (206, b"li")
     saved = client.get(f"/files/sound/{id_of('x.wav')}?save=1").headers["content-disposition"]

@@ -229,8 +229,10 @@
     }
 
     show() {
-      this.head.style.left = `${(100 * this.position) / this.duration}%`;
-      this.clock.textContent = `${this.position.toFixed(1)} / ${this.duration.toFixed(1)} s`;
+      this.head.style.left = `${(100 * this.position) / (this.duration || 1)}%`;
+      // What isn't known before the sound has been read is left out.
+      const whole = this.duration ? ` / ${this.duration.toFixed(1)} s` : " s";
+      this.clock.textContent = this.position.toFixed(1) + whole;
     }
   }
 

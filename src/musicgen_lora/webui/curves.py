@@ -31,7 +31,7 @@ class Frame:
     below: float = 24.0
 
 
-LARGE, SMALL = Frame(640.0, 240.0), Frame(300.0, 130.0)
+LARGE, SMALL = Frame(420.0, 200.0), Frame(300.0, 130.0)
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,14 @@ class Losses:
     held: list[Point]
     base: float | None
 
+    def trained_alone(self) -> Losses:
+        """Without the held-out clips, whose changes are too small for the same chart."""
+        return Losses(self.train, [], None)
+
+    def held_alone(self) -> Losses:
+        """The held-out clips and the base's level on them; what trains, where none are held out."""
+        return Losses([], self.held, self.base) if self.held else self
+
 
 def curves(rows: Sequence[dict[str, Any]], words: Words) -> str:
     """The losses in `metrics.jsonl`: their mean as a large chart, and a small one a codebook."""
@@ -57,18 +65,21 @@ def curves(rows: Sequence[dict[str, Any]], words: Words) -> str:
     key = " · ".join(
         f'<span class="{name}">■</span> {escape(words(label))}' for name, label in SERIES
     )
-    title = words("Loss by step")
-    parts = [
-        f'<figure class="curve"><figcaption>{escape(title)}: {key}</figcaption>'
-        f"{_chart(mean, LARGE, title)}</figure>"
+    charts = [
+        (words("Training loss by step"), mean.trained_alone(), LARGE, ""),
+        (words("Held-out loss by step"), mean.held_alone(), LARGE, ""),
+        *(
+            (words("Codebook {n}", n=number + 1), losses(rows, number).held_alone(), SMALL, "small")
+            for number in range(_n_codebooks(rows))
+        ),
     ]
-    for number in range(_n_codebooks(rows)):
-        label = words("Codebook {n}", n=number + 1)
-        chart = _chart(losses(rows, number), SMALL, label)
-        parts.append(
-            f'<figure class="curve small"><figcaption>{escape(label)}</figcaption>{chart}</figure>'
-        )
-    return f'<div class="curves">{"".join(parts)}</div>'
+    parts = [
+        f'<figure class="curve {size}"><figcaption>{escape(label)}</figcaption>'
+        f"{_chart(found, frame, label)}</figure>"
+        for label, found, frame, size in charts
+        if found.train or found.held
+    ]
+    return f'<p>{key}</p><div class="curves">{"".join(parts)}</div>'
 
 
 def losses(rows: Sequence[dict[str, Any]], codebook: int | None) -> Losses:

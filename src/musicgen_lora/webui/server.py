@@ -93,6 +93,9 @@ class Guard:
             origin = headers.get("origin")
             if origin is not None and urlsplit(origin).netloc != headers.get("host"):
                 return Response("Only the page itself may ask for this.", 403)
+            if "transfer-encoding" in headers:
+                # No browser sends a body of unknown length; its bytes could not be bounded.
+                return Response("Length?", 411)
             is_upload = scope.get("path", "").endswith("/upload")
             length = headers.get("content-length", "0")
             limit = MAX_UPLOAD_BYTES if is_upload else MAX_BODY_BYTES

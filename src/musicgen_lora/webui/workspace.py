@@ -60,7 +60,8 @@ class Workspace:
         self.root = root.resolve()
         self.audio, self.datasets = self.root / "audio", self.root / "datasets"
         self.runs, self.generated = self.root / "runs", self.root / "generated"
-        for folder in (self.audio, self.datasets, self.runs, self.generated):
+        self.models = self.root / "models"
+        for folder in (self.audio, self.datasets, self.runs, self.generated, self.models):
             folder.mkdir(parents=True, exist_ok=True)
         self.trial = self.root / "trial"
         self.jobs = Jobs(self.root / "jobs")
@@ -100,11 +101,40 @@ class Workspace:
             raise UserError(f"{run.name}: has no adapter yet; train it to a validation.")
         return run / BEST_MODEL
 
+    def bases(self) -> Choices:
+        """The base models that the page offers: `BASES`, and what was merged here."""
+        return [*((name, name) for name in BASES), *choices(self._merged())]
+
     def base(self, wanted: object) -> str:
-        """A base model by its name, one of `BASES`: a path or an address is none."""
-        if wanted not in BASES:
-            raise UserError("The page has no such base model.")
-        return str(wanted)
+        """A base model by what `bases` calls it, or by the folder of one that was merged here: any
+        other path or address is none.
+
+        Raises:
+            UserError: there is none of that name.
+        """
+        if isinstance(wanted, str) and wanted in BASES:
+            return wanted
+        for name in self._merged():
+            if wanted in (id_of(name), str(self.models / name)):
+                return str(inside(self.models, name))
+        raise UserError("The page has no such base model.")
+
+    def base_of(self, run: object) -> str:
+        """The base model that the run of an id was trained on.
+
+        Raises:
+            UserError: its `run.json` can't be read, or the base is none of the page's.
+        """
+        folder = self.run(run)
+        found = run_of(folder)
+        if found is None:
+            raise UserError(f"{folder.name}: its run.json can't be read.")
+        return self.base(found.base.get("path"))
+
+    def _merged(self) -> list[str]:
+        """Names of folders that hold a whole base."""
+        names = folders_of(self.models)
+        return [name for name in names if (self.models / name / "config.json").is_file()]
 
     def clip(self, dataset: object, wanted: object) -> Path:
         """The audio of a clip, by the ids of dataset and clip."""
@@ -178,6 +208,11 @@ def trained_entries(dataset: Path) -> list[dict[str, Any]]:
 def has_adapter(run: Path) -> bool:
     """Whether a run has an adapter that plays."""
     return (run / BEST_MODEL / ADAPTER_WEIGHTS).is_file()
+
+
+def adapter_names(runs: Path) -> list[str]:
+    """Names of the runs that have an adapter, the newest first."""
+    return [name for name in folders_of(runs) if has_adapter(runs / name)]
 
 
 def run_of(folder: Path) -> Run | None:

@@ -12,7 +12,7 @@ from musicgen_lora.webui.players import Side, player
 from musicgen_lora.webui.safety import folders_of, id_of
 from musicgen_lora.webui.workspace import METADATA, choices, trained_entries, warnings_of
 
-HEADERS = ("File", "Caption", "Tempo", "Key", "Seconds", "Warnings")
+HEADERS = ("File", "Caption", "Tempo", "Key", "Length", "Warnings")
 MAX_ROWS = 2_000
 Rows = list[list[str]]
 
@@ -46,10 +46,12 @@ class Clips:
         row = at.row_value
         if not wanted or not row or not row[0]:
             return ""
-        name = str(row[0])
+        name, length = str(row[0]), str(row[4]) if len(row) > 4 else ""
         self._work.clip(wanted, id_of(name))
         address = f"{self._page.address('clip')}/{wanted}/{id_of(name)}"
-        return player([Side(name, address)], name, self._page.words, details=str(row[1]))
+        seconds = float(length) if length.replace(".", "", 1).isdecimal() else 0.0
+        side = Side(name, address)
+        return player([side], name, self._page.words, details=str(row[1]), duration_s=seconds)
 
     def save(self, wanted: Any, shown: list[list[Any]]) -> Rows:
         """Writes what was changed in the table."""

@@ -6,11 +6,10 @@ from typing import Any
 
 import gradio as gr
 
-from musicgen_lora.errors import UserError
 from musicgen_lora.webui.forms import changed, form_of
 from musicgen_lora.webui.page import PRIVATE, QUIET, Page, chosen
-from musicgen_lora.webui.safety import folders_of, id_of
-from musicgen_lora.webui.workspace import choices, has_adapter, run_of
+from musicgen_lora.webui.safety import id_of
+from musicgen_lora.webui.workspace import adapter_names, choices
 
 REPORT = "evaluation/report.html"
 
@@ -32,11 +31,8 @@ def build(page: Page, demo: gr.Blocks) -> None:
 
     def evaluate(wanted: Any, prompts: Any, side: bool, *values: Any) -> None:
         adapter, folder = work.adapter(wanted), work.run(wanted)
-        found = run_of(folder)
-        if found is None:
-            raise UserError(f"{folder.name}: its run.json can't be read.")
         settings = {
-            "base_model_path": work.base(found.base.get("path")),
+            "base_model_path": work.base_of(wanted),
             "lora_model_path": str(adapter),
             "output_dir": str(folder / "evaluation"),
             "num_prompts": int(prompts),
@@ -46,7 +42,7 @@ def build(page: Page, demo: gr.Blocks) -> None:
         page.submit("evaluate", settings, folder.name, folder / "evaluation")
 
     def look(before: str, names_before: str, wanted: Any) -> Any:
-        names = [name for name in folders_of(work.runs) if has_adapter(work.runs / name)]
+        names = adapter_names(work.runs)
         now = repr(sorted(names))
         runs = gr.skip() if now == names_before else chosen(choices(names), wanted)
         if wanted not in map(id_of, names):

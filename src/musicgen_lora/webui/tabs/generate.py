@@ -12,14 +12,7 @@ from musicgen_lora.webui.forms import Setting, changed, form_of, written
 from musicgen_lora.webui.page import PRIVATE, QUIET, Page, chosen
 from musicgen_lora.webui.safety import folders_of
 from musicgen_lora.webui.tabs import history
-from musicgen_lora.webui.workspace import (
-    BASES,
-    choices,
-    facts_of,
-    has_adapter,
-    run_of,
-    trained_entries,
-)
+from musicgen_lora.webui.workspace import BASES, adapter_names, choices, facts_of, trained_entries
 
 BASE_ONLY = "base"
 MAX_VARIATIONS = 8
@@ -56,13 +49,18 @@ def _build_form(page: Page, demo: gr.Blocks) -> Form:
         elem_id="prompt",
         placeholder="trap beat with gliding 808 bass, rolling hi-hats, 140 bpm, C# minor",
     )
-    dice = gr.Button(f"🎲 {say('A caption of my datasets')}", size="sm", elem_id="dice")
+    dice = gr.Button(f"⚄ {say('A caption of my datasets')}", size="sm", elem_id="dice")
     _build_chips(page, prompt)
     with gr.Row():
         adapter = gr.Dropdown(
             [(say("the base alone"), BASE_ONLY)], label=say("Adapter"), elem_id="adapter"
         )
-        base = gr.Dropdown(list(BASES), value=BASES[0], label=say("Base model, without an adapter"))
+        base = gr.Dropdown(
+            list(BASES),
+            value=BASES[0],
+            label=say("Base model, without an adapter"),
+            elem_id="generate-base",
+        )
     both = gr.Checkbox(True, label=say("The base as well, in the same player"), elem_id="both")
     asked = _build_asked(page)
     own = frozenset(("duration", "seed", "lora_model_path", "melody", "output_dir", *FRONT))
@@ -79,6 +77,7 @@ def _build_form(page: Page, demo: gr.Blocks) -> Form:
     listed = gr.State("")
     page.timer.tick(form.look, listed, [adapter, listed], **QUIET)
     demo.load(lambda: form.look(""), None, [adapter, listed], **QUIET)
+    demo.load(lambda: chosen(page.workspace.bases()), None, base, **QUIET)
     return form
 
 
@@ -195,8 +194,7 @@ class Form:
         """The settings of who plays."""
         if who in (BASE_ONLY, None):
             return [{"base_model_path": self._work.base(base)}]
-        path, found = self._work.adapter(who), run_of(self._work.run(who))
-        alone = {"base_model_path": self._work.base(found.base.get("path") if found else None)}
+        path, alone = self._work.adapter(who), {"base_model_path": self._work.base_of(who)}
         return [*([alone] if side else []), alone | {"lora_model_path": str(path)}]
 
     def throw(self) -> str:
@@ -212,8 +210,7 @@ class Form:
 
     def look(self, before: str) -> Any:
         """The adapters; a new one is chosen as it comes."""
-        runs = self._work.runs
-        names = [name for name in folders_of(runs) if has_adapter(runs / name)]
+        names = adapter_names(self._work.runs)
         now = repr(sorted(names))
         found = [*choices(names), (self._page.words("the base alone"), BASE_ONLY)]
         return (gr.skip(), before) if now == before else (chosen(found), now)

@@ -54,6 +54,7 @@ def _build_start(page: Page, demo: gr.Blocks) -> None:
         return (gr.skip(), before) if now == before else (chosen(found, wanted), now)
 
     go.click(page.guarded(starting.train), [name, *inputs], None, **PRIVATE)
+    demo.load(lambda: chosen(work.bases()), None, base, **QUIET)
     names = gr.State("")
     page.timer.tick(look, [names, dataset], [dataset, names], **QUIET)
     demo.load(lambda: look("", None), None, [dataset, names], **QUIET)
