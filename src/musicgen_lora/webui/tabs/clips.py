@@ -120,7 +120,7 @@ def _table(page: Page) -> gr.Dataframe:
         datatype="str",
         column_count=len(HEADERS),
         static_columns=[0, 4, 5],
-        column_widths=["18%", "36%", "11%", "11%", "11%", "13%"],
+        column_widths=["150px", "270px", "85px", "95px", "95px", "125px"],
         wrap=True,
         show_search="search",
         interactive=True,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
@@ -17,6 +18,9 @@ from musicgen_lora.webui.workspace import BASES, adapter_names, choices, facts_o
 BASE_ONLY = "base"
 MAX_VARIATIONS = 8
 BARS, TAKES = (1, 2, 4, 8, 16), (1, 2, 4, 8, 16)
+MAX_STRENGTH = 2
+OWN = frozenset(("duration", "seed", "lora_model_path", "strength", "melody", "output_dir"))
+"""Settings that the tab asks for by itself, and a tune, which it doesn't take."""
 FRONT = ("bpm", "bars", "key", "best_of")
 """Settings that are not behind "advanced", in the command's order."""
 MAX_SEED = 2**31
@@ -51,34 +55,68 @@ def _build_form(page: Page, demo: gr.Blocks) -> Form:
     )
     dice = gr.Button(f"⚄ {say('A caption of my datasets')}", size="sm", elem_id="dice")
     _build_chips(page, prompt)
-    with gr.Row():
-        adapter = gr.Dropdown(
-            [(say("the base alone"), BASE_ONLY)], label=say("Adapter"), elem_id="adapter"
-        )
-        base = gr.Dropdown(
-            list(BASES),
-            value=BASES[0],
-            label=say("Base model, without an adapter"),
-            elem_id="generate-base",
-        )
+    players = _build_players(page, demo)
     both = gr.Checkbox(True, label=say("The base as well, in the same player"), elem_id="both")
     asked = _build_asked(page)
-    own = frozenset(("duration", "seed", "lora_model_path", "melody", "output_dir", *FRONT))
-    advanced = form_of("generate", own)
+    advanced = form_of("generate", OWN | frozenset(FRONT))
     with gr.Accordion(say("Advanced settings"), open=False):
         fields = page.fields(advanced, "generate")
     go = gr.Button(say("Generate (Ctrl+Enter)"), variant="primary", elem_id="generate")
 
     front = [setting for setting in form_of("generate") if setting.name in FRONT]
     form = Form(page, [*front, *advanced], [prompt, *asked])
-    inputs = [prompt, adapter, base, both, *asked, *fields]
+    inputs = [prompt, *players, both, *asked, *fields]
     go.click(page.guarded(form.generate), inputs, asked[2], **PRIVATE)
     dice.click(page.guarded(form.throw), None, prompt, **PRIVATE)
-    listed = gr.State("")
-    page.timer.tick(form.look, listed, [adapter, listed], **QUIET)
-    demo.load(lambda: form.look(""), None, [adapter, listed], **QUIET)
-    demo.load(lambda: chosen(page.workspace.bases()), None, base, **QUIET)
     return form
+
+
+def _build_players(page: Page, demo: gr.Blocks) -> list[Any]:
+    """Who plays: an adapter and its strength, a second one mixed in, and the base where none is."""
+    say, work, found = page.words, page.workspace, []
+    for number, nobody in enumerate((say("the base alone"), say("none"))):
+        with gr.Row():
+            found.append(
+                gr.Dropdown(
+                    [(nobody, BASE_ONLY)],
+                    value=BASE_ONLY,
+                    label=say("Mixed with") if number else say("Adapter"),
+                    elem_id=f"adapter-{number + 1}" if number else "adapter",
+                )
+            )
+            found.append(
+                gr.Slider(
+                    0,
+                    MAX_STRENGTH,
+                    value=1,
+                    step=0.05,
+                    label=say("Strength"),
+                    elem_id=f"strength-{number + 1}",
+                )
+            )
+    base = gr.Dropdown(
+        list(BASES),
+        value=BASES[0],
+        label=say("Base model, without an adapter"),
+        elem_id="generate-base",
+    )
+
+    def look(before: str, second: Any) -> Any:
+        names = adapter_names(work.runs)
+        now = repr(sorted(names))
+        if now == before:
+            return gr.skip(), gr.skip(), before
+        several = choices(names)
+        one = [*several, (say("the base alone"), BASE_ONLY)]
+        # A new one is chosen as it comes.
+        return chosen(one), chosen([(say("none"), BASE_ONLY), *several], second), now
+
+    listed = gr.State("")
+    seen = [found[0], found[2], listed]
+    page.timer.tick(look, [listed, found[2]], seen, **QUIET)
+    demo.load(lambda: look("", None), None, seen, **QUIET)
+    demo.load(lambda: chosen(work.bases()), None, base, **QUIET)
+    return [*found, base]
 
 
 def _build_asked(page: Page) -> list[Any]:
@@ -139,20 +177,20 @@ class Form:
         self._page, self._work, self._form = page, page.workspace, form
         self.outputs = outputs
 
-    def generate(self, text: Any, who: Any, base: Any, side: Any, *rest: Any) -> int:
+    def generate(self, text: Any, *rest: Any) -> int:
         """Starts the jobs of a prompt.
 
         Args:
             text: the prompt.
-            who: id of the adapter's run, or `BASE_ONLY`.
-            base: that plays without an adapter.
-            side: whether an adapter's base plays as well.
-            rest: seconds, variations, seed, whether it stays, and the form's values.
+            rest: id of the adapter's run or `BASE_ONLY`, its strength, both of a second one, the
+                base that plays without any, whether an adapter's base plays as well, seconds,
+                variations, seed, whether it stays, and the form's values.
 
         Returns:
             The seed of the first clip.
         """
-        seconds, many, given, is_locked, *values = rest
+        *who, base, side = rest[:6]
+        seconds, many, given, is_locked, *values = rest[6:]
         prompt = str(text or "").strip()
         if not prompt:
             raise UserError("--prompts has an empty one; say what to play.")
@@ -190,12 +228,18 @@ class Form:
             *(shown(name, "1" if name == "best_of" else "") for name in FRONT),
         ]
 
-    def _players(self, who: Any, base: Any, side: Any) -> list[dict[str, Any]]:
+    def _players(self, who: Sequence[Any], base: Any, side: Any) -> list[dict[str, Any]]:
         """The settings of who plays."""
-        if who in (BASE_ONLY, None):
+        pairs = zip(who[::2], who[1::2], strict=True)
+        mixed = [(each, strength) for each, strength in pairs if each not in (BASE_ONLY, None)]
+        if not mixed:
             return [{"base_model_path": self._work.base(base)}]
-        path, alone = self._work.adapter(who), {"base_model_path": self._work.base_of(who)}
-        return [*([alone] if side else []), alone | {"lora_model_path": str(path)}]
+        alone = {"base_model_path": self._work.base_of(mixed[0][0])}
+        adapters = {
+            "lora_model_path": [str(self._work.adapter(each)) for each, _ in mixed],
+            "strength": [float(strength) for _, strength in mixed],
+        }
+        return [*([alone] if side else []), alone | adapters]
 
     def throw(self) -> str:
         """A caption of the datasets."""
@@ -207,10 +251,3 @@ class Form:
         if not captions:
             raise UserError("There is no caption yet; prepare a dataset first.")
         return random.choice(captions)
-
-    def look(self, before: str) -> Any:
-        """The adapters; a new one is chosen as it comes."""
-        names = adapter_names(self._work.runs)
-        now = repr(sorted(names))
-        found = [*choices(names), (self._page.words("the base alone"), BASE_ONLY)]
-        return (gr.skip(), before) if now == before else (chosen(found), now)

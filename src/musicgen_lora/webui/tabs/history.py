@@ -56,7 +56,7 @@ def history(sounds: list[Sound], page: Page) -> str:
 
 def _player(group: list[Sound], page: Page) -> str:
     say, facts = page.words, group[0].facts
-    ordered = sorted(group, key=lambda sound: (bool(sound.facts.get("adapter")), sound.made))
+    ordered = sorted(group, key=lambda sound: (bool(_adapters(sound)), sound.made))
     sides = [
         Side(
             _who(sound, page),
@@ -76,11 +76,20 @@ def _player(group: list[Sound], page: Page) -> str:
 
 
 def _who(sound: Sound, page: Page) -> str:
-    adapter = sound.facts.get("adapter")
-    if not isinstance(adapter, dict):
-        return page.words("base")
+    """Who played: the adapters with their strengths, or the base."""
+    return " + ".join(map(_adapter_name, _adapters(sound))) or page.words("base")
+
+
+def _adapters(sound: Sound) -> list[dict[str, Any]]:
+    found = sound.facts.get("adapters")
+    return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+
+
+def _adapter_name(adapter: dict[str, Any]) -> str:
     parts = str(adapter.get("path", "")).replace("\\", "/").split("/")
-    return parts[-2] if len(parts) > 1 else parts[-1]
+    name = parts[-2] if len(parts) > 1 else parts[-1]
+    strength = adapter.get("strength", 1.0)
+    return name if strength == 1.0 else f"{name} x {strength}"
 
 
 def _details(facts: dict[str, Any], page: Page) -> str:
