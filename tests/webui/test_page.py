@@ -225,12 +225,13 @@ def test_forged_values_read_and_write_nothing(
 
 
 def _values(handler: Any, forged: Any, n_inputs: int) -> list[Any]:
-    """As many as there are inputs, and what Gradio adds of a click into a table."""
+    """As many as there are inputs, and what Gradio adds of a click."""
     behind = inspect.unwrap(handler)
     added = [
         p for p in inspect.signature(behind).parameters.values() if "Data" in str(p.annotation)
     ]
-    event = type("Event", (), {"row_value": [forged, forged]})()
+    data = {"act": "again", "target": forged}
+    event = type("Event", (), {"row_value": [forged, forged], "_data": data})()
     return [*[forged] * n_inputs, *[event for _ in added]]
 
 

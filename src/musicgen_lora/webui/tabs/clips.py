@@ -12,7 +12,7 @@ from musicgen_lora.webui.players import Side, player
 from musicgen_lora.webui.safety import folders_of, id_of
 from musicgen_lora.webui.workspace import METADATA, choices, trained_entries, warnings_of
 
-HEADERS = ("File", "Caption", "Tempo", "Key", "Length", "Warnings")
+HEADERS = ("File", "Caption", "Tempo", "Key", "Length", "Warnings", "Waveform")
 MAX_ROWS = 2_000
 Rows = list[list[str]]
 
@@ -38,7 +38,9 @@ class Clips:
             seconds = entry.get("duration_s")
             length = f"{seconds:.1f}" if isinstance(seconds, (int, float)) else ""
             told = "; ".join(warned.get(str(entry.get("source")), []))
-            found.append([*edits.row_of(entry), length, told])
+            row = edits.row_of(entry)
+            wave = f"{self._page.address('clip')}/{wanted}/{id_of(row[0])}/wave"
+            found.append([*row, length, told, f'<img class="wave" loading="lazy" src="{wave}">'])
         return found
 
     def hear(self, wanted: Any, at: gr.SelectData) -> str:
@@ -117,10 +119,10 @@ def _table(page: Page) -> gr.Dataframe:
         [],
         headers=[say(name) for name in HEADERS],
         type="array",
-        datatype="str",
+        datatype=["str"] * (len(HEADERS) - 1) + ["html"],
         column_count=len(HEADERS),
-        static_columns=[0, 4, 5],
-        column_widths=["150px", "270px", "85px", "95px", "95px", "125px"],
+        static_columns=[0, 4, 5, 6],
+        column_widths=["140px", "240px", "80px", "95px", "90px", "110px", "150px"],
         wrap=True,
         show_search="search",
         interactive=True,

@@ -23,7 +23,7 @@ STRENGTHS = "0.7 0.3"
 
 def build(page: Page, demo: gr.Blocks) -> None:
     """Builds what writes models, and the list of those that were written."""
-    say, work = page.words, page.workspace
+    say = page.words
     with gr.Accordion(say("Merge or export"), open=False, elem_id="export-box"):
         runs = gr.Dropdown([], multiselect=True, label=say("Runs"), elem_id="export-runs")
         strengths = gr.Textbox(
@@ -43,7 +43,26 @@ def build(page: Page, demo: gr.Blocks) -> None:
         go = gr.Button(say("Write it"), variant="primary", elem_id="export")
     written, seen, listed = gr.HTML(elem_id="exports"), gr.State(""), gr.State("")
 
-    def write(wanted: Any, strong: Any, what: Any, typed: Any) -> None:
+    exporting = Exporting(page)
+    go.click(page.guarded(exporting.write), [runs, strengths, kind, name], None, **PRIVATE)
+    outputs = [runs, listed, written, seen]
+    page.timer.tick(exporting.look, [seen, listed, runs], outputs, **QUIET)
+    demo.load(lambda: exporting.look("-", "", None), None, outputs, **QUIET)
+
+
+class Exporting:
+    """What is asked of `merge` and `export`.
+
+    Args:
+        page: that asks.
+    """
+
+    def __init__(self, page: Page) -> None:
+        self._page = page
+
+    def write(self, wanted: Any, strong: Any, what: Any, typed: Any) -> None:
+        """Starts a merge or an export of the runs that were chosen."""
+        page, work = self._page, self._page.workspace
         if what not in KINDS:
             raise UserError("Choose what is to be written.")
         ids = wanted if isinstance(wanted, list) else []
@@ -63,18 +82,15 @@ def build(page: Page, demo: gr.Blocks) -> None:
         else:
             page.submit("export", settings | {"format": what}, title, target)
 
-    def look(before: str, names_before: str, wanted: Any) -> Any:
+    def look(self, before: str, names_before: str, wanted: Any) -> Any:
+        """The runs that can be chosen, and what was written."""
+        page, work = self._page, self._page.workspace
         names, now = adapter_names(work.runs), _listing(page)
         key = repr(sorted(names))
         found = choices(names)
         kept = [each for each in wanted or [] if each in [identity for _, identity in found]]
         runs = gr.skip() if key == names_before else gr.update(choices=found, value=kept)
         return runs, key, gr.skip() if now == before else now, now
-
-    go.click(page.guarded(write), [runs, strengths, kind, name], None, **PRIVATE)
-    outputs = [runs, listed, written, seen]
-    page.timer.tick(look, [seen, listed, runs], outputs, **QUIET)
-    demo.load(lambda: look("-", "", None), None, outputs, **QUIET)
 
 
 def numbers(typed: Any) -> list[float]:

@@ -10,7 +10,7 @@ import gradio as gr
 
 from musicgen_lora.errors import UserError
 from musicgen_lora.webui.forms import Setting, changed, form_of, written
-from musicgen_lora.webui.page import PRIVATE, QUIET, Page, chosen
+from musicgen_lora.webui.page import PRIVATE, QUIET, Page, chosen, keep
 from musicgen_lora.webui.safety import folders_of
 from musicgen_lora.webui.tabs import history
 from musicgen_lora.webui.workspace import BASES, adapter_names, choices, facts_of, trained_entries
@@ -49,6 +49,7 @@ def _build_form(page: Page, demo: gr.Blocks) -> Form:
     prompt = gr.Textbox(
         label=say("What to play"),
         lines=3,
+        value="",
         max_length=1000,
         elem_id="prompt",
         placeholder="trap beat with gliding 808 bass, rolling hi-hats, 140 bpm, C# minor",
@@ -68,6 +69,7 @@ def _build_form(page: Page, demo: gr.Blocks) -> Form:
     inputs = [prompt, *players, both, *asked, *fields]
     go.click(page.guarded(form.generate), inputs, asked[2], **PRIVATE)
     dice.click(page.guarded(form.throw), None, prompt, **PRIVATE)
+    keep(demo, "musicgen-lora generate", [prompt, both, *asked])
     return form
 
 
@@ -128,7 +130,7 @@ def _build_asked(page: Page) -> list[Any]:
             1, MAX_VARIATIONS, value=2, step=1, label=say("Variations"), elem_id="variations"
         )
     with gr.Row():
-        bpm = gr.Textbox(label=say("Tempo (BPM)"), max_lines=1, min_width=90, elem_id="bpm")
+        bpm = gr.Textbox("", label=say("Tempo (BPM)"), max_lines=1, min_width=90, elem_id="bpm")
         bars = gr.Dropdown(
             [(say("no loop"), ""), *((str(n), str(n)) for n in BARS)],
             value="",
@@ -137,7 +139,7 @@ def _build_asked(page: Page) -> list[Any]:
             elem_id="bars",
         )
         key = gr.Textbox(
-            label=say("Key"), placeholder="C# minor", max_lines=1, min_width=90, elem_id="key"
+            "", label=say("Key"), placeholder="C# minor", max_lines=1, min_width=90, elem_id="key"
         )
         best_of = gr.Dropdown(
             [str(n) for n in TAKES],
