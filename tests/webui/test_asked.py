@@ -19,6 +19,8 @@ from musicgen_lora.webui.forms import form_of
 from musicgen_lora.webui.jobs import Jobs
 from musicgen_lora.webui.page import Page
 from musicgen_lora.webui.safety import id_of
+from musicgen_lora.webui.tabs.evaluate import OWN as EVALUATE_OWN
+from musicgen_lora.webui.tabs.evaluate import Measuring
 from musicgen_lora.webui.tabs.exports import Exporting, numbers
 from musicgen_lora.webui.tabs.generate import BASE_ONLY, FRONT, OWN, Form
 from musicgen_lora.webui.words import Words
@@ -113,6 +115,18 @@ def test_what_is_merged_is_a_base_of_the_page(page: Page) -> None:
     for forged in (str(work.runs), "../models/Both", "/etc", id_of("one"), None, ["tiny-beats"]):
         with pytest.raises(UserError, match="no such base model"):
             work.base(forged)
+
+
+def test_each_run_that_is_chosen_is_evaluated(page: Page) -> None:
+    form = form_of("evaluate", EVALUATE_OWN)
+    measuring, values = Measuring(page, form), [setting.shown for setting in form]
+    measuring.start([id_of("one"), id_of("two")], 3, True, *values)
+    runs = page.workspace.runs
+    assert [settings["output_dir"] for settings in asked(page)] == [
+        str(runs / name / "evaluation") for name in ("one", "two")
+    ]
+    with pytest.raises(UserError, match="Choose a run"):
+        measuring.start([], 3, True, *values)
 
 
 @pytest.mark.parametrize(

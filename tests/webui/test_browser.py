@@ -121,10 +121,10 @@ def picture(page: Page, name: str) -> None:
     """A picture of the page, in few enough colours for a document."""
     if SCREENSHOTS:
         page.wait_for_timeout(2_500)
-        path = Path(SCREENSHOTS) / f"{name}.png"
+        path = Path(SCREENSHOTS) / f"page-{name}.png"
         page.screenshot(path=str(path), full_page=True)
         with Image.open(path) as drawn:
-            drawn.convert("RGB").quantize(64).save(path, optimize=True)
+            drawn.convert("RGB").quantize(160).save(path, optimize=True)
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,11 @@ def app(root: Path) -> Any:
     return make_app(Workspace(root), None, HOSTS, "")
 
 
+@pytest.fixture(scope="module")
+def demo(root: Path) -> gr.Blocks:
+    return build_page(Workspace(root), "en", root / "uploads")
+
+
 @pytest.fixture
 def client(app: Any) -> Iterator[TestClient]:
     with TestClient(app, base_url=LOCAL, follow_redirects=False) as client:
@@ -108,18 +113,18 @@ def test_other_pages_and_large_bodies_are_refused(client: TestClient) -> None:
     assert client.post("/en/gradio_api/upload", headers=more).status_code == 413
 
 
-def test_a_password_is_asked_of_every_request(root: Path) -> None:
-    app = make_app(Workspace(root), "zh", None, "correct horse")
+def test_a_password_is_asked_of_every_request(app: server.Guard) -> None:
+    guarded = server.Guard(app.app, None, "correct horse")
 
     def given(text: str) -> dict[str, str]:
         return {"authorization": "Basic " + base64.b64encode(text.encode()).decode()}
 
-    with TestClient(app, base_url="http://studio:7860", follow_redirects=False) as client:
+    with TestClient(guarded, base_url="http://studio:7860", follow_redirects=False) as client:
         for path in ("/", "/en/", f"/files/sound/{id_of('x.wav')}", "/en/gradio_api/info"):
             for headers in ({}, given("me:wrong"), given("correct horse"), {"authorization": "x"}):
                 answer = client.get(path, headers=headers)
                 assert (answer.status_code, answer.text) == (401, "Password?")
-        assert client.get("/", headers=given("me:correct horse")).headers["location"] == "/zh/"
+        assert client.get("/", headers=given("me:correct horse")).headers["location"] == "/en/"
 
 
 def test_files_are_given_by_ids(client: TestClient) -> None:
@@ -197,13 +202,12 @@ FORGED = [
 
 @pytest.mark.parametrize("forged", FORGED, ids=lambda value: repr(value)[:30])
 def test_forged_values_read_and_write_nothing(
-    root: Path, forged: Any, monkeypatch: pytest.MonkeyPatch
+    root: Path, demo: gr.Blocks, forged: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every handler of the page is called with the same value for all that it is given, as any
     program could that reaches the port. It refuses, or says something harmless."""
     monkeypatch.setattr(Jobs, "_start", lambda *_: None)
     before = contents(root.parent)
-    demo = build_page(Workspace(root), "en", root / "uploads")
     ran = 0
     for function in demo.fns.values():
         handler = function.fn
@@ -235,8 +239,7 @@ def _values(handler: Any, forged: Any, n_inputs: int) -> list[Any]:
     return [*[forged] * n_inputs, *[event for _ in added]]
 
 
-def test_what_another_tab_has_deleted_is_no_error_at_each_tick(root: Path) -> None:
-    demo = build_page(Workspace(root), "en", root / "uploads")
+def test_what_another_tab_has_deleted_is_no_error_at_each_tick(demo: gr.Blocks) -> None:
     ticks = [f for f in demo.fns.values() if any(event == "tick" for _, event in f.targets)]
     assert len(ticks) >= 7
     for tick in ticks:

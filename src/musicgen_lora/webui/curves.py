@@ -31,7 +31,7 @@ class Frame:
     below: float = 24.0
 
 
-LARGE, SMALL = Frame(420.0, 200.0), Frame(300.0, 130.0)
+LARGE, SMALL = Frame(420.0, 200.0), Frame(190.0, 100.0, left=32.0, below=20.0)
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def curves(rows: Sequence[dict[str, Any]], words: Words) -> str:
         for label, found, frame, size in charts
         if found.train or found.held
     ]
-    return f'<p>{key}</p><div class="curves">{"".join(parts)}</div>'
+    return f'<p class="key">{key}</p><div class="curves">{"".join(parts)}</div>'
 
 
 def losses(rows: Sequence[dict[str, Any]], codebook: int | None) -> Losses:

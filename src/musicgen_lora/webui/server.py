@@ -57,11 +57,11 @@ class Guard:
     """
 
     def __init__(self, app: ASGIApp, hosts: tuple[str, ...] | None, password: str) -> None:
-        self._app, self._hosts, self._password = app, hosts, password
+        self.app, self._hosts, self._password = app, hosts, password
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
             return
         headers = {
             name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
@@ -83,7 +83,7 @@ class Guard:
                         message["headers"].append((name, value))
             await send(message)
 
-        await self._app(scope, receive, send_guarded)
+        await self.app(scope, receive, send_guarded)
 
     def _refusal(self, scope: Scope, headers: dict[str, str]) -> Response | None:
         host = urlsplit(f"//{headers.get('host', '')}").hostname

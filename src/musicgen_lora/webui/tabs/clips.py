@@ -122,7 +122,7 @@ def _table(page: Page) -> gr.Dataframe:
         datatype=["str"] * (len(HEADERS) - 1) + ["html"],
         column_count=len(HEADERS),
         static_columns=[0, 4, 5, 6],
-        column_widths=["140px", "240px", "80px", "95px", "90px", "110px", "150px"],
+        column_widths=["125px", "210px", "75px", "90px", "90px", "100px", "110px"],
         wrap=True,
         show_search="search",
         interactive=True,
