@@ -37,6 +37,7 @@
     }
 
     bind(root) {
+      const before = this.sides || [];
       this.root = root;
       this.bar = root.querySelector(".bar");
       this.head = root.querySelector(".head");
@@ -54,7 +55,11 @@
       if (this.again) this.again.addEventListener("click", () => this.repeat(!this.repeats));
       this.bindBar();
       root.classList.toggle("playing", this.playing);
-      if (!this.sides.includes(this.side)) this.side = this.sides[this.sides.length - 1];
+      before.filter((side) => !this.sides.includes(side))
+        .forEach((side) => { delete this.buffers[side]; });
+      // A side that has come is heard first, unless somebody is listening.
+      const grew = before.length < this.sides.length && !this.playing;
+      if (grew || !this.sides.includes(this.side)) this.side = this.sides[this.sides.length - 1];
       this.choose(this.side);
       this.mark();
     }

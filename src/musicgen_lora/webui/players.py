@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from html import escape
 
 from musicgen_lora.webui.pictures import PICTURES
+from musicgen_lora.webui.safety import id_of
 from musicgen_lora.webui.words import Words
 
 
@@ -19,11 +20,22 @@ class Side:
         name: that its button shows.
         address: of its file.
         save_as: what a download of it is called; "" for none.
+        at: when it was written, in nanoseconds: another sound may come under the same address.
     """
 
     name: str
     address: str
     save_as: str = ""
+    at: int = 0
+
+    @property
+    def key(self) -> str:
+        """What tells it from the player's other sides, and from what it was before."""
+        return id_of(f"{self.address} {self.at}")[:8]
+
+    def source(self, what: str = "", query: str = "") -> str:
+        """Its address, or that of something made of it, as HTML has it."""
+        return escape(f"{self.address}{what}?at={self.at}{query}")
 
 
 @dataclass(frozen=True)
@@ -63,9 +75,9 @@ def player(
     # What a player plays is how it is known again when the page draws it anew.
     key = escape(f"{label} {sides[0].address}")
     buttons = "".join(
-        f'<button type="button" data-side="{index}"{" hidden" if len(sides) == 1 else ""}>'
+        f'<button type="button" data-side="{side.key}"{" hidden" if len(sides) == 1 else ""}>'
         f"{escape(side.name)}</button>"
-        for index, side in enumerate(sides)
+        for side in sides
     )
     return (
         f'<figure class="sound"><figcaption>{escape(label)}</figcaption>'
@@ -84,9 +96,9 @@ def player(
 
 def _pictures(sides: Sequence[Side], words: Words) -> str:
     return "".join(
-        f'<img class="{picture}" data-side="{index}" loading="lazy" '
-        f'src="{escape(side.address)}/{picture}" alt="{escape(words(alt))}">'
-        for index, side in enumerate(sides)
+        f'<img class="{picture}" data-side="{side.key}" loading="lazy" '
+        f'src="{side.source(f"/{picture}")}" alt="{escape(words(alt))}">'
+        for side in sides
         for picture, alt in PICTURES.items()
     )
 
@@ -94,15 +106,15 @@ def _pictures(sides: Sequence[Side], words: Words) -> str:
 def _plain(sides: Sequence[Side]) -> str:
     """The browser's own players, for what only it can decode."""
     return "".join(
-        f'<audio controls loop preload="none" data-side="{index}" src="{escape(side.address)}" '
+        f'<audio controls loop preload="none" data-side="{side.key}" src="{side.source()}" '
         f'aria-label="{escape(side.name)}"></audio>'
-        for index, side in enumerate(sides)
+        for side in sides
     )
 
 
 def _below(sides: Sequence[Side], acts: Sequence[Act], words: Words) -> str:
     saves = [
-        f'<a class="save" href="{escape(side.address)}?save=1" '
+        f'<a class="save" href="{side.source(query="&save=1")}" '
         f'download="{escape(side.save_as)}">⬇ '
         f"{escape(side.name if len(sides) > 1 else words('Download'))}</a>"
         for side in sides

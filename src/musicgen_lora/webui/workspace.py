@@ -227,6 +227,14 @@ def preview_names(folder: Path) -> list[str]:
     return [path.relative_to(folder).as_posix() for _, path in found][:MAX_LISTED]
 
 
+def written_at(path: Path) -> int:
+    """When a file was written, in nanoseconds; 0 for one that has gone since."""
+    try:
+        return path.lstat().st_mtime_ns
+    except OSError:
+        return 0
+
+
 def _dated(paths: Iterable[Path]) -> Iterator[tuple[float, Path]]:
     """Regular files with when they were written; what has gone since is left out."""
     for path in paths:

@@ -10,7 +10,13 @@ from musicgen_lora.webui import edits
 from musicgen_lora.webui.page import PRIVATE, QUIET, Page, chosen
 from musicgen_lora.webui.players import Side, player
 from musicgen_lora.webui.safety import folders_of, id_of
-from musicgen_lora.webui.workspace import METADATA, choices, trained_entries, warnings_of
+from musicgen_lora.webui.workspace import (
+    METADATA,
+    choices,
+    trained_entries,
+    warnings_of,
+    written_at,
+)
 
 HEADERS = ("File", "Caption", "Tempo", "Key", "Length", "Warnings", "Waveform")
 MAX_ROWS = 2_000
@@ -49,10 +55,10 @@ class Clips:
         if not wanted or not row or not row[0]:
             return ""
         name, length = str(row[0]), str(row[4]) if len(row) > 4 else ""
-        self._work.clip(wanted, id_of(name))
+        path = self._work.clip(wanted, id_of(name))
         address = f"{self._page.address('clip')}/{wanted}/{id_of(name)}"
         seconds = float(length) if length.replace(".", "", 1).isdecimal() else 0.0
-        side = Side(name, address)
+        side = Side(name, address, at=written_at(path))
         return player([side], name, self._page.words, details=str(row[1]), duration_s=seconds)
 
     def save(self, wanted: Any, shown: list[list[Any]]) -> Rows:

@@ -62,6 +62,7 @@ def _player(group: list[Sound], page: Page) -> str:
             _who(sound, page),
             page.address("sound", sound.name),
             saved_name(Path(sound.name), sound.facts),
+            int(sound.made * 1e9),
         )
         for sound in ordered
     ]

@@ -13,7 +13,7 @@ from musicgen_lora.webui.curves import curves
 from musicgen_lora.webui.page import QUIET, Page, chosen
 from musicgen_lora.webui.players import Side, player
 from musicgen_lora.webui.safety import folders_of, id_of
-from musicgen_lora.webui.workspace import choices, preview_names, run_of
+from musicgen_lora.webui.workspace import choices, preview_names, run_of, written_at
 
 BASE = "base"
 LATEST = 4
@@ -74,6 +74,7 @@ class Watching:
 
     def _previews(self, wanted: str, names: list[str]) -> str:
         """A player a prompt: the base, then the latest steps."""
+        folder = self._work.run(wanted) / PREVIEWS
         prompts: dict[str, dict[str, str]] = {}
         for name in sorted(names):
             played_by, _, clip = name.rpartition("/")
@@ -81,10 +82,9 @@ class Watching:
         found = []
         for clip, by in sorted(prompts.items()):
             steps = [each for each in sorted(by) if each != BASE][-LATEST:]
+            place = f"{self._page.address('preview')}/{wanted}"
             sides = [
-                Side(
-                    self._side_name(each), f"{self._page.address('preview')}/{wanted}/{id_of(name)}"
-                )
+                Side(self._side_name(each), f"{place}/{id_of(name)}", at=written_at(folder / name))
                 for each, name in by.items()
                 if each == BASE or each in steps
             ]
