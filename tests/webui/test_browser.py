@@ -25,6 +25,7 @@ from musicgen_lora.webui.jobs import Job, Jobs
 
 CLIPS = Path(__file__).resolve().parents[2] / "src/musicgen_lora/assets/other_styles/validation"
 LONG_MS = 240_000
+expect.set_options(timeout=LONG_MS / 4)
 WIDE = {"width": 1280, "height": 900}
 SCREENSHOTS = os.environ.get("SCREENSHOTS")
 """A folder for pictures of the page, if they are wanted."""
@@ -246,13 +247,13 @@ def play(page: Page) -> None:
     expect(sound.locator("button[data-side]")).to_have_count(2, timeout=LONG_MS)
     base, adapter = (sound.locator("button[data-side]").nth(index) for index in range(2))
     expect(adapter).to_have_attribute("aria-pressed", "true")
+    sound.locator(".again").click()
+    expect(sound.locator(".again")).to_have_attribute("aria-pressed", "true")
     sound.locator(".play").click()
     expect(sound.locator(".playing")).to_be_visible()
     base.click()
     expect(base).to_have_attribute("aria-pressed", "true")
     expect(sound.locator("img.spectrum").first).to_be_visible()
-    sound.locator(".again").click()
-    expect(sound.locator(".again")).to_have_attribute("aria-pressed", "true")
 
     # What plays goes on while something new comes.
     typed(page, "bpm", "140")
