@@ -125,7 +125,7 @@ def _table(page: Page) -> gr.Dataframe:
         [],
         headers=[say(name) for name in HEADERS],
         type="array",
-        datatype=["str"] * (len(HEADERS) - 1) + ["html"],
+        datatype=["str", "str", "str", "str", "str", "str", "html"],
         column_count=len(HEADERS),
         static_columns=[0, 4, 5, 6],
         column_widths=["125px", "210px", "75px", "90px", "90px", "100px", "110px"],
