@@ -160,22 +160,6 @@ def test_each_tab_fits_and_loads_nothing_from_elsewhere(
     page.context.close()
 
 
-def test_what_was_typed_is_there_after_a_reload(browser: Browser, served: Served) -> None:
-    page, wrong = open_page(browser, served, viewport=WIDE)
-    tab(page, 2)
-    typed(page, "prompt", "drill with bells")
-    typed(page, "bpm", "142")
-    page.get_by_role("button", name="claps").click()
-    expect(page.locator("#prompt textarea")).to_have_value("drill with bells, claps")
-    page.wait_for_timeout(500)
-    page.reload()
-    tab(page, 2)
-    expect(page.locator("#prompt textarea")).to_have_value("drill with bells, claps")
-    expect(page.locator("#bpm").locator("input, textarea")).to_have_value("142")
-    assert wrong == []
-    page.context.close()
-
-
 def job(jobs: Jobs, command: str) -> Job:
     """The newest job of a command."""
     return next(job for job in jobs.all() if job.command == command)

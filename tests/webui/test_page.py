@@ -18,11 +18,12 @@ pytest.importorskip("gradio", reason="the page's library is not installed (make 
 
 import gradio as gr
 from fastapi.testclient import TestClient
+from gradio.state_holder import StateHolder
 
 from musicgen_lora.cli import main
 from musicgen_lora.errors import UserError
 from musicgen_lora.webui import server, ui
-from musicgen_lora.webui.app import build_page
+from musicgen_lora.webui.app import MAX_SESSIONS, build_page
 from musicgen_lora.webui.jobs import Jobs
 from musicgen_lora.webui.safety import id_of
 from musicgen_lora.webui.server import make_app
@@ -245,6 +246,14 @@ def test_what_another_tab_has_deleted_is_no_error_at_each_tick(demo: gr.Blocks) 
     for tick in ticks:
         assert tick.fn is not None
         tick.fn(*[id_of("gone")] * len(tick.inputs))
+
+
+def test_no_more_sessions_are_kept_than_a_person_has(demo: gr.Blocks) -> None:
+    holder = StateHolder()
+    holder.set_blocks(demo)
+    for number in range(3 * MAX_SESSIONS):
+        assert holder[str(number)] is not None
+    assert len(holder.session_data) == MAX_SESSIONS
 
 
 def test_strangers_words_are_text(root: Path) -> None:

@@ -14,6 +14,8 @@ from musicgen_lora.webui.workspace import Workspace
 
 TICK_S = 2.0
 UPLOAD_AGE_S = 24 * 3600
+MAX_SESSIONS = 32
+"""Open pages that the server remembers; one more makes it forget the oldest."""
 _ASSETS = Path(__file__).resolve().parents[1] / "assets" / "webui"
 TABS = {
     "1 Data": data,
@@ -54,6 +56,8 @@ def build_page(workspace: Workspace, language: Language, uploads: Path) -> gr.Bl
             for title, tab in TABS.items():
                 with gr.Tab(say(title), elem_id=f"tab-{title[2:].lower()}"):
                     tab.build(page, demo)
+    # Gradio keeps ten thousand, each with what it has been shown.
+    demo.state_session_capacity = MAX_SESSIONS
     demo.queue(default_concurrency_limit=4, max_size=64, api_open=False)
     return demo
 

@@ -101,28 +101,6 @@ class Page:
         return made
 
 
-def keep(demo: gr.Blocks, name: str, fields: list[Any]) -> None:
-    """What is in fields stays in the browser, and is there again after a reload; the server sees
-    none of it.
-
-    Args:
-        demo: the page.
-        name: under which it is kept.
-        fields: that have a value when the page is built.
-    """
-    # A secret of the server's start would forget all when it is started again.
-    kept = gr.BrowserState([field.value for field in fields], storage_key=name, secret=name)
-    gr.on(
-        [field.change for field in fields],
-        None,
-        fields,
-        kept,
-        js="(...values) => [values]",
-        **QUIET,
-    )
-    demo.load(None, kept, fields, js="(values) => values", **QUIET)
-
-
 def chosen(choices: list[tuple[str, str]], value: Any = None) -> Any:
     """An update of a list: its choices, and the value if it is still among them, else the first."""
     ids = [identity for _, identity in choices]

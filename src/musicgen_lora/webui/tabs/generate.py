@@ -10,7 +10,7 @@ import gradio as gr
 
 from musicgen_lora.errors import UserError
 from musicgen_lora.webui.forms import Setting, changed, form_of, written
-from musicgen_lora.webui.page import PRIVATE, QUIET, Page, chosen, keep
+from musicgen_lora.webui.page import PRIVATE, QUIET, Page, chosen
 from musicgen_lora.webui.safety import folders_of
 from musicgen_lora.webui.tabs import history
 from musicgen_lora.webui.workspace import BASES, adapter_names, choices, facts_of, trained_entries
@@ -69,7 +69,6 @@ def _build_form(page: Page, demo: gr.Blocks) -> Form:
     inputs = [prompt, *players, both, *asked, *fields]
     go.click(page.guarded(form.generate), inputs, asked[2], **PRIVATE)
     dice.click(page.guarded(form.throw), None, prompt, **PRIVATE)
-    keep(demo, "musicgen-lora generate", [prompt, both, *asked])
     return form
 
 
