@@ -1,62 +1,16 @@
-"""From prompts to sound files, each with a JSON that says how it was made."""
+"""The generate command: from prompts to sound files, each with a JSON that says how it was made."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import torch
-from rich.console import Console
-from transformers import MusicgenForConditionalGeneration
-
-from musicgen_lora import __version__, atomic
-from musicgen_lora.atomic import sha256_file
-from musicgen_lora.audio.files import read_audio
-from musicgen_lora.audio.writing import check_format
+from musicgen_lora import atomic
 from musicgen_lora.config import GenerateSettings
-from musicgen_lora.console import plain_console, progress
-from musicgen_lora.errors import UserError
-from musicgen_lora.generation.clips import (
-    WAIT_S,
-    TakePlayer,
-    Wanted,
-    draw_best,
-    read_as,
-    take_s,
-    takes_sentence,
-    wanted_of,
-    write_clip,
-)
-from musicgen_lora.generation.decode import (
-    depends_on_batch,
-    generate_codes,
-    window_frames,
-    windows_sentence,
-)
-from musicgen_lora.generation.decoder import Decoder
-from musicgen_lora.generation.precision import choose_precision
-from musicgen_lora.generation.sampling import Sampling
-from musicgen_lora.generation.takes import Judged
-from musicgen_lora.given import check_prompts, check_strengths
-from musicgen_lora.model.chroma import Chroma
-from musicgen_lora.model.codec import Codec
-from musicgen_lora.model.lora.mixture import Mixture, read_part
-from musicgen_lora.model.melody import is_melody
-from musicgen_lora.model.musicgen import (
-    base_fingerprint,
-    fingerprint,
-    load_base,
-    load_tokenizer,
-    model_shape,
-)
-from musicgen_lora.model.placement import place
-from musicgen_lora.model.reading import TextReader, describe_readings
-from musicgen_lora.model.text import TextStates
-from musicgen_lora.runtime import processes
+from musicgen_lora.console import plain_console
+from musicgen_lora.generation.clips import WAIT_S, takes_sentence, write_clip
+from musicgen_lora.generation.musicgen import MusicGen
+from musicgen_lora.generation.wanted import check_request
 from musicgen_lora.runtime.locks import locked
 
 
@@ -68,233 +22,29 @@ def generate_audio(settings: GenerateSettings) -> list[Path]:
         existing file has its name and its samples; nothing else is ever overwritten.
 
     Raises:
-        UserError: no prompts, an empty one, a loop that can't be, or a model, adapter or output
-            folder that is not usable.
+        UserError: no prompts, an empty one, a loop that can't be, strengths that don't match the
+            adapters, or a model, adapter or output folder that is not usable.
         RunError: the disk is full; the clips before are whole, and nothing is half written.
     """
-    check_prompts(settings.prompts, needed=True)
-    check_strengths(settings.lora_model_path, settings.strength)
-    wanted = wanted_of(settings)
+    check_request(settings)
     console = plain_console()
-    model = load_base(settings.base_model_path)
-    shape = model_shape(model)
-    check_format(wanted.format, shape.sample_rate)
-    mixture = _mixture(model, settings)
-    facts = _facts(model, mixture, settings)
-    melody = _tune(model, settings.base_model_path, settings.melody)
+    model = MusicGen.load(settings.base_model_path, precision=settings.precision)
+    strengths = settings.strength or [1.0] * len(settings.lora_model_path)
+    for path, strength in zip(settings.lora_model_path, strengths, strict=True):
+        model.add_adapter(path, strength)
+    session = model.session(settings)
     # What a killed run has left there; files are only made while the folder is held.
     with locked(settings.output_dir, wait_s=WAIT_S):
         atomic.sweep(settings.output_dir)
-    device = processes.device()
-    precision, why = choose_precision(model, settings.precision, device)
-    place(model, device, "fp32")
-    console.print(why)
-    tokenizer = load_tokenizer(settings.base_model_path)
-    for line in describe_readings(settings.prompts, lambda: TextReader.of(tokenizer), "prompt"):
-        console.print(line, style="yellow")
-    window, _ = window_frames(model)
-    seconds = take_s(wanted, settings.duration, window / shape.frame_rate)
-    n_frames = max(1, round(seconds * shape.frame_rate))
-    if n_frames > window:
-        facts["window_s"] = window / shape.frame_rate
-        console.print(windows_sentence(model, n_frames), style="yellow")
-    text = TextStates(model, tokenizer)
-    encoder: Any = model.text_encoder
-    with mixture.on([encoder]):
-        text.prepare([read_as(prompt, wanted) for prompt in settings.prompts], batch_size=1)
-    player = _Player(Decoder(model, precision, mixture), text, melody, settings, console)
-    how = {
-        "duration_s": n_frames / shape.frame_rate,
-        "guidance_scale": settings.guidance_scale,
-        "top_k": settings.top_k,
-        "top_p": settings.top_p,
-        "temperature": settings.temperature,
-        "precision": precision,
-        **wanted.facts(),
-        **facts,
-        "musicgen_lora": __version__,
-    }
-    began = time.monotonic()
-    write = _Writer(settings.output_dir, how, wanted, shape.sample_rate, console)
-    play = _play_clips if wanted.is_plain else _play_takes
-    paths = play(player, settings, wanted, seconds, write)
-    elapsed = time.monotonic() - began
-    total_s = player.n_played * how["duration_s"]
+    began, paths = time.monotonic(), list[Path]()
+    for clip in session.clips():
+        paths.append(path := write_clip(settings.output_dir, clip))
+        console.print(str(path))
+        said = takes_sentence(clip.takes, clip.wanted) if clip.takes else ""
+        if said:
+            console.print(f"{path.name}: {said}", style="yellow")
+    elapsed, total_s = time.monotonic() - began, session.n_played * session.take_s
     console.print(
         f"{total_s:.0f} s of audio in {elapsed:.1f} s ({total_s / elapsed:.1f} times real time)."
     )
     return paths
-
-
-def _mixture(model: MusicgenForConditionalGeneration, settings: GenerateSettings) -> Mixture:
-    """The adapters that play, each at its strength."""
-    strengths = settings.strength or [1.0] * len(settings.lora_model_path)
-    pairs = zip(settings.lora_model_path, strengths, strict=True)
-    return Mixture(model, [read_part(model, path, strength) for path, strength in pairs])
-
-
-def _facts(
-    model: MusicgenForConditionalGeneration, mixture: Mixture, settings: GenerateSettings
-) -> dict[str, Any]:
-    """What is played by, for the JSON."""
-    facts: dict[str, Any] = {
-        "base": {"path": settings.base_model_path, "fingerprint": base_fingerprint(model)},
-        # Text encoder and codec decide the samples as well.
-        "model": fingerprint(model),
-        "adapters": [
-            {
-                "path": str(part.files.folder.resolve()),
-                "fingerprint": part.files.fingerprint,
-                "strength": part.strength,
-            }
-            for part in mixture.parts
-        ],
-    }
-    if settings.melody is not None:
-        facts["melody"] = {"path": str(settings.melody), "sha256": sha256_file(settings.melody)}
-    return facts
-
-
-class _Player:
-    """Plays prompts by a model that is in place, and counts."""
-
-    def __init__(
-        self,
-        decoder: Decoder,
-        text: TextStates,
-        melody: torch.Tensor | None,
-        settings: GenerateSettings,
-        console: Console,
-    ) -> None:
-        self.what = "clips, frames"
-        self.n_played = 0
-        self._decoder, self._text, self._melody = decoder, text, melody
-        self._codec = Codec(decoder.model)
-        self._settings, self._console = settings, console
-
-    @property
-    def depends_on_batch(self) -> bool:
-        """Whether a clip's samples depend on the others of its batch."""
-        return depends_on_batch(self._decoder.device)
-
-    def __call__(
-        self, prompts: Sequence[str], seeds: Sequence[int], seconds: float
-    ) -> list[np.ndarray]:
-        """Waveforms `[C, N]` of prompts, each with a seed."""
-        states, mask = self._text.batch(list(prompts))
-        melody, settings = self._melody, self._settings
-        with progress(self._console, self.what) as on_step:
-            codes = generate_codes(
-                self._decoder,
-                states,
-                mask,
-                n_frames=max(1, round(seconds * self._decoder.shape.frame_rate)),
-                seeds=seeds,
-                melodies=None if melody is None else melody.expand(len(prompts), -1),
-                sampling=Sampling(
-                    guidance_scale=settings.guidance_scale,
-                    top_k=settings.top_k,
-                    top_p=settings.top_p,
-                    temperature=settings.temperature,
-                ),
-                on_step=on_step,
-            )
-        self.n_played += len(prompts)
-        # One at a time: the codec's products, too, differ with the company.
-        return [self._codec.decode(clip[None])[0] for clip in codes]
-
-
-def _play_clips(
-    player: _Player,
-    settings: GenerateSettings,
-    wanted: Wanted,
-    seconds: float,
-    write: _Writer,
-) -> list[Path]:
-    """A take of each prompt, `batch_size` prompts together."""
-    paths, n_prompts = [], len(settings.prompts)
-    for start in range(0, n_prompts, settings.batch_size):
-        prompts = settings.prompts[start : start + settings.batch_size]
-        seeds = [settings.seed + start + index for index in range(len(prompts))]
-        player.what = f"clips {start + 1}-{start + len(prompts)} of {n_prompts}, frames"
-        waveforms = player([read_as(prompt, wanted) for prompt in prompts], seeds, seconds)
-        batch = len(prompts) if player.depends_on_batch else None
-        for prompt, seed, waveform in zip(prompts, seeds, waveforms, strict=True):
-            paths.append(write(prompt, seed, waveform, batch=batch))
-    return paths
-
-
-def _play_takes(
-    player: _Player,
-    settings: GenerateSettings,
-    wanted: Wanted,
-    seconds: float,
-    write: _Writer,
-) -> list[Path]:
-    """Takes of one prompt after the other, the best of each kept."""
-    paths, n_prompts = [], len(settings.prompts)
-    takes_of = TakePlayer(player, write.sample_rate, seconds, settings.batch_size)
-    for index, prompt in enumerate(settings.prompts):
-        player.what = f"takes of clip {index + 1} of {n_prompts}, frames"
-        seed = settings.seed + index
-        takes = draw_best(takes_of, prompt, seed, wanted)
-        batch = settings.batch_size if player.depends_on_batch else None
-        paths.append(write(prompt, seed, takes[0].waveform, takes=takes, batch=batch))
-    return paths
-
-
-@dataclass(frozen=True)
-class _Writer:
-    """Writes clips and says so.
-
-    Args:
-        folder: where to.
-        how: they are made, all alike.
-        wanted: what is asked of them.
-        sample_rate: Hz.
-        console: where it is said.
-    """
-
-    folder: Path
-    how: dict[str, Any]
-    wanted: Wanted
-    sample_rate: int
-    console: Console
-
-    def __call__(
-        self,
-        prompt: str,
-        seed: int,
-        waveform: np.ndarray,
-        *,
-        takes: Sequence[Judged] = (),
-        batch: int | None = None,
-    ) -> Path:
-        """Writes a clip `[C, N]`, the best of its takes where there are some."""
-        text = read_as(prompt, self.wanted)
-        read = {} if text == prompt else {"read_as": text}
-        made = {"prompt": prompt, **read, "seed": seed, **self.how}
-        made |= {} if batch is None else {"batch": batch}
-        path = write_clip(self.folder, made, waveform, self.sample_rate, self.wanted, takes)
-        self.console.print(str(path))
-        said = takes_sentence(takes, self.wanted) if takes else ""
-        if said:
-            self.console.print(f"{path.name}: {said}", style="yellow")
-        return path
-
-
-def _tune(
-    model: MusicgenForConditionalGeneration, model_path: str, path: Path | None
-) -> torch.Tensor | None:
-    """Pitch classes `[M]` of an audio file."""
-    if path is None:
-        return None
-    if not is_melody(model):
-        raise UserError(
-            f"--melody {path}: {model_path} takes no tune; give a melody model, such as "
-            "facebook/musicgen-melody."
-        )
-    config: Any = model.config
-    chroma = Chroma(model_path, config.chroma_length)
-    waveform = read_audio(path, chroma.sample_rate, duration_s=chroma.max_duration_s)
-    return torch.from_numpy(chroma(waveform))
