@@ -117,7 +117,9 @@ class Clip:
         """
         path = Path(path)
         # Where several formats end alike, the first is the plain one.
-        endings = {FORMATS[kind].suffix: kind for kind in reversed(list(FORMATS))}
+        endings: dict[str, Format] = {
+            FORMATS[kind].suffix: kind for kind in reversed(list(FORMATS))
+        }
         if path.suffix not in endings:
             raise UserError(f"{path}: no such format; its name may end in {', '.join(endings)}.")
         own = self.wanted.format
