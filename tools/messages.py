@@ -44,7 +44,7 @@ NOT_MESSAGES = {
     "generation/continuation.py": None,
     "model/lora/mixture.py": r".*holds a mixture already.*",
     # Tags of sound files.
-    "generation/clips.py": r"(prompt|seed|base|adapter): .*",
+    "generation/clip.py": r"(prompt|seed|base|adapter): .*|<.*|\{0\} · seed.*",
     "listening": None,
     "audio/waveforms.py": None,
     "audio/pictures.py": r"<.*",

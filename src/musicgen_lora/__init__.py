@@ -1,7 +1,8 @@
 """LoRA fine-tuning of MusicGen, from a folder of audio to a measured adapter.
 
-What a script or notebook needs is here by name: a function for each command, and its settings. Each
-is loaded when it is asked for, so that `import musicgen_lora` costs nothing.
+What a script or notebook needs is here by name: a function for each command and its settings, and
+`MusicGen`, which plays. Each is loaded when it is asked for, so that `import musicgen_lora` costs
+nothing.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from musicgen_lora.export.importing import import_model
     from musicgen_lora.export.merge import merge_adapters
     from musicgen_lora.generation.generate import generate_audio
+    from musicgen_lora.generation.musicgen import MusicGen
     from musicgen_lora.prepare.prepare import prepare_dataset
     from musicgen_lora.training.train import train_lora
     from musicgen_lora.webui.ui import serve_page
@@ -44,6 +46,7 @@ __all__ = [
     "GenerateSettings",
     "ImportSettings",
     "MergeSettings",
+    "MusicGen",
     "PrepareSettings",
     "TokeniseSettings",
     "TrainSettings",
@@ -66,6 +69,7 @@ _MODULES = {
     "GenerateSettings": "config",
     "ImportSettings": "config",
     "MergeSettings": "config",
+    "MusicGen": "generation.musicgen",
     "PrepareSettings": "config",
     "TokeniseSettings": "config",
     "TrainSettings": "config",

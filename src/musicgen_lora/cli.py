@@ -83,6 +83,7 @@ def _work(command: str, settings: Any) -> int:
     is_alone = "RANK" not in os.environ
     if is_alone:
         check_given(settings)
+        COMMANDS[command].check(settings)
     if is_alone or os.environ["RANK"] == "0":
         print(translated(f"{COMMANDS[command].doing(settings)}; {LOADING}"), flush=True)
     if is_alone:

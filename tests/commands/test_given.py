@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from adapters import draw_adapter
 
 from musicgen_lora import cli, extras
 from musicgen_lora.cli import main
 from musicgen_lora.config import SETTINGS
+from musicgen_lora.model.lora.fitting import check_fits
 
 
 @pytest.fixture
@@ -23,8 +25,9 @@ def places(tmp_path: Path) -> dict[str, Path]:
     for name in ("adapter_config.json", "adapter_model.safetensors"):
         (tmp_path / "adapter" / name).touch()
     (tmp_path / "file").touch()
-    names = ("data", "audio", "adapter", "file", "out", "mistyped")
-    return {name: tmp_path / name for name in names}
+    (tmp_path / "rows.json").write_text('["x", {"prompt": "x", "key": "H"}]')
+    names = ("data", "audio", "adapter", "file", "rows.json", "out", "mistyped")
+    return {name.partition(".")[0]: tmp_path / name for name in names}
 
 
 @pytest.mark.parametrize(
@@ -52,6 +55,12 @@ def places(tmp_path: Path) -> dict[str, Path]:
             "generate --prompts x --lora_model_path {adapter} --strength 2.5",
             "strength.0 = 2.5: Input should be less than or equal to 2",
         ),
+        ("generate --prompts x --key H", 'no such key; give one such as "C# minor"'),
+        ("generate --prompts x --bars 4", "a loop needs its tempo; give --bpm"),
+        ("generate --prompts x --bpm 60 --bars 8", "are 32.0 s, and a loop has 30 s at most"),
+        ("generate --prompts_file {rows}", '{rows}, entry 2: --key "H": no such key'),
+        ("generate --prompts_file {mistyped}", "{mistyped}: cannot be read"),
+        ("generate --prompts 90bpm --bpm 140", 'the prompt "90bpm" says 90 bpm'),
         ("generate --prompts x --base_model_path {file}", "{file}: no such model folder"),
         ("generate --prompts x --melody {mistyped}", "--melody {mistyped}: no such file"),
         ("generate --prompts x --output_dir {file}/a/b", "{file} is no folder"),
@@ -74,6 +83,30 @@ def test_it_is_refused_before_the_libraries_load(
     (line,) = capsys.readouterr().err.splitlines()
     assert said.format(**places) in line
     assert not places["out"].exists()
+
+
+def test_a_format_that_is_none_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["generate", "--prompts", "x", "--format", "aiff"])
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "invalid choice 'aiff' for argument '--format'. Expected one of ('wav'," in line
+
+
+def test_an_adapter_of_a_base_of_another_size_is_refused_before_the_libraries_load(
+    tiny_model_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    adapter = draw_adapter(tiny_model_dir, tmp_path / "adapter")
+    monkeypatch.setattr(cli, "load", lambda _: pytest.fail("it has loaded them"))
+    assert main(["generate", "--prompts", "x", "--lora_model_path", str(adapter)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()[-1:]
+    assert f"adapter: this adapter was trained on another base ({tiny_model_dir})" in line
+    assert "is 32 wide, and that of tiny-beats" in line
+    check_fits(adapter, str(tiny_model_dir))
+    check_fits(adapter, "facebook/musicgen-small")
 
 
 @pytest.mark.parametrize(
@@ -140,5 +173,15 @@ def test_of_several_processes_one_speaks(
 
 def test_the_questions_need_no_library() -> None:
     script = "import sys, musicgen_lora.given, musicgen_lora.model.hub; print(*sys.modules)"
-    loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert not {"torch", "transformers", "numpy", "scipy"} & set(loaded.stdout.split())
+    assert not {"torch", "transformers", "numpy", "scipy"} & loaded_by(script)
+    script = (
+        "import sys, musicgen_lora.generation.wanted, musicgen_lora.model.lora.fitting; "
+        "print(*sys.modules)"
+    )
+    assert not {"torch", "transformers", "scipy", "soundfile", "peft"} & loaded_by(script)
+
+
+def loaded_by(script: str) -> set[str]:
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert not done.returncode, done.stderr
+    return set(done.stdout.split())

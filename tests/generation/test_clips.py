@@ -19,16 +19,9 @@ from musicgen_lora.audio.writing import FORMATS
 from musicgen_lora.beats.beats808 import make_beat, render_beat
 from musicgen_lora.config import GenerateSettings
 from musicgen_lora.errors import UserError
-from musicgen_lora.generation.clips import (
-    TakePlayer,
-    Wanted,
-    draw_best,
-    read_as,
-    take_s,
-    takes_sentence,
-    wanted_of,
-    write_clip,
-)
+from musicgen_lora.generation.clip import Clip
+from musicgen_lora.generation.clips import TakePlayer, draw_best, takes_sentence, write_clip
+from musicgen_lora.generation.wanted import Wanted, read_as, take_s, wanted_of
 from musicgen_lora.listening.tempo import estimate_tempo
 from musicgen_lora.prepare.words.facts import facts_from_name
 
@@ -62,7 +55,7 @@ def write(folder: Path, wanted: Wanted, seed: int = 5) -> Path:
     seconds = take_s(wanted, 8.0, 10.0)
     takes = draw_best(TakePlayer(play, RATE, seconds, 2), "dark trap beat", seed, wanted)
     made = MADE | {"seed": seed} | wanted.facts()
-    return write_clip(folder, made, takes[0].waveform, RATE, wanted, takes)
+    return write_clip(folder, Clip.of(made, takes[0].waveform, RATE, wanted, takes))
 
 
 @pytest.mark.parametrize("kind", FORMATS)
@@ -136,7 +129,7 @@ def test_an_unwritable_part_leaves_nothing(tmp_path: Path, monkeypatch: Any) -> 
     def broken(*_: Any) -> bytes:
         raise RuntimeError("a fault that was put here")
 
-    monkeypatch.setattr("musicgen_lora.generation.clips.midi_of", broken)
+    monkeypatch.setattr("musicgen_lora.generation.clip.midi_of", broken)
     with pytest.raises(RuntimeError):
         write(tmp_path, asked(bpm=BEAT.bpm, bars=1, midi=True), seed=0)
     assert not [path for path in tmp_path.iterdir() if path.name != ".lock"]

@@ -73,13 +73,8 @@ def pair(tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> list
 def test_several_adapters_play_at_their_strengths_and_are_named(
     tiny_model_dir: Path, pair: list[Path], tmp_path: Path
 ) -> None:
-    def played(*adapters: Path, strength: list[float]) -> Path:
-        more = {"lora_model_path": list(adapters), "strength": strength}
-        return play(tiny_model_dir, tmp_path, prompts=["hip hop 808 beat"], format="flac", **more)[
-            0
-        ]
-
-    both = played(*pair, strength=[0.7, 0.3])
+    mixed = {"lora_model_path": pair, "strength": [0.7, 0.3]}
+    (both,) = play(tiny_model_dir, tmp_path, prompts=["hip hop 808 beat"], format="flac", **mixed)
     document = json.loads(both.with_suffix(".json").read_text())
     assert document["adapters"] == [
         {"path": str(path), "fingerprint": read_adapter(path).fingerprint, "strength": strength}
@@ -89,15 +84,6 @@ def test_several_adapters_play_at_their_strengths_and_are_named(
         for said in document["adapters"]:
             name = Path(said["path"]).name
             assert f"adapter: {name} {said['fingerprint']} x {said['strength']}" in file.comment
-
-    def sound(path: Path) -> bytes:
-        return soundfile.read(path)[0].tobytes()
-
-    base = sound(played(strength=[]))
-    assert sound(played(*pair, strength=[0.0, 0.0])) == base
-    one = sound(played(pair[0], strength=[]))
-    assert sound(played(*pair, strength=[1.0, 0.0])) == one
-    assert len({base, one, sound(both), sound(played(*pair, strength=[]))}) == 4
 
 
 def test_one_adapter_is_named_without_brackets(pair: list[Path], tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -49,7 +50,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (run / "previews" / "p.wav").write_bytes(b"preview")
     (run / "evaluation" / "report.html").write_text("<html>report</html>")
     (root / "generated" / "x.wav").write_bytes(b"sound")
-    facts = {"prompt": "<script>alert(1)</script>", "seed": 1, "adapters": []}
+    adapters = [{"path": "/runs/<i>trap/best_model", "strength": 0.7}, {"path": "b/x"}, "odd"]
+    facts = {"prompt": "<script>alert(1)</script>", "seed": 1, "adapters": adapters}
     (root / "generated" / "x.json").write_text(json.dumps(facts))
     (root / "generated" / "link.wav").symlink_to(outside / "secret.wav")
     return root
@@ -267,6 +269,26 @@ def test_strangers_words_are_text(root: Path) -> None:
     html = history(work.sounds(9), page)
     assert "&lt;script&gt;" in html
     assert "<script" not in html
+    assert "&lt;i&gt;trap x 0.7 + b · " in html
+
+
+def test_the_base_beside_an_adapter_is_asked_without_its_strength(tmp_path: Path) -> None:
+    from musicgen_lora.webui.forms import form_of
+    from musicgen_lora.webui.tabs.generate import Playing
+
+    asked: list[dict[str, Any]] = []
+    work = SimpleNamespace(
+        adapter=lambda _: tmp_path / "adapter",
+        run=lambda _: tmp_path / "run",
+        base=lambda _: "tiny-beats",
+        generated=tmp_path,
+    )
+    page: Any = SimpleNamespace(workspace=work, submit=lambda _, given, *__: asked.append(given))
+    form = [setting for setting in form_of("generate") if setting.name == "strength"]
+    Playing(page, form).generate("808", "run", "tiny-beats", True, 5, 1, 0, True, "0.5")
+    assert ["strength" in one for one in asked] == [False, True]
+    assert asked[1]["strength"] == [0.5]
+    assert asked[1]["lora_model_path"] == str(tmp_path / "adapter")
 
 
 def test_fifty_at_once(client: TestClient) -> None:

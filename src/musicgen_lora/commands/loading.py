@@ -16,7 +16,7 @@ from musicgen_lora.given import hub_ids
 from musicgen_lora.urls import url_of
 
 if TYPE_CHECKING:
-    from musicgen_lora.config import TrainSettings
+    from musicgen_lora.config import GenerateSettings, TrainSettings
 
 AT_ONCE_S = 0.5
 """What is wrong with a dataset mostly shows by then, on a busy machine too, and is said before the
@@ -60,6 +60,18 @@ def fetch_bases(settings: Any) -> None:
             from musicgen_lora.model.hub import hub_folder
 
         hub_folder(name)
+
+
+def check_playing(settings: GenerateSettings) -> None:
+    """Raises a UserError where what is asked of `generate` can't be: a key that is none, bars that
+    don't fit, a prompt that says another tempo, an adapter of another base."""
+    with whole_stops():
+        from musicgen_lora.generation.wanted import check_request
+        from musicgen_lora.model.lora.fitting import check_fits
+
+    check_request(settings)
+    for folder in settings.lora_model_path:
+        check_fits(folder, settings.base_model_path)
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from musicgen_lora import __version__
-from musicgen_lora.commands.loading import dataset_meanwhile
+from musicgen_lora.commands.loading import check_playing, dataset_meanwhile
 from musicgen_lora.language.translate import filled, word
 from musicgen_lora.urls import shown
 
@@ -23,6 +23,7 @@ class Command:
         function: module and name; it is given the settings and does the work.
         doing: what it is about to do, of its settings.
         meanwhile: what goes on while the function's libraries load; gives further arguments.
+        check: what else can be told of its settings before they load.
     """
 
     purpose: str
@@ -31,6 +32,7 @@ class Command:
     meanwhile: Callable[[Any], AbstractContextManager[dict[str, Any]]] = lambda _: (
         contextlib.nullcontext({})
     )
+    check: Callable[[Any], None] = lambda _: None
 
 
 def _prepares(settings: Any) -> str:
@@ -85,6 +87,7 @@ COMMANDS = {
         "play prompts with it",
         "musicgen_lora.generation.generate:generate_audio",
         _plays,
+        check=check_playing,
     ),
     "evaluate": Command(
         "measure what it changed",

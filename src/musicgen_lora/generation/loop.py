@@ -16,7 +16,7 @@ from scipy.signal import butter, sosfilt
 
 from musicgen_lora.audio.crossfade import pass_into
 from musicgen_lora.audio.stretch import stretch
-from musicgen_lora.errors import UserError
+from musicgen_lora.generation.wanted import STRETCH_MOST, LoopRequest
 from musicgen_lora.listening.asked_tempo import KeptTempo, kept_tempo
 from musicgen_lora.listening.loops import weighted_onsets
 from musicgen_lora.listening.metre import (
@@ -29,13 +29,9 @@ from musicgen_lora.listening.metre import (
 from musicgen_lora.listening.seam import Seam, measure_seam
 from musicgen_lora.listening.tempo import BAR_START_BONUS
 
-STRETCH_MOST = 0.04
-"""A take is played faster or slower by this share at most."""
 OFF_MOST_S = 0.001
 """A loop that ends no further from its bar line is not stretched at all."""
 DRIFT_MOST_S = 0.02
-TAIL_S = 0.25
-"""What a take has beyond the loop and a bar to choose from."""
 FADE_S = 0.01
 JOIN_WITHIN_S = 0.06
 """The end passes into what comes before the beginning within the last so many seconds."""
@@ -54,52 +50,6 @@ LINE_SLACK_S = 0.02
 N_STARTS = 4
 
 Joined = Literal["crossfade", "tail", "fade"]
-
-
-@dataclass(frozen=True)
-class LoopRequest:
-    """Bars of 4/4 at a tempo.
-
-    Args:
-        bpm: quarter notes a minute.
-        n_bars: how many.
-        sample_rate: Hz.
-    """
-
-    bpm: float
-    n_bars: int
-    sample_rate: int
-
-    @property
-    def bar_s(self) -> float:
-        return 240.0 / self.bpm
-
-    @property
-    def n_samples(self) -> int:
-        """Samples a channel, exactly."""
-        return round(self.n_bars * self.bar_s * self.sample_rate)
-
-    def take_s(self, longest_s: float, window_s: float | None = None) -> float:
-        """Seconds of a take to cut it from: a bar to choose from and some stretching, as far as
-        `longest_s` allows. A loop that fits into a base's own window of `window_s` is not played
-        beyond it, where the music begins to forget.
-
-        Raises:
-            UserError: not even the loop itself fits.
-        """
-        loop_s = self.n_bars * self.bar_s
-        if loop_s > longest_s:
-            most = int(longest_s / self.bar_s)
-            way_out = f"take --bars {most} or less" if most else "take a faster --bpm"
-            raise UserError(
-                f"--bpm {self.bpm:g} --bars {self.n_bars}: are {loop_s:.1f} s, and a loop has "
-                f"{longest_s:g} s at most; {way_out}."
-            )
-        needed_s = (1.0 + STRETCH_MOST) * loop_s + TAIL_S
-        wanted_s = needed_s + self.bar_s
-        if window_s is not None and needed_s <= window_s:
-            wanted_s = min(wanted_s, window_s)
-        return min(longest_s, wanted_s)
 
 
 @dataclass(frozen=True)

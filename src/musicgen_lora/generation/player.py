@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from musicgen_lora.console import progress
 from musicgen_lora.generation.decode import Scenes, depends_on_batch, play_frames
 from musicgen_lora.generation.decoder import Conditions, Decoder, threads_for
 from musicgen_lora.generation.sampling import Sampling
-from musicgen_lora.generation.stream import CHUNK_S, ChunkDecoder, decodes_in_parts
+from musicgen_lora.generation.stream import CHUNK_S, ChunkDecoder, decodes_in_parts, stream_audio
 from musicgen_lora.model.codec import Codec
 from musicgen_lora.model.lora.mixture import Mixture
 from musicgen_lora.model.text import TextStates
@@ -23,6 +23,23 @@ WHOLE_S = 30.0
 """Clips of up to so many seconds are decoded as a whole, longer ones in parts, which a memory
 holds."""
 PART_S = 10.0
+
+
+@dataclass(frozen=True)
+class Instrument:
+    """A base with its adapters, ready to play.
+
+    Args:
+        decoder: the weights, those of the mixture.
+        text: reads prompts.
+        mixture: adapters that the text encoder reads with.
+        facts: who plays, for the JSON.
+    """
+
+    decoder: Decoder
+    text: TextStates
+    mixture: Mixture
+    facts: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -61,26 +78,22 @@ class Player:
     """Plays, and counts.
 
     Args:
-        decoder: the weights.
-        text: reads prompts.
+        instrument: that plays.
         melody: `[1, M]` pitch classes that all clips follow; None is no tune.
         console: where progress is shown.
-        mixture: adapters that the text encoder reads with; None are none.
     """
 
     def __init__(
         self,
-        decoder: Decoder,
-        text: TextStates,
+        instrument: Instrument,
         melody: torch.Tensor | None,
         console: Console,
-        mixture: Mixture | None = None,
     ) -> None:
         self.what = "clips, frames"
         self.n_samples = 0
-        self.decoder, self.console = decoder, console
-        self._text, self._melody = text, melody
-        self._mixture = Mixture(decoder.model) if mixture is None else mixture
+        self.decoder, self.console = instrument.decoder, console
+        self._text, self._mixture = instrument.text, instrument.mixture
+        self._melody = melody
 
     @property
     def depends_on_batch(self) -> bool:
@@ -143,6 +156,25 @@ class Player:
         return [
             self._decoded(clip[None])[:, : length.n_samples] for clip in torch.cat(codes, dim=-1)
         ]
+
+    def stream(
+        self, part: Part, length: Length, sampling: Sampling, chunk_s: float = CHUNK_S
+    ) -> Iterator[np.ndarray]:
+        """The sound `[C, n]` of one clip, in parts of so many seconds, as it is made."""
+        n_heard = 0
+        for some in stream_audio(
+            self.decoder,
+            self._scenes([part], length, sampling),
+            n_frames=length.n_frames,
+            seeds=[part.seed],
+            sampling=sampling,
+            prompt_codes=length.given,
+            chunk_s=chunk_s,
+        ):
+            sound = some[0][:, : length.n_samples - n_heard]
+            n_heard += sound.shape[1]
+            yield sound
+        self.n_samples += n_heard
 
     def _scenes(self, parts: Sequence[Part], length: Length, sampling: Sampling) -> Scenes:
         """What clips are to be like, and from which frames on."""

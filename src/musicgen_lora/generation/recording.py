@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.console import Console
 
 from musicgen_lora.atomic import sha256_file
 from musicgen_lora.audio.stream import BLOCK_FRAMES, AudioStream
@@ -19,6 +20,7 @@ from musicgen_lora.errors import UserError
 from musicgen_lora.generation.bar_grid import BarGrid, facts_beside, find_grid
 from musicgen_lora.generation.decode import STRIDE_SHARE
 from musicgen_lora.generation.extension import Extension
+from musicgen_lora.model.shape import Shape
 
 LONGEST_S = 600.0
 
@@ -194,3 +196,40 @@ def _heard_s(settings: GenerateSettings, window_s: float) -> float | None:
             "fewer."
         )
     return settings.heard
+
+
+def say_of_recording(
+    asked: Asked, facts: Mapping[str, Any], shape: Shape, console: Console
+) -> None:
+    """Says what happens to a recording, and what of it isn't as one might think.
+
+    Args:
+        asked: what is played onto it.
+        facts: who plays, as the JSON has it.
+        shape: of the base.
+        console: where it is said.
+    """
+    console.print(asked.said)
+    rate, n_channels = asked.extension.sample_rate, len(asked.extension.recording)
+    if (rate, n_channels) != (shape.sample_rate, shape.n_channels):
+        console.print(
+            f"The base plays {shape.sample_rate} Hz, {shape.n_channels} channels; what is new is "
+            f"brought to the recording's {rate} Hz, {n_channels} channels.",
+            style="yellow",
+        )
+    was = asked.made_by
+    names = ("base", "adapters")
+    other = [n for n in names if n in was and _identity(was[n]) != _identity(facts[n])]
+    if other:
+        console.print(
+            f"The recording was made by another {' and '.join(other)} than now.",
+            style="yellow",
+        )
+
+
+def _identity(players: Any) -> Any:
+    """The fingerprints of a base or of adapters as a JSON has them."""
+    if isinstance(players, list):
+        return [_identity(player) for player in players]
+    names = ("fingerprint", "strength")
+    return [players.get(name) for name in names] if isinstance(players, dict) else None

@@ -1,7 +1,8 @@
-"""What one command plays: batches of clips, takes of each, or music onto a recording.
+"""What one request plays: batches of clips, takes of each, or music onto a recording.
 
-Clips that are alike but for their texts and seeds are played together; each is written as soon as
-it is there, so that an interrupted command has kept what was finished.
+`MusicGen` makes a session of the settings; the command and Python play it. Clips that are alike but
+for their texts and seeds are played together; each is given as soon as it is there, so that an
+interrupted command has written what was finished.
 """
 
 from __future__ import annotations
@@ -9,26 +10,14 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 
 from musicgen_lora.config import GenerateSettings
 from musicgen_lora.config.prompts import ClipOrder
-from musicgen_lora.generation.clips import (
-    TakePlayer,
-    Wanted,
-    draw_best,
-    onto_sentence,
-    read_as,
-    take_s,
-    takes_sentence,
-    wanted_of,
-    write_clip,
-)
+from musicgen_lora.generation.clip import Clip
+from musicgen_lora.generation.clips import TakePlayer, draw_best
 from musicgen_lora.generation.continuation import HOLE_DB
 from musicgen_lora.generation.decode import window_frames, windows_sentence
 from musicgen_lora.generation.outlets import Live
@@ -37,6 +26,7 @@ from musicgen_lora.generation.recording import Asked
 from musicgen_lora.generation.sampling import Sampling
 from musicgen_lora.generation.stream import decodes_in_parts
 from musicgen_lora.generation.takes import Judged, draw_takes, judge_clip
+from musicgen_lora.generation.wanted import Wanted, read_as, take_s, wanted_of
 from musicgen_lora.model.codec import Codec
 
 
@@ -64,43 +54,12 @@ def sampling_of(settings: GenerateSettings) -> Sampling:
     )
 
 
-@dataclass(frozen=True)
-class Writer:
-    """Writes clips and says so.
-
-    Args:
-        folder: where to.
-        sample_rate: Hz.
-        console: where it is said.
-    """
-
-    folder: Path
-    sample_rate: int
-    console: Console
-
-    def __call__(
-        self,
-        made: dict[str, Any],
-        waveform: np.ndarray,
-        wanted: Wanted,
-        takes: Sequence[Judged] = (),
-        said: str = "",
-    ) -> Path:
-        """Writes a clip `[C, N]`, the best of its takes where there are some."""
-        path = write_clip(self.folder, made, waveform, self.sample_rate, wanted, takes)
-        self.console.print(str(path))
-        if said:
-            self.console.print(f"{path.name}: {said}", style="yellow")
-        return path
-
-
 class Session:
-    """Plays what is asked for, and writes it.
+    """Plays what is asked for.
 
     Args:
         player: plays.
-        writer: writes.
-        live: hears what is played at once.
+        orders: the clips.
         facts: who plays, for the JSON.
         asked: what is played onto a recording; None where there is none.
     """
@@ -108,38 +67,76 @@ class Session:
     def __init__(
         self,
         player: Player,
-        writer: Writer,
-        live: Live,
+        orders: Sequence[ClipOrder],
         facts: dict[str, Any],
         asked: Asked | None = None,
     ) -> None:
-        self._player, self._writer, self._live = player, writer, live
+        self._player, self._orders = player, list(orders)
         self._facts, self._asked = facts, asked
         self._said: set[str] = set()
+        shape = player.decoder.shape
+        self.sample_rate, self.n_channels = shape.sample_rate, shape.n_channels
+        """Of the clips."""
+        if asked is not None:
+            self.sample_rate = asked.extension.sample_rate
+            self.n_channels = len(asked.extension.recording)
+        self._live = Live([], self.sample_rate)
 
-    def play(self, orders: Sequence[ClipOrder]) -> list[Path]:
-        """Plays clips that are alike.
+    @property
+    def played_s(self) -> float:
+        """Seconds of takes, so far."""
+        return self._player.n_samples / self._player.decoder.shape.sample_rate
 
-        Returns:
-            The paths of their sounds.
+    def clips(self, live: Live | None = None) -> Iterator[Clip]:
+        """Plays, and gives each clip as soon as it is there.
+
+        Args:
+            live: hears clips while they are made; a loop, or the best of several takes, once it is
+                chosen.
         """
-        settings = orders[0].settings
-        wanted = wanted_of(settings)
-        if not sampling_of(settings).is_guided and any(o.settings.negative_prompt for o in orders):
+        if live is not None:
+            self._live = live
+        for some in alike(self._orders):
+            yield from self._alike(some)
+
+    def chunks(self, chunk_s: float) -> Iterator[np.ndarray]:
+        """Plays the first clip; its samples `[C, n]`, part after part."""
+        settings = self._orders[0].settings
+        player, wanted = self._player, wanted_of(settings)
+        self._say_of_guidance(self._orders[:1])
+        length = player.length(settings.duration, settings.change_at)
+        self._say(windows_sentence(player.decoder.model, length.n_frames))
+        part = self._part(settings, wanted)
+        yield from player.stream(part, length, sampling_of(settings), chunk_s)
+
+    def _alike(self, orders: Sequence[ClipOrder]) -> Iterator[Clip]:
+        """Plays clips that are alike."""
+        wanted, every = wanted_of(orders[0].settings), [order.settings for order in orders]
+        self._say_of_guidance(orders)
+        if self._asked is None and wanted.is_plain:
+            yield from self._play_clips(every, wanted)
+            return
+        for settings in every:
+            if self._asked is None:
+                clip, waveform = self._play_takes(settings, wanted)
+            else:
+                clip, waveform = self._play_onto(settings, self._asked)
+            yield clip
+            self._live.begin_clip()
+            self._live(waveform)
+
+    def _say_of_guidance(self, orders: Sequence[ClipOrder]) -> None:
+        settings = [order.settings for order in orders]
+        if not sampling_of(settings[0]).is_guided and any(s.negative_prompt for s in settings):
             self._say(
                 "--negative_prompt has no effect where --guidance_scale is 1; raise it above 1."
             )
-        if self._asked is not None:
-            return [self._play_onto(order.settings, self._asked) for order in orders]
-        if wanted.is_plain:
-            return self._play_clips([order.settings for order in orders], wanted)
-        return [self._play_takes(order.settings, wanted) for order in orders]
 
     def _say(self, line: str) -> None:
         """Says a line once."""
         if line and line not in self._said:
             self._said.add(line)
-            self._writer.console.print(line, style="yellow")
+            self._player.console.print(line, style="yellow")
 
     def _made(
         self, settings: GenerateSettings, wanted: Wanted, duration_s: float
@@ -182,12 +179,12 @@ class Session:
         seed = settings.seed if seed is None else seed
         return Part(texts, seed, settings.negative_prompt)
 
-    def _play_clips(self, clips: Sequence[GenerateSettings], wanted: Wanted) -> list[Path]:
+    def _play_clips(self, clips: Sequence[GenerateSettings], wanted: Wanted) -> Iterator[Clip]:
         """A take of each, `batch_size` together; alone where it is heard while it is made."""
         player, first = self._player, clips[0]
         length = player.length(first.duration, first.change_at)
         self._say(windows_sentence(player.decoder.model, length.n_frames))
-        paths, is_live = [], bool(self._live)
+        is_live = bool(self._live)
         while_made = is_live and decodes_in_parts(player.decoder.model)
         size = 1 if is_live else first.batch_size
         for start in range(0, len(clips), size):
@@ -199,16 +196,15 @@ class Session:
                 parts, length, sampling_of(first), self._live if while_made else None
             )
             for clip, waveform in zip(some, waveforms, strict=True):
-                made = self._made(clip, wanted, length.n_samples / self._writer.sample_rate)
+                made = self._made(clip, wanted, length.n_samples / self.sample_rate)
                 if player.depends_on_batch:
                     made["batch"] = len(some)
-                paths.append(self._writer(made, waveform, wanted))
+                yield Clip.of(made, waveform, self.sample_rate, wanted)
                 if not while_made:
                     self._live(waveform)
-        return paths
 
-    def _play_takes(self, settings: GenerateSettings, wanted: Wanted) -> Path:
-        """Takes of a clip, of which the best is kept."""
+    def _play_takes(self, settings: GenerateSettings, wanted: Wanted) -> tuple[Clip, np.ndarray]:
+        """The best of takes of a clip, and its waveform as it was played."""
         player = self._player
         seconds = take_s(wanted, settings.duration, self._window_s)
         length = player.length(seconds, settings.change_at)
@@ -219,29 +215,22 @@ class Session:
             parts = [self._part(settings, wanted, seed) for seed in seeds]
             return player.play(parts, length, sampling_of(settings))
 
-        rate = self._writer.sample_rate
+        rate = self.sample_rate
         takes_of = TakePlayer(play, rate, seconds, settings.batch_size)
         takes = draw_best(takes_of, settings.prompts[0], settings.seed, wanted)
         made = self._made(settings, wanted, length.n_samples / rate)
-        return self._write_best(made, takes, wanted, settings, takes_sentence(takes, wanted))
+        return self._best(made, takes, wanted, settings.batch_size)
 
-    def _write_best(
-        self,
-        made: dict[str, Any],
-        takes: Sequence[Judged],
-        wanted: Wanted,
-        settings: GenerateSettings,
-        said: str,
-    ) -> Path:
+    def _best(
+        self, made: dict[str, Any], takes: Sequence[Judged], wanted: Wanted, batch_size: int
+    ) -> tuple[Clip, np.ndarray]:
         if self._player.depends_on_batch:
-            made["batch"] = settings.batch_size
-        path = self._writer(made, takes[0].waveform, wanted, takes, said)
-        self._live.begin_clip()
-        self._live(takes[0].waveform)
-        return path
+            made["batch"] = batch_size
+        waveform = takes[0].waveform
+        return Clip.of(made, waveform, self.sample_rate, wanted, takes), waveform
 
-    def _play_onto(self, settings: GenerateSettings, asked: Asked) -> Path:
-        """Takes of what is played onto a recording, until one meets it well."""
+    def _play_onto(self, settings: GenerateSettings, asked: Asked) -> tuple[Clip, np.ndarray]:
+        """The best of takes of what is played onto a recording, drawn until one meets it well."""
         player, extension = self._player, asked.extension
         shape, model = player.decoder.shape, player.decoder.model
         given = extension.codes(Codec(model), shape)
@@ -283,9 +272,7 @@ class Session:
         n_samples = takes[0].waveform.shape[1]
         made = self._made(settings, asking, n_samples / extension.sample_rate)
         made |= wanted.facts() | asked.facts
-        path = self._write_best(made, takes, wanted, settings, onto_sentence(takes))
-        self._writer.console.print(f"{path.name}: {_seams_sentence(takes[0])}")
-        return path
+        return self._best(made, takes, wanted, settings.batch_size)
 
 
 def _wanted_onto(wanted: Wanted, asked: Asked) -> Wanted:
@@ -295,17 +282,3 @@ def _wanted_onto(wanted: Wanted, asked: Asked) -> Wanted:
     if grid is None or not grid.is_loop:
         return wanted
     return dataclasses.replace(wanted, bpm=round(grid.bpm, 3), n_bars=grid.n_bars)
-
-
-def _seams_sentence(take: Judged) -> str:
-    """Where new music meets the recording, and how loud it is before and after."""
-    seams = {
-        name: (*seam["fade_s"], *seam["levels_db"]) for name, seam in take.figures["seams"].items()
-    }
-    if not seams:
-        return "there is nothing that it passes into."
-    parts = [
-        f"{begin_s:.3f} to {end_s:.3f} s ({before:.1f} dB before, {after:.1f} after)"
-        for begin_s, end_s, before, after in seams.values()
-    ]
-    return f"crossfades at {' and '.join(parts)}."

@@ -48,11 +48,13 @@ def speak(words: list[str]) -> list[str]:
 
 def unboxed(text: str, command: str) -> str:
     """What tyro says of a wrong flag in a box of English, as one line in the user's language; as it
-    is where it has no translation."""
+    is where it has no translation, or in English where it is more than of a wrong word."""
     # Its title stands in the box's upper edge, or above a line where there are no edges.
     lines = [line.strip("│ ") for line in text.splitlines()[1:]]
     lines = lines[1:] if lines and not lines[0].strip("-") else lines
     inside = itertools.takewhile(lambda line: line.strip("─-╰╯"), lines)
     english = " ".join(inside)
     said = translated(english)
-    return text if said == english else f"{command}: {said} ({command} --help)\n"
+    if said == english and not english.startswith("invalid choice"):
+        return text
+    return f"{command}: {said} ({command} --help)\n"

@@ -1,0 +1,292 @@
+"""MusicGen as it is played: a base, adapters on it, and what they make of words.
+
+This is what `from musicgen_lora import MusicGen` gives, and what `generate` plays with. The base is
+a value of its own (`model.musicgen.MusicGen`, here `MusicGen.base`) and never changes: adapters are
+mixed into copies of its weights.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from musicgen_lora import EMBEDDED_NAME, __version__
+from musicgen_lora.atomic import sha256_file
+from musicgen_lora.audio.files import read_audio
+from musicgen_lora.audio.writing import check_format
+from musicgen_lora.config import GenerateSettings
+from musicgen_lora.console import plain_console
+from musicgen_lora.errors import UserError
+from musicgen_lora.generation.clip import Clip, Clips
+from musicgen_lora.generation.decode import window_frames
+from musicgen_lora.generation.decoder import Decoder
+from musicgen_lora.generation.orders import orders_of, texts_of
+from musicgen_lora.generation.player import Instrument, Player
+from musicgen_lora.generation.precision import choose_precision
+from musicgen_lora.generation.recording import asked_of, say_of_recording
+from musicgen_lora.generation.session import Session
+from musicgen_lora.generation.stream import CHUNK_S
+from musicgen_lora.given import check_playing
+from musicgen_lora.model.lora.mixture import Mixture, Part, read_part
+from musicgen_lora.model.musicgen import MusicGen as Base
+from musicgen_lora.model.musicgen import fingerprint
+from musicgen_lora.model.placement import place
+from musicgen_lora.model.reading import TextReader, describe_readings
+from musicgen_lora.model.text import TextStates
+from musicgen_lora.runtime import processes
+
+_OF_THE_COMMAND = (
+    *("base_model_path", "lora_model_path", "strength", "precision", "output_dir"),
+    *("play", "stdout"),
+)
+_OF_CLIPS = (
+    *("bars", "best_of", "loop_tries", "format", "loudness", "midi", "spectrogram"),
+    *("prompts_file", "from_captions", "variations"),
+    *("continue_from", "heard", "regenerate", "from_bar", "to_bar"),
+)
+
+
+class MusicGen:
+    """A base that plays, with adapters or without.
+
+    Args:
+        base: without an adapter, on the CPU.
+        precision: of the weights while it plays, as `generate` has it.
+    """
+
+    def __init__(self, base: Base, precision: str = "auto") -> None:
+        self.base = base
+        self._console = plain_console()
+        self._device = processes.device()
+        self._precision = choose_precision(base.hf, precision, self._device)
+        place(base.hf, self._device, "fp32")
+        self._parts: dict[Path, Part] = {}
+        self._instrument: Instrument | None = None
+
+    @classmethod
+    def load(cls, path: str | Path = EMBEDDED_NAME, *, precision: str = "auto") -> MusicGen:
+        """Loads a base.
+
+        Args:
+            path: `tiny-beats`, a hub id such as `facebook/musicgen-small`, or a folder.
+            precision: "auto" is the fastest that is near lossless here; "fp32", "bf16" or "int8".
+
+        Raises:
+            UserError: no such folder or id, or not a MusicGen.
+        """
+        return cls(Base.load(path), precision)
+
+    # Its adapters.
+
+    @property
+    def adapters(self) -> dict[Path, float]:
+        """Folders of the adapters that play, each with its strength."""
+        return {folder: part.strength for folder, part in self._parts.items()}
+
+    def add_adapter(self, path: str | Path, strength: float = 1.0) -> None:
+        """Puts an adapter on; several add up.
+
+        Args:
+            path: its folder, such as output_dir/best_model.
+            strength: 0 to 2; 1 is the adapter as it was trained, 0 the base.
+
+        Raises:
+            UserError: no adapter there, one of another base, one that is on already, or a strength
+                out of range. The model is as before.
+        """
+        folder = Path(path).resolve()
+        if folder in self._parts:
+            raise UserError(f"{path}: this adapter is on already; set its strength instead.")
+        self._change({**self._parts, folder: read_part(self.base, Path(path), strength)})
+
+    def set_strength(self, path: str | Path, strength: float) -> None:
+        """Plays an adapter that is on at another strength; nothing is loaded again."""
+        self._change({**self._parts, (folder := self._on(path)): self._parts[folder].at(strength)})
+
+    def remove_adapter(self, path: str | Path) -> None:
+        """Takes an adapter off."""
+        folder = self._on(path)
+        self._change({other: part for other, part in self._parts.items() if other != folder})
+
+    def _on(self, path: str | Path) -> Path:
+        folder = Path(path).resolve()
+        if folder not in self._parts:
+            there = ", ".join(map(str, self._parts)) or "none"
+            raise UserError(f"{path}: no such adapter is on; there are: {there}.")
+        return folder
+
+    def _change(self, parts: dict[Path, Part]) -> None:
+        self._parts, self._instrument = parts, None
+
+    # What it plays.
+
+    def generate(
+        self, prompts: str | Sequence[str], *, duration: float = 10.0, seed: int = 0, **more: Any
+    ) -> Clips:
+        """Plays a clip for each prompt.
+
+        Args:
+            prompts: what to play.
+            duration: seconds of each clip, 600 at most.
+            seed: of the first clip; the next has one more.
+            more: other settings of the `generate` command by their names: `guidance_scale`,
+                `top_k`, `top_p`, `temperature`, `batch_size`, `melody`, `bpm`, `key`, `best_of`,
+                `bars`, `loop_tries`, `loudness`, `format`, `midi`, `spectrogram`;
+                `negative_prompt`, `guidance_end`, `change_at`, `variations`, `prompts_file`,
+                `from_captions`; `continue_from`, `heard`, `regenerate`, `from_bar`, `to_bar`.
+
+        Raises:
+            UserError: a prompt that is empty, or settings that don't go together.
+            ValidationError: of pydantic's, a ValueError: a value out of range.
+        """
+        return Clips(self.session(_settings(prompts, duration, seed, more)).clips())
+
+    def loop(
+        self,
+        prompt: str,
+        *,
+        bpm: float,
+        bars: int,
+        key: str | None = None,
+        seed: int = 0,
+        **more: Any,
+    ) -> Clip:
+        """Plays a loop of exactly so many bars, which goes on in its own beginning.
+
+        Args:
+            prompt: what to play.
+            bpm: quarter notes a minute.
+            bars: of 4/4.
+            key: such as "C# minor"; None asks for none.
+            seed: of the first take.
+            more: as in `generate`; `loop_tries` takes at most are played until one fits.
+
+        Returns:
+            The best take. `facts["faults"]` says what is wrong with it, where no take fits.
+
+        Raises:
+            UserError: a key that is none, or bars that don't fit into 30 s.
+        """
+        asked = {"bpm": bpm, "bars": bars, "key": key or ""}
+        (clip,) = self.generate([prompt], seed=seed, **asked, **more)
+        return clip
+
+    def stream(
+        self,
+        prompt: str,
+        *,
+        duration: float = 10.0,
+        seed: int = 0,
+        chunk_s: float = CHUNK_S,
+        **more: Any,
+    ) -> Iterator[np.ndarray]:
+        """Plays a prompt, and gives its samples while they are made.
+
+        Args:
+            prompt: what to play.
+            duration: seconds, 600 at most.
+            seed: of the clip.
+            chunk_s: seconds of a part.
+            more: as in `generate`, but for what is done with whole clips.
+
+        Returns:
+            An iterator of `[C, n]` float32 at `base.shape.sample_rate`. Together they are the
+            clip of `generate` at the model's own level, which may exceed full scale.
+
+        Raises:
+            UserError: as in `generate`, or a codec that can't be decoded in parts.
+        """
+        if odd := [name for name in more if name in _OF_CLIPS]:
+            raise UserError(f"{odd[0]}: is for whole clips; a stream has none.")
+        return self.session(_settings(prompt, duration, seed, more)).chunks(chunk_s)
+
+    def session(self, settings: GenerateSettings) -> Session:
+        """Checks a request and readies it.
+
+        Args:
+            settings: prompts, sampling and what is asked for are read; who plays is this model.
+
+        Raises:
+            UserError: no prompts, an empty one, a loop that can't be, a recording that can't be
+                gone on with, a format that can't hold the rate, or a tune for a model that takes
+                none.
+        """
+        check_playing(settings)
+        adapters = [part.files for part in self._parts.values()]
+        orders, shape = orders_of(settings, adapters, self._console), self.base.shape
+        melody = self._tune(settings.melody)
+        window, _ = window_frames(self.base.hf)
+        asked = asked_of(settings, window / shape.frame_rate, shape.frame_rate)
+        rate = shape.sample_rate if asked is None else asked.extension.sample_rate
+        for order in {order.settings.format: order for order in orders}.values():
+            check_format(order.settings.format, rate)
+        instrument = self._ready()
+        reader = lambda: TextReader.of(self.base.tokenizer)  # noqa: E731
+        for line in describe_readings(texts_of(orders), reader, "prompt"):
+            self._console.print(line, style="yellow")
+        facts = dict(instrument.facts)
+        if settings.melody is not None:
+            facts["melody"] = {"path": str(settings.melody), "sha256": sha256_file(settings.melody)}
+        if asked is not None:
+            say_of_recording(asked, facts, shape, self._console)
+        return Session(Player(instrument, melody, self._console), orders, facts, asked)
+
+    def _ready(self) -> Instrument:
+        """Mixes the weights anew where adapters or strengths have changed."""
+        if self._instrument is None:
+            precision, why = self._precision
+            self._console.print(why)
+            mixture = Mixture(self.base, list(self._parts.values()))
+            adapters = [
+                {
+                    "path": str(folder),
+                    "fingerprint": part.files.fingerprint,
+                    "strength": part.strength,
+                }
+                for folder, part in self._parts.items()
+            ]
+            facts = {**self._base_facts, "adapters": adapters, "precision": precision}
+            self._instrument = Instrument(
+                decoder=Decoder(self.base.hf, precision, mixture),
+                text=TextStates(self.base.hf, self.base.tokenizer),
+                mixture=mixture,
+                facts=facts | {"musicgen_lora": __version__},
+            )
+        return self._instrument
+
+    @cached_property
+    def _base_facts(self) -> dict[str, Any]:
+        # Text encoder and codec decide the samples as well.
+        base = {"path": self.base.path, "fingerprint": self.base.fingerprint}
+        return {"base": base, "model": fingerprint(self.base.hf)}
+
+    def _tune(self, path: Path | None) -> torch.Tensor | None:
+        """Pitch classes `[1, M]` of an audio file."""
+        if path is None:
+            return None
+        chroma = self.base.chroma
+        if chroma is None:
+            raise UserError(
+                f"--melody {path}: {self.base.path} takes no tune; give a melody model, such as "
+                "facebook/musicgen-melody."
+            )
+        waveform = read_audio(path, chroma.sample_rate, duration_s=chroma.max_duration_s)
+        return torch.from_numpy(chroma(waveform))[None]
+
+
+def _settings(
+    prompts: str | Sequence[str], duration: float, seed: int, more: dict[str, Any]
+) -> GenerateSettings:
+    known = {field.name for field in dataclasses.fields(GenerateSettings)}.difference(
+        _OF_THE_COMMAND
+    )
+    if odd := [name for name in more if name not in known]:
+        raise UserError(f"{odd[0]}: no such setting; there are: {', '.join(sorted(known))}.")
+    texts = [prompts] if isinstance(prompts, str) else list(prompts)
+    return GenerateSettings(prompts=texts, duration=duration, seed=seed, **more)

@@ -1,0 +1,56 @@
+"""The clips that a request comes to: prompts given, in a file, of an adapter's captions, or those
+that a recording was made with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from musicgen_lora.config import GenerateSettings
+from musicgen_lora.config.prompts import ClipOrder, read_prompts
+from musicgen_lora.generation.bar_grid import facts_beside
+from musicgen_lora.generation.captions import draw_captions
+from musicgen_lora.generation.wanted import checked_orders
+from musicgen_lora.given import check_prompts
+from musicgen_lora.model.lora.adapter import AdapterFiles
+
+
+def orders_of(
+    settings: GenerateSettings, adapters: Sequence[AdapterFiles], console: Console
+) -> list[ClipOrder]:
+    """The clips that are asked for.
+
+    Args:
+        settings: of the command, or from Python.
+        adapters: that play, whose captions may be asked for.
+        console: where it is said what of it isn't as one might think.
+
+    Raises:
+        UserError: there are none, or one can't be.
+    """
+    further: list[str] = []
+    if settings.from_captions:
+        further, said = draw_captions(adapters, settings.from_captions, settings.seed)
+        if said:
+            console.print(said, style="yellow")
+    if settings.prompts_file is not None:
+        guessed = read_prompts(settings.prompts_file)[1]
+        if guessed is not None:
+            console.print(
+                f"{settings.prompts_file}: is no UTF-8 and read as {guessed}.", style="yellow"
+            )
+    has_none = not (settings.prompts or settings.prompts_file or further)
+    if settings.regenerate is not None and has_none:
+        further = [text for text in [facts_beside(settings.regenerate).get("prompt")] if text]
+    orders = checked_orders(settings, further)
+    if not orders:
+        check_prompts([], needed=True)
+    return orders
+
+
+def texts_of(orders: Sequence[ClipOrder]) -> list[str]:
+    """All that is read to the model, each text once."""
+    prompts = [text for order in orders for text in order.settings.prompts]
+    negative = [text for order in orders if (text := order.settings.negative_prompt)]
+    return list(dict.fromkeys(prompts + negative))

@@ -1,0 +1,202 @@
+"""MusicGen as scripts and notebooks play it: the same clips as the command's, as values."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from adapters import KINDS, draw_adapter
+from pydantic import ValidationError
+from tiny import make_tiny_musicgen
+
+from musicgen_lora import GenerateSettings, MusicGen, UserError, generate_audio
+from musicgen_lora.generation.clip import Clip
+
+PROMPTS = ["hip hop 808 beat", "sparse <b>drums</b>"]
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model_dir: Path) -> MusicGen:
+    """Shared: every test leaves it without an adapter."""
+    return MusicGen.load(tiny_model_dir)
+
+
+@pytest.fixture(autouse=True)
+def without_adapters(model: MusicGen) -> Any:
+    yield
+    for folder in list(model.adapters):
+        model.remove_adapter(folder)
+
+
+@pytest.fixture(scope="module")
+def pair(tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("adapters")
+    return [
+        draw_adapter(tiny_model_dir, folder / "one", seed=1),
+        draw_adapter(tiny_model_dir, folder / "two", seed=2, **KINDS["rslora"]),
+    ]
+
+
+def sounds(clips: list[Clip]) -> list[bytes]:
+    return [clip.waveform.tobytes() for clip in clips]
+
+
+def test_it_plays_what_the_command_plays(
+    model: MusicGen, pair: list[Path], tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    for folder, strength in zip(pair, [0.7, 0.3], strict=True):
+        model.add_adapter(folder, strength=strength)
+    clips = model.generate(PROMPTS, duration=0.3, seed=5, top_k=20)
+    paths = generate_audio(
+        GenerateSettings(
+            base_model_path=str(tiny_model_dir),
+            lora_model_path=pair,
+            strength=[0.7, 0.3],
+            prompts=PROMPTS,
+            duration=0.3,
+            seed=5,
+            top_k=20,
+            output_dir=tmp_path,
+        )
+    )
+    for index, (clip, path) in enumerate(zip(clips, paths, strict=True)):
+        saved = clip.save(tmp_path / "saved" / f"{index}.wav")
+        assert saved.read_bytes() == path.read_bytes()
+        assert saved.with_suffix(".json").read_bytes() == path.with_suffix(".json").read_bytes()
+
+
+def test_adapters_come_change_and_go_without_a_trace(model: MusicGen, pair: list[Path]) -> None:
+    before = {name: tensor.clone() for name, tensor in model.base.hf.state_dict().items()}
+    base = sounds(model.generate(PROMPTS, duration=0.2))
+    model.add_adapter(pair[0])
+    one = sounds(model.generate(PROMPTS, duration=0.2))
+    model.add_adapter(str(pair[1]), strength=0.5)
+    both = sounds(model.generate(PROMPTS, duration=0.2))
+    assert model.adapters == {pair[0].resolve(): 1.0, pair[1].resolve(): 0.5}
+    model.set_strength(pair[1], 0.0)
+    assert sounds(model.generate(PROMPTS, duration=0.2)) == one
+    model.set_strength(pair[0], 0.0)
+    assert sounds(model.generate(PROMPTS, duration=0.2)) == base
+    model.remove_adapter(pair[0])
+    model.remove_adapter(pair[1])
+    assert sounds(model.generate(PROMPTS, duration=0.2)) == base
+    assert len({*base, *one, *both}) == 6
+    after = model.base.hf.state_dict()
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+
+
+@pytest.mark.parametrize("kind", ["tiny_model_dir", "tiny_stereo_dir"])
+def test_a_stream_is_the_clip_in_parts(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    folder = request.getfixturevalue(kind)
+    model = MusicGen.load(folder)
+    model.add_adapter(draw_adapter(folder, tmp_path / "lora"), 0.8)
+    asked: dict[str, Any] = {"duration": 0.5, "seed": 3, "bpm": 90, "key": "Cm"}
+    parts = list(model.stream(PROMPTS[0], chunk_s=0.1, **asked))
+    (clip,) = model.generate(PROMPTS[0], **asked)
+    assert len(parts) >= 5
+    whole = np.concatenate(parts, axis=1) * 10.0 ** (clip.gain_db / 20.0)
+    assert whole.shape == clip.waveform.shape
+    assert np.allclose(whole, clip.waveform, atol=1e-5)
+
+
+def test_a_loop_is_its_bars_long(model: MusicGen, tmp_path: Path) -> None:
+    clip = model.loop("808 beat", bpm=140, bars=1, key="C#m", loop_tries=1)
+    assert clip.waveform.shape == (1, round(240 / 140 * 32_000))
+    assert (clip.facts["bars"], clip.facts["key"]) == (1, "C# minor")
+    assert len(clip.facts["takes"]) == 1
+    path = clip.save(tmp_path / "loop.flac")
+    with soundfile.SoundFile(path) as file:
+        assert "prompt: 808 beat; seed: " in file.comment
+
+
+def test_prompts_and_recordings_are_asked_for_as_by_the_command(
+    model: MusicGen, tmp_path: Path
+) -> None:
+    first, second = model.generate("808", duration=0.2, variations=2, negative_prompt="bass")
+    assert [clip.facts["seed"] for clip in (first, second)] == [0, 1]
+    assert first.facts["negative_prompt"] == "bass"
+    (changed,) = model.generate(PROMPTS, duration=0.4, change_at=[0.2])
+    assert [part["at"] for part in changed.facts["prompts"]] == [0.0, 0.2]
+    parts = list(model.stream(PROMPTS, duration=0.4, change_at=[0.2], chunk_s=0.1))
+    assert np.concatenate(parts, axis=1).shape == changed.waveform.shape
+    given = first.save(tmp_path / "given.wav")
+    (longer,) = model.generate("808", duration=0.3, continue_from=given, loop_tries=1)
+    assert longer.duration_s == 0.5
+    fade_s = longer.facts["takes"][0]["seams"]["begin"]["fade_s"][0]
+    kept = round(fade_s * longer.sample_rate) - 4
+    was = soundfile.read(given, dtype="float32", always_2d=True)[0].T
+    np.testing.assert_array_equal(longer.waveform[:, :kept], was[:, :kept])
+
+
+def test_a_notebook_plays_it(model: MusicGen) -> None:
+    clips = model.generate(PROMPTS, duration=0.2)
+    page = clips._repr_html_()
+    players = re.findall(r'<audio controls src="data:audio/wav;base64,([^"]+)"></audio>', page)
+    assert len(players) == 2
+    for player, clip in zip(players, clips, strict=True):
+        samples, rate = soundfile.read(io.BytesIO(base64.b64decode(player)), always_2d=True)
+        assert rate == clip.sample_rate == 32_000
+        assert np.allclose(samples.T, clip.waveform, atol=2**-14)
+    assert "<b>" not in page
+    assert "&lt;b&gt;" in page
+    assert re.fullmatch(r"<Clip 'hip hop 808 beat', seed 0: 0.2 s, 1x6400 .*>", repr(clips[0]))
+
+
+def test_a_clip_is_saved_in_any_format_and_over_nothing_else(
+    model: MusicGen, tmp_path: Path
+) -> None:
+    first, second = model.generate(PROMPTS, duration=0.2, format="wav24", spectrogram=True)
+    path = first.save(tmp_path / "a.wav")
+    assert soundfile.info(path).subtype == "PCM_24"
+    assert {p.suffix for p in tmp_path.iterdir()} == {".wav", ".json", ".png"}
+    assert json.loads(path.with_suffix(".json").read_text()) == first.facts
+    assert first.save(str(path)) == path, "the same clip again"
+    for other in ("a.wav", "a.ogg"):
+        with pytest.raises(UserError, match=r"a\.(json|png|wav): is there already"):
+            second.save(tmp_path / other)
+    with pytest.raises(UserError, match=r"a.m4a: no such format; its name may end in \.mp3"):
+        first.save(tmp_path / "a.m4a")
+    assert soundfile.info(first.save(tmp_path / "b.ogg")).format == "OGG"
+    assert len(list(tmp_path.iterdir())) == 6
+
+
+def test_what_is_asked_wrongly_is_one_line_and_changes_nothing(
+    model: MusicGen, pair: list[Path], tmp_path: Path
+) -> None:
+    model.add_adapter(pair[0], 0.5)
+    other = draw_adapter(make_tiny_musicgen(tmp_path / "base", seed=9), tmp_path / "other")
+    cases: list[tuple[Any, str]] = [
+        (lambda: model.add_adapter(tmp_path / "gone"), "no such adapter folder"),
+        (lambda: model.add_adapter(other), "trained on another base"),
+        (lambda: model.add_adapter(pair[0]), "on already"),
+        (lambda: model.add_adapter(pair[1], strength=3), "strength = 3: must be from 0"),
+        (lambda: model.set_strength(pair[0], -1), "strength = -1: must be from 0"),
+        (lambda: model.set_strength(pair[1], 1), r"no such adapter is on; there are: .*one"),
+        (lambda: model.remove_adapter("gone"), "gone: no such adapter is on"),
+        (lambda: model.generate([]), "--prompts is empty"),
+        (lambda: model.generate(" "), "--prompts has an empty one"),
+        (lambda: model.generate("x", temprature=1), "temprature: no such setting; there are"),
+        (lambda: model.generate("x", output_dir="y"), "output_dir: no such setting"),
+        (lambda: model.generate("x", melody=tmp_path / "tune.wav"), "takes no tune"),
+        (lambda: model.loop("x", bpm=140, bars=4, key="H"), 'no such key; give one such as "C#'),
+        (lambda: model.loop("x", bpm=20, bars=4), r"are 48.0 s, and a loop has 30 s"),
+        (lambda: model.stream("x", best_of=3), "best_of: is for whole clips"),
+    ]
+    for call, said in cases:
+        with pytest.raises(UserError) as raised:
+            call()
+        assert re.search(said, str(raised.value)), raised.value
+        assert "\n" not in str(raised.value)
+    with pytest.raises(ValidationError, match="duration"):
+        model.generate("x", duration=601.0)
+    assert model.adapters == {pair[0].resolve(): 0.5}
