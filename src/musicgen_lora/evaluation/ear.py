@@ -20,7 +20,6 @@ from musicgen_lora.evaluation.report.document import PlayedClip
 from musicgen_lora.listening.descriptors import describe
 from musicgen_lora.listening.duplicates import fingerprint
 from musicgen_lora.listening.key import estimate_key
-from musicgen_lora.listening.tempo import estimate_tempo
 from musicgen_lora.model.musicgen import MusicGen
 
 Vectors = dict[str, np.ndarray]
@@ -79,11 +78,12 @@ class Ear:
             codes: `[K, T]` that it was decoded from.
         """
         finite = np.nan_to_num(waveform, nan=0.0, posinf=0.0, neginf=0.0)
+        descriptors = describe(finite, self._rate)
         return Heard(
-            descriptors=describe(finite, self._rate),
+            descriptors=descriptors,
             vectors=self.vectors(finite),
             damage=measure_damage(waveform, self._rate, codes, self._frame_rate),
             fingerprint=fingerprint(finite, self._rate),
-            bpm=estimate_tempo(finite, self._rate).bpm,
+            bpm=descriptors["tempo_bpm"],
             key=estimate_key(finite, self._rate).name,
         )
