@@ -17,10 +17,9 @@ import numpy as np
 import pytest
 import soundfile
 from chinese import english_in, english_in_page, in_chinese  # noqa: F401
-from reports import RATE, Deaf, make_report
+from reports import RATE, hearing_of, make_report
 from rich.console import Console
 
-from musicgen_lora.config import EvaluateSettings
 from musicgen_lora.console import CommandConsole
 from musicgen_lora.evaluation.comparison import SHOWN, band_label, compare_descriptors
 from musicgen_lora.evaluation.ear import Heard
@@ -78,13 +77,11 @@ def without_reference(report: dict[str, Any]) -> dict[str, Any]:
         )
         for own in (clip["adapter"] for clip in poor["generation"]["clips"])
     ]
-    sides = {"base": None, "adapter": heard}
-    poor |= plain(
-        compare_sounds(EvaluateSettings(), Deaf(), poor["generation"], sides, References(), why)
-    )
+    hearing = hearing_of(References(), why, poor["generation"]["clips"])
+    poor |= plain(compare_sounds(hearing, None, heard))
     nothing = {"computed": False, "why": why}
     poor |= {"overfitting": nothing, "memorisation": {"continuations": nothing, "nearest": nothing}}
-    poor["primaries"] = plain(judge_primaries(poor))
+    poor["primaries"] = plain(judge_primaries(poor, compared=False))
     poor["not_computed"] = list_not_computed(poor)
     poor["findings"] = write_sentences(poor)
     return poor

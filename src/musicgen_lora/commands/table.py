@@ -81,7 +81,7 @@ COMMANDS = {
     "evaluate": Command(
         "measure what it changed",
         "musicgen_lora.evaluation.evaluate:evaluate_adapter",
-        lambda s: f"Measuring {s.base_model_path} with {s.lora_model_path} into {s.output_dir}",
+        lambda s: f"Measuring {s.base_model_path} with {_several(s)} into {s.output_dir}",
     ),
     "merge": Command(
         "fold adapters into a base",

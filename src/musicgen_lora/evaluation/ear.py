@@ -5,6 +5,7 @@ Samples of a minute of stereo take 23 MB, and what is kept of them here a few ki
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -13,6 +14,7 @@ from musicgen_lora.evaluation.measures.damage import Damage, measure_damage
 from musicgen_lora.evaluation.measures.embeddings import (
     LOG_MEL,
     MUSICNN,
+    Embedding,
     codec_latents,
     embed,
 )
@@ -55,10 +57,11 @@ class Ear:
 
     Args:
         model: its codec is one of the embeddings.
+        further: embeddings beside ours.
     """
 
-    def __init__(self, model: MusicGen) -> None:
-        self.embeddings = (LOG_MEL, MUSICNN, codec_latents(model.hf))
+    def __init__(self, model: MusicGen, further: Sequence[Embedding] = ()) -> None:
+        self.embeddings = (LOG_MEL, MUSICNN, codec_latents(model.hf), *further)
         self._rate = model.shape.sample_rate
         self._frame_rate = model.shape.frame_rate
 

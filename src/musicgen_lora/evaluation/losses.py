@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import numpy as np
-from peft import PeftModel
 
 from musicgen_lora.dataset.batches import fixed_windows
 from musicgen_lora.dataset.melodies import open_melodies
@@ -15,7 +15,11 @@ from musicgen_lora.dataset.tokens import TokenStore
 from musicgen_lora.evaluation.held_out import HeldOut
 from musicgen_lora.evaluation.report.document import Losses
 from musicgen_lora.evaluation.statistics import paired_bootstrap
+from musicgen_lora.evaluation.voices import ADAPTER, BASE, Sides, Voice
 from musicgen_lora.model.musicgen import MusicGen
+
+LOSS_VERSION = 1
+"""Raised where a window comes to have another loss."""
 
 
 def windows_to_measure(
@@ -34,8 +38,7 @@ def windows_to_measure(
 
 
 def compare_losses(
-    adapted: PeftModel,
-    model: MusicGen,
+    sides: Sides,
     windows: Windows,
     *,
     batch_size: int,
@@ -45,8 +48,7 @@ def compare_losses(
     """Teacher-forced loss of the same windows with the adapter off and on.
 
     Args:
-        adapted: the adapter on `model`.
-        model: the base that carries it.
+        sides: base and adapter.
         windows: at least one.
         batch_size: windows that go through the model together.
         seed: of the intervals.
@@ -56,16 +58,51 @@ def compare_losses(
         The report's `loss`, see `summarise_losses`.
     """
     total = 2 * len(windows)
-    with adapted.disable_adapter():
-        base_sums, counts = window_losses(
-            model, windows, batch_size, lambda done, _: on_step(done, total)
-        )
-    adapter_sums, _ = window_losses(
-        model, windows, batch_size, lambda done, of: on_step(of + done, total)
+    base_sums, counts = score_windows(
+        sides[BASE], windows, batch_size, lambda done, _: on_step(done, total)
+    )
+    adapter_sums, _ = score_windows(
+        sides[ADAPTER], windows, batch_size, lambda done, of: on_step(of + done, total)
     )
     return summarise_losses(
         base_sums, adapter_sums, counts, [window.source for window in windows], seed=seed
     )
+
+
+def score_windows(
+    voice: Voice, windows: Windows, batch_size: int, on_step: OnStep
+) -> tuple[np.ndarray, np.ndarray]:
+    """Sums in nats and numbers of predicted frames of each window, `[W, K]`. What the voice has
+    scored before is not scored again, but for what changes with the company in a batch, the last
+    bits."""
+    model = voice.model
+    keys = [
+        voice.key(
+            "loss",
+            LOSS_VERSION,
+            voice.reads(window.caption),
+            np.ascontiguousarray(window.codes, np.uint16).tobytes(),
+            b"" if window.melody is None else np.ascontiguousarray(window.melody).tobytes(),
+        )
+        for window in windows
+    ]
+    found = {key: voice.store.get("losses", key) for key in keys}
+    missing = [index for index, key in enumerate(keys) if found[key] is None]
+    # Windows of like length together: less padding.
+    missing.sort(key=lambda index: len(windows[index].codes))
+    with voice.worn() if missing else nullcontext():
+        for start in range(0, len(missing), batch_size):
+            batch = missing[start : start + batch_size]
+            sums, counts = window_losses(model, [windows[index] for index in batch], batch_size)
+            fresh = {
+                keys[index]: {"sums": sums[row], "counts": counts[row]}
+                for row, index in enumerate(batch)
+            }
+            voice.store.put("losses", fresh)
+            found |= fresh
+            on_step(len(windows) - len(missing) + start + len(batch), len(windows))
+    entries = [entry for key in keys if (entry := found[key]) is not None]
+    return np.stack([own["sums"] for own in entries]), np.stack([own["counts"] for own in entries])
 
 
 def summarise_losses(

@@ -13,6 +13,7 @@ import soundfile
 from matplotlib.image import imsave
 
 from musicgen_lora.audio.files import probe, read_audio
+from musicgen_lora.evaluation.report.document import sides
 from musicgen_lora.evaluation.report.plots import DYNAMIC_RANGE_DB, log_spectrogram
 from musicgen_lora.page import data_uri
 
@@ -87,10 +88,7 @@ def embed_sounds(
 def sound_groups(report: Mapping[str, Any]) -> list[list[str]]:
     """Names of the files of each prompt, and of each generated clip's nearest training clip."""
     clips = report["generation"]["clips"]
-    groups = [
-        [clip[side]["audio"] for side in ("base", "adapter") if clip[side] is not None]
-        for clip in clips
-    ]
+    groups = [[own["audio"] for own in sides(clip).values()] for clip in clips]
     nearest = report["memorisation"]["nearest"]
     if nearest["computed"]:
         groups += [[clip["audio"]] for clip in nearest["clips"] if clip["audio"]]
