@@ -98,6 +98,11 @@ COMMANDS = {
         "musicgen_lora.export.importing:import_model",
         lambda s: f"Reading {s.input_dir} of {s.format}: {s.output_dir}",
     ),
+    "prefetch": Command(
+        "fetch what a hub would give, for a machine without network",
+        "musicgen_lora.model.prefetch:prefetch_models",
+        lambda s: f"Looking for {', '.join(s.models) or 'the models'} at the hub",
+    ),
     "ui": Command(
         "open the page, where all of this works in a browser",
         "musicgen_lora.webui.ui:serve_page",

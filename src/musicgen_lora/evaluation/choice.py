@@ -48,7 +48,7 @@ def choose_best(variants: Sequence[Mapping[str, Any]], *, seed: int) -> dict[str
         `others`, how each other variant's held-out loss differs from its (`difference`, above 0 is
         worse; `ci_low`, `ci_high`, `p_holm` among themselves, `apart`); `n_sources`; `loss` and
         `loss_elsewhere`, its held-out loss, and that of the variants that would have been chosen
-        for theirs on all sources but one, each on the one that was left out: what choosing flatters.
+        for theirs on all sources but one, each on the source that was left out.
     """
     values = _values(variants)
     by = [name for name, own in values.items() if np.isfinite(own).all()]
