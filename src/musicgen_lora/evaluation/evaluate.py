@@ -280,8 +280,8 @@ def _tell_reused(store: Store, folder: Path, console: Console) -> None:
     reused = sum(store.reused.values())
     if store.damaged:
         console.print(
-            f"{folder}: {len(store.damaged)} files were not as they were written, and what they "
-            f"held was made anew: {', '.join(store.damaged)}.",
+            f"{folder}: altered since it was written, so what it held was made anew: "
+            f"{', '.join(store.damaged)}.",
             style="yellow",
         )
     if reused:

@@ -62,8 +62,9 @@ def measure_variant(
     """
     sides: Sides = {BASE: session.base, ADAPTER: voice}
     loss = _loss(session, sides)
+    others = session.others
     forgetting = _compare(
-        session, sides, session.others.windows, session.others.why_none, "loss on other styles"
+        session, sides, others.windows, others.why_none, "loss on other styles, windows"
     )
     own = play(session, voice, name)
     parts = {
@@ -83,7 +84,7 @@ def _loss(session: Session, sides: Sides) -> Losses | NoLosses:
     windows = windows_to_measure(
         session.model, session.held_out.clips, session.codes, session.held_out
     )
-    return _compare(session, sides, windows, "", "held-out loss")
+    return _compare(session, sides, windows, "", "held-out loss, windows")
 
 
 def _compare(
@@ -92,7 +93,7 @@ def _compare(
     if not windows:
         return {"computed": False, "why": why_none}
     settings = session.settings
-    with progress(session.console, f"{what}, windows") as on_step:
+    with progress(session.console, what) as on_step:
         return compare_losses(
             sides, windows, batch_size=settings.batch_size, seed=settings.seed, on_step=on_step
         )

@@ -1,5 +1,5 @@
 """`musicgen-lora prefetch`: what a hub would give is fetched into the hub's cache, and a machine
-without network does the same afterwards. To carry a cache there, copy the folder that HF_HOME names."""
+without network does the same afterwards. The cache, which HF_HOME names, can be copied there."""
 
 from __future__ import annotations
 
