@@ -371,7 +371,14 @@ def test_a_chinese_reader_finds_no_english(
     console = CommandConsole(file=StringIO(), width=200)
     print_report(report, console)
     assert isinstance(console.file, StringIO)
-    own = ("musicgen_lora.json", "pack", "adapter", *report["settings"], *report["versions"])
+    own = (
+        "musicgen_lora.json",
+        "pack",
+        "adapter",
+        "CLAP",
+        *report["settings"],
+        *report["versions"],
+    )
     why = "the adapter has no musicgen_lora.json"
     assert english_in(console.file.getvalue(), why, *own) == []
     prompts = [clip["prompt"] for clip in report["generation"]["clips"]]
