@@ -16,6 +16,7 @@ if TYPE_CHECKING:
         GenerateSettings,
         ImportSettings,
         MergeSettings,
+        PrefetchSettings,
         PrepareSettings,
         TokeniseSettings,
         TrainSettings,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from musicgen_lora.export.importing import import_model
     from musicgen_lora.export.merge import merge_adapters
     from musicgen_lora.generation.generate import generate_audio
+    from musicgen_lora.model.prefetch import prefetch_models
     from musicgen_lora.prepare.prepare import prepare_dataset
     from musicgen_lora.training.train import train_lora
     from musicgen_lora.webui.ui import serve_page
@@ -44,6 +46,7 @@ __all__ = [
     "GenerateSettings",
     "ImportSettings",
     "MergeSettings",
+    "PrefetchSettings",
     "PrepareSettings",
     "TokeniseSettings",
     "TrainSettings",
@@ -54,6 +57,7 @@ __all__ = [
     "generate_audio",
     "import_model",
     "merge_adapters",
+    "prefetch_models",
     "prepare_dataset",
     "serve_page",
     "tokenise_dataset",
@@ -66,6 +70,7 @@ _MODULES = {
     "GenerateSettings": "config",
     "ImportSettings": "config",
     "MergeSettings": "config",
+    "PrefetchSettings": "config",
     "PrepareSettings": "config",
     "TokeniseSettings": "config",
     "TrainSettings": "config",
@@ -76,6 +81,7 @@ _MODULES = {
     "generate_audio": "generation.generate",
     "import_model": "export.importing",
     "merge_adapters": "export.merge",
+    "prefetch_models": "model.prefetch",
     "prepare_dataset": "prepare.prepare",
     "serve_page": "webui.ui",
     "tokenise_dataset": "dataset.tokenise",

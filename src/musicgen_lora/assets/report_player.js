@@ -27,7 +27,7 @@
       this.play = root.querySelector(".play");
       this.buttons = [...root.querySelectorAll("button[data-side]")];
       this.sides = this.buttons.map((button) => button.dataset.side);
-      this.side = this.sides[this.sides.length - 1];
+      this.side = this.told();
       this.buffers = null;
       this.sources = [];
       this.gains = {};
@@ -42,6 +42,9 @@
       this.bindBar();
       this.choose(this.side);
     }
+
+    // The side that the report is of.
+    told() { return this.sides.includes("adapter") ? "adapter" : this.sides[this.sides.length - 1]; }
 
     element(side) { return this.root.parentNode.querySelector(`audio[data-side="${side}"]`); }
 
@@ -307,7 +310,7 @@
     const player = active || players[0];
     if (!player || document.body.classList.contains("blind")) return;
     const acts = { " ": () => player.toggle(), a: () => player.choose(player.sides[0]),
-      b: () => player.choose(player.sides[player.sides.length - 1]),
+      b: () => player.choose(player.told()),
       ArrowLeft: () => player.step(-1), ArrowRight: () => player.step(1) };
     const act = acts[event.key.length === 1 ? event.key.toLowerCase() : event.key];
     if (act) { event.preventDefault(); act(); }

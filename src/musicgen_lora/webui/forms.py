@@ -20,7 +20,17 @@ from musicgen_lora.given import check_given
 from musicgen_lora.language.flags import described
 
 OF_THE_PAGE = frozenset(
-    ("model_path", "base_model_path", "metadata_file", "from_tokens", "pack", "fsdp", "report_to")
+    (
+        "model_path",
+        "base_model_path",
+        "clap",
+        "embeddings",
+        "metadata_file",
+        "from_tokens",
+        "pack",
+        "fsdp",
+        "report_to",
+    )
 ) | {"allow_random_base", "resume", "prompts", "create_example", "num_samples", "compare"}
 OF_THE_PAGE |= {"from_captions", "variations", "change_at", "play", "stdout"}
 OF_THE_PAGE |= {"heard", "from_bar", "to_bar"}
