@@ -12,13 +12,15 @@ import numpy as np
 from musicgen_lora.dataset.batches import fixed_windows
 from musicgen_lora.dataset.clip_ids import clip_ids
 from musicgen_lora.dataset.metadata import Clip, load_dataset
-from musicgen_lora.dataset.scoring import Windows, window_losses
+from musicgen_lora.dataset.scoring import Windows, position_losses
 from musicgen_lora.dataset.tokens import find_codes, tokenise_clips
 from musicgen_lora.model.musicgen import MusicGen
 from musicgen_lora.training.validation import held_out_losses
 
 N_FRAMES = 1500
 SPANS_S = ((0, 5), (5, 10), (10, 20), (20, 30))
+PART_S = 5
+"""Spans are whole numbers of it."""
 BATCH = 4
 
 
@@ -72,18 +74,23 @@ def unigram(train: Sequence[np.ndarray], n_entries: int) -> np.ndarray:
     return np.log(counts / counts.sum(1, keepdims=True))
 
 
-def losses_by_position(model: MusicGen, windows: Windows) -> dict[str, float]:
-    """Loss in each of `SPANS_S`. A model that looks back alone loses as much on the beginning of a
-    window whether it goes on or not, so spans are differences of windows cut at their ends."""
-    rate = model.shape.frame_rate
-    whole = [window for window in windows if len(window.codes) >= SPANS_S[-1][1] * rate]
-    sums = counts = 0.0
-    figures = {}
+def losses_by_position(model: MusicGen, windows: Windows) -> dict[str, Any]:
+    """Loss in each of `SPANS_S`, on the same windows in all of them: those that reach the middle of
+    the last one.
+
+    Raises:
+        ValueError: no window is that long.
+    """
+    rate = round(model.shape.frame_rate)
+    reached = rate * sum(SPANS_S[-1]) // 2
+    whole = [window for window in windows if len(window.codes) >= reached]
+    if not whole:
+        raise ValueError(f"no held-out clip has {reached} frames")
+    sums, counts = position_losses(model, whole, BATCH, PART_S * rate)
+    figures: dict[str, Any] = {"n_clips": len(whole)}
     for start, stop in SPANS_S:
-        cut = [window._replace(codes=window.codes[: round(stop * rate)]) for window in whole]
-        until, n_until = (part.sum() for part in window_losses(model, cut, BATCH))
-        figures[f"{start}-{stop} s"] = float((until - sums) / (n_until - counts))
-        sums, counts = until, n_until
+        parts = slice(start // PART_S, stop // PART_S)
+        figures[f"{start}-{stop} s"] = float(sums[..., parts].sum() / counts[..., parts].sum())
     return figures
 
 

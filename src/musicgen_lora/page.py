@@ -28,8 +28,7 @@ def render_page(template: str, *, script: str = "", **values: Any) -> str:
     """The page that a template of `assets/` makes of values, with a script of `assets/` in it."""
     code, digest = "", ""
     if script:
-        code = (files("musicgen_lora") / "assets" / script).read_text(encoding="utf-8")
-        digest = base64.b64encode(hashlib.sha256(code.encode()).digest()).decode()
+        code, digest = read_script(script), script_hash(script)
     environment = Environment(
         loader=PackageLoader("musicgen_lora", "assets"),
         autoescape=True,
@@ -49,6 +48,16 @@ def render_page(template: str, *, script: str = "", **values: Any) -> str:
     return environment.get_template(template).render(
         script=Markup(code), script_hash=digest, **values
     )
+
+
+def read_script(name: str) -> str:
+    """A script of `assets/`."""
+    return (files("musicgen_lora") / "assets" / name).read_text(encoding="utf-8")
+
+
+def script_hash(name: str) -> str:
+    """Its SHA-256 in base64, as a policy names it."""
+    return base64.b64encode(hashlib.sha256(read_script(name).encode()).digest()).decode()
 
 
 def data_uri(kind: str, content: bytes) -> str:

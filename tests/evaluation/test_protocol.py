@@ -78,7 +78,7 @@ def test_an_effect_is_found_by_all_three() -> None:
     assert all(p["indicative"] for p in primaries)
     assert all(abs(p["difference"]) > p["detectable"] for p in primaries)
     sentence = primary_sentence(primaries[0])
-    assert sentence.startswith("Held-out loss: clearly better, 3.")
+    assert sentence.startswith("Held-out loss: clearly better, 4.")
     assert "n = 12 sources; indicative: fewer than 20" in sentence
     assert "n = 12 sources a change of " in power_sentence(primaries[0])
 

@@ -16,13 +16,16 @@ pytest.importorskip("gradio", reason="the page's library is not installed (make 
 pytest.importorskip("playwright", reason="playwright is not installed")
 
 from browsing import SCREENSHOTS, watch
+from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 from trainer import wait_until
 
-from musicgen_lora.webui.jobs import Jobs
+from musicgen_lora.webui.jobs import Job, Jobs
 
 CLIPS = Path(__file__).resolve().parents[2] / "src/musicgen_lora/assets/other_styles/validation"
 LONG_MS = 240_000
+expect.set_options(timeout=LONG_MS / 4)
+WIDE = {"width": 1280, "height": 900}
 
 
 @dataclass
@@ -88,14 +91,19 @@ def tab(page: Page, number: int) -> None:
 
 
 def picture(page: Page, name: str) -> None:
+    """A picture of the page, in few enough colours for a document."""
     if SCREENSHOTS:
-        page.screenshot(path=str(Path(SCREENSHOTS) / f"{name}.png"), full_page=True)
+        page.wait_for_timeout(2_500)
+        path = Path(SCREENSHOTS) / f"page-{name}.png"
+        page.screenshot(path=str(path), full_page=True)
+        with Image.open(path) as drawn:
+            drawn.convert("RGB").quantize(160).save(path, optimize=True)
 
 
 @pytest.mark.parametrize(
     ("name", "looks", "word"),
     [
-        ("wide", {"viewport": {"width": 1280, "height": 900}, "locale": "en-GB"}, "Data"),
+        ("wide", {"viewport": WIDE, "locale": "en-GB"}, "Data"),
         (
             "phone",
             {
@@ -124,81 +132,145 @@ def test_each_tab_fits_and_loads_nothing_from_elsewhere(
     page.context.close()
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(1200)
-def test_from_dropped_audio_to_a_beat(browser: Browser, served: Served) -> None:
-    """The whole route, with a reload, a second tab, a killed trainer and a killed server."""
-    page, wrong = open_page(browser, served, viewport={"width": 1280, "height": 900})
-    jobs = Jobs(served.workspace / "jobs")
+def job(jobs: Jobs, command: str) -> Job:
+    """The newest job of a command."""
+    return next(job for job in jobs.all() if job.command == command)
 
+
+def shown_job(page: Page, status: str) -> None:
+    expect(page.locator(f"#strip li[data-status={status}]").first).to_be_visible(timeout=LONG_MS)
+
+
+def typed(page: Page, name: str, text: str) -> None:
+    page.locator(f"#{name}").locator("input:not([type=range]), textarea").first.fill(text)
+
+
+def drop_and_correct(page: Page, served: Served) -> None:
+    """Real audio becomes a dataset, of which one caption is written by hand."""
     page.locator("#drop input[type=file]").set_input_files(sorted(CLIPS.glob("*.ogg"))[:8])
     expect(page.locator("#drop")).to_contain_text("ambient_1", timeout=60_000)
-    page.locator("#dataset-name").locator("input, textarea").fill("My beats")
+    typed(page, "dataset-name", "My beats")
     page.locator("#prepare").click()
-    expect(page.locator("#strip")).to_contain_text("✓", timeout=LONG_MS)
+    shown_job(page, "finished")
     page.locator("#reload-clips").click()
     cell = page.get_by_test_id("cell-0-1")
     expect(cell).to_contain_text("beat")
     cell.click()
-    expect(page.locator("#clip-player audio")).to_be_visible()
-    picture(page, "route-data")
-
+    expect(page.locator("#clip-player .play")).to_be_visible()
+    picture(page, "data")
     cell.dblclick()
     page.keyboard.press("Control+a")
     page.keyboard.type("a corrected caption, 808 beat")
     page.keyboard.press("Enter")
     page.locator("#save-clips").click()
     metadata = served.workspace / "datasets" / "My beats" / "metadata.json"
-    wait_until(lambda: "a corrected caption" in metadata.read_text(encoding="utf-8"))
+    wait_until(lambda: "a corrected caption" in metadata.read_text(encoding="utf-8"), 60.0)
 
+
+def measure_and_train(page: Page, browser: Browser, served: Served, jobs: Jobs) -> None:
+    """A trial says what it takes; training outlives a reload, shows in a second tab, and goes on
+    after its process has died."""
     tab(page, 1)
-    page.locator("#run-name").locator("input, textarea").fill("First run")
+    page.locator("#measure").click()
+    expect(page.locator("#estimate")).to_contain_text("a step takes", timeout=LONG_MS)
+    typed(page, "run-name", "First run")
+    page.locator("[role=tabpanel]:visible").get_by_text("Advanced settings").click()
+    typed(page, "train-search", "epochs")
+    typed(page, "train-num_epochs", "30")
     page.locator("#train").click()
     metrics = served.workspace / "runs" / "First run" / "metrics.jsonl"
     wait_until(lambda: metrics.exists() and '"train"' in metrics.read_text(), 240.0)
     page.reload()
-    expect(page.locator("#strip li[data-status=running]")).to_be_visible(timeout=60_000)
+    shown_job(page, "running")
     second, _ = open_page(browser, served)
-    expect(second.locator("#strip li[data-status=running]")).to_be_visible()
+    shown_job(second, "running")
     second.context.close()
-
-    # The trainer dies; the page says so, and goes on from where it was.
-    (job,) = [job for job in jobs.all() if job.command == "train"]
-    jobs.stop(job.id, by_force=True)
-    expect(page.locator("#strip li[data-status=interrupted]")).to_be_visible(timeout=60_000)
-    picture(page, "route-interrupted")
+    jobs.stop(job(jobs, "train").id, by_force=True)
+    shown_job(page, "interrupted")
     page.locator("#jobs > button, #jobs .label-wrap").first.click()
     page.locator("#job-resume").click()
-    expect(page.locator("#strip li[data-status=running]")).to_be_visible(timeout=60_000)
+    shown_job(page, "running")
 
-    # The server dies; training does not.
-    assert wrong == []
-    page.context.close()
-    served.kill()
-    wait_until(lambda: jobs.all()[0].is_over, 240.0)
-    assert jobs.all()[0].status == "finished", jobs.log(jobs.all()[0].id)
-    served.start()
-    page, wrong = open_page(browser, served, viewport={"width": 1280, "height": 900})
-    tab(page, 1)
-    expect(page.locator("#verdict")).to_contain_text("held-out loss", timeout=60_000)
-    expect(page.locator("#loss svg")).to_be_visible()
-    picture(page, "route-trained")
 
+def play(page: Page) -> None:
+    """Base and adapter, one of which is heard after the other; a loop; a download."""
     tab(page, 2)
-    page.locator("#prompt textarea").fill("trap beat, 140 bpm")
-    page.locator("#seconds input[type=number]").fill("1")
-    page.locator("#variations input[type=number]").fill("1")
+    typed(page, "prompt", "trap beat with gliding 808 bass")
+    typed(page, "seconds", "4")
+    typed(page, "variations", "1")
     page.keyboard.press("Control+Enter")
-    expect(page.locator("#history .pair")).to_be_visible(timeout=LONG_MS)
-    page.locator("#history .switch").click()
-    expect(page.locator("#history .switch")).to_contain_text("adapter")
-    picture(page, "route-generated")
+    sound = page.locator("#history .sound").first
+    expect(sound.locator("button[data-side]")).to_have_count(2, timeout=LONG_MS)
+    base, adapter = (sound.locator("button[data-side]").nth(index) for index in range(2))
+    expect(adapter).to_have_attribute("aria-pressed", "true")
+    sound.locator(".again").click()
+    expect(sound.locator(".again")).to_have_attribute("aria-pressed", "true")
+    sound.locator(".play").click()
+    expect(sound.locator(".playing")).to_be_visible()
+    base.click()
+    expect(base).to_have_attribute("aria-pressed", "true")
+    expect(sound.locator("img.spectrum").first).to_be_visible()
+
+    # What plays goes on while something new comes.
+    typed(page, "bpm", "140")
+    page.locator("#bars input").click()
+    page.get_by_role("option", name="2", exact=True).click()
+    page.locator("#generate").click()
+    expect(page.locator("#history .sound")).to_have_count(2, timeout=LONG_MS)
+    expect(page.locator("#history .playing")).to_have_count(1)
+    page.locator("#history .playing .play").click()
+    loop = page.locator("#history .sound", has_text="2 bars")
+    expect(loop.locator(".clock")).to_contain_text("3.4 s")
+    loop.locator("[data-act=again]").click()
+    expect(page.locator("#lock input")).to_be_checked()
+    picture(page, "generate")
     with page.expect_download() as download:
-        page.locator("#history a.save").first.click()
+        loop.locator("a.save").first.click()
+    assert "140bpm" in download.value.suggested_filename
     assert Path(download.value.path()).read_bytes()[:4] == b"RIFF"
 
+
+def evaluate(page: Page) -> None:
+    """The report comes into the page, and its blind test runs there."""
+    tab(page, 3)
+    typed(page, "evaluate-prompts", "1")
+    page.locator("[role=tabpanel]:visible").get_by_text("Advanced settings").click()
+    typed(page, "evaluate-duration", "2")
+    page.locator("#evaluate").click()
+    report = page.frame_locator("iframe.report")
+    expect(report.locator("h1")).to_be_visible(timeout=2 * LONG_MS)
+    report.locator(".blind-test .begin").click()
+    report.locator(".blind-test .second").click()
+    expect(report.locator(".blind-test .done")).to_be_visible()
+    picture(page, "evaluate")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(2400)
+def test_from_dropped_audio_to_a_report(browser: Browser, served: Served) -> None:
+    """The whole route, with a reload, a second tab, a killed trainer and a killed server."""
+    jobs = Jobs(served.workspace / "jobs")
+    page, wrong = open_page(browser, served, viewport=WIDE)
+    drop_and_correct(page, served)
+    measure_and_train(page, browser, served, jobs)
+    assert wrong == []
+    page.context.close()
+
+    # The server dies; training does not.
+    served.kill()
+    wait_until(lambda: job(jobs, "train").is_over, 600.0)
+    assert job(jobs, "train").status == "finished", jobs.log(job(jobs, "train").id)
+    served.start()
+    page, wrong = open_page(browser, served, viewport=WIDE)
+    tab(page, 1)
+    expect(page.locator("#verdict")).to_contain_text("held-out loss", timeout=60_000)
+    expect(page.locator("#loss svg")).to_have_count(6)
+    expect(page.locator("#previews .sound").first.locator("button[data-side]")).to_have_count(2)
+    picture(page, "train")
+    play(page)
+    evaluate(page)
     tab(page, 4)
     expect(page.locator("#models")).to_contain_text("First run")
-    picture(page, "route-models")
+    picture(page, "models")
     assert wrong == []
     page.context.close()

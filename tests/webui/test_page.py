@@ -18,11 +18,12 @@ pytest.importorskip("gradio", reason="the page's library is not installed (make 
 
 import gradio as gr
 from fastapi.testclient import TestClient
+from gradio.state_holder import StateHolder
 
 from musicgen_lora.cli import main
 from musicgen_lora.errors import UserError
 from musicgen_lora.webui import server, ui
-from musicgen_lora.webui.app import build_page
+from musicgen_lora.webui.app import MAX_SESSIONS, build_page
 from musicgen_lora.webui.jobs import Jobs
 from musicgen_lora.webui.safety import id_of
 from musicgen_lora.webui.server import make_app
@@ -57,6 +58,11 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def app(root: Path) -> Any:
     return make_app(Workspace(root), None, HOSTS, "")
+
+
+@pytest.fixture(scope="module")
+def demo(root: Path) -> gr.Blocks:
+    return build_page(Workspace(root), "en", root / "uploads")
 
 
 @pytest.fixture
@@ -102,22 +108,24 @@ def test_other_pages_and_large_bodies_are_refused(client: TestClient) -> None:
     assert client.post(address, headers={"origin": LOCAL}).status_code == 422
     large = {"content-length": str(server.MAX_BODY_BYTES + 1)}
     assert client.post(address, headers=large).status_code == 413
+    for path in (address, "/en/gradio_api/upload"):
+        assert client.post(path, content=iter([b"x"] * 3)).status_code == 411
     more = {"content-length": str(server.MAX_UPLOAD_BYTES + 1)}
     assert client.post("/en/gradio_api/upload", headers=more).status_code == 413
 
 
-def test_a_password_is_asked_of_every_request(root: Path) -> None:
-    app = make_app(Workspace(root), "zh", None, "correct horse")
+def test_a_password_is_asked_of_every_request(app: server.Guard) -> None:
+    guarded = server.Guard(app.app, None, "correct horse")
 
     def given(text: str) -> dict[str, str]:
         return {"authorization": "Basic " + base64.b64encode(text.encode()).decode()}
 
-    with TestClient(app, base_url="http://studio:7860", follow_redirects=False) as client:
+    with TestClient(guarded, base_url="http://studio:7860", follow_redirects=False) as client:
         for path in ("/", "/en/", f"/files/sound/{id_of('x.wav')}", "/en/gradio_api/info"):
             for headers in ({}, given("me:wrong"), given("correct horse"), {"authorization": "x"}):
                 answer = client.get(path, headers=headers)
                 assert (answer.status_code, answer.text) == (401, "Password?")
-        assert client.get("/", headers=given("me:correct horse")).headers["location"] == "/zh/"
+        assert client.get("/", headers=given("me:correct horse")).headers["location"] == "/en/"
 
 
 def test_files_are_given_by_ids(client: TestClient) -> None:
@@ -132,7 +140,16 @@ def test_files_are_given_by_ids(client: TestClient) -> None:
         answer = client.get(path)
         assert (answer.status_code, answer.content) == (200, content)
         assert answer.headers["x-content-type-options"] == "nosniff"
-    assert "sandbox" in client.get(f"/files/report/{run}").headers["content-security-policy"]
+    policy = client.get(f"/files/report/{run}").headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "sandbox allow-scripts allow-downloads" in policy
+    assert "script-src 'sha256-" in policy
+    for kind in ("wave", "spectrum"):
+        # What is no sound has an empty picture; other names are none.
+        drawn = client.get(f"{clip}/{kind}")
+        assert (drawn.status_code, drawn.headers["content-type"]) == (200, "image/svg+xml")
+    assert client.get(f"{clip}/picture").status_code == 422
+    assert client.get(f"/files/sound/{id_of('link.wav')}/wave").status_code == 404
     part = client.get(clip, headers={"range": "bytes=1-2"})
     assert (part.status_code, part.content) == (206, b"li")
     saved = client.get(f"/files/sound/{id_of('x.wav')}?save=1").headers["content-disposition"]
@@ -186,13 +203,12 @@ FORGED = [
 
 @pytest.mark.parametrize("forged", FORGED, ids=lambda value: repr(value)[:30])
 def test_forged_values_read_and_write_nothing(
-    root: Path, forged: Any, monkeypatch: pytest.MonkeyPatch
+    root: Path, demo: gr.Blocks, forged: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every handler of the page is called with the same value for all that it is given, as any
     program could that reaches the port. It refuses, or says something harmless."""
     monkeypatch.setattr(Jobs, "_start", lambda *_: None)
     before = contents(root.parent)
-    demo = build_page(Workspace(root), "en", root / "uploads")
     ran = 0
     for function in demo.fns.values():
         handler = function.fn
@@ -214,17 +230,17 @@ def test_forged_values_read_and_write_nothing(
 
 
 def _values(handler: Any, forged: Any, n_inputs: int) -> list[Any]:
-    """As many as there are inputs, and what Gradio adds of a click into a table."""
+    """As many as there are inputs, and what Gradio adds of a click."""
     behind = inspect.unwrap(handler)
     added = [
         p for p in inspect.signature(behind).parameters.values() if "Data" in str(p.annotation)
     ]
-    event = type("Event", (), {"row_value": [forged, forged]})()
+    data = {"act": "again", "target": forged}
+    event = type("Event", (), {"row_value": [forged, forged], "_data": data})()
     return [*[forged] * n_inputs, *[event for _ in added]]
 
 
-def test_what_another_tab_has_deleted_is_no_error_at_each_tick(root: Path) -> None:
-    demo = build_page(Workspace(root), "en", root / "uploads")
+def test_what_another_tab_has_deleted_is_no_error_at_each_tick(demo: gr.Blocks) -> None:
     ticks = [f for f in demo.fns.values() if any(event == "tick" for _, event in f.targets)]
     assert len(ticks) >= 7
     for tick in ticks:
@@ -232,9 +248,17 @@ def test_what_another_tab_has_deleted_is_no_error_at_each_tick(root: Path) -> No
         tick.fn(*[id_of("gone")] * len(tick.inputs))
 
 
+def test_no_more_sessions_are_kept_than_a_person_has(demo: gr.Blocks) -> None:
+    holder = StateHolder()
+    holder.set_blocks(demo)
+    for number in range(3 * MAX_SESSIONS):
+        assert holder[str(number)] is not None
+    assert len(holder.session_data) == MAX_SESSIONS
+
+
 def test_strangers_words_are_text(root: Path) -> None:
     from musicgen_lora.webui.page import Page
-    from musicgen_lora.webui.tabs.generate import history
+    from musicgen_lora.webui.tabs.history import history
     from musicgen_lora.webui.words import Words
 
     work = Workspace(root)

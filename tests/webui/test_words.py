@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from musicgen_lora import webui
-from musicgen_lora.webui import drawing
+from musicgen_lora.webui import strip
 from musicgen_lora.webui.jobs import COMMANDS
 from musicgen_lora.webui.words import Words, chinese, preferred
 
 SOURCE = Path(webui.__file__).parent
-OTHERS = frozenset(drawing.SIGNS) | set(COMMANDS)
+OTHERS = frozenset(strip.SIGNS) | set(COMMANDS)
 """Said by the value of a variable."""
 
 

@@ -1,4 +1,5 @@
-// The report's players: all sides of a prompt run at once, and one of them is heard.
+// The players of the report and of the page: all sides of a prompt run at once, and one of them is
+// heard. A page that draws a player anew, told by its data-key, finds it as it was, still playing.
 // No words here: they are in the page, where they can be translated.
 "use strict";
 (() => {
@@ -12,13 +13,31 @@
     return context;
   }
 
-  function bytesOf(uri) {
+  async function bytesOf(uri) {
+    if (!uri.startsWith("data:")) {
+      const answer = await fetch(uri);
+      if (!answer.ok) throw new Error(`${uri}: ${answer.status}`);
+      return answer.arrayBuffer();
+    }
     const text = atob(uri.slice(uri.indexOf(",") + 1));
     return Uint8Array.from(text, (letter) => letter.charCodeAt(0)).buffer;
   }
 
   class Player {
     constructor(root) {
+      this.side = null;
+      this.buffers = {};
+      this.sources = [];
+      this.gains = {};
+      this.offset = 0;
+      this.startedAt = null;
+      this.loop = null; // [from, to] in seconds
+      this.repeats = false; // the whole clip
+      this.bind(root);
+    }
+
+    bind(root) {
+      const before = this.sides || [];
       this.root = root;
       this.bar = root.querySelector(".bar");
       this.head = root.querySelector(".head");
@@ -27,20 +46,23 @@
       this.play = root.querySelector(".play");
       this.buttons = [...root.querySelectorAll("button[data-side]")];
       this.sides = this.buttons.map((button) => button.dataset.side);
-      this.side = this.told();
-      this.buffers = null;
-      this.sources = [];
-      this.gains = {};
-      this.offset = 0;
-      this.startedAt = null;
-      this.loop = null; // [from, to] in seconds
       this.play.addEventListener("click", () => this.toggle());
       this.buttons.forEach((button) =>
         button.addEventListener("click", () => this.choose(button.dataset.side)));
       const whole = root.querySelector(".whole");
       if (whole) whole.addEventListener("click", () => this.setLoop(null));
+      this.again = root.querySelector(".again");
+      if (this.again) this.again.addEventListener("click", () => this.repeat(!this.repeats));
       this.bindBar();
+      root.classList.toggle("playing", this.playing);
+      before.filter((side) => !this.sides.includes(side))
+        .forEach((side) => { delete this.buffers[side]; });
+      // A side that has come is heard first, unless somebody is listening.
+      const grew = before.length < this.sides.length && !this.playing;
+      if (grew || !this.sides.includes(this.side))
+        this.side = before.length ? this.sides[this.sides.length - 1] : this.told();
       this.choose(this.side);
+      this.mark();
     }
 
     // The side that the report is of.
@@ -49,29 +71,35 @@
     element(side) { return this.root.parentNode.querySelector(`audio[data-side="${side}"]`); }
 
     get duration() {
-      if (this.buffers) return Math.max(...Object.values(this.buffers).map((b) => b.duration));
-      return Number(this.root.dataset.duration);
+      const loaded = Object.values(this.buffers).map((buffer) => buffer.duration);
+      return loaded.length ? Math.max(...loaded) : Number(this.root.dataset.duration);
     }
+
+    get span() { return this.loop || (this.repeats ? [0, this.duration] : null); }
 
     get playing() { return this.startedAt !== null; }
 
     get position() {
       if (!this.playing) return this.offset;
       const now = this.offset + audioContext().currentTime - this.startedAt;
-      if (this.loop && now > this.loop[1]) {
-        const [from, to] = this.loop;
+      if (this.span && now > this.span[1]) {
+        const [from, to] = this.span;
         return from + ((now - from) % (to - from));
       }
       return Math.min(now, this.duration);
     }
 
     async load() {
-      if (this.buffers) return;
-      const loaded = {};
-      for (const side of this.sides) {
-        loaded[side] = await audioContext().decodeAudioData(bytesOf(this.element(side).src));
-      }
-      this.buffers = loaded;
+      const missing = this.sides.filter((side) => !this.buffers[side]);
+      const bytes = await Promise.all(missing.map((side) => bytesOf(this.element(side).src)));
+      const loaded = await Promise.all(bytes.map((each) => audioContext().decodeAudioData(each)));
+      missing.forEach((side, index) => { this.buffers[side] = loaded[index]; });
+    }
+
+    // What this browser can't decode is left to its own player.
+    fail() {
+      this.root.hidden = true;
+      this.root.parentNode.querySelector(".plain").hidden = false;
     }
 
     async toggle() {
@@ -79,23 +107,25 @@
       if (active && active !== this) active.pause();
       active = this;
       await audioContext().resume();
-      await this.load();
-      if (!this.playing) this.start(this.position >= this.duration - 0.01 ? 0 : this.position);
+      try { await this.load(); } catch { this.fail(); return; }
+      if (!this.playing && active === this) this.start(this.position >= this.duration - 0.01 ? 0 : this.position);
     }
 
     start(offset) {
       this.stopSources();
       const now = audioContext().currentTime;
-      if (this.loop && (offset < this.loop[0] || offset >= this.loop[1])) offset = this.loop[0];
-      for (const side of this.sides) {
+      const span = this.span;
+      if (span && (offset < span[0] || offset >= span[1])) [offset] = span;
+      this.gains = {};
+      for (const side of this.sides.filter((one) => this.buffers[one])) {
         const source = context.createBufferSource();
         const gain = context.createGain();
         source.buffer = this.buffers[side];
         gain.gain.value = side === this.side ? this.level(side) : 0;
         source.connect(gain).connect(context.destination);
-        if (this.loop) {
+        if (span) {
           source.loop = true;
-          [source.loopStart, source.loopEnd] = this.loop;
+          [source.loopStart, source.loopEnd] = span;
         }
         source.start(now, offset);
         this.sources.push(source);
@@ -132,6 +162,10 @@
         gain.gain.setTargetAtTime(
           name === side ? this.level(name) : 0, audioContext().currentTime, FADE_S);
       }
+      // It has come while the others play.
+      if (this.playing && !this.gains[side]) {
+        this.load().then(() => this.start(this.position), () => this.fail());
+      }
       this.buttons.forEach((button) =>
         button.setAttribute("aria-pressed", String(button.dataset.side === side)));
       this.bar.querySelectorAll("img").forEach((image) => {
@@ -147,14 +181,27 @@
     setLoop(loop) {
       const at = this.position;
       this.loop = loop;
-      this.region.hidden = !loop;
-      if (loop) {
-        this.region.style.left = `${(100 * loop[0]) / this.duration}%`;
-        this.region.style.width = `${(100 * (loop[1] - loop[0])) / this.duration}%`;
+      this.mark();
+      this.seek(loop ? loop[0] : at);
+    }
+
+    repeat(repeats) {
+      const at = this.position;
+      this.repeats = repeats;
+      this.mark();
+      this.seek(at);
+    }
+
+    // What is looped, as the page shows it.
+    mark() {
+      this.region.hidden = !this.loop;
+      if (this.loop) {
+        this.region.style.left = `${(100 * this.loop[0]) / this.duration}%`;
+        this.region.style.width = `${(100 * (this.loop[1] - this.loop[0])) / this.duration}%`;
       }
       const whole = this.root.querySelector(".whole");
-      if (whole) whole.disabled = !loop;
-      this.seek(loop ? loop[0] : at);
+      if (whole) whole.disabled = !this.loop;
+      if (this.again) this.again.setAttribute("aria-pressed", String(this.repeats));
     }
 
     seek(to) {
@@ -185,14 +232,16 @@
 
     draw() {
       if (!this.playing) return;
-      if (!this.loop && this.position >= this.duration) { this.pause(); return; }
+      if (!this.span && this.position >= this.duration) { this.pause(); return; }
       this.show();
       requestAnimationFrame(() => this.draw());
     }
 
     show() {
-      this.head.style.left = `${(100 * this.position) / this.duration}%`;
-      this.clock.textContent = `${this.position.toFixed(1)} / ${this.duration.toFixed(1)} s`;
+      this.head.style.left = `${(100 * this.position) / (this.duration || 1)}%`;
+      // What isn't known before the sound has been read is left out.
+      const whole = this.duration ? ` / ${this.duration.toFixed(1)} s` : " s";
+      this.clock.textContent = this.position.toFixed(1) + whole;
     }
   }
 
@@ -307,7 +356,10 @@
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const at = event.target instanceof Element ? event.target : document.body;
     if (at.closest("input, textarea, select, summary, a, .blind-test")) return;
-    const player = active || players[0];
+    const inside = at.closest(".player");
+    if (at.closest("button, [role], [tabindex]") && !inside) return;
+    const player = players.find((one) => one.root === inside) || active
+      || players.find((one) => one.root.offsetParent);
     if (!player || document.body.classList.contains("blind")) return;
     const acts = { " ": () => player.toggle(), a: () => player.choose(player.sides[0]),
       b: () => player.choose(player.told()),
@@ -316,12 +368,32 @@
     if (act) { event.preventDefault(); act(); }
   }
 
-  const players = [...document.querySelectorAll(".player")].map((root) => {
-    root.hidden = false;
-    root.parentNode.querySelector(".plain").hidden = true;
-    return new Player(root);
-  });
-  players.forEach((player) => player.show());
+  const players = [];
+  const known = new Map();
+
+  // Makes players of what has come into the page, and lets go of what has left it.
+  function adopt() {
+    document.querySelectorAll(".player[hidden]:not([data-adopted])").forEach((root) => {
+      root.dataset.adopted = "";
+      root.hidden = false;
+      root.parentNode.querySelector(".plain").hidden = true;
+      const before = known.get(root.dataset.key);
+      const player = before || new Player(root);
+      if (before) before.bind(root);
+      else players.push(player);
+      if (root.dataset.key) known.set(root.dataset.key, player);
+      player.show();
+    });
+    players.filter((player) => !player.root.isConnected).forEach((player) => {
+      if (player.playing) player.pause();
+      if (active === player) active = null;
+      known.delete(player.root.dataset.key);
+      players.splice(players.indexOf(player), 1);
+    });
+  }
+
+  adopt();
+  window.adoptPlayers = adopt;
   document.querySelectorAll(".scripted").forEach((element) => { element.hidden = false; });
   const equal = document.getElementById("equal");
   if (equal) equal.addEventListener("change", () => players.forEach((p) => p.choose(p.side)));

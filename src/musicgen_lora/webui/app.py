@@ -6,6 +6,7 @@ from pathlib import Path
 
 import gradio as gr
 
+from musicgen_lora.page import read_script
 from musicgen_lora.webui.page import Page
 from musicgen_lora.webui.tabs import data, evaluate, generate, models, strip, train
 from musicgen_lora.webui.words import Language, Words
@@ -13,6 +14,8 @@ from musicgen_lora.webui.workspace import Workspace
 
 TICK_S = 2.0
 UPLOAD_AGE_S = 24 * 3600
+MAX_SESSIONS = 32
+"""Open pages that the server remembers; one more makes it forget the oldest."""
 _ASSETS = Path(__file__).resolve().parents[1] / "assets" / "webui"
 TABS = {
     "1 Data": data,
@@ -24,6 +27,7 @@ TABS = {
 OF_ONE = "One person uses this page: who reaches it can hear and delete all."
 CSS = _ASSETS / "page.css"
 SCRIPT = _ASSETS / "page.js"
+REPORT_SCRIPT = "report_player.js"
 
 
 def build_page(workspace: Workspace, language: Language, uploads: Path) -> gr.Blocks:
@@ -52,5 +56,13 @@ def build_page(workspace: Workspace, language: Language, uploads: Path) -> gr.Bl
             for title, tab in TABS.items():
                 with gr.Tab(say(title), elem_id=f"tab-{title[2:].lower()}"):
                     tab.build(page, demo)
+    # Gradio keeps ten thousand, each with what it has been shown.
+    demo.state_session_capacity = MAX_SESSIONS
     demo.queue(default_concurrency_limit=4, max_size=64, api_open=False)
     return demo
+
+
+def page_script() -> str:
+    """What Gradio runs when the page has loaded: the players of reports, and the page's own."""
+    own = SCRIPT.read_text(encoding="utf-8")
+    return f"() => {{\n{read_script(REPORT_SCRIPT)}\n{own}\n}}"

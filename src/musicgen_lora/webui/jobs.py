@@ -33,7 +33,7 @@ JOB_FILE, SETTINGS_FILE, LOG_FILE = "job.json", "settings.yaml", "log.txt"
 WAITING_FILE, WORKING_FILE, END_FILE = "waiting.json", "working.json", "end.json"
 STOP_FILE = "stop"
 LOCK_FILE = ".lock"
-COMMANDS = ("prepare", "train", "generate", "evaluate")
+COMMANDS = ("prepare", "train", "generate", "evaluate", "merge", "export")
 """What a job may run; each takes its settings from a file."""
 SHARING = ("generate",)
 """Commands that may wait for a folder that another job writes to."""
@@ -95,6 +95,11 @@ class Job:
     def is_over(self) -> bool:
         """Whether nothing of it is left to do or to wait for."""
         return self.status not in ("waiting", "running", "stopping")
+
+    @property
+    def wall_s(self) -> float | None:
+        """Seconds that its command ran; None before its end."""
+        return None if self.began is None or self.ended is None else self.ended - self.began
 
     @property
     def can_resume(self) -> bool:
@@ -214,6 +219,11 @@ class Jobs:
         if job is None:
             raise UserError("No such job.")
         return job
+
+    def writes_below(self, folder: Path) -> bool:
+        """Whether a job that is not over writes to a folder or below it."""
+        open_jobs = [job for job in self.all() if not job.is_over]
+        return any(folder in (job.folder, *job.folder.parents) for job in open_jobs)
 
     def log(self, job_id: str) -> str:
         """The last lines that a job's command has printed.

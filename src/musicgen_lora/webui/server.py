@@ -17,11 +17,13 @@ from fastapi.responses import FileResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from musicgen_lora.errors import UserError
-from musicgen_lora.webui.app import CSS, SCRIPT, build_page
+from musicgen_lora.page import script_hash
+from musicgen_lora.webui.app import CSS, REPORT_SCRIPT, build_page, page_script
 from musicgen_lora.webui.page import FILES
+from musicgen_lora.webui.pictures import Picture, picture
 from musicgen_lora.webui.safety import MAX_UPLOAD_BYTES, inside
 from musicgen_lora.webui.words import LANGUAGES, Language, preferred
-from musicgen_lora.webui.workspace import Workspace
+from musicgen_lora.webui.workspace import Workspace, facts_of, saved_name
 
 MAX_BODY_BYTES = 4 << 20
 """Of a request that sends no file."""
@@ -37,8 +39,10 @@ PAGE_POLICY = (
 """The browser itself refuses what lies elsewhere; Gradio's own code is inline."""
 REPORT_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; media-src data:; "
-    "frame-ancestors 'self'; sandbox"
+    f"script-src 'sha256-{script_hash(REPORT_SCRIPT)}'; frame-ancestors 'self'; "
+    "sandbox allow-scripts allow-downloads"
 )
+"""The report's own player and blind test run, in an origin of their own, and no other script."""
 
 
 class Guard:
@@ -53,11 +57,11 @@ class Guard:
     """
 
     def __init__(self, app: ASGIApp, hosts: tuple[str, ...] | None, password: str) -> None:
-        self._app, self._hosts, self._password = app, hosts, password
+        self.app, self._hosts, self._password = app, hosts, password
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            await self._app(scope, receive, send)
+            await self.app(scope, receive, send)
             return
         headers = {
             name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]
@@ -79,7 +83,7 @@ class Guard:
                         message["headers"].append((name, value))
             await send(message)
 
-        await self._app(scope, receive, send_guarded)
+        await self.app(scope, receive, send_guarded)
 
     def _refusal(self, scope: Scope, headers: dict[str, str]) -> Response | None:
         host = urlsplit(f"//{headers.get('host', '')}").hostname
@@ -89,6 +93,9 @@ class Guard:
             origin = headers.get("origin")
             if origin is not None and urlsplit(origin).netloc != headers.get("host"):
                 return Response("Only the page itself may ask for this.", 403)
+            if "transfer-encoding" in headers:
+                # No browser sends a body of unknown length; its bytes could not be bounded.
+                return Response("Length?", 411)
             is_upload = scope.get("path", "").endswith("/upload")
             length = headers.get("content-length", "0")
             limit = MAX_UPLOAD_BYTES if is_upload else MAX_BODY_BYTES
@@ -156,7 +163,7 @@ def make_app(
             pwa=False,
             mcp_server=False,
             css=CSS.read_text(encoding="utf-8"),
-            js=SCRIPT.read_text(encoding="utf-8"),
+            js=page_script(),
         )
     return Guard(app, hosts, password)
 
@@ -170,22 +177,42 @@ def _add_files(app: FastAPI, workspace: Workspace) -> None:
         except UserError as error:
             raise HTTPException(404) from error
 
-    def sound(path: Path, request: Request) -> FileResponse:
+    def sound(path: Path, request: Request, save_as: str = "") -> FileResponse:
         kind = "attachment" if "save" in request.query_params else "inline"
         policy = {"content-security-policy": "default-src 'none'; media-src 'self'"}
-        return FileResponse(path, filename=path.name, content_disposition_type=kind, headers=policy)
+        return FileResponse(
+            path, filename=save_as or path.name, content_disposition_type=kind, headers=policy
+        )
+
+    def drawn(path: Path, kind: Picture) -> Response:
+        content, media = picture(path, kind)
+        policy = {"content-security-policy": "default-src 'none'"}
+        return Response(content, media_type=media, headers=policy)
 
     @app.get(FILES + "/clip/{dataset}/{clip}")
     def clip(dataset: str, clip: str, request: Request) -> FileResponse:
         return sound(found(workspace.clip, dataset, clip), request)
 
+    @app.get(FILES + "/clip/{dataset}/{clip}/{kind}")
+    def clip_picture(dataset: str, clip: str, kind: Picture) -> Response:
+        return drawn(found(workspace.clip, dataset, clip), kind)
+
     @app.get(FILES + "/sound/{name}")
     def made(name: str, request: Request) -> FileResponse:
-        return sound(found(workspace.sound, name), request)
+        path = found(workspace.sound, name)
+        return sound(path, request, saved_name(path, facts_of(path)))
+
+    @app.get(FILES + "/sound/{name}/{kind}")
+    def made_picture(name: str, kind: Picture) -> Response:
+        return drawn(found(workspace.sound, name), kind)
 
     @app.get(FILES + "/preview/{run}/{name}")
     def preview(run: str, name: str, request: Request) -> FileResponse:
         return sound(found(workspace.preview, run, name), request)
+
+    @app.get(FILES + "/preview/{run}/{name}/{kind}")
+    def preview_picture(run: str, name: str, kind: Picture) -> Response:
+        return drawn(found(workspace.preview, run, name), kind)
 
     @app.get(FILES + "/report/{run}")
     def report(run: str) -> FileResponse:

@@ -3,7 +3,8 @@ own. What the browser may name of it is looked up here."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import stat
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 from musicgen_lora import EMBEDDED_NAME
 from musicgen_lora.dataset.metadata import is_skipped, read_entries, window_name
 from musicgen_lora.errors import UserError
-from musicgen_lora.formats.documents import LARGE, read_json
+from musicgen_lora.formats.documents import AN_OBJECT, LARGE, read_json
 from musicgen_lora.given import ADAPTER_WEIGHTS
 from musicgen_lora.training.record.run import Run
 from musicgen_lora.training.record.run_folder import BEST_MODEL, PREVIEWS
@@ -59,8 +60,10 @@ class Workspace:
         self.root = root.resolve()
         self.audio, self.datasets = self.root / "audio", self.root / "datasets"
         self.runs, self.generated = self.root / "runs", self.root / "generated"
-        for folder in (self.audio, self.datasets, self.runs, self.generated):
+        self.models = self.root / "models"
+        for folder in (self.audio, self.datasets, self.runs, self.generated, self.models):
             folder.mkdir(parents=True, exist_ok=True)
+        self.trial = self.root / "trial"
         self.jobs = Jobs(self.root / "jobs")
         self._audio_dirs = [self.audio, *(folder.resolve() for folder in audio_dirs)]
 
@@ -98,11 +101,40 @@ class Workspace:
             raise UserError(f"{run.name}: has no adapter yet; train it to a validation.")
         return run / BEST_MODEL
 
+    def bases(self) -> Choices:
+        """The base models that the page offers: `BASES`, and what was merged here."""
+        return [*((name, name) for name in BASES), *choices(self._merged())]
+
     def base(self, wanted: object) -> str:
-        """A base model by its name, one of `BASES`: a path or an address is none."""
-        if wanted not in BASES:
-            raise UserError("The page has no such base model.")
-        return str(wanted)
+        """A base model by what `bases` calls it, or by the folder of one that was merged here: any
+        other path or address is none.
+
+        Raises:
+            UserError: there is none of that name.
+        """
+        if isinstance(wanted, str) and wanted in BASES:
+            return wanted
+        for name in self._merged():
+            if wanted in (id_of(name), str(self.models / name)):
+                return str(inside(self.models, name))
+        raise UserError("The page has no such base model.")
+
+    def base_of(self, run: object) -> str:
+        """The base model that the run of an id was trained on.
+
+        Raises:
+            UserError: its `run.json` can't be read, or the base is none of the page's.
+        """
+        folder = self.run(run)
+        found = run_of(folder)
+        if found is None:
+            raise UserError(f"{folder.name}: its run.json can't be read.")
+        return self.base(found.base.get("path"))
+
+    def _merged(self) -> list[str]:
+        """Names of folders that hold a whole base."""
+        names = folders_of(self.models)
+        return [name for name in names if (self.models / name / "config.json").is_file()]
 
     def clip(self, dataset: object, wanted: object) -> Path:
         """The audio of a clip, by the ids of dataset and clip."""
@@ -121,16 +153,16 @@ class Workspace:
 
     def sounds(self, count: int) -> list[Sound]:
         """The newest generated clips."""
+        dated = sorted(_dated(self.generated / n for n in _audio_names(self.generated)))
         found = []
-        for name in _audio_names(self.generated):
-            path = self.generated / name
-            try:
-                facts = read_json(path.with_suffix(".json"))
-                found.append(Sound(name, facts, path.stat().st_mtime))
-            except (UserError, OSError):
-                # Half of a pair that somebody has moved or is removing.
-                continue
-        return sorted(found, key=lambda sound: (-sound.made, sound.name))[:count]
+        for made, path in reversed(dated):
+            facts = facts_of(path)
+            # Without them it is half of a pair that somebody has moved or is removing.
+            if facts is not None:
+                found.append(Sound(path.name, facts, made))
+            if len(found) == count:
+                break
+        return found
 
 
 def choices(names: Sequence[str]) -> Choices:
@@ -152,6 +184,22 @@ def clip_name(entry: dict[str, Any]) -> str:
     return str(entry.get("audio")) + (window_name(*numbers) if is_part else "")
 
 
+def facts_of(sound: Path) -> dict[str, Any] | None:
+    """The JSON beside a generated clip; None where there is none, or no object."""
+    try:
+        return read_json(sound.with_suffix(".json"), AN_OBJECT)
+    except UserError:
+        return None
+
+
+def saved_name(path: Path, facts: dict[str, Any] | None) -> str:
+    """What a download of a clip is called: with its tempo, which a loop's name has already."""
+    bpm = (facts or {}).get("bpm")
+    if not isinstance(bpm, (int, float)) or "bpm" in path.stem.lower():
+        return path.name
+    return f"{path.stem}_{bpm:g}bpm{path.suffix}"
+
+
 def trained_entries(dataset: Path) -> list[dict[str, Any]]:
     """The entries that train."""
     return [entry for entry in entries_of(dataset) if not is_skipped(entry)]
@@ -162,6 +210,11 @@ def has_adapter(run: Path) -> bool:
     return (run / BEST_MODEL / ADAPTER_WEIGHTS).is_file()
 
 
+def adapter_names(runs: Path) -> list[str]:
+    """Names of the runs that have an adapter, the newest first."""
+    return [name for name in folders_of(runs) if has_adapter(runs / name)]
+
+
 def run_of(folder: Path) -> Run | None:
     """What `run.json` says of a run; None where there is none yet."""
     return Run.read(folder)
@@ -169,12 +222,28 @@ def run_of(folder: Path) -> Run | None:
 
 def preview_names(folder: Path) -> list[str]:
     """Paths of a run's previews below their folder, the newest first."""
-    found = [
-        (path.stat().st_mtime, path.relative_to(folder).as_posix())
-        for path in folder.rglob("*")
-        if path.suffix.lower() in AUDIO_SUFFIXES and path.is_file() and not path.is_symlink()
-    ]
-    return [name for _, name in sorted(found, reverse=True)][:MAX_LISTED]
+    sounds = (path for path in folder.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES)
+    found = sorted(_dated(sounds), reverse=True)
+    return [path.relative_to(folder).as_posix() for _, path in found][:MAX_LISTED]
+
+
+def written_at(path: Path) -> int:
+    """When a file was written, in nanoseconds; 0 for one that has gone since."""
+    try:
+        return path.lstat().st_mtime_ns
+    except OSError:
+        return 0
+
+
+def _dated(paths: Iterable[Path]) -> Iterator[tuple[float, Path]]:
+    """Regular files with when they were written; what has gone since is left out."""
+    for path in paths:
+        try:
+            state = path.lstat()
+        except FileNotFoundError:
+            continue
+        if stat.S_ISREG(state.st_mode):
+            yield state.st_mtime, path
 
 
 def warnings_of(dataset: Path) -> dict[str, list[str]]:

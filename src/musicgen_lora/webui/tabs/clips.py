@@ -7,12 +7,18 @@ from typing import Any
 import gradio as gr
 
 from musicgen_lora.webui import edits
-from musicgen_lora.webui.drawing import player
 from musicgen_lora.webui.page import PRIVATE, QUIET, Page, chosen
+from musicgen_lora.webui.players import Side, player
 from musicgen_lora.webui.safety import folders_of, id_of
-from musicgen_lora.webui.workspace import METADATA, choices, trained_entries, warnings_of
+from musicgen_lora.webui.workspace import (
+    METADATA,
+    choices,
+    trained_entries,
+    warnings_of,
+    written_at,
+)
 
-HEADERS = ("File", "Caption", "Tempo", "Key", "Seconds", "Warnings")
+HEADERS = ("File", "Caption", "Tempo", "Key", "Length", "Warnings", "Waveform")
 MAX_ROWS = 2_000
 Rows = list[list[str]]
 
@@ -38,7 +44,9 @@ class Clips:
             seconds = entry.get("duration_s")
             length = f"{seconds:.1f}" if isinstance(seconds, (int, float)) else ""
             told = "; ".join(warned.get(str(entry.get("source")), []))
-            found.append([*edits.row_of(entry), length, told])
+            row = edits.row_of(entry)
+            wave = f"{self._page.address('clip')}/{wanted}/{id_of(row[0])}/wave"
+            found.append([*row, length, told, f'<img class="wave" loading="lazy" src="{wave}">'])
         return found
 
     def hear(self, wanted: Any, at: gr.SelectData) -> str:
@@ -46,10 +54,12 @@ class Clips:
         row = at.row_value
         if not wanted or not row or not row[0]:
             return ""
-        name = str(row[0])
-        self._work.clip(wanted, id_of(name))
+        name, length = str(row[0]), str(row[4]) if len(row) > 4 else ""
+        path = self._work.clip(wanted, id_of(name))
         address = f"{self._page.address('clip')}/{wanted}/{id_of(name)}"
-        return player(address, name, details=str(row[1]))
+        seconds = float(length) if length.replace(".", "", 1).isdecimal() else 0.0
+        side = Side(name, address, at=written_at(path))
+        return player([side], name, self._page.words, details=str(row[1]), duration_s=seconds)
 
     def save(self, wanted: Any, shown: list[list[Any]]) -> Rows:
         """Writes what was changed in the table."""
@@ -115,10 +125,10 @@ def _table(page: Page) -> gr.Dataframe:
         [],
         headers=[say(name) for name in HEADERS],
         type="array",
-        datatype="str",
+        datatype=["str", "str", "str", "str", "str", "str", "html"],
         column_count=len(HEADERS),
-        static_columns=[0, 4, 5],
-        column_widths=["18%", "36%", "11%", "11%", "11%", "13%"],
+        static_columns=[0, 4, 5, 6],
+        column_widths=["125px", "210px", "75px", "90px", "90px", "100px", "110px"],
         wrap=True,
         show_search="search",
         interactive=True,

@@ -7,7 +7,7 @@ from typing import Any
 import gradio as gr
 
 from musicgen_lora.errors import UserError
-from musicgen_lora.webui.forms import changed, form_of
+from musicgen_lora.webui.forms import Setting, changed, form_of
 from musicgen_lora.webui.page import PRIVATE, QUIET, Page, chosen
 from musicgen_lora.webui.safety import (
     AUDIO_SUFFIXES,
@@ -46,42 +46,21 @@ def _build_preparation(page: Page, demo: gr.Blocks) -> None:
     )
     folder = gr.Dropdown([], label=say("Or a folder"), elem_id="audio-folder")
     name = gr.Textbox(label=say("Name of the dataset"), max_length=60, elem_id="dataset-name")
-    own = frozenset(("input_dir", "output_dir"))
-    form = form_of("prepare", own)
+    form = form_of("prepare", frozenset(("input_dir", "output_dir")))
     with gr.Accordion(say("Advanced settings"), open=False):
         fields = page.fields(form, "prepare")
     go = gr.Button(say("Prepare"), variant="primary", elem_id="prepare")
     example = gr.Button(say("Make example beats"), elem_id="example")
 
-    def prepare(files: list[str] | None, wanted: Any, typed: str, *values: Any) -> Any:
-        if files:
-            title = new_name(typed, "beats")
-            source = work.audio / title
-            take_uploads(files, page.uploads, source)
-        elif wanted:
-            source = work.audio_folder(wanted)
-            title = new_name(typed, new_name(source.name, "beats"))
-        else:
-            raise UserError("Choose or drop audio files first.")
-        target = work.datasets / title
-        settings = {"input_dir": str(source), "output_dir": str(target)} | changed(form, values)
-        page.submit("prepare", settings, title, target)
-        return gr.update(value=None)
-
-    def make_example(typed: str, *values: Any) -> None:
-        title = new_name(typed, "example")
-        target = work.datasets / title
-        settings = {"create_example": True, "num_samples": N_EXAMPLES, "output_dir": str(target)}
-        page.submit("prepare", settings | changed(form, values), title, target)
-
+    preparing = Preparing(page, form)
     go.click(
-        page.guarded(prepare),
+        page.guarded(preparing.prepare),
         [drop, folder, name, *fields],
         drop,
         **PRIVATE,
     )
     example.click(
-        page.guarded(make_example),
+        page.guarded(preparing.make_example),
         [name, *fields],
         None,
         **PRIVATE,
@@ -92,3 +71,40 @@ def _build_preparation(page: Page, demo: gr.Blocks) -> None:
         folder,
         **QUIET,
     )
+
+
+class Preparing:
+    """What is asked of the `prepare` command.
+
+    Args:
+        page: that asks.
+        form: of the settings behind "advanced".
+    """
+
+    def __init__(self, page: Page, form: list[Setting]) -> None:
+        self._page, self._form = page, form
+
+    def prepare(self, files: list[str] | None, wanted: Any, typed: str, *values: Any) -> Any:
+        """Starts the preparation of what was dropped, or of a folder; the drop is empty then."""
+        work, page = self._page.workspace, self._page
+        if files:
+            title = new_name(typed, "beats")
+            source = work.audio / title
+            take_uploads(files, page.uploads, source)
+        elif wanted:
+            source = work.audio_folder(wanted)
+            title = new_name(typed, new_name(source.name, "beats"))
+        else:
+            raise UserError("Choose or drop audio files first.")
+        target = work.datasets / title
+        folders = {"input_dir": str(source), "output_dir": str(target)}
+        page.submit("prepare", folders | changed(self._form, values), title, target)
+        return gr.update(value=None)
+
+    def make_example(self, typed: str, *values: Any) -> None:
+        """Starts the making of example beats."""
+        work, page = self._page.workspace, self._page
+        title = new_name(typed, "example")
+        target = work.datasets / title
+        settings = {"create_example": True, "num_samples": N_EXAMPLES, "output_dir": str(target)}
+        page.submit("prepare", settings | changed(self._form, values), title, target)

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from typing import Any
 
 import gradio as gr
 
 from musicgen_lora.errors import UserError
-from musicgen_lora.webui.drawing import pair, player
-from musicgen_lora.webui.forms import Setting, changed, form_of
+from musicgen_lora.webui.forms import Setting, changed, form_of, written
 from musicgen_lora.webui.page import PRIVATE, QUIET, Page, chosen
 from musicgen_lora.webui.safety import folders_of
-from musicgen_lora.webui.workspace import (
-    BASES,
-    Sound,
-    choices,
-    has_adapter,
-    run_of,
-    trained_entries,
-)
+from musicgen_lora.webui.tabs import history
+from musicgen_lora.webui.workspace import BASES, adapter_names, choices, facts_of, trained_entries
 
 BASE_ONLY = "base"
-HISTORY = 24
 MAX_VARIATIONS = 8
+BARS, TAKES = (1, 2, 4, 8, 16), (1, 2, 4, 8, 16)
+MAX_STRENGTH = 2
+OWN = frozenset(("duration", "seed", "lora_model_path", "strength", "melody", "output_dir"))
+"""Settings that the tab asks for by itself, and a tune, which it doesn't take."""
+FRONT = ("bpm", "bars", "key", "best_of")
+"""Settings that are not behind "advanced", in the command's order."""
 MAX_SEED = 2**31
 CHIPS = {
     "Style": ("trap", "drill", "boom bap", "phonk", "lo-fi", "memphis hip hop"),
@@ -39,54 +38,119 @@ def build(page: Page, demo: gr.Blocks) -> None:
     """Builds the tab."""
     with gr.Row():
         with gr.Column(scale=1, min_width=300):
-            _build_form(page, demo)
+            form = _build_form(page, demo)
         with gr.Column(scale=1, min_width=300):
-            _build_history(page, demo)
+            shown = history.build(page, demo)
+    shown.click(page.guarded(form.again), None, form.outputs, **PRIVATE)
 
 
-def _build_form(page: Page, demo: gr.Blocks) -> None:
+def _build_form(page: Page, demo: gr.Blocks) -> Form:
     say = page.words
     prompt = gr.Textbox(
         label=say("What to play"),
         lines=3,
+        value="",
         max_length=1000,
         elem_id="prompt",
         placeholder="trap beat with gliding 808 bass, rolling hi-hats, 140 bpm, C# minor",
     )
+    dice = gr.Button(f"⚄ {say('A caption of my datasets')}", size="sm", elem_id="dice")
     _build_chips(page, prompt)
-    dice = gr.Button(say("A caption of my datasets"), size="sm", elem_id="dice")
-    with gr.Row():
-        adapter = gr.Dropdown(
-            [(say("the base alone"), BASE_ONLY)], label=say("Adapter"), elem_id="adapter"
-        )
-        base = gr.Dropdown(list(BASES), value=BASES[0], label=say("Base model, without an adapter"))
-    both = gr.Checkbox(True, label=say("The base as well, side by side"), elem_id="both")
+    players = _build_players(page, demo)
+    both = gr.Checkbox(True, label=say("The base as well, in the same player"), elem_id="both")
+    asked = _build_asked(page)
+    advanced = form_of("generate", OWN | frozenset(FRONT))
+    with gr.Accordion(say("Advanced settings"), open=False):
+        fields = page.fields(advanced, "generate")
+    go = gr.Button(say("Generate (Ctrl+Enter)"), variant="primary", elem_id="generate")
+
+    front = [setting for setting in form_of("generate") if setting.name in FRONT]
+    form = Form(page, [*front, *advanced], [prompt, *asked])
+    inputs = [prompt, *players, both, *asked, *fields]
+    go.click(page.guarded(form.generate), inputs, asked[2], **PRIVATE)
+    dice.click(page.guarded(form.throw), None, prompt, **PRIVATE)
+    return form
+
+
+def _build_players(page: Page, demo: gr.Blocks) -> list[Any]:
+    """Who plays: an adapter and its strength, a second one mixed in, and the base where none is."""
+    say, work, found = page.words, page.workspace, []
+    for number, nobody in enumerate((say("the base alone"), say("none"))):
+        with gr.Row():
+            found.append(
+                gr.Dropdown(
+                    [(nobody, BASE_ONLY)],
+                    value=BASE_ONLY,
+                    label=say("Mixed with") if number else say("Adapter"),
+                    elem_id=f"adapter-{number + 1}" if number else "adapter",
+                )
+            )
+            found.append(
+                gr.Slider(
+                    0,
+                    MAX_STRENGTH,
+                    value=1,
+                    step=0.05,
+                    label=say("Strength"),
+                    elem_id=f"strength-{number + 1}",
+                )
+            )
+    base = gr.Dropdown(
+        list(BASES),
+        value=BASES[0],
+        label=say("Base model, without an adapter"),
+        elem_id="generate-base",
+    )
+
+    def look(before: str, second: Any) -> Any:
+        names = adapter_names(work.runs)
+        now = repr(sorted(names))
+        if now == before:
+            return gr.skip(), gr.skip(), before
+        several = choices(names)
+        one = [*several, (say("the base alone"), BASE_ONLY)]
+        # A new one is chosen as it comes.
+        return chosen(one), chosen([(say("none"), BASE_ONLY), *several], second), now
+
+    listed = gr.State("")
+    seen = [found[0], found[2], listed]
+    page.timer.tick(look, [listed, found[2]], seen, **QUIET)
+    demo.load(lambda: look("", None), None, seen, **QUIET)
+    demo.load(lambda: chosen(work.bases()), None, base, **QUIET)
+    return [*found, base]
+
+
+def _build_asked(page: Page) -> list[Any]:
+    """How long, how many, of which seed; then the settings of `FRONT` in the form's order."""
+    say = page.words
     with gr.Row():
         seconds = gr.Slider(1, 30, value=10, step=1, label=say("Seconds"), elem_id="seconds")
         count = gr.Slider(
             1, MAX_VARIATIONS, value=2, step=1, label=say("Variations"), elem_id="variations"
         )
     with gr.Row():
+        bpm = gr.Textbox("", label=say("Tempo (BPM)"), max_lines=1, min_width=90, elem_id="bpm")
+        bars = gr.Dropdown(
+            [(say("no loop"), ""), *((str(n), str(n)) for n in BARS)],
+            value="",
+            label=say("Loop of bars"),
+            min_width=90,
+            elem_id="bars",
+        )
+        key = gr.Textbox(
+            "", label=say("Key"), placeholder="C# minor", max_lines=1, min_width=90, elem_id="key"
+        )
+        best_of = gr.Dropdown(
+            [str(n) for n in TAKES],
+            value="1",
+            label=say("Best of takes"),
+            min_width=90,
+            elem_id="best-of",
+        )
+    with gr.Row():
         seed = gr.Number(0, label=say("Seed"), precision=0, minimum=0, elem_id="seed")
         lock = gr.Checkbox(False, label=say("Keep the seed"), elem_id="lock")
-    own = frozenset(("duration", "seed", "lora_model_path", "melody", "output_dir"))
-    form = form_of("generate", own)
-    with gr.Accordion(say("Advanced settings"), open=False):
-        fields = page.fields(form, "generate")
-    go = gr.Button(say("Generate (Ctrl+Enter)"), variant="primary", elem_id="generate")
-
-    playing = Playing(page, form)
-    inputs = [prompt, adapter, base, both, seconds, count, seed, lock, *fields]
-    go.click(
-        page.guarded(playing.generate),
-        inputs,
-        seed,
-        **PRIVATE,
-    )
-    dice.click(page.guarded(playing.throw), None, prompt, **PRIVATE)
-    listed = gr.State("")
-    page.timer.tick(playing.look, listed, [adapter, listed], **QUIET)
-    demo.load(lambda: playing.look(""), None, [adapter, listed], **QUIET)
+    return [seconds, count, seed, lock, bpm, bars, key, best_of]
 
 
 def _build_chips(page: Page, prompt: gr.Textbox) -> None:
@@ -96,36 +160,38 @@ def _build_chips(page: Page, prompt: gr.Textbox) -> None:
         with gr.Row(elem_classes="chips"):
             gr.HTML(f"<small>{say(title)}</small>", elem_classes="chips-title")
             for word in words:
-                chip = gr.Button(say(word), size="sm", min_width=40)
+                chip = gr.Button(say(word), size="sm", min_width=30)
                 js = ADD_WORD.replace("WORD", f"'{word}'")
                 chip.click(None, prompt, prompt, js=js, **PRIVATE)
 
 
-class Playing:
+class Form:
     """What is asked of the `generate` command.
 
     Args:
         page: that asks.
-        form: of the settings behind "advanced".
+        form: of the settings, those of `FRONT` first.
+        outputs: components of prompt, seconds, variations, seed, lock, and those of `FRONT`.
     """
 
-    def __init__(self, page: Page, form: list[Setting]) -> None:
+    def __init__(self, page: Page, form: list[Setting], outputs: list[Any]) -> None:
         self._page, self._work, self._form = page, page.workspace, form
+        self.outputs = outputs
 
-    def generate(self, text: Any, who: Any, base: Any, side: Any, *rest: Any) -> int:
+    def generate(self, text: Any, *rest: Any) -> int:
         """Starts the jobs of a prompt.
 
         Args:
             text: the prompt.
-            who: id of the adapter's run, or `BASE_ONLY`.
-            base: that plays without an adapter.
-            side: whether an adapter's base plays as well.
-            rest: seconds, variations, seed, whether it stays, and the form's values.
+            rest: id of the adapter's run or `BASE_ONLY`, its strength, both of a second one, the
+                base that plays without any, whether an adapter's base plays as well, seconds,
+                variations, seed, whether it stays, and the form's values.
 
         Returns:
             The seed of the first clip.
         """
-        seconds, many, given, is_locked, *values = rest
+        *who, base, side = rest[:6]
+        seconds, many, given, is_locked, *values = rest[6:]
         prompt = str(text or "").strip()
         if not prompt:
             raise UserError("--prompts has an empty one; say what to play.")
@@ -138,20 +204,43 @@ class Playing:
             **changed(self._form, values),
         }
         for more in self._players(who, base, side):
-            asked = settings | more
-            if "lora_model_path" not in more:
-                # The base has none to be mixed at one.
-                asked.pop("strength", None)
-            self._page.submit("generate", asked, prompt[:60], self._work.generated)
+            self._page.submit("generate", settings | more, prompt[:60], self._work.generated)
         return seed
 
-    def _players(self, who: Any, base: Any, side: Any) -> list[dict[str, Any]]:
+    def again(self, at: gr.EventData) -> list[Any]:
+        """Fills the form with what a sound was made by; its seed is kept."""
+        asked = getattr(at, "_data", None)
+        asked = asked if isinstance(asked, dict) else {}
+        if asked.get("act") != "again":
+            raise UserError("That is not there any more; reload the page.")
+        facts = facts_of(self._work.sound(asked.get("target"))) or {}
+
+        def shown(name: str, otherwise: str = "") -> str:
+            value = facts.get(name)
+            return otherwise if value is None else written(value)
+
+        seconds, seed = facts.get("duration_s"), facts.get("seed")
+        return [
+            str(facts.get("prompt", ""))[:1000],
+            gr.skip() if facts.get("bars") or not isinstance(seconds, (int, float)) else seconds,
+            gr.skip(),
+            seed if isinstance(seed, int) else gr.skip(),
+            True,
+            *(shown(name, "1" if name == "best_of" else "") for name in FRONT),
+        ]
+
+    def _players(self, who: Sequence[Any], base: Any, side: Any) -> list[dict[str, Any]]:
         """The settings of who plays."""
-        if who in (BASE_ONLY, None):
+        pairs = zip(who[::2], who[1::2], strict=True)
+        mixed = [(each, strength) for each, strength in pairs if each not in (BASE_ONLY, None)]
+        if not mixed:
             return [{"base_model_path": self._work.base(base)}]
-        path, found = self._work.adapter(who), run_of(self._work.run(who))
-        alone = {"base_model_path": self._work.base(found.base.get("path") if found else None)}
-        return [*([alone] if side else []), alone | {"lora_model_path": str(path)}]
+        alone = {"base_model_path": self._work.base_of(mixed[0][0])}
+        adapters = {
+            "lora_model_path": [str(self._work.adapter(each)) for each, _ in mixed],
+            "strength": [float(strength) for _, strength in mixed],
+        }
+        return [*([alone] if side else []), alone | adapters]
 
     def throw(self) -> str:
         """A caption of the datasets."""
@@ -163,64 +252,3 @@ class Playing:
         if not captions:
             raise UserError("There is no caption yet; prepare a dataset first.")
         return random.choice(captions)
-
-    def look(self, before: str) -> Any:
-        """The adapters; a new one is chosen as it comes."""
-        runs = self._work.runs
-        names = [name for name in folders_of(runs) if has_adapter(runs / name)]
-        now = repr(sorted(names))
-        found = [*choices(names), (self._page.words("the base alone"), BASE_ONLY)]
-        return (gr.skip(), before) if now == before else (chosen(found), now)
-
-
-def _build_history(page: Page, demo: gr.Blocks) -> None:
-    say, work = page.words, page.workspace
-    gr.Markdown(f"### {say('What was made')}")
-    shown = gr.HTML(elem_id="history")
-    seen = gr.State("")
-
-    def look(before: str) -> Any:
-        sounds = work.sounds(HISTORY)
-        now = repr([sound.name for sound in sounds])
-        if now == before:
-            return gr.skip(), before
-        return history(sounds, page) or f'<p class="quiet">{say("Nothing yet.")}</p>', now
-
-    page.timer.tick(look, seen, [shown, seen], **QUIET)
-    demo.load(lambda: look(""), None, [shown, seen], **QUIET)
-
-
-def history(sounds: list[Sound], page: Page) -> str:
-    """Players of clips; base and adapter of the same words, seed and length in one as well."""
-    plain: dict[Any, Sound] = {_same(s): s for s in sounds if not _adapters(s)}
-    parts = []
-    for sound in sounds:
-        facts = sound.facts
-        adapters = _adapters(sound)
-        who = " + ".join(map(_adapter_name, adapters)) or page.words("base")
-        seed = f"{page.words('Seed')} {facts.get('seed')}"
-        label = f"{str(facts.get('prompt', sound.name))[:200]} · {who} · {seed}"
-        address = page.address("sound", sound.name)
-        parts.append(player(address, label, save_as=sound.name))
-        if adapters and (other := plain.get(_same(sound))):
-            title = page.words("Base and adapter, seed {seed}", seed=facts.get("seed"))
-            parts.append(pair(page.address("sound", other.name), address, title, page.words))
-    return "".join(parts)
-
-
-def _adapters(sound: Sound) -> list[dict[str, Any]]:
-    found = sound.facts.get("adapters")
-    return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
-
-
-def _adapter_name(adapter: dict[str, Any]) -> str:
-    parts = str(adapter.get("path", "")).replace("\\", "/").split("/")
-    name = parts[-2] if len(parts) > 1 else parts[-1]
-    strength = adapter.get("strength", 1.0)
-    return name if strength == 1.0 else f"{name} x {strength}"
-
-
-def _same(sound: Sound) -> Any:
-    facts = sound.facts
-    names = ("prompt", "seed", "duration_s", "guidance_scale", "top_k", "temperature")
-    return repr([facts.get(name) for name in names])

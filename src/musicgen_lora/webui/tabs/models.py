@@ -1,4 +1,4 @@
-"""Models: what was trained, in figures and by its card; deletion with the name typed."""
+"""Models: what was trained, in figures and by its card; names, and deletion with the name typed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from musicgen_lora.errors import UserError
 from musicgen_lora.formats.documents import read_start
 from musicgen_lora.training.record.run_folder import BEST_MODEL
 from musicgen_lora.webui.page import PRIVATE, QUIET, Page, chosen
+from musicgen_lora.webui.renames import rename_run
 from musicgen_lora.webui.safety import delete_folder, folders_of
+from musicgen_lora.webui.tabs import exports
 from musicgen_lora.webui.workspace import choices, run_of
 
 CARD_BYTES = 64 << 10
@@ -20,10 +22,14 @@ HEADS = ("Run", "State", "Base model", "Steps", "Base's loss", "Best loss", "In 
 
 def build(page: Page, demo: gr.Blocks) -> None:
     """Builds the tab."""
-    say, work = page.words, page.workspace
+    say, shelf = page.words, Shelf(page)
     table = gr.HTML(elem_id="models")
     run = gr.Dropdown([], label=say("Run"), elem_id="model")
     card = gr.HTML(elem_id="card")
+    exports.build(page, demo)
+    with gr.Accordion(say("Rename"), open=False, elem_id="rename-box"):
+        called = gr.Textbox(label=say("New name of the run"), max_lines=1, elem_id="rename-name")
+        rename = gr.Button(say("Rename"), elem_id="rename")
     with gr.Accordion(say("Delete"), open=False, elem_id="delete-box"):
         typed = gr.Textbox(
             label=say("Type the run's name to delete it for good"),
@@ -32,44 +38,63 @@ def build(page: Page, demo: gr.Blocks) -> None:
         )
         delete = gr.Button(say("Delete"), variant="stop", elem_id="delete")
     seen = gr.State("")
+    outputs = [table, run, seen]
+    page.timer.tick(shelf.look, [seen, run], outputs, **QUIET)
+    demo.load(lambda: shelf.look("", None), None, outputs, **QUIET)
+    run.change(page.guarded(shelf.card), run, card, **QUIET)
+    for button, act, field in ((rename, shelf.rename, called), (delete, shelf.delete, typed)):
+        acted = button.click(page.guarded(act), [run, field], outputs, **PRIVATE)
+        acted.success(lambda: "", None, field, **QUIET)
 
-    def look(before: str, wanted: Any) -> Any:
-        names = folders_of(work.runs)
-        html = figures(page, names)
+
+class Shelf:
+    """What is done with runs.
+
+    Args:
+        page: that shows them.
+    """
+
+    def __init__(self, page: Page) -> None:
+        self._page, self._work = page, page.workspace
+
+    def look(self, before: str, wanted: Any) -> Any:
+        """The table, if it is another than before."""
+        names = folders_of(self._work.runs)
+        html = figures(self._page, names)
         if html == before:
             return gr.skip(), gr.skip(), before
         return html, chosen(choices(names), wanted), html
 
-    def show(wanted: Any) -> str:
+    def card(self, wanted: Any) -> str:
+        """The card of a run's adapter."""
         if not wanted:
             return ""
-        path = work.run(wanted) / BEST_MODEL / "README.md"
+        path = self._work.run(wanted) / BEST_MODEL / "README.md"
         if not path.is_file() or path.is_symlink():
-            return f'<p class="quiet">{say("No card yet.")}</p>'
+            return f'<p class="quiet">{self._page.words("No card yet.")}</p>'
         text = read_start(path, CARD_BYTES).decode("utf-8", "replace")
         return f"<pre class='card'>{escape(text)}</pre>"
 
-    def delete_run(wanted: Any, name: str) -> Any:
-        folder = work.run(wanted)
-        if any(
-            not job.is_over and folder in (job.folder, *job.folder.parents)
-            for job in work.jobs.all()
-        ):
-            raise UserError(f"{folder.name}: in use by a command; stop it first.")
-        gone = delete_folder(work.runs, wanted, name)
-        gr.Info(say("Deleted: {name}", name=escape(gone)), title=say("Models"))
-        return look("", None)
+    def rename(self, wanted: Any, name: Any) -> Any:
+        """Gives a run another name."""
+        self._check_idle(wanted)
+        new = rename_run(self._work.runs, wanted, name)
+        say = self._page.words
+        gr.Info(say("Renamed: {name}", name=escape(new)), title=say("Models"))
+        return self.look("", None)
 
-    outputs = [table, run, seen]
-    page.timer.tick(look, [seen, run], outputs, **QUIET)
-    demo.load(lambda: look("", None), None, outputs, **QUIET)
-    run.change(page.guarded(show), run, card, **QUIET)
-    delete.click(
-        page.guarded(delete_run),
-        [run, typed],
-        outputs,
-        **PRIVATE,
-    ).then(lambda: "", None, typed, **QUIET)
+    def delete(self, wanted: Any, name: Any) -> Any:
+        """Deletes a run whose name was typed."""
+        self._check_idle(wanted)
+        gone = delete_folder(self._work.runs, wanted, name)
+        say = self._page.words
+        gr.Info(say("Deleted: {name}", name=escape(gone)), title=say("Models"))
+        return self.look("", None)
+
+    def _check_idle(self, wanted: Any) -> None:
+        folder = self._work.run(wanted)
+        if self._work.jobs.writes_below(folder):
+            raise UserError(f"{folder.name}: in use by a command; stop it first.")
 
 
 def figures(page: Page, names: list[str]) -> str:

@@ -1,0 +1,153 @@
+"""The losses of a run as SVG: their mean, and each codebook by itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+from musicgen_lora.webui.words import Words
+
+MAX_POINTS = 300
+SERIES = (("train", "training"), ("held", "held out"), ("base", "base"))
+Point = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Where a chart is drawn.
+
+    Args:
+        width: of the picture.
+        height: of it.
+        left: free for numbers.
+        below: free for numbers.
+    """
+
+    width: float
+    height: float
+    left: float = 40.0
+    below: float = 24.0
+
+
+LARGE, SMALL = Frame(420.0, 200.0), Frame(190.0, 100.0, left=32.0, below=20.0)
+
+
+@dataclass(frozen=True)
+class Losses:
+    """A loss of a run.
+
+    Args:
+        train: step and loss, as it went.
+        held: of the held-out clips.
+        base: of the base on the same clips; None where it isn't known.
+    """
+
+    train: list[Point]
+    held: list[Point]
+    base: float | None
+
+    def trained_alone(self) -> Losses:
+        """Without the held-out clips, whose changes are too small for the same chart."""
+        return Losses(self.train, [], None)
+
+    def held_alone(self) -> Losses:
+        """The held-out clips and the base's level on them; what trains, where none are held out."""
+        return Losses([], self.held, self.base) if self.held else self
+
+
+def curves(rows: Sequence[dict[str, Any]], words: Words) -> str:
+    """The losses in `metrics.jsonl`: their mean as a large chart, and a small one a codebook."""
+    mean = losses(rows, None)
+    if not mean.train and not mean.held:
+        return f'<p class="quiet">{escape(words("No step yet."))}</p>'
+    key = " · ".join(
+        f'<span class="{name}">■</span> {escape(words(label))}' for name, label in SERIES
+    )
+    charts = [
+        (words("Training loss by step"), mean.trained_alone(), LARGE, ""),
+        (words("Held-out loss by step"), mean.held_alone(), LARGE, ""),
+        *(
+            (words("Codebook {n}", n=number + 1), losses(rows, number).held_alone(), SMALL, "small")
+            for number in range(_n_codebooks(rows))
+        ),
+    ]
+    parts = [
+        f'<figure class="curve {size}"><figcaption>{escape(label)}</figcaption>'
+        f"{_chart(found, frame, label)}</figure>"
+        for label, found, frame, size in charts
+        if found.train or found.held
+    ]
+    return f'<p class="key">{key}</p><div class="curves">{"".join(parts)}</div>'
+
+
+def losses(rows: Sequence[dict[str, Any]], codebook: int | None) -> Losses:
+    """A codebook's losses of the rows, or the mean's."""
+
+    def points(event: str) -> list[Point]:
+        found = [(row.get("step"), _loss(row, codebook)) for row in rows if row["event"] == event]
+        return [(s, loss) for s, loss in found if isinstance(s, int) and loss is not None]
+
+    base = points("base")
+    return Losses(_thinned(points("train")), points("validation"), base[0][1] if base else None)
+
+
+def _loss(row: dict[str, Any], codebook: int | None) -> float | None:
+    value = row.get("loss")
+    if codebook is not None:
+        each = row.get("codebooks")
+        value = each[codebook] if isinstance(each, list) and codebook < len(each) else None
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    return None
+
+
+def _n_codebooks(rows: Sequence[dict[str, Any]]) -> int:
+    counts = (len(row["codebooks"]) for row in rows if isinstance(row.get("codebooks"), list))
+    return min(max(counts, default=0), 16)
+
+
+def _thinned(points: list[Point]) -> list[Point]:
+    """At most so many points, each the mean of its stretch."""
+    size = max(1, -(-len(points) // MAX_POINTS))
+    stretches = [points[at : at + size] for at in range(0, len(points), size)]
+    return [
+        (sum(step for step, _ in each) / len(each), sum(loss for _, loss in each) / len(each))
+        for each in stretches
+    ]
+
+
+def _chart(found: Losses, frame: Frame, label: str) -> str:
+    """Training as a line, validations as dots, the base as a level."""
+    points = [*found.train, *found.held]
+    if not points:
+        return ""
+    values = [loss for _, loss in points] + ([] if found.base is None else [found.base])
+    low, high = min(values), max(values)
+    low, high = (low - 0.1, high + 0.1) if high - low < 1e-6 else (low, high)
+    last = max(step for step, _ in points) or 1.0
+
+    def at(step: float, loss: float) -> tuple[float, float]:
+        x = frame.left + (frame.width - frame.left - 10.0) * step / last
+        return x, 10.0 + (frame.height - frame.below - 10.0) * (high - loss) / (high - low)
+
+    def line(name: str, shown: Sequence[Point]) -> str:
+        drawn = " ".join("{:.1f},{:.1f}".format(*at(*point)) for point in shown)
+        return f'<polyline class="{name}" points="{drawn}"/>' if shown else ""
+
+    base = [] if found.base is None else [(0.0, found.base), (last, found.base)]
+    parts = [line("train", found.train), line("base", base), line("held", found.held)]
+    for point in found.held:
+        x, y = at(*point)
+        parts.append(f'<circle class="held" cx="{x:.1f}" cy="{y:.1f}" r="3"/>')
+    for value in (low, high):
+        y = at(0.0, value)[1] + 4.0
+        parts.append(f'<text x="{frame.left - 6}" y="{y:.1f}" text-anchor="end">{value:.2f}</text>')
+    parts.append(
+        f'<text x="{frame.width - 10}" y="{frame.height - 6}" text-anchor="end">{last:.0f}</text>'
+    )
+    return (
+        f'<svg viewBox="0 0 {frame.width:.0f} {frame.height:.0f}" role="img" '
+        f'aria-label="{escape(label)}">{"".join(parts)}</svg>'
+    )

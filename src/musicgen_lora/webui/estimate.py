@@ -1,0 +1,89 @@
+"""How long a training will take, from a trial of a few steps by the `train` command itself."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from musicgen_lora.config import TrainSettings
+
+N_STEPS, VALIDATED = 6, 3
+"""Of a trial, and the step after which it validates; its last step is validated too."""
+TRIAL: dict[str, Any] = {
+    "max_steps": N_STEPS,
+    "num_epochs": N_STEPS * 1000,
+    "validate_every": VALIDATED,
+    "save_every": N_STEPS,
+    "previews": "off",
+    "resume": "never",
+}
+"""What a trial changes of a training's settings."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a trial measured.
+
+    Args:
+        step_s: seconds of a step.
+        validation_s: seconds of a validation.
+        around_s: seconds of all else: loading, encoding, what the base does, saving.
+        memory_bytes: the most that it took.
+        n_train: clips that it trained on.
+    """
+
+    step_s: float
+    validation_s: float
+    around_s: float
+    memory_bytes: int
+    n_train: int
+
+    @classmethod
+    def of(cls, rows: Sequence[Mapping[str, Any]], wall_s: float, n_train: int) -> Trial | None:
+        """What the rows of a trial's `metrics.jsonl` say; None where it has not done its steps.
+
+        Args:
+            rows: of the trial.
+            wall_s: from the command's start to its end.
+            n_train: clips that it trained on.
+        """
+        times = {
+            row["step"]: row["elapsed_s"]
+            for row in rows
+            if row["event"] == "train" and isinstance(row.get("elapsed_s"), (int, float))
+        }
+        if sorted(times) != list(range(1, N_STEPS + 1)):
+            return None
+        between = {step: times[step] - times[step - 1] for step in range(2, N_STEPS + 1)}
+        validated_s = between.pop(VALIDATED + 1)
+        step_s = statistics.median(between.values())
+        memory = [row.get("peak_memory_bytes") for row in rows]
+        return cls(
+            step_s=step_s,
+            validation_s=max(0.0, validated_s - step_s),
+            around_s=max(0.0, wall_s - times[N_STEPS]),
+            memory_bytes=max((each for each in memory if isinstance(each, int)), default=0),
+            n_train=n_train,
+        )
+
+    def n_steps(self, settings: Mapping[str, Any]) -> int:
+        """Steps of a training on the same clips.
+
+        Args:
+            settings: of it, as YAML has them; what isn't there is the default.
+        """
+        plain = TrainSettings(**settings)
+        per_step = plain.batch_size * plain.gradient_accumulation_steps
+        steps = math.ceil(self.n_train / per_step) * plain.num_epochs
+        return min(steps, plain.max_steps or steps)
+
+    def seconds(self, settings: Mapping[str, Any]) -> float:
+        """Seconds of a training on the same clips, previews apart, if it is not stopped early."""
+        plain, n_steps = TrainSettings(**settings), self.n_steps(settings)
+        per_step = plain.batch_size * plain.gradient_accumulation_steps
+        per_epoch = math.ceil(self.n_train / per_step)
+        n_validations = n_steps / (plain.validate_every or per_epoch)
+        return self.around_s + n_steps * self.step_s + n_validations * self.validation_s

@@ -1,0 +1,128 @@
+"""Players as HTML: the sides of a sound switch in place, over pictures of waveform and spectrum.
+`assets/report_player.js` plays them. Every text is escaped: names and captions are strangers'."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+from musicgen_lora.webui.pictures import PICTURES
+from musicgen_lora.webui.safety import id_of
+from musicgen_lora.webui.words import Words
+
+
+@dataclass(frozen=True)
+class Side:
+    """A sound that a player can switch to.
+
+    Args:
+        name: that its button shows.
+        address: of its file.
+        save_as: what a download of it is called; "" for none.
+        at: when it was written, in nanoseconds: another sound may come under the same address.
+    """
+
+    name: str
+    address: str
+    save_as: str = ""
+    at: int = 0
+
+    @property
+    def key(self) -> str:
+        """What tells it from the player's other sides, and from what it was before."""
+        return id_of(f"{self.address} {self.at}")[:8]
+
+    def source(self, what: str = "", query: str = "") -> str:
+        """Its address, or that of something made of it, as HTML has it."""
+        return escape(f"{self.address}{what}?at={self.at}{query}")
+
+
+@dataclass(frozen=True)
+class Act:
+    """A button below a player.
+
+    Args:
+        name: of what it does, for its handler.
+        label: that it shows.
+        target: id of what it is about.
+    """
+
+    name: str
+    label: str
+    target: str
+
+
+def player(
+    sides: Sequence[Side],
+    label: str,
+    words: Words,
+    *,
+    details: str = "",
+    duration_s: float = 0.0,
+    acts: Sequence[Act] = (),
+) -> str:
+    """A player of sounds of equal length, the last of which is heard first.
+
+    Args:
+        sides: that it switches between; one has no button.
+        label: above it.
+        words: of its buttons.
+        details: below it.
+        duration_s: shown until the sound itself has been read; 0 where it isn't known.
+        acts: what else can be done with it.
+    """
+    # What a player plays is how it is known again when the page draws it anew.
+    key = escape(f"{label} {sides[0].address}")
+    buttons = "".join(
+        f'<button type="button" data-side="{side.key}"{" hidden" if len(sides) == 1 else ""}>'
+        f"{escape(side.name)}</button>"
+        for side in sides
+    )
+    return (
+        f'<figure class="sound"><figcaption>{escape(label)}</figcaption>'
+        f'<div class="player" tabindex="-1" hidden data-key="{key}" '
+        f'data-duration="{duration_s:.3f}"><div class="bar">{_pictures(sides, words)}'
+        '<div class="region" hidden></div><div class="head"></div></div>'
+        f'<div class="controls"><button type="button" class="play" '
+        f'aria-label="{escape(words("Play or pause"))}"></button>{buttons}'
+        f'<button type="button" class="again" aria-pressed="false">{escape(words("Loop"))}</button>'
+        f'<button type="button" class="whole" disabled>{escape(words("Whole clip"))}</button>'
+        '<span class="clock"></span></div></div>'
+        f'<div class="plain">{_plain(sides)}</div>'
+        f'<small dir="auto">{escape(details)}</small>{_below(sides, acts, words)}</figure>'
+    )
+
+
+def _pictures(sides: Sequence[Side], words: Words) -> str:
+    return "".join(
+        f'<img class="{picture}" data-side="{side.key}" loading="lazy" '
+        f'src="{side.source(f"/{picture}")}" alt="{escape(words(alt))}">'
+        for side in sides
+        for picture, alt in PICTURES.items()
+    )
+
+
+def _plain(sides: Sequence[Side]) -> str:
+    """The browser's own players, for what only it can decode."""
+    return "".join(
+        f'<audio controls loop preload="none" data-side="{side.key}" src="{side.source()}" '
+        f'aria-label="{escape(side.name)}"></audio>'
+        for side in sides
+    )
+
+
+def _below(sides: Sequence[Side], acts: Sequence[Act], words: Words) -> str:
+    saves = [
+        f'<a class="save" href="{side.source(query="&save=1")}" '
+        f'download="{escape(side.save_as)}">⬇ '
+        f"{escape(side.name if len(sides) > 1 else words('Download'))}</a>"
+        for side in sides
+        if side.save_as
+    ]
+    buttons = [
+        f'<button type="button" data-act="{act.name}" data-target="{escape(act.target)}">'
+        f"{escape(act.label)}</button>"
+        for act in acts
+    ]
+    return f'<div class="acts">{"".join(saves + buttons)}</div>' if saves or buttons else ""

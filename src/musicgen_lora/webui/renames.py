@@ -1,0 +1,48 @@
+"""A run under another name: what it records of its own place goes along."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from musicgen_lora.errors import UserError
+from musicgen_lora.runtime import locks
+from musicgen_lora.training.record.run import FINISHED, Run
+from musicgen_lora.training.record.run_folder import PREVIOUS
+from musicgen_lora.webui.safety import find, folders_of, inside, new_name
+
+
+def rename_run(runs: Path, wanted: object, typed: object) -> str:
+    """Renames a finished run.
+
+    Args:
+        runs: the folder of all runs.
+        wanted: the run's id.
+        typed: its new name, as a person typed it.
+
+    Returns:
+        The new name.
+
+    Raises:
+        UserError: no such run, it isn't finished, a command is using it, or the name is none or
+            another's.
+    """
+    old, new = find(folders_of(runs), wanted), new_name(typed, "")
+    if not new:
+        raise UserError("Say what the run should be called.")
+    source, target = inside(runs, old), runs / new
+    run = Run.read(source)
+    if run is None or run.status != FINISHED:
+        # Going on with it would look for it under its old name, and begin anew.
+        raise UserError(f"{old}: can be renamed once it is finished.")
+    if os.path.lexists(target):
+        raise UserError(f"{new}: is there already; give another name.")
+    if locks.in_use(source):
+        raise UserError(f"{old}: in use by a command; stop it first.")
+    os.rename(source, target)
+    for folder in (target, *(target / PREVIOUS).glob("*/")):
+        found = Run.read(folder)
+        if found is not None:
+            replace(found, output_dir=str(target.resolve())).write(folder)
+    return new

@@ -1,0 +1,115 @@
+"""Adapters merged into a base, and written for other programs and people, by the commands."""
+
+from __future__ import annotations
+
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+from musicgen_lora.errors import UserError
+from musicgen_lora.webui.page import PRIVATE, QUIET, Page
+from musicgen_lora.webui.safety import folders_of, new_name
+from musicgen_lora.webui.workspace import adapter_names, choices
+
+KINDS = {
+    "peft": "an adapter for other people",
+    "audiocraft": "a model for audiocraft",
+    "merge": "a base model with the adapters in it",
+}
+"""What can be written; the last is the `merge` command's, the others the formats of `export`."""
+STRENGTHS = "0.7 0.3"
+
+
+def build(page: Page, demo: gr.Blocks) -> None:
+    """Builds what writes models, and the list of those that were written."""
+    say = page.words
+    with gr.Accordion(say("Merge or export"), open=False, elem_id="export-box"):
+        runs = gr.Dropdown([], multiselect=True, label=say("Runs"), elem_id="export-runs")
+        strengths = gr.Textbox(
+            label=say("Strength of each, 0 to 2"),
+            info=say("1 is the adapter as it was trained; empty takes 1 for each."),
+            placeholder=STRENGTHS,
+            max_lines=1,
+            elem_id="export-strengths",
+        )
+        kind = gr.Radio(
+            [(say(label), name) for name, label in KINDS.items()],
+            value="peft",
+            label=say("What is written"),
+            elem_id="export-kind",
+        )
+        name = gr.Textbox(label=say("Its name"), max_length=60, elem_id="export-name")
+        go = gr.Button(say("Write it"), variant="primary", elem_id="export")
+    written, seen, listed = gr.HTML(elem_id="exports"), gr.State(""), gr.State("")
+
+    exporting = Exporting(page)
+    go.click(page.guarded(exporting.write), [runs, strengths, kind, name], None, **PRIVATE)
+    outputs = [runs, listed, written, seen]
+    page.timer.tick(exporting.look, [seen, listed, runs], outputs, **QUIET)
+    demo.load(lambda: exporting.look("-", "", None), None, outputs, **QUIET)
+
+
+class Exporting:
+    """What is asked of `merge` and `export`.
+
+    Args:
+        page: that asks.
+    """
+
+    def __init__(self, page: Page) -> None:
+        self._page = page
+
+    def write(self, wanted: Any, strong: Any, what: Any, typed: Any) -> None:
+        """Starts a merge or an export of the runs that were chosen."""
+        page, work = self._page, self._page.workspace
+        if what not in KINDS:
+            raise UserError("Choose what is to be written.")
+        ids = wanted if isinstance(wanted, list) else []
+        if not ids:
+            raise UserError("Choose a run first.")
+        names = [work.run(each).name for each in ids]
+        title = new_name(typed, new_name(" and ".join(names), "model"))
+        target = work.models / title
+        settings = {
+            "model_path": work.base_of(ids[0]),
+            "lora_model_path": [str(work.adapter(each)) for each in ids],
+            "strength": numbers(strong),
+            "output_dir": str(target),
+        }
+        if what == "merge":
+            page.submit("merge", settings, title, target)
+        else:
+            page.submit("export", settings | {"format": what}, title, target)
+
+    def look(self, before: str, names_before: str, wanted: Any) -> Any:
+        """The runs that can be chosen, and what was written."""
+        page, work = self._page, self._page.workspace
+        names, now = adapter_names(work.runs), _listing(page)
+        key = repr(sorted(names))
+        found = choices(names)
+        kept = [each for each in wanted or [] if each in [identity for _, identity in found]]
+        runs = gr.skip() if key == names_before else gr.update(choices=found, value=kept)
+        return runs, key, gr.skip() if now == before else now, now
+
+
+def numbers(typed: Any) -> list[float]:
+    """Strengths as a person types them: apart by spaces or commas."""
+    words = str(typed or "")[:200].replace(",", " ").split()
+    try:
+        return [float(word) for word in words]
+    except ValueError as error:
+        raise UserError(
+            f"{' '.join(words)[:60]}: give a number for each adapter, such as {STRENGTHS}."
+        ) from error
+
+
+def _listing(page: Page) -> str:
+    """What was written, and where it is."""
+    names = folders_of(page.workspace.models)
+    rows = [
+        f"<li><b>{escape(name)}</b> <code>{escape(str(page.workspace.models / name))}</code></li>"
+        for name in names
+    ]
+    title = escape(page.words("What was written"))
+    return f"<h4>{title}</h4><ul>{''.join(rows)}</ul>" if rows else ""

@@ -1,0 +1,115 @@
+"""What was generated, the newest first; base and adapters of the same words and seed in one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from musicgen_lora.webui.page import QUIET, Page
+from musicgen_lora.webui.players import Act, Side, player
+from musicgen_lora.webui.safety import id_of
+from musicgen_lora.webui.workspace import Sound, saved_name
+
+SHOWN = 24
+ALIKE = ("prompt", "seed", "duration_s", "guidance_scale", "top_k", "top_p", "temperature")
+ALIKE += ("bpm", "bars", "key", "best_of", "melody")
+"""What sounds have in common that one player switches between."""
+
+
+def build(page: Page, demo: gr.Blocks) -> gr.HTML:
+    """Builds the list and has it follow the folder; returns it, for what is done with a sound."""
+    say, work = page.words, page.workspace
+    gr.Markdown(f"### {say('What was made')}")
+    shown = gr.HTML(elem_id="history", js_on_load=ACTS)
+    seen = gr.State("")
+
+    def look(before: str) -> Any:
+        sounds = work.sounds(SHOWN)
+        now = repr([(sound.name, sound.made) for sound in sounds])
+        if now == before:
+            return gr.skip(), before
+        return history(sounds, page) or f'<p class="quiet">{say("Nothing yet.")}</p>', now
+
+    page.timer.tick(look, seen, [shown, seen], **QUIET)
+    demo.load(lambda: look(""), None, [shown, seen], **QUIET)
+    return shown
+
+
+ACTS = """
+element.addEventListener("click", (event) => {
+  const button = event.target.closest("[data-act]");
+  if (button) trigger("click", { act: button.dataset.act, target: button.dataset.target });
+});
+"""
+"""Tells the server which button of which sound was pressed."""
+
+
+def history(sounds: list[Sound], page: Page) -> str:
+    """Players of sounds, those that differ in who plays in one; the base is its first side."""
+    groups: dict[str, list[Sound]] = {}
+    for sound in sounds:
+        groups.setdefault(repr([sound.facts.get(name) for name in ALIKE]), []).append(sound)
+    return "".join(_player(group, page) for group in groups.values())
+
+
+def _player(group: list[Sound], page: Page) -> str:
+    say, facts = page.words, group[0].facts
+    ordered = sorted(group, key=lambda sound: (bool(_adapters(sound)), sound.made))
+    sides = [
+        Side(
+            _who(sound, page),
+            page.address("sound", sound.name),
+            saved_name(Path(sound.name), sound.facts),
+            int(sound.made * 1e9),
+        )
+        for sound in ordered
+    ]
+    return player(
+        sides,
+        str(facts.get("prompt", group[0].name))[:200],
+        say,
+        details=_details(facts, page),
+        duration_s=_seconds(facts),
+        acts=[Act("again", say("More like this"), id_of(ordered[-1].name))],
+    )
+
+
+def _who(sound: Sound, page: Page) -> str:
+    """Who played: the adapters with their strengths, or the base."""
+    return " + ".join(map(_adapter_name, _adapters(sound))) or page.words("base")
+
+
+def _adapters(sound: Sound) -> list[dict[str, Any]]:
+    found = sound.facts.get("adapters")
+    return [one for one in found if isinstance(one, dict)] if isinstance(found, list) else []
+
+
+def _adapter_name(adapter: dict[str, Any]) -> str:
+    parts = str(adapter.get("path", "")).replace("\\", "/").split("/")
+    name = parts[-2] if len(parts) > 1 else parts[-1]
+    strength = adapter.get("strength", 1.0)
+    return name if strength == 1.0 else f"{name} x {strength}"
+
+
+def _details(facts: dict[str, Any], page: Page) -> str:
+    """What a sound was made with, in a line."""
+    say, told = page.words, [f"{_seconds(facts):.1f} s"]
+    if facts.get("bpm"):
+        told.append(f"{facts['bpm']:g} BPM")
+    if facts.get("bars"):
+        told.append(say("{n} bars", n=facts["bars"]))
+    if facts.get("key"):
+        told.append(str(facts["key"]))
+    faults = facts.get("faults")
+    if isinstance(faults, list) and faults:
+        told.append("; ".join(say.line(str(fault)) for fault in faults))
+    return " · ".join([*told, f"{say('Seed')} {facts.get('seed')}"])
+
+
+def _seconds(facts: dict[str, Any]) -> float:
+    bpm, bars, duration_s = (facts.get(name) for name in ("bpm", "bars", "duration_s"))
+    if isinstance(bpm, (int, float)) and isinstance(bars, int) and bpm > 0:
+        return bars * 240.0 / bpm
+    return float(duration_s) if isinstance(duration_s, (int, float)) else 0.0

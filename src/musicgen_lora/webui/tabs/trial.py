@@ -1,0 +1,117 @@
+"""What a training will take, measured beforehand by a few of its steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from musicgen_lora import atomic
+from musicgen_lora.errors import UserError
+from musicgen_lora.training.record.run_folder import METRICS_FILE, read_metrics
+from musicgen_lora.webui.estimate import TRIAL, Trial
+from musicgen_lora.webui.jobs import Job
+from musicgen_lora.webui.page import PRIVATE, QUIET, Page
+from musicgen_lora.webui.words import Words
+from musicgen_lora.webui.workspace import Workspace, run_of
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "quick": {"num_epochs": 2, "lora_rank": 8, "lora_alpha": 16},
+    "balanced": {},
+    "thorough": {
+        "num_epochs": 15,
+        "lora_rank": 32,
+        "lora_alpha": 64,
+        "early_stopping_patience": 4,
+    },
+}
+"""What each changes of the defaults; a setting that a person changed counts more."""
+BATCHES = ("batch_size", "gradient_accumulation_steps")
+HEADS = ("How thorough", "Steps", "Takes about")
+
+
+def build(
+    page: Page,
+    demo: gr.Blocks,
+    settings_of: Callable[..., dict[str, Any]],
+    inputs: Sequence[Any],
+) -> None:
+    """Builds the button and what it finds.
+
+    Args:
+        page: that shows it.
+        demo: the whole page.
+        settings_of: what the inputs ask of a training, but for its folder.
+        inputs: dataset, base, preset and form of the tab.
+    """
+    say, work = page.words, page.workspace
+    measure = gr.Button(say("Measure what it will take"), elem_id="measure")
+    told, seen = gr.HTML(elem_id="estimate"), gr.State("")
+
+    def start(*values: Any) -> None:
+        settings = settings_of(*values) | TRIAL | {"output_dir": str(work.trial)}
+        if any(job.folder == work.trial and not job.is_over for job in work.jobs.all()):
+            raise UserError("It is being measured already.")
+        if work.trial.exists():
+            atomic.remove_folder(work.trial)
+        title = say("what {name} will take", name=Path(settings["data_dir"]).name)
+        page.submit("train", settings, title, work.trial)
+
+    def look(before: str) -> Any:
+        job = _finished(work)
+        now = job.id if job else ""
+        return (gr.skip(), before) if now == before else (table(job, work, say), now)
+
+    measure.click(page.guarded(start), list(inputs), None, **PRIVATE)
+    page.timer.tick(look, seen, [told, seen], **QUIET)
+    demo.load(lambda: look("-"), None, [told, seen], **QUIET)
+
+
+def _finished(work: Workspace) -> Job | None:
+    """The last trial, once it is finished."""
+    jobs = [job for job in work.jobs.all() if job.folder == work.trial]
+    return jobs[0] if jobs and jobs[0].status == "finished" else None
+
+
+def table(job: Job | None, work: Workspace, say: Words) -> str:
+    """What each preset will take on the trial's dataset and base."""
+    run = run_of(work.trial)
+    if job is None or job.wall_s is None or run is None:
+        return ""
+    if not (work.trial / METRICS_FILE).is_file():
+        return ""
+    n_train = int(run.data.get("n_train") or 0)
+    found = Trial.of(read_metrics(work.trial), job.wall_s, n_train)
+    if found is None:
+        return ""
+    kept = {name: run.settings[name] for name in BATCHES if name in run.settings}
+    rows = []
+    for name, preset in PRESETS.items():
+        settings = kept | preset
+        cells = (say(name), str(found.n_steps(settings)), duration(found.seconds(settings), say))
+        rows.append("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
+    head = "".join(f"<th>{escape(say(each))}</th>" for each in HEADS)
+    data = Path(str(run.data.get("data_dir", ""))).name
+    said = say(
+        "{data} on {base}: a step takes {step} s and {gb} GB; previews come on top.",
+        data=data,
+        base=run.base.get("path", ""),
+        step=f"{found.step_s:.2g}",
+        gb=f"{found.memory_bytes / 1e9:.1f}",
+    )
+    return (
+        f'<table class="plain"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody>'
+        f'</table><p class="quiet">{escape(said)}</p>'
+    )
+
+
+def duration(seconds: float, say: Words) -> str:
+    """Seconds in words that promise no more than is known."""
+    if seconds < 90:
+        return say("{n} s", n=max(10, int(round(seconds, -1))))
+    if seconds < 5400:
+        return say("{n} min", n=round(seconds / 60))
+    return say("{n} h", n=f"{seconds / 3600:.1f}")
