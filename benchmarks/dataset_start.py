@@ -102,7 +102,7 @@ def measure(folder: Path, *, from_tokens: bool) -> dict[str, float]:
     data = open_data(settings, clips, model, console, frozen_text=True)
     times.append(time.perf_counter())
     run_identity(settings, "base", data.clips, data.ids)
-    data_facts(settings, data.clips, data.ids, len(data.train), data.held_out)
+    data_facts(settings, data.clips, data.ids, data.train, data.held_out)
     times.append(time.perf_counter())
     dataset = data.dataset
     per_step = settings.batch_size * settings.gradient_accumulation_steps

@@ -20,6 +20,7 @@ import json
 import random
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,8 @@ from musicgen_lora.evaluation.measures.embeddings import LOG_MEL
 from musicgen_lora.evaluation.protocol import descriptor_distances, judge_primaries
 from musicgen_lora.evaluation.references import References
 from musicgen_lora.evaluation.set_distances import compare_sets
+from musicgen_lora.evaluation.store import Store
+from musicgen_lora.evaluation.voices import Voice
 from musicgen_lora.generation.sampling import Sampling
 from musicgen_lora.listening.bass import find_bass_notes
 from musicgen_lora.listening.descriptors import describe
@@ -152,6 +155,7 @@ def make_pool(adapter: Path, n_prompts: int, n_seeds: int, duration_s: float) ->
     codes = codes_of(held_out, model)
     load_adapter(model, files)
     enable(model.hf, "fp32")
+    voice = Voice(model, Store(None), files.fingerprint, nullcontext)
     ear = Ear(model)
     # The verdicts go by it; the others cost most of the time.
     ear.embeddings = (LOG_MEL,)  # pyright: ignore[reportAttributeAccessIssue]
@@ -165,7 +169,7 @@ def make_pool(adapter: Path, n_prompts: int, n_seeds: int, duration_s: float) ->
     made: list[list[Heard]] = [[] for _ in prompts]
     for seed in range(n_seeds):
         played = play_prompts(
-            model,
+            voice,
             prompts,
             duration_s=duration_s,
             seed=1000 * (seed + 1),
@@ -198,7 +202,6 @@ def judge_null(pool: Pool, n_trials: int) -> None:
             for side in (0, 1)
         )
         report = {
-            "generation": {"compared": True},
             "loss": NO_LOSS,
             "distances": compare_sets(
                 (LOG_MEL,), before, after, pool.held_out, why_none="", seed=trial
@@ -211,7 +214,7 @@ def judge_null(pool: Pool, n_trials: int) -> None:
                 seed=trial,
             ),
         }
-        found = {primary["verdict"] for primary in judge_primaries(report)}
+        found = {primary["verdict"] for primary in judge_primaries(report, compared=True)}
         verdicts["better"] += "better" in found
         verdicts["better or worse"] += bool(found & {"better", "worse"})
     for name, count in verdicts.items():
@@ -234,7 +237,7 @@ def judge_power(report: dict[str, Any], n_trials: int) -> None:
         names = [f"{place:03d}" for place in range(len(drawn))]
         loss = summarise_losses(base, after, counts, names, seed=trial)
         again = {**report, "loss": loss}
-        n_better += judge_primaries(again)[0]["verdict"] == "better"
+        n_better += judge_primaries(again, compared=True)[0]["verdict"] == "better"
     print(f"loss better: {n_better} of {n_trials} (other p-values: {others})")
 
 

@@ -25,9 +25,9 @@ from musicgen_lora.config import EMBEDDED_NAME
 from musicgen_lora.dataset.clip_ids import clip_ids
 from musicgen_lora.dataset.metadata import Clip, load_dataset
 from musicgen_lora.dataset.tokens import tokenise_clips
-from musicgen_lora.evaluation.generations import play_prompts
 from musicgen_lora.evaluation.statistics import paired_bootstrap
 from musicgen_lora.generation.decode import generate_codes
+from musicgen_lora.generation.decoder import Decoder
 from musicgen_lora.generation.sampling import GREEDY, Sampling
 from musicgen_lora.listening.descriptors import describe
 from musicgen_lora.listening.key import estimate_key
@@ -38,6 +38,7 @@ from pretraining.base.losses import loss_figures
 from pretraining.paths import WORK
 
 DURATION_S, LONG_S = 10.0, 30.0
+BATCH = 8
 KEY_TONICS = ("C", "D", "E", "F", "G", "A", "A#", "C#")
 TEMPO_TOLERANCE = 0.04
 CONTRASTS = {
@@ -106,15 +107,19 @@ def play(
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Codes `[K, T]` and waveforms `[C, N]` of prompts, guidance 3; written to `folder` where there
     is one."""
-    codes = play_prompts(
-        model,
-        prompts,
-        duration_s=duration_s,
-        seed=seed,
-        sampling=Sampling(),
-        batch_size=8,
-        on_step=lambda done, total: None,
-    )
+    decoder, codes = Decoder(model.hf), []
+    for start in range(0, len(prompts), BATCH):
+        some = list(prompts[start : start + BATCH])
+        states, mask = model.text.batch(some)
+        played = generate_codes(
+            decoder,
+            states,
+            mask,
+            n_frames=model.shape.frames(duration_s),
+            seeds=range(seed + start, seed + start + len(some)),
+            sampling=Sampling(),
+        )
+        codes.extend(played.numpy())
     sounds = [model.decode(torch.from_numpy(clip)[None])[0] for clip in codes]
     for number, (prompt, sound) in enumerate(zip(prompts, sounds, strict=True)):
         if folder is not None:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         GenerateSettings,
         ImportSettings,
         MergeSettings,
+        PrefetchSettings,
         PrepareSettings,
         TokeniseSettings,
         TrainSettings,
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from musicgen_lora.export.merge import merge_adapters
     from musicgen_lora.generation.generate import generate_audio
     from musicgen_lora.generation.musicgen import MusicGen
+    from musicgen_lora.model.prefetch import prefetch_models
     from musicgen_lora.prepare.prepare import prepare_dataset
     from musicgen_lora.training.train import train_lora
     from musicgen_lora.webui.ui import serve_page
@@ -47,6 +49,7 @@ __all__ = [
     "ImportSettings",
     "MergeSettings",
     "MusicGen",
+    "PrefetchSettings",
     "PrepareSettings",
     "TokeniseSettings",
     "TrainSettings",
@@ -57,6 +60,7 @@ __all__ = [
     "generate_audio",
     "import_model",
     "merge_adapters",
+    "prefetch_models",
     "prepare_dataset",
     "serve_page",
     "tokenise_dataset",
@@ -70,6 +74,7 @@ _MODULES = {
     "ImportSettings": "config",
     "MergeSettings": "config",
     "MusicGen": "generation.musicgen",
+    "PrefetchSettings": "config",
     "PrepareSettings": "config",
     "TokeniseSettings": "config",
     "TrainSettings": "config",
@@ -80,6 +85,7 @@ _MODULES = {
     "generate_audio": "generation.generate",
     "import_model": "export.importing",
     "merge_adapters": "export.merge",
+    "prefetch_models": "model.prefetch",
     "prepare_dataset": "prepare.prepare",
     "serve_page": "webui.ui",
     "tokenise_dataset": "dataset.tokenise",

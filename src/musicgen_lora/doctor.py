@@ -51,7 +51,10 @@ def check_installation() -> int:
         "fault": ("fault", "red"),
     }
     found: Counter[str] = Counter()
-    checks = (check_versions, check_torch, check_broken, check_disk, check_optional, check_hub)
+    checks = (
+        *(check_versions, check_torch, check_broken, check_disk, check_optional),
+        *(check_hub, check_cache),
+    )
     for kind, sentence in (finding for check in checks for finding in check()):
         mark, style = marks[kind]
         console.print(set_cell_size(word(mark), MARK_WIDTH), end=" ", style=style)
@@ -184,3 +187,18 @@ def check_hub() -> Iterator[Finding]:
             f"a hub: {str(error).rstrip('.')}, so base models can't be downloaded by their names "
             f"(tiny-beats needs none): {REMEDIES}",
         )
+
+
+def check_cache() -> Iterator[Finding]:
+    """Lists the models of the hub that the guide names: which are cached, and what the others would
+    give to a machine without network."""
+    from musicgen_lora.model.hub import PARTS, cached_folder
+
+    for name, given in PARTS.items():
+        if folder := cached_folder(name):
+            yield "ok", f"{name}: {given}; in the cache: {folder}"
+        else:
+            yield (
+                "missing",
+                f"{name}: would give {given}. Run: musicgen-lora prefetch --models {name}",
+            )

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 EMBEDDED = Path(__file__).resolve().parent / "assets" / "tiny_beats"
 """What `EMBEDDED_NAME` stands for."""
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-_BASES = ("model_path", "base_model_path")
+_BASES = ("model_path", "base_model_path", "clap", "embeddings")
+"""Settings that name models by folder or hub id."""
 
 
 def check_given(settings: Any) -> None:
@@ -30,9 +31,8 @@ def check_given(settings: Any) -> None:
     """
     names = vars(settings)
     check_extras(settings)
-    for name in _BASES:
-        if names.get(name) is not None:
-            local_model(names[name])
+    for path in _models(settings):
+        local_model(path)
     if "prompts_file" in names:
         check_playing(settings)
     elif "prompts" in names:
@@ -82,9 +82,13 @@ def check_extras(settings: Any) -> None:
 
 
 def hub_ids(settings: Any) -> list[str]:
-    """The base models among the settings that no folder here has."""
-    paths = (vars(settings).get(name) for name in _BASES)
-    return [path for path in paths if path is not None and local_model(path) is None]
+    """The models among the settings that no folder here has."""
+    return [path for path in _models(settings) if local_model(path) is None]
+
+
+def _models(settings: Any) -> list[str]:
+    named = (vars(settings).get(name) or [] for name in _BASES)
+    return [path for one in named for path in (one if isinstance(one, list) else [one])]
 
 
 def local_model(model_path: str) -> Path | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from huggingface_hub import constants
 
@@ -39,6 +41,17 @@ def test_a_hub_out_of_reach_is_named_with_the_ways_out(monkeypatch: pytest.Monke
     assert kind == "missing"
     assert "http://127.0.0.1:9 can't be reached" in sentence
     assert hub.REMEDIES in sentence
+
+
+def test_models_that_no_cache_has_are_named_with_what_they_give(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    found = list(doctor.check_cache())
+    assert [kind for kind, _ in found] == ["missing"] * len(hub.PARTS)
+    for name, (_, sentence) in zip(hub.PARTS, found, strict=True):
+        assert sentence.startswith(f"{name}: would give {hub.PARTS[name]}")
+        assert sentence.endswith(f"musicgen-lora prefetch --models {name}")
 
 
 def test_the_last_line_is_no_readier_than_the_installation() -> None:

@@ -154,6 +154,7 @@ def test_the_first_line_says_what_is_about_to_be_done(
         "ui": "--workspace {out}",
         "export": "--lora_model_path {adapter} --output_dir {out}",
         "import": "--input_dir {data} --output_dir {out}",
+        "prefetch": "--models facebook/musicgen-small",
     }[command]
     assert main([command, *(word.format(**places) for word in given.split())]) == 0
     (line,) = told[0].splitlines()

@@ -23,7 +23,7 @@ from trainer import file_hashes
 from musicgen_lora.config import EvaluateSettings, ExportSettings
 from musicgen_lora.dataset.metadata import load_dataset
 from musicgen_lora.errors import UserError
-from musicgen_lora.evaluation import evaluate
+from musicgen_lora.evaluation import on_variant
 from musicgen_lora.evaluation.evaluate import evaluate_adapter
 from musicgen_lora.evaluation.forgetting import other_styles_folder
 from musicgen_lora.evaluation.generations import DEFAULT_PROMPTS, choose_prompts
@@ -99,6 +99,7 @@ def test_the_report_and_its_files(compared: tuple[dict[str, Any], Path]) -> None
     assert [item["what"] for item in report["not_computed"]] == [
         "Loss on other styles (forgetting)",
         "Obedience to tempo and key",
+        "Agreement with the prompts",
     ]
 
 
@@ -437,13 +438,13 @@ def test_the_audio_is_what_was_described(compared: tuple[dict[str, Any], Path]) 
 
 def play_and(work: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> None:
     """Has something happen while an evaluation plays its clips."""
-    original = evaluate.play_prompts
+    original = on_variant.play_prompts
 
     def play(*arguments: Any, **named: Any) -> list[np.ndarray]:
         work()
         return original(*arguments, **named)
 
-    monkeypatch.setattr(evaluate, "play_prompts", play)
+    monkeypatch.setattr(on_variant, "play_prompts", play)
 
 
 def test_an_adapter_that_goes_while_it_is_measured_is_the_one_of_the_report(

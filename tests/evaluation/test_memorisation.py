@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ from musicgen_lora.dataset.metadata import Clip
 from musicgen_lora.evaluation.ear import Heard
 from musicgen_lora.evaluation.measures.damage import Damage
 from musicgen_lora.evaluation.memorisation import find_nearest, measure_continuations
+from musicgen_lora.evaluation.store import Store
 from musicgen_lora.evaluation.trained_clips import Trained
+from musicgen_lora.evaluation.voices import Voice
 from musicgen_lora.listening.duplicates import fingerprint
 from musicgen_lora.model.musicgen import MusicGen
 
@@ -56,10 +59,18 @@ def learn(model: MusicGen, codes: list[np.ndarray], n_steps: int) -> Any:
     return adapted
 
 
+def sides_of(model: MusicGen, adapted: Any) -> dict[str, Voice]:
+    """An adapter that is on the model, and the model without it."""
+    off = adapted.disable_adapter if adapted is not None else nullcontext
+    return {
+        "base": Voice(model, Store(), "base", off),
+        "adapter": Voice(model, Store(), "adapter", nullcontext),
+    }
+
+
 def measure(model: MusicGen, adapted: Any, trained: Any, held_out: Any) -> dict[str, Any]:
     return measure_continuations(
-        adapted,
-        model,
+        sides_of(model, adapted),
         Trained(clips_of(len(trained), "trained"), trained, len(trained)),
         (clips_of(len(held_out), "other"), held_out),
         seed=0,
@@ -90,9 +101,9 @@ def test_who_learned_the_style_is_not(tiny_model_dir: Path) -> None:
 def test_reasons_for_having_none(tiny_model_dir: Path) -> None:
     model = MusicGen.load(tiny_model_dir)
     nothing = Trained(why_none="which clips it was trained on is not known")
-    none: Any = None
+    none = None
     found = measure_continuations(
-        none, model, nothing, ([], []), seed=0, on_step=lambda done, total: None
+        sides_of(model, none), nothing, ([], []), seed=0, on_step=lambda done, total: None
     )
     assert (found["computed"], found["why"]) == (False, nothing.why_none)
     short = [codes[:10] for codes in random_codes(4, 0)]

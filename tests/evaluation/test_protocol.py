@@ -63,7 +63,6 @@ def evaluation(seed: int, *, n: int = 12, change: float = 0.0, shift: float = 0.
     base, adapter, reference = heard(rng, n, shift), heard(rng, n), heard(rng, 16)
     described = [[one.descriptors for one in side] for side in (base, adapter, reference)]
     return {
-        "generation": {"compared": True},
         "loss": losses(rng, n, change),
         "distances": compare_sets(
             (LOG_MEL,), base, adapter, Reference(heard=reference), why_none="", seed=seed
@@ -73,26 +72,29 @@ def evaluation(seed: int, *, n: int = 12, change: float = 0.0, shift: float = 0.
 
 
 def test_an_effect_is_found_by_all_three() -> None:
-    primaries = judge_primaries(evaluation(0, change=-0.5, shift=2.0))
+    primaries = judge_primaries(evaluation(0, change=-0.5, shift=2.0), compared=True)
     assert [p["verdict"] for p in primaries] == ["better"] * 3
     assert all(p["p_holm"] >= p["p_value"] for p in primaries)
     assert all(p["indicative"] for p in primaries)
     assert all(abs(p["difference"]) > p["detectable"] for p in primaries)
     sentence = primary_sentence(primaries[0])
-    assert sentence.startswith("Held-out loss: clearly better, 3.")
+    assert sentence.startswith("Held-out loss: clearly better, 4.")
     assert "n = 12 sources; indicative: fewer than 20" in sentence
     assert "n = 12 sources a change of " in power_sentence(primaries[0])
 
 
 def test_a_bad_adapter_is_worse() -> None:
-    primaries = judge_primaries(evaluation(0, change=0.5))
+    primaries = judge_primaries(evaluation(0, change=0.5), compared=True)
     assert primaries[0]["verdict"] == "worse"
 
 
 def test_no_effect_is_rarely_called_one() -> None:
     """Of 60 evaluations 3 may be; 8 or more happen in 1.2 % of the times that the level holds."""
     called = sum(
-        any(p["verdict"] in ("better", "worse") for p in judge_primaries(evaluation(seed, n=8)))
+        any(
+            p["verdict"] in ("better", "worse")
+            for p in judge_primaries(evaluation(seed, n=8), compared=True)
+        )
         for seed in range(60)
     )
     assert called <= 7
@@ -100,13 +102,12 @@ def test_no_effect_is_rarely_called_one() -> None:
 
 def test_what_is_not_tested_says_why() -> None:
     report = evaluation(0, n=6)
-    loss, kernel, _ = judge_primaries(report)
+    loss, kernel, _ = judge_primaries(report, compared=True)
     assert loss["verdict"] == "no clear change"
     assert kernel["verdict"] == "not computed"
     assert "n = 6: too few prompts" in primary_sentence(kernel)
-    report["generation"]["compared"] = False
     report["loss"] = {"computed": False, "why": "no clips"}
-    primaries = judge_primaries(report)
+    primaries = judge_primaries(report, compared=False)
     assert [p["why"] for p in primaries] == ["no clips", "needs --compare", "needs --compare"]
     assert [p["p_holm"] for p in primaries] == [None] * 3
 

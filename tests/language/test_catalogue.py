@@ -96,6 +96,7 @@ def test_templates_that_fit_nearly_everything_are_known() -> None:
         "{0}/{1} (public)",
         "{0}, entry {1}",
         "{0}, from {1} s",
+        "{0} MB",
         "{0}, line {1}",
         "{0}, row {1}",
         "{0}, {1} s to {2} s",

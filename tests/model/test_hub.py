@@ -14,9 +14,11 @@ import pytest
 from huggingface_hub import constants
 
 from musicgen_lora.cli import main
+from musicgen_lora.config import PrefetchSettings
 from musicgen_lora.errors import UserError
 from musicgen_lora.model import base_folder, hub
 from musicgen_lora.model.musicgen import load_base, load_tokenizer
+from musicgen_lora.model.prefetch import prefetch_models
 
 NAME, COMMIT = "someone/tiny", "a" * 40
 
@@ -40,7 +42,7 @@ class Hub(BaseHTTPRequestHandler):
         files = [file for file in sorted(self.folder.iterdir()) if file.is_file()]
         headers = {"Content-Type": "application/json", "X-Repo-Commit": COMMIT}
         if path in (f"/api/models/{NAME}", f"/api/models/{NAME}/revision/main"):
-            names = [{"rfilename": file.name} for file in files]
+            names = [{"rfilename": file.name, "size": file.stat().st_size} for file in files]
             body = json.dumps({"id": NAME, "sha": COMMIT, "siblings": names}).encode()
         elif path.startswith(f"/api/models/{NAME}/tree/"):
             rows = [
@@ -195,3 +197,63 @@ def test_what_is_no_id_is_said(asked: list[str]) -> None:
     with pytest.raises(UserError, match="no hub id"):
         hub.hub_folder("a/b--c")
     assert asked == []
+
+
+def test_what_is_prefetched_serves_a_machine_without_network(
+    asked: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["prefetch", "--models", NAME, "--dry_run"]) == 0
+    out = capsys.readouterr().out
+    assert f"{NAME}: " in out
+    assert "not in the cache" in out
+    assert "model.safetensors  " in out
+    assert not any("/resolve/" in path for path in asked)
+    assert prefetch_models(PrefetchSettings(models=[NAME, str(tmp_path), "tiny-beats"])) == [NAME]
+    assert "in the cache now" in capsys.readouterr().out
+    _use("http://127.0.0.1:9", tmp_path, monkeypatch)
+    assert load_base(NAME).config.decoder.vocab_size == 64
+    # And it is there the second time, with and without the hub.
+    _forget()
+    assert main(["prefetch", "--models", NAME]) == 0
+    assert "MB, in the cache: " in capsys.readouterr().out
+
+
+def test_a_settings_file_says_what_is_prefetched(asked: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(
+        f"train:\n  model_path: {NAME}\nevaluate:\n  base_model_path: {NAME}\n"
+        "  embeddings: [someone/gated]\n"
+    )
+    with pytest.raises(UserError, match="someone/gated: its owner asks you to accept terms"):
+        prefetch_models(PrefetchSettings(settings_file=path))
+    path.write_text("train:\n  model_path: tiny-beats\n")
+    assert prefetch_models(PrefetchSettings(settings_file=path)) == []
+
+
+def test_a_hub_out_of_reach_is_one_line_of_prefetch_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _use("http://127.0.0.1:9", tmp_path, monkeypatch)
+    assert main(["prefetch", "--models", NAME]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    for word in (NAME, "http://127.0.0.1:9 can't be reached", "HF_ENDPOINT=", "ModelScope"):
+        assert word in line
+
+
+def test_weights_that_are_pickled_are_not_fetched(
+    tmp_path: Path, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "pickled"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    (folder / "pytorch_model.bin").write_bytes(b"x")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Hub, folder, []))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    _use(f"http://127.0.0.1:{server.server_port}", tmp_path, monkeypatch)
+    with pytest.raises(UserError, match="its weights as pickles alone, which are not read"):
+        prefetch_models(PrefetchSettings(models=[NAME]))
+    server.shutdown()
+    server.server_close()

@@ -11,9 +11,8 @@ from scipy.signal import butter, sosfilt
 
 from musicgen_lora.audio.files import write_wav
 from musicgen_lora.beats.beats808 import make_beat, render_beat
-from musicgen_lora.config import EvaluateSettings
 from musicgen_lora.dataset.metadata import Clip
-from musicgen_lora.evaluation.ear import Ear, Heard
+from musicgen_lora.evaluation.ear import Heard
 from musicgen_lora.evaluation.losses import summarise_losses, summarise_positions
 from musicgen_lora.evaluation.measures.damage import measure_damage
 from musicgen_lora.evaluation.measures.embeddings import LOG_MEL, log_mel
@@ -26,7 +25,7 @@ from musicgen_lora.evaluation.report.report import write_report
 from musicgen_lora.evaluation.report.summary import (
     write_sentences,
 )
-from musicgen_lora.evaluation.sounds import compare_sounds
+from musicgen_lora.evaluation.sounds import Hearing, compare_sounds
 from musicgen_lora.formats.documents import plain
 from musicgen_lora.listening.descriptors import describe
 from musicgen_lora.listening.duplicates import fingerprint
@@ -68,11 +67,9 @@ def hear(wave: np.ndarray) -> Heard:
     )
 
 
-class Deaf(Ear):
-    """An ear without a model."""
-
-    def __init__(self) -> None:
-        self.embeddings = (LOG_MEL,)
+def hearing_of(references: References, why_none: str, clips: Any) -> Hearing:
+    """By the log-mel spectrum alone: no model hears."""
+    return Hearing((LOG_MEL,), None, [clip["prompt"] for clip in clips], references, why_none, 0)
 
 
 def references_of(heard: list[Heard]) -> References:
@@ -156,6 +153,7 @@ def make_report(folder: Path) -> dict[str, Any]:
             write_wav(folder / name, sound, RATE)
             heard[side].append(hear(sound))
             clip[side] = heard[side][-1].played(name)
+        clip["others"] = {}
         clips.append(clip)
     generation = {"compared": True, "duration_s": 4.0, "clips": clips}
     write_wav(folder / "audio/trained/02.wav", beats[9], RATE)
@@ -164,7 +162,17 @@ def make_report(folder: Path) -> dict[str, Any]:
             "format_version": 1,
             "created": "2025-01-01 00:00:00",
             "base": {"path": "base & co", "fingerprint": "0" * 16},
-            "adapter": {"path": "run/best_model", "sha256": "0" * 64, "fingerprint": "0" * 64},
+            "adapter": {
+                "name": "adapter",
+                "label": "best_model",
+                "path": "run/best_model",
+                "strength": 1.0,
+                "sha256": "0" * 64,
+                "fingerprint": "0" * 64,
+            },
+            "variants": [],
+            "choice": {"computed": False, "why": "there is one adapter at one strength"},
+            "cache": {"folder": "cache", "reused": {}, "made": {}, "damaged": []},
             "settings": {"duration": 4.0, "prompts": []},
             "versions": {"torch": "2"},
             "device": "cpu",
@@ -181,18 +189,15 @@ def make_report(folder: Path) -> dict[str, Any]:
             "forgetting": losses(9),
             "generation": generation,
             **compare_sounds(
-                EvaluateSettings(),
-                Deaf(),
-                generation,
-                heard,
-                references_of([hear(wave) for wave in beats[5:]]),
-                "",
+                hearing_of(references_of([hear(wave) for wave in beats[5:]]), "", clips),
+                heard["base"],
+                heard["adapter"],
             ),
             **on_trained(len(clips)),
             "not_computed": [],
         }
     )
-    report["primaries"] = plain(judge_primaries(report))
+    report["primaries"] = plain(judge_primaries(report, compared=True))
     report["regressions"] = plain(find_regressions(report))
     report["findings"] = write_sentences(report)
     write_report(report, folder)

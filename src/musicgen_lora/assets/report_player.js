@@ -59,10 +59,14 @@
         .forEach((side) => { delete this.buffers[side]; });
       // A side that has come is heard first, unless somebody is listening.
       const grew = before.length < this.sides.length && !this.playing;
-      if (grew || !this.sides.includes(this.side)) this.side = this.sides[this.sides.length - 1];
+      if (grew || !this.sides.includes(this.side))
+        this.side = before.length ? this.sides[this.sides.length - 1] : this.told();
       this.choose(this.side);
       this.mark();
     }
+
+    // The side that the report is of.
+    told() { return this.sides.includes("adapter") ? "adapter" : this.sides[this.sides.length - 1]; }
 
     element(side) { return this.root.parentNode.querySelector(`audio[data-side="${side}"]`); }
 
@@ -358,7 +362,7 @@
       || players.find((one) => one.root.offsetParent);
     if (!player || document.body.classList.contains("blind")) return;
     const acts = { " ": () => player.toggle(), a: () => player.choose(player.sides[0]),
-      b: () => player.choose(player.sides[player.sides.length - 1]),
+      b: () => player.choose(player.told()),
       ArrowLeft: () => player.step(-1), ArrowRight: () => player.step(1) };
     const act = acts[event.key.length === 1 ? event.key.toLowerCase() : event.key];
     if (act) { event.preventDefault(); act(); }

@@ -92,7 +92,7 @@ COMMANDS = {
     "evaluate": Command(
         "measure what it changed",
         "musicgen_lora.evaluation.evaluate:evaluate_adapter",
-        lambda s: f"Measuring {s.base_model_path} with {s.lora_model_path} into {s.output_dir}",
+        lambda s: f"Measuring {s.base_model_path} with {_several(s)} into {s.output_dir}",
     ),
     "merge": Command(
         "fold adapters into a base",
@@ -108,6 +108,11 @@ COMMANDS = {
         "read a model of audiocraft's",
         "musicgen_lora.export.importing:import_model",
         lambda s: f"Reading {s.input_dir} of {s.format}: {s.output_dir}",
+    ),
+    "prefetch": Command(
+        "fetch what a hub would give, for a machine without network",
+        "musicgen_lora.model.prefetch:prefetch_models",
+        lambda s: f"Looking for {', '.join(s.models) or 'the models'} at the hub",
     ),
     "ui": Command(
         "open the page, where all of this works in a browser",

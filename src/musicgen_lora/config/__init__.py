@@ -18,6 +18,7 @@ from musicgen_lora.config.cluster import ClusterSettings
 from musicgen_lora.config.export import ExportSettings, ImportSettings, MergeSettings
 from musicgen_lora.config.page import UiSettings
 from musicgen_lora.config.play import EvaluateSettings, GenerateSettings, SamplingSettings
+from musicgen_lora.config.prefetch import PrefetchSettings
 from musicgen_lora.config.prepare import PrepareSettings
 from musicgen_lora.config.train import (
     DataSettings,
@@ -44,6 +45,7 @@ __all__ = [
     "MergeSettings",
     "ModelSettings",
     "OptimizerSettings",
+    "PrefetchSettings",
     "PrepareSettings",
     "PreviewSettings",
     "SamplingSettings",
@@ -64,6 +66,7 @@ SETTINGS: dict[str, type] = {
     "merge": MergeSettings,
     "export": ExportSettings,
     "import": ImportSettings,
+    "prefetch": PrefetchSettings,
     "ui": UiSettings,
 }
 

@@ -207,12 +207,17 @@ class MeasuringSettings:
 
     base_model_path: str = EMBEDDED_NAME
     """Base model that the adapter belongs to."""
-    lora_model_path: Path = Path("finetune/output/best_model")
-    """Adapter folder."""
+    lora_model_path: Adapters = dataclasses.field(
+        default_factory=lambda: [Path("finetune/output/best_model")]
+    )
+    """Adapter folder; several, such as output_dir/checkpoints/*, are measured side by side."""
+    strengths: Strengths = dataclasses.field(default_factory=list)
+    """Strengths, 0 to 2, at which each adapter is measured: 0.5 1 (default: 1)."""
     output_dir: Path = Path("finetune/output/evaluation")
     """Where report.html, report.json, plots/ and audio/ go."""
     compare: bool = False
-    """Generate with the base as well, at the same prompts and seeds."""
+    """Generate with the base as well, at the same prompts and seeds; several adapters or strengths
+    are always compared with it."""
     prompts: list[str] = dataclasses.field(default_factory=list)
     """What to play (default: captions of held-out clips, then 808 prompts)."""
     num_prompts: Few = 8
@@ -235,7 +240,18 @@ class HeldOutSettings:
 
 
 @dataclass(config=STRICT)
-class EvaluateSettings(SamplingSettings, HeldOutSettings, MeasuringSettings):
+class HearingSettings:
+    """Models that hear the clips, beside those that come with this package."""
+
+    clap: str | None = None
+    """CLAP, for how well clips match their prompts and as a distance: a folder or hub id such as
+    laion/larger_clap_general."""
+    embeddings: list[str] = dataclasses.field(default_factory=list)
+    """Further models for distances: folders or hub ids of a CLAP, HuBERT, wav2vec 2.0 or WavLM."""
+
+
+@dataclass(config=STRICT)
+class EvaluateSettings(SamplingSettings, HearingSettings, HeldOutSettings, MeasuringSettings):
     """Measure what an adapter changed, on held-out clips and on generated audio."""
 
     def __post_init__(self) -> None:

@@ -5,6 +5,7 @@ Samples of a minute of stereo take 23 MB, and what is kept of them here a few ki
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -13,6 +14,7 @@ from musicgen_lora.evaluation.measures.damage import Damage, measure_damage
 from musicgen_lora.evaluation.measures.embeddings import (
     LOG_MEL,
     MUSICNN,
+    Embedding,
     codec_latents,
     embed,
 )
@@ -20,7 +22,6 @@ from musicgen_lora.evaluation.report.document import PlayedClip
 from musicgen_lora.listening.descriptors import describe
 from musicgen_lora.listening.duplicates import fingerprint
 from musicgen_lora.listening.key import estimate_key
-from musicgen_lora.listening.tempo import estimate_tempo
 from musicgen_lora.model.musicgen import MusicGen
 
 Vectors = dict[str, np.ndarray]
@@ -56,10 +57,11 @@ class Ear:
 
     Args:
         model: its codec is one of the embeddings.
+        further: embeddings beside ours.
     """
 
-    def __init__(self, model: MusicGen) -> None:
-        self.embeddings = (LOG_MEL, MUSICNN, codec_latents(model.hf))
+    def __init__(self, model: MusicGen, further: Sequence[Embedding] = ()) -> None:
+        self.embeddings = (LOG_MEL, MUSICNN, codec_latents(model.hf), *further)
         self._rate = model.shape.sample_rate
         self._frame_rate = model.shape.frame_rate
 
@@ -79,11 +81,12 @@ class Ear:
             codes: `[K, T]` that it was decoded from.
         """
         finite = np.nan_to_num(waveform, nan=0.0, posinf=0.0, neginf=0.0)
+        descriptors = describe(finite, self._rate)
         return Heard(
-            descriptors=describe(finite, self._rate),
+            descriptors=descriptors,
             vectors=self.vectors(finite),
             damage=measure_damage(waveform, self._rate, codes, self._frame_rate),
             fingerprint=fingerprint(finite, self._rate),
-            bpm=estimate_tempo(finite, self._rate).bpm,
+            bpm=descriptors["tempo_bpm"],
             key=estimate_key(finite, self._rate).name,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,7 +14,8 @@ from torch.nn.utils.rnn import pad_sequence
 from musicgen_lora.audio.files import write_wav
 from musicgen_lora.dataset.metadata import Clip
 from musicgen_lora.evaluation.ear import Ear, Heard
-from musicgen_lora.generation.decode import generate_codes
+from musicgen_lora.evaluation.voices import Voice
+from musicgen_lora.generation.decode import VERSION, depends_on_batch, generate_codes
 from musicgen_lora.generation.decoder import Decoder
 from musicgen_lora.generation.sampling import Sampling
 from musicgen_lora.model.musicgen import MusicGen
@@ -73,7 +75,7 @@ def describe_texts(
 
 
 def play_prompts(
-    model: MusicGen,
+    voice: Voice,
     prompts: Sequence[str],
     *,
     duration_s: float,
@@ -82,32 +84,70 @@ def play_prompts(
     batch_size: int,
     on_step: Callable[[int, int], None],
 ) -> list[np.ndarray]:
-    """Generates a clip for each prompt; the first has `seed`, the next `seed + 1`, and so on.
+    """Generates a clip for each prompt; the first has `seed`, the next `seed + 1`, and so on. What
+    the voice has played before is not played again.
 
     Returns:
         Codes of each prompt, `[K, T]` int64.
     """
-    n_frames = model.shape.frames(duration_s)
-    n_batches = -(-len(prompts) // batch_size)
-    codes: list[np.ndarray] = []
-    decoder = Decoder(model.hf)
-    for number, start in enumerate(range(0, len(prompts), batch_size)):
-        batch = list(prompts[start : start + batch_size])
-        # Each caption on its own: an encoder, too, differs in the last bits with the company.
-        alone = [model.text.batch([prompt]) for prompt in batch]
-        states = pad_sequence([found[0] for found, _ in alone], batch_first=True)
-        mask = pad_sequence([found[0] for _, found in alone], batch_first=True)
-        made = generate_codes(
-            decoder,
-            states,
-            mask,
-            n_frames=n_frames,
-            seeds=[seed + start + index for index in range(len(batch))],
-            sampling=sampling,
-            on_step=_scaled(on_step, number, n_batches),
+    n_frames = voice.model.shape.frames(duration_s)
+    company = batch_size if depends_on_batch(voice.model.device) else None
+    keys = [
+        voice.key(
+            "clip",
+            *(VERSION, voice.reads(prompt), seed + index, n_frames, company),
+            dataclasses.asdict(sampling),
         )
-        codes.extend(made.numpy())
-    return codes
+        for index, prompt in enumerate(prompts)
+    ]
+    found = {key: voice.store.get("clips", key) for key in keys}
+    missing = [index for index, key in enumerate(keys) if found[key] is None]
+    if missing:
+        with voice.worn():
+            decoder = Decoder(voice.model.hf)
+            n_batches = -(-len(missing) // batch_size)
+            for number, start in enumerate(range(0, len(missing), batch_size)):
+                batch = missing[start : start + batch_size]
+                made = _play_batch(
+                    voice.model,
+                    decoder,
+                    [prompts[index] for index in batch],
+                    n_frames=n_frames,
+                    seeds=[seed + index for index in batch],
+                    sampling=sampling,
+                    on_step=_scaled(on_step, number, n_batches),
+                )
+                fresh = {
+                    keys[index]: {"codes": own.astype(np.int32)}
+                    for index, own in zip(batch, made, strict=True)
+                }
+                voice.store.put("clips", fresh)
+                found |= fresh
+    return [entry["codes"].astype(np.int64) for key in keys if (entry := found[key]) is not None]
+
+
+def _play_batch(
+    model: MusicGen,
+    decoder: Decoder,
+    prompts: Sequence[str],
+    *,
+    n_frames: int,
+    seeds: Sequence[int],
+    sampling: Sampling,
+    on_step: Callable[[int, int], None],
+) -> np.ndarray:
+    """Codes `[B, K, T]`."""
+    # Each caption on its own: an encoder, too, differs in the last bits with the company.
+    alone = [model.text.batch([prompt]) for prompt in prompts]
+    return generate_codes(
+        decoder,
+        pad_sequence([states[0] for states, _ in alone], batch_first=True),
+        pad_sequence([mask[0] for _, mask in alone], batch_first=True),
+        n_frames=n_frames,
+        seeds=seeds,
+        sampling=sampling,
+        on_step=on_step,
+    ).numpy()
 
 
 def _scaled(

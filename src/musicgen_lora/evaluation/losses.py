@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 
 import numpy as np
-from peft import PeftModel
 
 from musicgen_lora.dataset.batches import fixed_windows
 from musicgen_lora.dataset.melodies import open_melodies
@@ -15,12 +15,15 @@ from musicgen_lora.dataset.tokens import TokenStore
 from musicgen_lora.evaluation.held_out import HeldOut
 from musicgen_lora.evaluation.report.document import Losses, PositionLoss
 from musicgen_lora.evaluation.statistics import paired_bootstrap
+from musicgen_lora.evaluation.voices import ADAPTER, BASE, Sides, Voice
 from musicgen_lora.model.musicgen import MusicGen
 
 PART_S = 0.5
 """Grain in which losses along the clip are kept ..."""
 MOST_POSITIONS = 10
 """... and stretches of equal length, whole parts each, in which they are told."""
+LOSS_VERSION = 2
+"""Raised where a window comes to have another loss."""
 
 
 def windows_to_measure(
@@ -39,8 +42,7 @@ def windows_to_measure(
 
 
 def compare_losses(
-    adapted: PeftModel,
-    model: MusicGen,
+    sides: Sides,
     windows: Windows,
     *,
     batch_size: int,
@@ -50,8 +52,7 @@ def compare_losses(
     """Teacher-forced loss of the same windows with the adapter off and on.
 
     Args:
-        adapted: the adapter on `model`.
-        model: the base that carries it.
+        sides: base and adapter.
         windows: at least one.
         batch_size: windows that go through the model together.
         seed: of the intervals.
@@ -61,20 +62,67 @@ def compare_losses(
         The report's `loss`, see `summarise_losses` and `summarise_positions`.
     """
     total = 2 * len(windows)
-    part_frames = model.shape.frames(PART_S)
-    measured = (model, windows, batch_size, part_frames)
-    with adapted.disable_adapter():
-        base_sums, counts = position_losses(*measured, lambda done, _: on_step(done, total))
-    adapter_sums, _ = position_losses(*measured, lambda done, of: on_step(of + done, total))
+    model = sides[BASE].model
+    base_sums, counts = score_windows(
+        sides[BASE], windows, batch_size, lambda done, _: on_step(done, total)
+    )
+    adapter_sums, _ = score_windows(
+        sides[ADAPTER], windows, batch_size, lambda done, of: on_step(of + done, total)
+    )
     sources = [window.source for window in windows]
     found = summarise_losses(
         base_sums.sum(2), adapter_sums.sum(2), counts.sum(2), sources, seed=seed
     )
-    part_s = part_frames / model.shape.frame_rate
+    part_s = model.shape.frames(PART_S) / model.shape.frame_rate
     found["positions"] = summarise_positions(
         base_sums, adapter_sums, counts, sources, part_s=part_s, seed=seed
     )
     return found
+
+
+def score_windows(
+    voice: Voice, windows: Windows, batch_size: int, on_step: OnStep
+) -> tuple[np.ndarray, np.ndarray]:
+    """Sums in nats and numbers of predicted frames of each window, `[W, K, P]`, P parts of half a
+    second, zero past a window's end. What the voice has scored before is not scored again, but for
+    what changes with the company in a batch, the last bits."""
+    model = voice.model
+    part_frames = model.shape.frames(PART_S)
+    keys = [
+        voice.key(
+            "loss",
+            LOSS_VERSION,
+            voice.reads(window.caption),
+            np.ascontiguousarray(window.codes, np.uint16).tobytes(),
+            b"" if window.melody is None else np.ascontiguousarray(window.melody).tobytes(),
+        )
+        for window in windows
+    ]
+    found = {key: voice.store.get("losses", key) for key in keys}
+    missing = [index for index, key in enumerate(keys) if found[key] is None]
+    # Windows of like length together: less padding.
+    missing.sort(key=lambda index: len(windows[index].codes))
+    with voice.worn() if missing else nullcontext():
+        for start in range(0, len(missing), batch_size):
+            batch = missing[start : start + batch_size]
+            sums, counts = position_losses(
+                model, [windows[index] for index in batch], batch_size, part_frames
+            )
+            lengths = [-(-len(windows[index].codes) // part_frames) for index in batch]
+            fresh = {
+                keys[index]: {"sums": sums[row, :, :n], "counts": counts[row, :, :n]}
+                for row, (index, n) in enumerate(zip(batch, lengths, strict=True))
+            }
+            voice.store.put("losses", fresh)
+            found |= fresh
+            on_step(len(windows) - len(missing) + start + len(batch), len(windows))
+    entries = [entry for key in keys if (entry := found[key]) is not None]
+    n_parts = max((entry["sums"].shape[1] for entry in entries), default=0)
+    sums, counts = np.zeros((2, len(entries), model.shape.n_codebooks, n_parts))
+    for row, entry in enumerate(entries):
+        length = entry["sums"].shape[1]
+        sums[row, :, :length], counts[row, :, :length] = entry["sums"], entry["counts"]
+    return sums, counts
 
 
 def summarise_losses(

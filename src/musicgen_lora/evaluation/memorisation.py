@@ -5,13 +5,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from peft import PeftModel
 from torch.nn.utils.rnn import pad_sequence
 
 from musicgen_lora.audio.files import write_wav
@@ -24,7 +22,8 @@ from musicgen_lora.evaluation.measures.memory import (
     share_given_back,
 )
 from musicgen_lora.evaluation.trained_clips import Trained
-from musicgen_lora.generation.decode import generate_codes
+from musicgen_lora.evaluation.voices import ADAPTER, BASE, Sides, Voice
+from musicgen_lora.generation.decode import VERSION, generate_codes
 from musicgen_lora.generation.decoder import Decoder
 from musicgen_lora.generation.sampling import Sampling
 from musicgen_lora.listening.duplicates import THRESHOLD, fingerprint, similarity
@@ -47,8 +46,7 @@ HeldOutClips = tuple[Sequence[Clip], Sequence[np.ndarray]]
 
 
 def measure_continuations(
-    adapted: PeftModel,
-    model: MusicGen,
+    sides: Sides,
     trained: Trained,
     held_out: HeldOutClips,
     *,
@@ -59,8 +57,7 @@ def measure_continuations(
     of held-out ones give back of the clips, with the adapter off and on.
 
     Args:
-        adapted: the adapter on `model`.
-        model: the base that carries it.
+        sides: base and adapter.
         trained: clips that it was trained on.
         held_out: clips that it was not trained on.
         seed: of the permutations.
@@ -71,7 +68,7 @@ def measure_continuations(
     ours = _spaced(trained.clips, trained.codes, MAX_TRAINED)
     theirs = _spaced(*held_out, MAX_HELD_OUT)
     lengths = [len(codes) for _, codes in (*ours, *theirs)]
-    rate = model.shape.frame_rate
+    rate = sides[BASE].model.shape.frame_rate
     # One length for all; the shortest clips are left out rather than shorten all.
     n_frames = min(
         round((GIVEN_S + MADE_S) * rate), int(np.quantile(lengths, 0.25, method="lower"))
@@ -84,16 +81,15 @@ def measure_continuations(
         return {"computed": False, "why": "a side has no clip that is long enough"}
     total = 2 * (len(ours) + len(theirs))
     shares: dict[str, list[float]] = {}
-    for number, side in enumerate(("base", "adapter")):
-        with adapted.disable_adapter() if side == "base" else nullcontext():
-            done = number * total // 2
-            shares[side] = _shares(
-                model,
-                [*ours, *theirs],
-                n_given,
-                n_frames,
-                lambda n, done=done: on_step(done + n, total),
-            )
+    for number, side in enumerate((BASE, ADAPTER)):
+        done = number * total // 2
+        shares[side] = _shares(
+            sides[side],
+            [*ours, *theirs],
+            n_given,
+            n_frames,
+            lambda n, done=done: on_step(done + n, total),
+        )
     n_ours = len(ours)
     found = judge_continuations(
         (shares["adapter"][:n_ours], shares["adapter"][n_ours:]),
@@ -118,26 +114,39 @@ def _spaced(
 
 
 def _shares(
-    model: MusicGen,
+    voice: Voice,
     clips: Sequence[tuple[Clip, np.ndarray]],
     n_given: int,
     n_frames: int,
     on_clip: Callable[[int], None],
 ) -> list[float]:
     """Of each clip's codes, the share that its greedy continuation gives back."""
-    shares: list[float] = []
-    # Made anew for each side: it takes the weights over, an adapter's with them.
-    decoder = Decoder(model.hf)
-    for start in range(0, len(clips), BATCH):
-        batch = clips[start : start + BATCH]
-        codes = np.stack([own[:n_frames].T.astype(np.int64) for _, own in batch])  # [B, K, T]
-        captions = [clip.texts[0] for clip, _ in batch]
-        given = torch.from_numpy(codes[..., :n_given])
-        made = _go_on(model, decoder, given, captions, n_frames)
-        pairs = zip(codes, made, strict=True)
-        shares += [share_given_back(own, its, n_given) for own, its in pairs]
-        on_clip(len(shares))
-    return shares
+    codes = [own[:n_frames].T.astype(np.int64) for _, own in clips]  # [K, T]
+    captions = [clip.texts[0] for clip, _ in clips]
+    keys = [
+        voice.key("continuation", VERSION, voice.reads(text), n_frames, own[:, :n_given].tobytes())
+        for text, own in zip(captions, codes, strict=True)
+    ]
+    found = {key: voice.store.get("continuations", key) for key in keys}
+    missing = [index for index, key in enumerate(keys) if found[key] is None]
+    if missing:
+        with voice.worn():
+            decoder = Decoder(voice.model.hf)
+            for start in range(0, len(missing), BATCH):
+                batch = missing[start : start + BATCH]
+                given = torch.from_numpy(np.stack([codes[index][:, :n_given] for index in batch]))
+                texts = [captions[index] for index in batch]
+                made = _go_on(voice.model, decoder, given, texts, n_frames)
+                fresh = {
+                    keys[index]: {"codes": own.astype(np.int32)}
+                    for index, own in zip(batch, made, strict=True)
+                }
+                voice.store.put("continuations", fresh)
+                found |= fresh
+                on_clip(len(clips) - len(missing) + start + len(batch))
+    made_again = [entry["codes"] for key in keys if (entry := found[key]) is not None]
+    pairs = zip(codes, made_again, strict=True)
+    return [share_given_back(own, its, n_given) for own, its in pairs]
 
 
 def _go_on(
@@ -160,6 +169,14 @@ def _go_on(
     ).numpy()
 
 
+def print_trained(model: MusicGen, trained: Trained, duration_s: float) -> list[np.ndarray]:
+    """Fingerprints of the training clips, as the codec plays them; none where there are none."""
+    return [
+        fingerprint(_sound(model, codes, duration_s), model.shape.sample_rate)
+        for codes in trained.codes or ()
+    ]
+
+
 def find_nearest(
     model: MusicGen,
     made: Sequence[Heard],
@@ -168,6 +185,8 @@ def find_nearest(
     *,
     duration_s: float,
     output_dir: Path,
+    prints: Sequence[np.ndarray] | None = None,
+    place: str = "audio/trained",
 ) -> dict[str, Any]:
     """The report's `memorisation.nearest`: the training clip that each generated clip is most like,
     by fingerprints, beside how like held-out clips are to training clips. The closest are written,
@@ -179,16 +198,15 @@ def find_nearest(
         trained: clips that it was trained on.
         held_out: the null.
         duration_s: of each training clip.
-        output_dir: of the report; clips go to `audio/trained/` in it.
+        output_dir: of the report.
+        prints: from `print_trained`, where they are known.
+        place: where in it the clips go.
     """
     if trained.codes is None:
         return {"computed": False, "why": trained.why_none}
     if not held_out:
         return {"computed": False, "why": "there are no held-out clips to compare with"}
-    prints = [
-        fingerprint(_sound(model, codes, duration_s), model.shape.sample_rate)
-        for codes in trained.codes
-    ]
+    prints = print_trained(model, trained, duration_s) if prints is None else prints
     near = [[similarity(one.fingerprint, p) for p in prints] for one in made]
     null = np.array([[similarity(one.fingerprint, p) for p in prints] for one in held_out])
     found = nearest_trained(np.array(near), null)
@@ -206,7 +224,7 @@ def find_nearest(
     ]
     closest = sorted(range(len(found)), key=lambda index: -found[index].similarity)
     for index in closest[:N_HEARD]:
-        name = f"audio/trained/{index + 1:02d}.wav"
+        name = f"{place}/{index + 1:02d}.wav"
         waveform = _sound(model, trained.codes[found[index].place], duration_s)
         write_wav(output_dir / name, waveform, model.shape.sample_rate)
         clips[index]["audio"] = name

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from peft import PeftModel
 from scipy import stats
 
 from musicgen_lora.config import EvaluateSettings
@@ -16,15 +15,14 @@ from musicgen_lora.evaluation.held_out import HeldOut
 from musicgen_lora.evaluation.losses import compare_losses, windows_to_measure
 from musicgen_lora.evaluation.statistics import FEWEST_PAIRS
 from musicgen_lora.evaluation.trained_clips import Trained
-from musicgen_lora.model.musicgen import MusicGen
+from musicgen_lora.evaluation.voices import BASE, Sides
 
 MAX_CLIPS = 16
 
 
 def measure_overfitting(
     settings: EvaluateSettings,
-    adapted: PeftModel,
-    model: MusicGen,
+    sides: Sides,
     trained: Trained,
     held_out: HeldOut,
     held_out_loss: Mapping[str, Any],
@@ -32,20 +30,18 @@ def measure_overfitting(
 ) -> dict[str, Any]:
     """The report's `overfitting`: `trained`, the loss on training clips as `compare_losses` gives
     it, and `excess`, see `excess_of`.
-
-    Seven arguments and one: they are the evaluation's own, and on_step is where it is told.
     """
     if trained.codes is None:
         return {"computed": False, "why": trained.why_none}
     if not held_out_loss["computed"]:
         return {"computed": False, "why": held_out_loss["why"]}
     stride = -(-len(trained.clips) // MAX_CLIPS)
+    model = sides[BASE].model
     windows = windows_to_measure(model, trained.clips[::stride], trained.codes[::stride], held_out)
     if not windows:
         return {"computed": False, "why": "every training clip is too short"}
     loss = compare_losses(
-        adapted,
-        model,
+        sides,
         windows,
         batch_size=settings.batch_size,
         seed=settings.seed,

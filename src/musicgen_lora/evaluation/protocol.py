@@ -94,29 +94,36 @@ def descriptor_offsets(
     return found
 
 
-def judge_primaries(report: Mapping[str, Any]) -> list[dict[str, Any]]:
+def judge_primaries(report: Mapping[str, Any], *, compared: bool) -> list[dict[str, Any]]:
     """The verdicts of the three primaries, from `loss`, `distances` and `descriptor_distance`.
+
+    Args:
+        report: or the parts of it.
+        compared: whether the base has clips too.
 
     Returns:
         Of each: `name`, `label`, `unit` (of n), `n`, `base`, `adapter`, `difference` (below 0 is
-        better), `ci_low`, `ci_high`, `p_value`, `p_holm`, `effect` (Cohen's d of the pairs),
+        better), `ci_low`, `ci_high`, `p_value`, `p_holm`, `n_tests` (that it was adjusted for),
+        `effect` (Cohen's d of the pairs),
         `detectable` (the difference that 80 % of such evaluations would find), `indicative`, and
         `verdict`: "better", "worse", "no clear change" or "not computed", then with `why`.
     """
     found = [
         _loss(report["loss"]),
-        _kernel(report["distances"], report["generation"]["compared"]),
-        _descriptors(report["descriptor_distance"], report["generation"]["compared"]),
+        _kernel(report["distances"], compared),
+        _descriptors(report["descriptor_distance"], compared),
     ]
     adjusted = holm({p["name"]: p["p_value"] for p in found if p["p_value"] is not None})
     for primary in found:
         primary["p_holm"] = adjusted.get(primary["name"])
         primary["indicative"] = primary["n"] < FEWEST_FOR_SURE
-        primary["verdict"] = _verdict(primary)
+        primary["n_tests"] = len(adjusted)
+        primary["verdict"] = verdict_of(primary)
     return found
 
 
-def _verdict(primary: Mapping[str, Any]) -> str:
+def verdict_of(primary: Mapping[str, Any]) -> str:
+    """What a primary's adjusted p-value decides."""
     if primary["p_holm"] is None:
         return "not computed"
     if primary["p_holm"] >= LEVEL:

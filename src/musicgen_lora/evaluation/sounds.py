@@ -2,39 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from musicgen_lora.config import EvaluateSettings
+from musicgen_lora.evaluation.agreement import measure_agreement
 from musicgen_lora.evaluation.comparison import compare_descriptors
 from musicgen_lora.evaluation.damage import compare_damage
-from musicgen_lora.evaluation.ear import Ear, Heard
+from musicgen_lora.evaluation.ear import Heard
+from musicgen_lora.evaluation.measures.embeddings import Embedding
+from musicgen_lora.evaluation.measures.listeners import Listener
 from musicgen_lora.evaluation.obedience import measure_obedience
 from musicgen_lora.evaluation.protocol import descriptor_distances
 from musicgen_lora.evaluation.references import References
 from musicgen_lora.evaluation.set_distances import compare_sets
 
 
-def compare_sounds(
-    settings: EvaluateSettings,
-    ear: Ear,
-    generation: Mapping[str, Any],
-    heard: Mapping[str, Sequence[Heard] | None],
-    references: References,
-    why_none: str,
-) -> dict[str, Any]:
-    """The report's `reference`, `descriptors`, `descriptor_distance`, `distances`, `damage` and
-    `obedience`.
+@dataclass(frozen=True)
+class Hearing:
+    """What clips are compared by.
 
     Args:
-        settings: for the seed.
-        ear: that heard.
-        generation: the report's.
-        heard: of "base" (None without a comparison) and "adapter", a prompt each.
+        embeddings: in the order in which they are told.
+        listener: the CLAP, if there is one.
+        prompts: of the clips.
         references: held-out clips and anchors.
         why_none: there are no held-out clips.
+        seed: of intervals and resamples.
     """
-    base, adapter, seed = heard["base"], heard["adapter"] or (), settings.seed
+
+    embeddings: Sequence[Embedding]
+    listener: Listener | None
+    prompts: Sequence[str]
+    references: References
+    why_none: str
+    seed: int
+
+
+def compare_sounds(
+    hearing: Hearing, base: Sequence[Heard] | None, adapter: Sequence[Heard]
+) -> dict[str, Any]:
+    """The report's `reference`, `descriptors`, `descriptor_distance`, `distances`, `damage`,
+    `obedience` and `text_agreement`.
+
+    Args:
+        hearing: what clips are compared by.
+        base: its clips, a prompt each; None without a comparison.
+        adapter: its clips.
+    """
+    references, why_none, seed = hearing.references, hearing.why_none, hearing.seed
+    captions = [clip.texts[0] for clip in references.clips]
     reference: dict[str, Any] = {"computed": False, "why": why_none, "descriptors": []}
     if references.heard:
         reference = {"computed": True, "why": "", **references.describe()}
@@ -48,14 +65,17 @@ def compare_sounds(
             before, after, target, why_none=why_none, seed=seed
         ),
         "distances": compare_sets(
-            ear.embeddings, base, adapter, references, why_none=why_none, seed=seed
+            hearing.embeddings, base, adapter, references, why_none=why_none, seed=seed
         ),
         "damage": compare_damage(base, adapter, references.heard, seed=seed),
-        "obedience": measure_obedience(
-            [clip["prompt"] for clip in generation["clips"]],
+        "obedience": measure_obedience(hearing.prompts, base, adapter, captions, references.heard),
+        "text_agreement": measure_agreement(
+            hearing.listener,
+            hearing.prompts,
             base,
             adapter,
-            [clip.texts[0] for clip in references.clips],
+            captions,
             references.heard,
+            seed=seed,
         ),
     }

@@ -24,6 +24,8 @@ from musicgen_lora.generation.window import window_kind
 from musicgen_lora.model.base_facts import base_facts
 from musicgen_lora.model.musicgen import model_shape
 
+VERSION = 1
+"""Raised where a seed comes to give other codes: what was kept of earlier ones is played anew."""
 STRIDE_SHARE = 0.6
 """Of a window is new music; what is before is heard. audiocraft: 18 of 30 s."""
 

@@ -142,6 +142,15 @@ def read_base_config(folder: Path, model_types: tuple[str, ...]) -> dict[str, An
             f"{folder}: its model_type is {shortened(model_type)}, not "
             f"{' or '.join(map(repr, model_types))}."
         )
+    check_bounds(config, path)
+    check_kind(config, _BASE, path)
+    _check_codec(config["audio_encoder"], path)
+    return without_ours(config)
+
+
+def check_bounds(config: dict[str, Any], path: Path) -> None:
+    """Raises a UserError where a config opens a door to code or other files, or has a value that is
+    far too large."""
     for name, part in _settings(config):
         if name.rsplit(".", 1)[-1] in DOORS and part:
             raise UserError(f"{path}: {name} is not read; save the model without it.")
@@ -149,8 +158,10 @@ def read_base_config(folder: Path, model_types: tuple[str, ...]) -> dict[str, An
             raise UserError(f"{path}: {name} = {part}: is out of bounds.")
         if isinstance(part, (str, list)) and len(part) > 10_000:
             raise UserError(f"{path}: {name}: is too long.")
-    check_kind(config, _BASE, path)
-    _check_codec(config["audio_encoder"], path)
+
+
+def without_ours(config: dict[str, Any]) -> dict[str, Any]:
+    """A config without the fields that a folder may not set."""
     return _without(config, OURS)
 
 

@@ -12,7 +12,8 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from fnmatch import fnmatch
 from functools import lru_cache
 from pathlib import Path
@@ -31,6 +32,11 @@ from tqdm.auto import tqdm
 from musicgen_lora.errors import UserError, printable
 from musicgen_lora.language.translate import translated
 
+PARTS = {
+    "facebook/musicgen-small": "a base of 30 s of music, to fine-tune instead of tiny-beats",
+    "laion/larger_clap_general": "evaluate --clap: do clips sound as their prompts say",
+}
+"""Models of the hub that the guide names, and what each gives."""
 READ = ("*.json", "*.safetensors", "spiece.model")
 """Files that are read of a hub's repository."""
 REACH_S = 4.0
@@ -54,9 +60,19 @@ def hub_folder(name: str) -> Path:
     Raises:
         UserError: no such model, not for this user, or neither hub nor cache have it.
     """
+    with _told(name):
+        try:
+            files = ask(name)
+            return _cached(name, *files) or _downloaded(name, files[1])
+        except Unreachable as error:
+            return _instead(name, error)
+
+
+@contextmanager
+def _told(name: str) -> Iterator[None]:
+    """What a hub says of a model that is not to be had is a line for the user."""
     try:
-        files = ask(name)
-        return _cached(name, *files) or _downloaded(name, files[1])
+        yield
     except GatedRepoError as error:
         raise UserError(
             f"{name}: its owner asks you to accept terms first: do so at {constants.ENDPOINT}/"
@@ -69,14 +85,17 @@ def hub_folder(name: str) -> Path:
         ) from error
     except HFValidationError as error:
         raise UserError(f"{name}: no such folder here, and no hub id: {_line(error)}") from error
-    except Unreachable as error:
-        folder = _cached(name)
-        if folder is None:
-            raise UserError(
-                f"{name}: no such folder here, and {error} Nothing of it is cached: {REMEDIES}."
-            ) from error
-        _say(f"{name}: {error} The cached copy is used: {folder}")
-        return folder
+
+
+def _instead(name: str, error: Unreachable) -> Path:
+    """The cached copy, where a hub can't be reached; says so."""
+    folder = _cached(name)
+    if folder is None:
+        raise UserError(
+            f"{name}: no such folder here, and {error} Nothing of it is cached: {REMEDIES}."
+        ) from error
+    _say(f"{name}: {error} The cached copy is used: {folder}")
+    return folder
 
 
 class Unreachable(Exception):
@@ -90,13 +109,45 @@ def ask(name: str) -> tuple[str, list[str]]:
         Unreachable: it didn't answer in time, or not with that.
         HFValidationError, HfHubHTTPError: the model is not to be had.
     """
+    info = _info(name, with_sizes=False)
+    return info.sha, [file.rfilename for file in _read_of(info)]
+
+
+def listed(name: str) -> tuple[dict[str, int | None], Path | None]:
+    """The files of a hub's model that would be read, with their bytes where the hub says them, and
+    the cached copy, if there is a whole one; where the hub can't be reached, that copy's files.
+
+    Raises:
+        UserError: no such model, not for this user, or neither hub nor cache have it.
+    """
+    with _told(name):
+        try:
+            info = _info(name, with_sizes=True)
+        except Unreachable as error:
+            folder = _instead(name, error)
+            return {path.name: path.stat().st_size for path in sorted(folder.iterdir())}, folder
+    sizes = {file.rfilename: file.size for file in _read_of(info)}
+    return sizes, _cached(name, info.sha, sizes)
+
+
+def cached_folder(name: str) -> Path | None:
+    """The cached copy of a model, if there is a whole one; no hub is asked."""
+    return _cached(name)
+
+
+def _read_of(info: Any) -> list[Any]:
+    """The files of a repository that are read."""
+    files = info.siblings or []
+    return [file for file in files if any(fnmatch(file.rfilename, pattern) for pattern in READ)]
+
+
+def _info(name: str, *, with_sizes: bool) -> Any:
+    """What the hub says of a model; raises what `ask` does."""
     answers: list[Any] = []
 
     def ask() -> None:
         try:
-            info = HfApi().model_info(name, timeout=REACH_S)
-            files = [file.rfilename for file in info.siblings or []]
-            answers.append((info.sha, [f for f in files if any(fnmatch(f, p) for p in READ)]))
+            answers.append(HfApi().model_info(name, timeout=REACH_S, files_metadata=with_sizes))
         except FAILURES as error:
             answers.append(error)
 

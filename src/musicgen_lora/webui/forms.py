@@ -23,6 +23,8 @@ OF_THE_PAGE = frozenset(
     (
         "model_path",
         "base_model_path",
+        "clap",
+        "embeddings",
         "metadata_file",
         "from_tokens",
         "pack",

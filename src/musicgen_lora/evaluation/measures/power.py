@@ -51,10 +51,10 @@ def detectable_difference(
     return float(shift) * spread / math.sqrt(n)
 
 
-def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+def holm(p_values: Mapping[Any, float]) -> dict[Any, float]:
     """p-values of a family of tests, adjusted so that the odds of any false finding stay at the
     level (Holm, A Simple Sequentially Rejective Multiple Test Procedure, 1979)."""
-    adjusted: dict[str, float] = {}
+    adjusted: dict[Any, float] = {}
     largest = 0.0
     ordered = sorted(p_values.items(), key=lambda item: item[1])
     for place, (name, p_value) in enumerate(ordered):

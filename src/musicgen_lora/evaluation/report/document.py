@@ -14,7 +14,7 @@ from musicgen_lora.evaluation.statistics import Apart, MovedShare, PairedResult
 from musicgen_lora.formats.documents import LARGE, read_json
 
 JSON_FILE = "report.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """To be raised where a name goes or comes to mean something else."""
 
 Described = Mapping[str, float | None]
@@ -92,7 +92,8 @@ class PlayedClip(TypedDict):
 
 
 class PlayedPair(TypedDict):
-    """What base and adapter made of a prompt and a seed; `base` is None without --compare."""
+    """What base and adapter made of a prompt and a seed; `base` is None without --compare. Of
+    several variants `adapter` is the best, and `others` has the rest, by name."""
 
     prompt: str
     origin: str
@@ -101,11 +102,12 @@ class PlayedPair(TypedDict):
     identical: bool
     base: PlayedClip | None
     adapter: PlayedClip
+    others: dict[str, PlayedClip]
 
 
 def sides(pair: PlayedPair) -> dict[str, PlayedClip]:
     """The clips of a pair that were made, by who played them."""
-    both = {"base": pair["base"], "adapter": pair["adapter"]}
+    both = {"base": pair["base"], "adapter": pair["adapter"], **pair["others"]}
     return {side: clip for side, clip in both.items() if clip is not None}
 
 
@@ -152,6 +154,7 @@ class Primary(TypedDict):
     ci_high: float | None
     p_value: float | None
     p_holm: float | None
+    n_tests: int
     effect: float | None
     detectable: float | None
     indicative: bool
@@ -223,6 +226,34 @@ class Memorisation(TypedDict):
     nearest: Part
 
 
+class AdapterTold(TypedDict):
+    """An adapter at a strength."""
+
+    name: str
+    label: str
+    path: str
+    strength: float
+    sha256: str
+    fingerprint: str
+
+
+class VariantTold(AdapterTold):
+    """One of several adapters or strengths, beside the base: each part as in the report itself."""
+
+    loss: Losses | NoLosses
+    forgetting: Losses | NoLosses
+    descriptors: list[DescriptorRow]
+    descriptor_distance: Part
+    distances: Part
+    damage: dict[str, dict[str, Any]]
+    obedience: Part
+    text_agreement: Part
+    overfitting: Part
+    memorisation: Memorisation
+    primaries: list[Primary]
+    clips: list[PlayedClip]
+
+
 class Missing(TypedDict):
     """What a full evaluation would have had, and why this one hasn't."""
 
@@ -240,7 +271,7 @@ class Report(TypedDict):
     versions: dict[str, str]
     device: str
     base: dict[str, str]
-    adapter: dict[str, str]
+    adapter: AdapterTold
     held_out: HeldOutFacts
     loss: Losses | NoLosses
     forgetting: Losses | NoLosses
@@ -251,10 +282,14 @@ class Report(TypedDict):
     distances: Part
     damage: dict[str, dict[str, Any]]
     obedience: Part
+    text_agreement: Part
     overfitting: Overfitting | NoLosses
     memorisation: Memorisation
     primaries: list[Primary]
     regressions: Regressions | NoLosses
+    variants: list[VariantTold]
+    choice: Part
+    cache: Part
     not_computed: list[Missing]
     findings: list[str]
     plots: list[str]
@@ -267,9 +302,11 @@ def files_of_report(output_dir: Path) -> Iterator[str]:
         report = read_json(output_dir / JSON_FILE, max_bytes=LARGE)
         names = list(report["plots"])
         for clip in report["generation"]["clips"]:
-            names += [clip[side]["audio"] for side in ("base", "adapter") if clip[side]]
-        nearest = report.get("memorisation", {}).get("nearest", {}).get("clips", [])
-        names += [clip["audio"] for clip in nearest if clip["audio"]]
+            played = [clip["base"], clip["adapter"], *clip.get("others", {}).values()]
+            names += [own["audio"] for own in played if own]
+        for own in (report, *report.get("variants", [])):
+            nearest = own.get("memorisation", {}).get("nearest", {}).get("clips", [])
+            names += [clip["audio"] for clip in nearest if clip["audio"]]
     except (UserError, LookupError, TypeError, AttributeError):
         return
     root = output_dir.resolve()

@@ -13,6 +13,7 @@ import soundfile
 from matplotlib.image import imsave
 
 from musicgen_lora.audio.files import probe, read_audio
+from musicgen_lora.evaluation.report.document import sides
 from musicgen_lora.evaluation.report.plots import DYNAMIC_RANGE_DB, log_spectrogram
 from musicgen_lora.page import data_uri
 
@@ -40,16 +41,14 @@ def mp3_bytes(waveform: np.ndarray, sample_rate: int) -> bytes:
     return target.getvalue()
 
 
-def spectrogram_png(waveform: np.ndarray, sample_rate: int, loudest: float) -> bytes:
+def spectrogram_png(levels: np.ndarray, loudest: float) -> bytes:
     """A spectrogram that fills its picture, time from edge to edge, so that it can be a seek bar.
 
     Args:
-        waveform: `[C, N]`.
-        sample_rate: Hz.
-        loudest: level in dB that is white, one for all sides of a prompt.
+        levels: in dB, from `log_spectrogram`.
+        loudest: level that is white, one for all sides of a prompt.
     """
-    levels = log_spectrogram(waveform, sample_rate) - loudest
-    share = np.clip(levels / DYNAMIC_RANGE_DB + 1.0, 0.0, 1.0)
+    share = np.clip((levels - loudest) / DYNAMIC_RANGE_DB + 1.0, 0.0, 1.0)
     colours = matplotlib.colormaps["magma"](share[::-1], bytes=True)[..., :3]
     target = BytesIO()
     imsave(target, colours, format="png")
@@ -74,9 +73,10 @@ def embed_sounds(
     for group in groups:
         rates = {name: probe(output_dir / name).sample_rate for name in group}
         waves = {name: read_audio(output_dir / name, rates[name]) for name in group}
-        loudest = max(float(log_spectrogram(w, rates[name]).max()) for name, w in waves.items())
+        levels = {name: log_spectrogram(wave, rates[name]) for name, wave in waves.items()}
+        loudest = max(float(own.max()) for own in levels.values())
         uris = {n: data_uri("audio/mpeg", mp3_bytes(w, rates[n])) for n, w in waves.items()}
-        images = {n: spectrogram_png(w, rates[n], loudest) for n, w in waves.items()}
+        images = {name: spectrogram_png(own, loudest) for name, own in levels.items()}
         n_bytes += sum(map(len, uris.values())) + sum(4 * len(i) // 3 for i in images.values())
         if n_bytes > PAGE_BYTES:
             break
@@ -88,10 +88,7 @@ def embed_sounds(
 def sound_groups(report: Mapping[str, Any]) -> list[list[str]]:
     """Names of the files of each prompt, and of each generated clip's nearest training clip."""
     clips = report["generation"]["clips"]
-    groups = [
-        [clip[side]["audio"] for side in ("base", "adapter") if clip[side] is not None]
-        for clip in clips
-    ]
+    groups = [[own["audio"] for own in sides(clip).values()] for clip in clips]
     nearest = report["memorisation"]["nearest"]
     if nearest["computed"]:
         groups += [[clip["audio"]] for clip in nearest["clips"] if clip["audio"]]

@@ -29,7 +29,17 @@ from musicgen_lora.evaluation.report.document import (
 )
 from musicgen_lora.evaluation.report.forest import forest_plot
 from musicgen_lora.evaluation.report.page_audio import embed_sounds, sound_groups
-from musicgen_lora.evaluation.report.verdicts import distance_rows, obedience_rows, primary_rows
+from musicgen_lora.evaluation.report.side_by_side import (
+    player_sides,
+    variant_rows,
+    variants_table,
+)
+from musicgen_lora.evaluation.report.verdicts import (
+    agreement_rows,
+    distance_rows,
+    obedience_rows,
+    primary_rows,
+)
 from musicgen_lora.evaluation.report.violins import violins_plot
 from musicgen_lora.evaluation.statistics import PairedResult
 from musicgen_lora.language.translate import word
@@ -40,7 +50,6 @@ from musicgen_lora.plural import count
 HTML_FILE = "report.html"
 MARKDOWN_FILE = "summary.md"
 PLOTS_FOLDER = "plots"
-SIDE_NAMES = (("base", "base"), ("adapter", "with adapter"))
 DASH = "\N{EN DASH}"
 
 
@@ -122,40 +131,16 @@ def make_page(
         primaries=primary_rows(report["primaries"]),
         distance_rows=distance_rows(report["distances"]),
         obedience_rows=obedience_rows(report["obedience"]),
+        agreement_rows=agreement_rows(report["text_agreement"]),
+        variant_rows=variant_rows(report),
         images={name: data_uri("image/png", image) for name, image in pictures.items()},
         audio=audio,
         spectrograms={n: data_uri("image/png", image) for n, image in spectrograms.items()},
-        pairs=_pairs(report["generation"]["clips"], audio),
+        pairs=player_sides(report, audio),
         script="report_player.js",
         percent=percent,
         interval=interval,
     )
-
-
-def _pairs(
-    clips: Sequence[Mapping[str, Any]], audio: Mapping[str, str]
-) -> list[list[dict[str, Any]]]:
-    """What each prompt's player switches between; nothing where the page has no room for it. `gain`
-    are decibels that bring the louder side down to the other: what is louder is taken for better.
-    """
-    pairs = []
-    for clip in clips:
-        sides = [(key, name) for key, name in SIDE_NAMES if clip[key] is not None]
-        levels = [clip[key]["descriptors"]["loudness_lufs"] for key, _ in sides]
-        lowest = min(levels) if None not in levels else None
-        pairs.append(
-            [
-                {
-                    "key": key,
-                    "name": name,
-                    "audio": clip[key]["audio"],
-                    "gain": 0.0 if lowest is None else lowest - level,
-                }
-                for (key, name), level in zip(sides, levels, strict=True)
-                if clip[key]["audio"] in audio
-            ]
-        )
-    return pairs
 
 
 def percent(value: float | None) -> str:
@@ -294,7 +279,9 @@ def print_report(report: Report, console: Console) -> None:
                 *(row[key] for key in ("name", "base", "adapter", "change", "interval", "p"))
             )
         console.print(table)
-    table = MessageTable(title=word("What it was to decide (three tests, p by Holm)"))
+    if report["variants"]:
+        console.print(variants_table(report))
+    table = MessageTable(title=word("What it was to decide (p by Holm)"))
     for name in ("", "verdict", "base", "adapter", "p", "n"):
         side = "left" if name in ("", "verdict") else "right"
         table.add_column(name, justify=side, no_wrap=True)

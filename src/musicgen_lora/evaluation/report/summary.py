@@ -7,7 +7,9 @@ from typing import Any
 
 from musicgen_lora.evaluation.comparison import SHOWN, Descriptor, shown_value
 from musicgen_lora.evaluation.report.document import Missing, Report
+from musicgen_lora.evaluation.report.side_by_side import choice_sentences
 from musicgen_lora.evaluation.report.verdicts import (
+    agreement_sentences,
     damage_sentences,
     distance_sentences,
     memorisation_sentences,
@@ -36,6 +38,7 @@ _PARTS = (
     ("memorisation.continuations", "Continuations of training clips"),
     ("memorisation.nearest", "Nearest training clips"),
     ("obedience", "Obedience to tempo and key"),
+    ("text_agreement", "Agreement with the prompts"),
 )
 MOSTLY_SILENT = 0.5
 OFTEN_CLIPPED = 0.001
@@ -44,6 +47,7 @@ OFTEN_CLIPPED = 0.001
 def write_sentences(report: Report) -> list[str]:
     """The findings of a report, the most telling first."""
     return [
+        *choice_sentences(report),
         *_loss_sentences(report["loss"], report["held_out"])[:1],
         *_worst_sentences(report["descriptors"], report["reference"]),
         *primary_sentences(report["primaries"]),
@@ -55,6 +59,7 @@ def write_sentences(report: Report) -> list[str]:
         *damage_sentences(report["damage"]),
         *distance_sentences(report["distances"]),
         *obedience_sentences(report["obedience"]),
+        *agreement_sentences(report["text_agreement"]),
         *_descriptor_sentences(report["descriptors"], report["reference"]),
     ]
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from musicgen_lora.evaluation.measures.diversity import COLLAPSED_BELOW
 from musicgen_lora.evaluation.statistics import FEWEST_FOR_SURE
 from musicgen_lora.plural import count
@@ -48,8 +50,8 @@ def primary_sentence(primary: Mapping[str, Any]) -> str:
     few = f"; indicative: fewer than {FEWEST_FOR_SURE}" if primary["indicative"] else ""
     return (
         f"{primary['label']}: {VERDICTS[primary['verdict']]}, {primary['base']:.3f} with the base "
-        f"and {primary['adapter']:.3f} with the adapter ({_p_words(primary['p_holm'])} of three "
-        f"tests by Holm{effect}, {n}{few})."
+        f"and {primary['adapter']:.3f} with the adapter ({_p_words(primary['p_holm'])} of "
+        f"{count(primary['n_tests'], 'test')} by Holm{effect}, {n}{few})."
     )
 
 
@@ -176,6 +178,46 @@ def obedience_sentences(obedience: Mapping[str, Any]) -> list[str]:
             f"(n = {count(row['adapter']['n'], 'prompt')} that ask)."
         )
     return sentences
+
+
+def agreement_sentences(agreement: Mapping[str, Any]) -> list[str]:
+    """Whether clips match their prompts, by a CLAP."""
+    if not agreement["computed"]:
+        return []
+    told = [f"{np.mean(agreement['adapter']):.3f} with the adapter"]
+    if agreement["base"] is not None:
+        told.append(f"{np.mean(agreement['base']):.3f} with the base")
+    if agreement["reference"] is not None:
+        told.append(f"{np.mean(agreement['reference']):.3f} in the held-out audio")
+    if agreement["others"] is not None:
+        told.append(f"{agreement['others']:.3f} with the prompts of others")
+    n = count(len(agreement["adapter"]), "prompt")
+    return [f"Agreement with the prompts by CLAP (cosine): {', '.join(told)} (n = {n})."]
+
+
+def agreement_rows(agreement: Mapping[str, Any]) -> list[dict[str, str]]:
+    """The agreement with the prompts as texts: means, and their paired difference."""
+    if not agreement["computed"]:
+        return []
+    paired = agreement["paired"]
+    sides = {
+        side: DASH if agreement[side] is None else _number(float(np.mean(agreement[side])))
+        for side in ("base", "adapter", "reference")
+    }
+    interval = DASH
+    if paired is not None and paired["ci_low"] is not None:
+        interval = f"{_signed(paired['ci_low'])} to {_signed(paired['ci_high'])}"
+    return [
+        {
+            "label": agreement["model"],
+            **sides,
+            "others": _number(agreement["others"]),
+            "difference": _signed(None if paired is None else paired["difference"]),
+            "interval": interval,
+            "p": _number(None if paired is None else paired["p_value"]),
+            "n": str(len(agreement["adapter"])),
+        }
+    ]
 
 
 def _hits(found: Mapping[str, Any]) -> str:

@@ -1,0 +1,286 @@
+"""Models that hear, from a folder or a hub: CLAP, and others whose classes transformers has itself.
+
+No code of a repository is run: a model that brings its own (MERT, MuQ) comes in as a function of
+the caller's, an `Embedding`. Each is tried on sounds that nobody takes for one another before it is
+believed: published checkpoints are known that give nearly the same vector for everything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soxr
+import torch
+from transformers import (
+    AutoTokenizer,
+    ClapFeatureExtractor,
+    ClapModel,
+    HubertModel,
+    PreTrainedModel,
+    Wav2Vec2FeatureExtractor,
+    Wav2Vec2Model,
+    WavLMModel,
+)
+from transformers.initialization import no_init_weights
+
+from musicgen_lora.beats.beats808 import make_beat, render_beat
+from musicgen_lora.errors import UserError
+from musicgen_lora.evaluation.measures.embeddings import Embedding
+from musicgen_lora.formats.documents import read_json
+from musicgen_lora.formats.kinds import check_kind, fields, integer, shortened
+from musicgen_lora.model.base_folder import (
+    base_folder,
+    check_bounds,
+    check_shapes,
+    check_tokenizer_files,
+    read_base_shapes,
+    without_ours,
+)
+from musicgen_lora.model.loading import UNLOADABLE
+from musicgen_lora.model.wording import english_of
+
+CLAP = "clap"
+SPEECH = {"hubert": HubertModel, "wav2vec2": Wav2Vec2Model, "wavlm": WavLMModel}
+"""Models that read samples; a vector is the mean over time of the last layer."""
+SUGGESTED = "laion/larger_clap_general"
+COLLAPSED_FROM = 0.95
+"""Mean cosine among sounds, or texts, that have nothing in common. laion/larger_clap_music has
+0.999 among texts."""
+N_WORDS = 77
+SELF_TEST_S = 5.0
+SELF_TEST_RATE = 48_000
+SELF_TEST = {
+    "white noise, steady hiss": "noise",
+    "a drum machine beat with kick, snare and hi-hats": "beat",
+    "a single pure beep, one steady high tone": "tone",
+}
+UNRELATED = ("a dog barking in a garden", "a man giving a speech", "slow piano music")
+_EXTRACTOR = fields(
+    {"sampling_rate": integer(8_000, 192_000)},
+    {
+        "feature_size": integer(1, 1024),
+        "hop_length": integer(16, 65_536),
+        "fft_window_size": integer(16, 16_384),
+        "max_length_s": integer(1, 60),
+    },
+)
+Texts = Callable[[Sequence[str]], np.ndarray]
+"""Texts to unit vectors `[N, D]`."""
+
+
+@dataclass(frozen=True)
+class Listener:
+    """A model that hears, and reads if it can.
+
+    Args:
+        embedding: audio to a vector; CLAP's are of length 1.
+        read: texts to vectors of the same room; None for a model without words.
+        path: folder or hub id.
+    """
+
+    embedding: Embedding
+    read: Texts | None
+    path: str
+
+
+def load_listener(path: str) -> Listener:
+    """Loads a model that hears and puts it to the self-test.
+
+    Raises:
+        UserError: no such folder or id, of a kind that isn't known, not whole, or collapsed.
+    """
+    folder = base_folder(path)
+    config = read_json(folder / "config.json")
+    kind = config.get("model_type")
+    door = (
+        "From Python, evaluate_adapter(settings, embeddings=[...]) takes a function of yours that "
+        "turns audio into a vector."
+    )
+    if config.get("auto_map"):
+        raise UserError(f"{path}: brings code of its own, which is not run. {door}")
+    if kind not in (CLAP, *SPEECH):
+        known = ", ".join((CLAP, *SPEECH))
+        raise UserError(f"{path}: its model_type is {shortened(kind)}, none of {known}. {door}")
+    check_bounds(config, folder / "config.json")
+    check_tokenizer_files(folder)
+    model_class: Any = ClapModel if kind == CLAP else SPEECH[kind]
+    model = _load(path, folder, without_ours(config), model_class)
+    settings = _extractor_settings(folder)
+    listener = (
+        _clap(path, folder, model, settings)
+        if kind == CLAP
+        else Listener(_speech(path, folder, model), None, path)
+    )
+    check_listener(listener)
+    return listener
+
+
+def _load(path: str, folder: Path, content: dict[str, Any], model_class: Any) -> PreTrainedModel:
+    try:
+        config = model_class.config_class.from_dict(content)
+        with torch.device("meta"), no_init_weights():
+            skeleton = model_class(config)
+        expected = {name: tuple(tensor.shape) for name, tensor in skeleton.state_dict().items()}
+        check_shapes(folder, expected, read_base_shapes(folder))
+        model, loaded = model_class.from_pretrained(
+            folder,
+            config=config,
+            dtype=torch.float32,
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    except UNLOADABLE as error:
+        line = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+        raise UserError(f"{path}: cannot be loaded as a {model_class.__name__}: {line}") from error
+    lost = sorted({name for name, _ in model.named_parameters()} & set(loaded["missing_keys"]))
+    if lost:
+        raise UserError(f"{path}: {len(lost)} of its weights are missing, {lost[0]} for one.")
+    return model.requires_grad_(False).eval()
+
+
+def _extractor_settings(folder: Path) -> dict[str, Any]:
+    path = folder / "preprocessor_config.json"
+    if not path.is_file():
+        raise UserError(f"{folder}: no {path.name} in it; copy the whole model.")
+    settings = read_json(path)
+    check_kind(settings, _EXTRACTOR, path)
+    return settings
+
+
+def _clap(path: str, folder: Path, model: Any, settings: dict[str, Any]) -> Listener:
+    n_bands = model.config.audio_config.num_mel_bins
+    if settings.get("feature_size", 64) != n_bands:
+        raise UserError(f"{path}: its preprocessor's feature_size is not {n_bands}, its model's.")
+    # One at a time and of the model's own length: longer audio it would crop at random.
+    extractor = ClapFeatureExtractor.from_pretrained(folder, local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(
+        folder, trust_remote_code=False, local_files_only=True
+    )
+    rate, n_window = extractor.sampling_rate, int(extractor.nb_max_samples)
+
+    @torch.inference_mode()
+    def hear(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
+        windows = _windows(_mono(waveform, sample_rate, rate), n_window)
+        found = []
+        for window in windows:
+            features = extractor(window, sampling_rate=rate, return_tensors="pt")
+            made = model.get_audio_features(
+                input_features=features["input_features"].float(),
+                is_longer=torch.zeros_like(features["is_longer"]),
+            )
+            found.append(_unit(_rows(made)))
+        return _unit(np.concatenate(found).mean(axis=0, keepdims=True))[0]
+
+    @torch.inference_mode()
+    def read(texts: Sequence[str]) -> np.ndarray:
+        tokens = tokenizer(
+            list(map(english_of, texts)),
+            padding=True,
+            truncation=True,
+            max_length=N_WORDS,
+            return_tensors="pt",
+        )
+        if int(tokens["input_ids"].max()) >= model.config.text_config.vocab_size:
+            raise UserError(f"{path}: tokenizer and model do not belong together.")
+        made = model.get_text_features(
+            input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]
+        )
+        return _unit(_rows(made))
+
+    return Listener(Embedding(CLAP, "CLAP", hear), read, path)
+
+
+def _speech(path: str, folder: Path, model: Any) -> Embedding:
+    extractor = Wav2Vec2FeatureExtractor.from_pretrained(folder, local_files_only=True)
+    rate = extractor.sampling_rate
+
+    @torch.inference_mode()
+    def hear(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
+        mono = _mono(waveform, sample_rate, rate)
+        features = extractor(mono, sampling_rate=rate, return_tensors="pt")
+        return model(features["input_values"].float()).last_hidden_state[0].mean(dim=0).numpy()
+
+    name = Path(path).name
+    return Embedding(name, name, hear)
+
+
+def _mono(waveform: np.ndarray, sample_rate: int, rate: int) -> np.ndarray:
+    mono = np.asarray(waveform, np.float32).mean(axis=0)
+    return mono if sample_rate == rate else soxr.resample(mono, sample_rate, rate, "HQ")
+
+
+def _windows(mono: np.ndarray, n_window: int) -> list[np.ndarray]:
+    """Of the whole, evenly spaced, the last one up to the end; audio that is hardly longer than a
+    window has one."""
+    if len(mono) <= n_window:
+        return [mono]
+    n = max(1, int(np.ceil(len(mono) / n_window - 0.1)))
+    starts = np.linspace(0, len(mono) - n_window, n).astype(int) if n > 1 else [0]
+    return [mono[start : start + n_window] for start in starts]
+
+
+def _rows(made: Any) -> np.ndarray:
+    """transformers 5 gives an object."""
+    return getattr(made, "pooler_output", made).float().numpy()
+
+
+def _unit(rows: np.ndarray) -> np.ndarray:
+    return rows / np.maximum(np.linalg.norm(rows, axis=-1, keepdims=True), 1e-12)
+
+
+def self_test_sounds() -> dict[str, np.ndarray]:
+    """Noise, a beat and a tone, `[1, N]` at `SELF_TEST_RATE`: the same on every machine."""
+    n_samples = round(SELF_TEST_S * SELF_TEST_RATE)
+    noise = np.random.default_rng(0).normal(0.0, 0.1, (1, n_samples)).astype(np.float32)
+    beat = render_beat(make_beat((1, 1), duration_s=SELF_TEST_S), SELF_TEST_RATE, seed=1)
+    time_s = np.arange(n_samples) / SELF_TEST_RATE
+    tone = (0.3 * np.sin(2.0 * np.pi * 1000.0 * time_s)).astype(np.float32)[None]
+    return {"noise": noise, "beat": beat[:, :n_samples], "tone": tone}
+
+
+def check_listener(listener: Listener) -> None:
+    """Raises a UserError where a model takes unlike sounds, or unlike texts, for one, or matches
+    words to sounds no better than chance."""
+    sounds = self_test_sounds()
+    heard = np.stack([listener.embedding.hear(own, SELF_TEST_RATE) for own in sounds.values()])
+    where = f"{listener.path}: fails the self-test"
+    if not np.isfinite(heard).all():
+        raise UserError(f"{where}: its vectors have values that are not finite; copy it again.")
+    alike = _mean_cosine(heard)
+    if alike > COLLAPSED_FROM:
+        raise UserError(
+            f"{where}: noise, a beat and a tone are all the same to it (mean cosine {alike:.3f}); "
+            f"give another model, such as {SUGGESTED}."
+        )
+    if listener.read is None:
+        return
+    words = listener.read([*SELF_TEST, *UNRELATED])
+    alike = _mean_cosine(words)
+    if not alike <= COLLAPSED_FROM:
+        raise UserError(
+            f"{where}: unrelated texts are all the same to it (mean cosine {alike:.3f}); give "
+            f"another model, such as {SUGGESTED}."
+        )
+    own = [heard[[*sounds].index(name)] for name in SELF_TEST.values()]
+    table = words[: len(SELF_TEST)] @ _unit(np.stack(own)).T
+    matched, others = np.diag(table).mean(), _mean_off(table)
+    if not matched > others:
+        raise UserError(
+            f"{where}: its words match their sounds no better than others' (cosine {matched:.3f} "
+            f"against {others:.3f}); give another model, such as {SUGGESTED}."
+        )
+
+
+def _mean_cosine(rows: np.ndarray) -> float:
+    return _mean_off(_unit(rows) @ _unit(rows).T)
+
+
+def _mean_off(table: np.ndarray) -> float:
+    """Mean of a square table off its diagonal."""
+    n = len(table)
+    return float((table.sum() - np.trace(table)) / (n * (n - 1)))

@@ -1,0 +1,130 @@
+"""All that is measured of one variant, beside the base."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from musicgen_lora.console import progress
+from musicgen_lora.dataset.scoring import Windows
+from musicgen_lora.evaluation.generations import play_prompts, write_clips
+from musicgen_lora.evaluation.losses import compare_losses, windows_to_measure
+from musicgen_lora.evaluation.memorisation import find_nearest, measure_continuations
+from musicgen_lora.evaluation.overfitting import measure_overfitting
+from musicgen_lora.evaluation.protocol import judge_primaries
+from musicgen_lora.evaluation.report.document import Losses, NoLosses
+from musicgen_lora.evaluation.session import Played, Session
+from musicgen_lora.evaluation.sounds import compare_sounds
+from musicgen_lora.evaluation.variants import ALONE
+from musicgen_lora.evaluation.voices import ADAPTER, BASE, Sides, Voice
+from musicgen_lora.formats.documents import plain
+from musicgen_lora.generation.sampling import Sampling
+
+
+def play(session: Session, voice: Voice, name: str) -> Played:
+    """Plays the prompts, hears the clips and writes them to `audio/<name>/`."""
+    settings = session.settings
+    prompts = [item["prompt"] for item in session.prompts]
+    with progress(session.console, f"{len(prompts)} prompts, {name}, frames") as on_step:
+        codes = play_prompts(
+            voice,
+            prompts,
+            duration_s=settings.duration,
+            seed=settings.seed,
+            sampling=Sampling(
+                guidance_scale=settings.guidance_scale,
+                top_k=settings.top_k,
+                top_p=settings.top_p,
+                temperature=settings.temperature,
+            ),
+            batch_size=settings.batch_size,
+            on_step=on_step,
+        )
+    folder = session.folder / "audio" / name
+    paths, heard = write_clips(session.model, session.ear, codes, prompts, folder)
+    entries = [
+        own.played(path.relative_to(session.folder).as_posix())
+        for path, own in zip(paths, heard, strict=True)
+    ]
+    return Played(codes, heard, entries)
+
+
+def measure_variant(
+    session: Session, voice: Voice, name: str, base: Played | None
+) -> dict[str, Any]:
+    """Every part of the report that differs with the variant, by its name, and `played`.
+
+    Args:
+        session: what all variants have in common.
+        voice: the variant.
+        name: of the variant; of its folder.
+        base: clips of the base; None without a comparison.
+    """
+    sides: Sides = {BASE: session.base, ADAPTER: voice}
+    loss = _loss(session, sides)
+    others = session.others
+    forgetting = _compare(
+        session, sides, others.windows, others.why_none, "loss on other styles, windows"
+    )
+    own = play(session, voice, name)
+    parts = {
+        "loss": loss,
+        "forgetting": forgetting,
+        **compare_sounds(session.hearing, None if base is None else base.heard, own.heard),
+        **_on_trained(session, sides, loss, own, name),
+    }
+    parts = plain(parts)
+    parts["primaries"] = plain(judge_primaries(parts, compared=session.compared))
+    return parts | {"played": own}
+
+
+def _loss(session: Session, sides: Sides) -> Losses | NoLosses:
+    if session.codes is None:
+        return {"computed": False, "why": session.held_out.why_none}
+    windows = windows_to_measure(
+        session.model, session.held_out.clips, session.codes, session.held_out
+    )
+    return _compare(session, sides, windows, "", "held-out loss, windows")
+
+
+def _compare(
+    session: Session, sides: Sides, windows: Windows, why_none: str, what: str
+) -> Losses | NoLosses:
+    if not windows:
+        return {"computed": False, "why": why_none}
+    settings = session.settings
+    with progress(session.console, what) as on_step:
+        return compare_losses(
+            sides, windows, batch_size=settings.batch_size, seed=settings.seed, on_step=on_step
+        )
+
+
+def _on_trained(
+    session: Session, sides: Sides, loss: Mapping[str, Any], own: Played, name: str
+) -> dict[str, Any]:
+    """The report's `overfitting` and `memorisation`, beside held-out figures."""
+    settings, trained, held_out = session.settings, session.trained, session.held_out
+    with progress(session.console, "loss on training clips, windows") as on_step:
+        overfitting = measure_overfitting(settings, sides, trained, held_out, loss, on_step)
+    with progress(session.console, "continuations of clips") as on_step:
+        continuations = measure_continuations(
+            sides,
+            trained,
+            (held_out.clips, session.codes or ()),
+            seed=settings.seed,
+            on_step=on_step,
+        )
+    nearest = find_nearest(
+        session.model,
+        own.heard,
+        trained,
+        session.references.heard,
+        duration_s=settings.duration,
+        output_dir=session.folder,
+        prints=session.prints,
+        place="audio/trained" if name == ALONE else f"audio/{name}/trained",
+    )
+    return {
+        "overfitting": overfitting,
+        "memorisation": {"continuations": continuations, "nearest": nearest},
+    }

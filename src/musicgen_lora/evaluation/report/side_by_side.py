@@ -1,0 +1,151 @@
+"""Several adapters or strengths beside each other: which is best, the table, the players' sides."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from musicgen_lora.console import MessageTable
+from musicgen_lora.evaluation.report.document import Report, sides
+from musicgen_lora.evaluation.report.verdicts import DASH, primary_rows
+from musicgen_lora.language.translate import word
+from musicgen_lora.plural import count
+
+SHORT = {
+    "held_out_loss": "held-out loss",
+    "kernel_distance": "KAD",
+    "descriptor_distance": "descriptors",
+}
+"""Names of the primaries where there is little room."""
+SIGNS = {"better": "+", "worse": "\N{MINUS SIGN}", "no clear change": "", "not computed": ""}
+
+
+def choice_sentences(report: Report) -> list[str]:
+    """Which variant the report is of, and how far the choice can be trusted."""
+    choice = report["choice"]
+    if not report["variants"]:
+        return []
+    labels = {own["name"]: own["label"] for own in report["variants"]}
+    n = count(len(labels), "variant")
+    best = labels[choice["best"]]
+    if not choice["computed"]:
+        return [f"Of {n} none can be called best ({choice['why']}); what follows is of {best}."]
+    by = ", ".join(SHORT[name] for name in choice["by"])
+    found = [
+        f"Best of {n} by {by} (mean rank {choice['ranks'][choice['best']]:.1f}): {best}. What "
+        "follows is of it."
+    ]
+    if not choice["is_better"]:
+        found.append(f"In nothing is {best} clearly better than the base.")
+    near = [labels[own["name"]] for own in choice["others"] if not own["apart"]]
+    if near:
+        found.append(
+            f"Its held-out loss can't be told from that of {', '.join(near)} "
+            f"(n = {count(choice['n_sources'], 'source')})."
+        )
+    found.append(_flattered(choice))
+    return found
+
+
+def _flattered(choice: Mapping[str, Any]) -> str:
+    """What choosing on the clips that are measured on does to the figures."""
+    how = (
+        "It was chosen on the clips that it is measured on, so its figures flatter it, whatever "
+        "Holm says"
+    )
+    cure = "clips that had no part in the choice tell: --data_dir, or another --seed"
+    if choice["loss_elsewhere"] is None:
+        return f"{how}; {cure}."
+    return (
+        f"{how}: loss {choice['loss']:.3f}, and {choice['loss_elsewhere']:.3f} where each source "
+        f"is left out of the choice (n = {count(choice['n_sources'], 'source')}); {cure}."
+    )
+
+
+def variant_rows(report: Report) -> list[dict[str, Any]]:
+    """The variants as texts, the base first: `label`, `is_best`, `rank`, and of each primary its
+    value and verdict; empty where there is one adapter."""
+    if not report["variants"]:
+        return []
+    choice = report["choice"]
+    tables = [primary_rows(own["primaries"]) for own in report["variants"]]
+    base = [{"value": row["base"], "verdict": "none", "sign": "", "p": ""} for row in tables[0]]
+    rows: list[dict[str, Any]] = [
+        {"label": "base", "said": True, "is_best": False, "rank": DASH, "primaries": base}
+    ]
+    for own, table in zip(report["variants"], tables, strict=True):
+        rows.append(
+            {
+                "label": own["label"],
+                "said": False,
+                "is_best": own["name"] == choice["best"],
+                "rank": f"{choice['ranks'][own['name']]:.1f}",
+                "primaries": [
+                    {
+                        "value": row["adapter"],
+                        "verdict": row["verdict"],
+                        "sign": SIGNS[row["verdict"]],
+                        "p": row["p_holm"],
+                    }
+                    for row in table
+                ],
+            }
+        )
+    return rows
+
+
+def variants_table(report: Report) -> MessageTable:
+    """The same for the console: `+` is clearly better than the base."""
+    n_tests = max((p["n_tests"] for p in report["primaries"]), default=0)
+    table = MessageTable(
+        title=word(f"Side by side (+ clearly better than the base; {count(n_tests, 'test')}, Holm)")
+    )
+    table.add_column("")
+    for primary in report["primaries"]:
+        table.add_column(SHORT[primary["name"]], justify="right", no_wrap=True)
+        table.add_column("p", justify="right", no_wrap=True)
+    table.add_column("rank", justify="right", no_wrap=True)
+    for row in variant_rows(report):
+        cells = [
+            cell
+            for own in row["primaries"]
+            for cell in (f"{own['sign']} {own['value']}".strip(), own["p"])
+        ]
+        label = word(row["label"]) if row["said"] else row["label"]
+        table.add_row(f"* {label}" if row["is_best"] else label, *cells, row["rank"])
+    return table
+
+
+def player_sides(report: Report, audio: Mapping[str, str]) -> list[list[dict[str, Any]]]:
+    """What each prompt's player switches between: the base, then the variants as they were given;
+    nothing where the page has no room for it. `gain` are decibels that bring the louder sides down
+    to the quietest: what is louder is taken for better."""
+    names = {"base": ("base", True), "adapter": ("with adapter", True)}
+    order = ["base", "adapter"]
+    best = report["adapter"]["name"]
+    if report["variants"]:
+        names |= {own["name"]: (own["label"], False) for own in report["variants"]}
+        names["adapter"] = names.pop(best)
+        order = ["base", *(own["name"] for own in report["variants"])]
+        order[order.index(best)] = "adapter"
+    pairs = []
+    for clip in report["generation"]["clips"]:
+        played = sides(clip)
+        keys = [key for key in order if key in played]
+        levels = [played[key]["descriptors"]["loudness_lufs"] for key in keys]
+        known = [level for level in levels if level is not None]
+        lowest = min(known) if len(known) == len(levels) else None
+        pairs.append(
+            [
+                {
+                    "key": key,
+                    "name": names[key][0],
+                    "said": names[key][1],
+                    "audio": played[key]["audio"],
+                    "gain": 0.0 if lowest is None or level is None else lowest - level,
+                }
+                for key, level in zip(keys, levels, strict=True)
+                if played[key]["audio"] in audio
+            ]
+        )
+    return pairs

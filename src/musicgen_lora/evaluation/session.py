@@ -1,0 +1,207 @@
+"""What all variants of an evaluation have in common: one base, the clips, what is heard of them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from musicgen_lora.config import EvaluateSettings
+from musicgen_lora.console import progress
+from musicgen_lora.dataset.clip_ids import clip_ids
+from musicgen_lora.dataset.tokens import TokenStore, open_tokens, tokenise_clips
+from musicgen_lora.errors import UserError
+from musicgen_lora.evaluation.ear import Ear, Heard
+from musicgen_lora.evaluation.forgetting import OtherMusic, other_music
+from musicgen_lora.evaluation.generations import choose_prompts, describe_texts
+from musicgen_lora.evaluation.held_out import HeldOut
+from musicgen_lora.evaluation.measures.listeners import Listener
+from musicgen_lora.evaluation.memorisation import print_trained
+from musicgen_lora.evaluation.references import References, hear_references
+from musicgen_lora.evaluation.sounds import Hearing
+from musicgen_lora.evaluation.trained_clips import Trained, open_trained
+from musicgen_lora.evaluation.voices import Voice
+from musicgen_lora.generation.decode import windows_sentence
+from musicgen_lora.model.musicgen import MusicGen
+from musicgen_lora.model.reading import TextReader
+
+
+@dataclass(frozen=True)
+class Session:
+    """Clips and what was heard of them.
+
+    Args:
+        settings: of the evaluation.
+        base: the base as it was loaded.
+        compared: whether the base plays too.
+        ear: hears.
+        listener: the CLAP, if one was given.
+        held_out: clips that losses are measured on.
+        codes: of them.
+        others: windows of other music.
+        references: what is heard of held-out clips, and the anchors.
+        trained: clips that the adapters were trained on.
+        prints: fingerprints of them.
+        prompts: `prompt` and `origin` of each clip that is played.
+        folder: of the report.
+        console: where progress is shown.
+    """
+
+    settings: EvaluateSettings
+    base: Voice
+    compared: bool
+    ear: Ear
+    listener: Listener | None
+    held_out: HeldOut
+    codes: TokenStore | None
+    others: OtherMusic
+    references: References
+    trained: Trained
+    prints: Sequence[np.ndarray]
+    prompts: Sequence[Mapping[str, str]]
+    folder: Path
+    console: Console
+
+    @property
+    def hearing(self) -> Hearing:
+        """What clips are compared by."""
+        return Hearing(
+            self.ear.embeddings,
+            self.listener,
+            [item["prompt"] for item in self.prompts],
+            self.references,
+            self.held_out.why_none,
+            self.settings.seed,
+        )
+
+    @property
+    def model(self) -> MusicGen:
+        """The base."""
+        return self.base.model
+
+
+@dataclass(frozen=True)
+class Played:
+    """Clips of a voice."""
+
+    codes: Sequence[np.ndarray]
+    heard: Sequence[Heard]
+    entries: Sequence[Any]
+    """Of report.json."""
+
+
+def open_session(
+    settings: EvaluateSettings,
+    base: Voice,
+    held_out: HeldOut,
+    listeners: tuple[Listener | None, Ear],
+    *,
+    compared: bool,
+    folder: Path,
+    console: Console,
+) -> Session:
+    """Opens the clips, and hears the references.
+
+    Raises:
+        UserError: a given dataset cannot be used.
+    """
+    model, (listener, ear) = base.model, listeners
+    prompts = choose_prompts(settings.prompts, held_out.clips, settings.num_prompts)
+    for line in describe_texts(prompts, held_out.clips, TextReader.of(model.tokenizer)):
+        console.print(line, style="yellow")
+    held_out = _within_trained(settings, held_out, model, console)
+    held_out, codes = _open_tokens(settings, held_out, model, console)
+    others = other_music(settings, model, held_out.max_duration_s)
+    references = References()
+    if codes is not None:
+        with progress(console, "held-out clips heard") as on_clip:
+            references = hear_references(
+                settings, model, ear, (held_out.clips, codes), others, on_clip
+            )
+    trained = open_trained(settings, held_out, model)
+    prints = print_trained(model, trained, settings.duration) if references.heard else []
+    return Session(
+        settings=settings,
+        base=base,
+        compared=compared,
+        ear=ear,
+        listener=listener,
+        held_out=held_out,
+        codes=codes,
+        others=others,
+        references=references,
+        trained=trained,
+        prints=prints,
+        prompts=prompts,
+        folder=folder,
+        console=console,
+    )
+
+
+def _within_trained(
+    settings: EvaluateSettings,
+    held_out: HeldOut,
+    model: MusicGen,
+    console: Console,
+) -> HeldOut:
+    """Windows no longer than those that the base was trained on, whatever the adapter's training
+    took; says what goes past them."""
+    if said := windows_sentence(model.hf, model.shape.frames(settings.duration)):
+        console.print(said, style="yellow")
+    longest_s = model.facts.trained_duration_s
+    if held_out.max_duration_s <= longest_s:
+        return held_out
+    if held_out.clips:
+        console.print(
+            f"Losses are of windows of {longest_s:g} s, not of {held_out.max_duration_s:g} s: "
+            f"{settings.base_model_path} was trained on no more.",
+            style="yellow",
+        )
+    return dataclasses.replace(held_out, max_duration_s=longest_s)
+
+
+def _open_tokens(
+    settings: EvaluateSettings,
+    held_out: HeldOut,
+    model: MusicGen,
+    console: Console,
+) -> tuple[HeldOut, TokenStore | None]:
+    """Codes of the held-out clips; clips that cannot be read are an error where the user named
+    the dataset, and the reason for measuring nothing where it was only remembered."""
+    if held_out.data_dir is None:
+        return held_out, None
+    shortest = model.delays.shortest
+    try:
+        if settings.from_tokens:
+            _, codes = open_tokens(held_out.clips, model, held_out.data_dir)
+        else:
+            ids = clip_ids(held_out.clips, held_out.data_dir)
+            with progress(console, "clips encoded") as on_clip:
+                codes = tokenise_clips(held_out.clips, ids, model, held_out.data_dir, on_clip)
+    except UserError as error:
+        if settings.data_dir is not None:
+            raise
+        return _without_clips(held_out, str(error).rstrip(".")), None
+    except OSError as error:
+        raise UserError(
+            f"{held_out.data_dir / 'tokens'}: cannot be written ({error.strerror}); make it "
+            "writable or give --data_dir a copy of the dataset."
+        ) from error
+    rows = np.flatnonzero(codes.n_frames >= shortest)
+    if not len(rows):
+        why = f"every held-out clip is shorter than {shortest} frames"
+        return _without_clips(held_out, why), None
+    clips = [held_out.clips[row] for row in rows.tolist()]
+    return dataclasses.replace(held_out, clips=clips), codes.take(rows)
+
+
+def _without_clips(held_out: HeldOut, why: str) -> HeldOut:
+    """None to measure on after all; the windows of other figures stay training's."""
+    return HeldOut(
+        why_none=why, max_duration_s=held_out.max_duration_s, max_windows=held_out.max_windows
+    )

@@ -1,0 +1,143 @@
+"""What an evaluation has computed, kept beside its report: a killed one goes on, and another one
+of other settings plays and scores nothing again that it needs as it was.
+
+An entry's key is a hash of all that decides its values. Entries that were made together share a
+safetensors file, which is named by the hash of its bytes: whatever was altered is found out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from musicgen_lora import atomic
+from musicgen_lora.errors import UserError
+from musicgen_lora.formats.documents import read_bytes
+
+FOLDER = "cache"
+"""In the folder of the report."""
+MAX_BYTES = 256 << 20
+"""Of all files, the oldest of which go first. A minute of stereo takes 50 KB."""
+MAX_FILE_BYTES = 64 << 20
+_NAME = re.compile(r"([a-z]+)-([0-9a-f]{40})\.safetensors")
+Entry = dict[str, np.ndarray]
+
+
+def key_of(*facts: Any) -> str:
+    """The key of what these facts decide, plain values or bytes."""
+    digest = hashlib.sha256()
+    for fact in facts:
+        content = fact if isinstance(fact, bytes) else json.dumps(fact, sort_keys=True).encode()
+        digest.update(f"{len(content)}:".encode())
+        digest.update(content)
+    return digest.hexdigest()[:40]
+
+
+class Store:
+    """Entries by their keys.
+
+    Args:
+        folder: where its files are; made when something is kept. None keeps nothing on the disk.
+        max_bytes: of all files.
+    """
+
+    def __init__(self, folder: Path | None = None, *, max_bytes: int = MAX_BYTES) -> None:
+        self._folder, self._max_bytes = folder, max_bytes
+        self._entries: dict[str, Entry] = {}
+        self._sizes: dict[Path, int] = {}
+        self.damaged: list[str] = []
+        """Names of files that were not as they were written, and are gone."""
+        self.reused: Counter[str] = Counter()
+        """Entries that were found, by their kind."""
+        self.made: Counter[str] = Counter()
+        """Entries that were put in, by their kind."""
+        if folder is not None and folder.is_dir():
+            atomic.sweep(folder)
+            self._read(folder)
+
+    def _read(self, folder: Path) -> None:
+        files = [path for path in folder.iterdir() if _NAME.fullmatch(path.name)]
+        for path in sorted(files, key=lambda path: path.stat().st_mtime_ns):
+            tensors = _sound(path)
+            if tensors is None:
+                self.damaged.append(path.name)
+                path.unlink()
+                continue
+            self._sizes[path] = path.stat().st_size
+            for name, value in tensors.items():
+                key, _, part = name.partition(".")
+                self._entries.setdefault(key, {})[part] = value
+
+    def get(self, kind: str, key: str) -> Entry | None:
+        """An entry's arrays by their names; None where there is none."""
+        found = self._entries.get(key)
+        if found is not None:
+            self.reused[kind] += 1
+        return found
+
+    def put(self, kind: str, entries: Mapping[str, Entry]) -> None:
+        """Keeps entries, by their keys: all of them are on the disk when it returns, in one file.
+
+        Args:
+            kind: a word of a to z, for whoever looks into the folder.
+            entries: arrays by their names.
+
+        Raises:
+            RunError: the disk is full or broken.
+        """
+        if not entries:
+            return
+        self._entries |= entries
+        self.made[kind] += len(entries)
+        if self._folder is None:
+            return
+        tensors = {
+            f"{key}.{part}": np.ascontiguousarray(value)
+            for key, entry in entries.items()
+            for part, value in entry.items()
+        }
+        content = save(tensors)
+        path = self._folder / f"{kind}-{_digest(content)}.safetensors"
+        self._make_room(len(content))
+        atomic.write_file(path, lambda temporary: temporary.write_bytes(content))
+        self._sizes[path] = len(content)
+
+    def _make_room(self, n_bytes: int) -> None:
+        while self._sizes and sum(self._sizes.values()) + n_bytes > self._max_bytes:
+            oldest = next(iter(self._sizes))
+            oldest.unlink(missing_ok=True)
+            del self._sizes[oldest]
+
+    def told(self) -> dict[str, Any]:
+        """The report's `cache`."""
+        return {
+            "folder": FOLDER if self._folder is not None else None,
+            "reused": dict(self.reused),
+            "made": dict(self.made),
+            "damaged": self.damaged,
+        }
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:40]
+
+
+def _sound(path: Path) -> Entry | None:
+    """The arrays of a file; None unless it is as it was written."""
+    named = _NAME.fullmatch(path.name)
+    try:
+        content = read_bytes(path, MAX_FILE_BYTES)
+        if named is None or _digest(content) != named[2]:
+            return None
+        return load(content)
+    except (UserError, SafetensorError, ValueError):
+        return None

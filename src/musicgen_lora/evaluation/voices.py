@@ -1,0 +1,100 @@
+"""Who plays: the base, or an adapter on it at a strength. One base is loaded for all of them, and
+what one of them has played or scored is kept under its identity."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+
+from musicgen_lora.evaluation.store import Store, key_of
+from musicgen_lora.evaluation.variants import Variant
+from musicgen_lora.model.fingerprint import fingerprint
+from musicgen_lora.model.lora.mixture import Mixture, read_part
+from musicgen_lora.model.musicgen import MusicGen
+from musicgen_lora.model.reading import MAX_TEXT_TOKENS
+from musicgen_lora.model.wording import english_of
+
+BASE, ADAPTER = "base", "adapter"
+
+
+@dataclass(frozen=True)
+class Voice:
+    """A base as it is, or with an adapter.
+
+    Args:
+        model: the base.
+        store: where what it made is kept.
+        identity: hash of the weights that it plays with.
+        worn: context in which the base has those weights.
+    """
+
+    model: MusicGen
+    store: Store
+    identity: str
+    worn: Callable[[], AbstractContextManager[Any]]
+
+    def key(self, *facts: Any) -> str:
+        """The store's key of what this voice makes of these facts."""
+        return key_of(self.identity, torch.__version__, self.model.device.type, *facts)
+
+    def reads(self, text: str | None) -> list[int] | None:
+        """What it reads of a text, as numbers."""
+        if text is None:
+            return None
+        tokens = self.model.tokenizer(english_of(text), truncation=True, max_length=MAX_TEXT_TOKENS)
+        return list(tokens["input_ids"])
+
+
+Sides = Mapping[str, Voice]
+"""`BASE` and `ADAPTER`."""
+
+
+def base_voice(model: MusicGen, store: Store) -> Voice:
+    """The base as it was loaded."""
+    return Voice(model, store, _identity(model), partial(_as, model, Mixture(model)))
+
+
+def variant_voices(base: Voice, variants: Sequence[Variant]) -> list[Voice]:
+    """Adapters at strengths on the base. At strength 0 one is the base, whose clips it has.
+
+    Raises:
+        UserError: one belongs to another base, or cannot be put on this one.
+    """
+    model, parts = base.model, {}
+    voices = []
+    for variant in variants:
+        own = variant.files.fingerprint
+        if own not in parts:
+            parts[own] = read_part(model, variant.files)
+        mixture = Mixture(model, [parts[own].at(variant.strength)])
+        identity = key_of(base.identity, own, variant.strength)
+        voices.append(
+            Voice(
+                model,
+                base.store,
+                identity if variant.strength else base.identity,
+                partial(_as, model, mixture),
+            )
+        )
+    return voices
+
+
+@contextmanager
+def _as(model: MusicGen, mixture: Mixture) -> Iterator[None]:
+    # An adapter on the text encoder gives captions other states than the base has for them.
+    model.text.frozen = not any(name.startswith("text_encoder.") for name in mixture.names)
+    try:
+        with mixture.on():
+            yield
+    finally:
+        model.text.frozen = True
+
+
+def _identity(model: MusicGen) -> str:
+    """Of all weights of a base, its text encoder and codec too, and how long its windows are."""
+    return key_of(fingerprint(model.hf), model.facts.trained_duration_s)
