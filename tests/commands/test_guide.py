@@ -213,7 +213,8 @@ def test_inference_plays_every_prompt(made: Path, guide: Guide) -> None:
         facts = json.loads(path.with_suffix(".json").read_text())
         prompts.append(facts["prompt"])
         assert facts["base"]["path"] == EMBEDDED_NAME
-        assert facts["adapter"]["path"].endswith("best_model")
+        (adapter,) = facts["adapters"]
+        assert adapter["path"].endswith("best_model")
         waveform = read_audio(path, RATE)
         assert waveform.shape == (1, 10 * RATE)
         assert waveform.std() > 1e-4

@@ -5,6 +5,8 @@ The processes are forked from a server that has imported everything, so each sta
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import hashlib
 import multiprocessing
 import os
@@ -23,7 +25,7 @@ from torch import distributed
 
 from musicgen_lora.config import TrainSettings
 from musicgen_lora.training.record import run_folder
-from musicgen_lora.training.step import OptimiseStep, optimise_step
+from musicgen_lora.training.step import Learner, OptimiseStep, optimise_step
 
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(["trainer", "musicgen_lora.training.train"])
@@ -151,6 +153,13 @@ def interrupt_after(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
 def step_number(where: str) -> int:
     """Of the step that `where` names in its messages."""
     return int(where.split()[2])
+
+
+def with_text(learner: Learner, text: Any) -> Learner:
+    """The learner, whose model gets its conditions elsewhere."""
+    model = copy.copy(learner.model)
+    model.__dict__["text"] = text
+    return dataclasses.replace(learner, model=model)
 
 
 class Cramped:

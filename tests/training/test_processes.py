@@ -11,7 +11,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ import pytest
 import torch
 from datasets import make_dataset, read_rows, tiny_settings
 from safetensors.torch import load_file
-from trainer import Cramped, NotANumber, step_number, train_together, wait_until
+from trainer import Cramped, NotANumber, step_number, train_together, wait_until, with_text
 
 from musicgen_lora import atomic
 from musicgen_lora.config import TrainSettings
@@ -130,7 +130,7 @@ def break_second_process(
 ) -> StepResult | None:
     """Its third step has a loss that is no number."""
     if processes.rank() == 1 and step_number(where) == 3:
-        learner = replace(learner, text=NotANumber(learner.text))
+        learner = with_text(learner, NotANumber(learner.model.text))
     return optimise_step(learner, batches, totals, where)
 
 
@@ -174,7 +174,7 @@ def exhaust_second_process(
 ) -> StepResult | None:
     """Two clips at once are too many for it."""
     if processes.rank() == 1:
-        learner = replace(learner, text=Cramped(learner.text, 1))
+        learner = with_text(learner, Cramped(learner.model.text, 1))
     return optimise_step(learner, batches, totals, where)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import pytest
 import torch
 from datasets import read_rows, tiny_settings
 from safetensors.torch import load_file
-from trainer import Cramped, NotANumber, file_hashes, step_number
+from trainer import Cramped, NotANumber, file_hashes, step_number, with_text
 
 from musicgen_lora import atomic
 from musicgen_lora.dataset.metadata import load_dataset
@@ -77,7 +76,7 @@ def test_a_nan_stops_before_the_step(
             return optimise_step(learner, batches, totals, where)
         before.update(file_hashes(settings.output_dir))
         if what == "loss":
-            learner = replace(learner, text=NotANumber(learner.text))
+            learner = with_text(learner, NotANumber(learner.model.text))
         else:
             learner.parameters[0].register_hook(lambda gradient: torch.full_like(gradient, value))
         return optimise_step(learner, batches, totals, where)
@@ -158,8 +157,8 @@ def test_memory_that_runs_out_at_8_and_4_ends_at_2_with_every_clip_once(
     stepped: list[list[int]] = []
 
     def step(learner: Learner, batches: Any, totals: torch.Tensor, where: str) -> Any:
-        cramped = Cramped(learner.text, 2)
-        result = optimise_step(replace(learner, text=cramped), batches, totals, where)
+        cramped = Cramped(learner.model.text, 2)
+        result = optimise_step(with_text(learner, cramped), batches, totals, where)
         tried.extend(cramped.tried)
         if result is not None:
             stepped.append(sorted(n for batch in batches for n in batch.n_frames.tolist()))
@@ -185,7 +184,7 @@ def test_memory_that_is_too_small_for_one_clip_is_one_line(
     tmp_path: Path, data: Path, tiny_model_dir: Path
 ) -> None:
     def step(learner: Learner, *rest: Any) -> Any:
-        return optimise_step(replace(learner, text=Cramped(learner.text, 0)), *rest)
+        return optimise_step(with_text(learner, Cramped(learner.model.text, 0)), *rest)
 
     with pytest.raises(RunError, match="Out of memory with a single clip at step 1") as raised:
         train_lora(tiny_settings(tiny_model_dir, data, tmp_path / "out"), optimise=step)

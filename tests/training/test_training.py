@@ -259,7 +259,7 @@ def test_frozen_parts_stay_in_eval_and_unchanged(
     seen: list[bool] = []
 
     def watching(learner: Learner, *rest: Any) -> Any:
-        model = learner.model
+        model: Any = learner.model.hf
         on = {name for name, module in model.named_modules() if module.training}
         wrapped = {name for name, module in model.named_modules() if hasattr(module, "lora_A")}
         assert {name for name in on if "lora_" not in name} <= wrapped

@@ -273,22 +273,17 @@ def test_strangers_words_are_text(root: Path) -> None:
 
 
 def test_the_base_beside_an_adapter_is_asked_without_its_strength(tmp_path: Path) -> None:
-    from musicgen_lora.webui.forms import form_of
-    from musicgen_lora.webui.tabs.generate import Playing
+    from musicgen_lora.webui.tabs.generate import BASE_ONLY, Form
 
     asked: list[dict[str, Any]] = []
     work = SimpleNamespace(
-        adapter=lambda _: tmp_path / "adapter",
-        run=lambda _: tmp_path / "run",
-        base=lambda _: "tiny-beats",
-        generated=tmp_path,
+        adapter=lambda name: tmp_path / name, base_of=lambda _: "tiny-beats", generated=tmp_path
     )
     page: Any = SimpleNamespace(workspace=work, submit=lambda _, given, *__: asked.append(given))
-    form = [setting for setting in form_of("generate") if setting.name == "strength"]
-    Playing(page, form).generate("808", "run", "tiny-beats", True, 5, 1, 0, True, "0.5")
+    Form(page, [], []).generate("808", "run", 0.5, BASE_ONLY, 1, "tiny-beats", True, 5, 1, 0, True)
     assert ["strength" in one for one in asked] == [False, True]
     assert asked[1]["strength"] == [0.5]
-    assert asked[1]["lora_model_path"] == str(tmp_path / "adapter")
+    assert asked[1]["lora_model_path"] == [str(tmp_path / "run")]
 
 
 def test_fifty_at_once(client: TestClient) -> None:

@@ -66,11 +66,13 @@ def _player(group: list[Sound], page: Page) -> str:
         )
         for sound in ordered
     ]
+    # Where there is a choice, its buttons say who plays.
+    who = f"{sides[0].name} · " if len(sides) == 1 else ""
     return player(
         sides,
         str(facts.get("prompt", group[0].name))[:200],
         say,
-        details=_details(facts, page),
+        details=who + _details(facts, page),
         duration_s=_seconds(facts),
         acts=[Act("again", say("More like this"), id_of(ordered[-1].name))],
     )
