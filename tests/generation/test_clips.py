@@ -6,6 +6,7 @@ import io
 import json
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ from musicgen_lora.beats.beats808 import make_beat, render_beat
 from musicgen_lora.config import GenerateSettings
 from musicgen_lora.errors import UserError
 from musicgen_lora.generation.clip import Clip
-from musicgen_lora.generation.clips import TakePlayer, draw_best, takes_sentence, write_clip
+from musicgen_lora.generation.clips import draw_best, takes_sentence, write_clip
+from musicgen_lora.generation.takes import Judged
 from musicgen_lora.generation.wanted import Wanted, read_as, take_s, wanted_of
 from musicgen_lora.listening.tempo import estimate_tempo
 from musicgen_lora.prepare.words.facts import facts_from_name
@@ -40,7 +42,7 @@ def asked(**values: Any) -> Wanted:
     return wanted_of(GenerateSettings(**({"prompts": ["dark trap beat"]} | values)))
 
 
-def play(prompts: Sequence[str], seeds: Sequence[int], seconds: float) -> list[np.ndarray]:
+def play(seeds: Sequence[int], seconds: float) -> list[np.ndarray]:
     """Plays the beat with seeds that end in 0 to 4, else noise."""
     takes = []
     for seed in seeds:
@@ -51,9 +53,14 @@ def play(prompts: Sequence[str], seeds: Sequence[int], seconds: float) -> list[n
     return takes
 
 
+def best_of(seconds: float, prompt: str, seed: int, wanted: Wanted) -> list[Judged]:
+    draw = partial(play, seconds=seconds)
+    return draw_best(draw, prompt, seed, wanted, sample_rate=RATE, batch_size=2)
+
+
 def write(folder: Path, wanted: Wanted, seed: int = 5) -> Path:
     seconds = take_s(wanted, 8.0, 10.0)
-    takes = draw_best(TakePlayer(play, RATE, seconds, 2), "dark trap beat", seed, wanted)
+    takes = best_of(seconds, "dark trap beat", seed, wanted)
     made = MADE | {"seed": seed} | wanted.facts()
     return write_clip(folder, Clip.of(made, takes[0].waveform, RATE, wanted, takes))
 
@@ -92,7 +99,7 @@ def test_takes_go_on_until_one_fits_and_the_rest_is_told(tmp_path: Path) -> None
 
 def test_where_no_take_fits_the_best_is_kept_and_said() -> None:
     wanted = asked(bpm=BEAT.bpm, bars=2, loop_tries=1)
-    takes = draw_best(TakePlayer(play, RATE, 10.0, 2), "x", 5, wanted)
+    takes = best_of(10.0, "x", 5, wanted)
     said = takes_sentence(takes, wanted)
     assert said.startswith("the take has no steady beat. --loop_tries 4 raises the odds")
 

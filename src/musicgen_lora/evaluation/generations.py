@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch.nn.utils.rnn import pad_sequence
 
 from musicgen_lora.audio.files import write_wav
 from musicgen_lora.dataset.metadata import Clip
@@ -137,12 +136,9 @@ def _play_batch(
     on_step: Callable[[int, int], None],
 ) -> np.ndarray:
     """Codes `[B, K, T]`."""
-    # Each caption on its own: an encoder, too, differs in the last bits with the company.
-    alone = [model.text.batch([prompt]) for prompt in prompts]
     return generate_codes(
         decoder,
-        pad_sequence([states[0] for states, _ in alone], batch_first=True),
-        pad_sequence([mask[0] for _, mask in alone], batch_first=True),
+        *model.text.each_alone(prompts),
         n_frames=n_frames,
         seeds=seeds,
         sampling=sampling,

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.nn.utils.rnn import pad_sequence
 
 from musicgen_lora.audio.files import write_wav
 from musicgen_lora.dataset.metadata import Clip
@@ -157,11 +156,9 @@ def _go_on(
     n_frames: int,
 ) -> np.ndarray:
     """Greedy continuations `[B, K, n_frames]` of `given`, `[B, K, P]`."""
-    alone = [model.text.batch([caption]) for caption in captions]
     return generate_codes(
         decoder,
-        pad_sequence([states[0] for states, _ in alone], batch_first=True),
-        pad_sequence([mask[0] for _, mask in alone], batch_first=True),
+        *model.text.each_alone(captions),
         n_frames=n_frames,
         seeds=[0] * len(captions),
         prompt_codes=given,

@@ -1,6 +1,6 @@
 """Which take of a clip is kept, what is said of it, and the names that clips have in a folder.
 
-Between a player of prompts, given as a plain function, and the folder; what the files hold is the
+Between a player of takes, given as a plain function, and the folder; what the files hold is the
 clip's own (`clip`).
 """
 
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -26,35 +25,16 @@ WAIT_S = 30.0
 """For another `generate` that is writing into the same folder: a file takes no second."""
 ODDS_FACTOR = 4
 
-Play = Callable[[Sequence[str], Sequence[int], float], Sequence[np.ndarray]]
-"""Plays prompts, each with a seed, for so many seconds: waveforms `[C, N]`."""
+Draw = Callable[[Sequence[int]], Sequence[np.ndarray]]
+"""Plays a take for each seed: waveforms `[C, N]`."""
 
 
-@dataclass(frozen=True)
-class TakePlayer:
-    """How takes are played.
-
-    Args:
-        play: plays them.
-        sample_rate: Hz.
-        seconds: of each.
-        batch_size: how many together.
-    """
-
-    play: Play
-    sample_rate: int
-    seconds: float
-    batch_size: int
-
-
-def draw_best(player: TakePlayer, prompt: str, seed: int, wanted: Wanted) -> list[Judged]:
+def draw_best(
+    draw: Draw, prompt: str, seed: int, wanted: Wanted, *, sample_rate: int, batch_size: int
+) -> list[Judged]:
     """Takes of a prompt, the best first, from the clip's seed on; see `draw_takes`."""
-    text, sample_rate = read_as(prompt, wanted), player.sample_rate
     request = wanted.request(sample_rate)
-    bpm = wanted.bpm if wanted.bpm is not None else stated_bpm(text)
-
-    def draw(seeds: Sequence[int]) -> Sequence[np.ndarray]:
-        return player.play([text] * len(seeds), seeds, player.seconds)
+    bpm = wanted.bpm if wanted.bpm is not None else stated_bpm(read_as(prompt, wanted))
 
     def judge(number: int, waveform: np.ndarray) -> Judged:
         if request is None:
@@ -63,7 +43,7 @@ def draw_best(player: TakePlayer, prompt: str, seed: int, wanted: Wanted) -> lis
 
     at_most = wanted.best_of if request is None else wanted.tries
     return draw_takes(
-        draw, judge, seed, at_least=wanted.best_of, at_most=at_most, batch_size=player.batch_size
+        draw, judge, seed, at_least=wanted.best_of, at_most=at_most, batch_size=batch_size
     )
 
 

@@ -2,7 +2,8 @@
 
 A continuation comes with the codec's version of what it heard. The recording is kept as it was, and
 the new music is brought to its level, as far as the codec or the model changed it, and faded in
-before the seam, where both have the same music. What is left of a hole there is measured.
+before the seam, where both have the same music. What is left of a hole there is measured by
+`hole_db_at`.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ AROUND_S = 0.4
 BEFORE_S = 4.0
 QUIET_SHARE = 0.1
 HOLE_DB = -12.0
+"""Below it, there is silence at a seam that the recording has no like of."""
 
 
 @dataclass(frozen=True)
@@ -33,19 +35,12 @@ class Continued:
     Args:
         waveform: `[C, M + what is new]`.
         gain_db: that the new music was given.
-        hole_db: the quietest moment around the seam against the recording's own quiet moments.
         fade: samples of the crossfade, the first and the one after the last.
     """
 
     waveform: np.ndarray
     gain_db: float
-    hole_db: float
     fade: tuple[int, int]
-
-    @property
-    def has_hole(self) -> bool:
-        """Whether there is silence at the seam that the recording has no like of."""
-        return self.hole_db < HOLE_DB
 
 
 def join_continuation(
@@ -86,8 +81,7 @@ def join_continuation(
     at = seam - n_pass + most_alike_at(given[:, seam - n_pass :], ending, n_fade)
     before = pass_into(given, ending, n_fade)
     waveform = np.concatenate([before, levelled[:, n_heard:]], axis=1)
-    hole_db = hole_db_at(waveform, seam, sample_rate)
-    return Continued(waveform, gain_db, hole_db, (at, at + n_fade))
+    return Continued(waveform, gain_db, (at, at + n_fade))
 
 
 def level_gain_db(own: np.ndarray, other: np.ndarray, new: np.ndarray, peak_most: float) -> float:

@@ -17,7 +17,7 @@ import numpy as np
 from musicgen_lora.config import GenerateSettings
 from musicgen_lora.config.prompts import ClipOrder
 from musicgen_lora.generation.clip import Clip
-from musicgen_lora.generation.clips import TakePlayer, draw_best
+from musicgen_lora.generation.clips import draw_best
 from musicgen_lora.generation.continuation import HOLE_DB
 from musicgen_lora.generation.decode import window_frames, windows_sentence
 from musicgen_lora.generation.outlets import Live
@@ -211,14 +211,19 @@ class Session:
         self._say(windows_sentence(player.decoder.model, length.n_frames))
         player.what = f"takes of {settings.prompts[0][:40]}, frames"
 
-        def play(_: Sequence[str], seeds: Sequence[int], __: float) -> list[np.ndarray]:
+        def draw(seeds: Sequence[int]) -> list[np.ndarray]:
             parts = [self._part(settings, wanted, seed) for seed in seeds]
             return player.play(parts, length, sampling_of(settings))
 
-        rate = self.sample_rate
-        takes_of = TakePlayer(play, rate, seconds, settings.batch_size)
-        takes = draw_best(takes_of, settings.prompts[0], settings.seed, wanted)
-        made = self._made(settings, wanted, length.n_samples / rate)
+        takes = draw_best(
+            draw,
+            settings.prompts[0],
+            settings.seed,
+            wanted,
+            sample_rate=self.sample_rate,
+            batch_size=settings.batch_size,
+        )
+        made = self._made(settings, wanted, length.n_samples / self.sample_rate)
         return self._best(made, takes, wanted, settings.batch_size)
 
     def _best(

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from transformers import MusicgenForConditionalGeneration, PreTrainedTokenizerBase
 
 from musicgen_lora.errors import UserError
@@ -118,3 +119,12 @@ class TextStates:
         if found and not rows:
             states = states + 0.0 * found[0].sum().to(device)
         return states, mask
+
+    def each_alone(self, captions: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
+        """As `batch`, each encoded on its own whether the encoder is frozen or not: it, too,
+        differs in the last bits with the company."""
+        alone = [self.batch([caption]) for caption in captions]
+        return (
+            pad_sequence([states[0] for states, _ in alone], batch_first=True),
+            pad_sequence([mask[0] for _, mask in alone], batch_first=True),
+        )
