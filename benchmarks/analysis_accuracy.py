@@ -31,16 +31,21 @@ from scipy.optimize import minimize
 
 from musicgen_lora.beats.beats808 import make_beat, render_beat
 from musicgen_lora.beats.sequencer import NOTE_NAMES
-from musicgen_lora.listening.bars import cut_on_bars
-from musicgen_lora.listening.bass import find_bass_notes
-from musicgen_lora.listening.key import (
+from musicgen_lora.listening.pitch.bass import find_bass_notes
+from musicgen_lora.listening.pitch.key import (
     MODES,
     estimate_key,
     key_features,
     pitch_evidence,
 )
-from musicgen_lora.listening.metre import WEIGHTS, find_hypotheses, find_tempi, onset_strengths
-from musicgen_lora.listening.tempo import estimate_tempo
+from musicgen_lora.listening.rhythm.bars import cut_on_bars
+from musicgen_lora.listening.rhythm.metre import (
+    WEIGHTS,
+    find_hypotheses,
+    find_tempi,
+    onset_strengths,
+)
+from musicgen_lora.listening.rhythm.tempo import estimate_tempo
 from musicgen_lora.prepare.words.captions import MIN_CONFIDENCE
 
 RATE = 32_000

@@ -52,7 +52,7 @@ def run_work(options: argparse.Namespace) -> dict[str, float]:
     import torch
     from training_speed import clips, make_model, our_step
 
-    from musicgen_lora.generation import decode, decoder
+    from musicgen_lora.generation.decoding import decode, decoder
 
     kind, n_clips = options.work.split(":")
     n_clips = int(n_clips)

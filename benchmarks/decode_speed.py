@@ -37,13 +37,19 @@ import torch
 from training_speed import CAPTIONS, make_model
 from transformers import AutoTokenizer, LogitsProcessor, LogitsProcessorList
 
-from musicgen_lora.evaluation.forgetting import BUNDLED, other_style_windows
-from musicgen_lora.generation.decode import generate_codes
-from musicgen_lora.generation.decoder import PRECISIONS, Conditions, Decoder, Playing, threads_for
-from musicgen_lora.generation.stream import stream_audio
+from musicgen_lora.evaluation.losses.forgetting import BUNDLED, other_style_windows
+from musicgen_lora.generation.decoding.decode import generate_codes
+from musicgen_lora.generation.decoding.decoder import (
+    PRECISIONS,
+    Conditions,
+    Decoder,
+    Playing,
+    threads_for,
+)
+from musicgen_lora.generation.decoding.stream import stream_audio
 from musicgen_lora.given import EMBEDDED
 from musicgen_lora.model.musicgen import MusicGen
-from musicgen_lora.model.text import TextStates
+from musicgen_lora.model.text.states import TextStates
 
 Row = dict[str, Any]
 BYTES = {"fp32": 4, "bf16": 2, "int8": 1}

@@ -32,22 +32,22 @@ from musicgen_lora.beats.sequencer import Hit, step_time_s
 from musicgen_lora.cli import main as run
 from musicgen_lora.dataset.clip_ids import clip_ids
 from musicgen_lora.dataset.tokens import tokenise_clips
-from musicgen_lora.evaluation.ear import Ear, Heard
+from musicgen_lora.evaluation.decisions.protocol import descriptor_distances, judge_primaries
 from musicgen_lora.evaluation.generations import play_prompts
 from musicgen_lora.evaluation.held_out import HeldOut, find_held_out
-from musicgen_lora.evaluation.losses import summarise_losses
+from musicgen_lora.evaluation.losses.held_out_loss import summarise_losses
 from musicgen_lora.evaluation.measures.embeddings import LOG_MEL
-from musicgen_lora.evaluation.protocol import descriptor_distances, judge_primaries
-from musicgen_lora.evaluation.references import References
-from musicgen_lora.evaluation.set_distances import compare_sets
+from musicgen_lora.evaluation.sound.ear import Ear, Heard
+from musicgen_lora.evaluation.sound.references import References
+from musicgen_lora.evaluation.sound.set_distances import compare_sets
 from musicgen_lora.evaluation.store import Store
 from musicgen_lora.evaluation.voices import Voice
-from musicgen_lora.generation.sampling import Sampling
-from musicgen_lora.listening.bass import find_bass_notes
+from musicgen_lora.generation.decoding.sampling import Sampling
 from musicgen_lora.listening.descriptors import describe
 from musicgen_lora.listening.drums import find_drum_hits
-from musicgen_lora.listening.key import estimate_key
-from musicgen_lora.listening.onsets import rolled_share
+from musicgen_lora.listening.pitch.bass import find_bass_notes
+from musicgen_lora.listening.pitch.key import estimate_key
+from musicgen_lora.listening.rhythm.onsets import rolled_share
 from musicgen_lora.model.cpu.switch import enable
 from musicgen_lora.model.lora.adapter import load_adapter, read_adapter
 from musicgen_lora.model.musicgen import MusicGen

@@ -26,13 +26,13 @@ from training_speed import (
 from transformers import AutoTokenizer
 
 from musicgen_lora.dataset.packed import PackedTokens
-from musicgen_lora.generation.decode import generate_codes
-from musicgen_lora.generation.decoder import Decoder
+from musicgen_lora.generation.decoding.decode import generate_codes
+from musicgen_lora.generation.decoding.decoder import Decoder
 from musicgen_lora.given import EMBEDDED
 from musicgen_lora.model.cpu.switch import enable
 from musicgen_lora.model.delays import Delays
 from musicgen_lora.model.musicgen import MusicGen
-from musicgen_lora.model.text import TextStates
+from musicgen_lora.model.text.states import TextStates
 from musicgen_lora.runtime.precision import DTYPES
 from musicgen_lora.training.memory import checkpoint_layers
 from musicgen_lora.training.packed.captured import CapturedGradients, DeviceData, step_totals

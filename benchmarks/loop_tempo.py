@@ -18,7 +18,7 @@ import numpy as np
 
 from musicgen_lora.audio.files import find_audio, read_audio
 from musicgen_lora.beats.beats808 import make_beat, render_beat
-from musicgen_lora.listening.tempo import Tempo, estimate_tempo
+from musicgen_lora.listening.rhythm.tempo import Tempo, estimate_tempo
 from musicgen_lora.prepare.hearing.analyse import tempo_confidence
 from musicgen_lora.prepare.words.captions import MIN_CONFIDENCE
 

@@ -8,7 +8,7 @@ Twenty loops of 4 or 8 bars are asked for, by the style, tempo and key of beats 
 saw. With `--played`, the takes are such beats themselves, up to 3 % off the tempo and begun
 anywhere in a bar: what is lost then is the cutting's fault and not the model's.
 
-A tempo is also measured by others' rules: `listening.tempo`, which is told nothing, hears seven
+A tempo is also measured by others' rules: `listening.rhythm.tempo`, which is told nothing, hears seven
 eighths of each loop, of which no length gives whole bars away; twice and half of the asked tempo
 count as right.
 """
@@ -29,12 +29,12 @@ import soundfile
 
 from musicgen_lora.beats.beats808 import Beat, make_beat, render_beat
 from musicgen_lora.beats.sequencer import step_time_s
-from musicgen_lora.generation.loop import LoopRequest
-from musicgen_lora.generation.takes import Judged, judge_loop
-from musicgen_lora.listening.asked_tempo import kept_tempo
+from musicgen_lora.generation.clips.loop import LoopRequest
+from musicgen_lora.generation.clips.takes import Judged, judge_loop
 from musicgen_lora.listening.drums import find_drum_hits
-from musicgen_lora.listening.metre import onset_strengths
-from musicgen_lora.listening.tempo import estimate_tempo
+from musicgen_lora.listening.rhythm.asked_tempo import kept_tempo
+from musicgen_lora.listening.rhythm.metre import onset_strengths
+from musicgen_lora.listening.rhythm.tempo import estimate_tempo
 
 RATE = 32_000
 FIRST_SEED = 40_000
@@ -132,7 +132,7 @@ def tell(found: Sequence[dict[str, Any]]) -> None:
         ("fits", "without a fault"),
         ("take", "whose take has a steady beat within 2 % of the tempo"),
         ("loop", "that have one themselves, by their onsets"),
-        ("heard", "that listening.tempo hears within 2 % of it, octaves aside"),
+        ("heard", "that listening.rhythm.tempo hears within 2 % of it, octaves aside"),
     ):
         print(f"{sum(row[name] for row in found):3d} of {count} {said}")
     louder = sum(row["hits_db"] > 0.0 for row in found)

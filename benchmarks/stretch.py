@@ -22,8 +22,8 @@ from musicgen_lora.audio.loudness import integrated_loudness
 from musicgen_lora.audio.stretch import stretch
 from musicgen_lora.beats.beats808 import make_beat, render_beat
 from musicgen_lora.beats.sequencer import step_time_s
-from musicgen_lora.listening.loops import weighted_onsets
-from musicgen_lora.listening.metre import onset_strengths
+from musicgen_lora.listening.rhythm.loops import weighted_onsets
+from musicgen_lora.listening.rhythm.metre import onset_strengths
 
 RATE = 32_000
 SEEDS = range(40, 48)

@@ -49,7 +49,7 @@ from musicgen_lora.model.delays import Delays
 from musicgen_lora.model.lora.spec import LoraSpec
 from musicgen_lora.model.lora.trainable import TrainableLora
 from musicgen_lora.model.musicgen import MusicGen, load_base
-from musicgen_lora.model.text import TextStates
+from musicgen_lora.model.text.states import TextStates
 from musicgen_lora.runtime.precision import DTYPES, choose_precision
 from musicgen_lora.runtime.threads import bounded_spinning
 from musicgen_lora.training.memory import peak_memory_bytes

@@ -41,20 +41,20 @@ NOT_MESSAGES = {
     "export": r"- (Base|Adapter).*|from .*|import os|play = .*|sound = .*|    .*|\{0\}# .*|#+ .*"
     r"|os\.chdir.*|T5Cond.*|model = .*|\nTunes.*|All settings.*|Settings and.*|Exported by.*",
     # Raised at a caller's mistake, never at a user's; names of features and of tags.
-    "generation/continuation.py": None,
+    "generation/recordings/continuation.py": None,
     "model/lora/mixture.py": r".*holds a mixture already.*",
     # Tags of sound files.
-    "generation/clip.py": r"(prompt|seed|base|adapter): .*|<.*|\{0\} · seed.*",
+    "generation/clips/clip.py": r"(prompt|seed|base|adapter): .*|<.*|\{0\} · seed.*",
     "listening": None,
     "audio/waveforms.py": None,
     "audio/pictures.py": r"<.*",
-    "evaluation/statistics.py": r"Pairs.*",
+    "evaluation/decisions/statistics.py": r"Pairs.*",
     "config": r"hip hop.*",
     "model/delays.py": None,
     # What a model is tried on, which reads English; a rule in a document.
     "evaluation/measures/listeners.py": r"white noise.*|a drum machine.*|a single pure.*"
     r"|a dog barking.*|a man giving.*|slow piano.*",
-    "evaluation/choice.py": r"no primary clearly.*",
+    "evaluation/decisions/choice.py": r"no primary clearly.*",
     "evaluation/report/plots.py": r"lower left|outside lower.*|offset points|\{0\} k?Hz"
     r"|.*(Sans|Hei|PingFang|MS).*",
     # A file of the run, whose fonts have no Chinese letters everywhere.

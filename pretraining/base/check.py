@@ -25,13 +25,13 @@ from musicgen_lora.config import EMBEDDED_NAME
 from musicgen_lora.dataset.clip_ids import clip_ids
 from musicgen_lora.dataset.metadata import Clip, load_dataset
 from musicgen_lora.dataset.tokens import tokenise_clips
-from musicgen_lora.evaluation.statistics import paired_bootstrap
-from musicgen_lora.generation.decode import generate_codes
-from musicgen_lora.generation.decoder import Decoder
-from musicgen_lora.generation.sampling import GREEDY, Sampling
+from musicgen_lora.evaluation.decisions.statistics import paired_bootstrap
+from musicgen_lora.generation.decoding.decode import generate_codes
+from musicgen_lora.generation.decoding.decoder import Decoder
+from musicgen_lora.generation.decoding.sampling import GREEDY, Sampling
 from musicgen_lora.listening.descriptors import describe
-from musicgen_lora.listening.key import estimate_key
-from musicgen_lora.listening.tempo import estimate_tempo
+from musicgen_lora.listening.pitch.key import estimate_key
+from musicgen_lora.listening.rhythm.tempo import estimate_tempo
 from musicgen_lora.model.musicgen import MusicGen
 from pretraining.base.facts import STATED_TEMPO, clip_flags
 from pretraining.base.losses import loss_figures

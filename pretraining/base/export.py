@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from transformers import AutoProcessor, MusicgenForConditionalGeneration
 
-from musicgen_lora.model.base_facts import FIELD
+from musicgen_lora.model.base.facts import FIELD
 from pretraining.paths import ASSETS, EMBEDDED_BASE, WORK
 
 HERE = Path(__file__).resolve().parent

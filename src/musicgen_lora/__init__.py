@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from musicgen_lora.export.merge import merge_adapters
     from musicgen_lora.generation.generate import generate_audio
     from musicgen_lora.generation.musicgen import MusicGen
-    from musicgen_lora.model.prefetch import prefetch_models
+    from musicgen_lora.model.base.prefetch import prefetch_models
     from musicgen_lora.prepare.prepare import prepare_dataset
     from musicgen_lora.training.train import train_lora
     from musicgen_lora.webui.ui import serve_page
@@ -85,7 +85,7 @@ _MODULES = {
     "generate_audio": "generation.generate",
     "import_model": "export.importing",
     "merge_adapters": "export.merge",
-    "prefetch_models": "model.prefetch",
+    "prefetch_models": "model.base.prefetch",
     "prepare_dataset": "prepare.prepare",
     "serve_page": "webui.ui",
     "tokenise_dataset": "dataset.tokenise",

@@ -176,7 +176,7 @@ def check_optional() -> Iterator[Finding]:
 
 def check_hub() -> Iterator[Finding]:
     """Checks whether base models can be downloaded by their names."""
-    from musicgen_lora.model.hub import REMEDIES, Unreachable, ask
+    from musicgen_lora.model.base.hub import REMEDIES, Unreachable, ask
 
     try:
         ask(HUB_ID)
@@ -192,7 +192,7 @@ def check_hub() -> Iterator[Finding]:
 def check_cache() -> Iterator[Finding]:
     """Lists the models of the hub that the guide names: which are cached, and what the others would
     give to a machine without network."""
-    from musicgen_lora.model.hub import PARTS, cached_folder
+    from musicgen_lora.model.base.hub import PARTS, cached_folder
 
     for name, given in PARTS.items():
         if folder := cached_folder(name):

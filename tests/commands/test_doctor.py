@@ -8,7 +8,7 @@ import pytest
 from huggingface_hub import constants
 
 from musicgen_lora import doctor, extras
-from musicgen_lora.model import hub
+from musicgen_lora.model.base import hub
 
 
 def test_each_missing_part_is_named_with_what_it_gives_and_its_command(

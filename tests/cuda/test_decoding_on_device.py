@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from musicgen_lora.generation import caches, decode
-from musicgen_lora.generation.decode import generate_codes
-from musicgen_lora.generation.sampling import GREEDY, Sampling
-from musicgen_lora.generation.window import FixedWindow
+from musicgen_lora.generation.decoding import caches, decode
+from musicgen_lora.generation.decoding.decode import generate_codes
+from musicgen_lora.generation.decoding.sampling import GREEDY, Sampling
+from musicgen_lora.generation.decoding.window import FixedWindow
 from musicgen_lora.model.codec import Codec
 from musicgen_lora.model.musicgen import load_base, load_tokenizer
-from musicgen_lora.model.text import TextStates
+from musicgen_lora.model.text.states import TextStates
 
 PROMPTS = ["hip hop 808 beat", "dark trap drums with bass"]
 N_FRAMES = 30

@@ -23,7 +23,7 @@ from musicgen_lora.dataset.clip_ids import clip_ids
 from musicgen_lora.dataset.metadata import Clip, load_dataset
 from musicgen_lora.dataset.tokens import tokenise_clips
 from musicgen_lora.model.musicgen import MusicGen, load_base, load_tokenizer
-from musicgen_lora.model.text import TextStates
+from musicgen_lora.model.text.states import TextStates
 
 DURATIONS_S = [2.0, 1.0, 0.3, 1.5]
 MAX_FRAMES = 30

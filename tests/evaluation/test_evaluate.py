@@ -25,9 +25,9 @@ from musicgen_lora.dataset.metadata import load_dataset
 from musicgen_lora.errors import UserError
 from musicgen_lora.evaluation import on_variant
 from musicgen_lora.evaluation.evaluate import evaluate_adapter
-from musicgen_lora.evaluation.forgetting import other_styles_folder
 from musicgen_lora.evaluation.generations import DEFAULT_PROMPTS, choose_prompts
 from musicgen_lora.evaluation.held_out import HeldOut, find_held_out
+from musicgen_lora.evaluation.losses.forgetting import other_styles_folder
 from musicgen_lora.evaluation.report.document import Report
 from musicgen_lora.export.export import export_model
 from musicgen_lora.model.lora.adapter import FACTS_FILE, WEIGHTS_FILE

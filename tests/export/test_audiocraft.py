@@ -27,9 +27,9 @@ from musicgen_lora.export.export import export_model
 from musicgen_lora.export.importing import import_model
 from musicgen_lora.export.merge import merge_adapters
 from musicgen_lora.given import EMBEDDED
-from musicgen_lora.model.base_facts import base_facts
+from musicgen_lora.model.base.facts import base_facts
 from musicgen_lora.model.musicgen import MusicGen, load_base, load_tokenizer
-from musicgen_lora.model.text import TextStates
+from musicgen_lora.model.text.states import TextStates
 
 LM, CODEC = "state_dict.bin", "compression_state_dict.bin"
 FORMS: dict[str, dict[str, Any]] = {

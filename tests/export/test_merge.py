@@ -17,7 +17,7 @@ from tiny import make_tiny_musicgen
 from musicgen_lora.config import MergeSettings
 from musicgen_lora.errors import UserError
 from musicgen_lora.export.merge import merge_adapters
-from musicgen_lora.model.base_facts import base_facts
+from musicgen_lora.model.base.facts import base_facts
 from musicgen_lora.model.lora.adapter import load_adapter
 from musicgen_lora.model.musicgen import load_base
 

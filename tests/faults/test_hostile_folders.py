@@ -38,7 +38,7 @@ from musicgen_lora.model.lora.adapter import (
     save_adapter,
 )
 from musicgen_lora.model.musicgen import load_base, load_tokenizer
-from musicgen_lora.model.text import TextStates
+from musicgen_lora.model.text.states import TextStates
 from musicgen_lora.prepare.hearing.analyse import read_fingerprint, read_record
 from musicgen_lora.training.checkpoints import read_state
 from musicgen_lora.training.record.run import Run

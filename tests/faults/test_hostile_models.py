@@ -20,7 +20,7 @@ from musicgen_lora.model.lora.adapter import (
     save_adapter,
 )
 from musicgen_lora.model.musicgen import load_base, load_processor, load_tokenizer
-from musicgen_lora.model.text import TextStates
+from musicgen_lora.model.text.states import TextStates
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 from tiny import make_tiny_musicgen
 
 from musicgen_lora import GenerateSettings, MusicGen, UserError, generate_audio
-from musicgen_lora.generation.clip import Clip
+from musicgen_lora.generation.clips.clip import Clip
 
 PROMPTS = ["hip hop 808 beat", "sparse <b>drums</b>"]
 

@@ -12,7 +12,7 @@ from musicgen_lora.beats.kit808 import load_kit808
 from musicgen_lora.beats.sequencer import Hit, Pattern, render, step_time_s
 from musicgen_lora.evaluation.report.summary import NO_BEAT
 from musicgen_lora.listening.descriptors import BANDS_HZ, band_name, describe
-from musicgen_lora.listening.onsets import (
+from musicgen_lora.listening.rhythm.onsets import (
     pick_onsets,
     spectral_flux,
 )

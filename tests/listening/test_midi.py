@@ -11,9 +11,9 @@ import pytest
 from musicgen_lora.beats.beats808 import make_beat, render_beat
 from musicgen_lora.beats.kit808 import load_kit808
 from musicgen_lora.beats.sequencer import Hit, Pattern, render, step_time_s
-from musicgen_lora.listening.bass import BassNote
 from musicgen_lora.listening.drums import DrumHit, find_drum_hits
 from musicgen_lora.listening.midi import BEND_SEMITONES, KEYS, midi_bytes, midi_of
+from musicgen_lora.listening.pitch.bass import BassNote
 
 RATE = 32_000
 TRACKS = {

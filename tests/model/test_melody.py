@@ -12,13 +12,13 @@ from datasets import RATE, beat, sine
 from transformers.audio_utils import chroma_filter_bank
 
 from musicgen_lora.errors import UserError
-from musicgen_lora.generation.decode import generate_codes
-from musicgen_lora.generation.sampling import Sampling
+from musicgen_lora.generation.decoding.decode import generate_codes
+from musicgen_lora.generation.decoding.sampling import Sampling
 from musicgen_lora.model.chroma import Chroma
 from musicgen_lora.model.delays import Delays
 from musicgen_lora.model.loss import codebook_cross_entropies
 from musicgen_lora.model.musicgen import MusicGen, load_base, load_tokenizer
-from musicgen_lora.model.text import TextStates
+from musicgen_lora.model.text.states import TextStates
 
 PROMPTS = ["hip hop 808 beat", "trap drums with bass and the 808 pattern"]
 MONO, STEREO = Delays((0, 1, 2, 3)), Delays((0, 0, 1, 1, 2, 2, 3, 3))

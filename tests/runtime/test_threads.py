@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from musicgen_lora.generation import decode, decoder
+from musicgen_lora.generation.decoding import decode, decoder
 from musicgen_lora.model.musicgen import load_base, load_tokenizer
-from musicgen_lora.model.text import TextStates
+from musicgen_lora.model.text.states import TextStates
 from musicgen_lora.runtime.threads import DECIDED_BY, SPIN, bounded_spinning
 
 OURS = {*DECIDED_BY, "OMP_NUM_THREADS"}

@@ -14,7 +14,7 @@ from typing import Any
 
 from transformers import MusicgenForConditionalGeneration
 
-from musicgen_lora.model import loading
+from musicgen_lora.model.base import loading
 
 MAX_BYTES = 4 << 20
 """Of all files of a base that is kept: the embedded one is not."""

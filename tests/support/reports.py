@@ -12,20 +12,20 @@ from scipy.signal import butter, sosfilt
 from musicgen_lora.audio.files import write_wav
 from musicgen_lora.beats.beats808 import make_beat, render_beat
 from musicgen_lora.dataset.metadata import Clip
-from musicgen_lora.evaluation.ear import Heard
-from musicgen_lora.evaluation.losses import summarise_losses, summarise_positions
+from musicgen_lora.evaluation.decisions.protocol import judge_primaries
+from musicgen_lora.evaluation.decisions.regressions import find_regressions
+from musicgen_lora.evaluation.losses.held_out_loss import summarise_losses, summarise_positions
+from musicgen_lora.evaluation.losses.overfitting import excess_of
 from musicgen_lora.evaluation.measures.damage import measure_damage
 from musicgen_lora.evaluation.measures.embeddings import LOG_MEL, log_mel
 from musicgen_lora.evaluation.measures.memory import judge_continuations
-from musicgen_lora.evaluation.overfitting import excess_of
-from musicgen_lora.evaluation.protocol import judge_primaries
-from musicgen_lora.evaluation.references import References
-from musicgen_lora.evaluation.regressions import find_regressions
 from musicgen_lora.evaluation.report.report import write_report
 from musicgen_lora.evaluation.report.summary import (
     write_sentences,
 )
-from musicgen_lora.evaluation.sounds import Hearing, compare_sounds
+from musicgen_lora.evaluation.sound.ear import Heard
+from musicgen_lora.evaluation.sound.references import References
+from musicgen_lora.evaluation.sound.sounds import Hearing, compare_sounds
 from musicgen_lora.formats.documents import plain
 from musicgen_lora.listening.descriptors import describe
 from musicgen_lora.listening.duplicates import fingerprint

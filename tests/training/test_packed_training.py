@@ -20,7 +20,7 @@ from musicgen_lora.model.codec import Codec
 from musicgen_lora.model.delays import Delays
 from musicgen_lora.model.lora.adapter import load_adapter
 from musicgen_lora.model.musicgen import MusicGen, load_base, load_processor, load_tokenizer
-from musicgen_lora.model.text import TextStates
+from musicgen_lora.model.text.states import TextStates
 from musicgen_lora.training.packed.captured import (
     CapturedGradients,
     DeviceData,

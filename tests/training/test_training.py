@@ -21,12 +21,12 @@ from musicgen_lora.dataset.metadata import load_dataset
 from musicgen_lora.dataset.tokens import tokenise_clips
 from musicgen_lora.errors import UserError
 from musicgen_lora.evaluation.evaluate import evaluate_adapter
-from musicgen_lora.generation.decode import generate_codes
+from musicgen_lora.generation.decoding.decode import generate_codes
+from musicgen_lora.generation.decoding.sampling import Sampling
 from musicgen_lora.generation.generate import generate_audio
-from musicgen_lora.generation.sampling import Sampling
 from musicgen_lora.model.lora.adapter import load_adapter
 from musicgen_lora.model.musicgen import MusicGen, load_base, load_tokenizer
-from musicgen_lora.model.text import TextStates
+from musicgen_lora.model.text.states import TextStates
 from musicgen_lora.training.step import Learner, optimise_step
 from musicgen_lora.training.train import train_lora
 

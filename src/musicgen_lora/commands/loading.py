@@ -57,7 +57,7 @@ def fetch_bases(settings: Any) -> None:
     """Fetches a base model that isn't here yet; where that can't be, torch need not load."""
     for name in hub_ids(settings):
         with whole_stops():
-            from musicgen_lora.model.hub import hub_folder
+            from musicgen_lora.model.base.hub import hub_folder
 
         hub_folder(name)
 

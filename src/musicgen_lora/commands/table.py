@@ -111,7 +111,7 @@ COMMANDS = {
     ),
     "prefetch": Command(
         "fetch what a hub would give, for a machine without network",
-        "musicgen_lora.model.prefetch:prefetch_models",
+        "musicgen_lora.model.base.prefetch:prefetch_models",
         lambda s: f"Looking for {', '.join(s.models) or 'the models'} at the hub",
     ),
     "ui": Command(

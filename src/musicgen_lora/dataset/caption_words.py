@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 from musicgen_lora.errors import UserError
-from musicgen_lora.listening.key_names import NameKey, find_key, key_distance
+from musicgen_lora.listening.pitch.key_names import NameKey, find_key, key_distance
 
 BPM_WORDS = ("{bpm} bpm", "{bpm} BPM", "at {bpm} bpm", "tempo {bpm} bpm")
 KEY_WORDS = ("{key}", "in {key}", "key of {key}")

@@ -21,13 +21,12 @@ from musicgen_lora.config import EvaluateSettings
 from musicgen_lora.console import plain_console
 from musicgen_lora.dataset.remote import with_local_data
 from musicgen_lora.errors import UserError
-from musicgen_lora.evaluation.choice import choose_best, judge_family
-from musicgen_lora.evaluation.ear import Ear
+from musicgen_lora.evaluation.decisions.choice import choose_best, judge_family
+from musicgen_lora.evaluation.decisions.regressions import find_regressions
 from musicgen_lora.evaluation.held_out import HeldOut, find_held_out
 from musicgen_lora.evaluation.measures.embeddings import Embedding
 from musicgen_lora.evaluation.measures.listeners import Listener, load_listener
 from musicgen_lora.evaluation.on_variant import measure_variant, play
-from musicgen_lora.evaluation.regressions import find_regressions
 from musicgen_lora.evaluation.report.document import (
     FORMAT_VERSION,
     Generation,
@@ -42,6 +41,7 @@ from musicgen_lora.evaluation.report.report import (
 )
 from musicgen_lora.evaluation.report.summary import list_not_computed, write_sentences
 from musicgen_lora.evaluation.session import Played, Session, open_session
+from musicgen_lora.evaluation.sound.ear import Ear
 from musicgen_lora.evaluation.store import FOLDER as CACHE
 from musicgen_lora.evaluation.store import Store
 from musicgen_lora.evaluation.variants import (
@@ -53,12 +53,12 @@ from musicgen_lora.evaluation.variants import (
 )
 from musicgen_lora.evaluation.voices import Voice, base_voice, variant_voices
 from musicgen_lora.formats.documents import plain
-from musicgen_lora.generation.decode import windows_sentence
+from musicgen_lora.generation.decoding.decode import windows_sentence
 from musicgen_lora.given import check_prompts
 from musicgen_lora.model.cpu.switch import enable
 from musicgen_lora.model.lora.adapter import WEIGHTS_FILE
 from musicgen_lora.model.musicgen import MusicGen
-from musicgen_lora.model.wording import english_of
+from musicgen_lora.model.text.wording import english_of
 from musicgen_lora.runtime import processes
 from musicgen_lora.runtime.locks import locked
 from musicgen_lora.runtime.versions import library_versions

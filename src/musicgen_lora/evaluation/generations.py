@@ -12,13 +12,13 @@ import torch
 
 from musicgen_lora.audio.files import write_wav
 from musicgen_lora.dataset.metadata import Clip
-from musicgen_lora.evaluation.ear import Ear, Heard
+from musicgen_lora.evaluation.sound.ear import Ear, Heard
 from musicgen_lora.evaluation.voices import Voice
-from musicgen_lora.generation.decode import VERSION, depends_on_batch, generate_codes
-from musicgen_lora.generation.decoder import Decoder
-from musicgen_lora.generation.sampling import Sampling
+from musicgen_lora.generation.decoding.decode import VERSION, depends_on_batch, generate_codes
+from musicgen_lora.generation.decoding.decoder import Decoder
+from musicgen_lora.generation.decoding.sampling import Sampling
 from musicgen_lora.model.musicgen import MusicGen
-from musicgen_lora.model.reading import TextReader, describe_readings
+from musicgen_lora.model.text.reading import TextReader, describe_readings
 
 DEFAULT_PROMPTS = (
     "hip hop 808 beat with trap drums",

@@ -7,18 +7,18 @@ from typing import Any
 
 from musicgen_lora.console import progress
 from musicgen_lora.dataset.scoring import Windows
+from musicgen_lora.evaluation.decisions.protocol import judge_primaries
 from musicgen_lora.evaluation.generations import play_prompts, write_clips
-from musicgen_lora.evaluation.losses import compare_losses, windows_to_measure
-from musicgen_lora.evaluation.memorisation import find_nearest, measure_continuations
-from musicgen_lora.evaluation.overfitting import measure_overfitting
-from musicgen_lora.evaluation.protocol import judge_primaries
+from musicgen_lora.evaluation.losses.held_out_loss import compare_losses, windows_to_measure
+from musicgen_lora.evaluation.losses.overfitting import measure_overfitting
 from musicgen_lora.evaluation.report.document import Losses, NoLosses
 from musicgen_lora.evaluation.session import Played, Session
-from musicgen_lora.evaluation.sounds import compare_sounds
+from musicgen_lora.evaluation.sound.memorisation import find_nearest, measure_continuations
+from musicgen_lora.evaluation.sound.sounds import compare_sounds
 from musicgen_lora.evaluation.variants import ALONE
 from musicgen_lora.evaluation.voices import ADAPTER, BASE, Sides, Voice
 from musicgen_lora.formats.documents import plain
-from musicgen_lora.generation.sampling import Sampling
+from musicgen_lora.generation.decoding.sampling import Sampling
 
 
 def play(session: Session, voice: Voice, name: str) -> Played:

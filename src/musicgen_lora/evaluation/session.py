@@ -16,19 +16,19 @@ from musicgen_lora.console import progress
 from musicgen_lora.dataset.clip_ids import clip_ids
 from musicgen_lora.dataset.tokens import TokenStore, open_tokens, tokenise_clips
 from musicgen_lora.errors import UserError
-from musicgen_lora.evaluation.ear import Ear, Heard
-from musicgen_lora.evaluation.forgetting import OtherMusic, other_music
 from musicgen_lora.evaluation.generations import choose_prompts, describe_texts
 from musicgen_lora.evaluation.held_out import HeldOut
+from musicgen_lora.evaluation.losses.forgetting import OtherMusic, other_music
 from musicgen_lora.evaluation.measures.listeners import Listener
-from musicgen_lora.evaluation.memorisation import print_trained
-from musicgen_lora.evaluation.references import References, hear_references
-from musicgen_lora.evaluation.sounds import Hearing
+from musicgen_lora.evaluation.sound.ear import Ear, Heard
+from musicgen_lora.evaluation.sound.memorisation import print_trained
+from musicgen_lora.evaluation.sound.references import References, hear_references
+from musicgen_lora.evaluation.sound.sounds import Hearing
 from musicgen_lora.evaluation.trained_clips import Trained, open_trained
 from musicgen_lora.evaluation.voices import Voice
-from musicgen_lora.generation.decode import windows_sentence
+from musicgen_lora.generation.decoding.decode import windows_sentence
 from musicgen_lora.model.musicgen import MusicGen
-from musicgen_lora.model.reading import TextReader
+from musicgen_lora.model.text.reading import TextReader
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from musicgen_lora.evaluation.variants import Variant
 from musicgen_lora.model.fingerprint import fingerprint
 from musicgen_lora.model.lora.mixture import Mixture, read_part
 from musicgen_lora.model.musicgen import MusicGen
-from musicgen_lora.model.reading import MAX_TEXT_TOKENS
-from musicgen_lora.model.wording import english_of
+from musicgen_lora.model.text.reading import MAX_TEXT_TOKENS
+from musicgen_lora.model.text.wording import english_of
 
 BASE, ADAPTER = "base", "adapter"
 

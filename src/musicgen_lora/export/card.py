@@ -13,7 +13,7 @@ from musicgen_lora.errors import UserError
 from musicgen_lora.export.audiocraft.config import TEXT_ENCODERS, text_encoder_name
 from musicgen_lora.export.sources import Source
 from musicgen_lora.formats.documents import SMALL, read_bytes
-from musicgen_lora.model.base_facts import base_facts
+from musicgen_lora.model.base.facts import base_facts
 from musicgen_lora.model.lora.card import adapter_card, licence
 from musicgen_lora.model.melody import is_melody
 from musicgen_lora.model.musicgen import model_shape

@@ -19,7 +19,7 @@ from musicgen_lora.atomic import json_bytes
 from musicgen_lora.errors import RunError
 from musicgen_lora.formats.documents import LARGE, read_json
 from musicgen_lora.formats.tensors import read_tensors
-from musicgen_lora.model.base_folder import INDEX, WEIGHTS
+from musicgen_lora.model.base.folder import INDEX, WEIGHTS
 
 CONFIGS = (
     "config.json",

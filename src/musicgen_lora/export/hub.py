@@ -17,7 +17,7 @@ from rich.console import Console
 
 from musicgen_lora.config.export import HubSettings
 from musicgen_lora.errors import RunError, UserError
-from musicgen_lora.model.hub import FAILURES
+from musicgen_lora.model.base.hub import FAILURES
 from musicgen_lora.plural import count
 
 TEXTS = (".json", ".md", ".txt")

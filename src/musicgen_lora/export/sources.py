@@ -12,7 +12,7 @@ from transformers import MusicgenForConditionalGeneration
 
 from musicgen_lora import EMBEDDED_NAME, __version__
 from musicgen_lora.given import check_strengths, local_model
-from musicgen_lora.model.base_folder import base_folder
+from musicgen_lora.model.base.folder import base_folder
 from musicgen_lora.model.lora.adapter import read_adapter
 from musicgen_lora.model.lora.mixture import Mixture, Part, read_part
 from musicgen_lora.model.musicgen import MusicGen

@@ -10,8 +10,8 @@ from rich.console import Console
 from musicgen_lora import atomic
 from musicgen_lora.config import GenerateSettings
 from musicgen_lora.console import free_stdout, plain_console
-from musicgen_lora.generation.clip import Clip
-from musicgen_lora.generation.clips import (
+from musicgen_lora.generation.clips.clip import Clip
+from musicgen_lora.generation.clips.keeping import (
     WAIT_S,
     onto_sentence,
     seams_sentence,

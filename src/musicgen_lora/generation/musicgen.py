@@ -23,22 +23,22 @@ from musicgen_lora.audio.writing import check_format
 from musicgen_lora.config import GenerateSettings
 from musicgen_lora.console import plain_console
 from musicgen_lora.errors import UserError
-from musicgen_lora.generation.clip import Clip, Clips
-from musicgen_lora.generation.decode import window_frames
-from musicgen_lora.generation.decoder import Decoder
+from musicgen_lora.generation.clips.clip import Clip, Clips
+from musicgen_lora.generation.decoding.decode import window_frames
+from musicgen_lora.generation.decoding.decoder import Decoder
+from musicgen_lora.generation.decoding.precision import choose_precision
+from musicgen_lora.generation.decoding.stream import CHUNK_S
 from musicgen_lora.generation.orders import orders_of, texts_of
 from musicgen_lora.generation.player import Instrument, Player
-from musicgen_lora.generation.precision import choose_precision
-from musicgen_lora.generation.recording import asked_of, say_of_recording
+from musicgen_lora.generation.recordings.recording import asked_of, say_of_recording
 from musicgen_lora.generation.session import Session
-from musicgen_lora.generation.stream import CHUNK_S
 from musicgen_lora.given import check_playing
 from musicgen_lora.model.lora.mixture import Mixture, Part, read_part
 from musicgen_lora.model.musicgen import MusicGen as Base
 from musicgen_lora.model.musicgen import fingerprint
 from musicgen_lora.model.placement import place
-from musicgen_lora.model.reading import TextReader, describe_readings
-from musicgen_lora.model.text import TextStates
+from musicgen_lora.model.text.reading import TextReader, describe_readings
+from musicgen_lora.model.text.states import TextStates
 from musicgen_lora.runtime import processes
 
 _OF_THE_COMMAND = (

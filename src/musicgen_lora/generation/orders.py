@@ -9,8 +9,8 @@ from rich.console import Console
 
 from musicgen_lora.config import GenerateSettings
 from musicgen_lora.config.prompts import ClipOrder, read_prompts
-from musicgen_lora.generation.bar_grid import facts_beside
 from musicgen_lora.generation.captions import draw_captions
+from musicgen_lora.generation.recordings.bar_grid import facts_beside
 from musicgen_lora.generation.wanted import checked_orders
 from musicgen_lora.given import check_prompts
 from musicgen_lora.model.lora.adapter import AdapterFiles

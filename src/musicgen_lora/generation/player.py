@@ -11,13 +11,18 @@ import torch
 from rich.console import Console
 
 from musicgen_lora.console import progress
-from musicgen_lora.generation.decode import Scenes, depends_on_batch, play_frames
-from musicgen_lora.generation.decoder import Conditions, Decoder, threads_for
-from musicgen_lora.generation.sampling import Sampling
-from musicgen_lora.generation.stream import CHUNK_S, ChunkDecoder, decodes_in_parts, stream_audio
+from musicgen_lora.generation.decoding.decode import Scenes, depends_on_batch, play_frames
+from musicgen_lora.generation.decoding.decoder import Conditions, Decoder, threads_for
+from musicgen_lora.generation.decoding.sampling import Sampling
+from musicgen_lora.generation.decoding.stream import (
+    CHUNK_S,
+    ChunkDecoder,
+    decodes_in_parts,
+    stream_audio,
+)
 from musicgen_lora.model.codec import Codec
 from musicgen_lora.model.lora.mixture import Mixture
-from musicgen_lora.model.text import TextStates
+from musicgen_lora.model.text.states import TextStates
 
 WHOLE_S = 30.0
 """Clips of up to so many seconds are decoded as a whole, longer ones in parts, which a memory

@@ -16,16 +16,16 @@ import numpy as np
 
 from musicgen_lora.config import GenerateSettings
 from musicgen_lora.config.prompts import ClipOrder
-from musicgen_lora.generation.clip import Clip
-from musicgen_lora.generation.clips import draw_best
-from musicgen_lora.generation.continuation import HOLE_DB
-from musicgen_lora.generation.decode import window_frames, windows_sentence
+from musicgen_lora.generation.clips.clip import Clip
+from musicgen_lora.generation.clips.keeping import draw_best
+from musicgen_lora.generation.clips.takes import Judged, draw_takes, judge_clip
+from musicgen_lora.generation.decoding.decode import window_frames, windows_sentence
+from musicgen_lora.generation.decoding.sampling import Sampling
+from musicgen_lora.generation.decoding.stream import decodes_in_parts
 from musicgen_lora.generation.outlets import Live
 from musicgen_lora.generation.player import Length, Part, Player
-from musicgen_lora.generation.recording import Asked
-from musicgen_lora.generation.sampling import Sampling
-from musicgen_lora.generation.stream import decodes_in_parts
-from musicgen_lora.generation.takes import Judged, draw_takes, judge_clip
+from musicgen_lora.generation.recordings.continuation import HOLE_DB
+from musicgen_lora.generation.recordings.recording import Asked
 from musicgen_lora.generation.wanted import Wanted, read_as, take_s, wanted_of
 from musicgen_lora.model.codec import Codec
 

@@ -15,8 +15,8 @@ from musicgen_lora.config.prompts import ClipOrder, clip_orders
 from musicgen_lora.dataset.caption_words import with_tempo_and_key
 from musicgen_lora.errors import UserError
 from musicgen_lora.given import check_playing, check_prompts, check_strengths
-from musicgen_lora.listening.key_names import normalise_key
-from musicgen_lora.model.wording import english_of
+from musicgen_lora.listening.pitch.key_names import normalise_key
+from musicgen_lora.model.text.wording import english_of
 
 LONGEST_S = 30.0
 STRETCH_MOST = 0.04

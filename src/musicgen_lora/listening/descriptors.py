@@ -13,10 +13,10 @@ from scipy.signal.windows import hann
 from musicgen_lora.audio.loudness import decibels, integrated_loudness
 from musicgen_lora.audio.spectra import magnitudes
 from musicgen_lora.audio.waveforms import check_waveform
-from musicgen_lora.listening.bass import find_bass_notes
-from musicgen_lora.listening.onsets import pick_onsets, rolled_share, spectral_flux
-from musicgen_lora.listening.swing import find_swing
-from musicgen_lora.listening.tempo import estimate_tempo
+from musicgen_lora.listening.pitch.bass import find_bass_notes
+from musicgen_lora.listening.rhythm.onsets import pick_onsets, rolled_share, spectral_flux
+from musicgen_lora.listening.rhythm.swing import find_swing
+from musicgen_lora.listening.rhythm.tempo import estimate_tempo
 
 BANDS_HZ = (
     (20, 60),

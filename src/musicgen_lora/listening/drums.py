@@ -18,7 +18,7 @@ import numpy as np
 from scipy.ndimage import uniform_filter1d
 from scipy.signal import butter, sosfilt
 
-from musicgen_lora.listening.onsets import pick_onsets, spectral_flux
+from musicgen_lora.listening.rhythm.onsets import pick_onsets, spectral_flux
 
 BANDS_HZ = {
     "low": (30.0, 120.0),

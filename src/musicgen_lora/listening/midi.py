@@ -13,9 +13,9 @@ from collections.abc import Sequence
 import mido
 import numpy as np
 
-from musicgen_lora.listening.bass import BassNote, find_bass_notes
 from musicgen_lora.listening.drums import DrumHit, find_drum_hits
-from musicgen_lora.listening.key_names import short_key, usual_key
+from musicgen_lora.listening.pitch.bass import BassNote, find_bass_notes
+from musicgen_lora.listening.pitch.key_names import short_key, usual_key
 
 TICKS_PER_BEAT = 960
 KEYS = {"kick": 36, "snare": 38, "hat": 42}

@@ -20,8 +20,8 @@ from transformers.audio_utils import chroma_filter_bank
 from musicgen_lora.errors import UserError
 from musicgen_lora.formats.documents import read_json
 from musicgen_lora.formats.kinds import check_kind, fields, integer
-from musicgen_lora.model.base_folder import base_folder
-from musicgen_lora.model.bounds import DURATION_S, PITCH_CLASSES, RATE
+from musicgen_lora.model.base.bounds import DURATION_S, PITCH_CLASSES, RATE
+from musicgen_lora.model.base.folder import base_folder
 
 SETTINGS_FILE = "preprocessor_config.json"
 _SETTINGS = fields(

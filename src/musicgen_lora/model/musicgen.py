@@ -19,15 +19,15 @@ from torch import Tensor, nn
 from transformers import MusicgenForConditionalGeneration, PreTrainedTokenizerBase
 
 from musicgen_lora.model import melody
-from musicgen_lora.model.base_facts import BaseFacts, base_facts
+from musicgen_lora.model.base.facts import BaseFacts, base_facts
+from musicgen_lora.model.base.loading import load_base, load_processor, load_tokenizer
 from musicgen_lora.model.chroma import Chroma
 from musicgen_lora.model.codec import Codec
 from musicgen_lora.model.delays import Delays
 from musicgen_lora.model.fingerprint import base_fingerprint, fingerprint
-from musicgen_lora.model.loading import load_base, load_processor, load_tokenizer
 from musicgen_lora.model.loss import codebook_cross_entropies, frame_cross_entropies
 from musicgen_lora.model.shape import Shape, model_shape
-from musicgen_lora.model.text import TextStates
+from musicgen_lora.model.text.states import TextStates
 from musicgen_lora.runtime.precision import DTYPES
 
 __all__ = [

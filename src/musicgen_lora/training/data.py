@@ -18,7 +18,7 @@ from musicgen_lora.dataset.scoring import Windows
 from musicgen_lora.dataset.tokens import TokenStore, open_tokens, tokenise_clips
 from musicgen_lora.errors import UserError
 from musicgen_lora.model.musicgen import MusicGen
-from musicgen_lora.model.reading import TextReader, describe_readings
+from musicgen_lora.model.text.reading import TextReader, describe_readings
 from musicgen_lora.runtime import processes
 
 GATE_WINDOWS = 32

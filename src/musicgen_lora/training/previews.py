@@ -16,7 +16,7 @@ from musicgen_lora import atomic
 from musicgen_lora.audio.files import write_wav
 from musicgen_lora.config import TrainSettings
 from musicgen_lora.dataset.metadata import Clips
-from musicgen_lora.generation.decode import generate_codes
+from musicgen_lora.generation.decoding.decode import generate_codes
 from musicgen_lora.model.musicgen import MusicGen
 from musicgen_lora.plural import count
 from musicgen_lora.runtime import processes

@@ -24,7 +24,7 @@ from musicgen_lora.console import plain_console, progress
 from musicgen_lora.dataset.metadata import Clips, load_dataset
 from musicgen_lora.dataset.remote import with_local_data
 from musicgen_lora.errors import RunError, UserError
-from musicgen_lora.generation.decode import windows_sentence
+from musicgen_lora.generation.decoding.decode import windows_sentence
 from musicgen_lora.model.cpu.lora_linear import round_before_adding
 from musicgen_lora.model.cpu.switch import enable
 from musicgen_lora.model.lora.quantise import quantise_decoder

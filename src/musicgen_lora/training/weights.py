@@ -16,8 +16,8 @@ from transformers import MusicgenForConditionalGeneration
 from musicgen_lora import atomic
 from musicgen_lora.errors import UserError
 from musicgen_lora.formats.tensors import read_tensors
+from musicgen_lora.model.base.loading import load_processor, load_tokenizer
 from musicgen_lora.model.chroma import write_extractor_settings
-from musicgen_lora.model.loading import load_processor, load_tokenizer
 from musicgen_lora.model.lora.adapter import WEIGHTS_FILE
 from musicgen_lora.model.lora.card import adapter_card
 from musicgen_lora.model.lora.facts import FACTS_FILE, AdapterFacts

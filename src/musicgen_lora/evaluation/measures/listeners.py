@@ -32,7 +32,7 @@ from musicgen_lora.errors import UserError
 from musicgen_lora.evaluation.measures.embeddings import Embedding
 from musicgen_lora.formats.documents import read_json
 from musicgen_lora.formats.kinds import check_kind, fields, integer, shortened
-from musicgen_lora.model.base_folder import (
+from musicgen_lora.model.base.folder import (
     base_folder,
     check_bounds,
     check_shapes,
@@ -40,8 +40,8 @@ from musicgen_lora.model.base_folder import (
     read_base_shapes,
     without_ours,
 )
-from musicgen_lora.model.loading import UNLOADABLE
-from musicgen_lora.model.wording import english_of
+from musicgen_lora.model.base.loading import UNLOADABLE
+from musicgen_lora.model.text.wording import english_of
 
 CLAP = "clap"
 SPEECH = {"hubert": HubertModel, "wav2vec2": Wav2Vec2Model, "wavlm": WavLMModel}

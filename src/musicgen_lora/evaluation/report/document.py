@@ -10,7 +10,7 @@ from typing import Any, Literal, NotRequired
 from typing_extensions import TypedDict
 
 from musicgen_lora.errors import UserError
-from musicgen_lora.evaluation.statistics import Apart, MovedShare, PairedResult
+from musicgen_lora.evaluation.decisions.statistics import Apart, MovedShare, PairedResult
 from musicgen_lora.formats.documents import LARGE, read_json
 
 JSON_FILE = "report.json"

@@ -18,7 +18,7 @@ from matplotlib.lines import Line2D
 from scipy.signal.windows import hann
 
 from musicgen_lora.audio.spectra import magnitudes
-from musicgen_lora.evaluation.comparison import SHOWN, band_label
+from musicgen_lora.evaluation.sound.comparison import SHOWN, band_label
 from musicgen_lora.language.choice import chosen
 from musicgen_lora.language.translate import word
 from musicgen_lora.listening.descriptors import BANDS_HZ, band_name

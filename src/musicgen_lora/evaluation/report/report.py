@@ -16,7 +16,7 @@ from rich.text import Text
 
 from musicgen_lora import atomic
 from musicgen_lora.console import MessageTable
-from musicgen_lora.evaluation.comparison import SHOWN, shown_value
+from musicgen_lora.evaluation.decisions.statistics import PairedResult
 from musicgen_lora.evaluation.report import plots
 from musicgen_lora.evaluation.report.document import (
     JSON_FILE,
@@ -41,7 +41,7 @@ from musicgen_lora.evaluation.report.verdicts import (
     primary_rows,
 )
 from musicgen_lora.evaluation.report.violins import violins_plot
-from musicgen_lora.evaluation.statistics import PairedResult
+from musicgen_lora.evaluation.sound.comparison import SHOWN, shown_value
 from musicgen_lora.language.translate import word
 from musicgen_lora.model.lora.evaluated import evaluation_section
 from musicgen_lora.page import data_uri, render_page

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from musicgen_lora.evaluation.comparison import SHOWN, Descriptor, shown_value
+from musicgen_lora.evaluation.decisions.statistics import FEWEST_FOR_SURE, PairedResult
 from musicgen_lora.evaluation.report.document import Missing, Report
 from musicgen_lora.evaluation.report.side_by_side import choice_sentences
 from musicgen_lora.evaluation.report.verdicts import (
@@ -17,7 +17,7 @@ from musicgen_lora.evaluation.report.verdicts import (
     overfitting_sentences,
     primary_sentences,
 )
-from musicgen_lora.evaluation.statistics import FEWEST_FOR_SURE, PairedResult
+from musicgen_lora.evaluation.sound.comparison import SHOWN, Descriptor, shown_value
 from musicgen_lora.plural import count
 
 TOLD = ("band_20_60_share", "hat_onset_rate_hz", "roll_density", "kick_onset_rate_hz")

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from musicgen_lora.evaluation.decisions.statistics import FEWEST_FOR_SURE
 from musicgen_lora.evaluation.measures.diversity import COLLAPSED_BELOW
-from musicgen_lora.evaluation.statistics import FEWEST_FOR_SURE
 from musicgen_lora.plural import count
 
 DASH = "\N{EN DASH}"

@@ -8,7 +8,6 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from musicgen_lora.evaluation.comparison import SHOWN, Descriptor
 from musicgen_lora.evaluation.report.plots import (
     COLOURS,
     INK,
@@ -18,6 +17,7 @@ from musicgen_lora.evaluation.report.plots import (
     mark,
     said,
 )
+from musicgen_lora.evaluation.sound.comparison import SHOWN, Descriptor
 
 DRAWN = (
     *("band_20_60_share", "band_60_120_share", "sub_f0_hz"),

@@ -15,7 +15,7 @@ from typing import Any
 from musicgen_lora.errors import UserError
 from musicgen_lora.export.audiocraft.names import Places
 from musicgen_lora.formats.kinds import shortened
-from musicgen_lora.model.base_facts import FIELD, RANGES
+from musicgen_lora.model.base.facts import FIELD, RANGES
 
 TEXT_ENCODERS = {512: "t5-small", 768: "t5-base", 1024: "t5-large"}
 """Names that audiocraft knows, by the width that it takes each to have."""

@@ -35,8 +35,8 @@ from musicgen_lora.export.audiocraft.names import (
 from musicgen_lora.export.checkpoint import TOKENIZER, weight_files
 from musicgen_lora.formats.documents import read_json
 from musicgen_lora.formats.tensors import read_tensors
-from musicgen_lora.model.base_facts import FIELD
-from musicgen_lora.model.base_folder import WEIGHTS, base_folder
+from musicgen_lora.model.base.facts import FIELD
+from musicgen_lora.model.base.folder import WEIGHTS, base_folder
 from musicgen_lora.model.chroma import SETTINGS_FILE
 from musicgen_lora.model.musicgen import load_base, load_tokenizer
 

@@ -29,7 +29,7 @@ from musicgen_lora.export.audiocraft.names import (
 from musicgen_lora.export.checkpoint import TOKENIZER
 from musicgen_lora.export.sources import Source
 from musicgen_lora.formats.documents import LARGE, read_json
-from musicgen_lora.model.base_facts import FIELD, base_facts
+from musicgen_lora.model.base.facts import FIELD, base_facts
 from musicgen_lora.model.chroma import extractor_settings
 from musicgen_lora.model.melody import is_melody
 

@@ -25,7 +25,7 @@ from musicgen_lora.errors import UserError
 from musicgen_lora.formats.documents import LARGE, parse_json, read_bytes, read_json
 from musicgen_lora.formats.kinds import check_kind, fields, named, text
 from musicgen_lora.given import ADAPTER_WEIGHTS, check_adapter_folder
-from musicgen_lora.model.loading import UNLOADABLE
+from musicgen_lora.model.base.loading import UNLOADABLE
 from musicgen_lora.model.lora.config import CONFIG_FILE, read_adapter_config
 from musicgen_lora.model.lora.facts import FACTS_FILE, FACTS_VERSION, AdapterFacts
 from musicgen_lora.model.lora.trainable import adapter_off, save_adapter

@@ -30,7 +30,7 @@ from musicgen_lora.formats.kinds import (
 )
 from musicgen_lora.formats.tensors import Shapes
 from musicgen_lora.given import ADAPTER_CONFIG
-from musicgen_lora.model.bounds import EXPRESSION, LAYER, NAME, SCALE, SHARE, WIDTH
+from musicgen_lora.model.base.bounds import EXPRESSION, LAYER, NAME, SCALE, SHARE, WIDTH
 
 CONFIG_FILE = ADAPTER_CONFIG
 

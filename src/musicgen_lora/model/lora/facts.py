@@ -15,7 +15,7 @@ from musicgen_lora import atomic
 from musicgen_lora.errors import UserError
 from musicgen_lora.formats.documents import parse_json
 from musicgen_lora.formats.kinds import check_kind, fields, integer, many, or_null, path_text, text
-from musicgen_lora.model.bounds import DURATION_S
+from musicgen_lora.model.base.bounds import DURATION_S
 
 FACTS_FILE = "musicgen_lora.json"
 FACTS_VERSION = 1

@@ -24,14 +24,14 @@ from musicgen_lora.audio.limiter import raise_loudness
 from musicgen_lora.audio.loudness import integrated_loudness
 from musicgen_lora.audio.stream import AudioStream
 from musicgen_lora.errors import AudioError
-from musicgen_lora.listening.bars import (
+from musicgen_lora.listening.rhythm.bars import (
     KEPT_BARS,
     cut_on_bars,
     repeats_to_reach,
     sounding_stretches,
     whole_bars,
 )
-from musicgen_lora.listening.tempo import Tempo
+from musicgen_lora.listening.rhythm.tempo import Tempo
 from musicgen_lora.prepare.hearing.records import Analysis, Segment
 from musicgen_lora.prepare.hearing.vocals import LEAST_SHARE, Vocals, split_vocals
 from musicgen_lora.prepare.words.facts import Part

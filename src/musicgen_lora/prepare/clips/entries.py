@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from musicgen_lora.dataset.splits import Split, normalise_split
-from musicgen_lora.model.wording import english_of
+from musicgen_lora.model.text.wording import english_of
 from musicgen_lora.prepare.clips.cut import ClipPlan
 from musicgen_lora.prepare.clips.windows import own_segment
 from musicgen_lora.prepare.hearing.analyse import measured_facts

@@ -24,15 +24,11 @@ from musicgen_lora.audio.fold import cancelled_bands, fold_to_mono
 from musicgen_lora.audio.stream import LONGEST_S, AudioStream
 from musicgen_lora.errors import AudioError
 from musicgen_lora.formats.arrays import read_array
-from musicgen_lora.listening.bars import SURE
-from musicgen_lora.listening.bass import find_bass_notes
 from musicgen_lora.listening.duplicates import HOP_S, fingerprint
-from musicgen_lora.listening.key import estimate_key
-from musicgen_lora.listening.key_names import usual_key
-from musicgen_lora.listening.metre import BASS, FRAME_RATE, HATS, onset_strengths
 from musicgen_lora.listening.one_shots import is_one_shot
-from musicgen_lora.listening.onsets import pick_onsets, rolled_share
-from musicgen_lora.listening.pieces import tempi_between_pauses, tempo_fields
+from musicgen_lora.listening.pitch.bass import find_bass_notes
+from musicgen_lora.listening.pitch.key import estimate_key
+from musicgen_lora.listening.pitch.key_names import usual_key
 from musicgen_lora.listening.quality import (
     Measured,
     Quality,
@@ -40,7 +36,11 @@ from musicgen_lora.listening.quality import (
     merge_qualities,
     silence_quality,
 )
-from musicgen_lora.listening.tempo import tempo_of_strengths
+from musicgen_lora.listening.rhythm.bars import SURE
+from musicgen_lora.listening.rhythm.metre import BASS, FRAME_RATE, HATS, onset_strengths
+from musicgen_lora.listening.rhythm.onsets import pick_onsets, rolled_share
+from musicgen_lora.listening.rhythm.pieces import tempi_between_pauses, tempo_fields
+from musicgen_lora.listening.rhythm.tempo import tempo_of_strengths
 from musicgen_lora.prepare.hearing.records import FORMAT, Analysis, Segment, keep, made, read_kept
 from musicgen_lora.prepare.reading.readers import facts_from_tags
 from musicgen_lora.prepare.words.facts import Facts, make_facts

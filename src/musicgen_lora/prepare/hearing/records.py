@@ -22,7 +22,7 @@ from musicgen_lora.dataset.caption_words import normalise_bpm
 from musicgen_lora.errors import UserError
 from musicgen_lora.formats.documents import LARGE, plain, read_json
 from musicgen_lora.listening.quality import Quality
-from musicgen_lora.listening.tempo import Tempo
+from musicgen_lora.listening.rhythm.tempo import Tempo
 from musicgen_lora.prepare.words.facts import Facts
 
 FORMAT = 4

@@ -17,7 +17,7 @@ from typing import Any
 from musicgen_lora.dataset.caption_words import normalise_bpm
 from musicgen_lora.dataset.splits import normalise_split
 from musicgen_lora.errors import UserError
-from musicgen_lora.listening.key_names import normalise_key
+from musicgen_lora.listening.pitch.key_names import normalise_key
 from musicgen_lora.prepare.reading.remarks import (
     MEASURED,
     NO_CAPTIONS,

@@ -30,7 +30,7 @@ from tinytag import TinyTag, TinyTagException
 from musicgen_lora.audio.files import is_inside
 from musicgen_lora.dataset.caption_words import normalise_bpm
 from musicgen_lora.errors import UserError
-from musicgen_lora.listening.key_names import normalise_key
+from musicgen_lora.listening.pitch.key_names import normalise_key
 from musicgen_lora.prepare.reading.audio_names import AudioNames
 from musicgen_lora.prepare.reading.fields import (
     PATH_FIELDS,

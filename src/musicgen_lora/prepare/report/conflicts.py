@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from musicgen_lora.listening.key_names import key_distance
+from musicgen_lora.listening.pitch.key_names import key_distance
 from musicgen_lora.prepare.hearing.analyse import measured_facts, tempo_confidence
 from musicgen_lora.prepare.hearing.records import Analysis
 from musicgen_lora.prepare.reading.inputs import Input

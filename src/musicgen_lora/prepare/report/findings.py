@@ -11,8 +11,8 @@ import numpy as np
 from musicgen_lora.audio.fold import BASS_BELOW_HZ, cancelled_bands
 from musicgen_lora.dataset.splits import find_split
 from musicgen_lora.extras import install_command
-from musicgen_lora.model.reading import describe_readings, t5_reader
-from musicgen_lora.model.wording import english_of
+from musicgen_lora.model.text.reading import describe_readings, t5_reader
+from musicgen_lora.model.text.wording import english_of
 from musicgen_lora.plural import count_that
 from musicgen_lora.prepare.clips.cut import MOST_LIMITED_DB, PEAK_CEILING_DB
 from musicgen_lora.prepare.hearing.records import Analysis

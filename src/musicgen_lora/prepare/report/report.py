@@ -21,7 +21,7 @@ from musicgen_lora.config import PrepareSettings
 from musicgen_lora.console import MessageTable
 from musicgen_lora.errors import printable
 from musicgen_lora.language.translate import filled, translated, word
-from musicgen_lora.listening.key_names import usual_key
+from musicgen_lora.listening.pitch.key_names import usual_key
 from musicgen_lora.page import render_page
 from musicgen_lora.plural import count
 from musicgen_lora.prepare.hearing.records import Analysis

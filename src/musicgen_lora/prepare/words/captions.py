@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from musicgen_lora.dataset.caption_words import BPM_WORDS, KEY_WORDS
-from musicgen_lora.listening.key_names import key_distance
+from musicgen_lora.listening.pitch.key_names import key_distance
 from musicgen_lora.prepare.words.facts import (
     GENRES,
     INSTRUMENTS,

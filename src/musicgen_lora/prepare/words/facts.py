@@ -15,7 +15,7 @@ from typing import Any
 
 from musicgen_lora.audio.files import AUDIO_EXTENSIONS, FFMPEG_EXTENSIONS
 from musicgen_lora.dataset.caption_words import stated_bpm
-from musicgen_lora.listening.key_names import NameKey, find_key
+from musicgen_lora.listening.pitch.key_names import NameKey, find_key
 
 BARE_BPM_RANGE = (60.0, 200.0)
 """Numbers outside are no tempo unless the name says so: 808 is a drum machine."""

@@ -17,7 +17,7 @@ from musicgen_lora.dataset.packed import PackedTokens
 from musicgen_lora.errors import UserError
 from musicgen_lora.model.delays import Delays
 from musicgen_lora.model.musicgen import MusicGen
-from musicgen_lora.model.text import TextStates
+from musicgen_lora.model.text.states import TextStates
 from musicgen_lora.training.packed.draws import Draw
 
 LARGEST_TABLE_BYTES = 8 << 30

@@ -1,0 +1,191 @@
+"""What an evaluation was to decide, named before it ran, and what it decided.
+
+Three measures, whatever else is measured: the held-out loss (has it learned the style?), KAD (do
+its clips as a set sound like held-out ones?) and the distance of descriptors (do they have an 808's
+bass and hats?). One family of three tests: Holm's adjustment keeps the odds of any false finding
+among them at 5 %. All other figures describe, and are not told as findings of a test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from musicgen_lora.evaluation.decisions.statistics import FEWEST_FOR_SURE, paired_bootstrap
+from musicgen_lora.evaluation.losses.overfitting import source_differences
+from musicgen_lora.evaluation.measures.power import (
+    LEVEL,
+    detectable_difference,
+    effect_size,
+    holm,
+)
+from musicgen_lora.evaluation.sound.comparison import SHOWN
+
+FAR_ENOUGH = 10.0
+"""Standard deviations from the reference beyond which a descriptor is simply elsewhere: one that
+the reference hardly has any spread of must not outweigh all others."""
+FEWEST_SOURCES = 3
+Facts = Sequence[Mapping[str, float]]
+
+
+def descriptor_distances(
+    base: Facts | None, adapter: Facts, reference: Facts | None, *, why_none: str, seed: int
+) -> dict[str, Any]:
+    """The report's `descriptor_distance`: how far a clip's descriptors are from the held-out
+    audio's, the mean over descriptors of the distance to their mean in their standard deviations.
+
+    Args:
+        base: descriptors of its clips; None without a comparison.
+        adapter: of its clips, the same prompts.
+        reference: of held-out audio, a source each; None where there is none.
+        why_none: there is no held-out audio.
+        seed: of the interval.
+
+    Returns:
+        `base` and `adapter`, a value a clip; `reference`, each source's distance to the others,
+        which is what a clip of the style has; `paired`, None or what `paired_bootstrap` gives.
+    """
+    if reference is None:
+        return {"computed": False, "why": why_none}
+    if len(reference) < FEWEST_SOURCES:
+        return {"computed": False, "why": f"needs {FEWEST_SOURCES} held-out sources"}
+    after = _distances(adapter, reference)
+    before = None if base is None else _distances(base, reference)
+    left_out = [
+        _distances([own], [*reference[:row], *reference[row + 1 :]])[0]
+        for row, own in enumerate(reference)
+    ]
+    return {
+        "computed": True,
+        "why": "",
+        "n_reference": len(reference),
+        "base": None if before is None else before.tolist(),
+        "adapter": after.tolist(),
+        "reference": left_out,
+        "paired": None if before is None else paired_bootstrap(before, after, seed=seed),
+    }
+
+
+def _distances(clips: Facts, reference: Facts) -> np.ndarray:
+    """`[clips]`: the mean over descriptors."""
+    found = [*descriptor_offsets(clips, reference).values()]
+    return np.mean(found, axis=0) if found else np.full(len(clips), np.nan)
+
+
+def descriptor_offsets(
+    clips: Sequence[Mapping[str, float | None]], reference: Sequence[Mapping[str, float | None]]
+) -> dict[str, np.ndarray]:
+    """Of each descriptor with a place, `[clips]` distances to the reference's mean in its standard
+    deviations; one that a clip lacks and the reference has counts as elsewhere."""
+    found = {}
+    for shown in SHOWN:
+        if shown.least is None:
+            continue
+        target = np.array([facts[shown.name] for facts in reference], np.float64)
+        target = target[np.isfinite(target)]
+        if len(target) < 2:
+            continue
+        values = np.array([clip[shown.name] for clip in clips], np.float64)
+        spread = max(float(target.std(ddof=1)), shown.least)
+        away = np.abs(values - target.mean()) / spread
+        found[shown.name] = np.minimum(np.nan_to_num(away, nan=FAR_ENOUGH), FAR_ENOUGH)
+    return found
+
+
+def judge_primaries(report: Mapping[str, Any], *, compared: bool) -> list[dict[str, Any]]:
+    """The verdicts of the three primaries, from `loss`, `distances` and `descriptor_distance`.
+
+    Args:
+        report: or the parts of it.
+        compared: whether the base has clips too.
+
+    Returns:
+        Of each: `name`, `label`, `unit` (of n), `n`, `base`, `adapter`, `difference` (below 0 is
+        better), `ci_low`, `ci_high`, `p_value`, `p_holm`, `n_tests` (that it was adjusted for),
+        `effect` (Cohen's d of the pairs),
+        `detectable` (the difference that 80 % of such evaluations would find), `indicative`, and
+        `verdict`: "better", "worse", "no clear change" or "not computed", then with `why`.
+    """
+    found = [
+        _loss(report["loss"]),
+        _kernel(report["distances"], compared),
+        _descriptors(report["descriptor_distance"], compared),
+    ]
+    adjusted = holm({p["name"]: p["p_value"] for p in found if p["p_value"] is not None})
+    for primary in found:
+        primary["p_holm"] = adjusted.get(primary["name"])
+        primary["indicative"] = primary["n"] < FEWEST_FOR_SURE
+        primary["n_tests"] = len(adjusted)
+        primary["verdict"] = verdict_of(primary)
+    return found
+
+
+def verdict_of(primary: Mapping[str, Any]) -> str:
+    """What a primary's adjusted p-value decides."""
+    if primary["p_holm"] is None:
+        return "not computed"
+    if primary["p_holm"] >= LEVEL:
+        return "no clear change"
+    return "better" if primary["difference"] < 0.0 else "worse"
+
+
+def _primary(name: str, label: str, unit: str) -> dict[str, Any]:
+    values = ("base", "adapter", "difference", "ci_low", "ci_high", "p_value")
+    return {
+        "name": name,
+        "label": label,
+        "unit": unit,
+        "n": 0,
+        **dict.fromkeys((*values, "effect", "detectable")),
+        "why": "",
+    }
+
+
+def _paired(primary: dict[str, Any], paired: Mapping[str, Any], pairs: np.ndarray) -> None:
+    primary |= {
+        "n": paired["n"],
+        "base": paired["mean_base"],
+        "adapter": paired["mean_adapter"],
+        **{key: paired[key] for key in ("difference", "ci_low", "ci_high", "p_value")},
+        "effect": effect_size(pairs),
+        "detectable": detectable_difference(pairs),
+        "why": paired["note"],
+    }
+
+
+def _loss(loss: Mapping[str, Any]) -> dict[str, Any]:
+    primary = _primary("held_out_loss", "Held-out loss", "source")
+    if not loss["computed"]:
+        return primary | {"why": loss["why"]}
+    _paired(primary, loss["mean"], source_differences(loss))
+    return primary
+
+
+def _kernel(distances: Mapping[str, Any], compared: bool) -> dict[str, Any]:
+    primary = _primary("kernel_distance", "Distance of clips (KAD)", "prompt")
+    if not compared:
+        return primary | {"why": "needs --compare"}
+    if not distances["computed"]:
+        return primary | {"why": distances["why"]}
+    row = next(row for row in distances["embeddings"] if row["name"] == distances["primary"])
+    if not row["computed"]:
+        return primary | {"why": row["why"]}
+    kernel = row["kernel"]
+    same = ("n", "base", "adapter", "difference", "ci_low", "ci_high", "p_value")
+    return primary | {
+        **{key: kernel[key] for key in (*same, "effect", "detectable")},
+        "why": kernel["note"],
+    }
+
+
+def _descriptors(distance: Mapping[str, Any], compared: bool) -> dict[str, Any]:
+    primary = _primary("descriptor_distance", "Distance of descriptors", "prompt")
+    if not compared:
+        return primary | {"why": "needs --compare"}
+    if not distance["computed"]:
+        return primary | {"why": distance["why"]}
+    pairs = np.array(distance["adapter"]) - np.array(distance["base"])
+    _paired(primary, distance["paired"], pairs)
+    return primary

@@ -1,0 +1,223 @@
+"""Held-out loss, base against adapter, codebook by codebook and source by source."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+
+import numpy as np
+
+from musicgen_lora.dataset.batches import fixed_windows
+from musicgen_lora.dataset.melodies import open_melodies
+from musicgen_lora.dataset.metadata import Clip
+from musicgen_lora.dataset.scoring import OnStep, Windows, position_losses
+from musicgen_lora.dataset.tokens import TokenStore
+from musicgen_lora.evaluation.decisions.statistics import paired_bootstrap
+from musicgen_lora.evaluation.held_out import HeldOut
+from musicgen_lora.evaluation.report.document import Losses, PositionLoss
+from musicgen_lora.evaluation.voices import ADAPTER, BASE, Sides, Voice
+from musicgen_lora.model.musicgen import MusicGen
+
+PART_S = 0.5
+"""Grain in which losses along the clip are kept ..."""
+MOST_POSITIONS = 10
+"""... and stretches of equal length, whole parts each, in which they are told."""
+LOSS_VERSION = 2
+"""Raised where a window comes to have another loss."""
+
+
+def windows_to_measure(
+    model: MusicGen, clips: Sequence[Clip], codes: TokenStore, held_out: HeldOut
+) -> Windows:
+    """Windows of clips as training's validation takes them; none where every clip is too short."""
+    shortest = model.delays.shortest
+    return fixed_windows(
+        clips,
+        codes,
+        max_frames=model.shape.frames(held_out.max_duration_s, shortest),
+        min_frames=shortest,
+        max_windows=held_out.max_windows,
+        melodies=open_melodies(model),
+    )
+
+
+def compare_losses(
+    sides: Sides,
+    windows: Windows,
+    *,
+    batch_size: int,
+    seed: int,
+    on_step: OnStep = lambda done, total: None,
+) -> Losses:
+    """Teacher-forced loss of the same windows with the adapter off and on.
+
+    Args:
+        sides: base and adapter.
+        windows: at least one.
+        batch_size: windows that go through the model together.
+        seed: of the intervals.
+        on_step: told how many of both sides' windows are done.
+
+    Returns:
+        The report's `loss`, see `summarise_losses` and `summarise_positions`.
+    """
+    total = 2 * len(windows)
+    model = sides[BASE].model
+    base_sums, counts = score_windows(
+        sides[BASE], windows, batch_size, lambda done, _: on_step(done, total)
+    )
+    adapter_sums, _ = score_windows(
+        sides[ADAPTER], windows, batch_size, lambda done, of: on_step(of + done, total)
+    )
+    sources = [window.source for window in windows]
+    found = summarise_losses(
+        base_sums.sum(2), adapter_sums.sum(2), counts.sum(2), sources, seed=seed
+    )
+    part_s = model.shape.frames(PART_S) / model.shape.frame_rate
+    found["positions"] = summarise_positions(
+        base_sums, adapter_sums, counts, sources, part_s=part_s, seed=seed
+    )
+    return found
+
+
+def score_windows(
+    voice: Voice, windows: Windows, batch_size: int, on_step: OnStep
+) -> tuple[np.ndarray, np.ndarray]:
+    """Sums in nats and numbers of predicted frames of each window, `[W, K, P]`, P parts of half a
+    second, zero past a window's end. What the voice has scored before is not scored again, but for
+    what changes with the company in a batch, the last bits."""
+    model = voice.model
+    part_frames = model.shape.frames(PART_S)
+    keys = [
+        voice.key(
+            "loss",
+            LOSS_VERSION,
+            voice.reads(window.caption),
+            np.ascontiguousarray(window.codes, np.uint16).tobytes(),
+            b"" if window.melody is None else np.ascontiguousarray(window.melody).tobytes(),
+        )
+        for window in windows
+    ]
+    found = {key: voice.store.get("losses", key) for key in keys}
+    missing = [index for index, key in enumerate(keys) if found[key] is None]
+    # Windows of like length together: less padding.
+    missing.sort(key=lambda index: len(windows[index].codes))
+    with voice.worn() if missing else nullcontext():
+        for start in range(0, len(missing), batch_size):
+            batch = missing[start : start + batch_size]
+            sums, counts = position_losses(
+                model, [windows[index] for index in batch], batch_size, part_frames
+            )
+            lengths = [-(-len(windows[index].codes) // part_frames) for index in batch]
+            fresh = {
+                keys[index]: {"sums": sums[row, :, :n], "counts": counts[row, :, :n]}
+                for row, (index, n) in enumerate(zip(batch, lengths, strict=True))
+            }
+            voice.store.put("losses", fresh)
+            found |= fresh
+            on_step(len(windows) - len(missing) + start + len(batch), len(windows))
+    entries = [entry for key in keys if (entry := found[key]) is not None]
+    n_parts = max((entry["sums"].shape[1] for entry in entries), default=0)
+    sums, counts = np.zeros((2, len(entries), model.shape.n_codebooks, n_parts))
+    for row, entry in enumerate(entries):
+        length = entry["sums"].shape[1]
+        sums[row, :, :length], counts[row, :, :length] = entry["sums"], entry["counts"]
+    return sums, counts
+
+
+def summarise_losses(
+    base_sums: np.ndarray,
+    adapter_sums: np.ndarray,
+    counts: np.ndarray,
+    sources: Sequence[str],
+    *,
+    seed: int,
+) -> Losses:
+    """Figures of the held-out loss, with the source as the unit.
+
+    Args:
+        base_sums: `[W, K]` nats, summed over a window's predicted frames.
+        adapter_sums: `[W, K]`.
+        counts: `[W, K]` predicted frames.
+        sources: W of them; windows of one source are one observation.
+        seed: of the intervals.
+
+    Returns:
+        `n_sources`, `n_windows`, `n_frames`; `mean`, the loss (the mean of the codebooks) and
+        `codebooks`, each of them, as `paired_bootstrap` gives them in nats, sources weighted by
+        their frames as in training; `sources`, each source's own figures.
+    """
+    names = sorted(set(sources))
+    member = np.array([[source == name for source in sources] for name in names], np.float64)
+    frames = member @ counts
+    base, adapter = member @ base_sums / frames, member @ adapter_sums / frames
+    return {
+        "computed": True,
+        "n_sources": len(names),
+        "n_windows": len(sources),
+        "n_frames": int(counts.max(axis=1).sum()),
+        "mean": paired_bootstrap(base.mean(1), adapter.mean(1), frames.mean(1), seed),
+        "codebooks": [
+            paired_bootstrap(base[:, k], adapter[:, k], frames[:, k], seed)
+            for k in range(base.shape[1])
+        ],
+        "sources": [
+            {
+                "source": name,
+                "n_windows": int(member[row].sum()),
+                "n_frames": int(frames[row].max()),
+                "base": [float(value) for value in base[row]],
+                "adapter": [float(value) for value in adapter[row]],
+            }
+            for row, name in enumerate(names)
+        ],
+    }
+
+
+def summarise_positions(
+    base_sums: np.ndarray,
+    adapter_sums: np.ndarray,
+    counts: np.ndarray,
+    sources: Sequence[str],
+    *,
+    part_s: float,
+    seed: int,
+) -> list[PositionLoss]:
+    """The loss along the clip: does the adapter help at its start, or where much was heard?
+
+    Args:
+        base_sums: `[W, K, P]` nats, summed over the predicted frames of a part.
+        adapter_sums: `[W, K, P]`.
+        counts: `[W, K, P]` predicted frames.
+        sources: W of them.
+        part_s: seconds of a part.
+        seed: of the intervals.
+
+    Returns:
+        Of each of up to ten stretches `from_s`, `to_s` and `loss`, the mean of the codebooks as in
+        `summarise_losses`, over the sources that have one of all of them there.
+    """
+    names = sorted(set(sources))
+    member = np.array([[source == name for source in sources] for name in names], np.float64)
+    grouped = -(-counts.shape[2] // MOST_POSITIONS)
+    starts = np.arange(0, counts.shape[2], grouped)
+    base, adapter, frames = (
+        np.add.reduceat(np.einsum("sw,wkp->skp", member, own), starts, axis=2)
+        for own in (base_sums, adapter_sums, counts)
+    )
+    length_s = grouped * part_s
+    found: list[PositionLoss] = []
+    for place in range(len(starts)):
+        has = (frames[:, :, place] > 0.0).all(axis=1)
+        if not has.any():
+            continue  # Past what the latest codebook predicts.
+        n = frames[has, :, place]
+        before, after = ((own[has, :, place] / n).mean(axis=1) for own in (base, adapter))
+        found.append(
+            {
+                "from_s": place * length_s,
+                "to_s": (place + 1) * length_s,
+                "loss": paired_bootstrap(before, after, n.mean(axis=1), seed),
+            }
+        )
+    return found

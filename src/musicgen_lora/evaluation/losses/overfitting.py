@@ -1,0 +1,91 @@
+"""Did the adapter learn its training clips more than their style? Their loss beside the held-out
+one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from musicgen_lora.config import EvaluateSettings
+from musicgen_lora.dataset.scoring import OnStep
+from musicgen_lora.evaluation.decisions.statistics import FEWEST_PAIRS
+from musicgen_lora.evaluation.held_out import HeldOut
+from musicgen_lora.evaluation.losses.held_out_loss import compare_losses, windows_to_measure
+from musicgen_lora.evaluation.trained_clips import Trained
+from musicgen_lora.evaluation.voices import BASE, Sides
+
+MAX_CLIPS = 16
+
+
+def measure_overfitting(
+    settings: EvaluateSettings,
+    sides: Sides,
+    trained: Trained,
+    held_out: HeldOut,
+    held_out_loss: Mapping[str, Any],
+    on_step: OnStep,
+) -> dict[str, Any]:
+    """The report's `overfitting`: `trained`, the loss on training clips as `compare_losses` gives
+    it, and `excess`, see `excess_of`.
+    """
+    if trained.codes is None:
+        return {"computed": False, "why": trained.why_none}
+    if not held_out_loss["computed"]:
+        return {"computed": False, "why": held_out_loss["why"]}
+    stride = -(-len(trained.clips) // MAX_CLIPS)
+    model = sides[BASE].model
+    windows = windows_to_measure(model, trained.clips[::stride], trained.codes[::stride], held_out)
+    if not windows:
+        return {"computed": False, "why": "every training clip is too short"}
+    loss = compare_losses(
+        sides,
+        windows,
+        batch_size=settings.batch_size,
+        seed=settings.seed,
+        on_step=on_step,
+    )
+    return {
+        "computed": True,
+        "why": "",
+        "trained": loss,
+        "excess": excess_of(loss, held_out_loss),
+    }
+
+
+def excess_of(trained: Mapping[str, Any], held_out: Mapping[str, Any]) -> dict[str, Any]:
+    """How much more the adapter lowered the loss of sources that it was trained on: the difference
+    of the means of adapter minus base, in nats a token; below 0 it knows them better.
+
+    Returns:
+        `difference`, `ci_low`, `ci_high` and `p_value` of Welch's t-test, `n_trained` and
+        `n_held_out` sources, and `note`, why there is no interval.
+    """
+    ours, theirs = (source_differences(loss) for loss in (trained, held_out))
+    result: dict[str, Any] = {
+        "difference": float(ours.mean() - theirs.mean()),
+        **dict.fromkeys(("ci_low", "ci_high", "p_value")),
+        "n_trained": len(ours),
+        "n_held_out": len(theirs),
+        "note": "",
+    }
+    if min(len(ours), len(theirs)) < FEWEST_PAIRS:
+        return result | {"note": "too few sources for an interval"}
+    if not ours.var() + theirs.var() > 0.0:
+        return result | {"note": "the sources are all alike"}
+    tested: Any = stats.ttest_ind(ours, theirs, equal_var=False)
+    low, high = tested.confidence_interval()
+    return result | {
+        "ci_low": float(low),
+        "ci_high": float(high),
+        "p_value": float(tested.pvalue),
+    }
+
+
+def source_differences(loss: Mapping[str, Any]) -> np.ndarray:
+    """Adapter minus base of each source, the mean of its codebooks: `[n]`."""
+    return np.array(
+        [np.mean(s["adapter"]) - np.mean(s["base"]) for s in loss["sources"]], np.float64
+    )

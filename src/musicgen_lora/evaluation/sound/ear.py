@@ -1,0 +1,92 @@
+"""What is heard of a clip, once, while its samples are at hand: all measures of sound draw on it.
+
+Samples of a minute of stereo take 23 MB, and what is kept of them here a few kilobytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from musicgen_lora.evaluation.measures.damage import Damage, measure_damage
+from musicgen_lora.evaluation.measures.embeddings import (
+    LOG_MEL,
+    MUSICNN,
+    Embedding,
+    codec_latents,
+    embed,
+)
+from musicgen_lora.evaluation.report.document import PlayedClip
+from musicgen_lora.listening.descriptors import describe
+from musicgen_lora.listening.duplicates import fingerprint
+from musicgen_lora.listening.pitch.key import estimate_key
+from musicgen_lora.model.musicgen import MusicGen
+
+Vectors = dict[str, np.ndarray]
+"""By embedding, `[D]`."""
+
+
+@dataclass(frozen=True)
+class Heard:
+    """Of one clip that came out of the codec."""
+
+    descriptors: dict[str, float]
+    vectors: Vectors
+    damage: Damage
+    fingerprint: np.ndarray
+    """`[F]`, of `listening.duplicates`."""
+    bpm: float
+    """NaN where none is heard."""
+    key: str | None
+
+    def played(self, audio: str) -> PlayedClip:
+        """The clip's entry in report.json, under the name of its file."""
+        return {
+            "audio": audio,
+            "descriptors": self.descriptors,
+            "damage": asdict(self.damage),
+            "heard_bpm": self.bpm,
+            "heard_key": self.key,
+        }
+
+
+class Ear:
+    """Hears clips at a model's rate.
+
+    Args:
+        model: its codec is one of the embeddings.
+        further: embeddings beside ours.
+    """
+
+    def __init__(self, model: MusicGen, further: Sequence[Embedding] = ()) -> None:
+        self.embeddings = (LOG_MEL, MUSICNN, codec_latents(model.hf), *further)
+        self._rate = model.shape.sample_rate
+        self._frame_rate = model.shape.frame_rate
+
+    def vectors(self, waveform: np.ndarray) -> Vectors:
+        """Of a waveform `[C, N]`, by embedding.
+
+        Raises:
+            ValueError: one is not finite.
+        """
+        return {e.name: embed(e, [waveform], self._rate)[0] for e in self.embeddings}
+
+    def hear(self, waveform: np.ndarray, codes: np.ndarray) -> Heard:
+        """All that is measured of a clip.
+
+        Args:
+            waveform: `[C, N]`; samples that are not finite are counted as damage and heard as 0.
+            codes: `[K, T]` that it was decoded from.
+        """
+        finite = np.nan_to_num(waveform, nan=0.0, posinf=0.0, neginf=0.0)
+        descriptors = describe(finite, self._rate)
+        return Heard(
+            descriptors=descriptors,
+            vectors=self.vectors(finite),
+            damage=measure_damage(waveform, self._rate, codes, self._frame_rate),
+            fingerprint=fingerprint(finite, self._rate),
+            bpm=descriptors["tempo_bpm"],
+            key=estimate_key(finite, self._rate).name,
+        )

@@ -1,0 +1,246 @@
+"""Does the adapter repeat its training data? It is prompted with them, and its clips are compared
+with them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from musicgen_lora.audio.files import write_wav
+from musicgen_lora.dataset.metadata import Clip
+from musicgen_lora.dataset.scoring import OnStep
+from musicgen_lora.evaluation.measures.memory import (
+    judge_continuations,
+    nearest_trained,
+    share_given_back,
+)
+from musicgen_lora.evaluation.sound.ear import Heard
+from musicgen_lora.evaluation.trained_clips import Trained
+from musicgen_lora.evaluation.voices import ADAPTER, BASE, Sides, Voice
+from musicgen_lora.generation.decoding.decode import VERSION, generate_codes
+from musicgen_lora.generation.decoding.decoder import Decoder
+from musicgen_lora.generation.decoding.sampling import Sampling
+from musicgen_lora.listening.duplicates import THRESHOLD, fingerprint, similarity
+from musicgen_lora.model.musicgen import MusicGen
+
+MAX_TRAINED, MAX_HELD_OUT = 8, 16
+"""Clips that are gone on with. With 8 against 16, one permutation of 735,471 is as extreme as a
+memoriser's."""
+GIVEN_S, MADE_S = 5.0, 1.5
+FEWEST_MADE = 8
+"""Frames; of fewer, equal ones say nothing."""
+BATCH = 8
+GREEDY = Sampling(guidance_scale=1.0, top_k=1)
+COPY = THRESHOLD
+"""Likeness of fingerprints from which `prepare` takes two clips for one."""
+N_HEARD = 3
+"""Closest pairs that are written to be heard."""
+HeldOutClips = tuple[Sequence[Clip], Sequence[np.ndarray]]
+"""Clips and their codes `[T, K]`."""
+
+
+def measure_continuations(
+    sides: Sides,
+    trained: Trained,
+    held_out: HeldOutClips,
+    *,
+    seed: int,
+    on_step: OnStep,
+) -> dict[str, Any]:
+    """The report's `memorisation.continuations`: what greedy continuations of training clips and
+    of held-out ones give back of the clips, with the adapter off and on.
+
+    Args:
+        sides: base and adapter.
+        trained: clips that it was trained on.
+        held_out: clips that it was not trained on.
+        seed: of the permutations.
+        on_step: told how many clips are done, and of how many.
+    """
+    if trained.codes is None:
+        return {"computed": False, "why": trained.why_none}
+    ours = _spaced(trained.clips, trained.codes, MAX_TRAINED)
+    theirs = _spaced(*held_out, MAX_HELD_OUT)
+    lengths = [len(codes) for _, codes in (*ours, *theirs)]
+    rate = sides[BASE].model.shape.frame_rate
+    # One length for all; the shortest clips are left out rather than shorten all.
+    n_frames = min(
+        round((GIVEN_S + MADE_S) * rate), int(np.quantile(lengths, 0.25, method="lower"))
+    )
+    n_given = round(n_frames * GIVEN_S / (GIVEN_S + MADE_S))
+    if n_frames - n_given < FEWEST_MADE:
+        return {"computed": False, "why": "the clips are too short to be gone on with"}
+    ours, theirs = ([one for one in side if len(one[1]) >= n_frames] for side in (ours, theirs))
+    if not ours or not theirs:
+        return {"computed": False, "why": "a side has no clip that is long enough"}
+    total = 2 * (len(ours) + len(theirs))
+    shares: dict[str, list[float]] = {}
+    for number, side in enumerate((BASE, ADAPTER)):
+        done = number * total // 2
+        shares[side] = _shares(
+            sides[side],
+            [*ours, *theirs],
+            n_given,
+            n_frames,
+            lambda n, done=done: on_step(done + n, total),
+        )
+    n_ours = len(ours)
+    found = judge_continuations(
+        (shares["adapter"][:n_ours], shares["adapter"][n_ours:]),
+        (shares["base"][:n_ours], shares["base"][n_ours:]),
+        seed=seed,
+    )
+    return {
+        "computed": True,
+        "why": "",
+        **dataclasses.asdict(found),
+        "flagged": found.flagged,
+        "given_s": n_given / rate,
+        "made_s": (n_frames - n_given) / rate,
+    }
+
+
+def _spaced(
+    clips: Sequence[Clip], codes: Sequence[np.ndarray], most: int
+) -> list[tuple[Clip, np.ndarray]]:
+    places = np.unique(np.linspace(0, len(clips) - 1, min(most, len(clips))).round().astype(int))
+    return [(clips[place], codes[place]) for place in places.tolist()]
+
+
+def _shares(
+    voice: Voice,
+    clips: Sequence[tuple[Clip, np.ndarray]],
+    n_given: int,
+    n_frames: int,
+    on_clip: Callable[[int], None],
+) -> list[float]:
+    """Of each clip's codes, the share that its greedy continuation gives back."""
+    codes = [own[:n_frames].T.astype(np.int64) for _, own in clips]  # [K, T]
+    captions = [clip.texts[0] for clip, _ in clips]
+    keys = [
+        voice.key("continuation", VERSION, voice.reads(text), n_frames, own[:, :n_given].tobytes())
+        for text, own in zip(captions, codes, strict=True)
+    ]
+    found = {key: voice.store.get("continuations", key) for key in keys}
+    missing = [index for index, key in enumerate(keys) if found[key] is None]
+    if missing:
+        with voice.worn():
+            decoder = Decoder(voice.model.hf)
+            for start in range(0, len(missing), BATCH):
+                batch = missing[start : start + BATCH]
+                given = torch.from_numpy(np.stack([codes[index][:, :n_given] for index in batch]))
+                texts = [captions[index] for index in batch]
+                made = _go_on(voice.model, decoder, given, texts, n_frames)
+                fresh = {
+                    keys[index]: {"codes": own.astype(np.int32)}
+                    for index, own in zip(batch, made, strict=True)
+                }
+                voice.store.put("continuations", fresh)
+                found |= fresh
+                on_clip(len(clips) - len(missing) + start + len(batch))
+    made_again = [entry["codes"] for key in keys if (entry := found[key]) is not None]
+    pairs = zip(codes, made_again, strict=True)
+    return [share_given_back(own, its, n_given) for own, its in pairs]
+
+
+def _go_on(
+    model: MusicGen,
+    decoder: Decoder,
+    given: torch.Tensor,
+    captions: Sequence[str],
+    n_frames: int,
+) -> np.ndarray:
+    """Greedy continuations `[B, K, n_frames]` of `given`, `[B, K, P]`."""
+    return generate_codes(
+        decoder,
+        *model.text.each_alone(captions),
+        n_frames=n_frames,
+        seeds=[0] * len(captions),
+        prompt_codes=given,
+        sampling=GREEDY,
+    ).numpy()
+
+
+def print_trained(model: MusicGen, trained: Trained, duration_s: float) -> list[np.ndarray]:
+    """Fingerprints of the training clips, as the codec plays them; none where there are none."""
+    return [
+        fingerprint(_sound(model, codes, duration_s), model.shape.sample_rate)
+        for codes in trained.codes or ()
+    ]
+
+
+def find_nearest(
+    model: MusicGen,
+    made: Sequence[Heard],
+    trained: Trained,
+    held_out: Sequence[Heard],
+    *,
+    duration_s: float,
+    output_dir: Path,
+    prints: Sequence[np.ndarray] | None = None,
+    place: str = "audio/trained",
+) -> dict[str, Any]:
+    """The report's `memorisation.nearest`: the training clip that each generated clip is most like,
+    by fingerprints, beside how like held-out clips are to training clips. The closest are written,
+    to be heard.
+
+    Args:
+        model: its codec plays the training clips, as it plays all others.
+        made: clips with the adapter.
+        trained: clips that it was trained on.
+        held_out: the null.
+        duration_s: of each training clip.
+        output_dir: of the report.
+        prints: from `print_trained`, where they are known.
+        place: where in it the clips go.
+    """
+    if trained.codes is None:
+        return {"computed": False, "why": trained.why_none}
+    if not held_out:
+        return {"computed": False, "why": "there are no held-out clips to compare with"}
+    prints = print_trained(model, trained, duration_s) if prints is None else prints
+    near = [[similarity(one.fingerprint, p) for p in prints] for one in made]
+    null = np.array([[similarity(one.fingerprint, p) for p in prints] for one in held_out])
+    found = nearest_trained(np.array(near), null)
+    highest = float(null.max())
+    clips = [
+        {
+            "trained": trained.clips[one.place].name,
+            "place": one.place,
+            "similarity": one.similarity,
+            "odds": one.odds,
+            "copied": one.similarity >= COPY and one.similarity > highest,
+            "audio": None,
+        }
+        for one in found
+    ]
+    closest = sorted(range(len(found)), key=lambda index: -found[index].similarity)
+    for index in closest[:N_HEARD]:
+        name = f"{place}/{index + 1:02d}.wav"
+        waveform = _sound(model, trained.codes[found[index].place], duration_s)
+        write_wav(output_dir / name, waveform, model.shape.sample_rate)
+        clips[index]["audio"] = name
+    return {
+        "computed": True,
+        "why": "",
+        "n": len(made),
+        "n_trained": len(prints),
+        "n_trained_in_all": trained.n_all,
+        "n_held_out": len(held_out),
+        "copy_from": COPY,
+        "held_out_median": float(np.median(null.max(axis=1))),
+        "held_out_highest": highest,
+        "clips": clips,
+        "flagged": any(clip["copied"] for clip in clips),
+    }
+
+
+def _sound(model: MusicGen, codes: np.ndarray, duration_s: float) -> np.ndarray:
+    """The beginning of a clip of codes `[T, K]`: `[C, N]`."""
+    first = codes[: model.shape.frames(duration_s)].T.astype(np.int64)
+    return model.decode(torch.from_numpy(np.ascontiguousarray(first))[None])[0]

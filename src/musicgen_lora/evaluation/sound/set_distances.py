@@ -1,0 +1,216 @@
+"""How far base and adapter lie from held-out audio as sets of clips, read between anchors.
+
+A distance alone says nothing: it is read between what the reference's own halves have among each
+other, and what other music has, or noise.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from musicgen_lora.evaluation.measures.distances import (
+    FEWEST_ROWS,
+    frechet_bias,
+    frechet_distance,
+    kernel_distance,
+    paired_kernel_distance,
+    prompt_differences,
+    reference_bandwidth,
+)
+from musicgen_lora.evaluation.measures.diversity import measure_diversity
+from musicgen_lora.evaluation.measures.embeddings import LOG_MEL, Embedding
+from musicgen_lora.evaluation.measures.power import detectable_difference, effect_size
+from musicgen_lora.evaluation.sound.ear import Heard, Vectors
+from musicgen_lora.evaluation.sound.references import References
+
+PRIMARY = LOG_MEL.name
+"""The embedding that the verdict goes by: musicnn ends at 8 kHz and hears no sub-bass, and the
+codec's latents are the model's own."""
+N_SPLITS = 20
+FIRM = 100
+"""Clips from which papers take KAD to be firm."""
+
+
+def compare_sets(
+    embeddings: Sequence[Embedding],
+    base: Sequence[Heard] | None,
+    adapter: Sequence[Heard],
+    references: References,
+    *,
+    why_none: str,
+    seed: int,
+) -> dict[str, Any]:
+    """The report's `distances`.
+
+    Args:
+        embeddings: in the order in which they are told.
+        base: its clips; None without a comparison.
+        adapter: its clips, the same prompts.
+        references: held-out audio and anchors.
+        why_none: there is no held-out audio.
+        seed: of resamples and splits.
+
+    Returns:
+        `computed`, `why`, `primary`, and `embeddings`, a row each: see docs/evaluation.md.
+    """
+    result: dict[str, Any] = {"computed": False, "why": "", "primary": PRIMARY, "embeddings": []}
+    if not references.heard:
+        return result | {"why": why_none}
+    if min(len(references.heard), len(adapter)) < FEWEST_ROWS:
+        return result | {
+            "why": f"distances of sets need {FEWEST_ROWS} clips in each, and there are "
+            f"{len(adapter)} generated and {len(references.heard)} held-out ones"
+        }
+    rows = [
+        {
+            "name": embedding.name,
+            "label": embedding.label,
+            **_compare(embedding.name, base, adapter, references, seed),
+        }
+        for embedding in embeddings
+    ]
+    return result | {"computed": True, "embeddings": rows}
+
+
+def _compare(
+    name: str,
+    base: Sequence[Heard] | None,
+    adapter: Sequence[Heard],
+    references: References,
+    seed: int,
+) -> dict[str, Any]:
+    """By one embedding; a reference that it can't tell apart has a reason instead."""
+    target = _rows([heard.vectors for heard in references.heard], name)
+    after = _rows([heard.vectors for heard in adapter], name)
+    before = None if base is None else _rows([heard.vectors for heard in base], name)
+    try:
+        bandwidth = reference_bandwidth(target)
+    except ValueError as error:
+        return {"computed": False, "why": str(error)}
+    sides = {"base": before, "adapter": after}
+    anchors = _anchors(name, target, references, bandwidth, seed)
+    kernel = _kernel(target, before, after, bandwidth, seed)
+    return {
+        "computed": True,
+        "why": "",
+        "kernel": kernel,
+        "anchors": anchors,
+        "position": {side: _position(kernel[side], anchors) for side in sides},
+        "frechet": {
+            "n": len(after),
+            "n_reference": len(target),
+            "bias": frechet_bias(target, len(after), seed=seed),
+            **{
+                side: None if rows is None else frechet_distance(target, rows)
+                for side, rows in sides.items()
+            },
+        },
+        "diversity": {side: _diversity(target, rows) for side, rows in sides.items()},
+    }
+
+
+def _rows(vectors: Sequence[Vectors], name: str) -> np.ndarray:
+    return np.stack([one[name] for one in vectors])
+
+
+def _kernel(
+    target: np.ndarray,
+    before: np.ndarray | None,
+    after: np.ndarray,
+    bandwidth: float,
+    seed: int,
+) -> dict[str, Any]:
+    if before is not None:
+        paired = paired_kernel_distance(target, before, after, seed=seed)
+        differences = prompt_differences(target, before, after, bandwidth)
+        return {
+            **dataclasses.asdict(paired),
+            "effect": effect_size(differences),
+            "detectable": detectable_difference(differences),
+            "firm": len(after) >= FIRM,
+        }
+    return {
+        "n": len(after),
+        "n_reference": len(target),
+        "base": None,
+        "adapter": kernel_distance(target, after, bandwidth),
+        **dict.fromkeys(("difference", "ci_low", "ci_high", "p_value", "effect", "detectable")),
+        "note": "needs --compare",
+        "firm": len(after) >= FIRM,
+    }
+
+
+def _anchors(
+    name: str, target: np.ndarray, references: References, bandwidth: float, seed: int
+) -> dict[str, dict[str, Any]]:
+    """By name: `value`, `n` of the clips, and `why` there is none."""
+    splits = _splits(references.sources, seed)
+    few = "needs two sources of two clips each, at the least" if not splits else ""
+    halves = [kernel_distance(target[ours], target[theirs], bandwidth) for ours, theirs in splits]
+    recorded: list[float] = []
+    if references.recorded and splits:
+        raw = _rows(references.recorded, name)
+        recorded = [kernel_distance(target[o], raw[t], bandwidth) for o, t in splits]
+    anchors = {
+        "halves": _anchor(halves, len(target), few),
+        "recorded": _anchor(recorded, len(target), references.why_not_recorded or few),
+    }
+    for key, vectors, why in (
+        ("other_music", references.others, references.why_no_others),
+        ("noise", references.noises, ""),
+    ):
+        found = []
+        if len(vectors) >= FEWEST_ROWS:
+            found = [kernel_distance(target, _rows(vectors, name), bandwidth)]
+        anchors[key] = _anchor(found, len(vectors), why or "needs two clips at the least")
+    return anchors
+
+
+def _anchor(found: Sequence[float], n: int, why: str) -> dict[str, Any]:
+    if not found:
+        return {"value": None, "n": n, "why": why}
+    return {"value": float(np.mean(found)), "n": n, "why": ""}
+
+
+def _splits(sources: Sequence[str], seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Halves of the clips that have no source in common, many times over."""
+    names = sorted(set(sources))
+    rng = np.random.default_rng(seed)
+    splits = []
+    for _ in range(N_SPLITS if len(names) > 1 else 0):
+        ours = set(rng.permutation(names)[: len(names) // 2].tolist())
+        is_ours = np.array([source in ours for source in sources])
+        if min(is_ours.sum(), (~is_ours).sum()) >= FEWEST_ROWS:
+            splits.append((is_ours, ~is_ours))
+    return splits
+
+
+def _position(value: float | None, anchors: dict[str, dict[str, Any]]) -> dict[str, Any] | None:
+    """Where a distance lies: 0 as near as the reference is to itself, 1 as far as other music (or
+    noise, where there is no other music)."""
+    near = anchors["halves"]["value"]
+    far_name = "other_music" if anchors["other_music"]["value"] is not None else "noise"
+    far = anchors[far_name]["value"]
+    if value is None or near is None or far is None or far <= near:
+        return None
+    return {"share": (value - near) / (far - near), "far": far_name}
+
+
+def _diversity(target: np.ndarray, rows: np.ndarray | None) -> dict[str, Any]:
+    if rows is None:
+        return {"computed": False, "why": "needs --compare"}
+    try:
+        found = measure_diversity(target, rows)
+    except ValueError as error:
+        return {"computed": False, "why": str(error)}
+    return {
+        "computed": True,
+        "why": "",
+        **dataclasses.asdict(found),
+        "n_reference": len(target),
+        "collapsed": found.collapsed,
+    }

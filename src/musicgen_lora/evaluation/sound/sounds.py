@@ -1,0 +1,81 @@
+"""All that is compared of sound: base, adapter and held-out audio, by what was heard of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from musicgen_lora.evaluation.decisions.protocol import descriptor_distances
+from musicgen_lora.evaluation.measures.embeddings import Embedding
+from musicgen_lora.evaluation.measures.listeners import Listener
+from musicgen_lora.evaluation.sound.agreement import measure_agreement
+from musicgen_lora.evaluation.sound.comparison import compare_descriptors
+from musicgen_lora.evaluation.sound.damage import compare_damage
+from musicgen_lora.evaluation.sound.ear import Heard
+from musicgen_lora.evaluation.sound.obedience import measure_obedience
+from musicgen_lora.evaluation.sound.references import References
+from musicgen_lora.evaluation.sound.set_distances import compare_sets
+
+
+@dataclass(frozen=True)
+class Hearing:
+    """What clips are compared by.
+
+    Args:
+        embeddings: in the order in which they are told.
+        listener: the CLAP, if there is one.
+        prompts: of the clips.
+        references: held-out clips and anchors.
+        why_none: there are no held-out clips.
+        seed: of intervals and resamples.
+    """
+
+    embeddings: Sequence[Embedding]
+    listener: Listener | None
+    prompts: Sequence[str]
+    references: References
+    why_none: str
+    seed: int
+
+
+def compare_sounds(
+    hearing: Hearing, base: Sequence[Heard] | None, adapter: Sequence[Heard]
+) -> dict[str, Any]:
+    """The report's `reference`, `descriptors`, `descriptor_distance`, `distances`, `damage`,
+    `obedience` and `text_agreement`.
+
+    Args:
+        hearing: what clips are compared by.
+        base: its clips, a prompt each; None without a comparison.
+        adapter: its clips.
+    """
+    references, why_none, seed = hearing.references, hearing.why_none, hearing.seed
+    captions = [clip.texts[0] for clip in references.clips]
+    reference: dict[str, Any] = {"computed": False, "why": why_none, "descriptors": []}
+    if references.heard:
+        reference = {"computed": True, "why": "", **references.describe()}
+    target = reference["descriptors"] or None
+    before = None if base is None else [one.descriptors for one in base]
+    after = [one.descriptors for one in adapter]
+    return {
+        "reference": reference,
+        "descriptors": compare_descriptors(before, after, target, seed=seed),
+        "descriptor_distance": descriptor_distances(
+            before, after, target, why_none=why_none, seed=seed
+        ),
+        "distances": compare_sets(
+            hearing.embeddings, base, adapter, references, why_none=why_none, seed=seed
+        ),
+        "damage": compare_damage(base, adapter, references.heard, seed=seed),
+        "obedience": measure_obedience(hearing.prompts, base, adapter, captions, references.heard),
+        "text_agreement": measure_agreement(
+            hearing.listener,
+            hearing.prompts,
+            base,
+            adapter,
+            captions,
+            references.heard,
+            seed=seed,
+        ),
+    }

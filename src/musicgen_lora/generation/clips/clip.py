@@ -1,0 +1,218 @@
+"""A clip that was generated, as a value: its sound, how it was made, and the files of both.
+
+The command and Python write the same bytes. In a notebook a clip shows as a player with the sound
+in it, so that it plays in whatever shows the page, without this project and without a file.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import hashlib
+import html
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from musicgen_lora import atomic
+from musicgen_lora.audio.pictures import mel_spectrogram_png
+from musicgen_lora.audio.writing import (
+    CEILING_DB,
+    FORMATS,
+    Format,
+    SoundFacts,
+    levelled,
+    sound_bytes,
+)
+from musicgen_lora.errors import UserError
+from musicgen_lora.formats.documents import read_json
+from musicgen_lora.generation.clips.takes import Judged, takes_figures
+from musicgen_lora.generation.wanted import Wanted
+from musicgen_lora.listening.midi import midi_of
+from musicgen_lora.listening.pitch.key_names import root_pitch_class, short_key
+from musicgen_lora.listening.rhythm.tempo import estimate_tempo
+
+PLAIN_BPM = 120.0
+"""Bars of a MIDI file are drawn by this where nothing repeats."""
+TITLE_LETTERS = 120
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Clip:
+    """A generated clip or loop.
+
+    Args:
+        waveform: `[C, N]` float32, at the level that was asked for and never beyond full scale.
+        sample_rate: Hz.
+        made: all that decides the samples.
+        wanted: what was asked for: format, tempo, key, and what is written beside the sound.
+        gain_db: that the model's own samples were given.
+        takes: that it is the best of, itself first; none where there was no choice.
+    """
+
+    waveform: np.ndarray
+    sample_rate: int
+    made: Mapping[str, Any]
+    wanted: Wanted
+    gain_db: float = 0.0
+    takes: tuple[Judged, ...] = ()
+
+    @classmethod
+    def of(
+        cls,
+        made: Mapping[str, Any],
+        waveform: np.ndarray,
+        sample_rate: int,
+        wanted: Wanted,
+        takes: Sequence[Judged] = (),
+    ) -> Clip:
+        """Brings what the model played to the level that is asked for; see the class for the
+        arguments."""
+        sound, gain_db = levelled(
+            waveform, sample_rate, wanted.loudness_lufs, ceiling_db=_ceiling_db(wanted)
+        )
+        # Of the other takes, what was measured is kept, and not their sound.
+        told = (dataclasses.replace(take, waveform=sound[:, :0], loop=None) for take in takes)
+        return cls(sound, sample_rate, made, wanted, gain_db, tuple(told))
+
+    @property
+    def duration_s(self) -> float:
+        """Seconds."""
+        return self.waveform.shape[1] / self.sample_rate
+
+    @cached_property
+    def identity(self) -> str:
+        """A hash of everything that decides the samples."""
+        return hashlib.sha256(json.dumps(self.made, sort_keys=True).encode()).hexdigest()[:8]
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the JSON beside the sound says."""
+        facts = {**self.made, "sample_rate": self.sample_rate, "gain_db": round(self.gain_db, 2)}
+        if self.takes:
+            # With its own seed, which is not the clip's where a later take was better.
+            facts |= {"faults": list(self.takes[0].faults), "takes": takes_figures(self.takes)}
+        return facts | {"id": self.identity}
+
+    def files(self, kind: Format) -> dict[str, bytes]:
+        """The contents of its files by their endings: the sound, its JSON, and what was asked for
+        beside them."""
+        sound, rate = self.waveform, self.sample_rate
+        facts, contents = self.facts, dict[str, bytes]()
+        if self.wanted.midi:
+            bpm = self._midi_bpm()
+            contents[".mid"] = midi_of(sound, rate, bpm, self.wanted.key)
+            facts["midi_bpm"] = round(bpm, 2)
+        if self.wanted.spectrogram:
+            contents[".png"] = mel_spectrogram_png(sound, rate)
+        contents[FORMATS[kind].suffix] = sound_bytes(
+            sound, rate, kind, self._sound_facts(), ceiling_db=_ceiling_db(self.wanted)
+        )
+        contents[".json"] = atomic.json_bytes(facts)
+        return contents
+
+    def save(self, path: str | Path) -> Path:
+        """Writes the clip, its JSON, and what was asked for beside them: all of it or nothing.
+
+        Args:
+            path: ends in .wav, .flac, .ogg or .mp3.
+
+        Raises:
+            UserError: another ending, or something else is there already.
+            RunError: the disk is full; nothing is half written.
+        """
+        path = Path(path)
+        # Where several formats end alike, the first is the plain one.
+        endings: dict[str, Format] = {
+            FORMATS[kind].suffix: kind for kind in reversed(list(FORMATS))
+        }
+        if path.suffix not in endings:
+            raise UserError(f"{path}: no such format; its name may end in {', '.join(endings)}.")
+        own = self.wanted.format
+        kind = own if FORMATS[own].suffix == path.suffix else endings[path.suffix]
+        contents = {path.with_suffix(ending): made for ending, made in self.files(kind).items()}
+        beside = path.with_suffix(".json")
+        taken = [other for other in contents if other.exists()]
+        if taken and not self.is_of(beside):
+            raise UserError(f"{taken[0]}: is there already; give another name.")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_contents(contents)
+        return path
+
+    def is_of(self, path: Path) -> bool:
+        """Whether a JSON is of this clip; one that is missing, or another program's, is not."""
+        try:
+            document = read_json(path)
+        except UserError:
+            return False
+        return isinstance(document, dict) and document.get("id") == self.identity
+
+    def __repr__(self) -> str:
+        shape = "x".join(map(str, self.waveform.shape))
+        return (
+            f"<Clip {self.made['prompt']!r}, seed {self.made['seed']}: {self.duration_s:g} s, "
+            f"{shape} samples at {self.sample_rate} Hz>"
+        )
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        content = base64.b64encode(sound_bytes(self.waveform, self.sample_rate)).decode()
+        said = html.escape(f"{self.made['prompt']} · seed {self.made['seed']}")
+        return (
+            '<figure style="margin:0.5em 0"><audio controls '
+            f'src="data:audio/wav;base64,{content}"></audio>'
+            f"<figcaption>{said}</figcaption></figure>"
+        )
+
+    def _sound_facts(self) -> SoundFacts:
+        made, wanted, takes = self.made, self.wanted, self.takes
+        seed = takes[0].seed if takes else made["seed"]
+        base = made["base"]["fingerprint"]
+        parts = [f"prompt: {made['prompt']}", f"seed: {seed}", f"base: {base}"]
+        for adapter in made["adapters"]:
+            name, mark = Path(adapter["path"]).name, adapter["fingerprint"]
+            parts.append(f"adapter: {name} {mark} x {adapter['strength']:g}")
+        # A loop has its tempo by its length; a clip only where it was measured to obey.
+        obeys = wanted.n_bars is not None or (bool(takes) and not takes[0].faults)
+        return SoundFacts(
+            title=" ".join(made["prompt"].split())[:TITLE_LETTERS],
+            comment="; ".join(parts),
+            software=f"musicgen-lora {made['musicgen_lora']}",
+            bpm=wanted.bpm if obeys else None,
+            key=short_key(wanted.key) if wanted.key else "",
+            root_pitch_class=root_pitch_class(wanted.key) if wanted.key else None,
+            n_bars=wanted.n_bars,
+        )
+
+    def _midi_bpm(self) -> float:
+        if self.wanted.bpm is not None:
+            return self.wanted.bpm
+        bpm = estimate_tempo(self.waveform, self.sample_rate).bpm
+        return bpm if np.isfinite(bpm) else PLAIN_BPM
+
+
+class Clips(list[Clip]):
+    """Several, which a notebook shows as a player each."""
+
+    def _repr_html_(self) -> str:
+        return "".join(clip._repr_html_() for clip in self)
+
+
+def _ceiling_db(wanted: Wanted) -> float:
+    """That no peak is beyond; a recording's own peaks stay as they are."""
+    return 0.0 if wanted.keeps_level else CEILING_DB
+
+
+def write_contents(contents: Mapping[Path, bytes]) -> None:
+    """Writes files that belong together, all of them or none."""
+    atomic.write_files(
+        {
+            path: lambda temporary, content=content: temporary.write_bytes(content)
+            for path, content in contents.items()
+        }
+    )

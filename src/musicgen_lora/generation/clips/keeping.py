@@ -1,0 +1,116 @@
+"""Which take of a clip is kept, what is said of it, and the names that clips have in a folder.
+
+Between a player of takes, given as a plain function, and the folder; what the files hold is the
+clip's own (`clip`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from musicgen_lora.audio.writing import FORMATS, free_stem, pack_name
+from musicgen_lora.dataset.caption_words import stated_bpm
+from musicgen_lora.generation.clips.clip import Clip, write_contents
+from musicgen_lora.generation.clips.takes import Judged, draw_takes, judge_clip, judge_loop
+from musicgen_lora.generation.wanted import Wanted, read_as
+from musicgen_lora.listening.pitch.key_names import file_key
+from musicgen_lora.model.text.wording import english_of
+from musicgen_lora.runtime.locks import locked
+
+WAIT_S = 30.0
+"""For another `generate` that is writing into the same folder: a file takes no second."""
+ODDS_FACTOR = 4
+
+Draw = Callable[[Sequence[int]], Sequence[np.ndarray]]
+"""Plays a take for each seed: waveforms `[C, N]`."""
+
+
+def draw_best(
+    draw: Draw, prompt: str, seed: int, wanted: Wanted, *, sample_rate: int, batch_size: int
+) -> list[Judged]:
+    """Takes of a prompt, the best first, from the clip's seed on; see `draw_takes`."""
+    request = wanted.request(sample_rate)
+    bpm = wanted.bpm if wanted.bpm is not None else stated_bpm(read_as(prompt, wanted))
+
+    def judge(number: int, waveform: np.ndarray) -> Judged:
+        if request is None:
+            return judge_clip(number, waveform, sample_rate, bpm)
+        return judge_loop(number, waveform, request)
+
+    at_most = wanted.best_of if request is None else wanted.tries
+    return draw_takes(
+        draw, judge, seed, at_least=wanted.best_of, at_most=at_most, batch_size=batch_size
+    )
+
+
+def takes_sentence(takes: Sequence[Judged], wanted: Wanted) -> str:
+    """What to tell the user where no take fits; empty where one does."""
+    best, n_takes = takes[0], len(takes)
+    if not best.faults:
+        return ""
+    none = f"none of {n_takes} takes fits; the best is kept, which" if n_takes > 1 else "the take"
+    option = "--best_of" if wanted.n_bars is None else "--loop_tries"
+    return (
+        f"{none} {' and '.join(best.faults)}. {option} {ODDS_FACTOR * n_takes} raises the odds, "
+        "and so does an adapter that was trained on captions with tempi near this one."
+    )
+
+
+def onto_sentence(takes: Sequence[Judged]) -> str:
+    """The same of what was played onto a recording."""
+    best, n_takes = takes[0], len(takes)
+    if not best.faults:
+        return ""
+    none = f"none of {n_takes} takes fits; the best is kept, which" if n_takes > 1 else "the take"
+    return (
+        f"{none} {' and '.join(best.faults)}. --loop_tries {ODDS_FACTOR * n_takes} raises the odds."
+    )
+
+
+def seams_sentence(take: Judged) -> str:
+    """Where new music meets the recording, and how loud it is before and after."""
+    seams = {
+        name: (*seam["fade_s"], *seam["levels_db"]) for name, seam in take.figures["seams"].items()
+    }
+    if not seams:
+        return "there is nothing that it passes into."
+    parts = [
+        f"{begin_s:.3f} to {end_s:.3f} s ({before:.1f} dB before, {after:.1f} after)"
+        for begin_s, end_s, before, after in seams.values()
+    ]
+    return f"crossfades at {' and '.join(parts)}."
+
+
+def write_clip(folder: Path, clip: Clip) -> Path:
+    """Writes a clip and what is asked for beside it, all of it or nothing, under a name that
+    different audio never shares.
+
+    Returns:
+        The path of the sound.
+    """
+    kind = clip.wanted.format
+    contents = clip.files(kind)
+    with locked(folder, wait_s=WAIT_S):
+        stem = _stem(folder, clip)
+        write_contents({folder / f"{stem}{ending}": made for ending, made in contents.items()})
+    return folder / f"{stem}{FORMATS[kind].suffix}"
+
+
+def _stem(folder: Path, clip: Clip) -> str:
+    """File name. A clip's has the prompt's words, the seed and a hash of everything that decides
+    the samples; a loop's is that of a sample pack, with a number that no other has."""
+    made, wanted = clip.made, clip.wanted
+    if wanted.n_bars is None:
+        words = re.sub(r"[^\w]+", "-", made["prompt"].lower()).strip("-")[:48].strip("-")
+        return f"{words or 'clip'}_seed{made['seed']}_{clip.identity}"
+    key = file_key(wanted.key) if wanted.key else ""
+    name = pack_name(english_of(made["prompt"]), bpm=wanted.bpm, key=key)
+    for path in sorted(folder.glob("*.json")):
+        number = path.stem.removeprefix(f"{name}_")
+        if number != path.stem and number.isdigit() and clip.is_of(path):
+            return path.stem
+    return free_stem(folder, name)

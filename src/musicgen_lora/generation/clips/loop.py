@@ -1,0 +1,238 @@
+"""From a take to a loop: exactly so many bars of a tempo, that goes on in its own beginning.
+
+A take of a model is near a tempo, begins anywhere in a bar and ends anywhere. It is stretched onto
+the tempo where that takes little, cut where a bar begins, and joined: what comes before the cut is
+faded in at the end, so that the last sample leads into the first; where nothing comes before it,
+what rings on after the end is laid over the beginning. What is wrong with a take is said, not bent.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from scipy.signal import butter, sosfilt
+
+from musicgen_lora.audio.crossfade import pass_into
+from musicgen_lora.audio.stretch import stretch
+from musicgen_lora.generation.wanted import STRETCH_MOST, LoopRequest
+from musicgen_lora.listening.rhythm.asked_tempo import KeptTempo, kept_tempo
+from musicgen_lora.listening.rhythm.loops import weighted_onsets
+from musicgen_lora.listening.rhythm.metre import (
+    FASTEST_BPM,
+    SLOWEST_BPM,
+    find_hypotheses,
+    find_tempi,
+    onset_strengths,
+)
+from musicgen_lora.listening.rhythm.tempo import BAR_START_BONUS
+from musicgen_lora.listening.seam import Seam, measure_seam
+
+OFF_MOST_S = 0.001
+"""A loop that ends no further from its bar line is not stretched at all."""
+DRIFT_MOST_S = 0.02
+FADE_S = 0.01
+JOIN_WITHIN_S = 0.06
+"""The end passes into what comes before the beginning within the last so many seconds."""
+CUT_FADE_S = 0.005
+FADE_COST = 6.0
+"""A loop whose end is faded has lost what rang there: other beginnings are preferred."""
+QUIET_DB = -40.0
+"""What comes before the beginning is nothing where it is so far below the loop."""
+LEAD_S = 0.002
+"""A loop begins so long before its first bar line or attack."""
+NEAR_LINE_S = 0.008
+ONSET_LATE_S = 0.003
+"""By which onsets are heard late, on 808 beats."""
+ATTACK_HZ, ATTACK_DB = 150.0, 12.0
+LINE_SLACK_S = 0.02
+N_STARTS = 4
+
+Joined = Literal["crossfade", "tail", "fade"]
+
+
+@dataclass(frozen=True)
+class Loop:
+    """A loop and how it came about.
+
+    Args:
+        waveform: `[C, n_samples]`.
+        take: how the take keeps the tempo.
+        made: how the loop does.
+        drift_s: by how much the loop's onsets leave the asked grid at most.
+        speed: at which the take is played, 1 as it was.
+        start_s: where in the stretched take it begins.
+        joined: how its end meets its beginning.
+        seam: what that is like.
+        faults: what is wrong with it, each as a verb and its object; empty for a loop that fits.
+    """
+
+    waveform: np.ndarray
+    take: KeptTempo
+    made: KeptTempo
+    drift_s: float
+    speed: float
+    start_s: float
+    joined: Joined
+    seam: Seam
+    faults: tuple[str, ...]
+
+
+def cut_loop(take: np.ndarray, request: LoopRequest) -> Loop:
+    """Cuts the loop out of a take `[C, N]` of finite samples that fits best."""
+    rate = request.sample_rate
+    strengths = onset_strengths(take, rate)
+    kept = kept_tempo(strengths, request.bpm)
+    onsets_s, _ = weighted_onsets(strengths)
+    # Faster than 1 where the take is slow.
+    speed = request.bpm / kept.bpm if kept.is_steady else 1.0
+    is_near = abs(speed - 1.0) <= STRETCH_MOST
+    ends_near = abs(speed - 1.0) * request.n_bars * request.bar_s <= OFF_MOST_S
+    if not is_near or ends_near:
+        speed = 1.0
+    played = take if speed == 1.0 else stretch(take, rate, speed, onsets_s.tolist())
+    onsets_s = onsets_s / speed
+    lines_s: list[float] = []
+    if kept.is_steady and is_near:
+        first_s = _first_line_s(strengths, kept) / speed
+        lines_s = _lines_s(first_s, played.shape[1] / rate, request)
+    joins = []
+    for line_s in lines_s[:N_STARTS] or [0.0]:
+        start = _attack_near(played, round(line_s * rate), rate)
+        waveform, joined = _joined(played, start, request.n_samples, onsets_s, rate)
+        seam = measure_seam(waveform, rate, request.n_bars)
+        cost = _seam_cost(seam) + (FADE_COST if joined == "fade" else 0.0)
+        joins.append((cost, start, waveform, joined, seam))
+    _, start, waveform, joined, seam = min(joins, key=lambda join: join[:2])
+    loop_strengths = onset_strengths(waveform, rate)
+    drift_s = kept_tempo(loop_strengths, request.bpm, reach=0.0).drift_s
+    return Loop(
+        waveform=waveform,
+        take=kept,
+        made=kept_tempo(loop_strengths, request.bpm),
+        drift_s=drift_s,
+        speed=speed,
+        start_s=start / rate,
+        joined=joined,
+        seam=seam,
+        faults=tuple(
+            _faults(kept, drift_s, seam, request, is_near=is_near, has_line=bool(lines_s))
+        ),
+    )
+
+
+def _faults(
+    kept: KeptTempo,
+    drift_s: float,
+    seam: Seam,
+    request: LoopRequest,
+    *,
+    is_near: bool,
+    has_line: bool,
+) -> list[str]:
+    if not kept.is_steady:
+        return ["has no steady beat", *(["clicks at the seam"] if seam.clicks else [])]
+    faults = []
+    if not is_near:
+        off = 100.0 * (kept.bpm / request.bpm - 1.0)
+        most = 100.0 * STRETCH_MOST
+        faults.append(
+            f"is {off:+.1f} % off the tempo, of which {most:.0f} are stretched ({kept.bpm:.1f})"
+        )
+    elif not has_line:
+        faults.append("begins off the one (from no bar line on is it long enough)")
+    elif drift_s > DRIFT_MOST_S:
+        faults.append(f"drifts from the grid by {1000.0 * drift_s:.0f} ms")
+    if seam.clicks:
+        faults.append("clicks at the seam")
+    return faults
+
+
+def _first_line_s(strengths: np.ndarray, kept: KeptTempo) -> float:
+    """Time of the first bar line of a recording of a known tempo, on the line through all its
+    onsets; it may be a hair before the recording."""
+    bpm = kept.bpm
+    # What the sequencer shows is asked for, so its octave isn't in doubt, but where it is so fast
+    # or slow that nobody would count it so.
+    while bpm > FASTEST_BPM:
+        bpm *= 0.5
+    while bpm < SLOWEST_BPM:
+        bpm *= 2.0
+    _, correlation = find_tempi(strengths)
+    hypotheses = find_hypotheses(strengths, np.array([bpm]), correlation)
+    if hypotheses is None:
+        return 0.0
+    bar_s = 240.0 / bpm
+    late_s = (hypotheses.first_bar_s + 0.5 * bar_s) % bar_s - 0.5 * bar_s
+    odds = hypotheses.odds + BAR_START_BONUS * (np.abs(late_s) < LINE_SLACK_S)
+    step_s = 15.0 / kept.bpm
+    n_steps = round((float(late_s[odds.argmax()]) - kept.offset_s) / step_s)
+    return kept.offset_s + n_steps * step_s - ONSET_LATE_S
+
+
+def _lines_s(first_s: float, duration_s: float, request: LoopRequest) -> list[float]:
+    """Bar lines from which the loop fits into a take."""
+    last_s = duration_s - request.n_bars * request.bar_s + LINE_SLACK_S
+    first_s = (first_s + LINE_SLACK_S) % request.bar_s - LINE_SLACK_S
+    lines_s = np.arange(first_s, last_s + 1e-9, request.bar_s)
+    return np.maximum(lines_s[lines_s >= -LINE_SLACK_S], 0.0).tolist()
+
+
+def _attack_near(played: np.ndarray, line: int, rate: int) -> int:
+    """The sample at which to begin for a bar line: a hair before it, or before the attack that is
+    near it and early."""
+    reach, n_frame = round(NEAR_LINE_S * rate), max(1, rate // 1000)
+    lead = round(LEAD_S * rate)
+    first = line - reach - 4 * n_frame
+    # Before a recording there was silence: what sounds at its first sample is an attack.
+    nearby = played[:, max(0, first) : line + reach + 4 * n_frame]
+    nearby = np.pad(nearby, ((0, 0), (max(0, -first), 0)))
+    if nearby.shape[1] < 16 * n_frame:
+        return max(0, line - lead)
+    filters = butter(2, ATTACK_HZ, "highpass", fs=rate, output="sos")
+    power = np.square(np.asarray(sosfilt(filters, nearby, axis=1))).mean(axis=0)
+    floor = 1e-4 * float(np.square(played).mean()) + 1e-12
+    sums = np.concatenate([[0.0], np.cumsum(power)])
+    places = np.arange(4 * n_frame, len(power) - 2 * n_frame)
+    before = (sums[places] - sums[places - 4 * n_frame]) / (4 * n_frame) + floor
+    after = (sums[places + 2 * n_frame] - sums[places]) / (2 * n_frame) + floor
+    rises_db = 10.0 * np.log10(after / before)
+    if float(rises_db.max(initial=0.0)) < ATTACK_DB:
+        return max(0, line - lead)
+    return max(0, min(line, int(places[rises_db.argmax()]) + first) - lead)
+
+
+def _joined(
+    played: np.ndarray, start: int, n_samples: int, onsets_s: np.ndarray, rate: int
+) -> tuple[np.ndarray, Joined]:
+    """The loop `[C, n_samples]` that begins at a sample, and how it was joined."""
+    body = played[:, start : start + n_samples]
+    loop = np.pad(body, ((0, 0), (0, n_samples - body.shape[1]))).astype(np.float32)
+    lead = min(start, round(JOIN_WITHIN_S * rate))
+    before = played[:, start - lead : start]
+    level = np.sqrt(np.square(loop).mean()) * 10.0 ** (QUIET_DB / 20.0)
+    if lead > 2 * round(FADE_S * rate) and np.sqrt(np.square(before).mean()) > level:
+        return pass_into(loop, before, round(FADE_S * rate)), "crossfade"
+    end_s = (start + n_samples) / rate
+    later_s = onsets_s[onsets_s > end_s - 2.0 * LEAD_S]
+    stop = round((float(later_s[0]) - 4.0 * LEAD_S) * rate) if len(later_s) else played.shape[1]
+    tail = played[:, start + n_samples : min(stop, start + 2 * n_samples)]
+    if tail.shape[1] >= 2 * round(FADE_S * rate):
+        # It rings out where it may, and is faded where something new begins.
+        n_fade = tail.shape[1] // 2
+        gain = np.ones(tail.shape[1], dtype=np.float32)
+        gain[-n_fade:] = 0.5 + 0.5 * np.cos(np.linspace(0.0, np.pi, n_fade))
+        loop[:, : tail.shape[1]] += gain * tail
+        return loop, "tail"
+    n_cut = round(CUT_FADE_S * rate)
+    loop[:, -n_cut:] *= np.linspace(1.0, 0.0, n_cut, dtype=np.float32)
+    return loop, "fade"
+
+
+def _seam_cost(seam: Seam) -> float:
+    """How bad a seam is: decibels of a break, of level, of spectrum, and a twelfth of a degree of
+    phase."""
+    phase = abs(seam.phase_deg or 0.0) / 12.0
+    broken = max(0.0, seam.step_db, seam.hits_db)
+    return broken + (seam.level_db or 0.0) + (seam.spectrum_db or 0.0) + phase

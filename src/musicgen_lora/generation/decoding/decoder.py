@@ -1,0 +1,419 @@
+"""MusicGen's language model laid out for decoding, a column of the delayed sequence at a time.
+
+The same weights as transformers' model, taken over once: queries, keys and values are one product,
+so are the heads of all codebooks; an adapter is merged in. What the text gives to attend to is
+computed once a clip. The cache of keys and values is allocated once a window and read as far as it
+is filled. The same clip with its conditions and without, for guidance, goes through together;
+without, layers that attend to the text have nothing to say, and are left out.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+from transformers import MusicgenForConditionalGeneration
+from transformers.activations import ACT2FN
+
+from musicgen_lora.generation.decoding import products
+from musicgen_lora.generation.decoding.caches import BatchCache, ClipCache, Rows
+from musicgen_lora.generation.decoding.merged import merged_table, merged_weight, norm_weights
+from musicgen_lora.generation.decoding.products import Product
+from musicgen_lora.model.lora.mixture import Mixture
+from musicgen_lora.model.melody import is_melody, project_melodies
+from musicgen_lora.model.musicgen import MusicGen
+from musicgen_lora.runtime.precision import DTYPES
+
+ONE_THREAD_UP_TO = 30_000_000
+"""Parameters of a decoder that decodes on one thread of a CPU: its products for a single frame are
+so small that a second thread is waited for as long as it works, and much longer where another
+program has its core."""
+PRECISIONS = ("fp32", "bf16", "int8")
+
+
+def n_decoder_parameters(model: MusicgenForConditionalGeneration) -> int:
+    """How many parameters the language model has, with its adapter."""
+    return sum(parameter.numel() for parameter in model.decoder.parameters())
+
+
+@contextmanager
+def threads_for(model: MusicgenForConditionalGeneration) -> Iterator[None]:
+    """One thread for a small decoder on a CPU, unless the user says how many. By a rule, not by the
+    clock: how products are shared among threads may change their last bits, and a seed should give
+    the same clip on a busy day."""
+    n_before = torch.get_num_threads()
+    is_small = (
+        model.decoder.device.type == "cpu" and n_decoder_parameters(model) <= ONE_THREAD_UP_TO
+    )
+    if is_small and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(n_before)
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What B clips are to be like.
+
+    Args:
+        text_states: `[B, L, D_text]`.
+        text_mask: `[B, L]`; a clip without any text has no condition.
+        melodies: `[B, M]` pitch classes for a melody model; None is no tune.
+        negative: states `[B, L', D_text]` and mask `[B, L']` of what guidance leads away from,
+            instead of from no text; None, and a clip without any of it, have none.
+    """
+
+    text_states: torch.Tensor
+    text_mask: torch.Tensor
+    melodies: torch.Tensor | None = None
+    negative: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def of(self, clip: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Those of a clip, `[1, L, D_text]`, `[1, L]` and `[1, M]`, L its own number of tokens;
+        one of zero where it has none."""
+        n = max(1, int(self.text_mask[clip].sum()))
+        tune = None if self.melodies is None else self.melodies[clip : clip + 1]
+        return self.text_states[clip : clip + 1, :n], self.text_mask[clip : clip + 1, :n], tune
+
+    def negative_of(self, clip: int) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """What a clip is led away from, `[1, L', D_text]` and `[1, L']`, if it is."""
+        if self.negative is None:
+            return None
+        states, mask = self.negative
+        n = int(mask[clip].sum())
+        return (states[clip : clip + 1, :n], mask[clip : clip + 1, :n]) if n else None
+
+
+@dataclass(frozen=True)
+class _Norm:
+    """Layer normalisation."""
+
+    weight: torch.Tensor
+    bias: torch.Tensor
+    eps: float
+
+    @classmethod
+    def of(cls, layer: nn.Module, dtype: torch.dtype) -> _Norm:
+        weight, bias, eps = norm_weights(layer)
+        return cls(weight.to(dtype, copy=True), bias.to(dtype, copy=True), eps)
+
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
+        return functional.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
+
+
+@dataclass(frozen=True)
+class _TextAttention:
+    """Of a block, to the text."""
+
+    norm: _Norm
+    q: Product
+    kv: Product
+    out: Product
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """A block of the decoder; those of a melody model attend to no text."""
+
+    norm: _Norm
+    qkv: Product
+    out: Product
+    text: _TextAttention | None
+    last_norm: _Norm
+    fc1: Product
+    fc2: Product
+
+
+@dataclass(frozen=True)
+class _Prefix:
+    """The conditions of a clip.
+
+    Args:
+        states: `[2, P, D]`, what comes before its codes, with its conditions and without.
+        text: `[1, L, D]`, what it attends to apart from them.
+        negative: `[1, L', D]`, what it does where it is led away from something.
+        is_guided: whether the two differ.
+    """
+
+    states: torch.Tensor
+    text: torch.Tensor | None
+    negative: torch.Tensor | None
+    is_guided: bool
+
+
+class Decoder:
+    """The weights of a model as they are now, with its adapter if one is on, or of a mixture.
+
+    Args:
+        model: in eval mode; it stays as it is, and its projections of the conditions are used.
+        precision: of the weights, one of `PRECISIONS`, whatever the model's own is: an adapter is
+            merged in float32 and rounded with them once, where a base that is rounded already would
+            swallow it. On a CPU states and sums stay in float32; other devices have no int8.
+        mixture: adapters on this model, taken over block by block, so that the mixture never needs
+            a second model's memory; None plays the model alone.
+    """
+
+    def __init__(
+        self,
+        model: MusicgenForConditionalGeneration,
+        precision: str = "fp32",
+        mixture: Mixture | None = None,
+    ) -> None:
+        base = MusicGen(model)
+        self.model, self.shape, self._project_text = model, base.shape, base.project_text
+        self._mixture = Mixture(model) if mixture is None else mixture
+        stack: Any = model.decoder.model.decoder
+        config: Any = model.decoder.config
+        self.device = model.decoder.device
+        self.on_cpu = self.device.type == "cpu"
+        self.precision = precision
+        self.dtype = torch.float32 if self.on_cpu else DTYPES[precision]
+        self.n_heads = config.num_attention_heads
+        self.width = config.hidden_size
+        self._activation: Any = ACT2FN[config.activation_function]
+        self._melody = is_melody(model)
+        self._projections = [m for name, m in model.named_children() if name.endswith("_proj")]
+        with self._mixture.on(stack.embed_tokens):
+            tables = torch.cat([merged_table(table) for table in stack.embed_tokens])
+        self._tables = tables.to(self.dtype)
+        self._first_rows = torch.arange(self.shape.n_codebooks, device=self.device) * (
+            self.shape.special + 1
+        )
+        self._positions_of = type(stack.embed_positions).get_embedding
+        self._positions = torch.empty(0, self.width, dtype=self.dtype, device=self.device)
+        # Forms of products are chosen for the threads that will multiply.
+        with threads_for(model), torch.inference_mode():
+            self._layers = [self._mixed_layer(block) for block in stack.layers]
+            with self._mixture.on([stack.layer_norm, *model.decoder.lm_heads]):
+                self._norm = _Norm.of(stack.layer_norm, self.dtype)
+                self._heads = self._product(*model.decoder.lm_heads)
+
+    def _product(self, *layers: nn.Module) -> Product:
+        """One product of layers that read the same states."""
+        weight = torch.cat([merged_weight(layer) for layer in layers])
+        if not self.on_cpu:
+            return products.direct(weight.to(self.dtype))
+        if self.precision == "int8":
+            return products.integers(weight)
+        weight = weight.to(DTYPES[self.precision])
+        return products.chosen_form(weight)(weight)
+
+    def _mixed_layer(self, block: Any) -> _Layer:
+        with self._mixture.on([block]):
+            return self._layer(block)
+
+    def _layer(self, block: Any) -> _Layer:
+        own = block.self_attn
+        text = None
+        if not self._melody:
+            other = block.encoder_attn
+            text = _TextAttention(
+                norm=_Norm.of(block.encoder_attn_layer_norm, self.dtype),
+                q=self._product(other.q_proj),
+                kv=self._product(other.k_proj, other.v_proj),
+                out=self._product(other.out_proj),
+            )
+        return _Layer(
+            norm=_Norm.of(block.self_attn_layer_norm, self.dtype),
+            qkv=self._product(own.q_proj, own.k_proj, own.v_proj),
+            out=self._product(own.out_proj),
+            text=text,
+            last_norm=_Norm.of(block.final_layer_norm, self.dtype),
+            fc1=self._product(block.fc1),
+            fc2=self._product(block.fc2),
+        )
+
+    @property
+    def cache_shape(self) -> tuple[int, int, int]:
+        """Layers, heads, and width of a head."""
+        return len(self._layers), self.n_heads, self.width // self.n_heads
+
+    def prefix(self, conditions: Conditions, clip: int) -> _Prefix:
+        """What a clip's sequence begins with, and what it attends to."""
+        states, mask, melody = conditions.of(clip)
+        has_text = bool(mask.any())
+        away = conditions.negative_of(clip)
+        with self._mixture.on(self._projections):
+            text = self._project(states, mask)
+            negative = None if away is None else self._project(*away)
+            tunes = []
+            if self._melody:
+                tunes = [project_melodies(self.model, tune, 1) for tune in (melody, None)]
+        is_guided = has_text or negative is not None
+        if not self._melody:
+            nothing = text.new_empty(2, 0, self.width)
+            return _Prefix(nothing, text if has_text else None, negative, is_guided)
+        # Both are equally long; what is added is what transformers pads a batch with.
+        n_text = max(text.shape[1], 0 if negative is None else negative.shape[1])
+        texts = text.new_zeros(2, n_text, self.width)
+        texts[0, : text.shape[1]] = text[0]
+        if negative is not None:
+            texts[1, : negative.shape[1]] = negative[0]
+        both = torch.cat([torch.cat(tunes).to(self.dtype), texts], dim=1)
+        return _Prefix(both, None, None, is_guided or melody is not None)
+
+    def _project(self, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """A text as the decoder reads it, `[1, L, D]`."""
+        return self._project_text(states.to(self.device), mask).to(self.dtype)
+
+    def embed(self, columns: torch.Tensor) -> torch.Tensor:
+        """Columns of tokens `[B, K]` as states `[B, D]`."""
+        rows = columns + self._first_rows
+        if self.on_cpu:
+            return functional.embedding_bag(rows, self._tables, mode="sum")
+        # Not every device has a kernel for both at once.
+        return functional.embedding(rows, self._tables).sum(dim=1)
+
+    def positions(self, n: int) -> torch.Tensor:
+        """The first n positions, or more, `[N, D]`."""
+        if len(self._positions) < n:
+            found = self._positions_of(-(-n // 1024) * 1024, self.width)
+            self._positions = found.to(self.device, self.dtype)
+        return self._positions
+
+    def read(self, x: torch.Tensor, cache: ClipCache, clip: int) -> None:
+        """Reads a sequence into the cache: `[r, P, D]` for the r rows of a clip."""
+        x = x + self.positions(x.shape[1])[: x.shape[1]]
+        for number, layer in enumerate(self._layers):
+            qkv = layer.qkv(layer.norm(x)).unflatten(-1, (3, self.n_heads, -1))
+            query, keys, values = qkv.permute(2, 0, 3, 1, 4)
+            cache.add_beginning(number, clip, torch.stack([keys, values]))
+            found = functional.scaled_dot_product_attention(
+                query, keys, values, is_causal=x.shape[1] > 1
+            )
+            x = x + layer.out(found.transpose(1, 2).flatten(2))
+            x = self._hear_texts(x, layer, number, cache, clip)
+            hidden = self._activation(layer.fc1(layer.last_norm(x)))
+            x = x + layer.fc2(hidden)
+
+    def _hear_texts(
+        self, x: torch.Tensor, layer: _Layer, number: int, cache: ClipCache, clip: int
+    ) -> torch.Tensor:
+        """`[r, P, D]` after each of a clip's rows has attended to its text, if it has one."""
+        heard = list(x.split(1))
+        for place, row in enumerate(cache.rows_of(clip)):
+            text = cache.text_of(number, row)
+            if text is not None and layer.text is not None:
+                own = heard[place]
+                query = layer.text.q(layer.text.norm(own)).unflatten(-1, (self.n_heads, -1))
+                found = functional.scaled_dot_product_attention(query.transpose(1, 2), *text)
+                heard[place] = own + layer.text.out(found.transpose(1, 2).flatten(2))
+        return torch.cat(heard)
+
+    def hear(self, memory: torch.Tensor, cache: ClipCache, row: int) -> None:
+        """Computes what a row's text `[1, L, D]` gives to attend to."""
+        for number, layer in enumerate(self._layers):
+            if layer.text is not None:
+                kv = layer.text.kv(memory).unflatten(-1, (2, self.n_heads, -1))
+                keys, values = kv.permute(2, 0, 3, 1, 4).contiguous()
+                cache.add_text(number, row, (keys, values))
+
+    def step(self, x: torch.Tensor, cache: ClipCache, with_text: torch.Tensor) -> torch.Tensor:
+        """A step of all rows.
+
+        Args:
+            x: states of the columns that are read, `[R, D]`.
+            cache: of the rows; is one longer afterwards.
+            with_text: the rows that attend to a text.
+
+        Returns:
+            Logits `[R, K, V]`, float32.
+        """
+        at = cache.positions
+        x = x + (
+            self._positions[at] if isinstance(at, int) else self._positions.index_select(0, at)
+        )
+        alone = len(with_text) == len(x)
+        for number, layer in enumerate(self._layers):
+            qkv = layer.qkv(layer.norm(x)).view(-1, 3, self.n_heads, self.width // self.n_heads)
+            x = x + layer.out(cache.attend(number, qkv))
+            if layer.text is not None and len(with_text):
+                hearing = x if alone else x.index_select(0, with_text)
+                query = layer.text.q(layer.text.norm(hearing)).unflatten(-1, (self.n_heads, -1))
+                heard = layer.text.out(cache.attend_to_text(number, query))
+                x = x + heard if alone else x.index_add_(0, with_text, heard)
+            x = x + layer.fc2(self._activation(layer.fc1(layer.last_norm(x))))
+        cache.advance()
+        return self._heads(self._norm(x)).view(len(x), -1, self.shape.special).float()
+
+
+class Playing:
+    """A window of B clips that is being decoded.
+
+    Args:
+        decoder: the weights.
+        conditions: of the clips.
+        given: `[B, K, P]`, the columns of the delayed sequence that are read before the first step.
+        n_steps: columns that are read in all.
+        guided: whether clips are read a second time, without their conditions.
+        batched: whether all rows attend at once (default: not on a CPU).
+    """
+
+    def __init__(
+        self,
+        decoder: Decoder,
+        conditions: Conditions,
+        given: torch.Tensor,
+        n_steps: int,
+        *,
+        guided: bool,
+        batched: bool | None = None,
+    ) -> None:
+        self._decoder = decoder
+        device = decoder.device
+        prefixes = [decoder.prefix(conditions, clip) for clip in range(len(given))]
+        # Without conditions both readings would be the same: guidance between them does nothing.
+        heard = [guided and prefix.is_guided for prefix in prefixes]
+        self.rows = Rows(
+            heard,
+            [prefix.text is not None for prefix in prefixes],
+            [
+                both and prefix.negative is not None
+                for both, prefix in zip(heard, prefixes, strict=True)
+            ],
+        )
+        columns = given.to(device)
+        n_before = [prefix.states.shape[1] for prefix in prefixes]
+        batched = not decoder.on_cpu if batched is None else batched
+        decoder.positions(max(n_before) + n_steps)
+        self.cache = (BatchCache if batched else ClipCache)(
+            self.rows, decoder.cache_shape, max(n_before) + n_steps, prefixes[0].states
+        )
+        for clip, prefix in enumerate(prefixes):
+            texts = (prefix.text, prefix.negative)
+            for row, text in zip(self.cache.rows_of(clip), texts, strict=False):
+                if text is not None:
+                    decoder.hear(text, self.cache, row)
+            states = prefix.states[: 1 + heard[clip]]
+            if given.shape[-1]:
+                # [P, K] columns of this clip.
+                codes = decoder.embed(columns[clip].T)[None].expand(len(states), -1, -1)
+                states = torch.cat([states, codes], dim=1)
+            if states.shape[1]:
+                decoder.read(states, self.cache, clip)
+        self.cache.begin_at([n + given.shape[-1] for n in n_before])
+        self._clips = torch.tensor(self.rows.clips, device=device)
+        self._with_text = torch.tensor(self.rows.with_text, dtype=torch.long, device=device)
+        self._first = torch.tensor(self.rows.begins[:-1], device=device)
+        self._last = torch.tensor(self.rows.begins[1:], device=device) - 1
+
+    def step(self, columns: torch.Tensor, guidance_scale: float | torch.Tensor) -> torch.Tensor:
+        """Reads the next column `[B, K]`; what follows, as logits `[B, K, V]`, guided by a scale, a
+        number or `[1]`."""
+        x = self._decoder.embed(columns)
+        is_single = len(self._clips) == len(columns)
+        if not is_single:
+            x = x.index_select(0, self._clips)
+        logits = self._decoder.step(x, self.cache, self._with_text)
+        if is_single:
+            return logits
+        without = logits.index_select(0, self._last)
+        return without + guidance_scale * (logits.index_select(0, self._first) - without)

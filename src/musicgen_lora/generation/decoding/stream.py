@@ -1,0 +1,203 @@
+"""Audio while it is made: EnCodec's decoder in chunks, equal to decoding the whole at once.
+
+The decoder is not causal, and its LSTM reaches back without limit, so that chunks which merely
+overlap would click. Here the first convolution has the frames around a chunk that it looks at, the
+LSTM goes on from its own state, and the layers that make samples of frames have as many frames on
+both sides as they look at. Reflections at the edges happen at the true beginning and end alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import MusicgenForConditionalGeneration
+
+from musicgen_lora.errors import UserError
+from musicgen_lora.generation.decoding.decode import Scenes, play_frames
+from musicgen_lora.generation.decoding.decoder import Conditions, Decoder, threads_for
+from musicgen_lora.generation.decoding.sampling import Sampling
+from musicgen_lora.model.musicgen import model_shape
+
+CHUNK_S = 0.5
+"""Of audio that is yielded at a time."""
+
+
+def stream_audio(
+    model: MusicgenForConditionalGeneration | Decoder,
+    conditions: Conditions | Scenes,
+    *,
+    n_frames: int,
+    seeds: Sequence[int],
+    sampling: Sampling = Sampling(),  # noqa: B008
+    prompt_codes: torch.Tensor | None = None,
+    chunk_s: float = CHUNK_S,
+) -> Iterator[np.ndarray]:
+    """Generates audio for B prompts, part after part.
+
+    The first arguments are those of `generate_codes`, and so are the codes that are heard.
+
+    Args:
+        model: see there.
+        conditions: of the clips, or how they change.
+        n_frames: T of each clip.
+        seeds: B of them.
+        sampling: how tokens are drawn.
+        prompt_codes: `[B, K, P]`, what the clips begin with, which is heard first.
+        chunk_s: seconds of a part; the last one may be shorter.
+
+    Yields:
+        `[B, C, n]` float32; it may exceed full scale. Together the parts are the whole clips.
+
+    Raises:
+        UserError: the model's codec can't be decoded in chunks.
+    """
+    decoder = model if isinstance(model, Decoder) else Decoder(model)
+    chunks = ChunkDecoder(decoder.model)
+    parts = play_frames(
+        decoder,
+        conditions,
+        n_frames=n_frames,
+        seeds=seeds,
+        sampling=sampling,
+        prompt_codes=prompt_codes,
+        chunk=max(1, round(chunk_s * decoder.shape.frame_rate)),
+    )
+    n_done = 0
+    while n_done < n_frames:
+        # Not around the `yield`: what the caller does in between is no matter of ours.
+        with threads_for(decoder.model):
+            codes = next(parts)
+            n_done += codes.shape[-1]
+            sound = chunks.push(codes, last=n_done == n_frames)
+        if sound.shape[-1]:
+            yield sound
+
+
+def decodes_in_parts(model: MusicgenForConditionalGeneration) -> bool:
+    """Whether a model's codec can be decoded in parts."""
+    codec: Any = model.audio_encoder
+    kinds = [type(layer).__name__ for layer in codec.decoder.layers[:2]]
+    return codec.config.norm_type == "weight_norm" and kinds == ["EncodecConv1d", "EncodecLSTM"]
+
+
+class ChunkDecoder:
+    """Decodes clips from codes that come in parts.
+
+    Args:
+        model: its codec is used, on the codec's device.
+
+    Raises:
+        UserError: the codec can't be decoded in parts.
+    """
+
+    def __init__(self, model: MusicgenForConditionalGeneration) -> None:
+        self._codec: Any = model.audio_encoder
+        self._n_channels = model_shape(model).n_channels
+        self._hop = int(self._codec.config.hop_length)
+        if not decodes_in_parts(model):
+            raise UserError(
+                "This model's codec looks at whole clips, and can't be decoded in parts; "
+                "generate the clip as a whole."
+            )
+        first, recurrent, *rest = self._codec.decoder.layers
+        self._first, self._lstm, self._rest = first, recurrent.lstm, rest
+        self._around_first = _frames_around([first], 1)
+        self._around_rest = _frames_around(rest, self._hop)
+        self._codes = _Tail()
+        self._hidden = _Tail()
+        self._state: tuple[torch.Tensor, torch.Tensor] | None = None
+        self._n_hidden = self._n_heard = 0
+
+    @torch.inference_mode()
+    def push(self, codes: torch.Tensor, *, last: bool) -> np.ndarray:
+        """Takes the next codes `[B, K, n]`; the samples that they decide, `[B, C, m]`.
+
+        Args:
+            codes: of the same clips each time.
+            last: whether they are the clips' last.
+        """
+        n_clips = len(codes)
+        # [B, K, n] to [B C, K', n]: channels alternate, and each is a clip of its own.
+        codes = codes.to(self._codec.device).long().unflatten(1, (-1, self._n_channels))
+        codes = codes.transpose(1, 2).flatten(0, 1)
+        self._codes.add(self._codec.quantizer.decode(codes.transpose(0, 1)))
+        self._read(last=last)
+        before, after = self._around_rest
+        until = self._hidden.end - (0 if last else after)
+        if until <= self._n_heard:
+            return np.zeros((n_clips, self._n_channels, 0), dtype=np.float32)
+        sound, start = self._hidden.since(self._n_heard - before)
+        for layer in self._rest:
+            sound = layer(sound)
+        sound = sound[..., (self._n_heard - start) * self._hop : (until - start) * self._hop]
+        self._n_heard = until
+        return sound.reshape(n_clips, self._n_channels, -1).float().cpu().numpy()
+
+    def _read(self, *, last: bool) -> None:
+        """Takes the codes as far as the LSTM, as many as have all that they look at."""
+        before, after = self._around_first
+        until = self._codes.end - (0 if last else after)
+        if until <= self._n_hidden or (not last and self._codes.end <= max(before, after)):
+            return
+        codes, start = self._codes.since(self._n_hidden - before)
+        hidden = self._first(codes)[..., self._n_hidden - start : until - start]
+        steps = hidden.permute(2, 0, 1)
+        found, self._state = self._lstm(steps, self._state)
+        self._hidden.add((found + steps).permute(1, 2, 0))
+        self._n_hidden = until
+
+
+class _Tail:
+    """The end of a sequence `[B, D, n]` that grows: what is before the part that was last asked for
+    is let go."""
+
+    def __init__(self) -> None:
+        self._kept: torch.Tensor | None = None
+        self._begin = 0
+
+    @property
+    def end(self) -> int:
+        """How long the sequence is by now."""
+        return self._begin + (0 if self._kept is None else self._kept.shape[-1])
+
+    def add(self, more: torch.Tensor) -> None:
+        """Goes on with these."""
+        self._kept = more if self._kept is None else torch.cat([self._kept, more], dim=-1)
+
+    def since(self, begin: int) -> tuple[torch.Tensor, int]:
+        """The sequence from `begin` on, or from its own beginning; and from where that is."""
+        assert self._kept is not None
+        begin = max(begin, 0)
+        self._kept, self._begin = self._kept[..., begin - self._begin :], begin
+        return self._kept, begin
+
+
+def _frames_around(layers: Sequence[Any], hop: int) -> tuple[int, int]:
+    """How many frames before and after a frame the samples look at that layers make of it."""
+    far = 1000
+    begin, end = far * hop, (far + 1) * hop
+    for layer in reversed(layers):
+        begin, end = _looked_at(layer, begin, end)
+    return far - begin, end - (far + 1)
+
+
+def _looked_at(layer: Any, begin: int, end: int) -> tuple[int, int]:
+    """Which of its inputs a layer makes the outputs from `begin` to before `end` of."""
+    kind = type(layer).__name__
+    if kind == "EncodecResnetBlock":
+        for inner in reversed(layer.block):
+            begin, end = _looked_at(inner, begin, end)
+    elif kind == "EncodecConv1d":
+        reach = (layer.conv.kernel_size[0] - 1) * layer.conv.dilation[0]
+        left = reach if layer.causal else reach - reach // 2
+        begin, end = begin - left, end + reach - left
+    elif kind == "EncodecConvTranspose1d":
+        kernel, stride = layer.conv.kernel_size[0], layer.conv.stride[0]
+        total = kernel - stride
+        right = -int(-total * layer.trim_right_ratio // 1) if layer.causal else total // 2
+        left = total - right
+        begin, end = -((kernel - 1 - begin - left) // stride), (end - 1 + left) // stride + 1
+    return begin, end

@@ -1,0 +1,102 @@
+"""Where the bars of a recording begin: by its JSON, by a tempo that is given, or by ear."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from musicgen_lora.errors import UserError
+from musicgen_lora.formats.documents import read_json
+from musicgen_lora.listening.rhythm.bars import SURE
+from musicgen_lora.listening.rhythm.tempo import estimate_tempo
+
+SLACK = 0.02
+"""Share of a bar that the last one may lack."""
+BPM_RANGE = (20.0, 400.0)
+Source = Literal["its JSON", "--bpm", "measured"]
+
+
+@dataclass(frozen=True)
+class BarGrid:
+    """Bars of 4/4.
+
+    Args:
+        bpm: quarter notes a minute.
+        first_s: where bar 1 begins.
+        n_bars: whole bars from there on.
+        source: what says so.
+        is_loop: the recording is these bars, and goes on in its own beginning.
+    """
+
+    bpm: float
+    first_s: float
+    n_bars: int
+    source: Source
+    is_loop: bool = False
+
+    def span(self, from_bar: int, to_bar: int, sample_rate: int) -> tuple[int, int]:
+        """The samples of bars `from_bar` to `to_bar`, counted from 1, both included."""
+        bar_s = 240.0 / self.bpm
+        begin, end = (self.first_s + bar_s * bar for bar in (from_bar - 1, to_bar))
+        return round(begin * sample_rate), round(end * sample_rate)
+
+
+def facts_beside(path: Path) -> dict[str, Any]:
+    """What the JSON beside a recording says; nothing where there is none, or another program's."""
+    beside = path.with_suffix(".json")
+    if beside == path or not beside.is_file():
+        return {}
+    try:
+        found = read_json(beside)
+    except UserError:
+        # Whatever it is, it isn't ours; what it would have said is asked of the user or measured.
+        return {}
+    return found if isinstance(found.get("prompt"), str) else {}
+
+
+def find_grid(
+    path: Path, waveform: np.ndarray, sample_rate: int, bpm: float | None = None
+) -> BarGrid:
+    """The bars of a recording `[C, N]`.
+
+    Args:
+        path: that it is from; a JSON that `generate` has written beside it is believed.
+        waveform: its samples.
+        sample_rate: Hz.
+        bpm: tempo that is given: bar 1 begins where the recording does.
+
+    Raises:
+        UserError: its tempo can't be told.
+    """
+    duration_s = waveform.shape[1] / sample_rate
+    facts = facts_beside(path)
+    told, n_bars = _told_bpm(facts), facts.get("bars")
+    if bpm is None and told is not None and isinstance(n_bars, int) and n_bars > 0:
+        n_samples = n_bars * 240.0 / told * sample_rate
+        if abs(waveform.shape[1] - n_samples) <= 1.0:
+            return BarGrid(told, 0.0, n_bars, "its JSON", is_loop=True)
+    if bpm is not None:
+        return BarGrid(bpm, 0.0, _whole_bars(duration_s, bpm), "--bpm")
+    tempo = estimate_tempo(waveform, sample_rate)
+    if not tempo.confidence >= SURE or not tempo.is_steady or not len(tempo.downbeats_s):
+        raise UserError(f"{path}: its bars can't be told for sure; give its tempo, --bpm.")
+    if tempo.loop_bars is not None:
+        exact = 240.0 * tempo.loop_bars / duration_s
+        return BarGrid(exact, 0.0, tempo.loop_bars, "measured", is_loop=True)
+    first_s = float(tempo.downbeats_s[0])
+    return BarGrid(tempo.bpm, first_s, _whole_bars(duration_s - first_s, tempo.bpm), "measured")
+
+
+def _told_bpm(facts: dict[str, Any]) -> float | None:
+    """The tempo that a JSON says, if it is one."""
+    told = facts.get("bpm")
+    if isinstance(told, bool) or not isinstance(told, int | float):
+        return None
+    return float(told) if BPM_RANGE[0] <= told <= BPM_RANGE[1] else None
+
+
+def _whole_bars(duration_s: float, bpm: float) -> int:
+    return int(duration_s * bpm / 240.0 + SLACK)

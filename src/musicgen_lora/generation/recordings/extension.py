@@ -1,0 +1,264 @@
+"""New music within a recording: what is heard before it, its level, and its seams.
+
+The model hears what comes before at its own rate; what it plays is brought to the recording's and
+joined. Outside of the new part and the crossfades before its lines no sample changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import soxr
+import torch
+
+from musicgen_lora.audio.crossfade import most_alike_at, pass_into
+from musicgen_lora.audio.loudness import decibels
+from musicgen_lora.generation.recordings.continuation import (
+    FADE_S,
+    HOLE_DB,
+    hole_db_at,
+    join_continuation,
+)
+from musicgen_lora.model.codec import Codec
+from musicgen_lora.model.shape import Shape
+
+CEILING = 10.0 ** (-0.1 / 20.0)
+BACK_WITHIN_S = 0.1
+"""The new music passes into what follows within the last so many seconds before it ..."""
+BACK_BEFORE_S = 0.01
+"""... and has done so long before the bar line, whose hit stays whole."""
+LEVEL_S = 0.1
+"""On each side of a seam, for its figures."""
+SLACK_DB, RAISED_MOST_DB = 2.0, 6.0
+"""New music may be so much louder or quieter than what it goes on from or replaces; beyond that it
+is brought nearer, by so much at most ..."""
+RISE_S = 0.25
+"""... within so long from the seam on, where it may be the ringing of what was before."""
+
+
+@dataclass(frozen=True)
+class Seam:
+    """Where new music meets the recording.
+
+    Args:
+        fade: first sample of the crossfade, and the one after its last.
+        levels_db: of the tenths of a second before and after it.
+        hole_db: the quietest moment of what is new there against the recording's quiet moments.
+    """
+
+    fade: tuple[int, int]
+    levels_db: tuple[float, float]
+    hole_db: float
+
+    @classmethod
+    def of(
+        cls,
+        waveform: np.ndarray,
+        fade: tuple[int, int],
+        line: int,
+        sample_rate: int,
+        *,
+        leads_back: bool = False,
+    ) -> Seam:
+        """That of a crossfade before a line of `[C, N]`, which what is new begins with, or ends
+        before where it leads back."""
+        n_level = round(LEVEL_S * sample_rate)
+        sides = (
+            waveform[:, max(0, fade[0] - n_level) : fade[0]],
+            waveform[:, fade[1] : fade[1] + n_level],
+        )
+        before, after = (
+            decibels(float(np.square(side).mean()) if side.size else 0.0) for side in sides
+        )
+        if leads_back:
+            waveform, line = waveform[:, ::-1], waveform.shape[1] - line
+        return cls(fade, (before, after), hole_db_at(waveform, line, sample_rate))
+
+
+@dataclass(frozen=True)
+class Extended:
+    """A recording with what was played.
+
+    Args:
+        waveform: `[C, N]`.
+        new: the part of it that is new, `[C, n]`.
+        sample_rate: Hz.
+        gain_db: what the codec took from the level, or gave to it.
+        raised_db: what the model did, as far as it was made good.
+        seams: by name, "begin" and "end".
+    """
+
+    waveform: np.ndarray
+    new: np.ndarray
+    sample_rate: int
+    gain_db: float
+    raised_db: float
+    seams: Mapping[str, Seam]
+
+    @property
+    def faults(self) -> list[str]:
+        """What is wrong with it, each as a verb and its object."""
+        said = {"begin": "leaves a hole where it begins", "end": "leaves a hole where it ends"}
+        return [said[name] for name, seam in self.seams.items() if seam.hole_db < HOLE_DB]
+
+    def facts(self) -> dict[str, Any]:
+        """For the JSON."""
+        seams = {
+            name: {
+                "fade_s": [round(at / self.sample_rate, 4) for at in seam.fade],
+                "levels_db": [round(level, 1) for level in seam.levels_db],
+                "hole_db": round(seam.hole_db, 1),
+            }
+            for name, seam in self.seams.items()
+        }
+        levels = {"gain_db": round(self.gain_db, 2), "raised_db": round(self.raised_db, 2)}
+        return {"onto": levels, "seams": seams}
+
+
+@dataclass(frozen=True)
+class Extension:
+    """What is played onto a recording, from `begin` to before `end`.
+
+    Args:
+        recording: `[C, N]`.
+        sample_rate: Hz.
+        begin: first sample that is new.
+        end: sample from which on the recording is there again; N or more where nothing follows.
+        n_frames: codec frames that are heard before.
+        wraps: the recording is a loop, whose beginning follows its end.
+    """
+
+    recording: np.ndarray
+    sample_rate: int
+    begin: int
+    end: int
+    n_frames: int
+    wraps: bool = False
+
+    @property
+    def seconds(self) -> float:
+        """Of what is new."""
+        return (self.end - self.begin) / self.sample_rate
+
+    @property
+    def _turn(self) -> int:
+        """Samples by which a loop is turned to the left, so that there is something before a part
+        that begins with it."""
+        return self.end if self.wraps and self.begin == 0 else 0
+
+    def _turned(self) -> tuple[np.ndarray, int, int]:
+        """The recording, begin and end, turned."""
+        waveform, turn, n_samples = self.recording, self._turn, self.recording.shape[1]
+        if not turn:
+            return waveform, self.begin, self.end
+        return np.roll(waveform, -turn, axis=1), n_samples - turn, n_samples
+
+    def n_heard(self, shape: Shape) -> int:
+        """Samples of the recording that are heard before `begin`."""
+        return round(self.n_frames / shape.frame_rate * self.sample_rate)
+
+    def codes(self, codec: Codec, shape: Shape) -> torch.Tensor | None:
+        """What is heard, as codes `[1, K, P]`; None where nothing is."""
+        if not self.n_frames:
+            return None
+        waveform, begin, _ = self._turned()
+        heard = waveform[:, begin - self.n_heard(shape) : begin]
+        heard = _resampled(heard, self.sample_rate, shape.sample_rate)
+        codes = codec.encode([heard])[0][:, : self.n_frames]
+        return torch.from_numpy(codes.astype(np.int64))[None]
+
+    def finish(self, take: np.ndarray, shape: Shape) -> Extended:
+        """Joins what was played to the recording.
+
+        Args:
+            take: `[C', n]` at the model's rate: first the codec's version of what is heard, then
+                what is new.
+            shape: of the model.
+        """
+        rate, (waveform, begin, end) = self.sample_rate, self._turned()
+        n_heard = self.n_heard(shape)
+        played = _resampled(np.nan_to_num(take), shape.sample_rate, rate)
+        if len(played) != len(waveform):
+            played = np.repeat(played.mean(axis=0, keepdims=True), len(waveform), axis=0)
+        n_wanted = n_heard + end - begin
+        # What was resampled may lack a sample.
+        played = np.pad(played, ((0, 0), (0, max(0, n_wanted - played.shape[1]))))[:, :n_wanted]
+        most = max(CEILING, float(np.abs(waveform).max(initial=0.0)))
+        fades: dict[str, tuple[int, int]] = {}
+        # What is replaced, or what is gone on from.
+        like = (
+            waveform[:, begin:end]
+            if self.begin < self.recording.shape[1]
+            else waveform[:, -n_heard:]
+        )
+        if n_heard:
+            joined = join_continuation(waveform[:, :begin], played, n_heard, rate, peak_most=most)
+            found, gain_db, fades["begin"] = joined.waveform, joined.gain_db, joined.fade
+        else:
+            found, gain_db = np.concatenate([waveform[:, :begin], played], axis=1), 0.0
+        found, raised_db = self._raised(found, begin, like, most)
+        if end < waveform.shape[1] or self.wraps:
+            found, fades["end"] = self._lead_back(found, waveform, begin, end)
+        found = np.concatenate([found, waveform[:, end:]], axis=1).astype(np.float32)
+        seams = self._seams(found, {"begin": begin, "end": end}, fades)
+        new = found[:, begin:end]
+        turned = np.roll(found, self._turn, axis=1) if self._turn else found
+        return Extended(turned, new, rate, gain_db, raised_db, seams)
+
+    def _seams(
+        self,
+        found: np.ndarray,
+        lines: Mapping[str, int],
+        fades: Mapping[str, tuple[int, int]],
+    ) -> dict[str, Seam]:
+        """What the crossfades before lines are like, at their places in the recording."""
+        rate, n_samples, seams = self.sample_rate, found.shape[1], {}
+        around = np.concatenate([found, found[:, :rate]], axis=1) if self.wraps else found
+        for name, (first, stop) in fades.items():
+            leads_back = name == "end"
+            seam = Seam.of(around, (first, stop), lines[name], rate, leads_back=leads_back)
+            at = (first + self._turn) % n_samples
+            seams[name] = Seam((at, at + stop - first), seam.levels_db, seam.hole_db)
+        return seams
+
+    def _raised(
+        self, found: np.ndarray, begin: int, like: np.ndarray, most: float
+    ) -> tuple[np.ndarray, float]:
+        """What is new from `begin` on, `[C, N]`, brought near the level of other music, and by how
+        much in dB."""
+        new = found[:, begin:]
+        levels = [decibels(float(np.square(sound).mean())) for sound in (like, new)]
+        beyond = levels[0] - levels[1]
+        raised_db = float(np.sign(beyond)) * max(0.0, abs(beyond) - SLACK_DB)
+        raised_db = float(np.clip(raised_db, -RAISED_MOST_DB, RAISED_MOST_DB))
+        peak = float(np.abs(new).max(initial=0.0))
+        if peak > 0.0:
+            raised_db = min(raised_db, 20.0 * float(np.log10(most / peak)))
+        gains = np.full(new.shape[1], 10.0 ** (raised_db / 20.0), dtype=np.float32)
+        n_rise = min(len(gains), round(RISE_S * self.sample_rate)) if self.n_frames else 0
+        gains[:n_rise] = np.linspace(1.0, 10.0 ** (raised_db / 20.0), n_rise, dtype=np.float32)
+        return np.concatenate([found[:, :begin], new * gains], axis=1), raised_db + 0.0
+
+    def _lead_back(
+        self, found: np.ndarray, waveform: np.ndarray, begin: int, end: int
+    ) -> tuple[np.ndarray, tuple[int, int]]:
+        """The new music `[C, end]`, passed into what was there where the two are most alike, and
+        the samples of the crossfade."""
+        rate = self.sample_rate
+        stop = max(begin + 2, end - round(BACK_BEFORE_S * rate))
+        n_pass = min(stop - begin, round(BACK_WITHIN_S * rate))
+        n_fade = max(1, min(n_pass // 2, round(FADE_S * rate)))
+        other = waveform[:, stop - n_pass : stop]
+        at = stop - n_pass + most_alike_at(found[:, stop - n_pass : stop], other, n_fade)
+        back = pass_into(found[:, :stop], other, n_fade)
+        return np.concatenate([back, waveform[:, stop:end]], axis=1), (at, at + n_fade)
+
+
+def _resampled(waveform: np.ndarray, rate: int, wanted: int) -> np.ndarray:
+    """`[C, N]` at another rate."""
+    if rate == wanted:
+        return waveform
+    return np.ascontiguousarray(soxr.resample(waveform.T, rate, wanted, quality="VHQ").T)

@@ -1,0 +1,235 @@
+"""Recordings that are gone on with, or of which bars are played anew, and what of them is asked.
+
+A recording keeps its rate, its channels and every sample that isn't played anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from musicgen_lora.atomic import sha256_file
+from musicgen_lora.audio.stream import BLOCK_FRAMES, AudioStream
+from musicgen_lora.config import GenerateSettings
+from musicgen_lora.errors import UserError
+from musicgen_lora.generation.decoding.decode import STRIDE_SHARE
+from musicgen_lora.generation.recordings.bar_grid import BarGrid, facts_beside, find_grid
+from musicgen_lora.generation.recordings.extension import Extension
+from musicgen_lora.model.shape import Shape
+
+LONGEST_S = 600.0
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A sound file as it is.
+
+    Args:
+        path: of it.
+        waveform: `[C, N]` float32, C is 1 or 2.
+        sample_rate: Hz.
+    """
+
+    path: Path
+    waveform: np.ndarray
+    sample_rate: int
+
+    @classmethod
+    def read(cls, path: Path) -> Recording:
+        """Reads a file whole.
+
+        Raises:
+            UserError: not readable, empty, longer than ten minutes, or of more than two channels.
+        """
+        with AudioStream(path) as stream:
+            rate, n_channels = stream.sample_rate, stream.n_channels
+            if n_channels > 2:
+                raise UserError(f"{path}: has {n_channels} channels; mix it down to two.")
+            blocks, n_read = [], 0
+            while len(block := stream.read(BLOCK_FRAMES)):
+                blocks.append(block)
+                n_read += len(block)
+                if n_read > LONGEST_S * rate:
+                    raise UserError(
+                        f"{path}: is longer than {LONGEST_S:g} s; cut out the part that counts."
+                    )
+        if not blocks:
+            raise UserError(f"{path}: has no samples; record or export it again.")
+        waveform = np.ascontiguousarray(np.concatenate(blocks).T, dtype=np.float32)
+        return cls(path, waveform, rate)
+
+    @property
+    def duration_s(self) -> float:
+        return self.waveform.shape[1] / self.sample_rate
+
+    def facts(self) -> dict[str, Any]:
+        """Which file it is, for the JSON."""
+        return {"path": str(self.path), "sha256": sha256_file(self.path)}
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is played onto a recording, and how the JSON and the user are told.
+
+    Args:
+        extension: where.
+        facts: for the JSON.
+        said: for the user.
+        grid: the bars that are counted; None for what goes on.
+        told_bpm: the tempo that the prompt asks for: one that was told, and not measured.
+        made_by: what the JSON beside the recording says; nothing where there is none.
+    """
+
+    extension: Extension
+    facts: dict[str, Any]
+    said: str
+    grid: BarGrid | None = None
+    made_by: Mapping[str, Any] = field(default_factory=dict)
+    told_bpm: float | None = None
+
+
+def asked_of(settings: GenerateSettings, window_s: float, frame_rate: float) -> Asked | None:
+    """What settings ask of a recording; None where they name none.
+
+    Args:
+        settings: of the command.
+        window_s: that the model hears and plays at once.
+        frame_rate: codec frames a second.
+
+    Raises:
+        UserError: the recording can't be used, or what is asked of it isn't there.
+    """
+    if settings.continue_from is not None:
+        return _continuation(settings, Recording.read(settings.continue_from), window_s, frame_rate)
+    if settings.regenerate is not None:
+        return _regeneration(settings, Recording.read(settings.regenerate), window_s, frame_rate)
+    return None
+
+
+def _continuation(
+    settings: GenerateSettings, recording: Recording, window_s: float, frame_rate: float
+) -> Asked:
+    path, n_samples, rate = recording.path, recording.waveform.shape[1], recording.sample_rate
+    if settings.heard is None and recording.duration_s >= window_s:
+        raise UserError(
+            f"{path}: has {recording.duration_s:.1f} s, and the base hears less than "
+            f"{window_s:g} s at once; say how much of its end it hears, such as "
+            f"--heard {0.4 * window_s:g}."
+        )
+    heard_s = min(recording.duration_s, _heard_s(settings, window_s) or window_s)
+    n_frames = int(heard_s * frame_rate)
+    if not n_frames:
+        raise UserError(f"{path}: has {recording.duration_s:.3f} s, less than a codec's frame.")
+    end = n_samples + round(settings.duration * rate)
+    extension = Extension(recording.waveform, rate, n_samples, end, n_frames)
+    facts = recording.facts() | {
+        "begin_s": n_samples / rate,
+        "end_s": end / rate,
+        "heard_s": n_frames / frame_rate,
+    }
+    said = (
+        f"{path}: {settings.duration:g} s are played on from its end; the last "
+        f"{n_frames / frame_rate:.1f} s are heard."
+    )
+    return Asked(
+        extension,
+        {"continued": facts},
+        said,
+        made_by=facts_beside(path),
+        told_bpm=settings.bpm,
+    )
+
+
+def _regeneration(
+    settings: GenerateSettings, recording: Recording, window_s: float, frame_rate: float
+) -> Asked:
+    path, rate = recording.path, recording.sample_rate
+    first, last = settings.from_bar or 1, settings.to_bar or 1
+    grid = find_grid(path, recording.waveform, rate, settings.bpm)
+    if last > grid.n_bars:
+        raise UserError(
+            f"--to_bar {last}: {path} has {grid.n_bars} bars at {grid.bpm:g} bpm ({grid.source}); "
+            "give bars that it has, or its tempo, --bpm."
+        )
+    begin, end = grid.span(first, last, rate)
+    end = min(end, recording.waveform.shape[1])
+    if grid.is_loop and (first, last) == (1, grid.n_bars):
+        raise UserError(
+            f"--from_bar 1 --to_bar {last}: are all of {path}; make another loop, with --bars."
+        )
+    before_s = (begin if begin or not grid.is_loop else recording.waveform.shape[1] - end) / rate
+    fits_s = max(window_s - (end - begin) / rate, (1.0 - STRIDE_SHARE) * window_s)
+    n_frames = int(min(before_s, _heard_s(settings, window_s) or fits_s) * frame_rate)
+    extension = Extension(recording.waveform, rate, begin, end, n_frames, wraps=grid.is_loop)
+    facts = recording.facts() | {
+        "from_bar": first,
+        "to_bar": last,
+        "bpm": round(grid.bpm, 3),
+        "bpm_from": grid.source,
+        "begin_s": begin / rate,
+        "end_s": end / rate,
+        "heard_s": n_frames / frame_rate,
+    }
+    said = (
+        f"{path}: bars {first} to {last}, {begin / rate:.2f} to {end / rate:.2f} s, are played "
+        f"anew (bar 1 at {grid.first_s:.2f} s, {grid.bpm:g} bpm: {grid.source}); the "
+        f"{n_frames / frame_rate:.1f} s before are heard."
+    )
+    told_bpm = None if grid.source == "measured" else grid.bpm
+    return Asked(extension, {"regenerated": facts}, said, grid, facts_beside(path), told_bpm)
+
+
+def _heard_s(settings: GenerateSettings, window_s: float) -> float | None:
+    """How much is to be heard, as far as it is said.
+
+    Raises:
+        UserError: more than the model hears at once.
+    """
+    if settings.heard is not None and settings.heard >= window_s:
+        raise UserError(
+            f"--heard {settings.heard:g}: the base hears less than {window_s:g} s at once; take "
+            "fewer."
+        )
+    return settings.heard
+
+
+def say_of_recording(
+    asked: Asked, facts: Mapping[str, Any], shape: Shape, console: Console
+) -> None:
+    """Says what happens to a recording, and what of it isn't as one might think.
+
+    Args:
+        asked: what is played onto it.
+        facts: who plays, as the JSON has it.
+        shape: of the base.
+        console: where it is said.
+    """
+    console.print(asked.said)
+    rate, n_channels = asked.extension.sample_rate, len(asked.extension.recording)
+    if (rate, n_channels) != (shape.sample_rate, shape.n_channels):
+        console.print(
+            f"The base plays {shape.sample_rate} Hz, {shape.n_channels} channels; what is new is "
+            f"brought to the recording's {rate} Hz, {n_channels} channels.",
+            style="yellow",
+        )
+    was = asked.made_by
+    names = ("base", "adapters")
+    other = [n for n in names if n in was and _identity(was[n]) != _identity(facts[n])]
+    if other:
+        console.print(
+            f"The recording was made by another {' and '.join(other)} than now.",
+            style="yellow",
+        )
+
+
+def _identity(players: Any) -> Any:
+    """The fingerprints of a base or of adapters as a JSON has them."""
+    if isinstance(players, list):
+        return [_identity(player) for player in players]
+    names = ("fingerprint", "strength")
+    return [players.get(name) for name in names] if isinstance(players, dict) else None

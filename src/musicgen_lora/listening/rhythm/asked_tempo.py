@@ -1,0 +1,87 @@
+"""Whether a recording keeps a tempo that was asked for.
+
+`tempo` asks which tempo a recording has, and has to doubt its octave. Here the tempo is known, and
+the question is how near the playing comes: the onsets' places between the sixteenths of a grid are
+pointers on a circle, which add up where they keep to it (Rayleigh's test) and cancel where they
+don't. Half and double time share the grid, so a beat of 140 that feels like 70 keeps it too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from musicgen_lora.listening.rhythm.loops import weighted_onsets
+
+REACH = 0.08
+"""Tempi are looked for within this share of the asked one."""
+STEP = 0.0002
+NEARNESS = 0.05
+"""Standard deviation of a mild preference for the asked tempo: a few onsets fit several."""
+STEADY_DEVIATIONS = 4.5
+"""From this agreement on there is a steady beat. Of 4,000 rows of unrelated onsets over 9 and 16 s
+0.2 % reach it near a given tempo, where 1 to 2 % reach 4: of a loop's several tries each may."""
+STRETCH_S = 2.0
+CLEAR_DEVIATIONS = 1.5
+"""A stretch of this length tells its drift from this agreement on."""
+
+
+@dataclass(frozen=True)
+class KeptTempo:
+    """How a recording keeps a tempo.
+
+    Args:
+        bpm: the tempo near the asked one that its onsets keep best; NaN without onsets.
+        offset_s: time of a sixteenth of that grid, from 0 up to a sixteenth.
+        agreement: of the onsets, in standard deviations of what unrelated onsets reach.
+        drift_s: by how much the stretches of the recording leave the grid at most.
+    """
+
+    bpm: float
+    offset_s: float
+    agreement: float
+    drift_s: float
+
+    @property
+    def is_steady(self) -> bool:
+        return self.agreement >= STEADY_DEVIATIONS
+
+
+def kept_tempo(strengths: np.ndarray, bpm: float, *, reach: float = REACH) -> KeptTempo:
+    """How a recording keeps a tempo.
+
+    Args:
+        strengths: its onset strengths `[4, F]`, see `metre.onset_strengths`.
+        bpm: the tempo that was asked for.
+        reach: share of it within which the recording's own is looked for; 0 for the asked alone.
+    """
+    onsets_s, weights = weighted_onsets(strengths)
+    if not len(onsets_s):
+        return KeptTempo(float("nan"), 0.0, 0.0, 0.0)
+    tried = bpm * (1.0 + np.arange(-reach, reach + STEP / 2.0, STEP))
+    sums = np.exp(2j * np.pi * np.outer(tried / 15.0, onsets_s)) @ weights
+    # Of unrelated onsets the cosines average 0, with a variance of a half each.
+    agreements = np.abs(sums) / np.sqrt(0.5 * np.square(weights).sum())
+    nearness = np.exp(-0.5 * np.square((tried / bpm - 1.0) / NEARNESS))
+    best = int((agreements * nearness).argmax())
+    step_s = 15.0 / float(tried[best])
+    offset_s = float(np.angle(sums[best])) / (2.0 * np.pi) * step_s % step_s
+    return KeptTempo(
+        bpm=float(tried[best]),
+        offset_s=offset_s,
+        agreement=float(agreements[best]),
+        drift_s=_drift_s(onsets_s, weights, step_s, offset_s),
+    )
+
+
+def _drift_s(onsets_s: np.ndarray, weights: np.ndarray, step_s: float, offset_s: float) -> float:
+    pointers = weights * np.exp(2j * np.pi * (onsets_s - offset_s) / step_s)
+    stretches = (onsets_s // STRETCH_S).astype(int)
+    places = []
+    for stretch in np.unique(stretches):
+        inside = stretches == stretch
+        spread = np.sqrt(0.5 * np.square(weights[inside]).sum())
+        if np.abs(pointers[inside].sum()) >= CLEAR_DEVIATIONS * spread:
+            places.append(float(np.angle(pointers[inside].sum())))
+    return float(np.abs(places).max(initial=0.0)) / (2.0 * np.pi) * step_s

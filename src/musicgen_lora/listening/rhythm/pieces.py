@@ -1,0 +1,56 @@
+"""The pieces of a mix: a file that has no tempo as a whole may have one between each two pauses."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from musicgen_lora.listening.quality import Measured, merge_qualities
+from musicgen_lora.listening.rhythm.bars import sounding_stretches
+from musicgen_lora.listening.rhythm.metre import FRAME_RATE
+from musicgen_lora.listening.rhythm.tempo import Tempo, tempo_of_strengths
+
+
+def tempo_fields(tempo: Tempo) -> dict[str, Any]:
+    """A tempo as a record holds it."""
+    return {
+        "bpm": tempo.bpm,
+        "alternative_bpm": tempo.alternative_bpm,
+        "tempo_confidence": tempo.confidence,
+        "downbeat_confidence": tempo.downbeat_confidence,
+        "is_steady": tempo.is_steady,
+        "loop_bars": tempo.loop_bars,
+        "beats_s": tempo.beats_s.tolist(),
+        "downbeats_s": tempo.downbeats_s.tolist(),
+    }
+
+
+def tempi_between_pauses(
+    strengths: np.ndarray, duration_s: float, start_s: float, measured: Sequence[Measured]
+) -> list[dict[str, Any]]:
+    """The tempo of each stretch between two pauses: the pieces of a mix, of which together none is
+    to be had. Empty where there is no pause.
+
+    Args:
+        strengths: onset strengths `[4, F]` of a segment.
+        start_s: where it begins in the file; silences are told from there.
+        measured: quality of its blocks.
+    """
+    silences_s = [
+        (max(0.0, begin_s - start_s), min(duration_s, stop_s - start_s))
+        for begin_s, stop_s in merge_qualities(measured).silences_s
+    ]
+    found = []
+    for begin_s, stop_s in sounding_stretches(duration_s, silences_s):
+        first, last = round(begin_s * FRAME_RATE), round(stop_s * FRAME_RATE) + 1
+        tempo = tempo_of_strengths(strengths[:, first:last], stop_s - begin_s)
+        found.append(
+            {
+                "start_s": start_s + begin_s,
+                "duration_s": stop_s - begin_s,
+                **tempo_fields(tempo),
+            }
+        )
+    return found if len(found) > 1 else []

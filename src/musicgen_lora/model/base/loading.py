@@ -1,0 +1,182 @@
+"""Loading a MusicGen of Hugging Face's format, its tokenizer and its processor.
+
+Any hub id or folder that `MusicgenForConditionalGeneration.from_pretrained` or
+`MusicgenMelodyForConditionalGeneration.from_pretrained` reads will do, mono or stereo. The two have
+the same parts and are typed as the first throughout; `melody.is_melody` tells them apart. Weights
+are read from safetensors alone; no code of a repository is run.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
+from transformers import (
+    AutoProcessor,
+    AutoTokenizer,
+    MusicgenForConditionalGeneration,
+    MusicgenMelodyForConditionalGeneration,
+    PreTrainedTokenizerBase,
+    ProcessorMixin,
+)
+from transformers.initialization import no_init_weights
+
+from musicgen_lora.errors import UserError
+from musicgen_lora.model import melody
+from musicgen_lora.model.base.facts import read_base_facts
+from musicgen_lora.model.base.folder import (
+    base_folder,
+    check_shapes,
+    check_tokenizer_files,
+    read_base_config,
+    read_base_shapes,
+)
+
+UNLOADABLE = (
+    OSError,
+    ValueError,
+    RuntimeError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    AssertionError,
+    SafetensorError,
+    StrictDataclassError,
+)
+"""What transformers raises at a damaged folder."""
+ATTENTION = {"": "sdpa", "decoder": "sdpa", "text_encoder": "sdpa", "audio_encoder": "eager"}
+"""Given explicitly: a config may name a kernel of a stranger's, which would be fetched and run."""
+TOKENIZER_FILES = ("tokenizer.json", "spiece.model")
+"""One of them holds the vocabulary. Without, transformers makes a T5 tokenizer that knows no word,
+and every caption would read alike."""
+MODEL_CLASSES = {
+    "musicgen": MusicgenForConditionalGeneration,
+    melody.MODEL_TYPE: MusicgenMelodyForConditionalGeneration,
+}
+
+
+def load_base(model_path: str | Path) -> MusicgenForConditionalGeneration:
+    """Loads a base model in float32 on the CPU, in eval mode, every weight frozen.
+
+    Args:
+        model_path: a folder, a hub id such as `facebook/musicgen-small`, or `tiny-beats`.
+
+    Raises:
+        UserError: no such folder or id, not a MusicGen, its weights are not safetensors, or the
+            facts in its config are not usable.
+    """
+    folder = base_folder(str(model_path))
+    content = read_base_config(folder, tuple(MODEL_CLASSES))
+    shapes = read_base_shapes(folder)
+    check_tokenizer_files(folder)
+    try:
+        model, missing = read_model(folder, content, shapes)
+    except UNLOADABLE as error:
+        raise UserError(
+            f"{model_path}: cannot be loaded as a MusicGen: {_first_line(error)}"
+        ) from error
+    _check_is_whole(str(model_path), model, missing)
+    config: Any = model.config
+    read_base_facts(config, str(model_path))
+    decoder = config.decoder
+    # transformers 5 leaves this unset in its default decoder config; generate() and forward()
+    # then fail on it.
+    if getattr(decoder, "decoder_start_token_id", None) is None:
+        decoder.decoder_start_token_id = decoder.vocab_size
+    model.requires_grad_(False)
+    return model.eval()
+
+
+def read_model(
+    folder: Path, content: dict[str, Any], shapes: dict[str, tuple[int, ...]]
+) -> tuple[MusicgenForConditionalGeneration, Collection[str]]:
+    """Makes the model that a config describes, and reads its weights once their shapes fit.
+
+    Args:
+        folder: of the base.
+        content: of its config.json.
+        shapes: of the weights in its files.
+
+    Returns:
+        The model, and the names of the weights that no file holds.
+    """
+    model_class: Any = MODEL_CLASSES[content["model_type"]]
+    config = model_class.config_class.from_dict(content)
+    config._attn_implementation = ATTENTION
+    with torch.device("meta"), no_init_weights():
+        skeleton = model_class(config)
+    expected = {name: tuple(tensor.shape) for name, tensor in skeleton.state_dict().items()}
+    check_shapes(folder, expected, shapes)
+    model, loaded = model_class.from_pretrained(
+        folder,
+        config=config,
+        attn_implementation=ATTENTION,
+        dtype=torch.float32,
+        use_safetensors=True,
+        output_loading_info=True,
+    )
+    return model, loaded["missing_keys"]
+
+
+def load_tokenizer(model_path: str | Path) -> PreTrainedTokenizerBase:
+    """Loads a base model's text tokenizer, and tries it on a few words."""
+    tokenizer = _loaded(AutoTokenizer, model_path, "tokenizer")
+    with _told_in_one_line(model_path, "tokenizer"):
+        # As texts are read: some faults of its files show only then.
+        words = tokenizer(["808", "beat, 鼓"], padding=True, truncation=True, max_length=8)
+        if not all(map(any, words["attention_mask"])):
+            raise ValueError("it makes no token of a word")
+    return tokenizer
+
+
+def load_processor(model_path: str | Path) -> ProcessorMixin:
+    """Loads the processor (tokenizer and feature extractor) of a base model without melody."""
+    return _loaded(AutoProcessor, model_path, "processor")
+
+
+def _loaded(kind: Any, model_path: str | Path, what: str) -> Any:
+    folder = base_folder(str(model_path))
+    check_tokenizer_files(folder)
+    if not any((folder / name).is_file() for name in TOKENIZER_FILES):
+        raise UserError(
+            f"{model_path}: no usable {what}: neither {' nor '.join(TOKENIZER_FILES)} is in it; "
+            "copy the model's tokenizer files too."
+        )
+    with _told_in_one_line(model_path, what):
+        return kind.from_pretrained(folder, trust_remote_code=False, local_files_only=True)
+
+
+@contextlib.contextmanager
+def _told_in_one_line(model_path: str | Path, what: str) -> Iterator[None]:
+    try:
+        yield
+    except BaseException as error:
+        # The tokenizers' Rust raises plain exceptions at files that it doesn't take, and what is
+        # none at those that it did not expect.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
+        raise UserError(f"{model_path}: no usable {what}: {_first_line(error)}") from error
+
+
+def _check_is_whole(
+    name: str, model: MusicgenForConditionalGeneration, missing: Collection[str]
+) -> None:
+    """Raises a UserError where weights are missing, which transformers would draw at random, or not
+    finite. Sinusoidal positions may be missing: they are computed."""
+    trained = {key for key, _ in model.named_parameters() if "embed_positions" not in key}
+    lost = sorted(trained.intersection(missing))
+    if lost:
+        raise UserError(f"{name}: {len(lost)} of its weights are missing, {lost[0]} for one.")
+    broken = [key for key, weight in model.state_dict().items() if not weight.sum().isfinite()]
+    if broken:
+        raise UserError(f"{name}: {broken[0]} has values that are not finite; copy it again.")
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

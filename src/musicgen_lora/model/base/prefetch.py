@@ -1,0 +1,64 @@
+"""`musicgen-lora prefetch`: what a hub would give is fetched into the hub's cache, and a machine
+without network does the same afterwards. The cache, which HF_HOME names, can be copied there."""
+
+from __future__ import annotations
+
+from huggingface_hub import constants
+
+from musicgen_lora.config import SETTINGS, PrefetchSettings
+from musicgen_lora.config_file import read_config
+from musicgen_lora.console import plain_console
+from musicgen_lora.errors import UserError
+from musicgen_lora.given import hub_ids, local_model
+from musicgen_lora.model.base.hub import PARTS, hub_folder, listed
+from musicgen_lora.plural import count
+
+
+def prefetch_models(settings: PrefetchSettings) -> list[str]:
+    """Fetches models into the hub's cache, and says of each what it has and how large it is.
+
+    Returns:
+        The hub ids that are in the cache afterwards.
+
+    Raises:
+        UserError: the settings file is not usable, a hub has no such model, or can't be reached and
+            the cache lacks it.
+    """
+    console = plain_console()
+    names = _names(settings)
+    if not names:
+        console.print(f"{settings.settings_file}: names no model of a hub; nothing to fetch.")
+        return []
+    fetched = []
+    for name in names:
+        sizes, there = listed(name)
+        known = [size for size in sizes.values() if size is not None]
+        size = f"{sum(known) / 1e6:,.0f} MB" if known else "size unknown"
+        if not any(file.endswith(".safetensors") for file in sizes):
+            raise UserError(
+                f"{name}: {constants.ENDPOINT} has its weights as pickles alone, which are not "
+                "read. Load it with transformers where you trust it, save it with save_pretrained, "
+                "and give the folder."
+            )
+        what = f" ({PARTS[name]})" if name in PARTS else ""
+        state = f"in the cache: {there}" if there else "not in the cache"
+        console.print(f"{name}{what}: {count(len(sizes), 'file')}, {size}, {state}.")
+        if settings.dry_run:
+            for file, own in sizes.items():
+                console.print(f"  {file}  {'-' if own is None else f'{own:,}'}")
+        elif there is None:
+            console.print(f"{name}: in the cache now: {hub_folder(name)}")
+        if there or not settings.dry_run:
+            fetched.append(name)
+    return fetched
+
+
+def _names(settings: PrefetchSettings) -> list[str]:
+    """The hub ids among what the settings name; folders need no fetching."""
+    named = [name for name in settings.models if local_model(name) is None]
+    if settings.settings_file is not None:
+        for command, kind in SETTINGS.items():
+            named += hub_ids(kind(**read_config(settings.settings_file, command)))
+    elif not settings.models:
+        named = list(PARTS)
+    return list(dict.fromkeys(named))

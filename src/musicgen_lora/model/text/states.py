@@ -1,0 +1,130 @@
+"""Text conditions: T5's states, computed once for each caption while T5 is frozen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch.nn.utils.rnn import pad_sequence
+from transformers import MusicgenForConditionalGeneration, PreTrainedTokenizerBase
+
+from musicgen_lora.errors import UserError
+from musicgen_lora.model.text.reading import MAX_TEXT_TOKENS
+from musicgen_lora.model.text.wording import english_of
+
+REMEMBERED_BYTES = 2 << 30
+"""States that are kept, of some 40,000 captions: a large dataset has more than a memory holds."""
+
+
+class TextStates:
+    """Turns captions into what the decoder attends to. Those in Chinese are read in the English of
+    `english_of`; `reading.describe_readings` tells their authors.
+
+    With the text encoder frozen and in eval mode (`model.train()` would switch its dropout on) a
+    caption's states never change: they are remembered, up to `REMEMBERED_BYTES` of them, and the
+    encoder does not run in the training loop.
+
+    Args:
+        model: its text encoder is used.
+        tokenizer: that belongs to it.
+        frozen: False while the encoder is adapted or trained: states are then computed anew, with
+            gradient. It can be switched later, as an attribute.
+    """
+
+    def __init__(
+        self,
+        model: MusicgenForConditionalGeneration,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        frozen: bool = True,
+    ) -> None:
+        self._encoder: Any = model.text_encoder
+        self._tokenizer = tokenizer
+        self._width = int(self._encoder.config.hidden_size)
+        self.frozen = frozen
+        self._states: dict[str, torch.Tensor] = {}
+        self._n_bytes = 0
+
+    @torch.no_grad()
+    def prepare(self, captions: Iterable[str], batch_size: int = 16) -> None:
+        """Computes the states that are missing, captions of like length together.
+
+        Padding in a batch changes a caption's states in the last bits. Runs that are to be equal
+        must ask for the same captions at once, or for each on its own.
+        """
+        wanted = set(captions)
+        missing = sorted(wanted.difference(self._states), key=lambda text: (len(text), text))
+        for start in range(0, len(missing), batch_size):
+            texts = missing[start : start + batch_size]
+            for text, row in zip(texts, self._encode(texts), strict=True):
+                self._states[text] = row.float().cpu()
+                self._n_bytes += self._states[text].nbytes
+        self._forget_oldest(wanted)
+
+    def _forget_oldest(self, wanted: set[str]) -> None:
+        """Drops the oldest states until `REMEMBERED_BYTES` are kept, but none that is wanted
+        now."""
+        if self._n_bytes <= REMEMBERED_BYTES:
+            return
+        for text in [text for text in self._states if text not in wanted]:
+            self._n_bytes -= self._states.pop(text).nbytes
+            if self._n_bytes <= REMEMBERED_BYTES:
+                return
+
+    def _encode(self, texts: Sequence[str]) -> list[torch.Tensor]:
+        """Runs the encoder: states of each text, `[L, D_text]`, L its own number of tokens."""
+        tokens = self._tokenizer(
+            list(map(english_of, texts)),
+            padding=True,
+            truncation=True,
+            max_length=MAX_TEXT_TOKENS,
+            return_tensors="pt",
+        ).to(self._encoder.device)
+        if not tokens["attention_mask"].any(dim=1).all():
+            raise UserError(
+                "The base's tokenizer makes no token of a text, where T5's always ends with one; "
+                "copy the model's tokenizer files again."
+            )
+        if int(tokens["input_ids"].max()) >= self._encoder.config.vocab_size:
+            raise UserError(
+                "The base's tokenizer has more words than its text encoder: the two do not belong "
+                "together."
+            )
+        mask = tokens["attention_mask"]
+        states = self._encoder(input_ids=tokens["input_ids"], attention_mask=mask).last_hidden_state
+        return [row[:length] for row, length in zip(states, mask.sum(1).tolist(), strict=True)]
+
+    def batch(
+        self, captions: Sequence[str | None], device: torch.device | str = "cpu"
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """States `[B, L, D_text]` (float32) and mask `[B, L]` of captions; None is the null
+        condition of classifier-free guidance: states zero and mask zero."""
+        texts = [text for text in captions if text is not None]
+        if self.frozen:
+            # What is missing differs between a run that goes on and one that was resumed.
+            self.prepare(texts, batch_size=1)
+            found = [self._states[text] for text in texts]
+        else:
+            # With gradients on, the encoder runs even where no caption is left: processes that
+            # share its weights must run it equally often.
+            found = self._encode(texts or [""]) if texts or torch.is_grad_enabled() else []
+        longest = max([1, *(len(row) for row in found)])
+        states = torch.zeros(len(captions), longest, self._width, device=device)
+        mask = torch.zeros(len(captions), longest, dtype=torch.long, device=device)
+        rows = [index for index, text in enumerate(captions) if text is not None]
+        for index, row in zip(rows, found, strict=False):
+            states[index, : len(row)] = row.to(device)
+            mask[index, : len(row)] = 1
+        if found and not rows:
+            states = states + 0.0 * found[0].sum().to(device)
+        return states, mask
+
+    def each_alone(self, captions: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
+        """As `batch`, each encoded on its own whether the encoder is frozen or not: it, too,
+        differs in the last bits with the company."""
+        alone = [self.batch([caption]) for caption in captions]
+        return (
+            pad_sequence([states[0] for states, _ in alone], batch_first=True),
+            pad_sequence([mask[0] for _, mask in alone], batch_first=True),
+        )

@@ -1,0 +1,108 @@
+"""Chinese prompts and captions in English, word by word, for a text encoder that has no Chinese.
+
+T5, which every MusicGen reads text with, has no Chinese character in its vocabulary: "暗黑陷阱鼓点"
+and "明亮的钢琴旋律" are the same single unknown word to it. A list of music words turns what
+beatmakers mostly say; it is no translator, and whoever knows English writes better captions. Word
+order is left as it is: Chinese puts what is said of a sound before it, as English does.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+WORDS_FILE = Path(__file__).resolve().parents[2] / "assets" / "music_words.zh.txt"
+HAN = re.compile(r"[㐀-䶿一-鿿豈-﫿]")
+FORMS = (
+    (re.compile(r"升\s*([A-Ga-g])(?![a-z])"), r"\1#"),
+    (re.compile(r"降\s*([A-Ga-g])(?![a-z])"), r"\1b"),
+    (re.compile(r"每分[钟鐘]\s*(\d{2,3})\s*拍"), r" \1 bpm "),
+    (re.compile(r"(?:速度|拍速)\s*:?\s*(\d{2,3})\s*(?:bpm|拍)?", re.IGNORECASE), r" \1 bpm "),
+    (re.compile(r"(?<![\d/])(\d{2,3})\s*拍"), r" \1 bpm "),
+    (re.compile(r"(\d/\d)\s*拍"), r" \1 time "),
+)
+"""What has a form rather than a word: keys, tempos and metres."""
+FULL_WIDTH = re.compile("([\uff0c\uff1b\uff1a\uff01\uff1f])")
+"""Comma, semicolon, colon and so on, which have their space within them."""
+PUNCTUATION = str.maketrans({"、": ", ", "。": ". "} | dict.fromkeys("「」『』《》“”", '"'))
+
+
+@dataclass(frozen=True)
+class _Words:
+    """The list of music words.
+
+    Args:
+        english: by the Chinese word; "" for a word that stands for nothing.
+        longest: characters of the longest Chinese word.
+        simplified: by the code of the traditional character.
+    """
+
+    english: dict[str, str]
+    longest: int
+    simplified: dict[int, str]
+
+
+@cache
+def _words() -> _Words:
+    english: dict[str, str] = {}
+    simplified: dict[int, str] = {}
+    section = ""
+    for line in WORDS_FILE.read_text(encoding="utf-8").splitlines():
+        if line.startswith("["):
+            section = line.strip("[]")
+        elif section == "traditional":
+            simplified |= {ord(old): new for old, new in (pair.split("=") for pair in line.split())}
+        elif "=" in line and not line.startswith("#"):
+            chinese, meant = line.split("=")
+            english |= dict.fromkeys(chinese.split(), meant.strip())
+    return _Words(english, max(map(len, english)), simplified)
+
+
+def has_chinese(text: str) -> bool:
+    """Whether there are Chinese characters in it."""
+    return not text.isascii() and HAN.search(text) is not None
+
+
+def english_of(text: str) -> str:
+    """Puts the Chinese in a text into English; a text without any stays as it is.
+
+    Characters that the list doesn't know stay where they are. Of a run of characters the longest
+    word counts, from left to right; a word of one character only where what follows is known too,
+    since it may be the beginning of anything.
+    """
+    if not has_chinese(text):
+        return text
+    text = FULL_WIDTH.sub(r"\1 ", text).translate(PUNCTUATION)
+    text = unicodedata.normalize("NFKC", text).translate(_words().simplified)
+    for form, meant in FORMS:
+        text = form.sub(meant, text)
+    words = _words_of(text)
+    pieces: list[str] = []
+    place = 0
+    while place < len(text):
+        word = words[place]
+        pieces.append(text[place] if word is None else f" {_words().english[word]} ")
+        place += len(word or text[place])
+    tidy = " ".join("".join(pieces).split())
+    return re.sub(r" ([,.;:!?])", r"\1", tidy)
+
+
+def _words_of(text: str) -> list[str | None]:
+    """The longest word of the list that begins at each character; from the end on, since a word of
+    one character depends on what follows."""
+    known = _words()
+    found: list[str | None] = [None] * len(text)
+    for place in reversed(range(len(text))):
+        if not HAN.match(text[place]) and not text[place].isalnum():
+            continue
+        after = place + 1
+        ends_well = after == len(text) or not HAN.match(text[after]) or found[after] is not None
+        for length in range(min(known.longest, len(text) - place), 0, -1):
+            word = text[place : place + length]
+            if word in known.english and (length > 1 or ends_well):
+                found[place] = word
+                break
+    return found

@@ -1,0 +1,135 @@
+"""An adapter that knows its clips by heart is found, one that learned how they go is not."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from adapters import add_lora
+
+from musicgen_lora.dataset.metadata import Clip
+from musicgen_lora.evaluation.measures.damage import Damage
+from musicgen_lora.evaluation.sound.ear import Heard
+from musicgen_lora.evaluation.sound.memorisation import find_nearest, measure_continuations
+from musicgen_lora.evaluation.store import Store
+from musicgen_lora.evaluation.trained_clips import Trained
+from musicgen_lora.evaluation.voices import Voice
+from musicgen_lora.listening.duplicates import fingerprint
+from musicgen_lora.model.musicgen import MusicGen
+
+N_FRAMES = 40
+
+
+def clips_of(n: int, name: str) -> list[Clip]:
+    return [Clip(f"{name}{i}.wav", Path("."), ("808 beat",), f"{name}{i}") for i in range(n)]
+
+
+def random_codes(n: int, seed: int) -> list[np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return [rng.integers(0, 64, (N_FRAMES, 4)).astype(np.uint16) for _ in range(n)]
+
+
+def held_codes(n: int, seed: int) -> list[np.ndarray]:
+    """Clips that hold a chord of codes: whoever knows how such music goes, goes on rightly."""
+    rng = np.random.default_rng(seed)
+    return [
+        np.repeat(rng.integers(0, 64, (1, 4)), N_FRAMES, axis=0).astype(np.uint16) for _ in range(n)
+    ]
+
+
+def learn(model: MusicGen, codes: list[np.ndarray], n_steps: int) -> Any:
+    """An adapter of full width, trained on clips until it has them."""
+    torch.manual_seed(0)
+    adapted = add_lora(model, base_name=model.path, rank=32, alpha=32)
+    weights = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(weights, lr=1e-2)
+    batch = torch.from_numpy(np.stack([own.T for own in codes]).astype(np.int64))
+    states, mask = model.text.batch(["808 beat"] * len(codes))
+    lengths = torch.full((len(codes),), N_FRAMES)
+    for _ in range(n_steps):
+        sums, counts = model.losses(batch, lengths, states, mask)
+        optimizer.zero_grad()
+        (sums.sum() / counts.sum()).backward()
+        optimizer.step()
+    return adapted
+
+
+def sides_of(model: MusicGen, adapted: Any) -> dict[str, Voice]:
+    """An adapter that is on the model, and the model without it."""
+    off = adapted.disable_adapter if adapted is not None else nullcontext
+    return {
+        "base": Voice(model, Store(), "base", off),
+        "adapter": Voice(model, Store(), "adapter", nullcontext),
+    }
+
+
+def measure(model: MusicGen, adapted: Any, trained: Any, held_out: Any) -> dict[str, Any]:
+    return measure_continuations(
+        sides_of(model, adapted),
+        Trained(clips_of(len(trained), "trained"), trained, len(trained)),
+        (clips_of(len(held_out), "other"), held_out),
+        seed=0,
+        on_step=lambda done, total: None,
+    )
+
+
+def test_a_memoriser_is_flagged(tiny_model_dir: Path) -> None:
+    model = MusicGen.load(tiny_model_dir)
+    trained, held_out = random_codes(4, 0), random_codes(8, 1)
+    adapted = learn(model, trained, 250)
+    found = measure(model, adapted, trained, held_out)
+    assert found["flagged"]
+    assert found["trained"] > 0.3
+    assert found["held_out"] < 0.1
+    assert found["base_trained"] < 0.1
+    assert (found["n_trained"], found["n_held_out"]) == (4, 8)
+
+
+def test_who_learned_the_style_is_not(tiny_model_dir: Path) -> None:
+    model = MusicGen.load(tiny_model_dir)
+    adapted = learn(model, held_codes(32, 0), 120)
+    found = measure(model, adapted, held_codes(6, 0), held_codes(8, 1))
+    assert found["trained"] > found["base_trained"]
+    assert not found["flagged"]
+
+
+def test_reasons_for_having_none(tiny_model_dir: Path) -> None:
+    model = MusicGen.load(tiny_model_dir)
+    nothing = Trained(why_none="which clips it was trained on is not known")
+    none = None
+    found = measure_continuations(
+        sides_of(model, none), nothing, ([], []), seed=0, on_step=lambda done, total: None
+    )
+    assert (found["computed"], found["why"]) == (False, nothing.why_none)
+    short = [codes[:10] for codes in random_codes(4, 0)]
+    assert "too short" in measure(model, none, short, short)["why"]
+    assert not find_nearest(model, [], nothing, [], duration_s=1.0, output_dir=Path())["computed"]
+
+
+def hear(wave: np.ndarray) -> Heard:
+    return Heard({}, {}, Damage(0, 0, 0.0), fingerprint(wave, 32_000), float("nan"), None)
+
+
+def test_a_copy_of_a_training_clip_is_named_and_written(
+    tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    model = MusicGen.load(tiny_model_dir)
+    waves = [rng.normal(0.0, 0.1, (1, 64_000)).astype(np.float32) for _ in range(9)]
+    # The sound of a clip stands in for that of its codes, which a random codec has none of.
+    monkeypatch.setattr(model, "decode", lambda codes: waves[int(codes[0, 0, 0])][None])
+    codes: Any = [np.full((100, 4), place, np.uint16) for place in range(4)]
+    trained = Trained(clips_of(4, "trained"), codes, 4)
+    made, held_out = [hear(waves[2]), hear(waves[4])], [hear(wave) for wave in waves[5:]]
+    found = find_nearest(model, made, trained, held_out, duration_s=2.0, output_dir=tmp_path)
+    assert [clip["copied"] for clip in found["clips"]] == [True, False]
+    assert found["clips"][0]["trained"] == "trained2.wav"
+    assert found["clips"][0]["odds"] == pytest.approx(1 / 5)
+    assert found["flagged"]
+    written = tmp_path / found["clips"][0]["audio"]
+    assert soundfile.info(written).frames == 64_000

@@ -1,0 +1,206 @@
+"""New music within a recording, by takes that are known: what stays, what meets, and how loud."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from musicgen_lora.audio.writing import sound_bytes
+from musicgen_lora.beats.beats808 import make_beat, render_beat
+from musicgen_lora.config import GenerateSettings
+from musicgen_lora.errors import UserError
+from musicgen_lora.generation.recordings.bar_grid import find_grid
+from musicgen_lora.generation.recordings.extension import Extension
+from musicgen_lora.generation.recordings.recording import Recording, asked_of
+from musicgen_lora.model.delays import Delays
+from musicgen_lora.model.shape import Shape
+
+RATE = 32_000
+SHAPE = Shape(4, 1, Delays.of(4, 1), 64, RATE, 50.0)
+PATTERN = make_beat(24, duration_s=14.0)
+BAR_S = 240.0 / PATTERN.bpm
+LOOP = render_beat(PATTERN, RATE, seed=0)[:, : round(8 * BAR_S * RATE)]
+OTHER = render_beat(make_beat(7, duration_s=14.0), RATE, seed=7)[:, : LOOP.shape[1]]
+
+
+def regenerated(extension: Extension, source: np.ndarray, gain: float = 1.0) -> Any:
+    """A take that goes on as the recording did, or as another one did."""
+    n_heard = extension.n_heard(SHAPE)
+    heard = extension.recording[:, extension.begin - n_heard : extension.begin]
+    new = source[:, extension.begin : extension.end]
+    return extension.finish(np.float32(gain) * np.concatenate([heard, new], axis=1), SHAPE)
+
+
+def bars(first: int, last: int, n_frames: int = 100) -> Extension:
+    begin, end = (round(bar * BAR_S * RATE) for bar in (first - 1, last))
+    return Extension(LOOP, RATE, begin, end, n_frames)
+
+
+def test_what_was_played_there_is_the_recording_again() -> None:
+    done = regenerated(bars(3, 4), LOOP)
+    np.testing.assert_allclose(done.waveform, LOOP, atol=1e-6)
+    assert done.faults == []
+
+
+def test_outside_of_the_bars_and_their_crossfades_no_sample_changes() -> None:
+    extension = bars(3, 4)
+    done = regenerated(extension, OTHER)
+    assert done.waveform.shape == LOOP.shape
+    begin, end = done.seams["begin"].fade, done.seams["end"].fade
+    assert extension.begin - 0.06 * RATE <= begin[0] < begin[1] <= extension.begin
+    assert extension.end - 0.11 * RATE <= end[0] < end[1] <= extension.end - 0.01 * RATE
+    for kept in (slice(0, begin[0]), slice(end[1], None)):
+        np.testing.assert_array_equal(done.waveform[:, kept], LOOP[:, kept])
+    inside = slice(begin[1], end[0])
+    assert np.abs(done.waveform[:, inside] - LOOP[:, inside]).max() > 0.1
+
+
+@pytest.mark.parametrize(("name", "at"), [("begin", 0.0), ("end", -0.3)])
+def test_a_hole_at_either_seam_is_a_fault(name: str, at: float) -> None:
+    extension = bars(3, 4)
+    source = LOOP.copy()
+    line = {"begin": extension.begin, "end": extension.end}[name]
+    start = line + round(at * RATE)
+    source[:, start : start + round(0.3 * RATE)] = 0.0
+    done = regenerated(extension, source)
+    assert done.faults == [f"leaves a hole where it {name}s"]
+
+
+def test_new_music_is_brought_near_the_level_of_what_it_replaces() -> None:
+    extension = bars(3, 4)
+    n_rise = round(0.25 * RATE)
+    place = slice(extension.begin + n_rise, extension.end - round(0.1 * RATE))
+
+    def level_db(waveform: np.ndarray) -> float:
+        return 10.0 * np.log10(np.square(waveform[:, place]).mean())
+
+    n_heard = extension.n_heard(SHAPE)
+    heard = LOOP[:, extension.begin - n_heard : extension.begin]
+    quiet = 0.4 * LOOP[:, extension.begin : extension.end]
+    done = extension.finish(np.concatenate([heard, quiet], axis=1), SHAPE)
+    # 8 dB too quiet, of which 2 are let be.
+    assert done.raised_db == pytest.approx(20.0 * np.log10(2.5) - 2.0, abs=0.1)
+    assert level_db(done.waveform) == pytest.approx(level_db(LOOP) - 2.0, abs=0.1)
+    assert np.abs(done.waveform).max() <= max(1.0, np.abs(LOOP).max())
+
+
+def test_a_loop_s_first_bar_goes_on_from_its_last() -> None:
+    n_samples = LOOP.shape[1]
+    end = round(BAR_S * RATE)
+    extension = Extension(LOOP, RATE, 0, end, 50, wraps=True)
+    n_heard = extension.n_heard(SHAPE)
+    take = np.concatenate([LOOP[:, -n_heard:], LOOP[:, :end]], axis=1)
+    done = extension.finish(take, SHAPE)
+    np.testing.assert_allclose(done.waveform, LOOP, atol=1e-6)
+    begin, stop = done.seams["begin"].fade, done.seams["end"].fade
+    assert n_samples - 0.06 * RATE <= begin[0] <= n_samples
+    assert end - 0.11 * RATE <= stop[0] < end
+
+
+@pytest.mark.parametrize(("rate", "n_channels"), [(44_100, 2), (48_000, 1), (22_050, 2)])
+def test_a_recording_keeps_its_rate_and_its_channels(rate: int, n_channels: int) -> None:
+    rng = np.random.default_rng(0)
+    waveform = 0.2 * rng.standard_normal((n_channels, 4 * rate)).astype(np.float32)
+    extension = Extension(waveform, rate, 4 * rate, 6 * rate + 17, 100)
+    take = 0.2 * rng.standard_normal((1, 2 * RATE + 3 * RATE)).astype(np.float32)
+    done = extension.finish(take, SHAPE)
+    assert done.waveform.shape == (n_channels, 6 * rate + 17)
+    first = done.seams["begin"].fade[0]
+    np.testing.assert_array_equal(done.waveform[:, :first], waveform[:, :first])
+
+
+@pytest.mark.parametrize(("kind", "step"), [("wav", 2**15), ("wav24", 2**23), ("flac", 2**15)])
+def test_what_was_read_is_written_as_it_was(kind: Any, step: int) -> None:
+    rng = np.random.default_rng(1)
+    steps = rng.integers(-step, step, (2, 5_000))
+    waveform = (steps / step).astype(np.float32)
+    content = sound_bytes(waveform, RATE, kind, ceiling_db=0.0)
+    read, _ = soundfile.read(io.BytesIO(content), dtype="float32", always_2d=True)
+    np.testing.assert_array_equal(read.T, waveform)
+
+
+def test_bars_are_counted_by_the_json_the_flag_or_by_ear(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    measured = find_grid(path, LOOP, RATE)
+    assert (measured.source, measured.n_bars, measured.is_loop) == ("measured", 8, True)
+    assert measured.bpm == pytest.approx(PATTERN.bpm, rel=1e-3)
+    given = find_grid(path, LOOP[:, : -RATE // 2], RATE, 100.0)
+    assert (given.source, given.n_bars, given.first_s) == ("--bpm", 4, 0.0)
+    path.with_suffix(".json").write_text(json.dumps({"prompt": "x", "bpm": PATTERN.bpm, "bars": 8}))
+    told = find_grid(path, LOOP, RATE)
+    assert (told.source, told.bpm, told.n_bars, told.is_loop) == ("its JSON", PATTERN.bpm, 8, True)
+    assert told.span(3, 4, RATE) == (round(2 * BAR_S * RATE), round(4 * BAR_S * RATE))
+    # A JSON that doesn't fit the samples, or is another program's, is not believed.
+    assert find_grid(path, LOOP[:, :-1000], RATE).source == "measured"
+    path.with_suffix(".json").write_text('{"bpm": 90, "bars": 8}')
+    assert find_grid(path, LOOP, RATE).source == "measured"
+    noise = np.random.default_rng(0).uniform(-0.3, 0.3, (1, 6 * RATE)).astype(np.float32)
+    with pytest.raises(UserError, match="give its tempo, --bpm"):
+        find_grid(path, noise, RATE)
+
+
+def asked(path: Path, **values: Any) -> Any:
+    return asked_of(GenerateSettings(prompts=["x"], **values), 10.0, 50.0)
+
+
+@pytest.fixture(scope="module")
+def loop_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("loops") / "loop.wav"
+    soundfile.write(path, LOOP.T, RATE)
+    return path
+
+
+def test_what_is_asked_of_a_recording(loop_path: Path) -> None:
+    again = asked(loop_path, regenerate=loop_path, from_bar=3, to_bar=4, bpm=float(PATTERN.bpm))
+    extension = again.extension
+    assert (extension.begin, extension.end) == (bars(3, 4).begin, bars(3, 4).end)
+    # As much as there is before, or as a window has room for.
+    room_s = min(2 * BAR_S, 10.0 - 2 * BAR_S)
+    assert extension.n_frames == int(room_s * 50)
+    assert again.facts["regenerated"]["bpm_from"] == "--bpm"
+    more = asked(loop_path, continue_from=loop_path, heard=4.0, duration=2.5)
+    assert more.extension.n_frames == 200
+    assert more.extension.end - more.extension.begin == round(2.5 * RATE)
+    assert asked_of(GenerateSettings(), 10.0, 50.0) is None
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"continue_from": True}, "the base hears less than 10 s at once; say how much"),
+        ({"continue_from": True, "heard": 10.0}, "--heard 10: the base hears less than 10 s"),
+        ({"from_bar": 8, "to_bar": 9}, "--to_bar 9: "),
+        ({"from_bar": 1, "to_bar": 8}, "are all of "),
+    ],
+)
+def test_what_cannot_be_asked_is_one_line(
+    values: dict[str, Any], said: str, loop_path: Path
+) -> None:
+    name = "continue_from" if values.pop("continue_from", None) else "regenerate"
+    with pytest.raises(UserError) as caught:
+        asked(loop_path, **{name: loop_path}, **values)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_recordings_that_cannot_be_used_are_named(tmp_path: Path) -> None:
+    empty, silent, wide = (tmp_path / name for name in ("empty.wav", "none.wav", "wide.wav"))
+    empty.touch()
+    soundfile.write(silent, np.zeros((0, 1)), RATE)
+    soundfile.write(wide, np.zeros((100, 4)), RATE)
+    for path, said in (
+        (tmp_path / "gone.wav", "no such audio file"),
+        (empty, "is empty"),
+        (silent, "has no samples"),
+        (wide, "has 4 channels"),
+    ):
+        with pytest.raises(UserError) as caught:
+            Recording.read(path)
+        assert str(caught.value).startswith(str(path))
+        assert said in str(caught.value)

@@ -1,0 +1,254 @@
+"""Adapters: where LoRA sits, which base it belongs to, and that bare PEFT plays it the same."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from adapters import add_lora, make_adapter, rename_tensors
+from tiny import make_tiny_musicgen
+
+from musicgen_lora.config import EMBEDDED_NAME, TrainSettings
+from musicgen_lora.errors import UserError
+from musicgen_lora.model.lora.adapter import (
+    CONFIG_FILE,
+    FACTS_FILE,
+    load_adapter,
+    read_adapter,
+    save_adapter,
+)
+from musicgen_lora.model.lora.targets import target_pattern
+from musicgen_lora.model.musicgen import (
+    MusicGen,
+    base_fingerprint,
+    load_base,
+    load_processor,
+    load_tokenizer,
+)
+from musicgen_lora.model.text.states import TextStates
+from musicgen_lora.training.weights import make_weights
+
+CAPTIONS = ["hip hop 808 beat", "dark trap drums with bass and the 808"]
+
+
+def random_codes(n_codebooks: int) -> torch.Tensor:
+    return torch.randint(0, 64, (2, n_codebooks, 24), generator=torch.Generator().manual_seed(1))
+
+
+def logits_of(model, folder: Path) -> torch.Tensor:
+    states, mask = TextStates(model, load_tokenizer(folder)).batch(CAPTIONS)
+    with torch.no_grad():
+        codes = random_codes(model.config.decoder.num_codebooks)
+        return MusicGen(model).logits(codes, states, mask)
+
+
+@pytest.mark.parametrize(
+    ("targets", "per_layer"),
+    [(("attention", "feed_forward"), 10), (("attention",), 8), (("feed_forward",), 2)],
+)
+def test_lora_sits_on_the_decoders_attention_and_feed_forward_alone(
+    targets: tuple[str, ...], per_layer: int, tiny_model_dir: Path
+) -> None:
+    model = load_base(tiny_model_dir)
+    add_lora(model, base_name="x", rank=4, alpha=8, pattern=target_pattern(model, targets=targets))
+    places = {
+        name.split(".lora_A")[0] for name, _ in model.named_modules() if name.endswith("lora_A")
+    }
+    assert len(places) == 2 * per_layer, "the tiny decoder has two layers"
+    kinds = {"attention": r"(self|encoder)_attn\.(q|k|v|out)_proj", "feed_forward": "fc[12]"}
+    expected = re.compile(
+        rf"decoder\.model\.decoder\.layers\.\d\.({'|'.join(kinds[t] for t in targets)})"
+    )
+    assert all(expected.fullmatch(place) for place in places), places
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert trained
+    assert all("lora_" in name for name in trained)
+    assert not any(name.startswith(("audio_encoder", "text_encoder")) for name in trained)
+
+
+def test_a_fresh_adapter_changes_nothing(tiny_model_dir: Path) -> None:
+    model = load_base(tiny_model_dir)
+    before = logits_of(model, tiny_model_dir)
+    add_lora(model, base_name="x", rank=4, alpha=8)
+    assert torch.equal(logits_of(model, tiny_model_dir).nan_to_num(), before.nan_to_num())
+
+
+def test_an_adapter_is_scaled_by_alpha_over_rank(tiny_model_dir: Path) -> None:
+    model = load_base(tiny_model_dir)
+    adapted = add_lora(model, base_name="x", rank=4, alpha=12)
+    layer = model.decoder.model.decoder.layers[0].fc1
+    with torch.no_grad():
+        layer.lora_B["default"].weight.fill_(0.1)
+    x = torch.randn(3, 32, generator=torch.Generator().manual_seed(0))
+    low = x @ layer.lora_A["default"].weight.T @ layer.lora_B["default"].weight.T
+    assert torch.allclose(layer(x), layer.base_layer(x) + 3.0 * low, atol=1e-6)
+    assert adapted.peft_config["default"].base_model_name_or_path == "x"
+
+
+def test_the_base_is_the_same_with_and_without_an_adapter(
+    tiny_model_dir: Path, adapter: Path, tmp_path: Path
+) -> None:
+    model = load_base(tiny_model_dir)
+    alone = base_fingerprint(model)
+    load_adapter(model, adapter)
+    assert base_fingerprint(model) == alone
+    other = load_base(make_tiny_musicgen(tmp_path / "other", seed=1))
+    assert base_fingerprint(other) != alone
+    with torch.no_grad():
+        other = load_base(tiny_model_dir)
+        other.decoder.lm_heads[3].weight[5, 7] += 0.01
+    assert base_fingerprint(other) != alone
+
+
+def test_a_loaded_adapter_is_frozen_and_changes_the_predictions(
+    tiny_model_dir: Path, adapter: Path
+) -> None:
+    model = load_base(tiny_model_dir)
+    before = logits_of(model, tiny_model_dir)
+    load_adapter(model, adapter)
+    assert not model.training
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+    assert (logits_of(model, tiny_model_dir) - before).abs().nan_to_num().max() > 0.1
+
+
+def test_an_adapter_of_another_tool_is_taken(tiny_model_dir: Path, adapter: Path) -> None:
+    (adapter / FACTS_FILE).unlink()
+    load_adapter(load_base(tiny_model_dir), adapter)
+
+
+@pytest.mark.parametrize(
+    "change", [{"lora_alpha": 9}, {"use_rslora": True}, {"bias": "all"}, {"r": 2}]
+)
+def test_all_that_decides_the_sound_is_in_the_fingerprint(
+    change: dict[str, Any], adapter: Path
+) -> None:
+    before = read_adapter(adapter).fingerprint
+    assert read_adapter(adapter).fingerprint == before
+    config = json.loads((adapter / CONFIG_FILE).read_text())
+    (adapter / CONFIG_FILE).write_text(json.dumps(config | change))
+    changed = read_adapter(adapter).fingerprint
+    assert changed != before
+    rename_tensors(adapter, lambda name: name + "x")
+    assert read_adapter(adapter).fingerprint not in (before, changed)
+
+
+def test_saving_asks_nobody(
+    tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PEFT would look the base's name up on the hub at each save."""
+
+    def refuse(*_, **__):
+        raise AssertionError("something was looked up on the network")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    weights = make_weights(MusicGen(load_base(tiny_model_dir)), TrainSettings(), "tiny-beats")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", category=UserWarning)
+        weights.save(tmp_path, None)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"adapter_config.json", "adapter_model.safetensors"}
+    config = json.loads((tmp_path / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == "tiny-beats"
+
+
+BARE = """
+import sys
+import numpy as np
+import torch
+from peft import PeftModel
+from transformers import AutoTokenizer, MusicgenForConditionalGeneration
+
+torch.set_num_threads(1)
+captions = sys.argv[2].split("|")
+for base, adapter, delayed, out in [line.split("|") for line in open(sys.argv[1])]:
+    model = MusicgenForConditionalGeneration.from_pretrained(base)
+    model = PeftModel.from_pretrained(model, adapter).eval()
+    text = AutoTokenizer.from_pretrained(base)(captions, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        logits = model(**text, decoder_input_ids=torch.from_numpy(np.load(delayed))).logits
+    np.save(out.strip(), logits.numpy())
+assert "musicgen_lora" not in sys.modules
+"""
+
+
+def test_bare_peft_on_bare_transformers_gives_equal_logits(
+    tmp_path: Path, tiny_model_dir: Path, tiny_stereo_dir: Path
+) -> None:
+    """In a fresh process, mono and stereo, on codes that are delayed by hand."""
+    kinds = [(tiny_model_dir, [0, 1, 2, 3]), (tiny_stereo_dir, [0, 0, 1, 1, 2, 2, 3, 3])]
+    jobs = []
+    for base, delays in kinds:
+        work = tmp_path / base.name
+        make_adapter(load_base(base), work / "adapter")
+        codes = random_codes(len(delays))
+        n_frames = codes.shape[-1]
+        delayed = np.full((len(codes), len(delays), n_frames), 64)
+        for k, delay in enumerate(delays):
+            delayed[:, k, delay + 1 :] = codes[:, k, : n_frames - 1 - delay]
+        np.save(work / "delayed.npy", delayed.reshape(-1, n_frames))
+        places = (base, work / "adapter", work / "delayed.npy", work / "logits.npy")
+        jobs.append("|".join(str(path) for path in places))
+    (tmp_path / "jobs.txt").write_text("\n".join(jobs))
+    (tmp_path / "bare.py").write_text(BARE)
+    words = [str(tmp_path / "bare.py"), str(tmp_path / "jobs.txt"), "|".join(CAPTIONS)]
+    subprocess.run([sys.executable, *words], check=True, cwd=tmp_path)
+    for base, delays in kinds:
+        bare = np.load(tmp_path / base.name / "logits.npy").reshape(2, len(delays), -1, 64)
+        model = load_base(base)
+        without = logits_of(model, base)
+        load_adapter(model, tmp_path / base.name / "adapter")
+        ours = logits_of(model, base)
+        n_frames = bare.shape[2]
+        for k, delay in enumerate(delays):
+            expected = bare[:, k, delay:]
+            assert np.allclose(ours[:, k, : n_frames - delay].numpy(), expected, atol=1e-5)
+            assert not np.allclose(without[:, k, : n_frames - delay].numpy(), expected, atol=1e-2)
+
+
+def test_dora_leaves_out_layers_with_rows_that_have_no_direction(
+    tmp_path: Path, tiny_model_dir: Path
+) -> None:
+    """PEFT divides by each row's length: the loss would not be a number."""
+    base = load_base(tiny_model_dir)
+    dead = "decoder.model.decoder.layers.1.fc2"
+    base.get_submodule(dead).weight[3] = 0.0
+    expected = logits_of(base, tiny_model_dir)
+    pattern = target_pattern(base, targets=("feed_forward",))
+    adapted = add_lora(base, base_name="x", rank=4, alpha=8, kind="dora", pattern=pattern)
+    assert adapted.peft_config["default"].exclude_modules == {dead}
+    carriers = {
+        name.rsplit(".lora_A", 1)[0] for name, _ in adapted.named_modules() if "lora_A." in name
+    }
+    assert len(carriers) == 3
+    assert not any(name.endswith(dead) for name in carriers)
+    assert torch.allclose(logits_of(base, tiny_model_dir), expected, atol=1e-5, equal_nan=True)
+    save_adapter(adapted, tmp_path)
+    again = load_base(tiny_model_dir)
+    again.get_submodule(dead).weight[3] = 0.0
+    load_adapter(again, tmp_path)
+    assert torch.allclose(logits_of(again, tiny_model_dir), expected, atol=1e-5, equal_nan=True)
+
+
+def test_dora_says_where_no_layer_can_carry_it(tiny_model_dir: Path) -> None:
+    base = load_base(tiny_model_dir)
+    dead = "decoder.model.decoder.layers.1.fc2"
+    base.get_submodule(dead).weight[3] = 0.0
+    with pytest.raises(UserError, match=f"{dead}.*rslora"):
+        add_lora(base, base_name="x", rank=4, alpha=8, kind="dora", pattern=re.escape(dead))
+
+
+def test_the_embedded_model_has_a_processor() -> None:
+    """Full training puts it beside its weights."""
+    processor: Any = load_processor(EMBEDDED_NAME)
+    assert processor.tokenizer("808").input_ids
+    with pytest.raises(UserError, match="nowhere/at/all"):
+        load_processor("nowhere/at/all")

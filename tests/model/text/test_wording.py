@@ -1,0 +1,62 @@
+"""Chinese music words in English."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from musicgen_lora.model.text.reading import t5_reader
+from musicgen_lora.model.text.wording import HAN, WORDS_FILE, english_of
+
+PROMPTS = Path(__file__).with_name("chinese_prompts.txt").read_text(encoding="utf-8").splitlines()
+
+
+def listed() -> tuple[list[tuple[str, str]], dict[str, str]]:
+    """Words with their English, and traditional characters with the simplified ones."""
+    words, _, characters = WORDS_FILE.read_text(encoding="utf-8").partition("[traditional]")
+    lines = [line for line in words.splitlines() if "=" in line and line[0] != "#"]
+    halves = [line.split("=") for line in lines]
+    pairs = [(word, english.strip()) for chinese, english in halves for word in chinese.split()]
+    return pairs, dict(pair.split("=") for pair in characters.split())
+
+
+@pytest.mark.parametrize("line", PROMPTS)
+def test_what_beatmakers_say(line: str) -> None:
+    chinese, english = line.split(" = ")
+    assert english_of(chinese) == english
+
+
+@pytest.mark.parametrize("text", ["", "trap  beat , 140 bpm", "ダーク", "темный", "😀", "café"])
+def test_other_text_stays_as_it_is(text: str) -> None:
+    assert english_of(text) == text
+
+
+def test_unknown_characters_stay_and_make_no_word_of_their_neighbours() -> None:
+    # 鼓 is drums and 无 is no, but 鼓励 is to encourage and 无限 is unlimited.
+    assert english_of("鼓励") == "鼓励"
+    assert english_of("无限循环的鼓") == "无限 loop drums"
+    assert english_of("无鼓") == "no drums"
+
+
+def test_the_list_is_sound() -> None:
+    words, simplified = listed()
+    assert len(words) >= 250
+    twice = [word for word, count in Counter(word for word, _ in words).items() if count > 1]
+    assert twice == []
+    for word, english in words:
+        assert all(HAN.match(character) or character.isdigit() for character in word), word
+        assert english.isascii(), word
+        assert not set(word) & set(simplified), f"{word} is not simplified, and never found"
+        assert english_of(word) == english
+    assert all(old != new for old, new in simplified.items())
+
+
+def test_the_text_encoder_knows_all_of_its_english() -> None:
+    assert [english for _, english in listed()[0] if t5_reader().read(english).unknown] == []
+
+
+def test_a_long_text_takes_no_long_time_and_no_deep_stack() -> None:
+    assert english_of("的" * 100_000) == ""
+    assert english_of("鼓" * 20_000 + "励").endswith("鼓励")
