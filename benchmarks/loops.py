@@ -8,9 +8,9 @@ Twenty loops of 4 or 8 bars are asked for, by the style, tempo and key of beats 
 saw. With `--played`, the takes are such beats themselves, up to 3 % off the tempo and begun
 anywhere in a bar: what is lost then is the cutting's fault and not the model's.
 
-A tempo is also measured by others' rules: `listening.rhythm.tempo`, which is told nothing, hears seven
-eighths of each loop, of which no length gives whole bars away; twice and half of the asked tempo
-count as right.
+A tempo is also measured by others' rules: `listening.rhythm.tempo`, which is told nothing, hears
+seven eighths of each loop, of which no length gives whole bars away; twice and half of the asked
+tempo count as right.
 """
 
 from __future__ import annotations

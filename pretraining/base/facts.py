@@ -17,7 +17,7 @@ STATED_TEMPO = re.compile(
     r"\b(?:bpm:|tempo) (?P<after>\d{2,3})\b|\b(?P<before>\d{2,3}) ?(?:bpm|beats per minute)\b",
     re.IGNORECASE,
 )
-N_WAVES = 14
+N_WAVES = 22
 WAVE_FRAMES = 70.0
 """The tempo is said as the bar's phase after odd multiples of half of this many frames: close
 enough to tell tempos up to 200 bpm apart, and far enough for a clock of 30 s."""

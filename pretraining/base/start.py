@@ -40,8 +40,8 @@ def make_base(
     codec = EncodecModel.from_pretrained(codec_dir, dtype=torch.float32)
     text = T5Config(
         vocab_size=32_128,
-        d_model=80,
-        d_kv=16,
+        d_model=96,
+        d_kv=24,
         d_ff=192,
         num_layers=2,
         num_heads=4,

@@ -8,12 +8,14 @@ language model never learns to listen to an untrained text encoder. Two things t
   belongs to: its tempo as waves, its style and key, which parts and instruments play (`facts`).
 - **The reader.** The first layer's cross-attention starts as what hands them on. A score of
   attention is a product of a position and a word, and the phase of the bar, cos(2 pi t / bar),
-  nearly is a sum of products of the position's sinusoids and the tempo's waves: two heads are
-  fitted, by least squares, as the hands of a clock that goes round once in two bars of the
-  caption's tempo. The others look at all words alike and pass on the other facts. Three layers'
-  feed-forward units start by doubling the clock's speed, since cos 2a = cos^2 a - sin^2 a.
-  A window begins anywhere in a bar, so the clock doesn't say where the bar begins; it says what
-  lies a bar ago.
+  nearly is a sum of products of the position's sinusoids and the tempo's waves: six heads are
+  fitted, by least squares, as the hands of clocks that go round once in two bars of the caption's
+  tempo, once in one, and for ten seconds twice in one. The others look at all words alike and
+  pass on the other facts. Three layers' feed-forward units start by doubling the clock's speed,
+  since cos 2a = cos^2 a - sin^2 a.
+  Where a window begins on a bar line the clock says where in the bar it is; elsewhere it says
+  what lies a bar ago. A model trained on windows that begin anywhere read none of it: what had
+  sounded told it the tempo, and by itself it played none.
 
 The language model is trained from there, with text encoder and reader frozen.
 """
@@ -48,9 +50,12 @@ from pretraining.paths import WORK
 
 N_POSITIONS = 1536
 """Positions that the clock is right for: 30 s and the delay."""
-HANDS = ((0.5, 0.0), (0.5, 0.25))
-"""Turns a bar, and the turn where it is highest, of the heads that are the clock. Positions' waves
-are too far apart to follow a faster hand for 30 s (a whole turn a bar is lost after 15 s)."""
+HANDS = ((0.5, 0.0), (0.5, 0.25), (1.0, 0.0), (1.0, 0.25), (2.0, 0.0), (2.0, 0.25))
+"""Turns a bar, and the turn where it is highest, of the heads that are the clock."""
+REACH_FRAMES = 512
+FAR_WEIGHT = 0.3
+"""Positions' waves are too far apart, and the tempo's too few, to follow a hand of two turns a bar
+for 30 s: past this position an error of it weighs less, and it fades."""
 N_DOUBLINGS = 3
 """Layers that double the clock's speed: one, two and four turns a bar."""
 N_WORDS = 20
@@ -134,15 +139,24 @@ def clock_products(positions: np.ndarray, turns: float, phase: float) -> np.ndar
     bpm = np.arange(TEMPOS[0], TEMPOS[1], 0.5)
     waves = tempo_waves(bpm)
     frames = np.arange(N_POSITIONS)
+    weights = np.ones(N_POSITIONS)
     wanted = np.cos(2.0 * np.pi * (turns * frames[:, None] * bar_turns(bpm) - phase))
-    half = _ridge(positions, wanted, NOISE[0])
+    if turns > 1.0:
+        wanted *= np.interp(frames, (REACH_FRAMES, 2 * REACH_FRAMES), (1.0, 0.0))[:, None]
+        weights[REACH_FRAMES:] = FAR_WEIGHT
+    half = _ridge(positions, wanted, NOISE[0], weights)
     return _ridge(waves, half.T, NOISE[1]).T
 
 
-def _ridge(inputs: np.ndarray, outputs: np.ndarray, noise: float) -> np.ndarray:
-    """Least squares where each input carries noise of that standard deviation."""
-    gram = inputs.T @ inputs + noise**2 * len(inputs) * np.eye(inputs.shape[1])
-    return np.linalg.solve(gram, inputs.T @ outputs)
+def _ridge(
+    inputs: np.ndarray, outputs: np.ndarray, noise: float, weights: np.ndarray | None = None
+) -> np.ndarray:
+    """Least squares of rows that weigh so much, where each input carries noise of that standard
+    deviation."""
+    weights = np.ones(len(inputs)) if weights is None else weights
+    weighed = inputs * weights[:, None]
+    gram = weighed.T @ inputs + noise**2 * weights.sum() * np.eye(inputs.shape[1])
+    return np.linalg.solve(gram, weighed.T @ outputs)
 
 
 @torch.no_grad()
@@ -169,9 +183,10 @@ def start_reader(model: Any, basis: torch.Tensor) -> None:
         products = GAIN * size**0.5 * torch.from_numpy(clock_products(positions, turns, phase))
         left, strengths, right = torch.linalg.svd(products, full_matrices=False)
         root = strengths.sqrt()[:, None]
-        n = len(root)
-        query[rows][:n] = root * left.T
-        key[rows][:n] = (root * right) @ said[WAVES]
+        # A head has one dimension less for the products; those left out are the smallest.
+        n = min(len(root), size - 1)
+        query[rows][:n] = (root * left.T)[:n]
+        key[rows][:n] = (root * right)[:n] @ said[WAVES]
         # Words together weigh as much as the end token where the hand shows nothing.
         query[rows][n] = constant * size**0.5
         key[rows][n] = math.log(N_WORDS) / (2.0 * END_LEVEL) * said[END]

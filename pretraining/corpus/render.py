@@ -117,6 +117,7 @@ def _row(audio: str, texts: list[str], clip: Clip, job: Job, index: int) -> dict
         "bpm": clip.timing.bpm,
         "on_grid": clip.timing.on_grid,
         "start_s": round(clip.start_s, 3),
+        "first_bar_s": round(-clip.start_s % (240.0 / clip.timing.bpm), 4),
         "key": clip.harmony.key if clip.harmony else None,
         "tags": tags,
         "style": clip.style,

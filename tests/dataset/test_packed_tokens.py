@@ -25,7 +25,9 @@ def make_tokens(n_entries: int, n_codebooks: int, lengths: list[int]) -> PackedT
         codes[0, 0], codes[-1, -1] = n_entries - 1, n_entries - 1
     texts = [[f"beat {row}", "鼓点 808"][: 1 + row % 2] for row in range(len(lengths))]
     held_out = np.arange(len(lengths)) % 3 == 0
-    return PackedTokens(codes, np.array(lengths), texts, held_out, n_entries, 50.0, "abc")
+    bars = np.array([[0.5 * row, 80.0] for row in range(len(lengths))], np.float32).reshape(-1, 2)
+    bars[1:2] = np.nan
+    return PackedTokens(codes, np.array(lengths), texts, held_out, n_entries, 50.0, "abc", bars)
 
 
 @pytest.mark.parametrize(
@@ -42,6 +44,8 @@ def test_what_is_read_is_what_was_written(tmp_path, n_entries, n_codebooks, leng
     np.testing.assert_array_equal(found.n_frames, tokens.n_frames)
     np.testing.assert_array_equal(found.held_out, tokens.held_out)
     assert found.texts == tokens.texts
+    assert found.bars is not None
+    np.testing.assert_array_equal(found.bars, tokens.bars)
     assert (found.n_entries, found.frame_rate, found.codec) == (n_entries, 50.0, "abc")
 
 
@@ -83,6 +87,8 @@ def _changed(path, **changes):
         {"n_codebooks": 10**9},
         {"n_entries": "many"},
         {"format_version": 99},
+        {"bars": np.zeros((3, 2), np.float32)},
+        {"bars": np.full((2, 2), -1, np.float32)},
     ],
     ids=str,
 )
@@ -105,6 +111,8 @@ def test_a_file_of_something_else_is_one_line(tmp_path):
 def test_tokenise_packs_codes_captions_and_split(tmp_path, tiny_model_dir):
     make_dataset(tmp_path / "data", [1.0, 0.5, 0.7])
     entries = read_metadata(tmp_path / "data")
+    entries[0] |= {"bpm": 120, "first_bar_s": 0.25}
+    entries[1] |= {"bpm": 120}
     entries[1] |= {"split": "validation", "texts": [entries[1]["text"], "鼓点"]}
     write_metadata(tmp_path / "data", entries)
     settings = TokeniseSettings(
@@ -118,4 +126,6 @@ def test_tokenise_packs_codes_captions_and_split(tmp_path, tiny_model_dir):
     assert found.n_frames.tolist() == [50, 25, 35]
     assert found.held_out.tolist() == [False, True, False]
     assert list(found.texts[1]) == entries[1]["texts"]
+    assert found.bars is not None
+    np.testing.assert_array_equal(found.bars, [[12.5, 100.0], [np.nan] * 2, [np.nan] * 2])
     assert (found.n_entries, found.codec) == (64, model.codec.fingerprint)

@@ -123,6 +123,37 @@ def test_windows_are_of_their_clip_and_dropped_captions_are_null(tokens):
         assert set(chosen[rows == row]) - {0} == set(captions[row])
 
 
+def test_a_share_of_the_windows_begins_on_a_bar_line(tokens):
+    """Of a clip whose bars begin at 3.4, 14.9, 26.4 and so on; the second's are not known and the
+    third's leave no whole window."""
+    bars = np.array([[3.4, 11.5], [np.nan, np.nan], [20.0, 8.0], [0.0, 10.0]], np.float32)
+    tokens = dataclasses.replace(tokens, bars=bars)
+    places = [(epoch, clip) for epoch in range(300) for clip in range(3)]
+
+    def starts(share):
+        draws = Draws(
+            tokens,
+            [[1]] * 4,
+            n_frames=24,
+            condition_dropout=0.0,
+            seed=1,
+            bar_start_share=share,
+        )
+        found = draws.batch(places).starts.numpy() - tokens.offsets[np.tile([0, 1, 2], 300)]
+        return found.reshape(300, 3)
+
+    anywhere, half, all_of_them = starts(0.0), starts(0.5), starts(1.0)
+    assert set(all_of_them[:, 0]) == {3, 15, 26}
+    assert np.isin(half[:, 0], [3, 15, 26]).mean() == pytest.approx(0.5 + 0.5 * 3 / 37, abs=0.1)
+    np.testing.assert_array_equal(all_of_them[:, 1:], anywhere[:, 1:])
+
+
+def test_bars_that_are_not_known_are_asked_for(settings):
+    settings = dataclasses.replace(settings, bar_start_share=0.5)
+    with pytest.raises(UserError, match="first_bar_s and bpm"):
+        PackedRun(settings)
+
+
 def test_draws_are_those_of_the_dataset_that_was_packed(tokens):
     """Order, windows, captions and dropped conditions, of one seed, step for step."""
     tokens = dataclasses.replace(tokens, held_out=np.array([False, True, False, False]))

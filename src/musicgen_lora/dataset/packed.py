@@ -41,6 +41,8 @@ class PackedTokens:
         n_entries: V, of each codebook.
         frame_rate: codec frames a second.
         codec: fingerprint of the codec that made the codes.
+        bars: `[clips, 2]` float32, the frame of each clip's first bar line and the frames of a bar;
+            NaN where they are not known. None in files of earlier releases.
     """
 
     codes: np.ndarray
@@ -50,6 +52,7 @@ class PackedTokens:
     n_entries: int
     frame_rate: float
     codec: str
+    bars: np.ndarray | None = None
 
     @property
     def offsets(self) -> np.ndarray:
@@ -82,6 +85,8 @@ def write_packed(path: Path, tokens: PackedTokens) -> None:
         "held_out": tokens.held_out.astype(np.uint8),
         "captions": np.frombuffer(captions.encode(), np.uint8),
     }
+    if tokens.bars is not None:
+        tensors["bars"] = tokens.bars.astype(np.float32)
     metadata = {HEADER: json.dumps(header, sort_keys=True)}
     atomic.write_file(path, lambda temporary: save_file(tensors, temporary, metadata=metadata))
 
@@ -114,6 +119,9 @@ def _checked(header: dict[str, Any], tensors: dict[str, np.ndarray]) -> PackedTo
         raise ValueError("its codes are not as many as its lengths say")
     if not (len(texts) == len(n_frames) == len(tensors["held_out"])) or not all(texts):
         raise ValueError("a clip lacks its caption")
+    bars = tensors.get("bars")
+    if bars is not None and (bars.shape != (len(n_frames), 2) or (bars < 0).any()):
+        raise ValueError("its bars are not those of its clips")
     codes = _unpacked(tensors["codes"], total, n_codebooks, n_bits)
     if total and int(codes.max()) >= n_entries:
         raise ValueError(f"a code is {int(codes.max())} of {n_entries} entries")
@@ -125,6 +133,7 @@ def _checked(header: dict[str, Any], tensors: dict[str, np.ndarray]) -> PackedTo
         n_entries=n_entries,
         frame_rate=float(header["frame_rate"]),
         codec=str(header["codec"]),
+        bars=bars,
     )
 
 

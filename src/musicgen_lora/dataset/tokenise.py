@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -94,4 +95,19 @@ def pack_clips(clips: Sequence[Clip], codes: TokenStore, model: MusicGen) -> Pac
         n_entries=model.shape.special,
         frame_rate=model.shape.frame_rate,
         codec=model.codec.fingerprint,
+        bars=np.array([_bars(clip, model.shape.frame_rate) for clip in columns], np.float32),
     )
+
+
+def _bars(clip: Clip, frame_rate: float) -> tuple[float, float]:
+    """The frame of a clip's first bar line and the frames of a bar of four beats, where the dataset
+    says both `first_bar_s` and `bpm`; else NaN."""
+    first_s, bpm = _number(clip.fields.get("first_bar_s")), _number(clip.fields.get("bpm"))
+    if not (first_s >= 0.0 and bpm > 0.0):
+        return float("nan"), float("nan")
+    return first_s * frame_rate, 240.0 / bpm * frame_rate
+
+
+def _number(value: Any) -> float:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if is_number else float("nan")

@@ -10,6 +10,7 @@ import torch
 
 from musicgen_lora.dataset.batches import draw_window, epoch_order
 from musicgen_lora.dataset.packed import PackedTokens
+from musicgen_lora.runtime.seeds import seed_of
 
 NULL_CAPTION = 0
 """Row of the table of text states that is the null condition."""
@@ -38,6 +39,8 @@ class Draws:
         captions: of each clip, rows of the table of text states.
         n_frames: of a window; shorter clips are whole.
         condition_dropout: share of training windows without a caption.
+        bar_start_share: share of training windows that begin on a bar line, where the file knows
+            the clip's; the others begin anywhere.
         seed: of all draws.
     """
 
@@ -49,10 +52,11 @@ class Draws:
         n_frames: int,
         condition_dropout: float,
         seed: int,
+        bar_start_share: float = 0.0,
     ) -> None:
         self._tokens, self._captions, self._offsets = tokens, captions, tokens.offsets
         self._n_frames, self._seed = n_frames, seed
-        self._condition_dropout = condition_dropout
+        self._condition_dropout, self._bar_start_share = condition_dropout, bar_start_share
         self._train = np.flatnonzero(~tokens.held_out)
         self._epoch, self._order = -1, self._train
 
@@ -82,7 +86,9 @@ class Draws:
                 n_captions=len(self._captions[row]),
                 condition_dropout=self._condition_dropout,
             )
-            starts[at] += draw.start
+            spare = int(lengths[at]) - self._n_frames
+            on_bar = self._bar_start((epoch, clip), row, spare)
+            starts[at] += draw.start if on_bar is None else on_bar
             is_null = draw.caption is None
             captions[at] = NULL_CAPTION if is_null else self._captions[row][draw.caption]
         return Draw(
@@ -90,6 +96,18 @@ class Draws:
             torch.from_numpy(np.minimum(lengths, self._n_frames)),
             torch.from_numpy(captions),
         )
+
+    def _bar_start(self, place: tuple[int, int], row: int, spare: int) -> int | None:
+        """The frame nearest one of the clip's bar lines, for the share of windows that begin there;
+        None for the others, and where no bar line leaves a whole window."""
+        bars = self._tokens.bars
+        if bars is None or not self._bar_start_share:
+            return None
+        rng = np.random.default_rng(seed_of("bar", self._seed, *place))
+        first, length = bars[row].tolist()
+        if rng.random() >= self._bar_start_share or not first <= spare:
+            return None
+        return min(round(first + length * int(rng.integers((spare - first) // length + 1))), spare)
 
     def held_out(self, limit: int, batch_size: int) -> list[Draw]:
         """Fixed windows: of up to `limit` held-out clips the first, with its first caption."""

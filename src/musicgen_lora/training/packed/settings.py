@@ -38,6 +38,7 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "batch_size": (1, 100_000),
     "max_duration": (0.1, 3600.0),
     "condition_dropout": (0.0, 0.99),
+    "bar_start_share": (0.0, 1.0),
     "max_minutes": (0.0, math.inf),
     "seed": (0, 2**63 - 1),
 } | dict.fromkeys(
@@ -81,6 +82,7 @@ class PackedSettings:
     gradient_accumulation_steps: int = 1
     max_duration: float = 30.0
     condition_dropout: float = 0.1
+    bar_start_share: float = 0.0
     max_steps: int = 1_000
     max_minutes: float = math.inf
     log_every: int = 10

@@ -101,6 +101,7 @@ class PackedRun:
             n_frames=self.n_frames,
             condition_dropout=settings.condition_dropout,
             seed=settings.seed,
+            bar_start_share=settings.bar_start_share,
         )
         self.held_out = self.draws.held_out(settings.max_validation_windows, settings.batch_size)
         self.trained = Trained(self.weights, self.optimizers)
@@ -291,6 +292,12 @@ def _check_fit(settings: PackedSettings, tokens: PackedTokens, base: MusicGen) -
         raise UserError(f"{settings.tokens}: its codebooks are not those of the model.")
     if tokens.held_out.all():
         raise UserError(f"{settings.tokens}: all clips are held out; none is left to train on.")
+    if settings.bar_start_share and (tokens.bars is None or np.isnan(tokens.bars).all()):
+        raise UserError(
+            f"{settings.tokens}: does not say where bars begin (--bar_start_share): give the "
+            "dataset's metadata first_bar_s and bpm, and pack it again with musicgen-lora "
+            "tokenise --pack."
+        )
     shortest = int(tokens.n_frames.min())
     if shortest < base.delays.shortest:
         raise UserError(f"{settings.tokens}: a clip has {shortest} frames, too few to predict.")
