@@ -9,15 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from musicgen_lora.dataset.batches import fixed_windows
+from musicgen_lora.dataset.batches import Window, fixed_windows
 from musicgen_lora.dataset.clip_ids import clip_ids
 from musicgen_lora.dataset.metadata import Clip, load_dataset
 from musicgen_lora.dataset.scoring import Windows, position_losses
 from musicgen_lora.dataset.tokens import find_codes, tokenise_clips
 from musicgen_lora.model.musicgen import MusicGen
 from musicgen_lora.training.validation import held_out_losses
+from pretraining.base.facts import STATED_TEMPO
 
 N_FRAMES = 1500
+TEMPO_FRAMES = 500
 SPANS_S = ((0, 5), (5, 10), (10, 20), (20, 30))
 PART_S = 5
 """Spans are whole numbers of it."""
@@ -57,7 +59,31 @@ def loss_figures(model: MusicGen, data_dir: Path, beats_808: Path) -> dict[str, 
     misled = windows_of(model, strange, data_dir)
     figures["by_position"] = losses_by_position(model, windows)
     figures["caption_effect"] = caption_effect(model, windows, misled)
+    figures["tempo_effect"] = tempo_effect(model, held, data_dir)
     return figures
+
+
+def tempo_effect(model: MusicGen, clips: Sequence[Clip], data_dir: Path) -> dict[str, Any]:
+    """As `caption_effect`, over the first `TEMPO_FRAMES` from a bar line on, of captions in which the
+    tempo alone is the next clip's."""
+    stated = [clip for clip in clips if STATED_TEMPO.search(clip.texts[0])]
+    codes = tokenise_clips(stated, clip_ids(stated, data_dir), model, data_dir)
+    own, misled = [], []
+    for number, clip in enumerate(stated):
+        start = round(clip.fields["first_bar_s"] * model.shape.frame_rate)
+        cut = np.asarray(codes[number][start : start + TEMPO_FRAMES])
+        other = stated[(number + 1) % len(stated)].texts[0]
+        own.append(Window(cut, clip.texts[0]))
+        misled.append(Window(cut, with_tempo_of(clip.texts[0], other)))
+    return caption_effect(model, own, misled)
+
+
+def with_tempo_of(caption: str, other: str) -> str:
+    """A caption with the tempo that another one states in place of its own."""
+    own, new = STATED_TEMPO.search(caption), STATED_TEMPO.search(other)
+    assert own and new, (caption, other)
+    start, stop = own.span("after" if own["after"] else "before")
+    return caption[:start] + (new["after"] or new["before"]) + caption[stop:]
 
 
 def windows_of(model: MusicGen, clips: Sequence[Clip], data_dir: Path) -> Windows:

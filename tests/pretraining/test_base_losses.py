@@ -8,7 +8,7 @@ import pytest
 from musicgen_lora.dataset.batches import Window
 from musicgen_lora.dataset.scoring import window_losses
 from musicgen_lora.model.musicgen import MusicGen
-from pretraining.base.losses import SPANS_S, losses_by_position
+from pretraining.base.losses import SPANS_S, losses_by_position, with_tempo_of
 
 
 def windows(*lengths: int) -> list[Window]:
@@ -31,3 +31,8 @@ def test_each_span_has_a_loss_though_no_clip_lasts_the_whole_window():
 def test_clips_that_are_all_too_short_are_no_figure():
     with pytest.raises(ValueError, match="1250 frames"):
         losses_by_position(MusicGen.load("tiny-beats"), windows(700))
+
+
+def test_a_caption_takes_anothers_tempo_and_keeps_its_words():
+    exchanged = with_tempo_of("Techno, no hats, bpm: 133. key: C minor.", "slow soul at 71bpm")
+    assert exchanged == "Techno, no hats, bpm: 71. key: C minor."
