@@ -64,7 +64,7 @@ def loss_figures(model: MusicGen, data_dir: Path, beats_808: Path) -> dict[str, 
 
 
 def tempo_effect(model: MusicGen, clips: Sequence[Clip], data_dir: Path) -> dict[str, Any]:
-    """As `caption_effect`, over the first `TEMPO_FRAMES` from a bar line on, of captions in which the
+    """As `caption_effect`, over `TEMPO_FRAMES` from the first bar line on, of captions in which the
     tempo alone is the next clip's."""
     stated = [clip for clip in clips if STATED_TEMPO.search(clip.texts[0])]
     codes = tokenise_clips(stated, clip_ids(stated, data_dir), model, data_dir)
@@ -81,7 +81,8 @@ def tempo_effect(model: MusicGen, clips: Sequence[Clip], data_dir: Path) -> dict
 def with_tempo_of(caption: str, other: str) -> str:
     """A caption with the tempo that another one states in place of its own."""
     own, new = STATED_TEMPO.search(caption), STATED_TEMPO.search(other)
-    assert own and new, (caption, other)
+    if own is None or new is None:
+        raise ValueError(f"no tempo in {caption!r} or {other!r}")
     start, stop = own.span("after" if own["after"] else "before")
     return caption[:start] + (new["after"] or new["before"]) + caption[stop:]
 
