@@ -276,9 +276,14 @@ def plant(adapter: Path, folder: Path) -> None:
         found = report["memorisation"]["continuations"]
         print(f"{name}: loss {primary['verdict']} ({primary['difference']:+.3f} nats a token)")
         print(f"{name}: forgetting {report['forgetting']['mean']['relative']:+.1%}")
+        excess, captions = report["overfitting"]["excess"], report["captions"]
         print(
-            f"{name}: excess on training clips {report['overfitting']['excess']['difference']:+.3f}"
+            f"{name}: knows its clips more than their style: {excess['flagged']} "
+            f"({excess['difference']:+.3f}, {excess['share']} of the gain)"
         )
+        gains = {"held out": captions["held_out"]["adapter"], "trained": captions["trained"]}
+        told = ", ".join(f"{where} {own['gain']:+.4f}" for where, own in gains.items() if own)
+        print(f"{name}: captions beside the wrong clips: {captions['flagged']} (gains: {told})")
         print(f"{name}: repeats training clips: {found['flagged']} (excess {found['excess']:.3f})")
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from importlib.resources import files
 from typing import Any
 
@@ -21,6 +22,7 @@ from musicgen_lora.language.choice import chosen
 from musicgen_lora.language.translate import gettext, translated, word
 from musicgen_lora.plural import count
 
+_PERCENT = re.compile("[-+\\d.,/\\s\u2212\u2013\u00b1]{1,60} %")
 HTML_CODES = {"en": "en", "zh": "zh-CN"}
 
 
@@ -40,6 +42,8 @@ def render_page(template: str, *, script: str = "", **values: Any) -> str:
     environment.install_gettext_callables(  # pyright: ignore[reportAttributeAccessIssue]
         gettext, lambda one, many, n: gettext(one if n == 1 else many), newstyle=True
     )
+    if chosen() == "zh":
+        environment.finalize = _chinese_percent
     environment.filters["said"] = lambda text: word(str(text))
     environment.filters["line"] = lambda text: translated(str(text))
     environment.filters["printable"] = lambda name: printable(str(name))
@@ -48,6 +52,13 @@ def render_page(template: str, *, script: str = "", **values: Any) -> str:
     return environment.get_template(template).render(
         script=Markup(code), script_hash=digest, **values
     )
+
+
+def _chinese_percent(value: Any) -> Any:
+    """A figure in percent as Chinese writes it, without a space: `-18.3%`."""
+    if isinstance(value, str) and _PERCENT.fullmatch(value):
+        return value.replace(" %", "%")
+    return value
 
 
 def read_script(name: str) -> str:

@@ -14,15 +14,14 @@ from musicgen_lora.beats.beats808 import make_beat, render_beat
 from musicgen_lora.dataset.metadata import Clip
 from musicgen_lora.evaluation.decisions.protocol import judge_primaries
 from musicgen_lora.evaluation.decisions.regressions import find_regressions
+from musicgen_lora.evaluation.losses.captions import judge_captions
 from musicgen_lora.evaluation.losses.held_out_loss import summarise_losses, summarise_positions
 from musicgen_lora.evaluation.losses.overfitting import excess_of
 from musicgen_lora.evaluation.measures.damage import measure_damage
 from musicgen_lora.evaluation.measures.embeddings import LOG_MEL, log_mel
 from musicgen_lora.evaluation.measures.memory import judge_continuations
+from musicgen_lora.evaluation.report.findings import find_findings, tell_sections
 from musicgen_lora.evaluation.report.report import write_report
-from musicgen_lora.evaluation.report.summary import (
-    write_sentences,
-)
 from musicgen_lora.evaluation.sound.ear import Heard
 from musicgen_lora.evaluation.sound.references import References
 from musicgen_lora.evaluation.sound.sounds import Hearing, compare_sounds
@@ -99,8 +98,11 @@ def on_trained(n_clips: int) -> dict[str, Any]:
         for index in range(n_clips)
     ]
     trained = losses(9)
+    rng = np.random.default_rng(1)
+    told = [np.stack([np.full(n, 4.0), rng.normal(4.03, 0.02, n)]) for n in (12, 12, 9)]
     continuations = judge_continuations(([0.3] * 6, [0.1] * 6), ([0.1] * 6, [0.1] * 6))
     return {
+        "captions": judge_captions(*told),
         "overfitting": {
             "computed": True,
             "why": "",
@@ -199,6 +201,6 @@ def make_report(folder: Path) -> dict[str, Any]:
     )
     report["primaries"] = plain(judge_primaries(report, compared=True))
     report["regressions"] = plain(find_regressions(report))
-    report["findings"] = write_sentences(report)
+    report["findings"], report["told"] = find_findings(report), tell_sections(report)
     write_report(report, folder)
     return report

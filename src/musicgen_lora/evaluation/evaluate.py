@@ -27,6 +27,7 @@ from musicgen_lora.evaluation.held_out import HeldOut, find_held_out
 from musicgen_lora.evaluation.measures.embeddings import Embedding
 from musicgen_lora.evaluation.measures.listeners import Listener, load_listener
 from musicgen_lora.evaluation.on_variant import measure_variant, play
+from musicgen_lora.evaluation.report.card import tell_cards
 from musicgen_lora.evaluation.report.document import (
     FORMAT_VERSION,
     Generation,
@@ -34,12 +35,13 @@ from musicgen_lora.evaluation.report.document import (
     Report,
     files_of_report,
 )
+from musicgen_lora.evaluation.report.findings import find_findings, tell_sections
 from musicgen_lora.evaluation.report.report import (
     HTML_FILE,
     print_report,
     write_report,
 )
-from musicgen_lora.evaluation.report.summary import list_not_computed, write_sentences
+from musicgen_lora.evaluation.report.summary import list_not_computed
 from musicgen_lora.evaluation.session import Played, Session, open_session
 from musicgen_lora.evaluation.sound.ear import Ear
 from musicgen_lora.evaluation.store import FOLDER as CACHE
@@ -69,7 +71,7 @@ def evaluate_adapter(
     settings: EvaluateSettings, *, embeddings: Sequence[Embedding] = ()
 ) -> dict[str, Any]:
     """Measures an adapter, or several side by side, and writes `report.html`, `report.json`,
-    `plots/` and `audio/`.
+    `plots/` and `audio/`, and the figures into the adapter's own card.
 
     Args:
         settings: of the evaluation.
@@ -121,6 +123,7 @@ def evaluate_adapter(
         )
     (report,) = made
     print_report(report, console)
+    tell_cards(variants, report, console)
     _tell_reused(store, settings.output_dir / CACHE, console)
     console.print(f"Report: {settings.output_dir / HTML_FILE}")
     return dict(report)
@@ -214,12 +217,13 @@ def _measure(session: Session, variants: Sequence[Variant], voices: Sequence[Voi
             "regressions": {},
             "not_computed": [],
             "findings": [],
+            "told": {},
             "plots": [],
         }
     )
     report["regressions"] = plain(find_regressions(report))
     report["not_computed"] = list_not_computed(report)
-    report["findings"] = write_sentences(report)
+    report["findings"], report["told"] = find_findings(report), tell_sections(report)
     return report
 
 

@@ -9,6 +9,7 @@ from musicgen_lora.console import progress
 from musicgen_lora.dataset.scoring import Windows
 from musicgen_lora.evaluation.decisions.protocol import judge_primaries
 from musicgen_lora.evaluation.generations import play_prompts, write_clips
+from musicgen_lora.evaluation.losses.captions import measure_captions
 from musicgen_lora.evaluation.losses.held_out_loss import compare_losses, windows_to_measure
 from musicgen_lora.evaluation.losses.overfitting import measure_overfitting
 from musicgen_lora.evaluation.report.document import Losses, NoLosses
@@ -102,7 +103,7 @@ def _compare(
 def _on_trained(
     session: Session, sides: Sides, loss: Mapping[str, Any], own: Played, name: str
 ) -> dict[str, Any]:
-    """The report's `overfitting` and `memorisation`, beside held-out figures."""
+    """The report's `overfitting`, `memorisation` and `captions`, beside held-out figures."""
     settings, trained, held_out = session.settings, session.trained, session.held_out
     with progress(session.console, "loss on training clips, windows") as on_step:
         overfitting = measure_overfitting(settings, sides, trained, held_out, loss, on_step)
@@ -111,6 +112,16 @@ def _on_trained(
             sides,
             trained,
             (held_out.clips, session.codes or ()),
+            seed=settings.seed,
+            on_step=on_step,
+        )
+    with progress(session.console, "captions exchanged, windows") as on_step:
+        captions = measure_captions(
+            sides,
+            held_out,
+            session.codes,
+            trained,
+            batch_size=settings.batch_size,
             seed=settings.seed,
             on_step=on_step,
         )
@@ -127,4 +138,5 @@ def _on_trained(
     return {
         "overfitting": overfitting,
         "memorisation": {"continuations": continuations, "nearest": nearest},
+        "captions": captions,
     }

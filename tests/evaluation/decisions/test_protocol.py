@@ -12,8 +12,8 @@ from musicgen_lora.evaluation.losses.held_out_loss import summarise_losses
 from musicgen_lora.evaluation.losses.overfitting import excess_of
 from musicgen_lora.evaluation.measures.damage import Damage
 from musicgen_lora.evaluation.measures.embeddings import LOG_MEL
+from musicgen_lora.evaluation.report.learned import overfitting_sentences
 from musicgen_lora.evaluation.report.verdicts import (
-    overfitting_sentences,
     power_sentence,
     primary_sentence,
 )
@@ -105,7 +105,7 @@ def test_what_is_not_tested_says_why() -> None:
     loss, kernel, _ = judge_primaries(report, compared=True)
     assert loss["verdict"] == "no clear change"
     assert kernel["verdict"] == "not computed"
-    assert "n = 6: too few prompts" in primary_sentence(kernel)
+    assert "too few prompts: a test needs 8 (n = 6 prompts)" in primary_sentence(kernel)
     report["loss"] = {"computed": False, "why": "no clips"}
     primaries = judge_primaries(report, compared=False)
     assert [p["why"] for p in primaries] == ["no clips", "needs --compare", "needs --compare"]
@@ -178,8 +178,15 @@ def test_overfitting_is_what_training_clips_gained_beyond_held_out_ones() -> Non
     excess = excess_of(losses(rng, 10, -1.0), losses(rng, 10, -0.3))
     assert excess["difference"] == pytest.approx(-0.7, abs=0.1)
     assert excess["ci_low"] < -0.6 < excess["ci_high"] + 0.2
+    assert excess["share"] == pytest.approx(0.7, abs=0.1)
     told = {"computed": True, "trained": losses(rng, 10, -1.0), "excess": excess}
-    assert overfitting_sentences(told)[0].startswith("It learned its training clips beyond")
+    assert excess["flagged"]
+    said = overfitting_sentences(told)[0]
+    assert said.startswith("Warning: the adapter knows its training clips more than their style: ")
+    some = excess_of(losses(rng, 10, -1.0), losses(rng, 10, -0.7))
+    assert not some["flagged"]
+    said = overfitting_sentences({**told, "excess": some})[0]
+    assert said.startswith("It learned its training clips beyond")
     none = excess_of(losses(rng, 10, -0.3), losses(rng, 10, -0.3))
     assert overfitting_sentences({**told, "excess": none})[0].startswith("No clear sign")
     assert excess_of(losses(rng, 2, -1.0), losses(rng, 9, -1.0))["ci_low"] is None

@@ -10,6 +10,7 @@ import re
 import shutil
 from html.parser import HTMLParser
 from io import BytesIO, StringIO
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from musicgen_lora.evaluation.decisions.regressions import find_regressions
 from musicgen_lora.evaluation.losses.held_out_loss import summarise_losses, summarise_positions
 from musicgen_lora.evaluation.measures.damage import Damage
 from musicgen_lora.evaluation.report import page_audio, plots
+from musicgen_lora.evaluation.report.findings import MOST, find_findings, tell_sections
 from musicgen_lora.evaluation.report.page_audio import spectrogram_png
 from musicgen_lora.evaluation.report.report import (
     make_page,
@@ -36,7 +38,6 @@ from musicgen_lora.evaluation.report.summary import (
     list_not_computed,
     loss_sentence,
     moved_words,
-    write_sentences,
 )
 from musicgen_lora.evaluation.sound.comparison import SHOWN, band_label, compare_descriptors
 from musicgen_lora.evaluation.sound.ear import Heard
@@ -82,10 +83,11 @@ def without_reference(report: dict[str, Any]) -> dict[str, Any]:
     poor |= plain(compare_sounds(hearing, None, heard))
     nothing = {"computed": False, "why": why}
     poor |= {"overfitting": nothing, "memorisation": {"continuations": nothing, "nearest": nothing}}
+    poor["captions"] = nothing
     poor["primaries"] = plain(judge_primaries(poor, compared=False))
     poor["regressions"] = plain(find_regressions(poor))
     poor["not_computed"] = list_not_computed(poor)
-    poor["findings"] = write_sentences(poor)
+    poor["findings"], poor["told"] = find_findings(poor), tell_sections(poor)
     return poor
 
 
@@ -196,7 +198,7 @@ def test_the_sub_moved_most_of_the_way(evaluated: tuple[dict[str, Any], Path]) -
     row = next(row for row in report["descriptors"] if row["name"] == "band_20_60_share")
     assert row["moved"]["share"] > 0.5
     assert row["paired"]["n"] == 5
-    told = next(s for s in report["findings"] if s.startswith("Energy 20 to 60 Hz"))
+    told = next(s for s in report["told"]["descriptors"] if s.startswith("Energy 20 to 60 Hz"))
     assert "of the way" in told
     assert "n = 5 prompts, 5 held-out sources" in told
 
@@ -262,9 +264,9 @@ def test_a_loss_on_the_clips_that_chose_the_weights_is_said_to_be_one(
     evaluated: tuple[dict[str, Any], Path],
 ) -> None:
     report = copy.deepcopy(evaluated[0])
-    assert any("The same clips chose best_model" in s for s in write_sentences(report))
+    assert any("The same clips chose best_model" in s for s in tell_sections(report)["loss"])
     report["held_out"]["chose_best"] = False
-    assert not any("chose best_model" in sentence for sentence in write_sentences(report))
+    assert not any("chose best_model" in said for said in tell_sections(report)["loss"])
 
 
 def test_words_for_a_way() -> None:
@@ -272,6 +274,35 @@ def test_words_for_a_way() -> None:
     assert moved_words({"share": 0.74, **bounds}).startswith("moved 74 % of the way, 95 %")
     assert moved_words({"share": 1.3, **bounds}).startswith("went past it, 130 %")
     assert moved_words({"share": -0.2, **bounds}).startswith("moved away from it by 20 %")
+
+
+def test_warnings_come_first_and_the_worst_before_the_others(
+    evaluated: tuple[dict[str, Any], Path],
+) -> None:
+    report = copy.deepcopy(evaluated[0])
+    report["overfitting"]["excess"] |= {"flagged": True, "share": 0.94}
+    report["captions"]["flagged"] = True
+    loss = report["loss"]["mean"]
+    report["loss"]["mean"] = loss | {
+        "relative": 0.2,
+        "relative_ci_low": 0.1,
+        "relative_ci_high": 0.3,
+    }
+    said = find_findings(report)
+    assert [sentence[9:40] for sentence in said[:5]] == [
+        "the adapter raised the held-out",
+        "the adapter knows training clip",
+        "1 of 5 generated clips repeat a",
+        "the adapter knows its training ",
+        "the captions of the training cl",
+    ]
+    assert len(said) == MOST
+    assert set(said) <= {*chain(*tell_sections(report).values())}
+
+
+def test_findings_are_few(evaluated: tuple[dict[str, Any], Path]) -> None:
+    assert len(evaluated[0]["findings"]) <= MOST
+    assert len([*chain(*evaluated[0]["told"].values())]) > MOST
 
 
 def test_warnings_about_silent_loud_and_identical_clips(
@@ -283,7 +314,7 @@ def test_warnings_about_silent_loud_and_identical_clips(
     report["generation"]["clips"][3]["adapter"]["descriptors"]["clipped_share"] = 0.02
     warnings = [
         sentence
-        for sentence in write_sentences(report)
+        for sentence in find_findings(report)
         if sentence.startswith("Warning") and " of 5 " in sentence and "repeat" not in sentence
     ]
     assert len(warnings) == 3
@@ -374,21 +405,22 @@ def with_descriptor(report: dict[str, Any], name: str, sides: list[list[float]])
 
 def test_the_summary_says_that_it_is_no_beat(evaluated: tuple[dict[str, Any], Path]) -> None:
     sides = [[0.03, 0.04, 0.05, 0.04], [0.05, 0.04, 0.03, 0.04], [0.43, 0.4, 0.46, 0.43]]
-    said = write_sentences(with_descriptor(evaluated[0], "tempo_confidence", sides))
-    assert said[1] == (
+    said = find_findings(with_descriptor(evaluated[0], "tempo_confidence", sides))
+    assert said[-1 - sum(not s.startswith("Warning") for s in said)] == (
         "Warning: the clips have no steady beat. Steadiness: 0.04 with the adapter, 0.04 with the "
         "base, 0.43 in the held-out audio (n = 4 clips / 4 clips / 4 sources)."
     )
     steady = with_descriptor(evaluated[0], "tempo_confidence", [sides[0], sides[2], sides[2]])
-    assert not any("no steady beat" in sentence for sentence in write_sentences(steady))
+    assert not any("no steady beat" in sentence for sentence in find_findings(steady))
 
 
 def test_the_summary_names_what_is_furthest_off(evaluated: tuple[dict[str, Any], Path]) -> None:
     sides = [[500.0, 510.0, 520.0], [900.0, 905.0, 910.0], [3000.0, 3010.0, 3020.0]]
-    said = write_sentences(with_descriptor(evaluated[0], "spectral_centroid_hz", sides))
-    assert said[1].startswith("Furthest from the held-out audio: Brightness: 905 Hz with the")
+    said = find_findings(with_descriptor(evaluated[0], "spectral_centroid_hz", sides))
+    calm = [sentence for sentence in said if not sentence.startswith("Warning")]
+    assert calm[1].startswith("Furthest from the held-out audio: Brightness: 905 Hz with the")
     there = with_descriptor(evaluated[0], "spectral_centroid_hz", [sides[0], sides[2], sides[2]])
-    assert not any("Furthest" in sentence for sentence in write_sentences(there))
+    assert not any("Furthest" in sentence for sentence in find_findings(there))
 
 
 @pytest.mark.usefixtures("in_chinese")
@@ -418,7 +450,7 @@ def test_a_chinese_reader_finds_no_english(
     assert '<html lang="zh-CN">' in page
     assert english_in_page(page, why, *own, *prompts) == []
     # A view: the figures and sentences on the disk are those of everybody.
-    assert report["findings"] == write_sentences(report)
+    assert report["findings"] == find_findings(report)
 
 
 @pytest.mark.usefixtures("in_chinese")

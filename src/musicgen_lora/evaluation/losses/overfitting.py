@@ -4,6 +4,7 @@ one."""
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,11 @@ from musicgen_lora.evaluation.trained_clips import Trained
 from musicgen_lora.evaluation.voices import BASE, Sides
 
 MAX_CLIPS = 16
+SURE = 0.01
+"""p of an excess beyond which it is told."""
+MOSTLY = 0.5
+"""Share of what training clips gained and held-out ones did not, from which an adapter knows its
+clips more than their style."""
 
 
 def measure_overfitting(
@@ -37,7 +43,10 @@ def measure_overfitting(
         return {"computed": False, "why": held_out_loss["why"]}
     stride = -(-len(trained.clips) // MAX_CLIPS)
     model = sides[BASE].model
-    windows = windows_to_measure(model, trained.clips[::stride], trained.codes[::stride], held_out)
+    clips = trained.clips[::stride]
+    # As many as clips, spread over them: a source counts once, however many windows it has.
+    few = replace(held_out, max_windows=min(held_out.max_windows, len(clips)))
+    windows = windows_to_measure(model, clips, trained.codes[::stride], few)
     if not windows:
         return {"computed": False, "why": "every training clip is too short"}
     loss = compare_losses(
@@ -60,27 +69,35 @@ def excess_of(trained: Mapping[str, Any], held_out: Mapping[str, Any]) -> dict[s
     of the means of adapter minus base, in nats a token; below 0 it knows them better.
 
     Returns:
-        `difference`, `ci_low`, `ci_high` and `p_value` of Welch's t-test, `n_trained` and
-        `n_held_out` sources, and `note`, why there is no interval.
+        `difference`, `ci_low`, `ci_high` and `p_value` of Welch's t-test; `share`, the part of what
+        training clips gained that held-out ones did not, None where they gained nothing;
+        `n_trained` and `n_held_out` sources; `note`, why there is no interval; and `flagged`,
+        whether most of what it learned is of its training clips alone.
     """
     ours, theirs = (source_differences(loss) for loss in (trained, held_out))
     result: dict[str, Any] = {
         "difference": float(ours.mean() - theirs.mean()),
+        "share": None,
         **dict.fromkeys(("ci_low", "ci_high", "p_value")),
         "n_trained": len(ours),
         "n_held_out": len(theirs),
         "note": "",
+        "flagged": False,
     }
+    if ours.mean() < 0.0:
+        result["share"] = result["difference"] / float(ours.mean())
     if min(len(ours), len(theirs)) < FEWEST_PAIRS:
         return result | {"note": "too few sources for an interval"}
     if not ours.var() + theirs.var() > 0.0:
         return result | {"note": "the sources are all alike"}
     tested: Any = stats.ttest_ind(ours, theirs, equal_var=False)
     low, high = tested.confidence_interval()
+    p_value, share = float(tested.pvalue), result["share"]
     return result | {
         "ci_low": float(low),
         "ci_high": float(high),
-        "p_value": float(tested.pvalue),
+        "p_value": p_value,
+        "flagged": share is not None and share > MOSTLY and p_value < SURE,
     }
 
 

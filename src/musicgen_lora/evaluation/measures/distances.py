@@ -186,7 +186,7 @@ def paired_kernel_distance(
         ci_low=low,
         ci_high=high,
         p_value=p_value,
-        note="" if n >= fewest else f"n = {n}: too few prompts for an interval",
+        note="" if n >= fewest else f"too few prompts: a test needs {fewest}",
     )
 
 

@@ -201,9 +201,11 @@ class Excess(TypedDict):
     ci_low: float | None
     ci_high: float | None
     p_value: float | None
+    share: float | None
     n_trained: int
     n_held_out: int
     note: str
+    flagged: bool
 
 
 class Overfitting(TypedDict):
@@ -217,6 +219,34 @@ class Overfitting(TypedDict):
 
 Part = dict[str, Any]
 """`computed`, `why` not, and what docs/evaluation.md lists of the part."""
+
+
+class Gain(TypedDict):
+    """What a clip's own caption gains over those of others, in nats a token."""
+
+    own: float | None
+    exchanged: float | None
+    gain: float | None
+    detectable: float | None
+    n: int
+    ci_low: float | None
+    ci_high: float | None
+    p_value: float | None
+    note: str
+
+
+class Captions(TypedDict):
+    """What captions tell the models, see `captions.judge_captions`."""
+
+    computed: Literal[True]
+    why: str
+    n_exchanged: int
+    held_out: dict[Literal["base", "adapter"], Gain]
+    trained: Gain | None
+    excess: dict[str, float] | None
+    reads: bool
+    base_reads: bool
+    flagged: bool
 
 
 class Memorisation(TypedDict):
@@ -250,6 +280,7 @@ class VariantTold(AdapterTold):
     text_agreement: Part
     overfitting: Part
     memorisation: Memorisation
+    captions: Captions | NoLosses
     primaries: list[Primary]
     clips: list[PlayedClip]
 
@@ -263,7 +294,8 @@ class Missing(TypedDict):
 
 class Report(TypedDict):
     """The whole document. `settings` are `EvaluateSettings`, paths as text; `findings` are
-    sentences made of the rest, and `plots` files beside it."""
+    sentences made of the rest, the worst first, `told` those of each section of the page, and
+    `plots` files beside it."""
 
     format_version: int
     created: str
@@ -285,6 +317,7 @@ class Report(TypedDict):
     text_agreement: Part
     overfitting: Overfitting | NoLosses
     memorisation: Memorisation
+    captions: Captions | NoLosses
     primaries: list[Primary]
     regressions: Regressions | NoLosses
     variants: list[VariantTold]
@@ -292,6 +325,7 @@ class Report(TypedDict):
     cache: Part
     not_computed: list[Missing]
     findings: list[str]
+    told: dict[str, list[str]]
     plots: list[str]
 
 

@@ -28,6 +28,7 @@ from musicgen_lora.evaluation.report.document import (
     sides,
 )
 from musicgen_lora.evaluation.report.forest import forest_plot
+from musicgen_lora.evaluation.report.learned import caption_rows, learned_cards
 from musicgen_lora.evaluation.report.page_audio import embed_sounds, sound_groups
 from musicgen_lora.evaluation.report.side_by_side import (
     player_sides,
@@ -131,6 +132,8 @@ def make_page(
         primaries=primary_rows(report["primaries"]),
         distance_rows=distance_rows(report["distances"]),
         obedience_rows=obedience_rows(report["obedience"]),
+        caption_rows=caption_rows(report["captions"]),
+        cards=learned_cards(report),
         agreement_rows=agreement_rows(report["text_agreement"]),
         variant_rows=variant_rows(report),
         images={name: data_uri("image/png", image) for name, image in pictures.items()},

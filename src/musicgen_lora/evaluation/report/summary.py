@@ -7,16 +7,6 @@ from typing import Any
 
 from musicgen_lora.evaluation.decisions.statistics import FEWEST_FOR_SURE, PairedResult
 from musicgen_lora.evaluation.report.document import Missing, Report
-from musicgen_lora.evaluation.report.side_by_side import choice_sentences
-from musicgen_lora.evaluation.report.verdicts import (
-    agreement_sentences,
-    damage_sentences,
-    distance_sentences,
-    memorisation_sentences,
-    obedience_sentences,
-    overfitting_sentences,
-    primary_sentences,
-)
 from musicgen_lora.evaluation.sound.comparison import SHOWN, Descriptor, shown_value
 from musicgen_lora.plural import count
 
@@ -37,31 +27,12 @@ _PARTS = (
     ("overfitting", "Loss on training clips"),
     ("memorisation.continuations", "Continuations of training clips"),
     ("memorisation.nearest", "Nearest training clips"),
+    ("captions", "What captions tell"),
     ("obedience", "Obedience to tempo and key"),
     ("text_agreement", "Agreement with the prompts"),
 )
 MOSTLY_SILENT = 0.5
 OFTEN_CLIPPED = 0.001
-
-
-def write_sentences(report: Report) -> list[str]:
-    """The findings of a report, the most telling first."""
-    return [
-        *choice_sentences(report),
-        *_loss_sentences(report["loss"], report["held_out"])[:1],
-        *_worst_sentences(report["descriptors"], report["reference"]),
-        *primary_sentences(report["primaries"]),
-        *_loss_sentences(report["loss"], report["held_out"])[1:],
-        *_forgetting_sentences(report["forgetting"]),
-        *overfitting_sentences(report["overfitting"]),
-        *memorisation_sentences(report["memorisation"]),
-        *_generation_sentences(report["generation"]),
-        *damage_sentences(report["damage"]),
-        *distance_sentences(report["distances"]),
-        *obedience_sentences(report["obedience"]),
-        *agreement_sentences(report["text_agreement"]),
-        *_descriptor_sentences(report["descriptors"], report["reference"]),
-    ]
 
 
 def list_not_computed(report: Report) -> list[Missing]:
@@ -80,7 +51,7 @@ def list_not_computed(report: Report) -> list[Missing]:
     return missing
 
 
-def _loss_sentences(loss: Mapping[str, Any], held_out: Mapping[str, Any]) -> list[str]:
+def loss_sentences(loss: Mapping[str, Any], held_out: Mapping[str, Any]) -> list[str]:
     if not loss["computed"]:
         return [f"Held-out loss: not computed: {loss['why']}."]
     sentences = [loss_sentence(loss["mean"])]
@@ -96,7 +67,7 @@ def _loss_sentences(loss: Mapping[str, Any], held_out: Mapping[str, Any]) -> lis
     return sentences
 
 
-def _forgetting_sentences(forgetting: Mapping[str, Any]) -> list[str]:
+def forgetting_sentences(forgetting: Mapping[str, Any]) -> list[str]:
     if not forgetting["computed"]:
         return []
     mean = forgetting["mean"]
@@ -119,9 +90,9 @@ def loss_sentence(mean: PairedResult) -> str:
     n = f"n = {count(mean['n'], 'source')}{_indicative(mean)}"
     if relative is None:
         return f"The held-out loss is not a positive number; something is broken ({n})."
-    verb = "lowered" if relative < 0 else "raised"
     size = f"{abs(relative) * 100:.1f} %"
     if low is None or high is None:
+        verb = "lowered" if relative < 0 else "raised"
         return f"The adapter {verb} the held-out loss by {size} ({n}: too few for an interval)."
     if low <= 0.0 <= high:
         return (
@@ -129,10 +100,10 @@ def loss_sentence(mean: PairedResult) -> str:
             f"interval, {low * 100:+.1f} to {high * 100:+.1f} %, includes zero ({n})."
         )
     near, far = sorted((abs(low), abs(high)))
-    return (
-        f"The adapter {verb} the held-out loss by {size} "
-        f"(95 % interval {near * 100:.1f} to {far * 100:.1f} %, {n})."
-    )
+    interval = f"95 % interval {near * 100:.1f} to {far * 100:.1f} %"
+    if relative > 0.0:
+        return f"Warning: the adapter raised the held-out loss by {size} ({interval}, {n})."
+    return f"The adapter lowered the held-out loss by {size} ({interval}, {n})."
 
 
 def _indicative(mean: PairedResult) -> str:
@@ -146,7 +117,7 @@ def _indicative(mean: PairedResult) -> str:
     return ""
 
 
-def _generation_sentences(generation: Mapping[str, Any]) -> list[str]:
+def generation_sentences(generation: Mapping[str, Any]) -> list[str]:
     clips = generation["clips"]
     n = len(clips)
     sentences = []
@@ -174,7 +145,7 @@ def _generation_sentences(generation: Mapping[str, Any]) -> list[str]:
     return sentences
 
 
-def _worst_sentences(rows: Sequence[Mapping[str, Any]], reference: Mapping[str, Any]) -> list[str]:
+def worst_sentences(rows: Sequence[Mapping[str, Any]], reference: Mapping[str, Any]) -> list[str]:
     """What a falling loss may hide: that there is no beat, and what is furthest from the held-out
     audio."""
     by_name = {row["name"]: row for row in rows}
@@ -214,7 +185,7 @@ def _side_by_side(shown: Descriptor, row: Mapping[str, Any], reference: Mapping[
     return f"{shown.label}: {', '.join(told)} (n = {' / '.join(counts)})."
 
 
-def _descriptor_sentences(
+def descriptor_sentences(
     rows: Sequence[Mapping[str, Any]], reference: Mapping[str, Any]
 ) -> list[str]:
     sentences = []

@@ -12,7 +12,6 @@ from musicgen_lora.evaluation.measures.diversity import COLLAPSED_BELOW
 from musicgen_lora.plural import count
 
 DASH = "\N{EN DASH}"
-OVERFITTED_P = 0.01
 ANCHOR_NAMES = {
     "halves": "halves of the held-out clips",
     "recorded": "held-out clips as recorded",
@@ -48,14 +47,17 @@ def primary_sentence(primary: Mapping[str, Any]) -> str:
         return f"{primary['label']}: not tested: {primary['why']} ({n})."
     effect = "" if primary["effect"] is None else f", effect size d = {primary['effect']:+.2f}"
     few = f"; indicative: fewer than {FEWEST_FOR_SURE}" if primary["indicative"] else ""
-    return (
-        f"{primary['label']}: {VERDICTS[primary['verdict']]}, {primary['base']:.3f} with the base "
-        f"and {primary['adapter']:.3f} with the adapter ({_p_words(primary['p_holm'])} of "
-        f"{count(primary['n_tests'], 'test')} by Holm{effect}, {n}{few})."
+    sides = f"{primary['base']:.3f} with the base and {primary['adapter']:.3f} with the adapter"
+    found = (
+        f"{sides} ({p_words(primary['p_holm'])} of {count(primary['n_tests'], 'test')} by "
+        f"Holm{effect}, {n}{few})"
     )
+    if primary["verdict"] == "worse":
+        return f"Warning: {primary['label']}: clearly worse, {found}."
+    return f"{primary['label']}: {VERDICTS[primary['verdict']]}, {found}."
 
 
-def _p_words(p_value: float) -> str:
+def p_words(p_value: float) -> str:
     return "p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}"
 
 
@@ -103,64 +105,6 @@ def _position_sentence(row: Mapping[str, Any]) -> str:
     )
 
 
-def memorisation_sentences(memorisation: Mapping[str, Any]) -> list[str]:
-    """Whether the adapter repeats its training clips."""
-    sentences = []
-    found = memorisation["continuations"]
-    if found["computed"]:
-        n = (
-            f"n = {count(found['n_trained'], 'training clip')} / "
-            f"{count(found['n_held_out'], 'held-out clip')}"
-        )
-        shares = (
-            f"a greedy continuation gives back {found['trained'] * 100:.1f} % of the codes of "
-            f"training clips (base {found['base_trained'] * 100:.1f} %) and "
-            f"{found['held_out'] * 100:.1f} % of held-out ones "
-            f"(base {found['base_held_out'] * 100:.1f} %)"
-        )
-        if found["flagged"]:
-            sentences.append(f"Warning: the adapter knows training clips by heart: {shares} ({n}).")
-        elif found["p_value"] is None:
-            sentences.append(f"Memory of training clips: {shares} ({n}: too few for a test).")
-        else:
-            sentences.append(
-                f"No sign that it knows training clips by heart: {shares} "
-                f"({_p_words(found['p_value'])}, {n})."
-            )
-    nearest = memorisation["nearest"]
-    if nearest["computed"]:
-        copied = [clip for clip in nearest["clips"] if clip["copied"]]
-        if copied:
-            sentences.append(
-                f"Warning: {len(copied)} of {count(nearest['n'], 'generated clip')} repeat a "
-                f"training clip, such as {copied[0]['trained']} (likeness "
-                f"{copied[0]['similarity']:.2f}; held-out clips reach "
-                f"{nearest['held_out_highest']:.2f}, n = {count(nearest['n_held_out'], 'clip')})."
-            )
-    return sentences
-
-
-def overfitting_sentences(overfitting: Mapping[str, Any]) -> list[str]:
-    """Whether training clips gained more than held-out ones."""
-    if not overfitting["computed"]:
-        return []
-    excess, trained = overfitting["excess"], overfitting["trained"]["mean"]
-    n = (
-        f"n = {count(excess['n_trained'], 'training source')} / "
-        f"{count(excess['n_held_out'], 'held-out source')}"
-    )
-    change = f"{trained['difference']:+.3f} nats a token on training clips"
-    if excess["ci_low"] is None:
-        return [f"Overfitting: {change} ({n}; {excess['note']})."]
-    beyond = (
-        f"{excess['difference']:+.3f} beyond held-out ones, 95 % interval "
-        f"{excess['ci_low']:+.3f} to {excess['ci_high']:+.3f}"
-    )
-    if excess["p_value"] < OVERFITTED_P and excess["difference"] < 0.0:
-        return [f"It learned its training clips beyond their style: {change}, {beyond} ({n})."]
-    return [f"No clear sign of overfitting: {change}, {beyond} ({n})."]
-
-
 def obedience_sentences(obedience: Mapping[str, Any]) -> list[str]:
     """How often tempo and key are as asked for."""
     sentences = []
@@ -201,20 +145,20 @@ def agreement_rows(agreement: Mapping[str, Any]) -> list[dict[str, str]]:
         return []
     paired = agreement["paired"]
     sides = {
-        side: DASH if agreement[side] is None else _number(float(np.mean(agreement[side])))
+        side: DASH if agreement[side] is None else number(float(np.mean(agreement[side])))
         for side in ("base", "adapter", "reference")
     }
     interval = DASH
     if paired is not None and paired["ci_low"] is not None:
-        interval = f"{_signed(paired['ci_low'])} to {_signed(paired['ci_high'])}"
+        interval = f"{signed(paired['ci_low'])} to {signed(paired['ci_high'])}"
     return [
         {
             "label": agreement["model"],
             **sides,
-            "others": _number(agreement["others"]),
-            "difference": _signed(None if paired is None else paired["difference"]),
+            "others": number(agreement["others"]),
+            "difference": signed(None if paired is None else paired["difference"]),
             "interval": interval,
-            "p": _number(None if paired is None else paired["p_value"]),
+            "p": number(None if paired is None else paired["p_value"]),
             "n": str(len(agreement["adapter"])),
         }
     ]
@@ -248,15 +192,16 @@ def primary_rows(primaries: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]
             "label": p["label"],
             "verdict": p["verdict"],
             "words": VERDICTS[p["verdict"]],
-            "base": _number(p["base"]),
-            "adapter": _number(p["adapter"]),
-            "difference": _signed(p["difference"]),
+            "base": number(p["base"]),
+            "adapter": number(p["adapter"]),
+            "difference": signed(p["difference"]),
             "interval": DASH
             if p["ci_low"] is None
-            else f"{_signed(p['ci_low'])} to {_signed(p['ci_high'])}",
-            "p_holm": DASH if p["p_holm"] is None else _p_words(p["p_holm"])[2:].strip("= "),
-            "effect": _signed(p["effect"], 2),
-            "detectable": _number(p["detectable"]),
+            else f"{signed(p['ci_low'])} to {signed(p['ci_high'])}",
+            "p_words": "" if p["p_holm"] is None else p_words(p["p_holm"]),
+            "p_holm": DASH if p["p_holm"] is None else p_words(p["p_holm"])[2:].strip("= "),
+            "effect": signed(p["effect"], 2),
+            "detectable": number(p["detectable"]),
             "n": count(p["n"], p["unit"]),
             "indicative": f"fewer than {FEWEST_FOR_SURE}: indicative" if p["indicative"] else "",
             "why": p["why"],
@@ -274,29 +219,29 @@ def distance_rows(distances: Mapping[str, Any]) -> list[dict[str, Any]]:
             continue
         kernel, frechet = row["kernel"], row["frechet"]
         texts = {"label": row["label"], "why": ""}
-        texts |= {name: _number(anchor["value"], 2) for name, anchor in row["anchors"].items()}
+        texts |= {name: number(anchor["value"], 2) for name, anchor in row["anchors"].items()}
         for side in SIDES:
             place = row["position"][side]
-            texts[side] = _number(kernel[side], 2)
+            texts[side] = number(kernel[side], 2)
             texts[f"{side}_place"] = "" if place is None else f"{place['share'] * 100:.0f} %"
-            texts[f"{side}_fad"] = _number(frechet[side], 1)
+            texts[f"{side}_fad"] = number(frechet[side], 1)
             diversity = row["diversity"][side]
             texts[f"{side}_spread"] = (
-                _number(diversity["spread"], 2) if diversity["computed"] else DASH
+                number(diversity["spread"], 2) if diversity["computed"] else DASH
             )
             texts[f"{side}_covered"] = (
                 f"{diversity['precision'] * 100:.0f} / {diversity['recall'] * 100:.0f} %"
                 if diversity["computed"]
                 else DASH
             )
-        texts["difference"] = _signed(kernel["difference"], 2)
+        texts["difference"] = signed(kernel["difference"], 2)
         texts["interval"] = (
             DASH
             if kernel["ci_low"] is None
-            else f"{_signed(kernel['ci_low'], 2)} to {_signed(kernel['ci_high'], 2)}"
+            else f"{signed(kernel['ci_low'], 2)} to {signed(kernel['ci_high'], 2)}"
         )
-        texts["p"] = _number(kernel["p_value"])
-        texts["bias"] = _number(frechet["bias"], 1)
+        texts["p"] = number(kernel["p_value"])
+        texts["bias"] = number(frechet["bias"], 1)
         texts["n"] = f"{kernel['n']} / {kernel['n_reference']}"
         missing = [
             f"{ANCHOR_NAMES[name]}: not computed: {anchor['why']}."
@@ -313,7 +258,7 @@ def obedience_rows(obedience: Mapping[str, Any]) -> list[dict[str, str]]:
     for name, row in obedience["measures"].items():
         if row["adapter"] is None:
             continue
-        texts = {"label": MEASURE_NAMES[name], "p": _number(row["p_value"])}
+        texts = {"label": MEASURE_NAMES[name], "p": number(row["p_value"])}
         for side in ("base", "adapter", "reference"):
             found = row[side]
             texts[side] = DASH if found is None else _hits(found)
@@ -326,9 +271,11 @@ def obedience_rows(obedience: Mapping[str, Any]) -> list[dict[str, str]]:
     return rows
 
 
-def _number(value: float | None, digits: int = 3) -> str:
+def number(value: float | None, digits: int = 3) -> str:
+    """A figure as text, or a dash."""
     return DASH if value is None else f"{value:.{digits}f}".replace("-", "\N{MINUS SIGN}")
 
 
-def _signed(value: float | None, digits: int = 3) -> str:
+def signed(value: float | None, digits: int = 3) -> str:
+    """A difference as text, or a dash."""
     return DASH if value is None else f"{value:+.{digits}f}".replace("-", "\N{MINUS SIGN}")

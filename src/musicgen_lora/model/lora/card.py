@@ -10,6 +10,9 @@ from typing import Any
 
 from musicgen_lora import EMBEDDED_NAME
 
+EXAMPLES = "With this project:"
+"""The line that figures stand before."""
+
 
 def adapter_card(facts: Mapping[str, Any], folder_name: str, evaluation: str = "") -> str:
     """Markdown with Hugging Face front matter.
@@ -48,7 +51,7 @@ seed {settings["seed"]}
 
 {_figures(facts)}
 
-{section}With this project:
+{section}{EXAMPLES}
 
 ```sh
 musicgen-lora generate --base_model_path {shlex.quote(base)} --lora_model_path {folder_name} \\

@@ -18,6 +18,7 @@ from musicgen_lora.formats.kinds import (
     fields,
     integer,
     many,
+    named,
     one_of,
     or_null,
     real,
@@ -73,7 +74,12 @@ _REPORT = fields(
         "primaries": many(_PRIMARY, at_most=100),
         "loss": _LOSS,
         "forgetting": _LOSS,
-        "overfitting": _computed(fields({"trained": fields({"mean": _PAIRED})})),
+        "overfitting": _computed(
+            fields(
+                {"trained": fields({"mean": _PAIRED})},
+                {"excess": fields({}, {"share": _NUMBER, "flagged": truth})},
+            )
+        ),
         "memorisation": fields(
             {
                 "continuations": _computed(
@@ -81,7 +87,18 @@ _REPORT = fields(
                 )
             }
         ),
-    }
+    },
+    {
+        "captions": _computed(
+            fields(
+                {
+                    "held_out": named(fields({"n": _COUNT, "gain": _NUMBER})),
+                    "reads": truth,
+                    "flagged": truth,
+                }
+            )
+        )
+    },
 )
 
 
@@ -139,7 +156,36 @@ def evaluation_section(report: Mapping[str, Any]) -> str:
         )
         n = f"n = {found['n_trained']} training and {found['n_held_out']} held-out clips"
         lines += ["", f"Greedy continuations: {said} ({n})."]
+    lines += [line for own in (_excess_line(report), _caption_line(report)) for line in own]
     return "\n".join([*lines, ""])
+
+
+def _excess_line(report: Mapping[str, Any]) -> list[str]:
+    """That it knows its clips more than their style, where it does."""
+    overfitting = report["overfitting"]
+    excess = overfitting.get("excess", {}) if overfitting["computed"] else {}
+    if not excess.get("flagged") or excess.get("share") is None:
+        return []
+    return [
+        "",
+        f"It knows its training clips more than their style: {100 * excess['share']:.0f} % of what "
+        "it gained on them it did not gain on held-out ones.",
+    ]
+
+
+def _caption_line(report: Mapping[str, Any]) -> list[str]:
+    captions = report.get("captions", {"computed": False})
+    if not captions["computed"]:
+        return []
+    held = captions["held_out"]["adapter"]
+    said = "are read" if captions["reads"] else "make no clear difference"
+    if captions["flagged"]:
+        said = "of its training go with other clips"
+    return [
+        "",
+        f"Captions {said}: beside those of other clips, their own lower the loss of held-out clips "
+        f"by {_number(held['gain'])} nats a token (n = {held['n']} sources).",
+    ]
 
 
 def _primary_row(own: Mapping[str, Any]) -> str:

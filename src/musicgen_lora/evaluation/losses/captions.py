@@ -1,0 +1,203 @@
+"""Do captions tell the models anything, and do those of the training clips go with their clips?
+
+A loss hardly shows it: most of a clip's next codes follow from those before them, so that an
+adapter that was trained on captions in a wrong order lowers the held-out loss as much as one with
+the right ones. So the same windows are scored again with captions of other clips: what the loss
+gains by the right one is what captions tell. On clips with captions in a wrong order that is
+nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from musicgen_lora.dataset.batches import Window
+from musicgen_lora.dataset.melodies import open_melodies
+from musicgen_lora.dataset.metadata import Clip
+from musicgen_lora.dataset.scoring import OnStep
+from musicgen_lora.dataset.tokens import TokenStore
+from musicgen_lora.evaluation.decisions.statistics import FEWEST_PAIRS, paired_bootstrap
+from musicgen_lora.evaluation.held_out import HeldOut
+from musicgen_lora.evaluation.losses.held_out_loss import score_windows
+from musicgen_lora.evaluation.measures.power import detectable_difference
+from musicgen_lora.evaluation.trained_clips import Trained
+from musicgen_lora.evaluation.voices import ADAPTER, BASE, Sides, Voice
+from musicgen_lora.model.musicgen import MusicGen
+
+WINDOW_S = 5.0
+"""Of each clip, from its beginning: more clips tell more than longer ones."""
+N_EXCHANGED = 2
+"""Captions of others that each clip is scored with."""
+MAX_HELD_OUT, MAX_TRAINED = 16, 24
+FEWEST = 4
+"""Clips with captions that differ."""
+SURE = 0.05
+"""p of a gain that is taken for one."""
+STRONG = 0.01
+"""p beyond which training captions are told to go with other clips."""
+NOT_ENOUGH = f"needs {FEWEST} held-out sources whose captions differ"
+
+
+def measure_captions(
+    sides: Sides,
+    held_out: HeldOut,
+    codes: TokenStore | Sequence[np.ndarray] | None,
+    trained: Trained,
+    *,
+    batch_size: int,
+    seed: int,
+    on_step: OnStep = lambda done, total: None,
+) -> dict[str, Any]:
+    """The report's `captions`, see `judge_captions`.
+
+    Args:
+        sides: base and adapter.
+        held_out: clips with their captions.
+        codes: of them; None where there are none.
+        trained: clips that the adapter was trained on; their captions are those of the dataset.
+        batch_size: windows that go through the model together.
+        seed: of the intervals.
+        on_step: told how many windows are scored, and of how many.
+    """
+    if codes is None:
+        return {"computed": False, "why": held_out.why_none}
+    model, longest_s = sides[BASE].model, held_out.max_duration_s
+    theirs = _exchanges(_beginnings(model, held_out.clips, codes, longest_s, MAX_HELD_OUT))
+    if len(theirs) < FEWEST:
+        return {"computed": False, "why": NOT_ENOUGH}
+    ours = []
+    if trained.codes is not None:
+        ours = _exchanges(_beginnings(model, trained.clips, trained.codes, longest_s, MAX_TRAINED))
+    total = (1 + N_EXCHANGED) * (2 * len(theirs) + len(ours))
+    done = 0
+
+    def gains(voice: Voice, groups: Sequence[Sequence[Window]]) -> np.ndarray:
+        nonlocal done
+        windows = [window for group in groups for window in group]
+        before = done
+        sums, counts = score_windows(
+            voice, windows, batch_size, lambda n, _: on_step(before + n, total)
+        )
+        done += len(windows)
+        losses = (sums.sum(axis=2) / counts.sum(axis=2)).mean(axis=1)
+        own, others, place = [], [], 0
+        for group in groups:
+            own.append(losses[place])
+            others.append(losses[place + 1 : place + len(group)].mean())
+            place += len(group)
+        return np.array([own, others])
+
+    return judge_captions(
+        gains(sides[BASE], theirs),
+        gains(sides[ADAPTER], theirs),
+        gains(sides[ADAPTER], ours) if len(ours) >= FEWEST else None,
+        seed=seed,
+    )
+
+
+def _beginnings(
+    model: MusicGen,
+    clips: Sequence[Clip],
+    codes: TokenStore | Sequence[np.ndarray],
+    longest_s: float,
+    most: int,
+) -> list[Window]:
+    """The beginning of one clip of each source, at most so many, evenly spaced over them."""
+    shortest, melodies = model.delays.shortest, open_melodies(model)
+    n_frames = model.shape.frames(min(WINDOW_S, longest_s), shortest)
+    firsts = {clip.source: row for row, clip in reversed(list(enumerate(clips)))}
+    rows = [row for row in sorted(firsts.values()) if len(codes[row]) >= shortest]
+    spots = np.unique(np.linspace(0, len(rows) - 1, min(most, len(rows))).round().astype(int))
+    windows = []
+    for row in (rows[spot] for spot in spots.tolist()):
+        clip, own = clips[row], codes[row][:n_frames]
+        melody = None if melodies is None else melodies.of(clip, 0, len(own))
+        windows.append(Window(own, clip.texts[0], clip.source, melody))
+    return windows
+
+
+def _exchanges(windows: Sequence[Window]) -> list[list[Window]]:
+    """Each window with its own caption and with the next ones that differ from it; those that find
+    no others are left out."""
+    groups = []
+    for place, window in enumerate(windows):
+        following = [other.caption for other in (*windows[place + 1 :], *windows[:place])]
+        others = [text for text in dict.fromkeys(following) if text != window.caption]
+        if others:
+            exchanged = [window._replace(caption=text) for text in others[:N_EXCHANGED]]
+            groups.append([window, *exchanged])
+    return groups
+
+
+def judge_captions(
+    base: np.ndarray, adapter: np.ndarray, trained: np.ndarray | None, *, seed: int = 0
+) -> dict[str, Any]:
+    """What captions tell.
+
+    Args:
+        base: `[2, n]` losses of held-out clips, nats a token, with their own captions and with
+            others'.
+        adapter: of the same clips.
+        trained: `[2, m]`, the adapter's of training clips; None where there are none.
+        seed: of the intervals.
+
+    Returns:
+        `held_out`, the gains of `base` and `adapter`; `trained`, None or the adapter's gain on
+        training clips; `excess`, None or what it gains there beyond held-out ones, with Welch's
+        interval and its one-sided p-value; `reads`, whether right captions clearly help the adapter
+        on held-out clips, `base_reads` the base; and `flagged`, whether those of the training clips
+        clearly help less, and not for certain at all: they go with other clips.
+    """
+    held = {"base": _gain(base, seed), "adapter": _gain(adapter, seed)}
+    on_trained = None if trained is None else _gain(trained, seed)
+    excess = None if trained is None else _excess(trained[1] - trained[0], adapter[1] - adapter[0])
+    reads = _is_sure(held["adapter"])
+    return {
+        "computed": True,
+        "why": "",
+        "n_exchanged": N_EXCHANGED,
+        "held_out": held,
+        "trained": on_trained,
+        "excess": excess,
+        "reads": reads,
+        "base_reads": _is_sure(held["base"]),
+        "flagged": on_trained is not None
+        and excess is not None
+        and reads
+        and not _is_sure(on_trained)
+        and excess["p_value"] < STRONG,
+    }
+
+
+def _gain(losses: np.ndarray, seed: int) -> dict[str, Any]:
+    own, others = losses
+    found = paired_bootstrap(own, others, seed=seed)
+    return {
+        "own": found["mean_base"],
+        "exchanged": found["mean_adapter"],
+        "gain": found["difference"],
+        "detectable": detectable_difference(others - own),
+        **{key: found[key] for key in ("n", "ci_low", "ci_high", "p_value", "note")},
+    }
+
+
+def _is_sure(gain: dict[str, Any]) -> bool:
+    return gain["p_value"] is not None and gain["p_value"] < SURE and gain["gain"] > 0.0
+
+
+def _excess(ours: np.ndarray, theirs: np.ndarray) -> dict[str, Any] | None:
+    if min(len(ours), len(theirs)) < FEWEST_PAIRS or not ours.var() + theirs.var() > 0.0:
+        return None
+    tested: Any = stats.ttest_ind(ours, theirs, equal_var=False)
+    low, high = tested.confidence_interval()
+    fewer: Any = stats.ttest_ind(ours, theirs, equal_var=False, alternative="less")
+    return {
+        "difference": float(ours.mean() - theirs.mean()),
+        "ci_low": float(low),
+        "ci_high": float(high),
+        "p_value": float(fewer.pvalue),
+    }

@@ -1,0 +1,111 @@
+"""What a reader must know first, and what each section says.
+
+A page of twenty bullets is read by nobody: at most seven come first, warnings before all else, the
+worst before the others. Every sentence stands in its section besides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import chain
+
+from musicgen_lora.evaluation.report.document import Report
+from musicgen_lora.evaluation.report.learned import (
+    caption_sentences,
+    memorisation_sentences,
+    overfitting_sentences,
+)
+from musicgen_lora.evaluation.report.side_by_side import choice_sentences
+from musicgen_lora.evaluation.report.summary import (
+    descriptor_sentences,
+    forgetting_sentences,
+    generation_sentences,
+    loss_sentences,
+    worst_sentences,
+)
+from musicgen_lora.evaluation.report.verdicts import (
+    agreement_sentences,
+    damage_sentences,
+    distance_sentences,
+    obedience_sentences,
+    primary_sentence,
+    primary_sentences,
+)
+
+MOST = 7
+"""Sentences that come first; warnings always do, however many there are."""
+WARNING = "Warning: "
+WORST_FIRST = (
+    "faults",
+    "primaries",
+    "loss",
+    "memory",
+    "overfitting",
+    "captions",
+    "descriptors",
+    "distances",
+)
+"""Sections by how much their warnings weigh."""
+
+
+def tell_sections(report: Report) -> dict[str, list[str]]:
+    """The sentences of each section of the page, by its name."""
+    held_out, reference = report["held_out"], report["reference"]
+    return {
+        "choice": choice_sentences(report),
+        "primaries": primary_sentences(report["primaries"]),
+        "loss": loss_sentences(report["loss"], held_out),
+        "overfitting": overfitting_sentences(report["overfitting"]),
+        "captions": caption_sentences(report["captions"]),
+        "forgetting": forgetting_sentences(report["forgetting"]),
+        "descriptors": [
+            *worst_sentences(report["descriptors"], reference),
+            *descriptor_sentences(report["descriptors"], reference),
+        ],
+        "distances": distance_sentences(report["distances"]),
+        "obedience": obedience_sentences(report["obedience"]),
+        "agreement": agreement_sentences(report["text_agreement"]),
+        "memory": memorisation_sentences(report["memorisation"]),
+        "faults": [
+            *generation_sentences(report["generation"]),
+            *damage_sentences(report["damage"]),
+        ],
+    }
+
+
+def find_findings(report: Report) -> list[str]:
+    """What comes first: of several variants which the report is of, then the warnings, then the
+    verdicts and what they cost."""
+    told = tell_sections(report)
+    # That the loss is higher is the section's own sentence, with its size.
+    verdicts = [primary_sentence(own) for own in report["primaries"][1:]]
+    told["primaries"] = verdicts
+    warnings = [said for name in WORST_FIRST for said in told[name] if is_warning(said)]
+    loss, *about_loss = told["loss"]
+    calm = [
+        loss,
+        # Clips that may be training clips come before all that is read off them.
+        *(about_loss if not report["held_out"]["is_unseen"] else []),
+        # What a falling loss may hide.
+        *worst_sentences(report["descriptors"], report["reference"]),
+        *verdicts,
+        *chain(told["overfitting"], told["forgetting"], told["captions"]),
+        *chain(told["memory"], told["obedience"], told["agreement"], told["descriptors"]),
+    ]
+    room = max(0, MOST - len(warnings) - len(told["choice"]))
+    # The last says how far the choice can be trusted.
+    return [
+        *told["choice"][:1],
+        *warnings,
+        *told["choice"][1:],
+        *_first(calm, room),
+    ]
+
+
+def is_warning(sentence: str) -> bool:
+    """Whether it is one that comes first."""
+    return sentence.startswith(WARNING)
+
+
+def _first(sentences: Iterable[str], most: int) -> list[str]:
+    return [said for said in sentences if not is_warning(said)][:most]

@@ -1,0 +1,120 @@
+"""Captions that go with their clips are told from captions in a wrong order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from musicgen_lora.dataset.batches import Window
+from musicgen_lora.dataset.metadata import Clip
+from musicgen_lora.evaluation.held_out import HeldOut
+from musicgen_lora.evaluation.losses import captions
+from musicgen_lora.evaluation.losses.captions import judge_captions, measure_captions
+from musicgen_lora.evaluation.trained_clips import Trained
+
+N_FRAMES = 20
+WORDS = ("kick", "snare", "sub bass", "hats", "drill", "phonk", "cowbell", "swing")
+GAIN = 0.03
+
+
+def clips_of(captions: list[str], name: str) -> list[Clip]:
+    return [
+        Clip(f"{name}{i}.wav", Path("."), (text,), f"{name}{i}") for i, text in enumerate(captions)
+    ]
+
+
+def codes_of(captions: list[str]) -> list[np.ndarray]:
+    """Clips of the code that their word names."""
+    return [np.full((N_FRAMES, 4), WORDS.index(text), np.uint16) for text in captions]
+
+
+@pytest.fixture
+def reader(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """An adapter whose loss is lower where the caption is the word of the codes, as it is on the
+    embedded base's beats, and a base that doesn't read."""
+    rng = np.random.default_rng(0)
+
+    def score(voice: str, windows: Sequence[Window], *_: Any) -> tuple[np.ndarray, np.ndarray]:
+        losses = rng.normal(5.0, 0.02, (len(windows), 4, 3))
+        for row, window in enumerate(windows):
+            is_right = window.caption == WORDS[int(window.codes[0, 0])]
+            losses[row] -= GAIN if voice.model.reads and is_right else 0.0  # pyright: ignore[reportAttributeAccessIssue]
+        return 50.0 * losses, np.full(losses.shape, 50.0)
+
+    monkeypatch.setattr(captions, "score_windows", score)
+    monkeypatch.setattr(captions, "open_melodies", lambda model: None)
+    shape = SimpleNamespace(frames=lambda seconds, least: N_FRAMES)
+    models = [
+        SimpleNamespace(reads=reads, delays=SimpleNamespace(shortest=4), shape=shape)
+        for reads in (False, True)
+    ]
+    return {
+        side: SimpleNamespace(model=model)
+        for side, model in zip(("base", "adapter"), models, strict=True)
+    }
+
+
+def measure(sides: Any, trained_captions: list[str], held_out_captions: list[str]) -> Any:
+    """Captions as the datasets have them, on clips whose words are in the right order."""
+    words = list(WORDS) * 2
+    return measure_captions(
+        sides,
+        HeldOut(clips_of(held_out_captions, "other")),
+        codes_of(words),
+        Trained(clips_of(trained_captions, "trained"), codes_of(words)),  # pyright: ignore[reportArgumentType]
+        batch_size=16,
+        seed=0,
+    )
+
+
+def test_right_captions_help_whoever_reads_them(reader: Any) -> None:
+    found = measure(reader, list(WORDS) * 2, list(WORDS) * 2)
+    assert found["reads"]
+    assert not found["flagged"]
+    assert not found["base_reads"]
+    gain = found["held_out"]["adapter"]
+    assert gain["gain"] == pytest.approx(GAIN, abs=0.01)
+    assert found["trained"]["n"] == found["held_out"]["adapter"]["n"] == 16
+
+
+def test_training_captions_in_a_wrong_order_are_flagged(reader: Any) -> None:
+    shuffled = np.random.default_rng(0).permutation(list(WORDS) * 2).tolist()
+    found = measure(reader, shuffled, list(WORDS) * 2)
+    assert found["flagged"]
+    assert found["excess"]["ci_high"] < 0.0
+
+
+def test_captions_that_tell_nothing_are_not_read(reader: Any) -> None:
+    shuffled = np.random.default_rng(0).permutation(list(WORDS) * 2).tolist()
+    found = measure(reader, shuffled, shuffled)
+    assert not found["reads"]
+    assert not found["flagged"]
+
+
+def test_one_caption_for_all_clips_has_none_to_exchange(reader: Any) -> None:
+    found = measure(reader, ["kick"] * 16, ["kick"] * 16)
+    assert found == {"computed": False, "why": "needs 4 held-out sources whose captions differ"}
+
+
+def test_without_held_out_clips_it_says_why() -> None:
+    model: Any = None
+    found = measure_captions(
+        model, HeldOut(why_none="no clip was held out"), None, Trained(), batch_size=1, seed=0
+    )
+    assert found == {"computed": False, "why": "no clip was held out"}
+
+
+def test_no_difference_is_rarely_called_one() -> None:
+    """Captions that help alike on both sides; noise as on the embedded base's beats."""
+    rng = np.random.default_rng(0)
+    n_flagged = 0
+    for _ in range(40):
+        base, adapter = (np.stack([np.zeros(16), rng.normal(0.03, 0.018, 16)]) for _ in range(2))
+        trained = np.stack([np.zeros(24), rng.normal(0.03, 0.02, 24)])
+        n_flagged += judge_captions(base, adapter, trained)["flagged"]
+    assert n_flagged <= 2
