@@ -28,6 +28,7 @@ from musicgen_lora.evaluation.evaluate import evaluate_adapter
 from musicgen_lora.evaluation.generations import DEFAULT_PROMPTS, choose_prompts
 from musicgen_lora.evaluation.held_out import HeldOut, find_held_out
 from musicgen_lora.evaluation.losses.forgetting import other_styles_folder
+from musicgen_lora.evaluation.report.card import BEGIN
 from musicgen_lora.evaluation.report.document import Report
 from musicgen_lora.export.export import export_model
 from musicgen_lora.model.lora.adapter import FACTS_FILE, WEIGHTS_FILE
@@ -157,6 +158,10 @@ def test_its_figures_go_into_the_card_of_the_adapter_that_was_measured(
     )
     export_model(settings)
     section = (folder / "summary.md").read_text(encoding="utf-8")
+    # The card beside it has the figures of its last evaluation already.
+    own_card = (trained["adapter"] / "README.md").read_text(encoding="utf-8")
+    assert own_card.count(BEGIN) == own_card.count("## Evaluation") == 1
+    assert "Held-out loss in nats a token, at step" in own_card
     assert section in (tmp_path / "shared" / "README.md").read_text(encoding="utf-8")
     loss = report["primaries"][0]
     cells = f"{loss['base']:.3f} | {loss['adapter']:.3f} | {loss['difference']:+.3f}"

@@ -15,6 +15,7 @@ from musicgen_lora.dataset.metadata import Clip
 from musicgen_lora.evaluation.held_out import HeldOut
 from musicgen_lora.evaluation.losses import captions
 from musicgen_lora.evaluation.losses.captions import judge_captions, measure_captions
+from musicgen_lora.evaluation.report.learned import caption_sentences
 from musicgen_lora.evaluation.trained_clips import Trained
 
 N_FRAMES = 20
@@ -118,3 +119,25 @@ def test_no_difference_is_rarely_called_one() -> None:
         trained = np.stack([np.zeros(24), rng.normal(0.03, 0.02, 24)])
         n_flagged += judge_captions(base, adapter, trained)["flagged"]
     assert n_flagged <= 2
+
+
+def told(gain: float, spread: float, *, base: float = 0.0, trained: float | None = None) -> str:
+    """What is said of 16 held-out sources that gain so much, give or take."""
+    noise = np.linspace(-spread, spread, 16)
+
+    def losses(mean: float) -> np.ndarray:
+        return np.stack([np.full(16, 5.0), 5.0 + mean + noise])
+
+    found = judge_captions(losses(base), losses(gain), None if trained is None else losses(trained))
+    (sentence,) = caption_sentences(found)
+    assert "n = 16 " in sentence
+    return sentence
+
+
+def test_what_is_said() -> None:
+    assert told(0.03, 0.02).startswith("Captions are read: ")
+    assert told(0.03, 0.02, trained=0.0).startswith("Warning: the captions of the training clips")
+    assert told(0.0, 0.02, base=0.05).startswith("Warning: the adapter no longer reads captions")
+    assert told(0.0, 0.02).startswith("Warning: captions make no difference that can be measured")
+    # An evaluation that could not have seen a gain doesn't say that there is none.
+    assert told(0.0, 0.5).startswith("No clear sign that captions are read")

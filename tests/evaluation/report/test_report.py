@@ -39,6 +39,7 @@ from musicgen_lora.evaluation.report.summary import (
     loss_sentence,
     moved_words,
 )
+from musicgen_lora.evaluation.report.verdicts import primary_rows
 from musicgen_lora.evaluation.sound.comparison import SHOWN, band_label, compare_descriptors
 from musicgen_lora.evaluation.sound.ear import Heard
 from musicgen_lora.evaluation.sound.references import References
@@ -220,6 +221,17 @@ def test_without_a_reference_it_says_why(
     assert "ot computed: the adapter has no musicgen_lora.json" in text
     assert "plots/held_out_loss.png" not in poor["plots"]
     assert json.loads((tmp_path / "report.json").read_text())["loss"]["computed"] is False
+
+
+def test_the_verdicts_are_whole_in_a_narrow_terminal(
+    evaluated: tuple[dict[str, Any], Path],
+) -> None:
+    console = Console(width=80, record=True, file=StringIO())
+    print_report(evaluated[0], console)
+    table = console.export_text().partition("What it was to decide")[2].partition("Descriptors")[0]
+    words = {word for line in table.splitlines() for word in re.findall("[\\w.(<)\u2212]+", line)}
+    assert {"adapter", "verdict", "(KAD)", "descriptors", "sources", "prompts"} <= words
+    assert {row["adapter"] for row in primary_rows(evaluated[0]["primaries"])} <= words
 
 
 def test_the_console_has_findings_and_tables(evaluated: tuple[dict[str, Any], Path]) -> None:

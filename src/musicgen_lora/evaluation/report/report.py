@@ -287,7 +287,7 @@ def print_report(report: Report, console: Console) -> None:
     table = MessageTable(title=word("What it was to decide (p by Holm)"))
     for name in ("", "verdict", "base", "adapter", "p", "n"):
         side = "left" if name in ("", "verdict") else "right"
-        table.add_column(name, justify=side, no_wrap=True)
+        table.add_column(name, justify=side, no_wrap=name in ("base", "adapter", "p"))
     for row in primary_rows(report["primaries"]):
         table.add_row(*(row[k] for k in ("label", "words", "base", "adapter", "p_holm", "n")))
     console.print(table)

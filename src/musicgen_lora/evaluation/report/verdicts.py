@@ -278,4 +278,8 @@ def number(value: float | None, digits: int = 3) -> str:
 
 def signed(value: float | None, digits: int = 3) -> str:
     """A difference as text, or a dash."""
-    return DASH if value is None else f"{value:+.{digits}f}".replace("-", "\N{MINUS SIGN}")
+    return (
+        DASH
+        if value is None
+        else f"{round(value, digits) + 0.0:+.{digits}f}".replace("-", "\N{MINUS SIGN}")
+    )

@@ -92,7 +92,8 @@ def _instead(name: str, error: Unreachable) -> Path:
     folder = _cached(name)
     if folder is None:
         raise UserError(
-            f"{name}: no such folder here, and {error} Nothing of it is cached: {REMEDIES}."
+            f"{name}: no such folder here, and {error} Nothing of it is cached: {REMEDIES}. Where "
+            f"there is a network, musicgen-lora prefetch --models {name} fetches it."
         ) from error
     _say(f"{name}: {error} The cached copy is used: {folder}")
     return folder
