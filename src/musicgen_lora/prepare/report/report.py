@@ -18,7 +18,7 @@ from musicgen_lora.audio import pictures
 from musicgen_lora.audio.files import AudioError, read_audio
 from musicgen_lora.beats.sequencer import NOTE_NAMES
 from musicgen_lora.config import PrepareSettings
-from musicgen_lora.console import MessageTable
+from musicgen_lora.console import MessageTable, working
 from musicgen_lora.errors import printable
 from musicgen_lora.language.translate import filled, translated, word
 from musicgen_lora.listening.pitch.key_names import usual_key
@@ -88,7 +88,8 @@ def report(settings: PrepareSettings, console: Console, prepared: Prepared) -> N
     # First, so that it is there though nobody reads what is printed (`prepare | head`).
     atomic.write_json(settings.output_dir / JSON_FILE, content)
     _print(console, content, settings.output_dir / settings.metadata_file)
-    page = make_page(content, _shown_clips(entries, settings.output_dir))
+    with working(console, "writing the report"):
+        page = make_page(content, _shown_clips(entries, settings.output_dir))
     target = settings.output_dir / HTML_FILE
     atomic.write_file(target, lambda path: path.write_text(page, encoding="utf-8"))
     console.print(f"Report: {target}")
