@@ -10,7 +10,7 @@ from typing import Any
 
 from musicgen_lora import __version__
 from musicgen_lora.commands.loading import check_playing, dataset_meanwhile
-from musicgen_lora.language.translate import filled, word
+from musicgen_lora.language.translate import filled, joined, word
 from musicgen_lora.urls import shown
 
 
@@ -58,7 +58,7 @@ def _plays(settings: Any) -> str:
 
 
 def _several(settings: Any) -> str:
-    return " and ".join(map(str, settings.lora_model_path))
+    return joined(map(str, settings.lora_model_path), " and ")
 
 
 def _exports(settings: Any) -> str:

@@ -52,6 +52,7 @@ from musicgen_lora.evaluation.variants import (
     read_variant,
 )
 from musicgen_lora.evaluation.voices import Voice, base_voice, variant_voices
+from musicgen_lora.fonts import missing_font
 from musicgen_lora.formats.documents import plain
 from musicgen_lora.generation.decoding.decode import windows_sentence
 from musicgen_lora.given import check_prompts
@@ -124,6 +125,8 @@ def evaluate_adapter(
     (report,) = made
     print_report(report, console)
     _tell_reused(store, settings.output_dir / CACHE, console)
+    if said := missing_font():
+        console.print(said, style="yellow")
     console.print(f"Report: {settings.output_dir / HTML_FILE}")
     return dict(report)
 

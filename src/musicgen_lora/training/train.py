@@ -24,6 +24,7 @@ from musicgen_lora.console import plain_console, progress, working
 from musicgen_lora.dataset.metadata import Clips, load_dataset
 from musicgen_lora.dataset.remote import with_local_data
 from musicgen_lora.errors import RunError, UserError
+from musicgen_lora.fonts import missing_font
 from musicgen_lora.generation.decoding.decode import windows_sentence
 from musicgen_lora.model.cpu.lora_linear import round_before_adding
 from musicgen_lora.model.cpu.switch import enable
@@ -334,6 +335,8 @@ def _finish(settings: TrainSettings, run: Run, console: Console) -> Run:
     run.write(settings.output_dir)
     console.print(run.verdict)
     console.print(f"Curves: {curves}")
+    if said := missing_font():
+        console.print(said, style="yellow")
     console.print(f"Done: {settings.output_dir / run_folder.BEST_MODEL}")
     return run
 

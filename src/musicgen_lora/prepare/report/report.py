@@ -20,7 +20,7 @@ from musicgen_lora.beats.sequencer import NOTE_NAMES
 from musicgen_lora.config import PrepareSettings
 from musicgen_lora.console import MessageTable, working
 from musicgen_lora.errors import printable
-from musicgen_lora.language.translate import filled, translated, word
+from musicgen_lora.language.translate import filled, joined, word
 from musicgen_lora.listening.pitch.key_names import usual_key
 from musicgen_lora.page import render_page
 from musicgen_lora.plural import count
@@ -190,7 +190,7 @@ def _print(console: Console, content: Mapping[str, Any], metadata: Path) -> None
     )
     for change in content["changes"]:
         names = [printable(name) for name in change["names"][:MAX_TOLD]]
-        listed = ", ".join(map(translated, names))
+        listed = joined(names)
         if more := len(change["names"]) - len(names):
             listed = filled("{0}, and {1} more (in the report)", listed, more)
         told = word(change["told"])
