@@ -183,11 +183,17 @@ def _key_counts(entries: Sequence[Mapping[str, Any]]) -> dict[str, int]:
 
 def _print(console: Console, content: Mapping[str, Any], metadata: Path) -> None:
     summary = content["summary"]
-    console.print(
-        f"{count(summary['new_clips'], 'new clip')} ({summary['new_minutes']:.1f} minutes) of "
-        f"{count(summary['files'], 'file')}; {summary['known_files']} listed before, "
-        f"{summary['dropped_files']} left out. {count(summary['clips'], 'clip')} in {metadata}"
-    )
+    if summary["known_files"]:
+        console.print(
+            f"{count(summary['new_clips'], 'new clip')} ({summary['new_minutes']:.1f} minutes) of "
+            f"{count(summary['files'], 'file')}; {summary['known_files']} listed before, "
+            f"{summary['dropped_files']} left out. {count(summary['clips'], 'clip')} in {metadata}"
+        )
+    else:
+        console.print(
+            f"{count(summary['clips'], 'clip')} ({summary['new_minutes']:.1f} minutes) of "
+            f"{count(summary['files'], 'file')}, {summary['dropped_files']} left out: {metadata}"
+        )
     for change in content["changes"]:
         names = [printable(name) for name in change["names"][:MAX_TOLD]]
         listed = joined(names)
