@@ -16,9 +16,9 @@ from typing import Any
 
 from musicgen_lora import __version__
 from musicgen_lora.commands.endings import ENDINGS, ending
-from musicgen_lora.commands.loading import fetch_bases, load
+from musicgen_lora.commands.loading import fetch_bases, load, no_garbage
 from musicgen_lora.commands.stops import terminable, whole_stops
-from musicgen_lora.commands.table import COMMANDS, DOCTOR, usage
+from musicgen_lora.commands.table import COMMANDS, DOCTOR, Command, usage
 from musicgen_lora.errors import UserError, printable
 from musicgen_lora.given import check_given
 from musicgen_lora.language.terminal import speak
@@ -29,6 +29,7 @@ from musicgen_lora.runtime.threads import bounded_spinning
 # `main` on, and not before.
 
 LOADING = "the libraries take some seconds to load ..."
+LOADING_NOW = "loading the libraries"
 
 
 def main(arguments: Sequence[str] | None = None, *, config: Path | None = None) -> int:
@@ -74,23 +75,32 @@ def _run(command: str, flags: list[str], config: Path | None) -> int:
     from musicgen_lora.console import free_stdout
 
     with free_stdout(getattr(settings, "stdout", None) is not None):
-        return _work(command, settings)
+        _work(COMMANDS[command], settings)
+    return 0
 
 
-def _work(command: str, settings: Any) -> int:
+def _work(command: Command, settings: Any) -> None:
     """Does what a command's settings say."""
+    from musicgen_lora.console import plain_console, working
+
+    console = plain_console()
     # What is wrong, one of several processes says when all have come together.
     is_alone = "RANK" not in os.environ
+    console.quiet = not is_alone and os.environ["RANK"] != "0"
     if is_alone:
         check_given(settings)
-        COMMANDS[command].check(settings)
-    if is_alone or os.environ["RANK"] == "0":
-        print(translated(f"{COMMANDS[command].doing(settings)}; {LOADING}"), flush=True)
+        command.check(settings)
+    console.print(f"{command.doing(settings)}; {LOADING}")
     if is_alone:
-        fetch_bases(settings)
-    with COMMANDS[command].meanwhile(settings) as further:
-        load(COMMANDS[command].function)(settings, **further)
-    return 0
+        with working(console, "asking for the base model"):
+            fetch_bases(settings)
+    with contextlib.ExitStack() as stack:
+        with working(console, LOADING_NOW):
+            further = stack.enter_context(command.meanwhile(settings))
+            function = load(command.function)
+        if command.ends:
+            stack.enter_context(working(console, "at work"))
+        function(settings, **further)
 
 
 def _run_doctor(flags: list[str]) -> int:
@@ -98,9 +108,11 @@ def _run_doctor(flags: list[str]) -> int:
         raise UserError(f"{flags[0]}: it takes no flags, and checks the whole installation.")
     print(translated(f"Checking this installation; {LOADING}"), flush=True)
     with whole_stops():
+        from musicgen_lora.console import plain_console, working
         from musicgen_lora.doctor import check_installation
 
-    return check_installation()
+    with no_garbage(), working(plain_console(), LOADING_NOW):
+        return check_installation()
 
 
 def _settings(command: str, flags: list[str], config: Path | None) -> Any:

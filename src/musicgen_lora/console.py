@@ -5,22 +5,21 @@ from __future__ import annotations
 import errno
 import os
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
+from functools import partial
 from typing import Any
 
 from rich.console import Console
-from rich.progress import Progress, ProgressColumn, TaskID
+from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
+from musicgen_lora import heartbeat
 from musicgen_lora.language.translate import filled, translated, word
 
 OnStep = Callable[[int, int], None]
 """Told how much is done, and of how much."""
-LINE_EVERY_S = 5.0
-"""Between the lines of a task that takes long, where there is no bar."""
 
 
 def plain_console() -> Console:
@@ -34,6 +33,7 @@ class CommandConsole(Console):
 
     def print(self, *objects: Any, **kwargs: Any) -> None:
         super().print(*map(_said, objects), **kwargs)
+        heartbeat.heard()
 
     def on_broken_pipe(self) -> None:
         """Says so, where rich would end the process without a word.
@@ -62,46 +62,63 @@ class MessageTable(Table):
         super().add_row(*map(word, cells), **kwargs)
 
 
-class CommandProgress(Progress):
-    """rich's bars; where the output is no terminal, a line every few seconds. What takes no longer
-    says nothing."""
+@contextmanager
+def progress(console: Console, what: str, total: int | None = None) -> Iterator[OnStep]:
+    """The progress of one task: a bar in a terminal, else a line every few seconds and, where there
+    was one, a last one. What takes no longer says nothing. Gives what is told `(done, total)`."""
+    name = translated(what)
+    done, of, shown, has_spoken = 0, total, -1, False
 
-    def __init__(self, console: Console, *columns: str | ProgressColumn) -> None:
-        super().__init__(*columns, console=console, disable=not console.is_terminal)
-        self._said_s = time.monotonic()
+    def line(seconds: float) -> str:
+        nonlocal shown, has_spoken
+        # The same figures once more look like a program that hangs.
+        stands, shown, has_spoken = done == shown, done, True
+        if not of:
+            return filled("{0} ... ({1} seconds so far)", name, f"{seconds:.0f}")
+        values = name, done, of, f"{100 * done / of:.0f}"
+        if stands:
+            return filled("{0}: {1} of {2} ({3} %), {4} seconds so far", *values, f"{seconds:.0f}")
+        return filled("{0}: {1} of {2} ({3} %)", *values)
 
-    def update(self, task_id: TaskID, **changes: Any) -> None:
-        super().update(task_id, **changes)
-        self._say(task_id)
+    with Progress(console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task(name, total=total)
 
-    def advance(self, task_id: TaskID, advance: float = 1) -> None:
-        super().advance(task_id, advance)
-        self._say(task_id)
+        def on_step(now: int, total: int) -> None:
+            nonlocal done, of
+            done, of = now, total
+            bar.update(task, completed=now, total=total)
 
-    def _say(self, task_id: TaskID) -> None:
-        now = time.monotonic()
-        if self.console.is_terminal or now - self._said_s < LINE_EVERY_S:
-            return
-        self._said_s = now
-        task = self._tasks[task_id]
-        done = f"{task.completed:.0f}"
-        line = filled("{0}: {1}", task.description, done)
-        if task.total:
-            total, share = f"{task.total:.0f}", f"{task.percentage:.0f}"
-            line = filled("{0}: {1} of {2} ({3} %)", task.description, done, total, share)
-        self.console.print(line, markup=False)
+        say = _ignore if console.is_terminal else partial(_say, console)
+        with heartbeat.part(line, say):
+            yield on_step
+    if has_spoken and of and shown != done and not console.is_terminal:
+        console.print(line(0.0), markup=False)
 
 
 @contextmanager
-def progress(console: Console, what: str, total: int | None = None) -> Iterator[OnStep]:
-    """The progress of one task. Gives what is to be told `(done, total)`."""
-    with CommandProgress(console) as shown:
-        task = shown.add_task(translated(what), total=total)
+def working(console: Console, what: str) -> Iterator[None]:
+    """Work that can't be counted: said every few seconds, from the first time that it takes
+    long."""
+    name = translated(what)
 
-        def on_step(done: int, of: int) -> None:
-            shown.update(task, completed=done, total=of)
+    def line(seconds: float) -> str:
+        return filled("{0} ... ({1} seconds so far)", name, f"{seconds:.0f}")
 
-        yield on_step
+    with heartbeat.part(line, partial(_say, console)):
+        yield
+
+
+def _say(console: Console, line: str) -> None:
+    """Prints from another thread, where nobody would hear that the output's reader has gone: the
+    thread that works meets that itself."""
+    try:
+        console.print(line, markup=False)
+    except BrokenPipeError:
+        console.quiet = False
+
+
+def _ignore(line: str) -> None:
+    """A bar says it."""
 
 
 @contextmanager

@@ -9,6 +9,7 @@ import shutil
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from rich.cells import set_cell_size
@@ -36,7 +37,8 @@ LEAST_DISK_GIB = 5.0
 MARK_WIDTH = 6
 """Of a finding's kind, in columns of a terminal."""
 Finding = tuple[str, str]
-"""`("ok" | "note" | "missing" | "fault", sentence)`."""
+"""`("ok" | "note" | "missing" | "afar" | "fault", sentence)`; "missing" is a part to install,
+"afar" a model or the hub that has it."""
 HUB_ID = "facebook/musicgen-small"
 
 
@@ -48,31 +50,42 @@ def check_installation() -> int:
         "ok": ("ok", "green"),
         "note": ("note", "yellow"),
         "missing": ("none", "yellow"),
+        "afar": ("none", "yellow"),
         "fault": ("fault", "red"),
     }
     found: Counter[str] = Counter()
-    checks = (
-        *(check_versions, check_torch, check_broken, check_disk, check_optional),
-        *(check_hub, check_cache),
-    )
-    for kind, sentence in (finding for check in checks for finding in check()):
-        mark, style = marks[kind]
-        console.print(set_cell_size(word(mark), MARK_WIDTH), end=" ", style=style)
-        # A command has [brackets].
-        console.print(sentence, markup=False)
-        found[kind] += 1
-    console.print(verdict(found["fault"], found["missing"]))
+    with ThreadPoolExecutor(1) as pool:
+        # A hub that doesn't answer is waited for while the libraries load.
+        answer = pool.submit(ask_hub)
+        checks = (
+            *(check_versions, check_torch, check_broken, check_disk, check_optional),
+            *(answer.result, check_cache),
+        )
+        for kind, sentence in (finding for check in checks for finding in check()):
+            mark, style = marks[kind]
+            console.print(set_cell_size(word(mark), MARK_WIDTH), end=" ", style=style)
+            # A command has [brackets].
+            console.print(sentence, markup=False)
+            found[kind] += 1
+    console.print(verdict(found["fault"], found["missing"], found["afar"]))
     return 1 if found["fault"] else 0
 
 
-def verdict(n_faults: int, n_missing: int) -> str:
+def verdict(n_faults: int, n_missing: int, n_afar: int) -> str:
     """The sentence that sums the findings up."""
     if n_faults:
         return f"{n_faults} to mend before anything else."
+    if n_missing and n_afar:
+        return (
+            f"Ready for everything but what {count(n_missing, 'missing part')} would give, and "
+            "models that have yet to be downloaded (above)."
+        )
     if n_missing:
         return (
             f"Ready for everything but what {count(n_missing, 'missing part')} would give (above)."
         )
+    if n_afar:
+        return "Ready for everything but models that have yet to be downloaded (above)."
     return "Ready, with every optional part."
 
 
@@ -174,19 +187,21 @@ def check_optional() -> Iterator[Finding]:
             yield "missing", f"{library}: would give {given}. Run: {command}"
 
 
-def check_hub() -> Iterator[Finding]:
-    """Checks whether base models can be downloaded by their names."""
-    from musicgen_lora.model.base.hub import REMEDIES, Unreachable, ask
-
+def ask_hub() -> list[Finding]:
+    """Asks whether base models can be downloaded by their names."""
+    try:
+        from musicgen_lora.model.base.hub import REMEDIES, Unreachable, ask
+    except ImportError as error:
+        return [("fault", f"huggingface_hub: {error}. Run: pip install -r requirements.txt")]
     try:
         ask(HUB_ID)
-        yield "ok", f"{HUB_ID} can be downloaded by its name"
+        return [("ok", f"{HUB_ID} can be downloaded by its name")]
     except (Unreachable, UserError) as error:
-        yield (
-            "missing",
+        sentence = (
             f"a hub: {str(error).rstrip('.')}, so base models can't be downloaded by their names "
-            f"(tiny-beats needs none): {REMEDIES}",
+            f"(tiny-beats needs none): {REMEDIES}"
         )
+        return [("afar", sentence)]
 
 
 def check_cache() -> Iterator[Finding]:
@@ -199,6 +214,6 @@ def check_cache() -> Iterator[Finding]:
             yield "ok", f"{name}: {given}; in the cache: {folder}"
         else:
             yield (
-                "missing",
+                "afar",
                 f"{name}: would give {given}. Run: musicgen-lora prefetch --models {name}",
             )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -37,8 +39,8 @@ def test_a_hub_out_of_reach_is_named_with_the_ways_out(monkeypatch: pytest.Monke
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr("huggingface_hub.hf_api.ENDPOINT", "http://127.0.0.1:9", raising=False)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    ((kind, sentence),) = doctor.check_hub()
-    assert kind == "missing"
+    ((kind, sentence),) = doctor.ask_hub()
+    assert kind == "afar"
     assert "http://127.0.0.1:9 can't be reached" in sentence
     assert hub.REMEDIES in sentence
 
@@ -48,16 +50,45 @@ def test_models_that_no_cache_has_are_named_with_what_they_give(
 ) -> None:
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     found = list(doctor.check_cache())
-    assert [kind for kind, _ in found] == ["missing"] * len(hub.PARTS)
+    assert [kind for kind, _ in found] == ["afar"] * len(hub.PARTS)
     for name, (_, sentence) in zip(hub.PARTS, found, strict=True):
         assert sentence.startswith(f"{name}: would give {hub.PARTS[name]}")
         assert sentence.endswith(f"musicgen-lora prefetch --models {name}")
 
 
 def test_the_last_line_is_no_readier_than_the_installation() -> None:
-    assert doctor.verdict(0, 0).startswith("Ready, ")
-    assert "2 missing parts" in doctor.verdict(0, 2)
-    assert doctor.verdict(1, 2).startswith("1 to mend")
+    assert doctor.verdict(0, 0, 0).startswith("Ready, ")
+    assert "2 missing parts" in doctor.verdict(0, 2, 0)
+    assert "2 missing parts would give, and models" in doctor.verdict(0, 2, 3)
+    assert "but models that have yet to be downloaded" in doctor.verdict(0, 0, 3)
+    assert doctor.verdict(1, 2, 3).startswith("1 to mend")
+
+
+def test_a_hub_that_hangs_is_waited_for_while_the_rest_is_checked(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It answers once the last of the other checks has been made, and neither it nor the models
+    that it has are counted as parts to install."""
+    checked = threading.Event()
+
+    def last() -> Iterator[doctor.Finding]:
+        checked.set()
+        yield "missing", "ffmpeg: would let prepare read M4A and AAC."
+
+    def hanging(name: str) -> None:
+        assert checked.wait(60.0)
+        raise hub.Unreachable("https://huggingface.co can't be reached (no answer in 4 s).")
+
+    for check in ("check_versions", "check_torch", "check_broken", "check_disk"):
+        monkeypatch.setattr(doctor, check, lambda: iter(()))
+    monkeypatch.setattr(doctor, "check_optional", last)
+    monkeypatch.setattr(doctor, "check_cache", lambda: iter([("afar", "musicgen-small: a base")]))
+    monkeypatch.setattr(hub, "ask", hanging)
+    assert doctor.check_installation() == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[:-1]] == ["none"] * 3
+    assert "(no answer in 4 s)" in lines[1]
+    assert "what 1 missing part would give, and models" in lines[-1]
 
 
 def test_every_extra_says_what_it_gives() -> None:

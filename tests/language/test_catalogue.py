@@ -42,6 +42,19 @@ def test_a_translation_has_the_values_of_its_message() -> None:
     assert unequal == {}
 
 
+def test_punctuation_beside_chinese_is_chinese() -> None:
+    """Commas, colons, brackets and full stops; a share has no room before its sign."""
+    han, value = "[\u4e00-\u9fff]", r"\{\d+(?:!w|:[^}]*)?\}"
+    english = re.compile(
+        rf"{han} ?[,;:(]|[,;] ?{han}|\){han}|{value}: (?={han}|{value}|[“（])"
+        rf"|{han}[.!?](?!\w)|[}}\d] %"
+    )
+    # tyro closes the bracket of this one.
+    own = {"(default:"}
+    wrong = [s for e, s in CHINESE.items() if e not in own and english.search(s)]
+    assert wrong == []
+
+
 def test_flags_and_tags_stay_as_they_are() -> None:
     """What is typed or is markup means the same in every language."""
     typed = re.compile(r"(?<!\w)--[a-z]\w+|</?\w+>|[a-z]+\.(?:json|csv|wav)")

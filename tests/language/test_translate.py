@@ -108,7 +108,7 @@ def test_a_message_without_values_is_said() -> None:
         (
             "The loss is not finite at step 3 (clips: a.wav, b.wav); nothing was changed by this "
             "step.",
-            "第 3 步（片段：a.wav, b.wav）的损失变成了 NaN 或无穷大；这一步没有改动任何权重。",
+            "第 3 步（片段：a.wav、b.wav）的损失变成了 NaN 或无穷大；这一步没有改动任何权重。",
         ),
         (
             "Warning: the clips have no steady beat. Steadiness: 0.04 with the adapter, 0.43 in "
@@ -120,12 +120,22 @@ def test_a_message_without_values_is_said() -> None:
         ("2 files lose their bass in mono: it is out of phase between the channels.", ...),
         ("1 file loses its bass in mono: it is out of phase between the channels.", ...),
         # Behind the name of a file, whose letters stay.
-        ("loops/a: b (2).wav: is no regular file.", "loops/a: b (2).wav: 不是普通文件。"),
+        ("loops/a: b (2).wav: is no regular file.", "loops/a: b (2).wav：不是普通文件。"),
         ("a.wav (the same bytes as b.wav)", "a.wav（与 b.wav 完全相同）"),
-        ("rank = -1: Input should be greater than 0.", "rank = -1: 应当大于 0。"),
+        ("rank = -1: Input should be greater than 0.", "rank = -1：应当大于 0。"),
         ("a.wav, b.wav and 3 more, in the report", ...),
         ("Advice: Lower --loudness.", "建议：请调低 --loudness。"),
         ("metadata.csv, line 12: 速度 '一百四'", "metadata.csv，第 12 行：速度 '一百四'"),
+        # Rows of names and figures, and shares, as Chinese has them.
+        (
+            "Measuring tiny-beats with out/a and out/b into e; the libraries take some seconds to "
+            "load ...",
+            "正在评测 tiny-beats 加 out/a 和 out/b，结果写入 e；正在载入所需的库，要等几秒……",
+        ),
+        ("\u221212.9 %", "\u221212.9%"),
+        ("50 % off, 2.wav", "50 % off, 2.wav"),
+        # What a person wrote is no message, whatever it looks like.
+        ("Note: “no clips. key: A minor.”", "提示：“no clips. key: A minor.”"),
         # What it can't say stays, whole.
         (
             "Something quite else: of which nobody knows.",

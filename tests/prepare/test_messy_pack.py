@@ -12,7 +12,16 @@ import pytest
 import soundfile
 from chinese import english_in, english_in_page, in_chinese  # noqa: F401
 from datasets import RATE, read_metadata
-from messy_pack import HITS, MIX, MP3_COPY, ONE_SHOTS, SINGLES, make_messy_pack, single
+from messy_pack import (
+    HITS,
+    MIX,
+    MP3_COPY,
+    ONE_SHOTS,
+    SINGLES,
+    TABLE_BPM,
+    make_messy_pack,
+    single,
+)
 
 from musicgen_lora import atomic
 from musicgen_lora.config import PrepareSettings
@@ -154,6 +163,43 @@ def test_of_copies_the_best_stays_with_what_was_said_of_the_others(
     assert prepared(source, out) == [entry]
 
 
+def test_of_equal_copies_the_louder_stays_and_one_whose_name_is_no_copys(tmp_path: Path) -> None:
+    source, out = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    waveform = single(3)[0]
+    soundfile.write(source / "beat (1).wav", 0.3 * waveform.T, RATE)
+    soundfile.write(source / "beat.wav", waveform.T, RATE)
+    for name in ("loop - 副本.wav", "loop copy.wav", "loop.wav"):
+        soundfile.write(source / name, single(4)[0].T, RATE)
+    assert sources_of(prepared(source, out)) == {"beat.wav", "loop.wav"}
+    reasons = {drop["file"]: drop["reason"] for drop in read_report(out)["dropped"]}
+    assert reasons["beat (1).wav"] == "sounds like beat.wav, which is of a higher level."
+    assert reasons["loop copy.wav"] == "the same bytes as loop.wav."
+
+
+def test_what_is_wrong_with_files_is_said_as_it_is(pack: tuple[Path, Path]) -> None:
+    """Files of Chinese Windows are read, and what a table says against the ear is told."""
+    report = read_report(pack[1])
+    dropped = {drop["file"]: drop["reason"] for drop in report["dropped"]}
+    assert dropped["empty.wav"].startswith("is empty")
+    assert dropped["broken.mp3"] == "not readable as audio (there is no audio in it)."
+    assert not {"empty.wav", "broken.mp3"} & {n for f in report["faults"] for n in f["files"]}
+    (entry,) = made_of(pack, "another.wav")
+    assert entry["text"].startswith("暗黑陷阱鼓点")
+    assert entry["bpm"] == TABLE_BPM
+    told = {r["told"]: r["items"] for r in report["remarks"]}
+    (encoding,) = (items for remark, items in told.items() if "UTF-8" in remark)
+    assert encoding == ["metadata.csv: read as GB18030"]
+    (unused,) = (items for remark, items in told.items() if "column" in remark)
+    assert unused == ["metadata.csv: 价格"]
+    (conflict,) = (items for remark, items in told.items() if "heard" in remark)
+    assert any("another.wav" in item and f"{TABLE_BPM} BPM" in item for item in conflict)
+    (advice,) = (line for line in report["advice"] if "LUFS is reached" in line)
+    assert "--limit" in advice
+    (english,) = (line for line in report["advice"] if "text encoder" in line)
+    assert english.count("dark trap drum pattern") == 1
+
+
 def test_hits_that_an_earlier_release_listed_are_taken_out_and_said(tmp_path: Path) -> None:
     source, out = tmp_path / "in", tmp_path / "out"
     source.mkdir()
@@ -178,6 +224,8 @@ def test_a_chinese_reader_finds_no_english(pack: tuple[Path, Path]) -> None:
     shown = [{"entry": entry, "audio": "", "wave": "", "mel": ""} for entry in content["clips"]]
     captions = [entry["text"] for entry in content["clips"]]
     names = [*SINGLES, MIX, MP3_COPY, *HITS, "another.wav", "loops/three copy.wav"]
+    # Fields of the metadata, and the English that a caption is read as.
+    names += ["bpm", "key", "dark trap drum pattern", "GB18030", "another", "metadata.csv"]
     page = make_page(content, shown)
     assert english_in_page(page, "--one_shots caption", *captions, *names) == []
     assert english_in(" ".join(map(in_one_line, content["remarks"])), *names) == []

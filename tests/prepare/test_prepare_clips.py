@@ -275,7 +275,7 @@ def test_the_report_says_what_peaks_hold_and_limiting_frees(
     assert held["held_db"] == pytest.approx(-16.0 - held["loudness_lufs"], abs=0.11)
     assert "held_db" not in plain
     (told,) = [a for a in read_report(tmp_path / "out")["advice"] if "dBTP" in a]
-    assert told.startswith("-16 LUFS is reached by 1 of 2 clips; 1 is quieter")
+    assert told.startswith("-16 LUFS is reached by 1 of 2 clips; one is quieter by")
     assert "--limit" in told
     assert told in " ".join(capsys.readouterr().out.split())
 

@@ -19,6 +19,8 @@ MP3_COPY = "loops/beat final FINAL(2).mp3"
 """Of the second single, whose name comes later."""
 HITS = ("one shots/open hat.wav", "one shots/boom.flac", "one shots/splash.flac")
 SINGLE_S = 16.0
+TABLE_BPM = 101
+"""What a table of the pack's says of a beat, and nobody hears."""
 
 
 def single(index: int) -> tuple[np.ndarray, int]:
@@ -41,6 +43,10 @@ def make_messy_pack(folder: Path) -> Path:
     shutil.copy(KIT / "808_Open_Hat.wav", folder / HITS[0])
     shutil.copy(ONE_SHOTS / "bd_boom.flac", folder / HITS[1])
     shutil.copy(ONE_SHOTS / "drum_splash_hard.flac", folder / HITS[2])
+    table = f"文件名,描述,速度,价格\r\nanother,暗黑陷阱鼓点,{TABLE_BPM},10\r\n"
+    (folder / "metadata.csv").write_bytes(table.encode("gb18030"))
+    (folder / "empty.wav").write_bytes(b"")
+    (folder / "broken.mp3").write_bytes(b"not audio at all" * 100)
     (folder / "__MACOSX").mkdir()
     (folder / "__MACOSX" / "._three.wav").write_bytes(b"\0\5\x16\7")
     (folder / ".DS_Store").write_bytes(b"\0\0\0\1Bud1")

@@ -165,10 +165,11 @@ class AudioStream:
             self._file = _SequentialFile(source)
         except (soundfile.LibsndfileError, TypeError, ValueError) as error:
             _check_disk(self.path)
-            reason = getattr(error, "error_string", str(error))
-            raise AudioError(
-                f"{self.path}: not readable as audio ({str(reason).strip()})."
-            ) from error
+            reason = str(getattr(error, "error_string", error)).strip()
+            if "pipe?" in reason:
+                # libsndfile says so of an MP3 in which there is no frame.
+                reason = "there is no audio in it"
+            raise AudioError(f"{self.path}: not readable as audio ({reason}).") from error
 
     def _read_piece(self, count: int) -> np.ndarray:
         with self._broken_is_named():

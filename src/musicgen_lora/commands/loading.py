@@ -25,17 +25,21 @@ libraries load. A thousand clips take less; of more, the libraries wait no longe
 
 def load(place: str) -> Callable[..., Any]:
     """A command's function, such as "musicgen_lora.training.train:train_lora", imported only now,
-    so that --help and doctor do not wait for torch.
-
-    Nearly all that libraries make while they load stays: looking for garbage in it, then and later,
-    would take a quarter of the time until the first step.
-    """
+    so that --help and doctor do not wait for torch."""
     module, name = place.split(":")
+    with no_garbage(), whole_stops():
+        _quieten_libraries()
+        return getattr(importlib.import_module(module), name)
+
+
+@contextlib.contextmanager
+def no_garbage() -> Iterator[None]:
+    """Libraries load meanwhile, and nearly all that they make stays: looking for garbage in it,
+    then and later, would take a quarter of the time until a training's first step, and most of the
+    time that a command takes to exit."""
     gc.disable()
     try:
-        with whole_stops():
-            _quieten_libraries()
-            return getattr(importlib.import_module(module), name)
+        yield
     finally:
         if not gc.get_freeze_count():
             gc.freeze()

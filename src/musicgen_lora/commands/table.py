@@ -10,7 +10,7 @@ from typing import Any
 
 from musicgen_lora import __version__
 from musicgen_lora.commands.loading import check_playing, dataset_meanwhile
-from musicgen_lora.language.translate import filled, word
+from musicgen_lora.language.translate import filled, joined, word
 from musicgen_lora.urls import shown
 
 
@@ -24,6 +24,7 @@ class Command:
         doing: what it is about to do, of its settings.
         meanwhile: what goes on while the function's libraries load; gives further arguments.
         check: what else can be told of its settings before they load.
+        ends: it comes to an end by itself, and says until then that it is at work.
     """
 
     purpose: str
@@ -33,6 +34,7 @@ class Command:
         contextlib.nullcontext({})
     )
     check: Callable[[Any], None] = lambda _: None
+    ends: bool = True
 
 
 def _prepares(settings: Any) -> str:
@@ -56,7 +58,7 @@ def _plays(settings: Any) -> str:
 
 
 def _several(settings: Any) -> str:
-    return " and ".join(map(str, settings.lora_model_path))
+    return joined(map(str, settings.lora_model_path), " and ")
 
 
 def _exports(settings: Any) -> str:
@@ -118,6 +120,7 @@ COMMANDS = {
         "open the page, where all of this works in a browser",
         "musicgen_lora.webui.ui:serve_page",
         lambda s: f"Opening the page of {s.workspace}",
+        ends=False,
     ),
 }
 """By name; the settings of each are in `config.SETTINGS`, which takes longer to load."""

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from musicgen_lora import atomic
 from musicgen_lora.config import EvaluateSettings
-from musicgen_lora.console import plain_console
+from musicgen_lora.console import plain_console, working
 from musicgen_lora.dataset.remote import with_local_data
 from musicgen_lora.errors import UserError
 from musicgen_lora.evaluation.decisions.choice import choose_best, judge_family
@@ -54,6 +54,7 @@ from musicgen_lora.evaluation.variants import (
     read_variant,
 )
 from musicgen_lora.evaluation.voices import Voice, base_voice, variant_voices
+from musicgen_lora.fonts import missing_font
 from musicgen_lora.formats.documents import plain
 from musicgen_lora.generation.decoding.decode import windows_sentence
 from musicgen_lora.given import check_prompts
@@ -95,9 +96,10 @@ def evaluate_adapter(
     held_out = _held_out(settings, variants)
     with locked(settings.output_dir):
         atomic.sweep(settings.output_dir)
-        model = MusicGen.load(settings.base_model_path)
-        hearing = _hearing(settings, model, embeddings)
-        device = _place(model)
+        with working(console, "loading the models"):
+            model = MusicGen.load(settings.base_model_path)
+            hearing = _hearing(settings, model, embeddings)
+            device = _place(model)
         store = Store(settings.output_dir / CACHE)
         base = base_voice(model, store)
         voices = variant_voices(base, variants)
@@ -115,7 +117,8 @@ def evaluate_adapter(
             )
             report = _measure(session, variants, voices)
             report["device"] = str(device)
-            write_report(report, staging)
+            with working(console, "writing the report"):
+                write_report(report, staging)
             made.append(report)
 
         atomic.publish_files(
@@ -125,6 +128,8 @@ def evaluate_adapter(
     print_report(report, console)
     tell_cards(variants, report, console)
     _tell_reused(store, settings.output_dir / CACHE, console)
+    if said := missing_font():
+        console.print(said, style="yellow")
     console.print(f"Report: {settings.output_dir / HTML_FILE}")
     return dict(report)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from musicgen_lora.console import progress
+from musicgen_lora.console import progress, working
 from musicgen_lora.dataset.scoring import Windows
 from musicgen_lora.evaluation.decisions.protocol import judge_primaries
 from musicgen_lora.evaluation.generations import play_prompts, write_clips
@@ -42,7 +42,8 @@ def play(session: Session, voice: Voice, name: str) -> Played:
             on_step=on_step,
         )
     folder = session.folder / "audio" / name
-    paths, heard = write_clips(session.model, session.ear, codes, prompts, folder)
+    with working(session.console, f"hearing the clips of {name}"):
+        paths, heard = write_clips(session.model, session.ear, codes, prompts, folder)
     entries = [
         own.played(path.relative_to(session.folder).as_posix())
         for path, own in zip(paths, heard, strict=True)
@@ -71,12 +72,18 @@ def measure_variant(
     parts = {
         "loss": loss,
         "forgetting": forgetting,
-        **compare_sounds(session.hearing, None if base is None else base.heard, own.heard),
+        **_sounds(session, base, own),
         **_on_trained(session, sides, loss, own, name),
     }
     parts = plain(parts)
     parts["primaries"] = plain(judge_primaries(parts, compared=session.compared))
     return parts | {"played": own}
+
+
+def _sounds(session: Session, base: Played | None, own: Played) -> dict[str, Any]:
+    """What compares clips by what is heard of them."""
+    with working(session.console, "comparing sounds"):
+        return compare_sounds(session.hearing, None if base is None else base.heard, own.heard)
 
 
 def _loss(session: Session, sides: Sides) -> Losses | NoLosses:
@@ -125,16 +132,17 @@ def _on_trained(
             seed=settings.seed,
             on_step=on_step,
         )
-    nearest = find_nearest(
-        session.model,
-        own.heard,
-        trained,
-        session.references.heard,
-        duration_s=settings.duration,
-        output_dir=session.folder,
-        prints=session.prints,
-        place="audio/trained" if name == ALONE else f"audio/{name}/trained",
-    )
+    with working(session.console, "looking for the nearest training clips"):
+        nearest = find_nearest(
+            session.model,
+            own.heard,
+            trained,
+            session.references.heard,
+            duration_s=settings.duration,
+            output_dir=session.folder,
+            prints=session.prints,
+            place="audio/trained" if name == ALONE else f"audio/{name}/trained",
+        )
     return {
         "overfitting": overfitting,
         "memorisation": {"continuations": continuations, "nearest": nearest},

@@ -12,7 +12,7 @@ import numpy as np
 from rich.console import Console
 
 from musicgen_lora.config import EvaluateSettings
-from musicgen_lora.console import progress
+from musicgen_lora.console import progress, working
 from musicgen_lora.dataset.clip_ids import clip_ids
 from musicgen_lora.dataset.tokens import TokenStore, open_tokens, tokenise_clips
 from musicgen_lora.errors import UserError
@@ -116,15 +116,17 @@ def open_session(
         console.print(line, style="yellow")
     held_out = _within_trained(settings, held_out, model, console)
     held_out, codes = _open_tokens(settings, held_out, model, console)
-    others = other_music(settings, model, held_out.max_duration_s)
+    with working(console, "reading other music"):
+        others = other_music(settings, model, held_out.max_duration_s)
     references = References()
     if codes is not None:
-        with progress(console, "held-out clips heard") as on_clip:
+        with progress(console, "clips to compare with, heard") as on_clip:
             references = hear_references(
                 settings, model, ear, (held_out.clips, codes), others, on_clip
             )
-    trained = open_trained(settings, held_out, model)
-    prints = print_trained(model, trained, settings.duration) if references.heard else []
+    with working(console, "looking up training clips"):
+        trained = open_trained(settings, held_out, model)
+        prints = print_trained(model, trained, settings.duration) if references.heard else []
     return Session(
         settings=settings,
         base=base,

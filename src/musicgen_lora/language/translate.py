@@ -8,6 +8,7 @@ and filled with the same values. Whatever has no translation stays English, whol
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from functools import cache, lru_cache
 
 from musicgen_lora.language import catalogue
@@ -31,6 +32,12 @@ _CHINESE = re.compile(r"[\u4e00-\u9fff]")
 _LATIN, _LATIN_END = re.compile(r"[\w/'\"+-]", re.ASCII), re.compile(r"[\w%)]$", re.ASCII)
 _BETWEEN_SENTENCES = re.compile(r"(?<=[.!?]) (?=[^a-z ])")
 _COUNTED = re.compile(r"(\d[\d,.]*) (.+)", re.DOTALL)
+_SEPARATORS = {"; ": "；", ", ": "、", " and ": " 和 "}
+_IN_ROW = re.compile(r"[^,;]*\.\w{2,5}|[+\-\u2212]?\d[\d.]*|'[^',;]*'|--\w+( \w+)?|\S*/[^\s,;]*")
+"""What may stand in a row: the name of a file, a figure, something in quotes, a flag, a path."""
+_PERCENT = re.compile(r"([+\-\u2212]?\d[\d.,]*) %")
+_OWN_WORDS = re.compile(r"“[^“”]*”( = “[^“”]*”)?(; “[^“”]*”( = “[^“”]*”)?)*")
+"""What a person wrote, in quotes: never a message."""
 _OF_MANY = {one: many for many, one in OF_ONE.items()}
 
 
@@ -48,6 +55,17 @@ def filled(template: str, *values: object) -> str:
     """A template that is known where it is used, in the user's language, with these values."""
     said = "" if chosen() == "en" else _of(chosen()).texts.get(template, "")
     return _VALUE.sub(lambda match: str(values[int(match[1])]), said or template)
+
+
+def joined(texts: Iterable[str], separator: str = ", ") -> str:
+    """Texts in a row, each in the user's language.
+
+    Args:
+        texts: of it.
+        separator: the English one: ", ", "; " or " and ".
+    """
+    own = separator if chosen() == "en" else _SEPARATORS[separator]
+    return own.join(map(translated, texts))
 
 
 def gettext(message: str) -> str:
@@ -98,13 +116,13 @@ class Translator:
             self._found.clear()
         if (said := self._whole(text, 0)) is not None:
             return said
-        said = self._message(body, 0)
+        said = self._message(body, 0) or _figure(body)
         at = text.index(body)
-        return text if said is None else text[:at] + said + text[at + len(body) :]
+        return text[:at] + said + text[at + len(body) :]
 
     def _message(self, text: str, depth: int) -> str | None:
         """The translation of a text; None where it has none."""
-        if depth > MAX_DEPTH or not words_of(text):
+        if depth > MAX_DEPTH or not words_of(text) or _OWN_WORDS.fullmatch(text):
             return None
         if (text, depth) not in self._said:
             said = self._any_way(text, depth)
@@ -196,7 +214,22 @@ class Translator:
         body = value.strip()
         is_message = len(words_of(body)) > 1 or _COUNTED.fullmatch(body)
         said = self._message(body, depth + 1) if is_message else None
-        return value if said is None else value.replace(body, said, 1)
+        if said is None:
+            said = self._row(body, depth) or _figure(body)
+        return value if said == body else value.replace(body, said, 1)
+
+    def _row(self, text: str, depth: int) -> str | None:
+        """Names and figures in a row, some perhaps with what is said of them."""
+        for separator, own in _SEPARATORS.items():
+            parts = text.split(separator)
+            if 1 < len(parts) <= MAX_SENTENCES:
+                said = [
+                    part if _IN_ROW.fullmatch(part) else self._run(part, depth + 1)
+                    for part in parts
+                ]
+                if all(s is not None for s in said):
+                    return own.join(str(s) for s in said)
+        return None
 
     def _with_stop(self, text: str, depth: int) -> str | None:
         """With a full stop that its template lacks, or without one that it has."""
@@ -296,7 +329,7 @@ class Translator:
             head, rest = text[:at], text[at + 2 :]
             said, place_here = (self._message(part, depth + 1) for part in (rest, head))
             if said is not None:
-                return f"{head}: {said}" if place_here is None else f"{place_here}：{said}"
+                return f"{head if place_here is None else place_here}：{said}"
             if place is None and place_here is not None:
                 place = f"{place_here}：{rest}"
             at, tries = text.find(": ", at + 1), tries + 1
@@ -323,6 +356,12 @@ class Translator:
                 if all(s is not None for s in said):
                     return own.join(str(s) for s in said)
         return None
+
+
+def _figure(text: str) -> str:
+    """A share as it is written in Chinese; all else as it is."""
+    share = _PERCENT.fullmatch(text)
+    return text if share is None else f"{share[1]}%"
 
 
 def _spaced(before: str, value: str) -> str:

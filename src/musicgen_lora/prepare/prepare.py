@@ -16,7 +16,7 @@ from rich.console import Console
 from musicgen_lora import atomic
 from musicgen_lora.cluster.engine import Engine, open_engine, run_shown
 from musicgen_lora.config import PrepareSettings
-from musicgen_lora.console import plain_console
+from musicgen_lora.console import plain_console, working
 from musicgen_lora.errors import UserError
 from musicgen_lora.extras import require_extra
 from musicgen_lora.given import check_input_folder
@@ -38,12 +38,7 @@ from musicgen_lora.prepare.hearing.analyse import AnalysisTask, analyse_file, re
 from musicgen_lora.prepare.hearing.missing_tags import listen
 from musicgen_lora.prepare.hearing.records import Analysis, Segment
 from musicgen_lora.prepare.hearing.tagging import Heard, check_clap, heard_facts
-from musicgen_lora.prepare.reading.inputs import (
-    Dropped,
-    Input,
-    find_inputs,
-    without_copies,
-)
+from musicgen_lora.prepare.reading.inputs import Dropped, Input, find_inputs, without_copies
 from musicgen_lora.prepare.reading.remarks import Remarks
 from musicgen_lora.prepare.report.conflicts import say_conflicts
 from musicgen_lora.prepare.report.left_out import tell_left_out
@@ -99,9 +94,10 @@ def prepare_dataset(settings: PrepareSettings) -> Path:
         # Read under the lock: another run may have just written it.
         metadata = SharedMetadata(settings.output_dir / settings.metadata_file)
         remarks = Remarks(settings.input_dir)
-        inputs, dropped = find_inputs(
-            settings.input_dir, settings.output_dir, metadata.path, remarks
-        )
+        with working(console, "looking for files"):
+            inputs, dropped = find_inputs(
+                settings.input_dir, settings.output_dir, metadata.path, remarks
+            )
         (settings.output_dir / ANALYSIS_FOLDER).mkdir(parents=True, exist_ok=True)
         with open_engine(settings.ray, settings.num_workers) as engine:
             run = _Run(settings, settings.input_dir, console, metadata, dropped, remarks, engine)
@@ -164,7 +160,8 @@ class _Run:
         analysed = [file for file in inputs if file.digest in self.records]
         known = [file for file in analysed if file.digest in self.revision.known]
         new = [file for file in analysed if file.digest not in self.revision.known]
-        known, new, sources = self._choose(known, new)
+        with working(self.console, "comparing files"):
+            known, new, sources = self._choose(known, new)
         self.files = {file.digest: file for file in (*known, *new)}
         chosen, folder = [*known, *new], self.analysis_dir
         self.heard = listen(chosen, self.records, self.settings, folder, self.console, self.engine)

@@ -9,7 +9,7 @@ import numpy as np
 from rich.console import Console
 
 from musicgen_lora.config import TrainSettings
-from musicgen_lora.console import progress
+from musicgen_lora.console import progress, working
 from musicgen_lora.dataset.batches import ClipDataset, fixed_windows
 from musicgen_lora.dataset.clip_ids import clip_ids
 from musicgen_lora.dataset.melodies import open_melodies
@@ -149,7 +149,8 @@ def _read_captions(
         console.print(line, style="yellow")
     is_ready = text.frozen and len(captions) <= CAPTIONS_AHEAD
     if is_ready:
-        text.prepare(captions.to_pylist())
+        with working(console, "reading the captions"):
+            text.prepare(captions.to_pylist())
     return is_ready
 
 

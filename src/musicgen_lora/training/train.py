@@ -20,10 +20,11 @@ from rich.console import Console
 
 from musicgen_lora.config import TrainSettings
 from musicgen_lora.config.train import FSDP_PRECISION
-from musicgen_lora.console import plain_console, progress
+from musicgen_lora.console import plain_console, progress, working
 from musicgen_lora.dataset.metadata import Clips, load_dataset
 from musicgen_lora.dataset.remote import with_local_data
 from musicgen_lora.errors import RunError, UserError
+from musicgen_lora.fonts import missing_font
 from musicgen_lora.generation.decoding.decode import windows_sentence
 from musicgen_lora.model.cpu.lora_linear import round_before_adding
 from musicgen_lora.model.cpu.switch import enable
@@ -116,8 +117,9 @@ def _train(
 ) -> Run:
     """Checks, opens the data, has the base pass the gate, begins or resumes, trains, finishes."""
     check_settings(settings)
-    clips = loading.result() if loading is not None else _load(settings)
-    model = MusicGen.load(settings.model_path)
+    with working(console, "reading the dataset and the base model"):
+        clips = loading.result() if loading is not None else _load(settings)
+        model = MusicGen.load(settings.model_path)
     settings = with_rate(_within_trained(settings, model, console), model, console)
     check_fit(settings, model)
     base = {
@@ -310,7 +312,8 @@ def _measure_effect(
     log: RunLog,
 ) -> dict[str, float]:
     windows = data.gate_windows[:EFFECT_WINDOWS]
-    effect = validation.adapter_effect(weights.base_alone, model, windows, settings.batch_size)
+    with working(log.console, "measuring the adapter's effect"):
+        effect = validation.adapter_effect(weights.base_alone, model, windows, settings.batch_size)
     log.say(
         f"Effect of the adapter: KL {effect['mean_kl']:.2g} nats a token, largest logit "
         f"change {effect['max_logit_change']:.2f}."
@@ -332,6 +335,8 @@ def _finish(settings: TrainSettings, run: Run, console: Console) -> Run:
     run.write(settings.output_dir)
     console.print(run.verdict)
     console.print(f"Curves: {curves}")
+    if said := missing_font():
+        console.print(said, style="yellow")
     console.print(f"Done: {settings.output_dir / run_folder.BEST_MODEL}")
     return run
 

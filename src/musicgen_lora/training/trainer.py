@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from musicgen_lora.config import TrainSettings
+from musicgen_lora.console import working
 from musicgen_lora.dataset.batches import epoch_order, grouped_order
 from musicgen_lora.errors import RunError
 from musicgen_lora.model.musicgen import MusicGen
@@ -165,7 +166,7 @@ class Trainer:
         """
         self._check_weights()
         state = self.state
-        with self._averaged():
+        with working(self.log.console, "measuring the held-out loss"), self._averaged():
             codebooks = validation.held_out_losses(
                 self.model,
                 self.data.windows,
@@ -215,7 +216,7 @@ class Trainer:
         assert settings.preview_duration is not None
         folder = settings.output_dir / run_folder.PREVIEWS / name
         try:
-            with self._averaged():
+            with working(self.log.console, "playing previews"), self._averaged():
                 make_previews(
                     self.model,
                     settings.preview_prompts,

@@ -21,6 +21,7 @@ from chinese import english_in, english_in_page, in_chinese  # noqa: F401
 from reports import RATE, hearing_of, make_report
 from rich.console import Console
 
+from musicgen_lora import fonts
 from musicgen_lora.console import CommandConsole
 from musicgen_lora.evaluation.decisions.protocol import judge_primaries
 from musicgen_lora.evaluation.decisions.regressions import find_regressions
@@ -470,8 +471,8 @@ def test_a_chinese_reader_finds_no_english(
 def test_pictures_are_chinese_where_a_font_has_the_letters(
     font: str | None, evaluated: tuple[dict[str, Any], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plots, "chinese_font", lambda: font)
-    with plots.readable():
+    monkeypatch.setattr(fonts, "chinese_font", lambda: font)
+    with fonts.readable():
         figure = plots.loss_plot(evaluated[0]["loss"])
     texts = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
     assert texts == (["base", "with adapter"] if font is None else ["基础模型", "加适配器"])

@@ -56,11 +56,11 @@ def test_unknown_words_are_counted_and_named() -> None:
 
 def test_chinese_is_shown_with_its_english() -> None:
     (line,) = said_of("暗黑陷阱鼓点")
-    assert "暗黑陷阱鼓点 = dark trap drum pattern" in line
+    assert "“暗黑陷阱鼓点” = “dark trap drum pattern”" in line
     translated, unknown = said_of("鼓励的鼓点", "trap")
-    assert "鼓励的鼓点 = 鼓励 drum pattern" in translated
+    assert "“鼓励的鼓点” = “鼓励 drum pattern”" in translated
     assert "2 of 4 words: 鼓 励" in unknown
-    many = said_of(*(f"鼓点 {number}" for number in range(9)), noun="caption")
+    many = said_of(*("鼓点" * number for number in range(1, 10)), noun="caption")
     assert "9 of 9 captions are in Chinese" in many[0]
     assert "and 6 more" in many[0]
 
@@ -96,7 +96,7 @@ def test_chinese_prompts_give_different_audio_and_say_so(
     )
     assert paths[0].read_bytes() != paths[1].read_bytes()
     said = capsys.readouterr().out
-    assert "明亮的钢琴旋律 = bright piano melody" in said
+    assert "“明亮的钢琴旋律” = “bright piano melody”" in said
     facts = json.loads(paths[0].with_suffix(".json").read_text(encoding="utf-8"))
     assert (facts["prompt"], facts["read_as"]) == ("暗黑陷阱鼓点", "dark trap drum pattern")
 
@@ -113,11 +113,11 @@ def test_training_and_preparation_say_it_too(
     write_metadata(data, entries)
     train_lora(tiny_settings(tiny_model_dir, data, tmp_path / "run", max_steps=1))
     said = capsys.readouterr().out
-    assert "暗黑陷阱鼓点 = dark trap drum pattern" in said
+    assert "“暗黑陷阱鼓点” = “dark trap drum pattern”" in said
     assert "ダ ー ク" in said
     assert "train/beat2.wav: its caption has 601 tokens" in said
     for sentence in (
-        "暗黑陷阱鼓点 = dark trap drum pattern",
+        "“暗黑陷阱鼓点” = “dark trap drum pattern”",
         "words: ダ ー ク",
         "train/beat2.wav: its caption has",
     ):
@@ -136,6 +136,22 @@ def test_a_prepared_caption_stays_with_its_english_beside_it(
     assert entry["text"] == "暗黑陷阱鼓点"
     assert "dark trap drum pattern" in entry["texts"]
     said = capsys.readouterr().out
-    assert "暗黑陷阱鼓点 = dark trap drum pattern" in said
+    assert "“暗黑陷阱鼓点” = “dark trap drum pattern”" in said
     report = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
     assert any("dark trap drum pattern" in line for line in report["advice"])
+
+
+def test_wordings_of_one_caption_are_named_once() -> None:
+    captions = [
+        "暗黑陷阱鼓点",
+        "暗黑陷阱鼓点, trap, at 140 bpm",
+        "dark, 暗黑 陷阱 鼓点. key: A minor.",
+        "明亮的钢琴旋律",
+        "trap beat",
+    ]
+    (line,) = describe_readings(captions, t5_reader, "caption")
+    assert line.startswith("4 of 5 captions are in Chinese")
+    assert line.count("dark trap drum pattern") == 1
+    assert line.count(" = ") == 2
+    assert "A minor" not in line
+    assert " more" not in line

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from functools import cache
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from typing import Any
 
-import matplotlib
 import numpy as np
-from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -19,8 +15,7 @@ from scipy.signal.windows import hann
 
 from musicgen_lora.audio.spectra import magnitudes
 from musicgen_lora.evaluation.sound.comparison import SHOWN, band_label
-from musicgen_lora.language.choice import chosen
-from musicgen_lora.language.translate import word
+from musicgen_lora.fonts import said
 from musicgen_lora.listening.descriptors import BANDS_HZ, band_name
 from musicgen_lora.plural import count
 
@@ -32,35 +27,6 @@ INK = "#23272e"
 DYNAMIC_RANGE_DB = 70.0
 LOWEST_HZ = 25.0
 N_ROWS, N_COLUMNS = 160, 480
-
-
-CHINESE_FONTS = (
-    *("Noto Sans CJK SC", "Noto Sans SC", "Source Han Sans SC", "Microsoft YaHei", "PingFang SC"),
-    *("Hiragino Sans GB", "WenQuanYi Micro Hei", "WenQuanYi Zen Hei", "SimHei", "SimSun"),
-    *("Noto Sans CJK JP", "Droid Sans Fallback", "Arial Unicode MS"),
-)
-
-
-@cache
-def chinese_font() -> str | None:
-    """A font of this machine that has Chinese letters."""
-    names = {font.name for font in font_manager.fontManager.ttflist}
-    return next((name for name in CHINESE_FONTS if name in names), None)
-
-
-@contextmanager
-def readable() -> Iterator[None]:
-    """Letters of figures that are made and drawn meanwhile are of a font that has them."""
-    fonts = [*matplotlib.rcParams["font.family"]]
-    if chosen() == "zh" and (font := chinese_font()) is not None:
-        fonts = [font, *fonts]
-    with matplotlib.rc_context({"font.family": fonts}):
-        yield
-
-
-def said(text: str) -> str:
-    """A label in the user's language, if there is a font for it."""
-    return text if chosen() == "zh" and chinese_font() is None else word(text)
 
 
 def png_bytes(figure: Figure) -> bytes:

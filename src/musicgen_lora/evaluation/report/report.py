@@ -43,6 +43,7 @@ from musicgen_lora.evaluation.report.verdicts import (
 )
 from musicgen_lora.evaluation.report.violins import violins_plot
 from musicgen_lora.evaluation.sound.comparison import SHOWN, shown_value
+from musicgen_lora.fonts import readable
 from musicgen_lora.language.translate import word
 from musicgen_lora.model.lora.evaluated import evaluation_section
 from musicgen_lora.page import data_uri, render_page
@@ -65,7 +66,7 @@ def write_report(report: Report, output_dir: Path) -> Path:
     Returns:
         Path of the page.
     """
-    with plots.readable():
+    with readable():
         pictures = _draw(report, output_dir)
     report["plots"] = [f"{PLOTS_FOLDER}/{name}.png" for name in pictures]
     for name, image in pictures.items():

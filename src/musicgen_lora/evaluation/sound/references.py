@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,25 +85,35 @@ def hear_references(
         ear: hears.
         held_out: clips and their codes.
         others: other music.
-        on_clip: told how many held-out clips are done, and of how many.
+        on_clip: told how many clips are done, and of how many.
     """
     clips, codes = held_out
     n_frames = model.shape.frames(settings.duration)
     stride = -(-len(clips) // MAX_REFERENCES)
     chosen = list(clips[::stride])
+    anchors = others.windows[:: -(-len(others.windows) // MAX_OTHERS) or 1]
+    n_done, n_clips = 0, 2 * len(chosen) + len(anchors) + N_NOISES
+
+    def tell() -> None:
+        nonlocal n_done
+        n_done += 1
+        on_clip(n_done, n_clips)
+
     heard = []
     for own in codes[::stride]:
         heard.append(_hear_codes(model, ear, own[:n_frames].T))
-        on_clip(len(heard), len(chosen))
-    recorded, why = _hear_recorded(model, ear, chosen, settings)
+        tell()
+    recorded, why = _hear_recorded(model, ear, chosen, settings, tell)
+    # Those that can't be read take no time.
+    n_done = 2 * len(chosen)
     return References(
         heard=heard,
         clips=chosen,
         recorded=recorded,
         why_not_recorded=why,
-        others=_hear_others(model, ear, others.windows, n_frames),
+        others=_hear_others(model, ear, anchors, n_frames, tell),
         why_no_others=others.why_none,
-        noises=_hear_noises(model, ear, settings.duration),
+        noises=_hear_noises(model, ear, settings.duration, tell),
     )
 
 
@@ -118,7 +128,11 @@ def _hear_codes(model: MusicGen, ear: Ear, codes: np.ndarray) -> Heard:
 
 
 def _hear_recorded(
-    model: MusicGen, ear: Ear, clips: Sequence[Clip], settings: EvaluateSettings
+    model: MusicGen,
+    ear: Ear,
+    clips: Sequence[Clip],
+    settings: EvaluateSettings,
+    tell: Callable[[], None],
 ) -> tuple[list[Vectors], str]:
     """The clips as they are in their files, or why not."""
     if settings.from_tokens:
@@ -133,19 +147,29 @@ def _hear_recorded(
         except UserError as error:
             return [], str(error).rstrip(".")
         heard.append(ear.vectors(waveform))
+        tell()
     return heard, ""
 
 
-def _hear_others(model: MusicGen, ear: Ear, windows: Windows, n_frames: int) -> list[Vectors]:
-    chosen = windows[:: -(-len(windows) // MAX_OTHERS) or 1]
-    return [ear.vectors(_sound(model, window.codes[:n_frames].T)) for window in chosen]
+def _hear_others(
+    model: MusicGen, ear: Ear, windows: Windows, n_frames: int, tell: Callable[[], None]
+) -> list[Vectors]:
+    heard = []
+    for window in windows:
+        heard.append(ear.vectors(_sound(model, window.codes[:n_frames].T)))
+        tell()
+    return heard
 
 
-def _hear_noises(model: MusicGen, ear: Ear, duration_s: float) -> list[Vectors]:
+def _hear_noises(
+    model: MusicGen, ear: Ear, duration_s: float, tell: Callable[[], None]
+) -> list[Vectors]:
     rng = np.random.default_rng(0)
     n_samples = round(duration_s * model.shape.sample_rate)
     shape = (model.shape.n_channels, n_samples)
-    return [
-        ear.vectors((NOISE_LEVEL * rng.standard_normal(shape)).astype(np.float32))
-        for _ in range(N_NOISES)
-    ]
+    heard = []
+    for _ in range(N_NOISES):
+        noise = NOISE_LEVEL * rng.standard_normal(shape)
+        heard.append(ear.vectors(noise.astype(np.float32)))
+        tell()
+    return heard

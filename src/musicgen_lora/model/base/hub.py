@@ -29,6 +29,7 @@ from huggingface_hub.errors import (
 )
 from tqdm.auto import tqdm
 
+from musicgen_lora import heartbeat
 from musicgen_lora.errors import UserError, printable
 from musicgen_lora.language.translate import translated
 
@@ -41,7 +42,6 @@ READ = ("*.json", "*.safetensors", "spiece.model")
 """Files that are read of a hub's repository."""
 REACH_S = 4.0
 """A hub that hasn't answered by then can't be reached."""
-LINE_EVERY_S = 10.0
 FAILURES: Any = (*HfHubHTTPError.__bases__, OSError, ValueError, RuntimeError)
 """What a failed request raises. The first is the base class of the HTTP library that
 huggingface_hub has; which one that is changes with its releases."""
@@ -209,7 +209,7 @@ class _Lines(tqdm):
     def display(self, *_: Any, **__: Any) -> None:
         now = time.monotonic()
         _Lines.said_s = _Lines.said_s or now
-        if self.unit == "B" and self.n and now - _Lines.said_s >= LINE_EVERY_S:
+        if self.unit == "B" and self.n and now - _Lines.said_s >= heartbeat.SILENCE_S:
             _Lines.said_s = now
             _say(f"downloaded {self.n / 1e6:,.0f} MB")
 
@@ -222,3 +222,4 @@ def _say(line: str) -> None:
     # Of several processes one speaks.
     if os.environ.get("RANK", "0") == "0":
         print(printable(translated(line)), file=sys.stderr, flush=True)
+        heartbeat.heard()

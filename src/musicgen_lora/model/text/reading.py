@@ -16,7 +16,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from musicgen_lora.model.text.wording import english_of
+from musicgen_lora.model.text.wording import chinese_part, english_of
 
 T5_TOKENIZER = Path(__file__).resolve().parents[2] / "assets" / "tiny_beats" / "tokenizer.json"
 """All of Meta's MusicGens read text with T5, as the embedded base does."""
@@ -139,11 +139,18 @@ def describe_readings(
 def _translated(readings: Sequence[Reading], n_all: int, noun: str) -> list[str]:
     if not readings:
         return []
-    shown = "; ".join(f"{r.text[:80]} = {r.english[:160]}" for r in readings[:MAX_SHOWN])
+    # Wordings of one caption differ in their English, and some in spaces or commas alone.
+    kinds: dict[str, str] = {}
+    for reading in readings:
+        core = chinese_part(reading.text)
+        english = english_of(core)
+        key = re.sub(r"\W+", " ", english).casefold()
+        kinds.setdefault(key, f"“{core[:80]}” = “{english[:160]}”")
+    shown = "; ".join(list(kinds.values())[:MAX_SHOWN])
     return [
         f"{_share(len(readings), n_all, noun)} in Chinese, which the text encoder doesn't know. It "
-        f"reads this English, made with a list of music words: {shown}{_more(readings)}. Where it "
-        f"is not what you mean, write the {noun} in English."
+        f"reads this English, made with a list of music words: {shown}{_more(len(kinds))}. Where "
+        f"it is not what you mean, write the {noun} in English."
     ]
 
 
@@ -180,5 +187,5 @@ def _share(n_some: int, n_all: int, noun: str) -> str:
     return f"{n_some} of {n_all} {noun}s {'is' if n_some == 1 else 'are'}"
 
 
-def _more(readings: Sequence[Reading]) -> str:
-    return f"; and {len(readings) - MAX_SHOWN} more" if len(readings) > MAX_SHOWN else ""
+def _more(n_kinds: int) -> str:
+    return f"; and {n_kinds - MAX_SHOWN} more" if n_kinds > MAX_SHOWN else ""

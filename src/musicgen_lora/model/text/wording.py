@@ -66,6 +66,12 @@ def has_chinese(text: str) -> bool:
     return not text.isascii() and HAN.search(text) is not None
 
 
+def chinese_part(text: str) -> str:
+    """From the first Chinese character of a text to the last."""
+    places = [found.start() for found in HAN.finditer(text)]
+    return text[places[0] : places[-1] + 1] if places else ""
+
+
 def english_of(text: str) -> str:
     """Puts the Chinese in a text into English; a text without any stays as it is.
 

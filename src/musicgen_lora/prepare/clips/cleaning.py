@@ -18,6 +18,7 @@ from musicgen_lora.prepare.report.findings import is_clipped
 
 SILENT_SHARE = 0.9
 BANDWIDTH_STEP_HZ = 500.0
+LOUDER_DB = 3.0
 """Bandwidths this close are one."""
 MUCH_SHORTER = 0.5
 """A copy of less than this share of the longest is no match for it, however good."""
@@ -104,6 +105,7 @@ def _merits(record: Analysis, longest_s: float) -> dict[str, float]:
         "longer": duration_s >= longest_s - SAME_LENGTH_S,
         "wider in its band of frequencies": band,
         "of a higher sample rate": record.sample_rate,
+        "of a higher level": round(quality.true_peak_db / LOUDER_DB),
     }
 
 

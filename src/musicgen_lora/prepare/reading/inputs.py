@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -23,6 +24,8 @@ from musicgen_lora.prepare.reading.remarks import (
 )
 from musicgen_lora.prepare.words.facts import Facts, Part
 
+COPY_NAME = re.compile(r"( ?\(\d+\)| copy( \d+)?|[ -]+副本( ?\(?\d+\)?)?)$", re.IGNORECASE)
+"""How systems call what was copied or downloaded once more."""
 PARQUET_FOLDER = "analysis/parquet"
 """The dataset's folder for audio out of parquet files. It can be deleted and is made again."""
 OWN_NAMES = ("analysis", "tokens", "report.json")
@@ -234,8 +237,10 @@ def _path_inside(file: Path, folder: Path) -> str | None:
 def without_copies(
     inputs: Sequence[Input], entries: Iterable[Mapping[str, Any]], remarks: Remarks
 ) -> tuple[list[Input], list[Dropped]]:
-    """One file of each content: the one that the dataset lists, else the first. What is written
-    about its copies is true of it too, and it is held out where one of them is."""
+    """One file of each content: the one that the dataset lists, else the first whose name isn't
+    that of a copy; those come last. What is written about its copies is true of it too, and it is
+    held out where one of them is."""
+    inputs = sorted(inputs, key=lambda file: bool(COPY_NAME.search(Path(file.name).stem)))
     listed = {(entry.get("made_from"), entry.get("source")) for entry in entries}
     in_dataset = {entry.get("audio") for entry in entries}
     kept: dict[str, Input] = {}

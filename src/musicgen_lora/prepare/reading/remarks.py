@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from musicgen_lora.language.translate import filled, translated, word
+from musicgen_lora.language.translate import filled, joined, word
 
 MAX_SHOWN = 3
 """Names that the terminal shows of a kind."""
@@ -195,7 +195,7 @@ class Remarks:
 def in_one_line(remark: dict[str, Any]) -> str:
     """A remark of `as_json` for the terminal, with its first names."""
     items = remark["items"]
-    names = "; ".join(translated(item[:MAX_ITEM]) for item in items[:MAX_SHOWN])
+    names = joined([item[:MAX_ITEM] for item in items[:MAX_SHOWN]], "; ")
     if len(items) > MAX_SHOWN:
         names = filled("{0}; and {1} more, in the report", names, len(items) - MAX_SHOWN)
     return filled("{0}: {1}. {2}", word(remark["told"]), names, word(remark["to_do"]))

@@ -271,11 +271,14 @@ def loudness_advice(
     held = [float(e["held_db"]) for e in measured if isinstance(e.get("held_db"), (int, float))]
     if held:
         n_there = sum(abs(e["loudness_lufs"] - target_lufs) <= REACHED_LU for e in measured)
+        reached = f"{target_lufs:g} LUFS is reached by {n_there} of {len(measured)} clips"
         sentence = (
-            f"{target_lufs:g} LUFS is reached by {n_there} of {len(measured)} clips; {len(held)} "
-            f"{'is' if len(held) == 1 else 'are'} quieter, by up to {max(held):.1f} dB "
+            f"{reached}; {len(held)} are quieter, by up to {max(held):.1f} dB "
             f"({float(np.median(held)):.1f} in the middle), since their true peak may not pass "
             f"{PEAK_CEILING_DB:g} dBTP."
+            if len(held) > 1
+            else f"{reached}; one is quieter by {max(held):.1f} dB, since its true peak may not "
+            f"pass {PEAK_CEILING_DB:g} dBTP."
         )
         remedy = (
             f"--limit turns such peaks down by up to {MOST_LIMITED_DB:g} dB; or lower --loudness."

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from rich.console import Console
 
 from musicgen_lora.errors import printable
-from musicgen_lora.language.translate import filled, translated, word
+from musicgen_lora.language.translate import filled, joined, word
 from musicgen_lora.plural import count
 from musicgen_lora.prepare.reading.inputs import Dropped
 
@@ -38,8 +38,8 @@ class LeftOut:
         """For the terminal, with the first names."""
         told = word(self.told)
         if len(self.names) == 1 and self.told != COPIES:
-            return f"{self.names[0]}: {told}"
-        names = ", ".join(map(translated, self.names[:MAX_NAMES]))
+            return filled("{0}: {1}", self.names[0], told)
+        names = joined(self.names[:MAX_NAMES])
         rest = len(self.names) - MAX_NAMES
         if rest > 0:
             names = filled("{0} and {1} more, in the report", names, rest)

@@ -18,9 +18,9 @@ from musicgen_lora.audio import pictures
 from musicgen_lora.audio.files import AudioError, read_audio
 from musicgen_lora.beats.sequencer import NOTE_NAMES
 from musicgen_lora.config import PrepareSettings
-from musicgen_lora.console import MessageTable
+from musicgen_lora.console import MessageTable, working
 from musicgen_lora.errors import printable
-from musicgen_lora.language.translate import filled, translated, word
+from musicgen_lora.language.translate import filled, joined, word
 from musicgen_lora.listening.pitch.key_names import usual_key
 from musicgen_lora.page import render_page
 from musicgen_lora.plural import count
@@ -88,7 +88,8 @@ def report(settings: PrepareSettings, console: Console, prepared: Prepared) -> N
     # First, so that it is there though nobody reads what is printed (`prepare | head`).
     atomic.write_json(settings.output_dir / JSON_FILE, content)
     _print(console, content, settings.output_dir / settings.metadata_file)
-    page = make_page(content, _shown_clips(entries, settings.output_dir))
+    with working(console, "writing the report"):
+        page = make_page(content, _shown_clips(entries, settings.output_dir))
     target = settings.output_dir / HTML_FILE
     atomic.write_file(target, lambda path: path.write_text(page, encoding="utf-8"))
     console.print(f"Report: {target}")
@@ -182,14 +183,20 @@ def _key_counts(entries: Sequence[Mapping[str, Any]]) -> dict[str, int]:
 
 def _print(console: Console, content: Mapping[str, Any], metadata: Path) -> None:
     summary = content["summary"]
-    console.print(
-        f"{count(summary['new_clips'], 'new clip')} ({summary['new_minutes']:.1f} minutes) of "
-        f"{count(summary['files'], 'file')}; {summary['known_files']} listed before, "
-        f"{summary['dropped_files']} left out. {count(summary['clips'], 'clip')} in {metadata}"
-    )
+    if summary["known_files"]:
+        console.print(
+            f"{count(summary['new_clips'], 'new clip')} ({summary['new_minutes']:.1f} minutes) of "
+            f"{count(summary['files'], 'file')}; {summary['known_files']} listed before, "
+            f"{summary['dropped_files']} left out. {count(summary['clips'], 'clip')} in {metadata}"
+        )
+    else:
+        console.print(
+            f"{count(summary['clips'], 'clip')} ({summary['new_minutes']:.1f} minutes) of "
+            f"{count(summary['files'], 'file')}, {summary['dropped_files']} left out: {metadata}"
+        )
     for change in content["changes"]:
         names = [printable(name) for name in change["names"][:MAX_TOLD]]
-        listed = ", ".join(map(translated, names))
+        listed = joined(names)
         if more := len(change["names"]) - len(names):
             listed = filled("{0}, and {1} more (in the report)", listed, more)
         told = word(change["told"])

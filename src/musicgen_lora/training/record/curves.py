@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from musicgen_lora import atomic
+from musicgen_lora.fonts import readable, said
 
 SMOOTHED_STEPS = 50
 
@@ -21,7 +22,11 @@ def draw_curves(path: Path, rows: Sequence[dict[str, Any]], base_loss: float) ->
         rows: of `metrics.jsonl`.
         base_loss: in nats a token.
     """
-    # Takes half a second to load, which no start of a run should wait for.
+    with readable():
+        _draw(path, rows, base_loss)
+
+
+def _draw(path: Path, rows: Sequence[dict[str, Any]], base_loss: float) -> None:
     from matplotlib.figure import Figure
 
     train = np.array([(r["step"], r["loss"]) for r in rows if r["event"] == "train"])
@@ -30,15 +35,23 @@ def draw_curves(path: Path, rows: Sequence[dict[str, Any]], base_loss: float) ->
     # Given places: finding them draws the whole picture twice more.
     axes = figure.add_axes((0.1, 0.13, 0.87, 0.84))
     axes.spines[["top", "right"]].set_visible(False)
-    axes.axhline(base_loss, color="#8a8f98", linestyle="--", label="base, held-out")
+    axes.axhline(base_loss, color="#8a8f98", linestyle="--", label=said("base, held-out"))
     if len(train):
         axes.plot(train[:, 0], train[:, 1], color="#1971c2", alpha=0.3, linewidth=0.8)
         width = min(SMOOTHED_STEPS, len(train))
         smooth = np.convolve(train[:, 1], np.full(width, 1.0 / width), mode="valid")
-        axes.plot(train[width - 1 :, 0], smooth, color="#1971c2", label="training, running mean")
+        axes.plot(
+            train[width - 1 :, 0], smooth, color="#1971c2", label=said("training, running mean")
+        )
     if len(held_out):
-        axes.plot(held_out[:, 0], held_out[:, 1], color="#d9480f", marker="o", label="held-out")
-    axes.set_xlabel("step")
-    axes.set_ylabel("loss, nats a token")
+        axes.plot(
+            held_out[:, 0],
+            held_out[:, 1],
+            color="#d9480f",
+            marker="o",
+            label=said("held-out clips"),
+        )
+    axes.set_xlabel(said("training step"))
+    axes.set_ylabel(said("loss (nats a token)"))
     axes.legend(frameon=False)
     atomic.write_file(path, lambda temporary: figure.savefig(temporary, format="png"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,8 @@ from typing import Any
 from rich.console import Console
 from rich.progress import Progress, TextColumn
 
-from musicgen_lora.console import LINE_EVERY_S
+from musicgen_lora import heartbeat
+from musicgen_lora.console import working
 from musicgen_lora.language.translate import translated, word
 from musicgen_lora.runtime import processes
 from musicgen_lora.training.record import run_folder
@@ -100,6 +101,7 @@ class StepLog:
         self._log, self._begun, self._n_steps = log, begun, n_steps
         self._frame_rate, self._frames_read = frame_rate, 0
         self._began = self._said = time.monotonic()
+        self._open = ExitStack()
         self._bar = Progress(
             *Progress.get_default_columns(),
             TextColumn("{task.fields[figures]}"),
@@ -108,6 +110,8 @@ class StepLog:
         )
 
     def __enter__(self) -> StepLog:
+        # A step of a large model on a CPU takes long itself.
+        self._open.enter_context(working(self._log.console, "taking a training step"))
         self._bar.start()
         self._task = self._bar.add_task(
             word("training"), total=self._n_steps, completed=self._begun, figures=""
@@ -116,6 +120,7 @@ class StepLog:
 
     def __exit__(self, *_: object) -> None:
         self._bar.stop()
+        self._open.close()
 
     def tell(self, report: StepReport) -> None:
         """Records a step and shows it."""
@@ -142,7 +147,7 @@ class StepLog:
             f"{report.memory_bytes / 1e9:.2f} GB"
         )
         self._bar.update(self._task, completed=done, figures=translated(line))
-        is_due = done % 10 == 0 or time.monotonic() - self._said >= LINE_EVERY_S
+        is_due = done % 10 == 0 or time.monotonic() - self._said >= heartbeat.SILENCE_S
         if self._log.console.is_terminal or not (
             is_due or done in (self._n_steps, self._begun + 1)
         ):

@@ -1,0 +1,91 @@
+"""No command is silent for long: what it is at is said every few seconds, however long one call
+into a library takes. Who waits can't tell slow work from a program that hangs."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+
+SILENCE_S = 5.0
+"""The longest silence."""
+
+
+@dataclass(eq=False)
+class Part:
+    """A part of the work.
+
+    Args:
+        line: what is said of it, of the seconds since it began.
+        say: prints a line.
+        began_s: by the clock.
+    """
+
+    line: Callable[[float], str]
+    say: Callable[[str], object]
+    began_s: float
+
+
+class Heartbeat:
+    """Speaks of the innermost part of the work wherever nothing else was said.
+
+    Args:
+        clock: seconds.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._parts: list[Part] = []
+        self._said_s = clock()
+        self._thread: threading.Thread | None = None
+        self._ended = threading.Event()
+
+    def heard(self) -> None:
+        """A line was printed by whomever."""
+        self._said_s = self._clock()
+
+    @contextmanager
+    def part(self, line: Callable[[float], str], say: Callable[[str], object]) -> Iterator[None]:
+        """The work meanwhile is a part of its own."""
+        part = Part(line, say, self._clock())
+        self._parts.append(part)
+        self._start()
+        try:
+            yield
+        finally:
+            self._parts.remove(part)
+            if not self._parts:
+                self._stop()
+
+    def beat(self) -> None:
+        """Says what the work is at, if nothing was said for too long."""
+        with suppress(IndexError):
+            part, now = self._parts[-1], self._clock()
+            if now - self._said_s >= SILENCE_S:
+                self._said_s = now
+                part.say(part.line(now - part.began_s))
+
+    def _start(self) -> None:
+        if self._thread is not None:
+            return
+        # What was said before is old news by now, but not what is said at its beginning.
+        self.heard()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, args=(self._ended,), daemon=True)
+        self._thread.start()
+
+    def _stop(self) -> None:
+        thread, self._thread = self._thread, None
+        self._ended.set()
+        if thread is not None and thread is not threading.current_thread():
+            thread.join()
+
+    def _run(self, ended: threading.Event) -> None:
+        while not ended.wait(0.1 * SILENCE_S):
+            self.beat()
+
+
+_of_process = Heartbeat()
+heard, part = _of_process.heard, _of_process.part
