@@ -58,9 +58,11 @@ def test_words_of_tables_have_their_chinese() -> None:
     from musicgen_lora.webui.tabs.clips import HEADERS
     from musicgen_lora.webui.tabs.generate import CHIPS
     from musicgen_lora.webui.tabs.models import HEADS
+    from musicgen_lora.webui.tabs.history import ACTS
+    from musicgen_lora.webui.tabs.recordings import KINDS
     from musicgen_lora.webui.tabs.train import PRESETS
 
-    words = {*TABS, *HEADERS, *CHIPS, *HEADS, *PRESETS, OF_ONE}
+    words = {*TABS, *HEADERS, *CHIPS, *HEADS, *PRESETS, *ACTS.values(), *KINDS.values(), OF_ONE}
     words |= {word for chips in CHIPS.values() for word in chips}
     assert words - set(chinese()) == set()
     everything = "\n".join(ast.unparse(tree) for tree in sources())

@@ -10,12 +10,17 @@ import gradio as gr
 
 from musicgen_lora.errors import UserError
 from musicgen_lora.webui.forms import Setting, changed, form_of, written
+from musicgen_lora.webui.kept import Kept, wanted
 from musicgen_lora.webui.page import PRIVATE, QUIET, Page, chosen
 from musicgen_lora.webui.safety import folders_of
 from musicgen_lora.webui.tabs import history
+from musicgen_lora.webui.tabs.recordings import ANEW, GO_ON, Fields, Recording
 from musicgen_lora.webui.workspace import BASES, adapter_names, choices, facts_of, trained_entries
 
 BASE_ONLY = "base"
+MORE = "again"
+ACTS = (MORE, GO_ON, ANEW)
+"""What can be done with a sound that was made."""
 MAX_VARIATIONS = 8
 BARS, TAKES = (1, 2, 4, 8, 16), (1, 2, 4, 8, 16)
 MAX_STRENGTH = 2
@@ -38,14 +43,14 @@ def build(page: Page, demo: gr.Blocks) -> None:
     """Builds the tab."""
     with gr.Row():
         with gr.Column(scale=1, min_width=300):
-            form = _build_form(page, demo)
+            form, kept = _build_form(page, demo)
         with gr.Column(scale=1, min_width=300):
             shown = history.build(page, demo)
-    shown.click(page.guarded(form.again), None, form.outputs, **PRIVATE)
+    kept.after(shown.click(page.guarded(form.take_up), None, form.outputs, **PRIVATE))
 
 
-def _build_form(page: Page, demo: gr.Blocks) -> Form:
-    say = page.words
+def _build_form(page: Page, demo: gr.Blocks) -> tuple[Form, Kept]:
+    say, kept = page.words, Kept(page, demo, "generate")
     prompt = gr.Textbox(
         label=say("What to play"),
         lines=3,
@@ -55,24 +60,29 @@ def _build_form(page: Page, demo: gr.Blocks) -> Form:
         placeholder="trap beat with gliding 808 bass, rolling hi-hats, 140 bpm, C# minor",
     )
     dice = gr.Button(f"⚄ {say('A caption of my datasets')}", size="sm", elem_id="dice")
-    _build_chips(page, prompt)
-    players = _build_players(page, demo)
+    chips = _build_chips(page, prompt)
+    players = _build_players(page, demo, kept)
     both = gr.Checkbox(True, label=say("The base as well, in the same player"), elem_id="both")
     asked = _build_asked(page)
+    recording = Fields(page)
     advanced = form_of("generate", OWN | frozenset(FRONT))
     with gr.Accordion(say("Advanced settings"), open=False):
         fields = page.fields(advanced, "generate")
+    kept.tell(advanced, fields, "generate")
     go = gr.Button(say("Generate (Ctrl+Enter)"), variant="primary", elem_id="generate")
 
     front = [setting for setting in form_of("generate") if setting.name in FRONT]
-    form = Form(page, [*front, *advanced], [prompt, *asked])
-    inputs = [prompt, *players, both, *asked, *fields]
-    go.click(page.guarded(form.generate), inputs, asked[2], **PRIVATE)
-    dice.click(page.guarded(form.throw), None, prompt, **PRIVATE)
-    return form
+    form = Form(page, [*front, *advanced], [prompt, *asked], recording)
+    inputs = [prompt, *players, both, *asked, *fields, *recording.inputs]
+    went = go.click(page.guarded(form.generate), inputs, asked[2], **PRIVATE)
+    thrown = dice.click(page.guarded(form.throw), None, prompt, **PRIVATE)
+    kept.keep([prompt, *players, both, *asked, *fields], listed=[players[0], *players[2::2]])
+    for event in (*chips, thrown, went):
+        kept.after(event)
+    return form, kept
 
 
-def _build_players(page: Page, demo: gr.Blocks) -> list[Any]:
+def _build_players(page: Page, demo: gr.Blocks, kept: Kept) -> list[Any]:
     """Who plays: an adapter and its strength, a second one mixed in, and the base where none is."""
     say, work, found = page.words, page.workspace, []
     for number, nobody in enumerate((say("the base alone"), say("none"))):
@@ -102,21 +112,33 @@ def _build_players(page: Page, demo: gr.Blocks) -> list[Any]:
         elem_id="generate-base",
     )
 
-    def look(before: str, second: Any) -> Any:
+    def look(before: list[str] | None, first: Any, second: Any) -> Any:
         names = adapter_names(work.runs)
-        now = repr(sorted(names))
-        if now == before:
+        if before is not None and sorted(names) == before:
             return gr.skip(), gr.skip(), before
         several = choices(names)
         one = [*several, (say("the base alone"), BASE_ONLY)]
         # A new one is chosen as it comes.
-        return chosen(one), chosen([(say("none"), BASE_ONLY), *several], second), now
+        came = before is not None and not set(names) <= set(before)
+        return (
+            chosen(one, None if came else first),
+            chosen([(say("none"), BASE_ONLY), *several], second),
+            sorted(names),
+        )
 
-    listed = gr.State("")
+    def first(saved: Any) -> Any:
+        return look(None, *(wanted(saved, name) for name in ("adapter", "adapter-2")))
+
+    listed = gr.State(None)
     seen = [found[0], found[2], listed]
-    page.timer.tick(look, [listed, found[2]], seen, **QUIET)
-    demo.load(lambda: look("", None), None, seen, **QUIET)
-    demo.load(lambda: chosen(work.bases()), None, base, **QUIET)
+    page.timer.tick(look, [listed, found[0], found[2]], seen, **QUIET)
+    demo.load(first, kept.state, seen, **QUIET)
+    demo.load(
+        lambda saved: chosen(work.bases(), wanted(saved, "generate-base")),
+        kept.state,
+        base,
+        **QUIET,
+    )
     return [*found, base]
 
 
@@ -153,16 +175,17 @@ def _build_asked(page: Page) -> list[Any]:
     return [seconds, count, seed, lock, bpm, bars, key, best_of]
 
 
-def _build_chips(page: Page, prompt: gr.Textbox) -> None:
-    """Buttons that add a word to the prompt."""
-    say = page.words
+def _build_chips(page: Page, prompt: gr.Textbox) -> list[Any]:
+    """Buttons that add a word to the prompt; what happens when one is pressed."""
+    say, pressed = page.words, []
     for title, words in CHIPS.items():
         with gr.Row(elem_classes="chips"):
             gr.HTML(f"<small>{say(title)}</small>", elem_classes="chips-title")
             for word in words:
                 chip = gr.Button(say(word), size="sm", min_width=30)
                 js = ADD_WORD.replace("WORD", f"'{word}'")
-                chip.click(None, prompt, prompt, js=js, **PRIVATE)
+                pressed.append(chip.click(None, prompt, prompt, js=js, **PRIVATE))
+    return pressed
 
 
 class Form:
@@ -171,12 +194,20 @@ class Form:
     Args:
         page: that asks.
         form: of the settings, those of `FRONT` first.
-        outputs: components of prompt, seconds, variations, seed, lock, and those of `FRONT`.
+        plain: components of prompt, seconds, variations, seed, lock, and those of `FRONT`.
+        recording: fields of a clip that is taken up; None where there are none.
     """
 
-    def __init__(self, page: Page, form: list[Setting], outputs: list[Any]) -> None:
+    def __init__(
+        self,
+        page: Page,
+        form: list[Setting],
+        plain: list[Any],
+        recording: Fields | None = None,
+    ) -> None:
         self._page, self._work, self._form = page, page.workspace, form
-        self.outputs = outputs
+        self._recording = recording
+        self.outputs = [*plain, *(recording.outputs if recording else [])]
 
     def generate(self, text: Any, *rest: Any) -> int:
         """Starts the jobs of a prompt.
@@ -185,13 +216,14 @@ class Form:
             text: the prompt.
             rest: id of the adapter's run or `BASE_ONLY`, its strength, both of a second one, the
                 base that plays without any, whether an adapter's base plays as well, seconds,
-                variations, seed, whether it stays, and the form's values.
+                variations, seed, whether it stays, the form's values, and those of the recording.
 
         Returns:
             The seed of the first clip.
         """
         *who, base, side = rest[:6]
         seconds, many, given, is_locked, *values = rest[6:]
+        recording = Recording(*values[len(self._form) :])
         prompt = str(text or "").strip()
         if not prompt:
             raise UserError("--prompts has an empty one; say what to play.")
@@ -201,32 +233,43 @@ class Form:
             "duration": float(seconds),
             "seed": seed,
             "output_dir": str(self._work.generated),
-            **changed(self._form, values),
+            **changed(self._form, values[: len(self._form)]),
+            **recording.settings(self._work),
         }
         for more in self._players(who, base, side):
             self._page.submit("generate", settings | more, prompt[:60], self._work.generated)
         return seed
 
-    def again(self, at: gr.EventData) -> list[Any]:
-        """Fills the form with what a sound was made by; its seed is kept."""
+    def take_up(self, at: gr.EventData) -> list[Any]:
+        """Fills the form with what a sound was made by, to make more like it, to go on with it
+        from a second of it, or to play bars of it anew."""
         asked = getattr(at, "_data", None)
         asked = asked if isinstance(asked, dict) else {}
-        if asked.get("act") != "again":
+        act, target = asked.get("act"), asked.get("target")
+        if act not in ACTS:
             raise UserError("That is not there any more; reload the page.")
-        facts = facts_of(self._work.sound(asked.get("target"))) or {}
-
-        def shown(name: str, otherwise: str = "") -> str:
-            value = facts.get(name)
-            return otherwise if value is None else written(value)
-
+        facts = facts_of(self._work.sound(target)) or {}
+        shown = {
+            name: "" if facts.get(name) is None else written(facts[name]) for name in FRONT[:-1]
+        }
+        shown["best_of"] = written(facts.get("best_of") or 1)
         seconds, seed = facts.get("duration_s"), facts.get("seed")
+        is_number = isinstance(seconds, (int, float)) and not shown["bars"]
+        recording = Recording.that_made(facts, self._work)
+        if act != MORE:
+            recording = Recording(target, act, second_of(asked.get("at")))
+            if act == ANEW and shown["bars"]:
+                # The JSON beside a loop knows its bars better than its tempo alone.
+                shown["bpm"] = ""
+            shown |= {"bars": "", "best_of": "1"}
         return [
             str(facts.get("prompt", ""))[:1000],
-            gr.skip() if facts.get("bars") or not isinstance(seconds, (int, float)) else seconds,
+            seconds if is_number and act == MORE else gr.skip(),
             gr.skip(),
             seed if isinstance(seed, int) else gr.skip(),
-            True,
-            *(shown(name, "1" if name == "best_of" else "") for name in FRONT),
+            act == MORE,
+            *shown.values(),
+            *(self._recording.filled(recording) if self._recording else []),
         ]
 
     def _players(self, who: Sequence[Any], base: Any, side: Any) -> list[dict[str, Any]]:
@@ -252,3 +295,9 @@ class Form:
         if not captions:
             raise UserError("There is no caption yet; prepare a dataset first.")
         return random.choice(captions)
+
+
+def second_of(sent: Any) -> float | None:
+    """Where a player stands, as a browser says it; None for its beginning or end, or nonsense."""
+    is_number = isinstance(sent, (int, float)) and not isinstance(sent, bool)
+    return round(float(sent), 2) if is_number and 0.0 < sent < 3600.0 else None
