@@ -45,21 +45,27 @@ def build_page(workspace: Workspace, language: Language, uploads: Path) -> gr.Bl
         delete_cache=(3600, UPLOAD_AGE_S),
         fill_width=True,
     ) as demo:
-        page = Page(workspace, say, gr.Timer(TICK_S), uploads)
-        other, label = ("zh", "中文") if language == "en" else ("en", "English")
-        gr.HTML(
-            f'<header><h1>musicgen-lora</h1><a href="/{other}/" lang="{other}">{label}</a></header>'
-            f'<p class="quiet">{say(OF_ONE)}</p>'
-        )
-        strip.build(page, demo)
-        with gr.Tabs(elem_id="tabs"):
-            for title, tab in TABS.items():
-                with gr.Tab(say(title), elem_id=f"tab-{title[2:].lower()}"):
-                    tab.build(page, demo)
+        fill(Page(workspace, say, gr.Timer(TICK_S), uploads), demo)
     # Gradio keeps ten thousand, each with what it has been shown.
     demo.state_session_capacity = MAX_SESSIONS
     demo.queue(default_concurrency_limit=4, max_size=64, api_open=False)
     return demo
+
+
+def fill(page: Page, demo: gr.Blocks) -> None:
+    """Puts strip and tabs into a page, and has it watch the folders."""
+    say = page.words
+    other, label = ("zh", "中文") if say.language == "en" else ("en", "English")
+    gr.HTML(
+        f'<header><h1>musicgen-lora</h1><a href="/{other}/" lang="{other}">{label}</a></header>'
+        f'<p class="quiet">{say(OF_ONE)}</p>'
+    )
+    strip.build(page)
+    with gr.Tabs(elem_id="tabs"):
+        for title, tab in TABS.items():
+            with gr.Tab(say(title), elem_id=f"tab-{title[2:].lower()}"):
+                tab.build(page)
+    page.start_watching(demo)
 
 
 def page_script() -> str:

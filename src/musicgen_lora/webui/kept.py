@@ -29,12 +29,11 @@ class Kept:
 
     Args:
         page: that shows them.
-        demo: the whole page.
         tab: name of the tab.
     """
 
-    def __init__(self, page: Page, demo: gr.Blocks, tab: str) -> None:
-        self._page, self._demo = page, demo
+    def __init__(self, page: Page, tab: str) -> None:
+        self._page = page
         self._fields: list[Any] = []
         self._plain: list[Any] = []
         self._js = ""
@@ -52,7 +51,7 @@ class Kept:
         self._js = READ.format(names=json.dumps([field.elem_id for field in fields]))
         asked = {**QUIET, "js": self._js, "trigger_mode": "always_last"}
         gr.on([field.input for field in fields], None, self._fields, self.state, **asked)
-        self._demo.load(self.back, self.state, self._plain, **QUIET)
+        self._page.watches.when_opened(self.back, [self.state], self._plain)
 
     def after(self, event: Any) -> None:
         """Keeps what the fields hold once an event has filled them."""

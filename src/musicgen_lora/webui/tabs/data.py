@@ -9,7 +9,7 @@ import gradio as gr
 from musicgen_lora.errors import UserError
 from musicgen_lora.webui.forms import Setting, changed, form_of
 from musicgen_lora.webui.kept import Kept, wanted
-from musicgen_lora.webui.page import PRIVATE, QUIET, Page, chosen
+from musicgen_lora.webui.page import PRIVATE, Page, chosen
 from musicgen_lora.webui.safety import (
     AUDIO_SUFFIXES,
     MAX_FILES,
@@ -23,18 +23,18 @@ from musicgen_lora.webui.workspace import choices
 N_EXAMPLES = 24
 
 
-def build(page: Page, demo: gr.Blocks) -> None:
+def build(page: Page) -> None:
     """Builds the tab."""
     with gr.Row():
         with gr.Column(scale=1, min_width=300):
-            _build_preparation(page, demo)
+            _build_preparation(page)
         with gr.Column(scale=2, min_width=300):
-            clips.build(page, demo)
+            clips.build(page)
 
 
-def _build_preparation(page: Page, demo: gr.Blocks) -> None:
+def _build_preparation(page: Page) -> None:
     """What is read, and into which dataset."""
-    say, work, kept = page.words, page.workspace, Kept(page, demo, "data")
+    say, work, kept = page.words, page.workspace, Kept(page, "data")
     drop = gr.File(
         file_count="multiple",
         file_types=list(AUDIO_SUFFIXES),
@@ -73,7 +73,7 @@ def _build_preparation(page: Page, demo: gr.Blocks) -> None:
         found = [("—", ""), *choices(list(work.audio_folders()))]
         return chosen(found, wanted(before, "audio-folder"))
 
-    demo.load(folders, kept.state, folder, **QUIET)
+    page.watches.when_opened(folders, [kept.state], [folder])
 
 
 class Preparing:

@@ -24,9 +24,9 @@ def settings_form() -> list[Setting]:
     return sorted(form_of("evaluate", OWN), key=lambda setting: setting.name != STRENGTHS)
 
 
-def build(page: Page, demo: gr.Blocks) -> None:
+def build(page: Page) -> None:
     """Builds the tab."""
-    say, kept, form = page.words, Kept(page, demo, "evaluate"), settings_form()
+    say, kept, form = page.words, Kept(page, "evaluate"), settings_form()
     adapters = gr.Dropdown(
         [],
         multiselect=True,
@@ -59,9 +59,8 @@ def build(page: Page, demo: gr.Blocks) -> None:
     kept.keep([count, compare, strengths, *fields])
     outputs = [adapters, report, listed, shown, seen]
     inputs = [seen, listed, adapters, report]
-    page.timer.tick(page.guarded(measuring.look), inputs, outputs, **QUIET)
-    first = page.guarded(lambda: measuring.look("", [], None, None))
-    demo.load(first, None, outputs, **QUIET)
+    page.watches.always(measuring.look, inputs, outputs)
+    page.watches.when_opened(lambda: measuring.look("", [], None, None), [], outputs)
     report.change(page.guarded(measuring.show), [seen, report], [shown, seen], **QUIET)
 
 

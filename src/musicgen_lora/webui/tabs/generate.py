@@ -11,7 +11,7 @@ import gradio as gr
 from musicgen_lora.errors import UserError
 from musicgen_lora.webui.forms import Setting, changed, form_of, written
 from musicgen_lora.webui.kept import Kept, wanted
-from musicgen_lora.webui.page import PRIVATE, QUIET, Page, chosen
+from musicgen_lora.webui.page import PRIVATE, Page, chosen
 from musicgen_lora.webui.safety import folders_of
 from musicgen_lora.webui.tabs import history
 from musicgen_lora.webui.tabs.recordings import ANEW, GO_ON, Fields, Recording
@@ -39,18 +39,18 @@ CHIPS = {
 ADD_WORD = "(text) => { text = text || ''; return text.trim() ? text.trim() + ', ' + WORD : WORD; }"
 
 
-def build(page: Page, demo: gr.Blocks) -> None:
+def build(page: Page) -> None:
     """Builds the tab."""
     with gr.Row():
         with gr.Column(scale=1, min_width=300):
-            form, kept = _build_form(page, demo)
+            form, kept = _build_form(page)
         with gr.Column(scale=1, min_width=300):
-            shown = history.build(page, demo)
+            shown = history.build(page)
     kept.after(shown.click(page.guarded(form.take_up), None, form.outputs, **PRIVATE))
 
 
-def _build_form(page: Page, demo: gr.Blocks) -> tuple[Form, Kept]:
-    say, kept = page.words, Kept(page, demo, "generate")
+def _build_form(page: Page) -> tuple[Form, Kept]:
+    say, kept = page.words, Kept(page, "generate")
     prompt = gr.Textbox(
         label=say("What to play"),
         lines=3,
@@ -61,7 +61,7 @@ def _build_form(page: Page, demo: gr.Blocks) -> tuple[Form, Kept]:
     )
     dice = gr.Button(f"⚄ {say('A caption of my datasets')}", size="sm", elem_id="dice")
     chips = _build_chips(page, prompt)
-    players = _build_players(page, demo, kept)
+    players = _build_players(page, kept)
     both = gr.Checkbox(True, label=say("The base as well, in the same player"), elem_id="both")
     asked = _build_asked(page)
     recording = Fields(page)
@@ -82,7 +82,7 @@ def _build_form(page: Page, demo: gr.Blocks) -> tuple[Form, Kept]:
     return form, kept
 
 
-def _build_players(page: Page, demo: gr.Blocks, kept: Kept) -> list[Any]:
+def _build_players(page: Page, kept: Kept) -> list[Any]:
     """Who plays: an adapter and its strength, a second one mixed in, and the base where none is."""
     say, work, found = page.words, page.workspace, []
     for number, nobody in enumerate((say("the base alone"), say("none"))):
@@ -131,13 +131,10 @@ def _build_players(page: Page, demo: gr.Blocks, kept: Kept) -> list[Any]:
 
     listed = gr.State(None)
     seen = [found[0], found[2], listed]
-    page.timer.tick(look, [listed, found[0], found[2]], seen, **QUIET)
-    demo.load(first, kept.state, seen, **QUIET)
-    demo.load(
-        lambda saved: chosen(work.bases(), wanted(saved, "generate-base")),
-        kept.state,
-        base,
-        **QUIET,
+    page.watches.always(look, [listed, found[0], found[2]], seen)
+    page.watches.when_opened(first, [kept.state], seen)
+    page.watches.when_opened(
+        lambda saved: chosen(work.bases(), wanted(saved, "generate-base")), [kept.state], [base]
     )
     return [*found, base]
 

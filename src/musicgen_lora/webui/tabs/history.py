@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from musicgen_lora.webui.page import QUIET, Page
+from musicgen_lora.webui.page import Page
 from musicgen_lora.webui.players import Act, Side, player
 from musicgen_lora.webui.safety import id_of
 from musicgen_lora.webui.workspace import Sound, saved_name
@@ -18,7 +18,7 @@ ALIKE += ("bpm", "bars", "key", "best_of", "melody", "continued", "regenerated")
 """What sounds have in common that one player switches between."""
 
 
-def build(page: Page, demo: gr.Blocks) -> gr.HTML:
+def build(page: Page) -> gr.HTML:
     """Builds the list and has it follow the folder; returns it, for what is done with a sound."""
     say, work = page.words, page.workspace
     gr.Markdown(f"### {say('What was made')}")
@@ -32,8 +32,8 @@ def build(page: Page, demo: gr.Blocks) -> gr.HTML:
             return gr.skip(), before
         return history(sounds, page) or f'<p class="quiet">{say("Nothing yet.")}</p>', now
 
-    page.timer.tick(look, seen, [shown, seen], **QUIET)
-    demo.load(lambda: look(""), None, [shown, seen], **QUIET)
+    page.watches.always(look, [seen], [shown, seen])
+    page.watches.when_opened(lambda: look(""), [], [shown, seen])
     return shown
 
 

@@ -10,24 +10,24 @@ import gradio as gr
 from musicgen_lora.errors import UserError
 from musicgen_lora.webui.forms import Setting, changed, form_of
 from musicgen_lora.webui.kept import Kept, wanted
-from musicgen_lora.webui.page import PRIVATE, QUIET, Page, chosen
+from musicgen_lora.webui.page import PRIVATE, Page, chosen
 from musicgen_lora.webui.safety import folders_of, new_name
 from musicgen_lora.webui.tabs import run, trial
 from musicgen_lora.webui.tabs.trial import PRESETS
 from musicgen_lora.webui.workspace import BASES, choices
 
 
-def build(page: Page, demo: gr.Blocks) -> None:
+def build(page: Page) -> None:
     """Builds the tab."""
     with gr.Row():
         with gr.Column(scale=1, min_width=300):
-            _build_start(page, demo)
+            _build_start(page)
         with gr.Column(scale=2, min_width=300):
-            run.build(page, demo)
+            run.build(page)
 
 
-def _build_start(page: Page, demo: gr.Blocks) -> None:
-    say, work, kept = page.words, page.workspace, Kept(page, demo, "train")
+def _build_start(page: Page) -> None:
+    say, work, kept = page.words, page.workspace, Kept(page, "train")
     dataset = gr.Dropdown([], label=say("Dataset"), elem_id="train-dataset")
     base = gr.Dropdown(list(BASES), value=BASES[0], label=say("Base model"), elem_id="train-base")
     preset = gr.Radio(
@@ -48,7 +48,7 @@ def _build_start(page: Page, demo: gr.Blocks) -> None:
     go = gr.Button(say("Train"), variant="primary", elem_id="train")
     starting = Starting(page, form)
     inputs = [dataset, base, preset, *fields]
-    trial.build(page, demo, starting.settings, inputs)
+    trial.build(page, starting.settings, inputs)
 
     def look(before: str, data: Any) -> Any:
         found = choices(folders_of(work.datasets))
@@ -57,19 +57,13 @@ def _build_start(page: Page, demo: gr.Blocks) -> None:
 
     go.click(page.guarded(starting.train), [name, *inputs], None, **PRIVATE)
     kept.keep([dataset, base, preset, name, *fields], listed=[dataset, base])
-    demo.load(
-        lambda before: chosen(work.bases(), wanted(before, "train-base")),
-        kept.state,
-        base,
-        **QUIET,
+    page.watches.when_opened(
+        lambda before: chosen(work.bases(), wanted(before, "train-base")), [kept.state], [base]
     )
     names = gr.State("")
-    page.timer.tick(look, [names, dataset], [dataset, names], **QUIET)
-    demo.load(
-        lambda before: look("", wanted(before, "train-dataset")),
-        kept.state,
-        [dataset, names],
-        **QUIET,
+    page.watches.always(look, [names, dataset], [dataset, names])
+    page.watches.when_opened(
+        lambda before: look("", wanted(before, "train-dataset")), [kept.state], [dataset, names]
     )
 
 
