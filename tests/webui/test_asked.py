@@ -105,10 +105,28 @@ def test_a_sound_comes_back_into_the_form(page: Page) -> None:
     target = sound(page, "a", duration_s=6.0, bpm=140.0, key="C minor")
     prompt, seconds, _, seed, is_kept, *front = form(page)[0].take_up(pressed("again", target))
     assert (prompt, seconds, seed, is_kept) == ("trap", 6.0, 9, True)
-    assert front[:4] == ["140.0", "", "C minor", "1"]
+    assert front[:4] == ["140", "", "C minor", "1"]
     assert front[4]["value"] == ""
     with pytest.raises(UserError, match="not there any more"):
         form(page)[0].take_up(pressed("delete", target))
+
+
+def test_who_played_a_sound_is_chosen_again(page: Page) -> None:
+    """A player switches between sides; what is made next is by the one that was heard."""
+    runs = page.workspace.runs
+    made = Form(page, [], [], None, ["four", "components", "of", "players"])
+
+    def who(*adapters: Any) -> list[Any]:
+        target = sound(page, "a", adapters=list(adapters))
+        return made.take_up(pressed("again", target))[-4:]
+
+    one = {"path": str(runs / "one" / "best_model"), "strength": 0.7}
+    two = {"path": str(runs / "two" / "best_model"), "strength": 0.3}
+    assert who() == [BASE_ONLY, 1, BASE_ONLY, 1]
+    assert who(one) == [id_of("one"), 0.7, BASE_ONLY, 1]
+    assert who(two, one) == [id_of("two"), 0.3, id_of("one"), 0.7]
+    for odd in ({"path": "/etc/best_model"}, {"path": str(runs / "gone" / "best_model")}, "x", {}):
+        assert who(odd, one) == [id_of("one"), 0.7, BASE_ONLY, 1]
 
 
 def taken_up(page: Page, act: str, target: str, at: Any = None) -> tuple[list[Any], list[Any]]:
@@ -132,7 +150,7 @@ def asked_with(page: Page, recording: list[Any], **front: str) -> dict[str, Any]
 def test_a_sound_is_gone_on_with_where_its_player_stands(page: Page) -> None:
     target = sound(page, "a", bpm=140.0, bars=4, best_of=3)
     front, recording = taken_up(page, GO_ON, target, 2.504)
-    assert front == ["140.0", "", "1"]
+    assert front == ["140", "", "1"]
     settings = asked_with(page, recording, bpm=front[0])
     path = str(page.workspace.generated / "a.wav")
     more = {"continue_from": path, "continue_at": 2.5, "heard": HEARD_S, "bpm": 140.0}
@@ -148,7 +166,7 @@ def test_bars_of_a_sound_are_played_anew(page: Page) -> None:
     loop, clip = sound(page, "a", bpm=140.0, bars=4), sound(page, "b", bpm=90.0)
     # The JSON beside a loop knows its bars; those of another clip are counted by its tempo.
     assert taken_up(page, ANEW, loop)[0] == ["", "", "1"]
-    assert taken_up(page, ANEW, clip)[0] == ["90.0", "", "1"]
+    assert taken_up(page, ANEW, clip)[0] == ["90", "", "1"]
     settings = asked_with(page, [loop, ANEW, 2.0, 4.0, 3, 4])
     path = str(page.workspace.generated / "a.wav")
     assert settings.items() >= {"regenerate": path, "from_bar": 3, "to_bar": 4}.items()

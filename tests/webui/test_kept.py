@@ -33,7 +33,7 @@ def kept(tmp_path: Path) -> Kept:
             gr.Radio(["quick", "thorough"], elem_id="preset"),
             gr.Dropdown([], elem_id="adapter"),
         ]
-        found = Kept(page, "tab")
+        found = Kept(page)
         found.keep(fields, listed=[fields[-1]])
     return found
 

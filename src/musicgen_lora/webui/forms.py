@@ -64,7 +64,7 @@ class Setting:
         """The default as a field of a form has it."""
         if self.is_switch or self.options:
             return self.default
-        return "" if self.default is None else written(self.default)
+        return "" if self.default in (None, []) else written(self.default)
 
 
 def form_of(command: str, without: frozenset[str] = frozenset()) -> list[Setting]:
@@ -137,7 +137,7 @@ def _value(setting: Setting, text: str) -> Any:
     if isinstance(setting.default, str):
         return text
     if not text.strip():
-        return None
+        return [] if isinstance(setting.default, list) else None
     try:
         value = yaml.safe_load(text[:1000])
     except (yaml.YAMLError, ValueError) as error:

@@ -17,11 +17,8 @@ import gradio as gr
 from musicgen_lora.webui.forms import Setting
 from musicgen_lora.webui.page import QUIET, Page
 
-STORAGE = "musicgen-lora"
-"""Name in the browser's storage, and the key that Gradio encrypts with: no secret, since the one
-who can read that storage can use the page too."""
 MAX_TEXT = 1000
-READ = "(...values) => Object.fromEntries({names}.map((name, at) => [name, values[at]]))"
+ADD = "(...values) => window.keptFields.add(NAMES, values)"
 
 
 class Kept:
@@ -29,15 +26,13 @@ class Kept:
 
     Args:
         page: that shows them.
-        tab: name of the tab.
     """
 
-    def __init__(self, page: Page, tab: str) -> None:
-        self._page = page
+    def __init__(self, page: Page) -> None:
+        self._page, self.state = page, page.kept
         self._fields: list[Any] = []
         self._plain: list[Any] = []
         self._js = ""
-        self.state = gr.BrowserState({}, storage_key=f"{STORAGE} {tab}", secret=STORAGE)
 
     def keep(self, fields: Sequence[Any], listed: Sequence[Any] = ()) -> None:
         """Keeps fields from now on, and brings back what was kept of them.
@@ -48,14 +43,18 @@ class Kept:
         """
         self._fields = list(fields)
         self._plain = [field for field in fields if field not in listed]
-        self._js = READ.format(names=json.dumps([field.elem_id for field in fields]))
-        asked = {**QUIET, "js": self._js, "trigger_mode": "always_last"}
-        gr.on([field.input for field in fields], None, self._fields, self.state, **asked)
+        self._js = _add(fields)
+        typed = [field.input for field in fields]
+        gr.on(typed, None, self._fields, None, js=self._js, **QUIET)
         self._page.watches.when_opened(self.back, [self.state], self._plain)
+
+    def filled(self, field: Any) -> None:
+        """Keeps a field whenever buttons fill it too."""
+        field.change(None, field, None, js=_add([field]), **QUIET)
 
     def after(self, event: Any) -> None:
         """Keeps what the fields hold once an event has filled them."""
-        event.then(None, self._fields, self.state, js=self._js, **QUIET)
+        event.then(None, self._fields, None, js=self._js, **QUIET)
 
     def back(self, kept: Any) -> list[Any]:
         """What each plain field gets of what was kept."""
@@ -95,6 +94,10 @@ class Kept:
         gr.on([field.change for field in fields], look, list(fields), [told, back], **quiet)
         taken = back.click(lambda: [each.shown for each in form], None, list(fields), **QUIET)
         self.after(taken)
+
+
+def _add(fields: Sequence[Any]) -> str:
+    return ADD.replace("NAMES", json.dumps([field.elem_id for field in fields]))
 
 
 def wanted(kept: Any, name: str | None) -> Any:

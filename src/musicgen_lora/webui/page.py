@@ -27,6 +27,10 @@ FILES = "/files"
 """Where the server hands out files by ids."""
 
 
+def _carrier() -> gr.JSON:
+    return gr.JSON(visible=False)
+
+
 @dataclass(frozen=True)
 class Page:
     """The page in one language.
@@ -37,6 +41,8 @@ class Page:
         timer: ticks every few seconds while the page is open.
         uploads: where Gradio puts files that a browser sends.
         watches: what it looks at by itself.
+        kept: carries what the browser has kept when the page opens (`assets/webui/page.js`).
+            Gradio's own `BrowserState` has nothing yet at that moment.
     """
 
     workspace: Workspace
@@ -44,6 +50,7 @@ class Page:
     timer: gr.Timer
     uploads: Path
     watches: Watches = field(default_factory=Watches)
+    kept: gr.JSON = field(default_factory=_carrier)
 
     def guarded(self, handler: Callable[..., Any]) -> Callable[..., Any]:
         """A handler whose UserError is a line on the page, not a traceback."""
@@ -64,7 +71,9 @@ class Page:
         first, again = self.watches.first, self.watches.again
         told = gr.State("")
         asked, shown = [told, *inputs_of(first)], [told, *outputs_of(first)]
-        demo.load(all_of(first, self.words), asked, shown, **QUIET)
+        places = [at for at, component in enumerate(asked) if component is self.kept]
+        bring = f"(...values) => window.keptFields.bring({places}, values)"
+        demo.load(all_of(first, self.words), asked, shown, js=bring, **QUIET)
         asked, shown = [told, *inputs_of(again)], [told, *outputs_of(again)]
         self.timer.tick(all_of(again, self.words), asked, shown, **QUIET)
 

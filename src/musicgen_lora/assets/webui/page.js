@@ -5,6 +5,23 @@ document.addEventListener("keydown", (event) => {
     if (button && button.offsetParent !== null) { event.preventDefault(); button.click(); }
   }
 });
+// What was typed and chosen is kept by this browser, field by field, and brought back by a reload.
+window.keptFields = {
+  read() {
+    try { return JSON.parse(localStorage.getItem("musicgen-lora")) || {}; } catch { return {}; }
+  },
+  add(names, values) {
+    const kept = this.read();
+    names.forEach((name, at) => { kept[name] = values[at]; });
+    try { localStorage.setItem("musicgen-lora", JSON.stringify(kept)); } catch { /* Not allowed. */ }
+    return [];
+  },
+  bring(places, values) {
+    const kept = this.read();
+    places.forEach((at) => { values[at] = kept; });
+    return values;
+  },
+};
 new MutationObserver(window.adoptPlayers)
   .observe(document.body, { childList: true, subtree: true });
 window.adoptPlayers();

@@ -34,7 +34,7 @@ def build(page: Page) -> None:
 
 def _build_preparation(page: Page) -> None:
     """What is read, and into which dataset."""
-    say, work, kept = page.words, page.workspace, Kept(page, "data")
+    say, work, kept = page.words, page.workspace, Kept(page)
     drop = gr.File(
         file_count="multiple",
         file_types=list(AUDIO_SUFFIXES),

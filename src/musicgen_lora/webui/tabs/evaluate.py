@@ -26,7 +26,7 @@ def settings_form() -> list[Setting]:
 
 def build(page: Page) -> None:
     """Builds the tab."""
-    say, kept, form = page.words, Kept(page, "evaluate"), settings_form()
+    say, kept, form = page.words, Kept(page), settings_form()
     adapters = gr.Dropdown(
         [],
         multiselect=True,

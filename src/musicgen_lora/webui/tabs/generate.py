@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -12,10 +13,17 @@ from musicgen_lora.errors import UserError
 from musicgen_lora.webui.forms import Setting, changed, form_of, written
 from musicgen_lora.webui.kept import Kept, wanted
 from musicgen_lora.webui.page import PRIVATE, Page, chosen
-from musicgen_lora.webui.safety import folders_of
+from musicgen_lora.webui.safety import folders_of, id_of
 from musicgen_lora.webui.tabs import history
 from musicgen_lora.webui.tabs.recordings import ANEW, GO_ON, Fields, Recording
-from musicgen_lora.webui.workspace import BASES, adapter_names, choices, facts_of, trained_entries
+from musicgen_lora.webui.workspace import (
+    BASES,
+    adapter_names,
+    choices,
+    facts_of,
+    has_adapter,
+    trained_entries,
+)
 
 BASE_ONLY = "base"
 MORE = "again"
@@ -50,7 +58,7 @@ def build(page: Page) -> None:
 
 
 def _build_form(page: Page) -> tuple[Form, Kept]:
-    say, kept = page.words, Kept(page, "generate")
+    say, kept = page.words, Kept(page)
     prompt = gr.Textbox(
         label=say("What to play"),
         lines=3,
@@ -60,7 +68,7 @@ def _build_form(page: Page) -> tuple[Form, Kept]:
         placeholder="trap beat with gliding 808 bass, rolling hi-hats, 140 bpm, C# minor",
     )
     dice = gr.Button(f"⚄ {say('A caption of my datasets')}", size="sm", elem_id="dice")
-    chips = _build_chips(page, prompt)
+    _build_chips(page, prompt)
     players = _build_players(page, kept)
     both = gr.Checkbox(True, label=say("The base as well, in the same player"), elem_id="both")
     asked = _build_asked(page)
@@ -72,13 +80,13 @@ def _build_form(page: Page) -> tuple[Form, Kept]:
     go = gr.Button(say("Generate (Ctrl+Enter)"), variant="primary", elem_id="generate")
 
     front = [setting for setting in form_of("generate") if setting.name in FRONT]
-    form = Form(page, [*front, *advanced], [prompt, *asked], recording)
+    form = Form(page, [*front, *advanced], [prompt, *asked], recording, players[:4])
     inputs = [prompt, *players, both, *asked, *fields, *recording.inputs]
     went = go.click(page.guarded(form.generate), inputs, asked[2], **PRIVATE)
-    thrown = dice.click(page.guarded(form.throw), None, prompt, **PRIVATE)
+    dice.click(page.guarded(form.throw), None, prompt, **PRIVATE)
     kept.keep([prompt, *players, both, *asked, *fields], listed=[players[0], *players[2::2]])
-    for event in (*chips, thrown, went):
-        kept.after(event)
+    kept.filled(prompt)
+    kept.after(went)
     return form, kept
 
 
@@ -172,17 +180,16 @@ def _build_asked(page: Page) -> list[Any]:
     return [seconds, count, seed, lock, bpm, bars, key, best_of]
 
 
-def _build_chips(page: Page, prompt: gr.Textbox) -> list[Any]:
-    """Buttons that add a word to the prompt; what happens when one is pressed."""
-    say, pressed = page.words, []
+def _build_chips(page: Page, prompt: gr.Textbox) -> None:
+    """Buttons that add a word to the prompt."""
+    say = page.words
     for title, words in CHIPS.items():
         with gr.Row(elem_classes="chips"):
             gr.HTML(f"<small>{say(title)}</small>", elem_classes="chips-title")
             for word in words:
                 chip = gr.Button(say(word), size="sm", min_width=30)
                 js = ADD_WORD.replace("WORD", f"'{word}'")
-                pressed.append(chip.click(None, prompt, prompt, js=js, **PRIVATE))
-    return pressed
+                chip.click(None, prompt, prompt, js=js, **PRIVATE)
 
 
 class Form:
@@ -193,6 +200,7 @@ class Form:
         form: of the settings, those of `FRONT` first.
         plain: components of prompt, seconds, variations, seed, lock, and those of `FRONT`.
         recording: fields of a clip that is taken up; None where there are none.
+        players: components of two adapters, each with its strength.
     """
 
     def __init__(
@@ -201,10 +209,11 @@ class Form:
         form: list[Setting],
         plain: list[Any],
         recording: Fields | None = None,
+        players: Sequence[Any] = (),
     ) -> None:
         self._page, self._work, self._form = page, page.workspace, form
-        self._recording = recording
-        self.outputs = [*plain, *(recording.outputs if recording else [])]
+        self._recording, self._who = recording, players
+        self.outputs = [*plain, *players, *(recording.outputs if recording else [])]
 
     def generate(self, text: Any, *rest: Any) -> int:
         """Starts the jobs of a prompt.
@@ -246,10 +255,8 @@ class Form:
         if act not in ACTS:
             raise UserError("That is not there any more; reload the page.")
         facts = facts_of(self._work.sound(target)) or {}
-        shown = {
-            name: "" if facts.get(name) is None else written(facts[name]) for name in FRONT[:-1]
-        }
-        shown["best_of"] = written(facts.get("best_of") or 1)
+        shown = {name: _written(facts.get(name)) for name in FRONT}
+        shown["best_of"] = shown["best_of"] or "1"
         seconds, seed = facts.get("duration_s"), facts.get("seed")
         is_number = isinstance(seconds, (int, float)) and not shown["bars"]
         recording = Recording.that_made(facts, self._work)
@@ -266,8 +273,22 @@ class Form:
             seed if isinstance(seed, int) else gr.skip(),
             act == MORE,
             *shown.values(),
+            *(self._who_played(facts) if self._who else []),
             *(self._recording.filled(recording) if self._recording else []),
         ]
+
+    def _who_played(self, facts: dict[str, Any]) -> list[Any]:
+        """Updates of two adapters with their strengths: those that a clip's JSON names, as far as
+        they are runs that are there."""
+        adapters = facts.get("adapters")
+        found: list[Any] = []
+        for each in adapters if isinstance(adapters, list) else []:
+            folder = Path(str(each.get("path", ""))).parent if isinstance(each, dict) else Path()
+            if folder.parent == self._work.runs and has_adapter(folder):
+                strength = each.get("strength")
+                is_number = isinstance(strength, (int, float)) and 0 <= strength <= MAX_STRENGTH
+                found += [id_of(folder.name), strength if is_number else 1]
+        return [*found, *[BASE_ONLY, 1] * 2][:4]
 
     def _players(self, who: Sequence[Any], base: Any, side: Any) -> list[dict[str, Any]]:
         """The settings of who plays."""
@@ -292,6 +313,13 @@ class Form:
         if not captions:
             raise UserError("There is no caption yet; prepare a dataset first.")
         return random.choice(captions)
+
+
+def _written(value: Any) -> str:
+    """A number without the decimals that it doesn't need; anything else as in a settings file."""
+    if value is None:
+        return ""
+    return f"{value:g}" if isinstance(value, float) else written(value)
 
 
 def second_of(sent: Any) -> float | None:

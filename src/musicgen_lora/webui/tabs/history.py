@@ -47,7 +47,8 @@ element.addEventListener("click", (event) => {
   const { side, at } = window.playerAt(sound.querySelector(".player"));
   const target = sound.querySelector(`button[data-side="${side}"]`).dataset.target;
   trigger("click", { act: button.dataset.act, target, at });
-  document.querySelector("#prompt").scrollIntoView({ block: "center" });
+  const place = button.dataset.act === "again" ? "#prompt" : "#recording-box";
+  document.querySelector(place).scrollIntoView({ block: "center" });
 });
 """
 """Tells the server which button of which sound was pressed, and where its player stands."""

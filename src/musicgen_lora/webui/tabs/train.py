@@ -27,7 +27,7 @@ def build(page: Page) -> None:
 
 
 def _build_start(page: Page) -> None:
-    say, work, kept = page.words, page.workspace, Kept(page, "train")
+    say, work, kept = page.words, page.workspace, Kept(page)
     dataset = gr.Dropdown([], label=say("Dataset"), elem_id="train-dataset")
     base = gr.Dropdown(list(BASES), value=BASES[0], label=say("Base model"), elem_id="train-base")
     preset = gr.Radio(
