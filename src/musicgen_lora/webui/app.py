@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import gradio as gr
@@ -68,7 +69,9 @@ def fill(page: Page, demo: gr.Blocks) -> None:
     page.start_watching(demo)
 
 
-def page_script() -> str:
-    """What Gradio runs when the page has loaded: the players of reports, and the page's own."""
+def page_script(say: Words) -> str:
+    """What Gradio runs when the page has loaded: the players of reports, and the page's own, with
+    the words that Gradio has in English alone."""
     own = SCRIPT.read_text(encoding="utf-8")
-    return f"() => {{\n{read_script(REPORT_SCRIPT)}\n{own}\n}}"
+    words = f"window.pageWords = {json.dumps({'Search...': say('Search...')})};"
+    return f"() => {{\n{words}\n{read_script(REPORT_SCRIPT)}\n{own}\n}}"

@@ -22,6 +22,13 @@ window.keptFields = {
     return values;
   },
 };
-new MutationObserver(window.adoptPlayers)
-  .observe(document.body, { childList: true, subtree: true });
-window.adoptPlayers();
+// What Gradio says in English alone.
+function translate() {
+  Object.entries(window.pageWords).forEach(([english, word]) => {
+    document.querySelectorAll(`input[placeholder="${english}"]`)
+      .forEach((field) => { field.placeholder = word; field.setAttribute("aria-label", word); });
+  });
+}
+function drawn() { window.adoptPlayers(); translate(); }
+new MutationObserver(drawn).observe(document.body, { childList: true, subtree: true });
+drawn();

@@ -32,6 +32,8 @@ ACTS = (MORE, GO_ON, ANEW)
 MAX_VARIATIONS = 8
 BARS, TAKES = (1, 2, 4, 8, 16), (1, 2, 4, 8, 16)
 MAX_STRENGTH = 2
+SLIDER_WIDTH = 180
+"""Pixels; two side by side on a phone leave no room for a label."""
 OWN = frozenset(("duration", "seed", "lora_model_path", "strength", "melody", "output_dir"))
 """Settings that the tab asks for by itself, and a tune, which it doesn't take."""
 FRONT = ("bpm", "bars", "key", "best_of")
@@ -100,6 +102,7 @@ def _build_players(page: Page, kept: Kept) -> list[Any]:
                     [(nobody, BASE_ONLY)],
                     value=BASE_ONLY,
                     label=say("Mixed with") if number else say("Adapter"),
+                    min_width=SLIDER_WIDTH,
                     elem_id=f"adapter-{number + 1}" if number else "adapter",
                 )
             )
@@ -110,6 +113,7 @@ def _build_players(page: Page, kept: Kept) -> list[Any]:
                     value=1,
                     step=0.05,
                     label=say("Strength"),
+                    min_width=SLIDER_WIDTH,
                     elem_id=f"strength-{number + 1}",
                 )
             )
@@ -151,9 +155,17 @@ def _build_asked(page: Page) -> list[Any]:
     """How long, how many, of which seed; then the settings of `FRONT` in the form's order."""
     say = page.words
     with gr.Row():
-        seconds = gr.Slider(1, 30, value=10, step=1, label=say("Seconds"), elem_id="seconds")
-        count = gr.Slider(
-            1, MAX_VARIATIONS, value=2, step=1, label=say("Variations"), elem_id="variations"
+        seconds, count = (
+            gr.Slider(
+                1,
+                most,
+                value=value,
+                step=1,
+                label=say(label),
+                min_width=SLIDER_WIDTH,
+                elem_id=label.lower(),
+            )
+            for label, most, value in (("Seconds", 30, 10), ("Variations", MAX_VARIATIONS, 2))
         )
     with gr.Row():
         bpm = gr.Textbox("", label=say("Tempo (BPM)"), max_lines=1, min_width=90, elem_id="bpm")
