@@ -178,9 +178,14 @@ def test_bars_of_a_sound_are_played_anew(page: Page) -> None:
 def test_more_like_what_was_gone_on_with_is_gone_on_with(page: Page) -> None:
     first = sound(page, "a")
     source = {"path": str(page.workspace.generated / "a.wav")}
-    more = sound(page, "b", continued=source | {"begin_s": 2.5, "heard_s": 2.0})
+    more = sound(
+        page, "b", duration_s=8.5, continued=source | {"begin_s": 2.5, "heard_s": 2.0, "end_s": 8.5}
+    )
     bars = sound(page, "c", regenerated=source | {"from_bar": 2, "to_bar": 3})
     assert taken_up(page, "again", more)[1] == [first, GO_ON, 2.5, 2.0, 1, 1]
+    # The seconds of the form are what is added.
+    assert form(page)[0].take_up(pressed("again", more))[1] == 6.0
+    assert form(page)[0].take_up(pressed("again", sound(page, "e", duration_s=90)))[1] == gr.skip()
     assert taken_up(page, "again", bars)[1] == [first, ANEW, None, HEARD_S, 2, 3]
     for path in ("/etc/passwd", str(page.workspace.generated / "gone.wav"), 3):
         other = sound(page, "d", continued={"path": path})

@@ -31,7 +31,7 @@ ACTS = (MORE, GO_ON, ANEW)
 """What can be done with a sound that was made."""
 MAX_VARIATIONS = 8
 BARS, TAKES = (1, 2, 4, 8, 16), (1, 2, 4, 8, 16)
-MAX_STRENGTH = 2
+MAX_STRENGTH, MAX_S = 2, 30
 SLIDER_WIDTH = 180
 """Pixels; two side by side on a phone leave no room for a label."""
 OWN = frozenset(("duration", "seed", "lora_model_path", "strength", "melody", "output_dir"))
@@ -165,7 +165,7 @@ def _build_asked(page: Page) -> list[Any]:
                 min_width=SLIDER_WIDTH,
                 elem_id=label.lower(),
             )
-            for label, most, value in (("Seconds", 30, 10), ("Variations", MAX_VARIATIONS, 2))
+            for label, most, value in (("Seconds", MAX_S, 10), ("Variations", MAX_VARIATIONS, 2))
         )
     with gr.Row():
         bpm = gr.Textbox("", label=say("Tempo (BPM)"), max_lines=1, min_width=90, elem_id="bpm")
@@ -269,8 +269,7 @@ class Form:
         facts = facts_of(self._work.sound(target)) or {}
         shown = {name: _written(facts.get(name)) for name in FRONT}
         shown["best_of"] = shown["best_of"] or "1"
-        seconds, seed = facts.get("duration_s"), facts.get("seed")
-        is_number = isinstance(seconds, (int, float)) and not shown["bars"]
+        seconds, seed = _asked_s(facts), facts.get("seed")
         recording = Recording.that_made(facts, self._work)
         if act != MORE:
             recording = Recording(target, act, second_of(asked.get("at")))
@@ -280,7 +279,7 @@ class Form:
             shown |= {"bars": "", "best_of": "1"}
         return [
             str(facts.get("prompt", ""))[:1000],
-            seconds if is_number and act == MORE else gr.skip(),
+            seconds if seconds and act == MORE else gr.skip(),
             gr.skip(),
             seed if isinstance(seed, int) else gr.skip(),
             act == MORE,
@@ -332,6 +331,19 @@ def _written(value: Any) -> str:
     if value is None:
         return ""
     return f"{value:g}" if isinstance(value, float) else written(value)
+
+
+def _asked_s(facts: dict[str, Any]) -> float | None:
+    """The seconds that were asked of a clip: of what was gone on with, those that were added. None
+    for a loop, and for what the form has no room for."""
+    source = facts.get("continued")
+    found = facts.get("duration_s")
+    if isinstance(source, dict):
+        ends = (source.get("begin_s"), source.get("end_s"))
+        is_known = all(isinstance(each, (int, float)) for each in ends)
+        found = round(ends[1] - ends[0], 3) if is_known else None
+    is_number = isinstance(found, (int, float)) and not facts.get("bars")
+    return float(found) if is_number and 0 < found <= MAX_S else None
 
 
 def second_of(sent: Any) -> float | None:

@@ -120,9 +120,6 @@ def _details(facts: dict[str, Any], page: Page) -> str:
 
 
 def _seconds(facts: dict[str, Any]) -> float:
-    continued = facts.get("continued")
-    if isinstance(continued, dict) and isinstance(continued.get("end_s"), (int, float)):
-        return float(continued["end_s"])
     bpm, bars, duration_s = (facts.get(name) for name in ("bpm", "bars", "duration_s"))
     if isinstance(bpm, (int, float)) and isinstance(bars, int) and bpm > 0:
         return bars * 240.0 / bpm
