@@ -106,6 +106,8 @@ class Server:
                 self.client.get("/favicon.ico")
                 break
             except httpx.TransportError:
+                if self.popen.poll() is not None:
+                    raise SystemExit("The page's server has ended; see above.") from None
                 time.sleep(0.05)
         self.start_wall_s, self.start_cpu_s = time.perf_counter() - begun, self.cpu_s()
 
