@@ -326,6 +326,18 @@ def test_the_base_beside_an_adapter_is_asked_without_its_strength(tmp_path: Path
     assert asked[1]["lora_model_path"] == [str(tmp_path / "run")]
 
 
+def test_what_is_sent_is_not_printed_at_any_length(
+    client: TestClient, demo: gr.Blocks, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """One value of a megabyte, where twenty are wanted, and where a choice is."""
+    wanted = [number for number, fn in demo.fns.items() if fn.fn is not None and fn.inputs]
+    for number in wanted:
+        sent = {"data": ["x" * 2**20], "fn_index": number, "session_hash": "a"}
+        client.post("/en/gradio_api/run/predict", json=sent)
+    written = capfd.readouterr()
+    assert len(written.out) + len(written.err) < 2**20
+
+
 def test_fifty_at_once(client: TestClient) -> None:
     def ask(number: int) -> int:
         path = f"/files/sound/{id_of('x.wav')}" if number % 2 else "/en/gradio_api/queue/join"

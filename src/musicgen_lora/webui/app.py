@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 
@@ -15,6 +18,8 @@ from musicgen_lora.webui.workspace import Workspace
 
 TICK_S = 2.0
 UPLOAD_AGE_S = 24 * 3600
+MAX_TOLD = 2_000
+"""Letters of an error that are printed."""
 MAX_SESSIONS = 32
 """Open pages that the server remembers; one more makes it forget the oldest."""
 _ASSETS = Path(__file__).resolve().parents[1] / "assets" / "webui"
@@ -47,10 +52,28 @@ def build_page(workspace: Workspace, language: Language, uploads: Path) -> gr.Bl
         fill_width=True,
     ) as demo:
         fill(Page(workspace, say, gr.Timer(TICK_S), uploads), demo)
+    demo.process_api = _bounded(demo.process_api)
     # Gradio keeps ten thousand, each with what it has been shown.
     demo.state_session_capacity = MAX_SESSIONS
     demo.queue(default_concurrency_limit=4, max_size=64, api_open=False)
     return demo
+
+
+def _bounded(process: Callable[..., Any]) -> Callable[..., Any]:
+    """Gradio prints what it was sent and could not use, at any length: a few hundred requests of
+    megabytes would make a log of gigabytes."""
+
+    @functools.wraps(process)
+    async def run(*values: Any, **named: Any) -> Any:
+        try:
+            return await process(*values, **named)
+        except Exception as error:
+            told = str(error)
+            if len(told) <= MAX_TOLD:
+                raise
+            raise gr.Error(f"{told[:MAX_TOLD]} ...", print_exception=False) from None
+
+    return run
 
 
 def fill(page: Page, demo: gr.Blocks) -> None:

@@ -336,14 +336,14 @@ def _written(value: Any) -> str:
 def _asked_s(facts: dict[str, Any]) -> float | None:
     """The seconds that were asked of a clip: of what was gone on with, those that were added. None
     for a loop, and for what the form has no room for."""
-    source = facts.get("continued")
-    found = facts.get("duration_s")
+    source, found = facts.get("continued"), facts.get("duration_s")
     if isinstance(source, dict):
-        ends = (source.get("begin_s"), source.get("end_s"))
-        is_known = all(isinstance(each, (int, float)) for each in ends)
-        found = round(ends[1] - ends[0], 3) if is_known else None
-    is_number = isinstance(found, (int, float)) and not facts.get("bars")
-    return float(found) if is_number and 0 < found <= MAX_S else None
+        begin_s, end_s = source.get("begin_s"), source.get("end_s")
+        is_known = isinstance(begin_s, (int, float)) and isinstance(end_s, (int, float))
+        found = round(end_s - begin_s, 3) if is_known else None
+    if not isinstance(found, (int, float)) or facts.get("bars"):
+        return None
+    return float(found) if 0 < found <= MAX_S else None
 
 
 def second_of(sent: Any) -> float | None:

@@ -64,8 +64,10 @@ class Recording:
         """What a clip's JSON says that it was made of; of none where that is gone."""
         for kind, name in ((GO_ON, "continued"), (ANEW, "regenerated")):
             source = facts.get(name)
-            path = Path(str(source.get("path", ""))) if isinstance(source, dict) else None
-            if path is None or path.parent != work.generated or not path.is_file():
+            if not isinstance(source, dict):
+                continue
+            path = Path(str(source.get("path", "")))
+            if path.parent != work.generated or not path.is_file():
                 continue
             if kind == ANEW:
                 bars = (source.get("from_bar"), source.get("to_bar"))
