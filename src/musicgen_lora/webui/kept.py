@@ -56,7 +56,7 @@ class Kept:
         """Keeps what the fields hold once an event has filled them."""
         event.then(None, self._fields, None, js=self._js, **QUIET)
 
-    def back(self, kept: Any) -> list[Any]:
+    def back(self, kept: Any) -> Any:
         """What each plain field gets of what was kept."""
         values = [wanted(kept, field.elem_id) for field in self._plain]
         updates = [

@@ -339,8 +339,9 @@ def _asked_s(facts: dict[str, Any]) -> float | None:
     source, found = facts.get("continued"), facts.get("duration_s")
     if isinstance(source, dict):
         begin_s, end_s = source.get("begin_s"), source.get("end_s")
-        is_known = isinstance(begin_s, (int, float)) and isinstance(end_s, (int, float))
-        found = round(end_s - begin_s, 3) if is_known else None
+        if not isinstance(begin_s, (int, float)) or not isinstance(end_s, (int, float)):
+            return None
+        found = round(end_s - begin_s, 3)
     if not isinstance(found, (int, float)) or facts.get("bars"):
         return None
     return float(found) if 0 < found <= MAX_S else None
