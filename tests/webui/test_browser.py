@@ -153,7 +153,8 @@ def test_what_was_typed_and_chosen_is_there_after_a_reload(
     page.reload()
     tab(page, 2)
     expect(page.locator("#prompt textarea")).to_have_value("")
-    assert wrong == []
+    # A reload ends what the page was just asking.
+    assert [line for line in wrong if "abort" not in line.lower()] == []
     page.context.close()
 
 
