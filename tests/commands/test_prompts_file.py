@@ -133,6 +133,7 @@ def test_what_is_wrong_is_one_line_with_its_row(
         ({"prompts": ["a", "b"], "change_at": [4.0], "bars": 2}, "have one prompt"),
         ({"from_bar": 1}, "give --regenerate FILE"),
         ({"heard": 2.0}, "--heard is of a recording"),
+        ({"continue_at": 2.0}, "--continue_at is of a recording"),
         ({"regenerate": Path("a.wav"), "from_bar": 1}, "needs --from_bar and --to_bar"),
         ({"regenerate": Path("a.wav"), "from_bar": 3, "to_bar": 2}, "is after --to_bar 2"),
         ({"regenerate": Path("a.wav"), "continue_from": Path("a.wav")}, "give one of them"),

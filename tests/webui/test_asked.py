@@ -13,16 +13,17 @@ pytest.importorskip("gradio", reason="the page's library is not installed (make 
 
 import gradio as gr
 
+from musicgen_lora.config import EvaluateSettings
 from musicgen_lora.errors import UserError
 from musicgen_lora.training.record.run import FINISHED, Run
 from musicgen_lora.webui.forms import form_of
 from musicgen_lora.webui.jobs import Jobs
 from musicgen_lora.webui.page import Page
 from musicgen_lora.webui.safety import id_of
-from musicgen_lora.webui.tabs.evaluate import OWN as EVALUATE_OWN
-from musicgen_lora.webui.tabs.evaluate import Measuring
+from musicgen_lora.webui.tabs.evaluate import Measuring, settings_form
 from musicgen_lora.webui.tabs.exports import Exporting, numbers
 from musicgen_lora.webui.tabs.generate import BASE_ONLY, FRONT, OWN, Form
+from musicgen_lora.webui.tabs.recordings import ANEW, GO_ON, HEARD_S, Fields
 from musicgen_lora.webui.words import Words
 from musicgen_lora.webui.workspace import Workspace
 
@@ -56,7 +57,22 @@ def form(page: Page) -> tuple[Form, list[Any]]:
     settings = form_of("generate")
     front = [setting for setting in settings if setting.name in FRONT]
     rest = form_of("generate", OWN | frozenset(FRONT))
-    return Form(page, [*front, *rest], []), [setting.shown for setting in [*front, *rest]]
+    with gr.Blocks():
+        made = Form(page, [*front, *rest], [], Fields(page))
+    return made, [setting.shown for setting in [*front, *rest]]
+
+
+def sound(page: Page, name: str, **facts: Any) -> str:
+    """The id of a clip that was made."""
+    folder = page.workspace.generated
+    (folder / f"{name}.wav").write_bytes(b"x")
+    (folder / f"{name}.json").write_text(json.dumps({"prompt": "trap", "seed": 9, **facts}))
+    return id_of(f"{name}.wav")
+
+
+def pressed(act: str, target: str, at: Any = None) -> gr.EventData:
+    """What the browser sends of a button below a sound."""
+    return gr.EventData(None, {"act": act, "target": target, "at": at})
 
 
 def test_adapters_play_at_their_strengths_and_the_base_at_none(page: Page) -> None:
@@ -86,16 +102,103 @@ def test_the_base_alone_and_a_second_adapter_alone(page: Page) -> None:
 
 
 def test_a_sound_comes_back_into_the_form(page: Page) -> None:
-    folder = page.workspace.generated
-    facts = {"prompt": "trap", "seed": 9, "duration_s": 6.0, "bpm": 140.0, "key": "C minor"}
-    (folder / "a.wav").write_bytes(b"x")
-    (folder / "a.json").write_text(json.dumps(facts))
-    event = gr.EventData(None, {"act": "again", "target": id_of("a.wav")})
-    prompt, seconds, _, seed, is_kept, *front = form(page)[0].again(event)
+    target = sound(page, "a", duration_s=6.0, bpm=140.0, key="C minor")
+    prompt, seconds, _, seed, is_kept, *front = form(page)[0].take_up(pressed("again", target))
     assert (prompt, seconds, seed, is_kept) == ("trap", 6.0, 9, True)
-    assert front == ["140.0", "", "C minor", "1"]
+    assert front[:4] == ["140", "", "C minor", "1"]
+    assert front[4]["value"] == ""
     with pytest.raises(UserError, match="not there any more"):
-        form(page)[0].again(gr.EventData(None, {"act": "delete", "target": id_of("a.wav")}))
+        form(page)[0].take_up(pressed("delete", target))
+
+
+def test_who_played_a_sound_is_chosen_again(page: Page) -> None:
+    """A player switches between sides; what is made next is by the one that was heard."""
+    runs = page.workspace.runs
+    made = Form(page, [], [], None, ["four", "components", "of", "players"])
+
+    def who(*adapters: Any) -> list[Any]:
+        target = sound(page, "a", adapters=list(adapters))
+        return made.take_up(pressed("again", target))[-4:]
+
+    one = {"path": str(runs / "one" / "best_model"), "strength": 0.7}
+    two = {"path": str(runs / "two" / "best_model"), "strength": 0.3}
+    assert who() == [BASE_ONLY, 1, BASE_ONLY, 1]
+    assert who(one) == [id_of("one"), 0.7, BASE_ONLY, 1]
+    assert who(two, one) == [id_of("two"), 0.3, id_of("one"), 0.7]
+    for odd in ({"path": "/etc/best_model"}, {"path": str(runs / "gone" / "best_model")}, "x", {}):
+        assert who(odd, one) == [id_of("one"), 0.7, BASE_ONLY, 1]
+
+
+def taken_up(page: Page, act: str, target: str, at: Any = None) -> tuple[list[Any], list[Any]]:
+    """What a button below a sound puts into tempo, bars and best of, and into the recording."""
+    *_, bpm, bars, _, best_of, chosen, kind, at_s, heard_s, first, last, _ = form(page)[0].take_up(
+        pressed(act, target, at)
+    )
+    return [bpm, bars, best_of], [chosen["value"], kind, at_s, heard_s, first, last]
+
+
+def asked_with(page: Page, recording: list[Any], **front: str) -> dict[str, Any]:
+    """The settings of a clip of the base with these fields of a recording."""
+    made, values = form(page)
+    for name, value in front.items():
+        values[FRONT.index(name)] = value
+    who = [BASE_ONLY, 1, BASE_ONLY, 1, BASE, False]
+    made.generate("trap", *who, 4, 1, 7, True, *values, *recording)
+    return asked(page)[-1]
+
+
+def test_a_sound_is_gone_on_with_where_its_player_stands(page: Page) -> None:
+    target = sound(page, "a", bpm=140.0, bars=4, best_of=3)
+    front, recording = taken_up(page, GO_ON, target, 2.504)
+    assert front == ["140", "", "1"]
+    settings = asked_with(page, recording, bpm=front[0])
+    path = str(page.workspace.generated / "a.wav")
+    more = {"continue_from": path, "continue_at": 2.5, "heard": HEARD_S, "bpm": 140.0}
+    assert more.items() <= settings.items()
+    assert "from_bar" not in settings
+    # A player at its beginning or end, and nonsense, mean the end.
+    for at in (None, 0, -1.0, float("nan"), 1e9, "3", True, [2]):
+        assert taken_up(page, GO_ON, target, at)[1] == [target, GO_ON, None, HEARD_S, 1, 1]
+    assert "continue_at" not in asked_with(page, [target, GO_ON, None, HEARD_S, 1, 1])
+
+
+def test_bars_of_a_sound_are_played_anew(page: Page) -> None:
+    loop, clip = sound(page, "a", bpm=140.0, bars=4), sound(page, "b", bpm=90.0)
+    # The JSON beside a loop knows its bars; those of another clip are counted by its tempo.
+    assert taken_up(page, ANEW, loop)[0] == ["", "", "1"]
+    assert taken_up(page, ANEW, clip)[0] == ["90", "", "1"]
+    settings = asked_with(page, [loop, ANEW, 2.0, 4.0, 3, 4])
+    path = str(page.workspace.generated / "a.wav")
+    assert settings.items() >= {"regenerate": path, "from_bar": 3, "to_bar": 4}.items()
+    assert settings.keys().isdisjoint(("continue_from", "continue_at", "heard"))
+    with pytest.raises(UserError, match="--from_bar 3 is after --to_bar 2"):
+        asked_with(page, [loop, ANEW, None, None, 3, 2])
+
+
+def test_more_like_what_was_gone_on_with_is_gone_on_with(page: Page) -> None:
+    first = sound(page, "a")
+    source = {"path": str(page.workspace.generated / "a.wav")}
+    more = sound(
+        page, "b", duration_s=8.5, continued=source | {"begin_s": 2.5, "heard_s": 2.0, "end_s": 8.5}
+    )
+    bars = sound(page, "c", regenerated=source | {"from_bar": 2, "to_bar": 3})
+    assert taken_up(page, "again", more)[1] == [first, GO_ON, 2.5, 2.0, 1, 1]
+    # The seconds of the form are what is added.
+    assert form(page)[0].take_up(pressed("again", more))[1] == 6.0
+    assert form(page)[0].take_up(pressed("again", sound(page, "e", duration_s=90)))[1] == gr.skip()
+    assert taken_up(page, "again", bars)[1] == [first, ANEW, None, HEARD_S, 2, 3]
+    for path in ("/etc/passwd", str(page.workspace.generated / "gone.wav"), 3):
+        other = sound(page, "d", continued={"path": path})
+        assert taken_up(page, "again", other)[1][0] == ""
+
+
+def test_recordings_are_clips_of_the_page(page: Page) -> None:
+    for forged in ("../secret.wav", "/etc/passwd", "http://example.org/a.wav", id_of("gone.wav")):
+        with pytest.raises(UserError, match="not there any more"):
+            asked_with(page, [forged, GO_ON, None, None, 1, 1])
+    with pytest.raises(UserError, match="not there any more"):
+        asked_with(page, [sound(page, "a"), "delete", None, None, 1, 1])
+    assert asked(page) == []
 
 
 def test_what_is_merged_is_a_base_of_the_page(page: Page) -> None:
@@ -117,16 +220,62 @@ def test_what_is_merged_is_a_base_of_the_page(page: Page) -> None:
             work.base(forged)
 
 
-def test_each_run_that_is_chosen_is_evaluated(page: Page) -> None:
-    form = form_of("evaluate", EVALUATE_OWN)
-    measuring, values = Measuring(page, form), [setting.shown for setting in form]
-    measuring.start([id_of("one"), id_of("two")], 3, True, *values)
-    runs = page.workspace.runs
-    assert [settings["output_dir"] for settings in asked(page)] == [
-        str(runs / name / "evaluation") for name in ("one", "two")
-    ]
-    with pytest.raises(UserError, match="Choose a run"):
-        measuring.start([], 3, True, *values)
+def test_runs_checkpoints_and_strengths_are_measured_side_by_side(page: Page) -> None:
+    form, work = settings_form(), page.workspace
+    measuring = Measuring(page, form)
+    values = ["0 0.5 1", *(setting.shown for setting in form[1:])]
+    step = work.runs / "one" / "checkpoints" / "step-000040"
+    step.mkdir(parents=True)
+    (step / "adapter_model.safetensors").write_bytes(b"x")
+    (step / "adapter_config.json").write_text("{}")
+    (work.runs / "one" / "checkpoints" / ".staging-1").mkdir()
+    best = {name: work.runs / name / "best_model" for name in ("one", "two")}
+    assert work.adapters() == best | {"one/step-000040": step}
+    measuring.start([id_of("one"), id_of("one/step-000040")], 3, True, *values)
+    measuring.start([id_of("two"), id_of("one"), id_of("two")], 3, False, *values)
+    own, several = asked(page)
+    assert own["lora_model_path"] == [str(best["one"]), str(step)]
+    assert EvaluateSettings(**own).strengths == [0.0, 0.5, 1.0]
+    assert own["output_dir"] == str(work.runs / "one" / "evaluation")
+    assert several["lora_model_path"] == [str(best["two"]), str(best["one"])]
+    assert several["output_dir"] == str(work.evaluations / "two and one")
+
+
+def test_wrong_evaluations_ask_for_nothing(page: Page) -> None:
+    form, work = settings_form(), page.workspace
+    measuring, plain = Measuring(page, form), [setting.shown for setting in form]
+    Run(FINISHED, "two", base={"path": "facebook/musicgen-small"}).write(work.runs / "two")
+    both = [id_of("one"), id_of("two")]
+    for ids, strengths, said in (
+        ([], "", "Choose an adapter"),
+        ("x", "", "Choose an adapter"),
+        (["../one"], "", "not there any more"),
+        ([str(work.runs / "one")], "", "not there any more"),
+        ([id_of("one/step-000040")], "", "not there any more"),
+        (both, "", "another base model than one"),
+        (both[:1], "3", "strengths.0 = 3"),
+        (both[:1], "loud", "strengths.0 = 'loud'"),
+    ):
+        with pytest.raises(UserError, match=said):
+            measuring.start(ids, 3, True, strengths, *plain[1:])
+    assert asked(page) == []
+
+
+def test_a_report_of_several_runs_is_shown_as_it_comes(page: Page) -> None:
+    measuring, work = Measuring(page, settings_form()), page.workspace
+    *_, report, names, _, seen = measuring.look("", [], None, None)
+    assert report["value"] == id_of("one") or report["value"] == id_of("two")
+    folder = work.evaluations / "one"
+    folder.mkdir()
+    (folder / "report.html").write_text("x")
+    _, report, names, shown, seen = measuring.look(seen, names, None, report["value"])
+    # A run of the same name has a report of its own.
+    assert report["value"] == id_of("evaluations/one")
+    assert id_of("evaluations/one") in shown
+    assert work.report(id_of("evaluations/one")) == folder / "report.html"
+    with pytest.raises(UserError):
+        work.report(id_of("one"))
+    assert measuring.look(seen, names, None, report["value"])[1] == gr.skip()
 
 
 @pytest.mark.parametrize(

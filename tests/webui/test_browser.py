@@ -132,6 +132,32 @@ def test_each_tab_fits_and_loads_nothing_from_elsewhere(
     page.context.close()
 
 
+def test_what_was_typed_and_chosen_is_there_after_a_reload(
+    browser: Browser, served: Served
+) -> None:
+    page, wrong = open_page(browser, served, viewport=WIDE, locale="en-GB")
+    tab(page, 2)
+    page.locator("#prompt textarea").press_sequentially("dark beat")
+    page.get_by_role("button", name="drill", exact=True).click()
+    page.locator("[role=tabpanel]:visible").get_by_text("Advanced settings").click()
+    page.locator("#generate-midi input").check()
+    expect(page.locator("#generate-changed")).to_contain_text("midi = True")
+    for _ in range(2):
+        page.reload()
+        tab(page, 2)
+        expect(page.locator("#prompt textarea")).to_have_value("dark beat, drill")
+        expect(page.locator("#generate-changed")).to_contain_text("midi = True")
+    page.locator("#generate-defaults").click()
+    expect(page.locator("#generate-changed")).to_have_text("")
+    page.evaluate('localStorage.setItem(\'musicgen-lora\', \'{"seconds": "many", "x": [\')')
+    page.reload()
+    tab(page, 2)
+    expect(page.locator("#prompt textarea")).to_have_value("")
+    # A reload ends what the page was just asking.
+    assert [line for line in wrong if "abort" not in line.lower()] == []
+    page.context.close()
+
+
 def job(jobs: Jobs, command: str) -> Job:
     """The newest job of a command."""
     return next(job for job in jobs.all() if job.command == command)

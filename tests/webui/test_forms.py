@@ -56,6 +56,12 @@ def test_changes_are_values_that_the_command_takes() -> None:
     assert settings.lora_rank == 16
 
 
+@pytest.mark.parametrize("typed", ["0 0.5 1", "0, 0.5, 1", "0，0.5、1", "[0, 0.5, 1]", " 0  .5 1 "])
+def test_several_values_as_people_type_them(typed: str) -> None:
+    form = [setting for setting in form_of("evaluate") if setting.name == "strengths"]
+    assert SETTINGS["evaluate"](**changed(form, [typed])).strengths == [0.0, 0.5, 1.0]
+
+
 def test_what_is_wrong_is_told_as_the_command_tells_it(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="lora_rank = 0: Input should be greater than or equal"):
         check("train", {"lora_rank": 0})

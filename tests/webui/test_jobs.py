@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -158,6 +159,21 @@ def test_a_number_given_again_is_no_job_of_ours(jobs: Jobs, tmp_path: Path) -> N
     assert stranger.poll() is None
     stranger.kill()
     stranger.wait()
+
+
+def test_an_ended_job_stays_as_it_is_until_its_folder_is_gone(jobs: Jobs, tmp_path: Path) -> None:
+    place = old_job(jobs, tmp_path)
+    assert jobs.get(place.name).status == "interrupted"
+    (place / "working.json").write_text('{"pid": 1, "born": "x 1", "at": 1.0}')
+    (place / "end.json").write_text('{"code": 0, "at": 2.0}')
+    for _ in range(2):
+        assert [job.status for job in jobs.all()] == ["finished"]
+    (place / "end.json").unlink()
+    assert jobs.get(place.name).status == "interrupted"
+    shutil.rmtree(place)
+    assert jobs.all() == []
+    with pytest.raises(UserError, match="No such job"):
+        jobs.get(place.name)
 
 
 @pytest.mark.parametrize("torn", ["", "{", "[]", '{"code": "x", "at": 1}', '{"code": 0}'])

@@ -24,10 +24,13 @@ from gradio.state_holder import StateHolder
 from musicgen_lora.cli import main
 from musicgen_lora.errors import UserError
 from musicgen_lora.webui import server, ui
-from musicgen_lora.webui.app import MAX_SESSIONS, build_page
+from musicgen_lora.webui.app import MAX_SESSIONS, build_page, fill
 from musicgen_lora.webui.jobs import Jobs
+from musicgen_lora.webui.page import Page
 from musicgen_lora.webui.safety import id_of
 from musicgen_lora.webui.server import make_app
+from musicgen_lora.webui.watches import Look, all_of
+from musicgen_lora.webui.words import Words
 from musicgen_lora.webui.workspace import Workspace
 
 LOCAL = "http://127.0.0.1:7860"
@@ -65,6 +68,15 @@ def app(root: Path) -> Any:
 @pytest.fixture(scope="module")
 def demo(root: Path) -> gr.Blocks:
     return build_page(Workspace(root), "en", root / "uploads")
+
+
+@pytest.fixture(scope="module")
+def page(root: Path) -> Page:
+    """A page that is filled, of which each look can be called by itself."""
+    with gr.Blocks() as demo:
+        page = Page(Workspace(root), Words("en"), gr.Timer(1), root / "uploads")
+        fill(page, demo)
+    return page
 
 
 @pytest.fixture
@@ -205,19 +217,18 @@ FORGED = [
 
 @pytest.mark.parametrize("forged", FORGED, ids=lambda value: repr(value)[:30])
 def test_forged_values_read_and_write_nothing(
-    root: Path, demo: gr.Blocks, forged: Any, monkeypatch: pytest.MonkeyPatch
+    root: Path, demo: gr.Blocks, page: Page, forged: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every handler of the page is called with the same value for all that it is given, as any
     program could that reaches the port. It refuses, or says something harmless."""
     monkeypatch.setattr(Jobs, "_start", lambda *_: None)
     before = contents(root.parent)
     ran = 0
-    for function in demo.fns.values():
-        handler = function.fn
-        if handler is None:
-            continue
+    handlers = [(fn.fn, len(fn.inputs)) for fn in demo.fns.values() if fn.fn is not None]
+    looks = [*page.watches.first, *page.watches.again]
+    for handler, n_inputs in [*handlers, *((look.find, len(look.inputs)) for look in looks)]:
         try:
-            said = handler(*_values(handler, forged, len(function.inputs)))
+            said = handler(*_values(handler, forged, n_inputs))
         except (gr.Error, UserError, TypeError, ValueError, AttributeError, OverflowError):
             continue
         ran += 1
@@ -242,12 +253,43 @@ def _values(handler: Any, forged: Any, n_inputs: int) -> list[Any]:
     return [*[forged] * n_inputs, *[event for _ in added]]
 
 
-def test_what_another_tab_has_deleted_is_no_error_at_each_tick(demo: gr.Blocks) -> None:
-    ticks = [f for f in demo.fns.values() if any(event == "tick" for _, event in f.targets)]
-    assert len(ticks) >= 7
-    for tick in ticks:
-        assert tick.fn is not None
-        tick.fn(*[id_of("gone")] * len(tick.inputs))
+def test_what_another_tab_has_deleted_is_no_error_at_each_tick(page: Page) -> None:
+    looks = page.watches.again
+    assert len(looks) >= 9
+    for look in looks:
+        assert len(look.found([id_of("gone")] * len(look.inputs))) == len(look.outputs)
+
+
+def test_a_moment_is_one_request(demo: gr.Blocks) -> None:
+    """However much is looked at, and each browser asks again every two seconds."""
+    for event in ("load", "tick"):
+        asked = [f for f in demo.fns.values() if event in [name for _, name in f.targets]]
+        # Gradio's own script runs at load too, in the browser.
+        assert len([f for f in asked if f.fn is not None]) == 1
+
+
+def test_a_look_that_fails_is_said_once_and_keeps_no_other_from_looking(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(gr, "Warning", lambda line, **_: said.append(line))
+
+    def broken(_: Any) -> Any:
+        raise UserError("metadata.json: is torn.")
+
+    def works(value: Any) -> Any:
+        return value, "b"
+
+    looks = [Look(broken, ["x"], ["x"]), Look(works, ["y"], ["y", "z"])]
+    every = all_of(looks, Words("en"))
+    told, *found = every("", 1, 2)
+    assert found == [gr.skip(), 2, "b"]
+    assert every(told, 1, 3) == [told, gr.skip(), 3, "b"]
+    assert said == ["metadata.json: is torn."]
+    # Mended, and torn again.
+    assert all_of(looks[1:], Words("en"))(told, 2) == ["", 2, "b"]
+    every("", 1, 2)
+    assert len(said) == 2
 
 
 def test_no_more_sessions_are_kept_than_a_person_has(demo: gr.Blocks) -> None:
@@ -259,9 +301,7 @@ def test_no_more_sessions_are_kept_than_a_person_has(demo: gr.Blocks) -> None:
 
 
 def test_strangers_words_are_text(root: Path) -> None:
-    from musicgen_lora.webui.page import Page
     from musicgen_lora.webui.tabs.history import history
-    from musicgen_lora.webui.words import Words
 
     work = Workspace(root)
     with gr.Blocks():
@@ -284,6 +324,18 @@ def test_the_base_beside_an_adapter_is_asked_without_its_strength(tmp_path: Path
     assert ["strength" in one for one in asked] == [False, True]
     assert asked[1]["strength"] == [0.5]
     assert asked[1]["lora_model_path"] == [str(tmp_path / "run")]
+
+
+def test_what_is_sent_is_not_printed_at_any_length(
+    client: TestClient, demo: gr.Blocks, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """One value of a megabyte, where twenty are wanted, and where a choice is."""
+    wanted = [number for number, fn in demo.fns.items() if fn.fn is not None and fn.inputs]
+    for number in wanted:
+        sent = {"data": ["x" * 2**20], "fn_index": number, "session_hash": "a"}
+        client.post("/en/gradio_api/run/predict", json=sent)
+    written = capfd.readouterr()
+    assert len(written.out) + len(written.err) < 2**20
 
 
 def test_fifty_at_once(client: TestClient) -> None:

@@ -394,6 +394,12 @@
 
   adopt();
   window.adoptPlayers = adopt;
+  // Which side of a player is heard, and where it stands; null at its beginning and end.
+  window.playerAt = (root) => {
+    const player = players.find((one) => one.root === root);
+    const at = player.position;
+    return { side: player.side, at: at > 0.05 && at < player.duration - 0.05 ? at : null };
+  };
   document.querySelectorAll(".scripted").forEach((element) => { element.hidden = false; });
   const equal = document.getElementById("equal");
   if (equal) equal.addEventListener("change", () => players.forEach((p) => p.choose(p.side)));

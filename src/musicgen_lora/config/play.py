@@ -118,6 +118,9 @@ class ExtendingSettings:
 
     continue_from: Path | None = None
     """Recording to go on with; duration is what is added."""
+    continue_at: Seconds | None = None
+    """Second of the recording at which it is gone on with; what comes after is left out (default:
+    its end)."""
     heard: Seconds | None = None
     """Seconds of the recording before what is played that the model hears (default: all, up to its
     window)."""
@@ -189,6 +192,8 @@ def _check_recordings(settings: GenerateSettings) -> None:
             raise UserError(
                 f"--from_bar {settings.from_bar} is after --to_bar {settings.to_bar}; swap them."
             )
+    if settings.continue_from is None and settings.continue_at is not None:
+        raise UserError("--continue_at is of a recording; give --continue_from.")
     given = settings.regenerate or settings.continue_from
     if given is None:
         if settings.heard is not None:

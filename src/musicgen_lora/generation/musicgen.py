@@ -48,7 +48,7 @@ _OF_THE_COMMAND = (
 _OF_CLIPS = (
     *("bars", "best_of", "loop_tries", "format", "loudness", "midi", "spectrogram"),
     *("prompts_file", "from_captions", "variations"),
-    *("continue_from", "heard", "regenerate", "from_bar", "to_bar"),
+    *("continue_from", "continue_at", "heard", "regenerate", "from_bar", "to_bar"),
 )
 
 
@@ -139,7 +139,8 @@ class MusicGen:
                 `top_k`, `top_p`, `temperature`, `batch_size`, `melody`, `bpm`, `key`, `best_of`,
                 `bars`, `loop_tries`, `loudness`, `format`, `midi`, `spectrogram`;
                 `negative_prompt`, `guidance_end`, `change_at`, `variations`, `prompts_file`,
-                `from_captions`; `continue_from`, `heard`, `regenerate`, `from_bar`, `to_bar`.
+                `from_captions`; `continue_from`, `continue_at`, `heard`, `regenerate`, `from_bar`,
+                `to_bar`.
 
         Raises:
             UserError: a prompt that is empty, or settings that don't go together.

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import gradio as gr
 
@@ -14,6 +18,8 @@ from musicgen_lora.webui.workspace import Workspace
 
 TICK_S = 2.0
 UPLOAD_AGE_S = 24 * 3600
+MAX_TOLD = 2_000
+"""Letters of an error that are printed."""
 MAX_SESSIONS = 32
 """Open pages that the server remembers; one more makes it forget the oldest."""
 _ASSETS = Path(__file__).resolve().parents[1] / "assets" / "webui"
@@ -45,24 +51,50 @@ def build_page(workspace: Workspace, language: Language, uploads: Path) -> gr.Bl
         delete_cache=(3600, UPLOAD_AGE_S),
         fill_width=True,
     ) as demo:
-        page = Page(workspace, say, gr.Timer(TICK_S), uploads)
-        other, label = ("zh", "中文") if language == "en" else ("en", "English")
-        gr.HTML(
-            f'<header><h1>musicgen-lora</h1><a href="/{other}/" lang="{other}">{label}</a></header>'
-            f'<p class="quiet">{say(OF_ONE)}</p>'
-        )
-        strip.build(page, demo)
-        with gr.Tabs(elem_id="tabs"):
-            for title, tab in TABS.items():
-                with gr.Tab(say(title), elem_id=f"tab-{title[2:].lower()}"):
-                    tab.build(page, demo)
+        fill(Page(workspace, say, gr.Timer(TICK_S), uploads), demo)
+    demo.process_api = _bounded(demo.process_api)
     # Gradio keeps ten thousand, each with what it has been shown.
     demo.state_session_capacity = MAX_SESSIONS
     demo.queue(default_concurrency_limit=4, max_size=64, api_open=False)
     return demo
 
 
-def page_script() -> str:
-    """What Gradio runs when the page has loaded: the players of reports, and the page's own."""
+def _bounded(process: Callable[..., Any]) -> Callable[..., Any]:
+    """Gradio prints what it was sent and could not use, at any length: a few hundred requests of
+    megabytes would make a log of gigabytes."""
+
+    @functools.wraps(process)
+    async def run(*values: Any, **named: Any) -> Any:
+        try:
+            return await process(*values, **named)
+        except Exception as error:
+            told = str(error)
+            if len(told) <= MAX_TOLD:
+                raise
+            raise gr.Error(f"{told[:MAX_TOLD]} ...", print_exception=False) from None
+
+    return run
+
+
+def fill(page: Page, demo: gr.Blocks) -> None:
+    """Puts strip and tabs into a page, and has it watch the folders."""
+    say = page.words
+    other, label = ("zh", "中文") if say.language == "en" else ("en", "English")
+    gr.HTML(
+        f'<header><h1>musicgen-lora</h1><a href="/{other}/" lang="{other}">{label}</a></header>'
+        f'<p class="quiet">{say(OF_ONE)}</p>'
+    )
+    strip.build(page)
+    with gr.Tabs(elem_id="tabs"):
+        for title, tab in TABS.items():
+            with gr.Tab(say(title), elem_id=f"tab-{title[2:].lower()}"):
+                tab.build(page)
+    page.start_watching(demo)
+
+
+def page_script(say: Words) -> str:
+    """What Gradio runs when the page has loaded: the players of reports, and the page's own, with
+    the words that Gradio has in English alone."""
     own = SCRIPT.read_text(encoding="utf-8")
-    return f"() => {{\n{read_script(REPORT_SCRIPT)}\n{own}\n}}"
+    words = f"window.pageWords = {json.dumps({'Search...': say('Search...')})};"
+    return f"() => {{\n{words}\n{read_script(REPORT_SCRIPT)}\n{own}\n}}"

@@ -4,6 +4,7 @@ help text, and none is described twice."""
 from __future__ import annotations
 
 import dataclasses
+import re
 import typing
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,8 +35,10 @@ OF_THE_PAGE = frozenset(
     )
 ) | {"allow_random_base", "resume", "prompts", "create_example", "num_samples", "compare"}
 OF_THE_PAGE |= {"from_captions", "variations", "change_at", "play", "stdout"}
-OF_THE_PAGE |= {"heard", "from_bar", "to_bar"}
+OF_THE_PAGE |= {"continue_at", "heard", "from_bar", "to_bar"}
 """Settings that the page has of its own, or that make no sense there."""
+_BETWEEN = re.compile("[,，、]")
+"""What people put between values, beside spaces."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ class Setting:
         """The default as a field of a form has it."""
         if self.is_switch or self.options:
             return self.default
-        return "" if self.default is None else written(self.default)
+        return "" if self.default in (None, []) else written(self.default)
 
 
 def form_of(command: str, without: frozenset[str] = frozenset()) -> list[Setting]:
@@ -134,7 +137,7 @@ def _value(setting: Setting, text: str) -> Any:
     if isinstance(setting.default, str):
         return text
     if not text.strip():
-        return None
+        return [] if isinstance(setting.default, list) else None
     try:
         value = yaml.safe_load(text[:1000])
     except (yaml.YAMLError, ValueError) as error:
@@ -145,7 +148,7 @@ def _value(setting: Setting, text: str) -> Any:
             value = float(value)
         except ValueError:
             if isinstance(setting.default, list):
-                value = value.split()
+                value = _BETWEEN.sub(" ", value).split()
     return [value] if isinstance(setting.default, list) and not isinstance(value, list) else value
 
 

@@ -117,6 +117,8 @@ class Jobs:
     def __init__(self, folder: Path) -> None:
         self.folder = folder.resolve()
         self.folder.mkdir(parents=True, exist_ok=True)
+        # Nothing changes any more of a job that has ended; there may be hundreds.
+        self._ended: dict[str, Job] = {}
 
     def submit(
         self,
@@ -273,13 +275,17 @@ class Jobs:
 
     def _read(self, name: str) -> Job | None:
         place = self.folder / name
+        if name in self._ended:
+            if (place / END_FILE).is_file():
+                return self._ended[name]
+            del self._ended[name]
         try:
             facts = read_json(place / JOB_FILE, _JOB)
         except UserError:
             return None
         end = _facts(place / END_FILE, _END)
         working = _process(place / WORKING_FILE)
-        return Job(
+        job = Job(
             id=name,
             command=facts["command"],
             title=facts["title"],
@@ -291,6 +297,9 @@ class Jobs:
             began=working[2] if working else None,
             ended=end["at"] if end else None,
         )
+        if end is not None:
+            self._ended[name] = job
+        return job
 
     def _forget_old(self) -> None:
         for job in [job for job in self.all() if job.is_over][KEPT:]:

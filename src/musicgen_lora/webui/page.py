@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from musicgen_lora.errors import UserError, printable
 from musicgen_lora.webui.forms import Setting, check
 from musicgen_lora.webui.jobs import Job
 from musicgen_lora.webui.safety import id_of
+from musicgen_lora.webui.watches import Watches, all_of, inputs_of, outputs_of
 from musicgen_lora.webui.words import Words
 from musicgen_lora.webui.workspace import Workspace
 
@@ -26,6 +27,10 @@ FILES = "/files"
 """Where the server hands out files by ids."""
 
 
+def _carrier() -> gr.JSON:
+    return gr.JSON(visible=False)
+
+
 @dataclass(frozen=True)
 class Page:
     """The page in one language.
@@ -35,12 +40,17 @@ class Page:
         words: its language.
         timer: ticks every few seconds while the page is open.
         uploads: where Gradio puts files that a browser sends.
+        watches: what it looks at by itself.
+        kept: carries what the browser has kept when the page opens (`assets/webui/page.js`).
+            Gradio's own `BrowserState` has nothing yet at that moment.
     """
 
     workspace: Workspace
     words: Words
     timer: gr.Timer
     uploads: Path
+    watches: Watches = field(default_factory=Watches)
+    kept: gr.JSON = field(default_factory=_carrier)
 
     def guarded(self, handler: Callable[..., Any]) -> Callable[..., Any]:
         """A handler whose UserError is a line on the page, not a traceback."""
@@ -55,6 +65,17 @@ class Page:
                 raise gr.Error(line, title=title, print_exception=False) from error
 
         return run
+
+    def start_watching(self, demo: gr.Blocks) -> None:
+        """Looks from now on, by one request a moment."""
+        first, again = self.watches.first, self.watches.again
+        told = gr.State("")
+        asked, shown = [told, *inputs_of(first)], [told, *outputs_of(first)]
+        places = [at for at, component in enumerate(asked) if component is self.kept]
+        bring = f"(...values) => window.keptFields.bring({places}, values)"
+        demo.load(all_of(first, self.words), asked, shown, js=bring, **QUIET)
+        asked, shown = [told, *inputs_of(again)], [told, *outputs_of(again)]
+        self.timer.tick(all_of(again, self.words), asked, shown, **QUIET)
 
     def submit(self, command: str, settings: dict[str, Any], title: str, folder: Path) -> Job:
         """Checks the settings as the command would, then starts it as a job and says so."""

@@ -21,12 +21,14 @@ class Side:
         address: of its file.
         save_as: what a download of it is called; "" for none.
         at: when it was written, in nanoseconds: another sound may come under the same address.
+        target: its id for what is done with it; "" where nothing is.
     """
 
     name: str
     address: str
     save_as: str = ""
     at: int = 0
+    target: str = ""
 
     @property
     def key(self) -> str:
@@ -40,17 +42,15 @@ class Side:
 
 @dataclass(frozen=True)
 class Act:
-    """A button below a player.
+    """A button below a player; it is about the side that is heard.
 
     Args:
         name: of what it does, for its handler.
         label: that it shows.
-        target: id of what it is about.
     """
 
     name: str
     label: str
-    target: str
 
 
 def player(
@@ -75,7 +75,8 @@ def player(
     # What a player plays is how it is known again when the page draws it anew.
     key = escape(f"{label} {sides[0].address}")
     buttons = "".join(
-        f'<button type="button" data-side="{side.key}"{" hidden" if len(sides) == 1 else ""}>'
+        f'<button type="button" data-side="{side.key}" data-target="{escape(side.target)}"'
+        f"{' hidden' if len(sides) == 1 else ''}>"
         f"{escape(side.name)}</button>"
         for side in sides
     )
@@ -121,8 +122,6 @@ def _below(sides: Sequence[Side], acts: Sequence[Act], words: Words) -> str:
         if side.save_as
     ]
     buttons = [
-        f'<button type="button" data-act="{act.name}" data-target="{escape(act.target)}">'
-        f"{escape(act.label)}</button>"
-        for act in acts
+        f'<button type="button" data-act="{act.name}">{escape(act.label)}</button>' for act in acts
     ]
     return f'<div class="acts">{"".join(saves + buttons)}</div>' if saves or buttons else ""

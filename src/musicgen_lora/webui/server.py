@@ -21,8 +21,8 @@ from musicgen_lora.page import script_hash
 from musicgen_lora.webui.app import CSS, REPORT_SCRIPT, build_page, page_script
 from musicgen_lora.webui.page import FILES
 from musicgen_lora.webui.pictures import Picture, picture
-from musicgen_lora.webui.safety import MAX_UPLOAD_BYTES, inside
-from musicgen_lora.webui.words import LANGUAGES, Language, preferred
+from musicgen_lora.webui.safety import MAX_UPLOAD_BYTES
+from musicgen_lora.webui.words import LANGUAGES, Language, Words, preferred
 from musicgen_lora.webui.workspace import Workspace, facts_of, saved_name
 
 MAX_BODY_BYTES = 4 << 20
@@ -163,7 +163,7 @@ def make_app(
             pwa=False,
             mcp_server=False,
             css=CSS.read_text(encoding="utf-8"),
-            js=page_script(),
+            js=page_script(Words(each)),
         )
     return Guard(app, hosts, password)
 
@@ -216,6 +216,6 @@ def _add_files(app: FastAPI, workspace: Workspace) -> None:
 
     @app.get(FILES + "/report/{run}")
     def report(run: str) -> FileResponse:
-        path = found(lambda wanted: inside(workspace.run(wanted), "evaluation/report.html"), run)
+        path = found(workspace.report, run)
         headers = {"content-security-policy": REPORT_POLICY}
         return FileResponse(path, media_type="text/html; charset=utf-8", headers=headers)

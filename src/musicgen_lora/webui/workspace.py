@@ -15,7 +15,7 @@ from musicgen_lora.errors import UserError
 from musicgen_lora.formats.documents import AN_OBJECT, LARGE, read_json
 from musicgen_lora.given import ADAPTER_WEIGHTS
 from musicgen_lora.training.record.run import Run
-from musicgen_lora.training.record.run_folder import BEST_MODEL, PREVIEWS
+from musicgen_lora.training.record.run_folder import BEST_MODEL, CHECKPOINTS, PREVIEWS
 from musicgen_lora.webui.jobs import Jobs
 from musicgen_lora.webui.safety import AUDIO_SUFFIXES, find, folders_of, id_of, inside, is_text
 
@@ -27,7 +27,7 @@ BASES = (
     "facebook/musicgen-stereo-small",
 )
 """What the page offers; the last four are fetched once."""
-METADATA = "metadata.json"
+METADATA, REPORT = "metadata.json", "report.html"
 MAX_LISTED = 1_000
 Choices = list[tuple[str, str]]
 """What a list shows, and the id behind it."""
@@ -60,8 +60,9 @@ class Workspace:
         self.root = root.resolve()
         self.audio, self.datasets = self.root / "audio", self.root / "datasets"
         self.runs, self.generated = self.root / "runs", self.root / "generated"
-        self.models = self.root / "models"
-        for folder in (self.audio, self.datasets, self.runs, self.generated, self.models):
+        self.models, self.evaluations = self.root / "models", self.root / "evaluations"
+        homes = (self.audio, self.datasets, self.runs, self.generated, self.models)
+        for folder in (*homes, self.evaluations):
             folder.mkdir(parents=True, exist_ok=True)
         self.trial = self.root / "trial"
         self.jobs = Jobs(self.root / "jobs")
@@ -100,6 +101,40 @@ class Workspace:
         if not has_adapter(run):
             raise UserError(f"{run.name}: has no adapter yet; train it to a validation.")
         return run / BEST_MODEL
+
+    def adapters(self) -> dict[str, Path]:
+        """All adapters by what the page calls them: runs by their best, `RUN/step-000100` for a
+        checkpoint, the newest first."""
+        found = {}
+        for name in adapter_names(self.runs):
+            run = inside(self.runs, name)
+            steps = sorted(folders_of(run / CHECKPOINTS), reverse=True)
+            kept = (step for step in steps if is_adapter(run / CHECKPOINTS / step))
+            found |= {name: run / BEST_MODEL}
+            found |= {f"{name}/{step}": inside(run, f"{CHECKPOINTS}/{step}") for step in kept}
+        return found
+
+    def reports(self) -> dict[str, Path]:
+        """Folders that have a report or may get one, by what the page calls them: a run's own by
+        the run, and those of several runs by `evaluations/NAME`, which no run can be called."""
+        found = {name: self.runs / name / "evaluation" for name in folders_of(self.runs)}
+        own = {
+            name: folder
+            for name, folder in found.items()
+            if has_adapter(folder.parent) or (folder / REPORT).is_file()
+        }
+        names = folders_of(self.evaluations)
+        return own | {f"{self.evaluations.name}/{n}": self.evaluations / n for n in names}
+
+    def report(self, wanted: object) -> Path:
+        """A report by the id of its folder.
+
+        Raises:
+            UserError: there is none.
+        """
+        reports = self.reports()
+        folder = reports[find(reports, wanted)]
+        return inside(self.root, (folder / REPORT).relative_to(self.root).as_posix())
 
     def bases(self) -> Choices:
         """The base models that the page offers: `BASES`, and what was merged here."""
@@ -205,9 +240,14 @@ def trained_entries(dataset: Path) -> list[dict[str, Any]]:
     return [entry for entry in entries_of(dataset) if not is_skipped(entry)]
 
 
+def is_adapter(folder: Path) -> bool:
+    """Whether a folder has an adapter that plays."""
+    return (folder / ADAPTER_WEIGHTS).is_file()
+
+
 def has_adapter(run: Path) -> bool:
     """Whether a run has an adapter that plays."""
-    return (run / BEST_MODEL / ADAPTER_WEIGHTS).is_file()
+    return is_adapter(run / BEST_MODEL)
 
 
 def adapter_names(runs: Path) -> list[str]:

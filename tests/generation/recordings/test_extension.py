@@ -170,11 +170,33 @@ def test_what_is_asked_of_a_recording(loop_path: Path) -> None:
     assert asked_of(GenerateSettings(), 10.0, 50.0) is None
 
 
+def test_a_recording_is_gone_on_with_from_where_one_says(loop_path: Path) -> None:
+    """As if what comes after had been cut off before."""
+    before = loop_path.with_name("before.wav")
+    soundfile.write(before, LOOP[:, : 5 * RATE // 2].T, RATE)
+    cut = asked(before, continue_from=before, duration=2.0).extension
+    more = asked(loop_path, continue_from=loop_path, continue_at=2.5, duration=2.0)
+    np.testing.assert_array_equal(more.extension.recording, cut.recording)
+    assert (more.extension.begin, more.extension.end, more.extension.n_frames) == (
+        cut.begin,
+        cut.end,
+        cut.n_frames,
+    )
+    assert more.facts["continued"]["begin_s"] == 2.5
+    assert "from 2.5 s; what comes after is left out" in more.said
+    length_s = LOOP.shape[1] / RATE
+    whole = asked(loop_path, continue_from=loop_path, continue_at=length_s, heard=4.0)
+    read = Recording.read(loop_path).waveform
+    np.testing.assert_array_equal(whole.extension.recording, read)
+
+
 @pytest.mark.parametrize(
     ("values", "said"),
     [
         ({"continue_from": True}, "the base hears less than 10 s at once; say how much"),
         ({"continue_from": True, "heard": 10.0}, "--heard 10: the base hears less than 10 s"),
+        ({"continue_from": True, "continue_at": 99.0}, "--continue_at 99: "),
+        ({"continue_from": True, "continue_at": 1e-6}, "less than a codec's frame"),
         ({"from_bar": 8, "to_bar": 9}, "--to_bar 9: "),
         ({"from_bar": 1, "to_bar": 8}, "are all of "),
     ],

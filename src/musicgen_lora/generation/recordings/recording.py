@@ -6,7 +6,7 @@ A recording keeps its rate, its channels and every sample that isn't played anew
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +67,20 @@ class Recording:
     def duration_s(self) -> float:
         return self.waveform.shape[1] / self.sample_rate
 
+    def until(self, at_s: float) -> Recording:
+        """What comes before a second of it.
+
+        Raises:
+            UserError: it has no such second.
+        """
+        n_samples = round(at_s * self.sample_rate)
+        if n_samples > self.waveform.shape[1]:
+            raise UserError(
+                f"--continue_at {at_s:g}: {self.path} has {self.duration_s:.2f} s; give a second "
+                "that it has, or leave it out for its end."
+            )
+        return replace(self, waveform=self.waveform[:, :n_samples])
+
     def facts(self) -> dict[str, Any]:
         """Which file it is, for the JSON."""
         return {"path": str(self.path), "sha256": sha256_file(self.path)}
@@ -114,7 +128,9 @@ def asked_of(settings: GenerateSettings, window_s: float, frame_rate: float) -> 
 def _continuation(
     settings: GenerateSettings, recording: Recording, window_s: float, frame_rate: float
 ) -> Asked:
-    path, n_samples, rate = recording.path, recording.waveform.shape[1], recording.sample_rate
+    at_s, path, rate = settings.continue_at, recording.path, recording.sample_rate
+    recording = recording if at_s is None else recording.until(at_s)
+    n_samples = recording.waveform.shape[1]
     if settings.heard is None and recording.duration_s >= window_s:
         raise UserError(
             f"{path}: has {recording.duration_s:.1f} s, and the base hears less than "
@@ -132,10 +148,13 @@ def _continuation(
         "end_s": end / rate,
         "heard_s": n_frames / frame_rate,
     }
-    said = (
-        f"{path}: {settings.duration:g} s are played on from its end; the last "
-        f"{n_frames / frame_rate:.1f} s are heard."
-    )
+    added, heard = f"{settings.duration:g}", f"{n_frames / frame_rate:.1f}"
+    said = f"{path}: {added} s are played on from its end; the last {heard} s are heard."
+    if at_s is not None:
+        said = (
+            f"{path}: {added} s are played on from {at_s:g} s; what comes after is left out, and "
+            f"the {heard} s before are heard."
+        )
     return Asked(
         extension,
         {"continued": facts},

@@ -94,7 +94,7 @@ class Clips:
         return self.rows(wanted)
 
 
-def build(page: Page, demo: gr.Blocks) -> None:
+def build(page: Page) -> None:
     """Builds the table and what stands around it."""
     say, clips = page.words, Clips(page)
     dataset = gr.Dropdown([], label=say("Dataset"), elem_id="dataset")
@@ -111,8 +111,8 @@ def build(page: Page, demo: gr.Blocks) -> None:
         )
     )
     seen = [dataset, table, gr.State("")]
-    page.timer.tick(page.guarded(clips.look), [seen[2], dataset], seen, **QUIET)
-    demo.load(lambda: clips.look("", None), None, seen, **QUIET)
+    page.watches.always(clips.look, [seen[2], dataset], seen)
+    page.watches.when_opened(lambda: clips.look("", None), [], seen)
     dataset.change(page.guarded(clips.rows), dataset, table, **PRIVATE)
     reload.click(page.guarded(clips.rows), dataset, table, **PRIVATE)
     table.select(page.guarded(clips.hear), dataset, heard, **QUIET)

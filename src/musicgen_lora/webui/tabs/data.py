@@ -8,7 +8,8 @@ import gradio as gr
 
 from musicgen_lora.errors import UserError
 from musicgen_lora.webui.forms import Setting, changed, form_of
-from musicgen_lora.webui.page import PRIVATE, QUIET, Page, chosen
+from musicgen_lora.webui.kept import Kept, wanted
+from musicgen_lora.webui.page import PRIVATE, Page, chosen
 from musicgen_lora.webui.safety import (
     AUDIO_SUFFIXES,
     MAX_FILES,
@@ -22,18 +23,18 @@ from musicgen_lora.webui.workspace import choices
 N_EXAMPLES = 24
 
 
-def build(page: Page, demo: gr.Blocks) -> None:
+def build(page: Page) -> None:
     """Builds the tab."""
     with gr.Row():
         with gr.Column(scale=1, min_width=300):
-            _build_preparation(page, demo)
+            _build_preparation(page)
         with gr.Column(scale=2, min_width=300):
-            clips.build(page, demo)
+            clips.build(page)
 
 
-def _build_preparation(page: Page, demo: gr.Blocks) -> None:
+def _build_preparation(page: Page) -> None:
     """What is read, and into which dataset."""
-    say, work = page.words, page.workspace
+    say, work, kept = page.words, page.workspace, Kept(page)
     drop = gr.File(
         file_count="multiple",
         file_types=list(AUDIO_SUFFIXES),
@@ -49,6 +50,7 @@ def _build_preparation(page: Page, demo: gr.Blocks) -> None:
     form = form_of("prepare", frozenset(("input_dir", "output_dir")))
     with gr.Accordion(say("Advanced settings"), open=False):
         fields = page.fields(form, "prepare")
+    kept.tell(form, fields, "prepare")
     go = gr.Button(say("Prepare"), variant="primary", elem_id="prepare")
     example = gr.Button(say("Make example beats"), elem_id="example")
 
@@ -65,12 +67,13 @@ def _build_preparation(page: Page, demo: gr.Blocks) -> None:
         None,
         **PRIVATE,
     )
-    demo.load(
-        lambda: chosen([("—", ""), *choices(list(work.audio_folders()))], ""),
-        None,
-        folder,
-        **QUIET,
-    )
+    kept.keep([folder, name, *fields], listed=[folder])
+
+    def folders(before: Any) -> Any:
+        found = [("—", ""), *choices(list(work.audio_folders()))]
+        return chosen(found, wanted(before, "audio-folder"))
+
+    page.watches.when_opened(folders, [kept.state], [folder])
 
 
 class Preparing:
@@ -84,15 +87,15 @@ class Preparing:
     def __init__(self, page: Page, form: list[Setting]) -> None:
         self._page, self._form = page, form
 
-    def prepare(self, files: list[str] | None, wanted: Any, typed: str, *values: Any) -> Any:
+    def prepare(self, files: list[str] | None, chosen_id: Any, typed: str, *values: Any) -> Any:
         """Starts the preparation of what was dropped, or of a folder; the drop is empty then."""
         work, page = self._page.workspace, self._page
         if files:
             title = new_name(typed, "beats")
             source = work.audio / title
             take_uploads(files, page.uploads, source)
-        elif wanted:
-            source = work.audio_folder(wanted)
+        elif chosen_id:
+            source = work.audio_folder(chosen_id)
             title = new_name(typed, new_name(source.name, "beats"))
         else:
             raise UserError("Choose or drop audio files first.")

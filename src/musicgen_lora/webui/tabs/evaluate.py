@@ -2,42 +2,66 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from musicgen_lora.errors import UserError
 from musicgen_lora.webui.forms import Setting, changed, form_of
+from musicgen_lora.webui.kept import Kept
 from musicgen_lora.webui.page import PRIVATE, QUIET, Page, chosen
-from musicgen_lora.webui.safety import id_of
-from musicgen_lora.webui.workspace import adapter_names, choices
+from musicgen_lora.webui.safety import find, id_of, new_name
+from musicgen_lora.webui.workspace import REPORT, choices
 
-REPORT = "evaluation/report.html"
 OWN = frozenset(("lora_model_path", "output_dir", "data_dir", "other_data_dir", "num_prompts"))
+STRENGTHS = "strengths"
+"""The setting that is not behind "advanced"."""
 
 
-def build(page: Page, demo: gr.Blocks) -> None:
+def settings_form() -> list[Setting]:
+    """The settings of the tab's form, `STRENGTHS` first."""
+    return sorted(form_of("evaluate", OWN), key=lambda setting: setting.name != STRENGTHS)
+
+
+def build(page: Page) -> None:
     """Builds the tab."""
-    say = page.words
+    say, kept, form = page.words, Kept(page), settings_form()
+    adapters = gr.Dropdown(
+        [],
+        multiselect=True,
+        label=say("Adapters and checkpoints"),
+        info=say("Several are measured side by side, in one report."),
+        elem_id="evaluate-runs",
+    )
     with gr.Row():
-        runs = gr.Dropdown([], multiselect=True, label=say("Runs"), elem_id="evaluate-runs")
+        strengths = gr.Textbox(
+            form[0].shown,
+            label=say("Strengths"),
+            info=say("Such as 0.5 1 1.5; 0 is the base. Empty takes 1."),
+            placeholder="1",
+            max_lines=1,
+            max_length=100,
+            elem_id="evaluate-strengths",
+        )
         count = gr.Slider(1, 16, value=4, step=1, label=say("Prompts"), elem_id="evaluate-prompts")
         compare = gr.Checkbox(True, label=say("Compare with the base"), elem_id="compare")
-    form = form_of("evaluate", OWN)
     with gr.Accordion(say("Advanced settings"), open=False):
-        fields = page.fields(form, "evaluate")
+        fields = page.fields(form[1:], "evaluate")
+    kept.tell(form[1:], fields, "evaluate")
     go = gr.Button(say("Evaluate"), variant="primary", elem_id="evaluate")
-    run = gr.Dropdown([], label=say("Report of"), elem_id="evaluate-run")
+    report = gr.Dropdown([], label=say("Report of"), elem_id="evaluate-run")
     shown = gr.HTML(elem_id="report")
-    seen, listed = gr.State(""), gr.State("")
+    seen, listed = gr.State(""), gr.State([])
     measuring = Measuring(page, form)
-    go.click(page.guarded(measuring.start), [runs, count, compare, *fields], None, **PRIVATE)
-    outputs = [runs, run, listed, shown, seen]
-    inputs = [seen, listed, runs, run]
-    page.timer.tick(page.guarded(measuring.look), inputs, outputs, **QUIET)
-    first = page.guarded(lambda: measuring.look("", "", None, None))
-    demo.load(first, None, outputs, **QUIET)
-    run.change(page.guarded(measuring.show), [seen, run], [shown, seen], **QUIET)
+    asked = [adapters, count, compare, strengths, *fields]
+    go.click(page.guarded(measuring.start), asked, None, **PRIVATE)
+    kept.keep([count, compare, strengths, *fields])
+    outputs = [adapters, report, listed, shown, seen]
+    inputs = [seen, listed, adapters, report]
+    page.watches.always(measuring.look, inputs, outputs)
+    page.watches.when_opened(lambda: measuring.look("", [], None, None), [], outputs)
+    report.change(page.guarded(measuring.show), [seen, report], [shown, seen], **QUIET)
 
 
 class Measuring:
@@ -45,60 +69,89 @@ class Measuring:
 
     Args:
         page: that asks.
-        form: of the settings behind "advanced".
+        form: of the settings, `STRENGTHS` first.
     """
 
     def __init__(self, page: Page, form: list[Setting]) -> None:
         self._page, self._work, self._form = page, page.workspace, form
 
     def start(self, wanted: Any, prompts: Any, side: Any, *values: Any) -> None:
-        """Starts a job for each run that was chosen; they take turns."""
+        """Starts a job that measures what was chosen: a run and its checkpoints into the run,
+        several runs into a folder of their own."""
         ids = wanted if isinstance(wanted, list) else []
         if not ids:
-            raise UserError("Choose a run first.")
-        common = {
+            raise UserError("Choose an adapter first.")
+        found = self._work.adapters()
+        names = list(dict.fromkeys(find(found, each) for each in ids))
+        settings = {
             "num_prompts": int(prompts),
             "compare": bool(side),
             **changed(self._form, values),
+            "base_model_path": self._base_of(names),
+            "lora_model_path": [str(found[name]) for name in names],
         }
-        for each in ids:
-            folder = self._work.run(each)
-            settings = common | {
-                "base_model_path": self._work.base_of(each),
-                "lora_model_path": str(self._work.adapter(each)),
-                "output_dir": str(folder / "evaluation"),
-            }
-            self._page.submit("evaluate", settings, folder.name, folder / "evaluation")
+        title, folder = self._place(names)
+        self._page.submit("evaluate", settings | {"output_dir": str(folder)}, title, folder)
 
-    def look(self, before: str, names_before: str, several: Any, wanted: Any) -> Any:
-        """The runs there are, and the report of the one that is chosen."""
-        names = adapter_names(self._work.runs)
-        found, now = choices(names), repr(sorted(names))
+    def _base_of(self, names: list[str]) -> str:
+        """The base of all adapters."""
+        bases = {name: self._work.base_of(id_of(_run(name))) for name in names}
+        for name, base in bases.items():
+            if base != bases[names[0]]:
+                raise UserError(
+                    f"{name}: was trained on another base model than {names[0]}; choose adapters "
+                    "of one."
+                )
+        return bases[names[0]]
+
+    def _place(self, names: list[str]) -> tuple[str, Path]:
+        runs = list(dict.fromkeys(_run(name) for name in names))
+        if len(runs) == 1:
+            return runs[0], self._work.runs / runs[0] / "evaluation"
+        title = new_name(" and ".join(runs), "several")
+        return title, self._work.evaluations / title
+
+    def look(self, before: str, names_before: list[str], several: Any, wanted: Any) -> Any:
+        """The adapters and reports there are, and the report that is chosen: one of several runs
+        as it comes."""
+        names, reports = self._work.adapters(), self._work.reports()
+        found, now = choices(list(names)), sorted([*names, *reports])
         ids = [identity for _, identity in found]
-        runs = run = gr.skip()
+        told = [(Path(name).name, id_of(name)) for name in reports]
+        adapters = report = gr.skip()
         if now != names_before:
-            kept = [each for each in several or [] if each in ids]
-            runs, run = gr.update(choices=found, value=kept or ids[:1]), chosen(found, wanted)
-        if wanted not in ids:
-            wanted = ids[0] if ids else None
-        return runs, run, now, *self.show(before, wanted)
+            still = [each for each in several or [] if each in ids]
+            adapters = gr.update(choices=found, value=still or ids[:1])
+            new = [each for each in reports if names_before and each not in {*names_before, *names}]
+            wanted = id_of(new[0]) if new else wanted
+            report = chosen(told, wanted)
+        if wanted not in [identity for _, identity in told]:
+            wanted = told[0][1] if told else None
+        return adapters, report, now, *self.show(before, wanted)
 
     def show(self, before: str, wanted: Any) -> Any:
-        """A run's report, if it is another than before."""
+        """A report, if it is another than before."""
         say = self._page.words
         if not wanted:
             return f'<p class="quiet">{say("No report yet.")}</p>', ""
-        report = self._work.run(wanted) / REPORT
-        if not report.is_file():
+        reports = self._work.reports()
+        name = find(reports, wanted)
+        path = reports[name] / REPORT
+        if not path.is_file():
             return f'<p class="quiet">{say("No report yet.")}</p>', f"none {wanted}"
-        at = report.stat().st_mtime_ns
+        at = path.stat().st_mtime_ns
         now = f"{wanted} {at}"
         if now == before:
             return gr.skip(), before
-        address = f"{self._page.address('report')}/{id_of(self._work.run(wanted).name)}"
+        address = self._page.address("report", name)
         frame = (
             f'<iframe class="report" sandbox="allow-scripts allow-downloads" '
             f'src="{address}?at={at}" title="{say("Report")}"></iframe>'
             f'<a href="{address}" target="_blank">{say("Report in a window of its own")}</a>'
         )
         return frame, now
+
+
+def _run(name: str) -> str:
+    """The run of an adapter, by what the page calls it."""
+    return name.partition("/")[0]

@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 
 from musicgen_lora.errors import UserError
-from musicgen_lora.webui.page import PRIVATE, QUIET, Page
+from musicgen_lora.webui.page import PRIVATE, Page
 from musicgen_lora.webui.safety import folders_of, new_name
 from musicgen_lora.webui.workspace import adapter_names, choices
 
@@ -21,7 +21,7 @@ KINDS = {
 STRENGTHS = "0.7 0.3"
 
 
-def build(page: Page, demo: gr.Blocks) -> None:
+def build(page: Page) -> None:
     """Builds what writes models, and the list of those that were written."""
     say = page.words
     with gr.Accordion(say("Merge or export"), open=False, elem_id="export-box"):
@@ -46,8 +46,8 @@ def build(page: Page, demo: gr.Blocks) -> None:
     exporting = Exporting(page)
     go.click(page.guarded(exporting.write), [runs, strengths, kind, name], None, **PRIVATE)
     outputs = [runs, listed, written, seen]
-    page.timer.tick(exporting.look, [seen, listed, runs], outputs, **QUIET)
-    demo.load(lambda: exporting.look("-", "", None), None, outputs, **QUIET)
+    page.watches.always(exporting.look, [seen, listed, runs], outputs)
+    page.watches.when_opened(lambda: exporting.look("-", "", None), [], outputs)
 
 
 class Exporting:

@@ -4,21 +4,36 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from musicgen_lora.errors import UserError
 from musicgen_lora.webui.forms import Setting, changed, form_of, written
-from musicgen_lora.webui.page import PRIVATE, QUIET, Page, chosen
-from musicgen_lora.webui.safety import folders_of
+from musicgen_lora.webui.kept import Kept, wanted
+from musicgen_lora.webui.page import PRIVATE, Page, chosen
+from musicgen_lora.webui.safety import folders_of, id_of
 from musicgen_lora.webui.tabs import history
-from musicgen_lora.webui.workspace import BASES, adapter_names, choices, facts_of, trained_entries
+from musicgen_lora.webui.tabs.recordings import ANEW, GO_ON, Fields, Recording
+from musicgen_lora.webui.workspace import (
+    BASES,
+    adapter_names,
+    choices,
+    facts_of,
+    has_adapter,
+    trained_entries,
+)
 
 BASE_ONLY = "base"
+MORE = "again"
+ACTS = (MORE, GO_ON, ANEW)
+"""What can be done with a sound that was made."""
 MAX_VARIATIONS = 8
 BARS, TAKES = (1, 2, 4, 8, 16), (1, 2, 4, 8, 16)
-MAX_STRENGTH = 2
+MAX_STRENGTH, MAX_S = 2, 30
+SLIDER_WIDTH = 180
+"""Pixels; two side by side on a phone leave no room for a label."""
 OWN = frozenset(("duration", "seed", "lora_model_path", "strength", "melody", "output_dir"))
 """Settings that the tab asks for by itself, and a tune, which it doesn't take."""
 FRONT = ("bpm", "bars", "key", "best_of")
@@ -34,18 +49,18 @@ CHIPS = {
 ADD_WORD = "(text) => { text = text || ''; return text.trim() ? text.trim() + ', ' + WORD : WORD; }"
 
 
-def build(page: Page, demo: gr.Blocks) -> None:
+def build(page: Page) -> None:
     """Builds the tab."""
     with gr.Row():
         with gr.Column(scale=1, min_width=300):
-            form = _build_form(page, demo)
+            form, kept = _build_form(page)
         with gr.Column(scale=1, min_width=300):
-            shown = history.build(page, demo)
-    shown.click(page.guarded(form.again), None, form.outputs, **PRIVATE)
+            shown = history.build(page)
+    kept.after(shown.click(page.guarded(form.take_up), None, form.outputs, **PRIVATE))
 
 
-def _build_form(page: Page, demo: gr.Blocks) -> Form:
-    say = page.words
+def _build_form(page: Page) -> tuple[Form, Kept]:
+    say, kept = page.words, Kept(page)
     prompt = gr.Textbox(
         label=say("What to play"),
         lines=3,
@@ -56,23 +71,28 @@ def _build_form(page: Page, demo: gr.Blocks) -> Form:
     )
     dice = gr.Button(f"⚄ {say('A caption of my datasets')}", size="sm", elem_id="dice")
     _build_chips(page, prompt)
-    players = _build_players(page, demo)
+    players = _build_players(page, kept)
     both = gr.Checkbox(True, label=say("The base as well, in the same player"), elem_id="both")
     asked = _build_asked(page)
+    recording = Fields(page)
     advanced = form_of("generate", OWN | frozenset(FRONT))
     with gr.Accordion(say("Advanced settings"), open=False):
         fields = page.fields(advanced, "generate")
+    kept.tell(advanced, fields, "generate")
     go = gr.Button(say("Generate (Ctrl+Enter)"), variant="primary", elem_id="generate")
 
     front = [setting for setting in form_of("generate") if setting.name in FRONT]
-    form = Form(page, [*front, *advanced], [prompt, *asked])
-    inputs = [prompt, *players, both, *asked, *fields]
-    go.click(page.guarded(form.generate), inputs, asked[2], **PRIVATE)
+    form = Form(page, [*front, *advanced], [prompt, *asked], recording, players[:4])
+    inputs = [prompt, *players, both, *asked, *fields, *recording.inputs]
+    went = go.click(page.guarded(form.generate), inputs, asked[2], **PRIVATE)
     dice.click(page.guarded(form.throw), None, prompt, **PRIVATE)
-    return form
+    kept.keep([prompt, *players, both, *asked, *fields], listed=[players[0], *players[2::2]])
+    kept.filled(prompt)
+    kept.after(went)
+    return form, kept
 
 
-def _build_players(page: Page, demo: gr.Blocks) -> list[Any]:
+def _build_players(page: Page, kept: Kept) -> list[Any]:
     """Who plays: an adapter and its strength, a second one mixed in, and the base where none is."""
     say, work, found = page.words, page.workspace, []
     for number, nobody in enumerate((say("the base alone"), say("none"))):
@@ -82,6 +102,7 @@ def _build_players(page: Page, demo: gr.Blocks) -> list[Any]:
                     [(nobody, BASE_ONLY)],
                     value=BASE_ONLY,
                     label=say("Mixed with") if number else say("Adapter"),
+                    min_width=SLIDER_WIDTH,
                     elem_id=f"adapter-{number + 1}" if number else "adapter",
                 )
             )
@@ -92,6 +113,7 @@ def _build_players(page: Page, demo: gr.Blocks) -> list[Any]:
                     value=1,
                     step=0.05,
                     label=say("Strength"),
+                    min_width=SLIDER_WIDTH,
                     elem_id=f"strength-{number + 1}",
                 )
             )
@@ -102,21 +124,30 @@ def _build_players(page: Page, demo: gr.Blocks) -> list[Any]:
         elem_id="generate-base",
     )
 
-    def look(before: str, second: Any) -> Any:
+    def look(before: list[str] | None, first: Any, second: Any) -> Any:
         names = adapter_names(work.runs)
-        now = repr(sorted(names))
-        if now == before:
+        if before is not None and sorted(names) == before:
             return gr.skip(), gr.skip(), before
         several = choices(names)
         one = [*several, (say("the base alone"), BASE_ONLY)]
         # A new one is chosen as it comes.
-        return chosen(one), chosen([(say("none"), BASE_ONLY), *several], second), now
+        came = before is not None and not set(names) <= set(before)
+        return (
+            chosen(one, None if came else first),
+            chosen([(say("none"), BASE_ONLY), *several], second),
+            sorted(names),
+        )
 
-    listed = gr.State("")
+    def first(saved: Any) -> Any:
+        return look(None, *(wanted(saved, name) for name in ("adapter", "adapter-2")))
+
+    listed = gr.State(None)
     seen = [found[0], found[2], listed]
-    page.timer.tick(look, [listed, found[2]], seen, **QUIET)
-    demo.load(lambda: look("", None), None, seen, **QUIET)
-    demo.load(lambda: chosen(work.bases()), None, base, **QUIET)
+    page.watches.always(look, [listed, found[0], found[2]], seen)
+    page.watches.when_opened(first, [kept.state], seen)
+    page.watches.when_opened(
+        lambda saved: chosen(work.bases(), wanted(saved, "generate-base")), [kept.state], [base]
+    )
     return [*found, base]
 
 
@@ -124,9 +155,17 @@ def _build_asked(page: Page) -> list[Any]:
     """How long, how many, of which seed; then the settings of `FRONT` in the form's order."""
     say = page.words
     with gr.Row():
-        seconds = gr.Slider(1, 30, value=10, step=1, label=say("Seconds"), elem_id="seconds")
-        count = gr.Slider(
-            1, MAX_VARIATIONS, value=2, step=1, label=say("Variations"), elem_id="variations"
+        seconds, count = (
+            gr.Slider(
+                1,
+                most,
+                value=value,
+                step=1,
+                label=say(label),
+                min_width=SLIDER_WIDTH,
+                elem_id=label.lower(),
+            )
+            for label, most, value in (("Seconds", MAX_S, 10), ("Variations", MAX_VARIATIONS, 2))
         )
     with gr.Row():
         bpm = gr.Textbox("", label=say("Tempo (BPM)"), max_lines=1, min_width=90, elem_id="bpm")
@@ -171,12 +210,22 @@ class Form:
     Args:
         page: that asks.
         form: of the settings, those of `FRONT` first.
-        outputs: components of prompt, seconds, variations, seed, lock, and those of `FRONT`.
+        plain: components of prompt, seconds, variations, seed, lock, and those of `FRONT`.
+        recording: fields of a clip that is taken up; None where there are none.
+        players: components of two adapters, each with its strength.
     """
 
-    def __init__(self, page: Page, form: list[Setting], outputs: list[Any]) -> None:
+    def __init__(
+        self,
+        page: Page,
+        form: list[Setting],
+        plain: list[Any],
+        recording: Fields | None = None,
+        players: Sequence[Any] = (),
+    ) -> None:
         self._page, self._work, self._form = page, page.workspace, form
-        self.outputs = outputs
+        self._recording, self._who = recording, players
+        self.outputs = [*plain, *players, *(recording.outputs if recording else [])]
 
     def generate(self, text: Any, *rest: Any) -> int:
         """Starts the jobs of a prompt.
@@ -185,13 +234,14 @@ class Form:
             text: the prompt.
             rest: id of the adapter's run or `BASE_ONLY`, its strength, both of a second one, the
                 base that plays without any, whether an adapter's base plays as well, seconds,
-                variations, seed, whether it stays, and the form's values.
+                variations, seed, whether it stays, the form's values, and those of the recording.
 
         Returns:
             The seed of the first clip.
         """
         *who, base, side = rest[:6]
         seconds, many, given, is_locked, *values = rest[6:]
+        recording = Recording(*values[len(self._form) :])
         prompt = str(text or "").strip()
         if not prompt:
             raise UserError("--prompts has an empty one; say what to play.")
@@ -201,33 +251,55 @@ class Form:
             "duration": float(seconds),
             "seed": seed,
             "output_dir": str(self._work.generated),
-            **changed(self._form, values),
+            **changed(self._form, values[: len(self._form)]),
+            **recording.settings(self._work),
         }
         for more in self._players(who, base, side):
             self._page.submit("generate", settings | more, prompt[:60], self._work.generated)
         return seed
 
-    def again(self, at: gr.EventData) -> list[Any]:
-        """Fills the form with what a sound was made by; its seed is kept."""
+    def take_up(self, at: gr.EventData) -> list[Any]:
+        """Fills the form with what a sound was made by, to make more like it, to go on with it
+        from a second of it, or to play bars of it anew."""
         asked = getattr(at, "_data", None)
         asked = asked if isinstance(asked, dict) else {}
-        if asked.get("act") != "again":
+        act, target = asked.get("act"), asked.get("target")
+        if act not in ACTS:
             raise UserError("That is not there any more; reload the page.")
-        facts = facts_of(self._work.sound(asked.get("target"))) or {}
-
-        def shown(name: str, otherwise: str = "") -> str:
-            value = facts.get(name)
-            return otherwise if value is None else written(value)
-
-        seconds, seed = facts.get("duration_s"), facts.get("seed")
+        facts = facts_of(self._work.sound(target)) or {}
+        shown = {name: _written(facts.get(name)) for name in FRONT}
+        shown["best_of"] = shown["best_of"] or "1"
+        seconds, seed = _asked_s(facts), facts.get("seed")
+        recording = Recording.that_made(facts, self._work)
+        if act != MORE:
+            recording = Recording(target, act, second_of(asked.get("at")))
+            if act == ANEW and shown["bars"]:
+                # The JSON beside a loop knows its bars better than its tempo alone.
+                shown["bpm"] = ""
+            shown |= {"bars": "", "best_of": "1"}
         return [
             str(facts.get("prompt", ""))[:1000],
-            gr.skip() if facts.get("bars") or not isinstance(seconds, (int, float)) else seconds,
+            seconds if seconds and act == MORE else gr.skip(),
             gr.skip(),
             seed if isinstance(seed, int) else gr.skip(),
-            True,
-            *(shown(name, "1" if name == "best_of" else "") for name in FRONT),
+            act == MORE,
+            *shown.values(),
+            *(self._who_played(facts) if self._who else []),
+            *(self._recording.filled(recording) if self._recording else []),
         ]
+
+    def _who_played(self, facts: dict[str, Any]) -> list[Any]:
+        """Updates of two adapters with their strengths: those that a clip's JSON names, as far as
+        they are runs that are there."""
+        adapters = facts.get("adapters")
+        found: list[Any] = []
+        for each in adapters if isinstance(adapters, list) else []:
+            folder = Path(str(each.get("path", ""))).parent if isinstance(each, dict) else Path()
+            if folder.parent == self._work.runs and has_adapter(folder):
+                strength = each.get("strength")
+                is_number = isinstance(strength, (int, float)) and 0 <= strength <= MAX_STRENGTH
+                found += [id_of(folder.name), strength if is_number else 1]
+        return [*found, *[BASE_ONLY, 1] * 2][:4]
 
     def _players(self, who: Sequence[Any], base: Any, side: Any) -> list[dict[str, Any]]:
         """The settings of who plays."""
@@ -252,3 +324,30 @@ class Form:
         if not captions:
             raise UserError("There is no caption yet; prepare a dataset first.")
         return random.choice(captions)
+
+
+def _written(value: Any) -> str:
+    """A number without the decimals that it doesn't need; anything else as in a settings file."""
+    if value is None:
+        return ""
+    return f"{value:g}" if isinstance(value, float) else written(value)
+
+
+def _asked_s(facts: dict[str, Any]) -> float | None:
+    """The seconds that were asked of a clip: of what was gone on with, those that were added. None
+    for a loop, and for what the form has no room for."""
+    source, found = facts.get("continued"), facts.get("duration_s")
+    if isinstance(source, dict):
+        begin_s, end_s = source.get("begin_s"), source.get("end_s")
+        if not isinstance(begin_s, (int, float)) or not isinstance(end_s, (int, float)):
+            return None
+        found = round(end_s - begin_s, 3)
+    if not isinstance(found, (int, float)) or facts.get("bars"):
+        return None
+    return float(found) if 0 < found <= MAX_S else None
+
+
+def second_of(sent: Any) -> float | None:
+    """Where a player stands, as a browser says it; None for its beginning or end, or nonsense."""
+    is_number = isinstance(sent, (int, float)) and not isinstance(sent, bool)
+    return round(float(sent), 2) if is_number and 0.0 < sent < 3600.0 else None

@@ -7,22 +7,22 @@ from typing import Any
 
 import gradio as gr
 
-from musicgen_lora.webui.page import QUIET, Page
+from musicgen_lora.webui.page import Page
 from musicgen_lora.webui.players import Act, Side, player
 from musicgen_lora.webui.safety import id_of
 from musicgen_lora.webui.workspace import Sound, saved_name
 
 SHOWN = 24
 ALIKE = ("prompt", "seed", "duration_s", "guidance_scale", "top_k", "top_p", "temperature")
-ALIKE += ("bpm", "bars", "key", "best_of", "melody")
+ALIKE += ("bpm", "bars", "key", "best_of", "melody", "continued", "regenerated")
 """What sounds have in common that one player switches between."""
 
 
-def build(page: Page, demo: gr.Blocks) -> gr.HTML:
+def build(page: Page) -> gr.HTML:
     """Builds the list and has it follow the folder; returns it, for what is done with a sound."""
     say, work = page.words, page.workspace
     gr.Markdown(f"### {say('What was made')}")
-    shown = gr.HTML(elem_id="history", js_on_load=ACTS)
+    shown = gr.HTML(elem_id="history", js_on_load=PRESSED)
     seen = gr.State("")
 
     def look(before: str) -> Any:
@@ -32,18 +32,26 @@ def build(page: Page, demo: gr.Blocks) -> gr.HTML:
             return gr.skip(), before
         return history(sounds, page) or f'<p class="quiet">{say("Nothing yet.")}</p>', now
 
-    page.timer.tick(look, seen, [shown, seen], **QUIET)
-    demo.load(lambda: look(""), None, [shown, seen], **QUIET)
+    page.watches.always(look, [seen], [shown, seen])
+    page.watches.when_opened(lambda: look(""), [], [shown, seen])
     return shown
 
 
-ACTS = """
+ACTS = {"again": "More like this", "go_on": "Go on from here", "anew": "Play bars anew"}
+"""What can be done with a sound."""
+PRESSED = """
 element.addEventListener("click", (event) => {
   const button = event.target.closest("[data-act]");
-  if (button) trigger("click", { act: button.dataset.act, target: button.dataset.target });
+  if (!button) return;
+  const sound = button.closest(".sound");
+  const { side, at } = window.playerAt(sound.querySelector(".player"));
+  const target = sound.querySelector(`button[data-side="${side}"]`).dataset.target;
+  trigger("click", { act: button.dataset.act, target, at });
+  const place = button.dataset.act === "again" ? "#prompt" : "#recording-box";
+  document.querySelector(place).scrollIntoView({ block: "center" });
 });
 """
-"""Tells the server which button of which sound was pressed."""
+"""Tells the server which button of which sound was pressed, and where its player stands."""
 
 
 def history(sounds: list[Sound], page: Page) -> str:
@@ -63,6 +71,7 @@ def _player(group: list[Sound], page: Page) -> str:
             page.address("sound", sound.name),
             saved_name(Path(sound.name), sound.facts),
             int(sound.made * 1e9),
+            id_of(sound.name),
         )
         for sound in ordered
     ]
@@ -74,7 +83,7 @@ def _player(group: list[Sound], page: Page) -> str:
         say,
         details=who + _details(facts, page),
         duration_s=_seconds(facts),
-        acts=[Act("again", say("More like this"), id_of(ordered[-1].name))],
+        acts=[Act(name, say(label)) for name, label in ACTS.items()],
     )
 
 

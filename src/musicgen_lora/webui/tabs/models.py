@@ -20,13 +20,13 @@ CARD_BYTES = 64 << 10
 HEADS = ("Run", "State", "Base model", "Steps", "Base's loss", "Best loss", "In words")
 
 
-def build(page: Page, demo: gr.Blocks) -> None:
+def build(page: Page) -> None:
     """Builds the tab."""
     say, shelf = page.words, Shelf(page)
     table = gr.HTML(elem_id="models")
     run = gr.Dropdown([], label=say("Run"), elem_id="model")
     card = gr.HTML(elem_id="card")
-    exports.build(page, demo)
+    exports.build(page)
     with gr.Accordion(say("Rename"), open=False, elem_id="rename-box"):
         called = gr.Textbox(label=say("New name of the run"), max_lines=1, elem_id="rename-name")
         rename = gr.Button(say("Rename"), elem_id="rename")
@@ -39,8 +39,8 @@ def build(page: Page, demo: gr.Blocks) -> None:
         delete = gr.Button(say("Delete"), variant="stop", elem_id="delete")
     seen = gr.State("")
     outputs = [table, run, seen]
-    page.timer.tick(shelf.look, [seen, run], outputs, **QUIET)
-    demo.load(lambda: shelf.look("", None), None, outputs, **QUIET)
+    page.watches.always(shelf.look, [seen, run], outputs)
+    page.watches.when_opened(lambda: shelf.look("", None), [], outputs)
     run.change(page.guarded(shelf.card), run, card, **QUIET)
     for button, act, field in ((rename, shelf.rename, called), (delete, shelf.delete, typed)):
         acted = button.click(page.guarded(act), [run, field], outputs, **PRIVATE)

@@ -20,7 +20,7 @@ LATEST = 4
 """Steps whose previews are shown; the first ones differ least from the base."""
 
 
-def build(page: Page, demo: gr.Blocks) -> None:
+def build(page: Page) -> None:
     """Builds what shows a run and has it follow the run's folder."""
     say = page.words
     run = gr.Dropdown([], label=say("Run"), elem_id="run")
@@ -32,8 +32,8 @@ def build(page: Page, demo: gr.Blocks) -> None:
     seen, names = gr.State(""), gr.State("")
     view = Watching(page)
     outputs = [run, names, *shown, seen]
-    page.timer.tick(page.guarded(view.look), [seen, names, run], outputs, **QUIET)
-    demo.load(page.guarded(lambda: view.look("", "", None)), None, outputs, **QUIET)
+    page.watches.always(view.look, [seen, names, run], outputs)
+    page.watches.when_opened(lambda: view.look("", "", None), [], outputs)
     run.change(page.guarded(view.show), [seen, run], outputs[2:], **QUIET)
 
 

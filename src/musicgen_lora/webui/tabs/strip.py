@@ -14,7 +14,7 @@ SHOWN = 15
 LOG_LINES = 200
 
 
-def build(page: Page, demo: gr.Blocks) -> None:
+def build(page: Page) -> None:
     """Builds the strip and has it follow the jobs' folders."""
     say, jobs = page.words, page.workspace.jobs
     shown = gr.HTML(strip([], say, ""), elem_id="strip")
@@ -45,8 +45,8 @@ def build(page: Page, demo: gr.Blocks) -> None:
         return jobs.log(job_id) if job_id in [job.id for job in found] else ""
 
     outputs = [shown, picked, log, seen]
-    page.timer.tick(look, [seen, picked], outputs, **QUIET)
-    demo.load(lambda: look("", None), None, outputs, **QUIET)
+    page.watches.always(look, [seen, picked], outputs)
+    page.watches.when_opened(lambda: look("", None), [], outputs)
     picked.change(look, [seen, picked], outputs, **QUIET)
 
     def stop_it(job_id: Any) -> None:

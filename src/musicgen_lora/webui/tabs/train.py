@@ -9,24 +9,25 @@ import gradio as gr
 
 from musicgen_lora.errors import UserError
 from musicgen_lora.webui.forms import Setting, changed, form_of
-from musicgen_lora.webui.page import PRIVATE, QUIET, Page, chosen
+from musicgen_lora.webui.kept import Kept, wanted
+from musicgen_lora.webui.page import PRIVATE, Page, chosen
 from musicgen_lora.webui.safety import folders_of, new_name
 from musicgen_lora.webui.tabs import run, trial
 from musicgen_lora.webui.tabs.trial import PRESETS
 from musicgen_lora.webui.workspace import BASES, choices
 
 
-def build(page: Page, demo: gr.Blocks) -> None:
+def build(page: Page) -> None:
     """Builds the tab."""
     with gr.Row():
         with gr.Column(scale=1, min_width=300):
-            _build_start(page, demo)
+            _build_start(page)
         with gr.Column(scale=2, min_width=300):
-            run.build(page, demo)
+            run.build(page)
 
 
-def _build_start(page: Page, demo: gr.Blocks) -> None:
-    say, work = page.words, page.workspace
+def _build_start(page: Page) -> None:
+    say, work, kept = page.words, page.workspace, Kept(page)
     dataset = gr.Dropdown([], label=say("Dataset"), elem_id="train-dataset")
     base = gr.Dropdown(list(BASES), value=BASES[0], label=say("Base model"), elem_id="train-base")
     preset = gr.Radio(
@@ -43,21 +44,27 @@ def _build_start(page: Page, demo: gr.Blocks) -> None:
     form = form_of("train", frozenset(("data_dir", "output_dir")))
     with gr.Accordion(say("Advanced settings"), open=False):
         fields = page.fields(form, "train")
+    kept.tell(form, fields, "train")
     go = gr.Button(say("Train"), variant="primary", elem_id="train")
     starting = Starting(page, form)
     inputs = [dataset, base, preset, *fields]
-    trial.build(page, demo, starting.settings, inputs)
+    trial.build(page, starting.settings, inputs)
 
-    def look(before: str, wanted: Any) -> Any:
+    def look(before: str, data: Any) -> Any:
         found = choices(folders_of(work.datasets))
         now = repr(sorted(found))
-        return (gr.skip(), before) if now == before else (chosen(found, wanted), now)
+        return (gr.skip(), before) if now == before else (chosen(found, data), now)
 
     go.click(page.guarded(starting.train), [name, *inputs], None, **PRIVATE)
-    demo.load(lambda: chosen(work.bases()), None, base, **QUIET)
+    kept.keep([dataset, base, preset, name, *fields], listed=[dataset, base])
+    page.watches.when_opened(
+        lambda before: chosen(work.bases(), wanted(before, "train-base")), [kept.state], [base]
+    )
     names = gr.State("")
-    page.timer.tick(look, [names, dataset], [dataset, names], **QUIET)
-    demo.load(lambda: look("", None), None, [dataset, names], **QUIET)
+    page.watches.always(look, [names, dataset], [dataset, names])
+    page.watches.when_opened(
+        lambda before: look("", wanted(before, "train-dataset")), [kept.state], [dataset, names]
+    )
 
 
 class Starting:
@@ -71,11 +78,11 @@ class Starting:
     def __init__(self, page: Page, form: list[Setting]) -> None:
         self._page, self._work, self._form = page, page.workspace, form
 
-    def settings(self, wanted: Any, model: Any, how: Any, *values: Any) -> dict[str, Any]:
+    def settings(self, data_id: Any, model: Any, how: Any, *values: Any) -> dict[str, Any]:
         """Settings of a training, but for its folder.
 
         Args:
-            wanted: id of the dataset.
+            data_id: id of the dataset.
             model: name of the base.
             how: a preset's name.
             values: of the form.
@@ -84,15 +91,15 @@ class Starting:
             raise UserError("Choose how thorough it should be.")
         return {
             "model_path": self._work.base(model),
-            "data_dir": str(self._work.dataset(wanted)),
+            "data_dir": str(self._work.dataset(data_id)),
             **PRESETS[how],
             **changed(self._form, values),
         }
 
-    def train(self, typed: Any, wanted: Any, *values: Any) -> None:
+    def train(self, typed: Any, data_id: Any, *values: Any) -> None:
         """Starts a training under the name that was typed."""
-        settings = self.settings(wanted, *values)
-        data = self._work.dataset(wanted)
+        settings = self.settings(data_id, *values)
+        data = self._work.dataset(data_id)
         title = new_name(typed, f"{data.name} {time.strftime('%m%d-%H%M')}")
         target = self._work.runs / title
         self._page.submit("train", settings | {"output_dir": str(target)}, title, target)

@@ -14,7 +14,7 @@ from musicgen_lora.errors import UserError
 from musicgen_lora.training.record.run_folder import METRICS_FILE, read_metrics
 from musicgen_lora.webui.estimate import TRIAL, Trial
 from musicgen_lora.webui.jobs import Job
-from musicgen_lora.webui.page import PRIVATE, QUIET, Page
+from musicgen_lora.webui.page import PRIVATE, Page
 from musicgen_lora.webui.words import Words
 from musicgen_lora.webui.workspace import Workspace, run_of
 
@@ -35,7 +35,6 @@ HEADS = ("How thorough", "Steps", "Takes about")
 
 def build(
     page: Page,
-    demo: gr.Blocks,
     settings_of: Callable[..., dict[str, Any]],
     inputs: Sequence[Any],
 ) -> None:
@@ -43,7 +42,6 @@ def build(
 
     Args:
         page: that shows it.
-        demo: the whole page.
         settings_of: what the inputs ask of a training, but for its folder.
         inputs: dataset, base, preset and form of the tab.
     """
@@ -66,8 +64,8 @@ def build(
         return (gr.skip(), before) if now == before else (table(job, work, say), now)
 
     measure.click(page.guarded(start), list(inputs), None, **PRIVATE)
-    page.timer.tick(look, seen, [told, seen], **QUIET)
-    demo.load(lambda: look("-"), None, [told, seen], **QUIET)
+    page.watches.always(look, [seen], [told, seen])
+    page.watches.when_opened(lambda: look("-"), [], [told, seen])
 
 
 def _finished(work: Workspace) -> Job | None:

@@ -1,0 +1,132 @@
+"""What a person has typed and chosen, kept by the browser, so that a reload loses none of it.
+
+It comes back as any value of a browser does: from a stranger. A field takes it only if it could
+have been typed there, by the name of the field, so what an older page has kept breaks nothing. And
+a setting that is still changed under "advanced" is told beside it, so that none acts unseen.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from html import escape
+from typing import Any
+
+import gradio as gr
+
+from musicgen_lora.webui.forms import Setting
+from musicgen_lora.webui.page import QUIET, Page
+
+MAX_TEXT = 1000
+ADD = "(...values) => window.keptFields.add(NAMES, values)"
+
+
+class Kept:
+    """The fields of a tab that the browser keeps.
+
+    Args:
+        page: that shows them.
+    """
+
+    def __init__(self, page: Page) -> None:
+        self._page, self.state = page, page.kept
+        self._fields: list[Any] = []
+        self._plain: list[Any] = []
+        self._js = ""
+
+    def keep(self, fields: Sequence[Any], listed: Sequence[Any] = ()) -> None:
+        """Keeps fields from now on, and brings back what was kept of them.
+
+        Args:
+            fields: each with an `elem_id`, which is its name in what is kept.
+            listed: those of `fields` whose choices come from folders: who lists them asks `wanted`.
+        """
+        self._fields = list(fields)
+        self._plain = [field for field in fields if field not in listed]
+        self._js = _add(fields)
+        typed = [field.input for field in fields]
+        gr.on(typed, None, self._fields, None, js=self._js, **QUIET)
+        self._page.watches.when_opened(self.back, [self.state], self._plain)
+
+    def filled(self, field: Any) -> None:
+        """Keeps a field whenever buttons fill it too."""
+        field.change(None, field, None, js=_add([field]), **QUIET)
+
+    def after(self, event: Any) -> None:
+        """Keeps what the fields hold once an event has filled them."""
+        event.then(None, self._fields, None, js=self._js, **QUIET)
+
+    def back(self, kept: Any) -> Any:
+        """What each plain field gets of what was kept."""
+        values = [wanted(kept, field.elem_id) for field in self._plain]
+        updates = [
+            gr.update(value=value) if fits(field, value) else gr.skip()
+            for field, value in zip(self._plain, values, strict=True)
+        ]
+        return updates[0] if len(updates) == 1 else updates
+
+    def tell(self, form: Sequence[Setting], fields: Sequence[Any], prefix: str) -> None:
+        """Tells which settings are changed, and takes them back when asked.
+
+        Args:
+            form: the settings.
+            fields: of them, in the same order.
+            prefix: of the elements' names.
+        """
+        say = self._page.words
+        told = gr.HTML(elem_id=f"{prefix}-changed")
+        back = gr.Button(
+            say("Back to the defaults"), size="sm", visible=False, elem_id=f"{prefix}-defaults"
+        )
+
+        def look(*values: Any) -> tuple[str, Any]:
+            named = [
+                f"{setting.name} = {str(value)[:60]}"
+                for setting, value in zip(form, values, strict=True)
+                if value != setting.shown
+            ]
+            line = say("Changed: {names}", names=", ".join(named)) if named else ""
+            return f'<p class="quiet">{escape(line)}</p>' if line else "", gr.update(
+                visible=bool(named)
+            )
+
+        quiet = {**QUIET, "trigger_mode": "always_last"}
+        gr.on([field.change for field in fields], look, list(fields), [told, back], **quiet)
+        taken = back.click(lambda: [each.shown for each in form], None, list(fields), **QUIET)
+        self.after(taken)
+
+
+def _add(fields: Sequence[Any]) -> str:
+    return ADD.replace("NAMES", json.dumps([field.elem_id for field in fields]))
+
+
+def wanted(kept: Any, name: str | None) -> Any:
+    """What was kept of a field; None where nothing was."""
+    return kept.get(name) if isinstance(kept, dict) else None
+
+
+def fits(field: Any, value: Any) -> bool:
+    """Whether a value is one that a person could have given a field, other than none."""
+    check: Callable[[Any, Any], bool] | None = _CHECKS.get(type(field))
+    return value is not None and check is not None and check(field, value)
+
+
+def _is_number(field: Any, value: Any) -> bool:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    low, high = field.minimum, field.maximum
+    return (low is None or value >= low) and (high is None or value <= high)
+
+
+def _is_choice(field: Any, value: Any) -> bool:
+    return isinstance(value, str) and value in [identity for _, identity in field.choices]
+
+
+_CHECKS: dict[type, Callable[[Any, Any], bool]] = {
+    gr.Textbox: lambda _, value: isinstance(value, str) and len(value) <= MAX_TEXT,
+    gr.Checkbox: lambda _, value: isinstance(value, bool),
+    gr.Slider: _is_number,
+    gr.Number: _is_number,
+    gr.Radio: _is_choice,
+    gr.Dropdown: _is_choice,
+}

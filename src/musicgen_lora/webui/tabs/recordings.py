@@ -1,0 +1,143 @@
+"""What a made clip is taken up by: gone on with from a second of it, or some of its bars played
+anew, by the `generate` command's own flags."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from musicgen_lora.errors import UserError
+from musicgen_lora.webui.page import QUIET, Page
+from musicgen_lora.webui.safety import id_of
+from musicgen_lora.webui.workspace import Choices, Workspace
+
+GO_ON, ANEW = "go_on", "anew"
+KINDS = {GO_ON: "Go on with it", ANEW: "Play bars of it anew"}
+HEARD_S = 4.0
+"""What the embedded base can hear of a recording and still play six seconds at once."""
+LISTED = 100
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What is asked of a made clip, as its fields have it.
+
+    Args:
+        chosen: id of the clip; "" for none.
+        kind: of `KINDS`.
+        at_s: second at which it is gone on with; None is its end.
+        heard_s: seconds before that which the model hears.
+        from_bar: first bar that is played anew.
+        to_bar: last one.
+    """
+
+    chosen: Any = ""
+    kind: Any = GO_ON
+    at_s: Any = None
+    heard_s: Any = HEARD_S
+    from_bar: Any = 1
+    to_bar: Any = 1
+
+    def settings(self, work: Workspace) -> dict[str, Any]:
+        """The flags of the command; none where no clip is chosen.
+
+        Raises:
+            UserError: the clip is gone, or something else than these kinds is asked.
+        """
+        if not self.chosen:
+            return {}
+        path = str(work.sound(self.chosen))
+        if self.kind == ANEW:
+            bars = {"from_bar": self.from_bar, "to_bar": self.to_bar}
+            return {"regenerate": path} | {name: int(bar or 1) for name, bar in bars.items()}
+        if self.kind != GO_ON:
+            raise UserError("That is not there any more; reload the page.")
+        seconds = {"continue_at": self.at_s, "heard": self.heard_s}
+        given = {name: float(value) for name, value in seconds.items() if value}
+        return {"continue_from": path} | given
+
+    @classmethod
+    def that_made(cls, facts: dict[str, Any], work: Workspace) -> Recording:
+        """What a clip's JSON says that it was made of; of none where that is gone."""
+        for kind, name in ((GO_ON, "continued"), (ANEW, "regenerated")):
+            source = facts.get(name)
+            if not isinstance(source, dict):
+                continue
+            path = Path(str(source.get("path", "")))
+            if path.parent != work.generated or not path.is_file():
+                continue
+            if kind == ANEW:
+                bars = (source.get("from_bar"), source.get("to_bar"))
+                return cls(id_of(path.name), kind, None, HEARD_S, *bars)
+            return cls(id_of(path.name), kind, source.get("begin_s"), source.get("heard_s"))
+        return cls()
+
+    @property
+    def values(self) -> tuple[Any, ...]:
+        """Of the fields, in their order."""
+        return self.chosen, self.kind, self.at_s, self.heard_s, self.from_bar, self.to_bar
+
+
+class Fields:
+    """The fields of a recording.
+
+    Args:
+        page: that shows them.
+    """
+
+    def __init__(self, page: Page) -> None:
+        self._page = page
+        say = page.words
+        with gr.Accordion(say("Take up a clip"), open=False, elem_id="recording-box") as self.box:
+            chosen = gr.Dropdown(
+                self.choices(), value="", label=say("Clip that was made"), elem_id="recording"
+            )
+            kind = gr.Radio(
+                [(say(label), name) for name, label in KINDS.items()],
+                value=GO_ON,
+                label=say("What is done with it"),
+                elem_id="recording-kind",
+            )
+            with gr.Row() as self.seconds:
+                at_s = gr.Number(
+                    None, minimum=0, label=say("From second (empty: its end)"), elem_id="at"
+                )
+                heard_s = gr.Number(
+                    HEARD_S, minimum=0, label=say("Seconds before that it hears"), elem_id="heard"
+                )
+            with gr.Row(visible=False) as self.bars:
+                from_bar, to_bar = (
+                    gr.Number(1, minimum=1, precision=0, label=say(label), elem_id=name)
+                    for label, name in (("From bar", "from-bar"), ("To bar", "to-bar"))
+                )
+        self.inputs = [chosen, kind, at_s, heard_s, from_bar, to_bar]
+        kind.change(self.shown, kind, [self.seconds, self.bars], **QUIET)
+
+    @property
+    def outputs(self) -> list[Any]:
+        """What `filled` gives values for."""
+        return [*self.inputs, self.box]
+
+    def choices(self) -> Choices:
+        """The clips that can be taken up, and none."""
+        say, work = self._page.words, self._page.workspace
+        sounds = [(_told(sound.name, sound.facts), sound.name) for sound in work.sounds(LISTED)]
+        return [(say("none"), ""), *((told, id_of(name)) for told, name in sounds)]
+
+    def shown(self, kind: Any) -> tuple[Any, Any]:
+        """The fields of a kind, seen alone."""
+        return gr.update(visible=kind != ANEW), gr.update(visible=kind == ANEW)
+
+    def filled(self, recording: Recording) -> list[Any]:
+        """Updates of `outputs`; the box opens where a clip is chosen."""
+        first, *others = recording.values
+        box = gr.update(open=True) if recording.chosen else gr.skip()
+        return [gr.update(choices=self.choices(), value=first), *others, box]
+
+
+def _told(name: str, facts: dict[str, Any]) -> str:
+    prompt, seed = str(facts.get("prompt", name)), facts.get("seed")
+    return f"{prompt[:60]} · {seed} · {Path(name).stem[-6:]}"

@@ -1,0 +1,101 @@
+"""What the page looks at by itself: once when it opens, and every few seconds.
+
+All looks of a moment are one request. Each by itself would be ten, of which every one costs more
+than what it finds, on a computer whose cores are busy with a training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import gradio as gr
+
+from musicgen_lora.errors import UserError
+from musicgen_lora.webui.words import Words
+
+
+@dataclass(frozen=True)
+class Look:
+    """A function of what some components hold, and the components that take what it finds.
+
+    Args:
+        find: gives a value or an update for each of the outputs; one that finds nothing new skips.
+        inputs: components that it is given.
+        outputs: components that take what it finds.
+    """
+
+    find: Callable[..., Any]
+    inputs: Sequence[Any]
+    outputs: Sequence[Any]
+
+    def found(self, values: Sequence[Any]) -> list[Any]:
+        """As many as there are outputs."""
+        found = self.find(*values)
+        return [found] if len(self.outputs) == 1 else list(found)
+
+    @property
+    def nothing(self) -> list[Any]:
+        """For its outputs, where they stay as they are."""
+        return [gr.skip() for _ in self.outputs]
+
+
+@dataclass
+class Watches:
+    """The looks of a page.
+
+    Args:
+        first: when it opens.
+        again: every few seconds.
+    """
+
+    first: list[Look] = field(default_factory=list)
+    again: list[Look] = field(default_factory=list)
+
+    def when_opened(
+        self, find: Callable[..., Any], inputs: Sequence[Any], outputs: Sequence[Any]
+    ) -> None:
+        """Looks once when a browser opens the page, or loads it anew."""
+        self.first.append(Look(find, inputs, outputs))
+
+    def always(
+        self, find: Callable[..., Any], inputs: Sequence[Any], outputs: Sequence[Any]
+    ) -> None:
+        """Looks every few seconds while the page is open."""
+        self.again.append(Look(find, inputs, outputs))
+
+
+def all_of(looks: Sequence[Look], say: Words) -> Callable[..., list[Any]]:
+    """One handler of several looks. What one can't find is said once, in place of what the command
+    line would say, and keeps no other from looking.
+
+    The first value that it is given, and gives back, is what was said the last time.
+    """
+
+    def look(told: Any, *values: Any) -> list[Any]:
+        found, lines, at = [], [], 0
+        for each in looks:
+            given = values[at : at + len(each.inputs)]
+            at += len(each.inputs)
+            try:
+                found += each.found(given)
+            except UserError as error:
+                found += each.nothing
+                lines.append(say.line(str(error)))
+        now = "\n".join(lines)
+        if now and now != told:
+            gr.Warning(lines[0], title=say("Look here"))
+        return [now, *found]
+
+    return look
+
+
+def inputs_of(looks: Sequence[Look]) -> list[Any]:
+    """The components of all looks, in the order of `all_of`."""
+    return [component for look in looks for component in look.inputs]
+
+
+def outputs_of(looks: Sequence[Look]) -> list[Any]:
+    """The same of what they find."""
+    return [component for look in looks for component in look.outputs]
