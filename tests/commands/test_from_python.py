@@ -65,7 +65,7 @@ def test_the_lines_of_the_readme_run_as_scripts(tmp_path: Path) -> None:
         )
         assert done.returncode == 0, done.stderr
         assert "Traceback" not in done.stderr
-        assert done.stdout.count("3 new clips") == (1 if index == 0 else 0)
+        assert done.stdout.count("3 clips (0.2 minutes)") == (1 if index == 0 else 0)
     (wav,) = tmp_path.glob("finetune/output/generated/*.wav")
     assert soundfile.info(wav).frames == RATE
     assert soundfile.info(tmp_path / "beat.wav").samplerate == RATE
