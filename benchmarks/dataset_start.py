@@ -1,7 +1,8 @@
-"""How long a training waits for its data: 10, 1,000 and 100,000 clips, tokenised before.
+"""How long a training waits for its data: 10 to a million clips, tokenised before.
 
     python benchmarks/dataset_start.py
     python benchmarks/dataset_start.py --clips 10 1000 --json_path start.json
+    python benchmarks/dataset_start.py --clips 10 1000 100000 1000000 --n_turns 1
 
 The shards are written by the project's own writer, with random codes; the audio files are a few
 bytes, since nothing reads them once their clips are in shards. Each size runs three times, each in
@@ -9,11 +10,13 @@ a process of its own: the first start parses the metadata and keeps what it says
 that, and one with `--from_tokens` looks at no audio file. Times are of reading the metadata, of
 gathering (hashes, shards, split, windows), of the run's identity and record, and of both kinds of
 order with a step's batches; `cpu_s` is what the process worked of that, which other programs on the
-machine change less; memory is the process's peak beyond that with the model alone (Linux).
+machine change less; memory is the process's peak beyond that with the model alone (Linux). Then
+the batches of fifty steps in a random order: milliseconds a step that reading takes, and how many
+shards have been opened, until the first step and after the fiftieth.
 
 Last comes the command itself: seconds until `musicgen-lora train` has recorded its first step,
 libraries and model included, with one validation window for each size, with and without
-`--from_tokens`; they take turns.
+`--from_tokens`, and seconds a step from then on; they take turns.
 """
 
 from __future__ import annotations
@@ -55,6 +58,10 @@ FACTS = {
 }
 """What `prepare` says of a clip, about."""
 N_FRAMES = 100
+N_READ = 50
+"""Steps whose batches are read."""
+N_STEPS = 12
+"""Steps of the command."""
 STEPS = ("metadata_s", "gather_s", "record_s", "batches_s")
 
 
@@ -88,8 +95,21 @@ def peak_mb() -> float:
     return float("nan")
 
 
+def opened_shards() -> set[str]:
+    """Shards that this process opens from now on, as it does so."""
+    paths: set[str] = set()
+
+    def look(event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "open" and str(arguments[0]).endswith(".npy"):
+            paths.add(str(arguments[0]))
+
+    sys.addaudithook(look)
+    return paths
+
+
 def measure(folder: Path, *, from_tokens: bool) -> dict[str, float]:
-    """Opens the dataset as `musicgen-lora train` does, up to the first batch."""
+    """Opens the dataset as `musicgen-lora train` does, up to the first batch, and then reads on."""
+    opened = opened_shards()
     model = MusicGen.load(EMBEDDED_NAME)
     settings = TrainSettings(data_dir=folder, output_dir=folder / "output", from_tokens=from_tokens)
     console = plain_console()
@@ -113,30 +133,39 @@ def measure(folder: Path, *, from_tokens: bool) -> dict[str, float]:
         step_batches(dataset, order[:per_step].tolist(), settings.batch_size)
     times.append(time.perf_counter())
     steps = dict(zip(STEPS, np.diff(times).tolist(), strict=True))
-    return {
+    found = {
         **steps,
         "total_s": times[-1] - times[0],
         "cpu_s": time.process_time() - busy_from,
         "memory_mb": peak_mb() - memory,
+        "opened": len(opened),
     }
+    order, read_ms = epoch_order(len(dataset), settings.seed, 1), list[float]()
+    for start in range(0, N_READ * per_step, per_step):
+        rows = np.take(order, range(start, start + per_step), mode="wrap").tolist()
+        began = time.perf_counter()
+        step_batches(dataset, rows, settings.batch_size)
+        read_ms.append(1e3 * (time.perf_counter() - began))
+    return found | {"read_ms": statistics.median(read_ms), "opened_then": len(opened)}
 
 
-def first_step_s(data: Path, *flags: str) -> float:
-    """Seconds from the command to the first step that it records."""
+def command_s(data: Path, *flags: str) -> tuple[float, float]:
+    """Seconds from the command to the first step that it records, and of a step after that."""
     output = data.parent / f"output{time.monotonic_ns()}"
-    words = f"--data_dir {data} --output_dir {output} --max_steps 1 --max_validation_windows 1"
+    words = f"--data_dir {data} --output_dir {output} --max_steps {N_STEPS}"
     command = [sys.executable, "-m", "musicgen_lora.cli", "train", "--allow_random_base"]
-    command += ["--previews", "off"]
-    began = time.perf_counter()
+    command += ["--previews", "off", "--max_validation_windows", "1", "--num_epochs", "100"]
+    command += ["--validate_every", "1000"]
+    began, times = time.perf_counter(), list[float]()
     with subprocess.Popen([*command, *words.split(), *flags], stdout=subprocess.DEVNULL) as process:
-        metrics, took = output / METRICS_FILE, 0.0
-        while process.poll() is None and not took:
-            if metrics.is_file() and '"event": "train"' in metrics.read_text():
-                took = time.perf_counter() - began
+        metrics = output / METRICS_FILE
+        while process.poll() is None:
+            n_steps = metrics.read_text().count('"event": "train"') if metrics.is_file() else 0
+            times += [time.perf_counter() - began] * (n_steps - len(times))
             time.sleep(0.01)
-    if process.returncode or not took:
+    if process.returncode or not times:
         raise SystemExit(f"{' '.join(command)}: ended with {process.returncode}")
-    return took
+    return times[0], statistics.median(np.diff(times).tolist())
 
 
 def main() -> None:
@@ -168,12 +197,15 @@ def main() -> None:
                 print(f"{n_clips:7} clips, {start:11} start{figures}", flush=True)
         ways = [(n_clips, flags) for n_clips in options.clips for flags in ([], ["--from_tokens"])]
         for n_clips, flags in options.n_turns * ways:
-            seconds = first_step_s(Path(folder) / str(n_clips) / "data", *flags)
+            seconds = command_s(Path(folder) / str(n_clips) / "data", *flags)
             found[n_clips].setdefault(" ".join(["command", *flags]), []).append(seconds)
         for n_clips, flags in ways:
             name = " ".join(["command", *flags])
-            seconds = statistics.median(found[n_clips][name])
-            print(f"{n_clips:7} clips, from the {name} to the first step {seconds:.2f} s")
+            first_s, step_s = np.median(found[n_clips][name], axis=0).tolist()
+            print(
+                f"{n_clips:7} clips, from the {name} to the first step {first_s:.2f} s, then "
+                f"{step_s:.3f} s a step"
+            )
     if options.json_path:
         options.json_path.write_text(json.dumps(found, indent=2), encoding="utf-8")
 

@@ -14,19 +14,27 @@ from __future__ import annotations
 
 import argparse
 import heapq
+import json
 import os
 import random
 import secrets
-import signal
+import subprocess
+import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 CLIPS_PER_SHARD = 250
+NODE: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 100 << 20}
+WAYS = {"pool": (None, 2), "Ray": ("local", 0)}
+"""Ray's address and the number of processes."""
 
 
 @dataclass(frozen=True)
@@ -116,121 +124,179 @@ def three_nodes() -> Any:
     """A cluster of three nodes of one CPU on this machine."""
     os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token"}
     os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(16)
-    here = str(Path(__file__).resolve().parent)
-    os.environ["PYTHONPATH"] = os.pathsep.join([here, os.environ.get("PYTHONPATH", "")])
     from ray.cluster_utils import Cluster
 
-    node: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 100 << 20}
-    cluster = Cluster(initialize_head=True, head_node_args=node | {"include_dashboard": False})
-    for _ in range(2):
-        cluster.add_node(**node)
+    cluster = Cluster()
+    for number in range(3):
+        add_node(cluster, **({} if number else {"include_dashboard": False}))
     return cluster
 
 
-@dataclass(frozen=True)
-class FileTask:
-    """A file to write, as a shard is; `folder` also notes who works."""
+def add_node(cluster: Any, **more: Any) -> None:
+    """Adds a node; Ray gives up after half a minute, which a busy machine may need."""
+    for is_last in (False, False, False, True):
+        try:
+            cluster.add_node(**NODE, **more)
+            return
+        except Exception:
+            if is_last:
+                raise
 
-    folder: Path
-    number: int
-    seconds: float
+
+def make_data(folder: Path, n_clips: int, clip_s: float) -> None:
+    """A dataset of windows that begin at other times, of a few synthetic files."""
+    from musicgen_lora.dataset.metadata import read_entries, write_entries
+    from musicgen_lora.prepare.examples import create_examples
+
+    metadata = create_examples(folder, 20, duration_s=12.0)
+    entries = read_entries(metadata)
+    clips = [
+        entries[n % 20] | {"start_s": 0.002 * (n // 20), "duration_s": clip_s}
+        for n in range(n_clips)
+    ]
+    write_entries(metadata, clips)
 
 
-def write_file(task: FileTask, alive: Callable[[], None]) -> int:
-    """Writes a file aside and renames it; one that is there stays."""
-    from musicgen_lora import atomic
+def tokenise(folder: Path, on_clip: Callable[[int, int], None], encode: Any) -> dict[str, bytes]:
+    """Tokenises a dataset, by an engine or, with None, here; the files of the shards."""
+    from musicgen_lora.dataset.clip_ids import clip_ids
+    from musicgen_lora.dataset.metadata import load_dataset
+    from musicgen_lora.dataset.tokens import tokenise_clips
+    from musicgen_lora.model.musicgen import MusicGen
 
-    (task.folder / "workers" / str(os.getpid())).touch()
-    path = task.folder / "files" / f"{task.number}.txt"
-    if not path.exists():
-        time.sleep(task.seconds)
-        atomic.write_file(path, lambda aside: aside.write_text(str(task.number)))
-    return task.number
+    model, dataset = MusicGen.load("tiny-beats"), load_dataset(folder)
+    tokenise_clips(dataset, clip_ids(dataset, folder), model, folder, on_clip, encode)
+    paths = (folder / "tokens" / model.codec.fingerprint).iterdir()
+    return {p.name: p.read_bytes() for p in paths if p.suffix in (".npy", ".parquet")}
+
+
+class Killer:
+    """Ends a worker or a node of a cluster, at random, so many times while clips are done.
+
+    Args:
+        cluster: three nodes.
+        n_kills: how many.
+        n_clips: of all, evenly spread over which they come.
+        seed: of what is ended.
+    """
+
+    def __init__(self, cluster: Any, n_kills: int, n_clips: int, seed: int) -> None:
+        self._cluster, self._chance = cluster, random.Random(seed)
+        self._due = [n_clips * (k + 1) // (n_kills + 2) for k in range(n_kills)]
+        self.ended: Counter[str] = Counter()
+
+    def __call__(self, n_done: int, n_clips: int) -> None:
+        if self._due and n_done >= self._due[0]:
+            self._due.pop(0)
+            workers = self._workers()
+            if workers and self._chance.random() < 0.5:
+                self._chance.choice(workers).kill()
+                self.ended["workers"] += 1
+            else:
+                # The head stays.
+                node = self._chance.choice(sorted(self._cluster.worker_nodes, key=str))
+                self._cluster.remove_node(node, allow_graceful=False)
+                add_node(self._cluster)
+                self.ended["nodes"] += 1
+
+    def _workers(self) -> list[Any]:
+        import psutil
+
+        below = psutil.Process().children(recursive=True)
+        return [p for p in below if p.name().startswith("ray::_attempt")]
 
 
 def kills(options: argparse.Namespace) -> None:
-    """Ends workers and nodes at random while they work."""
-    from musicgen_lora.cluster.ray_engine import joined
-    from musicgen_lora.runtime.workers import Failure
+    """Ends workers and nodes at random while they tokenise."""
+    import pyarrow.parquet as pq
 
-    cluster = three_nodes()
-    chance = random.Random(options.seed)
-    node = {"num_cpus": 1, "object_store_memory": 100 << 20}
+    from musicgen_lora.cluster.ray_engine import joined
+    from musicgen_lora.dataset import encoding
+    from musicgen_lora.dataset.shard_tasks import encode_by
+
+    encoding.CLIPS_PER_SHARD = options.per_shard
+    cluster, n_clips = three_nodes(), options.per_shard * options.n_shards
     with tempfile.TemporaryDirectory() as temporary, joined(cluster.address) as engine:
-        folder = Path(temporary)
-        (folder / "workers").mkdir()
-        (folder / "files").mkdir()
-        tasks = [FileTask(folder, n, options.seconds) for n in range(options.n_tasks)]
-        waiting = list(range(len(tasks)))
-        done: Counter[int] = Counter()
-        n_kills = n_nodes = 0
-        due = [len(tasks) * (k + 1) // (options.n_kills + 2) for k in range(options.n_kills)]
-        while waiting:
-            again = []
-            for index, result in engine.run(write_file, [tasks[n] for n in waiting], 60.0):
-                if isinstance(result, Failure):
-                    again.append(waiting[index])
-                    continue
-                done[result] += 1
-                if n_kills < len(due) and done.total() >= due[n_kills]:
-                    n_kills += 1
-                    workers = [int(path.name) for path in (folder / "workers").iterdir()]
-                    living = [pid for pid in workers if Path(f"/proc/{pid}").exists()]
-                    if chance.random() < 0.5 or not living:
-                        # The second half of the list: the head stays.
-                        cluster.remove_node(cluster.list_all_nodes[-1], allow_graceful=False)
-                        cluster.add_node(**node)
-                        n_nodes += 1
-                    else:
-                        os.kill(chance.choice(living), signal.SIGKILL)
-            waiting = again
-        written = sorted(int(path.stem) for path in (folder / "files").iterdir())
+        for name in ("here", "far"):
+            make_data(Path(temporary) / name, n_clips, 1.0)
+        expected = tokenise(Path(temporary) / "here", lambda done, total: None, None)
+        killer = Killer(cluster, options.n_kills, n_clips, options.seed)
+        found = tokenise(Path(temporary) / "far", killer, encode_by(engine))
+        indexes = (Path(temporary) / "far").rglob("*.parquet")
+        ids = Counter(i for path in indexes for i in pq.read_table(path)["id"].to_pylist())
     cluster.shutdown()
-    lost = set(range(len(tasks))) - done.keys()
-    double = [number for number, count in done.items() if count > 1]
     print(
-        f"{len(tasks)} tasks, {n_kills} kills ({n_nodes} of nodes): {len(lost)} lost, "
-        f"{len(double)} double, files as planned: {written == list(range(len(tasks)))}"
+        f"{n_clips} clips in {len(found) // 2} shards, {dict(killer.ended)} ended: "
+        f"{n_clips - len(ids)} lost, {sum(n > 1 for n in ids.values())} double, "
+        f"byte-equal to this process's: {found == expected}"
     )
 
 
-def overhead(options: argparse.Namespace) -> None:
-    """Tokenises the same clips by the pool and by Ray, in turns."""
-    from musicgen_lora.cluster.engine import open_engine
-    from musicgen_lora.dataset.clip_ids import clip_ids
-    from musicgen_lora.dataset.metadata import load_dataset, read_entries, write_entries
-    from musicgen_lora.dataset.shard_tasks import encode_by
-    from musicgen_lora.dataset.tokens import tokenise_clips
-    from musicgen_lora.model.musicgen import MusicGen
-    from musicgen_lora.prepare.examples import create_examples
+class Busy(threading.Thread):
+    """What this process and all below it work: seconds of processors, looked at now and then, since
+    a machine that others use changes them less than the time that passes."""
 
-    model = MusicGen.load("tiny-beats")
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self._seen: dict[tuple[int, float], float] = {}
+        self._done = threading.Event()
+
+    def look(self) -> float:
+        """Seconds up to now."""
+        import psutil
+
+        own = psutil.Process()
+        for process in [own, *own.children(recursive=True)]:
+            with suppress(psutil.Error):
+                times = process.cpu_times()
+                self._seen[process.pid, process.create_time()] = times.user + times.system
+        return sum(self._seen.values())
+
+    def run(self) -> None:
+        while not self._done.wait(0.3):
+            self.look()
+
+    def end(self) -> float:
+        self._done.set()
+        return self.look()
+
+
+def one_way(options: argparse.Namespace) -> None:
+    """Tokenises a dataset by the pool or by Ray, in a process of its own."""
+    import shutil
+
+    from musicgen_lora.cluster.engine import open_engine
+    from musicgen_lora.dataset.shard_tasks import encode_by
+
+    folder, busy = options.folder, Busy()
+    shutil.rmtree(folder / "tokens", ignore_errors=True)
+    before, began = busy.look(), time.monotonic()
+    busy.start()
+    with open_engine(*WAYS[options.way]) as engine:
+        ready, at_start = time.monotonic(), busy.look()
+        tokenise(folder, lambda done, total: None, encode_by(engine))
+        made, at_end = time.monotonic(), busy.look()
+    work = {"start_s": ready - began, "work_s": made - ready, "all_s": time.monotonic() - began}
+    cpu = {"start_cpu_s": at_start - before, "work_cpu_s": at_end - at_start}
+    print(json.dumps(work | cpu | {"all_cpu_s": busy.end() - before}))
+
+
+def overhead(options: argparse.Namespace) -> None:
+    """Tokenises the same clips by the pool and by Ray, in turns, each in a process of its own."""
+    found: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        metadata = create_examples(folder, 20, duration_s=12.0)
-        entries = read_entries(metadata)
-        clips = [
-            entries[n % 20] | {"start_s": 0.002 * (n // 20), "duration_s": options.clip_s}
-            for n in range(options.clips)
-        ]
-        write_entries(metadata, clips)
-        dataset = load_dataset(folder)
-        ids = clip_ids(dataset, folder)
-        shards = folder / "tokens" / model.codec.fingerprint
+        make_data(Path(temporary), options.clips, options.clip_s)
         for turn in range(options.turns):
-            for name, ray, n_workers in (("pool", None, 2), ("Ray", "local", 0)):
-                began = time.monotonic()
-                with open_engine(ray, n_workers) as engine:
-                    ready = time.monotonic()
-                    tokenise_clips(dataset, ids, model, folder, encode=encode_by(engine))
-                    took = time.monotonic() - ready
-                print(
-                    f"turn {turn + 1}, {name}: {len(dataset)} clips in {took:.1f} s, and "
-                    f"{ready - began:.1f} s to start",
-                    flush=True,
-                )
-                for path in shards.iterdir():
-                    path.unlink()
+            # Who comes first changes, since a machine's load does.
+            for way in list(WAYS)[:: 1 if turn % 2 else -1]:
+                command = [sys.executable, __file__, "one_way", way, temporary]
+                done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+                found[way].append(json.loads(done.stdout.splitlines()[-1]))
+                figures = "".join(f"  {name} {v:6.1f}" for name, v in found[way][-1].items())
+                print(f"turn {turn + 1}, {way:4}: {options.clips} clips {figures}", flush=True)
+    for name in found["pool"][0]:
+        pool, ray = (median(one[name] for one in found[way]) for way in WAYS)
+        print(f"median {name}: pool {pool:.1f}, Ray {ray:.1f} ({100 * (ray / pool - 1):+.0f} %)")
 
 
 def nothing(task: Any, alive: Callable[[], None]) -> int:
@@ -297,15 +363,19 @@ def main() -> None:
         paper.add_argument(f"--{name}", type=type(value), default=value)
     ended = parts.add_parser("kills")
     ended.set_defaults(run=kills)
-    ended.add_argument("--n_tasks", type=int, default=200)
+    ended.add_argument("--n_shards", type=int, default=60)
+    ended.add_argument("--per_shard", type=int, default=10, help="clips")
     ended.add_argument("--n_kills", type=int, default=20)
-    ended.add_argument("--seconds", type=float, default=0.5, help="of a task")
     ended.add_argument("--seed", type=int, default=0)
     beside = parts.add_parser("overhead")
     beside.set_defaults(run=overhead)
     beside.add_argument("--clips", type=int, default=2000)
     beside.add_argument("--clip_s", type=float, default=2.0)
-    beside.add_argument("--turns", type=int, default=2)
+    beside.add_argument("--turns", type=int, default=5)
+    alone = parts.add_parser("one_way", help="of overhead")
+    alone.set_defaults(run=one_way)
+    alone.add_argument("way", choices=list(WAYS))
+    alone.add_argument("folder", type=Path)
     memory = parts.add_parser("planned")
     memory.set_defaults(run=planned)
     memory.add_argument("--clips", type=int, nargs="+", default=[1_000, 100_000, 1_000_000])

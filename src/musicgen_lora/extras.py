@@ -23,7 +23,7 @@ GIVES = {
     "play": "generate --play, which plays clips while they are made",
     "prodigy": "--optimizer prodigy, which finds its own learning rate",
     "quantise": "--quantise 8bit and 4bit, for bases that are too large otherwise",
-    "scale": "--ray, which prepares and encodes on the machines of a cluster",
+    "scale": "--ray, which prepares, encodes and plays on the machines of a cluster",
     "tensorboard": "--report_to tensorboard",
     "ui": "ui, the page where all of this works in a browser",
     "vocals": "prepare --vocals, which flags or removes vocals",

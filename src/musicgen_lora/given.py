@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from musicgen_lora import EMBEDDED_NAME
 from musicgen_lora.errors import UserError
 from musicgen_lora.extras import LIBRARIES, require_extra
-from musicgen_lora.urls import url_of
+from musicgen_lora.urls import check_is_folder, url_of
 
 if TYPE_CHECKING:
     from musicgen_lora.config import GenerateSettings
@@ -31,6 +31,7 @@ def check_given(settings: Any) -> None:
     """
     names = vars(settings)
     check_extras(settings)
+    _check_urls(names)
     for path in _models(settings):
         local_model(path)
     if "prompts_file" in names:
@@ -56,6 +57,16 @@ def check_given(settings: Any) -> None:
         raise UserError(f"--melody {names['melody']}: no such file.")
     if "output_dir" in names:
         check_can_be_written(names["output_dir"])
+
+
+def _check_urls(names: dict[str, Any]) -> None:
+    """Raises a UserError where a URL is given for what can't be one."""
+    for name, value in names.items():
+        if name == "data_dir":
+            continue
+        for place in value if isinstance(value, list) else [value]:
+            if isinstance(place, Path):
+                check_is_folder(place)
 
 
 def _adapters(names: dict[str, Any]) -> list[Path]:
@@ -138,6 +149,7 @@ def check_input_folder(folder: Path | None) -> None:
     """Raises a UserError where `prepare` has no folder to read."""
     if folder is None:
         raise UserError("Give --input_dir, the folder with your audio, or --create_example.")
+    check_is_folder(folder)
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; give the one with your audio.")
 

@@ -32,6 +32,17 @@ def url_of(place: Path) -> str | None:
     return f"{match[1]}://{'/' if match[1] == 'file' else ''}{rest}"
 
 
+def check_is_folder(place: Path) -> None:
+    """Raises a UserError where a URL stands for a folder or file that is read or written in
+    place: as a path it would name a folder of that name here."""
+    url = url_of(place)
+    if url is not None:
+        raise UserError(
+            f"{url}: is a URL, and only --data_dir of tokenise, train and evaluate can be one; "
+            "give a folder or file here, and copy it from or to the store yourself."
+        )
+
+
 def shown(place: Path) -> str:
     """A folder or URL as its user wrote it."""
     return url_of(place) or str(place)

@@ -2,68 +2,34 @@
 
 from __future__ import annotations
 
-import os
-import secrets
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import cluster_tasks
 import pyarrow.parquet as pq
 import pytest
-from cluster_tasks import Odd, make_shard_or_die, work_oddly
-from datasets import RATE, beat, make_dataset, read_metadata, write_metadata
+from cluster_tasks import Odd, make_shard_on_full_disk, make_shard_or_die, work_oddly
+from datasets import RATE, beat, files_below, make_dataset, read_metadata, write_metadata
 
 from musicgen_lora.audio.files import write_wav
 from musicgen_lora.cluster.engine import Engine, Processes
-from musicgen_lora.config import PrepareSettings, TokeniseSettings
+from musicgen_lora.config import GenerateSettings, PrepareSettings, TokeniseSettings
 from musicgen_lora.dataset import encoding, shard_tasks
 from musicgen_lora.dataset.clip_ids import clip_ids
 from musicgen_lora.dataset.encoding import UnencodedClips
 from musicgen_lora.dataset.metadata import load_dataset
 from musicgen_lora.dataset.shard_tasks import encode_by
 from musicgen_lora.dataset.tokens import tokenise_clips
-from musicgen_lora.errors import UserError
+from musicgen_lora.errors import RunError, UserError
 from musicgen_lora.model.musicgen import MusicGen
 from musicgen_lora.prepare.prepare import prepare_dataset
 from musicgen_lora.runtime.workers import Failure
 
-# Not imported here: Ray reads its environment when it is.
 pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="needs the extra scale")
-
-
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Any]:
-    """Three nodes of one CPU."""
-    environment = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token"}
-    os.environ.update(environment | {"RAY_AUTH_TOKEN": secrets.token_hex(16)})
-    support = str(Path(cluster_tasks.__file__).parent)
-    os.environ["PYTHONPATH"] = os.pathsep.join([support, os.environ.get("PYTHONPATH", "")])
-    from ray.cluster_utils import Cluster
-
-    node = {"num_cpus": 1, "object_store_memory": 100 << 20}
-    cluster = Cluster()
-    for number in range(3):
-        # Ray gives up after half a minute, which a busy machine may need.
-        for is_last in (False, False, True):
-            try:
-                cluster.add_node(**node | ({} if number else {"include_dashboard": False}))
-                break
-            except Exception:
-                if is_last:
-                    raise
-    yield cluster
-    cluster.shutdown()
-
-
-@pytest.fixture(scope="module")
-def ray_engine(cluster: Any) -> Iterator[Engine]:
-    from musicgen_lora.cluster.ray_engine import joined
-
-    with joined(cluster.address) as engine:
-        yield engine
 
 
 @pytest.fixture(params=["this process", "a pool", "ray"])
@@ -112,14 +78,6 @@ def test_shards_are_the_same_whoever_makes_them(
     assert tokenise(tmp_path / "data", model, encode_by(engine)) == expected
 
 
-def files_below(folder: Path) -> dict[str, bytes]:
-    return {
-        str(p.relative_to(folder)): p.read_bytes()
-        for p in sorted(folder.rglob("*"))
-        if p.is_file() and p.name != ".lock"
-    }
-
-
 @pytest.mark.usefixtures("ray_engine")
 def test_a_dataset_is_the_same_whoever_prepares_it(cluster: Any, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
@@ -159,6 +117,108 @@ def test_a_clip_that_kills_its_workers_costs_itself_alone(
     clips = load_dataset(tmp_path)
     ids = clip_ids(clips, tmp_path)
     assert sorted(held_ids(tmp_path, model)) == sorted(ids[row] for row in (0, 2, 4))
+
+
+def test_a_full_disk_ends_the_run_and_the_next_one_goes_on(
+    tmp_path: Path, model: MusicGen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("resource", reason="needs Unix's file-size limit")
+    monkeypatch.setattr(encoding, "CLIPS_PER_SHARD", 2)
+    for name in ("plain", "data"):
+        folder = make_dataset(tmp_path / name, [0.5, 0.4, 0.3, 0.6, 0.2])
+        (folder / "train" / "beat3.wav").rename(folder / "train" / "full.wav")
+        entries = read_metadata(folder)
+        entries[3]["audio"] = "train/full.wav"
+        write_metadata(folder, entries)
+    expected = tokenise(tmp_path / "plain", model)
+    with monkeypatch.context() as patch:
+        patch.setattr(shard_tasks, "make_shard", make_shard_on_full_disk)
+        with pytest.raises(RunError, match=r"cannot be written \(File too large\)"):
+            tokenise(tmp_path / "data", model, encode_by(Processes(1)))
+    left = files_below(tmp_path / "data" / "tokens" / model.codec.fingerprint)
+    assert {name: left[name] for name in expected if name in left} == {
+        name: content for name, content in expected.items() if name in left
+    }
+    assert not any(".staging" in name for name in left)
+    assert tokenise(tmp_path / "data", model, encode_by(Processes(1))) == expected
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from musicgen_lora.cluster.engine import open_engine
+from musicgen_lora.dataset import encoding
+from musicgen_lora.dataset.clip_ids import clip_ids
+from musicgen_lora.dataset.metadata import load_dataset
+from musicgen_lora.dataset.shard_tasks import encode_by
+from musicgen_lora.dataset.tokens import tokenise_clips
+from musicgen_lora.model.musicgen import MusicGen
+
+def on_clip(done, total):
+    if done >= 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+encoding.CLIPS_PER_SHARD = 1
+folder, clips = Path(sys.argv[1]), load_dataset(Path(sys.argv[1]))
+with open_engine(sys.argv[3] or None, 1) as engine:
+    tokenise_clips(
+        clips, clip_ids(clips, folder), MusicGen.load(sys.argv[2]), folder, on_clip,
+        encode_by(engine),
+    )
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("who", ["a pool", "ray"])
+def test_a_command_that_is_killed_leaves_what_the_next_one_needs_not_make(
+    who: str,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    tiny_model_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(encoding, "CLIPS_PER_SHARD", 1)
+    model, address = MusicGen.load(tiny_model_dir), ""
+    engine: Engine = Processes(1)
+    if who == "ray":
+        address = request.getfixturevalue("cluster").address
+        engine = request.getfixturevalue("ray_engine")
+    lengths = [0.2 + 0.05 * number for number in range(16)]
+    for name in ("plain", "data"):
+        make_dataset(tmp_path / name, lengths)
+    expected = tokenise(tmp_path / "plain", model)
+    words = [sys.executable, "-c", KILLED, str(tmp_path / "data"), str(tiny_model_dir), address]
+    assert (
+        subprocess.run(
+            words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False
+        ).returncode
+        == -9
+    )
+    made = {p: p.stat().st_mtime_ns for p in (tmp_path / "data").rglob("*.parquet")}
+    assert 3 <= len(made) < len(lengths)
+    assert tokenise(tmp_path / "data", model, encode_by(engine)) == expected
+    assert all(path.stat().st_mtime_ns == mtime_ns for path, mtime_ns in made.items())
+
+
+def test_machines_that_go_are_not_the_fault_of_a_task(
+    ray_engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ray import exceptions
+
+    from musicgen_lora.cluster import ray_engine as module
+
+    original, lost = module._result, []
+
+    def result(reference: Any) -> Any:
+        original(reference)
+        lost.append(reference)
+        return module._died(exceptions.NodeDiedError("The node has gone."))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_result", result)
+        ((_, found),) = ray_engine.run(work_oddly, [Odd("plain", tmp_path)])
+    assert found == Failure(f"was on {module.MACHINES} machines that went.")
+    assert len(lost) == module.MACHINES > module.TRIES
 
 
 @pytest.mark.slow
@@ -224,6 +284,8 @@ def test_tasks_are_made_when_they_are_handed_out(ray_engine: Engine, tmp_path: P
 def test_pairs_of_settings_that_say_two_engines_are_refused() -> None:
     with pytest.raises(UserError, match="give one of the two"):
         TokeniseSettings(ray="local", num_workers=2)
+    with pytest.raises(UserError, match="leave them out with --ray"):
+        GenerateSettings(ray="local", prompts=["808"], play=True)
     for wrong in ("http://x", "ray://head:10001", "head", ""):
         with pytest.raises(ValueError, match="ray"):
             TokeniseSettings(ray=wrong)

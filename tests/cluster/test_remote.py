@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import make_dataset, read_metadata, tiny_settings, write_metadata
 
+from musicgen_lora.cli import main
 from musicgen_lora.cluster.storage import Remote, cache_folder
 from musicgen_lora.commands.table import COMMANDS
 from musicgen_lora.config import EvaluateSettings, TokeniseSettings
@@ -25,6 +26,7 @@ from musicgen_lora.dataset.encoding import UnencodedClips
 from musicgen_lora.dataset.tokenise import tokenise_dataset
 from musicgen_lora.errors import UserError
 from musicgen_lora.evaluation.evaluate import evaluate_adapter
+from musicgen_lora.runtime.locks import locked
 from musicgen_lora.training.train import train_lora
 from musicgen_lora.urls import url_of
 
@@ -244,3 +246,23 @@ def test_a_key_in_a_url_is_refused_and_not_repeated(given: str) -> None:
         with pytest.raises(UserError, match="AWS_ACCESS_KEY_ID") as caught:
             asked()
         assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["prepare", "--input_dir", "s3://studio/beats"],
+        ["prepare", "--create_example", "--output_dir", "s3://studio/beats"],
+        ["generate", "--prompts", "808", "--output_dir", "s3://studio/beats"],
+        ["generate", "--prompts", "808", "--lora_model_path", "s3://studio/beats"],
+    ],
+)
+def test_a_url_where_a_folder_is_asked_for_is_refused(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == 2
+    assert "s3://studio/beats: is a URL, and only --data_dir of" in capfd.readouterr().err
+    with pytest.raises(UserError, match="is a URL"), locked(Path("s3://studio/beats")):
+        pass
+    assert not any(tmp_path.iterdir())

@@ -84,3 +84,12 @@ def timeless(output_dir: Path) -> list[dict[str, Any]]:
         {name: value for name, value in row.items() if name not in TIMED}
         for row in read_rows(output_dir)
     ]
+
+
+def files_below(folder: Path) -> dict[str, bytes]:
+    """Contents of all files of a folder, but for its lock."""
+    return {
+        str(p.relative_to(folder)): p.read_bytes()
+        for p in sorted(folder.rglob("*"))
+        if p.is_file() and p.name != ".lock"
+    }

@@ -2,8 +2,8 @@
 
 Plain Ray tasks, a few more in flight than there are places to work at: the driver keeps no more
 than those, however many are planned, and an autoscaler sees that there is work. A worker or a
-machine that dies costs what it was working on, which is handed out again; a task that has been on
-three that died is given up.
+machine that dies costs what it was working on, which is handed out again; a task that three workers
+have died of is given up. Machines that go, as hired ones do, are no fault of their tasks.
 
 Ray's ports let in whoever reaches them, and they listen on all of a machine's addresses. So a
 cluster that is started here asks for a token, made for this run alone. Nothing is reported to
@@ -12,6 +12,7 @@ Ray's makers, and no dashboard is started.
 
 from __future__ import annotations
 
+import enum
 import faulthandler
 import itertools
 import logging
@@ -20,9 +21,10 @@ import secrets
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from musicgen_lora import __version__
@@ -31,6 +33,9 @@ from musicgen_lora.runtime.workers import LIMIT_S, START_S, Failure, Work, outco
 
 TRIES = 3
 """A task whose workers died as often is given up: it may be what kills them."""
+MACHINES = 20
+"""A task that has been on as many machines that went is given up as well: it may be what ends them.
+"""
 QUEUED = 2
 """Tasks in flight for each place to work at, so that none waits for the driver."""
 WAIT_S = 5.0
@@ -47,11 +52,26 @@ LOCAL_ENVIRONMENT = {
 """Of a cluster that is started here; read when Ray is imported."""
 
 
+class _Died(enum.Enum):
+    """What a task lost."""
+
+    WORKER = "worker"
+    MACHINE = "machine"
+
+
 @dataclass
 class _Running:
     index: int
     task: Any
-    n_tries: int = 1
+    deaths: Counter[_Died] = field(default_factory=Counter)
+
+    def given_up(self, limit_s: float) -> Failure | None:
+        """Why it is; None where it may be tried again."""
+        if self.deaths[_Died.WORKER] >= TRIES:
+            return Failure(f"ended {TRIES} workers, or took more than {limit_s:g} s.")
+        if self.deaths[_Died.MACHINE] >= MACHINES:
+            return Failure(f"was on {MACHINES} machines that went.")
+        return None
 
 
 @dataclass(frozen=True)
@@ -164,14 +184,15 @@ class RayEngine:
                 for reference in ready:
                     one = running.pop(reference)
                     found = _result(reference)
-                    if found is not None:
+                    if not isinstance(found, _Died):
                         yield one.index, found
-                    elif one.n_tries < TRIES:
-                        again = _Running(one.index, one.task, one.n_tries + 1)
-                        running[attempt.remote(shared, one.task)] = again
+                        continue
+                    one.deaths[found] += 1
+                    failure = one.given_up(limit_s)
+                    if failure is None:
+                        running[attempt.remote(shared, one.task)] = one
                     else:
-                        reason = f"ended {TRIES} workers, or took more than {limit_s:g} s."
-                        yield one.index, Failure(reason)
+                        yield one.index, failure
         finally:
             # Those that wait first, or they would take the places of the others.
             for reference in reversed(list(running)):
@@ -179,7 +200,7 @@ class RayEngine:
 
 
 def _result(reference: Any) -> Any:
-    """What a task came to; None where its worker died.
+    """What a task came to.
 
     Raises:
         RunError, OSError: what the next task would meet too.
@@ -196,13 +217,19 @@ def _result(reference: Any) -> Any:
             f"a node of the Ray cluster can't do the work ({said}); install musicgen-lora "
             f"{__version__} with the same Python on each."
         ) from error
-    except exceptions.RayError:
-        return None
+    except exceptions.RayError as error:
+        return _died(error)
     if kind == "fault":
         raise value
     if kind == "unfit":
         raise UserError(f"a node of the Ray cluster {value}.")
     return value
+
+
+def _died(error: Exception) -> _Died:
+    from ray import exceptions
+
+    return _Died.MACHINE if isinstance(error, exceptions.NodeDiedError) else _Died.WORKER
 
 
 def _attempt(shared: _Shared, task: Any) -> tuple[str, Any]:

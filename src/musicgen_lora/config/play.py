@@ -10,6 +10,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from musicgen_lora import EMBEDDED_NAME
+from musicgen_lora.config.cluster import ClusterSettings
 from musicgen_lora.config.kinds import (
     STRICT,
     Adapters,
@@ -145,6 +146,7 @@ class ListeningSettings:
 
 @dataclass(config=STRICT)
 class GenerateSettings(
+    ClusterSettings,
     WritingSettings,
     ListeningSettings,
     ExtendingSettings,
@@ -157,6 +159,11 @@ class GenerateSettings(
     def __post_init__(self) -> None:
         _check_changes(self)
         _check_recordings(self)
+        if self.ray is not None and (self.play or self.stdout is not None):
+            raise UserError(
+                "--play and --stdout give the sound while this computer makes it: leave them out "
+                "with --ray."
+            )
 
 
 def _check_changes(settings: GenerateSettings) -> None:
@@ -256,7 +263,9 @@ class HearingSettings:
 
 
 @dataclass(config=STRICT)
-class EvaluateSettings(SamplingSettings, HearingSettings, HeldOutSettings, MeasuringSettings):
+class EvaluateSettings(
+    ClusterSettings, SamplingSettings, HearingSettings, HeldOutSettings, MeasuringSettings
+):
     """Measure what an adapter changed, on held-out clips and on generated audio."""
 
     def __post_init__(self) -> None:

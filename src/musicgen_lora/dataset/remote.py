@@ -23,6 +23,7 @@ from rich.console import Console
 
 from musicgen_lora.atomic import sha256_file
 from musicgen_lora.cluster.engine import open_engine
+from musicgen_lora.cluster.halving import run_halving
 from musicgen_lora.cluster.storage import Remote, cache_folder
 from musicgen_lora.config import TokeniseSettings
 from musicgen_lora.console import progress
@@ -36,7 +37,7 @@ from musicgen_lora.dataset.encoding import (
     shard_name,
 )
 from musicgen_lora.dataset.metadata import Clip, load_dataset, window_name
-from musicgen_lora.dataset.shard_tasks import loaded_model, run_halving
+from musicgen_lora.dataset.shard_tasks import loaded_model
 from musicgen_lora.errors import UserError
 from musicgen_lora.model.musicgen import MusicGen
 from musicgen_lora.runtime.workers import Failure

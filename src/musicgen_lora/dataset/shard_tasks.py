@@ -1,29 +1,24 @@
 """Token shards as tasks for an engine: one task makes one shard, wherever it is worked on.
 
-A task names the model by its path, and each process loads it once. A shard that costs its workers
-their lives is made again in halves, and those in halves, until the clip is alone that kills them.
+A task names the model by its path, and each process loads it once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, TypeVar
 
 from musicgen_lora.cluster.engine import Engine
+from musicgen_lora.cluster.halving import run_halving
 from musicgen_lora.console import OnStep
 from musicgen_lora.dataset.encoding import Encode, ShardPlan, encode_shard, encoders, shard_name
 from musicgen_lora.dataset.metadata import Clip
 from musicgen_lora.dataset.tokens import find_codes
 from musicgen_lora.errors import RunError
 from musicgen_lora.model.musicgen import MusicGen
-from musicgen_lora.runtime.workers import Failure, Work
-
-Row = TypeVar("Row")
-LIMIT_S = 600.0
-"""For one clip of the longest kind, on a busy machine."""
+from musicgen_lora.runtime.workers import Failure
 
 
 @dataclass(frozen=True)
@@ -39,54 +34,6 @@ class ShardTask:
     model_path: str
     folder: Path
     rows: list[tuple[str, Clip]]
-
-
-@dataclass(frozen=True)
-class _Tasks(Sequence[Any]):
-    """The tasks of shards, each made when it is handed out."""
-
-    shards: Sequence[Any]
-    task_of: Callable[[Any], Any]
-
-    def __len__(self) -> int:
-        return len(self.shards)
-
-    def __getitem__(self, index: Any) -> Any:
-        return self.task_of(self.shards[index])
-
-
-def run_halving(
-    engine: Engine,
-    work: Work,
-    shards: Sequence[list[Row]],
-    task_of: Callable[[list[Row]], Any],
-    left_of: Callable[[list[Row]], list[Row]],
-) -> Iterator[tuple[list[Row], Any]]:
-    """Works on shards, and in halves on those that cost their workers their lives.
-
-    Args:
-        engine: works.
-        work: on a task; gives its result.
-        shards: clips of each.
-        task_of: the task of a shard's clips.
-        left_of: the clips that are still to do of a shard whose worker died.
-
-    Yields:
-        Clips, and what came of them; a `Failure` of one clip alone.
-    """
-    while shards:
-        halves: list[list[Row]] = []
-        for index, found in engine.run(work, _Tasks(shards, task_of), LIMIT_S, on_gpu=True):
-            if not isinstance(found, Failure):
-                yield shards[index], found
-                continue
-            left = left_of(shards[index])
-            if len(left) < 2:
-                yield left, found
-                continue
-            middle = len(left) // 2
-            halves += [left[:middle], left[middle:]]
-        shards = halves
 
 
 def encode_by(engine: Engine) -> Encode:

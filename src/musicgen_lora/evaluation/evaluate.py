@@ -9,14 +9,15 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from rich.console import Console
 
 from musicgen_lora import atomic
+from musicgen_lora.cluster.engine import Engine, open_engine
 from musicgen_lora.config import EvaluateSettings
 from musicgen_lora.console import plain_console, working
 from musicgen_lora.dataset.remote import with_local_data
@@ -53,16 +54,14 @@ from musicgen_lora.evaluation.variants import (
     list_variants,
     read_variant,
 )
-from musicgen_lora.evaluation.voices import Voice, base_voice, variant_voices
+from musicgen_lora.evaluation.voices import Voice, base_voice, place, variant_voices
 from musicgen_lora.fonts import missing_font
 from musicgen_lora.formats.documents import plain
 from musicgen_lora.generation.decoding.decode import windows_sentence
 from musicgen_lora.given import check_prompts
-from musicgen_lora.model.cpu.switch import enable
 from musicgen_lora.model.lora.adapter import WEIGHTS_FILE
 from musicgen_lora.model.musicgen import MusicGen
 from musicgen_lora.model.text.wording import english_of
-from musicgen_lora.runtime import processes
 from musicgen_lora.runtime.locks import locked
 from musicgen_lora.runtime.versions import library_versions
 from musicgen_lora.training.record.run import is_own_run
@@ -99,7 +98,7 @@ def evaluate_adapter(
         with working(console, "loading the models"):
             model = MusicGen.load(settings.base_model_path)
             hearing = _hearing(settings, model, embeddings)
-            device = _place(model)
+            device = place(model)
         store = Store(settings.output_dir / CACHE)
         base = base_voice(model, store)
         voices = variant_voices(base, variants)
@@ -115,7 +114,9 @@ def evaluate_adapter(
                 folder=staging,
                 console=console,
             )
-            report = _measure(session, variants, voices)
+            with _players(settings) as engine:
+                session = dataclasses.replace(session, engine=engine)
+                report = _measure(session, variants, voices)
             report["device"] = str(device)
             with working(console, "writing the report"):
                 write_report(report, staging)
@@ -132,6 +133,11 @@ def evaluate_adapter(
         console.print(said, style="yellow")
     console.print(f"Report: {settings.output_dir / HTML_FILE}")
     return dict(report)
+
+
+def _players(settings: EvaluateSettings) -> AbstractContextManager[Engine | None]:
+    """Who plays the clips; None is this process, which has the base loaded."""
+    return nullcontext() if settings.ray is None else open_engine(settings.ray)
 
 
 def _held_out(settings: EvaluateSettings, variants: Sequence[Variant]) -> HeldOut:
@@ -169,15 +175,6 @@ def _hearing(
         if names.count(name) > 1:
             raise UserError(f"two embeddings are called {name}; give one of them another name.")
     return clap, ear
-
-
-def _place(model: MusicGen) -> torch.device:
-    """Readies the model on the device that measures."""
-    device = processes.device()
-    # In fp32 everywhere: differences of a percent are what is looked for.
-    model.to(device, "fp32")
-    enable(model.hf, "fp32")
-    return device
 
 
 def _measure(session: Session, variants: Sequence[Variant], voices: Sequence[Voice]) -> Report:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from musicgen_lora.audio.files import write_wav
+from musicgen_lora.cluster.engine import Engine
+from musicgen_lora.console import OnStep
 from musicgen_lora.dataset.metadata import Clip
+from musicgen_lora.evaluation.play_tasks import Playing, Row, play_batches_by, play_codes
 from musicgen_lora.evaluation.sound.ear import Ear, Heard
 from musicgen_lora.evaluation.voices import Voice
-from musicgen_lora.generation.decoding.decode import VERSION, depends_on_batch, generate_codes
+from musicgen_lora.generation.decoding.decode import VERSION, depends_on_batch
 from musicgen_lora.generation.decoding.decoder import Decoder
 from musicgen_lora.generation.decoding.sampling import Sampling
 from musicgen_lora.model.musicgen import MusicGen
@@ -81,75 +85,72 @@ def play_prompts(
     seed: int,
     sampling: Sampling,
     batch_size: int,
-    on_step: Callable[[int, int], None],
+    on_step: OnStep,
+    engine: Engine | None = None,
 ) -> list[np.ndarray]:
     """Generates a clip for each prompt; the first has `seed`, the next `seed + 1`, and so on. What
     the voice has played before is not played again.
 
+    Args:
+        voice: that plays.
+        prompts: what.
+        duration_s: of each clip.
+        seed: of the first.
+        sampling: how tokens are drawn.
+        batch_size: clips that are played together.
+        on_step: called with (frames done, frames to do).
+        engine: plays; None is this process.
+
     Returns:
         Codes of each prompt, `[K, T]` int64.
+
+    Raises:
+        RunError: a prompt costs an engine's workers their lives.
     """
-    n_frames = voice.model.shape.frames(duration_s)
+    playing = Playing(voice.model.shape.frames(duration_s), sampling)
     company = batch_size if depends_on_batch(voice.model.device) else None
-    keys = [
-        voice.key(
+    rows = list(zip(prompts, itertools.count(seed)))
+    keys = {
+        row: voice.key(
             "clip",
-            *(VERSION, voice.reads(prompt), seed + index, n_frames, company),
+            *(VERSION, voice.reads(row[0]), row[1], playing.n_frames, company),
             dataclasses.asdict(sampling),
         )
-        for index, prompt in enumerate(prompts)
-    ]
-    found = {key: voice.store.get("clips", key) for key in keys}
-    missing = [index for index, key in enumerate(keys) if found[key] is None]
-    if missing:
-        with voice.worn():
-            decoder = Decoder(voice.model.hf)
-            n_batches = -(-len(missing) // batch_size)
-            for number, start in enumerate(range(0, len(missing), batch_size)):
-                batch = missing[start : start + batch_size]
-                made = _play_batch(
-                    voice.model,
-                    decoder,
-                    [prompts[index] for index in batch],
-                    n_frames=n_frames,
-                    seeds=[seed + index for index in batch],
-                    sampling=sampling,
-                    on_step=_scaled(on_step, number, n_batches),
-                )
-                fresh = {
-                    keys[index]: {"codes": own.astype(np.int32)}
-                    for index, own in zip(batch, made, strict=True)
-                }
-                voice.store.put("clips", fresh)
-                found |= fresh
-    return [entry["codes"].astype(np.int64) for key in keys if (entry := found[key]) is not None]
+        for row in rows
+    }
+    found = {row: voice.store.get("clips", key) for row, key in keys.items()}
+    missing = [row for row in rows if found[row] is None]
+    batches = [missing[at : at + batch_size] for at in range(0, len(missing), batch_size)]
+    if engine is None:
+        played = _play_here(voice, batches, playing, on_step)
+    else:
+        played = play_batches_by(engine, voice, batches, playing)
+    n_done = 0
+    for batch, made in played:
+        fresh = {row: {"codes": own.astype(np.int32)} for row, own in zip(batch, made, strict=True)}
+        voice.store.put("clips", {keys[row]: entry for row, entry in fresh.items()})
+        found |= fresh
+        n_done += len(batch)
+        on_step(n_done * playing.n_frames, len(missing) * playing.n_frames)
+    return [entry["codes"].astype(np.int64) for row in rows if (entry := found[row]) is not None]
 
 
-def _play_batch(
-    model: MusicGen,
-    decoder: Decoder,
-    prompts: Sequence[str],
-    *,
-    n_frames: int,
-    seeds: Sequence[int],
-    sampling: Sampling,
-    on_step: Callable[[int, int], None],
-) -> np.ndarray:
-    """Codes `[B, K, T]`."""
-    return generate_codes(
-        decoder,
-        *model.text.each_alone(prompts),
-        n_frames=n_frames,
-        seeds=seeds,
-        sampling=sampling,
-        on_step=on_step,
-    ).numpy()
+def _play_here(
+    voice: Voice, batches: Sequence[list[Row]], playing: Playing, on_step: OnStep
+) -> Iterator[tuple[list[Row], np.ndarray]]:
+    """As `play_batches_by`, in this process."""
+    if not batches:
+        return
+    with voice.worn():
+        decoder, total = Decoder(voice.model.hf), sum(map(len, batches)) * playing.n_frames
+        n_before = 0
+        for batch in batches:
 
+            def on_frame(done: int, of: int, before: int = n_before, n: int = len(batch)) -> None:
+                on_step(before + n * done, total)
 
-def _scaled(
-    on_step: Callable[[int, int], None], number: int, n_batches: int
-) -> Callable[[int, int], None]:
-    return lambda done, total: on_step(number * total + done, n_batches * total)
+            yield batch, play_codes(voice.model, decoder, batch, playing, on_frame)
+            n_before += len(batch) * playing.n_frames
 
 
 def write_clips(

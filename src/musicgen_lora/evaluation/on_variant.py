@@ -40,6 +40,7 @@ def play(session: Session, voice: Voice, name: str) -> Played:
             ),
             batch_size=settings.batch_size,
             on_step=on_step,
+            engine=session.engine,
         )
     folder = session.folder / "audio" / name
     with working(session.console, f"hearing the clips of {name}"):

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from musicgen_lora.cluster.engine import Engine
 from musicgen_lora.config import EvaluateSettings
 from musicgen_lora.console import progress, working
 from musicgen_lora.dataset.clip_ids import clip_ids
@@ -50,6 +51,7 @@ class Session:
         prompts: `prompt` and `origin` of each clip that is played.
         folder: of the report.
         console: where progress is shown.
+        engine: plays; None is this process.
     """
 
     settings: EvaluateSettings
@@ -66,6 +68,7 @@ class Session:
     prompts: Sequence[Mapping[str, str]]
     folder: Path
     console: Console
+    engine: Engine | None = None
 
     @property
     def hearing(self) -> Hearing:

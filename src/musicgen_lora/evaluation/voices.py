@@ -7,17 +7,20 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from musicgen_lora.evaluation.store import Store, key_of
 from musicgen_lora.evaluation.variants import Variant
+from musicgen_lora.model.cpu.switch import enable
 from musicgen_lora.model.fingerprint import fingerprint
 from musicgen_lora.model.lora.mixture import Mixture, read_part
 from musicgen_lora.model.musicgen import MusicGen
 from musicgen_lora.model.text.reading import MAX_TEXT_TOKENS
 from musicgen_lora.model.text.wording import english_of
+from musicgen_lora.runtime import processes
 
 BASE, ADAPTER = "base", "adapter"
 
@@ -31,12 +34,16 @@ class Voice:
         store: where what it made is kept.
         identity: hash of the weights that it plays with.
         worn: context in which the base has those weights.
+        adapter: folder of the adapter; None is the base.
+        strength: of the adapter.
     """
 
     model: MusicGen
     store: Store
     identity: str
     worn: Callable[[], AbstractContextManager[Any]]
+    adapter: Path | None = None
+    strength: float = 1.0
 
     def key(self, *facts: Any) -> str:
         """The store's key of what this voice makes of these facts."""
@@ -52,6 +59,15 @@ class Voice:
 
 Sides = Mapping[str, Voice]
 """`BASE` and `ADAPTER`."""
+
+
+def place(model: MusicGen) -> torch.device:
+    """Readies a base on the device that measures."""
+    device = processes.device()
+    # In fp32 everywhere: differences of a percent are what is looked for.
+    model.to(device, "fp32")
+    enable(model.hf, "fp32")
+    return device
 
 
 def base_voice(model: MusicGen, store: Store) -> Voice:
@@ -79,6 +95,8 @@ def variant_voices(base: Voice, variants: Sequence[Variant]) -> list[Voice]:
                 base.store,
                 identity if variant.strength else base.identity,
                 partial(_as, model, mixture),
+                variant.files.folder,
+                variant.strength,
             )
         )
     return voices

@@ -8,19 +8,21 @@ mixed into copies of its weights.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from rich.console import Console
 
 from musicgen_lora import EMBEDDED_NAME, __version__
 from musicgen_lora.atomic import sha256_file
 from musicgen_lora.audio.files import read_audio
 from musicgen_lora.audio.writing import check_format
 from musicgen_lora.config import GenerateSettings
+from musicgen_lora.config.prompts import ClipOrder
 from musicgen_lora.console import plain_console
 from musicgen_lora.errors import UserError
 from musicgen_lora.generation.clips.clip import Clip, Clips
@@ -43,7 +45,7 @@ from musicgen_lora.runtime import processes
 
 _OF_THE_COMMAND = (
     *("base_model_path", "lora_model_path", "strength", "precision", "output_dir"),
-    *("play", "stdout"),
+    *("play", "stdout", "ray"),
 )
 _OF_CLIPS = (
     *("bars", "best_of", "loop_tries", "format", "loudness", "midi", "spectrogram"),
@@ -58,11 +60,12 @@ class MusicGen:
     Args:
         base: without an adapter, on the CPU.
         precision: of the weights while it plays, as `generate` has it.
+        console: where it says what it does; None is standard output.
     """
 
-    def __init__(self, base: Base, precision: str = "auto") -> None:
+    def __init__(self, base: Base, precision: str = "auto", console: Console | None = None) -> None:
         self.base = base
-        self._console = plain_console()
+        self._console = console or plain_console()
         self._device = processes.device()
         self._precision = choose_precision(base.hf, precision, self._device)
         place(base.hf, self._device, "fp32")
@@ -207,20 +210,29 @@ class MusicGen:
             raise UserError(f"{odd[0]}: is for whole clips; a stream has none.")
         return self.session(_settings(prompt, duration, seed, more)).chunks(chunk_s)
 
-    def session(self, settings: GenerateSettings) -> Session:
+    def session(
+        self,
+        settings: GenerateSettings,
+        orders: Sequence[ClipOrder] | None = None,
+        alive: Callable[[], None] = lambda: None,
+    ) -> Session:
         """Checks a request and readies it.
 
         Args:
             settings: prompts, sampling and what is asked for are read; who plays is this model.
+            orders: the clips, where others have read them from the settings.
+            alive: called with each frame that is played.
 
         Raises:
             UserError: no prompts, an empty one, a loop that can't be, a recording that can't be
                 gone on with, a format that can't hold the rate, or a tune for a model that takes
                 none.
         """
-        check_playing(settings)
-        adapters = [part.files for part in self._parts.values()]
-        orders, shape = orders_of(settings, adapters, self._console), self.base.shape
+        shape = self.base.shape
+        if orders is None:
+            check_playing(settings)
+            adapters = [part.files for part in self._parts.values()]
+            orders = orders_of(settings, adapters, self._console)
         melody = self._tune(settings.melody)
         window, _ = window_frames(self.base.hf)
         asked = asked_of(settings, window / shape.frame_rate, shape.frame_rate)
@@ -236,7 +248,8 @@ class MusicGen:
             facts["melody"] = {"path": str(settings.melody), "sha256": sha256_file(settings.melody)}
         if asked is not None:
             say_of_recording(asked, facts, shape, self._console)
-        return Session(Player(instrument, melody, self._console), orders, facts, asked)
+        player = Player(instrument, melody, self._console, alive)
+        return Session(player, orders, facts, asked)
 
     def _ready(self) -> Instrument:
         """Mixes the weights anew where adapters or strengths have changed."""

@@ -86,6 +86,7 @@ class Player:
         instrument: that plays.
         melody: `[1, M]` pitch classes that all clips follow; None is no tune.
         console: where progress is shown.
+        alive: called with each frame.
     """
 
     def __init__(
@@ -93,12 +94,13 @@ class Player:
         instrument: Instrument,
         melody: torch.Tensor | None,
         console: Console,
+        alive: Callable[[], None] = lambda: None,
     ) -> None:
         self.what = "clips, frames"
         self.n_samples = 0
         self.decoder, self.console = instrument.decoder, console
         self._text, self._mixture = instrument.text, instrument.mixture
-        self._melody = melody
+        self._melody, self._alive = melody, alive
 
     @property
     def depends_on_batch(self) -> bool:
@@ -139,7 +141,12 @@ class Player:
         given = None if length.given is None else length.given.expand(len(parts), -1, -1)
         model, codes, n_heard = self.decoder.model, [], 0
         chunks = None if hear is None else ChunkDecoder(model)
-        with progress(self.console, self.what) as on_step, threads_for(model):
+        with progress(self.console, self.what) as show, threads_for(model):
+
+            def on_step(done: int, of: int) -> None:
+                self._alive()
+                show(done, of)
+
             for some in play_frames(
                 self.decoder,
                 self._scenes(parts, length, sampling),

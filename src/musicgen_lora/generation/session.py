@@ -73,7 +73,8 @@ class Session:
     ) -> None:
         self._player, self._orders = player, list(orders)
         self._facts, self._asked = facts, asked
-        self._said: set[str] = set()
+        self.said: list[str] = []
+        """Of what is asked for, what isn't as one might think; each once."""
         shape = player.decoder.shape
         self.sample_rate, self.n_channels = shape.sample_rate, shape.n_channels
         """Of the clips."""
@@ -81,6 +82,16 @@ class Session:
             self.sample_rate = asked.extension.sample_rate
             self.n_channels = len(asked.extension.recording)
         self._live = Live([], self.sample_rate)
+
+    @property
+    def orders(self) -> Sequence[ClipOrder]:
+        """The clips that are asked for."""
+        return self._orders
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Who plays."""
+        return self._facts
 
     @property
     def played_s(self) -> float:
@@ -134,8 +145,8 @@ class Session:
 
     def _say(self, line: str) -> None:
         """Says a line once."""
-        if line and line not in self._said:
-            self._said.add(line)
+        if line and line not in self.said:
+            self.said.append(line)
             self._player.console.print(line, style="yellow")
 
     def _made(

@@ -9,6 +9,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from musicgen_lora.errors import DISK_FAULTS, RunError, UserError
+from musicgen_lora.urls import check_is_folder
 
 LOCK_FILE = ".lock"
 
@@ -22,9 +23,10 @@ def locked(folder: Path, *, wait_s: float = 0.0) -> Iterator[None]:
         wait_s: how long to wait for another process that holds it.
 
     Raises:
-        UserError: it can't be made, or another process goes on using it.
+        UserError: it can't be made, is named by a URL, or another process goes on using it.
         RunError: the disk is full or broken.
     """
+    check_is_folder(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / LOCK_FILE)

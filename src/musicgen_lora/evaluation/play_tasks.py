@@ -1,0 +1,178 @@
+"""The clips of an evaluation as tasks for an engine: one task plays a batch of prompts, and gives
+its codes. Each process loads the base once and puts on one adapter after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from musicgen_lora.cluster.engine import Engine
+from musicgen_lora.cluster.halving import run_halving
+from musicgen_lora.errors import RunError, UserError
+from musicgen_lora.evaluation.store import Store
+from musicgen_lora.evaluation.variants import ALONE, Variant, read_variant
+from musicgen_lora.evaluation.voices import Voice, base_voice, place, variant_voices
+from musicgen_lora.generation.decoding.decode import generate_codes
+from musicgen_lora.generation.decoding.decoder import Decoder
+from musicgen_lora.generation.decoding.sampling import Sampling
+from musicgen_lora.model.musicgen import MusicGen
+from musicgen_lora.runtime.workers import Failure
+
+Row = tuple[str, int]
+"""A prompt and its seed."""
+
+
+@dataclass(frozen=True)
+class Playing:
+    """What clips are like, whatever their prompts.
+
+    Args:
+        n_frames: of each.
+        sampling: how tokens are drawn.
+    """
+
+    n_frames: int
+    sampling: Sampling
+
+
+@dataclass(frozen=True)
+class PlayTask:
+    """A batch to play.
+
+    Args:
+        base_path: of the base.
+        base_fingerprint: of it.
+        adapter: folder of the one that is on; None is the base.
+        strength: of the adapter.
+        identity: of the weights that both come to.
+        prompts: what to play.
+        seeds: of the prompts.
+        playing: what the clips are like.
+        device: kind of device that they are kept as played on.
+    """
+
+    base_path: str
+    base_fingerprint: str
+    adapter: Path | None
+    strength: float
+    identity: str
+    prompts: list[str]
+    seeds: list[int]
+    playing: Playing
+    device: str
+
+
+def play_batches_by(
+    engine: Engine, voice: Voice, batches: Sequence[list[Row]], playing: Playing
+) -> Iterator[tuple[list[Row], np.ndarray]]:
+    """Has an engine play batches.
+
+    Args:
+        engine: works.
+        voice: that plays.
+        batches: what it plays together.
+        playing: what the clips are like.
+
+    Yields:
+        A batch and its codes `[B, K, T]`, as they end.
+
+    Raises:
+        RunError: a prompt costs its workers their lives; all others have been played by then.
+    """
+    adapter = None if voice.adapter is None else voice.adapter.absolute()
+
+    def task_of(rows: list[Row]) -> PlayTask:
+        prompts, seeds = [prompt for prompt, _ in rows], [seed for _, seed in rows]
+        return PlayTask(
+            base_path=voice.model.path,
+            base_fingerprint=voice.model.fingerprint,
+            adapter=adapter,
+            strength=voice.strength,
+            identity=voice.identity,
+            prompts=prompts,
+            seeds=seeds,
+            playing=playing,
+            device=voice.model.device.type,
+        )
+
+    reasons = []
+    for rows, found in run_halving(engine, play_batch, batches, task_of, list):
+        if isinstance(found, Failure):
+            ((prompt, seed),) = rows
+            reasons.append(f'The prompt "{prompt[:40]}" with seed {seed}: {found.reason}')
+        else:
+            yield rows, found
+    if reasons:
+        raise RunError(
+            f"{len(reasons)} prompts can't be played, all others are kept for the next run. The "
+            f"first: {reasons[0]}"
+        )
+
+
+def play_batch(task: PlayTask, alive: Callable[[], None]) -> np.ndarray:
+    """Plays a batch: codes `[B, K, T]`.
+
+    Raises:
+        RunError: base or adapter are not here, or others have their names here.
+    """
+    try:
+        model = _model(task.base_path, task.base_fingerprint)
+        voice = _voice(model, task.adapter, task.strength, task.identity)
+    except UserError as error:
+        raise RunError(f"A machine of the cluster can't play: {error}") from error
+    own_device = voice.model.device.type
+    if own_device != task.device:
+        raise RunError(
+            f"A machine of the cluster plays on {own_device}, this one measures on {task.device}: "
+            "run the command on a machine like those of the cluster."
+        )
+    if voice.identity != task.identity:
+        raise RunError(
+            f"{task.adapter or task.base_path}: a machine of the cluster has other weights under "
+            "this name; give all the same files."
+        )
+    alive()
+    rows = list(zip(task.prompts, task.seeds, strict=True))
+    with voice.worn():
+        decoder = Decoder(voice.model.hf)
+        return play_codes(voice.model, decoder, rows, task.playing, lambda done, of: alive())
+
+
+def play_codes(
+    model: MusicGen,
+    decoder: Decoder,
+    rows: Sequence[Row],
+    playing: Playing,
+    on_step: Callable[[int, int], None],
+) -> np.ndarray:
+    """Codes `[B, K, T]` of prompts and their seeds, by a decoder of the model as it is."""
+    return generate_codes(
+        decoder,
+        *model.text.each_alone([prompt for prompt, _ in rows]),
+        n_frames=playing.n_frames,
+        seeds=[seed for _, seed in rows],
+        sampling=playing.sampling,
+        on_step=on_step,
+    ).numpy()
+
+
+@lru_cache(1)
+def _voice(model: MusicGen, adapter: Path | None, strength: float, identity: str) -> Voice:
+    """The voice of tasks; of another identity, which other files have, it is made anew."""
+    base = base_voice(model, Store())
+    if adapter is None:
+        return base
+    (voice,) = variant_voices(base, [Variant(ALONE, "", read_variant(adapter), strength)])
+    return voice
+
+
+@lru_cache(1)
+def _model(path: str, fingerprint: str) -> MusicGen:
+    """The base of tasks, loaded once in each process as long as it is the same."""
+    model = MusicGen.load(path)
+    place(model)
+    return model

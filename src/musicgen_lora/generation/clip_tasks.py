@@ -1,0 +1,141 @@
+"""Clips of a request as tasks for an engine: one task plays those that this process would play
+together, wherever it is worked on, so that they are the same to the bit.
+
+Each process loads base and adapters once. The sound comes back, and whoever asked writes it as it
+comes; loops, whose names are numbered, in the order of the request.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from rich.console import Console
+
+from musicgen_lora.cluster.engine import Engine
+from musicgen_lora.cluster.halving import run_halving
+from musicgen_lora.config import GenerateSettings
+from musicgen_lora.config.prompts import ClipOrder
+from musicgen_lora.errors import RunError, UserError
+from musicgen_lora.generation.clips.clip import Clip
+from musicgen_lora.generation.musicgen import MusicGen
+from musicgen_lora.generation.session import Session, alike
+from musicgen_lora.generation.wanted import wanted_of
+from musicgen_lora.model.musicgen import MusicGen as Base
+from musicgen_lora.runtime import processes
+from musicgen_lora.runtime.workers import Failure
+
+Row = tuple[int, ClipOrder]
+"""A clip with its place in the request."""
+
+
+@dataclass(frozen=True)
+class BatchTask:
+    """Clips to play together.
+
+    Args:
+        settings: of the request: who plays, what is gone on with.
+        orders: alike.
+        facts: who plays, as it is known where the request was made.
+        device: kind of device there.
+    """
+
+    settings: GenerateSettings
+    orders: list[ClipOrder]
+    facts: dict[str, Any]
+    device: str
+
+
+@dataclass(frozen=True)
+class PlayedBatch:
+    """What came of a task: the clips, what is to be said of them, and seconds that were played."""
+
+    clips: list[Clip]
+    said: list[str]
+    played_s: float
+
+
+def plan_batches(orders: Sequence[ClipOrder]) -> list[list[Row]]:
+    """Clips that are played together, as `Session` does it."""
+    batches: list[list[Row]] = []
+    at = 0
+    for some in alike(orders):
+        first = some[0].settings
+        takes_alone = first.continue_from is not None or first.regenerate is not None
+        is_alone = takes_alone or not wanted_of(first).is_plain
+        size = 1 if is_alone else first.batch_size
+        rows = list(enumerate(some, at))
+        batches += [rows[start : start + size] for start in range(0, len(rows), size)]
+        at += len(some)
+    return batches
+
+
+def play_by(
+    engine: Engine, settings: GenerateSettings, session: Session
+) -> Iterator[tuple[list[Row], PlayedBatch | Failure]]:
+    """Has an engine play a request, and gives what comes of it; loops in the request's order.
+
+    Args:
+        engine: works.
+        settings: of the request.
+        session: made of them, which says what is asked for and who plays.
+
+    Yields:
+        Clips that were asked for, and what was played of them; of one alone, why it was not.
+    """
+    device = processes.device().type
+
+    def task_of(rows: list[Row]) -> BatchTask:
+        return BatchTask(settings, [order for _, order in rows], session.facts, device)
+
+    batches = plan_batches(session.orders)
+    # Each is a batch of its own.
+    loops = deque(rows[0][0] for rows in batches if rows[0][1].settings.bars is not None)
+    early: dict[int, tuple[list[Row], PlayedBatch | Failure]] = {}
+    for rows, found in run_halving(engine, play_batch, batches, task_of, list):
+        if rows[0][1].settings.bars is None:
+            yield rows, found
+            continue
+        early[rows[0][0]] = rows, found
+        while loops and loops[0] in early:
+            yield early.pop(loops.popleft())
+
+
+def play_batch(task: BatchTask, alive: Callable[[], None]) -> PlayedBatch:
+    """Plays the clips of a task.
+
+    Raises:
+        RunError: base or adapters are not here, or others have their names here.
+    """
+    asked = task.settings
+    # What `auto` has chosen by measuring holds for devices of one kind.
+    is_alike = processes.device().type == task.device
+    precision = task.facts["precision"] if is_alike else asked.precision
+    try:
+        model = _model(asked.base_model_path, precision, json.dumps(task.facts["adapters"]))
+    except UserError as error:
+        raise RunError(f"A machine of the cluster can't play: {error}") from error
+    alive()
+    session = model.session(asked, task.orders, alive)
+    for name in ("base", "model", "adapters", "melody", "musicgen_lora"):
+        if session.facts.get(name) != task.facts.get(name):
+            raise RunError(
+                f"{asked.base_model_path}: a machine of the cluster has another {name} under the "
+                "same path; give all the same files."
+            )
+    clips = list(session.clips())
+    return PlayedBatch(clips, session.said, session.played_s)
+
+
+@lru_cache(1)
+def _model(path: str, precision: str, adapters: str) -> MusicGen:
+    """The model of tasks, loaded once in each process as long as its adapters, of which the facts
+    are given as JSON, are the same. It says nothing."""
+    model = MusicGen(Base.load(path), precision, Console(quiet=True))
+    for adapter in json.loads(adapters):
+        model.add_adapter(adapter["path"], adapter["strength"])
+    return model

@@ -1,0 +1,113 @@
+"""Clips of `generate` and `evaluate`: the same in this process, in a pool and on Ray."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import nullcontext
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from adapters import draw_adapter
+from datasets import files_below
+
+from musicgen_lora.cli import main
+from musicgen_lora.cluster.engine import Engine, Processes
+from musicgen_lora.evaluation.generations import play_prompts
+from musicgen_lora.evaluation.store import Store
+from musicgen_lora.evaluation.variants import ALONE, Variant, read_variant
+from musicgen_lora.evaluation.voices import base_voice, place, variant_voices
+from musicgen_lora.generation import generate
+from musicgen_lora.generation.decoding.sampling import Sampling
+from musicgen_lora.model.musicgen import MusicGen
+from musicgen_lora.runtime.workers import Failure, Work
+
+pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="needs the extra scale")
+
+
+@pytest.fixture(params=["a pool", pytest.param("ray", marks=pytest.mark.slow)])
+def players(request: pytest.FixtureRequest) -> Engine:
+    """Those that play for `generate` and `evaluate`."""
+    return request.getfixturevalue("ray_engine") if request.param == "ray" else Processes(1)
+
+
+def play(folder: Path, model: Path, *words: Any) -> int:
+    rows = [{"prompt": "808"}, {"prompt": "trap"}, {"prompt": "poison", "duration": 0.2}]
+    rows += [{"prompt": "a loop", "bpm": 240, "bars": 1, "variations": 2, "loop_tries": 1}]
+    (folder.parent / "rows.json").write_text(json.dumps(rows))
+    given = ["--base_model_path", model, "--output_dir", folder, "--duration", "0.3"]
+    given += ["--prompts_file", folder.parent / "rows.json", *words]
+    return main(["generate", *map(str, given)])
+
+
+def test_clips_are_the_same_whoever_plays_them(
+    players: Engine, tmp_path: Path, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert play(tmp_path / "here", tiny_model_dir) == 0
+    monkeypatch.setattr(generate, "open_engine", lambda _: nullcontext(players))
+    assert play(tmp_path / "there", tiny_model_dir, "--ray", "local") == 0
+    expected = files_below(tmp_path / "here")
+    assert sum(name.endswith(".wav") for name in expected) == 5
+    assert files_below(tmp_path / "there") == expected
+
+
+class Fragile(Processes):
+    """A task with a poisoned prompt costs its worker its life."""
+
+    def run(self, work: Work, tasks: Any, *given: Any, **more: Any) -> Iterator[tuple[int, Any]]:
+        for index, task in enumerate(tasks):
+            is_bad = any("poison" in order.settings.prompts for order in task.orders)
+            bad = Failure("crashed the reader.")
+            yield index, bad if is_bad else work(task, lambda: None)
+
+
+def test_a_clip_that_kills_its_workers_costs_no_other_clip(
+    tmp_path: Path, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
+) -> None:
+    monkeypatch.setattr(generate, "open_engine", lambda _: nullcontext(Fragile(0)))
+    words = ["--ray", "local", "--prompts", "808", "poison", "trap"]
+    assert play(tmp_path / "out", tiny_model_dir, *words) == 1
+    said = capfd.readouterr()
+    assert (
+        '2 of 8 clips can\'t be played, all others are written. The first: The prompt "poison" with'
+        in (said.err)
+    )
+    assert len(list((tmp_path / "out").glob("*.wav"))) == 6
+
+
+def test_an_evaluation_plays_the_same_by_whomever(
+    players: Engine, tmp_path: Path, tiny_model_dir: Path
+) -> None:
+    folder = draw_adapter(tiny_model_dir, tmp_path / "adapter")
+    model = MusicGen.load(tiny_model_dir)
+    place(model)
+
+    def codes(engine: Engine | None) -> list[np.ndarray]:
+        base = base_voice(model, Store())
+        variant = Variant(ALONE, "", read_variant(folder), 0.5)
+        return [
+            own
+            for voice in (base, *variant_voices(base, [variant]))
+            for own in play_prompts(
+                voice,
+                ["808", "trap", "drill"],
+                duration_s=0.3,
+                seed=3,
+                sampling=Sampling(),
+                batch_size=2,
+                on_step=lambda done, of: None,
+                engine=engine,
+            )
+        ]
+
+    here = codes(None)
+    assert any((one != other).any() for one, other in zip(here[:3], here[3:], strict=True))
+    np.testing.assert_array_equal(codes(players), here)
+    # Retrained meanwhile: those who have the old weights load the new ones.
+    draw_adapter(tiny_model_dir, folder, seed=1)
+    again = codes(None)
+    assert not np.array_equal(again, here)
+    np.testing.assert_array_equal(codes(players), again)
