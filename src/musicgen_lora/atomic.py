@@ -26,6 +26,8 @@ STAGING_PREFIX = ".staging-"
 READY_PREFIX = ".ready-"
 OBSOLETE_FILE = ".obsolete.json"
 MANIFEST = "manifest.json"
+CARD_FILE = "README.md"
+"""In no manifest: it is prose, which people edit and `evaluate` adds to."""
 
 
 def fsync_folder(folder: Path) -> None:
@@ -127,7 +129,8 @@ def publish_folder(final: Path, fill: Callable[[Path], object]) -> None:
         with _told(final):
             fill(staging)
             files = _files_below(staging)
-            manifest = {str(path.relative_to(staging)): sha256_file(path) for path in files}
+            names = {str(path.relative_to(staging)): path for path in files}
+            manifest = {n: sha256_file(path) for n, path in names.items() if n != CARD_FILE}
             (staging / MANIFEST).write_text(json.dumps(manifest, indent=2), encoding="utf-8")
             _fsync_files([*files, staging / MANIFEST])
             fsync_folder(staging)
@@ -233,7 +236,8 @@ def manifest_faults(folder: Path) -> list[str]:
     return [
         name
         for name, digest in manifest.items()
-        if not (folder / name).is_file() or sha256_file(folder / name) != digest
+        if name != CARD_FILE
+        and (not (folder / name).is_file() or sha256_file(folder / name) != digest)
     ]
 
 

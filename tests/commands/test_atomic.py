@@ -85,6 +85,17 @@ def test_files_that_belong_together_are_written_all_or_none(tmp_path: Path) -> N
     assert contents(tmp_path) == {"a.wav": "after", "b/a.json": "after"}
 
 
+def test_a_card_that_was_edited_is_no_fault_and_a_weight_is(tmp_path: Path) -> None:
+    def fill(staging: Path) -> None:
+        for name in ("README.md", "a.json"):
+            (staging / name).write_text("made")
+
+    atomic.publish_folder(tmp_path / "best", fill)
+    for name, faults in (("README.md", []), ("a.json", ["a.json"])):
+        (tmp_path / "best" / name).write_text("mine")
+        assert atomic.manifest_faults(tmp_path / "best") == faults
+
+
 @pytest.mark.parametrize("relative", [True, False])
 def test_a_link_is_followed_and_stays(relative: bool, tmp_path: Path) -> None:
     """People keep big folders on another disk."""

@@ -130,12 +130,11 @@ def _bring_back(output_dir: Path) -> None:
 
 
 def best_model_faults(output_dir: Path) -> list[str]:
-    """Names of what is missing or altered in `best_model`, but for its card, which is there to be
-    edited."""
+    """Names of what is missing or altered in `best_model`."""
     best = output_dir / BEST_MODEL
     if not best.is_dir():
         return [BEST_MODEL]
-    return [name for name in atomic.manifest_faults(best) if name != "README.md"]
+    return atomic.manifest_faults(best)
 
 
 def append_metrics(output_dir: Path, row: dict[str, Any]) -> None:
