@@ -53,6 +53,7 @@ def run_work(options: argparse.Namespace) -> dict[str, float]:
     from training_speed import clips, make_model, our_step
 
     from musicgen_lora.generation.decoding import decode, decoder
+    from musicgen_lora.generation.decoding.request import Conditions, Request
 
     kind, n_clips = options.work.split(":")
     n_clips = int(n_clips)
@@ -72,10 +73,14 @@ def run_work(options: argparse.Namespace) -> dict[str, float]:
             decoder.ONE_THREAD_UP_TO = 0
         decode.generate_codes(
             model,
-            torch.randn(n_clips, 20, model.config.text_encoder.hidden_size),
-            torch.ones(n_clips, 20, dtype=torch.long),
-            n_frames=options.n_steps,
-            seeds=list(range(n_clips)),
+            Request(
+                Conditions(
+                    torch.randn(n_clips, 20, model.config.text_encoder.hidden_size),
+                    torch.ones(n_clips, 20, dtype=torch.long),
+                ),
+                n_frames=options.n_steps,
+                seeds=list(range(n_clips)),
+            ),
             on_step=mark,
         )
     # The first steps fetch memory.

@@ -41,11 +41,11 @@ from musicgen_lora.evaluation.losses.forgetting import BUNDLED, other_style_wind
 from musicgen_lora.generation.decoding.decode import generate_codes
 from musicgen_lora.generation.decoding.decoder import (
     PRECISIONS,
-    Conditions,
     Decoder,
     Playing,
     threads_for,
 )
+from musicgen_lora.generation.decoding.request import Conditions, Request
 from musicgen_lora.generation.decoding.stream import stream_audio
 from musicgen_lora.given import EMBEDDED
 from musicgen_lora.model.musicgen import MusicGen
@@ -80,9 +80,7 @@ def our_steps(decoder: Decoder, texts: tuple[torch.Tensor, torch.Tensor], n: int
     marks: list[float] = []
     generate_codes(
         decoder,
-        *texts,
-        n_frames=n,
-        seeds=range(len(texts[0])),
+        Request(Conditions(*texts), n_frames=n, seeds=range(len(texts[0]))),
         on_step=lambda done, total: marks.append(time.perf_counter()),
     )
     return intervals(marks)
@@ -208,7 +206,7 @@ def memory_held(model: Any) -> Iterator[Row]:
     text = TextStates(model, AutoTokenizer.from_pretrained(EMBEDDED))
     texts = text.batch([CAPTIONS[0]] * 2)
     for number in range(1, 101):
-        generate_codes(model, *texts, n_frames=30, seeds=[number, number + 1])
+        generate_codes(model, Request(Conditions(*texts), n_frames=30, seeds=[number, number + 1]))
         if number in (10, 100):
             yield {"generations": number, "resident_mb": _resident_mb()}
 
@@ -261,7 +259,7 @@ def first_sound(model: Any) -> Iterator[Row]:
     for seed in range(5):
         began = time.perf_counter()
         texts = TextStates(model, AutoTokenizer.from_pretrained(EMBEDDED)).batch([CAPTIONS[0]])
-        next(stream_audio(model, Conditions(*texts), n_frames=500, seeds=[seed]))
+        next(stream_audio(model, Request(Conditions(*texts), n_frames=500, seeds=[seed])))
         times.append(time.perf_counter() - began)
     yield {"seconds": statistics.median(times), "least": min(times)}
 

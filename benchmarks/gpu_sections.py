@@ -28,6 +28,7 @@ from transformers import AutoTokenizer
 from musicgen_lora.dataset.packed import PackedTokens
 from musicgen_lora.generation.decoding.decode import generate_codes
 from musicgen_lora.generation.decoding.decoder import Decoder
+from musicgen_lora.generation.decoding.request import Conditions, Request
 from musicgen_lora.given import EMBEDDED
 from musicgen_lora.model.cpu.switch import enable
 from musicgen_lora.model.delays import Delays
@@ -203,7 +204,9 @@ def decoding(sizes: Sizes, device: torch.device) -> Iterator[Row]:
         states, mask = text.batch([CAPTIONS[0]] * batch, device)
 
         def ours(n: int, states: Any = states, mask: Any = mask, batch: int = batch) -> None:
-            generate_codes(decoder, states, mask, n_frames=n - 3, seeds=list(range(batch)))
+            generate_codes(
+                decoder, Request(Conditions(states, mask), n_frames=n - 3, seeds=list(range(batch)))
+            )
 
         ours(min(20, sizes.decode_steps))
         seconds = timed(lambda: ours(sizes.decode_steps), device, 1)
@@ -221,10 +224,7 @@ def decoding(sizes: Sizes, device: torch.device) -> Iterator[Row]:
 
     generate_codes(
         decoder,
-        states,
-        mask,
-        n_frames=sizes.long_steps - 3,
-        seeds=[0],
+        Request(Conditions(states, mask), n_frames=sizes.long_steps - 3, seeds=[0]),
         on_step=mark,
     )
     n = max(1, len(marks) // 10)

@@ -28,6 +28,7 @@ from musicgen_lora.dataset.tokens import tokenise_clips
 from musicgen_lora.evaluation.decisions.statistics import paired_bootstrap
 from musicgen_lora.generation.decoding.decode import generate_codes
 from musicgen_lora.generation.decoding.decoder import Decoder
+from musicgen_lora.generation.decoding.request import Conditions, Request
 from musicgen_lora.generation.decoding.sampling import GREEDY, Sampling
 from musicgen_lora.listening.descriptors import describe
 from musicgen_lora.listening.pitch.key import estimate_key
@@ -113,11 +114,12 @@ def play(
         states, mask = model.text.batch(some)
         played = generate_codes(
             decoder,
-            states,
-            mask,
-            n_frames=model.shape.frames(duration_s),
-            seeds=range(seed + start, seed + start + len(some)),
-            sampling=Sampling(),
+            Request(
+                Conditions(states, mask),
+                n_frames=model.shape.frames(duration_s),
+                seeds=range(seed + start, seed + start + len(some)),
+                sampling=Sampling(),
+            ),
         )
         codes.extend(played.numpy())
     sounds = [model.decode(torch.from_numpy(clip)[None])[0] for clip in codes]
@@ -235,12 +237,13 @@ def continuation_figures(model: MusicGen, data_dir: Path, n_prompts: int) -> dic
     for name, sampling in (("sampled", Sampling()), ("greedy", GREEDY)):
         codes = generate_codes(
             model.hf,
-            states,
-            mask,
-            n_frames=n_frames,
-            seeds=range(4000, 4000 + len(clips)),
-            prompt_codes=given,
-            sampling=sampling,
+            Request(
+                Conditions(states, mask),
+                n_frames=n_frames,
+                seeds=range(4000, 4000 + len(clips)),
+                sampling=sampling,
+                prompt_codes=given,
+            ),
         )
         heard = [model.decode(clip[None])[0] for clip in codes]
         new = [sound[:, sound.shape[1] // 2 :] for sound in heard]

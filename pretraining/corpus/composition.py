@@ -8,7 +8,7 @@ follows from the seed: composing again gives the same clip.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import ceil
 
 import numpy as np
@@ -166,40 +166,53 @@ def compose(
         kit |= _drum_channels(rng, drums, drum_tracks)
     if parts != ("drums",):
         harmony = random_harmony(rng, _modes(rng, style), n_bars, style.extended)
+        kick_style = "kick" in tracks and name
         for part in parts:
             if part != "drums":
                 preset = _preset(rng, style, part, held_out)
                 words[part] = preset.word
                 hits = _part_hits(rng, style, part, preset, harmony, energy)
                 tracks[part] = _without_rests(hits, sections, part)
-                kit[part] = _melodic_channel(rng, part, preset, "kick" in tracks and name)
+                kit[part] = _melodic_channel(rng, part, preset, kick_style)
     pattern = Pattern(
         timing.bpm, n_bars, {track: hits for track, hits in tracks.items() if hits}, timing.swing
     )
-    start_s = float(rng.uniform(0.0, pattern.duration_s - duration_s))
-    if timing.on_grid:
-        start_s = FRAME_S * round(start_s / FRAME_S)
-    sounding = heard(pattern, start_s, duration_s)
-    is_lofi = name in ("boom bap", "soul", "house", "ambient") and rng.random() < 0.2
-    room = float(rng.uniform(0.15, 0.35) if name == "ambient" else rng.uniform(0.0, 0.2))
-    return Clip(
+    track = Clip(
         style=name,
         pattern=pattern,
         kit=kit,
         timing=timing,
-        start_s=start_s,
+        start_s=0.0,
         harmony=harmony,
         layers=layers,
         energy=energy,
         drums=drums,
-        words={
-            part: word for part, word in words.items() if part == "percussion" or part in sounding
-        },
-        drum_words=tuple(word for track, word in DRUM_WORDS.items() if track in sounding),
+        words=words,
         has_percussion="percussion" in words or "clave" in tracks,
         has_hats=any(track in tracks for track in (*HATS, *CYMBALS)),
+    )
+    return _window_of(rng, track, duration_s)
+
+
+def _window_of(rng: np.random.Generator, track: Clip, duration_s: float) -> Clip:
+    """A window of a track, with the words for what is heard in it, and the room that it is in."""
+    start_s = float(rng.uniform(0.0, track.pattern.duration_s - duration_s))
+    if track.timing.on_grid:
+        start_s = FRAME_S * round(start_s / FRAME_S)
+    sounding = heard(track.pattern, start_s, duration_s)
+    is_lofi = track.style in ("boom bap", "soul", "house", "ambient") and rng.random() < 0.2
+    is_wide = track.style == "ambient"
+    return replace(
+        track,
+        start_s=start_s,
+        words={
+            part: word
+            for part, word in track.words.items()
+            if part == "percussion" or part in sounding
+        },
+        drum_words=tuple(word for name, word in DRUM_WORDS.items() if name in sounding),
         is_lofi=is_lofi,
-        room=room,
+        room=float(rng.uniform(0.15, 0.35) if is_wide else rng.uniform(0.0, 0.2)),
     )
 
 

@@ -10,6 +10,7 @@ import torch
 
 from musicgen_lora.generation.decoding import caches, decode
 from musicgen_lora.generation.decoding.decode import generate_codes
+from musicgen_lora.generation.decoding.request import Conditions, Request
 from musicgen_lora.generation.decoding.sampling import GREEDY, Sampling
 from musicgen_lora.generation.decoding.window import FixedWindow
 from musicgen_lora.model.codec import Codec
@@ -46,7 +47,13 @@ def test_greedy_codes_equal_transformers(
     if kind == "melody":
         tunes = torch.randint(0, 12, (2, 11), generator=torch.Generator().manual_seed(3))
     ours = generate_codes(
-        model, states, mask, n_frames=N_FRAMES, seeds=[0, 1], melodies=tunes, sampling=GREEDY
+        model,
+        Request(
+            Conditions(states, mask, melodies=tunes),
+            n_frames=N_FRAMES,
+            seeds=[0, 1],
+            sampling=GREEDY,
+        ),
     )
     for row, prompt in enumerate(PROMPTS):
         tune = None if tunes is None else tunes[row : row + 1]
@@ -64,9 +71,9 @@ def test_captured_steps_are_the_plain_ones(device, tiny_model_dir, monkeypatch, 
     states, mask = TextStates(model, load_tokenizer(tiny_model_dir)).batch([*PROMPTS, None], device)
     given = torch.randint(0, 64, (3, 4, 5), generator=torch.Generator().manual_seed(0))
     how = {"n_frames": 45, "seeds": [0, 1, 2], "sampling": sampling, "prompt_codes": given}
-    captured = generate_codes(model, states, mask, **how)
+    captured = generate_codes(model, Request(Conditions(states, mask), **how))
     monkeypatch.setattr(FixedWindow, "captured", False)
-    assert torch.equal(captured, generate_codes(model, states, mask, **how))
+    assert torch.equal(captured, generate_codes(model, Request(Conditions(states, mask), **how)))
 
 
 def test_the_codec_hears_and_plays_as_on_the_cpu(device, tiny_model_dir):

@@ -13,6 +13,7 @@ from transformers.audio_utils import chroma_filter_bank
 
 from musicgen_lora.errors import UserError
 from musicgen_lora.generation.decoding.decode import generate_codes
+from musicgen_lora.generation.decoding.request import Conditions, Request
 from musicgen_lora.generation.decoding.sampling import Sampling
 from musicgen_lora.model.chroma import Chroma
 from musicgen_lora.model.delays import Delays
@@ -113,12 +114,12 @@ def test_greedy_tokens_equal_transformers(
     states, mask = TextStates(model, load_tokenizer(tiny_melody_dir)).batch(PROMPTS)
     ours = generate_codes(
         model,
-        states,
-        mask,
-        n_frames=20,
-        seeds=[0, 1],
-        melodies=tunes,
-        sampling=Sampling(guidance_scale, top_k=1),
+        Request(
+            Conditions(states, mask, melodies=tunes),
+            n_frames=20,
+            seeds=[0, 1],
+            sampling=Sampling(guidance_scale, top_k=1),
+        ),
     )
     decode, seen = model.audio_encoder.decode, []
     model.audio_encoder.decode = lambda codes, **kw: seen.append(codes[0]) or decode(codes, **kw)

@@ -22,6 +22,7 @@ from musicgen_lora.dataset.tokens import tokenise_clips
 from musicgen_lora.errors import UserError
 from musicgen_lora.evaluation.evaluate import evaluate_adapter
 from musicgen_lora.generation.decoding.decode import generate_codes
+from musicgen_lora.generation.decoding.request import Conditions, Request
 from musicgen_lora.generation.decoding.sampling import Sampling
 from musicgen_lora.generation.generate import generate_audio
 from musicgen_lora.model.lora.adapter import load_adapter
@@ -59,7 +60,10 @@ def test_four_clips_are_learned_by_heart_and_played_back(
     model = load_base(best)
     states, mask = TextStates(model, load_tokenizer(best)).batch([c.texts[0] for c in clips])
     played = generate_codes(
-        model, states, mask, n_frames=40, seeds=[0] * 4, sampling=Sampling(1.0, top_k=1)
+        model,
+        Request(
+            Conditions(states, mask), n_frames=40, seeds=[0] * 4, sampling=Sampling(1.0, top_k=1)
+        ),
     )
     for index, own in enumerate(codes):
         expected = torch.from_numpy(own.T.astype(np.int64))

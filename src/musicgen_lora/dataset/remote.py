@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -122,12 +122,7 @@ def tokenise_remote(settings: TokeniseSettings, console: Console) -> None:
     clips = load_dataset(folder, settings.metadata_file, look_at_files=False)
     model = MusicGen.load(settings.model_path)
     states = remote.states()
-    lost = [clip.audio for clip in clips if clip.audio not in states]
-    if lost:
-        raise UserError(
-            f"{url}: {lost[0]} does not exist there ({len(lost)} of {len(clips)} clips lack their "
-            'file); put it there, or take the clip out ("skip": true in its entry).'
-        )
+    _check_files_are_there(clips, states, url)
     known = _known_hashes(remote, folder, states)
     held = _held_ids(remote, folder, model.codec.fingerprint, states)
     lacking = [
@@ -177,6 +172,15 @@ def tokenise_remote(settings: TokeniseSettings, console: Console) -> None:
         f"{len(lacking)} clips encoded, {len(clips) - len(lacking)} were there; {len(clips)} "
         f"clips: {url}/{TOKENS}/{model.codec.fingerprint}"
     )
+
+
+def _check_files_are_there(clips: Sequence[Clip], states: Collection[str], url: str) -> None:
+    lost = [clip.audio for clip in clips if clip.audio not in states]
+    if lost:
+        raise UserError(
+            f"{url}: {lost[0]} does not exist there ({len(lost)} of {len(clips)} clips lack their "
+            'file); put it there, or take the clip out ("skip": true in its entry).'
+        )
 
 
 def make_remote_shard(task: RemoteShardTask, alive: Callable[[], None]) -> RemoteShard:

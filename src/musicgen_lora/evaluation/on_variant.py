@@ -112,7 +112,8 @@ def _on_trained(
     session: Session, sides: Sides, loss: Mapping[str, Any], own: Played, name: str
 ) -> dict[str, Any]:
     """The report's `overfitting`, `memorisation` and `captions`, beside held-out figures."""
-    settings, trained, held_out = session.settings, session.trained, session.held_out
+    settings, held_out = session.settings, session.held_out
+    trained = session.trained.trained
     with progress(session.console, "loss on training clips, windows") as on_step:
         overfitting = measure_overfitting(settings, sides, trained, held_out, loss, on_step)
     with progress(session.console, "continuations of clips") as on_step:
@@ -135,14 +136,11 @@ def _on_trained(
         )
     with working(session.console, "looking for the nearest training clips"):
         nearest = find_nearest(
-            session.model,
             own.heard,
-            trained,
+            session.trained,
             session.references.heard,
-            duration_s=settings.duration,
             output_dir=session.folder,
-            prints=session.prints,
-            place="audio/trained" if name == ALONE else f"audio/{name}/trained",
+            folder="audio/trained" if name == ALONE else f"audio/{name}/trained",
         )
     return {
         "overfitting": overfitting,

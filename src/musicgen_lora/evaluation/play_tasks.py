@@ -18,6 +18,7 @@ from musicgen_lora.evaluation.variants import ALONE, Variant, read_variant
 from musicgen_lora.evaluation.voices import Voice, base_voice, place, variant_voices
 from musicgen_lora.generation.decoding.decode import generate_codes
 from musicgen_lora.generation.decoding.decoder import Decoder
+from musicgen_lora.generation.decoding.request import Conditions, Request
 from musicgen_lora.generation.decoding.sampling import Sampling
 from musicgen_lora.model.musicgen import MusicGen
 from musicgen_lora.runtime.workers import Failure
@@ -150,14 +151,13 @@ def play_codes(
     on_step: Callable[[int, int], None],
 ) -> np.ndarray:
     """Codes `[B, K, T]` of prompts and their seeds, by a decoder of the model as it is."""
-    return generate_codes(
-        decoder,
-        *model.text.each_alone([prompt for prompt, _ in rows]),
+    request = Request(
+        Conditions(*model.text.each_alone([prompt for prompt, _ in rows])),
         n_frames=playing.n_frames,
         seeds=[seed for _, seed in rows],
         sampling=playing.sampling,
-        on_step=on_step,
-    ).numpy()
+    )
+    return generate_codes(decoder, request, on_step).numpy()
 
 
 @lru_cache(1)

@@ -22,10 +22,10 @@ from musicgen_lora.evaluation.held_out import HeldOut
 from musicgen_lora.evaluation.losses.forgetting import OtherMusic, other_music
 from musicgen_lora.evaluation.measures.listeners import Listener
 from musicgen_lora.evaluation.sound.ear import Ear, Heard
-from musicgen_lora.evaluation.sound.memorisation import print_trained
+from musicgen_lora.evaluation.sound.memorisation import TrainedSounds
 from musicgen_lora.evaluation.sound.references import References, hear_references
 from musicgen_lora.evaluation.sound.sounds import Hearing
-from musicgen_lora.evaluation.trained_clips import Trained, open_trained
+from musicgen_lora.evaluation.trained_clips import open_trained
 from musicgen_lora.evaluation.voices import Voice
 from musicgen_lora.generation.decoding.decode import windows_sentence
 from musicgen_lora.model.musicgen import MusicGen
@@ -47,7 +47,6 @@ class Session:
         others: windows of other music.
         references: what is heard of held-out clips, and the anchors.
         trained: clips that the adapters were trained on.
-        prints: fingerprints of them.
         prompts: `prompt` and `origin` of each clip that is played.
         folder: of the report.
         console: where progress is shown.
@@ -63,8 +62,7 @@ class Session:
     codes: TokenStore | None
     others: OtherMusic
     references: References
-    trained: Trained
-    prints: Sequence[np.ndarray]
+    trained: TrainedSounds
     prompts: Sequence[Mapping[str, str]]
     folder: Path
     console: Console
@@ -129,7 +127,6 @@ def open_session(
             )
     with working(console, "looking up training clips"):
         trained = open_trained(settings, held_out, model)
-        prints = print_trained(model, trained, settings.duration) if references.heard else []
     return Session(
         settings=settings,
         base=base,
@@ -140,8 +137,7 @@ def open_session(
         codes=codes,
         others=others,
         references=references,
-        trained=trained,
-        prints=prints,
+        trained=TrainedSounds(trained, model, settings.duration),
         prompts=prompts,
         folder=folder,
         console=console,

@@ -11,8 +11,9 @@ import torch
 from rich.console import Console
 
 from musicgen_lora.console import progress
-from musicgen_lora.generation.decoding.decode import Scenes, depends_on_batch, play_frames
-from musicgen_lora.generation.decoding.decoder import Conditions, Decoder, threads_for
+from musicgen_lora.generation.decoding.decode import depends_on_batch, play_frames
+from musicgen_lora.generation.decoding.decoder import Decoder, threads_for
+from musicgen_lora.generation.decoding.request import Conditions, Request, Scenes
 from musicgen_lora.generation.decoding.sampling import Sampling
 from musicgen_lora.generation.decoding.stream import (
     CHUNK_S,
@@ -138,7 +139,6 @@ class Player:
             hear: is given the sound of a single clip `[C, n]`, part after part as it is made; it is
                 that of the waveform up to rounding.
         """
-        given = None if length.given is None else length.given.expand(len(parts), -1, -1)
         model, codes, n_heard = self.decoder.model, [], 0
         chunks = None if hear is None else ChunkDecoder(model)
         with progress(self.console, self.what) as show, threads_for(model):
@@ -149,11 +149,7 @@ class Player:
 
             for some in play_frames(
                 self.decoder,
-                self._scenes(parts, length, sampling),
-                n_frames=length.n_frames,
-                seeds=[part.seed for part in parts],
-                sampling=sampling,
-                prompt_codes=given,
+                self._request(parts, length, sampling),
                 chunk=None if hear is None else round(CHUNK_S * self.decoder.shape.frame_rate),
                 on_step=on_step,
             ):
@@ -174,19 +170,22 @@ class Player:
     ) -> Iterator[np.ndarray]:
         """The sound `[C, n]` of one clip, in parts of so many seconds, as it is made."""
         n_heard = 0
-        for some in stream_audio(
-            self.decoder,
-            self._scenes([part], length, sampling),
-            n_frames=length.n_frames,
-            seeds=[part.seed],
-            sampling=sampling,
-            prompt_codes=length.given,
-            chunk_s=chunk_s,
-        ):
+        request = self._request([part], length, sampling)
+        for some in stream_audio(self.decoder, request, chunk_s):
             sound = some[0][:, : length.n_samples - n_heard]
             n_heard += sound.shape[1]
             yield sound
         self.n_samples += n_heard
+
+    def _request(self, parts: Sequence[Part], length: Length, sampling: Sampling) -> Request:
+        """The clips as the decoder is asked for them."""
+        return Request(
+            self._scenes(parts, length, sampling),
+            n_frames=length.n_frames,
+            seeds=[part.seed for part in parts],
+            sampling=sampling,
+            prompt_codes=None if length.given is None else length.given.expand(len(parts), -1, -1),
+        )
 
     def _scenes(self, parts: Sequence[Part], length: Length, sampling: Sampling) -> Scenes:
         """What clips are to be like, and from which frames on."""

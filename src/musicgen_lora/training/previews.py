@@ -17,6 +17,7 @@ from musicgen_lora.audio.files import write_wav
 from musicgen_lora.config import TrainSettings
 from musicgen_lora.dataset.metadata import Clips
 from musicgen_lora.generation.decoding.decode import generate_codes
+from musicgen_lora.generation.decoding.request import Conditions, Request
 from musicgen_lora.model.musicgen import MusicGen
 from musicgen_lora.plural import count
 from musicgen_lora.runtime import processes
@@ -89,13 +90,13 @@ def make_previews(
     # Drawing libraries take a second to load, which no start of a run should wait for.
     from musicgen_lora.audio.pictures import mel_spectrogram_png
 
-    states, mask = model.text.batch(prompts)
     codes = generate_codes(
         model.hf,
-        states,
-        mask,
-        n_frames=model.shape.frames(duration_s),
-        seeds=[seed + index for index in range(len(prompts))],
+        Request(
+            Conditions(*model.text.batch(prompts)),
+            n_frames=model.shape.frames(duration_s),
+            seeds=[seed + index for index in range(len(prompts))],
+        ),
     )
 
     def fill(staging: Path) -> None:

@@ -15,7 +15,11 @@ from adapters import add_lora
 from musicgen_lora.dataset.metadata import Clip
 from musicgen_lora.evaluation.measures.damage import Damage
 from musicgen_lora.evaluation.sound.ear import Heard
-from musicgen_lora.evaluation.sound.memorisation import find_nearest, measure_continuations
+from musicgen_lora.evaluation.sound.memorisation import (
+    TrainedSounds,
+    find_nearest,
+    measure_continuations,
+)
 from musicgen_lora.evaluation.store import Store
 from musicgen_lora.evaluation.trained_clips import Trained
 from musicgen_lora.evaluation.voices import Voice
@@ -108,7 +112,9 @@ def test_reasons_for_having_none(tiny_model_dir: Path) -> None:
     assert (found["computed"], found["why"]) == (False, nothing.why_none)
     short = [codes[:10] for codes in random_codes(4, 0)]
     assert "too short" in measure(model, none, short, short)["why"]
-    assert not find_nearest(model, [], nothing, [], duration_s=1.0, output_dir=Path())["computed"]
+    assert not find_nearest([], TrainedSounds(nothing, model, 1.0), [], output_dir=Path())[
+        "computed"
+    ]
 
 
 def hear(wave: np.ndarray) -> Heard:
@@ -126,7 +132,8 @@ def test_a_copy_of_a_training_clip_is_named_and_written(
     codes: Any = [np.full((100, 4), place, np.uint16) for place in range(4)]
     trained = Trained(clips_of(4, "trained"), codes, 4)
     made, held_out = [hear(waves[2]), hear(waves[4])], [hear(wave) for wave in waves[5:]]
-    found = find_nearest(model, made, trained, held_out, duration_s=2.0, output_dir=tmp_path)
+    sounds = TrainedSounds(trained, model, 2.0)
+    found = find_nearest(made, sounds, held_out, output_dir=tmp_path)
     assert [clip["copied"] for clip in found["clips"]] == [True, False]
     assert found["clips"][0]["trained"] == "trained2.wav"
     assert found["clips"][0]["odds"] == pytest.approx(1 / 5)

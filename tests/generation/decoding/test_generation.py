@@ -13,8 +13,9 @@ from peft import LoraConfig, get_peft_model
 from musicgen_lora.errors import UserError
 from musicgen_lora.generation.decoding import caches, decode, window
 from musicgen_lora.generation.decoding.decode import generate_codes
-from musicgen_lora.generation.decoding.decoder import Conditions, Decoder
+from musicgen_lora.generation.decoding.decoder import Decoder
 from musicgen_lora.generation.decoding.merged import merged_weight
+from musicgen_lora.generation.decoding.request import Conditions, Request
 from musicgen_lora.generation.decoding.sampling import GREEDY, Noise, Sampling, clip_generator
 from musicgen_lora.generation.decoding.window import FixedWindow, Window
 from musicgen_lora.model.lora.adapter import adapter_off
@@ -75,17 +76,17 @@ def test_greedy_tokens_equal_transformers(
     adapted = None if adapter is None else adapter_on(model, adapter)
     states, mask = conditions(model, folder)
     how = {"n_frames": 40, "seeds": [0, 1], "sampling": Sampling(guidance_scale, top_k=1)}
-    ours = generate_codes(model, states, mask, **how)
+    ours = generate_codes(model, Request(Conditions(states, mask), **how))
     theirs = generated_by_transformers(model, folder, 40, guidance_scale)
     assert ours.shape == theirs.shape
     assert torch.equal(ours, theirs)
     assert len(ours.unique()) > 4
     if adapted is not None:
         with adapter_off(adapted):
-            base = generate_codes(model, states, mask, **how)
+            base = generate_codes(model, Request(Conditions(states, mask), **how))
             assert torch.equal(base, generated_by_transformers(model, folder, 40, guidance_scale))
         assert not torch.equal(base, ours)
-        assert torch.equal(generate_codes(model, states, mask, **how), ours)
+        assert torch.equal(generate_codes(model, Request(Conditions(states, mask), **how)), ours)
 
 
 @pytest.mark.parametrize("kind", ["mono", "stereo"])
@@ -96,7 +97,10 @@ def test_greedy_tokens_after_a_prompt_equal_transformers(kind, tiny_model_dir, t
     n_codebooks = model.config.decoder.num_codebooks
     given = torch.randint(0, 64, (2, n_codebooks, 13), generator=torch.Generator().manual_seed(0))
     ours = generate_codes(
-        model, states, mask, n_frames=40, seeds=[0, 1], sampling=GREEDY, prompt_codes=given
+        model,
+        Request(
+            Conditions(states, mask), n_frames=40, seeds=[0, 1], sampling=GREEDY, prompt_codes=given
+        ),
     )
     assert torch.equal(ours, generated_by_transformers(model, folder, 40, 3.0, given))
 
@@ -112,7 +116,9 @@ def test_an_adapter_on_embeddings_and_heads_is_played(tiny_model_dir):
     adapted.eval().requires_grad_(False)
     assert "lora_embedding_A" in str([name for name, _ in adapted.named_parameters()])
     states, mask = conditions(model, tiny_model_dir)
-    ours = generate_codes(model, states, mask, n_frames=40, seeds=[0, 1], sampling=GREEDY)
+    ours = generate_codes(
+        model, Request(Conditions(states, mask), n_frames=40, seeds=[0, 1], sampling=GREEDY)
+    )
     assert torch.equal(ours, generated_by_transformers(model, tiny_model_dir, 40, 3.0))
 
 
@@ -128,10 +134,10 @@ def test_whole_modules_that_an_adapter_brings_are_played(tiny_model_dir):
     adapted.eval().requires_grad_(False)
     states, mask = conditions(model, tiny_model_dir)
     how = {"n_frames": 40, "seeds": [0, 1], "sampling": GREEDY}
-    ours = generate_codes(model, states, mask, **how)
+    ours = generate_codes(model, Request(Conditions(states, mask), **how))
     assert torch.equal(ours, generated_by_transformers(model, tiny_model_dir, 40, 3.0))
     with adapted.disable_adapter():
-        base = generate_codes(model, states, mask, **how)
+        base = generate_codes(model, Request(Conditions(states, mask), **how))
         assert torch.equal(base, generated_by_transformers(model, tiny_model_dir, 40, 3.0))
     assert not torch.equal(ours, base)
 
@@ -147,7 +153,7 @@ def test_a_base_in_half_precision_does_not_swallow_an_adapter(tiny_model_dir):
     change = weight - layer.base_layer.weight.float()
     torch.testing.assert_close(change, layer.get_delta_weight("default").float())
     assert bool(change.any())
-    codes = generate_codes(model, states, mask, n_frames=10, seeds=[0, 1])
+    codes = generate_codes(model, Request(Conditions(states, mask), n_frames=10, seeds=[0, 1]))
     assert codes.shape == (2, 4, 10)
 
 
@@ -168,15 +174,18 @@ def test_a_prompt_without_text_is_read_once(tiny_model_dir):
     text = TextStates(model, load_tokenizer(tiny_model_dir))
     states, mask = text.batch([PROMPTS[0], None])
     how = {"n_frames": 20, "sampling": GREEDY}
-    both = generate_codes(model, states, mask, seeds=[0, 1], **how)
+    both = generate_codes(model, Request(Conditions(states, mask), seeds=[0, 1], **how))
     window = Window(
         Decoder(model), Conditions(states, mask), both[..., :0], 20, GREEDY, Noise([0, 1], (4, 64))
     )
     assert list(window.playing.rows.guided) == [True, False]
-    alone = generate_codes(model, *text.batch([None]), seeds=[1], **how)
+    alone = generate_codes(model, Request(Conditions(*text.batch([None])), seeds=[1], **how))
     assert torch.equal(both[1:], alone)
     unguided = generate_codes(
-        model, *text.batch([None]), seeds=[1], n_frames=20, sampling=Sampling(1.0, top_k=1)
+        model,
+        Request(
+            Conditions(*text.batch([None])), n_frames=20, seeds=[1], sampling=Sampling(1.0, top_k=1)
+        ),
     )
     assert torch.equal(alone, unguided)
 
@@ -196,18 +205,20 @@ def test_the_form_for_cards_decodes_the_same(
     for sampling in (Sampling(guidance_scale, top_k=1), Sampling(guidance_scale)):
         for prompt in (None, given):
             how = {"n_frames": 45, "seeds": [0, 1, 2], "sampling": sampling, "prompt_codes": prompt}
-            plain = generate_codes(model, states, mask, **how)
+            plain = generate_codes(model, Request(Conditions(states, mask), **how))
             with monkeypatch.context() as patch:
                 patch.setattr(decode, "window_kind", lambda decoder: FixedWindow)
-                assert torch.equal(generate_codes(model, states, mask, **how), plain)
+                assert torch.equal(
+                    generate_codes(model, Request(Conditions(states, mask), **how)), plain
+                )
 
 
 def test_a_seed_gives_the_same_clip_in_any_batch(tiny_model_dir: Path):
     model = load_base(tiny_model_dir)
     states, mask = conditions(model, tiny_model_dir)
-    both = generate_codes(model, states, mask, n_frames=30, seeds=[5, 6])
-    alone = generate_codes(model, states[1:], mask[1:], n_frames=30, seeds=[6])
-    other = generate_codes(model, states[1:], mask[1:], n_frames=30, seeds=[7])
+    both = generate_codes(model, Request(Conditions(states, mask), n_frames=30, seeds=[5, 6]))
+    alone = generate_codes(model, Request(Conditions(states[1:], mask[1:]), n_frames=30, seeds=[6]))
+    other = generate_codes(model, Request(Conditions(states[1:], mask[1:]), n_frames=30, seeds=[7]))
     assert torch.equal(both[1:], alone)
     assert not torch.equal(other, alone)
 
@@ -219,26 +230,32 @@ def test_what_a_clip_begins_with_is_kept_and_gone_on_with(
     folder = {"mono": tiny_model_dir, "stereo": tiny_stereo_dir, "melody": tiny_melody_dir}[kind]
     model = load_base(folder)
     states, mask = conditions(model, folder)
-    whole = generate_codes(model, states, mask, n_frames=30, seeds=[0, 1], sampling=GREEDY)
+    whole = generate_codes(
+        model, Request(Conditions(states, mask), n_frames=30, seeds=[0, 1], sampling=GREEDY)
+    )
     for n_given in (1, 17):
         again = generate_codes(
             model,
-            states,
-            mask,
-            n_frames=30,
-            seeds=[0, 1],
-            prompt_codes=whole[..., :n_given],
-            sampling=GREEDY,
+            Request(
+                Conditions(states, mask),
+                n_frames=30,
+                seeds=[0, 1],
+                sampling=GREEDY,
+                prompt_codes=whole[..., :n_given],
+            ),
         )
         assert torch.equal(again, whole)
     given = (whole[..., :20] + 1) % 64
     other = generate_codes(
-        model, states, mask, n_frames=30, seeds=[0, 1], prompt_codes=given, sampling=GREEDY
+        model,
+        Request(
+            Conditions(states, mask), n_frames=30, seeds=[0, 1], sampling=GREEDY, prompt_codes=given
+        ),
     )
     assert torch.equal(other[..., :20], given)
 
 
-def logits_of_each(model, states, mask, batches, monkeypatch, **named):
+def logits_of_each(model, states, mask, batches, monkeypatch, melodies=None, **named):
     """All that `sample` is given, clip by clip, `[steps, K, V]`, where the clips are decoded in
     these batches."""
     drawn = window.sample
@@ -253,12 +270,12 @@ def logits_of_each(model, states, mask, batches, monkeypatch, **named):
         monkeypatch.setattr(window, "sample", recording)
         generate_codes(
             model,
-            states[rows],
-            mask[rows],
-            n_frames=6,
-            seeds=rows,
-            **{name: value[rows] for name, value in named.items() if name == "melodies"},
-            **{name: value for name, value in named.items() if name != "melodies"},
+            Request(
+                Conditions(states[rows], mask[rows], None if melodies is None else melodies[rows]),
+                n_frames=6,
+                seeds=rows,
+                **named,
+            ),
         )
         monkeypatch.setattr(window, "sample", drawn)
         found |= {row: torch.stack([step[at] for step in seen]) for at, row in enumerate(rows)}
@@ -313,7 +330,9 @@ def test_a_model_is_as_it_was_after_decoding(tiny_model_dir):
     states, mask = conditions(model, tiny_model_dir)
     with pytest.raises(ZeroDivisionError):
         generate_codes(
-            model, states, mask, n_frames=4, seeds=[0, 1], on_step=lambda done, total: 1 // 0
+            model,
+            Request(Conditions(states, mask), n_frames=4, seeds=[0, 1]),
+            on_step=lambda done, total: 1 // 0,
         )
     after = adapted.state_dict()
     assert before.keys() == after.keys()

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from musicgen_lora.generation.decoding.decode import Scenes, play_frames
-from musicgen_lora.generation.decoding.decoder import Conditions, Decoder, Playing
+from musicgen_lora.generation.decoding.decode import play_frames
+from musicgen_lora.generation.decoding.decoder import Decoder, Playing
+from musicgen_lora.generation.decoding.request import Conditions, Request, Scenes
 from musicgen_lora.generation.decoding.sampling import GREEDY, Noise, Sampling
 from musicgen_lora.generation.decoding.window import FixedWindow, Window
 from musicgen_lora.model.musicgen import load_base, load_tokenizer
@@ -42,7 +43,7 @@ class Band:
     def play(self, conditions: Conditions | Scenes, n_frames: int = 12, **values) -> torch.Tensor:
         given = {"sampling": GREEDY, "seeds": [1, 2]} | values
         return torch.cat(
-            list(play_frames(self.decoder, conditions, n_frames=n_frames, **given)), -1
+            list(play_frames(self.decoder, Request(conditions, n_frames=n_frames, **given))), -1
         )
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from musicgen_lora.generation.decoding.decode import generate_codes
-from musicgen_lora.generation.decoding.decoder import Conditions
+from musicgen_lora.generation.decoding.request import Conditions, Request
 from musicgen_lora.generation.decoding.stream import ChunkDecoder, _frames_around, stream_audio
 from musicgen_lora.given import EMBEDDED
 from musicgen_lora.model.codec import Codec
@@ -80,9 +80,11 @@ def test_a_stream_is_the_clip_that_would_be_generated(folder):
     model = load_base(folder)
     prompts = ["hip hop 808 beat", "trap drums"]
     states, mask = TextStates(model, load_tokenizer(folder)).batch(prompts)
-    codes = generate_codes(model, states, mask, n_frames=60, seeds=[1, 2])
+    codes = generate_codes(model, Request(Conditions(states, mask), n_frames=60, seeds=[1, 2]))
     parts = list(
-        stream_audio(model, Conditions(states, mask), n_frames=60, seeds=[1, 2], chunk_s=0.2)
+        stream_audio(
+            model, Request(Conditions(states, mask), n_frames=60, seeds=[1, 2]), chunk_s=0.2
+        )
     )
     assert len(parts) == 6
     found = np.concatenate(parts, axis=-1)
@@ -92,12 +94,14 @@ def test_a_stream_is_the_clip_that_would_be_generated(folder):
 def test_the_first_part_comes_before_the_clip_is_made(tiny_model_dir):
     model = load_base(tiny_model_dir)
     states, mask = TextStates(model, load_tokenizer(tiny_model_dir)).batch(["trap"])
-    parts = stream_audio(model, Conditions(states, mask), n_frames=1500, seeds=[1], chunk_s=0.1)
+    parts = stream_audio(
+        model, Request(Conditions(states, mask), n_frames=1500, seeds=[1]), chunk_s=0.1
+    )
     first = next(parts)
     assert first.shape == (1, 1, 640)
     prompt = random_codes(model, 1, 30)
     parts = stream_audio(
-        model, Conditions(states, mask), n_frames=1500, seeds=[1], prompt_codes=prompt
+        model, Request(Conditions(states, mask), n_frames=1500, seeds=[1], prompt_codes=prompt)
     )
     heard = Codec(model).decode(prompt)
     np.testing.assert_allclose(next(parts)[..., : 24 * 640], heard[..., : 24 * 640], atol=1e-5)

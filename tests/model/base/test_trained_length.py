@@ -16,6 +16,7 @@ from musicgen_lora.errors import UserError
 from musicgen_lora.evaluation.evaluate import evaluate_adapter
 from musicgen_lora.generation.decoding import decode
 from musicgen_lora.generation.decoding.decode import generate_codes, window_frames
+from musicgen_lora.generation.decoding.request import Conditions, Request
 from musicgen_lora.generation.decoding.sampling import GREEDY
 from musicgen_lora.generation.decoding.window import Window
 from musicgen_lora.generation.generate import generate_audio
@@ -91,24 +92,23 @@ def test_a_long_clip_goes_on_from_the_end_of_each_window(
     steps: list[tuple[int, int]] = []
     codes = generate_codes(
         model,
-        states,
-        mask,
-        n_frames=37,
-        seeds=[0, 1],
-        sampling=GREEDY,
+        Request(Conditions(states, mask), n_frames=37, seeds=[0, 1], sampling=GREEDY),
         on_step=lambda done, total: steps.append((done, total)),
     )
     # 20 frames, then 12 more after the last 8, then the 5 that are left.
-    expected = generate_codes(whole, states, mask, n_frames=20, seeds=[0, 1], sampling=GREEDY)
+    expected = generate_codes(
+        whole, Request(Conditions(states, mask), n_frames=20, seeds=[0, 1], sampling=GREEDY)
+    )
     for n_frames in (20, 13):
         last = generate_codes(
             whole,
-            states,
-            mask,
-            n_frames=n_frames,
-            seeds=[0, 1],
-            sampling=GREEDY,
-            prompt_codes=expected[..., -8:],
+            Request(
+                Conditions(states, mask),
+                n_frames=n_frames,
+                seeds=[0, 1],
+                sampling=GREEDY,
+                prompt_codes=expected[..., -8:],
+            ),
         )
         expected = torch.cat([expected, last[..., 8:]], dim=-1)
     assert codes.shape == (2, 4, 37)
@@ -116,15 +116,17 @@ def test_a_long_clip_goes_on_from_the_end_of_each_window(
     # The delay adds three steps to a window.
     assert max(positions) == 20 + 3
     assert steps[-1] == (40, 40)
-    unbroken = generate_codes(whole, states, mask, n_frames=37, seeds=[0, 1], sampling=GREEDY)
+    unbroken = generate_codes(
+        whole, Request(Conditions(states, mask), n_frames=37, seeds=[0, 1], sampling=GREEDY)
+    )
     assert not torch.equal(codes, unbroken)
 
 
 def test_a_long_clip_has_its_own_draws_in_any_batch(short_base: Path) -> None:
     model = load_base(short_base)
     states, mask = TextStates(model, load_tokenizer(short_base)).batch(PROMPTS)
-    both = generate_codes(model, states, mask, n_frames=50, seeds=[5, 6])
-    alone = generate_codes(model, states[1:], mask[1:], n_frames=50, seeds=[6])
+    both = generate_codes(model, Request(Conditions(states, mask), n_frames=50, seeds=[5, 6]))
+    alone = generate_codes(model, Request(Conditions(states[1:], mask[1:]), n_frames=50, seeds=[6]))
     assert torch.equal(both[1:], alone)
     assert not torch.equal(both[0, :, 8:20], both[0, :, 20:32]), "draws begin anew in each window"
 
@@ -135,17 +137,21 @@ def test_a_melody_models_tune_goes_on_with_the_music(tiny_melody_dir: Path, tmp_
     states, mask = TextStates(model, load_tokenizer(tiny_melody_dir)).batch(PROMPTS)
     tune = torch.arange(11)[None].expand(2, -1)
     how = {"seeds": [0, 1], "sampling": GREEDY}
-    codes = generate_codes(model, states, mask, n_frames=32, melodies=tune, **how)
-    first = generate_codes(whole, states, mask, n_frames=20, melodies=tune, **how)
+    codes = generate_codes(
+        model, Request(Conditions(states, mask, melodies=tune), n_frames=32, **how)
+    )
+    first = generate_codes(
+        whole, Request(Conditions(states, mask, melodies=tune), n_frames=20, **how)
+    )
     # The second window begins after 12 of 20 frames, so after 6.6 of the tune's 11.
     second = generate_codes(
         whole,
-        states,
-        mask,
-        n_frames=20,
-        melodies=tune.roll(-7, dims=-1),
-        prompt_codes=first[..., -8:],
-        **how,
+        Request(
+            Conditions(states, mask, melodies=tune.roll(-7, dims=-1)),
+            n_frames=20,
+            prompt_codes=first[..., -8:],
+            **how,
+        ),
     )
     assert torch.equal(codes, torch.cat([first, second[..., 8:]], dim=-1))
 

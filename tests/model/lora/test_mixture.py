@@ -17,6 +17,7 @@ from tiny import make_tiny_musicgen
 from musicgen_lora.errors import RunError, UserError
 from musicgen_lora.generation.decoding.decode import generate_codes
 from musicgen_lora.generation.decoding.decoder import Decoder
+from musicgen_lora.generation.decoding.request import Conditions, Request
 from musicgen_lora.generation.decoding.sampling import Sampling
 from musicgen_lora.model.lora.adapter import load_adapter, read_adapter
 from musicgen_lora.model.lora.mixture import Mixture, Part, read_part
@@ -79,7 +80,7 @@ def play(model: MusicGen, mixture: Mixture | None = None) -> np.ndarray:
             states, mask = model.text.batch(["hip hop 808 beat", "sparse drums"])
     sampling = Sampling(top_k=0)
     return generate_codes(
-        decoder, states, mask, n_frames=12, seeds=[3, 4], sampling=sampling
+        decoder, Request(Conditions(states, mask), n_frames=12, seeds=[3, 4], sampling=sampling)
     ).numpy()
 
 

@@ -7,6 +7,7 @@ are not, and counting them as such makes intervals that are far too narrow.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -69,35 +70,17 @@ def paired_bootstrap(
 
     Returns:
         Means, their difference, and `relative`, the difference over the base's mean (None where
-        is not a positive quantity), each with its interval; `interval` names the method and `doubt`
-        says why it is no more than indicative: "few" or "skewed", else "". Fewer than 3 pairs have
-        no interval and no p-value.
+        the base is not a positive quantity), each with its interval; `interval` names the method
+        and `doubt` says why it is no more than indicative: "few" or "skewed", else "". Fewer than 3
+        pairs have no interval and no p-value.
 
     Raises:
         ValueError: lengths differ, a value is not finite, or a weight not positive.
     """
-    base, adapter = np.asarray(base, np.float64), np.asarray(adapter, np.float64)
-    weights = np.ones(len(base)) if weights is None else np.asarray(weights, np.float64)
-    if not base.ndim == 1 or not base.shape == adapter.shape == weights.shape:
-        raise ValueError(f"Pairs of unequal number: {base.shape}, {adapter.shape}, {weights.shape}")
-    if not np.isfinite([base, adapter, weights]).all() or not (weights > 0.0).all():
-        raise ValueError("Pairs need finite values and positive weights.")
+    weights = np.ones(len(base)) if weights is None else weights
+    base, adapter, weights = _checked_pairs(base, adapter, weights)
     n = len(base)
-    result = PairedResult(
-        n=n,
-        mean_base=None,
-        mean_adapter=None,
-        difference=None,
-        relative=None,
-        ci_low=None,
-        ci_high=None,
-        relative_ci_low=None,
-        relative_ci_high=None,
-        p_value=None,
-        interval="none",
-        doubt="",
-        note="",
-    )
+    result = _nothing_found(n)
     if n == 0:
         result["note"] = "no pairs"
         return result
@@ -122,6 +105,34 @@ def paired_bootstrap(
     result["p_value"] = _sign_flip_p(base, adapter, weights, seed)
     result["doubt"] = _doubt(adapter - base, weights)
     return result
+
+
+def _nothing_found(n: int) -> PairedResult:
+    return PairedResult(
+        n=n,
+        mean_base=None,
+        mean_adapter=None,
+        difference=None,
+        relative=None,
+        ci_low=None,
+        ci_high=None,
+        relative_ci_low=None,
+        relative_ci_high=None,
+        p_value=None,
+        interval="none",
+        doubt="",
+        note="",
+    )
+
+
+def _checked_pairs(*columns: np.ndarray) -> Sequence[np.ndarray]:
+    """Values of base and adapter, and their weights, as `[n]` of float64."""
+    base, adapter, weights = (np.asarray(column, np.float64) for column in columns)
+    if not base.ndim == 1 or not base.shape == adapter.shape == weights.shape:
+        raise ValueError(f"Pairs of unequal number: {base.shape}, {adapter.shape}, {weights.shape}")
+    if not np.isfinite([base, adapter, weights]).all() or not (weights > 0.0).all():
+        raise ValueError("Pairs need finite values and positive weights.")
+    return base, adapter, weights
 
 
 def _doubt(differences: np.ndarray, weights: np.ndarray) -> str:

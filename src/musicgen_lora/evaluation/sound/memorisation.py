@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from musicgen_lora.evaluation.trained_clips import Trained
 from musicgen_lora.evaluation.voices import ADAPTER, BASE, Sides, Voice
 from musicgen_lora.generation.decoding.decode import VERSION, generate_codes
 from musicgen_lora.generation.decoding.decoder import Decoder
+from musicgen_lora.generation.decoding.request import Conditions, Request
 from musicgen_lora.generation.decoding.sampling import Sampling
 from musicgen_lora.listening.duplicates import THRESHOLD, fingerprint, similarity
 from musicgen_lora.model.musicgen import MusicGen
@@ -134,8 +137,10 @@ def _shares(
             for start in range(0, len(missing), BATCH):
                 batch = missing[start : start + BATCH]
                 given = torch.from_numpy(np.stack([codes[index][:, :n_given] for index in batch]))
-                texts = [captions[index] for index in batch]
-                made = _go_on(voice.model, decoder, given, texts, n_frames)
+                texts = voice.model.text.each_alone([captions[index] for index in batch])
+                seeds = [0] * len(batch)
+                request = Request(Conditions(*texts), n_frames, seeds, GREEDY, given)
+                made = generate_codes(decoder, request).numpy()
                 fresh = {
                     keys[index]: {"codes": own.astype(np.int32)}
                     for index, own in zip(batch, made, strict=True)
@@ -148,62 +153,59 @@ def _shares(
     return [share_given_back(own, its, n_given) for own, its in pairs]
 
 
-def _go_on(
-    model: MusicGen,
-    decoder: Decoder,
-    given: torch.Tensor,
-    captions: Sequence[str],
-    n_frames: int,
-) -> np.ndarray:
-    """Greedy continuations `[B, K, n_frames]` of `given`, `[B, K, P]`."""
-    return generate_codes(
-        decoder,
-        *model.text.each_alone(captions),
-        n_frames=n_frames,
-        seeds=[0] * len(captions),
-        prompt_codes=given,
-        sampling=GREEDY,
-    ).numpy()
+@dataclass(frozen=True)
+class TrainedSounds:
+    """Training clips as the codec plays them, as it plays all others.
 
+    Args:
+        trained: the clips.
+        model: its codec plays.
+        duration_s: of each.
+    """
 
-def print_trained(model: MusicGen, trained: Trained, duration_s: float) -> list[np.ndarray]:
-    """Fingerprints of the training clips, as the codec plays them; none where there are none."""
-    return [
-        fingerprint(_sound(model, codes, duration_s), model.shape.sample_rate)
-        for codes in trained.codes or ()
-    ]
+    trained: Trained
+    model: MusicGen
+    duration_s: float
+
+    @cached_property
+    def prints(self) -> Sequence[np.ndarray]:
+        """Fingerprints of them; none where there are none."""
+        rate, n_clips = self.model.shape.sample_rate, len(self.trained.codes or ())
+        return [fingerprint(self.play(place), rate) for place in range(n_clips)]
+
+    def play(self, place: int) -> np.ndarray:
+        """The beginning of a clip: `[C, N]`."""
+        assert self.trained.codes is not None
+        n_frames = self.model.shape.frames(self.duration_s)
+        first = self.trained.codes[place][:n_frames].T.astype(np.int64)
+        return self.model.decode(torch.from_numpy(np.ascontiguousarray(first))[None])[0]
 
 
 def find_nearest(
-    model: MusicGen,
     made: Sequence[Heard],
-    trained: Trained,
+    sounds: TrainedSounds,
     held_out: Sequence[Heard],
     *,
-    duration_s: float,
     output_dir: Path,
-    prints: Sequence[np.ndarray] | None = None,
-    place: str = "audio/trained",
+    folder: str = "audio/trained",
 ) -> dict[str, Any]:
     """The report's `memorisation.nearest`: the training clip that each generated clip is most like,
     by fingerprints, beside how like held-out clips are to training clips. The closest are written,
     to be heard.
 
     Args:
-        model: its codec plays the training clips, as it plays all others.
         made: clips with the adapter.
-        trained: clips that it was trained on.
+        sounds: clips that it was trained on.
         held_out: the null.
-        duration_s: of each training clip.
         output_dir: of the report.
-        prints: from `print_trained`, where they are known.
-        place: where in it the clips go.
+        folder: where in it the clips go.
     """
+    trained = sounds.trained
     if trained.codes is None:
         return {"computed": False, "why": trained.why_none}
     if not held_out:
         return {"computed": False, "why": "there are no held-out clips to compare with"}
-    prints = print_trained(model, trained, duration_s) if prints is None else prints
+    prints = sounds.prints
     near = [[similarity(one.fingerprint, p) for p in prints] for one in made]
     null = np.array([[similarity(one.fingerprint, p) for p in prints] for one in held_out])
     found = nearest_trained(np.array(near), null)
@@ -221,9 +223,9 @@ def find_nearest(
     ]
     closest = sorted(range(len(found)), key=lambda index: -found[index].similarity)
     for index in closest[:N_HEARD]:
-        name = f"{place}/{index + 1:02d}.wav"
-        waveform = _sound(model, trained.codes[found[index].place], duration_s)
-        write_wav(output_dir / name, waveform, model.shape.sample_rate)
+        name = f"{folder}/{index + 1:02d}.wav"
+        waveform = sounds.play(found[index].place)
+        write_wav(output_dir / name, waveform, sounds.model.shape.sample_rate)
         clips[index]["audio"] = name
     return {
         "computed": True,
@@ -238,9 +240,3 @@ def find_nearest(
         "clips": clips,
         "flagged": any(clip["copied"] for clip in clips),
     }
-
-
-def _sound(model: MusicGen, codes: np.ndarray, duration_s: float) -> np.ndarray:
-    """The beginning of a clip of codes `[T, K]`: `[C, N]`."""
-    first = codes[: model.shape.frames(duration_s)].T.astype(np.int64)
-    return model.decode(torch.from_numpy(np.ascontiguousarray(first))[None])[0]

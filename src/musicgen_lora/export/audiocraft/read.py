@@ -19,7 +19,6 @@ from transformers import EncodecFeatureExtractor, MusicgenProcessor
 
 from musicgen_lora import atomic
 from musicgen_lora.errors import UserError
-from musicgen_lora.export.audiocraft.config import Asked, hf_codec, hf_decoder, our_facts
 from musicgen_lora.export.audiocraft.files import (
     CODEC_FILE,
     LM_FILE,
@@ -27,6 +26,7 @@ from musicgen_lora.export.audiocraft.files import (
     read_package,
     state_of,
 )
+from musicgen_lora.export.audiocraft.hf_config import Asked, hf_codec, hf_decoder, our_facts
 from musicgen_lora.export.audiocraft.names import (
     Places,
     codec_from_audiocraft,

@@ -12,14 +12,14 @@ clip may differ there with the number of clips in its batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator
 
 import torch
 from transformers import MusicgenForConditionalGeneration
 
-from musicgen_lora.generation.decoding.decoder import Conditions, Decoder, threads_for
-from musicgen_lora.generation.decoding.sampling import Noise, Sampling
+from musicgen_lora.generation.decoding.decoder import Decoder, threads_for
+from musicgen_lora.generation.decoding.request import Request
+from musicgen_lora.generation.decoding.sampling import Noise
 from musicgen_lora.generation.decoding.window import window_kind
 from musicgen_lora.model.base.facts import base_facts
 from musicgen_lora.model.musicgen import model_shape
@@ -28,10 +28,6 @@ VERSION = 1
 """Raised where a seed comes to give other codes: what was kept of earlier ones is played anew."""
 STRIDE_SHARE = 0.6
 """Of a window is new music; what is before is heard. audiocraft: 18 of 30 s."""
-
-
-Scenes = Sequence[tuple[int, Conditions]]
-"""Conditions that change: each with the frame from which on it holds, the first with 0."""
 
 
 def depends_on_batch(device: torch.device) -> bool:
@@ -62,86 +58,56 @@ def windows_sentence(model: MusicgenForConditionalGeneration, n_frames: int) -> 
 @torch.inference_mode()
 def generate_codes(
     model: MusicgenForConditionalGeneration | Decoder,
-    text_states: torch.Tensor,
-    text_mask: torch.Tensor,
-    *,
-    n_frames: int,
-    seeds: Sequence[int],
-    sampling: Sampling = Sampling(),  # noqa: B008
-    prompt_codes: torch.Tensor | None = None,
-    melodies: torch.Tensor | None = None,
+    request: Request,
     on_step: Callable[[int, int], None] = lambda done, total: None,
 ) -> torch.Tensor:
-    """Generates codes for B prompts.
+    """Generates codes for B clips.
 
     Args:
         model: in eval mode, with or without an adapter; it stays as it is. A `Decoder` of it spares
             taking its weights over again, where there are several batches.
-        text_states: `[B, L, D_text]`.
-        text_mask: `[B, L]`.
-        n_frames: T, codec frames of each clip; more than `window_frames` go on in windows.
-        seeds: B of them.
-        sampling: how tokens are drawn.
-        prompt_codes: `[B, K, P]` with P < T, what the clips begin with; None begins from nothing.
-        melodies: `[B, M]` pitch classes for a melody model; None plays without a tune.
+        request: the clips.
         on_step: called with (steps done, steps in all).
 
     Returns:
         `[B, K, T]` int64 on the CPU.
     """
     decoder = model if isinstance(model, Decoder) else Decoder(model)
-    conditions = Conditions(text_states, text_mask, melodies)
     with threads_for(decoder.model):
-        parts = play_frames(
-            decoder,
-            conditions,
-            n_frames=n_frames,
-            seeds=seeds,
-            sampling=sampling,
-            prompt_codes=prompt_codes,
-            on_step=on_step,
-        )
-        return torch.cat(list(parts), dim=-1)
+        return torch.cat(list(play_frames(decoder, request, on_step=on_step)), dim=-1)
 
 
 @torch.inference_mode()
 def play_frames(
     decoder: Decoder,
-    conditions: Conditions | Scenes,
+    request: Request,
     *,
-    n_frames: int,
-    seeds: Sequence[int],
-    sampling: Sampling,
-    prompt_codes: torch.Tensor | None = None,
     chunk: int | None = None,
     on_step: Callable[[int, int], None] = lambda done, total: None,
 ) -> Iterator[torch.Tensor]:
     """Codes `[B, K, n]`, part after part as they are made: the prompt first, if there is one, then
     `chunk` frames at a time, or a window's. Where conditions change a window ends, and what was
     played so far is read anew, by the new ones. See `generate_codes` for the rest.
-
-    Eight parameters, as each is a part of what is played.
     """
-    shape = decoder.shape
+    shape, n_frames = decoder.shape, request.n_frames
     window, stride = window_frames(decoder.model)
-    noise = Noise(seeds, (shape.n_codebooks, shape.special))
+    noise = Noise(request.seeds, (shape.n_codebooks, shape.special))
     n_steps = shape.delays.n_steps(n_frames)
-    scenes = [(0, conditions)] if isinstance(conditions, Conditions) else conditions
-    codes = prompt_codes
+    codes = request.prompt_codes
     if codes is None:
-        codes = torch.empty(len(seeds), shape.n_codebooks, 0, dtype=torch.long)
+        codes = torch.empty(len(request.seeds), shape.n_codebooks, 0, dtype=torch.long)
     else:
         yield codes
     while codes.shape[-1] < n_frames:
         n_known = codes.shape[-1]
         start = 0 if n_known < window else n_known - (window - stride)
-        now, until = _scene_at(scenes, n_known, n_frames)
+        conditions, until = request.scene_at(n_known)
         part = window_kind(decoder)(
             decoder,
-            _shifted(now, start / window),
+            conditions.shifted(start / window),
             codes[..., start:],
             min(window, until - start),
-            sampling,
+            request.sampling,
             noise,
             (start, n_frames),
         )
@@ -155,18 +121,3 @@ def play_frames(
         if n_sent < part.n_frames:
             yield part.frames(n_sent, part.n_frames)
         codes = torch.cat([codes[..., :start], part.frames(0, part.n_frames)], dim=-1)
-
-
-def _scene_at(scenes: Scenes, frame: int, n_frames: int) -> tuple[Conditions, int]:
-    """The conditions that hold at a frame, and the frame before which they do."""
-    at = max(index for index, (begin, _) in enumerate(scenes) if begin <= frame)
-    until = scenes[at + 1][0] if at + 1 < len(scenes) else n_frames
-    return scenes[at][1], min(until, n_frames)
-
-
-def _shifted(conditions: Conditions, share: float) -> Conditions:
-    """A tune goes on with the music, and begins again after a window, as in audiocraft."""
-    melodies = conditions.melodies
-    if melodies is None:
-        return conditions
-    return replace(conditions, melodies=melodies.roll(-round(share * melodies.shape[-1]), dims=-1))

@@ -25,6 +25,7 @@ from musicgen_lora.generation.decoding import products
 from musicgen_lora.generation.decoding.caches import BatchCache, ClipCache, Rows
 from musicgen_lora.generation.decoding.merged import merged_table, merged_weight, norm_weights
 from musicgen_lora.generation.decoding.products import Product
+from musicgen_lora.generation.decoding.request import Conditions
 from musicgen_lora.model.lora.mixture import Mixture
 from musicgen_lora.model.melody import is_melody, project_melodies
 from musicgen_lora.model.musicgen import MusicGen
@@ -57,39 +58,6 @@ def threads_for(model: MusicgenForConditionalGeneration) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(n_before)
-
-
-@dataclass(frozen=True)
-class Conditions:
-    """What B clips are to be like.
-
-    Args:
-        text_states: `[B, L, D_text]`.
-        text_mask: `[B, L]`; a clip without any text has no condition.
-        melodies: `[B, M]` pitch classes for a melody model; None is no tune.
-        negative: states `[B, L', D_text]` and mask `[B, L']` of what guidance leads away from,
-            instead of from no text; None, and a clip without any of it, have none.
-    """
-
-    text_states: torch.Tensor
-    text_mask: torch.Tensor
-    melodies: torch.Tensor | None = None
-    negative: tuple[torch.Tensor, torch.Tensor] | None = None
-
-    def of(self, clip: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        """Those of a clip, `[1, L, D_text]`, `[1, L]` and `[1, M]`, L its own number of tokens;
-        one of zero where it has none."""
-        n = max(1, int(self.text_mask[clip].sum()))
-        tune = None if self.melodies is None else self.melodies[clip : clip + 1]
-        return self.text_states[clip : clip + 1, :n], self.text_mask[clip : clip + 1, :n], tune
-
-    def negative_of(self, clip: int) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """What a clip is led away from, `[1, L', D_text]` and `[1, L']`, if it is."""
-        if self.negative is None:
-            return None
-        states, mask = self.negative
-        n = int(mask[clip].sum())
-        return (states[clip : clip + 1, :n], mask[clip : clip + 1, :n]) if n else None
 
 
 @dataclass(frozen=True)

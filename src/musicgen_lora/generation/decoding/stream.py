@@ -16,9 +16,9 @@ import torch
 from transformers import MusicgenForConditionalGeneration
 
 from musicgen_lora.errors import UserError
-from musicgen_lora.generation.decoding.decode import Scenes, play_frames
-from musicgen_lora.generation.decoding.decoder import Conditions, Decoder, threads_for
-from musicgen_lora.generation.decoding.sampling import Sampling
+from musicgen_lora.generation.decoding.decode import play_frames
+from musicgen_lora.generation.decoding.decoder import Decoder, threads_for
+from musicgen_lora.generation.decoding.request import Request
 from musicgen_lora.model.musicgen import model_shape
 
 CHUNK_S = 0.5
@@ -27,25 +27,14 @@ CHUNK_S = 0.5
 
 def stream_audio(
     model: MusicgenForConditionalGeneration | Decoder,
-    conditions: Conditions | Scenes,
-    *,
-    n_frames: int,
-    seeds: Sequence[int],
-    sampling: Sampling = Sampling(),  # noqa: B008
-    prompt_codes: torch.Tensor | None = None,
+    request: Request,
     chunk_s: float = CHUNK_S,
 ) -> Iterator[np.ndarray]:
-    """Generates audio for B prompts, part after part.
-
-    The first arguments are those of `generate_codes`, and so are the codes that are heard.
+    """Generates audio for B clips, part after part.
 
     Args:
-        model: see there.
-        conditions: of the clips, or how they change.
-        n_frames: T of each clip.
-        seeds: B of them.
-        sampling: how tokens are drawn.
-        prompt_codes: `[B, K, P]`, what the clips begin with, which is heard first.
+        model: as in `generate_codes`, and so are the codes that are heard.
+        request: the clips; what they begin with is heard first.
         chunk_s: seconds of a part; the last one may be shorter.
 
     Yields:
@@ -56,22 +45,15 @@ def stream_audio(
     """
     decoder = model if isinstance(model, Decoder) else Decoder(model)
     chunks = ChunkDecoder(decoder.model)
-    parts = play_frames(
-        decoder,
-        conditions,
-        n_frames=n_frames,
-        seeds=seeds,
-        sampling=sampling,
-        prompt_codes=prompt_codes,
-        chunk=max(1, round(chunk_s * decoder.shape.frame_rate)),
-    )
+    chunk = max(1, round(chunk_s * decoder.shape.frame_rate))
+    parts = play_frames(decoder, request, chunk=chunk)
     n_done = 0
-    while n_done < n_frames:
+    while n_done < request.n_frames:
         # Not around the `yield`: what the caller does in between is no matter of ours.
         with threads_for(decoder.model):
             codes = next(parts)
             n_done += codes.shape[-1]
-            sound = chunks.push(codes, last=n_done == n_frames)
+            sound = chunks.push(codes, last=n_done == request.n_frames)
         if sound.shape[-1]:
             yield sound
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import torch
 
 from musicgen_lora.generation.decoding.caches import BatchCache
-from musicgen_lora.generation.decoding.decoder import Conditions, Decoder, Playing
+from musicgen_lora.generation.decoding.decoder import Decoder, Playing
+from musicgen_lora.generation.decoding.request import Conditions
 from musicgen_lora.generation.decoding.sampling import Noise, Sampling, sample
 
 

@@ -1,0 +1,82 @@
+"""What is asked of the decode loop: conditions, length, seeds, and how tokens are drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from musicgen_lora.generation.decoding.sampling import Sampling
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What B clips are to be like.
+
+    Args:
+        text_states: `[B, L, D_text]`.
+        text_mask: `[B, L]`; a clip without any text has no condition.
+        melodies: `[B, M]` pitch classes for a melody model; None is no tune.
+        negative: states `[B, L', D_text]` and mask `[B, L']` of what guidance leads away from,
+            instead of from no text; None, and a clip without any of it, have none.
+    """
+
+    text_states: torch.Tensor
+    text_mask: torch.Tensor
+    melodies: torch.Tensor | None = None
+    negative: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def of(self, clip: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Those of a clip, `[1, L, D_text]`, `[1, L]` and `[1, M]`, L its own number of tokens;
+        one of zero where it has none."""
+        n = max(1, int(self.text_mask[clip].sum()))
+        tune = None if self.melodies is None else self.melodies[clip : clip + 1]
+        return self.text_states[clip : clip + 1, :n], self.text_mask[clip : clip + 1, :n], tune
+
+    def negative_of(self, clip: int) -> tuple[torch.Tensor, torch.Tensor] | None:
+        """What a clip is led away from, `[1, L', D_text]` and `[1, L']`, if it is."""
+        if self.negative is None:
+            return None
+        states, mask = self.negative
+        n = int(mask[clip].sum())
+        return (states[clip : clip + 1, :n], mask[clip : clip + 1, :n]) if n else None
+
+    def shifted(self, share: float) -> Conditions:
+        """A tune goes on with the music, and begins again after a window, as in audiocraft."""
+        melodies = self.melodies
+        if melodies is None:
+            return self
+        return replace(self, melodies=melodies.roll(-round(share * melodies.shape[-1]), dims=-1))
+
+
+Scenes = Sequence[tuple[int, Conditions]]
+"""Conditions that change: each with the frame from which on it holds, the first with 0."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """B clips that are asked for.
+
+    Args:
+        conditions: what they are to be like, or how that changes.
+        n_frames: T, codec frames of each clip; more than a window's go on in windows.
+        seeds: B of them.
+        sampling: how tokens are drawn.
+        prompt_codes: `[B, K, P]` with P < T, what the clips begin with; None begins from nothing.
+    """
+
+    conditions: Conditions | Scenes
+    n_frames: int
+    seeds: Sequence[int]
+    sampling: Sampling = Sampling()  # noqa: RUF009
+    prompt_codes: torch.Tensor | None = None
+
+    def scene_at(self, frame: int) -> tuple[Conditions, int]:
+        """The conditions that hold at a frame, and the frame before which they do."""
+        if isinstance(self.conditions, Conditions):
+            return self.conditions, self.n_frames
+        scenes = self.conditions
+        at = max(index for index, (begin, _) in enumerate(scenes) if begin <= frame)
+        until = scenes[at + 1][0] if at + 1 < len(scenes) else self.n_frames
+        return scenes[at][1], min(until, self.n_frames)
