@@ -14,7 +14,6 @@ from musicgen_lora.model.delays import Delays
 from musicgen_lora.model.loss import (
     CPU_ROWS,
     codebook_cross_entropies,
-    frame_cross_entropies,
 )
 from musicgen_lora.model.musicgen import MusicGen, load_base, model_shape
 
@@ -173,7 +172,7 @@ def test_losses_and_gradients_of_the_heads_equal_torchs_cross_entropy(
     for one, other in zip(ours, theirs, strict=True):
         error = (one - other).float().norm() / other.float().norm()
         assert error < (1e-6 if dtype == torch.float32 else 2.0**-7)
-    frames, _ = frame_cross_entropies(hidden, heads, codes, n_frames, delays)
+    frames, _ = codebook_cross_entropies(hidden, heads, codes, n_frames, delays, by_frame=True)
     assert torch.allclose(frames.sum(dim=2), sums, rtol=1e-5)
     assert frames[1, 1, 18] > 0.0
     assert not frames[1, 1, 19:].any()

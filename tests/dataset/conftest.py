@@ -1,0 +1,29 @@
+"""A model, and the codec watched, that tests of tokens share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from musicgen_lora.dataset import encoding
+from musicgen_lora.model.musicgen import MusicGen
+
+
+@pytest.fixture
+def model(tiny_model_dir: Path):
+    return MusicGen.load(tiny_model_dir)
+
+
+@pytest.fixture
+def encoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the clips that the codec has worked on, as it does."""
+    names: list[str] = []
+    original = encoding.encode_clips
+
+    def counting(clips, model):
+        names.extend(clip.name for clip in clips)
+        return original(clips, model)
+
+    monkeypatch.setattr(encoding, "encode_clips", counting)
+    return names

@@ -1,0 +1,33 @@
+"""An adapter, and an evaluation of it beside its base, that tests share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from datasets import make_dataset, tiny_settings
+from evaluated import settings_for
+
+from musicgen_lora.evaluation.evaluate import evaluate_adapter
+from musicgen_lora.training.train import train_lora
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path) -> dict[str, Path]:
+    """A dataset of eight sources, four of them held out, and an adapter trained on the others."""
+    root = tmp_path_factory.mktemp("evaluate")
+    data = make_dataset(root / "data", [1.5] * 8)
+    settings = tiny_settings(
+        tiny_model_dir, data, root / "run", num_epochs=3, validation_fraction=0.5, max_duration=1.0
+    )
+    train_lora(settings)
+    return {"base": tiny_model_dir, "data": data, "adapter": root / "run" / "best_model"}
+
+
+@pytest.fixture(scope="session")
+def compared(
+    trained: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[dict[str, Any], Path]:
+    output_dir = tmp_path_factory.mktemp("compared") / "evaluation"
+    return evaluate_adapter(settings_for(trained, output_dir, compare=True)), output_dir

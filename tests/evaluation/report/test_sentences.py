@@ -1,0 +1,279 @@
+"""What the report says: findings, the summary, the console, in both languages."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from io import StringIO
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from chinese import english_in, english_in_page, in_chinese  # noqa: F401
+from html_page import Page
+from reports import hearing_of
+from rich.console import Console
+
+from musicgen_lora.console import CommandConsole
+from musicgen_lora.evaluation.decisions.protocol import judge_primaries
+from musicgen_lora.evaluation.decisions.regressions import find_regressions
+from musicgen_lora.evaluation.measures.damage import Damage
+from musicgen_lora.evaluation.report.findings import MOST, find_findings, tell_sections
+from musicgen_lora.evaluation.report.report import (
+    make_page,
+    print_report,
+    write_report,
+)
+from musicgen_lora.evaluation.report.summary import (
+    list_not_computed,
+    loss_sentence,
+    moved_words,
+)
+from musicgen_lora.evaluation.report.verdicts import primary_rows
+from musicgen_lora.evaluation.sound.comparison import SHOWN, compare_descriptors
+from musicgen_lora.evaluation.sound.ear import Heard
+from musicgen_lora.evaluation.sound.references import References
+from musicgen_lora.evaluation.sound.sounds import compare_sounds
+from musicgen_lora.formats.documents import plain
+
+
+def without_reference(report: dict[str, Any]) -> dict[str, Any]:
+    """The same, as an adapter of another tool would have it, without --compare."""
+    poor = copy.deepcopy(report)
+    why = "the adapter has no musicgen_lora.json"
+    poor["held_out"] |= {"origin": "", "why_none": why, "is_unseen": False}
+    poor["loss"] = {"computed": False, "why": why}
+    poor["forgetting"] = {
+        "computed": False,
+        "why": "--other_data_dir names no dataset of other music",
+    }
+    poor["reference"] = {"computed": False, "why": why, "descriptors": []}
+    poor["generation"]["compared"] = False
+    for clip in poor["generation"]["clips"]:
+        clip["base"] = None
+    heard = [
+        Heard(
+            {name: np.nan if v is None else v for name, v in own["descriptors"].items()},
+            vectors={},
+            damage=Damage(**own["damage"]),
+            fingerprint=np.zeros(0, np.uint64),
+            bpm=np.nan,
+            key=None,
+        )
+        for own in (clip["adapter"] for clip in poor["generation"]["clips"])
+    ]
+    hearing = hearing_of(References(), why, poor["generation"]["clips"])
+    poor |= plain(compare_sounds(hearing, None, heard))
+    nothing = {"computed": False, "why": why}
+    poor |= {"overfitting": nothing, "memorisation": {"continuations": nothing, "nearest": nothing}}
+    poor["captions"] = nothing
+    poor["primaries"] = plain(judge_primaries(poor, compared=False))
+    poor["regressions"] = plain(find_regressions(poor))
+    poor["not_computed"] = list_not_computed(poor)
+    poor["findings"], poor["told"] = find_findings(poor), tell_sections(poor)
+    return poor
+
+
+def test_the_sub_moved_most_of_the_way(evaluated: tuple[dict[str, Any], Path]) -> None:
+    report, _ = evaluated
+    row = next(row for row in report["descriptors"] if row["name"] == "band_20_60_share")
+    assert row["moved"]["share"] > 0.5
+    assert row["paired"]["n"] == 5
+    told = next(s for s in report["told"]["descriptors"] if s.startswith("Energy 20 to 60 Hz"))
+    assert "of the way" in told
+    assert "n = 5 prompts, 5 held-out sources" in told
+
+
+def test_without_a_reference_it_says_why(
+    evaluated: tuple[dict[str, Any], Path], tmp_path: Path
+) -> None:
+    report, folder = evaluated
+    poor = without_reference(report)
+    for clip in poor["generation"]["clips"]:
+        name = clip["adapter"]["audio"]
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    write_report(poor, tmp_path)
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    page = Page(text)
+    assert page.open == []
+    assert page.tags.count("audio") == 5
+    assert "ot computed: the adapter has no musicgen_lora.json" in text
+    assert "plots/held_out_loss.png" not in poor["plots"]
+    assert json.loads((tmp_path / "report.json").read_text())["loss"]["computed"] is False
+
+
+def test_the_verdicts_are_whole_in_a_narrow_terminal(
+    evaluated: tuple[dict[str, Any], Path],
+) -> None:
+    console = Console(width=80, record=True, file=StringIO())
+    print_report(evaluated[0], console)
+    table = console.export_text().partition("What it was to decide")[2].partition("Descriptors")[0]
+    words = {word for line in table.splitlines() for word in re.findall("[\\w.(<)\u2212]+", line)}
+    assert {"adapter", "verdict", "(KAD)", "descriptors", "sources", "prompts"} <= words
+    assert {row["adapter"] for row in primary_rows(evaluated[0]["primaries"])} <= words
+
+
+def test_the_console_has_findings_and_tables(evaluated: tuple[dict[str, Any], Path]) -> None:
+    report, _ = evaluated
+    for each in (report, without_reference(report)):
+        console = Console(width=100, record=True, file=StringIO())
+        print_report(each, console)
+        text = console.export_text()
+        assert each["findings"][0][:60] in text
+        assert "Energy 20 to 60 Hz (%)" in text
+    assert "Held-out loss: not computed: the adapter has no musicgen_lora.json" in text
+
+
+def result(**changes: Any) -> Any:
+    return {
+        "n": 12,
+        "relative": -0.183,
+        "relative_ci_low": -0.21,
+        "relative_ci_high": -0.15,
+        "doubt": "",
+        **changes,
+    }
+
+
+def test_sentences_about_the_loss() -> None:
+    assert loss_sentence(result()) == (
+        "The adapter lowered the held-out loss by 18.3 % (95 % interval 15.0 to 21.0 %, "
+        "n = 12 sources)."
+    )
+    raised = result(relative=0.05, relative_ci_low=0.01, relative_ci_high=0.09)
+    assert "raised the held-out loss by 5.0 % (95 % interval 1.0 to 9.0 %" in loss_sentence(raised)
+    unclear = loss_sentence(result(relative_ci_high=0.02))
+    assert unclear.startswith("No clear change")
+    assert "-21.0 to +2.0 %" in unclear
+    few = loss_sentence(result(n=1, relative_ci_low=None, relative_ci_high=None))
+    assert few.endswith("(n = 1 source: too few for an interval).")
+    assert "n = 12 sources; indicative: of fewer than 20" in loss_sentence(result(doubt="few"))
+    assert "; indicative: a few sources differ" in loss_sentence(result(doubt="skewed"))
+
+
+def test_a_loss_on_the_clips_that_chose_the_weights_is_said_to_be_one(
+    evaluated: tuple[dict[str, Any], Path],
+) -> None:
+    report = copy.deepcopy(evaluated[0])
+    assert any("The same clips chose best_model" in s for s in tell_sections(report)["loss"])
+    report["held_out"]["chose_best"] = False
+    assert not any("chose best_model" in said for said in tell_sections(report)["loss"])
+
+
+def test_words_for_a_way() -> None:
+    bounds = {"ci_low": 0.5, "ci_high": 0.9}
+    assert moved_words({"share": 0.74, **bounds}).startswith("moved 74 % of the way, 95 %")
+    assert moved_words({"share": 1.3, **bounds}).startswith("went past it, 130 %")
+    assert moved_words({"share": -0.2, **bounds}).startswith("moved away from it by 20 %")
+
+
+def test_warnings_come_first_and_the_worst_before_the_others(
+    evaluated: tuple[dict[str, Any], Path],
+) -> None:
+    report = copy.deepcopy(evaluated[0])
+    report["overfitting"]["excess"] |= {"flagged": True, "share": 0.94}
+    report["captions"]["flagged"] = True
+    loss = report["loss"]["mean"]
+    report["loss"]["mean"] = loss | {
+        "relative": 0.2,
+        "relative_ci_low": 0.1,
+        "relative_ci_high": 0.3,
+    }
+    said = find_findings(report)
+    assert [sentence[9:40] for sentence in said[:5]] == [
+        "the adapter raised the held-out",
+        "the adapter knows training clip",
+        "1 of 5 generated clips repeat a",
+        "the adapter knows its training ",
+        "the captions of the training cl",
+    ]
+    assert len(said) == MOST
+    assert set(said) <= {*chain(*tell_sections(report).values())}
+
+
+def test_findings_are_few(evaluated: tuple[dict[str, Any], Path]) -> None:
+    assert len(evaluated[0]["findings"]) <= MOST
+    assert len([*chain(*evaluated[0]["told"].values())]) > MOST
+
+
+def test_warnings_about_silent_loud_and_identical_clips(
+    evaluated: tuple[dict[str, Any], Path],
+) -> None:
+    report = copy.deepcopy(evaluated[0])
+    report["generation"]["clips"][1]["identical"] = True
+    report["generation"]["clips"][2]["base"]["descriptors"]["silence_share"] = 0.9
+    report["generation"]["clips"][3]["adapter"]["descriptors"]["clipped_share"] = 0.02
+    warnings = [
+        sentence
+        for sentence in find_findings(report)
+        if sentence.startswith("Warning") and " of 5 " in sentence and "repeat" not in sentence
+    ]
+    assert len(warnings) == 3
+    assert "1 of 5 pairs of generated clips are identical" in warnings[0]
+    assert "1 of 5 clips of the base are silent" in warnings[1]
+    assert "1 of 5 clips of the adapter exceed full scale" in warnings[2]
+
+
+def with_descriptor(report: dict[str, Any], name: str, sides: list[list[float]]) -> dict[str, Any]:
+    """The same report, where base, adapter and held-out audio have these values of one."""
+    changed = copy.deepcopy(report)
+    facts = [
+        [{shown.name: 0.5 for shown in SHOWN} | {name: value} for value in values]
+        for values in sides
+    ]
+    changed["descriptors"] = plain(compare_descriptors(facts[0], facts[1], facts[2], seed=0))
+    return changed
+
+
+def test_the_summary_says_that_it_is_no_beat(evaluated: tuple[dict[str, Any], Path]) -> None:
+    sides = [[0.03, 0.04, 0.05, 0.04], [0.05, 0.04, 0.03, 0.04], [0.43, 0.4, 0.46, 0.43]]
+    said = find_findings(with_descriptor(evaluated[0], "tempo_confidence", sides))
+    assert said[-1 - sum(not s.startswith("Warning") for s in said)] == (
+        "Warning: the clips have no steady beat. Steadiness: 0.04 with the adapter, 0.04 with the "
+        "base, 0.43 in the held-out audio (n = 4 clips / 4 clips / 4 sources)."
+    )
+    steady = with_descriptor(evaluated[0], "tempo_confidence", [sides[0], sides[2], sides[2]])
+    assert not any("no steady beat" in sentence for sentence in find_findings(steady))
+
+
+def test_the_summary_names_what_is_furthest_off(evaluated: tuple[dict[str, Any], Path]) -> None:
+    sides = [[500.0, 510.0, 520.0], [900.0, 905.0, 910.0], [3000.0, 3010.0, 3020.0]]
+    said = find_findings(with_descriptor(evaluated[0], "spectral_centroid_hz", sides))
+    calm = [sentence for sentence in said if not sentence.startswith("Warning")]
+    assert calm[1].startswith("Furthest from the held-out audio: Brightness: 905 Hz with the")
+    there = with_descriptor(evaluated[0], "spectral_centroid_hz", [sides[0], sides[2], sides[2]])
+    assert not any("Furthest" in sentence for sentence in find_findings(there))
+
+
+@pytest.mark.usefixtures("in_chinese")
+@pytest.mark.parametrize("is_poor", [False, True])
+def test_a_chinese_reader_finds_no_english(
+    is_poor: bool, evaluated: tuple[dict[str, Any], Path]
+) -> None:
+    report = without_reference(evaluated[0]) if is_poor else evaluated[0]
+    console = CommandConsole(file=StringIO(), width=200)
+    print_report(report, console)
+    assert isinstance(console.file, StringIO)
+    own = (
+        "musicgen_lora.json",
+        "pack",
+        "adapter",
+        "CLAP",
+        *report["settings"],
+        *report["versions"],
+    )
+    why = "the adapter has no musicgen_lora.json"
+    assert english_in(console.file.getvalue(), why, *own) == []
+    prompts = [clip["prompt"] for clip in report["generation"]["clips"]]
+    plots_of = {Path(name).stem: b"" for name in report["plots"]}
+    if is_poor:
+        del plots_of["moved_towards_held_out"]
+    page = make_page(report, plots_of, {}, {})
+    assert '<html lang="zh-CN">' in page
+    assert english_in_page(page, why, *own, *prompts) == []
+    # A view: the figures and sentences on the disk are those of everybody.
+    assert report["findings"] == find_findings(report)

@@ -1,0 +1,155 @@
+"""Which clips count as held out, wherever the dataset lies by now."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from datasets import read_metadata, write_metadata
+from evaluated import facts_of, held_out_of, settings_for
+from trainer import file_hashes
+
+from musicgen_lora.errors import UserError
+from musicgen_lora.evaluation.evaluate import evaluate_adapter
+from musicgen_lora.evaluation.generations import DEFAULT_PROMPTS, choose_prompts
+from musicgen_lora.evaluation.held_out import find_held_out
+from musicgen_lora.model.lora.adapter import FACTS_FILE
+from musicgen_lora.model.lora.facts import AdapterFacts
+
+pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
+
+
+def test_a_given_dataset_with_a_broken_clip_is_an_error_a_remembered_one_a_reason(
+    trained: dict[str, Path], tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(trained["data"], data, ignore=shutil.ignore_patterns("tokens"))
+    broken = facts_of(trained)["data"]["validation"][0]["audio"]
+    (data / broken).write_bytes(b"not audio")
+    # With an id on record it is known to be another file, and left out with a word.
+    found = held_out_of(facts_of(trained), data, "metadata.json")
+    assert found.missing == [broken]
+    adapter = tmp_path / "run" / "adapter"
+    shutil.copytree(trained["adapter"], adapter)
+    (adapter / "manifest.json").unlink()
+    facts = facts_of(trained)
+    for entry in facts["data"]["validation"]:
+        del entry["id"]
+    facts["data"]["data_dir"] = str(data)
+    (adapter / FACTS_FILE).write_text(json.dumps(facts))
+    run = {name: facts[name] for name in ("identity", "data")}
+    content = run | {"status": "finished", "output_dir": str(adapter.parent)}
+    (adapter.parent / "run.json").write_text(json.dumps(content))
+    with pytest.raises(UserError, match="not readable as audio"):
+        evaluate_adapter(
+            settings_for(trained, tmp_path / "out", lora_model_path=adapter, data_dir=data)
+        )
+    settings = settings_for(trained, tmp_path / "out", lora_model_path=adapter, num_prompts=1)
+    report = evaluate_adapter(settings)
+    assert "not readable as audio" in report["loss"]["why"]
+
+
+def test_held_out_clips_are_found_in_a_moved_dataset(
+    trained: dict[str, Path], tmp_path: Path
+) -> None:
+    facts = facts_of(trained)
+    moved = tmp_path / "moved"
+    shutil.copytree(trained["data"], moved)
+    facts["data"]["data_dir"] = str(tmp_path / "gone")
+    recorded = [entry["audio"] for entry in facts["data"]["validation"]]
+    found = held_out_of(facts, moved, "metadata.json")
+    assert sorted(clip.audio for clip in found.clips) == sorted(recorded)
+    assert found.is_unseen
+    assert (found.max_duration_s, found.n_sources) == (1.0, 4)
+    gone = held_out_of(facts, None, "metadata.json", own_run=True)
+    assert not gone.clips
+    assert "any more; --data_dir says where" in gone.why_none
+    # One of them deleted: the others are measured, and that is said.
+    entries = [entry for entry in read_metadata(moved) if entry["audio"] != recorded[0]]
+    write_metadata(moved, entries)
+    fewer = held_out_of(facts, moved, "metadata.json")
+    assert fewer.missing == [recorded[0]]
+    assert fewer.origin.startswith("Measured on 3 of the 4 clips")
+
+
+def test_another_dataset_gives_its_validation_split_or_everything(
+    trained: dict[str, Path], tmp_path: Path
+) -> None:
+    facts = facts_of(trained)
+    for entry in facts["data"]["validation"]:
+        entry["name"] = entry["audio"] = f"elsewhere/{entry['audio']}"
+    data = tmp_path / "data"
+    shutil.copytree(trained["data"], data)
+    everything = held_out_of(facts, data, "metadata.json")
+    assert len(everything.clips) == 8
+    assert not everything.is_unseen
+    assert "is not known" in everything.origin
+    own = held_out_of(facts, trained["data"], "metadata.json")
+    assert "a lower loss proves nothing" in own.origin
+    entries = read_metadata(data)
+    entries[0]["split"] = "test"
+    write_metadata(data, entries)
+    split = held_out_of(facts, data, "metadata.json")
+    assert [clip.audio for clip in split.clips] == [entries[0]["audio"]]
+    assert "its validation split (1 clip)" in split.origin
+
+
+def test_other_audio_under_a_held_out_name_is_not_held_out(
+    trained: dict[str, Path], tmp_path: Path
+) -> None:
+    facts = facts_of(trained)
+    data = tmp_path / "data"
+    shutil.copytree(trained["data"], data)
+    names = [entry["audio"] for entry in facts["data"]["validation"]]
+    trained_on = next(e["audio"] for e in read_metadata(data) if e["audio"] not in names)
+    for name in names:
+        shutil.copy(data / trained_on, data / name)
+    found = held_out_of(facts, data, "metadata.json")
+    assert not found.is_unseen
+
+
+def test_reasons_for_having_none(trained: dict[str, Path], tmp_path: Path) -> None:
+    assert "musicgen_lora.json" in find_held_out(None, None, "metadata.json").why_none
+    facts = facts_of(trained)
+    facts["data"]["validation"] = []
+    assert "held no clips out" in held_out_of(facts, None, "metadata.json", own_run=True).why_none
+    facts = facts_of(trained)
+    facts["data"]["metadata_file"] = "gone.json"
+    assert "not usable" in held_out_of(facts, None, "metadata.json", own_run=True).why_none
+
+
+def test_prompts_take_turns_among_the_sources(trained: dict[str, Path]) -> None:
+    clips = find_held_out(
+        AdapterFacts(facts_of(trained)), None, "metadata.json", own_run=True
+    ).clips
+    chosen = choose_prompts([], clips, 6)
+    assert len({item["prompt"] for item in chosen}) == 6
+    assert chosen[-1]["origin"] == "default prompt"
+    assert [c["prompt"] for c in choose_prompts(["a", "a"], clips, 1)] == ["a", "a"]
+    assert len(choose_prompts([], [], 100)) == len(DEFAULT_PROMPTS)
+
+
+def test_an_adapter_from_elsewhere_chooses_no_folder(
+    trained: dict[str, Path], compared: tuple[dict[str, Any], Path], tmp_path: Path
+) -> None:
+    """Its facts may name any dataset of this user's."""
+    data = tmp_path / "data"
+    shutil.copytree(trained["data"], data, ignore=shutil.ignore_patterns("tokens"))
+    adapter = tmp_path / "downloaded" / "best_model"
+    shutil.copytree(trained["adapter"], adapter)
+    facts = facts_of(trained)
+    facts["data"]["data_dir"] = str(data)
+    (adapter / FACTS_FILE).write_text(json.dumps(facts))
+    (adapter / "manifest.json").unlink()
+    before = file_hashes(data)
+    settings = settings_for(trained, tmp_path / "out", lora_model_path=adapter, num_prompts=1)
+    report = evaluate_adapter(settings)
+    assert f"the adapter names {data} as its dataset" in report["loss"]["why"]
+    assert "--data_dir" in report["loss"]["why"]
+    assert file_hashes(data) == before
+    given = evaluate_adapter(dataclasses.replace(settings, data_dir=data))
+    assert given["loss"] == compared[0]["loss"]
