@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ OnStep = Callable[[int, int], None]
 
 
 Scores = Callable[..., tuple[torch.Tensor, torch.Tensor]]
-"""`MusicGen.losses` or `frame_losses`."""
+"""`MusicGen.losses`, sums or terms."""
 
 
 def window_losses(
@@ -51,7 +52,8 @@ def position_losses(
     n_parts = -(-longest // part_frames)
     sums, counts = np.zeros((2, len(windows), model.shape.n_codebooks, n_parts))
     starts = part_frames * np.arange(n_parts)
-    for rows, found, n in _scored(model, model.frame_losses, windows, batch_size, on_step):
+    terms = partial(model.losses, by_frame=True)
+    for rows, found, n in _scored(model, terms, windows, batch_size, on_step):
         whole = np.zeros((*n.shape, n_parts * part_frames))
         whole[..., : found.shape[-1]] = found
         sums[rows] = whole.reshape(*n.shape, n_parts, part_frames).sum(axis=-1)

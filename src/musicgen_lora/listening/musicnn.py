@@ -72,18 +72,23 @@ def mel_windows(waveform: np.ndarray, sample_rate: int) -> torch.Tensor:
     n_least = (N_FRAMES - 1) * HOP
     if len(mono) < n_least:
         mono = np.resize(mono, n_least)
+    mel = power_spectrum(mono, N_FFT, HOP).T @ _mel_filters()
+    frames = torch.log10(10_000.0 * mel + 1.0)
+    return frames[: len(frames) // N_FRAMES * N_FRAMES].reshape(-1, N_FRAMES, N_MELS)
+
+
+def power_spectrum(mono: np.ndarray, n_fft: int, hop: int) -> torch.Tensor:
+    """Power of samples `[N]` in Hann windows `[F, T]`, with silence before and after them."""
     spectrum = torch.stft(
-        torch.from_numpy(mono),
-        N_FFT,
-        HOP,
-        window=torch.hann_window(N_FFT),
+        torch.from_numpy(np.ascontiguousarray(mono)),
+        n_fft,
+        hop,
+        window=torch.hann_window(n_fft),
         center=True,
         pad_mode="constant",
         return_complex=True,
     )
-    mel = spectrum.abs().square().T @ _mel_filters()
-    frames = torch.log10(10_000.0 * mel + 1.0)
-    return frames[: len(frames) // N_FRAMES * N_FRAMES].reshape(-1, N_FRAMES, N_MELS)
+    return spectrum.abs().square()
 
 
 @cache

@@ -26,8 +26,10 @@ def codebook_cross_entropies(
     codes: torch.Tensor,
     n_frames: torch.Tensor,
     delays: Delays,
+    *,
+    by_frame: bool = False,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Summed cross-entropy of each clip and codebook.
+    """Cross-entropy of each clip and codebook, summed or frame by frame.
 
     The logits of one codebook at a time are formed, so that the peak is `[B, T, V]`, not
     `[B, K, T, V]`.
@@ -39,27 +41,17 @@ def codebook_cross_entropies(
         codes: `[B, K, T]`; frames past a clip's length may hold anything in 0..V-1.
         n_frames: `[B]`, true lengths.
         delays: K of them.
+        by_frame: gives the terms of the sums.
 
     Returns:
-        Sums in nats `[B, K]` (float32) and numbers of predicted frames `[B, K]`.
+        Sums in nats `[B, K]` (float32), or their terms `[B, K, T]`, 0 where none is predicted; and
+        numbers of predicted frames `[B, K]`, which come first.
     """
     counts = delays.n_predicted(n_frames)  # [B, K]
     parts = _codebook_losses(hidden, heads, codes, counts, delays)
-    return torch.stack([losses.sum(dim=1) for losses in parts], dim=1), counts
-
-
-def frame_cross_entropies(
-    hidden: torch.Tensor,
-    heads: Sequence[nn.Module],
-    codes: torch.Tensor,
-    n_frames: torch.Tensor,
-    delays: Delays,
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The terms of those sums: cross-entropy of each frame `[B, K, T]` (float32), 0 where none is
-    predicted, and numbers of predicted frames `[B, K]`, which come first."""
-    counts = delays.n_predicted(n_frames)
-    found = hidden.new_zeros(codes.shape, dtype=torch.float32)
-    parts = _codebook_losses(hidden, heads, codes, counts, delays)
+    if not by_frame:
+        return torch.stack([losses.sum(dim=1) for losses in parts], dim=1), counts
+    found = hidden.new_zeros(codes.shape, dtype=torch.float32)  # [B, K, T]
     for codebook, losses in enumerate(parts):
         found[:, codebook, : losses.shape[1]] = losses
     return found, counts

@@ -25,7 +25,7 @@ from musicgen_lora.model.chroma import Chroma
 from musicgen_lora.model.codec import Codec
 from musicgen_lora.model.delays import Delays
 from musicgen_lora.model.fingerprint import base_fingerprint, fingerprint
-from musicgen_lora.model.loss import codebook_cross_entropies, frame_cross_entropies
+from musicgen_lora.model.loss import codebook_cross_entropies
 from musicgen_lora.model.shape import Shape, model_shape
 from musicgen_lora.model.text.states import TextStates
 from musicgen_lora.runtime.precision import DTYPES
@@ -208,23 +208,17 @@ class MusicGen:
         text_states: Tensor,
         text_mask: Tensor,
         melodies: Tensor | None = None,
+        *,
+        by_frame: bool = False,
     ) -> tuple[Tensor, Tensor]:
         """Summed cross-entropy in nats and number of predicted frames of each clip and codebook,
-        both `[B, K]`; `n_frames` `[B]` are the clips' true lengths, the rest is as in `states`."""
+        both `[B, K]`, or the terms of the sums, `[B, K, T]`, 0 where none is predicted; `n_frames`
+        `[B]` are the clips' true lengths, the rest is as in `states`."""
         hidden = self.states(codes, text_states, text_mask, melodies)
-        return codebook_cross_entropies(hidden, self.heads, codes, n_frames, self.delays)
-
-    def frame_losses(
-        self,
-        codes: Tensor,
-        n_frames: Tensor,
-        text_states: Tensor,
-        text_mask: Tensor,
-        melodies: Tensor | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """As `losses`, but of each frame: `[B, K, T]`, 0 where none is predicted, and `[B, K]`."""
-        hidden = self.states(codes, text_states, text_mask, melodies)
-        return frame_cross_entropies(hidden, self.heads, codes, n_frames, self.delays)
+        delays = self.delays
+        return codebook_cross_entropies(
+            hidden, self.heads, codes, n_frames, delays, by_frame=by_frame
+        )
 
     def logits(
         self,

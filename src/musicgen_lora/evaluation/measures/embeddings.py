@@ -13,7 +13,7 @@ import torch
 from transformers import MusicgenForConditionalGeneration
 from transformers.audio_utils import mel_filter_bank
 
-from musicgen_lora.listening.musicnn import tag_waveform
+from musicgen_lora.listening.musicnn import power_spectrum, tag_waveform
 
 Hear = Callable[[np.ndarray, int], np.ndarray]
 """A waveform `[C, N]` and its rate in Hz to a vector `[D]`, the mean over the clip."""
@@ -57,16 +57,8 @@ def log_mel(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
     mono = np.asarray(waveform, np.float32).mean(axis=0)
     if sample_rate != MEL_RATE:
         mono = soxr.resample(mono, sample_rate, MEL_RATE, "HQ")
-    spectrum = torch.stft(
-        torch.from_numpy(np.ascontiguousarray(mono)),
-        MEL_FFT,
-        MEL_HOP,
-        window=torch.hann_window(MEL_FFT),
-        center=True,
-        pad_mode="constant",
-        return_complex=True,
-    )  # [F, T]
-    power = _mel_filters().T @ (spectrum.abs().square() / MEL_FFT)  # [M, T]
+    spectrum = power_spectrum(mono, MEL_FFT, MEL_HOP)  # [F, T]
+    power = _mel_filters().T @ (spectrum / MEL_FFT)  # [M, T]
     level = 10.0 * torch.log10(power + MEL_FLOOR)
     return torch.cat([level.mean(dim=1), level.std(dim=1, correction=0)]).numpy()
 

@@ -267,8 +267,8 @@ class AdapterTold(TypedDict):
     fingerprint: str
 
 
-class VariantTold(AdapterTold):
-    """One of several adapters or strengths, beside the base: each part as in the report itself."""
+class Measured(TypedDict):
+    """What is measured of an adapter beside the base."""
 
     loss: Losses | NoLosses
     forgetting: Losses | NoLosses
@@ -278,10 +278,15 @@ class VariantTold(AdapterTold):
     damage: dict[str, dict[str, Any]]
     obedience: Part
     text_agreement: Part
-    overfitting: Part
     memorisation: Memorisation
     captions: Captions | NoLosses
     primaries: list[Primary]
+
+
+class VariantTold(AdapterTold, Measured):
+    """One of several adapters or strengths, beside the base: each part as in the report itself."""
+
+    overfitting: Part
     clips: list[PlayedClip]
 
 
@@ -292,7 +297,7 @@ class Missing(TypedDict):
     why: str
 
 
-class Report(TypedDict):
+class Report(Measured):
     """The whole document. `settings` are `EvaluateSettings`, paths as text; `findings` are
     sentences made of the rest, the worst first, `told` those of each section of the page, and
     `plots` files beside it."""
@@ -305,20 +310,9 @@ class Report(TypedDict):
     base: dict[str, str]
     adapter: AdapterTold
     held_out: HeldOutFacts
-    loss: Losses | NoLosses
-    forgetting: Losses | NoLosses
     reference: Reference
     generation: Generation
-    descriptors: list[DescriptorRow]
-    descriptor_distance: Part
-    distances: Part
-    damage: dict[str, dict[str, Any]]
-    obedience: Part
-    text_agreement: Part
     overfitting: Overfitting | NoLosses
-    memorisation: Memorisation
-    captions: Captions | NoLosses
-    primaries: list[Primary]
     regressions: Regressions | NoLosses
     variants: list[VariantTold]
     choice: Part

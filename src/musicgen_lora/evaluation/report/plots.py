@@ -75,6 +75,11 @@ def _legend_above(axes: Axes, marks: list[Line2D]) -> None:
         )
 
 
+def _draw_mark(axes: Axes, x: float, y: float, side: str, *, size: int) -> None:
+    """A bold mark of a side, above all faint ones."""
+    axes.plot(x, y, MARKERS[side], color=COLOURS[side], markersize=size, zorder=3)
+
+
 def loss_plot(loss: Mapping[str, Any]) -> Figure:
     """Loss of each codebook, base against adapter; a thin line is a source."""
     results = loss["codebooks"]
@@ -90,14 +95,7 @@ def loss_plot(loss: Mapping[str, Any]) -> Figure:
             )
         for side, offset in (("base", -0.18), ("adapter", 0.18)):
             value = result[f"mean_{side}"]
-            axes.plot(
-                k + offset,
-                value,
-                MARKERS[side],
-                color=COLOURS[side],
-                markersize=9,
-                zorder=3,
-            )
+            _draw_mark(axes, k + offset, value, side, size=9)
             # Outside of the pair, where no line of a source runs.
             axes.annotate(
                 f"{value:.2f}",
@@ -168,14 +166,7 @@ def bands_plot(
             mean = 10.0 * np.log10(max(float(shares.mean()), 1e-6))
             spot = np.full(len(levels), band + offset)
             axes.plot(spot, levels, ".", color=COLOURS[side], alpha=0.3, markersize=5, zorder=2)
-            axes.plot(
-                band + offset,
-                mean,
-                MARKERS[side],
-                color=COLOURS[side],
-                markersize=8,
-                zorder=3,
-            )
+            _draw_mark(axes, band + offset, mean, side, size=8)
     labels = [said(band_label(low, high)) for low, high in BANDS_HZ]
     axes.set_xticks(range(len(BANDS_HZ)), labels)
     axes.set_ylabel(said("share of the energy (dB)"), fontsize=9, color=INK)
