@@ -29,6 +29,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from musicgen_lora.model.musicgen import MusicGen
 from musicgen_lora.runtime.threads import DECIDED_BY, bounded_spinning
 
 WAITS: dict[str, dict[str, str]] = {
@@ -72,7 +73,7 @@ def run_work(options: argparse.Namespace) -> dict[str, float]:
         if options.wait != "ours":
             decoder.ONE_THREAD_UP_TO = 0
         decode.generate_codes(
-            model,
+            MusicGen(model),
             Request(
                 Conditions(
                     torch.randn(n_clips, 20, model.config.text_encoder.hidden_size),

@@ -90,7 +90,7 @@ def their_steps(model: Any, n_clips: int, n: int) -> list[float]:
     """Milliseconds of n steps of transformers'."""
     tokens = AutoTokenizer.from_pretrained(EMBEDDED)([CAPTIONS[0]] * n_clips, return_tensors="pt")
     clock = _Clock()
-    with threads_for(model):
+    with threads_for(MusicGen(model)):
         model.generate(
             **tokens,
             do_sample=True,
@@ -120,10 +120,10 @@ class Memory:
 
 def read_bytes(decoder: Decoder, n_clips: int, n_positions: int) -> float:
     """Bytes that a step has to read: the weights of its products once, the filled cache."""
-    stack: Any = decoder.model.decoder.model.decoder
+    stack: Any = decoder.base.hf.decoder.model.decoder
     weights = sum(
         p.numel()
-        for name, p in decoder.model.decoder.named_parameters()
+        for name, p in decoder.base.hf.decoder.named_parameters()
         if p.dim() == 2
         and "embed" not in name
         and "encoder_attn.k_proj" not in name
@@ -136,7 +136,7 @@ def read_bytes(decoder: Decoder, n_clips: int, n_positions: int) -> float:
 def speed(model: Any, name: str, batches: list[int], n_steps: int) -> Iterator[Row]:
     """Steps of transformers in fp32 and of ours in each precision, in turns."""
     text = TextStates(model, AutoTokenizer.from_pretrained(EMBEDDED))
-    decoders = {precision: Decoder(model, precision) for precision in PRECISIONS}
+    decoders = {precision: Decoder(MusicGen(model), precision) for precision in PRECISIONS}
     memory = Memory()
     alone: float | None = None
     for n_clips in batches:
@@ -151,7 +151,7 @@ def speed(model: Any, name: str, batches: list[int], n_steps: int) -> Iterator[R
         for _ in range(N_TURNS):
             for side, run in sides.items():
                 times[side] += run()
-            with threads_for(model):
+            with threads_for(MusicGen(model)):
                 rates.append(memory.gb_s())
         rate = statistics.median(rates)
         theirs = times["transformers"]
@@ -180,11 +180,11 @@ def length(model: Any, name: str, n_steps: int) -> Iterator[Row]:
     text = TextStates(model, AutoTokenizer.from_pretrained(EMBEDDED))
     conditions = Conditions(*text.batch([CAPTIONS[0]]))
     for precision in PRECISIONS:
-        decoder = Decoder(model, precision)
+        decoder = Decoder(MusicGen(model), precision)
         column = torch.zeros(1, decoder.shape.n_codebooks, dtype=torch.long)
         nothing = column[..., None][..., :0]
         times: dict[int, list[float]] = {SHORT: [], LONG: []}
-        with threads_for(model):
+        with threads_for(MusicGen(model)):
             playing = Playing(decoder, conditions, nothing, LONG + n_steps + 1, guided=True)
             for at in [SHORT, LONG] * N_TURNS:
                 playing.cache.begin_at([at])
@@ -206,7 +206,9 @@ def memory_held(model: Any) -> Iterator[Row]:
     text = TextStates(model, AutoTokenizer.from_pretrained(EMBEDDED))
     texts = text.batch([CAPTIONS[0]] * 2)
     for number in range(1, 101):
-        generate_codes(model, Request(Conditions(*texts), n_frames=30, seeds=[number, number + 1]))
+        generate_codes(
+            MusicGen(model), Request(Conditions(*texts), n_frames=30, seeds=[number, number + 1])
+        )
         if number in (10, 100):
             yield {"generations": number, "resident_mb": _resident_mb()}
 
@@ -225,8 +227,8 @@ def loss(model: Any) -> Iterator[Row]:
     windows = other_style_windows(MusicGen(model), BUNDLED, 10.0)
     first: float | None = None
     for precision in PRECISIONS:
-        decoder = Decoder(model, precision)
-        with threads_for(model):
+        decoder = Decoder(MusicGen(model), precision)
+        with threads_for(MusicGen(model)):
             losses = [_loss_of(decoder, text, window) for window in windows]
         found = statistics.fmean(losses)
         first = found if first is None else first
@@ -259,7 +261,7 @@ def first_sound(model: Any) -> Iterator[Row]:
     for seed in range(5):
         began = time.perf_counter()
         texts = TextStates(model, AutoTokenizer.from_pretrained(EMBEDDED)).batch([CAPTIONS[0]])
-        next(stream_audio(model, Request(Conditions(*texts), n_frames=500, seeds=[seed])))
+        next(stream_audio(MusicGen(model), Request(Conditions(*texts), n_frames=500, seeds=[seed])))
         times.append(time.perf_counter() - began)
     yield {"seconds": statistics.median(times), "least": min(times)}
 

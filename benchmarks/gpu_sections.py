@@ -197,7 +197,7 @@ def decoding(sizes: Sizes, device: torch.device) -> Iterator[Row]:
     half = device.type == "cuda"
     MusicGen(model).to(device, "bf16" if half else "fp32")
     text = TextStates(model.to(device), AutoTokenizer.from_pretrained(EMBEDDED))
-    decoder = Decoder(model, "bf16" if half else "fp32")
+    decoder = Decoder(MusicGen(model), "bf16" if half else "fp32")
     floor_s = sum(p.nbytes for p in model.decoder.parameters()) / rates["bytes_s"]
     yield {"what": "floor", "batch": 1, "ms_step": 1e3 * floor_s}
     for batch in sizes.decode_batches:

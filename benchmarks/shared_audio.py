@@ -17,7 +17,7 @@ import numpy as np
 import soundfile
 
 from musicgen_lora.beats.beats808 import make_beat, render_beat
-from musicgen_lora.listening.duplicates import fingerprint
+from musicgen_lora.listening.duplicates import audio_fingerprint
 from musicgen_lora.listening.overlaps import find_overlaps
 
 RATE = 32_000
@@ -33,7 +33,7 @@ def through_mp3(waveform: np.ndarray) -> np.ndarray:
 
 
 def is_found(one: np.ndarray, other: np.ndarray) -> bool:
-    prints = [fingerprint(waveform, RATE) for waveform in (one, other)]
+    prints = [audio_fingerprint(waveform, RATE) for waveform in (one, other)]
     return bool(find_overlaps(prints, [w.shape[1] / RATE for w in (one, other)], [0, 1]))
 
 
@@ -65,7 +65,7 @@ def main() -> None:
     beats = [render_beat(beat, RATE, seed=seed) for seed, beat in enumerate(composed)]
     bars = [round(240.0 / beat.bpm * RATE) for beat in composed]
     lengths_s = [beat.shape[1] / RATE for beat in beats]
-    prints = [fingerprint(beat, RATE) for beat in beats]
+    prints = [audio_fingerprint(beat, RATE) for beat in beats]
     began = time.process_time()
     n_false = len(find_overlaps(prints, lengths_s, range(n_beats)))
     seconds = time.process_time() - began

@@ -108,7 +108,7 @@ def play(
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Codes `[K, T]` and waveforms `[C, N]` of prompts, guidance 3; written to `folder` where there
     is one."""
-    decoder, codes = Decoder(model.hf), []
+    decoder, codes = Decoder(model), []
     for start in range(0, len(prompts), BATCH):
         some = list(prompts[start : start + BATCH])
         states, mask = model.text.batch(some)
@@ -236,7 +236,7 @@ def continuation_figures(model: MusicGen, data_dir: Path, n_prompts: int) -> dic
     figures: dict[str, Any] = {"n_clips": len(clips)}
     for name, sampling in (("sampled", Sampling()), ("greedy", GREEDY)):
         codes = generate_codes(
-            model.hf,
+            model,
             Request(
                 Conditions(states, mask),
                 n_frames=n_frames,

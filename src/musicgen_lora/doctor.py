@@ -35,7 +35,7 @@ REQUIRED = [
 ]
 LEAST_DISK_GIB = 5.0
 MARK_WIDTH = 6
-"""Of a finding's kind, in columns of a terminal."""
+"""Width of a finding's kind, in columns of a terminal."""
 Finding = tuple[str, str]
 """`("ok" | "note" | "missing" | "afar" | "fault", sentence)`; "missing" is a part to install,
 "afar" a model or the hub that has it."""

@@ -14,7 +14,7 @@ from musicgen_lora.generation.decoding.request import Conditions, Request
 from musicgen_lora.generation.decoding.sampling import GREEDY, Sampling
 from musicgen_lora.generation.decoding.window import FixedWindow
 from musicgen_lora.model.codec import Codec
-from musicgen_lora.model.musicgen import load_base, load_tokenizer
+from musicgen_lora.model.musicgen import MusicGen, load_base, load_tokenizer
 from musicgen_lora.model.text.states import TextStates
 
 PROMPTS = ["hip hop 808 beat", "dark trap drums with bass"]
@@ -47,7 +47,7 @@ def test_greedy_codes_equal_transformers(
     if kind == "melody":
         tunes = torch.randint(0, 12, (2, 11), generator=torch.Generator().manual_seed(3))
     ours = generate_codes(
-        model,
+        MusicGen(model),
         Request(
             Conditions(states, mask, melodies=tunes),
             n_frames=N_FRAMES,
@@ -71,9 +71,11 @@ def test_captured_steps_are_the_plain_ones(device, tiny_model_dir, monkeypatch, 
     states, mask = TextStates(model, load_tokenizer(tiny_model_dir)).batch([*PROMPTS, None], device)
     given = torch.randint(0, 64, (3, 4, 5), generator=torch.Generator().manual_seed(0))
     how = {"n_frames": 45, "seeds": [0, 1, 2], "sampling": sampling, "prompt_codes": given}
-    captured = generate_codes(model, Request(Conditions(states, mask), **how))
+    captured = generate_codes(MusicGen(model), Request(Conditions(states, mask), **how))
     monkeypatch.setattr(FixedWindow, "captured", False)
-    assert torch.equal(captured, generate_codes(model, Request(Conditions(states, mask), **how)))
+    assert torch.equal(
+        captured, generate_codes(MusicGen(model), Request(Conditions(states, mask), **how))
+    )
 
 
 def test_the_codec_hears_and_plays_as_on_the_cpu(device, tiny_model_dir):

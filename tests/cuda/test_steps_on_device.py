@@ -13,9 +13,9 @@ from peft.tuners import lora
 from musicgen_lora.config import TrainSettings
 from musicgen_lora.dataset.batches import Batch
 from musicgen_lora.dataset.packed import PackedTokens
+from musicgen_lora.model.cpu.switch import enable
 from musicgen_lora.model.lora.quantise import quantise_decoder
 from musicgen_lora.model.musicgen import MusicGen, load_base
-from musicgen_lora.model.placement import place
 from musicgen_lora.runtime.precision import DTYPES
 from musicgen_lora.training.checkpoints import LoopState, Trained, restore, save_checkpoint
 from musicgen_lora.training.memory import checkpoint_layers
@@ -45,7 +45,8 @@ class Rig:
         self.model = load_base(folder) if model is None else model
         self.base = MusicGen(self.model, folder)
         self.text = self.base.text
-        place(self.model, device, precision, trained=trainable == "full")
+        self.base.to(device, precision, trained=trainable == "full")
+        enable(self.model, precision)
         torch.manual_seed(0)
         if trainable == "lora":
             settings = TrainSettings(lora_rank=4, lora_alpha=8)

@@ -17,9 +17,8 @@ from tiny import make_tiny_musicgen
 from musicgen_lora.config import MergeSettings
 from musicgen_lora.errors import UserError
 from musicgen_lora.export.merge import merge_adapters
-from musicgen_lora.model.base.facts import base_facts
 from musicgen_lora.model.lora.adapter import load_adapter
-from musicgen_lora.model.musicgen import load_base
+from musicgen_lora.model.musicgen import MusicGen, load_base
 
 WEIGHTS = "model.safetensors"
 
@@ -40,7 +39,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def merged_by_peft(base: Path, adapter: Path) -> dict[str, torch.Tensor]:
-    adapted: Any = load_adapter(load_base(base), adapter)
+    adapted: Any = load_adapter(MusicGen.load(base), adapter)
     return adapted.merge_and_unload().state_dict()
 
 
@@ -159,7 +158,7 @@ def test_bases_facts_and_other_bytes_are_kept(
         for name in held
         if "q_proj" not in name
     )
-    assert base_facts(load_base(out)).trained_duration_s == 7.0
+    assert MusicGen.load(out).facts.trained_duration_s == 7.0
     assert (out / "config.json").read_bytes() == (base / "config.json").read_bytes()
     assert not (out / "notes.txt").exists()
 

@@ -37,7 +37,7 @@ from musicgen_lora.model.lora.adapter import (
     read_adapter,
     save_adapter,
 )
-from musicgen_lora.model.musicgen import load_base, load_tokenizer
+from musicgen_lora.model.musicgen import MusicGen, load_base, load_tokenizer
 from musicgen_lora.model.text.states import TextStates
 from musicgen_lora.prepare.hearing.analyse import read_fingerprint, read_record
 from musicgen_lora.training.checkpoints import read_state
@@ -186,7 +186,10 @@ def test_files_that_are_pipes_are_not_waited_for(base: Path, model: Any, tmp_pat
         (data / "metadata.json", lambda: load_dataset(data)),
         (tmp_path / "state.json", lambda: read_state(tmp_path)),
         (other / "tokenizer.json", lambda: load_tokenizer(other)),
-        (adapter / "adapter_config.json", lambda: load_adapter(copy.deepcopy(model), adapter)),
+        (
+            adapter / "adapter_config.json",
+            lambda: load_adapter(MusicGen(copy.deepcopy(model)), adapter),
+        ),
         (codes, lambda: find_codes(shards, ["a"])[0][0]),
         (index, lambda: find_codes(shards, ["a"])),
     ]

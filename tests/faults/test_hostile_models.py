@@ -19,7 +19,7 @@ from musicgen_lora.model.lora.adapter import (
     load_adapter,
     save_adapter,
 )
-from musicgen_lora.model.musicgen import load_base, load_processor, load_tokenizer
+from musicgen_lora.model.musicgen import MusicGen, load_base, load_processor, load_tokenizer
 from musicgen_lora.model.text.states import TextStates
 
 
@@ -40,7 +40,7 @@ def test_the_config_of_an_adapter(folder: Path, base: Path) -> None:
     @examples(40)
     def read(content: bytes) -> None:
         path.write_bytes(content)
-        taken_or_refused(lambda: load_adapter(copy.deepcopy(model), adapter))
+        taken_or_refused(lambda: load_adapter(MusicGen(copy.deepcopy(model)), adapter))
 
     read()
 

@@ -11,8 +11,8 @@ import soxr
 from musicgen_lora.beats.beats808 import make_beat, render_beat
 from musicgen_lora.listening.duplicates import (
     THRESHOLD,
+    audio_fingerprint,
     duplicate_groups,
-    fingerprint,
     similarity,
 )
 
@@ -27,7 +27,7 @@ def beat(index: int) -> np.ndarray:
 
 @cache
 def prints(index: int) -> np.ndarray:
-    return fingerprint(beat(index), RATE)
+    return audio_fingerprint(beat(index), RATE)
 
 
 def mp3_at_128(waveform: np.ndarray) -> tuple[np.ndarray, int]:
@@ -72,7 +72,7 @@ COPIES = {
 @pytest.mark.parametrize("kind", COPIES)
 def test_a_copy_is_similar_both_ways(kind: str) -> None:
     for index in (0, 1):
-        copy = fingerprint(*COPIES[kind](beat(index)))
+        copy = audio_fingerprint(*COPIES[kind](beat(index)))
         assert similarity(prints(index), copy) > THRESHOLD
         assert similarity(copy, prints(index)) == pytest.approx(similarity(prints(index), copy))
 
@@ -83,7 +83,7 @@ def test_other_beats_of_the_kit_are_not_similar() -> None:
 
 
 def test_a_shift_beyond_the_search_is_another_clip() -> None:
-    moved = fingerprint(later(beat(0), 0.2), RATE)
+    moved = audio_fingerprint(later(beat(0), 0.2), RATE)
     assert similarity(prints(0), moved, max_shift_s=0.05) < 0.5
     assert similarity(prints(0), moved, max_shift_s=0.25) > 0.75
 
@@ -107,7 +107,7 @@ def test_groups_gather_copies_and_nothing_else() -> None:
     clips.append(mp3_at_128(beat(7)))
     found = duplicate_groups(
         ids,
-        [fingerprint(samples, rate) for samples, rate in clips],
+        [audio_fingerprint(samples, rate) for samples, rate in clips],
         [samples.shape[1] / rate for samples, rate in clips],
     )
     assert found == [["3", "3 gain", "3 later and MP3", "3 twice", "3 22 kHz"], ["7", "7 MP3"]]
@@ -130,11 +130,11 @@ def test_many_copies_of_one_clip_cost_one_comparison_each(monkeypatch: pytest.Mo
 
 
 def test_silence_and_single_hits_are_like_nothing() -> None:
-    silence = fingerprint(np.zeros((1, RATE), dtype=np.float32), RATE)
+    silence = audio_fingerprint(np.zeros((1, RATE), dtype=np.float32), RATE)
     assert silence.shape == (50,)
     assert not silence.any()
     tone = np.sin(2 * np.pi * 220 * np.arange(RATE) / RATE)[None].astype(np.float32)
-    held = fingerprint(tone, RATE)
+    held = audio_fingerprint(tone, RATE)
     assert similarity(silence, silence) == similarity(held, held) == 0.0
     assert duplicate_groups("abc", [silence, silence, held], [1.0] * 3) == []
     assert duplicate_groups([], [], []) == []
@@ -142,8 +142,8 @@ def test_silence_and_single_hits_are_like_nothing() -> None:
 
 def test_short_and_odd_waveforms() -> None:
     for n_samples in (1, 7, 400):
-        assert len(fingerprint(np.ones((2, n_samples), dtype=np.float32), 8000)) >= 1
+        assert len(audio_fingerprint(np.ones((2, n_samples), dtype=np.float32), 8000)) >= 1
     with pytest.raises(ValueError, match=r"\[C, N\]"):
-        fingerprint(np.zeros(10, dtype=np.float32), RATE)
+        audio_fingerprint(np.zeros(10, dtype=np.float32), RATE)
     with pytest.raises(ValueError, match="NaN"):
-        fingerprint(np.full((1, 10), np.nan, dtype=np.float32), RATE)
+        audio_fingerprint(np.full((1, 10), np.nan, dtype=np.float32), RATE)

@@ -9,7 +9,7 @@ import pytest
 from datasets import RATE
 
 from musicgen_lora.beats.beats808 import make_beat, render_beat
-from musicgen_lora.listening.duplicates import HOP_S, fingerprint
+from musicgen_lora.listening.duplicates import FINGERPRINT_HOP_S, audio_fingerprint
 from musicgen_lora.listening.overlaps import Overlap, find_overlaps
 
 N_BEATS = 8
@@ -22,7 +22,7 @@ def played(index: int) -> np.ndarray:
 
 
 def overlaps(*waveforms: np.ndarray, **how: object) -> list[Overlap]:
-    prints = [fingerprint(waveform, RATE) for waveform in waveforms]
+    prints = [audio_fingerprint(waveform, RATE) for waveform in waveforms]
     durations = [waveform.shape[1] / RATE for waveform in waveforms]
     groups = how.pop("groups", range(len(waveforms)))
     return find_overlaps(prints, durations, groups, **how)  # type: ignore[arg-type]
@@ -43,7 +43,7 @@ def test_a_beat_is_found_in_a_mix_with_its_place(index: int) -> None:
     (found,) = overlaps(mix, beat)
     assert (found.first, found.second) == (0, 1)
     shift_s = before.shape[1] / RATE - 3.0
-    assert found.first_s - found.second_s == pytest.approx(shift_s, abs=2 * HOP_S)
+    assert found.first_s - found.second_s == pytest.approx(shift_s, abs=2 * FINGERPRINT_HOP_S)
 
 
 def test_a_loop_is_found_where_it_goes_round() -> None:

@@ -15,7 +15,7 @@ from musicgen_lora.model.loss import (
     CPU_ROWS,
     codebook_cross_entropies,
 )
-from musicgen_lora.model.musicgen import MusicGen, load_base, model_shape
+from musicgen_lora.model.musicgen import MusicGen, load_base
 
 SPECIAL = 64
 
@@ -23,7 +23,7 @@ SPECIAL = 64
 def our_loss(model, codes, n_frames, states, mask):
     hidden = MusicGen(model).states(codes, states, mask)
     sums, counts = codebook_cross_entropies(
-        hidden, list(model.decoder.lm_heads), codes, n_frames, model_shape(model).delays
+        hidden, list(model.decoder.lm_heads), codes, n_frames, MusicGen(model).shape.delays
     )
     return (sums.sum(0) / counts.sum(0)).mean(), sums, counts
 
@@ -64,7 +64,7 @@ def model(request, tiny_model_dir: Path, tiny_stereo_dir: Path):
 
 def random_batch(model, lengths, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    n_codebooks = model_shape(model).n_codebooks
+    n_codebooks = MusicGen(model).shape.n_codebooks
     codes = torch.randint(0, 64, (len(lengths), n_codebooks, max(lengths)), generator=generator)
     states = torch.randn(len(lengths), 5, 24, generator=generator)
     mask = torch.ones(len(lengths), 5, dtype=torch.long)
@@ -77,7 +77,7 @@ def test_loss_equals_the_delayed_sequence_built_by_hand(model, lengths):
     codes, n_frames, states, mask = random_batch(model, lengths)
     mask[0, 3:] = 0
     states = states * mask[..., None]
-    delays = [0, 1, 2, 3] if model_shape(model).n_channels == 1 else [0, 0, 1, 1, 2, 2, 3, 3]
+    delays = [0, 1, 2, 3] if MusicGen(model).shape.n_channels == 1 else [0, 0, 1, 1, 2, 2, 3, 3]
     loss, _, counts = our_loss(model, codes, n_frames, states, mask)
     expected, expected_counts = loss_by_hand(model, codes, n_frames, states, mask, delays)
     assert counts.sum(0).tolist() == expected_counts
@@ -88,7 +88,7 @@ def test_loss_equals_the_delayed_sequence_built_by_hand(model, lengths):
 def test_loss_equals_transformers_forward_with_hand_delayed_labels(model):
     """transformers shifts labels right by itself but never delays them."""
     codes, n_frames, states, mask = random_batch(model, [25, 25])
-    shape = model_shape(model)
+    shape = MusicGen(model).shape
     labels = torch.full((2, 25, shape.n_codebooks), -100)
     inputs = torch.full((2, shape.n_codebooks, 25), SPECIAL)
     for k, delay in enumerate(shape.delays):
@@ -120,7 +120,7 @@ def test_frames_past_a_clips_length_change_nothing(model):
 def test_a_prediction_never_sees_its_target_or_what_comes_later(model):
     codes, _, states, mask = random_batch(model, [20])
     logits = MusicGen(model).logits(codes, states, mask)
-    delays = model_shape(model).delays
+    delays = MusicGen(model).shape.delays
     for k, delay in enumerate(delays):
         for t in (3, 11):
             changed = codes.clone()

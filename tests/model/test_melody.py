@@ -113,7 +113,7 @@ def test_greedy_tokens_equal_transformers(
     tunes = random_tunes(2) if with_tunes else None
     states, mask = TextStates(model, load_tokenizer(tiny_melody_dir)).batch(PROMPTS)
     ours = generate_codes(
-        model,
+        MusicGen(model),
         Request(
             Conditions(states, mask, melodies=tunes),
             n_frames=20,

@@ -13,8 +13,8 @@ import torch
 
 from musicgen_lora.config import EMBEDDED_NAME
 from musicgen_lora.model.cpu.attention import NAME
-from musicgen_lora.model.musicgen import load_base
-from musicgen_lora.model.placement import place
+from musicgen_lora.model.cpu.switch import enable
+from musicgen_lora.model.musicgen import MusicGen, load_base
 from musicgen_lora.runtime import precision as precision_module
 from musicgen_lora.runtime.precision import choose_precision
 
@@ -34,7 +34,8 @@ def test_tiny_beats_is_in_bf16_where_the_cpu_multiplies_it(
 @pytest.mark.parametrize(("precision", "attention"), [("bf16", NAME), ("fp32", "sdpa")])
 def test_only_bf16_attends_in_blocks(precision: str, attention: str, tiny_model_dir: Path) -> None:
     model = load_base(tiny_model_dir)
-    place(model, CPU, precision)
+    MusicGen(model).to(CPU, precision)
+    enable(model, precision)
     config: Any = model.decoder.config
     assert config._attn_implementation == attention
     inner: Any = model.decoder.model.decoder
@@ -43,7 +44,7 @@ def test_only_bf16_attends_in_blocks(precision: str, attention: str, tiny_model_
 
 def test_trained_weights_stay_in_fp32(tiny_model_dir: Path) -> None:
     model = load_base(tiny_model_dir)
-    place(model, CPU, "bf16", trained=True)
+    MusicGen(model).to(CPU, "bf16", trained=True)
     config: Any = model.decoder.config
     assert config._attn_implementation == NAME
     assert {p.dtype for p in model.decoder.parameters()} == {torch.float32}

@@ -19,6 +19,7 @@ from musicgen_lora.model.lora.adapter import (
 from musicgen_lora.model.lora.spec import LoraSpec
 from musicgen_lora.model.lora.trainable import TrainableLora
 from musicgen_lora.model.musicgen import (
+    MusicGen,
     base_fingerprint,
     load_base,
 )
@@ -115,7 +116,8 @@ def halves(folder: Path, left: Path, right: Path) -> tuple[Path, Path]:
 def add_lora(model: Any, *, base_name: str, **fields: Any) -> PeftModel:
     """PEFT's model with a fresh adapter of `LoraSpec(**fields)`, which changes nothing yet."""
     fields["pattern"] = fields.get("pattern") or ""
-    return TrainableLora(model, LoraSpec(**fields), base_name).peft
+    base = model if isinstance(model, MusicGen) else MusicGen(model)
+    return TrainableLora(base, LoraSpec(**fields), base_name).peft
 
 
 def write_facts(folder: Path, fingerprint: str) -> None:

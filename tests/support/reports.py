@@ -27,7 +27,7 @@ from musicgen_lora.evaluation.sound.references import References
 from musicgen_lora.evaluation.sound.sounds import Hearing, compare_sounds
 from musicgen_lora.formats.documents import plain
 from musicgen_lora.listening.descriptors import describe
-from musicgen_lora.listening.duplicates import fingerprint
+from musicgen_lora.listening.duplicates import audio_fingerprint
 
 RATE = 32_000
 NASTY = 'bass <script>alert("x")</script> & [red]"drums"'
@@ -60,7 +60,7 @@ def hear(wave: np.ndarray) -> Heard:
         descriptors=describe(wave, RATE),
         vectors={"log_mel": log_mel(wave, RATE)},
         damage=measure_damage(wave, RATE, np.arange(800).reshape(4, 200), 50.0),
-        fingerprint=fingerprint(wave, RATE),
+        fingerprint=audio_fingerprint(wave, RATE),
         bpm=float("nan"),
         key=None,
     )

@@ -217,7 +217,7 @@ def test_what_it_writes_is_what_the_commands_load(settings):
         settings, trainable="lora", output_dir=settings.output_dir / "lora"
     )
     train_packed(adapter)
-    load_adapter(load_base(settings.model_path), adapter.output_dir / "best_model")
+    load_adapter(MusicGen.load(settings.model_path), adapter.output_dir / "best_model")
 
 
 def test_other_settings_or_tokens_are_another_run(settings, tokens):

@@ -60,7 +60,7 @@ def test_four_clips_are_learned_by_heart_and_played_back(
     model = load_base(best)
     states, mask = TextStates(model, load_tokenizer(best)).batch([c.texts[0] for c in clips])
     played = generate_codes(
-        model,
+        MusicGen(model),
         Request(
             Conditions(states, mask), n_frames=40, seeds=[0] * 4, sampling=Sampling(1.0, top_k=1)
         ),
@@ -149,7 +149,7 @@ def test_the_trained_adapter_is_the_one_that_was_measured(
     assert len(clips) == 1
     ids = clip_ids(clips, data)
     (own,) = tokenise_clips(clips, ids, MusicGen(model), data)
-    load_adapter(model, settings.output_dir / "best_model")
+    load_adapter(MusicGen(model), settings.output_dir / "best_model")
     codes = torch.from_numpy(own.T.astype(np.int64))
     tokens = load_tokenizer(tiny_model_dir)(clips[0].texts[0], return_tensors="pt")
     delayed = torch.full_like(codes, 64)

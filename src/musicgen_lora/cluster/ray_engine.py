@@ -49,7 +49,7 @@ LOCAL_ENVIRONMENT = {
     # It would say that it leaves tasks without a GPU their environment.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
-"""Of a cluster that is started here; read when Ray is imported."""
+"""Settings of a cluster that is started here; read when Ray is imported."""
 
 
 class _Died(enum.Enum):

@@ -21,7 +21,7 @@ def _not_tiny(temperature: float) -> float:
 
 Positive = Annotated[int, Field(ge=1, le=10**9)]
 Few = Annotated[int, Field(ge=1, le=10_000)]
-"""Of what is held in memory at once."""
+"""A number of things that are held in memory at once."""
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Share = Annotated[float, Field(ge=0.0, lt=1.0)]
 Seconds = Annotated[float, Field(gt=0.0, le=3600.0)]

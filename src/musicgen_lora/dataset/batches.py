@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from musicgen_lora.dataset.tokens import TokenStore
 
 DRAWS_VERSION = 2
-"""Of how order, windows and dropout follow from the seed: a run that began with another way of
-drawing cannot go on as if it were unbroken."""
+"""Version of how order, windows and dropout follow from the seed: a run that began with another way
+of drawing cannot go on as if it were unbroken."""
 GROUPED_STEPS = 16
 """Steps whose clips are sorted by length together."""
 GOLDEN_RATIO = (math.sqrt(5.0) - 1.0) / 2.0

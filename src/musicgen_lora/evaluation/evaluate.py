@@ -282,7 +282,7 @@ def _generation(
     return {
         "compared": session.compared,
         "duration_s": settings.duration,
-        "windows": windows_sentence(model.hf, model.shape.frames(settings.duration)),
+        "windows": windows_sentence(model, model.shape.frames(settings.duration)),
         "clips": clips,
     }
 

@@ -108,12 +108,12 @@ def play_prompts(
         RunError: a prompt costs an engine's workers their lives.
     """
     playing = Playing(voice.model.shape.frames(duration_s), sampling)
-    company = batch_size if depends_on_batch(voice.model.device) else None
+    n_together = batch_size if depends_on_batch(voice.model.device) else None
     rows = list(zip(prompts, itertools.count(seed)))
     keys = {
         row: voice.key(
             "clip",
-            *(VERSION, voice.reads(row[0]), row[1], playing.n_frames, company),
+            *(VERSION, voice.reads(row[0]), row[1], playing.n_frames, n_together),
             dataclasses.asdict(sampling),
         )
         for row in rows
@@ -142,7 +142,7 @@ def _play_here(
     if not batches:
         return
     with voice.worn():
-        decoder, total = Decoder(voice.model.hf), sum(map(len, batches)) * playing.n_frames
+        decoder, total = Decoder(voice.model), sum(map(len, batches)) * playing.n_frames
         n_before = 0
         for batch in batches:
 

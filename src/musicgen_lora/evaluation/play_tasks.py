@@ -139,7 +139,7 @@ def play_batch(task: PlayTask, alive: Callable[[], None]) -> np.ndarray:
     alive()
     rows = list(zip(task.prompts, task.seeds, strict=True))
     with voice.worn():
-        decoder = Decoder(voice.model.hf)
+        decoder = Decoder(voice.model)
         return play_codes(voice.model, decoder, rows, task.playing, lambda done, of: alive())
 
 

@@ -152,7 +152,7 @@ def _within_trained(
 ) -> HeldOut:
     """Windows no longer than those that the base was trained on, whatever the adapter's training
     took; says what goes past them."""
-    if said := windows_sentence(model.hf, model.shape.frames(settings.duration)):
+    if said := windows_sentence(model, model.shape.frames(settings.duration)):
         console.print(said, style="yellow")
     longest_s = model.facts.trained_duration_s
     if held_out.max_duration_s <= longest_s:

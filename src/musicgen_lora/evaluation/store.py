@@ -26,7 +26,7 @@ from musicgen_lora.formats.documents import read_bytes
 FOLDER = "cache"
 """In the folder of the report."""
 MAX_BYTES = 256 << 20
-"""Of all files, the oldest of which go first. A minute of stereo takes 50 KB."""
+"""Size of all files together; the oldest go first. A minute of stereo takes 50 KB."""
 MAX_FILE_BYTES = 64 << 20
 _NAME = re.compile(r"([a-z]+)-([0-9a-f]{40})\.safetensors")
 Entry = dict[str, np.ndarray]

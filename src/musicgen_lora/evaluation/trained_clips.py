@@ -24,7 +24,7 @@ class Trained:
     clips: Sequence[Clip] = ()
     codes: TokenStore | None = None
     n_all: int = 0
-    """Of which the clips were chosen."""
+    """Training clips of which these were chosen."""
     why_none: str = ""
 
 

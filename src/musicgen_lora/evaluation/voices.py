@@ -114,5 +114,5 @@ def _as(model: MusicGen, mixture: Mixture) -> Iterator[None]:
 
 
 def _identity(model: MusicGen) -> str:
-    """Of all weights of a base, its text encoder and codec too, and how long its windows are."""
+    """Hash of all weights of a base, its text encoder and codec too, and of its windows' length."""
     return key_of(fingerprint(model.hf), model.facts.trained_duration_s)

@@ -58,7 +58,7 @@ class Sample:
 
 
 def public_facts(facts: Mapping[str, Any], base_name: str) -> dict[str, Any]:
-    """Of an adapter's facts those that tell of nobody: numbers, and words that are known here.
+    """Those of an adapter's facts that tell of nobody: numbers, and words that are known here.
 
     Args:
         facts: of `musicgen_lora.json`.

@@ -13,15 +13,12 @@ from musicgen_lora.errors import UserError
 from musicgen_lora.export.audiocraft.config import TEXT_ENCODERS, text_encoder_name
 from musicgen_lora.export.sources import Source
 from musicgen_lora.formats.documents import SMALL, read_bytes
-from musicgen_lora.model.base.facts import base_facts
 from musicgen_lora.model.lora.card import adapter_card, licence
-from musicgen_lora.model.melody import is_melody
-from musicgen_lora.model.musicgen import model_shape
 
 SAMPLES = "samples"
 """Folder of the sounds that a card plays."""
 EXAMPLE_S = 10.0
-"""Of a card's example, where the base was trained on that much."""
+"""Seconds of a card's example, where the base was trained on that much."""
 
 
 def front_matter(source: Source, *, relation: str, library: str, **more: Any) -> str:
@@ -92,15 +89,15 @@ def code_block(language: str, lines: Sequence[str]) -> str:
 
 
 def checkpoint_card(source: Source, facts: Mapping[str, Any], folder_name: str) -> str:
-    """Of a base with adapters merged into it.
+    """The card of a base with adapters merged into it.
 
     Args:
         source: base and adapters.
         facts: from `Source.facts`.
         folder_name: how the example calls the checkpoint.
     """
-    shape = model_shape(source.model)
-    seconds = min(EXAMPLE_S, base_facts(source.model).trained_duration_s)
+    shape = source.model.shape
+    seconds = min(EXAMPLE_S, source.model.facts.trained_duration_s)
     n_tokens = round(seconds * shape.frame_rate) + (shape.n_codebooks - 1) // shape.n_channels
     code = code_block(
         "python",
@@ -129,16 +126,16 @@ A strength of 1 is an adapter as it was trained, its alpha folded in; 0 is the b
 
 
 def audiocraft_card(source: Source, facts: Mapping[str, Any], folder_name: str) -> str:
-    """Of an export for audiocraft.
+    """The card of an export for audiocraft.
 
     Args:
         source: base and adapters.
         facts: from `Source.facts`.
         folder_name: how the example calls the export.
     """
-    config: Any = source.model.config
+    config: Any = source.model.hf.config
     name, width = text_encoder_name(config), config.text_encoder.d_model
-    seconds = base_facts(source.model).trained_duration_s
+    seconds = source.model.facts.trained_duration_s
     lines = [
         "import os",
         "",
@@ -159,7 +156,7 @@ def audiocraft_card(source: Source, facts: Mapping[str, Any], folder_name: str) 
         'sound = model.generate(["hip hop 808 beat with trap drums"])[0]',
     ]
     tune = ""
-    if is_melody(source.model):
+    if source.model.is_melody:
         tune = (
             "\nTunes: audiocraft takes them from the stems that demucs separates, this project "
             "from the whole mix;\nthe same audio may give them other tunes.\n"
@@ -187,7 +184,7 @@ def adapter_text(
     folder_name: str,
     evaluation: str,
 ) -> str:
-    """Of an adapter that is passed on.
+    """The card of an adapter that is passed on.
 
     Args:
         source: the base, and the adapter.

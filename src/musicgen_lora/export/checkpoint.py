@@ -93,7 +93,7 @@ def copy_checkpoint(base: Path, folder: Path, changed: Mapping[str, Tensor]) -> 
 
 
 def _tensor_bytes(path: Path) -> int:
-    """Of a safetensors file: all but its header, whose length stands in front."""
+    """Bytes of a safetensors file's tensors: all but its header, whose length stands in front."""
     with open(path, "rb") as file:
         n_header = int.from_bytes(file.read(8), "little")
     return path.stat().st_size - 8 - n_header

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from torch import Tensor
-from transformers import MusicgenForConditionalGeneration
 
 from musicgen_lora import EMBEDDED_NAME, __version__
 from musicgen_lora.given import check_strengths, local_model
@@ -28,7 +27,6 @@ class Source:
     Args:
         base: as the user named it.
         folder: where it lies.
-        fingerprint: of the base, before anything was merged.
         model: in float32 on the CPU, merged.
         parts: the adapters.
         changed: names of the weights that were merged.
@@ -37,8 +35,7 @@ class Source:
 
     base: str
     folder: Path
-    fingerprint: str
-    model: MusicgenForConditionalGeneration
+    model: MusicGen
     parts: Sequence[Part]
     changed: set[str]
     hub_base: str = ""
@@ -61,7 +58,7 @@ class Source:
         return {
             "format_version": 1,
             "musicgen_lora": __version__,
-            "base": {"name": self.name, "fingerprint": self.fingerprint},
+            "base": {"name": self.name, "fingerprint": self.model.fingerprint},
             "adapters": [
                 {
                     "name": part.files.folder.resolve().name,
@@ -74,7 +71,7 @@ class Source:
 
     def tensors(self) -> dict[str, Tensor]:
         """All weights, float32, by their names in the model."""
-        return self.model.state_dict()
+        return self.model.hf.state_dict()
 
     def changed_tensors(self) -> dict[str, Tensor]:
         """Those of them that were merged."""
@@ -106,8 +103,7 @@ def read_source(
     return Source(
         base=base,
         folder=base_folder(base),
-        fingerprint=model.fingerprint,
-        model=model.hf,
+        model=model,
         parts=mixture.parts,
         changed=mixture.names,
         hub_base=hub_base,

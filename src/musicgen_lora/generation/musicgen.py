@@ -35,10 +35,10 @@ from musicgen_lora.generation.player import Instrument, Player
 from musicgen_lora.generation.recordings.recording import asked_of, say_of_recording
 from musicgen_lora.generation.session import Session
 from musicgen_lora.given import check_playing
+from musicgen_lora.model.cpu.switch import enable
 from musicgen_lora.model.lora.mixture import Mixture, Part, read_part
 from musicgen_lora.model.musicgen import MusicGen as Base
 from musicgen_lora.model.musicgen import fingerprint
-from musicgen_lora.model.placement import place
 from musicgen_lora.model.text.reading import TextReader, describe_readings
 from musicgen_lora.model.text.states import TextStates
 from musicgen_lora.runtime import processes
@@ -67,8 +67,9 @@ class MusicGen:
         self.base = base
         self._console = console or plain_console()
         self._device = processes.device()
-        self._precision = choose_precision(base.hf, precision, self._device)
-        place(base.hf, self._device, "fp32")
+        self._precision = choose_precision(base, precision, self._device)
+        base.to(self._device, "fp32")
+        enable(base.hf, "fp32")
         self._parts: dict[Path, Part] = {}
         self._instrument: Instrument | None = None
 
@@ -234,7 +235,7 @@ class MusicGen:
             adapters = [part.files for part in self._parts.values()]
             orders = orders_of(settings, adapters, self._console)
         melody = self._tune(settings.melody)
-        window, _ = window_frames(self.base.hf)
+        window, _ = window_frames(self.base)
         asked = asked_of(settings, window / shape.frame_rate, shape.frame_rate)
         rate = shape.sample_rate if asked is None else asked.extension.sample_rate
         for order in {order.settings.format: order for order in orders}.values():
@@ -267,7 +268,7 @@ class MusicGen:
             ]
             facts = {**self._base_facts, "adapters": adapters, "precision": precision}
             self._instrument = Instrument(
-                decoder=Decoder(self.base.hf, precision, mixture),
+                decoder=Decoder(self.base, precision, mixture),
                 text=TextStates(self.base.hf, self.base.tokenizer),
                 mixture=mixture,
                 facts=facts | {"musicgen_lora": __version__},

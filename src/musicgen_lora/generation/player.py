@@ -21,7 +21,6 @@ from musicgen_lora.generation.decoding.stream import (
     decodes_in_parts,
     stream_audio,
 )
-from musicgen_lora.model.codec import Codec
 from musicgen_lora.model.lora.mixture import Mixture
 from musicgen_lora.model.text.states import TextStates
 
@@ -139,9 +138,9 @@ class Player:
             hear: is given the sound of a single clip `[C, n]`, part after part as it is made; it is
                 that of the waveform up to rounding.
         """
-        model, codes, n_heard = self.decoder.model, [], 0
-        chunks = None if hear is None else ChunkDecoder(model)
-        with progress(self.console, self.what) as show, threads_for(model):
+        base, codes, n_heard = self.decoder.base, [], 0
+        chunks = None if hear is None else ChunkDecoder(base)
+        with progress(self.console, self.what) as show, threads_for(base):
 
             def on_step(done: int, of: int) -> None:
                 self._alive()
@@ -192,7 +191,7 @@ class Player:
         melody = self._melody
         melodies = None if melody is None else melody.expand(len(parts), -1)
         away = [part.negative or None for part in parts]
-        encoder: Any = self.decoder.model.text_encoder
+        encoder: Any = self.decoder.base.hf.text_encoder
         with self._mixture.on([encoder]):
             negative = self._text.batch(away) if any(away) and sampling.is_guided else None
             texts = [
@@ -206,10 +205,10 @@ class Player:
 
     def _decoded(self, codes: torch.Tensor) -> np.ndarray:
         """The sound `[C, N]` of codes `[1, K, T]`."""
-        model, rate = self.decoder.model, self.decoder.shape.frame_rate
-        if codes.shape[-1] <= WHOLE_S * rate or not decodes_in_parts(model):
-            return Codec(model).decode(codes)[0]
-        chunks, pieces = ChunkDecoder(model), codes.split(round(PART_S * rate), dim=-1)
+        base, rate = self.decoder.base, self.decoder.shape.frame_rate
+        if codes.shape[-1] <= WHOLE_S * rate or not decodes_in_parts(base):
+            return base.decode(codes)[0]
+        chunks, pieces = ChunkDecoder(base), codes.split(round(PART_S * rate), dim=-1)
         sounds = [
             chunks.push(piece, last=number == len(pieces) - 1)[0]
             for number, piece in enumerate(pieces)

@@ -27,7 +27,6 @@ from musicgen_lora.generation.player import Length, Part, Player
 from musicgen_lora.generation.recordings.continuation import HOLE_DB
 from musicgen_lora.generation.recordings.recording import Asked
 from musicgen_lora.generation.wanted import Wanted, read_as, take_s, wanted_of
-from musicgen_lora.model.codec import Codec
 
 
 def alike(orders: Sequence[ClipOrder]) -> Iterator[list[ClipOrder]]:
@@ -77,7 +76,7 @@ class Session:
         """Of what is asked for, what isn't as one might think; each once."""
         shape = player.decoder.shape
         self.sample_rate, self.n_channels = shape.sample_rate, shape.n_channels
-        """Of the clips."""
+        """The clips' own."""
         if asked is not None:
             self.sample_rate = asked.extension.sample_rate
             self.n_channels = len(asked.extension.recording)
@@ -116,7 +115,7 @@ class Session:
         player, wanted = self._player, wanted_of(settings)
         self._say_of_guidance(self._orders[:1])
         length = player.length(settings.duration, settings.change_at)
-        self._say(windows_sentence(player.decoder.model, length.n_frames))
+        self._say(windows_sentence(player.decoder.base, length.n_frames))
         part = self._part(settings, wanted)
         yield from player.stream(part, length, sampling_of(settings), chunk_s)
 
@@ -183,7 +182,7 @@ class Session:
     @property
     def _window_s(self) -> float:
         decoder = self._player.decoder
-        return window_frames(decoder.model)[0] / decoder.shape.frame_rate
+        return window_frames(decoder.base)[0] / decoder.shape.frame_rate
 
     def _part(self, settings: GenerateSettings, wanted: Wanted, seed: int | None = None) -> Part:
         texts = tuple(read_as(prompt, wanted) for prompt in settings.prompts)
@@ -194,9 +193,9 @@ class Session:
         """A take of each, `batch_size` together; alone where it is heard while it is made."""
         player, first = self._player, clips[0]
         length = player.length(first.duration, first.change_at)
-        self._say(windows_sentence(player.decoder.model, length.n_frames))
+        self._say(windows_sentence(player.decoder.base, length.n_frames))
         is_live = bool(self._live)
-        while_made = is_live and decodes_in_parts(player.decoder.model)
+        while_made = is_live and decodes_in_parts(player.decoder.base)
         size = 1 if is_live else first.batch_size
         for start in range(0, len(clips), size):
             some = clips[start : start + size]
@@ -219,7 +218,7 @@ class Session:
         player = self._player
         seconds = take_s(wanted, settings.duration, self._window_s)
         length = player.length(seconds, settings.change_at)
-        self._say(windows_sentence(player.decoder.model, length.n_frames))
+        self._say(windows_sentence(player.decoder.base, length.n_frames))
         player.what = f"takes of {settings.prompts[0][:40]}, frames"
 
         def draw(seeds: Sequence[int]) -> list[np.ndarray]:
@@ -248,15 +247,15 @@ class Session:
     def _play_onto(self, settings: GenerateSettings, asked: Asked) -> tuple[Clip, np.ndarray]:
         """The best of takes of what is played onto a recording, drawn until one meets it well."""
         player, extension = self._player, asked.extension
-        shape, model = player.decoder.shape, player.decoder.model
-        given = extension.codes(Codec(model), shape)
+        shape, base = player.decoder.shape, player.decoder.base
+        given = extension.codes(base.codec, shape)
         n_given = 0 if given is None else given.shape[-1]
         new = player.length(extension.seconds, settings.change_at)
         # A frame more, as the recording's rate may be another.
         n_frames = n_given + new.n_frames + 1
         changes = tuple(n_given + at for at in new.changes)
         length = Length(n_frames, n_frames * player.hop, changes, given)
-        self._say(windows_sentence(model, n_frames))
+        self._say(windows_sentence(base, n_frames))
         player.what = f"takes of {settings.prompts[0][:40]}, frames"
         wanted = _wanted_onto(wanted_of(settings), asked)
         asking = dataclasses.replace(wanted, bpm=asked.told_bpm)

@@ -214,7 +214,7 @@ def _bass(waveform: np.ndarray, sample_rate: int) -> dict[str, float]:
 
 
 def _side_share(waveform: np.ndarray) -> float:
-    """Of `[C, N]`; NaN for silence."""
+    """The sides' share of the power of `[C, N]`; NaN for silence."""
     if len(waveform) != 2:
         return 0.0 if np.any(waveform) else float("nan")
     middle, side = (float(np.square(waveform[0] + sign * waveform[1]).sum()) for sign in (1, -1))

@@ -29,8 +29,8 @@ from scipy.signal.windows import hann
 
 from musicgen_lora.audio.waveforms import check_waveform
 
-HOP_S = 0.02
-RATE = 16_000
+FINGERPRINT_HOP_S = 0.02
+FINGERPRINT_RATE = 16_000
 """Audio is compared at this rate, in Hz: hats are heard up to 7 kHz, and most codecs keep that."""
 WINDOW_S = 0.16
 """Long beside the hop, so that half a hop of misalignment changes little."""
@@ -73,7 +73,7 @@ BLOCK_ROWS = 512
 Id = TypeVar("Id", bound=Hashable)
 
 
-def fingerprint(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
+def audio_fingerprint(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
     """Which bands gain on their neighbours, frame by frame.
 
     Args:
@@ -89,8 +89,8 @@ def fingerprint(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
     """
     check_waveform(waveform)
     samples = np.asarray(waveform.T, dtype=np.float32)
-    if sample_rate != RATE:
-        samples = soxr.resample(samples, sample_rate, RATE, quality="HQ")
+    if sample_rate != FINGERPRINT_RATE:
+        samples = soxr.resample(samples, sample_rate, FINGERPRINT_RATE, quality="HQ")
     level = _band_levels(samples.T)
     rise = np.zeros_like(level)
     rise[LAG_FRAMES:] = level[LAG_FRAMES:] - level[:-LAG_FRAMES]
@@ -103,7 +103,7 @@ def fingerprint(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
 
 def _band_levels(samples: np.ndarray) -> np.ndarray:
     """Levels `[F, N_BANDS]` in dB below each band's loudest moment of samples `[C, N]`."""
-    hop, n_window = round(HOP_S * RATE), round(WINDOW_S * RATE)
+    hop, n_window = round(FINGERPRINT_HOP_S * FINGERPRINT_RATE), round(WINDOW_S * FINGERPRINT_RATE)
     window = hann(n_window, sym=False).astype(np.float32)
     padded = np.pad(samples, ((0, 0), (n_window // 2, n_window // 2)))
     frames = sliding_window_view(padded, n_window, axis=1)[:, : max(samples.shape[1], 1) : hop]
@@ -124,9 +124,9 @@ def _band_levels(samples: np.ndarray) -> np.ndarray:
 
 def _band_weights(n_window: int) -> np.ndarray:
     """`[n_window / 2 + 1, N_BANDS]` mean over the bins of each band; bins on an edge are shared."""
-    frequency = np.fft.rfftfreq(n_window, 1.0 / RATE)[:, None]
+    frequency = np.fft.rfftfreq(n_window, 1.0 / FINGERPRINT_RATE)[:, None]
     edges = LOW_HZ * (HIGH_HZ / LOW_HZ) ** (np.arange(N_BANDS + 1) / N_BANDS)
-    inside = np.minimum(frequency - edges[:-1], edges[1:] - frequency) * n_window / RATE
+    inside = np.minimum(frequency - edges[:-1], edges[1:] - frequency) * n_window / FINGERPRINT_RATE
     weights = np.clip(inside + 0.5, 0.0, 1.0)
     return (weights / weights.sum(axis=0)).astype(np.float32)
 
@@ -153,10 +153,10 @@ def similarity(
         -1 to 1; 0 where either has too few states to tell.
     """
     short, long = sorted((a, b), key=len)
-    max_shift = round(max_shift_s / HOP_S)
+    max_shift = round(max_shift_s / FINGERPRINT_HOP_S)
     if min(count_states(short), count_states(long)) < MIN_STATES:
         return 0.0
-    period = len(short) if period_s is None else period_s / HOP_S
+    period = len(short) if period_s is None else period_s / FINGERPRINT_HOP_S
     # What the longer one has left over: nothing but silence, or the shift itself, isn't compared.
     n_long = int(np.flatnonzero(long)[-1]) + 1
     n_periods = max(1, int(np.ceil((n_long - 2 * max_shift) / period)))
@@ -249,8 +249,8 @@ def _summaries(
         rows.append(summary_of(prints))
         owners.append(index)
         for times in REPEATS:
-            loop = prints[: round(duration_s / times / HOP_S)]
-            if similarity(loop, prints, 2 * HOP_S, duration_s / times) >= THRESHOLD:
+            loop = prints[: round(duration_s / times / FINGERPRINT_HOP_S)]
+            if similarity(loop, prints, 2 * FINGERPRINT_HOP_S, duration_s / times) >= THRESHOLD:
                 rows.append(summary_of(loop))
                 owners.append(index)
     if not rows:

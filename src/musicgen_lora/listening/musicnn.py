@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from transformers.audio_utils import mel_filter_bank
 
 WEIGHTS = Path(__file__).resolve().parents[1] / "assets" / "musicnn" / "musicnn.safetensors"
-RATE = 16_000
+MUSICNN_RATE = 16_000
 N_FFT, HOP, N_MELS = 512, 256, 96
 N_FRAMES = 187
 """Frames of a window, which is three seconds long."""
@@ -68,7 +68,7 @@ def mel_windows(waveform: np.ndarray, sample_rate: int) -> torch.Tensor:
     mono = np.asarray(waveform, dtype=np.float32).mean(axis=0)
     if not len(mono):
         raise ValueError("No samples to tag.")
-    mono = soxr.resample(mono, sample_rate, RATE, "HQ")
+    mono = soxr.resample(mono, sample_rate, MUSICNN_RATE, "HQ")
     n_least = (N_FRAMES - 1) * HOP
     if len(mono) < n_least:
         mono = np.resize(mono, n_least)
@@ -95,7 +95,13 @@ def power_spectrum(mono: np.ndarray, n_fft: int, hop: int) -> torch.Tensor:
 def _mel_filters() -> torch.Tensor:
     """`[257, 96]`."""
     filters = mel_filter_bank(
-        N_FFT // 2 + 1, N_MELS, 0.0, RATE / 2, RATE, norm="slaney", mel_scale="slaney"
+        N_FFT // 2 + 1,
+        N_MELS,
+        0.0,
+        MUSICNN_RATE / 2,
+        MUSICNN_RATE,
+        norm="slaney",
+        mel_scale="slaney",
     )
     return torch.from_numpy(filters).float()
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from musicgen_lora.listening.duplicates import (
-    HOP_S,
+    FINGERPRINT_HOP_S,
     MIN_STATES,
     SUMMARY_FRAMES,
     VARIANT_THRESHOLD,
@@ -72,7 +72,7 @@ def find_overlaps(
     """Recordings that share audio.
 
     Args:
-        fingerprints: `[F]` each, from `duplicates.fingerprint`.
+        fingerprints: `[F]` each, from `duplicates.audio_fingerprint`.
         groups: what belongs together already, by recording; it is not compared, and neither is
             what an overlap that was found before joins.
         fresh: indices of recordings that were not compared before; None for all. Pairs of others
@@ -141,8 +141,8 @@ def _pieces_of(prints: np.ndarray, duration_s: float) -> list[tuple[int, np.ndar
     if duration_s < SHORTEST_S:
         return []
     # By its exact length: a loop is no whole number of frames.
-    times_s = np.arange(PIECE_FRAMES) * HOP_S % duration_s
-    frames = np.minimum(np.round(times_s / HOP_S).astype(np.int64), len(prints) - 1)
+    times_s = np.arange(PIECE_FRAMES) * FINGERPRINT_HOP_S % duration_s
+    frames = np.minimum(np.round(times_s / FINGERPRINT_HOP_S).astype(np.int64), len(prints) - 1)
     return [(0, prints[frames])]
 
 
@@ -165,7 +165,12 @@ def _look_for(
     if alike[best] < (LOOP_THRESHOLD if is_loop else THRESHOLD):
         return None
     places = sorted([(owner, int(pieces.starts[piece])), (other, low + best)])
-    return Overlap(places[0][0], places[1][0], places[0][1] * HOP_S, places[1][1] * HOP_S)
+    return Overlap(
+        places[0][0],
+        places[1][0],
+        places[0][1] * FINGERPRINT_HOP_S,
+        places[1][1] * FINGERPRINT_HOP_S,
+    )
 
 
 def _similarities(windows: np.ndarray, own: np.ndarray) -> np.ndarray:

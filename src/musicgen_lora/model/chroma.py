@@ -20,13 +20,13 @@ from transformers.audio_utils import chroma_filter_bank
 from musicgen_lora.errors import UserError
 from musicgen_lora.formats.documents import read_json
 from musicgen_lora.formats.kinds import check_kind, fields, integer
-from musicgen_lora.model.base.bounds import DURATION_S, PITCH_CLASSES, RATE
+from musicgen_lora.model.base.bounds import DURATION_S, PITCH_CLASSES, SAMPLE_RATE
 from musicgen_lora.model.base.folder import base_folder
 
 SETTINGS_FILE = "preprocessor_config.json"
 _SETTINGS = fields(
     {
-        "sampling_rate": RATE,
+        "sampling_rate": SAMPLE_RATE,
         "chunk_length": DURATION_S,
         "n_fft": integer(16, 1 << 18),
         "hop_length": integer(16, 1 << 18),

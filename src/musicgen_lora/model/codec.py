@@ -11,7 +11,7 @@ from transformers import MusicgenForConditionalGeneration
 
 from musicgen_lora.errors import UserError
 from musicgen_lora.model.fingerprint import fingerprint
-from musicgen_lora.model.shape import model_shape
+from musicgen_lora.model.shape import Shape
 
 FORMAT_VERSION = 1
 """Version of the tokens: it is raised when the same audio would give other codes."""
@@ -30,7 +30,7 @@ class Codec:
 
     def __init__(self, model: MusicgenForConditionalGeneration) -> None:
         self._model = model
-        self._shape = model_shape(model)
+        self._shape = Shape.of(model.config)
 
     @property
     def module(self) -> Any:

@@ -76,7 +76,7 @@ class Delays(tuple[int, ...]):
         return torch.stack(rows, dim=1)
 
     def states(self, hidden: Tensor) -> list[Tensor]:
-        """Of states by step, `[B, T, D]`, those that speak of each codebook's frames 0, 1, ...:
+        """Those of the states by step, `[B, T, D]`, that speak of each codebook's frames 0, 1, ...:
         K times `[B, T - delays[k], D]`."""
         return [hidden[:, late:] for late in self]
 

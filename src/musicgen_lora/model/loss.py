@@ -64,7 +64,7 @@ def _codebook_losses(
     counts: torch.Tensor,
     delays: Delays,
 ) -> Iterator[torch.Tensor]:
-    """Of one codebook after the other, `[B, T - delay]`; 0 past what is predicted of a clip."""
+    """Losses of one codebook after the other, `[B, T - delay]`; 0 past what a clip predicts."""
     frame = torch.arange(codes.shape[-1], device=codes.device)  # [T]
     parts = zip(heads, delays.states(hidden), delays.targets(codes), strict=True)
     for codebook, (head, states, chosen) in enumerate(parts):

@@ -19,14 +19,14 @@ from torch import Tensor, nn
 from transformers import MusicgenForConditionalGeneration, PreTrainedTokenizerBase
 
 from musicgen_lora.model import melody
-from musicgen_lora.model.base.facts import BaseFacts, base_facts
+from musicgen_lora.model.base.facts import BaseFacts, read_base_facts
 from musicgen_lora.model.base.loading import load_base, load_processor, load_tokenizer
 from musicgen_lora.model.chroma import Chroma
 from musicgen_lora.model.codec import Codec
 from musicgen_lora.model.delays import Delays
 from musicgen_lora.model.fingerprint import base_fingerprint, fingerprint
 from musicgen_lora.model.loss import codebook_cross_entropies
-from musicgen_lora.model.shape import Shape, model_shape
+from musicgen_lora.model.shape import Shape
 from musicgen_lora.model.text.states import TextStates
 from musicgen_lora.runtime.precision import DTYPES
 
@@ -38,7 +38,6 @@ __all__ = [
     "load_base",
     "load_processor",
     "load_tokenizer",
-    "model_shape",
 ]
 
 
@@ -86,7 +85,7 @@ class MusicGen:
     @cached_property
     def shape(self) -> Shape:
         """Codebooks, channels, rates and special token."""
-        return model_shape(self.hf)
+        return Shape.of(self.hf.config)
 
     @property
     def delays(self) -> Delays:
@@ -101,7 +100,8 @@ class MusicGen:
     @property
     def facts(self) -> BaseFacts:
         """The length that it was trained on, and the rate that it advises for adapters."""
-        return base_facts(self.hf)
+        config = self.hf.config
+        return read_base_facts(config, str(config.name_or_path))
 
     @property
     def layers(self) -> nn.ModuleList:
@@ -264,11 +264,3 @@ class MusicGen:
     def decode(self, codes: Tensor) -> np.ndarray:
         """Turns codes `[B, K, T]` into audio `[B, C, N]` float32."""
         return self.codec.decode(codes)
-
-
-AnyMusicGen = MusicGen | MusicgenForConditionalGeneration
-
-
-def musicgen_of(model: AnyMusicGen) -> MusicGen:
-    """Wraps transformers' model, for callers that still hand that around."""
-    return model if isinstance(model, MusicGen) else MusicGen(model)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from transformers import MusicgenForConditionalGeneration
-
 from musicgen_lora.model.delays import Delays
 
 
@@ -30,22 +28,20 @@ class Shape:
     sample_rate: int
     frame_rate: float
 
+    @classmethod
+    def of(cls, config: Any) -> Shape:
+        """Those of a configuration of transformers."""
+        decoder, codec = config.decoder, config.audio_encoder
+        n_channels = getattr(decoder, "audio_channels", 1)
+        return cls(
+            n_codebooks=decoder.num_codebooks,
+            n_channels=n_channels,
+            delays=Delays.of(decoder.num_codebooks, n_channels),
+            special=decoder.vocab_size,
+            sample_rate=codec.sampling_rate,
+            frame_rate=codec.sampling_rate / codec.hop_length,
+        )
+
     def frames(self, duration_s: float, least: int = 1) -> int:
         """Codec frames of a duration, and never fewer than `least`."""
         return max(least, round(duration_s * self.frame_rate))
-
-
-def model_shape(model: MusicgenForConditionalGeneration) -> Shape:
-    """Reads a model's `Shape` off its configuration."""
-    # transformers types its sub-configurations as optional dictionaries; they are objects.
-    config: Any = model.config
-    decoder, codec = config.decoder, config.audio_encoder
-    n_channels = getattr(decoder, "audio_channels", 1)
-    return Shape(
-        n_codebooks=decoder.num_codebooks,
-        n_channels=n_channels,
-        delays=Delays.of(decoder.num_codebooks, n_channels),
-        special=decoder.vocab_size,
-        sample_rate=codec.sampling_rate,
-        frame_rate=codec.sampling_rate / codec.hop_length,
-    )

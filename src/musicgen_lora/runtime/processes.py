@@ -65,7 +65,7 @@ def first_to_fail() -> bool:
 
 
 @contextmanager
-def together() -> Iterator[None]:
+def as_lost_peer() -> Iterator[None]:
     """The libraries' many errors for a lost peer are one to the user."""
     try:
         yield
@@ -83,7 +83,7 @@ def all_reduce_sum(values: torch.Tensor) -> torch.Tensor:
     if world_size() == 1:
         return values
     total = values.to(device())
-    with together():
+    with as_lost_peer():
         distributed.all_reduce(total)
     return total.to(values.device)
 
@@ -93,7 +93,7 @@ def all_reduce_max(value: int) -> int:
     if world_size() == 1:
         return value
     found = torch.tensor(value, device=device())
-    with together():
+    with as_lost_peer():
         distributed.all_reduce(found, op=distributed.ReduceOp.MAX)
     return int(found)
 

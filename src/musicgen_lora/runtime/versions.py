@@ -14,7 +14,7 @@ from musicgen_lora import __version__
 
 
 def library_versions() -> dict[str, str]:
-    """Of everything that can change a result."""
+    """Versions of the libraries that can change a result."""
     extras = {
         name: importlib.metadata.version(name)
         for name in ("bitsandbytes",)

@@ -91,7 +91,7 @@ def make_previews(
     from musicgen_lora.audio.pictures import mel_spectrogram_png
 
     codes = generate_codes(
-        model.hf,
+        model,
         Request(
             Conditions(*model.text.batch(prompts)),
             n_frames=model.shape.frames(duration_s),

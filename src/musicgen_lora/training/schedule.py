@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 DEFAULT_RATE, PRODIGY_RATE = 3e-4, 1.0
 DECAY_SHARE = 0.3
-"""Of a wsd schedule's steps."""
+"""Share of steps in which a wsd schedule decays."""
 
 
 def with_rate(settings: TrainSettings, model: MusicGen, console: Console) -> TrainSettings:

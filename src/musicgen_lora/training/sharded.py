@@ -74,7 +74,7 @@ def whole(tensor: torch.Tensor) -> torch.Tensor:
     the CPU; the others have an empty one, since they write nothing."""
     if not isinstance(tensor, DTensor):
         return tensor
-    with processes.together():
+    with processes.as_lost_peer():
         gathered = tensor.full_tensor()
     return gathered.cpu() if processes.rank() == 0 else gathered.new_empty(0)
 

@@ -383,7 +383,7 @@ def _within_trained(settings: TrainSettings, model: MusicGen, console: Console) 
     if settings.previews == "auto":
         preview_s = settings.preview_duration or PREVIEW_S
         n_frames = round(preview_s * model.shape.frame_rate)
-        if said := windows_sentence(model.hf, n_frames):
+        if said := windows_sentence(model, n_frames):
             console.print(f"Previews: {said}", style="yellow")
     if settings.max_duration <= longest_s:
         return settings

@@ -23,7 +23,7 @@ from musicgen_lora.evaluation.sound.memorisation import (
 from musicgen_lora.evaluation.store import Store
 from musicgen_lora.evaluation.trained_clips import Trained
 from musicgen_lora.evaluation.voices import Voice
-from musicgen_lora.listening.duplicates import fingerprint
+from musicgen_lora.listening.duplicates import audio_fingerprint
 from musicgen_lora.model.musicgen import MusicGen
 
 N_FRAMES = 40
@@ -118,7 +118,7 @@ def test_reasons_for_having_none(tiny_model_dir: Path) -> None:
 
 
 def hear(wave: np.ndarray) -> Heard:
-    return Heard({}, {}, Damage(0, 0, 0.0), fingerprint(wave, 32_000), float("nan"), None)
+    return Heard({}, {}, Damage(0, 0, 0.0), audio_fingerprint(wave, 32_000), float("nan"), None)
 
 
 def test_a_copy_of_a_training_clip_is_named_and_written(

@@ -12,7 +12,7 @@ from musicgen_lora.errors import UserError
 from musicgen_lora.generation.decoding import choices, precision, products
 from musicgen_lora.generation.decoding.choices import kept_choice
 from musicgen_lora.generation.decoding.precision import choose_precision, fastest_near_lossless
-from musicgen_lora.model.musicgen import load_base
+from musicgen_lora.model.musicgen import MusicGen, load_base
 
 CPU = torch.device("cpu")
 
@@ -102,15 +102,15 @@ def test_auto_takes_what_is_fast_and_near(
     cache: Path, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = load_base(tiny_model_dir)
-    assert choose_precision(model, "auto", CPU)[0] == "fp32"
-    assert choose_precision(model, "int8", CPU)[0] == "int8"
+    assert choose_precision(MusicGen(model), "auto", CPU)[0] == "fp32"
+    assert choose_precision(MusicGen(model), "int8", CPU)[0] == "int8"
     with pytest.raises(UserError, match="int8 is for CPUs"):
-        choose_precision(model, "int8", torch.device("cuda"))
+        choose_precision(MusicGen(model), "int8", torch.device("cuda"))
     monkeypatch.setattr(precision, "ONE_THREAD_UP_TO", 0)
-    found, sentence = choose_precision(model, "auto", CPU)
+    found, sentence = choose_precision(MusicGen(model), "auto", CPU)
     assert found in sentence
     monkeypatch.setattr(precision, "fastest_near_lossless", never)
-    assert choose_precision(model, "auto", CPU)[0] == found
+    assert choose_precision(MusicGen(model), "auto", CPU)[0] == found
 
 
 @pytest.mark.parametrize(
@@ -128,4 +128,4 @@ def test_the_fastest_near_lossless_is_both(
 
     monkeypatch.setattr(precision, "_read", timed)
     monkeypatch.setattr(precision, "NEAR_LOSSLESS", limit)
-    assert fastest_near_lossless(load_base(tiny_model_dir)) == expected
+    assert fastest_near_lossless(MusicGen.load(tiny_model_dir)) == expected

@@ -18,9 +18,9 @@ from musicgen_lora.generation.decoding.merged import merged_weight
 from musicgen_lora.generation.decoding.request import Conditions, Request
 from musicgen_lora.generation.decoding.sampling import GREEDY, Noise, Sampling, clip_generator
 from musicgen_lora.generation.decoding.window import FixedWindow, Window
+from musicgen_lora.model.cpu.switch import enable
 from musicgen_lora.model.lora.adapter import adapter_off
-from musicgen_lora.model.musicgen import load_base, load_tokenizer, model_shape
-from musicgen_lora.model.placement import place
+from musicgen_lora.model.musicgen import MusicGen, load_base, load_tokenizer
 from musicgen_lora.model.text.states import TextStates
 
 PROMPTS = ["hip hop 808 beat", "trap drums with bass and the 808 pattern"]
@@ -76,17 +76,19 @@ def test_greedy_tokens_equal_transformers(
     adapted = None if adapter is None else adapter_on(model, adapter)
     states, mask = conditions(model, folder)
     how = {"n_frames": 40, "seeds": [0, 1], "sampling": Sampling(guidance_scale, top_k=1)}
-    ours = generate_codes(model, Request(Conditions(states, mask), **how))
+    ours = generate_codes(MusicGen(model), Request(Conditions(states, mask), **how))
     theirs = generated_by_transformers(model, folder, 40, guidance_scale)
     assert ours.shape == theirs.shape
     assert torch.equal(ours, theirs)
     assert len(ours.unique()) > 4
     if adapted is not None:
         with adapter_off(adapted):
-            base = generate_codes(model, Request(Conditions(states, mask), **how))
+            base = generate_codes(MusicGen(model), Request(Conditions(states, mask), **how))
             assert torch.equal(base, generated_by_transformers(model, folder, 40, guidance_scale))
         assert not torch.equal(base, ours)
-        assert torch.equal(generate_codes(model, Request(Conditions(states, mask), **how)), ours)
+        assert torch.equal(
+            generate_codes(MusicGen(model), Request(Conditions(states, mask), **how)), ours
+        )
 
 
 @pytest.mark.parametrize("kind", ["mono", "stereo"])
@@ -97,7 +99,7 @@ def test_greedy_tokens_after_a_prompt_equal_transformers(kind, tiny_model_dir, t
     n_codebooks = model.config.decoder.num_codebooks
     given = torch.randint(0, 64, (2, n_codebooks, 13), generator=torch.Generator().manual_seed(0))
     ours = generate_codes(
-        model,
+        MusicGen(model),
         Request(
             Conditions(states, mask), n_frames=40, seeds=[0, 1], sampling=GREEDY, prompt_codes=given
         ),
@@ -117,7 +119,8 @@ def test_an_adapter_on_embeddings_and_heads_is_played(tiny_model_dir):
     assert "lora_embedding_A" in str([name for name, _ in adapted.named_parameters()])
     states, mask = conditions(model, tiny_model_dir)
     ours = generate_codes(
-        model, Request(Conditions(states, mask), n_frames=40, seeds=[0, 1], sampling=GREEDY)
+        MusicGen(model),
+        Request(Conditions(states, mask), n_frames=40, seeds=[0, 1], sampling=GREEDY),
     )
     assert torch.equal(ours, generated_by_transformers(model, tiny_model_dir, 40, 3.0))
 
@@ -134,10 +137,10 @@ def test_whole_modules_that_an_adapter_brings_are_played(tiny_model_dir):
     adapted.eval().requires_grad_(False)
     states, mask = conditions(model, tiny_model_dir)
     how = {"n_frames": 40, "seeds": [0, 1], "sampling": GREEDY}
-    ours = generate_codes(model, Request(Conditions(states, mask), **how))
+    ours = generate_codes(MusicGen(model), Request(Conditions(states, mask), **how))
     assert torch.equal(ours, generated_by_transformers(model, tiny_model_dir, 40, 3.0))
     with adapted.disable_adapter():
-        base = generate_codes(model, Request(Conditions(states, mask), **how))
+        base = generate_codes(MusicGen(model), Request(Conditions(states, mask), **how))
         assert torch.equal(base, generated_by_transformers(model, tiny_model_dir, 40, 3.0))
     assert not torch.equal(ours, base)
 
@@ -146,14 +149,17 @@ def test_a_base_in_half_precision_does_not_swallow_an_adapter(tiny_model_dir):
     """As training holds it: a product that is added to rounded weights would be rounded away."""
     model = load_base(tiny_model_dir)
     adapter_on(model, "lora", std=1e-4)
-    place(model, torch.device("cpu"), "bf16")
+    MusicGen(model).to(torch.device("cpu"), "bf16")
+    enable(model, "bf16")
     states, mask = conditions(model, tiny_model_dir)
     layer: Any = model.decoder.model.decoder.layers[0].fc1
     weight = merged_weight(layer)
     change = weight - layer.base_layer.weight.float()
     torch.testing.assert_close(change, layer.get_delta_weight("default").float())
     assert bool(change.any())
-    codes = generate_codes(model, Request(Conditions(states, mask), n_frames=10, seeds=[0, 1]))
+    codes = generate_codes(
+        MusicGen(model), Request(Conditions(states, mask), n_frames=10, seeds=[0, 1])
+    )
     assert codes.shape == (2, 4, 10)
 
 
@@ -165,7 +171,7 @@ def test_a_bias_of_an_adapters_own_is_refused(tiny_model_dir):
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.3)
     with pytest.raises(UserError, match="lora_bias"):
-        Decoder(model)
+        Decoder(MusicGen(model))
 
 
 def test_a_prompt_without_text_is_read_once(tiny_model_dir):
@@ -174,15 +180,22 @@ def test_a_prompt_without_text_is_read_once(tiny_model_dir):
     text = TextStates(model, load_tokenizer(tiny_model_dir))
     states, mask = text.batch([PROMPTS[0], None])
     how = {"n_frames": 20, "sampling": GREEDY}
-    both = generate_codes(model, Request(Conditions(states, mask), seeds=[0, 1], **how))
+    both = generate_codes(MusicGen(model), Request(Conditions(states, mask), seeds=[0, 1], **how))
     window = Window(
-        Decoder(model), Conditions(states, mask), both[..., :0], 20, GREEDY, Noise([0, 1], (4, 64))
+        Decoder(MusicGen(model)),
+        Conditions(states, mask),
+        both[..., :0],
+        20,
+        GREEDY,
+        Noise([0, 1], (4, 64)),
     )
     assert list(window.playing.rows.guided) == [True, False]
-    alone = generate_codes(model, Request(Conditions(*text.batch([None])), seeds=[1], **how))
+    alone = generate_codes(
+        MusicGen(model), Request(Conditions(*text.batch([None])), seeds=[1], **how)
+    )
     assert torch.equal(both[1:], alone)
     unguided = generate_codes(
-        model,
+        MusicGen(model),
         Request(
             Conditions(*text.batch([None])), n_frames=20, seeds=[1], sampling=Sampling(1.0, top_k=1)
         ),
@@ -201,24 +214,30 @@ def test_the_form_for_cards_decodes_the_same(
     model = load_base(folder)
     text = TextStates(model, load_tokenizer(folder))
     states, mask = text.batch([*PROMPTS, None])
-    given = torch.randint(0, 64, (3, model_shape(model).n_codebooks, 5))
+    given = torch.randint(0, 64, (3, MusicGen(model).shape.n_codebooks, 5))
     for sampling in (Sampling(guidance_scale, top_k=1), Sampling(guidance_scale)):
         for prompt in (None, given):
             how = {"n_frames": 45, "seeds": [0, 1, 2], "sampling": sampling, "prompt_codes": prompt}
-            plain = generate_codes(model, Request(Conditions(states, mask), **how))
+            plain = generate_codes(MusicGen(model), Request(Conditions(states, mask), **how))
             with monkeypatch.context() as patch:
                 patch.setattr(decode, "window_kind", lambda decoder: FixedWindow)
                 assert torch.equal(
-                    generate_codes(model, Request(Conditions(states, mask), **how)), plain
+                    generate_codes(MusicGen(model), Request(Conditions(states, mask), **how)), plain
                 )
 
 
 def test_a_seed_gives_the_same_clip_in_any_batch(tiny_model_dir: Path):
     model = load_base(tiny_model_dir)
     states, mask = conditions(model, tiny_model_dir)
-    both = generate_codes(model, Request(Conditions(states, mask), n_frames=30, seeds=[5, 6]))
-    alone = generate_codes(model, Request(Conditions(states[1:], mask[1:]), n_frames=30, seeds=[6]))
-    other = generate_codes(model, Request(Conditions(states[1:], mask[1:]), n_frames=30, seeds=[7]))
+    both = generate_codes(
+        MusicGen(model), Request(Conditions(states, mask), n_frames=30, seeds=[5, 6])
+    )
+    alone = generate_codes(
+        MusicGen(model), Request(Conditions(states[1:], mask[1:]), n_frames=30, seeds=[6])
+    )
+    other = generate_codes(
+        MusicGen(model), Request(Conditions(states[1:], mask[1:]), n_frames=30, seeds=[7])
+    )
     assert torch.equal(both[1:], alone)
     assert not torch.equal(other, alone)
 
@@ -231,11 +250,12 @@ def test_what_a_clip_begins_with_is_kept_and_gone_on_with(
     model = load_base(folder)
     states, mask = conditions(model, folder)
     whole = generate_codes(
-        model, Request(Conditions(states, mask), n_frames=30, seeds=[0, 1], sampling=GREEDY)
+        MusicGen(model),
+        Request(Conditions(states, mask), n_frames=30, seeds=[0, 1], sampling=GREEDY),
     )
     for n_given in (1, 17):
         again = generate_codes(
-            model,
+            MusicGen(model),
             Request(
                 Conditions(states, mask),
                 n_frames=30,
@@ -247,7 +267,7 @@ def test_what_a_clip_begins_with_is_kept_and_gone_on_with(
         assert torch.equal(again, whole)
     given = (whole[..., :20] + 1) % 64
     other = generate_codes(
-        model,
+        MusicGen(model),
         Request(
             Conditions(states, mask), n_frames=30, seeds=[0, 1], sampling=GREEDY, prompt_codes=given
         ),
@@ -269,7 +289,7 @@ def logits_of_each(model, states, mask, batches, monkeypatch, melodies=None, **n
 
         monkeypatch.setattr(window, "sample", recording)
         generate_codes(
-            model,
+            MusicGen(model),
             Request(
                 Conditions(states[rows], mask[rows], None if melodies is None else melodies[rows]),
                 n_frames=6,
@@ -330,7 +350,7 @@ def test_a_model_is_as_it_was_after_decoding(tiny_model_dir):
     states, mask = conditions(model, tiny_model_dir)
     with pytest.raises(ZeroDivisionError):
         generate_codes(
-            model,
+            MusicGen(model),
             Request(Conditions(states, mask), n_frames=4, seeds=[0, 1]),
             on_step=lambda done, total: 1 // 0,
         )

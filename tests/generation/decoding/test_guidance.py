@@ -13,7 +13,7 @@ from musicgen_lora.generation.decoding.decoder import Decoder, Playing
 from musicgen_lora.generation.decoding.request import Conditions, Request, Scenes
 from musicgen_lora.generation.decoding.sampling import GREEDY, Noise, Sampling
 from musicgen_lora.generation.decoding.window import FixedWindow, Window
-from musicgen_lora.model.musicgen import load_base, load_tokenizer
+from musicgen_lora.model.musicgen import MusicGen, load_base, load_tokenizer
 from musicgen_lora.model.text.states import TextStates
 
 PROMPTS = ["hip hop 808 beat", "sparse dark trap drums with bass"]
@@ -31,7 +31,7 @@ class Band:
         for block in model.decoder.model.decoder.layers:
             if hasattr(block, "encoder_attn"):
                 torch.nn.init.normal_(block.encoder_attn.out_proj.weight, std=1.0)
-        self.decoder = Decoder(model)
+        self.decoder = Decoder(MusicGen(model))
         self.texts = TextStates(model, load_tokenizer(folder))
 
     def conditions(

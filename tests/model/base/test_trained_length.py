@@ -21,8 +21,7 @@ from musicgen_lora.generation.decoding.sampling import GREEDY
 from musicgen_lora.generation.decoding.window import Window
 from musicgen_lora.generation.generate import generate_audio
 from musicgen_lora.given import EMBEDDED
-from musicgen_lora.model.base.facts import base_facts
-from musicgen_lora.model.musicgen import load_base, load_tokenizer
+from musicgen_lora.model.musicgen import MusicGen, load_base, load_tokenizer
 from musicgen_lora.model.text.states import TextStates
 from musicgen_lora.training.train import train_lora
 
@@ -45,11 +44,11 @@ def short_base(tiny_model_dir: Path, tmp_path: Path) -> Path:
 
 
 def test_what_bases_state(tiny_model_dir: Path, short_base: Path) -> None:
-    assert base_facts(load_base(tiny_model_dir)).trained_duration_s == 30.0
-    assert base_facts(load_base(short_base)).trained_duration_s == 0.4
-    assert window_frames(load_base(str(EMBEDDED))) == (500, 300)
-    assert base_facts(load_base(tiny_model_dir)).advised_learning_rate is None
-    assert base_facts(load_base(str(EMBEDDED))).advised_learning_rate == 2e-3
+    assert MusicGen.load(tiny_model_dir).facts.trained_duration_s == 30.0
+    assert MusicGen.load(short_base).facts.trained_duration_s == 0.4
+    assert window_frames(MusicGen.load(str(EMBEDDED))) == (500, 300)
+    assert MusicGen.load(tiny_model_dir).facts.advised_learning_rate is None
+    assert MusicGen.load(str(EMBEDDED)).facts.advised_learning_rate == 2e-3
 
 
 @pytest.mark.parametrize(
@@ -91,17 +90,18 @@ def test_a_long_clip_goes_on_from_the_end_of_each_window(
     monkeypatch.setattr(decode, "window_kind", lambda decoder: NotedWindow)
     steps: list[tuple[int, int]] = []
     codes = generate_codes(
-        model,
+        MusicGen(model),
         Request(Conditions(states, mask), n_frames=37, seeds=[0, 1], sampling=GREEDY),
         on_step=lambda done, total: steps.append((done, total)),
     )
     # 20 frames, then 12 more after the last 8, then the 5 that are left.
     expected = generate_codes(
-        whole, Request(Conditions(states, mask), n_frames=20, seeds=[0, 1], sampling=GREEDY)
+        MusicGen(whole),
+        Request(Conditions(states, mask), n_frames=20, seeds=[0, 1], sampling=GREEDY),
     )
     for n_frames in (20, 13):
         last = generate_codes(
-            whole,
+            MusicGen(whole),
             Request(
                 Conditions(states, mask),
                 n_frames=n_frames,
@@ -117,7 +117,8 @@ def test_a_long_clip_goes_on_from_the_end_of_each_window(
     assert max(positions) == 20 + 3
     assert steps[-1] == (40, 40)
     unbroken = generate_codes(
-        whole, Request(Conditions(states, mask), n_frames=37, seeds=[0, 1], sampling=GREEDY)
+        MusicGen(whole),
+        Request(Conditions(states, mask), n_frames=37, seeds=[0, 1], sampling=GREEDY),
     )
     assert not torch.equal(codes, unbroken)
 
@@ -125,8 +126,12 @@ def test_a_long_clip_goes_on_from_the_end_of_each_window(
 def test_a_long_clip_has_its_own_draws_in_any_batch(short_base: Path) -> None:
     model = load_base(short_base)
     states, mask = TextStates(model, load_tokenizer(short_base)).batch(PROMPTS)
-    both = generate_codes(model, Request(Conditions(states, mask), n_frames=50, seeds=[5, 6]))
-    alone = generate_codes(model, Request(Conditions(states[1:], mask[1:]), n_frames=50, seeds=[6]))
+    both = generate_codes(
+        MusicGen(model), Request(Conditions(states, mask), n_frames=50, seeds=[5, 6])
+    )
+    alone = generate_codes(
+        MusicGen(model), Request(Conditions(states[1:], mask[1:]), n_frames=50, seeds=[6])
+    )
     assert torch.equal(both[1:], alone)
     assert not torch.equal(both[0, :, 8:20], both[0, :, 20:32]), "draws begin anew in each window"
 
@@ -138,14 +143,14 @@ def test_a_melody_models_tune_goes_on_with_the_music(tiny_melody_dir: Path, tmp_
     tune = torch.arange(11)[None].expand(2, -1)
     how = {"seeds": [0, 1], "sampling": GREEDY}
     codes = generate_codes(
-        model, Request(Conditions(states, mask, melodies=tune), n_frames=32, **how)
+        MusicGen(model), Request(Conditions(states, mask, melodies=tune), n_frames=32, **how)
     )
     first = generate_codes(
-        whole, Request(Conditions(states, mask, melodies=tune), n_frames=20, **how)
+        MusicGen(whole), Request(Conditions(states, mask, melodies=tune), n_frames=20, **how)
     )
     # The second window begins after 12 of 20 frames, so after 6.6 of the tune's 11.
     second = generate_codes(
-        whole,
+        MusicGen(whole),
         Request(
             Conditions(states, mask, melodies=tune.roll(-7, dims=-1)),
             n_frames=20,

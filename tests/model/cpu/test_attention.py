@@ -10,8 +10,8 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import DynamicCache, EncoderDecoderCache
 
-from musicgen_lora.model.cpu.attention import BLOCK, causal_attention, use_blocks
-from musicgen_lora.model.musicgen import MusicGen, load_base, model_shape
+from musicgen_lora.model.cpu.attention import BLOCK, causal_attention, use_blocked_attention
+from musicgen_lora.model.musicgen import MusicGen, load_base
 
 LENGTHS = [1, 5, BLOCK, BLOCK + 1, 2 * BLOCK + 44]
 
@@ -68,7 +68,7 @@ def test_a_model_gives_the_same_states_and_gradients(
     """With a caption, a shorter one, and none at all."""
     folder: Path = request.getfixturevalue(kind)
     model: Any = load_base(folder)
-    shape = model_shape(model)
+    shape = MusicGen(model).shape
     generator = torch.Generator().manual_seed(0)
     codes = torch.randint(0, 64, (3, shape.n_codebooks, 150), generator=generator)
     mask = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0], [0, 0, 0, 0]])
@@ -76,7 +76,7 @@ def test_a_model_gives_the_same_states_and_gradients(
     weights = torch.randn(3, 150, 32, generator=generator)
     parameters = list(model.decoder.model.decoder.layers.requires_grad_(True).parameters())
     found = []
-    for install in (lambda _: None, use_blocks):
+    for install in (lambda _: None, use_blocked_attention):
         install(model)
         states = MusicGen(model).states(codes, text, mask)
         gradients = torch.autograd.grad((states * weights).sum(), parameters)
@@ -87,7 +87,7 @@ def test_a_model_gives_the_same_states_and_gradients(
 
 def test_decoding_with_a_cache_is_left_to_torch(tiny_model_dir: Path) -> None:
     model: Any = load_base(tiny_model_dir)
-    use_blocks(model)
+    use_blocked_attention(model)
     generator = torch.Generator().manual_seed(0)
     codes = torch.randint(0, 64, (4, 6), generator=generator)
     text = torch.randn(1, 3, 32, generator=generator)

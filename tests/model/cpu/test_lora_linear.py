@@ -12,11 +12,11 @@ from peft import get_peft_model_state_dict
 from peft.tuners import lora
 
 from musicgen_lora.model.cpu import lora_linear
-from musicgen_lora.model.cpu.attention import use_blocks
+from musicgen_lora.model.cpu.attention import use_blocked_attention
 from musicgen_lora.model.cpu.lora_linear import LoraAttention, LoraLinear
+from musicgen_lora.model.cpu.switch import enable
 from musicgen_lora.model.lora.targets import target_pattern
-from musicgen_lora.model.musicgen import MusicGen, load_base, model_shape
-from musicgen_lora.model.placement import place
+from musicgen_lora.model.musicgen import MusicGen, load_base
 
 Results = list[torch.Tensor]
 
@@ -100,7 +100,8 @@ def test_in_bf16_it_is_as_near_to_fp32_as_pefts(tiny_model_dir: Path) -> None:
 
 
 def in_bf16(model: Any) -> None:
-    place(model, torch.device("cpu"), "bf16")
+    MusicGen(model).to(torch.device("cpu"), "bf16")
+    enable(model, "bf16")
 
 
 def product(layers: list[Any], x: torch.Tensor) -> torch.Tensor:
@@ -177,7 +178,10 @@ def test_bf16_keeps_what_a_small_adapter_does(
 def test_layers_that_round_before_they_add_are_named(
     precision: str, changes: dict[str, Any], said: str | None, tiny_model_dir: Path
 ) -> None:
-    prepare = lambda model: place(model, torch.device("cpu"), precision)  # noqa: E731
+    def prepare(model: Any) -> None:
+        MusicGen(model).to(torch.device("cpu"), precision)
+        enable(model, precision)
+
     adapted = adapted_model(tiny_model_dir, prepare=prepare, **changes)
     found = lora_linear.round_before_adding(adapted)
     if said is None:
@@ -235,7 +239,7 @@ def states_and_gradients(adapted: Any) -> Results:
     adapter's gradients."""
     model = adapted.get_base_model()
     generator = torch.Generator().manual_seed(0)
-    codes = torch.randint(0, 64, (3, model_shape(model).n_codebooks, 150), generator=generator)
+    codes = torch.randint(0, 64, (3, MusicGen(model).shape.n_codebooks, 150), generator=generator)
     mask = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0], [0, 0, 0, 0]])
     text = torch.randn(3, 4, 24, generator=generator) * mask[..., None]
     weights = torch.randn(3, 150, 32, generator=generator)
@@ -247,7 +251,7 @@ def states_and_gradients(adapted: Any) -> Results:
 def test_attention_whose_layers_share_their_products_equals_pefts_and_transformers(
     tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ours = adapted_model(tiny_model_dir, prepare=use_blocks)
+    ours = adapted_model(tiny_model_dir, prepare=use_blocked_attention)
     shared = []
     original = LoraLinear.forward
     monkeypatch.setattr(
@@ -270,7 +274,7 @@ def test_attention_is_left_to_transformers_where_its_layers_cannot_share(
     why: str, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dropout = 0.4 if why == "dropout" else 0.0
-    adapted = adapted_model(tiny_model_dir, prepare=use_blocks, dropout=dropout).train()
+    adapted = adapted_model(tiny_model_dir, prepare=use_blocked_attention, dropout=dropout).train()
     for attention in attentions_of(adapted):
         assert type(attention) is LoraAttention
         if why == "moved apart":
@@ -291,7 +295,7 @@ def test_attention_is_left_to_transformers_where_its_layers_cannot_share(
 
 def test_weights_that_lie_together_are_those_of_the_base(tiny_model_dir: Path) -> None:
     base: Any = load_base(tiny_model_dir)
-    adapted = adapted_model(tiny_model_dir, prepare=use_blocks)
+    adapted = adapted_model(tiny_model_dir, prepare=use_blocked_attention)
     for name, weight in base.decoder.named_parameters():
         if name.endswith("_proj.weight"):
             found = adapted.get_base_model().decoder.get_parameter(
@@ -302,7 +306,7 @@ def test_weights_that_lie_together_are_those_of_the_base(tiny_model_dir: Path) -
 
 @pytest.mark.parametrize(
     "options",
-    [{"targets": ("feed_forward",), "prepare": use_blocks}, {"targets": ("attention",)}],
+    [{"targets": ("feed_forward",), "prepare": use_blocked_attention}, {"targets": ("attention",)}],
     ids=["no adapter on it", "not in blocks"],
 )
 def test_other_attention_stays_transformers(options: dict[str, Any], tiny_model_dir: Path) -> None:

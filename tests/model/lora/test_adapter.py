@@ -99,7 +99,7 @@ def test_the_base_is_the_same_with_and_without_an_adapter(
 ) -> None:
     model = load_base(tiny_model_dir)
     alone = base_fingerprint(model)
-    load_adapter(model, adapter)
+    load_adapter(MusicGen(model), adapter)
     assert base_fingerprint(model) == alone
     other = load_base(make_tiny_musicgen(tmp_path / "other", seed=1))
     assert base_fingerprint(other) != alone
@@ -114,7 +114,7 @@ def test_a_loaded_adapter_is_frozen_and_changes_the_predictions(
 ) -> None:
     model = load_base(tiny_model_dir)
     before = logits_of(model, tiny_model_dir)
-    load_adapter(model, adapter)
+    load_adapter(MusicGen(model), adapter)
     assert not model.training
     assert not any(parameter.requires_grad for parameter in model.parameters())
     assert (logits_of(model, tiny_model_dir) - before).abs().nan_to_num().max() > 0.1
@@ -122,7 +122,7 @@ def test_a_loaded_adapter_is_frozen_and_changes_the_predictions(
 
 def test_an_adapter_of_another_tool_is_taken(tiny_model_dir: Path, adapter: Path) -> None:
     (adapter / FACTS_FILE).unlink()
-    load_adapter(load_base(tiny_model_dir), adapter)
+    load_adapter(MusicGen.load(tiny_model_dir), adapter)
 
 
 @pytest.mark.parametrize(
@@ -205,7 +205,7 @@ def test_bare_peft_on_bare_transformers_gives_equal_logits(
         bare = np.load(tmp_path / base.name / "logits.npy").reshape(2, len(delays), -1, 64)
         model = load_base(base)
         without = logits_of(model, base)
-        load_adapter(model, tmp_path / base.name / "adapter")
+        load_adapter(MusicGen(model), tmp_path / base.name / "adapter")
         ours = logits_of(model, base)
         n_frames = bare.shape[2]
         for k, delay in enumerate(delays):
@@ -234,7 +234,7 @@ def test_dora_leaves_out_layers_with_rows_that_have_no_direction(
     save_adapter(adapted, tmp_path)
     again = load_base(tiny_model_dir)
     again.get_submodule(dead).weight[3] = 0.0
-    load_adapter(again, tmp_path)
+    load_adapter(MusicGen(again), tmp_path)
     assert torch.allclose(logits_of(again, tiny_model_dir), expected, atol=1e-5, equal_nan=True)
 
 

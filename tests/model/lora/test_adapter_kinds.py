@@ -117,7 +117,7 @@ def test_bare_peft_and_we_play_an_adapter_alike(kind, runs, tiny_model_dir: Path
     assert run["best"]["loss"] < run["base_loss"]["loss"], "it learned"
     model = load_base(tiny_model_dir)
     without = logits_of(model, tiny_model_dir)
-    load_adapter(model, folder)
+    load_adapter(MusicGen(model), folder)
     ours = logits_of(model, tiny_model_dir)
     bare = np.load(folder / "bare.npy").reshape(2, 4, 24, 64)
     for k in range(4):
@@ -163,7 +163,7 @@ def test_an_adapter_on_the_text_encoder_leaves_the_null_condition_alone(
     runs, tiny_model_dir: Path
 ) -> None:
     model = load_base(tiny_model_dir)
-    load_adapter(model, runs["text"][1])
+    load_adapter(MusicGen(model), runs["text"][1])
     states, mask = TextStates(model, load_tokenizer(tiny_model_dir)).batch([None, "808 beat"])
     plain = TextStates(load_base(tiny_model_dir), load_tokenizer(tiny_model_dir))
     base_states, _ = plain.batch([None, "808 beat"])
@@ -253,7 +253,7 @@ def test_resuming_where_the_decomposition_came_out_otherwise(
     other = start.adapter_tensors(second.adapted)
     assert not all(torch.equal(started[name], other[name]) for name in started)
     second.load(tmp_path)
-    load_adapter(plain, tmp_path)
+    load_adapter(MusicGen(plain), tmp_path)
     after = logits_of(plain, tiny_model_dir).nan_to_num()
     assert torch.allclose(logits_of(model, tiny_model_dir).nan_to_num(), after, atol=1e-4)
     assert (after - before).abs().max() > 0.1

@@ -21,7 +21,7 @@ from musicgen_lora.generation.decoding.request import Conditions, Request
 from musicgen_lora.generation.decoding.sampling import Sampling
 from musicgen_lora.model.lora.adapter import load_adapter, read_adapter
 from musicgen_lora.model.lora.mixture import Mixture, Part, read_part
-from musicgen_lora.model.musicgen import MusicGen, load_base
+from musicgen_lora.model.musicgen import MusicGen
 
 Weights = dict[str, torch.Tensor]
 
@@ -66,14 +66,14 @@ def mixed(base: MusicGen, *parts: Part) -> Weights:
 
 
 def merged_by_peft(folder: Path, adapter: Path) -> Weights:
-    adapted: Any = load_adapter(load_base(folder), adapter)
+    adapted: Any = load_adapter(MusicGen.load(folder), adapter)
     return adapted.merge_and_unload().state_dict()
 
 
 def play(model: MusicGen, mixture: Mixture | None = None) -> np.ndarray:
     """Codes of two prompts, with text states of the mixture's."""
     mixture = Mixture(model) if mixture is None else mixture
-    decoder = Decoder(model.hf, mixture=mixture)
+    decoder = Decoder(model, mixture=mixture)
     with mixture.on([model.hf.text_encoder]):
         model.text.frozen = False
         with torch.no_grad():
@@ -234,7 +234,7 @@ def test_weights_that_overflow_are_said_with_their_name(
     tensors = {name: tensor * 1e18 for name, tensor in files.tensors.items()}
     part = read_part(base, dataclasses.replace(files, tensors=tensors))
     with pytest.raises(RunError, match=r"_proj.weight: is not finite once merged; lower"):
-        Decoder(base.hf, mixture=Mixture(base, [part]))
+        Decoder(base, mixture=Mixture(base, [part]))
 
 
 def test_several_adapters_add_up_in_any_order(

@@ -64,7 +64,7 @@ def test_an_adapter_of_a_quantised_base_goes_on_the_plain_one(
     assert f"held in {bits[0]} bits" in (best / "README.md").read_text()
     model = load_base(tiny_model_dir)
     before = logits(model)
-    load_adapter(model, best)
+    load_adapter(MusicGen(model), best)
     assert (logits(model) - before).abs().max() > 0.01
     played = GenerateSettings(
         base_model_path=str(tiny_model_dir),

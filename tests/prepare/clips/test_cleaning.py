@@ -9,10 +9,10 @@ import pytest
 from analyses import analysis
 from datasets import RATE, beat
 
-from musicgen_lora.listening.duplicates import fingerprint
+from musicgen_lora.listening.duplicates import audio_fingerprint
 from musicgen_lora.prepare.clips.cleaning import Copy, near_duplicates, unusable_reason
 
-PRINTS = fingerprint(beat(0, 8.0), RATE)
+PRINTS = audio_fingerprint(beat(0, 8.0), RATE)
 
 
 @pytest.mark.parametrize(
@@ -42,8 +42,8 @@ def test_a_whole_track_is_not_left_out_for_a_loop_of_it() -> None:
     }
     loop = beat(0, 2.0)
     prints = {
-        "loop": fingerprint(loop, RATE),
-        "track": fingerprint(np.tile(loop, 4), RATE),
+        "loop": audio_fingerprint(loop, RATE),
+        "track": audio_fingerprint(np.tile(loop, 4), RATE),
     }
     assert near_duplicates(records, prints, set()) == {"loop": Copy("track", "much longer")}
 

@@ -10,7 +10,7 @@ from analyses import analysis
 from datasets import RATE
 
 from musicgen_lora.beats.beats808 import make_beat, render_beat
-from musicgen_lora.listening.duplicates import HOP_S, fingerprint
+from musicgen_lora.listening.duplicates import FINGERPRINT_HOP_S, audio_fingerprint
 from musicgen_lora.prepare.clips.sources import HeardSources, hear_sources, settle_sources
 from musicgen_lora.prepare.reading.inputs import Input
 from musicgen_lora.prepare.reading.remarks import (
@@ -78,7 +78,7 @@ def heard() -> dict[str, np.ndarray]:
     """Fingerprints of two beats and of a mix of both."""
     beats = [render_beat(make_beat((91, i), duration_s=12.0), RATE, seed=i) for i in range(2)]
     mix = np.concatenate(beats, axis=1)
-    return {name: fingerprint(w, RATE) for name, w in zip("abm", [*beats, mix], strict=True)}
+    return {name: audio_fingerprint(w, RATE) for name, w in zip("abm", [*beats, mix], strict=True)}
 
 
 def hear(
@@ -86,7 +86,9 @@ def hear(
 ) -> tuple[HeardSources, Remarks]:
     """What is heard when `m` comes to what is listed."""
     remarks = Remarks(Path())
-    records = {name: analysis(duration_s=len(row) * HOP_S) for name, row in prints.items()}
+    records = {
+        name: analysis(duration_s=len(row) * FINGERPRINT_HOP_S) for name, row in prints.items()
+    }
     own = {name: name for name in prints if name not in listed}
     found = hear_sources(
         records, prints, own, listed, fresh=set(own), sides=sides or {}, remarks=remarks

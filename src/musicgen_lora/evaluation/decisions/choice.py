@@ -90,7 +90,7 @@ def choose_best(variants: Sequence[Mapping[str, Any]], *, seed: int) -> dict[str
 
 
 def _values(variants: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
-    """Of each primary, the variants' own values; NaN where one has none."""
+    """The variants' own values of each primary; NaN where one has none."""
     names = [primary["name"] for primary in variants[0]["primaries"]]
     rows = [{p["name"]: p["adapter"] for p in own["primaries"]} for own in variants]
     return {

@@ -27,11 +27,16 @@ FAR_ENOUGH = 10.0
 """Standard deviations from the reference beyond which a descriptor is simply elsewhere: one that
 the reference hardly has any spread of must not outweigh all others."""
 FEWEST_SOURCES = 3
-Facts = Sequence[Mapping[str, float]]
+Descriptors = Sequence[Mapping[str, float]]
 
 
 def descriptor_distances(
-    base: Facts | None, adapter: Facts, reference: Facts | None, *, why_none: str, seed: int
+    base: Descriptors | None,
+    adapter: Descriptors,
+    reference: Descriptors | None,
+    *,
+    why_none: str,
+    seed: int,
 ) -> dict[str, Any]:
     """The report's `descriptor_distance`: how far a clip's descriptors are from the held-out
     audio's, the mean over descriptors of the distance to their mean in their standard deviations.
@@ -68,7 +73,7 @@ def descriptor_distances(
     }
 
 
-def _distances(clips: Facts, reference: Facts) -> np.ndarray:
+def _distances(clips: Descriptors, reference: Descriptors) -> np.ndarray:
     """`[clips]`: the mean over descriptors."""
     found = [*descriptor_offsets(clips, reference).values()]
     return np.mean(found, axis=0) if found else np.full(len(clips), np.nan)
@@ -77,7 +82,7 @@ def _distances(clips: Facts, reference: Facts) -> np.ndarray:
 def descriptor_offsets(
     clips: Sequence[Mapping[str, float | None]], reference: Sequence[Mapping[str, float | None]]
 ) -> dict[str, np.ndarray]:
-    """Of each descriptor with a place, `[clips]` distances to the reference's mean in its standard
+    """For each descriptor with a place, `[clips]` distances to the reference's mean in its standard
     deviations; one that a clip lacks and the reference has counts as elsewhere."""
     found = {}
     for shown in SHOWN:

@@ -162,7 +162,7 @@ def widened_level(n: int, confidence: float = CONFIDENCE) -> float:
 def _student_interval(
     base: np.ndarray, adapter: np.ndarray, weights: np.ndarray, _: int, relative: bool
 ) -> tuple[float, float]:
-    """Of a weighted mean, or of a ratio of two by its linear approximation."""
+    """Student's interval of a weighted mean, or of a ratio of two by its linear approximation."""
     n = len(base)
     before, after = (float(np.average(x, weights=weights)) for x in (base, adapter))
     if relative:

@@ -17,7 +17,7 @@ STUCK_PERIOD_S, STUCK_LEAST_S = 0.25, 0.5
 
 @dataclass(frozen=True)
 class Damage:
-    """Of one clip."""
+    """Faults of one clip."""
 
     bad_samples: int
     """NaN or infinite."""
@@ -25,8 +25,8 @@ class Damage:
     """Jumps of the waveform that no sound around them explains. A kick that cuts off the bass
     before it makes one too: read them beside the reference's."""
     stuck_share: float
-    """Of its frames in a stretch of half a second or more that repeats the same codes, in every
-    codebook, with a period below a quarter of a second."""
+    """Share of its frames in a stretch of half a second or more that repeats the same codes, in
+    every codebook, with a period below a quarter of a second."""
 
 
 def measure_damage(

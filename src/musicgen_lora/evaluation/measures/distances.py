@@ -223,7 +223,7 @@ class _Differences:
         self.to_reference = kernel(clips, reference, bandwidth).mean(axis=1)  # [2N]
 
     def __call__(self, as_base: np.ndarray, as_adapter: np.ndarray) -> np.ndarray:
-        """Of labellings `[P, 2N]` to differences `[P]`."""
+        """Differences `[P]` of labellings `[P, 2N]`."""
         return SCALE * (self._side(as_adapter) - self._side(as_base))
 
     def _side(self, chosen: np.ndarray) -> np.ndarray:

@@ -20,7 +20,7 @@ COLLAPSED_BELOW = 0.25
 
 @dataclass(frozen=True)
 class Diversity:
-    """Of a set of clips against a reference."""
+    """Diversity of a set of clips against a reference."""
 
     n: int
     precision: float

@@ -215,8 +215,8 @@ def _mono(waveform: np.ndarray, sample_rate: int, rate: int) -> np.ndarray:
 
 
 def _windows(mono: np.ndarray, n_window: int) -> list[np.ndarray]:
-    """Of the whole, evenly spaced, the last one up to the end; audio that is hardly longer than a
-    window has one."""
+    """Windows of the whole, evenly spaced, the last one up to the end; audio that is hardly longer
+    than a window has one."""
     if len(mono) <= n_window:
         return [mono]
     n = max(1, int(np.ceil(len(mono) / n_window - 0.1)))

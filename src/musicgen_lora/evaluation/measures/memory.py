@@ -16,7 +16,7 @@ import numpy as np
 from scipy import stats
 
 LEVEL = 0.01
-"""Of the tests: an adapter is told to memorise on strong evidence only."""
+"""Level of the tests: an adapter is said to memorise on strong evidence only."""
 LEAST_EXCESS = 0.02
 """Share of equal codes beyond the null that matters."""
 FEWEST = 4

@@ -18,9 +18,9 @@ from musicgen_lora.evaluation.report.plots import DYNAMIC_RANGE_DB, log_spectrog
 from musicgen_lora.page import data_uri
 
 PAGE_BYTES = 14_000_000
-"""Of what is inside the page; clips beyond are named by their files."""
+"""Bytes of what is inside the page; clips beyond are named by their files."""
 COMPRESSION = 0.3
-"""Of MP3, 0 to 1: about 80 kbit/s a channel."""
+"""Quality of MP3, 0 to 1: about 80 kbit/s a channel."""
 CHUNK = 16_384
 
 

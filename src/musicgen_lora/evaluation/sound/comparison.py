@@ -11,7 +11,7 @@ from musicgen_lora.evaluation.decisions.statistics import apart, moved_share, pa
 from musicgen_lora.evaluation.report.document import DescriptorRow, Summary
 from musicgen_lora.listening.descriptors import BANDS_HZ, band_name
 
-Facts = Sequence[dict[str, float]]
+Descriptors = Sequence[dict[str, float]]
 """Descriptors, a dictionary a clip."""
 
 
@@ -91,7 +91,7 @@ SHOWN = (
 
 
 def compare_descriptors(
-    base: Facts | None, adapter: Facts, reference: Facts | None, *, seed: int
+    base: Descriptors | None, adapter: Descriptors, reference: Descriptors | None, *, seed: int
 ) -> list[DescriptorRow]:
     """A row for each descriptor of `SHOWN`, in the descriptor's own unit.
 
@@ -110,7 +110,11 @@ def compare_descriptors(
 
 
 def _row(
-    shown: Descriptor, base: Facts | None, adapter: Facts, reference: Facts | None, seed: int
+    shown: Descriptor,
+    base: Descriptors | None,
+    adapter: Descriptors,
+    reference: Descriptors | None,
+    seed: int,
 ) -> DescriptorRow:
     after = _values(adapter, shown.name)
     before = None if base is None else _values(base, shown.name)
@@ -143,7 +147,7 @@ def _row(
     return row
 
 
-def _values(facts: Facts, name: str) -> np.ndarray:
+def _values(facts: Descriptors, name: str) -> np.ndarray:
     return np.array([clip[name] for clip in facts], dtype=np.float64)
 
 

@@ -20,7 +20,7 @@ from musicgen_lora.evaluation.measures.embeddings import (
 )
 from musicgen_lora.evaluation.report.document import PlayedClip
 from musicgen_lora.listening.descriptors import describe
-from musicgen_lora.listening.duplicates import fingerprint
+from musicgen_lora.listening.duplicates import audio_fingerprint
 from musicgen_lora.listening.pitch.key import estimate_key
 from musicgen_lora.model.musicgen import MusicGen
 
@@ -30,7 +30,7 @@ Vectors = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Heard:
-    """Of one clip that came out of the codec."""
+    """What is heard of one clip that came out of the codec."""
 
     descriptors: dict[str, float]
     vectors: Vectors
@@ -86,7 +86,7 @@ class Ear:
             descriptors=descriptors,
             vectors=self.vectors(finite),
             damage=measure_damage(waveform, self._rate, codes, self._frame_rate),
-            fingerprint=fingerprint(finite, self._rate),
+            fingerprint=audio_fingerprint(finite, self._rate),
             bpm=descriptors["tempo_bpm"],
             key=estimate_key(finite, self._rate).name,
         )

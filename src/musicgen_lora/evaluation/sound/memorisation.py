@@ -28,7 +28,7 @@ from musicgen_lora.generation.decoding.decode import VERSION, generate_codes
 from musicgen_lora.generation.decoding.decoder import Decoder
 from musicgen_lora.generation.decoding.request import Conditions, Request
 from musicgen_lora.generation.decoding.sampling import Sampling
-from musicgen_lora.listening.duplicates import THRESHOLD, fingerprint, similarity
+from musicgen_lora.listening.duplicates import THRESHOLD, audio_fingerprint, similarity
 from musicgen_lora.model.musicgen import MusicGen
 
 MAX_TRAINED, MAX_HELD_OUT = 8, 16
@@ -122,7 +122,7 @@ def _shares(
     n_frames: int,
     on_clip: Callable[[int], None],
 ) -> list[float]:
-    """Of each clip's codes, the share that its greedy continuation gives back."""
+    """The share of each clip's codes that its greedy continuation gives back."""
     codes = [own[:n_frames].T.astype(np.int64) for _, own in clips]  # [K, T]
     captions = [clip.texts[0] for clip, _ in clips]
     keys = [
@@ -133,7 +133,7 @@ def _shares(
     missing = [index for index, key in enumerate(keys) if found[key] is None]
     if missing:
         with voice.worn():
-            decoder = Decoder(voice.model.hf)
+            decoder = Decoder(voice.model)
             for start in range(0, len(missing), BATCH):
                 batch = missing[start : start + BATCH]
                 given = torch.from_numpy(np.stack([codes[index][:, :n_given] for index in batch]))
@@ -171,7 +171,7 @@ class TrainedSounds:
     def prints(self) -> Sequence[np.ndarray]:
         """Fingerprints of them; none where there are none."""
         rate, n_clips = self.model.shape.sample_rate, len(self.trained.codes or ())
-        return [fingerprint(self.play(place), rate) for place in range(n_clips)]
+        return [audio_fingerprint(self.play(place), rate) for place in range(n_clips)]
 
     def play(self, place: int) -> np.ndarray:
         """The beginning of a clip: `[C, N]`."""

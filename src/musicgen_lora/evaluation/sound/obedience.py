@@ -14,7 +14,7 @@ from musicgen_lora.evaluation.sound.ear import Heard
 from musicgen_lora.model.text.wording import english_of
 
 TOLERANCE = 0.04
-"""Of the tempo: as contests of tempo estimation have it."""
+"""Share of the tempo that it may be off, as contests of tempo estimation have it."""
 SLOWEST_BPM = 20.0
 """Fewer beats a minute are none."""
 OCTAVES = (0.5, 1.0, 2.0)

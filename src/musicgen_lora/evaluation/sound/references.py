@@ -58,7 +58,7 @@ class References:
 
 
 def _mean(group: Sequence[dict[str, float]]) -> dict[str, float]:
-    """Of each descriptor, over the clips that have it."""
+    """The mean of each descriptor over the clips that have it."""
     result = {}
     for name in group[0]:
         values = [facts[name] for facts in group if np.isfinite(facts[name])]
@@ -118,7 +118,7 @@ def hear_references(
 
 
 def _sound(model: MusicGen, codes: np.ndarray) -> np.ndarray:
-    """Of codes `[K, T]`: `[C, N]`."""
+    """The sound `[C, N]` of codes `[K, T]`."""
     first = np.ascontiguousarray(codes.astype(np.int64))
     return model.decode(torch.from_numpy(first)[None])[0]
 

@@ -20,7 +20,7 @@ WINDOW_S = 30.0
 
 
 def places_of(config: Any) -> Places:
-    """Of a model's configuration in transformers."""
+    """The places of a model's tensors, by its configuration in transformers."""
     decoder = config.decoder
     return Places(
         n_layers=decoder.num_hidden_layers,

@@ -29,9 +29,8 @@ from musicgen_lora.export.audiocraft.names import (
 from musicgen_lora.export.checkpoint import TOKENIZER
 from musicgen_lora.export.sources import Source
 from musicgen_lora.formats.documents import LARGE, read_json
-from musicgen_lora.model.base.facts import FIELD, base_facts
+from musicgen_lora.model.base.facts import FIELD
 from musicgen_lora.model.chroma import extractor_settings
-from musicgen_lora.model.melody import is_melody
 
 
 def check_fits(source: Source) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -40,11 +39,11 @@ def check_fits(source: Source) -> tuple[dict[str, Any], dict[str, Any]]:
     Raises:
         UserError: audiocraft has no such model, or the codec is another model's.
     """
-    config: Any = source.model.config
-    tune = extractor_settings(source.base) if is_melody(source.model) else {}
+    config: Any = source.model.hf.config
+    tune = extractor_settings(source.base) if source.model.is_melody else {}
     stated = getattr(config, FIELD, {})
     try:
-        window_s = base_facts(source.model).trained_duration_s
+        window_s = source.model.facts.trained_duration_s
         lm, codec = lm_config(config, window_s, stated, tune), codec_config(config.audio_encoder)
     except ValueError as error:
         raise UserError(f"{source.base}: cannot be written for audiocraft: {error}.") from error
@@ -78,14 +77,14 @@ def write_audiocraft(source: Source, folder: Path) -> None:
         UserError: audiocraft has no such model.
     """
     lm, codec = check_fits(source)
-    config: Any = source.model.config
+    config: Any = source.model.hf.config
     tensors = source.tensors()
     try:
         state = lm_to_audiocraft(tensors, places_of(config))
         codec_state = codec_to_audiocraft(_within(tensors, "audio_encoder."), _transposed(source))
     except ValueError as error:
         raise UserError(f"{source.base}: {error}.") from error
-    if is_melody(source.model):
+    if source.model.is_melody:
         state[TUNE_WINDOW] = hann_window(
             2 ** lm["conditioners"]["self_wav"]["chroma_stem"]["radix2_exp"]
         )
@@ -101,7 +100,7 @@ def _within(tensors: dict[str, Tensor], part: str) -> dict[str, Tensor]:
 
 
 def _transposed(source: Source) -> set[str]:
-    codec: Any = source.model.audio_encoder
+    codec: Any = source.model.hf.audio_encoder
     return {
         name.removesuffix(".conv")
         for name, module in codec.named_modules()
@@ -110,7 +109,7 @@ def _transposed(source: Source) -> set[str]:
 
 
 def _write_text_encoder(source: Source, folder: Path) -> None:
-    encoder: Any = source.model.text_encoder
+    encoder: Any = source.model.hf.text_encoder
     encoder.save_pretrained(folder, state_dict=_within(source.tensors(), "text_encoder."))
     for name in TOKENIZER:
         if (source.folder / name).is_file():

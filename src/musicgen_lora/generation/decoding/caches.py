@@ -105,7 +105,7 @@ class ClipCache:
 
     @property
     def positions(self) -> int | torch.Tensor:
-        """Of the next step: one for all, or `[R]`."""
+        """Position of the next step: one for all, or `[R]`."""
         return self.lengths[0] if len(set(self.lengths)) == 1 else self._positions
 
     def advance(self) -> None:

@@ -15,19 +15,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import torch
-from transformers import MusicgenForConditionalGeneration
 
 from musicgen_lora.generation.decoding.decoder import Decoder, threads_for
 from musicgen_lora.generation.decoding.request import Request
 from musicgen_lora.generation.decoding.sampling import Noise
 from musicgen_lora.generation.decoding.window import window_kind
-from musicgen_lora.model.base.facts import base_facts
-from musicgen_lora.model.musicgen import model_shape
+from musicgen_lora.model.musicgen import MusicGen
 
 VERSION = 1
 """Raised where a seed comes to give other codes: what was kept of earlier ones is played anew."""
 STRIDE_SHARE = 0.6
-"""Of a window is new music; what is before is heard. audiocraft: 18 of 30 s."""
+"""Share of a window that is new music; what is before is heard. audiocraft: 18 of 30 s."""
 
 
 def depends_on_batch(device: torch.device) -> bool:
@@ -35,18 +33,18 @@ def depends_on_batch(device: torch.device) -> bool:
     return device.type != "cpu"
 
 
-def window_frames(model: MusicgenForConditionalGeneration) -> tuple[int, int]:
+def window_frames(base: MusicGen) -> tuple[int, int]:
     """Frames of a window, as many as the base was trained on, and how many of them are new."""
-    window = max(1, round(base_facts(model).trained_duration_s * model_shape(model).frame_rate))
+    window = base.shape.frames(base.facts.trained_duration_s)
     return window, max(1, round(STRIDE_SHARE * window))
 
 
-def windows_sentence(model: MusicgenForConditionalGeneration, n_frames: int) -> str:
+def windows_sentence(base: MusicGen, n_frames: int) -> str:
     """What to tell the user of clips longer than a window; empty where they aren't."""
-    window, stride = window_frames(model)
+    window, stride = window_frames(base)
     if n_frames <= window:
         return ""
-    rate = model_shape(model).frame_rate
+    rate = base.shape.frame_rate
     window_s, heard_s = window / rate, (window - stride) / rate
     return (
         f"The base was trained on {window_s:g} s: {n_frames / rate:g} s are played in windows of "
@@ -57,7 +55,7 @@ def windows_sentence(model: MusicgenForConditionalGeneration, n_frames: int) -> 
 
 @torch.inference_mode()
 def generate_codes(
-    model: MusicgenForConditionalGeneration | Decoder,
+    model: MusicGen | Decoder,
     request: Request,
     on_step: Callable[[int, int], None] = lambda done, total: None,
 ) -> torch.Tensor:
@@ -73,7 +71,7 @@ def generate_codes(
         `[B, K, T]` int64 on the CPU.
     """
     decoder = model if isinstance(model, Decoder) else Decoder(model)
-    with threads_for(decoder.model):
+    with threads_for(decoder.base):
         return torch.cat(list(play_frames(decoder, request, on_step=on_step)), dim=-1)
 
 
@@ -90,7 +88,7 @@ def play_frames(
     played so far is read anew, by the new ones. See `generate_codes` for the rest.
     """
     shape, n_frames = decoder.shape, request.n_frames
-    window, stride = window_frames(decoder.model)
+    window, stride = window_frames(decoder.base)
     noise = Noise(request.seeds, (shape.n_codebooks, shape.special))
     n_steps = shape.delays.n_steps(n_frames)
     codes = request.prompt_codes

@@ -18,7 +18,6 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional
-from transformers import MusicgenForConditionalGeneration
 from transformers.activations import ACT2FN
 
 from musicgen_lora.generation.decoding import products
@@ -27,7 +26,7 @@ from musicgen_lora.generation.decoding.merged import merged_table, merged_weight
 from musicgen_lora.generation.decoding.products import Product
 from musicgen_lora.generation.decoding.request import Conditions
 from musicgen_lora.model.lora.mixture import Mixture
-from musicgen_lora.model.melody import is_melody, project_melodies
+from musicgen_lora.model.melody import project_melodies
 from musicgen_lora.model.musicgen import MusicGen
 from musicgen_lora.runtime.precision import DTYPES
 
@@ -38,20 +37,18 @@ program has its core."""
 PRECISIONS = ("fp32", "bf16", "int8")
 
 
-def n_decoder_parameters(model: MusicgenForConditionalGeneration) -> int:
+def n_decoder_parameters(base: MusicGen) -> int:
     """How many parameters the language model has, with its adapter."""
-    return sum(parameter.numel() for parameter in model.decoder.parameters())
+    return sum(parameter.numel() for parameter in base.hf.decoder.parameters())
 
 
 @contextmanager
-def threads_for(model: MusicgenForConditionalGeneration) -> Iterator[None]:
+def threads_for(base: MusicGen) -> Iterator[None]:
     """One thread for a small decoder on a CPU, unless the user says how many. By a rule, not by the
     clock: how products are shared among threads may change their last bits, and a seed should give
     the same clip on a busy day."""
     n_before = torch.get_num_threads()
-    is_small = (
-        model.decoder.device.type == "cpu" and n_decoder_parameters(model) <= ONE_THREAD_UP_TO
-    )
+    is_small = base.device.type == "cpu" and n_decoder_parameters(base) <= ONE_THREAD_UP_TO
     if is_small and "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(1)
     try:
@@ -79,7 +76,7 @@ class _Norm:
 
 @dataclass(frozen=True)
 class _TextAttention:
-    """Of a block, to the text."""
+    """A block's attention to the text."""
 
     norm: _Norm
     q: Product
@@ -121,7 +118,7 @@ class Decoder:
     """The weights of a model as they are now, with its adapter if one is on, or of a mixture.
 
     Args:
-        model: in eval mode; it stays as it is, and its projections of the conditions are used.
+        base: in eval mode; it stays as it is, and its projections of the conditions are used.
         precision: of the weights, one of `PRECISIONS`, whatever the model's own is: an adapter is
             merged in float32 and rounded with them once, where a base that is rounded already would
             swallow it. On a CPU states and sums stay in float32; other devices have no int8.
@@ -131,23 +128,22 @@ class Decoder:
 
     def __init__(
         self,
-        model: MusicgenForConditionalGeneration,
+        base: MusicGen,
         precision: str = "fp32",
         mixture: Mixture | None = None,
     ) -> None:
-        base = MusicGen(model)
-        self.model, self.shape, self._project_text = model, base.shape, base.project_text
-        self._mixture = Mixture(model) if mixture is None else mixture
+        self.base, self.shape, model = base, base.shape, base.hf
+        self._mixture = Mixture(base) if mixture is None else mixture
         stack: Any = model.decoder.model.decoder
         config: Any = model.decoder.config
-        self.device = model.decoder.device
+        self.device = base.device
         self.on_cpu = self.device.type == "cpu"
         self.precision = precision
         self.dtype = torch.float32 if self.on_cpu else DTYPES[precision]
         self.n_heads = config.num_attention_heads
         self.width = config.hidden_size
         self._activation: Any = ACT2FN[config.activation_function]
-        self._melody = is_melody(model)
+        self._melody = base.is_melody
         self._projections = [m for name, m in model.named_children() if name.endswith("_proj")]
         with self._mixture.on(stack.embed_tokens):
             tables = torch.cat([merged_table(table) for table in stack.embed_tokens])
@@ -158,7 +154,7 @@ class Decoder:
         self._positions_of = type(stack.embed_positions).get_embedding
         self._positions = torch.empty(0, self.width, dtype=self.dtype, device=self.device)
         # Forms of products are chosen for the threads that will multiply.
-        with threads_for(model), torch.inference_mode():
+        with threads_for(base), torch.inference_mode():
             self._layers = [self._mixed_layer(block) for block in stack.layers]
             with self._mixture.on([stack.layer_norm, *model.decoder.lm_heads]):
                 self._norm = _Norm.of(stack.layer_norm, self.dtype)
@@ -214,7 +210,7 @@ class Decoder:
             negative = None if away is None else self._project(*away)
             tunes = []
             if self._melody:
-                tunes = [project_melodies(self.model, tune, 1) for tune in (melody, None)]
+                tunes = [project_melodies(self.base.hf, tune, 1) for tune in (melody, None)]
         is_guided = has_text or negative is not None
         if not self._melody:
             nothing = text.new_empty(2, 0, self.width)
@@ -230,7 +226,7 @@ class Decoder:
 
     def _project(self, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         """A text as the decoder reads it, `[1, L, D]`."""
-        return self._project_text(states.to(self.device), mask).to(self.dtype)
+        return self.base.project_text(states.to(self.device), mask).to(self.dtype)
 
     def embed(self, columns: torch.Tensor) -> torch.Tensor:
         """Columns of tokens `[B, K]` as states `[B, D]`."""

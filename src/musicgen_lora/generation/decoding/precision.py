@@ -10,7 +10,6 @@ import time
 from typing import Any
 
 import torch
-from transformers import MusicgenForConditionalGeneration
 
 from musicgen_lora.errors import UserError
 from musicgen_lora.generation.decoding.choices import CLEARLY, kept_choice
@@ -24,7 +23,7 @@ from musicgen_lora.generation.decoding.decoder import (
     threads_for,
 )
 from musicgen_lora.generation.decoding.sampling import Noise, Sampling, sample
-from musicgen_lora.model.musicgen import base_fingerprint, model_shape
+from musicgen_lora.model.musicgen import MusicGen
 
 NEAR_LOSSLESS = 0.01
 """Of float32's entropy, that the predictions may be away (Kullback-Leibler): a loss that is worse
@@ -33,13 +32,11 @@ N_STEPS = 24
 """That are played to measure."""
 
 
-def choose_precision(
-    model: MusicgenForConditionalGeneration, wanted: str, device: torch.device
-) -> tuple[str, str]:
+def choose_precision(base: MusicGen, wanted: str, device: torch.device) -> tuple[str, str]:
     """The precision to play in, and a sentence that says why.
 
     Args:
-        model: with its adapter, if one is on.
+        base: with its adapter, if one is on.
         wanted: "auto" or one of `PRECISIONS`.
         device: that will play.
 
@@ -56,11 +53,11 @@ def choose_precision(
         return found, f"Decoding in {found}, which this {device.type} is fast at."
     if wanted != "auto":
         return wanted, f"Decoding in {wanted}, as asked."
-    if n_decoder_parameters(model) <= ONE_THREAD_UP_TO:
+    if n_decoder_parameters(base) <= ONE_THREAD_UP_TO:
         return "fp32", "Decoding in fp32: the model is small enough for it."
-    with threads_for(model):
-        what = f"precision of {base_fingerprint(model)}"
-        found = kept_choice(what, PRECISIONS, lambda: fastest_near_lossless(model))
+    with threads_for(base):
+        what = f"precision of {base.fingerprint}"
+        found = kept_choice(what, PRECISIONS, lambda: fastest_near_lossless(base))
     return found, (
         f"Decoding in {found}: on this computer the fastest whose predictions are within "
         f"{NEAR_LOSSLESS:.0%} of fp32's; --precision sets another."
@@ -68,14 +65,14 @@ def choose_precision(
 
 
 @torch.inference_mode()
-def fastest_near_lossless(model: MusicgenForConditionalGeneration) -> str:
+def fastest_near_lossless(base: MusicGen) -> str:
     """The precision of `PRECISIONS` that is clearly faster than those before it and near lossless,
     measured on a clip of the model's own."""
     best, best_s = PRECISIONS[0], 0.0
-    exact, tokens, best_s = _read(Decoder(model, best), None)
+    exact, tokens, best_s = _read(Decoder(base, best), None)
     entropy = -(exact.exp() * exact).sum(-1).mean()
     for precision in PRECISIONS[1:]:
-        found, _, seconds = _read(Decoder(model, precision), tokens)
+        found, _, seconds = _read(Decoder(base, precision), tokens)
         distance = (exact.exp() * (exact - found)).sum(-1).mean()
         if bool(distance <= NEAR_LOSSLESS * entropy) and seconds * CLEARLY < best_s:
             best, best_s = precision, seconds
@@ -90,8 +87,8 @@ def _read(
     Returns:
         Logarithms of what is predicted, `[S, K, V]`, the columns, and the seconds of a step.
     """
-    shape = model_shape(decoder.model)
-    config: Any = decoder.model.config
+    shape = decoder.shape
+    config: Any = decoder.base.hf.config
     width = config.text_encoder.hidden_size
     conditions = Conditions(torch.zeros(1, 8, width), torch.ones(1, 8, dtype=torch.long))
     noise = Noise([0], (shape.n_codebooks, shape.special))

@@ -26,7 +26,7 @@ GROUP = 8
 TRIED = (1, 2, 3, 4, 6, 8, 16, 33)
 """Numbers of rows at which a product is compared with that of each row alone."""
 COLD_BYTES = 64 << 20
-"""Of weights that forms are timed on."""
+"""Size of the weights that forms are timed on."""
 _mkldnn: Any = torch.ops.mkldnn
 _onednn: Any = torch.ops.onednn
 

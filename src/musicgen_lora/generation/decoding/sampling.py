@@ -84,14 +84,14 @@ class Noise:
         self._n_left = 0
 
     def next(self) -> torch.Tensor:
-        """Of the next step, `[B, K, V]`."""
+        """The numbers of the next step, `[B, K, V]`."""
         if not self._n_left:
             self._block, self._n_left = self.block(), self.STEPS
         self._n_left -= 1
         return self._block[:, self.STEPS - 1 - self._n_left]
 
     def block(self) -> torch.Tensor:
-        """Of the next `STEPS` steps, `[B, steps, K, V]`."""
+        """The numbers of the next `STEPS` steps, `[B, steps, K, V]`."""
         made = [torch.rand(self.STEPS, *self._shape, generator=g) for g in self._generators]
         return torch.stack(made)
 

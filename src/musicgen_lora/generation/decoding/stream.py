@@ -13,20 +13,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import MusicgenForConditionalGeneration
 
 from musicgen_lora.errors import UserError
 from musicgen_lora.generation.decoding.decode import play_frames
 from musicgen_lora.generation.decoding.decoder import Decoder, threads_for
 from musicgen_lora.generation.decoding.request import Request
-from musicgen_lora.model.musicgen import model_shape
+from musicgen_lora.model.musicgen import MusicGen
 
 CHUNK_S = 0.5
-"""Of audio that is yielded at a time."""
+"""Seconds of audio that are yielded at a time."""
 
 
 def stream_audio(
-    model: MusicgenForConditionalGeneration | Decoder,
+    model: MusicGen | Decoder,
     request: Request,
     chunk_s: float = CHUNK_S,
 ) -> Iterator[np.ndarray]:
@@ -44,13 +43,13 @@ def stream_audio(
         UserError: the model's codec can't be decoded in chunks.
     """
     decoder = model if isinstance(model, Decoder) else Decoder(model)
-    chunks = ChunkDecoder(decoder.model)
+    chunks = ChunkDecoder(decoder.base)
     chunk = max(1, round(chunk_s * decoder.shape.frame_rate))
     parts = play_frames(decoder, request, chunk=chunk)
     n_done = 0
     while n_done < request.n_frames:
         # Not around the `yield`: what the caller does in between is no matter of ours.
-        with threads_for(decoder.model):
+        with threads_for(decoder.base):
             codes = next(parts)
             n_done += codes.shape[-1]
             sound = chunks.push(codes, last=n_done == request.n_frames)
@@ -58,9 +57,9 @@ def stream_audio(
             yield sound
 
 
-def decodes_in_parts(model: MusicgenForConditionalGeneration) -> bool:
+def decodes_in_parts(base: MusicGen) -> bool:
     """Whether a model's codec can be decoded in parts."""
-    codec: Any = model.audio_encoder
+    codec: Any = base.codec.module
     kinds = [type(layer).__name__ for layer in codec.decoder.layers[:2]]
     return codec.config.norm_type == "weight_norm" and kinds == ["EncodecConv1d", "EncodecLSTM"]
 
@@ -69,17 +68,17 @@ class ChunkDecoder:
     """Decodes clips from codes that come in parts.
 
     Args:
-        model: its codec is used, on the codec's device.
+        base: its codec is used, on the codec's device.
 
     Raises:
         UserError: the codec can't be decoded in parts.
     """
 
-    def __init__(self, model: MusicgenForConditionalGeneration) -> None:
-        self._codec: Any = model.audio_encoder
-        self._n_channels = model_shape(model).n_channels
+    def __init__(self, base: MusicGen) -> None:
+        self._codec: Any = base.codec.module
+        self._n_channels = base.shape.n_channels
         self._hop = int(self._codec.config.hop_length)
-        if not decodes_in_parts(model):
+        if not decodes_in_parts(base):
             raise UserError(
                 "This model's codec looks at whole clips, and can't be decoded in parts; "
                 "generate the clip as a whole."

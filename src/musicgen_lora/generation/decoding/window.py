@@ -74,7 +74,7 @@ class Window:
 
     @property
     def step(self) -> int:
-        """Of `n_steps`, how many are done or were given."""
+        """How many of `n_steps` are done or were given."""
         return self._step
 
     def frames(self, begin: int, end: int) -> torch.Tensor:

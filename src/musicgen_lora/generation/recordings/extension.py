@@ -140,7 +140,7 @@ class Extension:
 
     @property
     def seconds(self) -> float:
-        """Of what is new."""
+        """How long the new music is."""
         return (self.end - self.begin) / self.sample_rate
 
     @property

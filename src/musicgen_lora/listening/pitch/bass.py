@@ -20,9 +20,9 @@ from musicgen_lora.listening.rhythm.onsets import pick_onsets, spectral_flux
 
 BASS_RATE = 1_000
 LOW_HZ, HIGH_HZ = 20.0, 120.0
-WINDOW_S, HOP_S = 0.1, 0.01
+WINDOW_S, PITCH_HOP_S = 0.1, 0.01
 N_FFT = 1024
-HARMONIC_GAINS = (1.0, 0.5, 0.3)
+BASS_HARMONIC_GAINS = (1.0, 0.5, 0.3)
 PITCHES = np.arange(15.5, 47.5, 0.1)
 """MIDI notes tried: 20 to 125 Hz."""
 FLOOR_DB = -50.0
@@ -87,12 +87,12 @@ def find_bass_notes(waveform: np.ndarray, sample_rate: int) -> list[BassNote]:
 def follow_bass(low: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Pitch (MIDI) and level (dB of a full-scale sine) of a signal `[N]` at 1 kHz, every 10 ms:
     two `[F]`, frame f centred on f x 10 ms; empty below a window's length."""
-    n_window, hop = round(WINDOW_S * BASS_RATE), round(HOP_S * BASS_RATE)
+    n_window, hop = round(WINDOW_S * BASS_RATE), round(PITCH_HOP_S * BASS_RATE)
     if len(low) < n_window:
         return np.zeros(0), np.zeros(0)
     window = np.asarray(hann(n_window, sym=False), dtype=np.float32)
     spectrum = magnitudes(low, window, hop, N_FFT)
-    gains = harmonic_gains(PITCHES, HARMONIC_GAINS, N_FFT, BASS_RATE)
+    gains = harmonic_gains(PITCHES, BASS_HARMONIC_GAINS, N_FFT, BASS_RATE)
     pitches, levels = [], []
     for start in range(0, spectrum.shape[1], FRAMES_AT_ONCE):
         salience = gains @ spectrum[:, start : start + FRAMES_AT_ONCE]
@@ -105,8 +105,8 @@ def _read_note(
     pitches: np.ndarray, levels_db: np.ndarray, start_s: float, end_s: float, floor_db: float
 ) -> BassNote | None:
     # Frames that see the next note are left out at the end.
-    first = round((start_s + ATTACK_S) / HOP_S)
-    last = round((end_s - 0.25 * WINDOW_S) / HOP_S)
+    first = round((start_s + ATTACK_S) / PITCH_HOP_S)
+    last = round((end_s - 0.25 * WINDOW_S) / PITCH_HOP_S)
     levels = levels_db[first:last]
     if not len(levels):
         return None
@@ -114,10 +114,10 @@ def _read_note(
     peak_db = float(levels[loudest])
     quiet = loudest + np.flatnonzero(levels[loudest:] < max(floor_db, peak_db - RANGE_DB))
     n_heard = int(quiet[0]) if len(quiet) else len(levels)
-    duration_s = n_heard * HOP_S + ATTACK_S
+    duration_s = n_heard * PITCH_HOP_S + ATTACK_S
     # A drum dies away all the time, a note holds for some of it, however short it is cut.
     falls = levels[: max(n_heard - N_FALL, 0)] - levels[N_FALL : max(n_heard, N_FALL)]
-    fall_s = N_FALL * HOP_S
+    fall_s = N_FALL * PITCH_HOP_S
     dies = len(falls) > 0 and float(np.quantile(falls, 0.25)) > KICK_DB_PER_S * fall_s
     if duration_s < SHORTEST_S or peak_db < floor_db or dies:
         return None
@@ -125,7 +125,7 @@ def _read_note(
     faint = loudest + np.flatnonzero(levels[loudest:n_heard] < peak_db - FAINT_DB)
     track = pitches[first : first + (int(faint[0]) if len(faint) else n_heard)]
     # A third at either end: a glide takes place between.
-    n_end = max(1, min(len(track) // 3, round(0.15 / HOP_S)))
+    n_end = max(1, min(len(track) // 3, round(0.15 / PITCH_HOP_S)))
     pitch, tail = float(np.median(track[:n_end])), track[-n_end:]
     # A short note arrives in its last moments alone, which the median of them hasn't heard yet.
     arrived = 0.9 if float(np.median(tail)) > pitch else 0.1
@@ -143,8 +143,8 @@ def _read_note(
 
 def _decay_s(levels_db: np.ndarray) -> float:
     """Time constant of a line through levels `[F]`, without the frames that see the end."""
-    held = levels_db[: len(levels_db) - round(0.5 * WINDOW_S / HOP_S)]
-    if len(held) < SHORTEST_FALL_S / HOP_S:
+    held = levels_db[: len(levels_db) - round(0.5 * WINDOW_S / PITCH_HOP_S)]
+    if len(held) < SHORTEST_FALL_S / PITCH_HOP_S:
         return float("nan")
-    slope = float(np.polyfit(HOP_S * np.arange(len(held)), held, 1)[0])
+    slope = float(np.polyfit(PITCH_HOP_S * np.arange(len(held)), held, 1)[0])
     return DECIBELS_OF_E / -slope if slope < -DECIBELS_OF_E / LONGEST_DECAY_S else float("nan")

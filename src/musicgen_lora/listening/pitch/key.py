@@ -30,7 +30,7 @@ MODES = ("major", "minor")
 
 TONE_RATE = 4_000
 LOW_HZ, HIGH_HZ = 110.0, 1500.0
-WINDOW_S, HOP_S = 0.4, 0.1
+WINDOW_S, TONE_HOP_S = 0.4, 0.1
 N_FFT = 4096
 ABOVE_NOISE = 3.0
 """A tone's peak is this many times the mean of the 120 Hz around it."""
@@ -49,7 +49,7 @@ BASS_WINDOW_S, BASS_HOP_S = 0.15, 0.02
 BASS_N_FFT = 2048
 BASS_PITCHES = np.arange(21.5, 57.5, 0.1)
 """MIDI notes tried: 28 to 225 Hz."""
-HARMONIC_GAINS = tuple(0.7**order for order in range(6))
+KEY_HARMONIC_GAINS = tuple(0.7**order for order in range(6))
 BASS_HZ = 130.0
 BASS_SHARE = 0.4
 """Where nothing up to `BASS_HZ` is this strong against the frame's strongest, there is no bass,
@@ -195,7 +195,7 @@ def _low_part(waveform: np.ndarray, sample_rate: int, rate: int) -> np.ndarray:
 def _follow(magnitude: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Pitch (MIDI) of the strongest series of harmonics in each frame of `[bins, F]` and the roots
     of its magnitudes summed up, both `[F]`."""
-    gains = harmonic_gains(BASS_PITCHES, HARMONIC_GAINS, BASS_N_FFT, BASS_RATE)
+    gains = harmonic_gains(BASS_PITCHES, KEY_HARMONIC_GAINS, BASS_N_FFT, BASS_RATE)
     width = round(80.0 * BASS_N_FFT / BASS_RATE)
     pitches, levels = [], []
     for start in range(0, magnitude.shape[1], FRAMES_AT_ONCE):
@@ -223,7 +223,7 @@ def tone_chroma(waveform: np.ndarray, sample_rate: int) -> tuple[np.ndarray, flo
         return np.zeros(12), 0.0
     window = np.asarray(hann(n_window, sym=False), dtype=np.float32)
     # Whole windows alone.
-    hop = round(HOP_S * TONE_RATE)
+    hop = round(TONE_HOP_S * TONE_RATE)
     first = -(-(n_window // 2) // hop)
     n_frames = max(1, (len(low) - n_window + n_window // 2) // hop + 1 - first)
     magnitude = magnitudes(low, window, hop, N_FFT, first=first, n_frames=n_frames)

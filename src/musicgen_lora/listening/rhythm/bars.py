@@ -24,7 +24,7 @@ HALF_PHRASE_COST, ODD_COST = 1.0, 2.0
 """What windows off the phrase of four bars cost, in bars that might be thrown away instead."""
 KEPT_BARS = 2
 """A stretch between two pauses that has as many whole bars is a clip, however short."""
-SILENT_SHARE = 0.5
+SILENT_BARS_SHARE = 0.5
 """A bar that is silent for more than this is left out."""
 LOOP_SLACK = 0.02
 """A loop's length may be off a whole number of bars by this share of a bar."""
@@ -90,7 +90,7 @@ def _sounding_runs(lines: np.ndarray, silences_s: Sequence[Stretch]) -> list[np.
         silent_s = sum(
             max(0.0, min(stop_s, silence[1]) - max(start_s, silence[0])) for silence in silences_s
         )
-        if silent_s > SILENT_SHARE * (stop_s - start_s):
+        if silent_s > SILENT_BARS_SHARE * (stop_s - start_s):
             runs.append(lines[first : index + 1])
             first = index + 1
     runs.append(lines[first:])

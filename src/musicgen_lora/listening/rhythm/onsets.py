@@ -17,7 +17,7 @@ from scipy.signal.windows import hann
 
 from musicgen_lora.audio.spectra import magnitudes
 
-HOP_S = 0.005
+ONSET_HOP_S = 0.005
 """Time between frames, rounded to whole samples. A 1/64 note at 170 BPM lasts 22 ms."""
 LAG_S = 0.015
 """A frame is compared with the one this long before it."""
@@ -51,7 +51,7 @@ def spectral_flux(
         Flux in dB `[F]`, frame f centred on sample f x hop, and frames a second. Zero for a
         band that is silent or above half the sample rate.
     """
-    hop = max(1, round(HOP_S * sample_rate))
+    hop = max(1, round(ONSET_HOP_S * sample_rate))
     rate = sample_rate / hop
     n_window = max(16, round(window_s * sample_rate))
     n_frames = len(mono) // hop + 1

@@ -17,7 +17,7 @@ CODES = integer(2, 1 << 16)
 """Number of entries in a codebook; codes are kept in 16 bits."""
 CHANNELS = integer(1, 2)
 KERNEL = integer(1, 1024)
-RATE = integer(4_000, 384_000)
+SAMPLE_RATE = integer(4_000, 384_000)
 """Sample rate in Hz."""
 PITCH_CLASSES = integer(1, 128)
 DURATION_S = real(0.001, 3600.0)

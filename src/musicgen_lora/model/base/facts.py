@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from transformers import MusicgenForConditionalGeneration, PreTrainedConfig
+from transformers import PreTrainedConfig
 
 from musicgen_lora.errors import UserError
 
@@ -35,13 +35,8 @@ class BaseFacts:
     advised_learning_rate: float | None = None
 
 
-def base_facts(model: MusicgenForConditionalGeneration) -> BaseFacts:
-    """The facts that a loaded base states, and Meta's for the rest."""
-    return read_base_facts(model.config, str(model.config.name_or_path))
-
-
 def read_base_facts(config: PreTrainedConfig, name: str) -> BaseFacts:
-    """Reads and checks the facts in a configuration.
+    """Reads and checks the facts that a configuration states; Meta's for the rest.
 
     Raises:
         UserError: they are not what they should be; `name` says of which base.

@@ -37,7 +37,7 @@ from musicgen_lora.model.base.bounds import (
     LAYERS,
     NAME,
     PITCH_CLASSES,
-    RATE,
+    SAMPLE_RATE,
     WIDTH,
     WORDS,
 )
@@ -76,7 +76,7 @@ _TEXT_ENCODER = fields(
 _CODEC = fields(
     {"model_type": one_of("encodec")},
     {
-        "sampling_rate": RATE,
+        "sampling_rate": SAMPLE_RATE,
         "audio_channels": CHANNELS,
         **dict.fromkeys(("hidden_size", "num_filters"), WIDTH),
         "num_residual_layers": integer(1, 16),

@@ -23,7 +23,7 @@ BLOCK = 128
 """Queries of a block; 96 to 176 take equally long."""
 
 
-def use_blocks(model: MusicgenForConditionalGeneration) -> None:
+def use_blocked_attention(model: MusicgenForConditionalGeneration) -> None:
     """Makes a model's decoder use this attention."""
     AttentionInterface.register(NAME, _attend)
     AttentionMaskInterface.register(NAME, sdpa_mask)

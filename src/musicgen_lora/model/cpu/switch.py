@@ -9,7 +9,7 @@ from __future__ import annotations
 from transformers import MusicgenForConditionalGeneration
 
 from musicgen_lora.model.cpu.allocator import keep_freed_memory
-from musicgen_lora.model.cpu.attention import use_blocks
+from musicgen_lora.model.cpu.attention import use_blocked_attention
 from musicgen_lora.model.cpu.lora_linear import fuse_products
 
 
@@ -25,5 +25,5 @@ def enable(model: MusicgenForConditionalGeneration, precision: str) -> None:
     if model.decoder.device.type == "cpu":
         keep_freed_memory()
         if precision == "bf16":
-            use_blocks(model)
+            use_blocked_attention(model)
     fuse_products(model)

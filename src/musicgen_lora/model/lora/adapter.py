@@ -29,7 +29,7 @@ from musicgen_lora.model.base.loading import UNLOADABLE
 from musicgen_lora.model.lora.config import CONFIG_FILE, read_adapter_config
 from musicgen_lora.model.lora.facts import FACTS_FILE, FACTS_VERSION, AdapterFacts
 from musicgen_lora.model.lora.trainable import adapter_off, save_adapter
-from musicgen_lora.model.musicgen import AnyMusicGen, musicgen_of
+from musicgen_lora.model.musicgen import MusicGen
 
 __all__ = [
     "CONFIG_FILE",
@@ -122,18 +122,18 @@ def _check_manifest(folder: Path, digests: Mapping[str, str]) -> None:
         )
 
 
-def load_adapter(model: AnyMusicGen, adapter: Path | AdapterFiles) -> PeftModel:
+def load_adapter(base: MusicGen, adapter: Path | AdapterFiles) -> PeftModel:
     """Puts a trained adapter on its base, frozen and in eval mode.
 
     Args:
-        model: changed in place.
+        base: changed in place.
         adapter: its folder, or what was read from it.
 
     Raises:
         UserError: no adapter there, a damaged one, or one made for another base.
     """
     files = read_adapter(adapter) if isinstance(adapter, Path) else adapter
-    folder, facts, base = files.folder, files.facts, musicgen_of(model)
+    folder, facts = files.folder, files.facts
     if facts is not None and facts.base_fingerprint != base.fingerprint:
         raise UserError(
             f"{folder}: this adapter was trained on another base ({facts.base_path}, fingerprint "

@@ -27,10 +27,10 @@ from torch import Tensor, nn
 from musicgen_lora.errors import RunError, UserError
 from musicgen_lora.given import check_strength
 from musicgen_lora.model.lora.adapter import AdapterFiles, load_adapter, read_adapter
-from musicgen_lora.model.musicgen import AnyMusicGen, MusicGen, musicgen_of
+from musicgen_lora.model.musicgen import MusicGen
 
 NAME = "default"
-"""Of an adapter within PEFT."""
+"""What PEFT puts before the names of an adapter's tensors."""
 _PREFIX = "base_model.model."
 Change = Callable[[], Tensor]
 """Gives what an adapter of strength 1 adds to a weight, float64."""
@@ -62,7 +62,7 @@ class Part:
         return dataclasses.replace(self, strength=strength)
 
 
-def read_part(model: AnyMusicGen, adapter: Path | AdapterFiles, strength: float = 1.0) -> Part:
+def read_part(model: MusicGen, adapter: Path | AdapterFiles, strength: float = 1.0) -> Part:
     """Reads an adapter and works out what it changes of a base.
 
     Args:
@@ -76,7 +76,7 @@ def read_part(model: AnyMusicGen, adapter: Path | AdapterFiles, strength: float 
     """
     check_strength(strength)
     files = read_adapter(adapter) if isinstance(adapter, Path) else adapter
-    return Part(files, _changes(musicgen_of(model), files), strength)
+    return Part(files, _changes(model, files), strength)
 
 
 class Mixture:
@@ -87,8 +87,8 @@ class Mixture:
         parts: adapters. Those of strength 0 change nothing.
     """
 
-    def __init__(self, model: AnyMusicGen, parts: Sequence[Part] = ()) -> None:
-        self._hf, self.parts = musicgen_of(model).hf, tuple(parts)
+    def __init__(self, model: MusicGen, parts: Sequence[Part] = ()) -> None:
+        self._hf, self.parts = model.hf, tuple(parts)
         self._changes: dict[str, list[tuple[float, Change]]] = {}
         for part in parts:
             for name, change in part.changes.items():

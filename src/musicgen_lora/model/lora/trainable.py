@@ -22,14 +22,14 @@ from musicgen_lora.model.cpu.lora_linear import fuse_products
 from musicgen_lora.model.lora import initial
 from musicgen_lora.model.lora.initial import Tensors
 from musicgen_lora.model.lora.spec import LoraSpec
-from musicgen_lora.model.musicgen import AnyMusicGen, musicgen_of
+from musicgen_lora.model.musicgen import MusicGen
 
 
 class TrainableLora:
     """Fresh LoRA layers (Hu et al., 2021) in a base, which change no prediction yet.
 
     Args:
-        model: changed in place; its own weights stay frozen. PiSSA and OLoRA move a part of them
+        base: changed in place; its own weights stay frozen. PiSSA and OLoRA move a part of them
             into the adapter, see `initial`.
         spec: what is asked for.
         base_name: what the adapter's config will name as its base; the model's path where it is
@@ -39,8 +39,7 @@ class TrainableLora:
         UserError: the initialisation cannot make this adapter, or DoRA adapts none of the layers.
     """
 
-    def __init__(self, model: AnyMusicGen, spec: LoraSpec, base_name: str = "") -> None:
-        base = musicgen_of(model)
+    def __init__(self, base: MusicGen, spec: LoraSpec, base_name: str = "") -> None:
         adapted = get_peft_model(base.hf, spec.peft_config(base.hf))  # pyright: ignore[reportArgumentType]
         assert isinstance(adapted, PeftModel)
         adapted.peft_config["default"].base_model_name_or_path = base_name or base.path

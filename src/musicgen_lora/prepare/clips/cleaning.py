@@ -16,7 +16,7 @@ from musicgen_lora.prepare.hearing.analyse import SILENT_PEAK_DB
 from musicgen_lora.prepare.hearing.records import Analysis
 from musicgen_lora.prepare.report.findings import is_clipped
 
-SILENT_SHARE = 0.9
+SILENT_FILE_SHARE = 0.9
 BANDWIDTH_STEP_HZ = 500.0
 LOUDER_DB = 3.0
 """Bandwidths this close are one."""
@@ -41,7 +41,7 @@ def unusable_reason(
     if duration_s < min_clip_s:
         return f"{duration_s:.2f} s is shorter than {min_clip_s:g} s (--min_clip)."
     silent_s = sum(stop_s - start_s for start_s, stop_s in quality.silences_s)
-    if quality.true_peak_db <= SILENT_PEAK_DB or silent_s >= SILENT_SHARE * duration_s:
+    if quality.true_peak_db <= SILENT_PEAK_DB or silent_s >= SILENT_FILE_SHARE * duration_s:
         return f"is silent ({silent_s:.0f} of {duration_s:.0f} s)."
     if record.is_one_shot and not keeps_hits:
         return ONE_SHOT

@@ -20,7 +20,7 @@ from musicgen_lora.audio.stream import AudioStream
 from musicgen_lora.cluster.engine import Engine, run_shown
 from musicgen_lora.errors import AudioError, printable
 from musicgen_lora.prepare.clips.cut import ClipPlan
-from musicgen_lora.prepare.hearing.analyse import RATE, analyse_segment
+from musicgen_lora.prepare.hearing.analyse import ANALYSIS_RATE, analyse_segment
 from musicgen_lora.prepare.hearing.records import FORMAT, Segment, Window, keep, read_kept
 from musicgen_lora.prepare.reading.inputs import Input
 from musicgen_lora.prepare.words.captions import MIN_CONFIDENCE
@@ -102,7 +102,7 @@ def measure_file(task: WindowTask, alive: Callable[[], None]) -> dict[Key, Segme
 def _measure(
     stream: AudioStream, start_s: float, duration_s: float, alive: Callable[[], None]
 ) -> Segment:
-    rate = min(RATE, stream.sample_rate)
+    rate = min(ANALYSIS_RATE, stream.sample_rate)
     waveform = read_stretch(stream, rate, start_s=start_s, duration_s=duration_s)
     alive()
     if cancelled_bands(*(tuple(levels.tolist()) for levels in band_levels(waveform, rate))):

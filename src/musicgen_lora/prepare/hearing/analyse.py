@@ -24,7 +24,7 @@ from musicgen_lora.audio.fold import cancelled_bands, fold_to_mono
 from musicgen_lora.audio.stream import LONGEST_S, AudioStream
 from musicgen_lora.errors import AudioError
 from musicgen_lora.formats.arrays import read_array
-from musicgen_lora.listening.duplicates import HOP_S, fingerprint
+from musicgen_lora.listening.duplicates import FINGERPRINT_HOP_S, audio_fingerprint
 from musicgen_lora.listening.one_shots import is_one_shot
 from musicgen_lora.listening.pitch.bass import find_bass_notes
 from musicgen_lora.listening.pitch.key import estimate_key
@@ -48,7 +48,7 @@ from musicgen_lora.prepare.words.heard_words import words_of
 from musicgen_lora.runtime.workers import Failure
 
 SEGMENT_S = 300.0
-RATE = 32_000
+ANALYSIS_RATE = 32_000
 """Rate in Hz at which all but the quality is analysed; lower rates stay as they are."""
 BLOCK = 1 << 22
 """Samples of all channels whose quality is measured together: 47 s of stereo at 44.1 kHz."""
@@ -123,7 +123,7 @@ def _analyse(path: Path, alive: Callable[[], None]) -> tuple[dict[str, Any], np.
             if all(quality.peak_db <= SILENT_PEAK_DB for _, _, quality in segment.measured):
                 # Hours of silence, as a small FLAC can hold, are not worth a measurement.
                 segments.append(Segment(start_s=start_s, duration_s=segment_s))
-                prints.append(np.zeros(math.ceil(segment_s / HOP_S), dtype=np.uint64))
+                prints.append(np.zeros(math.ceil(segment_s / FINGERPRINT_HOP_S), dtype=np.uint64))
             else:
                 is_hit = n_segments == 1 and is_one_shot(segment.waveform, segment.rate)
                 segments.append(
@@ -131,7 +131,7 @@ def _analyse(path: Path, alive: Callable[[], None]) -> tuple[dict[str, Any], np.
                         segment.waveform, segment.rate, start_s, alive, segment.measured
                     )
                 )
-                prints.append(fingerprint(segment.waveform, segment.rate))
+                prints.append(audio_fingerprint(segment.waveform, segment.rate))
             n_read += segment.n_frames
             # Not kept while the next one is read.
             del segment
@@ -183,7 +183,7 @@ def _read_segment(
 ) -> _Segment | None:
     """The next samples of a file; None at its end."""
     own_rate = stream.sample_rate
-    rate = min(RATE, own_rate)
+    rate = min(ANALYSIS_RATE, own_rate)
     n_channels = stream.n_channels if stream.n_channels <= 2 else 1
     n_block = BLOCK // max(2, stream.n_channels)
     waveform = np.zeros((n_channels, 0), dtype=np.float32)

@@ -167,10 +167,10 @@ def _listen(task: TagTask, path: Path, start_s: float, duration_s: float) -> Hea
         assert task.clap_path is not None
         waveform = read_audio(path, CLAP_RATE, start_s=start_s, duration_s=duration_s)
         return _clap_heard(task.clap_path, waveform)
-    from musicgen_lora.listening.musicnn import RATE, TAGS, tag_waveform
+    from musicgen_lora.listening.musicnn import MUSICNN_RATE, TAGS, tag_waveform
 
-    waveform = read_audio(path, RATE, start_s=start_s, duration_s=duration_s)
-    chances = tag_waveform(waveform, RATE)[0].mean(axis=0)
+    waveform = read_audio(path, MUSICNN_RATE, start_s=start_s, duration_s=duration_s)
+    chances = tag_waveform(waveform, MUSICNN_RATE)[0].mean(axis=0)
     heard: Heard = {"genre": {}, "mood": {}, "instrument": {}}
     for tag, chance in zip(TAGS, chances.tolist(), strict=True):
         if tag in MUSICNN_WORDS:

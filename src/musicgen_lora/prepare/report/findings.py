@@ -24,7 +24,7 @@ CLIPPED_PER_S = 1.0
 DC_OFFSET = 0.01
 NEEDED_HZ = 15_000.0
 """The codec's audio reaches up to 16 kHz."""
-SILENT_SHARE = 0.2
+TOLD_SILENT_SHARE = 0.2
 QUIET_LUFS = -32.0
 """The usual target lies 16 dB above; noise comes up as far."""
 CUT_SHORT = 0.98
@@ -131,7 +131,7 @@ CHECKS = (
         "silence",
         "are silent for more than a fifth",
         "Trim them: an adapter learns the silence too.",
-        lambda r: _silent_share(r) > SILENT_SHARE,
+        lambda r: _silent_share(r) > TOLD_SILENT_SHARE,
     ),
     Check(
         "quiet",

@@ -43,7 +43,7 @@ REPEATABLE = {
 
 
 def run_identity(settings: TrainSettings, base: str, clips: Clips, ids: Sequence[str]) -> str:
-    """Of a run: settings, base and data; equal ones give equal results."""
+    """Hash of settings, base and data: runs of equal hashes give equal results."""
     plain = {name: v for name, v in plain_settings(settings).items() if name not in REPEATABLE}
     # A folder is the same one whichever way it is named; hub ids are no folders.
     if Path(settings.model_path).is_dir():
