@@ -27,8 +27,8 @@ from musicgen_lora.listening.duplicates import (
     SUMMARY_THRESHOLD,
     THRESHOLD,
     _summaries,
+    audio_fingerprint,
     duplicate_groups,
-    fingerprint,
     similarity,
 )
 
@@ -101,7 +101,7 @@ def pool(n_beats: int, n_copied: int) -> tuple[list[Beat], dict[tuple[int, str],
         for kind, (samples, rate) in versions.items():
             duration_s = samples.shape[1] / rate
             start = time.process_time()
-            prints[index, kind] = fingerprint(samples, rate), duration_s
+            prints[index, kind] = audio_fingerprint(samples, rate), duration_s
             seconds, heard_s = seconds + time.process_time() - start, heard_s + duration_s
     print(f"fingerprints: {heard_s / seconds:.0f} s of audio in a second of one core")
     return beats, prints

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from musicgen_lora.config import GenerateSettings
+from musicgen_lora.config import GenerateSettings, prompts
 from musicgen_lora.config.prompts import clip_orders, read_prompts
 from musicgen_lora.errors import UserError
 
@@ -84,6 +84,25 @@ def test_another_encoding_is_read_and_told(tmp_path: Path) -> None:
     (row,), guessed = read_prompts(path)
     assert row.prompts == ("暗黑的陷阱节拍、有钢琴和808低音。",)
     assert guessed == "GB18030"
+
+
+def test_a_file_is_read_once_unless_it_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Checks, counts and clips are of the same prompts."""
+    path, read = tmp_path / "a.txt", []
+    original = prompts.read_bytes
+    monkeypatch.setattr(prompts, "read_bytes", lambda *of: read.append(of) or original(*of))
+    path.write_text("trap beat\n")
+    settings = GenerateSettings(prompts_file=path)
+    assert len(read_prompts(path)[0]) == len(clip_orders(settings)) == len(clip_orders(settings))
+    assert len(read) == 1
+    path.write_text("trap beat\ndrill beat\n")
+    assert [order.settings.prompts for order in clip_orders(settings)] == [
+        ["trap beat"],
+        ["drill beat"],
+    ]
+    assert len(read) == 2
 
 
 @pytest.mark.parametrize(

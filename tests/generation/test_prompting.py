@@ -10,13 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from adapters import make_adapter
 from trainer import file_hashes
 
 from musicgen_lora.cli import main
+from musicgen_lora.config import GenerateSettings
 from musicgen_lora.errors import UserError
 from musicgen_lora.generation.captions import draw_captions
+from musicgen_lora.generation.generate import generate_audio
 from musicgen_lora.model.lora.adapter import AdapterFiles
 from musicgen_lora.model.lora.facts import AdapterFacts
+from musicgen_lora.model.musicgen import load_base
 
 RATE = 32_000
 
@@ -190,3 +194,14 @@ def test_captions_are_drawn_by_the_seed_each_before_one_comes_again() -> None:
     for files in (adapter(None), adapter([])):
         with pytest.raises(UserError, match="adapter: keeps none of the captions"):
             draw_captions([files], 1, 0)
+
+
+def test_an_adapter_without_captions_is_refused_before_a_base_is_looked_for(
+    tmp_path: Path, tiny_model_dir: Path
+) -> None:
+    folder = make_adapter(load_base(tiny_model_dir), tmp_path / "adapter")
+    settings = GenerateSettings(
+        base_model_path=str(tmp_path / "none"), lora_model_path=[folder], from_captions=2
+    )
+    with pytest.raises(UserError, match="keeps none of the captions"):
+        generate_audio(settings)

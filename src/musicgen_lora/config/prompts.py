@@ -10,6 +10,7 @@ import dataclasses
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -69,13 +70,29 @@ class ClipOrder:
         return UserError(f"{self.where}: {error}") if self.where else error
 
 
-def read_prompts(path: Path) -> tuple[list[PromptRow], str | None]:
-    """The prompts in a file, and the encoding that was guessed; None for UTF-8 and UTF-16.
+def read_prompts(path: Path) -> tuple[Sequence[PromptRow], str | None]:
+    """The prompts in a file, and the encoding that was guessed; None for UTF-8 and UTF-16. A file
+    is read once, however often it is asked for, unless it was changed in between.
 
     Raises:
         UserError: missing, too large, no text, without a prompt, or a row that can't be; the
             message names it.
     """
+    try:
+        state = path.stat()
+    except OSError:
+        # It can't be read, which is said by what follows.
+        return _read(path)
+    return _read_once(path, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
+
+
+@lru_cache(maxsize=4)
+def _read_once(path: Path, *_: int) -> tuple[Sequence[PromptRow], str | None]:
+    """Those of a file in a state: what was checked is what is played."""
+    return _read(path)
+
+
+def _read(path: Path) -> tuple[Sequence[PromptRow], str | None]:
     data = read_bytes(path, MAX_BYTES)
     try:
         text, guessed = decode_text(data)

@@ -18,15 +18,7 @@ def draw_captions(adapters: Sequence[AdapterFiles], n: int, seed: int) -> tuple[
     Raises:
         UserError: there is no adapter, or one that keeps none.
     """
-    if not adapters:
-        raise UserError("--from_captions: these are an adapter's captions; give --lora_model_path.")
-    for files in adapters:
-        if files.facts is None or not files.facts.captions:
-            raise UserError(
-                f"{files.folder}: keeps none of the captions that it was trained on, since an "
-                "earlier release or another tool made it, or it was exported for other people; "
-                "train it again, or write --prompts."
-            )
+    check_captions(adapters)
     known = [text for files in adapters if files.facts for text in files.facts.captions]
     known = list(dict.fromkeys(known))
     draws = random.Random(seed_of("from_captions", seed))
@@ -37,3 +29,16 @@ def draw_captions(adapters: Sequence[AdapterFiles], n: int, seed: int) -> tuple[
     if n > len(known):
         said = f"The adapter keeps {len(known)} captions, fewer than {n}: some are played again."
     return found, said
+
+
+def check_captions(adapters: Sequence[AdapterFiles]) -> None:
+    """Raises a UserError where there is no adapter, or one that keeps no captions."""
+    if not adapters:
+        raise UserError("--from_captions: these are an adapter's captions; give --lora_model_path.")
+    for files in adapters:
+        if files.facts is None or not files.facts.captions:
+            raise UserError(
+                f"{files.folder}: keeps none of the captions that it was trained on, since an "
+                "earlier release or another tool made it, or it was exported for other people; "
+                "train it again, or write --prompts."
+            )

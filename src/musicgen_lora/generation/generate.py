@@ -12,6 +12,7 @@ from musicgen_lora.cluster.engine import Engine, open_engine
 from musicgen_lora.config import GenerateSettings
 from musicgen_lora.console import free_stdout, plain_console, progress
 from musicgen_lora.errors import RunError
+from musicgen_lora.generation.captions import check_captions
 from musicgen_lora.generation.clip_tasks import play_by
 from musicgen_lora.generation.clips.clip import Clip
 from musicgen_lora.generation.clips.keeping import (
@@ -25,6 +26,7 @@ from musicgen_lora.generation.musicgen import MusicGen
 from musicgen_lora.generation.outlets import open_live
 from musicgen_lora.generation.session import Session
 from musicgen_lora.generation.wanted import check_request
+from musicgen_lora.model.lora.adapter import read_adapter
 from musicgen_lora.runtime.locks import locked
 from musicgen_lora.runtime.workers import Failure
 
@@ -50,10 +52,14 @@ def generate_audio(settings: GenerateSettings) -> list[Path]:
 def _generate(settings: GenerateSettings) -> list[Path]:
     check_request(settings)
     console = plain_console()
+    # Damaged ones, and those that keep no captions, are refused before a base of gigabytes is read.
+    adapters = [read_adapter(path) for path in settings.lora_model_path]
+    if settings.from_captions:
+        check_captions(adapters)
     model = MusicGen.load(settings.base_model_path, precision=settings.precision)
-    strengths = settings.strength or [1.0] * len(settings.lora_model_path)
-    for path, strength in zip(settings.lora_model_path, strengths, strict=True):
-        model.add_adapter(path, strength)
+    strengths = settings.strength or [1.0] * len(adapters)
+    for files, strength in zip(adapters, strengths, strict=True):
+        model.add_adapter(files, strength)
     session = model.session(settings)
     # What a killed run has left there; files are only made while the folder is held.
     with locked(settings.output_dir, wait_s=WAIT_S):

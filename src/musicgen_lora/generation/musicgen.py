@@ -36,6 +36,7 @@ from musicgen_lora.generation.recordings.recording import asked_of, say_of_recor
 from musicgen_lora.generation.session import Session
 from musicgen_lora.given import check_playing
 from musicgen_lora.model.cpu.switch import enable
+from musicgen_lora.model.lora.adapter import AdapterFiles
 from musicgen_lora.model.lora.mixture import Mixture, Part, read_part
 from musicgen_lora.model.musicgen import MusicGen as Base
 from musicgen_lora.model.musicgen import fingerprint
@@ -93,21 +94,22 @@ class MusicGen:
         """Folders of the adapters that play, each with its strength."""
         return {folder: part.strength for folder, part in self._parts.items()}
 
-    def add_adapter(self, path: str | Path, strength: float = 1.0) -> None:
+    def add_adapter(self, path: str | Path | AdapterFiles, strength: float = 1.0) -> None:
         """Puts an adapter on; several add up.
 
         Args:
-            path: its folder, such as output_dir/best_model.
+            path: its folder, such as output_dir/best_model, or what was read from it.
             strength: 0 to 2; 1 is the adapter as it was trained, 0 the base.
 
         Raises:
             UserError: no adapter there, one of another base, one that is on already, or a strength
                 out of range. The model is as before.
         """
-        folder = Path(path).resolve()
-        if folder in self._parts:
-            raise UserError(f"{path}: this adapter is on already; set its strength instead.")
-        self._change({**self._parts, folder: read_part(self.base, Path(path), strength)})
+        adapter = path if isinstance(path, AdapterFiles) else Path(path)
+        named = adapter.folder if isinstance(adapter, AdapterFiles) else adapter
+        if (folder := named.resolve()) in self._parts:
+            raise UserError(f"{named}: this adapter is on already; set its strength instead.")
+        self._change({**self._parts, folder: read_part(self.base, adapter, strength)})
 
     def set_strength(self, path: str | Path, strength: float) -> None:
         """Plays an adapter that is on at another strength; nothing is loaded again."""
