@@ -31,7 +31,7 @@ class Trained:
 def open_trained(settings: EvaluateSettings, held_out: HeldOut, model: MusicGen) -> Trained:
     """Up to 64 training clips of the dataset that the held-out clips are from.
 
-    They are no more than company to the held-out figures: where one cannot be read there are none,
+    They only stand beside the held-out figures: where one cannot be read there are none,
     for the reason that is given.
     """
     if held_out.data_dir is None or not held_out.trained:

@@ -159,7 +159,7 @@ class Player:
                     n_heard += sound.shape[1]
                     hear(sound)
         self.n_samples += len(parts) * length.n_samples
-        # One at a time: the codec's products, too, differ with the company.
+        # One at a time: the codec's products, too, differ with the rest of a batch.
         return [
             self._decoded(clip[None])[:, : length.n_samples] for clip in torch.cat(codes, dim=-1)
         ]

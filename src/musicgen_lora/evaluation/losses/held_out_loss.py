@@ -85,7 +85,7 @@ def score_windows(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Sums in nats and numbers of predicted frames of each window, `[W, K, P]`, P parts of half a
     second, zero past a window's end. What the voice has scored before is not scored again, but for
-    what changes with the company in a batch, the last bits."""
+    what changes with the rest of a batch, the last bits."""
     model = voice.model
     part_frames = model.shape.frames(PART_S)
     keys = [

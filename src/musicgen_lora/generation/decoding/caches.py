@@ -2,7 +2,7 @@
 
 Both caches are allocated once. `ClipCache`, for CPUs, attends clip by clip, over as much as is
 filled: torch's attention shares its work out by batch and length, and a clip must come out the same
-in any company. `BatchCache`, for other devices, attends over all rows at once, up to a bucket's end
+in any batch. `BatchCache`, for other devices, attends over all rows at once, up to a bucket's end
 and under a mask: its shapes stay for a whole bucket, so that a step can be captured as a graph.
 """
 

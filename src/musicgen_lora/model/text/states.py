@@ -122,7 +122,7 @@ class TextStates:
 
     def each_alone(self, captions: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
         """As `batch`, each encoded on its own whether the encoder is frozen or not: it, too,
-        differs in the last bits with the company."""
+        differs in the last bits with the rest of a batch."""
         alone = [self.batch([caption]) for caption in captions]
         return (
             pad_sequence([states[0] for states, _ in alone], batch_first=True),
