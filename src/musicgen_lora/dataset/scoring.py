@@ -43,7 +43,6 @@ def position_losses(
     windows: Windows,
     batch_size: int,
     part_frames: int,
-    on_step: OnStep = lambda done, total: None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The same, of each stretch of `part_frames` frames: `[windows, K, P]` both, zero where a
     window has no such stretch.
@@ -53,7 +52,7 @@ def position_losses(
     sums, counts = np.zeros((2, len(windows), model.shape.n_codebooks, n_parts))
     starts = part_frames * np.arange(n_parts)
     terms = partial(model.losses, by_frame=True)
-    for rows, found, n in _scored(model, terms, windows, batch_size, on_step):
+    for rows, found, n in _scored(model, terms, windows, batch_size, lambda done, total: None):
         whole = np.zeros((*n.shape, n_parts * part_frames))
         whole[..., : found.shape[-1]] = found
         sums[rows] = whole.reshape(*n.shape, n_parts, part_frames).sum(axis=-1)

@@ -83,9 +83,9 @@ def ingredients(facts: Mapping[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def code_block(language: str, lines: Sequence[str]) -> str:
-    """Lines as Markdown shows code."""
-    return "\n".join([f"```{language}", *lines, "```"])
+def code_block(lines: Sequence[str]) -> str:
+    """Lines of Python as Markdown shows code."""
+    return "\n".join(["```python", *lines, "```"])
 
 
 def checkpoint_card(source: Source, facts: Mapping[str, Any], folder_name: str) -> str:
@@ -100,7 +100,6 @@ def checkpoint_card(source: Source, facts: Mapping[str, Any], folder_name: str) 
     seconds = min(EXAMPLE_S, source.model.facts.trained_duration_s)
     n_tokens = round(seconds * shape.frame_rate) + (shape.n_codebooks - 1) // shape.n_channels
     code = code_block(
-        "python",
         [
             "from transformers import pipeline",
             "",
@@ -168,7 +167,7 @@ def audiocraft_card(source: Source, facts: Mapping[str, Any], folder_name: str) 
 - Trained on windows of {seconds:g} s: past that it predicts nothing, whatever length is asked for
 - Licence: {_licence(source)[1]}
 
-{code_block("python", lines)}
+{code_block(lines)}
 
 The folder `{name}` is the text encoder, which audiocraft's files don't hold. audiocraft looks for
 it in the working directory first and on the Hub else; with another one, prompts are read wrongly

@@ -153,9 +153,9 @@ def _weighted_mean(values: np.ndarray, weights: np.ndarray, axis: int) -> np.nda
     return (values * weights).sum(axis=axis) / weights.sum(axis=axis)
 
 
-def widened_level(n: int, confidence: float = CONFIDENCE) -> float:
-    """Level at which the percentile bootstrap of n values is read off to hold `confidence`."""
-    quantile = stats.t.ppf(0.5 + confidence / 2.0, n - 1) * math.sqrt(n / (n - 1))
+def widened_level(n: int) -> float:
+    """Level at which the percentile bootstrap of n values is read off to hold `CONFIDENCE`."""
+    quantile = stats.t.ppf(0.5 + CONFIDENCE / 2.0, n - 1) * math.sqrt(n / (n - 1))
     return float(2.0 * stats.norm.cdf(quantile) - 1.0)
 
 

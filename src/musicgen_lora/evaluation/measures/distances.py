@@ -15,6 +15,10 @@ SCALE = 100.0
 """KAD's, of its paper."""
 FEWEST_ROWS = 2
 """An unbiased estimate takes pairs of different clips."""
+FEWEST_PROMPTS = 8
+"""For an interval and a test."""
+BIAS_DRAWS = 20
+"""Partings of a reference that its bias is the mean of."""
 
 
 def reference_bandwidth(reference: np.ndarray) -> float:
@@ -86,16 +90,13 @@ def frechet_distance(reference: np.ndarray, rows: np.ndarray) -> float:
     return float(shift @ shift) + spread - 2.0 * root
 
 
-def frechet_bias(
-    reference: np.ndarray, n_rows: int, *, n_draws: int = 20, seed: int = 0
-) -> float | None:
+def frechet_bias(reference: np.ndarray, n_rows: int, *, seed: int = 0) -> float | None:
     """FAD that two sets of one kind have at this size: what of a FAD is no difference at all.
 
     Args:
         reference: `[R, D]`.
         n_rows: of the set that is evaluated.
-        n_draws: of disjoint parts of the reference.
-        seed: of the draws.
+        seed: of the draws of disjoint parts of the reference.
 
     Returns:
         The mean over draws; None where the reference is too small to be parted. Parts are at most
@@ -106,7 +107,7 @@ def frechet_bias(
         return None
     rng = np.random.default_rng(seed)
     found = []
-    for _ in range(n_draws):
+    for _ in range(BIAS_DRAWS):
         order = rng.permutation(len(reference))
         rest = order[n_part:]
         found.append(frechet_distance(reference[rest], reference[order[:n_part]]))
@@ -144,7 +145,6 @@ def paired_kernel_distance(
     adapter: np.ndarray,
     *,
     n_resamples: int = 4_999,
-    fewest: int = 8,
     seed: int = 0,
 ) -> PairedDistance:
     """KAD of base and adapter, whose rows are the same prompts.
@@ -159,7 +159,6 @@ def paired_kernel_distance(
         base: `[N, D]`.
         adapter: `[N, D]`.
         n_resamples: of the test and of the interval.
-        fewest: prompts for an interval and a test.
         seed: of the resamples.
 
     Raises:
@@ -172,7 +171,7 @@ def paired_kernel_distance(
     before, after = (kernel_distance(reference, rows, bandwidth) for rows in (base, adapter))
     n = len(base)
     low = high = p_value = None
-    if n >= fewest:
+    if n >= FEWEST_PROMPTS:
         rng = np.random.default_rng(seed)
         compare = _Differences(reference, base, adapter, bandwidth)
         p_value = _label_p(compare, after - before, n_resamples, rng)
@@ -186,7 +185,7 @@ def paired_kernel_distance(
         ci_low=low,
         ci_high=high,
         p_value=p_value,
-        note="" if n >= fewest else f"too few prompts: a test needs {fewest}",
+        note="" if n >= FEWEST_PROMPTS else f"too few prompts: a test needs {FEWEST_PROMPTS}",
     )
 
 

@@ -22,16 +22,12 @@ def effect_size(differences: np.ndarray) -> float | None:
     return float(np.mean(differences)) / spread
 
 
-def detectable_difference(
-    differences: np.ndarray, *, level: float = LEVEL, power: float = POWER
-) -> float | None:
-    """The smallest mean of n paired differences that a two-sided t-test at `level` would find in
-    `power` of such evaluations, their spread being what it is here.
+def detectable_difference(differences: np.ndarray) -> float | None:
+    """The smallest mean of n paired differences that a two-sided t-test at `LEVEL` would find in
+    `POWER` of such evaluations, their spread being what it is here.
 
     Args:
         differences: `[n]`, adapter minus base.
-        level: of the test.
-        power: share of evaluations that find it.
 
     Returns:
         None with fewer than 3 pairs or no spread.
@@ -40,11 +36,11 @@ def detectable_difference(
     spread = float(np.std(differences, ddof=1)) if n >= 3 else 0.0
     if not spread > 0.0:
         return None
-    critical = float(stats.t.ppf(1.0 - level / 2.0, n - 1))
+    critical = float(stats.t.ppf(1.0 - LEVEL / 2.0, n - 1))
 
     def missing(shift: float) -> float:
         found = stats.nct.sf(critical, n - 1, shift) + stats.nct.cdf(-critical, n - 1, shift)
-        return float(found) - power
+        return float(found) - POWER
 
     # In standard errors; three more than the critical value are found nearly always.
     shift: Any = optimize.brentq(missing, 0.0, critical + 4.0)
