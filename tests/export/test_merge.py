@@ -10,14 +10,13 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from adapters import KINDS, draw_adapter, halves
+from adapters import KINDS, draw_adapter, halves, merged_by_peft
 from safetensors.torch import load_file, save_file
 from tiny import make_tiny_musicgen
 
 from musicgen_lora.config import MergeSettings
 from musicgen_lora.errors import UserError
 from musicgen_lora.export.merge import merge_adapters
-from musicgen_lora.model.lora.adapter import load_adapter
 from musicgen_lora.model.musicgen import MusicGen, load_base
 
 WEIGHTS = "model.safetensors"
@@ -36,11 +35,6 @@ def merge(base: Path, out: Path, *adapters: Path, strength: list[float] | None =
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / WEIGHTS)
-
-
-def merged_by_peft(base: Path, adapter: Path) -> dict[str, torch.Tensor]:
-    adapted: Any = load_adapter(MusicGen.load(base), adapter)
-    return adapted.merge_and_unload().state_dict()
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import soundfile
-from adapters import KINDS, draw_adapter
 from trainer import file_hashes
 
 from musicgen_lora.cli import main
@@ -58,16 +57,6 @@ def test_different_audio_never_shares_a_name(tiny_model_dir: Path, tmp_path: Pat
     assert len({path.read_bytes() for path in paths}) == 3
     facts = [json.loads(path.with_suffix(".json").read_text()) for path in paths]
     assert [one["seed"] for one in facts] == [*seeds, seeds[0]]
-
-
-@pytest.fixture(scope="module")
-def pair(tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Two adapters, the second of which reaches every part of the model."""
-    folder = tmp_path_factory.mktemp("adapters")
-    return [
-        draw_adapter(tiny_model_dir, folder / "one", seed=1),
-        draw_adapter(tiny_model_dir, folder / "two", seed=2, **KINDS["rslora"]),
-    ]
 
 
 def test_several_adapters_play_at_their_strengths_and_are_named(

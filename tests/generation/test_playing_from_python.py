@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from adapters import KINDS, draw_adapter
+from adapters import draw_adapter
 from pydantic import ValidationError
 from tiny import make_tiny_musicgen
 
@@ -34,15 +34,6 @@ def without_adapters(model: MusicGen) -> Any:
     yield
     for folder in list(model.adapters):
         model.remove_adapter(folder)
-
-
-@pytest.fixture(scope="module")
-def pair(tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    folder = tmp_path_factory.mktemp("adapters")
-    return [
-        draw_adapter(tiny_model_dir, folder / "one", seed=1),
-        draw_adapter(tiny_model_dir, folder / "two", seed=2, **KINDS["rslora"]),
-    ]
 
 
 def sounds(clips: list[Clip]) -> list[bytes]:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 from datasets import KIT, RATE, beat, read_metadata, sine, write_metadata
+from preparing import read_report
 
 from musicgen_lora.audio.files import probe, read_audio
 from musicgen_lora.config import PrepareSettings
@@ -35,10 +36,6 @@ def prepared(input_dir: Path, output_dir: Path, **changes: Any) -> dict[str, dic
     prepare_dataset(PrepareSettings(input_dir=input_dir, output_dir=output_dir, **values))
     load_dataset(output_dir)
     return {entry["source"]: entry for entry in read_metadata(output_dir)}
-
-
-def read_report(output_dir: Path) -> dict[str, Any]:
-    return json.loads((output_dir / "report.json").read_text(encoding="utf-8"))
 
 
 def read_faults(output_dir: Path) -> list[dict[str, Any]]:

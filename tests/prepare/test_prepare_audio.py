@@ -3,7 +3,6 @@ not, or is changed, is said."""
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pytest
 import soundfile
 from datasets import RATE, beat, read_metadata, sine
 from odd_audio import UNKNOWN, sound, without_info_frame, write_mp3
+from preparing import read_report
 
 from musicgen_lora.audio.files import read_audio
 from musicgen_lora.config import PrepareSettings
@@ -31,10 +31,6 @@ def prepared(input_dir: Path, output_dir: Path, **changes: Any) -> dict[str, dic
     values = {"num_workers": 0} | changes
     prepare_dataset(PrepareSettings(input_dir=input_dir, output_dir=output_dir, **values))
     return {entry["source"]: entry for entry in read_metadata(output_dir)}
-
-
-def read_report(output_dir: Path) -> dict[str, Any]:
-    return json.loads((output_dir / "report.json").read_text(encoding="utf-8"))
 
 
 def faults(output_dir: Path) -> dict[str, list[str]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 from datasets import RATE, read_metadata, write_metadata
+from preparing import read_report
 
 from musicgen_lora.audio.files import read_audio
 from musicgen_lora.audio.loudness import integrated_loudness, true_peak_db
@@ -40,10 +40,6 @@ def prepared(input_dir: Path, output_dir: Path, **changes: Any) -> list[dict[str
     prepare_dataset(PrepareSettings(input_dir=input_dir, output_dir=output_dir, **values))
     load_dataset(output_dir)
     return read_metadata(output_dir)
-
-
-def read_report(output_dir: Path) -> dict[str, Any]:
-    return json.loads((output_dir / "report.json").read_text(encoding="utf-8"))
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,7 @@ from musicgen_lora.model.lora.adapter import (
     CONFIG_FILE,
     FACTS_FILE,
     WEIGHTS_FILE,
+    load_adapter,
 )
 from musicgen_lora.model.lora.spec import LoraSpec
 from musicgen_lora.model.lora.trainable import TrainableLora
@@ -144,3 +145,9 @@ def rename_tensors(folder: Path, rename: Callable[[str], str | None]) -> None:
     named = {rename(name): tensor for name, tensor in tensors.items()}
     kept = {name: tensor for name, tensor in named.items() if name is not None}
     save_file(kept, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+
+
+def merged_by_peft(base: Path, adapter: Path) -> dict[str, torch.Tensor]:
+    """The weights of a base with an adapter, as PEFT merges them."""
+    adapted: Any = load_adapter(MusicGen.load(base), adapter)
+    return adapted.merge_and_unload().state_dict()

@@ -56,3 +56,7 @@ def told(out: Path, words: str) -> list[str]:
     """The names that the report gives with a change."""
     (change,) = [change for change in changes(out) if words in change["told"]]
     return change["names"]
+
+
+def read_report(output_dir: Path) -> dict[str, Any]:
+    return json.loads((output_dir / "report.json").read_text(encoding="utf-8"))

@@ -17,7 +17,7 @@ import numpy as np
 from musicgen_lora.config import GenerateSettings
 from musicgen_lora.config.prompts import ClipOrder
 from musicgen_lora.generation.clips.clip import Clip
-from musicgen_lora.generation.clips.keeping import draw_best
+from musicgen_lora.generation.clips.keeping import Draw, draw_best
 from musicgen_lora.generation.clips.takes import Judged, draw_takes, judge_clip
 from musicgen_lora.generation.decoding.decode import window_frames, windows_sentence
 from musicgen_lora.generation.decoding.sampling import Sampling
@@ -215,18 +215,10 @@ class Session:
 
     def _play_takes(self, settings: GenerateSettings, wanted: Wanted) -> tuple[Clip, np.ndarray]:
         """The best of takes of a clip, and its waveform as it was played."""
-        player = self._player
         seconds = take_s(wanted, settings.duration, self._window_s)
-        length = player.length(seconds, settings.change_at)
-        self._say(windows_sentence(player.decoder.base, length.n_frames))
-        player.what = f"takes of {settings.prompts[0][:40]}, frames"
-
-        def draw(seeds: Sequence[int]) -> list[np.ndarray]:
-            parts = [self._part(settings, wanted, seed) for seed in seeds]
-            return player.play(parts, length, sampling_of(settings))
-
+        length = self._player.length(seconds, settings.change_at)
         takes = draw_best(
-            draw,
+            self._draws(settings, wanted, length),
             settings.prompts[0],
             settings.seed,
             wanted,
@@ -235,6 +227,18 @@ class Session:
         )
         made = self._made(settings, wanted, length.n_samples / self.sample_rate)
         return self._best(made, takes, wanted, settings.batch_size)
+
+    def _draws(self, settings: GenerateSettings, wanted: Wanted, length: Length) -> Draw:
+        """Plays takes of a clip by their seeds."""
+        player = self._player
+        self._say(windows_sentence(player.decoder.base, length.n_frames))
+        player.what = f"takes of {settings.prompts[0][:40]}, frames"
+
+        def draw(seeds: Sequence[int]) -> list[np.ndarray]:
+            parts = [self._part(settings, wanted, seed) for seed in seeds]
+            return player.play(parts, length, sampling_of(settings))
+
+        return draw
 
     def _best(
         self, made: dict[str, Any], takes: Sequence[Judged], wanted: Wanted, batch_size: int
@@ -247,22 +251,17 @@ class Session:
     def _play_onto(self, settings: GenerateSettings, asked: Asked) -> tuple[Clip, np.ndarray]:
         """The best of takes of what is played onto a recording, drawn until one meets it well."""
         player, extension = self._player, asked.extension
-        shape, base = player.decoder.shape, player.decoder.base
-        given = extension.codes(base.codec, shape)
+        shape = player.decoder.shape
+        given = extension.codes(player.decoder.base.codec, shape)
         n_given = 0 if given is None else given.shape[-1]
         new = player.length(extension.seconds, settings.change_at)
         # A frame more, as the recording's rate may be another.
         n_frames = n_given + new.n_frames + 1
         changes = tuple(n_given + at for at in new.changes)
         length = Length(n_frames, n_frames * player.hop, changes, given)
-        self._say(windows_sentence(base, n_frames))
-        player.what = f"takes of {settings.prompts[0][:40]}, frames"
         wanted = _wanted_onto(wanted_of(settings), asked)
         asking = dataclasses.replace(wanted, bpm=asked.told_bpm)
-
-        def draw(seeds: Sequence[int]) -> list[np.ndarray]:
-            parts = [self._part(settings, asking, seed) for seed in seeds]
-            return player.play(parts, length, sampling_of(settings))
+        draw = self._draws(settings, asking, length)
 
         def judge(seed: int, take: np.ndarray) -> Judged:
             done = extension.finish(take, shape)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from adapters import EVERYWHERE, draw_adapter
+from adapters import EVERYWHERE, draw_adapter, merged_by_peft
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 
@@ -74,7 +74,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path) -> Pat
 @pytest.fixture(scope="module")
 def expected(plain: Path, tiny_model_dir: Path) -> dict[str, torch.Tensor]:
     """The base with that adapter merged."""
-    return merged(tiny_model_dir, plain)
+    return merged_by_peft(tiny_model_dir, plain)
 
 
 def with_config(folder: Path, copy: Path, config: dict[str, Any]) -> Path:
@@ -85,17 +85,12 @@ def with_config(folder: Path, copy: Path, config: dict[str, Any]) -> Path:
     return copy
 
 
-def merged(base: Path, adapter: Path) -> dict[str, torch.Tensor]:
-    adapted: Any = load_adapter(MusicGen.load(base), adapter)
-    return adapted.merge_and_unload().state_dict()
-
-
 @pytest.mark.parametrize("version", ["0.2", "0.4", "0.7", "0.9", "0.15", "9.9"])
 def test_configs_of_all_versions_give_the_same_adapter(
     version: str, plain: Path, expected, tiny_model_dir: Path, tmp_path: Path
 ) -> None:
     older = with_config(plain, tmp_path / "older", config_as_of(version))
-    found = merged(tiny_model_dir, older)
+    found = merged_by_peft(tiny_model_dir, older)
     assert all(torch.equal(expected[name], tensor) for name, tensor in found.items())
 
 
@@ -115,7 +110,7 @@ def test_how_training_began_changes_nothing(
     fields: dict[str, Any], plain: Path, expected, tiny_model_dir: Path, tmp_path: Path
 ) -> None:
     other = with_config(plain, tmp_path / "other", config_as_of("0.17") | fields)
-    found = merged(tiny_model_dir, other)
+    found = merged_by_peft(tiny_model_dir, other)
     assert all(torch.equal(expected[name], tensor) for name, tensor in found.items())
 
 
@@ -170,7 +165,7 @@ def test_pissa_as_peft_saves_it_is_refused_and_says_what_to_do(
     adapted.save_pretrained(
         str(tmp_path / "plain"), path_initial_model_for_weight_conversion=str(first)
     )
-    found = merged(tiny_model_dir, tmp_path / "plain")
+    found = merged_by_peft(tiny_model_dir, tmp_path / "plain")
     name = "decoder.model.decoder.layers.0.self_attn.q_proj"
     inner = {
         part: expected[f"base_model.model.{name}.{part}.weight"]
@@ -197,7 +192,7 @@ def test_they_are_played_and_merged(
             model_path=str(tiny_model_dir), lora_model_path=[adapter], output_dir=tmp_path / "out"
         )
     )
-    expected, found = merged(tiny_model_dir, adapter), load_base(out).state_dict()
+    expected, found = merged_by_peft(tiny_model_dir, adapter), load_base(out).state_dict()
     assert all(torch.equal(expected[name], tensor) for name, tensor in found.items())
 
     def play(**given: Any) -> bytes:

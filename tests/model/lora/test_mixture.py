@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from adapters import KINDS, draw_adapter, halves
+from adapters import KINDS, draw_adapter, halves, merged_by_peft
 from tiny import make_tiny_musicgen
 
 from musicgen_lora.errors import RunError, UserError
@@ -19,7 +19,7 @@ from musicgen_lora.generation.decoding.decode import generate_codes
 from musicgen_lora.generation.decoding.decoder import Decoder
 from musicgen_lora.generation.decoding.request import Conditions, Request
 from musicgen_lora.generation.decoding.sampling import Sampling
-from musicgen_lora.model.lora.adapter import load_adapter, read_adapter
+from musicgen_lora.model.lora.adapter import read_adapter
 from musicgen_lora.model.lora.mixture import Mixture, Part, read_part
 from musicgen_lora.model.musicgen import MusicGen
 
@@ -63,11 +63,6 @@ def all_equal(one: Weights, other: Weights) -> bool:
 def mixed(base: MusicGen, *parts: Part) -> Weights:
     with Mixture(base, parts).on():
         return weights_of(base)
-
-
-def merged_by_peft(folder: Path, adapter: Path) -> Weights:
-    adapted: Any = load_adapter(MusicGen.load(folder), adapter)
-    return adapted.merge_and_unload().state_dict()
 
 
 def play(model: MusicGen, mixture: Mixture | None = None) -> np.ndarray:

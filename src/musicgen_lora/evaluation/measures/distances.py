@@ -56,13 +56,13 @@ def kernel_distance(reference: np.ndarray, rows: np.ndarray, bandwidth: float) -
         ValueError: fewer than two rows in a set.
     """
     _check_sizes(reference, rows)
-    within_reference = _mean_of_pairs(kernel(reference, reference, bandwidth))
-    within_rows = _mean_of_pairs(kernel(rows, rows, bandwidth))
+    within_reference = mean_of_pairs(kernel(reference, reference, bandwidth))
+    within_rows = mean_of_pairs(kernel(rows, rows, bandwidth))
     between = float(kernel(reference, rows, bandwidth).mean())
     return SCALE * (within_reference + within_rows - 2.0 * between)
 
 
-def _mean_of_pairs(gram: np.ndarray) -> float:
+def mean_of_pairs(gram: np.ndarray) -> float:
     """Mean of a kernel matrix `[N, N]` off its diagonal."""
     n = len(gram)
     return float((gram.sum() - np.trace(gram)) / (n * (n - 1)))

@@ -29,6 +29,7 @@ from transformers.initialization import no_init_weights
 
 from musicgen_lora.beats.beats808 import make_beat, render_beat
 from musicgen_lora.errors import UserError
+from musicgen_lora.evaluation.measures.distances import mean_of_pairs
 from musicgen_lora.evaluation.measures.embeddings import Embedding
 from musicgen_lora.formats.documents import read_json
 from musicgen_lora.formats.kinds import check_kind, fields, integer, shortened
@@ -268,7 +269,7 @@ def check_listener(listener: Listener) -> None:
         )
     own = [heard[[*sounds].index(name)] for name in SELF_TEST.values()]
     table = words[: len(SELF_TEST)] @ _unit(np.stack(own)).T
-    matched, others = np.diag(table).mean(), _mean_off(table)
+    matched, others = np.diag(table).mean(), mean_of_pairs(table)
     if not matched > others:
         raise UserError(
             f"{where}: its words match their sounds no better than others' (cosine {matched:.3f} "
@@ -277,10 +278,4 @@ def check_listener(listener: Listener) -> None:
 
 
 def _mean_cosine(rows: np.ndarray) -> float:
-    return _mean_off(_unit(rows) @ _unit(rows).T)
-
-
-def _mean_off(table: np.ndarray) -> float:
-    """Mean of a square table off its diagonal."""
-    n = len(table)
-    return float((table.sum() - np.trace(table)) / (n * (n - 1)))
+    return mean_of_pairs(_unit(rows) @ _unit(rows).T)
