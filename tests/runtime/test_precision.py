@@ -45,6 +45,7 @@ def test_only_bf16_attends_in_blocks(precision: str, attention: str, tiny_model_
 def test_trained_weights_stay_in_fp32(tiny_model_dir: Path) -> None:
     model = load_base(tiny_model_dir)
     MusicGen(model).to(CPU, "bf16", trained=True)
+    enable(model, "bf16")
     config: Any = model.decoder.config
     assert config._attn_implementation == NAME
     assert {p.dtype for p in model.decoder.parameters()} == {torch.float32}
