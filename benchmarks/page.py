@@ -35,7 +35,7 @@ import psutil
 import soundfile
 
 from musicgen_lora.training.record.run import FINISHED, Run
-from musicgen_lora.webui.jobs import Jobs
+from musicgen_lora.webui.work.jobs import Jobs
 
 N_RUNS, N_STEPS, N_CLIPS, N_SOUNDS, N_JOBS = 20, 3000, 500, 400, 200
 TURNS = 20

@@ -36,7 +36,7 @@ GUARDED = {
     "training/memory.py": ("resource",),
     "training/record/run.py": ("getuid",),
     "training/signals.py": ("SIGHUP",),
-    "webui/processes.py": ("getpgid", "killpg"),
+    "webui/work/processes.py": ("getpgid", "killpg"),
 }
 """What may be asked for where."""
 

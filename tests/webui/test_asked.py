@@ -17,7 +17,6 @@ from musicgen_lora.config import EvaluateSettings
 from musicgen_lora.errors import UserError
 from musicgen_lora.training.record.run import FINISHED, Run
 from musicgen_lora.webui.forms import form_of
-from musicgen_lora.webui.jobs import Jobs
 from musicgen_lora.webui.page import Page
 from musicgen_lora.webui.safety import id_of
 from musicgen_lora.webui.tabs.evaluate import Measuring, settings_form
@@ -25,6 +24,7 @@ from musicgen_lora.webui.tabs.exports import Exporting, numbers
 from musicgen_lora.webui.tabs.generate import BASE_ONLY, FRONT, OWN, Form
 from musicgen_lora.webui.tabs.recordings import ANEW, GO_ON, HEARD_S, Fields
 from musicgen_lora.webui.words import Words
+from musicgen_lora.webui.work.jobs import Jobs
 from musicgen_lora.webui.workspace import Workspace
 
 BASE = "tiny-beats"

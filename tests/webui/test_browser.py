@@ -20,7 +20,7 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 from trainer import wait_until
 
-from musicgen_lora.webui.jobs import Job, Jobs
+from musicgen_lora.webui.work.jobs import Job, Jobs
 
 CLIPS = Path(__file__).resolve().parents[2] / "src/musicgen_lora/assets/other_styles/validation"
 LONG_MS = 240_000

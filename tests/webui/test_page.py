@@ -25,12 +25,12 @@ from musicgen_lora.cli import main
 from musicgen_lora.errors import UserError
 from musicgen_lora.webui import server, ui
 from musicgen_lora.webui.app import MAX_SESSIONS, build_page, fill
-from musicgen_lora.webui.jobs import Jobs
 from musicgen_lora.webui.page import Page
 from musicgen_lora.webui.safety import id_of
 from musicgen_lora.webui.server import make_app
 from musicgen_lora.webui.watches import Look, all_of
 from musicgen_lora.webui.words import Words
+from musicgen_lora.webui.work.jobs import Jobs
 from musicgen_lora.webui.workspace import Workspace
 
 LOCAL = "http://127.0.0.1:7860"

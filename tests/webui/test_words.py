@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from musicgen_lora import webui
-from musicgen_lora.webui import strip
-from musicgen_lora.webui.jobs import COMMANDS
 from musicgen_lora.webui.words import Words, chinese, preferred
+from musicgen_lora.webui.work import strip
+from musicgen_lora.webui.work.jobs import COMMANDS
 
 SOURCE = Path(webui.__file__).parent
 OTHERS = frozenset(strip.SIGNS) | set(COMMANDS)

@@ -13,10 +13,10 @@ import gradio as gr
 
 from musicgen_lora.errors import UserError, printable
 from musicgen_lora.webui.forms import Setting, check
-from musicgen_lora.webui.jobs import Job
 from musicgen_lora.webui.safety import id_of
 from musicgen_lora.webui.watches import Watches, all_of, inputs_of, outputs_of
 from musicgen_lora.webui.words import Words
+from musicgen_lora.webui.work.jobs import Job
 from musicgen_lora.webui.workspace import Workspace
 
 PRIVATE: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}

@@ -16,8 +16,8 @@ from musicgen_lora.formats.documents import AN_OBJECT, LARGE, read_json
 from musicgen_lora.given import ADAPTER_WEIGHTS
 from musicgen_lora.training.record.run import Run
 from musicgen_lora.training.record.run_folder import BEST_MODEL, CHECKPOINTS, PREVIEWS
-from musicgen_lora.webui.jobs import Jobs
 from musicgen_lora.webui.safety import AUDIO_SUFFIXES, find, folders_of, id_of, inside, is_text
+from musicgen_lora.webui.work.jobs import Jobs
 
 BASES = (
     EMBEDDED_NAME,

@@ -6,9 +6,9 @@ from typing import Any
 
 import gradio as gr
 
-from musicgen_lora.webui.jobs import Job
 from musicgen_lora.webui.page import PRIVATE, QUIET, Page, chosen
-from musicgen_lora.webui.strip import strip
+from musicgen_lora.webui.work.jobs import Job
+from musicgen_lora.webui.work.strip import strip
 
 SHOWN = 15
 LOG_LINES = 200

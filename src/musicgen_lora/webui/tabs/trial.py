@@ -12,10 +12,10 @@ import gradio as gr
 from musicgen_lora import atomic
 from musicgen_lora.errors import UserError
 from musicgen_lora.training.record.run_folder import METRICS_FILE, read_metrics
-from musicgen_lora.webui.estimate import TRIAL, Trial
-from musicgen_lora.webui.jobs import Job
 from musicgen_lora.webui.page import PRIVATE, Page
 from musicgen_lora.webui.words import Words
+from musicgen_lora.webui.work.estimate import TRIAL, Trial
+from musicgen_lora.webui.work.jobs import Job
 from musicgen_lora.webui.workspace import Workspace, run_of
 
 PRESETS: dict[str, dict[str, Any]] = {

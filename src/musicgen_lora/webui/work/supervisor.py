@@ -1,7 +1,7 @@
 """The process around a job's command: waits for its turn, starts it, writes down how it ended.
 
 It belongs to no server and no browser, so a queue goes on when all of them are closed.
-`python -m musicgen_lora.webui.supervisor JOB_FOLDER`
+`python -m musicgen_lora.webui.work.supervisor JOB_FOLDER`
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 from musicgen_lora import atomic
-from musicgen_lora.webui.jobs import (
+from musicgen_lora.webui.work.jobs import (
     END_FILE,
     LOG_FILE,
     STOP_FILE,

@@ -8,9 +8,9 @@ import pytest
 
 pytest.importorskip("gradio", reason="the page's library is not installed (make ui)")
 
-from musicgen_lora.webui.estimate import N_STEPS, Trial
 from musicgen_lora.webui.tabs.trial import duration
 from musicgen_lora.webui.words import Words
+from musicgen_lora.webui.work.estimate import N_STEPS, Trial
 
 
 def rows(step_s: float, validation_s: float, first_s: float) -> list[dict[str, Any]]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from musicgen_lora.webui.jobs import Job
 from musicgen_lora.webui.words import Words
+from musicgen_lora.webui.work.jobs import Job
 
 SIGNS = {
     "waiting": "◔",

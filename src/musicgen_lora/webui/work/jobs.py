@@ -27,7 +27,7 @@ from musicgen_lora.errors import UserError
 from musicgen_lora.formats.documents import read_json
 from musicgen_lora.formats.kinds import fields, integer, one_of, real, text
 from musicgen_lora.language.choice import LANGUAGES
-from musicgen_lora.webui.processes import birth, is_alive, send
+from musicgen_lora.webui.work.processes import birth, is_alive, send
 
 JOB_FILE, SETTINGS_FILE, LOG_FILE = "job.json", "settings.yaml", "log.txt"
 WAITING_FILE, WORKING_FILE, END_FILE = "waiting.json", "working.json", "end.json"
@@ -262,7 +262,7 @@ class Jobs:
 
     def _start(self, place: Path) -> None:
         """Starts the process that waits for the job's turn, and outlives whoever started it."""
-        line = [sys.executable, "-m", "musicgen_lora.webui.supervisor", str(place)]
+        line = [sys.executable, "-m", "musicgen_lora.webui.work.supervisor", str(place)]
         with open(place / LOG_FILE, "ab") as log:
             subprocess.Popen(
                 line,

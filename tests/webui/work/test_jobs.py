@@ -17,9 +17,9 @@ import pytest
 from trainer import wait_until
 
 from musicgen_lora.errors import UserError
-from musicgen_lora.webui import jobs as module
-from musicgen_lora.webui.jobs import Job, Jobs
-from musicgen_lora.webui.processes import birth, is_alive, send
+from musicgen_lora.webui.work import jobs as module
+from musicgen_lora.webui.work.jobs import Job, Jobs
+from musicgen_lora.webui.work.processes import birth, is_alive, send
 
 LONG = {"create_example": True, "num_samples": 400, "num_workers": 0}
 SHORT = {"create_example": True, "num_samples": 1, "num_workers": 0}
@@ -108,7 +108,7 @@ def test_a_job_outlives_its_server_and_its_supervisor(tmp_path: Path) -> None:
     jobs = Jobs(tmp_path / "jobs")
     folder = tmp_path / "one"
     code = (
-        "import sys, time; from pathlib import Path; from musicgen_lora.webui.jobs import Jobs\n"
+        "import sys, time; from pathlib import Path; from musicgen_lora.webui.work.jobs import Jobs\n"
         f"Jobs(Path({str(jobs.folder)!r})).submit('prepare', "
         f"{ ({**LONG, 'output_dir': str(folder)})!r}, title='one', folder=Path({str(folder)!r}))\n"
         "time.sleep(600)"

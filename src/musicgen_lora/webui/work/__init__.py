@@ -1,0 +1,1 @@
+"""Long work: jobs, who runs them, how long they take."""
