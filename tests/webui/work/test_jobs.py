@@ -108,7 +108,8 @@ def test_a_job_outlives_its_server_and_its_supervisor(tmp_path: Path) -> None:
     jobs = Jobs(tmp_path / "jobs")
     folder = tmp_path / "one"
     code = (
-        "import sys, time; from pathlib import Path; from musicgen_lora.webui.work.jobs import Jobs\n"
+        "import sys, time; from pathlib import Path\n"
+        "from musicgen_lora.webui.work.jobs import Jobs\n"
         f"Jobs(Path({str(jobs.folder)!r})).submit('prepare', "
         f"{ ({**LONG, 'output_dir': str(folder)})!r}, title='one', folder=Path({str(folder)!r}))\n"
         "time.sleep(600)"
