@@ -8,9 +8,9 @@ import sys
 PATH = [
     "dataset.batches",
     "dataset.packed",
-    "generation.decode",
-    "generation.precision",
-    "generation.stream",
+    "generation.decoding.decode",
+    "generation.decoding.precision",
+    "generation.decoding.stream",
     "model.lora.adapter",
     "model.codec",
     "model.loss",
