@@ -296,7 +296,8 @@ def overhead(options: argparse.Namespace) -> None:
                 print(f"turn {turn + 1}, {way:4}: {options.clips} clips {figures}", flush=True)
     for name in found["pool"][0]:
         pool, ray = (median(one[name] for one in found[way]) for way in WAYS)
-        print(f"median {name}: pool {pool:.1f}, Ray {ray:.1f} ({100 * (ray / pool - 1):+.0f} %)")
+        more = f" ({100 * (ray / pool - 1):+.0f} %)" if pool else ""
+        print(f"median {name}: pool {pool:.1f}, Ray {ray:.1f}{more}")
 
 
 def nothing(task: Any, alive: Callable[[], None]) -> int:
