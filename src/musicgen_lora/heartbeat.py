@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 SILENCE_S = 5.0
 """The longest silence."""
+LEAST_S = 1.0
+"""A part that has only begun is not told: it may be over by then."""
 
 
 @dataclass(eq=False)
@@ -29,7 +31,7 @@ class Part:
 
 
 class Heartbeat:
-    """Speaks of the innermost part of the work wherever nothing else was said.
+    """Speaks of the innermost part of the work that lasts wherever nothing else was said.
 
     Args:
         clock: seconds.
@@ -61,8 +63,9 @@ class Heartbeat:
 
     def beat(self) -> None:
         """Says what the work is at, if nothing was said for too long."""
+        now = self._clock()
         with suppress(IndexError):
-            part, now = self._parts[-1], self._clock()
+            part = [part for part in self._parts if now - part.began_s >= LEAST_S][-1]
             if now - self._said_s >= SILENCE_S:
                 self._said_s = now
                 part.say(part.line(now - part.began_s))

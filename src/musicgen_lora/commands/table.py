@@ -11,6 +11,7 @@ from typing import Any
 from musicgen_lora import __version__
 from musicgen_lora.commands.loading import check_playing, dataset_meanwhile
 from musicgen_lora.language.translate import filled, joined, word
+from musicgen_lora.plural import count
 from musicgen_lora.urls import shown
 
 
@@ -52,9 +53,10 @@ def _plays(settings: Any) -> str:
         n += len(read_prompts(settings.prompts_file)[0])
     if not n:
         return f"Playing onto {settings.regenerate} by {base} into {folder}"
+    prompts = count(n, "prompt")
     if settings.lora_model_path:
-        return f"Playing {n} prompts by {base} with {_several(settings)} into {folder}"
-    return f"Playing {n} prompts by {base} into {folder}"
+        return f"Playing {prompts} by {base} with {_several(settings)} into {folder}"
+    return f"Playing {prompts} by {base} into {folder}"
 
 
 def _several(settings: Any) -> str:
