@@ -34,7 +34,7 @@ from musicgen_lora.listening.descriptors import describe
 from musicgen_lora.listening.pitch.key import estimate_key
 from musicgen_lora.listening.rhythm.tempo import estimate_tempo
 from musicgen_lora.model.musicgen import MusicGen
-from pretraining.base.facts import STATED_TEMPO, clip_flags
+from pretraining.base.facts import clip_flags, stated_tempo
 from pretraining.base.losses import loss_figures
 from pretraining.paths import WORK
 
@@ -201,7 +201,7 @@ def clips_at_a_tempo(data_dir: Path) -> list[Clip]:
         for clip in load_dataset(data_dir)
         if clip.split == "validation"
         and clip.fields.get("kit")
-        and STATED_TEMPO.search(clip.texts[0])
+        and stated_tempo(clip.texts[0]) is not None
     ]
 
 

@@ -109,12 +109,29 @@ def caption_and_facts(
     """One of a clip's captions with its facts; with the probability `other_tempo` the tempo is
     exchanged for any other, so that all are learnt."""
     text = row["texts"][int(rng.integers(len(row["texts"])))]
-    stated = STATED_TEMPO.search(text)
+    stated = stated_tempo(text)
     if stated is None:
         return text, clip_facts(row, None)
-    where = "after" if stated["after"] else "before"
     if rng.random() >= other_tempo:
-        return text, clip_facts(row, float(stated[where]))
+        return text, clip_facts(row, float(stated))
     bpm = int(rng.integers(TEMPOS[0], TEMPOS[1] + 1))
-    start, stop = stated.span(where)
-    return text[:start] + str(bpm) + text[stop:], clip_facts(row, float(bpm))
+    return with_tempo(text, bpm), clip_facts(row, float(bpm))
+
+
+def stated_tempo(text: str) -> int | None:
+    """The tempo that a caption states; None where it states none."""
+    found = STATED_TEMPO.search(text)
+    return int(found["after"] or found["before"]) if found else None
+
+
+def with_tempo(text: str, bpm: int) -> str:
+    """A caption with another tempo in place of the one that it states.
+
+    Raises:
+        ValueError: it states none.
+    """
+    found = STATED_TEMPO.search(text)
+    if found is None:
+        raise ValueError(f"no tempo in {text!r}")
+    start, stop = found.span("after" if found["after"] else "before")
+    return text[:start] + str(bpm) + text[stop:]

@@ -16,7 +16,7 @@ from musicgen_lora.dataset.scoring import Windows, position_losses
 from musicgen_lora.dataset.tokens import find_codes, tokenise_clips
 from musicgen_lora.model.musicgen import MusicGen
 from musicgen_lora.training.validation import held_out_losses
-from pretraining.base.facts import STATED_TEMPO
+from pretraining.base.facts import stated_tempo, with_tempo
 
 N_FRAMES = 1500
 TEMPO_FRAMES = 500
@@ -66,25 +66,17 @@ def loss_figures(model: MusicGen, data_dir: Path, beats_808: Path) -> dict[str, 
 def tempo_effect(model: MusicGen, clips: Sequence[Clip], data_dir: Path) -> dict[str, Any]:
     """As `caption_effect`, over `TEMPO_FRAMES` from the first bar line on, of captions in which the
     tempo alone is the next clip's."""
-    stated = [clip for clip in clips if STATED_TEMPO.search(clip.texts[0])]
+    tempos = [stated_tempo(clip.texts[0]) for clip in clips]
+    stated = [clip for clip, bpm in zip(clips, tempos, strict=True) if bpm is not None]
+    known = [bpm for bpm in tempos if bpm is not None]
     codes = tokenise_clips(stated, clip_ids(stated, data_dir), model, data_dir)
     own, misled = [], []
-    for number, clip in enumerate(stated):
+    for number, (clip, next_bpm) in enumerate(zip(stated, known[1:] + known[:1], strict=True)):
         start = round(clip.fields["first_bar_s"] * model.shape.frame_rate)
         cut = np.asarray(codes[number][start : start + TEMPO_FRAMES])
-        other = stated[(number + 1) % len(stated)].texts[0]
         own.append(Window(cut, clip.texts[0]))
-        misled.append(Window(cut, with_tempo_of(clip.texts[0], other)))
+        misled.append(Window(cut, with_tempo(clip.texts[0], next_bpm)))
     return caption_effect(model, own, misled)
-
-
-def with_tempo_of(caption: str, other: str) -> str:
-    """A caption with the tempo that another one states in place of its own."""
-    own, new = STATED_TEMPO.search(caption), STATED_TEMPO.search(other)
-    if own is None or new is None:
-        raise ValueError(f"no tempo in {caption!r} or {other!r}")
-    start, stop = own.span("after" if own["after"] else "before")
-    return caption[:start] + (new["after"] or new["before"]) + caption[stop:]
 
 
 def windows_of(model: MusicGen, clips: Sequence[Clip], data_dir: Path) -> Windows:

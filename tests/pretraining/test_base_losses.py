@@ -8,7 +8,8 @@ import pytest
 from musicgen_lora.dataset.batches import Window
 from musicgen_lora.dataset.scoring import window_losses
 from musicgen_lora.model.musicgen import MusicGen
-from pretraining.base.losses import SPANS_S, losses_by_position, with_tempo_of
+from pretraining.base.facts import with_tempo
+from pretraining.base.losses import SPANS_S, losses_by_position
 
 
 def windows(*lengths: int) -> list[Window]:
@@ -33,6 +34,6 @@ def test_clips_that_are_all_too_short_are_no_figure():
         losses_by_position(MusicGen.load("tiny-beats"), windows(700))
 
 
-def test_a_caption_takes_anothers_tempo_and_keeps_its_words():
-    exchanged = with_tempo_of("Techno, no hats, bpm: 133. key: C minor.", "slow soul at 71bpm")
+def test_a_caption_takes_another_tempo_and_keeps_its_words():
+    exchanged = with_tempo("Techno, no hats, bpm: 133. key: C minor.", 71)
     assert exchanged == "Techno, no hats, bpm: 71. key: C minor."

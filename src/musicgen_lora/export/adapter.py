@@ -168,4 +168,4 @@ def write_adapter(
         shutil.copyfile(sample.path, folder / SAMPLES / f"{number:02d}.wav")
         named.append((f"{SAMPLES}/{number:02d}.wav", sample.prompt))
     text = adapter_text(source, facts, named, origin, called, evaluation)
-    (folder / "README.md").write_text(text, encoding="utf-8")
+    (folder / atomic.CARD_FILE).write_text(text, encoding="utf-8")

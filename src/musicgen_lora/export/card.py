@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from musicgen_lora.atomic import CARD_FILE
 from musicgen_lora.errors import UserError
 from musicgen_lora.export.audiocraft.config import TEXT_ENCODERS, text_encoder_name
 from musicgen_lora.export.sources import Source
@@ -45,7 +46,7 @@ def front_matter(source: Source, *, relation: str, library: str, **more: Any) ->
 
 def stated_licence(folder: Path) -> str | None:
     """The licence that a base's own card states; None where it has no card, or one without."""
-    path = folder / "README.md"
+    path = folder / CARD_FILE
     if not path.is_file():
         return None
     try:

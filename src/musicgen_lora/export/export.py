@@ -86,7 +86,7 @@ def _for_audiocraft(
         write_audiocraft(source, staging)
         atomic.write_json(staging / FACTS_FILE, facts)
         text = audiocraft_card(source, facts, settings.output_dir.resolve().name)
-        (staging / "README.md").write_text(text, encoding="utf-8")
+        (staging / atomic.CARD_FILE).write_text(text, encoding="utf-8")
 
     return fill
 

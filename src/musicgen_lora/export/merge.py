@@ -51,7 +51,7 @@ def merge_adapters(settings: MergeSettings, *, api: Any = None) -> Path:
         copy_checkpoint(source.folder, staging, source.changed_tensors())
         atomic.write_json(staging / FACTS_FILE, facts)
         text = checkpoint_card(source, facts, settings.output_dir.resolve().name)
-        (staging / "README.md").write_text(text, encoding="utf-8")
+        (staging / atomic.CARD_FILE).write_text(text, encoding="utf-8")
 
     publish(settings.output_dir, fill)
     _tell(source, settings.output_dir, console)

@@ -134,7 +134,7 @@ class LoraWeights:
             self._lora.save(staging, own.header())
             own.write(staging)
             card = adapter_card(own.content, folder.name)
-            (staging / "README.md").write_text(card, encoding="utf-8")
+            (staging / atomic.CARD_FILE).write_text(card, encoding="utf-8")
 
         if processes.rank() == 0:
             atomic.publish_folder(folder, fill)

@@ -7,6 +7,7 @@ from typing import Any
 
 import gradio as gr
 
+from musicgen_lora.atomic import CARD_FILE
 from musicgen_lora.errors import UserError
 from musicgen_lora.formats.documents import read_start
 from musicgen_lora.training.record.run_folder import BEST_MODEL
@@ -69,7 +70,7 @@ class Shelf:
         """The card of a run's adapter."""
         if not wanted:
             return ""
-        path = self._work.run(wanted) / BEST_MODEL / "README.md"
+        path = self._work.run(wanted) / BEST_MODEL / CARD_FILE
         if not path.is_file() or path.is_symlink():
             return f'<p class="quiet">{self._page.words("No card yet.")}</p>'
         text = read_start(path, CARD_BYTES).decode("utf-8", "replace")
