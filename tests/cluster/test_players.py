@@ -17,6 +17,7 @@ from datasets import files_below
 from musicgen_lora.cli import main
 from musicgen_lora.cluster.engine import Engine, Processes
 from musicgen_lora.evaluation.generations import play_prompts
+from musicgen_lora.evaluation.play_tasks import Playing
 from musicgen_lora.evaluation.store import Store
 from musicgen_lora.evaluation.variants import ALONE, Variant, read_variant
 from musicgen_lora.evaluation.voices import base_voice, place, variant_voices
@@ -94,9 +95,8 @@ def test_an_evaluation_plays_the_same_by_whomever(
             for own in play_prompts(
                 voice,
                 ["808", "trap", "drill"],
-                duration_s=0.3,
+                Playing(model.shape.frames(0.3), Sampling()),
                 seed=3,
-                sampling=Sampling(),
                 batch_size=2,
                 on_step=lambda done, of: None,
                 engine=engine,

@@ -20,7 +20,6 @@ from musicgen_lora.evaluation.sound.ear import Ear, Heard
 from musicgen_lora.evaluation.voices import Voice
 from musicgen_lora.generation.decoding.decode import VERSION, depends_on_batch
 from musicgen_lora.generation.decoding.decoder import Decoder
-from musicgen_lora.generation.decoding.sampling import Sampling
 from musicgen_lora.model.musicgen import MusicGen
 from musicgen_lora.model.text.reading import TextReader, describe_readings
 
@@ -80,10 +79,9 @@ def describe_texts(
 def play_prompts(
     voice: Voice,
     prompts: Sequence[str],
+    playing: Playing,
     *,
-    duration_s: float,
     seed: int,
-    sampling: Sampling,
     batch_size: int,
     on_step: OnStep,
     engine: Engine | None = None,
@@ -94,9 +92,8 @@ def play_prompts(
     Args:
         voice: that plays.
         prompts: what.
-        duration_s: of each clip.
+        playing: what the clips are like.
         seed: of the first.
-        sampling: how tokens are drawn.
         batch_size: clips that are played together.
         on_step: called with (frames done, frames to do).
         engine: plays; None is this process.
@@ -107,14 +104,13 @@ def play_prompts(
     Raises:
         RunError: a prompt costs an engine's workers their lives.
     """
-    playing = Playing(voice.model.shape.frames(duration_s), sampling)
     n_together = batch_size if depends_on_batch(voice.model.device) else None
     rows = list(zip(prompts, itertools.count(seed)))
     keys = {
         row: voice.key(
             "clip",
             *(VERSION, voice.reads(row[0]), row[1], playing.n_frames, n_together),
-            dataclasses.asdict(sampling),
+            dataclasses.asdict(playing.sampling),
         )
         for row in rows
     }

@@ -12,6 +12,7 @@ from musicgen_lora.evaluation.generations import play_prompts, write_clips
 from musicgen_lora.evaluation.losses.captions import measure_captions
 from musicgen_lora.evaluation.losses.held_out_loss import compare_losses, windows_to_measure
 from musicgen_lora.evaluation.losses.overfitting import measure_overfitting
+from musicgen_lora.evaluation.play_tasks import Playing
 from musicgen_lora.evaluation.report.document import Losses, NoLosses
 from musicgen_lora.evaluation.session import Played, Session
 from musicgen_lora.evaluation.sound.memorisation import find_nearest, measure_continuations
@@ -26,18 +27,18 @@ def play(session: Session, voice: Voice, name: str) -> Played:
     """Plays the prompts, hears the clips and writes them to `audio/<name>/`."""
     settings = session.settings
     prompts = [item["prompt"] for item in session.prompts]
+    sampling = Sampling(
+        guidance_scale=settings.guidance_scale,
+        top_k=settings.top_k,
+        top_p=settings.top_p,
+        temperature=settings.temperature,
+    )
     with progress(session.console, f"{len(prompts)} prompts, {name}, frames") as on_step:
         codes = play_prompts(
             voice,
             prompts,
-            duration_s=settings.duration,
+            Playing(session.model.shape.frames(settings.duration), sampling),
             seed=settings.seed,
-            sampling=Sampling(
-                guidance_scale=settings.guidance_scale,
-                top_k=settings.top_k,
-                top_p=settings.top_p,
-                temperature=settings.temperature,
-            ),
             batch_size=settings.batch_size,
             on_step=on_step,
             engine=session.engine,
