@@ -37,6 +37,7 @@ from musicgen_lora.evaluation.generations import play_prompts
 from musicgen_lora.evaluation.held_out import HeldOut, find_held_out
 from musicgen_lora.evaluation.losses.held_out_loss import summarise_losses
 from musicgen_lora.evaluation.measures.embeddings import LOG_MEL
+from musicgen_lora.evaluation.play_tasks import Playing
 from musicgen_lora.evaluation.sound.ear import Ear, Heard
 from musicgen_lora.evaluation.sound.references import References
 from musicgen_lora.evaluation.sound.set_distances import compare_sets
@@ -171,9 +172,8 @@ def make_pool(adapter: Path, n_prompts: int, n_seeds: int, duration_s: float) ->
         played = play_prompts(
             voice,
             prompts,
-            duration_s=duration_s,
+            Playing(voice.model.shape.frames(duration_s), Sampling()),
             seed=1000 * (seed + 1),
-            sampling=Sampling(),
             batch_size=16,
             on_step=lambda done, of: None,
         )
