@@ -148,6 +148,53 @@ def test_a_share_of_the_windows_begins_on_a_bar_line(tokens):
     np.testing.assert_array_equal(all_of_them[:, 1:], anywhere[:, 1:])
 
 
+def test_loops_go_round_in_whole_bars(tokens, tiny_model_dir):
+    """One bar of 5 frames, or two: four do not fit twice into 24 frames. A loop is on a bar line,
+    and its tokens come again."""
+    bars = np.array([[2.0, 5.0], *[[np.nan, np.nan]] * 3], np.float32)
+    tokens = dataclasses.replace(tokens, bars=bars)
+    text = MusicGen.load(tiny_model_dir).text
+    data = DeviceData(tokens, text, 24, torch.device("cpu"))
+
+    def drawn(loop_share, bar_start_share=0.5):
+        draws = Draws(
+            tokens,
+            data.captions,
+            n_frames=24,
+            condition_dropout=0.0,
+            seed=1,
+            bar_start_share=bar_start_share,
+            loop_share=loop_share,
+        )
+        return draws.batch([(epoch, clip) for epoch in range(200) for clip in range(2)])
+
+    draw = drawn(1.0)
+    periods = draw.periods.numpy().reshape(200, 2)
+    assert set(periods[:, 0]) == {5, 10, 24}
+    assert (periods[:, 0] < 24).mean() == pytest.approx(0.5 * 2 / 3, abs=0.1)
+    assert (periods[:, 1] == 24).all(), "its bars are not known"
+    starts = draw.starts.numpy().reshape(200, 2)[:, 0]
+    assert ((starts[periods[:, 0] < 24] - 2) % 5 == 0).all()
+    codes = data.batch(draw)[0].numpy()
+    for clip, start, period in zip(codes, draw.starts.tolist(), draw.periods.tolist(), strict=True):
+        np.testing.assert_array_equal(clip[:, period:], clip[:, : 24 - period])
+        np.testing.assert_array_equal(clip[:, :period].T, tokens.codes[start : start + period])
+    assert (drawn(0.0).periods == 24).all()
+    assert (drawn(1.0, bar_start_share=0.0).periods == 24).all()
+
+
+def test_embeddings_stay_as_short_as_asked(settings):
+    bounded = dataclasses.replace(settings, max_embedding_norm=0.1)
+    state = train_packed(bounded)
+    assert state.step == 6
+    best = MusicGen.load(str(settings.output_dir / "best_model"))
+    lengths = [t.weight.norm(dim=1) for t in best.hf.decoder.model.decoder.embed_tokens]
+    longest = float(torch.cat(lengths).max())
+    assert longest <= 0.1 + 1e-4
+    assert longest > 0.09, "nothing was bounded"
+
+
+
 def test_bars_that_are_not_known_are_asked_for(settings):
     settings = dataclasses.replace(settings, bar_start_share=0.5)
     with pytest.raises(UserError, match="first_bar_s and bpm"):
@@ -262,7 +309,7 @@ def test_draws_past_the_last_clip_are_masked(tokens, tiny_model_dir):
     data = DeviceData(
         tokens, TextStates(model, load_tokenizer(tiny_model_dir)), 100, torch.device("cpu")
     )
-    last = Draw(torch.tensor([int(tokens.offsets[-1])]), torch.tensor([60]), torch.tensor([0]))
+    last = Draw(torch.tensor([int(tokens.offsets[-1])]), torch.tensor([60]), torch.tensor([0]), torch.tensor([60]))
     codes, states, mask = data.batch(last)
     np.testing.assert_array_equal(codes[0, :, :60].numpy().T, tokens.codes[-60:])
     assert not states.any()

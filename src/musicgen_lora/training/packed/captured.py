@@ -51,7 +51,8 @@ class DeviceData:
 
     def batch(self, draw: Draw) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """`codes [B, K, T]`, `states [B, L, D_text]` and `mask [B, L]` of a draw."""
-        frames = draw.starts[:, None] + torch.arange(self.n_frames, device=draw.starts.device)
+        within = torch.arange(self.n_frames, device=draw.starts.device) % draw.periods[:, None]
+        frames = draw.starts[:, None] + within
         codes = self.codes[frames].long().transpose(1, 2)
         return codes, self.states[draw.captions], self.mask[draw.captions]
 
@@ -95,7 +96,7 @@ class CapturedGradients:
         self._parameters = [p for p in model.hf.parameters() if p.requires_grad]
         device, shape = model.device, model.shape
         zeros = torch.zeros(batch_size, dtype=torch.long, device=device)
-        self._draw = Draw(zeros, zeros + data.n_frames, zeros.clone())
+        self._draw = Draw(zeros, zeros + data.n_frames, zeros.clone(), zeros + data.n_frames)
         self._totals = torch.ones(shape.n_codebooks, device=device)
         self._codebooks = torch.zeros(shape.n_codebooks, device=device)
         self._replay: Callable[[], None] | None = None if capture else self._run
@@ -132,6 +133,7 @@ class CapturedGradients:
         self._draw.starts.copy_(draw.starts, non_blocking=True)
         self._draw.n_frames.copy_(draw.n_frames, non_blocking=True)
         self._draw.captions.copy_(draw.captions, non_blocking=True)
+        self._draw.periods.copy_(draw.periods, non_blocking=True)
         self._totals.copy_(totals, non_blocking=True)
 
     def _run(self) -> None:
@@ -171,7 +173,7 @@ def held_out_loss(
     device = model.device
     total = torch.zeros(2, model.shape.n_codebooks, dtype=torch.float64, device=device)
     for draw in draws:
-        draw = Draw(*(part.to(device) for part in (draw.starts, draw.n_frames, draw.captions)))
+        draw = draw.to(device)
         codes, states, mask = data.batch(draw)
         with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
             sums, counts = model.losses(codes, draw.n_frames, states, mask)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,6 +13,8 @@ from musicgen_lora.dataset.batches import draw_window, epoch_order
 from musicgen_lora.dataset.packed import PackedTokens
 from musicgen_lora.runtime.seeds import seed_of
 
+LOOP_BARS = (1, 2, 4)
+"""Bars that a loop has."""
 NULL_CAPTION = 0
 """Row of the table of text states that is the null condition."""
 
@@ -24,11 +27,26 @@ class Draw:
         starts: first frames in the codes of all clips, `[B]` int64.
         n_frames: lengths of the windows, `[B]` int64.
         captions: rows of the table of text states, `[B]` int64.
+        periods: frames after which a window begins again, `[B]` int64; its length for one that
+            does not.
     """
 
     starts: torch.Tensor
     n_frames: torch.Tensor
     captions: torch.Tensor
+    periods: torch.Tensor
+
+    def to(self, device: torch.device) -> Draw:
+        """The same on another device."""
+        parts = (self.starts, self.n_frames, self.captions, self.periods)
+        return Draw(*(part.to(device) for part in parts))
+
+
+class _Bar(NamedTuple):
+    """Where a window begins on a bar line, and the frames after which it begins again."""
+
+    start: int
+    period: int
 
 
 class Draws:
@@ -41,6 +59,8 @@ class Draws:
         condition_dropout: share of training windows without a caption.
         bar_start_share: share of training windows that begin on a bar line, where the file knows
             the clip's; the others begin anywhere.
+        loop_share: share of those that go round in their first one, two or four bars, so that a bar
+            later the same tokens come.
         seed: of all draws.
     """
 
@@ -53,10 +73,12 @@ class Draws:
         condition_dropout: float,
         seed: int,
         bar_start_share: float = 0.0,
+        loop_share: float = 0.0,
     ) -> None:
         self._tokens, self._captions, self._offsets = tokens, captions, tokens.offsets
         self._n_frames, self._seed = n_frames, seed
-        self._condition_dropout, self._bar_start_share = condition_dropout, bar_start_share
+        self._condition_dropout = condition_dropout
+        self._bar_start_share, self._loop_share = bar_start_share, loop_share
         self._train = np.flatnonzero(~tokens.held_out)
         self._epoch, self._order = -1, self._train
 
@@ -79,6 +101,7 @@ class Draws:
         rows = self._train[[clip for _, clip in places]]
         lengths = self._tokens.n_frames[rows]
         starts, captions = self._offsets[rows], np.empty(len(rows), dtype=np.int64)
+        periods = np.full(len(rows), self._n_frames, dtype=np.int64)
         for at, ((epoch, clip), row) in enumerate(zip(places, rows.tolist(), strict=True)):
             draw = draw_window(
                 (self._seed, epoch, clip),
@@ -86,18 +109,19 @@ class Draws:
                 n_captions=len(self._captions[row]),
                 condition_dropout=self._condition_dropout,
             )
-            spare = int(lengths[at]) - self._n_frames
-            on_bar = self._bar_start((epoch, clip), row, spare)
-            starts[at] += draw.start if on_bar is None else on_bar
+            bar = self._bar((epoch, clip), row, int(lengths[at]) - self._n_frames)
+            starts[at] += draw.start if bar is None else bar.start
+            periods[at] = self._n_frames if bar is None else bar.period
             is_null = draw.caption is None
             captions[at] = NULL_CAPTION if is_null else self._captions[row][draw.caption]
         return Draw(
             torch.from_numpy(starts),
             torch.from_numpy(np.minimum(lengths, self._n_frames)),
             torch.from_numpy(captions),
+            torch.from_numpy(periods),
         )
 
-    def _bar_start(self, place: tuple[int, int], row: int, spare: int) -> int | None:
+    def _bar(self, place: tuple[int, int], row: int, spare: int) -> _Bar | None:
         """The frame nearest one of the clip's bar lines, for the share of windows that begin there;
         None for the others, and where no bar line leaves a whole window."""
         bars = self._tokens.bars
@@ -107,7 +131,10 @@ class Draws:
         first, length = bars[row].tolist()
         if rng.random() >= self._bar_start_share or not first <= spare:
             return None
-        return min(round(first + length * int(rng.integers((spare - first) // length + 1))), spare)
+        start = round(first + length * int(rng.integers((spare - first) // length + 1)))
+        period = round(length * int(rng.choice(LOOP_BARS)))
+        loops = rng.random() < self._loop_share and 2 * period <= self._n_frames
+        return _Bar(min(start, spare), period if loops else self._n_frames)
 
     def held_out(self, limit: int, batch_size: int) -> list[Draw]:
         """Fixed windows: of up to `limit` held-out clips the first, with its first caption."""
@@ -118,6 +145,7 @@ class Draws:
                 torch.from_numpy(self._offsets[part]),
                 torch.from_numpy(np.minimum(self._tokens.n_frames[part], self._n_frames)),
                 torch.tensor([self._captions[row][0] for row in part]),
+                torch.full((len(part),), self._n_frames),
             )
             for part in (rows[at : at + batch_size] for at in range(0, len(rows), batch_size))
         ]

@@ -39,6 +39,8 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "max_duration": (0.1, 3600.0),
     "condition_dropout": (0.0, 0.99),
     "bar_start_share": (0.0, 1.0),
+    "loop_share": (0.0, 1.0),
+    "max_embedding_norm": (1e-6, math.inf),
     "max_minutes": (0.0, math.inf),
     "seed": (0, 2**63 - 1),
 } | dict.fromkeys(
@@ -83,6 +85,8 @@ class PackedSettings:
     max_duration: float = 30.0
     condition_dropout: float = 0.1
     bar_start_share: float = 0.0
+    loop_share: float = 0.0
+    max_embedding_norm: float = math.inf
     max_steps: int = 1_000
     max_minutes: float = math.inf
     log_every: int = 10

@@ -102,6 +102,7 @@ class PackedRun:
             condition_dropout=settings.condition_dropout,
             seed=settings.seed,
             bar_start_share=settings.bar_start_share,
+            loop_share=settings.loop_share,
         )
         self.held_out = self.draws.held_out(settings.max_validation_windows, settings.batch_size)
         self.trained = Trained(self.weights, self.optimizers)
@@ -191,7 +192,17 @@ class PackedRun:
             for group in optimizer.param_groups:
                 group["lr"] = rate
             optimizer.step()
+        self._bound_embeddings()
         return codebooks, length, rate
+
+    @torch.no_grad()
+    def _bound_embeddings(self) -> None:
+        """Keeps tokens' embeddings no longer than `max_embedding_norm`, so that they don't drown
+        the positions that they are added to."""
+        most = self.settings.max_embedding_norm
+        if most != math.inf:
+            for table in self.base.hf.decoder.model.decoder.embed_tokens:
+                table.weight.renorm_(2, 0, most)
 
     def validate(self) -> None:
         """Held-out loss now, into `metrics.jsonl`; the best weights so far go to `best_model`."""
