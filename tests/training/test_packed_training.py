@@ -194,7 +194,6 @@ def test_embeddings_stay_as_short_as_asked(settings):
     assert longest > 0.09, "nothing was bounded"
 
 
-
 def test_bars_that_are_not_known_are_asked_for(settings):
     settings = dataclasses.replace(settings, bar_start_share=0.5)
     with pytest.raises(UserError, match="first_bar_s and bpm"):
@@ -309,7 +308,8 @@ def test_draws_past_the_last_clip_are_masked(tokens, tiny_model_dir):
     data = DeviceData(
         tokens, TextStates(model, load_tokenizer(tiny_model_dir)), 100, torch.device("cpu")
     )
-    last = Draw(torch.tensor([int(tokens.offsets[-1])]), torch.tensor([60]), torch.tensor([0]), torch.tensor([60]))
+    start, length = torch.tensor([int(tokens.offsets[-1])]), torch.tensor([60])
+    last = Draw(start, length, torch.tensor([0]), length)
     codes, states, mask = data.batch(last)
     np.testing.assert_array_equal(codes[0, :, :60].numpy().T, tokens.codes[-60:])
     assert not states.any()
