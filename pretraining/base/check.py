@@ -32,6 +32,7 @@ from musicgen_lora.generation.decoding.request import Conditions, Request
 from musicgen_lora.generation.decoding.sampling import GREEDY, Sampling
 from musicgen_lora.listening.descriptors import describe
 from musicgen_lora.listening.pitch.key import estimate_key
+from musicgen_lora.listening.rhythm.metre import FRAME_RATE, onset_strengths
 from musicgen_lora.listening.rhythm.tempo import estimate_tempo
 from musicgen_lora.model.musicgen import MusicGen
 from pretraining.base.facts import clip_flags, stated_tempo
@@ -156,6 +157,10 @@ def tempo_figures(
             "within_4_percent": tempo_share(played, wanted),
             "recordings": tempo_share(tempos((r[:, part] for r in recorded), rate), wanted),
             "shuffled": float(np.mean([tempo_share(played, other) for other in others])),
+            "sharpness": {
+                "played": mean_sharpness([sound[:, part] for sound in sounds], rate, wanted),
+                "recordings": mean_sharpness([r[:, part] for r in recorded], rate, wanted),
+            },
             "measured": [round(bpm, 2) if np.isfinite(bpm) else None for bpm in played],
         }
     on_grid = [clip.fields["on_grid"] for clip in clips]
@@ -220,6 +225,29 @@ def tempo_share(measured: Sequence[float], prompts: Sequence[float]) -> float:
     """Share of tempos that are right within `TEMPO_TOLERANCE`."""
     errors = [octave_error(m, w) for m, w in zip(measured, prompts, strict=True)]
     return float(np.mean([error <= TEMPO_TOLERANCE for error in errors]))
+
+
+def mean_sharpness(
+    sounds: Sequence[np.ndarray], rate: int, bpm: Sequence[float]
+) -> dict[str, float]:
+    """How narrowly onsets fall on eighths of clips' own tempos, and of each other's (chance): means
+    of `sharpness`."""
+    strengths = [onset_strengths(sound, rate).sum(axis=0) for sound in sounds]
+    each = np.array([[sharpness(s, tempo) for tempo in bpm] for s in strengths])
+    others = ~np.eye(len(bpm), dtype=bool)
+    return {
+        "asked_tempo": float(each.diagonal().mean()),
+        "other_tempos": float(each[others].mean()),
+    }
+
+
+def sharpness(strengths: np.ndarray, bpm: float) -> float:
+    """Length of the mean vector of onset strength `[F]` at its phase within eighths, from 0 to 1
+    (Goldberg and Brown, 1969: vector strength): 1 where all onsets fall on one place of an
+    eighth."""
+    phases = np.arange(len(strengths)) / FRAME_RATE * (bpm / 30.0)
+    total = float(strengths.sum())
+    return abs(complex((strengths * np.exp(2j * np.pi * phases)).sum())) / total if total else 0.0
 
 
 def continuation_figures(model: MusicGen, data_dir: Path, n_prompts: int) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from musicgen_lora.training.packed.captured import (
     CapturedGradients,
     DeviceData,
     step_totals,
+    with_wrong_tokens,
 )
 from musicgen_lora.training.packed.draws import Draw, Draws
 from musicgen_lora.training.packed.settings import PackedSettings
@@ -183,6 +184,39 @@ def test_loops_go_round_in_whole_bars(tokens, tiny_model_dir):
     assert (drawn(1.0, bar_start_share=0.0).periods == 24).all()
 
 
+def test_wrong_tokens_are_those_of_another_moment():
+    """A function of the seeds; the share is drawn for each window, up to the most."""
+    codes = torch.arange(64 * 4 * 500).view(64, 4, 500)
+    seeds = torch.arange(64) * 7919
+    heard = with_wrong_tokens(codes, seeds, 0.4)
+    assert torch.equal(heard, with_wrong_tokens(codes, seeds, 0.4))
+    assert torch.equal(heard[3:5], with_wrong_tokens(codes[3:5], seeds[3:5], 0.4))
+    assert torch.equal(heard // 500, codes // 500), "of another codebook or clip"
+    shares = (heard != codes).float().mean((1, 2))
+    assert shares.min() < 0.03
+    assert 0.36 < shares.max() <= 0.43
+    assert shares.mean() == pytest.approx(0.2, abs=0.05)
+    moments = (heard % 500)[heard != codes].float()
+    assert torch.histc(moments, 10, 0, 500).div(len(moments)).sub(0.1).abs().max() < 0.01
+
+
+def test_what_is_predicted_is_right_where_what_is_heard_is_wrong(tokens, tiny_model_dir):
+    base = MusicGen.load(tiny_model_dir)
+    base.hf.decoder.requires_grad_(True)
+    data = DeviceData(tokens, base.text, 40, torch.device("cpu"))
+    draws = Draws(tokens, data.captions, n_frames=40, condition_dropout=0.0, seed=0)
+    draw = draws.step(0, 2, 1)[0]
+    gradients = CapturedGradients(base, data, 2, autocast=None, capture=False, wrong_tokens=0.9)
+    gradients.add(draw, step_totals([draw], base.delays))
+    codes, states, mask = data.batch(draw)
+    logits = base.logits(with_wrong_tokens(codes, draw.seeds, 0.9), states, mask)
+    for k in range(4):
+        predicted = [logits[b, k, : n - k] for b, n in enumerate(draw.n_frames.tolist())]
+        wanted = [codes[b, k, : n - k] for b, n in enumerate(draw.n_frames.tolist())]
+        expected = functional.cross_entropy(torch.cat(predicted), torch.cat(wanted))
+        assert gradients.codebooks[k].item() == pytest.approx(expected.item(), abs=1e-5)
+
+
 def test_embeddings_stay_as_short_as_asked(settings):
     bounded = dataclasses.replace(settings, max_embedding_norm=0.1)
     state = train_packed(bounded)
@@ -309,7 +343,8 @@ def test_draws_past_the_last_clip_are_masked(tokens, tiny_model_dir):
         tokens, TextStates(model, load_tokenizer(tiny_model_dir)), 100, torch.device("cpu")
     )
     start, length = torch.tensor([int(tokens.offsets[-1])]), torch.tensor([60])
-    last = Draw(start, length, torch.tensor([0]), length)
+    zero = torch.tensor([0])
+    last = Draw(start, length, zero, length, zero)
     codes, states, mask = data.batch(last)
     np.testing.assert_array_equal(codes[0, :, :60].numpy().T, tokens.codes[-60:])
     assert not states.any()

@@ -16,6 +16,7 @@ import torch
 from musicgen_lora.dataset.packed import PackedTokens
 from musicgen_lora.errors import UserError
 from musicgen_lora.model.delays import Delays
+from musicgen_lora.model.loss import codebook_cross_entropies
 from musicgen_lora.model.musicgen import MusicGen
 from musicgen_lora.model.text.states import TextStates
 from musicgen_lora.training.packed.draws import Draw
@@ -72,6 +73,30 @@ def _table(
     return states.to(device), mask.to(device)
 
 
+@torch.no_grad()
+def with_wrong_tokens(codes: torch.Tensor, seeds: torch.Tensor, most: float) -> torch.Tensor:
+    """Codes `[B, K, T]` in which a share of the tokens are those of another moment of the same
+    window, as a model's own are when it plays: the share is drawn for each window, from 0 to
+    `most`. A function of the windows' seeds `[B]`, computed where the codes lie.
+    """
+    n_codebooks, n_frames = codes.shape[1:]
+    places = torch.arange(n_codebooks * n_frames, device=codes.device).view(n_codebooks, n_frames)
+    share = most * _uniform(seeds)[:, None, None]
+    keys = seeds[:, None, None] + 1 + places
+    is_wrong = _uniform(keys) < share
+    moments = (_uniform(keys + (1 << 40)) * n_frames).long().clamp(max=n_frames - 1)
+    return torch.where(is_wrong, codes.gather(2, moments), codes)
+
+
+def _uniform(keys: torch.Tensor) -> torch.Tensor:
+    """Numbers in [0, 1) that int64 keys give, as SplitMix64 (Steele et al., 2014) mixes them."""
+    mixed = keys * -0x61C8864680B583EB
+    for shift, factor in ((30, -0x40A7B892E31B1A47), (27, -0x6B2FB644ECCEEE15), (31, 1)):
+        # A logical shift: the sign's copies are cut off.
+        mixed = (mixed ^ (mixed >> shift & ((1 << (64 - shift)) - 1))) * factor
+    return (mixed & ((1 << 24) - 1)).float() / (1 << 24)
+
+
 class CapturedGradients:
     """Adds the gradient of a batch to the parameters' and returns its part of the loss.
 
@@ -81,6 +106,7 @@ class CapturedGradients:
         batch_size: B, of each batch.
         autocast: type that fp32 weights are multiplied in, else None.
         capture: record a CUDA graph at the first call.
+        wrong_tokens: largest share of a window's inputs that are another moment's tokens.
     """
 
     def __init__(
@@ -91,12 +117,16 @@ class CapturedGradients:
         *,
         autocast: torch.dtype | None,
         capture: bool,
+        wrong_tokens: float = 0.0,
     ) -> None:
+        self._wrong_tokens = wrong_tokens
         self._model, self._data, self._autocast = model, data, autocast
         self._parameters = [p for p in model.hf.parameters() if p.requires_grad]
         device, shape = model.device, model.shape
         zeros = torch.zeros(batch_size, dtype=torch.long, device=device)
-        self._draw = Draw(zeros, zeros + data.n_frames, zeros.clone(), zeros + data.n_frames)
+        self._draw = Draw(
+            zeros, zeros + data.n_frames, zeros.clone(), zeros + data.n_frames, zeros.clone()
+        )
         self._totals = torch.ones(shape.n_codebooks, device=device)
         self._codebooks = torch.zeros(shape.n_codebooks, device=device)
         self._replay: Callable[[], None] | None = None if capture else self._run
@@ -134,6 +164,7 @@ class CapturedGradients:
         self._draw.n_frames.copy_(draw.n_frames, non_blocking=True)
         self._draw.captions.copy_(draw.captions, non_blocking=True)
         self._draw.periods.copy_(draw.periods, non_blocking=True)
+        self._draw.seeds.copy_(draw.seeds, non_blocking=True)
         self._totals.copy_(totals, non_blocking=True)
 
     def _run(self) -> None:
@@ -143,7 +174,13 @@ class CapturedGradients:
         with torch.autocast(
             device, dtype=self._autocast, enabled=self._autocast is not None, cache_enabled=False
         ):
-            sums, _ = self._model.losses(codes, self._draw.n_frames, states, mask)
+            heard = codes
+            if self._wrong_tokens:
+                heard = with_wrong_tokens(codes, self._draw.seeds, self._wrong_tokens)
+            hidden = self._model.states(heard, states, mask)
+            sums, _ = codebook_cross_entropies(
+                hidden, self._model.heads, codes, self._draw.n_frames, self._model.delays
+            )
         codebooks = sums.sum(0) / self._totals
         codebooks.mean().backward()
         self._codebooks.add_(codebooks.detach())

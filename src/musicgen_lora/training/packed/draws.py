@@ -29,16 +29,18 @@ class Draw:
         captions: rows of the table of text states, `[B]` int64.
         periods: frames after which a window begins again, `[B]` int64; its length for one that
             does not.
+        seeds: of what else is drawn for each window, `[B]` int64.
     """
 
     starts: torch.Tensor
     n_frames: torch.Tensor
     captions: torch.Tensor
     periods: torch.Tensor
+    seeds: torch.Tensor
 
     def to(self, device: torch.device) -> Draw:
         """The same on another device."""
-        parts = (self.starts, self.n_frames, self.captions, self.periods)
+        parts = (self.starts, self.n_frames, self.captions, self.periods, self.seeds)
         return Draw(*(part.to(device) for part in parts))
 
 
@@ -119,6 +121,7 @@ class Draws:
             torch.from_numpy(np.minimum(lengths, self._n_frames)),
             torch.from_numpy(captions),
             torch.from_numpy(periods),
+            torch.tensor([seed_of("wrong", self._seed, *place) for place in places]),
         )
 
     def _bar(self, place: tuple[int, int], row: int, spare: int) -> _Bar | None:
@@ -146,6 +149,7 @@ class Draws:
                 torch.from_numpy(np.minimum(self._tokens.n_frames[part], self._n_frames)),
                 torch.tensor([self._captions[row][0] for row in part]),
                 torch.full((len(part),), self._n_frames),
+                torch.zeros(len(part), dtype=torch.int64),
             )
             for part in (rows[at : at + batch_size] for at in range(0, len(rows), batch_size))
         ]

@@ -40,6 +40,7 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "condition_dropout": (0.0, 0.99),
     "bar_start_share": (0.0, 1.0),
     "loop_share": (0.0, 1.0),
+    "wrong_tokens": (0.0, 1.0),
     "max_embedding_norm": (1e-6, math.inf),
     "max_minutes": (0.0, math.inf),
     "seed": (0, 2**63 - 1),
@@ -86,6 +87,7 @@ class PackedSettings:
     condition_dropout: float = 0.1
     bar_start_share: float = 0.0
     loop_share: float = 0.0
+    wrong_tokens: float = 0.0
     max_embedding_norm: float = math.inf
     max_steps: int = 1_000
     max_minutes: float = math.inf

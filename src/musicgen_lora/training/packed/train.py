@@ -94,6 +94,7 @@ class PackedRun:
             settings.batch_size,
             autocast=self.autocast,
             capture=self.device.type == "cuda",
+            wrong_tokens=settings.wrong_tokens,
         )
         self.draws = Draws(
             self.tokens,
