@@ -9,13 +9,16 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoProcessor, MusicgenForConditionalGeneration
 
+from musicgen_lora.dataset.metadata import load_dataset
 from musicgen_lora.model.base.facts import FIELD
+from pretraining.base import vocabulary
 from pretraining.paths import ASSETS, EMBEDDED_BASE, WORK
 
 HERE = Path(__file__).resolve().parent
@@ -23,13 +26,18 @@ MAX_BYTES = 32_000_000
 
 
 def export_base(
-    model_dir: Path, output_dir: Path, trained_duration_s: float, advised_learning_rate: float
+    model_dir: Path,
+    output_dir: Path,
+    captions: Iterable[str],
+    trained_duration_s: float,
+    advised_learning_rate: float,
 ) -> int:
     """Writes the shipped folder and returns its size in bytes.
 
     Args:
         model_dir: what training left.
         output_dir: replaced.
+        captions: that it was trained on; the vocabulary keeps what they need.
         trained_duration_s: seconds of the longest windows of that training.
         advised_learning_rate: peak rate that suits adapters on it.
 
@@ -42,9 +50,15 @@ def export_base(
     for layer in model.audio_encoder.quantizer.layers:
         layer.codebook.embed_avg.zero_()
         layer.codebook.cluster_size.zero_()
+    tokenizer = json.loads((ASSETS / "t5" / "tokenizer.json").read_text(encoding="utf-8"))
+    kept = vocabulary.kept_pieces(tokenizer, captions)
+    vocabulary.keep_rows(model, kept)
     model.half().save_pretrained(output_dir)
     AutoProcessor.from_pretrained(model_dir).save_pretrained(output_dir)
-    _write_compact(output_dir / "tokenizer.json", ASSETS / "t5" / "tokenizer.json")
+    text = json.dumps(
+        vocabulary.with_pieces(tokenizer, kept), ensure_ascii=False, separators=(",", ":")
+    )
+    (output_dir / "tokenizer.json").write_text(text, encoding="utf-8")
     config_path = output_dir / "config.json"
     config = json.loads(config_path.read_text(encoding="utf-8"))
     _clean(config)
@@ -63,12 +77,6 @@ def export_base(
     return size
 
 
-def _write_compact(path: Path, source: Path) -> None:
-    tokenizer = json.loads(source.read_text(encoding="utf-8"))
-    text = json.dumps(tokenizer, ensure_ascii=False, separators=(",", ":"))
-    path.write_text(text, encoding="utf-8")
-
-
 def _clean(config: dict[str, Any]) -> None:
     """fp16 is for the disk alone: what loads the folder computes in fp32. Nor does it tell where
     its parts lay."""
@@ -84,12 +92,14 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model_dir", type=Path, default=WORK / "lm" / "best_model")
     parser.add_argument("--output_dir", type=Path, default=EMBEDDED_BASE)
+    parser.add_argument("--corpus", type=Path, default=WORK / "corpus")
     parser.add_argument("--trained_duration_s", type=float, required=True)
     parser.add_argument("--advised_learning_rate", type=float, default=2e-3)
     options = parser.parse_args()
     size = export_base(
         options.model_dir,
         options.output_dir,
+        [text for clip in load_dataset(options.corpus) for text in clip.texts],
         options.trained_duration_s,
         options.advised_learning_rate,
     )
