@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer
 
-N_MOST_FREQUENT = 8_000
+N_MOST_FREQUENT = 16_000
 """Pieces that stay whether captions use them or not."""
 N_SPECIAL = 3
 """Padding, the end and the unknown, which come first."""
