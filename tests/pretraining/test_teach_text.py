@@ -70,6 +70,27 @@ def test_the_hands_follow_the_bar_at_the_captions_tempo(bpm: float) -> None:
         assert 0.3 < signal[:reach].std() / teach_text.VOLUME < 0.8, turns
 
 
+@pytest.mark.parametrize("bpm", [71.0, 120.0, 168.0])
+def test_the_first_layer_reads_and_does_nothing_else(bpm: float) -> None:
+    """It hears no token before, so that what it reads stays what it is; its feed-forward units
+    double hands of half a turn and of two."""
+    read, base = what_is_read(bpm)
+    layer = base.decoder.model.decoder.layers[0]
+    positions = base.decoder.model.decoder.embed_positions.weights[: teach_text.N_POSITIONS]
+    quiet = torch.linalg.svd(positions.double() - positions.double().mean(0))[2].flip(0).float()
+    with torch.no_grad():
+        heard = positions[None, :1500]
+        assert not layer.self_attn(layer.self_attn_layer_norm(heard))[0].any()
+        clock = heard + torch.from_numpy(read)
+        units = layer.activation_fn(layer.fc1(layer.final_layer_norm(clock)))
+        doubled = (layer.fc2(units)[0] @ quiet.T).numpy()
+    turn = 2.0 * np.pi * np.arange(1500) * bpm / (4.0 * 3000.0)
+    for first, turns, reach in ((2, 1.0, 1500), (6, 4.0, teach_text.REACH_FRAMES)):
+        for direction, phase in ((first, 0.0), (first + 1, 0.25)):
+            hand = np.cos(turns * turn - 2.0 * np.pi * phase)[:reach]
+            assert np.corrcoef(doubled[:reach, direction], hand)[0, 1] > 0.85, (turns, phase)
+
+
 def test_without_a_tempo_the_clock_stands_still() -> None:
     moving, _ = what_is_read(120.0)
     still, _ = what_is_read(None)
