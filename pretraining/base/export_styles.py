@@ -1,5 +1,6 @@
 """Puts held-out clips of the corpus into the package, two of each style: the loss on them says
-what an adapter forgot. Run after `corpus.render`:
+what an adapter forgot. Each begins on its first bar line, as what is played does. Run after
+`corpus.render`:
 
     python -m pretraining.base.export_styles
 """
@@ -36,7 +37,8 @@ def export_styles(corpus: Path, output_dir: Path) -> int:
         for number, entry in enumerate(found, start=1):
             audio = f"validation/{style.replace(' ', '_')}_{number}.ogg"
             samples, sample_rate = sf.read(corpus / entry["audio"])
-            samples = samples[: round(DURATION_S * sample_rate)]
+            start = round(entry["first_bar_s"] * sample_rate)
+            samples = samples[start : start + round(DURATION_S * sample_rate)]
             sf.write(output_dir / audio, samples, sample_rate, format="OGG", subtype="VORBIS")
             kept = ("text", "source", "split", "bpm", "key", "tags")
             chosen.append({"audio": audio} | {k: entry[k] for k in kept if k in entry})

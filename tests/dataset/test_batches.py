@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,39 @@ def parts(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path):
 
 def dataset(parts, **changes) -> ClipDataset:
     return ClipDataset(*parts, **({"max_frames": MAX_FRAMES, "seed": 3} | changes))
+
+
+def test_windows_of_a_known_tempo_begin_on_its_bar_lines(parts) -> None:
+    """A bar is 24 frames at 500 bpm. Of the clips of 100, 50, 15 and 75 frames the second has no
+    tempo and the third is shorter than a window."""
+    clips, codes = parts
+    tempos: list[dict[str, Any]] = [
+        {"bpm": 500, "first_bar_s": 0.1},
+        {},
+        {"bpm": 500},
+        {"bpm": 500},
+    ]
+    timed = [
+        clip._replace(entry=json.dumps({**clip.fields, **fields}))
+        for clip, fields in zip(clips, tempos, strict=True)
+    ]
+    anywhere = ClipDataset(timed, codes, max_frames=MAX_FRAMES, seed=3)
+    on_bars = ClipDataset(timed, codes, max_frames=MAX_FRAMES, seed=3, frame_rate=50.0)
+    starts: list[set[int]] = [set() for _ in range(4)]
+    for epoch in range(60):
+        for data in (anywhere, on_bars):
+            data.set_epoch(epoch)
+        for index in range(4):
+            window = on_bars[index].codes
+            found = np.flatnonzero(
+                [np.array_equal(codes[index][at:][:MAX_FRAMES], window) for at in range(71)]
+            )
+            starts[index].add(int(found[0]))
+        np.testing.assert_array_equal(anywhere[1].codes, on_bars[1].codes)
+    assert starts[0] == {5, 29, 53}
+    assert len(starts[1]) > 10
+    assert starts[2] == {0}
+    assert starts[3] == {0, 24}
 
 
 @pytest.mark.parametrize("n_clips", [1, 2, 7, 100])

@@ -127,5 +127,5 @@ def test_tokenise_packs_codes_captions_and_split(tmp_path, tiny_model_dir):
     assert found.held_out.tolist() == [False, True, False]
     assert list(found.texts[1]) == entries[1]["texts"]
     assert found.bars is not None
-    np.testing.assert_array_equal(found.bars, [[12.5, 100.0], [np.nan] * 2, [np.nan] * 2])
+    np.testing.assert_array_equal(found.bars, [[12.5, 100.0], [0.0, 100.0], [np.nan] * 2])
     assert (found.n_entries, found.codec) == (64, model.codec.fingerprint)

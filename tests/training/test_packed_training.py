@@ -230,7 +230,7 @@ def test_embeddings_stay_as_short_as_asked(settings):
 
 def test_bars_that_are_not_known_are_asked_for(settings):
     settings = dataclasses.replace(settings, bar_start_share=0.5)
-    with pytest.raises(UserError, match="first_bar_s and bpm"):
+    with pytest.raises(UserError, match="metadata bpm, and first_bar_s"):
         PackedRun(settings)
 
 

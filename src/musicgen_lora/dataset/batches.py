@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from musicgen_lora.dataset.bar_lines import bar_lines, nearest_bar_line
 from musicgen_lora.runtime.seeds import seed_of
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from musicgen_lora.dataset.metadata import Clip
     from musicgen_lora.dataset.tokens import TokenStore
 
-DRAWS_VERSION = 2
+DRAWS_VERSION = 3
 """Version of how order, windows and dropout follow from the seed: a run that began with another way
 of drawing cannot go on as if it were unbroken."""
 GROUPED_STEPS = 16
@@ -112,6 +113,8 @@ class ClipDataset(Dataset[Window]):
         codes: of the clips.
         max_frames: longer clips give a random window of this length, cut in token space;
             shorter ones are whole.
+        frame_rate: codec frames a second, by which windows of clips whose tempo is known begin on
+            one of their bar lines; None lets all begin anywhere.
         seed: of all draws.
         condition_dropout: share of samples whose caption is dropped, as guidance needs it.
         melodies: of the clips, for a melody model.
@@ -124,13 +127,14 @@ class ClipDataset(Dataset[Window]):
         codes: TokenStore,
         *,
         max_frames: int,
+        frame_rate: float | None = None,
         seed: int = 0,
         condition_dropout: float = 0.0,
         melodies: Melodies | None = None,
         melody_dropout: float = 0.0,
     ) -> None:
         self._clips, self._codes = clips, codes
-        self._max_frames, self._seed = max_frames, seed
+        self._max_frames, self._frame_rate, self._seed = max_frames, frame_rate, seed
         self._condition_dropout = condition_dropout
         self._melodies, self._melody_dropout = melodies, melody_dropout
         self._epoch = 0
@@ -144,17 +148,21 @@ class ClipDataset(Dataset[Window]):
 
     def __getitem__(self, index: int) -> Window:
         clip = self._clips[index]
+        spare_frames = int(self._codes.n_frames[index]) - self._max_frames
         draw = draw_window(
             (self._seed, self._epoch, index),
-            spare_frames=int(self._codes.n_frames[index]) - self._max_frames,
+            spare_frames=spare_frames,
             n_captions=len(clip.texts),
             condition_dropout=self._condition_dropout,
             melody_dropout=self._melody_dropout,
         )
-        codes = self._codes[index][draw.start : draw.start + self._max_frames]
+        start = draw.start
+        if self._frame_rate is not None and spare_frames > 0:
+            start = nearest_bar_line(start, spare_frames, bar_lines(clip, self._frame_rate))
+        codes = self._codes[index][start : start + self._max_frames]
         melody = None
         if self._melodies is not None:
-            melody = self._melodies.of(clip, draw.start, len(codes))
+            melody = self._melodies.of(clip, start, len(codes))
             if draw.drops_melody:
                 melody = np.zeros_like(melody)
         caption = None if draw.caption is None else clip.texts[draw.caption]

@@ -15,6 +15,7 @@ import numpy as np
 from musicgen_lora.cluster.engine import open_engine
 from musicgen_lora.config import TokeniseSettings, TrainSettings
 from musicgen_lora.console import OnStep, plain_console, progress
+from musicgen_lora.dataset.bar_lines import bar_lines
 from musicgen_lora.dataset.clip_ids import clip_ids
 from musicgen_lora.dataset.encoding import UnencodedClips
 from musicgen_lora.dataset.metadata import Clip, Clips, load_dataset, split_rows
@@ -95,19 +96,5 @@ def pack_clips(clips: Sequence[Clip], codes: TokenStore, model: MusicGen) -> Pac
         n_entries=model.shape.special,
         frame_rate=model.shape.frame_rate,
         codec=model.codec.fingerprint,
-        bars=np.array([_bars(clip, model.shape.frame_rate) for clip in columns], np.float32),
+        bars=np.array([bar_lines(clip, model.shape.frame_rate) for clip in columns], np.float32),
     )
-
-
-def _bars(clip: Clip, frame_rate: float) -> tuple[float, float]:
-    """The frame of a clip's first bar line and the frames of a bar of four beats, where the dataset
-    says both `first_bar_s` and `bpm`; else NaN."""
-    first_s, bpm = _number(clip.fields.get("first_bar_s")), _number(clip.fields.get("bpm"))
-    if not (first_s >= 0.0 and bpm > 0.0):
-        return float("nan"), float("nan")
-    return first_s * frame_rate, 240.0 / bpm * frame_rate
-
-
-def _number(value: Any) -> float:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if is_number else float("nan")

@@ -96,6 +96,7 @@ def open_data(
         kept.take(train),
         codes.take(train),
         max_frames=max_frames,
+        frame_rate=model.shape.frame_rate,
         seed=settings.seed,
         condition_dropout=settings.condition_dropout,
         melodies=melodies if settings.melody_dropout < 1.0 else None,

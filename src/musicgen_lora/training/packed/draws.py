@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from musicgen_lora.dataset.bar_lines import nearest_bar_line
 from musicgen_lora.dataset.batches import draw_window, epoch_order
 from musicgen_lora.dataset.packed import PackedTokens
 from musicgen_lora.runtime.seeds import seed_of
@@ -131,13 +132,14 @@ class Draws:
         if bars is None or not self._bar_start_share:
             return None
         rng = np.random.default_rng(seed_of("bar", self._seed, *place))
-        first, length = bars[row].tolist()
+        lines = bars[row].tolist()
+        first, length = lines
         if rng.random() >= self._bar_start_share or not first <= spare:
             return None
-        start = round(first + length * int(rng.integers((spare - first) // length + 1)))
+        start = nearest_bar_line(int(rng.integers(spare + 1)), spare, lines)
         period = round(length * int(rng.choice(LOOP_BARS)))
         loops = rng.random() < self._loop_share and 2 * period <= self._n_frames
-        return _Bar(min(start, spare), period if loops else self._n_frames)
+        return _Bar(start, period if loops else self._n_frames)
 
     def held_out(self, limit: int, batch_size: int) -> list[Draw]:
         """Fixed windows: of up to `limit` held-out clips the first, with its first caption."""

@@ -1,0 +1,48 @@
+"""Where bars begin in a clip, in codec frames, as far as its metadata says.
+
+What is played begins on a bar line. Windows of training that begin anywhere in a bar teach that the
+beginning means nothing, and a model that can place its hits by it unlearns to.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from musicgen_lora.dataset.metadata import Clip
+
+UNKNOWN = (math.nan, math.nan)
+
+
+def bar_lines(clip: Clip, frame_rate: float) -> tuple[float, float]:
+    """The frame of a clip's first bar line and the frames of a bar of four beats: `UNKNOWN` without
+    `bpm`. A clip without `first_bar_s` is taken to begin with a bar; where it doesn't, its lines lie
+    where a bar after its beginning does, which is how what follows the beginning repeats."""
+    first_s, bpm = _number(clip.fields.get("first_bar_s", 0.0)), _number(clip.fields.get("bpm"))
+    if not (first_s >= 0.0 and bpm > 0.0):
+        return UNKNOWN
+    return first_s * frame_rate, 240.0 / bpm * frame_rate
+
+
+def nearest_bar_line(start: int, spare: int, lines: tuple[float, float]) -> int:
+    """The frame of the bar line nearest `start` of those from 0 to `spare`; `start` itself where
+    there is none.
+
+    Args:
+        start: a frame from 0 to `spare`.
+        spare: the last frame at which a window may begin.
+        lines: as `bar_lines` has them.
+    """
+    first, length = lines
+    if not (math.isfinite(length) and round(first) <= spare):
+        return start
+    nearest = max(0, round((start - first) / length))
+    while round(first + nearest * length) > spare:
+        nearest -= 1
+    return round(first + nearest * length)
+
+
+def _number(value: Any) -> float:
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if is_number else math.nan
