@@ -307,8 +307,8 @@ def _check_fit(settings: PackedSettings, tokens: PackedTokens, base: MusicGen) -
     if settings.bar_start_share and (tokens.bars is None or np.isnan(tokens.bars).all()):
         raise UserError(
             f"{settings.tokens}: does not say where bars begin (--bar_start_share): give the "
-            "dataset's metadata bpm, and first_bar_s where a clip doesn't begin with a bar, and pack "
-            "it again with musicgen-lora tokenise --pack."
+            "dataset's metadata bpm, and first_bar_s where a clip doesn't begin with a bar, and "
+            "pack it again with musicgen-lora tokenise --pack."
         )
     shortest = int(tokens.n_frames.min())
     if shortest < base.delays.shortest:
