@@ -14,7 +14,7 @@ from musicgen_lora.model.musicgen import MusicGen
 Windows = Sequence[Window]
 """From `dataset.batches.fixed_windows`."""
 OnStep = Callable[[int, int], None]
-"""Told how many windows are done, and of how many."""
+"""Called with how many windows are done, and of how many."""
 
 
 Scores = Callable[..., tuple[torch.Tensor, torch.Tensor]]

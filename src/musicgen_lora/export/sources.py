@@ -17,7 +17,7 @@ from musicgen_lora.model.lora.mixture import Mixture, Part, read_part
 from musicgen_lora.model.musicgen import MusicGen
 
 FACTS_FILE = "made_of.json"
-"""Base, adapters and strengths, beside what was made of them."""
+"""File with base, adapters and strengths, beside what was made of them."""
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from musicgen_lora.formats.kinds import Kind, check_kind, fields, shortened
 SMALL = 16 << 20
 """Bytes of a document that a program writes about itself."""
 LARGE = 64 << 20
-"""Bytes of one that lists clips or words."""
+"""Bytes of a document that lists clips or words."""
 MAX_VALUES = 24_000_000
 """An empty list takes three bytes of a file and 64 of memory."""
 MAX_DEPTH = 100

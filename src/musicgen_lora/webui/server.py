@@ -26,7 +26,7 @@ from musicgen_lora.webui.words import LANGUAGES, Language, Words, preferred
 from musicgen_lora.webui.workspace import Workspace, facts_of, saved_name
 
 MAX_BODY_BYTES = 4 << 20
-"""Of a request that sends no file."""
+"""Largest request that sends no file."""
 ICON = (
     '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16"><path fill="#f97316" '
     'd="M1 7h2v2H1zm3-3h2v8H4zm3-3h2v14H7zm3 4h2v6h-2zm3 2h2v2h-2z"/></svg>'

@@ -31,7 +31,7 @@ BACK_WITHIN_S = 0.1
 BACK_BEFORE_S = 0.01
 """... and has done so long before the bar line, whose hit stays whole."""
 LEVEL_S = 0.1
-"""On each side of a seam, for its figures."""
+"""Length on each side of a seam that its figures are taken from."""
 SLACK_DB, RAISED_MOST_DB = 2.0, 6.0
 """New music may be so much louder or quieter than what it goes on from or replaces; beyond that it
 is brought nearer, by so much at most ..."""

@@ -39,11 +39,11 @@ SHARING = ("generate",)
 """Commands that may wait for a folder that another job writes to."""
 MAX_WAITING = 5
 START_S = 60.0
-"""Until a job's process must have said who it is."""
+"""Time within which a job's process must have said who it is."""
 KEPT = 200
 """Ended jobs of which the folder stays."""
 LOG_BYTES = 64 << 10
-"""Of the log's end, which is what the page shows."""
+"""Size of the log's end, which is what the page shows."""
 STOPPED_CODES = (129, 130, 143, -1, -2, -15)
 """Exit codes of commands that were asked to stop, and saved."""
 Status = Literal[
