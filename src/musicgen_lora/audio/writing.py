@@ -29,8 +29,6 @@ LOSSY_LEVEL = 0.1
 BEATS_PER_BAR = 4
 NAME_WORDS = 3
 SMALL_WORDS = {"a", "an", "and", "at", "by", "for", "in", "of", "on", "the", "to", "with", "bpm"}
-HELD_DB = 0.1
-"""A loudness that is missed by less is reached."""
 
 
 @dataclass(frozen=True)
