@@ -43,9 +43,7 @@ def export_model(settings: ExportSettings, *, api: Any = None) -> Path:
     check_is_free(settings.output_dir)
     upload = Upload(settings, api)
     console = plain_console()
-    source = read_source(
-        settings.model_path, settings.lora_model_path, settings.strength, settings.hub_base
-    )
+    source = read_source(settings)
     write = _for_peft if settings.format == "peft" else _for_audiocraft
     publish(settings.output_dir, write(settings, source, console))
     console.print(f"For {settings.format}: {settings.output_dir}; README.md says how it is loaded.")

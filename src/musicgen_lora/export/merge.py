@@ -42,9 +42,7 @@ def merge_adapters(settings: MergeSettings, *, api: Any = None) -> Path:
     check_is_free(settings.output_dir)
     upload = Upload(settings, api)
     console = plain_console()
-    source = read_source(
-        settings.model_path, settings.lora_model_path, settings.strength, settings.hub_base
-    )
+    source = read_source(settings)
     facts = source.facts()
 
     def fill(staging: Path) -> None:
