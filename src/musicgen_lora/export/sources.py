@@ -17,7 +17,7 @@ from musicgen_lora.model.lora.adapter import read_adapter
 from musicgen_lora.model.lora.mixture import Mixture, Part, read_part
 from musicgen_lora.model.musicgen import MusicGen
 
-FACTS_FILE = "made_of.json"
+MADE_OF_FILE = "made_of.json"
 """File with base, adapters and strengths, beside what was made of them."""
 
 
@@ -54,7 +54,7 @@ class Source:
         is_embedded = self.base == EMBEDDED_NAME
         return self.hub_id or (self.base if is_embedded else Path(self.base).resolve().name)
 
-    def facts(self) -> dict[str, Any]:
+    def made_of(self) -> dict[str, Any]:
         """Where the weights come from; no paths, since checkpoints are passed on."""
         return {
             "format_version": 1,
