@@ -15,9 +15,9 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
+from musicgen_lora.audio.writing import CEILING
 from musicgen_lora.errors import UserError
 
-CEILING = 10.0 ** (-0.1 / 20.0)
 FALL_S = 0.01
 PipeFormat = Literal["s16", "f32", "wav"]
 NO_PORTAUDIO = (

@@ -27,12 +27,12 @@ from musicgen_lora.errors import UserError
 from musicgen_lora.formats.documents import read_json
 from musicgen_lora.formats.kinds import fields, integer, one_of, real, text
 from musicgen_lora.language.choice import LANGUAGES
+from musicgen_lora.runtime.locks import LOCK_FILE
 from musicgen_lora.webui.work.processes import birth, is_alive, send
 
 JOB_FILE, SETTINGS_FILE, LOG_FILE = "job.json", "settings.yaml", "log.txt"
 WAITING_FILE, WORKING_FILE, END_FILE = "waiting.json", "working.json", "end.json"
 STOP_FILE = "stop"
-LOCK_FILE = ".lock"
 COMMANDS = ("prepare", "train", "generate", "evaluate", "merge", "export")
 """What a job may run; each takes its settings from a file."""
 SHARING = ("generate",)
