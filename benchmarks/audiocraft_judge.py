@@ -176,7 +176,7 @@ def loss_by_transformers(model: Any, tokens: Any, codes: torch.Tensor, tune: Any
 
 @torch.no_grad()
 def codec_differences(model: Any, codec: Any, codes: torch.Tensor) -> dict[str, float]:
-    """Of decoded audio, and the share of codes of noise that are not the same."""
+    """Differences of decoded audio, and the share of codes of noise that are not the same."""
     own, n_sides = model.audio_encoder, model.config.decoder.audio_channels
     sides = [codes[:, side::n_sides] for side in range(n_sides)]
     audio = torch.cat([own.decode(c[None], [None]).audio_values for c in sides], 1)

@@ -44,7 +44,7 @@ WAITS: dict[str, dict[str, str]] = {
 WORKS = ["decode:1", "decode:8", "train:4"]
 """What is done, with how many clips at once."""
 CLIP_S = 10.0
-"""Of the clips that are trained on."""
+"""Length of the clips that are trained on."""
 
 
 def run_work(options: argparse.Namespace) -> dict[str, float]:

@@ -25,7 +25,7 @@ from musicgen_lora.dataset.batches import Batch
 
 DURATIONS_S = (5.0, 3.6, 4.3)
 RESOLUTION_S = 0.01
-"""Of `os.times`."""
+"""Resolution of `os.times`."""
 
 
 def cpu_s() -> float:

@@ -55,7 +55,7 @@ from musicgen_lora.model.musicgen import MusicGen
 
 RATE = 32_000
 FIRST_SEED = 60_000
-"""Of beats that nothing was set by."""
+"""Seed of the first beat that nothing was set by."""
 WITHIN_S = 0.03
 TRACKS = {
     "kick": ("kick", "kick_long"),
@@ -73,7 +73,7 @@ def hit_times(beat: Beat, drum: str) -> np.ndarray:
 
 
 def true_glides(beat: Beat) -> list[tuple[float, float, bool]]:
-    """Of each bass note its start, the semitones that it goes until it is cut, and whether a kick
+    """Start of each bass note, the semitones that it goes until it is cut, and whether a kick
     falls inside it, which parts it in two."""
     hits: Sequence[Hit] = sorted(beat.pattern.tracks.get("sub", ()), key=lambda hit: hit.step)
     kicks = [hit.step for track in TRACKS["kick"] for hit in beat.pattern.tracks.get(track, ())]

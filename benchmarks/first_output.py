@@ -83,7 +83,7 @@ def _measure(words: list[str]) -> tuple[float, float, float, int]:
 
 
 def _cpu_s(pid: int) -> float:
-    """Of a process that runs, and of its children that have ended."""
+    """Time of a process that runs, and of its children that have ended."""
     fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     return sum(map(int, fields[11:15])) / TICKS_PER_S
 

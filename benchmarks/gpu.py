@@ -29,7 +29,7 @@ LIMITS_S = {"right": 110, "packed": 50, "tokenising": 30, "decoding": 90, "train
 """In this order, the cheap ones first; together under eight minutes."""
 CARDS_GB = (8, 12, 16, 24)
 SPARE_GB = 0.8
-"""Of a card, for CUDA's context and the allocator's gaps."""
+"""Memory of a card left for CUDA's context and the allocator's gaps."""
 
 
 def command_of(name: str, out_dir: Path, toy: bool) -> list[str]:

@@ -185,7 +185,7 @@ def _forget_peak(device: torch.device) -> None:
 
 
 def _peak_gb(device: torch.device) -> float | None:
-    """Of tensors; a process on a CPU has one peak for all that it did, which says nothing here."""
+    """Peak of tensors; a CPU process has one peak for all that it did, which says nothing here."""
     return torch.cuda.max_memory_allocated(device) / 2**30 if device.type == "cuda" else None
 
 
@@ -263,7 +263,7 @@ def _transformers_row(
 
 @dataclass
 class _Silence:
-    """Of the codec, whose time is not the decoder's."""
+    """Output of a codec that is left out: its time is not the decoder's."""
 
     audio_values: torch.Tensor
 

@@ -84,9 +84,9 @@ class Watch(threading.Thread):
     def __init__(self) -> None:
         super().__init__(daemon=True)
         self.peaks_mb: dict[int, float] = {}
-        """Of each process."""
+        """Peak of each process."""
         self.peak_sum_mb = 0.0
-        """Of all at one moment."""
+        """Peak of all at one moment."""
         self._cpu_s: dict[int, float] = {}
         self._before_s: float | None = None
         self._done = threading.Event()

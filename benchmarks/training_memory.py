@@ -114,7 +114,7 @@ def check(model: str, duration_s: float, twice: bool) -> float:
 
 
 def largest_batch(fixed: float, clip: float, card_gb: float) -> int:
-    """Of `BATCHES` the largest that fits, 0 where none does."""
+    """The largest of `BATCHES` that fits, 0 where none does."""
     room = (card_gb - OVERHEAD_GB) * 2**30
     return max([b for b in BATCHES if fixed + b * clip <= room], default=0)
 

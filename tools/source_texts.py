@@ -21,7 +21,7 @@ from musicgen_lora.language import catalogue
 from musicgen_lora.language.flags import of_class
 
 MOST_VARIANTS = 8
-"""Of one template by its choices; beyond, what is chosen is a placeholder."""
+"""Variants of one template by its choices; beyond, what is chosen is a placeholder."""
 OF_GRAMMAR = ("is|are", "it|them", "its|their", "it|they", "was|were", "has|have", "a|", "s|", "|s")
 _TOLD = {
     # `Revision._tell` puts these in.

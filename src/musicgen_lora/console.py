@@ -19,7 +19,7 @@ from musicgen_lora import heartbeat
 from musicgen_lora.language.translate import filled, translated, word
 
 OnStep = Callable[[int, int], None]
-"""Told how much is done, and of how much."""
+"""Called with how much is done, and of how much."""
 
 
 def plain_console() -> Console:

@@ -15,7 +15,7 @@ def tones(*tones_hz: float, level: float = 0.25) -> np.ndarray:
 
 
 def level_db(samples: np.ndarray, hz: float) -> float:
-    """Of a tone in `[N]`, its middle second."""
+    """Level of a tone in `[N]`, from its middle second."""
     middle = samples[RATE // 2 : RATE // 2 + RATE]
     wave = np.exp(-2j * np.pi * hz * np.arange(RATE) / RATE)
     return float(20.0 * np.log10(2.0 * np.abs(np.mean(middle * wave)) + 1e-9))

@@ -33,7 +33,7 @@ COMMANDS = Path(__file__).with_name("guide_commands.md")
 MODEL_PLACE = "/root/autodl-tmp/musicgen/local/musicgen-small"
 AUDIO_PLACE = "/path/to/your/audio/files"
 OWN_S = 15.0
-"""Of the audio that somebody brings: within what the guide advises."""
+"""Length of the audio that somebody brings: within what the guide advises."""
 
 
 def command_lines(path: Path) -> list[str]:

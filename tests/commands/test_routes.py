@@ -39,13 +39,13 @@ def resolve(place: str) -> Any:
     raise AssertionError(f"{place}: no such module")
 
 
-def test_the_routes_of_settings_are_there_and_short() -> None:
+def test_every_setting_has_a_route_that_is_there_and_short() -> None:
     rows = routes()
-    assert {command for command, *_ in rows} == {"train", "generate"}
-    assert sum(len(settings) for _, settings, _ in rows) >= 40
-    for command, settings, route in rows:
-        known = {field.name for field in dataclasses.fields(SETTINGS[command])}
-        assert set(settings) <= known, settings
+    for command in ("train", "generate"):
+        told = [name for at, settings, _ in rows if at == command for name in settings]
+        known = [field.name for field in dataclasses.fields(SETTINGS[command])]
+        assert sorted(told) == sorted(known)
+    for _, _, route in rows:
         assert route.count("→") <= 2
         for place in re.findall(r"`([\w.]+)`", route):
             assert resolve(place) is not None

@@ -41,7 +41,7 @@ FORMS: dict[str, dict[str, Any]] = {
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Path]]:
-    """Of each form a base and its export."""
+    """A base of each form, and its export."""
     root = tmp_path_factory.mktemp("audiocraft")
     found = {}
     for form, how in FORMS.items():

@@ -52,7 +52,7 @@ def test_what_is_delayed_comes_back(delays: Delays, n_frames: int) -> None:
 @pytest.mark.parametrize("delays", [MONO, STEREO])
 @pytest.mark.parametrize("n_frames", [1, 3, 4, 20])
 def test_states_speak_of_the_targets_beside_them(delays: Delays, n_frames: int) -> None:
-    """Of states that hold nothing but the number of their step."""
+    """Tried with states that hold nothing but the number of their step."""
     codes = torch.arange(n_frames).expand(2, len(delays), n_frames)
     hidden = torch.arange(n_frames)[None, :, None].expand(2, n_frames, 1)
     pairs = zip(delays.states(hidden), delays.targets(codes), strict=True)

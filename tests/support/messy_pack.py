@@ -16,7 +16,7 @@ ONE_SHOTS = Path(__file__).resolve().parents[2] / "pretraining" / "assets" / "on
 SINGLES = ("鼓组/暗黑 one.wav", "鼓组/z two (master).wav", "loops/three.wav")
 MIX = "live/my mix.wav"
 MP3_COPY = "loops/beat final FINAL(2).mp3"
-"""Of the second single, whose name comes later."""
+"""Copy of the second single, whose name comes later."""
 HITS = ("one shots/open hat.wav", "one shots/boom.flac", "one shots/splash.flac")
 SINGLE_S = 16.0
 TABLE_BPM = 101

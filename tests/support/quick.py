@@ -17,7 +17,7 @@ from transformers import MusicgenForConditionalGeneration
 from musicgen_lora.model.base import loading
 
 MAX_BYTES = 4 << 20
-"""Of all files of a base that is kept: the embedded one is not."""
+"""Largest size of all files of a base that is kept: the embedded one is not."""
 KEPT = 12
 
 Found = tuple[MusicgenForConditionalGeneration, Collection[str]]

@@ -151,7 +151,7 @@ def interrupt_after(step: int, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def step_number(where: str) -> int:
-    """Of the step that `where` names in its messages."""
+    """Number of the step that `where` names in its messages."""
     return int(where.split()[2])
 
 

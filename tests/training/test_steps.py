@@ -18,7 +18,7 @@ STILL = 1e-30
 def test_a_short_last_step_counts_as_much_as_its_clips(
     tmp_path: Path, tiny_model_dir: Path
 ) -> None:
-    """Of five clips, two a step, the last is alone: half the gradient that a step of it alone has,
+    """Five clips, two a step, leave the last alone: half the gradient that a step of it alone has,
     and the same loss."""
     data = make_dataset(tmp_path / "data", [0.5, 0.6, 0.7, 0.8, 0.9])
     rows = {}

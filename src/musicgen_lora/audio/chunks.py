@@ -21,7 +21,7 @@ BEATS_PER_BAR = 4
 NS_PER_S = 10**9
 
 Chunk = tuple[bytes, bytes]
-"""Its four letters and its content."""
+"""The four letters of a chunk and its content."""
 
 
 def read_chunks(content: bytes) -> list[Chunk]:

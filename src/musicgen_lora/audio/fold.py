@@ -17,7 +17,8 @@ BAND_EDGES_HZ = (20.0, 60.0, 120.0, 180.0, 250.0, 500.0, 1000.0, 2000.0, 4000.0,
 N_BANDS = len(BAND_EDGES_HZ) - 1
 BASS_BELOW_HZ = 180.0
 CANCELLED_DB = -3.0
-"""Of two equal channels, the mean has lost three quarters of its power at this."""
+"""Channels cancel in a band where their mean lies this far below that of unrelated ones: two equal
+ones would give it four times the power."""
 HEARD_DB, HEARD_BELOW_DB = -70.0, 30.0
 """A band counts from this level on, and if it lies no further below the loudest."""
 WINDOW_S = 0.1

@@ -18,7 +18,7 @@ from scipy.signal.windows import hann
 from musicgen_lora.audio.loudness import OVERSAMPLING, integrated_loudness, true_peak_db
 
 STEP_S = 0.0005
-"""The gain is decided at so many seconds, and lies on a line between."""
+"""Time between the points at which the gain is decided; it lies on a line between them."""
 LOOK_AHEAD_S = 0.01
 """The gain falls over this time before a peak."""
 RELEASE_S = 0.08

@@ -17,20 +17,26 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from musicgen_lora.audio.chunks import acid_chunk, bext_chunk, info_chunk, smpl_chunk, with_chunks
+from musicgen_lora.audio.chunks import (
+    BEATS_PER_BAR,
+    acid_chunk,
+    bext_chunk,
+    info_chunk,
+    smpl_chunk,
+    with_chunks,
+)
 from musicgen_lora.audio.loudness import integrated_loudness
 from musicgen_lora.audio.tags import id3_tag, tag_flac, tag_ogg
 from musicgen_lora.config.kinds import SoundFormat as Format
 from musicgen_lora.errors import UserError
 
 CEILING_DB = -0.1
+CEILING = 10.0 ** (CEILING_DB / 20.0)
+"""Highest peak that is written or played, as an amplitude."""
 LOSSY_LEVEL = 0.1
 """libsndfile's scale, 0 is an encoder's best."""
-BEATS_PER_BAR = 4
 NAME_WORDS = 3
 SMALL_WORDS = {"a", "an", "and", "at", "by", "for", "in", "of", "on", "the", "to", "with", "bpm"}
-HELD_DB = 0.1
-"""A loudness that is missed by less is reached."""
 
 
 @dataclass(frozen=True)

@@ -177,10 +177,6 @@ def _form(n_bars: float) -> str:
     return ("AaAB" * n_whole)[: n_whole - 1] + "B"
 
 
-def _choose(rng: np.random.Generator, odds: Mapping[str, float]) -> str:
-    return str(rng.choice(list(odds), p=list(odds.values())))
-
-
 def _tags(style: str, pattern: Pattern, half_time: bool) -> tuple[str, ...]:
     """What the pattern is and what plays in it, read off its hits."""
     tracks = pattern.tracks

@@ -125,7 +125,7 @@ COMMANDS = {
         ends=False,
     ),
 }
-"""By name; the settings of each are in `config.SETTINGS`, which takes longer to load."""
+"""Commands by name; the settings of each are in `config.SETTINGS`, which takes longer to load."""
 DOCTOR = "doctor"
 """The command without settings: it must start where libraries are broken."""
 

@@ -38,7 +38,8 @@ class MergingSettings:
     lora_model_path: Adapters = dataclasses.field(default_factory=list)
     """Adapter folders, such as output_dir/best_model; one or several."""
     strength: Strengths = dataclasses.field(default_factory=list)
-    """Of each adapter, 0 to 2: 1 is the adapter as it was trained, 0 the base (default: 1 each)."""
+    """Strength of each adapter, 0 to 2: 1 is the adapter as it was trained, 0 the base (default: 1
+    each)."""
     output_dir: Path = Path("finetune/output/merged")
     """Where the checkpoint goes; new or empty."""
 
@@ -60,7 +61,8 @@ class ExportingSettings:
     lora_model_path: Adapters = dataclasses.field(default_factory=list)
     """Adapter folders; for audiocraft none leaves the base as it is."""
     strength: Strengths = dataclasses.field(default_factory=list)
-    """Of each adapter, 0 to 2: 1 is the adapter as it was trained, 0 the base (default: 1 each)."""
+    """Strength of each adapter, 0 to 2: 1 is the adapter as it was trained, 0 the base (default: 1
+    each)."""
     output_dir: Path = Path("finetune/output/exported")
     """Where the files go; new or empty."""
     previews: Path | None = None

@@ -40,7 +40,7 @@ def _several(value: Any) -> Any:
 Adapters = Annotated[list[Path], BeforeValidator(_several)]
 """Adapter folders."""
 Strengths = Annotated[list[Annotated[float, Field(ge=0.0, le=2.0)]], BeforeValidator(_several)]
-"""Of adapters, each in its place."""
+"""Strengths of adapters, in the adapters' order."""
 SoundFormat = Literal["wav", "wav24", "wav_float", "flac", "ogg", "mp3"]
 
 

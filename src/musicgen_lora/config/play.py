@@ -41,7 +41,7 @@ class SamplingSettings:
     temperature: Temperature = 1.0
     """Above 1 is wilder, below is safer."""
     seed: Seed = 0
-    """Of the first clip; the next has seed + 1, and so on."""
+    """Seed of the first clip; the next has seed + 1, and so on."""
     batch_size: Few = 4
     """Clips that go through the model together."""
 
@@ -55,7 +55,8 @@ class PlayingSettings:
     lora_model_path: Adapters = dataclasses.field(default_factory=list)
     """Adapter folders, such as output_dir/best_model; several are mixed, none plays the base."""
     strength: Strengths = dataclasses.field(default_factory=list)
-    """Of each adapter, 0 to 2: 1 is the adapter as it was trained, 0 the base (default: 1 each)."""
+    """Strength of each adapter, 0 to 2: 1 is the adapter as it was trained, 0 the base (default: 1
+    each)."""
     prompts: list[str] = dataclasses.field(default_factory=list)
     """What to play, a prompt a clip."""
     melody: Path | None = None
@@ -64,8 +65,8 @@ class PlayingSettings:
     output_dir: Path = Path("finetune/output/generated")
     """Where the sound files and their JSON go."""
     precision: Literal["auto", "fp32", "bf16", "int8"] = "auto"
-    """Of the weights while decoding; auto takes the fastest on this computer that is near lossless,
-    both as measured; int8 is for CPUs."""
+    """Precision of the weights while decoding; auto takes the fastest on this computer that is near
+    lossless, both as measured; int8 is for CPUs."""
 
 
 @dataclass(config=STRICT)

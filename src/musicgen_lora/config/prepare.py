@@ -28,7 +28,7 @@ class DatasetSettings:
     num_workers: Annotated[int, Field(ge=0, le=256)] = 2
     """Processes that analyse and cut; 0 works in the command's own."""
     seed: Seed = 0
-    """Of the example beats and the captions' wordings."""
+    """Seed of the example beats and the captions' wordings."""
 
 
 @dataclass(config=STRICT)
@@ -93,7 +93,7 @@ class SoundSettings:
     """flag says in the metadata which clips have vocals, remove takes them out (extra vocals:
     demucs)."""
     sample_rate: Annotated[int, Field(ge=8_000, le=192_000)] = 32_000
-    """Of the dataset's audio, in Hz; MusicGen's codec has 32,000."""
+    """Sample rate of the dataset's audio, in Hz; MusicGen's codec has 32,000."""
 
 
 @dataclass(config=STRICT)

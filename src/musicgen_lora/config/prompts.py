@@ -27,7 +27,7 @@ from musicgen_lora.formats.kinds import shortened
 MAX_BYTES = 1 << 20
 MAX_CLIPS = 10_000
 MAX_LETTERS = 10_000
-"""Of a prompt, as on the command line."""
+"""Characters of a prompt, as on the command line."""
 FIELDS = (
     *("prompt", "prompts", "negative_prompt", "variations", "guidance_end"),
     *(field.name for field in dataclasses.fields(SamplingSettings) if field.name != "batch_size"),

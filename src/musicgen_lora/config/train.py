@@ -92,7 +92,7 @@ class ModelSettings:
     fp16: bool = False
     """Half precision where the device is fast at it; says what it does instead elsewhere."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
-    """Of the frozen base; the adapter is always trained in fp32."""
+    """Precision of the frozen base; the adapter is always trained in fp32."""
     quantise: Literal["none", "8bit", "4bit"] = "none"
     """Hold the frozen base in 8 or 4 bits, for models that are too big otherwise; needs
     pip install 'musicgen-lora[quantise]'."""
@@ -187,7 +187,7 @@ class OptimizerSettings:
     max_steps: Positive | None = None
     """Stop after this many optimizer steps, whatever num_epochs says."""
     seed: Seed = 0
-    """Of order, windows, dropout and the adapter's first weights."""
+    """Seed of order, windows, dropout and the adapter's first weights."""
 
 
 @dataclass(config=STRICT)

@@ -41,7 +41,7 @@ class Batch:
         n_frames: `[B]` true lengths.
         captions: B of them; None is the null condition.
         melodies: `[B, M]` pitch classes, zero for the null condition; None for all of them, or
-            where the model takes no tune.
+            where the model takes no melody.
     """
 
     codes: torch.Tensor
@@ -58,7 +58,7 @@ class Window(NamedTuple):
         caption: of the clip; None is the null condition.
         source: of the clip.
         melody: `[M]` pitch classes of this stretch, zero for the null condition; None where the
-            model takes no tune.
+            model takes no melody.
     """
 
     codes: np.ndarray
@@ -73,7 +73,7 @@ class WindowDraw(NamedTuple):
     Args:
         start: the window's first frame in the clip.
         caption: which of the clip's captions it has; None for the null condition.
-        drops_melody: whether its tune is dropped, apart from the caption.
+        drops_melody: whether its melody is dropped, apart from the caption.
     """
 
     start: int
@@ -96,7 +96,7 @@ def draw_window(
         spare_frames: by how many frames the clip is longer than the window.
         n_captions: of the clip.
         condition_dropout: share of samples whose caption is dropped.
-        melody_dropout: share of samples whose tune is dropped.
+        melody_dropout: share of samples whose melody is dropped.
     """
     rng = np.random.default_rng(seed_of("window", *place))
     start = int(rng.integers(max(0, spare_frames) + 1))
@@ -118,7 +118,7 @@ class ClipDataset(Dataset[Window]):
         seed: of all draws.
         condition_dropout: share of samples whose caption is dropped, as guidance needs it.
         melodies: of the clips, for a melody model.
-        melody_dropout: share of samples whose tune is dropped, whether or not the caption is.
+        melody_dropout: share of samples whose melody is dropped, whether or not the caption is.
     """
 
     def __init__(
@@ -258,7 +258,7 @@ def _spread(counts: np.ndarray, limit: int | None) -> list[tuple[int, int]]:
 
 def collate(windows: Sequence[Window]) -> Batch:
     """Pads windows to a batch. The padding is masked from the loss by `n_frames`, and comes last,
-    where causal attention never looks back from. All windows have a tune, or none has."""
+    where causal attention never looks back from. All windows have a melody, or none has."""
     lengths = [len(window.codes) for window in windows]
     codes = np.zeros((len(windows), windows[0].codes.shape[1], max(lengths)), dtype=np.int64)
     for row, window in zip(codes, windows, strict=True):

@@ -122,10 +122,10 @@ def states_of_files(
     return [pa.array(values, pa.int64()).take(coded.indices) for values in columns]
 
 
-def _state(facts: os.stat_result) -> tuple[int, int, int, int]:
+def _state(status: os.stat_result) -> tuple[int, int, int, int]:
     """A file's state, in the order of `STATE`."""
-    inode = facts.st_ino & (2**63 - 1)
-    return facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns, inode
+    inode = status.st_ino & (2**63 - 1)
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, inode
 
 
 def _is_plain(folder: str, root: Path) -> bool:
@@ -145,11 +145,11 @@ def _look(paths: list[str]) -> list[tuple[int, int, int, int] | None]:
     found = []
     for path in paths:
         try:
-            facts = os.stat(path)
+            status = os.stat(path)
         except (OSError, ValueError):
             found.append(None)
         else:
-            found.append(_state(facts) if stat.S_ISREG(facts.st_mode) else None)
+            found.append(_state(status) if stat.S_ISREG(status.st_mode) else None)
     return found
 
 

@@ -28,7 +28,7 @@ from musicgen_lora.errors import AudioError
 from musicgen_lora.model.musicgen import MusicGen
 
 CLIPS_PER_SHARD = 250
-"""An interruption costs no more than this."""
+"""Clips of a shard; an interruption costs no more than these."""
 BATCH_S = 60.0
 """Seconds of audio that a GPU encodes together."""
 GPU_READERS = 2

@@ -1,6 +1,6 @@
-"""The tunes of clips, for melody models: heard in the very window whose codes are trained on.
+"""The melodies of clips, for melody models: heard in the very window whose codes are trained on.
 
-A tune is computed when its window is drawn, and not kept: that takes milliseconds, and the
+A melody is computed when its window is drawn, and not kept: that takes milliseconds, and the
 chroma's frames don't divide the codec's, so those of a whole clip could not be cut to a window.
 """
 
@@ -15,7 +15,7 @@ from musicgen_lora.model.musicgen import MusicGen
 
 
 class Melodies:
-    """Windows of clips to tunes.
+    """Windows of clips to melodies.
 
     Args:
         chroma: of the model.
@@ -46,6 +46,6 @@ class Melodies:
 
 
 def open_melodies(model: MusicGen) -> Melodies | None:
-    """What a model hears of clips besides their captions; None where it takes no tune."""
+    """What a model hears of clips besides their captions; None where it takes no melody."""
     chroma = model.chroma
     return None if chroma is None else Melodies(chroma, model.shape.frame_rate)

@@ -45,7 +45,7 @@ from musicgen_lora.urls import url_of
 
 TOKENS = "tokens"
 SHARDS_PER_SAVE = 20
-"""So often it is noted there which files were read."""
+"""Shards after which it is noted there which files were read."""
 
 
 @dataclass(frozen=True)

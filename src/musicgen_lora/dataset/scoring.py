@@ -14,7 +14,7 @@ from musicgen_lora.model.musicgen import MusicGen
 Windows = Sequence[Window]
 """From `dataset.batches.fixed_windows`."""
 OnStep = Callable[[int, int], None]
-"""Told how many windows are done, and of how many."""
+"""Called with how many windows are done, and of how many."""
 
 
 Scores = Callable[..., tuple[torch.Tensor, torch.Tensor]]
@@ -27,7 +27,7 @@ def window_losses(
     batch_size: int,
     on_step: OnStep = lambda done, total: None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Teacher-forced cross-entropy of each window, with its caption, and its tune if it has one.
+    """Teacher-forced cross-entropy of each window, with its caption, and its melody if it has one.
 
     Returns:
         Sums in nats and numbers of predicted frames, each `[windows, K]` float64.

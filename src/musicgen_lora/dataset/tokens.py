@@ -114,7 +114,7 @@ def _read_indexes(folder: Path) -> pa.Table:
     """
     paths = sorted(folder.glob("*.parquet"))
     states = [
-        (path.name, facts.st_size, facts.st_mtime_ns) for path in paths for facts in [path.stat()]
+        (path.name, state.st_size, state.st_mtime_ns) for path in paths for state in [path.stat()]
     ]
     key = hashlib.sha256(json.dumps([INDEX_VERSION, states]).encode()).hexdigest()
     table = kept_tables.read_table(folder / INDEX_FILE, key, INDEX)

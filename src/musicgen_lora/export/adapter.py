@@ -25,7 +25,7 @@ from musicgen_lora.formats.documents import LARGE, read_json
 from musicgen_lora.model.lora.adapter import CONFIG_FILE, FACTS_FILE, WEIGHTS_FILE
 
 TASK = "FEATURE_EXTRACTION"
-"""Of PEFT's tasks; it has none for music, and the Hub calls an adapter without one invalid. PEFT
+"""A task of PEFT's: it has none for music, and the Hub calls an adapter without one invalid. PEFT
 plays all the same: measured, no sample differs."""
 MAX_SAMPLES = 6
 PREVIEWS = "previews"

@@ -72,14 +72,14 @@ def _licence(source: Source) -> tuple[str | None, str]:
     return (stated if is_bound or not source.parts else None), said
 
 
-def ingredients(facts: Mapping[str, Any]) -> str:
+def ingredients(made_of: Mapping[str, Any]) -> str:
     """Base and adapters as a list."""
-    base = facts["base"]
+    base = made_of["base"]
     lines = [f"- Base: `{base['name']}` (fingerprint `{base['fingerprint']}`)"]
     lines += [
         f"- Adapter: `{part['name']}` (fingerprint `{part['fingerprint']}`), "
         f"strength {part['strength']:g}"
-        for part in facts["adapters"]
+        for part in made_of["adapters"]
     ]
     return "\n".join(lines)
 
@@ -89,12 +89,12 @@ def code_block(lines: Sequence[str]) -> str:
     return "\n".join(["```python", *lines, "```"])
 
 
-def checkpoint_card(source: Source, facts: Mapping[str, Any], folder_name: str) -> str:
+def checkpoint_card(source: Source, made_of: Mapping[str, Any], folder_name: str) -> str:
     """The card of a base with adapters merged into it.
 
     Args:
         source: base and adapters.
-        facts: from `Source.facts`.
+        made_of: from `Source.made_of`.
         folder_name: how the example calls the checkpoint.
     """
     shape = source.model.shape
@@ -115,7 +115,7 @@ def checkpoint_card(source: Source, facts: Mapping[str, Any], folder_name: str) 
     return f"""{front_matter(source, relation="finetune", library="transformers")}\
 # MusicGen with LoRA adapters merged in
 
-{ingredients(facts)}
+{ingredients(made_of)}
 - Licence: {_licence(source)[1]}
 
 A strength of 1 is an adapter as it was trained, its alpha folded in; 0 is the base. It plays
@@ -125,12 +125,12 @@ A strength of 1 is an adapter as it was trained, its alpha folded in; 0 is the b
 """
 
 
-def audiocraft_card(source: Source, facts: Mapping[str, Any], folder_name: str) -> str:
+def audiocraft_card(source: Source, made_of: Mapping[str, Any], folder_name: str) -> str:
     """The card of an export for audiocraft.
 
     Args:
         source: base and adapters.
-        facts: from `Source.facts`.
+        made_of: from `Source.made_of`.
         folder_name: how the example calls the export.
     """
     config: Any = source.model.hf.config
@@ -164,7 +164,7 @@ def audiocraft_card(source: Source, facts: Mapping[str, Any], folder_name: str) 
     return f"""{front_matter(source, relation="finetune", library="audiocraft")}\
 # MusicGen for audiocraft
 
-{ingredients(facts)}
+{ingredients(made_of)}
 - Trained on windows of {seconds:g} s: past that it predicts nothing, whatever length is asked for
 - Licence: {_licence(source)[1]}
 

@@ -17,7 +17,7 @@ from musicgen_lora.export.audiocraft.write import check_fits, reads_as_t5, write
 from musicgen_lora.export.card import audiocraft_card
 from musicgen_lora.export.folder import publish
 from musicgen_lora.export.hub import Upload
-from musicgen_lora.export.sources import FACTS_FILE, Source, read_source
+from musicgen_lora.export.sources import MADE_OF_FILE, Source, read_source
 from musicgen_lora.given import check_is_free, check_strengths
 from musicgen_lora.model.lora.evaluated import read_evaluation
 
@@ -43,9 +43,7 @@ def export_model(settings: ExportSettings, *, api: Any = None) -> Path:
     check_is_free(settings.output_dir)
     upload = Upload(settings, api)
     console = plain_console()
-    source = read_source(
-        settings.model_path, settings.lora_model_path, settings.strength, settings.hub_base
-    )
+    source = read_source(settings)
     write = _for_peft if settings.format == "peft" else _for_audiocraft
     publish(settings.output_dir, write(settings, source, console))
     console.print(f"For {settings.format}: {settings.output_dir}; README.md says how it is loaded.")
@@ -80,12 +78,12 @@ def _for_audiocraft(
             "alone: it will refuse this text encoder.",
             style="yellow",
         )
-    facts = source.facts()
+    made_of = source.made_of()
 
     def fill(staging: Path) -> None:
         write_audiocraft(source, staging)
-        atomic.write_json(staging / FACTS_FILE, facts)
-        text = audiocraft_card(source, facts, settings.output_dir.resolve().name)
+        atomic.write_json(staging / MADE_OF_FILE, made_of)
+        text = audiocraft_card(source, made_of, settings.output_dir.resolve().name)
         (staging / atomic.CARD_FILE).write_text(text, encoding="utf-8")
 
     return fill

@@ -15,7 +15,7 @@ from musicgen_lora.export.card import checkpoint_card
 from musicgen_lora.export.checkpoint import copy_checkpoint, left_behind
 from musicgen_lora.export.folder import publish
 from musicgen_lora.export.hub import Upload
-from musicgen_lora.export.sources import FACTS_FILE, Source, read_source
+from musicgen_lora.export.sources import MADE_OF_FILE, Source, read_source
 from musicgen_lora.formats.documents import read_json
 from musicgen_lora.given import check_is_free, check_strengths
 
@@ -42,15 +42,13 @@ def merge_adapters(settings: MergeSettings, *, api: Any = None) -> Path:
     check_is_free(settings.output_dir)
     upload = Upload(settings, api)
     console = plain_console()
-    source = read_source(
-        settings.model_path, settings.lora_model_path, settings.strength, settings.hub_base
-    )
-    facts = source.facts()
+    source = read_source(settings)
+    made_of = source.made_of()
 
     def fill(staging: Path) -> None:
         copy_checkpoint(source.folder, staging, source.changed_tensors())
-        atomic.write_json(staging / FACTS_FILE, facts)
-        text = checkpoint_card(source, facts, settings.output_dir.resolve().name)
+        atomic.write_json(staging / MADE_OF_FILE, made_of)
+        text = checkpoint_card(source, made_of, settings.output_dir.resolve().name)
         (staging / atomic.CARD_FILE).write_text(text, encoding="utf-8")
 
     publish(settings.output_dir, fill)

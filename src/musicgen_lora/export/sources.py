@@ -10,14 +10,15 @@ from typing import Any
 from torch import Tensor
 
 from musicgen_lora import EMBEDDED_NAME, __version__
-from musicgen_lora.given import check_strengths, local_model
+from musicgen_lora.config import ExportSettings, MergeSettings
+from musicgen_lora.given import local_model
 from musicgen_lora.model.base.folder import base_folder
 from musicgen_lora.model.lora.adapter import read_adapter
 from musicgen_lora.model.lora.mixture import Mixture, Part, read_part
 from musicgen_lora.model.musicgen import MusicGen
 
-FACTS_FILE = "made_of.json"
-"""Base, adapters and strengths, beside what was made of them."""
+MADE_OF_FILE = "made_of.json"
+"""File with base, adapters and strengths, beside what was made of them."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class Source:
         is_embedded = self.base == EMBEDDED_NAME
         return self.hub_id or (self.base if is_embedded else Path(self.base).resolve().name)
 
-    def facts(self) -> dict[str, Any]:
+    def made_of(self) -> dict[str, Any]:
         """Where the weights come from; no paths, since checkpoints are passed on."""
         return {
             "format_version": 1,
@@ -79,32 +80,23 @@ class Source:
         return {name: tensors[name] for name in self.changed}
 
 
-def read_source(
-    base: str, adapters: Sequence[Path], strengths: Sequence[float], hub_base: str = ""
-) -> Source:
-    """Loads a base and merges adapters.
-
-    Args:
-        base: a folder, a hub id, or the embedded base's name.
-        adapters: their folders.
-        strengths: one each; none for 1 each.
-        hub_base: what the base is called on the Hub, where it is given as a folder.
+def read_source(settings: MergeSettings | ExportSettings) -> Source:
+    """Loads a base and merges adapters, of which there is a strength each, or none.
 
     Raises:
-        UserError: strengths and adapters don't match, or one of the folders is not usable.
+        UserError: one of the folders is not usable.
     """
-    check_strengths(list(adapters), list(strengths))
     # Damaged ones are refused before a base of gigabytes is read.
-    files = [read_adapter(folder) for folder in adapters]
-    model = MusicGen.load(base)
-    pairs = zip(files, strengths or [1.0] * len(files), strict=True)
+    files = [read_adapter(folder) for folder in settings.lora_model_path]
+    model = MusicGen.load(settings.model_path)
+    pairs = zip(files, settings.strength or [1.0] * len(files), strict=True)
     mixture = Mixture(model, [read_part(model, file, strength) for file, strength in pairs])
     mixture.merge()
     return Source(
-        base=base,
-        folder=base_folder(base),
+        base=settings.model_path,
+        folder=base_folder(settings.model_path),
         model=model,
         parts=mixture.parts,
         changed=mixture.names,
-        hub_base=hub_base,
+        hub_base=settings.hub_base,
     )

@@ -22,7 +22,7 @@ from musicgen_lora.formats.kinds import Kind, check_kind, fields, shortened
 SMALL = 16 << 20
 """Bytes of a document that a program writes about itself."""
 LARGE = 64 << 20
-"""Bytes of one that lists clips or words."""
+"""Bytes of a document that lists clips or words."""
 MAX_VALUES = 24_000_000
 """An empty list takes three bytes of a file and 64 of memory."""
 MAX_DEPTH = 100
@@ -54,11 +54,11 @@ def read_start(path: Path, n_bytes: int) -> bytes:
     try:
         descriptor = os.open(path, os.O_RDONLY | _NO_WAIT)
         with open(descriptor, "rb") as file:
-            facts = os.fstat(descriptor)
-            if not stat.S_ISREG(facts.st_mode):
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
                 raise UserError(f"{path}: is no regular file.")
             # Python makes room for all that it is asked to read.
-            return file.read(min(n_bytes, max(facts.st_size, 1 << 16) + 1))
+            return file.read(min(n_bytes, max(status.st_size, 1 << 16) + 1))
     except OSError as error:
         kind = RunError if error.errno in DISK_FAULTS else UserError
         raise kind(f"{path}: cannot be read ({error.strerror}).") from error

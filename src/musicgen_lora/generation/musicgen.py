@@ -228,7 +228,7 @@ class MusicGen:
 
         Raises:
             UserError: no prompts, an empty one, a loop that can't be, a recording that can't be
-                gone on with, a format that can't hold the rate, or a tune for a model that takes
+                gone on with, a format that can't hold the rate, or a melody for a model that takes
                 none.
         """
         shape = self.base.shape
@@ -236,7 +236,7 @@ class MusicGen:
             check_playing(settings)
             adapters = [part.files for part in self._parts.values()]
             orders = orders_of(settings, adapters, self._console)
-        melody = self._tune(settings.melody)
+        melody = self._read_melody(settings.melody)
         window, _ = window_frames(self.base)
         asked = asked_of(settings, window / shape.frame_rate, shape.frame_rate)
         rate = shape.sample_rate if asked is None else asked.extension.sample_rate
@@ -283,7 +283,7 @@ class MusicGen:
         base = {"path": self.base.path, "fingerprint": self.base.fingerprint}
         return {"base": base, "model": fingerprint(self.base.hf)}
 
-    def _tune(self, path: Path | None) -> torch.Tensor | None:
+    def _read_melody(self, path: Path | None) -> torch.Tensor | None:
         """Pitch classes `[1, M]` of an audio file."""
         if path is None:
             return None

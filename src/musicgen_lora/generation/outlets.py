@@ -11,14 +11,13 @@ import os
 import struct
 from collections.abc import Sequence
 from contextlib import ExitStack
-from types import TracebackType
 from typing import Any, Literal, Protocol
 
 import numpy as np
 
+from musicgen_lora.audio.writing import CEILING
 from musicgen_lora.errors import UserError
 
-CEILING = 10.0 ** (-0.1 / 20.0)
 FALL_S = 0.01
 PipeFormat = Literal["s16", "f32", "wav"]
 NO_PORTAUDIO = (
@@ -171,12 +170,7 @@ class Live:
     def __enter__(self) -> Live:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         with ExitStack() as stack:
             for outlet in self._outlets:
                 stack.callback(outlet.close)

@@ -84,7 +84,7 @@ class Player:
 
     Args:
         instrument: that plays.
-        melody: `[1, M]` pitch classes that all clips follow; None is no tune.
+        melody: `[1, M]` pitch classes that all clips follow; None is no melody.
         console: where progress is shown.
         alive: called with each frame.
     """

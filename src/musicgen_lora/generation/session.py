@@ -73,10 +73,10 @@ class Session:
         self._player, self._orders = player, list(orders)
         self._facts, self._asked = facts, asked
         self.said: list[str] = []
-        """Of what is asked for, what isn't as one might think; each once."""
+        """Remarks on what is asked for and is not as one might think; each once."""
         shape = player.decoder.shape
         self.sample_rate, self.n_channels = shape.sample_rate, shape.n_channels
-        """The clips' own."""
+        """Rate and channels of the clips."""
         if asked is not None:
             self.sample_rate = asked.extension.sample_rate
             self.n_channels = len(asked.extension.recording)

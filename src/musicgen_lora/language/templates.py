@@ -28,7 +28,7 @@ _PLAIN_VALUE = re.compile(
 )
 """A figure, the name of a file, something in quotes, a flag, a key, or an encoding."""
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
-"""Of a library."""
+"""Name of a library."""
 _NUMBER = re.compile(r"[+-]?\d[\d,.]*")
 
 

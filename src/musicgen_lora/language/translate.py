@@ -17,16 +17,16 @@ from musicgen_lora.language.templates import Index, Template, words_of
 from musicgen_lora.plural import OF_ONE
 
 MAX_DEPTH = 5
-"""Of messages within messages."""
+"""Depth of messages within messages."""
 MAX_TEXT = 20_000
 """Characters of a text that is looked at; longer ones stay as they are."""
 MAX_SENTENCES = 24
 MAX_KEPT = 8192
 """Texts whose translation is kept."""
 MAX_LOOKUPS = 300
-"""For one line; one that is made to look like many messages in each other stays English."""
+"""Look-ups for one line: one made to look like many messages in each other stays English."""
 _NAME = "a.wav"
-"""Of a file, for messages that begin with one."""
+"""Name of a file, for messages that begin with one."""
 _VALUE = re.compile(r"\{(\w+)(!w)?\}")
 _CHINESE = re.compile(r"[\u4e00-\u9fff]")
 _LATIN, _LATIN_END = re.compile(r"[\w/'\"+-]", re.ASCII), re.compile(r"[\w%)]$", re.ASCII)
@@ -98,7 +98,7 @@ class Translator:
         self._index = Index(lines)
         self._lookups = 0
         self._said: dict[tuple[str, int], str | None] = {}
-        """What was looked at already: lines are much alike."""
+        """Translations of what was looked at already: lines are much alike."""
         self._found: dict[tuple[str, bool], tuple[Template, list[str]] | None] = {}
         self.line = lru_cache(MAX_KEPT)(self._line)
 

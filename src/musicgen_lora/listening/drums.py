@@ -43,7 +43,7 @@ VELOCITY_RANGE_DB = 30.0
 
 Drum = Literal["kick", "snare", "hat"]
 DRUMS: Mapping[str, Drum] = {"low": "kick", "snap": "snare", "hats": "hat"}
-"""By the band in which its onsets are looked for."""
+"""Drums by the band in which their onsets are looked for."""
 
 
 @dataclass(frozen=True)

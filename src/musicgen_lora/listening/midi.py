@@ -61,7 +61,7 @@ def midi_bytes(
 
 
 Event = tuple[float, mido.Message]
-"""When, in seconds, and what."""
+"""Time in seconds, and message."""
 
 
 def _track(name: str, events: Sequence[Event], bpm: float) -> mido.MidiTrack:

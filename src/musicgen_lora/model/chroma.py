@@ -1,8 +1,8 @@
-"""Tunes as the melody models hear them: the loudest pitch class of each stretch of audio.
+"""Melodies as the melody models hear them: the loudest pitch class of each stretch of audio.
 
 transformers' `MusicgenMelodyFeatureExtractor` computes the same, but needs torchaudio, whose
 builds break CPU installations. Its settings are read from the model's own files. As it does with
-plain audio, the whole mix is heard: audiocraft took the melody models' tunes from the stems that
+plain audio, the whole mix is heard: audiocraft took those of its models from the stems that
 demucs separates, without drums and bass.
 """
 
@@ -65,9 +65,9 @@ class Chroma:
         self._window = torch.hann_window(self._n_fft)
 
     def __call__(self, waveform: np.ndarray) -> np.ndarray:
-        """The tune of `[C, N]` float32 at `sample_rate`: pitch classes `[M]` uint8, C is 0.
+        """The melody of `[C, N]` float32 at `sample_rate`: pitch classes `[M]` uint8, C is 0.
 
-        A tune shorter than the model reads is repeated, a longer one cut, as transformers does.
+        A melody shorter than the model reads is repeated, a longer one cut, as transformers does.
         """
         mono = torch.from_numpy(waveform.mean(axis=0))
         mono = mono[: round(self.max_duration_s * self.sample_rate)]

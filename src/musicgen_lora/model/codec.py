@@ -41,8 +41,8 @@ class Codec:
     def fingerprint(self) -> str:
         """Identity of the tokens that it makes."""
         shape = self._shape
-        facts = (FORMAT_VERSION, shape.sample_rate, shape.n_codebooks, shape.n_channels)
-        return fingerprint(self.module, facts)
+        further = (FORMAT_VERSION, shape.sample_rate, shape.n_codebooks, shape.n_channels)
+        return fingerprint(self.module, further)
 
     @torch.inference_mode()
     def encode(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:

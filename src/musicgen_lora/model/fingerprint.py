@@ -10,14 +10,14 @@ from torch import nn
 from transformers import MusicgenForConditionalGeneration
 
 
-def fingerprint(module: nn.Module, facts: Sequence[object] = ()) -> str:
+def fingerprint(module: nn.Module, further: Sequence[object] = ()) -> str:
     """Identity of a module's weights: hex digest over names, shapes and up to 4,096 evenly
     spaced values of each tensor, so that a model of gigabytes is told apart in a second.
 
     Adapter weights (PEFT's `lora_` tensors) are left out and wrappers' names folded, so that a
     base has the same fingerprint with and without an adapter on it.
     """
-    digest = hashlib.sha256(repr(list(facts)).encode())
+    digest = hashlib.sha256(repr(list(further)).encode())
     tensors = {
         name.replace(".base_layer", ""): tensor
         for name, tensor in module.state_dict().items()

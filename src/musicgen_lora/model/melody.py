@@ -1,4 +1,4 @@
-"""The melody models' conditions: tune and text are put in front of the codes, for the decoder's
+"""The melody models' conditions: melody and text are put in front of the codes, for the decoder's
 self-attention to look back at, where the other models attend to the text in layers of their own.
 
 Reference: transformers' `MusicgenMelodyForConditionalGeneration.forward`, and audiocraft's
@@ -17,18 +17,18 @@ MODEL_TYPE = "musicgen_melody"
 
 
 def is_melody(model: nn.Module) -> bool:
-    """Whether a MusicGen takes a tune."""
+    """Whether a MusicGen takes a melody."""
     config: Any = model.config
     return config.model_type == MODEL_TYPE
 
 
 def project_melodies(model: Any, melodies: torch.Tensor | None, n_clips: int) -> torch.Tensor:
-    """Projects tunes to what the decoder reads, `[B, M, D]`.
+    """Projects melodies to what the decoder reads, `[B, M, D]`.
 
     Args:
         model: a melody model.
         melodies: `[B, M]` pitch classes, from `Chroma`; None is the null condition for all, a
-            tune that stays on C, as in transformers and audiocraft.
+            melody that stays on C, as in transformers and audiocraft.
         n_clips: B.
     """
     decoder, config = model.decoder, model.config
@@ -71,12 +71,14 @@ def melody_decoder_states(
     """
     decoder = model.decoder.model.decoder
     embedded: Any = sum(table(delayed[:, k]) for k, table in enumerate(decoder.embed_tokens))
-    tune = project_melodies(model, melodies, len(delayed))
+    front = project_melodies(model, melodies, len(delayed))
     lengths = text_lengths(text_mask).tolist()
-    rows = [torch.cat([tune[i], text[i, :length], embedded[i]]) for i, length in enumerate(lengths)]
+    rows = [
+        torch.cat([front[i], text[i, :length], embedded[i]]) for i, length in enumerate(lengths)
+    ]
     hidden = decoder(
         inputs_embeds=pad_sequence(rows, batch_first=True), use_cache=False
     ).last_hidden_state
-    begins = [tune.shape[1] + length for length in lengths]
+    begins = [front.shape[1] + length for length in lengths]
     n_steps = delayed.shape[-1]
     return torch.stack([hidden[i, at : at + n_steps] for i, at in enumerate(begins)])

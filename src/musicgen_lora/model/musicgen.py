@@ -94,7 +94,7 @@ class MusicGen:
 
     @property
     def is_melody(self) -> bool:
-        """Whether it takes a tune."""
+        """Whether it takes a melody."""
         return melody.is_melody(self.hf)
 
     @property
@@ -151,7 +151,7 @@ class MusicGen:
 
     @cached_property
     def chroma(self) -> Chroma | None:
-        """Turns waveforms into tunes, for a melody model; None for the others.
+        """Turns waveforms into melodies, for a melody model; None for the others.
 
         Raises:
             UserError: the model's folder has no usable settings of a feature extractor.

@@ -54,7 +54,7 @@ from musicgen_lora.runtime.workers import LIMIT_S, Failure
 
 ANALYSIS_FOLDER = "analysis"
 FILES_PER_WRITE = 50
-"""The metadata is written this often, so an interrupted run loses little."""
+"""Files after which the metadata is written, so that an interrupted run loses little."""
 
 
 def prepare_dataset(settings: PrepareSettings) -> Path:
@@ -122,7 +122,7 @@ class _Run:
     windows: dict[Key, Segment] = field(default_factory=dict)
     """What clips sound like that are parts of files."""
     files: dict[str, Input] = field(default_factory=dict)
-    """By digest, those that become clips or are ones."""
+    """Files by digest: those that become clips or are ones."""
     analysed: set[str] = field(default_factory=set)
     """Digests of what this run analysed."""
     _earlier: dict[str, list[Entry]] = field(default_factory=dict)

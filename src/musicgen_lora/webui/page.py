@@ -20,9 +20,9 @@ from musicgen_lora.webui.work.jobs import Job
 from musicgen_lora.webui.workspace import Workspace
 
 PRIVATE: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
-"""Of an event: it is quick, and no part of an interface."""
+"""Options of an event that is quick and no part of an interface."""
 QUIET: dict[str, Any] = {**PRIVATE, "queue": False}
-"""Of an event that only looks."""
+"""Options of an event that only looks."""
 FILES = "/files"
 """Where the server hands out files by ids."""
 

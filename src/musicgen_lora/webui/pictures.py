@@ -15,12 +15,12 @@ Picture = Literal["wave", "spectrum"]
 PICTURES: dict[Picture, str] = {"wave": "Waveform", "spectrum": "Spectrogram"}
 """What can be drawn of a sound, and what it is called."""
 MAX_S = 60.0
-"""Of a sound that is drawn."""
+"""Longest part of a sound that is drawn."""
 KEPT = 256
 EMPTY = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1 1"/>'
-"""Where a sound can't be read: a missing picture is no fault of the page."""
+"""Drawn where a sound can't be read: a missing picture is no fault of the page."""
 _at_once = threading.BoundedSemaphore(2)
-"""Each takes tens of megabytes, and a request a thread."""
+"""Pictures drawn at once: each takes tens of megabytes, and a request a thread."""
 
 
 def picture(path: Path, kind: Picture) -> tuple[bytes, str]:

@@ -22,7 +22,7 @@ from musicgen_lora.errors import UserError
 from musicgen_lora.runtime import locks
 
 MAX_FILES, MAX_UPLOAD_BYTES = 500, 2 << 30
-"""Of one upload."""
+"""Limits of one upload."""
 MAX_NAME = 60
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", ".m4a")
 _ID = re.compile(r"[0-9a-f]{24}")

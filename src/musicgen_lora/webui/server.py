@@ -26,7 +26,7 @@ from musicgen_lora.webui.words import LANGUAGES, Language, Words, preferred
 from musicgen_lora.webui.workspace import Workspace, facts_of, saved_name
 
 MAX_BODY_BYTES = 4 << 20
-"""Of a request that sends no file."""
+"""Largest request that sends no file."""
 ICON = (
     '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 16 16"><path fill="#f97316" '
     'd="M1 7h2v2H1zm3-3h2v8H4zm3-3h2v14H7zm3 4h2v6h-2zm3 2h2v2h-2z"/></svg>'
@@ -177,42 +177,32 @@ def _add_files(app: FastAPI, workspace: Workspace) -> None:
         except UserError as error:
             raise HTTPException(404) from error
 
-    def sound(path: Path, request: Request, save_as: str = "") -> FileResponse:
-        kind = "attachment" if "save" in request.query_params else "inline"
-        policy = {"content-security-policy": "default-src 'none'; media-src 'self'"}
-        return FileResponse(
-            path, filename=save_as or path.name, content_disposition_type=kind, headers=policy
-        )
+    def serve(
+        route: str,
+        look: Callable[..., Path],
+        save_as: Callable[[Path], str] = lambda path: path.name,
+    ) -> None:
+        """A sound at an address of ids, and its pictures below that."""
 
-    def drawn(path: Path, kind: Picture) -> Response:
-        content, media = picture(path, kind)
-        policy = {"content-security-policy": "default-src 'none'"}
-        return Response(content, media_type=media, headers=policy)
+        @app.get(FILES + route)
+        def sound(request: Request) -> FileResponse:
+            path = found(look, *request.path_params.values())
+            kind = "attachment" if "save" in request.query_params else "inline"
+            policy = {"content-security-policy": "default-src 'none'; media-src 'self'"}
+            return FileResponse(
+                path, filename=save_as(path), content_disposition_type=kind, headers=policy
+            )
 
-    @app.get(FILES + "/clip/{dataset}/{clip}")
-    def clip(dataset: str, clip: str, request: Request) -> FileResponse:
-        return sound(found(workspace.clip, dataset, clip), request)
+        @app.get(FILES + route + "/{kind}")
+        def drawn(kind: Picture, request: Request) -> Response:
+            *ids, _ = request.path_params.values()
+            content, media = picture(found(look, *ids), kind)
+            policy = {"content-security-policy": "default-src 'none'"}
+            return Response(content, media_type=media, headers=policy)
 
-    @app.get(FILES + "/clip/{dataset}/{clip}/{kind}")
-    def clip_picture(dataset: str, clip: str, kind: Picture) -> Response:
-        return drawn(found(workspace.clip, dataset, clip), kind)
-
-    @app.get(FILES + "/sound/{name}")
-    def made(name: str, request: Request) -> FileResponse:
-        path = found(workspace.sound, name)
-        return sound(path, request, saved_name(path, facts_of(path)))
-
-    @app.get(FILES + "/sound/{name}/{kind}")
-    def made_picture(name: str, kind: Picture) -> Response:
-        return drawn(found(workspace.sound, name), kind)
-
-    @app.get(FILES + "/preview/{run}/{name}")
-    def preview(run: str, name: str, request: Request) -> FileResponse:
-        return sound(found(workspace.preview, run, name), request)
-
-    @app.get(FILES + "/preview/{run}/{name}/{kind}")
-    def preview_picture(run: str, name: str, kind: Picture) -> Response:
-        return drawn(found(workspace.preview, run, name), kind)
+    serve("/clip/{dataset}/{clip}", workspace.clip)
+    serve("/preview/{run}/{name}", workspace.preview)
+    serve("/sound/{name}", workspace.sound, lambda path: saved_name(path, facts_of(path)))
 
     @app.get(FILES + "/report/{run}")
     def report(run: str) -> FileResponse:

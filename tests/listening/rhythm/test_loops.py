@@ -46,7 +46,7 @@ def test_a_length_that_the_onsets_contradict() -> None:
 
 
 def test_excerpts_are_no_loops() -> None:
-    """Of whole seconds, which are whole bars of some whole tempo, and of any length."""
+    """Excerpts of whole seconds, which are whole bars of some whole tempo, and of any length."""
     rng = np.random.default_rng(5)
     for seed in range(300, 312):
         beat = make_beat(seed, duration_s=20.0)

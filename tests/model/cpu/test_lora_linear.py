@@ -105,7 +105,7 @@ def in_bf16(model: Any) -> None:
 
 
 def product(layers: list[Any], x: torch.Tensor) -> torch.Tensor:
-    """Of layers that read x: alone, or as attention shares them."""
+    """Product of layers that read x: alone, or as attention shares them."""
     if len(layers) == 1:
         return layers[0](x)
     weight = lora_linear._one_weight(layers, x)
@@ -235,8 +235,8 @@ def attentions_of(adapted: Any) -> list[Any]:
 
 
 def states_and_gradients(adapted: Any) -> Results:
-    """Of clips with a caption, a shorter one and none: the decoder's last states, and the
-    adapter's gradients."""
+    """The decoder's last states and the adapter's gradients, for clips with a caption, a shorter
+    one and none."""
     model = adapted.get_base_model()
     generator = torch.Generator().manual_seed(0)
     codes = torch.randint(0, 64, (3, MusicGen(model).shape.n_codebooks, 150), generator=generator)

@@ -21,7 +21,7 @@ from musicgen_lora.prepare.report.findings import caption_advice
 from musicgen_lora.training.train import train_lora
 
 LONG = " ".join(["beat"] * 600)
-"""Of 601 tokens."""
+"""A caption of 601 tokens."""
 
 
 def said_of(*texts: str, noun: str = "prompt") -> list[str]:

@@ -38,7 +38,7 @@ def clip(start_s: float, duration_s: float, **fields: Any) -> Entry:
 
 @pytest.mark.parametrize("seed", range(20))
 def test_edits_of_both_sides_are_in_the_merger(seed: int) -> None:
-    """Of each field that one side changed, its value; of each that the person changed, theirs."""
+    """A field that one side changed has its value; one that the person changed has theirs."""
     rng = random.Random(seed)
     base = [entry(name, mood=rng.choice(["dark", "soft"])) for name in "abcdefgh"]
     ours, theirs = copy.deepcopy(base), copy.deepcopy(base)

@@ -14,7 +14,7 @@ from musicgen_lora.webui.work.estimate import N_STEPS, Trial
 
 
 def rows(step_s: float, validation_s: float, first_s: float) -> list[dict[str, Any]]:
-    """Of a trial whose validation lies between its third step and its fourth."""
+    """Rows of a trial whose validation lies between its third step and its fourth."""
     found: list[dict[str, Any]] = [{"event": "base", "step": 0, "loss": 3.0}]
     for step in range(1, N_STEPS + 1):
         at = first_s + (step - 1) * step_s + (validation_s if step > 3 else 0.0)

@@ -80,14 +80,14 @@ def _transformer_config(decoder: Any, *, has_cross_attention: bool) -> dict[str,
     }
 
 
-def lm_config(config: Any, window_s: float, facts: dict[str, float], tune: dict[str, Any]) -> Any:
+def lm_config(config: Any, window_s: float, facts: dict[str, float], chroma: dict[str, Any]) -> Any:
     """audiocraft's configuration of a language model.
 
     Args:
         config: transformers', of the whole model.
         window_s: that it was trained on.
         facts: ours, which audiocraft passes over.
-        tune: settings of a melody model's feature extractor; empty for others.
+        chroma: settings of a melody model's feature extractor; empty for others.
 
     Raises:
         ValueError: audiocraft has no such model.
@@ -110,9 +110,9 @@ def lm_config(config: Any, window_s: float, facts: dict[str, float], tune: dict[
     fuser: dict[str, Any] = {"sum": [], "prepend": [], "cross": ["description"]}
     window_s = max(window_s, MIN_WINDOW_S)
     if config.model_type == "musicgen_melody":
-        conditioners = {"self_wav": _tune_config(config, tune)} | conditioners
+        conditioners = {"self_wav": _chroma_config(config, chroma)} | conditioners
         fuser |= {"prepend": ["self_wav", "description"], "cross": []}
-        window_s = _tune_window_s(config, tune)
+        window_s = _melody_window_s(config, chroma)
     return {
         "solver": "musicgen",
         "sample_rate": codec.sampling_rate,
@@ -145,17 +145,17 @@ def _whole(value: float) -> float:
     return int(value) if value == int(value) else value
 
 
-def _tune_config(config: Any, tune: dict[str, Any]) -> dict[str, Any]:
-    exponent = int(tune["n_fft"]).bit_length() - 1
-    if tune["n_fft"] != 1 << exponent or tune["hop_length"] != tune["n_fft"] // 4:
+def _chroma_config(config: Any, chroma: dict[str, Any]) -> dict[str, Any]:
+    exponent = int(chroma["n_fft"]).bit_length() - 1
+    if chroma["n_fft"] != 1 << exponent or chroma["hop_length"] != chroma["n_fft"] // 4:
         raise ValueError(
             f"audiocraft hears tunes in spectra of a power of two, a quarter apart (n_fft = "
-            f"{tune['n_fft']}, hop_length = {tune['hop_length']})"
+            f"{chroma['n_fft']}, hop_length = {chroma['hop_length']})"
         )
     return {
         "model": "chroma_stem",
         "chroma_stem": {
-            "sample_rate": tune["sampling_rate"],
+            "sample_rate": chroma["sampling_rate"],
             "n_chroma": config.num_chroma,
             "radix2_exp": exponent,
             "argmax": True,
@@ -164,9 +164,9 @@ def _tune_config(config: Any, tune: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _tune_window_s(config: Any, tune: dict[str, Any]) -> float:
-    """The window whose tune has as many frames as the model reads."""
-    hop_s = tune["hop_length"] / tune["sampling_rate"]
+def _melody_window_s(config: Any, chroma: dict[str, Any]) -> float:
+    """The window whose melody has as many frames as the model reads."""
+    hop_s = chroma["hop_length"] / chroma["sampling_rate"]
     if 1 + int(WINDOW_S / hop_s) == config.chroma_length:
         return WINDOW_S
     window_s = round((config.chroma_length - 0.5) * hop_s, 3)

@@ -20,9 +20,9 @@ from musicgen_lora.errors import UserError
 
 LM_FILE, CODEC_FILE = "state_dict.bin", "compression_state_dict.bin"
 MAX_CONFIG = 1 << 20
-"""Letters of a configuration."""
+"""Characters of a configuration."""
 VERSION = "1.3.0"
-"""Of audiocraft, whose form this is."""
+"""Version of audiocraft whose form this is."""
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 _UNREADABLE = (pickle.UnpicklingError, RuntimeError, ValueError, TypeError, EOFError, LookupError)
 

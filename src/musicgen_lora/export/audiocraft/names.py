@@ -18,8 +18,8 @@ from torch import Tensor
 Tensors = dict[str, Tensor]
 TEXT_PROJECTION = "condition_provider.conditioners.description.output_proj."
 TUNE_PROJECTION = "condition_provider.conditioners.self_wav.output_proj."
-TUNE_WINDOW = "condition_provider.conditioners.self_wav.chroma.spec.window"
-"""A Hann window of the tune's spectra, which torchaudio keeps among the weights."""
+CHROMA_WINDOW = "condition_provider.conditioners.self_wav.chroma.spec.window"
+"""A Hann window of the melody's spectra, which torchaudio keeps among the weights."""
 FINETUNED_TEXT = "condition_provider.conditioners.description.t5."
 
 
@@ -30,7 +30,7 @@ class Places:
     Args:
         n_layers: of the decoder.
         n_codebooks: K.
-        is_melody: tunes and text are put in front, and there is no cross-attention.
+        is_melody: melodies and text are put in front, and there is no cross-attention.
     """
 
     n_layers: int
@@ -118,7 +118,7 @@ def lm_from_audiocraft(
         name.replace("_attn.mha.", "_attn.").replace("_attention.mha.", "_attention."): tensor
         for name, tensor in tensors.items()
     }
-    left.pop(TUNE_WINDOW, None)
+    left.pop(CHROMA_WINDOW, None)
     found: Tensors = {}
     for theirs, ours in places.table().items():
         parts = _take(left, theirs).chunk(len(ours))

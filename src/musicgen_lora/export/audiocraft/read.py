@@ -55,14 +55,14 @@ class Import:
         config: of the whole model, in transformers.
         tensors: by transformers' names.
         words: folder of the tokenizer.
-        tune: settings of a melody model's feature extractor.
+        chroma: settings of a melody model's feature extractor.
         taken: what was not in the export, and where it was taken from, a sentence each.
     """
 
     config: dict[str, Any]
     tensors: dict[str, Tensor]
     words: Path
-    tune: dict[str, Any]
+    chroma: dict[str, Any]
     taken: list[str]
 
 
@@ -89,10 +89,10 @@ def read_audiocraft(folder: Path, model_path: str | None) -> Import:
     taken: list[str] = []
     words, (text_config, text) = _text_encoder(folder, ask, model_path, taken)
     codec_config, codec = _codec(folder / CODEC_FILE, codec_package, model_path, taken)
-    width, tune = text_config.get("d_model", 0), _tune(ask) if is_melody else {}
+    width, chroma = text_config.get("d_model", 0), _chroma(ask) if is_melody else {}
     try:
         tensors, trained_text = lm_from_audiocraft(
-            state_of(package, path), places, width, tune.get("num_chroma", 0)
+            state_of(package, path), places, width, chroma.get("num_chroma", 0)
         )
     except ValueError as error:
         raise UserError(f"{path}: {error}.") from error
@@ -111,9 +111,9 @@ def read_audiocraft(folder: Path, model_path: str | None) -> Import:
     }
     if is_melody:
         window_s = ask("dataset.segment_duration", (int, float))
-        n_frames = 1 + int(window_s * tune["sampling_rate"] / tune["hop_length"])
-        config |= {"num_chroma": tune["num_chroma"], "chroma_length": n_frames}
-    return Import(config, tensors, words, tune, taken)
+        n_frames = 1 + int(window_s * chroma["sampling_rate"] / chroma["hop_length"])
+        config |= {"num_chroma": chroma["num_chroma"], "chroma_length": n_frames}
+    return Import(config, tensors, words, chroma, taken)
 
 
 def _check_conditions(ask: Asked, *, is_melody: bool) -> None:
@@ -130,7 +130,7 @@ def _check_conditions(ask: Asked, *, is_melody: bool) -> None:
     ask.must_be("fuser.cross_attention_pos_emb", False, False)
 
 
-def _tune(ask: Asked) -> dict[str, Any]:
+def _chroma(ask: Asked) -> dict[str, Any]:
     """Settings of transformers' feature extractor for a melody model."""
     name = "conditioners.self_wav.chroma_stem."
     ask.must_be(f"{name}argmax", True, False)
@@ -224,15 +224,15 @@ def write_checkpoint(read: Import, folder: Path) -> None:
         if (read.words / name).is_file():
             shutil.copyfile(read.words / name, folder / name)
     atomic.write_json(folder / "generation_config.json", _generation(read.config))
-    if read.tune:
-        (folder / SETTINGS_FILE).write_text(json.dumps(read.tune, indent=2) + "\n")
+    if read.chroma:
+        (folder / SETTINGS_FILE).write_text(json.dumps(read.chroma, indent=2) + "\n")
     try:
         load_base(folder)
         tokenizer = load_tokenizer(folder)
     except UserError as error:
         said = str(error).replace(str(folder), "what was read of it")
         raise UserError(f"It makes no model: {said}") from error
-    if not read.tune:
+    if not read.chroma:
         codec, decoder = read.config["audio_encoder"], read.config["decoder"]
         hears = EncodecFeatureExtractor(
             sampling_rate=codec["sampling_rate"], feature_size=decoder["audio_channels"]

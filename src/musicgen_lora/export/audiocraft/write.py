@@ -22,7 +22,7 @@ from musicgen_lora.export.audiocraft.config import (
 )
 from musicgen_lora.export.audiocraft.files import CODEC_FILE, LM_FILE, write_state
 from musicgen_lora.export.audiocraft.names import (
-    TUNE_WINDOW,
+    CHROMA_WINDOW,
     codec_to_audiocraft,
     lm_to_audiocraft,
 )
@@ -40,11 +40,11 @@ def check_fits(source: Source) -> tuple[dict[str, Any], dict[str, Any]]:
         UserError: audiocraft has no such model, or the codec is another model's.
     """
     config: Any = source.model.hf.config
-    tune = extractor_settings(source.base) if source.model.is_melody else {}
+    chroma = extractor_settings(source.base) if source.model.is_melody else {}
     stated = getattr(config, FIELD, {})
     try:
         window_s = source.model.facts.trained_duration_s
-        lm, codec = lm_config(config, window_s, stated, tune), codec_config(config.audio_encoder)
+        lm, codec = lm_config(config, window_s, stated, chroma), codec_config(config.audio_encoder)
     except ValueError as error:
         raise UserError(f"{source.base}: cannot be written for audiocraft: {error}.") from error
     n_used, n_held = lm["compression_model_n_q"], codec["rvq"]["n_q"]
@@ -85,7 +85,7 @@ def write_audiocraft(source: Source, folder: Path) -> None:
     except ValueError as error:
         raise UserError(f"{source.base}: {error}.") from error
     if source.model.is_melody:
-        state[TUNE_WINDOW] = hann_window(
+        state[CHROMA_WINDOW] = hann_window(
             2 ** lm["conditioners"]["self_wav"]["chroma_stem"]["radix2_exp"]
         )
     write_state(folder / LM_FILE, state, lm)

@@ -22,7 +22,7 @@ from musicgen_lora.model.text.wording import english_of
 from musicgen_lora.runtime.locks import locked
 
 WAIT_S = 30.0
-"""For another `generate` that is writing into the same folder: a file takes no second."""
+"""Wait for another `generate` that is writing into the same folder: a file takes no second."""
 ODDS_FACTOR = 4
 
 Draw = Callable[[Sequence[int]], Sequence[np.ndarray]]

@@ -44,7 +44,7 @@ LEAD_S = 0.002
 """A loop begins so long before its first bar line or attack."""
 NEAR_LINE_S = 0.008
 ONSET_LATE_S = 0.003
-"""By which onsets are heard late, on 808 beats."""
+"""How late onsets are heard, on 808 beats."""
 ATTACK_HZ, ATTACK_DB = 150.0, 12.0
 LINE_SLACK_S = 0.02
 N_STARTS = 4

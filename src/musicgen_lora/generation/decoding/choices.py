@@ -28,8 +28,8 @@ FILE = "choices.json"
 CLEARLY = 1.25
 """Times that another option must be faster than the first one, to be taken in its stead."""
 ROUNDS = 7
-"""In which the options are timed in turns; the best time of each counts, as the machine may do
-other work meanwhile."""
+"""Rounds in which the options are timed in turns; the best time of each counts, as the machine may
+do other work meanwhile."""
 
 
 def folder() -> Path:

@@ -208,9 +208,9 @@ class Decoder:
         with self._mixture.on(self._projections):
             text = self._project(states, mask)
             negative = None if away is None else self._project(*away)
-            tunes = []
+            melodies = []
             if self._melody:
-                tunes = [project_melodies(self.base.hf, tune, 1) for tune in (melody, None)]
+                melodies = [project_melodies(self.base.hf, one, 1) for one in (melody, None)]
         is_guided = has_text or negative is not None
         if not self._melody:
             nothing = text.new_empty(2, 0, self.width)
@@ -221,7 +221,7 @@ class Decoder:
         texts[0, : text.shape[1]] = text[0]
         if negative is not None:
             texts[1, : negative.shape[1]] = negative[0]
-        both = torch.cat([torch.cat(tunes).to(self.dtype), texts], dim=1)
+        both = torch.cat([torch.cat(melodies).to(self.dtype), texts], dim=1)
         return _Prefix(both, None, None, is_guided or melody is not None)
 
     def _project(self, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:

@@ -26,10 +26,10 @@ from musicgen_lora.generation.decoding.sampling import Noise, Sampling, sample
 from musicgen_lora.model.musicgen import MusicGen
 
 NEAR_LOSSLESS = 0.01
-"""Of float32's entropy, that the predictions may be away (Kullback-Leibler): a loss that is worse
-by 1 % at most."""
+"""Distance of predictions from float32's (Kullback-Leibler) that may be, as a share of its entropy:
+the loss is worse by 1 % at most."""
 N_STEPS = 24
-"""That are played to measure."""
+"""Steps that are played to measure."""
 
 
 def choose_precision(base: MusicGen, wanted: str, device: torch.device) -> tuple[str, str]:

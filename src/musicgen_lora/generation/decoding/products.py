@@ -155,7 +155,7 @@ def chosen_form(weight: torch.Tensor) -> Callable[[torch.Tensor], Product]:
 
 
 _chosen: dict[str, str] = {}
-"""By this process, which keeps to it whatever becomes of the file."""
+"""Forms that this process chose; it keeps to them whatever becomes of the file."""
 
 
 def _choose(what: str, weight: torch.Tensor) -> str:

@@ -17,7 +17,7 @@ class Conditions:
     Args:
         text_states: `[B, L, D_text]`.
         text_mask: `[B, L]`; a clip without any text has no condition.
-        melodies: `[B, M]` pitch classes for a melody model; None is no tune.
+        melodies: `[B, M]` pitch classes for a melody model; None is no melody.
         negative: states `[B, L', D_text]` and mask `[B, L']` of what guidance leads away from,
             instead of from no text; None, and a clip without any of it, have none.
     """
@@ -31,8 +31,8 @@ class Conditions:
         """Those of a clip, `[1, L, D_text]`, `[1, L]` and `[1, M]`, L its own number of tokens;
         one of zero where it has none."""
         n = max(1, int(self.text_mask[clip].sum()))
-        tune = None if self.melodies is None else self.melodies[clip : clip + 1]
-        return self.text_states[clip : clip + 1, :n], self.text_mask[clip : clip + 1, :n], tune
+        melody = None if self.melodies is None else self.melodies[clip : clip + 1]
+        return self.text_states[clip : clip + 1, :n], self.text_mask[clip : clip + 1, :n], melody
 
     def negative_of(self, clip: int) -> tuple[torch.Tensor, torch.Tensor] | None:
         """What a clip is led away from, `[1, L', D_text]` and `[1, L']`, if it is."""
@@ -43,7 +43,7 @@ class Conditions:
         return (states[clip : clip + 1, :n], mask[clip : clip + 1, :n]) if n else None
 
     def shifted(self, share: float) -> Conditions:
-        """A tune goes on with the music, and begins again after a window, as in audiocraft."""
+        """A melody goes on with the music, and begins again after a window, as in audiocraft."""
         melodies = self.melodies
         if melodies is None:
             return self

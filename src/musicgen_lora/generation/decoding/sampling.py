@@ -75,7 +75,7 @@ class Noise:
     """
 
     STEPS = 32
-    """Made at a time."""
+    """Steps whose noise is made at a time."""
 
     def __init__(self, seeds: Sequence[int], shape: tuple[int, int]) -> None:
         self._generators = [clip_generator(seed) for seed in seeds]

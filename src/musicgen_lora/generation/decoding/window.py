@@ -99,7 +99,7 @@ class FixedWindow(Window):
 
     batched = True
     captured = True
-    """On CUDA."""
+    """Whether steps are captured graphs, on CUDA."""
 
     def _make_ready(self) -> None:
         device = self.tokens.device

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from musicgen_lora.dataset.caption_words import normalise_bpm
 from musicgen_lora.errors import UserError
 from musicgen_lora.formats.documents import read_json
 from musicgen_lora.listening.rhythm.bars import SURE
@@ -15,7 +16,6 @@ from musicgen_lora.listening.rhythm.tempo import estimate_tempo
 
 SLACK = 0.02
 """Share of a bar that the last one may lack."""
-BPM_RANGE = (20.0, 400.0)
 Source = Literal["its JSON", "--bpm", "measured"]
 
 
@@ -73,7 +73,7 @@ def find_grid(
     """
     duration_s = waveform.shape[1] / sample_rate
     facts = facts_beside(path)
-    told, n_bars = _told_bpm(facts), facts.get("bars")
+    told, n_bars = normalise_bpm(facts.get("bpm")), facts.get("bars")
     if bpm is None and told is not None and isinstance(n_bars, int) and n_bars > 0:
         n_samples = n_bars * 240.0 / told * sample_rate
         if abs(waveform.shape[1] - n_samples) <= 1.0:
@@ -88,14 +88,6 @@ def find_grid(
         return BarGrid(exact, 0.0, tempo.loop_bars, "measured", is_loop=True)
     first_s = float(tempo.downbeats_s[0])
     return BarGrid(tempo.bpm, first_s, _whole_bars(duration_s - first_s, tempo.bpm), "measured")
-
-
-def _told_bpm(facts: dict[str, Any]) -> float | None:
-    """The tempo that a JSON says, if it is one."""
-    told = facts.get("bpm")
-    if isinstance(told, bool) or not isinstance(told, int | float):
-        return None
-    return float(told) if BPM_RANGE[0] <= told <= BPM_RANGE[1] else None
 
 
 def _whole_bars(duration_s: float, bpm: float) -> int:

@@ -16,6 +16,7 @@ import torch
 
 from musicgen_lora.audio.crossfade import most_alike_at, pass_into
 from musicgen_lora.audio.loudness import decibels
+from musicgen_lora.audio.writing import CEILING
 from musicgen_lora.generation.recordings.continuation import (
     FADE_S,
     HOLE_DB,
@@ -25,13 +26,12 @@ from musicgen_lora.generation.recordings.continuation import (
 from musicgen_lora.model.codec import Codec
 from musicgen_lora.model.shape import Shape
 
-CEILING = 10.0 ** (-0.1 / 20.0)
 BACK_WITHIN_S = 0.1
 """The new music passes into what follows within the last so many seconds before it ..."""
 BACK_BEFORE_S = 0.01
 """... and has done so long before the bar line, whose hit stays whole."""
 LEVEL_S = 0.1
-"""On each side of a seam, for its figures."""
+"""Length on each side of a seam that its figures are taken from."""
 SLACK_DB, RAISED_MOST_DB = 2.0, 6.0
 """New music may be so much louder or quieter than what it goes on from or replaces; beyond that it
 is brought nearer, by so much at most ..."""

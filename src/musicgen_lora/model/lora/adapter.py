@@ -18,7 +18,7 @@ from typing import Any
 from peft import PeftModel, set_peft_model_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load
-from torch import Tensor, nn
+from torch import Tensor
 
 from musicgen_lora.atomic import MANIFEST
 from musicgen_lora.errors import UserError
@@ -38,7 +38,6 @@ __all__ = [
     "WEIGHTS_FILE",
     "AdapterFiles",
     "adapter_off",
-    "has_adapter",
     "load_adapter",
     "read_adapter",
     "save_adapter",
@@ -47,11 +46,6 @@ __all__ = [
 WEIGHTS_FILE = ADAPTER_WEIGHTS
 MAX_BYTES = {CONFIG_FILE: 16 << 20, WEIGHTS_FILE: 32 << 30, FACTS_FILE: LARGE}
 """Largest size of an adapter's files."""
-
-
-def has_adapter(part: nn.Module | None) -> bool:
-    """Whether a part of the model carries adapter weights."""
-    return part is not None and any("lora_" in name for name, _ in part.named_parameters())
 
 
 @dataclass(frozen=True)

@@ -28,21 +28,19 @@ class TextStates:
     Args:
         model: its text encoder is used.
         tokenizer: that belongs to it.
-        frozen: False while the encoder is adapted or trained: states are then computed anew, with
-            gradient. It can be switched later, as an attribute.
     """
 
     def __init__(
         self,
         model: MusicgenForConditionalGeneration,
         tokenizer: PreTrainedTokenizerBase,
-        *,
-        frozen: bool = True,
     ) -> None:
         self._encoder: Any = model.text_encoder
         self._tokenizer = tokenizer
         self._width = int(self._encoder.config.hidden_size)
-        self.frozen = frozen
+        self.frozen = True
+        """False while the encoder is adapted or trained: states are then computed anew, with
+        gradient."""
         self._states: dict[str, torch.Tensor] = {}
         self._n_bytes = 0
 

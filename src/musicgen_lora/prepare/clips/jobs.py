@@ -29,7 +29,7 @@ class Job:
     paths: list[str]
     replaces: set[str]
     entries: list[Entry] | None = None
-    """Once they are made, with those that stay for what a person wrote."""
+    """Entries, once they are made, with those that stay for what a person wrote."""
 
 
 def plan_jobs(

@@ -24,7 +24,7 @@ from musicgen_lora.runtime.workers import Failure
 
 Tagger = Literal["musicnn", "clap"]
 LISTEN_S = 30.0
-"""So much is listened to in the middle of each segment."""
+"""Length of what is listened to, in the middle of each segment."""
 HEARD = 0.75
 """Confidence of what was heard clearly enough: said in captions, outweighed by whatever somebody
 stated."""

@@ -24,7 +24,7 @@ MAX_FILE_BYTES = 256 << 20
 MAX_LINE_BYTES = 1 << 20
 MAX_TEXT_BYTES = 64 << 10
 Row = tuple[str, dict[str, Any]]
-"""Where it stands ("metadata.csv, line 3") and its fields."""
+"""Where a row stands ("metadata.csv, line 3") and its fields."""
 
 
 def read_rows(path: Path, remarks: Remarks) -> Iterator[Row]:

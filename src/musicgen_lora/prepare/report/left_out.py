@@ -16,7 +16,7 @@ from musicgen_lora.prepare.reading.inputs import Dropped
 MAX_NAMES = 3
 """Files that a line names."""
 MAX_REASONS = 20
-"""That the terminal tells; the report tells all."""
+"""Reasons that the terminal gives; the report gives all."""
 COPIES = "copies of files that stay"
 
 _NUMBER = re.compile(r"(?<![^\s(])\d+(?:\.\d+)?(?=[\s).,]|$)")

@@ -16,7 +16,7 @@ ROLLING, ROLLING_HATS = 0.25, 8.0
 BUSY_HATS, BUSY_KICKS = 17.0, 3.0
 SPARSE_HATS, SPARSE_KICKS = 8.5, 2.8
 FEWEST_KICKS = 0.5
-"""A bar; with less there is no beat that could be sparse."""
+"""Kicks a bar; with fewer there is no beat that could be sparse."""
 FEWEST_NOTES = 8
 """A bass that is worth a word has so many notes: toms are fewer."""
 GLIDES, GLIDING_SHARE = 4, 0.2

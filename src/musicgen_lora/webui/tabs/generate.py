@@ -35,7 +35,7 @@ MAX_STRENGTH, MAX_S = 2, 30
 SLIDER_WIDTH = 180
 """Pixels; two side by side on a phone leave no room for a label."""
 OWN = frozenset(("duration", "seed", "lora_model_path", "strength", "melody", "output_dir"))
-"""Settings that the tab asks for by itself, and a tune, which it doesn't take."""
+"""Settings that the tab asks for by itself, and a melody, which it doesn't take."""
 FRONT = ("bpm", "bars", "key", "best_of")
 """Settings that are not behind "advanced", in the command's order."""
 MAX_SEED = 2**31

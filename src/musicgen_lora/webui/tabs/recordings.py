@@ -77,7 +77,7 @@ class Recording:
 
     @property
     def values(self) -> tuple[Any, ...]:
-        """Of the fields, in their order."""
+        """Values of the fields, in their order."""
         return self.chosen, self.kind, self.at_s, self.heard_s, self.from_bar, self.to_bar
 
 

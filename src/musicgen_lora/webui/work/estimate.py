@@ -11,7 +11,7 @@ from typing import Any
 from musicgen_lora.config import TrainSettings
 
 N_STEPS, VALIDATED = 6, 3
-"""Of a trial, and the step after which it validates; its last step is validated too."""
+"""Steps of a trial, and the one after which it validates; its last step is validated too."""
 TRIAL: dict[str, Any] = {
     "max_steps": N_STEPS,
     "num_epochs": N_STEPS * 1000,

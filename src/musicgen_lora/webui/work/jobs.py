@@ -27,23 +27,23 @@ from musicgen_lora.errors import UserError
 from musicgen_lora.formats.documents import read_json
 from musicgen_lora.formats.kinds import fields, integer, one_of, real, text
 from musicgen_lora.language.choice import LANGUAGES
+from musicgen_lora.runtime.locks import LOCK_FILE
 from musicgen_lora.webui.work.processes import birth, is_alive, send
 
 JOB_FILE, SETTINGS_FILE, LOG_FILE = "job.json", "settings.yaml", "log.txt"
 WAITING_FILE, WORKING_FILE, END_FILE = "waiting.json", "working.json", "end.json"
 STOP_FILE = "stop"
-LOCK_FILE = ".lock"
 COMMANDS = ("prepare", "train", "generate", "evaluate", "merge", "export")
 """What a job may run; each takes its settings from a file."""
 SHARING = ("generate",)
 """Commands that may wait for a folder that another job writes to."""
 MAX_WAITING = 5
 START_S = 60.0
-"""Until a job's process must have said who it is."""
+"""Time within which a job's process must have said who it is."""
 KEPT = 200
 """Ended jobs of which the folder stays."""
 LOG_BYTES = 64 << 10
-"""Of the log's end, which is what the page shows."""
+"""Size of the log's end, which is what the page shows."""
 STOPPED_CODES = (129, 130, 143, -1, -2, -15)
 """Exit codes of commands that were asked to stop, and saved."""
 Status = Literal[
