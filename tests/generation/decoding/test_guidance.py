@@ -25,6 +25,7 @@ class Band:
 
     def __init__(self, folder: Path) -> None:
         model = load_base(folder)
+        torch.manual_seed(1)
         # Random weights of the default size hardly hear their text.
         for parameter in model.enc_to_dec_proj.parameters():
             torch.nn.init.normal_(parameter, std=2.0)
