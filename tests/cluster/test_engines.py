@@ -5,29 +5,36 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pyarrow.parquet as pq
 import pytest
-from cluster_tasks import Odd, make_shard_on_full_disk, make_shard_or_die, work_oddly
+from cluster_tasks import (
+    Odd,
+    encode_part_or_die,
+    make_shard_on_full_disk,
+    make_shard_or_die,
+    work_oddly,
+)
 from datasets import RATE, beat, files_below, make_dataset, read_metadata, write_metadata
 
 from musicgen_lora.audio.files import write_wav
-from musicgen_lora.cluster.engine import Engine, Processes
+from musicgen_lora.cluster.engine import TRIES, Engine, Processes
 from musicgen_lora.config import GenerateSettings, PrepareSettings, TokeniseSettings
-from musicgen_lora.dataset import encoding, shard_tasks
+from musicgen_lora.dataset import encoding, remote, shard_tasks
 from musicgen_lora.dataset.clip_ids import clip_ids
 from musicgen_lora.dataset.encoding import UnencodedClips
 from musicgen_lora.dataset.metadata import load_dataset
 from musicgen_lora.dataset.shard_tasks import encode_by
+from musicgen_lora.dataset.tokenise import tokenise_dataset
 from musicgen_lora.dataset.tokens import tokenise_clips
 from musicgen_lora.errors import RunError, UserError
 from musicgen_lora.model.musicgen import MusicGen
 from musicgen_lora.prepare.prepare import prepare_dataset
-from musicgen_lora.runtime.workers import Failure
+from musicgen_lora.runtime.workers import Failure, Work
 
 pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="needs the extra scale")
 
@@ -105,18 +112,72 @@ def test_a_clip_that_kills_its_workers_costs_itself_alone(
 ) -> None:
     monkeypatch.setattr(encoding, "CLIPS_PER_SHARD", 4)
     monkeypatch.setattr(shard_tasks, "make_shard", make_shard_or_die)
-    make_dataset(tmp_path, [0.5, 0.4, 0.3, 0.6, 0.2])
-    entries = read_metadata(tmp_path)
-    (tmp_path / "train" / "beat1.wav").rename(tmp_path / "train" / "poison.wav")
-    entries[1]["audio"] = "train/poison.wav"
-    (tmp_path / "train" / "beat3.wav").write_bytes(b"no audio")
-    write_metadata(tmp_path, entries)
-    with pytest.raises(UnencodedClips) as caught:
-        tokenise(tmp_path, model, encode_by(Processes(1)))
-    assert sorted(caught.value.reasons) == ["train/beat3.wav", "train/poison.wav"]
-    clips = load_dataset(tmp_path)
-    ids = clip_ids(clips, tmp_path)
-    assert sorted(held_ids(tmp_path, model)) == sorted(ids[row] for row in (0, 2, 4))
+    monkeypatch.setattr(shard_tasks, "encode_part", encode_part_or_die)
+    for name in ("plain", "data"):
+        folder = make_dataset(tmp_path / name, [0.5, 0.4, 0.3, 0.6, 0.2])
+        entries = read_metadata(folder)
+        (folder / "train" / "beat1.wav").rename(folder / "train" / "poison.wav")
+        entries[1]["audio"] = "train/poison.wav"
+        (folder / "train" / "beat3.wav").write_bytes(b"no audio")
+        write_metadata(folder, entries)
+    # One that can be told to be bad costs the same, and so the shards are the same.
+    (tmp_path / "plain" / "train" / "poison.wav").write_bytes(b"none either")
+    for name, encode in (("plain", None), ("data", encode_by(Processes(1)))):
+        with pytest.raises(UnencodedClips) as caught:
+            tokenise(tmp_path / name, model, encode)
+        assert sorted(caught.value.reasons) == ["train/beat3.wav", "train/poison.wav"]
+    assert shards(tmp_path / "data", model) == shards(tmp_path / "plain", model)
+    clips = load_dataset(tmp_path / "data")
+    ids = clip_ids(clips, tmp_path / "data")
+    assert sorted(held_ids(tmp_path / "data", model)) == sorted(ids[row] for row in (0, 2, 4))
+
+
+class Unlucky(Processes):
+    """Loses each batch of several, as often as it is given it, and says how often."""
+
+    lost: ClassVar[list[int]] = []
+
+    def run(self, work: Work, tasks: Any, *given: Any, **more: Any) -> Iterator[tuple[int, Any]]:
+        for index, task in enumerate(tasks):
+            n_rows = len(task.rows if hasattr(task, "rows") else task.clips)
+            if n_rows > 2:
+                self.lost.append(n_rows)
+                yield index, Failure("ended 6 workers, 6 of them for lack of memory.")
+            else:
+                yield index, work(task, lambda: None)
+
+
+def test_shards_are_the_same_whatever_their_workers_died_of(
+    tmp_path: Path, model: MusicGen, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encoding, "CLIPS_PER_SHARD", 5)
+    for name in ("plain", "data"):
+        make_dataset(tmp_path / name, [0.5, 0.4, 0.3, 0.6, 0.2, 0.5, 0.4, 0.3])
+    expected = tokenise(tmp_path / "plain", model)
+    monkeypatch.setattr(Unlucky, "lost", lost := [])
+    assert tokenise(tmp_path / "data", model, encode_by(Unlucky(0))) == expected
+    assert lost == [5, 3, 3]
+
+
+def test_shards_in_a_store_are_the_same_whatever_their_workers_died_of(
+    tmp_path: Path, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "CLIPS_PER_SHARD", 5)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    expected = None
+    for name in ("plain", "data"):
+        folder = make_dataset(tmp_path / name, [0.5, 0.4, 0.3, 0.6, 0.2])
+        # A copy, in another half.
+        (folder / "train" / "beat4.wav").write_bytes((folder / "train/beat0.wav").read_bytes())
+        settings = TokeniseSettings(
+            data_dir=Path(f"file://{folder}"), model_path=str(tiny_model_dir)
+        )
+        tokenise_dataset(settings)
+        made = {n: c for n, c in files_below(folder / "tokens").items() if ".arrow" not in n}
+        assert len(made) == 2
+        assert made == (expected or made)
+        expected = made
+        monkeypatch.setattr(remote, "open_engine", lambda *_: nullcontext(Unlucky(0)))
 
 
 def test_a_full_disk_ends_the_run_and_the_next_one_goes_on(
@@ -218,7 +279,42 @@ def test_machines_that_go_are_not_the_fault_of_a_task(
         patch.setattr(module, "_result", result)
         ((_, found),) = ray_engine.run(work_oddly, [Odd("plain", tmp_path)])
     assert found == Failure(f"was on {module.MACHINES} machines that went.")
-    assert len(lost) == module.MACHINES > module.TRIES
+    assert len(lost) == module.MACHINES > TRIES
+
+
+@pytest.mark.parametrize("reason", ["chance", "memory"])
+def test_a_task_that_workers_died_of_is_tried_alone_before_it_is_given_up(
+    reason: str, ray_engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from ray import exceptions
+
+    from musicgen_lora.cluster import ray_engine as module
+
+    kinds = {"chance": exceptions.WorkerCrashedError(), "memory": exceptions.OutOfMemoryError("x")}
+    original, n_alone = module._result, 3
+
+    def result(reference: Any) -> Any:
+        number = original(reference)
+        # One dies as often as it is tried, another until it is alone.
+        n_begun = len(list(tmp_path.glob(f"{number}-*")))
+        if number == 0 or (number == 1 and n_begun <= n_alone):
+            return module._died(kinds[reason])
+        return number
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_result", result)
+        tasks = [Odd("plain", tmp_path, number) for number in range(8)]
+        found = dict(ray_engine.run(work_oddly, tasks))
+    failure = found.pop(0)
+    assert found == {number: number for number in range(1, 8)}
+    assert list(found)[-1] == 1
+    assert isinstance(failure, Failure)
+    assert f"ended {TRIES} workers" in failure.reason
+    assert ("lack of memory; give the machines more" in failure.reason) == (reason == "memory")
+    begun = [p.stat().st_mtime_ns for p in tmp_path.glob("[2-7]-*")]
+    assert len(begun) == 6
+    alone = [tmp_path / f"{number}-{n}" for number in (0, 1) for n in range(n_alone, TRIES)]
+    assert all(p.stat().st_mtime_ns > max(begun) for p in alone if p.exists())
 
 
 @pytest.mark.slow
@@ -245,13 +341,8 @@ def test_what_no_task_would_escape_ends_the_run(ray_engine: Engine, tmp_path: Pa
         list(ray_engine.run(work_oddly, tasks))
 
 
-def test_a_task_that_hangs_is_ended(
-    ray_engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from musicgen_lora.cluster import ray_engine as module
-
-    monkeypatch.setattr(module, "TRIES", 1)
-    ((_, found),) = ray_engine.run(work_oddly, [Odd("hangs", tmp_path)], 1.0)
+def test_a_task_that_hangs_is_ended(ray_engine: Engine, tmp_path: Path) -> None:
+    ((_, found),) = ray_engine.run(work_oddly, [Odd("hangs", tmp_path)], 1.0, tries=1)
     assert found == Failure("ended 1 workers, or took more than 1 s.")
 
 

@@ -44,8 +44,12 @@ def play(folder: Path, model: Path, *words: Any) -> int:
     return main(["generate", *map(str, given)])
 
 
-def test_clips_are_the_same_whoever_plays_them(
-    players: Engine, tmp_path: Path, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
+def test_clips_are_the_same_whoever_plays_them_and_what_is_there_is_kept(
+    players: Engine,
+    tmp_path: Path,
+    tiny_model_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: Any,
 ) -> None:
     assert play(tmp_path / "here", tiny_model_dir) == 0
     monkeypatch.setattr(generate, "open_engine", lambda _: nullcontext(players))
@@ -53,6 +57,46 @@ def test_clips_are_the_same_whoever_plays_them(
     expected = files_below(tmp_path / "here")
     assert sum(name.endswith(".wav") for name in expected) == 5
     assert files_below(tmp_path / "there") == expected
+    assert "Kept" not in capfd.readouterr().out
+    for folder, words in (("here", []), ("there", ["--ray", "local"])):
+        break_off(tmp_path / folder)
+        kept = {path: path.stat().st_mtime_ns for path in (tmp_path / folder).iterdir()}
+        assert play(tmp_path / folder, tiny_model_dir, *words) == 0
+        assert files_below(tmp_path / folder) == expected
+        said = capfd.readouterr().out
+        assert "Kept, as written before: 2 of 5 clips." in said
+        (altered,) = (tmp_path / folder).glob("trap_*.wav")
+        assert f"{altered.name}: had been altered since" in " ".join(said.split())
+        changed = {path.stem for path in kept if path.stat().st_mtime_ns != kept[path]}
+        assert changed == {altered.stem}
+        # Of other settings, all are others.
+        assert play(tmp_path / folder, tiny_model_dir, *words, "--temperature", "0.9") == 0
+        assert "Kept" not in capfd.readouterr().out
+        assert len(list((tmp_path / folder).glob("*.wav"))) == 10
+
+
+def break_off(folder: Path) -> None:
+    """What a break may leave, and a person does: two sounds are gone, and one is altered."""
+    for pattern in ("808_*", "*_02.*"):
+        gone = list(folder.glob(pattern))
+        assert {path.suffix for path in gone} == {".wav", ".json"}
+        for path in gone:
+            path.unlink()
+    (altered,) = folder.glob("trap_*.wav")
+    altered.write_bytes(altered.read_bytes() + b"0")
+
+
+def test_what_is_asked_for_beside_a_clip_is_made_where_it_is_lacking(
+    tmp_path: Path, tiny_model_dir: Path, capfd: Any
+) -> None:
+    words = ["generate", "--base_model_path", tiny_model_dir, "--output_dir", tmp_path]
+    words += ["--prompts", "808", "--duration", "0.3"]
+    told = []
+    for more in ([], ["--midi"], ["--midi"], []):
+        assert main([*map(str, words), *more]) == 0
+        told.append("Kept, as written before: 1 of 1 clip." in capfd.readouterr().out)
+    assert told == [False, False, True, True]
+    assert {path.suffix for path in tmp_path.iterdir()} >= {".wav", ".json", ".mid"}
 
 
 class Fragile(Processes):
@@ -60,7 +104,7 @@ class Fragile(Processes):
 
     def run(self, work: Work, tasks: Any, *given: Any, **more: Any) -> Iterator[tuple[int, Any]]:
         for index, task in enumerate(tasks):
-            is_bad = any("poison" in order.settings.prompts for order in task.orders)
+            is_bad = any("poison" in order.settings.prompts for _, order in task.rows)
             bad = Failure("crashed the reader.")
             yield index, bad if is_bad else work(task, lambda: None)
 

@@ -65,6 +65,18 @@ def make_shard_or_die(task: Any, alive: Callable[[], None]) -> Any:
     """As `make_shard`, but that a clip of which the file's name begins with "poison" kills."""
     from musicgen_lora.dataset import shard_tasks
 
+    _die_of_poison(task)
+    return shard_tasks.make_shard(task, alive)
+
+
+def encode_part_or_die(task: Any, alive: Callable[[], None]) -> Any:
+    """The same of `encode_part`."""
+    from musicgen_lora.dataset import shard_tasks
+
+    _die_of_poison(task)
+    return shard_tasks.encode_part(task, alive)
+
+
+def _die_of_poison(task: Any) -> None:
     if any(Path(clip.audio).name.startswith("poison") for _, clip in task.rows):
         os.kill(os.getpid(), signal.SIGKILL)
-    return shard_tasks.make_shard(task, alive)

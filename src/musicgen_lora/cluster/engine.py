@@ -19,12 +19,21 @@ from musicgen_lora.console import progress
 from musicgen_lora.extras import require_extra
 from musicgen_lora.runtime.workers import LIMIT_S, Work, run_tasks
 
+TRIES = 6
+"""A task whose worker has died as often is given up: it may be what kills them."""
+
 
 class Engine(Protocol):
     """Works on tasks."""
 
     def run(
-        self, work: Work, tasks: Sequence[Any], limit_s: float = LIMIT_S, *, on_gpu: bool = False
+        self,
+        work: Work,
+        tasks: Sequence[Any],
+        limit_s: float = LIMIT_S,
+        *,
+        on_gpu: bool = False,
+        tries: int = TRIES,
     ) -> Iterator[tuple[int, Any]]:
         """Yields (index of the task, result or `Failure`) as they end.
 
@@ -33,6 +42,8 @@ class Engine(Protocol):
             tasks: picklable.
             limit_s: seconds without a sign of life after which a task is ended.
             on_gpu: the work is a model's, which is given a GPU where there are some.
+            tries: workers that a task may cost until it is given up, where they can die of what
+                is no fault of theirs.
 
         Raises:
             RunError, OSError: what the next task would meet too, such as a full disk.
@@ -42,7 +53,7 @@ class Engine(Protocol):
 
 @dataclass(frozen=True)
 class Processes:
-    """Processes of this machine.
+    """Processes of this machine, which tell how they died: a task is tried once.
 
     Args:
         n_workers: how many; 0 works in this one.
@@ -51,7 +62,13 @@ class Processes:
     n_workers: int
 
     def run(
-        self, work: Work, tasks: Sequence[Any], limit_s: float = LIMIT_S, *, on_gpu: bool = False
+        self,
+        work: Work,
+        tasks: Sequence[Any],
+        limit_s: float = LIMIT_S,
+        *,
+        on_gpu: bool = False,
+        tries: int = TRIES,
     ) -> Iterator[tuple[int, Any]]:
         """See `Engine`."""
         return run_tasks(work, tasks, self.n_workers, limit_s)

@@ -2,8 +2,9 @@
 
 Plain Ray tasks, a few more in flight than there are places to work at: the driver keeps no more
 than those, however many are planned, and an autoscaler sees that there is work. A worker or a
-machine that dies costs what it was working on, which is handed out again; a task that three workers
-have died of is given up. Machines that go, as hired ones do, are no fault of their tasks.
+machine that dies costs what it was working on, which is handed out again. A task that three workers
+have died of waits until all others are done: so whatever ended them may have passed, and it has
+the memory of its machine alone. Machines that go, as hired ones do, are no fault of their tasks.
 
 Ray's ports let in whoever reaches them, and they listen on all of a machine's addresses. So a
 cluster that is started here asks for a token, made for this run alone. Nothing is reported to
@@ -21,18 +22,19 @@ import secrets
 import signal
 import sys
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from musicgen_lora import __version__
+from musicgen_lora.cluster.engine import TRIES
 from musicgen_lora.errors import RunError, UserError
 from musicgen_lora.runtime.workers import LIMIT_S, START_S, Failure, Work, outcome_of
 
-TRIES = 3
-"""A task whose workers died as often is given up: it may be what kills them."""
+TRIES_AMONG_OTHERS = 3
+"""A task whose worker has died as often is tried again when all others are done, by itself."""
 MACHINES = 20
 """A task that has been on as many machines that went is given up as well: it may be what ends them.
 """
@@ -56,6 +58,7 @@ class _Died(enum.Enum):
     """What a task lost."""
 
     WORKER = "worker"
+    MEMORY = "memory"
     MACHINE = "machine"
 
 
@@ -65,10 +68,21 @@ class _Running:
     task: Any
     deaths: Counter[_Died] = field(default_factory=Counter)
 
-    def given_up(self, limit_s: float) -> Failure | None:
+    @property
+    def n_workers(self) -> int:
+        """That it cost."""
+        return self.deaths[_Died.WORKER] + self.deaths[_Died.MEMORY]
+
+    def given_up(self, tries: int, limit_s: float) -> Failure | None:
         """Why it is; None where it may be tried again."""
-        if self.deaths[_Died.WORKER] >= TRIES:
-            return Failure(f"ended {TRIES} workers, or took more than {limit_s:g} s.")
+        n_memory = self.deaths[_Died.MEMORY]
+        if self.n_workers >= tries and n_memory:
+            return Failure(
+                f"ended {self.n_workers} workers, {n_memory} of them for lack of memory; give the "
+                "machines more of it, or fewer CPUs (ray start --num-cpus)."
+            )
+        if self.n_workers >= tries:
+            return Failure(f"ended {self.n_workers} workers, or took more than {limit_s:g} s.")
         if self.deaths[_Died.MACHINE] >= MACHINES:
             return Failure(f"was on {MACHINES} machines that went.")
         return None
@@ -153,7 +167,13 @@ class RayEngine:
     """The cluster that this process has joined, see `Engine`."""
 
     def run(
-        self, work: Work, tasks: Sequence[Any], limit_s: float = LIMIT_S, *, on_gpu: bool = False
+        self,
+        work: Work,
+        tasks: Sequence[Any],
+        limit_s: float = LIMIT_S,
+        *,
+        on_gpu: bool = False,
+        tries: int = TRIES,
     ) -> Iterator[tuple[int, Any]]:
         """See `Engine`."""
         import ray
@@ -163,6 +183,7 @@ class RayEngine:
         attempt: Any = ray.remote(_attempt).options(**needs)
         waiting = enumerate(tasks)
         running: dict[Any, _Running] = {}
+        suspects: deque[_Running] = deque()
         # Ray serialises the function once, and its arguments with each task.
         shared = ray.put(_Shared(work, __version__, os.getcwd(), limit_s))
         places_seen = time.monotonic()
@@ -173,8 +194,11 @@ class RayEngine:
                 room = QUEUED * max(1, n_places) - len(running)
                 for index, task in itertools.islice(waiting, max(0, room)):
                     running[attempt.remote(shared, task)] = _Running(index, task)
-                if not running:
+                if not running and not suspects:
                     return
+                if not running:
+                    one = suspects.popleft()
+                    running[attempt.remote(shared, one.task)] = one
                 ready, _ = ray.wait(list(running), timeout=WAIT_S)
                 if not ready and time.monotonic() - places_seen > NO_NODE_S:
                     raise RunError(
@@ -188,11 +212,13 @@ class RayEngine:
                         yield one.index, found
                         continue
                     one.deaths[found] += 1
-                    failure = one.given_up(limit_s)
-                    if failure is None:
-                        running[attempt.remote(shared, one.task)] = one
-                    else:
+                    failure = one.given_up(tries, limit_s)
+                    if failure is not None:
                         yield one.index, failure
+                    elif found is not _Died.MACHINE and one.n_workers >= TRIES_AMONG_OTHERS:
+                        suspects.append(one)
+                    else:
+                        running[attempt.remote(shared, one.task)] = one
         finally:
             # Those that wait first, or they would take the places of the others.
             for reference in reversed(list(running)):
@@ -229,6 +255,8 @@ def _result(reference: Any) -> Any:
 def _died(error: Exception) -> _Died:
     from ray import exceptions
 
+    if isinstance(error, exceptions.OutOfMemoryError):
+        return _Died.MEMORY
     return _Died.MACHINE if isinstance(error, exceptions.NodeDiedError) else _Died.WORKER
 
 

@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, overload
@@ -51,6 +52,36 @@ class UnencodedClips(AudioError):
                 f"{len(self.reasons)} clips can't be encoded, all others are; replace their files, "
                 f'or take them out ("skip": true in their entries). The first: {first}'
             )
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Clips that were encoded, in the order of their shard.
+
+    Args:
+        ids: of them.
+        codes: of them, `[T, K]` uint16 each.
+        reasons: why others could not be, by their ids.
+    """
+
+    ids: list[str] = field(default_factory=list)
+    codes: list[np.ndarray] = field(default_factory=list)
+    reasons: dict[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Encoded]) -> Encoded:
+        """Those of parts of a shard, one after the other."""
+        whole = cls()
+        for part in parts:
+            whole.ids.extend(part.ids)
+            whole.codes.extend(part.codes)
+            whole.reasons.update(part.reasons)
+        return whole
+
+    def write(self, folder: Path) -> None:
+        """Writes the shard, where there is a clip to hold."""
+        if self.ids:
+            write_shard(folder, self.ids, self.codes)
 
 
 class ShardPlan(Sequence[list[tuple[str, Clip]]]):
@@ -145,23 +176,35 @@ def encode_shard(
     Returns:
         Why clips could not be encoded, by their ids; the shard is of the others.
     """
+    encoded = encode_rows(rows, model, pool, on_clip)
+    encoded.write(folder)
+    return encoded.reasons
+
+
+def encode_rows(
+    rows: Sequence[tuple[str, Clip]],
+    model: MusicGen,
+    pool: ThreadPoolExecutor,
+    on_clip: Callable[[int], None],
+) -> Encoded:
+    """Encodes clips, (id, clip) each, of which a GPU takes those of like lengths together."""
     device = model.codec.module.device
     batches = [[row] for row in rows] if device.type == "cpu" else _like_lengths(rows)
     futures = [pool.submit(_encode_batch, [clip for _, clip in batch], model) for batch in batches]
-    ids: list[str] = []
-    codes: list[np.ndarray] = []
-    reasons: dict[str, str] = {}
+    found: dict[str, np.ndarray | AudioError] = {}
     for batch, future in zip(batches, futures, strict=True):
-        for (clip_id, _), found in zip(batch, future.result(), strict=True):
-            if isinstance(found, AudioError):
-                reasons[clip_id] = str(found)
-            else:
-                ids.append(clip_id)
-                codes.append(found)
-        on_clip(len(ids) + len(reasons))
-    if ids:
-        write_shard(folder, ids, codes)
-    return reasons
+        found.update(zip((clip_id for clip_id, _ in batch), future.result(), strict=True))
+        on_clip(len(found))
+    encoded = Encoded()
+    # In the plan's order, whatever was encoded first.
+    for clip_id, _ in rows:
+        codes = found[clip_id]
+        if isinstance(codes, AudioError):
+            encoded.reasons[clip_id] = str(codes)
+        else:
+            encoded.ids.append(clip_id)
+            encoded.codes.append(codes)
+    return encoded
 
 
 def _encode_batch(clips: Sequence[Clip], model: MusicGen) -> Sequence[np.ndarray | AudioError]:

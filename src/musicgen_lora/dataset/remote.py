@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import dataclasses
 import tempfile
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from rich.console import Console
 
 from musicgen_lora.atomic import sha256_file
 from musicgen_lora.cluster.engine import open_engine
-from musicgen_lora.cluster.halving import run_halving
+from musicgen_lora.cluster.halving import Job, run_halving
 from musicgen_lora.cluster.storage import Remote, cache_folder
 from musicgen_lora.config import TokeniseSettings
 from musicgen_lora.console import progress
@@ -31,8 +32,9 @@ from musicgen_lora.dataset import cache as kept_tables
 from musicgen_lora.dataset.clip_ids import HASHES, HASHES_FILE, HASHES_VERSION
 from musicgen_lora.dataset.encoding import (
     CLIPS_PER_SHARD,
+    Encoded,
     UnencodedClips,
-    encode_shard,
+    encode_rows,
     encoders,
     shard_name,
 )
@@ -40,7 +42,6 @@ from musicgen_lora.dataset.metadata import Clip, load_dataset, window_name
 from musicgen_lora.dataset.shard_tasks import loaded_model
 from musicgen_lora.errors import UserError
 from musicgen_lora.model.musicgen import MusicGen
-from musicgen_lora.runtime.workers import Failure
 from musicgen_lora.urls import url_of
 
 TOKENS = "tokens"
@@ -72,6 +73,14 @@ class RemoteShard:
 
     hashes: dict[str, str]
     reasons: dict[str, str]
+
+
+@dataclass(frozen=True)
+class RemotePart:
+    """Clips of a shard, encoded and not yet put there; else as `RemoteShard`."""
+
+    shard: RemoteShard
+    encoded: Encoded
 
 
 def fetched(data_dir: Path, metadata_file: str, console: Console) -> Path:
@@ -151,13 +160,18 @@ def tokenise_remote(settings: TokeniseSettings, console: Console) -> None:
         def task_of(some: Sequence[Clip]) -> RemoteShardTask:
             return RemoteShardTask(url, model.path, model.codec.fingerprint, list(some))
 
-        found = run_halving(engine, make_remote_shard, shards, task_of, list)
+        def join(parts: list[RemotePart]) -> RemoteShard:
+            return _joined(remote, model.codec.fingerprint, parts)
+
+        jobs = Job(make_remote_shard, task_of), Job(encode_remote_part, task_of)
+        found = run_halving(engine, shards, *jobs, join)
         try:
-            for number, (some, made) in enumerate(found, 1):
-                if isinstance(made, Failure):
-                    made = RemoteShard({}, {some[0].name: f"{url}/{some[0].audio}: {made.reason}"})
-                note(made)
-                n_done += len(some)
+            for number, made in enumerate(found, 1):
+                if made.found is not None:
+                    note(made.found)
+                for clip, why in made.faults:
+                    reasons[clip.name] = f"{url}/{clip.audio}: {why.reason}"
+                n_done += len(made.rows) + len(made.faults)
                 on_clip(n_done, len(lacking))
                 if number % SHARDS_PER_SAVE == 0:
                     save()
@@ -186,7 +200,28 @@ def _check_files_are_there(clips: Sequence[Clip], states: Collection[str], url: 
 def make_remote_shard(task: RemoteShardTask, alive: Callable[[], None]) -> RemoteShard:
     """Fetches a shard's files, encodes its clips, and puts the shard where they came from, unless
     it is there."""
-    model = loaded_model(task.model_path, task.fingerprint)
+    with _fetched_rows(task, alive) as (rows, hashes):
+        remote, there = Remote(task.url), f"{TOKENS}/{task.fingerprint}"
+        name = shard_name(Path(task.fingerprint), list(rows))
+        if f"{there}/{name}.parquet" in remote.states(there):
+            return RemoteShard(hashes, {})
+        part = _encoded(task, rows, hashes, alive)
+    _put(remote, task.fingerprint, part.encoded)
+    return part.shard
+
+
+def encode_remote_part(task: RemoteShardTask, alive: Callable[[], None]) -> RemotePart:
+    """Fetches and encodes clips of a shard that is put there by whoever has all of them."""
+    with _fetched_rows(task, alive) as (rows, hashes):
+        return _encoded(task, rows, hashes, alive)
+
+
+@contextmanager
+def _fetched_rows(
+    task: RemoteShardTask, alive: Callable[[], None]
+) -> Iterator[tuple[dict[str, Clip], dict[str, str]]]:
+    """The clips of a task by their ids, with their files in a folder for as long as this lasts; and
+    the files' hashes, by their paths there."""
     remote = Remote(task.url)
     with tempfile.TemporaryDirectory(prefix="musicgen-lora-") as temporary:
         folder = Path(temporary)
@@ -200,22 +235,53 @@ def make_remote_shard(task: RemoteShardTask, alive: Callable[[], None]) -> Remot
         for clip in task.clips:
             clip_id = hashes[clip.audio] + window_name(clip.start_s, clip.duration_s)
             rows.setdefault(clip_id, clip._replace(folder=folder))
-        shards = folder / TOKENS / task.fingerprint
-        there = f"{TOKENS}/{task.fingerprint}"
-        if f"{there}/{shard_name(shards, list(rows))}.parquet" in remote.states(there):
-            return RemoteShard(hashes, {})
-        with encoders(model) as pool:
-            found = encode_shard(list(rows.items()), model, shards, pool, lambda _: alive())
-        # The index last: a shard without one doesn't exist.
+        yield rows, hashes
+
+
+def _encoded(
+    task: RemoteShardTask,
+    rows: dict[str, Clip],
+    hashes: dict[str, str],
+    alive: Callable[[], None],
+) -> RemotePart:
+    model = loaded_model(task.model_path, task.fingerprint)
+    alive()
+    with encoders(model) as pool:
+        encoded = encode_rows(list(rows.items()), model, pool, lambda _: alive())
+    reasons = {
+        rows[clip_id].name: reason.replace(f"{rows[clip_id].folder}/", f"{task.url}/")
+        for clip_id, reason in encoded.reasons.items()
+    }
+    unread = _of(reasons, rows)
+    kept = {audio: digest for audio, digest in hashes.items() if audio not in unread}
+    return RemotePart(RemoteShard(kept, reasons), encoded)
+
+
+def _joined(remote: Remote, fingerprint: str, parts: Sequence[RemotePart]) -> RemoteShard:
+    """Puts a shard there of which the parts were encoded one by one."""
+    whole, seen = Encoded(), set[str]()
+    hashes: dict[str, str] = {}
+    reasons: dict[str, str] = {}
+    for part in parts:
+        hashes |= part.shard.hashes
+        reasons |= part.shard.reasons
+        for clip_id, codes in zip(part.encoded.ids, part.encoded.codes, strict=True):
+            # Copies of a clip may have been in several parts.
+            if clip_id not in seen:
+                seen.add(clip_id)
+                whole.ids.append(clip_id)
+                whole.codes.append(codes)
+    _put(remote, fingerprint, whole)
+    return RemoteShard(hashes, reasons)
+
+
+def _put(remote: Remote, fingerprint: str, encoded: Encoded) -> None:
+    """Puts a shard there, its index last: a shard without one doesn't exist."""
+    with tempfile.TemporaryDirectory(prefix="musicgen-lora-") as temporary:
+        shards = Path(temporary) / fingerprint
+        encoded.write(shards)
         for path in sorted(shards.glob("*.npy")) + sorted(shards.glob("*.parquet")):
-            remote.put(path, f"{there}/{path.name}")
-        reasons = {
-            rows[clip_id].name: reason.replace(f"{folder}/", f"{task.url}/")
-            for clip_id, reason in found.items()
-        }
-        return RemoteShard(
-            {a: h for a, h in hashes.items() if a not in _of(reasons, rows)}, reasons
-        )
+            remote.put(path, f"{TOKENS}/{fingerprint}/{path.name}")
 
 
 def _of(reasons: dict[str, str], rows: dict[str, Clip]) -> set[str]:

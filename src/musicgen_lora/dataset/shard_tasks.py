@@ -7,18 +7,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 
 from musicgen_lora.cluster.engine import Engine
-from musicgen_lora.cluster.halving import run_halving
+from musicgen_lora.cluster.halving import Job, run_halving
 from musicgen_lora.console import OnStep
-from musicgen_lora.dataset.encoding import Encode, ShardPlan, encode_shard, encoders, shard_name
+from musicgen_lora.dataset.encoding import (
+    Encode,
+    Encoded,
+    ShardPlan,
+    encode_rows,
+    encode_shard,
+    encoders,
+    shard_name,
+)
 from musicgen_lora.dataset.metadata import Clip
-from musicgen_lora.dataset.tokens import find_codes
 from musicgen_lora.errors import RunError
 from musicgen_lora.model.musicgen import MusicGen
-from musicgen_lora.runtime.workers import Failure
 
 
 @dataclass(frozen=True)
@@ -42,28 +48,24 @@ def encode_by(engine: Engine) -> Encode:
     def encode(plan: ShardPlan, model: MusicGen, folder: Path, on_clip: OnStep) -> dict[str, str]:
         reasons: dict[str, str] = {}
         n_done = 0
-        work = run_halving(
-            engine,
-            make_shard,
-            plan,
-            lambda rows: ShardTask(model.path, folder.absolute(), rows),
-            partial(_not_held, folder),
-        )
-        for rows, found in work:
-            if isinstance(found, Failure):
-                found = {clip_id: f"{clip.path}: {found.reason}" for clip_id, clip in rows}
-            reasons |= found
-            n_done += len(rows)
+
+        def task_of(rows: list[tuple[str, Clip]]) -> ShardTask:
+            return ShardTask(model.path, folder.absolute(), rows)
+
+        def join(parts: list[Encoded]) -> dict[str, str]:
+            whole = Encoded.joined(parts)
+            whole.write(folder)
+            return whole.reasons
+
+        jobs = Job(make_shard, task_of), Job(encode_part, task_of)
+        for made in run_halving(engine, plan, *jobs, join):
+            reasons |= made.found or {}
+            reasons |= {i: f"{clip.path}: {why.reason}" for (i, clip), why in made.faults}
+            n_done += len(made.rows) + len(made.faults)
             on_clip(n_done, plan.n_clips)
         return reasons
 
     return encode
-
-
-def _not_held(folder: Path, rows: list[tuple[str, Clip]]) -> list[tuple[str, Clip]]:
-    """Those clips that no shard holds: a worker may have died after it had written its shard."""
-    _, lacking = find_codes(folder, [clip_id for clip_id, _ in rows])
-    return [rows[row] for row in lacking.tolist()]
 
 
 def make_shard(task: ShardTask, alive: Callable[[], None]) -> dict[str, str]:
@@ -79,6 +81,14 @@ def make_shard(task: ShardTask, alive: Callable[[], None]) -> dict[str, str]:
     alive()
     with encoders(model) as pool:
         return encode_shard(task.rows, model, task.folder, pool, lambda _: alive())
+
+
+def encode_part(task: ShardTask, alive: Callable[[], None]) -> Encoded:
+    """Encodes clips of a shard that is written by whoever has all of them."""
+    model = loaded_model(task.model_path, task.folder.name)
+    alive()
+    with encoders(model) as pool:
+        return encode_rows(task.rows, model, pool, lambda _: alive())
 
 
 def loaded_model(path: str, fingerprint: str) -> MusicGen:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from musicgen_lora.cluster.engine import Engine
-from musicgen_lora.cluster.halving import run_halving
+from musicgen_lora.cluster.halving import Job, run_halving
 from musicgen_lora.errors import RunError, UserError
 from musicgen_lora.evaluation.store import Store
 from musicgen_lora.evaluation.variants import ALONE, Variant, read_variant
@@ -21,7 +21,6 @@ from musicgen_lora.generation.decoding.decoder import Decoder
 from musicgen_lora.generation.decoding.request import Conditions, Request
 from musicgen_lora.generation.decoding.sampling import Sampling
 from musicgen_lora.model.musicgen import MusicGen
-from musicgen_lora.runtime.workers import Failure
 
 Row = tuple[str, int]
 """A prompt and its seed."""
@@ -100,13 +99,12 @@ def play_batches_by(
             device=voice.model.device.type,
         )
 
-    reasons = []
-    for rows, found in run_halving(engine, play_batch, batches, task_of, list):
-        if isinstance(found, Failure):
-            ((prompt, seed),) = rows
-            reasons.append(f'The prompt "{prompt[:40]}" with seed {seed}: {found.reason}')
-        else:
-            yield rows, found
+    reasons, job = [], Job(play_batch, task_of)
+    for made in run_halving(engine, batches, job, job, np.concatenate):
+        for (prompt, seed), why in made.faults:
+            reasons.append(f'The prompt "{prompt[:40]}" with seed {seed}: {why.reason}')
+        if made.rows:
+            yield made.rows, made.found
     if reasons:
         raise RunError(
             f"{len(reasons)} prompts can't be played, all others are kept for the next run. The "

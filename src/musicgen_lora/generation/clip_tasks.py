@@ -10,24 +10,24 @@ from __future__ import annotations
 import json
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
 from rich.console import Console
 
 from musicgen_lora.cluster.engine import Engine
-from musicgen_lora.cluster.halving import run_halving
+from musicgen_lora.cluster.halving import Job, Outcome, run_halving
 from musicgen_lora.config import GenerateSettings
 from musicgen_lora.config.prompts import ClipOrder
 from musicgen_lora.errors import RunError, UserError
 from musicgen_lora.generation.clips.clip import Clip
+from musicgen_lora.generation.clips.written import Written
 from musicgen_lora.generation.musicgen import MusicGen
 from musicgen_lora.generation.session import Session, alike
 from musicgen_lora.generation.wanted import wanted_of
 from musicgen_lora.model.musicgen import MusicGen as Base
 from musicgen_lora.runtime import processes
-from musicgen_lora.runtime.workers import Failure
 
 Row = tuple[int, ClipOrder]
 """A clip with its place in the request."""
@@ -39,24 +39,44 @@ class BatchTask:
 
     Args:
         settings: of the request: who plays, what is gone on with.
-        orders: alike.
+        rows: clips that are alike.
+        there: identities of what the folder has of each.
         facts: who plays, as it is known where the request was made.
         device: kind of device there.
     """
 
     settings: GenerateSettings
-    orders: list[ClipOrder]
+    rows: list[Row]
+    there: list[frozenset[str]]
     facts: dict[str, Any]
     device: str
 
 
 @dataclass(frozen=True)
 class PlayedBatch:
-    """What came of a task: the clips, what is to be said of them, and seconds that were played."""
+    """What came of a task.
 
-    clips: list[Clip]
-    said: list[str]
-    played_s: float
+    Args:
+        clips: that were played, with their places in the request.
+        kept: identities of those that were there, by their places.
+        said: what is to be said of them.
+        played_s: seconds that were played.
+    """
+
+    clips: list[tuple[int, Clip]] = field(default_factory=list)
+    kept: dict[int, str] = field(default_factory=dict)
+    said: list[str] = field(default_factory=list)
+    played_s: float = 0.0
+
+    @classmethod
+    def joined(cls, parts: Sequence[PlayedBatch]) -> PlayedBatch:
+        """What parts of a batch came to, one after the other."""
+        return cls(
+            [pair for part in parts for pair in part.clips],
+            {place: identity for part in parts for place, identity in part.kept.items()},
+            [line for part in parts for line in part.said],
+            sum(part.played_s for part in parts),
+        )
 
 
 def plan_batches(orders: Sequence[ClipOrder]) -> list[list[Row]]:
@@ -75,32 +95,36 @@ def plan_batches(orders: Sequence[ClipOrder]) -> list[list[Row]]:
 
 
 def play_by(
-    engine: Engine, settings: GenerateSettings, session: Session
-) -> Iterator[tuple[list[Row], PlayedBatch | Failure]]:
+    engine: Engine, settings: GenerateSettings, session: Session, written: Written
+) -> Iterator[Outcome[Row]]:
     """Has an engine play a request, and gives what comes of it; loops in the request's order.
 
     Args:
         engine: works.
         settings: of the request.
         session: made of them, which says what is asked for and who plays.
+        written: what the folder has of it, which is not played again.
 
     Yields:
-        Clips that were asked for, and what was played of them; of one alone, why it was not.
+        What came of clips that were asked for; a `PlayedBatch` is found.
     """
     device = processes.device().type
 
     def task_of(rows: list[Row]) -> BatchTask:
-        return BatchTask(settings, [order for _, order in rows], session.facts, device)
+        there = [written.identities(place) for place, _ in rows]
+        return BatchTask(settings, rows, there, session.facts, device)
 
     batches = plan_batches(session.orders)
     # Each is a batch of its own.
     loops = deque(rows[0][0] for rows in batches if rows[0][1].settings.bars is not None)
-    early: dict[int, tuple[list[Row], PlayedBatch | Failure]] = {}
-    for rows, found in run_halving(engine, play_batch, batches, task_of, list):
-        if rows[0][1].settings.bars is None:
-            yield rows, found
+    early: dict[int, Outcome[Row]] = {}
+    job = Job(play_batch, task_of)
+    for outcome in run_halving(engine, batches, job, job, PlayedBatch.joined):
+        place, order = [*outcome.rows, *(row for row, _ in outcome.faults)][0]
+        if order.settings.bars is None:
+            yield outcome
             continue
-        early[rows[0][0]] = rows, found
+        early[place] = outcome
         while loops and loops[0] in early:
             yield early.pop(loops.popleft())
 
@@ -120,15 +144,24 @@ def play_batch(task: BatchTask, alive: Callable[[], None]) -> PlayedBatch:
     except UserError as error:
         raise RunError(f"A machine of the cluster can't play: {error}") from error
     alive()
-    session = model.session(asked, task.orders, alive)
+    session = model.session(asked, [order for _, order in task.rows], alive)
     for name in ("base", "model", "adapters", "melody", "musicgen_lora"):
         if session.facts.get(name) != task.facts.get(name):
             raise RunError(
                 f"{asked.base_model_path}: a machine of the cluster has another {name} under the "
                 "same path; give all the same files."
             )
-    clips = list(session.clips())
-    return PlayedBatch(clips, session.said, session.played_s)
+    played = PlayedBatch()
+
+    def is_there(number: int, identity: str) -> bool:
+        if identity not in task.there[number]:
+            return False
+        played.kept[task.rows[number][0]] = identity
+        return True
+
+    for number, clip in session.missing(is_there):
+        played.clips.append((task.rows[number][0], clip))
+    return replace(played, said=session.said, played_s=session.played_s)
 
 
 @lru_cache(1)

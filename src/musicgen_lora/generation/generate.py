@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
@@ -13,7 +14,7 @@ from musicgen_lora.config import GenerateSettings
 from musicgen_lora.console import free_stdout, plain_console, progress
 from musicgen_lora.errors import RunError
 from musicgen_lora.generation.captions import check_captions
-from musicgen_lora.generation.clip_tasks import play_by
+from musicgen_lora.generation.clip_tasks import PlayedBatch, play_by
 from musicgen_lora.generation.clips.clip import Clip
 from musicgen_lora.generation.clips.keeping import (
     WAIT_S,
@@ -22,13 +23,14 @@ from musicgen_lora.generation.clips.keeping import (
     takes_sentence,
     write_clip,
 )
+from musicgen_lora.generation.clips.written import Written
 from musicgen_lora.generation.musicgen import MusicGen
 from musicgen_lora.generation.outlets import open_live
 from musicgen_lora.generation.session import Session
 from musicgen_lora.generation.wanted import check_request
 from musicgen_lora.model.lora.adapter import read_adapter
+from musicgen_lora.plural import count
 from musicgen_lora.runtime.locks import locked
-from musicgen_lora.runtime.workers import Failure
 
 
 def generate_audio(settings: GenerateSettings) -> list[Path]:
@@ -36,7 +38,8 @@ def generate_audio(settings: GenerateSettings) -> list[Path]:
 
     Returns:
         Paths of the sound files. A clip whose prompt, seed, models and settings are those of an
-        existing file has its name and its samples; nothing else is ever overwritten.
+        existing file is that file, and is played again only where the file was altered, lacks
+        what is asked for beside it, or is to be heard; nothing else is ever overwritten.
 
     Raises:
         UserError: no prompts, an empty one, a loop that can't be, strengths that don't match the
@@ -64,65 +67,112 @@ def _generate(settings: GenerateSettings) -> list[Path]:
     # What a killed run has left there; files are only made while the folder is held.
     with locked(settings.output_dir, wait_s=WAIT_S):
         atomic.sweep(settings.output_dir)
+    is_heard = settings.play or settings.stdout is not None
+    written = Written(settings.output_dir, [] if is_heard else session.orders)
     began = time.monotonic()
     if settings.ray is None:
-        paths, total_s = _play_here(settings, session, console)
+        made = _play_here(settings, session, written, console)
     else:
         with open_engine(settings.ray) as engine:
-            paths, total_s = _play_there(settings, session, engine, console)
+            made = _play_there(settings, session, written, engine, console)
     elapsed = time.monotonic() - began
-    console.print(
-        f"{total_s:.0f} s of audio in {elapsed:.1f} s ({total_s / elapsed:.1f} times real time)."
-    )
-    return paths
+    if made.n_kept:
+        console.print(
+            f"Kept, as written before: {made.n_kept} of {count(len(made.paths), 'clip')}."
+        )
+    if made.n_kept < len(made.paths):
+        console.print(
+            f"{made.played_s:.0f} s of audio in {elapsed:.1f} s "
+            f"({made.played_s / elapsed:.1f} times real time)."
+        )
+    return [made.paths[place] for place in sorted(made.paths)]
+
+
+@dataclass
+class _Made:
+    """What a request has come to.
+
+    Args:
+        paths: of its clips, by their places in it.
+        n_kept: clips that were there.
+        played_s: seconds that were played.
+    """
+
+    paths: dict[int, Path] = field(default_factory=dict)
+    n_kept: int = 0
+    played_s: float = 0.0
+
+    def keep(self, place: int, path: Path, console: Console) -> None:
+        """Takes a clip that is there."""
+        self.paths[place] = path
+        self.n_kept += 1
+        console.print(str(path))
 
 
 def _play_here(
-    settings: GenerateSettings, session: Session, console: Console
-) -> tuple[list[Path], float]:
-    """Paths of the clips, and seconds that were played."""
-    rate, n_channels, paths = session.sample_rate, session.n_channels, list[Path]()
+    settings: GenerateSettings, session: Session, written: Written, console: Console
+) -> _Made:
+    rate, n_channels, made = session.sample_rate, session.n_channels, _Made()
+
+    def is_there(place: int, identity: str) -> bool:
+        if identity not in written.identities(place):
+            return False
+        made.keep(place, written.path(place, identity), console)
+        return True
+
     with open_live(settings.play, settings.stdout, rate, n_channels) as live:
         if settings.stdout is not None:
             console.print(f"Standard output: {settings.stdout}, {rate} Hz, {n_channels} channels.")
-        for clip in session.clips(live):
-            paths.append(path := write_clip(settings.output_dir, clip))
-            _say_of(clip, path, console)
-    return paths, session.played_s
+        for place, clip in session.missing(is_there, live):
+            made.paths[place] = write_clip(settings.output_dir, clip)
+            _say_of(clip, made.paths[place], written.altered.get((place, clip.identity)), console)
+    made.played_s = session.played_s
+    return made
 
 
 def _play_there(
-    settings: GenerateSettings, session: Session, engine: Engine, console: Console
-) -> tuple[list[Path], float]:
+    settings: GenerateSettings,
+    session: Session,
+    written: Written,
+    engine: Engine,
+    console: Console,
+) -> _Made:
     """The same by an engine."""
-    paths, reasons, said, played_s = dict[int, Path](), list[str](), set[str](), 0.0
+    made, reasons, said = _Made(), list[str](), set[str]()
     n_clips = len(session.orders)
     with progress(console, "clips played", n_clips) as on_clip:
-        for rows, found in play_by(engine, settings, session):
-            if isinstance(found, Failure):
-                prompt, seed = rows[0][1].settings.prompts[0], rows[0][1].settings.seed
-                reasons.append(f'The prompt "{prompt[:40]}" with seed {seed}: {found.reason}')
+        for outcome in play_by(engine, settings, session, written):
+            for (_, order), why in outcome.faults:
+                prompt, seed = order.settings.prompts[0], order.settings.seed
+                reasons.append(f'The prompt "{prompt[:40]}" with seed {seed}: {why.reason}')
                 console.print(reasons[-1], style="yellow")
-                continue
+            found = outcome.found or PlayedBatch()
             for line in (new for new in found.said if new not in said):
                 said.add(line)
                 console.print(line, style="yellow")
-            for (number, _), clip in zip(rows, found.clips, strict=True):
-                paths[number] = write_clip(settings.output_dir, clip)
-                _say_of(clip, paths[number], console)
-            played_s += found.played_s
-            on_clip(len(paths) + len(reasons), n_clips)
+            for place, identity in found.kept.items():
+                made.keep(place, written.path(place, identity), console)
+            for place, clip in found.clips:
+                made.paths[place] = path = write_clip(settings.output_dir, clip)
+                _say_of(clip, path, written.altered.get((place, clip.identity)), console)
+            made.played_s += found.played_s
+            on_clip(len(made.paths) + len(reasons), n_clips)
     if reasons:
         raise RunError(
             f"{len(reasons)} of {n_clips} clips can't be played, all others are written. The "
             f"first: {reasons[0]}"
         )
-    return [paths[number] for number in sorted(paths)], played_s
+    return made
 
 
-def _say_of(clip: Clip, path: Path, console: Console) -> None:
-    """Says where a clip is, and what of it isn't as it was asked for."""
+def _say_of(clip: Clip, path: Path, altered: str | None, console: Console) -> None:
+    """Says where a clip is, what was altered there, and what of it isn't as it was asked for."""
     console.print(str(path))
+    if altered is not None:
+        console.print(
+            f"{altered}: had been altered since it was written; the clip was played again.",
+            style="yellow",
+        )
     takes, is_onto = clip.takes, clip.wanted.keeps_level
     if not takes:
         return

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from musicgen_lora.config import GenerateSettings
 from musicgen_lora.config.prompts import ClipOrder
-from musicgen_lora.generation.clips.clip import Clip
+from musicgen_lora.generation.clips.clip import Clip, identity_of
 from musicgen_lora.generation.clips.keeping import Draw, draw_best
 from musicgen_lora.generation.clips.takes import Judged, draw_takes, judge_clip
 from musicgen_lora.generation.decoding.decode import window_frames, windows_sentence
@@ -27,6 +28,11 @@ from musicgen_lora.generation.player import Length, Part, Player
 from musicgen_lora.generation.recordings.continuation import HOLE_DB
 from musicgen_lora.generation.recordings.recording import Asked
 from musicgen_lora.generation.wanted import Wanted, read_as, take_s, wanted_of
+
+IsThere = Callable[[int, str], bool]
+"""Whether a clip is there already, by its place in the request and its identity."""
+Row = tuple[int, GenerateSettings]
+"""A clip's place in the request, and its settings."""
 
 
 def alike(orders: Sequence[ClipOrder]) -> Iterator[list[ClipOrder]]:
@@ -104,10 +110,17 @@ class Session:
             live: hears clips while they are made; a loop, or the best of several takes, once it is
                 chosen.
         """
+        yield from (clip for _, clip in self.missing(lambda place, identity: False, live))
+
+    def missing(self, is_there: IsThere, live: Live | None = None) -> Iterator[tuple[int, Clip]]:
+        """Plays those that are not there, and gives each with its place in the request; see
+        `clips`."""
         if live is not None:
             self._live = live
+        place = 0
         for some in alike(self._orders):
-            yield from self._alike(some)
+            yield from self._alike(some, place, is_there)
+            place += len(some)
 
     def chunks(self, chunk_s: float) -> Iterator[np.ndarray]:
         """Plays the first clip; its samples `[C, n]`, part after part."""
@@ -119,19 +132,25 @@ class Session:
         part = self._part(settings, wanted)
         yield from player.stream(part, length, sampling_of(settings), chunk_s)
 
-    def _alike(self, orders: Sequence[ClipOrder]) -> Iterator[Clip]:
-        """Plays clips that are alike."""
-        wanted, every = wanted_of(orders[0].settings), [order.settings for order in orders]
+    def _alike(
+        self, orders: Sequence[ClipOrder], place: int, is_there: IsThere
+    ) -> Iterator[tuple[int, Clip]]:
+        """Plays clips that are alike, from a place in the request on."""
+        wanted = wanted_of(orders[0].settings)
+        rows = [(place + number, order.settings) for number, order in enumerate(orders)]
         self._say_of_guidance(orders)
         if self._asked is None and wanted.is_plain:
-            yield from self._play_clips(every, wanted)
+            yield from self._play_clips(rows, wanted, is_there)
             return
-        for settings in every:
+        for row, settings in rows:
             if self._asked is None:
-                clip, waveform = self._play_takes(settings, wanted)
+                played = self._play_takes(settings, wanted, partial(is_there, row))
             else:
-                clip, waveform = self._play_onto(settings, self._asked)
-            yield clip
+                played = self._play_onto(settings, self._asked, partial(is_there, row))
+            if played is None:
+                continue
+            clip, waveform = played
+            yield row, clip
             self._live.begin_clip()
             self._live(waveform)
 
@@ -149,9 +168,9 @@ class Session:
             self._player.console.print(line, style="yellow")
 
     def _made(
-        self, settings: GenerateSettings, wanted: Wanted, duration_s: float
+        self, settings: GenerateSettings, wanted: Wanted, duration_s: float, n_together: int
     ) -> dict[str, Any]:
-        """How a clip is made, which decides its name."""
+        """How a clip is made, which decides its name; `n_together` are played in one batch."""
         prompt = settings.prompts[0]
         text = read_as(prompt, wanted)
         made: dict[str, Any] = {"prompt": prompt}
@@ -177,6 +196,8 @@ class Session:
         window_s = self._window_s
         if duration_s > window_s:
             made["window_s"] = window_s
+        if self._player.depends_on_batch:
+            made["batch"] = n_together
         return made | wanted.facts() | self._facts
 
     @property
@@ -189,34 +210,48 @@ class Session:
         seed = settings.seed if seed is None else seed
         return Part(texts, seed, settings.negative_prompt)
 
-    def _play_clips(self, clips: Sequence[GenerateSettings], wanted: Wanted) -> Iterator[Clip]:
+    def _play_clips(
+        self, rows: Sequence[Row], wanted: Wanted, is_there: IsThere
+    ) -> Iterator[tuple[int, Clip]]:
         """A take of each, `batch_size` together; alone where it is heard while it is made."""
-        player, first = self._player, clips[0]
+        player, first = self._player, rows[0][1]
         length = player.length(first.duration, first.change_at)
         self._say(windows_sentence(player.decoder.base, length.n_frames))
         is_live = bool(self._live)
         while_made = is_live and decodes_in_parts(player.decoder.base)
         size = 1 if is_live else first.batch_size
-        for start in range(0, len(clips), size):
-            some = clips[start : start + size]
-            player.what = f"clips {start + 1}-{start + len(some)} of {len(clips)}, frames"
+        duration_s = length.n_samples / self.sample_rate
+        for start in range(0, len(rows), size):
+            some = rows[start : start + size]
+            made = {row: self._made(one, wanted, duration_s, len(some)) for row, one in some}
+            missing = {row for row in made if not is_there(row, identity_of(made[row]))}
+            if not missing:
+                continue
+            if not player.depends_on_batch:
+                some = [(row, one) for row, one in some if row in missing]
+            player.what = f"clips {start + 1}-{start + len(some)} of {len(rows)}, frames"
             self._live.begin_clip()
-            parts = [self._part(clip, wanted) for clip in some]
+            parts = [self._part(one, wanted) for _, one in some]
             waveforms = player.play(
                 parts, length, sampling_of(first), self._live if while_made else None
             )
-            for clip, waveform in zip(some, waveforms, strict=True):
-                made = self._made(clip, wanted, length.n_samples / self.sample_rate)
-                if player.depends_on_batch:
-                    made["batch"] = len(some)
-                yield Clip.of(made, waveform, self.sample_rate, wanted)
+            for (row, _), waveform in zip(some, waveforms, strict=True):
+                if row in missing:
+                    yield row, Clip.of(made[row], waveform, self.sample_rate, wanted)
                 if not while_made:
                     self._live(waveform)
 
-    def _play_takes(self, settings: GenerateSettings, wanted: Wanted) -> tuple[Clip, np.ndarray]:
-        """The best of takes of a clip, and its waveform as it was played."""
+    def _play_takes(
+        self, settings: GenerateSettings, wanted: Wanted, is_there: Callable[[str], bool]
+    ) -> tuple[Clip, np.ndarray] | None:
+        """The best of takes of a clip, and its waveform as it was played; None of one that is
+        there."""
         seconds = take_s(wanted, settings.duration, self._window_s)
         length = self._player.length(seconds, settings.change_at)
+        duration_s = length.n_samples / self.sample_rate
+        made = self._made(settings, wanted, duration_s, settings.batch_size)
+        if is_there(identity_of(made)):
+            return None
         takes = draw_best(
             self._draws(settings, wanted, length),
             settings.prompts[0],
@@ -225,8 +260,7 @@ class Session:
             sample_rate=self.sample_rate,
             batch_size=settings.batch_size,
         )
-        made = self._made(settings, wanted, length.n_samples / self.sample_rate)
-        return self._best(made, takes, wanted, settings.batch_size)
+        return self._best(made, takes, wanted)
 
     def _draws(self, settings: GenerateSettings, wanted: Wanted, length: Length) -> Draw:
         """Plays takes of a clip by their seeds."""
@@ -241,17 +275,25 @@ class Session:
         return draw
 
     def _best(
-        self, made: dict[str, Any], takes: Sequence[Judged], wanted: Wanted, batch_size: int
+        self, made: dict[str, Any], takes: Sequence[Judged], wanted: Wanted
     ) -> tuple[Clip, np.ndarray]:
-        if self._player.depends_on_batch:
-            made["batch"] = batch_size
         waveform = takes[0].waveform
         return Clip.of(made, waveform, self.sample_rate, wanted, takes), waveform
 
-    def _play_onto(self, settings: GenerateSettings, asked: Asked) -> tuple[Clip, np.ndarray]:
-        """The best of takes of what is played onto a recording, drawn until one meets it well."""
+    def _play_onto(
+        self, settings: GenerateSettings, asked: Asked, is_there: Callable[[str], bool]
+    ) -> tuple[Clip, np.ndarray] | None:
+        """The best of takes of what is played onto a recording, drawn until one meets it well; None
+        of one that is there."""
         player, extension = self._player, asked.extension
         shape = player.decoder.shape
+        wanted = _wanted_onto(wanted_of(settings), asked)
+        asking = dataclasses.replace(wanted, bpm=asked.told_bpm)
+        duration_s = extension.n_samples / extension.sample_rate
+        made = self._made(settings, asking, duration_s, settings.batch_size)
+        made |= wanted.facts() | asked.facts
+        if is_there(identity_of(made)):
+            return None
         given = extension.codes(player.decoder.base.codec, shape)
         n_given = 0 if given is None else given.shape[-1]
         new = player.length(extension.seconds, settings.change_at)
@@ -259,8 +301,6 @@ class Session:
         n_frames = n_given + new.n_frames + 1
         changes = tuple(n_given + at for at in new.changes)
         length = Length(n_frames, n_frames * player.hop, changes, given)
-        wanted = _wanted_onto(wanted_of(settings), asked)
-        asking = dataclasses.replace(wanted, bpm=asked.told_bpm)
         draw = self._draws(settings, asking, length)
 
         def judge(seed: int, take: np.ndarray) -> Judged:
@@ -283,10 +323,7 @@ class Session:
             at_most=max(settings.best_of, settings.loop_tries),
             batch_size=settings.batch_size,
         )
-        n_samples = takes[0].waveform.shape[1]
-        made = self._made(settings, asking, n_samples / extension.sample_rate)
-        made |= wanted.facts() | asked.facts
-        return self._best(made, takes, wanted, settings.batch_size)
+        return self._best(made, takes, wanted)
 
 
 def _wanted_onto(wanted: Wanted, asked: Asked) -> Wanted:

@@ -88,7 +88,7 @@ class Clip:
     @cached_property
     def identity(self) -> str:
         """A hash of everything that decides the samples."""
-        return hashlib.sha256(json.dumps(self.made, sort_keys=True).encode()).hexdigest()[:8]
+        return identity_of(self.made)
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -100,8 +100,8 @@ class Clip:
         return facts | {"id": self.identity}
 
     def files(self, kind: Format) -> dict[str, bytes]:
-        """The contents of its files by their endings: the sound, its JSON, and what was asked for
-        beside them."""
+        """The contents of its files by their endings: the sound, what was asked for beside it, and
+        its JSON, which has the hashes of the others."""
         sound, rate = self.waveform, self.sample_rate
         facts, contents = self.facts, dict[str, bytes]()
         if self.wanted.midi:
@@ -113,6 +113,9 @@ class Clip:
         contents[FORMATS[kind].suffix] = sound_bytes(
             sound, rate, kind, self._sound_facts(), ceiling_db=_ceiling_db(self.wanted)
         )
+        facts["sha256"] = {
+            ending: hashlib.sha256(content).hexdigest() for ending, content in contents.items()
+        }
         contents[".json"] = atomic.json_bytes(facts)
         return contents
 
@@ -201,6 +204,11 @@ class Clips(list[Clip]):
 
     def _repr_html_(self) -> str:
         return "".join(clip._repr_html_() for clip in self)
+
+
+def identity_of(made: Mapping[str, Any]) -> str:
+    """A hash of everything that decides a clip's samples."""
+    return hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def _ceiling_db(wanted: Wanted) -> float:

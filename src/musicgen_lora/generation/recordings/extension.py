@@ -144,6 +144,11 @@ class Extension:
         return (self.end - self.begin) / self.sample_rate
 
     @property
+    def n_samples(self) -> int:
+        """Samples of the recording with what was played."""
+        return max(self.end, self.recording.shape[1])
+
+    @property
     def _turn(self) -> int:
         """Samples by which a loop is turned to the left, so that there is something before a part
         that begins with it."""
