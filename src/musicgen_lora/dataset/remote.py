@@ -23,8 +23,8 @@ from filelock import FileLock
 from rich.console import Console
 
 from musicgen_lora.atomic import sha256_file
-from musicgen_lora.cluster.engine import open_engine
-from musicgen_lora.cluster.halving import Job, run_halving
+from musicgen_lora.cluster.engine import Engine, open_engine
+from musicgen_lora.cluster.halving import Job, Outcome, run_halving
 from musicgen_lora.cluster.storage import Remote, cache_folder
 from musicgen_lora.config import TokeniseSettings
 from musicgen_lora.console import progress
@@ -153,20 +153,8 @@ def tokenise_remote(settings: TokeniseSettings, console: Console) -> None:
         progress(console, "clips encoded", len(lacking)) as on_clip,
         open_engine(settings.ray, settings.num_workers) as engine,
     ):
-        shards = [
-            lacking[at : at + CLIPS_PER_SHARD] for at in range(0, len(lacking), CLIPS_PER_SHARD)
-        ]
-
-        def task_of(some: Sequence[Clip]) -> RemoteShardTask:
-            return RemoteShardTask(url, model.path, model.codec.fingerprint, list(some))
-
-        def join(parts: list[RemotePart]) -> RemoteShard:
-            return _joined(remote, model.codec.fingerprint, parts)
-
-        jobs = Job(make_remote_shard, task_of), Job(encode_remote_part, task_of)
-        found = run_halving(engine, shards, *jobs, join)
         try:
-            for number, made in enumerate(found, 1):
+            for number, made in enumerate(_made_by(engine, remote, model, lacking), 1):
                 if made.found is not None:
                     note(made.found)
                 for clip, why in made.faults:
@@ -186,6 +174,23 @@ def tokenise_remote(settings: TokeniseSettings, console: Console) -> None:
         f"{len(lacking)} clips encoded, {len(clips) - len(lacking)} were there; {len(clips)} "
         f"clips: {url}/{TOKENS}/{model.codec.fingerprint}"
     )
+
+
+def _made_by(
+    engine: Engine, remote: Remote, model: MusicGen, lacking: list[Clip]
+) -> Iterator[Outcome[Clip]]:
+    """Has an engine make the shards of clips; of each, a `RemoteShard` is found."""
+    fingerprint = model.codec.fingerprint
+    shards = [lacking[at : at + CLIPS_PER_SHARD] for at in range(0, len(lacking), CLIPS_PER_SHARD)]
+
+    def task_of(some: list[Clip]) -> RemoteShardTask:
+        return RemoteShardTask(remote.url, model.path, fingerprint, some)
+
+    def join(parts: list[RemotePart]) -> RemoteShard:
+        return _joined(remote, fingerprint, parts)
+
+    jobs = Job(make_remote_shard, task_of), Job(encode_remote_part, task_of)
+    return run_halving(engine, shards, *jobs, join)
 
 
 def _check_files_are_there(clips: Sequence[Clip], states: Collection[str], url: str) -> None:
