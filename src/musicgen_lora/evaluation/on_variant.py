@@ -21,6 +21,7 @@ from musicgen_lora.evaluation.variants import ALONE
 from musicgen_lora.evaluation.voices import ADAPTER, BASE, Sides, Voice
 from musicgen_lora.formats.documents import plain
 from musicgen_lora.generation.decoding.sampling import Sampling
+from musicgen_lora.plural import count
 
 
 def play(session: Session, voice: Voice, name: str) -> Played:
@@ -33,7 +34,7 @@ def play(session: Session, voice: Voice, name: str) -> Played:
         top_p=settings.top_p,
         temperature=settings.temperature,
     )
-    with progress(session.console, f"{len(prompts)} prompts, {name}, frames") as on_step:
+    with progress(session.console, f"{count(len(prompts), 'prompt')}, {name}, frames") as on_step:
         codes = play_prompts(
             voice,
             prompts,

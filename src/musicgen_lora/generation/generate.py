@@ -27,6 +27,7 @@ from musicgen_lora.generation.outlets import open_live
 from musicgen_lora.generation.session import Session
 from musicgen_lora.generation.wanted import check_request
 from musicgen_lora.model.lora.adapter import read_adapter
+from musicgen_lora.plural import count
 from musicgen_lora.runtime.locks import locked
 from musicgen_lora.runtime.workers import Failure
 
@@ -114,8 +115,8 @@ def _play_there(
             on_clip(len(paths) + len(reasons), n_clips)
     if reasons:
         raise RunError(
-            f"{len(reasons)} of {n_clips} clips can't be played, all others are written. The "
-            f"first: {reasons[0]}"
+            f"{len(reasons)} of {count(n_clips, 'clip')} can't be played, all others are written. "
+            f"The first: {reasons[0]}"
         )
     return [paths[number] for number in sorted(paths)], played_s
 

@@ -277,3 +277,13 @@ def test_a_chinese_reader_finds_no_english(
     assert english_in_page(page, why, *own, *prompts) == []
     # A view: the figures and sentences on the disk are those of everybody.
     assert report["findings"] == find_findings(report)
+
+
+def test_one_is_one_in_warnings_about_damage(evaluated: tuple[dict[str, Any], Path]) -> None:
+    report = copy.deepcopy(evaluated[0])
+    for n in (1, 2):
+        report["damage"]["bad_samples"]["adapter"]["n_with"] = n
+        report["damage"]["stuck_share"]["adapter"]["n_with"] = n
+        told = [said for said in tell_sections(report)["faults"] if "of the adapter (n" in said]
+        clips = "1 clip" if n == 1 else "2 clips"
+        assert [f" in {clips} of the adapter (n = 5 clips)." in said for said in told] == [True] * 2

@@ -174,13 +174,13 @@ def damage_sentences(damage: Mapping[str, Any]) -> list[str]:
     bad, stuck = damage["bad_samples"]["adapter"], damage["stuck_share"]["adapter"]
     if bad is not None and bad["n_with"]:
         sentences.append(
-            f"Warning: {bad['n_with']} clips of the adapter have samples that are no numbers "
-            f"(n = {count(bad['n'], 'clip')})."
+            f"Warning: samples that are no numbers in {count(bad['n_with'], 'clip')} of the "
+            f"adapter (n = {count(bad['n'], 'clip')})."
         )
     if stuck is not None and stuck["n_with"]:
         sentences.append(
-            f"Warning: {stuck['n_with']} clips of the adapter hang on the same sound for half a "
-            f"second or more (n = {count(stuck['n'], 'clip')})."
+            "Warning: stuck on one sound for half a second or more in "
+            f"{count(stuck['n_with'], 'clip')} of the adapter (n = {count(stuck['n'], 'clip')})."
         )
     return sentences
 
