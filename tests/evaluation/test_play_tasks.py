@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from musicgen_lora.errors import RunError
-from musicgen_lora.evaluation.play_tasks import Playing, play_batches_by
+from musicgen_lora.evaluation.play_tasks import Playing, Row, play_batches_by
 from musicgen_lora.generation.decoding.sampling import Sampling
 from musicgen_lora.runtime.workers import Failure
 
@@ -29,6 +29,11 @@ class Deadly:
             yield index, Failure("it died.") if dies else np.zeros((len(prompts), 4, 10))
 
 
+def take(played: Iterator[tuple[list[Row], np.ndarray]], made: list[str]) -> None:
+    for batch, _ in played:
+        made += [prompt for prompt, _ in batch]
+
+
 @pytest.mark.parametrize(
     ("deadly", "said"), [(["b"], "1 prompt can't"), (["b", "c"], "2 prompts can't")]
 )
@@ -40,6 +45,5 @@ def test_prompts_that_cant_be_played_are_counted(deadly: list[str], said: str) -
     played = play_batches_by(engine, voice, [rows], Playing(10, Sampling()))
     made: list[str] = []
     with pytest.raises(RunError, match=f"^{said} be played, all others.*with seed 1: it died"):
-        for batch, _ in played:
-            made += [prompt for prompt, _ in batch]
+        take(played, made)
     assert sorted(made + deadly) == list("abcd")

@@ -70,6 +70,7 @@ def without_reference(report: dict[str, Any]) -> dict[str, Any]:
     nothing = {"computed": False, "why": why}
     poor |= {"overfitting": nothing, "memorisation": {"continuations": nothing, "nearest": nothing}}
     poor["captions"] = nothing
+    poor["off_style"] = {"computed": False, "why": "needs --compare"}
     poor["primaries"] = plain(judge_primaries(poor, compared=False))
     poor["regressions"] = plain(find_regressions(poor))
     poor["not_computed"] = list_not_computed(poor)
@@ -269,6 +270,7 @@ def test_a_chinese_reader_finds_no_english(
     why = "the adapter has no musicgen_lora.json"
     assert english_in(console.file.getvalue(), why, *own) == []
     prompts = [clip["prompt"] for clip in report["generation"]["clips"]]
+    prompts += [clip["prompt"] for clip in report["off_style"].get("clips", [])]
     plots_of = {Path(name).stem: b"" for name in report["plots"]}
     if is_poor:
         del plots_of["moved_towards_held_out"]

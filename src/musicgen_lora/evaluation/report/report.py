@@ -18,6 +18,7 @@ from musicgen_lora import atomic
 from musicgen_lora.console import MessageTable
 from musicgen_lora.evaluation.decisions.statistics import PairedResult
 from musicgen_lora.evaluation.report import plots
+from musicgen_lora.evaluation.report.asked import obedience_rows
 from musicgen_lora.evaluation.report.document import (
     JSON_FILE,
     Described,
@@ -35,10 +36,10 @@ from musicgen_lora.evaluation.report.side_by_side import (
     variant_rows,
     variants_table,
 )
+from musicgen_lora.evaluation.report.unasked import off_style_players, off_style_rows
 from musicgen_lora.evaluation.report.verdicts import (
     agreement_rows,
     distance_rows,
-    obedience_rows,
     primary_rows,
 )
 from musicgen_lora.evaluation.report.violins import violins_plot
@@ -141,6 +142,8 @@ def make_page(
         audio=audio,
         spectrograms={n: data_uri("image/png", image) for n, image in spectrograms.items()},
         pairs=player_sides(report, audio),
+        off_style_rows=off_style_rows(report["off_style"]),
+        off_style_players=off_style_players(report["off_style"], audio),
         script="report_player.js",
         percent=percent,
         interval=interval,

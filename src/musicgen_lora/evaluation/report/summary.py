@@ -24,11 +24,12 @@ _PARTS = (
     ("descriptor_distance", "Distance of descriptors"),
     ("distances", "Distances of sets of clips"),
     ("forgetting", "Loss on other styles (forgetting)"),
+    ("off_style", "Prompts of other styles"),
     ("overfitting", "Loss on training clips"),
     ("memorisation.continuations", "Continuations of training clips"),
     ("memorisation.nearest", "Nearest training clips"),
     ("captions", "What captions tell"),
-    ("obedience", "Obedience to tempo and key"),
+    ("obedience", "Obedience to the prompts"),
     ("text_agreement", "Agreement with the prompts"),
 )
 MOSTLY_SILENT = 0.5

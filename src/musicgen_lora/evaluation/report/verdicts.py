@@ -26,12 +26,6 @@ VERDICTS = {
     "not computed": "not computed",
 }
 """For people."""
-MEASURE_NAMES = {
-    "tempo": "tempo within 4 %",
-    "tempo_or_octave": "the same, or its half or double",
-    "key": "key",
-    "key_or_relative": "the same, or its relative key",
-}
 
 
 def primary_sentences(primaries: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -105,25 +99,6 @@ def _position_sentence(row: Mapping[str, Any]) -> str:
     )
 
 
-def obedience_sentences(obedience: Mapping[str, Any]) -> list[str]:
-    """How often tempo and key are as asked for."""
-    sentences = []
-    for name in ("tempo", "key"):
-        row = obedience["measures"][name]
-        if row["adapter"] is None:
-            continue
-        told = [f"with the adapter {_hits(row['adapter'])}"]
-        if row["base"] is not None:
-            told.append(f"with the base {_hits(row['base'])}")
-        if row["reference"] is not None:
-            told.append(f"in the held-out audio {_hits(row['reference'])}")
-        sentences.append(
-            f"As asked, {MEASURE_NAMES[name]}: {', '.join(told)} "
-            f"(n = {count(row['adapter']['n'], 'prompt')} that ask)."
-        )
-    return sentences
-
-
 def agreement_sentences(agreement: Mapping[str, Any]) -> list[str]:
     """Whether clips match their prompts, by a CLAP."""
     if not agreement["computed"]:
@@ -162,10 +137,6 @@ def agreement_rows(agreement: Mapping[str, Any]) -> list[dict[str, str]]:
             "n": str(len(agreement["adapter"])),
         }
     ]
-
-
-def _hits(found: Mapping[str, Any]) -> str:
-    return f"{found['hits']} / {found['n']}"
 
 
 def damage_sentences(damage: Mapping[str, Any]) -> list[str]:
@@ -249,25 +220,6 @@ def distance_rows(distances: Mapping[str, Any]) -> list[dict[str, Any]]:
             if anchor["value"] is None
         ]
         rows.append({**texts, "missing": missing})
-    return rows
-
-
-def obedience_rows(obedience: Mapping[str, Any]) -> list[dict[str, str]]:
-    """Each measure that was asked for, as texts."""
-    rows = []
-    for name, row in obedience["measures"].items():
-        if row["adapter"] is None:
-            continue
-        texts = {"label": MEASURE_NAMES[name], "p": number(row["p_value"])}
-        for side in ("base", "adapter", "reference"):
-            found = row[side]
-            texts[side] = DASH if found is None else _hits(found)
-            texts[f"{side}_interval"] = (
-                ""
-                if found is None
-                else f"{found['ci_low'] * 100:.0f} to {found['ci_high'] * 100:.0f} %"
-            )
-        rows.append(texts)
     return rows
 
 
