@@ -36,8 +36,8 @@ def off_style_sentences(off_style: Mapping[str, Any]) -> list[str]:
     ]
     if same:
         found.append(
-            f"Of {count(off_style['n'], 'prompt')} of other styles {same} came out as with the "
-            "base, token by token."
+            f"As with the base, token by token: {same} of these clips "
+            f"(n = {count(off_style['n'], 'prompt')})."
         )
     return found
 
