@@ -81,6 +81,7 @@ def references_of(heard: list[Heard]) -> References:
     return References(
         heard=heard,
         clips=clips,
+        described={"other_music": [heard[0].descriptors], "noise": [heard[1].descriptors]},
         why_not_recorded="--from_tokens leaves the audio alone",
         why_no_others="--other_data_dir names no dataset of other music",
     )

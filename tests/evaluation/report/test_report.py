@@ -107,6 +107,12 @@ def test_the_page_has_the_figures_and_their_n(evaluated: tuple[dict[str, Any], P
     assert "n = 12 sources" in text
     assert "n = 5 prompts" in text
     assert all(shown.label in text for shown in SHOWN)
+    # Values stand beside others of known kinds.
+    assert f"{report['forgetting']['codebooks'][0]['mean_base']:.4f}</td>" in text
+    assert f"{report['overfitting']['trained']['mean']['mean_adapter']:.4f}</td>" in text
+    primary = report["primaries"][2]
+    for end in ("near", "far"):
+        assert f"<td>{primary[end]['value']:.3f}<small>" in text
 
 
 def test_plain_values_are_json() -> None:

@@ -135,9 +135,17 @@ class DescriptorRow(TypedDict):
     base: Summary | None
     adapter: Summary | None
     reference: Summary | None
+    anchors: dict[str, Summary]
     paired: PairedResult | None
     moved: MovedShare | None
     apart: Apart | None
+
+
+class Anchor(TypedDict):
+    """What a value is read against."""
+
+    name: str
+    value: float
 
 
 class Primary(TypedDict):
@@ -147,6 +155,8 @@ class Primary(TypedDict):
     label: str
     unit: str
     n: int
+    near: Anchor | None
+    far: Anchor | None
     base: float | None
     adapter: float | None
     difference: float | None

@@ -17,6 +17,8 @@ ANCHOR_NAMES = {
     "recorded": "held-out clips as recorded",
     "other_music": "other music",
     "noise": "white noise",
+    "sources": "held-out sources",
+    "other_styles": "other styles, base",
 }
 SIDES = {"base": "the base", "adapter": "the adapter"}
 VERDICTS = {
@@ -74,7 +76,8 @@ def distance_sentences(distances: Mapping[str, Any]) -> list[str]:
             continue
         if row["name"] == distances["primary"] and row["position"]["adapter"] is not None:
             sentences.append(_position_sentence(row))
-        for side, diversity in row["diversity"].items():
+        for side in SIDES:
+            diversity = row["diversity"][side]
             if diversity["computed"] and diversity["collapsed"]:
                 sentences.append(
                     f"Warning: the clips of {SIDES[side]} sound all alike to the {row['label']}: "
@@ -156,7 +159,7 @@ def damage_sentences(damage: Mapping[str, Any]) -> list[str]:
     return sentences
 
 
-def primary_rows(primaries: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+def primary_rows(primaries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The primaries as texts."""
     return [
         {
@@ -165,6 +168,13 @@ def primary_rows(primaries: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]
             "words": VERDICTS[p["verdict"]],
             "base": number(p["base"]),
             "adapter": number(p["adapter"]),
+            **{
+                end: {
+                    "value": number(p[end]["value"]) if p[end] else DASH,
+                    "name": ANCHOR_NAMES[p[end]["name"]] if p[end] else "",
+                }
+                for end in ("near", "far")
+            },
             "difference": signed(p["difference"]),
             "interval": DASH
             if p["ci_low"] is None
@@ -212,6 +222,7 @@ def distance_rows(distances: Mapping[str, Any]) -> list[dict[str, Any]]:
             else f"{signed(kernel['ci_low'], 2)} to {signed(kernel['ci_high'], 2)}"
         )
         texts["p"] = number(kernel["p_value"])
+        texts |= _far_texts(row)
         texts["bias"] = number(frechet["bias"], 1)
         texts["n"] = f"{kernel['n']} / {kernel['n_reference']}"
         missing = [
@@ -221,6 +232,22 @@ def distance_rows(distances: Mapping[str, Any]) -> list[dict[str, Any]]:
         ]
         rows.append({**texts, "missing": missing})
     return rows
+
+
+def _far_texts(row: Mapping[str, Any]) -> dict[str, str]:
+    """Spread, cover and FAD of other music and of noise, in this order."""
+    found = [row["diversity"][name] for name in ("other_music", "noise")]
+    cover = (
+        f"{own['precision'] * 100:.0f} / {own['recall'] * 100:.0f} %" if own["computed"] else DASH
+        for own in found
+    )
+    spread = (number(own["spread"], 2) if own["computed"] else DASH for own in found)
+    frechet = (number(row["frechet"][name], 1) for name in ("other_music", "noise"))
+    return {
+        "far_spread": "; ".join(spread),
+        "far_covered": "; ".join(cover),
+        "far_fad": "; ".join(frechet),
+    }
 
 
 def number(value: float | None, digits: int = 3) -> str:
