@@ -108,9 +108,8 @@ def _off_style(session: Session, base: Performance | None, own: Performance) -> 
     if base is None or not session.off_style:
         return {"computed": False, "why": session.why_no_off_style}
     sides = (base.off_style, base.again, own.off_style)
-    found = measure_off_style(
-        *(played.heard for played in sides), own.asked.heard, seed=session.settings.seed
-    )
+    before, again, after = (played.heard for played in sides)
+    found = measure_off_style(before, again, after, own.asked.heard, seed=session.settings.seed)
     first = session.settings.seed + len(session.prompts)
     clips = []
     for row, (item, measured) in enumerate(

@@ -179,7 +179,7 @@ def _off_style(
     known: Sequence[str],
     others: OtherMusic,
     compared: bool,
-) -> tuple[Sequence[Mapping[str, str]], str]:
+) -> tuple[list[dict[str, str]], str]:
     """Prompts of other styles, or why there are none."""
     if not compared:
         return [], "needs --compare"
