@@ -28,7 +28,7 @@ STEPS = [
     f"generate --lora_model_path {FOLDER}/output/best_model --output_dir {FOLDER}/generated "
     f"--duration 10 --prompts {' '.join(shlex.quote(prompt) for prompt in PROMPTS)}",
     f"evaluate --lora_model_path {FOLDER}/output/best_model --output_dir {FOLDER}/evaluation "
-    "--duration 10 --num_prompts 8 --batch_size 8 --compare",
+    "--duration 10 --num_prompts 8 --batch_size 12 --compare",
 ]
 ENDS = {
     "en": (

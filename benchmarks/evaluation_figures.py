@@ -1,15 +1,17 @@
 """Whether the evaluation says what is so: against scores that are known, and adapters that are bad.
 
     python benchmarks/evaluation_figures.py hearing                    # descriptors against scores
+    python benchmarks/evaluation_figures.py words                      # words against scores
     python benchmarks/evaluation_figures.py null --lora_model_path A   # A against A, other seeds
     python benchmarks/evaluation_figures.py power --report FOLDER      # resampled sources
     python benchmarks/evaluation_figures.py planted --lora_model_path A --work_dir FOLDER
 
-`hearing` plays beats whose scores are known. `null` makes a pool of clips with one adapter, and
-draws evaluations of eight prompts from it whose two sides differ in nothing but seeds: "better"
-or "worse" is false there. `power` draws the sources of a real evaluation again and again. `planted`
-trains three bad adapters on the data of a good one, at fifty times its rate, on shuffled captions,
-and on four clips until it has them, and evaluates each.
+`hearing` plays beats whose scores are known, and `words` plays them also without their hi-hats and
+without their 808: how often does a word's measure find it where it is so, and where not? `null`
+makes a pool of clips with one adapter, and draws evaluations of eight prompts from it whose two
+sides differ in nothing but seeds: "better" or "worse" is false there. `power` draws the sources of
+a real evaluation again and again. `planted` trains three bad adapters on the data of a good one, at
+fifty times its rate, on shuffled captions, and on four clips until it has them, and evaluates each.
 """
 
 from __future__ import annotations
@@ -38,6 +40,7 @@ from musicgen_lora.evaluation.held_out import HeldOut, find_held_out
 from musicgen_lora.evaluation.losses.held_out_loss import summarise_losses
 from musicgen_lora.evaluation.measures.embeddings import LOG_MEL
 from musicgen_lora.evaluation.play_tasks import Playing
+from musicgen_lora.evaluation.sound.asked_words import WORDS, Middle
 from musicgen_lora.evaluation.sound.ear import Ear, Heard
 from musicgen_lora.evaluation.sound.references import References
 from musicgen_lora.evaluation.sound.set_distances import compare_sets
@@ -138,6 +141,61 @@ def hear_beats(n_clips: int) -> None:
             f"{name}: median error {np.median(known):.2f}, within {aim:g}: "
             f"{(known <= aim).mean():.1%} (n = {len(known)}, {len(found) - len(known)} unknown)"
         )
+
+
+def without(beat: Beat, tracks: Sequence[str]) -> Beat:
+    """The same beat without some of its tracks; a kick that was cut for the bass rings then."""
+    kept = {track: hits for track, hits in beat.pattern.tracks.items() if track not in tracks}
+    if "sub" in tracks and "kick" in kept:
+        kept["kick_long"] = kept.pop("kick")
+    pattern = dataclasses.replace(beat.pattern, tracks=kept)
+    tags = tuple(tag for tag in beat.tags if "bass" not in tag or "sub" not in tracks)
+    return dataclasses.replace(beat, pattern=pattern, tags=tags)
+
+
+def true_words(beat: Beat) -> dict[str, bool]:
+    """Which words of `asked_words` hold of a beat, by its score."""
+    tracks, tags = beat.pattern.tracks, beat.tags
+    return {
+        "no_hats": not any(track in tracks for track in TRACKS["hat"]),
+        "no_bass": "sub" not in tracks,
+        "bass_808": "sub" in tracks,
+        "gliding_bass": "gliding bass" in tags,
+        "rolling_hats": "rolling hi-hats" in tags,
+        "swing": beat.swing >= 0.54,
+        "busy": "busy" in tags,
+        "sparse": "sparse" in tags,
+    }
+
+
+def hear_words(n_clips: int) -> None:
+    """Words that have a measure, on beats with and without what they say."""
+    beats = [make_beat(seed, duration_s=10.0) for seed in range(FIRST_SEED, FIRST_SEED + n_clips)]
+    facts = [describe(render_beat(beat, RATE), RATE) for beat in beats]
+    middle = Middle(
+        onset_rate_hz=float(np.median([own["onset_rate_hz"] for own in facts])),
+        bpm=float(np.median([beat.bpm for beat in beats])),
+        is_stereo=False,
+    )
+    heard = [(own, true_words(beat)) for beat, own in zip(beats, facts, strict=True)]
+    for beat in beats:
+        for tracks, names in ((TRACKS["hat"], ["no_hats"]), (("sub",), ["no_bass", "bass_808"])):
+            if any(track in beat.pattern.tracks for track in tracks):
+                less = without(beat, tracks)
+                truth = true_words(less)
+                own = describe(render_beat(less, RATE), RATE)
+                heard.append((own, {name: truth[name] for name in names}))
+    for word in WORDS:
+        found: dict[bool, list[bool]] = {True: [], False: []}
+        for own, truth in heard:
+            if word.name in truth:
+                found[truth[word.name]].append(bool(word.holds(own, middle)))
+        if found[True]:
+            told = ", ".join(
+                f"{sum(hits)} of {len(hits)} {where}"
+                for where, hits in (("where it is so", found[True]), ("elsewhere", found[False]))
+            )
+            print(f"{word.label}: {told}")
 
 
 @dataclasses.dataclass
@@ -296,7 +354,7 @@ def command(line: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("part", choices=["hearing", "null", "power", "planted"])
+    parser.add_argument("part", choices=["hearing", "words", "null", "power", "planted"])
     parser.add_argument("--clips", type=int, default=60)
     parser.add_argument("--trials", type=int)
     parser.add_argument("--lora_model_path", type=Path)
@@ -306,6 +364,7 @@ def main() -> None:
     options = parser.parse_args()
     parts: dict[str, Callable[[], None]] = {
         "hearing": lambda: hear_beats(options.clips),
+        "words": lambda: hear_words(options.clips),
         "null": lambda: judge_null(
             make_pool(options.lora_model_path, 16, 4, options.seconds), options.trials or 200
         ),

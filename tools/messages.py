@@ -31,6 +31,8 @@ NOT_MESSAGES = {
     "prepare/words/facts.py": None,
     "prepare/words/key_names.py": None,
     "prepare/hearing/tagging.py": r"[^:]*|This is.*|The sound.*",
+    "evaluation/off_style.py": r"(?!caption of other music|prompt of another style).*",
+    "evaluation/sound/asked_words.py": r".*\\b.*|two channels|held-out audio",
     "evaluation/generations.py": r"(?!held-out caption|default prompt).*",
     "prepare/clips/entries.py": None,
     # Written into files that other tools read.

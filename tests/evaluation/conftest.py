@@ -30,4 +30,5 @@ def compared(
     trained: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[dict[str, Any], Path]:
     output_dir = tmp_path_factory.mktemp("compared") / "evaluation"
-    return evaluate_adapter(settings_for(trained, output_dir, compare=True)), output_dir
+    settings = settings_for(trained, output_dir, compare=True, num_off_style=2)
+    return evaluate_adapter(settings), output_dir

@@ -20,7 +20,9 @@ from musicgen_lora.config import EvaluateSettings, ExportSettings
 from musicgen_lora.errors import UserError
 from musicgen_lora.evaluation.evaluate import evaluate_adapter
 from musicgen_lora.evaluation.generations import DEFAULT_PROMPTS
+from musicgen_lora.evaluation.off_style import OWN_ORIGIN
 from musicgen_lora.evaluation.report.card import BEGIN
+from musicgen_lora.evaluation.report.document import files_of_report
 from musicgen_lora.export.export import export_model
 from musicgen_lora.model.musicgen import load_base
 from musicgen_lora.training.train import train_lora
@@ -33,9 +35,10 @@ def test_the_report_and_its_files(compared: tuple[dict[str, Any], Path]) -> None
     assert json.loads((output_dir / "report.json").read_text()) == report
     DOCUMENT.validate_python(report, strict=True, extra="forbid")
     assert "<html" in (output_dir / "report.html").read_text()
-    for side in ("base", "adapter"):
+    # The base plays prompts of other styles by another seed too.
+    for side, n_files in (("base", 3 + 2 * 2), ("adapter", 3 + 2)):
         files = sorted((output_dir / "audio" / side).glob("*.wav"))
-        assert len(files) == 3
+        assert len(files) == n_files
         for file in files:
             info = soundfile.info(file)
             assert (info.samplerate, info.subtype) == (32_000, "PCM_16")
@@ -44,7 +47,7 @@ def test_the_report_and_its_files(compared: tuple[dict[str, Any], Path]) -> None
     assert all((output_dir / name).is_file() for name in report["plots"])
     assert [item["what"] for item in report["not_computed"]] == [
         "Loss on other styles (forgetting)",
-        "Obedience to tempo and key",
+        "Obedience to the prompts",
         "Agreement with the prompts",
     ]
 
@@ -87,6 +90,30 @@ def test_prompts_are_held_out_captions_and_seeds_are_shared(
     assert [clip["seed"] for clip in clips] == [0, 1, 2]
     assert not any(clip["identical"] for clip in clips)
     assert all(clip["base"] and clip["adapter"] for clip in clips)
+
+
+def test_prompts_of_other_styles_stand_apart(compared: tuple[dict[str, Any], Path]) -> None:
+    report, output_dir = compared
+    found = report["off_style"]
+    asked = {clip["prompt"] for clip in report["generation"]["clips"]}
+    assert len(asked) == 3
+    assert [clip["origin"] for clip in found["clips"]] == [OWN_ORIGIN] * 2
+    assert not asked & {clip["prompt"] for clip in found["clips"]}
+    assert [(clip["seed"], clip["other_seed"]) for clip in found["clips"]] == [(3, 5), (4, 6)]
+    names = [
+        clip[side]["audio"] for clip in found["clips"] for side in ("base", "again", "adapter")
+    ]
+    assert len(set(names)) == 6
+    assert all((output_dir / name).is_file() for name in names)
+    assert set(names) <= set(files_of_report(output_dir))
+    assert found["change"]["n"] == found["towards_style"]["n"] == 2
+    assert found["another_prompt"] > 0.0
+    assert found["change"]["note"] == "n = 2: too few for an interval"
+    told = report["told"]["off_style"]
+    assert told
+    page = (output_dir / "report.html").read_text(encoding="utf-8")
+    assert all(said.replace("'", "&#39;") in page for said in told)
+    assert all(row["n"] <= 3 for row in report["primaries"] if row["unit"] == "prompt")
 
 
 def test_its_figures_go_into_the_card_of_the_adapter_that_was_measured(
@@ -163,11 +190,20 @@ def test_the_tokens_alone_measure_what_the_audio_measures(
     alone = tmp_path / "alone"
     shutil.copytree(trained["data"] / "tokens", alone / "tokens")
     shutil.copy(trained["data"] / "metadata.json", alone)
-    settings = settings_for(trained, tmp_path / "report", data_dir=alone, from_tokens=True)
+    settings = settings_for(
+        trained, tmp_path / "report", data_dir=alone, from_tokens=True, compare=True
+    )
     report = evaluate_adapter(settings)
     assert report["held_out"]["is_unseen"]
     assert report["loss"] == compared[0]["loss"]
-    assert report["reference"] == compared[0]["reference"]
+    # What is compared with the reference is the same without prompts of other styles.
+    for name in ("reference", "damage", "primaries"):
+        assert report[name] == compared[0][name]
+    for own, other in zip(report["descriptors"], compared[0]["descriptors"], strict=True):
+        # Without the audio there is nothing as it was recorded.
+        assert own["anchors"] | {"recorded": other["anchors"]["recorded"]} == other["anchors"]
+        assert own | {"anchors": other["anchors"]} == other
+    assert report["off_style"] == {"computed": False, "why": "--num_off_style 0"}
     with pytest.raises(UserError, match=r"beat0\.wav does not exist"):
         evaluate_adapter(settings_for(trained, tmp_path / "report", data_dir=alone))
     (alone / "tokens" / "hashes.arrow").unlink()

@@ -51,6 +51,7 @@ def settings_for(run: Path, base: Path, output_dir: Path, **changes: Any) -> Eva
         "output_dir": output_dir,
         "duration": 0.6,
         "num_prompts": 2,
+        "num_off_style": 0,
         "batch_size": 1,
         "compare": True,
     }

@@ -26,6 +26,7 @@ def settings_for(trained: dict[str, Path], output_dir: Path, **changes: Any) -> 
         "duration": 0.6,
         "num_prompts": 3,
         "batch_size": 2,
+        "num_off_style": 0,
     }
     return EvaluateSettings(**(values | changes))
 

@@ -20,11 +20,13 @@ from musicgen_lora.evaluation.losses.overfitting import excess_of
 from musicgen_lora.evaluation.measures.damage import measure_damage
 from musicgen_lora.evaluation.measures.embeddings import LOG_MEL, log_mel
 from musicgen_lora.evaluation.measures.memory import judge_continuations
+from musicgen_lora.evaluation.off_style import OWN_ORIGIN
 from musicgen_lora.evaluation.report.findings import find_findings, tell_sections
 from musicgen_lora.evaluation.report.report import write_report
 from musicgen_lora.evaluation.sound.ear import Heard
 from musicgen_lora.evaluation.sound.references import References
 from musicgen_lora.evaluation.sound.sounds import Hearing, compare_sounds
+from musicgen_lora.evaluation.sound.unasked import measure_off_style
 from musicgen_lora.formats.documents import plain
 from musicgen_lora.listening.descriptors import describe
 from musicgen_lora.listening.duplicates import audio_fingerprint
@@ -79,6 +81,7 @@ def references_of(heard: list[Heard]) -> References:
     return References(
         heard=heard,
         clips=clips,
+        described={"other_music": [heard[0].descriptors], "noise": [heard[1].descriptors]},
         why_not_recorded="--from_tokens leaves the audio alone",
         why_no_others="--other_data_dir names no dataset of other music",
     )
@@ -133,6 +136,28 @@ def on_trained(n_clips: int) -> dict[str, Any]:
             },
         },
     }
+
+
+def off_style(clips: Any, heard: dict[str, list[Heard]]) -> dict[str, Any]:
+    """The first two clips, as if they were of other styles."""
+    base, adapter, style = heard["base"][:2], heard["adapter"][:2], heard["adapter"][2:]
+    found = measure_off_style(base, base[::-1], adapter, style, seed=0)
+    entries = [
+        {
+            "prompt": f"jazz <b> {row}",
+            "origin": OWN_ORIGIN,
+            "read_as": f"jazz <b> {row}",
+            "seed": 5 + row,
+            "other_seed": 7 + row,
+            "identical": row == 1,
+            "base": clips[row]["base"],
+            "again": clips[1 - row]["base"],
+            "adapter": clips[row]["adapter"],
+            "measured": measured,
+        }
+        for row, measured in enumerate(found.pop("prompts"))
+    ]
+    return {"computed": True, "why": "", **found, "clips": entries}
 
 
 def make_report(folder: Path) -> dict[str, Any]:
@@ -196,6 +221,7 @@ def make_report(folder: Path) -> dict[str, Any]:
                 heard["adapter"],
             ),
             **on_trained(len(clips)),
+            "off_style": off_style(clips, heard),
             "not_computed": [],
         }
     )

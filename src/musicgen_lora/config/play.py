@@ -235,6 +235,9 @@ class MeasuringSettings:
     """What to play (default: captions of held-out clips, then 808 prompts)."""
     num_prompts: Few = 8
     """How many prompts, where none are given."""
+    num_off_style: Annotated[int, Field(ge=0, le=10_000)] = 2
+    """How many prompts of other styles to play besides, where the base plays too: what the adapter
+    does to music that it wasn't asked to change."""
 
 
 @dataclass(config=STRICT)

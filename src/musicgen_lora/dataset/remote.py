@@ -42,6 +42,7 @@ from musicgen_lora.dataset.metadata import Clip, load_dataset, window_name
 from musicgen_lora.dataset.shard_tasks import loaded_model
 from musicgen_lora.errors import UserError
 from musicgen_lora.model.musicgen import MusicGen
+from musicgen_lora.plural import count
 from musicgen_lora.urls import url_of
 
 TOKENS = "tokens"
@@ -171,8 +172,8 @@ def tokenise_remote(settings: TokeniseSettings, console: Console) -> None:
             console.print(f"{name}: {reason}", style="yellow")
         raise UnencodedClips(reasons)
     console.print(
-        f"{len(lacking)} clips encoded, {len(clips) - len(lacking)} were there; {len(clips)} "
-        f"clips: {url}/{TOKENS}/{model.codec.fingerprint}"
+        f"{count(len(lacking), 'clip')} encoded, {len(clips) - len(lacking)} were there; "
+        f"{count(len(clips), 'clip')}: {url}/{TOKENS}/{model.codec.fingerprint}"
     )
 
 

@@ -23,6 +23,7 @@ from musicgen_lora.dataset.remote import tokenise_remote
 from musicgen_lora.dataset.shard_tasks import encode_by
 from musicgen_lora.dataset.tokens import TokenStore, tokenise_clips
 from musicgen_lora.model.musicgen import MusicGen
+from musicgen_lora.plural import count
 from musicgen_lora.urls import url_of
 
 
@@ -58,14 +59,15 @@ def tokenise_dataset(settings: TokeniseSettings) -> Path:
             raise
     folder = settings.data_dir / "tokens" / model.codec.fingerprint
     console.print(
-        f"{n_new} clips encoded, {len(clips) - n_new} were there; "
-        f"{len(clips)} clips, {codes.n_frames.sum()} frames: {folder}"
+        f"{count(n_new, 'clip')} encoded, {len(clips) - n_new} were there; "
+        f"{count(len(clips), 'clip')}, {codes.n_frames.sum()} frames: {folder}"
     )
     if settings.pack is not None:
         packed = pack_clips(clips, codes, model)
         write_packed(settings.pack, packed)
         console.print(
-            f"{settings.pack}: {len(clips)} clips, {int(packed.held_out.sum())} of them held out."
+            f"{settings.pack}: {count(len(clips), 'clip')}, {int(packed.held_out.sum())} of them "
+            "held out."
         )
     return folder
 

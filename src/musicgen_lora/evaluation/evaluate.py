@@ -54,7 +54,7 @@ from musicgen_lora.evaluation.variants import (
     list_variants,
     read_variant,
 )
-from musicgen_lora.evaluation.voices import Voice, base_voice, place, variant_voices
+from musicgen_lora.evaluation.voices import BASE, Voice, base_voice, place, variant_voices
 from musicgen_lora.fonts import missing_font
 from musicgen_lora.formats.documents import plain
 from musicgen_lora.generation.decoding.decode import windows_sentence
@@ -179,7 +179,7 @@ def _hearing(
 
 def _measure(session: Session, variants: Sequence[Variant], voices: Sequence[Voice]) -> Report:
     """The report, without its plots and device; the clips go into the session's folder."""
-    base = play(session, session.base, "base") if session.compared else None
+    base = play(session, session.base, BASE) if session.compared else None
     found = [
         measure_variant(session, voice, own.name, base)
         for own, voice in zip(variants, voices, strict=True)
@@ -211,7 +211,9 @@ def _measure(session: Session, variants: Sequence[Variant], voices: Sequence[Voi
             "base": {"path": model.path, "fingerprint": model.fingerprint},
             "adapter": _told_variant(variants[chosen]),
             "held_out": _told(session.held_out),
-            "generation": _generation(session, variants, played, base, chosen),
+            "generation": _generation(
+                session, variants, played, None if base is None else base.asked, chosen
+            ),
             **found[chosen],
             "variants": rows if len(rows) > 1 else [],
             "choice": choice,

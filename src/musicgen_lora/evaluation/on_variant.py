@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from musicgen_lora.console import progress, working
 from musicgen_lora.dataset.scoring import Windows
 from musicgen_lora.evaluation.decisions.protocol import judge_primaries
@@ -14,26 +16,32 @@ from musicgen_lora.evaluation.losses.held_out_loss import compare_losses, window
 from musicgen_lora.evaluation.losses.overfitting import measure_overfitting
 from musicgen_lora.evaluation.play_tasks import Playing
 from musicgen_lora.evaluation.report.document import Losses, NoLosses
-from musicgen_lora.evaluation.session import Played, Session
+from musicgen_lora.evaluation.session import Performance, Played, Session
 from musicgen_lora.evaluation.sound.memorisation import find_nearest, measure_continuations
 from musicgen_lora.evaluation.sound.sounds import compare_sounds
+from musicgen_lora.evaluation.sound.unasked import measure_off_style
 from musicgen_lora.evaluation.variants import ALONE
 from musicgen_lora.evaluation.voices import ADAPTER, BASE, Sides, Voice
 from musicgen_lora.formats.documents import plain
 from musicgen_lora.generation.decoding.sampling import Sampling
+from musicgen_lora.model.text.wording import english_of
+from musicgen_lora.plural import count
 
 
-def play(session: Session, voice: Voice, name: str) -> Played:
-    """Plays the prompts, hears the clips and writes them to `audio/<name>/`."""
+def play(session: Session, voice: Voice, name: str) -> Performance:
+    """Plays the prompts, hears the clips and writes them to `audio/<name>/`; the base plays those
+    of other styles once more, by other seeds."""
     settings = session.settings
-    prompts = [item["prompt"] for item in session.prompts]
+    n_asked, n_off_style = len(session.prompts), len(session.off_style)
+    again = session.off_style if name == BASE else ()
+    prompts = [item["prompt"] for item in (*session.prompts, *session.off_style, *again)]
     sampling = Sampling(
         guidance_scale=settings.guidance_scale,
         top_k=settings.top_k,
         top_p=settings.top_p,
         temperature=settings.temperature,
     )
-    with progress(session.console, f"{len(prompts)} prompts, {name}, frames") as on_step:
+    with progress(session.console, f"{count(len(prompts), 'prompt')}, {name}, frames") as on_step:
         codes = play_prompts(
             voice,
             prompts,
@@ -50,11 +58,16 @@ def play(session: Session, voice: Voice, name: str) -> Played:
         own.played(path.relative_to(session.folder).as_posix())
         for path, own in zip(paths, heard, strict=True)
     ]
-    return Played(codes, heard, entries)
+    played, n_played = Played(codes, heard, entries), n_asked + n_off_style
+    return Performance(
+        asked=played.of(slice(n_asked)),
+        off_style=played.of(slice(n_asked, n_played)),
+        again=played.of(slice(n_played, None)),
+    )
 
 
 def measure_variant(
-    session: Session, voice: Voice, name: str, base: Played | None
+    session: Session, voice: Voice, name: str, base: Performance | None
 ) -> dict[str, Any]:
     """Every part of the report that differs with the variant, by its name, and `played`.
 
@@ -70,11 +83,13 @@ def measure_variant(
     forgetting = _compare(
         session, sides, others.windows, others.why_none, "loss on other styles, windows"
     )
-    own = play(session, voice, name)
+    performance = play(session, voice, name)
+    own = performance.asked
     parts = {
         "loss": loss,
         "forgetting": forgetting,
-        **_sounds(session, base, own),
+        **_sounds(session, None if base is None else base.asked, own),
+        "off_style": _off_style(session, base, performance),
         **_on_trained(session, sides, loss, own, name),
     }
     parts = plain(parts)
@@ -86,6 +101,35 @@ def _sounds(session: Session, base: Played | None, own: Played) -> dict[str, Any
     """What compares clips by what is heard of them."""
     with working(session.console, "comparing sounds"):
         return compare_sounds(session.hearing, None if base is None else base.heard, own.heard)
+
+
+def _off_style(session: Session, base: Performance | None, own: Performance) -> dict[str, Any]:
+    """The report's `off_style`, a `document.OffStyle` or why there is none."""
+    if base is None or not session.off_style:
+        return {"computed": False, "why": session.why_no_off_style}
+    sides = (base.off_style, base.again, own.off_style)
+    before, again, after = (played.heard for played in sides)
+    found = measure_off_style(before, again, after, own.asked.heard, seed=session.settings.seed)
+    first = session.settings.seed + len(session.prompts)
+    clips = []
+    for row, (item, measured) in enumerate(
+        zip(session.off_style, found.pop("prompts"), strict=True)
+    ):
+        codes = (base.off_style.codes[row], own.off_style.codes[row])
+        entries = (played.entries[row] for played in sides)
+        clips.append(
+            {
+                "prompt": item["prompt"],
+                "origin": item["origin"],
+                "read_as": english_of(item["prompt"]),
+                "seed": first + row,
+                "other_seed": first + len(session.off_style) + row,
+                "identical": np.array_equal(*codes),
+                **dict(zip(("base", "again", "adapter"), entries, strict=True)),
+                "measured": measured,
+            }
+        )
+    return {"computed": True, "why": "", **found, "clips": clips}
 
 
 def _loss(session: Session, sides: Sides) -> Losses | NoLosses:

@@ -21,6 +21,7 @@ from musicgen_lora.generation.decoding.decoder import Decoder
 from musicgen_lora.generation.decoding.request import Conditions, Request
 from musicgen_lora.generation.decoding.sampling import Sampling
 from musicgen_lora.model.musicgen import MusicGen
+from musicgen_lora.plural import count
 
 Row = tuple[str, int]
 """A prompt and its seed."""
@@ -107,8 +108,8 @@ def play_batches_by(
             yield made.rows, made.found
     if reasons:
         raise RunError(
-            f"{len(reasons)} prompts can't be played, all others are kept for the next run. The "
-            f"first: {reasons[0]}"
+            f"{count(len(reasons), 'prompt')} can't be played, all others are kept for the next "
+            f"run. The first: {reasons[0]}"
         )
 
 

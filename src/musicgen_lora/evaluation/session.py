@@ -21,6 +21,7 @@ from musicgen_lora.evaluation.generations import choose_prompts, describe_texts
 from musicgen_lora.evaluation.held_out import HeldOut
 from musicgen_lora.evaluation.losses.forgetting import OtherMusic, other_music
 from musicgen_lora.evaluation.measures.listeners import Listener
+from musicgen_lora.evaluation.off_style import choose_off_style
 from musicgen_lora.evaluation.sound.ear import Ear, Heard
 from musicgen_lora.evaluation.sound.memorisation import TrainedSounds
 from musicgen_lora.evaluation.sound.references import References, hear_references
@@ -48,6 +49,8 @@ class Session:
         references: what is heard of held-out clips, and the anchors.
         trained: clips that the adapters were trained on.
         prompts: `prompt` and `origin` of each clip that is played.
+        off_style: the same of other styles, which are played after them.
+        why_no_off_style: there are none.
         folder: of the report.
         console: where progress is shown.
         engine: plays; None is this process.
@@ -64,6 +67,8 @@ class Session:
     references: References
     trained: TrainedSounds
     prompts: Sequence[Mapping[str, str]]
+    off_style: Sequence[Mapping[str, str]]
+    why_no_off_style: str
     folder: Path
     console: Console
     engine: Engine | None = None
@@ -95,6 +100,25 @@ class Played:
     entries: Sequence[Any]
     """Of report.json."""
 
+    def of(self, rows: slice) -> Played:
+        """Some of them."""
+        return Played(self.codes[rows], self.heard[rows], self.entries[rows])
+
+
+@dataclass(frozen=True)
+class Performance:
+    """All that a voice played.
+
+    Args:
+        asked: prompts of the adapter's own style.
+        off_style: prompts of other styles.
+        again: the latter by other seeds, where the base played them.
+    """
+
+    asked: Played
+    off_style: Played
+    again: Played
+
 
 def open_session(
     settings: EvaluateSettings,
@@ -112,13 +136,16 @@ def open_session(
         UserError: a given dataset cannot be used.
     """
     model, (listener, ear) = base.model, listeners
-    prompts = choose_prompts(settings.prompts, held_out.clips, settings.num_prompts)
-    for line in describe_texts(prompts, held_out.clips, TextReader.of(model.tokenizer)):
-        console.print(line, style="yellow")
+    captions = held_out.clips
+    prompts = choose_prompts(settings.prompts, captions, settings.num_prompts)
+    known = [clip.texts[0] for clip in (*captions, *held_out.trained)]
     held_out = _within_trained(settings, held_out, model, console)
     held_out, codes = _open_tokens(settings, held_out, model, console)
     with working(console, "reading other music"):
         others = other_music(settings, model, held_out.max_duration_s)
+    off_style, why_no_off_style = _off_style(settings, prompts, known, others, compared)
+    for line in describe_texts([*prompts, *off_style], captions, TextReader.of(model.tokenizer)):
+        console.print(line, style="yellow")
     references = References()
     if codes is not None:
         with progress(console, "clips to compare with, heard") as on_clip:
@@ -139,9 +166,28 @@ def open_session(
         references=references,
         trained=TrainedSounds(trained, model, settings.duration),
         prompts=prompts,
+        off_style=off_style,
+        why_no_off_style=why_no_off_style,
         folder=folder,
         console=console,
     )
+
+
+def _off_style(
+    settings: EvaluateSettings,
+    prompts: Sequence[Mapping[str, str]],
+    known: Sequence[str],
+    others: OtherMusic,
+    compared: bool,
+) -> tuple[list[dict[str, str]], str]:
+    """Prompts of other styles, or why there are none."""
+    if not compared:
+        return [], "needs --compare"
+    if not settings.num_off_style:
+        return [], "--num_off_style 0"
+    captions = [window.caption for window in others.windows if window.caption]
+    asked = [item["prompt"] for item in prompts]
+    return choose_off_style(captions, known, asked, settings.num_off_style), ""
 
 
 def _within_trained(

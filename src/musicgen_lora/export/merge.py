@@ -18,6 +18,7 @@ from musicgen_lora.export.hub import Upload
 from musicgen_lora.export.sources import MADE_OF_FILE, Source, read_source
 from musicgen_lora.formats.documents import read_json
 from musicgen_lora.given import check_is_free, check_strengths
+from musicgen_lora.plural import count
 
 
 def merge_adapters(settings: MergeSettings, *, api: Any = None) -> Path:
@@ -71,5 +72,5 @@ def _tell(source: Source, folder: Path, console: Console) -> None:
         )
     strengths = ", ".join(f"{part.files.folder} x {part.strength:g}" for part in source.parts)
     console.print(
-        f"{len(source.changed)} weights of {source.base} changed by {strengths}: {folder}"
+        f"{count(len(source.changed), 'weight')} of {source.base} changed by {strengths}: {folder}"
     )

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from musicgen_lora.errors import UserError
 from musicgen_lora.model.lora.adapter import AdapterFiles
+from musicgen_lora.plural import count
 from musicgen_lora.runtime.seeds import seed_of
 
 
@@ -27,7 +28,10 @@ def draw_captions(adapters: Sequence[AdapterFiles], n: int, seed: int) -> tuple[
         found += draws.sample(known, min(len(known), n - len(found)))
     said = ""
     if n > len(known):
-        said = f"The adapter keeps {len(known)} captions, fewer than {n}: some are played again."
+        said = (
+            f"The adapter keeps {count(len(known), 'caption')}, fewer than {n}: some are played "
+            "again."
+        )
     return found, said
 
 

@@ -159,8 +159,8 @@ def _play_there(
             on_clip(len(made.paths) + len(reasons), n_clips)
     if reasons:
         raise RunError(
-            f"{len(reasons)} of {n_clips} clips can't be played, all others are written. The "
-            f"first: {reasons[0]}"
+            f"{len(reasons)} of {count(n_clips, 'clip')} can't be played, all others are written. "
+            f"The first: {reasons[0]}"
         )
     return made
 

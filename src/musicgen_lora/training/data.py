@@ -19,6 +19,7 @@ from musicgen_lora.dataset.tokens import TokenStore, open_tokens, tokenise_clips
 from musicgen_lora.errors import UserError
 from musicgen_lora.model.musicgen import MusicGen
 from musicgen_lora.model.text.reading import TextReader, describe_readings
+from musicgen_lora.plural import count
 from musicgen_lora.runtime import processes
 
 GATE_WINDOWS = 32
@@ -117,7 +118,8 @@ def _split(
     train, held_out = split_rows(clips, settings.validation_fraction, settings.seed)
     n_sources = len(clips.take(held_out).column("source").unique())
     console.print(
-        f"{len(train)} clips to train on, {len(held_out)} held out ({n_sources} sources)."
+        f"{count(len(train), 'clip')} to train on, {len(held_out)} held out "
+        f"({count(n_sources, 'source')})."
     )
     if not len(held_out):
         console.print(

@@ -30,6 +30,7 @@ from musicgen_lora.model.cpu.lora_linear import round_before_adding
 from musicgen_lora.model.cpu.switch import enable
 from musicgen_lora.model.lora.quantise import quantise_decoder
 from musicgen_lora.model.musicgen import MusicGen
+from musicgen_lora.plural import count
 from musicgen_lora.runtime import processes
 from musicgen_lora.runtime.precision import DTYPES, choose_precision
 from musicgen_lora.runtime.seeds import seed_of
@@ -290,7 +291,7 @@ def _say_how_it_adapts(weights: LoraWeights, precision: str, console: Console) -
     left_out = weights.left_out
     if left_out:
         console.print(
-            f"DoRA leaves out {len(left_out)} layers with rows of zeros, which have no "
+            f"DoRA leaves out {count(len(left_out), 'layer')} with rows of zeros, which have no "
             f"direction: {', '.join(left_out)}.",
             style="yellow",
         )

@@ -15,6 +15,7 @@ from musicgen_lora.evaluation.measures.embeddings import LOG_MEL
 from musicgen_lora.evaluation.report.learned import overfitting_sentences
 from musicgen_lora.evaluation.report.verdicts import (
     power_sentence,
+    primary_rows,
     primary_sentence,
 )
 from musicgen_lora.evaluation.sound.comparison import SHOWN
@@ -81,6 +82,40 @@ def test_an_effect_is_found_by_all_three() -> None:
     assert sentence.startswith("Held-out loss: clearly better, 4.")
     assert "n = 12 sources; indicative: fewer than 20" in sentence
     assert "n = 12 sources a change of " in power_sentence(primaries[0])
+
+
+def test_values_stand_between_a_near_and_a_far_one() -> None:
+    rng = np.random.default_rng(0)
+    base, adapter, near, far = heard(rng, 8, 2.0), heard(rng, 8), heard(rng, 16), heard(rng, 8, 4.0)
+    described = [[one.descriptors for one in side] for side in (base, adapter, near)]
+    anchors = {"other_music": [one.descriptors for one in far], "noise": described[0]}
+    reference = Reference(heard=near, others=[one.vectors for one in far])
+    report = {
+        "loss": losses(rng, 8, -0.5),
+        "forgetting": losses(rng, 8, 0.0),
+        "distances": compare_sets((LOG_MEL,), base, adapter, reference, why_none="", seed=0),
+        "descriptor_distance": descriptor_distances(
+            *described, anchors=anchors, why_none="", seed=0
+        ),
+    }
+    loss, kernel, descriptors = judge_primaries(report, compared=True)
+    assert (loss["near"]["name"], loss["far"]) == ("other_styles", None)
+    assert [kernel[end]["name"] for end in ("near", "far")] == ["halves", "other_music"]
+    assert [descriptors[end]["name"] for end in ("near", "far")] == ["sources", "other_music"]
+    for own in (kernel, descriptors):
+        values = [own["near"]["value"], own["adapter"], own["base"], own["far"]["value"]]
+        assert values[0] < values[2] < values[3]
+        assert values[1] < values[2]
+    row = report["distances"]["embeddings"][0]
+    assert row["frechet"]["adapter"] < row["frechet"]["base"] < row["frechet"]["other_music"]
+    assert row["frechet"]["noise"] is None
+    assert row["diversity"]["noise"] == {"computed": False, "why": "there is none"}
+    texts = primary_rows([loss, kernel, descriptors])
+    assert [text["near"]["name"] for text in texts] == [
+        "other styles, base",
+        "halves of the held-out clips",
+        "held-out sources",
+    ]
 
 
 def test_a_bad_adapter_is_worse() -> None:

@@ -43,9 +43,10 @@ def test_the_page_is_whole_and_loads_nothing(evaluated: tuple[dict[str, Any], Pa
     assert page.loads
     assert all(load.startswith(("data:", "#pair-")) for load in page.loads)
     assert not re.search(r"https?://|url\(|@import", text)
-    # Both sides of five prompts, and a training clip beside its likeness.
-    assert page.tags.count("audio") == 12
-    assert page.tags.count("img") == len(report["plots"]) + 12
+    # Both sides of five prompts, three of two of other styles, and a training clip beside its
+    # likeness.
+    assert page.tags.count("audio") == 18
+    assert page.tags.count("img") == len(report["plots"]) + 18
     assert "default-src 'none'" in text
 
 
@@ -70,7 +71,7 @@ def test_a_page_that_would_be_too_large_names_the_files(
     monkeypatch.setattr(page_audio, "PAGE_BYTES", 500_000)
     write_report(copy.deepcopy(report), tmp_path)
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert 0 < Page(text).tags.count("audio") < 12
+    assert 0 < Page(text).tags.count("audio") < 18
     assert "No room in the page; the files are <code>audio/base/4.wav</code>" in text
     assert len(text) < (folder / "report.html").stat().st_size
 
@@ -106,6 +107,12 @@ def test_the_page_has_the_figures_and_their_n(evaluated: tuple[dict[str, Any], P
     assert "n = 12 sources" in text
     assert "n = 5 prompts" in text
     assert all(shown.label in text for shown in SHOWN)
+    # Values stand beside others of known kinds.
+    assert f"{report['forgetting']['codebooks'][0]['mean_base']:.4f}</td>" in text
+    assert f"{report['overfitting']['trained']['mean']['mean_adapter']:.4f}</td>" in text
+    primary = report["primaries"][2]
+    for end in ("near", "far"):
+        assert f"<td>{primary[end]['value']:.3f}<small>" in text
 
 
 def test_plain_values_are_json() -> None:

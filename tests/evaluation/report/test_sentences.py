@@ -70,6 +70,7 @@ def without_reference(report: dict[str, Any]) -> dict[str, Any]:
     nothing = {"computed": False, "why": why}
     poor |= {"overfitting": nothing, "memorisation": {"continuations": nothing, "nearest": nothing}}
     poor["captions"] = nothing
+    poor["off_style"] = {"computed": False, "why": "needs --compare"}
     poor["primaries"] = plain(judge_primaries(poor, compared=False))
     poor["regressions"] = plain(find_regressions(poor))
     poor["not_computed"] = list_not_computed(poor)
@@ -269,6 +270,7 @@ def test_a_chinese_reader_finds_no_english(
     why = "the adapter has no musicgen_lora.json"
     assert english_in(console.file.getvalue(), why, *own) == []
     prompts = [clip["prompt"] for clip in report["generation"]["clips"]]
+    prompts += [clip["prompt"] for clip in report["off_style"].get("clips", [])]
     plots_of = {Path(name).stem: b"" for name in report["plots"]}
     if is_poor:
         del plots_of["moved_towards_held_out"]
@@ -277,3 +279,13 @@ def test_a_chinese_reader_finds_no_english(
     assert english_in_page(page, why, *own, *prompts) == []
     # A view: the figures and sentences on the disk are those of everybody.
     assert report["findings"] == find_findings(report)
+
+
+def test_one_is_one_in_warnings_about_damage(evaluated: tuple[dict[str, Any], Path]) -> None:
+    report = copy.deepcopy(evaluated[0])
+    for n in (1, 2):
+        report["damage"]["bad_samples"]["adapter"]["n_with"] = n
+        report["damage"]["stuck_share"]["adapter"]["n_with"] = n
+        told = [said for said in tell_sections(report)["faults"] if "of the adapter (n" in said]
+        clips = "1 clip" if n == 1 else "2 clips"
+        assert [f" in {clips} of the adapter (n = 5 clips)." in said for said in told] == [True] * 2

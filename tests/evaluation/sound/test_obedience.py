@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
+from musicgen_lora.beats.beats808 import make_beat, render_beat
 from musicgen_lora.evaluation.measures.damage import Damage
+from musicgen_lora.evaluation.sound.asked_words import WORDS, Middle, asked_words
 from musicgen_lora.evaluation.sound.ear import Heard
 from musicgen_lora.evaluation.sound.obedience import judge_clip, measure_obedience, read_prompt
+from musicgen_lora.listening.descriptors import describe
+
+NOTHING = Middle(None, None, is_stereo=False)
 
 
 @pytest.mark.parametrize(
@@ -29,18 +36,108 @@ def test_prompts(prompt: str, bpm: float | None, key: tuple[int, bool] | None) -
     assert (asked.bpm, asked.key) == (bpm, key)
 
 
+def heard(bpm: float, key: str | None = None, **descriptors: float) -> Heard:
+    return Heard(descriptors, {}, Damage(0, 0, 0.0), np.zeros(0, np.uint64), bpm, key)
+
+
+def judged(prompt: str, bpm: float, key: str | None) -> dict[str, bool | None]:
+    found = judge_clip(read_prompt(prompt), heard(bpm, key), NOTHING)
+    return {name: found[name] for name in ("tempo", "tempo_or_octave", "key", "key_or_relative")}
+
+
 def test_a_clip_is_judged_by_what_was_asked() -> None:
-    asked = read_prompt("140 bpm, C# minor")
-    assert all(judge_clip(asked, 143.0, "Db minor").values())
-    half = judge_clip(asked, 70.0, "E major")
+    asked = "140 bpm, C# minor"
+    assert all(judged(asked, 143.0, "Db minor").values())
+    half = judged(asked, 70.0, "E major")
     assert half == {"tempo": False, "tempo_or_octave": True, "key": False, "key_or_relative": True}
     # What isn't heard isn't as it was asked for.
-    assert not any(judge_clip(asked, float("nan"), None).values())
-    assert set(judge_clip(read_prompt("808"), 140.0, "C minor").values()) == {None}
+    assert not any(judged(asked, float("nan"), None).values())
+    assert set(judged("808", 140.0, "C minor").values()) == {None}
 
 
-def heard(bpm: float) -> Heard:
-    return Heard({}, {}, Damage(0, 0, 0.0), np.zeros(0, np.uint64), bpm, None)
+@pytest.mark.parametrize(
+    ("prompt", "names"),
+    [
+        ("Latin with live drums at 91 bpm, only drums, without hi-hats", {"no_hats", "no_bass"}),
+        ("busy boom-bap with electric bass, only drums and bass, swung", {"busy", "swing"}),
+        ("trap with long gliding 808 bass, rolling hi-hats", {"bass_808", "gliding_bass"}),
+        ("drill beat, sliding 808s, very fast hi-hat rolls", {"bass_808", "gliding_bass"}),
+        ("no bass, only drums, hip hop beat on an 808 with congas", {"no_bass"}),
+        ("808 kick, clap and open hats", set()),
+        ("slow, minimal beat without hats", {"slow", "sparse", "no_hats"}),
+        ("fast-paced drums with fast 1/32 hi-hats", {"fast"}),
+        ("sparse intro, busy drums, slow, then fast", set()),
+        ("mono recording in a monotone, no swing", {"mono"}),
+    ],
+)
+def test_words_of_a_prompt(prompt: str, names: set[str]) -> None:
+    found = {word.name for word in asked_words(prompt)}
+    assert found - {"rolling_hats"} == names
+    assert ("rolling_hats" in found) == ("roll" in prompt)
+
+
+@pytest.fixture(scope="module")
+def beats() -> dict[str, dict[str, float]]:
+    """A trap beat as it was composed, without its hats, and without its 808."""
+    beat = next(
+        own
+        for own in (make_beat(seed, duration_s=5.0) for seed in range(100))
+        if {"rolling hi-hats", "gliding bass", "half-time"} <= set(own.tags)
+    )
+    found = {}
+    for name, track in (("all", ""), ("no_hats", "_hat"), ("no_bass", "sub")):
+        tracks = {
+            own: hits
+            for own, hits in beat.pattern.tracks.items()
+            if not (track and own.endswith(track)) and not (track == "_hat" and own == "ride")
+        }
+        pattern = dataclasses.replace(beat.pattern, tracks=tracks)
+        wave = render_beat(dataclasses.replace(beat, pattern=pattern), 32_000)
+        found[name] = describe(wave[:, : 5 * 32_000], 32_000)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("word", "has", "has_not"),
+    [
+        ("no_hats", "no_hats", "all"),
+        ("no_bass", "no_bass", "all"),
+        ("bass_808", "all", "no_bass"),
+    ],
+)
+def test_words_are_heard_where_they_are_so(
+    word: str, has: str, has_not: str, beats: dict[str, dict[str, float]]
+) -> None:
+    (own,) = (own for own in WORDS if own.name == word)
+    assert own.holds(beats[has], NOTHING)
+    assert not own.holds(beats[has_not], NOTHING)
+
+
+def test_chance_is_what_other_prompts_clips_have() -> None:
+    prompts = ["no hats, 140 bpm", "no hats, 100 bpm", "808 beat", "808 beat"]
+    clips = [heard(140.0, hat_onset_rate_hz=rate) for rate in (1.0, 5.0, 1.0, 6.0)]
+    found = measure_obedience(prompts, None, clips, [], [])["measures"]
+    assert (found["no_hats"]["adapter"]["hits"], found["no_hats"]["adapter"]["n"]) == (1, 2)
+    assert found["no_hats"]["others"] == {"hits": 1, "n": 2, "share": 0.5}
+    # Three clips weren't asked for 140, and three not for 100.
+    assert found["tempo"]["others"] == {"hits": 3, "n": 6, "share": 0.5}
+    assert (found["no_hats"]["asked"], found["no_hats"]["why"]) == (2, "")
+    assert (found["swing"]["asked"], found["swing"]["why"]) == (0, "no prompt asks for it")
+
+
+def test_what_cant_be_told_has_a_reason() -> None:
+    prompts = ["busy, mono", "sparse, mono"]
+    clips = [heard(90.0, onset_rate_hz=rate, side_share=0.0) for rate in (9.0, 2.0)]
+    found = measure_obedience(prompts, None, clips, [], [])
+    assert not found["computed"]
+    assert found["measures"]["busy"]["why"].startswith("needs held-out audio")
+    assert found["measures"]["mono"]["why"].startswith("every clip is mono")
+    wide = [heard(90.0, onset_rate_hz=5.0, side_share=0.3)]
+    found = measure_obedience(prompts, None, clips, ["808"], wide)["measures"]
+    for name in ("busy", "sparse"):
+        assert (found[name]["adapter"]["hits"], found[name]["adapter"]["n"]) == (1, 1)
+        assert found[name]["others"]["hits"] == 0
+    assert (found["mono"]["adapter"]["hits"], found["mono"]["reference"]) == (2, None)
 
 
 def test_shares_have_their_n_and_intervals() -> None:
@@ -56,4 +153,7 @@ def test_shares_have_their_n_and_intervals() -> None:
     assert tempo["p_value"] == pytest.approx(2 / 2**8)
     assert found["measures"]["key"]["adapter"] is None
     nothing = measure_obedience(["808"], None, [heard(90.0)], [], [])
-    assert (nothing["computed"], nothing["why"]) == (False, "no prompt names a tempo or a key")
+    assert (nothing["computed"], nothing["why"]) == (
+        False,
+        "no prompt asks for what can be measured",
+    )

@@ -122,10 +122,10 @@ def test_the_report_says_what_to_do_about_vocals(
 
     assert advice("keep", "kept") == ""
     said = advice("flag", "flagged")
-    assert said == "1 clips have vocals; prepare --vocals remove takes them out."
+    assert said == "Vocals in 1 clip; prepare --vocals remove takes them out."
     assert advice("remove", "removed") == ""
     # Those that are listed are searched too.
-    assert advice("flag", "kept").startswith("1 clips have vocals")
+    assert advice("flag", "kept").startswith("Vocals in 1 clip")
     assert advice("remove", "kept") == ""
     monkeypatch.setattr(extras, "find_spec", lambda name: None)
     said = advice("keep", "flagged")

@@ -35,6 +35,7 @@ def descriptor_distances(
     adapter: Descriptors,
     reference: Descriptors | None,
     *,
+    anchors: Mapping[str, Descriptors] | None = None,
     why_none: str,
     seed: int,
 ) -> dict[str, Any]:
@@ -45,12 +46,14 @@ def descriptor_distances(
         base: descriptors of its clips; None without a comparison.
         adapter: of its clips, the same prompts.
         reference: of held-out audio, a source each; None where there is none.
+        anchors: descriptors of other clips, by name, such as other music.
         why_none: there is no held-out audio.
         seed: of the interval.
 
     Returns:
         `base` and `adapter`, a value a clip; `reference`, each source's distance to the others,
-        which is what a clip of the style has; `paired`, None or what `paired_bootstrap` gives.
+        which is what a clip of the style has; `anchors`, by name the mean of other clips;
+        `paired`, None or what `paired_bootstrap` gives.
     """
     if reference is None:
         return {"computed": False, "why": why_none}
@@ -69,6 +72,10 @@ def descriptor_distances(
         "base": None if before is None else before.tolist(),
         "adapter": after.tolist(),
         "reference": left_out,
+        "anchors": {
+            name: float(np.mean(_distances(clips, reference)))
+            for name, clips in (anchors or {}).items()
+        },
         "paired": None if before is None else paired_bootstrap(before, after, seed=seed),
     }
 
@@ -110,11 +117,12 @@ def judge_primaries(report: Mapping[str, Any], *, compared: bool) -> list[dict[s
         Of each: `name`, `label`, `unit` (of n), `n`, `base`, `adapter`, `difference` (below 0 is
         better), `ci_low`, `ci_high`, `p_value`, `p_holm`, `n_tests` (that it was adjusted for),
         `effect` (Cohen's d of the pairs),
+        `near` and `far`, between which the values are read: None, or `name` and `value`,
         `detectable` (the difference that 80 % of such evaluations would find), `indicative`, and
         `verdict`: "better", "worse", "no clear change" or "not computed", then with `why`.
     """
     found = [
-        _loss(report["loss"]),
+        _loss(report["loss"], report.get("forgetting", {"computed": False})),
         _kernel(report["distances"], compared),
         _descriptors(report["descriptor_distance"], compared),
     ]
@@ -143,6 +151,8 @@ def _primary(name: str, label: str, unit: str) -> dict[str, Any]:
         "label": label,
         "unit": unit,
         "n": 0,
+        "near": None,
+        "far": None,
         **dict.fromkeys((*values, "effect", "detectable")),
         "why": "",
     }
@@ -160,11 +170,19 @@ def _paired(primary: dict[str, Any], paired: Mapping[str, Any], pairs: np.ndarra
     }
 
 
-def _loss(loss: Mapping[str, Any]) -> dict[str, Any]:
+def _end(name: str, value: float | None) -> dict[str, Any] | None:
+    """An anchor."""
+    return None if value is None else {"name": name, "value": value}
+
+
+def _loss(loss: Mapping[str, Any], forgetting: Mapping[str, Any]) -> dict[str, Any]:
     primary = _primary("held_out_loss", "Held-out loss", "source")
     if not loss["computed"]:
         return primary | {"why": loss["why"]}
     _paired(primary, loss["mean"], source_differences(loss))
+    if forgetting["computed"]:
+        # Of music that the base was made for.
+        primary["near"] = _end("other_styles", forgetting["mean"]["mean_base"])
     return primary
 
 
@@ -177,10 +195,13 @@ def _kernel(distances: Mapping[str, Any], compared: bool) -> dict[str, Any]:
     row = next(row for row in distances["embeddings"] if row["name"] == distances["primary"])
     if not row["computed"]:
         return primary | {"why": row["why"]}
-    kernel = row["kernel"]
+    kernel, anchors = row["kernel"], row["anchors"]
+    far = "noise" if anchors["other_music"]["value"] is None else "other_music"
     same = ("n", "base", "adapter", "difference", "ci_low", "ci_high", "p_value")
     return primary | {
         **{key: kernel[key] for key in (*same, "effect", "detectable")},
+        "near": _end("halves", anchors["halves"]["value"]),
+        "far": _end(far, anchors[far]["value"]),
         "why": kernel["note"],
     }
 
@@ -193,4 +214,8 @@ def _descriptors(distance: Mapping[str, Any], compared: bool) -> dict[str, Any]:
         return primary | {"why": distance["why"]}
     pairs = np.array(distance["adapter"]) - np.array(distance["base"])
     _paired(primary, distance["paired"], pairs)
+    anchors = distance["anchors"]
+    far = "other_music" if "other_music" in anchors else "noise"
+    primary["near"] = _end("sources", float(np.mean(distance["reference"])))
+    primary["far"] = _end(far, anchors.get(far))
     return primary

@@ -135,9 +135,17 @@ class DescriptorRow(TypedDict):
     base: Summary | None
     adapter: Summary | None
     reference: Summary | None
+    anchors: dict[str, Summary]
     paired: PairedResult | None
     moved: MovedShare | None
     apart: Apart | None
+
+
+class Anchor(TypedDict):
+    """What a value is read against."""
+
+    name: str
+    value: float
 
 
 class Primary(TypedDict):
@@ -147,6 +155,8 @@ class Primary(TypedDict):
     label: str
     unit: str
     n: int
+    near: Anchor | None
+    far: Anchor | None
     base: float | None
     adapter: float | None
     difference: float | None
@@ -256,6 +266,44 @@ class Memorisation(TypedDict):
     nearest: Part
 
 
+class OffStyleFigures(TypedDict):
+    """How far a clip of another style went, see `unasked.measure_off_style`."""
+
+    another_seed: float
+    adapter: float
+    base_to_style: float
+    adapter_to_style: float
+    changed: list[str]
+
+
+class OffStyleClips(TypedDict):
+    """What base and adapter made of a prompt of another style; `again` is the base's clip by
+    `other_seed`."""
+
+    prompt: str
+    origin: str
+    read_as: str
+    seed: int
+    other_seed: int
+    identical: bool
+    base: PlayedClip
+    again: PlayedClip
+    adapter: PlayedClip
+    measured: OffStyleFigures
+
+
+class OffStyle(TypedDict):
+    """Prompts of other styles, see `unasked.measure_off_style`."""
+
+    computed: Literal[True]
+    why: str
+    n: int
+    change: PairedResult
+    another_prompt: float | None
+    towards_style: PairedResult
+    clips: list[OffStyleClips]
+
+
 class AdapterTold(TypedDict):
     """An adapter at a strength."""
 
@@ -280,6 +328,7 @@ class Measured(TypedDict):
     text_agreement: Part
     memorisation: Memorisation
     captions: Captions | NoLosses
+    off_style: OffStyle | NoLosses
     primaries: list[Primary]
 
 
@@ -335,6 +384,8 @@ def files_of_report(output_dir: Path) -> Iterator[str]:
         for own in (report, *report.get("variants", [])):
             nearest = own.get("memorisation", {}).get("nearest", {}).get("clips", [])
             names += [clip["audio"] for clip in nearest if clip["audio"]]
+            for clip in own.get("off_style", {}).get("clips", []):
+                names += [clip[side]["audio"] for side in ("base", "again", "adapter")]
     except (UserError, LookupError, TypeError, AttributeError):
         return
     root = output_dir.resolve()

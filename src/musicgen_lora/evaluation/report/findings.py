@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from itertools import chain
 
+from musicgen_lora.evaluation.report.asked import obedience_sentences
 from musicgen_lora.evaluation.report.document import Report
 from musicgen_lora.evaluation.report.learned import (
     caption_sentences,
@@ -23,11 +24,11 @@ from musicgen_lora.evaluation.report.summary import (
     loss_sentences,
     worst_sentences,
 )
+from musicgen_lora.evaluation.report.unasked import off_style_sentences
 from musicgen_lora.evaluation.report.verdicts import (
     agreement_sentences,
     damage_sentences,
     distance_sentences,
-    obedience_sentences,
     primary_sentence,
     primary_sentences,
 )
@@ -58,6 +59,7 @@ def tell_sections(report: Report) -> dict[str, list[str]]:
         "overfitting": overfitting_sentences(report["overfitting"]),
         "captions": caption_sentences(report["captions"]),
         "forgetting": forgetting_sentences(report["forgetting"]),
+        "off_style": off_style_sentences(report["off_style"]),
         "descriptors": [
             *worst_sentences(report["descriptors"], reference),
             *descriptor_sentences(report["descriptors"], reference),
@@ -89,7 +91,7 @@ def find_findings(report: Report) -> list[str]:
         # What a falling loss may hide.
         *worst_sentences(report["descriptors"], report["reference"]),
         *verdicts,
-        *chain(told["overfitting"], told["forgetting"], told["captions"]),
+        *chain(told["overfitting"], told["forgetting"], told["captions"], told["off_style"]),
         *chain(told["memory"], told["obedience"], told["agreement"], told["descriptors"]),
     ]
     room = max(0, MOST - len(warnings) - len(told["choice"]))

@@ -86,9 +86,16 @@ def embed_sounds(
 
 
 def sound_groups(report: Mapping[str, Any]) -> list[list[str]]:
-    """Names of the files of each prompt, and of each generated clip's nearest training clip."""
+    """Names of the files of each prompt, of those of other styles, and of each generated clip's
+    nearest training clip."""
     clips = report["generation"]["clips"]
     groups = [[own["audio"] for own in sides(clip).values()] for clip in clips]
+    off_style = report["off_style"]
+    if off_style["computed"]:
+        groups += [
+            [clip[side]["audio"] for side in ("base", "again", "adapter")]
+            for clip in off_style["clips"]
+        ]
     nearest = report["memorisation"]["nearest"]
     if nearest["computed"]:
         groups += [[clip["audio"]] for clip in nearest["clips"] if clip["audio"]]

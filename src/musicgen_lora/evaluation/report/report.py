@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.text import Text
@@ -18,6 +19,7 @@ from musicgen_lora import atomic
 from musicgen_lora.console import MessageTable
 from musicgen_lora.evaluation.decisions.statistics import PairedResult
 from musicgen_lora.evaluation.report import plots
+from musicgen_lora.evaluation.report.asked import obedience_rows
 from musicgen_lora.evaluation.report.document import (
     JSON_FILE,
     Described,
@@ -35,10 +37,10 @@ from musicgen_lora.evaluation.report.side_by_side import (
     variant_rows,
     variants_table,
 )
+from musicgen_lora.evaluation.report.unasked import off_style_players, off_style_rows
 from musicgen_lora.evaluation.report.verdicts import (
     agreement_rows,
     distance_rows,
-    obedience_rows,
     primary_rows,
 )
 from musicgen_lora.evaluation.report.violins import violins_plot
@@ -53,6 +55,8 @@ HTML_FILE = "report.html"
 MARKDOWN_FILE = "summary.md"
 PLOTS_FOLDER = "plots"
 DASH = "\N{EN DASH}"
+ANCHORS = ("recorded", "other_music", "noise")
+"""Of descriptors."""
 
 
 def write_report(report: Report, output_dir: Path) -> Path:
@@ -126,9 +130,11 @@ def make_page(
         report=report,
         rows=descriptor_rows(report["descriptors"]),
         loss_rows=loss_rows(report["loss"]),
+        loss_anchors=loss_anchors(report),
         position_rows=position_rows(report["loss"]),
         overfitting_rows=overfitting_rows(report),
         regression_rows=regression_rows(report["regressions"]),
+        held_out_distance=held_out_distance(report),
         forgetting_rows=loss_rows(report["forgetting"]),
         primaries=primary_rows(report["primaries"]),
         distance_rows=distance_rows(report["distances"]),
@@ -141,6 +147,8 @@ def make_page(
         audio=audio,
         spectrograms={n: data_uri("image/png", image) for n, image in spectrograms.items()},
         pairs=player_sides(report, audio),
+        off_style_rows=off_style_rows(report["off_style"]),
+        off_style_players=off_style_players(report["off_style"], audio),
         script="report_player.js",
         percent=percent,
         interval=interval,
@@ -174,6 +182,24 @@ def loss_rows(loss: Losses | NoLosses) -> list[dict[str, str]]:
     return [_loss_row(name, result) for name, result in named]
 
 
+def loss_anchors(report: Report) -> list[dict[str, str]]:
+    """What losses are read against, a row for each of `loss_rows`: other styles with the base,
+    which was made for them, and training clips with the adapter."""
+    other: Any = report["forgetting"]
+    trained: Any = report["overfitting"].get("trained", report["overfitting"])
+    rows = len(loss_rows(report["loss"]))
+    sides = {"other": (other, "mean_base"), "trained": (trained, "mean_adapter")}
+    return [
+        {
+            name: DASH
+            if not found["computed"]
+            else f"{[found['mean'], *found['codebooks']][row][key]:.4f}"
+            for name, (found, key) in sides.items()
+        }
+        for row in range(rows)
+    ]
+
+
 def position_rows(loss: Losses | NoLosses) -> list[dict[str, str]]:
     """The loss along the clip as text, a row a stretch."""
     if loss["computed"] is False:
@@ -192,6 +218,12 @@ def overfitting_rows(report: Report) -> list[dict[str, str]]:
         return []
     trained = overfitting["trained"]["mean"]
     return [_loss_row("held-out clips", loss["mean"]), _loss_row("training clips", trained)]
+
+
+def held_out_distance(report: Report) -> str:
+    """How far held-out sources are from each other, by their descriptors; empty if not computed."""
+    distance = report["descriptor_distance"]
+    return f"{np.mean(distance['reference']):.3f}" if distance["computed"] else ""
 
 
 def regression_rows(regressions: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
@@ -238,6 +270,9 @@ def descriptor_rows(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
             text[side] = _minus(shown_value(shown, summary["mean"]))
             spread = summary["sd"]
             text[f"{side}_sd"] = "" if spread is None else f"± {shown_value(shown, spread)}"
+        for name in ANCHORS:
+            summary = row["anchors"].get(name, {"mean": None})
+            text[name] = _minus(shown_value(shown, summary["mean"]))
         paired, moved = row["paired"], row["moved"]
         text |= dict.fromkeys(("difference", "p", "moved"), DASH)
         text |= dict.fromkeys(("interval", "moved_interval"), "")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from musicgen_lora.console import MessageTable
-from musicgen_lora.evaluation.report.document import Report, sides
+from musicgen_lora.evaluation.report.document import PlayedClip, Report, sides
 from musicgen_lora.evaluation.report.verdicts import DASH, primary_rows
 from musicgen_lora.language.translate import word
 from musicgen_lora.plural import count
@@ -17,6 +17,9 @@ SHORT = {
     "descriptor_distance": "descriptors",
 }
 """Names of the primaries where there is little room."""
+Side = tuple[str, bool]
+"""Name of a player's side, and whether it is a word of ours, which is said in the reader's
+language."""
 SIGNS = {"better": "+", "worse": "\N{MINUS SIGN}", "no clear change": "", "not computed": ""}
 
 
@@ -118,9 +121,9 @@ def variants_table(report: Report) -> MessageTable:
 
 def player_sides(report: Report, audio: Mapping[str, str]) -> list[list[dict[str, Any]]]:
     """What each prompt's player switches between: the base, then the variants as they were given;
-    nothing where the page has no room for it. `gain` are decibels that bring the louder sides down
-    to the quietest: what is louder is taken for better."""
-    names = {"base": ("base", True), "adapter": ("with adapter", True)}
+    nothing where the page has no room for it. What is louder is taken for better, so that all are
+    as loud as the quietest."""
+    names: dict[str, Side] = {"base": ("base", True), "adapter": ("with adapter", True)}
     order = ["base", "adapter"]
     best = report["adapter"]["name"]
     if report["variants"]:
@@ -128,24 +131,33 @@ def player_sides(report: Report, audio: Mapping[str, str]) -> list[list[dict[str
         names["adapter"] = names.pop(best)
         order = ["base", *(own["name"] for own in report["variants"])]
         order[order.index(best)] = "adapter"
-    pairs = []
-    for clip in report["generation"]["clips"]:
-        played = sides(clip)
-        keys = [key for key in order if key in played]
-        levels = [played[key]["descriptors"]["loudness_lufs"] for key in keys]
-        known = [level for level in levels if level is not None]
-        lowest = min(known) if len(known) == len(levels) else None
-        pairs.append(
-            [
-                {
-                    "key": key,
-                    "name": names[key][0],
-                    "said": names[key][1],
-                    "audio": played[key]["audio"],
-                    "gain": 0.0 if lowest is None or level is None else lowest - level,
-                }
-                for key, level in zip(keys, levels, strict=True)
-                if played[key]["audio"] in audio
-            ]
-        )
-    return pairs
+    named = {key: names[key] for key in order}
+    return [player_of(sides(clip), named, audio) for clip in report["generation"]["clips"]]
+
+
+def player_of(
+    played: Mapping[str, PlayedClip], names: Mapping[str, Side], audio: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    """The sides of a player: `key`, `name` and whether it is `said` in the reader's language,
+    `audio`, and `gain`, the decibels that bring the louder ones down to the quietest.
+
+    Args:
+        played: the clips, by side; sides that were not played are left out.
+        names: of the sides, in their order.
+        audio: clips that the page has room for.
+    """
+    keys = [key for key in names if key in played]
+    levels = [played[key]["descriptors"]["loudness_lufs"] for key in keys]
+    known = [level for level in levels if level is not None]
+    lowest = min(known) if known and len(known) == len(levels) else None
+    return [
+        {
+            "key": key,
+            "name": names[key][0],
+            "said": names[key][1],
+            "audio": played[key]["audio"],
+            "gain": 0.0 if lowest is None or level is None else lowest - level,
+        }
+        for key, level in zip(keys, levels, strict=True)
+        if played[key]["audio"] in audio
+    ]

@@ -24,11 +24,12 @@ _PARTS = (
     ("descriptor_distance", "Distance of descriptors"),
     ("distances", "Distances of sets of clips"),
     ("forgetting", "Loss on other styles (forgetting)"),
+    ("off_style", "Prompts of other styles"),
     ("overfitting", "Loss on training clips"),
     ("memorisation.continuations", "Continuations of training clips"),
     ("memorisation.nearest", "Nearest training clips"),
     ("captions", "What captions tell"),
-    ("obedience", "Obedience to tempo and key"),
+    ("obedience", "Obedience to the prompts"),
     ("text_agreement", "Agreement with the prompts"),
 )
 MOSTLY_SILENT = 0.5
@@ -134,13 +135,13 @@ def generation_sentences(generation: Mapping[str, Any]) -> list[str]:
         clipped = sum((f["clipped_share"] or 0.0) > OFTEN_CLIPPED for f in facts)
         if silent:
             sentences.append(
-                f"Warning: {silent} of {n} clips of the {side} are silent for more than half of "
-                "their time."
+                f"Warning: {silent} of {count(n, 'clip')} of the {side} are silent for more than "
+                "half of their time."
             )
         if clipped:
             sentences.append(
-                f"Warning: {clipped} of {n} clips of the {side} exceed full scale in more than "
-                "0.1 % of their samples; their files were turned down."
+                f"Warning: {clipped} of {count(n, 'clip')} of the {side} exceed full scale in "
+                "more than 0.1 % of their samples; their files were turned down."
             )
     return sentences
 

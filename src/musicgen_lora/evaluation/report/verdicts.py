@@ -17,6 +17,8 @@ ANCHOR_NAMES = {
     "recorded": "held-out clips as recorded",
     "other_music": "other music",
     "noise": "white noise",
+    "sources": "held-out sources",
+    "other_styles": "other styles, base",
 }
 SIDES = {"base": "the base", "adapter": "the adapter"}
 VERDICTS = {
@@ -26,12 +28,6 @@ VERDICTS = {
     "not computed": "not computed",
 }
 """For people."""
-MEASURE_NAMES = {
-    "tempo": "tempo within 4 %",
-    "tempo_or_octave": "the same, or its half or double",
-    "key": "key",
-    "key_or_relative": "the same, or its relative key",
-}
 
 
 def primary_sentences(primaries: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -80,7 +76,8 @@ def distance_sentences(distances: Mapping[str, Any]) -> list[str]:
             continue
         if row["name"] == distances["primary"] and row["position"]["adapter"] is not None:
             sentences.append(_position_sentence(row))
-        for side, diversity in row["diversity"].items():
+        for side in SIDES:
+            diversity = row["diversity"][side]
             if diversity["computed"] and diversity["collapsed"]:
                 sentences.append(
                     f"Warning: the clips of {SIDES[side]} sound all alike to the {row['label']}: "
@@ -103,25 +100,6 @@ def _position_sentence(row: Mapping[str, Any]) -> str:
         f"(n = {count(kernel['n'], 'clip')} / {count(kernel['n_reference'], 'held-out clip')}"
         f"{firm})."
     )
-
-
-def obedience_sentences(obedience: Mapping[str, Any]) -> list[str]:
-    """How often tempo and key are as asked for."""
-    sentences = []
-    for name in ("tempo", "key"):
-        row = obedience["measures"][name]
-        if row["adapter"] is None:
-            continue
-        told = [f"with the adapter {_hits(row['adapter'])}"]
-        if row["base"] is not None:
-            told.append(f"with the base {_hits(row['base'])}")
-        if row["reference"] is not None:
-            told.append(f"in the held-out audio {_hits(row['reference'])}")
-        sentences.append(
-            f"As asked, {MEASURE_NAMES[name]}: {', '.join(told)} "
-            f"(n = {count(row['adapter']['n'], 'prompt')} that ask)."
-        )
-    return sentences
 
 
 def agreement_sentences(agreement: Mapping[str, Any]) -> list[str]:
@@ -164,28 +142,24 @@ def agreement_rows(agreement: Mapping[str, Any]) -> list[dict[str, str]]:
     ]
 
 
-def _hits(found: Mapping[str, Any]) -> str:
-    return f"{found['hits']} / {found['n']}"
-
-
 def damage_sentences(damage: Mapping[str, Any]) -> list[str]:
     """What is broken in clips of the adapter."""
     sentences = []
     bad, stuck = damage["bad_samples"]["adapter"], damage["stuck_share"]["adapter"]
     if bad is not None and bad["n_with"]:
         sentences.append(
-            f"Warning: {bad['n_with']} clips of the adapter have samples that are no numbers "
-            f"(n = {count(bad['n'], 'clip')})."
+            f"Warning: samples that are no numbers in {count(bad['n_with'], 'clip')} of the "
+            f"adapter (n = {count(bad['n'], 'clip')})."
         )
     if stuck is not None and stuck["n_with"]:
         sentences.append(
-            f"Warning: {stuck['n_with']} clips of the adapter hang on the same sound for half a "
-            f"second or more (n = {count(stuck['n'], 'clip')})."
+            "Warning: stuck on one sound for half a second or more in "
+            f"{count(stuck['n_with'], 'clip')} of the adapter (n = {count(stuck['n'], 'clip')})."
         )
     return sentences
 
 
-def primary_rows(primaries: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
+def primary_rows(primaries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """The primaries as texts."""
     return [
         {
@@ -194,6 +168,13 @@ def primary_rows(primaries: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]
             "words": VERDICTS[p["verdict"]],
             "base": number(p["base"]),
             "adapter": number(p["adapter"]),
+            **{
+                end: {
+                    "value": number(p[end]["value"]) if p[end] else DASH,
+                    "name": ANCHOR_NAMES[p[end]["name"]] if p[end] else "",
+                }
+                for end in ("near", "far")
+            },
             "difference": signed(p["difference"]),
             "interval": DASH
             if p["ci_low"] is None
@@ -241,6 +222,7 @@ def distance_rows(distances: Mapping[str, Any]) -> list[dict[str, Any]]:
             else f"{signed(kernel['ci_low'], 2)} to {signed(kernel['ci_high'], 2)}"
         )
         texts["p"] = number(kernel["p_value"])
+        texts |= _far_texts(row)
         texts["bias"] = number(frechet["bias"], 1)
         texts["n"] = f"{kernel['n']} / {kernel['n_reference']}"
         missing = [
@@ -252,23 +234,20 @@ def distance_rows(distances: Mapping[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
-def obedience_rows(obedience: Mapping[str, Any]) -> list[dict[str, str]]:
-    """Each measure that was asked for, as texts."""
-    rows = []
-    for name, row in obedience["measures"].items():
-        if row["adapter"] is None:
-            continue
-        texts = {"label": MEASURE_NAMES[name], "p": number(row["p_value"])}
-        for side in ("base", "adapter", "reference"):
-            found = row[side]
-            texts[side] = DASH if found is None else _hits(found)
-            texts[f"{side}_interval"] = (
-                ""
-                if found is None
-                else f"{found['ci_low'] * 100:.0f} to {found['ci_high'] * 100:.0f} %"
-            )
-        rows.append(texts)
-    return rows
+def _far_texts(row: Mapping[str, Any]) -> dict[str, str]:
+    """Spread, cover and FAD of other music and of noise, in this order."""
+    found = [row["diversity"][name] for name in ("other_music", "noise")]
+    cover = (
+        f"{own['precision'] * 100:.0f} / {own['recall'] * 100:.0f} %" if own["computed"] else DASH
+        for own in found
+    )
+    spread = (number(own["spread"], 2) if own["computed"] else DASH for own in found)
+    frechet = (number(row["frechet"][name], 1) for name in ("other_music", "noise"))
+    return {
+        "far_spread": "; ".join(spread),
+        "far_covered": "; ".join(cover),
+        "far_fad": "; ".join(frechet),
+    }
 
 
 def number(value: float | None, digits: int = 3) -> str:

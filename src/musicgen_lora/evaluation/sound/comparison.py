@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -91,7 +91,12 @@ SHOWN = (
 
 
 def compare_descriptors(
-    base: Descriptors | None, adapter: Descriptors, reference: Descriptors | None, *, seed: int
+    base: Descriptors | None,
+    adapter: Descriptors,
+    reference: Descriptors | None,
+    anchors: Mapping[str, Descriptors] | None = None,
+    *,
+    seed: int,
 ) -> list[DescriptorRow]:
     """A row for each descriptor of `SHOWN`, in the descriptor's own unit.
 
@@ -99,14 +104,23 @@ def compare_descriptors(
         base: of the base's clips, prompt by prompt; None without a comparison.
         adapter: of the adapter's clips, the same prompts.
         reference: of held-out audio, a source each; None where there is none.
+        anchors: of clips between which the others are read, by name.
         seed: of the intervals.
 
     Returns:
         `name`; `base`, `adapter` and `reference`, each None or `{"mean", "sd", "n"}` over the
-        clips that have the descriptor; `paired`, None or what `paired_bootstrap` gives; `moved`,
-        None or what `moved_share` gives; `apart`, None or what `apart` gives.
+        clips that have the descriptor; `anchors`, the same of each anchor; `paired`, None or what
+        `paired_bootstrap` gives; `moved`, None or what `moved_share` gives; `apart`, None or what
+        `apart` gives.
     """
-    return [_row(shown, base, adapter, reference, seed) for shown in SHOWN]
+    rows = [_row(shown, base, adapter, reference, seed) for shown in SHOWN]
+    for row in rows:
+        row["anchors"] = {
+            name: found
+            for name, clips in (anchors or {}).items()
+            if (found := _summary(_values(clips, row["name"]))) is not None
+        }
+    return rows
 
 
 def _row(
@@ -124,6 +138,7 @@ def _row(
         "base": _summary(before),
         "adapter": _summary(after),
         "reference": _summary(target),
+        "anchors": {},
         "paired": None,
         "moved": None,
         "apart": None,

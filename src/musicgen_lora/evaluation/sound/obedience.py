@@ -1,15 +1,21 @@
-"""Do the clips do as they are told? Tempo and key that a prompt names, against what is heard."""
+"""Do the clips do as they are told? Tempo, key and words of a prompt, against what is heard.
+
+A hit alone says nothing: half of all beats may have rolling hi-hats. So the clips that were asked
+for something else are judged as if they had been asked for it too, and so are held-out clips, which
+are as their captions say.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from scipy import stats
 
+from musicgen_lora.evaluation.sound.asked_words import WORDS, Middle, Word, asked_words
 from musicgen_lora.evaluation.sound.ear import Heard
 from musicgen_lora.model.text.wording import english_of
 
@@ -25,7 +31,9 @@ _KEY = re.compile(
 )
 _SEMITONES = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
 _SHARP, _FLAT = {"#", "\u266f", "sharp"}, {"b", "\u266d", "flat"}
-MEASURES = ("tempo", "tempo_or_octave", "key", "key_or_relative")
+_BY_NAME = {word.name: word for word in WORDS}
+MEASURES = ("tempo", "tempo_or_octave", "key", "key_or_relative", *_BY_NAME)
+NOT_ASKED = "no prompt asks for it"
 
 
 @dataclass(frozen=True)
@@ -35,10 +43,22 @@ class Asked:
     bpm: float | None
     key: tuple[int, bool] | None
     """Pitch class, C is 0, and whether it is minor."""
+    words: Sequence[Word] = ()
+
+    @property
+    def by_measure(self) -> Mapping[str, Any]:
+        """What is asked for, by measure."""
+        asked: dict[str, Any] = {word.name: True for word in self.words}
+        if self.bpm is not None:
+            asked |= dict.fromkeys(("tempo", "tempo_or_octave"), self.bpm)
+        if self.key is not None:
+            asked |= dict.fromkeys(("key", "key_or_relative"), self.key)
+        return asked
 
 
 def read_prompt(prompt: str) -> Asked:
-    """Tempo and key of a prompt, in the captions' wording: "at 140 bpm", "in C# minor"."""
+    """Tempo, key and words of a prompt, in the captions' wording: "at 140 bpm", "in C# minor", "no
+    hi-hats"."""
     prompt = english_of(prompt)
     tempo = _TEMPO.search(prompt)
     bpm = float(tempo[1] or tempo[2]) if tempo else 0.0
@@ -46,6 +66,7 @@ def read_prompt(prompt: str) -> Asked:
     return Asked(
         bpm=bpm if bpm >= SLOWEST_BPM else None,
         key=None if key is None else _key(key[1], key[2] or "", key[3]),
+        words=asked_words(prompt),
     )
 
 
@@ -60,17 +81,33 @@ def _read_key(name: str | None) -> tuple[int, bool] | None:
     return None if found is None else _key(found[1], found[2] or "", found[3])
 
 
-def judge_clip(asked: Asked, bpm: float, key: str | None) -> dict[str, bool | None]:
-    """Whether a clip is as it was asked for, by measure; None where nothing was asked."""
-    heard = _read_key(key)
-    results: dict[str, bool | None] = dict.fromkeys(MEASURES)
-    if asked.bpm is not None:
-        results["tempo"] = _near(bpm, asked.bpm)
-        results["tempo_or_octave"] = any(_near(bpm, asked.bpm * times) for times in OCTAVES)
-    if asked.key is not None:
-        results["key"] = heard == asked.key
-        results["key_or_relative"] = heard in (asked.key, _relative(asked.key))
-    return results
+def judge_clip(asked: Asked, clip: Heard, middle: Middle) -> dict[str, bool | None]:
+    """Whether a clip is as it was asked for, by measure; None where nothing was asked, or can't be
+    told. What isn't heard isn't as it was asked for.
+
+    Args:
+        asked: for.
+        clip: as it is heard.
+        middle: what more or less is against.
+    """
+    asks = asked.by_measure
+    return {
+        name: _judge(name, asks[name], clip, middle) if name in asks else None for name in MEASURES
+    }
+
+
+def _judge(name: str, ask: Any, clip: Heard, middle: Middle) -> bool | None:
+    """Whether a clip is so; None where that can't be told."""
+    if name == "tempo":
+        return _near(clip.bpm, ask)
+    if name == "tempo_or_octave":
+        return any(_near(clip.bpm, ask * times) for times in OCTAVES)
+    if name == "key":
+        return _read_key(clip.key) == ask
+    if name == "key_or_relative":
+        return _read_key(clip.key) in (ask, _relative(ask))
+    word = _BY_NAME[name]
+    return None if word.why_not(middle) else bool(word.holds(clip.descriptors, middle))
 
 
 def _near(bpm: float, asked: float) -> bool:
@@ -101,39 +138,73 @@ def measure_obedience(
             the hearing's fault.
 
     Returns:
-        Of each measure, None or for each side `hits`, `n`, `share` and its 95 % interval (Wilson),
-        and `p_value` of base against adapter (exact McNemar); `why` where no prompt asks.
+        `computed` and `why`, `tolerance`, and `measures`, each with `asked`, the number of prompts
+        that ask for it, `why` it is not computed, a side (None, or `hits`, `n`, `share` and its
+        95 % interval, Wilson's), `others` (`hits`, `n` and `share` of the adapter's clips whose
+        prompts ask for something else, judged as if they had asked for it), and `p_value` of base
+        against adapter (exact McNemar).
     """
+    middle = Middle.of(reference, [*(base or ()), *adapter, *reference])
+    asked = [read_prompt(prompt) for prompt in prompts]
     sides = {
-        "base": None if base is None else _judge(prompts, base),
-        "adapter": _judge(prompts, adapter),
-        "reference": _judge(captions, reference),
+        "base": None if base is None else _judge_all(asked, base, middle),
+        "adapter": _judge_all(asked, adapter, middle),
+        "reference": _judge_all([read_prompt(text) for text in captions], reference, middle),
     }
-    rows: dict[str, Any] = {}
-    for name in MEASURES:
-        found = {
-            side: None if judged is None else _count([one[name] for one in judged])
-            for side, judged in sides.items()
-        }
-        p_value = None
-        if sides["base"] is not None:
-            p_value = _mcnemar(
-                [one[name] for one in sides["base"]],
-                [one[name] for one in sides["adapter"] or ()],
-            )
-        rows[name] = {**found, "p_value": p_value}
-    asked = any(rows[name]["adapter"] for name in MEASURES)
+    rows = {name: _row(name, sides, asked) for name in MEASURES}
+    for name, row in rows.items():
+        row["others"] = _judge_others(name, asked, adapter, middle)
+        word = _BY_NAME.get(name)
+        row["why"] = word.why_not(middle) if word and row["asked"] else row["why"]
+    is_computed = any(row["adapter"] for row in rows.values())
     return {
-        "computed": asked,
-        "why": "" if asked else "no prompt names a tempo or a key",
+        "computed": is_computed,
+        "why": "" if is_computed else "no prompt asks for what can be measured",
         "tolerance": TOLERANCE,
         "measures": rows,
     }
 
 
-def _judge(prompts: Sequence[str], heard: Sequence[Heard]) -> list[dict[str, bool | None]]:
-    pairs = zip(prompts, heard, strict=True)
-    return [judge_clip(read_prompt(prompt), one.bpm, one.key) for prompt, one in pairs]
+Judged = Sequence[Mapping[str, bool | None]]
+"""Of each clip."""
+
+
+def _judge_all(asked: Sequence[Asked], heard: Sequence[Heard], middle: Middle) -> Judged:
+    pairs = zip(asked, heard, strict=True)
+    return [judge_clip(own, clip, middle) for own, clip in pairs]
+
+
+def _row(name: str, sides: Mapping[str, Judged | None], asked: Sequence[Asked]) -> dict[str, Any]:
+    found = {
+        side: None if judged is None else [one[name] for one in judged]
+        for side, judged in sides.items()
+    }
+    n_asked = sum(name in own.by_measure for own in asked)
+    before, after = found["base"], found["adapter"] or []
+    return {
+        "asked": n_asked,
+        "why": "" if n_asked else NOT_ASKED,
+        **{side: None if judged is None else _count(judged) for side, judged in found.items()},
+        "p_value": None if before is None else _mcnemar(before, after),
+    }
+
+
+def _judge_others(
+    name: str, asked: Sequence[Asked], heard: Sequence[Heard], middle: Middle
+) -> dict[str, Any] | None:
+    """What chance gives: clips judged by what prompts ask that ask for something else. One clip is
+    judged by each of them, so that there is no interval."""
+    own = [asks.by_measure.get(name) for asks in asked]
+    results = [
+        _judge(name, ask, clip, middle)
+        for ask in dict.fromkeys(ask for ask in own if ask is not None)
+        for theirs, clip in zip(own, heard, strict=True)
+        if theirs != ask
+    ]
+    told = [result for result in results if result is not None]
+    if not told:
+        return None
+    return {"hits": sum(told), "n": len(told), "share": float(np.mean(told))}
 
 
 def _count(results: Sequence[bool | None]) -> dict[str, Any] | None:

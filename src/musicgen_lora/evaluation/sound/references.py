@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,24 +12,28 @@ import torch
 from musicgen_lora.audio.files import read_audio
 from musicgen_lora.config import EvaluateSettings
 from musicgen_lora.dataset.metadata import Clip
-from musicgen_lora.dataset.scoring import OnStep, Windows
+from musicgen_lora.dataset.scoring import OnStep
 from musicgen_lora.dataset.tokens import TokenStore
 from musicgen_lora.errors import UserError
 from musicgen_lora.evaluation.losses.forgetting import OtherMusic
 from musicgen_lora.evaluation.sound.ear import Ear, Heard, Vectors
+from musicgen_lora.listening.descriptors import describe
 from musicgen_lora.model.musicgen import MusicGen
 
 MAX_REFERENCES = 64
 """Held-out clips that are described, evenly spaced over them all."""
 MAX_OTHERS = 16
 N_NOISES = 8
+MAX_DESCRIBED = 6
+"""Of each anchor; all of them would take as long as the generated clips."""
 NOISE_LEVEL = 0.1
 """RMS, of full scale: about that of a beat."""
 
 
 @dataclass(frozen=True)
 class References:
-    """Held-out audio as the codec gives it back, and the anchors."""
+    """Held-out audio as the codec gives it back, and the anchors. What the codec does to a sound is
+    no fault of the models that speak through it: generated clips went through it too."""
 
     heard: Sequence[Heard] = ()
     clips: Sequence[Clip] = ()
@@ -41,6 +45,8 @@ class References:
     """Other music, through the codec."""
     why_no_others: str = ""
     noises: Sequence[Vectors] = ()
+    described: Mapping[str, Sequence[dict[str, float]]] = field(default_factory=dict)
+    """Descriptors of some of each anchor's clips: `recorded`, `other_music` and `noise`."""
 
     @property
     def sources(self) -> list[str]:
@@ -76,9 +82,6 @@ def hear_references(
 ) -> References:
     """Hears the beginning of held-out clips, as long as generated ones, and the anchors.
 
-    What the codec does to a sound is no fault of the models that speak through it: the reference
-    went through it as generated clips did.
-
     Args:
         settings: of the evaluation.
         model: its codec is used.
@@ -103,17 +106,31 @@ def hear_references(
     for own in codes[::stride]:
         heard.append(_hear_codes(model, ear, own[:n_frames].T))
         tell()
-    recorded, why = _hear_recorded(model, ear, chosen, settings, tell)
+    described: dict[str, list[dict[str, float]]] = {}
+
+    def hear(name: str, sounds: Iterable[np.ndarray], n: int) -> list[Vectors]:
+        vectors, described[name] = _hear(ear, model.shape.sample_rate, sounds, n, tell)
+        return vectors
+
+    why = "--from_tokens leaves the audio alone" if settings.from_tokens else ""
+    recorded: list[Vectors] = []
+    try:
+        if not why:
+            recorded = hear("recorded", _recordings(model, chosen, settings), len(chosen))
+    except UserError as error:
+        why = str(error).rstrip(".")
     # Those that can't be read take no time.
     n_done = 2 * len(chosen)
+    sounds = (_sound(model, window.codes[:n_frames].T) for window in anchors)
     return References(
         heard=heard,
         clips=chosen,
         recorded=recorded,
         why_not_recorded=why,
-        others=_hear_others(model, ear, anchors, n_frames, tell),
+        others=hear("other_music", sounds, len(anchors)),
         why_no_others=others.why_none,
-        noises=_hear_noises(model, ear, settings.duration, tell),
+        noises=hear("noise", _noises(model, settings.duration), N_NOISES),
+        described={name: found for name, found in described.items() if found},
     )
 
 
@@ -127,49 +144,36 @@ def _hear_codes(model: MusicGen, ear: Ear, codes: np.ndarray) -> Heard:
     return ear.hear(_sound(model, codes), codes)
 
 
-def _hear_recorded(
-    model: MusicGen,
-    ear: Ear,
-    clips: Sequence[Clip],
-    settings: EvaluateSettings,
-    tell: Callable[[], None],
-) -> tuple[list[Vectors], str]:
-    """The clips as they are in their files, or why not."""
-    if settings.from_tokens:
-        return [], "--from_tokens leaves the audio alone"
-    heard = []
+def _hear(
+    ear: Ear, rate: int, sounds: Iterable[np.ndarray], n: int, tell: Callable[[], None]
+) -> tuple[list[Vectors], list[dict[str, float]]]:
+    """Vectors of all of `n` sounds, and descriptors of some, evenly spaced over them."""
+    vectors, described = [], []
+    for row, sound in enumerate(sounds):
+        vectors.append(ear.vectors(sound))
+        if row % -(-n // MAX_DESCRIBED) == 0:
+            described.append(describe(sound, rate))
+        tell()
+    return vectors, described
+
+
+def _recordings(
+    model: MusicGen, clips: Sequence[Clip], settings: EvaluateSettings
+) -> Iterator[np.ndarray]:
+    """The clips as they are in their files.
+
+    Raises:
+        UserError: one can't be read.
+    """
     for clip in clips:
         length_s = min(settings.duration, clip.duration_s or settings.duration)
-        try:
-            waveform = read_audio(
-                clip.path, model.shape.sample_rate, start_s=clip.start_s, duration_s=length_s
-            )
-        except UserError as error:
-            return [], str(error).rstrip(".")
-        heard.append(ear.vectors(waveform))
-        tell()
-    return heard, ""
+        yield read_audio(
+            clip.path, model.shape.sample_rate, start_s=clip.start_s, duration_s=length_s
+        )
 
 
-def _hear_others(
-    model: MusicGen, ear: Ear, windows: Windows, n_frames: int, tell: Callable[[], None]
-) -> list[Vectors]:
-    heard = []
-    for window in windows:
-        heard.append(ear.vectors(_sound(model, window.codes[:n_frames].T)))
-        tell()
-    return heard
-
-
-def _hear_noises(
-    model: MusicGen, ear: Ear, duration_s: float, tell: Callable[[], None]
-) -> list[Vectors]:
+def _noises(model: MusicGen, duration_s: float) -> Iterator[np.ndarray]:
     rng = np.random.default_rng(0)
-    n_samples = round(duration_s * model.shape.sample_rate)
-    shape = (model.shape.n_channels, n_samples)
-    heard = []
+    shape = (model.shape.n_channels, round(duration_s * model.shape.sample_rate))
     for _ in range(N_NOISES):
-        noise = NOISE_LEVEL * rng.standard_normal(shape)
-        heard.append(ear.vectors(noise.astype(np.float32)))
-        tell()
-    return heard
+        yield (NOISE_LEVEL * rng.standard_normal(shape)).astype(np.float32)

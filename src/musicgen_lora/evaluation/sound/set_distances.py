@@ -92,6 +92,10 @@ def _compare(
     except ValueError as error:
         return {"computed": False, "why": str(error)}
     sides = {"base": before, "adapter": after}
+    far = {
+        anchor: _rows(vectors, name) if len(vectors) >= FEWEST_ROWS else None
+        for anchor, vectors in (("other_music", references.others), ("noise", references.noises))
+    }
     anchors = _anchors(name, target, references, bandwidth, seed)
     kernel = _kernel(target, before, after, bandwidth, seed)
     return {
@@ -106,10 +110,13 @@ def _compare(
             "bias": frechet_bias(target, len(after), seed=seed),
             **{
                 side: None if rows is None else frechet_distance(target, rows)
-                for side, rows in sides.items()
+                for side, rows in (sides | far).items()
             },
         },
-        "diversity": {side: _diversity(target, rows) for side, rows in sides.items()},
+        "diversity": {
+            **{side: _diversity(target, rows, "needs --compare") for side, rows in sides.items()},
+            **{side: _diversity(target, rows, "there is none") for side, rows in far.items()},
+        },
     }
 
 
@@ -200,9 +207,9 @@ def _position(value: float | None, anchors: dict[str, dict[str, Any]]) -> dict[s
     return {"share": (value - near) / (far - near), "far": far_name}
 
 
-def _diversity(target: np.ndarray, rows: np.ndarray | None) -> dict[str, Any]:
+def _diversity(target: np.ndarray, rows: np.ndarray | None, why_none: str) -> dict[str, Any]:
     if rows is None:
-        return {"computed": False, "why": "needs --compare"}
+        return {"computed": False, "why": why_none}
     try:
         found = measure_diversity(target, rows)
     except ValueError as error:

@@ -60,9 +60,14 @@ def compare_sounds(
     after = [one.descriptors for one in adapter]
     return {
         "reference": reference,
-        "descriptors": compare_descriptors(before, after, target, seed=seed),
+        "descriptors": compare_descriptors(before, after, target, references.described, seed=seed),
         "descriptor_distance": descriptor_distances(
-            before, after, target, why_none=why_none, seed=seed
+            before,
+            after,
+            target,
+            anchors=references.described,
+            why_none=why_none,
+            seed=seed,
         ),
         "distances": compare_sets(
             hearing.embeddings, base, adapter, references, why_none=why_none, seed=seed

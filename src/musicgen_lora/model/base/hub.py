@@ -32,6 +32,7 @@ from tqdm.auto import tqdm
 from musicgen_lora import heartbeat
 from musicgen_lora.errors import UserError, printable
 from musicgen_lora.language.translate import translated
+from musicgen_lora.plural import count
 
 PARTS = {
     "facebook/musicgen-small": "a base of 30 s of music, to fine-tune instead of tiny-beats",
@@ -186,7 +187,7 @@ def _cached(name: str, commit: str | None = None, files: Iterable[str] = ()) -> 
 
 
 def _downloaded(name: str, files: list[str]) -> Path:
-    _say(f"{name}: downloading {len(files)} files from {constants.ENDPOINT}.")
+    _say(f"{name}: downloading {count(len(files), 'file')} from {constants.ENDPOINT}.")
     bars: dict[str, Any] = {} if sys.stderr.isatty() else {"tqdm_class": _Lines}
     try:
         return Path(snapshot_download(name, allow_patterns=list(READ), **bars))

@@ -13,7 +13,7 @@ from musicgen_lora.dataset.splits import find_split
 from musicgen_lora.extras import install_command
 from musicgen_lora.model.text.reading import describe_readings, t5_reader
 from musicgen_lora.model.text.wording import english_of
-from musicgen_lora.plural import count_that
+from musicgen_lora.plural import count, count_that
 from musicgen_lora.prepare.clips.cut import MOST_LIMITED_DB, PEAK_CEILING_DB
 from musicgen_lora.prepare.hearing.records import Analysis
 from musicgen_lora.prepare.words.captions import names_genre
@@ -211,7 +211,8 @@ def dataset_advice(entries: Sequence[Mapping[str, Any]]) -> list[str]:
     sources = {entry.get("source") or entry.get("audio") for entry in entries}
     if len(sources) < 5 <= len(entries):
         advice.append(
-            f"All clips come from {len(sources)} sources; the validation loss says little then."
+            f"All clips come from {count(len(sources), 'source')}; the validation loss says little "
+            "then."
         )
     splits = {str(entry.get("split") or "") for entry in entries}
     if all(find_split(split) == "train" for split in splits):
@@ -244,13 +245,13 @@ def fold_advice(entries: Sequence[Mapping[str, Any]], *, in_place: int) -> list[
     turned = sum(how != "mean" for how in folded)
     if folded:
         advice.append(
-            f"{len(folded)} clips were folded to mono, {turned} of them with parts turned round "
-            "that had cancelled ('folded' in the metadata says which)."
+            f"{count(len(folded), 'clip')} folded to mono, {turned} of them with parts turned "
+            "round that had cancelled ('folded' in the metadata says which)."
         )
     if in_place:
         advice.append(
-            f"{in_place} files lie in the dataset and are never rewritten: they are not folded. "
-            "Prepare them into another --output_dir."
+            f"Not folded: {count(in_place, 'file')} in the dataset itself, which is never "
+            "rewritten. Prepare into another --output_dir."
         )
     return advice
 
@@ -301,12 +302,12 @@ def vocals_advice(entries: Sequence[Mapping[str, Any]], *, searched: bool) -> li
         command = install_command("vocals")
         first = "" if command is None else f" after {command}"
         advice.append(
-            f"{n_vocals} clips have vocals; prepare --vocals remove{first} takes them out."
+            f"Vocals in {count(n_vocals, 'clip')}; prepare --vocals remove{first} takes them out."
         )
     n_unsearched = sum("vocals" not in entry for entry in entries)
     if searched and n_unsearched:
         advice.append(
-            f"{n_unsearched} clips are of files outside the input folder and not searched for "
-            "vocals; prepare that folder with the same --vocals."
+            f"Not searched for vocals: {count(n_unsearched, 'clip')} of files outside the input "
+            "folder; prepare that folder with the same --vocals."
         )
     return advice

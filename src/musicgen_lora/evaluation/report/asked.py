@@ -1,0 +1,85 @@
+"""Whether clips are as their prompts ask, in sentences and as rows of a table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from musicgen_lora.evaluation.report.verdicts import DASH, number
+from musicgen_lora.evaluation.sound.asked_words import WORDS
+from musicgen_lora.plural import count
+
+MEASURE_NAMES = {
+    "tempo": "tempo within 4 %",
+    "tempo_or_octave": "the same, or its half or double",
+    "key": "key",
+    "key_or_relative": "the same, or its relative key",
+} | {word.name: word.label for word in WORDS}
+RULES = {word.name: word.rule for word in WORDS}
+SIDES = ("others", "base", "adapter", "reference")
+
+
+def obedience_sentences(obedience: Mapping[str, Any]) -> list[str]:
+    """How often tempo and key are as asked for, and all words together."""
+    measures = obedience["measures"]
+    sentences = []
+    for name in ("tempo", "key"):
+        if measures[name]["adapter"] is not None:
+            sentences.append(
+                f"As asked, {MEASURE_NAMES[name]}: {_told([measures[name]])} "
+                f"(n = {count(measures[name]['adapter']['n'], 'prompt')} that ask)."
+            )
+    words = [measures[name] for name in RULES if measures[name]["adapter"] is not None]
+    if words:
+        n_words = sum(row["adapter"]["n"] for row in words)
+        sentences.append(
+            f"As asked, words that can be measured: {_told(words)} "
+            f"(n = {count(n_words, 'word')} of the prompts)."
+        )
+    return sentences
+
+
+def _told(rows: list[Mapping[str, Any]]) -> str:
+    """Hits of several measures together, a side after the other."""
+    hits = {side: _together(row[side] for row in rows) for side in SIDES}
+    told = [f"with the adapter {hits['adapter']}"]
+    if hits["base"]:
+        told.append(f"with the base {hits['base']}")
+    if hits["others"]:
+        told.append(f"in its clips of other prompts {hits['others']}")
+    if hits["reference"]:
+        told.append(f"in the held-out audio {hits['reference']}")
+    return ", ".join(told)
+
+
+def _together(found: Iterable[Mapping[str, Any] | None]) -> str:
+    told = [own for own in found if own is not None]
+    if not told:
+        return ""
+    return f"{sum(own['hits'] for own in told)} / {sum(own['n'] for own in told)}"
+
+
+def obedience_rows(obedience: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Each measure that was asked for, as texts."""
+    rows = []
+    for name, row in obedience["measures"].items():
+        if not row["asked"]:
+            continue
+        texts = {
+            "label": MEASURE_NAMES[name],
+            "rule": RULES.get(name, ""),
+            "why": row["why"],
+            "p": number(row["p_value"]),
+        }
+        for side in SIDES:
+            found = row[side]
+            texts[side] = DASH if found is None else f"{found['hits']} / {found['n']}"
+            texts[f"{side}_interval"] = (
+                ""
+                if found is None
+                else f"{found['share'] * 100:.0f} %"
+                if side == "others"
+                else f"{found['ci_low'] * 100:.0f} to {found['ci_high'] * 100:.0f} %"
+            )
+        rows.append(texts)
+    return rows
