@@ -56,8 +56,8 @@ HANDS = ((0.5, 0.0), (0.5, 0.25), (1.0, 0.0), (1.0, 0.25), (2.0, 0.0), (2.0, 0.2
 """Turns a bar, and the turn where it is highest, of the heads that are the clock."""
 REACH_FRAMES = 512
 FAR_WEIGHT = 0.3
-"""Positions' waves are too far apart, and the tempo's too few, to follow a hand of two turns a bar
-for 30 s: past this position an error of it weighs less, and it fades."""
+"""A head has too few dimensions to follow a hand of one or two turns a bar for 30 s: past this
+position an error of it weighs less, and it fades."""
 DOUBLINGS = ((0, 2), (1,), (2,))
 """By layer, the hands whose speed it doubles: 0 goes half a turn a bar, 1 one, 2 two."""
 N_SPEEDS = 4
@@ -68,7 +68,7 @@ GAIN = 2.0
 """Largest difference of a hand's scores; its signal is the hyperbolic tangent of half of it."""
 VOLUME = 3.0
 """Length of a signal where it enters the decoder; a position has a length of 11."""
-NOISE = (0.3, 0.05)
+NOISE = (0.1, 0.05)
 """What the fit allows for in positions (to which tokens come to be added) and in the facts."""
 
 
@@ -145,7 +145,7 @@ def clock_products(positions: np.ndarray, turns: float, phase: float) -> np.ndar
     frames = np.arange(N_POSITIONS)
     weights = np.ones(N_POSITIONS)
     wanted = np.cos(2.0 * np.pi * (turns * frames[:, None] * bar_turns(bpm) - phase))
-    if turns > 1.0:
+    if turns > 0.5:
         wanted *= np.interp(frames, (REACH_FRAMES, 2 * REACH_FRAMES), (1.0, 0.0))[:, None]
         weights[REACH_FRAMES:] = FAR_WEIGHT
     half = _ridge(positions, wanted, NOISE[0], weights)

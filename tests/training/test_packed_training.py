@@ -6,6 +6,7 @@ import dataclasses
 import json
 import shutil
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -376,3 +377,22 @@ def test_an_adapters_windows_are_no_longer_than_the_bases(
     assert run.n_frames == 25
     assert "trained on no longer ones" in capsys.readouterr().out
     assert PackedRun(dataclasses.replace(settings, model_path=str(base))).n_frames == 40
+
+
+def test_tokens_stay_off_the_directions_of_positions(settings):
+    apart = dataclasses.replace(settings, tokens_off_positions=True)
+    train_packed(apart)
+    best = MusicGen.load(str(settings.output_dir / "best_model"))
+    decoder: Any = best.hf.decoder.model.decoder
+    positions = decoder.embed_positions.weights
+    for table in decoder.embed_tokens:
+        lengths = table.weight.norm(dim=1)
+        assert lengths.min() > 0.01, "nothing is left"
+        along = (table.weight @ positions.T).abs() / (lengths[:, None] * positions.norm(dim=1))
+        assert along.max() < 0.05
+
+
+def test_what_changes_the_base_is_not_for_adapters(settings):
+    for change in ({"tokens_off_positions": True}, {"max_embedding_norm": 1.0}):
+        with pytest.raises(UserError, match="--trainable full"):
+            dataclasses.replace(settings, trainable="lora", **change)

@@ -89,6 +89,7 @@ class PackedSettings:
     loop_share: float = 0.0
     wrong_tokens: float = 0.0
     max_embedding_norm: float = math.inf
+    tokens_off_positions: bool = False
     max_steps: int = 1_000
     max_minutes: float = math.inf
     log_every: int = 10
@@ -113,6 +114,12 @@ class PackedSettings:
             # NaN is in no range.
             if not least <= value <= most:
                 raise UserError(f"--{name} {value:g}: must be from {least:g} to {most:g}.")
+        bounds = self.tokens_off_positions or self.max_embedding_norm < math.inf
+        if bounds and self.trainable != "full":
+            raise UserError(
+                "--tokens_off_positions and --max_embedding_norm change the base's embeddings: "
+                "give them with --trainable full."
+            )
 
     def plain(self) -> dict[str, Any]:
         """The flags as JSON has them."""
@@ -137,6 +144,11 @@ def parse_settings(arguments: list[str] | None, description: str) -> PackedSetti
     for field in dataclasses.fields(PackedSettings):
         if not field.init:
             continue
+        if types[field.name] is bool:
+            parser.add_argument(
+                f"--{field.name}", type=_truth, nargs="?", const=True, default=False
+            )
+            continue
         choices = get_args(types[field.name]) or None
         parser.add_argument(
             f"--{field.name}",
@@ -146,3 +158,10 @@ def parse_settings(arguments: list[str] | None, description: str) -> PackedSetti
             default=None if field.default is dataclasses.MISSING else field.default,
         )
     return PackedSettings(**vars(parser.parse_args(arguments)))
+
+
+def _truth(text: str) -> bool:
+    try:
+        return {"true": True, "false": False}[text.lower()]
+    except KeyError:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false") from None
