@@ -1,7 +1,7 @@
 """Puts the trained base model into the package: fp16 on disk, fp32 in memory, tokenizer without
 white space, the length that it was trained on, and the model card.
 
-    python -m pretraining.base.export --trained_duration_s 30
+    python -m pretraining.base.export --trained_duration_s 10
 """
 
 from __future__ import annotations
