@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from tiny import make_tiny_musicgen
 
 from musicgen_lora import GenerateSettings, MusicGen, UserError, generate_audio
+from musicgen_lora.atomic import sha256_file
 from musicgen_lora.generation.clips.clip import Clip
 
 PROMPTS = ["hip hop 808 beat", "sparse <b>drums</b>"]
@@ -150,7 +151,9 @@ def test_a_clip_is_saved_in_any_format_and_over_nothing_else(
     path = first.save(tmp_path / "a.wav")
     assert soundfile.info(path).subtype == "PCM_24"
     assert {p.suffix for p in tmp_path.iterdir()} == {".wav", ".json", ".png"}
-    assert json.loads(path.with_suffix(".json").read_text()) == first.facts
+    said = json.loads(path.with_suffix(".json").read_text())
+    hashes = {p.suffix: sha256_file(p) for p in tmp_path.iterdir() if p.suffix != ".json"}
+    assert said == {**first.facts, "sha256": hashes}
     assert first.save(str(path)) == path, "the same clip again"
     for other in ("a.wav", "a.ogg"):
         with pytest.raises(UserError, match=r"a\.(json|png|wav): is there already"):

@@ -234,7 +234,7 @@ def test_tokenising_is_a_command_of_its_own(
     settings = TokeniseSettings(model_path=str(tiny_model_dir), data_dir=tmp_path / "out")
     folder = tokenise_dataset(settings)
     assert list(folder.glob("*.npy"))
-    assert "1 clips encoded, 0 were there" in capsys.readouterr().out
+    assert "1 clip encoded, 0 were there" in capsys.readouterr().out
     tokenise_dataset(settings)
     assert "0 clips encoded, 1 were there" in capsys.readouterr().out
 

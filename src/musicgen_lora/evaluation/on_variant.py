@@ -41,7 +41,7 @@ def play(session: Session, voice: Voice, name: str) -> Performance:
         top_p=settings.top_p,
         temperature=settings.temperature,
     )
-    with progress(session.console, f"{count(len(prompts), 'prompt')}, {name}, frames") as on_step:
+    with progress(session.console, f"frames of {count(len(prompts), 'prompt')}, {name}") as on_step:
         codes = play_prompts(
             voice,
             prompts,
