@@ -8,7 +8,6 @@ be spelt.
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Iterable
 from typing import Any
@@ -39,11 +38,11 @@ def kept_pieces(tokenizer: dict[str, Any], texts: Iterable[str]) -> list[int]:
 
 def with_pieces(tokenizer: dict[str, Any], kept: list[int]) -> dict[str, Any]:
     """The content of a tokenizer.json that has only these pieces, numbered anew."""
-    smaller = copy.deepcopy(tokenizer)
     vocabulary = tokenizer["model"]["vocab"]
-    smaller["model"]["vocab"] = [vocabulary[number] for number in kept]
-    smaller["added_tokens"] = [t for t in tokenizer["added_tokens"] if t["id"] < N_SPECIAL]
-    return smaller
+    return tokenizer | {
+        "model": tokenizer["model"] | {"vocab": [vocabulary[number] for number in kept]},
+        "added_tokens": [t for t in tokenizer["added_tokens"] if t["id"] < N_SPECIAL],
+    }
 
 
 def keep_rows(model: Any, kept: list[int]) -> None:

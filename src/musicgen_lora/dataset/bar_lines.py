@@ -19,7 +19,8 @@ def bar_lines(clip: Clip, frame_rate: float) -> tuple[float, float]:
     """The frame of a clip's first bar line and the frames of a bar of four beats: `UNKNOWN` without
     `bpm`. A clip without `first_bar_s` is taken to begin with a bar; where it doesn't, the lines
     lie whole bars after its beginning, where what it begins with comes again."""
-    first_s, bpm = _number(clip.fields.get("first_bar_s", 0.0)), _number(clip.fields.get("bpm"))
+    fields = clip.fields
+    first_s, bpm = _number(fields.get("first_bar_s", 0.0)), _number(fields.get("bpm"))
     if not (first_s >= 0.0 and bpm > 0.0):
         return UNKNOWN
     return first_s * frame_rate, 240.0 / bpm * frame_rate

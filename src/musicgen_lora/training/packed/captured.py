@@ -160,11 +160,8 @@ class CapturedGradients:
         return self._codebooks
 
     def _set(self, draw: Draw, totals: torch.Tensor) -> None:
-        self._draw.starts.copy_(draw.starts, non_blocking=True)
-        self._draw.n_frames.copy_(draw.n_frames, non_blocking=True)
-        self._draw.captions.copy_(draw.captions, non_blocking=True)
-        self._draw.periods.copy_(draw.periods, non_blocking=True)
-        self._draw.seeds.copy_(draw.seeds, non_blocking=True)
+        for own, given in zip(self._draw, draw, strict=True):
+            own.copy_(given, non_blocking=True)
         self._totals.copy_(totals, non_blocking=True)
 
     def _run(self) -> None:

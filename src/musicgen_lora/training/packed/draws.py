@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -20,8 +19,7 @@ NULL_CAPTION = 0
 """Row of the table of text states that is the null condition."""
 
 
-@dataclass(frozen=True)
-class Draw:
+class Draw(NamedTuple):
     """Which windows a batch has.
 
     Args:
@@ -41,15 +39,7 @@ class Draw:
 
     def to(self, device: torch.device) -> Draw:
         """The same on another device."""
-        parts = (self.starts, self.n_frames, self.captions, self.periods, self.seeds)
-        return Draw(*(part.to(device) for part in parts))
-
-
-class _Bar(NamedTuple):
-    """Where a window begins on a bar line, and the frames after which it begins again."""
-
-    start: int
-    period: int
+        return Draw(*(part.to(device) for part in self))
 
 
 class Draws:
@@ -104,7 +94,7 @@ class Draws:
         rows = self._train[[clip for _, clip in places]]
         lengths = self._tokens.n_frames[rows]
         starts, captions = self._offsets[rows], np.empty(len(rows), dtype=np.int64)
-        periods = np.full(len(rows), self._n_frames, dtype=np.int64)
+        whole, periods = self._n_frames, np.empty(len(rows), dtype=np.int64)
         for at, ((epoch, clip), row) in enumerate(zip(places, rows.tolist(), strict=True)):
             draw = draw_window(
                 (self._seed, epoch, clip),
@@ -112,9 +102,9 @@ class Draws:
                 n_captions=len(self._captions[row]),
                 condition_dropout=self._condition_dropout,
             )
-            bar = self._bar((epoch, clip), row, int(lengths[at]) - self._n_frames)
-            starts[at] += draw.start if bar is None else bar.start
-            periods[at] = self._n_frames if bar is None else bar.period
+            spare = int(lengths[at]) - self._n_frames
+            start, periods[at] = self._on_bar((epoch, clip), row, spare) or (draw.start, whole)
+            starts[at] += start
             is_null = draw.caption is None
             captions[at] = NULL_CAPTION if is_null else self._captions[row][draw.caption]
         return Draw(
@@ -125,9 +115,10 @@ class Draws:
             torch.tensor([seed_of("wrong", self._seed, *place) for place in places]),
         )
 
-    def _bar(self, place: tuple[int, int], row: int, spare: int) -> _Bar | None:
-        """The frame nearest one of the clip's bar lines, for the share of windows that begin there;
-        None for the others, and where no bar line leaves a whole window."""
+    def _on_bar(self, place: tuple[int, int], row: int, spare: int) -> tuple[int, int] | None:
+        """The frame nearest one of the clip's bar lines, and the frames after which the window
+        begins again, for the share of windows that begin there; None for the others, and where no
+        bar line leaves a whole window."""
         bars = self._tokens.bars
         if bars is None or not self._bar_start_share:
             return None
@@ -139,7 +130,7 @@ class Draws:
         start = nearest_bar_line(int(rng.integers(spare + 1)), spare, lines)
         period = round(length * int(rng.choice(LOOP_BARS)))
         loops = rng.random() < self._loop_share and 2 * period <= self._n_frames
-        return _Bar(start, period if loops else self._n_frames)
+        return start, period if loops else self._n_frames
 
     def held_out(self, limit: int, batch_size: int) -> list[Draw]:
         """Fixed windows: of up to `limit` held-out clips the first, with its first caption."""
