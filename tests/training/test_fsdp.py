@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -131,7 +130,8 @@ def exhaust_second_process(
 ) -> StepResult | None:
     """Memory of the second process runs out in its third step, while the first waits for it."""
     if processes.rank() == 1 and step_number(where) == 3:
-        learner = replace(learner, text=SecondBatchLost(learner.text))
+        model: Any = learner.model
+        model.text = SecondBatchLost(model.text)
     return optimise_step(learner, batches, totals, where)
 
 
