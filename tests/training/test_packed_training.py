@@ -27,6 +27,7 @@ from musicgen_lora.training.packed.captured import (
     DeviceData,
     step_totals,
     with_wrong_tokens,
+    within_loop,
 )
 from musicgen_lora.training.packed.draws import Draw, Draws
 from musicgen_lora.training.packed.settings import PackedSettings
@@ -178,11 +179,23 @@ def test_loops_go_round_in_whole_bars(tokens, tiny_model_dir):
     starts = draw.starts.numpy().reshape(200, 2)[:, 0]
     assert ((starts[periods[:, 0] < 24] - 2) % 5 == 0).all()
     codes = data.batch(draw)[0].numpy()
-    for clip, start, period in zip(codes, draw.starts.tolist(), draw.periods.tolist(), strict=True):
+    for clip, start, length in zip(codes, draw.starts.tolist(), draw.periods.tolist(), strict=True):
+        period = int(length)
         np.testing.assert_array_equal(clip[:, period:], clip[:, : 24 - period])
         np.testing.assert_array_equal(clip[:, :period].T, tokens.codes[start : start + period])
     assert (drawn(0.0).periods == 24).all()
     assert (drawn(1.0, bar_start_share=0.0).periods == 24).all()
+
+
+def test_each_round_of_a_loop_begins_at_the_frame_nearest_to_its_tempo():
+    periods = torch.tensor([99.6, 100.5, 33.37, 500.0], dtype=torch.float64)
+    within = within_loop(500, periods).numpy()
+    for row, period in zip(within, periods.tolist(), strict=True):
+        begins = np.flatnonzero(row == 0)
+        rounds = np.arange(len(begins))
+        assert np.abs(begins - rounds * period).max() <= 0.5
+        np.testing.assert_array_equal(np.diff(row)[np.diff(row) != 1] < 0, True)
+        assert row.max() <= np.ceil(period)
 
 
 def test_wrong_tokens_are_those_of_another_moment():

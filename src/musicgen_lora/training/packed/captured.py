@@ -52,10 +52,21 @@ class DeviceData:
 
     def batch(self, draw: Draw) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """`codes [B, K, T]`, `states [B, L, D_text]` and `mask [B, L]` of a draw."""
-        within = torch.arange(self.n_frames, device=draw.starts.device) % draw.periods[:, None]
-        frames = draw.starts[:, None] + within
+        frames = draw.starts[:, None] + within_loop(self.n_frames, draw.periods)
         codes = self.codes[frames].long().transpose(1, 2)
         return codes, self.states[draw.captions], self.mask[draw.captions]
+
+
+def within_loop(n_frames: int, periods: torch.Tensor) -> torch.Tensor:
+    """Which frame of its loop each of `n_frames` is, `[B, n_frames]`: round after round begins at
+    the frame nearest to where it should, so that a loop of 99.6 frames stays in its tempo.
+
+    Args:
+        periods: frames of a loop, `[B]`.
+    """
+    frames = torch.arange(n_frames, device=periods.device)
+    rounds = torch.floor((frames + 0.5) / periods[:, None])
+    return frames - torch.ceil(rounds * periods[:, None] - 0.5).long()
 
 
 def _table(

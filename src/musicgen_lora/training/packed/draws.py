@@ -26,7 +26,7 @@ class Draw(NamedTuple):
         starts: first frames in the codes of all clips, `[B]` int64.
         n_frames: lengths of the windows, `[B]` int64.
         captions: rows of the table of text states, `[B]` int64.
-        periods: frames after which a window begins again, `[B]` int64; its length for one that
+        periods: frames after which a window begins again, `[B]` float64; its length for one that
             does not.
         seeds: of what else is drawn for each window, `[B]` int64.
     """
@@ -94,7 +94,7 @@ class Draws:
         rows = self._train[[clip for _, clip in places]]
         lengths = self._tokens.n_frames[rows]
         starts, captions = self._offsets[rows], np.empty(len(rows), dtype=np.int64)
-        whole, periods = self._n_frames, np.empty(len(rows), dtype=np.int64)
+        whole, periods = self._n_frames, np.empty(len(rows))
         for at, ((epoch, clip), row) in enumerate(zip(places, rows.tolist(), strict=True)):
             draw = draw_window(
                 (self._seed, epoch, clip),
@@ -115,7 +115,7 @@ class Draws:
             torch.tensor([seed_of("wrong", self._seed, *place) for place in places]),
         )
 
-    def _on_bar(self, place: tuple[int, int], row: int, spare: int) -> tuple[int, int] | None:
+    def _on_bar(self, place: tuple[int, int], row: int, spare: int) -> tuple[int, float] | None:
         """The frame nearest one of the clip's bar lines, and the frames after which the window
         begins again, for the share of windows that begin there; None for the others, and where no
         bar line leaves a whole window."""
@@ -128,7 +128,7 @@ class Draws:
         if rng.random() >= self._bar_start_share or not first <= spare:
             return None
         start = nearest_bar_line(int(rng.integers(spare + 1)), spare, lines)
-        period = round(length * int(rng.choice(LOOP_BARS)))
+        period = length * int(rng.choice(LOOP_BARS))
         loops = rng.random() < self._loop_share and 2 * period <= self._n_frames
         return start, period if loops else self._n_frames
 
@@ -141,7 +141,7 @@ class Draws:
                 torch.from_numpy(self._offsets[part]),
                 torch.from_numpy(np.minimum(self._tokens.n_frames[part], self._n_frames)),
                 torch.tensor([self._captions[row][0] for row in part]),
-                torch.full((len(part),), self._n_frames),
+                torch.full((len(part),), float(self._n_frames), dtype=torch.float64),
                 torch.zeros(len(part), dtype=torch.int64),
             )
             for part in (rows[at : at + batch_size] for at in range(0, len(rows), batch_size))
