@@ -6,27 +6,19 @@ language model never learns to listen to an untrained text encoder. Two things t
 
 - **Facts.** The text encoder learns to say, at each word, the facts of the clip that a caption
   belongs to: its tempo as waves, its style and key, which parts and instruments play (`facts`).
-- **The reader.** The first layer's cross-attention starts as what hands them on. A score of
-  attention is a product of a position and a word, and the phase of the bar, cos(2 pi t / bar),
-  nearly is a sum of products of the position's sinusoids and the tempo's waves: six heads are
-  fitted, by least squares, as the hands of clocks that go round once in two bars of the caption's
-  tempo, once in one, and for ten seconds twice in one. The others look at all words alike and
-  pass on the other facts. Its feed-forward units double the clock's speed, since
-  cos 2a = cos^2 a - sin^2 a, and those of the next two layers begin by doing so.
+- **The clock.** The first layer becomes what hands them on, and shows where in the bar of the
+  caption's tempo each position is (`clock`).
   Where a window begins on a bar line the clock says where in the bar it is; elsewhere it says
   what lies a bar ago. A model trained on windows that begin anywhere read none of it: what had
   sounded told it the tempo, and by itself it played none.
 
-The language model is trained from there, with the text encoder and the whole first layer frozen,
-and tokens' embeddings bounded: where that layer's self-attention learnt too, what it adds to a
-position hid it from the clock, and after 5,000 steps the hands showed next to nothing.
+The language model is trained from there, with the text encoder and the whole first layer frozen.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
 import time
 from pathlib import Path
 from typing import Any
@@ -35,6 +27,7 @@ import numpy as np
 import torch
 from transformers import AutoProcessor, AutoTokenizer, MusicgenForConditionalGeneration
 
+from pretraining.base.clock import ClockLesson, start_reader, teach_clock
 from pretraining.base.facts import (
     END,
     END_LEVEL,
@@ -42,34 +35,10 @@ from pretraining.base.facts import (
     KEY,
     N_FACTS,
     STYLE,
-    TEMPOS,
     WAVES,
-    bar_turns,
     caption_and_facts,
-    tempo_waves,
 )
 from pretraining.paths import WORK
-
-N_POSITIONS = 1536
-"""Positions that the clock is right for: 30 s and the delay."""
-HANDS = ((0.5, 0.0), (0.5, 0.25), (1.0, 0.0), (1.0, 0.25), (2.0, 0.0), (2.0, 0.25))
-"""Turns a bar, and the turn where it is highest, of the heads that are the clock."""
-REACH_FRAMES = 512
-FAR_WEIGHT = 0.3
-"""A head has too few dimensions to follow a hand of one or two turns a bar for 30 s: past this
-position an error of it weighs less, and it fades."""
-DOUBLINGS = ((0, 2), (1,), (2,))
-"""By layer, the hands whose speed it doubles: 0 goes half a turn a bar, 1 one, 2 two."""
-N_SPEEDS = 4
-"""Half a turn, one, two and four turns a bar."""
-N_WORDS = 20
-"""Tokens of a usual caption."""
-GAIN = 2.0
-"""Largest difference of a hand's scores; its signal is the hyperbolic tangent of half of it."""
-VOLUME = 3.0
-"""Length of a signal where it enters the decoder; a position has a length of 11."""
-NOISE = (0.1, 0.05)
-"""What the fit allows for in positions (to which tokens come to be added) and in the facts."""
 
 
 def targets(
@@ -133,102 +102,6 @@ def _errors(
     return (states @ basis.T - wanted).square(), mask
 
 
-def clock_products(positions: np.ndarray, turns: float, phase: float) -> np.ndarray:
-    """The matrix `[D, 2 * N_WAVES]` between positions and tempo waves whose products are
-    cos(2 pi (turns * t / bar - phase)), by least squares over all tempos.
-
-    Args:
-        positions: `[N_POSITIONS, D]`.
-    """
-    bpm = np.arange(TEMPOS[0], TEMPOS[1], 0.5)
-    waves = tempo_waves(bpm)
-    frames = np.arange(N_POSITIONS)
-    weights = np.ones(N_POSITIONS)
-    wanted = np.cos(2.0 * np.pi * (turns * frames[:, None] * bar_turns(bpm) - phase))
-    if turns > 0.5:
-        wanted *= np.interp(frames, (REACH_FRAMES, 2 * REACH_FRAMES), (1.0, 0.0))[:, None]
-        weights[REACH_FRAMES:] = FAR_WEIGHT
-    half = _ridge(positions, wanted, NOISE[0], weights)
-    return _ridge(waves, half.T, NOISE[1]).T
-
-
-def _ridge(
-    inputs: np.ndarray, outputs: np.ndarray, noise: float, weights: np.ndarray | None = None
-) -> np.ndarray:
-    """Least squares of rows that weigh so much, where each input carries noise of that standard
-    deviation."""
-    weights = np.ones(len(inputs)) if weights is None else weights
-    weighed = inputs * weights[:, None]
-    gram = weighed.T @ inputs + noise**2 * weights.sum() * np.eye(inputs.shape[1])
-    return np.linalg.solve(gram, weighed.T @ outputs)
-
-
-@torch.no_grad()
-def start_reader(model: Any, basis: torch.Tensor) -> None:
-    """Sets the first layer to the clock and the facts, and feed-forward units of the next two that
-    double its speed."""
-    decoder = model.decoder.model.decoder
-    width, n_heads = model.decoder.config.hidden_size, model.decoder.config.num_attention_heads
-    size = width // n_heads
-    table = decoder.embed_positions.weights[:N_POSITIONS].double()
-    # What is least like a position is where signals disturb them least.
-    quiet = torch.linalg.svd(table - table.mean(0), full_matrices=True)[2].flip(0)
-    positions = torch.nn.functional.layer_norm(table, (width,)).numpy()
-    # The text enters in its own size, in as many directions as it has.
-    entry = torch.linalg.qr(torch.randn(width, basis.shape[1]))[0]
-    model.enc_to_dec_proj.weight.copy_(entry)
-    model.enc_to_dec_proj.bias.zero_()
-    said = (basis @ entry.T).double()
-    attention = decoder.layers[0].encoder_attn
-    query, key, value, out = (torch.zeros(width, width, dtype=torch.float64) for _ in range(4))
-    constant = torch.from_numpy(_ridge(positions, np.ones((N_POSITIONS, 1)), NOISE[0]))[:, 0]
-    for head, (turns, phase) in enumerate(HANDS):
-        rows = slice(head * size, (head + 1) * size)
-        products = GAIN * size**0.5 * torch.from_numpy(clock_products(positions, turns, phase))
-        left, strengths, right = torch.linalg.svd(products, full_matrices=False)
-        root = strengths.sqrt()[:, None]
-        # A head has one dimension less for the products; those left out are the smallest.
-        n = min(len(root), size - 1)
-        query[rows][:n] = (root * left.T)[:n]
-        key[rows][:n] = (root * right)[:n] @ said[WAVES]
-        # Words together weigh as much as the end token where the hand shows nothing.
-        query[rows][n] = constant * size**0.5
-        key[rows][n] = math.log(N_WORDS) / (2.0 * END_LEVEL) * said[END]
-        value[rows.start] = -said[END] / END_LEVEL
-        out[:, rows.start] = VOLUME * quiet[head]
-    facts = range(STYLE.start, FLAG.stop)
-    first = len(HANDS) * size
-    assert len(facts) <= width - first
-    for number, fact in enumerate(facts):
-        value[first + number] = said[fact]
-        out[:, first + number] = VOLUME / 2 * quiet[2 * N_SPEEDS + number]
-    for part, weight in (("q", query), ("k", key), ("v", value), ("out", out)):
-        getattr(attention, f"{part}_proj").weight.copy_(weight)
-    # The first layer is the reader and nothing else.
-    decoder.layers[0].self_attn.out_proj.weight.zero_()
-    decoder.layers[0].fc2.weight.zero_()
-    for layer, hands in zip(decoder.layers, DOUBLINGS, strict=False):
-        for number, hand in enumerate(hands):
-            _double(layer, quiet, first=2 * hand, unit=8 * number)
-
-
-def _double(layer: Any, quiet: torch.Tensor, *, first: int, unit: int) -> None:
-    """Eight units, from `unit` on, that turn cos a and sin a in directions `first` and `first + 1`
-    of `quiet` into cos 2a and sin 2a in the next two.
-
-    GELU(x) + GELU(-x) is even, and of cos a it has a part in cos 2a; what is constant in it falls
-    out of the difference of two.
-    """
-    cosine, sine = quiet[first], quiet[first + 1]
-    pairs = ((cosine, sine), (cosine + sine, cosine - sine))
-    for number, (high, low) in enumerate(pairs):
-        for at, (direction, sign) in enumerate(
-            ((high, 1), (-high, 1), (low, -1), (-low, -1)), start=unit + 4 * number
-        ):
-            layer.fc1.weight[at] = direction / direction.norm()
-            layer.fc2.weight[:, at] = sign * quiet[first + 2 + number]
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
@@ -236,7 +109,8 @@ def main() -> None:
     parser.add_argument("--model_path", type=Path, default=WORK / "untrained")
     parser.add_argument("--corpus", type=Path, default=WORK / "corpus")
     parser.add_argument("--output_dir", type=Path, default=WORK / "taught")
-    parser.add_argument("--n_steps", type=int, default=2500)
+    parser.add_argument("--n_steps", type=int, default=2500, help="of the text encoder")
+    parser.add_argument("--n_clock_steps", type=int, default=2500)
     options = parser.parse_args()
     metadata = options.corpus / "metadata.json"
     for path, maker in [
@@ -253,6 +127,7 @@ def main() -> None:
     basis = torch.linalg.qr(torch.randn(d_text, d_text))[0][:N_FACTS]
     teach_facts(model, tokenizer, rows, basis, n_steps=options.n_steps)
     start_reader(model, basis)
+    teach_clock(model, ClockLesson(model, tokenizer, rows), n_steps=options.n_clock_steps)
     model.save_pretrained(options.output_dir)
     AutoProcessor.from_pretrained(options.model_path).save_pretrained(options.output_dir)
 

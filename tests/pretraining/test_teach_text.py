@@ -16,8 +16,8 @@ from transformers import (
     T5Config,
 )
 
+from pretraining.base import clock, teach_text
 from pretraining.base import facts as caption_facts
-from pretraining.base import teach_text
 
 ROW = {"style": "funk", "tags": ["funk", "drums and bass", "energetic", "no hats"], "texts": []}
 WIDTH, D_TEXT = 256, 96
@@ -25,7 +25,7 @@ WIDTH, D_TEXT = 256, 96
 
 def small_base() -> Any:
     decoder = MusicgenDecoderConfig(
-        vocab_size=16, num_hidden_layers=2, ffn_dim=64, num_attention_heads=8, hidden_size=WIDTH
+        vocab_size=16, num_hidden_layers=2, ffn_dim=256, num_attention_heads=8, hidden_size=WIDTH
     )
     text = T5Config(vocab_size=16, d_model=D_TEXT, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
     codec = EncodecConfig(num_filters=2, hidden_size=8, codebook_size=16)
@@ -34,67 +34,99 @@ def small_base() -> Any:
     return MusicgenForConditionalGeneration(config).eval()
 
 
-def what_is_read(bpm: float | None, n_words: int = 20) -> tuple[np.ndarray, Any]:
-    """What a base with a fresh reader adds to each position `[T, D]` when a perfect encoder says
-    the facts of `ROW` at `bpm`, and the base."""
+def started_base() -> tuple[Any, torch.Tensor]:
+    """A base with a fresh reader, and the directions in which its text states say the facts."""
     base = small_base()
     basis = torch.linalg.qr(torch.randn(D_TEXT, D_TEXT))[0][: caption_facts.N_FACTS]
-    teach_text.start_reader(base, basis)
-    facts = caption_facts.clip_facts(ROW, bpm)[None]
+    clock.start_reader(base, basis)
+    return base, basis
+
+
+def perfectly_said(
+    base: Any, basis: torch.Tensor, bpm: float | None, n_words: int = 20
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Text states and mask, as the decoder has them, when a perfect encoder says the facts of `ROW`
+    at `bpm`."""
     tokens = {
         "input_ids": torch.tensor([[5] * n_words + [1]]),
         "attention_mask": torch.ones(1, n_words + 1, dtype=torch.long),
     }
-    said, mask = teach_text.targets(tokens, facts, 1)
+    said, mask = teach_text.targets(tokens, caption_facts.clip_facts(ROW, bpm)[None], 1)
     assert bool(mask.all())
-    layer = base.decoder.model.decoder.layers[0]
-    positions = base.decoder.model.decoder.embed_positions.weights[None, :1500]
     with torch.no_grad():
-        text = base.enc_to_dec_proj(said @ basis)
-        read = layer.encoder_attn(layer.encoder_attn_layer_norm(positions), text)[0]
-    return read[0].numpy(), base
+        return base.enc_to_dec_proj(said @ basis), mask
+
+
+def what_is_shown(bpm: float | None) -> np.ndarray:
+    """What a fresh reader adds in each hand's direction, `[T, hands]`."""
+    base, basis = started_base()
+    decoder = base.decoder.model.decoder
+    positions = decoder.embed_positions.weights[None, : clock.N_POSITIONS]
+    with torch.no_grad():
+        read = clock.read_text(decoder.layers[0], positions, perfectly_said(base, basis, bpm))
+    return (read @ clock.Signals.of(decoder).hands.T)[0].numpy()
 
 
 @pytest.mark.parametrize("bpm", [62.5, 93.75, 120.0, 139.0, 176.47])
-def test_the_hands_follow_the_bar_at_the_captions_tempo(bpm: float) -> None:
-    read, base = what_is_read(bpm)
-    attention = base.decoder.model.decoder.layers[0].encoder_attn
-    turn = 2.0 * np.pi * np.arange(1500) * bpm / (4.0 * 3000.0)
-    for head, (turns, phase) in enumerate(teach_text.HANDS):
-        direction = attention.out_proj.weight[:, head * 32].detach().numpy()
-        signal = read @ direction / np.linalg.norm(direction)
+def test_the_fitted_hands_follow_the_bar_at_the_captions_tempo(bpm: float) -> None:
+    shown = what_is_shown(bpm)
+    turn = 2.0 * np.pi * np.arange(clock.N_POSITIONS) * bpm / (4.0 * 3000.0)
+    for signal, (turns, phase) in zip(shown.T, clock.FITTED, strict=False):
         hand = np.cos(turns * turn - 2.0 * np.pi * phase)
-        reach = teach_text.REACH_FRAMES if turns > 1.0 else 1500
-        right = np.corrcoef(signal[:reach], hand[:reach])[0, 1]
-        assert right > {0.5: 0.95, 1.0: 0.7, 2.0: 0.85}[turns], (turns, right)
-        assert 0.3 < signal[:reach].std() / teach_text.VOLUME < 0.8, turns
+        assert np.corrcoef(signal, hand)[0, 1] > 0.9, turns
+        assert 0.3 < signal.std() / clock.VOLUME < 0.8, turns
 
 
-@pytest.mark.parametrize("bpm", [71.0, 120.0, 168.0])
-def test_the_first_layer_reads_and_does_nothing_else(bpm: float) -> None:
-    """It hears no token before, so that what it reads stays what it is; its feed-forward units
-    double hands of half a turn and of two."""
-    read, base = what_is_read(bpm)
+def test_the_first_layer_reads_and_does_nothing_else() -> None:
+    """What is taught by hand is what the layer does: it hears no token before."""
+    base, basis = started_base()
+    states, mask = perfectly_said(base, basis, 120.0)
     layer = base.decoder.model.decoder.layers[0]
-    positions = base.decoder.model.decoder.embed_positions.weights[: teach_text.N_POSITIONS]
-    quiet = torch.linalg.svd(positions.double() - positions.double().mean(0))[2].flip(0).float()
+    heard = torch.randn(1, 40, WIDTH)
+    torch.nn.init.normal_(layer.fc2.weight, std=0.1)
     with torch.no_grad():
-        heard = positions[None, :1500]
-        assert not layer.self_attn(layer.self_attn_layer_norm(heard))[0].any()
-        clock = heard + torch.from_numpy(read)
-        units = layer.activation_fn(layer.fc1(layer.final_layer_norm(clock)))
-        doubled = (layer.fc2(units)[0] @ quiet.T).numpy()
-    turn = 2.0 * np.pi * np.arange(1500) * bpm / (4.0 * 3000.0)
-    for first, turns, reach in ((2, 1.0, 1500), (6, 4.0, teach_text.REACH_FRAMES)):
-        for direction, phase in ((first, 0.0), (first + 1, 0.25)):
-            hand = np.cos(turns * turn - 2.0 * np.pi * phase)[:reach]
-            assert np.corrcoef(doubled[:reach, direction], hand)[0, 1] > 0.85, (turns, phase)
+        whole = layer(heard, encoder_hidden_states=states)
+        whole = whole[0] if isinstance(whole, tuple) else whole
+        by_hand = heard + clock.read_text(layer, heard, (states, mask))
+    torch.testing.assert_close(whole, by_hand, atol=1e-4, rtol=1e-4)
 
 
 def test_without_a_tempo_the_clock_stands_still() -> None:
-    moving, _ = what_is_read(120.0)
-    still, _ = what_is_read(None)
-    assert moving.std(axis=0).max() > 10.0 * still.std(axis=0).max()
+    moving, still = (what_is_shown(bpm).std(axis=0).max() for bpm in (120.0, None))
+    assert moving > 10.0 * still
+
+
+def test_the_clock_learns_hands_that_no_fit_has(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Four turns a bar, from the fitted two, on captions that a perfect encoder says."""
+    for name, value in {
+        "N_CAPTIONS": 60,
+        "N_HELD": 20,
+        "CAPTIONS_A_STEP": 16,
+        "POSITIONS_A_CAPTION": 60,
+    }.items():
+        monkeypatch.setattr(clock, name, value)
+
+    def said(model: Any, tokenizer: Any, captions: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
+        pairs = [perfectly_said(model, basis, float(text.split()[-2])) for text in captions]
+        states, masks = zip(*pairs, strict=True)
+        return torch.cat(states), torch.cat(masks)
+
+    monkeypatch.setattr(clock, "_states", said)
+    base, basis = started_base()
+    layer = base.decoder.model.decoder.layers[0]
+    rows = [{**ROW, "texts": [f"funk groove, {bpm} bpm"]} for bpm in range(60, 180, 3)]
+    lesson = clock.ClockLesson(base, None, rows)
+    torch.manual_seed(0)
+    before = clock.hands_shown(layer, lesson)
+    clock.teach_clock(base, lesson, n_steps=200)
+    after = clock.hands_shown(layer, lesson)
+    assert before[3] == pytest.approx(0.0, abs=0.05)
+    assert after[3] > 0.3
+    assert min(after[:3]) > 0.85
+    assert "turns a bar is shown" in capsys.readouterr().out
+    assert not any(parameter.requires_grad for parameter in layer.encoder_attn.parameters())
 
 
 def test_the_facts_are_what_the_clip_is() -> None:

@@ -1,0 +1,312 @@
+"""The first layer of the language model as a clock: what tells each position where in the bar of
+the caption's tempo it is, down to the sixteenth note.
+
+A score of attention is a product of a position and a word, and the phase of the bar,
+cos(2 pi t / bar), nearly is a sum of products of the position's sinusoids and the tempo's waves
+(`facts`). So six heads of the layer's cross-attention start, fitted by least squares, as the hands
+of clocks that go round once in two bars, once in one and twice in one; the others look at all words
+alike and pass on the other facts. Faster hands are no such sums: sinusoids lie too far apart for
+them over ten seconds. So the layer's cross-attention and its feed-forward units then learn by
+gradient to show the hands of half a turn to sixteen turns a bar, and nothing else, whatever the
+tokens are.
+
+The language model is trained with this layer frozen and tokens' embeddings bounded. Where it learnt
+freely its hands were hidden after 5,000 steps; where only hands of up to four turns were shown, no
+layer came to know where eighths are, and what it played was spread over the beat.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from pretraining.base.facts import (
+    END,
+    END_LEVEL,
+    FLAG,
+    STYLE,
+    TEMPOS,
+    WAVES,
+    bar_turns,
+    caption_and_facts,
+    stated_tempo,
+    tempo_waves,
+)
+
+N_POSITIONS = 516
+"""Positions that the clock is right for: 10 s, the delay, and a few to spare."""
+FITTED = ((0.5, 0.0), (0.5, 0.25), (1.0, 0.0), (1.0, 0.25), (2.0, 0.0), (2.0, 0.25))
+"""Turns a bar, and the turn where it is highest, of the heads that are fitted."""
+SPEEDS = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+"""Turns a bar of the hands that are shown, each as a cosine and a sine."""
+N_WORDS = 20
+"""Tokens of a usual caption."""
+GAIN = 2.0
+"""Largest difference of a fitted hand's scores; its signal is the hyperbolic tangent of half."""
+VOLUME = 2.3
+"""Length of a signal where it enters the decoder; a position has a length of 11."""
+NOISE = (0.1, 0.05)
+"""What the fit allows for in positions (to which tokens come to be added) and in the facts."""
+LONGEST_TOKENS = 6.0
+"""Up to this long is what tokens add to a position while the clock is taught."""
+N_CAPTIONS = 6000
+"""Captions that the clock is taught on; the last `N_HELD` are for the figures."""
+N_HELD = 300
+CAPTIONS_A_STEP = 48
+POSITIONS_A_CAPTION = 170
+LEARNING_RATE = 2e-3
+
+
+@dataclass(frozen=True)
+class Signals:
+    """Where the reader's signals lie in the decoder's width.
+
+    Args:
+        hands: directions of the cosine and the sine of each of `SPEEDS`, `[2 * len(SPEEDS), D]`.
+        facts: directions of style, key and flags, `[facts, D]`.
+    """
+
+    hands: torch.Tensor
+    facts: torch.Tensor
+
+    @classmethod
+    def of(cls, decoder: Any) -> Signals:
+        """Directions that are least like a position, where signals disturb them least."""
+        table = decoder.embed_positions.weights.double()
+        quiet = torch.linalg.svd(table - table.mean(0), full_matrices=True)[2].flip(0)
+        n_hands, n_facts = 2 * len(SPEEDS), FLAG.stop - STYLE.start
+        return cls(quiet[:n_hands].float(), quiet[n_hands : n_hands + n_facts].float())
+
+
+def clock_products(positions: np.ndarray, turns: float, phase: float) -> np.ndarray:
+    """The matrix `[D, 2 * N_WAVES]` between positions and tempo waves whose products are
+    cos(2 pi (turns * t / bar - phase)), by least squares over all tempos.
+
+    Args:
+        positions: `[N_POSITIONS, D]`.
+    """
+    bpm = np.arange(TEMPOS[0], TEMPOS[1], 0.5)
+    frames = np.arange(N_POSITIONS)
+    wanted = np.cos(2.0 * np.pi * (turns * frames[:, None] * bar_turns(bpm) - phase))
+    half = _ridge(positions, wanted, NOISE[0])
+    return _ridge(tempo_waves(bpm), half.T, NOISE[1]).T
+
+
+def _ridge(inputs: np.ndarray, outputs: np.ndarray, noise: float) -> np.ndarray:
+    """Least squares where each input carries noise of that standard deviation."""
+    gram = inputs.T @ inputs + noise**2 * len(inputs) * np.eye(inputs.shape[1])
+    return np.linalg.solve(gram, inputs.T @ outputs)
+
+
+@torch.no_grad()
+def start_reader(model: Any, basis: torch.Tensor) -> None:
+    """Sets the first layer to the fitted hands and the facts.
+
+    Args:
+        basis: directions of the text states that say the facts, `[N_FACTS, D_text]`.
+    """
+    decoder = model.decoder.model.decoder
+    width, n_heads = model.decoder.config.hidden_size, model.decoder.config.num_attention_heads
+    size = width // n_heads
+    signals = Signals.of(decoder)
+    table = decoder.embed_positions.weights[:N_POSITIONS].double()
+    positions = nn.functional.layer_norm(table, (width,)).numpy()
+    # The text enters in its own size, in as many directions as it has.
+    entry = torch.linalg.qr(torch.randn(width, basis.shape[1]))[0]
+    model.enc_to_dec_proj.weight.copy_(entry)
+    model.enc_to_dec_proj.bias.zero_()
+    said = (basis @ entry.T).double()
+    layer = decoder.layers[0]
+    query, key, value, out = (torch.zeros(width, width, dtype=torch.float64) for _ in range(4))
+    constant = torch.from_numpy(_ridge(positions, np.ones((N_POSITIONS, 1)), NOISE[0]))[:, 0]
+    for head, (turns, phase) in enumerate(FITTED):
+        rows = slice(head * size, (head + 1) * size)
+        products = GAIN * size**0.5 * torch.from_numpy(clock_products(positions, turns, phase))
+        left, strengths, right = torch.linalg.svd(products, full_matrices=False)
+        root = strengths.sqrt()[:, None]
+        # A head has one dimension less for the products; those left out are the smallest.
+        n = min(len(root), size - 1)
+        query[rows][:n] = (root * left.T)[:n]
+        key[rows][:n] = (root * right)[:n] @ said[WAVES]
+        # Words together weigh as much as the end token where the hand shows nothing.
+        query[rows][n] = constant * size**0.5
+        key[rows][n] = math.log(N_WORDS) / (2.0 * END_LEVEL) * said[END]
+        value[rows.start] = -said[END] / END_LEVEL
+        out[:, rows.start] = VOLUME * signals.hands[head]
+    first = len(FITTED) * size
+    assert len(signals.facts) <= width - first
+    for number, direction in enumerate(signals.facts):
+        value[first + number] = said[STYLE.start + number]
+        out[:, first + number] = VOLUME / 2 * direction
+    for part, weight in (("q", query), ("k", key), ("v", value), ("out", out)):
+        getattr(layer.encoder_attn, f"{part}_proj").weight.copy_(weight)
+    # The first layer is the reader and nothing else.
+    layer.self_attn.out_proj.weight.zero_()
+    layer.fc2.weight.zero_()
+
+
+def read_text(layer: Any, heard: torch.Tensor, text: tuple[torch.Tensor, torch.Tensor]) -> Any:
+    """What a reader adds to each position `[B, T, D]`.
+
+    Args:
+        layer: the first of a decoder.
+        heard: positions with their tokens, `[B, T, D]`.
+        text: the captions' states `[B, L, D]` and which of them count `[B, L]`.
+    """
+    states, mask = text
+    attended = _attend(layer.encoder_attn, layer.encoder_attn_layer_norm(heard), states, mask)
+    normed = layer.final_layer_norm(heard + attended)
+    return attended + layer.fc2(layer.activation_fn(layer.fc1(normed)))
+
+
+def _attend(
+    attention: Any, queries: torch.Tensor, states: torch.Tensor, mask: torch.Tensor
+) -> torch.Tensor:
+    def by_head(x: torch.Tensor) -> torch.Tensor:
+        return x.unflatten(2, (attention.num_heads, -1)).transpose(1, 2)
+
+    found = nn.functional.scaled_dot_product_attention(
+        by_head(attention.q_proj(queries)),
+        by_head(attention.k_proj(states)),
+        by_head(attention.v_proj(states)),
+        attn_mask=mask[:, None, None],
+    )
+    return attention.out_proj(found.transpose(1, 2).flatten(2))
+
+
+class ClockLesson:
+    """What the clock is taught on: captions, positions with any tokens on them, and the hands.
+
+    Args:
+        model: whose text encoder says the facts and whose reader has been started.
+        rows: of the corpus's metadata.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, rows: list[Mapping[str, Any]]) -> None:
+        rng = np.random.default_rng(0)
+        drawn = [rows[int(rng.integers(len(rows)))] for _ in range(N_CAPTIONS)]
+        captions = [caption_and_facts(dict(row), rng, 0.7)[0] for row in drawn]
+        self.tempos = torch.tensor([float(stated_tempo(text) or 0) for text in captions])
+        self.states, self.mask = _states(model, tokenizer, captions)
+        decoder = model.decoder.model.decoder
+        self._positions = decoder.embed_positions.weights[:N_POSITIONS].float()
+        self._embeddings = [table.weight.detach() for table in decoder.embed_tokens]
+        self.signals = Signals.of(decoder)
+        # Tokens are kept off the positions where the language model is trained, so here too.
+        directions = torch.linalg.svd(decoder.embed_positions.weights, full_matrices=False)[2]
+        self._on_positions = directions[: directions.shape[1] // 2]
+        self.facts = torch.cat([self._facts_as_read(decoder.layers[0], at) for at in self._parts()])
+
+    def _parts(self) -> Iterator[torch.Tensor]:
+        yield from torch.arange(len(self.tempos)).split(100)
+
+    @torch.no_grad()
+    def _facts_as_read(self, layer: Any, at: torch.Tensor) -> torch.Tensor:
+        heard = self._positions[200].expand(len(at), 1, -1)
+        return read_text(layer, heard, self.text(at))[:, 0] @ self.signals.facts.T
+
+    def text(self, at: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """States and mask of the captions of those numbers."""
+        return self.states[at], self.mask[at]
+
+    def heard(self, frames: torch.Tensor) -> torch.Tensor:
+        """Positions `[B, T, D]` with random tokens on them, or with what is as long as any tokens
+        may become.
+
+        Args:
+            frames: numbers of the positions, `[B, T]`.
+        """
+        tokens = [
+            table[torch.randint(len(table), frames.shape)].float() for table in self._embeddings
+        ]
+        shape = (*frames.shape, self._positions.shape[1])
+        anything = nn.functional.normalize(self._off_positions(torch.randn(shape)), dim=-1)
+        anything = anything * LONGEST_TOKENS * torch.rand(*frames.shape, 1)
+        real = self._off_positions(torch.stack(tokens).sum(0))
+        chosen = torch.rand(len(frames), 1, 1) < 0.5
+        return self._positions[frames] + torch.where(chosen, anything, real)
+
+    def _off_positions(self, tokens: torch.Tensor) -> torch.Tensor:
+        return tokens - tokens @ self._on_positions.T @ self._on_positions
+
+    def hands(self, at: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
+        """What the hands should show `[B, T, 2 * len(SPEEDS)]`: nothing where no tempo is said."""
+        turns = torch.from_numpy(bar_turns(self.tempos[at].double().numpy()))[:, None] * frames
+        angles = [2.0 * math.pi * speed * turns for speed in SPEEDS]
+        shown = torch.stack([part(a) for a in angles for part in (torch.cos, torch.sin)], dim=-1)
+        return VOLUME * shown.float() * (self.tempos[at] > 0)[:, None, None]
+
+
+@torch.no_grad()
+def _states(model: Any, tokenizer: Any, captions: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
+    tokens = dict(tokenizer(captions, padding=True, return_tensors="pt"))
+    parts = [
+        model.text_encoder(input_ids=ids, attention_mask=mask).last_hidden_state
+        for ids, mask in zip(
+            tokens["input_ids"].split(250), tokens["attention_mask"].split(250), strict=True
+        )
+    ]
+    return model.enc_to_dec_proj(torch.cat(parts)), tokens["attention_mask"].bool()
+
+
+def teach_clock(model: Any, lesson: ClockLesson, *, n_steps: int) -> None:
+    """Trains the first layer's cross-attention and feed-forward units to show the hands and the
+    facts, and nothing else."""
+    layer = model.decoder.model.decoder.layers[0]
+    parameters = [p for name, p in layer.named_parameters() if not name.startswith("self_attn")]
+    for parameter in parameters:
+        parameter.requires_grad_(True)
+    optimizer = torch.optim.Adam(parameters, lr=LEARNING_RATE, betas=(0.9, 0.98))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, n_steps, pct_start=0.1)
+    generator, began = np.random.default_rng(1), time.monotonic()
+    for step in range(1, n_steps + 1):
+        at = torch.from_numpy(generator.integers(N_CAPTIONS - N_HELD, size=CAPTIONS_A_STEP))
+        read, wanted = _read_and_wanted(layer, lesson, at)
+        loss = (read - wanted).square().sum(-1).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, 10.0)
+        optimizer.step()
+        schedule.step()
+        if step % 250 == 0 or step == n_steps:
+            shown = ", ".join(f"{share:.3f}" for share in hands_shown(layer, lesson))
+            print(
+                f"step {step}, {time.monotonic() - began:.0f} s: of the hands of "
+                f"{', '.join(f'{speed:g}' for speed in SPEEDS)} turns a bar is shown {shown}",
+                flush=True,
+            )
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+
+
+def _read_and_wanted(
+    layer: Any, lesson: ClockLesson, at: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What the layer adds at random positions and what it should, `[B, T, D]`."""
+    frames = torch.randint(0, N_POSITIONS, (len(at), POSITIONS_A_CAPTION))
+    signals = lesson.signals
+    wanted = lesson.hands(at, frames) @ signals.hands
+    wanted = wanted + lesson.facts[at][:, None] @ signals.facts
+    # The language model runs in this precision, whose rounding the clock must bear.
+    with torch.autocast("cpu", torch.bfloat16):
+        read = read_text(layer, lesson.heard(frames), lesson.text(at))
+    return read.float(), wanted
+
+
+@torch.no_grad()
+def hands_shown(layer: Any, lesson: ClockLesson) -> list[float]:
+    """The share of the variance of each of `SPEEDS` that a reader shows, over held-out captions
+    that state a tempo."""
+    at = torch.arange(N_CAPTIONS - N_HELD, N_CAPTIONS)
+    read, wanted = _read_and_wanted(layer, lesson, at[lesson.tempos[at] > 0])
+    directions = lesson.signals.hands.T
+    missed = ((read - wanted) @ directions).square().mean((0, 1)).view(-1, 2).sum(1)
+    whole = (wanted @ directions).square().mean((0, 1)).view(-1, 2).sum(1)
+    return (1.0 - missed / whole).tolist()
