@@ -25,6 +25,7 @@ from training_speed import (
 )
 from transformers import AutoTokenizer
 
+from musicgen_lora.dataset.batches import WindowSampler
 from musicgen_lora.dataset.packed import PackedTokens
 from musicgen_lora.generation.decoding.decode import generate_codes
 from musicgen_lora.generation.decoding.decoder import Decoder
@@ -317,7 +318,7 @@ def packed(sizes: Sizes, device: torch.device) -> Iterator[Row]:
             autocast=DTYPES[precision] if precision != "fp32" else None,
             capture=capture == "captured",
         )
-        draws = Draws(tokens, data.captions, n_frames=n_frames, condition_dropout=0.1, seed=0)
+        draws = Draws(tokens, data.captions, WindowSampler(n_frames, condition_dropout=0.1))
 
         def step(draws: Draws = draws, gradients: CapturedGradients = gradients,
                  delays: Delays = base.delays, parameters: Any = parameters,

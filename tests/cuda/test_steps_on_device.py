@@ -11,7 +11,7 @@ import torch
 from peft.tuners import lora
 
 from musicgen_lora.config import TrainSettings
-from musicgen_lora.dataset.batches import Batch
+from musicgen_lora.dataset.batches import Batch, WindowSampler
 from musicgen_lora.dataset.packed import PackedTokens
 from musicgen_lora.model.cpu.switch import enable
 from musicgen_lora.model.lora.quantise import quantise_decoder
@@ -201,7 +201,7 @@ def test_a_captured_step_is_the_plain_one(tiny_model_dir, device, trainable):
     results = []
     for capture in (False, device.type == "cuda"):
         gradients = CapturedGradients(rig.base, data, 2, autocast=None, capture=capture)
-        drawn = Draws(tokens, data.captions, n_frames=40, condition_dropout=0.3, seed=1)
+        drawn = Draws(tokens, data.captions, WindowSampler(40, 1, 0.3))
         for step in range(3):
             gradients.zero_gradients()
             draws = drawn.step(step, 2, 2)

@@ -15,6 +15,7 @@ from datasets import make_dataset, read_metadata, write_metadata
 from musicgen_lora.dataset.batches import (
     ClipDataset,
     Window,
+    WindowSampler,
     collate,
     epoch_order,
     fixed_windows,
@@ -42,8 +43,9 @@ def parts(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path):
     return clips, tokenise_clips(clips, ids, MusicGen.load(tiny_model_dir), folder)
 
 
-def dataset(parts, **changes) -> ClipDataset:
-    return ClipDataset(*parts, **({"max_frames": MAX_FRAMES, "seed": 3} | changes))
+def dataset(parts, melodies=None, **drawn) -> ClipDataset:
+    sampler = WindowSampler(**({"n_frames": MAX_FRAMES, "seed": 3} | drawn))
+    return ClipDataset(*parts, sampler, melodies=melodies)
 
 
 def test_windows_of_a_known_tempo_begin_on_its_bar_lines(parts) -> None:
@@ -60,8 +62,9 @@ def test_windows_of_a_known_tempo_begin_on_its_bar_lines(parts) -> None:
         clip._replace(entry=json.dumps({**clip.fields, **fields}))
         for clip, fields in zip(clips, tempos, strict=True)
     ]
-    anywhere = ClipDataset(timed, codes, max_frames=MAX_FRAMES, seed=3)
-    on_bars = ClipDataset(timed, codes, max_frames=MAX_FRAMES, seed=3, frame_rate=50.0)
+    sampler = WindowSampler(MAX_FRAMES, seed=3)
+    anywhere = ClipDataset(timed, codes, sampler)
+    on_bars = ClipDataset(timed, codes, sampler, frame_rate=50.0)
     starts: list[set[int]] = [set() for _ in range(4)]
     for epoch in range(60):
         for data in (anywhere, on_bars):

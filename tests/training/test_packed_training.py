@@ -14,7 +14,7 @@ import torch
 from torch.nn import functional
 
 from musicgen_lora import atomic
-from musicgen_lora.dataset.batches import ClipDataset, epoch_order
+from musicgen_lora.dataset.batches import ClipDataset, WindowSampler, epoch_order
 from musicgen_lora.dataset.packed import PackedTokens, write_packed
 from musicgen_lora.errors import UserError
 from musicgen_lora.model.codec import Codec
@@ -94,7 +94,7 @@ def test_the_gradient_is_that_of_one_big_batch(tokens, tiny_model_dir):
     model.decoder.requires_grad_(True)
     data = DeviceData(tokens, text, 40, torch.device("cpu"))
     tokens = dataclasses.replace(tokens, held_out=np.zeros(4, dtype=bool))
-    draws = Draws(tokens, data.captions, n_frames=40, condition_dropout=0.4, seed=0).step(0, 2, 2)
+    draws = Draws(tokens, data.captions, WindowSampler(40, 0, 0.4)).step(0, 2, 2)
     assert {int(row) for draw in draws for row in draw.captions} > {0}
     gradients = CapturedGradients(base, data, 2, autocast=None, capture=False)
     for draw in draws:
@@ -112,7 +112,7 @@ def test_the_gradient_is_that_of_one_big_batch(tokens, tiny_model_dir):
 
 def test_windows_are_of_their_clip_and_dropped_captions_are_null(tokens):
     captions = [[1, 2], [3], [4], [5]]
-    draws = Draws(tokens, captions, n_frames=40, condition_dropout=0.25, seed=1)
+    draws = Draws(tokens, captions, WindowSampler(40, 1, 0.25))
     draw = draws.batch([(epoch, clip) for epoch in range(400) for clip in range(3)])
     rows = np.tile([0, 1, 2], 400)
     inside = draw.starts.numpy() - tokens.offsets[rows]
@@ -134,14 +134,7 @@ def test_a_share_of_the_windows_begins_on_a_bar_line(tokens):
     places = [(epoch, clip) for epoch in range(300) for clip in range(3)]
 
     def starts(share):
-        draws = Draws(
-            tokens,
-            [[1]] * 4,
-            n_frames=24,
-            condition_dropout=0.0,
-            seed=1,
-            bar_start_share=share,
-        )
+        draws = Draws(tokens, [[1]] * 4, WindowSampler(24, 1), bar_start_share=share)
         found = draws.batch(places).starts.numpy() - tokens.offsets[np.tile([0, 1, 2], 300)]
         return found.reshape(300, 3)
 
@@ -163,9 +156,7 @@ def test_loops_go_round_in_whole_bars(tokens, tiny_model_dir):
         draws = Draws(
             tokens,
             data.captions,
-            n_frames=24,
-            condition_dropout=0.0,
-            seed=1,
+            WindowSampler(24, 1),
             bar_start_share=bar_start_share,
             loop_share=loop_share,
         )
@@ -218,7 +209,7 @@ def test_what_is_predicted_is_right_where_what_is_heard_is_wrong(tokens, tiny_mo
     base = MusicGen.load(tiny_model_dir)
     base.hf.decoder.requires_grad_(True)
     data = DeviceData(tokens, base.text, 40, torch.device("cpu"))
-    draws = Draws(tokens, data.captions, n_frames=40, condition_dropout=0.0, seed=0)
+    draws = Draws(tokens, data.captions, WindowSampler(40))
     draw = draws.step(0, 2, 1)[0]
     gradients = CapturedGradients(base, data, 2, autocast=None, capture=False, wrong_tokens=0.9)
     gradients.add(draw, step_totals([draw], base.delays))
@@ -253,17 +244,16 @@ def test_draws_are_those_of_the_dataset_that_was_packed(tokens):
     tokens = dataclasses.replace(tokens, held_out=np.array([False, True, False, False]))
     rows = np.flatnonzero(~tokens.held_out)
     starts, seed, n_frames = tokens.offsets, 2**32 + 7, 30
+    sampler = WindowSampler(n_frames, seed, condition_dropout=0.3)
     codes = [tokens.codes[starts[row] : starts[row] + tokens.n_frames[row]] for row in rows]
     dataset = ClipDataset(
         [SimpleNamespace(texts=CAPTIONS[row], source="") for row in rows],
         Codes(codes),
-        max_frames=n_frames,
-        seed=seed,
-        condition_dropout=0.3,
+        sampler,
     )
     table = [None, *dict.fromkeys(text for texts in CAPTIONS for text in texts)]
     captions = [[table.index(text) for text in texts] for texts in CAPTIONS]
-    draws = Draws(tokens, captions, n_frames=n_frames, condition_dropout=0.3, seed=seed)
+    draws = Draws(tokens, captions, sampler)
     for step in range(12):
         found = [draw for batch in draws.step(step, 2, 2) for draw in windows_of(batch)]
         for number, (start, length, caption) in enumerate(found, start=4 * step):

@@ -81,28 +81,36 @@ class WindowDraw(NamedTuple):
     drops_melody: bool
 
 
-def draw_window(
-    place: tuple[int, int, int],
-    *,
-    spare_frames: int,
-    n_captions: int,
-    condition_dropout: float,
-    melody_dropout: float = 0.0,
-) -> WindowDraw:
-    """Draws a clip's window of an epoch.
+@dataclass(frozen=True)
+class WindowSampler:
+    """How training windows are drawn.
 
     Args:
-        place: seed, epoch and the clip's row among those trained on, which decide all.
-        spare_frames: by how many frames the clip is longer than the window.
-        n_captions: of the clip.
-        condition_dropout: share of samples whose caption is dropped.
-        melody_dropout: share of samples whose melody is dropped.
+        n_frames: of a window, cut in token space at a random place; shorter clips are whole.
+        seed: of all draws.
+        condition_dropout: share of samples whose caption is dropped, as guidance needs it.
+        melody_dropout: share of samples whose melody is dropped, whether or not the caption is.
     """
-    rng = np.random.default_rng(seed_of("window", *place))
-    start = int(rng.integers(max(0, spare_frames) + 1))
-    caption = int(rng.integers(n_captions))
-    is_null = rng.random() < condition_dropout
-    return WindowDraw(start, None if is_null else caption, rng.random() < melody_dropout)
+
+    n_frames: int
+    seed: int = 0
+    condition_dropout: float = 0.0
+    melody_dropout: float = 0.0
+
+    def draw(self, epoch: int, clip: int, *, spare_frames: int, n_captions: int) -> WindowDraw:
+        """Draws a clip's window of an epoch.
+
+        Args:
+            epoch: decides the draw, together with the seed and the clip.
+            clip: its row among those trained on.
+            spare_frames: by how many frames the clip is longer than the window.
+            n_captions: of the clip.
+        """
+        rng = np.random.default_rng(seed_of("window", self.seed, epoch, clip))
+        start = int(rng.integers(max(0, spare_frames) + 1))
+        caption = int(rng.integers(n_captions))
+        is_null = rng.random() < self.condition_dropout
+        return WindowDraw(start, None if is_null else caption, rng.random() < self.melody_dropout)
 
 
 class ClipDataset(Dataset[Window]):
@@ -111,32 +119,23 @@ class ClipDataset(Dataset[Window]):
     Args:
         clips: of the training split.
         codes: of the clips.
-        max_frames: longer clips give a random window of this length, cut in token space;
-            shorter ones are whole.
+        sampler: draws the windows.
         frame_rate: codec frames a second, by which windows of clips whose tempo is known begin on
             one of their bar lines; None lets all begin anywhere.
-        seed: of all draws.
-        condition_dropout: share of samples whose caption is dropped, as guidance needs it.
         melodies: of the clips, for a melody model.
-        melody_dropout: share of samples whose melody is dropped, whether or not the caption is.
     """
 
     def __init__(
         self,
         clips: Sequence[Clip],
         codes: TokenStore,
+        sampler: WindowSampler,
         *,
-        max_frames: int,
         frame_rate: float | None = None,
-        seed: int = 0,
-        condition_dropout: float = 0.0,
         melodies: Melodies | None = None,
-        melody_dropout: float = 0.0,
     ) -> None:
-        self._clips, self._codes = clips, codes
-        self._max_frames, self._frame_rate, self._seed = max_frames, frame_rate, seed
-        self._condition_dropout = condition_dropout
-        self._melodies, self._melody_dropout = melodies, melody_dropout
+        self._clips, self._codes, self._sampler = clips, codes, sampler
+        self._frame_rate, self._melodies = frame_rate, melodies
         self._epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -147,19 +146,15 @@ class ClipDataset(Dataset[Window]):
         return len(self._clips)
 
     def __getitem__(self, index: int) -> Window:
-        clip = self._clips[index]
-        spare_frames = int(self._codes.n_frames[index]) - self._max_frames
-        draw = draw_window(
-            (self._seed, self._epoch, index),
-            spare_frames=spare_frames,
-            n_captions=len(clip.texts),
-            condition_dropout=self._condition_dropout,
-            melody_dropout=self._melody_dropout,
+        clip, n_frames = self._clips[index], self._sampler.n_frames
+        spare_frames = int(self._codes.n_frames[index]) - n_frames
+        draw = self._sampler.draw(
+            self._epoch, index, spare_frames=spare_frames, n_captions=len(clip.texts)
         )
         start = draw.start
         if self._frame_rate is not None and spare_frames > 0:
             start = nearest_bar_line(start, spare_frames, bar_lines(clip, self._frame_rate))
-        codes = self._codes[index][start : start + self._max_frames]
+        codes = self._codes[index][start : start + n_frames]
         melody = None
         if self._melodies is not None:
             melody = self._melodies.of(clip, start, len(codes))
@@ -170,7 +165,7 @@ class ClipDataset(Dataset[Window]):
 
     def n_frames(self) -> np.ndarray:
         """Length of each clip's windows in frames, `[clips]`."""
-        return np.minimum(self._codes.n_frames, self._max_frames)
+        return np.minimum(self._codes.n_frames, self._sampler.n_frames)
 
     def names(self, indices: Sequence[int]) -> list[str]:
         """Names of clips, for messages."""

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from musicgen_lora.config import TrainSettings
 from musicgen_lora.console import progress, working
-from musicgen_lora.dataset.batches import ClipDataset, fixed_windows
+from musicgen_lora.dataset.batches import ClipDataset, WindowSampler, fixed_windows
 from musicgen_lora.dataset.clip_ids import clip_ids
 from musicgen_lora.dataset.melodies import open_melodies
 from musicgen_lora.dataset.metadata import Clip, Clips, split_rows
@@ -96,12 +96,14 @@ def open_data(
     dataset = ClipDataset(
         kept.take(train),
         codes.take(train),
-        max_frames=max_frames,
+        WindowSampler(
+            max_frames,
+            settings.seed,
+            condition_dropout=settings.condition_dropout,
+            melody_dropout=settings.melody_dropout,
+        ),
         frame_rate=model.shape.frame_rate,
-        seed=settings.seed,
-        condition_dropout=settings.condition_dropout,
         melodies=melodies if settings.melody_dropout < 1.0 else None,
-        melody_dropout=settings.melody_dropout,
     )
     # Enough to judge the base by, whatever the size of the dataset.
     gate_windows = windows or windows_of(train, GATE_WINDOWS)

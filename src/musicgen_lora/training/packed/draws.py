@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from musicgen_lora.dataset.bar_lines import nearest_bar_line
-from musicgen_lora.dataset.batches import draw_window, epoch_order
+from musicgen_lora.dataset.batches import WindowSampler, epoch_order
 from musicgen_lora.dataset.packed import PackedTokens
 from musicgen_lora.runtime.seeds import seed_of
 
@@ -48,29 +48,24 @@ class Draws:
     Args:
         tokens: of the dataset.
         captions: of each clip, rows of the table of text states.
-        n_frames: of a window; shorter clips are whole.
-        condition_dropout: share of training windows without a caption.
+        sampler: draws the training windows; those held out are as long.
         bar_start_share: share of training windows that begin on a bar line, where the file knows
             the clip's; the others begin anywhere.
         loop_share: share of those that go round in their first one, two or four bars, so that a bar
             later the same tokens come.
-        seed: of all draws.
     """
 
     def __init__(
         self,
         tokens: PackedTokens,
         captions: Sequence[Sequence[int]],
+        sampler: WindowSampler,
         *,
-        n_frames: int,
-        condition_dropout: float,
-        seed: int,
         bar_start_share: float = 0.0,
         loop_share: float = 0.0,
     ) -> None:
         self._tokens, self._captions, self._offsets = tokens, captions, tokens.offsets
-        self._n_frames, self._seed = n_frames, seed
-        self._condition_dropout = condition_dropout
+        self._sampler, self._n_frames, self._seed = sampler, sampler.n_frames, sampler.seed
         self._bar_start_share, self._loop_share = bar_start_share, loop_share
         self._train = np.flatnonzero(~tokens.held_out)
         self._epoch, self._order = -1, self._train
@@ -96,13 +91,10 @@ class Draws:
         starts, captions = self._offsets[rows], np.empty(len(rows), dtype=np.int64)
         whole, periods = self._n_frames, np.empty(len(rows))
         for at, ((epoch, clip), row) in enumerate(zip(places, rows.tolist(), strict=True)):
-            draw = draw_window(
-                (self._seed, epoch, clip),
-                spare_frames=int(lengths[at]) - self._n_frames,
-                n_captions=len(self._captions[row]),
-                condition_dropout=self._condition_dropout,
-            )
             spare = int(lengths[at]) - self._n_frames
+            draw = self._sampler.draw(
+                epoch, clip, spare_frames=spare, n_captions=len(self._captions[row])
+            )
             start, periods[at] = self._on_bar((epoch, clip), row, spare) or (draw.start, whole)
             starts[at] += start
             is_null = draw.caption is None

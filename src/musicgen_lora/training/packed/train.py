@@ -24,7 +24,7 @@ import numpy as np
 import torch
 
 from musicgen_lora import atomic
-from musicgen_lora.dataset.batches import DRAWS_VERSION
+from musicgen_lora.dataset.batches import DRAWS_VERSION, WindowSampler
 from musicgen_lora.dataset.packed import PackedTokens, read_packed
 from musicgen_lora.errors import RunError, UserError
 from musicgen_lora.language.translate import translated
@@ -102,9 +102,7 @@ class PackedRun:
         self.draws = Draws(
             self.tokens,
             self.data.captions,
-            n_frames=self.n_frames,
-            condition_dropout=settings.condition_dropout,
-            seed=settings.seed,
+            WindowSampler(self.n_frames, settings.seed, settings.condition_dropout),
             bar_start_share=settings.bar_start_share,
             loop_share=settings.loop_share,
         )
