@@ -10,7 +10,7 @@ import torch
 
 from musicgen_lora.generation.decoding.decode import play_frames
 from musicgen_lora.generation.decoding.decoder import Decoder, Playing
-from musicgen_lora.generation.decoding.request import Conditions, Request, Scenes
+from musicgen_lora.generation.decoding.request import Conditions, Request, Scenes, WindowRequest
 from musicgen_lora.generation.decoding.sampling import GREEDY, Noise, Sampling
 from musicgen_lora.generation.decoding.window import FixedWindow, Window
 from musicgen_lora.model.musicgen import MusicGen, load_base, load_tokenizer
@@ -120,15 +120,14 @@ def test_windows_of_fixed_shapes_are_guided_alike(band: Band) -> None:
     tokens = []
     with torch.inference_mode():
         for kind in (Window, FixedWindow):
-            window = kind(
-                band.decoder,
+            request = WindowRequest(
                 band.conditions(PROMPTS, [None, NEGATIVE[1]]),
                 torch.empty(2, 4, 0, dtype=torch.long),
                 10,
                 sampling,
-                Noise([1, 2], (4, 64)),
                 (5, 20),
             )
+            window = kind(band.decoder, request, Noise([1, 2], (4, 64)))
             while window.step < window.n_steps:
                 window.advance()
             tokens.append(window.frames(0, 10))

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 import torch
 
 from musicgen_lora.generation.decoding.decoder import Decoder, threads_for
-from musicgen_lora.generation.decoding.request import Request
+from musicgen_lora.generation.decoding.request import Request, WindowRequest
 from musicgen_lora.generation.decoding.sampling import Noise
 from musicgen_lora.generation.decoding.window import window_kind
 from musicgen_lora.model.musicgen import MusicGen
@@ -100,15 +100,14 @@ def play_frames(
         n_known = codes.shape[-1]
         start = 0 if n_known < window else n_known - (window - stride)
         conditions, until = request.scene_at(n_known)
-        part = window_kind(decoder)(
-            decoder,
+        asked = WindowRequest(
             conditions.shifted(start / window),
             codes[..., start:],
             min(window, until - start),
             request.sampling,
-            noise,
             (start, n_frames),
         )
+        part = window_kind(decoder)(decoder, asked, noise)
         n_sent = part.n_given
         while part.step < part.n_steps:
             part.advance()

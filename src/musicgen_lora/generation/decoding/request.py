@@ -80,3 +80,23 @@ class Request:
         at = max(index for index, (begin, _) in enumerate(scenes) if begin <= frame)
         until = scenes[at + 1][0] if at + 1 < len(scenes) else self.n_frames
         return scenes[at][1], min(until, self.n_frames)
+
+
+@dataclass(frozen=True)
+class WindowRequest:
+    """A window of B clips that is asked for.
+
+    Args:
+        conditions: what it is to be like.
+        given: `[B, K, P]` with P < T, the codes that it begins with.
+        n_frames: T.
+        sampling: how tokens are drawn.
+        place: frames of the clips before the window, and frames of the whole clips, by which
+            guidance changes; None is the window itself.
+    """
+
+    conditions: Conditions
+    given: torch.Tensor
+    n_frames: int
+    sampling: Sampling = Sampling()  # noqa: RUF009
+    place: tuple[int, int] | None = None

@@ -11,8 +11,8 @@ import torch
 
 from musicgen_lora.generation.decoding.caches import BatchCache
 from musicgen_lora.generation.decoding.decoder import Decoder, Playing
-from musicgen_lora.generation.decoding.request import Conditions
-from musicgen_lora.generation.decoding.sampling import Noise, Sampling, sample
+from musicgen_lora.generation.decoding.request import WindowRequest
+from musicgen_lora.generation.decoding.sampling import Noise, sample
 
 
 class Window:
@@ -20,38 +20,24 @@ class Window:
 
     Args:
         decoder: the weights.
-        conditions: of B clips.
-        given: `[B, K, P]` with P < T, the codes that they begin with.
-        n_frames: T.
-        sampling: how tokens are drawn.
+        request: what is asked for.
         noise: decides the draws.
-        place: frames of the clips before the window, and frames of the whole clips, by which
-            guidance changes; None is the window itself.
     """
 
     batched = False
 
-    def __init__(
-        self,
-        decoder: Decoder,
-        conditions: Conditions,
-        given: torch.Tensor,
-        n_frames: int,
-        sampling: Sampling,
-        noise: Noise,
-        place: tuple[int, int] | None = None,
-    ) -> None:
-        shape = decoder.shape
-        self._sampling, self._noise = sampling, noise
+    def __init__(self, decoder: Decoder, request: WindowRequest, noise: Noise) -> None:
+        shape, given, n_frames = decoder.shape, request.given, request.n_frames
+        self._sampling, self._noise = request.sampling, noise
         self._delays, self.n_frames, self.n_given = shape.delays, n_frames, given.shape[-1]
         self.n_steps = shape.delays.n_steps(n_frames)
         tokens = shape.delays.delay(given, shape.special, self.n_steps + 1)
         self.playing = Playing(
             decoder,
-            conditions,
+            request.conditions,
             tokens[:, :, : self.n_given],
             self.n_steps,
-            guided=sampling.is_guided,
+            guided=request.sampling.is_guided,
             batched=self.batched,
         )
         self.tokens = tokens.to(decoder.device)
@@ -60,8 +46,8 @@ class Window:
         self._spoken = (frames >= self.n_given) & (frames < n_frames)
         self._all_spoken = self._spoken.all(dim=1).tolist()
         self._step = self.n_given
-        begin, n_whole = place or (0, n_frames)
-        self._scales = sampling.scales(begin, self.n_steps, n_whole)
+        begin, n_whole = request.place or (0, n_frames)
+        self._scales = request.sampling.scales(begin, self.n_steps, n_whole)
         self._make_ready()
 
     def _make_ready(self) -> None:
