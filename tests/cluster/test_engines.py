@@ -22,7 +22,7 @@ from cluster_tasks import (
 from datasets import RATE, beat, files_below, make_dataset, read_metadata, write_metadata
 
 from musicgen_lora.audio.files import write_wav
-from musicgen_lora.cluster.engine import TRIES, Engine, Processes
+from musicgen_lora.cluster.engine import TRIES, Engine, Processes, TaskOptions
 from musicgen_lora.config import GenerateSettings, PrepareSettings, TokeniseSettings
 from musicgen_lora.dataset import encoding, remote, shard_tasks
 from musicgen_lora.dataset.clip_ids import clip_ids
@@ -342,7 +342,7 @@ def test_what_no_task_would_escape_ends_the_run(ray_engine: Engine, tmp_path: Pa
 
 
 def test_a_task_that_hangs_is_ended(ray_engine: Engine, tmp_path: Path) -> None:
-    ((_, found),) = ray_engine.run(work_oddly, [Odd("hangs", tmp_path)], 1.0, tries=1)
+    ((_, found),) = ray_engine.run(work_oddly, [Odd("hangs", tmp_path)], TaskOptions(1.0, tries=1))
     assert found == Failure("ended 1 workers, or took more than 1 s.")
 
 

@@ -23,27 +23,37 @@ TRIES = 6
 """A task whose worker has died as often is given up: it may be what kills them."""
 
 
+@dataclass(frozen=True)
+class TaskOptions:
+    """What each task of a run is given.
+
+    Args:
+        limit_s: seconds without a sign of life after which it is ended.
+        on_gpu: its work is a model's, which is given a GPU where there are some.
+        tries: workers that it may cost until it is given up, where they can die of what is no
+            fault of theirs.
+    """
+
+    limit_s: float = LIMIT_S
+    on_gpu: bool = False
+    tries: int = TRIES
+
+
+DEFAULT_OPTIONS = TaskOptions()
+
+
 class Engine(Protocol):
     """Works on tasks."""
 
     def run(
-        self,
-        work: Work,
-        tasks: Sequence[Any],
-        limit_s: float = LIMIT_S,
-        *,
-        on_gpu: bool = False,
-        tries: int = TRIES,
+        self, work: Work, tasks: Sequence[Any], options: TaskOptions = DEFAULT_OPTIONS
     ) -> Iterator[tuple[int, Any]]:
         """Yields (index of the task, result or `Failure`) as they end.
 
         Args:
             work: a module's function of (task, sign of life).
             tasks: picklable.
-            limit_s: seconds without a sign of life after which a task is ended.
-            on_gpu: the work is a model's, which is given a GPU where there are some.
-            tries: workers that a task may cost until it is given up, where they can die of what
-                is no fault of theirs.
+            options: of each task.
 
         Raises:
             RunError, OSError: what the next task would meet too, such as a full disk.
@@ -53,7 +63,8 @@ class Engine(Protocol):
 
 @dataclass(frozen=True)
 class Processes:
-    """Processes of this machine, which tell how they died: a task is tried once.
+    """Processes of this machine, which tell how they died: a task is tried once, whatever its
+    options allow, and asks nobody for a GPU.
 
     Args:
         n_workers: how many; 0 works in this one.
@@ -62,16 +73,10 @@ class Processes:
     n_workers: int
 
     def run(
-        self,
-        work: Work,
-        tasks: Sequence[Any],
-        limit_s: float = LIMIT_S,
-        *,
-        on_gpu: bool = False,
-        tries: int = TRIES,
+        self, work: Work, tasks: Sequence[Any], options: TaskOptions = DEFAULT_OPTIONS
     ) -> Iterator[tuple[int, Any]]:
         """See `Engine`."""
-        return run_tasks(work, tasks, self.n_workers, limit_s)
+        return run_tasks(work, tasks, self.n_workers, options.limit_s)
 
 
 @contextmanager
@@ -105,6 +110,6 @@ def run_shown(
 ) -> Iterator[tuple[int, Any]]:
     """`Engine.run`, with how many tasks are done ("files cut") on the console."""
     with progress(console, told, len(tasks)) as on_task:
-        for count, found in enumerate(engine.run(work, tasks, limit_s), 1):
+        for count, found in enumerate(engine.run(work, tasks, TaskOptions(limit_s)), 1):
             yield found
             on_task(count, len(tasks))

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
-from musicgen_lora.cluster.engine import TRIES, Engine
+from musicgen_lora.cluster.engine import TRIES, Engine, TaskOptions
 from musicgen_lora.runtime.workers import Failure, Work
 
 Row = TypeVar("Row")
 LIMIT_S = 600.0
 """For one clip of the longest kind, on a busy machine."""
+ON_GPU = TaskOptions(LIMIT_S, on_gpu=True)
 PART_TRIES = 1
 """A part that can be halved is halved at once: its workers may die of it each time."""
 
@@ -102,7 +103,7 @@ def run_halving(
     """
     parts: list[_Part[Row]] = []
     tasks = _Tasks(batches, whole.task_of)
-    for index, found in engine.run(whole.work, tasks, LIMIT_S, on_gpu=True):
+    for index, found in engine.run(whole.work, tasks, ON_GPU):
         rows = batches[index]
         if not isinstance(found, Failure):
             yield Outcome(rows, found, [])
@@ -134,7 +135,7 @@ def _run_parts(
     alone = [one for one in parts if len(one.rows) == 1]
     for some, tries in ((several, PART_TRIES), (alone, TRIES)):
         tasks = _Tasks([one.rows for one in some], part.task_of)
-        for index, found in engine.run(part.work, tasks, LIMIT_S, on_gpu=True, tries=tries):
+        for index, found in engine.run(part.work, tasks, replace(ON_GPU, tries=tries)):
             yield some[index], found
 
 

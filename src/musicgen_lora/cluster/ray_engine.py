@@ -29,9 +29,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from musicgen_lora import __version__
-from musicgen_lora.cluster.engine import TRIES
+from musicgen_lora.cluster.engine import DEFAULT_OPTIONS, TaskOptions
 from musicgen_lora.errors import RunError, UserError
-from musicgen_lora.runtime.workers import LIMIT_S, START_S, Failure, Work, outcome_of
+from musicgen_lora.runtime.workers import START_S, Failure, Work, outcome_of
 
 TRIES_AMONG_OTHERS = 3
 """A task whose worker has died as often is tried again when all others are done, by itself."""
@@ -73,16 +73,18 @@ class _Running:
         """That it cost."""
         return self.deaths[_Died.WORKER] + self.deaths[_Died.MEMORY]
 
-    def given_up(self, tries: int, limit_s: float) -> Failure | None:
+    def given_up(self, options: TaskOptions) -> Failure | None:
         """Why it is; None where it may be tried again."""
         n_memory = self.deaths[_Died.MEMORY]
-        if self.n_workers >= tries and n_memory:
+        if self.n_workers >= options.tries and n_memory:
             return Failure(
                 f"ended {self.n_workers} workers, {n_memory} of them for lack of memory; give the "
                 "machines more of it, or fewer CPUs (ray start --num-cpus)."
             )
-        if self.n_workers >= tries:
-            return Failure(f"ended {self.n_workers} workers, or took more than {limit_s:g} s.")
+        if self.n_workers >= options.tries:
+            return Failure(
+                f"ended {self.n_workers} workers, or took more than {options.limit_s:g} s."
+            )
         if self.deaths[_Died.MACHINE] >= MACHINES:
             return Failure(f"was on {MACHINES} machines that went.")
         return None
@@ -167,25 +169,19 @@ class RayEngine:
     """The cluster that this process has joined, see `Engine`."""
 
     def run(
-        self,
-        work: Work,
-        tasks: Sequence[Any],
-        limit_s: float = LIMIT_S,
-        *,
-        on_gpu: bool = False,
-        tries: int = TRIES,
+        self, work: Work, tasks: Sequence[Any], options: TaskOptions = DEFAULT_OPTIONS
     ) -> Iterator[tuple[int, Any]]:
         """See `Engine`."""
         import ray
 
-        resource = "GPU" if on_gpu and ray.cluster_resources().get("GPU") else "CPU"
+        resource = "GPU" if options.on_gpu and ray.cluster_resources().get("GPU") else "CPU"
         needs = {"num_cpus": 1, "num_gpus": int(resource == "GPU"), "max_retries": 0}
         attempt: Any = ray.remote(_attempt).options(**needs)
         waiting = enumerate(tasks)
         running: dict[Any, _Running] = {}
         suspects: deque[_Running] = deque()
         # Ray serialises the function once, and its arguments with each task.
-        shared = ray.put(_Shared(work, __version__, os.getcwd(), limit_s))
+        shared = ray.put(_Shared(work, __version__, os.getcwd(), options.limit_s))
         places_seen = time.monotonic()
         try:
             while True:
@@ -212,7 +208,7 @@ class RayEngine:
                         yield one.index, found
                         continue
                     one.deaths[found] += 1
-                    failure = one.given_up(tries, limit_s)
+                    failure = one.given_up(options)
                     if failure is not None:
                         yield one.index, failure
                     elif found is not _Died.MACHINE and one.n_workers >= TRIES_AMONG_OTHERS:
