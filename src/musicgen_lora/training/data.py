@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from rich.console import Console
@@ -52,6 +53,20 @@ class RunData:
     windows: Windows
     gate_windows: Windows
     text_is_ready: bool
+
+
+class RunInputs(NamedTuple):
+    """What a run works with.
+
+    Args:
+        settings: with what was decided for the run.
+        model: on its device from the first step on, with the trained weights in it.
+        data: of the run.
+    """
+
+    settings: TrainSettings
+    model: MusicGen
+    data: RunData
 
 
 def open_data(

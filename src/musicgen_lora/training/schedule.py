@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from musicgen_lora.model.lora.initial import FROM_BASE
+from musicgen_lora.training.optimizers import RATE_SHARE
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from torch.optim import Optimizer
 
     from musicgen_lora.config import TrainSettings
     from musicgen_lora.model.musicgen import MusicGen
@@ -47,6 +50,44 @@ def with_rate(settings: TrainSettings, model: MusicGen, console: Console) -> Tra
         console.print(f"No weight decay: with lora_init {settings.lora_init} it moves the base.")
         decay = 0.0
     return replace(settings, learning_rate=rate, weight_decay=decay)
+
+
+class ScheduleSettings(Protocol):
+    """The settings that a step's rate follows from."""
+
+    @property
+    def learning_rate(self) -> float | None:
+        """Peak rate, decided by now."""
+        ...
+
+    @property
+    def lr_schedule(self) -> str:
+        """Name of the schedule."""
+        ...
+
+    @property
+    def warmup_share(self) -> float:
+        """Share of the steps in which the rate rises to its peak."""
+        ...
+
+
+def set_learning_rate(
+    optimizers: Iterable[Optimizer], settings: ScheduleSettings, step: int, n_steps: int
+) -> float:
+    """Gives the optimizers the rate of step 0..n_steps-1, or their groups the share of it that is
+    theirs (`RATE_SHARE`). Returns the rate."""
+    assert settings.learning_rate is not None
+    rate = learning_rate_at(
+        step,
+        n_steps,
+        peak=settings.learning_rate,
+        schedule=settings.lr_schedule,
+        warmup_share=settings.warmup_share,
+    )
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = rate * group.get(RATE_SHARE, 1.0)
+    return rate
 
 
 def learning_rate_at(

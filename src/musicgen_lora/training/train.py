@@ -38,7 +38,7 @@ from musicgen_lora.runtime.versions import library_versions
 from musicgen_lora.training import validation
 from musicgen_lora.training.checkpoints import Trained, newest_checkpoint, step_name
 from musicgen_lora.training.checks import check_fit, check_settings, trains_text
-from musicgen_lora.training.data import RunData, open_data
+from musicgen_lora.training.data import RunInputs, open_data
 from musicgen_lora.training.ema import EMA
 from musicgen_lora.training.memory import checkpoint_layers
 from musicgen_lora.training.optimizers import make_optimizers
@@ -132,13 +132,14 @@ def _train(
     frozen_text = not trains_text(settings, model)
     data = open_data(settings, clips, model, console, frozen_text=frozen_text)
     settings = with_previews(settings, data.clips, data.held_out, console)
-    precision = _place(settings, model, data, console)
+    inputs = RunInputs(settings, model, data)
+    precision = _place(inputs, console)
     identity = run_identity(settings, base["fingerprint"], data.clips, data.ids)
     found, step = _look_into_folder(settings, identity, console)
     previous = Run.read(settings.output_dir)
     if found is Found.NOTHING:
-        base_loss = _gate(settings, model, data, console)
-        run = _begin(settings, data, identity, precision, base, base_loss, console)
+        base_loss = _gate(inputs, console)
+        run = _begin(inputs, identity, precision, base, base_loss, console)
     else:
         assert previous is not None
         if found is Found.FINISHED:
@@ -147,17 +148,17 @@ def _train(
         run = replace(previous, output_dir=str(settings.output_dir.resolve()))
         # All have read it before it is written again.
         processes.barrier()
-    trained = _make_trained(settings, model, run, console)
+    trained = _make_trained(inputs, run, console)
     names = settings.report_to
     with open_log(run, settings.output_dir, console, names=names, first_step=step) as log:
-        trainer = Trainer(settings, model, data, trained, run, log, optimise)
+        trainer = Trainer(inputs, trained, run, log, optimise)
         if found is Found.UNFINISHED:
             trainer.resume(settings.output_dir / run_folder.CHECKPOINTS / step_name(step))
         else:
             log.record({"event": "base", "step": 0, **(run.base_loss or {})})
         trainer.train()
         if isinstance(trained.weights, LoraWeights):
-            run.effect = _measure_effect(settings, model, trained.weights, data, log)
+            run.effect = _measure_effect(inputs, trained.weights, log)
             log.record({"event": "effect", "step": run.steps, **run.effect})
     return _finish(settings, run, console)
 
@@ -168,13 +169,9 @@ def _load(settings: TrainSettings) -> Clips:
     )
 
 
-def _place(
-    settings: TrainSettings,
-    model: MusicGen,
-    data: RunData,
-    console: Console,
-) -> str:
+def _place(inputs: RunInputs, console: Console) -> str:
     """Puts the model on its device, quantised if asked for. Returns the precision."""
+    settings, model, data = inputs
     device = processes.device()
     n_parameters = sum(p.numel() for p in model.hf.decoder.parameters())
     precision, why = choose_precision(settings.precision, settings.fp16, device, n_parameters)
@@ -228,8 +225,7 @@ def _look_into_folder(
 
 
 def _begin(
-    settings: TrainSettings,
-    data: RunData,
+    inputs: RunInputs,
     identity: str,
     precision: str,
     base: dict[str, Any],
@@ -237,6 +233,7 @@ def _begin(
     console: Console,
 ) -> Run:
     """A new run, written down; an earlier one is put aside."""
+    settings, _, data = inputs
     run = Run(
         status=RUNNING,
         identity=identity,
@@ -258,13 +255,9 @@ def _begin(
     return run
 
 
-def _make_trained(
-    settings: TrainSettings,
-    model: MusicGen,
-    run: Run,
-    console: Console,
-) -> Trained:
-    """The weights that `settings` names, with their optimizers and average."""
+def _make_trained(inputs: RunInputs, run: Run, console: Console) -> Trained:
+    """The weights that the settings name, with their optimizers and average."""
+    settings, model, _ = inputs
     n_parameters = sum(p.numel() for p in model.hf.decoder.parameters())
     torch.manual_seed(seed_of("adapter", settings.seed))
     weights = make_weights(model, settings, run.base["path"])
@@ -305,13 +298,8 @@ def _say_how_it_adapts(weights: LoraWeights, precision: str, console: Console) -
         )
 
 
-def _measure_effect(
-    settings: TrainSettings,
-    model: MusicGen,
-    weights: LoraWeights,
-    data: RunData,
-    log: RunLog,
-) -> dict[str, float]:
+def _measure_effect(inputs: RunInputs, weights: LoraWeights, log: RunLog) -> dict[str, float]:
+    settings, model, data = inputs
     windows = data.gate_windows[:EFFECT_WINDOWS]
     with working(log.console, "measuring the adapter's effect"):
         effect = validation.adapter_effect(weights.base_alone, model, windows, settings.batch_size)
@@ -342,13 +330,9 @@ def _finish(settings: TrainSettings, run: Run, console: Console) -> Run:
     return run
 
 
-def _gate(
-    settings: TrainSettings,
-    model: MusicGen,
-    data: RunData,
-    console: Console,
-) -> dict[str, Any]:
+def _gate(inputs: RunInputs, console: Console) -> dict[str, Any]:
     """The base's loss, which must be better than chance."""
+    settings, model, data = inputs
     with progress(console, "base on the held-out clips, windows") as on_step:
         codebooks = validation.held_out_losses(
             model, data.gate_windows, settings.batch_size, on_step

@@ -31,14 +31,13 @@ from musicgen_lora.training.checkpoints import (
     save_checkpoint,
     step_name,
 )
-from musicgen_lora.training.data import RunData
+from musicgen_lora.training.data import RunInputs
 from musicgen_lora.training.memory import peak_memory_bytes
-from musicgen_lora.training.optimizers import RATE_SHARE
 from musicgen_lora.training.previews import make_previews
 from musicgen_lora.training.record import run_folder
 from musicgen_lora.training.record.log import RunLog, StepLog, StepReport
 from musicgen_lora.training.record.run import INTERRUPTED, Run
-from musicgen_lora.training.schedule import learning_rate_at
+from musicgen_lora.training.schedule import set_learning_rate
 from musicgen_lora.training.signals import LAUNCHER_GRACE_S, StopSignals
 from musicgen_lora.training.step import (
     Learner,
@@ -54,9 +53,7 @@ class Trainer:
     """Trains to the end of a run, publishing the best weights on the way.
 
     Args:
-        settings: of the run.
-        model: on its device, with the trained weights in it.
-        data: of the run.
+        inputs: settings, model and data.
         trained: weights, their optimizers and average; at the end the model has the average.
         run: `steps` and `best` are set at the end.
         log: takes figures and words.
@@ -65,15 +62,13 @@ class Trainer:
 
     def __init__(
         self,
-        settings: TrainSettings,
-        model: MusicGen,
-        data: RunData,
+        inputs: RunInputs,
         trained: Trained,
         run: Run,
         log: RunLog,
         optimise: OptimiseStep = optimise_step,
     ) -> None:
-        self.settings, self.model, self.data = settings, model, data
+        self.settings, self.model, self.data = settings, model, data = inputs
         self.trained, self.weights = trained, trained.weights
         self.run, self.log, self.optimise = run, log, optimise
         self.state = LoopState(batch_size=settings.batch_size)
@@ -141,7 +136,7 @@ class Trainer:
         """The next optimizer step."""
         state, dataset = self.state, self.data.dataset
         chosen = self._clips_of_step()
-        rate = self._set_learning_rate()
+        rate = set_learning_rate(self.trained.optimizers, self.settings, state.step, self.n_steps)
         where = f"at step {state.step + 1} (clips: {', '.join(dataset.names(chosen))})"
         self.weights.train_mode(True)
         result = self._optimise(chosen, where)
@@ -245,22 +240,6 @@ class Trainer:
                 else epoch_order(len(self._lengths), settings.seed, epoch)
             )
         return self._order[inside * self.per_step : (inside + 1) * self.per_step].tolist()
-
-    def _set_learning_rate(self) -> float:
-        """Gives the optimizers the rate of the next step."""
-        settings = self.settings
-        assert settings.learning_rate is not None
-        rate = learning_rate_at(
-            self.state.step,
-            self.n_steps,
-            peak=settings.learning_rate,
-            schedule=settings.lr_schedule,
-            warmup_share=settings.warmup_share,
-        )
-        for optimizer in self.trained.optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = rate * group.get(RATE_SHARE, 1.0)
-        return rate
 
     def _optimise(self, chosen: list[int], where: str) -> StepResult:
         """Steps once, with smaller batches from the moment on when memory runs out."""

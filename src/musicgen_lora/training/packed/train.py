@@ -51,7 +51,7 @@ from musicgen_lora.training.packed.captured import (
 from musicgen_lora.training.packed.draws import Draws
 from musicgen_lora.training.packed.settings import PackedSettings, parse_settings
 from musicgen_lora.training.record import run_folder
-from musicgen_lora.training.schedule import learning_rate_at
+from musicgen_lora.training.schedule import set_learning_rate
 from musicgen_lora.training.signals import StopSignals
 from musicgen_lora.training.weights import LoraWeights, make_weights
 
@@ -174,13 +174,7 @@ class PackedRun:
             self.state.step, settings.batch_size, settings.gradient_accumulation_steps
         )
         totals = step_totals(draws, self.base.delays)
-        rate = learning_rate_at(
-            self.state.step,
-            settings.max_steps,
-            peak=settings.learning_rate,
-            schedule=settings.lr_schedule,
-            warmup_share=settings.warmup_share,
-        )
+        rate = set_learning_rate(self.optimizers, settings, self.state.step, settings.max_steps)
         self.gradients.zero_gradients()
         for draw in draws:
             self.gradients.add(draw, totals)
@@ -193,8 +187,6 @@ class PackedRun:
                 "changed by it. Lower --learning_rate."
             )
         for optimizer in self.optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = rate
             optimizer.step()
         self._bound_embeddings()
         return codebooks, length, rate
