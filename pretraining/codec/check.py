@@ -40,7 +40,7 @@ TARGET_F1, TARGET_BAND_DB, TARGET_SILENCE_DB = 0.90, 2.0, -60.0
 TARGET_EQUAL = {"2 ms": 0.6, "10 ms": 0.4, "-3 dB": 0.7}
 """Share of the first codebook's tokens that stay, 808 beats."""
 SHIFTED_S = 8.0
-"""Of each clip, for the tokens that stay."""
+"""Seconds of each clip that are shifted, to count the tokens that stay."""
 
 
 @dataclass

@@ -13,9 +13,9 @@ import soxr
 SAMPLE_RATE = 32000
 AUDIO_SUFFIXES = (".flac", ".wav")
 SPED_SHARE, SPEEDS = 0.4, (0.75, 1.3)
-"""Of crops that are played at another speed, and how far off."""
+"""Share of crops that are played at another speed, and the slowest and fastest of these."""
 DRIVEN_SHARE = 0.1
-"""Of crops that are driven into a tanh."""
+"""Share of crops that are driven into a tanh."""
 
 
 def audio_files(folder: Path) -> list[Path]:

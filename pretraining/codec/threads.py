@@ -15,7 +15,7 @@ import torch
 PROC_STAT = Path("/proc/stat")
 INTERVAL_S = 4.0
 SLACK = 0.35
-"""Of a core, that others may use while it still counts as free."""
+"""Share of a core that others may use while it still counts as free."""
 
 
 class ThreadChooser:

@@ -47,10 +47,10 @@ from pretraining.corpus.sections import Section, arrange
 from pretraining.corpus.styles import AMBIENT_WEIGHTS, LAYER_WEIGHTS, LAYERS, STYLES, Style
 
 FRAMES_PER_MINUTE = 3000
-"""Of the codec."""
+"""Frames of the codec."""
 FRAME_S = 60.0 / FRAMES_PER_MINUTE
 ON_GRID_SHARE = 0.2
-"""Of clips whose beats last whole frames and whose hits begin with one: what repeats in them
+"""Share of clips whose beats last whole frames and whose hits begin with one: what repeats in them
 repeats in the codec's tokens, so that rhythm can be learnt there first."""
 HALF_TIME_SHARE = 0.12
 SLOWEST, FASTEST = 60.0, 180.0
@@ -69,7 +69,7 @@ DRUM_WORDS = {
 }  # fmt: skip
 BUSYNESS = {"sparse": 0.0, "medium": 0.4, "energetic": 1.0}
 AUDIBLE_SHARE = 0.3
-"""Of the window's bars in which a part must sound to be named."""
+"""Share of the window's bars in which a part must sound to be named."""
 
 
 @dataclass(frozen=True)

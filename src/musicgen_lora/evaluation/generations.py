@@ -134,7 +134,7 @@ def play_prompts(
 def _play_here(
     voice: Voice, batches: Sequence[list[Row]], playing: Playing, on_step: OnStep
 ) -> Iterator[tuple[list[Row], np.ndarray]]:
-    """As `play_batches_by`, in this process."""
+    """What `play_batches_by` gives, played in this process."""
     if not batches:
         return
     with voice.worn():

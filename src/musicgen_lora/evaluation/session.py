@@ -98,7 +98,7 @@ class Played:
     codes: Sequence[np.ndarray]
     heard: Sequence[Heard]
     entries: Sequence[Any]
-    """Of report.json."""
+    """What report.json says of each clip."""
 
     def of(self, rows: slice) -> Played:
         """Some of them."""

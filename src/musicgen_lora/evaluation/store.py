@@ -24,7 +24,7 @@ from musicgen_lora.errors import UserError
 from musicgen_lora.formats.documents import read_bytes
 
 FOLDER = "cache"
-"""In the folder of the report."""
+"""Name of the cache's folder, in that of the report."""
 MAX_BYTES = 256 << 20
 """Size of all files together; the oldest go first. A minute of stereo takes 50 KB."""
 MAX_FILE_BYTES = 64 << 20

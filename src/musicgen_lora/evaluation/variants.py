@@ -84,7 +84,7 @@ def _label(label: str, strength: float) -> str:
 
 
 def _labels(folders: Sequence[Path]) -> list[str]:
-    """As much of each path's end as tells it from the others."""
+    """Labels of adapters: as much of each path's end as tells it from the others."""
     parts = [folder.absolute().parts for folder in folders]
     for n in range(1, max(map(len, parts)) + 1):
         labels = ["/".join(own[-n:]) for own in parts]

@@ -25,9 +25,9 @@ FEWEST_FOR_SURE = 20
 """Fewer pairs are too few to tell skewed from not, and of skewed ones (a gamma distribution's of
 shape 2, a lognormal's), with unequal weights, the interval covers 82 to 92 %, not 95."""
 MOST_SKEW = 0.25
-"""Of the differences, over sqrt(n), by which the error of each end of the interval goes (Hall, The
-Bootstrap and Edgeworth Expansion, 1992). Of 20 normal ones 5 % are beyond it, of 20 to 40 lognormal
-ones, where the interval covers 87 to 91 %, three of four."""
+"""Skewness of the differences over sqrt(n), by which the error of each end of the interval goes
+(Hall, The Bootstrap and Edgeworth Expansion, 1992). Of 20 normal ones 5 % are beyond it, of 20 to
+40 lognormal ones, where the interval covers 87 to 91 %, three of four."""
 
 MOST_UNSURE = 3.0
 """Width of a share's interval, in ways from base to reference, beyond which it tells nothing."""

@@ -29,7 +29,8 @@ from musicgen_lora.evaluation.voices import ADAPTER, BASE, Sides, Voice
 from musicgen_lora.model.musicgen import MusicGen
 
 WINDOW_S = 5.0
-"""Of each clip, from its beginning: more clips tell more than longer ones."""
+"""Length of the window that each clip is scored by, from its beginning: more clips tell more than
+longer ones."""
 N_EXCHANGED = 2
 """Captions of others that each clip is scored with."""
 MAX_HELD_OUT, MAX_TRAINED = 16, 24

@@ -16,7 +16,7 @@ SCALE = 100.0
 FEWEST_ROWS = 2
 """An unbiased estimate takes pairs of different clips."""
 FEWEST_PROMPTS = 8
-"""For an interval and a test."""
+"""Prompts that an interval and a test need."""
 BIAS_DRAWS = 20
 """Partings of a reference that its bias is the mean of."""
 

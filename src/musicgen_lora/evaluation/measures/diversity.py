@@ -13,7 +13,7 @@ import numpy as np
 from scipy.spatial.distance import cdist, pdist
 
 NEIGHBOURS = 3
-"""Of the paper."""
+"""Nearest neighbours that a clip's reach is told by, as in the paper."""
 COLLAPSED_BELOW = 0.25
 """Spread of the clips, in spreads of the reference, below which they sound all alike."""
 

@@ -29,9 +29,9 @@ class Embedding:
     """A way to hear."""
 
     name: str
-    """In report.json."""
+    """What report.json calls it."""
     label: str
-    """For people."""
+    """What people read."""
     hear: Hear
 
 

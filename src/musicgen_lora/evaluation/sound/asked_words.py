@@ -45,7 +45,7 @@ class Middle:
 
     @classmethod
     def of(cls, reference: Sequence[Heard], clips: Sequence[Heard]) -> Middle:
-        """Of held-out audio, and of all clips."""
+        """The middle of held-out audio; whether any of all clips is stereo."""
         return cls(
             _median([one.descriptors.get("onset_rate_hz", np.nan) for one in reference]),
             _median([one.bpm for one in reference]),

@@ -25,7 +25,7 @@ from musicgen_lora.listening.pitch.key import estimate_key
 from musicgen_lora.model.musicgen import MusicGen
 
 Vectors = dict[str, np.ndarray]
-"""By embedding, `[D]`."""
+"""What each embedding hears of a clip, `[D]`, by its name."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Ear:
         self._frame_rate = model.shape.frame_rate
 
     def vectors(self, waveform: np.ndarray) -> Vectors:
-        """Of a waveform `[C, N]`, by embedding.
+        """The embedding vectors of a waveform `[C, N]`, by the embedding's name.
 
         Raises:
             ValueError: one is not finite.

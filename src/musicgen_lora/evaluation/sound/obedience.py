@@ -166,7 +166,8 @@ def measure_obedience(
 
 
 Judged = Sequence[Mapping[str, bool | None]]
-"""Of each clip."""
+"""For each clip, by measure, whether it is as asked; None where nothing was asked, or it can't
+be told."""
 
 
 def _judge_all(asked: Sequence[Asked], heard: Sequence[Heard], middle: Middle) -> Judged:

@@ -25,7 +25,7 @@ MAX_REFERENCES = 64
 MAX_OTHERS = 16
 N_NOISES = 8
 MAX_DESCRIBED = 6
-"""Of each anchor; all of them would take as long as the generated clips."""
+"""Clips of each anchor that are described: all of them would take as long as the generated ones."""
 NOISE_LEVEL = 0.1
 """RMS, of full scale: about that of a beat."""
 
@@ -37,7 +37,7 @@ class References:
 
     heard: Sequence[Heard] = ()
     clips: Sequence[Clip] = ()
-    """Of `heard`."""
+    """The clips that `heard` was measured of, in its order."""
     recorded: Sequence[Vectors] = ()
     """The same clips as they were recorded."""
     why_not_recorded: str = ""
@@ -50,7 +50,7 @@ class References:
 
     @property
     def sources(self) -> list[str]:
-        """Of the clips."""
+        """Source of each clip."""
         return [clip.source for clip in self.clips]
 
     def describe(self) -> dict[str, Any]:

@@ -83,7 +83,7 @@ def _compare(
     references: References,
     seed: int,
 ) -> dict[str, Any]:
-    """By one embedding; a reference that it can't tell apart has a reason instead."""
+    """Distances by one embedding, or why there are none: it can't tell the references apart."""
     target = _rows([heard.vectors for heard in references.heard], name)
     after = _rows([heard.vectors for heard in adapter], name)
     before = None if base is None else _rows([heard.vectors for heard in base], name)
@@ -154,7 +154,7 @@ def _kernel(
 def _anchors(
     name: str, target: np.ndarray, references: References, bandwidth: float, seed: int
 ) -> dict[str, dict[str, Any]]:
-    """By name: `value`, `n` of the clips, and `why` there is none."""
+    """Each anchor by name: its `value`, `n` of the clips, and `why` there is none."""
     splits = _splits(references.sources, seed)
     few = "needs two sources of two clips each, at the least" if not splits else ""
     halves = [kernel_distance(target[ours], target[theirs], bandwidth) for ours, theirs in splits]

@@ -65,7 +65,8 @@ class Written:
             self._found[place][identity] = files[suffix]
 
     def identities(self, place: int) -> frozenset[str]:
-        """Of the clips that are there with the words and the seed of a place in the request."""
+        """Identities of the clips that are there with the words and the seed of a place in the
+        request."""
         return frozenset(self._found[place]) if place < len(self._found) else frozenset()
 
     def path(self, place: int, identity: str) -> Path:
