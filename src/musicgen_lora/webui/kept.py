@@ -65,7 +65,20 @@ class Kept:
         ]
         return updates[0] if len(updates) == 1 else updates
 
-    def tell(self, form: Sequence[Setting], fields: Sequence[Any], prefix: str) -> None:
+    def advanced(self, form: list[Setting], prefix: str) -> list[Any]:
+        """A closed box with a field for each setting, in their order, and below it which of them
+        are changed.
+
+        Args:
+            form: the settings.
+            prefix: of the elements' names.
+        """
+        with gr.Accordion(self._page.words("Advanced settings"), open=False):
+            fields = self._page.fields(form, prefix)
+        self._tell(form, fields, prefix)
+        return fields
+
+    def _tell(self, form: Sequence[Setting], fields: Sequence[Any], prefix: str) -> None:
         """Tells which settings are changed, and takes them back when asked.
 
         Args:

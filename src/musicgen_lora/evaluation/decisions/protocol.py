@@ -186,12 +186,17 @@ def _loss(loss: Mapping[str, Any], forgetting: Mapping[str, Any]) -> dict[str, A
     return primary
 
 
+def _why_not(found: Mapping[str, Any], compared: bool) -> str | None:
+    """Why a comparison with the base has no figures; None where it has."""
+    if not compared:
+        return "needs --compare"
+    return None if found["computed"] else found["why"]
+
+
 def _kernel(distances: Mapping[str, Any], compared: bool) -> dict[str, Any]:
     primary = _primary("kernel_distance", "Distance of clips (KAD)", "prompt")
-    if not compared:
-        return primary | {"why": "needs --compare"}
-    if not distances["computed"]:
-        return primary | {"why": distances["why"]}
+    if (why := _why_not(distances, compared)) is not None:
+        return primary | {"why": why}
     row = next(row for row in distances["embeddings"] if row["name"] == distances["primary"])
     if not row["computed"]:
         return primary | {"why": row["why"]}
@@ -208,10 +213,8 @@ def _kernel(distances: Mapping[str, Any], compared: bool) -> dict[str, Any]:
 
 def _descriptors(distance: Mapping[str, Any], compared: bool) -> dict[str, Any]:
     primary = _primary("descriptor_distance", "Distance of descriptors", "prompt")
-    if not compared:
-        return primary | {"why": "needs --compare"}
-    if not distance["computed"]:
-        return primary | {"why": distance["why"]}
+    if (why := _why_not(distance, compared)) is not None:
+        return primary | {"why": why}
     pairs = np.array(distance["adapter"]) - np.array(distance["base"])
     _paired(primary, distance["paired"], pairs)
     anchors = distance["anchors"]

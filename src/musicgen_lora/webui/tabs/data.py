@@ -48,9 +48,7 @@ def _build_preparation(page: Page) -> None:
     folder = gr.Dropdown([], label=say("Or a folder"), elem_id="audio-folder")
     name = gr.Textbox(label=say("Name of the dataset"), max_length=60, elem_id="dataset-name")
     form = form_of("prepare", frozenset(("input_dir", "output_dir")))
-    with gr.Accordion(say("Advanced settings"), open=False):
-        fields = page.fields(form, "prepare")
-    kept.tell(form, fields, "prepare")
+    fields = kept.advanced(form, "prepare")
     go = gr.Button(say("Prepare"), variant="primary", elem_id="prepare")
     example = gr.Button(say("Make example beats"), elem_id="example")
 

@@ -46,9 +46,7 @@ def build(page: Page) -> None:
         )
         count = gr.Slider(1, 16, value=4, step=1, label=say("Prompts"), elem_id="evaluate-prompts")
         compare = gr.Checkbox(True, label=say("Compare with the base"), elem_id="compare")
-    with gr.Accordion(say("Advanced settings"), open=False):
-        fields = page.fields(form[1:], "evaluate")
-    kept.tell(form[1:], fields, "evaluate")
+    fields = kept.advanced(form[1:], "evaluate")
     go = gr.Button(say("Evaluate"), variant="primary", elem_id="evaluate")
     report = gr.Dropdown([], label=say("Report of"), elem_id="evaluate-run")
     shown = gr.HTML(elem_id="report")

@@ -76,9 +76,7 @@ def _build_form(page: Page) -> tuple[Form, Kept]:
     asked = _build_asked(page)
     recording = Fields(page)
     advanced = form_of("generate", OWN | frozenset(FRONT))
-    with gr.Accordion(say("Advanced settings"), open=False):
-        fields = page.fields(advanced, "generate")
-    kept.tell(advanced, fields, "generate")
+    fields = kept.advanced(advanced, "generate")
     go = gr.Button(say("Generate (Ctrl+Enter)"), variant="primary", elem_id="generate")
 
     front = [setting for setting in form_of("generate") if setting.name in FRONT]

@@ -80,16 +80,17 @@ class Shelf:
         """Gives a run another name."""
         self._check_idle(wanted)
         new = rename_run(self._work.runs, wanted, name)
-        say = self._page.words
-        gr.Info(say("Renamed: {name}", name=escape(new)), title=say("Models"))
-        return self.look("", None)
+        return self._done(self._page.words("Renamed: {name}", name=escape(new)))
 
     def delete(self, wanted: Any, name: Any) -> Any:
         """Deletes a run whose name was typed."""
         self._check_idle(wanted)
         gone = delete_folder(self._work.runs, wanted, name)
-        say = self._page.words
-        gr.Info(say("Deleted: {name}", name=escape(gone)), title=say("Models"))
+        return self._done(self._page.words("Deleted: {name}", name=escape(gone)))
+
+    def _done(self, line: str) -> Any:
+        """Says what was done with a run, and shows those that are there."""
+        gr.Info(line, title=self._page.words("Models"))
         return self.look("", None)
 
     def _check_idle(self, wanted: Any) -> None:

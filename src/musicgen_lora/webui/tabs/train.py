@@ -42,9 +42,7 @@ def _build_start(page: Page) -> None:
     )
     name = gr.Textbox(label=say("Name of the run"), max_length=60, elem_id="run-name")
     form = form_of("train", frozenset(("data_dir", "output_dir")))
-    with gr.Accordion(say("Advanced settings"), open=False):
-        fields = page.fields(form, "train")
-    kept.tell(form, fields, "train")
+    fields = kept.advanced(form, "train")
     go = gr.Button(say("Train"), variant="primary", elem_id="train")
     starting = Starting(page, form)
     inputs = [dataset, base, preset, *fields]
