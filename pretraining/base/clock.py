@@ -38,6 +38,8 @@ from pretraining.base.facts import (
     caption_and_facts,
     stated_tempo,
     tempo_waves,
+    vocabulary_words,
+    with_strange_words,
 )
 
 N_POSITIONS = 516
@@ -193,6 +195,8 @@ class ClockLesson:
         rng = np.random.default_rng(0)
         drawn = [rows[int(rng.integers(len(rows)))] for _ in range(N_CAPTIONS)]
         captions = [caption_and_facts(dict(row), rng, 0.7)[0] for row in drawn]
+        words = vocabulary_words(tokenizer)
+        captions[::2] = [with_strange_words(text, words, rng) for text in captions[::2]]
         self.tempos = torch.tensor([float(stated_tempo(text) or 0) for text in captions])
         self.states, self.mask = _states(model, tokenizer, captions)
         decoder = model.decoder.model.decoder

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -45,6 +45,9 @@ and negative at words; the others are for words alone."""
 END_LEVEL = 3.0
 STYLE_LEVEL = 2.0
 KEY_LEVEL = 1.5
+MOST_STRANGE = 12
+STRANGE_NUMBERS = 0.2
+"""Share of strange words that are numbers."""
 
 
 def bar_turns(bpm: np.ndarray) -> np.ndarray:
@@ -116,6 +119,28 @@ def caption_and_facts(
         return text, clip_facts(row, float(stated))
     bpm = int(rng.integers(TEMPOS[0], TEMPOS[1] + 1))
     return with_tempo(text, bpm), clip_facts(row, float(bpm))
+
+
+def with_strange_words(text: str, words: Sequence[str], rng: np.random.Generator) -> str:
+    """A caption with up to `MOST_STRANGE` words and numbers in it that say nothing, each between
+    two of its own, but not within the tempo."""
+    found = STATED_TEMPO.search(text)
+    begin, end = found.span() if found else (0, 0)
+    gaps = [m.start() for m in re.finditer(" ", text) if not begin <= m.start() < end]
+    if not gaps:
+        return text
+    for gap in sorted(rng.choice(gaps, size=int(rng.integers(MOST_STRANGE + 1))), reverse=True):
+        is_number = rng.random() < STRANGE_NUMBERS
+        word = str(rng.integers(1, 1000)) if is_number else words[int(rng.integers(len(words)))]
+        text = f"{text[:gap]} {word}{text[gap:]}"
+    return text
+
+
+def vocabulary_words(tokenizer: Any) -> list[str]:
+    """Words that are one piece of a tokenizer's, in their order."""
+    pieces = sorted(tokenizer.get_vocab(), key=tokenizer.get_vocab().get)
+    words = (piece.removeprefix("\u2581") for piece in pieces if piece.startswith("\u2581"))
+    return [word for word in words if word.isalpha()]
 
 
 def stated_tempo(text: str) -> int | None:

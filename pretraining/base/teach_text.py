@@ -37,6 +37,8 @@ from pretraining.base.facts import (
     STYLE,
     WAVES,
     caption_and_facts,
+    vocabulary_words,
+    with_strange_words,
 )
 from pretraining.paths import WORK
 
@@ -56,8 +58,9 @@ def targets(
 def teach_facts(
     model: Any, tokenizer: Any, rows: list[dict[str, Any]], basis: torch.Tensor, *, n_steps: int
 ) -> None:
-    """Trains the text encoder to say the facts in the directions of `basis` `[N_FACTS, D]`."""
-    encoder = model.text_encoder
+    """Trains the text encoder to say the facts in the directions of `basis` `[N_FACTS, D]`, also
+    among words that no caption of the corpus has: an adapter's captions have them."""
+    encoder, words = model.text_encoder, vocabulary_words(tokenizer)
     encoder.requires_grad_(True)
     train = [row for row in rows if row["split"] == "train"]
     held = [row for row in rows if row["split"] == "validation"]
@@ -67,7 +70,9 @@ def teach_facts(
     began = time.monotonic()
     for step in range(1, n_steps + 1):
         chosen = [train[int(i)] for i in rng.integers(len(train), size=64)]
-        error, mask = _errors(encoder, tokenizer, chosen, basis, rng, 0.5)
+        pairs = [caption_and_facts(row, rng, 0.5) for row in chosen]
+        pairs[::2] = [(with_strange_words(text, words, rng), said) for text, said in pairs[::2]]
+        error, mask = _errors(encoder, tokenizer, pairs, basis)
         loss = error[mask].mean()
         optimizer.zero_grad()
         loss.backward()
@@ -75,27 +80,25 @@ def teach_facts(
         optimizer.step()
         schedule.step()
         if step % 250 == 0 or step == n_steps:
-            with torch.no_grad():
-                error, mask = _errors(encoder, tokenizer, held, basis, np.random.default_rng(1), 0)
-            kinds = {"tempo": WAVES, "style": STYLE, "key": KEY, "flags": FLAG}
-            shown = [f"{name} {error[mask][:, at].mean():.4f}" for name, at in kinds.items()]
-            print(
-                f"step {step}, {time.monotonic() - began:.0f} s: held-out squared error of "
-                + ", ".join(shown),
-                flush=True,
-            )
+            print(f"step {step}, {time.monotonic() - began:.0f} s: held-out squared error of")
+            fresh = np.random.default_rng(1)
+            own = [caption_and_facts(row, fresh, 0) for row in held]
+            strange = [(with_strange_words(text, words, fresh), said) for text, said in own]
+            for name, pairs in {"captions": own, "the same among strange words": strange}.items():
+                with torch.no_grad():
+                    error, mask = _errors(encoder, tokenizer, pairs, basis)
+                kinds = {"tempo": WAVES, "style": STYLE, "key": KEY, "flags": FLAG}
+                shown = [f"{kind} {error[mask][:, at].mean():.4f}" for kind, at in kinds.items()]
+                print(f"  {name}: {', '.join(shown)}", flush=True)
     encoder.requires_grad_(False)
 
 
 def _errors(
     encoder: Any,
     tokenizer: Any,
-    rows: list[dict[str, Any]],
+    pairs: list[tuple[str, np.ndarray]],
     basis: torch.Tensor,
-    rng: np.random.Generator,
-    other_tempo: float,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    pairs = [caption_and_facts(row, rng, other_tempo) for row in rows]
     tokens = dict(tokenizer([text for text, _ in pairs], padding=True, return_tensors="pt"))
     states = encoder(**tokens).last_hidden_state
     wanted, mask = targets(tokens, np.stack([facts for _, facts in pairs]), tokenizer.eos_token_id)

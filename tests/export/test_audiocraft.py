@@ -124,7 +124,8 @@ def test_there_and_back_is_the_base_to_the_bit(form: str, made, tmp_path: Path) 
 def test_the_embedded_base_goes_there_and_back_with_its_facts(tmp_path: Path) -> None:
     folder = export_model(ExportSettings(output_dir=tmp_path / "out"))
     card = (folder / "README.md").read_text()
-    assert 'T5Conditioner.MODELS_DIMS["t5-base"] = 64' in card
+    width = load_base(EMBEDDED).text_encoder.config.d_model
+    assert f'T5Conditioner.MODELS_DIMS["t5-base"] = {width}' in card
     assert "windows of 10 s" in card
     _, config = read_plainly(folder / LM)
     assert config["dataset"]["segment_duration"] > 18.0, "audiocraft asserts it"

@@ -43,7 +43,8 @@ def test_parts_are_the_whole(folder, parts):
     together = np.concatenate(found, axis=-1)
     assert together.shape == whole.shape
     assert np.abs(whole).max() > 0.01
-    np.testing.assert_allclose(together, whole, atol=1e-5)
+    # Random codes can be loud.
+    np.testing.assert_allclose(together, whole, rtol=1e-6, atol=1e-5)
 
 
 def test_no_more_is_waited_for_than_is_looked_at(folder):
