@@ -10,6 +10,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from musicgen_lora.dataset.caption_words import stated_bpm
+from musicgen_lora.model.text.wording import english_of
 
 if TYPE_CHECKING:
     from musicgen_lora.dataset.metadata import Clip
@@ -31,9 +32,9 @@ def bar_lines(clip: Clip, frame_rate: float) -> Lines:
 
 
 def stated_bar_lines(text: str | None, frame_rate: float) -> Lines:
-    """Those of music that begins with a bar, in the tempo that a text states: `UNKNOWN` where it
-    states none."""
-    bpm = None if text is None else stated_bpm(text)
+    """Those of music that begins with a bar, in the tempo that its text states, as the model reads
+    it: `UNKNOWN` where it states none."""
+    bpm = None if text is None else stated_bpm(english_of(text))
     return UNKNOWN if bpm is None else (0.0, 240.0 / bpm * frame_rate)
 
 

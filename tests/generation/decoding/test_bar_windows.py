@@ -5,21 +5,36 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
+from musicgen_lora.config import GenerateSettings
 from musicgen_lora.dataset.bar_lines import UNKNOWN, Lines
+from musicgen_lora.evaluation.generations import play_prompts
+from musicgen_lora.evaluation.play_tasks import Playing
+from musicgen_lora.evaluation.store import Store
+from musicgen_lora.evaluation.voices import base_voice
 from musicgen_lora.generation.decoding import caches, decode
-from musicgen_lora.generation.decoding.decode import play_frames, window_start, windows_sentence
+from musicgen_lora.generation.decoding.decode import (
+    generate_codes,
+    play_frames,
+    window_start,
+    windows_sentence,
+)
 from musicgen_lora.generation.decoding.decoder import Decoder
 from musicgen_lora.generation.decoding.request import Conditions, Request, Scenes
 from musicgen_lora.generation.decoding.sampling import GREEDY, Sampling
 from musicgen_lora.generation.decoding.window import FixedWindow, Window
+from musicgen_lora.generation.musicgen import MusicGen as Player
+from musicgen_lora.generation.player import Instrument, Length
+from musicgen_lora.generation.player import Player as ClipPlayer
+from musicgen_lora.model.lora.mixture import Mixture
 from musicgen_lora.model.musicgen import MusicGen
 
 PROMPTS = ["hip hop 808 beat", "trap drums with bass and the 808 pattern", "sparse dark drums"]
@@ -218,3 +233,65 @@ def test_rows_of_conditions_are_those_of_their_clips(band: Band) -> None:
             np.testing.assert_array_equal(own, its)
         assert some.bars_of(row) == all_of.bars_of(clip)
         assert (some.negative_of(row) is None) == (all_of.negative_of(clip) is None)
+
+
+def test_generated_clips_are_the_same_in_any_batch_and_say_their_bars(
+    tiny_model_dir: Path, tmp_path: Path, begun: Any
+) -> None:
+    """Windows of 60 frames, of which 36 are new: bars of 30 and 40 frames."""
+    base = _trained_on(1.2, tiny_model_dir, tmp_path)
+    model = Player.load(base, precision="fp32")
+    prompts = ["trap, 400 bpm", "hip hop drums, 300 bpm", "808 beat", "dark bass 350 bpm"]
+    asked = {"duration": 2.0, "guidance_scale": 1.0}
+    together = model.generate(prompts, batch_size=4, **asked)
+    assert [start for start, _ in begun[1]] == [30, 36, 36, 34]
+    for clip, alone in zip(together, model.generate(prompts, batch_size=1, **asked), strict=True):
+        np.testing.assert_array_equal(clip.waveform, alone.waveform)
+        assert clip.identity == alone.identity
+    told = [clip.facts.get("window_bpm") for clip in together]
+    assert told == [[400.0], None, None, [350.0]]
+    assert all(clip.facts["window_s"] == 1.2 for clip in together)
+    (short,) = model.generate(prompts[0], duration=1.2, guidance_scale=1.0)
+    assert not {"window_s", "window_bpm"} & set(short.facts)
+    told_by_flag = model.session(
+        GenerateSettings(prompts=["trap"], bpm=400.0, duration=2.0, guidance_scale=1.0)
+    )
+    (clip,) = told_by_flag.clips()
+    assert clip.facts["window_bpm"] == [400.0]
+
+
+def test_bars_go_on_until_the_prompt_states_another_tempo(band: Band) -> None:
+    player = ClipPlayer(
+        Instrument(band.decoder, band.base.text, Mixture(band.base), {}),
+        None,
+        Console(quiet=True),
+    )
+    length = Length(1000, 1000 * 640, (100, 333, 500))
+    texts = ["pads, 120 bpm", "beat, 120 bpm", "beat, 150 bpm", "outro"]
+    assert player.bars(texts[:3], length) == [(0.0, 100.0), (0.0, 100.0), (333, 80.0)]
+    assert np.isnan(player.bars(texts, length)[-1][1])
+    # A recording's own bars count, whatever the prompt says of its tempo, until that changes.
+    onto = replace(length, bars=(17.5, 99.0))
+    assert player.bars(texts[:3], onto) == [(17.5, 99.0), (17.5, 99.0), (333, 80.0)]
+    unknown = player.bars(texts[:2], replace(length, bars=UNKNOWN))
+    assert np.isnan(unknown).all()
+
+
+def test_an_evaluation_plays_anew_what_was_kept_of_windows_that_began_elsewhere(
+    tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    model = MusicGen.load(_trained_on(1.2, tiny_model_dir, tmp_path))
+    voice, prompts = base_voice(model, Store()), ["trap, 400 bpm", "808 beat"]
+    playing = Playing(90, Sampling(1.0))
+    kept = np.zeros((4, 90), dtype=np.int32)
+    for number, prompt in enumerate(prompts):
+        how = (decode.VERSION, voice.reads(prompt), number, 90, None)
+        key = voice.key("clip", *how, asdict(playing.sampling))
+        voice.store.put("clips", {key: {"codes": kept}})
+    played = play_prompts(
+        voice, prompts, playing, seed=0, batch_size=2, on_step=lambda done, of: None
+    )
+    np.testing.assert_array_equal(played[1], kept)
+    conditions = Conditions(*model.text.batch(prompts[:1]), bars=[(0.0, 30.0)])
+    (expected,) = generate_codes(model, Request(conditions, 90, [0], Sampling(1.0))).numpy()
+    np.testing.assert_array_equal(played[0], expected)

@@ -28,7 +28,7 @@ from musicgen_lora.model.musicgen import MusicGen
 
 VERSION = 1
 """Raised where a seed comes to give other codes: what was kept of earlier ones is played anew.
-Where windows begin on bars, `window_bar` is part of what a clip is kept by."""
+Where windows of a clip begin on bars, what it is kept by says so besides: `window_bar`."""
 STRIDE_SHARE = 0.6
 """Share of a window that is new music; what is before is heard. audiocraft: 18 of 30 s."""
 
