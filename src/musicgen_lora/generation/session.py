@@ -240,6 +240,10 @@ class Session:
         for start in range(0, len(rows), size):
             some = rows[start : start + size]
             made = {row: self._made(one, wanted, length, len(some)) for row, one in some}
+            tempi = [one.get("window_bpm") for one in made.values()]
+            if player.depends_on_batch and any(one != tempi[0] for one in tempi):
+                # Some go through more windows than others, with fewer beside them.
+                made = {row: one | {"batch_bpm": tempi} for row, one in made.items()}
             missing = {row for row in made if not is_there(row, identity_of(made[row]))}
             if not missing:
                 continue

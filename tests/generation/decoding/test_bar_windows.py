@@ -260,6 +260,27 @@ def test_generated_clips_are_the_same_in_any_batch_and_say_their_bars(
     assert clip.facts["window_bpm"] == [400.0]
 
 
+def test_on_a_card_clips_are_named_by_the_tempi_beside_them_too(
+    band: Band, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A product of fewer rows may differ there, and those of fewer windows leave earlier."""
+    monkeypatch.setattr("musicgen_lora.generation.player.depends_on_batch", lambda device: True)
+    model = Player(band.base, "fp32")
+
+    def identities(prompts: list[str]) -> list[str]:
+        found: list[str] = []
+        session = model.session(GenerateSettings(prompts=prompts, duration=40.0, batch_size=2))
+        assert not list(session.missing(lambda place, identity: not found.append(identity)))
+        return found
+
+    alike, other = identities(["808", "trap"]), identities(["808", "trap, 400 bpm"])
+    # A window of 0.4 s has no room for a bar: nothing differs.
+    assert other[0] == alike[0]
+    monkeypatch.setattr(decode, "window_frames", lambda base: (500, 300))
+    alike, other = identities(["808", "trap"]), identities(["808", "trap, 400 bpm"])
+    assert other[0] != alike[0]
+
+
 def test_bars_go_on_until_the_prompt_states_another_tempo(band: Band) -> None:
     player = ClipPlayer(
         Instrument(band.decoder, band.base.text, Mixture(band.base), {}),

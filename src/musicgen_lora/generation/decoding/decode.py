@@ -9,7 +9,7 @@ therefore be at different frames; each goes through the windows that it would go
 
 Nothing that is computed for a clip on a CPU has a shape that the batch decides, but for products,
 whose rows come out the same in any number (`products`). A GPU has too much to lose by it, and a
-clip may differ there with the number of clips in its batch.
+clip may differ there with the number of clips in its batch, and with how many windows they have.
 """
 
 from __future__ import annotations
