@@ -22,6 +22,7 @@ import torch
 
 from musicgen_lora.audio.files import read_audio, write_wav
 from musicgen_lora.config import EMBEDDED_NAME
+from musicgen_lora.dataset.bar_lines import stated_bar_lines
 from musicgen_lora.dataset.clip_ids import clip_ids
 from musicgen_lora.dataset.metadata import Clip, load_dataset
 from musicgen_lora.dataset.tokens import tokenise_clips
@@ -113,10 +114,11 @@ def play(
     for start in range(0, len(prompts), BATCH):
         some = list(prompts[start : start + BATCH])
         states, mask = model.text.batch(some)
+        bars = [stated_bar_lines(text, model.shape.frame_rate) for text in some]
         played = generate_codes(
             decoder,
             Request(
-                Conditions(states, mask),
+                Conditions(states, mask, bars=bars),
                 n_frames=model.shape.frames(duration_s),
                 seeds=range(seed + start, seed + start + len(some)),
                 sampling=Sampling(),

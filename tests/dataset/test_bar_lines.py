@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from musicgen_lora.dataset.bar_lines import bar_lines, nearest_bar_line
+from musicgen_lora.dataset.bar_lines import bar_lines, nearest_bar_line, stated_bar_lines
 
 
 def clip(**fields: Any) -> Any:
@@ -53,3 +53,10 @@ def test_a_window_begins_on_the_nearest_line_that_leaves_it_whole(lines, spare):
         else:
             assert found in allowed
             assert abs(found - start) <= min(abs(line - start) for line in allowed) + 1
+
+
+def test_a_text_states_them_by_its_tempo_alone():
+    assert stated_bar_lines("dark trap, 120 bpm", 50.0) == (0.0, 100.0)
+    assert stated_bar_lines("BPM: 93.75", 50.0) == (0.0, 128.0)
+    for text in (None, "", "trap", "from 90 bpm to 140 bpm", "808 beat", "9999 bpm"):
+        assert np.isnan(stated_bar_lines(text, 50.0)).all()

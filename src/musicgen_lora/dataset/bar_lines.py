@@ -9,13 +9,18 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from musicgen_lora.dataset.caption_words import stated_bpm
+from musicgen_lora.model.text.wording import english_of
+
 if TYPE_CHECKING:
     from musicgen_lora.dataset.metadata import Clip
 
-UNKNOWN = (math.nan, math.nan)
+Lines = tuple[float, float]
+"""The frame of a bar line, and frames of a bar."""
+UNKNOWN: Lines = (math.nan, math.nan)
 
 
-def bar_lines(clip: Clip, frame_rate: float) -> tuple[float, float]:
+def bar_lines(clip: Clip, frame_rate: float) -> Lines:
     """The frame of a clip's first bar line and the frames of a bar of four beats: `UNKNOWN` without
     `bpm`. A clip without `first_bar_s` is taken to begin with a bar; where it doesn't, the lines
     lie whole bars after its beginning, where what it begins with comes again."""
@@ -26,7 +31,14 @@ def bar_lines(clip: Clip, frame_rate: float) -> tuple[float, float]:
     return first_s * frame_rate, 240.0 / bpm * frame_rate
 
 
-def nearest_bar_line(start: int, spare: int, lines: tuple[float, float]) -> int:
+def stated_bar_lines(text: str | None, frame_rate: float) -> Lines:
+    """Those of music that begins with a bar, in the tempo that its text states, as the model reads
+    it: `UNKNOWN` where it states none."""
+    bpm = None if text is None else stated_bpm(english_of(text))
+    return UNKNOWN if bpm is None else (0.0, 240.0 / bpm * frame_rate)
+
+
+def nearest_bar_line(start: int, spare: int, lines: Lines) -> int:
     """The frame of the bar line nearest `start` of those from 0 to `spare`; `start` itself where
     there is none.
 

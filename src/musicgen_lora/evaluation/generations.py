@@ -14,11 +14,12 @@ import torch
 from musicgen_lora.audio.files import write_wav
 from musicgen_lora.cluster.engine import Engine
 from musicgen_lora.console import OnStep
+from musicgen_lora.dataset.bar_lines import stated_bar_lines
 from musicgen_lora.dataset.metadata import Clip
 from musicgen_lora.evaluation.play_tasks import Playing, Row, play_batches_by, play_codes
 from musicgen_lora.evaluation.sound.ear import Ear, Heard
 from musicgen_lora.evaluation.voices import Voice
-from musicgen_lora.generation.decoding.decode import VERSION, depends_on_batch
+from musicgen_lora.generation.decoding.decode import VERSION, depends_on_batch, window_bar
 from musicgen_lora.generation.decoding.decoder import Decoder
 from musicgen_lora.model.musicgen import MusicGen
 from musicgen_lora.model.text.reading import TextReader, describe_readings
@@ -111,6 +112,7 @@ def play_prompts(
             "clip",
             *(VERSION, voice.reads(row[0]), row[1], playing.n_frames, n_together),
             dataclasses.asdict(playing.sampling),
+            *_window_bar(voice, row[0], playing),
         )
         for row in rows
     }
@@ -129,6 +131,15 @@ def play_prompts(
         n_done += len(batch)
         on_step(n_done * playing.n_frames, len(missing) * playing.n_frames)
     return [entry["codes"].astype(np.int64) for row in rows if (entry := found[row]) is not None]
+
+
+def _window_bar(voice: Voice, prompt: str, playing: Playing) -> list[float]:
+    """On the bars of what windows of a clip begin, for its key; nothing where they don't, as in
+    keys of earlier releases."""
+    model = voice.model
+    lines = stated_bar_lines(prompt, model.shape.frame_rate)
+    bar = window_bar(model, playing.n_frames, lines)
+    return [] if bar is None else [bar]
 
 
 def _play_here(

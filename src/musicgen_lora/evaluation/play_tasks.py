@@ -12,6 +12,7 @@ import numpy as np
 
 from musicgen_lora.cluster.engine import Engine
 from musicgen_lora.cluster.halving import Job, run_halving
+from musicgen_lora.dataset.bar_lines import stated_bar_lines
 from musicgen_lora.errors import RunError, UserError
 from musicgen_lora.evaluation.store import Store
 from musicgen_lora.evaluation.variants import ALONE, Variant, read_variant
@@ -150,8 +151,10 @@ def play_codes(
     on_step: Callable[[int, int], None],
 ) -> np.ndarray:
     """Codes `[B, K, T]` of prompts and their seeds, by a decoder of the model as it is."""
+    prompts = [prompt for prompt, _ in rows]
+    bars = [stated_bar_lines(prompt, model.shape.frame_rate) for prompt in prompts]
     request = Request(
-        Conditions(*model.text.each_alone([prompt for prompt, _ in rows])),
+        Conditions(*model.text.each_alone(prompts), bars=bars),
         n_frames=playing.n_frames,
         seeds=[seed for _, seed in rows],
         sampling=playing.sampling,

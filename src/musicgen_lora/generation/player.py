@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from rich.console import Console
 
 from musicgen_lora.console import progress
+from musicgen_lora.dataset.bar_lines import Lines, stated_bar_lines
 from musicgen_lora.generation.decoding.decode import depends_on_batch, play_frames
 from musicgen_lora.generation.decoding.decoder import Decoder, threads_for
 from musicgen_lora.generation.decoding.request import Conditions, Request, Scenes
@@ -71,12 +73,14 @@ class Length:
         n_samples: of them that are kept, a channel.
         changes: frames from which on the second and each further text holds.
         given: `[1, K, P]`, codes that all begin with; None is nothing.
+        bars: of a recording that they go on from; None where they begin themselves, with a bar.
     """
 
     n_frames: int
     n_samples: int
     changes: tuple[int, ...] = ()
     given: torch.Tensor | None = None
+    bars: Lines | None = None
 
 
 class Player:
@@ -116,6 +120,18 @@ class Player:
             n_samples=n_samples,
             changes=tuple(max(1, round(at * shape.frame_rate)) for at in change_at),
         )
+
+    def bars(self, texts: Sequence[str], length: Length) -> list[Lines]:
+        """Where the bars of a clip begin, for each of its texts: those of the recording that it
+        goes on from, else of the tempo that the text states. Another tempo than before begins with
+        a bar."""
+        rate = self.decoder.shape.frame_rate
+        stated = [stated_bar_lines(text, rate) for text in texts]
+        found = [stated[0] if length.bars is None else length.bars]
+        for (_, before), (_, bar), begin in zip(stated, stated[1:], length.changes, strict=False):
+            is_same = before == bar or (math.isnan(before) and math.isnan(bar))
+            found.append(found[-1] if is_same else (begin, bar))
+        return found
 
     @property
     def hop(self) -> int:
@@ -191,6 +207,7 @@ class Player:
         melody = self._melody
         melodies = None if melody is None else melody.expand(len(parts), -1)
         away = [part.negative or None for part in parts]
+        bars = zip(*(self.bars(part.texts, length) for part in parts), strict=True)
         encoder: Any = self.decoder.base.hf.text_encoder
         with self._mixture.on([encoder]):
             negative = self._text.batch(away) if any(away) and sampling.is_guided else None
@@ -199,8 +216,8 @@ class Player:
                 for number in range(1 + len(length.changes))
             ]
         return [
-            (begin, Conditions(states, mask, melodies, negative))
-            for begin, (states, mask) in zip((0, *length.changes), texts, strict=True)
+            (begin, Conditions(states, mask, melodies, negative, lines))
+            for begin, (states, mask), lines in zip((0, *length.changes), texts, bars, strict=True)
         ]
 
     def _decoded(self, codes: torch.Tensor) -> np.ndarray:

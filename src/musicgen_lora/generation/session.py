@@ -14,13 +14,18 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 
 from musicgen_lora.config import GenerateSettings
 from musicgen_lora.config.prompts import ClipOrder
 from musicgen_lora.generation.clips.clip import Clip, identity_of
 from musicgen_lora.generation.clips.keeping import Draw, draw_best
 from musicgen_lora.generation.clips.takes import Judged, draw_takes, judge_clip
-from musicgen_lora.generation.decoding.decode import window_frames, windows_sentence
+from musicgen_lora.generation.decoding.decode import (
+    window_bar,
+    window_frames,
+    windows_sentence,
+)
 from musicgen_lora.generation.decoding.sampling import Sampling
 from musicgen_lora.generation.decoding.stream import decodes_in_parts
 from musicgen_lora.generation.outlets import Live
@@ -168,7 +173,7 @@ class Session:
             self._player.console.print(line, style="yellow")
 
     def _made(
-        self, settings: GenerateSettings, wanted: Wanted, duration_s: float, n_together: int
+        self, settings: GenerateSettings, wanted: Wanted, length: Length, n_together: int
     ) -> dict[str, Any]:
         """How a clip is made, which decides its name; `n_together` are played in one batch."""
         prompt = settings.prompts[0]
@@ -185,7 +190,7 @@ class Session:
             made["negative_prompt"] = settings.negative_prompt
         made |= {
             "seed": settings.seed,
-            "duration_s": duration_s,
+            "duration_s": length.n_samples / self.sample_rate,
             "guidance_scale": settings.guidance_scale,
             "top_k": settings.top_k,
             "top_p": settings.top_p,
@@ -193,9 +198,11 @@ class Session:
         }
         if settings.guidance_end is not None:
             made["guidance_end"] = settings.guidance_end
-        window_s = self._window_s
-        if duration_s > window_s:
-            made["window_s"] = window_s
+        if length.n_frames > window_frames(self._player.decoder.base)[0]:
+            made["window_s"] = self._window_s
+        tempi = self._window_tempi(settings, wanted, length)
+        if any(tempi):
+            made["window_bpm"] = tempi
         if self._player.depends_on_batch:
             made["batch"] = n_together
         return made | wanted.facts() | self._facts
@@ -204,6 +211,16 @@ class Session:
     def _window_s(self) -> float:
         decoder = self._player.decoder
         return window_frames(decoder.base)[0] / decoder.shape.frame_rate
+
+    def _window_tempi(
+        self, settings: GenerateSettings, wanted: Wanted, length: Length
+    ) -> list[float | None]:
+        """For each prompt, the tempo on whose bars windows begin; None where they don't."""
+        decoder = self._player.decoder
+        lines = self._player.bars(self._part(settings, wanted).texts, length)
+        bars = [window_bar(decoder.base, length.n_frames, own) for own in lines]
+        per_minute = 240.0 * decoder.shape.frame_rate
+        return [None if bar is None else round(per_minute / bar, 3) for bar in bars]
 
     def _part(self, settings: GenerateSettings, wanted: Wanted, seed: int | None = None) -> Part:
         texts = tuple(read_as(prompt, wanted) for prompt in settings.prompts)
@@ -220,10 +237,13 @@ class Session:
         is_live = bool(self._live)
         while_made = is_live and decodes_in_parts(player.decoder.base)
         size = 1 if is_live else first.batch_size
-        duration_s = length.n_samples / self.sample_rate
         for start in range(0, len(rows), size):
             some = rows[start : start + size]
-            made = {row: self._made(one, wanted, duration_s, len(some)) for row, one in some}
+            made = {row: self._made(one, wanted, length, len(some)) for row, one in some}
+            tempi = [one.get("window_bpm") for one in made.values()]
+            if player.depends_on_batch and any(one != tempi[0] for one in tempi):
+                # Some go through more windows than others, with fewer beside them.
+                made = {row: one | {"batch_bpm": tempi} for row, one in made.items()}
             missing = {row for row in made if not is_there(row, identity_of(made[row]))}
             if not missing:
                 continue
@@ -248,8 +268,7 @@ class Session:
         there."""
         seconds = take_s(wanted, settings.duration, self._window_s)
         length = self._player.length(seconds, settings.change_at)
-        duration_s = length.n_samples / self.sample_rate
-        made = self._made(settings, wanted, duration_s, settings.batch_size)
+        made = self._made(settings, wanted, length, settings.batch_size)
         if is_there(identity_of(made)):
             return None
         takes = draw_best(
@@ -289,19 +308,14 @@ class Session:
         shape = player.decoder.shape
         wanted = _wanted_onto(wanted_of(settings), asked)
         asking = dataclasses.replace(wanted, bpm=asked.told_bpm)
-        duration_s = extension.n_samples / extension.sample_rate
-        made = self._made(settings, asking, duration_s, settings.batch_size)
+        length = self._length_onto(settings, asked)
+        made = self._made(settings, asking, length, settings.batch_size)
         made |= wanted.facts() | asked.facts
+        made["duration_s"] = extension.n_samples / extension.sample_rate
         if is_there(identity_of(made)):
             return None
         given = extension.codes(player.decoder.base.codec, shape)
-        n_given = 0 if given is None else given.shape[-1]
-        new = player.length(extension.seconds, settings.change_at)
-        # A frame more, as the recording's rate may be another.
-        n_frames = n_given + new.n_frames + 1
-        changes = tuple(n_given + at for at in new.changes)
-        length = Length(n_frames, n_frames * player.hop, changes, given)
-        draw = self._draws(settings, asking, length)
+        draw = self._draws(settings, asking, self._length_onto(settings, asked, given))
 
         def judge(seed: int, take: np.ndarray) -> Judged:
             done = extension.finish(take, shape)
@@ -324,6 +338,24 @@ class Session:
             batch_size=settings.batch_size,
         )
         return self._best(made, takes, wanted)
+
+    def _length_onto(
+        self, settings: GenerateSettings, asked: Asked, given: torch.Tensor | None = None
+    ) -> Length:
+        """That of what is heard of a recording, codes `[1, K, P]` once there are some, with what is
+        new."""
+        player, extension = self._player, asked.extension
+        n_given = extension.n_frames if given is None else given.shape[-1]
+        new = player.length(extension.seconds, settings.change_at)
+        # A frame more, as the recording's rate may be another.
+        n_frames = n_given + new.n_frames + 1
+        return Length(
+            n_frames,
+            n_frames * player.hop,
+            changes=tuple(n_given + at for at in new.changes),
+            given=given,
+            bars=asked.bar_lines(n_given, player.decoder.shape.frame_rate),
+        )
 
 
 def _wanted_onto(wanted: Wanted, asked: Asked) -> Wanted:

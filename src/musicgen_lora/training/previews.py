@@ -15,6 +15,7 @@ from rich.console import Console
 from musicgen_lora import atomic
 from musicgen_lora.audio.files import write_wav
 from musicgen_lora.config import TrainSettings
+from musicgen_lora.dataset.bar_lines import stated_bar_lines
 from musicgen_lora.dataset.metadata import Clips
 from musicgen_lora.generation.decoding.decode import generate_codes
 from musicgen_lora.generation.decoding.request import Conditions, Request
@@ -90,10 +91,11 @@ def make_previews(
     # Drawing libraries take a second to load, which no start of a run should wait for.
     from musicgen_lora.audio.pictures import mel_spectrogram_png
 
+    bars = [stated_bar_lines(prompt, model.shape.frame_rate) for prompt in prompts]
     codes = generate_codes(
         model,
         Request(
-            Conditions(*model.text.batch(prompts)),
+            Conditions(*model.text.batch(prompts), bars=bars),
             n_frames=model.shape.frames(duration_s),
             seeds=[seed + index for index in range(len(prompts))],
         ),

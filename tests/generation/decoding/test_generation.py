@@ -15,7 +15,7 @@ from musicgen_lora.generation.decoding import caches, decode, window
 from musicgen_lora.generation.decoding.decode import generate_codes
 from musicgen_lora.generation.decoding.decoder import Decoder
 from musicgen_lora.generation.decoding.merged import merged_weight
-from musicgen_lora.generation.decoding.request import Conditions, Request, WindowRequest
+from musicgen_lora.generation.decoding.request import Conditions, Request, Span, WindowRequest
 from musicgen_lora.generation.decoding.sampling import GREEDY, Noise, Sampling, clip_generator
 from musicgen_lora.generation.decoding.window import FixedWindow, Window
 from musicgen_lora.model.cpu.switch import enable
@@ -183,7 +183,7 @@ def test_a_prompt_without_text_is_read_once(tiny_model_dir):
     both = generate_codes(MusicGen(model), Request(Conditions(states, mask), seeds=[0, 1], **how))
     window = Window(
         Decoder(MusicGen(model)),
-        WindowRequest(Conditions(states, mask), both[..., :0], 20, GREEDY),
+        WindowRequest(Conditions(states, mask), [Span(own[:, :0], 20) for own in both], GREEDY),
         Noise([0, 1], (4, 64)),
     )
     assert list(window.playing.rows.guided) == [True, False]

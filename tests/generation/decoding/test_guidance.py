@@ -10,7 +10,13 @@ import torch
 
 from musicgen_lora.generation.decoding.decode import play_frames
 from musicgen_lora.generation.decoding.decoder import Decoder, Playing
-from musicgen_lora.generation.decoding.request import Conditions, Request, Scenes, WindowRequest
+from musicgen_lora.generation.decoding.request import (
+    Conditions,
+    Request,
+    Scenes,
+    Span,
+    WindowRequest,
+)
 from musicgen_lora.generation.decoding.sampling import GREEDY, Noise, Sampling
 from musicgen_lora.generation.decoding.window import FixedWindow, Window
 from musicgen_lora.model.musicgen import MusicGen, load_base, load_tokenizer
@@ -122,15 +128,14 @@ def test_windows_of_fixed_shapes_are_guided_alike(band: Band) -> None:
         for kind in (Window, FixedWindow):
             request = WindowRequest(
                 band.conditions(PROMPTS, [None, NEGATIVE[1]]),
-                torch.empty(2, 4, 0, dtype=torch.long),
-                10,
+                [Span(torch.empty(4, 0, dtype=torch.long), 10, begin=5)] * 2,
                 sampling,
-                (5, 20),
+                20,
             )
             window = kind(band.decoder, request, Noise([1, 2], (4, 64)))
             while window.step < window.n_steps:
                 window.advance()
-            tokens.append(window.frames(0, 10))
+            tokens.append(torch.stack([window.frames(row, 5, 15) for row in range(2)]))
     assert torch.equal(*tokens)
 
 

@@ -170,6 +170,52 @@ def test_what_is_asked_of_a_recording(loop_path: Path) -> None:
     assert asked_of(GenerateSettings(), 10.0, 50.0) is None
 
 
+def test_bars_are_played_anew_after_whole_bars_that_are_heard(loop_path: Path) -> None:
+    """What is heard begins on a bar line, as far as nobody says how much it is."""
+    told = {"regenerate": loop_path, "bpm": float(PATTERN.bpm)}
+    last = asked(loop_path, **told, from_bar=8, to_bar=8)
+    n_bars = last.extension.n_frames / (BAR_S * 50)
+    assert n_bars == pytest.approx(int((10.0 - BAR_S) / BAR_S), abs=0.5 / (BAR_S * 50))
+    assert asked(loop_path, **told, from_bar=8, to_bar=8, heard=3.0).extension.n_frames == 150
+    first, bar = last.bar_lines(last.extension.n_frames, 50.0)
+    # The first new frame is on a line, and so is the first that is heard.
+    assert first % bar == pytest.approx(last.extension.n_frames % bar, abs=1e-2)
+    assert bar == pytest.approx(BAR_S * 50)
+
+
+def test_windows_of_what_goes_on_begin_on_the_recordings_bars(
+    loop_path: Path, tmp_path: Path
+) -> None:
+    late = tmp_path / "late.wav"
+    soundfile.write(late, LOOP[:, round(0.4 * BAR_S * RATE) :].T, RATE)
+    for path, values, first_s in (
+        (loop_path, {"bpm": float(PATTERN.bpm)}, 0.0),
+        (loop_path, {}, 0.0),
+        (late, {}, 0.6 * BAR_S),
+    ):
+        more = asked(path, continue_from=path, heard=4.0, duration=12.0, **values)
+        assert f"Windows begin on its bars (bar 1 at {first_s:.1f}" in more.said
+        begin_s = more.extension.begin / RATE
+        first, bar = more.bar_lines(200, 50.0)
+        assert bar == pytest.approx(BAR_S * 50, rel=2e-3)
+        # The lines of the recording, counted from its last 200 frames on.
+        off = (first - 200 + (begin_s - first_s) * 50) % bar
+        assert min(off, bar - off) < 1.0
+        # What goes on is no loop, however the recording was.
+        assert not more.grid.is_loop
+    noise = np.random.default_rng(0).uniform(-0.3, 0.3, (1, 6 * RATE)).astype(np.float32)
+    path = tmp_path / "noise.wav"
+    soundfile.write(path, noise.T, RATE)
+    more = asked(path, continue_from=path, duration=12.0)
+    assert "windows begin on them with --bpm" in more.said
+    assert np.isnan(more.bar_lines(300, 50.0)).all()
+    # A bar of 9.6 s is too long for a window of 10; a single window needs no bars.
+    for values in ({"bpm": 25.0, "duration": 12.0}, {"duration": 3.0}):
+        more = asked(path, continue_from=path, **values)
+        assert more.grid is None
+        assert "indows begin" not in more.said
+
+
 def test_a_recording_is_gone_on_with_from_where_one_says(loop_path: Path) -> None:
     """As if what comes after had been cut off before."""
     before = loop_path.with_name("before.wav")

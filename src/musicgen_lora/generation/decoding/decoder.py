@@ -10,7 +10,7 @@ without, layers that attend to the text have nothing to say, and are left out.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -315,7 +315,8 @@ class Playing:
     Args:
         decoder: the weights.
         conditions: of the clips.
-        given: `[B, K, P]`, the columns of the delayed sequence that are read before the first step.
+        given: of each clip `[K, P]`, the columns of the delayed sequence that are read before the
+            first step.
         n_steps: columns that are read in all.
         guided: whether clips are read a second time, without their conditions.
         batched: whether all rows attend at once (default: not on a CPU).
@@ -325,7 +326,7 @@ class Playing:
         self,
         decoder: Decoder,
         conditions: Conditions,
-        given: torch.Tensor,
+        given: Sequence[torch.Tensor] | torch.Tensor,
         n_steps: int,
         *,
         guided: bool,
@@ -344,7 +345,6 @@ class Playing:
                 for both, prefix in zip(heard, prefixes, strict=True)
             ],
         )
-        columns = given.to(device)
         n_before = [prefix.states.shape[1] for prefix in prefixes]
         batched = not decoder.on_cpu if batched is None else batched
         decoder.positions(max(n_before) + n_steps)
@@ -357,13 +357,13 @@ class Playing:
                 if text is not None:
                     decoder.hear(text, self.cache, row)
             states = prefix.states[: 1 + heard[clip]]
-            if given.shape[-1]:
+            if given[clip].shape[-1]:
                 # [P, K] columns of this clip.
-                codes = decoder.embed(columns[clip].T)[None].expand(len(states), -1, -1)
+                codes = decoder.embed(given[clip].to(device).T)[None].expand(len(states), -1, -1)
                 states = torch.cat([states, codes], dim=1)
             if states.shape[1]:
                 decoder.read(states, self.cache, clip)
-        self.cache.begin_at([n + given.shape[-1] for n in n_before])
+        self.cache.begin_at([n + own.shape[-1] for n, own in zip(n_before, given, strict=True)])
         self._clips = torch.tensor(self.rows.clips, device=device)
         self._with_text = torch.tensor(self.rows.with_text, dtype=torch.long, device=device)
         self._first = torch.tensor(self.rows.begins[:-1], device=device)
@@ -371,7 +371,7 @@ class Playing:
 
     def step(self, columns: torch.Tensor, guidance_scale: float | torch.Tensor) -> torch.Tensor:
         """Reads the next column `[B, K]`; what follows, as logits `[B, K, V]`, guided by a scale, a
-        number or `[1]`."""
+        number or `[B, 1, 1]`."""
         x = self._decoder.embed(columns)
         is_single = len(self._clips) == len(columns)
         if not is_single:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from musicgen_lora.dataset.bar_lines import UNKNOWN, Lines
 from musicgen_lora.generation.decoding.sampling import Sampling
 
 
@@ -20,12 +21,14 @@ class Conditions:
         melodies: `[B, M]` pitch classes for a melody model; None is no melody.
         negative: states `[B, L', D_text]` and mask `[B, L']` of what guidance leads away from,
             instead of from no text; None, and a clip without any of it, have none.
+        bars: where the bars of each clip begin, in frames of the clip; none are all `UNKNOWN`.
     """
 
     text_states: torch.Tensor
     text_mask: torch.Tensor
     melodies: torch.Tensor | None = None
     negative: tuple[torch.Tensor, torch.Tensor] | None = None
+    bars: Sequence[Lines] = ()
 
     def of(self, clip: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
         """Those of a clip, `[1, L, D_text]`, `[1, L]` and `[1, M]`, L its own number of tokens;
@@ -42,12 +45,34 @@ class Conditions:
         n = int(mask[clip].sum())
         return (states[clip : clip + 1, :n], mask[clip : clip + 1, :n]) if n else None
 
-    def shifted(self, share: float) -> Conditions:
-        """A melody goes on with the music, and begins again after a window, as in audiocraft."""
-        melodies = self.melodies
-        if melodies is None:
+    def bars_of(self, clip: int) -> Lines:
+        """Where the bars of a clip begin."""
+        return self.bars[clip] if self.bars else UNKNOWN
+
+    def chosen(self, clips: Sequence[int]) -> Conditions:
+        """Those of some clips."""
+        rows = torch.as_tensor(clips)
+        return Conditions(
+            self.text_states[rows],
+            self.text_mask[rows],
+            None if self.melodies is None else self.melodies[rows],
+            None if self.negative is None else (self.negative[0][rows], self.negative[1][rows]),
+            [self.bars_of(clip) for clip in clips],
+        )
+
+    def shifted(self, shares: Sequence[float]) -> Conditions:
+        """A melody goes on with the music, and begins again after a window, as in audiocraft.
+
+        Args:
+            shares: of a window, by which each clip's has gone on.
+        """
+        if self.melodies is None:
             return self
-        return replace(self, melodies=melodies.roll(-round(share * melodies.shape[-1]), dims=-1))
+        turned = [
+            melody.roll(-round(share * len(melody)))
+            for melody, share in zip(self.melodies, shares, strict=True)
+        ]
+        return replace(self, melodies=torch.stack(turned))
 
 
 Scenes = Sequence[tuple[int, Conditions]]
@@ -83,20 +108,42 @@ class Request:
 
 
 @dataclass(frozen=True)
+class Span:
+    """What a window plays of a clip.
+
+    Args:
+        given: `[K, P]`, the codes that it begins with.
+        n_frames: T > P, its frames with those.
+        begin: frames of the clip before it.
+    """
+
+    given: torch.Tensor
+    n_frames: int
+    begin: int = 0
+
+    @property
+    def n_known(self) -> int:
+        """Frames of the clip that are there before the window plays."""
+        return self.begin + self.given.shape[-1]
+
+    @property
+    def end(self) -> int:
+        """Frames of the clip that are there after it has."""
+        return self.begin + self.n_frames
+
+
+@dataclass(frozen=True)
 class WindowRequest:
     """A window of B clips that is asked for.
 
     Args:
         conditions: what it is to be like.
-        given: `[B, K, P]` with P < T, the codes that it begins with.
-        n_frames: T.
+        spans: what it plays of each.
         sampling: how tokens are drawn.
-        place: frames of the clips before the window, and frames of the whole clips, by which
-            guidance changes; None is the window itself.
+        n_whole: frames of the whole clips, by which guidance changes; None is those of the spans.
     """
 
     conditions: Conditions
-    given: torch.Tensor
-    n_frames: int
+    spans: Sequence[Span]
     sampling: Sampling = Sampling()  # noqa: RUF009
-    place: tuple[int, int] | None = None
+    n_whole: int | None = None

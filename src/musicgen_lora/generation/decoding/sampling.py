@@ -78,22 +78,53 @@ class Noise:
     """Steps whose noise is made at a time."""
 
     def __init__(self, seeds: Sequence[int], shape: tuple[int, int]) -> None:
-        self._generators = [clip_generator(seed) for seed in seeds]
-        self._shape = shape
+        self._clips = [_ClipNoise(seed, (self.STEPS, *shape)) for seed in seeds]
+
+    def of(self, clips: Sequence[int]) -> Noise:
+        """That of some clips, which goes on with them: what is drawn from one is from both."""
+        some = Noise((), (0, 0))
+        some._clips = [self._clips[clip] for clip in clips]
+        return some
+
+    def next(self, drawing: Sequence[bool] | None = None) -> torch.Tensor:
+        """The numbers of the next step, `[B, K, V]`.
+
+        Args:
+            drawing: which clips take such a step (default: all); others have the numbers of their
+                last again, for nothing, and go on from there later.
+        """
+        flags = [True] * len(self._clips) if drawing is None else drawing
+        return torch.stack(
+            [clip.step(takes=takes) for clip, takes in zip(self._clips, flags, strict=True)]
+        )
+
+    def block(self, drawing: Sequence[bool] | None = None) -> torch.Tensor:
+        """The numbers of the next `STEPS` steps, `[B, steps, K, V]`; see `next`."""
+        flags = [True] * len(self._clips) if drawing is None else drawing
+        return torch.stack(
+            [clip.steps(takes=takes) for clip, takes in zip(self._clips, flags, strict=True)]
+        )
+
+
+class _ClipNoise:
+    """The noise of a clip: blocks of `[steps, K, V]`."""
+
+    def __init__(self, seed: int, shape: tuple[int, int, int]) -> None:
+        self._generator, self._shape = clip_generator(seed), shape
         self._block = torch.empty(0)
-        self._n_left = 0
+        self._at = shape[0]
 
-    def next(self) -> torch.Tensor:
-        """The numbers of the next step, `[B, K, V]`."""
-        if not self._n_left:
-            self._block, self._n_left = self.block(), self.STEPS
-        self._n_left -= 1
-        return self._block[:, self.STEPS - 1 - self._n_left]
+    def step(self, *, takes: bool) -> torch.Tensor:
+        if takes and self._at == self._shape[0]:
+            self._at = 0
+            self.steps(takes=True)
+        self._at += takes
+        return self._block[self._at - 1]
 
-    def block(self) -> torch.Tensor:
-        """The numbers of the next `STEPS` steps, `[B, steps, K, V]`."""
-        made = [torch.rand(self.STEPS, *self._shape, generator=g) for g in self._generators]
-        return torch.stack(made)
+    def steps(self, *, takes: bool) -> torch.Tensor:
+        if takes:
+            self._block = torch.rand(*self._shape, generator=self._generator)
+        return self._block
 
 
 def sample(logits: torch.Tensor, sampling: Sampling, noise: torch.Tensor | None) -> torch.Tensor:

@@ -16,7 +16,10 @@ from musicgen_lora.generation.decoding.sampling import Noise, sample
 
 
 class Window:
-    """Clips that are being decoded, with what they begin with.
+    """Clips that are being decoded, each with what it begins with.
+
+    Each may begin with another number of frames and play another number: their columns lie such
+    that what is new begins with the same step for all, and those that have played theirs wait.
 
     Args:
         decoder: the weights.
@@ -27,55 +30,99 @@ class Window:
     batched = False
 
     def __init__(self, decoder: Decoder, request: WindowRequest, noise: Noise) -> None:
-        shape, given, n_frames = decoder.shape, request.given, request.n_frames
-        self._sampling, self._noise = request.sampling, noise
-        self._delays, self.n_frames, self.n_given = shape.delays, n_frames, given.shape[-1]
-        self.n_steps = shape.delays.n_steps(n_frames)
-        tokens = shape.delays.delay(given, shape.special, self.n_steps + 1)
+        shape, spans = decoder.shape, request.spans
+        self._sampling, self._noise, self._delays = request.sampling, noise, shape.delays
+        self.spans = spans
+        n_given = [span.given.shape[-1] for span in spans]
+        self._step = max(n_given)
+        # The column in which each clip's first lies, and the one before which its last does.
+        self._firsts = [self._step - n for n in n_given]
+        self._ends = [
+            first + shape.delays.n_steps(span.n_frames)
+            for first, span in zip(self._firsts, spans, strict=True)
+        ]
+        self.n_steps = max(self._ends)
+        tokens = self._columns(shape.special)
         self.playing = Playing(
             decoder,
             request.conditions,
-            tokens[:, :, : self.n_given],
+            [own[:, at : self._step] for own, at in zip(tokens, self._firsts, strict=True)],
             self.n_steps,
             guided=request.sampling.is_guided,
             batched=self.batched,
         )
         self.tokens = tokens.to(decoder.device)
-        # Where a codebook's frame is before the first or past the last, its token stays as it is.
-        frames = torch.stack([shape.delays.frames_at(step) for step in range(self.n_steps)])
-        self._spoken = (frames >= self.n_given) & (frames < n_frames)
-        self._all_spoken = self._spoken.all(dim=1).tolist()
-        self._step = self.n_given
-        begin, n_whole = request.place or (0, n_frames)
-        self._scales = request.sampling.scales(begin, self.n_steps, n_whole)
+        self._all_spoken = self._spoken.all(dim=2).all(dim=0).tolist()
+        self._scales = self._scales_of(request.n_whole)
         self._make_ready()
+
+    def _columns(self, special: int) -> torch.Tensor:
+        """The delayed sequences `[B, K, S + 1]`, as far as they are given; and takes down which of
+        the tokens `[B, S, K]` are to be played."""
+        n_clips, n_codebooks = len(self.spans), len(self._delays)
+        tokens = torch.full((n_clips, n_codebooks, self.n_steps + 1), special)
+        # Where a codebook's frame is before the first or past the last, its token stays as it is.
+        self._spoken = torch.zeros(n_clips, self.n_steps, n_codebooks, dtype=torch.bool)
+        for clip, (span, first, end) in enumerate(
+            zip(self.spans, self._firsts, self._ends, strict=True)
+        ):
+            delayed = self._delays.delay(span.given[None], special, end - first + 1)
+            tokens[clip, :, first : end + 1] = delayed[0]
+            frames = torch.stack([self._delays.frames_at(step) for step in range(end - first)])
+            is_new = (frames >= span.given.shape[-1]) & (frames < span.n_frames)
+            self._spoken[clip, first:end] = is_new
+        return tokens
+
+    def _scales_of(self, n_whole: int | None) -> torch.Tensor | None:
+        """Guidance scales `[S, B, 1, 1]` of the steps; None where it stays."""
+        scales = [
+            self._sampling.scales(span.begin - first, self.n_steps, n_whole or span.n_frames)
+            for span, first in zip(self.spans, self._firsts, strict=True)
+        ]
+        found = [own for own in scales if own is not None]
+        return torch.stack(found, dim=1)[:, :, None, None] if found else None
 
     def _make_ready(self) -> None:
         """What a kind of window needs besides."""
 
     @property
-    def n_ready(self) -> int:
-        """Frames all of whose codebooks are there."""
-        return max(self.n_given, min(self.n_frames, self._step - max(self._delays)))
+    def _drawing(self) -> list[bool]:
+        """Which clips have not played all of theirs."""
+        return [self._step < end for end in self._ends]
 
     @property
     def step(self) -> int:
         """How many of `n_steps` are done or were given."""
         return self._step
 
-    def frames(self, begin: int, end: int) -> torch.Tensor:
-        """Codes `[B, K, end - begin]` on the CPU."""
-        return self._delays.undelay(self.tokens[..., begin:], end - begin).cpu()
+    @property
+    def steps_of_clips(self) -> list[int]:
+        """How many steps of each whole clip are done."""
+        return [
+            span.begin + min(self._step, end) - first
+            for span, first, end in zip(self.spans, self._firsts, self._ends, strict=True)
+        ]
+
+    def n_ready(self, row: int) -> int:
+        """Frames of a clip all of whose codebooks are there."""
+        span = self.spans[row]
+        spoken = span.begin + self._step - self._firsts[row] - max(self._delays)
+        return max(span.n_known, min(span.end, spoken))
+
+    def frames(self, row: int, begin: int, end: int) -> torch.Tensor:
+        """Codes `[K, end - begin]` of a clip on the CPU, frames of which the window has."""
+        at = self._firsts[row] + begin - self.spans[row].begin
+        return self._delays.undelay(self.tokens[row : row + 1, :, at:], end - begin)[0].cpu()
 
     def advance(self) -> None:
         """One step."""
         step = self._step
         scale = self._sampling.guidance_scale if self._scales is None else self._scales[step]
         logits = self.playing.step(self.tokens[:, :, step], scale)
-        noise = None if self._sampling.is_greedy else self._noise.next()
+        noise = None if self._sampling.is_greedy else self._noise.next(self._drawing)
         drawn = sample(logits, self._sampling, noise)
         if not self._all_spoken[step]:
-            drawn = torch.where(self._spoken[step], drawn, self.tokens[:, :, step + 1])
+            drawn = torch.where(self._spoken[:, step], drawn, self.tokens[:, :, step + 1])
         self.tokens[:, :, step + 1] = drawn
         self._step += 1
 
@@ -99,7 +146,7 @@ class FixedWindow(Window):
 
     def advance(self) -> None:
         if not self._sampling.is_greedy and self._n_drawn % Noise.STEPS == 0:
-            block = self._noise.block().to(self.tokens.device)
+            block = self._noise.block(self._drawing).to(self.tokens.device)
             if self._block is None:
                 self._block = block
             else:
@@ -151,14 +198,14 @@ class FixedWindow(Window):
         columns = self.tokens.index_select(2, self._at).squeeze(2)
         scale = self._sampling.guidance_scale
         if self._scales is not None:
-            scale = self._scales.index_select(0, self._at)
+            scale = self._scales.index_select(0, self._at).squeeze(0)
         logits = self.playing.step(columns, scale)
         noise = None
         if self._block is not None:
             noise = self._block.index_select(1, self._of_block).squeeze(1)
             self._of_block += 1
         drawn = sample(logits, self._sampling, noise)
-        spoken = self._on_device.index_select(0, self._at)
+        spoken = self._on_device.index_select(1, self._at).squeeze(1)
         self._at += 1
         kept = self.tokens.index_select(2, self._at).squeeze(2)
         self.tokens.index_copy_(2, self._at, torch.where(spoken, drawn, kept)[..., None])

@@ -16,6 +16,7 @@ from rich.console import Console
 from musicgen_lora.atomic import sha256_file
 from musicgen_lora.audio.stream import BLOCK_FRAMES, AudioStream
 from musicgen_lora.config import GenerateSettings
+from musicgen_lora.dataset.bar_lines import UNKNOWN, Lines
 from musicgen_lora.errors import UserError
 from musicgen_lora.generation.decoding.decode import STRIDE_SHARE
 from musicgen_lora.generation.recordings.bar_grid import BarGrid, facts_beside, find_grid
@@ -94,7 +95,7 @@ class Asked:
         extension: where.
         facts: for the JSON.
         said: for the user.
-        grid: the bars that are counted; None for what goes on.
+        grid: the bars of the recording; None where nobody asks for them, or they can't be told.
         told_bpm: the tempo that the prompt asks for: one that was told, and not measured.
         made_by: what the JSON beside the recording says; nothing where there is none.
     """
@@ -105,6 +106,15 @@ class Asked:
     grid: BarGrid | None = None
     made_by: Mapping[str, Any] = field(default_factory=dict)
     told_bpm: float | None = None
+
+    def bar_lines(self, n_heard: int, frame_rate: float) -> Lines:
+        """Where the recording's bars begin, in frames from the first of `n_heard` on that are
+        heard; `UNKNOWN` where they are."""
+        if self.grid is None:
+            return UNKNOWN
+        begin_s = self.extension.begin / self.extension.sample_rate
+        first = n_heard + (self.grid.first_s - begin_s) * frame_rate
+        return first, 240.0 / self.grid.bpm * frame_rate
 
 
 def asked_of(settings: GenerateSettings, window_s: float, frame_rate: float) -> Asked | None:
@@ -148,6 +158,12 @@ def _continuation(
         "end_s": end / rate,
         "heard_s": n_frames / frame_rate,
     }
+    # Where it takes one window, whose beginning is what is heard, bars are of no use.
+    is_long = n_frames / frame_rate + settings.duration > window_s
+    grid = _bars_to_go_on(recording, settings.bpm) if is_long else None
+    if grid is not None and 240.0 / grid.bpm > STRIDE_SHARE * window_s:
+        # Too long for windows to begin on them.
+        grid, is_long = None, False
     added, heard = f"{settings.duration:g}", f"{n_frames / frame_rate:.1f}"
     said = f"{path}: {added} s are played on from its end; the last {heard} s are heard."
     if at_s is not None:
@@ -155,13 +171,31 @@ def _continuation(
             f"{path}: {added} s are played on from {at_s:g} s; what comes after is left out, and "
             f"the {heard} s before are heard."
         )
+    if grid is not None:
+        facts |= {"bpm": round(grid.bpm, 3), "bpm_from": grid.source, "first_bar_s": grid.first_s}
+        said = (
+            f"{said} Windows begin on its bars (bar 1 at {grid.first_s:.2f} s, {grid.bpm:g} bpm: "
+            f"{grid.source})."
+        )
+    elif is_long:
+        said = f"{said} Its bars can't be told for sure; windows begin on them with --bpm."
     return Asked(
         extension,
         {"continued": facts},
         said,
+        grid,
         made_by=facts_beside(path),
         told_bpm=settings.bpm,
     )
+
+
+def _bars_to_go_on(recording: Recording, bpm: float | None) -> BarGrid | None:
+    """The bars of a recording, which is no loop once it goes on; None where they can't be told."""
+    try:
+        grid = find_grid(recording.path, recording.waveform, recording.sample_rate, bpm)
+    except UserError:
+        return None
+    return replace(grid, is_loop=False)
 
 
 def _regeneration(
@@ -183,7 +217,12 @@ def _regeneration(
         )
     before_s = (begin if begin or not grid.is_loop else recording.waveform.shape[1] - end) / rate
     fits_s = max(window_s - (end - begin) / rate, (1.0 - STRIDE_SHARE) * window_s)
-    n_frames = int(min(before_s, _heard_s(settings, window_s) or fits_s) * frame_rate)
+    said_s = _heard_s(settings, window_s)
+    heard_s, bar_s = min(before_s, said_s or fits_s), 240.0 / grid.bpm
+    if said_s is None and bar_s <= heard_s < before_s:
+        # From a bar line on, as what is played and trained on begins.
+        heard_s = heard_s // bar_s * bar_s + 0.5 / frame_rate
+    n_frames = int(heard_s * frame_rate)
     extension = Extension(recording.waveform, rate, begin, end, n_frames, wraps=grid.is_loop)
     facts = recording.facts() | {
         "from_bar": first,
