@@ -7,7 +7,7 @@ import pytest
 from scipy.signal import ShortTimeFFT
 from scipy.signal.windows import hann
 
-from musicgen_lora.audio.spectra import magnitudes
+from musicgen_lora.audio.spectra import magnitudes, magnitudes_at
 
 RATE = 4_000
 
@@ -31,3 +31,12 @@ def test_a_full_scale_sine_reads_one() -> None:
     found = magnitudes(np.sin(2.0 * np.pi * 500.0 * time_s), np.asarray(hann(400)), 100, 512)
     assert found[:, 20].max() == pytest.approx(1.0, abs=1e-3)
     assert found[:, 20].argmax() == 500.0 * 512 / RATE
+
+
+def test_some_frames_are_those_of_all() -> None:
+    mono = np.random.default_rng(0).standard_normal(20_000).astype(np.float32)
+    window = np.asarray(hann(512, sym=False))
+    frames, bins = np.array([0, 3, 3, 78]), np.array([5, 200, 1024])
+    whole = magnitudes(mono, window, 256, 2048)
+    some = magnitudes_at(mono, window, 256 * frames, 2048, bins)
+    np.testing.assert_allclose(some, whole[np.ix_(bins, frames)], rtol=1e-6)

@@ -197,8 +197,13 @@ def test_the_tokens_alone_measure_what_the_audio_measures(
     assert report["held_out"]["is_unseen"]
     assert report["loss"] == compared[0]["loss"]
     # What is compared with the reference is the same without prompts of other styles.
-    for name in ("reference", "damage", "primaries"):
+    for name in ("reference", "primaries"):
         assert report[name] == compared[0][name]
+    for name, own in report["damage"].items():
+        other = compared[0]["damage"][name]
+        assert own["anchors"].pop("recorded")["why"]
+        assert own | {"anchors": other["anchors"]} == other
+        assert own["anchors"].items() <= other["anchors"].items()
     for own, other in zip(report["descriptors"], compared[0]["descriptors"], strict=True):
         # Without the audio there is nothing as it was recorded.
         assert own["anchors"] | {"recorded": other["anchors"]["recorded"]} == other["anchors"]

@@ -32,6 +32,8 @@ from musicgen_lora.listening.descriptors import describe
 from musicgen_lora.listening.duplicates import audio_fingerprint
 
 RATE = 32_000
+NO_AUDIO = "--from_tokens leaves the audio alone"
+NO_MUSIC = "there is no other music that is long enough"
 NASTY = 'bass <script>alert("x")</script> & [red]"drums"'
 
 
@@ -81,8 +83,8 @@ def references_of(heard: list[Heard]) -> References:
     return References(
         heard=heard,
         clips=clips,
-        described={"other_music": [heard[0].descriptors], "noise": [heard[1].descriptors]},
-        why_not_recorded="--from_tokens leaves the audio alone",
+        some={"other_music": {0: heard[0]}, "noise": {0: heard[1]}},
+        why_not_recorded=NO_AUDIO,
         why_no_others="--other_data_dir names no dataset of other music",
     )
 
@@ -95,6 +97,7 @@ def on_trained(n_clips: int) -> dict[str, Any]:
             "place": index,
             "similarity": 0.9 if index == 1 else 0.2,
             "odds": 1 / 6,
+            "position": None if index == 0 else 0.25,
             "copied": index == 1,
             "audio": "audio/trained/02.wav" if index == 1 else None,
         }
@@ -102,7 +105,7 @@ def on_trained(n_clips: int) -> dict[str, Any]:
     ]
     trained = losses(9)
     rng = np.random.default_rng(1)
-    told = [np.stack([np.full(n, 4.0), rng.normal(4.03, 0.02, n)]) for n in (12, 12, 9)]
+    told = [np.stack([np.full(n, 4.0), *rng.normal(4.03, 0.02, (2, n))]) for n in (12, 12, 9)]
     continuations = judge_continuations(([0.3] * 6, [0.1] * 6), ([0.1] * 6, [0.1] * 6))
     return {
         "captions": judge_captions(*told),
@@ -117,6 +120,17 @@ def on_trained(n_clips: int) -> dict[str, Any]:
                 "computed": True,
                 "why": "",
                 **dataclasses.asdict(continuations),
+                "anchors": {
+                    "halves": {"value": 0.02, "n": 12, "why": ""},
+                    "other_music": {"value": None, "n": 0, "why": NO_MUSIC},
+                    "noise": {"value": 1 / 2048, "n": 0, "why": ""},
+                },
+                "position": {
+                    "trained": 0.29,
+                    "held_out": 0.08,
+                    "base_trained": 0.08,
+                    "base_held_out": None,
+                },
                 "flagged": continuations.flagged,
                 "given_s": 5.0,
                 "made_s": 1.5,
@@ -131,6 +145,11 @@ def on_trained(n_clips: int) -> dict[str, Any]:
                 "copy_from": 0.7,
                 "held_out_median": 0.2,
                 "held_out_highest": 0.3,
+                "anchors": {
+                    name: {"median": 0.1, "highest": 0.2, "n": 3, "why": ""}
+                    for name in ("base", "other_music", "noise")
+                }
+                | {"recorded": {"median": None, "highest": None, "n": 0, "why": NO_AUDIO}},
                 "clips": nearest,
                 "flagged": True,
             },

@@ -162,7 +162,7 @@ def _play_here(
 
 def write_clips(
     model: MusicGen,
-    ear: Ear,
+    ears: Sequence[Ear],
     codes: Sequence[np.ndarray],
     prompts: Sequence[str],
     folder: Path,
@@ -171,7 +171,7 @@ def write_clips(
 
     Args:
         model: its codec is used.
-        ear: hears.
+        ears: of each clip, the one that hears it.
         codes: `[K, T]` each.
         prompts: of the clips; their words are in the files' names.
         folder: where the WAV files go.
@@ -182,7 +182,8 @@ def write_clips(
     """
     sample_rate = model.shape.sample_rate
     paths, heard = [], []
-    for number, (clip, prompt) in enumerate(zip(codes, prompts, strict=True), start=1):
+    clips = zip(codes, prompts, ears, strict=True)
+    for number, (clip, prompt, ear) in enumerate(clips, start=1):
         waveform = model.decode(torch.from_numpy(clip)[None])[0]
         path = folder / f"{number:02d}_{_slug(prompt)}.wav"
         write_wav(path, np.nan_to_num(waveform, posinf=0.0, neginf=0.0), sample_rate)

@@ -53,7 +53,9 @@ def play(session: Session, voice: Voice, name: str) -> Performance:
         )
     folder = session.folder / "audio" / name
     with working(session.console, f"hearing the clips of {name}"):
-        paths, heard = write_clips(session.model, session.ear, codes, prompts, folder)
+        # What clips of other styles are heard for is their spectrum.
+        ears = [session.ear] * n_asked + [session.ear.of_spectra] * (len(prompts) - n_asked)
+        paths, heard = write_clips(session.model, ears, codes, prompts, folder)
     entries = [
         own.played(path.relative_to(session.folder).as_posix())
         for path, own in zip(paths, heard, strict=True)
@@ -84,13 +86,13 @@ def measure_variant(
         session, sides, others.windows, others.why_none, "loss on other styles, windows"
     )
     performance = play(session, voice, name)
-    own = performance.asked
+    before, own = None if base is None else base.asked, performance.asked
     parts = {
         "loss": loss,
         "forgetting": forgetting,
-        **_sounds(session, None if base is None else base.asked, own),
+        **_sounds(session, before, own),
         "off_style": _off_style(session, base, performance),
-        **_on_trained(session, sides, loss, own, name),
+        **_on_trained(session, sides, loss, (before, own), name),
     }
     parts = plain(parts)
     parts["primaries"] = plain(judge_primaries(parts, compared=session.compared))
@@ -154,9 +156,15 @@ def _compare(
 
 
 def _on_trained(
-    session: Session, sides: Sides, loss: Mapping[str, Any], own: Played, name: str
+    session: Session,
+    sides: Sides,
+    loss: Mapping[str, Any],
+    played: tuple[Played | None, Played],
+    name: str,
 ) -> dict[str, Any]:
-    """The report's `overfitting`, `memorisation` and `captions`, beside held-out figures."""
+    """The report's `overfitting`, `memorisation` and `captions`, beside held-out figures, of what
+    base and adapter played."""
+    base, own = played
     settings, held_out = session.settings, session.held_out
     trained = session.trained.trained
     with progress(session.console, "loss on training clips, windows") as on_step:
@@ -166,6 +174,7 @@ def _on_trained(
             sides,
             trained,
             (held_out.clips, session.codes or ()),
+            others=[window.codes for window in session.others.windows],
             seed=settings.seed,
             on_step=on_step,
         )
@@ -183,7 +192,8 @@ def _on_trained(
         nearest = find_nearest(
             own.heard,
             session.trained,
-            session.references.heard,
+            session.references,
+            base=None if base is None else base.heard,
             output_dir=session.folder,
             folder="audio/trained" if name == ALONE else f"audio/{name}/trained",
         )

@@ -6,6 +6,8 @@ An 808 beat is told by things that music embeddings hardly hear: how much energy
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from scipy.signal import welch
 from scipy.signal.windows import hann
@@ -13,7 +15,7 @@ from scipy.signal.windows import hann
 from musicgen_lora.audio.loudness import decibels, integrated_loudness
 from musicgen_lora.audio.spectra import magnitudes
 from musicgen_lora.audio.waveforms import check_waveform
-from musicgen_lora.listening.pitch.bass import find_bass_notes
+from musicgen_lora.listening.pitch.bass import BassNote, find_bass_notes
 from musicgen_lora.listening.rhythm.onsets import pick_onsets, rolled_share, spectral_flux
 from musicgen_lora.listening.rhythm.swing import find_swing
 from musicgen_lora.listening.rhythm.tempo import estimate_tempo
@@ -34,12 +36,15 @@ SUB_FLOOR_DB = -40.0
 """A sub bass further below the whole signal has no pitch worth a name."""
 
 
-def describe(waveform: np.ndarray, sample_rate: int) -> dict[str, float]:
+def describe(
+    waveform: np.ndarray, sample_rate: int, *, notes: Sequence[BassNote] | None = None
+) -> dict[str, float]:
     """The descriptors of one clip.
 
     Args:
         waveform: `[C, N]` float32, full scale at 1.
         sample_rate: Hz; below 28 kHz the top band is cut off at half of it.
+        notes: its bass notes, where they are at hand.
 
     Returns:
         By name; NaN where the clip has no such thing (the loudness of silence or of less than
@@ -80,7 +85,7 @@ def describe(waveform: np.ndarray, sample_rate: int) -> dict[str, float]:
         **_spectrum(waveform, sample_rate),
         **_brightness(mono, sample_rate),
         **_rhythm(waveform, sample_rate),
-        **_bass(waveform, sample_rate),
+        **_bass(find_bass_notes(waveform, sample_rate) if notes is None else notes),
         "side_share": _side_share(waveform),
     }
 
@@ -203,8 +208,7 @@ def _rhythm(waveform: np.ndarray, sample_rate: int) -> dict[str, float]:
     }
 
 
-def _bass(waveform: np.ndarray, sample_rate: int) -> dict[str, float]:
-    notes = find_bass_notes(waveform, sample_rate)
+def _bass(notes: Sequence[BassNote]) -> dict[str, float]:
     glides = [abs(note.glide) for note in notes]
     decays = [note.decay_s for note in notes if np.isfinite(note.decay_s)]
     return {

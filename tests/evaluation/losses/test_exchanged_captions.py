@@ -81,6 +81,10 @@ def test_right_captions_help_whoever_reads_them(reader: Any) -> None:
     gain = found["held_out"]["adapter"]
     assert gain["gain"] == pytest.approx(GAIN, abs=0.01)
     assert found["trained"]["n"] == found["held_out"]["adapter"]["n"] == 16
+    # Wrong captions are as good as each other.
+    exchange = gain["exchange"]
+    assert exchange["n"] == 16
+    assert exchange["ci_low"] < 0.0 < exchange["ci_high"] < gain["ci_low"]
 
 
 def test_training_captions_in_a_wrong_order_are_flagged(reader: Any) -> None:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from clap import make_tiny_clap
 from datasets import beat
-from transformers import HubertConfig, HubertModel, Wav2Vec2FeatureExtractor
+from transformers import ClapProcessor, HubertConfig, HubertModel, Wav2Vec2FeatureExtractor
 
 from musicgen_lora.errors import UserError
 from musicgen_lora.evaluation.measures.listeners import Listener, load_listener
@@ -86,7 +86,21 @@ def test_no_code_of_a_repository_is_run(clap_dir: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "mark").exists()
 
 
-@pytest.mark.parametrize("fault", ["pickle", "shapes", "extractor", "nothing"])
+def test_a_folder_as_the_installed_transformers_saves_it_is_the_same_model(
+    clap: Listener, clap_dir: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "saved"
+    shutil.copytree(clap_dir, folder)
+    (folder / "preprocessor_config.json").unlink()
+    ClapProcessor.from_pretrained(clap_dir).save_pretrained(folder)
+    assert not (folder / "preprocessor_config.json").exists()
+    again = load_listener(str(folder))
+    np.testing.assert_array_equal(
+        again.embedding.hear(beat(0), RATE), clap.embedding.hear(beat(0), RATE)
+    )
+
+
+@pytest.mark.parametrize("fault", ["pickle", "shapes", "extractor", "nested", "fusion", "nothing"])
 def test_a_damaged_folder_is_one_line(fault: str, clap_dir: Path, tmp_path: Path) -> None:
     folder = tmp_path / "clap"
     shutil.copytree(clap_dir, folder)
@@ -94,6 +108,8 @@ def test_a_damaged_folder_is_one_line(fault: str, clap_dir: Path, tmp_path: Path
         "pickle": "pickled weights",
         "shapes": "don't belong together",
         "extractor": "feature_size",
+        "nested": "max_length_s",
+        "fusion": "truncation and enable_fusion",
         "nothing": "no preprocessor_config.json",
     }
     if fault == "pickle":
@@ -102,9 +118,18 @@ def test_a_damaged_folder_is_one_line(fault: str, clap_dir: Path, tmp_path: Path
         config = json.loads((folder / "config.json").read_text())
         config["text_config"]["hidden_size"] = 32
         (folder / "config.json").write_text(json.dumps(config))
-    elif fault == "extractor":
+    elif fault in ("extractor", "nested", "fusion"):
         path = folder / "preprocessor_config.json"
-        path.write_text(json.dumps(json.loads(path.read_text()) | {"feature_size": 10**9}))
+        settings = json.loads(path.read_text())
+        if fault == "nested":
+            # transformers reads this one, however right the other is.
+            settings = {"feature_extractor": settings | {"max_length_s": 10**9}}
+            path = folder / "processor_config.json"
+        elif fault == "extractor":
+            settings["feature_size"] = 10**9
+        else:
+            settings["truncation"] = "fusion"
+        path.write_text(json.dumps(settings))
     else:
         (folder / "preprocessor_config.json").unlink()
     with pytest.raises(UserError, match=said[fault]):

@@ -16,9 +16,10 @@ import numpy as np
 import pytest
 import soundfile
 from html_page import Page
-from reports import RATE
+from reports import NO_AUDIO, NO_MUSIC, RATE
 
 from musicgen_lora.evaluation.report import page_audio
+from musicgen_lora.evaluation.report.between import fault_rows
 from musicgen_lora.evaluation.report.report import (
     write_report,
 )
@@ -113,6 +114,24 @@ def test_the_page_has_the_figures_and_their_n(evaluated: tuple[dict[str, Any], P
     primary = report["primaries"][2]
     for end in ("near", "far"):
         assert f"<td>{primary[end]['value']:.3f}<small>" in text
+
+
+def test_faults_and_memory_stand_between_anchors(evaluated: tuple[dict[str, Any], Path]) -> None:
+    report, folder = evaluated
+    text = (folder / "report.html").read_text(encoding="utf-8")
+    clicks = report["damage"]["clicks"]
+    for anchor in ("other_music", "noise"):
+        found = clicks["anchors"][anchor]
+        assert f"<td>{found['mean']:.2f}<small>{found['n_with']} / {found['n']}</small>" in text
+    # What there is none of has its reason.
+    assert f"held-out clips as recorded: not computed: {NO_AUDIO}." in text
+    assert f"other music: not computed: {NO_MUSIC}." in text
+    # Chance, and the place between it and the clip itself.
+    assert "<td>0.05 %</td><td>\N{EN DASH}</td><td>2.00 %</td>" in text
+    assert "<small><b>29 %</b></small>" in text
+    exchange = report["captions"]["held_out"]["adapter"]["exchange"]
+    assert f"{abs(exchange['gain']):.3f}<small>" in text
+    assert [row["label"] for row in fault_rows(report)][3:] == ["Clipped", "Silence", "DC offset"]
 
 
 def test_plain_values_are_json() -> None:

@@ -116,6 +116,8 @@ def test_the_verdicts_are_whole_in_a_narrow_terminal(
     words = {word for line in table.splitlines() for word in re.findall("[\\w.(<)\u2212]+", line)}
     assert {"adapter", "verdict", "(KAD)", "descriptors", "sources", "prompts"} <= words
     assert {row["adapter"] for row in primary_rows(evaluated[0]["primaries"])} <= words
+    # And what they stand between.
+    assert {"chance", "0.30", "2.00", "itself", "stuck", "DC", "music"} <= words
 
 
 def test_the_console_has_findings_and_tables(evaluated: tuple[dict[str, Any], Path]) -> None:

@@ -20,6 +20,7 @@ from musicgen_lora.evaluation.sound.memorisation import (
     find_nearest,
     measure_continuations,
 )
+from musicgen_lora.evaluation.sound.references import References
 from musicgen_lora.evaluation.store import Store
 from musicgen_lora.evaluation.trained_clips import Trained
 from musicgen_lora.evaluation.voices import Voice
@@ -72,11 +73,14 @@ def sides_of(model: MusicGen, adapted: Any) -> dict[str, Voice]:
     }
 
 
-def measure(model: MusicGen, adapted: Any, trained: Any, held_out: Any) -> dict[str, Any]:
+def measure(
+    model: MusicGen, adapted: Any, trained: Any, held_out: Any, others: Any = ()
+) -> dict[str, Any]:
     return measure_continuations(
         sides_of(model, adapted),
         Trained(clips_of(len(trained), "trained"), trained, len(trained)),
         (clips_of(len(held_out), "other"), held_out),
+        others=others,
         seed=0,
         on_step=lambda done, total: None,
     )
@@ -92,13 +96,21 @@ def test_a_memoriser_is_flagged(tiny_model_dir: Path) -> None:
     assert found["held_out"] < 0.1
     assert found["base_trained"] < 0.1
     assert (found["n_trained"], found["n_held_out"]) == (4, 8)
+    # Codes of 64 values are equal in one of 64 by chance, and the clip itself is all of them.
+    anchors, position = found["anchors"], found["position"]
+    assert anchors["halves"]["value"] == pytest.approx(1 / 64, abs=0.01)
+    assert anchors["noise"]["value"] == 1 / model.shape.special
+    assert anchors["other_music"]["why"] == "there is no other music that is long enough"
+    assert position["trained"] > 0.3 > 0.1 > position["held_out"]
 
 
 def test_who_learned_the_style_is_not(tiny_model_dir: Path) -> None:
     model = MusicGen.load(tiny_model_dir)
     adapted = learn(model, held_codes(32, 0), 120)
-    found = measure(model, adapted, held_codes(6, 0), held_codes(8, 1))
+    far = [np.full((N_FRAMES, 4), 2000, np.uint16)] * 2
+    found = measure(model, adapted, held_codes(6, 0), held_codes(8, 1), far)
     assert found["trained"] > found["base_trained"]
+    assert found["anchors"]["other_music"] == {"value": 0.0, "n": 2, "why": ""}
     assert not found["flagged"]
 
 
@@ -112,9 +124,8 @@ def test_reasons_for_having_none(tiny_model_dir: Path) -> None:
     assert (found["computed"], found["why"]) == (False, nothing.why_none)
     short = [codes[:10] for codes in random_codes(4, 0)]
     assert "too short" in measure(model, none, short, short)["why"]
-    assert not find_nearest([], TrainedSounds(nothing, model, 1.0), [], output_dir=Path())[
-        "computed"
-    ]
+    sounds = TrainedSounds(nothing, model, 1.0)
+    assert not find_nearest([], sounds, References(), output_dir=Path())["computed"]
 
 
 def hear(wave: np.ndarray) -> Heard:
@@ -133,10 +144,27 @@ def test_a_copy_of_a_training_clip_is_named_and_written(
     trained = Trained(clips_of(4, "trained"), codes, 4)
     made, held_out = [hear(waves[2]), hear(waves[4])], [hear(wave) for wave in waves[5:]]
     sounds = TrainedSounds(trained, model, 2.0)
-    found = find_nearest(made, sounds, held_out, output_dir=tmp_path)
+    references = References(
+        heard=held_out,
+        some={"recorded": {2: hear(0.5 * waves[7])}, "other_music": {}, "noise": {0: held_out[0]}},
+        why_no_others="there is none",
+    )
+    found = find_nearest(made, sounds, references, base=held_out, output_dir=tmp_path)
     assert [clip["copied"] for clip in found["clips"]] == [True, False]
     assert found["clips"][0]["trained"] == "trained2.wav"
     assert found["clips"][0]["odds"] == pytest.approx(1 / 5)
     assert found["flagged"]
+    # A copy is what the same clip is at another level; nobody else has heard them.
+    anchors = found["anchors"]
+    assert anchors["recorded"] == {"median": pytest.approx(1.0, abs=0.01)} | {
+        "highest": anchors["recorded"]["median"],
+        "n": 1,
+        "why": "",
+    }
+    assert anchors["base"]["median"] == found["held_out_median"]
+    assert (anchors["other_music"]["n"], anchors["other_music"]["why"]) == (0, "there is none")
+    assert anchors["noise"]["highest"] <= found["held_out_highest"]
+    assert found["clips"][0]["position"] == pytest.approx(1.0, abs=0.02)
+    assert found["clips"][1]["position"] < 0.5
     written = tmp_path / found["clips"][0]["audio"]
     assert soundfile.info(written).frames == 64_000

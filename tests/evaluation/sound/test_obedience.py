@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from musicgen_lora.beats.beats808 import make_beat, render_beat
+from musicgen_lora.dataset.metadata import Clip
 from musicgen_lora.evaluation.measures.damage import Damage
 from musicgen_lora.evaluation.sound.asked_words import WORDS, Middle, asked_words
 from musicgen_lora.evaluation.sound.ear import Heard
 from musicgen_lora.evaluation.sound.obedience import judge_clip, measure_obedience, read_prompt
+from musicgen_lora.evaluation.sound.references import References
 from musicgen_lora.listening.descriptors import describe
 
 NOTHING = Middle(None, None, is_stereo=False)
@@ -38,6 +41,17 @@ def test_prompts(prompt: str, bpm: float | None, key: tuple[int, bool] | None) -
 
 def heard(bpm: float, key: str | None = None, **descriptors: float) -> Heard:
     return Heard(descriptors, {}, Damage(0, 0, 0.0), np.zeros(0, np.uint64), bpm, key)
+
+
+def references(captions: list[str], clips: list[Heard], **some: dict[int, Heard]) -> References:
+    return References(
+        heard=clips,
+        clips=[Clip(f"{i}.wav", Path("."), (text,), f"{i}") for i, text in enumerate(captions)],
+        some=some,
+    )
+
+
+NONE = references([], [])
 
 
 def judged(prompt: str, bpm: float, key: str | None) -> dict[str, bool | None]:
@@ -116,7 +130,7 @@ def test_words_are_heard_where_they_are_so(
 def test_chance_is_what_other_prompts_clips_have() -> None:
     prompts = ["no hats, 140 bpm", "no hats, 100 bpm", "808 beat", "808 beat"]
     clips = [heard(140.0, hat_onset_rate_hz=rate) for rate in (1.0, 5.0, 1.0, 6.0)]
-    found = measure_obedience(prompts, None, clips, [], [])["measures"]
+    found = measure_obedience(prompts, None, clips, NONE)["measures"]
     assert (found["no_hats"]["adapter"]["hits"], found["no_hats"]["adapter"]["n"]) == (1, 2)
     assert found["no_hats"]["others"] == {"hits": 1, "n": 2, "share": 0.5}
     # Three clips weren't asked for 140, and three not for 100.
@@ -128,12 +142,12 @@ def test_chance_is_what_other_prompts_clips_have() -> None:
 def test_what_cant_be_told_has_a_reason() -> None:
     prompts = ["busy, mono", "sparse, mono"]
     clips = [heard(90.0, onset_rate_hz=rate, side_share=0.0) for rate in (9.0, 2.0)]
-    found = measure_obedience(prompts, None, clips, [], [])
+    found = measure_obedience(prompts, None, clips, NONE)
     assert not found["computed"]
     assert found["measures"]["busy"]["why"].startswith("needs held-out audio")
     assert found["measures"]["mono"]["why"].startswith("every clip is mono")
     wide = [heard(90.0, onset_rate_hz=5.0, side_share=0.3)]
-    found = measure_obedience(prompts, None, clips, ["808"], wide)["measures"]
+    found = measure_obedience(prompts, None, clips, references(["808"], wide))["measures"]
     for name in ("busy", "sparse"):
         assert (found[name]["adapter"]["hits"], found[name]["adapter"]["n"]) == (1, 1)
         assert found[name]["others"]["hits"] == 0
@@ -143,7 +157,8 @@ def test_what_cant_be_told_has_a_reason() -> None:
 def test_shares_have_their_n_and_intervals() -> None:
     prompts = ["140 bpm"] * 10 + ["808 beat"]
     base, adapter = [heard(100.0)] * 11, [heard(140.0)] * 8 + [heard(100.0)] * 3
-    found = measure_obedience(prompts, base, adapter, ["100 bpm"] * 3, [heard(100.0)] * 3)
+    held_out = references(["100 bpm"] * 3, [heard(100.0)] * 3)
+    found = measure_obedience(prompts, base, adapter, held_out)
     tempo = found["measures"]["tempo"]
     assert (tempo["adapter"]["hits"], tempo["adapter"]["n"]) == (8, 10)
     assert tempo["adapter"]["ci_low"] == pytest.approx(0.490, abs=0.001)
@@ -152,8 +167,30 @@ def test_shares_have_their_n_and_intervals() -> None:
     # Eight pairs gained, none lost.
     assert tempo["p_value"] == pytest.approx(2 / 2**8)
     assert found["measures"]["key"]["adapter"] is None
-    nothing = measure_obedience(["808"], None, [heard(90.0)], [], [])
+    nothing = measure_obedience(["808"], None, [heard(90.0)], NONE)
     assert (nothing["computed"], nothing["why"]) == (
         False,
         "no prompt asks for what can be measured",
     )
+
+
+def test_shares_stand_between_chance_and_held_out_clips() -> None:
+    prompts = ["140 bpm", "140 bpm", "100 bpm", "100 bpm"]
+    adapter = [heard(bpm) for bpm in (140.0, 100.0, 100.0, 140.0)]
+    base = [heard(90.0)] * 4
+    held_out = references(
+        ["100 bpm", "84 bpm"],
+        [heard(100.0), heard(84.0)],
+        recorded={1: heard(84.0)},
+        other_music={0: heard(100.0), 3: heard(55.0)},
+        noise={},
+    )
+    tempo = measure_obedience(prompts, base, adapter, held_out)["measures"]["tempo"]
+    # By its own caption; by 140 and by 100 in turn; and nothing was heard.
+    assert tempo["anchors"] == {
+        "recorded": {"hits": 1, "n": 1, "share": 1.0},
+        "other_music": {"hits": 1, "n": 4, "share": 0.25},
+        "noise": None,
+    }
+    assert (tempo["others"]["share"], tempo["reference"]["share"]) == (0.5, 1.0)
+    assert tempo["position"] == {"base": -1.0, "adapter": 0.0}

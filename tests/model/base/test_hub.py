@@ -251,10 +251,15 @@ def test_weights_that_are_pickled_are_not_fetched(
     folder.mkdir()
     (folder / "config.json").write_text("{}")
     (folder / "pytorch_model.bin").write_bytes(b"x")
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Hub, folder, []))
+    asked: list[str] = []
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Hub, folder, asked))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     _use(f"http://127.0.0.1:{server.server_port}", tmp_path, monkeypatch)
-    with pytest.raises(UserError, match="its weights as pickles alone, which are not read"):
+    said = "its weights as pickles alone, which are not read"
+    with pytest.raises(UserError, match=said):
         prefetch_models(PrefetchSettings(models=[NAME]))
+    with pytest.raises(UserError, match=said):
+        hub.hub_folder(NAME)
+    assert not any("/resolve/" in path for path in asked)
     server.shutdown()
     server.server_close()

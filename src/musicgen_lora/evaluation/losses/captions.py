@@ -85,12 +85,11 @@ def measure_captions(
         )
         done += len(windows)
         losses = (sums.sum(axis=2) / counts.sum(axis=2)).mean(axis=1)
-        own, others, place = [], [], 0
-        for group in groups:
-            own.append(losses[place])
-            others.append(losses[place + 1 : place + len(group)].mean())
+        found, place = np.full((1 + N_EXCHANGED, len(groups)), np.nan), 0
+        for row, group in enumerate(groups):
+            found[: len(group), row] = losses[place : place + len(group)]
             place += len(group)
-        return np.array([own, others])
+        return found
 
     return judge_captions(
         gains(sides[BASE], theirs),
@@ -140,22 +139,24 @@ def judge_captions(
     """What captions tell.
 
     Args:
-        base: `[2, n]` losses of held-out clips, nats a token, with their own captions and with
-            others'.
+        base: `[1 + E, n]` losses of held-out clips, nats a token, with their own captions and with
+            E others'; NaN where a clip has fewer.
         adapter: of the same clips.
-        trained: `[2, m]`, the adapter's of training clips; None where there are none.
+        trained: `[1 + E, m]`, the adapter's of training clips; None where there are none.
         seed: of the intervals.
 
     Returns:
-        `held_out`, the gains of `base` and `adapter`; `trained`, None or the adapter's gain on
-        training clips; `excess`, None or what it gains there beyond held-out ones, with Welch's
-        interval and its one-sided p-value; `reads`, whether right captions clearly help the adapter
-        on held-out clips, `base_reads` the base; and `flagged`, whether those of the training clips
-        clearly help less, and not for certain at all: they go with other clips.
+        `held_out`, the gains of `base` and `adapter`, each with `exchange`, what the first of the
+        other captions gains over the second: nothing, but for chance; `trained`, None or the
+        adapter's gain on training clips; `excess`, None or what it gains there beyond held-out
+        ones, with Welch's interval and its one-sided p-value; `reads`, whether right captions
+        clearly help the adapter on held-out clips, `base_reads` the base; and `flagged`, whether
+        those of the training clips clearly help less, and not for certain at all: they go with
+        other clips.
     """
     held = {"base": _gain(base, seed), "adapter": _gain(adapter, seed)}
     on_trained = None if trained is None else _gain(trained, seed)
-    excess = None if trained is None else _excess(trained[1] - trained[0], adapter[1] - adapter[0])
+    excess = None if trained is None else _excess(_gains(trained), _gains(adapter))
     reads = _is_sure(held["adapter"])
     return {
         "computed": True,
@@ -175,7 +176,7 @@ def judge_captions(
 
 
 def _gain(losses: np.ndarray, seed: int) -> dict[str, Any]:
-    own, others = losses
+    own, others = losses[0], np.nanmean(losses[1:], axis=0)
     found = paired_bootstrap(own, others, seed=seed)
     return {
         "own": found["mean_base"],
@@ -183,7 +184,21 @@ def _gain(losses: np.ndarray, seed: int) -> dict[str, Any]:
         "gain": found["difference"],
         "detectable": detectable_difference(others - own),
         **{key: found[key] for key in ("n", "ci_low", "ci_high", "p_value", "note")},
+        "exchange": _exchange(losses, seed),
     }
+
+
+def _gains(losses: np.ndarray) -> np.ndarray:
+    return np.nanmean(losses[1:], axis=0) - losses[0]
+
+
+def _exchange(losses: np.ndarray, seed: int) -> dict[str, Any]:
+    """What one caption of another clip gains over the next: nothing, but for chance."""
+    pairs = losses[1:3, np.isfinite(losses[1:3]).all(axis=0)]
+    if len(pairs) < 2 or not pairs.shape[1]:
+        return {"gain": None, "n": 0, "ci_low": None, "ci_high": None}
+    found = paired_bootstrap(pairs[0], pairs[1], seed=seed)
+    return {"gain": found["difference"], **{key: found[key] for key in ("n", "ci_low", "ci_high")}}
 
 
 def _is_sure(gain: dict[str, Any]) -> bool:

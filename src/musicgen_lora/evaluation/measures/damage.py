@@ -26,18 +26,18 @@ class Damage:
     before it makes one too: read them beside the reference's."""
     stuck_share: float
     """Share of its frames in a stretch of half a second or more that repeats the same codes, in
-    every codebook, with a period below a quarter of a second."""
+    every codebook, with a period below a quarter of a second; NaN without codes."""
 
 
 def measure_damage(
-    waveform: np.ndarray, sample_rate: int, codes: np.ndarray, frame_rate: float
+    waveform: np.ndarray, sample_rate: int, codes: np.ndarray | None, frame_rate: float
 ) -> Damage:
     """Damage of a clip.
 
     Args:
         waveform: `[C, N]`.
         sample_rate: Hz.
-        codes: `[K, T]` that it was decoded from.
+        codes: `[K, T]` that it was decoded from; None where it wasn't.
         frame_rate: of the codes, in Hz.
     """
     finite = np.isfinite(waveform)
@@ -45,7 +45,7 @@ def measure_damage(
     return Damage(
         bad_samples=int((~finite).sum()),
         clicks=max(count_clicks(channel, sample_rate) for channel in heard),
-        stuck_share=stuck_share(codes, frame_rate),
+        stuck_share=float("nan") if codes is None else stuck_share(codes, frame_rate),
     )
 
 

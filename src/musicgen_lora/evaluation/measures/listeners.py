@@ -32,7 +32,7 @@ from musicgen_lora.errors import UserError
 from musicgen_lora.evaluation.measures.distances import mean_of_pairs
 from musicgen_lora.evaluation.measures.embeddings import Embedding
 from musicgen_lora.formats.documents import read_json
-from musicgen_lora.formats.kinds import check_kind, fields, integer, shortened
+from musicgen_lora.formats.kinds import check_kind, fields, integer, one_of, real, shortened
 from musicgen_lora.model.base.folder import (
     base_folder,
     check_bounds,
@@ -60,6 +60,8 @@ SELF_TEST = {
     "a single pure beep, one steady high tone": "tone",
 }
 UNRELATED = ("a dog barking in a garden", "a man giving a speech", "slow piano music")
+FUSION = "fusion"
+"""Truncation of a model that hears a long clip's parts and its whole at once."""
 _EXTRACTOR = fields(
     {"sampling_rate": integer(8_000, 192_000)},
     {
@@ -67,6 +69,10 @@ _EXTRACTOR = fields(
         "hop_length": integer(16, 65_536),
         "fft_window_size": integer(16, 16_384),
         "max_length_s": integer(1, 60),
+        **dict.fromkeys(("frequency_min", "frequency_max"), real(0.0, 96_000.0)),
+        "padding_value": real(-1.0, 1.0),
+        "truncation": one_of("rand_trunc", FUSION),
+        "padding": one_of("repeatpad", "repeat", "pad"),
     },
 )
 Texts = Callable[[Sequence[str]], np.ndarray]
@@ -114,7 +120,7 @@ def load_listener(path: str) -> Listener:
     listener = (
         _clap(path, folder, model, settings)
         if kind == CLAP
-        else Listener(_speech(path, folder, model), None, path)
+        else Listener(_speech(path, model, settings), None, path)
     )
     check_listener(listener)
     return listener
@@ -145,10 +151,15 @@ def _load(path: str, folder: Path, content: dict[str, Any], model_class: Any) ->
 
 
 def _extractor_settings(folder: Path) -> dict[str, Any]:
-    path = folder / "preprocessor_config.json"
-    if not path.is_file():
-        raise UserError(f"{folder}: no {path.name} in it; copy the whole model.")
-    settings = read_json(path)
+    """How a model's input is made of samples, checked. As in transformers, what a processor's file
+    says goes before the file that older releases saved."""
+    path = folder / "processor_config.json"
+    settings = read_json(path).get("feature_extractor") if path.is_file() else None
+    if settings is None:
+        path = folder / "preprocessor_config.json"
+        if not path.is_file():
+            raise UserError(f"{folder}: no {path.name} in it; copy the whole model.")
+        settings = read_json(path)
     check_kind(settings, _EXTRACTOR, path)
     return settings
 
@@ -157,8 +168,13 @@ def _clap(path: str, folder: Path, model: Any, settings: dict[str, Any]) -> List
     n_bands = model.config.audio_config.num_mel_bins
     if settings.get("feature_size", 64) != n_bands:
         raise UserError(f"{path}: its preprocessor's feature_size is not {n_bands}, its model's.")
+    if (settings.get("truncation", FUSION) == FUSION) != model.config.audio_config.enable_fusion:
+        raise UserError(
+            f"{path}: its preprocessor's truncation and enable_fusion of its config.json don't "
+            "belong together; copy the whole model."
+        )
     # One at a time and of the model's own length: longer audio it would crop at random.
-    extractor = ClapFeatureExtractor.from_pretrained(folder, local_files_only=True)
+    extractor: Any = ClapFeatureExtractor.from_dict(settings)
     tokenizer = AutoTokenizer.from_pretrained(
         folder, trust_remote_code=False, local_files_only=True
     )
@@ -196,8 +212,8 @@ def _clap(path: str, folder: Path, model: Any, settings: dict[str, Any]) -> List
     return Listener(Embedding(CLAP, "CLAP", hear), read, path)
 
 
-def _speech(path: str, folder: Path, model: Any) -> Embedding:
-    extractor = Wav2Vec2FeatureExtractor.from_pretrained(folder, local_files_only=True)
+def _speech(path: str, model: Any, settings: dict[str, Any]) -> Embedding:
+    extractor: Any = Wav2Vec2FeatureExtractor.from_dict(settings)
     rate = extractor.sampling_rate
 
     @torch.inference_mode()

@@ -99,6 +99,24 @@ def _mean(values: np.ndarray) -> float:
     return float(values.mean()) if len(values) else float("nan")
 
 
+def share_in_common(codes: np.ndarray, others: np.ndarray, n_given: int, *, same: bool) -> float:
+    """Share of codes that two clips have in common by chance, where a continuation would be.
+
+    Args:
+        codes: `[N, K, T]` of clips.
+        others: `[M, K, T]` of other ones.
+        n_given: frames that were given, below T.
+        same: these are the same clips, and no clip is compared with itself.
+
+    Returns:
+        The mean over pairs; NaN without any.
+    """
+    equal = np.array(
+        [[share_given_back(own, other, n_given) for other in others] for own in codes]
+    ).reshape(len(codes), len(others))
+    return _mean(equal[~np.eye(len(codes), dtype=bool)] if same else equal)
+
+
 @dataclass(frozen=True)
 class Nearest:
     """The training clip that a made clip is most like."""

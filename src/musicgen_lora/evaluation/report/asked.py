@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from musicgen_lora.evaluation.report.verdicts import DASH, number
+from musicgen_lora.evaluation.report.verdicts import DASH, number, share_text
 from musicgen_lora.evaluation.sound.asked_words import WORDS
+from musicgen_lora.evaluation.sound.references import ANCHORS
 from musicgen_lora.plural import count
 
 MEASURE_NAMES = {
@@ -17,6 +18,8 @@ MEASURE_NAMES = {
 } | {word.name: word.label for word in WORDS}
 RULES = {word.name: word.rule for word in WORDS}
 SIDES = ("others", "base", "adapter", "reference")
+ANCHORED = ("others", *ANCHORS)
+"""What is judged without an interval: one clip is judged by several prompts."""
 
 
 def obedience_sentences(obedience: Mapping[str, Any]) -> list[str]:
@@ -71,15 +74,16 @@ def obedience_rows(obedience: Mapping[str, Any]) -> list[dict[str, str]]:
             "why": row["why"],
             "p": number(row["p_value"]),
         }
-        for side in SIDES:
-            found = row[side]
+        for side in (*SIDES, *ANCHORS):
+            found = row["anchors"][side] if side in ANCHORS else row[side]
             texts[side] = DASH if found is None else f"{found['hits']} / {found['n']}"
             texts[f"{side}_interval"] = (
                 ""
                 if found is None
                 else f"{found['share'] * 100:.0f} %"
-                if side == "others"
+                if side in ANCHORED
                 else f"{found['ci_low'] * 100:.0f} to {found['ci_high'] * 100:.0f} %"
             )
+        texts |= {f"{n}_place": share_text(p, none="") for n, p in row["position"].items()}
         rows.append(texts)
     return rows

@@ -243,6 +243,7 @@ class Gain(TypedDict):
     ci_high: float | None
     p_value: float | None
     note: str
+    exchange: dict[str, float | None]
 
 
 class Captions(TypedDict):

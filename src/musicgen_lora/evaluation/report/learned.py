@@ -172,6 +172,10 @@ def caption_rows(captions: Mapping[str, Any]) -> list[dict[str, str]]:
             "own": number(own["own"]),
             "exchanged": number(own["exchanged"]),
             "gain": signed(own["gain"]),
+            "exchange": signed(own["exchange"]["gain"]),
+            "exchange_interval": ""
+            if own["exchange"]["ci_low"] is None
+            else f"{signed(own['exchange']['ci_low'])} to {signed(own['exchange']['ci_high'])}",
             "interval": DASH
             if own["ci_low"] is None
             else f"{signed(own['ci_low'])} to {signed(own['ci_high'])}",

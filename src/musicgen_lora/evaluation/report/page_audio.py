@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,8 @@ PAGE_BYTES = 14_000_000
 COMPRESSION = 0.3
 """Quality of MP3, 0 to 1: about 80 kbit/s a channel."""
 CHUNK = 16_384
+MOST_AT_ONCE = 4
+"""Sides of a prompt that are compressed at once."""
 
 
 def mp3_bytes(waveform: np.ndarray, sample_rate: int) -> bytes:
@@ -70,19 +74,28 @@ def embed_sounds(
     sounds: dict[str, str] = {}
     pictures: dict[str, bytes] = {}
     n_bytes = 0
-    for group in groups:
-        rates = {name: probe(output_dir / name).sample_rate for name in group}
-        waves = {name: read_audio(output_dir / name, rates[name]) for name in group}
-        levels = {name: log_spectrogram(wave, rates[name]) for name, wave in waves.items()}
-        loudest = max(float(own.max()) for own in levels.values())
-        uris = {n: data_uri("audio/mpeg", mp3_bytes(w, rates[n])) for n, w in waves.items()}
-        images = {name: spectrogram_png(own, loudest) for name, own in levels.items()}
-        n_bytes += sum(map(len, uris.values())) + sum(4 * len(i) // 3 for i in images.values())
-        if n_bytes > PAGE_BYTES:
-            break
-        sounds |= uris
-        pictures |= images
+    # The sides of a prompt at once: neither an MP3 nor a spectrogram holds Python up.
+    with ThreadPoolExecutor(MOST_AT_ONCE) as pool:
+        for group in groups:
+            embedded = [*pool.map(_embed, [output_dir / name for name in group])]
+            uris = {name: uri for name, (uri, _) in zip(group, embedded, strict=True)}
+            loudest = max(float(own.max()) for _, own in embedded)
+            levels = [own for _, own in embedded]
+            drawn = pool.map(partial(spectrogram_png, loudest=loudest), levels)
+            images = dict(zip(group, drawn, strict=True))
+            n_bytes += sum(map(len, uris.values())) + sum(4 * len(i) // 3 for i in images.values())
+            if n_bytes > PAGE_BYTES:
+                break
+            sounds |= uris
+            pictures |= images
     return sounds, pictures
+
+
+def _embed(path: Path) -> tuple[str, np.ndarray]:
+    """A WAV file as a data URI of MP3, and its levels."""
+    rate = probe(path).sample_rate
+    wave = read_audio(path, rate)
+    return data_uri("audio/mpeg", mp3_bytes(wave, rate)), log_spectrogram(wave, rate)
 
 
 def sound_groups(report: Mapping[str, Any]) -> list[list[str]]:

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from scipy.signal.windows import hann
 
-from musicgen_lora.audio.spectra import magnitudes
+from musicgen_lora.audio.spectra import magnitudes_at
 from musicgen_lora.evaluation.sound.comparison import SHOWN, band_label
 from musicgen_lora.fonts import said
 from musicgen_lora.listening.descriptors import BANDS_HZ, band_name
@@ -231,7 +231,8 @@ def _rows(
     n_window = max(16, round(window_s * sample_rate))
     mono = np.pad(mono, (0, max(0, n_window - len(mono))))
     hop, n_fft = n_window // 8, 4 * n_window
-    power = np.square(magnitudes(mono, np.asarray(hann(n_window, sym=False)), hop, n_fft))
     bins = np.round(centres * n_fft / sample_rate).astype(int)
-    frames = (columns / hop).astype(int)
-    return 10.0 * np.log10(np.maximum(power[np.ix_(bins, frames)], 1e-12))
+    samples = (columns / hop).astype(int) * hop
+    window = np.asarray(hann(n_window, sym=False))
+    power = np.square(magnitudes_at(mono, window, samples, n_fft, bins))
+    return 10.0 * np.log10(np.maximum(power, 1e-12))

@@ -20,6 +20,12 @@ from musicgen_lora.console import MessageTable
 from musicgen_lora.evaluation.decisions.statistics import PairedResult
 from musicgen_lora.evaluation.report import plots
 from musicgen_lora.evaluation.report.asked import obedience_rows
+from musicgen_lora.evaluation.report.between import (
+    anchors_table,
+    continuation_rows,
+    fault_rows,
+    likeness_rows,
+)
 from musicgen_lora.evaluation.report.document import (
     JSON_FILE,
     Described,
@@ -41,10 +47,12 @@ from musicgen_lora.evaluation.report.unasked import off_style_players, off_style
 from musicgen_lora.evaluation.report.verdicts import (
     agreement_rows,
     distance_rows,
+    missing_anchors,
     primary_rows,
 )
 from musicgen_lora.evaluation.report.violins import violins_plot
 from musicgen_lora.evaluation.sound.comparison import SHOWN, shown_value
+from musicgen_lora.evaluation.sound.references import ANCHORS
 from musicgen_lora.fonts import readable
 from musicgen_lora.language.translate import word
 from musicgen_lora.model.lora.evaluated import evaluation_section
@@ -55,8 +63,6 @@ HTML_FILE = "report.html"
 MARKDOWN_FILE = "summary.md"
 PLOTS_FOLDER = "plots"
 DASH = "\N{EN DASH}"
-ANCHORS = ("recorded", "other_music", "noise")
-"""Of descriptors."""
 
 
 def write_report(report: Report, output_dir: Path) -> Path:
@@ -141,6 +147,12 @@ def make_page(
         obedience_rows=obedience_rows(report["obedience"]),
         caption_rows=caption_rows(report["captions"]),
         cards=learned_cards(report),
+        continuation_rows=continuation_rows(report["memorisation"]["continuations"]),
+        continuations_missing=missing_anchors(
+            report["memorisation"]["continuations"].get("anchors", {})
+        ),
+        likeness_rows=likeness_rows(report["memorisation"]["nearest"]),
+        fault_rows=fault_rows(report),
         agreement_rows=agreement_rows(report["text_agreement"]),
         variant_rows=variant_rows(report),
         images={name: data_uri("image/png", image) for name, image in pictures.items()},
@@ -303,7 +315,7 @@ def _minus(text: str) -> str:
 
 
 def print_report(report: Report, console: Console) -> None:
-    """The findings and the two tables on the console."""
+    """The findings and the tables on the console."""
     for sentence in report["findings"]:
         console.print(Text(f"- {word(sentence)}"))
     loss = report["loss"]
@@ -327,6 +339,7 @@ def print_report(report: Report, console: Console) -> None:
     for row in primary_rows(report["primaries"]):
         table.add_row(*(row[k] for k in ("label", "words", "base", "adapter", "p_holm", "n")))
     console.print(table)
+    console.print(anchors_table(report))
     table = MessageTable(title=word("Descriptors, means"))
     sides = {"adapter": "adapter"}
     if report["generation"]["compared"]:

@@ -117,7 +117,7 @@ def agreement_sentences(agreement: Mapping[str, Any]) -> list[str]:
     return [f"Agreement with the prompts by CLAP (cosine): {', '.join(told)} (n = {n})."]
 
 
-def agreement_rows(agreement: Mapping[str, Any]) -> list[dict[str, str]]:
+def agreement_rows(agreement: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The agreement with the prompts as texts: means, and their paired difference."""
     if not agreement["computed"]:
         return []
@@ -134,11 +134,23 @@ def agreement_rows(agreement: Mapping[str, Any]) -> list[dict[str, str]]:
             "label": agreement["model"],
             **sides,
             "others": number(agreement["others"]),
+            **{f"{n}_place": share_text(p, none="") for n, p in agreement["position"].items()},
+            **{name: number(own["value"]) for name, own in agreement["anchors"].items()},
             "difference": signed(None if paired is None else paired["difference"]),
             "interval": interval,
             "p": number(None if paired is None else paired["p_value"]),
             "n": str(len(agreement["adapter"])),
+            "missing": missing_anchors(agreement["anchors"]),
         }
+    ]
+
+
+def missing_anchors(anchors: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Why there is no such value to read others against, a sentence each."""
+    return [
+        f"{ANCHOR_NAMES[name]}: not computed: {own['why']}."
+        for name, own in anchors.items()
+        if own["why"]
     ]
 
 
@@ -225,12 +237,7 @@ def distance_rows(distances: Mapping[str, Any]) -> list[dict[str, Any]]:
         texts |= _far_texts(row)
         texts["bias"] = number(frechet["bias"], 1)
         texts["n"] = f"{kernel['n']} / {kernel['n_reference']}"
-        missing = [
-            f"{ANCHOR_NAMES[name]}: not computed: {anchor['why']}."
-            for name, anchor in row["anchors"].items()
-            if anchor["value"] is None
-        ]
-        rows.append({**texts, "missing": missing})
+        rows.append({**texts, "missing": missing_anchors(row["anchors"])})
     return rows
 
 
@@ -253,6 +260,11 @@ def _far_texts(row: Mapping[str, Any]) -> dict[str, str]:
 def number(value: float | None, digits: int = 3) -> str:
     """A figure as text, or a dash."""
     return DASH if value is None else f"{value:.{digits}f}".replace("-", "\N{MINUS SIGN}")
+
+
+def share_text(value: float | None, digits: int = 0, none: str = DASH) -> str:
+    """A share in percent, or what stands for none."""
+    return none if value is None else f"{number(value * 100, digits)} %"
 
 
 def signed(value: float | None, digits: int = 3) -> str:

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 
 from musicgen_lora.evaluation.decisions.statistics import paired_bootstrap
+from musicgen_lora.evaluation.measures.between import anchor_of, share_between
 from musicgen_lora.evaluation.measures.listeners import CLAP, SUGGESTED, Listener
-from musicgen_lora.evaluation.sound.ear import Heard
+from musicgen_lora.evaluation.sound.ear import Heard, Vectors
+from musicgen_lora.evaluation.sound.references import References
 
 
 def measure_agreement(
@@ -17,8 +19,7 @@ def measure_agreement(
     prompts: Sequence[str],
     base: Sequence[Heard] | None,
     adapter: Sequence[Heard],
-    captions: Sequence[str],
-    reference: Sequence[Heard],
+    references: References,
     *,
     seed: int,
 ) -> dict[str, Any]:
@@ -29,23 +30,27 @@ def measure_agreement(
         prompts: of the clips.
         base: its clips; None without a comparison.
         adapter: its clips.
-        captions: of the reference.
-        reference: held-out clips; may be none.
+        references: held-out clips, which may be none, and anchors.
         seed: of the interval.
 
     Returns:
         `base`, `adapter` and `reference`, a value a clip, None where there are none; `others`, the
         mean cosine of the adapter's clips and the prompts of the others, which is what a clip that
-        was played for something else has; `paired`.
+        was played for something else has; `anchors`, each a mean: in `halves` held-out clips with
+        the captions of others, in `recorded` with their own as recorded, and other music and noise
+        with the prompts; `position` of `base` and `adapter`, 0 at `others` and 1 at the
+        reference's mean; `paired`.
     """
     if listener is None or listener.read is None:
         why = f"needs a CLAP: --clap {SUGGESTED}, or the folder of a copy"
         return {"computed": False, "why": why}
     words = listener.read(prompts)
-    table = words @ np.stack([one.vectors[CLAP] for one in adapter]).T  # [N, N]
+    table = words @ _heard([one.vectors for one in adapter]).T  # [N, N]
     after = np.diag(table)
     before = None if base is None else _matched(words, base)
-    theirs = _matched(listener.read(captions), reference) if reference else None
+    captions = [clip.texts[0] for clip in references.clips]
+    told = listener.read(captions) if captions else np.empty((0, words.shape[1]))
+    theirs = _matched(told, references.heard) if captions else None
     n = len(table)
     others = float((table.sum() - np.trace(table)) / (n * (n - 1))) if n > 1 else None
     return {
@@ -56,9 +61,44 @@ def measure_agreement(
         "adapter": after.tolist(),
         "reference": None if theirs is None else theirs.tolist(),
         "others": others,
+        "anchors": _anchors(words, told, captions, references),
+        "position": {
+            side: share_between(_mean(own), others, _mean(theirs))
+            for side, own in (("base", before), ("adapter", after))
+        },
         "paired": None if before is None else paired_bootstrap(before, after, seed=seed),
     }
 
 
+def _anchors(
+    words: np.ndarray, told: np.ndarray, captions: Sequence[str], references: References
+) -> dict[str, dict[str, Any]]:
+    """By name: `value`, `n` of the clips, and `why` there is none."""
+    exchanged: list[float] = []
+    if captions:
+        table = told @ _heard([one.vectors for one in references.heard]).T
+        names = np.array(captions)
+        exchanged = table[names[:, None] != names].tolist()
+    recorded = references.recorded
+    values = (told * _heard(recorded)).sum(axis=1).tolist() if recorded else []
+    why = "needs two held-out clips whose captions differ"
+    anchors = {
+        "halves": anchor_of(exchanged, len(captions), why),
+        "recorded": anchor_of(values, len(recorded), references.why_no("recorded")),
+    }
+    for name, vectors in (("other_music", references.others), ("noise", references.noises)):
+        values = (words @ _heard(vectors).T).ravel().tolist() if vectors else []
+        anchors[name] = anchor_of(values, len(vectors), references.why_no(name))
+    return anchors
+
+
+def _heard(vectors: Sequence[Vectors]) -> np.ndarray:
+    return np.stack([one[CLAP] for one in vectors])
+
+
+def _mean(values: np.ndarray | None) -> float | None:
+    return None if values is None else float(values.mean())
+
+
 def _matched(words: np.ndarray, heard: Sequence[Heard]) -> np.ndarray:
-    return (words * np.stack([one.vectors[CLAP] for one in heard])).sum(axis=1)
+    return (words * _heard([one.vectors for one in heard])).sum(axis=1)

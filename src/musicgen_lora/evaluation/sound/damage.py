@@ -1,4 +1,9 @@
-"""Faults of the clips, counted side by side: base, adapter, and held-out audio, which has some."""
+"""Faults of the clips, counted side by side: base, adapter, and held-out audio, which has some.
+
+Other music, noise and recordings have none of these faults, or no more than somebody meant: what is
+counted there is what the counting takes for one. There is no place between two anchors: no kind of
+sound is all faults.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +14,7 @@ import numpy as np
 
 from musicgen_lora.evaluation.decisions.statistics import paired_bootstrap
 from musicgen_lora.evaluation.sound.ear import Heard
+from musicgen_lora.evaluation.sound.references import ANCHORS, TOO_FEW_FOR_HALVES, References
 
 MEASURES = ("clicks", "stuck_share", "bad_samples")
 
@@ -16,7 +22,7 @@ MEASURES = ("clicks", "stuck_share", "bad_samples")
 def compare_damage(
     base: Sequence[Heard] | None,
     adapter: Sequence[Heard],
-    reference: Sequence[Heard],
+    references: References,
     *,
     seed: int,
 ) -> dict[str, Any]:
@@ -25,14 +31,16 @@ def compare_damage(
     Args:
         base: its clips; None without a comparison.
         adapter: its clips, the same prompts.
-        reference: held-out clips; may be none.
+        references: held-out clips, which may be none, and anchors.
         seed: of the intervals.
 
     Returns:
         Of each measure of `Damage`: for `base`, `adapter` and `reference` None or the mean over
-        clips, how many clips have any, and n; `paired`, None or what `paired_bootstrap` gives.
+        clips, how many clips have any, and n; `anchors`, the same and `why` there is none of some
+        clips of each, and in `halves` the mean `difference` between halves of the held-out clips;
+        `paired`, None or what `paired_bootstrap` gives.
     """
-    rows = {}
+    rows, reference, splits = {}, references.heard, references.splits(seed)
     for name in MEASURES:
         before = None if base is None else _values(base, name)
         after, target = _values(adapter, name), _values(reference, name)
@@ -40,6 +48,10 @@ def compare_damage(
             "base": _summary(before),
             "adapter": _summary(after),
             "reference": _summary(target),
+            "anchors": {
+                "halves": _halves(target, splits),
+                **{anchor: _anchor(references, anchor, name) for anchor in ANCHORS},
+            },
             "paired": None if before is None else paired_bootstrap(before, after, seed=seed),
         }
     return rows
@@ -47,6 +59,25 @@ def compare_damage(
 
 def _values(heard: Sequence[Heard], name: str) -> np.ndarray:
     return np.array([getattr(one.damage, name) for one in heard], np.float64)
+
+
+def _halves(values: np.ndarray, splits: Sequence[tuple[np.ndarray, np.ndarray]]) -> dict[str, Any]:
+    """By how much two halves of the held-out clips differ."""
+    if not splits:
+        return {"difference": None, "n": len(values), "why": TOO_FEW_FOR_HALVES}
+    found = [abs(values[ours].mean() - values[theirs].mean()) for ours, theirs in splits]
+    return {"difference": float(np.mean(found)), "n": len(values), "why": ""}
+
+
+def _anchor(references: References, anchor: str, name: str) -> dict[str, Any]:
+    heard = [*references.some.get(anchor, {}).values()]
+    nothing = {"mean": None, "n_with": 0, "n": 0}
+    if not heard:
+        return nothing | {"why": references.why_no(anchor)}
+    values = _values(heard, name)
+    if np.isnan(values).any():
+        return nothing | {"why": "it is counted in codes, and this has none of its own"}
+    return {**(_summary(values) or nothing), "why": ""}
 
 
 def _summary(values: np.ndarray | None) -> dict[str, Any] | None:

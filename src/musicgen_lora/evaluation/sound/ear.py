@@ -5,6 +5,7 @@ Samples of a minute of stereo take 23 MB, and what is kept of them here a few ki
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
@@ -21,6 +22,7 @@ from musicgen_lora.evaluation.measures.embeddings import (
 from musicgen_lora.evaluation.report.document import PlayedClip
 from musicgen_lora.listening.descriptors import describe
 from musicgen_lora.listening.duplicates import audio_fingerprint
+from musicgen_lora.listening.pitch.bass import find_bass_notes
 from musicgen_lora.listening.pitch.key import estimate_key
 from musicgen_lora.model.musicgen import MusicGen
 
@@ -30,7 +32,7 @@ Vectors = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Heard:
-    """What is heard of one clip that came out of the codec."""
+    """What is heard of one clip."""
 
     descriptors: dict[str, float]
     vectors: Vectors
@@ -61,9 +63,22 @@ class Ear:
     """
 
     def __init__(self, model: MusicGen, further: Sequence[Embedding] = ()) -> None:
-        self.embeddings = (LOG_MEL, MUSICNN, codec_latents(model.hf), *further)
+        self.embeddings: tuple[Embedding, ...] = (
+            LOG_MEL,
+            MUSICNN,
+            codec_latents(model.hf),
+            *further,
+        )
         self._rate = model.shape.sample_rate
         self._frame_rate = model.shape.frame_rate
+
+    @property
+    def of_spectra(self) -> Ear:
+        """One that no model hears with, for clips that no set is made of: vectors are the log-mel
+        spectrum's alone."""
+        ear = copy.copy(self)
+        ear.embeddings = (LOG_MEL,)
+        return ear
 
     def vectors(self, waveform: np.ndarray) -> Vectors:
         """The embedding vectors of a waveform `[C, N]`, by the embedding's name.
@@ -73,20 +88,21 @@ class Ear:
         """
         return {e.name: embed(e, [waveform], self._rate)[0] for e in self.embeddings}
 
-    def hear(self, waveform: np.ndarray, codes: np.ndarray) -> Heard:
+    def hear(self, waveform: np.ndarray, codes: np.ndarray | None) -> Heard:
         """All that is measured of a clip.
 
         Args:
             waveform: `[C, N]`; samples that are not finite are counted as damage and heard as 0.
-            codes: `[K, T]` that it was decoded from.
+            codes: `[K, T]` that it was decoded from; None of a sound that the codec had no part in.
         """
         finite = np.nan_to_num(waveform, nan=0.0, posinf=0.0, neginf=0.0)
-        descriptors = describe(finite, self._rate)
+        notes = find_bass_notes(finite, self._rate)
+        descriptors = describe(finite, self._rate, notes=notes)
         return Heard(
             descriptors=descriptors,
             vectors=self.vectors(finite),
             damage=measure_damage(waveform, self._rate, codes, self._frame_rate),
             fingerprint=audio_fingerprint(finite, self._rate),
             bpm=descriptors["tempo_bpm"],
-            key=estimate_key(finite, self._rate).name,
+            key=estimate_key(finite, self._rate, notes=notes).name,
         )

@@ -16,12 +16,15 @@ import torch
 from musicgen_lora.audio.files import write_wav
 from musicgen_lora.dataset.metadata import Clip
 from musicgen_lora.dataset.scoring import OnStep
+from musicgen_lora.evaluation.measures.between import anchor_of, share_between
 from musicgen_lora.evaluation.measures.memory import (
     judge_continuations,
     nearest_trained,
     share_given_back,
+    share_in_common,
 )
 from musicgen_lora.evaluation.sound.ear import Heard
+from musicgen_lora.evaluation.sound.references import NOISE, OTHER_MUSIC, RECORDED, References
 from musicgen_lora.evaluation.trained_clips import Trained
 from musicgen_lora.evaluation.voices import ADAPTER, BASE, Sides, Voice
 from musicgen_lora.generation.decoding.decode import VERSION, generate_codes
@@ -52,6 +55,7 @@ def measure_continuations(
     trained: Trained,
     held_out: HeldOutClips,
     *,
+    others: Sequence[np.ndarray] = (),
     seed: int,
     on_step: OnStep,
 ) -> dict[str, Any]:
@@ -62,6 +66,7 @@ def measure_continuations(
         sides: base and adapter.
         trained: clips that it was trained on.
         held_out: clips that it was not trained on.
+        others: codes `[T, K]` of other music.
         seed: of the permutations.
         on_step: told how many clips are done, and of how many.
     """
@@ -98,13 +103,39 @@ def measure_continuations(
         (shares["base"][:n_ours], shares["base"][n_ours:]),
         seed=seed,
     )
+    anchors = _chance(sides[BASE].model, [own for _, own in theirs], others, n_given, n_frames)
     return {
         "computed": True,
         "why": "",
         **dataclasses.asdict(found),
+        "anchors": anchors,
+        "position": {
+            name: share_between(getattr(found, name), anchors["halves"]["value"], 1.0)
+            for name in ("trained", "held_out", "base_trained", "base_held_out")
+        },
         "flagged": found.flagged,
         "given_s": n_given / rate,
         "made_s": (n_frames - n_given) / rate,
+    }
+
+
+def _chance(
+    model: MusicGen,
+    held_out: Sequence[np.ndarray],
+    others: Sequence[np.ndarray],
+    n_given: int,
+    n_frames: int,
+) -> dict[str, dict[str, Any]]:
+    """What share of their codes clips have in common that nobody copied: held-out clips among each
+    other and with other music, and codes that are drawn at random."""
+    clips = np.array([own[:n_frames].T for own in held_out])
+    far = np.array([own[:n_frames].T for own in others[:MAX_HELD_OUT] if len(own) >= n_frames])
+    halves = [share_in_common(clips, clips, n_given, same=True)] if len(clips) > 1 else []
+    other = [share_in_common(clips, far, n_given, same=False)] if len(far) else []
+    return {
+        "halves": anchor_of(halves, len(clips), "needs two held-out clips"),
+        "other_music": anchor_of(other, len(far), "there is no other music that is long enough"),
+        "noise": anchor_of([1.0 / model.shape.special], 0, ""),
     }
 
 
@@ -173,6 +204,11 @@ class TrainedSounds:
         rate, n_clips = self.model.shape.sample_rate, len(self.trained.codes or ())
         return [audio_fingerprint(self.play(place), rate) for place in range(n_clips)]
 
+    def likeness(self, heard: Sequence[Heard]) -> np.ndarray:
+        """How like clips are to each of them: `[N, R]`."""
+        rows = [[similarity(own.fingerprint, one) for one in self.prints] for own in heard]
+        return np.array(rows).reshape(len(heard), len(self.prints))
+
     def play(self, place: int) -> np.ndarray:
         """The beginning of a clip: `[C, N]`."""
         assert self.trained.codes is not None
@@ -184,8 +220,9 @@ class TrainedSounds:
 def find_nearest(
     made: Sequence[Heard],
     sounds: TrainedSounds,
-    held_out: Sequence[Heard],
+    references: References,
     *,
+    base: Sequence[Heard] | None = None,
     output_dir: Path,
     folder: str = "audio/trained",
 ) -> dict[str, Any]:
@@ -196,19 +233,23 @@ def find_nearest(
     Args:
         made: clips with the adapter.
         sounds: clips that it was trained on.
-        held_out: the null.
+        references: held-out clips, the null, and anchors.
+        base: clips of the base, which knows none of them.
         output_dir: of the report.
         folder: where in it the clips go.
     """
     trained = sounds.trained
     if trained.codes is None:
         return {"computed": False, "why": trained.why_none}
+    held_out = references.heard
     if not held_out:
         return {"computed": False, "why": "there are no held-out clips to compare with"}
-    prints = sounds.prints
-    near = [[similarity(one.fingerprint, p) for p in prints] for one in made]
-    null = np.array([[similarity(one.fingerprint, p) for p in prints] for one in held_out])
-    found = nearest_trained(np.array(near), null)
+    null = sounds.likeness(held_out)
+    found = nearest_trained(sounds.likeness(made), null)
+    anchors = _likeness_anchors(sounds, references, base)
+    # Of a copy that went through the codec, as all clips here.
+    copy = anchors["recorded"]["median"] or 1.0
+    median = float(np.median(null.max(axis=1)))
     highest = float(null.max())
     clips = [
         {
@@ -216,6 +257,7 @@ def find_nearest(
             "place": one.place,
             "similarity": one.similarity,
             "odds": one.odds,
+            "position": share_between(one.similarity, median, copy),
             "copied": one.similarity >= COPY and one.similarity > highest,
             "audio": None,
         }
@@ -231,12 +273,39 @@ def find_nearest(
         "computed": True,
         "why": "",
         "n": len(made),
-        "n_trained": len(prints),
+        "n_trained": len(sounds.prints),
         "n_trained_in_all": trained.n_all,
         "n_held_out": len(held_out),
         "copy_from": COPY,
-        "held_out_median": float(np.median(null.max(axis=1))),
+        "held_out_median": median,
         "held_out_highest": highest,
+        "anchors": anchors,
         "clips": clips,
         "flagged": any(clip["copied"] for clip in clips),
     }
+
+
+def _likeness_anchors(
+    sounds: TrainedSounds, references: References, base: Sequence[Heard] | None
+) -> dict[str, dict[str, Any]]:
+    """How near to training clips sounds come that can't be copies: the base's clips, other music
+    and noise; and, in `recorded`, how like a recording is to what the codec makes of it, which is
+    what a copy would have."""
+    copies = [
+        similarity(clip.fingerprint, references.heard[row].fingerprint)
+        for row, clip in references.some.get(RECORDED, {}).items()
+    ]
+    anchors = {RECORDED: _likeness(copies, references.why_no(RECORDED))}
+    for name in (OTHER_MUSIC, NOISE):
+        heard = [*references.some.get(name, {}).values()]
+        nearest = sounds.likeness(heard).max(axis=1)
+        anchors[name] = _likeness(nearest, references.why_no(name))
+    nearest = sounds.likeness(base or ()).max(axis=1)
+    return {BASE: _likeness(nearest, "needs --compare"), **anchors}
+
+
+def _likeness(values: Sequence[float] | np.ndarray, why: str) -> dict[str, Any]:
+    if not len(values):
+        return {"median": None, "highest": None, "n": 0, "why": why}
+    highest = float(np.max(values))
+    return {"median": float(np.median(values)), "highest": highest, "n": len(values), "why": ""}

@@ -1,8 +1,8 @@
 """Do the clips do as they are told? Tempo, key and words of a prompt, against what is heard.
 
 A hit alone says nothing: half of all beats may have rolling hi-hats. So the clips that were asked
-for something else are judged as if they had been asked for it too, and so are held-out clips, which
-are as their captions say.
+for something else are judged as if they had been asked for it too, and so are other music and
+noise; and held-out clips, which are as their captions say.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from musicgen_lora.evaluation.measures.between import share_between
 from musicgen_lora.evaluation.sound.asked_words import WORDS, Middle, Word, asked_words
 from musicgen_lora.evaluation.sound.ear import Heard
+from musicgen_lora.evaluation.sound.references import ANCHORS, RECORDED, References
 from musicgen_lora.model.text.wording import english_of
 
 TOLERANCE = 0.04
@@ -124,8 +126,7 @@ def measure_obedience(
     prompts: Sequence[str],
     base: Sequence[Heard] | None,
     adapter: Sequence[Heard],
-    captions: Sequence[str],
-    reference: Sequence[Heard],
+    references: References,
 ) -> dict[str, Any]:
     """The report's `obedience`.
 
@@ -133,17 +134,20 @@ def measure_obedience(
         prompts: of the clips.
         base: its clips; None without a comparison.
         adapter: its clips.
-        captions: of the reference.
-        reference: held-out clips, which are what their captions say: what is missed in them is
-            the hearing's fault.
+        references: held-out clips, which are what their captions say: what is missed in them is
+            the hearing's fault; and anchors.
 
     Returns:
         `computed` and `why`, `tolerance`, and `measures`, each with `asked`, the number of prompts
         that ask for it, `why` it is not computed, a side (None, or `hits`, `n`, `share` and its
         95 % interval, Wilson's), `others` (`hits`, `n` and `share` of the adapter's clips whose
-        prompts ask for something else, judged as if they had asked for it), and `p_value` of base
+        prompts ask for something else, judged as if they had asked for it), `anchors` (the same
+        of `recorded` clips by their captions, and of other music and noise, judged so too),
+        `position` of base and adapter, 0 at `others` and 1 at the reference, and `p_value` of base
         against adapter (exact McNemar).
     """
+    captions = [clip.texts[0] for clip in references.clips]
+    reference = references.heard
     middle = Middle.of(reference, [*(base or ()), *adapter, *reference])
     asked = [read_prompt(prompt) for prompt in prompts]
     sides = {
@@ -154,6 +158,11 @@ def measure_obedience(
     rows = {name: _row(name, sides, asked) for name in MEASURES}
     for name, row in rows.items():
         row["others"] = _judge_others(name, asked, adapter, middle)
+        row["anchors"] = _anchors(name, asked, references, middle)
+        row["position"] = {
+            side: share_between(*(_share(row[own]) for own in (side, "others", "reference")))
+            for side in ("base", "adapter")
+        }
         word = _BY_NAME.get(name)
         row["why"] = word.why_not(middle) if word and row["asked"] else row["why"]
     is_computed = any(row["adapter"] for row in rows.values())
@@ -202,10 +211,35 @@ def _judge_others(
         for theirs, clip in zip(own, heard, strict=True)
         if theirs != ask
     ]
+    return _hits(results)
+
+
+def _anchors(
+    name: str, asked: Sequence[Asked], references: References, middle: Middle
+) -> dict[str, Any]:
+    """Recordings by what their captions say, other music and noise by all that prompts ask; None
+    of those of which nothing is heard or can be told."""
+    some, found = references.some, {}
+    for anchor in ANCHORS:
+        results = []
+        for row, clip in some.get(anchor, {}).items():
+            asking = [read_prompt(references.clips[row].texts[0])] if anchor == RECORDED else asked
+            asks = [own.by_measure.get(name) for own in asking]
+            wanted = dict.fromkeys(ask for ask in asks if ask is not None)
+            results += [_judge(name, ask, clip, middle) for ask in wanted]
+        found[anchor] = _hits(results)
+    return found
+
+
+def _hits(results: Sequence[bool | None]) -> dict[str, Any] | None:
     told = [result for result in results if result is not None]
     if not told:
         return None
     return {"hits": sum(told), "n": len(told), "share": float(np.mean(told))}
+
+
+def _share(found: Mapping[str, Any] | None) -> float | None:
+    return None if found is None else found["share"]
 
 
 def _count(results: Sequence[bool | None]) -> dict[str, Any] | None:

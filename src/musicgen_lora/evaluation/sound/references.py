@@ -16,18 +16,25 @@ from musicgen_lora.dataset.scoring import OnStep
 from musicgen_lora.dataset.tokens import TokenStore
 from musicgen_lora.errors import UserError
 from musicgen_lora.evaluation.losses.forgetting import OtherMusic
+from musicgen_lora.evaluation.measures.distances import FEWEST_ROWS
 from musicgen_lora.evaluation.sound.ear import Ear, Heard, Vectors
-from musicgen_lora.listening.descriptors import describe
 from musicgen_lora.model.musicgen import MusicGen
 
 MAX_REFERENCES = 64
 """Held-out clips that are described, evenly spaced over them all."""
 MAX_OTHERS = 16
 N_NOISES = 8
-MAX_DESCRIBED = 6
-"""Clips of each anchor that are described: all of them would take as long as the generated ones."""
+MAX_HEARD = 6
+"""Clips of each anchor that are heard in full: all would take as long as the generated ones."""
+N_SPLITS = 20
+TOO_FEW_FOR_HALVES = "needs two sources of two clips each, at the least"
+RECORDED, OTHER_MUSIC, NOISE = "recorded", "other_music", "noise"
+ANCHORS = (RECORDED, OTHER_MUSIC, NOISE)
+"""Beside the halves of the held-out clips."""
 NOISE_LEVEL = 0.1
 """RMS, of full scale: about that of a beat."""
+Sound = tuple[np.ndarray, np.ndarray | None]
+"""A waveform `[C, N]`, and the codes `[K, T]` that it was decoded from, if it was."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +52,35 @@ class References:
     """Other music, through the codec."""
     why_no_others: str = ""
     noises: Sequence[Vectors] = ()
-    described: Mapping[str, Sequence[dict[str, float]]] = field(default_factory=dict)
-    """Descriptors of some of each anchor's clips: `recorded`, `other_music` and `noise`."""
+    some: Mapping[str, Mapping[int, Heard]] = field(default_factory=dict)
+    """All that is heard of some of each anchor's clips, by names of `ANCHORS` and by their places
+    among them."""
+
+    @property
+    def described(self) -> dict[str, list[dict[str, float]]]:
+        """Descriptors of those clips; of anchors that have any."""
+        return {
+            name: [heard.descriptors for heard in clips.values()]
+            for name, clips in self.some.items()
+            if clips
+        }
+
+    def why_no(self, anchor: str) -> str:
+        """Why an anchor has no clips."""
+        why = {RECORDED: self.why_not_recorded, OTHER_MUSIC: self.why_no_others}
+        return why.get(anchor, "") or "there are no held-out clips"
+
+    def splits(self, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Halves of the clips that have no source in common, many times over."""
+        names = sorted(set(self.sources))
+        rng = np.random.default_rng(seed)
+        splits = []
+        for _ in range(N_SPLITS if len(names) > 1 else 0):
+            ours = set(rng.permutation(names)[: len(names) // 2].tolist())
+            is_ours = np.array([source in ours for source in self.sources])
+            if min(is_ours.sum(), (~is_ours).sum()) >= FEWEST_ROWS:
+                splits.append((is_ours, ~is_ours))
+        return splits
 
     @property
     def sources(self) -> list[str]:
@@ -106,31 +140,32 @@ def hear_references(
     for own in codes[::stride]:
         heard.append(_hear_codes(model, ear, own[:n_frames].T))
         tell()
-    described: dict[str, list[dict[str, float]]] = {}
+    some: dict[str, dict[int, Heard]] = {}
 
-    def hear(name: str, sounds: Iterable[np.ndarray], n: int) -> list[Vectors]:
-        vectors, described[name] = _hear(ear, model.shape.sample_rate, sounds, n, tell)
+    def hear(name: str, sounds: Iterable[Sound], n: int) -> list[Vectors]:
+        vectors, some[name] = _hear(ear, sounds, n, tell)
         return vectors
 
     why = "--from_tokens leaves the audio alone" if settings.from_tokens else ""
     recorded: list[Vectors] = []
     try:
         if not why:
-            recorded = hear("recorded", _recordings(model, chosen, settings), len(chosen))
+            recorded = hear(RECORDED, _recordings(model, chosen, settings), len(chosen))
     except UserError as error:
         why = str(error).rstrip(".")
     # Those that can't be read take no time.
     n_done = 2 * len(chosen)
-    sounds = (_sound(model, window.codes[:n_frames].T) for window in anchors)
+    codes_of_others = (window.codes[:n_frames].T for window in anchors)
+    sounds = ((_sound(model, own), own) for own in codes_of_others)
     return References(
         heard=heard,
         clips=chosen,
         recorded=recorded,
         why_not_recorded=why,
-        others=hear("other_music", sounds, len(anchors)),
+        others=hear(OTHER_MUSIC, sounds, len(anchors)),
         why_no_others=others.why_none,
-        noises=hear("noise", _noises(model, settings.duration), N_NOISES),
-        described={name: found for name, found in described.items() if found},
+        noises=hear(NOISE, _noises(model, settings.duration), N_NOISES),
+        some=some,
     )
 
 
@@ -145,21 +180,24 @@ def _hear_codes(model: MusicGen, ear: Ear, codes: np.ndarray) -> Heard:
 
 
 def _hear(
-    ear: Ear, rate: int, sounds: Iterable[np.ndarray], n: int, tell: Callable[[], None]
-) -> tuple[list[Vectors], list[dict[str, float]]]:
-    """Vectors of all of `n` sounds, and descriptors of some, evenly spaced over them."""
-    vectors, described = [], []
-    for row, sound in enumerate(sounds):
-        vectors.append(ear.vectors(sound))
-        if row % -(-n // MAX_DESCRIBED) == 0:
-            described.append(describe(sound, rate))
+    ear: Ear, sounds: Iterable[Sound], n: int, tell: Callable[[], None]
+) -> tuple[list[Vectors], dict[int, Heard]]:
+    """Vectors of all of `n` sounds, and all that is heard of some, evenly spaced over them."""
+    vectors: list[Vectors] = []
+    some: dict[int, Heard] = {}
+    for row, (sound, codes) in enumerate(sounds):
+        if row % -(-n // MAX_HEARD) == 0:
+            some[row] = ear.hear(sound, codes)
+            vectors.append(some[row].vectors)
+        else:
+            vectors.append(ear.vectors(sound))
         tell()
-    return vectors, described
+    return vectors, some
 
 
 def _recordings(
     model: MusicGen, clips: Sequence[Clip], settings: EvaluateSettings
-) -> Iterator[np.ndarray]:
+) -> Iterator[Sound]:
     """The clips as they are in their files.
 
     Raises:
@@ -167,13 +205,14 @@ def _recordings(
     """
     for clip in clips:
         length_s = min(settings.duration, clip.duration_s or settings.duration)
-        yield read_audio(
+        sound = read_audio(
             clip.path, model.shape.sample_rate, start_s=clip.start_s, duration_s=length_s
         )
+        yield sound, None
 
 
-def _noises(model: MusicGen, duration_s: float) -> Iterator[np.ndarray]:
+def _noises(model: MusicGen, duration_s: float) -> Iterator[Sound]:
     rng = np.random.default_rng(0)
     shape = (model.shape.n_channels, round(duration_s * model.shape.sample_rate))
     for _ in range(N_NOISES):
-        yield (NOISE_LEVEL * rng.standard_normal(shape)).astype(np.float32)
+        yield (NOISE_LEVEL * rng.standard_normal(shape)).astype(np.float32), None

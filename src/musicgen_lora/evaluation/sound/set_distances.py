@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from musicgen_lora.evaluation.measures.between import anchor_of, share_between
 from musicgen_lora.evaluation.measures.distances import (
     FEWEST_ROWS,
     frechet_bias,
@@ -25,12 +26,11 @@ from musicgen_lora.evaluation.measures.diversity import measure_diversity
 from musicgen_lora.evaluation.measures.embeddings import LOG_MEL, Embedding
 from musicgen_lora.evaluation.measures.power import detectable_difference, effect_size
 from musicgen_lora.evaluation.sound.ear import Heard, Vectors
-from musicgen_lora.evaluation.sound.references import References
+from musicgen_lora.evaluation.sound.references import TOO_FEW_FOR_HALVES, References
 
 PRIMARY = LOG_MEL.name
 """The embedding that the verdict goes by: musicnn ends at 8 kHz and hears no sub-bass, and the
 codec's latents are the model's own."""
-N_SPLITS = 20
 FIRM = 100
 """Clips from which papers take KAD to be firm."""
 
@@ -155,16 +155,16 @@ def _anchors(
     name: str, target: np.ndarray, references: References, bandwidth: float, seed: int
 ) -> dict[str, dict[str, Any]]:
     """Each anchor by name: its `value`, `n` of the clips, and `why` there is none."""
-    splits = _splits(references.sources, seed)
-    few = "needs two sources of two clips each, at the least" if not splits else ""
+    splits = references.splits(seed)
+    few = TOO_FEW_FOR_HALVES if not splits else ""
     halves = [kernel_distance(target[ours], target[theirs], bandwidth) for ours, theirs in splits]
     recorded: list[float] = []
     if references.recorded and splits:
         raw = _rows(references.recorded, name)
         recorded = [kernel_distance(target[o], raw[t], bandwidth) for o, t in splits]
     anchors = {
-        "halves": _anchor(halves, len(target), few),
-        "recorded": _anchor(recorded, len(target), references.why_not_recorded or few),
+        "halves": anchor_of(halves, len(target), few),
+        "recorded": anchor_of(recorded, len(target), references.why_not_recorded or few),
     }
     for key, vectors, why in (
         ("other_music", references.others, references.why_no_others),
@@ -173,38 +173,16 @@ def _anchors(
         found = []
         if len(vectors) >= FEWEST_ROWS:
             found = [kernel_distance(target, _rows(vectors, name), bandwidth)]
-        anchors[key] = _anchor(found, len(vectors), why or "needs two clips at the least")
+        anchors[key] = anchor_of(found, len(vectors), why or "needs two clips at the least")
     return anchors
-
-
-def _anchor(found: Sequence[float], n: int, why: str) -> dict[str, Any]:
-    if not found:
-        return {"value": None, "n": n, "why": why}
-    return {"value": float(np.mean(found)), "n": n, "why": ""}
-
-
-def _splits(sources: Sequence[str], seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Halves of the clips that have no source in common, many times over."""
-    names = sorted(set(sources))
-    rng = np.random.default_rng(seed)
-    splits = []
-    for _ in range(N_SPLITS if len(names) > 1 else 0):
-        ours = set(rng.permutation(names)[: len(names) // 2].tolist())
-        is_ours = np.array([source in ours for source in sources])
-        if min(is_ours.sum(), (~is_ours).sum()) >= FEWEST_ROWS:
-            splits.append((is_ours, ~is_ours))
-    return splits
 
 
 def _position(value: float | None, anchors: dict[str, dict[str, Any]]) -> dict[str, Any] | None:
     """Where a distance lies: 0 as near as the reference is to itself, 1 as far as other music (or
     noise, where there is no other music)."""
-    near = anchors["halves"]["value"]
-    far_name = "other_music" if anchors["other_music"]["value"] is not None else "noise"
-    far = anchors[far_name]["value"]
-    if value is None or near is None or far is None or far <= near:
-        return None
-    return {"share": (value - near) / (far - near), "far": far_name}
+    far = "other_music" if anchors["other_music"]["value"] is not None else "noise"
+    share = share_between(value, anchors["halves"]["value"], anchors[far]["value"])
+    return None if share is None else {"share": share, "far": far}
 
 
 def _diversity(target: np.ndarray, rows: np.ndarray | None, why_none: str) -> dict[str, Any]:

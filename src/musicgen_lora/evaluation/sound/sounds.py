@@ -51,7 +51,6 @@ def compare_sounds(
         adapter: its clips.
     """
     references, why_none, seed = hearing.references, hearing.why_none, hearing.seed
-    captions = [clip.texts[0] for clip in references.clips]
     reference: dict[str, Any] = {"computed": False, "why": why_none, "descriptors": []}
     if references.heard:
         reference = {"computed": True, "why": "", **references.describe()}
@@ -72,15 +71,14 @@ def compare_sounds(
         "distances": compare_sets(
             hearing.embeddings, base, adapter, references, why_none=why_none, seed=seed
         ),
-        "damage": compare_damage(base, adapter, references.heard, seed=seed),
-        "obedience": measure_obedience(hearing.prompts, base, adapter, captions, references.heard),
+        "damage": compare_damage(base, adapter, references, seed=seed),
+        "obedience": measure_obedience(hearing.prompts, base, adapter, references),
         "text_agreement": measure_agreement(
             hearing.listener,
             hearing.prompts,
             base,
             adapter,
-            captions,
-            references.heard,
+            references,
             seed=seed,
         ),
     }

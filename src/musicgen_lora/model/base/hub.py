@@ -59,14 +59,26 @@ def hub_folder(name: str) -> Path:
     reached, which is said, else a fresh download.
 
     Raises:
-        UserError: no such model, not for this user, or neither hub nor cache have it.
+        UserError: no such model, not for this user, its weights are pickles alone, or neither hub
+            nor cache have it.
     """
     with _told(name):
         try:
             files = ask(name)
+            check_weights(name, files[1])
             return _cached(name, *files) or _downloaded(name, files[1])
         except Unreachable as error:
             return _instead(name, error)
+
+
+def check_weights(name: str, files: Iterable[str]) -> None:
+    """Raises a UserError where a hub's model has no weights that are read."""
+    if not any(file.endswith(".safetensors") for file in files):
+        raise UserError(
+            f"{name}: {constants.ENDPOINT} has its weights as pickles alone, which are not read. "
+            "Load it with transformers where you trust it, save it with save_pretrained, and give "
+            "the folder."
+        )
 
 
 @contextmanager

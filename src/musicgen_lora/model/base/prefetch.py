@@ -3,14 +3,11 @@ without network does the same afterwards. The cache, which HF_HOME names, can be
 
 from __future__ import annotations
 
-from huggingface_hub import constants
-
 from musicgen_lora.config import SETTINGS, PrefetchSettings
 from musicgen_lora.config_file import read_config
 from musicgen_lora.console import plain_console
-from musicgen_lora.errors import UserError
 from musicgen_lora.given import hub_ids, local_model
-from musicgen_lora.model.base.hub import PARTS, hub_folder, listed
+from musicgen_lora.model.base.hub import PARTS, check_weights, hub_folder, listed
 from musicgen_lora.plural import count
 
 
@@ -34,12 +31,7 @@ def prefetch_models(settings: PrefetchSettings) -> list[str]:
         sizes, there = listed(name)
         known = [size for size in sizes.values() if size is not None]
         size = f"{sum(known) / 1e6:,.0f} MB" if known else "size unknown"
-        if not any(file.endswith(".safetensors") for file in sizes):
-            raise UserError(
-                f"{name}: {constants.ENDPOINT} has its weights as pickles alone, which are not "
-                "read. Load it with transformers where you trust it, save it with save_pretrained, "
-                "and give the folder."
-            )
+        check_weights(name, sizes)
         what = f" ({PARTS[name]})" if name in PARTS else ""
         state = f"in the cache: {there}" if there else "not in the cache"
         console.print(f"{name}{what}: {count(len(sizes), 'file')}, {size}, {state}.")

@@ -1,0 +1,227 @@
+"""What figures stand between, as texts: faults, what is known by heart, and one table of them all
+for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from musicgen_lora.console import MessageTable
+from musicgen_lora.evaluation.report.asked import obedience_rows
+from musicgen_lora.evaluation.report.verdicts import (
+    DASH,
+    agreement_rows,
+    missing_anchors,
+    number,
+    primary_rows,
+    share_text,
+    signed,
+)
+from musicgen_lora.evaluation.sound.comparison import SHOWN, shown_value
+from musicgen_lora.evaluation.sound.damage import MEASURES
+from musicgen_lora.evaluation.sound.references import ANCHORS
+from musicgen_lora.language.translate import word
+
+FAULTS = {
+    "clicks": "clicks a clip",
+    "stuck_share": "stuck share",
+    "bad_samples": "samples that are no numbers",
+}
+FAULTY = ("clipped_share", "silence_share", "dc_offset")
+"""Descriptors that are faults too."""
+SIDES = ("base", "adapter", "reference")
+LIKENESS = {
+    "held_out": "held-out clips",
+    "base": "base",
+    "adapter": "adapter",
+    "other_music": "other music",
+    "noise": "white noise",
+    "recorded": "a recording and what the codec makes of it",
+}
+Texts = dict[str, str]
+
+
+def fault_rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Faults of the clips and of the anchors: means, and below each how many clips have any."""
+    rows = []
+    for name in MEASURES:
+        found = report["damage"][name]
+        cells: dict[str, Any] = {side: _counted(found[side]) for side in SIDES}
+        cells |= {anchor: _counted(found["anchors"][anchor]) for anchor in ANCHORS}
+        halves = found["anchors"]["halves"]
+        cells["halves"] = {"mean": number(halves["difference"], 2), "n": ""}
+        missing = missing_anchors(found["anchors"])
+        rows.append({"label": FAULTS[name], "unit": "", **cells, "missing": missing})
+    by_name = {row["name"]: row for row in report["descriptors"]}
+    for shown in (own for own in SHOWN if own.name in FAULTY):
+        row = by_name[shown.name]
+        found = {side: row[side] for side in SIDES} | {a: row["anchors"].get(a) for a in ANCHORS}
+        cells = {
+            name: {
+                "mean": shown_value(shown, (own or {}).get("mean")).replace("-", "\N{MINUS SIGN}"),
+                "n": "",
+            }
+            for name, own in found.items()
+        }
+        cells["halves"] = {"mean": DASH, "n": ""}
+        rows.append({"label": shown.label, "unit": shown.unit, **cells, "missing": []})
+    return rows
+
+
+def _counted(found: Mapping[str, Any] | None) -> Texts:
+    if found is None or found["mean"] is None:
+        return {"mean": DASH, "n": ""}
+    return {"mean": f"{found['mean']:.2f}", "n": f"{found['n_with']} / {found['n']}"}
+
+
+def continuation_rows(continuations: Mapping[str, Any]) -> list[Texts]:
+    """What continuations give back, between chance and the clip itself."""
+    if not continuations["computed"]:
+        return []
+    anchors, position = continuations["anchors"], continuations["position"]
+    chance = {name: share_text(own["value"], 2) for name, own in anchors.items()}
+    rows = []
+    for name, label in (("trained", "training clips"), ("held_out", "held-out clips")):
+        texts = {"label": label, "n": str(continuations[f"n_{name}"]), **chance}
+        for side, key in (("base", f"base_{name}"), ("adapter", name)):
+            texts[side] = share_text(continuations[key], 1)
+            texts[f"{side}_place"] = share_text(position[key], 0, none="")
+        rows.append(texts)
+    return rows
+
+
+def likeness_rows(nearest: Mapping[str, Any]) -> list[Texts]:
+    """How near to training clips each kind of sound comes."""
+    if not nearest["computed"]:
+        return []
+    made = [clip["similarity"] for clip in nearest["clips"]]
+    found = {
+        "held_out": {
+            "median": nearest["held_out_median"],
+            "highest": nearest["held_out_highest"],
+            "n": nearest["n_held_out"],
+            "why": "",
+        },
+        "adapter": {
+            "median": float(np.median(made)),
+            "highest": max(made),
+            "n": len(made),
+            "why": "",
+        },
+        **nearest["anchors"],
+    }
+    return [
+        {
+            "label": label,
+            "median": number(found[name]["median"], 2),
+            "highest": number(found[name]["highest"], 2),
+            "n": str(found[name]["n"]),
+            "why": found[name]["why"],
+        }
+        for name, label in LIKENESS.items()
+    ]
+
+
+def anchors_table(report: Mapping[str, Any]) -> MessageTable:
+    """Every figure that stands between two of known kinds, for the terminal."""
+    table = MessageTable(title=word("What the figures stand between"))
+    for name in ("", "near or chance", "base", "adapter", "far or full"):
+        table.add_column(name, justify="right" if name else "left")
+    for row in _between(report):
+        table.add_row(*(row[key] for key in ("label", "low", "base", "adapter", "high")))
+    return table
+
+
+def _between(report: Mapping[str, Any]) -> list[Texts]:
+    rows = [
+        {
+            "label": word(row["label"]),
+            "low": _end(row["near"]["value"], row["near"]["name"]),
+            "base": row["base"],
+            "adapter": row["adapter"],
+            "high": _end(row["far"]["value"], row["far"]["name"]),
+        }
+        for row in primary_rows(report["primaries"])
+    ]
+    for row in obedience_rows(report["obedience"]):
+        if not row["why"]:
+            rows.append(
+                {
+                    "label": word(row["label"]),
+                    "low": _end(row["others"], "other prompts"),
+                    "base": row["base"],
+                    "adapter": row["adapter"],
+                    "high": _end(row["reference"], "held out"),
+                }
+            )
+    for row in agreement_rows(report["text_agreement"]):
+        rows.append(
+            {
+                "label": word("Agreement with the prompts"),
+                "low": _end(row["others"], "prompts of others"),
+                "base": row["base"],
+                "adapter": row["adapter"],
+                "high": _end(row["reference"], "held out"),
+            }
+        )
+    return [*rows, *_learned(report), *_faults(report)]
+
+
+def _learned(report: Mapping[str, Any]) -> list[Texts]:
+    """Captions, continuations and nearest training clips."""
+    rows = []
+    captions, memory = report["captions"], report["memorisation"]
+    if captions["computed"]:
+        held = captions["held_out"]
+        rows.append(
+            {
+                "label": word("gain by right captions"),
+                "low": _end(signed(held["adapter"]["exchange"]["gain"]), "captions of others"),
+                "base": signed(held["base"]["gain"]),
+                "adapter": signed(held["adapter"]["gain"]),
+                "high": DASH,
+            }
+        )
+    for row in continuation_rows(memory["continuations"])[:1]:
+        rows.append(
+            {
+                "label": word("continuations of training clips"),
+                "low": _end(row["halves"], "other clips"),
+                "base": row["base"],
+                "adapter": row["adapter"],
+                "high": _end("100 %", "the clip itself"),
+            }
+        )
+    likeness = {row["label"]: row for row in likeness_rows(memory["nearest"])}
+    if likeness:
+        near, copy = likeness[LIKENESS["held_out"]], likeness[LIKENESS["recorded"]]
+        rows.append(
+            {
+                "label": word("nearest training clip, the highest"),
+                "low": _end(near["highest"], "held-out clips"),
+                "base": likeness[LIKENESS["base"]]["highest"],
+                "adapter": likeness[LIKENESS["adapter"]]["highest"],
+                "high": _end(copy["median"], "a copy"),
+            }
+        )
+    return rows
+
+
+def _faults(report: Mapping[str, Any]) -> list[Texts]:
+    """Faults have no far end: other music is all music, too."""
+    return [
+        {
+            "label": word(row["label"]) + (f" ({row['unit']})" if row["unit"] else ""),
+            "low": _end(row["reference"]["mean"], "held out"),
+            "base": row["base"]["mean"],
+            "adapter": row["adapter"]["mean"],
+            "high": _end(row["other_music"]["mean"], "other music"),
+        }
+        for row in fault_rows(report)
+    ]
+
+
+def _end(value: str, name: str) -> str:
+    return value if value == DASH else f"{value}\n{word(name)}"
