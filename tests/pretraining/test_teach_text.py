@@ -109,11 +109,14 @@ def test_the_clock_learns_hands_that_no_fit_has(
         monkeypatch.setattr(clock, name, value)
 
     def said(model: Any, tokenizer: Any, captions: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
-        pairs = [perfectly_said(model, basis, float(text.split()[-2])) for text in captions]
+        pairs = [
+            perfectly_said(model, basis, caption_facts.stated_tempo(text)) for text in captions
+        ]
         states, masks = zip(*pairs, strict=True)
         return torch.cat(states), torch.cat(masks)
 
     monkeypatch.setattr(clock, "_states", said)
+    monkeypatch.setattr(clock, "vocabulary_words", lambda tokenizer: ["strange"])
     base, basis = started_base()
     layer = base.decoder.model.decoder.layers[0]
     rows = [{**ROW, "texts": [f"funk groove, {bpm} bpm"]} for bpm in range(60, 180, 3)]
@@ -160,6 +163,23 @@ def test_a_captions_tempo_is_the_clips_or_the_one_put_in_its_place() -> None:
         bpm = int(text.removeprefix("funk groove, ").removesuffix(" bpm, no hats"))
         other = caption_facts.tempo_waves(np.array([float(bpm)]))[0]
         assert np.allclose(facts[caption_facts.WAVES], other, atol=1e-6)
+
+
+def test_strange_words_leave_the_caption_and_its_tempo_as_they_are() -> None:
+    text, rng = "funk groove, tempo 103, no hats", np.random.default_rng(0)
+    changed = [
+        caption_facts.with_strange_words(text, ["Haus", "gliding"], rng).split() for _ in range(100)
+    ]
+    for words in changed:
+        own = iter(words)
+        assert all(word in own for word in text.split()), "in their order"
+        assert caption_facts.stated_tempo(" ".join(words)) == 103
+        assert len(words) <= len(text.split()) + caption_facts.MOST_STRANGE
+    added = [word for words in changed for word in words if word not in text.split()]
+    numbers = [word for word in added if word.isdecimal()]
+    assert len(numbers) / len(added) == pytest.approx(caption_facts.STRANGE_NUMBERS, abs=0.05)
+    assert set(added) - set(numbers) == {"Haus", "gliding"}
+    assert caption_facts.with_strange_words("funk", ["Haus"], rng) == "funk"
 
 
 @pytest.mark.parametrize(
