@@ -13,7 +13,7 @@ import argparse
 import json
 import re
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +33,8 @@ from musicgen_lora.generation.decoding.request import Conditions, Request
 from musicgen_lora.generation.decoding.sampling import GREEDY, Sampling
 from musicgen_lora.listening.descriptors import describe
 from musicgen_lora.listening.pitch.key import estimate_key
-from musicgen_lora.listening.rhythm.metre import FRAME_RATE, onset_strengths
-from musicgen_lora.listening.rhythm.tempo import estimate_tempo
 from musicgen_lora.model.musicgen import MusicGen
+from pretraining.base.beat_figures import bar_repetition, beat_figures, tempo_share, tempos
 from pretraining.base.facts import clip_flags, stated_tempo
 from pretraining.base.losses import loss_figures
 from pretraining.paths import WORK
@@ -43,7 +42,6 @@ from pretraining.paths import WORK
 DURATION_S, LONG_S = 10.0, 30.0
 BATCH = 8
 KEY_TONICS = ("C", "D", "E", "F", "G", "A", "A#", "C#")
-TEMPO_TOLERANCE = 0.04
 CONTRASTS = {
     "hats": (
         ("house beat with hi-hats, 120 bpm", "house beat, no hats, 120 bpm"),
@@ -78,27 +76,7 @@ MEASURES = {
     "energy": ("onset_rate_hz",),
 }
 SEEDS_EACH = 4
-PARTS = ("loss", "tempo", "continuation", "words", "key", "speed")
-
-
-def bar_repetition(codes: Sequence[np.ndarray], bpm: Sequence[float], rate: float) -> list[float]:
-    """Share of tokens that equal those of the bar of four beats before, by codebook.
-
-    Args:
-        codes: of clips, `[K, T]` each.
-        bpm: the clips' tempos.
-        rate: frames a second.
-    """
-    bars = [round(240.0 * rate / tempo) for tempo in bpm]
-    equal = [c[:, n:] == c[:, : c.shape[1] - n] for c, n in zip(codes, bars, strict=True)]
-    return np.concatenate(equal, axis=1).mean(axis=1).tolist()
-
-
-def octave_error(measured: float, wanted: float) -> float:
-    """Relative error of a tempo, half and double of the wanted one being right too."""
-    if not np.isfinite(measured):
-        return float("inf")
-    return min(abs(measured / (wanted * factor) - 1.0) for factor in (0.5, 1.0, 2.0))
+PARTS = ("loss", "tempo", "tempo_808", "continuation", "words", "key", "speed")
 
 
 def play(
@@ -153,18 +131,9 @@ def tempo_figures(
     n = round(DURATION_S * rate)
     figures: dict[str, Any] = {"n_prompts": len(clips)}
     for name, part in (("first_10_s", slice(0, n)), ("last_10_s", slice(-n, None))):
-        played = tempos((sound[:, part] for sound in sounds), rate)
-        others = [np.roll(wanted, shift).tolist() for shift in range(1, len(wanted))]
-        figures[name] = {
-            "within_4_percent": tempo_share(played, wanted),
-            "recordings": tempo_share(tempos((r[:, part] for r in recorded), rate), wanted),
-            "shuffled": float(np.mean([tempo_share(played, other) for other in others])),
-            "sharpness": {
-                "played": mean_sharpness([sound[:, part] for sound in sounds], rate, wanted),
-                "recordings": mean_sharpness([r[:, part] for r in recorded], rate, wanted),
-            },
-            "measured": [round(bpm, 2) if np.isfinite(bpm) else None for bpm in played],
-        }
+        figures[name] = beat_figures(
+            [sound[:, part] for sound in sounds], [r[:, part] for r in recorded], rate, wanted
+        )
     on_grid = [clip.fields["on_grid"] for clip in clips]
     for name, chosen in (("on_grid", on_grid), ("off_grid", [not it for it in on_grid])):
         kept = [i for i, it in enumerate(chosen) if it]
@@ -176,6 +145,23 @@ def tempo_figures(
             }
     figures["prompts"] = [[prompt, bpm] for prompt, bpm in zip(prompts, wanted, strict=True)]
     return figures
+
+
+def unheard_tempo_figures(
+    model: MusicGen, beats_808: Path, n_prompts: int, folder: Path
+) -> dict[str, Any]:
+    """The same of captions of 808 beats, a style that the language model never heard and whose
+    words its captions lack, over 10 s."""
+    clips = [
+        clip
+        for clip in load_dataset(beats_808)
+        if clip.split == "validation" and stated_tempo(clip.texts[0]) is not None
+    ][:n_prompts]
+    rate = model.shape.sample_rate
+    _, sounds = play(model, [clip.texts[0] for clip in clips], 6000, folder)
+    recorded = [read_audio(clip.path, rate) for clip in clips]
+    wanted = [float(clip.fields["bpm"]) for clip in clips]
+    return {"n_prompts": len(clips), **beat_figures(sounds, recorded, rate, wanted)}
 
 
 def key_figures(model: MusicGen, data_dir: Path, folder: Path) -> dict[str, float]:
@@ -216,40 +202,6 @@ def codes_of(clips: Sequence[Clip], model: MusicGen, data_dir: Path) -> list[np.
     """Codes `[K, T]` of the clips themselves."""
     ids = clip_ids(clips, data_dir)
     return [codes.T for codes in tokenise_clips(clips, ids, model, data_dir)]
-
-
-def tempos(sounds: Iterable[np.ndarray], rate: int) -> list[float]:
-    """Measured tempos of waveforms `[C, N]`; NaN where there is none."""
-    return [estimate_tempo(sound, rate).bpm for sound in sounds]
-
-
-def tempo_share(measured: Sequence[float], prompts: Sequence[float]) -> float:
-    """Share of tempos that are right within `TEMPO_TOLERANCE`."""
-    errors = [octave_error(m, w) for m, w in zip(measured, prompts, strict=True)]
-    return float(np.mean([error <= TEMPO_TOLERANCE for error in errors]))
-
-
-def mean_sharpness(
-    sounds: Sequence[np.ndarray], rate: int, bpm: Sequence[float]
-) -> dict[str, float]:
-    """How narrowly onsets fall on eighths of clips' own tempos, and of each other's (chance): means
-    of `sharpness`."""
-    strengths = [onset_strengths(sound, rate).sum(axis=0) for sound in sounds]
-    each = np.array([[sharpness(s, tempo) for tempo in bpm] for s in strengths])
-    others = ~np.eye(len(bpm), dtype=bool)
-    return {
-        "asked_tempo": float(each.diagonal().mean()),
-        "other_tempos": float(each[others].mean()),
-    }
-
-
-def sharpness(strengths: np.ndarray, bpm: float) -> float:
-    """Length of the mean vector of onset strength `[F]` at its phase within eighths, from 0 to 1
-    (Goldberg and Brown, 1969: vector strength): 1 where all onsets fall on one place of an
-    eighth."""
-    phases = np.arange(len(strengths)) / FRAME_RATE * (bpm / 30.0)
-    total = float(strengths.sum())
-    return abs(complex((strengths * np.exp(2j * np.pi * phases)).sum())) / total if total else 0.0
 
 
 def continuation_figures(model: MusicGen, data_dir: Path, n_prompts: int) -> dict[str, Any]:
@@ -363,6 +315,9 @@ def main() -> None:
         "loss": lambda: loss_figures(model, options.corpus, options.beats_808),
         "tempo": lambda: tempo_figures(
             model, options.corpus, options.n_prompts, options.out / "tempo"
+        ),
+        "tempo_808": lambda: unheard_tempo_figures(
+            model, options.beats_808, options.n_prompts, options.out / "tempo_808"
         ),
         "continuation": lambda: continuation_figures(model, options.corpus, options.n_prompts),
         "words": lambda: word_figures(model, options.corpus, options.out / "words"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pretraining.base.check import mean_sharpness, sharpness
+from pretraining.base.beat_figures import beat_figures, mean_sharpness, sharpness
 
 
 def onsets(bpm, places, duration_s=90.0):
@@ -42,3 +42,8 @@ def test_clips_are_held_against_their_own_tempo_and_the_others():
     found = mean_sharpness(clips, rate, tempos)
     assert found["asked_tempo"] > 0.9
     assert found["other_tempos"] < 0.2
+    figures = beat_figures([np.zeros_like(clip) for clip in clips], clips, rate, tempos)
+    assert (figures["within_4_percent"], figures["recordings"]) == (0.0, 1.0)
+    assert figures["steadiness"]["played"] == 0.0
+    assert figures["steadiness"]["recordings"] > 0.5
+    assert beat_figures(clips, clips, rate, tempos)["shuffled"] == 0.0
