@@ -71,8 +71,9 @@ def tempo_share(measured: Sequence[float], prompts: Sequence[float]) -> float:
 
 
 def mean_steadiness(sounds: Iterable[np.ndarray], rate: int) -> float:
-    """Mean of how surely a beat is heard, 0 to 1; clips without any sound don't count."""
-    return float(np.nanmean([estimate_tempo(sound, rate).confidence for sound in sounds]))
+    """Mean of `metre.repetition`, 0 to 1, which `evaluate` calls by this name; 0 without a tempo."""
+    found = [estimate_tempo(sound, rate).repetition for sound in sounds]
+    return float(np.nan_to_num(found).mean())
 
 
 def mean_sharpness(
