@@ -71,7 +71,7 @@ def tempo_share(measured: Sequence[float], prompts: Sequence[float]) -> float:
 
 
 def mean_steadiness(sounds: Iterable[np.ndarray], rate: int) -> float:
-    """Mean of `metre.repetition`, 0 to 1, which `evaluate` calls by this name; 0 without a tempo."""
+    """Mean of `metre.repetition`, 0 to 1, which `evaluate` calls so too; 0 without a tempo."""
     found = [estimate_tempo(sound, rate).repetition for sound in sounds]
     return float(np.nan_to_num(found).mean())
 
