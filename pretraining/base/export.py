@@ -94,7 +94,7 @@ if __name__ == "__main__":
     parser.add_argument("--output_dir", type=Path, default=EMBEDDED_BASE)
     parser.add_argument("--corpus", type=Path, default=WORK / "corpus")
     parser.add_argument("--trained_duration_s", type=float, required=True)
-    parser.add_argument("--advised_learning_rate", type=float, default=2e-3)
+    parser.add_argument("--advised_learning_rate", type=float, default=1e-3)
     options = parser.parse_args()
     size = export_base(
         options.model_dir,

@@ -13,25 +13,28 @@ from musicgen_lora.dataset.batches import Window, fixed_windows
 from musicgen_lora.dataset.clip_ids import clip_ids
 from musicgen_lora.dataset.metadata import Clip, load_dataset
 from musicgen_lora.dataset.scoring import Windows, position_losses
-from musicgen_lora.dataset.tokens import find_codes, tokenise_clips
+from musicgen_lora.dataset.tokens import tokenise_clips
 from musicgen_lora.model.musicgen import MusicGen
 from musicgen_lora.training.validation import held_out_losses
 from pretraining.base.facts import stated_tempo, with_tempo
 
 N_FRAMES = 1500
+"""Of windows that losses by position are of."""
 TEMPO_FRAMES = 500
 SPANS_S = ((0, 5), (5, 10), (10, 20), (20, 30))
 PART_S = 5
 """Spans are whole numbers of it."""
 BATCH = 4
+COUNTED_EACH = 10
+"""One training clip in so many is counted for the unigram."""
 
 
 def loss_figures(model: MusicGen, data_dir: Path, beats_808: Path) -> dict[str, Any]:
     """Held-out loss per codebook, beside what counting the tokens of the training clips gives."""
     clips = load_dataset(data_dir)
-    ids = clip_ids(clips, data_dir)
-    train_ids = [i for c, i in zip(clips, ids, strict=True) if c.split == "train"]
-    train, _ = find_codes(data_dir / "tokens" / model.codec.fingerprint, train_ids)
+    # The package's codec, rounded to fp16, has no tokens yet where the training's has.
+    counted_clips = [clip for clip in clips if clip.split == "train"][::COUNTED_EACH]
+    train = tokenise_clips(counted_clips, clip_ids(counted_clips, data_dir), model, data_dir)
     log_p = unigram(train, model.shape.special)
     held = [clip for clip in clips if clip.split == "validation"]
     sets = {
@@ -57,7 +60,8 @@ def loss_figures(model: MusicGen, data_dir: Path, beats_808: Path) -> dict[str, 
     after = zip(held, held[1:] + held[:1], strict=True)
     strange = [clip._replace(texts=other.texts) for clip, other in after]
     misled = windows_of(model, strange, data_dir)
-    figures["by_position"] = losses_by_position(model, windows)
+    long = windows_of(model, held, data_dir, N_FRAMES)
+    figures["by_position"] = losses_by_position(model, long)
     figures["caption_effect"] = caption_effect(model, windows, misled)
     figures["tempo_effect"] = tempo_effect(model, held, data_dir)
     return figures
@@ -79,9 +83,13 @@ def tempo_effect(model: MusicGen, clips: Sequence[Clip], data_dir: Path) -> dict
     return caption_effect(model, own, misled)
 
 
-def windows_of(model: MusicGen, clips: Sequence[Clip], data_dir: Path) -> Windows:
+def windows_of(
+    model: MusicGen, clips: Sequence[Clip], data_dir: Path, max_frames: int | None = None
+) -> Windows:
+    """The first frames of clips, by default as many as the model was trained on."""
     codes = tokenise_clips(list(clips), clip_ids(clips, data_dir), model, data_dir)
-    return fixed_windows(list(clips), codes, max_frames=N_FRAMES, min_frames=4)
+    trained = model.shape.frames(model.facts.trained_duration_s)
+    return fixed_windows(list(clips), codes, max_frames=max_frames or trained, min_frames=4)
 
 
 def unigram(train: Sequence[np.ndarray], n_entries: int) -> np.ndarray:
