@@ -33,17 +33,8 @@ def magnitudes(
         n_frames: how many; None for N // hop + 1 - first.
     """
     n_frames = len(mono) // hop + 1 - first if n_frames is None else n_frames
-    window = np.asarray(window * (2.0 / window.sum()), dtype=np.float32)
-    lead = len(window) // 2
-    padded = np.pad(np.asarray(mono, dtype=np.float32), (lead, len(window)))
-    frames = sliding_window_view(padded, len(window))[first * hop :: hop][:n_frames]
-    n_bins = len(range(n_fft // 2 + 1)[bins])
-    found = np.empty((n_bins, len(frames)), dtype=np.float32)
-    for start in range(0, len(frames), FRAMES_AT_ONCE):
-        block = frames[start : start + FRAMES_AT_ONCE] * window
-        spectrum = np.asarray(rfft(block, n_fft, axis=1))
-        found[:, start : start + FRAMES_AT_ONCE] = np.abs(spectrum[:, bins]).T
-    return found
+    frames = _frames(mono, len(window))[first * hop :: hop][:n_frames]
+    return _magnitudes(frames, window, n_fft, bins)
 
 
 def magnitudes_at(
@@ -51,12 +42,23 @@ def magnitudes_at(
 ) -> np.ndarray:
     """Magnitudes `[R, M]` as `magnitudes` has them, of frames centred on samples `[M]`, and of them
     bins `[R]`: a picture looks at a fifth of the frames of a long clip."""
+    return _magnitudes(_frames(mono, len(window))[samples], window, n_fft, bins)
+
+
+def _frames(mono: np.ndarray, length: int) -> np.ndarray:
+    """Frames `[N', length]` of a signal, one centred on each sample."""
+    padded = np.pad(np.asarray(mono, dtype=np.float32), (length // 2, length))
+    return sliding_window_view(padded, length)
+
+
+def _magnitudes(
+    frames: np.ndarray, window: np.ndarray, n_fft: int, bins: slice | np.ndarray
+) -> np.ndarray:
+    """Magnitudes `[bins, F]` of frames `[F, W]`, some at a time."""
     window = np.asarray(window * (2.0 / window.sum()), dtype=np.float32)
-    padded = np.pad(np.asarray(mono, dtype=np.float32), (len(window) // 2, len(window)))
-    frames = sliding_window_view(padded, len(window))
-    found = np.empty((len(bins), len(samples)), dtype=np.float32)
-    for start in range(0, len(samples), FRAMES_AT_ONCE):
-        block = frames[samples[start : start + FRAMES_AT_ONCE]] * window
+    found = np.empty((len(np.arange(n_fft // 2 + 1)[bins]), len(frames)), dtype=np.float32)
+    for start in range(0, len(frames), FRAMES_AT_ONCE):
+        block = frames[start : start + FRAMES_AT_ONCE] * window
         spectrum = np.asarray(rfft(block, n_fft, axis=1))
         found[:, start : start + FRAMES_AT_ONCE] = np.abs(spectrum[:, bins]).T
     return found
