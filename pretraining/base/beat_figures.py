@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from musicgen_lora.listening.rhythm.metre import FRAME_RATE, onset_strengths
-from musicgen_lora.listening.rhythm.tempo import estimate_tempo
+from musicgen_lora.listening.rhythm.tempo import Tempo, estimate_tempo
 
 TEMPO_TOLERANCE = 0.04
 
@@ -21,15 +21,16 @@ def beat_figures(
 ) -> dict[str, Any]:
     """Tempo, steadiness and sharpness of generations `[C, N]`, beside recordings of the same tempos
     (the ceiling) and against each other's tempos (chance)."""
-    found, true = tempos(played, rate), tempos(recorded, rate)
+    heard, real = ([estimate_tempo(s, rate) for s in sounds] for sounds in (played, recorded))
+    found = [tempo.bpm for tempo in heard]
     others = [np.roll(wanted, shift).tolist() for shift in range(1, len(wanted))]
     return {
         "within_4_percent": tempo_share(found, wanted),
-        "recordings": tempo_share(true, wanted),
+        "recordings": tempo_share([tempo.bpm for tempo in real], wanted),
         "shuffled": float(np.mean([tempo_share(found, other) for other in others])),
         "steadiness": {
-            "played": mean_steadiness(played, rate),
-            "recordings": mean_steadiness(recorded, rate),
+            "played": mean_steadiness(heard),
+            "recordings": mean_steadiness(real),
         },
         "sharpness": {
             "played": mean_sharpness(played, rate, wanted),
@@ -70,10 +71,9 @@ def tempo_share(measured: Sequence[float], prompts: Sequence[float]) -> float:
     return float(np.mean([error <= TEMPO_TOLERANCE for error in errors]))
 
 
-def mean_steadiness(sounds: Iterable[np.ndarray], rate: int) -> float:
+def mean_steadiness(heard: Iterable[Tempo]) -> float:
     """Mean of `metre.repetition`, 0 to 1, which `evaluate` calls so too; 0 without a tempo."""
-    found = [estimate_tempo(sound, rate).repetition for sound in sounds]
-    return float(np.nan_to_num(found).mean())
+    return float(np.nan_to_num([tempo.repetition for tempo in heard]).mean())
 
 
 def mean_sharpness(

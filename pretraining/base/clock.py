@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from musicgen_lora.model.musicgen import MusicGen
+from musicgen_lora.training.packed.train import position_directions
 from pretraining.base.facts import (
     END,
     END_LEVEL,
@@ -204,12 +206,9 @@ class ClockLesson:
         self._embeddings = [table.weight.detach() for table in decoder.embed_tokens]
         self.signals = Signals.of(decoder)
         # Tokens are kept off the positions where the language model is trained, so here too.
-        directions = torch.linalg.svd(decoder.embed_positions.weights, full_matrices=False)[2]
-        self._on_positions = directions[: directions.shape[1] // 2]
-        self.facts = torch.cat([self._facts_as_read(decoder.layers[0], at) for at in self._parts()])
-
-    def _parts(self) -> Iterator[torch.Tensor]:
-        yield from torch.arange(len(self.tempos)).split(100)
+        self._on_positions = position_directions(MusicGen(model))
+        parts = torch.arange(len(self.tempos)).split(100)
+        self.facts = torch.cat([self._facts_as_read(decoder.layers[0], at) for at in parts])
 
     @torch.no_grad()
     def _facts_as_read(self, layer: Any, at: torch.Tensor) -> torch.Tensor:
