@@ -1,5 +1,5 @@
 """Puts the trained base model into the package: fp16 on disk, fp32 in memory, tokenizer without
-white space, the length that it was trained on, and the model card.
+white space, what it states of itself, and the model card.
 
     python -m pretraining.base.export --trained_duration_s 10
 """
@@ -10,6 +10,7 @@ import argparse
 import json
 import shutil
 from collections.abc import Iterable
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import torch
 from transformers import AutoProcessor, MusicgenForConditionalGeneration
 
 from musicgen_lora.dataset.metadata import load_dataset
-from musicgen_lora.model.base.facts import FIELD
+from musicgen_lora.model.base.facts import FIELD, BaseFacts
 from pretraining.base import vocabulary
 from pretraining.paths import ASSETS, EMBEDDED_BASE, WORK
 
@@ -29,8 +30,7 @@ def export_base(
     model_dir: Path,
     output_dir: Path,
     captions: Iterable[str],
-    trained_duration_s: float,
-    advised_learning_rate: float,
+    facts: BaseFacts,
 ) -> int:
     """Writes the shipped folder and returns its size in bytes.
 
@@ -38,8 +38,7 @@ def export_base(
         model_dir: what training left.
         output_dir: replaced.
         captions: that it was trained on; the vocabulary keeps what they need.
-        trained_duration_s: seconds of the longest windows of that training.
-        advised_learning_rate: peak rate that suits adapters on it.
+        facts: what the base shall state of its training and its use.
 
     Raises:
         ValueError: it is larger than the package has room for, or does not load back in fp32.
@@ -62,10 +61,8 @@ def export_base(
     config_path = output_dir / "config.json"
     config = json.loads(config_path.read_text(encoding="utf-8"))
     _clean(config)
-    config[FIELD] = {
-        "advised_learning_rate": advised_learning_rate,
-        "trained_duration_s": trained_duration_s,
-    }
+    stated = {name: value for name, value in asdict(facts).items() if value is not None}
+    config[FIELD] = dict(sorted(stated.items()))
     config_path.write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     shutil.copy(HERE / "model_card.md", output_dir / "README.md")
     loaded = MusicgenForConditionalGeneration.from_pretrained(output_dir)
@@ -95,12 +92,13 @@ if __name__ == "__main__":
     parser.add_argument("--corpus", type=Path, default=WORK / "corpus")
     parser.add_argument("--trained_duration_s", type=float, required=True)
     parser.add_argument("--advised_learning_rate", type=float, default=1e-3)
+    parser.add_argument("--advised_guidance_scale", type=float)
+    parser.add_argument("--advised_temperature", type=float)
     options = parser.parse_args()
     size = export_base(
         options.model_dir,
         options.output_dir,
         [text for clip in load_dataset(options.corpus) for text in clip.texts],
-        options.trained_duration_s,
-        options.advised_learning_rate,
+        BaseFacts(**{f.name: getattr(options, f.name) for f in fields(BaseFacts)}),
     )
     print(f"{size:,} bytes in {options.output_dir}")

@@ -32,14 +32,15 @@ class SamplingSettings:
 
     duration: Annotated[float, Field(gt=0.0, le=600.0)] = 10.0
     """Seconds of each generated clip; past what the base was trained on it goes on in windows."""
-    guidance_scale: Guidance = 3.0
-    """How strongly the prompt is followed; 1 switches guidance off."""
+    guidance_scale: Guidance | None = None
+    """How strongly the prompt is followed; 1 switches guidance off (default: what the base advises,
+    else 3)."""
     top_k: TopK = 250
     """Draw from the k likeliest tokens; 0 takes all, 1 is greedy."""
     top_p: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
     """Of those, draw from the likeliest that make this share of the probability; 0 takes all."""
-    temperature: Temperature = 1.0
-    """Above 1 is wilder, below is safer."""
+    temperature: Temperature | None = None
+    """Above 1 is wilder, below is safer (default: what the base advises, else 1)."""
     seed: Seed = 0
     """Seed of the first clip; the next has seed + 1, and so on."""
     batch_size: Few = 4

@@ -23,7 +23,7 @@ from musicgen_lora.evaluation.sound.unasked import measure_off_style
 from musicgen_lora.evaluation.variants import ALONE
 from musicgen_lora.evaluation.voices import ADAPTER, BASE, Sides, Voice
 from musicgen_lora.formats.documents import plain
-from musicgen_lora.generation.decoding.sampling import Sampling
+from musicgen_lora.generation.decoding.sampling import sampling_of
 from musicgen_lora.model.text.wording import english_of
 from musicgen_lora.plural import count
 
@@ -35,12 +35,7 @@ def play(session: Session, voice: Voice, name: str) -> Performance:
     n_asked, n_off_style = len(session.prompts), len(session.off_style)
     again = session.off_style if name == BASE else ()
     prompts = [item["prompt"] for item in (*session.prompts, *session.off_style, *again)]
-    sampling = Sampling(
-        guidance_scale=settings.guidance_scale,
-        top_k=settings.top_k,
-        top_p=settings.top_p,
-        temperature=settings.temperature,
-    )
+    sampling = sampling_of(settings, session.model.facts)
     with progress(session.console, f"frames of {count(len(prompts), 'prompt')}, {name}") as on_step:
         codes = play_prompts(
             voice,

@@ -29,6 +29,7 @@ from musicgen_lora.evaluation.sound.sounds import Hearing
 from musicgen_lora.evaluation.trained_clips import open_trained
 from musicgen_lora.evaluation.voices import Voice
 from musicgen_lora.generation.decoding.decode import windows_sentence
+from musicgen_lora.generation.decoding.sampling import advice_sentence, sampling_of
 from musicgen_lora.model.musicgen import MusicGen
 from musicgen_lora.model.text.reading import TextReader
 
@@ -136,6 +137,13 @@ def open_session(
         UserError: a given dataset cannot be used.
     """
     model, (listener, ear) = base.model, listeners
+    if said := advice_sentence(settings, model.facts):
+        console.print(said)
+    sampling = sampling_of(settings, model.facts)
+    # The report shall tell what was played with, not that nothing was given.
+    settings = dataclasses.replace(
+        settings, guidance_scale=sampling.guidance_scale, temperature=sampling.temperature
+    )
     captions = held_out.clips
     prompts = choose_prompts(settings.prompts, captions, settings.num_prompts)
     known = [clip.texts[0] for clip in (*captions, *held_out.trained)]

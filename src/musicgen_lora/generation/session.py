@@ -26,7 +26,7 @@ from musicgen_lora.generation.decoding.decode import (
     window_frames,
     windows_sentence,
 )
-from musicgen_lora.generation.decoding.sampling import Sampling
+from musicgen_lora.generation.decoding.sampling import Sampling, advice_sentence, sampling_of
 from musicgen_lora.generation.decoding.stream import decodes_in_parts
 from musicgen_lora.generation.outlets import Live
 from musicgen_lora.generation.player import Length, Part, Player
@@ -51,17 +51,6 @@ def alike(orders: Sequence[ClipOrder]) -> Iterator[list[ClipOrder]]:
 
     for _, some in itertools.groupby(orders, but_texts):
         yield list(some)
-
-
-def sampling_of(settings: GenerateSettings) -> Sampling:
-    """How tokens are drawn."""
-    return Sampling(
-        guidance_scale=settings.guidance_scale,
-        top_k=settings.top_k,
-        top_p=settings.top_p,
-        temperature=settings.temperature,
-        guidance_end=settings.guidance_end,
-    )
 
 
 class Session:
@@ -135,7 +124,7 @@ class Session:
         length = player.length(settings.duration, settings.change_at)
         self._say(windows_sentence(player.decoder.base, length.n_frames))
         part = self._part(settings, wanted)
-        yield from player.stream(part, length, sampling_of(settings), chunk_s)
+        yield from player.stream(part, length, self._sampling(settings), chunk_s)
 
     def _alike(
         self, orders: Sequence[ClipOrder], place: int, is_there: IsThere
@@ -159,24 +148,30 @@ class Session:
             self._live.begin_clip()
             self._live(waveform)
 
+    def _sampling(self, settings: GenerateSettings) -> Sampling:
+        """How tokens are drawn; what the base advises is said once."""
+        facts = self._player.decoder.base.facts
+        self._say(advice_sentence(settings, facts), style=None)
+        return dataclasses.replace(sampling_of(settings, facts), guidance_end=settings.guidance_end)
+
     def _say_of_guidance(self, orders: Sequence[ClipOrder]) -> None:
         settings = [order.settings for order in orders]
-        if not sampling_of(settings[0]).is_guided and any(s.negative_prompt for s in settings):
+        if not self._sampling(settings[0]).is_guided and any(s.negative_prompt for s in settings):
             self._say(
                 "--negative_prompt has no effect where --guidance_scale is 1; raise it above 1."
             )
 
-    def _say(self, line: str) -> None:
+    def _say(self, line: str, style: str | None = "yellow") -> None:
         """Says a line once."""
         if line and line not in self.said:
             self.said.append(line)
-            self._player.console.print(line, style="yellow")
+            self._player.console.print(line, style=style)
 
     def _made(
         self, settings: GenerateSettings, wanted: Wanted, length: Length, n_together: int
     ) -> dict[str, Any]:
         """How a clip is made, which decides its name; `n_together` are played in one batch."""
-        prompt = settings.prompts[0]
+        prompt, sampling = settings.prompts[0], self._sampling(settings)
         text = read_as(prompt, wanted)
         made: dict[str, Any] = {"prompt": prompt}
         if text != prompt:
@@ -191,10 +186,10 @@ class Session:
         made |= {
             "seed": settings.seed,
             "duration_s": length.n_samples / self.sample_rate,
-            "guidance_scale": settings.guidance_scale,
-            "top_k": settings.top_k,
-            "top_p": settings.top_p,
-            "temperature": settings.temperature,
+            "guidance_scale": sampling.guidance_scale,
+            "top_k": sampling.top_k,
+            "top_p": sampling.top_p,
+            "temperature": sampling.temperature,
         }
         if settings.guidance_end is not None:
             made["guidance_end"] = settings.guidance_end
@@ -253,7 +248,7 @@ class Session:
             self._live.begin_clip()
             parts = [self._part(one, wanted) for _, one in some]
             waveforms = player.play(
-                parts, length, sampling_of(first), self._live if while_made else None
+                parts, length, self._sampling(first), self._live if while_made else None
             )
             for (row, _), waveform in zip(some, waveforms, strict=True):
                 if row in missing:
@@ -289,7 +284,7 @@ class Session:
 
         def draw(seeds: Sequence[int]) -> list[np.ndarray]:
             parts = [self._part(settings, wanted, seed) for seed in seeds]
-            return player.play(parts, length, sampling_of(settings))
+            return player.play(parts, length, self._sampling(settings))
 
         return draw
 

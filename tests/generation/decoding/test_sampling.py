@@ -6,7 +6,15 @@ import pytest
 import torch
 from scipy.stats import chisquare
 
-from musicgen_lora.generation.decoding.sampling import Noise, Sampling, sample
+from musicgen_lora.config import GenerateSettings
+from musicgen_lora.generation.decoding.sampling import (
+    Noise,
+    Sampling,
+    advice_sentence,
+    sample,
+    sampling_of,
+)
+from musicgen_lora.model.base.facts import BaseFacts
 
 PROBABILITIES = torch.tensor([0.4, 0.25, 0.15, 0.1, 0.06, 0.04], dtype=torch.float64)
 N_STEPS = 20_000
@@ -86,3 +94,17 @@ def test_the_quick_draw_is_the_one_among_those_kept(top_k: int) -> None:
     race = (logits - (-noise.log()).log()).masked_fill(~allowed, -torch.inf)
     assert torch.equal(drawn, race.argmax(-1))
     assert not torch.equal(drawn, (logits - (-noise.log()).log()).argmax(-1))
+
+
+def test_what_is_given_comes_before_the_bases_advice_and_that_before_the_default() -> None:
+    advice = BaseFacts(advised_guidance_scale=5.0, advised_temperature=0.5)
+    nothing = GenerateSettings(prompts=["a beat"], top_k=7)
+    assert sampling_of(nothing, BaseFacts()) == Sampling(3.0, 7, 0.0, 1.0)
+    assert sampling_of(nothing, advice) == Sampling(5.0, 7, 0.0, 0.5)
+    given = GenerateSettings(prompts=["a beat"], guidance_scale=1.0, temperature=0.0)
+    assert sampling_of(given, advice) == Sampling(1.0, 250, 0.0, 0.0)
+    # What is taken from the base, and only that, is said.
+    assert advice_sentence(nothing, advice) == (
+        "As this base advises: --guidance_scale 5 --temperature 0.5."
+    )
+    assert advice_sentence(given, advice) == advice_sentence(nothing, BaseFacts()) == ""

@@ -1,4 +1,4 @@
-"""Nothing is asked of a base past the length that it was trained on."""
+"""Nothing is asked of a base past the length that it was trained on, and its advice is taken."""
 
 from __future__ import annotations
 
@@ -40,7 +40,9 @@ def stating(folder: Path, copy: Path, facts: object) -> Path:
 @pytest.fixture
 def short_base(tiny_model_dir: Path, tmp_path: Path) -> Path:
     """A base that was trained on 0.4 s: 20 frames."""
-    return stating(tiny_model_dir, tmp_path / "short", {"trained_duration_s": 0.4, "more": [1]})
+    advice = {"advised_guidance_scale": 2.5, "advised_temperature": 0.9}
+    facts = {"trained_duration_s": 0.4, "more": [1]} | advice
+    return stating(tiny_model_dir, tmp_path / "short", facts)
 
 
 def test_what_bases_state(tiny_model_dir: Path, short_base: Path) -> None:
@@ -65,6 +67,8 @@ def test_what_bases_state(tiny_model_dir: Path, short_base: Path) -> None:
         {"advised_learning_rate": 0.0},
         {"advised_learning_rate": "fast"},
         {"advised_learning_rate": float("nan")},
+        {"advised_guidance_scale": 0.5},
+        {"advised_temperature": 0.0},
     ],
 )
 def test_facts_that_are_none_are_refused_in_one_line(
@@ -180,7 +184,11 @@ def test_no_command_goes_past_it_and_each_says_so(
             duration=1.0,
         )
     )
-    assert "1 s are played in windows of 0.4 s" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "1 s are played in windows of 0.4 s" in said
+    assert said.count("As this base advises: --guidance_scale 2.5 --temperature 0.9.") == 1
+    settings = report["settings"]
+    assert (settings["guidance_scale"], settings["temperature"]) == (2.5, 0.9)
     (base,) = read_rows(tmp_path / "run", "base")
     assert report["loss"]["mean"]["mean_base"] == pytest.approx(base["loss"], rel=1e-4)
     assert "windows of 0.4 s" in report["generation"]["windows"]
@@ -194,8 +202,11 @@ def test_no_command_goes_past_it_and_each_says_so(
             output_dir=tmp_path / "generated",
         )
     )
-    assert "1 s are played in windows of 0.4 s" in capsys.readouterr().out
-    assert json.loads(path.with_suffix(".json").read_text())["window_s"] == 0.4
+    said = capsys.readouterr().out
+    assert "1 s are played in windows of 0.4 s" in said
+    assert said.count("As this base advises: --guidance_scale 2.5 --temperature 0.9.") == 1
+    facts = json.loads(path.with_suffix(".json").read_text())
+    assert (facts["window_s"], facts["guidance_scale"], facts["temperature"]) == (0.4, 2.5, 0.9)
 
 
 def test_an_adapter_of_longer_windows_is_measured_on_the_bases(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 
+from musicgen_lora.model.base.facts import BaseFacts
 from musicgen_lora.runtime.seeds import seed_of
 
 TAKEN_WHOLE = 2**32
@@ -51,6 +53,55 @@ class Sampling:
     def is_greedy(self) -> bool:
         """Whether the likeliest token is taken each time."""
         return self.top_k == 1 or self.temperature == 0.0
+
+
+class SamplingSettings(Protocol):
+    """The settings that sampling follows from; None leaves one to the base."""
+
+    @property
+    def guidance_scale(self) -> float | None:
+        """As in `Sampling`."""
+
+    @property
+    def top_k(self) -> int:
+        """As in `Sampling`."""
+
+    @property
+    def top_p(self) -> float:
+        """As in `Sampling`."""
+
+    @property
+    def temperature(self) -> float | None:
+        """As in `Sampling`."""
+
+
+def sampling_of(settings: SamplingSettings, facts: BaseFacts) -> Sampling:
+    """How tokens are drawn: by what is given, else as the base advises, else as `Sampling` has
+    it."""
+    own = Sampling()
+    return Sampling(
+        guidance_scale=_first(
+            settings.guidance_scale, facts.advised_guidance_scale, own.guidance_scale
+        ),
+        top_k=settings.top_k,
+        top_p=settings.top_p,
+        temperature=_first(settings.temperature, facts.advised_temperature, own.temperature),
+    )
+
+
+def _first(*values: float | None) -> float:
+    return next(value for value in values if value is not None)
+
+
+def advice_sentence(settings: SamplingSettings, facts: BaseFacts) -> str:
+    """What is taken from the base's advice; empty where nothing is."""
+    guidance, temperature = facts.advised_guidance_scale, facts.advised_temperature
+    taken = []
+    if settings.guidance_scale is None and guidance is not None:
+        taken.append(f"--guidance_scale {guidance:g}")
+    if settings.temperature is None and temperature is not None:
+        taken.append(f"--temperature {temperature:g}")
+    return f"As this base advises: {' '.join(taken)}." if taken else ""
 
 
 GREEDY = Sampling(top_k=1)

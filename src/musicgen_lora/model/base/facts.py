@@ -1,9 +1,10 @@
-"""What a base's config states about its training: the length of its music, a learning rate.
+"""What a base's config states about its training and its use.
 
 A model's positions go on for ever, its knowledge doesn't: past the length that it was trained on,
 the embedded base predicts no better than chance. The facts stand in its config.json:
 
-    "musicgen_lora": {"trained_duration_s": 10.0, "advised_learning_rate": 1e-3}
+    "musicgen_lora": {"trained_duration_s": 10.0, "advised_learning_rate": 1e-3,
+                      "advised_guidance_scale": 4.0, "advised_temperature": 0.9}
 
 A base without them is taken for one of Meta's, all of which were trained on 30 s.
 """
@@ -19,7 +20,12 @@ from musicgen_lora.errors import UserError
 
 FIELD = "musicgen_lora"
 """The field of config.json that holds them."""
-RANGES = {"trained_duration_s": (0.1, 3600.0), "advised_learning_rate": (1e-9, 1.0)}
+RANGES = {
+    "trained_duration_s": (0.1, 3600.0),
+    "advised_learning_rate": (1e-9, 1.0),
+    "advised_guidance_scale": (1.0, 1000.0),
+    "advised_temperature": (0.001, 1000.0),
+}
 
 
 @dataclass(frozen=True)
@@ -29,10 +35,14 @@ class BaseFacts:
     Args:
         trained_duration_s: length of the longest windows that it was trained on.
         advised_learning_rate: for adapters; None where it advises none.
+        advised_guidance_scale: with which it plays best; None where it advises none.
+        advised_temperature: likewise.
     """
 
     trained_duration_s: float = 30.0
     advised_learning_rate: float | None = None
+    advised_guidance_scale: float | None = None
+    advised_temperature: float | None = None
 
 
 def read_base_facts(config: PreTrainedConfig, name: str) -> BaseFacts:
