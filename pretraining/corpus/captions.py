@@ -86,7 +86,7 @@ def captions(rng: np.random.Generator, clip: Clip, n: int) -> list[str]:
 
 def _caption(draw: Wording, clip: Clip) -> str:
     style = _style_word(draw, clip)
-    # Only drums and leads are played with more or less energy.
+    # In chords or a bass alone nobody would hear it.
     has_energy = clip.drums is not None or "lead" in clip.words
     said_energy = draw.chance(0.3 if clip.energy == "medium" else 0.75) and has_energy
     adjective = draw.pick(ENERGY_WORDS[clip.energy]) if said_energy else ""

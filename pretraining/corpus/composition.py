@@ -23,6 +23,7 @@ from pretraining.corpus.grooves import (
     Playing,
     choose,
     half_time,
+    of_energy,
     percussion_hits,
     play,
 )
@@ -273,13 +274,13 @@ def _drum_tracks(
     busyness = BUSYNESS[energy]
     foreign = 0.1 if style_name in ("jazz", "latin", "reggae") else 0.3
     has_hats = bool(rng.random() > 0.2)
-    first = choose(rng, groove.core, foreign)
+    first = choose(rng, groove.core, energy, foreign)
     hats = _hat_bars(rng, groove.hats, energy) if has_hats else {}
     if not has_hats:
         first = {track: bars for track, bars in first.items() if track not in CYMBALS}
     # The other variant keeps most of the first, as the second part of a song does.
     varied = {track: groove.core[track] for track in first if rng.random() < 0.4}
-    second = first | choose(rng, varied, foreign)
+    second = first | choose(rng, varied, energy, foreign)
     other_hats = _hat_bars(rng, groove.hats, energy) if has_hats and rng.random() < 0.6 else hats
     first, second = first | hats, second | other_hats
     if is_half_time:
@@ -297,7 +298,7 @@ def _drum_tracks(
 def _hat_bars(
     rng: np.random.Generator, options: dict[str, list[str]], energy: str
 ) -> dict[str, tuple[str, str]]:
-    hats = choose(rng, options, 0.15)
+    hats = choose(rng, options, energy, 0.15)
     # A sparse beat has one cymbal track at most, in eighths.
     if energy == "sparse":
         kept = next((track for track, bars in hats.items() if set(bars[0]) != {"."}), None)
@@ -341,11 +342,11 @@ def _part_hits(
     energy: str,
 ) -> list[Hit]:
     if part == "bass":
-        return bass_line(rng, harmony, list(style.bass_grids))
+        return bass_line(rng, harmony, of_energy(style.bass_grids, energy))
     if part == "chords":
         strum = 0.12 if "guitar" in preset.word else 0.0
         low = max(preset.low, int(rng.integers(50, 60)))
-        grids = list(style.chord_grids)
+        grids = of_energy(style.chord_grids, energy)
         return chord_hits(rng, harmony, grids, low, strum)
     low = max(preset.low + 3, int(rng.integers(62, 70)))
     if rng.random() < style.arpeggios:

@@ -8,6 +8,7 @@ that this corpus leaves out.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -175,31 +176,47 @@ Bars = tuple[str, str]
 
 
 def choose(
-    rng: np.random.Generator, options: dict[str, list[str]], foreign: float = 0.0
+    rng: np.random.Generator,
+    options: Mapping[str, Sequence[str]],
+    energy: str,
+    foreign: float = 0.0,
 ) -> dict[str, Bars]:
     """One grid of each track.
 
     Args:
         rng: of the choice.
         options: grids by track.
+        energy: of the clip, see `of_energy`.
         foreign: odds that a track's grid comes from another style, or is changed by hand.
     """
     chosen = {}
-    for track, grids in options.items():
+    for track, all_grids in options.items():
+        grids = of_energy(all_grids, energy)
         grid = grids[int(rng.integers(len(grids)))]
         if rng.random() < foreign:
-            grid = _borrowed(rng, track) if rng.random() < 0.5 else _mutated(rng, grid)
+            grid = _borrowed(rng, track, energy) if rng.random() < 0.5 else _mutated(rng, grid)
         chosen[track] = (grid, grid)
     return chosen
 
 
-def _borrowed(rng: np.random.Generator, track: str) -> str:
+def of_energy(grids: Sequence[str], energy: str) -> list[str]:
+    """The grids that suit a clip's energy: of "sparse" the third with the fewest strokes, of
+    "energetic" that with the most, else all; so that the words can be heard."""
+    third = -(-len(grids) // 3)
+    ordered = sorted(grids, key=lambda grid: len(grid) - grid.count(".") - grid.count("-"))
+    return {"sparse": ordered[:third], "energetic": ordered[-third:]}.get(energy, list(grids))
+
+
+def _borrowed(rng: np.random.Generator, track: str, energy: str) -> str:
     """A grid that any style has for the track."""
-    grids = [
-        grid
-        for groove in GROOVES.values()
-        for grid in (*groove.core.get(track, ()), *groove.hats.get(track, ()))
-    ]
+    grids = of_energy(
+        [
+            grid
+            for groove in GROOVES.values()
+            for grid in (*groove.core.get(track, ()), *groove.hats.get(track, ()))
+        ],
+        energy,
+    )
     return grids[int(rng.integers(len(grids)))]
 
 

@@ -14,6 +14,8 @@ from musicgen_lora.cli import main
 from musicgen_lora.commands.flags import parse_settings
 from musicgen_lora.config import SETTINGS, GenerateSettings, TrainSettings, groups
 from musicgen_lora.errors import UserError
+from musicgen_lora.generation.decoding.sampling import sampling_of
+from musicgen_lora.model.base.facts import BaseFacts
 from musicgen_lora.training.schedule import learning_rate_at
 
 GUIDE_CONFIG = Path(__file__).resolve().parents[2] / "finetune" / "lora" / "config.yaml"
@@ -78,12 +80,12 @@ def test_the_guides_file_sets_what_the_defaults_are(command: str) -> None:
 
 def test_the_guides_values_are_the_defaults() -> None:
     settings = TrainSettings()
-    # The rate is the base's to advise, else the guide's: see test_trained_length.py.
+    # The rate and guidance are the base's to advise, else the guide's: see test_trained_length.py.
     values = (settings.lora_rank, settings.lora_alpha, settings.learning_rate)
     assert values == (12, 24, None)
     values = (settings.batch_size, settings.gradient_accumulation_steps, settings.num_epochs)
     assert values == (2, 4, 5)
-    assert GenerateSettings().guidance_scale == 3.0
+    assert sampling_of(GenerateSettings(), BaseFacts()).guidance_scale == 3.0
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from musicgen_lora.beats.sequencer import Hit, Pattern
 from pretraining.base.facts import STATED_TEMPO
 from pretraining.corpus.captions import captions
 from pretraining.corpus.colour import Colour, drum_colours
-from pretraining.corpus.composition import FRAME_S, Clip, Timing, heard
+from pretraining.corpus.composition import FRAME_S, Clip, Timing, compose, heard
 from pretraining.corpus.grooves import GROOVES, Playing, choose, half_time, play
 from pretraining.corpus.harmony import Harmony
 from pretraining.corpus.kits import DRUM_KITS
@@ -74,7 +74,7 @@ def test_half_time_moves_the_backbeat_to_the_third_beat_and_leaves_hats() -> Non
 
 def test_a_kick_that_rests_is_not_heard_and_the_other_drums_are() -> None:
     rng = np.random.default_rng(0)
-    bars = choose(rng, GROOVES["house"].core)
+    bars = choose(rng, GROOVES["house"].core, "medium")
     sections = [
         replace(section, resting=frozenset({"kick"}))
         for section in arrange(rng, 8, 2.0, ("drums",), 0.0)
@@ -88,9 +88,20 @@ def test_grids_of_other_styles_and_changed_ones_stay_a_bar_long_and_have_strokes
     rng = np.random.default_rng(0)
     for groove in GROOVES.values():
         for _ in range(20):
-            for track, (grid, _) in choose(rng, groove.core, foreign=1.0).items():
+            for track, (grid, _) in choose(rng, groove.core, "medium", foreign=1.0).items():
                 assert len(grid) == 16, track
                 assert set(grid) <= set(".123456789"), track
+
+
+def test_a_clips_energy_is_heard_in_how_often_something_begins() -> None:
+    moments: dict[str, list[float]] = {}
+    for seed in range(300):
+        clip = compose(np.random.default_rng(seed), 30.0, held_out=False)
+        if clip.drums is not None:
+            steps = {hit.step for hits in clip.pattern.tracks.values() for hit in hits}
+            moments.setdefault(clip.energy, []).append(len(steps) / clip.pattern.n_bars)
+    sparse, medium, energetic = (np.mean(moments[e]) for e in ("sparse", "medium", "energetic"))
+    assert 1.2 * sparse < medium < energetic / 1.15
 
 
 def test_only_what_sounds_in_enough_bars_of_the_window_is_heard() -> None:
