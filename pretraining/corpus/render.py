@@ -66,7 +66,7 @@ def render_job(job: Job) -> list[dict[str, Any]]:
         path = job.out_dir / audio
         if not path.is_file():
             write_clip(path, _sound(clip_rng(job, index, 2), clip, job.duration_s))
-        rows.append(_row(audio, texts, clip, job, index))
+        rows.append(metadata_row(audio, texts, clip, job, index))
     return rows
 
 
@@ -103,7 +103,8 @@ def write_clip(path: Path, samples: np.ndarray) -> None:
     os.replace(temporary, path)
 
 
-def _row(audio: str, texts: list[str], clip: Clip, job: Job, index: int) -> dict[str, Any]:
+def metadata_row(audio: str, texts: list[str], clip: Clip, job: Job, index: int) -> dict[str, Any]:
+    """What metadata.json says of a clip."""
     tags = [clip.style, clip.layers, clip.energy]
     tags += ["no hats"] if clip.drums and not clip.has_hats else []
     tags += ["lo-fi"] if clip.is_lofi else []
@@ -116,7 +117,8 @@ def _row(audio: str, texts: list[str], clip: Clip, job: Job, index: int) -> dict
         "split": job.split,
         "bpm": clip.timing.bpm,
         "on_grid": clip.timing.on_grid,
-        "start_s": round(clip.start_s, 3),
+        # `start_s` is the dataset's own word: that a clip is a part of its file, from there on.
+        "track_start_s": round(clip.start_s, 3),
         "first_bar_s": round(-clip.start_s % (240.0 / clip.timing.bpm), 4),
         "key": clip.harmony.key if clip.harmony else None,
         "tags": tags,

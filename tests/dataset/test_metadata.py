@@ -14,6 +14,7 @@ from datasets import make_dataset, read_metadata, write_metadata
 from musicgen_lora.dataset.metadata import (
     Clip,
     load_dataset,
+    parts_sentence,
     read_entries,
     split_clips,
     write_entries,
@@ -131,6 +132,9 @@ def test_what_an_entry_says_arrives(shared_data: Path) -> None:
     assert (window.texts, window.source, window.duration_s) == (("a", "b"), "pack", 0.1)
     assert held.split == "validation"
     assert len({whole.name, window.name, held.name}) == 3
+    parts = load_dataset(shared_data)
+    assert parts_sentence(parts).startswith("1 clip of them: parts of files")
+    assert parts_sentence(parts[:1]) == ""
 
 
 def test_a_caption_edited_by_hand_wins_over_variants_of_an_earlier_one(shared_data: Path) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from musicgen_lora.beats.beats808 import make_beat, render_beat
 from musicgen_lora.beats.sequencer import Hit, Pattern
+from musicgen_lora.dataset.bar_lines import bar_lines
+from musicgen_lora.dataset.metadata import load_dataset, write_entries
 from pretraining.base.facts import STATED_TEMPO
 from pretraining.corpus.captions import captions
 from pretraining.corpus.colour import Colour, drum_colours
@@ -16,7 +19,7 @@ from pretraining.corpus.composition import FRAME_S, Clip, Timing, compose, heard
 from pretraining.corpus.grooves import GROOVES, Playing, choose, half_time, play
 from pretraining.corpus.harmony import Harmony
 from pretraining.corpus.kits import DRUM_KITS
-from pretraining.corpus.render import coloured_beat, on_frames
+from pretraining.corpus.render import Job, coloured_beat, metadata_row, on_frames, write_clip
 from pretraining.corpus.sections import arrange
 from pretraining.corpus.soundfont import SAMPLE_RATE
 from pretraining.corpus.styles import LAYERS, STYLES
@@ -42,6 +45,23 @@ def a_clip(layers: str, style: str = "funk", has_hats: bool = True) -> Clip:
         drum_words=("hi-hats",) if has_drums and has_hats else (),
         has_hats=has_drums and has_hats,
     )
+
+
+def test_a_corpus_read_back_is_whole_files_whose_bars_are_where_the_kick_is(
+    tmp_path: Path,
+) -> None:
+    job = Job(tmp_path, "train", 0, 1, 7, 4.0)
+    clip = replace(a_clip("full"), start_s=2.0)
+    rows = [metadata_row("a.flac", ["funk"], clip, job, 0)]
+    write_clip(tmp_path / "a.flac", np.zeros(4 * SAMPLE_RATE, np.float32))
+    write_entries(tmp_path / "metadata.json", rows)
+    (read,) = load_dataset(tmp_path)
+    assert (read.start_s, read.duration_s) == (0.0, None)
+    first, length = bar_lines(read, 50.0)
+    bar_s = 240.0 / TIMING.bpm
+    # The track's second bar line, heard 2 s earlier.
+    assert first / 50.0 == pytest.approx(bar_s - 2.0, abs=1e-4)
+    assert length / 50.0 == pytest.approx(bar_s)
 
 
 def all_captions(clip: Clip, n: int = 300) -> list[str]:

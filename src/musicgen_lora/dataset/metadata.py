@@ -27,6 +27,7 @@ from musicgen_lora.errors import UserError
 from musicgen_lora.formats.documents import parse_json, read_bytes
 from musicgen_lora.formats.kinds import check_kind, either, fields, many, named, or_null, real, text
 from musicgen_lora.given import check_metadata_file
+from musicgen_lora.plural import count
 
 MAX_BYTES = 1 << 30
 """Size of a metadata file; a million clips take some 400 MB."""
@@ -179,6 +180,15 @@ class Clips(Sequence[Clip]):
         if lengths.null_count == len(self) and not np.asarray(starts).any():
             return [""] * len(self)
         return list(map(window_name, starts.to_pylist(), lengths.to_pylist()))
+
+
+def parts_sentence(clips: Clips) -> str:
+    """Says how many clips are parts of their files, which audio left out would not tell; empty
+    where none are."""
+    n = sum(map(bool, clips.window_names()))
+    if not n:
+        return ""
+    return f"{count(n, 'clip')} of them: parts of files, by start_s and duration_s in the metadata."
 
 
 def window_name(start_s: float, duration_s: float | None) -> str:

@@ -17,7 +17,7 @@ from musicgen_lora.console import OnStep, plain_console, progress
 from musicgen_lora.dataset.bar_lines import bar_lines
 from musicgen_lora.dataset.clip_ids import clip_ids
 from musicgen_lora.dataset.encoding import UnencodedClips
-from musicgen_lora.dataset.metadata import Clip, Clips, load_dataset, split_rows
+from musicgen_lora.dataset.metadata import Clip, Clips, load_dataset, parts_sentence, split_rows
 from musicgen_lora.dataset.packed import PackedTokens, write_packed
 from musicgen_lora.dataset.remote import tokenise_remote
 from musicgen_lora.dataset.shard_tasks import encode_by
@@ -62,6 +62,8 @@ def tokenise_dataset(settings: TokeniseSettings) -> Path:
         f"{count(n_new, 'clip')} encoded, {len(clips) - n_new} were there; "
         f"{count(len(clips), 'clip')}, {codes.n_frames.sum()} frames: {folder}"
     )
+    if parts := parts_sentence(clips):
+        console.print(parts)
     if settings.pack is not None:
         packed = pack_clips(clips, codes, model)
         write_packed(settings.pack, packed)

@@ -14,7 +14,7 @@ from musicgen_lora.console import progress, working
 from musicgen_lora.dataset.batches import ClipDataset, WindowSampler, fixed_windows
 from musicgen_lora.dataset.clip_ids import clip_ids
 from musicgen_lora.dataset.melodies import open_melodies
-from musicgen_lora.dataset.metadata import Clip, Clips, split_rows
+from musicgen_lora.dataset.metadata import Clip, Clips, parts_sentence, split_rows
 from musicgen_lora.dataset.scoring import Windows
 from musicgen_lora.dataset.tokens import TokenStore, open_tokens, tokenise_clips
 from musicgen_lora.errors import UserError
@@ -138,6 +138,8 @@ def _split(
         f"{count(len(train), 'clip')} to train on, {len(held_out)} held out "
         f"({count(n_sources, 'source')})."
     )
+    if parts := parts_sentence(clips):
+        console.print(parts)
     if not len(held_out):
         console.print(
             "Too few sources to hold any out: nothing can be validated, and the last "
