@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from musicgen_lora.audio.files import read_audio, write_wav
-from musicgen_lora.config import EMBEDDED_NAME
+from musicgen_lora.config import EMBEDDED_NAME, GenerateSettings
 from musicgen_lora.dataset.bar_lines import stated_bar_lines
 from musicgen_lora.dataset.clip_ids import clip_ids
 from musicgen_lora.dataset.metadata import Clip, load_dataset
@@ -30,13 +30,15 @@ from musicgen_lora.evaluation.decisions.statistics import paired_bootstrap
 from musicgen_lora.generation.decoding.decode import generate_codes
 from musicgen_lora.generation.decoding.decoder import Decoder
 from musicgen_lora.generation.decoding.request import Conditions, Request
-from musicgen_lora.generation.decoding.sampling import GREEDY, Sampling
+from musicgen_lora.generation.decoding.sampling import GREEDY, sampling_of
 from musicgen_lora.listening.descriptors import describe
 from musicgen_lora.listening.pitch.key import estimate_key
+from musicgen_lora.model.lora.mixture import Mixture, read_part
 from musicgen_lora.model.musicgen import MusicGen
 from pretraining.base.beat_figures import bar_repetition, beat_figures, tempo_share, tempos
 from pretraining.base.facts import clip_flags, stated_tempo
 from pretraining.base.losses import loss_figures
+from pretraining.base.probe import probe_figures
 from pretraining.paths import WORK
 
 DURATION_S, LONG_S = 10.0, 30.0
@@ -76,7 +78,7 @@ MEASURES = {
     "energy": ("onset_rate_hz",),
 }
 SEEDS_EACH = 4
-PARTS = ("loss", "tempo", "tempo_808", "continuation", "words", "key", "speed")
+PARTS = ("loss", "probe", "tempo", "tempo_808", "continuation", "words", "key", "speed")
 
 
 def play(
@@ -86,8 +88,8 @@ def play(
     folder: Path | None = None,
     duration_s: float = DURATION_S,
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Codes `[K, T]` and waveforms `[C, N]` of prompts, guidance 3; written to `folder` where there
-    is one."""
+    """Codes `[K, T]` and waveforms `[C, N]` of prompts, drawn as the base advises; written to
+    `folder` where there is one."""
     decoder, codes = Decoder(model), []
     for start in range(0, len(prompts), BATCH):
         some = list(prompts[start : start + BATCH])
@@ -99,7 +101,7 @@ def play(
                 Conditions(states, mask, bars=bars),
                 n_frames=model.shape.frames(duration_s),
                 seeds=range(seed + start, seed + start + len(some)),
-                sampling=Sampling(),
+                sampling=sampling_of(GenerateSettings(), model.facts),
             ),
         )
         codes.extend(played.numpy())
@@ -206,8 +208,8 @@ def codes_of(clips: Sequence[Clip], model: MusicGen, data_dir: Path) -> list[np.
 
 def continuation_figures(model: MusicGen, data_dir: Path, n_prompts: int) -> dict[str, Any]:
     """Whether the model goes on with a beat that it hears: the first half of held-out recordings is
-    given, and what is measured is the second half that it plays, at a temperature of 1 and with the
-    likeliest token each time."""
+    given, and what is measured is the second half that it plays, drawn as the base advises and with
+    the likeliest token each time."""
     clips = clips_at_a_tempo(data_dir)[:n_prompts]
     wanted = [float(clip.fields["bpm"]) for clip in clips]
     shape, recorded = model.shape, codes_of(clips, model, data_dir)
@@ -216,7 +218,8 @@ def continuation_figures(model: MusicGen, data_dir: Path, n_prompts: int) -> dic
     given = torch.from_numpy(np.stack([c[:, :n_given] for c in recorded]).astype(np.int64))
     states, mask = model.text.batch([clip.texts[0] for clip in clips])
     figures: dict[str, Any] = {"n_clips": len(clips)}
-    for name, sampling in (("sampled", Sampling()), ("greedy", GREEDY)):
+    drawn = sampling_of(GenerateSettings(), model.facts)
+    for name, sampling in (("sampled", drawn), ("greedy", GREEDY)):
         codes = generate_codes(
             model,
             Request(
@@ -304,6 +307,7 @@ def speed_figures(model: MusicGen) -> dict[str, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--model_path", default=EMBEDDED_NAME)
+    parser.add_argument("--lora_model_path", type=Path, help="play with this adapter")
     parser.add_argument("--corpus", type=Path, default=WORK / "corpus")
     parser.add_argument("--beats_808", type=Path, default=WORK / "codec_808")
     parser.add_argument("--out", type=Path, default=WORK / "base_check")
@@ -313,6 +317,7 @@ def main() -> None:
     model = MusicGen.load(options.model_path)
     measures = {
         "loss": lambda: loss_figures(model, options.corpus, options.beats_808),
+        "probe": lambda: probe_figures(model, options.corpus, options.beats_808),
         "tempo": lambda: tempo_figures(
             model, options.corpus, options.n_prompts, options.out / "tempo"
         ),
@@ -325,7 +330,9 @@ def main() -> None:
         "speed": lambda: speed_figures(model),
     }
     options.out.mkdir(parents=True, exist_ok=True)
-    figures = {name: measures[name]() for name in options.only}
+    parts = [read_part(model, options.lora_model_path)] if options.lora_model_path else []
+    with Mixture(model, parts).on():
+        figures = {name: measures[name]() for name in options.only}
     print(json.dumps(figures, indent=2))
     path = options.out / "check_base.json"
     path.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")

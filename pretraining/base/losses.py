@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from musicgen_lora.dataset.bar_lines import bar_lines
 from musicgen_lora.dataset.batches import Window, fixed_windows
 from musicgen_lora.dataset.clip_ids import clip_ids
 from musicgen_lora.dataset.metadata import Clip, load_dataset
@@ -32,9 +33,8 @@ COUNTED_EACH = 10
 def loss_figures(model: MusicGen, data_dir: Path, beats_808: Path) -> dict[str, Any]:
     """Held-out loss per codebook, beside what counting the tokens of the training clips gives."""
     clips = load_dataset(data_dir)
-    # The package's codec, rounded to fp16, has no tokens yet where the training's has.
-    counted_clips = [clip for clip in clips if clip.split == "train"][::COUNTED_EACH]
-    train = tokenise_clips(counted_clips, clip_ids(counted_clips, data_dir), model, data_dir)
+    counted = counted_clips(clips)
+    train = tokenise_clips(counted, clip_ids(counted, data_dir), model, data_dir)
     log_p = unigram(train, model.shape.special)
     held = [clip for clip in clips if clip.split == "validation"]
     sets = {
@@ -67,6 +67,12 @@ def loss_figures(model: MusicGen, data_dir: Path, beats_808: Path) -> dict[str, 
     return figures
 
 
+def counted_clips(clips: Sequence[Clip]) -> list[Clip]:
+    """Those of the training clips that are counted: the package's codec, rounded to fp16, has no
+    tokens yet where the training's has."""
+    return [clip for clip in clips if clip.split == "train"][::COUNTED_EACH]
+
+
 def tempo_effect(model: MusicGen, clips: Sequence[Clip], data_dir: Path) -> dict[str, Any]:
     """As `caption_effect`, over `TEMPO_FRAMES` from the first bar line on, of captions in which the
     tempo alone is the next clip's."""
@@ -76,7 +82,7 @@ def tempo_effect(model: MusicGen, clips: Sequence[Clip], data_dir: Path) -> dict
     codes = tokenise_clips(stated, clip_ids(stated, data_dir), model, data_dir)
     own, misled = [], []
     for number, (clip, next_bpm) in enumerate(zip(stated, known[1:] + known[:1], strict=True)):
-        start = round(clip.fields["first_bar_s"] * model.shape.frame_rate)
+        start = round(bar_lines(clip, model.shape.frame_rate)[0])
         cut = np.asarray(codes[number][start : start + TEMPO_FRAMES])
         own.append(Window(cut, clip.texts[0]))
         misled.append(Window(cut, with_tempo(clip.texts[0], next_bpm)))
