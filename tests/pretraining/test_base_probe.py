@@ -47,12 +47,10 @@ def test_a_layer_that_shows_the_phase_is_found_and_those_before_it_are_not(
     layers = base.hf.decoder.model.decoder.layers
     shown_now: list[torch.Tensor] = []
 
-    def show(module: object, given: object, out: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor]:
-        hidden = out[0] if isinstance(out, tuple) else out
+    def show(module: object, given: object, hidden: torch.Tensor) -> torch.Tensor:
         signal = torch.zeros_like(hidden)
-        phase = shown_now.pop(0)
-        signal[:, : probe.N_FRAMES, :2] = 5.0 * phase
-        return (hidden + signal,) if isinstance(out, tuple) else hidden + signal
+        signal[:, : probe.N_FRAMES, :2] = 5.0 * shown_now.pop(0)
+        return hidden + signal
 
     layers[-1].register_forward_hook(show)
 
