@@ -154,7 +154,7 @@ def play_codes(
     prompts = [prompt for prompt, _ in rows]
     bars = [stated_bar_lines(prompt, model.shape.frame_rate) for prompt in prompts]
     request = Request(
-        Conditions(*model.text.each_alone(prompts), bars=bars),
+        Conditions(model.text.each_alone(prompts), bars=bars),
         n_frames=playing.n_frames,
         seeds=[seed for _, seed in rows],
         sampling=playing.sampling,

@@ -216,8 +216,8 @@ class Player:
                 for number in range(1 + len(length.changes))
             ]
         return [
-            (begin, Conditions(states, mask, melodies, negative, lines))
-            for begin, (states, mask), lines in zip((0, *length.changes), texts, bars, strict=True)
+            (begin, Conditions(text, melodies, negative, lines))
+            for begin, text, lines in zip((0, *length.changes), texts, bars, strict=True)
         ]
 
     def _decoded(self, codes: torch.Tensor) -> np.ndarray:

@@ -95,7 +95,7 @@ def make_previews(
     codes = generate_codes(
         model,
         Request(
-            Conditions(*model.text.batch(prompts), bars=bars),
+            Conditions(model.text.batch(prompts), bars=bars),
             n_frames=model.shape.frames(duration_s),
             seeds=[seed + index for index in range(len(prompts))],
         ),

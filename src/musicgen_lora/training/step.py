@@ -128,10 +128,10 @@ def _accumulate(learner: Learner, batches: Sequence[Batch], totals: torch.Tensor
     shares = weights / weights.sum()
     means = torch.zeros(n_codebooks, device=device)
     for batch in batches:
-        states, mask = model.text_states(batch.captions)
+        text = model.encode_text(batch.captions)
         with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
             sums, _ = model.losses(
-                batch.codes.to(device), batch.n_frames.to(device), states, mask, batch.melodies
+                batch.codes.to(device), batch.n_frames.to(device), text, batch.melodies
             )
         codebooks = sums.sum(0) / totals
         loss = (codebooks * shares).sum()

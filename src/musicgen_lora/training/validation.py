@@ -125,12 +125,10 @@ def _batch_effect(
     of a logit."""
     batch = collate(windows)
     codes = batch.codes.to(model.device)
-    conditions = model.text_states(batch.captions)
-    with_adapter = model.logits(codes, *conditions, batch.melodies)
+    with_adapter = model.logits(codes, model.encode_text(batch.captions), batch.melodies)
     with base_alone():
-        # Anew: the adapter may be on the text encoder.
-        conditions = model.text_states(batch.captions)
-        without = model.logits(codes, *conditions, batch.melodies)
+        # The text anew: the adapter may be on the text encoder.
+        without = model.logits(codes, model.encode_text(batch.captions), batch.melodies)
     total, n_tokens, largest = 0.0, 0, 0.0
     n_predicted = model.delays.n_predicted(batch.n_frames)
     frames = torch.arange(codes.shape[-1])

@@ -54,10 +54,10 @@ def learn(model: MusicGen, codes: list[np.ndarray], n_steps: int) -> Any:
     weights = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=1e-2)
     batch = torch.from_numpy(np.stack([own.T for own in codes]).astype(np.int64))
-    states, mask = model.text.batch(["808 beat"] * len(codes))
+    texts = model.text.batch(["808 beat"] * len(codes))
     lengths = torch.full((len(codes),), N_FRAMES)
     for _ in range(n_steps):
-        sums, counts = model.losses(batch, lengths, states, mask)
+        sums, counts = model.losses(batch, lengths, texts)
         optimizer.zero_grad()
         (sums.sum() / counts.sum()).backward()
         optimizer.step()

@@ -170,7 +170,7 @@ def _shares(
                 given = torch.from_numpy(np.stack([codes[index][:, :n_given] for index in batch]))
                 texts = voice.model.text.each_alone([captions[index] for index in batch])
                 seeds = [0] * len(batch)
-                request = Request(Conditions(*texts), n_frames, seeds, GREEDY, given)
+                request = Request(Conditions(texts), n_frames, seeds, GREEDY, given)
                 made = generate_codes(decoder, request).numpy()
                 fresh = {
                     keys[index]: {"codes": own.astype(np.int32)}
