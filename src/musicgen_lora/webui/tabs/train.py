@@ -10,7 +10,7 @@ import gradio as gr
 from musicgen_lora.errors import UserError
 from musicgen_lora.webui.forms import Setting, changed, form_of
 from musicgen_lora.webui.kept import Kept, wanted
-from musicgen_lora.webui.page import PRIVATE, Page, chosen
+from musicgen_lora.webui.page import PRIVATE, Page, chosen, side_by_side
 from musicgen_lora.webui.safety import folders_of, new_name
 from musicgen_lora.webui.tabs import run, trial
 from musicgen_lora.webui.tabs.trial import PRESETS
@@ -19,11 +19,7 @@ from musicgen_lora.webui.workspace import BASES, choices
 
 def build(page: Page) -> None:
     """Builds the tab."""
-    with gr.Row():
-        with gr.Column(scale=1, min_width=300):
-            _build_start(page)
-        with gr.Column(scale=2, min_width=300):
-            run.build(page)
+    side_by_side(page, _build_start, run.build)
 
 
 def _build_start(page: Page) -> None:
