@@ -70,7 +70,6 @@ def measure_variant(
 
     Args:
         session: what all variants have in common.
-        voice: the variant.
         name: of the variant; of its folder.
         base: clips of the base; None without a comparison.
     """

@@ -230,8 +230,6 @@ class MusicGen:
         that it carries keeps its own precision.
 
         Args:
-            device: where it goes.
-            precision: that it computes in.
             trained: the weights themselves are trained, and stay in fp32; only a frozen base is
                 held in less.
         """

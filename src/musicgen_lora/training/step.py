@@ -34,8 +34,6 @@ class Learner:
 
     Args:
         model: holds the parameters, and gives the conditions.
-        parameters: that are trained.
-        optimizers: over them.
         max_grad_norm: gradients are clipped to it.
         scaler: for fp16, else None.
         codebook_weights: K weights of the codebooks in the gradient, relative to each other; the

@@ -28,8 +28,6 @@ def held_out_losses(
     """Loss of each codebook over all windows, in nats, each process reading its share of them.
 
     Args:
-        model: in eval mode.
-        windows: to predict.
         batch_size: windows that go through the model together.
         on_step: told how far it is.
         sharded: each process has a part of the weights only: all must run the model equally often.
@@ -77,7 +75,6 @@ def adapter_effect(
     Args:
         base_alone: a context that switches it off.
         model: that carries it.
-        windows: to predict.
         batch_size: windows that go through the model together; halved where memory runs out.
 
     Returns:

@@ -38,8 +38,6 @@ class Page:
     """The page in one language.
 
     Args:
-        workspace: its folders.
-        words: its language.
         timer: ticks every few seconds while the page is open.
         uploads: where Gradio puts files that a browser sends.
         watches: what it looks at by itself.

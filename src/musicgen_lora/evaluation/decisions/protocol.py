@@ -48,7 +48,6 @@ def descriptor_distances(
         reference: of held-out audio, a source each; None where there is none.
         anchors: descriptors of other clips, by name, such as other music.
         why_none: there is no held-out audio.
-        seed: of the interval.
 
     Returns:
         `base` and `adapter`, a value a clip; `reference`, each source's distance to the others,

@@ -61,7 +61,6 @@ def measure_captions(
         codes: of them; None where there are none.
         trained: clips that the adapter was trained on; their captions are those of the dataset.
         batch_size: windows that go through the model together.
-        seed: of the intervals.
         on_step: told how many windows are scored, and of how many.
     """
     if codes is None:
@@ -143,7 +142,6 @@ def judge_captions(
             E others'; NaN where a clip has fewer.
         adapter: of the same clips.
         trained: `[1 + E, m]`, the adapter's of training clips; None where there are none.
-        seed: of the intervals.
 
     Returns:
         `held_out`, the gains of `base` and `adapter`, each with `exchange`, what the first of the

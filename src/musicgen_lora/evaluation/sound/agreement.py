@@ -27,11 +27,8 @@ def measure_agreement(
 
     Args:
         listener: the CLAP; None where none was given.
-        prompts: of the clips.
         base: its clips; None without a comparison.
-        adapter: its clips.
         references: held-out clips, which may be none, and anchors.
-        seed: of the interval.
 
     Returns:
         `base`, `adapter` and `reference`, a value a clip, None where there are none; `others`, the

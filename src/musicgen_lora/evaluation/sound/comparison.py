@@ -21,11 +21,9 @@ class Descriptor:
 
     Args:
         name: as `describe` has it.
-        label: for people.
         unit: of the shown number.
         scale: the shown number is this times the descriptor.
         digits: after the point.
-        meaning: a short explanation.
         least: distance of base and held-out audio, in the descriptor's own unit, below which
             the base counts as there already: about what is barely heard. None where "moved
             towards the held-out audio" means nothing.
@@ -105,7 +103,6 @@ def compare_descriptors(
         adapter: of the adapter's clips, the same prompts.
         reference: of held-out audio, a source each; None where there is none.
         anchors: of clips between which the others are read, by name.
-        seed: of the intervals.
 
     Returns:
         `name`; `base`, `adapter` and `reference`, each None or `{"mean", "sd", "n"}` over the

@@ -32,7 +32,6 @@ def compare_damage(
         base: its clips; None without a comparison.
         adapter: its clips, the same prompts.
         references: held-out clips, which may be none, and anchors.
-        seed: of the intervals.
 
     Returns:
         Of each measure of `Damage`: for `base`, `adapter` and `reference` None or the mean over

@@ -67,7 +67,6 @@ def measure_continuations(
         trained: clips that it was trained on.
         held_out: clips that it was not trained on.
         others: codes `[T, K]` of other music.
-        seed: of the permutations.
         on_step: told how many clips are done, and of how many.
     """
     if trained.codes is None:
@@ -189,9 +188,7 @@ class TrainedSounds:
     """Training clips as the codec plays them, as it plays all others.
 
     Args:
-        trained: the clips.
         model: its codec plays.
-        duration_s: of each.
     """
 
     trained: Trained
@@ -235,7 +232,6 @@ def find_nearest(
         sounds: clips that it was trained on.
         references: held-out clips, the null, and anchors.
         base: clips of the base, which knows none of them.
-        output_dir: of the report.
         folder: where in it the clips go.
     """
     trained = sounds.trained

@@ -131,9 +131,7 @@ def measure_obedience(
     """The report's `obedience`.
 
     Args:
-        prompts: of the clips.
         base: its clips; None without a comparison.
-        adapter: its clips.
         references: held-out clips, which are what their captions say: what is missed in them is
             the hearing's fault; and anchors.
 

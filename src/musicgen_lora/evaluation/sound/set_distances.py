@@ -52,7 +52,6 @@ def compare_sets(
         adapter: its clips, the same prompts.
         references: held-out audio and anchors.
         why_none: there is no held-out audio.
-        seed: of resamples and splits.
 
     Returns:
         `computed`, `why`, `primary`, and `embeddings`, a row each: see docs/evaluation.md.

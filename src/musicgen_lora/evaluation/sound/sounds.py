@@ -25,10 +25,8 @@ class Hearing:
     Args:
         embeddings: in the order in which they are told.
         listener: the CLAP, if there is one.
-        prompts: of the clips.
         references: held-out clips and anchors.
         why_none: there are no held-out clips.
-        seed: of intervals and resamples.
     """
 
     embeddings: Sequence[Embedding]
@@ -48,7 +46,6 @@ def compare_sounds(
     Args:
         hearing: what clips are compared by.
         base: its clips, a prompt each; None without a comparison.
-        adapter: its clips.
     """
     references, why_none, seed = hearing.references, hearing.why_none, hearing.seed
     reference: dict[str, Any] = {"computed": False, "why": why_none, "descriptors": []}

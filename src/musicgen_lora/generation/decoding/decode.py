@@ -96,7 +96,6 @@ def generate_codes(
     Args:
         model: in eval mode, with or without an adapter; it stays as it is. A `Decoder` of it spares
             taking its weights over again, where there are several batches.
-        request: the clips.
         on_step: called with (steps done, steps in all).
 
     Returns:
@@ -117,8 +116,7 @@ def play_frames(
 ) -> Iterator[torch.Tensor]:
     """Codes `[B, K, n]`, part after part as they are made: the prompt first, if there is one, then
     `chunk` frames at a time, or a window's. Where conditions change a window ends, and what was
-    played so far is read anew, by the new ones. See `generate_codes` for the rest.
-    """
+    played so far is read anew, by the new ones. See `generate_codes` for the rest."""
     base, shape, n_frames = decoder.base, decoder.shape, request.n_frames
     noise = Noise(request.seeds, (shape.n_codebooks, shape.special))
     played = _Played(request, shape.n_codebooks)
@@ -175,12 +173,7 @@ def _next_span(known: torch.Tensor, lines: Lines, until: int, base: MusicGen) ->
 
 
 class _Played:
-    """Clips as far as they are played, each as far as it has come.
-
-    Args:
-        request: that asks for them.
-        n_codebooks: K.
-    """
+    """Clips as far as they are played, each as far as it has come."""
 
     def __init__(self, request: Request, n_codebooks: int) -> None:
         given = request.prompt_codes

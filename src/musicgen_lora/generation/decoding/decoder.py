@@ -314,8 +314,6 @@ class Playing:
     """A window of B clips that is being decoded.
 
     Args:
-        decoder: the weights.
-        conditions: of the clips.
         given: of each clip `[K, P]`, the columns of the delayed sequence that are read before the
             first step.
         n_steps: columns that are read in all.

@@ -80,7 +80,6 @@ class Request:
         conditions: what they are to be like, or how that changes.
         n_frames: T, codec frames of each clip; more than a window's go on in windows.
         seeds: B of them.
-        sampling: how tokens are drawn.
         prompt_codes: `[B, K, P]` with P < T, what the clips begin with; None begins from nothing.
     """
 
@@ -132,7 +131,6 @@ class WindowRequest:
     Args:
         conditions: what it is to be like.
         spans: what it plays of each.
-        sampling: how tokens are drawn.
         n_whole: frames of the whole clips, by which guidance changes; None is those of the spans.
     """
 

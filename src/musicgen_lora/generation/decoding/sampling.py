@@ -121,7 +121,6 @@ class Noise:
     models that nearly agree draw nearly the same from one seed.
 
     Args:
-        seeds: of the clips.
         shape: codebooks and tokens.
     """
 
@@ -184,7 +183,6 @@ def sample(logits: torch.Tensor, sampling: Sampling, noise: torch.Tensor | None)
 
     Args:
         logits: `[B, K, V]`, guided where they are.
-        sampling: how.
         noise: u, `[B, K, V]`, from `Noise`; a greedy choice needs none.
 
     Returns:

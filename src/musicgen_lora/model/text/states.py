@@ -50,7 +50,6 @@ class TextStates:
 
     Args:
         model: its text encoder is used.
-        tokenizer: that belongs to it.
     """
 
     def __init__(

@@ -30,10 +30,8 @@ class DeviceData:
     """Codes of all clips and states of all captions, on the device.
 
     Args:
-        tokens: of the dataset.
         text: encodes the captions, which frees the steps of the text encoder.
         n_frames: T, frames of a batch's windows; shorter ones are masked.
-        device: where it goes.
 
     Raises:
         UserError: the text states would not fit.
@@ -85,8 +83,7 @@ def _table(captions: Sequence[str], text: TextStates, device: torch.device) -> E
 def with_wrong_tokens(codes: torch.Tensor, seeds: torch.Tensor, most: float) -> torch.Tensor:
     """Codes `[B, K, T]` in which a share of the tokens are those of another moment of the same
     window, as a model's own are when it plays: the share is drawn for each window, from 0 to
-    `most`. A function of the windows' seeds `[B]`, computed where the codes lie.
-    """
+    `most`. A function of the windows' seeds `[B]`, computed where the codes lie."""
     n_codebooks, n_frames = codes.shape[1:]
     places = torch.arange(n_codebooks * n_frames, device=codes.device).view(n_codebooks, n_frames)
     share = most * _uniform(seeds)[:, None, None]
@@ -153,7 +150,6 @@ class CapturedGradients:
         """One batch of a step.
 
         Args:
-            draw: its windows.
             totals: `[K]`, predicted frames of each codebook in all batches of the step.
         """
         if self._replay is None:

@@ -74,7 +74,6 @@ class Preparing:
     """What is asked of the `prepare` command.
 
     Args:
-        page: that asks.
         form: of the settings behind "advanced".
     """
 

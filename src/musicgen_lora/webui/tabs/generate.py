@@ -202,7 +202,6 @@ class Form:
     """What is asked of the `generate` command.
 
     Args:
-        page: that asks.
         form: of the settings, those of `FRONT` first.
         plain: components of prompt, seconds, variations, seed, lock, and those of `FRONT`.
         recording: fields of a clip that is taken up; None where there are none.
@@ -225,7 +224,6 @@ class Form:
         """Starts the jobs of a prompt.
 
         Args:
-            text: the prompt.
             rest: id of the adapter's run or `BASE_ONLY`, its strength, both of a second one, the
                 base that plays without any, whether an adapter's base plays as well, seconds,
                 variations, seed, whether it stays, the form's values, and those of the recording.

@@ -65,7 +65,6 @@ class Starting:
     """What is asked of the `train` command.
 
     Args:
-        page: that asks.
         form: of the settings behind "advanced".
     """
 
@@ -73,14 +72,7 @@ class Starting:
         self._page, self._work, self._form = page, page.workspace, form
 
     def settings(self, data_id: Any, model: Any, how: Any, *values: Any) -> dict[str, Any]:
-        """Settings of a training, but for its folder.
-
-        Args:
-            data_id: id of the dataset.
-            model: name of the base.
-            how: a preset's name.
-            values: of the form.
-        """
+        """Settings of a training, but for its folder."""
         if how not in PRESETS:
             raise UserError("Choose how thorough it should be.")
         return {
