@@ -59,7 +59,7 @@ class Encoded:
     """Clips that were encoded, in the order of their shard.
 
     Args:
-        codes: of them, `[T, K]` uint16 each.
+        codes: `[T, K]` uint16 each.
         reasons: why others could not be, by their ids.
     """
 
@@ -87,7 +87,7 @@ class ShardPlan(Sequence[list[tuple[str, Clip]]]):
     """Clips that shards are to be made of, (id, clip) each, a shard's at a time.
 
     Args:
-        rows: of those that are to be encoded; of copies, one.
+        rows: of the clips to encode; of copies, one.
     """
 
     def __init__(self, clips: Sequence[Clip], ids: Sequence[str], rows: Sequence[int]) -> None:

@@ -50,7 +50,7 @@ class TokenStore(Sequence[np.ndarray]):
     """Codes of clips, `[T, K]` uint16 each, in the clips' order.
 
     Args:
-        index: of it, a row a clip, as `INDEX` has them.
+        index: a row a clip, as `INDEX` has them.
         n_codes: entries of a codebook, V.
     """
 

@@ -41,7 +41,6 @@ class PlayTask:
     """A batch to play.
 
     Args:
-        base_fingerprint: of it.
         adapter: folder of the one that is on; None is the base.
         identity: of the weights that both come to.
         playing: what the clips are like.

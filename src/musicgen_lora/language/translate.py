@@ -61,7 +61,6 @@ def joined(texts: Iterable[str], separator: str = ", ") -> str:
     """Texts in a row, each in the user's language.
 
     Args:
-        texts: of it.
         separator: the English one: ", ", "; " or " and ".
     """
     own = separator if chosen() == "en" else _SEPARATORS[separator]

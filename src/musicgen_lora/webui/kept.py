@@ -73,7 +73,7 @@ class Kept:
         """Tells which settings are changed, and takes them back when asked.
 
         Args:
-            fields: of them, in the same order.
+            fields: of the settings, in their order.
         """
         say = self._page.words
         told = gr.HTML(elem_id=f"{prefix}-changed")

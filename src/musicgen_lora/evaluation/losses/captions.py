@@ -58,7 +58,7 @@ def measure_captions(
     Args:
         sides: base and adapter.
         held_out: clips with their captions.
-        codes: of them; None where there are none.
+        codes: of the clips; None where there are none.
         trained: clips that the adapter was trained on; their captions are those of the dataset.
         batch_size: windows that go through the model together.
         on_step: told how many windows are scored, and of how many.

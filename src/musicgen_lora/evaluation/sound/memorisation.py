@@ -64,7 +64,6 @@ def measure_continuations(
 
     Args:
         sides: base and adapter.
-        trained: clips that it was trained on.
         held_out: clips that it was not trained on.
         others: codes `[T, K]` of other music.
         on_step: told how many clips are done, and of how many.
@@ -73,13 +72,8 @@ def measure_continuations(
         return {"computed": False, "why": trained.why_none}
     ours = _spaced(trained.clips, trained.codes, MAX_TRAINED)
     theirs = _spaced(*held_out, MAX_HELD_OUT)
-    lengths = [len(codes) for _, codes in (*ours, *theirs)]
     rate = sides[BASE].model.shape.frame_rate
-    # One length for all; the shortest clips are left out rather than shorten all.
-    n_frames = min(
-        round((GIVEN_S + MADE_S) * rate), int(np.quantile(lengths, 0.25, method="lower"))
-    )
-    n_given = round(n_frames * GIVEN_S / (GIVEN_S + MADE_S))
+    n_given, n_frames = _lengths([len(codes) for _, codes in (*ours, *theirs)], rate)
     if n_frames - n_given < FEWEST_MADE:
         return {"computed": False, "why": "the clips are too short to be gone on with"}
     ours, theirs = ([one for one in side if len(one[1]) >= n_frames] for side in (ours, theirs))
@@ -116,6 +110,14 @@ def measure_continuations(
         "given_s": n_given / rate,
         "made_s": (n_frames - n_given) / rate,
     }
+
+
+def _lengths(lengths: Sequence[int], rate: float) -> tuple[int, int]:
+    """Frames that are given, and frames with those that are made: one length for all, for which
+    the shortest clips are left out rather than shorten all."""
+    whole_s = GIVEN_S + MADE_S
+    n_frames = min(round(whole_s * rate), int(np.quantile(lengths, 0.25, method="lower")))
+    return round(n_frames * GIVEN_S / whole_s), n_frames
 
 
 def _chance(
@@ -206,6 +208,10 @@ class TrainedSounds:
         rows = [[similarity(own.fingerprint, one) for one in self.prints] for own in heard]
         return np.array(rows).reshape(len(heard), len(self.prints))
 
+    def write(self, place: int, path: Path) -> None:
+        """Writes the beginning of a clip as a WAV file."""
+        write_wav(path, self.play(place), self.model.shape.sample_rate)
+
     def play(self, place: int) -> np.ndarray:
         """The beginning of a clip: `[C, N]`."""
         assert self.trained.codes is not None
@@ -232,7 +238,7 @@ def find_nearest(
         sounds: clips that it was trained on.
         references: held-out clips, the null, and anchors.
         base: clips of the base, which knows none of them.
-        folder: where in it the clips go.
+        folder: where the clips go in `output_dir`.
     """
     trained = sounds.trained
     if trained.codes is None:
@@ -245,8 +251,7 @@ def find_nearest(
     anchors = _likeness_anchors(sounds, references, base)
     # Of a copy that went through the codec, as all clips here.
     copy = anchors["recorded"]["median"] or 1.0
-    median = float(np.median(null.max(axis=1)))
-    highest = float(null.max())
+    median, highest = float(np.median(null.max(axis=1))), float(null.max())
     clips = [
         {
             "trained": trained.clips[one.place].name,
@@ -261,10 +266,8 @@ def find_nearest(
     ]
     closest = sorted(range(len(found)), key=lambda index: -found[index].similarity)
     for index in closest[:N_HEARD]:
-        name = f"{folder}/{index + 1:02d}.wav"
-        waveform = sounds.play(found[index].place)
-        write_wav(output_dir / name, waveform, sounds.model.shape.sample_rate)
-        clips[index]["audio"] = name
+        clips[index]["audio"] = name = f"{folder}/{index + 1:02d}.wav"
+        sounds.write(found[index].place, output_dir / name)
     return {
         "computed": True,
         "why": "",

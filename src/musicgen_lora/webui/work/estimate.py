@@ -70,7 +70,7 @@ class Trial:
         """Steps of a training on the same clips.
 
         Args:
-            settings: of it, as YAML has them; what isn't there is the default.
+            settings: as YAML has them; what isn't there is the default.
         """
         plain = TrainSettings(**settings)
         per_step = plain.batch_size * plain.gradient_accumulation_steps
