@@ -151,7 +151,7 @@ class ClipDataset(Dataset[Window]):
         codes = self._codes[index][start : start + n_frames]
         melody = None
         if self._melodies is not None:
-            melody = self._melodies.of(clip, start, len(codes))
+            melody = self._melodies.window(clip, start, len(codes))
             if draw.drops_melody:
                 melody = np.zeros_like(melody)
         caption = None if draw.caption is None else clip.texts[draw.caption]
@@ -215,7 +215,7 @@ def fixed_windows(
     for row, place in _spread(counts, max_windows):
         start = place * max_frames
         clip, window = clips[row], codes[row][start : start + max_frames]
-        melody = None if melodies is None else melodies.of(clip, start, len(window))
+        melody = None if melodies is None else melodies.window(clip, start, len(window))
         windows.append(Window(window, clip.texts[0], clip.source, melody))
     return windows
 

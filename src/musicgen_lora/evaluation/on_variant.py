@@ -49,7 +49,7 @@ def play(session: Session, voice: Voice, name: str) -> Performance:
     folder = session.folder / "audio" / name
     with working(session.console, f"hearing the clips of {name}"):
         # What clips of other styles are heard for is their spectrum.
-        ears = [session.ear] * n_asked + [session.ear.of_spectra] * (len(prompts) - n_asked)
+        ears = [session.ear] * n_asked + [session.ear.spectra_alone] * (len(prompts) - n_asked)
         paths, heard = write_clips(session.model, ears, codes, prompts, folder)
     entries = [
         own.played(path.relative_to(session.folder).as_posix())
@@ -57,9 +57,9 @@ def play(session: Session, voice: Voice, name: str) -> Performance:
     ]
     played, n_played = Played(codes, heard, entries), n_asked + n_off_style
     return Performance(
-        asked=played.of(slice(n_asked)),
-        off_style=played.of(slice(n_asked, n_played)),
-        again=played.of(slice(n_played, None)),
+        asked=played.part(slice(n_asked)),
+        off_style=played.part(slice(n_asked, n_played)),
+        again=played.part(slice(n_played, None)),
     )
 
 

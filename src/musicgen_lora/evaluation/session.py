@@ -95,7 +95,7 @@ class Played:
     entries: Sequence[Any]
     """What report.json says of each clip."""
 
-    def of(self, rows: slice) -> Played:
+    def part(self, rows: slice) -> Played:
         """Some of them."""
         return Played(self.codes[rows], self.heard[rows], self.entries[rows])
 

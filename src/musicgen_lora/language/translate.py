@@ -71,7 +71,7 @@ def gettext(message: str) -> str:
     """A page's message; for jinja."""
     if chosen() == "en":
         return message
-    said = _of(chosen()).texts.get(catalogue.of_gettext(message))
+    said = _of(chosen()).texts.get(catalogue.from_gettext(message))
     return catalogue.to_gettext(said) if said else message
 
 

@@ -227,7 +227,7 @@ def test_rows_of_conditions_are_those_of_their_clips(band: Band) -> None:
         melodies=torch.arange(6).view(3, 2),
         negative=band.base.text.batch([None, "minor", None]),
     )
-    some = all_of.chosen([2, 0])
+    some = all_of.rows([2, 0])
     for row, clip in enumerate((2, 0)):
         for own, its in zip(some.text.alone(row), all_of.text.alone(clip), strict=True):
             np.testing.assert_array_equal(own, its)

@@ -114,7 +114,7 @@ def _beginnings(
     windows = []
     for row in (rows[spot] for spot in spots.tolist()):
         clip, own = clips[row], codes[row][:n_frames]
-        melody = None if melodies is None else melodies.of(clip, 0, len(own))
+        melody = None if melodies is None else melodies.window(clip, 0, len(own))
         windows.append(Window(own, clip.texts[0], clip.source, melody))
     return windows
 

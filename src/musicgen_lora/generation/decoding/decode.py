@@ -135,7 +135,7 @@ def play_frames(
                 request.sampling,
                 n_frames,
             )
-            part = window_kind(decoder)(decoder, asked, noise.of(clips))
+            part = window_kind(decoder)(decoder, asked, noise.rows(clips))
             played.begin(clips, part)
             while part.step < part.n_steps:
                 part.advance()
@@ -160,7 +160,7 @@ def _together(
             groups.setdefault(until, []).append(clip)
             scenes[until] = conditions
     return [
-        (clips, scenes[until] if len(clips) == len(codes) else scenes[until].chosen(clips), until)
+        (clips, scenes[until] if len(clips) == len(codes) else scenes[until].rows(clips), until)
         for until, clips in groups.items()
     ]
 
@@ -180,7 +180,7 @@ class _Played:
         if given is None:
             given = torch.empty(len(request.seeds), n_codebooks, 0, dtype=torch.long)
         self.codes = list(given)
-        """Of each clip `[K, n]`, without what a window is playing."""
+        """Codes of each clip, `[K, n]`, without what a window is playing."""
         self.n_sent = 0
         """Frames of all clips that have been given away."""
         self._rows: dict[int, int] = {}

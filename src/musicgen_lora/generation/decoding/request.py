@@ -43,7 +43,7 @@ class Conditions:
         """Where the bars of a clip begin."""
         return self.bars[clip] if self.bars else UNKNOWN
 
-    def chosen(self, clips: Sequence[int]) -> Conditions:
+    def rows(self, clips: Sequence[int]) -> Conditions:
         """Those of some clips."""
         rows = torch.as_tensor(clips)
         return Conditions(

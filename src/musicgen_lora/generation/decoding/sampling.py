@@ -130,7 +130,7 @@ class Noise:
     def __init__(self, seeds: Sequence[int], shape: tuple[int, int]) -> None:
         self._clips = [_ClipNoise(seed, (self.STEPS, *shape)) for seed in seeds]
 
-    def of(self, clips: Sequence[int]) -> Noise:
+    def rows(self, clips: Sequence[int]) -> Noise:
         """That of some clips, which goes on with them: what is drawn from one is from both."""
         some = Noise((), (0, 0))
         some._clips = [self._clips[clip] for clip in clips]

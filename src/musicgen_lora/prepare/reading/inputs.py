@@ -117,7 +117,7 @@ def find_inputs(
         name = file.relative_to(input_dir).as_posix()
         try:
             name.encode()
-            stated = tuple(facts.of(file))
+            stated = tuple(facts.about(file))
             _check_parts(stated)
             digest = atomic.sha256_file(file)
         except UnicodeEncodeError:
