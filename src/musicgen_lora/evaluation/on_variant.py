@@ -9,6 +9,7 @@ import numpy as np
 
 from musicgen_lora.console import progress, working
 from musicgen_lora.dataset.scoring import Windows
+from musicgen_lora.evaluation.compared import Compared
 from musicgen_lora.evaluation.decisions.protocol import judge_primaries
 from musicgen_lora.evaluation.generations import play_prompts, write_clips
 from musicgen_lora.evaluation.losses.captions import measure_captions
@@ -80,23 +81,23 @@ def measure_variant(
         session, sides, others.windows, others.why_none, "loss on other styles, windows"
     )
     performance = play(session, voice, name)
-    before, own = None if base is None else base.asked, performance.asked
+    asked = Compared(None if base is None else base.asked, performance.asked)
     parts = {
         "loss": loss,
         "forgetting": forgetting,
-        **_sounds(session, before, own),
+        **_sounds(session, asked),
         "off_style": _off_style(session, base, performance),
-        **_on_trained(session, sides, loss, (before, own), name),
+        **_on_trained(session, sides, loss, asked, name),
     }
     parts = plain(parts)
     parts["primaries"] = plain(judge_primaries(parts, compared=session.compared))
-    return parts | {"played": own}
+    return parts | {"played": asked.adapter}
 
 
-def _sounds(session: Session, base: Played | None, own: Played) -> dict[str, Any]:
+def _sounds(session: Session, played: Compared[Played]) -> dict[str, Any]:
     """What compares clips by what is heard of them."""
     with working(session.console, "comparing sounds"):
-        return compare_sounds(session.hearing, None if base is None else base.heard, own.heard)
+        return compare_sounds(session.hearing, played.each(lambda own: own.heard))
 
 
 def _off_style(session: Session, base: Performance | None, own: Performance) -> dict[str, Any]:
@@ -153,12 +154,11 @@ def _on_trained(
     session: Session,
     sides: Sides,
     loss: Mapping[str, Any],
-    played: tuple[Played | None, Played],
+    played: Compared[Played],
     name: str,
 ) -> dict[str, Any]:
     """The report's `overfitting`, `memorisation` and `captions`, beside held-out figures, of what
     base and adapter played."""
-    base, own = played
     settings, held_out = session.settings, session.held_out
     trained = session.trained.trained
     with progress(session.console, "loss on training clips, windows") as on_step:
@@ -184,10 +184,9 @@ def _on_trained(
         )
     with working(session.console, "looking for the nearest training clips"):
         nearest = find_nearest(
-            own.heard,
+            played.each(lambda own: own.heard),
             session.trained,
             session.references,
-            base=None if base is None else base.heard,
             output_dir=session.folder,
             folder="audio/trained" if name == ALONE else f"audio/{name}/trained",
         )

@@ -16,6 +16,7 @@ import torch
 from musicgen_lora.audio.files import write_wav
 from musicgen_lora.dataset.metadata import Clip
 from musicgen_lora.dataset.scoring import OnStep
+from musicgen_lora.evaluation.compared import Compared
 from musicgen_lora.evaluation.measures.between import anchor_of, share_between
 from musicgen_lora.evaluation.measures.memory import (
     judge_continuations,
@@ -221,11 +222,10 @@ class TrainedSounds:
 
 
 def find_nearest(
-    made: Sequence[Heard],
+    made: Compared[Sequence[Heard]],
     sounds: TrainedSounds,
     references: References,
     *,
-    base: Sequence[Heard] | None = None,
     output_dir: Path,
     folder: str = "audio/trained",
 ) -> dict[str, Any]:
@@ -234,10 +234,9 @@ def find_nearest(
     to be heard.
 
     Args:
-        made: clips with the adapter.
+        made: clips of the adapter, and of the base, which knows none of the training clips.
         sounds: clips that it was trained on.
         references: held-out clips, the null, and anchors.
-        base: clips of the base, which knows none of them.
         folder: where the clips go in `output_dir`.
     """
     trained = sounds.trained
@@ -247,8 +246,8 @@ def find_nearest(
     if not held_out:
         return {"computed": False, "why": "there are no held-out clips to compare with"}
     null = sounds.likeness(held_out)
-    found = nearest_trained(sounds.likeness(made), null)
-    anchors = _likeness_anchors(sounds, references, base)
+    found = nearest_trained(sounds.likeness(made.adapter), null)
+    anchors = _likeness_anchors(sounds, references, made.base)
     # Of a copy that went through the codec, as all clips here.
     copy = anchors["recorded"]["median"] or 1.0
     median, highest = float(np.median(null.max(axis=1))), float(null.max())
@@ -271,7 +270,7 @@ def find_nearest(
     return {
         "computed": True,
         "why": "",
-        "n": len(made),
+        "n": len(made.adapter),
         "n_trained": len(sounds.prints),
         "n_trained_in_all": trained.n_all,
         "n_held_out": len(held_out),
