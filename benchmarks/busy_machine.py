@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from musicgen_lora.model.musicgen import MusicGen
+from musicgen_lora.model.text.states import EncodedText
 from musicgen_lora.runtime.threads import DECIDED_BY, bounded_spinning
 
 WAITS: dict[str, dict[str, str]] = {
@@ -76,8 +77,10 @@ def run_work(options: argparse.Namespace) -> dict[str, float]:
             MusicGen(model),
             Request(
                 Conditions(
-                    torch.randn(n_clips, 20, model.config.text_encoder.hidden_size),
-                    torch.ones(n_clips, 20, dtype=torch.long),
+                    EncodedText(
+                        torch.randn(n_clips, 20, model.config.text_encoder.hidden_size),
+                        torch.ones(n_clips, 20, dtype=torch.long),
+                    )
                 ),
                 n_frames=options.n_steps,
                 seeds=list(range(n_clips)),

@@ -49,7 +49,7 @@ from musicgen_lora.generation.decoding.request import Conditions, Request
 from musicgen_lora.generation.decoding.stream import stream_audio
 from musicgen_lora.given import EMBEDDED
 from musicgen_lora.model.musicgen import MusicGen
-from musicgen_lora.model.text.states import TextStates
+from musicgen_lora.model.text.states import EncodedText, TextStates
 
 Row = dict[str, Any]
 BYTES = {"fp32": 4, "bf16": 2, "int8": 1}
@@ -75,12 +75,12 @@ def intervals(marks: list[float]) -> list[float]:
     return steps[len(steps) // 4 :]
 
 
-def our_steps(decoder: Decoder, texts: tuple[torch.Tensor, torch.Tensor], n: int) -> list[float]:
+def our_steps(decoder: Decoder, texts: EncodedText, n: int) -> list[float]:
     """Milliseconds of n steps of ours."""
     marks: list[float] = []
     generate_codes(
         decoder,
-        Request(Conditions(*texts), n_frames=n, seeds=range(len(texts[0]))),
+        Request(Conditions(texts), n_frames=n, seeds=range(len(texts.mask))),
         on_step=lambda done, total: marks.append(time.perf_counter()),
     )
     return intervals(marks)
@@ -178,7 +178,7 @@ def spread(times: list[float]) -> Row:
 def length(model: Any, name: str, n_steps: int) -> Iterator[Row]:
     """A step far into a clip against one near its beginning, in turns."""
     text = TextStates(model, AutoTokenizer.from_pretrained(EMBEDDED))
-    conditions = Conditions(*text.batch([CAPTIONS[0]]))
+    conditions = Conditions(text.batch([CAPTIONS[0]]))
     for precision in PRECISIONS:
         decoder = Decoder(MusicGen(model), precision)
         column = torch.zeros(1, decoder.shape.n_codebooks, dtype=torch.long)
@@ -207,7 +207,7 @@ def memory_held(model: Any) -> Iterator[Row]:
     texts = text.batch([CAPTIONS[0]] * 2)
     for number in range(1, 101):
         generate_codes(
-            MusicGen(model), Request(Conditions(*texts), n_frames=30, seeds=[number, number + 1])
+            MusicGen(model), Request(Conditions(texts), n_frames=30, seeds=[number, number + 1])
         )
         if number in (10, 100):
             yield {"generations": number, "resident_mb": _resident_mb()}
@@ -244,7 +244,7 @@ def _loss_of(decoder: Decoder, text: TextStates, window: Any) -> float:
     codes = torch.from_numpy(window.codes.T.astype("int64"))[None]
     shape, n_frames = decoder.shape, codes.shape[-1]
     delayed = shape.delays.delay(codes, shape.special, n_frames + 1)
-    conditions = Conditions(*text.batch([window.caption]))
+    conditions = Conditions(text.batch([window.caption]))
     playing = Playing(decoder, conditions, codes[..., :0], n_frames, guided=False)
     sums = torch.zeros(shape.n_codebooks)
     for step in range(n_frames):
@@ -261,7 +261,7 @@ def first_sound(model: Any) -> Iterator[Row]:
     for seed in range(5):
         began = time.perf_counter()
         texts = TextStates(model, AutoTokenizer.from_pretrained(EMBEDDED)).batch([CAPTIONS[0]])
-        next(stream_audio(MusicGen(model), Request(Conditions(*texts), n_frames=500, seeds=[seed])))
+        next(stream_audio(MusicGen(model), Request(Conditions(texts), n_frames=500, seeds=[seed])))
         times.append(time.perf_counter() - began)
     yield {"seconds": statistics.median(times), "least": min(times)}
 

@@ -34,6 +34,7 @@ from musicgen_lora.beats.sequencer import Hit, step_time_s
 from musicgen_lora.cli import main as run
 from musicgen_lora.dataset.clip_ids import clip_ids
 from musicgen_lora.dataset.tokens import tokenise_clips
+from musicgen_lora.evaluation.compared import Compared
 from musicgen_lora.evaluation.decisions.protocol import descriptor_distances, judge_primaries
 from musicgen_lora.evaluation.generations import play_prompts
 from musicgen_lora.evaluation.held_out import HeldOut, find_held_out
@@ -255,18 +256,17 @@ def judge_null(pool: Pool, n_trials: int) -> None:
         rng = np.random.default_rng(trial)
         chosen = rng.permutation(len(pool.clips))[:N_PROMPTS]
         pairs = [rng.permutation(len(pool.clips[row]))[:2] for row in chosen]
-        before, after = (
-            [pool.clips[row][pair[side]] for row, pair in zip(chosen, pairs, strict=True)]
-            for side in (0, 1)
+        clips = Compared(
+            *(
+                [pool.clips[row][pair[side]] for row, pair in zip(chosen, pairs, strict=True)]
+                for side in (0, 1)
+            )
         )
         report = {
             "loss": NO_LOSS,
-            "distances": compare_sets(
-                (LOG_MEL,), before, after, pool.held_out, why_none="", seed=trial
-            ),
+            "distances": compare_sets((LOG_MEL,), clips, pool.held_out, why_none="", seed=trial),
             "descriptor_distance": descriptor_distances(
-                [one.descriptors for one in before],
-                [one.descriptors for one in after],
+                clips.each(lambda heard: [one.descriptors for one in heard]),
                 pool.held_out.describe()["descriptors"],
                 why_none="",
                 seed=trial,

@@ -202,11 +202,11 @@ def decoding(sizes: Sizes, device: torch.device) -> Iterator[Row]:
     floor_s = sum(p.nbytes for p in model.decoder.parameters()) / rates["bytes_s"]
     yield {"what": "floor", "batch": 1, "ms_step": 1e3 * floor_s}
     for batch in sizes.decode_batches:
-        states, mask = text.batch([CAPTIONS[0]] * batch, device)
+        texts = text.batch([CAPTIONS[0]] * batch, device)
 
-        def ours(n: int, states: Any = states, mask: Any = mask, batch: int = batch) -> None:
+        def ours(n: int, texts: Any = texts, batch: int = batch) -> None:
             generate_codes(
-                decoder, Request(Conditions(states, mask), n_frames=n - 3, seeds=list(range(batch)))
+                decoder, Request(Conditions(texts), n_frames=n - 3, seeds=list(range(batch)))
             )
 
         ours(min(20, sizes.decode_steps))
@@ -214,7 +214,7 @@ def decoding(sizes: Sizes, device: torch.device) -> Iterator[Row]:
         yield {"what": "ours", "batch": batch, "ms_step": 1e3 * seconds / sizes.decode_steps}
         for cache in (None, "static"):
             yield _transformers_row(model, batch, sizes.decode_steps, cache, device)
-    states, mask = text.batch([CAPTIONS[0]], device)
+    texts = text.batch([CAPTIONS[0]], device)
     marks: list[float] = []
 
     def mark(done: int, total: int) -> None:
@@ -225,7 +225,7 @@ def decoding(sizes: Sizes, device: torch.device) -> Iterator[Row]:
 
     generate_codes(
         decoder,
-        Request(Conditions(states, mask), n_frames=sizes.long_steps - 3, seeds=[0]),
+        Request(Conditions(texts), n_frames=sizes.long_steps - 3, seeds=[0]),
         on_step=mark,
     )
     n = max(1, len(marks) // 10)

@@ -18,7 +18,7 @@ from jinja2 import Environment, nodes
 
 from musicgen_lora.commands.table import COMMANDS
 from musicgen_lora.language import catalogue
-from musicgen_lora.language.flags import of_class
+from musicgen_lora.language.flags import field_docs
 
 MOST_VARIANTS = 8
 """Variants of one template by its choices; beyond, what is chosen is a placeholder."""
@@ -315,7 +315,7 @@ def of_flags(path: Path) -> list[str]:
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if not isinstance(node, ast.ClassDef) or not node.name.endswith("Settings"):
             continue
-        found += of_class(node).values()
+        found += field_docs(node).values()
         if node.name.removesuffix("Settings").lower() in COMMANDS:
             found.append(" ".join((ast.get_docstring(node) or "").split()))
     return found
@@ -326,7 +326,7 @@ def of_page(path: Path) -> dict[str, int]:
     environment = Environment(extensions=["jinja2.ext.i18n"], trim_blocks=True)
     source = path.read_text(encoding="utf-8")
     extracted = environment.extract_translations  # pyright: ignore[reportAttributeAccessIssue]
-    found = {catalogue.of_gettext(str(message)): line for line, _, message in extracted(source)}
+    found = {catalogue.from_gettext(str(message)): line for line, _, message in extracted(source)}
     page = environment.parse(source)
     for said in page.find_all(nodes.Filter):
         if said.name == "said" and isinstance(said.node, nodes.Const):

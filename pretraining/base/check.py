@@ -93,12 +93,12 @@ def play(
     decoder, codes = Decoder(model), []
     for start in range(0, len(prompts), BATCH):
         some = list(prompts[start : start + BATCH])
-        states, mask = model.text.batch(some)
+        texts = model.text.batch(some)
         bars = [stated_bar_lines(text, model.shape.frame_rate) for text in some]
         played = generate_codes(
             decoder,
             Request(
-                Conditions(states, mask, bars=bars),
+                Conditions(texts, bars=bars),
                 n_frames=model.shape.frames(duration_s),
                 seeds=range(seed + start, seed + start + len(some)),
                 sampling=sampling_of(GenerateSettings(), model.facts),
@@ -216,14 +216,14 @@ def continuation_figures(model: MusicGen, data_dir: Path, n_prompts: int) -> dic
     n_frames = round(DURATION_S * shape.frame_rate)
     n_given = n_frames // 2
     given = torch.from_numpy(np.stack([c[:, :n_given] for c in recorded]).astype(np.int64))
-    states, mask = model.text.batch([clip.texts[0] for clip in clips])
+    texts = model.text.batch([clip.texts[0] for clip in clips])
     figures: dict[str, Any] = {"n_clips": len(clips)}
     drawn = sampling_of(GenerateSettings(), model.facts)
     for name, sampling in (("sampled", drawn), ("greedy", GREEDY)):
         codes = generate_codes(
             model,
             Request(
-                Conditions(states, mask),
+                Conditions(texts),
                 n_frames=n_frames,
                 seeds=range(4000, 4000 + len(clips)),
                 sampling=sampling,

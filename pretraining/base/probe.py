@@ -120,10 +120,10 @@ def outputs_of(
     try:
         for start in range(0, len(windows), BATCH):
             codes, texts, wanted = zip(*windows[start : start + BATCH], strict=True)
-            states, mask = model.text.batch(list(texts))
+            text = model.text.batch(list(texts))
             found.clear()
             with torch.no_grad():
-                model.states(torch.from_numpy(np.stack(codes).astype(np.int64)), states, mask)
+                model.states(torch.from_numpy(np.stack(codes).astype(np.int64)), text)
             layers = [x[:, :N_FRAMES].double().flatten(0, 1).numpy() for x in found]
             yield layers, np.concatenate(wanted)
     finally:

@@ -22,8 +22,6 @@ def count_that(number: int, noun: str, told: str) -> str:
     """`2 files have their bass on one side`, `1 file has its bass on one side`.
 
     Args:
-        number: of things.
-        noun: of one.
         told: of several; the first word is the verb.
     """
     if number == 1:

@@ -42,14 +42,14 @@ def test_greedy_codes_equal_transformers(
     folder = {"mono": tiny_model_dir, "stereo": tiny_stereo_dir, "melody": tiny_melody_dir}[kind]
     model: Any = load_base(folder)
     model.to(device)
-    states, mask = TextStates(model, load_tokenizer(folder)).batch(PROMPTS, device)
+    texts = TextStates(model, load_tokenizer(folder)).batch(PROMPTS, device)
     tunes = None
     if kind == "melody":
         tunes = torch.randint(0, 12, (2, 11), generator=torch.Generator().manual_seed(3))
     ours = generate_codes(
         MusicGen(model),
         Request(
-            Conditions(states, mask, melodies=tunes),
+            Conditions(texts, melodies=tunes),
             n_frames=N_FRAMES,
             seeds=[0, 1],
             sampling=GREEDY,
@@ -68,14 +68,12 @@ def test_captured_steps_are_the_plain_ones(device, tiny_model_dir, monkeypatch, 
     monkeypatch.setattr(decode, "window_kind", lambda decoder: FixedWindow)
     model: Any = load_base(tiny_model_dir)
     model.to(device)
-    states, mask = TextStates(model, load_tokenizer(tiny_model_dir)).batch([*PROMPTS, None], device)
+    texts = TextStates(model, load_tokenizer(tiny_model_dir)).batch([*PROMPTS, None], device)
     given = torch.randint(0, 64, (3, 4, 5), generator=torch.Generator().manual_seed(0))
     how = {"n_frames": 45, "seeds": [0, 1, 2], "sampling": sampling, "prompt_codes": given}
-    captured = generate_codes(MusicGen(model), Request(Conditions(states, mask), **how))
+    captured = generate_codes(MusicGen(model), Request(Conditions(texts), **how))
     monkeypatch.setattr(FixedWindow, "captured", False)
-    assert torch.equal(
-        captured, generate_codes(MusicGen(model), Request(Conditions(states, mask), **how))
-    )
+    assert torch.equal(captured, generate_codes(MusicGen(model), Request(Conditions(texts), **how)))
 
 
 def test_the_codec_hears_and_plays_as_on_the_cpu(device, tiny_model_dir):

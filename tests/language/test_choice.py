@@ -17,7 +17,7 @@ from rich.cells import cell_len
 from musicgen_lora.cli import main
 from musicgen_lora.commands.table import COMMANDS, DOCTOR
 from musicgen_lora.errors import UserError
-from musicgen_lora.language.choice import VARIABLE, choose, chosen, of_system
+from musicgen_lora.language.choice import VARIABLE, choose, chosen, system_language
 
 
 @pytest.fixture(autouse=True)
@@ -48,7 +48,7 @@ def as_before():
     ],
 )
 def test_the_system_is_asked(environment: dict[str, str], language: str) -> None:
-    assert of_system(environment) == language
+    assert system_language(environment) == language
 
 
 @pytest.mark.parametrize(("identifier", "language"), [(0x0804, "zh"), (0x0409, "en")])
@@ -58,8 +58,8 @@ def test_windows_is_asked_where_the_environment_says_nothing(
     kernel = SimpleNamespace(GetUserDefaultUILanguage=lambda: identifier)
     monkeypatch.setattr(sys, "platform", "win32")
     monkeypatch.setattr(ctypes, "windll", SimpleNamespace(kernel32=kernel), raising=False)
-    assert of_system({}) == language
-    assert of_system({"LANG": "en_US"}) == "en"
+    assert system_language({}) == language
+    assert system_language({"LANG": "en_US"}) == "en"
 
 
 @pytest.fixture

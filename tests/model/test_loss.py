@@ -16,20 +16,22 @@ from musicgen_lora.model.loss import (
     codebook_cross_entropies,
 )
 from musicgen_lora.model.musicgen import MusicGen, load_base
+from musicgen_lora.model.text.states import EncodedText
 
 SPECIAL = 64
 
 
-def our_loss(model, codes, n_frames, states, mask):
-    hidden = MusicGen(model).states(codes, states, mask)
+def our_loss(model, codes, n_frames, texts):
+    hidden = MusicGen(model).states(codes, texts)
     sums, counts = codebook_cross_entropies(
         hidden, list(model.decoder.lm_heads), codes, n_frames, MusicGen(model).shape.delays
     )
     return (sums.sum(0) / counts.sum(0)).mean(), sums, counts
 
 
-def loss_by_hand(model, codes, n_frames, states, mask, delays):
+def loss_by_hand(model, codes, n_frames, texts, delays):
     """One clip, one codebook, one step at a time, the sequence written out as a table."""
+    states, mask = texts
     per_codebook_sum = [0.0] * len(delays)
     per_codebook_n = [0] * len(delays)
     for b in range(len(codes)):
@@ -68,18 +70,18 @@ def random_batch(model, lengths, seed=0):
     codes = torch.randint(0, 64, (len(lengths), n_codebooks, max(lengths)), generator=generator)
     states = torch.randn(len(lengths), 5, 24, generator=generator)
     mask = torch.ones(len(lengths), 5, dtype=torch.long)
-    return codes, torch.tensor(lengths), states, mask
+    return codes, torch.tensor(lengths), EncodedText(states, mask)
 
 
 @torch.no_grad()
 @pytest.mark.parametrize("lengths", [[30, 30], [40, 17, 9], [5]])
 def test_loss_equals_the_delayed_sequence_built_by_hand(model, lengths):
-    codes, n_frames, states, mask = random_batch(model, lengths)
+    codes, n_frames, (states, mask) = random_batch(model, lengths)
     mask[0, 3:] = 0
-    states = states * mask[..., None]
+    texts = EncodedText(states * mask[..., None], mask)
     delays = [0, 1, 2, 3] if MusicGen(model).shape.n_channels == 1 else [0, 0, 1, 1, 2, 2, 3, 3]
-    loss, _, counts = our_loss(model, codes, n_frames, states, mask)
-    expected, expected_counts = loss_by_hand(model, codes, n_frames, states, mask, delays)
+    loss, _, counts = our_loss(model, codes, n_frames, texts)
+    expected, expected_counts = loss_by_hand(model, codes, n_frames, texts, delays)
     assert counts.sum(0).tolist() == expected_counts
     assert loss.item() == pytest.approx(expected, abs=1e-6)
 
@@ -87,7 +89,7 @@ def test_loss_equals_the_delayed_sequence_built_by_hand(model, lengths):
 @torch.no_grad()
 def test_loss_equals_transformers_forward_with_hand_delayed_labels(model):
     """transformers shifts labels right by itself but never delays them."""
-    codes, n_frames, states, mask = random_batch(model, [25, 25])
+    codes, n_frames, texts = random_batch(model, [25, 25])
     shape = MusicGen(model).shape
     labels = torch.full((2, 25, shape.n_codebooks), -100)
     inputs = torch.full((2, shape.n_codebooks, 25), SPECIAL)
@@ -98,28 +100,28 @@ def test_loss_equals_transformers_forward_with_hand_delayed_labels(model):
             if step - 1 - delay >= 0:
                 inputs[:, k, step] = codes[:, k, step - 1 - delay]
     output = model(
-        encoder_outputs=(states,),
-        attention_mask=mask,
+        encoder_outputs=(texts.states,),
+        attention_mask=texts.mask,
         decoder_input_ids=inputs.reshape(-1, 25),
         labels=labels,
     )
-    loss, _, _ = our_loss(model, codes, n_frames, states, mask)
+    loss, _, _ = our_loss(model, codes, n_frames, texts)
     assert loss.item() == pytest.approx(output.loss.item(), abs=1e-6)
 
 
 @torch.no_grad()
 def test_frames_past_a_clips_length_change_nothing(model):
-    codes, n_frames, states, mask = random_batch(model, [30, 12])
-    before = our_loss(model, codes, n_frames, states, mask)[1]
+    codes, n_frames, texts = random_batch(model, [30, 12])
+    before = our_loss(model, codes, n_frames, texts)[1]
     codes[1, :, 12:] = 0
-    after = our_loss(model, codes, n_frames, states, mask)[1]
+    after = our_loss(model, codes, n_frames, texts)[1]
     assert torch.equal(before, after)
 
 
 @torch.no_grad()
 def test_a_prediction_never_sees_its_target_or_what_comes_later(model):
-    codes, _, states, mask = random_batch(model, [20])
-    logits = MusicGen(model).logits(codes, states, mask)
+    codes, _, texts = random_batch(model, [20])
+    logits = MusicGen(model).logits(codes, texts)
     delays = MusicGen(model).shape.delays
     for k, delay in enumerate(delays):
         for t in (3, 11):
@@ -128,7 +130,7 @@ def test_a_prediction_never_sees_its_target_or_what_comes_later(model):
                 first_hidden = t + delay - other_delay
                 if first_hidden < 20:
                     changed[:, other, max(first_hidden, 0) :] = 63
-            again = MusicGen(model).logits(changed, states, mask)
+            again = MusicGen(model).logits(changed, texts)
             assert torch.allclose(again[:, k, t], logits[:, k, t], atol=1e-5)
 
 

@@ -61,10 +61,10 @@ def test_logits_and_loss_equal_transformers_clip_by_clip(loaded, with_tunes: boo
     codes = torch.randint(0, 64, (3, len(delays), 30), generator=generator)
     tunes = random_tunes(3) if with_tunes else None
     captions = [PROMPTS[1], None, PROMPTS[0]]
-    states, mask = TextStates(model, load_tokenizer(folder)).batch(captions)
-    ours = MusicGen(model).logits(codes, states, mask, tunes)
+    texts = TextStates(model, load_tokenizer(folder)).batch(captions)
+    ours = MusicGen(model).logits(codes, texts, tunes)
     sums, counts = codebook_cross_entropies(
-        MusicGen(model).states(codes, states, mask, tunes),
+        MusicGen(model).states(codes, texts, tunes),
         list(model.decoder.lm_heads),
         codes,
         torch.tensor(lengths),
@@ -96,9 +96,9 @@ def test_the_tune_matters_and_none_is_one_that_stays_on_c(loaded) -> None:
     model, folder, delays = loaded
     codes = torch.zeros(1, len(delays), 8, dtype=torch.long)
     conditions = TextStates(model, load_tokenizer(folder)).batch(PROMPTS[:1])
-    with_tune = MusicGen(model).states(codes, *conditions, random_tunes(1))
-    without = MusicGen(model).states(codes, *conditions)
-    on_c = MusicGen(model).states(codes, *conditions, torch.zeros(1, 11))
+    with_tune = MusicGen(model).states(codes, conditions, random_tunes(1))
+    without = MusicGen(model).states(codes, conditions)
+    on_c = MusicGen(model).states(codes, conditions, torch.zeros(1, 11))
     assert torch.equal(without, on_c)
     assert not torch.allclose(with_tune, without, atol=1e-2)
 
@@ -111,11 +111,11 @@ def test_greedy_tokens_equal_transformers(
     """Prompts of two lengths in one batch; transformers is given them one by one."""
     model = load_base(tiny_melody_dir)
     tunes = random_tunes(2) if with_tunes else None
-    states, mask = TextStates(model, load_tokenizer(tiny_melody_dir)).batch(PROMPTS)
+    texts = TextStates(model, load_tokenizer(tiny_melody_dir)).batch(PROMPTS)
     ours = generate_codes(
         MusicGen(model),
         Request(
-            Conditions(states, mask, melodies=tunes),
+            Conditions(texts, melodies=tunes),
             n_frames=20,
             seeds=[0, 1],
             sampling=Sampling(guidance_scale, top_k=1),

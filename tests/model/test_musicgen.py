@@ -16,6 +16,7 @@ from musicgen_lora.model.lora.adapter import load_adapter
 from musicgen_lora.model.lora.spec import LoraSpec
 from musicgen_lora.model.lora.trainable import TrainableLora
 from musicgen_lora.model.musicgen import MusicGen, base_fingerprint
+from musicgen_lora.model.text.states import EncodedText
 
 CPU = torch.device("cpu")
 CAPTIONS = ["hip hop 808 beat", None]
@@ -69,10 +70,10 @@ def test_losses_are_those_of_its_logits(tiny_model_dir: Path) -> None:
     model = MusicGen.load(tiny_model_dir)
     codes = torch.randint(0, 64, (2, 4, 12), generator=torch.Generator().manual_seed(0))
     lengths = torch.tensor([12, 7])
-    states, mask = model.text_states(CAPTIONS)
-    assert not states[1].any()
-    sums, counts = model.losses(codes, lengths, states, mask)
-    logits = model.logits(codes, states, mask)
+    texts = model.encode_text(CAPTIONS)
+    assert not texts.states[1].any()
+    sums, counts = model.losses(codes, lengths, texts)
+    logits = model.logits(codes, texts)
     for clip, length in enumerate(lengths.tolist()):
         for k, late in enumerate(model.delays):
             valid = length - late
@@ -100,7 +101,7 @@ def test_what_its_folder_lacks_is_missed_when_it_is_asked_for(
         (tmp_path / name).symlink_to(tiny_model_dir / name)
     model = MusicGen.load(tmp_path)
     with pytest.raises(UserError, match="no usable tokenizer") as raised:
-        model.text_states(CAPTIONS)
+        model.encode_text(CAPTIONS)
     assert str(tmp_path) in str(raised.value)
 
 
@@ -113,9 +114,10 @@ def test_a_saved_adapter_goes_on_where_it_was(
     def logits(model: MusicGen) -> torch.Tensor:
         generator = torch.Generator().manual_seed(0)
         codes = torch.randint(0, 64, (1, 4, 12), generator=generator)
-        text = torch.randn(1, 3, 24, generator=generator)
+        states = torch.randn(1, 3, 24, generator=generator)
+        text = EncodedText(states, torch.ones(1, 3, dtype=torch.long))
         with torch.no_grad():
-            return model.logits(codes, text, torch.ones(1, 3, dtype=torch.long)).nan_to_num()
+            return model.logits(codes, text).nan_to_num()
 
     spec = LoraSpec(rank=4, alpha=8, init=init)
     plain = logits(MusicGen.load(tiny_model_dir))

@@ -86,14 +86,14 @@ def test_a_small_decoder_takes_one_thread_and_gives_the_others_back(
     if own is not None:
         monkeypatch.setenv("OMP_NUM_THREADS", own)
     model = load_base(tiny_model_dir)
-    states, mask = TextStates(model, load_tokenizer(tiny_model_dir)).batch(["808 beat"])
+    texts = TextStates(model, load_tokenizer(tiny_model_dir)).batch(["808 beat"])
     seen: set[int] = set()
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
         decode.generate_codes(
             MusicGen(model),
-            Request(Conditions(states, mask), n_frames=3, seeds=[0]),
+            Request(Conditions(texts), n_frames=3, seeds=[0]),
             on_step=lambda done, total: seen.add(torch.get_num_threads()),
         )
         assert torch.get_num_threads() == 2

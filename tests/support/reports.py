@@ -12,6 +12,7 @@ from scipy.signal import butter, sosfilt
 from musicgen_lora.audio.files import write_wav
 from musicgen_lora.beats.beats808 import make_beat, render_beat
 from musicgen_lora.dataset.metadata import Clip
+from musicgen_lora.evaluation.compared import Compared
 from musicgen_lora.evaluation.decisions.protocol import judge_primaries
 from musicgen_lora.evaluation.decisions.regressions import find_regressions
 from musicgen_lora.evaluation.losses.captions import judge_captions
@@ -236,8 +237,7 @@ def make_report(folder: Path) -> dict[str, Any]:
             "generation": generation,
             **compare_sounds(
                 hearing_of(references_of([hear(wave) for wave in beats[5:]]), "", clips),
-                heard["base"],
-                heard["adapter"],
+                Compared(heard["base"], heard["adapter"]),
             ),
             **on_trained(len(clips)),
             "off_style": off_style(clips, heard),

@@ -24,6 +24,7 @@ from quick import make_quick
 from torch import distributed
 
 from musicgen_lora.config import TrainSettings
+from musicgen_lora.model.text.states import EncodedText
 from musicgen_lora.training.record import run_folder
 from musicgen_lora.training.step import Learner, OptimiseStep, optimise_step
 
@@ -194,4 +195,4 @@ class NotANumber:
 
     def batch(self, captions: Sequence[str | None], device: Any) -> Any:
         states, mask = self._text.batch(captions, device)
-        return states * torch.nan, mask
+        return EncodedText(states * torch.nan, mask)

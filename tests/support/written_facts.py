@@ -15,6 +15,6 @@ def read_captions(folder: Path) -> dict[str, Facts]:
     audio = {file.relative_to(folder).as_posix(): file for file in find_audio(folder)}
     stated = StatedFacts(folder, audio.values(), Remarks(folder))
     return {
-        name: merge_facts([*stated.of(file), facts_from_tags(file), *facts_from_path(name)])
+        name: merge_facts([*stated.about(file), facts_from_tags(file), *facts_from_path(name)])
         for name, file in audio.items()
     }

@@ -185,8 +185,8 @@ def test_what_is_predicted_is_right_where_what_is_heard_is_wrong(tokens, tiny_mo
     draw = draws.step(0, 2, 1)[0]
     gradients = CapturedGradients(base, data, 2, autocast=None, capture=False, wrong_tokens=0.9)
     gradients.add(draw, step_totals([draw], base.delays))
-    codes, states, mask = data.batch(draw)
-    logits = base.logits(with_wrong_tokens(codes, draw.seeds, 0.9), states, mask)
+    codes, texts = data.batch(draw)
+    logits = base.logits(with_wrong_tokens(codes, draw.seeds, 0.9), texts)
     for k in range(4):
         predicted = [logits[b, k, : n - k] for b, n in enumerate(draw.n_frames.tolist())]
         wanted = [codes[b, k, : n - k] for b, n in enumerate(draw.n_frames.tolist())]
@@ -321,7 +321,7 @@ def test_draws_past_the_last_clip_are_masked(tokens, tiny_model_dir):
     start, length = torch.tensor([int(tokens.offsets[-1])]), torch.tensor([60])
     zero = torch.tensor([0])
     last = Draw(start, length, zero, length, zero)
-    codes, states, mask = data.batch(last)
+    codes, (states, mask) = data.batch(last)
     np.testing.assert_array_equal(codes[0, :, :60].numpy().T, tokens.codes[-60:])
     assert not states.any()
     assert not mask.any()

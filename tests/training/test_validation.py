@@ -67,9 +67,9 @@ def effect_of_all(adapter: PeftModel, model: MusicGen, windows: list[Window]):
     for window in windows:
         codes = torch.from_numpy(window.codes.T.astype(np.int64))[None]
         with torch.no_grad():
-            one = model.logits(codes, *model.text.batch([window.caption]))
+            one = model.logits(codes, model.text.batch([window.caption]))
             with adapter.disable_adapter():
-                other = model.logits(codes, *model.text.batch([window.caption]))
+                other = model.logits(codes, model.text.batch([window.caption]))
         for k in range(4):
             p, q = (x[0, k, : len(window.codes) - k].double() for x in (one, other))
             largest = max(largest, float((p - q).abs().max()))

@@ -66,7 +66,6 @@ def acid_chunk(*, bpm: float, n_beats: int, root_pitch_class: int | None) -> Chu
     """Tempo and length of a loop in 4/4 that a host may stretch.
 
     Args:
-        bpm: quarter notes a minute.
         n_beats: quarter notes in the file.
         root_pitch_class: of its key, 0 (C) to 11 (B); None where it has none.
     """

@@ -37,7 +37,6 @@ def stretch(
 
     Args:
         waveform: float32.
-        sample_rate: Hz.
         speed: above 1 is faster.
         onsets_s: where sounds start.
 

@@ -213,7 +213,6 @@ def pack_name(words: str, *, bpm: float | None = None, key: str = "") -> str:
     Args:
         words: what it is; a few of them that are plain letters are taken, and no numbers, which
             hosts would read as a tempo.
-        bpm: quarter notes a minute.
         key: its short name, such as "C#min".
     """
     plain = [word for word in re.findall(r"[^\W\d_]+", words) if word.isascii()]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,7 +9,8 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from musicgen_lora import EMBEDDED_NAME
-from musicgen_lora.config.kinds import STRICT, Adapters, Strengths
+from musicgen_lora.config.adapters import AdaptersSettings
+from musicgen_lora.config.kinds import STRICT
 
 HubName = Annotated[str, Field(pattern=r"^([\w.-]{1,96}/[\w.-]{1,96})?$")]
 
@@ -35,17 +35,12 @@ class MergingSettings:
 
     model_path: str = EMBEDDED_NAME
     """Base model that the adapters belong to: a folder, a hub id, or the embedded tiny-beats."""
-    lora_model_path: Adapters = dataclasses.field(default_factory=list)
-    """Adapter folders, such as output_dir/best_model; one or several."""
-    strength: Strengths = dataclasses.field(default_factory=list)
-    """Strength of each adapter, 0 to 2: 1 is the adapter as it was trained, 0 the base (default: 1
-    each)."""
     output_dir: Path = Path("finetune/output/merged")
     """Where the checkpoint goes; new or empty."""
 
 
 @dataclass(config=STRICT)
-class MergeSettings(HubSettings, MergingSettings):
+class MergeSettings(HubSettings, AdaptersSettings, MergingSettings):
     """Fold adapters into a base: a full checkpoint in Hugging Face's format."""
 
 
@@ -57,12 +52,7 @@ class ExportingSettings:
     """audiocraft: Meta's own library, adapters merged into the base; peft: one adapter by itself,
     without what tells of your machine and files, with a card and samples."""
     model_path: str = EMBEDDED_NAME
-    """Base model: a folder, a hub id, or the embedded tiny-beats."""
-    lora_model_path: Adapters = dataclasses.field(default_factory=list)
-    """Adapter folders; for audiocraft none leaves the base as it is."""
-    strength: Strengths = dataclasses.field(default_factory=list)
-    """Strength of each adapter, 0 to 2: 1 is the adapter as it was trained, 0 the base (default: 1
-    each)."""
+    """Base model: a folder, a hub id, or the embedded tiny-beats; audiocraft needs no adapters."""
     output_dir: Path = Path("finetune/output/exported")
     """Where the files go; new or empty."""
     previews: Path | None = None
@@ -73,7 +63,7 @@ class ExportingSettings:
 
 
 @dataclass(config=STRICT)
-class ExportSettings(HubSettings, ExportingSettings):
+class ExportSettings(HubSettings, AdaptersSettings, ExportingSettings):
     """Write a model for another program, or an adapter for other people."""
 
 

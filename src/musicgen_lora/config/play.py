@@ -10,6 +10,7 @@ from pydantic import Field
 from pydantic.dataclasses import dataclass
 
 from musicgen_lora import EMBEDDED_NAME
+from musicgen_lora.config.adapters import AdaptersSettings
 from musicgen_lora.config.cluster import ClusterSettings
 from musicgen_lora.config.kinds import (
     STRICT,
@@ -52,12 +53,8 @@ class PlayingSettings:
     """Who plays what, and where it goes."""
 
     base_model_path: str = EMBEDDED_NAME
-    """Base model: a folder in Hugging Face's format, a hub id, or the embedded tiny-beats."""
-    lora_model_path: Adapters = dataclasses.field(default_factory=list)
-    """Adapter folders, such as output_dir/best_model; several are mixed, none plays the base."""
-    strength: Strengths = dataclasses.field(default_factory=list)
-    """Strength of each adapter, 0 to 2: 1 is the adapter as it was trained, 0 the base (default: 1
-    each)."""
+    """Base model: a folder in Hugging Face's format, a hub id, or the embedded tiny-beats; without
+    adapters it plays alone."""
     prompts: list[str] = dataclasses.field(default_factory=list)
     """What to play, a prompt a clip."""
     melody: Path | None = None
@@ -154,6 +151,7 @@ class GenerateSettings(
     ExtendingSettings,
     PromptingSettings,
     SamplingSettings,
+    AdaptersSettings,
     PlayingSettings,
 ):
     """Generate audio with a base model, with or without an adapter."""

@@ -56,7 +56,6 @@ class Window(NamedTuple):
     Args:
         codes: `[T, K]`.
         caption: of the clip; None is the null condition.
-        source: of the clip.
         melody: `[M]` pitch classes of this stretch, zero for the null condition; None where the
             model takes no melody.
     """
@@ -87,7 +86,6 @@ class WindowSampler:
 
     Args:
         n_frames: of a window, cut in token space at a random place; shorter clips are whole.
-        seed: of all draws.
         condition_dropout: share of samples whose caption is dropped, as guidance needs it.
         melody_dropout: share of samples whose melody is dropped, whether or not the caption is.
     """
@@ -104,7 +102,6 @@ class WindowSampler:
             epoch: decides the draw, together with the seed and the clip.
             clip: its row among those trained on.
             spare_frames: by how many frames the clip is longer than the window.
-            n_captions: of the clip.
         """
         rng = np.random.default_rng(seed_of("window", self.seed, epoch, clip))
         start = int(rng.integers(max(0, spare_frames) + 1))
@@ -117,9 +114,6 @@ class ClipDataset(Dataset[Window]):
     """Training windows of a dataset.
 
     Args:
-        clips: of the training split.
-        codes: of the clips.
-        sampler: draws the windows.
         frame_rate: codec frames a second, by which windows of clips whose tempo is known begin on
             one of their bar lines; None lets all begin anywhere.
         melodies: of the clips, for a melody model.
@@ -157,7 +151,7 @@ class ClipDataset(Dataset[Window]):
         codes = self._codes[index][start : start + n_frames]
         melody = None
         if self._melodies is not None:
-            melody = self._melodies.of(clip, start, len(codes))
+            melody = self._melodies.window(clip, start, len(codes))
             if draw.drops_melody:
                 melody = np.zeros_like(melody)
         caption = None if draw.caption is None else clip.texts[draw.caption]
@@ -184,9 +178,6 @@ def grouped_order(lengths: np.ndarray, seed: int, epoch: int, per_step: int) -> 
     steps, and the steps' order is drawn again. A function of (lengths, seed, epoch, per_step).
 
     Args:
-        lengths: of the clips, `[clips]`.
-        seed: of all draws.
-        epoch: whose order it is.
         per_step: clips of a step; an epoch's last step may have fewer.
     """
     order = epoch_order(len(lengths), seed, epoch)
@@ -213,8 +204,6 @@ def fixed_windows(
     """Validation windows: each clip cut end to end, nothing random.
 
     Args:
-        clips: to measure on.
-        codes: of the clips.
         max_frames: of a window.
         min_frames: shorter rests of clips are left out.
         max_windows: at most so many are taken, spread over clips and places in them; None takes
@@ -226,7 +215,7 @@ def fixed_windows(
     for row, place in _spread(counts, max_windows):
         start = place * max_frames
         clip, window = clips[row], codes[row][start : start + max_frames]
-        melody = None if melodies is None else melodies.of(clip, start, len(window))
+        melody = None if melodies is None else melodies.window(clip, start, len(window))
         windows.append(Window(window, clip.texts[0], clip.source, melody))
     return windows
 

@@ -59,8 +59,7 @@ class Encoded:
     """Clips that were encoded, in the order of their shard.
 
     Args:
-        ids: of them.
-        codes: of them, `[T, K]` uint16 each.
+        codes: `[T, K]` uint16 each.
         reasons: why others could not be, by their ids.
     """
 
@@ -88,9 +87,7 @@ class ShardPlan(Sequence[list[tuple[str, Clip]]]):
     """Clips that shards are to be made of, (id, clip) each, a shard's at a time.
 
     Args:
-        clips: of a dataset.
-        ids: of the clips.
-        rows: of those that are to be encoded; of copies, one.
+        rows: of the clips to encode; of copies, one.
     """
 
     def __init__(self, clips: Sequence[Clip], ids: Sequence[str], rows: Sequence[int]) -> None:
@@ -253,7 +250,6 @@ def write_shard(folder: Path, ids: list[str], codes: list[np.ndarray]) -> None:
 
     Args:
         folder: of a codec, named by its fingerprint.
-        ids: of the clips.
         codes: of the clips, `[T, K]` uint16 each.
     """
     name = shard_name(folder, ids)

@@ -25,7 +25,7 @@ class Melodies:
     def __init__(self, chroma: Chroma, frame_rate: float) -> None:
         self._chroma, self._frame_rate = chroma, frame_rate
 
-    def of(self, clip: Clip, start: int, n_frames: int) -> np.ndarray:
+    def window(self, clip: Clip, start: int, n_frames: int) -> np.ndarray:
         """Pitch classes `[M]` uint8 of a clip's codec frames `start` to `start + n_frames`.
 
         Raises:

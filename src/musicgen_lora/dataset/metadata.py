@@ -72,7 +72,6 @@ class Clip(NamedTuple):
 
     Args:
         audio: path as the metadata has it, relative to the dataset's folder.
-        folder: the dataset's.
         texts: captions, at least one; training draws among them.
         source: what it was cut from; a source is never on both sides of a split.
         split: "train", "validation", or None where the metadata doesn't say.
@@ -120,7 +119,6 @@ class Clips(Sequence[Clip]):
 
     Args:
         table: of `CLIP_SCHEMA`.
-        folder: the dataset's.
         rows: of the table, in their order; None for all.
     """
 
@@ -239,8 +237,6 @@ def load_dataset(
     the folder, is looked at each time.
 
     Args:
-        data_dir: the dataset's folder.
-        metadata_file: in it.
         look_at_files: False is for those who open none: see `tokens.open_tokens`.
 
     Raises:
@@ -385,7 +381,6 @@ def held_out_bound(held_out: Clips, seed: int) -> str | None:
 
     Args:
         held_out: clips that `split_rows` has held out.
-        seed: that it was given.
     """
     if not len(held_out) or held_out.column("split").null_count < len(held_out):
         return None

@@ -55,10 +55,7 @@ class RemoteShardTask:
     """A shard to make where the dataset is.
 
     Args:
-        url: of the dataset.
-        model_path: whose codec is used.
         fingerprint: of the codec.
-        clips: that it is of.
     """
 
     url: str
@@ -91,7 +88,6 @@ def fetched(data_dir: Path, metadata_file: str, console: Console) -> Path:
     Args:
         data_dir: that a URL names.
         metadata_file: its name there.
-        console: where it is said.
 
     Raises:
         UserError: there is no such dataset, or none of it is tokenised.

@@ -75,9 +75,7 @@ def _scored(
     for start in range(0, len(order), batch_size):
         chosen = order[start : start + batch_size]
         batch = collate([windows[i] for i in chosen])
-        states, mask = model.text_states(batch.captions)
-        found, n = score(
-            batch.codes.to(device), batch.n_frames.to(device), states, mask, batch.melodies
-        )
+        text = model.encode_text(batch.captions)
+        found, n = score(batch.codes.to(device), batch.n_frames.to(device), text, batch.melodies)
         yield chosen, found.cpu().numpy().astype(np.float64), n.cpu().numpy()
         on_step(start + len(chosen), len(order))

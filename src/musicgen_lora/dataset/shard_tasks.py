@@ -32,7 +32,6 @@ class ShardTask:
     """A shard to make.
 
     Args:
-        model_path: whose codec is used.
         folder: of the shards, named by the codec's fingerprint.
         rows: (id, clip) each.
     """

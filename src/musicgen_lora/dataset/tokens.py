@@ -50,8 +50,7 @@ class TokenStore(Sequence[np.ndarray]):
     """Codes of clips, `[T, K]` uint16 each, in the clips' order.
 
     Args:
-        folder: of shards.
-        index: of it, a row a clip, as `INDEX` has them.
+        index: a row a clip, as `INDEX` has them.
         n_codes: entries of a codebook, V.
     """
 
@@ -93,7 +92,6 @@ def find_codes(
     """Looks clips up in a folder's shards.
 
     Args:
-        folder: of shards.
         clip_ids: ids of the clips that are wanted.
         n_codes: entries of a codebook, V.
 
@@ -208,7 +206,6 @@ def tokenise_clips(
     """Encodes what no shard holds yet.
 
     Args:
-        clips: of a dataset.
         ids: of the clips, from `clip_ids`.
         model: whose codec is used; it must be in eval mode.
         data_dir: the dataset's folder; shards go to its `tokens/`.

@@ -91,10 +91,7 @@ def play_prompts(
     the voice has played before is not played again.
 
     Args:
-        voice: that plays.
-        prompts: what.
         playing: what the clips are like.
-        seed: of the first.
         batch_size: clips that are played together.
         on_step: called with (frames done, frames to do).
         engine: plays; None is this process.

@@ -45,7 +45,6 @@ def choose_off_style(
         others: captions of other music; may be none.
         known: captions of the adapter's own clips.
         asked: the other prompts of the evaluation; none of them is chosen.
-        n_prompts: how many.
 
     Returns:
         `{"prompt", "origin"}` each, none twice; fewer than `n_prompts` if there aren't more.

@@ -9,6 +9,7 @@ import numpy as np
 
 from musicgen_lora.console import progress, working
 from musicgen_lora.dataset.scoring import Windows
+from musicgen_lora.evaluation.compared import Compared
 from musicgen_lora.evaluation.decisions.protocol import judge_primaries
 from musicgen_lora.evaluation.generations import play_prompts, write_clips
 from musicgen_lora.evaluation.losses.captions import measure_captions
@@ -49,7 +50,7 @@ def play(session: Session, voice: Voice, name: str) -> Performance:
     folder = session.folder / "audio" / name
     with working(session.console, f"hearing the clips of {name}"):
         # What clips of other styles are heard for is their spectrum.
-        ears = [session.ear] * n_asked + [session.ear.of_spectra] * (len(prompts) - n_asked)
+        ears = [session.ear] * n_asked + [session.ear.spectra_alone] * (len(prompts) - n_asked)
         paths, heard = write_clips(session.model, ears, codes, prompts, folder)
     entries = [
         own.played(path.relative_to(session.folder).as_posix())
@@ -57,9 +58,9 @@ def play(session: Session, voice: Voice, name: str) -> Performance:
     ]
     played, n_played = Played(codes, heard, entries), n_asked + n_off_style
     return Performance(
-        asked=played.of(slice(n_asked)),
-        off_style=played.of(slice(n_asked, n_played)),
-        again=played.of(slice(n_played, None)),
+        asked=played.part(slice(n_asked)),
+        off_style=played.part(slice(n_asked, n_played)),
+        again=played.part(slice(n_played, None)),
     )
 
 
@@ -70,7 +71,6 @@ def measure_variant(
 
     Args:
         session: what all variants have in common.
-        voice: the variant.
         name: of the variant; of its folder.
         base: clips of the base; None without a comparison.
     """
@@ -81,23 +81,23 @@ def measure_variant(
         session, sides, others.windows, others.why_none, "loss on other styles, windows"
     )
     performance = play(session, voice, name)
-    before, own = None if base is None else base.asked, performance.asked
+    asked = Compared(None if base is None else base.asked, performance.asked)
     parts = {
         "loss": loss,
         "forgetting": forgetting,
-        **_sounds(session, before, own),
+        **_sounds(session, asked),
         "off_style": _off_style(session, base, performance),
-        **_on_trained(session, sides, loss, (before, own), name),
+        **_on_trained(session, sides, loss, asked, name),
     }
     parts = plain(parts)
     parts["primaries"] = plain(judge_primaries(parts, compared=session.compared))
-    return parts | {"played": own}
+    return parts | {"played": asked.adapter}
 
 
-def _sounds(session: Session, base: Played | None, own: Played) -> dict[str, Any]:
+def _sounds(session: Session, played: Compared[Played]) -> dict[str, Any]:
     """What compares clips by what is heard of them."""
     with working(session.console, "comparing sounds"):
-        return compare_sounds(session.hearing, None if base is None else base.heard, own.heard)
+        return compare_sounds(session.hearing, played.each(lambda own: own.heard))
 
 
 def _off_style(session: Session, base: Performance | None, own: Performance) -> dict[str, Any]:
@@ -154,12 +154,11 @@ def _on_trained(
     session: Session,
     sides: Sides,
     loss: Mapping[str, Any],
-    played: tuple[Played | None, Played],
+    played: Compared[Played],
     name: str,
 ) -> dict[str, Any]:
     """The report's `overfitting`, `memorisation` and `captions`, beside held-out figures, of what
     base and adapter played."""
-    base, own = played
     settings, held_out = session.settings, session.held_out
     trained = session.trained.trained
     with progress(session.console, "loss on training clips, windows") as on_step:
@@ -185,10 +184,9 @@ def _on_trained(
         )
     with working(session.console, "looking for the nearest training clips"):
         nearest = find_nearest(
-            own.heard,
+            played.each(lambda own: own.heard),
             session.trained,
             session.references,
-            base=None if base is None else base.heard,
             output_dir=session.folder,
             folder="audio/trained" if name == ALONE else f"audio/{name}/trained",
         )

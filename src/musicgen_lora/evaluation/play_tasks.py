@@ -30,12 +30,7 @@ Row = tuple[str, int]
 
 @dataclass(frozen=True)
 class Playing:
-    """What clips are like, whatever their prompts.
-
-    Args:
-        n_frames: of each.
-        sampling: how tokens are drawn.
-    """
+    """What clips are like, whatever their prompts."""
 
     n_frames: int
     sampling: Sampling
@@ -46,13 +41,8 @@ class PlayTask:
     """A batch to play.
 
     Args:
-        base_path: of the base.
-        base_fingerprint: of it.
         adapter: folder of the one that is on; None is the base.
-        strength: of the adapter.
         identity: of the weights that both come to.
-        prompts: what to play.
-        seeds: of the prompts.
         playing: what the clips are like.
         device: kind of device that they are kept as played on.
     """
@@ -74,9 +64,6 @@ def play_batches_by(
     """Has an engine play batches.
 
     Args:
-        engine: works.
-        voice: that plays.
-        batches: what it plays together.
         playing: what the clips are like.
 
     Yields:
@@ -154,7 +141,7 @@ def play_codes(
     prompts = [prompt for prompt, _ in rows]
     bars = [stated_bar_lines(prompt, model.shape.frame_rate) for prompt in prompts]
     request = Request(
-        Conditions(*model.text.each_alone(prompts), bars=bars),
+        Conditions(model.text.each_alone(prompts), bars=bars),
         n_frames=playing.n_frames,
         seeds=[seed for _, seed in rows],
         sampling=playing.sampling,

@@ -39,21 +39,15 @@ class Session:
     """Clips and what was heard of them.
 
     Args:
-        settings: of the evaluation.
         base: the base as it was loaded.
         compared: whether the base plays too.
-        ear: hears.
         listener: the CLAP, if one was given.
         held_out: clips that losses are measured on.
-        codes: of them.
-        others: windows of other music.
         references: what is heard of held-out clips, and the anchors.
         trained: clips that the adapters were trained on.
         prompts: `prompt` and `origin` of each clip that is played.
         off_style: the same of other styles, which are played after them.
         why_no_off_style: there are none.
-        folder: of the report.
-        console: where progress is shown.
         engine: plays; None is this process.
     """
 
@@ -101,7 +95,7 @@ class Played:
     entries: Sequence[Any]
     """What report.json says of each clip."""
 
-    def of(self, rows: slice) -> Played:
+    def part(self, rows: slice) -> Played:
         """Some of them."""
         return Played(self.codes[rows], self.heard[rows], self.entries[rows])
 
@@ -112,7 +106,6 @@ class Performance:
 
     Args:
         asked: prompts of the adapter's own style.
-        off_style: prompts of other styles.
         again: the latter by other seeds, where the base played them.
     """
 

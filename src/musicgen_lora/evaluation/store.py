@@ -47,7 +47,6 @@ class Store:
 
     Args:
         folder: where its files are; made when something is kept. None keeps nothing on the disk.
-        max_bytes: of all files.
     """
 
     def __init__(self, folder: Path | None = None, *, max_bytes: int = MAX_BYTES) -> None:

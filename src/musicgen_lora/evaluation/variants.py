@@ -26,8 +26,6 @@ class Variant:
 
     Args:
         name: in report.json, and of the folder of its clips; no two have the same.
-        label: for people.
-        files: the adapter's.
         strength: 0 is the base, 1 the adapter as it was trained.
     """
 

@@ -30,12 +30,10 @@ class Voice:
     """A base as it is, or with an adapter.
 
     Args:
-        model: the base.
         store: where what it made is kept.
         identity: hash of the weights that it plays with.
         worn: context in which the base has those weights.
         adapter: folder of the adapter; None is the base.
-        strength: of the adapter.
     """
 
     model: MusicGen

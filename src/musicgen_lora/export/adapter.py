@@ -49,7 +49,6 @@ class Sample:
     """A sound for the card.
 
     Args:
-        path: of the WAV file.
         prompt: that it was played for.
     """
 
@@ -87,7 +86,6 @@ def find_samples(adapter: Path, previews: Path | None) -> tuple[list[Sample], st
     """Sounds that show an adapter, and where they are from.
 
     Args:
-        adapter: its folder.
         previews: a folder of WAV files, each with a JSON that has its prompt, as `generate` writes
             them, or of a training's previews; None looks beside the adapter for the latter.
 

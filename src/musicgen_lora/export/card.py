@@ -26,7 +26,6 @@ def front_matter(source: Source, *, relation: str, library: str, **more: Any) ->
     """The block of a card that the Hub reads.
 
     Args:
-        source: base and adapters.
         relation: of what is exported to the base: "adapter", "finetune".
         library: that loads it.
         more: further fields.
@@ -93,7 +92,6 @@ def checkpoint_card(source: Source, made_of: Mapping[str, Any], folder_name: str
     """The card of a base with adapters merged into it.
 
     Args:
-        source: base and adapters.
         made_of: from `Source.made_of`.
         folder_name: how the example calls the checkpoint.
     """
@@ -129,7 +127,6 @@ def audiocraft_card(source: Source, made_of: Mapping[str, Any], folder_name: str
     """The card of an export for audiocraft.
 
     Args:
-        source: base and adapters.
         made_of: from `Source.made_of`.
         folder_name: how the example calls the export.
     """

@@ -27,9 +27,7 @@ class Source:
 
     Args:
         base: as the user named it.
-        folder: where it lies.
         model: in float32 on the CPU, merged.
-        parts: the adapters.
         changed: names of the weights that were merged.
         hub_base: what the base is called on the Hub, where it was given as a folder.
     """

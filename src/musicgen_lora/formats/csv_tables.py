@@ -16,7 +16,6 @@ def csv_rows(
     """Rows of a table with a header, separated by commas, semicolons or tabs.
 
     Args:
-        text: of the file.
         path: of the file, for messages.
         folded: the name that a column counts by.
 

@@ -60,7 +60,6 @@ class PlayedBatch:
         clips: that were played, with their places in the request.
         kept: identities of those that were there, by their places.
         said: what is to be said of them.
-        played_s: seconds that were played.
     """
 
     clips: list[tuple[int, Clip]] = field(default_factory=list)
@@ -100,8 +99,6 @@ def play_by(
     """Has an engine play a request, and gives what comes of it; loops in the request's order.
 
     Args:
-        engine: works.
-        settings: of the request.
         session: made of them, which says what is asked for and who plays.
         written: what the folder has of it, which is not played again.
 

@@ -95,7 +95,6 @@ class _Made:
     Args:
         paths: of its clips, by their places in it.
         n_kept: clips that were there.
-        played_s: seconds that were played.
     """
 
     paths: dict[int, Path] = field(default_factory=dict)

@@ -61,7 +61,6 @@ class MusicGen:
     Args:
         base: without an adapter, on the CPU.
         precision: of the weights while it plays, as `generate` has it.
-        console: where it says what it does; None is standard output.
     """
 
     def __init__(self, base: Base, precision: str = "auto", console: Console | None = None) -> None:
@@ -138,7 +137,6 @@ class MusicGen:
         """Plays a clip for each prompt.
 
         Args:
-            prompts: what to play.
             duration: seconds of each clip, 600 at most.
             seed: of the first clip; the next has one more.
             more: other settings of the `generate` command by their names: `guidance_scale`,
@@ -167,8 +165,6 @@ class MusicGen:
         """Plays a loop of exactly so many bars, which goes on in its own beginning.
 
         Args:
-            prompt: what to play.
-            bpm: quarter notes a minute.
             bars: of 4/4.
             key: such as "C# minor"; None asks for none.
             seed: of the first take.
@@ -196,9 +192,7 @@ class MusicGen:
         """Plays a prompt, and gives its samples while they are made.
 
         Args:
-            prompt: what to play.
             duration: seconds, 600 at most.
-            seed: of the clip.
             chunk_s: seconds of a part.
             more: as in `generate`, but for what is done with whole clips.
 

@@ -24,7 +24,6 @@ def orders_of(
     Args:
         settings: of the command, or from Python.
         adapters: that play, whose captions may be asked for.
-        console: where it is said what of it isn't as one might think.
 
     Raises:
         UserError: there are none, or one can't be.

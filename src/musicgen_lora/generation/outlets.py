@@ -27,11 +27,7 @@ NO_PORTAUDIO = (
 
 
 class Level:
-    """The gain of a stream of parts `[C, n]`, which only ever falls.
-
-    Args:
-        sample_rate: Hz.
-    """
+    """The gain of a stream of parts `[C, n]`, which only ever falls."""
 
     def __init__(self, sample_rate: int) -> None:
         self.gain = 1.0
@@ -67,10 +63,6 @@ class Outlet(Protocol):
 
 class Speakers:
     """The system's own output.
-
-    Args:
-        sample_rate: Hz.
-        n_channels: of the sound.
 
     Raises:
         UserError: there is no PortAudio, or no device that plays.
@@ -109,8 +101,6 @@ class Pipe:
 
     Args:
         kind: of the samples.
-        sample_rate: Hz.
-        n_channels: of the sound.
     """
 
     def __init__(self, kind: PipeFormat, sample_rate: int, n_channels: int) -> None:
@@ -146,7 +136,6 @@ class Live:
 
     Args:
         outlets: some or none.
-        sample_rate: Hz.
     """
 
     def __init__(self, outlets: Sequence[Outlet], sample_rate: int) -> None:

@@ -55,7 +55,6 @@ class Part:
 
     Args:
         texts: what it is, one after the other where it changes.
-        seed: of its draws.
         negative: what guidance leads away from; "" is nothing.
     """
 
@@ -87,9 +86,7 @@ class Player:
     """Plays, and counts.
 
     Args:
-        instrument: that plays.
         melody: `[1, M]` pitch classes that all clips follow; None is no melody.
-        console: where progress is shown.
         alive: called with each frame.
     """
 
@@ -148,9 +145,6 @@ class Player:
         """Waveforms `[C, n_samples]` of clips that are alike in length and sampling.
 
         Args:
-            parts: the clips.
-            length: of each.
-            sampling: of each.
             hear: is given the sound of a single clip `[C, n]`, part after part as it is made; it is
                 that of the waveform up to rounding.
         """
@@ -216,8 +210,8 @@ class Player:
                 for number in range(1 + len(length.changes))
             ]
         return [
-            (begin, Conditions(states, mask, melodies, negative, lines))
-            for begin, (states, mask), lines in zip((0, *length.changes), texts, bars, strict=True)
+            (begin, Conditions(text, melodies, negative, lines))
+            for begin, text, lines in zip((0, *length.changes), texts, bars, strict=True)
         ]
 
     def _decoded(self, codes: torch.Tensor) -> np.ndarray:

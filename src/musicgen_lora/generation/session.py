@@ -57,8 +57,6 @@ class Session:
     """Plays what is asked for.
 
     Args:
-        player: plays.
-        orders: the clips.
         facts: who plays, for the JSON.
         asked: what is played onto a recording; None where there is none.
     """

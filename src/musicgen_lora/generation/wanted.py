@@ -30,9 +30,7 @@ class LoopRequest:
     """Bars of 4/4 at a tempo.
 
     Args:
-        bpm: quarter notes a minute.
         n_bars: how many.
-        sample_rate: Hz.
     """
 
     bpm: float
@@ -76,15 +74,12 @@ class Wanted:
     """What is asked of the clips beside their prompts.
 
     Args:
-        bpm: quarter notes a minute.
         n_bars: of a loop; None for clips.
         key: as in "C# minor".
         best_of: takes that are drawn in any case.
         tries: takes of a loop that are drawn at most.
-        format: of the sound.
         loudness_lufs: that it is brought to; None leaves it.
         midi: whether a MIDI file is written.
-        spectrogram: whether a picture is.
         keeps_level: a recording is among it, whose level stays.
     """
 

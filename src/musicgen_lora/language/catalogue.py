@@ -53,7 +53,7 @@ def _quoted(text: str) -> str:
     return json.dumps(text, ensure_ascii=False)
 
 
-def of_gettext(message: str) -> str:
+def from_gettext(message: str) -> str:
     """A page's message, whose values gettext writes as %(name)s, as the catalogue has it."""
     return re.sub(r"%\((\w+)\)s", r"{\1}", message).replace("%%", "%")
 

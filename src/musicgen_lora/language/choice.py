@@ -33,11 +33,11 @@ def choose(language: str | None) -> None:
 def chosen() -> str:
     """The language of this process."""
     if not _chosen:
-        _chosen.append(of_system(os.environ))
+        _chosen.append(system_language(os.environ))
     return _chosen[0]
 
 
-def of_system(environment: Mapping[str, str]) -> str:
+def system_language(environment: Mapping[str, str]) -> str:
     """The language that the environment or, without a word there, Windows asks for.
 
     `VARIABLE` comes first, then what gettext looks at. A list such as "fr:zh" means the first that

@@ -25,7 +25,7 @@ _PARTS = re.compile(r"^ +|[\u4e00-\u9fff“（]+?[，。；：、）”]* *|[^\u
 TYROS_WORDS = ("usage:", "options", "show this help message and exit", "(default:")
 
 
-def of_class(node: ast.stmt) -> dict[str, str]:
+def field_docs(node: ast.stmt) -> dict[str, str]:
     """What a class says of each field by the string below it, as it is parsed."""
     body = node.body if isinstance(node, ast.ClassDef) else []
     found = {}
@@ -43,7 +43,7 @@ def described(settings: type[Any]) -> dict[str, str]:
     for base in reversed(settings.__mro__):
         if dataclasses.is_dataclass(base):
             tree = ast.parse(textwrap.dedent(inspect.getsource(base)))
-            found |= of_class(tree.body[0])
+            found |= field_docs(tree.body[0])
     return found
 
 

@@ -164,11 +164,7 @@ def is_counted(text: str, noun: str) -> bool:
 
 
 class Index:
-    """Templates by a word that all their texts have, the rarest of each.
-
-    Args:
-        texts: the templates.
-    """
+    """Templates by a word that all their texts have, the rarest of each."""
 
     def __init__(self, texts: Iterable[str]) -> None:
         templates = [Template.of(text) for text in texts]
@@ -188,7 +184,6 @@ class Index:
         """The heaviest template of a text, with its values.
 
         Args:
-            text: to look for.
             is_line: whether it is all of a line. A weak template fits lines that begin with its
                 word, such as "Note: ...", before all others.
             is_known: whether a weak template may have this value; figures, keys and names of files

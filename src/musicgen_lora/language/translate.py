@@ -61,7 +61,6 @@ def joined(texts: Iterable[str], separator: str = ", ") -> str:
     """Texts in a row, each in the user's language.
 
     Args:
-        texts: of it.
         separator: the English one: ", ", "; " or " and ".
     """
     own = separator if chosen() == "en" else _SEPARATORS[separator]
@@ -72,7 +71,7 @@ def gettext(message: str) -> str:
     """A page's message; for jinja."""
     if chosen() == "en":
         return message
-    said = _of(chosen()).texts.get(catalogue.of_gettext(message))
+    said = _of(chosen()).texts.get(catalogue.from_gettext(message))
     return catalogue.to_gettext(said) if said else message
 
 

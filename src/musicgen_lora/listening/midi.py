@@ -33,7 +33,6 @@ def midi_of(waveform: np.ndarray, sample_rate: int, bpm: float, key: str | None 
 
     Args:
         waveform: the beat.
-        sample_rate: Hz.
         bpm: quarter notes a minute, which its bars are drawn by.
         key: as in "C# minor".
     """

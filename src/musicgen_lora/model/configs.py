@@ -42,8 +42,6 @@ def musicgen_config(
 
     Args:
         codec: its codebooks are those that the decoder predicts.
-        text: of the text encoder.
-        melody: it takes a melody.
         decoder: fields of the decoder's configuration beside the vocabulary.
     """
     special = codec.codebook_size

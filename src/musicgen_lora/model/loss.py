@@ -40,7 +40,6 @@ def codebook_cross_entropies(
         heads: K linear maps from D to V.
         codes: `[B, K, T]`; frames past a clip's length may hold anything in 0..V-1.
         n_frames: `[B]`, true lengths.
-        delays: K of them.
         by_frame: gives the terms of the sums.
 
     Returns:

@@ -41,11 +41,6 @@ def project_melodies(model: Any, melodies: torch.Tensor | None, n_clips: int) ->
     )
 
 
-def text_lengths(text_mask: torch.Tensor) -> torch.Tensor:
-    """How many text states each clip is given, `[B]`; the null condition is given one of zero."""
-    return text_mask.sum(dim=1).clamp(min=1)
-
-
 def melody_decoder_states(
     model: Any,
     delayed: torch.Tensor,
@@ -72,7 +67,8 @@ def melody_decoder_states(
     decoder = model.decoder.model.decoder
     embedded: Any = sum(table(delayed[:, k]) for k, table in enumerate(decoder.embed_tokens))
     front = project_melodies(model, melodies, len(delayed))
-    lengths = text_lengths(text_mask).tolist()
+    # The null condition is given one state of zero.
+    lengths = text_mask.sum(dim=1).clamp(min=1).tolist()
     rows = [
         torch.cat([front[i], text[i, :length], embedded[i]]) for i, length in enumerate(lengths)
     ]

@@ -27,7 +27,7 @@ from musicgen_lora.model.delays import Delays
 from musicgen_lora.model.fingerprint import base_fingerprint, fingerprint
 from musicgen_lora.model.loss import codebook_cross_entropies
 from musicgen_lora.model.shape import Shape
-from musicgen_lora.model.text.states import TextStates
+from musicgen_lora.model.text.states import EncodedText, TextStates
 from musicgen_lora.runtime.precision import DTYPES
 
 __all__ = [
@@ -145,8 +145,8 @@ class MusicGen:
         or trained."""
         return TextStates(self.hf, self.tokenizer)
 
-    def text_states(self, captions: Sequence[str | None]) -> tuple[Tensor, Tensor]:
-        """States `[B, L, D_text]` and mask `[B, L]` where the decoder is; None is no caption."""
+    def encode_text(self, captions: Sequence[str | None]) -> EncodedText:
+        """Captions where the decoder is; None is no caption."""
         return self.text.batch(captions, self.device)
 
     @cached_property
@@ -163,40 +163,33 @@ class MusicGen:
 
     # The forward pass.
 
-    def project_text(self, text_states: Tensor, text_mask: Tensor) -> Tensor:
+    def project_text(self, text: EncodedText) -> Tensor:
         """Text states as the decoder attends to them, `[B, L, D]`: projected, and zero where the
         mask is (the bias of the projection would otherwise leak into the null condition)."""
-        states = text_states.to(self.hf.decoder.dtype)  # [B, L, D_text]
+        states = text.states.to(self.hf.decoder.dtype)  # [B, L, D_text]
         if hasattr(self.hf, "enc_to_dec_proj"):
             states = self.hf.enc_to_dec_proj(states)  # [B, L, D]
-        return states * text_mask[..., None].to(states.dtype)
+        return states * text.mask[..., None].to(states.dtype)
 
-    def states(
-        self,
-        codes: Tensor,
-        text_states: Tensor,
-        text_mask: Tensor,
-        melodies: Tensor | None = None,
-    ) -> Tensor:
+    def states(self, codes: Tensor, text: EncodedText, melodies: Tensor | None = None) -> Tensor:
         """Teacher-forced forward pass.
 
         Args:
             codes: `[B, K, T]`, undelayed.
-            text_states: `[B, L, D_text]` of the text encoder; zero rows for the null condition.
-            text_mask: `[B, L]`, 1 for a real token.
+            text: of the B clips.
             melodies: `[B, M]` pitch classes, for a melody model; None is the null condition.
 
         Returns:
             `[B, T, D]`: step s speaks of frame s - delay of each codebook.
         """
         delayed = self.delays.delay(codes, self.shape.special)  # [B, K, T]
-        memory = self.project_text(text_states, text_mask)  # [B, L, D]
+        memory = self.project_text(text)  # [B, L, D]
         if self.is_melody:
-            return melody.melody_decoder_states(self.hf, delayed, memory, text_mask, melodies)
+            return melody.melody_decoder_states(self.hf, delayed, memory, text.mask, melodies)
         output = self.hf.decoder.model(
             input_ids=delayed.reshape(-1, delayed.shape[-1]),  # [B K, T]
             encoder_hidden_states=memory,
-            encoder_attention_mask=text_mask,
+            encoder_attention_mask=text.mask,
             use_cache=False,
         )
         return output.last_hidden_state
@@ -205,8 +198,7 @@ class MusicGen:
         self,
         codes: Tensor,
         n_frames: Tensor,
-        text_states: Tensor,
-        text_mask: Tensor,
+        text: EncodedText,
         melodies: Tensor | None = None,
         *,
         by_frame: bool = False,
@@ -214,22 +206,16 @@ class MusicGen:
         """Summed cross-entropy in nats and number of predicted frames of each clip and codebook,
         both `[B, K]`, or the terms of the sums, `[B, K, T]`, 0 where none is predicted; `n_frames`
         `[B]` are the clips' true lengths, the rest is as in `states`."""
-        hidden = self.states(codes, text_states, text_mask, melodies)
+        hidden = self.states(codes, text, melodies)
         delays = self.delays
         return codebook_cross_entropies(
             hidden, self.heads, codes, n_frames, delays, by_frame=by_frame
         )
 
-    def logits(
-        self,
-        codes: Tensor,
-        text_states: Tensor,
-        text_mask: Tensor,
-        melodies: Tensor | None = None,
-    ) -> Tensor:
+    def logits(self, codes: Tensor, text: EncodedText, melodies: Tensor | None = None) -> Tensor:
         """Logits `[B, K, T, V]` in float32, aligned with `codes`; the last `delay` frames of each
         codebook, which the model never predicts, are NaN."""
-        hidden = self.states(codes, text_states, text_mask, melodies)
+        hidden = self.states(codes, text, melodies)
         logits = torch.full((*codes.shape, self.shape.special), torch.nan, device=codes.device)
         pairs = zip(self.heads, self.delays.states(hidden), strict=True)
         for codebook, (head, states) in enumerate(pairs):
@@ -244,8 +230,6 @@ class MusicGen:
         that it carries keeps its own precision.
 
         Args:
-            device: where it goes.
-            precision: that it computes in.
             trained: the weights themselves are trained, and stay in fp32; only a frozen base is
                 held in less.
         """

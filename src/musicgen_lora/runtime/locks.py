@@ -19,7 +19,6 @@ def locked(folder: Path, *, wait_s: float = 0.0) -> Iterator[None]:
     """Makes the folder if need be, and holds it for this process.
 
     Args:
-        folder: to hold.
         wait_s: how long to wait for another process that holds it.
 
     Raises:

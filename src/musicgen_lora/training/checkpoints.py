@@ -120,8 +120,6 @@ def save_checkpoint(folder: Path, state: LoopState, trained: Trained, *, keep: i
 
     Args:
         folder: `output_dir/checkpoints`.
-        state: of the loop.
-        trained: is saved.
         keep: how many of the newest checkpoints stay.
     """
     weights, average = trained.weights, trained.ema.means if trained.ema is not None else None
@@ -201,7 +199,6 @@ def restore(checkpoint: Path, state: LoopState, trained: Trained) -> None:
     """Puts a checkpoint's weights, optimizers, average and state of the loop back.
 
     Args:
-        checkpoint: its folder.
         state: is overwritten.
         trained: is overwritten; the same parameters as those saved.
 

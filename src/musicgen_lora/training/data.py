@@ -36,10 +36,8 @@ class RunData:
 
     Args:
         clips: those long enough.
-        ids: of `clips`.
         train: rows of the clips to train on.
         held_out: rows of the clips of the sources held out.
-        dataset: the training windows.
         windows: of the held-out clips; empty where nothing is held out.
         gate_windows: what the gate and the effect check read.
         text_is_ready: whether the model knows all captions, so that no step runs the text encoder.
@@ -61,7 +59,6 @@ class RunInputs(NamedTuple):
     Args:
         settings: with what was decided for the run.
         model: on its device from the first step on, with the trained weights in it.
-        data: of the run.
     """
 
     settings: TrainSettings
@@ -80,10 +77,7 @@ def open_data(
     """Encodes what is missing, splits, and cuts the windows.
 
     Args:
-        settings: of the run.
-        clips: of the dataset.
         model: encodes clips and captions, and gives the conditions from here on.
-        console: is told what was found.
         frozen_text: whether captions can be encoded ahead, since no step changes the encoder.
 
     Raises:

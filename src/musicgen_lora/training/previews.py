@@ -39,11 +39,8 @@ def with_previews(
     prompts are given, two captions are played by the base and, at the end, by the adapter.
 
     Args:
-        settings: of the run.
-        clips: of the run.
         held_out: rows of those held out, whose captions come first: how they should sound, the
             adapter has not heard.
-        console: told what is made, and how to leave it out.
     """
     if settings.previews == "off":
         return settings
@@ -83,9 +80,7 @@ def make_previews(
 
     Args:
         model: in eval mode, with whatever weights it has now.
-        prompts: a clip each.
         folder: whole or absent; what it held is replaced.
-        duration_s: of each clip.
         seed: of the first clip; the next has one more.
     """
     # Drawing libraries take a second to load, which no start of a run should wait for.
@@ -95,7 +90,7 @@ def make_previews(
     codes = generate_codes(
         model,
         Request(
-            Conditions(*model.text.batch(prompts), bars=bars),
+            Conditions(model.text.batch(prompts), bars=bars),
             n_frames=model.shape.frames(duration_s),
             seeds=[seed + index for index in range(len(prompts))],
         ),

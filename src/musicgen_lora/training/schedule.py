@@ -27,11 +27,6 @@ def with_rate(settings: TrainSettings, model: MusicGen, console: Console) -> Tra
 
     The rate is the given one, else what the base advises for adapters, else 3e-4. It is said unless
     it was given and nobody advises another.
-
-    Args:
-        settings: of the run.
-        model: the base.
-        console: tells what was taken.
     """
     adapts = settings.trainable == "lora"
     advised = model.facts.advised_learning_rate if adapts else None

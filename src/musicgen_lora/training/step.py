@@ -34,8 +34,6 @@ class Learner:
 
     Args:
         model: holds the parameters, and gives the conditions.
-        parameters: that are trained.
-        optimizers: over them.
         max_grad_norm: gradients are clipped to it.
         scaler: for fp16, else None.
         codebook_weights: K weights of the codebooks in the gradient, relative to each other; the
@@ -128,10 +126,10 @@ def _accumulate(learner: Learner, batches: Sequence[Batch], totals: torch.Tensor
     shares = weights / weights.sum()
     means = torch.zeros(n_codebooks, device=device)
     for batch in batches:
-        states, mask = model.text_states(batch.captions)
+        text = model.encode_text(batch.captions)
         with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
             sums, _ = model.losses(
-                batch.codes.to(device), batch.n_frames.to(device), states, mask, batch.melodies
+                batch.codes.to(device), batch.n_frames.to(device), text, batch.melodies
             )
         codebooks = sums.sum(0) / totals
         loss = (codebooks * shares).sum()

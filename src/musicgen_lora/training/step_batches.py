@@ -18,8 +18,6 @@ def step_batches(dataset: ClipDataset, chosen: Sequence[int], batch_size: int) -
     same gradient.
 
     Args:
-        dataset: to draw from.
-        chosen: the step's samples.
         batch_size: of each batch; the last one may be smaller.
     """
     by_length = np.argsort(dataset.n_frames()[chosen], kind="stable").tolist()

@@ -77,7 +77,6 @@ def train_lora(
     """Trains, or goes on with an unfinished run of the same settings.
 
     Args:
-        settings: of the run.
         loading: of the dataset, where it has begun already.
         optimise: an optimizer step; tests pass a broken one.
 

@@ -53,10 +53,8 @@ class Trainer:
     """Trains to the end of a run, publishing the best weights on the way.
 
     Args:
-        inputs: settings, model and data.
         trained: weights, their optimizers and average; at the end the model has the average.
         run: `steps` and `best` are set at the end.
-        log: takes figures and words.
         optimise: a step; tests pass a broken one.
     """
 

@@ -28,8 +28,6 @@ def held_out_losses(
     """Loss of each codebook over all windows, in nats, each process reading its share of them.
 
     Args:
-        model: in eval mode.
-        windows: to predict.
         batch_size: windows that go through the model together.
         on_step: told how far it is.
         sharded: each process has a part of the weights only: all must run the model equally often.
@@ -77,7 +75,6 @@ def adapter_effect(
     Args:
         base_alone: a context that switches it off.
         model: that carries it.
-        windows: to predict.
         batch_size: windows that go through the model together; halved where memory runs out.
 
     Returns:
@@ -125,12 +122,10 @@ def _batch_effect(
     of a logit."""
     batch = collate(windows)
     codes = batch.codes.to(model.device)
-    conditions = model.text_states(batch.captions)
-    with_adapter = model.logits(codes, *conditions, batch.melodies)
+    with_adapter = model.logits(codes, model.encode_text(batch.captions), batch.melodies)
     with base_alone():
-        # Anew: the adapter may be on the text encoder.
-        conditions = model.text_states(batch.captions)
-        without = model.logits(codes, *conditions, batch.melodies)
+        # The text anew: the adapter may be on the text encoder.
+        without = model.logits(codes, model.encode_text(batch.captions), batch.melodies)
     total, n_tokens, largest = 0.0, 0, 0.0
     n_predicted = model.delays.n_predicted(batch.n_frames)
     frames = torch.arange(codes.shape[-1])

@@ -97,7 +97,6 @@ class LoraWeights:
 
     Args:
         model: on its device; it carries the adapter from here on.
-        settings: of the run.
         base_name: what the adapter's config calls the base.
     """
 
@@ -160,7 +159,6 @@ class WholeModel:
 
     Args:
         base: on its device. With `fsdp` its parameters become parts.
-        settings: of the run.
     """
 
     def __init__(self, base: MusicGen, settings: TrainSettings) -> None:

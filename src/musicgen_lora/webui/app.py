@@ -40,8 +40,6 @@ def build_page(workspace: Workspace, language: Language, uploads: Path) -> gr.Bl
     """The page in one language.
 
     Args:
-        workspace: its folders.
-        language: of every word.
         uploads: where Gradio puts what a browser sends.
     """
     say = Words(language)

@@ -19,8 +19,6 @@ class Frame:
     """Where a chart is drawn.
 
     Args:
-        width: of the picture.
-        height: of it.
         left: free for numbers.
         below: free for numbers.
     """

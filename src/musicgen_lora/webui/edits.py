@@ -31,7 +31,6 @@ def save_rows(dataset: Path, rows: Sequence[Row]) -> int:
     """Writes what a person changed in the table.
 
     Args:
-        dataset: its folder.
         rows: of the table; clips that aren't in it stay as they are.
 
     Returns:

@@ -46,9 +46,6 @@ class Setting:
     """A setting as a form shows it.
 
     Args:
-        name: of the field.
-        help: its sentences.
-        default: of the field.
         options: the words that it takes, if it takes words.
         is_switch: whether it is true or false.
     """

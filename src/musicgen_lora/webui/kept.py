@@ -22,11 +22,7 @@ ADD = "(...values) => window.keptFields.add(NAMES, values)"
 
 
 class Kept:
-    """The fields of a tab that the browser keeps.
-
-    Args:
-        page: that shows them.
-    """
+    """The fields of a tab that the browser keeps."""
 
     def __init__(self, page: Page) -> None:
         self._page, self.state = page, page.kept
@@ -67,12 +63,7 @@ class Kept:
 
     def advanced(self, form: list[Setting], prefix: str) -> list[Any]:
         """A closed box with a field for each setting, in their order, and below it which of them
-        are changed.
-
-        Args:
-            form: the settings.
-            prefix: of the elements' names.
-        """
+        are changed."""
         with gr.Accordion(self._page.words("Advanced settings"), open=False):
             fields = self._page.fields(form, prefix)
         self._tell(form, fields, prefix)
@@ -82,9 +73,7 @@ class Kept:
         """Tells which settings are changed, and takes them back when asked.
 
         Args:
-            form: the settings.
-            fields: of them, in the same order.
-            prefix: of the elements' names.
+            fields: of the settings, in their order.
         """
         say = self._page.words
         told = gr.HTML(elem_id=f"{prefix}-changed")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import gradio as gr
 
@@ -25,6 +25,8 @@ QUIET: dict[str, Any] = {**PRIVATE, "queue": False}
 """Options of an event that only looks."""
 FILES = "/files"
 """Where the server hands out files by ids."""
+Left = TypeVar("Left")
+Right = TypeVar("Right")
 
 
 def _carrier() -> gr.JSON:
@@ -36,8 +38,6 @@ class Page:
     """The page in one language.
 
     Args:
-        workspace: its folders.
-        words: its language.
         timer: ticks every few seconds while the page is open.
         uploads: where Gradio puts files that a browser sends.
         watches: what it looks at by itself.
@@ -120,6 +120,18 @@ class Page:
 
         search.change(show, search, made, **QUIET)
         return made
+
+
+def side_by_side(
+    page: Page, left: Callable[[Page], Left], right: Callable[[Page], Right], *, wider: int = 2
+) -> tuple[Left, Right]:
+    """Builds two columns of a tab, the right one so many times as wide, and returns what building
+    them gave."""
+    with gr.Row():
+        with gr.Column(scale=1, min_width=300):
+            built = left(page)
+        with gr.Column(scale=wider, min_width=300):
+            return built, right(page)
 
 
 def chosen(choices: list[tuple[str, str]], value: Any = None) -> Any:

@@ -26,10 +26,6 @@ _at_once = threading.BoundedSemaphore(2)
 def picture(path: Path, kind: Picture) -> tuple[bytes, str]:
     """A picture of a sound's first minute.
 
-    Args:
-        path: of the sound.
-        kind: which picture.
-
     Returns:
         Its bytes and their media type.
     """

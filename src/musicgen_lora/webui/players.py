@@ -17,8 +17,6 @@ class Side:
     """A sound that a player can switch to.
 
     Args:
-        name: that its button shows.
-        address: of its file.
         save_as: what a download of it is called; "" for none.
         at: when it was written, in nanoseconds: another sound may come under the same address.
         target: its id for what is done with it; "" where nothing is.
@@ -46,7 +44,6 @@ class Act:
 
     Args:
         name: of what it does, for its handler.
-        label: that it shows.
     """
 
     name: str
@@ -66,9 +63,6 @@ def player(
 
     Args:
         sides: that it switches between; one has no button.
-        label: above it.
-        words: of its buttons.
-        details: below it.
         duration_s: shown until the sound itself has been read; 0 where it isn't known.
         acts: what else can be done with it.
     """

@@ -18,7 +18,6 @@ def rename_run(runs: Path, wanted: object, typed: object) -> str:
 
     Args:
         runs: the folder of all runs.
-        wanted: the run's id.
         typed: its new name, as a person typed it.
 
     Returns:

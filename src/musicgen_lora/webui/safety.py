@@ -170,7 +170,6 @@ def delete_folder(root: Path, wanted: object, typed: object) -> str:
 
     Args:
         root: the only place where the page deletes.
-        wanted: the folder's id.
         typed: its name, as the person typed it to confirm.
 
     Returns:

@@ -51,7 +51,6 @@ class Guard:
     the password.
 
     Args:
-        app: behind it.
         hosts: names that a request may call the server by; None for any.
         password: of HTTP's basic authentication, with any user; "" for none.
     """
@@ -122,7 +121,6 @@ def make_app(
     """The page in both languages, its files, and the guard before them.
 
     Args:
-        workspace: its folders.
         language: that the page opens in; None for the browser's.
         hosts: names that the server answers to; None for any.
         password: asked of every request; "" for none.

@@ -38,8 +38,6 @@ class Sound:
     """A generated clip.
 
     Args:
-        name: of its file.
-        facts: the JSON beside it.
         made: when, seconds since 1970.
     """
 

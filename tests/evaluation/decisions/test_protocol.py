@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 
+from musicgen_lora.evaluation.compared import Compared
 from musicgen_lora.evaluation.decisions.protocol import descriptor_distances, judge_primaries
 from musicgen_lora.evaluation.losses.held_out_loss import summarise_losses
 from musicgen_lora.evaluation.losses.overfitting import excess_of
@@ -42,6 +44,10 @@ def heard(rng: np.random.Generator, n: int, shift: float = 0.0) -> list[Heard]:
     ]
 
 
+def facts_of(clips: Sequence[Heard]) -> list[Mapping[str, float]]:
+    return [one.descriptors for one in clips]
+
+
 def losses(rng: np.random.Generator, n: int, change: float) -> Any:
     base = rng.normal(4.0, 0.3, (n, 2))
     adapter = base + rng.normal(change, 0.1, (n, 1))
@@ -62,13 +68,15 @@ def evaluation(seed: int, *, n: int = 12, change: float = 0.0, shift: float = 0.
     """An evaluation whose adapter changes the loss, and whose base lies `shift` away."""
     rng = np.random.default_rng(seed)
     base, adapter, reference = heard(rng, n, shift), heard(rng, n), heard(rng, 16)
-    described = [[one.descriptors for one in side] for side in (base, adapter, reference)]
+    clips = Compared(base, adapter)
     return {
         "loss": losses(rng, n, change),
         "distances": compare_sets(
-            (LOG_MEL,), base, adapter, Reference(heard=reference), why_none="", seed=seed
+            (LOG_MEL,), clips, Reference(heard=reference), why_none="", seed=seed
         ),
-        "descriptor_distance": descriptor_distances(*described, why_none="", seed=seed),
+        "descriptor_distance": descriptor_distances(
+            clips.each(facts_of), facts_of(reference), why_none="", seed=seed
+        ),
     }
 
 
@@ -87,15 +95,15 @@ def test_an_effect_is_found_by_all_three() -> None:
 def test_values_stand_between_a_near_and_a_far_one() -> None:
     rng = np.random.default_rng(0)
     base, adapter, near, far = heard(rng, 8, 2.0), heard(rng, 8), heard(rng, 16), heard(rng, 8, 4.0)
-    described = [[one.descriptors for one in side] for side in (base, adapter, near)]
-    anchors = {"other_music": [one.descriptors for one in far], "noise": described[0]}
+    clips = Compared(base, adapter)
+    anchors = {"other_music": facts_of(far), "noise": facts_of(base)}
     reference = Reference(heard=near, others=[one.vectors for one in far])
     report = {
         "loss": losses(rng, 8, -0.5),
         "forgetting": losses(rng, 8, 0.0),
-        "distances": compare_sets((LOG_MEL,), base, adapter, reference, why_none="", seed=0),
+        "distances": compare_sets((LOG_MEL,), clips, reference, why_none="", seed=0),
         "descriptor_distance": descriptor_distances(
-            *described, anchors=anchors, why_none="", seed=0
+            clips.each(facts_of), facts_of(near), anchors=anchors, why_none="", seed=0
         ),
     }
     loss, kernel, descriptors = judge_primaries(report, compared=True)
@@ -156,7 +164,9 @@ def test_distances_stand_between_their_anchors() -> None:
         noises=[one.vectors for one in heard(rng, 8, 6.0)],
     )
     near, far = heard(rng, 20), heard(rng, 20, 2.0)
-    (row,) = compare_sets((LOG_MEL,), far, near, reference, why_none="", seed=0)["embeddings"]
+    (row,) = compare_sets((LOG_MEL,), Compared(far, near), reference, why_none="", seed=0)[
+        "embeddings"
+    ]
     anchors = {name: anchor["value"] for name, anchor in row["anchors"].items()}
     assert abs(anchors["halves"]) < 0.1 * anchors["other_music"]
     assert abs(anchors["recorded"]) < 0.1 * anchors["other_music"]
@@ -173,19 +183,21 @@ def test_anchors_that_are_missing_say_why() -> None:
     reference = Reference(
         heard=heard(rng, 8), why_not_recorded="no files", why_no_others="no other music"
     )
-    (row,) = compare_sets((LOG_MEL,), None, heard(rng, 6), reference, why_none="", seed=0)[
-        "embeddings"
-    ]
+    (row,) = compare_sets(
+        (LOG_MEL,), Compared(None, heard(rng, 6)), reference, why_none="", seed=0
+    )["embeddings"]
     assert row["anchors"]["recorded"] == {"value": None, "n": 8, "why": "no files"}
     assert row["anchors"]["other_music"]["why"] == "no other music"
     assert row["kernel"]["note"] == "needs --compare"
     assert row["position"] == {"base": None, "adapter": None}
-    nothing = compare_sets((LOG_MEL,), None, heard(rng, 6), References(), why_none="why", seed=0)
+    nothing = compare_sets(
+        (LOG_MEL,), Compared(None, heard(rng, 6)), References(), why_none="why", seed=0
+    )
     assert (nothing["computed"], nothing["why"]) == (False, "why")
     one = Reference(heard=heard(rng, 1))
     assert (
         "need 2 clips in each"
-        in compare_sets((LOG_MEL,), None, heard(rng, 6), one, why_none="", seed=0)["why"]
+        in compare_sets((LOG_MEL,), Compared(None, heard(rng, 6)), one, why_none="", seed=0)["why"]
     )
 
 
@@ -193,7 +205,7 @@ def test_clips_that_are_all_alike_have_collapsed() -> None:
     rng = np.random.default_rng(0)
     same = heard(rng, 1) * 8
     (row,) = compare_sets(
-        (LOG_MEL,), None, same, Reference(heard=heard(rng, 12)), why_none="", seed=0
+        (LOG_MEL,), Compared(None, same), Reference(heard=heard(rng, 12)), why_none="", seed=0
     )["embeddings"]
     assert row["diversity"]["adapter"]["collapsed"]
 
@@ -202,10 +214,12 @@ def test_a_clip_without_a_descriptor_is_elsewhere() -> None:
     rng = np.random.default_rng(0)
     reference = facts(rng, 12)
     silent = [{shown.name: float("nan") for shown in SHOWN}]
-    found = descriptor_distances(None, silent, reference, why_none="", seed=0)
+    found = descriptor_distances(Compared(None, silent), reference, why_none="", seed=0)
     assert found["adapter"] == [10.0]
     assert np.mean(found["reference"]) < 2.0
-    assert not descriptor_distances(None, silent, None, why_none="why", seed=0)["computed"]
+    assert not descriptor_distances(Compared(None, silent), None, why_none="why", seed=0)[
+        "computed"
+    ]
 
 
 def test_overfitting_is_what_training_clips_gained_beyond_held_out_ones() -> None:

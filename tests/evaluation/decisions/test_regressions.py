@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from musicgen_lora.evaluation.compared import Compared
 from musicgen_lora.evaluation.decisions.protocol import descriptor_distances
 from musicgen_lora.evaluation.decisions.regressions import find_regressions
 from musicgen_lora.evaluation.losses.held_out_loss import summarise_losses
@@ -29,7 +30,7 @@ def evaluation(shifts: dict[int, dict[str, float]], n: int = 6) -> dict[str, Any
         {"prompt": f"beat {k}", "base": {"descriptors": at}, "adapter": {"descriptors": own}}
         for k, own in enumerate(after)
     ]
-    distance = descriptor_distances([at] * n, after, reference, why_none="", seed=0)
+    distance = descriptor_distances(Compared([at] * n, after), reference, why_none="", seed=0)
     return {
         "generation": {"clips": clips},
         "reference": {"descriptors": reference},

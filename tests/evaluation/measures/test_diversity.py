@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from musicgen_lora.evaluation.measures import diversity
 from musicgen_lora.evaluation.measures.diversity import measure_diversity
 
 
@@ -30,10 +31,11 @@ def test_one_clip_again_and_again_is_plausible_and_covers_nothing() -> None:
     assert found.collapsed
 
 
-def test_known_answer() -> None:
+def test_known_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(diversity, "NEIGHBOURS", 1)
     reference = np.array([[0.0], [1.0], [3.0]])
     rows = np.array([[0.5], [10.0], [3.5]])
-    found = measure_diversity(reference, rows, neighbours=1)
+    found = measure_diversity(reference, rows)
     # Reaches of the reference: 1, 1, 2; of the rows: 3, 6.5, 3.
     assert found.precision == pytest.approx(2 / 3)
     assert found.recall == 1.0

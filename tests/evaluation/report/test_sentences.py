@@ -18,6 +18,7 @@ from reports import hearing_of
 from rich.console import Console
 
 from musicgen_lora.console import CommandConsole
+from musicgen_lora.evaluation.compared import Compared
 from musicgen_lora.evaluation.decisions.protocol import judge_primaries
 from musicgen_lora.evaluation.decisions.regressions import find_regressions
 from musicgen_lora.evaluation.measures.damage import Damage
@@ -66,7 +67,7 @@ def without_reference(report: dict[str, Any]) -> dict[str, Any]:
         for own in (clip["adapter"] for clip in poor["generation"]["clips"])
     ]
     hearing = hearing_of(References(), why, poor["generation"]["clips"])
-    poor |= plain(compare_sounds(hearing, None, heard))
+    poor |= plain(compare_sounds(hearing, Compared(None, heard)))
     nothing = {"computed": False, "why": why}
     poor |= {"overfitting": nothing, "memorisation": {"continuations": nothing, "nearest": nothing}}
     poor["captions"] = nothing
@@ -228,7 +229,9 @@ def with_descriptor(report: dict[str, Any], name: str, sides: list[list[float]])
         [{shown.name: 0.5 for shown in SHOWN} | {name: value} for value in values]
         for values in sides
     ]
-    changed["descriptors"] = plain(compare_descriptors(facts[0], facts[1], facts[2], seed=0))
+    changed["descriptors"] = plain(
+        compare_descriptors(Compared(facts[0], facts[1]), facts[2], seed=0)
+    )
     return changed
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from musicgen_lora.dataset.metadata import Clip
+from musicgen_lora.evaluation.compared import Compared
 from musicgen_lora.evaluation.measures.between import share_between
 from musicgen_lora.evaluation.measures.damage import Damage
 from musicgen_lora.evaluation.measures.embeddings import Embedding
@@ -53,7 +54,7 @@ def test_faults_stand_beside_those_of_anchors() -> None:
             "other_music": {0: heard(clicks=6, stuck=0.5)},
         },
     )
-    found = compare_damage(None, [heard(clicks=3)], references, seed=0)
+    found = compare_damage(Compared(None, [heard(clicks=3)]), references, seed=0)
     clicks, stuck = found["clicks"]["anchors"], found["stuck_share"]["anchors"]
     assert clicks["recorded"] == {"mean": 0.5, "n_with": 1, "n": 2, "why": ""}
     assert clicks["other_music"]["mean"] == 6.0
@@ -61,7 +62,7 @@ def test_faults_stand_beside_those_of_anchors() -> None:
     assert stuck["other_music"] == {"mean": 0.5, "n_with": 1, "n": 1, "why": ""}
     assert stuck["recorded"]["mean"] is None
     assert "codes" in stuck["recorded"]["why"]
-    nothing = compare_damage(None, [heard()], References(), seed=0)["clicks"]
+    nothing = compare_damage(Compared(None, [heard()]), References(), seed=0)["clicks"]
     assert nothing["reference"] is None
     assert all(own["why"] for own in nothing["anchors"].values())
 
@@ -70,7 +71,9 @@ def test_halves_of_the_held_out_clips_differ_as_their_clips_do() -> None:
     references = References(
         heard=[heard(clicks=n) for n in (0, 0, 8, 8)], clips=clips(["kick"] * 4)
     )
-    halves = compare_damage(None, [heard()], references, seed=0)["clicks"]["anchors"]["halves"]
+    halves = compare_damage(Compared(None, [heard()]), references, seed=0)["clicks"]["anchors"][
+        "halves"
+    ]
     # Of three ways to part them one parts 0 from 8, and the others are even.
     assert 0.0 < halves["difference"] < 8.0
 
@@ -81,7 +84,9 @@ def agreement(references: References) -> dict[str, Any]:
 
     listener = Listener(Embedding(CLAP, "CLAP", lambda wave, rate: vector("kick")), read, "clap")
     adapter = [heard(like="kick"), heard(like="hat")]
-    return measure_agreement(listener, ["kick", "snare"], None, adapter, references, seed=0)
+    return measure_agreement(
+        listener, ["kick", "snare"], Compared(None, adapter), references, seed=0
+    )
 
 
 def test_agreement_stands_between_other_captions_and_the_right_ones() -> None:

@@ -13,6 +13,7 @@ import torch
 from adapters import add_lora
 
 from musicgen_lora.dataset.metadata import Clip
+from musicgen_lora.evaluation.compared import Compared
 from musicgen_lora.evaluation.measures.damage import Damage
 from musicgen_lora.evaluation.sound.ear import Heard
 from musicgen_lora.evaluation.sound.memorisation import (
@@ -54,10 +55,10 @@ def learn(model: MusicGen, codes: list[np.ndarray], n_steps: int) -> Any:
     weights = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=1e-2)
     batch = torch.from_numpy(np.stack([own.T for own in codes]).astype(np.int64))
-    states, mask = model.text.batch(["808 beat"] * len(codes))
+    texts = model.text.batch(["808 beat"] * len(codes))
     lengths = torch.full((len(codes),), N_FRAMES)
     for _ in range(n_steps):
-        sums, counts = model.losses(batch, lengths, states, mask)
+        sums, counts = model.losses(batch, lengths, texts)
         optimizer.zero_grad()
         (sums.sum() / counts.sum()).backward()
         optimizer.step()
@@ -125,7 +126,7 @@ def test_reasons_for_having_none(tiny_model_dir: Path) -> None:
     short = [codes[:10] for codes in random_codes(4, 0)]
     assert "too short" in measure(model, none, short, short)["why"]
     sounds = TrainedSounds(nothing, model, 1.0)
-    assert not find_nearest([], sounds, References(), output_dir=Path())["computed"]
+    assert not find_nearest(Compared(None, []), sounds, References(), output_dir=Path())["computed"]
 
 
 def hear(wave: np.ndarray) -> Heard:
@@ -149,7 +150,7 @@ def test_a_copy_of_a_training_clip_is_named_and_written(
         some={"recorded": {2: hear(0.5 * waves[7])}, "other_music": {}, "noise": {0: held_out[0]}},
         why_no_others="there is none",
     )
-    found = find_nearest(made, sounds, references, base=held_out, output_dir=tmp_path)
+    found = find_nearest(Compared(held_out, made), sounds, references, output_dir=tmp_path)
     assert [clip["copied"] for clip in found["clips"]] == [True, False]
     assert found["clips"][0]["trained"] == "trained2.wav"
     assert found["clips"][0]["odds"] == pytest.approx(1 / 5)

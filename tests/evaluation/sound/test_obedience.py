@@ -10,6 +10,7 @@ import pytest
 
 from musicgen_lora.beats.beats808 import make_beat, render_beat
 from musicgen_lora.dataset.metadata import Clip
+from musicgen_lora.evaluation.compared import Compared
 from musicgen_lora.evaluation.measures.damage import Damage
 from musicgen_lora.evaluation.sound.asked_words import WORDS, Middle, asked_words
 from musicgen_lora.evaluation.sound.ear import Heard
@@ -130,7 +131,7 @@ def test_words_are_heard_where_they_are_so(
 def test_chance_is_what_other_prompts_clips_have() -> None:
     prompts = ["no hats, 140 bpm", "no hats, 100 bpm", "808 beat", "808 beat"]
     clips = [heard(140.0, hat_onset_rate_hz=rate) for rate in (1.0, 5.0, 1.0, 6.0)]
-    found = measure_obedience(prompts, None, clips, NONE)["measures"]
+    found = measure_obedience(prompts, Compared(None, clips), NONE)["measures"]
     assert (found["no_hats"]["adapter"]["hits"], found["no_hats"]["adapter"]["n"]) == (1, 2)
     assert found["no_hats"]["others"] == {"hits": 1, "n": 2, "share": 0.5}
     # Three clips weren't asked for 140, and three not for 100.
@@ -142,12 +143,12 @@ def test_chance_is_what_other_prompts_clips_have() -> None:
 def test_what_cant_be_told_has_a_reason() -> None:
     prompts = ["busy, mono", "sparse, mono"]
     clips = [heard(90.0, onset_rate_hz=rate, side_share=0.0) for rate in (9.0, 2.0)]
-    found = measure_obedience(prompts, None, clips, NONE)
+    found = measure_obedience(prompts, Compared(None, clips), NONE)
     assert not found["computed"]
     assert found["measures"]["busy"]["why"].startswith("needs held-out audio")
     assert found["measures"]["mono"]["why"].startswith("every clip is mono")
     wide = [heard(90.0, onset_rate_hz=5.0, side_share=0.3)]
-    found = measure_obedience(prompts, None, clips, references(["808"], wide))["measures"]
+    found = measure_obedience(prompts, Compared(None, clips), references(["808"], wide))["measures"]
     for name in ("busy", "sparse"):
         assert (found[name]["adapter"]["hits"], found[name]["adapter"]["n"]) == (1, 1)
         assert found[name]["others"]["hits"] == 0
@@ -158,7 +159,7 @@ def test_shares_have_their_n_and_intervals() -> None:
     prompts = ["140 bpm"] * 10 + ["808 beat"]
     base, adapter = [heard(100.0)] * 11, [heard(140.0)] * 8 + [heard(100.0)] * 3
     held_out = references(["100 bpm"] * 3, [heard(100.0)] * 3)
-    found = measure_obedience(prompts, base, adapter, held_out)
+    found = measure_obedience(prompts, Compared(base, adapter), held_out)
     tempo = found["measures"]["tempo"]
     assert (tempo["adapter"]["hits"], tempo["adapter"]["n"]) == (8, 10)
     assert tempo["adapter"]["ci_low"] == pytest.approx(0.490, abs=0.001)
@@ -167,7 +168,7 @@ def test_shares_have_their_n_and_intervals() -> None:
     # Eight pairs gained, none lost.
     assert tempo["p_value"] == pytest.approx(2 / 2**8)
     assert found["measures"]["key"]["adapter"] is None
-    nothing = measure_obedience(["808"], None, [heard(90.0)], NONE)
+    nothing = measure_obedience(["808"], Compared(None, [heard(90.0)]), NONE)
     assert (nothing["computed"], nothing["why"]) == (
         False,
         "no prompt asks for what can be measured",
@@ -185,7 +186,7 @@ def test_shares_stand_between_chance_and_held_out_clips() -> None:
         other_music={0: heard(100.0), 3: heard(55.0)},
         noise={},
     )
-    tempo = measure_obedience(prompts, base, adapter, held_out)["measures"]["tempo"]
+    tempo = measure_obedience(prompts, Compared(base, adapter), held_out)["measures"]["tempo"]
     # By its own caption; by 140 and by 100 in turn; and nothing was heard.
     assert tempo["anchors"] == {
         "recorded": {"hits": 1, "n": 1, "share": 1.0},

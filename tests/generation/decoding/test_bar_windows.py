@@ -36,6 +36,7 @@ from musicgen_lora.generation.player import Instrument, Length
 from musicgen_lora.generation.player import Player as ClipPlayer
 from musicgen_lora.model.lora.mixture import Mixture
 from musicgen_lora.model.musicgen import MusicGen
+from musicgen_lora.model.text.states import EncodedText
 
 PROMPTS = ["hip hop 808 beat", "trap drums with bass and the 808 pattern", "sparse dark drums"]
 BARS: list[Lines] = [(0.0, 5.0), UNKNOWN, (0.0, 7.0)]
@@ -50,7 +51,7 @@ class Band:
         self.decoder = Decoder(self.base)
 
     def conditions(self, prompts: Sequence[str | None], bars: Sequence[Lines] = ()) -> Conditions:
-        return Conditions(*self.base.text.batch(list(prompts)), bars=bars)
+        return Conditions(self.base.text.batch(list(prompts)), bars=bars)
 
     def play(
         self, conditions: Conditions | Scenes, seeds: Sequence[int], **values: Any
@@ -205,7 +206,8 @@ def test_the_form_for_cards_plays_the_same_windows(
 
 def test_a_tune_goes_on_with_each_clip_from_where_its_window_begins() -> None:
     tune = torch.arange(20)[None].expand(2, -1)
-    conditions = Conditions(torch.zeros(2, 1, 4), torch.ones(2, 1), melodies=tune)
+    nothing = EncodedText(torch.zeros(2, 1, 4), torch.ones(2, 1))
+    conditions = Conditions(nothing, melodies=tune)
     shifted = conditions.shifted([0.6, 0.25]).melodies
     assert shifted is not None
     assert shifted[:, 0].tolist() == [12, 5]
@@ -225,12 +227,11 @@ def test_rows_of_conditions_are_those_of_their_clips(band: Band) -> None:
         melodies=torch.arange(6).view(3, 2),
         negative=band.base.text.batch([None, "minor", None]),
     )
-    some = all_of.chosen([2, 0])
+    some = all_of.rows([2, 0])
     for row, clip in enumerate((2, 0)):
-        for own, its in zip(some.of(row), all_of.of(clip), strict=True):
-            assert own is not None
-            assert its is not None
+        for own, its in zip(some.text.alone(row), all_of.text.alone(clip), strict=True):
             np.testing.assert_array_equal(own, its)
+        np.testing.assert_array_equal(some.melody_of(row), all_of.melody_of(clip))
         assert some.bars_of(row) == all_of.bars_of(clip)
         assert (some.negative_of(row) is None) == (all_of.negative_of(clip) is None)
 
@@ -313,6 +314,6 @@ def test_an_evaluation_plays_anew_what_was_kept_of_windows_that_began_elsewhere(
         voice, prompts, playing, seed=0, batch_size=2, on_step=lambda done, of: None
     )
     np.testing.assert_array_equal(played[1], kept)
-    conditions = Conditions(*model.text.batch(prompts[:1]), bars=[(0.0, 30.0)])
+    conditions = Conditions(model.text.batch(prompts[:1]), bars=[(0.0, 30.0)])
     (expected,) = generate_codes(model, Request(conditions, 90, [0], Sampling(1.0))).numpy()
     np.testing.assert_array_equal(played[0], expected)

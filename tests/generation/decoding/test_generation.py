@@ -21,12 +21,12 @@ from musicgen_lora.generation.decoding.window import FixedWindow, Window
 from musicgen_lora.model.cpu.switch import enable
 from musicgen_lora.model.lora.adapter import adapter_off
 from musicgen_lora.model.musicgen import MusicGen, load_base, load_tokenizer
-from musicgen_lora.model.text.states import TextStates
+from musicgen_lora.model.text.states import EncodedText, TextStates
 
 PROMPTS = ["hip hop 808 beat", "trap drums with bass and the 808 pattern"]
 
 
-def conditions(model, folder):
+def conditions(model, folder) -> EncodedText:
     return TextStates(model, load_tokenizer(folder)).batch(PROMPTS)
 
 
@@ -74,35 +74,31 @@ def test_greedy_tokens_equal_transformers(
     folder = tiny_model_dir if kind == "mono" else tiny_stereo_dir
     model = load_base(folder)
     adapted = None if adapter is None else adapter_on(model, adapter)
-    states, mask = conditions(model, folder)
+    texts = conditions(model, folder)
     how = {"n_frames": 40, "seeds": [0, 1], "sampling": Sampling(guidance_scale, top_k=1)}
-    ours = generate_codes(MusicGen(model), Request(Conditions(states, mask), **how))
+    ours = generate_codes(MusicGen(model), Request(Conditions(texts), **how))
     theirs = generated_by_transformers(model, folder, 40, guidance_scale)
     assert ours.shape == theirs.shape
     assert torch.equal(ours, theirs)
     assert len(ours.unique()) > 4
     if adapted is not None:
         with adapter_off(adapted):
-            base = generate_codes(MusicGen(model), Request(Conditions(states, mask), **how))
+            base = generate_codes(MusicGen(model), Request(Conditions(texts), **how))
             assert torch.equal(base, generated_by_transformers(model, folder, 40, guidance_scale))
         assert not torch.equal(base, ours)
-        assert torch.equal(
-            generate_codes(MusicGen(model), Request(Conditions(states, mask), **how)), ours
-        )
+        assert torch.equal(generate_codes(MusicGen(model), Request(Conditions(texts), **how)), ours)
 
 
 @pytest.mark.parametrize("kind", ["mono", "stereo"])
 def test_greedy_tokens_after_a_prompt_equal_transformers(kind, tiny_model_dir, tiny_stereo_dir):
     folder = tiny_model_dir if kind == "mono" else tiny_stereo_dir
     model = load_base(folder)
-    states, mask = conditions(model, folder)
+    texts = conditions(model, folder)
     n_codebooks = model.config.decoder.num_codebooks
     given = torch.randint(0, 64, (2, n_codebooks, 13), generator=torch.Generator().manual_seed(0))
     ours = generate_codes(
         MusicGen(model),
-        Request(
-            Conditions(states, mask), n_frames=40, seeds=[0, 1], sampling=GREEDY, prompt_codes=given
-        ),
+        Request(Conditions(texts), n_frames=40, seeds=[0, 1], sampling=GREEDY, prompt_codes=given),
     )
     assert torch.equal(ours, generated_by_transformers(model, folder, 40, 3.0, given))
 
@@ -117,10 +113,10 @@ def test_an_adapter_on_embeddings_and_heads_is_played(tiny_model_dir):
             torch.nn.init.normal_(parameter, std=0.3)
     adapted.eval().requires_grad_(False)
     assert "lora_embedding_A" in str([name for name, _ in adapted.named_parameters()])
-    states, mask = conditions(model, tiny_model_dir)
+    texts = conditions(model, tiny_model_dir)
     ours = generate_codes(
         MusicGen(model),
-        Request(Conditions(states, mask), n_frames=40, seeds=[0, 1], sampling=GREEDY),
+        Request(Conditions(texts), n_frames=40, seeds=[0, 1], sampling=GREEDY),
     )
     assert torch.equal(ours, generated_by_transformers(model, tiny_model_dir, 40, 3.0))
 
@@ -135,12 +131,12 @@ def test_whole_modules_that_an_adapter_brings_are_played(tiny_model_dir):
         if "modules_to_save" in name:
             torch.nn.init.normal_(parameter, std=0.3)
     adapted.eval().requires_grad_(False)
-    states, mask = conditions(model, tiny_model_dir)
+    texts = conditions(model, tiny_model_dir)
     how = {"n_frames": 40, "seeds": [0, 1], "sampling": GREEDY}
-    ours = generate_codes(MusicGen(model), Request(Conditions(states, mask), **how))
+    ours = generate_codes(MusicGen(model), Request(Conditions(texts), **how))
     assert torch.equal(ours, generated_by_transformers(model, tiny_model_dir, 40, 3.0))
     with adapted.disable_adapter():
-        base = generate_codes(MusicGen(model), Request(Conditions(states, mask), **how))
+        base = generate_codes(MusicGen(model), Request(Conditions(texts), **how))
         assert torch.equal(base, generated_by_transformers(model, tiny_model_dir, 40, 3.0))
     assert not torch.equal(ours, base)
 
@@ -151,15 +147,13 @@ def test_a_base_in_half_precision_does_not_swallow_an_adapter(tiny_model_dir):
     adapter_on(model, "lora", std=1e-4)
     MusicGen(model).to(torch.device("cpu"), "bf16")
     enable(model, "bf16")
-    states, mask = conditions(model, tiny_model_dir)
+    texts = conditions(model, tiny_model_dir)
     layer: Any = model.decoder.model.decoder.layers[0].fc1
     weight = merged_weight(layer)
     change = weight - layer.base_layer.weight.float()
     torch.testing.assert_close(change, layer.get_delta_weight("default").float())
     assert bool(change.any())
-    codes = generate_codes(
-        MusicGen(model), Request(Conditions(states, mask), n_frames=10, seeds=[0, 1])
-    )
+    codes = generate_codes(MusicGen(model), Request(Conditions(texts), n_frames=10, seeds=[0, 1]))
     assert codes.shape == (2, 4, 10)
 
 
@@ -178,23 +172,23 @@ def test_a_prompt_without_text_is_read_once(tiny_model_dir):
     """Guidance between two equal readings does nothing."""
     model = load_base(tiny_model_dir)
     text = TextStates(model, load_tokenizer(tiny_model_dir))
-    states, mask = text.batch([PROMPTS[0], None])
+    texts = text.batch([PROMPTS[0], None])
     how = {"n_frames": 20, "sampling": GREEDY}
-    both = generate_codes(MusicGen(model), Request(Conditions(states, mask), seeds=[0, 1], **how))
+    both = generate_codes(MusicGen(model), Request(Conditions(texts), seeds=[0, 1], **how))
     window = Window(
         Decoder(MusicGen(model)),
-        WindowRequest(Conditions(states, mask), [Span(own[:, :0], 20) for own in both], GREEDY),
+        WindowRequest(Conditions(texts), [Span(own[:, :0], 20) for own in both], GREEDY),
         Noise([0, 1], (4, 64)),
     )
     assert list(window.playing.rows.guided) == [True, False]
     alone = generate_codes(
-        MusicGen(model), Request(Conditions(*text.batch([None])), seeds=[1], **how)
+        MusicGen(model), Request(Conditions(text.batch([None])), seeds=[1], **how)
     )
     assert torch.equal(both[1:], alone)
     unguided = generate_codes(
         MusicGen(model),
         Request(
-            Conditions(*text.batch([None])), n_frames=20, seeds=[1], sampling=Sampling(1.0, top_k=1)
+            Conditions(text.batch([None])), n_frames=20, seeds=[1], sampling=Sampling(1.0, top_k=1)
         ),
     )
     assert torch.equal(alone, unguided)
@@ -210,30 +204,28 @@ def test_the_form_for_cards_decodes_the_same(
     folder = {"mono": tiny_model_dir, "stereo": tiny_stereo_dir, "melody": tiny_melody_dir}[kind]
     model = load_base(folder)
     text = TextStates(model, load_tokenizer(folder))
-    states, mask = text.batch([*PROMPTS, None])
+    texts = text.batch([*PROMPTS, None])
     given = torch.randint(0, 64, (3, MusicGen(model).shape.n_codebooks, 5))
     for sampling in (Sampling(guidance_scale, top_k=1), Sampling(guidance_scale)):
         for prompt in (None, given):
             how = {"n_frames": 45, "seeds": [0, 1, 2], "sampling": sampling, "prompt_codes": prompt}
-            plain = generate_codes(MusicGen(model), Request(Conditions(states, mask), **how))
+            plain = generate_codes(MusicGen(model), Request(Conditions(texts), **how))
             with monkeypatch.context() as patch:
                 patch.setattr(decode, "window_kind", lambda decoder: FixedWindow)
                 assert torch.equal(
-                    generate_codes(MusicGen(model), Request(Conditions(states, mask), **how)), plain
+                    generate_codes(MusicGen(model), Request(Conditions(texts), **how)), plain
                 )
 
 
 def test_a_seed_gives_the_same_clip_in_any_batch(tiny_model_dir: Path):
     model = load_base(tiny_model_dir)
-    states, mask = conditions(model, tiny_model_dir)
-    both = generate_codes(
-        MusicGen(model), Request(Conditions(states, mask), n_frames=30, seeds=[5, 6])
-    )
+    texts = conditions(model, tiny_model_dir)
+    both = generate_codes(MusicGen(model), Request(Conditions(texts), n_frames=30, seeds=[5, 6]))
     alone = generate_codes(
-        MusicGen(model), Request(Conditions(states[1:], mask[1:]), n_frames=30, seeds=[6])
+        MusicGen(model), Request(Conditions(texts.rows([1])), n_frames=30, seeds=[6])
     )
     other = generate_codes(
-        MusicGen(model), Request(Conditions(states[1:], mask[1:]), n_frames=30, seeds=[7])
+        MusicGen(model), Request(Conditions(texts.rows([1])), n_frames=30, seeds=[7])
     )
     assert torch.equal(both[1:], alone)
     assert not torch.equal(other, alone)
@@ -245,16 +237,16 @@ def test_what_a_clip_begins_with_is_kept_and_gone_on_with(
 ):
     folder = {"mono": tiny_model_dir, "stereo": tiny_stereo_dir, "melody": tiny_melody_dir}[kind]
     model = load_base(folder)
-    states, mask = conditions(model, folder)
+    texts = conditions(model, folder)
     whole = generate_codes(
         MusicGen(model),
-        Request(Conditions(states, mask), n_frames=30, seeds=[0, 1], sampling=GREEDY),
+        Request(Conditions(texts), n_frames=30, seeds=[0, 1], sampling=GREEDY),
     )
     for n_given in (1, 17):
         again = generate_codes(
             MusicGen(model),
             Request(
-                Conditions(states, mask),
+                Conditions(texts),
                 n_frames=30,
                 seeds=[0, 1],
                 sampling=GREEDY,
@@ -265,14 +257,12 @@ def test_what_a_clip_begins_with_is_kept_and_gone_on_with(
     given = (whole[..., :20] + 1) % 64
     other = generate_codes(
         MusicGen(model),
-        Request(
-            Conditions(states, mask), n_frames=30, seeds=[0, 1], sampling=GREEDY, prompt_codes=given
-        ),
+        Request(Conditions(texts), n_frames=30, seeds=[0, 1], sampling=GREEDY, prompt_codes=given),
     )
     assert torch.equal(other[..., :20], given)
 
 
-def logits_of_each(model, states, mask, batches, monkeypatch, melodies=None, **named):
+def logits_of_each(model, texts, batches, monkeypatch, melodies=None, **named):
     """All that `sample` is given, clip by clip, `[steps, K, V]`, where the clips are decoded in
     these batches."""
     drawn = window.sample
@@ -288,7 +278,7 @@ def logits_of_each(model, states, mask, batches, monkeypatch, melodies=None, **n
         generate_codes(
             MusicGen(model),
             Request(
-                Conditions(states[rows], mask[rows], None if melodies is None else melodies[rows]),
+                Conditions(texts.rows(rows), None if melodies is None else melodies[rows]),
                 n_frames=6,
                 seeds=rows,
                 **named,
@@ -309,9 +299,9 @@ def test_no_bit_of_a_clip_depends_on_its_batch(
     if kind == "dora":
         adapter_on(model, "dora")
     prompts = ["808", *PROMPTS, "dark", "sparse 808 beat the a bpm minor major bass drums hip hop"]
-    states, mask = TextStates(model, load_tokenizer(folder)).batch(prompts)
+    texts = TextStates(model, load_tokenizer(folder)).batch(prompts)
     alone, pairs, uneven, all_at_once = (
-        logits_of_each(model, states, mask, batches, monkeypatch, sampling=Sampling(guidance_scale))
+        logits_of_each(model, texts, batches, monkeypatch, sampling=Sampling(guidance_scale))
         for batches in (
             [[row] for row in range(5)],
             [[4, 0], [1, 2], [3]],
@@ -330,10 +320,10 @@ def test_nor_does_a_melody_models(tiny_melody_dir, monkeypatch):
     model = load_base(tiny_melody_dir)
     # Of equal length: others are decoded apart.
     prompts = ["hip hop 808", "dark trap drums", "sparse beat bass"]
-    states, mask = TextStates(model, load_tokenizer(tiny_melody_dir)).batch(prompts)
+    texts = TextStates(model, load_tokenizer(tiny_melody_dir)).batch(prompts)
     melodies = torch.randint(0, 12, (3, 11), generator=torch.Generator().manual_seed(0))
     alone, together = (
-        logits_of_each(model, states, mask, batches, monkeypatch, melodies=melodies)
+        logits_of_each(model, texts, batches, monkeypatch, melodies=melodies)
         for batches in ([[0], [1], [2]], [[0, 1, 2]])
     )
     for row in range(3):
@@ -344,11 +334,11 @@ def test_a_model_is_as_it_was_after_decoding(tiny_model_dir):
     model = load_base(tiny_model_dir)
     adapted = adapter_on(model, "lora")
     before = {name: tensor.clone() for name, tensor in adapted.state_dict().items()}
-    states, mask = conditions(model, tiny_model_dir)
+    texts = conditions(model, tiny_model_dir)
     with pytest.raises(ZeroDivisionError):
         generate_codes(
             MusicGen(model),
-            Request(Conditions(states, mask), n_frames=4, seeds=[0, 1]),
+            Request(Conditions(texts), n_frames=4, seeds=[0, 1]),
             on_step=lambda done, total: 1 // 0,
         )
     after = adapted.state_dict()

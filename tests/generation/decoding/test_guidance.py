@@ -45,7 +45,7 @@ class Band:
         self, prompts: list[str], negative: list[str | None] | None = None
     ) -> Conditions:
         away = None if negative is None else self.texts.batch(negative)
-        return Conditions(*self.texts.batch(list(prompts)), negative=away)
+        return Conditions(self.texts.batch(list(prompts)), negative=away)
 
     def play(self, conditions: Conditions | Scenes, n_frames: int = 12, **values) -> torch.Tensor:
         given = {"sampling": GREEDY, "seeds": [1, 2]} | values

@@ -80,14 +80,12 @@ def test_what_is_looked_at_is_what_changes_the_sound(tiny_model_dir):
 def test_a_stream_is_the_clip_that_would_be_generated(folder):
     model = load_base(folder)
     prompts = ["hip hop 808 beat", "trap drums"]
-    states, mask = TextStates(model, load_tokenizer(folder)).batch(prompts)
-    codes = generate_codes(
-        MusicGen(model), Request(Conditions(states, mask), n_frames=60, seeds=[1, 2])
-    )
+    texts = TextStates(model, load_tokenizer(folder)).batch(prompts)
+    codes = generate_codes(MusicGen(model), Request(Conditions(texts), n_frames=60, seeds=[1, 2]))
     parts = list(
         stream_audio(
             MusicGen(model),
-            Request(Conditions(states, mask), n_frames=60, seeds=[1, 2]),
+            Request(Conditions(texts), n_frames=60, seeds=[1, 2]),
             chunk_s=0.2,
         )
     )
@@ -98,16 +96,16 @@ def test_a_stream_is_the_clip_that_would_be_generated(folder):
 
 def test_the_first_part_comes_before_the_clip_is_made(tiny_model_dir):
     model = load_base(tiny_model_dir)
-    states, mask = TextStates(model, load_tokenizer(tiny_model_dir)).batch(["trap"])
+    texts = TextStates(model, load_tokenizer(tiny_model_dir)).batch(["trap"])
     parts = stream_audio(
-        MusicGen(model), Request(Conditions(states, mask), n_frames=1500, seeds=[1]), chunk_s=0.1
+        MusicGen(model), Request(Conditions(texts), n_frames=1500, seeds=[1]), chunk_s=0.1
     )
     first = next(parts)
     assert first.shape == (1, 1, 640)
     prompt = random_codes(model, 1, 30)
     parts = stream_audio(
         MusicGen(model),
-        Request(Conditions(states, mask), n_frames=1500, seeds=[1], prompt_codes=prompt),
+        Request(Conditions(texts), n_frames=1500, seeds=[1], prompt_codes=prompt),
     )
     heard = Codec(model).decode(prompt)
     np.testing.assert_allclose(next(parts)[..., : 24 * 640], heard[..., : 24 * 640], atol=1e-5)

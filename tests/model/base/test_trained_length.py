@@ -84,7 +84,7 @@ def test_a_long_clip_goes_on_from_the_end_of_each_window(
     short_base: Path, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model, whole = load_base(short_base), load_base(tiny_model_dir)
-    states, mask = TextStates(model, load_tokenizer(short_base)).batch(PROMPTS)
+    texts = TextStates(model, load_tokenizer(short_base)).batch(PROMPTS)
     positions: list[int] = []
 
     class NotedWindow(Window):
@@ -95,19 +95,19 @@ def test_a_long_clip_goes_on_from_the_end_of_each_window(
     steps: list[tuple[int, int]] = []
     codes = generate_codes(
         MusicGen(model),
-        Request(Conditions(states, mask), n_frames=37, seeds=[0, 1], sampling=GREEDY),
+        Request(Conditions(texts), n_frames=37, seeds=[0, 1], sampling=GREEDY),
         on_step=lambda done, total: steps.append((done, total)),
     )
     # 20 frames, then 12 more after the last 8, then the 5 that are left.
     expected = generate_codes(
         MusicGen(whole),
-        Request(Conditions(states, mask), n_frames=20, seeds=[0, 1], sampling=GREEDY),
+        Request(Conditions(texts), n_frames=20, seeds=[0, 1], sampling=GREEDY),
     )
     for n_frames in (20, 13):
         last = generate_codes(
             MusicGen(whole),
             Request(
-                Conditions(states, mask),
+                Conditions(texts),
                 n_frames=n_frames,
                 seeds=[0, 1],
                 sampling=GREEDY,
@@ -122,19 +122,17 @@ def test_a_long_clip_goes_on_from_the_end_of_each_window(
     assert steps[-1] == (40, 40)
     unbroken = generate_codes(
         MusicGen(whole),
-        Request(Conditions(states, mask), n_frames=37, seeds=[0, 1], sampling=GREEDY),
+        Request(Conditions(texts), n_frames=37, seeds=[0, 1], sampling=GREEDY),
     )
     assert not torch.equal(codes, unbroken)
 
 
 def test_a_long_clip_has_its_own_draws_in_any_batch(short_base: Path) -> None:
     model = load_base(short_base)
-    states, mask = TextStates(model, load_tokenizer(short_base)).batch(PROMPTS)
-    both = generate_codes(
-        MusicGen(model), Request(Conditions(states, mask), n_frames=50, seeds=[5, 6])
-    )
+    texts = TextStates(model, load_tokenizer(short_base)).batch(PROMPTS)
+    both = generate_codes(MusicGen(model), Request(Conditions(texts), n_frames=50, seeds=[5, 6]))
     alone = generate_codes(
-        MusicGen(model), Request(Conditions(states[1:], mask[1:]), n_frames=50, seeds=[6])
+        MusicGen(model), Request(Conditions(texts.rows([1])), n_frames=50, seeds=[6])
     )
     assert torch.equal(both[1:], alone)
     assert not torch.equal(both[0, :, 8:20], both[0, :, 20:32]), "draws begin anew in each window"
@@ -143,20 +141,20 @@ def test_a_long_clip_has_its_own_draws_in_any_batch(short_base: Path) -> None:
 def test_a_melody_models_tune_goes_on_with_the_music(tiny_melody_dir: Path, tmp_path: Path) -> None:
     model = load_base(stating(tiny_melody_dir, tmp_path / "base", {"trained_duration_s": 0.4}))
     whole = load_base(tiny_melody_dir)
-    states, mask = TextStates(model, load_tokenizer(tiny_melody_dir)).batch(PROMPTS)
+    texts = TextStates(model, load_tokenizer(tiny_melody_dir)).batch(PROMPTS)
     tune = torch.arange(11)[None].expand(2, -1)
     how = {"seeds": [0, 1], "sampling": GREEDY}
     codes = generate_codes(
-        MusicGen(model), Request(Conditions(states, mask, melodies=tune), n_frames=32, **how)
+        MusicGen(model), Request(Conditions(texts, melodies=tune), n_frames=32, **how)
     )
     first = generate_codes(
-        MusicGen(whole), Request(Conditions(states, mask, melodies=tune), n_frames=20, **how)
+        MusicGen(whole), Request(Conditions(texts, melodies=tune), n_frames=20, **how)
     )
     # The second window begins after 12 of 20 frames, so after 6.6 of the tune's 11.
     second = generate_codes(
         MusicGen(whole),
         Request(
-            Conditions(states, mask, melodies=tune.roll(-7, dims=-1)),
+            Conditions(texts, melodies=tune.roll(-7, dims=-1)),
             n_frames=20,
             prompt_codes=first[..., -8:],
             **how,

@@ -12,6 +12,7 @@ from transformers import DynamicCache, EncoderDecoderCache
 
 from musicgen_lora.model.cpu.attention import BLOCK, causal_attention, use_blocked_attention
 from musicgen_lora.model.musicgen import MusicGen, load_base
+from musicgen_lora.model.text.states import EncodedText
 
 LENGTHS = [1, 5, BLOCK, BLOCK + 1, 2 * BLOCK + 44]
 
@@ -78,7 +79,7 @@ def test_a_model_gives_the_same_states_and_gradients(
     found = []
     for install in (lambda _: None, use_blocked_attention):
         install(model)
-        states = MusicGen(model).states(codes, text, mask)
+        states = MusicGen(model).states(codes, EncodedText(text, mask))
         gradients = torch.autograd.grad((states * weights).sum(), parameters)
         found.append([states.detach(), *gradients])
     for theirs, ours in zip(*found, strict=True):

@@ -17,6 +17,7 @@ from musicgen_lora.model.cpu.lora_linear import LoraAttention, LoraLinear
 from musicgen_lora.model.cpu.switch import enable
 from musicgen_lora.model.lora.targets import target_pattern
 from musicgen_lora.model.musicgen import MusicGen, load_base
+from musicgen_lora.model.text.states import EncodedText
 
 Results = list[torch.Tensor]
 
@@ -243,7 +244,7 @@ def states_and_gradients(adapted: Any) -> Results:
     mask = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0], [0, 0, 0, 0]])
     text = torch.randn(3, 4, 24, generator=generator) * mask[..., None]
     weights = torch.randn(3, 150, 32, generator=generator)
-    states = MusicGen(model).states(codes, text, mask)
+    states = MusicGen(model).states(codes, EncodedText(text, mask))
     trained = [p for p in adapted.parameters() if p.requires_grad]
     return [states.detach(), *torch.autograd.grad((states * weights).sum(), trained)]
 
@@ -285,9 +286,10 @@ def test_attention_is_left_to_transformers_where_its_layers_cannot_share(
     )
     if why == "switched off":
         with adapted.eval().disable_adapter(), torch.no_grad():
-            inputs = (torch.zeros(1, 4, 5, dtype=torch.long), torch.ones(1, 2, 24))
-            states = MusicGen(adapted.get_base_model()).states(*inputs, torch.ones(1, 2))
-            expected = MusicGen(load_base(tiny_model_dir)).states(*inputs, torch.ones(1, 2))
+            codes = torch.zeros(1, 4, 5, dtype=torch.long)
+            texts = EncodedText(torch.ones(1, 2, 24), torch.ones(1, 2))
+            states = MusicGen(adapted.get_base_model()).states(codes, texts)
+            expected = MusicGen(load_base(tiny_model_dir)).states(codes, texts)
         assert torch.allclose(states, expected, atol=1e-5)
     else:
         assert all(bool(tensor.isfinite().all()) for tensor in states_and_gradients(adapted))

@@ -17,6 +17,7 @@ from musicgen_lora.model.lora.adapter import load_adapter
 from musicgen_lora.model.lora.spec import LoraSpec
 from musicgen_lora.model.lora.trainable import TrainableLora
 from musicgen_lora.model.musicgen import MusicGen
+from musicgen_lora.model.text.states import EncodedText
 
 CPU = torch.device("cpu")
 SPEC = LoraSpec(rank=4, alpha=8)
@@ -42,7 +43,8 @@ def states_and_gradients(model: MusicGen) -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     codes = torch.randint(0, 64, (2, 4, 20), generator=generator)
     text = torch.randn(2, 3, 24, generator=generator)
-    states = model.states(codes, text, torch.ones(2, 3, dtype=torch.long))
+    texts = EncodedText(text, torch.ones(2, 3, dtype=torch.long))
+    states = model.states(codes, texts)
     trained = [p for p in model.hf.parameters() if p.requires_grad]
     return [states.detach(), *torch.autograd.grad(states.float().square().sum(), trained)]
 

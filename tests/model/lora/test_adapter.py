@@ -45,10 +45,10 @@ def random_codes(n_codebooks: int) -> torch.Tensor:
 
 
 def logits_of(model, folder: Path) -> torch.Tensor:
-    states, mask = TextStates(model, load_tokenizer(folder)).batch(CAPTIONS)
+    texts = TextStates(model, load_tokenizer(folder)).batch(CAPTIONS)
     with torch.no_grad():
         codes = random_codes(model.config.decoder.num_codebooks)
-        return MusicGen(model).logits(codes, states, mask)
+        return MusicGen(model).logits(codes, texts)
 
 
 @pytest.mark.parametrize(

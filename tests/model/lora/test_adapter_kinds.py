@@ -73,9 +73,9 @@ def codes() -> torch.Tensor:
 
 
 def logits_of(model, folder: Path) -> torch.Tensor:
-    states, mask = TextStates(model, load_tokenizer(folder)).batch(CAPTIONS)
+    texts = TextStates(model, load_tokenizer(folder)).batch(CAPTIONS)
     with torch.no_grad():
-        return MusicGen(model).logits(codes(), states, mask)
+        return MusicGen(model).logits(codes(), texts)
 
 
 @pytest.fixture(scope="module")

@@ -72,10 +72,10 @@ def play(model: MusicGen, mixture: Mixture | None = None) -> np.ndarray:
     with mixture.on([model.hf.text_encoder]):
         model.text.frozen = False
         with torch.no_grad():
-            states, mask = model.text.batch(["hip hop 808 beat", "sparse drums"])
+            texts = model.text.batch(["hip hop 808 beat", "sparse drums"])
     sampling = Sampling(top_k=0)
     return generate_codes(
-        decoder, Request(Conditions(states, mask), n_frames=12, seeds=[3, 4], sampling=sampling)
+        decoder, Request(Conditions(texts), n_frames=12, seeds=[3, 4], sampling=sampling)
     ).numpy()
 
 

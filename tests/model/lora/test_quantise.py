@@ -17,6 +17,7 @@ from musicgen_lora.generation.generate import generate_audio
 from musicgen_lora.model.lora import quantise
 from musicgen_lora.model.lora.adapter import load_adapter
 from musicgen_lora.model.musicgen import MusicGen, load_base
+from musicgen_lora.model.text.states import EncodedText
 from musicgen_lora.training.train import train_lora
 
 needs_library = pytest.mark.skipif(
@@ -29,9 +30,9 @@ def logits(model) -> torch.Tensor:
     generator = torch.Generator().manual_seed(1)
     codes = torch.randint(0, 64, (2, 4, 20), generator=generator)
     states = torch.randn(2, 5, 24, generator=generator)
+    texts = EncodedText(states, torch.ones(2, 5, dtype=torch.long))
     with torch.no_grad():
-        mask = torch.ones(2, 5, dtype=torch.long)
-        return MusicGen(model).logits(codes, states, mask).nan_to_num()
+        return MusicGen(model).logits(codes, texts).nan_to_num()
 
 
 @needs_library

@@ -33,7 +33,7 @@ def read(folder: Path) -> tuple[dict[str, list[Facts]], Remarks]:
     remarks = Remarks(folder)
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() == ".wav")
     stated = StatedFacts(folder, files, remarks)
-    found = {path.relative_to(folder).as_posix(): stated.of(path) for path in files}
+    found = {path.relative_to(folder).as_posix(): stated.about(path) for path in files}
     stated.say_unread()
     return found, remarks
 

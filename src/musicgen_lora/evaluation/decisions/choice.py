@@ -40,7 +40,6 @@ def choose_best(variants: Sequence[Mapping[str, Any]], *, seed: int) -> dict[str
 
     Args:
         variants: two or more, judged: `name`, `primaries`, `loss`.
-        seed: of the intervals.
 
     Returns:
         `best`, the name; `rule`; `by`, names of the primaries that were ranked; `ranks`, the mean

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from musicgen_lora.evaluation.compared import Compared
 from musicgen_lora.evaluation.decisions.statistics import FEWEST_FOR_SURE, paired_bootstrap
 from musicgen_lora.evaluation.losses.overfitting import source_differences
 from musicgen_lora.evaluation.measures.power import (
@@ -31,8 +32,7 @@ Descriptors = Sequence[Mapping[str, float]]
 
 
 def descriptor_distances(
-    base: Descriptors | None,
-    adapter: Descriptors,
+    clips: Compared[Descriptors],
     reference: Descriptors | None,
     *,
     anchors: Mapping[str, Descriptors] | None = None,
@@ -43,12 +43,10 @@ def descriptor_distances(
     audio's, the mean over descriptors of the distance to their mean in their standard deviations.
 
     Args:
-        base: descriptors of its clips; None without a comparison.
-        adapter: of its clips, the same prompts.
+        clips: descriptors of base and adapter, prompt by prompt.
         reference: of held-out audio, a source each; None where there is none.
         anchors: descriptors of other clips, by name, such as other music.
         why_none: there is no held-out audio.
-        seed: of the interval.
 
     Returns:
         `base` and `adapter`, a value a clip; `reference`, each source's distance to the others,
@@ -59,8 +57,8 @@ def descriptor_distances(
         return {"computed": False, "why": why_none}
     if len(reference) < FEWEST_SOURCES:
         return {"computed": False, "why": f"needs {FEWEST_SOURCES} held-out sources"}
-    after = _distances(adapter, reference)
-    before = None if base is None else _distances(base, reference)
+    distances = clips.each(lambda facts: _distances(facts, reference))
+    before, after = distances.base, distances.adapter
     left_out = [
         _distances([own], [*reference[:row], *reference[row + 1 :]])[0]
         for row, own in enumerate(reference)
@@ -73,8 +71,8 @@ def descriptor_distances(
         "adapter": after.tolist(),
         "reference": left_out,
         "anchors": {
-            name: float(np.mean(_distances(clips, reference)))
-            for name, clips in (anchors or {}).items()
+            name: float(np.mean(_distances(anchor, reference)))
+            for name, anchor in (anchors or {}).items()
         },
         "paired": None if before is None else paired_bootstrap(before, after, seed=seed),
     }

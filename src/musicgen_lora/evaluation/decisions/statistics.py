@@ -66,7 +66,6 @@ def paired_bootstrap(
         base: `[n]`.
         adapter: `[n]`, of the same units in the same order.
         weights: `[n]`, positive, such as numbers of frames; None weighs all the same.
-        seed: of the resampling.
 
     Returns:
         Means, their difference, and `relative`, the difference over the base's mean (None where

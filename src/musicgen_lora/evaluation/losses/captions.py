@@ -58,10 +58,9 @@ def measure_captions(
     Args:
         sides: base and adapter.
         held_out: clips with their captions.
-        codes: of them; None where there are none.
+        codes: of the clips; None where there are none.
         trained: clips that the adapter was trained on; their captions are those of the dataset.
         batch_size: windows that go through the model together.
-        seed: of the intervals.
         on_step: told how many windows are scored, and of how many.
     """
     if codes is None:
@@ -115,7 +114,7 @@ def _beginnings(
     windows = []
     for row in (rows[spot] for spot in spots.tolist()):
         clip, own = clips[row], codes[row][:n_frames]
-        melody = None if melodies is None else melodies.of(clip, 0, len(own))
+        melody = None if melodies is None else melodies.window(clip, 0, len(own))
         windows.append(Window(own, clip.texts[0], clip.source, melody))
     return windows
 
@@ -143,7 +142,6 @@ def judge_captions(
             E others'; NaN where a clip has fewer.
         adapter: of the same clips.
         trained: `[1 + E, m]`, the adapter's of training clips; None where there are none.
-        seed: of the intervals.
 
     Returns:
         `held_out`, the gains of `base` and `adapter`, each with `exchange`, what the first of the

@@ -69,7 +69,7 @@ def other_style_windows(model: MusicGen, data_dir: Path, max_duration_s: float) 
             one[:n_frames],
             clip.texts[0],
             clip.source,
-            None if melodies is None else melodies.of(clip, 0, min(n_frames, len(one))),
+            None if melodies is None else melodies.window(clip, 0, min(n_frames, len(one))),
         )
         for one, clip in zip(codes, chosen, strict=True)
         if len(one) >= shortest

@@ -55,7 +55,6 @@ def compare_losses(
         sides: base and adapter.
         windows: at least one.
         batch_size: windows that go through the model together.
-        seed: of the intervals.
         on_step: told how many of both sides' windows are done.
 
     Returns:
@@ -140,7 +139,6 @@ def summarise_losses(
         adapter_sums: `[W, K]`.
         counts: `[W, K]` predicted frames.
         sources: W of them; windows of one source are one observation.
-        seed: of the intervals.
 
     Returns:
         `n_sources`, `n_windows`, `n_frames`; `mean`, the loss (the mean of the codebooks) and
@@ -191,7 +189,6 @@ def summarise_positions(
         counts: `[W, K, P]` predicted frames.
         sources: W of them.
         part_s: seconds of a part.
-        seed: of the intervals.
 
     Returns:
         Of each of up to ten stretches `from_s`, `to_s` and `loss`, the mean of the codebooks as in

@@ -36,7 +36,6 @@ def measure_damage(
 
     Args:
         waveform: `[C, N]`.
-        sample_rate: Hz.
         codes: `[K, T]` that it was decoded from; None where it wasn't.
         frame_rate: of the codes, in Hz.
     """

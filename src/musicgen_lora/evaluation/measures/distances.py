@@ -17,6 +17,8 @@ FEWEST_ROWS = 2
 """An unbiased estimate takes pairs of different clips."""
 FEWEST_PROMPTS = 8
 """Prompts that an interval and a test need."""
+N_RESAMPLES = 4_999
+"""Of the test and of the interval between paired distances."""
 BIAS_DRAWS = 20
 """Partings of a reference that its bias is the mean of."""
 
@@ -144,7 +146,6 @@ def paired_kernel_distance(
     base: np.ndarray,
     adapter: np.ndarray,
     *,
-    n_resamples: int = 4_999,
     seed: int = 0,
 ) -> PairedDistance:
     """KAD of base and adapter, whose rows are the same prompts.
@@ -158,8 +159,6 @@ def paired_kernel_distance(
         reference: `[R, D]`.
         base: `[N, D]`.
         adapter: `[N, D]`.
-        n_resamples: of the test and of the interval.
-        seed: of the resamples.
 
     Raises:
         ValueError: fewer than two rows in a set, unequal numbers of prompts, or a reference without
@@ -174,8 +173,8 @@ def paired_kernel_distance(
     if n >= FEWEST_PROMPTS:
         rng = np.random.default_rng(seed)
         compare = _Differences(reference, base, adapter, bandwidth)
-        p_value = _label_p(compare, after - before, n_resamples, rng)
-        low, high = _subsampled_interval(compare, after - before, n_resamples, rng)
+        p_value = _label_p(compare, after - before, rng)
+        low, high = _subsampled_interval(compare, after - before, rng)
     return PairedDistance(
         n=n,
         n_reference=len(reference),
@@ -232,22 +231,20 @@ class _Differences:
         return pairs - 2.0 * (chosen @ self.to_reference) / n
 
 
-def _label_p(
-    compare: _Differences, found: float, n_resamples: int, rng: np.random.Generator
-) -> float:
-    swapped = rng.integers(2, size=(n_resamples, compare.n)).astype(np.float64)
+def _label_p(compare: _Differences, found: float, rng: np.random.Generator) -> float:
+    swapped = rng.integers(2, size=(N_RESAMPLES, compare.n)).astype(np.float64)
     as_base = np.concatenate([1.0 - swapped, swapped], axis=1)
     differences = compare(as_base, 1.0 - as_base)
     # The labelling at hand is one of those that might have been.
-    return float((1 + (np.abs(differences) >= abs(found) - 1e-12).sum()) / (n_resamples + 1))
+    return float((1 + (np.abs(differences) >= abs(found) - 1e-12).sum()) / (N_RESAMPLES + 1))
 
 
 def _subsampled_interval(
-    compare: _Differences, found: float, n_resamples: int, rng: np.random.Generator
+    compare: _Differences, found: float, rng: np.random.Generator
 ) -> tuple[float, float]:
     n, n_part = compare.n, compare.n // 2
-    picked = rng.random((n_resamples, n)).argsort(axis=1)[:, :n_part]
-    chosen = np.zeros((n_resamples, n))
+    picked = rng.random((N_RESAMPLES, n)).argsort(axis=1)[:, :n_part]
+    chosen = np.zeros((N_RESAMPLES, n))
     np.put_along_axis(chosen, picked, 1.0, axis=1)
     nothing = np.zeros_like(chosen)
     differences = compare(

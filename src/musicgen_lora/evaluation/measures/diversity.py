@@ -36,31 +36,29 @@ class Diversity:
         return self.spread < COLLAPSED_BELOW
 
 
-def measure_diversity(
-    reference: np.ndarray, rows: np.ndarray, neighbours: int = NEIGHBOURS
-) -> Diversity:
+def measure_diversity(reference: np.ndarray, rows: np.ndarray) -> Diversity:
     """Diversity of embeddings `[N, D]` against a reference `[R, D]`.
 
     Raises:
-        ValueError: a set has no more rows than neighbours are asked for, or the reference's are all
+        ValueError: a set has no more rows than `NEIGHBOURS`, or the reference's are all
             equal.
     """
-    if min(len(reference), len(rows)) <= neighbours:
-        raise ValueError(f"needs more than {neighbours} clips in each set")
+    if min(len(reference), len(rows)) <= NEIGHBOURS:
+        raise ValueError(f"needs more than {NEIGHBOURS} clips in each set")
     among_reference = float(np.median(pdist(reference)))
     if not among_reference > 0.0:
         raise ValueError("the reference's clips sound all the same to this embedding")
     return Diversity(
         n=len(rows),
-        precision=_covered(rows, reference, neighbours),
-        recall=_covered(reference, rows, neighbours),
+        precision=_covered(rows, reference),
+        recall=_covered(reference, rows),
         spread=float(np.median(pdist(rows))) / among_reference,
     )
 
 
-def _covered(points: np.ndarray, manifold: np.ndarray, neighbours: int) -> float:
+def _covered(points: np.ndarray, manifold: np.ndarray) -> float:
     """Share of the points `[N, D]` within the reach of any row of the manifold `[M, D]`: the
     distance to its k-th neighbour there."""
     # The nearest is the row itself.
-    reach = np.sort(cdist(manifold, manifold), axis=1)[:, neighbours]  # [M]
+    reach = np.sort(cdist(manifold, manifold), axis=1)[:, NEIGHBOURS]  # [M]
     return float((cdist(points, manifold) <= reach).any(axis=1).mean())

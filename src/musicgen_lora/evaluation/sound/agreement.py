@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from musicgen_lora.evaluation.compared import Compared
 from musicgen_lora.evaluation.decisions.statistics import paired_bootstrap
 from musicgen_lora.evaluation.measures.between import anchor_of, share_between
 from musicgen_lora.evaluation.measures.listeners import CLAP, SUGGESTED, Listener
@@ -17,8 +18,7 @@ from musicgen_lora.evaluation.sound.references import References
 def measure_agreement(
     listener: Listener | None,
     prompts: Sequence[str],
-    base: Sequence[Heard] | None,
-    adapter: Sequence[Heard],
+    clips: Compared[Sequence[Heard]],
     references: References,
     *,
     seed: int,
@@ -27,11 +27,7 @@ def measure_agreement(
 
     Args:
         listener: the CLAP; None where none was given.
-        prompts: of the clips.
-        base: its clips; None without a comparison.
-        adapter: its clips.
         references: held-out clips, which may be none, and anchors.
-        seed: of the interval.
 
     Returns:
         `base`, `adapter` and `reference`, a value a clip, None where there are none; `others`, the
@@ -45,9 +41,9 @@ def measure_agreement(
         why = f"needs a CLAP: --clap {SUGGESTED}, or the folder of a copy"
         return {"computed": False, "why": why}
     words = listener.read(prompts)
-    table = words @ _heard([one.vectors for one in adapter]).T  # [N, N]
+    table = words @ _heard([one.vectors for one in clips.adapter]).T  # [N, N]
     after = np.diag(table)
-    before = None if base is None else _matched(words, base)
+    before = None if clips.base is None else _matched(words, clips.base)
     captions = [clip.texts[0] for clip in references.clips]
     told = listener.read(captions) if captions else np.empty((0, words.shape[1]))
     theirs = _matched(told, references.heard) if captions else None

@@ -64,7 +64,6 @@ class Word:
 
     Args:
         name: in report.json.
-        label: for people.
         rule: when a clip counts as having it.
         pattern: finds it in a prompt.
         holds: whether a clip has it.

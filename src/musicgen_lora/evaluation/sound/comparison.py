@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from musicgen_lora.evaluation.compared import Compared
 from musicgen_lora.evaluation.decisions.statistics import apart, moved_share, paired_bootstrap
 from musicgen_lora.evaluation.report.document import DescriptorRow, Summary
 from musicgen_lora.listening.descriptors import BANDS_HZ, band_name
@@ -21,11 +22,9 @@ class Descriptor:
 
     Args:
         name: as `describe` has it.
-        label: for people.
         unit: of the shown number.
         scale: the shown number is this times the descriptor.
         digits: after the point.
-        meaning: a short explanation.
         least: distance of base and held-out audio, in the descriptor's own unit, below which
             the base counts as there already: about what is barely heard. None where "moved
             towards the held-out audio" means nothing.
@@ -91,8 +90,7 @@ SHOWN = (
 
 
 def compare_descriptors(
-    base: Descriptors | None,
-    adapter: Descriptors,
+    clips: Compared[Descriptors],
     reference: Descriptors | None,
     anchors: Mapping[str, Descriptors] | None = None,
     *,
@@ -101,11 +99,9 @@ def compare_descriptors(
     """A row for each descriptor of `SHOWN`, in the descriptor's own unit.
 
     Args:
-        base: of the base's clips, prompt by prompt; None without a comparison.
-        adapter: of the adapter's clips, the same prompts.
+        clips: descriptors of base and adapter, prompt by prompt.
         reference: of held-out audio, a source each; None where there is none.
         anchors: of clips between which the others are read, by name.
-        seed: of the intervals.
 
     Returns:
         `name`; `base`, `adapter` and `reference`, each None or `{"mean", "sd", "n"}` over the
@@ -113,25 +109,24 @@ def compare_descriptors(
         `paired_bootstrap` gives; `moved`, None or what `moved_share` gives; `apart`, None or what
         `apart` gives.
     """
-    rows = [_row(shown, base, adapter, reference, seed) for shown in SHOWN]
+    rows = [_row(shown, clips, reference, seed) for shown in SHOWN]
     for row in rows:
         row["anchors"] = {
             name: found
-            for name, clips in (anchors or {}).items()
-            if (found := _summary(_values(clips, row["name"]))) is not None
+            for name, anchor in (anchors or {}).items()
+            if (found := _summary(_values(anchor, row["name"]))) is not None
         }
     return rows
 
 
 def _row(
     shown: Descriptor,
-    base: Descriptors | None,
-    adapter: Descriptors,
+    clips: Compared[Descriptors],
     reference: Descriptors | None,
     seed: int,
 ) -> DescriptorRow:
-    after = _values(adapter, shown.name)
-    before = None if base is None else _values(base, shown.name)
+    values = clips.each(lambda facts: _values(facts, shown.name))
+    before, after = values.base, values.adapter
     target = None if reference is None else _values(reference, shown.name)
     row: DescriptorRow = {
         "name": shown.name,

@@ -8,10 +8,12 @@ sound is all faults.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from musicgen_lora.evaluation.compared import Compared
 from musicgen_lora.evaluation.decisions.statistics import paired_bootstrap
 from musicgen_lora.evaluation.sound.ear import Heard
 from musicgen_lora.evaluation.sound.references import ANCHORS, TOO_FEW_FOR_HALVES, References
@@ -20,8 +22,7 @@ MEASURES = ("clicks", "stuck_share", "bad_samples")
 
 
 def compare_damage(
-    base: Sequence[Heard] | None,
-    adapter: Sequence[Heard],
+    clips: Compared[Sequence[Heard]],
     references: References,
     *,
     seed: int,
@@ -29,10 +30,7 @@ def compare_damage(
     """The report's `damage`.
 
     Args:
-        base: its clips; None without a comparison.
-        adapter: its clips, the same prompts.
         references: held-out clips, which may be none, and anchors.
-        seed: of the intervals.
 
     Returns:
         Of each measure of `Damage`: for `base`, `adapter` and `reference` None or the mean over
@@ -42,17 +40,18 @@ def compare_damage(
     """
     rows, reference, splits = {}, references.heard, references.splits(seed)
     for name in MEASURES:
-        before = None if base is None else _values(base, name)
-        after, target = _values(adapter, name), _values(reference, name)
+        values, target = clips.each(partial(_values, name=name)), _values(reference, name)
         rows[name] = {
-            "base": _summary(before),
-            "adapter": _summary(after),
+            "base": _summary(values.base),
+            "adapter": _summary(values.adapter),
             "reference": _summary(target),
             "anchors": {
                 "halves": _halves(target, splits),
                 **{anchor: _anchor(references, anchor, name) for anchor in ANCHORS},
             },
-            "paired": None if before is None else paired_bootstrap(before, after, seed=seed),
+            "paired": None
+            if values.base is None
+            else paired_bootstrap(values.base, values.adapter, seed=seed),
         }
     return rows
 

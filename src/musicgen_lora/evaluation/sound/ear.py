@@ -73,7 +73,7 @@ class Ear:
         self._frame_rate = model.shape.frame_rate
 
     @property
-    def of_spectra(self) -> Ear:
+    def spectra_alone(self) -> Ear:
         """One that no model hears with, for clips that no set is made of: vectors are the log-mel
         spectrum's alone."""
         ear = copy.copy(self)

@@ -16,6 +16,7 @@ import torch
 from musicgen_lora.audio.files import write_wav
 from musicgen_lora.dataset.metadata import Clip
 from musicgen_lora.dataset.scoring import OnStep
+from musicgen_lora.evaluation.compared import Compared
 from musicgen_lora.evaluation.measures.between import anchor_of, share_between
 from musicgen_lora.evaluation.measures.memory import (
     judge_continuations,
@@ -64,23 +65,16 @@ def measure_continuations(
 
     Args:
         sides: base and adapter.
-        trained: clips that it was trained on.
         held_out: clips that it was not trained on.
         others: codes `[T, K]` of other music.
-        seed: of the permutations.
         on_step: told how many clips are done, and of how many.
     """
     if trained.codes is None:
         return {"computed": False, "why": trained.why_none}
     ours = _spaced(trained.clips, trained.codes, MAX_TRAINED)
     theirs = _spaced(*held_out, MAX_HELD_OUT)
-    lengths = [len(codes) for _, codes in (*ours, *theirs)]
     rate = sides[BASE].model.shape.frame_rate
-    # One length for all; the shortest clips are left out rather than shorten all.
-    n_frames = min(
-        round((GIVEN_S + MADE_S) * rate), int(np.quantile(lengths, 0.25, method="lower"))
-    )
-    n_given = round(n_frames * GIVEN_S / (GIVEN_S + MADE_S))
+    n_given, n_frames = _lengths([len(codes) for _, codes in (*ours, *theirs)], rate)
     if n_frames - n_given < FEWEST_MADE:
         return {"computed": False, "why": "the clips are too short to be gone on with"}
     ours, theirs = ([one for one in side if len(one[1]) >= n_frames] for side in (ours, theirs))
@@ -117,6 +111,14 @@ def measure_continuations(
         "given_s": n_given / rate,
         "made_s": (n_frames - n_given) / rate,
     }
+
+
+def _lengths(lengths: Sequence[int], rate: float) -> tuple[int, int]:
+    """Frames that are given, and frames with those that are made: one length for all, for which
+    the shortest clips are left out rather than shorten all."""
+    whole_s = GIVEN_S + MADE_S
+    n_frames = min(round(whole_s * rate), int(np.quantile(lengths, 0.25, method="lower")))
+    return round(n_frames * GIVEN_S / whole_s), n_frames
 
 
 def _chance(
@@ -170,7 +172,7 @@ def _shares(
                 given = torch.from_numpy(np.stack([codes[index][:, :n_given] for index in batch]))
                 texts = voice.model.text.each_alone([captions[index] for index in batch])
                 seeds = [0] * len(batch)
-                request = Request(Conditions(*texts), n_frames, seeds, GREEDY, given)
+                request = Request(Conditions(texts), n_frames, seeds, GREEDY, given)
                 made = generate_codes(decoder, request).numpy()
                 fresh = {
                     keys[index]: {"codes": own.astype(np.int32)}
@@ -189,9 +191,7 @@ class TrainedSounds:
     """Training clips as the codec plays them, as it plays all others.
 
     Args:
-        trained: the clips.
         model: its codec plays.
-        duration_s: of each.
     """
 
     trained: Trained
@@ -209,6 +209,10 @@ class TrainedSounds:
         rows = [[similarity(own.fingerprint, one) for one in self.prints] for own in heard]
         return np.array(rows).reshape(len(heard), len(self.prints))
 
+    def write(self, place: int, path: Path) -> None:
+        """Writes the beginning of a clip as a WAV file."""
+        write_wav(path, self.play(place), self.model.shape.sample_rate)
+
     def play(self, place: int) -> np.ndarray:
         """The beginning of a clip: `[C, N]`."""
         assert self.trained.codes is not None
@@ -218,11 +222,10 @@ class TrainedSounds:
 
 
 def find_nearest(
-    made: Sequence[Heard],
+    made: Compared[Sequence[Heard]],
     sounds: TrainedSounds,
     references: References,
     *,
-    base: Sequence[Heard] | None = None,
     output_dir: Path,
     folder: str = "audio/trained",
 ) -> dict[str, Any]:
@@ -231,12 +234,10 @@ def find_nearest(
     to be heard.
 
     Args:
-        made: clips with the adapter.
+        made: clips of the adapter, and of the base, which knows none of the training clips.
         sounds: clips that it was trained on.
         references: held-out clips, the null, and anchors.
-        base: clips of the base, which knows none of them.
-        output_dir: of the report.
-        folder: where in it the clips go.
+        folder: where the clips go in `output_dir`.
     """
     trained = sounds.trained
     if trained.codes is None:
@@ -245,12 +246,11 @@ def find_nearest(
     if not held_out:
         return {"computed": False, "why": "there are no held-out clips to compare with"}
     null = sounds.likeness(held_out)
-    found = nearest_trained(sounds.likeness(made), null)
-    anchors = _likeness_anchors(sounds, references, base)
+    found = nearest_trained(sounds.likeness(made.adapter), null)
+    anchors = _likeness_anchors(sounds, references, made.base)
     # Of a copy that went through the codec, as all clips here.
     copy = anchors["recorded"]["median"] or 1.0
-    median = float(np.median(null.max(axis=1)))
-    highest = float(null.max())
+    median, highest = float(np.median(null.max(axis=1))), float(null.max())
     clips = [
         {
             "trained": trained.clips[one.place].name,
@@ -265,14 +265,12 @@ def find_nearest(
     ]
     closest = sorted(range(len(found)), key=lambda index: -found[index].similarity)
     for index in closest[:N_HEARD]:
-        name = f"{folder}/{index + 1:02d}.wav"
-        waveform = sounds.play(found[index].place)
-        write_wav(output_dir / name, waveform, sounds.model.shape.sample_rate)
-        clips[index]["audio"] = name
+        clips[index]["audio"] = name = f"{folder}/{index + 1:02d}.wav"
+        sounds.write(found[index].place, output_dir / name)
     return {
         "computed": True,
         "why": "",
-        "n": len(made),
+        "n": len(made.adapter),
         "n_trained": len(sounds.prints),
         "n_trained_in_all": trained.n_all,
         "n_held_out": len(held_out),

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from musicgen_lora.evaluation.compared import Compared
 from musicgen_lora.evaluation.measures.between import share_between
 from musicgen_lora.evaluation.sound.asked_words import WORDS, Middle, Word, asked_words
 from musicgen_lora.evaluation.sound.ear import Heard
@@ -124,16 +125,12 @@ def _relative(key: tuple[int, bool]) -> tuple[int, bool]:
 
 def measure_obedience(
     prompts: Sequence[str],
-    base: Sequence[Heard] | None,
-    adapter: Sequence[Heard],
+    clips: Compared[Sequence[Heard]],
     references: References,
 ) -> dict[str, Any]:
     """The report's `obedience`.
 
     Args:
-        prompts: of the clips.
-        base: its clips; None without a comparison.
-        adapter: its clips.
         references: held-out clips, which are what their captions say: what is missed in them is
             the hearing's fault; and anchors.
 
@@ -148,16 +145,17 @@ def measure_obedience(
     """
     captions = [clip.texts[0] for clip in references.clips]
     reference = references.heard
-    middle = Middle.of(reference, [*(base or ()), *adapter, *reference])
+    middle = Middle.of(reference, [*(clips.base or ()), *clips.adapter, *reference])
     asked = [read_prompt(prompt) for prompt in prompts]
+    judged = clips.each(lambda heard: _judge_all(asked, heard, middle))
     sides = {
-        "base": None if base is None else _judge_all(asked, base, middle),
-        "adapter": _judge_all(asked, adapter, middle),
+        "base": judged.base,
+        "adapter": judged.adapter,
         "reference": _judge_all([read_prompt(text) for text in captions], reference, middle),
     }
     rows = {name: _row(name, sides, asked) for name in MEASURES}
     for name, row in rows.items():
-        row["others"] = _judge_others(name, asked, adapter, middle)
+        row["others"] = _judge_others(name, asked, clips.adapter, middle)
         row["anchors"] = _anchors(name, asked, references, middle)
         row["position"] = {
             side: share_between(*(_share(row[own]) for own in (side, "others", "reference")))

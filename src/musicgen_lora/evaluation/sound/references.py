@@ -117,11 +117,7 @@ def hear_references(
     """Hears the beginning of held-out clips, as long as generated ones, and the anchors.
 
     Args:
-        settings: of the evaluation.
         model: its codec is used.
-        ear: hears.
-        held_out: clips and their codes.
-        others: other music.
         on_clip: told how many clips are done, and of how many.
     """
     clips, codes = held_out

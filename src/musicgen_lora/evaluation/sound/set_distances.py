@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from musicgen_lora.evaluation.compared import Compared
 from musicgen_lora.evaluation.measures.between import anchor_of, share_between
 from musicgen_lora.evaluation.measures.distances import (
     FEWEST_ROWS,
@@ -37,8 +38,7 @@ FIRM = 100
 
 def compare_sets(
     embeddings: Sequence[Embedding],
-    base: Sequence[Heard] | None,
-    adapter: Sequence[Heard],
+    clips: Compared[Sequence[Heard]],
     references: References,
     *,
     why_none: str,
@@ -48,11 +48,8 @@ def compare_sets(
 
     Args:
         embeddings: in the order in which they are told.
-        base: its clips; None without a comparison.
-        adapter: its clips, the same prompts.
         references: held-out audio and anchors.
         why_none: there is no held-out audio.
-        seed: of resamples and splits.
 
     Returns:
         `computed`, `why`, `primary`, and `embeddings`, a row each: see docs/evaluation.md.
@@ -60,16 +57,16 @@ def compare_sets(
     result: dict[str, Any] = {"computed": False, "why": "", "primary": PRIMARY, "embeddings": []}
     if not references.heard:
         return result | {"why": why_none}
-    if min(len(references.heard), len(adapter)) < FEWEST_ROWS:
+    if min(len(references.heard), len(clips.adapter)) < FEWEST_ROWS:
         return result | {
             "why": f"distances of sets need {FEWEST_ROWS} clips in each, and there are "
-            f"{len(adapter)} generated and {len(references.heard)} held-out ones"
+            f"{len(clips.adapter)} generated and {len(references.heard)} held-out ones"
         }
     rows = [
         {
             "name": embedding.name,
             "label": embedding.label,
-            **_compare(embedding.name, base, adapter, references, seed),
+            **_compare(embedding.name, clips, references, seed),
         }
         for embedding in embeddings
     ]
@@ -78,26 +75,24 @@ def compare_sets(
 
 def _compare(
     name: str,
-    base: Sequence[Heard] | None,
-    adapter: Sequence[Heard],
+    clips: Compared[Sequence[Heard]],
     references: References,
     seed: int,
 ) -> dict[str, Any]:
     """Distances by one embedding, or why there are none: it can't tell the references apart."""
     target = _rows([heard.vectors for heard in references.heard], name)
-    after = _rows([heard.vectors for heard in adapter], name)
-    before = None if base is None else _rows([heard.vectors for heard in base], name)
+    rows = clips.each(lambda heard: _rows([one.vectors for one in heard], name))
     try:
         bandwidth = reference_bandwidth(target)
     except ValueError as error:
         return {"computed": False, "why": str(error)}
-    sides = {"base": before, "adapter": after}
+    sides = {"base": rows.base, "adapter": rows.adapter}
     far = {
         anchor: _rows(vectors, name) if len(vectors) >= FEWEST_ROWS else None
         for anchor, vectors in (("other_music", references.others), ("noise", references.noises))
     }
     anchors = _anchors(name, target, references, bandwidth, seed)
-    kernel = _kernel(target, before, after, bandwidth, seed)
+    kernel = _kernel(target, rows, bandwidth, seed)
     return {
         "computed": True,
         "why": "",
@@ -105,17 +100,17 @@ def _compare(
         "anchors": anchors,
         "position": {side: _position(kernel[side], anchors) for side in sides},
         "frechet": {
-            "n": len(after),
+            "n": len(rows.adapter),
             "n_reference": len(target),
-            "bias": frechet_bias(target, len(after), seed=seed),
+            "bias": frechet_bias(target, len(rows.adapter), seed=seed),
             **{
-                side: None if rows is None else frechet_distance(target, rows)
-                for side, rows in (sides | far).items()
+                side: None if own is None else frechet_distance(target, own)
+                for side, own in (sides | far).items()
             },
         },
         "diversity": {
-            **{side: _diversity(target, rows, "needs --compare") for side, rows in sides.items()},
-            **{side: _diversity(target, rows, "there is none") for side, rows in far.items()},
+            **{side: _diversity(target, own, "needs --compare") for side, own in sides.items()},
+            **{side: _diversity(target, own, "there is none") for side, own in far.items()},
         },
     }
 
@@ -125,12 +120,9 @@ def _rows(vectors: Sequence[Vectors], name: str) -> np.ndarray:
 
 
 def _kernel(
-    target: np.ndarray,
-    before: np.ndarray | None,
-    after: np.ndarray,
-    bandwidth: float,
-    seed: int,
+    target: np.ndarray, rows: Compared[np.ndarray], bandwidth: float, seed: int
 ) -> dict[str, Any]:
+    before, after = rows.base, rows.adapter
     if before is not None:
         paired = paired_kernel_distance(target, before, after, seed=seed)
         differences = prompt_differences(target, before, after, bandwidth)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from musicgen_lora.evaluation.compared import Compared
 from musicgen_lora.evaluation.decisions.protocol import descriptor_distances
 from musicgen_lora.evaluation.measures.embeddings import Embedding
 from musicgen_lora.evaluation.measures.listeners import Listener
@@ -25,10 +26,8 @@ class Hearing:
     Args:
         embeddings: in the order in which they are told.
         listener: the CLAP, if there is one.
-        prompts: of the clips.
         references: held-out clips and anchors.
         why_none: there are no held-out clips.
-        seed: of intervals and resamples.
     """
 
     embeddings: Sequence[Embedding]
@@ -39,46 +38,31 @@ class Hearing:
     seed: int
 
 
-def compare_sounds(
-    hearing: Hearing, base: Sequence[Heard] | None, adapter: Sequence[Heard]
-) -> dict[str, Any]:
+def compare_sounds(hearing: Hearing, clips: Compared[Sequence[Heard]]) -> dict[str, Any]:
     """The report's `reference`, `descriptors`, `descriptor_distance`, `distances`, `damage`,
-    `obedience` and `text_agreement`.
-
-    Args:
-        hearing: what clips are compared by.
-        base: its clips, a prompt each; None without a comparison.
-        adapter: its clips.
-    """
+    `obedience` and `text_agreement`."""
     references, why_none, seed = hearing.references, hearing.why_none, hearing.seed
     reference: dict[str, Any] = {"computed": False, "why": why_none, "descriptors": []}
     if references.heard:
         reference = {"computed": True, "why": "", **references.describe()}
     target = reference["descriptors"] or None
-    before = None if base is None else [one.descriptors for one in base]
-    after = [one.descriptors for one in adapter]
+    described = clips.each(lambda heard: [one.descriptors for one in heard])
     return {
         "reference": reference,
-        "descriptors": compare_descriptors(before, after, target, references.described, seed=seed),
+        "descriptors": compare_descriptors(described, target, references.described, seed=seed),
         "descriptor_distance": descriptor_distances(
-            before,
-            after,
+            described,
             target,
             anchors=references.described,
             why_none=why_none,
             seed=seed,
         ),
         "distances": compare_sets(
-            hearing.embeddings, base, adapter, references, why_none=why_none, seed=seed
+            hearing.embeddings, clips, references, why_none=why_none, seed=seed
         ),
-        "damage": compare_damage(base, adapter, references, seed=seed),
-        "obedience": measure_obedience(hearing.prompts, base, adapter, references),
+        "damage": compare_damage(clips, references, seed=seed),
+        "obedience": measure_obedience(hearing.prompts, clips, references),
         "text_agreement": measure_agreement(
-            hearing.listener,
-            hearing.prompts,
-            base,
-            adapter,
-            references,
-            seed=seed,
+            hearing.listener, hearing.prompts, clips, references, seed=seed
         ),
     }

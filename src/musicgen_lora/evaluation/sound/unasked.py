@@ -38,7 +38,6 @@ def measure_off_style(
         again: the same by other seeds.
         adapter: its clips, by the seeds of `base`.
         own_style: the adapter's clips of prompts of its own style; at least one.
-        seed: of the intervals.
 
     Returns:
         `n` prompts; `change`, what `paired_bootstrap` gives of another seed's distance to the

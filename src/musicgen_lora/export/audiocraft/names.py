@@ -29,7 +29,6 @@ class Places:
 
     Args:
         n_layers: of the decoder.
-        n_codebooks: K.
         is_melody: melodies and text are put in front, and there is no cross-attention.
     """
 

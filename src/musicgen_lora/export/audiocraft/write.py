@@ -70,7 +70,6 @@ def write_audiocraft(source: Source, folder: Path) -> None:
     """Writes the two files and the text encoder's folder.
 
     Args:
-        source: base and adapters.
         folder: exists, and is empty.
 
     Raises:

@@ -48,7 +48,6 @@ class Clip:
 
     Args:
         waveform: `[C, N]` float32, at the level that was asked for and never beyond full scale.
-        sample_rate: Hz.
         made: all that decides the samples.
         wanted: what was asked for: format, tempo, key, and what is written beside the sound.
         gain_db: that the model's own samples were given.

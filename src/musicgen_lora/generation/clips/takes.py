@@ -82,7 +82,6 @@ def draw_takes(
 
     Args:
         draw: plays them, up to `batch_size` at once.
-        judge: judges one.
         seed: of the clip, see `take_seeds`.
         at_least: so many are drawn in any case ...
         at_most: ... and more until one has no fault, up to so many.

@@ -96,7 +96,6 @@ def generate_codes(
     Args:
         model: in eval mode, with or without an adapter; it stays as it is. A `Decoder` of it spares
             taking its weights over again, where there are several batches.
-        request: the clips.
         on_step: called with (steps done, steps in all).
 
     Returns:
@@ -117,8 +116,7 @@ def play_frames(
 ) -> Iterator[torch.Tensor]:
     """Codes `[B, K, n]`, part after part as they are made: the prompt first, if there is one, then
     `chunk` frames at a time, or a window's. Where conditions change a window ends, and what was
-    played so far is read anew, by the new ones. See `generate_codes` for the rest.
-    """
+    played so far is read anew, by the new ones. See `generate_codes` for the rest."""
     base, shape, n_frames = decoder.base, decoder.shape, request.n_frames
     noise = Noise(request.seeds, (shape.n_codebooks, shape.special))
     played = _Played(request, shape.n_codebooks)
@@ -137,7 +135,7 @@ def play_frames(
                 request.sampling,
                 n_frames,
             )
-            part = window_kind(decoder)(decoder, asked, noise.of(clips))
+            part = window_kind(decoder)(decoder, asked, noise.rows(clips))
             played.begin(clips, part)
             while part.step < part.n_steps:
                 part.advance()
@@ -162,7 +160,7 @@ def _together(
             groups.setdefault(until, []).append(clip)
             scenes[until] = conditions
     return [
-        (clips, scenes[until] if len(clips) == len(codes) else scenes[until].chosen(clips), until)
+        (clips, scenes[until] if len(clips) == len(codes) else scenes[until].rows(clips), until)
         for until, clips in groups.items()
     ]
 
@@ -175,19 +173,14 @@ def _next_span(known: torch.Tensor, lines: Lines, until: int, base: MusicGen) ->
 
 
 class _Played:
-    """Clips as far as they are played, each as far as it has come.
-
-    Args:
-        request: that asks for them.
-        n_codebooks: K.
-    """
+    """Clips as far as they are played, each as far as it has come."""
 
     def __init__(self, request: Request, n_codebooks: int) -> None:
         given = request.prompt_codes
         if given is None:
             given = torch.empty(len(request.seeds), n_codebooks, 0, dtype=torch.long)
         self.codes = list(given)
-        """Of each clip `[K, n]`, without what a window is playing."""
+        """Codes of each clip, `[K, n]`, without what a window is playing."""
         self.n_sent = 0
         """Frames of all clips that have been given away."""
         self._rows: dict[int, int] = {}

@@ -28,6 +28,7 @@ from musicgen_lora.generation.decoding.request import Conditions
 from musicgen_lora.model.lora.mixture import Mixture
 from musicgen_lora.model.melody import project_melodies
 from musicgen_lora.model.musicgen import MusicGen
+from musicgen_lora.model.text.states import EncodedText
 from musicgen_lora.runtime.precision import DTYPES
 
 ONE_THREAD_UP_TO = 30_000_000
@@ -202,12 +203,12 @@ class Decoder:
 
     def prefix(self, conditions: Conditions, clip: int) -> _Prefix:
         """What a clip's sequence begins with, and what it attends to."""
-        states, mask, melody = conditions.of(clip)
-        has_text = bool(mask.any())
+        text_of_clip, melody = conditions.text.alone(clip), conditions.melody_of(clip)
+        has_text = bool(text_of_clip.mask.any())
         away = conditions.negative_of(clip)
         with self._mixture.on(self._projections):
-            text = self._project(states, mask)
-            negative = None if away is None else self._project(*away)
+            text = self._project(text_of_clip)
+            negative = None if away is None else self._project(away)
             melodies = []
             if self._melody:
                 melodies = [project_melodies(self.base.hf, one, 1) for one in (melody, None)]
@@ -224,9 +225,9 @@ class Decoder:
         both = torch.cat([torch.cat(melodies).to(self.dtype), texts], dim=1)
         return _Prefix(both, None, None, is_guided or melody is not None)
 
-    def _project(self, states: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    def _project(self, text: EncodedText) -> torch.Tensor:
         """A text as the decoder reads it, `[1, L, D]`."""
-        return self.base.project_text(states.to(self.device), mask).to(self.dtype)
+        return self.base.project_text(text.to(self.device)).to(self.dtype)
 
     def embed(self, columns: torch.Tensor) -> torch.Tensor:
         """Columns of tokens `[B, K]` as states `[B, D]`."""
@@ -313,8 +314,6 @@ class Playing:
     """A window of B clips that is being decoded.
 
     Args:
-        decoder: the weights.
-        conditions: of the clips.
         given: of each clip `[K, P]`, the columns of the delayed sequence that are read before the
             first step.
         n_steps: columns that are read in all.

@@ -24,6 +24,7 @@ from musicgen_lora.generation.decoding.decoder import (
 )
 from musicgen_lora.generation.decoding.sampling import Noise, Sampling, sample
 from musicgen_lora.model.musicgen import MusicGen
+from musicgen_lora.model.text.states import EncodedText
 
 NEAR_LOSSLESS = 0.01
 """Distance of predictions from float32's (Kullback-Leibler) that may be, as a share of its entropy:
@@ -90,7 +91,9 @@ def _read(
     shape = decoder.shape
     config: Any = decoder.base.hf.config
     width = config.text_encoder.hidden_size
-    conditions = Conditions(torch.zeros(1, 8, width), torch.ones(1, 8, dtype=torch.long))
+    conditions = Conditions(
+        EncodedText(torch.zeros(1, 8, width), torch.ones(1, 8, dtype=torch.long))
+    )
     noise = Noise([0], (shape.n_codebooks, shape.special))
     column = torch.full((1, shape.n_codebooks), shape.special)
     playing = Playing(decoder, conditions, column[..., None][..., :0], N_STEPS, guided=True)

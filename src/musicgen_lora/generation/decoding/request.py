@@ -9,6 +9,7 @@ import torch
 
 from musicgen_lora.dataset.bar_lines import UNKNOWN, Lines
 from musicgen_lora.generation.decoding.sampling import Sampling
+from musicgen_lora.model.text.states import EncodedText
 
 
 @dataclass(frozen=True)
@@ -16,47 +17,39 @@ class Conditions:
     """What B clips are to be like.
 
     Args:
-        text_states: `[B, L, D_text]`.
-        text_mask: `[B, L]`; a clip without any text has no condition.
+        text: a clip without any text has no condition.
         melodies: `[B, M]` pitch classes for a melody model; None is no melody.
-        negative: states `[B, L', D_text]` and mask `[B, L']` of what guidance leads away from,
-            instead of from no text; None, and a clip without any of it, have none.
+        negative: what guidance leads away from, instead of from no text; None, and a clip without
+            any of it, have none.
         bars: where the bars of each clip begin, in frames of the clip; none are all `UNKNOWN`.
     """
 
-    text_states: torch.Tensor
-    text_mask: torch.Tensor
+    text: EncodedText
     melodies: torch.Tensor | None = None
-    negative: tuple[torch.Tensor, torch.Tensor] | None = None
+    negative: EncodedText | None = None
     bars: Sequence[Lines] = ()
 
-    def of(self, clip: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
-        """Those of a clip, `[1, L, D_text]`, `[1, L]` and `[1, M]`, L its own number of tokens;
-        one of zero where it has none."""
-        n = max(1, int(self.text_mask[clip].sum()))
-        melody = None if self.melodies is None else self.melodies[clip : clip + 1]
-        return self.text_states[clip : clip + 1, :n], self.text_mask[clip : clip + 1, :n], melody
+    def melody_of(self, clip: int) -> torch.Tensor | None:
+        """The melody of a clip, `[1, M]`."""
+        return None if self.melodies is None else self.melodies[clip : clip + 1]
 
-    def negative_of(self, clip: int) -> tuple[torch.Tensor, torch.Tensor] | None:
-        """What a clip is led away from, `[1, L', D_text]` and `[1, L']`, if it is."""
-        if self.negative is None:
+    def negative_of(self, clip: int) -> EncodedText | None:
+        """What a clip is led away from, if it is."""
+        if self.negative is None or not self.negative.mask[clip].any():
             return None
-        states, mask = self.negative
-        n = int(mask[clip].sum())
-        return (states[clip : clip + 1, :n], mask[clip : clip + 1, :n]) if n else None
+        return self.negative.alone(clip)
 
     def bars_of(self, clip: int) -> Lines:
         """Where the bars of a clip begin."""
         return self.bars[clip] if self.bars else UNKNOWN
 
-    def chosen(self, clips: Sequence[int]) -> Conditions:
+    def rows(self, clips: Sequence[int]) -> Conditions:
         """Those of some clips."""
         rows = torch.as_tensor(clips)
         return Conditions(
-            self.text_states[rows],
-            self.text_mask[rows],
+            self.text.rows(rows),
             None if self.melodies is None else self.melodies[rows],
-            None if self.negative is None else (self.negative[0][rows], self.negative[1][rows]),
+            None if self.negative is None else self.negative.rows(rows),
             [self.bars_of(clip) for clip in clips],
         )
 
@@ -87,7 +80,6 @@ class Request:
         conditions: what they are to be like, or how that changes.
         n_frames: T, codec frames of each clip; more than a window's go on in windows.
         seeds: B of them.
-        sampling: how tokens are drawn.
         prompt_codes: `[B, K, P]` with P < T, what the clips begin with; None begins from nothing.
     """
 
@@ -139,7 +131,6 @@ class WindowRequest:
     Args:
         conditions: what it is to be like.
         spans: what it plays of each.
-        sampling: how tokens are drawn.
         n_whole: frames of the whole clips, by which guidance changes; None is those of the spans.
     """
 

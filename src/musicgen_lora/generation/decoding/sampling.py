@@ -121,7 +121,6 @@ class Noise:
     models that nearly agree draw nearly the same from one seed.
 
     Args:
-        seeds: of the clips.
         shape: codebooks and tokens.
     """
 
@@ -131,7 +130,7 @@ class Noise:
     def __init__(self, seeds: Sequence[int], shape: tuple[int, int]) -> None:
         self._clips = [_ClipNoise(seed, (self.STEPS, *shape)) for seed in seeds]
 
-    def of(self, clips: Sequence[int]) -> Noise:
+    def rows(self, clips: Sequence[int]) -> Noise:
         """That of some clips, which goes on with them: what is drawn from one is from both."""
         some = Noise((), (0, 0))
         some._clips = [self._clips[clip] for clip in clips]
@@ -184,7 +183,6 @@ def sample(logits: torch.Tensor, sampling: Sampling, noise: torch.Tensor | None)
 
     Args:
         logits: `[B, K, V]`, guided where they are.
-        sampling: how.
         noise: u, `[B, K, V]`, from `Noise`; a greedy choice needs none.
 
     Returns:

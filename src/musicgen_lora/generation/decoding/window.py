@@ -20,11 +20,6 @@ class Window:
 
     Each may begin with another number of frames and play another number: their columns lie such
     that what is new begins with the same step for all, and those that have played theirs wait.
-
-    Args:
-        decoder: the weights.
-        request: what is asked for.
-        noise: decides the draws.
     """
 
     batched = False

@@ -24,7 +24,6 @@ class BarGrid:
     """Bars of 4/4.
 
     Args:
-        bpm: quarter notes a minute.
         first_s: where bar 1 begins.
         n_bars: whole bars from there on.
         source: what says so.
@@ -65,7 +64,6 @@ def find_grid(
     Args:
         path: that it is from; a JSON that `generate` has written beside it is believed.
         waveform: its samples.
-        sample_rate: Hz.
         bpm: tempo that is given: bar 1 begins where the recording does.
 
     Raises:

@@ -58,7 +58,6 @@ def join_continuation(
         continued: `[C, N]`: first the codec's version of the recording's last `n_heard` samples,
             then what is new.
         n_heard: from 1 to both lengths.
-        sample_rate: Hz.
         peak_most: the new music is turned down where it would be higher.
 
     Raises:

@@ -85,7 +85,6 @@ class Extended:
     Args:
         waveform: `[C, N]`.
         new: the part of it that is new, `[C, n]`.
-        sample_rate: Hz.
         gain_db: what the codec took from the level, or gave to it.
         raised_db: what the model did, as far as it was made good.
         seams: by name, "begin" and "end".
@@ -124,7 +123,6 @@ class Extension:
 
     Args:
         recording: `[C, N]`.
-        sample_rate: Hz.
         begin: first sample that is new.
         end: sample from which on the recording is there again; N or more where nothing follows.
         n_frames: codec frames that are heard before.
@@ -181,7 +179,6 @@ class Extension:
         Args:
             take: `[C', n]` at the model's rate: first the codec's version of what is heard, then
                 what is new.
-            shape: of the model.
         """
         rate, (waveform, begin, end) = self.sample_rate, self._turned()
         n_heard = self.n_heard(shape)

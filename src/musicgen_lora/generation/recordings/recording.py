@@ -31,9 +31,7 @@ class Recording:
     """A sound file as it is.
 
     Args:
-        path: of it.
         waveform: `[C, N]` float32, C is 1 or 2.
-        sample_rate: Hz.
     """
 
     path: Path
@@ -92,9 +90,6 @@ class Asked:
     """What is played onto a recording, and how the JSON and the user are told.
 
     Args:
-        extension: where.
-        facts: for the JSON.
-        said: for the user.
         grid: the bars of the recording; None where nobody asks for them, or they can't be told.
         told_bpm: the tempo that the prompt asks for: one that was told, and not measured.
         made_by: what the JSON beside the recording says; nothing where there is none.
@@ -121,7 +116,6 @@ def asked_of(settings: GenerateSettings, window_s: float, frame_rate: float) -> 
     """What settings ask of a recording; None where they name none.
 
     Args:
-        settings: of the command.
         window_s: that the model hears and plays at once.
         frame_rate: codec frames a second.
 
@@ -264,8 +258,6 @@ def say_of_recording(
     Args:
         asked: what is played onto it.
         facts: who plays, as the JSON has it.
-        shape: of the base.
-        console: where it is said.
     """
     console.print(asked.said)
     rate, n_channels = asked.extension.sample_rate, len(asked.extension.recording)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,16 +16,10 @@ from musicgen_lora.listening.rhythm.tempo import Tempo, tempo_of_strengths
 
 def tempo_fields(tempo: Tempo) -> dict[str, Any]:
     """A tempo as a record holds it."""
-    return {
-        "bpm": tempo.bpm,
-        "alternative_bpm": tempo.alternative_bpm,
-        "tempo_confidence": tempo.confidence,
-        "downbeat_confidence": tempo.downbeat_confidence,
-        "is_steady": tempo.is_steady,
-        "loop_bars": tempo.loop_bars,
-        "beats_s": tempo.beats_s.tolist(),
-        "downbeats_s": tempo.downbeats_s.tolist(),
-    }
+    fields = dataclasses.asdict(tempo)
+    del fields["repetition"]
+    fields["tempo_confidence"] = fields.pop("confidence")
+    return fields | {name: fields[name].tolist() for name in ("beats_s", "downbeats_s")}
 
 
 def tempi_between_pauses(

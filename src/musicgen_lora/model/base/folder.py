@@ -126,7 +126,6 @@ def read_base_config(folder: Path, model_types: tuple[str, ...]) -> dict[str, An
     """Reads the config of a MusicGen and checks that its values are within bounds.
 
     Args:
-        folder: of the model.
         model_types: those that are read.
 
     Raises:

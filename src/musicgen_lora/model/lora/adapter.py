@@ -54,7 +54,6 @@ class AdapterFiles:
 
     Args:
         folder: where it lay.
-        config: of PEFT.
         tensors: the weights, by the names that PEFT saves them by.
         facts: ours; None for an adapter that another tool made.
         sha256: of the bytes of `adapter_config.json` and `adapter_model.safetensors`, by name.

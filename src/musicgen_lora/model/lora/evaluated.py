@@ -12,19 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from musicgen_lora.errors import UserError
+from musicgen_lora.formats import kinds
 from musicgen_lora.formats.documents import LARGE, read_json
-from musicgen_lora.formats.kinds import (
-    Kind,
-    fields,
-    integer,
-    many,
-    named,
-    one_of,
-    or_null,
-    real,
-    text,
-    truth,
-)
 
 REPORT_FILE = "report.json"
 DASH = "\N{EN DASH}"
@@ -34,67 +23,76 @@ PRIMARY_NAMES = {
     "descriptor_distance": "Distance of descriptors (standard deviations)",
 }
 VERDICTS = ("better", "worse", "no clear change", "not computed")
-_NUMBER = or_null(real(-1e12, 1e12))
-_COUNT = integer(0, 10**9)
-_PAIRED = fields(
+_NUMBER = kinds.or_null(kinds.real(-1e12, 1e12))
+_COUNT = kinds.integer(0, 10**9)
+_PAIRED = kinds.fields(
     {"n": _COUNT, "mean_base": _NUMBER, "mean_adapter": _NUMBER, "relative": _NUMBER},
     {"relative_ci_low": _NUMBER, "relative_ci_high": _NUMBER},
 )
 
 
-def _computed(kind: Kind) -> Kind:
+def _computed(kind: kinds.Kind) -> kinds.Kind:
     """A part of a report that is of a kind, or was not computed."""
 
     def check(value: Any) -> None:
-        fields({"computed": truth})(value)
+        kinds.fields({"computed": kinds.truth})(value)
         if value["computed"]:
             kind(value)
 
     return check
 
 
-_PRIMARY = fields(
+_PRIMARY = kinds.fields(
     {
-        "name": text(100),
-        "verdict": one_of(*VERDICTS),
-        "unit": one_of("source", "prompt"),
+        "name": kinds.text(100),
+        "verdict": kinds.one_of(*VERDICTS),
+        "unit": kinds.one_of("source", "prompt"),
         "n": _COUNT,
-        "indicative": truth,
+        "indicative": kinds.truth,
         **dict.fromkeys(("base", "adapter", "difference", "ci_low", "ci_high", "p_holm"), _NUMBER),
     }
 )
-_LOSS = _computed(fields({"mean": _PAIRED, "codebooks": many(_PAIRED, at_most=64)}))
-_REPORT = fields(
+_LOSS = _computed(kinds.fields({"mean": _PAIRED, "codebooks": kinds.many(_PAIRED, at_most=64)}))
+_REPORT = kinds.fields(
     {
-        "created": text(40),
-        "adapter": fields({"fingerprint": text(200)}, {"strength": real(0.0, 2.0)}),
-        "held_out": fields(
-            {"n_clips": _COUNT, "n_sources": _COUNT, "is_unseen": truth, "chose_best": truth}
+        "created": kinds.text(40),
+        "adapter": kinds.fields(
+            {"fingerprint": kinds.text(200)}, {"strength": kinds.real(0.0, 2.0)}
         ),
-        "primaries": many(_PRIMARY, at_most=100),
+        "held_out": kinds.fields(
+            {
+                "n_clips": _COUNT,
+                "n_sources": _COUNT,
+                "is_unseen": kinds.truth,
+                "chose_best": kinds.truth,
+            }
+        ),
+        "primaries": kinds.many(_PRIMARY, at_most=100),
         "loss": _LOSS,
         "forgetting": _LOSS,
         "overfitting": _computed(
-            fields(
-                {"trained": fields({"mean": _PAIRED})},
-                {"excess": fields({}, {"share": _NUMBER, "flagged": truth})},
+            kinds.fields(
+                {"trained": kinds.fields({"mean": _PAIRED})},
+                {"excess": kinds.fields({}, {"share": _NUMBER, "flagged": kinds.truth})},
             )
         ),
-        "memorisation": fields(
+        "memorisation": kinds.fields(
             {
                 "continuations": _computed(
-                    fields({"n_trained": _COUNT, "n_held_out": _COUNT, "flagged": truth})
+                    kinds.fields(
+                        {"n_trained": _COUNT, "n_held_out": _COUNT, "flagged": kinds.truth}
+                    )
                 )
             }
         ),
     },
     {
         "captions": _computed(
-            fields(
+            kinds.fields(
                 {
-                    "held_out": named(fields({"n": _COUNT, "gain": _NUMBER})),
-                    "reads": truth,
-                    "flagged": truth,
+                    "held_out": kinds.named(kinds.fields({"n": _COUNT, "gain": _NUMBER})),
+                    "reads": kinds.truth,
+                    "flagged": kinds.truth,
                 }
             )
         )

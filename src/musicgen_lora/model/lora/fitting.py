@@ -26,7 +26,6 @@ def check_fits(adapter: Path, base: str) -> None:
     the headers don't tell is left to those who load it.
 
     Args:
-        adapter: its folder.
         base: a folder or `tiny-beats`; of a hub id nothing is asked.
     """
     folder = local_model(base)

@@ -31,7 +31,6 @@ class TrainableLora:
     Args:
         base: changed in place; its own weights stay frozen. PiSSA and OLoRA move a part of them
             into the adapter, see `initial`.
-        spec: what is asked for.
         base_name: what the adapter's config will name as its base; the model's path where it is
             empty.
 

@@ -37,7 +37,6 @@ class Reading:
         text: as its author wrote it.
         english: what the encoder is given: equal to it, or its Chinese in English.
         unknown: words of `english` that the encoder doesn't know, each once.
-        n_words: of `english`.
         n_unknown: how many of them the encoder doesn't know.
         n_tokens: of `english`, as far as counted: 0 where it is clearly short enough.
     """
@@ -118,7 +117,6 @@ def describe_readings(
     """Sentences on texts that the encoder doesn't read as they are written; none where it does.
 
     Args:
-        texts: what users wrote.
         reader: made only where a text needs it.
         noun: "prompt" or "caption".
         place_of: where a text stands, asked for the few that are named; "" names it by its words.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.nn.utils.rnn import pad_sequence
@@ -17,6 +17,29 @@ REMEMBERED_BYTES = 2 << 30
 """States that are kept, of some 40,000 captions: a large dataset has more than a memory holds."""
 
 
+class EncodedText(NamedTuple):
+    """B texts as the decoder reads them."""
+
+    states: torch.Tensor
+    """`[B, L, D_text]`, zero for the null condition."""
+    mask: torch.Tensor
+    """`[B, L]`, 1 for a token: those of a text come first, and the null condition has none."""
+
+    def rows(self, which: Any) -> EncodedText:
+        """Those texts, by anything that indexes a tensor."""
+        return EncodedText(self.states[which], self.mask[which])
+
+    def alone(self, row: int) -> EncodedText:
+        """One text in its own length, `[1, L, D_text]`; the null condition has one state of
+        zero."""
+        n = max(1, int(self.mask[row].sum()))
+        return EncodedText(self.states[row : row + 1, :n], self.mask[row : row + 1, :n])
+
+    def to(self, device: torch.device) -> EncodedText:
+        """The same on a device."""
+        return EncodedText(self.states.to(device), self.mask.to(device))
+
+
 class TextStates:
     """Turns captions into what the decoder attends to. Those in Chinese are read in the English of
     `english_of`; `reading.describe_readings` tells their authors.
@@ -27,7 +50,6 @@ class TextStates:
 
     Args:
         model: its text encoder is used.
-        tokenizer: that belongs to it.
     """
 
     def __init__(
@@ -95,9 +117,8 @@ class TextStates:
 
     def batch(
         self, captions: Sequence[str | None], device: torch.device | str = "cpu"
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """States `[B, L, D_text]` (float32) and mask `[B, L]` of captions; None is the null
-        condition of classifier-free guidance: states zero and mask zero."""
+    ) -> EncodedText:
+        """The captions in float32; None is the null condition of classifier-free guidance."""
         texts = [text for text in captions if text is not None]
         if self.frozen:
             # What is missing differs between a run that goes on and one that was resumed.
@@ -116,13 +137,13 @@ class TextStates:
             mask[index, : len(row)] = 1
         if found and not rows:
             states = states + 0.0 * found[0].sum().to(device)
-        return states, mask
+        return EncodedText(states, mask)
 
-    def each_alone(self, captions: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
+    def each_alone(self, captions: Sequence[str]) -> EncodedText:
         """As `batch`, each encoded on its own whether the encoder is frozen or not: it, too,
         differs in the last bits with the rest of a batch."""
         alone = [self.batch([caption]) for caption in captions]
-        return (
-            pad_sequence([states[0] for states, _ in alone], batch_first=True),
-            pad_sequence([mask[0] for _, mask in alone], batch_first=True),
+        return EncodedText(
+            pad_sequence([text.states[0] for text in alone], batch_first=True),
+            pad_sequence([text.mask[0] for text in alone], batch_first=True),
         )

@@ -56,9 +56,6 @@ class AudioNames:
     def find_exact(self, given: str, base: Path, where: str) -> str | None:
         """The file at a path, as it is written.
 
-        Args:
-            where: the row, for messages.
-
         Raises:
             UserError: no usable path, or one that leads outside and means no file inside.
         """

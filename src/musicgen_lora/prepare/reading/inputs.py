@@ -38,7 +38,6 @@ class Input:
 
     Args:
         name: its path below the input folder, with `/`.
-        digest: SHA-256 of its bytes.
         in_place: its path below the dataset, where it lies in it; such a file is never rewritten.
         stated: what metadata and files beside it say, the most trusted first.
         named: what its name and its folders' names say.
@@ -118,7 +117,7 @@ def find_inputs(
         name = file.relative_to(input_dir).as_posix()
         try:
             name.encode()
-            stated = tuple(facts.of(file))
+            stated = tuple(facts.about(file))
             _check_parts(stated)
             digest = atomic.sha256_file(file)
         except UnicodeEncodeError:

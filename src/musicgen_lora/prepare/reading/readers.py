@@ -104,7 +104,7 @@ class StatedFacts:
         self._beside = self._find_sidecars(names)
         self._listed = self._read_metadata(AudioNames(folder, names))
 
-    def of(self, file: Path) -> list[Facts]:
+    def about(self, file: Path) -> list[Facts]:
         """The facts about a file, the most trusted first.
 
         Raises:

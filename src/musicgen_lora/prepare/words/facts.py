@@ -62,7 +62,6 @@ class Facts:
     Args:
         text: the caption that a person gave it.
         texts: all such captions, `text` first.
-        bpm: quarter notes a minute.
         key: as in "C# minor" or "Bb minor", see `key_names`.
         genre: lower case.
         tags: moods, instruments and other words, lower case.

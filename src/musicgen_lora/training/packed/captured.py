@@ -18,7 +18,7 @@ from musicgen_lora.errors import UserError
 from musicgen_lora.model.delays import Delays
 from musicgen_lora.model.loss import codebook_cross_entropies
 from musicgen_lora.model.musicgen import MusicGen
-from musicgen_lora.model.text.states import TextStates
+from musicgen_lora.model.text.states import EncodedText, TextStates
 from musicgen_lora.training.packed.draws import Draw
 
 LARGEST_TABLE_BYTES = 8 << 30
@@ -30,10 +30,8 @@ class DeviceData:
     """Codes of all clips and states of all captions, on the device.
 
     Args:
-        tokens: of the dataset.
         text: encodes the captions, which frees the steps of the text encoder.
         n_frames: T, frames of a batch's windows; shorter ones are masked.
-        device: where it goes.
 
     Raises:
         UserError: the text states would not fit.
@@ -48,13 +46,13 @@ class DeviceData:
         self.n_frames = n_frames
         rows: dict[str, int] = {}
         self.captions = [[rows.setdefault(t, len(rows) + 1) for t in ts] for ts in tokens.texts]
-        self.states, self.mask = _table(list(rows), text, device)
+        self.text = _table(list(rows), text, device)
 
-    def batch(self, draw: Draw) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """`codes [B, K, T]`, `states [B, L, D_text]` and `mask [B, L]` of a draw."""
+    def batch(self, draw: Draw) -> tuple[torch.Tensor, EncodedText]:
+        """Codes `[B, K, T]` and texts of a draw."""
         frames = draw.starts[:, None] + within_loop(self.n_frames, draw.periods)
         codes = self.codes[frames].long().transpose(1, 2)
-        return codes, self.states[draw.captions], self.mask[draw.captions]
+        return codes, self.text.rows(draw.captions)
 
 
 def within_loop(n_frames: int, periods: torch.Tensor) -> torch.Tensor:
@@ -69,27 +67,23 @@ def within_loop(n_frames: int, periods: torch.Tensor) -> torch.Tensor:
     return frames - torch.ceil(rounds * periods[:, None] - 0.5).long()
 
 
-def _table(
-    captions: Sequence[str], text: TextStates, device: torch.device
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """States `[captions + 1, L, D_text]` in fp32 and their mask; the first row is the null
-    condition."""
+def _table(captions: Sequence[str], text: TextStates, device: torch.device) -> EncodedText:
+    """The null condition and all captions in fp32."""
     text.prepare(captions)
-    states, mask = text.batch([None, *captions])
-    if states.nbytes > LARGEST_TABLE_BYTES:
+    table = text.batch([None, *captions])
+    if table.states.nbytes > LARGEST_TABLE_BYTES:
         raise UserError(
-            f"The states of {len(captions):,} captions take {states.nbytes / 2**30:.0f} GiB; "
+            f"The states of {len(captions):,} captions take {table.states.nbytes / 2**30:.0f} GiB; "
             f"{LARGEST_TABLE_BYTES >> 30} GiB is the most. Use fewer wordings of each caption."
         )
-    return states.to(device), mask.to(device)
+    return table.to(device)
 
 
 @torch.no_grad()
 def with_wrong_tokens(codes: torch.Tensor, seeds: torch.Tensor, most: float) -> torch.Tensor:
     """Codes `[B, K, T]` in which a share of the tokens are those of another moment of the same
     window, as a model's own are when it plays: the share is drawn for each window, from 0 to
-    `most`. A function of the windows' seeds `[B]`, computed where the codes lie.
-    """
+    `most`. A function of the windows' seeds `[B]`, computed where the codes lie."""
     n_codebooks, n_frames = codes.shape[1:]
     places = torch.arange(n_codebooks * n_frames, device=codes.device).view(n_codebooks, n_frames)
     share = most * _uniform(seeds)[:, None, None]
@@ -156,7 +150,6 @@ class CapturedGradients:
         """One batch of a step.
 
         Args:
-            draw: its windows.
             totals: `[K]`, predicted frames of each codebook in all batches of the step.
         """
         if self._replay is None:
@@ -176,7 +169,7 @@ class CapturedGradients:
         self._totals.copy_(totals, non_blocking=True)
 
     def _run(self) -> None:
-        codes, states, mask = self._data.batch(self._draw)
+        codes, text = self._data.batch(self._draw)
         device = codes.device.type
         # A graph replays the casts of the weights; a cache of them would be stale.
         with torch.autocast(
@@ -185,7 +178,7 @@ class CapturedGradients:
             heard = codes
             if self._wrong_tokens:
                 heard = with_wrong_tokens(codes, self._draw.seeds, self._wrong_tokens)
-            hidden = self._model.states(heard, states, mask)
+            hidden = self._model.states(heard, text)
             sums, _ = codebook_cross_entropies(
                 hidden, self._model.heads, codes, self._draw.n_frames, self._model.delays
             )
@@ -219,9 +212,9 @@ def held_out_loss(
     total = torch.zeros(2, model.shape.n_codebooks, dtype=torch.float64, device=device)
     for draw in draws:
         draw = draw.to(device)
-        codes, states, mask = data.batch(draw)
+        codes, text = data.batch(draw)
         with torch.autocast(device.type, dtype=autocast, enabled=autocast is not None):
-            sums, counts = model.losses(codes, draw.n_frames, states, mask)
+            sums, counts = model.losses(codes, draw.n_frames, text)
         total += torch.stack([sums.sum(0), counts.sum(0)])
     return (total[0] / total[1]).tolist()
 

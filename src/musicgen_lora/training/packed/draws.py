@@ -46,7 +46,6 @@ class Draws:
     """Windows of a packed file's clips.
 
     Args:
-        tokens: of the dataset.
         captions: of each clip, rows of the table of text states.
         sampler: draws the training windows; those held out are as long.
         bar_start_share: share of training windows that begin on a bar line, where the file knows

@@ -18,8 +18,6 @@ def draw_curves(path: Path, rows: Sequence[dict[str, Any]], base_loss: float) ->
     """Training loss with its running mean, held-out losses and the base's, as a PNG.
 
     Args:
-        path: of the picture.
-        rows: of `metrics.jsonl`.
         base_loss: in nats a token.
     """
     with readable():

@@ -88,9 +88,7 @@ def data_facts(
     that what every adapter carries doesn't grow with the dataset.
 
     Args:
-        settings: of the run.
         clips: long enough to be used.
-        ids: of the clips.
         train: rows of the clips trained on.
         held_out: rows of the clips held out.
     """

@@ -28,8 +28,6 @@ class RunLog:
     """The figures and the words of a run; the first process alone writes.
 
     Args:
-        console: quiet in all processes but the first.
-        output_dir: of the run.
         track: passes a row on to the trackers.
     """
 
@@ -55,10 +53,6 @@ def open_log(
     """The log of a run, while the context lasts.
 
     Args:
-        run: whose it is.
-        output_dir: of the run.
-        console: for the lines.
-        names: of the trackers.
         first_step: steps done before.
     """
     opened = names if processes.rank() == 0 else ()
@@ -71,10 +65,7 @@ class StepReport:
     """A step, to be told of.
 
     Args:
-        result: its figures.
-        step: its number, from 1.
         epoch: epochs done after it, with their fraction.
-        rate: learning rate.
         n_frames: codec frames that it read.
         memory_bytes: peak so far.
     """

@@ -41,7 +41,6 @@ class Run:
         output_dir: absolute.
         started: when, local time.
         settings: as JSON has them, with what was decided for the run.
-        versions: of the libraries.
         device: that it began on.
         precision: of the frozen base.
         base: `path`, `fingerprint`, `class` and `trained_duration_s`.

@@ -24,8 +24,6 @@ def open_trackers(
     Args:
         names: "tensorboard" (into `output_dir/tensorboard`) or "wandb" (into `output_dir/wandb`,
             offline unless the environment's WANDB_MODE says otherwise).
-        output_dir: of the run.
-        run: whose rows they are.
         first_step: steps done before; what a broken run logged after them is dropped.
     """
     with ExitStack() as stack:

@@ -24,11 +24,7 @@ Rows = list[list[str]]
 
 
 class Clips:
-    """What is done with the clips of a dataset.
-
-    Args:
-        page: that shows them.
-    """
+    """What is done with the clips of a dataset."""
 
     def __init__(self, page: Page) -> None:
         self._page, self._work = page, page.workspace

@@ -9,7 +9,7 @@ import gradio as gr
 from musicgen_lora.errors import UserError
 from musicgen_lora.webui.forms import Setting, changed, form_of
 from musicgen_lora.webui.kept import Kept, wanted
-from musicgen_lora.webui.page import PRIVATE, Page, chosen
+from musicgen_lora.webui.page import PRIVATE, Page, chosen, side_by_side
 from musicgen_lora.webui.safety import (
     AUDIO_SUFFIXES,
     MAX_FILES,
@@ -25,11 +25,7 @@ N_EXAMPLES = 24
 
 def build(page: Page) -> None:
     """Builds the tab."""
-    with gr.Row():
-        with gr.Column(scale=1, min_width=300):
-            _build_preparation(page)
-        with gr.Column(scale=2, min_width=300):
-            clips.build(page)
+    side_by_side(page, _build_preparation, clips.build)
 
 
 def _build_preparation(page: Page) -> None:
@@ -78,7 +74,6 @@ class Preparing:
     """What is asked of the `prepare` command.
 
     Args:
-        page: that asks.
         form: of the settings behind "advanced".
     """
 

@@ -66,7 +66,6 @@ class Measuring:
     """What is asked of the `evaluate` command, and what has come of it.
 
     Args:
-        page: that asks.
         form: of the settings, `STRENGTHS` first.
     """
 

@@ -51,11 +51,7 @@ def build(page: Page) -> None:
 
 
 class Exporting:
-    """What is asked of `merge` and `export`.
-
-    Args:
-        page: that asks.
-    """
+    """What is asked of `merge` and `export`."""
 
     def __init__(self, page: Page) -> None:
         self._page = page

@@ -12,7 +12,7 @@ import gradio as gr
 from musicgen_lora.errors import UserError
 from musicgen_lora.webui.forms import Setting, changed, form_of, written
 from musicgen_lora.webui.kept import Kept, wanted
-from musicgen_lora.webui.page import PRIVATE, Page, chosen
+from musicgen_lora.webui.page import PRIVATE, Page, chosen, side_by_side
 from musicgen_lora.webui.safety import folders_of, id_of
 from musicgen_lora.webui.tabs import history
 from musicgen_lora.webui.tabs.recordings import ANEW, GO_ON, Fields, Recording
@@ -51,11 +51,7 @@ ADD_WORD = "(text) => { text = text || ''; return text.trim() ? text.trim() + ',
 
 def build(page: Page) -> None:
     """Builds the tab."""
-    with gr.Row():
-        with gr.Column(scale=1, min_width=300):
-            form, kept = _build_form(page)
-        with gr.Column(scale=1, min_width=300):
-            shown = history.build(page)
+    (form, kept), shown = side_by_side(page, _build_form, history.build, wider=1)
     kept.after(shown.click(page.guarded(form.take_up), None, form.outputs, **PRIVATE))
 
 
@@ -206,7 +202,6 @@ class Form:
     """What is asked of the `generate` command.
 
     Args:
-        page: that asks.
         form: of the settings, those of `FRONT` first.
         plain: components of prompt, seconds, variations, seed, lock, and those of `FRONT`.
         recording: fields of a clip that is taken up; None where there are none.
@@ -229,7 +224,6 @@ class Form:
         """Starts the jobs of a prompt.
 
         Args:
-            text: the prompt.
             rest: id of the adapter's run or `BASE_ONLY`, its strength, both of a second one, the
                 base that plays without any, whether an adapter's base plays as well, seconds,
                 variations, seed, whether it stays, the form's values, and those of the recording.

@@ -49,11 +49,7 @@ def build(page: Page) -> None:
 
 
 class Shelf:
-    """What is done with runs.
-
-    Args:
-        page: that shows them.
-    """
+    """What is done with runs."""
 
     def __init__(self, page: Page) -> None:
         self._page, self._work = page, page.workspace

@@ -31,7 +31,6 @@ class Recording:
         at_s: second at which it is gone on with; None is its end.
         heard_s: seconds before that which the model hears.
         from_bar: first bar that is played anew.
-        to_bar: last one.
     """
 
     chosen: Any = ""
@@ -82,11 +81,7 @@ class Recording:
 
 
 class Fields:
-    """The fields of a recording.
-
-    Args:
-        page: that shows them.
-    """
+    """The fields of a recording."""
 
     def __init__(self, page: Page) -> None:
         self._page = page

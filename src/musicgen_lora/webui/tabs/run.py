@@ -38,11 +38,7 @@ def build(page: Page) -> None:
 
 
 class Watching:
-    """What is seen of runs.
-
-    Args:
-        page: that shows it.
-    """
+    """What is seen of runs."""
 
     def __init__(self, page: Page) -> None:
         self._page, self._work = page, page.workspace

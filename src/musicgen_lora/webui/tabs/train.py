@@ -10,7 +10,7 @@ import gradio as gr
 from musicgen_lora.errors import UserError
 from musicgen_lora.webui.forms import Setting, changed, form_of
 from musicgen_lora.webui.kept import Kept, wanted
-from musicgen_lora.webui.page import PRIVATE, Page, chosen
+from musicgen_lora.webui.page import PRIVATE, Page, chosen, side_by_side
 from musicgen_lora.webui.safety import folders_of, new_name
 from musicgen_lora.webui.tabs import run, trial
 from musicgen_lora.webui.tabs.trial import PRESETS
@@ -19,11 +19,7 @@ from musicgen_lora.webui.workspace import BASES, choices
 
 def build(page: Page) -> None:
     """Builds the tab."""
-    with gr.Row():
-        with gr.Column(scale=1, min_width=300):
-            _build_start(page)
-        with gr.Column(scale=2, min_width=300):
-            run.build(page)
+    side_by_side(page, _build_start, run.build)
 
 
 def _build_start(page: Page) -> None:
@@ -69,7 +65,6 @@ class Starting:
     """What is asked of the `train` command.
 
     Args:
-        page: that asks.
         form: of the settings behind "advanced".
     """
 
@@ -77,14 +72,7 @@ class Starting:
         self._page, self._work, self._form = page, page.workspace, form
 
     def settings(self, data_id: Any, model: Any, how: Any, *values: Any) -> dict[str, Any]:
-        """Settings of a training, but for its folder.
-
-        Args:
-            data_id: id of the dataset.
-            model: name of the base.
-            how: a preset's name.
-            values: of the form.
-        """
+        """Settings of a training, but for its folder."""
         if how not in PRESETS:
             raise UserError("Choose how thorough it should be.")
         return {

@@ -41,7 +41,6 @@ def build(
     """Builds the button and what it finds.
 
     Args:
-        page: that shows it.
         settings_of: what the inputs ask of a training, but for its folder.
         inputs: dataset, base, preset and form of the tab.
     """

@@ -28,8 +28,6 @@ class Trial:
     """What a trial measured.
 
     Args:
-        step_s: seconds of a step.
-        validation_s: seconds of a validation.
         around_s: seconds of all else: loading, encoding, what the base does, saving.
         memory_bytes: the most that it took.
         n_train: clips that it trained on.
@@ -46,7 +44,6 @@ class Trial:
         """What the rows of a trial's `metrics.jsonl` say; None where it has not done its steps.
 
         Args:
-            rows: of the trial.
             wall_s: from the command's start to its end.
             n_train: clips that it trained on.
         """
@@ -73,7 +70,7 @@ class Trial:
         """Steps of a training on the same clips.
 
         Args:
-            settings: of it, as YAML has them; what isn't there is the default.
+            settings: as YAML has them; what isn't there is the default.
         """
         plain = TrainSettings(**settings)
         per_step = plain.batch_size * plain.gradient_accumulation_steps

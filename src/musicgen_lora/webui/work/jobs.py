@@ -69,12 +69,9 @@ class Job:
 
     Args:
         id: name of its folder.
-        command: that it runs.
         title: what the page calls it.
         folder: that the command writes to, absolute.
-        language: that it speaks.
         created: when, seconds since 1970.
-        status: what it is doing.
         code: exit code of the command; None where it has none.
         began: when the command started; None while it waits.
         ended: when it ended; None where that isn't known.
@@ -132,12 +129,10 @@ class Jobs:
         """Starts a command in a process of its own, or has it wait for its turn.
 
         Args:
-            command: one of `COMMANDS`.
             settings: of the command, as YAML has them. They reach it in a file: what a person
                 types is never part of a command line.
             title: what the page calls it.
             folder: that it writes to.
-            language: that it speaks.
 
         Raises:
             UserError: enough are waiting, or another job has that folder.

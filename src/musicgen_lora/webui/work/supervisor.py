@@ -28,11 +28,7 @@ LOOK_EVERY_S = 0.3
 
 
 def supervise(place: Path) -> int:
-    """Runs a job when its turn has come; returns its exit code, and 0 for one that was cancelled.
-
-    Args:
-        place: the job's folder.
-    """
+    """Runs a job when its turn has come; returns its exit code, 0 for one that was cancelled."""
     # The command is asked to stop by its own number; a server's Ctrl-C is not for either.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     jobs = Jobs(place.parent)
