@@ -20,6 +20,7 @@ from cluster_tasks import (
     work_oddly,
 )
 from datasets import RATE, beat, files_below, make_dataset, read_metadata, write_metadata
+from scale import add_node
 
 from musicgen_lora.audio.files import write_wav
 from musicgen_lora.cluster.engine import TRIES, Engine, Processes, TaskOptions
@@ -322,7 +323,7 @@ def test_workers_and_a_node_that_die_cost_nothing(
     cluster: Any, ray_engine: Engine, tmp_path: Path
 ) -> None:
     kinds = [*["slow", "dies once"] * 6, "dies"]
-    node = cluster.add_node(num_cpus=1, object_store_memory=100 << 20)
+    node = add_node(cluster)
     tasks = [Odd(kind, tmp_path, number) for number, kind in enumerate(kinds)]
     found = []
     for index, result in ray_engine.run(work_oddly, tasks):
