@@ -132,15 +132,12 @@ def three_nodes() -> Any:
     return cluster
 
 
-def add_node(cluster: Any, **more: Any) -> None:
+def add_node(cluster: Any, **more: Any) -> Any:
     """Adds a node; Ray gives up after half a minute, which a busy machine may need."""
-    for is_last in (False, False, False, True):
-        try:
-            cluster.add_node(**NODE, **more)
-            return
-        except Exception:
-            if is_last:
-                raise
+    for _ in range(3):
+        with suppress(Exception):
+            return cluster.add_node(**NODE, **more)
+    return cluster.add_node(**NODE, **more)
 
 
 def make_data(folder: Path, n_clips: int, clip_s: float) -> None:

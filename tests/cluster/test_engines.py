@@ -20,6 +20,7 @@ from cluster_tasks import (
     work_oddly,
 )
 from datasets import RATE, beat, files_below, make_dataset, read_metadata, write_metadata
+from scale import add_node
 
 from musicgen_lora.audio.files import write_wav
 from musicgen_lora.cluster.engine import TRIES, Engine, Processes, TaskOptions
@@ -142,7 +143,7 @@ class Unlucky(Processes):
             n_rows = len(task.rows if hasattr(task, "rows") else task.clips)
             if n_rows > 2:
                 self.lost.append(n_rows)
-                yield index, Failure("ended 6 workers, 6 of them for lack of memory.")
+                yield index, Failure("ended 6 workers (6 for lack of memory).")
             else:
                 yield index, work(task, lambda: None)
 
@@ -310,7 +311,7 @@ def test_a_task_that_workers_died_of_is_tried_alone_before_it_is_given_up(
     assert list(found)[-1] == 1
     assert isinstance(failure, Failure)
     assert f"ended {TRIES} workers" in failure.reason
-    assert ("lack of memory; give the machines more" in failure.reason) == (reason == "memory")
+    assert ("for lack of memory); give the machines more" in failure.reason) == (reason == "memory")
     begun = [p.stat().st_mtime_ns for p in tmp_path.glob("[2-7]-*")]
     assert len(begun) == 6
     alone = [tmp_path / f"{number}-{n}" for number in (0, 1) for n in range(n_alone, TRIES)]
@@ -322,7 +323,7 @@ def test_workers_and_a_node_that_die_cost_nothing(
     cluster: Any, ray_engine: Engine, tmp_path: Path
 ) -> None:
     kinds = [*["slow", "dies once"] * 6, "dies"]
-    node = cluster.add_node(num_cpus=1, object_store_memory=100 << 20)
+    node = add_node(cluster)
     tasks = [Odd(kind, tmp_path, number) for number, kind in enumerate(kinds)]
     found = []
     for index, result in ray_engine.run(work_oddly, tasks):
@@ -343,7 +344,7 @@ def test_what_no_task_would_escape_ends_the_run(ray_engine: Engine, tmp_path: Pa
 
 def test_a_task_that_hangs_is_ended(ray_engine: Engine, tmp_path: Path) -> None:
     ((_, found),) = ray_engine.run(work_oddly, [Odd("hangs", tmp_path)], TaskOptions(1.0, tries=1))
-    assert found == Failure("ended 1 workers, or took more than 1 s.")
+    assert found == Failure("ended 1 worker, or took more than 1 s.")
 
 
 def test_a_run_that_is_left_leaves_no_task_behind(ray_engine: Engine, tmp_path: Path) -> None:

@@ -31,6 +31,7 @@ from typing import Any
 from musicgen_lora import __version__
 from musicgen_lora.cluster.engine import DEFAULT_OPTIONS, TaskOptions
 from musicgen_lora.errors import RunError, UserError
+from musicgen_lora.plural import count
 from musicgen_lora.runtime.workers import START_S, Failure, Work, outcome_of
 
 TRIES_AMONG_OTHERS = 3
@@ -78,12 +79,12 @@ class _Running:
         n_memory = self.deaths[_Died.MEMORY]
         if self.n_workers >= options.tries and n_memory:
             return Failure(
-                f"ended {self.n_workers} workers, {n_memory} of them for lack of memory; give the "
-                "machines more of it, or fewer CPUs (ray start --num-cpus)."
+                f"ended {count(self.n_workers, 'worker')} ({n_memory} for lack of memory); give "
+                "the machines more of it, or fewer CPUs (ray start --num-cpus)."
             )
         if self.n_workers >= options.tries:
             return Failure(
-                f"ended {self.n_workers} workers, or took more than {options.limit_s:g} s."
+                f"ended {count(self.n_workers, 'worker')}, or took more than {options.limit_s:g} s."
             )
         if self.deaths[_Died.MACHINE] >= MACHINES:
             return Failure(f"was on {MACHINES} machines that went.")
