@@ -95,7 +95,7 @@ def conversion(path: str) -> str:
         f"python -c \"import transformers as t; m, to = '{path}', '{target}'; "
         "c = t.AutoConfig.from_pretrained(m).architectures[0]; "
         "getattr(t, c).from_pretrained(m).save_pretrained(to); "
-        "t.AutoProcessor.from_pretrained(m).save_pretrained(to)\""
+        't.AutoProcessor.from_pretrained(m).save_pretrained(to)"'
     )
 
 
