@@ -53,6 +53,7 @@ def list_not_computed(report: Report) -> list[Missing]:
 
 
 def loss_sentences(loss: Mapping[str, Any], held_out: Mapping[str, Any]) -> list[str]:
+    """By how much the held-out loss changed, and what makes its clips doubtful."""
     if not loss["computed"]:
         return [f"Held-out loss: not computed: {loss['why']}."]
     sentences = [loss_sentence(loss["mean"])]
@@ -69,6 +70,7 @@ def loss_sentences(loss: Mapping[str, Any], held_out: Mapping[str, Any]) -> list
 
 
 def forgetting_sentences(forgetting: Mapping[str, Any]) -> list[str]:
+    """By how much the loss on other styles changed."""
     if not forgetting["computed"]:
         return []
     mean = forgetting["mean"]
@@ -119,6 +121,7 @@ def _indicative(mean: PairedResult) -> str:
 
 
 def generation_sentences(generation: Mapping[str, Any]) -> list[str]:
+    """Clips that are identical with and without the adapter, silent, or beyond full scale."""
     clips = generation["clips"]
     n = len(clips)
     sentences = []
@@ -205,6 +208,7 @@ def _side_by_side(shown: Descriptor, row: Mapping[str, Any], reference: Mapping[
 def descriptor_sentences(
     rows: Sequence[Mapping[str, Any]], reference: Mapping[str, Any]
 ) -> list[str]:
+    """What makes an 808 beat: with the base, with the adapter and in the held-out audio."""
     sentences = []
     by_name = {row["name"]: row for row in rows}
     for shown in SHOWN:

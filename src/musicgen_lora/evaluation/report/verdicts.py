@@ -54,6 +54,7 @@ def primary_sentence(primary: Mapping[str, Any]) -> str:
 
 
 def p_words(p_value: float) -> str:
+    """A p-value as text, with its letter."""
     return "p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}"
 
 
