@@ -111,9 +111,9 @@ def test_a_message_without_values_is_said() -> None:
             "第 3 步（片段：a.wav、b.wav）的损失变成了 NaN 或无穷大；这一步没有改动任何权重。",
         ),
         (
-            "Warning: the clips have no steady beat. Steadiness: 0.04 with the adapter, 0.43 in "
-            "the held-out audio (n = 8 clips / 1 source).",
-            "警告：生成的音频没有稳定的节拍。节拍稳定度：适配器 0.04，检验音频 0.43"
+            "Warning: the clips have no steady beat. Beat steadiness: 0.04 with the adapter, "
+            "0.43 in the held-out audio (n = 8 clips / 1 source).",
+            "警告：生成的音频没有稳定的节拍。节拍稳定度：适配器 0.04，留出音频 0.43"
             "（n = 8 个片段 / 1 个来源）。",
         ),
         ("1 file has a DC offset.", "1 个文件有直流偏移。"),

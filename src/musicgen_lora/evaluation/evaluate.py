@@ -95,37 +95,8 @@ def evaluate_adapter(
     held_out = _held_out(settings, variants)
     with locked(settings.output_dir):
         atomic.sweep(settings.output_dir)
-        with working(console, "loading the models"):
-            model = MusicGen.load(settings.base_model_path)
-            hearing = _hearing(settings, model, embeddings)
-            device = place(model)
         store = Store(settings.output_dir / CACHE)
-        base = base_voice(model, store)
-        voices = variant_voices(base, variants)
-        made: list[Report] = []
-
-        def fill(staging: Path) -> None:
-            session = open_session(
-                settings,
-                base,
-                held_out,
-                hearing,
-                compared=settings.compare or len(variants) > 1,
-                folder=staging,
-                console=console,
-            )
-            with _players(settings) as engine:
-                session = dataclasses.replace(session, engine=engine)
-                report = _measure(session, variants, voices)
-            report["device"] = str(device)
-            with working(console, "writing the report"):
-                write_report(report, staging)
-            made.append(report)
-
-        atomic.publish_files(
-            settings.output_dir, fill, lambda _: files_of_report(settings.output_dir)
-        )
-    (report,) = made
+        report = _publish(settings, variants, held_out, embeddings, store, console)
     print_report(report, console)
     tell_cards(variants, report, console)
     _tell_reused(store, settings.output_dir / CACHE, console)
@@ -133,6 +104,46 @@ def evaluate_adapter(
         console.print(said, style="yellow")
     console.print(f"Report: {settings.output_dir / HTML_FILE}")
     return dict(report)
+
+
+def _publish(
+    settings: EvaluateSettings,
+    variants: Sequence[Variant],
+    held_out: HeldOut,
+    embeddings: Sequence[Embedding],
+    store: Store,
+    console: Console,
+) -> Report:
+    """Measures the variants, and puts the report in the place of the last one once it is whole."""
+    with working(console, "loading the models"):
+        model = MusicGen.load(settings.base_model_path)
+        hearing = _hearing(settings, model, embeddings)
+        device = place(model)
+    base = base_voice(model, store)
+    voices = variant_voices(base, variants)
+    made: list[Report] = []
+
+    def fill(staging: Path) -> None:
+        session = open_session(
+            settings,
+            base,
+            held_out,
+            hearing,
+            compared=settings.compare or len(variants) > 1,
+            folder=staging,
+            console=console,
+        )
+        with _players(settings) as engine:
+            session = dataclasses.replace(session, engine=engine)
+            report = _measure(session, variants, voices)
+        report["device"] = str(device)
+        with working(console, "writing the report"):
+            write_report(report, staging)
+        made.append(report)
+
+    atomic.publish_files(settings.output_dir, fill, lambda _: files_of_report(settings.output_dir))
+    (report,) = made
+    return report
 
 
 def _players(settings: EvaluateSettings) -> AbstractContextManager[Engine | None]:

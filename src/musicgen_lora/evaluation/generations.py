@@ -18,6 +18,7 @@ from musicgen_lora.dataset.bar_lines import stated_bar_lines
 from musicgen_lora.dataset.metadata import Clip
 from musicgen_lora.evaluation.play_tasks import Playing, Row, play_batches_by, play_codes
 from musicgen_lora.evaluation.sound.ear import Ear, Heard
+from musicgen_lora.evaluation.sound.hearers import hearers
 from musicgen_lora.evaluation.voices import Voice
 from musicgen_lora.generation.decoding.decode import VERSION, depends_on_batch, window_bar
 from musicgen_lora.generation.decoding.decoder import Decoder
@@ -164,7 +165,7 @@ def write_clips(
     prompts: Sequence[str],
     folder: Path,
 ) -> tuple[list[Path], list[Heard]]:
-    """Decodes, hears and writes clips, one at a time.
+    """Decodes, hears and writes clips.
 
     Args:
         model: its codec is used.
@@ -177,16 +178,19 @@ def write_clips(
         Paths, and what is heard: of the decoder's own samples, while a WAV is turned down where
         they exceed full scale, and has 0 for what is no number.
     """
-    sample_rate = model.shape.sample_rate
-    paths, heard = [], []
-    clips = zip(codes, prompts, ears, strict=True)
-    for number, (clip, prompt, ear) in enumerate(clips, start=1):
+    paths = [
+        folder / f"{number:02d}_{_slug(prompt)}.wav"
+        for number, prompt in enumerate(prompts, start=1)
+    ]
+
+    def write(clip: np.ndarray, path: Path, ear: Ear) -> Heard:
         waveform = model.decode(torch.from_numpy(clip)[None])[0]
-        path = folder / f"{number:02d}_{_slug(prompt)}.wav"
-        write_wav(path, np.nan_to_num(waveform, posinf=0.0, neginf=0.0), sample_rate)
-        paths.append(path)
-        heard.append(ear.hear(waveform, clip))
-    return paths, heard
+        finite = np.nan_to_num(waveform, posinf=0.0, neginf=0.0)
+        write_wav(path, finite, model.shape.sample_rate)
+        return ear.hear(waveform, clip)
+
+    with hearers(side_by_side=all(ear.hears_side_by_side for ear in ears)) as pool:
+        return paths, [*pool.map(write, codes, paths, ears)]
 
 
 def _slug(prompt: str) -> str:

@@ -20,6 +20,8 @@ def test_windows_of_a_source_are_one_observation() -> None:
     assert loss["mean"]["relative"] == pytest.approx(-0.5)
     assert loss["mean"]["ci_low"] is None
     assert loss["codebooks"][0]["mean_base"] == pytest.approx(28 / 6)
+    assert loss["perplexity"]["base"] == pytest.approx(np.exp([28 / 6, 10 / 6]))
+    assert loss["perplexity"]["adapter"] == pytest.approx(np.exp([14 / 6, 5 / 6]))
 
 
 def test_the_loss_along_the_clip_is_of_the_sources_that_reach_there() -> None:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from clap import make_tiny_clap
 from datasets import beat
+from safetensors.torch import load_file
 from transformers import ClapProcessor, HubertConfig, HubertModel, Wav2Vec2FeatureExtractor
 
 from musicgen_lora.errors import UserError
@@ -95,6 +96,24 @@ def test_a_folder_as_the_installed_transformers_saves_it_is_the_same_model(
     ClapProcessor.from_pretrained(clap_dir).save_pretrained(folder)
     assert not (folder / "preprocessor_config.json").exists()
     again = load_listener(str(folder))
+    np.testing.assert_array_equal(
+        again.embedding.hear(beat(0), RATE), clap.embedding.hear(beat(0), RATE)
+    )
+
+
+def test_what_is_said_of_pickled_weights_makes_a_folder_that_is_read(
+    clap: Listener, clap_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "pickled"
+    shutil.copytree(clap_dir, folder)
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(UserError, match="pickled weights") as told:
+        load_listener(str(folder))
+    (_, python) = str(told.value).split("python -c ")
+    monkeypatch.chdir(tmp_path)
+    exec(python.strip('"'), {})
+    again = load_listener(str(tmp_path / "pickled-safetensors"))
     np.testing.assert_array_equal(
         again.embedding.hear(beat(0), RATE), clap.embedding.hear(beat(0), RATE)
     )

@@ -113,7 +113,7 @@ def test_the_page_has_the_figures_and_their_n(evaluated: tuple[dict[str, Any], P
     assert f"{report['overfitting']['trained']['mean']['mean_adapter']:.4f}</td>" in text
     primary = report["primaries"][2]
     for end in ("near", "far"):
-        assert f"<td>{primary[end]['value']:.3f}<small>" in text
+        assert f'<td class="words">{primary[end]["value"]:.3f}<small>' in text
 
 
 def test_faults_and_memory_stand_between_anchors(evaluated: tuple[dict[str, Any], Path]) -> None:

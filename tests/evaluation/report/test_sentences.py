@@ -222,6 +222,37 @@ def test_warnings_about_silent_loud_and_identical_clips(
     assert "1 of 5 clips of the adapter exceed full scale" in warnings[2]
 
 
+def test_clipping_is_a_warning_where_the_adapter_brought_it(
+    evaluated: tuple[dict[str, Any], Path],
+) -> None:
+    def told(base: int, adapter: int, *, compared: bool = True) -> list[str]:
+        report = copy.deepcopy(evaluated[0])
+        report["generation"]["compared"] = compared
+        for side, n in (("base", base), ("adapter", adapter)):
+            for place, clip in enumerate(report["generation"]["clips"]):
+                clip[side]["descriptors"]["clipped_share"] = 0.02 if place < n else 0.0
+                if not compared:
+                    clip["base"] = None
+        return [said for said in tell_sections(report)["faults"] if "exceed full scale" in said]
+
+    assert told(0, 0) == []
+    (said,) = told(2, 2)
+    assert said.startswith("2 of 5 clips of the base exceed")
+    assert said.endswith("(of the adapter: 2).")
+    (said,) = told(1, 2)
+    assert said.startswith("Warning: 2 of 5 clips of the adapter exceed")
+    assert said.endswith("(of the base: 1).")
+    (said,) = told(0, 2, compared=False)
+    assert said.endswith("their files were turned down.")
+
+
+def test_what_lacks_for_one_reason_is_told_once(evaluated: tuple[dict[str, Any], Path]) -> None:
+    why = "the adapter has no musicgen_lora.json"
+    report = without_reference(evaluated[0])
+    report["primaries"] = [own | {"why": why} for own in report["primaries"]]
+    assert [why in said for said in find_findings(report)].count(True) == 1
+
+
 def with_descriptor(report: dict[str, Any], name: str, sides: list[list[float]]) -> dict[str, Any]:
     """The same report, where base, adapter and held-out audio have these values of one."""
     changed = copy.deepcopy(report)
@@ -239,8 +270,8 @@ def test_the_summary_says_that_it_is_no_beat(evaluated: tuple[dict[str, Any], Pa
     sides = [[0.03, 0.04, 0.05, 0.04], [0.05, 0.04, 0.03, 0.04], [0.43, 0.4, 0.46, 0.43]]
     said = find_findings(with_descriptor(evaluated[0], "tempo_confidence", sides))
     assert said[-1 - sum(not s.startswith("Warning") for s in said)] == (
-        "Warning: the clips have no steady beat. Steadiness: 0.04 with the adapter, 0.04 with the "
-        "base, 0.43 in the held-out audio (n = 4 clips / 4 clips / 4 sources)."
+        "Warning: the clips have no steady beat. Beat steadiness: 0.04 with the adapter, 0.04 with "
+        "the base, 0.43 in the held-out audio (n = 4 clips / 4 clips / 4 sources)."
     )
     steady = with_descriptor(evaluated[0], "tempo_confidence", [sides[0], sides[2], sides[2]])
     assert not any("no steady beat" in sentence for sentence in find_findings(steady))

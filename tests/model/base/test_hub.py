@@ -245,7 +245,7 @@ def test_a_hub_out_of_reach_is_one_line_of_prefetch_too(
 
 
 def test_weights_that_are_pickled_are_not_fetched(
-    tmp_path: Path, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = tmp_path / "pickled"
     folder.mkdir()
@@ -260,6 +260,10 @@ def test_weights_that_are_pickled_are_not_fetched(
         prefetch_models(PrefetchSettings(models=[NAME]))
     with pytest.raises(UserError, match=said):
         hub.hub_folder(NAME)
+    # One of those that nobody named keeps none from being fetched, and its remedy is told.
+    monkeypatch.setattr("musicgen_lora.model.base.prefetch.PARTS", {NAME: ""})
+    assert main(["prefetch"]) == 0
+    assert hub.conversion(NAME) in capsys.readouterr().out
     assert not any("/resolve/" in path for path in asked)
     server.shutdown()
     server.server_close()

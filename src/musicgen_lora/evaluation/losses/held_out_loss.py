@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 
@@ -143,22 +144,28 @@ def summarise_losses(
     Returns:
         `n_sources`, `n_windows`, `n_frames`; `mean`, the loss (the mean of the codebooks) and
         `codebooks`, each of them, as `paired_bootstrap` gives them in nats, sources weighted by
-        their frames as in training; `sources`, each source's own figures.
+        their frames as in training; `perplexity`, e to the loss of each codebook, a side;
+        `sources`, each source's own figures.
     """
     names = sorted(set(sources))
     member = np.array([[source == name for source in sources] for name in names], np.float64)
     frames = member @ counts
     base, adapter = member @ base_sums / frames, member @ adapter_sums / frames
+    codebooks = [
+        paired_bootstrap(base[:, k], adapter[:, k], frames[:, k], seed)
+        for k in range(base.shape[1])
+    ]
     return {
         "computed": True,
         "n_sources": len(names),
         "n_windows": len(sources),
         "n_frames": int(counts.max(axis=1).sum()),
         "mean": paired_bootstrap(base.mean(1), adapter.mean(1), frames.mean(1), seed),
-        "codebooks": [
-            paired_bootstrap(base[:, k], adapter[:, k], frames[:, k], seed)
-            for k in range(base.shape[1])
-        ],
+        "codebooks": codebooks,
+        "perplexity": {
+            "base": [math.exp(own["mean_base"] or 0.0) for own in codebooks],
+            "adapter": [math.exp(own["mean_adapter"] or 0.0) for own in codebooks],
+        },
         "sources": [
             {
                 "source": name,

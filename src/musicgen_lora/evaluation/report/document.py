@@ -48,6 +48,7 @@ class Losses(TypedDict):
     n_frames: int
     mean: PairedResult
     codebooks: list[PairedResult]
+    perplexity: dict[Literal["base", "adapter"], list[float]]
     positions: NotRequired[list[PositionLoss]]
     sources: list[SourceLoss]
 

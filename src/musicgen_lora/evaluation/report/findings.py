@@ -80,7 +80,11 @@ def find_findings(report: Report) -> list[str]:
     verdicts and what they cost."""
     told = tell_sections(report)
     # That the loss is higher is the section's own sentence, with its size.
-    verdicts = [primary_sentence(own) for own in report["primaries"][1:]]
+    first, *others = report["primaries"]
+    # Of what lacks for the same reason one sentence is enough.
+    verdicts = [
+        primary_sentence(own) for own in others if not own["why"] or own["why"] != first["why"]
+    ]
     told["primaries"] = verdicts
     warnings = [said for name in WORST_FIRST for said in told[name] if is_warning(said)]
     loss, *about_loss = told["loss"]

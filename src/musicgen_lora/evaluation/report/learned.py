@@ -63,11 +63,11 @@ def overfitting_sentences(overfitting: Mapping[str, Any]) -> list[str]:
         f"n = {count(excess['n_trained'], 'training source')} / "
         f"{count(excess['n_held_out'], 'held-out source')}"
     )
-    change = f"{trained['difference']:+.3f} nats a token on training clips"
+    change = f"the loss changed by {trained['difference']:+.3f} nats a token on training clips"
     if excess["ci_low"] is None:
         return [f"Overfitting: {change} ({n}; {excess['note']})."]
     beyond = (
-        f"{excess['difference']:+.3f} beyond held-out ones, 95 % interval "
+        f"{excess['difference']:+.3f} more than on held-out ones, 95 % interval "
         f"{excess['ci_low']:+.3f} to {excess['ci_high']:+.3f}"
     )
     if excess["flagged"]:
@@ -77,7 +77,10 @@ def overfitting_sentences(overfitting: Mapping[str, Any]) -> list[str]:
             f"ones: {change}, {beyond} ({n})."
         ]
     if excess["p_value"] < SURE and excess["difference"] < 0.0:
-        return [f"It learned its training clips beyond their style: {change}, {beyond} ({n})."]
+        return [
+            "Part of what it learned is its training clips rather than their style: "
+            f"{change}, {beyond} ({n})."
+        ]
     return [f"No clear sign of overfitting: {change}, {beyond} ({n})."]
 
 

@@ -6,6 +6,7 @@ The page carries its pictures and clips inside, and a player.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -259,10 +260,13 @@ def regression_rows(regressions: Mapping[str, Any]) -> dict[str, list[dict[str, 
 
 
 def _loss_row(name: str, result: PairedResult) -> dict[str, str]:
+    base, adapter = result["mean_base"] or 0.0, result["mean_adapter"] or 0.0
     return {
         "name": name,
-        "base": f"{result['mean_base']:.4f}",
-        "adapter": f"{result['mean_adapter']:.4f}",
+        "base": f"{base:.4f}",
+        "adapter": f"{adapter:.4f}",
+        "base_perplexity": f"{math.exp(base):.3g}",
+        "adapter_perplexity": f"{math.exp(adapter):.3g}",
         "change": percent(result["relative"]),
         "interval": interval(result["relative_ci_low"], result["relative_ci_high"]),
         "p": _p_text(result["p_value"]),

@@ -53,6 +53,7 @@ def list_not_computed(report: Report) -> list[Missing]:
 
 
 def loss_sentences(loss: Mapping[str, Any], held_out: Mapping[str, Any]) -> list[str]:
+    """By how much the held-out loss changed, and what makes its clips doubtful."""
     if not loss["computed"]:
         return [f"Held-out loss: not computed: {loss['why']}."]
     sentences = [loss_sentence(loss["mean"])]
@@ -69,6 +70,7 @@ def loss_sentences(loss: Mapping[str, Any], held_out: Mapping[str, Any]) -> list
 
 
 def forgetting_sentences(forgetting: Mapping[str, Any]) -> list[str]:
+    """By how much the loss on other styles changed."""
     if not forgetting["computed"]:
         return []
     mean = forgetting["mean"]
@@ -119,6 +121,7 @@ def _indicative(mean: PairedResult) -> str:
 
 
 def generation_sentences(generation: Mapping[str, Any]) -> list[str]:
+    """Clips that are identical with and without the adapter, silent, or beyond full scale."""
     clips = generation["clips"]
     n = len(clips)
     sentences = []
@@ -129,21 +132,37 @@ def generation_sentences(generation: Mapping[str, Any]) -> list[str]:
                 f"Warning: {same} of {count(n, 'pair')} of generated clips are identical token "
                 "by token: the adapter does nothing there."
             )
-    for side in ("base", "adapter"):
+    clipped = {"base": 0, "adapter": 0}
+    for side in clipped:
         facts = [clip[side]["descriptors"] for clip in clips if clip[side] is not None]
         silent = sum((f["silence_share"] or 0.0) > MOSTLY_SILENT for f in facts)
-        clipped = sum((f["clipped_share"] or 0.0) > OFTEN_CLIPPED for f in facts)
+        clipped[side] = sum((f["clipped_share"] or 0.0) > OFTEN_CLIPPED for f in facts)
         if silent:
             sentences.append(
                 f"Warning: {silent} of {count(n, 'clip')} of the {side} are silent for more than "
                 "half of their time."
             )
-        if clipped:
-            sentences.append(
-                f"Warning: {clipped} of {count(n, 'clip')} of the {side} exceed full scale in "
-                "more than 0.1 % of their samples; their files were turned down."
-            )
-    return sentences
+    return [*sentences, *_clipping_sentences(clipped, n, generation["compared"])]
+
+
+def _clipping_sentences(clipped: Mapping[str, int], n: int, is_compared: bool) -> list[str]:
+    """How many of n clips clip. It warns of what the adapter brought: what the base does as often
+    is none of its doing, and the files are turned down anyway."""
+    turned_down = (
+        "exceed full scale in more than 0.1 % of their samples; their files were turned down"
+    )
+    if clipped["adapter"] > clipped["base"]:
+        beside = f" (of the base: {clipped['base']})" if is_compared else ""
+        return [
+            f"Warning: {clipped['adapter']} of {count(n, 'clip')} of the adapter "
+            f"{turned_down}{beside}."
+        ]
+    if clipped["base"]:
+        return [
+            f"{clipped['base']} of {count(n, 'clip')} of the base {turned_down} "
+            f"(of the adapter: {clipped['adapter']})."
+        ]
+    return []
 
 
 def worst_sentences(rows: Sequence[Mapping[str, Any]], reference: Mapping[str, Any]) -> list[str]:
@@ -189,6 +208,7 @@ def _side_by_side(shown: Descriptor, row: Mapping[str, Any], reference: Mapping[
 def descriptor_sentences(
     rows: Sequence[Mapping[str, Any]], reference: Mapping[str, Any]
 ) -> list[str]:
+    """What makes an 808 beat: with the base, with the adapter and in the held-out audio."""
     sentences = []
     by_name = {row["name"]: row for row in rows}
     for shown in SHOWN:

@@ -24,15 +24,15 @@ def off_style_sentences(off_style: Mapping[str, Any]) -> list[str]:
         return []
     change, towards = off_style["change"], off_style["towards_style"]
     far = off_style["another_prompt"]
-    another = "" if far is None else f", and another prompt has {far:.1f} dB"
+    another = "" if far is None else f", another prompt {far:.1f} dB"
     same = sum(clip["identical"] for clip in off_style["clips"])
     found = [
-        f"On prompts of other styles clips lie {change['mean_adapter']:.1f} dB from the base's, "
-        f"where another seed alone has {change['mean_base']:.1f} dB{another} "
+        f"On prompts of other styles its clips are {change['mean_adapter']:.1f} dB away from the "
+        f"base's; another seed alone makes {change['mean_base']:.1f} dB{another} "
         f"({_pairs(change)}).",
-        f"From the clips of its own style these lie {towards['mean_adapter']:.1f} dB, the base's "
-        f"{towards['mean_base']:.1f} dB; nearer is its style where nobody asked for it "
-        f"({_pairs(towards)}).",
+        f"They are {towards['mean_adapter']:.1f} dB away from its clips of its own style, the "
+        f"base's are {towards['mean_base']:.1f} dB: where its own are nearer than the base's, its "
+        f"style comes through unasked ({_pairs(towards)}).",
     ]
     if same:
         found.append(

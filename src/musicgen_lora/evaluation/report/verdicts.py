@@ -27,7 +27,7 @@ VERDICTS = {
     "no clear change": "no clear change",
     "not computed": "not computed",
 }
-"""For people."""
+"""What people read of a verdict."""
 
 
 def primary_sentences(primaries: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -45,8 +45,8 @@ def primary_sentence(primary: Mapping[str, Any]) -> str:
     few = f"; indicative: fewer than {FEWEST_FOR_SURE}" if primary["indicative"] else ""
     sides = f"{primary['base']:.3f} with the base and {primary['adapter']:.3f} with the adapter"
     found = (
-        f"{sides} ({p_words(primary['p_holm'])} of {count(primary['n_tests'], 'test')} by "
-        f"Holm{effect}, {n}{few})"
+        f"{sides} ({p_words(primary['p_holm'])}, Holm-adjusted for "
+        f"{count(primary['n_tests'], 'test')}{effect}, {n}{few})"
     )
     if primary["verdict"] == "worse":
         return f"Warning: {primary['label']}: clearly worse, {found}."
@@ -54,6 +54,7 @@ def primary_sentence(primary: Mapping[str, Any]) -> str:
 
 
 def p_words(p_value: float) -> str:
+    """A p-value as text, with its letter."""
     return "p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}"
 
 
@@ -241,19 +242,17 @@ def distance_rows(distances: Mapping[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
-def _far_texts(row: Mapping[str, Any]) -> dict[str, str]:
+def _far_texts(row: Mapping[str, Any]) -> dict[str, list[str]]:
     """Spread, cover and FAD of other music and of noise, in this order."""
     found = [row["diversity"][name] for name in ("other_music", "noise")]
-    cover = (
+    cover = [
         f"{own['precision'] * 100:.0f} / {own['recall'] * 100:.0f} %" if own["computed"] else DASH
         for own in found
-    )
-    spread = (number(own["spread"], 2) if own["computed"] else DASH for own in found)
-    frechet = (number(row["frechet"][name], 1) for name in ("other_music", "noise"))
+    ]
     return {
-        "far_spread": "; ".join(spread),
-        "far_covered": "; ".join(cover),
-        "far_fad": "; ".join(frechet),
+        "far_spread": [number(own["spread"], 2) if own["computed"] else DASH for own in found],
+        "far_covered": cover,
+        "far_fad": [number(row["frechet"][name], 1) for name in ("other_music", "noise")],
     }
 
 

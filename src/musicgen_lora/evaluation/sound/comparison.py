@@ -75,7 +75,9 @@ SHOWN = (
     Descriptor("roll_density", "Hi-hat rolls", "%", 100.0, 1, "within 90 ms of the last", 0.02),
     Descriptor("swing", "Swing", "%", 100.0, 0, "50 straight, 67 a full shuffle", 0.02),
     Descriptor("tempo_bpm", "Tempo", "BPM", 1.0, 1, "may be half or double the true one", None),
-    Descriptor("tempo_confidence", "Steadiness", "", 1.0, 2, "1: each bar like the last", 0.05),
+    Descriptor(
+        "tempo_confidence", "Beat steadiness", "", 1.0, 2, "1: each bar like the last", 0.05
+    ),
     Descriptor("spectral_centroid_hz", "Brightness", "Hz", 1.0, 0, "spectral centroid", 100.0),
     Descriptor("spectral_flatness", "Noisiness", "", 1.0, 3, "0 a tone, 0.56 white noise", 0.01),
     Descriptor("loudness_lufs", "Loudness", "LUFS", 1.0, 1, "BS.1770-4", 1.0),

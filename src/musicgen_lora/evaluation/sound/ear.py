@@ -69,8 +69,15 @@ class Ear:
             codec_latents(model.hf),
             *further,
         )
+        self._is_ours = not further
         self._rate = model.shape.sample_rate
         self._frame_rate = model.shape.frame_rate
+
+    @property
+    def hears_side_by_side(self) -> bool:
+        """Whether several threads may hear with it at once: a function of somebody else's may not
+        allow for that."""
+        return self._is_ours
 
     @property
     def spectra_alone(self) -> Ear:

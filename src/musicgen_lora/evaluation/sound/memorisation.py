@@ -25,6 +25,7 @@ from musicgen_lora.evaluation.measures.memory import (
     share_in_common,
 )
 from musicgen_lora.evaluation.sound.ear import Heard
+from musicgen_lora.evaluation.sound.hearers import hearers
 from musicgen_lora.evaluation.sound.references import NOISE, OTHER_MUSIC, RECORDED, References
 from musicgen_lora.evaluation.trained_clips import Trained
 from musicgen_lora.evaluation.voices import ADAPTER, BASE, Sides, Voice
@@ -201,8 +202,11 @@ class TrainedSounds:
     @cached_property
     def prints(self) -> Sequence[np.ndarray]:
         """Fingerprints of them; none where there are none."""
-        rate, n_clips = self.model.shape.sample_rate, len(self.trained.codes or ())
-        return [audio_fingerprint(self.play(place), rate) for place in range(n_clips)]
+        with hearers() as pool:
+            return [*pool.map(self._print, range(len(self.trained.codes or ())))]
+
+    def _print(self, place: int) -> np.ndarray:
+        return audio_fingerprint(self.play(place), self.model.shape.sample_rate)
 
     def likeness(self, heard: Sequence[Heard]) -> np.ndarray:
         """How like clips are to each of them: `[N, R]`."""

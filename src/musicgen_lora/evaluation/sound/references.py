@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from musicgen_lora.errors import UserError
 from musicgen_lora.evaluation.losses.forgetting import OtherMusic
 from musicgen_lora.evaluation.measures.distances import FEWEST_ROWS
 from musicgen_lora.evaluation.sound.ear import Ear, Heard, Vectors
+from musicgen_lora.evaluation.sound.hearers import hearers
 from musicgen_lora.model.musicgen import MusicGen
 
 MAX_REFERENCES = 64
@@ -28,13 +31,15 @@ MAX_HEARD = 6
 """Clips of each anchor that are heard in full: all would take as long as the generated ones."""
 N_SPLITS = 20
 TOO_FEW_FOR_HALVES = "needs two sources of two clips each, at the least"
-RECORDED, OTHER_MUSIC, NOISE = "recorded", "other_music", "noise"
+HELD_OUT, RECORDED, OTHER_MUSIC, NOISE = "held_out", "recorded", "other_music", "noise"
 ANCHORS = (RECORDED, OTHER_MUSIC, NOISE)
 """Beside the halves of the held-out clips."""
 NOISE_LEVEL = 0.1
 """RMS, of full scale: about that of a beat."""
 Sound = tuple[np.ndarray, np.ndarray | None]
 """A waveform `[C, N]`, and the codes `[K, T]` that it was decoded from, if it was."""
+Make = Callable[[], Sound]
+"""Decodes or reads a sound."""
 
 
 @dataclass(frozen=True)
@@ -132,83 +137,84 @@ def hear_references(
         n_done += 1
         on_clip(n_done, n_clips)
 
-    heard = []
-    for own in codes[::stride]:
-        heard.append(_hear_codes(model, ear, own[:n_frames].T))
-        tell()
     some: dict[str, dict[int, Heard]] = {}
+    with hearers(side_by_side=ear.hears_side_by_side) as pool:
 
-    def hear(name: str, sounds: Iterable[Sound], n: int) -> list[Vectors]:
-        vectors, some[name] = _hear(ear, sounds, n, tell)
-        return vectors
+        def hear(name: str, sounds: Sequence[Make], most: int = MAX_HEARD) -> list[Vectors]:
+            vectors, some[name] = _hear(ear, sounds, pool, tell, most)
+            return vectors
 
-    why = "--from_tokens leaves the audio alone" if settings.from_tokens else ""
-    recorded: list[Vectors] = []
-    try:
-        if not why:
-            recorded = hear(RECORDED, _recordings(model, chosen, settings), len(chosen))
-    except UserError as error:
-        why = str(error).rstrip(".")
-    # Those that can't be read take no time.
-    n_done = 2 * len(chosen)
-    codes_of_others = (window.codes[:n_frames].T for window in anchors)
-    sounds = ((_sound(model, own), own) for own in codes_of_others)
-    return References(
-        heard=heard,
-        clips=chosen,
-        recorded=recorded,
-        why_not_recorded=why,
-        others=hear(OTHER_MUSIC, sounds, len(anchors)),
-        why_no_others=others.why_none,
-        noises=hear(NOISE, _noises(model, settings.duration), N_NOISES),
-        some=some,
-    )
-
-
-def _sound(model: MusicGen, codes: np.ndarray) -> np.ndarray:
-    """The sound `[C, N]` of codes `[K, T]`."""
-    first = np.ascontiguousarray(codes.astype(np.int64))
-    return model.decode(torch.from_numpy(first)[None])[0]
+        hear(HELD_OUT, [_of_codes(model, own[:n_frames]) for own in codes[::stride]], len(chosen))
+        why = "--from_tokens leaves the audio alone" if settings.from_tokens else ""
+        recorded: list[Vectors] = []
+        try:
+            if not why:
+                own = [partial(_recording, model, clip, settings.duration) for clip in chosen]
+                recorded = hear(RECORDED, own)
+        except UserError as error:
+            why = str(error).rstrip(".")
+        # Those that can't be read take no time.
+        n_done = 2 * len(chosen)
+        return References(
+            heard=[*some.pop(HELD_OUT).values()],
+            clips=chosen,
+            recorded=recorded,
+            why_not_recorded=why,
+            others=hear(OTHER_MUSIC, [_of_codes(model, own.codes[:n_frames]) for own in anchors]),
+            why_no_others=others.why_none,
+            noises=hear(NOISE, _noises(model, settings.duration)),
+            some=some,
+        )
 
 
-def _hear_codes(model: MusicGen, ear: Ear, codes: np.ndarray) -> Heard:
-    return ear.hear(_sound(model, codes), codes)
+def _of_codes(model: MusicGen, codes: np.ndarray) -> Make:
+    """The sound of codes `[T, K]`."""
+
+    def make() -> Sound:
+        first = np.ascontiguousarray(codes.T.astype(np.int64))  # [K, T]
+        return model.decode(torch.from_numpy(first)[None])[0], codes.T
+
+    return make
+
+
+def _recording(model: MusicGen, clip: Clip, longest_s: float) -> Sound:
+    """A clip as it is in its file.
+
+    Raises:
+        UserError: it can't be read.
+    """
+    length_s = min(longest_s, clip.duration_s or longest_s)
+    rate = model.shape.sample_rate
+    return read_audio(clip.path, rate, start_s=clip.start_s, duration_s=length_s), None
+
+
+def _noises(model: MusicGen, duration_s: float) -> list[Make]:
+    rng = np.random.default_rng(0)
+    shape = (model.shape.n_channels, round(duration_s * model.shape.sample_rate))
+
+    def make(noise: np.ndarray) -> Sound:
+        return noise, None
+
+    noises = [NOISE_LEVEL * rng.standard_normal(shape) for _ in range(N_NOISES)]
+    return [partial(make, noise.astype(np.float32)) for noise in noises]
 
 
 def _hear(
-    ear: Ear, sounds: Iterable[Sound], n: int, tell: Callable[[], None]
+    ear: Ear, sounds: Sequence[Make], pool: Executor, tell: Callable[[], None], most: int
 ) -> tuple[list[Vectors], dict[int, Heard]]:
-    """Vectors of all of `n` sounds, and all that is heard of some, evenly spaced over them."""
+    """Vectors of all sounds, and all that is heard of some, at most so many, evenly spaced over
+    them."""
+    rows = range(0, len(sounds), max(1, -(-len(sounds) // most)))
+
+    def hear(row: int) -> Heard | Vectors:
+        sound, codes = sounds[row]()
+        return ear.hear(sound, codes) if row in rows else ear.vectors(sound)
+
     vectors: list[Vectors] = []
     some: dict[int, Heard] = {}
-    for row, (sound, codes) in enumerate(sounds):
-        if row % -(-n // MAX_HEARD) == 0:
-            some[row] = ear.hear(sound, codes)
-            vectors.append(some[row].vectors)
-        else:
-            vectors.append(ear.vectors(sound))
+    for row, found in enumerate(pool.map(hear, range(len(sounds)))):
+        if isinstance(found, Heard):
+            some[row] = found
+        vectors.append(found.vectors if isinstance(found, Heard) else found)
         tell()
     return vectors, some
-
-
-def _recordings(
-    model: MusicGen, clips: Sequence[Clip], settings: EvaluateSettings
-) -> Iterator[Sound]:
-    """The clips as they are in their files.
-
-    Raises:
-        UserError: one can't be read.
-    """
-    for clip in clips:
-        length_s = min(settings.duration, clip.duration_s or settings.duration)
-        sound = read_audio(
-            clip.path, model.shape.sample_rate, start_s=clip.start_s, duration_s=length_s
-        )
-        yield sound, None
-
-
-def _noises(model: MusicGen, duration_s: float) -> Iterator[Sound]:
-    rng = np.random.default_rng(0)
-    shape = (model.shape.n_channels, round(duration_s * model.shape.sample_rate))
-    for _ in range(N_NOISES):
-        yield (NOISE_LEVEL * rng.standard_normal(shape)).astype(np.float32), None

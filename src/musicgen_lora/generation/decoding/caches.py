@@ -121,8 +121,12 @@ class ClipCache:
             own[:, :, :, at] = qkv[:, 1:].transpose(0, 1)
         else:
             own[:, self._all, :, at] = qkv[:, 1:]
+        # Of one length all go through the kernel at once, which on a CPU takes each row and head by
+        # itself: a clip has the same bits as alone.
+        is_one = isinstance(at, int)
+        spans = [(0, len(qkv))] if is_one else self._spans
         found = []
-        for (begin, end), length in zip(self._spans, self.lengths, strict=True):
+        for (begin, end), length in zip(spans, self.lengths[: len(spans)], strict=True):
             keys, values = own[:, begin:end, :, : length + 1].unbind(0)
             query = qkv[begin:end, 0].unsqueeze(2)
             found.append(functional.scaled_dot_product_attention(query, keys, values))

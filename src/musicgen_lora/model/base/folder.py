@@ -41,7 +41,7 @@ from musicgen_lora.model.base.bounds import (
     WIDTH,
     WORDS,
 )
-from musicgen_lora.model.base.hub import hub_folder
+from musicgen_lora.model.base.hub import conversion, hub_folder
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 DOORS = {
@@ -215,8 +215,8 @@ def read_base_shapes(folder: Path) -> Shapes:
         if any(folder.glob("*.safetensors")):
             lacking = f"{WEIGHTS} and no {INDEX}"
         raise UserError(
-            f"{folder}: no {lacking} in it; pickled weights (.bin, .pt) are not read. Save the "
-            "model with transformers' save_pretrained."
+            f"{folder}: no {lacking} in it; pickled weights (.bin, .pt) are not read. If you trust "
+            f"the model, make a folder of it once and give that folder: {conversion(str(folder))}"
         )
     content = read_json(index, _INDEX, max_bytes=LARGE)
     shapes: Shapes = {}

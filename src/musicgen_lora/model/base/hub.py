@@ -39,8 +39,9 @@ PARTS = {
     "laion/larger_clap_general": "evaluate --clap: do clips sound as their prompts say",
 }
 """Models of the hub that the guide names, and what each gives."""
-READ = ("*.json", "*.safetensors", "spiece.model")
-"""Files that are read of a hub's repository."""
+READ = ("*.json", "*.safetensors", "spiece.model", "merges.txt")
+"""Files that are read of a hub's repository; the last is the half of a tokenizer without which a
+CLAP's vocab.json says nothing."""
 REACH_S = 4.0
 """A hub that hasn't answered by then can't be reached."""
 FAILURES: Any = (*HfHubHTTPError.__bases__, OSError, ValueError, RuntimeError)
@@ -75,10 +76,27 @@ def check_weights(name: str, files: Iterable[str]) -> None:
     """Raises a UserError where a hub's model has no weights that are read."""
     if not any(file.endswith(".safetensors") for file in files):
         raise UserError(
-            f"{name}: {constants.ENDPOINT} has its weights as pickles alone, which are not read. "
-            "Load it with transformers where you trust it, save it with save_pretrained, and give "
-            "the folder."
+            f"{name}: {constants.ENDPOINT} has its weights as pickles alone, which are not read, "
+            "as a pickle can hold code. If you trust it, make a folder of it once and give that "
+            f"folder: {conversion(name)}"
         )
+
+
+def conversion(path: str) -> str:
+    """The command that makes a folder with safetensors, in the working folder, of a model whose
+    weights are pickled. transformers unpickles tensors alone (`weights_only`), and no code of a
+    repository is run.
+
+    Args:
+        path: hub id or folder.
+    """
+    target = f"{Path(path).name}-safetensors"
+    return (
+        f"python -c \"import transformers as t; m, to = '{path}', '{target}'; "
+        "c = t.AutoConfig.from_pretrained(m).architectures[0]; "
+        "getattr(t, c).from_pretrained(m).save_pretrained(to); "
+        't.AutoProcessor.from_pretrained(m).save_pretrained(to)"'
+    )
 
 
 @contextmanager

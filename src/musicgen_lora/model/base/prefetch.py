@@ -6,6 +6,7 @@ from __future__ import annotations
 from musicgen_lora.config import SETTINGS, PrefetchSettings
 from musicgen_lora.config_file import read_config
 from musicgen_lora.console import plain_console
+from musicgen_lora.errors import UserError
 from musicgen_lora.given import hub_ids, local_model
 from musicgen_lora.model.base.hub import PARTS, check_weights, hub_folder, listed
 from musicgen_lora.plural import count
@@ -14,24 +15,32 @@ from musicgen_lora.plural import count
 def prefetch_models(settings: PrefetchSettings) -> list[str]:
     """Fetches models into the hub's cache, and says of each what it has and how large it is.
 
+    A model whose weights are pickled doesn't keep the others from being fetched; nor is it an error
+    where nobody asked for it by its name.
+
     Returns:
         The hub ids that are in the cache afterwards.
 
     Raises:
         UserError: the settings file is not usable, a hub has no such model, or can't be reached and
-            the cache lacks it.
+            the cache lacks it, or a model that was named has pickled weights alone.
     """
     console = plain_console()
     names = _names(settings)
     if not names:
         console.print(f"{settings.settings_file}: names no model of a hub; nothing to fetch.")
         return []
-    fetched = []
+    fetched: list[str] = []
+    refused: list[UserError] = []
     for name in names:
         sizes, there = listed(name)
+        try:
+            check_weights(name, sizes)
+        except UserError as error:
+            refused.append(error)
+            continue
         known = [size for size in sizes.values() if size is not None]
         size = f"{sum(known) / 1e6:,.0f} MB" if known else "size unknown"
-        check_weights(name, sizes)
         what = f" ({PARTS[name]})" if name in PARTS else ""
         state = f"in the cache: {there}" if there else "not in the cache"
         console.print(f"{name}{what}: {count(len(sizes), 'file')}, {size}, {state}.")
@@ -42,6 +51,11 @@ def prefetch_models(settings: PrefetchSettings) -> list[str]:
             console.print(f"{name}: in the cache now: {hub_folder(name)}")
         if there or not settings.dry_run:
             fetched.append(name)
+    is_asked_for = bool(settings.models or settings.settings_file)
+    for error in refused[:-1] if is_asked_for else refused:
+        console.print(str(error), style="yellow")
+    if is_asked_for and refused:
+        raise refused[-1]
     return fetched
 
 
