@@ -52,6 +52,11 @@ def export_base(
     tokenizer = json.loads((ASSETS / "t5" / "tokenizer.json").read_text(encoding="utf-8"))
     kept = vocabulary.kept_pieces(tokenizer, captions)
     vocabulary.keep_rows(model, kept)
+    # transformers' own `generate` goes by its own file.
+    if facts.advised_guidance_scale is not None:
+        model.generation_config.guidance_scale = facts.advised_guidance_scale
+    if facts.advised_temperature is not None:
+        model.generation_config.temperature = facts.advised_temperature
     model.half().save_pretrained(output_dir)
     AutoProcessor.from_pretrained(model_dir).save_pretrained(output_dir)
     text = json.dumps(
@@ -91,7 +96,7 @@ if __name__ == "__main__":
     parser.add_argument("--output_dir", type=Path, default=EMBEDDED_BASE)
     parser.add_argument("--corpus", type=Path, default=WORK / "corpus")
     parser.add_argument("--trained_duration_s", type=float, required=True)
-    parser.add_argument("--advised_learning_rate", type=float, default=1e-3)
+    parser.add_argument("--advised_learning_rate", type=float)
     parser.add_argument("--advised_guidance_scale", type=float)
     parser.add_argument("--advised_temperature", type=float)
     options = parser.parse_args()

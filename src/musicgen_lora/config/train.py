@@ -160,7 +160,7 @@ class OptimizerSettings:
     """adamw8bit holds AdamW's state in 8 bits, prodigy finds its own rate (both are extras), muon
     is for full training: the layers' matrices by Muon, the rest by AdamW."""
     learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
-    """Peak learning rate (default: for an adapter what the base advises, 1e-3 for tiny-beats, else
+    """Peak learning rate (default: for an adapter what the base advises, 2e-3 for tiny-beats, else
     3e-4; 1 for prodigy, which multiplies its own by it)."""
     text_encoder_learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
     """Peak rate of the text encoder, where it is trained: a rate that is right for the decoder may

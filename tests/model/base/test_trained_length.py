@@ -50,7 +50,7 @@ def test_what_bases_state(tiny_model_dir: Path, short_base: Path) -> None:
     assert MusicGen.load(short_base).facts.trained_duration_s == 0.4
     assert window_frames(MusicGen.load(str(EMBEDDED))) == (500, 300)
     assert MusicGen.load(tiny_model_dir).facts.advised_learning_rate is None
-    assert MusicGen.load(str(EMBEDDED)).facts.advised_learning_rate == 1e-3
+    assert MusicGen.load(str(EMBEDDED)).facts.advised_learning_rate == 2e-3
 
 
 @pytest.mark.parametrize(

@@ -58,21 +58,10 @@ class Sampling:
 class SamplingSettings(Protocol):
     """The settings that sampling follows from; None leaves one to the base."""
 
-    @property
-    def guidance_scale(self) -> float | None:
-        """As in `Sampling`."""
-
-    @property
-    def top_k(self) -> int:
-        """As in `Sampling`."""
-
-    @property
-    def top_p(self) -> float:
-        """As in `Sampling`."""
-
-    @property
-    def temperature(self) -> float | None:
-        """As in `Sampling`."""
+    guidance_scale: float | None
+    top_k: int
+    top_p: float
+    temperature: float | None
 
 
 def sampling_of(settings: SamplingSettings, facts: BaseFacts) -> Sampling:
