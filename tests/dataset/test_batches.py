@@ -260,7 +260,7 @@ class Spots:
     def __init__(self) -> None:
         self.spots: list[tuple[str, int, int]] = []
 
-    def of(self, clip, start: int, n_frames: int) -> np.ndarray:
+    def window(self, clip, start: int, n_frames: int) -> np.ndarray:
         self.spots.append((clip.name, start, n_frames))
         return np.full(3, 7, dtype=np.uint8)
 

@@ -235,7 +235,7 @@ def test_overfitting_is_what_training_clips_gained_beyond_held_out_ones() -> Non
     some = excess_of(losses(rng, 10, -1.0), losses(rng, 10, -0.7))
     assert not some["flagged"]
     said = overfitting_sentences({**told, "excess": some})[0]
-    assert said.startswith("It learned its training clips beyond")
+    assert said.startswith("Part of what it learned is its training clips")
     none = excess_of(losses(rng, 10, -0.3), losses(rng, 10, -0.3))
     assert overfitting_sentences({**told, "excess": none})[0].startswith("No clear sign")
     assert excess_of(losses(rng, 2, -1.0), losses(rng, 9, -1.0))["ci_low"] is None
