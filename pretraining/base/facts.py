@@ -146,9 +146,9 @@ def vocabulary_words(tokenizer: Any) -> list[str]:
 def stated_tempo(text: str) -> int | None:
     """The tempo that a caption of the corpus states; None where it states none.
 
-    The corpus says it once, in forms of its own ("tempo 140", "140 beats per minute"), and it is
-    exchanged in its place. `caption_words.stated_bpm` reads what people write, fractions and
-    "bpm=140" too, and nothing where several are said.
+    The corpus says it once, and here it is found so that it can be exchanged in its place.
+    `caption_words.stated_bpm` reads what people write, fractions and "bpm=140" too, and nothing
+    where several are said.
     """
     found = STATED_TEMPO.search(text)
     return int(found["after"] or found["before"]) if found else None

@@ -23,7 +23,8 @@ def test_prompts_have_the_captions_words() -> None:
 
 @pytest.mark.parametrize(
     "prompt",
-    ["trap, 140 bpm, Db minor", "bpm: 140. key: C# minor. trap", "in c# minor, at 140 BPM"],
+    ["trap, 140 bpm, Db minor", "bpm: 140. key: C# minor. trap", "in c# minor, at 140 BPM"]
+    + ["trap in C# minor, tempo 140", "140 beats per minute, C# minor"],
 )
 def test_what_a_prompt_says_is_not_said_twice(prompt: str) -> None:
     assert with_tempo_and_key(prompt, 140.0, "C# minor") == prompt
@@ -39,5 +40,11 @@ def test_contradictions_are_one_line() -> None:
 def test_statements_and_what_is_none() -> None:
     assert stated_bpm("dark 808 beat") is None
     assert stated_bpm("from 90 bpm to 140 bpm") is None
+    assert stated_bpm("90 beats per minute, later 140 bpm") is None
+    assert stated_bpm("Trap at 140 Beats per Minute") == 140.0
+    assert stated_bpm("boom bap, tempo 87.5, dusty") == 87.5
+    assert stated_bpm("tempo: 140 bpm") == 140.0
+    assert stated_bpm("up-tempo 808 beat") is None
+    assert stated_bpm("tempo 1400") is None
     assert stated_key("a major hit") is None
     assert stated_key("beat, F# minor, hard") == "F# minor"

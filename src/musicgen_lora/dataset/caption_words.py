@@ -27,10 +27,11 @@ def normalise_bpm(value: object) -> float | None:
 
 
 def stated_bpm(words: str) -> float | None:
-    """The tempo that a text states in so many words, as in "140 bpm"; None for none or several."""
+    """The tempo that a text states in so many words, as in "140 bpm", "tempo 140" or "140 beats per
+    minute"; None for none or several."""
     number = r"(\d{2,3}(?:\.\d{1,2})?)"
-    before = rf"(?<![\d.]){number}[ -]?bpm(?![a-z])"
-    after = rf"(?<![a-z])bpm[ =:-]*{number}(?![\d.]*\d)"
+    before = rf"(?<![\d.]){number}[ -]?(?:bpm|beats per minute)(?![a-z])"
+    after = rf"(?<![a-z])(?:bpm|tempo)[ =:-]*{number}(?![\d.]*\d)"
     found = re.findall(before, words, re.IGNORECASE) or re.findall(after, words, re.IGNORECASE)
     return normalise_bpm(found[0]) if len(set(found)) == 1 else None
 
