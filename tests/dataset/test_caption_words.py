@@ -23,8 +23,13 @@ def test_prompts_have_the_captions_words() -> None:
 
 @pytest.mark.parametrize(
     "prompt",
-    ["trap, 140 bpm, Db minor", "bpm: 140. key: C# minor. trap", "in c# minor, at 140 BPM"]
-    + ["trap in C# minor, tempo 140", "140 beats per minute, C# minor"],
+    [
+        "trap, 140 bpm, Db minor",
+        "bpm: 140. key: C# minor. trap",
+        "in c# minor, at 140 BPM",
+        "trap in C# minor, tempo 140",
+        "140 beats per minute, C# minor",
+    ],
 )
 def test_what_a_prompt_says_is_not_said_twice(prompt: str) -> None:
     assert with_tempo_and_key(prompt, 140.0, "C# minor") == prompt
