@@ -114,7 +114,7 @@ def outputs_of(
     at a position predicts the frame of that number, of which it has not heard anything."""
     found: list[torch.Tensor] = []
     hooks = [
-        layer.register_forward_hook(lambda module, given, out: found.append(_hidden(out)))
+        layer.register_forward_hook(lambda module, given, out: found.append(out))
         for layer in model.hf.decoder.model.decoder.layers
     ]
     try:
@@ -129,7 +129,3 @@ def outputs_of(
     finally:
         for hook in hooks:
             hook.remove()
-
-
-def _hidden(out: Any) -> torch.Tensor:
-    return out[0] if isinstance(out, tuple) else out
