@@ -113,10 +113,11 @@ def outputs_of(
     """What each layer puts out `[N, D]`, float64, beside the phases, batch after batch. The output
     at a position predicts the frame of that number, of which it has not heard anything."""
     found: list[torch.Tensor] = []
-    hooks = [
-        layer.register_forward_hook(lambda module, given, out: found.append(out))
-        for layer in model.hf.decoder.model.decoder.layers
-    ]
+
+    def keep(module: Any, given: Any, out: Any) -> None:
+        found.append(out)
+
+    hooks = [layer.register_forward_hook(keep) for layer in model.hf.decoder.model.decoder.layers]
     try:
         for start in range(0, len(windows), BATCH):
             codes, texts, wanted = zip(*windows[start : start + BATCH], strict=True)
