@@ -24,6 +24,7 @@ from musicgen_lora.given import check_given
 from musicgen_lora.language.terminal import speak
 from musicgen_lora.language.translate import translated
 from musicgen_lora.runtime.threads import bounded_spinning
+from musicgen_lora.urls import any_url
 
 # What takes longer to load is imported where it is used: Ctrl-C ends a command with a word from
 # `main` on, and not before.
@@ -74,9 +75,22 @@ def _run(command: str, flags: list[str], config: Path | None) -> int:
     settings = _settings(command, flags, config)
     from musicgen_lora.console import free_stdout
 
-    with free_stdout(getattr(settings, "stdout", None) is not None):
-        _work(COMMANDS[command], settings)
+    with (
+        free_stdout(getattr(settings, "stdout", None) is not None),
+        _at_hand(command, settings) as here,
+    ):
+        _work(COMMANDS[command], here)
     return 0
+
+
+def _at_hand(command: str, settings: Any) -> contextlib.AbstractContextManager[Any]:
+    """The settings, with a folder or file here for each that a URL names."""
+    if not any_url(settings):
+        return contextlib.nullcontext(settings)
+    with whole_stops():
+        from musicgen_lora.cluster.places import at_hand
+
+    return at_hand(command, settings)
 
 
 def _work(command: Command, settings: Any) -> None:

@@ -17,6 +17,7 @@ from rich.text import Text
 
 from musicgen_lora import heartbeat
 from musicgen_lora.language.translate import filled, translated, word
+from musicgen_lora.urls import told
 
 OnStep = Callable[[int, int], None]
 """Called with how much is done, and of how much."""
@@ -47,8 +48,8 @@ class CommandConsole(Console):
 
 def _said(shown: Any) -> Any:
     if isinstance(shown, Text):
-        return Text(translated(shown.plain), shown.style)
-    return translated(shown) if isinstance(shown, str) else shown
+        return Text(told(translated(shown.plain)), shown.style)
+    return told(translated(shown)) if isinstance(shown, str) else shown
 
 
 class MessageTable(Table):

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from musicgen_lora.errors import UserError
 
@@ -32,17 +37,73 @@ def url_of(place: Path) -> str | None:
     return f"{match[1]}://{'/' if match[1] == 'file' else ''}{rest}"
 
 
+def any_url(settings: Any) -> bool:
+    """Whether one of a command's settings is a URL, or a list with one.
+
+    Raises:
+        UserError: it has a key or password in it.
+    """
+    lists = (value if isinstance(value, list) else [value] for value in vars(settings).values())
+    places = (place for places in lists for place in places if isinstance(place, Path))
+    return any(url_of(place) is not None for place in places)
+
+
 def check_is_folder(place: Path) -> None:
     """Raises a UserError where a URL stands for a folder or file that is read or written in
     place: as a path it would name a folder of that name here."""
     url = url_of(place)
     if url is not None:
         raise UserError(
-            f"{url}: is a URL, and only --data_dir of tokenise, train and evaluate can be one; "
+            f"{url}: is a URL, and this setting can't be one (docs/scale.md lists those that can); "
             "give a folder or file here, and copy it from or to the store yourself."
         )
 
 
+@dataclass(frozen=True)
+class Copied:
+    """A folder or file here that is a copy of what a URL names.
+
+    Args:
+        path: its own, resolved.
+        proof: a file of this run beside it: a machine that has it shares the copy.
+    """
+
+    url: str
+    path: str
+    proof: Path
+
+
+@contextmanager
+def copied(*copies: Copied) -> Iterator[None]:
+    """Has copies be called by their URLs, in whatever is told and recorded meanwhile."""
+    _COPIES.extend(copies)
+    try:
+        yield
+    finally:
+        for copy in copies:
+            _COPIES.remove(copy)
+
+
+def copies() -> tuple[Copied, ...]:
+    """Those that this process works with."""
+    return tuple(_COPIES)
+
+
 def shown(place: Path) -> str:
     """A folder or URL as its user wrote it."""
-    return url_of(place) or str(place)
+    return url_of(place) or told(str(place))
+
+
+def told(text: str) -> str:
+    """A text in which copies are called by their URLs."""
+    for copy in _COPIES:
+        text = text.replace(copy.path + os.sep, f"{copy.url}/").replace(copy.path, copy.url)
+    return text
+
+
+def copy_of(place: str) -> str:
+    """The path of the copy that is called so, or the same where there is none."""
+    return next((copy.path for copy in _COPIES if copy.url == place), place)
+
+
+_COPIES: list[Copied] = []

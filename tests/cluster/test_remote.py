@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import subprocess
-import time
-import uuid
-from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 
-import fsspec
-import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 import pytest
 from datasets import make_dataset, read_metadata, tiny_settings, write_metadata
+from stores import upload
 
 from musicgen_lora.cli import main
 from musicgen_lora.cluster.storage import Remote, cache_folder
@@ -29,70 +22,6 @@ from musicgen_lora.evaluation.evaluate import evaluate_adapter
 from musicgen_lora.runtime.locks import locked
 from musicgen_lora.training.train import train_lora
 from musicgen_lora.urls import url_of
-
-MOTO = os.environ.get("MUSICGEN_LORA_MOTO", "moto_server" if find_spec("moto") else "")
-"""The program that serves S3's protocol here: pip install "moto[s3,server]", in whichever
-environment."""
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[None]:
-    """A server of S3's protocol on this machine, with a bucket."""
-    if not MOTO:
-        pytest.skip("needs moto's server: MUSICGEN_LORA_MOTO=/.../bin/moto_server")
-    port = 5000 + os.getpid() % 20_000
-    server = subprocess.Popen(
-        [MOTO, "-H", "127.0.0.1", "-p", str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    names = {
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
-        "AWS_ACCESS_KEY_ID": "a-key-id",
-        "AWS_SECRET_ACCESS_KEY": "a-secret-that-nobody-sees",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_EC2_METADATA_DISABLED": "true",
-    }
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in names.items():
-            patch.setenv(name, value)
-        end = time.monotonic() + 120.0
-        while True:
-            try:
-                system = pafs.S3FileSystem(
-                    endpoint_override=f"127.0.0.1:{port}", scheme="http", allow_bucket_creation=True
-                )
-                system.create_dir("studio")
-                break
-            except OSError:
-                assert time.monotonic() < end, "the server has not come up"
-                time.sleep(0.2)
-        yield
-    server.kill()
-    server.wait()
-
-
-@pytest.fixture(params=["memory://studio/beats", "file", "s3://studio/some/beats"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    if request.param == "file":
-        return f"file://{tmp_path}/far/beats"
-    if request.param.startswith("s3"):
-        request.getfixturevalue("s3")
-    else:
-        fsspec.filesystem("memory").store.clear()
-    return request.param.replace("some", uuid.uuid4().hex)
-
-
-def upload(folder: Path, url: str) -> None:
-    far = Remote(url)
-    for path in folder.rglob("*"):
-        if path.is_file():
-            far.put(path, path.relative_to(folder).as_posix())
 
 
 def held_ids(url: str, tmp_path: Path) -> list[str]:
@@ -251,10 +180,10 @@ def test_a_key_in_a_url_is_refused_and_not_repeated(given: str) -> None:
 @pytest.mark.parametrize(
     "words",
     [
-        ["prepare", "--input_dir", "s3://studio/beats"],
-        ["prepare", "--create_example", "--output_dir", "s3://studio/beats"],
-        ["generate", "--prompts", "808", "--output_dir", "s3://studio/beats"],
-        ["generate", "--prompts", "808", "--lora_model_path", "s3://studio/beats"],
+        ["tokenise", "--pack", "s3://studio/beats"],
+        ["evaluate", "--lora_model_path", "here", "--other_data_dir", "s3://studio/beats"],
+        ["export", "--format", "peft", "--previews", "s3://studio/beats"],
+        ["ui", "--workspace", "s3://studio/beats"],
     ],
 )
 def test_a_url_where_a_folder_is_asked_for_is_refused(
@@ -262,7 +191,7 @@ def test_a_url_where_a_folder_is_asked_for_is_refused(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(words) == 2
-    assert "s3://studio/beats: is a URL, and only --data_dir of" in capfd.readouterr().err
+    assert "s3://studio/beats: is a URL, and this setting can't be one" in capfd.readouterr().err
     with pytest.raises(UserError, match="is a URL"), locked(Path("s3://studio/beats")):
         pass
     assert not any(tmp_path.iterdir())

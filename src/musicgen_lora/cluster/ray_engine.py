@@ -26,6 +26,7 @@ from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from musicgen_lora import __version__
@@ -33,6 +34,7 @@ from musicgen_lora.cluster.engine import DEFAULT_OPTIONS, TaskOptions
 from musicgen_lora.errors import RunError, UserError
 from musicgen_lora.plural import count
 from musicgen_lora.runtime.workers import START_S, Failure, Work, outcome_of
+from musicgen_lora.urls import copies
 
 TRIES_AMONG_OTHERS = 3
 """A task whose worker has died as often is tried again when all others are done, by itself."""
@@ -99,12 +101,14 @@ class _Shared:
         work: on a task.
         version: of this package, where the run was started.
         folder: that relative paths are meant from.
+        proofs: files of this run beside copies of what URLs name.
         limit_s: seconds without a sign of life after which a task is ended.
     """
 
     work: Work
     version: str
     folder: str
+    proofs: tuple[Path, ...]
     limit_s: float
 
 
@@ -181,8 +185,9 @@ class RayEngine:
         waiting = enumerate(tasks)
         running: dict[Any, _Running] = {}
         suspects: deque[_Running] = deque()
+        proofs = tuple(copy.proof for copy in copies())
         # Ray serialises the function once, and its arguments with each task.
-        shared = ray.put(_Shared(work, __version__, os.getcwd(), options.limit_s))
+        shared = ray.put(_Shared(work, __version__, os.getcwd(), proofs, options.limit_s))
         places_seen = time.monotonic()
         try:
             while True:
@@ -266,6 +271,13 @@ def _attempt(shared: _Shared, task: Any) -> tuple[str, Any]:
         os.chdir(shared.folder)
     except OSError:
         return "unfit", f"has no folder {shared.folder}: the data must lie on a drive of all"
+
+    for proof in shared.proofs:
+        if not proof.exists():
+            return "unfit", (
+                f"has no {proof}: copies of what a URL names must lie on a drive of all; set "
+                "XDG_CACHE_HOME to a folder of it"
+            )
 
     with open(os.devnull, "w") as nowhere:
 

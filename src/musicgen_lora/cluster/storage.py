@@ -1,4 +1,4 @@
-"""Datasets that lie elsewhere: whatever pyarrow or fsspec has a file system for, named by a URL.
+"""Folders that lie elsewhere: whatever pyarrow or fsspec has a file system for, named by a URL.
 
 Arrow's own are S3 (and what speaks its protocol), Google's, Azure's and HDFS; the others are
 fsspec's, where their library is installed. Keys come from where those libraries look for them,
@@ -15,10 +15,10 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import IO, Any
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -51,6 +51,7 @@ class Remote:
         self.url = url.rstrip("/")
         self._system, path = _file_system(self.url)
         self._root = path.rstrip("/")
+        self._made: set[str] = set()
 
     def states(self, folder: str = "") -> dict[str, FileState]:
         """What lies below a folder, by path; empty where there is no such folder.
@@ -69,6 +70,31 @@ class Remote:
             for info in found
             if info.type == pafs.FileType.File
         }
+
+    def state(self, name: str) -> FileState | None:
+        """A file there; None where there is none.
+
+        Raises:
+            UserError: it can't be looked at.
+        """
+        with self._told(name):
+            info = self._system.get_file_info(self._place(name))
+        if info.type != pafs.FileType.File:
+            return None
+        return FileState(info.size or 0, info.mtime_ns or 0)
+
+    def delete(self, name: str) -> None:
+        """Removes a file there.
+
+        Raises:
+            RunError: it can't be removed.
+        """
+        try:
+            self._system.delete_file(self._place(name))
+        except FileNotFoundError:
+            return
+        except (OSError, pa.ArrowException) as error:
+            raise RunError(f"{self.url}/{name}: cannot be removed ({_reason(error)}).") from error
 
     def fetch(self, name: str, to: Path) -> None:
         """Copies a file here, whole or not at all.
@@ -99,19 +125,34 @@ class Remote:
             RunError: it can't be written.
         """
         place = self._place(name)
-        aside = f"{place}.{secrets.token_hex(4)}.part"
         is_store = isinstance(self._system, _STORES)
+        aside = place if is_store else f"{place}.{secrets.token_hex(4)}.part"
         try:
-            self._system.create_dir(place.rpartition("/")[0], recursive=True)
-            with (
-                open(path, "rb") as file,
-                self._system.open_output_stream(place if is_store else aside) as sink,
-            ):
-                shutil.copyfileobj(file, sink, CHUNK)
+            self._make(place.rpartition("/")[0], is_store)
+            with open(path, "rb") as file:
+                self._write(file, aside)
             if not is_store:
                 self._system.move(aside, place)
         except (OSError, pa.ArrowException) as error:
             raise RunError(f"{self.url}/{name}: cannot be written ({_reason(error)}).") from error
+
+    def _write(self, file: IO[bytes], place: str) -> None:
+        sink = self._system.open_output_stream(place)
+        try:
+            shutil.copyfileobj(file, sink, CHUNK)
+        except BaseException:
+            # A store takes what is closed for whole, and there is no other way to end it.
+            with suppress(OSError, pa.ArrowException):
+                sink.close()
+                self._system.delete_file(place)
+            raise
+        sink.close()
+
+    def _make(self, folder: str, is_store: bool) -> None:
+        """Makes a folder, once; a store has none."""
+        if not is_store and folder not in self._made:
+            self._system.create_dir(folder, recursive=True)
+            self._made.add(folder)
 
     def _place(self, name: str) -> str:
         """The path of a file; names of a dataset's metadata lead nowhere else.
@@ -164,9 +205,17 @@ def _reason(error: Exception) -> str:
     return " ".join(str(error).split("Detail:")[0].split())[:200]
 
 
-def cache_folder(url: str) -> Path:
-    """Where copies of a remote dataset are kept on this machine."""
+def cache_root() -> Path:
+    """Where copies of what lies elsewhere are kept on this machine."""
     given = os.environ.get("XDG_CACHE_HOME")
-    cache = Path(given) if given else Path.home() / ".cache"
-    name = hashlib.sha256(url.encode()).hexdigest()[:16]
-    return cache / "musicgen_lora" / "remote" / name
+    return (Path(given) if given else Path.home() / ".cache") / "musicgen_lora"
+
+
+def url_hash(url: str) -> str:
+    """A folder's name for what a URL names."""
+    return hashlib.sha256(url.encode()).hexdigest()[:16]
+
+
+def cache_folder(url: str) -> Path:
+    """Where a remote dataset's shards are kept, to be trained from."""
+    return cache_root() / "remote" / url_hash(url)

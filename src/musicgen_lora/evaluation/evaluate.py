@@ -18,6 +18,7 @@ from rich.console import Console
 
 from musicgen_lora import atomic
 from musicgen_lora.cluster.engine import Engine, open_engine
+from musicgen_lora.cluster.places import at_any_place
 from musicgen_lora.config import EvaluateSettings
 from musicgen_lora.console import plain_console, working
 from musicgen_lora.dataset.remote import with_local_data
@@ -65,8 +66,10 @@ from musicgen_lora.model.text.wording import english_of
 from musicgen_lora.runtime.locks import locked
 from musicgen_lora.runtime.versions import library_versions
 from musicgen_lora.training.record.run import is_own_run
+from musicgen_lora.urls import shown
 
 
+@at_any_place("evaluate")
 def evaluate_adapter(
     settings: EvaluateSettings, *, embeddings: Sequence[Embedding] = ()
 ) -> dict[str, Any]:
@@ -246,7 +249,7 @@ def _told_variant(own: Variant) -> dict[str, Any]:
     return {
         "name": own.name,
         "label": own.label,
-        "path": str(own.files.folder),
+        "path": shown(own.files.folder),
         "strength": own.strength,
         "sha256": own.files.sha256[WEIGHTS_FILE],
         "fingerprint": own.files.fingerprint,

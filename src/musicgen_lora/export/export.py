@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from musicgen_lora import atomic
+from musicgen_lora.cluster.places import at_any_place
 from musicgen_lora.config import ExportSettings
 from musicgen_lora.console import plain_console
 from musicgen_lora.errors import UserError
@@ -22,6 +23,7 @@ from musicgen_lora.given import check_is_free, check_strengths
 from musicgen_lora.model.lora.evaluated import read_evaluation
 
 
+@at_any_place("export")
 def export_model(settings: ExportSettings, *, api: Any = None) -> Path:
     """Writes a MusicGen for audiocraft, or an adapter for other people.
 

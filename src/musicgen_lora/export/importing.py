@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from musicgen_lora.cluster.places import at_any_place
 from musicgen_lora.config import ImportSettings
 from musicgen_lora.console import plain_console
 from musicgen_lora.export.audiocraft.read import read_audiocraft, write_checkpoint
@@ -11,6 +12,7 @@ from musicgen_lora.export.folder import publish
 from musicgen_lora.given import check_export_folder, check_is_free
 
 
+@at_any_place("import")
 def import_model(settings: ImportSettings) -> Path:
     """Turns an audiocraft export into a folder that this project, transformers and PEFT read.
 

@@ -8,6 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from musicgen_lora import atomic
+from musicgen_lora.cluster.places import at_any_place
 from musicgen_lora.config import MergeSettings
 from musicgen_lora.console import plain_console
 from musicgen_lora.errors import UserError
@@ -21,6 +22,7 @@ from musicgen_lora.given import check_is_free, check_strengths
 from musicgen_lora.plural import count
 
 
+@at_any_place("merge")
 def merge_adapters(settings: MergeSettings, *, api: Any = None) -> Path:
     """Folds adapters into a base.
 

@@ -28,6 +28,7 @@ from musicgen_lora.generation.session import Session, alike
 from musicgen_lora.generation.wanted import wanted_of
 from musicgen_lora.model.musicgen import MusicGen as Base
 from musicgen_lora.runtime import processes
+from musicgen_lora.urls import Copied, copied, copies, copy_of
 
 Row = tuple[int, ClipOrder]
 """A clip with its place in the request."""
@@ -43,6 +44,7 @@ class BatchTask:
         there: identities of what the folder has of each.
         facts: who plays, as it is known where the request was made.
         device: kind of device there.
+        copies: that the request's place works with, in place of what URLs name.
     """
 
     settings: GenerateSettings
@@ -50,6 +52,7 @@ class BatchTask:
     there: list[frozenset[str]]
     facts: dict[str, Any]
     device: str
+    copies: tuple[Copied, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -109,7 +112,7 @@ def play_by(
 
     def task_of(rows: list[Row]) -> BatchTask:
         there = [written.identities(place) for place, _ in rows]
-        return BatchTask(settings, rows, there, session.facts, device)
+        return BatchTask(settings, rows, there, session.facts, device, copies())
 
     batches = plan_batches(session.orders)
     # Each is a batch of its own.
@@ -132,6 +135,11 @@ def play_batch(task: BatchTask, alive: Callable[[], None]) -> PlayedBatch:
     Raises:
         RunError: base or adapters are not here, or others have their names here.
     """
+    with copied(*task.copies):
+        return _play(task, alive)
+
+
+def _play(task: BatchTask, alive: Callable[[], None]) -> PlayedBatch:
     asked = task.settings
     # What `auto` has chosen by measuring holds for devices of one kind.
     is_alike = processes.device().type == task.device
@@ -167,5 +175,5 @@ def _model(path: str, precision: str, adapters: str) -> MusicGen:
     are given as JSON, are the same. It says nothing."""
     model = MusicGen(Base.load(path), precision, Console(quiet=True))
     for adapter in json.loads(adapters):
-        model.add_adapter(adapter["path"], adapter["strength"])
+        model.add_adapter(copy_of(adapter["path"]), adapter["strength"])
     return model

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from musicgen_lora import atomic
 from musicgen_lora.cluster.engine import Engine, open_engine
+from musicgen_lora.cluster.places import at_any_place
 from musicgen_lora.config import GenerateSettings
 from musicgen_lora.console import free_stdout, plain_console, progress
 from musicgen_lora.errors import RunError
@@ -33,6 +34,7 @@ from musicgen_lora.plural import count
 from musicgen_lora.runtime.locks import locked
 
 
+@at_any_place("generate")
 def generate_audio(settings: GenerateSettings) -> list[Path]:
     """Generates a clip or a loop for each prompt.
 

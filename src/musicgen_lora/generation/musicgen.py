@@ -43,6 +43,7 @@ from musicgen_lora.model.musicgen import fingerprint
 from musicgen_lora.model.text.reading import TextReader, describe_readings
 from musicgen_lora.model.text.states import TextStates
 from musicgen_lora.runtime import processes
+from musicgen_lora.urls import shown
 
 _OF_THE_COMMAND = (
     *("base_model_path", "lora_model_path", "strength", "precision", "output_dir"),
@@ -242,7 +243,10 @@ class MusicGen:
             self._console.print(line, style="yellow")
         facts = dict(instrument.facts)
         if settings.melody is not None:
-            facts["melody"] = {"path": str(settings.melody), "sha256": sha256_file(settings.melody)}
+            facts["melody"] = {
+                "path": shown(settings.melody),
+                "sha256": sha256_file(settings.melody),
+            }
         if asked is not None:
             say_of_recording(asked, facts, shape, self._console)
         player = Player(instrument, melody, self._console, alive)
@@ -256,7 +260,7 @@ class MusicGen:
             mixture = Mixture(self.base, list(self._parts.values()))
             adapters = [
                 {
-                    "path": str(folder),
+                    "path": shown(folder),
                     "fingerprint": part.files.fingerprint,
                     "strength": part.strength,
                 }

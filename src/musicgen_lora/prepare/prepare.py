@@ -15,6 +15,7 @@ from rich.console import Console
 
 from musicgen_lora import atomic
 from musicgen_lora.cluster.engine import Engine, open_engine, run_shown
+from musicgen_lora.cluster.places import at_any_place
 from musicgen_lora.config import PrepareSettings
 from musicgen_lora.console import plain_console, working
 from musicgen_lora.errors import UserError
@@ -57,6 +58,7 @@ FILES_PER_WRITE = 50
 """Files after which the metadata is written, so that an interrupted run loses little."""
 
 
+@at_any_place("prepare")
 def prepare_dataset(settings: PrepareSettings) -> Path:
     """Makes or extends a dataset.
 

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
+from musicgen_lora.cluster.places import at_any_place
 from musicgen_lora.config import TrainSettings
 from musicgen_lora.config.train import FSDP_PRECISION
 from musicgen_lora.console import plain_console, progress, working
@@ -68,6 +69,7 @@ class Found(IntEnum):
     """This very run, done."""
 
 
+@at_any_place("train")
 def train_lora(
     settings: TrainSettings,
     loading: Future[Clips] | None = None,

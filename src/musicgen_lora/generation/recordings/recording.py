@@ -22,6 +22,7 @@ from musicgen_lora.generation.decoding.decode import STRIDE_SHARE
 from musicgen_lora.generation.recordings.bar_grid import BarGrid, facts_beside, find_grid
 from musicgen_lora.generation.recordings.extension import Extension
 from musicgen_lora.model.shape import Shape
+from musicgen_lora.urls import shown
 
 LONGEST_S = 600.0
 
@@ -82,7 +83,7 @@ class Recording:
 
     def facts(self) -> dict[str, Any]:
         """Which file it is, for the JSON."""
-        return {"path": str(self.path), "sha256": sha256_file(self.path)}
+        return {"path": shown(self.path), "sha256": sha256_file(self.path)}
 
 
 @dataclass(frozen=True)

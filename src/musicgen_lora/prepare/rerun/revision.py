@@ -28,6 +28,7 @@ from musicgen_lora.prepare.rerun.ledger import (
 from musicgen_lora.prepare.rerun.succession import GONE, SKIP_FIELD, Entry, is_marked, mark, unmark
 from musicgen_lora.prepare.words.captions import MADE_FIELD, is_edited
 from musicgen_lora.prepare.words.facts import Part
+from musicgen_lora.urls import shown
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,9 @@ class Revision:
     ) -> None:
         self.made_with = made_with(settings)
         self.metadata = metadata
-        self.folder = input_dir.resolve()
+        # A copy may lie elsewhere on the next machine: its URL is the folder.
+        folder = input_dir.resolve()
+        self.folder = Path(shown(folder)) if shown(folder) != str(folder) else folder
         self.changes: list[Change] = []
         self.known: set[str] = set()
         """Digests of files in the folder that the dataset has, or had, clips of."""

@@ -1,0 +1,396 @@
+"""A copy here of a folder or file that a URL names, for commands that read and write folders.
+
+It is brought here before the command and sent back while it works and when it ends. What was sent
+or brought is noted beside the copy, with the sizes and times of both sides: so a run that broke off
+on its way goes on from what it made, here or on another machine, and nothing is moved twice. Files
+that name others (`metadata.json`, a manifest, a clip's JSON) are sent after those, so that at no
+moment a half-sent file is listed by a whole one.
+
+Copies are a cache, bounded by `MUSICGEN_LORA_CACHE_GB`: those that were used longest ago give way,
+but for what hasn't been sent.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from pathlib import Path, PurePosixPath
+
+from filelock import FileLock, Timeout
+from rich.console import Console
+
+from musicgen_lora import atomic
+from musicgen_lora.cluster.storage import FileState, Remote, cache_root, url_hash
+from musicgen_lora.console import progress
+from musicgen_lora.errors import UserError
+from musicgen_lora.formats.documents import read_json
+from musicgen_lora.plural import count
+from musicgen_lora.urls import Copied, copied
+
+COPIES = "copies"
+MARKER = ".musicgen-lora.json"
+"""Says there whether the command that writes has ended and all of its files are there."""
+UNFINISHED, FINISHED = "unfinished", "finished"
+NOTES_FILE, LOCK_FILE, USERS, FILES = "notes.jsonl", "lock", "users", "files"
+AT_ONCE = 8
+"""Files that are moved at the same time: a store answers slowly, and many at once."""
+WAIT_S = 60.0
+CACHE_GB = "MUSICGEN_LORA_CACHE_GB"
+DEFAULT_CACHE_GB = 100.0
+SPARE_BYTES = 1 << 30
+"""What stays free on the disk."""
+_ASIDE = re.compile(r"\.[0-9a-f]{8}\.part$")
+"""What `Remote.put` leaves where it was killed."""
+_STATE = tuple[int, int]
+"""Size and time of a file."""
+
+
+class Copy:
+    """A folder or file here, in place of what a URL names.
+
+    Args:
+        url: of it.
+        is_file: it is a file.
+        is_written: what is made here goes there.
+        must_exist: there must be something.
+        without: folders there that are neither brought nor touched.
+        console: says what is moved.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        console: Console,
+        *,
+        is_file: bool = False,
+        is_written: bool = False,
+        must_exist: bool = True,
+        without: Sequence[str] = (),
+    ) -> None:
+        self.url = url.rstrip("/")
+        folder, _, name = self.url.rpartition("/")
+        self._remote = Remote(folder if is_file else self.url)
+        self._only = name if is_file else None
+        self._is_written, self._must_exist, self._console = is_written, must_exist, console
+        self._home = (cache_root() / COPIES).resolve() / url_hash(self.url)
+        # Models, sounds and adapters are told by their folders' names.
+        self.path = self._home / FILES / (name if is_file else re.sub(r"[^\w.-]", "_", name))
+        self._root = self.path.parent if is_file else self.path
+        self._without = set(without)
+        self._notes: dict[str, tuple[_STATE, _STATE]] = {}
+        self._moving, self._noting = threading.Lock(), threading.Lock()
+
+    @contextmanager
+    def held(self) -> Iterator[Path]:
+        """Brings it here, and keeps others of this machine from clearing it away, or, where it is
+        written, from using it.
+
+        Raises:
+            UserError: it can't be read or written there, has no place here, or is in use.
+        """
+        (self._home / USERS).mkdir(parents=True, exist_ok=True)
+        proof = self._home / USERS / f"{os.getpid()}-{secrets.token_hex(4)}"
+        with ExitStack() as stack:
+            user = FileLock(proof)
+            stack.callback(proof.unlink, missing_ok=True)
+            stack.enter_context(user)
+            lock = FileLock(self._home / LOCK_FILE)
+            try:
+                lock.acquire(timeout=0.0 if self._is_written else WAIT_S)
+            except Timeout as error:
+                raise UserError(
+                    f"{self.url}: in use by another run on this machine; wait for it, or give "
+                    "another place."
+                ) from error
+            stack.callback(lock.release)
+            self._bring()
+            if not self._is_written:
+                lock.release()
+            stack.enter_context(copied(Copied(self.url, str(self.path), proof)))
+            yield self.path
+
+    def mark(self, status: str) -> None:
+        """Writes there how far this run is.
+
+        Raises:
+            RunError: it can't be written.
+        """
+        with tempfile.TemporaryDirectory(prefix="musicgen-lora-") as temporary:
+            path = Path(temporary) / MARKER
+            atomic.write_json(path, {"status": status})
+            self._remote.put(path, MARKER)
+
+    def send(self, *, shown: bool) -> int:
+        """Sends what is new here, and removes there what this run or an earlier one had there and
+        is no longer here. Returns how many files were sent.
+
+        Args:
+            shown: how far it is, on the console.
+
+        Raises:
+            RunError: it can't be written there; what is here is sent by the next run.
+        """
+        with self._moving, tempfile.TemporaryDirectory(prefix="musicgen-lora-") as temporary:
+            new = self._changed(self._here())
+            lists = sorted((name for name in new if _rank(name)), key=lambda n: (_rank(n), n))
+            aside = {name: Path(temporary) / str(index) for index, name in enumerate(lists)}
+            states = {name: _state(self._root / name) for name in lists}
+            for name, path in aside.items():
+                shutil.copyfile(self._root / name, path)
+            # Whatever they list has been here before they were copied.
+            here = self._here()
+            others = [name for name in self._changed(here) if not _rank(name)]
+            self._moved(
+                "files sent" if shown else "",
+                others,
+                lambda name: self._put(name, self._root / name, here[name]),
+            )
+            # In a thread too: Ctrl-C would end an upload midway.
+            with ThreadPoolExecutor(1) as pool:
+                for name in lists:
+                    pool.submit(self._put, name, aside[name], states[name]).result()
+                for name in [name for name in self._notes if name not in here]:
+                    pool.submit(self._remove, name).result()
+            return len(others) + len(lists)
+
+    def _changed(self, here: Mapping[str, _STATE]) -> list[str]:
+        return [n for n, state in here.items() if self._notes.get(n, (None,))[0] != state]
+
+    def _put(self, name: str, path: Path, state: _STATE) -> None:
+        try:
+            path.stat()
+        except FileNotFoundError:
+            # Gone since: a checkpoint that a newer one has replaced.
+            return
+        self._remote.put(path, name)
+        there = self._remote.state(name)
+        if there is not None:
+            self._note(name, state, there)
+
+    def _remove(self, name: str) -> None:
+        there = self._remote.state(name)
+        # Somebody else's by now stays.
+        if there is not None and (there.size_bytes, there.mtime_ns) == self._notes[name][1]:
+            self._remote.delete(name)
+        self._note(name, None, None)
+
+    def _bring(self) -> None:
+        """Makes the copy what is there, but for what is newer here and hasn't been sent."""
+        there = self._there()
+        if not there and self._must_exist:
+            raise UserError(
+                f"{self.url}: nothing is there; look whether the bucket and the path are right."
+            )
+        self._notes = _read_notes(self._home / NOTES_FILE)
+        here = self._here()
+        for name in [n for n in self._notes if n not in there and n in here]:
+            if self._notes[name][0] == here[name]:
+                (self._root / name).unlink(missing_ok=True)
+                self._note(name, None, None)
+        lacking = [n for n, s in there.items() if n not in here or self._is_other(n, s)]
+        edited = [n for n in lacking if n in here and n in self._notes]
+        for name in [n for n in edited if self._notes[n][0] != here[n]]:
+            self._console.print(
+                f"{self.url}/{name}: was changed there and, by a run that broke off, here: what is "
+                "there counts.",
+                style="yellow",
+            )
+        self._make_room(sum(there[name].size_bytes for name in lacking))
+        self._moved("files fetched", lacking, lambda name: self._fetch(name, there[name]))
+        self._compact()
+        if lacking:
+            self._console.print(f"{self.url}: {count(len(lacking), 'file')} fetched.")
+        unsent = len(self._changed(self._here()))
+        if unsent and self._is_written:
+            self._console.print(
+                f"{self.url}: {count(unsent, 'file')} of a run that broke off, which are here, "
+                "are sent."
+            )
+
+    def _is_other(self, name: str, there: FileState) -> bool:
+        return self._notes.get(name, (None, None))[1] != (there.size_bytes, there.mtime_ns)
+
+    def _fetch(self, name: str, there: FileState) -> None:
+        self._remote.fetch(name, self._root / name)
+        self._note(name, _state(self._root / name), there)
+
+    def _there(self) -> dict[str, FileState]:
+        if self._only is not None:
+            state = self._remote.state(self._only)
+            return {} if state is None else {self._only: state}
+        states = self._remote.states()
+        if MARKER in states and not self._is_written:
+            with tempfile.TemporaryDirectory(prefix="musicgen-lora-") as temporary:
+                self._remote.fetch(MARKER, Path(temporary) / MARKER)
+                found = read_json(Path(temporary) / MARKER)
+            if isinstance(found, dict) and found.get("status") == UNFINISHED:
+                self._console.print(
+                    f"{self.url}: the run that writes it is at work or broke off; files may be "
+                    "missing.",
+                    style="yellow",
+                )
+        return {n: s for n, s in states.items() if _is_data(n) and self._is_ours(n)}
+
+    def _here(self) -> dict[str, _STATE]:
+        return {n: state for n, state in _data_below(self._root).items() if self._is_ours(n)}
+
+    def _is_ours(self, name: str) -> bool:
+        return name.partition("/")[0] not in self._without
+
+    def _moved(self, what: str, names: Sequence[str], move: Callable[[str], None]) -> None:
+        """Moves files, several at once; the first that fails ends it. How far it is, is told under
+        the name that is given, if any."""
+        if not names:
+            return
+        shown = progress(self._console, what, len(names)) if what else nullcontext(lambda *_: None)
+        with shown as on_file, ThreadPoolExecutor(AT_ONCE) as pool:
+            try:
+                for number, _ in enumerate(pool.map(move, names), 1):
+                    on_file(number, len(names))
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+
+    def _note(self, name: str, here: _STATE | None, there: FileState | None) -> None:
+        """Notes what both sides are, or that neither is."""
+        both = None
+        if here is not None and there is not None:
+            both = here, (there.size_bytes, there.mtime_ns)
+        row = json.dumps((name, *(both or (None, None))))
+        with self._noting, open(self._home / NOTES_FILE, "a", encoding="utf-8") as file:
+            if both is None:
+                self._notes.pop(name, None)
+            else:
+                self._notes[name] = both
+            file.write(row + "\n")
+
+    def _compact(self) -> None:
+        rows = "".join(json.dumps((name, *both)) + "\n" for name, both in self._notes.items())
+        atomic.write_file(
+            self._home / NOTES_FILE, lambda path: path.write_text(rows, encoding="utf-8")
+        )
+
+    def _make_room(self, n_bytes: int) -> None:
+        """Clears copies away until there is room for what is fetched.
+
+        Raises:
+            UserError: there isn't enough.
+        """
+        bound = _bound_bytes()
+        others = [p for p in self._home.parent.iterdir() if p != self._home]
+        others.sort(key=lambda home: _used_at(home / NOTES_FILE))
+        kept = sum(map(_size_bytes, others)) + _size_bytes(self._home)
+        for home in others:
+            if kept + n_bytes <= bound:
+                break
+            size = _size_bytes(home)
+            if _cleared(home):
+                kept -= size
+        free = shutil.disk_usage(self._home).free - SPARE_BYTES
+        own = _size_bytes(self._home) + n_bytes
+        if own > bound:
+            raise UserError(
+                f"{self.url}: {own / 1e9:.1f} GB are to be copied here, and {CACHE_GB} allows "
+                f"{bound / 1e9:g} GB; raise it, or give a part."
+            )
+        if n_bytes > free:
+            raise UserError(
+                f"{self.url}: {n_bytes / 1e9:.1f} GB are to be copied here, and the disk of "
+                f"{self._home.parent} has {max(0, free) / 1e9:.1f} GB to spare; set XDG_CACHE_HOME "
+                "to a larger one, or give a part."
+            )
+
+
+def _rank(name: str) -> int:
+    """When a file is sent: sounds and weights first, then those that name others."""
+    path = PurePosixPath(name)
+    if path.name.endswith(".ledger.json"):
+        return 3
+    if path.name == atomic.MANIFEST:
+        return 1
+    return 2 * (path.suffix in (".json", ".jsonl", ".html") and len(path.parts) == 1)
+
+
+def _is_data(name: str) -> bool:
+    """Whether a file is neither a lock nor half written."""
+    hidden = any(part.startswith(".") for part in PurePosixPath(name).parts)
+    return not hidden and not _ASIDE.search(name)
+
+
+def _data_below(root: Path) -> dict[str, _STATE]:
+    """Whole files below a folder that others may be writing to."""
+    found = {}
+    for folder, folders, names in os.walk(root):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for path in (Path(folder) / name for name in names):
+            relative = path.relative_to(root).as_posix()
+            # A file may be renamed or removed meanwhile.
+            with suppress(FileNotFoundError):
+                if _is_data(relative):
+                    found[relative] = _state(path)
+    return found
+
+
+def _state(path: Path) -> _STATE:
+    stat = path.stat()
+    return stat.st_size, stat.st_mtime_ns
+
+
+def _read_notes(path: Path) -> dict[str, tuple[_STATE, _STATE]]:
+    """What was noted last of each file; a line that a kill has cut off says nothing."""
+    notes: dict[str, tuple[_STATE, _STATE]] = {}
+    if not path.is_file():
+        return notes
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            name, here, there = json.loads(line)
+        except ValueError:
+            continue
+        if here is None or there is None:
+            notes.pop(name, None)
+        else:
+            notes[name] = (int(here[0]), int(here[1])), (int(there[0]), int(there[1]))
+    return notes
+
+
+def _bound_bytes() -> float:
+    given = os.environ.get(CACHE_GB, "")
+    try:
+        return (float(given) if given else DEFAULT_CACHE_GB) * 1e9
+    except ValueError as error:
+        raise UserError(f"{CACHE_GB}={given}: give a number of gigabytes.") from error
+
+
+def _used_at(notes: Path) -> float:
+    return notes.stat().st_mtime if notes.is_file() else 0.0
+
+
+def _size_bytes(home: Path) -> int:
+    return sum(size for size, _ in _data_below(home / FILES).values())
+
+
+def _cleared(home: Path) -> bool:
+    """Clears a copy away unless somebody uses it, or something of it hasn't been sent."""
+    lock = FileLock(home / LOCK_FILE)
+    try:
+        with lock.acquire(timeout=0):
+            for user in (home / USERS).glob("*"):
+                with FileLock(user).acquire(timeout=0):
+                    pass
+            notes = _read_notes(home / NOTES_FILE)
+            known = {here for here, _ in notes.values()}
+            if any(state not in known for state in _data_below(home / FILES).values()):
+                return False
+            shutil.rmtree(home / FILES, ignore_errors=True)
+            (home / NOTES_FILE).unlink(missing_ok=True)
+    except Timeout:
+        return False
+    return True

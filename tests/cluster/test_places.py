@@ -1,0 +1,434 @@
+"""Commands between URLs: what they read is brought here, and what they make is sent."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from adapters import draw_adapter
+from datasets import RATE, beat, files_below, make_dataset, read_rows, tiny_settings
+from evaluated import settings_for
+from rich.console import Console
+from stores import Proxy, download, upload
+
+from musicgen_lora.audio.files import write_wav
+from musicgen_lora.cli import main
+from musicgen_lora.cluster import copies, places, ray_engine
+from musicgen_lora.cluster.copies import CACHE_GB, MARKER, Copy
+from musicgen_lora.cluster.storage import Remote
+from musicgen_lora.errors import RunError, UserError
+from musicgen_lora.evaluation.evaluate import evaluate_adapter
+from musicgen_lora.prepare import prepare as preparing
+from musicgen_lora.training.step import optimise_step
+from musicgen_lora.training.train import train_lora
+from musicgen_lora.urls import Copied, copied, copy_of, shown, told
+
+BETWEEN = pytest.mark.parametrize(
+    "url", ["memory://studio/beats", "s3://studio/some/beats"], indirect=True
+)
+
+
+@pytest.fixture
+def another_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Makes this the machine of another cache; calling it again comes to one more."""
+    numbers = iter(range(100))
+    return lambda: monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / f"cache{next(numbers)}"))
+
+
+@pytest.fixture
+def memory() -> str:
+    import fsspec
+
+    fsspec.filesystem("memory").store.clear()
+    return "memory://studio/beats"
+
+
+def recordings(folder: Path, n: int) -> Path:
+    for index in range(n):
+        write_wav(folder / f"beat{index}.wav", beat(index, 2.0), RATE)
+    (folder / "beat0.txt").write_text("an 808 beat, 140 bpm", encoding="utf-8")
+    return folder
+
+
+@BETWEEN
+def test_audio_is_prepared_from_url_to_url_and_a_second_machine_cuts_nothing_again(
+    url: str, tmp_path: Path, another_machine: Any, monkeypatch: pytest.MonkeyPatch, capfd: Any
+) -> None:
+    source = recordings(tmp_path / "in", 3)
+    upload(source, f"{url}-in")
+    words = ["--num_workers", "0", "--caption_variants", "1"]
+    far = ["prepare", "--input_dir", f"{url}-in", "--output_dir", url, *words]
+    assert main(far) == 0
+    said = capfd.readouterr().out
+    assert f"Preparing the audio of {url}-in into {url}" in said
+    assert str(tmp_path / "cache") not in said
+    near = ["--input_dir", str(source), "--output_dir", str(tmp_path / "near")]
+    assert main(["prepare", *near, *words]) == 0
+    expected, found = files_below(tmp_path / "near"), download(url, tmp_path / "got")
+    assert json.loads(found.pop(MARKER)) == {"status": "finished"}
+    # The ledger has the folder that was read.
+    assert f"{url}-in".partition("://")[2].encode() in found.pop("metadata.ledger.json")
+    del expected["metadata.ledger.json"]
+    assert found.keys() == expected.keys()
+    same = {name for name in expected if name.startswith("train/")} | {"metadata.json"}
+    assert {n: found[n] for n in same} == {n: expected[n] for n in same}
+    another_machine()
+    write_wav(tmp_path / "more" / "beat9.wav", beat(9, 2.0), RATE)
+    upload(tmp_path / "more", f"{url}-in")
+    cut: list[str] = []
+    original = preparing.cut_file
+
+    def cut_file(task: Any, alive: Any) -> Any:
+        cut.append(task.path.name)
+        return original(task, alive)
+
+    monkeypatch.setattr(preparing, "cut_file", cut_file)
+    assert main(far) == 0
+    assert cut == ["beat9.wav"]
+    metadata = json.loads(download(url, tmp_path / "again")["metadata.json"])
+    assert sorted(entry["source"] for entry in metadata) == [
+        f"beat{number}.wav" for number in (0, 1, 2, 9)
+    ]
+    assert not any(entry.get("skip") for entry in metadata)
+    said = capfd.readouterr()
+    assert "a-secret" not in said.out + said.err
+
+
+@BETWEEN
+def test_clips_are_played_from_url_to_url_and_kept_by_a_second_machine(
+    url: str, tmp_path: Path, tiny_model_dir: Path, another_machine: Any, capfd: Any
+) -> None:
+    adapter = draw_adapter(tiny_model_dir, tmp_path / "adapter")
+    upload(adapter, f"{url}/adapter")
+    (tmp_path / "prompts").mkdir()
+    (tmp_path / "prompts" / "p.txt").write_text("808\ntrap\n", encoding="utf-8")
+    upload(tmp_path / "prompts", f"{url}/prompts")
+    words = ["--base_model_path", str(tiny_model_dir), "--duration", "0.3"]
+    far = ["--lora_model_path", f"{url}/adapter", "--prompts_file", f"{url}/prompts/p.txt"]
+    assert main(["generate", *words, *far, "--output_dir", f"{url}/out"]) == 0
+    said = capfd.readouterr().out
+    assert f"with {url}/adapter into {url}/out" in said
+    near = ["--lora_model_path", str(adapter), "--prompts_file", str(tmp_path / "prompts/p.txt")]
+    assert main(["generate", *words, *near, "--output_dir", str(tmp_path / "near")]) == 0
+    capfd.readouterr()
+    found = download(f"{url}/out", tmp_path / "got")
+    del found[MARKER]
+    expected = files_below(tmp_path / "near")
+    assert len(found) == len(expected) == 4
+    # But for the words of the adapter's place the same clips.
+    made = [json.loads(content) for name, content in found.items() if name.endswith(".json")]
+    assert {clip["adapters"][0]["path"] for clip in made} == {f"{url}/adapter"}
+    another_machine()
+    assert main(["generate", *words, *far, "--output_dir", f"{url}/out"]) == 0
+    assert "Kept, as written before: 2 of 2 clips." in capfd.readouterr().out
+
+
+def test_a_training_goes_on_from_its_checkpoint_on_another_machine(
+    memory: str,
+    tmp_path: Path,
+    data: Path,
+    tiny_model_dir: Path,
+    another_machine: Any,
+    capfd: Any,
+) -> None:
+    values = {"num_epochs": 2, "save_every": 1, "validate_every": 2, "keep_checkpoints": 1}
+    far = tiny_settings(tiny_model_dir, data, Path(f"{memory}/run"), **values)
+    steps: list[str] = []
+
+    def dying(*given: Any) -> Any:
+        steps.append(given[3])
+        if len(steps) == 3:
+            raise KeyboardInterrupt
+        return optimise_step(*given)
+
+    with pytest.raises(KeyboardInterrupt):
+        train_lora(far, optimise=dying)
+    left = download(f"{memory}/run", tmp_path / "left")
+    assert json.loads(left[MARKER]) == {"status": "unfinished"}
+    # The checkpoint that a newer one replaced is gone there too.
+    held = {name.split("/")[1] for name in left if name.startswith("checkpoints/")}
+    assert held == {"step-000002"}
+    another_machine()
+    train_lora(far)
+    assert "Resuming after step 2" in capfd.readouterr().out
+    train_lora(tiny_settings(tiny_model_dir, data, tmp_path / "near", **values))
+    found = download(f"{memory}/run", tmp_path / "got")
+    assert json.loads(found[MARKER]) == {"status": "finished"}
+    losses = [
+        [(row["step"], row["loss"]) for row in read_rows(folder, "train")]
+        for folder in (tmp_path / "got", tmp_path / "near")
+    ]
+    assert losses[0] == losses[1]
+    weights = "best_model/adapter_model.safetensors"
+    assert found[weights] == (tmp_path / "near" / weights).read_bytes()
+
+
+@pytest.mark.slow
+def test_an_adapter_there_is_measured_and_has_its_figures_in_its_card(
+    memory: str, tmp_path: Path, tiny_model_dir: Path
+) -> None:
+    data = make_dataset(tmp_path / "data", [1.5] * 4)
+    run = {"max_steps": 1, "validation_fraction": 0.5, "max_duration": 1.0}
+    train_lora(tiny_settings(tiny_model_dir, data, Path(f"{memory}/run"), **run))
+    trained = {"base": tiny_model_dir, "data": data, "adapter": Path(f"{memory}/run/best_model")}
+    wanted = settings_for(trained, Path(f"{memory}/evaluation"), num_prompts=1, data_dir=data)
+    report = evaluate_adapter(wanted)
+    assert report["adapter"]["path"] == f"{memory}/run/best_model"
+    assert "report.html" in download(f"{memory}/evaluation", tmp_path / "evaluation")
+    card = download(f"{memory}/run", tmp_path / "again")["best_model/README.md"]
+    assert b"musicgen-lora evaluate: begin" in card
+    assert MARKER not in Remote(f"{memory}/run/best_model").states()
+
+
+def console() -> Console:
+    return Console(quiet=True)
+
+
+def written(url: str) -> Copy:
+    return Copy(url, console(), is_written=True, must_exist=False)
+
+
+def test_a_broken_upload_lists_nothing_that_is_not_there_and_goes_on(
+    memory: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put, sent, room = Remote.put, list[str](), [3]
+
+    def breaking(remote: Remote, path: Path, name: str) -> None:
+        if not room[0]:
+            raise RunError(f"{name}: cannot be written (the server has gone).")
+        room[0] -= 1
+        sent.append(name)
+        put(remote, path, name)
+
+    monkeypatch.setattr(copies, "AT_ONCE", 1)
+    monkeypatch.setattr(Remote, "put", breaking)
+    names = ["metadata.json", "metadata.ledger.json", *(f"train/{n}.wav" for n in range(4))]
+    names += ["a/manifest.json", "a/adapter_model.safetensors"]
+    with written(memory).held() as folder:
+        for name in names:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(name.encode())
+        (folder / ".lock").touch()
+        (folder / "train" / ".staging-1").touch()
+        with pytest.raises(RunError):
+            written_there(folder, memory)
+    assert set(Remote(memory).states()) == set(sent)
+    assert not [name for name in sent if name.endswith(".json")]
+    room[0] = 100
+    with written(memory).held() as folder:
+        written_there(folder, memory)
+    assert sorted(sent) == sorted(names)
+    assert sent[-3:] == ["a/manifest.json", "metadata.json", "metadata.ledger.json"]
+
+
+def written_there(folder: Path, url: str) -> None:
+    """What a sender does."""
+    copy = written(url)
+    copy._notes = copies._read_notes(copy._home / copies.NOTES_FILE)
+    copy.send(shown=False)
+
+
+class Failing(io.BytesIO):
+    """A file on a disk that fails after some bytes."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if self.tell() >= 8:
+            raise OSError(5, "Input/output error")
+        return super().read(min(size or 8, 8))
+
+
+@pytest.mark.parametrize("url", ["s3://studio/some/beats", "file"], indirect=True)
+def test_what_breaks_off_midway_is_not_there(url: str) -> None:
+    far = Remote(url)
+    far._make(f"{far._root}/train", is_store=False) if url.startswith("file") else None
+    with pytest.raises(OSError, match="Input/output"):
+        far._write(Failing(bytes(100)), far._place("train/a.wav"))
+    assert not far.states()
+
+
+def test_the_last_word_is_the_one_there_and_what_others_put_there_stays(
+    memory: str, tmp_path: Path, capfd: Any
+) -> None:
+    far = Remote(memory)
+    for name in ("mine", "edited", "removed", "cleared"):
+        (tmp_path / name).write_text(name)
+        far.put(tmp_path / name, name)
+    with written(memory).held() as folder:
+        assert files_below(folder).keys() == {"mine", "edited", "removed", "cleared"}
+    (tmp_path / "edited").write_text("edited elsewhere")
+    far.put(tmp_path / "edited", "edited")
+    far.put(tmp_path / "edited", "theirs")
+    far.delete("removed")
+    copy = written(memory)
+    with copy.held() as folder:
+        assert files_below(folder).keys() == {"mine", "edited", "theirs", "cleared"}
+        assert (folder / "edited").read_text() == "edited elsewhere"
+        (folder / "cleared").unlink()
+        (folder / "theirs").unlink()
+        (tmp_path / "edited").write_text("by somebody, meanwhile")
+        far.put(tmp_path / "edited", "theirs")
+        copy.send(shown=False)
+    assert far.states().keys() == {"mine", "edited", "theirs"}
+
+
+def test_copies_give_way_to_others_but_for_what_was_not_sent(
+    memory: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("old", "unsent", "new", "huge"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "sound.wav").write_bytes(bytes(900 if name == "huge" else 300))
+        upload(tmp_path / name, f"{memory}/{name}")
+    folders: dict[str, Path] = {}
+    monkeypatch.setenv(CACHE_GB, f"{650e-9}")
+    for name in ("unsent", "old"):
+        with Copy(f"{memory}/{name}", console()).held() as folder:
+            folders[name] = folder
+    (folders["unsent"] / "made.wav").write_bytes(b"here")
+    with Copy(f"{memory}/new", console()).held() as folder:
+        # One that is in use stays, whatever its age.
+        assert (folder / "sound.wav").is_file()
+        assert not folders["old"].exists()
+        assert (folders["unsent"] / "made.wav").is_file()
+        with pytest.raises(UserError, match=f"{CACHE_GB} allows"), held(f"{memory}/huge"):
+            pass
+        assert (folder / "sound.wav").is_file()
+
+
+def held(url: str) -> Any:
+    return Copy(url, console()).held()
+
+
+@pytest.mark.parametrize(
+    ("command", "changes", "said"),
+    [
+        ("prepare", {"input_dir": "xy://a/b", "output_dir": "xy://a/b/data"}, "lie in each other"),
+        ("prepare", {"input_dir": "xy://a/b/in", "output_dir": "xy://a/b"}, "lie in each other"),
+        ("train", {"output_dir": "xy://a/b"}, "a drive of all"),
+    ],
+)
+def test_places_that_can_not_be_together_are_refused(
+    command: str, changes: dict[str, str], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from musicgen_lora.config import SETTINGS
+
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    settings = SETTINGS[command](**{name: Path(place) for name, place in changes.items()})
+    with pytest.raises(UserError, match=said), places.at_hand(command, settings):
+        pass
+
+
+def test_a_written_copy_is_one_runs(memory: str) -> None:
+    with (
+        written(memory).held(),
+        pytest.raises(UserError, match="in use by another run"),
+        written(memory).held(),
+    ):
+        pass
+
+
+def test_copies_are_called_by_their_urls(tmp_path: Path) -> None:
+    copy = tmp_path / "files" / "beats"
+    with copied(Copied("s3://studio/beats", str(copy), tmp_path / "proof")):
+        assert told(f"{copy / 'a.wav'}: broken") == "s3://studio/beats/a.wav: broken"
+        assert shown(copy) == "s3://studio/beats"
+        assert copy_of("s3://studio/beats") == str(copy)
+    assert shown(copy) == str(copy)
+
+
+def test_a_machine_that_does_not_share_the_copies_says_so(tmp_path: Path) -> None:
+    shared = ray_engine._Shared(
+        work=lambda task, alive: task,
+        version=ray_engine.__version__,
+        folder=os.getcwd(),
+        proofs=(tmp_path / "proof",),
+        limit_s=60.0,
+    )
+    kind, said = ray_engine._attempt(shared, 7)
+    assert kind == "unfit"
+    assert "XDG_CACHE_HOME" in said
+    (tmp_path / "proof").touch()
+    assert ray_engine._attempt(shared, 7) == ("done", 7)
+
+
+def keys_are_looked_at(after: int) -> None:
+    """Has the server look at keys after so many requests."""
+    request = urllib.request.Request(
+        f"{os.environ['AWS_ENDPOINT_URL']}/moto-api/reset-auth",
+        data=str(after).encode(),
+        headers={"Content-Type": "text/plain"},
+    )
+    urllib.request.urlopen(request).read()
+
+
+@pytest.fixture
+def keys(s3: None) -> Iterator[None]:
+    keys_are_looked_at(0)
+    yield
+    keys_are_looked_at(10**9)
+
+
+def refused(words: list[str], capfd: Any) -> str:
+    assert main(words) == 2
+    (line,) = capfd.readouterr().err.strip().splitlines()
+    return line
+
+
+def test_a_missing_bucket_is_one_line_before_anything_is_made(
+    s3: None, tmp_path: Path, capfd: Any
+) -> None:
+    source = str(recordings(tmp_path / "in", 1))
+    line = refused(["prepare", "--input_dir", "s3://nobody/in"], capfd)
+    assert "s3://nobody/in: nothing is there" in line
+    line = refused(["prepare", "--input_dir", source, "--output_dir", "s3://nobody/out"], capfd)
+    assert "s3://nobody/out" in line
+    assert "bucket does not exist" in line
+    line = refused(["generate", "--prompts", "808", "--lora_model_path", "s3://nobody/x"], capfd)
+    assert "s3://nobody/x: nothing is there" in line
+
+
+def test_wrong_keys_are_one_line(keys: None, tmp_path: Path, capfd: Any) -> None:
+    source = str(recordings(tmp_path / "in", 1))
+    for words in (
+        ["--input_dir", "s3://studio/in"],
+        ["--input_dir", source, "--output_dir", "s3://studio/out"],
+    ):
+        line = refused(["prepare", *words], capfd)
+        assert "Access Key" in line
+        assert "a-secret" not in line
+
+
+def test_a_server_that_goes_midway_costs_only_the_upload(
+    s3: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: Any
+) -> None:
+    source = str(recordings(tmp_path / "in", 4))
+    words = ["prepare", "--input_dir", source, "--output_dir", "s3://studio/midway"]
+    words += ["--num_workers", "0", "--caption_variants", "1"]
+    direct = os.environ["AWS_ENDPOINT_URL"]
+    monkeypatch.setattr(copies, "AT_ONCE", 1)
+    with Proxy(direct, ends_after_bytes=300_000) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        assert main(words) == 1
+    assert "the same command sends it" in capfd.readouterr().err
+    monkeypatch.setenv("AWS_ENDPOINT_URL", direct)
+    left = download("s3://studio/midway", tmp_path / "left")
+    assert "metadata.json" not in left
+    assert json.loads(left.pop(MARKER)) == {"status": "unfinished"}
+    (folder,) = (tmp_path / "cache/musicgen_lora/copies").glob("*/files/midway")
+    here = files_below(folder)
+    assert 0 < len(left) < len(here)
+    # Whole or not at all.
+    assert all(here[name] == content for name, content in left.items())
+    monkeypatch.setattr(preparing, "cut_file", None)
+    assert main(words) == 0
+    assert "of a run that broke off" in capfd.readouterr().out
+    found = download("s3://studio/midway", tmp_path / "got")
+    assert len(json.loads(found["metadata.json"])) == 4
+    shutil.rmtree(tmp_path / "cache")
