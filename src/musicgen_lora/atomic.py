@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -26,6 +27,8 @@ STAGING_PREFIX = ".staging-"
 READY_PREFIX = ".ready-"
 OBSOLETE_FILE = ".obsolete.json"
 MANIFEST = "manifest.json"
+RESERVED_NAME = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)")
+"""Names of files that Windows takes for devices, whatever follows a dot."""
 CARD_FILE = "README.md"
 """In no manifest: it is prose, which people edit and `evaluate` adds to."""
 

@@ -279,7 +279,7 @@ def _attempt(shared: _Shared, task: Any) -> tuple[str, Any]:
                 "XDG_CACHE_HOME to a folder of it"
             )
 
-    with open(os.devnull, "w") as nowhere:
+    with open(os.devnull, "w", encoding="utf-8") as nowhere:
 
         def alive(within_s: float = shared.limit_s) -> None:
             faulthandler.dump_traceback_later(within_s, exit=True, file=nowhere)

@@ -36,7 +36,7 @@ def memory_bounded(n_bytes: int) -> Iterator[None]:
         return
     import resource
 
-    n_pages = int(_USAGE.read_text().split()[5])
+    n_pages = int(_USAGE.read_text(encoding="ascii").split()[5])
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
     limit = n_pages * os.sysconf("SC_PAGE_SIZE") + n_bytes
     limits = [limit, *(bound for bound in (soft, hard) if bound != resource.RLIM_INFINITY)]

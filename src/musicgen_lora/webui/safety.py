@@ -27,7 +27,6 @@ MAX_NAME = 60
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", ".m4a")
 _ID = re.compile(r"[0-9a-f]{24}")
 _UNSAFE = re.compile(r"[^\w -]+")
-_RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)")
 
 
 def id_of(name: str) -> str:
@@ -111,7 +110,7 @@ def new_name(typed: object, fallback: str) -> str:
     text = unicodedata.normalize("NFC", str(typed or ""))[:1000]
     name = _UNSAFE.sub(" ", text).strip(" -_")[:MAX_NAME].strip(" -_")
     name = " ".join(name.split())
-    if not name or _RESERVED.fullmatch(name):
+    if not name or atomic.RESERVED_NAME.fullmatch(name):
         return fallback
     return name
 

@@ -225,7 +225,8 @@ def write_checkpoint(read: Import, folder: Path) -> None:
             shutil.copyfile(read.words / name, folder / name)
     atomic.write_json(folder / "generation_config.json", _generation(read.config))
     if read.chroma:
-        (folder / SETTINGS_FILE).write_text(json.dumps(read.chroma, indent=2) + "\n")
+        text = json.dumps(read.chroma, indent=2) + "\n"
+        (folder / SETTINGS_FILE).write_text(text, encoding="utf-8")
     try:
         load_base(folder)
         tokenizer = load_tokenizer(folder)

@@ -44,7 +44,7 @@ def processor() -> str:
     name = platform.processor() or platform.machine()
     path = Path("/proc/cpuinfo")
     if path.is_file():
-        lines = path.read_text(errors="replace").splitlines()
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
         name = next((line.partition(":")[2] for line in lines if "model name" in line), name)
     return f"{name.strip()} {torch.backends.cpu.get_cpu_capability()}"
 

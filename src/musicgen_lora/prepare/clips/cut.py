@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from musicgen_lora.atomic import RESERVED_NAME
 from musicgen_lora.audio.ffmpeg import readable
 from musicgen_lora.audio.files import read_stretch, write_wav
 from musicgen_lora.audio.fold import fold_to_mono, name_bands
@@ -242,6 +243,8 @@ def clip_paths(
 def _safe_name(source: str) -> str:
     """A readable file name made of a path below the input folder."""
     name = re.sub(r"[^\w.#+-]+", "_", "__".join(Path(source).with_suffix("").parts)).strip("._-")
+    if RESERVED_NAME.fullmatch(name.partition(".")[0]):
+        name = f"clip_{name}"
     return name.encode()[:MAX_NAME_BYTES].decode(errors="ignore") or "clip"
 
 

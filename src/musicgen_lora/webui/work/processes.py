@@ -21,8 +21,9 @@ def birth(pid: int) -> str | None:
     if (_PROC / "self" / "stat").exists():
         try:
             # The name, in brackets, may hold anything.
-            state, *others = (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
-            boot = (_PROC / "sys/kernel/random/boot_id").read_text().strip()
+            known = (_PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
+            state, *others = known.rpartition(")")[2].split()
+            boot = (_PROC / "sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
         except OSError:
             return None
         return None if state in "ZXx" else f"{boot} {others[18]}"
