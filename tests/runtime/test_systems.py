@@ -108,8 +108,7 @@ def posix_uses(tree: ast.Module) -> dict[str, int]:
                     texts = {c.value for c in ast.walk(node) if isinstance(c, ast.Constant)}
                     names += [f"start method {name}" for name in START_METHODS & texts]
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in prose:
-            if f"{node.value}/".startswith(POSIX_PLACES):
-                names.append(node.value)
+            names += [node.value] if f"{node.value}/".startswith(POSIX_PLACES) else []
         for name in names:
             found.setdefault(name, getattr(node, "lineno", 0))
     return found

@@ -29,8 +29,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from musicgen_lora import __version__
 from musicgen_lora.cluster.engine import DEFAULT_OPTIONS, TaskOptions
+from musicgen_lora.console import plain_console
 from musicgen_lora.errors import RunError, UserError
 from musicgen_lora.plural import count
 from musicgen_lora.runtime.workers import START_S, Failure, Work, outcome_of
@@ -44,6 +47,9 @@ MACHINES = 20
 QUEUED = 2
 """Tasks in flight for each place to work at, so that none waits for the driver."""
 WAIT_S = 5.0
+STARTS = 2
+"""A machine that was too busy to start Ray in time mostly starts it the second time, when its files
+are in memory."""
 NO_NODE_S = 600.0
 """So long a cluster may be without a place to work at: an autoscaler begins with none."""
 OBJECT_STORE_BYTES = 200 << 20
@@ -147,18 +153,11 @@ def joined(address: str) -> Iterator[RayEngine]:
     options: dict[str, Any] = {"address": address}
     if address == "local":
         options |= {"include_dashboard": False, "object_store_memory": OBJECT_STORE_BYTES}
+        _say_what_is_busy()
     # Ray takes the signals over.
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
-    # Among others a plain Exception, where a machine is too busy to start it within half a minute.
-    except Exception as error:
-        ray.shutdown()
-        said = " ".join(str(error).split())[:200]
-        raise UserError(
-            f"--ray {address}: no Ray cluster answers ({said}); start one with ray start --head, "
-            "or give --ray local."
-        ) from error
+        _init(address, options)
     finally:
         for number, handler in handlers.items():
             # Only the main thread may set handlers.
@@ -168,6 +167,46 @@ def joined(address: str) -> Iterator[RayEngine]:
         yield RayEngine()
     finally:
         ray.shutdown()
+
+
+def _init(address: str, options: dict[str, Any]) -> None:
+    import ray
+
+    for number in range(1, STARTS + 1):
+        try:
+            ray.init(log_to_driver=False, logging_level=logging.ERROR, **options)
+            return
+        # Among others a plain Exception, where a machine is too busy to start it within half a
+        # minute.
+        except Exception as error:
+            ray.shutdown()
+            said = " ".join(str(error).split())[:200]
+            if address != "local":
+                raise UserError(
+                    f"--ray {address}: no Ray cluster answers ({said}); start one with ray start "
+                    "--head, or give --ray local."
+                ) from error
+            if number == STARTS:
+                raise UserError(
+                    f"--ray local: Ray doesn't start here ({said}), which it must within half a "
+                    "minute; wait until the machine is less busy, or leave --ray out."
+                ) from error
+
+
+def _say_what_is_busy() -> None:
+    """Says so where other programs have processors of this machine: Ray gives each of them a task
+    all the same."""
+    n_processors = os.cpu_count() or 1
+    load = psutil.getloadavg()[0]
+    n_free = max(1, n_processors - round(load))
+    if n_free < n_processors:
+        plain_console().print(
+            f"--ray local: other programs ask for {load:.1f} of this machine's {n_processors} "
+            "processors, and Ray gives each of these a task all the same. ray start --head "
+            f"--num-cpus {n_free}, and then --ray auto, leaves room; prepare and tokenise have "
+            "--num_workers, which costs less.",
+            style="yellow",
+        )
 
 
 class RayEngine:
