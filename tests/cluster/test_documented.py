@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shlex
 import shutil
 import subprocess
@@ -12,18 +11,12 @@ from pathlib import Path
 
 import pytest
 from accelerate.commands.launch import launch_command_parser
+from documented import blocks, slurm_script
 from torch.distributed.run import get_args_parser
 
 from musicgen_lora.commands.flags import parse_settings
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "scale.md"
 TRAINING = ["train", "--config", "config.yaml"]
-
-
-def scripts() -> list[str]:
-    """What stands in the page's blocks for a shell."""
-    blocks = re.findall(r"```sh\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
-    return [block.replace("\\\n", " ") for block in blocks]
 
 
 def check_torchrun(words: list[str]) -> None:
@@ -36,7 +29,9 @@ def check_torchrun(words: list[str]) -> None:
 
 def test_commands_have_the_flags_of_their_programs() -> None:
     seen = Counter[str]()
-    lines = [line for block in scripts() if "#SBATCH" not in block for line in block.splitlines()]
+    lines = [
+        line for block in blocks("sh") if "#SBATCH" not in block for line in block.splitlines()
+    ]
     for program, *words in filter(None, (shlex.split(line, comments=True) for line in lines)):
         seen[program] += 1
         if program == "musicgen-lora":
@@ -53,7 +48,6 @@ def test_commands_have_the_flags_of_their_programs() -> None:
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
 def test_the_script_for_slurm_starts_training_on_each_machine(tmp_path: Path) -> None:
-    (script,) = (block for block in scripts() if "#SBATCH" in block)
     (tmp_path / ".venv" / "bin").mkdir(parents=True)
     (tmp_path / ".venv" / "bin" / "activate").touch()
     for name, said in (("scontrol", r"printf 'gpu01\ngpu02\n'"), ("srun", 'printf "%s\\n" "$@"')):
@@ -61,7 +55,7 @@ def test_the_script_for_slurm_starts_training_on_each_machine(tmp_path: Path) ->
         (tmp_path / name).chmod(0o755)
     given = {"JOB_NODELIST": "gpu[01-02]", "NNODES": "2", "JOB_ID": "42", "CPUS_PER_TASK": "16"}
     done = subprocess.run(
-        ["bash", "-c", script.replace("cd /shared", f"cd {shlex.quote(str(tmp_path))}")],
+        ["bash", "-c", slurm_script().replace("cd /shared", f"cd {shlex.quote(str(tmp_path))}")],
         env={f"SLURM_{name}": value for name, value in given.items()}
         | {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"},
         capture_output=True,

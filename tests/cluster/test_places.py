@@ -8,6 +8,7 @@ import os
 import shutil
 import urllib.request
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,11 @@ from musicgen_lora.audio.files import write_wav
 from musicgen_lora.cli import main
 from musicgen_lora.cluster import copies, places, ray_engine
 from musicgen_lora.cluster.copies import CACHE_GB, MARKER, Copy
+from musicgen_lora.cluster.engine import Processes
 from musicgen_lora.cluster.storage import Remote
 from musicgen_lora.errors import RunError, UserError
 from musicgen_lora.evaluation.evaluate import evaluate_adapter
+from musicgen_lora.generation import generate
 from musicgen_lora.prepare import prepare as preparing
 from musicgen_lora.training.step import optimise_step
 from musicgen_lora.training.train import train_lora
@@ -128,6 +131,20 @@ def test_clips_are_played_from_url_to_url_and_kept_by_a_second_machine(
     another_machine()
     assert main(["generate", *words, *far, "--output_dir", f"{url}/out"]) == 0
     assert "Kept, as written before: 2 of 2 clips." in capfd.readouterr().out
+
+
+@pytest.mark.slow
+def test_processes_that_play_find_an_adapter_by_its_url(
+    memory: str, tmp_path: Path, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They have none of their own to read URLs by: memory is that of one process."""
+    upload(draw_adapter(tiny_model_dir, tmp_path / "adapter"), f"{memory}/adapter")
+    words = ["generate", "--base_model_path", str(tiny_model_dir), "--duration", "0.3"]
+    words += ["--prompts", "808", "trap", "--lora_model_path", f"{memory}/adapter"]
+    assert main([*words, "--output_dir", str(tmp_path / "here")]) == 0
+    monkeypatch.setattr(generate, "open_engine", lambda _: nullcontext(Processes(1)))
+    assert main([*words, "--output_dir", str(tmp_path / "there"), "--ray", "local"]) == 0
+    assert files_below(tmp_path / "there") == files_below(tmp_path / "here")
 
 
 def test_a_training_goes_on_from_its_checkpoint_on_another_machine(
