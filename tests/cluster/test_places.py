@@ -6,6 +6,7 @@ import io
 import json
 import os
 import shutil
+import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -25,6 +26,7 @@ from musicgen_lora.cluster import copies, places, ray_engine
 from musicgen_lora.cluster.copies import CACHE_GB, MARKER, Copy
 from musicgen_lora.cluster.engine import Processes
 from musicgen_lora.cluster.storage import Remote
+from musicgen_lora.config import SETTINGS, GenerateSettings
 from musicgen_lora.errors import RunError, UserError
 from musicgen_lora.evaluation.evaluate import evaluate_adapter
 from musicgen_lora.generation import generate
@@ -270,6 +272,27 @@ def test_what_breaks_off_midway_is_not_there(url: str) -> None:
     assert not far.states()
 
 
+def test_what_is_made_is_sent_while_the_rest_is(
+    memory: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(places, "SEND_EVERY_S", 0.02)
+    settings = GenerateSettings(prompts=["808"], output_dir=Path(memory))
+    far, end = Remote(memory), time.monotonic() + 60.0
+
+    @places.at_any_place("generate")
+    def breaking_off(here: GenerateSettings) -> None:
+        (here.output_dir / "first.wav").write_bytes(b"first")
+        while "first.wav" not in far.states():
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        (here.output_dir / "last.wav").write_bytes(b"last")
+        raise RunError(f"{here.output_dir / 'third.wav'}: can't be made")
+
+    with pytest.raises(RunError, match=f"^{memory}/third.wav: can't be made"):
+        breaking_off(settings)
+    assert {"first.wav", "last.wav"} < far.states().keys()
+
+
 def test_the_last_word_is_the_one_there_and_what_others_put_there_stays(
     memory: str, tmp_path: Path, capfd: Any
 ) -> None:
@@ -333,8 +356,6 @@ def held(url: str) -> Any:
 def test_places_that_can_not_be_together_are_refused(
     command: str, changes: dict[str, str], said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from musicgen_lora.config import SETTINGS
-
     monkeypatch.setenv("WORLD_SIZE", "4")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     settings = SETTINGS[command](**{name: Path(place) for name, place in changes.items()})

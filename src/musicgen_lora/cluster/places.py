@@ -99,7 +99,6 @@ def at_hand(command: str, settings: S) -> Iterator[S]:
     console = plain_console()
     console.quiet = not _is_first()
     with ExitStack() as stack:
-        stack.enter_context(_called_by_url())
         sender = stack.enter_context(_Sender(console))
         changes = {}
         for name, found in urls.items():
@@ -115,6 +114,7 @@ def at_hand(command: str, settings: S) -> Iterator[S]:
                 else here[given]
             )
         sender.begin()
+        stack.enter_context(_called_by_url())
         yield dataclasses.replace(values, **changes)
         sender.finished = True
 
