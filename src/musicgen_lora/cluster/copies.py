@@ -207,7 +207,9 @@ class Copy:
         self._moved("files fetched", lacking, lambda name: self._fetch(name, there[name]))
         self._compact()
         if lacking:
-            self._console.print(f"{self.url}: {count(len(lacking), 'file')} fetched.")
+            self._console.print(
+                f"{self.url}: {count(len(lacking), 'file')} copied to this machine."
+            )
         unsent = len(self._changed(self._here()))
         if unsent and self._is_written:
             self._console.print(

@@ -229,7 +229,7 @@ class _Sender:
             self.console.print(said, style="yellow")
             return
         if n_files:
-            self.console.print(f"{copy.url}: {count(n_files, 'file')} sent.")
+            self.console.print(f"{copy.url}: {count(n_files, 'file')} sent from this machine.")
 
     def _run(self) -> None:
         said = set[str]()
