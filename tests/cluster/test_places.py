@@ -23,10 +23,12 @@ from stores import Proxy, download, upload
 from musicgen_lora.audio.files import write_wav
 from musicgen_lora.cli import main
 from musicgen_lora.cluster import copies, places, ray_engine
-from musicgen_lora.cluster.copies import CACHE_GB, MARKER, Copy
+from musicgen_lora.cluster.copies import CACHE_GB, Copy
 from musicgen_lora.cluster.engine import Processes
+from musicgen_lora.cluster.marks import MARKER, say_unfinished
 from musicgen_lora.cluster.storage import Remote
 from musicgen_lora.config import SETTINGS, GenerateSettings
+from musicgen_lora.console import plain_console
 from musicgen_lora.errors import RunError, UserError
 from musicgen_lora.evaluation.evaluate import evaluate_adapter
 from musicgen_lora.generation import generate
@@ -273,7 +275,7 @@ def test_what_breaks_off_midway_is_not_there(url: str) -> None:
 
 
 def test_what_is_made_is_sent_while_the_rest_is(
-    memory: str, monkeypatch: pytest.MonkeyPatch
+    memory: str, monkeypatch: pytest.MonkeyPatch, capfd: Any
 ) -> None:
     monkeypatch.setattr(places, "SEND_EVERY_S", 0.02)
     settings = GenerateSettings(prompts=["808"], output_dir=Path(memory))
@@ -291,6 +293,8 @@ def test_what_is_made_is_sent_while_the_rest_is(
     with pytest.raises(RunError, match=f"^{memory}/third.wav: can't be made"):
         breaking_off(settings)
     assert {"first.wav", "last.wav"} < far.states().keys()
+    say_unfinished(far, far.states(), plain_console())
+    assert f"{memory}: the run that writes it is at work or broke off" in capfd.readouterr().out
 
 
 def test_the_last_word_is_the_one_there_and_what_others_put_there_stays(

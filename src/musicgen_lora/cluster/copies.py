@@ -28,17 +28,14 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 
 from musicgen_lora import atomic
+from musicgen_lora.cluster.marks import mark, say_unfinished
 from musicgen_lora.cluster.storage import FileState, Remote, cache_root, url_hash
 from musicgen_lora.console import progress
 from musicgen_lora.errors import UserError
-from musicgen_lora.formats.documents import read_json
 from musicgen_lora.plural import count
 from musicgen_lora.urls import Copied, copied
 
 COPIES = "copies"
-MARKER = ".musicgen-lora.json"
-"""Says there whether the command that writes has ended and all of its files are there."""
-UNFINISHED, FINISHED = "unfinished", "finished"
 NOTES_FILE, LOCK_FILE, USERS, FILES = "notes.jsonl", "lock", "users", "files"
 AT_ONCE = 8
 """Files that are moved at the same time: a store answers slowly, and many at once."""
@@ -118,15 +115,8 @@ class Copy:
             yield self.path
 
     def mark(self, status: str) -> None:
-        """Writes there how far this run is.
-
-        Raises:
-            RunError: it can't be written.
-        """
-        with tempfile.TemporaryDirectory(prefix="musicgen-lora-") as temporary:
-            path = Path(temporary) / MARKER
-            atomic.write_json(path, {"status": status})
-            self._remote.put(path, MARKER)
+        """Writes there how far this run is, see `marks.mark`."""
+        mark(self._remote, status)
 
     def send(self, *, shown: bool) -> int:
         """Sends what is new here, and removes there what this run or an earlier one had there and
@@ -229,16 +219,8 @@ class Copy:
             state = self._remote.state(self._only)
             return {} if state is None else {self._only: state}
         states = self._remote.states()
-        if MARKER in states and not self._is_written:
-            with tempfile.TemporaryDirectory(prefix="musicgen-lora-") as temporary:
-                self._remote.fetch(MARKER, Path(temporary) / MARKER)
-                found = read_json(Path(temporary) / MARKER)
-            if isinstance(found, dict) and found.get("status") == UNFINISHED:
-                self._console.print(
-                    f"{self.url}: the run that writes it is at work or broke off; files may be "
-                    "missing.",
-                    style="yellow",
-                )
+        if not self._is_written:
+            say_unfinished(self._remote, states, self._console)
         return {n: s for n, s in states.items() if _is_data(n) and self._is_ours(n)}
 
     def _here(self) -> dict[str, _STATE]:

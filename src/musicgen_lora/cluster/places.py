@@ -20,7 +20,8 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from rich.console import Console
 
-from musicgen_lora.cluster.copies import FINISHED, UNFINISHED, Copy
+from musicgen_lora.cluster.copies import Copy
+from musicgen_lora.cluster.marks import FINISHED, UNFINISHED
 from musicgen_lora.console import plain_console
 from musicgen_lora.errors import RunError, UserError
 from musicgen_lora.plural import count

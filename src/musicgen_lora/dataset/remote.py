@@ -25,6 +25,7 @@ from rich.console import Console
 from musicgen_lora.atomic import sha256_file
 from musicgen_lora.cluster.engine import Engine, open_engine
 from musicgen_lora.cluster.halving import Job, Outcome, run_halving
+from musicgen_lora.cluster.marks import say_unfinished
 from musicgen_lora.cluster.storage import Remote, cache_folder
 from musicgen_lora.config import TokeniseSettings
 from musicgen_lora.console import progress
@@ -128,6 +129,7 @@ def tokenise_remote(settings: TokeniseSettings, console: Console) -> None:
     clips = load_dataset(folder, settings.metadata_file, look_at_files=False)
     model = MusicGen.load(settings.model_path)
     states = remote.states()
+    say_unfinished(remote, states, console)
     _check_files_are_there(clips, states, url)
     known = _known_hashes(remote, folder, states)
     held = _held_ids(remote, folder, model.codec.fingerprint, states)
