@@ -20,6 +20,7 @@ from evaluated import settings_for
 from rich.console import Console
 from stores import Proxy, download, upload
 
+from musicgen_lora.atomic import manifest_faults
 from musicgen_lora.audio.files import write_wav
 from musicgen_lora.cli import main
 from musicgen_lora.cluster import copies, places, ray_engine
@@ -27,10 +28,11 @@ from musicgen_lora.cluster.copies import CACHE_GB, Copy
 from musicgen_lora.cluster.engine import Processes
 from musicgen_lora.cluster.marks import MARKER, say_unfinished
 from musicgen_lora.cluster.storage import Remote
-from musicgen_lora.config import SETTINGS, GenerateSettings
+from musicgen_lora.config import SETTINGS, GenerateSettings, MergeSettings
 from musicgen_lora.console import plain_console
 from musicgen_lora.errors import RunError, UserError
 from musicgen_lora.evaluation.evaluate import evaluate_adapter
+from musicgen_lora.export.merge import merge_adapters
 from musicgen_lora.generation import generate
 from musicgen_lora.prepare import prepare as preparing
 from musicgen_lora.training.step import optimise_step
@@ -474,3 +476,22 @@ def test_a_server_that_goes_midway_costs_only_the_upload(
     found = download("s3://studio/midway", tmp_path / "got")
     assert len(json.loads(found["metadata.json"])) == 4
     shutil.rmtree(tmp_path / "cache")
+
+
+def test_a_merged_model_goes_there_once(memory: str, tmp_path: Path, tiny_model_dir: Path) -> None:
+    upload(draw_adapter(tiny_model_dir, tmp_path / "adapter"), f"{memory}/adapter")
+    settings = MergeSettings(
+        model_path=str(tiny_model_dir),
+        lora_model_path=[Path(f"{memory}/adapter")],
+        output_dir=Path(f"{memory}/merged"),
+    )
+    merge_adapters(settings)
+    found = download(f"{memory}/merged", tmp_path / "got")
+    whole = found.pop(MARKER)
+    assert json.loads(whole) == {"status": "finished"}
+    assert not manifest_faults(tmp_path / "got")
+    assert copies.COPIES not in found["README.md"].decode()
+    with pytest.raises(UserError, match=f"^{memory}/merged: is not empty"):
+        merge_adapters(settings)
+    # A run that is refused leaves it as it was.
+    assert download(f"{memory}/merged", tmp_path / "again").pop(MARKER) == whole

@@ -28,7 +28,7 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 
 from musicgen_lora import atomic
-from musicgen_lora.cluster.marks import mark, say_unfinished
+from musicgen_lora.cluster.marks import FINISHED, UNFINISHED, mark, say_unfinished, status_of
 from musicgen_lora.cluster.storage import FileState, Remote, cache_root, url_hash
 from musicgen_lora.console import progress
 from musicgen_lora.errors import UserError
@@ -83,6 +83,8 @@ class Copy:
         self._root = self.path.parent if is_file else self.path
         self._without = set(without)
         self._notes: dict[str, tuple[_STATE, _STATE]] = {}
+        self._status: str | None = None
+        self._has_sent = False
         self._moving, self._noting = threading.Lock(), threading.Lock()
 
     @contextmanager
@@ -114,9 +116,25 @@ class Copy:
             stack.enter_context(copied(Copied(self.url, str(self.path), proof)))
             yield self.path
 
-    def mark(self, status: str) -> None:
-        """Writes there how far this run is, see `marks.mark`."""
-        mark(self._remote, status)
+    def begin(self) -> None:
+        """Writes there that a run is at work.
+
+        Raises:
+            RunError: it can't be written.
+        """
+        self._status = status_of(self._remote)
+        mark(self._remote, UNFINISHED)
+
+    def end(self, *, finished: bool) -> None:
+        """Writes there how far the run came; one that has sent nothing leaves what was said.
+
+        Raises:
+            RunError: it can't be written.
+        """
+        if finished:
+            mark(self._remote, FINISHED)
+        elif not self._has_sent:
+            mark(self._remote, self._status)
 
     def send(self, *, shown: bool) -> int:
         """Sends what is new here, and removes there what this run or an earlier one had there and
@@ -160,12 +178,14 @@ class Copy:
         except FileNotFoundError:
             # Gone since: a checkpoint that a newer one has replaced.
             return
+        self._has_sent = True
         self._remote.put(path, name)
         there = self._remote.state(name)
         if there is not None:
             self._note(name, state, there)
 
     def _remove(self, name: str) -> None:
+        self._has_sent = True
         there = self._remote.state(name)
         # Somebody else's by now stays.
         if there is not None and (there.size_bytes, there.mtime_ns) == self._notes[name][1]:

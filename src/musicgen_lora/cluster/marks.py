@@ -18,16 +18,33 @@ MARKER = ".musicgen-lora.json"
 UNFINISHED, FINISHED = "unfinished", "finished"
 
 
-def mark(remote: Remote, status: str) -> None:
-    """Writes there how far a run is.
+def mark(remote: Remote, status: str | None) -> None:
+    """Writes there how far a run is; None takes back what was written.
 
     Raises:
         RunError: it can't be written.
     """
+    if status is None:
+        remote.delete(MARKER)
+        return
     with tempfile.TemporaryDirectory(prefix="musicgen-lora-") as temporary:
         path = Path(temporary) / MARKER
         atomic.write_json(path, {"status": status})
         remote.put(path, MARKER)
+
+
+def status_of(remote: Remote) -> str | None:
+    """How far the last run was; None where none has said so.
+
+    Raises:
+        UserError: it can't be read.
+    """
+    if remote.state(MARKER) is None:
+        return None
+    with tempfile.TemporaryDirectory(prefix="musicgen-lora-") as temporary:
+        remote.fetch(MARKER, Path(temporary) / MARKER)
+        found = read_json(Path(temporary) / MARKER)
+    return FINISHED if found.get("status") == FINISHED else UNFINISHED
 
 
 def say_unfinished(remote: Remote, states: Collection[str], console: Console) -> None:
@@ -36,12 +53,7 @@ def say_unfinished(remote: Remote, states: Collection[str], console: Console) ->
     Args:
         states: names of what is there.
     """
-    if MARKER not in states:
-        return
-    with tempfile.TemporaryDirectory(prefix="musicgen-lora-") as temporary:
-        remote.fetch(MARKER, Path(temporary) / MARKER)
-        found = read_json(Path(temporary) / MARKER)
-    if found.get("status") == UNFINISHED:
+    if MARKER in states and status_of(remote) == UNFINISHED:
         console.print(
             f"{remote.url}: the run that writes it is at work or broke off; files may be missing.",
             style="yellow",

@@ -21,7 +21,6 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from rich.console import Console
 
 from musicgen_lora.cluster.copies import Copy
-from musicgen_lora.cluster.marks import FINISHED, UNFINISHED
 from musicgen_lora.console import plain_console
 from musicgen_lora.errors import RunError, UserError
 from musicgen_lora.plural import count
@@ -207,7 +206,7 @@ class _Sender:
         is seen before hours of work."""
         if is_output:
             try:
-                copy.mark(UNFINISHED)
+                copy.begin()
             except RunError as error:
                 raise UserError(str(error)) from error
             self._copies.append(copy)
@@ -220,8 +219,8 @@ class _Sender:
     def _send_last(self, copy: Copy, is_output: bool) -> None:
         try:
             n_files = copy.send(shown=True)
-            if is_output and self.finished:
-                copy.mark(FINISHED)
+            if is_output:
+                copy.end(finished=self.finished)
         except (UserError, OSError) as error:
             said = f"{error} What was made stays on this machine, and the same command sends it."
             if is_output and self.finished:
