@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 import pytest
-from kills import Killed, contents, kill_at
+from harm.kills import Killed, contents, kill_at
 
 from musicgen_lora import atomic
 from musicgen_lora.errors import RunError

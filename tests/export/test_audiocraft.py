@@ -17,7 +17,7 @@ import torch
 import yaml
 from adapters import EVERYWHERE, draw_adapter
 from audiocraft_reference import expected_shapes, logits, read_plainly
-from pickles import put_pickle
+from harm.pickles import put_pickle
 from safetensors.torch import load_file, save_file
 from tiny import make_tiny_musicgen
 

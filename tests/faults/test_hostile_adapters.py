@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from adapters import add_lora
-from hostile import change
+from harm.hostile import change
 from peft import LoraConfig
 from peft.tuners.tuners_utils import check_target_module_exists
 from safetensors.torch import load_file, save_file

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import soundfile
 from datasets import RATE, beat, make_dataset, read_metadata, write_metadata
-from hostile import broken, examples, taken_or_refused, torn
+from harm.hostile import broken, examples, taken_or_refused, torn
 from hypothesis import given
 from hypothesis import strategies as st
 

@@ -18,9 +18,9 @@ import pytest
 import torch
 from adapters import add_lora
 from datasets import RATE, make_dataset, sine
-from hostile import change
+from harm.hostile import change
+from prepared.written_facts import read_captions
 from safetensors.torch import load_file, save_file
-from written_facts import read_captions
 
 from musicgen_lora import atomic
 from musicgen_lora.audio.files import probe, write_wav

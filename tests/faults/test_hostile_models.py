@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from adapters import add_lora
-from hostile import broken, examples, taken_or_refused
+from harm.hostile import broken, examples, taken_or_refused
 from hypothesis import given
 from tiny import make_tiny_musicgen
 

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from adapters import add_lora
 from datasets import make_dataset, tiny_settings
-from pickles import put_pickle
+from harm.pickles import put_pickle
 from tiny import make_tiny_musicgen
 from trainer import interrupt_after
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from datasets import KIT, RATE, beat, sine
-from messy_pack import ONE_SHOTS
+from prepared.messy_pack import ONE_SHOTS
 
 from musicgen_lora.audio.files import find_audio, read_audio
 from musicgen_lora.beats.beats808 import make_beat, render_beat

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from datasets import beat
-from preparing import prepared, put
+from prepared.preparing import prepared, put
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 import soundfile
 from chinese import english_in, english_in_page, in_chinese  # noqa: F401
 from datasets import RATE, read_metadata
-from messy_pack import (
+from prepared.messy_pack import (
     HITS,
     MIX,
     MP3_COPY,

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 from datasets import KIT, RATE, beat, read_metadata, sine, write_metadata
-from preparing import read_report
+from prepared.preparing import read_report
 
 from musicgen_lora.audio.files import probe, read_audio
 from musicgen_lora.config import PrepareSettings

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from datasets import RATE, beat, read_metadata, write_metadata
-from preparing import Entries, changes, edit, noise, prepared, put, told, trained_on
+from prepared.preparing import Entries, changes, edit, noise, prepared, put, told, trained_on
 
 from musicgen_lora.audio.files import probe, read_audio
 from musicgen_lora.audio.loudness import integrated_loudness

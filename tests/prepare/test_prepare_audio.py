@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import soundfile
 from datasets import RATE, beat, read_metadata, sine
-from odd_audio import UNKNOWN, sound, without_info_frame, write_mp3
-from preparing import read_report
+from harm.odd_audio import UNKNOWN, sound, without_info_frame, write_mp3
+from prepared.preparing import read_report
 
 from musicgen_lora.audio.files import read_audio
 from musicgen_lora.config import PrepareSettings

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 from datasets import RATE, read_metadata, write_metadata
-from preparing import read_report
+from prepared.preparing import read_report
 
 from musicgen_lora.audio.files import read_audio
 from musicgen_lora.audio.loudness import integrated_loudness, true_peak_db

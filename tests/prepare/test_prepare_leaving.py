@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from datasets import beat, read_metadata, write_metadata
-from preparing import changes, edit, noise, prepared, put, told, trained_on
+from prepared.preparing import changes, edit, noise, prepared, put, told, trained_on
 
 from musicgen_lora.dataset.metadata import load_dataset
 from musicgen_lora.errors import UserError

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from datasets import write_metadata
-from kills import contents
+from harm.kills import contents
 
 pytest.importorskip("gradio", reason="the page's library is not installed (make ui)")
 

@@ -3,10 +3,10 @@
 Below `SPLIT_HZ` the Signalsmith stretcher keeps the bass whole. It and every phase vocoder smear
 attacks, so what is above is cut before each onset, and the slices are moved, as drum samplers do.
 On eight 808 beats at 1.02 and 0.97 times their tempo, against the same beats played at that tempo
-(`benchmarks/stretch.py`), the level just before a hit rose by 0.6 dB at most here, by 5 to 20 dB
-with Signalsmith or Bungee alone and 40 dB with librosa's phase vocoder; hits' steepest rise changed
-by +0.8 to +1.8 dB here, by -3 to -7, -5 and -11 dB there. Slices alone put a held bass of 50 Hz at
--7 dB beside its pitch, this at -40 dB. Rubber Band is under the GPL.
+(`benchmarks/audio/stretch.py`), the level just before a hit rose by 0.6 dB at most here, by 5 to
+20 dB with Signalsmith or Bungee alone and 40 dB with librosa's phase vocoder; hits' steepest rise
+changed by +0.8 to +1.8 dB here, by -3 to -7, -5 and -11 dB there. Slices alone put a held bass of
+50 Hz at -7 dB beside its pitch, this at -40 dB. Rubber Band is under the GPL.
 """
 
 from __future__ import annotations

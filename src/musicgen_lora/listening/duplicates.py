@@ -49,7 +49,7 @@ CHANGE_DB = 2.0
 THRESHOLD = 0.7
 """Similarity from which two clips are near duplicates. Copies by gain, MP3, resampling and shifts
 lie above 0.79; other beats of one kit, style and tempo below 0.52
-(benchmarks/duplicates_accuracy.py)."""
+(benchmarks/listening/duplicates_accuracy.py)."""
 VARIANT_THRESHOLD = 0.5
 """What lies between is the same beat in another version: without its hats, driven hard, with
 another bass line. A producer keeps both, a split must not part them."""

@@ -26,7 +26,7 @@ ONSET_FRAMES = 10
 RISE_DB = 10.0
 """A band that rises by more after the hit plays another. Of 116 shipped hits 112 don't; of 360
 loops in dry and wet rooms all do, of 1,599 single tracks of theirs all but 12, such as a hit with
-its ghost, with the bounds below (`benchmarks/one_shots.py`)."""
+its ghost, with the bounds below (`benchmarks/listening/one_shots.py`)."""
 HELD_DB = 2.0
 """On half the way to its end, `HEARD_DB` below its height, a hit has faded by more."""
 DECAY_DB = 9.0

@@ -36,7 +36,8 @@ SUMMARY_THRESHOLD = 0.65
 THRESHOLD = VARIANT_THRESHOLD
 """Similarity of two pieces from which they are the same audio. Different beats of one kit stay
 below 0.3 at any shift. Of 40 beats that a mix plays as loud as its others all are found, of those
-6, 9 and 12 dB below 39, 29 and 15, of bars that go round 27 (`benchmarks/shared_audio.py`)."""
+6, 9 and 12 dB below 39, 29 and 15, of bars that go round 27
+(`benchmarks/listening/shared_audio.py`)."""
 LOOP_THRESHOLD = THRESHOLD + 0.2
 """The same where one of them is a loop that was repeated, which tells less."""
 COARSE_THRESHOLD = 0.3

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from analyses import analysis
 from datasets import RATE, beat
+from prepared.analyses import analysis
 
 from musicgen_lora.listening.duplicates import audio_fingerprint
 from musicgen_lora.prepare.clips.cleaning import Copy, near_duplicates, unusable_reason

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from analyses import analysis
 from datasets import RATE
+from prepared.analyses import analysis
 
 from musicgen_lora.beats.beats808 import make_beat, render_beat
 from musicgen_lora.listening.duplicates import FINGERPRINT_HOP_S, audio_fingerprint

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import soundfile as sf
-from written_facts import read_captions
+from prepared.written_facts import read_captions
 
 from musicgen_lora.dataset.caption_words import normalise_bpm
 from musicgen_lora.errors import UserError

@@ -86,8 +86,8 @@ PROFILES = np.array(
 MINOR_ODDS = 0.03
 """Log odds for a key by the share of each of its degrees, `[mode, block, degree]` with the blocks
 bass notes, bass line, tones and the roots of the three; of minor against major when nothing is
-heard. Fitted by `benchmarks/analysis_accuracy.py --fit key` on seeds that its report doesn't
-use."""
+heard. Fitted by `benchmarks/listening/analysis_accuracy.py --fit key` on seeds that its report
+doesn't use."""
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ LOOP_BARS = np.array([1.0, 2.0, 4.0, 8.0])
 AGREED = 4.0
 """Deviations from which onsets agree with a tempo. Of 150 loops cut from 808 beats 148 reach it, of
 300 excerpts of such beats three, with a tempo that was theirs, of 150 noises, drones and scattered
-hits none (`benchmarks/loop_tempo.py`)."""
+hits none (`benchmarks/listening/loop_tempo.py`)."""
 DOUBTED, SURE = 2.5, 4.5
 """The evidence grows from 0 to 1 between these."""
 EXACT_BPM, EXACT_WORTH = 0.02, 1.0

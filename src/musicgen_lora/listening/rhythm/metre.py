@@ -72,8 +72,8 @@ WEIGHTS = {
     "hats repeat with the bar": 1.53,
 }
 """Log odds a unit of each feature of `_bar_features`, in its order. Fitted by
-`benchmarks/analysis_accuracy.py --fit` on clips that no report uses: 808 beats of seeds 1000 to
-1299 and training clips of the pretraining corpus, in 15 other styles."""
+`benchmarks/listening/analysis_accuracy.py --fit` on clips that no report uses: 808 beats of seeds
+1000 to 1299 and training clips of the pretraining corpus, in 15 other styles."""
 
 
 @dataclass(frozen=True)

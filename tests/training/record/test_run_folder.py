@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from kills import Killed, contents, kill_at
+from harm.kills import Killed, contents, kill_at
 
 from musicgen_lora import atomic
 from musicgen_lora.runtime import locks

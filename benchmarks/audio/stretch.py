@@ -1,6 +1,6 @@
 """What stretching does to 808 beats: attacks, level, and the pitch of a held bass.
 
-    python benchmarks/stretch.py       # bungee-python and librosa are compared where installed
+    python benchmarks/audio/stretch.py    # bungee-python and librosa are compared where installed
 
 Each beat is stretched to another tempo and compared with the same beat played at that tempo, whose
 hits are as sharp as they were recorded. Rise is the steepest within 0.25 ms above 1 kHz at each

@@ -1,7 +1,7 @@
 """Whether loops get the tempo of their length, and nothing else does.
 
-    python benchmarks/loop_tempo.py                      # 808 beats, three minutes
-    python benchmarks/loop_tempo.py --folder my_loops    # what each file of a folder gets, too
+    python benchmarks/listening/loop_tempo.py                  # 808 beats, three minutes
+    python benchmarks/listening/loop_tempo.py --folder my_loops  # and what each file gets
 
 Loops are 1, 2, 4 or 8 bars cut out of 808 beats that nothing was fitted on; excerpts are stretches
 of the same beats, of any length and of whole seconds; the rest are noises, scattered hits and

@@ -12,7 +12,7 @@ from datasets import KIT, RATE
 
 from musicgen_lora.beats.beats808 import make_beat, render_beat
 
-ONE_SHOTS = Path(__file__).resolve().parents[2] / "pretraining" / "assets" / "oneshots_cc0"
+ONE_SHOTS = Path(__file__).resolve().parents[3] / "pretraining" / "assets" / "oneshots_cc0"
 SINGLES = ("鼓组/暗黑 one.wav", "鼓组/z two (master).wav", "loops/three.wav")
 MIX = "live/my mix.wav"
 MP3_COPY = "loops/beat final FINAL(2).mp3"

@@ -1,8 +1,8 @@
 """Tempo, key and bar cuts against the truth, ours and our peers', in one run.
 
-    python benchmarks/analysis_accuracy.py                # 150 clips, 30 tracks, some minutes
-    python benchmarks/analysis_accuracy.py --corpus pretraining/work/corpus
-    python benchmarks/analysis_accuracy.py --fit key --corpus pretraining/work/corpus
+    python benchmarks/listening/analysis_accuracy.py          # 150 clips, 30 tracks, some minutes
+    python benchmarks/listening/analysis_accuracy.py --corpus pretraining/work/corpus
+    python benchmarks/listening/analysis_accuracy.py --fit key --corpus pretraining/work/corpus
 
 Clips are 808 beats, rendered afresh from seeds that nothing was fitted on, and cut to start
 anywhere in the first two bars. With `--corpus`, held-out clips of the pretraining corpus follow:

@@ -1,7 +1,7 @@
 """What `prepare --limit` does to 808 beats: loudness that is reached, how much is limited how long,
 and what it leaves of a bass.
 
-    python benchmarks/limiter.py --n_beats 8 --target_lufs -10
+    python benchmarks/audio/limiter.py --n_beats 8 --target_lufs -10
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """How well single hits are told from short loops.
 
-    python benchmarks/one_shots.py
+    python benchmarks/listening/one_shots.py
 
 Hits are the recordings that ship, those that begin with more than one onset apart, as they are and
 lengthened by silence; loops are one and two bars of 808 beats, whole and one track alone, dry and
@@ -20,7 +20,7 @@ from musicgen_lora.audio.files import find_audio, read_audio
 from musicgen_lora.beats.beats808 import make_beat, render_beat
 from musicgen_lora.listening.one_shots import is_one_shot
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = (
     ROOT / "src" / "musicgen_lora" / "assets" / "kit808",
     ROOT / "pretraining" / "assets" / "oneshots_cc0",

@@ -1,6 +1,6 @@
 """How surely a beat is found in a mix that plays it, and what the search costs.
 
-    python benchmarks/shared_audio.py
+    python benchmarks/listening/shared_audio.py
 
 Composes beats for the 808 kit and compares each pair of them, which share nothing; then each with
 mixes that play it between two others: whole, a stretch of it, through an MP3, quieter than its

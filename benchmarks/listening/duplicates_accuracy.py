@@ -1,6 +1,6 @@
 """How well copies are told from other beats of the same kit, and what the search costs.
 
-    python benchmarks/duplicates_accuracy.py
+    python benchmarks/listening/duplicates_accuracy.py
 
 Composes different beats for the 808 kit, makes copies of some (gain, MP3, resampling, shifts,
 all of these at once, the loop twice), and searches the whole pool. Every copy should come back in
