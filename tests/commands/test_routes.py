@@ -91,14 +91,6 @@ def test_each_step_of_a_route_is_known_to_the_one_before_or_to_the_command() -> 
             known += path.read_text(encoding="utf-8")
 
 
-def test_every_file_that_is_named_is_there() -> None:
-    text = ARCHITECTURE.read_text(encoding="utf-8")
-    named = re.findall(r"`((?:[\w-]+/)*[\w-]+\.(?:py|js|toml|po))`", text)
-    assert len(named) > 50
-    for name in named:
-        assert (ROOT / name).is_file() or (SOURCE / name).is_file(), name
-
-
 def test_the_overview_lists_all_folders_and_the_files_beside_them() -> None:
     folders, files = folders_and_files()
     packages = {
