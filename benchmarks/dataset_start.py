@@ -42,7 +42,7 @@ from musicgen_lora.dataset.encoding import CLIPS_PER_SHARD, write_shard
 from musicgen_lora.dataset.metadata import load_dataset, write_entries
 from musicgen_lora.model.musicgen import MusicGen
 from musicgen_lora.training.data import open_data
-from musicgen_lora.training.record.facts import data_facts, run_identity
+from musicgen_lora.training.record.identity import data_facts, run_identity
 from musicgen_lora.training.record.run_folder import METRICS_FILE
 from musicgen_lora.training.step_batches import step_batches
 

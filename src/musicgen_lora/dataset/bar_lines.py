@@ -10,6 +10,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from musicgen_lora.dataset.caption_words import stated_bpm
+from musicgen_lora.formats.kinds import is_number
 from musicgen_lora.model.text.wording import english_of
 
 if TYPE_CHECKING:
@@ -57,5 +58,4 @@ def nearest_bar_line(start: int, spare: int, lines: Lines) -> int:
 
 
 def _number(value: Any) -> float:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if is_number else math.nan
+    return float(value) if is_number(value) else math.nan

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 
 from musicgen_lora.errors import UserError
+from musicgen_lora.formats.kinds import is_number
 from musicgen_lora.listening.pitch.key_names import NameKey, find_key, key_distance
 
 BPM_WORDS = ("{bpm} bpm", "{bpm} BPM", "at {bpm} bpm", "tempo {bpm} bpm")
@@ -21,7 +22,7 @@ def normalise_bpm(value: object) -> float | None:
     if isinstance(value, str):
         match = re.fullmatch(r"\s*(\d{1,3}(?:[.,]\d{1,6})?)\s*(?:bpm)?\s*", value, re.IGNORECASE)
         value = float(match[1].replace(",", ".")) if match else None
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if not is_number(value):
         return None
     return float(value) if BPM_RANGE[0] <= value <= BPM_RANGE[1] else None
 

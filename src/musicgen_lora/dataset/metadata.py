@@ -24,6 +24,7 @@ from musicgen_lora.dataset import cache as kept_tables
 from musicgen_lora.dataset.cache import STATE, compute, states_of_files
 from musicgen_lora.dataset.splits import normalise_split
 from musicgen_lora.errors import UserError
+from musicgen_lora.formats import kinds
 from musicgen_lora.formats.documents import parse_json, read_bytes
 from musicgen_lora.formats.kinds import check_kind, either, fields, many, named, or_null, real, text
 from musicgen_lora.given import check_metadata_file
@@ -318,18 +319,14 @@ def _row(entry: dict[str, Any], where: str) -> tuple[Any, ...]:
         raise UserError(f'{where} ({audio}) lacks "text", its caption.')
     split = normalise_split(entry.get("split"), f"{where} ({audio})")
     start_s, duration_s = entry.get("start_s") or 0.0, entry.get("duration_s")
-    if not _is_number(start_s) or not 0 <= start_s <= MAX_S:
+    if not kinds.is_number(start_s) or not 0 <= start_s <= MAX_S:
         raise UserError(f'{where} ({audio}): "start_s" must be a number of seconds.')
-    if duration_s is not None and (not _is_number(duration_s) or not 0 < duration_s <= MAX_S):
+    if duration_s is not None and (not kinds.is_number(duration_s) or not 0 < duration_s <= MAX_S):
         raise UserError(f'{where} ({audio}): "duration_s" must be a number of seconds above 0.')
     # Without a start, the duration only tells how long the file is.
     duration_s = float(duration_s) if duration_s is not None and "start_s" in entry else None
     whole = json.dumps(entry, sort_keys=True, ensure_ascii=False)
     return audio, texts, str(entry.get("source") or audio), split, float(start_s), duration_s, whole
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def split_clips(

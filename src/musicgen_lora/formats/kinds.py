@@ -9,7 +9,7 @@ from __future__ import annotations
 import reprlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from musicgen_lora.errors import UserError
 
@@ -32,6 +32,11 @@ def check_kind(value: Any, kind: Kind, where: str | Path) -> None:
         kind(value)
     except Wrong as error:
         raise UserError(f"{where}: {error}.") from error
+
+
+def is_number(value: object) -> TypeGuard[int | float]:
+    """True and false are none, though Python counts them among the integers."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def integer(low: float, high: float) -> Kind:

@@ -46,7 +46,7 @@ from musicgen_lora.training.optimizers import make_optimizers
 from musicgen_lora.training.previews import PREVIEW_S, with_previews
 from musicgen_lora.training.record import run_folder
 from musicgen_lora.training.record.curves import draw_curves
-from musicgen_lora.training.record.facts import data_facts, plain_settings, run_identity
+from musicgen_lora.training.record.identity import data_facts, plain_settings, run_identity
 from musicgen_lora.training.record.log import RunLog, open_log
 from musicgen_lora.training.record.run import FAILED, FINISHED, RUNNING, Run
 from musicgen_lora.training.record.verdict import verdict

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
+from musicgen_lora.formats.kinds import is_number
 from musicgen_lora.webui.words import Words
 
 MAX_POINTS = 300
@@ -96,9 +97,7 @@ def _loss(row: dict[str, Any], codebook: int | None) -> float | None:
     if codebook is not None:
         each = row.get("codebooks")
         value = each[codebook] if isinstance(each, list) and codebook < len(each) else None
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
-    return None
+    return float(value) if is_number(value) else None
 
 
 def _n_codebooks(rows: Sequence[dict[str, Any]]) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 
 from musicgen_lora.dataset.metadata import read_entries, write_entries
 from musicgen_lora.errors import UserError
+from musicgen_lora.formats.kinds import is_number
 from musicgen_lora.runtime.locks import locked
 from musicgen_lora.webui.workspace import METADATA, clip_name
 
@@ -22,7 +23,7 @@ Row = tuple[str, str, str, str]
 def row_of(entry: Entry) -> Row:
     """An entry as the table shows it."""
     bpm = entry.get("bpm")
-    tempo = f"{bpm:g}" if isinstance(bpm, (int, float)) and not isinstance(bpm, bool) else ""
+    tempo = f"{bpm:g}" if is_number(bpm) else ""
     caption = str(entry.get("text") or (entry.get("texts") or [""])[0])
     return (clip_name(entry), caption, tempo, str(entry.get("key") or ""))
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import gradio as gr
 
+from musicgen_lora.formats.kinds import is_number
 from musicgen_lora.webui.forms import Setting
 from musicgen_lora.webui.page import QUIET, Page
 
@@ -113,8 +114,8 @@ def fits(field: Any, value: Any) -> bool:
     return value is not None and check is not None and check(field, value)
 
 
-def _is_number(field: Any, value: Any) -> bool:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+def _is_within(field: Any, value: Any) -> bool:
+    if not is_number(value):
         return False
     low, high = field.minimum, field.maximum
     return (low is None or value >= low) and (high is None or value <= high)
@@ -127,8 +128,8 @@ def _is_choice(field: Any, value: Any) -> bool:
 _CHECKS: dict[type, Callable[[Any, Any], bool]] = {
     gr.Textbox: lambda _, value: isinstance(value, str) and len(value) <= MAX_TEXT,
     gr.Checkbox: lambda _, value: isinstance(value, bool),
-    gr.Slider: _is_number,
-    gr.Number: _is_number,
+    gr.Slider: _is_within,
+    gr.Number: _is_within,
     gr.Radio: _is_choice,
     gr.Dropdown: _is_choice,
 }

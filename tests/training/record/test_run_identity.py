@@ -11,8 +11,8 @@ from musicgen_lora.config import TrainSettings
 from musicgen_lora.dataset.metadata import Clip, Clips, is_held_out, split_rows
 from musicgen_lora.evaluation.held_out import _trained
 from musicgen_lora.model.lora.facts import AdapterFacts
-from musicgen_lora.training.record import facts
-from musicgen_lora.training.record.facts import data_facts, run_identity
+from musicgen_lora.training.record import identity as record
+from musicgen_lora.training.record.identity import data_facts, run_identity
 
 BASE = [
     Clip("a.wav", Path("/data"), ("808", "trap"), "pack"),
@@ -56,8 +56,8 @@ def test_what_changes_no_result_does_not_count() -> None:
 
 
 def test_the_order_of_settings_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    before, plain = identity(BASE), facts.plain_settings
-    monkeypatch.setattr(facts, "plain_settings", lambda s: dict(reversed(plain(s).items())))
+    before, plain = identity(BASE), record.plain_settings
+    monkeypatch.setattr(record, "plain_settings", lambda s: dict(reversed(plain(s).items())))
     assert identity(BASE) == before
 
 
@@ -98,7 +98,7 @@ def test_what_an_adapter_carries_does_not_grow_with_the_dataset(
     ids = [str(number) for number in range(200)]
     settings = TrainSettings(seed=3)
     train, held_out = split_rows(clips, 0.2, settings.seed)
-    monkeypatch.setattr(facts, "MAX_NAMED", 7)
+    monkeypatch.setattr(record, "MAX_NAMED", 7)
     known = data_facts(settings, clips, ids, train, held_out)
     assert known["n_validation"] == len(held_out) == 40
     named = {entry["audio"] for entry in known["validation"]}

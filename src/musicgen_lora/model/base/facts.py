@@ -17,6 +17,7 @@ from typing import Any
 from transformers import PreTrainedConfig
 
 from musicgen_lora.errors import UserError
+from musicgen_lora.formats.kinds import is_number
 
 FIELD = "musicgen_lora"
 """The field of config.json that holds them."""
@@ -60,8 +61,7 @@ def read_base_facts(config: PreTrainedConfig, name: str) -> BaseFacts:
         if fact not in stated:
             continue
         value = stated[fact]
-        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        if not is_number or not least <= value <= most:
+        if not is_number(value) or not least <= value <= most:
             raise UserError(f"{where}: {fact} must be a number, {least:g} to {most:g}.")
         found[fact] = float(value)
     return BaseFacts(**found)

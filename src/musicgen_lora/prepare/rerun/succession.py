@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from musicgen_lora.formats.kinds import is_number
 from musicgen_lora.prepare.words.captions import MADE_FIELD, is_edited, mark_made, merge_edits
 
 SKIP_FIELD = "skip"
@@ -38,9 +39,7 @@ def span_of(entry: Mapping[str, Any]) -> Span:
 
 
 def _number(value: object, default: float) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        return default
-    return float(value)
+    return float(value) if is_number(value) else default
 
 
 def common_s(one: Span, other: Span) -> float:

@@ -10,6 +10,7 @@ from typing import Any
 import gradio as gr
 
 from musicgen_lora.errors import UserError
+from musicgen_lora.formats.kinds import is_number
 from musicgen_lora.webui.forms import Setting, changed, form_of, written
 from musicgen_lora.webui.kept import Kept, wanted
 from musicgen_lora.webui.page import PRIVATE, Page, chosen, side_by_side
@@ -341,5 +342,4 @@ def _asked_s(facts: dict[str, Any]) -> float | None:
 
 def second_of(sent: Any) -> float | None:
     """Where a player stands, as a browser says it; None for its beginning or end, or nonsense."""
-    is_number = isinstance(sent, (int, float)) and not isinstance(sent, bool)
-    return round(float(sent), 2) if is_number and 0.0 < sent < 3600.0 else None
+    return round(float(sent), 2) if is_number(sent) and 0.0 < sent < 3600.0 else None

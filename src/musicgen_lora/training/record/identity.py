@@ -51,14 +51,14 @@ def run_identity(settings: TrainSettings, base: str, clips: Clips, ids: Sequence
     texts = clips.column("texts")
     columns = (pa.array(ids), texts.flatten(), clips.column("source"), clips.column("split"))
     data = [
-        *map(_fingerprint, columns),
+        *map(_column_hash, columns),
         hashlib.sha256(texts.value_lengths().to_numpy().astype("<i8")).hexdigest(),
     ]
     content = json.dumps([DRAWS_VERSION, plain, base, data], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
-def _fingerprint(column: Any) -> str:
+def _column_hash(column: Any) -> str:
     """SHA-256 of a column of strings, by their lengths (-1 where there is none) and their bytes: as
     JSON a hundred thousand take a tenth of a second."""
     lengths = compute.binary_length(column).fill_null(-1).to_numpy().astype("<i8")
@@ -109,7 +109,7 @@ def data_facts(
     return {
         "data_dir": str(settings.data_dir.resolve()),
         "metadata_file": settings.metadata_file,
-        "fingerprint": _fingerprint(clips.column("entry"))[:16],
+        "fingerprint": _column_hash(clips.column("entry"))[:16],
         "n_train": len(train),
         "n_validation": n_validation,
         "validation": validation,
