@@ -41,7 +41,7 @@ NOT_MESSAGES = {
     "audio/fold.py": None,
     "prepare/clips/cut.py": None,
     "export": r"- (Base|Adapter).*|from .*|import os|play = .*|sound = .*|    .*|\{0\}# .*|#+ .*"
-    r"|os\.chdir.*|T5Cond.*|model = .*|\nTunes.*|All settings.*|Settings and.*|Exported by.*",
+    r"|os\.chdir.*|T5Cond.*|model = .*|\nMelodies.*|All settings.*|Settings and.*|Exported by.*",
     # Raised at a caller's mistake, never at a user's; names of features and of tags.
     "generation/recordings/continuation.py": None,
     "model/lora/mixture.py": r".*holds a mixture already.*",

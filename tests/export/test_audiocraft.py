@@ -313,7 +313,9 @@ def test_tensors_that_share_their_values_take_no_memory(copied: Path, tmp_path: 
 
 def test_what_audiocraft_does_not_have_is_refused(tmp_path: Path, tiny_melody_dir: Path) -> None:
     settings = ExportSettings(model_path=str(tiny_melody_dir), output_dir=tmp_path / "out")
-    with pytest.raises(UserError, match="chroma_length = 11: audiocraft reads tunes of more than"):
+    with pytest.raises(
+        UserError, match="chroma_length = 11: audiocraft reads melodies of more than"
+    ):
         export_model(settings)
     assert not list(tmp_path.iterdir())
 

@@ -181,7 +181,7 @@ def test_what_is_asked_wrongly_is_one_line_and_changes_nothing(
         (lambda: model.generate(" "), "--prompts has an empty one"),
         (lambda: model.generate("x", temprature=1), "temprature: no such setting; there are"),
         (lambda: model.generate("x", output_dir="y"), "output_dir: no such setting"),
-        (lambda: model.generate("x", melody=tmp_path / "tune.wav"), "takes no tune"),
+        (lambda: model.generate("x", melody=tmp_path / "tune.wav"), "takes no melody"),
         (lambda: model.loop("x", bpm=140, bars=4, key="H"), 'no such key; give one such as "C#'),
         (lambda: model.loop("x", bpm=20, bars=4), r"are 48.0 s, and a loop has 30 s"),
         (lambda: model.stream("x", best_of=3), "best_of: is for whole clips"),

@@ -56,7 +56,7 @@ def test_trains_resumes_exactly_and_is_evaluated(
     assert any("audio_enc_to_dec_proj.lora_B" in name for name in whole)
     card = (tmp_path / "whole" / "best_model" / "README.md").read_text(encoding="utf-8")
     assert "MusicgenMelodyForConditionalGeneration.from_pretrained" in card
-    assert "tunes dropped 0.5" in card
+    assert "melodies dropped 0.5" in card
     report = evaluate_adapter(
         EvaluateSettings(
             base_model_path=str(tiny_melody_dir),
@@ -140,5 +140,5 @@ def test_a_model_that_takes_no_tune_refuses_one(
     words += ["--melody", str(tmp_path / "tune.wav"), "--output_dir", str(tmp_path / "out")]
     assert main(words) == 2
     said = capsys.readouterr().err
-    assert "takes no tune" in said
+    assert "takes no melody" in said
     assert len(said.strip().splitlines()) == 1

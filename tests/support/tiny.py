@@ -49,7 +49,7 @@ def make_tiny_musicgen(
     t5_words: bool = False,
 ) -> Path:
     """Saves a MusicGen of about 100,000 parameters: 32 kHz, 50 Hz, 4 codebooks (8 in stereo)
-    of 64 entries; one with `melody` reads a tune of 11 frames. Its tokenizer knows a few words, or
+    of 64 entries; one with `melody` reads one of 11 frames. Its tokenizer knows a few words, or
     with `t5_words` those of T5."""
     torch.manual_seed(seed)
     codec = codec_config(

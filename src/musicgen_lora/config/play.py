@@ -58,7 +58,7 @@ class PlayingSettings:
     prompts: list[str] = dataclasses.field(default_factory=list)
     """What to play, a prompt a clip."""
     melody: Path | None = None
-    """Audio file whose tune all clips follow; for melody models such as
+    """Audio file whose melody all clips follow; for melody models such as
     facebook/musicgen-melody."""
     output_dir: Path = Path("finetune/output/generated")
     """Where the sound files and their JSON go."""

@@ -121,7 +121,7 @@ class DataSettings:
     condition_dropout: Share = 0.1
     """Share of samples trained without their caption, which guidance needs."""
     melody_dropout: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5
-    """Share of samples trained without their tune, for a melody model: it then plays with and
+    """Share of samples trained without their melody, for a melody model: it then plays with and
     without one. audiocraft trained its melody models so; 1 trains on text alone."""
 
 

@@ -182,7 +182,9 @@ def open_tokens(
         UserError: a clip was not, with this model's codec, or the model needs the audio.
     """
     if model.is_melody:
-        raise UserError("--from_tokens: a melody model hears the tunes in the audio; leave it out.")
+        raise UserError(
+            "--from_tokens: a melody model hears the melodies in the audio; leave it out."
+        )
     ids = kept_ids(clips, data_dir)
     folder = data_dir / "tokens" / model.codec.fingerprint
     store, lacking = find_codes(folder, ids, model.shape.special)

@@ -152,11 +152,11 @@ def audiocraft_card(source: Source, made_of: Mapping[str, Any], folder_name: str
         f"model.set_generation_params(duration={min(EXAMPLE_S, seconds):g})",
         'sound = model.generate(["hip hop 808 beat with trap drums"])[0]',
     ]
-    tune = ""
+    melody = ""
     if source.model.is_melody:
-        tune = (
-            "\nTunes: audiocraft takes them from the stems that demucs separates, this project "
-            "from the whole mix;\nthe same audio may give them other tunes.\n"
+        melody = (
+            "\nMelodies: audiocraft takes them from the stems that demucs separates, this project "
+            "from the whole mix;\nthe same audio may give them other melodies.\n"
         )
     return f"""{front_matter(source, relation="finetune", library="audiocraft")}\
 # MusicGen for audiocraft
@@ -170,7 +170,7 @@ def audiocraft_card(source: Source, made_of: Mapping[str, Any], folder_name: str
 The folder `{name}` is the text encoder, which audiocraft's files don't hold. audiocraft looks for
 it in the working directory first and on the Hub else; with another one, prompts are read wrongly
 and nothing says so. transformers 4 also needs the tokenizer's `spiece.model` in it.
-{tune}"""
+{melody}"""
 
 
 def adapter_text(

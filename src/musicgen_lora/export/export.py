@@ -48,7 +48,9 @@ def export_model(settings: ExportSettings, *, api: Any = None) -> Path:
     source = read_source(settings)
     write = _for_peft if settings.format == "peft" else _for_audiocraft
     publish(settings.output_dir, write(settings, source, console))
-    console.print(f"For {settings.format}: {settings.output_dir}; README.md says how it is loaded.")
+    console.print(
+        f"Exported for {settings.format}: {settings.output_dir}; its README.md says how to load it."
+    )
     upload.push(settings.output_dir, console)
     return settings.output_dir
 

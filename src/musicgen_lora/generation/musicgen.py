@@ -288,7 +288,7 @@ class MusicGen:
         chroma = self.base.chroma
         if chroma is None:
             raise UserError(
-                f"--melody {path}: {self.base.path} takes no tune; give a melody model, such as "
+                f"--melody {path}: {self.base.path} takes no melody; give a melody model, such as "
                 "facebook/musicgen-melody."
             )
         waveform = read_audio(path, chroma.sample_rate, duration_s=chroma.max_duration_s)

@@ -149,7 +149,7 @@ def _chroma_config(config: Any, chroma: dict[str, Any]) -> dict[str, Any]:
     exponent = int(chroma["n_fft"]).bit_length() - 1
     if chroma["n_fft"] != 1 << exponent or chroma["hop_length"] != chroma["n_fft"] // 4:
         raise ValueError(
-            f"audiocraft hears tunes in spectra of a power of two, a quarter apart (n_fft = "
+            f"audiocraft hears melodies in spectra of a power of two, a quarter apart (n_fft = "
             f"{chroma['n_fft']}, hop_length = {chroma['hop_length']})"
         )
     return {
@@ -172,7 +172,7 @@ def _melody_window_s(config: Any, chroma: dict[str, Any]) -> float:
     window_s = round((config.chroma_length - 0.5) * hop_s, 3)
     if window_s <= MIN_WINDOW_S:
         raise ValueError(
-            f"chroma_length = {config.chroma_length}: audiocraft reads tunes of more than "
+            f"chroma_length = {config.chroma_length}: audiocraft reads melodies of more than "
             f"{MIN_WINDOW_S:g} s, {1 + int(MIN_WINDOW_S / hop_s)} frames"
         )
     return window_s

@@ -27,7 +27,7 @@ def adapter_card(facts: Mapping[str, Any], folder_name: str, evaluation: str = "
     model_class = facts["base"].get("class", "MusicgenForConditionalGeneration")
     dropped = f"captions dropped {settings['condition_dropout']:g}"
     if "Melody" in model_class:
-        dropped += f", tunes dropped {settings['melody_dropout']:g}"
+        dropped += f", melodies dropped {settings['melody_dropout']:g}"
     where = settings["lora_modules"] or ", ".join(settings["lora_targets"])
     if settings["lora_layers"]:
         where += f" (layers {settings['lora_layers']})"
