@@ -72,7 +72,6 @@ def harmonic_gains(
     Args:
         pitches: MIDI notes `[P]`.
         gains: of the harmonics from the first on; those beyond the spectrum count nothing.
-        n_fft: length of the transform.
     """
     n_bins = n_fft // 2 + 1
     bins = 440.0 * 2.0 ** ((pitches - 69.0) / 12.0) * n_fft / sample_rate

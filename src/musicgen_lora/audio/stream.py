@@ -50,8 +50,6 @@ class AudioStream:
     """An open audio file, of any format that soundfile reads; the content decides, not the name.
 
     Attributes:
-        sample_rate: in Hz.
-        n_channels: as in the file.
         n_frames: samples a channel by the header; None where it doesn't know, or claims more than
             `LONGEST_S`.
         claimed_s: what the file's own header says, in seconds; None where it doesn't know.

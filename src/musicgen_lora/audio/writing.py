@@ -66,7 +66,6 @@ class SoundFacts:
     Args:
         title: a few words, such as the prompt.
         comment: how it was made.
-        software: what made it.
         bpm: quarter notes a minute; None where it has no tempo to state.
         key: as players write it, such as "C#m"; "" for none.
         root_pitch_class: of the key, 0 (C) to 11 (B).

@@ -204,7 +204,6 @@ def fixed_windows(
     """Validation windows: each clip cut end to end, nothing random.
 
     Args:
-        max_frames: of a window.
         min_frames: shorter rests of clips are left out.
         max_windows: at most so many are taken, spread over clips and places in them; None takes
             all.

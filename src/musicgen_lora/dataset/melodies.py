@@ -18,7 +18,6 @@ class Melodies:
     """Windows of clips to melodies.
 
     Args:
-        chroma: of the model.
         frame_rate: codec frames a second.
     """
 

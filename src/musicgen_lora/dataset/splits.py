@@ -40,7 +40,6 @@ def normalise_split(value: object, where: str) -> Split | None:
     """The split that metadata states; None where it states none (null, NaN or empty).
 
     Args:
-        value: of the field.
         where: file and line, for the message.
 
     Raises:

@@ -28,7 +28,6 @@ def front_matter(source: Source, *, relation: str, library: str, **more: Any) ->
     Args:
         relation: of what is exported to the base: "adapter", "finetune".
         library: that loads it.
-        more: further fields.
     """
     front: dict[str, Any] = {"library_name": library, "pipeline_tag": "text-to-audio"}
     if source.hub_id:

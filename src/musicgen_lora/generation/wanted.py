@@ -27,11 +27,7 @@ TAIL_S = 0.25
 
 @dataclass(frozen=True)
 class LoopRequest:
-    """Bars of 4/4 at a tempo.
-
-    Args:
-        n_bars: how many.
-    """
+    """Bars of 4/4 at a tempo."""
 
     bpm: float
     n_bars: int

@@ -51,7 +51,6 @@ class DrumHit:
     """A stroke.
 
     Args:
-        start_s: when.
         drum: of what; claps are snares, cymbals hats.
         velocity: 0 to 1, against the loudest of its band.
     """

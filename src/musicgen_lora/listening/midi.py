@@ -32,7 +32,6 @@ def midi_of(waveform: np.ndarray, sample_rate: int, bpm: float, key: str | None 
     """A MIDI file of what is played in `[C, N]`.
 
     Args:
-        waveform: the beat.
         bpm: quarter notes a minute, which its bars are drawn by.
         key: as in "C# minor".
     """

@@ -104,7 +104,6 @@ def optimizer_state(
     """What the optimizers remember.
 
     Args:
-        optimizers: that step together.
         whole: puts a tensor of sharded weights together, in the first process.
 
     Returns:
@@ -151,9 +150,6 @@ def restore_optimizers(
     """Puts back what `optimizer_state` gave.
 
     Args:
-        optimizers: over the same parameters.
-        tensors: of all optimizers.
-        values: of all optimizers.
         part_like: a process's part of a tensor, split as a parameter is.
     """
     for number, optimizer in enumerate(optimizers):

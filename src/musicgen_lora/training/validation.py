@@ -74,7 +74,6 @@ def adapter_effect(
 
     Args:
         base_alone: a context that switches it off.
-        model: that carries it.
         batch_size: windows that go through the model together; halved where memory runs out.
 
     Returns:

@@ -23,11 +23,7 @@ def chinese() -> dict[str, str]:
 
 
 class Words:
-    """Says the page's words in one language.
-
-    Args:
-        language: "en" or "zh".
-    """
+    """Says the page's words in one language."""
 
     def __init__(self, language: Language) -> None:
         self.language = language

@@ -181,9 +181,6 @@ def _melody_window_s(config: Any, chroma: dict[str, Any]) -> float:
 def codec_config(config: Any) -> Any:
     """audiocraft's configuration of a codec.
 
-    Args:
-        config: transformers' `EncodecConfig`.
-
     Raises:
         ValueError: audiocraft has no such codec.
     """

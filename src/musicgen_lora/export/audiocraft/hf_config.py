@@ -22,7 +22,6 @@ class Asked:
     """A configuration of audiocraft's, asked for one field after another.
 
     Args:
-        config: what the file holds.
         path: of the file, for messages.
     """
 

@@ -28,7 +28,6 @@ class Places:
     """How many of each part a language model has.
 
     Args:
-        n_layers: of the decoder.
         is_melody: melodies and text are put in front, and there is no cross-attention.
     """
 
@@ -71,7 +70,6 @@ def lm_to_audiocraft(tensors: Mapping[str, Tensor], places: Places) -> Tensors:
     Args:
         tensors: by transformers' names; others than the decoder's and the projections' are passed
             over.
-        places: of the model.
 
     Raises:
         ValueError: the decoder has a tensor that audiocraft has no place for.
@@ -106,8 +104,6 @@ def lm_from_audiocraft(
 
     Args:
         tensors: by audiocraft's names, of a state that was exported or one of its solver.
-        places: of the model.
-        text_width: of the text encoder.
         tune_width: pitch classes of a melody model.
 
     Raises:

@@ -24,7 +24,6 @@ class Written:
     """Clips that are whole and as they were written, with all that is asked for beside them.
 
     Args:
-        folder: where clips are written.
         orders: the clips that are asked for; none where all are to be played.
     """
 

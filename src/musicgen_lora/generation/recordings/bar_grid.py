@@ -63,7 +63,6 @@ def find_grid(
 
     Args:
         path: that it is from; a JSON that `generate` has written beside it is believed.
-        waveform: its samples.
         bpm: tempo that is given: bar 1 begins where the recording does.
 
     Raises:

@@ -21,7 +21,6 @@ def check_quantise(quantise: str, *, adapter: str, device: torch.device) -> None
 
     Args:
         quantise: "none", "8bit" or "4bit".
-        adapter: its kind.
         device: that will train.
     """
     if (quantise, adapter, device.type) == ("8bit", "dora", "cpu"):

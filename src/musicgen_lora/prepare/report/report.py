@@ -251,7 +251,6 @@ def make_page(content: Mapping[str, Any], shown: Sequence[Mapping[str, Any]]) ->
     """The page.
 
     Args:
-        content: of report.json.
         shown: clips with their players and pictures.
     """
     return render_page(

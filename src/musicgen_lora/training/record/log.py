@@ -84,7 +84,6 @@ class StepLog:
     Args:
         log: takes the rows.
         begun: steps done before.
-        n_steps: of the whole run.
         frame_rate: codec frames a second.
     """
 

@@ -27,7 +27,6 @@ class Recording:
 
     Args:
         chosen: id of the clip; "" for none.
-        kind: of `KINDS`.
         at_s: second at which it is gone on with; None is its end.
         heard_s: seconds before that which the model hears.
         from_bar: first bar that is played anew.
