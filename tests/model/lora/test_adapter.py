@@ -121,8 +121,12 @@ def test_a_loaded_adapter_is_frozen_and_changes_the_predictions(
 
 
 def test_an_adapter_of_another_tool_is_taken(tiny_model_dir: Path, adapter: Path) -> None:
+    own, foreign = load_base(tiny_model_dir), load_base(tiny_model_dir)
+    load_adapter(MusicGen(own), adapter)
     (adapter / FACTS_FILE).unlink()
-    load_adapter(MusicGen.load(tiny_model_dir), adapter)
+    load_adapter(MusicGen(foreign), adapter)
+    found, expected = (logits_of(model, tiny_model_dir) for model in (foreign, own))
+    torch.testing.assert_close(found, expected, rtol=0.0, atol=0.0, equal_nan=True)
 
 
 @pytest.mark.parametrize(
