@@ -255,8 +255,8 @@ def sweep(folder: Path) -> None:
 
 
 def sweep_behind_link(final: Path) -> None:
-    """As `sweep`, of what a `publish_folder(final)` left beside the folder that a link names: what
-    else lies there belongs to others."""
+    """Removes what a `publish_folder(final)` left beside the folder that the link `final` leads to,
+    and nothing else there, which belongs to others."""
     if not final.is_symlink():
         return
     behind = _behind_link(final)

@@ -42,17 +42,23 @@ def gradients(
     return result.loss, result.grad_norm, found
 
 
+def adapted(model: MusicGen) -> list[torch.nn.Parameter]:
+    """The parameters of an adapter that does something."""
+    adapter = add_lora(model, base_name="x", rank=4, alpha=8)
+    parameters = [p for p in adapter.parameters() if p.requires_grad]
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in parameters:
+            parameter.normal_(0.0, 0.1)
+    return parameters
+
+
 @pytest.mark.parametrize("batch_size", [1, 2, 4])
 def test_accumulation_equals_one_big_batch_on_ragged_clips(
     batch_size: int, tiny_model_dir: Path
 ) -> None:
     model = MusicGen.load(tiny_model_dir)
-    adapted = add_lora(model, base_name="x", rank=4, alpha=8)
-    parameters = [p for p in adapted.parameters() if p.requires_grad]
-    torch.manual_seed(0)
-    with torch.no_grad():
-        for parameter in parameters:
-            parameter.normal_(0.0, 0.1)
+    parameters = adapted(model)
     rng = np.random.default_rng(0)
     captions = ["hip hop", None, "808 beat", "trap drums with bass", None, "dark", "808", "beat"]
     lengths = (5, 60, 9, 33, 4, 47, 12, 21)
@@ -76,12 +82,7 @@ def test_accumulation_equals_one_big_batch_on_ragged_clips(
 def step_parts(tiny_model_dir: Path):
     """A model, a ragged batch, text and parameters that do something."""
     model = MusicGen.load(tiny_model_dir)
-    adapted = add_lora(model, base_name="x", rank=4, alpha=8)
-    parameters = [p for p in adapted.parameters() if p.requires_grad]
-    torch.manual_seed(0)
-    with torch.no_grad():
-        for parameter in parameters:
-            parameter.normal_(0.0, 0.1)
+    parameters = adapted(model)
     rng = np.random.default_rng(0)
     batch = collate(
         [

@@ -28,8 +28,8 @@ def pass_into(waveform: np.ndarray, other: np.ndarray, n_fade: int) -> np.ndarra
 
 
 def most_alike_at(ending: np.ndarray, other: np.ndarray, n_fade: int) -> int:
-    """From which sample on two versions of the same moments `[C, M]` are most alike for `n_fade`
-    samples."""
+    """The sample from which on two versions of the same moments `[C, M]` are most alike for
+    `n_fade` samples."""
     unlike = np.square(ending - other).sum(axis=0)
     sums = np.concatenate([[0.0], np.cumsum(unlike)])
     return int((sums[n_fade:] - sums[:-n_fade]).argmin())

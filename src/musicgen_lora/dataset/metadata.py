@@ -63,7 +63,7 @@ SCHEMA = pa.schema(
 CLIP_SCHEMA = pa.schema([*SCHEMA, *STATE])
 """All of a `Clip` but its folder."""
 INDEX_VERSION = 2
-"""To be raised when the same metadata is read in another way."""
+"""Raise it when the same metadata is read in another way."""
 INDEXED_FROM = 1_000
 """Clips from which on what the metadata says is kept: fewer are read in no time."""
 

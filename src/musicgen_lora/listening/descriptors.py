@@ -91,7 +91,7 @@ def describe(
 
 
 def band_name(low_hz: int, high_hz: int) -> str:
-    """As in the names of the descriptors: `band_20_60`."""
+    """A band's name among the descriptors: `band_20_60`."""
     return f"band_{low_hz}_{high_hz}"
 
 

@@ -37,7 +37,7 @@ AT_S = 0.03
 KICK_LOW_DB, KICK_BODY_DB = -10.0, -9.0
 SNARE_SNAP_DB, SNARE_HATS_DB = -13.0, -14.0
 SNARE_TILT_DB = (0.0, 14.0)
-"""By how much a snare's snap is above what it has in the hats' band."""
+"""A snare's snap is so much above what it has in the hats' band."""
 SILENT_DB = -70.0
 VELOCITY_RANGE_DB = 30.0
 

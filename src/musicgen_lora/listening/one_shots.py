@@ -28,7 +28,7 @@ RISE_DB = 10.0
 loops in dry and wet rooms all do, of 1,599 single tracks of theirs all but 12, such as a hit with
 its ghost, with the bounds below (`benchmarks/listening/one_shots.py`)."""
 HELD_DB = 2.0
-"""On half the way to its end, `HEARD_DB` below its height, a hit has faded by more."""
+"""Halfway to its end, which is `HEARD_DB` below its height, a hit has faded by more than this."""
 DECAY_DB = 9.0
 """A hit ends at least this far below its height; what is held is a tone or a texture."""
 
@@ -65,7 +65,7 @@ def _is_held(level_db: np.ndarray) -> bool:
 
 
 def _later_rise(level_db: np.ndarray, start: int) -> float:
-    """By how much a band's level `[F]` rises after the hit at frame `start` has faded, in dB."""
+    """Returns by how many dB a band's level `[F]` rises once the hit at frame `start` has faded."""
     level_db = np.maximum(level_db, level_db.max() - DEPTH_DB)
     height = start + int(level_db[start : start + ONSET_FRAMES].argmax())
     after = level_db[height:]

@@ -76,7 +76,7 @@ class LoopState:
     other: dict[str, Any] = field(default_factory=dict)
 
     def content(self) -> dict[str, Any]:
-        """As `state.json` has it, without the step."""
+        """Returns the state as `state.json` has it, without the step."""
         found = {name: getattr(self, own) for own, name in _OWN.items()}
         return {n: v for n, v in found.items() if n != "scale" or v is not None} | self.other
 

@@ -31,13 +31,13 @@ class Look:
     outputs: Sequence[Any]
 
     def found(self, values: Sequence[Any]) -> list[Any]:
-        """As many as there are outputs."""
+        """Returns a value for each output."""
         found = self.find(*values)
         return [found] if len(self.outputs) == 1 else list(found)
 
     @property
     def nothing(self) -> list[Any]:
-        """For its outputs, where they stay as they are."""
+        """What leaves its outputs as they are."""
         return [gr.skip() for _ in self.outputs]
 
 

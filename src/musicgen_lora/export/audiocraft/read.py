@@ -242,7 +242,7 @@ def write_checkpoint(read: Import, folder: Path) -> None:
 
 
 def _generation(config: dict[str, Any]) -> dict[str, Any]:
-    """As Meta's releases have it."""
+    """The generation config that Meta's releases have."""
     special = config["decoder"]["vocab_size"]
     return {
         **dict.fromkeys(("bos_token_id", "decoder_start_token_id", "pad_token_id"), special),

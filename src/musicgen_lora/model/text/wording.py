@@ -67,7 +67,7 @@ def has_chinese(text: str) -> bool:
 
 
 def chinese_part(text: str) -> str:
-    """From the first Chinese character of a text to the last."""
+    """The part of a text from its first Chinese character to its last."""
     places = [found.start() for found in HAN.finditer(text)]
     return text[places[0] : places[-1] + 1] if places else ""
 

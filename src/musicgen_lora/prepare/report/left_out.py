@@ -35,7 +35,7 @@ class LeftOut:
     names: tuple[str, ...]
 
     def in_one_line(self) -> str:
-        """For the terminal, with the first names."""
+        """The terminal's line: the reason and the first names."""
         told = word(self.told)
         if len(self.names) == 1 and self.told != COPIES:
             return filled("{0}: {1}", self.names[0], told)

@@ -228,8 +228,8 @@ def _worded(
 
 
 def _tagged(rng: np.random.Generator, base: str, said: Said, *, is_given: bool) -> str:
-    """As in `hip hop 808 beat. bpm: 140. key: C minor. genre: trap.`; audiocraft's fields, in a
-    drawn order (audiocraft.data.music_dataset.augment_music_info_description)."""
+    """A caption such as `hip hop 808 beat. bpm: 140. key: C minor. genre: trap.`: audiocraft's
+    fields in a drawn order (audiocraft.data.music_dataset.augment_music_info_description)."""
     fields = {name: said[name] for name in ("bpm", "key", "genre") if name in said}
     if "genre" in fields:
         joined = base if is_given else with_genre(base, fields["genre"])
