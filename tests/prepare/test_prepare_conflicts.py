@@ -65,7 +65,7 @@ def test_a_halved_trap_tempo_is_told_doubled_and_a_flat_key_stays_flat(tmp_path:
     name = f"trap {half}bpm Bbm.wav"
     put(source / name, 2)
     entries, remarks = prepared(source)
-    assert items(remarks, "half-time") == [f"{name}: {half}, told as {beat.bpm}"]
+    assert items(remarks, "half-time") == [f"{name}: {half}, written as {beat.bpm}"]
     entry = entries[name]
     assert (entry["bpm"], entry["key"]) == (beat.bpm, "Bb minor")
     assert "half-time" in entry["text"]

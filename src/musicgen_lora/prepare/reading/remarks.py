@@ -143,9 +143,9 @@ CONTRADICTED = Kind(
     "Listen and decide: what is right goes into the metadata (bpm, key) or the name.",
 )
 HALVED = Kind(
-    "tempo of a half-time genre is told doubled, as sequencers show it",
-    "tempi of half-time genres are told doubled, as sequencers show them",
-    "A bpm in the metadata is told as it is.",
+    "tempo of a half-time genre is written doubled, as sequencers show it",
+    "tempi of half-time genres are written doubled, as sequencers show them",
+    "A bpm in the metadata stays as it is.",
 )
 SHORT_STRETCH = Kind(
     "long file has stretches that are left out: they are shorter than --min_window",

@@ -32,7 +32,7 @@ def say_conflicts(file: Input, record: Analysis, remarks: Remarks) -> None:
     merged = merge_facts([*written, measured])
     said = in_sequencer_tempo(merged)
     if said.bpm != merged.bpm and said.sure("bpm") >= MIN_CONFIDENCE:
-        remarks.add(HALVED, f"{file.name}: {merged.bpm:g}, told as {said.bpm:g}")
+        remarks.add(HALVED, f"{file.name}: {merged.bpm:g}, written as {said.bpm:g}")
     tempi = {f"{f.bpm:g}": w for f, w in _witnesses(stated, written, "bpm") if f.bpm is not None}
     heard = _heard_tempi(record)
     clash = any(not _agree(float(a), float(b)) for a in tempi for b in tempi)

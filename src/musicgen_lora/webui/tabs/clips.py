@@ -141,7 +141,7 @@ def _build_bulk(page: Page, clips: Clips, dataset: gr.Dropdown, table: gr.Datafr
     with gr.Accordion(say("All captions at once"), open=False):
         with gr.Row():
             find = gr.Textbox(label=say("Find"), max_lines=1, elem_id="find")
-            put = gr.Textbox(label=say("Replace by"), max_lines=1, elem_id="replace")
+            put = gr.Textbox(label=say("Replace with"), max_lines=1, elem_id="replace")
             replace = gr.Button(say("Replace in all"), elem_id="replace-all")
         with gr.Row():
             prefix = gr.Textbox(
