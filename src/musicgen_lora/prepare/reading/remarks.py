@@ -113,8 +113,8 @@ AUDIO_SHARED = Kind(
     "Training and validation never part them; take the mix or the beats out to have more sources.",
 )
 WORDS_CARRIED = Kind(
-    "copy that is left out gave what is said of it to the file that stays",
-    "copies that are left out gave what is said of them to the files that stay",
+    "copy is left out; what is written about it goes to the file that stays",
+    "copies are left out; what is written about them goes to the files that stay",
     "Write captions of their own for those where that is wrong.",
 )
 HIT_KEPT = Kind(
