@@ -39,7 +39,7 @@ class SamplingSettings:
     top_k: TopK = 250
     """Draw from the k likeliest tokens; 0 takes all, 1 is greedy."""
     top_p: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
-    """Of those, draw from the likeliest that make this share of the probability; 0 takes all."""
+    """Of those, draw from the likeliest whose probabilities add up to this share; 0 takes all."""
     temperature: Temperature | None = None
     """Above 1 is wilder, below is safer (default: what the base advises, else 1)."""
     seed: Seed = 0
@@ -74,15 +74,15 @@ class WritingSettings:
     bpm: Annotated[float, Field(ge=20.0, le=400.0)] | None = None
     """Tempo to ask for, of clips or loops; takes are measured against it."""
     bars: Annotated[int, Field(ge=1, le=64)] | None = None
-    """Make loops of exactly so many bars of that tempo, which go on in their own beginning; None
-    makes clips."""
+    """Make loops of exactly this many bars at that tempo, whose end leads into their beginning;
+    None makes clips."""
     key: str = ""
     """Key to ask for, such as "C# minor"; none if empty."""
     best_of: Annotated[int, Field(ge=1, le=1000)] = 1
     """Takes of each prompt, of which the best is kept by tempo, seam and damage."""
     loop_tries: Annotated[int, Field(ge=1, le=1000)] = 8
-    """A loop, or what is played onto a recording, is played anew until it fits, up to so many
-    times; then the best is kept."""
+    """How many takes of a loop, or of what joins a recording, are played until one fits; if none
+    does, the best is kept."""
     format: SoundFormat = "wav"
     """wav has 16 bits, wav24 and flac 24; wav_float is 32 bits of float."""
     loudness: Annotated[float, Field(ge=-50.0, le=-5.0)] | None = None
@@ -107,9 +107,9 @@ class PromptingSettings:
     change_at: list[Annotated[float, Field(gt=0.0)]] = dataclasses.field(default_factory=list)
     """Seconds at which the next of --prompts takes over: they are one clip then."""
     negative_prompt: Annotated[str, Field(max_length=10_000)] = ""
-    """What guidance leads away from; without effect where guidance_scale is 1."""
+    """What guidance steers away from; no effect if guidance_scale is 1."""
     guidance_end: Guidance | None = None
-    """What the guidance scale becomes, in a straight line, until the clip's end; None leaves it."""
+    """Guidance scale at the clip's end, reached in a straight line; None leaves it as it is."""
 
 
 @dataclass(config=STRICT)
@@ -119,7 +119,7 @@ class ExtendingSettings:
     continue_from: Path | None = None
     """Recording to go on with; duration is what is added."""
     continue_at: Seconds | None = None
-    """Second of the recording at which it is gone on with; what comes after is left out (default:
+    """Second of the recording from which the model goes on; what comes after is left out (default:
     its end)."""
     heard: Seconds | None = None
     """Seconds of the recording before what is played that the model hears (default: all, up to its
