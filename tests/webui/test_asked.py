@@ -24,17 +24,15 @@ from musicgen_lora.webui.tabs.exports import Exporting, numbers
 from musicgen_lora.webui.tabs.generate import BASE_ONLY, FRONT, OWN, Form
 from musicgen_lora.webui.tabs.recordings import ANEW, GO_ON, HEARD_S, Fields
 from musicgen_lora.webui.words import Words
-from musicgen_lora.webui.work.jobs import Jobs
 from musicgen_lora.webui.workspace import Workspace
 
 BASE = "tiny-beats"
 
 
 @pytest.fixture
-def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Page:
+def page(tmp_path: Path) -> Page:
     """A page with two runs, whose jobs are never started."""
-    monkeypatch.setattr(Jobs, "_start", lambda *_: None)
-    work = Workspace(tmp_path / "w")
+    work = Workspace(tmp_path / "w", start=lambda place: None)
     for name in ("one", "two"):
         best = work.runs / name / "best_model"
         best.mkdir(parents=True)

@@ -30,7 +30,6 @@ from musicgen_lora.webui.safety import id_of
 from musicgen_lora.webui.server import make_app
 from musicgen_lora.webui.watches import Look, all_of
 from musicgen_lora.webui.words import Words
-from musicgen_lora.webui.work.jobs import Jobs
 from musicgen_lora.webui.workspace import Workspace
 
 LOCAL = "http://127.0.0.1:7860"
@@ -67,14 +66,15 @@ def app(root: Path) -> Any:
 
 @pytest.fixture(scope="module")
 def demo(root: Path) -> gr.Blocks:
-    return build_page(Workspace(root), "en", root / "uploads")
+    return build_page(Workspace(root, start=lambda place: None), "en", root / "uploads")
 
 
 @pytest.fixture(scope="module")
 def page(root: Path) -> Page:
     """A page that is filled, of which each look can be called by itself."""
     with gr.Blocks() as demo:
-        page = Page(Workspace(root), Words("en"), gr.Timer(1), root / "uploads")
+        work = Workspace(root, start=lambda place: None)
+        page = Page(work, Words("en"), gr.Timer(1), root / "uploads")
         fill(page, demo)
     return page
 
@@ -217,11 +217,10 @@ FORGED = [
 
 @pytest.mark.parametrize("forged", FORGED, ids=lambda value: repr(value)[:30])
 def test_forged_values_read_and_write_nothing(
-    root: Path, demo: gr.Blocks, page: Page, forged: Any, monkeypatch: pytest.MonkeyPatch
+    root: Path, demo: gr.Blocks, page: Page, forged: Any
 ) -> None:
     """Every handler of the page is called with the same value for all that it is given, as any
     program could that reaches the port. It refuses, or says something harmless."""
-    monkeypatch.setattr(Jobs, "_start", lambda *_: None)
     before = contents(root.parent)
     ran = 0
     handlers = [(fn.fn, len(fn.inputs)) for fn in demo.fns.values() if fn.fn is not None]

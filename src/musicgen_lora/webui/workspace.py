@@ -4,7 +4,7 @@ own. What the browser may name of it is looked up here."""
 from __future__ import annotations
 
 import stat
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from musicgen_lora.given import ADAPTER_WEIGHTS
 from musicgen_lora.training.record.run import Run
 from musicgen_lora.training.record.run_folder import BEST_MODEL, CHECKPOINTS, PREVIEWS
 from musicgen_lora.webui.safety import AUDIO_SUFFIXES, find, folders_of, id_of, inside, is_text
-from musicgen_lora.webui.work.jobs import Jobs
+from musicgen_lora.webui.work.jobs import Jobs, start_supervisor
 
 BASES = (
     EMBEDDED_NAME,
@@ -52,9 +52,15 @@ class Workspace:
     Args:
         root: of all that the page writes; made if need be.
         audio_dirs: further folders whose sub-folders audio may be chosen from.
+        start: as for `Jobs`.
     """
 
-    def __init__(self, root: Path, audio_dirs: Sequence[Path] = ()) -> None:
+    def __init__(
+        self,
+        root: Path,
+        audio_dirs: Sequence[Path] = (),
+        start: Callable[[Path], None] = start_supervisor,
+    ) -> None:
         self.root = root.resolve()
         self.audio, self.datasets = self.root / "audio", self.root / "datasets"
         self.runs, self.generated = self.root / "runs", self.root / "generated"
@@ -63,7 +69,7 @@ class Workspace:
         for folder in (*homes, self.evaluations):
             folder.mkdir(parents=True, exist_ok=True)
         self.trial = self.root / "trial"
-        self.jobs = Jobs(self.root / "jobs")
+        self.jobs = Jobs(self.root / "jobs", start)
         self._audio_dirs = [self.audio, *(folder.resolve() for folder in audio_dirs)]
 
     def audio_folders(self) -> dict[str, Path]:

@@ -187,10 +187,8 @@ def test_torn_files_are_as_none(jobs: Jobs, tmp_path: Path, torn: str) -> None:
     assert jobs.all() == []
 
 
-def test_queue_is_short_a_folder_is_one_jobs_and_commands_are_ours(
-    jobs: Jobs, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Jobs, "_start", lambda *_: None)
+def test_queue_is_short_a_folder_is_one_jobs_and_commands_are_ours(tmp_path: Path) -> None:
+    jobs = Jobs(tmp_path / "jobs", start=lambda place: None)
     for number in range(module.MAX_WAITING):
         submit(jobs, SHORT, f"n{number}")
     with pytest.raises(UserError, match="n0: a job that writes there"):
@@ -209,8 +207,8 @@ def test_ids_are_names_of_jobs_alone(jobs: Jobs, name: str) -> None:
             act(name)
 
 
-def test_what_is_typed_is_never_a_flag(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Jobs, "_start", lambda *_: None)
+def test_what_is_typed_is_never_a_flag(tmp_path: Path) -> None:
+    jobs = Jobs(tmp_path / "jobs", start=lambda place: None)
     texts = ["--output_dir", "/tmp/elsewhere", "$(reboot)", "- a\nb: c", "1e-5", "808低音"]
     job = jobs.submit("generate", {"prompts": texts}, title="--x", folder=jobs.folder.parent / "g")
     line = jobs.command_line(job.id)

@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -104,16 +105,33 @@ class Job:
         return self.is_over and self.status not in ("finished", "cancelled")
 
 
+def start_supervisor(place: Path) -> None:
+    """Starts the process that waits for the turn of the job in a folder, and outlives whoever
+    started it."""
+    line = [sys.executable, "-m", "musicgen_lora.webui.work.supervisor", str(place)]
+    with open(place / LOG_FILE, "ab") as log:
+        subprocess.Popen(
+            line,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            close_fds=True,
+        )
+
+
 class Jobs:
     """The jobs of a folder.
 
     Args:
         folder: holds a folder for each job; made if need be.
+        start: has somebody run the job in the folder that it is called with.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, start: Callable[[Path], None] = start_supervisor) -> None:
         self.folder = folder.resolve()
         self.folder.mkdir(parents=True, exist_ok=True)
+        self._start = start
         # Nothing changes any more of a job that has ended; there may be hundreds.
         self._ended: dict[str, Job] = {}
 
@@ -254,19 +272,6 @@ class Jobs:
         job, settings = self.get(job_id), self.folder / job_id / SETTINGS_FILE
         line = [sys.executable, "-m", "musicgen_lora.cli", job.command, "--config", str(settings)]
         return [*line, "--language", job.language]
-
-    def _start(self, place: Path) -> None:
-        """Starts the process that waits for the job's turn, and outlives whoever started it."""
-        line = [sys.executable, "-m", "musicgen_lora.webui.work.supervisor", str(place)]
-        with open(place / LOG_FILE, "ab") as log:
-            subprocess.Popen(
-                line,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                close_fds=True,
-            )
 
     def _read(self, name: str) -> Job | None:
         place = self.folder / name
