@@ -10,7 +10,7 @@ import contextlib
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,16 +29,21 @@ from musicgen_lora.urls import any_url
 # What takes longer to load is imported where it is used: Ctrl-C ends a command with a word from
 # `main` on, and not before.
 
+Load = Callable[[str], Callable[..., Any]]
+
 LOADING = "the libraries take some seconds to load ..."
 LOADING_NOW = "loading the libraries"
 
 
-def main(arguments: Sequence[str] | None = None, *, config: Path | None = None) -> int:
+def main(
+    arguments: Sequence[str] | None = None, *, config: Path | None = None, load: Load = load
+) -> int:
     """Runs a command and returns its exit code.
 
     Args:
         arguments: command name and flags; None reads the process's own.
         config: settings file used unless `--config` names another.
+        load: gives a command's function by its place, when all that can be told without it is.
     """
     # Before anything loads torch.
     os.environ.update(bounded_spinning())
@@ -49,7 +54,7 @@ def main(arguments: Sequence[str] | None = None, *, config: Path | None = None) 
     try:
         command, *flags = speak(words) or ["--help"]
         with terminable():
-            code = _run(command, flags, config)
+            code = _run(command, flags, config, load)
         sys.stdout.flush()
         return code
     except ENDINGS as error:
@@ -64,7 +69,7 @@ def main(arguments: Sequence[str] | None = None, *, config: Path | None = None) 
         return code
 
 
-def _run(command: str, flags: list[str], config: Path | None) -> int:
+def _run(command: str, flags: list[str], config: Path | None, load: Load) -> int:
     if command in ("-h", "--help", "--version"):
         print(__version__ if command == "--version" else usage())
         return 0
@@ -79,7 +84,7 @@ def _run(command: str, flags: list[str], config: Path | None) -> int:
         free_stdout(getattr(settings, "stdout", None) is not None),
         _at_hand(command, settings) as here,
     ):
-        _work(COMMANDS[command], here)
+        _work(COMMANDS[command], here, load)
     return 0
 
 
@@ -93,7 +98,7 @@ def _at_hand(command: str, settings: Any) -> contextlib.AbstractContextManager[A
     return at_hand(command, settings)
 
 
-def _work(command: Command, settings: Any) -> None:
+def _work(command: Command, settings: Any, load: Load) -> None:
     """Does what a command's settings say."""
     from musicgen_lora.console import plain_console, working
 
