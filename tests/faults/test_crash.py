@@ -93,7 +93,7 @@ def test_kill_9_at_any_moment_loses_nothing(
         if not output_dir.exists():
             continue
         had_best = best.exists() or retired.exists()
-        with run_folder.locked(output_dir):
+        with run_folder.held(output_dir):
             pass
         left = {path.name for path in [*output_dir.glob(".*"), *checkpoints.glob(".*")]}
         assert left <= {".lock"}, kill

@@ -66,7 +66,7 @@ def fetch_bases(settings: Any) -> None:
         hub_folder(name)
 
 
-def check_playing(settings: GenerateSettings) -> None:
+def check_fitting(settings: GenerateSettings) -> None:
     """Raises a UserError where what is asked of `generate` can't be: a key that is none, bars that
     don't fit, a prompt that says another tempo, an adapter of another base."""
     with whole_stops():

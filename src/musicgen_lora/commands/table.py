@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from musicgen_lora import __version__
-from musicgen_lora.commands.loading import check_playing, dataset_meanwhile
+from musicgen_lora.commands.loading import check_fitting, dataset_meanwhile
 from musicgen_lora.language.translate import filled, joined, word
 from musicgen_lora.plural import count
 from musicgen_lora.urls import shown
@@ -91,7 +91,7 @@ COMMANDS = {
         "play prompts with it",
         "musicgen_lora.generation.generate:generate_audio",
         _plays,
-        check=check_playing,
+        check=check_fitting,
     ),
     "evaluate": Command(
         "measure what it changed",

@@ -94,7 +94,7 @@ def train_lora(
     first = processes.rank() == 0
     console.quiet = not first
     try:
-        with run_folder.locked(settings.output_dir) if first else nullcontext():
+        with run_folder.held(settings.output_dir) if first else nullcontext():
             try:
                 settings = with_local_data(settings, console)
                 return _train(settings, loading, console, optimise).content()

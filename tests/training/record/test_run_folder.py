@@ -45,11 +45,11 @@ def test_an_earlier_run_is_put_aside_whole_wherever_it_is_killed(
     output_dir = tmp_path / "out"
     before = make_run(output_dir, link)
     moved = {name for name in before if name != "mine/a"}
-    with run_folder.locked(output_dir), pytest.MonkeyPatch.context() as patch:
+    with run_folder.held(output_dir), pytest.MonkeyPatch.context() as patch:
         kill_at(call, patch)
         with contextlib.suppress(Killed):
             run_folder.put_aside(output_dir, lambda line: None)
-    with run_folder.locked(output_dir):
+    with run_folder.held(output_dir):
         pass
     previous = list((output_dir / "previous").iterdir())
     if previous:

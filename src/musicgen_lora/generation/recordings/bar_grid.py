@@ -16,7 +16,7 @@ from musicgen_lora.listening.rhythm.tempo import estimate_tempo
 
 SLACK = 0.02
 """Share of a bar that the last one may lack."""
-Source = Literal["its JSON", "--bpm", "measured"]
+GridSource = Literal["its JSON", "--bpm", "measured"]
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class BarGrid:
     bpm: float
     first_s: float
     n_bars: int
-    source: Source
+    source: GridSource
     is_loop: bool = False
 
     def span(self, from_bar: int, to_bar: int, sample_rate: int) -> tuple[int, int]:

@@ -269,7 +269,7 @@ def train_packed(settings: PackedSettings) -> LoopState:
         RunError: the loss is not finite.
         SystemExit: 130 or 143 after a signal, with a checkpoint saved.
     """
-    with run_folder.locked(settings.output_dir):
+    with run_folder.held(settings.output_dir):
         run = PackedRun(settings)
         run.resume()
         if run.state.step == 0:

@@ -34,7 +34,7 @@ _ROW = fields({"event": text()}, {"step": integer(0, 10**12)})
 
 
 @contextmanager
-def locked(output_dir: Path) -> Iterator[None]:
+def held(output_dir: Path) -> Iterator[None]:
     """Holds the folder for one trainer, and clears what a killed one left there.
 
     Raises:
@@ -57,7 +57,7 @@ def check_unused(output_dir: Path) -> None:
         UserError: it can't be made, or another run is using it.
     """
     if os.environ.get("RANK", "0") == "0":
-        with locked(output_dir):
+        with held(output_dir):
             pass
 
 

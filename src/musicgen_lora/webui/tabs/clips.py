@@ -23,7 +23,7 @@ MAX_ROWS = 2_000
 Rows = list[list[str]]
 
 
-class Clips:
+class ClipTable:
     """What is done with the clips of a dataset."""
 
     def __init__(self, page: Page) -> None:
@@ -92,7 +92,7 @@ class Clips:
 
 def build(page: Page) -> None:
     """Builds the table and what stands around it."""
-    say, clips = page.words, Clips(page)
+    say, clips = page.words, ClipTable(page)
     dataset = gr.Dropdown([], label=say("Dataset"), elem_id="dataset")
     table = _table(page)
     heard = gr.HTML(elem_id="clip-player")
@@ -135,7 +135,7 @@ def _table(page: Page) -> gr.Dataframe:
     )
 
 
-def _build_bulk(page: Page, clips: Clips, dataset: gr.Dropdown, table: gr.Dataframe) -> None:
+def _build_bulk(page: Page, clips: ClipTable, dataset: gr.Dropdown, table: gr.Dataframe) -> None:
     """What changes all captions at once."""
     say = page.words
     with gr.Accordion(say("All captions at once"), open=False):

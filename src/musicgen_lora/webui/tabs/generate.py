@@ -16,7 +16,7 @@ from musicgen_lora.webui.kept import Kept, wanted
 from musicgen_lora.webui.page import PRIVATE, Page, chosen, side_by_side
 from musicgen_lora.webui.safety import folders_of, id_of
 from musicgen_lora.webui.tabs import history
-from musicgen_lora.webui.tabs.recordings import ANEW, GO_ON, Fields, Recording
+from musicgen_lora.webui.tabs.recordings import ANEW, GO_ON, AskedRecording, Fields
 from musicgen_lora.webui.workspace import (
     BASES,
     adapter_names,
@@ -234,7 +234,7 @@ class Form:
         """
         *who, base, side = rest[:6]
         seconds, many, given, is_locked, *values = rest[6:]
-        recording = Recording(*values[len(self._form) :])
+        recording = AskedRecording(*values[len(self._form) :])
         prompt = str(text or "").strip()
         if not prompt:
             raise UserError("--prompts has an empty one; say what to play.")
@@ -263,9 +263,9 @@ class Form:
         shown = {name: _written(facts.get(name)) for name in FRONT}
         shown["best_of"] = shown["best_of"] or "1"
         seconds, seed = _asked_s(facts), facts.get("seed")
-        recording = Recording.that_made(facts, self._work)
+        recording = AskedRecording.that_made(facts, self._work)
         if act != MORE:
-            recording = Recording(target, act, second_of(asked.get("at")))
+            recording = AskedRecording(target, act, second_of(asked.get("at")))
             if act == ANEW and shown["bars"]:
                 # The JSON beside a loop knows its bars better than its tempo alone.
                 shown["bpm"] = ""

@@ -22,7 +22,7 @@ LISTED = 100
 
 
 @dataclass(frozen=True)
-class Recording:
+class AskedRecording:
     """What is asked of a made clip, as its fields have it.
 
     Args:
@@ -58,7 +58,7 @@ class Recording:
         return {"continue_from": path} | given
 
     @classmethod
-    def that_made(cls, facts: dict[str, Any], work: Workspace) -> Recording:
+    def that_made(cls, facts: dict[str, Any], work: Workspace) -> AskedRecording:
         """What a clip's JSON says that it was made of; of none where that is gone."""
         for kind, name in ((GO_ON, "continued"), (ANEW, "regenerated")):
             source = facts.get(name)
@@ -125,7 +125,7 @@ class Fields:
         """The fields of a kind, seen alone."""
         return gr.update(visible=kind != ANEW), gr.update(visible=kind == ANEW)
 
-    def filled(self, recording: Recording) -> list[Any]:
+    def filled(self, recording: AskedRecording) -> list[Any]:
         """Updates of `outputs`; the box opens where a clip is chosen."""
         first, *others = recording.values
         box = gr.update(open=True) if recording.chosen else gr.skip()
