@@ -97,3 +97,11 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     else:
         fsspec.filesystem("memory").store.clear()
     return request.param.replace("some", uuid.uuid4().hex)
+
+
+@pytest.fixture
+def memory() -> str:
+    import fsspec
+
+    fsspec.filesystem("memory").store.clear()
+    return "memory://studio/beats"
