@@ -42,9 +42,9 @@ from musicgen_lora.generation.decoding.decode import generate_codes
 from musicgen_lora.generation.decoding.decoder import (
     PRECISIONS,
     Decoder,
-    Playing,
     threads_for,
 )
+from musicgen_lora.generation.decoding.playing import Playing
 from musicgen_lora.generation.decoding.request import Conditions, Request
 from musicgen_lora.generation.decoding.stream import stream_audio
 from musicgen_lora.given import EMBEDDED

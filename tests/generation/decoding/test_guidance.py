@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from musicgen_lora.generation.decoding.decode import play_frames
-from musicgen_lora.generation.decoding.decoder import Decoder, Playing
+from musicgen_lora.generation.decoding.decoder import Decoder
+from musicgen_lora.generation.decoding.playing import Playing
 from musicgen_lora.generation.decoding.request import (
     Conditions,
     Request,

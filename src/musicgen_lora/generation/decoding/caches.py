@@ -15,6 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional
 
+from musicgen_lora.generation.decoding.places import Places
+
 BUCKET = 256
 """Positions by which a `BatchCache` reads further."""
 Text = tuple[torch.Tensor, torch.Tensor]
@@ -75,10 +77,15 @@ class ClipCache:
         begins = rows.begins
         self._spans = list(itertools.pairwise(begins))
         self._all = torch.arange(begins[-1])
-        self._own = like.new_empty(n_layers, 2, begins[-1], n_heads, n_positions, width)
+        self._own = like.new_empty(n_layers, begins[-1], 2, n_heads, n_positions, width)
+        # A view of a step's is made from these, not from all.
+        self._layers = self._own.unbind(0)
+        self._keys, self._values = ([own[:, i] for own in self._layers] for i in (0, 1))
         self._texts: list[dict[int, Text]] = [{} for _ in range(n_layers)]
+        self._texts_together: list[list[tuple[Places, Text]]] = []
         self.lengths = [0] * len(self._spans)
         self._positions = torch.zeros(begins[-1], dtype=torch.long)
+        self._at: int | None = 0
 
     def rows_of(self, clip: int) -> range:
         """The rows of a clip."""
@@ -93,53 +100,68 @@ class ClipCache:
         return self._texts[layer].get(row)
 
     def add_beginning(self, layer: int, clip: int, kv: torch.Tensor) -> None:
-        """Takes what a clip begins with, `[2, rows of the clip, heads, P, width]`."""
+        """Takes what a clip begins with, `[rows of the clip, 2, heads, P, width]`."""
         begin, end = self._spans[clip]
-        self._own[layer, :, begin:end, :, : kv.shape[3]] = kv
+        self._own[layer, begin:end, :, :, : kv.shape[3]] = kv
 
     def begin_at(self, lengths: Sequence[int]) -> None:
-        """Says how many positions of each clip are filled."""
+        """Says how many positions of each clip are filled, after its texts and its beginning."""
         self.lengths = list(lengths)
         n_rows = [end - begin for begin, end in self._spans]
         self._positions = torch.tensor(self.lengths).repeat_interleave(torch.tensor(n_rows))
+        self._at = self.lengths[0] if len(set(self.lengths)) == 1 else None
+        self._gather_texts()
+
+    def _gather_texts(self) -> None:
+        """Texts of one length are attended to at once: the kernel takes each row by itself."""
+        self._texts_together = [_of_one_length(texts, self._all.device) for texts in self._texts]
 
     @property
     def positions(self) -> int | torch.Tensor:
         """Position of the next step: one for all, or `[R]`."""
-        return self.lengths[0] if len(set(self.lengths)) == 1 else self._positions
+        return self._positions if self._at is None else self._at
 
     def advance(self) -> None:
         """The step is done."""
         self.lengths = [length + 1 for length in self.lengths]
         self._positions += 1
+        self._at = None if self._at is None else self._at + 1
 
     def attend(self, layer: int, qkv: torch.Tensor) -> torch.Tensor:
         """Takes a step's queries, keys and values `[R, 3, heads, width]`; what the queries find,
         `[R, heads * width]`."""
-        own, at = self._own[layer], self.positions
-        if isinstance(at, int):
-            own[:, :, :, at] = qkv[:, 1:].transpose(0, 1)
-        else:
-            own[:, self._all, :, at] = qkv[:, 1:]
+        if self._at is None:
+            self._layers[layer][self._all, :, :, self._positions] = qkv[:, 1:]
+            return self._attend_clip_by_clip(layer, qkv)
         # Of one length all go through the kernel at once, which on a CPU takes each row and head by
         # itself: a clip has the same bits as alone.
-        is_one = isinstance(at, int)
-        spans = [(0, len(qkv))] if is_one else self._spans
+        self._layers[layer].select(3, self._at).copy_(qkv.narrow(1, 1, 2))
+        n_positions = self._at + 1
+        return functional.scaled_dot_product_attention(
+            qkv.select(1, 0).unsqueeze(2),
+            self._keys[layer].narrow(2, 0, n_positions),
+            self._values[layer].narrow(2, 0, n_positions),
+        ).flatten(1)
+
+    def _attend_clip_by_clip(self, layer: int, qkv: torch.Tensor) -> torch.Tensor:
         found = []
-        for (begin, end), length in zip(spans, self.lengths[: len(spans)], strict=True):
-            keys, values = own[:, begin:end, :, : length + 1].unbind(0)
+        for (begin, end), length in zip(self._spans, self.lengths, strict=True):
+            keys = self._keys[layer][begin:end, :, : length + 1]
+            values = self._values[layer][begin:end, :, : length + 1]
             query = qkv[begin:end, 0].unsqueeze(2)
             found.append(functional.scaled_dot_product_attention(query, keys, values))
-        return (found[0] if len(found) == 1 else torch.cat(found)).flatten(1)
+        return torch.cat(found).flatten(1)
 
     def attend_to_text(self, layer: int, query: torch.Tensor) -> torch.Tensor:
         """What the queries of the rows with a text, `[R', heads, width]`, find in it,
         `[R', heads * width]`."""
-        found = [
-            functional.scaled_dot_product_attention(row[:, :, None], keys, values)
-            for row, (keys, values) in zip(query.split(1), self._texts[layer].values(), strict=True)
-        ]
-        return (found[0] if len(found) == 1 else torch.cat(found)).flatten(1)
+        together, query = self._texts_together[layer], query.unsqueeze(2)
+        if len(together) == 1:
+            return functional.scaled_dot_product_attention(query, *together[0][1]).flatten(1)
+        found = torch.zeros_like(query)
+        for rows, text in together:
+            rows.add(found, functional.scaled_dot_product_attention(rows.of(query), *text))
+        return found.flatten(1)
 
 
 class BatchCache(ClipCache):
@@ -161,9 +183,9 @@ class BatchCache(ClipCache):
     def begin_at(self, lengths: Sequence[int]) -> None:
         super().begin_at(lengths)
         self._positions = self._positions.to(self._all.device)
-        for texts in self._texts:
-            if texts:
-                self._padded.append(_padded(list(texts.values())))
+
+    def _gather_texts(self) -> None:
+        self._padded = [_padded(list(texts.values())) for texts in self._texts if texts]
 
     @property
     def bucket(self) -> int:
@@ -179,9 +201,11 @@ class BatchCache(ClipCache):
         self.lengths = [length + 1 for length in self.lengths]
 
     def attend(self, layer: int, qkv: torch.Tensor) -> torch.Tensor:
-        own = self._own[layer]
-        own[:, self._all, :, self._positions] = qkv[:, 1:]
-        keys, values = own[:, :, :, : self.bucket].unbind(0)
+        self._layers[layer][self._all, :, :, self._positions] = qkv[:, 1:]
+        keys, values = (
+            self._keys[layer][:, :, : self.bucket],
+            self._values[layer][:, :, : self.bucket],
+        )
         mask = self._numbers[: self.bucket] <= self._positions[:, None]
         query = qkv[:, 0].unsqueeze(2)
         found = functional.scaled_dot_product_attention(
@@ -194,6 +218,24 @@ class BatchCache(ClipCache):
         return functional.scaled_dot_product_attention(
             query[:, :, None], keys, values, attn_mask=mask
         ).flatten(1)
+
+
+def _of_one_length(texts: dict[int, Text], device: torch.device) -> list[tuple[Places, Text]]:
+    """Texts of a layer, those of equal length as one, each with their places among the texts."""
+    lengths: dict[int, list[int]] = {}
+    for place, (keys, _) in enumerate(texts.values()):
+        lengths.setdefault(keys.shape[2], []).append(place)
+    pairs = list(texts.values())
+    return [
+        (
+            Places(places, len(pairs), device),
+            (
+                torch.cat([pairs[place][0] for place in places]),
+                torch.cat([pairs[place][1] for place in places]),
+            ),
+        )
+        for places in lengths.values()
+    ]
 
 
 def _padded(texts: Sequence[Text]) -> tuple[Text, torch.Tensor]:

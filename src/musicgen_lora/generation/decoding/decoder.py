@@ -10,7 +10,7 @@ without, layers that attend to the text have nothing to say, and are left out.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -21,8 +21,9 @@ from torch.nn import functional
 from transformers.activations import ACT2FN
 
 from musicgen_lora.generation.decoding import products
-from musicgen_lora.generation.decoding.caches import BatchCache, ClipCache, Rows
+from musicgen_lora.generation.decoding.caches import ClipCache
 from musicgen_lora.generation.decoding.merged import merged_table, merged_weight, norm_weights
+from musicgen_lora.generation.decoding.places import Places
 from musicgen_lora.generation.decoding.products import Product
 from musicgen_lora.generation.decoding.request import Conditions
 from musicgen_lora.model.lora.mixture import Mixture
@@ -72,7 +73,7 @@ class _Norm:
         return cls(weight.to(dtype, copy=True), bias.to(dtype, copy=True), eps)
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        return functional.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
+        return torch.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps)
 
 
 @dataclass(frozen=True)
@@ -231,11 +232,7 @@ class Decoder:
 
     def embed(self, columns: torch.Tensor) -> torch.Tensor:
         """Columns of tokens `[B, K]` as states `[B, D]`."""
-        rows = columns + self._first_rows
-        if self.on_cpu:
-            return functional.embedding_bag(rows, self._tables, mode="sum")
-        # Not every device has a kernel for both at once.
-        return functional.embedding(rows, self._tables).sum(dim=1)
+        return functional.embedding(columns + self._first_rows, self._tables).sum(dim=1)
 
     def positions(self, n: int) -> torch.Tensor:
         """The first n positions, or more, `[N, D]`."""
@@ -250,7 +247,7 @@ class Decoder:
         for number, layer in enumerate(self._layers):
             qkv = layer.qkv(layer.norm(x)).unflatten(-1, (3, self.n_heads, -1))
             query, keys, values = qkv.permute(2, 0, 3, 1, 4)
-            cache.add_beginning(number, clip, torch.stack([keys, values]))
+            cache.add_beginning(number, clip, torch.stack([keys, values], dim=1))
             found = functional.scaled_dot_product_attention(
                 query, keys, values, is_causal=x.shape[1] > 1
             )
@@ -281,7 +278,7 @@ class Decoder:
                 keys, values = kv.permute(2, 0, 3, 1, 4).contiguous()
                 cache.add_text(number, row, (keys, values))
 
-    def step(self, x: torch.Tensor, cache: ClipCache, with_text: torch.Tensor) -> torch.Tensor:
+    def step(self, x: torch.Tensor, cache: ClipCache, with_text: Places) -> torch.Tensor:
         """A step of all rows.
 
         Args:
@@ -296,87 +293,13 @@ class Decoder:
         x = x + (
             self._positions[at] if isinstance(at, int) else self._positions.index_select(0, at)
         )
-        alone = len(with_text) == len(x)
         for number, layer in enumerate(self._layers):
             qkv = layer.qkv(layer.norm(x)).view(-1, 3, self.n_heads, self.width // self.n_heads)
-            x = x + layer.out(cache.attend(number, qkv))
-            if layer.text is not None and len(with_text):
-                hearing = x if alone else x.index_select(0, with_text)
-                query = layer.text.q(layer.text.norm(hearing)).unflatten(-1, (self.n_heads, -1))
-                heard = layer.text.out(cache.attend_to_text(number, query))
-                x = x + heard if alone else x.index_add_(0, with_text, heard)
-            x = x + layer.fc2(self._activation(layer.fc1(layer.last_norm(x))))
+            x.add_(layer.out(cache.attend(number, qkv)))
+            if layer.text is not None and with_text.count:
+                query = layer.text.q(layer.text.norm(with_text.of(x)))
+                heard = cache.attend_to_text(number, query.unflatten(-1, (self.n_heads, -1)))
+                with_text.add(x, layer.text.out(heard))
+            x.add_(layer.fc2(self._activation(layer.fc1(layer.last_norm(x)))))
         cache.advance()
         return self._heads(self._norm(x)).view(len(x), -1, self.shape.special).float()
-
-
-class Playing:
-    """A window of B clips that is being decoded.
-
-    Args:
-        given: of each clip `[K, P]`, the columns of the delayed sequence that are read before the
-            first step.
-        n_steps: columns that are read in all.
-        guided: whether clips are read a second time, without their conditions.
-        batched: whether all rows attend at once (default: not on a CPU).
-    """
-
-    def __init__(
-        self,
-        decoder: Decoder,
-        conditions: Conditions,
-        given: Sequence[torch.Tensor] | torch.Tensor,
-        n_steps: int,
-        *,
-        guided: bool,
-        batched: bool | None = None,
-    ) -> None:
-        self._decoder = decoder
-        device = decoder.device
-        prefixes = [decoder.prefix(conditions, clip) for clip in range(len(given))]
-        # Without conditions both readings would be the same: guidance between them does nothing.
-        heard = [guided and prefix.is_guided for prefix in prefixes]
-        self.rows = Rows(
-            heard,
-            [prefix.text is not None for prefix in prefixes],
-            [
-                both and prefix.negative is not None
-                for both, prefix in zip(heard, prefixes, strict=True)
-            ],
-        )
-        n_before = [prefix.states.shape[1] for prefix in prefixes]
-        batched = not decoder.on_cpu if batched is None else batched
-        decoder.positions(max(n_before) + n_steps)
-        self.cache = (BatchCache if batched else ClipCache)(
-            self.rows, decoder.cache_shape, max(n_before) + n_steps, prefixes[0].states
-        )
-        for clip, prefix in enumerate(prefixes):
-            texts = (prefix.text, prefix.negative)
-            for row, text in zip(self.cache.rows_of(clip), texts, strict=False):
-                if text is not None:
-                    decoder.hear(text, self.cache, row)
-            states = prefix.states[: 1 + heard[clip]]
-            if given[clip].shape[-1]:
-                # [P, K] columns of this clip.
-                codes = decoder.embed(given[clip].to(device).T)[None].expand(len(states), -1, -1)
-                states = torch.cat([states, codes], dim=1)
-            if states.shape[1]:
-                decoder.read(states, self.cache, clip)
-        self.cache.begin_at([n + own.shape[-1] for n, own in zip(n_before, given, strict=True)])
-        self._clips = torch.tensor(self.rows.clips, device=device)
-        self._with_text = torch.tensor(self.rows.with_text, dtype=torch.long, device=device)
-        self._first = torch.tensor(self.rows.begins[:-1], device=device)
-        self._last = torch.tensor(self.rows.begins[1:], device=device) - 1
-
-    def step(self, columns: torch.Tensor, guidance_scale: float | torch.Tensor) -> torch.Tensor:
-        """Reads the next column `[B, K]`; what follows, as logits `[B, K, V]`, guided by a scale, a
-        number or `[B, 1, 1]`."""
-        x = self._decoder.embed(columns)
-        is_single = len(self._clips) == len(columns)
-        if not is_single:
-            x = x.index_select(0, self._clips)
-        logits = self._decoder.step(x, self.cache, self._with_text)
-        if is_single:
-            return logits
-        without = logits.index_select(0, self._last)
-        return without + guidance_scale * (logits.index_select(0, self._first) - without)

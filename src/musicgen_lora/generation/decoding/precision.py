@@ -16,12 +16,12 @@ from musicgen_lora.generation.decoding.choices import CLEARLY, kept_choice
 from musicgen_lora.generation.decoding.decoder import (
     ONE_THREAD_UP_TO,
     PRECISIONS,
-    Conditions,
     Decoder,
-    Playing,
     n_decoder_parameters,
     threads_for,
 )
+from musicgen_lora.generation.decoding.playing import Playing
+from musicgen_lora.generation.decoding.request import Conditions
 from musicgen_lora.generation.decoding.sampling import Noise, Sampling, sample
 from musicgen_lora.model.musicgen import MusicGen
 from musicgen_lora.model.text.states import EncodedText

@@ -133,9 +133,8 @@ class Noise:
                 last again, for nothing, and go on from there later.
         """
         flags = [True] * len(self._clips) if drawing is None else drawing
-        return torch.stack(
-            [clip.step(takes=takes) for clip, takes in zip(self._clips, flags, strict=True)]
-        )
+        found = [clip.step(takes=takes) for clip, takes in zip(self._clips, flags, strict=True)]
+        return found[0][None] if len(found) == 1 else torch.stack(found)
 
     def block(self, drawing: Sequence[bool] | None = None) -> torch.Tensor:
         """The numbers of the next `STEPS` steps, `[B, steps, K, V]`; see `next`."""
@@ -179,12 +178,14 @@ def sample(logits: torch.Tensor, sampling: Sampling, noise: torch.Tensor | None)
     """
     if sampling.is_greedy or noise is None:
         return logits.argmax(dim=-1)
-    logits = logits.float() / sampling.temperature
+    logits = logits.float()
+    if sampling.temperature != 1.0:
+        logits = logits / sampling.temperature
     # A top_k of 0 takes all; so does one of more than there are.
     n_kept = min(sampling.top_k or logits.shape[-1], logits.shape[-1])
     has_top_p = 0.0 < sampling.top_p < 1.0
     if n_kept == logits.shape[-1] and not has_top_p:
-        return (logits - (-noise.log()).log()).argmax(dim=-1)
+        return (logits - noise.log().neg_().log_()).argmax(dim=-1)
     if logits.device.type == "cpu" and not has_top_p:
         return _first_of_the_likeliest(logits, noise, n_kept)
     return _first_of_those_kept(logits, noise, n_kept, sampling.top_p if has_top_p else None)
@@ -193,11 +194,11 @@ def sample(logits: torch.Tensor, sampling: Sampling, noise: torch.Tensor | None)
 def _first_of_the_likeliest(logits: torch.Tensor, noise: torch.Tensor, n_kept: int) -> torch.Tensor:
     """The same for top-k alone, with a look at the result: mostly the first of all is among the
     likeliest, and these need not be sorted out."""
-    first = (logits - (-noise.log()).log()).argmax(dim=-1, keepdim=True)
+    first = (logits - noise.log().neg_().log_()).argmax(dim=-1, keepdim=True)
     n_before = (logits > logits.gather(-1, first)).sum(dim=-1)
-    others = n_before >= n_kept
     first = first.squeeze(-1)
-    if bool(others.any()):
+    if int(n_before.max()) >= n_kept:
+        others = n_before >= n_kept
         first[others] = _first_of_those_kept(logits[others], noise[others], n_kept, None)
     return first
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import torch
 
 from musicgen_lora.generation.decoding.caches import BatchCache
-from musicgen_lora.generation.decoding.decoder import Decoder, Playing
+from musicgen_lora.generation.decoding.decoder import Decoder
+from musicgen_lora.generation.decoding.playing import Playing
 from musicgen_lora.generation.decoding.request import WindowRequest
 from musicgen_lora.generation.decoding.sampling import Noise, sample
 

@@ -1,0 +1,45 @@
+"""Some rows of a batch: those that attend to a text, those that guidance leads to or away from.
+
+Where they lie at equal distances, as they mostly do, they are looked at and added to where they
+are; only others are gathered and scattered, which takes a kernel each way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+
+class Places:
+    """Rows of a tensor.
+
+    Args:
+        rows: their numbers, rising.
+        n_rows: of the tensor.
+        device: where it lies.
+    """
+
+    def __init__(self, rows: Sequence[int], n_rows: int, device: torch.device) -> None:
+        self.count = len(rows)
+        self._are_all = self.count == n_rows
+        self._slice: slice | None = None
+        distance = rows[1] - rows[0] if self.count > 1 else 1
+        if self.count and list(rows) == list(range(rows[0], rows[-1] + 1, distance)):
+            self._slice = slice(rows[0], rows[-1] + 1, distance)
+        self._rows = torch.tensor(rows, dtype=torch.long, device=device)
+
+    def of(self, x: torch.Tensor) -> torch.Tensor:
+        """Those rows of `[R, ...]`; may be the same memory."""
+        if self._are_all:
+            return x
+        return x.index_select(0, self._rows) if self._slice is None else x[self._slice]
+
+    def add(self, x: torch.Tensor, more: torch.Tensor) -> None:
+        """Adds to those rows of x, in place."""
+        if self._are_all:
+            x.add_(more)
+        elif self._slice is None:
+            x.index_add_(0, self._rows, more)
+        else:
+            x[self._slice].add_(more)
