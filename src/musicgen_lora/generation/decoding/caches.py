@@ -8,6 +8,7 @@ and under a mask: its shapes stay for a whole bucket, so that a step can be capt
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional
 
+from musicgen_lora.generation.decoding.attention import Attention, room_for, rows_are_independent
 from musicgen_lora.generation.decoding.places import Places
 
 BUCKET = 256
@@ -77,15 +79,20 @@ class ClipCache:
         begins = rows.begins
         self._spans = list(itertools.pairwise(begins))
         self._all = torch.arange(begins[-1])
-        self._own = like.new_empty(n_layers, begins[-1], 2, n_heads, n_positions, width)
-        # A view of a step's is made from these, not from all.
-        self._layers = self._own.unbind(0)
-        self._keys, self._values = ([own[:, i] for own in self._layers] for i in (0, 1))
+        self._own = self._allocated(shape, begins[-1], n_positions, like)
+        self._together: list[tuple[int, int, Attention]] = []
+        self._independent = functools.partial(rows_are_independent, n_heads, width)
         self._texts: list[dict[int, Text]] = [{} for _ in range(n_layers)]
         self._texts_together: list[list[tuple[Places, Text]]] = []
         self.lengths = [0] * len(self._spans)
         self._positions = torch.zeros(begins[-1], dtype=torch.long)
         self._at: int | None = 0
+
+    def _allocated(
+        self, shape: tuple[int, int, int], n_rows: int, n_positions: int, like: torch.Tensor
+    ) -> torch.Tensor:
+        n_layers, n_heads, width = shape
+        return like.new_empty(n_layers, 2, n_rows, n_heads, width, room_for(n_positions))
 
     def rows_of(self, clip: int) -> range:
         """The rows of a clip."""
@@ -100,9 +107,9 @@ class ClipCache:
         return self._texts[layer].get(row)
 
     def add_beginning(self, layer: int, clip: int, kv: torch.Tensor) -> None:
-        """Takes what a clip begins with, `[rows of the clip, 2, heads, P, width]`."""
+        """Takes what a clip begins with, `[2, rows of the clip, heads, P, width]`."""
         begin, end = self._spans[clip]
-        self._own[layer, begin:end, :, :, : kv.shape[3]] = kv
+        self._own[layer, :, begin:end, ..., : kv.shape[3]] = kv.transpose(3, 4)
 
     def begin_at(self, lengths: Sequence[int]) -> None:
         """Says how many positions of each clip are filled, after its texts and its beginning."""
@@ -110,10 +117,16 @@ class ClipCache:
         n_rows = [end - begin for begin, end in self._spans]
         self._positions = torch.tensor(self.lengths).repeat_interleave(torch.tensor(n_rows))
         self._at = self.lengths[0] if len(set(self.lengths)) == 1 else None
-        self._gather_texts()
+        self._make_ready()
 
-    def _gather_texts(self) -> None:
-        """Texts of one length are attended to at once: the kernel takes each row by itself."""
+    def _make_ready(self) -> None:
+        """What is equally long is attended to at once: the kernels take each row by itself."""
+        one = self._at is not None and self._independent()
+        spans = [(0, len(self._positions))] if one else self._spans
+        self._together = [
+            (begin, end, Attention(self._own[:, :, begin:end], at))
+            for (begin, end), at in zip(spans, self.lengths, strict=False)
+        ]
         self._texts_together = [_of_one_length(texts, self._all.device) for texts in self._texts]
 
     @property
@@ -126,31 +139,15 @@ class ClipCache:
         self.lengths = [length + 1 for length in self.lengths]
         self._positions += 1
         self._at = None if self._at is None else self._at + 1
+        for _, _, attention in self._together:
+            attention.advance()
 
     def attend(self, layer: int, qkv: torch.Tensor) -> torch.Tensor:
         """Takes a step's queries, keys and values `[R, 3, heads, width]`; what the queries find,
         `[R, heads * width]`."""
-        if self._at is None:
-            self._layers[layer][self._all, :, :, self._positions] = qkv[:, 1:]
-            return self._attend_clip_by_clip(layer, qkv)
-        # Of one length all go through the kernel at once, which on a CPU takes each row and head by
-        # itself: a clip has the same bits as alone.
-        self._layers[layer].select(3, self._at).copy_(qkv.narrow(1, 1, 2))
-        n_positions = self._at + 1
-        return functional.scaled_dot_product_attention(
-            qkv.select(1, 0).unsqueeze(2),
-            self._keys[layer].narrow(2, 0, n_positions),
-            self._values[layer].narrow(2, 0, n_positions),
-        ).flatten(1)
-
-    def _attend_clip_by_clip(self, layer: int, qkv: torch.Tensor) -> torch.Tensor:
-        found = []
-        for (begin, end), length in zip(self._spans, self.lengths, strict=True):
-            keys = self._keys[layer][begin:end, :, : length + 1]
-            values = self._values[layer][begin:end, :, : length + 1]
-            query = qkv[begin:end, 0].unsqueeze(2)
-            found.append(functional.scaled_dot_product_attention(query, keys, values))
-        return torch.cat(found).flatten(1)
+        if len(self._together) == 1:
+            return self._together[0][2].attend(layer, qkv)
+        return torch.cat([one.attend(layer, qkv[a:b]) for a, b, one in self._together])
 
     def attend_to_text(self, layer: int, query: torch.Tensor) -> torch.Tensor:
         """What the queries of the rows with a text, `[R', heads, width]`, find in it,
@@ -180,11 +177,21 @@ class BatchCache(ClipCache):
         self._numbers = torch.arange(self._own.shape[4], device=like.device)
         self._padded: list[tuple[Text, torch.Tensor]] = []
 
+    def _allocated(
+        self, shape: tuple[int, int, int], n_rows: int, n_positions: int, like: torch.Tensor
+    ) -> torch.Tensor:
+        n_layers, n_heads, width = shape
+        return like.new_empty(n_layers, 2, n_rows, n_heads, n_positions, width)
+
+    def add_beginning(self, layer: int, clip: int, kv: torch.Tensor) -> None:
+        begin, end = self._spans[clip]
+        self._own[layer, :, begin:end, :, : kv.shape[3]] = kv
+
     def begin_at(self, lengths: Sequence[int]) -> None:
         super().begin_at(lengths)
         self._positions = self._positions.to(self._all.device)
 
-    def _gather_texts(self) -> None:
+    def _make_ready(self) -> None:
         self._padded = [_padded(list(texts.values())) for texts in self._texts if texts]
 
     @property
@@ -201,11 +208,9 @@ class BatchCache(ClipCache):
         self.lengths = [length + 1 for length in self.lengths]
 
     def attend(self, layer: int, qkv: torch.Tensor) -> torch.Tensor:
-        self._layers[layer][self._all, :, :, self._positions] = qkv[:, 1:]
-        keys, values = (
-            self._keys[layer][:, :, : self.bucket],
-            self._values[layer][:, :, : self.bucket],
-        )
+        own = self._own[layer]
+        own[:, self._all, :, self._positions] = qkv[:, 1:]
+        keys, values = own[:, :, :, : self.bucket].unbind(0)
         mask = self._numbers[: self.bucket] <= self._positions[:, None]
         query = qkv[:, 0].unsqueeze(2)
         found = functional.scaled_dot_product_attention(

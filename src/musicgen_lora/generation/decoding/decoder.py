@@ -247,7 +247,7 @@ class Decoder:
         for number, layer in enumerate(self._layers):
             qkv = layer.qkv(layer.norm(x)).unflatten(-1, (3, self.n_heads, -1))
             query, keys, values = qkv.permute(2, 0, 3, 1, 4)
-            cache.add_beginning(number, clip, torch.stack([keys, values], dim=1))
+            cache.add_beginning(number, clip, torch.stack([keys, values]))
             found = functional.scaled_dot_product_attention(
                 query, keys, values, is_causal=x.shape[1] > 1
             )

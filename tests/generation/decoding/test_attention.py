@@ -1,0 +1,66 @@
+"""Attention of a decoding step against torch's own, and the rows that it is added to."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional
+
+from musicgen_lora.generation.decoding import caches
+from musicgen_lora.generation.decoding.attention import BLOCK
+from musicgen_lora.generation.decoding.caches import BatchCache, ClipCache, Rows
+from musicgen_lora.generation.decoding.places import Places
+
+N_STEPS = 2 * BLOCK + 3
+SHAPE = (2, 4, 8)
+ROWS = ((0, 0), (0, 1), (1, 0))
+"""Clip of each row, and its row of the clip."""
+
+
+def drawn(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("kind", [ClipCache, BatchCache])
+@pytest.mark.parametrize("independent", [True, False])
+@pytest.mark.parametrize("lengths", [[0, 0], [5, 5], [0, BLOCK - 1], [BLOCK, 3]])
+def test_each_step_finds_what_torchs_attention_finds(kind, independent, lengths, monkeypatch):
+    """Whatever was in the memory before, past the ends of blocks, with clips of one length or two,
+    and where a processor has no rows that are independent."""
+    monkeypatch.setattr(caches, "rows_are_independent", lambda n_heads, width: independent)
+    n_layers, n_heads, width = SHAPE
+    rows = Rows([True, False], [False, False])
+    like = torch.empty(0)
+    cache = kind(rows, SHAPE, max(lengths) + N_STEPS, like)
+    if kind is ClipCache:
+        cache._own.fill_(torch.nan)
+    beginnings = [drawn(n_layers, 2, 2 - clip, n_heads, 20, width, seed=clip) for clip in (0, 1)]
+    known: list[list[torch.Tensor]] = []
+    for layer in range(n_layers):
+        for clip, own in enumerate(beginnings):
+            cache.add_beginning(layer, clip, own[layer, :, :, :, : lengths[clip]])
+        of_rows = [(beginnings[clip][layer, :, row], lengths[clip]) for clip, row in ROWS]
+        known.append([own[:, :, :length] for own, length in of_rows])
+    cache.begin_at(lengths)
+    for step in range(N_STEPS):
+        for layer in range(n_layers):
+            qkv = drawn(len(ROWS), 3, n_heads, width, seed=100 * step + layer)
+            found = cache.attend(layer, qkv)
+            for row, own in enumerate(known[layer]):
+                own = known[layer][row] = torch.cat([own, qkv[row, 1:, :, None]], dim=2)
+                expected = functional.scaled_dot_product_attention(qkv[row, 0][:, None], *own)
+                torch.testing.assert_close(found[row], expected.flatten())
+        cache.advance()
+
+
+@pytest.mark.parametrize("rows", [[], [0], [2], [0, 1, 2, 3, 4], [0, 2, 4], [1, 3], [0, 1, 3]])
+def test_places_are_looked_at_and_added_to(rows: list[int]) -> None:
+    x, more = drawn(5, 3), drawn(len(rows), 3, seed=1)
+    places = Places(rows, 5, torch.device("cpu"))
+    assert places.count == len(rows)
+    torch.testing.assert_close(places.of(x), x[torch.tensor(rows, dtype=torch.long)])
+    expected = x.clone()
+    for place, row in enumerate(rows):
+        expected[row] += more[place]
+    places.add(x, more)
+    torch.testing.assert_close(x, expected)
