@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from musicgen_lora import EMBEDDED_NAME
 from musicgen_lora.errors import UserError
 from musicgen_lora.extras import LIBRARIES, require_extra
+from musicgen_lora.plural import count
 from musicgen_lora.urls import check_is_folder, url_of
 
 if TYPE_CHECKING:
@@ -181,8 +182,9 @@ def check_strengths(adapters: list[Path], strengths: list[float]) -> None:
     """Raises a UserError where there are strengths, and not one for each adapter."""
     if strengths and len(strengths) != len(adapters):
         raise UserError(
-            f"--strength has {len(strengths)} values for {len(adapters)} adapters; give one for "
-            "each --lora_model_path, in their order, or none."
+            f"--strength has {count(len(strengths), 'value')} for "
+            f"{count(len(adapters), 'adapter')}; give one for each --lora_model_path, in their "
+            "order, or none."
         )
 
 

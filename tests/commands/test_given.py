@@ -53,9 +53,9 @@ def places(tmp_path: Path) -> dict[str, Path]:
         ("generate --prompts x --lora_model_path {adapter} {mistyped}", "no such adapter folder"),
         (
             "generate --prompts x --lora_model_path {adapter} {adapter} --strength 1",
-            "--strength has 1 values for 2 adapters",
+            "--strength has 1 value for 2 adapters",
         ),
-        ("generate --prompts x --strength 0.5", "--strength has 1 values for 0 adapters"),
+        ("generate --prompts x --strength 0.5", "--strength has 1 value for 0 adapters"),
         (
             "generate --prompts x --lora_model_path {adapter} --strength 2.5",
             "strength.0 = 2.5: Input should be less than or equal to 2",

@@ -55,7 +55,7 @@ class LoopRequest:
             most = int(longest_s / self.bar_s)
             way_out = f"take --bars {most} or less" if most else "take a faster --bpm"
             raise UserError(
-                f"--bpm {self.bpm:g} --bars {self.n_bars}: are {loop_s:.1f} s, and a loop has "
+                f"--bpm {self.bpm:g} --bars {self.n_bars} are {loop_s:.1f} s, and a loop has "
                 f"{longest_s:g} s at most; {way_out}."
             )
         needed_s = (1.0 + STRETCH_MOST) * loop_s + TAIL_S

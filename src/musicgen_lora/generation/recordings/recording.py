@@ -273,7 +273,7 @@ def say_of_recording(
     other = [n for n in names if n in was and _identity(was[n]) != _identity(facts[n])]
     if other:
         console.print(
-            f"The recording was made by another {' and '.join(other)} than now.",
+            f"What made the recording is not what plays now: {' and '.join(other)}.",
             style="yellow",
         )
 
