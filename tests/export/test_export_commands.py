@@ -53,7 +53,7 @@ def test_they_follow_one_another(
     [
         ("merge", {"strength": [2.5]}, "strength.0 = 2.5: "),
         ("merge", {"strength": [-0.1]}, "strength.0 = -0.1: "),
-        ("merge", {"strength": [1, 1]}, "--strength has 2 values for 1 adapters"),
+        ("merge", {"strength": [1, 1]}, "--strength has 2 values for 1 adapter"),
         ("merge", {"lora_model_path": []}, "--lora_model_path"),
         ("merge", {"lora_model_path": ["ADAPTER", "gone"]}, "gone: no such adapter folder"),
         ("merge", {"lora_model_path": ["EMPTY"]}, "empty: no adapter_config.json in it"),
@@ -61,7 +61,7 @@ def test_they_follow_one_another(
         ("merge", {"output_dir": "ADAPTER"}, "lora: is not empty"),
         ("export", {"output_dir": "ADAPTER"}, "lora: is not empty"),
         ("export", {"model_path": "OTHER"}, "trained on another base"),
-        ("export", {"strength": [0.5, 0.5]}, "--strength has 2 values for 1 adapters"),
+        ("export", {"strength": [0.5, 0.5]}, "--strength has 2 values for 1 adapter"),
         ("import", {"input_dir": "gone"}, "gone: no such folder"),
         ("import", {"input_dir": "EMPTY"}, "state_dict.bin: no such file"),
     ],

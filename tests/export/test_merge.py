@@ -207,7 +207,7 @@ def test_nothing_is_written_over(tiny_model_dir: Path, lora: Path, tmp_path: Pat
     ("changes", "said"),
     [
         ({"lora_model_path": []}, "--lora_model_path is empty"),
-        ({"strength": [1.0, 0.5]}, "--strength has 2 values for 1 adapters"),
+        ({"strength": [1.0, 0.5]}, "--strength has 2 values for 1 adapter"),
         ({"lora_model_path": ["gone"]}, "gone: no such adapter folder"),
     ],
 )

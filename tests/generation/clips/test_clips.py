@@ -146,7 +146,7 @@ def test_an_unwritable_part_leaves_nothing(tmp_path: Path, monkeypatch: Any) -> 
     ("values", "said"),
     [
         ({"bars": 4}, "--bars 4: a loop needs its tempo"),
-        ({"bars": 16, "bpm": 60.0}, "--bpm 60 --bars 16: are 64.0 s"),
+        ({"bars": 16, "bpm": 60.0}, "--bpm 60 --bars 16 are 64.0 s"),
         ({"key": "H minor"}, '--key "H minor": no such key'),
         ({"bpm": 140.0, "prompts": ["trap 90 bpm"]}, "says 90 bpm"),
         ({"key": "Am", "prompts": ["trap, 升C小调"]}, "says C# minor"),
