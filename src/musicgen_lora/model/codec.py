@@ -10,6 +10,7 @@ import torch
 from transformers import MusicgenForConditionalGeneration
 
 from musicgen_lora.errors import UserError
+from musicgen_lora.model.cpu.codec_layers import run_layers, suits
 from musicgen_lora.model.fingerprint import fingerprint
 from musicgen_lora.model.shape import Shape
 
@@ -118,12 +119,29 @@ class Codec:
         """Turns codes `[B, K, T]` into audio `[B, C, N]` float32."""
         codec, n_channels = self.module, self._shape.n_channels
         codes = codes.to(codec.device).long()
+        # [B, 1, N] each.
         channels = [
-            # [B, 1, N]
-            codec.decode(codes[None, :, channel::n_channels], [None]).audio_values
-            for channel in range(n_channels)
+            self._decode_mono(codes[:, channel::n_channels]) for channel in range(n_channels)
         ]
         return torch.cat(channels, dim=1).float().cpu().numpy()
+
+    def _decode_mono(self, codes: torch.Tensor) -> torch.Tensor:
+        """Codes `[B, K', T]` of a channel to `[B, 1, N]`."""
+        codec = self.module
+        if not suits(codec):
+            return codec.decode(codes[None], [None]).audio_values
+        hidden = codec.quantizer.decode(codes.transpose(0, 1))
+        return torch.cat([run_layers(codec.decoder.layers, clip[None]) for clip in hidden])
+
+    @torch.inference_mode()
+    def latents(self, samples: torch.Tensor) -> torch.Tensor:
+        """What the encoder makes of a channel `[1, 1, N]`, before it is rounded to codes, up to
+        rounding of the last bits: `[D, T]`."""
+        codec = self.module
+        samples = samples.to(codec.device)
+        if suits(codec):
+            return run_layers(codec.encoder.layers, samples)[0]
+        return codec.encoder(samples)[0]
 
 
 def _channels(waveform: np.ndarray, n_channels: int) -> np.ndarray:

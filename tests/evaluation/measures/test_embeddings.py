@@ -14,6 +14,7 @@ from musicgen_lora.evaluation.measures.embeddings import (
     embed,
     log_mel,
 )
+from musicgen_lora.model.codec import Codec
 from musicgen_lora.model.musicgen import load_base
 
 RATE = 32_000
@@ -32,7 +33,7 @@ def test_all_doors_tell_808_beats_from_hiss(tiny_model_dir: Path) -> None:
     rng = np.random.default_rng(0)
     beats = [beat(index) for index in range(4)]
     hiss = [rng.normal(0.0, 0.1, beats[0].shape).astype(np.float32) for _ in range(4)]
-    for door in (MUSICNN, LOG_MEL, codec_latents(load_base(tiny_model_dir))):
+    for door in (MUSICNN, LOG_MEL, codec_latents(Codec(load_base(tiny_model_dir)))):
         ours, theirs = embed(door, beats, RATE), embed(door, hiss, RATE)
         assert ours.shape == theirs.shape
         within = np.linalg.norm(ours - ours.mean(axis=0), axis=1).mean()

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 import numpy as np
 import soxr
 import torch
-from transformers import MusicgenForConditionalGeneration
 from transformers.audio_utils import mel_filter_bank
 
 from musicgen_lora.listening.musicnn import power_spectrum, tag_waveform
+from musicgen_lora.model.codec import Codec
 
 Hear = Callable[[np.ndarray, int], np.ndarray]
 """A waveform `[C, N]` and its rate in Hz to a vector `[D]`, the mean over the clip."""
@@ -72,18 +71,24 @@ def _mel_filters() -> torch.Tensor:
     return torch.from_numpy(filters).float()
 
 
-def codec_latents(model: MusicgenForConditionalGeneration) -> Embedding:
+def log_mel_distance(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> float:
+    """How far two clips are apart by their vectors, in decibels: the root mean square over mel
+    bands of what their means and spreads differ by."""
+    away = one[LOG_MEL.name] - other[LOG_MEL.name]
+    return float(np.sqrt(np.square(away).mean()))
+
+
+def codec_latents(codec: Codec) -> Embedding:
     """What a model's own codec makes of audio before it is rounded to codes: mean and spread over
     time of each dimension. Stereo models code left and right apart; here they are heard as mono."""
 
-    @torch.inference_mode()
     def hear(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
-        codec: Any = model.audio_encoder
+        rate = codec.module.config.sampling_rate
         mono = np.asarray(waveform, np.float32).mean(axis=0)
-        if sample_rate != codec.config.sampling_rate:
-            mono = soxr.resample(mono, sample_rate, codec.config.sampling_rate, "HQ")
+        if sample_rate != rate:
+            mono = soxr.resample(mono, sample_rate, rate, "HQ")
         samples = torch.from_numpy(np.ascontiguousarray(mono))[None, None]  # [1, 1, N]
-        latents = codec.encoder(samples.to(codec.device))[0].float().cpu()  # [D, T]
+        latents = codec.latents(samples).float().cpu()  # [D, T]
         return torch.cat([latents.mean(dim=1), latents.std(dim=1, correction=0)]).numpy()
 
     return Embedding("codec", "the model's own codec", hear)

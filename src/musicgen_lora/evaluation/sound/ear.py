@@ -66,7 +66,7 @@ class Ear:
         self.embeddings: tuple[Embedding, ...] = (
             LOG_MEL,
             MUSICNN,
-            codec_latents(model.hf),
+            codec_latents(model.codec),
             *further,
         )
         self._is_ours = not further
