@@ -123,14 +123,26 @@ def _network(windows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 def _front(image: torch.Tensor) -> Iterator[torch.Tensor]:
     """Two "timbre" and three "temporal" convolutions of `[B, 1, T, 96]`, each to `[B, C, T]`."""
-    weights = _weights()
-    for layer in range(5):
-        kernel, bias = weights[f"conv{layer}.weight"], weights[f"conv{layer}.bias"]
+    for layer, (kernel, bias, sign) in enumerate(_front_layers()):
         length = kernel.shape[2]
         # As TensorFlow pads: of an even kernel the smaller half comes first.
         left = (length - 1) // 2
         padded = F.pad(image, (0, 0, left, length - 1 - left))
-        yield _norm(F.relu(F.conv2d(padded, kernel, bias)), layer + 1).amax(dim=3)
+        found = F.conv2d(padded, kernel, bias).amax(dim=3)
+        yield _norm(F.relu(sign[:, None] * found), layer + 1)
+
+
+@cache
+def _front_layers() -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """Kernel, bias and sign of each of the front's convolutions. The network takes the largest of
+    what is normed over all pitches; here that is taken first and the norm of it alone, so channels
+    that the norm turns over are turned over beforehand, and back after it."""
+    weights, layers = _weights(), []
+    for layer in range(5):
+        sign = torch.where(weights[f"norm{layer + 1}.weight"] < 0.0, -1.0, 1.0)
+        kernel, bias = weights[f"conv{layer}.weight"], weights[f"conv{layer}.bias"]
+        layers.append((sign[:, None, None, None] * kernel, sign * bias, sign))
+    return layers
 
 
 def _middle(features: torch.Tensor, layer: int) -> torch.Tensor:
