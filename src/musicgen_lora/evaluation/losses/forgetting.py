@@ -12,7 +12,7 @@ from pathlib import Path
 
 from musicgen_lora.config import EMBEDDED_NAME, EvaluateSettings
 from musicgen_lora.dataset.batches import Window
-from musicgen_lora.dataset.encoding import encode_clips
+from musicgen_lora.dataset.encoding import encode_clips, encoders
 from musicgen_lora.dataset.melodies import open_melodies
 from musicgen_lora.dataset.metadata import load_dataset
 from musicgen_lora.dataset.scoring import Windows
@@ -63,7 +63,9 @@ def other_style_windows(model: MusicGen, data_dir: Path, max_duration_s: float) 
     shortest = model.delays.shortest
     n_frames = model.shape.frames(max_duration_s, shortest)
     chosen = clips[:: -(-len(clips) // MAX_CLIPS)]
-    codes, melodies = encode_clips(chosen, model), open_melodies(model)
+    melodies = open_melodies(model)
+    with encoders(model) as pool:
+        codes = [*pool.map(lambda clip: encode_clips([clip], model)[0], chosen)]
     return [
         Window(
             one[:n_frames],
