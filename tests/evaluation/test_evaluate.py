@@ -99,7 +99,7 @@ def test_prompts_of_other_styles_stand_apart(compared: tuple[dict[str, Any], Pat
     assert len(asked) == 3
     assert [clip["origin"] for clip in found["clips"]] == [OWN_ORIGIN] * 2
     assert not asked & {clip["prompt"] for clip in found["clips"]}
-    assert [(clip["seed"], clip["other_seed"]) for clip in found["clips"]] == [(3, 5), (4, 6)]
+    assert [(clip["seed"], clip["other_seed"]) for clip in found["clips"]] == [(3, 7), (4, 8)]
     names = [
         clip[side]["audio"] for clip in found["clips"] for side in ("base", "again", "adapter")
     ]

@@ -26,6 +26,7 @@ from musicgen_lora.evaluation.report.findings import find_findings, tell_section
 from musicgen_lora.evaluation.report.report import write_report
 from musicgen_lora.evaluation.sound.ear import Heard
 from musicgen_lora.evaluation.sound.references import References
+from musicgen_lora.evaluation.sound.seeds import measure_seeds
 from musicgen_lora.evaluation.sound.sounds import Hearing, compare_sounds
 from musicgen_lora.evaluation.sound.unasked import measure_off_style
 from musicgen_lora.formats.documents import plain
@@ -241,6 +242,12 @@ def make_report(folder: Path) -> dict[str, Any]:
             ),
             **on_trained(len(clips)),
             "off_style": off_style(clips, heard),
+            "seeds": measure_seeds(
+                Compared(*([own.vectors for own in heard[side]] for side in heard)),
+                Compared(*([own.vectors for own in heard[side][1:3]] for side in heard)),
+                references_of([hear(wave) for wave in beats[5:]]),
+                seed=0,
+            ),
             "not_computed": [],
         }
     )

@@ -17,7 +17,7 @@ from musicgen_lora.console import OnStep
 from musicgen_lora.dataset.bar_lines import stated_bar_lines
 from musicgen_lora.dataset.metadata import Clip
 from musicgen_lora.evaluation.play_tasks import Playing, Row, play_batches_by, play_codes
-from musicgen_lora.evaluation.sound.ear import Ear, Heard
+from musicgen_lora.evaluation.sound.ear import Ear, Heard, Vectors
 from musicgen_lora.evaluation.sound.hearers import hearers
 from musicgen_lora.evaluation.voices import Voice
 from musicgen_lora.generation.decoding.decode import VERSION, depends_on_batch, window_bar
@@ -191,6 +191,17 @@ def write_clips(
 
     with hearers(side_by_side=all(ear.hears_side_by_side for ear in ears)) as pool:
         return paths, [*pool.map(write, codes, paths, ears)]
+
+
+def hear_spectra(model: MusicGen, ear: Ear, codes: Sequence[np.ndarray]) -> list[Vectors]:
+    """The log-mel spectra of clips `[K, T]`, of which nothing else is heard or kept."""
+
+    def hear(clip: np.ndarray) -> Vectors:
+        waveform = model.decode(torch.from_numpy(clip)[None])[0]
+        return ear.spectra_alone.vectors(np.nan_to_num(waveform, posinf=0.0, neginf=0.0))
+
+    with hearers() as pool:
+        return [*pool.map(hear, codes)]
 
 
 def _slug(prompt: str) -> str:

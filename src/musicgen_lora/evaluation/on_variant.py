@@ -11,14 +11,15 @@ from musicgen_lora.console import progress, working
 from musicgen_lora.dataset.scoring import Windows
 from musicgen_lora.evaluation.compared import Compared
 from musicgen_lora.evaluation.decisions.protocol import judge_primaries
-from musicgen_lora.evaluation.generations import play_prompts, write_clips
+from musicgen_lora.evaluation.generations import hear_spectra, play_prompts, write_clips
 from musicgen_lora.evaluation.losses.captions import measure_captions
 from musicgen_lora.evaluation.losses.held_out_loss import compare_losses, windows_to_measure
 from musicgen_lora.evaluation.losses.overfitting import measure_overfitting
 from musicgen_lora.evaluation.play_tasks import Playing
-from musicgen_lora.evaluation.report.document import Losses, NoLosses
+from musicgen_lora.evaluation.report.document_losses import Losses, NoLosses
 from musicgen_lora.evaluation.session import Performance, Played, Session
 from musicgen_lora.evaluation.sound.memorisation import find_nearest, measure_continuations
+from musicgen_lora.evaluation.sound.seeds import measure_seeds
 from musicgen_lora.evaluation.sound.sounds import compare_sounds
 from musicgen_lora.evaluation.sound.unasked import measure_off_style
 from musicgen_lora.evaluation.variants import ALONE
@@ -30,12 +31,14 @@ from musicgen_lora.plural import count
 
 
 def play(session: Session, voice: Voice, name: str) -> Performance:
-    """Plays the prompts, hears the clips and writes them to `audio/<name>/`; the base plays those
-    of other styles once more, by other seeds."""
+    """Plays the prompts, hears the clips and writes them to `audio/<name>/`; the first ones are
+    played once more by other seeds, and the base plays those of other styles once more, too."""
     settings = session.settings
     n_asked, n_off_style = len(session.prompts), len(session.off_style)
     again = session.off_style if name == BASE else ()
-    prompts = [item["prompt"] for item in (*session.prompts, *session.off_style, *again)]
+    n_written = n_asked + n_off_style
+    parts = (session.prompts, session.off_style, session.again, again)
+    prompts = [item["prompt"] for part in parts for item in part]
     sampling = sampling_of(settings, session.model.facts)
     with progress(session.console, f"frames of {count(len(prompts), 'prompt')}, {name}") as on_step:
         codes = play_prompts(
@@ -50,17 +53,21 @@ def play(session: Session, voice: Voice, name: str) -> Performance:
     folder = session.folder / "audio" / name
     with working(session.console, f"hearing the clips of {name}"):
         # What clips of other styles are heard for is their spectrum.
+        by_seeds = slice(n_written, n_written + len(session.again))
+        seeds = hear_spectra(session.model, session.ear, codes[by_seeds])
+        del codes[by_seeds], prompts[by_seeds]
         ears = [session.ear] * n_asked + [session.ear.spectra_alone] * (len(prompts) - n_asked)
         paths, heard = write_clips(session.model, ears, codes, prompts, folder)
     entries = [
         own.played(path.relative_to(session.folder).as_posix())
         for path, own in zip(paths, heard, strict=True)
     ]
-    played, n_played = Played(codes, heard, entries), n_asked + n_off_style
+    played = Played(codes, heard, entries)
     return Performance(
         asked=played.part(slice(n_asked)),
-        off_style=played.part(slice(n_asked, n_played)),
-        again=played.part(slice(n_played, None)),
+        off_style=played.part(slice(n_asked, n_written)),
+        seeds=seeds,
+        again=played.part(slice(n_written, None)),
     )
 
 
@@ -87,6 +94,7 @@ def measure_variant(
         "forgetting": forgetting,
         **_sounds(session, asked),
         "off_style": _off_style(session, base, performance),
+        "seeds": _seeds(session, base, performance),
         **_on_trained(session, sides, loss, asked, name),
     }
     parts = plain(parts)
@@ -98,6 +106,17 @@ def _sounds(session: Session, played: Compared[Played]) -> dict[str, Any]:
     """What compares clips by what is heard of them."""
     with working(session.console, "comparing sounds"):
         return compare_sounds(session.hearing, played.each(lambda own: own.heard))
+
+
+def _seeds(session: Session, base: Performance | None, own: Performance) -> dict[str, Any]:
+    """The report's `seeds`."""
+    played = Compared(base, own)
+    return measure_seeds(
+        played.each(lambda side: [heard.vectors for heard in side.asked.heard]),
+        played.each(lambda side: side.seeds),
+        session.references,
+        seed=session.settings.seed,
+    )
 
 
 def _off_style(session: Session, base: Performance | None, own: Performance) -> dict[str, Any]:
@@ -120,7 +139,7 @@ def _off_style(session: Session, base: Performance | None, own: Performance) -> 
                 "origin": item["origin"],
                 "read_as": english_of(item["prompt"]),
                 "seed": first + row,
-                "other_seed": first + len(session.off_style) + row,
+                "other_seed": first + len(session.off_style) + len(session.again) + row,
                 "identical": np.array_equal(*codes),
                 **dict(zip(("base", "again", "adapter"), entries, strict=True)),
                 "measured": measured,

@@ -22,9 +22,10 @@ from musicgen_lora.evaluation.held_out import HeldOut
 from musicgen_lora.evaluation.losses.forgetting import OtherMusic, other_music
 from musicgen_lora.evaluation.measures.listeners import Listener
 from musicgen_lora.evaluation.off_style import choose_off_style
-from musicgen_lora.evaluation.sound.ear import Ear, Heard
+from musicgen_lora.evaluation.sound.ear import Ear, Heard, Vectors
 from musicgen_lora.evaluation.sound.memorisation import TrainedSounds
 from musicgen_lora.evaluation.sound.references import References, hear_references
+from musicgen_lora.evaluation.sound.seeds import N_PROMPTS
 from musicgen_lora.evaluation.sound.sounds import Hearing
 from musicgen_lora.evaluation.trained_clips import open_trained
 from musicgen_lora.evaluation.voices import Voice
@@ -81,6 +82,11 @@ class Session:
         )
 
     @property
+    def again(self) -> Sequence[Mapping[str, str]]:
+        """Prompts of the adapter's own style that are played by another seed as well."""
+        return self.prompts[:N_PROMPTS]
+
+    @property
     def model(self) -> MusicGen:
         """The base."""
         return self.base.model
@@ -106,11 +112,13 @@ class Performance:
 
     Args:
         asked: prompts of the adapter's own style.
-        again: the latter by other seeds, where the base played them.
+        seeds: the first of them by other seeds.
+        again: those of other styles by other seeds, where the base played them.
     """
 
     asked: Played
     off_style: Played
+    seeds: Sequence[Vectors]
     again: Played
 
 

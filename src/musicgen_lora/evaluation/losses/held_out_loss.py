@@ -15,7 +15,7 @@ from musicgen_lora.dataset.scoring import OnStep, Windows, position_losses
 from musicgen_lora.dataset.tokens import TokenStore
 from musicgen_lora.evaluation.decisions.statistics import paired_bootstrap
 from musicgen_lora.evaluation.held_out import HeldOut
-from musicgen_lora.evaluation.report.document import Losses, PositionLoss
+from musicgen_lora.evaluation.report.document_losses import Losses, PositionLoss
 from musicgen_lora.evaluation.voices import ADAPTER, BASE, Sides, Voice
 from musicgen_lora.model.musicgen import MusicGen
 

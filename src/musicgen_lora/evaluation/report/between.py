@@ -10,6 +10,7 @@ import numpy as np
 
 from musicgen_lora.console import MessageTable
 from musicgen_lora.evaluation.report.asked import obedience_rows
+from musicgen_lora.evaluation.report.seeds import seed_rows
 from musicgen_lora.evaluation.report.verdicts import (
     DASH,
     agreement_rows,
@@ -166,6 +167,17 @@ def _between(report: Mapping[str, Any]) -> list[Texts]:
                 "high": _end(row["reference"], "held out"),
             }
         )
+    for row in seed_rows(report["seeds"]):
+        if row["base"] != DASH or row["adapter"] != DASH:
+            rows.append(
+                {
+                    "label": f"{word(row['label'])} ({row['unit']})",
+                    "low": DASH,
+                    "base": row["base"],
+                    "adapter": row["adapter"],
+                    "high": _end(row["reference"], "held out"),
+                }
+            )
     return [*rows, *_learned(report), *_faults(report)]
 
 

@@ -11,6 +11,7 @@ from typing_extensions import TypedDict
 
 from musicgen_lora.errors import UserError
 from musicgen_lora.evaluation.decisions.statistics import Apart, MovedShare, PairedResult
+from musicgen_lora.evaluation.report.document_losses import Losses, NoLosses
 from musicgen_lora.formats.documents import LARGE, read_json
 
 JSON_FILE = "report.json"
@@ -19,45 +20,6 @@ FORMAT_VERSION = 2
 
 Described = Mapping[str, float | None]
 """Descriptors of a clip by name, as `listening.descriptors.describe` gives them."""
-
-
-class SourceLoss(TypedDict):
-    """The loss on one source, of each codebook."""
-
-    source: str
-    n_windows: int
-    n_frames: int
-    base: list[float]
-    adapter: list[float]
-
-
-class PositionLoss(TypedDict):
-    """The loss on one stretch of the clips, the mean of the codebooks."""
-
-    from_s: float
-    to_s: float
-    loss: PairedResult
-
-
-class Losses(TypedDict):
-    """Base against adapter on the same windows, see `losses.compare_losses`."""
-
-    computed: Literal[True]
-    n_sources: int
-    n_windows: int
-    n_frames: int
-    mean: PairedResult
-    codebooks: list[PairedResult]
-    perplexity: dict[Literal["base", "adapter"], list[float]]
-    positions: NotRequired[list[PositionLoss]]
-    sources: list[SourceLoss]
-
-
-class NoLosses(TypedDict):
-    """Why there are none."""
-
-    computed: Literal[False]
-    why: str
 
 
 class HeldOutFacts(TypedDict):
@@ -306,6 +268,27 @@ class OffStyle(TypedDict):
     clips: list[OffStyleClips]
 
 
+class SeedDistances(TypedDict):
+    """How far clips of a prompt by two seeds are apart, in decibels."""
+
+    among_seeds: float
+    values: list[float]
+    among_prompts: float | None
+
+
+class Seeds(TypedDict):
+    """What another seed changes, see `seeds.measure_seeds`."""
+
+    computed: Literal[True]
+    why: str
+    n: int
+    base: SeedDistances | None
+    adapter: SeedDistances
+    reference: float | None
+    paired: PairedResult | None
+    collapsed: bool
+
+
 class AdapterTold(TypedDict):
     """An adapter at a strength."""
 
@@ -331,6 +314,7 @@ class Measured(TypedDict):
     memorisation: Memorisation
     captions: Captions | NoLosses
     off_style: OffStyle | NoLosses
+    seeds: Seeds
     primaries: list[Primary]
 
 

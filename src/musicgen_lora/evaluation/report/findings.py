@@ -16,6 +16,7 @@ from musicgen_lora.evaluation.report.learned import (
     memorisation_sentences,
     overfitting_sentences,
 )
+from musicgen_lora.evaluation.report.seeds import seed_sentences
 from musicgen_lora.evaluation.report.side_by_side import choice_sentences
 from musicgen_lora.evaluation.report.summary import (
     descriptor_sentences,
@@ -45,6 +46,7 @@ WORST_FIRST = (
     "captions",
     "descriptors",
     "distances",
+    "seeds",
 )
 """Sections by how much their warnings weigh."""
 
@@ -65,6 +67,7 @@ def tell_sections(report: Report) -> dict[str, list[str]]:
             *descriptor_sentences(report["descriptors"], reference),
         ],
         "distances": distance_sentences(report["distances"]),
+        "seeds": seed_sentences(report["seeds"]),
         "obedience": obedience_sentences(report["obedience"]),
         "agreement": agreement_sentences(report["text_agreement"]),
         "memory": memorisation_sentences(report["memorisation"]),
@@ -97,6 +100,7 @@ def find_findings(report: Report) -> list[str]:
         *verdicts,
         *chain(told["overfitting"], told["forgetting"], told["captions"], told["off_style"]),
         *chain(told["memory"], told["obedience"], told["agreement"], told["descriptors"]),
+        *told["seeds"],
     ]
     room = max(0, MOST - len(warnings) - len(told["choice"]))
     # The last says how far the choice can be trusted.

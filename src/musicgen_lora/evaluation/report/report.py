@@ -30,15 +30,14 @@ from musicgen_lora.evaluation.report.between import (
 from musicgen_lora.evaluation.report.document import (
     JSON_FILE,
     Described,
-    Losses,
-    NoLosses,
-    PositionLoss,
     Report,
     sides,
 )
+from musicgen_lora.evaluation.report.document_losses import Losses, NoLosses, PositionLoss
 from musicgen_lora.evaluation.report.forest import forest_plot
 from musicgen_lora.evaluation.report.learned import caption_rows, learned_cards
 from musicgen_lora.evaluation.report.page_audio import embed_sounds, sound_groups
+from musicgen_lora.evaluation.report.seeds import seed_rows
 from musicgen_lora.evaluation.report.side_by_side import (
     player_sides,
     variant_rows,
@@ -145,6 +144,7 @@ def make_page(
         forgetting_rows=loss_rows(report["forgetting"]),
         primaries=primary_rows(report["primaries"]),
         distance_rows=distance_rows(report["distances"]),
+        seed_rows=seed_rows(report["seeds"]),
         obedience_rows=obedience_rows(report["obedience"]),
         caption_rows=caption_rows(report["captions"]),
         cards=learned_cards(report),

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from musicgen_lora.evaluation.decisions.statistics import paired_bootstrap
-from musicgen_lora.evaluation.measures.embeddings import LOG_MEL
+from musicgen_lora.evaluation.measures.embeddings import log_mel_distance
 from musicgen_lora.evaluation.report.document import Described
 from musicgen_lora.evaluation.sound.comparison import SHOWN
 from musicgen_lora.evaluation.sound.ear import Heard
@@ -30,8 +30,7 @@ def measure_off_style(
     *,
     seed: int,
 ) -> dict[str, Any]:
-    """Distances are in decibels: the root mean square over mel bands of what their means and
-    spreads differ by.
+    """Distances are in decibels, see `log_mel_distance`.
 
     Args:
         base: its clips, a prompt of another style each; at least one.
@@ -92,8 +91,7 @@ def _differences(one: Sequence[Described], other: Sequence[Described], name: str
 
 
 def _distance(one: Heard, other: Heard) -> float:
-    away: np.ndarray = one.vectors[LOG_MEL.name] - other.vectors[LOG_MEL.name]
-    return float(np.sqrt(np.square(away).mean()))
+    return log_mel_distance(one.vectors, other.vectors)
 
 
 def _to_all(one: Heard, others: Sequence[Heard]) -> float:

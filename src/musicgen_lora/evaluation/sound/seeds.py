@@ -1,0 +1,77 @@
+"""How much a clip changes with its seed: a model that plays the same whatever the seed has
+collapsed, however well it plays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+
+from musicgen_lora.evaluation.compared import Compared
+from musicgen_lora.evaluation.decisions.statistics import paired_bootstrap
+from musicgen_lora.evaluation.measures.diversity import COLLAPSED_BELOW
+from musicgen_lora.evaluation.measures.embeddings import log_mel_distance
+from musicgen_lora.evaluation.sound.ear import Vectors
+from musicgen_lora.evaluation.sound.references import References
+
+N_PROMPTS = 2
+"""Prompts that are played once more by another seed, the first ones: each costs both sides a
+clip."""
+
+
+def measure_seeds(
+    clips: Compared[Sequence[Vectors]],
+    again: Compared[Sequence[Vectors]],
+    references: References,
+    *,
+    seed: int,
+) -> dict[str, Any]:
+    """The report's `seeds`: distances between clips of one prompt by two seeds. They are in
+    decibels, see `log_mel_distance`.
+
+    Args:
+        clips: a prompt each.
+        again: the first of them by other seeds.
+        references: held-out clips, which differ as clips of different captions do.
+
+    Returns:
+        `n` prompts; `base` and `adapter`, each `among_seeds`, the mean, `values`, a prompt each,
+        and `among_prompts`, the mean distance of clips of different prompts; `reference`, that of
+        held-out clips of different sources; `paired`, what `paired_bootstrap` gives of base and
+        adapter; `collapsed`, whether the adapter's clips change less than a quarter as much as the
+        base's.
+    """
+    ours = _side(clips.adapter, again.adapter)
+    theirs = _side(clips.base, again.base) if clips.base and again.base else None
+    paired = None
+    if theirs is not None:
+        paired = paired_bootstrap(np.array(theirs["values"]), np.array(ours["values"]), seed=seed)
+    heard = zip(references.heard, references.sources, strict=True)
+    apart = [
+        log_mel_distance(one.vectors, other.vectors)
+        for (one, source), (other, its) in combinations(heard, 2)
+        if source != its
+    ]
+    return {
+        "computed": True,
+        "why": "",
+        "n": len(ours["values"]),
+        "base": theirs,
+        "adapter": ours,
+        "reference": float(np.mean(apart)) if apart else None,
+        "paired": paired,
+        "collapsed": theirs is not None
+        and ours["among_seeds"] < COLLAPSED_BELOW * theirs["among_seeds"],
+    }
+
+
+def _side(clips: Sequence[Vectors], again: Sequence[Vectors]) -> dict[str, Any]:
+    values = [log_mel_distance(*pair) for pair in zip(clips, again, strict=False)]
+    apart = [log_mel_distance(*pair) for pair in combinations(clips, 2)]
+    return {
+        "among_seeds": float(np.mean(values)),
+        "values": values,
+        "among_prompts": float(np.mean(apart)) if apart else None,
+    }
