@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +16,19 @@ from musicgen_lora.cluster.engine import Engine
 from musicgen_lora.console import OnStep
 from musicgen_lora.dataset.bar_lines import stated_bar_lines
 from musicgen_lora.dataset.metadata import Clip
-from musicgen_lora.evaluation.play_tasks import Playing, Row, play_batches_by, play_codes
+from musicgen_lora.evaluation.play_tasks import Playing, Row, play_batches_by, request_of
+from musicgen_lora.evaluation.players import Players, players, shared_out
 from musicgen_lora.evaluation.sound.ear import Ear, Heard, Vectors
 from musicgen_lora.evaluation.sound.hearers import hearers
 from musicgen_lora.evaluation.voices import Voice
-from musicgen_lora.generation.decoding.decode import VERSION, depends_on_batch, window_bar
+from musicgen_lora.generation.decoding.decode import (
+    VERSION,
+    depends_on_batch,
+    generate_codes,
+    window_bar,
+)
 from musicgen_lora.generation.decoding.decoder import Decoder
+from musicgen_lora.generation.decoding.request import Request
 from musicgen_lora.model.musicgen import MusicGen
 from musicgen_lora.model.text.reading import TextReader, describe_readings
 
@@ -146,16 +153,31 @@ def _play_here(
     """What `play_batches_by` gives, played in this process."""
     if not batches:
         return
-    with voice.worn():
-        decoder, total = Decoder(voice.model), sum(map(len, batches)) * playing.n_frames
-        n_before = 0
+    total, n_before = sum(map(len, batches)) * playing.n_frames, 0
+    with voice.worn(), players(voice.model) as side_by_side:
         for batch in batches:
-
-            def on_frame(done: int, of: int, before: int = n_before, n: int = len(batch)) -> None:
-                on_step(before + n * done, total)
-
-            yield batch, play_codes(voice.model, decoder, batch, playing, on_frame)
+            parts = shared_out(batch, side_by_side.n)
+            asked = [request_of(voice.model, part, playing) for part in parts]
+            made = side_by_side.play(_part_player(side_by_side, n_before, total, on_step), asked)
+            yield batch, np.concatenate(made)
             n_before += len(batch) * playing.n_frames
+
+
+def _part_player(
+    side_by_side: Players, n_before: int, total: int, on_step: OnStep
+) -> Callable[[Decoder, Request], np.ndarray]:
+    """Plays parts of a batch, and tells how many frames are done of all of them."""
+    n_done: dict[int, int] = {}
+
+    def play(decoder: Decoder, request: Request) -> np.ndarray:
+        def on_frame(done: int, of: int) -> None:
+            side_by_side.check()
+            n_done[id(request)] = min(done, request.n_frames) * len(request.seeds)
+            on_step(n_before + sum([*n_done.values()]), total)
+
+        return generate_codes(decoder, request, on_frame).numpy()
+
+    return play
 
 
 def write_clips(

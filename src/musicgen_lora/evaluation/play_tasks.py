@@ -18,7 +18,6 @@ from musicgen_lora.evaluation.store import Store
 from musicgen_lora.evaluation.variants import ALONE, Variant, read_variant
 from musicgen_lora.evaluation.voices import Voice, base_voice, place, variant_voices
 from musicgen_lora.generation.decoding.decode import generate_codes
-from musicgen_lora.generation.decoding.decoder import Decoder
 from musicgen_lora.generation.decoding.request import Conditions, Request
 from musicgen_lora.generation.decoding.sampling import Sampling
 from musicgen_lora.model.musicgen import MusicGen
@@ -126,27 +125,20 @@ def play_batch(task: PlayTask, alive: Callable[[], None]) -> np.ndarray:
     alive()
     rows = list(zip(task.prompts, task.seeds, strict=True))
     with voice.worn():
-        decoder = Decoder(voice.model)
-        return play_codes(voice.model, decoder, rows, task.playing, lambda done, of: alive())
+        asked = request_of(voice.model, rows, task.playing)
+        return generate_codes(voice.model, asked, lambda done, of: alive()).numpy()
 
 
-def play_codes(
-    model: MusicGen,
-    decoder: Decoder,
-    rows: Sequence[Row],
-    playing: Playing,
-    on_step: Callable[[int, int], None],
-) -> np.ndarray:
-    """Codes `[B, K, T]` of prompts and their seeds, by a decoder of the model as it is."""
+def request_of(model: MusicGen, rows: Sequence[Row], playing: Playing) -> Request:
+    """What is asked of a decoder of the model as it is: prompts and their seeds."""
     prompts = [prompt for prompt, _ in rows]
     bars = [stated_bar_lines(prompt, model.shape.frame_rate) for prompt in prompts]
-    request = Request(
+    return Request(
         Conditions(model.text.each_alone(prompts), bars=bars),
         n_frames=playing.n_frames,
         seeds=[seed for _, seed in rows],
         sampling=playing.sampling,
     )
-    return generate_codes(decoder, request, on_step).numpy()
 
 
 @lru_cache(1)

@@ -24,13 +24,13 @@ from musicgen_lora.evaluation.measures.memory import (
     share_given_back,
     share_in_common,
 )
+from musicgen_lora.evaluation.players import players, shared_out
 from musicgen_lora.evaluation.sound.ear import Heard
 from musicgen_lora.evaluation.sound.hearers import hearers
 from musicgen_lora.evaluation.sound.references import NOISE, OTHER_MUSIC, RECORDED, References
 from musicgen_lora.evaluation.trained_clips import Trained
 from musicgen_lora.evaluation.voices import ADAPTER, BASE, Sides, Voice
 from musicgen_lora.generation.decoding.decode import VERSION, generate_codes
-from musicgen_lora.generation.decoding.decoder import Decoder
 from musicgen_lora.generation.decoding.request import Conditions, Request
 from musicgen_lora.generation.decoding.sampling import Sampling
 from musicgen_lora.listening.duplicates import THRESHOLD, audio_fingerprint, similarity
@@ -166,18 +166,19 @@ def _shares(
     found = {key: voice.store.get("continuations", key) for key in keys}
     missing = [index for index, key in enumerate(keys) if found[key] is None]
     if missing:
-        with voice.worn():
-            decoder = Decoder(voice.model)
+        with voice.worn(), players(voice.model) as side_by_side:
             for start in range(0, len(missing), BATCH):
                 batch = missing[start : start + BATCH]
-                given = torch.from_numpy(np.stack([codes[index][:, :n_given] for index in batch]))
-                texts = voice.model.text.each_alone([captions[index] for index in batch])
-                seeds = [0] * len(batch)
-                request = Request(Conditions(texts), n_frames, seeds, GREEDY, given)
-                made = generate_codes(decoder, request).numpy()
+                made = side_by_side.play(
+                    lambda decoder, request: generate_codes(decoder, request).numpy(),
+                    [
+                        _continued(voice.model, part, codes, captions, n_given, n_frames)
+                        for part in shared_out(batch, side_by_side.n)
+                    ],
+                )
                 fresh = {
                     keys[index]: {"codes": own.astype(np.int32)}
-                    for index, own in zip(batch, made, strict=True)
+                    for index, own in zip(batch, np.concatenate(made), strict=True)
                 }
                 voice.store.put("continuations", fresh)
                 found |= fresh
@@ -185,6 +186,20 @@ def _shares(
     made_again = [entry["codes"] for key in keys if (entry := found[key]) is not None]
     pairs = zip(codes, made_again, strict=True)
     return [share_given_back(own, its, n_given) for own, its in pairs]
+
+
+def _continued(
+    model: MusicGen,
+    rows: Sequence[int],
+    codes: Sequence[np.ndarray],
+    captions: Sequence[str],
+    n_given: int,
+    n_frames: int,
+) -> Request:
+    """What goes on with the beginnings of some of the clips."""
+    given = torch.from_numpy(np.stack([codes[row][:, :n_given] for row in rows]))
+    texts = model.text.each_alone([captions[row] for row in rows])
+    return Request(Conditions(texts), n_frames, [0] * len(rows), GREEDY, given)
 
 
 @dataclass(frozen=True)

@@ -44,14 +44,20 @@ def n_decoder_parameters(base: MusicGen) -> int:
     return sum(parameter.numel() for parameter in base.hf.decoder.parameters())
 
 
+def decodes_on_one_thread(base: MusicGen) -> bool:
+    """Whether a decoder is so small that it decodes on one thread of a CPU, unless the user says
+    how many."""
+    is_small = base.device.type == "cpu" and n_decoder_parameters(base) <= ONE_THREAD_UP_TO
+    return is_small and "OMP_NUM_THREADS" not in os.environ
+
+
 @contextmanager
 def threads_for(base: MusicGen) -> Iterator[None]:
-    """One thread for a small decoder on a CPU, unless the user says how many. By a rule, not by the
-    clock: how products are shared among threads may change their last bits, and a seed should give
-    the same clip on a busy day."""
+    """One thread for a small decoder, see `decodes_on_one_thread`. By a rule, not by the clock: how
+    products are shared among threads may change their last bits, and a seed should give the same
+    clip on a busy day."""
     n_before = torch.get_num_threads()
-    is_small = base.device.type == "cpu" and n_decoder_parameters(base) <= ONE_THREAD_UP_TO
-    if is_small and "OMP_NUM_THREADS" not in os.environ:
+    if decodes_on_one_thread(base):
         torch.set_num_threads(1)
     try:
         yield

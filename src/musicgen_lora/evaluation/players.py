@@ -1,0 +1,89 @@
+"""Decoders that play side by side: a small one works on one thread, and the other cores would wait.
+
+On a CPU a clip is the same to the bit whatever else is played with it, so that a batch may be
+shared among threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
+from contextlib import contextmanager
+from queue import SimpleQueue
+from threading import Event
+from typing import TypeVar
+
+import torch
+
+from musicgen_lora.evaluation.sound.hearers import hearers
+from musicgen_lora.generation.decoding.decoder import Decoder, decodes_on_one_thread
+from musicgen_lora.model.musicgen import MusicGen
+
+Work = TypeVar("Work")
+Made = TypeVar("Made")
+
+
+class Stopped(Exception):
+    """Nobody waits any more for what a thread plays."""
+
+
+class Players:
+    """Decoders of a model as it is now.
+
+    Args:
+        n: how many play at once.
+        pool: threads, where it is more than one.
+    """
+
+    def __init__(self, model: MusicGen, n: int, pool: Executor | None) -> None:
+        self.n, self._pool, self._ended = n, pool, Event()
+        self._free: SimpleQueue[Decoder] = SimpleQueue()
+        for _ in range(n):
+            self._free.put(Decoder(model))
+
+    def play(self, play: Callable[[Decoder, Work], Made], works: Sequence[Work]) -> list[Made]:
+        """What each work comes to, in order, by whichever decoder is free."""
+
+        def by_one(work: Work) -> Made:
+            decoder = self._free.get()
+            try:
+                return play(decoder, work)
+            finally:
+                self._free.put(decoder)
+
+        return [*(map if self._pool is None else self._pool.map)(by_one, works)]
+
+    def end(self) -> None:
+        """Has threads that are still playing give up at their next step."""
+        self._ended.set()
+
+    def check(self) -> None:
+        """To be called at each step.
+
+        Raises:
+            Stopped: it is over.
+        """
+        if self._ended.is_set():
+            raise Stopped
+
+
+@contextmanager
+def players(model: MusicGen) -> Iterator[Players]:
+    """As many decoders as torch uses threads, where each works on one of them; else a single one,
+    which plays here."""
+    n = torch.get_num_threads() if decodes_on_one_thread(model) else 1
+    if n == 1:
+        yield Players(model, 1, None)
+        return
+    with hearers() as pool:
+        side_by_side = Players(model, n, pool)
+        try:
+            yield side_by_side
+        finally:
+            side_by_side.end()
+
+
+def shared_out(rows: Sequence[Work], n: int) -> list[Sequence[Work]]:
+    """Rows in at most n parts of nearly equal length, none of them empty."""
+    size = max(1, -(-len(rows) // n))
+    return [rows[at : at + size] for at in range(0, len(rows), size)]
