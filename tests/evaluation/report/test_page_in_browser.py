@@ -200,6 +200,13 @@ def test_it_fits_reads_and_prints(opened: tuple[str, Page]) -> None:
         "(part) => part.scrollWidth - part.clientWidth))"
     )
     assert wide <= 0
+    # A unit is no larger than what it is the unit of.
+    larger = page.evaluate(
+        "[...document.querySelectorAll('td .soft')].filter((part) => parseFloat("
+        "getComputedStyle(part).fontSize) > parseFloat(getComputedStyle(part.closest('td'))"
+        ".fontSize)).length"
+    )
+    assert larger == 0
     assert page.pdf().startswith(b"%PDF")
 
 

@@ -23,7 +23,7 @@ from musicgen_lora.evaluation.report.between import fault_rows
 from musicgen_lora.evaluation.report.report import (
     write_report,
 )
-from musicgen_lora.evaluation.sound.comparison import SHOWN
+from musicgen_lora.evaluation.sound.comparison import SHOWN, shown_value
 from musicgen_lora.formats.documents import plain
 
 
@@ -132,6 +132,12 @@ def test_faults_and_memory_stand_between_anchors(evaluated: tuple[dict[str, Any]
     exchange = report["captions"]["held_out"]["adapter"]["exchange"]
     assert f"{abs(exchange['gain']):.3f}<small>" in text
     assert [row["label"] for row in fault_rows(report)][3:] == ["Clipped", "Silence", "DC offset"]
+
+
+def test_what_is_rounded_to_nothing_has_no_sign() -> None:
+    offset = next(shown for shown in SHOWN if shown.name == "dc_offset")
+    assert shown_value(offset, -1e-6) == "0.0000"
+    assert shown_value(offset, -0.0013) == "-0.0013"
 
 
 def test_plain_values_are_json() -> None:

@@ -204,7 +204,11 @@ def moves_plot(rows: Sequence[Mapping[str, Any]]) -> Figure | None:
     axes.set_yticks(range(len(told)), [said(labels[row["name"]]) for row in told])
     axes.set_xticks(
         [0.0, 0.25, 0.5, 0.75, 1.0],
-        [said("base"), "25 %", "50 %", "75 %", said("held-out audio").replace(" ", "\n")],
+        [
+            said("base"),
+            *(said(f"{share} %") for share in (25, 50, 75)),
+            said("held-out audio").replace(" ", "\n"),
+        ],
     )
     axes.grid(axis="x", color="#e8eaee")
     _legend_above(axes, [mark("adapter", "with adapter, 95 % interval")])

@@ -175,4 +175,7 @@ def _summary(values: np.ndarray | None) -> Summary | None:
 
 def shown_value(shown: Descriptor, value: float | None) -> str:
     """A descriptor's value as text, without the unit."""
-    return "\N{EN DASH}" if value is None else f"{value * shown.scale:.{shown.digits}f}"
+    if value is None:
+        return "\N{EN DASH}"
+    # Plus 0: what is rounded to nothing has no sign.
+    return f"{round(value * shown.scale, shown.digits) + 0.0:.{shown.digits}f}"
