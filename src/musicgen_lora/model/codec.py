@@ -10,7 +10,7 @@ import torch
 from transformers import MusicgenForConditionalGeneration
 
 from musicgen_lora.errors import UserError
-from musicgen_lora.model.cpu.codec_layers import run_layers, suits
+from musicgen_lora.model.cpu.codec_layers import suits, through_layers
 from musicgen_lora.model.fingerprint import fingerprint
 from musicgen_lora.model.shape import Shape
 
@@ -130,18 +130,17 @@ class Codec:
         codec = self.module
         if not suits(codec):
             return codec.decode(codes[None], [None]).audio_values
-        hidden = codec.quantizer.decode(codes.transpose(0, 1))
-        return torch.cat([run_layers(codec.decoder.layers, clip[None]) for clip in hidden])
+        # As sound is streamed: the recurrent layer has few frames, which transformers computes.
+        first, recurrent, *rest = codec.decoder.layers
+        hidden = recurrent(first(codec.quantizer.decode(codes.transpose(0, 1))))
+        return through_layers(codec, rest, hidden)
 
     @torch.inference_mode()
     def latents(self, samples: torch.Tensor) -> torch.Tensor:
         """What the encoder makes of a channel `[1, 1, N]`, before it is rounded to codes, up to
         rounding of the last bits: `[D, T]`."""
         codec = self.module
-        samples = samples.to(codec.device)
-        if suits(codec):
-            return run_layers(codec.encoder.layers, samples)[0]
-        return codec.encoder(samples)[0]
+        return through_layers(codec, codec.encoder.layers, samples.to(codec.device))[0]
 
 
 def _channels(waveform: np.ndarray, n_channels: int) -> np.ndarray:

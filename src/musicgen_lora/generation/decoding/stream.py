@@ -18,6 +18,7 @@ from musicgen_lora.errors import UserError
 from musicgen_lora.generation.decoding.decode import play_frames
 from musicgen_lora.generation.decoding.decoder import Decoder, threads_for
 from musicgen_lora.generation.decoding.request import Request
+from musicgen_lora.model.cpu.codec_layers import through_layers
 from musicgen_lora.model.musicgen import MusicGen
 
 CHUNK_S = 0.5
@@ -111,8 +112,7 @@ class ChunkDecoder:
         if until <= self._n_heard:
             return np.zeros((n_clips, self._n_channels, 0), dtype=np.float32)
         sound, start = self._hidden.since(self._n_heard - before)
-        for layer in self._rest:
-            sound = layer(sound)
+        sound = through_layers(self._codec, self._rest, sound)
         sound = sound[..., (self._n_heard - start) * self._hop : (until - start) * self._hop]
         self._n_heard = until
         return sound.reshape(n_clips, self._n_channels, -1).float().cpu().numpy()

@@ -6,7 +6,7 @@ channels then copies more than it computes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -25,6 +25,16 @@ def suits(codec: Any) -> bool:
     config = codec.config
     is_whole = config.norm_type == "weight_norm" and config.chunk_length_s is None
     return codec.device.type == "cpu" and is_whole and not config.use_causal_conv
+
+
+def through_layers(codec: Any, layers: Sequence[nn.Module], hidden: Tensor) -> Tensor:
+    """What layers of a codec make of clips `[B, D, T]`: `[B, D', T']`. Where it suits they are
+    computed here, a clip at a time."""
+    if suits(codec):
+        return torch.cat([run_layers(layers, clip[None]) for clip in hidden])
+    for layer in layers:
+        hidden = layer(hidden)
+    return hidden
 
 
 def run_layers(layers: Iterable[nn.Module], hidden: Tensor) -> Tensor:
