@@ -120,9 +120,10 @@ def test_a_clap_is_one_more_distance_and_reads_the_prompts(alone: Any, several: 
 
 def test_nothing_is_played_or_scored_twice(several: Any) -> None:
     cache = several[0]["cache"]
-    # Two prompts of one new adapter; the base, the other adapter and strength 0 are known.
-    assert cache["made"]["clips"] == 2
-    assert cache["reused"]["clips"] == 2 + 2 + 2 + 2
+    # Two prompts by two seeds of one new adapter; the base, the other adapter and strength 0 are
+    # known.
+    assert cache["made"]["clips"] == 4
+    assert cache["reused"]["clips"] == 4 + 4 + 4 + 4
     # Two windows of each of three held-out clips, one of each of three training clips.
     assert cache["made"]["losses"] == 9
     assert cache["damaged"] == []
