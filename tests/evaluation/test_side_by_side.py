@@ -16,7 +16,7 @@ from pydantic import TypeAdapter
 from safetensors.torch import load_file, save_file
 
 from musicgen_lora.config import EvaluateSettings
-from musicgen_lora.evaluation import play_tasks
+from musicgen_lora.evaluation import generations
 from musicgen_lora.evaluation.evaluate import evaluate_adapter
 from musicgen_lora.evaluation.report.document import Report
 from musicgen_lora.model.lora.adapter import FACTS_FILE, WEIGHTS_FILE
@@ -184,9 +184,9 @@ def test_a_killed_evaluation_goes_on(
             raise KeyboardInterrupt
         return whole(*arguments, **named)
 
-    whole = play_tasks.generate_codes
+    whole = generations.generate_codes
     with monkeypatch.context() as patched:
-        patched.setattr(play_tasks, "generate_codes", killed)
+        patched.setattr(generations, "generate_codes", killed)
         with pytest.raises(KeyboardInterrupt):
             evaluate_adapter(settings)
     # One of its files is altered meanwhile: that is said, and what it held made anew.
