@@ -178,7 +178,7 @@ import os
 os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token"}
 os.environ["RAY_AUTH_TOKEN"] = "0" * 64
 import ray
-ray.init(num_cpus=4, include_dashboard=False, object_store_memory=100 * 2**20)
+ray.init(address="local", num_cpus=4, include_dashboard=False, object_store_memory=100 * 2**20)
 """
 
 
