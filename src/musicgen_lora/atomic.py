@@ -254,6 +254,20 @@ def sweep(folder: Path) -> None:
         _sweep_one(path)
 
 
+@contextmanager
+def swept(*folders: Path) -> Iterator[None]:
+    """Sweeps folders before something is made in them, and again where that fails: a worker that
+    was ended with the others leaves what it was writing."""
+    try:
+        for folder in folders:
+            sweep(folder)
+        yield
+    except BaseException:
+        for folder in folders:
+            sweep(folder)
+        raise
+
+
 def sweep_behind_link(final: Path) -> None:
     """Removes what a `publish_folder(final)` left beside the folder that the link `final` leads to,
     and nothing else there, which belongs to others."""

@@ -115,3 +115,11 @@ def test_a_link_is_followed_and_stays(relative: bool, tmp_path: Path) -> None:
     os.rename(big / "best", big / ".retired-best")
     atomic.sweep_behind_link(best)
     assert {path.name for path in big.iterdir()} == {"best", ".staging-99-other"}
+
+
+def test_what_an_ended_worker_was_writing_goes_with_the_run_that_failed(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="full"), atomic.swept(tmp_path, tmp_path / "none"):
+        (tmp_path / "clip.wav").write_text("whole")
+        (tmp_path / ".staging-99-1_clip.wav").write_text("half")
+        raise OSError("full")
+    assert [path.name for path in tmp_path.iterdir()] == ["clip.wav"]

@@ -49,7 +49,8 @@ def test_codes_survive_the_shards_bit_for_bit(
         assert codes.shape == (-(-waveform.shape[1] // 640), 4 * len(channels))
         assert np.array_equal(codes, same)
         decoded = model.decode(torch.from_numpy(codes.T.astype(np.int64))[None])[0]
-        assert np.array_equal(decoded, expected)
+        # A CPU's decoder adds in another order.
+        np.testing.assert_allclose(decoded, expected, rtol=0.0, atol=1e-5)
     if kind == "stereo":
         assert not np.array_equal(reopened[0][:, 0::2], reopened[0][:, 1::2])
 

@@ -89,10 +89,8 @@ def prepare_dataset(settings: PrepareSettings) -> Path:
         require_extra("vocals", f"--vocals {settings.vocals}")
     if settings.tagger == "clap":
         check_clap(settings.clap_path)
-    with locked(settings.output_dir):
-        atomic.sweep(settings.output_dir)
-        for name in (ANALYSIS_FOLDER, "train"):
-            atomic.sweep(settings.output_dir / name)
+    output = settings.output_dir
+    with locked(output), atomic.swept(output, output / ANALYSIS_FOLDER, output / "train"):
         # Read under the lock: another run may have just written it.
         metadata = SharedMetadata(settings.output_dir / settings.metadata_file)
         remarks = Remarks(settings.input_dir)
