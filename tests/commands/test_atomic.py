@@ -118,8 +118,11 @@ def test_a_link_is_followed_and_stays(relative: bool, tmp_path: Path) -> None:
 
 
 def test_what_an_ended_worker_was_writing_goes_with_the_run_that_failed(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match="full"), atomic.swept(tmp_path, tmp_path / "none"):
+    def work() -> None:
         (tmp_path / "clip.wav").write_text("whole")
         (tmp_path / ".staging-99-1_clip.wav").write_text("half")
         raise OSError("full")
+
+    with pytest.raises(OSError, match="full"), atomic.swept(tmp_path, tmp_path / "none"):
+        work()
     assert [path.name for path in tmp_path.iterdir()] == ["clip.wav"]
