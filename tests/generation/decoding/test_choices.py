@@ -68,7 +68,8 @@ def test_forms_that_depend_on_the_rows_are_not_taken(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("name", products.FORMS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("shape", [(96, 32), (33, 17), (512, 128)])
-def test_each_form_multiplies(name, dtype, shape) -> None:
+def test_each_form_multiplies(name, dtype, shape, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(products, "PART", 8)
     weight = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(dtype)
     x = torch.randn(5, shape[1], generator=torch.Generator().manual_seed(1)).to(dtype).float()
     product = products.FORMS[name](weight)
@@ -78,6 +79,15 @@ def test_each_form_multiplies(name, dtype, shape) -> None:
     torch.testing.assert_close(product(sequence), sequence @ weight.float().T, **close)
     if name in products.usable_forms(weight):
         assert products.rows_are_independent(product, shape[1])
+
+
+def test_more_inputs_than_are_added_in_one_go_are_taken_in_parts_and_fewer_are_not() -> None:
+    few, many = torch.randn(8, products.PART), torch.randn(8, 4 * products.PART)
+    assert "packed_in_parts" not in products.usable_forms(few)
+    # On any processor whose oneDNN keeps to one order for one part.
+    assert ("packed_in_parts" in products.usable_forms(many)) == (
+        "packed" in products.usable_forms(few)
+    )
 
 
 @pytest.mark.parametrize("with_onednn", [True, False])

@@ -2,10 +2,11 @@
 
 On a CPU each row comes out the same, to the bit, however many others it is multiplied with: a clip
 must not depend on its batch. The kernels that torch takes for `x @ W.T` add up in another order for
-each number of rows. oneDNN's on weights that were laid out for it beforehand don't, and are the
-fastest on most processors; sums of integers have no order. Where a processor's oneDNN does not keep
-to that (`rows_are_independent` tries it on the weights themselves), rows are multiplied in groups
-of a fixed size. Among the forms that keep to it the fastest is measured, once: see `choices`.
+each number of rows. oneDNN's on weights that were laid out for it beforehand don't, up to a
+thousand inputs, and are the fastest on most processors; sums of integers have no order. Where a
+processor's oneDNN does not keep to that (`rows_are_independent` tries it on the weights
+themselves), rows are multiplied in groups of a fixed size. Among the forms that keep to it the
+fastest is measured, once: see `choices`.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ Product = Callable[[torch.Tensor], torch.Tensor]
 """`[R, in]` to `[R, out]`, both float32 on a CPU; or a sequence of one clip, `[r, P, in]`."""
 GROUP = 8
 """Rows of a product of fixed size: four guided clips, the default batch."""
+PART = 1024
+"""Inputs that oneDNN adds up in one go; more it divides by the number of rows."""
 TRIED = (1, 2, 3, 4, 6, 8, 16, 33)
 """Numbers of rows at which a product is compared with that of each row alone."""
 COLD_BYTES = 64 << 20
@@ -39,6 +42,27 @@ def packed(weight: torch.Tensor) -> Product:
     if dtype == torch.float32:
         return lambda x: multiply(x, laid_out, None, "none", [], "")
     return lambda x: multiply(x.to(dtype), laid_out, None, "none", [], "").float()
+
+
+def packed_in_parts(weight: torch.Tensor) -> Product:
+    """As `packed`, for more inputs than oneDNN adds up in one order: by parts of them.
+
+    Raises:
+        NotImplementedError: there is one part, which `packed` is for.
+    """
+    products = [packed(part) for part in weight.split(PART, dim=1)]
+    if len(products) == 1:
+        raise NotImplementedError
+    dtype = weight.dtype
+
+    def multiply(x: torch.Tensor) -> torch.Tensor:
+        first, *others = x.to(dtype).split(PART, dim=-1)
+        out = products[0](first)
+        for product, part in zip(products[1:], others, strict=True):
+            out.add_(product(part))
+        return out
+
+    return multiply
 
 
 def row_by_row(weight: torch.Tensor) -> Product:
@@ -116,6 +140,7 @@ def direct(weight: torch.Tensor) -> Product:
 
 FORMS: dict[str, Callable[[torch.Tensor], Product]] = {
     "packed": packed,
+    "packed_in_parts": packed_in_parts,
     "row_by_row": row_by_row,
     "grouped": grouped,
 }
@@ -139,7 +164,8 @@ def usable_forms(weight: torch.Tensor) -> list[str]:
             if rows_are_independent(product, weight.shape[1]):
                 found.append(name)
         except (AttributeError, RuntimeError, NotImplementedError):
-            # A build of torch without oneDNN, or a processor on which it has no such kernel.
+            # A build of torch without oneDNN, a processor on which it has no such kernel, or a form
+            # that isn't for this size.
             continue
     return found or ["grouped"]
 
@@ -147,7 +173,8 @@ def usable_forms(weight: torch.Tensor) -> list[str]:
 def chosen_form(weight: torch.Tensor) -> Callable[[torch.Tensor], Product]:
     """The form that this processor multiplies weights of this size and precision by: the fastest by
     the clock, at the rows of one guided clip and of four, and the same for any number of rows."""
-    what = f"product of {weight.dtype} {tuple(weight.shape)}"
+    # What was chosen among other forms is chosen anew.
+    what = f"product of {weight.dtype} {tuple(weight.shape)}, {' '.join(FORMS)}"
     if what not in _chosen:
         # What was chosen before was tried before.
         _chosen[what] = recalled(what, FORMS) or _choose(what, weight)
