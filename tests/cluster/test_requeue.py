@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
@@ -20,6 +19,7 @@ import pytest
 import yaml
 from datasets import TIMED, make_dataset, read_rows
 from documented import blocks, replaced, slurm_script
+from harm.process_trees import kill_with_children
 
 pytestmark = pytest.mark.slow
 
@@ -115,15 +115,6 @@ def sbatch(folder: Path, port: int) -> Any:
         )
 
 
-def end_all(process: Any) -> None:
-    with contextlib.suppress(psutil.NoSuchProcess):
-        started = psutil.Process(process.pid)
-        for one in [started, *started.children(recursive=True)]:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                one.kill()
-    process.wait()
-
-
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_dataset(tmp_path_factory.mktemp("data"), [0.3 + 0.1 * n for n in range(8)])
@@ -158,7 +149,7 @@ def test_a_job_that_slurm_ends_and_queues_again_comes_to_the_same(
         os.kill(int((tmp_path / "srun.pid").read_text()), signal.SIGTERM)
         assert job.wait(300) != 0
     finally:
-        end_all(job)
+        kill_with_children(job)
     assert json.loads((output / "run.json").read_text())["status"] == "interrupted"
     left = steps(output)
     assert 3 < len(left) < N_STEPS
@@ -166,7 +157,7 @@ def test_a_job_that_slurm_ends_and_queues_again_comes_to_the_same(
     try:
         assert again.wait(300) == 0, log.read_text()
     finally:
-        end_all(again)
+        kill_with_children(again)
     assert f"Resuming after step {left[-1]}" in log.read_text()
     # Each step once, and to the bit as if nobody had ended it.
     assert steps(output) == list(range(1, N_STEPS + 1))
@@ -221,7 +212,7 @@ def test_a_worker_that_ray_train_loses_costs_no_more_than_the_steps_since_the_ch
         lost[0].kill()
         assert launched.wait(900) == 0, log.read_text()
     finally:
-        end_all(launched)
+        kill_with_children(launched)
     assert "Resuming after step" in log.read_text()
     assert steps(output) == list(range(1, N_STEPS + 1))
     assert trained(output) == whole

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
@@ -16,10 +15,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import torch
 from datasets import make_dataset, read_rows, tiny_settings
+from harm.process_trees import kill_with_children
 from safetensors.torch import load_file
 from trainer import Cramped, NotANumber, step_number, train_together, wait_until, with_text
 
@@ -295,16 +294,6 @@ def launch_host(number: int, data: Path, model: Path, output: Path, log: Path, p
         )
 
 
-def cut_power(host: Any) -> None:
-    """Ends a machine's launcher and what it has started, which is in sessions of its own."""
-    with contextlib.suppress(psutil.NoSuchProcess):
-        launcher = psutil.Process(host.pid)
-        for process in [launcher, *launcher.children(recursive=True)]:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
-    host.wait()
-
-
 @pytest.mark.slow
 def test_a_machine_that_dies_ends_the_run_and_both_go_on_from_the_checkpoint(
     tmp_path: Path, data: Path, tiny_model_dir: Path
@@ -314,7 +303,7 @@ def test_a_machine_that_dies_ends_the_run_and_both_go_on_from_the_checkpoint(
     hosts = [launch_host(n, data, tiny_model_dir, output, log, port) for n in range(2)]
     try:
         wait_until(lambda: (output / "checkpoints" / "step-000002").is_dir(), 150.0)
-        cut_power(hosts[1])
+        kill_with_children(hosts[1])
         hosts[0].wait(150)
         assert hosts[0].returncode != 0
         assert "Another process of this run has ended" in log.read_text()
@@ -323,7 +312,7 @@ def test_a_machine_that_dies_ends_the_run_and_both_go_on_from_the_checkpoint(
         assert [host.wait(250) for host in hosts] == [0, 0], log.read_text()
     finally:
         for host in hosts:
-            cut_power(host)
+            kill_with_children(host)
     assert "Resuming after step" in log.read_text()
     rows = [row["step"] for row in read_rows(output) if row["event"] == "train"]
     # Each step once, and those before it died are not made again.

@@ -29,10 +29,11 @@ from rich.console import Console
 
 from musicgen_lora import atomic
 from musicgen_lora.cluster.marks import FINISHED, UNFINISHED, mark, say_unfinished, status_of
-from musicgen_lora.cluster.storage import FileState, Remote, cache_root, url_hash
+from musicgen_lora.cluster.storage import FileState, Remote, url_hash
 from musicgen_lora.console import progress
 from musicgen_lora.errors import UserError
 from musicgen_lora.plural import count
+from musicgen_lora.runtime.cache import cache_root
 from musicgen_lora.urls import Copied, copied
 
 COPIES = "copies"
@@ -289,17 +290,15 @@ class Copy:
             UserError: there isn't enough.
         """
         bound = _bound_bytes()
-        others = [p for p in self._home.parent.iterdir() if p != self._home]
-        others.sort(key=lambda home: _used_at(home / NOTES_FILE))
-        kept = sum(map(_size_bytes, others)) + _size_bytes(self._home)
-        for home in others:
+        sizes = {home: _size_bytes(home) for home in self._home.parent.iterdir()}
+        kept = sum(sizes.values())
+        own = sizes.pop(self._home) + n_bytes
+        for home in sorted(sizes, key=lambda home: _used_at(home / NOTES_FILE)):
             if kept + n_bytes <= bound:
                 break
-            size = _size_bytes(home)
             if _cleared(home):
-                kept -= size
+                kept -= sizes[home]
         free = shutil.disk_usage(self._home).free - SPARE_BYTES
-        own = _size_bytes(self._home) + n_bytes
         if own > bound:
             raise UserError(
                 f"{self.url}: {own / 1e9:.1f} GB are to be copied here, and {CACHE_GB} allows "

@@ -11,7 +11,6 @@ as a task takes, and what is made is written under another name and then has its
 from __future__ import annotations
 
 import hashlib
-import os
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -25,6 +24,7 @@ import pyarrow.fs as pafs
 
 from musicgen_lora import atomic
 from musicgen_lora.errors import RunError, UserError
+from musicgen_lora.runtime.cache import cache_root
 
 CHUNK = 1 << 22
 
@@ -203,12 +203,6 @@ def _file_system(url: str) -> tuple[pafs.FileSystem, str]:
 def _reason(error: Exception) -> str:
     """What went wrong, without what stores add for their own support."""
     return " ".join(str(error).split("Detail:")[0].split())[:200]
-
-
-def cache_root() -> Path:
-    """Where copies of what lies elsewhere are kept on this machine."""
-    given = os.environ.get("XDG_CACHE_HOME")
-    return (Path(given) if given else Path.home() / ".cache") / "musicgen_lora"
 
 
 def url_hash(url: str) -> str:

@@ -23,6 +23,7 @@ from musicgen_lora import atomic
 from musicgen_lora.errors import RunError, UserError
 from musicgen_lora.formats.documents import read_json
 from musicgen_lora.formats.kinds import named, text
+from musicgen_lora.runtime.cache import cache_root
 
 FILE = "choices.json"
 CLEARLY = 1.25
@@ -30,12 +31,6 @@ CLEARLY = 1.25
 ROUNDS = 7
 """Rounds in which the options are timed in turns; the best time of each counts, as the machine may
 do other work meanwhile."""
-
-
-def folder() -> Path:
-    """Where the file lies."""
-    given = os.environ.get("XDG_CACHE_HOME")
-    return (Path(given) if given else Path.home() / ".cache") / "musicgen_lora"
 
 
 @functools.cache
@@ -51,7 +46,7 @@ def processor() -> str:
 
 def recalled(what: str, options: Collection[str]) -> str | None:
     """A choice that was made before; None where none was, or of what is no option any more."""
-    found = _read(folder() / FILE).get(_key(what))
+    found = _read(cache_root() / FILE).get(_key(what))
     return found if found in options else None
 
 
@@ -71,10 +66,10 @@ def kept_choice(what: str, options: Sequence[str], choose: Callable[[], str]) ->
     before = recalled(what, options)
     if before is not None:
         return before
-    key, path = _key(what), folder() / FILE
+    key, path = _key(what), cache_root() / FILE
     try:
-        folder().mkdir(parents=True, exist_ok=True)
-        if not os.access(folder(), os.W_OK):
+        cache_root().mkdir(parents=True, exist_ok=True)
+        if not os.access(cache_root(), os.W_OK):
             return options[0]
         found = options[0] if len(options) == 1 else choose()
         # Another process may have chosen meanwhile, and its choice stands.

@@ -50,9 +50,9 @@ def packed_in_parts(weight: torch.Tensor) -> Product:
     Raises:
         NotImplementedError: there is one part, which `packed` is for.
     """
-    products = [packed(part) for part in weight.split(PART, dim=1)]
-    if len(products) == 1:
+    if weight.shape[1] <= PART:
         raise NotImplementedError
+    products = [packed(part) for part in weight.split(PART, dim=1)]
     dtype = weight.dtype
 
     def multiply(x: torch.Tensor) -> torch.Tensor:

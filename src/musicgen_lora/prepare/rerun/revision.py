@@ -48,8 +48,7 @@ class Revision:
         self.made_with = made_with(settings)
         self.metadata = metadata
         # A copy may lie elsewhere on the next machine: its URL is the folder.
-        folder = input_dir.resolve()
-        self.folder = Path(shown(folder)) if shown(folder) != str(folder) else folder
+        self.folder = Path(shown(input_dir.resolve()))
         self.changes: list[Change] = []
         self.known: set[str] = set()
         """Digests of files in the folder that the dataset has, or had, clips of."""
