@@ -16,8 +16,9 @@ The floor is the bytes of the weights, and of the cache at that length, over the
 same threads read memory here, measured in the same turns.
 
 `length` is a step at 1,500 positions against one at 50; `memory` what the process holds after 10
-and after 100 generations; `loss` what bf16 and int8 cost on the bundled clips of other styles, each
-token predicted from the recorded ones before it; `stream` the time to the first sound of a stream.
+and after 100 generations; `loss` what each precision costs on the bundled clips of other styles,
+each token predicted from the recorded ones before it; `stream` the time to the first sound of a
+stream.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ from musicgen_lora.generation.decoding.decoder import (
     threads_for,
 )
 from musicgen_lora.generation.decoding.playing import Playing
+from musicgen_lora.generation.decoding.products import BYTES
 from musicgen_lora.generation.decoding.request import Conditions, Request
 from musicgen_lora.generation.decoding.stream import stream_audio
 from musicgen_lora.given import EMBEDDED
@@ -56,7 +58,6 @@ from musicgen_lora.model.musicgen import MusicGen
 from musicgen_lora.model.text.states import EncodedText, TextStates
 
 Row = dict[str, Any]
-BYTES = {"fp32": 4, "bf16": 2, "int8": 1}
 SHORT, LONG = 50, 1_500
 """Positions between which a step is compared."""
 N_TURNS = 3

@@ -62,7 +62,7 @@ class PlayingSettings:
     facebook/musicgen-melody."""
     output_dir: Path = Path("finetune/output/generated")
     """Where the sound files and their JSON go."""
-    precision: Literal["auto", "fp32", "bf16", "int8"] = "auto"
+    precision: Literal["auto", "fp32", "fp16", "bf16", "int8"] = "auto"
     """Precision of the weights while decoding; auto takes the fastest on this computer that is near
     lossless, both as measured; int8 is for CPUs."""
 

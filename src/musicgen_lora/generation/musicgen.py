@@ -68,7 +68,7 @@ class MusicGen:
         self.base = base
         self._console = console or plain_console()
         self._device = processes.device()
-        self._precision = choose_precision(base, precision, self._device)
+        self._precision = choose_precision(base, precision, self._device, self._console.print)
         base.to(self._device, "fp32")
         enable(base.hf, "fp32")
         self._parts: dict[Path, Part] = {}
@@ -80,7 +80,8 @@ class MusicGen:
 
         Args:
             path: `tiny-beats`, a hub id such as `facebook/musicgen-small`, or a folder.
-            precision: "auto" is the fastest that is near lossless here; "fp32", "bf16" or "int8".
+            precision: "auto" is the fastest that is near lossless here; "fp32", "fp16", "bf16"
+                or "int8".
 
         Raises:
             UserError: no such folder or id, or not a MusicGen.

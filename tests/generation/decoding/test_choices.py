@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from musicgen_lora.generation.decoding import choices, precision, products
 from musicgen_lora.generation.decoding.choices import kept_choice
 from musicgen_lora.generation.decoding.precision import choose_precision, fastest_near_lossless
 from musicgen_lora.model.musicgen import MusicGen, load_base
+from musicgen_lora.runtime.precision import DTYPES
 
 CPU = torch.device("cpu")
 
@@ -58,74 +60,108 @@ def test_forms_that_depend_on_the_rows_are_not_taken(monkeypatch: pytest.MonkeyP
         raise NotImplementedError
 
     weight = torch.randn(24, 16)
-    known = list(products.FORMS)
-    added = {"uneven": uneven, "missing": missing} | products.FORMS
-    monkeypatch.setattr(products, "FORMS", added)
-    assert products.usable_forms(weight) == [n for n in known if n in products.usable_forms(weight)]
-    assert "uneven" not in products.usable_forms(weight)
+    known = products.usable_forms(weight, "fp32")
+    forms = products.FORMS["fp32"]
+    monkeypatch.setitem(products.FORMS, "fp32", {"uneven": uneven, "missing": missing} | forms)
+    assert products.usable_forms(weight, "fp32") == known
 
 
-@pytest.mark.parametrize("name", products.FORMS)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", products.FORMS["fp16"])
+@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
 @pytest.mark.parametrize("shape", [(96, 32), (33, 17), (512, 128)])
-def test_each_form_multiplies(name, dtype, shape, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_form_multiplies(name, precision, shape, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(products, "PART", 8)
+    dtype = DTYPES[precision]
     weight = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(dtype)
+    if name not in products.usable_forms(weight, precision):
+        return
     x = torch.randn(5, shape[1], generator=torch.Generator().manual_seed(1)).to(dtype).float()
-    product = products.FORMS[name](weight)
-    close = {"atol": 1e-4, "rtol": 1e-4} if dtype == torch.float32 else {"atol": 0.1, "rtol": 0.02}
+    product = products.FORMS[precision][name](weight)
+    near = {"fp32": 1e-4, "fp16": 0.02, "bf16": 0.1}[precision]
+    close = {"atol": near, "rtol": near}
     torch.testing.assert_close(product(x), x @ weight.float().T, **close)
     sequence = x[:4].view(2, 2, -1)
     torch.testing.assert_close(product(sequence), sequence @ weight.float().T, **close)
-    if name in products.usable_forms(weight):
-        assert products.rows_are_independent(product, shape[1])
+    assert products.rows_are_independent(product, shape[1])
+
+
+@pytest.mark.parametrize("precision", products.FORMS)
+def test_some_form_multiplies_in_each_precision_without_any_library(
+    precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for library in ("_mkldnn", "_onednn", "_quantized"):
+        monkeypatch.setattr(products, library, None)
+    weight = torch.randn(48, 32, generator=torch.Generator().manual_seed(0))
+    x = torch.randn(5, 32, generator=torch.Generator().manual_seed(1))
+    names = products.usable_forms(weight, precision)
+    assert list(products.FORMS[precision])[-1] in names
+    for name in names:
+        found = products.FORMS[precision][name](weight)(x)
+        assert float((found - x @ weight.T).norm() / (x @ weight.T).norm()) < 0.02
 
 
 def test_more_inputs_than_are_added_in_one_go_are_taken_in_parts_and_fewer_are_not() -> None:
     few, many = torch.randn(8, products.PART), torch.randn(8, 4 * products.PART)
-    assert "packed_in_parts" not in products.usable_forms(few)
+    assert "packed_in_parts" not in products.usable_forms(few, "fp32")
     # On any processor whose oneDNN keeps to one order for one part.
-    assert ("packed_in_parts" in products.usable_forms(many)) == (
-        "packed" in products.usable_forms(few)
+    assert ("packed_in_parts" in products.usable_forms(many, "fp32")) == (
+        "packed" in products.usable_forms(few, "fp32")
     )
 
 
-@pytest.mark.parametrize("with_onednn", [True, False])
 @pytest.mark.parametrize("shape", [(96, 32), (40, 24), (512, 128)])
-def test_integers_are_near_and_independent(
-    shape, with_onednn, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if not with_onednn:
-        monkeypatch.setattr(products, "_onednn", None)
+def test_integers_are_near_independent_and_the_same_by_all_libraries(shape) -> None:
     weight = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     weight[3] = 0.0
     x = torch.randn(6, shape[1], generator=torch.Generator().manual_seed(1))
     x[2] = 0.0
-    product = products.integers(weight)
+    plain = products.FORMS["int8"]["plain"](weight)(x)
     exact = x @ weight.T
-    assert float((product(x) - exact).norm() / exact.norm()) < 0.02
-    assert products.rows_are_independent(product, shape[1])
-    assert product(x.view(2, 3, -1)).shape == (2, 3, shape[0])
+    assert float((plain - exact).norm() / exact.norm()) < 0.02
+    for name in products.usable_forms(weight, "int8"):
+        product = products.FORMS["int8"][name](weight)
+        torch.testing.assert_close(product(x), plain, rtol=1e-6, atol=1e-6)
+        assert products.rows_are_independent(product, shape[1])
+        assert product(x.view(2, 3, -1)).shape == (2, 3, shape[0])
+
+
+def test_integers_that_are_added_up_in_16_bits_are_not_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def saturating(rounded: torch.Tensor, scales: torch.Tensor) -> products.Sums:
+        def sums(x: torch.Tensor) -> torch.Tensor:
+            pairs = ((x[..., None, :] + 128.0) * rounded).unflatten(-1, (-1, 2)).sum(-1)
+            right = pairs.clamp(-(2.0**15), 2.0**15 - 1).sum(-1)
+            return (right - 128.0 * rounded.float().sum(1)) * scales
+
+        return sums
+
+    form = functools.partial(products.integers_by, saturating)
+    weight = torch.randn(24, 16)
+    assert products.rows_are_independent(form(weight), 16)
+    monkeypatch.setitem(products.FORMS, "int8", {"s": form} | products.FORMS["int8"])
+    assert "s" not in products.usable_forms(weight, "int8")
 
 
 def test_auto_takes_what_is_fast_and_near(
     cache: Path, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = load_base(tiny_model_dir)
-    assert choose_precision(MusicGen(model), "auto", CPU)[0] == "fp32"
-    assert choose_precision(MusicGen(model), "int8", CPU)[0] == "int8"
+    base = MusicGen(load_base(tiny_model_dir))
+    assert choose_precision(base, "int8", CPU)[0] == "int8"
     with pytest.raises(UserError, match="int8 is for CPUs"):
-        choose_precision(MusicGen(model), "int8", torch.device("cuda"))
-    monkeypatch.setattr(precision, "ONE_THREAD_UP_TO", 0)
-    found, sentence = choose_precision(MusicGen(model), "auto", CPU)
+        choose_precision(base, "int8", torch.device("cuda"))
+    told: list[str] = []
+    found, sentence = choose_precision(base, "auto", CPU, told.append)
     assert found in sentence
+    assert len(told) == 1
     monkeypatch.setattr(precision, "fastest_near_lossless", never)
-    assert choose_precision(MusicGen(model), "auto", CPU)[0] == found
+    assert choose_precision(base, "auto", CPU, told.append)[0] == found
+    assert len(told) == 1
 
 
 @pytest.mark.parametrize(
     ("limit", "faster", "expected"),
-    [(1.0, "int8", "int8"), (0.0, "int8", "fp32"), (1.0, "bf16", "bf16"), (1.0, "fp32", "fp32")],
+    [(1.0, "int8", "int8"), (0.0, "int8", "fp32"), (1.0, "fp16", "fp16"), (1.0, "fp32", "fp32")],
 )
 def test_the_fastest_near_lossless_is_both(
     limit, faster, expected, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional
 
-from musicgen_lora.generation.decoding.attention import Attention, room_for, rows_are_independent
+from musicgen_lora.generation.decoding.attention import Attention, rows_are_independent
 from musicgen_lora.generation.decoding.places import Places
 
 BUCKET = 256
@@ -79,7 +79,7 @@ class ClipCache:
         begins = rows.begins
         self._spans = list(itertools.pairwise(begins))
         self._all = torch.arange(begins[-1])
-        self._own = self._allocated(shape, begins[-1], n_positions, like)
+        self._own = like.new_empty(n_layers, 2, begins[-1], n_heads, n_positions, width)
         self._together: list[tuple[int, int, Attention]] = []
         self._independent = functools.partial(rows_are_independent, n_heads, width)
         self._texts: list[dict[int, Text]] = [{} for _ in range(n_layers)]
@@ -87,12 +87,6 @@ class ClipCache:
         self.lengths = [0] * len(self._spans)
         self._positions = torch.zeros(begins[-1], dtype=torch.long)
         self._at: int | None = 0
-
-    def _allocated(
-        self, shape: tuple[int, int, int], n_rows: int, n_positions: int, like: torch.Tensor
-    ) -> torch.Tensor:
-        n_layers, n_heads, width = shape
-        return like.new_empty(n_layers, 2, n_rows, n_heads, width, room_for(n_positions))
 
     def rows_of(self, clip: int) -> range:
         """The rows of a clip."""
@@ -109,7 +103,7 @@ class ClipCache:
     def add_beginning(self, layer: int, clip: int, kv: torch.Tensor) -> None:
         """Takes what a clip begins with, `[2, rows of the clip, heads, P, width]`."""
         begin, end = self._spans[clip]
-        self._own[layer, :, begin:end, ..., : kv.shape[3]] = kv.transpose(3, 4)
+        self._own[layer, :, begin:end, :, : kv.shape[3]] = kv
 
     def begin_at(self, lengths: Sequence[int]) -> None:
         """Says how many positions of each clip are filled, after its texts and its beginning."""
@@ -140,7 +134,7 @@ class ClipCache:
         self._positions += 1
         self._at = None if self._at is None else self._at + 1
         for _, _, attention in self._together:
-            attention.advance()
+            attention.at += 1
 
     def attend(self, layer: int, qkv: torch.Tensor) -> torch.Tensor:
         """Takes a step's queries, keys and values `[R, 3, heads, width]`; what the queries find,
@@ -176,16 +170,6 @@ class BatchCache(ClipCache):
         self._all, self._positions = self._all.to(like.device), self._positions.to(like.device)
         self._numbers = torch.arange(self._own.shape[4], device=like.device)
         self._padded: list[tuple[Text, torch.Tensor]] = []
-
-    def _allocated(
-        self, shape: tuple[int, int, int], n_rows: int, n_positions: int, like: torch.Tensor
-    ) -> torch.Tensor:
-        n_layers, n_heads, width = shape
-        return like.new_empty(n_layers, 2, n_rows, n_heads, n_positions, width)
-
-    def add_beginning(self, layer: int, clip: int, kv: torch.Tensor) -> None:
-        begin, end = self._spans[clip]
-        self._own[layer, :, begin:end, :, : kv.shape[3]] = kv
 
     def begin_at(self, lengths: Sequence[int]) -> None:
         super().begin_at(lengths)

@@ -26,7 +26,7 @@ from musicgen_lora.generation.decoding.sampling import Noise
 from musicgen_lora.generation.decoding.window import Window, window_kind
 from musicgen_lora.model.musicgen import MusicGen
 
-VERSION = 2
+VERSION = 3
 """Raised where a seed comes to give other codes: what was kept of earlier ones is played anew.
 Where windows of a clip begin on bars, what it is kept by says so besides: `window_bar`."""
 STRIDE_SHARE = 0.6

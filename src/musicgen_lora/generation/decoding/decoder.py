@@ -36,7 +36,7 @@ ONE_THREAD_UP_TO = 30_000_000
 """Parameters of a decoder that decodes on one thread of a CPU: its products for a single frame are
 so small that a second thread is waited for as long as it works, and much longer where another
 program has its core."""
-PRECISIONS = ("fp32", "bf16", "int8")
+PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 
 
 def n_decoder_parameters(base: MusicGen) -> int:
@@ -173,10 +173,7 @@ class Decoder:
         weight = torch.cat([merged_weight(layer) for layer in layers])
         if not self.on_cpu:
             return products.direct(weight.to(self.dtype))
-        if self.precision == "int8":
-            return products.integers(weight)
-        weight = weight.to(DTYPES[self.precision])
-        return products.chosen_form(weight)(weight)
+        return products.product_of(weight, self.precision)
 
     def _mixed_layer(self, block: Any) -> _Layer:
         with self._mixture.on([block]):

@@ -7,6 +7,7 @@ precision costs is how far its predictions are from float32's, on codes that the
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,10 +15,8 @@ import torch
 from musicgen_lora.errors import UserError
 from musicgen_lora.generation.decoding.choices import CLEARLY, kept_choice
 from musicgen_lora.generation.decoding.decoder import (
-    ONE_THREAD_UP_TO,
     PRECISIONS,
     Decoder,
-    n_decoder_parameters,
     threads_for,
 )
 from musicgen_lora.generation.decoding.playing import Playing
@@ -33,13 +32,19 @@ N_STEPS = 24
 """Steps that are played to measure."""
 
 
-def choose_precision(base: MusicGen, wanted: str, device: torch.device) -> tuple[str, str]:
+def choose_precision(
+    base: MusicGen,
+    wanted: str,
+    device: torch.device,
+    tell: Callable[[str], object] = lambda sentence: None,
+) -> tuple[str, str]:
     """The precision to play in, and a sentence that says why.
 
     Args:
         base: with its adapter, if one is on.
         wanted: "auto" or one of `PRECISIONS`.
         device: that will play.
+        tell: called before something is measured, which takes a while.
 
     Raises:
         UserError: the device doesn't play in it.
@@ -54,11 +59,9 @@ def choose_precision(base: MusicGen, wanted: str, device: torch.device) -> tuple
         return found, f"Decoding in {found}, which this {device.type} is fast at."
     if wanted != "auto":
         return wanted, f"Decoding in {wanted}, as asked."
-    if n_decoder_parameters(base) <= ONE_THREAD_UP_TO:
-        return "fp32", "Decoding in fp32: the model is small enough for it."
     with threads_for(base):
         what = f"precision of {base.fingerprint}"
-        found = kept_choice(what, PRECISIONS, lambda: fastest_near_lossless(base))
+        found = kept_choice(what, PRECISIONS, lambda: fastest_near_lossless(base, tell))
     return found, (
         f"Decoding in {found}: on this computer the fastest whose predictions are within "
         f"{NEAR_LOSSLESS:.0%} of fp32's; --precision sets another."
@@ -66,9 +69,15 @@ def choose_precision(base: MusicGen, wanted: str, device: torch.device) -> tuple
 
 
 @torch.inference_mode()
-def fastest_near_lossless(base: MusicGen) -> str:
+def fastest_near_lossless(
+    base: MusicGen, tell: Callable[[str], object] = lambda sentence: None
+) -> str:
     """The precision of `PRECISIONS` that is clearly faster than those before it and near lossless,
     measured on a clip of the model's own."""
+    tell(
+        "Measuring in which precision this computer decodes fastest; once for each base, a few "
+        "seconds for a small one, half a minute for musicgen-small."
+    )
     best, best_s = PRECISIONS[0], 0.0
     exact, tokens, best_s = _read(Decoder(base, best), None)
     entropy = -(exact.exp() * exact).sum(-1).mean()

@@ -1,17 +1,18 @@
-"""A matrix product for the few rows of a decoding step, in fp32, bf16 or with int8 weights.
+"""A matrix product for the few rows of a decoding step, in fp32, fp16, bf16 or with int8 weights.
 
 On a CPU each row comes out the same, to the bit, however many others it is multiplied with: a clip
 must not depend on its batch. The kernels that torch takes for `x @ W.T` add up in another order for
 each number of rows. oneDNN's on weights that were laid out for it beforehand don't, up to a
-thousand inputs, and are the fastest on most processors; sums of integers have no order. Where a
-processor's oneDNN does not keep to that (`rows_are_independent` tries it on the weights
-themselves), rows are multiplied in groups of a fixed size. Among the forms that keep to it the
-fastest is measured, once: see `choices`.
+thousand inputs, nor do FBGEMM's for fp16; sums of integers have no order. Where a processor's
+libraries do not keep to that (`rows_are_independent` tries it on the weights themselves), rows are
+multiplied in groups of a fixed size. Among the forms that keep to it the fastest is measured, once:
+see `choices`.
 """
 
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +20,7 @@ import torch
 from torch.nn import functional
 
 from musicgen_lora.generation.decoding.choices import fastest, kept_choice, recalled
+from musicgen_lora.runtime.precision import DTYPES
 
 Product = Callable[[torch.Tensor], torch.Tensor]
 """`[R, in]` to `[R, out]`, both float32 on a CPU; or a sequence of one clip, `[r, P, in]`."""
@@ -29,9 +31,12 @@ PART = 1024
 TRIED = (1, 2, 3, 4, 6, 8, 16, 33)
 """Numbers of rows at which a product is compared with that of each row alone."""
 COLD_BYTES = 64 << 20
-"""Size of the weights that forms are timed on."""
+"""Size of the weights that forms are timed on, as far as `MOST_COPIES` of one come to it."""
+MOST_COPIES = 8
+_torch: Any = torch
 _mkldnn: Any = torch.ops.mkldnn
 _onednn: Any = torch.ops.onednn
+_quantized: Any = torch.ops.quantized
 
 
 def packed(weight: torch.Tensor) -> Product:
@@ -97,40 +102,77 @@ def grouped(weight: torch.Tensor) -> Product:
     return multiply
 
 
-def integers(weight: torch.Tensor) -> Product:
-    """With 8-bit weights, a scale for each output, and 8-bit rows, a scale for each row."""
+def halves(weight: torch.Tensor) -> Product:
+    """By FBGEMM, with fp16 weights; rows and sums stay in fp32.
+
+    Raises:
+        NotImplementedError: the weight isn't in fp16.
+    """
+    if weight.dtype != torch.float16:
+        raise NotImplementedError
+    laid_out = _quantized.linear_prepack_fp16(weight.float(), None)
+    multiply = _quantized.linear_dynamic_fp16
+    return lambda x: multiply(x, laid_out)
+
+
+Sums = Callable[[torch.Tensor], torch.Tensor]
+"""Of rows of whole numbers from -127 to 127 and 8-bit weights; each sum times its output's scale.
+Float32 on both sides."""
+
+
+def integers_by(
+    lay_out: Callable[[torch.Tensor, torch.Tensor], Sums], weight: torch.Tensor
+) -> Product:
+    """With 8-bit weights, a scale for each output, and 8-bit rows, a scale for each row.
+
+    Args:
+        lay_out: makes of rounded weights `[out, in]` int8 and scales `[out]` what adds them up.
+        weight: `[out, in]`.
+    """
     scales = weight.float().abs().amax(dim=1).clamp_(min=1e-12) / 127.0
     rounded = (weight.float() / scales[:, None]).round_().to(torch.int8)
-    try:
-        laid_out = _onednn.qlinear_prepack(rounded, None)
-        zeros = torch.zeros(len(rounded), dtype=torch.long)
-    except (AttributeError, RuntimeError, NotImplementedError):
-        # Not every build of torch has oneDNN.
-        turned, multiply_integers = rounded.t(), torch.ops.aten._int_mm
-
-        def multiply_plainly(x: torch.Tensor) -> torch.Tensor:
-            lengths = _row_scales(x)
-            quantised = (x / lengths).round_().to(torch.int8)
-            out = multiply_integers(quantised.flatten(0, -2), turned).view(*x.shape[:-1], -1)
-            return out.float() * scales * lengths
-
-        return multiply_plainly
+    sums = lay_out(rounded, scales)
 
     def multiply(x: torch.Tensor) -> torch.Tensor:
-        lengths = _row_scales(x)
-        # Unsigned, around 128: signed inputs have no fast kernel without AMX.
-        quantised = (x / lengths).round_().add_(128.0).to(torch.uint8)
-        out = _onednn.qlinear_pointwise(
-            *(quantised, 1.0, 128, laid_out, scales, zeros, None),
-            *(1.0, 0, torch.float32, "none", [], ""),
-        )
-        return out.mul_(lengths)
+        lengths = x.abs().amax(dim=-1, keepdim=True).clamp_(min=1e-12).mul_(1.0 / 127.0)
+        return sums((x / lengths).round_()).mul_(lengths)
 
     return multiply
 
 
-def _row_scales(x: torch.Tensor) -> torch.Tensor:
-    return x.abs().amax(dim=-1, keepdim=True).clamp_(min=1e-12).mul_(1.0 / 127.0)
+def _fbgemm_sums(rounded: torch.Tensor, scales: torch.Tensor) -> Sums:
+    zeros = torch.zeros(len(rounded), dtype=torch.long)
+    with warnings.catch_warnings():
+        # torch is going to give such tensors up: then this form is missing, and another is taken.
+        warnings.simplefilter("ignore", UserWarning)
+        weight = _torch._make_per_channel_quantized_tensor(rounded, scales.double(), zeros, 0)
+    laid_out = _quantized.linear_prepack(weight, None)
+    multiply = _quantized.linear_with_input_q_dq_qweight_dq_output_fp32
+    return lambda x: multiply(x, 1.0, 128, laid_out)
+
+
+def _onednn_sums(rounded: torch.Tensor, scales: torch.Tensor) -> Sums:
+    laid_out = _onednn.qlinear_prepack(rounded, None)
+    zeros = torch.zeros(len(rounded), dtype=torch.long)
+
+    def sums(x: torch.Tensor) -> torch.Tensor:
+        # Unsigned, around 128: signed inputs have no fast kernel without AMX.
+        return _onednn.qlinear_pointwise(
+            *((x + 128.0).to(torch.uint8), 1.0, 128, laid_out, scales, zeros, None),
+            *(1.0, 0, torch.float32, "none", [], ""),
+        )
+
+    return sums
+
+
+def _plain_sums(rounded: torch.Tensor, scales: torch.Tensor) -> Sums:
+    turned = rounded.t()
+
+    def sums(x: torch.Tensor) -> torch.Tensor:
+        out = torch._int_mm(x.flatten(0, -2).to(torch.int8), turned)
+        return out.view(*x.shape[:-1], -1).float() * scales
+
+    return sums
 
 
 def direct(weight: torch.Tensor) -> Product:
@@ -138,13 +180,27 @@ def direct(weight: torch.Tensor) -> Product:
     return lambda x: functional.linear(x, weight)
 
 
-FORMS: dict[str, Callable[[torch.Tensor], Product]] = {
+Form = Callable[[torch.Tensor], Product]
+"""Makes a product of a weight in its precision; of a float32 one for int8."""
+FLOATS: dict[str, Form] = {
     "packed": packed,
     "packed_in_parts": packed_in_parts,
     "row_by_row": row_by_row,
     "grouped": grouped,
 }
-"""Those of a CPU in fp32 and bf16, the likeliest first."""
+FORMS: dict[str, dict[str, Form]] = {
+    "fp32": FLOATS,
+    "fp16": {"halves": halves} | FLOATS,
+    "bf16": FLOATS,
+    "int8": {
+        "fbgemm": functools.partial(integers_by, _fbgemm_sums),
+        "onednn": functools.partial(integers_by, _onednn_sums),
+        "plain": functools.partial(integers_by, _plain_sums),
+    },
+}
+"""Those of a CPU by precision, the likeliest first; the last one always works."""
+BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1}
+"""Of a weight."""
 
 
 @torch.inference_mode()
@@ -155,48 +211,64 @@ def rows_are_independent(product: Product, n_inputs: int) -> bool:
     return all(torch.equal(product(rows[:n]), alone[:n]) for n in TRIED)
 
 
-def usable_forms(weight: torch.Tensor) -> list[str]:
+@torch.inference_mode()
+def largest_add_up(form: Form, n_inputs: int) -> bool:
+    """Whether the largest weights and rows that int8 has give the right sums: kernels of processors
+    without instructions for it add pairs up in 16 bits, which these are too large for."""
+    drawn = torch.Generator().manual_seed(0)
+    weight, rows = (
+        torch.randint(0, 2, (n, n_inputs), generator=drawn).mul_(2).sub_(1).float() for n in (32, 4)
+    )
+    weight[0] = rows[0] = 1.0
+    return torch.allclose(form(weight)(rows), rows @ weight.T, rtol=1e-4, atol=1e-2)
+
+
+def usable_forms(weight: torch.Tensor, precision: str) -> list[str]:
     """Names of the forms that this processor multiplies a weight by, row for row the same."""
-    found = []
-    for name, form in FORMS.items():
+    found, n_inputs = [], weight.shape[1]
+    for name, form in FORMS[precision].items():
         try:
-            product = form(weight)
-            if rows_are_independent(product, weight.shape[1]):
+            is_right = precision != "int8" or largest_add_up(form, n_inputs)
+            if is_right and rows_are_independent(form(weight), n_inputs):
                 found.append(name)
         except (AttributeError, RuntimeError, NotImplementedError):
-            # A build of torch without oneDNN, a processor on which it has no such kernel, or a form
-            # that isn't for this size.
+            # A build of torch without this library, a processor on which it has no such kernel, or
+            # a form that isn't for this size.
             continue
-    return found or ["grouped"]
+    return found or [list(FORMS[precision])[-1]]
 
 
-def chosen_form(weight: torch.Tensor) -> Callable[[torch.Tensor], Product]:
-    """The form that this processor multiplies weights of this size and precision by: the fastest by
-    the clock, at the rows of one guided clip and of four, and the same for any number of rows."""
+def product_of(weight: torch.Tensor, precision: str) -> Product:
+    """A weight `[out, in]` in a precision, in the form by which this processor multiplies weights
+    of its size: the fastest by the clock, at the rows of one guided clip and of four, and the same
+    for any number of rows."""
+    if precision != "int8":
+        weight = weight.to(DTYPES[precision])
+    forms = FORMS[precision]
     # What was chosen among other forms is chosen anew.
-    what = f"product of {weight.dtype} {tuple(weight.shape)}, {' '.join(FORMS)}"
+    what = f"product of {precision} {tuple(weight.shape)}, {' '.join(forms)}"
     if what not in _chosen:
         # What was chosen before was tried before.
-        _chosen[what] = recalled(what, FORMS) or _choose(what, weight)
-    return FORMS[_chosen[what]]
+        _chosen[what] = recalled(what, forms) or _choose(what, weight, precision)
+    return forms[_chosen[what]](weight)
 
 
 _chosen: dict[str, str] = {}
 """Forms that this process chose; it keeps to them whatever becomes of the file."""
 
 
-def _choose(what: str, weight: torch.Tensor) -> str:
-    names = usable_forms(weight)
-    return kept_choice(what, names, lambda: _fastest_form(weight, names))
+def _choose(what: str, weight: torch.Tensor, precision: str) -> str:
+    names = usable_forms(weight, precision)
+    return kept_choice(what, names, lambda: _fastest_form(weight, precision, names))
 
 
 @torch.inference_mode()
-def _fastest_form(weight: torch.Tensor, names: list[str]) -> str:
+def _fastest_form(weight: torch.Tensor, precision: str, names: list[str]) -> str:
     # Several, so that the processor's cache doesn't hold them as it will not hold a whole model.
-    n_copies = max(1, min(8, COLD_BYTES // weight.nbytes))
+    n_copies = max(1, min(MOST_COPIES, COLD_BYTES // (BYTES[precision] * weight.numel())))
     copies = [weight.clone() for _ in range(n_copies)]
     rows = [torch.randn(n, weight.shape[1]) for n in (2, 8)]
-    products = {name: [FORMS[name](copy) for copy in copies] for name in names}
+    products = {name: [FORMS[precision][name](copy) for copy in copies] for name in names}
 
     def run(name: str) -> None:
         for product in products[name]:
