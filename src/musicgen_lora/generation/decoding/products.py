@@ -169,7 +169,7 @@ def _plain_sums(rounded: torch.Tensor, scales: torch.Tensor) -> Sums:
     turned = rounded.t()
 
     def sums(x: torch.Tensor) -> torch.Tensor:
-        out = torch._int_mm(x.flatten(0, -2).to(torch.int8), turned)
+        out = _torch._int_mm(x.flatten(0, -2).to(torch.int8), turned)
         return out.view(*x.shape[:-1], -1).float() * scales
 
     return sums
