@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 
 from musicgen_lora import atomic
-from musicgen_lora.audio.pictures import mel_spectrogram_png
 from musicgen_lora.audio.writing import (
     CEILING_DB,
     FORMATS,
@@ -108,6 +107,9 @@ class Clip:
             contents[".mid"] = midi_of(sound, rate, bpm, self.wanted.key)
             facts["midi_bpm"] = round(bpm, 2)
         if self.wanted.spectrogram:
+            # Drawing libraries take a second to load, which no other clip should wait for.
+            from musicgen_lora.audio.pictures import mel_spectrogram_png
+
             contents[".png"] = mel_spectrogram_png(sound, rate)
         contents[FORMATS[kind].suffix] = sound_bytes(
             sound, rate, kind, self._sound_facts(), ceiling_db=_ceiling_db(self.wanted)
