@@ -71,6 +71,7 @@ def test_forms_that_depend_on_the_rows_are_not_taken(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("shape", [(96, 32), (33, 17), (512, 128)])
 def test_each_form_multiplies(name, precision, shape, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(products, "PART", 8)
+    monkeypatch.setattr(products, "WIDE", 1)
     dtype = DTYPES[precision]
     weight = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(dtype)
     if name not in products.usable_forms(weight, precision):
@@ -98,6 +99,15 @@ def test_some_form_multiplies_in_each_precision_without_any_library(
     for name in names:
         found = products.FORMS[precision][name](weight)(x)
         assert float((found - x @ weight.T).norm() / (x @ weight.T).norm()) < 0.02
+
+
+def test_few_rows_are_filled_up_without_a_trace() -> None:
+    weight, x = torch.randn(64, products.WIDE), torch.randn(3, products.WIDE)
+    plain, filled = (products.FORMS["fp32"][name](weight) for name in ("packed", "fours"))
+    for n in (1, 2, 3):
+        assert torch.equal(filled(x[:n]), plain(x[:n]))
+    with pytest.raises(NotImplementedError):
+        products.FORMS["fp32"]["fours"](weight[:, :8])
 
 
 def test_more_inputs_than_are_added_in_one_go_are_taken_in_parts_and_fewer_are_not() -> None:

@@ -28,6 +28,8 @@ GROUP = 8
 """Rows of a product of fixed size: four guided clips, the default batch."""
 PART = 1024
 """Inputs that oneDNN adds up in one go; more it divides by the number of rows."""
+WIDE = 512
+"""Inputs from which weights are read from memory."""
 TRIED = (1, 2, 3, 4, 6, 8, 16, 33)
 """Numbers of rows at which a product is compared with that of each row alone."""
 COLD_BYTES = 64 << 20
@@ -39,17 +41,32 @@ _onednn: Any = torch.ops.onednn
 _quantized: Any = torch.ops.quantized
 
 
-def packed(weight: torch.Tensor) -> Product:
-    """By oneDNN, in the weight's precision."""
+def packed(weight: torch.Tensor, at_least: int = 1) -> Product:
+    """By oneDNN, in the weight's precision.
+
+    Args:
+        weight: `[out, in]`.
+        at_least: rows to multiply; fewer are filled up. Its kernel for two rows waits for its own
+            sums, and reads weights from memory at two thirds of the rate of that for four.
+
+    Raises:
+        NotImplementedError: rows would be filled up for weights so small that a processor keeps the
+            model's in its cache, where that is no faster.
+    """
+    if at_least > 1 and weight.shape[1] < WIDE:
+        raise NotImplementedError
     dtype = weight.dtype
     laid_out = _mkldnn._reorder_linear_weight(weight.contiguous(), None)
     multiply = _mkldnn._linear_pointwise
-    if dtype == torch.float32:
-        return lambda x: multiply(x, laid_out, None, "none", [], "")
-    return lambda x: multiply(x.to(dtype), laid_out, None, "none", [], "").float()
+
+    def product(x: torch.Tensor) -> torch.Tensor:
+        n_rows, x = len(x), _filled_up(x.to(dtype), at_least)
+        return multiply(x, laid_out, None, "none", [], "")[:n_rows].float()
+
+    return product
 
 
-def packed_in_parts(weight: torch.Tensor) -> Product:
+def packed_in_parts(weight: torch.Tensor, at_least: int = 1) -> Product:
     """As `packed`, for more inputs than oneDNN adds up in one order: by parts of them.
 
     Raises:
@@ -61,13 +78,19 @@ def packed_in_parts(weight: torch.Tensor) -> Product:
     dtype = weight.dtype
 
     def multiply(x: torch.Tensor) -> torch.Tensor:
-        first, *others = x.to(dtype).split(PART, dim=-1)
+        n_rows, x = len(x), _filled_up(x.to(dtype), at_least)
+        first, *others = x.split(PART, dim=-1)
         out = products[0](first)
         for product, part in zip(products[1:], others, strict=True):
             out.add_(product(part))
-        return out
+        return out[:n_rows]
 
     return multiply
+
+
+def _filled_up(x: torch.Tensor, n: int) -> torch.Tensor:
+    """Rows `[R, in]`, and zeros where they are fewer than n; a sequence as it is."""
+    return functional.pad(x, (0, 0, 0, n - len(x))) if x.dim() == 2 and len(x) < n else x
 
 
 def row_by_row(weight: torch.Tensor) -> Product:
@@ -183,6 +206,8 @@ def direct(weight: torch.Tensor) -> Product:
 Form = Callable[[torch.Tensor], Product]
 """Makes a product of a weight in its precision; of a float32 one for int8."""
 FLOATS: dict[str, Form] = {
+    "fours": functools.partial(packed, at_least=4),
+    "fours_in_parts": functools.partial(packed_in_parts, at_least=4),
     "packed": packed,
     "packed_in_parts": packed_in_parts,
     "row_by_row": row_by_row,
@@ -267,7 +292,7 @@ def _fastest_form(weight: torch.Tensor, precision: str, names: list[str]) -> str
     # Several, so that the processor's cache doesn't hold them as it will not hold a whole model.
     n_copies = max(1, min(MOST_COPIES, COLD_BYTES // (BYTES[precision] * weight.numel())))
     copies = [weight.clone() for _ in range(n_copies)]
-    rows = [torch.randn(n, weight.shape[1]) for n in (2, 8)]
+    rows = [torch.randn(n, weight.shape[1]) for n in (2, 2, 8)]
     products = {name: [FORMS[precision][name](copy) for copy in copies] for name in names}
 
     def run(name: str) -> None:
