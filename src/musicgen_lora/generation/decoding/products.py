@@ -34,7 +34,7 @@ TRIED = (1, 2, 3, 4, 6, 8, 16, 33)
 """Numbers of rows at which a product is compared with that of each row alone."""
 COLD_BYTES = 64 << 20
 """Size of the weights that forms are timed on, as far as `MOST_COPIES` of one come to it."""
-MOST_COPIES = 8
+MOST_COPIES = 16
 _torch: Any = torch
 _mkldnn: Any = torch.ops.mkldnn
 _onednn: Any = torch.ops.onednn
@@ -292,7 +292,7 @@ def _fastest_form(weight: torch.Tensor, precision: str, names: list[str]) -> str
     # Several, so that the processor's cache doesn't hold them as it will not hold a whole model.
     n_copies = max(1, min(MOST_COPIES, COLD_BYTES // (BYTES[precision] * weight.numel())))
     copies = [weight.clone() for _ in range(n_copies)]
-    rows = [torch.randn(n, weight.shape[1]) for n in (2, 2, 8)]
+    rows = [torch.randn(n, weight.shape[1]) for n in (2, 8)]
     products = {name: [FORMS[precision][name](copy) for copy in copies] for name in names}
 
     def run(name: str) -> None:
