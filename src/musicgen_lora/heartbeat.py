@@ -21,8 +21,6 @@ class Part:
 
     Args:
         line: what is said of it, of the seconds since it began.
-        say: prints a line.
-        began_s: by the clock.
     """
 
     line: Callable[[float], str]

@@ -33,7 +33,6 @@ def readable(path: Path, folder: Path, alive: Callable[[], None]) -> Iterator[Pa
 
     Args:
         path: of any format of `AUDIO_EXTENSIONS` or `FFMPEG_EXTENSIONS`.
-        folder: where the WAV goes.
         alive: called now and then while ffmpeg works.
 
     Raises:

@@ -38,7 +38,6 @@ def stretch(
     Args:
         waveform: float32.
         speed: above 1 is faster.
-        onsets_s: where sounds start.
 
     Returns:
         `[C, round(N / speed)]` float32; sample n of it was sample n x speed.

@@ -82,7 +82,6 @@ class _Page:
         flags: 1 goes on with a packet, 2 begins and 4 ends the stream.
         position: samples up to the last packet that ends in it.
         laces: lengths of its segments.
-        body: their bytes.
     """
 
     flags: int

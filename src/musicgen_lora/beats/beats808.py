@@ -36,14 +36,12 @@ class Style:
     """What the beats of a style have in common; odds are 0 to 1.
 
     Args:
-        bpm: lowest and highest tempo.
         backbeats: steps of the snare; (8,) is half-time: the beat feels half as fast.
         swing: least and most, see `sequencer.Pattern`.
         kick_odds: of a kick at a step of the bar; step 0 always has one.
         hat_steps: distances between hi-hats that it uses, in sixteenths.
         roll_odds: of a hi-hat roll in a beat of the bar.
         glide_odds: of a glide in a bass note long enough.
-        humanise_ms: looseness of the playing.
     """
 
     bpm: tuple[int, int]
@@ -84,8 +82,6 @@ class Beat:
         key: as in "C# minor"; None when nothing but drums plays.
         swing: see `sequencer.Pattern`.
         half_time: the backbeat falls on beat 3 only.
-        master_drive: how hard the mix is pushed.
-        humanise_ms: looseness of the playing.
     """
 
     pattern: Pattern

@@ -62,7 +62,6 @@ def load_kit808(sample_rate: int, *, bass_decay_s: float = 1.2, bass_drive: floa
 
     Args:
         bass_decay_s: time constant of the bass notes' decay.
-        bass_drive: saturation of the bass, see `bass_voice`.
     """
     kit = {
         track: Channel(

@@ -47,8 +47,6 @@ class Pattern:
     """What is played: hits by track name.
 
     Args:
-        n_bars: length in bars of 4/4.
-        tracks: hits of each track, in any order.
         swing: share of an eighth note taken by its first sixteenth: 0.5 is straight, 2/3 a
             full triplet shuffle.
     """
@@ -76,7 +74,6 @@ class Channel:
         chokes: names of tracks whose ringing sound this track's hits cut (its own name makes
             it monophonic).
         ducked_by: name of the track (usually the kick) whose hits push this one down.
-        duck_db: by how much.
     """
 
     voice: Voice

@@ -55,12 +55,8 @@ class Copy:
     """A folder or file here, in place of what a URL names.
 
     Args:
-        url: of it.
-        is_file: it is a file.
         is_written: what is made here goes there.
-        must_exist: there must be something.
         without: folders there that are neither brought nor touched.
-        console: says what is moved.
     """
 
     def __init__(
@@ -140,9 +136,6 @@ class Copy:
     def send(self, *, shown: bool) -> int:
         """Sends what is new here, and removes there what this run or an earlier one had there and
         is no longer here. Returns how many files were sent.
-
-        Args:
-            shown: how far it is, on the console.
 
         Raises:
             RunError: it can't be written there; what is here is sent by the next run.

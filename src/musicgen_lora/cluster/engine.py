@@ -53,7 +53,6 @@ class Engine(Protocol):
         Args:
             work: a module's function of (task, sign of life).
             tasks: picklable.
-            options: of each task.
 
         Raises:
             RunError, OSError: what the next task would meet too, such as a full disk.
@@ -85,7 +84,6 @@ def open_engine(ray: str | None, n_workers: int = 0) -> Iterator[Engine]:
 
     Args:
         ray: address of a Ray cluster, `local` or `auto`; None for this machine's processes.
-        n_workers: of those, how many.
 
     Raises:
         UserError: Ray is not installed, or there is no cluster at that address.

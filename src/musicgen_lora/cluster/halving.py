@@ -29,7 +29,6 @@ class Job(Generic[Row]):
 
     Args:
         work: a model's, on a task; gives its result.
-        task_of: the task of a batch's rows.
     """
 
     work: Work
@@ -92,8 +91,6 @@ def run_halving(
     """Works on batches, and by their parts on those that cost their workers their lives.
 
     Args:
-        engine: works.
-        batches: rows of each.
         whole: what is done with a batch.
         part: what is done with a part of one.
         join: makes of what parts have given, in their order, what the batch would have.

@@ -48,11 +48,7 @@ def status_of(remote: Remote) -> str | None:
 
 
 def say_unfinished(remote: Remote, states: Collection[str], console: Console) -> None:
-    """Says so where what is there isn't whole.
-
-    Args:
-        states: names of what is there.
-    """
+    """Says so where what is there isn't whole."""
     if MARKER in states and status_of(remote) == UNFINISHED:
         console.print(
             f"{remote.url}: the run that writes it is at work or broke off; files may be missing.",

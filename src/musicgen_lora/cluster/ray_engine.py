@@ -104,7 +104,6 @@ class _Shared:
     """What all tasks of a run have in common.
 
     Args:
-        work: on a task.
         version: of this package, where the run was started.
         folder: that relative paths are meant from.
         proofs: files of this run beside copies of what URLs name.

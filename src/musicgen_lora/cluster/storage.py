@@ -40,9 +40,6 @@ class FileState:
 class Remote:
     """A folder that a URL names.
 
-    Args:
-        url: of the folder.
-
     Raises:
         UserError: nothing here can read such URLs.
     """

@@ -116,7 +116,6 @@ class ClipDataset(Dataset[Window]):
     Args:
         frame_rate: codec frames a second, by which windows of clips whose tempo is known begin on
             one of their bar lines; None lets all begin anywhere.
-        melodies: of the clips, for a melody model.
     """
 
     def __init__(
@@ -207,7 +206,6 @@ def fixed_windows(
         min_frames: shorter rests of clips are left out.
         max_windows: at most so many are taken, spread over clips and places in them; None takes
             all.
-        melodies: of the clips, for a melody model.
     """
     counts = np.maximum(0, (codes.n_frames - min_frames) // max_frames + 1)
     windows: list[Window] = []

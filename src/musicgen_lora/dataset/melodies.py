@@ -15,11 +15,7 @@ from musicgen_lora.model.musicgen import MusicGen
 
 
 class Melodies:
-    """Windows of clips to melodies.
-
-    Args:
-        frame_rate: codec frames a second.
-    """
+    """Windows of clips to melodies."""
 
     def __init__(self, chroma: Chroma, frame_rate: float) -> None:
         self._chroma, self._frame_rate = chroma, frame_rate

@@ -76,7 +76,6 @@ class Clip(NamedTuple):
         texts: captions, at least one; training draws among them.
         source: what it was cut from; a source is never on both sides of a split.
         split: "train", "validation", or None where the metadata doesn't say.
-        start_s: where in the file it begins.
         duration_s: how long it is; None means to the file's end.
         entry: the whole entry of the metadata as JSON, its names sorted.
         size_bytes: of the file, when the dataset was loaded; None where it was not looked at.

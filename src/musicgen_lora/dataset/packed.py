@@ -39,7 +39,6 @@ class PackedTokens:
         texts: the captions of each clip, one at least.
         held_out: `[clips]` bool.
         n_entries: V, of each codebook.
-        frame_rate: codec frames a second.
         codec: fingerprint of the codec that made the codes.
         bars: `[clips, 2]` float32, the frame of each clip's first bar line and the frames of a bar;
             NaN where they are not known. None in files of earlier releases.

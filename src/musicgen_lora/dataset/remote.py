@@ -88,7 +88,6 @@ def fetched(data_dir: Path, metadata_file: str, console: Console) -> Path:
 
     Args:
         data_dir: that a URL names.
-        metadata_file: its name there.
 
     Raises:
         UserError: there is no such dataset, or none of it is tokenised.

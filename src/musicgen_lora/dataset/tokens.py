@@ -92,7 +92,6 @@ def find_codes(
     """Looks clips up in a folder's shards.
 
     Args:
-        clip_ids: ids of the clips that are wanted.
         n_codes: entries of a codebook, V.
 
     Returns:

@@ -77,7 +77,6 @@ def evaluate_adapter(
     `plots/` and `audio/`, and the figures into the adapter's own card.
 
     Args:
-        settings: of the evaluation.
         embeddings: functions of the caller's from audio to a vector, for distances of sets.
 
     Returns:

@@ -99,8 +99,6 @@ def play_prompts(
     the voice has played before is not played again.
 
     Args:
-        playing: what the clips are like.
-        batch_size: clips that are played together.
         on_step: called with (frames done, frames to do).
         engine: plays; None is this process.
 
@@ -194,7 +192,6 @@ def write_clips(
         ears: of each clip, the one that hears it.
         codes: `[K, T]` each.
         prompts: of the clips; their words are in the files' names.
-        folder: where the WAV files go.
 
     Returns:
         Paths, and what is heard: of the decoder's own samples, while a WAV is turned down where

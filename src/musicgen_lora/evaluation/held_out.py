@@ -69,7 +69,6 @@ def find_held_out(
     Args:
         facts: of the adapter; None for one that another tool made.
         data_dir: given by the user; None takes the recorded folder.
-        metadata_file: name of the metadata in `data_dir`.
         from_tokens: the audio is not looked at.
         own_run: whether the adapter lies where this user trained it (`run_folder.is_own_run`).
 

@@ -77,7 +77,6 @@ def measure_variant(
     """Every part of the report that differs with the variant, by its name, and `played`.
 
     Args:
-        session: what all variants have in common.
         name: of the variant; of its folder.
         base: clips of the base; None without a comparison.
     """

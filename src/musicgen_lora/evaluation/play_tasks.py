@@ -42,7 +42,6 @@ class PlayTask:
     Args:
         adapter: folder of the one that is on; None is the base.
         identity: of the weights that both come to.
-        playing: what the clips are like.
         device: kind of device that they are kept as played on.
     """
 
@@ -61,9 +60,6 @@ def play_batches_by(
     engine: Engine, voice: Voice, batches: Sequence[list[Row]], playing: Playing
 ) -> Iterator[tuple[list[Row], np.ndarray]]:
     """Has an engine play batches.
-
-    Args:
-        playing: what the clips are like.
 
     Yields:
         A batch and its codes `[B, K, T]`, as they end.

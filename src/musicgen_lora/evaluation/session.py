@@ -40,9 +40,7 @@ class Session:
     """Clips and what was heard of them.
 
     Args:
-        base: the base as it was loaded.
         compared: whether the base plays too.
-        listener: the CLAP, if one was given.
         held_out: clips that losses are measured on.
         references: what is heard of held-out clips, and the anchors.
         trained: clips that the adapters were trained on.

@@ -88,7 +88,6 @@ class Store:
 
         Args:
             kind: a word of a to z, for whoever looks into the folder.
-            entries: arrays by their names.
 
         Raises:
             RunError: the disk is full or broken.

@@ -96,7 +96,6 @@ def common_held_out(found: Sequence[HeldOut], names: Sequence[str]) -> HeldOut:
 
     Args:
         found: of each adapter, at least one.
-        names: of the adapters.
     """
     first = found[0]
     for own, name in zip(found, names, strict=True):

@@ -46,11 +46,7 @@ WORDS = (
 
 @dataclass(frozen=True)
 class Sample:
-    """A sound for the card.
-
-    Args:
-        prompt: that it was played for.
-    """
+    """A sound for the card."""
 
     path: Path
     prompt: str
@@ -138,11 +134,9 @@ def write_adapter(
 
     Args:
         source: the base, and one adapter of strength 1.
-        samples: sounds for its card.
         origin: name of the folder that they are from.
         folder: exists, and is empty.
         called: what the card's examples call the folder.
-        evaluation: Markdown for its card.
     """
     (part,) = source.parts
     files = part.files

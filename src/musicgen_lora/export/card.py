@@ -27,7 +27,6 @@ def front_matter(source: Source, *, relation: str, library: str, **more: Any) ->
 
     Args:
         relation: of what is exported to the base: "adapter", "finetune".
-        library: that loads it.
     """
     front: dict[str, Any] = {"library_name": library, "pipeline_tag": "text-to-audio"}
     if source.hub_id:
@@ -183,7 +182,6 @@ def adapter_text(
     """The card of an adapter that is passed on.
 
     Args:
-        source: the base, and the adapter.
         facts: its own, without what is its owner's; None for one of another tool.
         samples: paths within the folder and prompts of sounds.
         origin: name of the folder that they are from, such as step-000100.

@@ -28,7 +28,6 @@ def export_model(settings: ExportSettings, *, api: Any = None) -> Path:
     """Writes a MusicGen for audiocraft, or an adapter for other people.
 
     Args:
-        settings: what, and where it goes.
         api: in the Hub's place, for tests.
 
     Returns:

@@ -27,7 +27,6 @@ def merge_adapters(settings: MergeSettings, *, api: Any = None) -> Path:
     """Folds adapters into a base.
 
     Args:
-        settings: what is merged, and where it goes.
         api: in the Hub's place, for tests.
 
     Returns:

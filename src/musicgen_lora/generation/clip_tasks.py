@@ -43,7 +43,6 @@ class BatchTask:
         rows: clips that are alike.
         there: identities of what the folder has of each.
         facts: who plays, as it is known where the request was made.
-        device: kind of device there.
         copies: that the request's place works with, in place of what URLs name.
     """
 

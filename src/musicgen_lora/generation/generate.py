@@ -96,7 +96,6 @@ class _Made:
 
     Args:
         paths: of its clips, by their places in it.
-        n_kept: clips that were there.
     """
 
     paths: dict[int, Path] = field(default_factory=dict)

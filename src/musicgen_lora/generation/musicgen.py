@@ -195,7 +195,6 @@ class MusicGen:
 
         Args:
             duration: seconds, 600 at most.
-            chunk_s: seconds of a part.
             more: as in `generate`, but for what is done with whole clips.
 
         Returns:

@@ -38,7 +38,6 @@ class Instrument:
 
     Args:
         decoder: the weights, those of the mixture.
-        text: reads prompts.
         mixture: adapters that the text encoder reads with.
         facts: who plays, for the JSON.
     """

@@ -75,7 +75,6 @@ class Wanted:
         best_of: takes that are drawn in any case.
         tries: takes of a loop that are drawn at most.
         loudness_lufs: that it is brought to; None leaves it.
-        midi: whether a MIDI file is written.
         keeps_level: a recording is among it, whose level stays.
     """
 

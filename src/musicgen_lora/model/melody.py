@@ -26,7 +26,6 @@ def project_melodies(model: Any, melodies: torch.Tensor | None, n_clips: int) ->
     """Projects melodies to what the decoder reads, `[B, M, D]`.
 
     Args:
-        model: a melody model.
         melodies: `[B, M]` pitch classes, from `Chroma`; None is the null condition for all, a
             melody that stays on C, as in transformers and audiocraft.
         n_clips: B.
@@ -55,7 +54,6 @@ def melody_decoder_states(
     the clip's own caption, and padding comes last, where nothing looks back from.
 
     Args:
-        model: a melody model.
         delayed: `[B, K, T]`, from `Delays.delay`.
         text: `[B, L, D]`, projected.
         text_mask: `[B, L]`.

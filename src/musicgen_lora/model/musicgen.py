@@ -176,7 +176,6 @@ class MusicGen:
 
         Args:
             codes: `[B, K, T]`, undelayed.
-            text: of the B clips.
             melodies: `[B, M]` pitch classes, for a melody model; None is the null condition.
 
         Returns:

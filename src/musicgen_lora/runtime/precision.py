@@ -23,8 +23,6 @@ def choose_precision(
     Args:
         wanted: "auto", "fp32", "bf16" or "fp16".
         fp16: the guide's flag: half precision, of whichever kind the device is fast at.
-        device: that will train.
-        n_parameters: of the base.
     """
     if wanted != "auto" and not fp16:
         return wanted, "as asked."

@@ -101,13 +101,7 @@ _OWN = {
 
 @dataclass(frozen=True)
 class Trained:
-    """What a training changes.
-
-    Args:
-        weights: that are trained.
-        optimizers: over their parameters.
-        ema: average of the parameters, if one is kept.
-    """
+    """What a training changes."""
 
     weights: Weights
     optimizers: Sequence[torch.optim.Optimizer]

@@ -33,8 +33,6 @@ class Learner:
     """What a step works on, and how.
 
     Args:
-        model: holds the parameters, and gives the conditions.
-        max_grad_norm: gradients are clipped to it.
         scaler: for fp16, else None.
         codebook_weights: K weights of the codebooks in the gradient, relative to each other; the
             figures of a step are without them. None weighs all alike.

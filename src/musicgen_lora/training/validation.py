@@ -28,8 +28,6 @@ def held_out_losses(
     """Loss of each codebook over all windows, in nats, each process reading its share of them.
 
     Args:
-        batch_size: windows that go through the model together.
-        on_step: told how far it is.
         sharded: each process has a part of the weights only: all must run the model equally often.
     """
     share = windows[processes.rank() :: processes.world_size()]

@@ -42,7 +42,6 @@ class Weights(Protocol):
     """The weights that are trained: an adapter's, or the whole model's.
 
     Args:
-        parameters: what the optimizer steps.
         sharded: each process has a part of them only, so that all of them must run the model, save
             and publish together.
     """

@@ -47,7 +47,6 @@ class Setting:
 
     Args:
         options: the words that it takes, if it takes words.
-        is_switch: whether it is true or false.
     """
 
     name: str

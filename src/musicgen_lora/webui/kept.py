@@ -71,11 +71,7 @@ class Kept:
         return fields
 
     def _tell(self, form: Sequence[Setting], fields: Sequence[Any], prefix: str) -> None:
-        """Tells which settings are changed, and takes them back when asked.
-
-        Args:
-            fields: of the settings, in their order.
-        """
+        """Tells which settings are changed, and takes them back when asked."""
         say = self._page.words
         told = gr.HTML(elem_id=f"{prefix}-changed")
         back = gr.Button(

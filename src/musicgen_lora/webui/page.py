@@ -40,7 +40,6 @@ class Page:
     Args:
         timer: ticks every few seconds while the page is open.
         uploads: where Gradio puts files that a browser sends.
-        watches: what it looks at by itself.
         kept: carries what the browser has kept when the page opens (`assets/webui/page.js`).
             Gradio's own `BrowserState` has nothing yet at that moment.
     """

@@ -64,7 +64,6 @@ def player(
     Args:
         sides: that it switches between; one has no button.
         duration_s: shown until the sound itself has been read; 0 where it isn't known.
-        acts: what else can be done with it.
     """
     # What a player plays is how it is known again when the page draws it anew.
     key = escape(f"{label} {sides[0].address}")

@@ -22,8 +22,6 @@ class Look:
 
     Args:
         find: gives a value or an update for each of the outputs; one that finds nothing new skips.
-        inputs: components that it is given.
-        outputs: components that take what it finds.
     """
 
     find: Callable[..., Any]

@@ -108,7 +108,6 @@ def judge_primaries(report: Mapping[str, Any], *, compared: bool) -> list[dict[s
     """The verdicts of the three primaries, from `loss`, `distances` and `descriptor_distance`.
 
     Args:
-        report: or the parts of it.
         compared: whether the base has clips too.
 
     Returns:

@@ -56,12 +56,8 @@ def measure_captions(
     """The report's `captions`, see `judge_captions`.
 
     Args:
-        sides: base and adapter.
-        held_out: clips with their captions.
         codes: of the clips; None where there are none.
         trained: clips that the adapter was trained on; their captions are those of the dataset.
-        batch_size: windows that go through the model together.
-        on_step: told how many windows are scored, and of how many.
     """
     if codes is None:
         return {"computed": False, "why": held_out.why_none}
@@ -140,7 +136,6 @@ def judge_captions(
     Args:
         base: `[1 + E, n]` losses of held-out clips, nats a token, with their own captions and with
             E others'; NaN where a clip has fewer.
-        adapter: of the same clips.
         trained: `[1 + E, m]`, the adapter's of training clips; None where there are none.
 
     Returns:

@@ -53,10 +53,7 @@ def compare_losses(
     """Teacher-forced loss of the same windows with the adapter off and on.
 
     Args:
-        sides: base and adapter.
         windows: at least one.
-        batch_size: windows that go through the model together.
-        on_step: told how many of both sides' windows are done.
 
     Returns:
         The report's `loss`, see `summarise_losses` and `summarise_positions`.
@@ -195,7 +192,6 @@ def summarise_positions(
         adapter_sums: `[W, K, P]`.
         counts: `[W, K, P]` predicted frames.
         sources: W of them.
-        part_s: seconds of a part.
 
     Returns:
         Of each of up to ten stretches `from_s`, `to_s` and `loss`, the mean of the codebooks as in

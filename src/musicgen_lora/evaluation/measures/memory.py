@@ -65,7 +65,6 @@ def judge_continuations(
 
     Args:
         adapter: on training clips, and on held-out clips.
-        base: on the same clips.
         seed: of the permutations, which are of clips between the two sides.
     """
     trained, held_out = (np.asarray(side, np.float64) for side in adapter)

@@ -66,7 +66,6 @@ def embed_sounds(
 
     Args:
         groups: names of WAV files in `output_dir`.
-        output_dir: of the report.
 
     Returns:
         Data URIs of MP3 by name, and PNG by name.

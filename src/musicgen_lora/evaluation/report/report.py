@@ -126,7 +126,6 @@ def make_page(
     """The page of a report.
 
     Args:
-        report: as in report.json.
         pictures: PNG by name.
         audio: data URIs by file name; clips without one are named by their files.
         spectrograms: PNG by file name of the clip.

@@ -36,7 +36,6 @@ class Middle:
     Args:
         onset_rate_hz: median of the held-out audio; None without any.
         bpm: the same.
-        is_stereo: whether any clip has sides.
     """
 
     onset_rate_hz: float | None
@@ -63,10 +62,7 @@ class Word:
     """A word, or several of one meaning.
 
     Args:
-        name: in report.json.
         rule: when a clip counts as having it.
-        pattern: finds it in a prompt.
-        holds: whether a clip has it.
         needs: what it can't be told without: "held-out audio", "two channels" or nothing.
     """
 

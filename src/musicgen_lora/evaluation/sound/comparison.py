@@ -22,9 +22,7 @@ class Descriptor:
 
     Args:
         name: as `describe` has it.
-        unit: of the shown number.
         scale: the shown number is this times the descriptor.
-        digits: after the point.
         least: distance of base and held-out audio, in the descriptor's own unit, below which
             the base counts as there already: about what is barely heard. None where "moved
             towards the held-out audio" means nothing.

@@ -65,10 +65,7 @@ def measure_continuations(
     of held-out ones give back of the clips, with the adapter off and on.
 
     Args:
-        sides: base and adapter.
-        held_out: clips that it was not trained on.
         others: codes `[T, K]` of other music.
-        on_step: told how many clips are done, and of how many.
     """
     if trained.codes is None:
         return {"computed": False, "why": trained.why_none}

@@ -89,8 +89,6 @@ def judge_clip(asked: Asked, clip: Heard, middle: Middle) -> dict[str, bool | No
     told. What isn't heard isn't as it was asked for.
 
     Args:
-        asked: for.
-        clip: as it is heard.
         middle: what more or less is against.
     """
     asks = asked.by_measure

@@ -123,7 +123,6 @@ def hear_references(
 
     Args:
         model: its codec is used.
-        on_clip: told how many clips are done, and of how many.
     """
     clips, codes = held_out
     n_frames = model.shape.frames(settings.duration)

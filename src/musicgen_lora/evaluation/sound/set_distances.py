@@ -48,7 +48,6 @@ def compare_sets(
 
     Args:
         embeddings: in the order in which they are told.
-        references: held-out audio and anchors.
         why_none: there is no held-out audio.
 
     Returns:

@@ -25,8 +25,6 @@ class Hearing:
 
     Args:
         embeddings: in the order in which they are told.
-        listener: the CLAP, if there is one.
-        references: held-out clips and anchors.
         why_none: there are no held-out clips.
     """
 

@@ -211,7 +211,6 @@ def write_checkpoint(read: Import, folder: Path) -> None:
     """Writes a MusicGen in Hugging Face's format, and loads it to see that it is whole.
 
     Args:
-        read: from an export.
         folder: exists, and is empty.
 
     Raises:

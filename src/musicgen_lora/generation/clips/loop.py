@@ -63,8 +63,6 @@ class Loop:
         drift_s: by how much the loop's onsets leave the asked grid at most.
         speed: at which the take is played, 1 as it was.
         start_s: where in the stretched take it begins.
-        joined: how its end meets its beginning.
-        seam: what that is like.
         faults: what is wrong with it, each as a verb and its object; empty for a loop that fits.
     """
 

@@ -85,7 +85,6 @@ def draw_takes(
         seed: of the clip, see `take_seeds`.
         at_least: so many are drawn in any case ...
         at_most: ... and more until one has no fault, up to so many.
-        batch_size: takes played together.
     """
     seeds, judged = take_seeds(seed), list[Judged]()
     while len(judged) < at_most:

@@ -17,7 +17,6 @@ class Places:
     Args:
         rows: their numbers, rising.
         n_rows: of the tensor.
-        device: where it lies.
     """
 
     def __init__(self, rows: Sequence[int], n_rows: int, device: torch.device) -> None:

@@ -18,7 +18,6 @@ class Playing:
     Args:
         given: of each clip `[K, P]`, the columns of the delayed sequence that are read before the
             first step.
-        n_steps: columns that are read in all.
         guided: whether clips are read a second time, without their conditions.
         batched: whether all rows attend at once (default: not on a CPU).
     """

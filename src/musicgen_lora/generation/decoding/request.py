@@ -129,8 +129,6 @@ class WindowRequest:
     """A window of B clips that is asked for.
 
     Args:
-        conditions: what it is to be like.
-        spans: what it plays of each.
         n_whole: frames of the whole clips, by which guidance changes; None is those of the spans.
     """
 

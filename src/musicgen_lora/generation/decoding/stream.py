@@ -99,7 +99,6 @@ class ChunkDecoder:
 
         Args:
             codes: of the same clips each time.
-            last: whether they are the clips' last.
         """
         n_clips = len(codes)
         # [B, K, n] to [B C, K', n]: channels alternate, and each is a clip of its own.

@@ -26,7 +26,6 @@ class BarGrid:
     Args:
         first_s: where bar 1 begins.
         n_bars: whole bars from there on.
-        source: what says so.
         is_loop: the recording is these bars, and goes on in its own beginning.
     """
 

@@ -118,7 +118,6 @@ def asked_of(settings: GenerateSettings, window_s: float, frame_rate: float) -> 
 
     Args:
         window_s: that the model hears and plays at once.
-        frame_rate: codec frames a second.
 
     Raises:
         UserError: the recording can't be used, or what is asked of it isn't there.
@@ -257,7 +256,6 @@ def say_of_recording(
     """Says what happens to a recording, and what of it isn't as one might think.
 
     Args:
-        asked: what is played onto it.
         facts: who plays, as the JSON has it.
     """
     console.print(asked.said)

@@ -53,7 +53,6 @@ def kept_tempo(strengths: np.ndarray, bpm: float, *, reach: float = REACH) -> Ke
 
     Args:
         strengths: its onset strengths `[4, F]`, see `metre.onset_strengths`.
-        bpm: the tempo that was asked for.
         reach: share of it within which the recording's own is looked for; 0 for the asked alone.
     """
     onsets_s, weights = weighted_onsets(strengths)

@@ -125,9 +125,6 @@ def base_folder(model_path: str) -> Path:
 def read_base_config(folder: Path, model_types: tuple[str, ...]) -> dict[str, Any]:
     """Reads the config of a MusicGen and checks that its values are within bounds.
 
-    Args:
-        model_types: those that are read.
-
     Raises:
         UserError: missing, not JSON, of another model, or with a value that is out of bounds.
     """

@@ -99,7 +99,6 @@ def read_model(
     """Makes the model that a config describes, and reads its weights once their shapes fit.
 
     Args:
-        content: of its config.json.
         shapes: of the weights in its files.
 
     Returns:

@@ -53,7 +53,6 @@ class AdapterFiles:
     """An adapter as it was at one moment: each file is read once, and nothing is read again.
 
     Args:
-        folder: where it lay.
         tensors: the weights, by the names that PEFT saves them by.
         facts: ours; None for an adapter that another tool made.
         sha256: of the bytes of `adapter_config.json` and `adapter_model.safetensors`, by name.

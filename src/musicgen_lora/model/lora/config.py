@@ -91,7 +91,6 @@ def read_adapter_config(
 
     Args:
         path: of the config, for messages.
-        content: what it holds.
         modules: names of the base's.
         weights: names and shapes of the adapter's.
 

@@ -43,7 +43,6 @@ class Part:
     """An adapter that was looked at on its base, and its strength.
 
     Args:
-        files: what it was read from.
         changes: what it changes, by the names of the base's weights.
         strength: 0 to 2.
     """

@@ -21,7 +21,6 @@ def check_quantise(quantise: str, *, adapter: str, device: torch.device) -> None
 
     Args:
         quantise: "none", "8bit" or "4bit".
-        device: that will train.
     """
     if (quantise, adapter, device.type) == ("8bit", "dora", "cpu"):
         # PEFT puts a CPU's 8-bit weight back as one without its scales after reading it.
@@ -45,7 +44,6 @@ def quantise_decoder(
     Args:
         model: in float32 on the CPU, without an adapter; the rest of it stays there.
         quantise: "8bit" (LLM.int8) or "4bit" (NF4 with double quantisation).
-        device: where the quantised layers go.
         dtype: that 4-bit weights are multiplied in.
     """
     bnb: Any = importlib.import_module("bitsandbytes")

@@ -30,7 +30,6 @@ class LoraSpec:
     Args:
         rank: r of the low-rank product.
         alpha: the product is scaled by alpha / rank; with "rslora" by alpha / sqrt(rank).
-        dropout: on the adapter's input while training.
         pattern: of the modules' names, from `target_pattern`; "" for the default targets.
         kind: "lora", "rslora" (Kalajdzievski, 2023) or "dora" (Liu et al., 2024). DoRA leaves out
             layers that it cannot adapt, see `without_direction`; the adapter's config names them.

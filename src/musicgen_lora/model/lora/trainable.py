@@ -93,7 +93,6 @@ def save_adapter(
     """Writes an adapter as PEFT does, for the plain base whatever its initialisation was.
 
     Args:
-        adapted: the adapter on its base.
         folder: where `adapter_config.json` and `adapter_model.safetensors` go.
         started: its first tensors, where they were taken out of the base (`initial`).
         metadata: goes into the weights' header as JSON, under `musicgen_lora`.
@@ -123,7 +122,6 @@ def adapter_off(adapted: PeftModel, started: Tensors | None = None) -> Iterator[
     """The plain base, for as long as the context lasts.
 
     Args:
-        adapted: the adapter on its base.
         started: its first tensors, where they were taken out of the base: without them it would
             be the residual that speaks.
     """

@@ -47,9 +47,6 @@ class TextStates:
     With the text encoder frozen and in eval mode (`model.train()` would switch its dropout on) a
     caption's states never change: they are remembered, up to `REMEMBERED_BYTES` of them, and the
     encoder does not run in the training loop.
-
-    Args:
-        model: its text encoder is used.
     """
 
     def __init__(

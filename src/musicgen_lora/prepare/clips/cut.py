@@ -164,11 +164,7 @@ def _piece_windows(
 def left_out_stretches(
     record: Analysis, plans: Sequence[ClipPlan], regions: Sequence[tuple[float, float]]
 ) -> list[tuple[float, float]]:
-    """What sounds in a file and is in no clip.
-
-    Args:
-        regions: stretches of the file that should be.
-    """
+    """What sounds in a file and is in no clip."""
     taken = [tuple(pair) for pair in record.quality.silences_s]
     taken += [(plan.start_s, plan.start_s + plan.duration_s) for plan in plans]
     left = []

@@ -27,7 +27,6 @@ class Kind:
     Args:
         one: what is told of one ("row names no audio file here").
         many: what is told of several ("rows name no audio file here").
-        to_do: what the user may do about it.
     """
 
     one: str

@@ -60,7 +60,6 @@ class Prepared:
         entries: of the whole dataset, as its metadata has them.
         new: those of clips that this run added.
         n_known: files that were listed before.
-        n_analysed: files that this run analysed.
         n_refreshed: clips of earlier runs whose captions or facts changed.
         n_unfolded: files that were to be folded to mono and lie in the dataset.
         remarks: what was not used or guessed, as `Remarks.as_json` gives it.

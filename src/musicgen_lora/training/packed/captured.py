@@ -107,7 +107,6 @@ class CapturedGradients:
 
     Args:
         model: on the device, its trained parameters requiring gradients.
-        data: that batches are drawn from.
         batch_size: B, of each batch.
         autocast: type that fp32 weights are multiplied in, else None.
         capture: record a CUDA graph at the first call.

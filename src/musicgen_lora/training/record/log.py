@@ -25,11 +25,7 @@ from musicgen_lora.training.step import StepResult
 
 @dataclass(frozen=True)
 class RunLog:
-    """The figures and the words of a run; the first process alone writes.
-
-    Args:
-        track: passes a row on to the trackers.
-    """
+    """The figures and the words of a run; the first process alone writes."""
 
     console: Console
     output_dir: Path
@@ -82,9 +78,7 @@ class StepLog:
     """Progress through the steps: a bar in a terminal, else a line now and then.
 
     Args:
-        log: takes the rows.
         begun: steps done before.
-        frame_rate: codec frames a second.
     """
 
     def __init__(self, log: RunLog, *, begun: int, n_steps: int, frame_rate: float) -> None:

@@ -30,7 +30,6 @@ class Trial:
     Args:
         around_s: seconds of all else: loading, encoding, what the base does, saving.
         memory_bytes: the most that it took.
-        n_train: clips that it trained on.
     """
 
     step_s: float
@@ -45,7 +44,6 @@ class Trial:
 
         Args:
             wall_s: from the command's start to its end.
-            n_train: clips that it trained on.
         """
         times = {
             row["step"]: row["elapsed_s"]

@@ -70,7 +70,6 @@ class Job:
 
     Args:
         id: name of its folder.
-        title: what the page calls it.
         folder: that the command writes to, absolute.
         created: when, seconds since 1970.
         code: exit code of the command; None where it has none.
@@ -149,8 +148,6 @@ class Jobs:
         Args:
             settings: of the command, as YAML has them. They reach it in a file: what a person
                 types is never part of a command line.
-            title: what the page calls it.
-            folder: that it writes to.
 
         Raises:
             UserError: enough are waiting, or another job has that folder.
