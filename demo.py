@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from musicgen_lora.cli import main
-from musicgen_lora.language.choice import chosen
+from musicgen_lora.language.choice import chosen_language
 from musicgen_lora.language.translate import translated
 
 FOLDER = Path("demo")
@@ -50,7 +50,7 @@ def run_demo() -> int:
         if code:
             return code
     report = json.loads((FOLDER / "evaluation" / "report.json").read_text(encoding="utf-8"))
-    done, where = ENDS[chosen()]
+    done, where = ENDS[chosen_language()]
     print(done.format(time.monotonic() - began))
     for sentence in report["findings"]:
         print(f"- {translated(sentence)}")

@@ -29,7 +29,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from musicgen_lora.model.musicgen import MusicGen
+from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.model.text.states import EncodedText
 from musicgen_lora.runtime.threads import DECIDED_BY, bounded_spinning
 
@@ -74,7 +74,7 @@ def run_work(options: argparse.Namespace) -> dict[str, float]:
         if options.wait != "ours":
             decoder.ONE_THREAD_UP_TO = 0
         decode.generate_codes(
-            MusicGen(model),
+            BaseModel(model),
             Request(
                 Conditions(
                     EncodedText(

@@ -40,7 +40,7 @@ from musicgen_lora.dataset.batches import epoch_order, grouped_order
 from musicgen_lora.dataset.clip_ids import clip_ids
 from musicgen_lora.dataset.encoding import CLIPS_PER_SHARD, write_shard
 from musicgen_lora.dataset.metadata import load_dataset, write_entries
-from musicgen_lora.model.musicgen import MusicGen
+from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.training.data import open_data
 from musicgen_lora.training.record.identity import data_facts, run_identity
 from musicgen_lora.training.record.run_folder import METRICS_FILE
@@ -110,7 +110,7 @@ def opened_shards() -> set[str]:
 def measure(folder: Path, *, from_tokens: bool) -> dict[str, float]:
     """Opens the dataset as `musicgen-lora train` does, up to the first batch, and then reads on."""
     opened = opened_shards()
-    model = MusicGen.load(EMBEDDED_NAME)
+    model = BaseModel.load(EMBEDDED_NAME)
     settings = TrainSettings(data_dir=folder, output_dir=folder / "output", from_tokens=from_tokens)
     console = plain_console()
     console.quiet = True
@@ -179,7 +179,7 @@ def main() -> None:
     if options.measure:
         print(json.dumps(measure(options.measure, from_tokens=options.from_tokens)))
         return
-    fingerprint = MusicGen.load(EMBEDDED_NAME).codec.fingerprint
+    fingerprint = BaseModel.load(EMBEDDED_NAME).codec.fingerprint
     found: dict[int, dict[str, Any]] = {n_clips: {} for n_clips in options.clips}
     with tempfile.TemporaryDirectory() as folder:
         for n_clips in options.clips:

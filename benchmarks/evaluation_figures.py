@@ -40,7 +40,7 @@ from musicgen_lora.evaluation.generations import play_prompts
 from musicgen_lora.evaluation.held_out import HeldOut, find_held_out
 from musicgen_lora.evaluation.losses.held_out_loss import summarise_losses
 from musicgen_lora.evaluation.measures.embeddings import LOG_MEL
-from musicgen_lora.evaluation.play_tasks import Playing
+from musicgen_lora.evaluation.play_tasks import ClipKind
 from musicgen_lora.evaluation.sound.asked_words import WORDS, Middle
 from musicgen_lora.evaluation.sound.ear import Ear, Heard
 from musicgen_lora.evaluation.sound.references import References
@@ -53,9 +53,9 @@ from musicgen_lora.listening.drums import find_drum_hits
 from musicgen_lora.listening.pitch.bass import find_bass_notes
 from musicgen_lora.listening.pitch.key import estimate_key
 from musicgen_lora.listening.rhythm.onsets import rolled_share
+from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.model.cpu.switch import enable
 from musicgen_lora.model.lora.adapter import load_adapter, read_adapter
-from musicgen_lora.model.musicgen import MusicGen
 
 RATE = 32_000
 FIRST_SEED = 60_000
@@ -211,7 +211,7 @@ def make_pool(adapter: Path, n_prompts: int, n_seeds: int, duration_s: float) ->
     """Plays held-out captions by several seeds each."""
     files = read_adapter(adapter)
     held_out = find_held_out(files.facts, None, "metadata.json", own_run=True)
-    model = MusicGen.load("tiny-beats")
+    model = BaseModel.load("tiny-beats")
     codes = codes_of(held_out, model)
     load_adapter(model, files)
     enable(model.hf, "fp32")
@@ -231,7 +231,7 @@ def make_pool(adapter: Path, n_prompts: int, n_seeds: int, duration_s: float) ->
         played = play_prompts(
             voice,
             prompts,
-            Playing(voice.model.shape.frames(duration_s), Sampling()),
+            ClipKind(voice.model.shape.frames(duration_s), Sampling()),
             seed=1000 * (seed + 1),
             batch_size=16,
             on_step=lambda done, of: None,
@@ -242,7 +242,7 @@ def make_pool(adapter: Path, n_prompts: int, n_seeds: int, duration_s: float) ->
     return Pool(made, References(heard=references, clips=list(held_out.clips)))
 
 
-def codes_of(held_out: HeldOut, model: MusicGen) -> Any:
+def codes_of(held_out: HeldOut, model: BaseModel) -> Any:
     """Codes `[T, K]` of the held-out clips."""
     assert held_out.data_dir is not None, held_out.why_none
     ids = clip_ids(held_out.clips, held_out.data_dir)

@@ -31,9 +31,9 @@ from musicgen_lora.generation.decoding.decode import generate_codes
 from musicgen_lora.generation.decoding.decoder import Decoder
 from musicgen_lora.generation.decoding.request import Conditions, Request
 from musicgen_lora.given import EMBEDDED
+from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.model.cpu.switch import enable
 from musicgen_lora.model.delays import Delays
-from musicgen_lora.model.musicgen import MusicGen
 from musicgen_lora.model.text.states import TextStates
 from musicgen_lora.runtime.precision import DTYPES
 from musicgen_lora.training.memory import checkpoint_layers
@@ -196,9 +196,9 @@ def decoding(sizes: Sizes, device: torch.device) -> Iterator[Row]:
     rates = device_rates(device)
     model: Any = make_model(sizes.decoded, None, device)
     half = device.type == "cuda"
-    MusicGen(model).to(device, "bf16" if half else "fp32")
+    BaseModel(model).to(device, "bf16" if half else "fp32")
     text = TextStates(model.to(device), AutoTokenizer.from_pretrained(EMBEDDED))
-    decoder = Decoder(MusicGen(model), "bf16" if half else "fp32")
+    decoder = Decoder(BaseModel(model), "bf16" if half else "fp32")
     floor_s = sum(p.nbytes for p in model.decoder.parameters()) / rates["bytes_s"]
     yield {"what": "floor", "batch": 1, "ms_step": 1e3 * floor_s}
     for batch in sizes.decode_batches:
@@ -271,7 +271,7 @@ class _Silence:
 
 def tokenising(sizes: Sizes, device: torch.device) -> Iterator[Row]:
     """Hours of audio a minute through a codec in MusicGen's shapes."""
-    model = MusicGen.load("tiny-beats")
+    model = BaseModel.load("tiny-beats")
     codec: Any = full_size_codec(64 if device.type == "cuda" else 4)
     model.hf.audio_encoder = codec.to(device)
     rng = np.random.default_rng(0)
@@ -291,7 +291,7 @@ def packed(sizes: Sizes, device: torch.device) -> Iterator[Row]:
     for capture in ("captured", "not captured"):
         if capture == "captured" and device.type != "cuda":
             continue
-        base = MusicGen.load("tiny-beats")
+        base = BaseModel.load("tiny-beats")
         model = base.hf
         rng = np.random.default_rng(0)
         lengths = np.full(batch_size, n_frames)

@@ -159,9 +159,9 @@ def tokenise(folder: Path, on_clip: Callable[[int, int], None], encode: Any) -> 
     from musicgen_lora.dataset.clip_ids import clip_ids
     from musicgen_lora.dataset.metadata import load_dataset
     from musicgen_lora.dataset.tokens import tokenise_clips
-    from musicgen_lora.model.musicgen import MusicGen
+    from musicgen_lora.model.base_model import BaseModel
 
-    model, dataset = MusicGen.load("tiny-beats"), load_dataset(folder)
+    model, dataset = BaseModel.load("tiny-beats"), load_dataset(folder)
     tokenise_clips(dataset, clip_ids(dataset, folder), model, folder, on_clip, encode)
     paths = (folder / "tokens" / model.codec.fingerprint).iterdir()
     return {p.name: p.read_bytes() for p in paths if p.suffix in (".npy", ".parquet")}
@@ -207,13 +207,13 @@ def kills(options: argparse.Namespace) -> None:
     """Ends workers and nodes at random while they tokenise."""
     import pyarrow.parquet as pq
 
-    from musicgen_lora.cluster.ray_engine import joined
+    from musicgen_lora.cluster.ray_engine import joined_cluster
     from musicgen_lora.dataset import encoding
     from musicgen_lora.dataset.shard_tasks import encode_by
 
     encoding.CLIPS_PER_SHARD = options.per_shard
     cluster, n_clips = three_nodes(), options.per_shard * options.n_shards
-    with tempfile.TemporaryDirectory() as temporary, joined(cluster.address) as engine:
+    with tempfile.TemporaryDirectory() as temporary, joined_cluster(cluster.address) as engine:
         for name in ("here", "far"):
             make_data(Path(temporary) / name, n_clips, 1.0)
         expected = tokenise(Path(temporary) / "here", lambda done, total: None, None)

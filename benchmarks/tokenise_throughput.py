@@ -32,7 +32,7 @@ from musicgen_lora.dataset.clip_ids import clip_ids
 from musicgen_lora.dataset.encoding import encode_clips
 from musicgen_lora.dataset.metadata import Clip, load_dataset, read_entries, write_entries
 from musicgen_lora.dataset.tokens import tokenise_clips
-from musicgen_lora.model.musicgen import MusicGen
+from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.prepare.examples import create_examples
 
 CLIP_S = 10.0
@@ -46,11 +46,11 @@ def make_clips(folder: Path, n_clips: int) -> Sequence[Clip]:
     return load_dataset(folder)
 
 
-def clip_by_clip(clips: Sequence[Clip], model: MusicGen) -> list[np.ndarray]:
+def clip_by_clip(clips: Sequence[Clip], model: BaseModel) -> list[np.ndarray]:
     return [codes for clip in clips for codes in encode_clips([clip], model)]
 
 
-def in_batches(clips: Sequence[Clip], model: MusicGen, size: int = 8) -> list[np.ndarray]:
+def in_batches(clips: Sequence[Clip], model: BaseModel, size: int = 8) -> list[np.ndarray]:
     """Mono only: rows of a batch go through the codec together, on a CPU too."""
     found = []
     for at in range(0, len(clips), size):
@@ -63,7 +63,7 @@ def in_batches(clips: Sequence[Clip], model: MusicGen, size: int = 8) -> list[np
     return found
 
 
-def as_the_package(clips: Sequence[Clip], model: MusicGen, data_dir: Path) -> list[np.ndarray]:
+def as_the_package(clips: Sequence[Clip], model: BaseModel, data_dir: Path) -> list[np.ndarray]:
     ids = clip_ids(clips, data_dir)
     return list(tokenise_clips(clips, ids, model, data_dir))
 
@@ -76,7 +76,7 @@ def main() -> None:
     parser.add_argument("--stereo", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    model = MusicGen.load("tiny-beats")
+    model = BaseModel.load("tiny-beats")
     hf: Any = model.hf
     if options.full_size:
         hf.audio_encoder = full_size_codec()

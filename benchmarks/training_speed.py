@@ -43,14 +43,15 @@ from transformers import (
 
 from musicgen_lora.dataset.batches import Batch
 from musicgen_lora.given import EMBEDDED
+from musicgen_lora.model.base.loading import load_base
+from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.model.configs import codec_config, musicgen_config
 from musicgen_lora.model.cpu.switch import enable
 from musicgen_lora.model.delays import Delays
 from musicgen_lora.model.lora.spec import LoraSpec
 from musicgen_lora.model.lora.trainable import TrainableLora
-from musicgen_lora.model.musicgen import MusicGen, load_base
 from musicgen_lora.model.text.states import TextStates
-from musicgen_lora.runtime.precision import DTYPES, choose_precision
+from musicgen_lora.runtime.precision import DTYPES, choose_training_precision
 from musicgen_lora.runtime.threads import bounded_spinning
 from musicgen_lora.training.memory import peak_memory_bytes
 from musicgen_lora.training.step import Learner, optimise_step
@@ -155,7 +156,7 @@ def plain_step(
 def our_precision(model: MusicgenForConditionalGeneration) -> str:
     """What `--precision auto` takes here."""
     n_parameters = sum(p.numel() for p in model.decoder.parameters())
-    return choose_precision("auto", False, model.decoder.device, n_parameters)[0]
+    return choose_training_precision("auto", False, model.decoder.device, n_parameters)[0]
 
 
 def our_step(
@@ -163,7 +164,7 @@ def our_step(
 ) -> Callable[[Batch], float]:
     """A step of `musicgen-lora train` at its default precision, ready to be called with any of
     `clips`. The model is placed and adapted."""
-    base, precision = MusicGen(model, shape), our_precision(model)
+    base, precision = BaseModel(model, shape), our_precision(model)
     base.text = TextStates(model, AutoTokenizer.from_pretrained(EMBEDDED))
     base.text.prepare(CAPTIONS)
     base.to(base.device, precision)

@@ -67,11 +67,11 @@ def check_installation() -> int:
             # A command has [brackets].
             console.print(sentence, markup=False)
             found[kind] += 1
-    console.print(verdict(found["fault"], found["missing"], found["afar"]))
+    console.print(summing_up(found["fault"], found["missing"], found["afar"]))
     return 1 if found["fault"] else 0
 
 
-def verdict(n_faults: int, n_missing: int, n_afar: int) -> str:
+def summing_up(n_faults: int, n_missing: int, n_afar: int) -> str:
     """The sentence that sums the findings up."""
     if n_faults:
         return f"{n_faults} to mend before anything else."
@@ -106,7 +106,7 @@ def check_torch() -> Iterator[Finding]:
     import torch
 
     from musicgen_lora.runtime import processes
-    from musicgen_lora.runtime.precision import choose_precision, cpu_has_bf16
+    from musicgen_lora.runtime.precision import choose_training_precision, cpu_has_bf16
 
     device = processes.device()
     if device.type == "cuda":
@@ -120,7 +120,7 @@ def check_torch() -> Iterator[Finding]:
         )
     bf16 = "has" if cpu_has_bf16() else "lacks"
     yield "ok", f"this CPU {bf16} native bf16"
-    precision, why = choose_precision("auto", False, device, 10**9)
+    precision, why = choose_training_precision("auto", False, device, 10**9)
     yield "ok", f"precision for large models: {precision}, {why}"
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
 
-from musicgen_lora.language.choice import chosen
+from musicgen_lora.language.choice import chosen_language
 from musicgen_lora.language.translate import word
 
 # matplotlib takes half a second to load, which no start of a run should wait for.
@@ -41,7 +41,7 @@ def readable() -> Iterator[None]:
     import matplotlib
 
     fonts = [*matplotlib.rcParams["font.family"]]
-    if chosen() == "zh" and (font := chinese_font()) is not None:
+    if chosen_language() == "zh" and (font := chinese_font()) is not None:
         fonts = [font, *fonts]
     with matplotlib.rc_context({"font.family": fonts}):
         yield
@@ -49,12 +49,12 @@ def readable() -> Iterator[None]:
 
 def said(text: str) -> str:
     """A label in the user's language, if there is a font for it."""
-    return text if chosen() == "zh" and chinese_font() is None else word(text)
+    return text if chosen_language() == "zh" and chinese_font() is None else word(text)
 
 
 def missing_font() -> str:
     """What to tell of pictures that are in English for want of a font; "" where they aren't."""
-    if chosen() == "en" or chinese_font() is not None:
+    if chosen_language() == "en" or chinese_font() is not None:
         return ""
     return (
         "The labels of the pictures are in English, since this machine has no font with Chinese "

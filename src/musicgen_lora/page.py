@@ -18,7 +18,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from musicgen_lora.errors import printable
-from musicgen_lora.language.choice import chosen
+from musicgen_lora.language.choice import chosen_language
 from musicgen_lora.language.translate import gettext, translated, word
 from musicgen_lora.plural import count
 
@@ -42,13 +42,13 @@ def render_page(template: str, *, script: str = "", **values: Any) -> str:
     environment.install_gettext_callables(  # pyright: ignore[reportAttributeAccessIssue]
         gettext, lambda one, many, n: gettext(one if n == 1 else many), newstyle=True
     )
-    if chosen() == "zh":
+    if chosen_language() == "zh":
         environment.finalize = _chinese_percent
     environment.filters["said"] = lambda text: word(str(text))
     environment.filters["line"] = lambda text: translated(str(text))
     environment.filters["printable"] = lambda name: printable(str(name))
     environment.globals["count"] = lambda number, noun: word(count(number, noun))
-    environment.globals["language"] = HTML_CODES[chosen()]
+    environment.globals["language"] = HTML_CODES[chosen_language()]
     return environment.get_template(template).render(
         script=Markup(code), script_hash=digest, **values
     )

@@ -38,9 +38,9 @@ def cluster() -> Iterator[Any]:
 
 @pytest.fixture(scope="package")
 def ray_engine(cluster: Any) -> Iterator[Engine]:
-    from musicgen_lora.cluster.ray_engine import joined
+    from musicgen_lora.cluster.ray_engine import joined_cluster
 
-    with joined(cluster.address) as engine:
+    with joined_cluster(cluster.address) as engine:
         yield engine
 
 

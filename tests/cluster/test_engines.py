@@ -33,7 +33,7 @@ from musicgen_lora.dataset.shard_tasks import encode_by
 from musicgen_lora.dataset.tokenise import tokenise_dataset
 from musicgen_lora.dataset.tokens import tokenise_clips
 from musicgen_lora.errors import RunError
-from musicgen_lora.model.musicgen import MusicGen
+from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.prepare.prepare import prepare_dataset
 from musicgen_lora.runtime.workers import Failure, Work
 
@@ -47,30 +47,30 @@ def engine(request: pytest.FixtureRequest) -> Engine:
     return Processes(1 if request.param == "a pool" else 0)
 
 
-def tokenise(data_dir: Path, model: MusicGen, encode: Any = None) -> dict[str, bytes]:
+def tokenise(data_dir: Path, model: BaseModel, encode: Any = None) -> dict[str, bytes]:
     """The files of the shards."""
     clips = load_dataset(data_dir)
     tokenise_clips(clips, clip_ids(clips, data_dir), model, data_dir, encode=encode)
     return shards(data_dir, model)
 
 
-def shards(data_dir: Path, model: MusicGen) -> dict[str, bytes]:
+def shards(data_dir: Path, model: BaseModel) -> dict[str, bytes]:
     folder = data_dir / "tokens" / model.codec.fingerprint
     return {p.name: p.read_bytes() for p in folder.iterdir() if p.suffix in (".npy", ".parquet")}
 
 
-def held_ids(data_dir: Path, model: MusicGen) -> list[str]:
+def held_ids(data_dir: Path, model: BaseModel) -> list[str]:
     folder = data_dir / "tokens" / model.codec.fingerprint
     return [i for p in folder.glob("*.parquet") for i in pq.read_table(p)["id"].to_pylist()]
 
 
 @pytest.fixture(scope="module")
-def model(tiny_model_dir: Path) -> MusicGen:
-    return MusicGen.load(tiny_model_dir)
+def model(tiny_model_dir: Path) -> BaseModel:
+    return BaseModel.load(tiny_model_dir)
 
 
 def test_shards_are_the_same_whoever_makes_them(
-    engine: Engine, tmp_path: Path, model: MusicGen, monkeypatch: pytest.MonkeyPatch
+    engine: Engine, tmp_path: Path, model: BaseModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(encoding, "CLIPS_PER_SHARD", 2)
     for name in ("plain", "data"):
@@ -109,7 +109,7 @@ def test_a_dataset_is_the_same_whoever_prepares_it(cluster: Any, tmp_path: Path)
 
 
 def test_a_clip_that_kills_its_workers_costs_itself_alone(
-    tmp_path: Path, model: MusicGen, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, model: BaseModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(encoding, "CLIPS_PER_SHARD", 4)
     monkeypatch.setattr(shard_tasks, "make_shard", make_shard_or_die)
@@ -149,7 +149,7 @@ class Unlucky(Processes):
 
 
 def test_shards_are_the_same_whatever_their_workers_died_of(
-    tmp_path: Path, model: MusicGen, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, model: BaseModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(encoding, "CLIPS_PER_SHARD", 5)
     for name in ("plain", "data"):
@@ -182,7 +182,7 @@ def test_shards_in_a_store_are_the_same_whatever_their_workers_died_of(
 
 
 def test_a_full_disk_ends_the_run_and_the_next_one_goes_on(
-    tmp_path: Path, model: MusicGen, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, model: BaseModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("resource", reason="needs Unix's file-size limit")
     monkeypatch.setattr(encoding, "CLIPS_PER_SHARD", 2)
@@ -214,7 +214,7 @@ from musicgen_lora.dataset.clip_ids import clip_ids
 from musicgen_lora.dataset.metadata import load_dataset
 from musicgen_lora.dataset.shard_tasks import encode_by
 from musicgen_lora.dataset.tokens import tokenise_clips
-from musicgen_lora.model.musicgen import MusicGen
+from musicgen_lora.model.base_model import MusicGen
 
 def on_clip(done, total):
     if done >= 3:
@@ -240,7 +240,7 @@ def test_a_command_that_is_killed_leaves_what_the_next_one_needs_not_make(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(encoding, "CLIPS_PER_SHARD", 1)
-    model, address = MusicGen.load(tiny_model_dir), ""
+    model, address = BaseModel.load(tiny_model_dir), ""
     engine: Engine = Processes(1)
     if who == "ray":
         address = request.getfixturevalue("cluster").address

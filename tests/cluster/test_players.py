@@ -17,13 +17,13 @@ from datasets import files_below
 from musicgen_lora.cli import main
 from musicgen_lora.cluster.engine import Engine, Processes
 from musicgen_lora.evaluation.generations import play_prompts
-from musicgen_lora.evaluation.play_tasks import Playing
+from musicgen_lora.evaluation.play_tasks import ClipKind
 from musicgen_lora.evaluation.store import Store
 from musicgen_lora.evaluation.variants import ALONE, Variant, read_variant
 from musicgen_lora.evaluation.voices import base_voice, place, variant_voices
 from musicgen_lora.generation import generate
 from musicgen_lora.generation.decoding.sampling import Sampling
-from musicgen_lora.model.musicgen import MusicGen
+from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.runtime.workers import Failure, Work
 
 pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="needs the extra scale")
@@ -127,7 +127,7 @@ def test_an_evaluation_plays_the_same_by_whomever(
     players: Engine, tmp_path: Path, tiny_model_dir: Path
 ) -> None:
     folder = draw_adapter(tiny_model_dir, tmp_path / "adapter")
-    model = MusicGen.load(tiny_model_dir)
+    model = BaseModel.load(tiny_model_dir)
     place(model)
 
     def codes(engine: Engine | None) -> list[np.ndarray]:
@@ -139,7 +139,7 @@ def test_an_evaluation_plays_the_same_by_whomever(
             for own in play_prompts(
                 voice,
                 ["808", "trap", "drill"],
-                Playing(model.shape.frames(0.3), Sampling()),
+                ClipKind(model.shape.frames(0.3), Sampling()),
                 seed=3,
                 batch_size=2,
                 on_step=lambda done, of: None,

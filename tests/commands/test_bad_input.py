@@ -19,8 +19,9 @@ from tiny import make_tiny_musicgen
 from transformers import T5Config, T5EncoderModel
 
 from musicgen_lora.cli import main
+from musicgen_lora.model.base.loading import load_base
+from musicgen_lora.model.fingerprint import base_fingerprint
 from musicgen_lora.model.lora.adapter import FACTS_FILE
-from musicgen_lora.model.musicgen import base_fingerprint, load_base
 
 
 def refused(arguments: Sequence[object], capsys: pytest.CaptureFixture[str]) -> str:

@@ -57,11 +57,11 @@ def test_models_that_no_cache_has_are_named_with_what_they_give(
 
 
 def test_the_last_line_is_no_readier_than_the_installation() -> None:
-    assert doctor.verdict(0, 0, 0).startswith("Ready, ")
-    assert "2 missing parts" in doctor.verdict(0, 2, 0)
-    assert "2 missing parts would give, and models" in doctor.verdict(0, 2, 3)
-    assert "but models that have yet to be downloaded" in doctor.verdict(0, 0, 3)
-    assert doctor.verdict(1, 2, 3).startswith("1 to mend")
+    assert doctor.summing_up(0, 0, 0).startswith("Ready, ")
+    assert "2 missing parts" in doctor.summing_up(0, 2, 0)
+    assert "2 missing parts would give, and models" in doctor.summing_up(0, 2, 3)
+    assert "but models that have yet to be downloaded" in doctor.summing_up(0, 0, 3)
+    assert doctor.summing_up(1, 2, 3).startswith("1 to mend")
 
 
 def test_a_hub_that_hangs_is_waited_for_while_the_rest_is_checked(

@@ -14,7 +14,7 @@ PATH = [
     "model.lora.adapter",
     "model.codec",
     "model.loss",
-    "model.musicgen",
+    "model.base_model",
     "model.lora.quantise",
     "model.text",
     "training.packed.captured",

@@ -13,8 +13,9 @@ from musicgen_lora.generation.decoding.decode import generate_codes
 from musicgen_lora.generation.decoding.request import Conditions, Request
 from musicgen_lora.generation.decoding.sampling import GREEDY, Sampling
 from musicgen_lora.generation.decoding.window import FixedWindow
+from musicgen_lora.model.base.loading import load_base, load_tokenizer
+from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.model.codec import Codec
-from musicgen_lora.model.musicgen import MusicGen, load_base, load_tokenizer
 from musicgen_lora.model.text.states import TextStates
 
 PROMPTS = ["hip hop 808 beat", "dark trap drums with bass"]
@@ -47,7 +48,7 @@ def test_greedy_codes_equal_transformers(
     if kind == "melody":
         tunes = torch.randint(0, 12, (2, 11), generator=torch.Generator().manual_seed(3))
     ours = generate_codes(
-        MusicGen(model),
+        BaseModel(model),
         Request(
             Conditions(texts, melodies=tunes),
             n_frames=N_FRAMES,
@@ -71,9 +72,11 @@ def test_captured_steps_are_the_plain_ones(device, tiny_model_dir, monkeypatch, 
     texts = TextStates(model, load_tokenizer(tiny_model_dir)).batch([*PROMPTS, None], device)
     given = torch.randint(0, 64, (3, 4, 5), generator=torch.Generator().manual_seed(0))
     how = {"n_frames": 45, "seeds": [0, 1, 2], "sampling": sampling, "prompt_codes": given}
-    captured = generate_codes(MusicGen(model), Request(Conditions(texts), **how))
+    captured = generate_codes(BaseModel(model), Request(Conditions(texts), **how))
     monkeypatch.setattr(FixedWindow, "captured", False)
-    assert torch.equal(captured, generate_codes(MusicGen(model), Request(Conditions(texts), **how)))
+    assert torch.equal(
+        captured, generate_codes(BaseModel(model), Request(Conditions(texts), **how))
+    )
 
 
 def test_the_codec_hears_and_plays_as_on_the_cpu(device, tiny_model_dir):

@@ -13,9 +13,10 @@ from peft.tuners import lora
 from musicgen_lora.config import TrainSettings
 from musicgen_lora.dataset.batches import Batch, WindowSampler
 from musicgen_lora.dataset.packed import PackedTokens
+from musicgen_lora.model.base.loading import load_base
+from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.model.cpu.switch import enable
 from musicgen_lora.model.lora.quantise import quantise_decoder
-from musicgen_lora.model.musicgen import MusicGen, load_base
 from musicgen_lora.runtime.precision import DTYPES
 from musicgen_lora.training.checkpoints import LoopState, Trained, restore, save_checkpoint
 from musicgen_lora.training.memory import checkpoint_layers
@@ -43,7 +44,7 @@ class Rig:
         self, folder: Any, device: torch.device, precision: str, trainable: str, model: Any = None
     ) -> None:
         self.model = load_base(folder) if model is None else model
-        self.base = MusicGen(self.model, folder)
+        self.base = BaseModel(self.model, folder)
         self.text = self.base.text
         self.base.to(device, precision, trained=trainable == "full")
         enable(self.model, precision)

@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from musicgen_lora.dataset import encoding
-from musicgen_lora.model.musicgen import MusicGen
+from musicgen_lora.model.base_model import BaseModel
 
 
 @pytest.fixture
 def model(tiny_model_dir: Path):
-    return MusicGen.load(tiny_model_dir)
+    return BaseModel.load(tiny_model_dir)
 
 
 @pytest.fixture

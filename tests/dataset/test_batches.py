@@ -24,7 +24,8 @@ from musicgen_lora.dataset.batches import (
 from musicgen_lora.dataset.clip_ids import clip_ids
 from musicgen_lora.dataset.metadata import Clip, load_dataset
 from musicgen_lora.dataset.tokens import tokenise_clips
-from musicgen_lora.model.musicgen import MusicGen, load_base, load_tokenizer
+from musicgen_lora.model.base.loading import load_base, load_tokenizer
+from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.model.text.states import TextStates
 
 DURATIONS_S = [2.0, 1.0, 0.3, 1.5]
@@ -40,7 +41,7 @@ def parts(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path):
     write_metadata(folder, entries)
     clips = load_dataset(folder)
     ids = clip_ids(clips, folder)
-    return clips, tokenise_clips(clips, ids, MusicGen.load(tiny_model_dir), folder)
+    return clips, tokenise_clips(clips, ids, BaseModel.load(tiny_model_dir), folder)
 
 
 def dataset(parts, melodies=None, **drawn) -> ClipDataset:

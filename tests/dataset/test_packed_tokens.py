@@ -15,7 +15,7 @@ from musicgen_lora.dataset.packed import PackedTokens, read_packed, write_packed
 from musicgen_lora.dataset.tokenise import tokenise_dataset
 from musicgen_lora.dataset.tokens import open_tokens
 from musicgen_lora.errors import UserError
-from musicgen_lora.model.musicgen import MusicGen
+from musicgen_lora.model.base_model import BaseModel
 
 
 def make_tokens(n_entries: int, n_codebooks: int, lengths: list[int]) -> PackedTokens:
@@ -120,7 +120,7 @@ def test_tokenise_packs_codes_captions_and_split(tmp_path, tiny_model_dir):
     )
     tokenise_dataset(settings)
     found = read_packed(tmp_path / "all.tokens")
-    model = MusicGen.load(tiny_model_dir)
+    model = BaseModel.load(tiny_model_dir)
     _, codes = open_tokens(load_dataset(tmp_path / "data"), model, tmp_path / "data")
     np.testing.assert_array_equal(found.codes, np.concatenate([codes[row] for row in range(3)]))
     assert found.n_frames.tolist() == [50, 25, 35]

@@ -18,7 +18,7 @@ from musicgen_lora.dataset.clip_ids import HASHES_FILE, clip_ids
 from musicgen_lora.dataset.metadata import load_dataset
 from musicgen_lora.errors import UserError
 from musicgen_lora.model import codec
-from musicgen_lora.model.musicgen import MusicGen
+from musicgen_lora.model.base_model import BaseModel
 
 
 def direct_round_trip(model, samples: np.ndarray) -> np.ndarray:
@@ -32,7 +32,7 @@ def direct_round_trip(model, samples: np.ndarray) -> np.ndarray:
 def test_codes_survive_the_shards_bit_for_bit(
     kind: str, tmp_path: Path, tiny_model_dir: Path, tiny_stereo_dir: Path
 ) -> None:
-    model = MusicGen.load(tiny_model_dir if kind == "mono" else tiny_stereo_dir)
+    model = BaseModel.load(tiny_model_dir if kind == "mono" else tiny_stereo_dir)
     wide = np.concatenate([beat(0, 1.0)[:1], beat(1, 1.0)[:1]])
     write_wav(tmp_path / "wide.wav", wide, RATE)
     names = ["808_Kick_1.wav", "808_Cowbell.wav", "808_Open_Hat.wav"]
@@ -92,7 +92,7 @@ def test_an_interrupted_run_goes_on_with_what_is_missing(
 def test_clips_of_equal_length_encode_together_as_they_do_alone(
     kind: str, tiny_model_dir: Path, tiny_stereo_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = MusicGen.load(tiny_model_dir if kind == "mono" else tiny_stereo_dir)
+    model = BaseModel.load(tiny_model_dir if kind == "mono" else tiny_stereo_dir)
     monkeypatch.setattr(codec, "WINDOW_S", 2.0)
     clips = [beat(index, 4.0)[:, :length] for index, length in enumerate([90_000] * 3 + [33_333])]
     rows = np.concatenate([clip[:1] for clip in clips[:3]])

@@ -24,7 +24,7 @@ from musicgen_lora.evaluation.off_style import OWN_ORIGIN
 from musicgen_lora.evaluation.report.card import BEGIN
 from musicgen_lora.evaluation.report.document import files_of_report
 from musicgen_lora.export.export import export_model
-from musicgen_lora.model.musicgen import load_base
+from musicgen_lora.model.base.loading import load_base
 from musicgen_lora.training.train import train_lora
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from musicgen_lora.errors import RunError
-from musicgen_lora.evaluation.play_tasks import Playing, Row, play_batches_by
+from musicgen_lora.evaluation.play_tasks import ClipKind, Row, play_batches_by
 from musicgen_lora.generation.decoding.sampling import Sampling
 from musicgen_lora.runtime.workers import Failure
 
@@ -42,7 +42,7 @@ def test_prompts_that_cant_be_played_are_counted(deadly: list[str], said: str) -
     voice: Any = SimpleNamespace(adapter=Path("a"), strength=1.0, identity="", model=model)
     engine: Any = Deadly(*deadly)
     rows = [(prompt, seed) for seed, prompt in enumerate("abcd")]
-    played = play_batches_by(engine, voice, [rows], Playing(10, Sampling()))
+    played = play_batches_by(engine, voice, [rows], ClipKind(10, Sampling()))
     made: list[str] = []
     with pytest.raises(RunError, match=f"^{said} be played, all others.*with seed 1: it died"):
         take(played, made)

@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from musicgen_lora.evaluation.generations import play_prompts
-from musicgen_lora.evaluation.play_tasks import Playing
+from musicgen_lora.evaluation.play_tasks import ClipKind
 from musicgen_lora.evaluation.players import Stopped, players, shared_out
 from musicgen_lora.evaluation.store import Store
 from musicgen_lora.evaluation.voices import base_voice
 from musicgen_lora.generation.decoding.sampling import Sampling
-from musicgen_lora.model.musicgen import MusicGen
+from musicgen_lora.model.base_model import BaseModel
 
 
 @pytest.fixture
@@ -28,12 +28,12 @@ def two_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def played(model: MusicGen) -> tuple[list[np.ndarray], list[tuple[int, int]]]:
+def played(model: BaseModel) -> tuple[list[np.ndarray], list[tuple[int, int]]]:
     told: list[tuple[int, int]] = []
     codes = play_prompts(
         base_voice(model, Store()),
         ["808 beat", "trap, 140 bpm", "drill with a long caption", "boom bap", "jazz"],
-        Playing(20, Sampling(2.0)),
+        ClipKind(20, Sampling(2.0)),
         seed=3,
         batch_size=3,
         on_step=lambda done, of: told.append((done, of)),
@@ -44,7 +44,7 @@ def played(model: MusicGen) -> tuple[list[np.ndarray], list[tuple[int, int]]]:
 def test_clips_are_the_same_to_the_bit(
     two_threads: None, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = MusicGen.load(tiny_model_dir)
+    model = BaseModel.load(tiny_model_dir)
     with players(model) as side_by_side:
         assert side_by_side.n == 2
     by_two, told = played(model)
@@ -59,7 +59,7 @@ def test_clips_are_the_same_to_the_bit(
 
 def test_threads_give_up_when_it_is_over(two_threads: None, tiny_model_dir: Path) -> None:
     seen: set[int] = set()
-    with players(MusicGen.load(tiny_model_dir)) as side_by_side:
+    with players(BaseModel.load(tiny_model_dir)) as side_by_side:
         side_by_side.play(lambda decoder, work: seen.add(get_ident()), range(8))
         side_by_side.check()
     assert get_ident() not in seen

@@ -27,7 +27,8 @@ from musicgen_lora.export.export import export_model
 from musicgen_lora.export.importing import import_model
 from musicgen_lora.export.merge import merge_adapters
 from musicgen_lora.given import EMBEDDED
-from musicgen_lora.model.musicgen import MusicGen, load_base, load_tokenizer
+from musicgen_lora.model.base.loading import load_base, load_tokenizer
+from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.model.text.states import TextStates
 
 LM, CODEC = "state_dict.bin", "compression_state_dict.bin"
@@ -97,7 +98,7 @@ def test_its_predictions_are_those_of_the_base(form: str, made) -> None:
         tune = torch.randint(0, 12, (1, 160), generator=draw)
         one_hot = torch.nn.functional.one_hot(tune, 12).float()
     with torch.no_grad():
-        ours = MusicGen(model).logits(codes, text, tune)
+        ours = BaseModel(model).logits(codes, text, tune)
         theirs = logits(state, config, codes, text.states, one_hot)
     # The two round the angles of their positions differently, up to 4e-5 at the end of a tune.
     assert torch.allclose(ours, theirs, atol=1e-4, equal_nan=True)
@@ -132,7 +133,7 @@ def test_the_embedded_base_goes_there_and_back_with_its_facts(tmp_path: Path) ->
     back = bring_back(folder, tmp_path / "back")
     before = load_base(EMBEDDED).state_dict()
     assert all(torch.equal(before[name], t) for name, t in load_base(back).state_dict().items())
-    assert MusicGen.load(back).facts == MusicGen.load(EMBEDDED).facts
+    assert BaseModel.load(back).facts == BaseModel.load(EMBEDDED).facts
 
 
 def test_adapters_are_merged_into_it(made, tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ from tiny import make_tiny_musicgen
 from musicgen_lora.config import MergeSettings
 from musicgen_lora.errors import UserError
 from musicgen_lora.export.merge import merge_adapters
-from musicgen_lora.model.musicgen import MusicGen, load_base
+from musicgen_lora.model.base.loading import load_base
+from musicgen_lora.model.base_model import BaseModel
 
 WEIGHTS = "model.safetensors"
 
@@ -152,7 +153,7 @@ def test_bases_facts_and_other_bytes_are_kept(
         for name in held
         if "q_proj" not in name
     )
-    assert MusicGen.load(out).facts.trained_duration_s == 7.0
+    assert BaseModel.load(out).facts.trained_duration_s == 7.0
     assert (out / "config.json").read_bytes() == (base / "config.json").read_bytes()
     assert not (out / "notes.txt").exists()
 

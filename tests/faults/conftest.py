@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from tiny import make_tiny_musicgen
 
-from musicgen_lora.model.musicgen import load_base
+from musicgen_lora.model.base.loading import load_base
 
 
 @pytest.fixture(scope="module")

@@ -17,6 +17,8 @@ from safetensors.torch import load_file, save_file
 
 from musicgen_lora.errors import UserError
 from musicgen_lora.formats.tensors import read_shapes
+from musicgen_lora.model.base.loading import load_base
+from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.model.lora.adapter import (
     FACTS_FILE,
     load_adapter,
@@ -24,7 +26,6 @@ from musicgen_lora.model.lora.adapter import (
     save_adapter,
 )
 from musicgen_lora.model.lora.config import read_adapter_config
-from musicgen_lora.model.musicgen import MusicGen, load_base
 
 LAYERS = r"decoder\.model\.decoder\.layers\."
 
@@ -39,7 +40,7 @@ def adapter(model: Any, tmp_path: Path) -> Path:
 
 def refused(model: Any, adapter: Path, said: str) -> None:
     with pytest.raises(UserError, match=said) as raised:
-        load_adapter(MusicGen(copy.deepcopy(model)), adapter)
+        load_adapter(BaseModel(copy.deepcopy(model)), adapter)
     assert str(adapter) in str(raised.value)
 
 
@@ -49,7 +50,7 @@ def test_an_expression_that_never_ends(field: str, model: Any, adapter: Path) ->
     if field == "target_modules":
         refused(model, adapter, "this base model has no such modules")
     else:
-        load_adapter(MusicGen(copy.deepcopy(model)), adapter)
+        load_adapter(BaseModel(copy.deepcopy(model)), adapter)
 
 
 @pytest.mark.parametrize("field", ["rank_pattern", "alpha_pattern", "layers_pattern"])
@@ -116,7 +117,7 @@ def test_an_expression_that_looks_ahead_stands_for_the_modules_with_weights(
 ) -> None:
     tensors = load_file(adapter / "adapter_model.safetensors")
     change(adapter / "adapter_config.json", target_modules=r"(?!audio)decoder.*\.(.*_proj|fc\d)")
-    read: Any = load_adapter(MusicGen(copy.deepcopy(model)), adapter)
+    read: Any = load_adapter(BaseModel(copy.deepcopy(model)), adapter)
     names = {name for name, _ in read.named_parameters() if ".lora_A" in name}
     assert len(names) == sum(".lora_A" in name for name in tensors)
 
@@ -141,5 +142,5 @@ def test_what_peft_does_not_take_is_one_line(
     path = tmp_path / "adapter" / "adapter_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(UserError, match=r"adapter_config\.json") as raised:
-        load_adapter(MusicGen.load(tiny_model_dir), tmp_path / "adapter")
+        load_adapter(BaseModel.load(tiny_model_dir), tmp_path / "adapter")
     assert "\n" not in str(raised.value)

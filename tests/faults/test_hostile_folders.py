@@ -32,12 +32,13 @@ from musicgen_lora.dataset.tokens import find_codes
 from musicgen_lora.errors import RunError, UserError
 from musicgen_lora.formats import documents
 from musicgen_lora.formats.tensors import read_shapes
+from musicgen_lora.model.base.loading import load_base, load_tokenizer
+from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.model.lora.adapter import (
     load_adapter,
     read_adapter,
     save_adapter,
 )
-from musicgen_lora.model.musicgen import MusicGen, load_base, load_tokenizer
 from musicgen_lora.model.text.states import TextStates
 from musicgen_lora.prepare.hearing.analyse import read_fingerprint, read_record
 from musicgen_lora.training.checkpoints import read_state
@@ -188,7 +189,7 @@ def test_files_that_are_pipes_are_not_waited_for(base: Path, model: Any, tmp_pat
         (other / "tokenizer.json", lambda: load_tokenizer(other)),
         (
             adapter / "adapter_config.json",
-            lambda: load_adapter(MusicGen(copy.deepcopy(model)), adapter),
+            lambda: load_adapter(BaseModel(copy.deepcopy(model)), adapter),
         ),
         (codes, lambda: find_codes(shards, ["a"])[0][0]),
         (index, lambda: find_codes(shards, ["a"])),

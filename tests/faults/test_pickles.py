@@ -20,8 +20,9 @@ from trainer import interrupt_after
 from musicgen_lora import atomic
 from musicgen_lora.dataset.tokens import find_codes
 from musicgen_lora.errors import UserError
+from musicgen_lora.model.base.loading import load_base
+from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.model.lora.adapter import load_adapter
-from musicgen_lora.model.musicgen import MusicGen, load_base
 from musicgen_lora.training.checkpoints import FORMAT_VERSION, read_state
 from musicgen_lora.training.train import train_lora
 
@@ -63,7 +64,7 @@ def test_in_an_adapter_folder(file: str, how: str, tmp_path: Path, base_dir: Pat
     adapted.save_pretrained(str(folder), save_embedding_layers=False)
     (folder / "adapter_model.safetensors").unlink()
     put_pickle(folder / file, how, tmp_path / "mark")
-    refused(lambda: load_adapter(MusicGen.load(base_dir), folder), folder, tmp_path / "mark")
+    refused(lambda: load_adapter(BaseModel.load(base_dir), folder), folder, tmp_path / "mark")
 
 
 def test_beside_sound_weights_they_stay_unread(tmp_path: Path, base_dir: Path) -> None:
@@ -73,7 +74,7 @@ def test_beside_sound_weights_they_stay_unread(tmp_path: Path, base_dir: Path) -
     adapted.save_pretrained(str(adapter), save_embedding_layers=False)
     for path in (base / "pytorch_model.bin", adapter / "adapter_model.bin"):
         put_pickle(path, "pickle", mark)
-    load_adapter(MusicGen.load(base), adapter)
+    load_adapter(BaseModel.load(base), adapter)
     assert not mark.exists()
 
 

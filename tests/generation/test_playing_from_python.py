@@ -19,7 +19,7 @@ from tiny import make_tiny_musicgen
 
 from musicgen_lora import GenerateSettings, MusicGen, UserError, generate_audio
 from musicgen_lora.atomic import sha256_file
-from musicgen_lora.generation.clips.clip import Clip
+from musicgen_lora.generation.clips.clip import GeneratedClip
 
 PROMPTS = ["hip hop 808 beat", "sparse <b>drums</b>"]
 
@@ -37,7 +37,7 @@ def without_adapters(model: MusicGen) -> Any:
         model.remove_adapter(folder)
 
 
-def sounds(clips: list[Clip]) -> list[bytes]:
+def sounds(clips: list[GeneratedClip]) -> list[bytes]:
     return [clip.waveform.tobytes() for clip in clips]
 
 

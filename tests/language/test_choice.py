@@ -17,7 +17,7 @@ from rich.cells import cell_len
 from musicgen_lora.cli import main
 from musicgen_lora.commands.table import COMMANDS, DOCTOR
 from musicgen_lora.errors import UserError
-from musicgen_lora.language.choice import VARIABLE, choose, chosen, system_language
+from musicgen_lora.language.choice import VARIABLE, choose, chosen_language, system_language
 
 
 @pytest.fixture(autouse=True)
@@ -174,8 +174,8 @@ def test_a_command_speaks_chinese_to_its_end(tmp_path: Path, capsys) -> None:
 
 def test_the_language_lasts_until_another_is_chosen() -> None:
     choose("zh")
-    assert chosen() == "zh"
+    assert chosen_language() == "zh"
     choose(None)
-    assert chosen() == "en"
+    assert chosen_language() == "en"
     with pytest.raises(UserError, match="unknown"):
         choose("fr")

@@ -7,9 +7,7 @@ from pathlib import Path
 import pytest
 from adapters import make_adapter
 
-from musicgen_lora.model.musicgen import (
-    load_base,
-)
+from musicgen_lora.model.base.loading import load_base
 
 
 @pytest.fixture

@@ -10,21 +10,22 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy
 
+from musicgen_lora.model.base.loading import load_base
+from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.model.delays import Delays
 from musicgen_lora.model.loss import (
     CPU_ROWS,
     codebook_cross_entropies,
 )
-from musicgen_lora.model.musicgen import MusicGen, load_base
 from musicgen_lora.model.text.states import EncodedText
 
 SPECIAL = 64
 
 
 def our_loss(model, codes, n_frames, texts):
-    hidden = MusicGen(model).states(codes, texts)
+    hidden = BaseModel(model).states(codes, texts)
     sums, counts = codebook_cross_entropies(
-        hidden, list(model.decoder.lm_heads), codes, n_frames, MusicGen(model).shape.delays
+        hidden, list(model.decoder.lm_heads), codes, n_frames, BaseModel(model).shape.delays
     )
     return (sums.sum(0) / counts.sum(0)).mean(), sums, counts
 
@@ -66,7 +67,7 @@ def model(request, tiny_model_dir: Path, tiny_stereo_dir: Path):
 
 def random_batch(model, lengths, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    n_codebooks = MusicGen(model).shape.n_codebooks
+    n_codebooks = BaseModel(model).shape.n_codebooks
     codes = torch.randint(0, 64, (len(lengths), n_codebooks, max(lengths)), generator=generator)
     states = torch.randn(len(lengths), 5, 24, generator=generator)
     mask = torch.ones(len(lengths), 5, dtype=torch.long)
@@ -79,7 +80,7 @@ def test_loss_equals_the_delayed_sequence_built_by_hand(model, lengths):
     codes, n_frames, (states, mask) = random_batch(model, lengths)
     mask[0, 3:] = 0
     texts = EncodedText(states * mask[..., None], mask)
-    delays = [0, 1, 2, 3] if MusicGen(model).shape.n_channels == 1 else [0, 0, 1, 1, 2, 2, 3, 3]
+    delays = [0, 1, 2, 3] if BaseModel(model).shape.n_channels == 1 else [0, 0, 1, 1, 2, 2, 3, 3]
     loss, _, counts = our_loss(model, codes, n_frames, texts)
     expected, expected_counts = loss_by_hand(model, codes, n_frames, texts, delays)
     assert counts.sum(0).tolist() == expected_counts
@@ -90,7 +91,7 @@ def test_loss_equals_the_delayed_sequence_built_by_hand(model, lengths):
 def test_loss_equals_transformers_forward_with_hand_delayed_labels(model):
     """transformers shifts labels right by itself but never delays them."""
     codes, n_frames, texts = random_batch(model, [25, 25])
-    shape = MusicGen(model).shape
+    shape = BaseModel(model).shape
     labels = torch.full((2, 25, shape.n_codebooks), -100)
     inputs = torch.full((2, shape.n_codebooks, 25), SPECIAL)
     for k, delay in enumerate(shape.delays):
@@ -121,8 +122,8 @@ def test_frames_past_a_clips_length_change_nothing(model):
 @torch.no_grad()
 def test_a_prediction_never_sees_its_target_or_what_comes_later(model):
     codes, _, texts = random_batch(model, [20])
-    logits = MusicGen(model).logits(codes, texts)
-    delays = MusicGen(model).shape.delays
+    logits = BaseModel(model).logits(codes, texts)
+    delays = BaseModel(model).shape.delays
     for k, delay in enumerate(delays):
         for t in (3, 11):
             changed = codes.clone()
@@ -130,7 +131,7 @@ def test_a_prediction_never_sees_its_target_or_what_comes_later(model):
                 first_hidden = t + delay - other_delay
                 if first_hidden < 20:
                     changed[:, other, max(first_hidden, 0) :] = 63
-            again = MusicGen(model).logits(changed, texts)
+            again = BaseModel(model).logits(changed, texts)
             assert torch.allclose(again[:, k, t], logits[:, k, t], atol=1e-5)
 
 

@@ -15,10 +15,11 @@ from musicgen_lora.errors import UserError
 from musicgen_lora.generation.decoding.decode import generate_codes
 from musicgen_lora.generation.decoding.request import Conditions, Request
 from musicgen_lora.generation.decoding.sampling import Sampling
+from musicgen_lora.model.base.loading import load_base, load_tokenizer
+from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.model.chroma import Chroma
 from musicgen_lora.model.delays import Delays
 from musicgen_lora.model.loss import codebook_cross_entropies
-from musicgen_lora.model.musicgen import MusicGen, load_base, load_tokenizer
 from musicgen_lora.model.text.states import TextStates
 
 PROMPTS = ["hip hop 808 beat", "trap drums with bass and the 808 pattern"]
@@ -62,9 +63,9 @@ def test_logits_and_loss_equal_transformers_clip_by_clip(loaded, with_tunes: boo
     tunes = random_tunes(3) if with_tunes else None
     captions = [PROMPTS[1], None, PROMPTS[0]]
     texts = TextStates(model, load_tokenizer(folder)).batch(captions)
-    ours = MusicGen(model).logits(codes, texts, tunes)
+    ours = BaseModel(model).logits(codes, texts, tunes)
     sums, counts = codebook_cross_entropies(
-        MusicGen(model).states(codes, texts, tunes),
+        BaseModel(model).states(codes, texts, tunes),
         list(model.decoder.lm_heads),
         codes,
         torch.tensor(lengths),
@@ -96,9 +97,9 @@ def test_the_tune_matters_and_none_is_one_that_stays_on_c(loaded) -> None:
     model, folder, delays = loaded
     codes = torch.zeros(1, len(delays), 8, dtype=torch.long)
     conditions = TextStates(model, load_tokenizer(folder)).batch(PROMPTS[:1])
-    with_tune = MusicGen(model).states(codes, conditions, random_tunes(1))
-    without = MusicGen(model).states(codes, conditions)
-    on_c = MusicGen(model).states(codes, conditions, torch.zeros(1, 11))
+    with_tune = BaseModel(model).states(codes, conditions, random_tunes(1))
+    without = BaseModel(model).states(codes, conditions)
+    on_c = BaseModel(model).states(codes, conditions, torch.zeros(1, 11))
     assert torch.equal(without, on_c)
     assert not torch.allclose(with_tune, without, atol=1e-2)
 
@@ -113,7 +114,7 @@ def test_greedy_tokens_equal_transformers(
     tunes = random_tunes(2) if with_tunes else None
     texts = TextStates(model, load_tokenizer(tiny_melody_dir)).batch(PROMPTS)
     ours = generate_codes(
-        MusicGen(model),
+        BaseModel(model),
         Request(
             Conditions(texts, melodies=tunes),
             n_frames=20,

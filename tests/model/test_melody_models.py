@@ -17,7 +17,7 @@ from musicgen_lora.cli import main
 from musicgen_lora.config import EvaluateSettings, GenerateSettings, LoraSettings
 from musicgen_lora.evaluation.evaluate import evaluate_adapter
 from musicgen_lora.generation.generate import generate_audio
-from musicgen_lora.model.musicgen import load_base
+from musicgen_lora.model.base.loading import load_base
 from musicgen_lora.training.train import train_lora
 
 

@@ -16,7 +16,7 @@ import soundfile
 from datasets import RATE, beat, sine
 
 from musicgen_lora.audio import ffmpeg
-from musicgen_lora.audio.ffmpeg import readable
+from musicgen_lora.audio.ffmpeg import decodable
 from musicgen_lora.audio.files import AudioError, read_audio
 from musicgen_lora.config import PrepareSettings
 from musicgen_lora.dataset.metadata import load_dataset
@@ -89,7 +89,7 @@ def test_what_ffmpeg_writes_and_its_time_are_bounded(
     monkeypatch.setattr(ffmpeg, "MAX_DECODED_BYTES", 50_000)
     with (
         pytest.raises(AudioError, match=r"x\.m4a: decodes to more than"),
-        readable(path, tmp_path, lambda: None),
+        decodable(path, tmp_path, lambda: None),
     ):
         pass
     monkeypatch.undo()
@@ -102,7 +102,7 @@ def test_what_ffmpeg_writes_and_its_time_are_bounded(
     signs = []
     with (
         pytest.raises(AudioError, match=r"x\.m4a: ffmpeg took more than 0\.5 s"),
-        readable(path, tmp_path, lambda: signs.append(1)),
+        decodable(path, tmp_path, lambda: signs.append(1)),
     ):
         pass
     assert signs
@@ -120,7 +120,7 @@ def test_ffmpeg_is_called_with_one_demuxer_one_protocol_and_no_shell(
     monkeypatch.setenv("PATH", f"{fake.parent}:{os.environ['PATH']}")
     path = tmp_path / "$(touch hacked); -i x.m4a"
     path.write_bytes(b"\0\0\0\x18ftypM4A ")
-    with pytest.raises(AudioError, match="cannot decode"), readable(path, tmp_path, lambda: None):
+    with pytest.raises(AudioError, match="cannot decode"), decodable(path, tmp_path, lambda: None):
         pass
     words = said.read_text().splitlines()
     for flag, value in {

@@ -7,7 +7,7 @@ import pytest
 
 from musicgen_lora.dataset.batches import Window
 from musicgen_lora.dataset.scoring import window_losses
-from musicgen_lora.model.musicgen import MusicGen
+from musicgen_lora.model.base_model import BaseModel as MusicGen
 from pretraining.base.facts import with_tempo
 from pretraining.base.losses import SPANS_S, losses_by_position
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from musicgen_lora.model.musicgen import MusicGen
+from musicgen_lora.model.base_model import BaseModel as MusicGen
 from pretraining.base import probe
 
 

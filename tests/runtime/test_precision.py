@@ -12,11 +12,12 @@ import pytest
 import torch
 
 from musicgen_lora.config import EMBEDDED_NAME
+from musicgen_lora.model.base.loading import load_base
+from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.model.cpu.attention import NAME
 from musicgen_lora.model.cpu.switch import enable
-from musicgen_lora.model.musicgen import MusicGen, load_base
 from musicgen_lora.runtime import precision as precision_module
-from musicgen_lora.runtime.precision import choose_precision
+from musicgen_lora.runtime.precision import choose_training_precision
 
 CPU = torch.device("cpu")
 
@@ -28,13 +29,13 @@ def test_tiny_beats_is_in_bf16_where_the_cpu_multiplies_it(
     monkeypatch.setattr(precision_module, "cpu_has_bf16", lambda: native)
     for base, found in [(EMBEDDED_NAME, expected), (tiny_model_dir, "fp32")]:
         n_parameters = sum(p.numel() for p in load_base(base).decoder.parameters())
-        assert choose_precision("auto", False, CPU, n_parameters)[0] == found
+        assert choose_training_precision("auto", False, CPU, n_parameters)[0] == found
 
 
 @pytest.mark.parametrize(("precision", "attention"), [("bf16", NAME), ("fp32", "sdpa")])
 def test_only_bf16_attends_in_blocks(precision: str, attention: str, tiny_model_dir: Path) -> None:
     model = load_base(tiny_model_dir)
-    MusicGen(model).to(CPU, precision)
+    BaseModel(model).to(CPU, precision)
     enable(model, precision)
     config: Any = model.decoder.config
     assert config._attn_implementation == attention
@@ -44,7 +45,7 @@ def test_only_bf16_attends_in_blocks(precision: str, attention: str, tiny_model_
 
 def test_trained_weights_stay_in_fp32(tiny_model_dir: Path) -> None:
     model = load_base(tiny_model_dir)
-    MusicGen(model).to(CPU, "bf16", trained=True)
+    BaseModel(model).to(CPU, "bf16", trained=True)
     enable(model, "bf16")
     config: Any = model.decoder.config
     assert config._attn_implementation == NAME

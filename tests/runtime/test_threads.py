@@ -13,7 +13,8 @@ import torch
 
 from musicgen_lora.generation.decoding import decode, decoder
 from musicgen_lora.generation.decoding.request import Conditions, Request
-from musicgen_lora.model.musicgen import MusicGen, load_base, load_tokenizer
+from musicgen_lora.model.base.loading import load_base, load_tokenizer
+from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.model.text.states import TextStates
 from musicgen_lora.runtime.threads import DECIDED_BY, SPIN, bounded_spinning
 
@@ -92,7 +93,7 @@ def test_a_small_decoder_takes_one_thread_and_gives_the_others_back(
     torch.set_num_threads(2)
     try:
         decode.generate_codes(
-            MusicGen(model),
+            BaseModel(model),
             Request(Conditions(texts), n_frames=3, seeds=[0]),
             on_step=lambda done, total: seen.add(torch.get_num_threads()),
         )

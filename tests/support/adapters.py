@@ -11,6 +11,9 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 
+from musicgen_lora.model.base.loading import load_base
+from musicgen_lora.model.base_model import BaseModel
+from musicgen_lora.model.fingerprint import base_fingerprint
 from musicgen_lora.model.lora.adapter import (
     CONFIG_FILE,
     FACTS_FILE,
@@ -19,11 +22,6 @@ from musicgen_lora.model.lora.adapter import (
 )
 from musicgen_lora.model.lora.spec import LoraSpec
 from musicgen_lora.model.lora.trainable import TrainableLora
-from musicgen_lora.model.musicgen import (
-    MusicGen,
-    base_fingerprint,
-    load_base,
-)
 
 ATTENTION = r"decoder\.model\.decoder\.layers\.\d+\.(self_attn|encoder_attn)\.(q|v)_proj"
 
@@ -117,7 +115,7 @@ def halves(folder: Path, left: Path, right: Path) -> tuple[Path, Path]:
 def add_lora(model: Any, *, base_name: str, **fields: Any) -> PeftModel:
     """PEFT's model with a fresh adapter of `LoraSpec(**fields)`, which changes nothing yet."""
     fields["pattern"] = fields.get("pattern") or ""
-    base = model if isinstance(model, MusicGen) else MusicGen(model)
+    base = model if isinstance(model, BaseModel) else BaseModel(model)
     return TrainableLora(base, LoraSpec(**fields), base_name).peft
 
 
@@ -149,5 +147,5 @@ def rename_tensors(folder: Path, rename: Callable[[str], str | None]) -> None:
 
 def merged_by_peft(base: Path, adapter: Path) -> dict[str, torch.Tensor]:
     """The weights of a base with an adapter, as PEFT merges them."""
-    adapted: Any = load_adapter(MusicGen.load(base), adapter)
+    adapted: Any = load_adapter(BaseModel.load(base), adapter)
     return adapted.merge_and_unload().state_dict()

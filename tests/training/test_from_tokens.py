@@ -25,7 +25,7 @@ from musicgen_lora.dataset.metadata import load_dataset
 from musicgen_lora.dataset.tokenise import tokenise_dataset
 from musicgen_lora.dataset.tokens import open_tokens
 from musicgen_lora.errors import UserError
-from musicgen_lora.model.musicgen import MusicGen
+from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.training.train import train_lora
 
 
@@ -84,7 +84,7 @@ def test_a_clip_without_tokens_is_named(
 def test_a_file_that_was_replaced_keeps_its_old_codes_until_it_is_looked_at(
     tokenised: Path, tiny_model_dir: Path
 ) -> None:
-    model = MusicGen.load(tiny_model_dir)
+    model = BaseModel.load(tiny_model_dir)
     before = clip_ids(load_dataset(tokenised), tokenised)
     write_wav(tokenised / "train" / "beat0.wav", beat(9, 0.6), RATE)
     unseen = load_dataset(tokenised, look_at_files=False)

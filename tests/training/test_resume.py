@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from trainer import file_hashes, interrupt_after
 
 from musicgen_lora.given import EMBEDDED
-from musicgen_lora.model.musicgen import load_base, load_tokenizer
+from musicgen_lora.model.base.loading import load_base, load_tokenizer
 from musicgen_lora.training import data as run_data
 from musicgen_lora.training import train
 from musicgen_lora.training.train import train_lora

@@ -12,8 +12,8 @@ from adapters import add_lora
 from trainer import Cramped
 
 from musicgen_lora.dataset.batches import Window, collate
+from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.model.delays import Delays
-from musicgen_lora.model.musicgen import MusicGen
 from musicgen_lora.training.memory import checkpoint_layers
 from musicgen_lora.training.step import Learner, optimise_step
 
@@ -42,7 +42,7 @@ def gradients(
     return result.loss, result.grad_norm, found
 
 
-def adapted(model: MusicGen) -> list[torch.nn.Parameter]:
+def adapted(model: BaseModel) -> list[torch.nn.Parameter]:
     """The parameters of an adapter that does something."""
     adapter = add_lora(model, base_name="x", rank=4, alpha=8)
     parameters = [p for p in adapter.parameters() if p.requires_grad]
@@ -57,7 +57,7 @@ def adapted(model: MusicGen) -> list[torch.nn.Parameter]:
 def test_accumulation_equals_one_big_batch_on_ragged_clips(
     batch_size: int, tiny_model_dir: Path
 ) -> None:
-    model = MusicGen.load(tiny_model_dir)
+    model = BaseModel.load(tiny_model_dir)
     parameters = adapted(model)
     rng = np.random.default_rng(0)
     captions = ["hip hop", None, "808 beat", "trap drums with bass", None, "dark", "808", "beat"]
@@ -81,7 +81,7 @@ def test_accumulation_equals_one_big_batch_on_ragged_clips(
 @pytest.fixture
 def step_parts(tiny_model_dir: Path):
     """A model, a ragged batch, text and parameters that do something."""
-    model = MusicGen.load(tiny_model_dir)
+    model = BaseModel.load(tiny_model_dir)
     parameters = adapted(model)
     rng = np.random.default_rng(0)
     batch = collate(

@@ -15,7 +15,7 @@ from trainer import Cramped, NotANumber, file_hashes, step_number, with_text
 from musicgen_lora import atomic
 from musicgen_lora.dataset.metadata import load_dataset
 from musicgen_lora.errors import RunError, UserError
-from musicgen_lora.model.musicgen import load_base, load_tokenizer
+from musicgen_lora.model.base.loading import load_base, load_tokenizer
 from musicgen_lora.training.step import Learner, optimise_step
 from musicgen_lora.training.train import train_lora
 

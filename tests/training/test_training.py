@@ -22,8 +22,9 @@ from musicgen_lora.generation.decoding.decode import generate_codes
 from musicgen_lora.generation.decoding.request import Conditions, Request
 from musicgen_lora.generation.decoding.sampling import Sampling
 from musicgen_lora.generation.generate import generate_audio
+from musicgen_lora.model.base.loading import load_base, load_tokenizer
+from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.model.lora.adapter import load_adapter
-from musicgen_lora.model.musicgen import MusicGen, load_base, load_tokenizer
 from musicgen_lora.model.text.states import TextStates
 from musicgen_lora.training.step import Learner, optimise_step
 from musicgen_lora.training.train import train_lora
@@ -52,12 +53,12 @@ def test_four_clips_are_learned_by_heart_and_played_back(
     assert read_rows(settings.output_dir, "train")[-1]["loss"] < 0.1
     clips = load_dataset(data_dir)
     ids = clip_ids(clips, data_dir)
-    codes = tokenise_clips(clips, ids, MusicGen.load(tiny_model_dir), data_dir)
+    codes = tokenise_clips(clips, ids, BaseModel.load(tiny_model_dir), data_dir)
     best = settings.output_dir / "best_model"
     model = load_base(best)
     texts = TextStates(model, load_tokenizer(best)).batch([c.texts[0] for c in clips])
     played = generate_codes(
-        MusicGen(model),
+        BaseModel(model),
         Request(Conditions(texts), n_frames=40, seeds=[0] * 4, sampling=Sampling(1.0, top_k=1)),
     )
     for index, own in enumerate(codes):
@@ -82,8 +83,8 @@ def test_the_trained_adapter_is_the_one_that_was_measured(
     clips = [clip for clip in load_dataset(data) if clip.name in held]
     assert len(clips) == 1
     ids = clip_ids(clips, data)
-    (own,) = tokenise_clips(clips, ids, MusicGen(model), data)
-    load_adapter(MusicGen(model), settings.output_dir / "best_model")
+    (own,) = tokenise_clips(clips, ids, BaseModel(model), data)
+    load_adapter(BaseModel(model), settings.output_dir / "best_model")
     codes = torch.from_numpy(own.T.astype(np.int64))
     tokens = load_tokenizer(tiny_model_dir)(clips[0].texts[0], return_tensors="pt")
     delayed = torch.full_like(codes, 64)

@@ -14,7 +14,7 @@ from peft import PeftModel
 
 from musicgen_lora.dataset.batches import Window
 from musicgen_lora.errors import RunError
-from musicgen_lora.model.musicgen import MusicGen
+from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.runtime import processes
 from musicgen_lora.training import validation
 
@@ -24,7 +24,7 @@ from musicgen_lora.training import validation
 def test_only_sharded_weights_need_each_process_at_each_pass(
     rank: int, sharded: bool, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = MusicGen.load(tiny_model_dir)
+    model = BaseModel.load(tiny_model_dir)
     rng = np.random.default_rng(0)
     windows = [
         Window(rng.integers(0, 64, (12, 4)).astype(np.uint16), "808", f"s{index}")
@@ -45,9 +45,9 @@ def test_only_sharded_weights_need_each_process_at_each_pass(
 
 
 @pytest.fixture
-def adapted(tiny_model_dir: Path) -> tuple[PeftModel, MusicGen, list[Window]]:
+def adapted(tiny_model_dir: Path) -> tuple[PeftModel, BaseModel, list[Window]]:
     """An adapter with an effect, and windows of several lengths."""
-    model = MusicGen.load(tiny_model_dir)
+    model = BaseModel.load(tiny_model_dir)
     torch.manual_seed(0)
     adapter = add_lora(model, base_name="x", rank=2, alpha=4)
     for name, parameter in adapter.named_parameters():
@@ -61,7 +61,7 @@ def adapted(tiny_model_dir: Path) -> tuple[PeftModel, MusicGen, list[Window]]:
     return adapter, model, windows
 
 
-def effect_of_all(adapter: PeftModel, model: MusicGen, windows: list[Window]):
+def effect_of_all(adapter: PeftModel, model: BaseModel, windows: list[Window]):
     """KL and largest change, written out clip by clip."""
     divergences, largest = [], 0.0
     for window in windows:

@@ -10,10 +10,10 @@ import pytest
 from musicgen_lora.config import SETTINGS
 from musicgen_lora.errors import UserError
 from musicgen_lora.webui.forms import OF_THE_PAGE, changed, check, form_of
-from musicgen_lora.webui.work.jobs import COMMANDS
+from musicgen_lora.webui.work.jobs import PAGE_COMMANDS
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", PAGE_COMMANDS)
 def test_a_form_has_all_settings_but_paths_and_the_pages_own(command: str) -> None:
     form = {setting.name: setting for setting in form_of(command)}
     for field in dataclasses.fields(SETTINGS[command]):
@@ -22,7 +22,7 @@ def test_a_form_has_all_settings_but_paths_and_the_pages_own(command: str) -> No
     assert all(setting.help.endswith(".") for setting in form.values())
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", PAGE_COMMANDS)
 def test_defaults_as_shown_are_no_change(command: str) -> None:
     form = form_of(command)
     assert changed(form, [setting.shown for setting in form]) == {}

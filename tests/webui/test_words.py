@@ -11,10 +11,10 @@ import pytest
 from musicgen_lora import webui
 from musicgen_lora.webui.words import Words, chinese, preferred
 from musicgen_lora.webui.work import strip
-from musicgen_lora.webui.work.jobs import COMMANDS
+from musicgen_lora.webui.work.jobs import PAGE_COMMANDS
 
 SOURCE = Path(webui.__file__).parent
-OTHERS = frozenset(strip.SIGNS) | set(COMMANDS)
+OTHERS = frozenset(strip.SIGNS) | set(PAGE_COMMANDS)
 """Said by the value of a variable."""
 
 

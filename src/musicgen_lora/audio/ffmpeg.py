@@ -27,7 +27,7 @@ INSTALL = "apt install ffmpeg, or brew install ffmpeg"
 
 
 @contextlib.contextmanager
-def readable(path: Path, folder: Path, alive: Callable[[], None]) -> Iterator[Path]:
+def decodable(path: Path, folder: Path, alive: Callable[[], None]) -> Iterator[Path]:
     """A file that soundfile reads: the file itself, or, for M4A and AAC, a WAV in `folder` that
     is removed at the end.
 

@@ -92,9 +92,9 @@ def open_engine(ray: str | None, n_workers: int = 0) -> Iterator[Engine]:
         yield Processes(n_workers)
         return
     require_extra("scale", f"--ray {ray}")
-    from musicgen_lora.cluster.ray_engine import joined
+    from musicgen_lora.cluster.ray_engine import joined_cluster
 
-    with joined(ray) as engine:
+    with joined_cluster(ray) as engine:
         yield engine
 
 

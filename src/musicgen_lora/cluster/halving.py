@@ -24,7 +24,7 @@ PART_TRIES = 1
 
 
 @dataclass(frozen=True)
-class Job(Generic[Row]):
+class BatchWork(Generic[Row]):
     """What is done with rows.
 
     Args:
@@ -84,8 +84,8 @@ class _Tasks(Sequence[Any]):
 def run_halving(
     engine: Engine,
     batches: Sequence[list[Row]],
-    whole: Job[Row],
-    part: Job[Row],
+    whole: BatchWork[Row],
+    part: BatchWork[Row],
     join: Callable[[list[Any]], Any],
 ) -> Iterator[Outcome[Row]]:
     """Works on batches, and by their parts on those that cost their workers their lives.
@@ -125,7 +125,7 @@ def run_halving(
 
 
 def _run_parts(
-    engine: Engine, part: Job[Row], parts: Sequence[_Part[Row]]
+    engine: Engine, part: BatchWork[Row], parts: Sequence[_Part[Row]]
 ) -> Iterator[tuple[_Part[Row], Any]]:
     """Parts and what came of each; a row that is alone is given up as late as a whole batch."""
     several = [one for one in parts if len(one.rows) > 1]

@@ -118,7 +118,7 @@ class _Shared:
 
 
 @contextmanager
-def joined(address: str) -> Iterator[RayEngine]:
+def joined_cluster(address: str) -> Iterator[RayEngine]:
     """Joins a cluster, or starts one on this machine.
 
     Args:

@@ -26,7 +26,7 @@ from musicgen_lora.audio.files import probe, read_audio
 from musicgen_lora.console import OnStep
 from musicgen_lora.dataset.metadata import Clip
 from musicgen_lora.errors import AudioError
-from musicgen_lora.model.musicgen import MusicGen
+from musicgen_lora.model.base_model import BaseModel
 
 CLIPS_PER_SHARD = 250
 """Clips of a shard; an interruption costs no more than these."""
@@ -116,11 +116,11 @@ class ShardPlan(Sequence[list[tuple[str, Clip]]]):
         return [(self._ids[row], self._clips[row]) for row in rows]
 
 
-Encode = Callable[[ShardPlan, MusicGen, Path, OnStep], dict[str, str]]
+Encode = Callable[[ShardPlan, BaseModel, Path, OnStep], dict[str, str]]
 """Makes the shards of a plan in a folder, as `encode_here`."""
 
 
-def encode_here(plan: ShardPlan, model: MusicGen, folder: Path, on_clip: OnStep) -> dict[str, str]:
+def encode_here(plan: ShardPlan, model: BaseModel, folder: Path, on_clip: OnStep) -> dict[str, str]:
     """Makes the shards of a plan in this process's threads.
 
     Returns:
@@ -141,7 +141,7 @@ def _add(on_clip: OnStep, before: int, total: int, n: int) -> None:
 
 
 @contextmanager
-def encoders(model: MusicGen) -> Iterator[ThreadPoolExecutor]:
+def encoders(model: BaseModel) -> Iterator[ThreadPoolExecutor]:
     """Starts the threads that encode. On a CPU there are as many as torch uses, and torch computes
     with one in each of them: a clip's layers are too small to share. A GPU is used where there is
     one; then a few threads read files while it works, and the codec comes back from it at the end.
@@ -163,7 +163,7 @@ def encoders(model: MusicGen) -> Iterator[ThreadPoolExecutor]:
 
 def encode_shard(
     rows: Sequence[tuple[str, Clip]],
-    model: MusicGen,
+    model: BaseModel,
     folder: Path,
     pool: ThreadPoolExecutor,
     on_clip: Callable[[int], None],
@@ -180,7 +180,7 @@ def encode_shard(
 
 def encode_rows(
     rows: Sequence[tuple[str, Clip]],
-    model: MusicGen,
+    model: BaseModel,
     pool: ThreadPoolExecutor,
     on_clip: Callable[[int], None],
 ) -> Encoded:
@@ -204,7 +204,7 @@ def encode_rows(
     return encoded
 
 
-def _encode_batch(clips: Sequence[Clip], model: MusicGen) -> Sequence[np.ndarray | AudioError]:
+def _encode_batch(clips: Sequence[Clip], model: BaseModel) -> Sequence[np.ndarray | AudioError]:
     """The codes of each clip, or why its file can't be used."""
     try:
         return encode_clips(clips, model)
@@ -235,7 +235,7 @@ def _length_s(clip: Clip) -> float:
         return 0.0
 
 
-def encode_clips(clips: Sequence[Clip], model: MusicGen) -> list[np.ndarray]:
+def encode_clips(clips: Sequence[Clip], model: BaseModel) -> list[np.ndarray]:
     """Codes of clips, each `[T, K]` uint16, read and resampled once."""
     rate = model.shape.sample_rate
     waveforms = [

@@ -10,8 +10,8 @@ import numpy as np
 
 from musicgen_lora.audio.files import read_audio
 from musicgen_lora.dataset.metadata import Clip
+from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.model.chroma import Chroma
-from musicgen_lora.model.musicgen import MusicGen
 
 
 class Melodies:
@@ -40,7 +40,7 @@ class Melodies:
         )
 
 
-def open_melodies(model: MusicGen) -> Melodies | None:
+def open_melodies(model: BaseModel) -> Melodies | None:
     """What a model hears of clips besides their captions; None where it takes no melody."""
     chroma = model.chroma
     return None if chroma is None else Melodies(chroma, model.shape.frame_rate)

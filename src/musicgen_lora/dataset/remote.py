@@ -24,7 +24,7 @@ from rich.console import Console
 
 from musicgen_lora.atomic import sha256_file
 from musicgen_lora.cluster.engine import Engine, open_engine
-from musicgen_lora.cluster.halving import Job, Outcome, run_halving
+from musicgen_lora.cluster.halving import BatchWork, Outcome, run_halving
 from musicgen_lora.cluster.marks import say_unfinished
 from musicgen_lora.cluster.storage import Remote, cache_folder
 from musicgen_lora.config import TokeniseSettings
@@ -42,7 +42,7 @@ from musicgen_lora.dataset.encoding import (
 from musicgen_lora.dataset.metadata import Clip, load_dataset, window_name
 from musicgen_lora.dataset.shard_tasks import loaded_model
 from musicgen_lora.errors import UserError
-from musicgen_lora.model.musicgen import MusicGen
+from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.plural import count
 from musicgen_lora.urls import url_of
 
@@ -126,7 +126,7 @@ def tokenise_remote(settings: TokeniseSettings, console: Console) -> None:
     remote, folder = Remote(url), cache_folder(url)
     remote.fetch(settings.metadata_file, folder / settings.metadata_file)
     clips = load_dataset(folder, settings.metadata_file, look_at_files=False)
-    model = MusicGen.load(settings.model_path)
+    model = BaseModel.load(settings.model_path)
     states = remote.states()
     say_unfinished(remote, states, console)
     _check_files_are_there(clips, states, url)
@@ -175,7 +175,7 @@ def tokenise_remote(settings: TokeniseSettings, console: Console) -> None:
 
 
 def _made_by(
-    engine: Engine, remote: Remote, model: MusicGen, lacking: list[Clip]
+    engine: Engine, remote: Remote, model: BaseModel, lacking: list[Clip]
 ) -> Iterator[Outcome[Clip]]:
     """Has an engine make the shards of clips; of each, a `RemoteShard` is found."""
     fingerprint = model.codec.fingerprint
@@ -187,7 +187,7 @@ def _made_by(
     def join(parts: list[RemotePart]) -> RemoteShard:
         return _joined(remote, fingerprint, parts)
 
-    jobs = Job(make_remote_shard, task_of), Job(encode_remote_part, task_of)
+    jobs = BatchWork(make_remote_shard, task_of), BatchWork(encode_remote_part, task_of)
     return run_halving(engine, shards, *jobs, join)
 
 

@@ -9,20 +9,21 @@ import numpy as np
 import torch
 
 from musicgen_lora.dataset.batches import Window, collate
-from musicgen_lora.model.musicgen import MusicGen
+from musicgen_lora.model.base_model import BaseModel
 
 Windows = Sequence[Window]
 """From `dataset.batches.fixed_windows`."""
+# Not of `console`: a step runs where there is no rich.
 OnStep = Callable[[int, int], None]
 """Called with how many windows are done, and of how many."""
 
 
 Scores = Callable[..., tuple[torch.Tensor, torch.Tensor]]
-"""`MusicGen.losses`, sums or terms."""
+"""`BaseModel.losses`, sums or terms."""
 
 
 def window_losses(
-    model: MusicGen,
+    model: BaseModel,
     windows: Windows,
     batch_size: int,
     on_step: OnStep = lambda done, total: None,
@@ -39,7 +40,7 @@ def window_losses(
 
 
 def position_losses(
-    model: MusicGen,
+    model: BaseModel,
     windows: Windows,
     batch_size: int,
     part_frames: int,
@@ -62,7 +63,7 @@ def position_losses(
 
 @torch.no_grad()
 def _scored(
-    model: MusicGen,
+    model: BaseModel,
     score: Scores,
     windows: Windows,
     batch_size: int,

@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from musicgen_lora.cluster.engine import Engine
-from musicgen_lora.cluster.halving import Job, run_halving
+from musicgen_lora.cluster.halving import BatchWork, run_halving
 from musicgen_lora.console import OnStep
 from musicgen_lora.dataset.encoding import (
     Encode,
@@ -24,7 +24,7 @@ from musicgen_lora.dataset.encoding import (
 )
 from musicgen_lora.dataset.metadata import Clip
 from musicgen_lora.errors import RunError
-from musicgen_lora.model.musicgen import MusicGen
+from musicgen_lora.model.base_model import BaseModel
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class ShardTask:
 def encode_by(engine: Engine) -> Encode:
     """Has an engine make the shards."""
 
-    def encode(plan: ShardPlan, model: MusicGen, folder: Path, on_clip: OnStep) -> dict[str, str]:
+    def encode(plan: ShardPlan, model: BaseModel, folder: Path, on_clip: OnStep) -> dict[str, str]:
         reasons: dict[str, str] = {}
         n_done = 0
 
@@ -56,7 +56,7 @@ def encode_by(engine: Engine) -> Encode:
             whole.write(folder)
             return whole.reasons
 
-        jobs = Job(make_shard, task_of), Job(encode_part, task_of)
+        jobs = BatchWork(make_shard, task_of), BatchWork(encode_part, task_of)
         for made in run_halving(engine, plan, *jobs, join):
             reasons |= made.found or {}
             reasons |= {i: f"{clip.path}: {why.reason}" for (i, clip), why in made.faults}
@@ -90,7 +90,7 @@ def encode_part(task: ShardTask, alive: Callable[[], None]) -> Encoded:
         return encode_rows(task.rows, model, pool, lambda _: alive())
 
 
-def loaded_model(path: str, fingerprint: str) -> MusicGen:
+def loaded_model(path: str, fingerprint: str) -> BaseModel:
     """The model of a task, loaded once in each process.
 
     Raises:
@@ -106,5 +106,5 @@ def loaded_model(path: str, fingerprint: str) -> MusicGen:
 
 
 @lru_cache(1)
-def _model(path: str) -> MusicGen:
-    return MusicGen.load(path)
+def _model(path: str) -> BaseModel:
+    return BaseModel.load(path)

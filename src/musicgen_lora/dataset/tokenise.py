@@ -22,7 +22,7 @@ from musicgen_lora.dataset.packed import PackedTokens, write_packed
 from musicgen_lora.dataset.remote import tokenise_remote
 from musicgen_lora.dataset.shard_tasks import encode_by
 from musicgen_lora.dataset.tokens import TokenStore, tokenise_clips
-from musicgen_lora.model.musicgen import MusicGen
+from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.plural import count
 from musicgen_lora.urls import url_of
 
@@ -41,7 +41,7 @@ def tokenise_dataset(settings: TokeniseSettings) -> Path:
         tokenise_remote(settings, console)
         return settings.data_dir
     clips = load_dataset(settings.data_dir, settings.metadata_file)
-    model = MusicGen.load(settings.model_path)
+    model = BaseModel.load(settings.model_path)
     ids = clip_ids(clips, settings.data_dir)
     n_new = 0
     with progress(console, "clips encoded") as on_step:
@@ -75,7 +75,7 @@ def tokenise_dataset(settings: TokeniseSettings) -> Path:
 
 
 def _encoded(
-    settings: TokeniseSettings, clips: Clips, ids: list[str], model: MusicGen, on_clip: OnStep
+    settings: TokeniseSettings, clips: Clips, ids: list[str], model: BaseModel, on_clip: OnStep
 ) -> TokenStore:
     """The codes of all clips, made by whom the settings name."""
     if settings.ray is None and not settings.num_workers:
@@ -84,7 +84,7 @@ def _encoded(
         return tokenise_clips(clips, ids, model, settings.data_dir, on_clip, encode_by(engine))
 
 
-def pack_clips(clips: Sequence[Clip], codes: TokenStore, model: MusicGen) -> PackedTokens:
+def pack_clips(clips: Sequence[Clip], codes: TokenStore, model: BaseModel) -> PackedTokens:
     """Packs a dataset's codes, captions and split into one value. The split is the one that
     training makes by default."""
     columns = Clips.of(clips)

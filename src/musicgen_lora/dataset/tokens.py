@@ -31,7 +31,7 @@ from musicgen_lora.dataset.encoding import Encode, ShardPlan, UnencodedClips, en
 from musicgen_lora.dataset.metadata import Clip, compute
 from musicgen_lora.errors import RIGHTS_FAULTS, UserError
 from musicgen_lora.formats.arrays import read_array
-from musicgen_lora.model.musicgen import MusicGen
+from musicgen_lora.model.base_model import BaseModel
 
 MAPPED = 100
 """Shards mapped at once: each holds a file open, and systems allow 256 or 1,024 of them."""
@@ -173,7 +173,7 @@ def _map_shard(path: Path) -> np.ndarray:
 
 
 def open_tokens(
-    clips: Sequence[Clip], model: MusicGen, data_dir: Path
+    clips: Sequence[Clip], model: BaseModel, data_dir: Path
 ) -> tuple[list[str], TokenStore]:
     """Opens the codes that clips had when they were last tokenised, without reading their files.
 
@@ -199,7 +199,7 @@ def open_tokens(
 def tokenise_clips(
     clips: Sequence[Clip],
     ids: Sequence[str],
-    model: MusicGen,
+    model: BaseModel,
     data_dir: Path,
     on_clip: OnStep = lambda done, total: None,
     encode: Encode | None = None,

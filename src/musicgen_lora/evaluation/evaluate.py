@@ -44,7 +44,7 @@ from musicgen_lora.evaluation.report.report import (
     write_report,
 )
 from musicgen_lora.evaluation.report.summary import list_not_computed
-from musicgen_lora.evaluation.session import Played, Session, open_session
+from musicgen_lora.evaluation.session import EvaluationSession, Played, open_session
 from musicgen_lora.evaluation.sound.ear import Ear
 from musicgen_lora.evaluation.store import FOLDER as CACHE
 from musicgen_lora.evaluation.store import Store
@@ -60,8 +60,8 @@ from musicgen_lora.fonts import missing_font
 from musicgen_lora.formats.documents import plain
 from musicgen_lora.generation.decoding.decode import windows_sentence
 from musicgen_lora.given import check_prompts
+from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.model.lora.adapter import WEIGHTS_FILE
-from musicgen_lora.model.musicgen import MusicGen
 from musicgen_lora.model.text.wording import english_of
 from musicgen_lora.runtime.locks import locked
 from musicgen_lora.runtime.versions import library_versions
@@ -118,7 +118,7 @@ def _publish(
 ) -> Report:
     """Measures the variants, and puts the report in the place of the last one once it is whole."""
     with working(console, "loading the models"):
-        model = MusicGen.load(settings.base_model_path)
+        model = BaseModel.load(settings.base_model_path)
         hearing = _hearing(settings, model, embeddings)
         device = place(model)
     base = base_voice(model, store)
@@ -174,7 +174,7 @@ def _held_out(settings: EvaluateSettings, variants: Sequence[Variant]) -> HeldOu
 
 
 def _hearing(
-    settings: EvaluateSettings, model: MusicGen, embeddings: Sequence[Embedding]
+    settings: EvaluateSettings, model: BaseModel, embeddings: Sequence[Embedding]
 ) -> tuple[Listener | None, Ear]:
     """The CLAP, and an ear with all that hears."""
     clap = None if settings.clap is None else load_listener(settings.clap)
@@ -190,7 +190,9 @@ def _hearing(
     return clap, ear
 
 
-def _measure(session: Session, variants: Sequence[Variant], voices: Sequence[Voice]) -> Report:
+def _measure(
+    session: EvaluationSession, variants: Sequence[Variant], voices: Sequence[Voice]
+) -> Report:
     """The report, without its plots and device; the clips go into the session's folder."""
     base = play(session, session.base, BASE) if session.compared else None
     found = [
@@ -269,7 +271,7 @@ def _told(held_out: HeldOut) -> dict[str, Any]:
 
 
 def _generation(
-    session: Session,
+    session: EvaluationSession,
     variants: Sequence[Variant],
     played: Sequence[Played],
     base: Played | None,

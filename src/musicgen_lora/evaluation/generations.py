@@ -16,7 +16,7 @@ from musicgen_lora.cluster.engine import Engine
 from musicgen_lora.console import OnStep
 from musicgen_lora.dataset.bar_lines import stated_bar_lines
 from musicgen_lora.dataset.metadata import Clip
-from musicgen_lora.evaluation.play_tasks import Playing, Row, play_batches_by, request_of
+from musicgen_lora.evaluation.play_tasks import ClipKind, Row, play_batches_by, request_of
 from musicgen_lora.evaluation.players import Players, players, shared_out
 from musicgen_lora.evaluation.sound.ear import Ear, Heard, Vectors
 from musicgen_lora.evaluation.sound.hearers import hearers
@@ -29,7 +29,7 @@ from musicgen_lora.generation.decoding.decode import (
 )
 from musicgen_lora.generation.decoding.decoder import Decoder
 from musicgen_lora.generation.decoding.request import Request
-from musicgen_lora.model.musicgen import MusicGen
+from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.model.text.reading import TextReader, describe_readings
 
 DEFAULT_PROMPTS = (
@@ -88,7 +88,7 @@ def describe_texts(
 def play_prompts(
     voice: Voice,
     prompts: Sequence[str],
-    playing: Playing,
+    playing: ClipKind,
     *,
     seed: int,
     batch_size: int,
@@ -136,7 +136,7 @@ def play_prompts(
     return [entry["codes"].astype(np.int64) for row in rows if (entry := found[row]) is not None]
 
 
-def _window_bar(voice: Voice, prompt: str, playing: Playing) -> list[float]:
+def _window_bar(voice: Voice, prompt: str, playing: ClipKind) -> list[float]:
     """On the bars of what windows of a clip begin, for its key; nothing where they don't, as in
     keys of earlier releases."""
     model = voice.model
@@ -146,7 +146,7 @@ def _window_bar(voice: Voice, prompt: str, playing: Playing) -> list[float]:
 
 
 def _play_here(
-    voice: Voice, batches: Sequence[list[Row]], playing: Playing, on_step: OnStep
+    voice: Voice, batches: Sequence[list[Row]], playing: ClipKind, on_step: OnStep
 ) -> Iterator[tuple[list[Row], np.ndarray]]:
     """What `play_batches_by` gives, played in this process."""
     if not batches:
@@ -179,7 +179,7 @@ def _part_player(
 
 
 def write_clips(
-    model: MusicGen,
+    model: BaseModel,
     ears: Sequence[Ear],
     codes: Sequence[np.ndarray],
     prompts: Sequence[str],
@@ -212,7 +212,7 @@ def write_clips(
         return paths, [*pool.map(write, codes, paths, ears)]
 
 
-def hear_spectra(model: MusicGen, ear: Ear, codes: Sequence[np.ndarray]) -> list[Vectors]:
+def hear_spectra(model: BaseModel, ear: Ear, codes: Sequence[np.ndarray]) -> list[Vectors]:
     """The log-mel spectra of clips `[K, T]`, of which nothing else is heard or kept."""
 
     def hear(clip: np.ndarray) -> Vectors:

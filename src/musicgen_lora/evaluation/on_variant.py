@@ -15,9 +15,9 @@ from musicgen_lora.evaluation.generations import hear_spectra, play_prompts, wri
 from musicgen_lora.evaluation.losses.captions import measure_captions
 from musicgen_lora.evaluation.losses.held_out_loss import compare_losses, windows_to_measure
 from musicgen_lora.evaluation.losses.overfitting import measure_overfitting
-from musicgen_lora.evaluation.play_tasks import Playing
+from musicgen_lora.evaluation.play_tasks import ClipKind
 from musicgen_lora.evaluation.report.document_losses import Losses, NoLosses
-from musicgen_lora.evaluation.session import Performance, Played, Session
+from musicgen_lora.evaluation.session import EvaluationSession, Performance, Played
 from musicgen_lora.evaluation.sound.memorisation import find_nearest, measure_continuations
 from musicgen_lora.evaluation.sound.seeds import measure_seeds
 from musicgen_lora.evaluation.sound.sounds import compare_sounds
@@ -30,7 +30,7 @@ from musicgen_lora.model.text.wording import english_of
 from musicgen_lora.plural import count
 
 
-def play(session: Session, voice: Voice, name: str) -> Performance:
+def play(session: EvaluationSession, voice: Voice, name: str) -> Performance:
     """Plays the prompts, hears the clips and writes them to `audio/<name>/`; the first ones are
     played once more by other seeds, and the base plays those of other styles once more, too."""
     settings = session.settings
@@ -44,7 +44,7 @@ def play(session: Session, voice: Voice, name: str) -> Performance:
         codes = play_prompts(
             voice,
             prompts,
-            Playing(session.model.shape.frames(settings.duration), sampling),
+            ClipKind(session.model.shape.frames(settings.duration), sampling),
             seed=settings.seed,
             batch_size=settings.batch_size,
             on_step=on_step,
@@ -72,7 +72,7 @@ def play(session: Session, voice: Voice, name: str) -> Performance:
 
 
 def measure_variant(
-    session: Session, voice: Voice, name: str, base: Performance | None
+    session: EvaluationSession, voice: Voice, name: str, base: Performance | None
 ) -> dict[str, Any]:
     """Every part of the report that differs with the variant, by its name, and `played`.
 
@@ -101,13 +101,15 @@ def measure_variant(
     return parts | {"played": asked.adapter}
 
 
-def _sounds(session: Session, played: Compared[Played]) -> dict[str, Any]:
+def _sounds(session: EvaluationSession, played: Compared[Played]) -> dict[str, Any]:
     """What compares clips by what is heard of them."""
     with working(session.console, "comparing sounds"):
         return compare_sounds(session.hearing, played.each(lambda own: own.heard))
 
 
-def _seeds(session: Session, base: Performance | None, own: Performance) -> dict[str, Any]:
+def _seeds(
+    session: EvaluationSession, base: Performance | None, own: Performance
+) -> dict[str, Any]:
     """The report's `seeds`."""
     played = Compared(base, own)
     return measure_seeds(
@@ -118,7 +120,9 @@ def _seeds(session: Session, base: Performance | None, own: Performance) -> dict
     )
 
 
-def _off_style(session: Session, base: Performance | None, own: Performance) -> dict[str, Any]:
+def _off_style(
+    session: EvaluationSession, base: Performance | None, own: Performance
+) -> dict[str, Any]:
     """The report's `off_style`, a `document.OffStyle` or why there is none."""
     if base is None or not session.off_style:
         return {"computed": False, "why": session.why_no_off_style}
@@ -147,7 +151,7 @@ def _off_style(session: Session, base: Performance | None, own: Performance) -> 
     return {"computed": True, "why": "", **found, "clips": clips}
 
 
-def _loss(session: Session, sides: Sides) -> Losses | NoLosses:
+def _loss(session: EvaluationSession, sides: Sides) -> Losses | NoLosses:
     if session.codes is None:
         return {"computed": False, "why": session.held_out.why_none}
     windows = windows_to_measure(
@@ -157,7 +161,7 @@ def _loss(session: Session, sides: Sides) -> Losses | NoLosses:
 
 
 def _compare(
-    session: Session, sides: Sides, windows: Windows, why_none: str, what: str
+    session: EvaluationSession, sides: Sides, windows: Windows, why_none: str, what: str
 ) -> Losses | NoLosses:
     if not windows:
         return {"computed": False, "why": why_none}
@@ -169,7 +173,7 @@ def _compare(
 
 
 def _on_trained(
-    session: Session,
+    session: EvaluationSession,
     sides: Sides,
     loss: Mapping[str, Any],
     played: Compared[Played],

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from musicgen_lora.cluster.engine import Engine
-from musicgen_lora.cluster.halving import Job, run_halving
+from musicgen_lora.cluster.halving import BatchWork, run_halving
 from musicgen_lora.dataset.bar_lines import stated_bar_lines
 from musicgen_lora.errors import RunError, UserError
 from musicgen_lora.evaluation.store import Store
@@ -20,7 +20,7 @@ from musicgen_lora.evaluation.voices import Voice, base_voice, place, variant_vo
 from musicgen_lora.generation.decoding.decode import generate_codes
 from musicgen_lora.generation.decoding.request import Conditions, Request
 from musicgen_lora.generation.decoding.sampling import Sampling
-from musicgen_lora.model.musicgen import MusicGen
+from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.plural import count
 
 Row = tuple[str, int]
@@ -28,7 +28,7 @@ Row = tuple[str, int]
 
 
 @dataclass(frozen=True)
-class Playing:
+class ClipKind:
     """What clips are like, whatever their prompts."""
 
     n_frames: int
@@ -52,12 +52,12 @@ class PlayTask:
     identity: str
     prompts: list[str]
     seeds: list[int]
-    playing: Playing
+    playing: ClipKind
     device: str
 
 
 def play_batches_by(
-    engine: Engine, voice: Voice, batches: Sequence[list[Row]], playing: Playing
+    engine: Engine, voice: Voice, batches: Sequence[list[Row]], playing: ClipKind
 ) -> Iterator[tuple[list[Row], np.ndarray]]:
     """Has an engine play batches.
 
@@ -83,7 +83,7 @@ def play_batches_by(
             device=voice.model.device.type,
         )
 
-    reasons, job = [], Job(play_batch, task_of)
+    reasons, job = [], BatchWork(play_batch, task_of)
     for made in run_halving(engine, batches, job, job, np.concatenate):
         for (prompt, seed), why in made.faults:
             reasons.append(f'The prompt "{prompt[:40]}" with seed {seed}: {why.reason}')
@@ -125,7 +125,7 @@ def play_batch(task: PlayTask, alive: Callable[[], None]) -> np.ndarray:
         return generate_codes(voice.model, asked, lambda done, of: alive()).numpy()
 
 
-def request_of(model: MusicGen, rows: Sequence[Row], playing: Playing) -> Request:
+def request_of(model: BaseModel, rows: Sequence[Row], playing: ClipKind) -> Request:
     """What is asked of a decoder of the model as it is: prompts and their seeds."""
     prompts = [prompt for prompt, _ in rows]
     bars = [stated_bar_lines(prompt, model.shape.frame_rate) for prompt in prompts]
@@ -138,7 +138,7 @@ def request_of(model: MusicGen, rows: Sequence[Row], playing: Playing) -> Reques
 
 
 @lru_cache(1)
-def _voice(model: MusicGen, adapter: Path | None, strength: float, identity: str) -> Voice:
+def _voice(model: BaseModel, adapter: Path | None, strength: float, identity: str) -> Voice:
     """The voice of tasks; of another identity, which other files have, it is made anew."""
     base = base_voice(model, Store())
     if adapter is None:
@@ -148,8 +148,8 @@ def _voice(model: MusicGen, adapter: Path | None, strength: float, identity: str
 
 
 @lru_cache(1)
-def _model(path: str, fingerprint: str) -> MusicGen:
+def _model(path: str, fingerprint: str) -> BaseModel:
     """The base of tasks, loaded once in each process as long as it is the same."""
-    model = MusicGen.load(path)
+    model = BaseModel.load(path)
     place(model)
     return model

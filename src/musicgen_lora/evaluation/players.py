@@ -17,7 +17,7 @@ import torch
 
 from musicgen_lora.evaluation.sound.hearers import hearers
 from musicgen_lora.generation.decoding.decoder import Decoder, decodes_on_one_thread
-from musicgen_lora.model.musicgen import MusicGen
+from musicgen_lora.model.base_model import BaseModel
 
 Work = TypeVar("Work")
 Made = TypeVar("Made")
@@ -35,7 +35,7 @@ class Players:
         pool: threads, where it is more than one.
     """
 
-    def __init__(self, model: MusicGen, n: int, pool: Executor | None) -> None:
+    def __init__(self, model: BaseModel, n: int, pool: Executor | None) -> None:
         self.n, self._pool, self._ended = n, pool, Event()
         self._free: SimpleQueue[Decoder] = SimpleQueue()
         for _ in range(n):
@@ -68,7 +68,7 @@ class Players:
 
 
 @contextmanager
-def players(model: MusicGen) -> Iterator[Players]:
+def players(model: BaseModel) -> Iterator[Players]:
     """As many decoders as torch uses threads, where each works on one of them; else a single one,
     which plays here."""
     n = torch.get_num_threads() if decodes_on_one_thread(model) else 1

@@ -31,12 +31,12 @@ from musicgen_lora.evaluation.trained_clips import open_trained
 from musicgen_lora.evaluation.voices import Voice
 from musicgen_lora.generation.decoding.decode import windows_sentence
 from musicgen_lora.generation.decoding.sampling import advice_sentence, sampling_of
-from musicgen_lora.model.musicgen import MusicGen
+from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.model.text.reading import TextReader
 
 
 @dataclass(frozen=True)
-class Session:
+class EvaluationSession:
     """Clips and what was heard of them.
 
     Args:
@@ -85,7 +85,7 @@ class Session:
         return self.prompts[:N_PROMPTS]
 
     @property
-    def model(self) -> MusicGen:
+    def model(self) -> BaseModel:
         """The base."""
         return self.base.model
 
@@ -129,7 +129,7 @@ def open_session(
     compared: bool,
     folder: Path,
     console: Console,
-) -> Session:
+) -> EvaluationSession:
     """Opens the clips, and hears the references.
 
     Raises:
@@ -161,7 +161,7 @@ def open_session(
             )
     with working(console, "looking up training clips"):
         trained = open_trained(settings, held_out, model)
-    return Session(
+    return EvaluationSession(
         settings=settings,
         base=base,
         compared=compared,
@@ -200,7 +200,7 @@ def _off_style(
 def _within_trained(
     settings: EvaluateSettings,
     held_out: HeldOut,
-    model: MusicGen,
+    model: BaseModel,
     console: Console,
 ) -> HeldOut:
     """Windows no longer than those that the base was trained on, whatever the adapter's training
@@ -222,7 +222,7 @@ def _within_trained(
 def _open_tokens(
     settings: EvaluateSettings,
     held_out: HeldOut,
-    model: MusicGen,
+    model: BaseModel,
     console: Console,
 ) -> tuple[HeldOut, TokenStore | None]:
     """Codes of the held-out clips; clips that cannot be read are an error where the user named

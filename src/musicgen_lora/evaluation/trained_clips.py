@@ -11,14 +11,14 @@ from musicgen_lora.dataset.metadata import Clip
 from musicgen_lora.dataset.tokens import TokenStore, open_tokens, tokenise_clips
 from musicgen_lora.errors import UserError
 from musicgen_lora.evaluation.held_out import HeldOut
-from musicgen_lora.model.musicgen import MusicGen
+from musicgen_lora.model.base_model import BaseModel
 
 MAX_TRAINED = 64
 """Clips that are looked at, evenly spaced over them all."""
 
 
 @dataclass(frozen=True)
-class Trained:
+class TrainedClips:
     """Training clips with their codes."""
 
     clips: Sequence[Clip] = ()
@@ -28,14 +28,14 @@ class Trained:
     why_none: str = ""
 
 
-def open_trained(settings: EvaluateSettings, held_out: HeldOut, model: MusicGen) -> Trained:
+def open_trained(settings: EvaluateSettings, held_out: HeldOut, model: BaseModel) -> TrainedClips:
     """Up to 64 training clips of the dataset that the held-out clips are from.
 
     They only stand beside the held-out figures: where one cannot be read there are none,
     for the reason that is given.
     """
     if held_out.data_dir is None or not held_out.trained:
-        return Trained(why_none=held_out.why_not_trained or held_out.why_none)
+        return TrainedClips(why_none=held_out.why_not_trained or held_out.why_none)
     clips = list(held_out.trained[:: -(-len(held_out.trained) // MAX_TRAINED)])
     try:
         if settings.from_tokens:
@@ -44,10 +44,10 @@ def open_trained(settings: EvaluateSettings, held_out: HeldOut, model: MusicGen)
             ids = clip_ids(clips, held_out.data_dir)
             codes = tokenise_clips(clips, ids, model, held_out.data_dir)
     except UserError as error:
-        return Trained(why_none=f"training clips cannot be read: {str(error).rstrip('.')}")
+        return TrainedClips(why_none=f"training clips cannot be read: {str(error).rstrip('.')}")
     except OSError as error:
-        return Trained(
+        return TrainedClips(
             why_none=f"training clips cannot be encoded: {held_out.data_dir / 'tokens'} "
             f"({error.strerror})"
         )
-    return Trained(clips, codes, len(held_out.trained))
+    return TrainedClips(clips, codes, len(held_out.trained))

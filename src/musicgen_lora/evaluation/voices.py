@@ -14,10 +14,10 @@ import torch
 
 from musicgen_lora.evaluation.store import Store, key_of
 from musicgen_lora.evaluation.variants import Variant
+from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.model.cpu.switch import enable
 from musicgen_lora.model.fingerprint import fingerprint
 from musicgen_lora.model.lora.mixture import Mixture, read_part
-from musicgen_lora.model.musicgen import MusicGen
 from musicgen_lora.model.text.reading import MAX_TEXT_TOKENS
 from musicgen_lora.model.text.wording import english_of
 from musicgen_lora.runtime import processes
@@ -36,7 +36,7 @@ class Voice:
         adapter: folder of the adapter; None is the base.
     """
 
-    model: MusicGen
+    model: BaseModel
     store: Store
     identity: str
     worn: Callable[[], AbstractContextManager[Any]]
@@ -59,7 +59,7 @@ Sides = Mapping[str, Voice]
 """`BASE` and `ADAPTER`."""
 
 
-def place(model: MusicGen) -> torch.device:
+def place(model: BaseModel) -> torch.device:
     """Readies a base on the device that measures."""
     device = processes.device()
     # In fp32 everywhere: differences of a percent are what is looked for.
@@ -68,7 +68,7 @@ def place(model: MusicGen) -> torch.device:
     return device
 
 
-def base_voice(model: MusicGen, store: Store) -> Voice:
+def base_voice(model: BaseModel, store: Store) -> Voice:
     """The base as it was loaded."""
     return Voice(model, store, _identity(model), partial(_as, model, Mixture(model)))
 
@@ -101,7 +101,7 @@ def variant_voices(base: Voice, variants: Sequence[Variant]) -> list[Voice]:
 
 
 @contextmanager
-def _as(model: MusicGen, mixture: Mixture) -> Iterator[None]:
+def _as(model: BaseModel, mixture: Mixture) -> Iterator[None]:
     # An adapter on the text encoder gives captions other states than the base has for them.
     model.text.frozen = not any(name.startswith("text_encoder.") for name in mixture.names)
     try:
@@ -111,6 +111,6 @@ def _as(model: MusicGen, mixture: Mixture) -> Iterator[None]:
         model.text.frozen = True
 
 
-def _identity(model: MusicGen) -> str:
+def _identity(model: BaseModel) -> str:
     """Hash of all weights of a base, its text encoder and codec too, and of its windows' length."""
     return key_of(fingerprint(model.hf), model.facts.trained_duration_s)

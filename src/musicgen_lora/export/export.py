@@ -14,7 +14,7 @@ from musicgen_lora.config import ExportSettings
 from musicgen_lora.console import plain_console
 from musicgen_lora.errors import UserError
 from musicgen_lora.export.adapter import find_samples, write_adapter
-from musicgen_lora.export.audiocraft.write import check_fits, reads_as_t5, write_audiocraft
+from musicgen_lora.export.audiocraft.write import check_exportable, reads_as_t5, write_audiocraft
 from musicgen_lora.export.card import audiocraft_card
 from musicgen_lora.export.folder import publish
 from musicgen_lora.export.hub import Upload
@@ -74,7 +74,7 @@ def check_asked(settings: ExportSettings) -> None:
 def _for_audiocraft(
     settings: ExportSettings, source: Source, console: Console
 ) -> Callable[[Path], None]:
-    check_fits(source)
+    check_exportable(source)
     if not reads_as_t5(source):
         console.print(
             f"{source.base}: its tokenizer is none of T5's kind, and audiocraft reads text by T5's "

@@ -13,9 +13,9 @@ from musicgen_lora import EMBEDDED_NAME, __version__
 from musicgen_lora.config import ExportSettings, MergeSettings
 from musicgen_lora.given import local_model
 from musicgen_lora.model.base.folder import base_folder
+from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.model.lora.adapter import read_adapter
-from musicgen_lora.model.lora.mixture import Mixture, Part, read_part
-from musicgen_lora.model.musicgen import MusicGen
+from musicgen_lora.model.lora.mixture import MixedAdapter, Mixture, read_part
 
 MADE_OF_FILE = "made_of.json"
 """File with base, adapters and strengths, beside what was made of them."""
@@ -34,8 +34,8 @@ class Source:
 
     base: str
     folder: Path
-    model: MusicGen
-    parts: Sequence[Part]
+    model: BaseModel
+    parts: Sequence[MixedAdapter]
     changed: set[str]
     hub_base: str = ""
 
@@ -86,7 +86,7 @@ def read_source(settings: MergeSettings | ExportSettings) -> Source:
     """
     # Damaged ones are refused before a base of gigabytes is read.
     files = [read_adapter(folder) for folder in settings.lora_model_path]
-    model = MusicGen.load(settings.model_path)
+    model = BaseModel.load(settings.model_path)
     pairs = zip(files, settings.strength or [1.0] * len(files), strict=True)
     mixture = Mixture(model, [read_part(model, file, strength) for file, strength in pairs])
     mixture.merge()

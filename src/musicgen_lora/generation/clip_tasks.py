@@ -17,16 +17,16 @@ from typing import Any
 from rich.console import Console
 
 from musicgen_lora.cluster.engine import Engine
-from musicgen_lora.cluster.halving import Job, Outcome, run_halving
+from musicgen_lora.cluster.halving import BatchWork, Outcome, run_halving
 from musicgen_lora.config import GenerateSettings
 from musicgen_lora.config.prompts import ClipOrder
 from musicgen_lora.errors import RunError, UserError
-from musicgen_lora.generation.clips.clip import Clip
+from musicgen_lora.generation.clips.clip import GeneratedClip
 from musicgen_lora.generation.clips.written import Written
 from musicgen_lora.generation.musicgen import MusicGen
 from musicgen_lora.generation.session import Session, alike
 from musicgen_lora.generation.wanted import wanted_of
-from musicgen_lora.model.musicgen import MusicGen as Base
+from musicgen_lora.model.base_model import BaseModel as Base
 from musicgen_lora.runtime import processes
 from musicgen_lora.urls import Copied, copied, copies, copy_of
 
@@ -64,7 +64,7 @@ class PlayedBatch:
         said: what is to be said of them.
     """
 
-    clips: list[tuple[int, Clip]] = field(default_factory=list)
+    clips: list[tuple[int, GeneratedClip]] = field(default_factory=list)
     kept: dict[int, str] = field(default_factory=dict)
     said: list[str] = field(default_factory=list)
     played_s: float = 0.0
@@ -117,7 +117,7 @@ def play_by(
     # Each is a batch of its own.
     loops = deque(rows[0][0] for rows in batches if rows[0][1].settings.bars is not None)
     early: dict[int, Outcome[Row]] = {}
-    job = Job(play_batch, task_of)
+    job = BatchWork(play_batch, task_of)
     for outcome in run_halving(engine, batches, job, job, PlayedBatch.joined):
         place, order = [*outcome.rows, *(row for row, _ in outcome.faults)][0]
         if order.settings.bars is None:

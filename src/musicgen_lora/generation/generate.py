@@ -16,7 +16,7 @@ from musicgen_lora.console import free_stdout, plain_console, progress
 from musicgen_lora.errors import RunError
 from musicgen_lora.generation.captions import check_captions
 from musicgen_lora.generation.clip_tasks import PlayedBatch, play_by
-from musicgen_lora.generation.clips.clip import Clip
+from musicgen_lora.generation.clips.clip import GeneratedClip
 from musicgen_lora.generation.clips.keeping import (
     WAIT_S,
     onto_sentence,
@@ -165,7 +165,7 @@ def _play_there(
     return made
 
 
-def _say_of(clip: Clip, path: Path, altered: str | None, console: Console) -> None:
+def _say_of(clip: GeneratedClip, path: Path, altered: str | None, console: Console) -> None:
     """Says where a clip is, what was altered there, and what of it isn't as it was asked for."""
     console.print(str(path))
     if altered is not None:

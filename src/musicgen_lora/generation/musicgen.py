@@ -1,8 +1,8 @@
-"""MusicGen as it is played: a base, adapters on it, and what they make of words.
+"""BaseModel as it is played: a base, adapters on it, and what they make of words.
 
 This is what `from musicgen_lora import MusicGen` gives, and what `generate` plays with. The base is
-a value of its own (`model.musicgen.MusicGen`, here `MusicGen.base`) and never changes: adapters are
-mixed into copies of its weights.
+a value of its own (`model.base_model.BaseModel`, here `MusicGen.base`) and never changes: adapters
+are mixed into copies of its weights.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from musicgen_lora.config import GenerateSettings
 from musicgen_lora.config.prompts import ClipOrder
 from musicgen_lora.console import plain_console
 from musicgen_lora.errors import UserError
-from musicgen_lora.generation.clips.clip import Clip, Clips
+from musicgen_lora.generation.clips.clip import GeneratedClip, GeneratedClips
 from musicgen_lora.generation.decoding.decode import window_frames
 from musicgen_lora.generation.decoding.decoder import Decoder
 from musicgen_lora.generation.decoding.precision import choose_precision
@@ -35,11 +35,11 @@ from musicgen_lora.generation.player import Instrument, Player
 from musicgen_lora.generation.recordings.recording import asked_of, say_of_recording
 from musicgen_lora.generation.session import Session
 from musicgen_lora.given import check_playing
+from musicgen_lora.model.base_model import BaseModel as Base
 from musicgen_lora.model.cpu.switch import enable
+from musicgen_lora.model.fingerprint import fingerprint
 from musicgen_lora.model.lora.adapter import AdapterFiles
-from musicgen_lora.model.lora.mixture import Mixture, Part, read_part
-from musicgen_lora.model.musicgen import MusicGen as Base
-from musicgen_lora.model.musicgen import fingerprint
+from musicgen_lora.model.lora.mixture import MixedAdapter, Mixture, read_part
 from musicgen_lora.model.text.reading import TextReader, describe_readings
 from musicgen_lora.model.text.states import TextStates
 from musicgen_lora.runtime import processes
@@ -71,7 +71,7 @@ class MusicGen:
         self._precision = choose_precision(base, precision, self._device, self._console.print)
         base.to(self._device, "fp32")
         enable(base.hf, "fp32")
-        self._parts: dict[Path, Part] = {}
+        self._parts: dict[Path, MixedAdapter] = {}
         self._instrument: Instrument | None = None
 
     @classmethod
@@ -128,14 +128,14 @@ class MusicGen:
             raise UserError(f"{path}: no such adapter is on; there are: {there}.")
         return folder
 
-    def _change(self, parts: dict[Path, Part]) -> None:
+    def _change(self, parts: dict[Path, MixedAdapter]) -> None:
         self._parts, self._instrument = parts, None
 
     # What it plays.
 
     def generate(
         self, prompts: str | Sequence[str], *, duration: float = 10.0, seed: int = 0, **more: Any
-    ) -> Clips:
+    ) -> GeneratedClips:
         """Plays a clip for each prompt.
 
         Args:
@@ -152,7 +152,7 @@ class MusicGen:
             UserError: a prompt that is empty, or settings that don't go together.
             ValidationError: of pydantic's, a ValueError: a value out of range.
         """
-        return Clips(self.session(_settings(prompts, duration, seed, more)).clips())
+        return GeneratedClips(self.session(_settings(prompts, duration, seed, more)).clips())
 
     def loop(
         self,
@@ -163,7 +163,7 @@ class MusicGen:
         key: str | None = None,
         seed: int = 0,
         **more: Any,
-    ) -> Clip:
+    ) -> GeneratedClip:
         """Plays a loop of exactly so many bars, which goes on in its own beginning.
 
         Args:

@@ -49,7 +49,7 @@ class Instrument:
 
 
 @dataclass(frozen=True)
-class Part:
+class ClipTexts:
     """A clip as the model is asked for it.
 
     Args:
@@ -136,7 +136,7 @@ class Player:
 
     def play(
         self,
-        parts: Sequence[Part],
+        parts: Sequence[ClipTexts],
         length: Length,
         sampling: Sampling,
         hear: Callable[[np.ndarray], None] | None = None,
@@ -174,7 +174,7 @@ class Player:
         ]
 
     def stream(
-        self, part: Part, length: Length, sampling: Sampling, chunk_s: float = CHUNK_S
+        self, part: ClipTexts, length: Length, sampling: Sampling, chunk_s: float = CHUNK_S
     ) -> Iterator[np.ndarray]:
         """The sound `[C, n]` of one clip, in parts of so many seconds, as it is made."""
         n_heard = 0
@@ -185,7 +185,7 @@ class Player:
             yield sound
         self.n_samples += n_heard
 
-    def _request(self, parts: Sequence[Part], length: Length, sampling: Sampling) -> Request:
+    def _request(self, parts: Sequence[ClipTexts], length: Length, sampling: Sampling) -> Request:
         """The clips as the decoder is asked for them."""
         return Request(
             self._scenes(parts, length, sampling),
@@ -195,7 +195,7 @@ class Player:
             prompt_codes=None if length.given is None else length.given.expand(len(parts), -1, -1),
         )
 
-    def _scenes(self, parts: Sequence[Part], length: Length, sampling: Sampling) -> Scenes:
+    def _scenes(self, parts: Sequence[ClipTexts], length: Length, sampling: Sampling) -> Scenes:
         """What clips are to be like, and from which frames on."""
         melody = self._melody
         melodies = None if melody is None else melody.expand(len(parts), -1)

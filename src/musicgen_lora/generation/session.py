@@ -18,7 +18,7 @@ import torch
 
 from musicgen_lora.config import GenerateSettings
 from musicgen_lora.config.prompts import ClipOrder
-from musicgen_lora.generation.clips.clip import Clip, identity_of
+from musicgen_lora.generation.clips.clip import GeneratedClip, identity_of
 from musicgen_lora.generation.clips.keeping import Draw, draw_best
 from musicgen_lora.generation.clips.takes import Judged, draw_takes, judge_clip
 from musicgen_lora.generation.decoding.decode import (
@@ -29,9 +29,9 @@ from musicgen_lora.generation.decoding.decode import (
 from musicgen_lora.generation.decoding.sampling import Sampling, advice_sentence, sampling_of
 from musicgen_lora.generation.decoding.stream import decodes_in_parts
 from musicgen_lora.generation.outlets import Live
-from musicgen_lora.generation.player import Length, Part, Player
+from musicgen_lora.generation.player import ClipTexts, Length, Player
 from musicgen_lora.generation.recordings.continuation import HOLE_DB
-from musicgen_lora.generation.recordings.recording import Asked
+from musicgen_lora.generation.recordings.recording import Extending
 from musicgen_lora.generation.wanted import Wanted, read_as, take_s, wanted_of
 
 IsThere = Callable[[int, str], bool]
@@ -66,7 +66,7 @@ class Session:
         player: Player,
         orders: Sequence[ClipOrder],
         facts: dict[str, Any],
-        asked: Asked | None = None,
+        asked: Extending | None = None,
     ) -> None:
         self._player, self._orders = player, list(orders)
         self._facts, self._asked = facts, asked
@@ -95,7 +95,7 @@ class Session:
         """Seconds of takes, so far."""
         return self._player.n_samples / self._player.decoder.shape.sample_rate
 
-    def clips(self, live: Live | None = None) -> Iterator[Clip]:
+    def clips(self, live: Live | None = None) -> Iterator[GeneratedClip]:
         """Plays, and gives each clip as soon as it is there.
 
         Args:
@@ -104,7 +104,9 @@ class Session:
         """
         yield from (clip for _, clip in self.missing(lambda place, identity: False, live))
 
-    def missing(self, is_there: IsThere, live: Live | None = None) -> Iterator[tuple[int, Clip]]:
+    def missing(
+        self, is_there: IsThere, live: Live | None = None
+    ) -> Iterator[tuple[int, GeneratedClip]]:
         """Plays those that are not there, and gives each with its place in the request; see
         `clips`."""
         if live is not None:
@@ -126,7 +128,7 @@ class Session:
 
     def _alike(
         self, orders: Sequence[ClipOrder], place: int, is_there: IsThere
-    ) -> Iterator[tuple[int, Clip]]:
+    ) -> Iterator[tuple[int, GeneratedClip]]:
         """Plays clips that are alike, from a place in the request on."""
         wanted = wanted_of(orders[0].settings)
         rows = [(place + number, order.settings) for number, order in enumerate(orders)]
@@ -215,14 +217,16 @@ class Session:
         per_minute = 240.0 * decoder.shape.frame_rate
         return [None if bar is None else round(per_minute / bar, 3) for bar in bars]
 
-    def _part(self, settings: GenerateSettings, wanted: Wanted, seed: int | None = None) -> Part:
+    def _part(
+        self, settings: GenerateSettings, wanted: Wanted, seed: int | None = None
+    ) -> ClipTexts:
         texts = tuple(read_as(prompt, wanted) for prompt in settings.prompts)
         seed = settings.seed if seed is None else seed
-        return Part(texts, seed, settings.negative_prompt)
+        return ClipTexts(texts, seed, settings.negative_prompt)
 
     def _play_clips(
         self, rows: Sequence[Row], wanted: Wanted, is_there: IsThere
-    ) -> Iterator[tuple[int, Clip]]:
+    ) -> Iterator[tuple[int, GeneratedClip]]:
         """A take of each, `batch_size` together; alone where it is heard while it is made."""
         player, first = self._player, rows[0][1]
         length = player.length(first.duration, first.change_at)
@@ -250,13 +254,13 @@ class Session:
             )
             for (row, _), waveform in zip(some, waveforms, strict=True):
                 if row in missing:
-                    yield row, Clip.of(made[row], waveform, self.sample_rate, wanted)
+                    yield row, GeneratedClip.of(made[row], waveform, self.sample_rate, wanted)
                 if not while_made:
                     self._live(waveform)
 
     def _play_takes(
         self, settings: GenerateSettings, wanted: Wanted, is_there: Callable[[str], bool]
-    ) -> tuple[Clip, np.ndarray] | None:
+    ) -> tuple[GeneratedClip, np.ndarray] | None:
         """The best of takes of a clip, and its waveform as it was played; None of one that is
         there."""
         seconds = take_s(wanted, settings.duration, self._window_s)
@@ -288,13 +292,13 @@ class Session:
 
     def _best(
         self, made: dict[str, Any], takes: Sequence[Judged], wanted: Wanted
-    ) -> tuple[Clip, np.ndarray]:
+    ) -> tuple[GeneratedClip, np.ndarray]:
         waveform = takes[0].waveform
-        return Clip.of(made, waveform, self.sample_rate, wanted, takes), waveform
+        return GeneratedClip.of(made, waveform, self.sample_rate, wanted, takes), waveform
 
     def _play_onto(
-        self, settings: GenerateSettings, asked: Asked, is_there: Callable[[str], bool]
-    ) -> tuple[Clip, np.ndarray] | None:
+        self, settings: GenerateSettings, asked: Extending, is_there: Callable[[str], bool]
+    ) -> tuple[GeneratedClip, np.ndarray] | None:
         """The best of takes of what is played onto a recording, drawn until one meets it well; None
         of one that is there."""
         player, extension = self._player, asked.extension
@@ -333,7 +337,7 @@ class Session:
         return self._best(made, takes, wanted)
 
     def _length_onto(
-        self, settings: GenerateSettings, asked: Asked, given: torch.Tensor | None = None
+        self, settings: GenerateSettings, asked: Extending, given: torch.Tensor | None = None
     ) -> Length:
         """That of what is heard of a recording, codes `[1, K, P]` once there are some, with what is
         new."""
@@ -351,7 +355,7 @@ class Session:
         )
 
 
-def _wanted_onto(wanted: Wanted, asked: Asked) -> Wanted:
+def _wanted_onto(wanted: Wanted, asked: Extending) -> Wanted:
     """What is asked of a recording with new music; a loop stays one."""
     grid = asked.grid
     wanted = dataclasses.replace(wanted, keeps_level=True)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
+from typing import Literal
 
 from musicgen_lora.errors import UserError
 
-LANGUAGES = ("en", "zh")
+Language = Literal["en", "zh"]
+LANGUAGES: tuple[Language, ...] = ("en", "zh")
 VARIABLE = "MUSICGEN_LORA_LANGUAGE"
 _WINDOWS_CHINESE = 0x04
 """Primary language of a Windows language identifier."""
@@ -30,7 +32,7 @@ def choose(language: str | None) -> None:
     _chosen[:] = [] if language is None else [language]
 
 
-def chosen() -> str:
+def chosen_language() -> str:
     """The language of this process."""
     if not _chosen:
         _chosen.append(system_language(os.environ))

@@ -17,7 +17,7 @@ from typing import Any
 
 from rich.cells import cell_len, set_cell_size
 
-from musicgen_lora.language.choice import chosen
+from musicgen_lora.language.choice import chosen_language
 from musicgen_lora.language.translate import word
 
 _PARTS = re.compile(r"^ +|[\u4e00-\u9fff“（]+?[，。；：、）”]* *|[^\u4e00-\u9fff\s“（]+ *|.")
@@ -50,7 +50,7 @@ def described(settings: type[Any]) -> dict[str, str]:
 @contextlib.contextmanager
 def spoken_help(settings: Iterable[type[Any]], flags: Collection[str]) -> Iterator[None]:
     """Help that tyro prints meanwhile, of these dataclasses, is in the user's language."""
-    if chosen() == "en" or not {"-h", "--help"} & set(flags):
+    if chosen_language() == "en" or not {"-h", "--help"} & set(flags):
         yield
         return
     before = {}

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from functools import cache, lru_cache
 
 from musicgen_lora.language import catalogue
-from musicgen_lora.language.choice import chosen
+from musicgen_lora.language.choice import chosen_language
 from musicgen_lora.language.templates import Index, Template, words_of
 from musicgen_lora.plural import OF_ONE
 
@@ -43,17 +43,17 @@ _OF_MANY = {one: many for many, one in OF_ONE.items()}
 
 def translated(text: str) -> str:
     """A line as the user reads it. A single word stays: it may be a name."""
-    return text if chosen() == "en" else _of(chosen()).line(text)
+    return text if chosen_language() == "en" else _of(chosen_language()).line(text)
 
 
 def word(text: str) -> str:
     """A word or sentence of the program's own, as the user reads it."""
-    return text if chosen() == "en" else _of(chosen()).word(text)
+    return text if chosen_language() == "en" else _of(chosen_language()).word(text)
 
 
 def filled(template: str, *values: object) -> str:
     """A template that is known where it is used, in the user's language, with these values."""
-    said = "" if chosen() == "en" else _of(chosen()).texts.get(template, "")
+    said = "" if chosen_language() == "en" else _of(chosen_language()).texts.get(template, "")
     return _VALUE.sub(lambda match: str(values[int(match[1])]), said or template)
 
 
@@ -63,15 +63,15 @@ def joined(texts: Iterable[str], separator: str = ", ") -> str:
     Args:
         separator: the English one: ", ", "; " or " and ".
     """
-    own = separator if chosen() == "en" else _SEPARATORS[separator]
+    own = separator if chosen_language() == "en" else _SEPARATORS[separator]
     return own.join(map(translated, texts))
 
 
 def gettext(message: str) -> str:
     """A page's message; for jinja."""
-    if chosen() == "en":
+    if chosen_language() == "en":
         return message
-    said = _of(chosen()).texts.get(catalogue.from_gettext(message))
+    said = _of(chosen_language()).texts.get(catalogue.from_gettext(message))
     return catalogue.to_gettext(said) if said else message
 
 

@@ -131,11 +131,11 @@ def silence_quality(n_channels: int, duration_s: float) -> Quality:
     )
 
 
-Measured = tuple[float, float, Quality]
+BlockQuality = tuple[float, float, Quality]
 """Start and length in seconds of a stretch, and its quality."""
 
 
-def merge_qualities(measured: Sequence[Measured]) -> Quality:
+def merge_qualities(measured: Sequence[BlockQuality]) -> Quality:
     """The quality of a file from that of its blocks. Loudness is their mean power, less those
     10 LU below it, as BS.1770's gate has it for its shorter blocks."""
     seconds = np.array([length_s for _, length_s, _ in measured])

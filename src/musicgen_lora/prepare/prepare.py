@@ -30,15 +30,15 @@ from musicgen_lora.prepare.clips.entries import (
     own_plan,
     refresh_entries,
 )
-from musicgen_lora.prepare.clips.jobs import Job, plan_jobs, with_jobs
+from musicgen_lora.prepare.clips.jobs import CutJob, plan_jobs, with_jobs
 from musicgen_lora.prepare.clips.selection import Selection
-from musicgen_lora.prepare.clips.windows import Key, key_of, measure_windows
+from musicgen_lora.prepare.clips.windows import StretchKey, measure_windows, stretch_key
 from musicgen_lora.prepare.examples import create_examples
 from musicgen_lora.prepare.hearing import vocals
 from musicgen_lora.prepare.hearing.analyse import AnalysisTask, analyse_file, read_record
 from musicgen_lora.prepare.hearing.missing_tags import listen
 from musicgen_lora.prepare.hearing.records import Analysis, Segment
-from musicgen_lora.prepare.hearing.tagging import Heard, check_clap, heard_facts
+from musicgen_lora.prepare.hearing.tagging import HeardWords, check_clap, heard_facts
 from musicgen_lora.prepare.reading.inputs import Dropped, Input, find_inputs, without_copies
 from musicgen_lora.prepare.reading.remarks import Remarks
 from musicgen_lora.prepare.report.conflicts import say_conflicts
@@ -117,9 +117,9 @@ class _Run:
     engine: Engine
     records: dict[str, Analysis] = field(default_factory=dict)
     """Analyses by digest, of the input and of what the dataset lists."""
-    heard: dict[str, list[Heard]] = field(default_factory=dict)
+    heard: dict[str, list[HeardWords]] = field(default_factory=dict)
     """What the tagger says of each segment, by digest."""
-    windows: dict[Key, Segment] = field(default_factory=dict)
+    windows: dict[StretchKey, Segment] = field(default_factory=dict)
     """What clips sound like that are parts of files."""
     files: dict[str, Input] = field(default_factory=dict)
     """Files by digest: those that become clips or are ones."""
@@ -288,7 +288,7 @@ class _Run:
             file,
             self.records[file.digest],
             plan,
-            window=self.windows.get(key_of(file.digest, plan)) if plan.cut else None,
+            window=self.windows.get(stretch_key(file.digest, plan)) if plan.cut else None,
             heard=heard,
             wording=Wording(
                 self.settings.caption_variants,
@@ -309,7 +309,7 @@ class _Run:
             self._note(file, spans.get(digest, []))
         return changed
 
-    def _cut(self, files: Sequence[Input], sources: dict[str, str]) -> list[Job]:
+    def _cut(self, files: Sequence[Input], sources: dict[str, str]) -> list[CutJob]:
         """Writes the clips of files and lists them. Returns what was done of it."""
         for entry in self.entries:
             self._earlier.setdefault(str(entry.get("made_from")), []).append(entry)
@@ -342,7 +342,7 @@ class _Run:
                 self._write(jobs)
         return [job for job in jobs if job.entries is not None]
 
-    def _settle(self, job: Job, result: Any, sources: dict[str, str]) -> None:
+    def _settle(self, job: CutJob, result: Any, sources: dict[str, str]) -> None:
         """Makes the entries of clips that were cut."""
         file = job.file
         if isinstance(result, Failure):
@@ -386,7 +386,7 @@ class _Run:
     def _note(self, file: Input, spans: Sequence[Span]) -> None:
         self.ledger.note(file, self.revision.folder, self.revision.made_with, spans)
 
-    def _write(self, jobs: Sequence[Job]) -> list[Entry]:
+    def _write(self, jobs: Sequence[CutJob]) -> list[Entry]:
         """Writes what there is so far. Returns what stands in the metadata."""
         entries = with_jobs(self.entries, jobs)
         if entries:

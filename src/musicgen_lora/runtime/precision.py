@@ -15,7 +15,7 @@ def cpu_has_bf16() -> bool:
     return any(bool(getattr(torch.cpu, name, bool)()) for name in checks)
 
 
-def choose_precision(
+def choose_training_precision(
     wanted: str, fp16: bool, device: torch.device, n_parameters: int
 ) -> tuple[str, str]:
     """Precision of the frozen base, and a sentence that says why.

@@ -7,9 +7,9 @@ from musicgen_lora.config import TrainSettings
 from musicgen_lora.config.train import UNUSED_TEXT_RATE
 from musicgen_lora.errors import UserError
 from musicgen_lora.given import check_extras
+from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.model.lora.quantise import check_quantise
 from musicgen_lora.model.lora.targets import adapts_text_encoder
-from musicgen_lora.model.musicgen import MusicGen
 from musicgen_lora.runtime import processes
 from musicgen_lora.training.sharded import check_sharding
 from musicgen_lora.training.weights import lora_spec
@@ -26,7 +26,7 @@ def check_settings(settings: TrainSettings) -> None:
         )
 
 
-def check_fit(settings: TrainSettings, model: MusicGen) -> None:
+def check_fit(settings: TrainSettings, model: BaseModel) -> None:
     """Raises a UserError where settings don't go with the base."""
     _check_codebooks(settings, model.shape.n_codebooks)
     check_sharding(settings, model.hf)
@@ -36,7 +36,7 @@ def check_fit(settings: TrainSettings, model: MusicGen) -> None:
         raise UserError(UNUSED_TEXT_RATE)
 
 
-def trains_text(settings: TrainSettings, model: MusicGen) -> bool:
+def trains_text(settings: TrainSettings, model: BaseModel) -> bool:
     """Whether steps change the text encoder, so that no caption can be encoded ahead."""
     if settings.trainable != "lora":
         return settings.trainable == "full_with_text"

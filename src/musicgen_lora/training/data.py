@@ -18,7 +18,7 @@ from musicgen_lora.dataset.metadata import Clip, Clips, parts_sentence, split_ro
 from musicgen_lora.dataset.scoring import Windows
 from musicgen_lora.dataset.tokens import TokenStore, open_tokens, tokenise_clips
 from musicgen_lora.errors import UserError
-from musicgen_lora.model.musicgen import MusicGen
+from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.model.text.reading import TextReader, describe_readings
 from musicgen_lora.plural import count
 from musicgen_lora.runtime import processes
@@ -62,14 +62,14 @@ class RunInputs(NamedTuple):
     """
 
     settings: TrainSettings
-    model: MusicGen
+    model: BaseModel
     data: RunData
 
 
 def open_data(
     settings: TrainSettings,
     clips: Sequence[Clip],
-    model: MusicGen,
+    model: BaseModel,
     console: Console,
     *,
     frozen_text: bool,
@@ -146,7 +146,7 @@ def _split(
 def _read_captions(
     settings: TrainSettings,
     clips: Clips,
-    model: MusicGen,
+    model: BaseModel,
     console: Console,
 ) -> bool:
     """Encodes the captions ahead, unless they are many or change. Returns whether all of them are
@@ -173,7 +173,7 @@ def _read_captions(
 def _open_codes(
     settings: TrainSettings,
     clips: Sequence[Clip],
-    model: MusicGen,
+    model: BaseModel,
     console: Console,
 ) -> tuple[list[str], TokenStore]:
     """Ids and codes of the clips."""

@@ -19,7 +19,7 @@ from musicgen_lora.dataset.bar_lines import stated_bar_lines
 from musicgen_lora.dataset.metadata import Clips
 from musicgen_lora.generation.decoding.decode import generate_codes
 from musicgen_lora.generation.decoding.request import Conditions, Request
-from musicgen_lora.model.musicgen import MusicGen
+from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.plural import count
 from musicgen_lora.runtime import processes
 from musicgen_lora.training.record.run_folder import PREVIEWS
@@ -67,7 +67,7 @@ def with_previews(
 
 @torch.no_grad()
 def make_previews(
-    model: MusicGen,
+    model: BaseModel,
     prompts: Sequence[str],
     folder: Path,
     *,

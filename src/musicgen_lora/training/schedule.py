@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from torch.optim import Optimizer
 
     from musicgen_lora.config import TrainSettings
-    from musicgen_lora.model.musicgen import MusicGen
+    from musicgen_lora.model.base_model import BaseModel
 
 DEFAULT_RATE, PRODIGY_RATE = 3e-4, 1.0
 DECAY_SHARE = 0.3
 """Share of steps in which a wsd schedule decays."""
 
 
-def with_rate(settings: TrainSettings, model: MusicGen, console: Console) -> TrainSettings:
+def with_rate(settings: TrainSettings, model: BaseModel, console: Console) -> TrainSettings:
     """The settings with a learning rate, and without a decay that would move the base.
 
     The rate is the given one, else what the base advises for adapters, else 3e-4. It is said unless

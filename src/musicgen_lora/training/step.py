@@ -12,7 +12,7 @@ from torch import nn
 
 from musicgen_lora.dataset.batches import Batch
 from musicgen_lora.errors import RunError
-from musicgen_lora.model.musicgen import MusicGen
+from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.runtime import processes
 
 
@@ -40,7 +40,7 @@ class Learner:
         sharded: each process has a part of the parameters only.
     """
 
-    model: MusicGen
+    model: BaseModel
     parameters: Sequence[nn.Parameter]
     optimizers: Sequence[torch.optim.Optimizer]
     max_grad_norm: float = 1.0

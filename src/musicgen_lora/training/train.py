@@ -27,13 +27,13 @@ from musicgen_lora.dataset.remote import with_local_data
 from musicgen_lora.errors import RunError, UserError
 from musicgen_lora.fonts import missing_font
 from musicgen_lora.generation.decoding.decode import windows_sentence
+from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.model.cpu.lora_linear import round_before_adding
 from musicgen_lora.model.cpu.switch import enable
 from musicgen_lora.model.lora.quantise import quantise_decoder
-from musicgen_lora.model.musicgen import MusicGen
 from musicgen_lora.plural import count
 from musicgen_lora.runtime import processes
-from musicgen_lora.runtime.precision import DTYPES, choose_precision
+from musicgen_lora.runtime.precision import DTYPES, choose_training_precision
 from musicgen_lora.runtime.seeds import seed_of
 from musicgen_lora.runtime.versions import library_versions
 from musicgen_lora.training import validation
@@ -121,7 +121,7 @@ def _train(
     check_settings(settings)
     with working(console, "reading the dataset and the base model"):
         clips = loading.result() if loading is not None else _load(settings)
-        model = MusicGen.load(settings.model_path)
+        model = BaseModel.load(settings.model_path)
     settings = with_rate(_within_trained(settings, model, console), model, console)
     check_fit(settings, model)
     base = {
@@ -175,7 +175,9 @@ def _place(inputs: RunInputs, console: Console) -> str:
     settings, model, data = inputs
     device = processes.device()
     n_parameters = sum(p.numel() for p in model.hf.decoder.parameters())
-    precision, why = choose_precision(settings.precision, settings.fp16, device, n_parameters)
+    precision, why = choose_training_precision(
+        settings.precision, settings.fp16, device, n_parameters
+    )
     if settings.fsdp and precision == "fp16":
         raise UserError(FSDP_PRECISION)
     console.print(f"Training on {device} in {precision}: {why}")
@@ -361,7 +363,7 @@ def _check_best_model(output_dir: Path) -> None:
         )
 
 
-def _within_trained(settings: TrainSettings, model: MusicGen, console: Console) -> TrainSettings:
+def _within_trained(settings: TrainSettings, model: BaseModel, console: Console) -> TrainSettings:
     """Windows no longer than those that the base was trained on: past them it predicts nothing, and
     an adapter would learn to live with its noise. What is recorded are the windows that are taken,
     so that evaluation takes the same."""

@@ -19,7 +19,7 @@ from musicgen_lora.config import TrainSettings
 from musicgen_lora.console import working
 from musicgen_lora.dataset.batches import epoch_order, grouped_order
 from musicgen_lora.errors import RunError
-from musicgen_lora.model.musicgen import MusicGen
+from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.runtime import processes
 from musicgen_lora.runtime.precision import DTYPES
 from musicgen_lora.runtime.seeds import seed_of
@@ -317,7 +317,7 @@ class Trainer:
 
 def _learner(
     settings: TrainSettings,
-    model: MusicGen,
+    model: BaseModel,
     trained: Trained,
     precision: str,
 ) -> Learner:

@@ -12,13 +12,13 @@ import torch
 from musicgen_lora.dataset.batches import collate
 from musicgen_lora.dataset.scoring import OnStep, Windows, window_losses
 from musicgen_lora.errors import RunError, UserError
-from musicgen_lora.model.musicgen import MusicGen
+from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.runtime import processes
 from musicgen_lora.training.step import is_out_of_memory
 
 
 def held_out_losses(
-    model: MusicGen,
+    model: BaseModel,
     windows: Windows,
     batch_size: int,
     on_step: OnStep = lambda done, total: None,
@@ -64,7 +64,7 @@ def check_base(codebooks: Sequence[float], vocabulary: int, allow_random_base: b
 @torch.no_grad()
 def adapter_effect(
     base_alone: Callable[[], AbstractContextManager[None]],
-    model: MusicGen,
+    model: BaseModel,
     windows: Windows,
     batch_size: int,
 ) -> dict[str, float]:
@@ -112,7 +112,7 @@ def adapter_effect(
 
 def _batch_effect(
     base_alone: Callable[[], AbstractContextManager[None]],
-    model: MusicGen,
+    model: BaseModel,
     windows: Windows,
 ) -> tuple[float, int, float]:
     """Sum of KL(adapter || base) over the tokens of a batch, their number, and the largest change

@@ -17,6 +17,7 @@ from musicgen_lora import atomic
 from musicgen_lora.errors import UserError
 from musicgen_lora.formats.tensors import read_tensors
 from musicgen_lora.model.base.loading import load_processor, load_tokenizer
+from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.model.chroma import write_extractor_settings
 from musicgen_lora.model.lora.adapter import WEIGHTS_FILE
 from musicgen_lora.model.lora.card import adapter_card
@@ -25,7 +26,6 @@ from musicgen_lora.model.lora.spec import LoraSpec
 from musicgen_lora.model.lora.targets import target_pattern
 from musicgen_lora.model.lora.trainable import TrainableLora
 from musicgen_lora.model.melody import is_melody
-from musicgen_lora.model.musicgen import MusicGen
 from musicgen_lora.runtime import processes
 from musicgen_lora.training import sharded
 
@@ -101,7 +101,7 @@ class LoraWeights:
 
     sharded = False
 
-    def __init__(self, model: MusicGen, settings: LoraSettings, base_name: str) -> None:
+    def __init__(self, model: BaseModel, settings: LoraSettings, base_name: str) -> None:
         self._lora = TrainableLora(model, lora_spec(model.hf, settings), base_name)
         self.parameters = self._lora.parameters
         # PEFT makes it ready for training; a run resumed at its end is only measured.
@@ -160,7 +160,7 @@ class WholeModel:
         base: on its device. With `fsdp` its parameters become parts.
     """
 
-    def __init__(self, base: MusicGen, settings: TrainSettings) -> None:
+    def __init__(self, base: BaseModel, settings: TrainSettings) -> None:
         with_text, model = settings.trainable == "full_with_text", base.hf
         model.decoder.requires_grad_(True)
         for name in ("enc_to_dec_proj", "audio_enc_to_dec_proj"):
@@ -229,7 +229,7 @@ class WholeModel:
 
 
 def make_weights(
-    model: MusicGen, settings: TrainSettings, base_name: str
+    model: BaseModel, settings: TrainSettings, base_name: str
 ) -> LoraWeights | WholeModel:
     """Prepares the weights that `settings.trainable` names; a model on its device."""
     if settings.trainable == "lora":

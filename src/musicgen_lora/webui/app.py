@@ -10,10 +10,11 @@ from typing import Any
 
 import gradio as gr
 
+from musicgen_lora.language.choice import Language
 from musicgen_lora.page import read_script
 from musicgen_lora.webui.page import Page
 from musicgen_lora.webui.tabs import data, evaluate, generate, models, strip, train
-from musicgen_lora.webui.words import Language, Words
+from musicgen_lora.webui.words import Words
 from musicgen_lora.webui.workspace import Workspace
 
 TICK_S = 2.0

@@ -34,7 +34,7 @@ LARGE, SMALL = Frame(420.0, 200.0), Frame(190.0, 100.0, left=32.0, below=20.0)
 
 
 @dataclass(frozen=True)
-class Losses:
+class LossCurves:
     """A loss of a run.
 
     Args:
@@ -47,13 +47,13 @@ class Losses:
     held: list[Point]
     base: float | None
 
-    def trained_alone(self) -> Losses:
+    def trained_alone(self) -> LossCurves:
         """Without the held-out clips, whose changes are too small for the same chart."""
-        return Losses(self.train, [], None)
+        return LossCurves(self.train, [], None)
 
-    def held_alone(self) -> Losses:
+    def held_alone(self) -> LossCurves:
         """The held-out clips and the base's level on them; what trains, where none are held out."""
-        return Losses([], self.held, self.base) if self.held else self
+        return LossCurves([], self.held, self.base) if self.held else self
 
 
 def curves(rows: Sequence[dict[str, Any]], words: Words) -> str:
@@ -81,7 +81,7 @@ def curves(rows: Sequence[dict[str, Any]], words: Words) -> str:
     return f'<p class="key">{key}</p><div class="curves">{"".join(parts)}</div>'
 
 
-def losses(rows: Sequence[dict[str, Any]], codebook: int | None) -> Losses:
+def losses(rows: Sequence[dict[str, Any]], codebook: int | None) -> LossCurves:
     """A codebook's losses of the rows, or the mean's."""
 
     def points(event: str) -> list[Point]:
@@ -89,7 +89,7 @@ def losses(rows: Sequence[dict[str, Any]], codebook: int | None) -> Losses:
         return [(s, loss) for s, loss in found if isinstance(s, int) and loss is not None]
 
     base = points("base")
-    return Losses(_thinned(points("train")), points("validation"), base[0][1] if base else None)
+    return LossCurves(_thinned(points("train")), points("validation"), base[0][1] if base else None)
 
 
 def _loss(row: dict[str, Any], codebook: int | None) -> float | None:
@@ -115,7 +115,7 @@ def _thinned(points: list[Point]) -> list[Point]:
     ]
 
 
-def _chart(found: Losses, frame: Frame, label: str) -> str:
+def _chart(found: LossCurves, frame: Frame, label: str) -> str:
     """Training as a line, validations as dots, the base as a level."""
     points = [*found.train, *found.held]
     if not points:

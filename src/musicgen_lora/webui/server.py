@@ -17,12 +17,13 @@ from fastapi.responses import FileResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from musicgen_lora.errors import UserError
+from musicgen_lora.language.choice import LANGUAGES, Language
 from musicgen_lora.page import script_hash
 from musicgen_lora.webui.app import CSS, REPORT_SCRIPT, build_page, page_script
 from musicgen_lora.webui.page import FILES
 from musicgen_lora.webui.pictures import Picture, picture
 from musicgen_lora.webui.safety import MAX_UPLOAD_BYTES
-from musicgen_lora.webui.words import LANGUAGES, Language, Words, preferred
+from musicgen_lora.webui.words import Words, preferred
 from musicgen_lora.webui.workspace import Workspace, facts_of, saved_name
 
 MAX_BODY_BYTES = 4 << 20

@@ -6,13 +6,11 @@ import json
 import re
 from functools import cache
 from pathlib import Path
-from typing import Literal
 
 from musicgen_lora.language import catalogue
+from musicgen_lora.language.choice import LANGUAGES, Language
 from musicgen_lora.language.translate import Translator
 
-Language = Literal["en", "zh"]
-LANGUAGES: tuple[Language, ...] = ("en", "zh")
 _CHINESE = Path(__file__).resolve().parents[1] / "assets" / "webui.zh.json"
 
 

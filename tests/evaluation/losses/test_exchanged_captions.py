@@ -16,7 +16,7 @@ from musicgen_lora.evaluation.held_out import HeldOut
 from musicgen_lora.evaluation.losses import captions
 from musicgen_lora.evaluation.losses.captions import judge_captions, measure_captions
 from musicgen_lora.evaluation.report.learned import caption_sentences
-from musicgen_lora.evaluation.trained_clips import Trained
+from musicgen_lora.evaluation.trained_clips import TrainedClips
 
 N_FRAMES = 20
 WORDS = ("kick", "snare", "sub bass", "hats", "drill", "phonk", "cowbell", "swing")
@@ -67,7 +67,7 @@ def measure(sides: Any, trained_captions: list[str], held_out_captions: list[str
         sides,
         HeldOut(clips_of(held_out_captions, "other")),
         codes_of(words),
-        Trained(clips_of(trained_captions, "trained"), codes_of(words)),  # pyright: ignore[reportArgumentType]
+        TrainedClips(clips_of(trained_captions, "trained"), codes_of(words)),  # pyright: ignore[reportArgumentType]
         batch_size=16,
         seed=0,
     )
@@ -109,7 +109,7 @@ def test_one_caption_for_all_clips_has_none_to_exchange(reader: Any) -> None:
 def test_without_held_out_clips_it_says_why() -> None:
     model: Any = None
     found = measure_captions(
-        model, HeldOut(why_none="no clip was held out"), None, Trained(), batch_size=1, seed=0
+        model, HeldOut(why_none="no clip was held out"), None, TrainedClips(), batch_size=1, seed=0
     )
     assert found == {"computed": False, "why": "no clip was held out"}
 

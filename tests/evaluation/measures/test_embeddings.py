@@ -14,8 +14,8 @@ from musicgen_lora.evaluation.measures.embeddings import (
     embed,
     log_mel,
 )
+from musicgen_lora.model.base.loading import load_base
 from musicgen_lora.model.codec import Codec
-from musicgen_lora.model.musicgen import load_base
 
 RATE = 32_000
 

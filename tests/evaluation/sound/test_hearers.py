@@ -14,12 +14,12 @@ from musicgen_lora.evaluation.generations import write_clips
 from musicgen_lora.evaluation.measures.embeddings import Embedding
 from musicgen_lora.evaluation.sound.ear import Ear
 from musicgen_lora.evaluation.sound.hearers import hearers
-from musicgen_lora.model.musicgen import MusicGen
+from musicgen_lora.model.base_model import BaseModel
 
 
 @pytest.fixture(scope="module")
-def model(tiny_model_dir: Path) -> MusicGen:
-    return MusicGen.load(str(tiny_model_dir))
+def model(tiny_model_dir: Path) -> BaseModel:
+    return BaseModel.load(str(tiny_model_dir))
 
 
 @pytest.fixture
@@ -29,14 +29,14 @@ def threads() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def codes(model: MusicGen, n: int) -> list[np.ndarray]:
+def codes(model: BaseModel, n: int) -> list[np.ndarray]:
     rng = np.random.default_rng(0)
     shape = (model.shape.n_codebooks, model.shape.frames(2.0))
     return [rng.integers(model.shape.special, size=shape) for _ in range(n)]
 
 
 @pytest.mark.usefixtures("threads")
-def test_how_many_hear_at_once_changes_nothing(model: MusicGen, tmp_path: Path) -> None:
+def test_how_many_hear_at_once_changes_nothing(model: BaseModel, tmp_path: Path) -> None:
     clips, ears = codes(model, 4), [Ear(model)] * 4
     found = []
     for n_threads in (1, 3):
@@ -57,7 +57,7 @@ def test_how_many_hear_at_once_changes_nothing(model: MusicGen, tmp_path: Path) 
 
 @pytest.mark.usefixtures("threads")
 def test_a_function_of_somebody_elses_hears_one_clip_at_a_time(
-    model: MusicGen, tmp_path: Path
+    model: BaseModel, tmp_path: Path
 ) -> None:
     torch.set_num_threads(3)
     at_it = threading.Lock()

@@ -23,10 +23,10 @@ from musicgen_lora.evaluation.sound.memorisation import (
 )
 from musicgen_lora.evaluation.sound.references import References
 from musicgen_lora.evaluation.store import Store
-from musicgen_lora.evaluation.trained_clips import Trained
+from musicgen_lora.evaluation.trained_clips import TrainedClips
 from musicgen_lora.evaluation.voices import Voice
 from musicgen_lora.listening.duplicates import audio_fingerprint
-from musicgen_lora.model.musicgen import MusicGen
+from musicgen_lora.model.base_model import BaseModel
 
 N_FRAMES = 40
 
@@ -48,7 +48,7 @@ def held_codes(n: int, seed: int) -> list[np.ndarray]:
     ]
 
 
-def learn(model: MusicGen, codes: list[np.ndarray], n_steps: int) -> Any:
+def learn(model: BaseModel, codes: list[np.ndarray], n_steps: int) -> Any:
     """An adapter of full width, trained on clips until it has them."""
     torch.manual_seed(0)
     adapted = add_lora(model, base_name=model.path, rank=32, alpha=32)
@@ -65,7 +65,7 @@ def learn(model: MusicGen, codes: list[np.ndarray], n_steps: int) -> Any:
     return adapted
 
 
-def sides_of(model: MusicGen, adapted: Any) -> dict[str, Voice]:
+def sides_of(model: BaseModel, adapted: Any) -> dict[str, Voice]:
     """An adapter that is on the model, and the model without it."""
     off = adapted.disable_adapter if adapted is not None else nullcontext
     return {
@@ -75,11 +75,11 @@ def sides_of(model: MusicGen, adapted: Any) -> dict[str, Voice]:
 
 
 def measure(
-    model: MusicGen, adapted: Any, trained: Any, held_out: Any, others: Any = ()
+    model: BaseModel, adapted: Any, trained: Any, held_out: Any, others: Any = ()
 ) -> dict[str, Any]:
     return measure_continuations(
         sides_of(model, adapted),
-        Trained(clips_of(len(trained), "trained"), trained, len(trained)),
+        TrainedClips(clips_of(len(trained), "trained"), trained, len(trained)),
         (clips_of(len(held_out), "other"), held_out),
         others=others,
         seed=0,
@@ -88,7 +88,7 @@ def measure(
 
 
 def test_a_memoriser_is_flagged(tiny_model_dir: Path) -> None:
-    model = MusicGen.load(tiny_model_dir)
+    model = BaseModel.load(tiny_model_dir)
     trained, held_out = random_codes(4, 0), random_codes(8, 1)
     adapted = learn(model, trained, 250)
     found = measure(model, adapted, trained, held_out)
@@ -106,7 +106,7 @@ def test_a_memoriser_is_flagged(tiny_model_dir: Path) -> None:
 
 
 def test_who_learned_the_style_is_not(tiny_model_dir: Path) -> None:
-    model = MusicGen.load(tiny_model_dir)
+    model = BaseModel.load(tiny_model_dir)
     adapted = learn(model, held_codes(32, 0), 120)
     far = [np.full((N_FRAMES, 4), 2000, np.uint16)] * 2
     found = measure(model, adapted, held_codes(6, 0), held_codes(8, 1), far)
@@ -116,8 +116,8 @@ def test_who_learned_the_style_is_not(tiny_model_dir: Path) -> None:
 
 
 def test_reasons_for_having_none(tiny_model_dir: Path) -> None:
-    model = MusicGen.load(tiny_model_dir)
-    nothing = Trained(why_none="which clips it was trained on is not known")
+    model = BaseModel.load(tiny_model_dir)
+    nothing = TrainedClips(why_none="which clips it was trained on is not known")
     none = None
     found = measure_continuations(
         sides_of(model, none), nothing, ([], []), seed=0, on_step=lambda done, total: None
@@ -137,12 +137,12 @@ def test_a_copy_of_a_training_clip_is_named_and_written(
     tiny_model_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rng = np.random.default_rng(0)
-    model = MusicGen.load(tiny_model_dir)
+    model = BaseModel.load(tiny_model_dir)
     waves = [rng.normal(0.0, 0.1, (1, 64_000)).astype(np.float32) for _ in range(9)]
     # The sound of a clip stands in for that of its codes, which a random codec has none of.
     monkeypatch.setattr(model, "decode", lambda codes: waves[int(codes[0, 0, 0])][None])
     codes: Any = [np.full((100, 4), place, np.uint16) for place in range(4)]
-    trained = Trained(clips_of(4, "trained"), codes, 4)
+    trained = TrainedClips(clips_of(4, "trained"), codes, 4)
     made, held_out = [hear(waves[2]), hear(waves[4])], [hear(wave) for wave in waves[5:]]
     sounds = TrainedSounds(trained, model, 2.0)
     references = References(

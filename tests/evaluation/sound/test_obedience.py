@@ -14,7 +14,7 @@ from musicgen_lora.evaluation.compared import Compared
 from musicgen_lora.evaluation.measures.damage import Damage
 from musicgen_lora.evaluation.sound.asked_words import WORDS, Middle, asked_words
 from musicgen_lora.evaluation.sound.ear import Heard
-from musicgen_lora.evaluation.sound.obedience import judge_clip, measure_obedience, read_prompt
+from musicgen_lora.evaluation.sound.obedience import judge_obedience, measure_obedience, read_prompt
 from musicgen_lora.evaluation.sound.references import References
 from musicgen_lora.listening.descriptors import describe
 
@@ -56,7 +56,7 @@ NONE = references([], [])
 
 
 def judged(prompt: str, bpm: float, key: str | None) -> dict[str, bool | None]:
-    found = judge_clip(read_prompt(prompt), heard(bpm, key), NOTHING)
+    found = judge_obedience(read_prompt(prompt), heard(bpm, key), NOTHING)
     return {name: found[name] for name in ("tempo", "tempo_or_octave", "key", "key_or_relative")}
 
 

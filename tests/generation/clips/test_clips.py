@@ -20,7 +20,7 @@ from musicgen_lora.audio.writing import FORMATS
 from musicgen_lora.beats.beats808 import make_beat, render_beat
 from musicgen_lora.config import GenerateSettings
 from musicgen_lora.errors import UserError
-from musicgen_lora.generation.clips.clip import Clip
+from musicgen_lora.generation.clips.clip import GeneratedClip
 from musicgen_lora.generation.clips.keeping import draw_best, takes_sentence, write_clip
 from musicgen_lora.generation.clips.takes import Judged
 from musicgen_lora.generation.wanted import Wanted, read_as, take_s, wanted_of
@@ -62,7 +62,7 @@ def write(folder: Path, wanted: Wanted, seed: int = 5) -> Path:
     seconds = take_s(wanted, 8.0, 10.0)
     takes = best_of(seconds, "dark trap beat", seed, wanted)
     made = MADE | {"seed": seed} | wanted.facts()
-    return write_clip(folder, Clip.of(made, takes[0].waveform, RATE, wanted, takes))
+    return write_clip(folder, GeneratedClip.of(made, takes[0].waveform, RATE, wanted, takes))
 
 
 @pytest.mark.parametrize("kind", FORMATS)

@@ -17,7 +17,7 @@ from rich.console import Console
 from musicgen_lora.config import GenerateSettings
 from musicgen_lora.dataset.bar_lines import UNKNOWN, Lines
 from musicgen_lora.evaluation.generations import play_prompts
-from musicgen_lora.evaluation.play_tasks import Playing
+from musicgen_lora.evaluation.play_tasks import ClipKind
 from musicgen_lora.evaluation.store import Store
 from musicgen_lora.evaluation.voices import base_voice
 from musicgen_lora.generation.decoding import caches, decode
@@ -34,8 +34,8 @@ from musicgen_lora.generation.decoding.window import FixedWindow, Window
 from musicgen_lora.generation.musicgen import MusicGen as Player
 from musicgen_lora.generation.player import Instrument, Length
 from musicgen_lora.generation.player import Player as ClipPlayer
+from musicgen_lora.model.base_model import BaseModel as MusicGen
 from musicgen_lora.model.lora.mixture import Mixture
-from musicgen_lora.model.musicgen import MusicGen
 from musicgen_lora.model.text.states import EncodedText
 
 PROMPTS = ["hip hop 808 beat", "trap drums with bass and the 808 pattern", "sparse dark drums"]
@@ -304,7 +304,7 @@ def test_an_evaluation_plays_anew_what_was_kept_of_windows_that_began_elsewhere(
 ) -> None:
     model = MusicGen.load(_trained_on(1.2, tiny_model_dir, tmp_path))
     voice, prompts = base_voice(model, Store()), ["trap, 400 bpm", "808 beat"]
-    playing = Playing(90, Sampling(1.0))
+    playing = ClipKind(90, Sampling(1.0))
     kept = np.zeros((4, 90), dtype=np.int32)
     for number, prompt in enumerate(prompts):
         how = (decode.VERSION, voice.reads(prompt), number, 90, None)

@@ -13,7 +13,8 @@ from musicgen_lora.errors import UserError
 from musicgen_lora.generation.decoding import choices, precision, products
 from musicgen_lora.generation.decoding.choices import kept_choice
 from musicgen_lora.generation.decoding.precision import choose_precision, fastest_near_lossless
-from musicgen_lora.model.musicgen import MusicGen, load_base
+from musicgen_lora.model.base.loading import load_base
+from musicgen_lora.model.base_model import BaseModel as MusicGen
 from musicgen_lora.runtime.precision import DTYPES
 
 CPU = torch.device("cpu")

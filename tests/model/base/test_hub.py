@@ -18,8 +18,8 @@ from musicgen_lora.config import PrefetchSettings
 from musicgen_lora.errors import UserError
 from musicgen_lora.model.base import folder as base_folder
 from musicgen_lora.model.base import hub
+from musicgen_lora.model.base.loading import load_base, load_tokenizer
 from musicgen_lora.model.base.prefetch import prefetch_models
-from musicgen_lora.model.musicgen import load_base, load_tokenizer
 
 NAME, COMMIT = "someone/tiny", "a" * 40
 

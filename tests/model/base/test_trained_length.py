@@ -21,7 +21,8 @@ from musicgen_lora.generation.decoding.sampling import GREEDY
 from musicgen_lora.generation.decoding.window import Window
 from musicgen_lora.generation.generate import generate_audio
 from musicgen_lora.given import EMBEDDED
-from musicgen_lora.model.musicgen import MusicGen, load_base, load_tokenizer
+from musicgen_lora.model.base.loading import load_base, load_tokenizer
+from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.model.text.states import TextStates
 from musicgen_lora.training.train import train_lora
 
@@ -46,11 +47,11 @@ def short_base(tiny_model_dir: Path, tmp_path: Path) -> Path:
 
 
 def test_what_bases_state(tiny_model_dir: Path, short_base: Path) -> None:
-    assert MusicGen.load(tiny_model_dir).facts.trained_duration_s == 30.0
-    assert MusicGen.load(short_base).facts.trained_duration_s == 0.4
-    assert window_frames(MusicGen.load(str(EMBEDDED))) == (500, 300)
-    assert MusicGen.load(tiny_model_dir).facts.advised_learning_rate is None
-    assert MusicGen.load(str(EMBEDDED)).facts.advised_learning_rate == 2e-3
+    assert BaseModel.load(tiny_model_dir).facts.trained_duration_s == 30.0
+    assert BaseModel.load(short_base).facts.trained_duration_s == 0.4
+    assert window_frames(BaseModel.load(str(EMBEDDED))) == (500, 300)
+    assert BaseModel.load(tiny_model_dir).facts.advised_learning_rate is None
+    assert BaseModel.load(str(EMBEDDED)).facts.advised_learning_rate == 2e-3
 
 
 @pytest.mark.parametrize(
@@ -94,18 +95,18 @@ def test_a_long_clip_goes_on_from_the_end_of_each_window(
     monkeypatch.setattr(decode, "window_kind", lambda decoder: NotedWindow)
     steps: list[tuple[int, int]] = []
     codes = generate_codes(
-        MusicGen(model),
+        BaseModel(model),
         Request(Conditions(texts), n_frames=37, seeds=[0, 1], sampling=GREEDY),
         on_step=lambda done, total: steps.append((done, total)),
     )
     # 20 frames, then 12 more after the last 8, then the 5 that are left.
     expected = generate_codes(
-        MusicGen(whole),
+        BaseModel(whole),
         Request(Conditions(texts), n_frames=20, seeds=[0, 1], sampling=GREEDY),
     )
     for n_frames in (20, 13):
         last = generate_codes(
-            MusicGen(whole),
+            BaseModel(whole),
             Request(
                 Conditions(texts),
                 n_frames=n_frames,
@@ -121,7 +122,7 @@ def test_a_long_clip_goes_on_from_the_end_of_each_window(
     assert max(positions) == 20 + 3
     assert steps[-1] == (40, 40)
     unbroken = generate_codes(
-        MusicGen(whole),
+        BaseModel(whole),
         Request(Conditions(texts), n_frames=37, seeds=[0, 1], sampling=GREEDY),
     )
     assert not torch.equal(codes, unbroken)
@@ -130,9 +131,9 @@ def test_a_long_clip_goes_on_from_the_end_of_each_window(
 def test_a_long_clip_has_its_own_draws_in_any_batch(short_base: Path) -> None:
     model = load_base(short_base)
     texts = TextStates(model, load_tokenizer(short_base)).batch(PROMPTS)
-    both = generate_codes(MusicGen(model), Request(Conditions(texts), n_frames=50, seeds=[5, 6]))
+    both = generate_codes(BaseModel(model), Request(Conditions(texts), n_frames=50, seeds=[5, 6]))
     alone = generate_codes(
-        MusicGen(model), Request(Conditions(texts.rows([1])), n_frames=50, seeds=[6])
+        BaseModel(model), Request(Conditions(texts.rows([1])), n_frames=50, seeds=[6])
     )
     assert torch.equal(both[1:], alone)
     assert not torch.equal(both[0, :, 8:20], both[0, :, 20:32]), "draws begin anew in each window"
@@ -145,14 +146,14 @@ def test_a_melody_models_tune_goes_on_with_the_music(tiny_melody_dir: Path, tmp_
     tune = torch.arange(11)[None].expand(2, -1)
     how = {"seeds": [0, 1], "sampling": GREEDY}
     codes = generate_codes(
-        MusicGen(model), Request(Conditions(texts, melodies=tune), n_frames=32, **how)
+        BaseModel(model), Request(Conditions(texts, melodies=tune), n_frames=32, **how)
     )
     first = generate_codes(
-        MusicGen(whole), Request(Conditions(texts, melodies=tune), n_frames=20, **how)
+        BaseModel(whole), Request(Conditions(texts, melodies=tune), n_frames=20, **how)
     )
     # The second window begins after 12 of 20 frames, so after 6.6 of the tune's 11.
     second = generate_codes(
-        MusicGen(whole),
+        BaseModel(whole),
         Request(
             Conditions(texts, melodies=tune.roll(-7, dims=-1)),
             n_frames=20,

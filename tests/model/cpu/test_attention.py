@@ -10,8 +10,9 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers import DynamicCache, EncoderDecoderCache
 
+from musicgen_lora.model.base.loading import load_base
+from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.model.cpu.attention import BLOCK, causal_attention, use_blocked_attention
-from musicgen_lora.model.musicgen import MusicGen, load_base
 from musicgen_lora.model.text.states import EncodedText
 
 LENGTHS = [1, 5, BLOCK, BLOCK + 1, 2 * BLOCK + 44]
@@ -69,7 +70,7 @@ def test_a_model_gives_the_same_states_and_gradients(
     """With a caption, a shorter one, and none at all."""
     folder: Path = request.getfixturevalue(kind)
     model: Any = load_base(folder)
-    shape = MusicGen(model).shape
+    shape = BaseModel(model).shape
     generator = torch.Generator().manual_seed(0)
     codes = torch.randint(0, 64, (3, shape.n_codebooks, 150), generator=generator)
     mask = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0], [0, 0, 0, 0]])
@@ -79,7 +80,7 @@ def test_a_model_gives_the_same_states_and_gradients(
     found = []
     for install in (lambda _: None, use_blocked_attention):
         install(model)
-        states = MusicGen(model).states(codes, EncodedText(text, mask))
+        states = BaseModel(model).states(codes, EncodedText(text, mask))
         gradients = torch.autograd.grad((states * weights).sum(), parameters)
         found.append([states.detach(), *gradients])
     for theirs, ours in zip(*found, strict=True):

@@ -11,12 +11,13 @@ from adapters import add_lora
 from peft import get_peft_model_state_dict
 from peft.tuners import lora
 
+from musicgen_lora.model.base.loading import load_base
+from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.model.cpu import lora_linear
 from musicgen_lora.model.cpu.attention import use_blocked_attention
 from musicgen_lora.model.cpu.lora_linear import LoraAttention, LoraLinear
 from musicgen_lora.model.cpu.switch import enable
 from musicgen_lora.model.lora.targets import target_pattern
-from musicgen_lora.model.musicgen import MusicGen, load_base
 from musicgen_lora.model.text.states import EncodedText
 
 Results = list[torch.Tensor]
@@ -101,7 +102,7 @@ def test_in_bf16_it_is_as_near_to_fp32_as_pefts(tiny_model_dir: Path) -> None:
 
 
 def in_bf16(model: Any) -> None:
-    MusicGen(model).to(torch.device("cpu"), "bf16")
+    BaseModel(model).to(torch.device("cpu"), "bf16")
     enable(model, "bf16")
 
 
@@ -180,7 +181,7 @@ def test_layers_that_round_before_they_add_are_named(
     precision: str, changes: dict[str, Any], said: str | None, tiny_model_dir: Path
 ) -> None:
     def prepare(model: Any) -> None:
-        MusicGen(model).to(torch.device("cpu"), precision)
+        BaseModel(model).to(torch.device("cpu"), precision)
         enable(model, precision)
 
     adapted = adapted_model(tiny_model_dir, prepare=prepare, **changes)
@@ -240,11 +241,11 @@ def states_and_gradients(adapted: Any) -> Results:
     one and none."""
     model = adapted.get_base_model()
     generator = torch.Generator().manual_seed(0)
-    codes = torch.randint(0, 64, (3, MusicGen(model).shape.n_codebooks, 150), generator=generator)
+    codes = torch.randint(0, 64, (3, BaseModel(model).shape.n_codebooks, 150), generator=generator)
     mask = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0], [0, 0, 0, 0]])
     text = torch.randn(3, 4, 24, generator=generator) * mask[..., None]
     weights = torch.randn(3, 150, 32, generator=generator)
-    states = MusicGen(model).states(codes, EncodedText(text, mask))
+    states = BaseModel(model).states(codes, EncodedText(text, mask))
     trained = [p for p in adapted.parameters() if p.requires_grad]
     return [states.detach(), *torch.autograd.grad((states * weights).sum(), trained)]
 
@@ -288,8 +289,8 @@ def test_attention_is_left_to_transformers_where_its_layers_cannot_share(
         with adapted.eval().disable_adapter(), torch.no_grad():
             codes = torch.zeros(1, 4, 5, dtype=torch.long)
             texts = EncodedText(torch.ones(1, 2, 24), torch.ones(1, 2))
-            states = MusicGen(adapted.get_base_model()).states(codes, texts)
-            expected = MusicGen(load_base(tiny_model_dir)).states(codes, texts)
+            states = BaseModel(adapted.get_base_model()).states(codes, texts)
+            expected = BaseModel(load_base(tiny_model_dir)).states(codes, texts)
         assert torch.allclose(states, expected, atol=1e-5)
     else:
         assert all(bool(tensor.isfinite().all()) for tensor in states_and_gradients(adapted))

@@ -10,28 +10,28 @@ from typing import Any
 import pytest
 import torch
 
+from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.model.cpu.attention import NAME
 from musicgen_lora.model.cpu.lora_linear import LoraAttention, LoraLinear, _one_weight
 from musicgen_lora.model.cpu.switch import enable
 from musicgen_lora.model.lora.adapter import load_adapter
 from musicgen_lora.model.lora.spec import LoraSpec
 from musicgen_lora.model.lora.trainable import TrainableLora
-from musicgen_lora.model.musicgen import MusicGen
 from musicgen_lora.model.text.states import EncodedText
 
 CPU = torch.device("cpu")
 SPEC = LoraSpec(rank=4, alpha=8)
 
 
-def move(model: MusicGen) -> None:
+def move(model: BaseModel) -> None:
     model.to(CPU, "bf16")
 
 
-def switch_on(model: MusicGen) -> None:
+def switch_on(model: BaseModel) -> None:
     enable(model.hf, "bf16")
 
 
-def adapt(model: MusicGen) -> None:
+def adapt(model: BaseModel) -> None:
     torch.manual_seed(0)
     lora = TrainableLora(model, SPEC)
     with torch.no_grad():
@@ -39,7 +39,7 @@ def adapt(model: MusicGen) -> None:
             parameter.normal_(0.0, 0.2)
 
 
-def states_and_gradients(model: MusicGen) -> list[torch.Tensor]:
+def states_and_gradients(model: BaseModel) -> list[torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     codes = torch.randint(0, 64, (2, 4, 20), generator=generator)
     text = torch.randn(2, 3, 24, generator=generator)
@@ -51,9 +51,9 @@ def states_and_gradients(model: MusicGen) -> list[torch.Tensor]:
 
 @pytest.mark.parametrize("steps", list(permutations([move, switch_on, adapt])))
 def test_moving_switching_and_adapting_may_come_in_any_order(
-    steps: tuple[Callable[[MusicGen], None], ...], tiny_model_dir: Path
+    steps: tuple[Callable[[BaseModel], None], ...], tiny_model_dir: Path
 ) -> None:
-    expected, found = MusicGen.load(tiny_model_dir), MusicGen.load(tiny_model_dir)
+    expected, found = BaseModel.load(tiny_model_dir), BaseModel.load(tiny_model_dir)
     for step in (move, switch_on, adapt):
         step(expected)
     for step in steps:
@@ -74,7 +74,7 @@ def test_moving_switching_and_adapting_may_come_in_any_order(
 
 
 def test_switching_on_again_changes_nothing(tiny_model_dir: Path) -> None:
-    model = MusicGen.load(tiny_model_dir)
+    model = BaseModel.load(tiny_model_dir)
     for step in (move, switch_on, adapt):
         step(model)
     before = {name: p.data_ptr() for name, p in model.hf.named_parameters()}
@@ -85,8 +85,8 @@ def test_switching_on_again_changes_nothing(tiny_model_dir: Path) -> None:
 def test_an_adapter_that_is_only_played_keeps_pefts_layers(
     tiny_model_dir: Path, tmp_path: Path
 ) -> None:
-    TrainableLora(MusicGen.load(tiny_model_dir), SPEC).save(tmp_path)
-    model = MusicGen.load(tiny_model_dir)
+    TrainableLora(BaseModel.load(tiny_model_dir), SPEC).save(tmp_path)
+    model = BaseModel.load(tiny_model_dir)
     load_adapter(model, tmp_path)
     enable(model.hf, "fp32")
     layer: Any = model.layers[0]

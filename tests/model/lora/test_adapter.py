@@ -19,6 +19,9 @@ from tiny import make_tiny_musicgen
 
 from musicgen_lora.config import EMBEDDED_NAME, TrainSettings
 from musicgen_lora.errors import UserError
+from musicgen_lora.model.base.loading import load_base, load_processor, load_tokenizer
+from musicgen_lora.model.base_model import BaseModel
+from musicgen_lora.model.fingerprint import base_fingerprint
 from musicgen_lora.model.lora.adapter import (
     CONFIG_FILE,
     FACTS_FILE,
@@ -27,13 +30,6 @@ from musicgen_lora.model.lora.adapter import (
     save_adapter,
 )
 from musicgen_lora.model.lora.targets import target_pattern
-from musicgen_lora.model.musicgen import (
-    MusicGen,
-    base_fingerprint,
-    load_base,
-    load_processor,
-    load_tokenizer,
-)
 from musicgen_lora.model.text.states import TextStates
 from musicgen_lora.training.weights import make_weights
 
@@ -48,7 +44,7 @@ def logits_of(model, folder: Path) -> torch.Tensor:
     texts = TextStates(model, load_tokenizer(folder)).batch(CAPTIONS)
     with torch.no_grad():
         codes = random_codes(model.config.decoder.num_codebooks)
-        return MusicGen(model).logits(codes, texts)
+        return BaseModel(model).logits(codes, texts)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +95,7 @@ def test_the_base_is_the_same_with_and_without_an_adapter(
 ) -> None:
     model = load_base(tiny_model_dir)
     alone = base_fingerprint(model)
-    load_adapter(MusicGen(model), adapter)
+    load_adapter(BaseModel(model), adapter)
     assert base_fingerprint(model) == alone
     other = load_base(make_tiny_musicgen(tmp_path / "other", seed=1))
     assert base_fingerprint(other) != alone
@@ -114,7 +110,7 @@ def test_a_loaded_adapter_is_frozen_and_changes_the_predictions(
 ) -> None:
     model = load_base(tiny_model_dir)
     before = logits_of(model, tiny_model_dir)
-    load_adapter(MusicGen(model), adapter)
+    load_adapter(BaseModel(model), adapter)
     assert not model.training
     assert not any(parameter.requires_grad for parameter in model.parameters())
     assert (logits_of(model, tiny_model_dir) - before).abs().nan_to_num().max() > 0.1
@@ -122,9 +118,9 @@ def test_a_loaded_adapter_is_frozen_and_changes_the_predictions(
 
 def test_an_adapter_of_another_tool_is_taken(tiny_model_dir: Path, adapter: Path) -> None:
     own, foreign = load_base(tiny_model_dir), load_base(tiny_model_dir)
-    load_adapter(MusicGen(own), adapter)
+    load_adapter(BaseModel(own), adapter)
     (adapter / FACTS_FILE).unlink()
-    load_adapter(MusicGen(foreign), adapter)
+    load_adapter(BaseModel(foreign), adapter)
     found, expected = (logits_of(model, tiny_model_dir) for model in (foreign, own))
     torch.testing.assert_close(found, expected, rtol=0.0, atol=0.0, equal_nan=True)
 
@@ -154,7 +150,7 @@ def test_saving_asks_nobody(
         raise AssertionError("something was looked up on the network")
 
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    weights = make_weights(MusicGen(load_base(tiny_model_dir)), TrainSettings(), "tiny-beats")
+    weights = make_weights(BaseModel(load_base(tiny_model_dir)), TrainSettings(), "tiny-beats")
     with warnings.catch_warnings():
         warnings.filterwarnings("error", category=UserWarning)
         weights.save(tmp_path, None)
@@ -209,7 +205,7 @@ def test_bare_peft_on_bare_transformers_gives_equal_logits(
         bare = np.load(tmp_path / base.name / "logits.npy").reshape(2, len(delays), -1, 64)
         model = load_base(base)
         without = logits_of(model, base)
-        load_adapter(MusicGen(model), tmp_path / base.name / "adapter")
+        load_adapter(BaseModel(model), tmp_path / base.name / "adapter")
         ours = logits_of(model, base)
         n_frames = bare.shape[2]
         for k, delay in enumerate(delays):
@@ -238,7 +234,7 @@ def test_dora_leaves_out_layers_with_rows_that_have_no_direction(
     save_adapter(adapted, tmp_path)
     again = load_base(tiny_model_dir)
     again.get_submodule(dead).weight[3] = 0.0
-    load_adapter(MusicGen(again), tmp_path)
+    load_adapter(BaseModel(again), tmp_path)
     assert torch.allclose(logits_of(again, tiny_model_dir), expected, atol=1e-5, equal_nan=True)
 
 

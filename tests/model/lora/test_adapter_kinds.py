@@ -17,11 +17,12 @@ from musicgen_lora.config import EvaluateSettings, GenerateSettings, TrainSettin
 from musicgen_lora.errors import UserError
 from musicgen_lora.evaluation.evaluate import evaluate_adapter
 from musicgen_lora.generation.generate import generate_audio
+from musicgen_lora.model.base.loading import load_base, load_tokenizer
+from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.model.lora import initial as start
 from musicgen_lora.model.lora import spec
 from musicgen_lora.model.lora.adapter import load_adapter
 from musicgen_lora.model.lora.targets import matching, target_pattern
-from musicgen_lora.model.musicgen import MusicGen, load_base, load_tokenizer
 from musicgen_lora.model.text.states import TextStates
 from musicgen_lora.training.train import train_lora
 from musicgen_lora.training.weights import LoraWeights, lora_spec
@@ -75,7 +76,7 @@ def codes() -> torch.Tensor:
 def logits_of(model, folder: Path) -> torch.Tensor:
     texts = TextStates(model, load_tokenizer(folder)).batch(CAPTIONS)
     with torch.no_grad():
-        return MusicGen(model).logits(codes(), texts)
+        return BaseModel(model).logits(codes(), texts)
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +118,7 @@ def test_bare_peft_and_we_play_an_adapter_alike(kind, runs, tiny_model_dir: Path
     assert run["best"]["loss"] < run["base_loss"]["loss"], "it learned"
     model = load_base(tiny_model_dir)
     without = logits_of(model, tiny_model_dir)
-    load_adapter(MusicGen(model), folder)
+    load_adapter(BaseModel(model), folder)
     ours = logits_of(model, tiny_model_dir)
     bare = np.load(folder / "bare.npy").reshape(2, 4, 24, 64)
     for k in range(4):
@@ -163,7 +164,7 @@ def test_an_adapter_on_the_text_encoder_leaves_the_null_condition_alone(
     runs, tiny_model_dir: Path
 ) -> None:
     model = load_base(tiny_model_dir)
-    load_adapter(MusicGen(model), runs["text"][1])
+    load_adapter(BaseModel(model), runs["text"][1])
     states, mask = TextStates(model, load_tokenizer(tiny_model_dir)).batch([None, "808 beat"])
     plain = TextStates(load_base(tiny_model_dir), load_tokenizer(tiny_model_dir))
     base_states, _ = plain.batch([None, "808 beat"])
@@ -239,7 +240,7 @@ def test_resuming_where_the_decomposition_came_out_otherwise(
 ) -> None:
     """The base's residual follows the start that the checkpoint has, as from another machine."""
     settings = TrainSettings(lora_init="pissa", lora_rank=4)
-    first = LoraWeights(MusicGen(load_base(tiny_model_dir)), settings, "x")
+    first = LoraWeights(BaseModel(load_base(tiny_model_dir)), settings, "x")
     started = start.adapter_tensors(first.adapted)
     with torch.no_grad():
         for parameter in first.parameters:
@@ -249,11 +250,11 @@ def test_resuming_where_the_decomposition_came_out_otherwise(
     monkeypatch.setitem(spec.INITIALISATIONS, "pissa", "olora")
     model, plain = load_base(tiny_model_dir), load_base(tiny_model_dir)
     before = logits_of(plain, tiny_model_dir).nan_to_num()
-    second = LoraWeights(MusicGen(model), settings, "x")
+    second = LoraWeights(BaseModel(model), settings, "x")
     other = start.adapter_tensors(second.adapted)
     assert not all(torch.equal(started[name], other[name]) for name in started)
     second.load(tmp_path)
-    load_adapter(MusicGen(plain), tmp_path)
+    load_adapter(BaseModel(plain), tmp_path)
     after = logits_of(plain, tiny_model_dir).nan_to_num()
     assert torch.allclose(logits_of(model, tiny_model_dir).nan_to_num(), after, atol=1e-4)
     assert (after - before).abs().max() > 0.1

@@ -17,8 +17,9 @@ from musicgen_lora.config import GenerateSettings, MergeSettings
 from musicgen_lora.errors import UserError
 from musicgen_lora.export.merge import merge_adapters
 from musicgen_lora.generation.generate import generate_audio
+from musicgen_lora.model.base.loading import load_base
+from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.model.lora.adapter import CONFIG_FILE, FACTS_FILE, load_adapter
-from musicgen_lora.model.musicgen import MusicGen, load_base
 
 FIRST = {
     "bias": "none",
@@ -137,7 +138,7 @@ def test_what_would_be_another_adapter_is_refused_by_its_name(
 ) -> None:
     other = with_config(plain, tmp_path / "other", config_as_of("9.9") | {field: value})
     with pytest.raises(UserError, match=field) as raised:
-        load_adapter(MusicGen.load(tiny_model_dir), other)
+        load_adapter(BaseModel.load(tiny_model_dir), other)
     assert str(other) in str(raised.value)
     assert "\n" not in str(raised.value)
 
@@ -152,7 +153,7 @@ def test_pissa_as_peft_saves_it_is_refused_and_says_what_to_do(
     saved = json.loads((tmp_path / "pissa" / CONFIG_FILE).read_text())
     assert saved["init_lora_weights"] == "pissa"
     with pytest.raises(UserError, match="path_initial_model_for_weight_conversion"):
-        load_adapter(MusicGen.load(tiny_model_dir), tmp_path / "pissa")
+        load_adapter(BaseModel.load(tiny_model_dir), tmp_path / "pissa")
     first = tmp_path / "first"
     adapted.peft_config["default"].init_lora_weights = True
     adapted.save_pretrained(str(first))

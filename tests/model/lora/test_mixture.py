@@ -19,21 +19,21 @@ from musicgen_lora.generation.decoding.decode import generate_codes
 from musicgen_lora.generation.decoding.decoder import Decoder
 from musicgen_lora.generation.decoding.request import Conditions, Request
 from musicgen_lora.generation.decoding.sampling import Sampling
+from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.model.lora.adapter import read_adapter
-from musicgen_lora.model.lora.mixture import Mixture, Part, read_part
-from musicgen_lora.model.musicgen import MusicGen
+from musicgen_lora.model.lora.mixture import MixedAdapter, Mixture, read_part
 
 Weights = dict[str, torch.Tensor]
 
 
 @pytest.fixture(scope="module")
-def base(tiny_model_dir: Path) -> MusicGen:
+def base(tiny_model_dir: Path) -> BaseModel:
     """Shared, since nothing here may change it."""
-    return MusicGen.load(tiny_model_dir)
+    return BaseModel.load(tiny_model_dir)
 
 
 @pytest.fixture(scope="module")
-def golden(base: MusicGen) -> Weights:
+def golden(base: BaseModel) -> Weights:
     return weights_of(base)
 
 
@@ -47,12 +47,12 @@ def adapters(tiny_model_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.fixture(autouse=True)
-def base_is_golden(base: MusicGen, golden: Weights) -> Any:
+def base_is_golden(base: BaseModel, golden: Weights) -> Any:
     yield
     assert all_equal(weights_of(base), golden), "the base is not what it was"
 
 
-def weights_of(model: MusicGen) -> Weights:
+def weights_of(model: BaseModel) -> Weights:
     return {name: tensor.clone() for name, tensor in model.hf.state_dict().items()}
 
 
@@ -60,12 +60,12 @@ def all_equal(one: Weights, other: Weights) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[n], other[n]) for n in other)
 
 
-def mixed(base: MusicGen, *parts: Part) -> Weights:
+def mixed(base: BaseModel, *parts: MixedAdapter) -> Weights:
     with Mixture(base, parts).on():
         return weights_of(base)
 
 
-def play(model: MusicGen, mixture: Mixture | None = None) -> np.ndarray:
+def play(model: BaseModel, mixture: Mixture | None = None) -> np.ndarray:
     """Codes of two prompts, with text states of the mixture's."""
     mixture = Mixture(model) if mixture is None else mixture
     decoder = Decoder(model, mixture=mixture)
@@ -81,7 +81,7 @@ def play(model: MusicGen, mixture: Mixture | None = None) -> np.ndarray:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_strength_one_is_what_peft_merges_and_zero_the_base(
-    kind: str, base: MusicGen, golden: Weights, adapters: dict[str, Path], tiny_model_dir: Path
+    kind: str, base: BaseModel, golden: Weights, adapters: dict[str, Path], tiny_model_dir: Path
 ) -> None:
     part = read_part(base, adapters[kind])
     found, expected = mixed(base, part), merged_by_peft(tiny_model_dir, adapters[kind])
@@ -96,7 +96,7 @@ def test_strength_one_is_what_peft_merges_and_zero_the_base(
 def test_a_strength_is_a_place_on_the_line_from_base_to_adapter(
     kind: str,
     strength: float,
-    base: MusicGen,
+    base: BaseModel,
     golden: Weights,
     adapters: dict[str, Path],
     tiny_model_dir: Path,
@@ -110,14 +110,14 @@ def test_a_strength_is_a_place_on_the_line_from_base_to_adapter(
 
 @pytest.mark.parametrize("kind", ["dora", "bias", "saved"])
 def test_an_adapter_of_strength_zero_leaves_no_trace_on_the_others(
-    kind: str, base: MusicGen, adapters: dict[str, Path]
+    kind: str, base: BaseModel, adapters: dict[str, Path]
 ) -> None:
     other, lora = (read_part(base, adapters[name]) for name in (kind, "lora"))
     assert all_equal(mixed(base, other.at(0.0), lora), mixed(base, lora))
 
 
 def test_two_halves_of_an_adapter_play_what_the_adapter_plays(
-    base: MusicGen, adapters: dict[str, Path], tmp_path: Path
+    base: BaseModel, adapters: dict[str, Path], tmp_path: Path
 ) -> None:
     whole = read_part(base, adapters["lora"])
     parts = [read_part(base, f) for f in halves(adapters["lora"], tmp_path / "a", tmp_path / "b")]
@@ -132,10 +132,10 @@ def test_two_halves_of_an_adapter_play_what_the_adapter_plays(
 
 @pytest.mark.parametrize("kind", ["lora", "rslora", "dora", "bias", "saved"])
 def test_a_mixture_plays_as_a_model_with_its_weights_would(
-    kind: str, base: MusicGen, adapters: dict[str, Path], tiny_model_dir: Path
+    kind: str, base: BaseModel, adapters: dict[str, Path], tiny_model_dir: Path
 ) -> None:
     """Attention, feed-forward, heads, embeddings, text encoder and projection among them."""
-    merged, plain = MusicGen.load(tiny_model_dir), play(base)
+    merged, plain = BaseModel.load(tiny_model_dir), play(base)
     parts = [read_part(base, adapters["patterns"], 0.3), read_part(base, adapters[kind], 1.2)]
     Mixture(merged, [read_part(merged, part.files, part.strength) for part in parts]).merge()
     expected = play(merged)
@@ -149,7 +149,7 @@ def test_a_mixture_plays_as_a_model_with_its_weights_would(
 def test_a_melody_models_projections_are_mixed(tiny_melody_dir: Path, tmp_path: Path) -> None:
     targets = ["audio_enc_to_dec_proj", "enc_to_dec_proj", "q_proj"]
     adapter = draw_adapter(tiny_melody_dir, tmp_path / "lora", target_modules=targets)
-    base, merged = MusicGen.load(tiny_melody_dir), MusicGen.load(tiny_melody_dir)
+    base, merged = BaseModel.load(tiny_melody_dir), BaseModel.load(tiny_melody_dir)
     before = weights_of(base)
     Mixture(merged, [read_part(merged, adapter, 0.6)]).merge()
     assert np.array_equal(play(base, Mixture(base, [read_part(base, adapter, 0.6)])), play(merged))
@@ -158,7 +158,7 @@ def test_a_melody_models_projections_are_mixed(tiny_melody_dir: Path, tmp_path: 
 
 
 def test_the_bases_tensors_come_back_whatever_happens(
-    base: MusicGen, adapters: dict[str, Path]
+    base: BaseModel, adapters: dict[str, Path]
 ) -> None:
     mixture = Mixture(base, [read_part(base, adapters["rslora"])])
     before = {name: p.data_ptr() for name, p in base.hf.named_parameters()}
@@ -173,7 +173,7 @@ def test_the_bases_tensors_come_back_whatever_happens(
 
 @pytest.mark.parametrize("strength", [-0.1, 2.1, float("nan")])
 def test_a_strength_out_of_range_is_refused(
-    strength: float, base: MusicGen, adapters: dict[str, Path]
+    strength: float, base: BaseModel, adapters: dict[str, Path]
 ) -> None:
     with pytest.raises(UserError, match=r"strength = .*must be from 0"):
         read_part(base, adapters["lora"], strength)
@@ -193,7 +193,7 @@ def test_a_strength_out_of_range_is_refused(
     ],
 )
 def test_what_can_not_be_merged_is_one_line(
-    changes: dict[str, Any], said: str, base: MusicGen, tiny_model_dir: Path, tmp_path: Path
+    changes: dict[str, Any], said: str, base: BaseModel, tiny_model_dir: Path, tmp_path: Path
 ) -> None:
     adapter = draw_adapter(tiny_model_dir, tmp_path / "a", **changes)
     with pytest.raises(UserError) as raised:
@@ -203,13 +203,13 @@ def test_what_can_not_be_merged_is_one_line(
 
 
 def test_an_adapter_of_another_base_is_refused(adapters: dict[str, Path], tmp_path: Path) -> None:
-    other = MusicGen.load(make_tiny_musicgen(tmp_path / "other", seed=9))
+    other = BaseModel.load(make_tiny_musicgen(tmp_path / "other", seed=9))
     with pytest.raises(UserError, match="trained on another base"):
         read_part(other, adapters["lora"])
 
 
 def test_an_adapter_that_does_not_fit_leaves_the_base_as_it_was(
-    base: MusicGen, adapters: dict[str, Path]
+    base: BaseModel, adapters: dict[str, Path]
 ) -> None:
     before = [name for name, _ in base.hf.named_modules()]
     assert not hasattr(base.hf, "peft_config")
@@ -223,7 +223,7 @@ def test_an_adapter_that_does_not_fit_leaves_the_base_as_it_was(
 
 
 def test_weights_that_overflow_are_said_with_their_name(
-    base: MusicGen, tiny_model_dir: Path, tmp_path: Path
+    base: BaseModel, tiny_model_dir: Path, tmp_path: Path
 ) -> None:
     files = read_adapter(draw_adapter(tiny_model_dir, tmp_path / "a", lora_alpha=1e4))
     tensors = {name: tensor * 1e18 for name, tensor in files.tensors.items()}
@@ -233,9 +233,9 @@ def test_weights_that_overflow_are_said_with_their_name(
 
 
 def test_several_adapters_add_up_in_any_order(
-    base: MusicGen, golden: Weights, adapters: dict[str, Path]
+    base: BaseModel, golden: Weights, adapters: dict[str, Path]
 ) -> None:
-    parts: Sequence[Part] = [
+    parts: Sequence[MixedAdapter] = [
         read_part(base, adapters["lora"], 0.7),
         read_part(base, adapters["dora"], 0.3),
     ]

@@ -14,9 +14,10 @@ from datasets import make_dataset, tiny_settings
 from musicgen_lora.config import GenerateSettings
 from musicgen_lora.errors import UserError
 from musicgen_lora.generation.generate import generate_audio
+from musicgen_lora.model.base.loading import load_base
+from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.model.lora import quantise
 from musicgen_lora.model.lora.adapter import load_adapter
-from musicgen_lora.model.musicgen import MusicGen, load_base
 from musicgen_lora.model.text.states import EncodedText
 from musicgen_lora.training.train import train_lora
 
@@ -32,7 +33,7 @@ def logits(model) -> torch.Tensor:
     states = torch.randn(2, 5, 24, generator=generator)
     texts = EncodedText(states, torch.ones(2, 5, dtype=torch.long))
     with torch.no_grad():
-        return MusicGen(model).logits(codes, texts).nan_to_num()
+        return BaseModel(model).logits(codes, texts).nan_to_num()
 
 
 @needs_library
@@ -65,7 +66,7 @@ def test_an_adapter_of_a_quantised_base_goes_on_the_plain_one(
     assert f"held in {bits[0]} bits" in (best / "README.md").read_text()
     model = load_base(tiny_model_dir)
     before = logits(model)
-    load_adapter(MusicGen(model), best)
+    load_adapter(BaseModel(model), best)
     assert (logits(model) - before).abs().max() > 0.01
     played = GenerateSettings(
         base_model_path=str(tiny_model_dir),

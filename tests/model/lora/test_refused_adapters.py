@@ -15,6 +15,8 @@ from tiny import make_tiny_musicgen
 from musicgen_lora import atomic
 from musicgen_lora.atomic import MANIFEST
 from musicgen_lora.errors import UserError
+from musicgen_lora.model.base.loading import load_base
+from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.model.lora.adapter import (
     CONFIG_FILE,
     FACTS_FILE,
@@ -22,16 +24,12 @@ from musicgen_lora.model.lora.adapter import (
     load_adapter,
     read_adapter,
 )
-from musicgen_lora.model.musicgen import (
-    MusicGen,
-    load_base,
-)
 
 
 def test_an_adapter_of_another_base_is_refused(adapter: Path, tmp_path: Path) -> None:
     other = load_base(make_tiny_musicgen(tmp_path / "other", seed=1))
     with pytest.raises(UserError, match="adapter: this adapter was trained on another base"):
-        load_adapter(MusicGen(other), adapter)
+        load_adapter(BaseModel(other), adapter)
 
 
 def test_an_adapter_of_another_size_is_refused_without_facts_too(
@@ -40,7 +38,7 @@ def test_an_adapter_of_another_size_is_refused_without_facts_too(
     (adapter / FACTS_FILE).unlink()
     wide = load_base(make_tiny_musicgen(tmp_path / "wide", hidden_size=64))
     with pytest.raises(UserError, match="adapter: does not fit this base model") as raised:
-        load_adapter(MusicGen(wide), adapter)
+        load_adapter(BaseModel(wide), adapter)
     assert "\n" not in str(raised.value)
 
 
@@ -63,7 +61,7 @@ def test_tensors_that_fit_no_layer_and_layers_without_tensors_are_counted(
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         with pytest.raises(UserError, match=rf"adapter_model\.safetensors: {said}") as raised:
-            load_adapter(MusicGen.load(tiny_model_dir), adapter)
+            load_adapter(BaseModel.load(tiny_model_dir), adapter)
     assert "\n" not in str(raised.value)
 
 
@@ -73,7 +71,7 @@ def test_a_config_that_names_fewer_layers_than_the_weights_is_refused(
     config = json.loads((adapter / CONFIG_FILE).read_text())
     (adapter / CONFIG_FILE).write_text(json.dumps(config | {"target_modules": ["q_proj"]}))
     with pytest.raises(UserError, match=r"32 of 40 tensors .* fit no layer \(.*lora_A"):
-        load_adapter(MusicGen.load(tiny_model_dir), adapter)
+        load_adapter(BaseModel.load(tiny_model_dir), adapter)
 
 
 def test_an_adapter_that_adapts_no_layer_is_refused(tiny_model_dir: Path, adapter: Path) -> None:
@@ -81,7 +79,7 @@ def test_an_adapter_that_adapts_no_layer_is_refused(tiny_model_dir: Path, adapte
     prompt = {"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 2, "task_type": "SEQ_2_SEQ_LM"}
     (adapter / CONFIG_FILE).write_text(json.dumps(prompt))
     with pytest.raises(UserError, match="only adapters of type LORA are read"):
-        load_adapter(MusicGen.load(tiny_model_dir), adapter)
+        load_adapter(BaseModel.load(tiny_model_dir), adapter)
 
 
 @pytest.mark.parametrize("file", [CONFIG_FILE, WEIGHTS_FILE, FACTS_FILE, MANIFEST])
@@ -105,7 +103,7 @@ def test_a_manifest_beside_an_adapter_is_checked(file: str, tmp_path: Path, adap
 def test_a_pickled_adapter_is_refused(tiny_model_dir: Path, adapter: Path) -> None:
     (adapter / "adapter_model.safetensors").rename(adapter / "adapter_model.bin")
     with pytest.raises(UserError, match="pickled adapters are not read"):
-        load_adapter(MusicGen.load(tiny_model_dir), adapter)
+        load_adapter(BaseModel.load(tiny_model_dir), adapter)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +126,7 @@ def test_a_damaged_adapter_is_named(
 ) -> None:
     (adapter / file).write_bytes(content)
     with pytest.raises(UserError, match=said) as raised:
-        load_adapter(MusicGen.load(tiny_model_dir), adapter)
+        load_adapter(BaseModel.load(tiny_model_dir), adapter)
     assert str(adapter) in str(raised.value)
     assert "\n" not in str(raised.value)
 
@@ -136,6 +134,6 @@ def test_a_damaged_adapter_is_named(
 def test_folders_that_are_no_adapter_are_named(tiny_model_dir: Path, tmp_path: Path) -> None:
     model = load_base(tiny_model_dir)
     with pytest.raises(UserError, match="gone: no such adapter folder"):
-        load_adapter(MusicGen(model), tmp_path / "gone")
+        load_adapter(BaseModel(model), tmp_path / "gone")
     with pytest.raises(UserError, match=r"no adapter_config\.json in it"):
-        load_adapter(MusicGen(model), tiny_model_dir)
+        load_adapter(BaseModel(model), tiny_model_dir)

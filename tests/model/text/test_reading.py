@@ -14,7 +14,7 @@ from musicgen_lora.cli import main
 from musicgen_lora.config import GenerateSettings
 from musicgen_lora.generation.generate import generate_audio
 from musicgen_lora.given import EMBEDDED
-from musicgen_lora.model.musicgen import load_base, load_tokenizer
+from musicgen_lora.model.base.loading import load_base, load_tokenizer
 from musicgen_lora.model.text.reading import PLAIN, TextReader, describe_readings, t5_reader
 from musicgen_lora.model.text.states import TextStates
 from musicgen_lora.prepare.report.findings import caption_advice

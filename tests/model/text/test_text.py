@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from musicgen_lora.given import EMBEDDED
-from musicgen_lora.model.musicgen import load_base, load_tokenizer
+from musicgen_lora.model.base.loading import load_base, load_tokenizer
 from musicgen_lora.model.text import states as text_module
 from musicgen_lora.model.text.states import TextStates
 
@@ -21,7 +21,7 @@ CAPTIONS = [f"trap beat with 808 and {word} hats" for word in ("open", "rolling"
 IN_ANOTHER_PROCESS = """
 import hashlib
 import sys
-from musicgen_lora.model.musicgen import load_base, load_tokenizer
+from musicgen_lora.model.base.loading import load_base, load_tokenizer
 from musicgen_lora.model.text.states import TextStates
 
 {function}

@@ -10,7 +10,7 @@ from datasets import RATE, beat
 from prepared.analyses import analysis
 
 from musicgen_lora.listening.duplicates import audio_fingerprint
-from musicgen_lora.prepare.clips.cleaning import Copy, near_duplicates, unusable_reason
+from musicgen_lora.prepare.clips.cleaning import NearDuplicate, near_duplicates, unusable_reason
 
 PRINTS = audio_fingerprint(beat(0, 8.0), RATE)
 
@@ -30,9 +30,9 @@ PRINTS = audio_fingerprint(beat(0, 8.0), RATE)
 def test_the_better_copy_stays_whatever_its_name(first: dict[str, Any], why: str) -> None:
     records = {"a": analysis(**first), "b": analysis()}
     prints = dict.fromkeys(records, PRINTS)
-    assert near_duplicates(records, prints, set()) == {"a": Copy("b", why)}
+    assert near_duplicates(records, prints, set()) == {"a": NearDuplicate("b", why)}
     backwards = dict(reversed(records.items()))
-    assert near_duplicates(backwards, prints, set()) == {"a": Copy("b", why)}
+    assert near_duplicates(backwards, prints, set()) == {"a": NearDuplicate("b", why)}
 
 
 def test_a_whole_track_is_not_left_out_for_a_loop_of_it() -> None:
@@ -45,13 +45,15 @@ def test_a_whole_track_is_not_left_out_for_a_loop_of_it() -> None:
         "loop": audio_fingerprint(loop, RATE),
         "track": audio_fingerprint(np.tile(loop, 4), RATE),
     }
-    assert near_duplicates(records, prints, set()) == {"loop": Copy("track", "much longer")}
+    assert near_duplicates(records, prints, set()) == {
+        "loop": NearDuplicate("track", "much longer")
+    }
 
 
 def test_of_equals_the_first_stays() -> None:
     records = {name: analysis() for name in "abc"}
     copies = near_duplicates(records, dict.fromkeys(records, PRINTS), set())
-    assert copies == dict.fromkeys("bc", Copy("a", "as good, and comes first"))
+    assert copies == dict.fromkeys("bc", NearDuplicate("a", "as good, and comes first"))
 
 
 def test_what_is_listed_stays_and_a_better_copy_is_told_of() -> None:

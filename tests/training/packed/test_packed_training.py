@@ -17,10 +17,11 @@ from musicgen_lora import atomic
 from musicgen_lora.dataset.batches import ClipDataset, WindowSampler, epoch_order
 from musicgen_lora.dataset.packed import PackedTokens, write_packed
 from musicgen_lora.errors import UserError
+from musicgen_lora.model.base.loading import load_base, load_processor, load_tokenizer
+from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.model.codec import Codec
 from musicgen_lora.model.delays import Delays
 from musicgen_lora.model.lora.adapter import load_adapter
-from musicgen_lora.model.musicgen import MusicGen, load_base, load_processor, load_tokenizer
 from musicgen_lora.model.text.states import TextStates
 from musicgen_lora.training.packed.captured import (
     CapturedGradients,
@@ -28,7 +29,7 @@ from musicgen_lora.training.packed.captured import (
     step_totals,
     with_wrong_tokens,
 )
-from musicgen_lora.training.packed.draws import Draw, Draws
+from musicgen_lora.training.packed.draws import DrawnBatch, Draws
 from musicgen_lora.training.packed.settings import PackedSettings
 from musicgen_lora.training.packed.train import PackedRun, main, train_packed
 
@@ -88,7 +89,7 @@ def reference_loss(model, tokens, draws, data, text):
 
 
 def test_the_gradient_is_that_of_one_big_batch(tokens, tiny_model_dir):
-    base = MusicGen.load(tiny_model_dir)
+    base = BaseModel.load(tiny_model_dir)
     model, text = base.hf, base.text
     model.decoder.requires_grad_(True)
     data = DeviceData(tokens, text, 40, torch.device("cpu"))
@@ -148,7 +149,7 @@ def test_loops_go_round_in_whole_bars(tokens, tiny_model_dir):
     and its tokens come again."""
     bars = np.array([[2.0, 5.0], *[[np.nan, np.nan]] * 3], np.float32)
     tokens = dataclasses.replace(tokens, bars=bars)
-    text = MusicGen.load(tiny_model_dir).text
+    text = BaseModel.load(tiny_model_dir).text
     data = DeviceData(tokens, text, 24, torch.device("cpu"))
 
     def drawn(loop_share, bar_start_share=0.5):
@@ -178,7 +179,7 @@ def test_loops_go_round_in_whole_bars(tokens, tiny_model_dir):
 
 
 def test_what_is_predicted_is_right_where_what_is_heard_is_wrong(tokens, tiny_model_dir):
-    base = MusicGen.load(tiny_model_dir)
+    base = BaseModel.load(tiny_model_dir)
     base.hf.decoder.requires_grad_(True)
     data = DeviceData(tokens, base.text, 40, torch.device("cpu"))
     draws = Draws(tokens, data.captions, WindowSampler(40))
@@ -198,7 +199,7 @@ def test_embeddings_stay_as_short_as_asked(settings):
     bounded = dataclasses.replace(settings, max_embedding_norm=0.1)
     state = train_packed(bounded)
     assert state.step == 6
-    best = MusicGen.load(str(settings.output_dir / "best_model"))
+    best = BaseModel.load(str(settings.output_dir / "best_model"))
     lengths = [t.weight.norm(dim=1) for t in best.hf.decoder.model.decoder.embed_tokens]
     longest = float(torch.cat(lengths).max())
     assert longest <= 0.1 + 1e-4
@@ -273,7 +274,7 @@ def test_what_it_writes_is_what_the_commands_load(settings):
         settings, trainable="lora", output_dir=settings.output_dir / "lora"
     )
     train_packed(adapter)
-    load_adapter(MusicGen.load(settings.model_path), adapter.output_dir / "best_model")
+    load_adapter(BaseModel.load(settings.model_path), adapter.output_dir / "best_model")
 
 
 def test_other_settings_or_tokens_are_another_run(settings, tokens):
@@ -320,7 +321,7 @@ def test_draws_past_the_last_clip_are_masked(tokens, tiny_model_dir):
     )
     start, length = torch.tensor([int(tokens.offsets[-1])]), torch.tensor([60])
     zero = torch.tensor([0])
-    last = Draw(start, length, zero, length, zero)
+    last = DrawnBatch(start, length, zero, length, zero)
     codes, (states, mask) = data.batch(last)
     np.testing.assert_array_equal(codes[0, :, :60].numpy().T, tokens.codes[-60:])
     assert not states.any()
@@ -357,7 +358,7 @@ def test_an_adapters_windows_are_no_longer_than_the_bases(
 def test_tokens_stay_off_the_directions_of_positions(settings):
     apart = dataclasses.replace(settings, tokens_off_positions=True)
     train_packed(apart)
-    best = MusicGen.load(str(settings.output_dir / "best_model"))
+    best = BaseModel.load(str(settings.output_dir / "best_model"))
     decoder: Any = best.hf.decoder.model.decoder
     positions = decoder.embed_positions.weights
     for table in decoder.embed_tokens:

@@ -10,7 +10,7 @@ import pytest
 from datasets import read_rows, tiny_settings
 from trainer import interrupt_after
 
-from musicgen_lora.model.musicgen import MusicGen
+from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.training.checkpoints import (
     LoopState,
     Trained,
@@ -103,7 +103,7 @@ STATES = [
 def test_a_checkpoint_holds_the_state_of_the_loop(
     kind: str, state: LoopState, tmp_path: Path, tiny_model_dir: Path
 ) -> None:
-    model = MusicGen.load(tiny_model_dir)
+    model = BaseModel.load(tiny_model_dir)
     settings = tiny_settings(tiny_model_dir, tmp_path, tmp_path, trainable=kind)
     weights = LoraWeights(model, settings, "x") if kind == "lora" else WholeModel(model, settings)
     before = [parameter.detach().clone() for parameter in weights.parameters]

@@ -22,13 +22,12 @@ from musicgen_lora.evaluation.measures.power import (
     effect_size,
     holm,
 )
-from musicgen_lora.evaluation.sound.comparison import SHOWN
+from musicgen_lora.evaluation.sound.comparison import SHOWN, Descriptors
 
 FAR_ENOUGH = 10.0
 """Standard deviations from the reference beyond which a descriptor is simply elsewhere: one that
 the reference hardly has any spread of must not outweigh all others."""
 FEWEST_SOURCES = 3
-Descriptors = Sequence[Mapping[str, float]]
 
 
 def descriptor_distances(

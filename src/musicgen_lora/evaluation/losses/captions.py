@@ -15,18 +15,18 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from musicgen_lora.console import OnStep
 from musicgen_lora.dataset.batches import Window
 from musicgen_lora.dataset.melodies import open_melodies
 from musicgen_lora.dataset.metadata import Clip
-from musicgen_lora.dataset.scoring import OnStep
 from musicgen_lora.dataset.tokens import TokenStore
 from musicgen_lora.evaluation.decisions.statistics import FEWEST_PAIRS, paired_bootstrap
 from musicgen_lora.evaluation.held_out import HeldOut
 from musicgen_lora.evaluation.losses.held_out_loss import score_windows
 from musicgen_lora.evaluation.measures.power import detectable_difference
-from musicgen_lora.evaluation.trained_clips import Trained
+from musicgen_lora.evaluation.trained_clips import TrainedClips
 from musicgen_lora.evaluation.voices import ADAPTER, BASE, Sides, Voice
-from musicgen_lora.model.musicgen import MusicGen
+from musicgen_lora.model.base_model import BaseModel
 
 WINDOW_S = 5.0
 """Length of the window that each clip is scored by, from its beginning: more clips tell more than
@@ -47,7 +47,7 @@ def measure_captions(
     sides: Sides,
     held_out: HeldOut,
     codes: TokenStore | Sequence[np.ndarray] | None,
-    trained: Trained,
+    trained: TrainedClips,
     *,
     batch_size: int,
     seed: int,
@@ -95,7 +95,7 @@ def measure_captions(
 
 
 def _beginnings(
-    model: MusicGen,
+    model: BaseModel,
     clips: Sequence[Clip],
     codes: TokenStore | Sequence[np.ndarray],
     longest_s: float,

@@ -16,7 +16,7 @@ from musicgen_lora.dataset.encoding import encode_clips, encoders
 from musicgen_lora.dataset.melodies import open_melodies
 from musicgen_lora.dataset.metadata import load_dataset
 from musicgen_lora.dataset.scoring import Windows
-from musicgen_lora.model.musicgen import MusicGen
+from musicgen_lora.model.base_model import BaseModel
 
 BUNDLED = Path(str(files("musicgen_lora"))) / "assets" / "other_styles"
 """Two clips of each of tiny-beats' styles, by kits and presets that it never heard."""
@@ -38,7 +38,7 @@ class OtherMusic:
     why_none: str = ""
 
 
-def other_music(settings: EvaluateSettings, model: MusicGen, max_duration_s: float) -> OtherMusic:
+def other_music(settings: EvaluateSettings, model: BaseModel, max_duration_s: float) -> OtherMusic:
     """The windows of the dataset to measure on.
 
     Raises:
@@ -51,7 +51,7 @@ def other_music(settings: EvaluateSettings, model: MusicGen, max_duration_s: flo
     return OtherMusic(windows, "" if windows else f"every clip of {folder} is too short")
 
 
-def other_style_windows(model: MusicGen, data_dir: Path, max_duration_s: float) -> Windows:
+def other_style_windows(model: BaseModel, data_dir: Path, max_duration_s: float) -> Windows:
     """The first `max_duration_s` of up to 64 clips, evenly spaced over the dataset.
 
     They are encoded here and not kept as shards: the folder may not be ours to write to.

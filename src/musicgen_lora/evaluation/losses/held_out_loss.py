@@ -8,16 +8,17 @@ from contextlib import nullcontext
 
 import numpy as np
 
+from musicgen_lora.console import OnStep
 from musicgen_lora.dataset.batches import fixed_windows
 from musicgen_lora.dataset.melodies import open_melodies
 from musicgen_lora.dataset.metadata import Clip
-from musicgen_lora.dataset.scoring import OnStep, Windows, position_losses
+from musicgen_lora.dataset.scoring import Windows, position_losses
 from musicgen_lora.dataset.tokens import TokenStore
 from musicgen_lora.evaluation.decisions.statistics import paired_bootstrap
 from musicgen_lora.evaluation.held_out import HeldOut
 from musicgen_lora.evaluation.report.document_losses import Losses, PositionLoss
 from musicgen_lora.evaluation.voices import ADAPTER, BASE, Sides, Voice
-from musicgen_lora.model.musicgen import MusicGen
+from musicgen_lora.model.base_model import BaseModel
 
 PART_S = 0.5
 """Grain in which losses along the clip are kept ..."""
@@ -28,7 +29,7 @@ LOSS_VERSION = 2
 
 
 def windows_to_measure(
-    model: MusicGen, clips: Sequence[Clip], codes: TokenStore, held_out: HeldOut
+    model: BaseModel, clips: Sequence[Clip], codes: TokenStore, held_out: HeldOut
 ) -> Windows:
     """Windows of clips as training's validation takes them; none where every clip is too short."""
     shortest = model.delays.shortest

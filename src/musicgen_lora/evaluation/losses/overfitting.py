@@ -11,11 +11,11 @@ import numpy as np
 from scipy import stats
 
 from musicgen_lora.config import EvaluateSettings
-from musicgen_lora.dataset.scoring import OnStep
+from musicgen_lora.console import OnStep
 from musicgen_lora.evaluation.decisions.statistics import FEWEST_PAIRS
 from musicgen_lora.evaluation.held_out import HeldOut
 from musicgen_lora.evaluation.losses.held_out_loss import compare_losses, windows_to_measure
-from musicgen_lora.evaluation.trained_clips import Trained
+from musicgen_lora.evaluation.trained_clips import TrainedClips
 from musicgen_lora.evaluation.voices import BASE, Sides
 
 MAX_CLIPS = 16
@@ -29,7 +29,7 @@ clips more than their style."""
 def measure_overfitting(
     settings: EvaluateSettings,
     sides: Sides,
-    trained: Trained,
+    trained: TrainedClips,
     held_out: HeldOut,
     held_out_loss: Mapping[str, Any],
     on_step: OnStep,

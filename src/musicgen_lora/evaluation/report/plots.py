@@ -51,7 +51,7 @@ def clean(axes: Axes) -> None:
     axes.set_axisbelow(True)
 
 
-def mark(side: str, label: str) -> Line2D:
+def legend_mark(side: str, label: str) -> Line2D:
     """A side's mark for a legend."""
     return Line2D([], [], color=COLOURS[side], marker=MARKERS[side], linewidth=0, label=said(label))
 
@@ -119,7 +119,7 @@ def loss_plot(loss: Mapping[str, Any]) -> Figure:
         loc="left",
     )
     axes.legend(
-        handles=[mark(side, NAMES[side]) for side in ("base", "adapter")],
+        handles=[legend_mark(side, NAMES[side]) for side in ("base", "adapter")],
         frameon=False,
         fontsize=9,
     )
@@ -141,7 +141,7 @@ def positions_plot(positions: Sequence[Mapping[str, Any]]) -> Figure:
     axes.set_xlabel(said("seconds from the start of the window"), fontsize=9, color=INK)
     axes.set_ylabel(said("loss (nats a token)"), fontsize=9, color=INK)
     axes.grid(axis="y", color="#e8eaee")
-    _legend_above(axes, [mark(side, NAMES[side]) for side in ("base", "adapter")])
+    _legend_above(axes, [legend_mark(side, NAMES[side]) for side in ("base", "adapter")])
     return figure
 
 
@@ -171,7 +171,7 @@ def bands_plot(
     axes.set_xticks(range(len(BANDS_HZ)), labels)
     axes.set_ylabel(said("share of the energy (dB)"), fontsize=9, color=INK)
     axes.grid(axis="y", color="#e8eaee")
-    marks = [mark(side, f"{said(NAMES[side])} (n = {len(facts[side])})") for side in sides]
+    marks = [legend_mark(side, f"{said(NAMES[side])} (n = {len(facts[side])})") for side in sides]
     _legend_above(axes, marks)
     return figure
 
@@ -211,7 +211,7 @@ def moves_plot(rows: Sequence[Mapping[str, Any]]) -> Figure | None:
         ],
     )
     axes.grid(axis="x", color="#e8eaee")
-    _legend_above(axes, [mark("adapter", "with adapter, 95 % interval")])
+    _legend_above(axes, [legend_mark("adapter", "with adapter, 95 % interval")])
     return figure
 
 

@@ -45,6 +45,7 @@ from musicgen_lora.evaluation.report.side_by_side import (
 )
 from musicgen_lora.evaluation.report.unasked import off_style_players, off_style_rows
 from musicgen_lora.evaluation.report.verdicts import (
+    DASH,
     agreement_rows,
     distance_rows,
     missing_anchors,
@@ -62,7 +63,6 @@ from musicgen_lora.plural import count
 HTML_FILE = "report.html"
 MARKDOWN_FILE = "summary.md"
 PLOTS_FOLDER = "plots"
-DASH = "\N{EN DASH}"
 
 
 def write_report(report: Report, output_dir: Path) -> Path:

@@ -17,7 +17,7 @@ SHORT = {
     "descriptor_distance": "descriptors",
 }
 """Names of the primaries where there is little room."""
-Side = tuple[str, bool]
+SideName = tuple[str, bool]
 """Name of a player's side, and whether it is a word of ours, which is said in the reader's
 language."""
 SIGNS = {"better": "+", "worse": "\N{MINUS SIGN}", "no clear change": "", "not computed": ""}
@@ -123,7 +123,7 @@ def player_sides(report: Report, audio: Mapping[str, str]) -> list[list[dict[str
     """What each prompt's player switches between: the base, then the variants as they were given;
     nothing where the page has no room for it. What is louder is taken for better, so that all are
     as loud as the quietest."""
-    names: dict[str, Side] = {"base": ("base", True), "adapter": ("with adapter", True)}
+    names: dict[str, SideName] = {"base": ("base", True), "adapter": ("with adapter", True)}
     order = ["base", "adapter"]
     best = report["adapter"]["name"]
     if report["variants"]:
@@ -136,7 +136,7 @@ def player_sides(report: Report, audio: Mapping[str, str]) -> list[list[dict[str
 
 
 def player_of(
-    played: Mapping[str, PlayedClip], names: Mapping[str, Side], audio: Mapping[str, str]
+    played: Mapping[str, PlayedClip], names: Mapping[str, SideName], audio: Mapping[str, str]
 ) -> list[dict[str, Any]]:
     """The sides of a player: `key`, `name` and whether it is `said` in the reader's language,
     `audio`, and `gain`, the decibels that bring the louder ones down to the quietest.

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from musicgen_lora.evaluation.report.side_by_side import Side, player_of
+from musicgen_lora.evaluation.report.side_by_side import SideName, player_of
 from musicgen_lora.evaluation.report.verdicts import number
 from musicgen_lora.evaluation.sound.comparison import SHOWN, shown_value
 from musicgen_lora.plural import count
 
-SIDES: Mapping[str, Side] = {
+SIDES: Mapping[str, SideName] = {
     "base": ("base", True),
     "adapter": ("with adapter", True),
     "again": ("base, another seed", True),

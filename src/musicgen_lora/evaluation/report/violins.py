@@ -14,7 +14,7 @@ from musicgen_lora.evaluation.report.plots import (
     NAMES,
     clean,
     legend_below,
-    mark,
+    legend_mark,
     said,
 )
 from musicgen_lora.evaluation.sound.comparison import SHOWN, Descriptor
@@ -45,7 +45,7 @@ def violins_plot(facts: Mapping[str, Sequence[Mapping[str, float | None]]]) -> F
     for axes, name in zip(all_axes, DRAWN, strict=True):
         clean(axes)
         _draw(axes, by_name[name], {side: facts[side] for side in sides})
-    marks = [mark(side, f"{said(NAMES[side])} (n = {len(facts[side])})") for side in sides]
+    marks = [legend_mark(side, f"{said(NAMES[side])} (n = {len(facts[side])})") for side in sides]
     legend_below(figure, marks)
     return figure
 

@@ -26,7 +26,7 @@ ROLLING, SWUNG, GLIDING = 0.15, 0.535, 0.8
 MONO = 0.01
 """Share of the sides."""
 
-Descriptors = Mapping[str, float]
+ClipDescriptors = Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Word:
     label: str
     rule: str
     pattern: re.Pattern[str]
-    holds: Callable[[Descriptors, Middle], bool]
+    holds: Callable[[ClipDescriptors, Middle], bool]
     needs: str = ""
 
     def why_not(self, middle: Middle) -> str:
@@ -90,7 +90,7 @@ def _pattern(words: str) -> re.Pattern[str]:
     return re.compile(words, re.IGNORECASE)
 
 
-def _has_bass(facts: Descriptors) -> bool:
+def _has_bass(facts: ClipDescriptors) -> bool:
     """A note that is held: a kick and toms have none."""
     return bool(np.isfinite(facts["bass_decay_s"]))
 

@@ -12,7 +12,7 @@ from musicgen_lora.evaluation.decisions.statistics import apart, moved_share, pa
 from musicgen_lora.evaluation.report.document import DescriptorRow, Summary
 from musicgen_lora.listening.descriptors import BANDS_HZ, band_name
 
-Descriptors = Sequence[dict[str, float]]
+Descriptors = Sequence[Mapping[str, float]]
 """Descriptors, a dictionary a clip."""
 
 

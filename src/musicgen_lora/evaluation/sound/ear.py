@@ -24,7 +24,7 @@ from musicgen_lora.listening.descriptors import describe
 from musicgen_lora.listening.duplicates import audio_fingerprint
 from musicgen_lora.listening.pitch.bass import find_bass_notes
 from musicgen_lora.listening.pitch.key import estimate_key
-from musicgen_lora.model.musicgen import MusicGen
+from musicgen_lora.model.base_model import BaseModel
 
 Vectors = dict[str, np.ndarray]
 """What each embedding hears of a clip, `[D]`, by its name."""
@@ -62,7 +62,7 @@ class Ear:
         further: embeddings beside ours.
     """
 
-    def __init__(self, model: MusicGen, further: Sequence[Embedding] = ()) -> None:
+    def __init__(self, model: BaseModel, further: Sequence[Embedding] = ()) -> None:
         self.embeddings: tuple[Embedding, ...] = (
             LOG_MEL,
             MUSICNN,

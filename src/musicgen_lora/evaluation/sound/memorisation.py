@@ -14,8 +14,8 @@ import numpy as np
 import torch
 
 from musicgen_lora.audio.files import write_wav
+from musicgen_lora.console import OnStep
 from musicgen_lora.dataset.metadata import Clip
-from musicgen_lora.dataset.scoring import OnStep
 from musicgen_lora.evaluation.compared import Compared
 from musicgen_lora.evaluation.measures.between import anchor_of, share_between
 from musicgen_lora.evaluation.measures.memory import (
@@ -28,13 +28,13 @@ from musicgen_lora.evaluation.players import players, shared_out
 from musicgen_lora.evaluation.sound.ear import Heard
 from musicgen_lora.evaluation.sound.hearers import hearers
 from musicgen_lora.evaluation.sound.references import NOISE, OTHER_MUSIC, RECORDED, References
-from musicgen_lora.evaluation.trained_clips import Trained
+from musicgen_lora.evaluation.trained_clips import TrainedClips
 from musicgen_lora.evaluation.voices import ADAPTER, BASE, Sides, Voice
 from musicgen_lora.generation.decoding.decode import VERSION, generate_codes
 from musicgen_lora.generation.decoding.request import Conditions, Request
 from musicgen_lora.generation.decoding.sampling import Sampling
 from musicgen_lora.listening.duplicates import THRESHOLD, audio_fingerprint, similarity
-from musicgen_lora.model.musicgen import MusicGen
+from musicgen_lora.model.base_model import BaseModel
 
 MAX_TRAINED, MAX_HELD_OUT = 8, 16
 """Clips that are gone on with. With 8 against 16, one permutation of 735,471 is as extreme as a
@@ -43,7 +43,7 @@ GIVEN_S, MADE_S = 5.0, 1.5
 FEWEST_MADE = 8
 """Frames; of fewer, equal ones say nothing."""
 BATCH = 8
-GREEDY = Sampling(guidance_scale=1.0, top_k=1)
+UNGUIDED_GREEDY = Sampling(guidance_scale=1.0, top_k=1)
 COPY = THRESHOLD
 """Likeness of fingerprints from which `prepare` takes two clips for one."""
 N_HEARD = 3
@@ -54,7 +54,7 @@ HeldOutClips = tuple[Sequence[Clip], Sequence[np.ndarray]]
 
 def measure_continuations(
     sides: Sides,
-    trained: Trained,
+    trained: TrainedClips,
     held_out: HeldOutClips,
     *,
     others: Sequence[np.ndarray] = (),
@@ -120,7 +120,7 @@ def _lengths(lengths: Sequence[int], rate: float) -> tuple[int, int]:
 
 
 def _chance(
-    model: MusicGen,
+    model: BaseModel,
     held_out: Sequence[np.ndarray],
     others: Sequence[np.ndarray],
     n_given: int,
@@ -186,7 +186,7 @@ def _shares(
 
 
 def _continued(
-    model: MusicGen,
+    model: BaseModel,
     rows: Sequence[int],
     codes: Sequence[np.ndarray],
     captions: Sequence[str],
@@ -196,7 +196,7 @@ def _continued(
     """What goes on with the beginnings of some of the clips."""
     given = torch.from_numpy(np.stack([codes[row][:, :n_given] for row in rows]))
     texts = model.text.each_alone([captions[row] for row in rows])
-    return Request(Conditions(texts), n_frames, [0] * len(rows), GREEDY, given)
+    return Request(Conditions(texts), n_frames, [0] * len(rows), UNGUIDED_GREEDY, given)
 
 
 @dataclass(frozen=True)
@@ -207,8 +207,8 @@ class TrainedSounds:
         model: its codec plays.
     """
 
-    trained: Trained
-    model: MusicGen
+    trained: TrainedClips
+    model: BaseModel
     duration_s: float
 
     @cached_property

@@ -40,7 +40,7 @@ NOT_ASKED = "no prompt asks for it"
 
 
 @dataclass(frozen=True)
-class Asked:
+class PromptFacts:
     """What a prompt names; None is what it doesn't."""
 
     bpm: float | None
@@ -59,14 +59,14 @@ class Asked:
         return asked
 
 
-def read_prompt(prompt: str) -> Asked:
+def read_prompt(prompt: str) -> PromptFacts:
     """Tempo, key and words of a prompt, in the captions' wording: "at 140 bpm", "in C# minor", "no
     hi-hats"."""
     prompt = english_of(prompt)
     tempo = _TEMPO.search(prompt)
     bpm = float(tempo[1] or tempo[2]) if tempo else 0.0
     key = _KEY.search(prompt)
-    return Asked(
+    return PromptFacts(
         bpm=bpm if bpm >= SLOWEST_BPM else None,
         key=None if key is None else _key(key[1], key[2] or "", key[3]),
         words=asked_words(prompt),
@@ -84,7 +84,7 @@ def _read_key(name: str | None) -> tuple[int, bool] | None:
     return None if found is None else _key(found[1], found[2] or "", found[3])
 
 
-def judge_clip(asked: Asked, clip: Heard, middle: Middle) -> dict[str, bool | None]:
+def judge_obedience(asked: PromptFacts, clip: Heard, middle: Middle) -> dict[str, bool | None]:
     """Whether a clip is as it was asked for, by measure; None where nothing was asked, or can't be
     told. What isn't heard isn't as it was asked for.
 
@@ -175,12 +175,14 @@ Judged = Sequence[Mapping[str, bool | None]]
 be told."""
 
 
-def _judge_all(asked: Sequence[Asked], heard: Sequence[Heard], middle: Middle) -> Judged:
+def _judge_all(asked: Sequence[PromptFacts], heard: Sequence[Heard], middle: Middle) -> Judged:
     pairs = zip(asked, heard, strict=True)
-    return [judge_clip(own, clip, middle) for own, clip in pairs]
+    return [judge_obedience(own, clip, middle) for own, clip in pairs]
 
 
-def _row(name: str, sides: Mapping[str, Judged | None], asked: Sequence[Asked]) -> dict[str, Any]:
+def _row(
+    name: str, sides: Mapping[str, Judged | None], asked: Sequence[PromptFacts]
+) -> dict[str, Any]:
     found = {
         side: None if judged is None else [one[name] for one in judged]
         for side, judged in sides.items()
@@ -196,7 +198,7 @@ def _row(name: str, sides: Mapping[str, Judged | None], asked: Sequence[Asked]) 
 
 
 def _judge_others(
-    name: str, asked: Sequence[Asked], heard: Sequence[Heard], middle: Middle
+    name: str, asked: Sequence[PromptFacts], heard: Sequence[Heard], middle: Middle
 ) -> dict[str, Any] | None:
     """What chance gives: clips judged by what prompts ask that ask for something else. One clip is
     judged by each of them, so that there is no interval."""
@@ -211,7 +213,7 @@ def _judge_others(
 
 
 def _anchors(
-    name: str, asked: Sequence[Asked], references: References, middle: Middle
+    name: str, asked: Sequence[PromptFacts], references: References, middle: Middle
 ) -> dict[str, Any]:
     """Recordings by what their captions say, other music and noise by all that prompts ask; None
     of those of which nothing is heard or can be told."""

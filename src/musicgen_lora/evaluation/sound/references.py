@@ -13,15 +13,15 @@ import torch
 
 from musicgen_lora.audio.files import read_audio
 from musicgen_lora.config import EvaluateSettings
+from musicgen_lora.console import OnStep
 from musicgen_lora.dataset.metadata import Clip
-from musicgen_lora.dataset.scoring import OnStep
 from musicgen_lora.dataset.tokens import TokenStore
 from musicgen_lora.errors import UserError
 from musicgen_lora.evaluation.losses.forgetting import OtherMusic
 from musicgen_lora.evaluation.measures.distances import FEWEST_ROWS
 from musicgen_lora.evaluation.sound.ear import Ear, Heard, Vectors
 from musicgen_lora.evaluation.sound.hearers import hearers
-from musicgen_lora.model.musicgen import MusicGen
+from musicgen_lora.model.base_model import BaseModel
 
 MAX_REFERENCES = 64
 """Held-out clips that are described, evenly spaced over them all."""
@@ -113,7 +113,7 @@ def _mean(group: Sequence[dict[str, float]]) -> dict[str, float]:
 
 def hear_references(
     settings: EvaluateSettings,
-    model: MusicGen,
+    model: BaseModel,
     ear: Ear,
     held_out: tuple[Sequence[Clip], TokenStore],
     others: OtherMusic,
@@ -166,7 +166,7 @@ def hear_references(
         )
 
 
-def _of_codes(model: MusicGen, codes: np.ndarray) -> Make:
+def _of_codes(model: BaseModel, codes: np.ndarray) -> Make:
     """The sound of codes `[T, K]`."""
 
     def make() -> Sound:
@@ -176,7 +176,7 @@ def _of_codes(model: MusicGen, codes: np.ndarray) -> Make:
     return make
 
 
-def _recording(model: MusicGen, clip: Clip, longest_s: float) -> Sound:
+def _recording(model: BaseModel, clip: Clip, longest_s: float) -> Sound:
     """A clip as it is in its file.
 
     Raises:
@@ -187,7 +187,7 @@ def _recording(model: MusicGen, clip: Clip, longest_s: float) -> Sound:
     return read_audio(clip.path, rate, start_s=clip.start_s, duration_s=length_s), None
 
 
-def _noises(model: MusicGen, duration_s: float) -> list[Make]:
+def _noises(model: BaseModel, duration_s: float) -> list[Make]:
     rng = np.random.default_rng(0)
     shape = (model.shape.n_channels, round(duration_s * model.shape.sample_rate))
 

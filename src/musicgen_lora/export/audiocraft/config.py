@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from musicgen_lora.export.audiocraft.names import Places
+from musicgen_lora.export.audiocraft.names import LanguageModelNames
 from musicgen_lora.model.base.facts import FIELD
 
 TEXT_ENCODERS = {512: "t5-small", 768: "t5-base", 1024: "t5-large"}
@@ -19,10 +19,10 @@ MIN_WINDOW_S = 18.5
 WINDOW_S = 30.0
 
 
-def places_of(config: Any) -> Places:
+def places_of(config: Any) -> LanguageModelNames:
     """The places of a model's tensors, by its configuration in transformers."""
     decoder = config.decoder
-    return Places(
+    return LanguageModelNames(
         n_layers=decoder.num_hidden_layers,
         n_codebooks=decoder.num_codebooks,
         is_melody=config.model_type == "musicgen_melody",

@@ -18,7 +18,7 @@ from musicgen_lora.model.base.facts import FIELD, RANGES
 MISSING: Any = object()
 
 
-class Asked:
+class ConfigReader:
     """A configuration of audiocraft's, asked for one field after another.
 
     Args:
@@ -77,7 +77,7 @@ class Asked:
 NUMBER = (int, float)
 
 
-def hf_decoder(ask: Asked, *, is_melody: bool) -> dict[str, Any]:
+def hf_decoder(ask: ConfigReader, *, is_melody: bool) -> dict[str, Any]:
     """The decoder's configuration in transformers."""
     ask.must_be("lm_model", "transformer_lm")
     for name, wanted, default in (
@@ -123,7 +123,7 @@ def hf_decoder(ask: Asked, *, is_melody: bool) -> dict[str, Any]:
     }
 
 
-def hf_codec(ask: Asked) -> dict[str, Any]:
+def hf_codec(ask: ConfigReader) -> dict[str, Any]:
     """The codec's configuration in transformers."""
     ask.must_be("compression_model", "encodec")
     ask.must_be("encodec.autoencoder", "seanet")
@@ -175,7 +175,7 @@ def _bandwidth(rate: int, ratios: list[int], n_quantizers: int, n_entries: int) 
     return kbits
 
 
-def our_facts(ask: Asked) -> dict[str, float]:
+def our_facts(ask: ConfigReader) -> dict[str, float]:
     """Facts of a base that an export of ours carries; else its window, as far as it tells."""
     found = {
         name: float(ask(f"{FIELD}.{name}", NUMBER)) for name in RANGES if ask.has(f"{FIELD}.{name}")

@@ -24,7 +24,7 @@ FINETUNED_TEXT = "condition_provider.conditioners.description.t5."
 
 
 @dataclass(frozen=True)
-class Places:
+class LanguageModelNames:
     """How many of each part a language model has.
 
     Args:
@@ -64,7 +64,7 @@ class Places:
         return found
 
 
-def lm_to_audiocraft(tensors: Mapping[str, Tensor], places: Places) -> Tensors:
+def lm_to_audiocraft(tensors: Mapping[str, Tensor], places: LanguageModelNames) -> Tensors:
     """A language model's tensors by audiocraft's names.
 
     Args:
@@ -97,7 +97,7 @@ def lm_to_audiocraft(tensors: Mapping[str, Tensor], places: Places) -> Tensors:
 
 
 def lm_from_audiocraft(
-    tensors: Mapping[str, Tensor], places: Places, text_width: int, tune_width: int
+    tensors: Mapping[str, Tensor], places: LanguageModelNames, text_width: int, tune_width: int
 ) -> tuple[Tensors, Tensors]:
     """A language model's tensors by transformers' names, and those of its text encoder, where they
     were trained with it.

@@ -26,9 +26,9 @@ from musicgen_lora.export.audiocraft.files import (
     read_package,
     state_of,
 )
-from musicgen_lora.export.audiocraft.hf_config import Asked, hf_codec, hf_decoder, our_facts
+from musicgen_lora.export.audiocraft.hf_config import ConfigReader, hf_codec, hf_decoder, our_facts
 from musicgen_lora.export.audiocraft.names import (
-    Places,
+    LanguageModelNames,
     codec_from_audiocraft,
     lm_from_audiocraft,
 )
@@ -37,8 +37,8 @@ from musicgen_lora.formats.documents import read_json
 from musicgen_lora.formats.tensors import read_tensors
 from musicgen_lora.model.base.facts import FIELD
 from musicgen_lora.model.base.folder import WEIGHTS, base_folder
+from musicgen_lora.model.base.loading import load_base, load_tokenizer
 from musicgen_lora.model.chroma import SETTINGS_FILE
-from musicgen_lora.model.musicgen import load_base, load_tokenizer
 
 MAX_PARTS = 512
 """Layers or codebooks that a configuration may name."""
@@ -79,11 +79,11 @@ def read_audiocraft(folder: Path, model_path: str | None) -> Import:
     """
     path = folder / LM_FILE
     package, codec_package = read_package(path), read_package(folder / CODEC_FILE)
-    ask = Asked(config_of(package, path), path)
+    ask = ConfigReader(config_of(package, path), path)
     is_melody = ask.has("conditioners.self_wav")
     decoder = hf_decoder(ask, is_melody=is_melody)
     _check_conditions(ask, is_melody=is_melody)
-    places = Places(decoder["num_hidden_layers"], decoder["num_codebooks"], is_melody)
+    places = LanguageModelNames(decoder["num_hidden_layers"], decoder["num_codebooks"], is_melody)
     if max(places.n_layers, places.n_codebooks) > MAX_PARTS:
         raise UserError(f"{path}: xp.cfg: transformer_lm: {places.n_layers} layers are too many.")
     taken: list[str] = []
@@ -116,7 +116,7 @@ def read_audiocraft(folder: Path, model_path: str | None) -> Import:
     return Import(config, tensors, words, chroma, taken)
 
 
-def _check_conditions(ask: Asked, *, is_melody: bool) -> None:
+def _check_conditions(ask: ConfigReader, *, is_melody: bool) -> None:
     ask.must_be("conditioners.description.model", "t5")
     if is_melody:
         ask.must_be("conditioners.self_wav.model", "chroma_stem")
@@ -130,7 +130,7 @@ def _check_conditions(ask: Asked, *, is_melody: bool) -> None:
     ask.must_be("fuser.cross_attention_pos_emb", False, False)
 
 
-def _chroma(ask: Asked) -> dict[str, Any]:
+def _chroma(ask: ConfigReader) -> dict[str, Any]:
     """Settings of transformers' feature extractor for a melody model."""
     name = "conditioners.self_wav.chroma_stem."
     ask.must_be(f"{name}argmax", True, False)
@@ -154,7 +154,7 @@ def _chroma(ask: Asked) -> dict[str, Any]:
 
 
 def _text_encoder(
-    folder: Path, ask: Asked, model_path: str | None, taken: list[str]
+    folder: Path, ask: ConfigReader, model_path: str | None, taken: list[str]
 ) -> tuple[Path, Part]:
     """Folder of the tokenizer, and the encoder."""
     name = ask("conditioners.description.t5.name", str)
@@ -179,7 +179,7 @@ def _text_encoder(
 def _codec(path: Path, package: dict[str, Any], model_path: str | None, taken: list[str]) -> Part:
     named = package.get("pretrained")
     if named is None:
-        ask = Asked(config_of(package, path), path)
+        ask = ConfigReader(config_of(package, path), path)
         config = hf_codec(ask)
         try:
             return config, codec_from_audiocraft(state_of(package, path))

@@ -33,7 +33,7 @@ from musicgen_lora.model.base.facts import FIELD
 from musicgen_lora.model.chroma import extractor_settings
 
 
-def check_fits(source: Source) -> tuple[dict[str, Any], dict[str, Any]]:
+def check_exportable(source: Source) -> tuple[dict[str, Any], dict[str, Any]]:
     """Configurations of language model and codec, before anything is written.
 
     Raises:
@@ -75,7 +75,7 @@ def write_audiocraft(source: Source, folder: Path) -> None:
     Raises:
         UserError: audiocraft has no such model.
     """
-    lm, codec = check_fits(source)
+    lm, codec = check_exportable(source)
     config: Any = source.model.hf.config
     tensors = source.tensors()
     try:

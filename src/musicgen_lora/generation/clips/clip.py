@@ -42,7 +42,7 @@ TITLE_LETTERS = 120
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Clip:
+class GeneratedClip:
     """A generated clip or loop.
 
     Args:
@@ -68,7 +68,7 @@ class Clip:
         sample_rate: int,
         wanted: Wanted,
         takes: Sequence[Judged] = (),
-    ) -> Clip:
+    ) -> GeneratedClip:
         """Brings what the model played to the level that is asked for; see the class for the
         arguments."""
         sound, gain_db = levelled(
@@ -200,7 +200,7 @@ class Clip:
         return bpm if np.isfinite(bpm) else PLAIN_BPM
 
 
-class Clips(list[Clip]):
+class GeneratedClips(list[GeneratedClip]):
     """Several, which a notebook shows as a player each."""
 
     def _repr_html_(self) -> str:

@@ -7,15 +7,15 @@ clip's own (`clip`).
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from musicgen_lora.audio.writing import FORMATS, free_stem, pack_name
 from musicgen_lora.dataset.caption_words import stated_bpm
-from musicgen_lora.generation.clips.clip import Clip, write_contents
-from musicgen_lora.generation.clips.takes import Judged, draw_takes, judge_clip, judge_loop
+from musicgen_lora.generation.clips.clip import GeneratedClip, write_contents
+from musicgen_lora.generation.clips.takes import Draw, Judged, draw_takes, judge_clip, judge_loop
 from musicgen_lora.generation.wanted import Wanted, read_as
 from musicgen_lora.listening.pitch.key_names import file_key
 from musicgen_lora.model.text.wording import english_of
@@ -24,9 +24,6 @@ from musicgen_lora.runtime.locks import locked
 WAIT_S = 30.0
 """Wait for another `generate` that is writing into the same folder: a file takes no second."""
 ODDS_FACTOR = 4
-
-Draw = Callable[[Sequence[int]], Sequence[np.ndarray]]
-"""Plays a take for each seed: waveforms `[C, N]`."""
 
 
 def draw_best(
@@ -85,7 +82,7 @@ def seams_sentence(take: Judged) -> str:
     return f"crossfades at {' and '.join(parts)}."
 
 
-def write_clip(folder: Path, clip: Clip) -> Path:
+def write_clip(folder: Path, clip: GeneratedClip) -> Path:
     """Writes a clip and what is asked for beside it, all of it or nothing, under a name that
     different audio never shares.
 
@@ -100,7 +97,7 @@ def write_clip(folder: Path, clip: Clip) -> Path:
     return folder / f"{stem}{FORMATS[kind].suffix}"
 
 
-def _stem(folder: Path, clip: Clip) -> str:
+def _stem(folder: Path, clip: GeneratedClip) -> str:
     """File name. A clip's has the prompt's words, the seed and a hash of everything that decides
     the samples; a loop's is that of a sample pack, with a number that no other has."""
     made, wanted = clip.made, clip.wanted

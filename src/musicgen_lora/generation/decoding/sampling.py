@@ -55,7 +55,7 @@ class Sampling:
         return self.top_k == 1 or self.temperature == 0.0
 
 
-class SamplingSettings(Protocol):
+class AskedSampling(Protocol):
     """The settings that sampling follows from; None leaves one to the base."""
 
     guidance_scale: float | None
@@ -64,7 +64,7 @@ class SamplingSettings(Protocol):
     temperature: float | None
 
 
-def sampling_of(settings: SamplingSettings, facts: BaseFacts) -> Sampling:
+def sampling_of(settings: AskedSampling, facts: BaseFacts) -> Sampling:
     """How tokens are drawn: by what is given, else as the base advises, else as `Sampling` has
     it."""
     own = Sampling()
@@ -82,7 +82,7 @@ def _first(*values: float | None) -> float:
     return next(value for value in values if value is not None)
 
 
-def advice_sentence(settings: SamplingSettings, facts: BaseFacts) -> str:
+def advice_sentence(settings: AskedSampling, facts: BaseFacts) -> str:
     """What is taken from the base's advice; empty where nothing is."""
     guidance, temperature = facts.advised_guidance_scale, facts.advised_temperature
     taken = []

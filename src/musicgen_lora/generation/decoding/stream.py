@@ -18,15 +18,15 @@ from musicgen_lora.errors import UserError
 from musicgen_lora.generation.decoding.decode import play_frames
 from musicgen_lora.generation.decoding.decoder import Decoder, threads_for
 from musicgen_lora.generation.decoding.request import Request
+from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.model.cpu.codec_layers import through_layers
-from musicgen_lora.model.musicgen import MusicGen
 
 CHUNK_S = 0.5
 """Seconds of audio that are yielded at a time."""
 
 
 def stream_audio(
-    model: MusicGen | Decoder,
+    model: BaseModel | Decoder,
     request: Request,
     chunk_s: float = CHUNK_S,
 ) -> Iterator[np.ndarray]:
@@ -58,7 +58,7 @@ def stream_audio(
             yield sound
 
 
-def decodes_in_parts(base: MusicGen) -> bool:
+def decodes_in_parts(base: BaseModel) -> bool:
     """Whether a model's codec can be decoded in parts."""
     codec: Any = base.codec.module
     kinds = [type(layer).__name__ for layer in codec.decoder.layers[:2]]
@@ -75,7 +75,7 @@ class ChunkDecoder:
         UserError: the codec can't be decoded in parts.
     """
 
-    def __init__(self, base: MusicGen) -> None:
+    def __init__(self, base: BaseModel) -> None:
         self._codec: Any = base.codec.module
         self._n_channels = base.shape.n_channels
         self._hop = int(self._codec.config.hop_length)

@@ -40,7 +40,7 @@ RISE_S = 0.25
 
 
 @dataclass(frozen=True)
-class Seam:
+class ExtensionSeam:
     """Where new music meets the recording.
 
     Args:
@@ -62,7 +62,7 @@ class Seam:
         sample_rate: int,
         *,
         leads_back: bool = False,
-    ) -> Seam:
+    ) -> ExtensionSeam:
         """That of a crossfade before a line of `[C, N]`, which what is new begins with, or ends
         before where it leads back."""
         n_level = round(LEVEL_S * sample_rate)
@@ -95,7 +95,7 @@ class Extended:
     sample_rate: int
     gain_db: float
     raised_db: float
-    seams: Mapping[str, Seam]
+    seams: Mapping[str, ExtensionSeam]
 
     @property
     def faults(self) -> list[str]:
@@ -215,15 +215,15 @@ class Extension:
         found: np.ndarray,
         lines: Mapping[str, int],
         fades: Mapping[str, tuple[int, int]],
-    ) -> dict[str, Seam]:
+    ) -> dict[str, ExtensionSeam]:
         """What the crossfades before lines are like, at their places in the recording."""
         rate, n_samples, seams = self.sample_rate, found.shape[1], {}
         around = np.concatenate([found, found[:, :rate]], axis=1) if self.wraps else found
         for name, (first, stop) in fades.items():
             leads_back = name == "end"
-            seam = Seam.of(around, (first, stop), lines[name], rate, leads_back=leads_back)
+            seam = ExtensionSeam.of(around, (first, stop), lines[name], rate, leads_back=leads_back)
             at = (first + self._turn) % n_samples
-            seams[name] = Seam((at, at + stop - first), seam.levels_db, seam.hole_db)
+            seams[name] = ExtensionSeam((at, at + stop - first), seam.levels_db, seam.hole_db)
         return seams
 
     def _raised(

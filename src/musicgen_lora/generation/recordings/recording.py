@@ -87,7 +87,7 @@ class Recording:
 
 
 @dataclass(frozen=True)
-class Asked:
+class Extending:
     """What is played onto a recording, and how the JSON and the user are told.
 
     Args:
@@ -113,7 +113,7 @@ class Asked:
         return first, 240.0 / self.grid.bpm * frame_rate
 
 
-def asked_of(settings: GenerateSettings, window_s: float, frame_rate: float) -> Asked | None:
+def asked_of(settings: GenerateSettings, window_s: float, frame_rate: float) -> Extending | None:
     """What settings ask of a recording; None where they name none.
 
     Args:
@@ -131,7 +131,7 @@ def asked_of(settings: GenerateSettings, window_s: float, frame_rate: float) -> 
 
 def _continuation(
     settings: GenerateSettings, recording: Recording, window_s: float, frame_rate: float
-) -> Asked:
+) -> Extending:
     at_s, path, rate = settings.continue_at, recording.path, recording.sample_rate
     recording = recording if at_s is None else recording.until(at_s)
     n_samples = recording.waveform.shape[1]
@@ -173,7 +173,7 @@ def _continuation(
         )
     elif is_long:
         said = f"{said} Its bars can't be told for sure; windows begin on them with --bpm."
-    return Asked(
+    return Extending(
         extension,
         {"continued": facts},
         said,
@@ -194,7 +194,7 @@ def _bars_to_go_on(recording: Recording, bpm: float | None) -> BarGrid | None:
 
 def _regeneration(
     settings: GenerateSettings, recording: Recording, window_s: float, frame_rate: float
-) -> Asked:
+) -> Extending:
     path, rate = recording.path, recording.sample_rate
     first, last = settings.from_bar or 1, settings.to_bar or 1
     grid = find_grid(path, recording.waveform, rate, settings.bpm)
@@ -233,7 +233,7 @@ def _regeneration(
         f"{n_frames / frame_rate:.1f} s before are heard."
     )
     told_bpm = None if grid.source == "measured" else grid.bpm
-    return Asked(extension, {"regenerated": facts}, said, grid, facts_beside(path), told_bpm)
+    return Extending(extension, {"regenerated": facts}, said, grid, facts_beside(path), told_bpm)
 
 
 def _heard_s(settings: GenerateSettings, window_s: float) -> float | None:
@@ -251,7 +251,7 @@ def _heard_s(settings: GenerateSettings, window_s: float) -> float | None:
 
 
 def say_of_recording(
-    asked: Asked, facts: Mapping[str, Any], shape: Shape, console: Console
+    asked: Extending, facts: Mapping[str, Any], shape: Shape, console: Console
 ) -> None:
     """Says what happens to a recording, and what of it isn't as one might think.
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from musicgen_lora.listening.quality import Measured, merge_qualities
+from musicgen_lora.listening.quality import BlockQuality, merge_qualities
 from musicgen_lora.listening.rhythm.bars import sounding_stretches
 from musicgen_lora.listening.rhythm.metre import FRAME_RATE
 from musicgen_lora.listening.rhythm.tempo import Tempo, tempo_of_strengths
@@ -23,7 +23,7 @@ def tempo_fields(tempo: Tempo) -> dict[str, Any]:
 
 
 def tempi_between_pauses(
-    strengths: np.ndarray, duration_s: float, start_s: float, measured: Sequence[Measured]
+    strengths: np.ndarray, duration_s: float, start_s: float, measured: Sequence[BlockQuality]
 ) -> list[dict[str, Any]]:
     """The tempo of each stretch between two pauses: the pieces of a mix, of which together none is
     to be had. Empty where there is no pause.

@@ -26,10 +26,10 @@ from musicgen_lora.formats.documents import LARGE, parse_json, read_bytes, read_
 from musicgen_lora.formats.kinds import check_kind, fields, named, text
 from musicgen_lora.given import ADAPTER_WEIGHTS, check_adapter_folder
 from musicgen_lora.model.base.loading import UNLOADABLE
+from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.model.lora.config import CONFIG_FILE, read_adapter_config
 from musicgen_lora.model.lora.facts import FACTS_FILE, FACTS_VERSION, AdapterFacts
 from musicgen_lora.model.lora.trainable import adapter_off, save_adapter
-from musicgen_lora.model.musicgen import MusicGen
 
 __all__ = [
     "CONFIG_FILE",
@@ -114,7 +114,7 @@ def _check_manifest(folder: Path, digests: Mapping[str, str]) -> None:
         )
 
 
-def load_adapter(base: MusicGen, adapter: Path | AdapterFiles) -> PeftModel:
+def load_adapter(base: BaseModel, adapter: Path | AdapterFiles) -> PeftModel:
     """Puts a trained adapter on its base, frozen and in eval mode.
 
     Args:

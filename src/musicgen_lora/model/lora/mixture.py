@@ -26,20 +26,20 @@ from torch import Tensor, nn
 
 from musicgen_lora.errors import RunError, UserError
 from musicgen_lora.given import check_strength
+from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.model.lora.adapter import AdapterFiles, load_adapter, read_adapter
-from musicgen_lora.model.musicgen import MusicGen
 
 NAME = "default"
 """What PEFT puts before the names of an adapter's tensors."""
 _PREFIX = "base_model.model."
-Change = Callable[[], Tensor]
+WeightChange = Callable[[], Tensor]
 """Gives what an adapter of strength 1 adds to a weight, float64."""
 _replaced: set[int] = set()
 """Parameters, by identity, that hold a mixture at the moment."""
 
 
 @dataclass(frozen=True)
-class Part:
+class MixedAdapter:
     """An adapter that was looked at on its base, and its strength.
 
     Args:
@@ -48,10 +48,10 @@ class Part:
     """
 
     files: AdapterFiles
-    changes: Mapping[str, Change]
+    changes: Mapping[str, WeightChange]
     strength: float = 1.0
 
-    def at(self, strength: float) -> Part:
+    def at(self, strength: float) -> MixedAdapter:
         """The same adapter at another strength; nothing is read again.
 
         Raises:
@@ -61,7 +61,9 @@ class Part:
         return dataclasses.replace(self, strength=strength)
 
 
-def read_part(model: MusicGen, adapter: Path | AdapterFiles, strength: float = 1.0) -> Part:
+def read_part(
+    model: BaseModel, adapter: Path | AdapterFiles, strength: float = 1.0
+) -> MixedAdapter:
     """Reads an adapter and works out what it changes of a base.
 
     Args:
@@ -75,7 +77,7 @@ def read_part(model: MusicGen, adapter: Path | AdapterFiles, strength: float = 1
     """
     check_strength(strength)
     files = read_adapter(adapter) if isinstance(adapter, Path) else adapter
-    return Part(files, _changes(model, files), strength)
+    return MixedAdapter(files, _changes(model, files), strength)
 
 
 class Mixture:
@@ -86,9 +88,9 @@ class Mixture:
         parts: adapters. Those of strength 0 change nothing.
     """
 
-    def __init__(self, model: MusicGen, parts: Sequence[Part] = ()) -> None:
+    def __init__(self, model: BaseModel, parts: Sequence[MixedAdapter] = ()) -> None:
         self._hf, self.parts = model.hf, tuple(parts)
-        self._changes: dict[str, list[tuple[float, Change]]] = {}
+        self._changes: dict[str, list[tuple[float, WeightChange]]] = {}
         for part in parts:
             for name, change in part.changes.items():
                 if part.strength:
@@ -185,7 +187,7 @@ def weight_change(layer: Any, name: str = NAME) -> Tensor:
     return merged.double() - before.double()
 
 
-def _changes(model: MusicGen, files: AdapterFiles) -> dict[str, Change]:
+def _changes(model: BaseModel, files: AdapterFiles) -> dict[str, WeightChange]:
     """What an adapter changes, by the names of the weights. Layers keep what they need for that
     when the adapter is off the model again."""
     weights = dict(model.hf.named_parameters(remove_duplicate=False))
@@ -203,7 +205,7 @@ def _changes(model: MusicGen, files: AdapterFiles) -> dict[str, Change]:
             for name, tensor in before.items():
                 # PEFT writes an adapter's biases into the base, and embeddings saved with it.
                 weights[name].copy_(tensor)
-    changes: dict[str, Change] = {}
+    changes: dict[str, WeightChange] = {}
     for name, layer in layers.items():
         changes |= _layer_changes(files, name, layer, weights)
     for name, tensor in before.items():
@@ -230,14 +232,14 @@ def _take_off(hf: nn.Module) -> dict[str, Any]:
 
 def _layer_changes(
     files: AdapterFiles, name: str, layer: Any, weights: Mapping[str, nn.Parameter]
-) -> dict[str, Change]:
+) -> dict[str, WeightChange]:
     if f"{name}.weight" not in weights:
         kind = type(layer.get_base_layer()).__name__
         raise UserError(
             f"{files.folder}: adapts {name}, a {kind} whose weight can't be merged; train it on "
             "the language model's linear layers and embeddings."
         )
-    changes: dict[str, Change] = {f"{name}.weight": lambda: weight_change(layer)}
+    changes: dict[str, WeightChange] = {f"{name}.weight": lambda: weight_change(layer)}
     if layer.lora_bias.get(NAME):
         if layer.get_base_layer().bias is None:
             raise UserError(
@@ -249,7 +251,7 @@ def _layer_changes(
     return changes
 
 
-def _difference(before: Tensor, after: Tensor) -> Change:
+def _difference(before: Tensor, after: Tensor) -> WeightChange:
     return lambda: after.double() - before.double()
 
 

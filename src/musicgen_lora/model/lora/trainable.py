@@ -18,11 +18,11 @@ from safetensors.torch import save_file
 from torch import nn
 
 from musicgen_lora.given import ADAPTER_WEIGHTS
+from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.model.cpu.lora_linear import fuse_products
 from musicgen_lora.model.lora import initial
 from musicgen_lora.model.lora.initial import Tensors
 from musicgen_lora.model.lora.spec import LoraSpec
-from musicgen_lora.model.musicgen import MusicGen
 
 
 class TrainableLora:
@@ -38,7 +38,7 @@ class TrainableLora:
         UserError: the initialisation cannot make this adapter, or DoRA adapts none of the layers.
     """
 
-    def __init__(self, base: MusicGen, spec: LoraSpec, base_name: str = "") -> None:
+    def __init__(self, base: BaseModel, spec: LoraSpec, base_name: str = "") -> None:
         adapted = get_peft_model(base.hf, spec.peft_config(base.hf))  # pyright: ignore[reportArgumentType]
         assert isinstance(adapted, PeftModel)
         adapted.peft_config["default"].base_model_name_or_path = base_name or base.path

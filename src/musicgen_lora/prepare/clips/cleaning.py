@@ -52,7 +52,7 @@ def unusable_reason(
 
 
 @dataclass(frozen=True)
-class Copy:
+class NearDuplicate:
     """A file that is left out, as a copy: the digest of the one that stays, and why it does."""
 
     of: str
@@ -63,7 +63,7 @@ def near_duplicates(
     records: Mapping[str, Analysis],
     prints: Mapping[str, np.ndarray],
     listed: set[str],
-) -> dict[str, Copy]:
+) -> dict[str, NearDuplicate]:
     """Near copies to leave out, by digest.
 
     What the dataset lists already stays; else the best copy, see `_merits`.
@@ -87,7 +87,7 @@ def near_duplicates(
                     if worse and is_better
                     else ""
                 )
-            left_out[digest] = Copy(best, why)
+            left_out[digest] = NearDuplicate(best, why)
     return left_out
 
 

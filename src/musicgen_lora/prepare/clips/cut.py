@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from musicgen_lora.atomic import RESERVED_NAME
-from musicgen_lora.audio.ffmpeg import readable
+from musicgen_lora.audio.ffmpeg import decodable
 from musicgen_lora.audio.files import read_stretch, write_wav
 from musicgen_lora.audio.fold import fold_to_mono, name_bands
 from musicgen_lora.audio.limiter import raise_loudness
@@ -35,7 +35,7 @@ from musicgen_lora.listening.rhythm.bars import (
 from musicgen_lora.listening.rhythm.tempo import Tempo
 from musicgen_lora.prepare.hearing.records import Analysis, Segment
 from musicgen_lora.prepare.hearing.vocals import LEAST_SHARE, Vocals, split_vocals
-from musicgen_lora.prepare.words.facts import Part
+from musicgen_lora.prepare.words.facts import FilePart
 from musicgen_lora.runtime.workers import Failure
 
 MAX_NAME_BYTES = 150
@@ -70,7 +70,7 @@ class ClipPlan:
     segment: int = 0
     cut: str | None = None
     repeated: int = 1
-    part: Part | None = None
+    part: FilePart | None = None
 
 
 def plan_clips(
@@ -80,7 +80,7 @@ def plan_clips(
     min_window_s: float,
     min_clip_s: float,
     repeat_to_s: float | None = None,
-    parts: Sequence[Part] = (),
+    parts: Sequence[FilePart] = (),
 ) -> list[ClipPlan]:
     """The clips of a file.
 
@@ -193,7 +193,9 @@ def _within(tempo: Tempo, offset_s: float, length_s: float) -> Tempo:
     return replace(tempo, beats_s=kept(tempo.beats_s), downbeats_s=kept(tempo.downbeats_s))
 
 
-def _plan_part(record: Analysis, part: Part, max_s: float, min_window_s: float) -> list[ClipPlan]:
+def _plan_part(
+    record: Analysis, part: FilePart, max_s: float, min_window_s: float
+) -> list[ClipPlan]:
     """The clips of one part of a file, as much of it as there is."""
     start_s, end_s = part[0], record.duration_s
     if part[1] is not None:
@@ -206,7 +208,7 @@ def _plan_part(record: Analysis, part: Part, max_s: float, min_window_s: float) 
     return [ClipPlan(start_s, end_s - start_s, max(begun, default=0), "part", part=part)]
 
 
-def is_of_another_file(parts: Sequence[Part], duration_s: float) -> Part | None:
+def is_of_another_file(parts: Sequence[FilePart], duration_s: float) -> FilePart | None:
     """The one part that was cut into this file already: the times are those of the recording it
     comes from, as in MusicCaps. None where parts are of the file itself."""
     if len(parts) != 1:
@@ -277,7 +279,7 @@ def cut_file(task: CutTask, alive: Callable[[], None]) -> list[dict[str, Any] | 
         folder = task.path.parent if task.targets is None else task.targets[0].parent
         made = []
         # Opened once: clips that follow each other are read without a seek.
-        with readable(task.path, folder, alive) as source, AudioStream(source) as stream:
+        with decodable(task.path, folder, alive) as source, AudioStream(source) as stream:
             for index, plan in enumerate(task.plans):
                 target = None if task.targets is None else task.targets[index]
                 made.append(_make_clip(task, plan, target, stream))

@@ -16,7 +16,7 @@ from musicgen_lora.prepare.rerun.succession import Entry, lies_in
 
 
 @dataclass
-class Job:
+class CutJob:
     """The clips of a file that are to be written.
 
     Args:
@@ -38,7 +38,7 @@ def plan_jobs(
     revision: Revision,
     ledger: Ledger,
     remarks: Remarks,
-) -> tuple[list[Job], list[Dropped]]:
+) -> tuple[list[CutJob], list[Dropped]]:
     """A job for each file, without the stretches that a person removed, and the files of which no
     clip comes.
 
@@ -66,11 +66,11 @@ def plan_jobs(
             if not lies_in((plan.start_s, plan.start_s + plan.duration_s), removed)
         ]
         replaces = {file.digest, *revision.replaced.get(file.digest, ())}
-        jobs.append(Job(file, [p for p, _ in kept], [p for _, p in kept], replaces))
+        jobs.append(CutJob(file, [p for p, _ in kept], [p for _, p in kept], replaces))
     return jobs, dropped
 
 
-def with_jobs(entries: Sequence[Entry], jobs: Sequence[Job]) -> list[Entry]:
+def with_jobs(entries: Sequence[Entry], jobs: Sequence[CutJob]) -> list[Entry]:
     """A dataset's entries with those of the jobs that are done: of a file that was cut anew in
     place of its earlier ones, of new files at the end, in the order of the jobs."""
     done = [job for job in jobs if job.entries is not None]

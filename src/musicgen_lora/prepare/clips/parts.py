@@ -15,7 +15,7 @@ from musicgen_lora.prepare.reading.remarks import (
     SILENT_CLIP,
     Remarks,
 )
-from musicgen_lora.prepare.words.facts import Part
+from musicgen_lora.prepare.words.facts import FilePart
 
 SLACK_S = 0.1
 """What a part may differ from its file."""
@@ -65,7 +65,7 @@ def say_short_stretches(
         )
 
 
-def _covered_s(parts: Iterable[Part], duration_s: float) -> float:
+def _covered_s(parts: Iterable[FilePart], duration_s: float) -> float:
     covered_s, until_s = 0.0, 0.0
     for start_s, end_s in parts:
         stop_s = min(duration_s, duration_s if end_s is None else end_s)
@@ -90,6 +90,6 @@ def say_silent(
             remarks.add(SILENT_CLIP, f"{file.name}, from {plan.start_s:.2f} s")
 
 
-def _name(file: Input, part: Part) -> str:
+def _name(file: Input, part: FilePart) -> str:
     start_s, end_s = part
     return f"{file.name}, {start_s:g} s to {'its end' if end_s is None else f'{end_s:g} s'}"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from musicgen_lora.audio.ffmpeg import readable
+from musicgen_lora.audio.ffmpeg import decodable
 from musicgen_lora.audio.files import read_stretch
 from musicgen_lora.audio.fold import band_levels, cancelled_bands, fold_to_mono
 from musicgen_lora.audio.stream import AudioStream
@@ -21,7 +21,7 @@ from musicgen_lora.cluster.engine import Engine, run_shown
 from musicgen_lora.errors import AudioError, printable
 from musicgen_lora.prepare.clips.cut import ClipPlan
 from musicgen_lora.prepare.hearing.analyse import ANALYSIS_RATE, analyse_segment
-from musicgen_lora.prepare.hearing.records import FORMAT, Segment, Window, keep, read_kept
+from musicgen_lora.prepare.hearing.records import FORMAT, Segment, WindowRecord, keep, read_kept
 from musicgen_lora.prepare.reading.inputs import Input
 from musicgen_lora.prepare.words.captions import MIN_CONFIDENCE
 from musicgen_lora.runtime.workers import Failure
@@ -29,7 +29,7 @@ from musicgen_lora.runtime.workers import Failure
 SAME_TEMPO = 0.04
 """Tempi whose ratio is a power of two within this share are one, but for the octave."""
 
-Key = tuple[str, int, int]
+StretchKey = tuple[str, int, int]
 """Digest of a file, and where in it a stretch begins and ends, in hundredths of a second."""
 
 
@@ -43,7 +43,7 @@ class WindowTask:
     spans_s: tuple[tuple[float, float], ...]
 
 
-def key_of(digest: str, plan: ClipPlan) -> Key:
+def stretch_key(digest: str, plan: ClipPlan) -> StretchKey:
     """What a clip's own measurement is known by."""
     return digest, round(100 * plan.start_s), round(100 * (plan.start_s + plan.duration_s))
 
@@ -54,21 +54,21 @@ def measure_windows(
     folder: Path,
     console: Console,
     engine: Engine,
-) -> dict[Key, Segment]:
+) -> dict[StretchKey, Segment]:
     """What each clip sounds like that is a part of its file, as a record's segments hold it.
 
     Args:
         plans: clips by their file's digest.
         folder: where measurements are kept; what is there already isn't made again.
     """
-    found: dict[Key, Segment] = {}
+    found: dict[StretchKey, Segment] = {}
     tasks = []
     for digest, clips in plans.items():
         missing = []
         for plan in (plan for plan in clips if plan.cut):
-            kept = read_kept(_place(folder, key_of(digest, plan)), Window, digest)
+            kept = read_kept(_place(folder, stretch_key(digest, plan)), WindowRecord, digest)
             if kept is not None and kept.format == FORMAT:
-                found[key_of(digest, plan)] = kept.segment
+                found[stretch_key(digest, plan)] = kept.segment
             else:
                 missing.append((plan.start_s, plan.duration_s))
         if missing:
@@ -83,15 +83,17 @@ def measure_windows(
     return found
 
 
-def measure_file(task: WindowTask, alive: Callable[[], None]) -> dict[Key, Segment] | Failure:
+def measure_file(
+    task: WindowTask, alive: Callable[[], None]
+) -> dict[StretchKey, Segment] | Failure:
     """Measures stretches of a file and keeps what was found."""
     found = {}
     try:
-        with readable(task.path, task.folder, alive) as source, AudioStream(source) as stream:
+        with decodable(task.path, task.folder, alive) as source, AudioStream(source) as stream:
             for start_s, duration_s in task.spans_s:
-                key = key_of(task.digest, ClipPlan(start_s, duration_s))
+                key = stretch_key(task.digest, ClipPlan(start_s, duration_s))
                 found[key] = _measure(stream, start_s, duration_s, alive)
-                window = Window(format=FORMAT, sha256=task.digest, segment=found[key])
+                window = WindowRecord(format=FORMAT, sha256=task.digest, segment=found[key])
                 keep(_place(task.folder, key), window)
                 alive()
     except AudioError as error:
@@ -110,7 +112,7 @@ def _measure(
     return analyse_segment(waveform, rate, start_s, alive)
 
 
-def _place(folder: Path, key: Key) -> Path:
+def _place(folder: Path, key: StretchKey) -> Path:
     digest, start, stop = key
     return folder / f"{digest[:16]}.{start}-{stop}.json"
 

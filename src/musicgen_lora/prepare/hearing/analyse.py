@@ -19,7 +19,7 @@ import soxr
 from scipy.signal import welch
 
 from musicgen_lora import atomic
-from musicgen_lora.audio.ffmpeg import readable
+from musicgen_lora.audio.ffmpeg import decodable
 from musicgen_lora.audio.fold import cancelled_bands, fold_to_mono
 from musicgen_lora.audio.stream import LONGEST_S, AudioStream
 from musicgen_lora.errors import AudioError
@@ -30,7 +30,7 @@ from musicgen_lora.listening.pitch.bass import find_bass_notes
 from musicgen_lora.listening.pitch.key import estimate_key
 from musicgen_lora.listening.pitch.key_names import usual_key
 from musicgen_lora.listening.quality import (
-    Measured,
+    BlockQuality,
     Quality,
     measure_quality,
     merge_qualities,
@@ -90,7 +90,7 @@ def read_fingerprint(folder: Path, digest: str) -> np.ndarray | None:
 def analyse_file(task: AnalysisTask, alive: Callable[[], None]) -> Analysis | Failure:
     """Analyses a file and writes its record; a `Failure` where it is no usable audio."""
     try:
-        with readable(task.path, task.folder, alive) as source:
+        with decodable(task.path, task.folder, alive) as source:
             found, prints = _analyse(source, alive)
             # What ffmpeg is needed for is AAC, mostly.
             found["is_lossless"] &= source == task.path
@@ -174,7 +174,7 @@ class _Segment:
 
     waveform: np.ndarray
     rate: int
-    measured: list[Measured]
+    measured: list[BlockQuality]
     n_frames: int
 
 
@@ -190,7 +190,7 @@ def _read_segment(
     resampler = None
     if rate != own_rate:
         resampler = soxr.ResampleStream(own_rate, rate, n_channels, "float32", "HQ")
-    measured: list[Measured] = []
+    measured: list[BlockQuality] = []
     filled, n_read = 0, 0
 
     def append(samples: np.ndarray) -> None:
@@ -242,7 +242,7 @@ def analyse_segment(
     rate: int,
     start_s: float,
     alive: Callable[[], None],
-    measured: Sequence[Measured] = (),
+    measured: Sequence[BlockQuality] = (),
 ) -> Segment:
     """What there is to say of a stretch of a file `[C, N]` that begins at `start_s`: tempo, key,
     bass."""

@@ -11,7 +11,7 @@ from musicgen_lora.cluster.engine import Engine, Processes, run_shown
 from musicgen_lora.config import PrepareSettings
 from musicgen_lora.errors import printable
 from musicgen_lora.prepare.hearing.records import Analysis
-from musicgen_lora.prepare.hearing.tagging import Heard, TagTask, read_heard, tag_file
+from musicgen_lora.prepare.hearing.tagging import HeardWords, TagTask, read_heard, tag_file
 from musicgen_lora.prepare.reading.inputs import Input
 from musicgen_lora.runtime.workers import Failure
 
@@ -23,12 +23,12 @@ def listen(
     folder: Path,
     console: Console,
     engine: Engine,
-) -> dict[str, list[Heard]]:
+) -> dict[str, list[HeardWords]]:
     """What is heard in each segment of files, by digest; files that can't be tagged are missing."""
     tagger = settings.tagger
     if tagger is None:
         return {}
-    found: dict[str, list[Heard]] = {}
+    found: dict[str, list[HeardWords]] = {}
     tasks, missing = [], []
     for file in files:
         heard = read_heard(folder, file.digest, tagger)

@@ -114,7 +114,7 @@ class Analysis:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Window:
+class WindowRecord:
     """What a clip sounds like that is a part of a file."""
 
     format: int

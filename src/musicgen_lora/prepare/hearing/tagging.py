@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from musicgen_lora.audio.ffmpeg import readable
+from musicgen_lora.audio.ffmpeg import decodable
 from musicgen_lora.audio.files import AudioError, read_audio
 from musicgen_lora.errors import UserError
 from musicgen_lora.prepare.hearing.records import HeardFile, keep, read_kept
@@ -92,7 +92,7 @@ CLAP_PROMPTS = {
     "instrument": "The sound of {}.",
 }
 
-Heard = dict[str, dict[str, float]]
+HeardWords = dict[str, dict[str, float]]
 """Strength of each word, by its kind: genre, mood, instrument."""
 
 
@@ -132,7 +132,7 @@ def check_clap(path: Path | None) -> Path:
     return path
 
 
-def read_heard(folder: Path, digest: str, tagger: Tagger) -> list[Heard] | None:
+def read_heard(folder: Path, digest: str, tagger: Tagger) -> list[HeardWords] | None:
     """What was heard in each segment of a file's bytes, if that is on record."""
     record = read_kept(_heard_path(folder, digest, tagger), HeardFile, digest)
     return None if record is None else record.segments
@@ -142,7 +142,7 @@ def _heard_path(folder: Path, digest: str, tagger: str) -> Path:
     return folder / f"{digest[:16]}.{tagger}.json"
 
 
-def tag_file(task: TagTask, alive: Callable[[], None]) -> list[Heard] | Failure:
+def tag_file(task: TagTask, alive: Callable[[], None]) -> list[HeardWords] | Failure:
     """Listens to the middle of each segment and writes down what is heard."""
     import torch
 
@@ -150,7 +150,7 @@ def tag_file(task: TagTask, alive: Callable[[], None]) -> list[Heard] | Failure:
         torch.set_num_threads(task.n_threads)
     heard = []
     try:
-        with readable(task.path, task.folder, alive) as source:
+        with decodable(task.path, task.folder, alive) as source:
             for start_s, length_s in task.spans_s:
                 listen_s = min(length_s, LISTEN_S)
                 heard.append(_listen(task, source, start_s + 0.5 * (length_s - listen_s), listen_s))
@@ -162,7 +162,7 @@ def tag_file(task: TagTask, alive: Callable[[], None]) -> list[Heard] | Failure:
     return heard
 
 
-def _listen(task: TagTask, path: Path, start_s: float, duration_s: float) -> Heard:
+def _listen(task: TagTask, path: Path, start_s: float, duration_s: float) -> HeardWords:
     if task.tagger == "clap":
         assert task.clap_path is not None
         waveform = read_audio(path, CLAP_RATE, start_s=start_s, duration_s=duration_s)
@@ -171,7 +171,7 @@ def _listen(task: TagTask, path: Path, start_s: float, duration_s: float) -> Hea
 
     waveform = read_audio(path, MUSICNN_RATE, start_s=start_s, duration_s=duration_s)
     chances = tag_waveform(waveform, MUSICNN_RATE)[0].mean(axis=0)
-    heard: Heard = {"genre": {}, "mood": {}, "instrument": {}}
+    heard: HeardWords = {"genre": {}, "mood": {}, "instrument": {}}
     for tag, chance in zip(TAGS, chances.tolist(), strict=True):
         if tag in MUSICNN_WORDS:
             kind, word = MUSICNN_WORDS[tag]
@@ -210,7 +210,7 @@ def _unit(features: Any) -> Any:
     return features / features.norm(dim=-1, keepdim=True)
 
 
-def _clap_heard(path: Path, waveform: np.ndarray) -> Heard:
+def _clap_heard(path: Path, waveform: np.ndarray) -> HeardWords:
     """Shares of each word of a kind, the mean over windows of ten seconds of `[C, N]`."""
     import torch
 

@@ -27,7 +27,7 @@ from musicgen_lora.prepare.reading.remarks import (
     UNUSED,
     Remarks,
 )
-from musicgen_lora.prepare.words.facts import Facts, Part, make_facts
+from musicgen_lora.prepare.words.facts import Facts, FilePart, make_facts
 
 PATH_FIELDS = (
     *("file_name", "audio", "path", "file", "filename", "audio_path", "file_path", "filepath"),
@@ -188,7 +188,7 @@ class _Fields:
             self._remarks.add(NOT_UNDERSTOOD, f"{self._where}: {name} {str(value)[:40]!r}")
         return None
 
-    def part(self) -> Part | None:
+    def part(self) -> FilePart | None:
         """The part of the file that the record is about; None for all of it.
 
         Raises:

@@ -22,7 +22,7 @@ from musicgen_lora.prepare.reading.remarks import (
     SPLIT_CONTRADICTED,
     Remarks,
 )
-from musicgen_lora.prepare.words.facts import Facts, Part
+from musicgen_lora.prepare.words.facts import Facts, FilePart
 
 COPY_NAME = re.compile(r"( ?\(\d+\)| copy( \d+)?|[ -]+副本( ?\(?\d+\)?)?)$", re.IGNORECASE)
 """How systems call what was copied or downloaded once more."""
@@ -68,7 +68,7 @@ class Input:
         return next((facts.source for facts in self.stated if facts.source), None)
 
     @property
-    def parts(self) -> tuple[Part, ...]:
+    def parts(self) -> tuple[FilePart, ...]:
         """The parts of it that the metadata describes, in their order in the file."""
         by_start = {facts.part[0]: facts.part for facts in self.stated if facts.part is not None}
         return tuple(by_start[start_s] for start_s in sorted(by_start))

@@ -40,7 +40,7 @@ from musicgen_lora.prepare.reading.fields import (
     paths_of,
 )
 from musicgen_lora.prepare.reading.remarks import MATCHED, NOT_READ, UNMATCHED, Remarks
-from musicgen_lora.prepare.reading.tables import is_acestep, read_json, read_rows, read_text
+from musicgen_lora.prepare.reading.tables import is_acestep, read_json_table, read_rows, read_text
 from musicgen_lora.prepare.words.facts import (
     GENRES,
     GUESSED,
@@ -146,7 +146,7 @@ class StatedFacts:
         is named as not read."""
         try:
             return path.stat().st_size <= MAX_ACESTEP_BYTES and is_acestep(
-                read_json(path, self._remarks)
+                read_json_table(path, self._remarks)
             )
         except (UserError, OSError):
             return False
@@ -225,7 +225,7 @@ class StatedFacts:
                 continue
             self._read.add(beside)
             if suffix == ".json":
-                content = read_json(beside, self._remarks)
+                content = read_json_table(beside, self._remarks)
                 if not isinstance(content, dict):
                     raise UserError(f'{beside}: must be an object such as {{"text": ...}}.')
                 self._columns.see(content)

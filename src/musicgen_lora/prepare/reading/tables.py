@@ -64,7 +64,7 @@ def _decoded(data: bytes, path: Path, remarks: Remarks, line: int | None = None)
     return text
 
 
-def read_json(path: Path, remarks: Remarks) -> Any:
+def read_json_table(path: Path, remarks: Remarks) -> Any:
     """The value in a JSON file.
 
     Raises:
@@ -80,7 +80,7 @@ def _parse_json(text: str, path: Path, first_line: int) -> Any:
 def _json_rows(path: Path, remarks: Remarks) -> Iterator[Row]:
     """A list of objects, or an object by path of captions, lists of captions or objects; or
     ACE-Step's dataset, an object with the list under "samples"."""
-    content = read_json(path, remarks)
+    content = read_json_table(path, remarks)
     if is_acestep(content):
         content = content["samples"]
     if isinstance(content, list):

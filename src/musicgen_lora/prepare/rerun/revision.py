@@ -27,7 +27,7 @@ from musicgen_lora.prepare.rerun.ledger import (
 )
 from musicgen_lora.prepare.rerun.succession import GONE, SKIP_FIELD, Entry, is_marked, mark, unmark
 from musicgen_lora.prepare.words.captions import MADE_FIELD, is_edited
-from musicgen_lora.prepare.words.facts import Part
+from musicgen_lora.prepare.words.facts import FilePart
 from musicgen_lora.urls import shown
 
 
@@ -331,7 +331,7 @@ def _unusable_reason(values: Mapping[str, Any], record: Analysis, file: Input) -
 
 
 def plans_with(
-    values: Mapping[str, Any], record: Analysis, parts: Sequence[Part], file: Input
+    values: Mapping[str, Any], record: Analysis, parts: Sequence[FilePart], file: Input
 ) -> list[ClipPlan]:
     """The clips of a file with some settings, as `ledger.made_with` has them, and some parts."""
     if _unusable_reason(values, record, file) is not None:

@@ -51,7 +51,7 @@ _ALIASES = {
     "vocal": "vocals?",
 }
 
-Part = tuple[float, float | None]
+FilePart = tuple[float, float | None]
 """Where a part of a file begins and ends, in seconds; None is the file's end."""
 
 
@@ -83,7 +83,7 @@ class Facts:
     artist: str | None = None
     split: str | None = None
     source: str | None = None
-    part: Part | None = None
+    part: FilePart | None = None
     other: Mapping[str, Any] = field(default_factory=dict)
     sources: Mapping[str, str] = field(default_factory=dict)
     confidence: Mapping[str, float] = field(default_factory=dict)

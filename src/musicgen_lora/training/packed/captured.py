@@ -15,11 +15,11 @@ import torch
 
 from musicgen_lora.dataset.packed import PackedTokens
 from musicgen_lora.errors import UserError
+from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.model.delays import Delays
 from musicgen_lora.model.loss import codebook_cross_entropies
-from musicgen_lora.model.musicgen import MusicGen
 from musicgen_lora.model.text.states import EncodedText, TextStates
-from musicgen_lora.training.packed.draws import Draw
+from musicgen_lora.training.packed.draws import DrawnBatch
 
 LARGEST_TABLE_BYTES = 8 << 30
 WARM_UP_STEPS = 3
@@ -48,7 +48,7 @@ class DeviceData:
         self.captions = [[rows.setdefault(t, len(rows) + 1) for t in ts] for ts in tokens.texts]
         self.text = _table(list(rows), text, device)
 
-    def batch(self, draw: Draw) -> tuple[torch.Tensor, EncodedText]:
+    def batch(self, draw: DrawnBatch) -> tuple[torch.Tensor, EncodedText]:
         """Codes `[B, K, T]` and texts of a draw."""
         frames = draw.starts[:, None] + within_loop(self.n_frames, draw.periods)
         codes = self.codes[frames].long().transpose(1, 2)
@@ -115,7 +115,7 @@ class CapturedGradients:
 
     def __init__(
         self,
-        model: MusicGen,
+        model: BaseModel,
         data: DeviceData,
         batch_size: int,
         *,
@@ -128,7 +128,7 @@ class CapturedGradients:
         self._parameters = [p for p in model.hf.parameters() if p.requires_grad]
         device, shape = model.device, model.shape
         zeros = torch.zeros(batch_size, dtype=torch.long, device=device)
-        self._draw = Draw(
+        self._draw = DrawnBatch(
             zeros, zeros + data.n_frames, zeros.clone(), zeros + data.n_frames, zeros.clone()
         )
         self._totals = torch.ones(shape.n_codebooks, device=device)
@@ -145,7 +145,7 @@ class CapturedGradients:
             parameter.grad.zero_()
         self._codebooks.zero_()
 
-    def add(self, draw: Draw, totals: torch.Tensor) -> None:
+    def add(self, draw: DrawnBatch, totals: torch.Tensor) -> None:
         """One batch of a step.
 
         Args:
@@ -162,7 +162,7 @@ class CapturedGradients:
         """`[K]`, loss of each codebook over the batches added since the gradients were zeroed."""
         return self._codebooks
 
-    def _set(self, draw: Draw, totals: torch.Tensor) -> None:
+    def _set(self, draw: DrawnBatch, totals: torch.Tensor) -> None:
         for own, given in zip(self._draw, draw, strict=True):
             own.copy_(given, non_blocking=True)
         self._totals.copy_(totals, non_blocking=True)
@@ -185,7 +185,7 @@ class CapturedGradients:
         codebooks.mean().backward()
         self._codebooks.add_(codebooks.detach())
 
-    def _captured(self, draw: Draw, totals: torch.Tensor) -> Callable[[], None]:
+    def _captured(self, draw: DrawnBatch, totals: torch.Tensor) -> Callable[[], None]:
         self._set(draw, totals)
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
@@ -201,9 +201,9 @@ class CapturedGradients:
 
 @torch.no_grad()
 def held_out_loss(
-    model: MusicGen,
+    model: BaseModel,
     data: DeviceData,
-    draws: Sequence[Draw],
+    draws: Sequence[DrawnBatch],
     autocast: torch.dtype | None,
 ) -> list[float]:
     """Loss of each codebook over fixed windows, in nats a token."""
@@ -218,6 +218,6 @@ def held_out_loss(
     return (total[0] / total[1]).tolist()
 
 
-def step_totals(draws: Sequence[Draw], delays: Delays) -> torch.Tensor:
+def step_totals(draws: Sequence[DrawnBatch], delays: Delays) -> torch.Tensor:
     """`[K]`, predicted frames of each codebook in all batches of a step."""
     return sum((delays.n_predicted(d.n_frames).sum(0) for d in draws), torch.zeros(len(delays)))

@@ -19,7 +19,7 @@ NULL_CAPTION = 0
 """Row of the table of text states that is the null condition."""
 
 
-class Draw(NamedTuple):
+class DrawnBatch(NamedTuple):
     """Which windows a batch has.
 
     Args:
@@ -37,9 +37,9 @@ class Draw(NamedTuple):
     periods: torch.Tensor
     seeds: torch.Tensor
 
-    def to(self, device: torch.device) -> Draw:
+    def to(self, device: torch.device) -> DrawnBatch:
         """The same on another device."""
-        return Draw(*(part.to(device) for part in self))
+        return DrawnBatch(*(part.to(device) for part in self))
 
 
 class Draws:
@@ -69,7 +69,7 @@ class Draws:
         self._train = np.flatnonzero(~tokens.held_out)
         self._epoch, self._order = -1, self._train
 
-    def step(self, step: int, batch_size: int, n_batches: int) -> list[Draw]:
+    def step(self, step: int, batch_size: int, n_batches: int) -> list[DrawnBatch]:
         """Batches of a step, a function of (seed, step): each epoch goes through the clips in an
         order of its own."""
         per_step = batch_size * n_batches
@@ -79,7 +79,7 @@ class Draws:
         ]
         return [self.batch(places[at : at + batch_size]) for at in range(0, per_step, batch_size)]
 
-    def batch(self, places: Sequence[tuple[int, int]]) -> Draw:
+    def batch(self, places: Sequence[tuple[int, int]]) -> DrawnBatch:
         """Random windows.
 
         Args:
@@ -98,7 +98,7 @@ class Draws:
             starts[at] += start
             is_null = draw.caption is None
             captions[at] = NULL_CAPTION if is_null else self._captions[row][draw.caption]
-        return Draw(
+        return DrawnBatch(
             torch.from_numpy(starts),
             torch.from_numpy(np.minimum(lengths, self._n_frames)),
             torch.from_numpy(captions),
@@ -123,12 +123,12 @@ class Draws:
         loops = rng.random() < self._loop_share and 2 * period <= self._n_frames
         return start, period if loops else self._n_frames
 
-    def held_out(self, limit: int, batch_size: int) -> list[Draw]:
+    def held_out(self, limit: int, batch_size: int) -> list[DrawnBatch]:
         """Fixed windows: of up to `limit` held-out clips the first, with its first caption."""
         rows = np.flatnonzero(self._tokens.held_out)
         rows = rows[np.unique(np.linspace(0, len(rows) - 1, min(limit, len(rows))).astype(int))]
         return [
-            Draw(
+            DrawnBatch(
                 torch.from_numpy(self._offsets[part]),
                 torch.from_numpy(np.minimum(self._tokens.n_frames[part], self._n_frames)),
                 torch.tensor([self._captions[row][0] for row in part]),

@@ -28,9 +28,9 @@ from musicgen_lora.dataset.batches import DRAWS_VERSION, WindowSampler
 from musicgen_lora.dataset.packed import PackedTokens, read_packed
 from musicgen_lora.errors import RunError, UserError
 from musicgen_lora.language.translate import translated
+from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.model.cpu.switch import enable
-from musicgen_lora.model.musicgen import MusicGen
-from musicgen_lora.runtime.precision import DTYPES, choose_precision
+from musicgen_lora.runtime.precision import DTYPES, choose_training_precision
 from musicgen_lora.runtime.seeds import seed_of
 from musicgen_lora.training.checkpoints import (
     LoopState,
@@ -70,11 +70,13 @@ class PackedRun:
         self.settings = settings
         self.device = _device(settings.device)
         self.tokens = read_packed(settings.tokens)
-        base = MusicGen.load(settings.model_path)
+        base = BaseModel.load(settings.model_path)
         _check_fit(settings, self.tokens, base)
         self.base, model = base, base.hf
         n_parameters = sum(p.numel() for p in model.decoder.parameters())
-        self.precision, why = choose_precision(settings.precision, False, self.device, n_parameters)
+        self.precision, why = choose_training_precision(
+            settings.precision, False, self.device, n_parameters
+        )
         _say(f"Training on {self.device} in {self.precision}: {why}")
         full = settings.trainable == "full"
         self.identity = _identity(settings, self.tokens, base.fingerprint)
@@ -282,7 +284,7 @@ def train_packed(settings: PackedSettings) -> LoopState:
         return run.state
 
 
-def position_directions(base: MusicGen) -> torch.Tensor:
+def position_directions(base: BaseModel) -> torch.Tensor:
     """Orthonormal directions `[n, D]` in which the positions of a window lie: of the sinusoids of
     MusicGen's 2,048 positions, half of the width holds all but a ten-thousandth of the energy."""
     decoder: Any = base.hf.decoder.model.decoder
@@ -299,7 +301,7 @@ def _device(name: str) -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def _check_fit(settings: PackedSettings, tokens: PackedTokens, base: MusicGen) -> None:
+def _check_fit(settings: PackedSettings, tokens: PackedTokens, base: BaseModel) -> None:
     if base.is_melody:
         raise UserError(
             f"{settings.model_path}: melody models hear audio; use musicgen-lora train."

@@ -34,7 +34,7 @@ from musicgen_lora.webui.work.processes import birth, is_alive, send
 JOB_FILE, SETTINGS_FILE, LOG_FILE = "job.json", "settings.yaml", "log.txt"
 WAITING_FILE, WORKING_FILE, END_FILE = "waiting.json", "working.json", "end.json"
 STOP_FILE = "stop"
-COMMANDS = ("prepare", "train", "generate", "evaluate", "merge", "export")
+PAGE_COMMANDS = ("prepare", "train", "generate", "evaluate", "merge", "export")
 """What a job may run; each takes its settings from a file."""
 SHARING = ("generate",)
 """Commands that may wait for a folder that another job writes to."""
@@ -53,7 +53,7 @@ Status = Literal[
 _ID = re.compile(r"\d{8}-\d{6}-[0-9a-f]{8}")
 _JOB = fields(
     {
-        "command": one_of(*COMMANDS),
+        "command": one_of(*PAGE_COMMANDS),
         "title": text(),
         "folder": text(),
         "language": one_of(*LANGUAGES),
@@ -152,7 +152,7 @@ class Jobs:
         Raises:
             UserError: enough are waiting, or another job has that folder.
         """
-        if command not in COMMANDS:
+        if command not in PAGE_COMMANDS:
             raise UserError(f"{command}: the page runs no such command.")
         name = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(4)}"
         with self.locked():

@@ -12,10 +12,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from musicgen_lora.errors import UserError
+from musicgen_lora.model.base_model import BaseModel
+from musicgen_lora.model.fingerprint import base_fingerprint
 from musicgen_lora.model.lora.adapter import load_adapter
 from musicgen_lora.model.lora.spec import LoraSpec
 from musicgen_lora.model.lora.trainable import TrainableLora
-from musicgen_lora.model.musicgen import MusicGen, base_fingerprint
 from musicgen_lora.model.text.states import EncodedText
 
 CPU = torch.device("cpu")
@@ -30,7 +31,7 @@ def test_it_knows_what_it_is(
     kind: str, n_codebooks: int, is_melody: bool, request: pytest.FixtureRequest
 ) -> None:
     folder = request.getfixturevalue(kind)
-    model = MusicGen.load(folder)
+    model = BaseModel.load(folder)
     assert model.path == str(folder)
     assert len(model.delays) == len(model.heads) == model.shape.n_codebooks == n_codebooks
     assert model.is_melody is is_melody
@@ -42,19 +43,19 @@ def test_it_knows_what_it_is(
 def test_its_fingerprint_is_that_of_the_folder_whatever_becomes_of_its_weights(
     tiny_model_dir: Path, tmp_path: Path
 ) -> None:
-    model = MusicGen.load(tiny_model_dir)
+    model = BaseModel.load(tiny_model_dir)
     plain = base_fingerprint(model.hf)
-    TrainableLora(MusicGen.load(tiny_model_dir), LoraSpec(rank=2, alpha=4)).save(tmp_path)
+    TrainableLora(BaseModel.load(tiny_model_dir), LoraSpec(rank=2, alpha=4)).save(tmp_path)
     model.to(CPU, "bf16")
     assert base_fingerprint(model.hf) != plain
     assert model.fingerprint == plain
     load_adapter(model, tmp_path)
     assert model.fingerprint == plain
-    assert MusicGen(MusicGen.load(tiny_model_dir).hf).fingerprint == plain
+    assert BaseModel(BaseModel.load(tiny_model_dir).hf).fingerprint == plain
 
 
 def test_an_adapter_is_moved_and_not_cast(tiny_model_dir: Path) -> None:
-    model = MusicGen.load(tiny_model_dir)
+    model = BaseModel.load(tiny_model_dir)
     lora = TrainableLora(model, LoraSpec(rank=2, alpha=4))
     with torch.no_grad():
         for parameter in lora.parameters:
@@ -67,7 +68,7 @@ def test_an_adapter_is_moved_and_not_cast(tiny_model_dir: Path) -> None:
 
 @torch.no_grad()
 def test_losses_are_those_of_its_logits(tiny_model_dir: Path) -> None:
-    model = MusicGen.load(tiny_model_dir)
+    model = BaseModel.load(tiny_model_dir)
     codes = torch.randint(0, 64, (2, 4, 12), generator=torch.Generator().manual_seed(0))
     lengths = torch.tensor([12, 7])
     texts = model.encode_text(CAPTIONS)
@@ -86,7 +87,7 @@ def test_losses_are_those_of_its_logits(tiny_model_dir: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["tiny_model_dir", "tiny_stereo_dir"])
 def test_sound_goes_in_and_comes_out(kind: str, request: pytest.FixtureRequest) -> None:
-    model = MusicGen.load(request.getfixturevalue(kind))
+    model = BaseModel.load(request.getfixturevalue(kind))
     waveform = np.random.default_rng(0).normal(0.0, 0.1, (2, 6_400)).astype(np.float32)
     (codes,) = model.encode([waveform])
     assert codes.shape == (model.shape.n_codebooks, 10)
@@ -99,7 +100,7 @@ def test_what_its_folder_lacks_is_missed_when_it_is_asked_for(
 ) -> None:
     for name in ("config.json", "model.safetensors"):
         (tmp_path / name).symlink_to(tiny_model_dir / name)
-    model = MusicGen.load(tmp_path)
+    model = BaseModel.load(tmp_path)
     with pytest.raises(UserError, match="no usable tokenizer") as raised:
         model.encode_text(CAPTIONS)
     assert str(tmp_path) in str(raised.value)
@@ -111,7 +112,7 @@ def test_a_saved_adapter_goes_on_where_it_was(
 ) -> None:
     """And with it off, the plain base speaks, before and after."""
 
-    def logits(model: MusicGen) -> torch.Tensor:
+    def logits(model: BaseModel) -> torch.Tensor:
         generator = torch.Generator().manual_seed(0)
         codes = torch.randint(0, 64, (1, 4, 12), generator=generator)
         states = torch.randn(1, 3, 24, generator=generator)
@@ -120,8 +121,8 @@ def test_a_saved_adapter_goes_on_where_it_was(
             return model.logits(codes, text).nan_to_num()
 
     spec = LoraSpec(rank=4, alpha=8, init=init)
-    plain = logits(MusicGen.load(tiny_model_dir))
-    first = MusicGen.load(tiny_model_dir)
+    plain = logits(BaseModel.load(tiny_model_dir))
+    first = BaseModel.load(tiny_model_dir)
     lora = TrainableLora(first, spec)
     with torch.no_grad():
         for parameter in lora.parameters:
@@ -130,7 +131,7 @@ def test_a_saved_adapter_goes_on_where_it_was(
 
     with safe_open(tmp_path / "adapter_model.safetensors", "pt") as file:
         assert file.metadata() == {"musicgen_lora": '{"step": 3}'}
-    second = MusicGen.load(tiny_model_dir)
+    second = BaseModel.load(tiny_model_dir)
     again = TrainableLora(second, spec)
     again.load(load_file(tmp_path / "adapter_model.safetensors"))
     assert torch.allclose(logits(second), logits(first), atol=1e-5)

@@ -1,8 +1,8 @@
 """A MusicGen as one value, from top to bottom: what it is, how sound and words come in, how it
 predicts, where it computes, how sound comes out.
 
-Its weights are transformers' own model (`MusicGen.hf`), which everything that trains, adapts or
-decodes works on. A melody model (`MusicGen.is_melody`) has the same parts and differs in its
+Its weights are transformers' own model (`BaseModel.hf`), which everything that trains, adapts or
+decodes works on. A melody model (`BaseModel.is_melody`) has the same parts and differs in its
 conditions alone.
 """
 
@@ -20,28 +20,18 @@ from transformers import MusicgenForConditionalGeneration, PreTrainedTokenizerBa
 
 from musicgen_lora.model import melody
 from musicgen_lora.model.base.facts import BaseFacts, read_base_facts
-from musicgen_lora.model.base.loading import load_base, load_processor, load_tokenizer
+from musicgen_lora.model.base.loading import load_base, load_tokenizer
 from musicgen_lora.model.chroma import Chroma
 from musicgen_lora.model.codec import Codec
 from musicgen_lora.model.delays import Delays
-from musicgen_lora.model.fingerprint import base_fingerprint, fingerprint
+from musicgen_lora.model.fingerprint import base_fingerprint
 from musicgen_lora.model.loss import codebook_cross_entropies
 from musicgen_lora.model.shape import Shape
 from musicgen_lora.model.text.states import EncodedText, TextStates
 from musicgen_lora.runtime.precision import DTYPES
 
-__all__ = [
-    "MusicGen",
-    "Shape",
-    "base_fingerprint",
-    "fingerprint",
-    "load_base",
-    "load_processor",
-    "load_tokenizer",
-]
 
-
-class MusicGen:
+class BaseModel:
     """A base model: its weights and all that is known of it.
 
     Args:
@@ -61,7 +51,7 @@ class MusicGen:
         self._fingerprint = fingerprint
 
     @classmethod
-    def load(cls, path: str | Path) -> MusicGen:
+    def load(cls, path: str | Path) -> BaseModel:
         """Loads a base in float32 on the CPU, in eval mode, every weight frozen.
 
         Args:
@@ -223,7 +213,7 @@ class MusicGen:
 
     # Where it computes.
 
-    def to(self, device: torch.device, precision: str, *, trained: bool = False) -> MusicGen:
+    def to(self, device: torch.device, precision: str, *, trained: bool = False) -> BaseModel:
         """Moves the language model to its device and precision, and returns itself. T5 and EnCodec
         stay in fp32 where they are: their work is cached, and T5 overflows in fp16. An adapter
         that it carries keeps its own precision.
