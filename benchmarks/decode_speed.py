@@ -54,7 +54,7 @@ from musicgen_lora.generation.decoding.products import BYTES
 from musicgen_lora.generation.decoding.request import Conditions, Request
 from musicgen_lora.generation.decoding.stream import stream_audio
 from musicgen_lora.given import EMBEDDED
-from musicgen_lora.model.musicgen import MusicGen
+from musicgen_lora.model.base_model import BaseModel as MusicGen
 from musicgen_lora.model.text.states import EncodedText, TextStates
 
 Row = dict[str, Any]

@@ -33,8 +33,8 @@ from musicgen_lora.generation.decoding.request import Conditions, Request
 from musicgen_lora.generation.decoding.sampling import GREEDY, sampling_of
 from musicgen_lora.listening.descriptors import describe
 from musicgen_lora.listening.pitch.key import estimate_key
+from musicgen_lora.model.base_model import BaseModel as MusicGen
 from musicgen_lora.model.lora.mixture import Mixture, read_part
-from musicgen_lora.model.musicgen import MusicGen
 from pretraining.base.beat_figures import bar_repetition, beat_figures, tempo_share, tempos
 from pretraining.base.facts import clip_flags, stated_tempo
 from pretraining.base.losses import loss_figures

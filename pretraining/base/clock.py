@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from musicgen_lora.model.musicgen import MusicGen
+from musicgen_lora.model.base_model import BaseModel as MusicGen
 from musicgen_lora.training.packed.train import position_directions
 from pretraining.base.facts import (
     END,

@@ -15,7 +15,7 @@ from musicgen_lora.dataset.clip_ids import clip_ids
 from musicgen_lora.dataset.metadata import Clip, load_dataset
 from musicgen_lora.dataset.scoring import Windows, position_losses
 from musicgen_lora.dataset.tokens import tokenise_clips
-from musicgen_lora.model.musicgen import MusicGen
+from musicgen_lora.model.base_model import BaseModel as MusicGen
 from musicgen_lora.training.validation import held_out_losses
 from pretraining.base.facts import stated_tempo, with_tempo
 

@@ -19,7 +19,7 @@ from musicgen_lora.dataset.bar_lines import bar_lines
 from musicgen_lora.dataset.clip_ids import clip_ids
 from musicgen_lora.dataset.metadata import Clip, load_dataset
 from musicgen_lora.dataset.tokens import tokenise_clips
-from musicgen_lora.model.musicgen import MusicGen
+from musicgen_lora.model.base_model import BaseModel as MusicGen
 from pretraining.base.facts import stated_tempo
 from pretraining.base.losses import counted_clips
 

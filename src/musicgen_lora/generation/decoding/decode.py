@@ -24,7 +24,7 @@ from musicgen_lora.generation.decoding.decoder import Decoder, threads_for
 from musicgen_lora.generation.decoding.request import Conditions, Request, Span, WindowRequest
 from musicgen_lora.generation.decoding.sampling import Noise
 from musicgen_lora.generation.decoding.window import Window, window_kind
-from musicgen_lora.model.musicgen import MusicGen
+from musicgen_lora.model.base_model import BaseModel as MusicGen
 
 VERSION = 3
 """Raised where a seed comes to give other codes: what was kept of earlier ones is played anew.

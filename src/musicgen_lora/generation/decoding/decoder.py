@@ -26,9 +26,9 @@ from musicgen_lora.generation.decoding.merged import merged_table, merged_weight
 from musicgen_lora.generation.decoding.places import Places
 from musicgen_lora.generation.decoding.products import Product
 from musicgen_lora.generation.decoding.request import Conditions
+from musicgen_lora.model.base_model import BaseModel as MusicGen
 from musicgen_lora.model.lora.mixture import Mixture
 from musicgen_lora.model.melody import project_melodies
-from musicgen_lora.model.musicgen import MusicGen
 from musicgen_lora.model.text.states import EncodedText
 from musicgen_lora.runtime.precision import DTYPES
 

@@ -22,7 +22,7 @@ from musicgen_lora.generation.decoding.decoder import (
 from musicgen_lora.generation.decoding.playing import Playing
 from musicgen_lora.generation.decoding.request import Conditions
 from musicgen_lora.generation.decoding.sampling import Noise, Sampling, sample
-from musicgen_lora.model.musicgen import MusicGen
+from musicgen_lora.model.base_model import BaseModel as MusicGen
 from musicgen_lora.model.text.states import EncodedText
 
 NEAR_LOSSLESS = 0.01
