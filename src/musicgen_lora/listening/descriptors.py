@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.signal import welch
 from scipy.signal.windows import hann
 
 from musicgen_lora.audio.loudness import decibels, integrated_loudness
-from musicgen_lora.audio.spectra import magnitudes
+from musicgen_lora.audio.spectra import magnitudes, power_spectrum
 from musicgen_lora.audio.waveforms import check_waveform
 from musicgen_lora.listening.pitch.bass import BassNote, find_bass_notes
 from musicgen_lora.listening.rhythm.onsets import pick_onsets, rolled_share, spectral_flux
@@ -31,6 +30,7 @@ BANDS_HZ = (
 CLIPPED_AT = 0.999
 SILENT_FRAME_DB = -60.0
 FRAME_S = 0.05
+POWER_WINDOW_S = 0.5
 SUB_HZ = (25.0, 120.0)
 SUB_FLOOR_DB = -40.0
 """A sub bass further below the whole signal has no pitch worth a name."""
@@ -117,7 +117,10 @@ def _levels(waveform: np.ndarray, sample_rate: int) -> dict[str, float]:
 
 def _spectrum(waveform: np.ndarray, sample_rate: int) -> dict[str, float]:
     """Shares of the bands, and the bass's pitch off a finer spectrum."""
-    power, frequency = _power(waveform, sample_rate, 0.5)
+    n_window = round(POWER_WINDOW_S * sample_rate)
+    power, frequency = power_spectrum(
+        waveform, sample_rate, min(n_window, waveform.shape[1]), nfft=4 * n_window
+    )
     bands = {
         band_name(low, high): float(power[(frequency >= low) & (frequency < high)].sum())
         for low, high in BANDS_HZ
@@ -130,22 +133,6 @@ def _spectrum(waveform: np.ndarray, sample_rate: int) -> dict[str, float]:
         result[f"{name}_db"] = decibels(share) if total > 0.0 else float("nan")
     result["sub_f0_hz"] = _sub_pitch(power, frequency, total)
     return result
-
-
-def _power(
-    waveform: np.ndarray, sample_rate: int, window_s: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Welch's power spectrum, the mean of the channels, and its frequencies, both `[F]`."""
-    n_window = min(round(window_s * sample_rate), waveform.shape[1])
-    frequency, power = welch(
-        waveform,
-        sample_rate,
-        window="hann",
-        nperseg=n_window,
-        nfft=4 * max(n_window, round(window_s * sample_rate)),
-        detrend="constant",
-    )
-    return power.mean(axis=0), frequency
 
 
 def _sub_pitch(power: np.ndarray, frequency: np.ndarray, total: float) -> float:

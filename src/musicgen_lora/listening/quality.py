@@ -13,7 +13,6 @@ from typing import Literal
 
 import numpy as np
 from scipy.ndimage import median_filter, uniform_filter1d
-from scipy.signal import welch
 
 from musicgen_lora.audio.fold import BAND_EDGES_HZ, band_levels
 from musicgen_lora.audio.loudness import (
@@ -23,6 +22,7 @@ from musicgen_lora.audio.loudness import (
     integrated_loudness,
     true_peak_db,
 )
+from musicgen_lora.audio.spectra import power_spectrum
 from musicgen_lora.audio.waveforms import check_shape
 
 FULL_SCALE = 0.9999
@@ -244,11 +244,9 @@ def find_bandwidth(waveform: np.ndarray, sample_rate: int) -> tuple[float | None
     total, frequency = np.zeros(n_window // 2 + 1), np.zeros(0)
     for block in blocks(waveform):
         if block.shape[1] >= n_window:
-            frequency, power = welch(
-                block, sample_rate, nperseg=n_window, scaling="spectrum", detrend="constant"
-            )
+            power, frequency = power_spectrum(block, sample_rate, n_window, scaling="spectrum")
             # Of all moments the loudest block counts: hats may play in a part only.
-            total = np.maximum(total, power.mean(axis=0))
+            total = np.maximum(total, power)
     level = 10.0 * np.log10(np.maximum(2.0 * uniform_filter1d(total, 9), 1e-20))
     heard = np.flatnonzero(level > max(BAND_FLOOR_DB, float(level.max()) + BAND_RANGE_DB))
     if not len(heard):
