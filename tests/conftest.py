@@ -16,7 +16,7 @@ os.environ["MUSICGEN_LORA_LANGUAGE"] = "en"
 
 import pytest
 import torch
-from datasets import make_dataset
+from made_datasets import make_dataset
 from quick import make_quick
 from tiny import make_tiny_musicgen
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from datasets import KIT, RATE, beat, sine
+from made_datasets import KIT, RATE, beat, sine
 
 from musicgen_lora.audio.files import (
     MAX_READ_S,

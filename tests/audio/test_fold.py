@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from datasets import RATE, beat, sine
+from made_datasets import RATE, beat, sine
 
 from musicgen_lora.audio.fold import band_levels, cancelled_bands, fold_to_mono, name_bands
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from datasets import RATE, beat
+from made_datasets import RATE, beat
 
 from musicgen_lora.audio.limiter import limit_peaks, raise_loudness, reduction_db
 from musicgen_lora.audio.loudness import integrated_loudness, true_peak_db

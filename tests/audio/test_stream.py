@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from datasets import RATE, beat
 from harm.odd_audio import SECONDS, UNKNOWN, sound, without_info_frame, write_mp3
+from made_datasets import RATE, beat
 
 from musicgen_lora.audio.files import probe, read_audio
 from musicgen_lora.audio.stream import NEARBY_S, AudioStream

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from datasets import files_below
+from made_datasets import files_below
 from rich.console import Console
 from stores import upload
 

@@ -19,7 +19,7 @@ from cluster_tasks import (
     make_shard_or_die,
     work_oddly,
 )
-from datasets import RATE, beat, files_below, make_dataset, read_metadata, write_metadata
+from made_datasets import RATE, beat, files_below, make_dataset, read_metadata, write_metadata
 from scale import add_node
 
 from musicgen_lora.audio.files import write_wav

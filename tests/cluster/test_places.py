@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 from adapters import draw_adapter
-from datasets import RATE, beat, files_below, make_dataset, read_rows, tiny_settings
 from evaluated import settings_for
+from made_datasets import RATE, beat, files_below, make_dataset, read_rows, tiny_settings
 from stores import Proxy, download, upload
 
 from musicgen_lora.atomic import manifest_faults

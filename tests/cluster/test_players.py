@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from adapters import draw_adapter
-from datasets import files_below
+from made_datasets import files_below
 
 from musicgen_lora.cli import main
 from musicgen_lora.cluster.engine import Engine, Processes

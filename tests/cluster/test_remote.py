@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from datasets import make_dataset, read_metadata, tiny_settings, write_metadata
+from made_datasets import make_dataset, read_metadata, tiny_settings, write_metadata
 from stores import upload
 
 from musicgen_lora.cli import main

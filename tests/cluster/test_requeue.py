@@ -17,9 +17,9 @@ from typing import Any
 import psutil
 import pytest
 import yaml
-from datasets import TIMED, make_dataset, read_rows
 from documented import blocks, replaced, slurm_script
 from harm.process_trees import kill_with_children
+from made_datasets import TIMED, make_dataset, read_rows
 
 pytestmark = pytest.mark.slow
 

@@ -14,7 +14,7 @@ import pytest
 import soundfile
 import torch
 from adapters import add_lora
-from datasets import RATE, beat, make_dataset, read_metadata, write_metadata
+from made_datasets import RATE, beat, make_dataset, read_metadata, write_metadata
 from tiny import make_tiny_musicgen
 from transformers import T5Config, T5EncoderModel
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import soundfile
-from datasets import RATE, beat
+from made_datasets import RATE, beat
 
 import musicgen_lora
 from musicgen_lora.audio.files import write_wav

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 import soundfile
-from datasets import RATE, beat, read_metadata, read_rows
+from made_datasets import RATE, beat, read_metadata, read_rows
 from safetensors.torch import load_file
 
 from musicgen_lora import atomic

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from datasets import make_dataset, read_metadata, write_metadata
+from made_datasets import make_dataset, read_metadata, write_metadata
 
 from musicgen_lora.dataset.batches import (
     ClipDataset,

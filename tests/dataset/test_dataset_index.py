@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from datasets import read_metadata, write_metadata
+from made_datasets import read_metadata, write_metadata
 
 from musicgen_lora.dataset import metadata
 from musicgen_lora.dataset.metadata import Clip, Clips, load_dataset, split_clips

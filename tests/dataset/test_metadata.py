@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from datasets import make_dataset, read_metadata, write_metadata
+from made_datasets import make_dataset, read_metadata, write_metadata
 
 from musicgen_lora.dataset.metadata import (
     Clip,

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from datasets import make_dataset, read_metadata, write_metadata
+from made_datasets import make_dataset, read_metadata, write_metadata
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 

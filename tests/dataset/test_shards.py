@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from datasets import RATE, make_dataset, read_metadata, write_metadata
+from made_datasets import RATE, make_dataset, read_metadata, write_metadata
 from tokenising import equal, reopen, shard_folder, shards, tokenise
 
 from musicgen_lora.audio.files import read_audio

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from datasets import KIT, RATE, beat, make_dataset, read_metadata, write_metadata
+from made_datasets import KIT, RATE, beat, make_dataset, read_metadata, write_metadata
 from tokenising import equal, reopen, shard_folder, tokenise
 
 from musicgen_lora.audio.files import AudioError, read_audio, write_wav

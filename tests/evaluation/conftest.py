@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from datasets import make_dataset, tiny_settings
 from evaluated import settings_for
+from made_datasets import make_dataset, tiny_settings
 
 from musicgen_lora.evaluation.evaluate import evaluate_adapter
 from musicgen_lora.training.train import train_lora

@@ -13,8 +13,8 @@ import pytest
 import soundfile
 import torch
 from adapters import add_lora
-from datasets import make_dataset, tiny_settings
 from evaluated import DOCUMENT, facts_of, settings_for
+from made_datasets import make_dataset, tiny_settings
 
 from musicgen_lora.config import EvaluateSettings, ExportSettings
 from musicgen_lora.errors import UserError

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from datasets import read_metadata, write_metadata
 from evaluated import facts_of, held_out_of, settings_for
+from made_datasets import read_metadata, write_metadata
 from trainer import file_hashes
 
 from musicgen_lora.errors import UserError

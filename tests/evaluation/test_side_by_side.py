@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from clap import make_tiny_clap
-from datasets import make_dataset, tiny_settings
+from made_datasets import make_dataset, tiny_settings
 from pydantic import TypeAdapter
 from safetensors.torch import load_file, save_file
 

@@ -13,8 +13,8 @@ import pytest
 import torch
 import yaml
 from adapters import draw_adapter
-from datasets import make_dataset, tiny_settings
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
+from made_datasets import make_dataset, tiny_settings
 from peft import PeftConfig
 from safetensors import safe_open
 from safetensors.torch import load_file

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import torch
-from datasets import make_dataset, read_rows, timeless, tiny_settings
+from made_datasets import make_dataset, read_rows, timeless, tiny_settings
 from safetensors.torch import load_file
 from trainer import interrupt_after, run_training, start_training, wait_until
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from datasets import RATE, beat, make_dataset, tiny_settings
+from made_datasets import RATE, beat, make_dataset, tiny_settings
 from safetensors import SafetensorError
 from trainer import file_hashes, interrupt_after
 

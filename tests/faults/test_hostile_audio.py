@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from datasets import RATE, beat, sine
+from made_datasets import RATE, beat, sine
 
 from musicgen_lora.audio.files import probe
 from musicgen_lora.cluster.engine import run_shown

@@ -14,10 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import soundfile
-from datasets import RATE, beat, make_dataset, read_metadata, write_metadata
 from harm.hostile import broken, examples, taken_or_refused, torn
 from hypothesis import given
 from hypothesis import strategies as st
+from made_datasets import RATE, beat, make_dataset, read_metadata, write_metadata
 
 from musicgen_lora import atomic
 from musicgen_lora.commands.flags import parse_settings

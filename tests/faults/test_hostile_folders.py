@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 import torch
 from adapters import add_lora
-from datasets import RATE, make_dataset, sine
 from harm.hostile import change
+from made_datasets import RATE, make_dataset, sine
 from prepared.written_facts import read_captions
 from safetensors.torch import load_file, save_file
 

@@ -12,8 +12,8 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from adapters import add_lora
-from datasets import make_dataset, tiny_settings
 from harm.pickles import put_pickle
+from made_datasets import make_dataset, tiny_settings
 from tiny import make_tiny_musicgen
 from trainer import interrupt_after
 

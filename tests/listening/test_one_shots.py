@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from datasets import KIT, RATE, beat, sine
+from made_datasets import KIT, RATE, beat, sine
 from prepared.messy_pack import ONE_SHOTS
 
 from musicgen_lora.audio.files import find_audio, read_audio

@@ -6,7 +6,7 @@ from functools import cache
 
 import numpy as np
 import pytest
-from datasets import RATE
+from made_datasets import RATE
 
 from musicgen_lora.beats.beats808 import make_beat, render_beat
 from musicgen_lora.listening.duplicates import FINGERPRINT_HOP_S, audio_fingerprint

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from datasets import RATE, beat, sine
+from made_datasets import RATE, beat, sine
 from transformers.audio_utils import chroma_filter_bank
 
 from musicgen_lora.errors import UserError

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from datasets import RATE, beat, make_dataset, sine, timeless, tiny_settings
+from made_datasets import RATE, beat, make_dataset, sine, timeless, tiny_settings
 from safetensors.torch import load_file
 from trainer import interrupt_after
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from datasets import beat
+from made_datasets import beat
 from prepared.preparing import prepared, put
 
 

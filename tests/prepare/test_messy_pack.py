@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 from chinese import english_in, english_in_page, in_chinese  # noqa: F401
-from datasets import RATE, read_metadata
+from made_datasets import RATE, read_metadata
 from prepared.messy_pack import (
     HITS,
     MIX,

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from datasets import KIT, RATE, beat, read_metadata, sine, write_metadata
+from made_datasets import KIT, RATE, beat, read_metadata, sine, write_metadata
 from prepared.preparing import read_report
 
 from musicgen_lora.audio.files import probe, read_audio

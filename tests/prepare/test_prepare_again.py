@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from datasets import RATE, beat, read_metadata, write_metadata
+from made_datasets import RATE, beat, read_metadata, write_metadata
 from prepared.preparing import Entries, changes, edit, noise, prepared, put, told, trained_on
 
 from musicgen_lora.audio.files import probe, read_audio

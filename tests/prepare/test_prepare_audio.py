@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from datasets import RATE, beat, read_metadata, sine
 from harm.odd_audio import UNKNOWN, sound, without_info_frame, write_mp3
+from made_datasets import RATE, beat, read_metadata, sine
 from prepared.preparing import read_report
 
 from musicgen_lora.audio.files import read_audio

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from datasets import beat, read_metadata, write_metadata
+from made_datasets import beat, read_metadata, write_metadata
 from prepared.preparing import changes, edit, noise, prepared, put, told, trained_on
 
 from musicgen_lora.dataset.metadata import load_dataset

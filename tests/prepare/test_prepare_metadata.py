@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from datasets import RATE, beat, read_metadata, sine
+from made_datasets import RATE, beat, read_metadata, sine
 
 from musicgen_lora.audio.files import read_audio
 from musicgen_lora.config import PrepareSettings

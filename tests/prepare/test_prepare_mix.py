@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from datasets import RATE, read_metadata
+from made_datasets import RATE, read_metadata
 
 from musicgen_lora.beats.beats808 import make_beat, render_beat
 from musicgen_lora.config import PrepareSettings

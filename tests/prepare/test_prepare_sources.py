@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import soundfile
-from datasets import RATE, beat, sine
+from made_datasets import RATE, beat, sine
 
 from musicgen_lora.audio import ffmpeg
 from musicgen_lora.audio.ffmpeg import decodable

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from datasets import RATE, beat
+from made_datasets import RATE, beat
 
 from musicgen_lora.audio.files import write_wav
 from musicgen_lora.cli import main

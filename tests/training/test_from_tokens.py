@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from datasets import (
+from made_datasets import (
     RATE,
     beat,
     make_dataset,

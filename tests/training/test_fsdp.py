@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from datasets import make_dataset, read_rows, tiny_settings
+from made_datasets import make_dataset, read_rows, tiny_settings
 from safetensors.torch import load_file
 from torch.distributed.tensor import DTensor
 from trainer import step_number, train_together

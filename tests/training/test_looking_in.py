@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from datasets import read_rows, timeless, tiny_settings
+from made_datasets import read_rows, timeless, tiny_settings
 from safetensors.torch import load_file
 from trainer import interrupt_after
 

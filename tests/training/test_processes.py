@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 import torch
-from datasets import make_dataset, read_rows, tiny_settings
 from harm.process_trees import kill_with_children
+from made_datasets import make_dataset, read_rows, tiny_settings
 from safetensors.torch import load_file
 from trainer import Cramped, NotANumber, step_number, train_together, wait_until, with_text
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from datasets import (
+from made_datasets import (
     make_dataset,
     read_metadata,
     read_rows,

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from datasets import tiny_settings
+from made_datasets import tiny_settings
 from trainer import file_hashes
 
 from musicgen_lora.errors import UserError

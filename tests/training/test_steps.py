@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from datasets import make_dataset, read_rows, tiny_settings
+from made_datasets import make_dataset, read_rows, tiny_settings
 from safetensors.torch import load_file
 
 from musicgen_lora.training.train import train_lora

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from datasets import read_rows, tiny_settings
+from made_datasets import read_rows, tiny_settings
 from safetensors.torch import load_file
 from trainer import Cramped, NotANumber, file_hashes, step_number, with_text
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from datasets import make_dataset, read_metadata, read_rows, tiny_settings, write_metadata
+from made_datasets import make_dataset, read_metadata, read_rows, tiny_settings, write_metadata
 from safetensors.torch import load_file
 
 from musicgen_lora.config import EvaluateSettings, GenerateSettings

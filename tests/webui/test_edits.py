@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from datasets import read_metadata, write_metadata
+from made_datasets import read_metadata, write_metadata
 
 from musicgen_lora.errors import UserError
 from musicgen_lora.runtime.locks import locked

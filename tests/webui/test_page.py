@@ -12,8 +12,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from datasets import write_metadata
 from harm.kills import contents
+from made_datasets import write_metadata
 
 pytest.importorskip("gradio", reason="the page's library is not installed (make ui)")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from datasets import beat
+from made_datasets import beat
 
 from musicgen_lora.evaluation.measures.damage import count_clicks, measure_damage, stuck_share
 

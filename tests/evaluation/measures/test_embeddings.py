@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from datasets import beat, sine
+from made_datasets import beat, sine
 
 from musicgen_lora.evaluation.measures.embeddings import (
     LOG_MEL,

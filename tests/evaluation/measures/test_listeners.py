@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from clap import make_tiny_clap
-from datasets import beat
+from made_datasets import beat
 from safetensors.torch import load_file
 from transformers import ClapProcessor, HubertConfig, HubertModel, Wav2Vec2FeatureExtractor
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from datasets import make_dataset, read_rows, tiny_settings
+from made_datasets import make_dataset, read_rows, tiny_settings
 
 from musicgen_lora.config import EvaluateSettings, GenerateSettings
 from musicgen_lora.errors import UserError

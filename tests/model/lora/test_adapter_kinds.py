@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from datasets import make_dataset, tiny_settings
+from made_datasets import make_dataset, tiny_settings
 
 from musicgen_lora.config import EvaluateSettings, GenerateSettings, TrainSettings
 from musicgen_lora.errors import UserError

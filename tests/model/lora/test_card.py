@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from datasets import make_dataset, tiny_settings
+from made_datasets import make_dataset, tiny_settings
 from safetensors import safe_open
 
 from musicgen_lora.cli import main

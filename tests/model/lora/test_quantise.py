@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from adapters import add_lora
-from datasets import make_dataset, tiny_settings
+from made_datasets import make_dataset, tiny_settings
 
 from musicgen_lora.config import GenerateSettings
 from musicgen_lora.errors import UserError

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from datasets import make_dataset, read_metadata, tiny_settings, write_metadata
+from made_datasets import make_dataset, read_metadata, tiny_settings, write_metadata
 
 from musicgen_lora.cli import main
 from musicgen_lora.config import GenerateSettings

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from datasets import RATE, beat
+from made_datasets import RATE, beat
 from prepared.analyses import analysis
 
 from musicgen_lora.listening.duplicates import audio_fingerprint

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from datasets import RATE
+from made_datasets import RATE
 from prepared.analyses import analysis
 
 from musicgen_lora.beats.beats808 import make_beat, render_beat

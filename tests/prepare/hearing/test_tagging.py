@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from datasets import RATE, beat
+from made_datasets import RATE, beat
 from transformers import (
     ClapConfig,
     ClapFeatureExtractor,

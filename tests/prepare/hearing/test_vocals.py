@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from datasets import RATE, sine
+from made_datasets import RATE, sine
 
 from musicgen_lora import extras
 from musicgen_lora.audio.files import read_audio

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from datasets import read_metadata, write_metadata
+from made_datasets import read_metadata, write_metadata
 
 from musicgen_lora.prepare.rerun.shared_metadata import SharedMetadata, merge_entries
 from musicgen_lora.prepare.rerun.succession import (

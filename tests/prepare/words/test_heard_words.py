@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-from datasets import RATE
+from made_datasets import RATE
 
 from musicgen_lora.beats.beats808 import make_beat, render_beat
 from musicgen_lora.prepare.hearing.analyse import AnalysisTask, analyse_file, measured_facts

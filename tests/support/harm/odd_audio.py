@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-from datasets import sine
+from made_datasets import sine
 
 from musicgen_lora.audio.mp3 import parse_header
 

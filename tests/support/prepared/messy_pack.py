@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-from datasets import KIT, RATE
+from made_datasets import KIT, RATE
 
 from musicgen_lora.beats.beats808 import make_beat, render_beat
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import soundfile
-from datasets import RATE, read_metadata, write_metadata
+from made_datasets import RATE, read_metadata, write_metadata
 
 from musicgen_lora.config import PrepareSettings
 from musicgen_lora.dataset.metadata import load_dataset

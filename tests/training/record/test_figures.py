@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from datasets import make_dataset, read_rows, tiny_settings
+from made_datasets import make_dataset, read_rows, tiny_settings
 from safetensors import safe_open
 
 from musicgen_lora.config import TrainSettings

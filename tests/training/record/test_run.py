@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from datasets import read_rows, tiny_settings
+from made_datasets import read_rows, tiny_settings
 from trainer import interrupt_after
 
 from musicgen_lora.model.base_model import BaseModel
