@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from musicgen_lora.audio.spectra import power_spectrum
+from musicgen_lora.audio.spectra import welch_spectrum
 
 BAND_EDGES_HZ = (20.0, 60.0, 120.0, 180.0, 250.0, 500.0, 1000.0, 2000.0, 4000.0, 8000.0, 16000.0)
 N_BANDS = len(BAND_EDGES_HZ) - 1
@@ -35,7 +35,7 @@ def band_levels(waveform: np.ndarray, sample_rate: int) -> tuple[np.ndarray, np.
         return np.full(N_BANDS, FLOOR_DB), np.full(N_BANDS, FLOOR_DB)
     powers = []
     for signal in (*waveform, waveform.mean(axis=0)):
-        power, frequency = power_spectrum(signal[None], sample_rate, n_window, noverlap=0)
+        power, frequency = welch_spectrum(signal[None], sample_rate, n_window, noverlap=0)
         edges = np.searchsorted(frequency, BAND_EDGES_HZ)
         powers.append([float(power[a:b].sum()) for a, b in itertools.pairwise(edges)])
     # In a bin of a density, 1 / WINDOW_S Hz wide.

@@ -66,7 +66,7 @@ def _magnitudes(
     return found
 
 
-def power_spectrum(
+def welch_spectrum(
     waveform: np.ndarray, sample_rate: int, n_window: int, **how: Any
 ) -> tuple[np.ndarray, np.ndarray]:
     """Welch's power density of `[C, N]`, the mean of the channels, and its frequencies, both `[F]`;

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.signal.windows import hann
 
 from musicgen_lora.audio.loudness import decibels, integrated_loudness
-from musicgen_lora.audio.spectra import magnitudes, power_spectrum
+from musicgen_lora.audio.spectra import magnitudes, welch_spectrum
 from musicgen_lora.audio.waveforms import check_waveform
 from musicgen_lora.listening.pitch.bass import BassNote, find_bass_notes
 from musicgen_lora.listening.rhythm.onsets import pick_onsets, rolled_share, spectral_flux
@@ -118,7 +118,7 @@ def _levels(waveform: np.ndarray, sample_rate: int) -> dict[str, float]:
 def _spectrum(waveform: np.ndarray, sample_rate: int) -> dict[str, float]:
     """Shares of the bands, and the bass's pitch off a finer spectrum."""
     n_window = round(POWER_WINDOW_S * sample_rate)
-    power, frequency = power_spectrum(
+    power, frequency = welch_spectrum(
         waveform, sample_rate, min(n_window, waveform.shape[1]), nfft=4 * n_window
     )
     bands = {

@@ -22,7 +22,7 @@ from musicgen_lora.audio.loudness import (
     integrated_loudness,
     true_peak_db,
 )
-from musicgen_lora.audio.spectra import power_spectrum
+from musicgen_lora.audio.spectra import welch_spectrum
 from musicgen_lora.audio.waveforms import check_shape
 
 FULL_SCALE = 0.9999
@@ -244,7 +244,7 @@ def find_bandwidth(waveform: np.ndarray, sample_rate: int) -> tuple[float | None
     total, frequency = np.zeros(n_window // 2 + 1), np.zeros(0)
     for block in blocks(waveform):
         if block.shape[1] >= n_window:
-            power, frequency = power_spectrum(block, sample_rate, n_window, scaling="spectrum")
+            power, frequency = welch_spectrum(block, sample_rate, n_window, scaling="spectrum")
             # Of all moments the loudest block counts: hats may play in a part only.
             total = np.maximum(total, power)
     level = 10.0 * np.log10(np.maximum(2.0 * uniform_filter1d(total, 9), 1e-20))

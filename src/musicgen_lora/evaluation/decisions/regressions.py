@@ -71,13 +71,7 @@ def _worse_sources(sources: Any) -> list[dict[str, Any]]:
     found = []
     for own in sources:
         base, adapter = float(np.mean(own["base"])), float(np.mean(own["adapter"]))
-        found.append(
-            {
-                "source": own["source"],
-                "base": base,
-                "adapter": adapter,
-                "difference": adapter - base,
-            }
-        )
+        sides = {"base": base, "adapter": adapter, "difference": adapter - base}
+        found.append({"source": own["source"], **sides})
     found.sort(key=lambda own: -own["difference"])
     return [own for own in found[:MOST] if own["difference"] > 0.0]

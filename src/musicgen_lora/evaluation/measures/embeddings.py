@@ -53,9 +53,7 @@ def _musicnn(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
 
 def log_mel(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
     """Mean and spread over time of 128 mel bands from 20 Hz to 16 kHz, in dB: `[256]`."""
-    mono = np.asarray(waveform, np.float32).mean(axis=0)
-    if sample_rate != MEL_RATE:
-        mono = soxr.resample(mono, sample_rate, MEL_RATE, "HQ")
+    mono = mono_at(waveform, sample_rate, MEL_RATE)
     spectrum = power_spectrum(mono, MEL_FFT, MEL_HOP)  # [F, T]
     power = _mel_filters().T @ (spectrum / MEL_FFT)  # [M, T]
     level = 10.0 * torch.log10(power + MEL_FLOOR)
@@ -78,15 +76,19 @@ def log_mel_distance(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarr
     return float(np.sqrt(np.square(away).mean()))
 
 
+def mono_at(waveform: np.ndarray, sample_rate: int, wanted: int) -> np.ndarray:
+    """The mean of the channels `[C, N]`, at another rate, `[N']` float32."""
+    mono = np.asarray(waveform, np.float32).mean(axis=0)
+    return mono if sample_rate == wanted else soxr.resample(mono, sample_rate, wanted, "HQ")
+
+
 def codec_latents(codec: Codec) -> Embedding:
     """What a model's own codec makes of audio before it is rounded to codes: mean and spread over
     time of each dimension. Stereo models code left and right apart; here they are heard as mono."""
 
     def hear(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
         rate = codec.module.config.sampling_rate
-        mono = np.asarray(waveform, np.float32).mean(axis=0)
-        if sample_rate != rate:
-            mono = soxr.resample(mono, sample_rate, rate, "HQ")
+        mono = mono_at(waveform, sample_rate, rate)
         samples = torch.from_numpy(np.ascontiguousarray(mono))[None, None]  # [1, 1, N]
         latents = codec.latents(samples).float().cpu()  # [D, T]
         return torch.cat([latents.mean(dim=1), latents.std(dim=1, correction=0)]).numpy()

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import soxr
 import torch
 from transformers import (
     AutoTokenizer,
@@ -30,7 +29,7 @@ from transformers.initialization import no_init_weights
 from musicgen_lora.beats.beats808 import make_beat, render_beat
 from musicgen_lora.errors import UserError
 from musicgen_lora.evaluation.measures.distances import mean_of_pairs
-from musicgen_lora.evaluation.measures.embeddings import Embedding
+from musicgen_lora.evaluation.measures.embeddings import Embedding, mono_at
 from musicgen_lora.formats.documents import read_json
 from musicgen_lora.formats.kinds import check_kind, fields, integer, one_of, real, shortened
 from musicgen_lora.model.base.folder import (
@@ -182,7 +181,7 @@ def _clap(path: str, folder: Path, model: Any, settings: dict[str, Any]) -> List
 
     @torch.inference_mode()
     def hear(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
-        windows = _windows(_mono(waveform, sample_rate, rate), n_window)
+        windows = _windows(mono_at(waveform, sample_rate, rate), n_window)
         found = []
         for window in windows:
             features = extractor(window, sampling_rate=rate, return_tensors="pt")
@@ -218,17 +217,12 @@ def _speech(path: str, model: Any, settings: dict[str, Any]) -> Embedding:
 
     @torch.inference_mode()
     def hear(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
-        mono = _mono(waveform, sample_rate, rate)
+        mono = mono_at(waveform, sample_rate, rate)
         features = extractor(mono, sampling_rate=rate, return_tensors="pt")
         return model(features["input_values"].float()).last_hidden_state[0].mean(dim=0).numpy()
 
     name = Path(path).name
     return Embedding(name, name, hear)
-
-
-def _mono(waveform: np.ndarray, sample_rate: int, rate: int) -> np.ndarray:
-    mono = np.asarray(waveform, np.float32).mean(axis=0)
-    return mono if sample_rate == rate else soxr.resample(mono, sample_rate, rate, "HQ")
 
 
 def _windows(mono: np.ndarray, n_window: int) -> list[np.ndarray]:

@@ -3,7 +3,7 @@ for the terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from musicgen_lora.evaluation.report.seeds import seed_rows
 from musicgen_lora.evaluation.report.verdicts import (
     DASH,
     agreement_rows,
+    minus,
     missing_anchors,
     number,
     primary_rows,
@@ -42,6 +43,8 @@ LIKENESS = {
     "recorded": "a recording and what the codec makes of it",
 }
 Texts = dict[str, str]
+Cells = tuple[str, str, str, str, str]
+"""Label, near end, base, adapter, far end."""
 
 
 def fault_rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -61,7 +64,7 @@ def fault_rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
         found = {side: row[side] for side in SIDES} | {a: row["anchors"].get(a) for a in ANCHORS}
         cells = {
             name: {
-                "mean": shown_value(shown, (own or {}).get("mean")).replace("-", "\N{MINUS SIGN}"),
+                "mean": minus(shown_value(shown, (own or {}).get("mean"))),
                 "n": "",
             }
             for name, own in found.items()
@@ -130,109 +133,57 @@ def anchors_table(report: Mapping[str, Any]) -> MessageTable:
     table = MessageTable(title=word("What the figures stand between"))
     for name in ("", "near or chance", "base", "adapter", "far or full"):
         table.add_column(name, justify="right" if name else "left")
-    for row in _between(report):
-        table.add_row(*(row[key] for key in ("label", "low", "base", "adapter", "high")))
+    for row in (*_asked(report), *_learned(report), *_faults(report)):
+        table.add_row(*row)
     return table
 
 
-def _between(report: Mapping[str, Any]) -> list[Texts]:
-    rows = [
-        {
-            "label": word(row["label"]),
-            "low": _end(row["near"]["value"], row["near"]["name"]),
-            "base": row["base"],
-            "adapter": row["adapter"],
-            "high": _end(row["far"]["value"], row["far"]["name"]),
-        }
-        for row in primary_rows(report["primaries"])
-    ]
+def _asked(report: Mapping[str, Any]) -> Iterator[Cells]:
+    """Primaries, obedience, agreement and seeds."""
+    for row in primary_rows(report["primaries"]):
+        near, far = (_end(row[end]["value"], row[end]["name"]) for end in ("near", "far"))
+        yield word(row["label"]), near, row["base"], row["adapter"], far
     for row in obedience_rows(report["obedience"]):
         if not row["why"]:
-            rows.append(
-                {
-                    "label": word(row["label"]),
-                    "low": _end(row["others"], "other prompts"),
-                    "base": row["base"],
-                    "adapter": row["adapter"],
-                    "high": _end(row["reference"], "held out"),
-                }
-            )
+            low, high = _end(row["others"], "other prompts"), _end(row["reference"], "held out")
+            yield word(row["label"]), low, row["base"], row["adapter"], high
     for row in agreement_rows(report["text_agreement"]):
-        rows.append(
-            {
-                "label": word("Agreement with the prompts"),
-                "low": _end(row["others"], "prompts of others"),
-                "base": row["base"],
-                "adapter": row["adapter"],
-                "high": _end(row["reference"], "held out"),
-            }
-        )
+        low, high = _end(row["others"], "prompts of others"), _end(row["reference"], "held out")
+        yield word("Agreement with the prompts"), low, row["base"], row["adapter"], high
     for row in seed_rows(report["seeds"]):
         if row["base"] != DASH or row["adapter"] != DASH:
-            rows.append(
-                {
-                    "label": f"{word(row['label'])} ({row['unit']})",
-                    "low": DASH,
-                    "base": row["base"],
-                    "adapter": row["adapter"],
-                    "high": _end(row["reference"], "held out"),
-                }
+            label, high = (
+                f"{word(row['label'])} ({row['unit']})",
+                _end(row["reference"], "held out"),
             )
-    return [*rows, *_learned(report), *_faults(report)]
+            yield label, DASH, row["base"], row["adapter"], high
 
 
-def _learned(report: Mapping[str, Any]) -> list[Texts]:
+def _learned(report: Mapping[str, Any]) -> Iterator[Cells]:
     """Captions, continuations and nearest training clips."""
-    rows = []
     captions, memory = report["captions"], report["memorisation"]
     if captions["computed"]:
         held = captions["held_out"]
-        rows.append(
-            {
-                "label": word("gain by right captions"),
-                "low": _end(signed(held["adapter"]["exchange"]["gain"]), "captions of others"),
-                "base": signed(held["base"]["gain"]),
-                "adapter": signed(held["adapter"]["gain"]),
-                "high": DASH,
-            }
-        )
+        low = _end(signed(held["adapter"]["exchange"]["gain"]), "captions of others")
+        base, adapter = (signed(held[side]["gain"]) for side in ("base", "adapter"))
+        yield word("gain by right captions"), low, base, adapter, DASH
     for row in continuation_rows(memory["continuations"])[:1]:
-        rows.append(
-            {
-                "label": word("continuations of training clips"),
-                "low": _end(row["halves"], "other clips"),
-                "base": row["base"],
-                "adapter": row["adapter"],
-                "high": _end("100 %", "the clip itself"),
-            }
-        )
+        low, high = _end(row["halves"], "other clips"), _end("100 %", "the clip itself")
+        yield word("continuations of training clips"), low, row["base"], row["adapter"], high
     likeness = {row["label"]: row for row in likeness_rows(memory["nearest"])}
     if likeness:
-        near, copy = likeness[LIKENESS["held_out"]], likeness[LIKENESS["recorded"]]
-        rows.append(
-            {
-                "label": word("nearest training clip, the highest"),
-                "low": _end(near["highest"], "held-out clips"),
-                "base": likeness[LIKENESS["base"]]["highest"],
-                "adapter": likeness[LIKENESS["adapter"]]["highest"],
-                "high": _end(copy["median"], "a copy"),
-            }
-        )
-    return rows
+        low = _end(likeness[LIKENESS["held_out"]]["highest"], "held-out clips")
+        base, adapter = (likeness[LIKENESS[side]]["highest"] for side in ("base", "adapter"))
+        high = _end(likeness[LIKENESS["recorded"]]["median"], "a copy")
+        yield word("nearest training clip, the highest"), low, base, adapter, high
 
 
-def _faults(report: Mapping[str, Any]) -> list[Texts]:
+def _faults(report: Mapping[str, Any]) -> Iterator[Cells]:
     """Faults have no far end: other music is all music, too."""
-    return [
-        {
-            "label": word(row["label"]) + (f" ({row['unit']})" if row["unit"] else ""),
-            "low": _end(row["reference"]["mean"], "held out"),
-            "base": row["base"]["mean"],
-            "adapter": row["adapter"]["mean"],
-            "high": _end(row["other_music"]["mean"], "other music"),
-        }
-        for row in fault_rows(report)
-    ]
+    for row in fault_rows(report):
+        label = word(row["label"]) + (f" ({row['unit']})" if row["unit"] else "")
+        low, high = _end(row["reference"]["mean"], "held out"), row["other_music"]["mean"]
+        yield label, low, row["base"]["mean"], row["adapter"]["mean"], _end(high, "other music")
 
 
 def _end(value: str, name: str) -> str:

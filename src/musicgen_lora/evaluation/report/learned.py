@@ -7,7 +7,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from musicgen_lora.evaluation.losses.overfitting import SURE
-from musicgen_lora.evaluation.report.verdicts import DASH, number, p_words, signed
+from musicgen_lora.evaluation.report.verdicts import (
+    interval_text,
+    number,
+    p_text,
+    p_words,
+    signed,
+)
 from musicgen_lora.plural import count
 
 FEWEST_FOR_NOTHING = 8
@@ -176,13 +182,9 @@ def caption_rows(captions: Mapping[str, Any]) -> list[dict[str, str]]:
             "exchanged": number(own["exchanged"]),
             "gain": signed(own["gain"]),
             "exchange": signed(own["exchange"]["gain"]),
-            "exchange_interval": ""
-            if own["exchange"]["ci_low"] is None
-            else f"{signed(own['exchange']['ci_low'])} to {signed(own['exchange']['ci_high'])}",
-            "interval": DASH
-            if own["ci_low"] is None
-            else f"{signed(own['ci_low'])} to {signed(own['ci_high'])}",
-            "p": DASH if own["p_value"] is None else p_words(own["p_value"])[2:].strip("= "),
+            "exchange_interval": interval_text(own["exchange"], none=""),
+            "interval": interval_text(own),
+            "p": p_text(own["p_value"]),
             "n": str(own["n"]),
         }
         for name, own in rows

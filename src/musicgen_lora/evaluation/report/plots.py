@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from scipy.signal.windows import hann
 
 from musicgen_lora.audio.spectra import magnitudes_at
-from musicgen_lora.evaluation.sound.comparison import SHOWN, band_label
+from musicgen_lora.evaluation.sound.comparison import BY_NAME, band_label
 from musicgen_lora.fonts import said
 from musicgen_lora.listening.descriptors import BANDS_HZ, band_name
 from musicgen_lora.plural import count
@@ -179,7 +179,6 @@ def bands_plot(
 def moves_plot(rows: Sequence[Mapping[str, Any]]) -> Figure | None:
     """Each descriptor's way from base to adapter, on a scale where the base is 0 and the held-out
     audio 1; None if no descriptor has such a way."""
-    labels = {shown.name: shown.label for shown in SHOWN}
     told = [row for row in rows if row["moved"] is not None and row["moved"]["share"] is not None]
     if not told:
         return None
@@ -201,7 +200,7 @@ def moves_plot(rows: Sequence[Mapping[str, Any]]) -> Figure | None:
             markersize=7,
         )
     axes.set_xlim(lowest - 0.05, highest + 0.05)
-    axes.set_yticks(range(len(told)), [said(labels[row["name"]]) for row in told])
+    axes.set_yticks(range(len(told)), [said(BY_NAME[row["name"]].label) for row in told])
     axes.set_xticks(
         [0.0, 0.25, 0.5, 0.75, 1.0],
         [

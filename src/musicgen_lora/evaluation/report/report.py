@@ -48,11 +48,13 @@ from musicgen_lora.evaluation.report.verdicts import (
     DASH,
     agreement_rows,
     distance_rows,
+    minus,
     missing_anchors,
+    p_text,
     primary_rows,
 )
 from musicgen_lora.evaluation.report.violins import violins_plot
-from musicgen_lora.evaluation.sound.comparison import SHOWN, shown_value
+from musicgen_lora.evaluation.sound.comparison import BY_NAME, SHOWN, shown_value
 from musicgen_lora.evaluation.sound.references import ANCHORS
 from musicgen_lora.fonts import readable
 from musicgen_lora.language.translate import word
@@ -169,20 +171,14 @@ def make_page(
 
 def percent(value: float | None) -> str:
     """A signed share as text: `-18.3 %`."""
-    return DASH if value is None else _minus(f"{value * 100:+.1f} %")
+    return DASH if value is None else minus(f"{value * 100:+.1f} %")
 
 
 def interval(low: float | None, high: float | None) -> str:
     """Two signed shares as text, without the unit of the first."""
     if low is None or high is None:
         return DASH
-    return _minus(f"{low * 100:+.1f} to {high * 100:+.1f} %")
-
-
-def _p_text(value: float | None) -> str:
-    if value is None:
-        return DASH
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+    return minus(f"{low * 100:+.1f} to {high * 100:+.1f} %")
 
 
 def loss_rows(loss: Losses | NoLosses) -> list[dict[str, str]]:
@@ -242,7 +238,6 @@ def regression_rows(regressions: Mapping[str, Any]) -> dict[str, list[dict[str, 
     """Prompts and sources that got worse, as text."""
     if not regressions["computed"]:
         return {"prompts": [], "sources": []}
-    labels = {shown.name: shown.label for shown in SHOWN}
     return {
         kind: [
             {
@@ -250,7 +245,7 @@ def regression_rows(regressions: Mapping[str, Any]) -> dict[str, list[dict[str, 
                 "name": own.get("prompt", own.get("source")),
                 **{key: f"{own[key]:.3f}" for key in ("base", "adapter")},
                 "difference": _signed(f"{own['difference']:.3f}"),
-                "descriptors": [labels[name] for name in own.get("descriptors", ())],
+                "descriptors": [BY_NAME[name].label for name in own.get("descriptors", ())],
             }
             for own in regressions[kind]
         ]
@@ -268,7 +263,7 @@ def _loss_row(name: str, result: PairedResult) -> dict[str, str]:
         "adapter_perplexity": f"{math.exp(adapter):.3g}",
         "change": percent(result["relative"]),
         "interval": interval(result["relative_ci_low"], result["relative_ci_high"]),
-        "p": _p_text(result["p_value"]),
+        "p": p_text(result["p_value"]),
         "n": str(result["n"]),
     }
 
@@ -282,12 +277,12 @@ def descriptor_rows(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
         text = {"label": shown.label, "unit": shown.unit, "meaning": shown.meaning}
         for side in ("base", "adapter", "reference"):
             summary = row[side] or {"mean": None, "sd": None, "n": 0}
-            text[side] = _minus(shown_value(shown, summary["mean"]))
+            text[side] = minus(shown_value(shown, summary["mean"]))
             spread = summary["sd"]
             text[f"{side}_sd"] = "" if spread is None else f"± {shown_value(shown, spread)}"
         for name in ANCHORS:
             summary = row["anchors"].get(name, {"mean": None})
-            text[name] = _minus(shown_value(shown, summary["mean"]))
+            text[name] = minus(shown_value(shown, summary["mean"]))
         paired, moved = row["paired"], row["moved"]
         text |= dict.fromkeys(("difference", "p", "moved"), DASH)
         text |= dict.fromkeys(("interval", "moved_interval"), "")
@@ -296,13 +291,13 @@ def descriptor_rows(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
             if paired["ci_low"] is not None:
                 low, high = (shown_value(shown, paired[end]) for end in ("ci_low", "ci_high"))
                 text["interval"] = f"{_signed(low)} to {_signed(high)}"
-            text["p"] = _p_text(paired["p_value"])
+            text["p"] = p_text(paired["p_value"])
         if moved is not None:
             text["moved"] = moved["note"]
             if moved["share"] is not None:
                 low, high = (f"{moved[end] * 100:.0f}" for end in ("ci_low", "ci_high"))
-                text["moved"] = _minus(f"{moved['share'] * 100:.0f} %")
-                text["moved_interval"] = _minus(f"{low} to {high} %")
+                text["moved"] = minus(f"{moved['share'] * 100:.0f} %")
+                text["moved_interval"] = minus(f"{low} to {high} %")
         present = (row[side] for side in ("base", "adapter", "reference"))
         text["n"] = " / ".join(str(summary["n"]) for summary in present if summary is not None)
         texts.append(text)
@@ -310,11 +305,7 @@ def descriptor_rows(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
 
 
 def _signed(text: str) -> str:
-    return _minus(text) if text.startswith("-") else f"+{text}"
-
-
-def _minus(text: str) -> str:
-    return text.replace("-", "\N{MINUS SIGN}")
+    return minus(text) if text.startswith("-") else f"+{text}"
 
 
 def print_report(report: Report, console: Console) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from musicgen_lora.evaluation.decisions.statistics import FEWEST_FOR_SURE, PairedResult
 from musicgen_lora.evaluation.report.document import Missing, Report
-from musicgen_lora.evaluation.sound.comparison import SHOWN, Descriptor, shown_value
+from musicgen_lora.evaluation.sound.comparison import BY_NAME, SHOWN, Descriptor, shown_value
 from musicgen_lora.plural import count
 
 TOLD = ("band_20_60_share", "hat_onset_rate_hz", "roll_density", "kick_onset_rate_hz")
@@ -173,19 +173,15 @@ def worst_sentences(rows: Sequence[Mapping[str, Any]], reference: Mapping[str, A
     steadiness = by_name[STEADINESS]["adapter"]["mean"]
     has_no_beat = steadiness is not None and steadiness < NO_BEAT
     if has_no_beat:
-        told = _side_by_side(_shown(STEADINESS), by_name[STEADINESS], reference)
+        told = _side_by_side(BY_NAME[STEADINESS], by_name[STEADINESS], reference)
         sentences.append(f"Warning: the clips have no steady beat. {told}")
     apart = [row for row in rows if row["apart"]]
     far = [row for row in apart if row["apart"]["p_value"] < FAR / len(rows)]
     worst = max(far, key=lambda row: row["apart"]["size"], default=None)
     if worst is not None and not (has_no_beat and worst["name"] == STEADINESS):
-        told = _side_by_side(_shown(worst["name"]), worst, reference)
+        told = _side_by_side(BY_NAME[worst["name"]], worst, reference)
         sentences.append(f"Furthest from the held-out audio: {told}")
     return sentences
-
-
-def _shown(name: str) -> Descriptor:
-    return next(shown for shown in SHOWN if shown.name == name)
 
 
 def _side_by_side(shown: Descriptor, row: Mapping[str, Any], reference: Mapping[str, Any]) -> str:

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from musicgen_lora.evaluation.report.side_by_side import SideName, player_of
-from musicgen_lora.evaluation.report.verdicts import number
-from musicgen_lora.evaluation.sound.comparison import SHOWN, shown_value
+from musicgen_lora.evaluation.report.verdicts import minus, number
+from musicgen_lora.evaluation.sound.comparison import BY_NAME, shown_value
 from musicgen_lora.plural import count
 
 SIDES: Mapping[str, SideName] = {
@@ -72,9 +72,9 @@ def off_style_rows(off_style: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _changed(name: str, clip: Mapping[str, Any]) -> dict[str, str]:
     """A descriptor before and after."""
-    shown = next(shown for shown in SHOWN if shown.name == name)
+    shown = BY_NAME[name]
     values = {
-        side: shown_value(shown, clip[side]["descriptors"][name]).replace("-", "\N{MINUS SIGN}")
+        side: minus(shown_value(shown, clip[side]["descriptors"][name]))
         for side in ("base", "adapter")
     }
     return {"label": shown.label, "unit": shown.unit, **values}

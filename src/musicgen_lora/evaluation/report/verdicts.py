@@ -127,9 +127,6 @@ def agreement_rows(agreement: Mapping[str, Any]) -> list[dict[str, Any]]:
         side: DASH if agreement[side] is None else number(float(np.mean(agreement[side])))
         for side in ("base", "adapter", "reference")
     }
-    interval = DASH
-    if paired is not None and paired["ci_low"] is not None:
-        interval = f"{signed(paired['ci_low'])} to {signed(paired['ci_high'])}"
     return [
         {
             "label": agreement["model"],
@@ -138,7 +135,7 @@ def agreement_rows(agreement: Mapping[str, Any]) -> list[dict[str, Any]]:
             **{f"{n}_place": share_text(p, none="") for n, p in agreement["position"].items()},
             **{name: number(own["value"]) for name, own in agreement["anchors"].items()},
             "difference": signed(None if paired is None else paired["difference"]),
-            "interval": interval,
+            "interval": interval_text(paired or {}),
             "p": number(None if paired is None else paired["p_value"]),
             "n": str(len(agreement["adapter"])),
             "missing": missing_anchors(agreement["anchors"]),
@@ -189,11 +186,9 @@ def primary_rows(primaries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]
                 for end in ("near", "far")
             },
             "difference": signed(p["difference"]),
-            "interval": DASH
-            if p["ci_low"] is None
-            else f"{signed(p['ci_low'])} to {signed(p['ci_high'])}",
+            "interval": interval_text(p),
             "p_words": "" if p["p_holm"] is None else p_words(p["p_holm"]),
-            "p_holm": DASH if p["p_holm"] is None else p_words(p["p_holm"])[2:].strip("= "),
+            "p_holm": p_text(p["p_holm"]),
             "effect": signed(p["effect"], 2),
             "detectable": number(p["detectable"]),
             "n": count(p["n"], p["unit"]),
@@ -219,21 +214,9 @@ def distance_rows(distances: Mapping[str, Any]) -> list[dict[str, Any]]:
             texts[side] = number(kernel[side], 2)
             texts[f"{side}_place"] = "" if place is None else f"{place['share'] * 100:.0f} %"
             texts[f"{side}_fad"] = number(frechet[side], 1)
-            diversity = row["diversity"][side]
-            texts[f"{side}_spread"] = (
-                number(diversity["spread"], 2) if diversity["computed"] else DASH
-            )
-            texts[f"{side}_covered"] = (
-                f"{diversity['precision'] * 100:.0f} / {diversity['recall'] * 100:.0f} %"
-                if diversity["computed"]
-                else DASH
-            )
+            texts[f"{side}_spread"], texts[f"{side}_covered"] = _diversity(row, side)
         texts["difference"] = signed(kernel["difference"], 2)
-        texts["interval"] = (
-            DASH
-            if kernel["ci_low"] is None
-            else f"{signed(kernel['ci_low'], 2)} to {signed(kernel['ci_high'], 2)}"
-        )
+        texts["interval"] = interval_text(kernel, 2)
         texts["p"] = number(kernel["p_value"])
         texts |= _far_texts(row)
         texts["bias"] = number(frechet["bias"], 1)
@@ -244,21 +227,23 @@ def distance_rows(distances: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _far_texts(row: Mapping[str, Any]) -> dict[str, list[str]]:
     """Spread, cover and FAD of other music and of noise, in this order."""
-    found = [row["diversity"][name] for name in ("other_music", "noise")]
-    cover = [
-        f"{own['precision'] * 100:.0f} / {own['recall'] * 100:.0f} %" if own["computed"] else DASH
-        for own in found
-    ]
-    return {
-        "far_spread": [number(own["spread"], 2) if own["computed"] else DASH for own in found],
-        "far_covered": cover,
-        "far_fad": [number(row["frechet"][name], 1) for name in ("other_music", "noise")],
-    }
+    names = ("other_music", "noise")
+    spread, covered = zip(*(_diversity(row, name) for name in names), strict=True)
+    fad = [number(row["frechet"][name], 1) for name in names]
+    return {"far_spread": [*spread], "far_covered": [*covered], "far_fad": fad}
+
+
+def _diversity(row: Mapping[str, Any], side: str) -> tuple[str, str]:
+    """Spread and cover of a side's clips."""
+    own = row["diversity"][side]
+    if not own["computed"]:
+        return DASH, DASH
+    return number(own["spread"], 2), f"{own['precision'] * 100:.0f} / {own['recall'] * 100:.0f} %"
 
 
 def number(value: float | None, digits: int = 3) -> str:
     """A figure as text, or a dash."""
-    return DASH if value is None else f"{value:.{digits}f}".replace("-", "\N{MINUS SIGN}")
+    return DASH if value is None else minus(f"{value:.{digits}f}")
 
 
 def share_text(value: float | None, digits: int = 0, none: str = DASH) -> str:
@@ -268,8 +253,21 @@ def share_text(value: float | None, digits: int = 0, none: str = DASH) -> str:
 
 def signed(value: float | None, digits: int = 3) -> str:
     """A difference as text, or a dash."""
-    return (
-        DASH
-        if value is None
-        else f"{round(value, digits) + 0.0:+.{digits}f}".replace("-", "\N{MINUS SIGN}")
-    )
+    return DASH if value is None else minus(f"{round(value, digits) + 0.0:+.{digits}f}")
+
+
+def interval_text(found: Mapping[str, Any], digits: int = 3, none: str = DASH) -> str:
+    """The interval of a difference, or what stands for none."""
+    if found.get("ci_low") is None:
+        return none
+    return f"{signed(found['ci_low'], digits)} to {signed(found['ci_high'], digits)}"
+
+
+def p_text(p_value: float | None) -> str:
+    """A p-value as text without its letter, or a dash."""
+    return DASH if p_value is None else p_words(p_value)[2:].strip("= ")
+
+
+def minus(text: str) -> str:
+    """A figure with a minus sign for its hyphen."""
+    return text.replace("-", "\N{MINUS SIGN}")

@@ -17,7 +17,7 @@ from musicgen_lora.evaluation.report.plots import (
     legend_mark,
     said,
 )
-from musicgen_lora.evaluation.sound.comparison import SHOWN, Descriptor
+from musicgen_lora.evaluation.sound.comparison import BY_NAME, Descriptor
 
 DRAWN = (
     *("band_20_60_share", "band_60_120_share", "sub_f0_hz"),
@@ -41,10 +41,9 @@ def violins_plot(facts: Mapping[str, Sequence[Mapping[str, float | None]]]) -> F
     n_rows = -(-len(DRAWN) // N_COLUMNS)
     figure = Figure(figsize=(8.2, 2.0 * n_rows + 0.4), dpi=130, layout="constrained")
     all_axes = figure.subplots(n_rows, N_COLUMNS).flat
-    by_name = {shown.name: shown for shown in SHOWN}
     for axes, name in zip(all_axes, DRAWN, strict=True):
         clean(axes)
-        _draw(axes, by_name[name], {side: facts[side] for side in sides})
+        _draw(axes, BY_NAME[name], {side: facts[side] for side in sides})
     marks = [legend_mark(side, f"{said(NAMES[side])} (n = {len(facts[side])})") for side in sides]
     legend_below(figure, marks)
     return figure

@@ -10,6 +10,7 @@ import numpy as np
 from musicgen_lora.evaluation.compared import Compared
 from musicgen_lora.evaluation.decisions.statistics import paired_bootstrap
 from musicgen_lora.evaluation.measures.between import anchor_of, share_between
+from musicgen_lora.evaluation.measures.distances import mean_of_pairs
 from musicgen_lora.evaluation.measures.listeners import CLAP, SUGGESTED, Listener
 from musicgen_lora.evaluation.sound.ear import Heard, Vectors
 from musicgen_lora.evaluation.sound.references import References
@@ -47,8 +48,7 @@ def measure_agreement(
     captions = [clip.texts[0] for clip in references.clips]
     told = listener.read(captions) if captions else np.empty((0, words.shape[1]))
     theirs = _matched(told, references.heard) if captions else None
-    n = len(table)
-    others = float((table.sum() - np.trace(table)) / (n * (n - 1))) if n > 1 else None
+    others = mean_of_pairs(table) if len(table) > 1 else None
     return {
         "computed": True,
         "why": "",

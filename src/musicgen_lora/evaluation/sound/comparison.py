@@ -87,6 +87,7 @@ SHOWN = (
     Descriptor("silence_share", "Silence", "%", 100.0, 1, "frames below -60 dBFS", 0.02),
     Descriptor("dc_offset", "DC offset", "", 1.0, 4, "mean sample; 0 is right", None),
 )
+BY_NAME = {shown.name: shown for shown in SHOWN}
 
 
 def compare_descriptors(

@@ -241,17 +241,11 @@ def _share(found: Mapping[str, Any] | None) -> float | None:
 
 
 def _count(results: Sequence[bool | None]) -> dict[str, Any] | None:
-    asked = [result for result in results if result is not None]
-    if not asked:
+    found = _hits(results)
+    if found is None:
         return None
-    interval = stats.binomtest(sum(asked), len(asked)).proportion_ci(method="wilson")
-    return {
-        "hits": sum(asked),
-        "n": len(asked),
-        "share": float(np.mean(asked)),
-        "ci_low": float(interval.low),
-        "ci_high": float(interval.high),
-    }
+    interval = stats.binomtest(found["hits"], found["n"]).proportion_ci(method="wilson")
+    return found | {"ci_low": float(interval.low), "ci_high": float(interval.high)}
 
 
 def _mcnemar(base: Sequence[bool | None], adapter: Sequence[bool | None]) -> float | None:

@@ -20,7 +20,7 @@ import soxr
 from musicgen_lora import atomic
 from musicgen_lora.audio.ffmpeg import decodable
 from musicgen_lora.audio.fold import cancelled_bands, fold_to_mono
-from musicgen_lora.audio.spectra import power_spectrum
+from musicgen_lora.audio.spectra import welch_spectrum
 from musicgen_lora.audio.stream import LONGEST_S, AudioStream
 from musicgen_lora.errors import AudioError
 from musicgen_lora.formats.arrays import read_array
@@ -290,7 +290,7 @@ def _sub_share(waveform: np.ndarray, rate: int) -> float:
     for start in range(0, n_samples, SHARES_WINDOWS * n_window):
         block = waveform[:, start : start + SHARES_WINDOWS * n_window]
         if block.shape[1] >= n_window:
-            power += power_spectrum(block, rate, n_window)[0] * block.shape[1]
+            power += welch_spectrum(block, rate, n_window)[0] * block.shape[1]
     total = float(power.sum())
     sub = float(power[(frequency >= SUB_HZ[0]) & (frequency < SUB_HZ[1])].sum())
     return sub / total if total > 0.0 else float("nan")
