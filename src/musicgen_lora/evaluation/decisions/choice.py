@@ -36,18 +36,12 @@ def judge_family(variants: Sequence[Mapping[str, Any]]) -> None:
 
 
 def choose_best(variants: Sequence[Mapping[str, Any]], *, seed: int) -> dict[str, Any]:
-    """The report's `choice`.
+    """The report's `choice`. `others` tells how the held-out loss of each differs from the best's
+    (above 0 is worse); `loss_elsewhere` is that of the variants that would have been chosen for
+    theirs on all sources but one, each on the source that was left out.
 
     Args:
         variants: two or more, judged: `name`, `primaries`, `loss`.
-
-    Returns:
-        `best`, the name; `rule`; `by`, names of the primaries that were ranked; `ranks`, the mean
-        rank by name; `is_better`, whether it is clearly better than the base in anything;
-        `others`, how each other variant's held-out loss differs from its (`difference`, above 0 is
-        worse; `ci_low`, `ci_high`, `p_holm` among themselves, `apart`); `n_sources`; `loss` and
-        `loss_elsewhere`, its held-out loss, and that of the variants that would have been chosen
-        for theirs on all sources but one, each on the source that was left out.
     """
     values = _values(variants)
     by = [name for name, own in values.items() if np.isfinite(own).all()]

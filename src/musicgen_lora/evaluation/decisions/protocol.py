@@ -40,17 +40,13 @@ def descriptor_distances(
 ) -> dict[str, Any]:
     """The report's `descriptor_distance`: how far a clip's descriptors are from the held-out
     audio's, the mean over descriptors of the distance to their mean in their standard deviations.
+    In `reference` each source's distance to the others is what a clip of the style has.
 
     Args:
         clips: descriptors of base and adapter, prompt by prompt.
         reference: of held-out audio, a source each; None where there is none.
         anchors: descriptors of other clips, by name, such as other music.
         why_none: there is no held-out audio.
-
-    Returns:
-        `base` and `adapter`, a value a clip; `reference`, each source's distance to the others,
-        which is what a clip of the style has; `anchors`, by name the mean of other clips;
-        `paired`, None or what `paired_bootstrap` gives.
     """
     if reference is None:
         return {"computed": False, "why": why_none}
@@ -104,18 +100,11 @@ def descriptor_offsets(
 
 
 def judge_primaries(report: Mapping[str, Any], *, compared: bool) -> list[dict[str, Any]]:
-    """The verdicts of the three primaries, from `loss`, `distances` and `descriptor_distance`.
+    """The verdicts of the three primaries, from `loss`, `distances` and `descriptor_distance`: the
+    report's `primaries`, each a `document.Primary`.
 
     Args:
         compared: whether the base has clips too.
-
-    Returns:
-        Of each: `name`, `label`, `unit` (of n), `n`, `base`, `adapter`, `difference` (below 0 is
-        better), `ci_low`, `ci_high`, `p_value`, `p_holm`, `n_tests` (that it was adjusted for),
-        `effect` (Cohen's d of the pairs),
-        `near` and `far`, between which the values are read: None, or `name` and `value`,
-        `detectable` (the difference that 80 % of such evaluations would find), `indicative`, and
-        `verdict`: "better", "worse", "no clear change" or "not computed", then with `why`.
     """
     found = [
         _loss(report["loss"], report.get("forgetting", {"computed": False})),

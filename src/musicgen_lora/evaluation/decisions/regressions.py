@@ -15,15 +15,8 @@ MOST = 3
 
 
 def find_regressions(report: Mapping[str, Any]) -> dict[str, Any]:
-    """The report's `regressions`, from its `generation`, `descriptor_distance` and `loss`.
-
-    Returns:
-        `prompts`, the worst first: `place` among the pairs, `prompt`, `base` and `adapter`, the
-        distances of descriptors to held-out audio, `difference`, and `descriptors`, the names of
-        those that went furthest away. `sources`, likewise: `source`, `base` and `adapter`, the loss
-        in nats a token, `difference`. Both hold what got worse alone, and are empty if nothing did;
-        `n_prompts` and `n_sources` were compared.
-    """
+    """The report's `regressions`, from its `generation`, `descriptor_distance` and `loss`: what got
+    worse alone, the worst first."""
     distance, loss = report["descriptor_distance"], report["loss"]
     compared = distance["computed"] and distance["base"] is not None
     if not compared and not loss["computed"]:

@@ -131,21 +131,15 @@ def _exchanges(windows: Sequence[Window]) -> list[list[Window]]:
 def judge_captions(
     base: np.ndarray, adapter: np.ndarray, trained: np.ndarray | None, *, seed: int = 0
 ) -> dict[str, Any]:
-    """What captions tell.
+    """The report's `captions`. `exchange` is what the first of the other captions gains over the
+    second: nothing, but for chance. `excess` has Welch's interval and its one-sided p-value;
+    `flagged` says that captions of training clips clearly help less than held-out ones, and not for
+    certain at all: they go with other clips.
 
     Args:
         base: `[1 + E, n]` losses of held-out clips, nats a token, with their own captions and with
             E others'; NaN where a clip has fewer.
         trained: `[1 + E, m]`, the adapter's of training clips; None where there are none.
-
-    Returns:
-        `held_out`, the gains of `base` and `adapter`, each with `exchange`, what the first of the
-        other captions gains over the second: nothing, but for chance; `trained`, None or the
-        adapter's gain on training clips; `excess`, None or what it gains there beyond held-out
-        ones, with Welch's interval and its one-sided p-value; `reads`, whether right captions
-        clearly help the adapter on held-out clips, `base_reads` the base; and `flagged`, whether
-        those of the training clips clearly help less, and not for certain at all: they go with
-        other clips.
     """
     held = {"base": _gain(base, seed), "adapter": _gain(adapter, seed)}
     on_trained = None if trained is None else _gain(trained, seed)

@@ -131,19 +131,14 @@ def summarise_losses(
     *,
     seed: int,
 ) -> Losses:
-    """Figures of the held-out loss, with the source as the unit.
+    """Figures of the held-out loss, with the source as the unit, weighted by its frames as in
+    training.
 
     Args:
         base_sums: `[W, K]` nats, summed over a window's predicted frames.
         adapter_sums: `[W, K]`.
         counts: `[W, K]` predicted frames.
         sources: W of them; windows of one source are one observation.
-
-    Returns:
-        `n_sources`, `n_windows`, `n_frames`; `mean`, the loss (the mean of the codebooks) and
-        `codebooks`, each of them, as `paired_bootstrap` gives them in nats, sources weighted by
-        their frames as in training; `perplexity`, e to the loss of each codebook, a side;
-        `sources`, each source's own figures.
     """
     names = sorted(set(sources))
     member = np.array([[source == name for source in sources] for name in names], np.float64)
@@ -186,17 +181,14 @@ def summarise_positions(
     part_s: float,
     seed: int,
 ) -> list[PositionLoss]:
-    """The loss along the clip: does the adapter help at its start, or where much was heard?
+    """The loss along the clip, in up to ten stretches: does the adapter help at its start, or where
+    much was heard? Each is over the sources that have a frame of all codebooks there.
 
     Args:
         base_sums: `[W, K, P]` nats, summed over the predicted frames of a part.
         adapter_sums: `[W, K, P]`.
         counts: `[W, K, P]` predicted frames.
         sources: W of them.
-
-    Returns:
-        Of each of up to ten stretches `from_s`, `to_s` and `loss`, the mean of the codebooks as in
-        `summarise_losses`, over the sources that have one of all of them there.
     """
     names = sorted(set(sources))
     member = np.array([[source == name for source in sources] for name in names], np.float64)

@@ -66,14 +66,9 @@ def measure_overfitting(
 
 def excess_of(trained: Mapping[str, Any], held_out: Mapping[str, Any]) -> dict[str, Any]:
     """How much more the adapter lowered the loss of sources that it was trained on: the difference
-    of the means of adapter minus base, in nats a token; below 0 it knows them better.
-
-    Returns:
-        `difference`, `ci_low`, `ci_high` and `p_value` of Welch's t-test; `share`, the part of what
-        training clips gained that held-out ones did not, None where they gained nothing;
-        `n_trained` and `n_held_out` sources; `note`, why there is no interval; and `flagged`,
-        whether most of what it learned is of its training clips alone.
-    """
+    of the means of adapter minus base, in nats a token, by Welch's t-test; below 0 it knows them
+    better. `share` is the part of what training clips gained that held-out ones did not, None where
+    they gained nothing."""
     ours, theirs = (source_differences(loss) for loss in (trained, held_out))
     result: dict[str, Any] = {
         "difference": float(ours.mean() - theirs.mean()),

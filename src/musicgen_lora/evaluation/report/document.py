@@ -1,4 +1,5 @@
-"""What report.json holds. Figures that are NaN or infinite are null in it."""
+"""What report.json holds, as docs/evaluation.md lists it. Figures that are NaN or infinite are null
+in it."""
 
 from __future__ import annotations
 

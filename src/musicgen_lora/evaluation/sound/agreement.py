@@ -24,19 +24,13 @@ def measure_agreement(
     *,
     seed: int,
 ) -> dict[str, Any]:
-    """The report's `text_agreement`: the cosine of each clip and its prompt.
+    """The report's `text_agreement`: the cosine of each clip and its prompt. `others`, the mean of
+    the adapter's clips and the prompts of the others, is what a clip that was played for something
+    else has; so are, in `halves`, held-out clips with the captions of others.
 
     Args:
         listener: the CLAP; None where none was given.
         references: held-out clips, which may be none, and anchors.
-
-    Returns:
-        `base`, `adapter` and `reference`, a value a clip, None where there are none; `others`, the
-        mean cosine of the adapter's clips and the prompts of the others, which is what a clip that
-        was played for something else has; `anchors`, each a mean: in `halves` held-out clips with
-        the captions of others, in `recorded` with their own as recorded, and other music and noise
-        with the prompts; `position` of `base` and `adapter`, 0 at `others` and 1 at the
-        reference's mean; `paired`.
     """
     if listener is None or listener.read is None:
         why = f"needs a CLAP: --clap {SUGGESTED}, or the folder of a copy"

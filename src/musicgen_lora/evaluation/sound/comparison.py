@@ -97,18 +97,12 @@ def compare_descriptors(
     *,
     seed: int,
 ) -> list[DescriptorRow]:
-    """A row for each descriptor of `SHOWN`, in the descriptor's own unit.
+    """The report's `descriptors`: a row for each of `SHOWN`, in the descriptor's own unit.
 
     Args:
         clips: descriptors of base and adapter, prompt by prompt.
         reference: of held-out audio, a source each; None where there is none.
         anchors: of clips between which the others are read, by name.
-
-    Returns:
-        `name`; `base`, `adapter` and `reference`, each None or `{"mean", "sd", "n"}` over the
-        clips that have the descriptor; `anchors`, the same of each anchor; `paired`, None or what
-        `paired_bootstrap` gives; `moved`, None or what `moved_share` gives; `apart`, None or what
-        `apart` gives.
     """
     rows = [_row(shown, clips, reference, seed) for shown in SHOWN]
     for row in rows:

@@ -27,16 +27,11 @@ def compare_damage(
     *,
     seed: int,
 ) -> dict[str, Any]:
-    """The report's `damage`.
+    """The report's `damage`: of each measure of `Damage` the mean over clips, and how many have
+    any.
 
     Args:
         references: held-out clips, which may be none, and anchors.
-
-    Returns:
-        Of each measure of `Damage`: for `base`, `adapter` and `reference` None or the mean over
-        clips, how many clips have any, and n; `anchors`, the same and `why` there is none of some
-        clips of each, and in `halves` the mean `difference` between halves of the held-out clips;
-        `paired`, None or what `paired_bootstrap` gives.
     """
     rows, reference, splits = {}, references.heard, references.splits(seed)
     for name in MEASURES:

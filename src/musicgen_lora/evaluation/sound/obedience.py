@@ -126,20 +126,13 @@ def measure_obedience(
     clips: Compared[Sequence[Heard]],
     references: References,
 ) -> dict[str, Any]:
-    """The report's `obedience`.
+    """The report's `obedience`. `others` are the adapter's clips whose prompts ask for something
+    else, judged as if they had asked for it, and so are other music and noise; `recorded` clips are
+    judged by their captions. Intervals are Wilson's, `p_value` is the exact McNemar test's.
 
     Args:
         references: held-out clips, which are what their captions say: what is missed in them is
             the hearing's fault; and anchors.
-
-    Returns:
-        `computed` and `why`, `tolerance`, and `measures`, each with `asked`, the number of prompts
-        that ask for it, `why` it is not computed, a side (None, or `hits`, `n`, `share` and its
-        95 % interval, Wilson's), `others` (`hits`, `n` and `share` of the adapter's clips whose
-        prompts ask for something else, judged as if they had asked for it), `anchors` (the same
-        of `recorded` clips by their captions, and of other music and noise, judged so too),
-        `position` of base and adapter, 0 at `others` and 1 at the reference, and `p_value` of base
-        against adapter (exact McNemar).
     """
     captions = [clip.texts[0] for clip in references.clips]
     reference = references.heard

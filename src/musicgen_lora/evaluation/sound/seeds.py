@@ -35,13 +35,6 @@ def measure_seeds(
         clips: a prompt each.
         again: the first of them by other seeds.
         references: held-out clips, which differ as clips of different captions do.
-
-    Returns:
-        `n` prompts; `base` and `adapter`, each `among_seeds`, the mean, `values`, a prompt each,
-        and `among_prompts`, the mean distance of clips of different prompts; `reference`, that of
-        held-out clips of different sources; `paired`, what `paired_bootstrap` gives of base and
-        adapter; `collapsed`, whether the adapter's clips change less than a quarter as much as the
-        base's.
     """
     ours = _side(clips.adapter, again.adapter)
     theirs = _side(clips.base, again.base) if clips.base and again.base else None

@@ -49,9 +49,6 @@ def compare_sets(
     Args:
         embeddings: in the order in which they are told.
         why_none: there is no held-out audio.
-
-    Returns:
-        `computed`, `why`, `primary`, and `embeddings`, a row each: see docs/evaluation.md.
     """
     result: dict[str, Any] = {"computed": False, "why": "", "primary": PRIMARY, "embeddings": []}
     if not references.heard:

@@ -30,22 +30,15 @@ def measure_off_style(
     *,
     seed: int,
 ) -> dict[str, Any]:
-    """Distances are in decibels, see `log_mel_distance`.
+    """The report's `off_style` but for its clips, and `prompts`, what was measured of each.
+    Distances are in decibels, see `log_mel_distance`. `changed` names the descriptors that changed
+    most, if by more than another seed changes them in any of these prompts.
 
     Args:
         base: its clips, a prompt of another style each; at least one.
         again: the same by other seeds.
         adapter: its clips, by the seeds of `base`.
         own_style: the adapter's clips of prompts of its own style; at least one.
-
-    Returns:
-        `n` prompts; `change`, what `paired_bootstrap` gives of another seed's distance to the
-        base's clip against the adapter's; `another_prompt`, the mean distance of the base's clips
-        of different prompts, None of one prompt; `towards_style`, what `paired_bootstrap` gives of
-        the distance to the adapter's clips of its own style, of the base's clips against the
-        adapter's; `prompts`, for each: `another_seed`, `adapter`, `base_to_style`,
-        `adapter_to_style`, and `changed`, the names of the descriptors that changed most, if by
-        more than another seed changes them in any of these prompts.
     """
     rows = {
         "another_seed": [_distance(*pair) for pair in zip(base, again, strict=True)],
