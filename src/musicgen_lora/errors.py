@@ -36,6 +36,11 @@ def audio_unread(path: Path, error: OSError) -> UserError:
     return kind(f"{path}: cannot be read ({error.strerror}).")
 
 
+def first_line(error: BaseException) -> str:
+    """What an error says first; its kind where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def printable(text: str) -> str:
     """A text on one line: line breaks, escape sequences and broken bytes are spelled out."""
     return "".join(

@@ -16,7 +16,7 @@ from huggingface_hub.utils import validate_repo_id
 from rich.console import Console
 
 from musicgen_lora.config.export import HubSettings
-from musicgen_lora.errors import RunError, UserError
+from musicgen_lora.errors import RunError, UserError, first_line
 from musicgen_lora.model.base.hub import FAILURES
 from musicgen_lora.plural import count
 
@@ -90,7 +90,7 @@ class Upload:
                 commit_message="Exported by musicgen-lora",
             )
         except FAILURES as error:
-            line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            line = first_line(error)
             raise RunError(
                 f"{repository}: the upload broke off ({line}); all of it lies in {folder}: "
                 f"hf upload {repository} {folder}"

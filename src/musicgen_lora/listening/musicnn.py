@@ -72,7 +72,8 @@ def mel_windows(waveform: np.ndarray, sample_rate: int) -> torch.Tensor:
     n_least = (N_FRAMES - 1) * HOP
     if len(mono) < n_least:
         mono = np.resize(mono, n_least)
-    mel = power_spectrum(mono, N_FFT, HOP).T @ _mel_filters()
+    filters = mel_filters(N_FFT, N_MELS, 0.0, MUSICNN_RATE, norm="slaney", scale="slaney")
+    mel = power_spectrum(mono, N_FFT, HOP).T @ filters
     frames = torch.log10(10_000.0 * mel + 1.0)
     return frames[: len(frames) // N_FRAMES * N_FRAMES].reshape(-1, N_FRAMES, N_MELS)
 
@@ -92,17 +93,11 @@ def power_spectrum(mono: np.ndarray, n_fft: int, hop: int) -> torch.Tensor:
 
 
 @cache
-def _mel_filters() -> torch.Tensor:
-    """`[257, 96]`."""
-    filters = mel_filter_bank(
-        N_FFT // 2 + 1,
-        N_MELS,
-        0.0,
-        MUSICNN_RATE / 2,
-        MUSICNN_RATE,
-        norm="slaney",
-        mel_scale="slaney",
-    )
+def mel_filters(
+    n_fft: int, n_mels: int, low_hz: float, rate: int, *, norm: str | None, scale: str
+) -> torch.Tensor:
+    """`[n_fft / 2 + 1, n_mels]`, up to half the rate."""
+    filters = mel_filter_bank(n_fft // 2 + 1, n_mels, low_hz, rate / 2, rate, norm, scale)
     return torch.from_numpy(filters).float()
 
 

@@ -8,6 +8,7 @@ from html import escape
 from typing import Any
 
 from musicgen_lora.formats.kinds import is_number
+from musicgen_lora.webui.page import quiet
 from musicgen_lora.webui.words import Words
 
 MAX_POINTS = 300
@@ -60,7 +61,7 @@ def curves(rows: Sequence[dict[str, Any]], words: Words) -> str:
     """The losses in `metrics.jsonl`: their mean as a large chart, and a small one a codebook."""
     mean = losses(rows, None)
     if not mean.train and not mean.held:
-        return f'<p class="quiet">{escape(words("No step yet."))}</p>'
+        return quiet(words("No step yet."))
     key = " · ".join(
         f'<span class="{name}">■</span> {escape(words(label))}' for name, label in SERIES
     )

@@ -15,8 +15,8 @@ import yaml
 from pydantic import ValidationError
 
 from musicgen_lora.config import SETTINGS
+from musicgen_lora.config.kinds import explained
 from musicgen_lora.errors import UserError
-from musicgen_lora.formats.kinds import shortened
 from musicgen_lora.given import check_given
 from musicgen_lora.language.flags import described
 
@@ -112,11 +112,7 @@ def check(command: str, values: dict[str, Any]) -> None:
     try:
         settings = SETTINGS[command](**values)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
-        name = ".".join(str(part)[:60] for part in first["loc"])
-        raise UserError(
-            f"{name} = {shortened(first.get('input'))}: {first['msg'][:200]}."
-        ) from error
+        raise UserError(explained(error)) from error
     check_given(settings)
 
 

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from html import escape
 from typing import Any
 
 import gradio as gr
 
 from musicgen_lora.formats.kinds import is_number
 from musicgen_lora.webui.forms import Setting
-from musicgen_lora.webui.page import QUIET, Page
+from musicgen_lora.webui.page import QUIET, Page, quiet
 
 MAX_TEXT = 1000
 ADD = "(...values) => window.keptFields.add(NAMES, values)"
@@ -84,13 +83,11 @@ class Kept:
                 for setting, value in zip(form, values, strict=True)
                 if value != setting.shown
             ]
-            line = say("Changed: {names}", names=", ".join(named)) if named else ""
-            return f'<p class="quiet">{escape(line)}</p>' if line else "", gr.update(
-                visible=bool(named)
-            )
+            line = quiet(say("Changed: {names}", names=", ".join(named))) if named else ""
+            return line, gr.update(visible=bool(named))
 
-        quiet = {**QUIET, "trigger_mode": "always_last"}
-        gr.on([field.change for field in fields], look, list(fields), [told, back], **quiet)
+        often = {**QUIET, "trigger_mode": "always_last"}
+        gr.on([field.change for field in fields], look, list(fields), [told, back], **often)
         taken = back.click(lambda: [each.shown for each in form], None, list(fields), **QUIET)
         self.after(taken)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
@@ -131,6 +131,21 @@ def side_by_side(
             built = left(page)
         with gr.Column(scale=wider, min_width=300):
             return built, right(page)
+
+
+def quiet(line: str) -> str:
+    """A line of little weight."""
+    return f'<p class="quiet">{escape(line)}</p>'
+
+
+def html_table(kind: str, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table of texts, of a class of the page's style."""
+
+    def row(cells: Sequence[str], tag: str) -> str:
+        return f"<tr>{''.join(f'<{tag}>{escape(cell)}</{tag}>' for cell in cells)}</tr>"
+
+    body = "".join(row(cells, "td") for cells in rows)
+    return f'<table class="{kind}"><thead>{row(heads, "th")}</thead><tbody>{body}</tbody></table>'
 
 
 def chosen(choices: list[tuple[str, str]], value: Any = None) -> Any:

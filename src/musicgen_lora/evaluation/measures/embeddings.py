@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 import soxr
 import torch
-from transformers.audio_utils import mel_filter_bank
 
-from musicgen_lora.listening.musicnn import power_spectrum, tag_waveform
+from musicgen_lora.listening.musicnn import mel_filters, power_spectrum, tag_waveform
 from musicgen_lora.model.codec import Codec
 
 Hear = Callable[[np.ndarray, int], np.ndarray]
@@ -55,18 +53,10 @@ def log_mel(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
     """Mean and spread over time of 128 mel bands from 20 Hz to 16 kHz, in dB: `[256]`."""
     mono = mono_at(waveform, sample_rate, MEL_RATE)
     spectrum = power_spectrum(mono, MEL_FFT, MEL_HOP)  # [F, T]
-    power = _mel_filters().T @ (spectrum / MEL_FFT)  # [M, T]
+    filters = mel_filters(MEL_FFT, N_MELS, 20.0, MEL_RATE, norm=None, scale="htk")
+    power = filters.T @ (spectrum / MEL_FFT)  # [M, T]
     level = 10.0 * torch.log10(power + MEL_FLOOR)
     return torch.cat([level.mean(dim=1), level.std(dim=1, correction=0)]).numpy()
-
-
-@cache
-def _mel_filters() -> torch.Tensor:
-    """`[F, M]`."""
-    filters = mel_filter_bank(
-        MEL_FFT // 2 + 1, N_MELS, 20.0, MEL_RATE / 2, MEL_RATE, norm=None, mel_scale="htk"
-    )
-    return torch.from_numpy(filters).float()
 
 
 def log_mel_distance(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> float:

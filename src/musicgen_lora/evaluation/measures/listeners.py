@@ -27,7 +27,7 @@ from transformers import (
 from transformers.initialization import no_init_weights
 
 from musicgen_lora.beats.beats808 import make_beat, render_beat
-from musicgen_lora.errors import UserError
+from musicgen_lora.errors import UserError, first_line
 from musicgen_lora.evaluation.measures.distances import mean_of_pairs
 from musicgen_lora.evaluation.measures.embeddings import Embedding, mono_at
 from musicgen_lora.formats.documents import read_json
@@ -141,7 +141,7 @@ def _load(path: str, folder: Path, content: dict[str, Any], model_class: Any) ->
             output_loading_info=True,
         )
     except UNLOADABLE as error:
-        line = (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+        line = first_line(error)[:300]
         raise UserError(f"{path}: cannot be loaded as a {model_class.__name__}: {line}") from error
     lost = sorted({name for name, _ in model.named_parameters()} & set(loaded["missing_keys"]))
     if lost:

@@ -16,7 +16,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from musicgen_lora.errors import UserError
+from musicgen_lora.errors import UserError, first_line
 
 LM_FILE, CODEC_FILE = "state_dict.bin", "compression_state_dict.bin"
 MAX_CONFIG = 1 << 20
@@ -61,7 +61,7 @@ def read_package(path: Path) -> dict[str, Any]:
     try:
         package = torch.load(path, map_location="cpu", weights_only=True)
     except _UNREADABLE as error:
-        line = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+        line = first_line(error)[:200]
         raise UserError(
             f"{path}: holds more than tensors and text, or is damaged ({line}); export it with "
             "audiocraft.utils.export.export_lm and export_encodec."

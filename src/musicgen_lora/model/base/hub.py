@@ -30,7 +30,7 @@ from huggingface_hub.errors import (
 from tqdm.auto import tqdm
 
 from musicgen_lora import heartbeat
-from musicgen_lora.errors import UserError, printable
+from musicgen_lora.errors import UserError, first_line, printable
 from musicgen_lora.language.translate import translated
 from musicgen_lora.plural import count
 
@@ -115,7 +115,9 @@ def _told(name: str) -> Iterator[None]:
             "private: hf auth login)."
         ) from error
     except HFValidationError as error:
-        raise UserError(f"{name}: no such folder here, and no hub id: {_line(error)}") from error
+        raise UserError(
+            f"{name}: no such folder here, and no hub id: {first_line(error)}"
+        ) from error
 
 
 def _instead(name: str, error: Unreachable) -> Path:
@@ -197,7 +199,7 @@ def _info(name: str, *, with_sizes: bool) -> Any:
     if isinstance(answer, HfHubHTTPError) and answer.response is not None:
         status = answer.response.status_code
         raise Unreachable(f"{constants.ENDPOINT} answers {status}.") from answer
-    why = _line(answer).rstrip(".")
+    why = first_line(answer).rstrip(".")
     raise Unreachable(f"{constants.ENDPOINT} can't be reached ({why}).") from answer
 
 
@@ -223,8 +225,8 @@ def _downloaded(name: str, files: list[str]) -> Path:
         return Path(snapshot_download(name, allow_patterns=list(READ), **bars))
     except FAILURES as error:
         raise UserError(
-            f"{name}: the download from {constants.ENDPOINT} broke off ({_line(error)}); the same "
-            f"command goes on with it. If it does so again, {REMEDIES}."
+            f"{name}: the download from {constants.ENDPOINT} broke off ({first_line(error)}); the "
+            f"same command goes on with it. If it does so again, {REMEDIES}."
         ) from error
 
 
@@ -243,10 +245,6 @@ class _Lines(tqdm):
         if self.unit == "B" and self.n and now - _Lines.said_s >= heartbeat.SILENCE_S:
             _Lines.said_s = now
             _say(f"downloaded {self.n / 1e6:,.0f} MB")
-
-
-def _line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _say(line: str) -> None:

@@ -26,7 +26,7 @@ from transformers import (
 )
 from transformers.initialization import no_init_weights
 
-from musicgen_lora.errors import UserError
+from musicgen_lora.errors import UserError, first_line
 from musicgen_lora.model import melody
 from musicgen_lora.model.base.facts import read_base_facts
 from musicgen_lora.model.base.folder import (
@@ -79,7 +79,7 @@ def load_base(model_path: str | Path) -> MusicgenForConditionalGeneration:
         model, missing = read_model(folder, content, shapes)
     except UNLOADABLE as error:
         raise UserError(
-            f"{model_path}: cannot be loaded as a MusicGen: {_first_line(error)}"
+            f"{model_path}: cannot be loaded as a MusicGen: {first_line(error)[:300]}"
         ) from error
     _check_is_whole(str(model_path), model, missing)
     config: Any = model.config
@@ -159,7 +159,7 @@ def _told_in_one_line(model_path: str | Path, what: str) -> Iterator[None]:
         # none at those that it did not expect.
         if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
-        raise UserError(f"{model_path}: no usable {what}: {_first_line(error)}") from error
+        raise UserError(f"{model_path}: no usable {what}: {first_line(error)[:300]}") from error
 
 
 def _check_is_whole(
@@ -174,7 +174,3 @@ def _check_is_whole(
     broken = [key for key, weight in model.state_dict().items() if not weight.sum().isfinite()]
     if broken:
         raise UserError(f"{name}: {broken[0]} has values that are not finite; copy it again.")
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]

@@ -10,7 +10,7 @@ import gradio as gr
 from musicgen_lora.errors import UserError
 from musicgen_lora.webui.forms import Setting, changed, form_of
 from musicgen_lora.webui.kept import Kept
-from musicgen_lora.webui.page import PRIVATE, QUIET, Page, chosen
+from musicgen_lora.webui.page import PRIVATE, QUIET, Page, chosen, quiet
 from musicgen_lora.webui.safety import find, id_of, new_name
 from musicgen_lora.webui.workspace import REPORT, choices
 
@@ -130,12 +130,12 @@ class Measuring:
         """A report, if it is another than before."""
         say = self._page.words
         if not wanted:
-            return f'<p class="quiet">{say("No report yet.")}</p>', ""
+            return quiet(say("No report yet.")), ""
         reports = self._work.reports()
         name = find(reports, wanted)
         path = reports[name] / REPORT
         if not path.is_file():
-            return f'<p class="quiet">{say("No report yet.")}</p>', f"none {wanted}"
+            return quiet(say("No report yet.")), f"none {wanted}"
         at = path.stat().st_mtime_ns
         now = f"{wanted} {at}"
         if now == before:

@@ -7,7 +7,7 @@ from typing import Any
 
 import gradio as gr
 
-from musicgen_lora.webui.page import Page
+from musicgen_lora.webui.page import Page, quiet
 from musicgen_lora.webui.players import Act, Side, player
 from musicgen_lora.webui.safety import id_of
 from musicgen_lora.webui.workspace import Sound, saved_name
@@ -30,7 +30,7 @@ def build(page: Page) -> gr.HTML:
         now = repr([(sound.name, sound.made) for sound in sounds])
         if now == before:
             return gr.skip(), before
-        return history(sounds, page) or f'<p class="quiet">{say("Nothing yet.")}</p>', now
+        return history(sounds, page) or quiet(say("Nothing yet.")), now
 
     page.watches.always(look, [seen], [shown, seen])
     page.watches.when_opened(lambda: look(""), [], [shown, seen])

@@ -11,7 +11,7 @@ from musicgen_lora.atomic import CARD_FILE
 from musicgen_lora.errors import UserError
 from musicgen_lora.formats.documents import read_start
 from musicgen_lora.training.record.run_folder import BEST_MODEL
-from musicgen_lora.webui.page import PRIVATE, QUIET, Page, chosen
+from musicgen_lora.webui.page import PRIVATE, QUIET, Page, chosen, html_table, quiet
 from musicgen_lora.webui.renames import rename_run
 from musicgen_lora.webui.safety import delete_folder, folders_of
 from musicgen_lora.webui.tabs import exports
@@ -68,7 +68,7 @@ class Shelf:
             return ""
         path = self._work.run(wanted) / BEST_MODEL / CARD_FILE
         if not path.is_file() or path.is_symlink():
-            return f'<p class="quiet">{self._page.words("No card yet.")}</p>'
+            return quiet(self._page.words("No card yet."))
         text = read_start(path, CARD_BYTES).decode("utf-8", "replace")
         return f"<pre class='card'>{escape(text)}</pre>"
 
@@ -104,18 +104,15 @@ def figures(page: Page, names: list[str]) -> str:
             continue
         best = (found.best or {}).get("loss")
         base = (found.base_loss or {}).get("loss")
-        cells = [
-            name,
-            say(found.status) if found.status in ("finished", "failed", "interrupted") else "",
-            str(found.base.get("path", "")),
-            "" if found.steps is None else str(found.steps),
-            f"{base:.3f}" if isinstance(base, float) else "",
-            f"{best:.3f}" if isinstance(best, float) else "",
-            say.line(found.verdict or ""),
-        ]
-        rows.append("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
-    if not rows:
-        return f'<p class="quiet">{escape(say("No run yet."))}</p>'
-    head = "".join(f"<th>{escape(say(each))}</th>" for each in HEADS)
-    body = "".join(rows)
-    return f'<table class="models"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+        rows.append(
+            [
+                name,
+                say(found.status) if found.status in ("finished", "failed", "interrupted") else "",
+                str(found.base.get("path", "")),
+                "" if found.steps is None else str(found.steps),
+                f"{base:.3f}" if isinstance(base, float) else "",
+                f"{best:.3f}" if isinstance(best, float) else "",
+                say.line(found.verdict or ""),
+            ]
+        )
+    return html_table("models", list(map(say, HEADS)), rows) if rows else quiet(say("No run yet."))

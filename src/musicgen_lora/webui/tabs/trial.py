@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import gradio as gr
 from musicgen_lora import atomic
 from musicgen_lora.errors import UserError
 from musicgen_lora.training.record.run_folder import METRICS_FILE, read_metrics
-from musicgen_lora.webui.page import PRIVATE, Page
+from musicgen_lora.webui.page import PRIVATE, Page, html_table, quiet
 from musicgen_lora.webui.words import Words
 from musicgen_lora.webui.work.estimate import TRIAL, Trial
 from musicgen_lora.webui.work.jobs import Job
@@ -88,9 +87,8 @@ def table(job: Job | None, work: Workspace, say: Words) -> str:
     rows = []
     for name, preset in PRESETS.items():
         settings = kept | preset
-        cells = (say(name), str(found.n_steps(settings)), duration(found.seconds(settings), say))
-        rows.append("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
-    head = "".join(f"<th>{escape(say(each))}</th>" for each in HEADS)
+        takes = duration(found.seconds(settings), say)
+        rows.append((say(name), str(found.n_steps(settings)), takes))
     data = Path(str(run.data.get("data_dir", ""))).name
     said = say(
         "{data} on {base}: a step takes {step} s and {gb} GB; previews come on top.",
@@ -99,10 +97,7 @@ def table(job: Job | None, work: Workspace, say: Words) -> str:
         step=f"{found.step_s:.2g}",
         gb=f"{found.memory_bytes / 1e9:.1f}",
     )
-    return (
-        f'<table class="plain"><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody>'
-        f'</table><p class="quiet">{escape(said)}</p>'
-    )
+    return html_table("plain", list(map(say, HEADS)), rows) + quiet(said)
 
 
 def duration(seconds: float, say: Words) -> str:
