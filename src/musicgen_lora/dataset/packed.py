@@ -1,10 +1,6 @@
-"""A whole dataset's tokens and captions in one small file, for a machine that has little else.
-
-Training on a rented card needs neither the audio nor a library that reads it: codes in as many
-bits as the codebooks need (11 for 2,048 entries: a megabyte an hour of audio), lengths, captions
-and which clips are held out, as tensors of one safetensors file. numpy and safetensors alone read
-it.
-"""
+"""A whole dataset's tokens and captions in one small file, for a machine that has little else:
+training on a rented card needs neither the audio nor a library that reads it. numpy and
+safetensors alone read it; docs/architecture.md has its format."""
 
 from __future__ import annotations
 

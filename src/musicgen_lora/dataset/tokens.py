@@ -1,10 +1,7 @@
 """Token shards: what the codec made of the audio, apart from captions and splits.
 
-`data_dir/tokens/<codec fingerprint>/` holds pairs of `<shard>.npy` (uint16 `[frames, K]`, clip
-after clip, memory-mapped by every reader) and `<shard>.parquet` (a row a clip: `id`, `offset`,
-`n_frames`). The parquet is renamed into place last: a shard without one does not exist. Clips are
-known by ids of their audio (`dataset.clip_ids`), so editing captions or renaming files costs
-nothing, and resuming is making the missing clips.
+docs/architecture.md says how they lie on the disk. Clips are known by ids of their audio
+(`dataset.clip_ids`), and resuming is making the missing ones.
 """
 
 from __future__ import annotations

@@ -1,9 +1,6 @@
-"""How long OpenMP's threads wait awake, in processes that are ours.
-
-torch computes with a thread a core, and each waits for the others at the end of every product. By
-default it spins meanwhile: on a machine where another program needs that core, the thread that is
-waited for doesn't get it, and small models become several times slower. A bounded spin costs next
-to nothing where cores are free (`benchmarks/busy_machine.py`).
+"""How long OpenMP's threads wait awake, in processes that are ours: see "A busy machine" in
+docs/architecture.md. A bounded spin costs next to nothing where cores are free
+(`benchmarks/busy_machine.py`).
 
 OpenMP reads its settings once, when torch loads it. So a process's settings have to be there before
 torch is imported:
@@ -13,8 +10,7 @@ torch is imported:
 
 The commands, their workers, the tests and the benchmarks do so. A program of one's own that imports
 torch before anything of this package decides for itself: by the same two lines at its start, or in
-the shell, `GOMP_SPINCOUNT=1000 python program.py`. No function of this package changes the
-environment of a process that isn't its own.
+the shell, `GOMP_SPINCOUNT=1000 python program.py`.
 """
 
 from __future__ import annotations

@@ -1,10 +1,5 @@
-"""Checkpoints that survive a power cut, and finding the newest sound one.
-
-`checkpoints/step-000100/` holds the trained weights (for LoRA the adapter's own files, which
-inference loads as they are), `optimizer.safetensors`, `average.safetensors` where an average of
-the weights is kept, `state.json`, and `manifest.json` with the hash of each. All randomness is a
-function of the step, so no generator state is kept.
-"""
+"""Checkpoints that survive a power cut, and finding the newest sound one. docs/architecture.md
+lists what they hold; all randomness is a function of the step, so no generator state is kept."""
 
 from __future__ import annotations
 

@@ -1,12 +1,10 @@
-"""What a base's config states about its training and its use.
-
-A model's positions go on for ever, its knowledge doesn't: past the length that it was trained on,
-the embedded base predicts no better than chance. The facts stand in its config.json:
+"""What a base's config states about its training and its use, in its config.json:
 
     "musicgen_lora": {"trained_duration_s": 10.0, "advised_learning_rate": 2e-3,
                       "advised_guidance_scale": 4.0, "advised_temperature": 0.9}
 
-A base without them is taken for one of Meta's, all of which were trained on 30 s.
+A base without them is taken for one of Meta's, all of which were trained on 30 s. Past the length
+that it was trained on, the embedded base predicts no better than chance.
 """
 
 from __future__ import annotations

@@ -1,14 +1,7 @@
-"""Adapters on a base, each with a strength: the one place that turns them into weights.
-
-A strength s of an adapter means W + s (M - W), where M is the weight that PEFT merges: 0 is the
-base, 1 the adapter as it was trained, its alpha folded in, and several adapters add what each of
-them changes of the base. For a plain LoRA M - W is its scaled product; DoRA, whose M depends on W,
-is on that line as well. Sums are taken in float64 and rounded once, so that an adapter of strength
-1 gives PEFT's merged weight to the bit, and two halves of an adapter give the adapter.
-
-The base's own weights are never computed with: a mixture is put in their place for a while, and the
-same tensors come back.
-"""
+"""Adapters on a base, each with a strength: the one place that turns them into weights, as
+docs/architecture.md ("Decoding") has it. DoRA's merged weight depends on the base's, and is on the
+line from strength 0 to 1 as well. The base's own weights are never computed with: a mixture is put
+in their place for a while, and the same tensors come back."""
 
 from __future__ import annotations
 
