@@ -21,7 +21,7 @@ from transformers import T5Config, T5EncoderModel
 from musicgen_lora.cli import main
 from musicgen_lora.model.base.loading import load_base
 from musicgen_lora.model.fingerprint import base_fingerprint
-from musicgen_lora.model.lora.adapter import FACTS_FILE
+from musicgen_lora.model.lora.facts import FACTS_FILE
 
 
 def refused(arguments: Sequence[object], capsys: pytest.CaptureFixture[str]) -> str:

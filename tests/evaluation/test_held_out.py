@@ -17,8 +17,7 @@ from musicgen_lora.errors import UserError
 from musicgen_lora.evaluation.evaluate import evaluate_adapter
 from musicgen_lora.evaluation.generations import DEFAULT_PROMPTS, choose_prompts
 from musicgen_lora.evaluation.held_out import find_held_out
-from musicgen_lora.model.lora.adapter import FACTS_FILE
-from musicgen_lora.model.lora.facts import AdapterFacts
+from musicgen_lora.model.lora.facts import FACTS_FILE, AdapterFacts
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
 

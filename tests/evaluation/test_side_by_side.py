@@ -19,7 +19,8 @@ from musicgen_lora.config import EvaluateSettings
 from musicgen_lora.evaluation import generations
 from musicgen_lora.evaluation.evaluate import evaluate_adapter
 from musicgen_lora.evaluation.report.document import Report
-from musicgen_lora.model.lora.adapter import FACTS_FILE, WEIGHTS_FILE
+from musicgen_lora.model.lora.adapter import WEIGHTS_FILE
+from musicgen_lora.model.lora.facts import FACTS_FILE
 from musicgen_lora.training.train import train_lora
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")

@@ -19,13 +19,10 @@ from musicgen_lora.errors import UserError
 from musicgen_lora.formats.tensors import read_shapes
 from musicgen_lora.model.base.loading import load_base
 from musicgen_lora.model.base_model import BaseModel
-from musicgen_lora.model.lora.adapter import (
-    FACTS_FILE,
-    load_adapter,
-    read_adapter,
-    save_adapter,
-)
+from musicgen_lora.model.lora.adapter import load_adapter, read_adapter
 from musicgen_lora.model.lora.config import read_adapter_config
+from musicgen_lora.model.lora.facts import FACTS_FILE
+from musicgen_lora.model.lora.trainable import save_adapter
 
 LAYERS = r"decoder\.model\.decoder\.layers\."
 

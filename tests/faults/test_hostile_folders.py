@@ -34,11 +34,8 @@ from musicgen_lora.formats import documents
 from musicgen_lora.formats.tensors import read_shapes
 from musicgen_lora.model.base.loading import load_base, load_tokenizer
 from musicgen_lora.model.base_model import BaseModel
-from musicgen_lora.model.lora.adapter import (
-    load_adapter,
-    read_adapter,
-    save_adapter,
-)
+from musicgen_lora.model.lora.adapter import load_adapter, read_adapter
+from musicgen_lora.model.lora.trainable import save_adapter
 from musicgen_lora.model.text.states import TextStates
 from musicgen_lora.prepare.hearing.analyse import read_fingerprint, read_record
 from musicgen_lora.training.checkpoints import read_state

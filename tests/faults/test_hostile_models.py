@@ -17,10 +17,8 @@ from tiny import make_tiny_musicgen
 from musicgen_lora.model.base.loading import load_base, load_processor, load_tokenizer
 from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.model.chroma import Chroma
-from musicgen_lora.model.lora.adapter import (
-    load_adapter,
-    save_adapter,
-)
+from musicgen_lora.model.lora.adapter import load_adapter
+from musicgen_lora.model.lora.trainable import save_adapter
 from musicgen_lora.model.text.states import TextStates
 
 

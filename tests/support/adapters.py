@@ -14,12 +14,9 @@ from safetensors.torch import load_file, save_file
 from musicgen_lora.model.base.loading import load_base
 from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.model.fingerprint import base_fingerprint
-from musicgen_lora.model.lora.adapter import (
-    CONFIG_FILE,
-    FACTS_FILE,
-    WEIGHTS_FILE,
-    load_adapter,
-)
+from musicgen_lora.model.lora.adapter import WEIGHTS_FILE, load_adapter
+from musicgen_lora.model.lora.config import CONFIG_FILE
+from musicgen_lora.model.lora.facts import FACTS_FILE
 from musicgen_lora.model.lora.spec import LoraSpec
 from musicgen_lora.model.lora.trainable import TrainableLora
 

@@ -11,8 +11,7 @@ from pydantic import TypeAdapter
 from musicgen_lora.config import EvaluateSettings
 from musicgen_lora.evaluation.held_out import HeldOut, find_held_out
 from musicgen_lora.evaluation.report.document import Report
-from musicgen_lora.model.lora.adapter import FACTS_FILE
-from musicgen_lora.model.lora.facts import AdapterFacts
+from musicgen_lora.model.lora.facts import FACTS_FILE, AdapterFacts
 
 DOCUMENT = TypeAdapter(Report)
 """Checks that a report is what its type says."""

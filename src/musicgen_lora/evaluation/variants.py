@@ -10,8 +10,8 @@ from pathlib import Path
 
 from musicgen_lora.evaluation.held_out import HeldOut
 from musicgen_lora.formats.documents import LARGE, read_bytes
-from musicgen_lora.model.lora.adapter import FACTS_FILE, AdapterFiles, read_adapter
-from musicgen_lora.model.lora.facts import AdapterFacts
+from musicgen_lora.model.lora.adapter import AdapterFiles, read_adapter
+from musicgen_lora.model.lora.facts import FACTS_FILE, AdapterFacts
 from musicgen_lora.plural import count
 
 ALONE = "adapter"

@@ -22,7 +22,9 @@ from musicgen_lora.errors import UserError
 from musicgen_lora.export.card import SAMPLES, adapter_text
 from musicgen_lora.export.sources import Source
 from musicgen_lora.formats.documents import LARGE, read_json
-from musicgen_lora.model.lora.adapter import CONFIG_FILE, FACTS_FILE, WEIGHTS_FILE
+from musicgen_lora.model.lora.adapter import WEIGHTS_FILE
+from musicgen_lora.model.lora.config import CONFIG_FILE
+from musicgen_lora.model.lora.facts import FACTS_FILE
 
 TASK = "FEATURE_EXTRACTION"
 """A task of PEFT's: it has none for music, and the Hub calls an adapter without one invalid. PEFT

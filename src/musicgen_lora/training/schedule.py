@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from musicgen_lora.model.lora.initial import FROM_BASE
 from musicgen_lora.training.optimizers import RATE_SHARE
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
     from musicgen_lora.config import TrainSettings
     from musicgen_lora.model.base_model import BaseModel
+    from musicgen_lora.training.packed.settings import PackedSettings
+
+    ScheduleSettings = TrainSettings | PackedSettings
 
 DEFAULT_RATE, PRODIGY_RATE = 3e-4, 1.0
 DECAY_SHARE = 0.3
@@ -45,25 +48,6 @@ def with_rate(settings: TrainSettings, model: BaseModel, console: Console) -> Tr
         console.print(f"No weight decay: with lora_init {settings.lora_init} it moves the base.")
         decay = 0.0
     return replace(settings, learning_rate=rate, weight_decay=decay)
-
-
-class ScheduleSettings(Protocol):
-    """The settings that a step's rate follows from."""
-
-    @property
-    def learning_rate(self) -> float | None:
-        """Peak rate, decided by now."""
-        ...
-
-    @property
-    def lr_schedule(self) -> str:
-        """Name of the schedule."""
-        ...
-
-    @property
-    def warmup_share(self) -> float:
-        """Share of the steps in which the rate rises to its peak."""
-        ...
 
 
 def set_learning_rate(

@@ -291,7 +291,7 @@ def _say_how_it_adapts(weights: LoraWeights, precision: str, console: Console) -
             f"direction: {', '.join(left_out)}.",
             style="yellow",
         )
-    rounded = round_before_adding(weights.adapted) if precision != "fp32" else []
+    rounded = round_before_adding(weights.peft) if precision != "fp32" else []
     if rounded:
         console.print(
             f"In {precision}, {len(rounded)} of the adapted layers ({rounded[0]} for one) round "

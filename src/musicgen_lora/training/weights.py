@@ -1,4 +1,4 @@
-"""What is trained: an adapter, or the whole language model; one interface for both."""
+"""What is trained: an adapter, or the whole language model, which are used alike."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ import contextlib
 import re
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
-from peft import PeftModel
-from torch import nn
 from transformers import MusicgenForConditionalGeneration
 
 from musicgen_lora import atomic
@@ -19,7 +17,6 @@ from musicgen_lora.formats.tensors import read_tensors
 from musicgen_lora.model.base.loading import load_processor, load_tokenizer
 from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.model.chroma import write_extractor_settings
-from musicgen_lora.model.lora.adapter import WEIGHTS_FILE
 from musicgen_lora.model.lora.card import adapter_card
 from musicgen_lora.model.lora.facts import FACTS_FILE, AdapterFacts
 from musicgen_lora.model.lora.spec import LoraSpec
@@ -38,98 +35,59 @@ Gathered = dict[str, torch.Tensor] | None
 where the model itself has them."""
 
 
-class Weights(Protocol):
-    """The weights that are trained: an adapter's, or the whole model's.
+class _Parts:
+    """What both kinds have: whole tensors, of which this process may hold a part."""
 
-    Args:
-        sharded: each process has a part of them only, so that all of them must run the model, save
-            and publish together.
-    """
-
-    @property
-    def parameters(self) -> list[nn.Parameter]: ...
-
-    @property
-    def sharded(self) -> bool: ...
-
-    def gather(self) -> Gathered:
-        """The weights as one; called in all processes."""
-        ...
-
-    def save(self, folder: Path, gathered: Gathered) -> None:
-        """Writes them into a folder, in the format that inference loads."""
-        ...
-
-    def load(self, folder: Path) -> None:
-        """Reads them back."""
-        ...
-
-    def publish(self, folder: Path, facts: dict[str, Any]) -> None:
-        """Puts them in place of `folder`, with what is known of them. Called in all processes; the
-        first one writes."""
-        ...
-
-    def train_mode(self, on: bool) -> None:
-        """Switches the adapter's dropout on and off. The decoder's own dropout stays off, as in
-        audiocraft."""
-        ...
-
-    def base_alone(self) -> AbstractContextManager[None]:
-        """The plain base speaks, as long as the context lasts; in full training there is none."""
-        ...
-
-    def are_finite(self) -> bool:
-        """Whether those that this process has are."""
-        ...
+    parameters: Any
+    sharded = False
+    """Each process has a part only, so that all of them must run the model, save and publish
+    together."""
 
     def whole(self, tensor: torch.Tensor) -> torch.Tensor:
         """A tensor of the parameters' layout as one, in the first process; called in all."""
-        ...
+        return sharded.whole(tensor)
 
     def part_like(self, tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
         """This process's part of such a tensor, split as `like` is."""
-        ...
+        return sharded.part_like(tensor, like)
+
+    def are_finite(self) -> bool:
+        """Whether those that this process has are."""
+        return all(bool(torch.isfinite(sharded.local(p)).all()) for p in self.parameters)
 
 
-class LoraWeights:
-    """A fresh adapter on a base, as `Weights`.
+class LoraWeights(TrainableLora, _Parts):
+    """A fresh adapter on a base.
 
     Args:
         model: on its device; it carries the adapter from here on.
         base_name: what the adapter's config calls the base.
+
+    Raises:
+        UserError: see `lora_spec` and `TrainableLora`.
     """
 
-    sharded = False
-
     def __init__(self, model: BaseModel, settings: LoraSettings, base_name: str) -> None:
-        self._lora = TrainableLora(model, lora_spec(model.hf, settings), base_name)
-        self.parameters = self._lora.parameters
+        super().__init__(model, lora_spec(model.hf, settings), base_name)
         # PEFT makes it ready for training; a run resumed at its end is only measured.
         self.train_mode(False)
 
     def gather(self) -> Gathered:
+        """See `WholeModel.gather`."""
         return None
 
-    @property
-    def adapted(self) -> PeftModel:
-        """PEFT's model."""
-        return self._lora.peft
-
-    @property
-    def left_out(self) -> list[str]:
-        """The layers that DoRA cannot adapt."""
-        return self._lora.left_out
-
-    def save(self, folder: Path, gathered: Gathered = None) -> None:
-        self._lora.save(folder)
-
-    def load(self, folder: Path) -> None:
-        self._lora.load(read_tensors(folder / WEIGHTS_FILE))
+    def save(
+        self, folder: Path, gathered: Gathered = None, *, metadata: dict[str, Any] | None = None
+    ) -> None:
+        super().save(folder, metadata=metadata)
 
     def publish(self, folder: Path, facts: dict[str, Any]) -> None:
+        """Puts it in place of `folder`, with what is known of it and a card. Called in all
+        processes; the first one writes."""
+
         def fill(staging: Path) -> None:
             own = AdapterFacts.of_run(facts)
-            self._lora.save(staging, own.header())
+            self.save(staging, metadata=own.header())
             own.write(staging)
             card = adapter_card(own.content, folder.name)
             (staging / atomic.CARD_FILE).write_text(card, encoding="utf-8")
@@ -137,24 +95,9 @@ class LoraWeights:
         if processes.rank() == 0:
             atomic.publish_folder(folder, fill)
 
-    def train_mode(self, on: bool) -> None:
-        self._lora.train_mode(on)
 
-    def base_alone(self) -> AbstractContextManager[None]:
-        return self._lora.off()
-
-    def are_finite(self) -> bool:
-        return all(bool(torch.isfinite(parameter).all()) for parameter in self.parameters)
-
-    def whole(self, tensor: torch.Tensor) -> torch.Tensor:
-        return tensor
-
-    def part_like(self, tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-        return tensor
-
-
-class WholeModel:
-    """The language model itself as `Weights`, with the text encoder where that is trained too.
+class WholeModel(_Parts):
+    """The language model itself, with the text encoder where that is trained too.
 
     Args:
         base: on its device. With `fsdp` its parameters become parts.
@@ -178,12 +121,15 @@ class WholeModel:
         self.parameters = [p for p in model.parameters() if p.requires_grad]
 
     def gather(self) -> Gathered:
+        """The weights as one; called in all processes."""
         return sharded.whole_weights(self._model) if self.sharded else None
 
     def save(self, folder: Path, gathered: Gathered) -> None:
+        """Writes them into a folder, in the format that inference loads."""
         self._model.save_pretrained(str(folder), state_dict=gathered)
 
     def load(self, folder: Path) -> None:
+        """Reads them back."""
         own = self._model.state_dict()
         missing, unexpected = self._model.load_state_dict(
             {
@@ -197,6 +143,7 @@ class WholeModel:
         assert not trained & set(missing)
 
     def publish(self, folder: Path, facts: dict[str, Any]) -> None:
+        """See `LoraWeights.publish`."""
         gathered = self.gather()
 
         def fill(staging: Path) -> None:
@@ -216,21 +163,14 @@ class WholeModel:
         """Nothing: its dropout stays off."""
 
     def base_alone(self) -> AbstractContextManager[None]:
+        """In full training there is none."""
         return contextlib.nullcontext()
 
-    def are_finite(self) -> bool:
-        return all(bool(torch.isfinite(sharded.local(p)).all()) for p in self.parameters)
 
-    def whole(self, tensor: torch.Tensor) -> torch.Tensor:
-        return sharded.whole(tensor)
-
-    def part_like(self, tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
-        return sharded.part_like(tensor, like)
+Weights = LoraWeights | WholeModel
 
 
-def make_weights(
-    model: BaseModel, settings: TrainSettings, base_name: str
-) -> LoraWeights | WholeModel:
+def make_weights(model: BaseModel, settings: TrainSettings, base_name: str) -> Weights:
     """Prepares the weights that `settings.trainable` names; a model on its device."""
     if settings.trainable == "lora":
         return LoraWeights(model, settings, base_name)

@@ -21,7 +21,6 @@ from musicgen_lora.generation.decoding.window import FixedWindow, Window
 from musicgen_lora.model.base_model import BaseModel as MusicGen
 from musicgen_lora.model.base_model import load_base, load_tokenizer
 from musicgen_lora.model.cpu.switch import enable
-from musicgen_lora.model.lora.adapter import adapter_off
 from musicgen_lora.model.text.states import EncodedText, TextStates
 
 PROMPTS = ["hip hop 808 beat", "trap drums with bass and the 808 pattern"]
@@ -83,7 +82,7 @@ def test_greedy_tokens_equal_transformers(
     assert torch.equal(ours, theirs)
     assert len(ours.unique()) > 4
     if adapted is not None:
-        with adapter_off(adapted):
+        with adapted.disable_adapter():
             base = generate_codes(MusicGen(model), Request(Conditions(texts), **how))
             assert torch.equal(base, generated_by_transformers(model, folder, 40, guidance_scale))
         assert not torch.equal(base, ours)

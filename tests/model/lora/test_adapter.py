@@ -22,14 +22,11 @@ from musicgen_lora.errors import UserError
 from musicgen_lora.model.base.loading import load_base, load_processor, load_tokenizer
 from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.model.fingerprint import base_fingerprint
-from musicgen_lora.model.lora.adapter import (
-    CONFIG_FILE,
-    FACTS_FILE,
-    load_adapter,
-    read_adapter,
-    save_adapter,
-)
+from musicgen_lora.model.lora.adapter import load_adapter, read_adapter
+from musicgen_lora.model.lora.config import CONFIG_FILE
+from musicgen_lora.model.lora.facts import FACTS_FILE
 from musicgen_lora.model.lora.targets import target_pattern
+from musicgen_lora.model.lora.trainable import save_adapter
 from musicgen_lora.model.text.states import TextStates
 from musicgen_lora.training.weights import make_weights
 

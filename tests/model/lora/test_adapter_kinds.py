@@ -241,7 +241,7 @@ def test_resuming_where_the_decomposition_came_out_otherwise(
     """The base's residual follows the start that the checkpoint has, as from another machine."""
     settings = TrainSettings(lora_init="pissa", lora_rank=4)
     first = LoraWeights(BaseModel(load_base(tiny_model_dir)), settings, "x")
-    started = start.adapter_tensors(first.adapted)
+    started = start.adapter_tensors(first.peft)
     with torch.no_grad():
         for parameter in first.parameters:
             parameter.add_(0.05 * torch.randn(parameter.shape))
@@ -251,7 +251,7 @@ def test_resuming_where_the_decomposition_came_out_otherwise(
     model, plain = load_base(tiny_model_dir), load_base(tiny_model_dir)
     before = logits_of(plain, tiny_model_dir).nan_to_num()
     second = LoraWeights(BaseModel(model), settings, "x")
-    other = start.adapter_tensors(second.adapted)
+    other = start.adapter_tensors(second.peft)
     assert not all(torch.equal(started[name], other[name]) for name in started)
     second.load(tmp_path)
     load_adapter(BaseModel(plain), tmp_path)

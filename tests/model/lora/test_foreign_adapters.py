@@ -19,7 +19,9 @@ from musicgen_lora.export.merge import merge_adapters
 from musicgen_lora.generation.generate import generate_audio
 from musicgen_lora.model.base.loading import load_base
 from musicgen_lora.model.base_model import BaseModel
-from musicgen_lora.model.lora.adapter import CONFIG_FILE, FACTS_FILE, load_adapter
+from musicgen_lora.model.lora.adapter import load_adapter
+from musicgen_lora.model.lora.config import CONFIG_FILE
+from musicgen_lora.model.lora.facts import FACTS_FILE
 
 FIRST = {
     "bias": "none",

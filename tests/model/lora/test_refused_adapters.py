@@ -17,13 +17,9 @@ from musicgen_lora.atomic import MANIFEST
 from musicgen_lora.errors import UserError
 from musicgen_lora.model.base.loading import load_base
 from musicgen_lora.model.base_model import BaseModel
-from musicgen_lora.model.lora.adapter import (
-    CONFIG_FILE,
-    FACTS_FILE,
-    WEIGHTS_FILE,
-    load_adapter,
-    read_adapter,
-)
+from musicgen_lora.model.lora.adapter import WEIGHTS_FILE, load_adapter, read_adapter
+from musicgen_lora.model.lora.config import CONFIG_FILE
+from musicgen_lora.model.lora.facts import FACTS_FILE
 
 
 def test_an_adapter_of_another_base_is_refused(adapter: Path, tmp_path: Path) -> None:

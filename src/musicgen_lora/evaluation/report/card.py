@@ -18,9 +18,10 @@ from musicgen_lora import atomic
 from musicgen_lora.atomic import CARD_FILE
 from musicgen_lora.errors import RunError, UserError
 from musicgen_lora.evaluation.variants import Variant
-from musicgen_lora.model.lora.adapter import FACTS_FILE, read_adapter
+from musicgen_lora.model.lora.adapter import read_adapter
 from musicgen_lora.model.lora.card import EXAMPLES
 from musicgen_lora.model.lora.evaluated import evaluation_section
+from musicgen_lora.model.lora.facts import FACTS_FILE
 
 BEGIN = "<!-- musicgen-lora evaluate: begin (the next evaluation replaces this part) -->"
 END = "<!-- musicgen-lora evaluate: end -->"

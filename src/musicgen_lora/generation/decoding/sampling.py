@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import torch
 
 from musicgen_lora.model.base.facts import BaseFacts
 from musicgen_lora.runtime.seeds import seed_of
+
+if TYPE_CHECKING:
+    from musicgen_lora.config import SamplingSettings
 
 TAKEN_WHOLE = 2**32
 """Seeds below it are taken as they are: torch's CPU generator drops the bits above."""
@@ -55,16 +58,7 @@ class Sampling:
         return self.top_k == 1 or self.temperature == 0.0
 
 
-class AskedSampling(Protocol):
-    """The settings that sampling follows from; None leaves one to the base."""
-
-    guidance_scale: float | None
-    top_k: int
-    top_p: float
-    temperature: float | None
-
-
-def sampling_of(settings: AskedSampling, facts: BaseFacts) -> Sampling:
+def sampling_of(settings: SamplingSettings, facts: BaseFacts) -> Sampling:
     """How tokens are drawn: by what is given, else as the base advises, else as `Sampling` has
     it."""
     own = Sampling()
@@ -82,7 +76,7 @@ def _first(*values: float | None) -> float:
     return next(value for value in values if value is not None)
 
 
-def advice_sentence(settings: AskedSampling, facts: BaseFacts) -> str:
+def advice_sentence(settings: SamplingSettings, facts: BaseFacts) -> str:
     """What is taken from the base's advice; empty where nothing is."""
     guidance, temperature = facts.advised_guidance_scale, facts.advised_temperature
     taken = []

@@ -28,20 +28,7 @@ from musicgen_lora.given import ADAPTER_WEIGHTS, check_adapter_folder
 from musicgen_lora.model.base.loading import UNLOADABLE
 from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.model.lora.config import CONFIG_FILE, read_adapter_config
-from musicgen_lora.model.lora.facts import FACTS_FILE, FACTS_VERSION, AdapterFacts
-from musicgen_lora.model.lora.trainable import adapter_off, save_adapter
-
-__all__ = [
-    "CONFIG_FILE",
-    "FACTS_FILE",
-    "FACTS_VERSION",
-    "WEIGHTS_FILE",
-    "AdapterFiles",
-    "adapter_off",
-    "load_adapter",
-    "read_adapter",
-    "save_adapter",
-]
+from musicgen_lora.model.lora.facts import FACTS_FILE, AdapterFacts
 
 WEIGHTS_FILE = ADAPTER_WEIGHTS
 MAX_BYTES = {CONFIG_FILE: 16 << 20, WEIGHTS_FILE: 32 << 30, FACTS_FILE: LARGE}

@@ -10,6 +10,7 @@ import contextlib
 import copy
 import json
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from peft import PeftModel, get_peft_model
 from safetensors.torch import save_file
 from torch import nn
 
+from musicgen_lora.formats.tensors import read_tensors
 from musicgen_lora.given import ADAPTER_WEIGHTS
 from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.model.cpu.lora_linear import fuse_products
@@ -49,7 +51,7 @@ class TrainableLora:
         named = adapted.named_modules()
         self._dropouts = [m for name, m in named if name.endswith("lora_dropout.default")]
 
-    @property
+    @cached_property
     def parameters(self) -> list[nn.Parameter]:
         """What the optimizer steps."""
         return [p for p in self.peft.parameters() if p.requires_grad]
@@ -65,17 +67,29 @@ class TrainableLora:
         for dropout in self._dropouts:
             dropout.train(on)
 
-    def off(self) -> contextlib.AbstractContextManager[None]:
+    @contextlib.contextmanager
+    def base_alone(self) -> Iterator[None]:
         """A context in which the plain base speaks."""
-        return adapter_off(self.peft, self._first)
+        if self._first is None:
+            with self.peft.disable_adapter():
+                yield
+            return
+        # With the adapter off the residual would speak.
+        trained = initial.adapter_tensors(self.peft)
+        initial.put_tensors(self.peft, self._first)
+        try:
+            yield
+        finally:
+            initial.put_tensors(self.peft, trained)
 
-    def save(self, folder: Path, metadata: dict[str, Any] | None = None) -> None:
+    def save(self, folder: Path, *, metadata: dict[str, Any] | None = None) -> None:
         """Writes config and weights into a folder, see `save_adapter`."""
         save_adapter(self.peft, folder, started=self._first, metadata=metadata)
 
-    def load(self, tensors: Tensors) -> None:
-        """Resumes from tensors that `save` wrote. Where the first ones were taken out of the base,
-        the base's residual becomes the one that belongs to them."""
+    def load(self, folder: Path) -> None:
+        """Resumes from what `save` wrote. Where the first tensors were taken out of the base, the
+        base's residual becomes the one that belongs to them."""
+        tensors = read_tensors(folder / ADAPTER_WEIGHTS)
         if self._first is not None:
             tensors, first = initial.split_plain_lora(tensors)
             initial.move_start(self.peft, self._first, first)
@@ -115,23 +129,3 @@ def save_adapter(
     if metadata is not None:
         header = {"musicgen_lora": json.dumps(metadata, sort_keys=True)}
     save_file(tensors, folder / ADAPTER_WEIGHTS, metadata=header)
-
-
-@contextlib.contextmanager
-def adapter_off(adapted: PeftModel, started: Tensors | None = None) -> Iterator[None]:
-    """The plain base, for as long as the context lasts.
-
-    Args:
-        started: its first tensors, where they were taken out of the base: without them it would
-            be the residual that speaks.
-    """
-    if started is None:
-        with adapted.disable_adapter():
-            yield
-        return
-    trained = initial.adapter_tensors(adapted)
-    initial.put_tensors(adapted, started)
-    try:
-        yield
-    finally:
-        initial.put_tensors(adapted, trained)
