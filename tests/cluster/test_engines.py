@@ -214,7 +214,7 @@ from musicgen_lora.dataset.clip_ids import clip_ids
 from musicgen_lora.dataset.metadata import load_dataset
 from musicgen_lora.dataset.shard_tasks import encode_by
 from musicgen_lora.dataset.tokens import tokenise_clips
-from musicgen_lora.model.base_model import MusicGen
+from musicgen_lora.model.base_model import BaseModel
 
 def on_clip(done, total):
     if done >= 3:
@@ -224,7 +224,7 @@ encoding.CLIPS_PER_SHARD = 1
 folder, clips = Path(sys.argv[1]), load_dataset(Path(sys.argv[1]))
 with open_engine(sys.argv[3] or None, 1) as engine:
     tokenise_clips(
-        clips, clip_ids(clips, folder), MusicGen.load(sys.argv[2]), folder, on_clip,
+        clips, clip_ids(clips, folder), BaseModel.load(sys.argv[2]), folder, on_clip,
         encode_by(engine),
     )
 """

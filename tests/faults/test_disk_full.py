@@ -155,9 +155,9 @@ def test_a_full_disk_is_the_preparations_fault_and_not_a_files(
 FFMPEG = """
 import resource, sys
 from pathlib import Path
-from musicgen_lora.audio.ffmpeg import readable
+from musicgen_lora.audio.ffmpeg import decodable
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
-with readable(Path(sys.argv[1]) / "song.m4a", Path(sys.argv[1]), lambda: None):
+with decodable(Path(sys.argv[1]) / "song.m4a", Path(sys.argv[1]), lambda: None):
     pass
 """
 

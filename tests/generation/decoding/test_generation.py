@@ -18,8 +18,8 @@ from musicgen_lora.generation.decoding.merged import merged_weight
 from musicgen_lora.generation.decoding.request import Conditions, Request, Span, WindowRequest
 from musicgen_lora.generation.decoding.sampling import GREEDY, Noise, Sampling, clip_generator
 from musicgen_lora.generation.decoding.window import FixedWindow, Window
+from musicgen_lora.model.base.loading import load_base, load_tokenizer
 from musicgen_lora.model.base_model import BaseModel as MusicGen
-from musicgen_lora.model.base_model import load_base, load_tokenizer
 from musicgen_lora.model.cpu.switch import enable
 from musicgen_lora.model.text.states import EncodedText, TextStates
 

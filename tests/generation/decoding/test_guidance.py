@@ -20,8 +20,8 @@ from musicgen_lora.generation.decoding.request import (
 )
 from musicgen_lora.generation.decoding.sampling import GREEDY, Noise, Sampling
 from musicgen_lora.generation.decoding.window import FixedWindow, Window
+from musicgen_lora.model.base.loading import load_base, load_tokenizer
 from musicgen_lora.model.base_model import BaseModel as MusicGen
-from musicgen_lora.model.base_model import load_base, load_tokenizer
 from musicgen_lora.model.text.states import TextStates
 
 PROMPTS = ["hip hop 808 beat", "sparse dark trap drums with bass"]

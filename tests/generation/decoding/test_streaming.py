@@ -12,8 +12,8 @@ from musicgen_lora.generation.decoding.decode import generate_codes
 from musicgen_lora.generation.decoding.request import Conditions, Request
 from musicgen_lora.generation.decoding.stream import ChunkDecoder, _frames_around, stream_audio
 from musicgen_lora.given import EMBEDDED
+from musicgen_lora.model.base.loading import load_base, load_tokenizer
 from musicgen_lora.model.base_model import BaseModel as MusicGen
-from musicgen_lora.model.base_model import load_base, load_tokenizer
 from musicgen_lora.model.codec import Codec
 from musicgen_lora.model.text.states import TextStates
 
