@@ -54,7 +54,7 @@ from musicgen_lora.generation.decoding.products import BYTES
 from musicgen_lora.generation.decoding.request import Conditions, Request
 from musicgen_lora.generation.decoding.stream import stream_audio
 from musicgen_lora.given import EMBEDDED
-from musicgen_lora.model.base_model import BaseModel as MusicGen
+from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.model.text.states import EncodedText, TextStates
 
 Row = dict[str, Any]
@@ -105,7 +105,7 @@ def their_steps(model: Any, n_clips: int, n: int) -> list[float]:
     """Milliseconds of n steps of transformers'."""
     tokens = AutoTokenizer.from_pretrained(EMBEDDED)([CAPTIONS[0]] * n_clips, return_tensors="pt")
     clock = _Clock()
-    with threads_for(MusicGen(model)):
+    with threads_for(BaseModel(model)):
         model.generate(
             **tokens,
             do_sample=True,
@@ -151,7 +151,7 @@ def read_bytes(decoder: Decoder, n_clips: int, n_positions: int) -> float:
 def speed(model: Any, name: str, batches: list[int], n_steps: int) -> Iterator[Row]:
     """Steps of transformers in fp32 and of ours in each precision, in turns."""
     text = TextStates(model, AutoTokenizer.from_pretrained(EMBEDDED))
-    decoders = {precision: Decoder(MusicGen(model), precision) for precision in PRECISIONS}
+    decoders = {precision: Decoder(BaseModel(model), precision) for precision in PRECISIONS}
     memory = Memory()
     alone: float | None = None
     for n_clips in batches:
@@ -166,7 +166,7 @@ def speed(model: Any, name: str, batches: list[int], n_steps: int) -> Iterator[R
         for _ in range(N_TURNS):
             for side, run in sides.items():
                 times[side] += run()
-            with threads_for(MusicGen(model)):
+            with threads_for(BaseModel(model)):
                 rates.append(memory.gb_s())
         rate = statistics.median(rates)
         theirs = times["transformers"]
@@ -195,11 +195,11 @@ def length(model: Any, name: str, n_steps: int) -> Iterator[Row]:
     text = TextStates(model, AutoTokenizer.from_pretrained(EMBEDDED))
     conditions = Conditions(text.batch([CAPTIONS[0]]))
     for precision in PRECISIONS:
-        decoder = Decoder(MusicGen(model), precision)
+        decoder = Decoder(BaseModel(model), precision)
         column = torch.zeros(1, decoder.shape.n_codebooks, dtype=torch.long)
         nothing = column[..., None][..., :0]
         times: dict[int, list[float]] = {SHORT: [], LONG: []}
-        with threads_for(MusicGen(model)):
+        with threads_for(BaseModel(model)):
             playing = Playing(decoder, conditions, nothing, LONG + n_steps + 1, guided=True)
             for at in [SHORT, LONG] * N_TURNS:
                 playing.cache.begin_at([at])
@@ -222,7 +222,7 @@ def memory_held(model: Any) -> Iterator[Row]:
     texts = text.batch([CAPTIONS[0]] * 2)
     for number in range(1, 101):
         generate_codes(
-            MusicGen(model), Request(Conditions(texts), n_frames=30, seeds=[number, number + 1])
+            BaseModel(model), Request(Conditions(texts), n_frames=30, seeds=[number, number + 1])
         )
         if number in (10, 100):
             yield {"generations": number, "resident_mb": _resident_mb()}
@@ -239,11 +239,11 @@ def loss(model: Any) -> Iterator[Row]:
     """Mean cross-entropy of the bundled clips of other styles, each step from the recorded ones
     before it, by the decoder itself in each precision."""
     text = TextStates(model, AutoTokenizer.from_pretrained(EMBEDDED))
-    windows = other_style_windows(MusicGen(model), BUNDLED, 10.0)
+    windows = other_style_windows(BaseModel(model), BUNDLED, 10.0)
     first: float | None = None
     for precision in PRECISIONS:
-        decoder = Decoder(MusicGen(model), precision)
-        with threads_for(MusicGen(model)):
+        decoder = Decoder(BaseModel(model), precision)
+        with threads_for(BaseModel(model)):
             losses = [_loss_of(decoder, text, window) for window in windows]
         found = statistics.fmean(losses)
         first = found if first is None else first
@@ -276,7 +276,7 @@ def first_sound(model: Any) -> Iterator[Row]:
     for seed in range(5):
         began = time.perf_counter()
         texts = TextStates(model, AutoTokenizer.from_pretrained(EMBEDDED)).batch([CAPTIONS[0]])
-        next(stream_audio(MusicGen(model), Request(Conditions(texts), n_frames=500, seeds=[seed])))
+        next(stream_audio(BaseModel(model), Request(Conditions(texts), n_frames=500, seeds=[seed])))
         times.append(time.perf_counter() - began)
     yield {"seconds": statistics.median(times), "least": min(times)}
 

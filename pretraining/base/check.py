@@ -33,7 +33,7 @@ from musicgen_lora.generation.decoding.request import Conditions, Request
 from musicgen_lora.generation.decoding.sampling import GREEDY, sampling_of
 from musicgen_lora.listening.descriptors import describe
 from musicgen_lora.listening.pitch.key import estimate_key
-from musicgen_lora.model.base_model import BaseModel as MusicGen
+from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.model.lora.mixture import Mixture, read_part
 from pretraining.base.beat_figures import bar_repetition, beat_figures, tempo_share, tempos
 from pretraining.base.facts import clip_flags, stated_tempo
@@ -82,7 +82,7 @@ PARTS = ("loss", "probe", "tempo", "tempo_808", "continuation", "words", "key", 
 
 
 def play(
-    model: MusicGen,
+    model: BaseModel,
     prompts: Sequence[str],
     seed: int,
     folder: Path | None = None,
@@ -114,7 +114,7 @@ def play(
 
 
 def tempo_figures(
-    model: MusicGen,
+    model: BaseModel,
     data_dir: Path,
     n_prompts: int,
     folder: Path,
@@ -150,7 +150,7 @@ def tempo_figures(
 
 
 def unheard_tempo_figures(
-    model: MusicGen, beats_808: Path, n_prompts: int, folder: Path
+    model: BaseModel, beats_808: Path, n_prompts: int, folder: Path
 ) -> dict[str, Any]:
     """The same of captions of 808 beats, a style that the language model never heard and whose
     words its captions lack, over 10 s."""
@@ -166,7 +166,7 @@ def unheard_tempo_figures(
     return {"n_prompts": len(clips), **beat_figures(sounds, recorded, rate, wanted)}
 
 
-def key_figures(model: MusicGen, data_dir: Path, folder: Path) -> dict[str, float]:
+def key_figures(model: BaseModel, data_dir: Path, folder: Path) -> dict[str, float]:
     """Share of 16 prompts whose key is heard in what is played, against each other's keys (chance)
     and against the same measure on held-out recordings."""
     rate = model.shape.sample_rate
@@ -200,13 +200,13 @@ def clips_at_a_tempo(data_dir: Path) -> list[Clip]:
     ]
 
 
-def codes_of(clips: Sequence[Clip], model: MusicGen, data_dir: Path) -> list[np.ndarray]:
+def codes_of(clips: Sequence[Clip], model: BaseModel, data_dir: Path) -> list[np.ndarray]:
     """Codes `[K, T]` of the clips themselves."""
     ids = clip_ids(clips, data_dir)
     return [codes.T for codes in tokenise_clips(clips, ids, model, data_dir)]
 
 
-def continuation_figures(model: MusicGen, data_dir: Path, n_prompts: int) -> dict[str, Any]:
+def continuation_figures(model: BaseModel, data_dir: Path, n_prompts: int) -> dict[str, Any]:
     """Whether the model goes on with a beat that it hears: the first half of held-out recordings is
     given, and what is measured is the second half that it plays, drawn as the base advises and with
     the likeliest token each time."""
@@ -244,7 +244,7 @@ def continuation_figures(model: MusicGen, data_dir: Path, n_prompts: int) -> dic
     return figures
 
 
-def word_figures(model: MusicGen, data_dir: Path, folder: Path) -> dict[str, Any]:
+def word_figures(model: BaseModel, data_dir: Path, folder: Path) -> dict[str, Any]:
     """What a word in the prompt does to the descriptors that it should move, at equal seeds, and
     how far held-out recordings with and without what it means are apart."""
     figures: dict[str, Any] = {}
@@ -293,7 +293,7 @@ def has_it(contrast: str, fields: Mapping[str, Any]) -> bool | None:
     return flags[contrast]
 
 
-def speed_figures(model: MusicGen) -> dict[str, float]:
+def speed_figures(model: BaseModel) -> dict[str, float]:
     """Seconds of audio a second, language model and codec together."""
     figures = {}
     for size in (1, 4):
@@ -314,7 +314,7 @@ def main() -> None:
     parser.add_argument("--n_prompts", type=int, default=32)
     parser.add_argument("--only", nargs="*", choices=PARTS, default=list(PARTS))
     options = parser.parse_args()
-    model = MusicGen.load(options.model_path)
+    model = BaseModel.load(options.model_path)
     measures = {
         "loss": lambda: loss_figures(model, options.corpus, options.beats_808),
         "probe": lambda: probe_figures(model, options.corpus, options.beats_808),

@@ -27,7 +27,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from musicgen_lora.model.base_model import BaseModel as MusicGen
+from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.training.packed.train import position_directions
 from pretraining.base.facts import (
     END,
@@ -206,7 +206,7 @@ class ClockLesson:
         self._embeddings = [table.weight.detach() for table in decoder.embed_tokens]
         self.signals = Signals.of(decoder)
         # Tokens are kept off the positions where the language model is trained, so here too.
-        self._on_positions = position_directions(MusicGen(model))
+        self._on_positions = position_directions(BaseModel(model))
         parts = torch.arange(len(self.tempos)).split(100)
         self.facts = torch.cat([self._facts_as_read(decoder.layers[0], at) for at in parts])
 

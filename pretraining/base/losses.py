@@ -15,7 +15,7 @@ from musicgen_lora.dataset.clip_ids import clip_ids
 from musicgen_lora.dataset.metadata import Clip, load_dataset
 from musicgen_lora.dataset.scoring import Windows, position_losses
 from musicgen_lora.dataset.tokens import tokenise_clips
-from musicgen_lora.model.base_model import BaseModel as MusicGen
+from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.training.validation import held_out_losses
 from pretraining.base.facts import stated_tempo, with_tempo
 
@@ -30,7 +30,7 @@ COUNTED_EACH = 10
 """One training clip in so many is counted for the unigram."""
 
 
-def loss_figures(model: MusicGen, data_dir: Path, beats_808: Path) -> dict[str, Any]:
+def loss_figures(model: BaseModel, data_dir: Path, beats_808: Path) -> dict[str, Any]:
     """Held-out loss per codebook, beside what counting the tokens of the training clips gives."""
     clips = load_dataset(data_dir)
     counted = counted_clips(clips)
@@ -73,7 +73,7 @@ def counted_clips(clips: Sequence[Clip]) -> list[Clip]:
     return [clip for clip in clips if clip.split == "train"][::COUNTED_EACH]
 
 
-def tempo_effect(model: MusicGen, clips: Sequence[Clip], data_dir: Path) -> dict[str, Any]:
+def tempo_effect(model: BaseModel, clips: Sequence[Clip], data_dir: Path) -> dict[str, Any]:
     """As `caption_effect`, over `TEMPO_FRAMES` from the first bar line on, of captions in which the
     tempo alone is the next clip's."""
     tempos = [stated_tempo(clip.texts[0]) for clip in clips]
@@ -90,7 +90,7 @@ def tempo_effect(model: MusicGen, clips: Sequence[Clip], data_dir: Path) -> dict
 
 
 def windows_of(
-    model: MusicGen, clips: Sequence[Clip], data_dir: Path, max_frames: int | None = None
+    model: BaseModel, clips: Sequence[Clip], data_dir: Path, max_frames: int | None = None
 ) -> Windows:
     """The first frames of clips, by default as many as the model was trained on."""
     codes = tokenise_clips(list(clips), clip_ids(clips, data_dir), model, data_dir)
@@ -107,7 +107,7 @@ def unigram(train: Sequence[np.ndarray], n_entries: int) -> np.ndarray:
     return np.log(counts / counts.sum(1, keepdims=True))
 
 
-def losses_by_position(model: MusicGen, windows: Windows) -> dict[str, Any]:
+def losses_by_position(model: BaseModel, windows: Windows) -> dict[str, Any]:
     """Loss in each of `SPANS_S`, on the same windows in all of them: those that reach the middle of
     the last one.
 
@@ -127,7 +127,7 @@ def losses_by_position(model: MusicGen, windows: Windows) -> dict[str, Any]:
     return figures
 
 
-def caption_effect(model: MusicGen, own: Windows, misled: Windows) -> dict[str, Any]:
+def caption_effect(model: BaseModel, own: Windows, misled: Windows) -> dict[str, Any]:
     """What the captions tell the model: nats a token that windows with the caption of the next clip
     cost more than with their own."""
     losses = [held_out_losses(model, windows, BATCH) for windows in (own, misled)]

@@ -19,7 +19,7 @@ from musicgen_lora.dataset.bar_lines import bar_lines
 from musicgen_lora.dataset.clip_ids import clip_ids
 from musicgen_lora.dataset.metadata import Clip, load_dataset
 from musicgen_lora.dataset.tokens import tokenise_clips
-from musicgen_lora.model.base_model import BaseModel as MusicGen
+from musicgen_lora.model.base_model import BaseModel
 from pretraining.base.facts import stated_tempo
 from pretraining.base.losses import counted_clips
 
@@ -35,7 +35,7 @@ Window = tuple[np.ndarray, str, np.ndarray]
 `[N_FRAMES, 2 * len(TURNS)]`."""
 
 
-def probe_figures(model: MusicGen, data_dir: Path, beats_808: Path) -> dict[str, Any]:
+def probe_figures(model: BaseModel, data_dir: Path, beats_808: Path) -> dict[str, Any]:
     """The share of the phases' variance that each layer shows, by turns a bar: fitted on training
     clips that state their tempo, measured on held-out ones and on 808 beats, whose captions have
     words that the model never read."""
@@ -53,7 +53,7 @@ def probe_figures(model: MusicGen, data_dir: Path, beats_808: Path) -> dict[str,
     return figures
 
 
-def windows_of(model: MusicGen, clips: Sequence[Clip], folder: Path) -> list[Window]:
+def windows_of(model: BaseModel, clips: Sequence[Clip], folder: Path) -> list[Window]:
     """A window of each clip that states its tempo and is long enough, from its first bar line."""
     stated = [clip for clip in clips if stated_tempo(clip.texts[0]) is not None]
     all_codes = tokenise_clips(stated, clip_ids(stated, folder), model, folder)
@@ -74,7 +74,7 @@ def phases(turns: np.ndarray) -> np.ndarray:
     return np.stack([np.cos(angles), np.sin(angles)], axis=-1).reshape(len(turns), -1)
 
 
-def fit(model: MusicGen, windows: Sequence[Window]) -> list[tuple[np.ndarray, np.ndarray]]:
+def fit(model: BaseModel, windows: Sequence[Window]) -> list[tuple[np.ndarray, np.ndarray]]:
     """Mean `[D]` and weights `[D, 2 * len(TURNS)]` of the probe of each layer."""
     n = N_FRAMES * len(windows)
     sums: list[list[Any]] = []
@@ -94,7 +94,7 @@ def fit(model: MusicGen, windows: Sequence[Window]) -> list[tuple[np.ndarray, np
 
 
 def shown(
-    model: MusicGen, probes: Sequence[tuple[np.ndarray, np.ndarray]], windows: Sequence[Window]
+    model: BaseModel, probes: Sequence[tuple[np.ndarray, np.ndarray]], windows: Sequence[Window]
 ) -> list[list[float]]:
     """The share of the variance of each of `TURNS` that each layer's probe finds."""
     missed = np.zeros((len(probes), 2 * len(TURNS)))
@@ -108,7 +108,7 @@ def shown(
 
 
 def outputs_of(
-    model: MusicGen, windows: Sequence[Window]
+    model: BaseModel, windows: Sequence[Window]
 ) -> Iterator[tuple[list[np.ndarray], np.ndarray]]:
     """What each layer puts out `[N, D]`, float64, beside the phases, batch after batch. The output
     at a position predicts the frame of that number, of which it has not heard anything."""

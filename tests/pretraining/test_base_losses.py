@@ -7,7 +7,7 @@ import pytest
 
 from musicgen_lora.dataset.batches import Window
 from musicgen_lora.dataset.scoring import window_losses
-from musicgen_lora.model.base_model import BaseModel as MusicGen
+from musicgen_lora.model.base_model import BaseModel
 from pretraining.base.facts import with_tempo
 from pretraining.base.losses import SPANS_S, losses_by_position
 
@@ -18,7 +18,7 @@ def windows(*lengths: int) -> list[Window]:
 
 
 def test_each_span_has_a_loss_though_no_clip_lasts_the_whole_window():
-    model = MusicGen.load("tiny-beats")
+    model = BaseModel.load("tiny-beats")
     clips = windows(1_300)
     figures = losses_by_position(model, [*clips, *windows(700)])
     assert figures["n_clips"] == 1
@@ -31,7 +31,7 @@ def test_each_span_has_a_loss_though_no_clip_lasts_the_whole_window():
 
 def test_clips_that_are_all_too_short_are_no_figure():
     with pytest.raises(ValueError, match="1250 frames"):
-        losses_by_position(MusicGen.load("tiny-beats"), windows(700))
+        losses_by_position(BaseModel.load("tiny-beats"), windows(700))
 
 
 def test_a_caption_takes_another_tempo_and_keeps_its_words():

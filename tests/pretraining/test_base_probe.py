@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from musicgen_lora.model.base_model import BaseModel as MusicGen
+from musicgen_lora.model.base_model import BaseModel
 from pretraining.base import probe
 
 
 @pytest.fixture
-def base(tiny_model_dir: Path) -> MusicGen:
-    return MusicGen.load(tiny_model_dir)
+def base(tiny_model_dir: Path) -> BaseModel:
+    return BaseModel.load(tiny_model_dir)
 
 
-def windows(base: MusicGen, n: int, seed: int) -> list[probe.Window]:
+def windows(base: BaseModel, n: int, seed: int) -> list[probe.Window]:
     """Random tokens at random tempos, from a bar line on."""
     rng = np.random.default_rng(seed)
     found = []
@@ -41,7 +41,7 @@ def test_phases_go_round_as_often_as_they_say() -> None:
 
 
 def test_a_layer_that_shows_the_phase_is_found_and_those_before_it_are_not(
-    base: MusicGen,
+    base: BaseModel,
 ) -> None:
     """The last layer of a model that is told the phase of half a bar, by whoever feeds it."""
     layers = base.hf.decoder.model.decoder.layers

@@ -34,7 +34,7 @@ from musicgen_lora.generation.decoding.window import FixedWindow, Window
 from musicgen_lora.generation.musicgen import MusicGen as Player
 from musicgen_lora.generation.player import Instrument, Length
 from musicgen_lora.generation.player import Player as ClipPlayer
-from musicgen_lora.model.base_model import BaseModel as MusicGen
+from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.model.lora.mixture import Mixture
 from musicgen_lora.model.text.states import EncodedText
 
@@ -47,7 +47,7 @@ class Band:
     """A base that was trained on 20 frames, of which 12 are new in each window."""
 
     def __init__(self, folder: Path) -> None:
-        self.base = MusicGen.load(folder)
+        self.base = BaseModel.load(folder)
         self.decoder = Decoder(self.base)
 
     def conditions(self, prompts: Sequence[str | None], bars: Sequence[Lines] = ()) -> Conditions:
@@ -302,7 +302,7 @@ def test_bars_go_on_until_the_prompt_states_another_tempo(band: Band) -> None:
 def test_an_evaluation_plays_anew_what_was_kept_of_windows_that_began_elsewhere(
     tiny_model_dir: Path, tmp_path: Path
 ) -> None:
-    model = MusicGen.load(_trained_on(1.2, tiny_model_dir, tmp_path))
+    model = BaseModel.load(_trained_on(1.2, tiny_model_dir, tmp_path))
     voice, prompts = base_voice(model, Store()), ["trap, 400 bpm", "808 beat"]
     playing = ClipKind(90, Sampling(1.0))
     kept = np.zeros((4, 90), dtype=np.int32)

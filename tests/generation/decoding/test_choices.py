@@ -14,7 +14,7 @@ from musicgen_lora.generation.decoding import choices, precision, products
 from musicgen_lora.generation.decoding.choices import kept_choice
 from musicgen_lora.generation.decoding.precision import choose_precision, fastest_near_lossless
 from musicgen_lora.model.base.loading import load_base
-from musicgen_lora.model.base_model import BaseModel as MusicGen
+from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.runtime.precision import DTYPES
 
 CPU = torch.device("cpu")
@@ -157,7 +157,7 @@ def test_integers_that_are_added_up_in_16_bits_are_not_taken(
 def test_auto_takes_what_is_fast_and_near(
     cache: Path, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    base = MusicGen(load_base(tiny_model_dir))
+    base = BaseModel(load_base(tiny_model_dir))
     assert choose_precision(base, "int8", CPU)[0] == "int8"
     with pytest.raises(UserError, match="int8 is for CPUs"):
         choose_precision(base, "int8", torch.device("cuda"))
@@ -185,4 +185,4 @@ def test_the_fastest_near_lossless_is_both(
 
     monkeypatch.setattr(precision, "_read", timed)
     monkeypatch.setattr(precision, "NEAR_LOSSLESS", limit)
-    assert fastest_near_lossless(MusicGen.load(tiny_model_dir)) == expected
+    assert fastest_near_lossless(BaseModel.load(tiny_model_dir)) == expected

@@ -19,7 +19,7 @@ from musicgen_lora.generation.decoding.request import Conditions, Request, Span,
 from musicgen_lora.generation.decoding.sampling import GREEDY, Noise, Sampling, clip_generator
 from musicgen_lora.generation.decoding.window import FixedWindow, Window
 from musicgen_lora.model.base.loading import load_base, load_tokenizer
-from musicgen_lora.model.base_model import BaseModel as MusicGen
+from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.model.cpu.switch import enable
 from musicgen_lora.model.text.states import EncodedText, TextStates
 
@@ -76,17 +76,19 @@ def test_greedy_tokens_equal_transformers(
     adapted = None if adapter is None else adapter_on(model, adapter)
     texts = conditions(model, folder)
     how = {"n_frames": 40, "seeds": [0, 1], "sampling": Sampling(guidance_scale, top_k=1)}
-    ours = generate_codes(MusicGen(model), Request(Conditions(texts), **how))
+    ours = generate_codes(BaseModel(model), Request(Conditions(texts), **how))
     theirs = generated_by_transformers(model, folder, 40, guidance_scale)
     assert ours.shape == theirs.shape
     assert torch.equal(ours, theirs)
     assert len(ours.unique()) > 4
     if adapted is not None:
         with adapted.disable_adapter():
-            base = generate_codes(MusicGen(model), Request(Conditions(texts), **how))
+            base = generate_codes(BaseModel(model), Request(Conditions(texts), **how))
             assert torch.equal(base, generated_by_transformers(model, folder, 40, guidance_scale))
         assert not torch.equal(base, ours)
-        assert torch.equal(generate_codes(MusicGen(model), Request(Conditions(texts), **how)), ours)
+        assert torch.equal(
+            generate_codes(BaseModel(model), Request(Conditions(texts), **how)), ours
+        )
 
 
 @pytest.mark.parametrize("kind", ["mono", "stereo"])
@@ -97,7 +99,7 @@ def test_greedy_tokens_after_a_prompt_equal_transformers(kind, tiny_model_dir, t
     n_codebooks = model.config.decoder.num_codebooks
     given = torch.randint(0, 64, (2, n_codebooks, 13), generator=torch.Generator().manual_seed(0))
     ours = generate_codes(
-        MusicGen(model),
+        BaseModel(model),
         Request(Conditions(texts), n_frames=40, seeds=[0, 1], sampling=GREEDY, prompt_codes=given),
     )
     assert torch.equal(ours, generated_by_transformers(model, folder, 40, 3.0, given))
@@ -115,7 +117,7 @@ def test_an_adapter_on_embeddings_and_heads_is_played(tiny_model_dir):
     assert "lora_embedding_A" in str([name for name, _ in adapted.named_parameters()])
     texts = conditions(model, tiny_model_dir)
     ours = generate_codes(
-        MusicGen(model),
+        BaseModel(model),
         Request(Conditions(texts), n_frames=40, seeds=[0, 1], sampling=GREEDY),
     )
     assert torch.equal(ours, generated_by_transformers(model, tiny_model_dir, 40, 3.0))
@@ -133,10 +135,10 @@ def test_whole_modules_that_an_adapter_brings_are_played(tiny_model_dir):
     adapted.eval().requires_grad_(False)
     texts = conditions(model, tiny_model_dir)
     how = {"n_frames": 40, "seeds": [0, 1], "sampling": GREEDY}
-    ours = generate_codes(MusicGen(model), Request(Conditions(texts), **how))
+    ours = generate_codes(BaseModel(model), Request(Conditions(texts), **how))
     assert torch.equal(ours, generated_by_transformers(model, tiny_model_dir, 40, 3.0))
     with adapted.disable_adapter():
-        base = generate_codes(MusicGen(model), Request(Conditions(texts), **how))
+        base = generate_codes(BaseModel(model), Request(Conditions(texts), **how))
         assert torch.equal(base, generated_by_transformers(model, tiny_model_dir, 40, 3.0))
     assert not torch.equal(ours, base)
 
@@ -145,7 +147,7 @@ def test_a_base_in_half_precision_does_not_swallow_an_adapter(tiny_model_dir):
     """As training holds it: a product that is added to rounded weights would be rounded away."""
     model = load_base(tiny_model_dir)
     adapter_on(model, "lora", std=1e-4)
-    MusicGen(model).to(torch.device("cpu"), "bf16")
+    BaseModel(model).to(torch.device("cpu"), "bf16")
     enable(model, "bf16")
     texts = conditions(model, tiny_model_dir)
     layer: Any = model.decoder.model.decoder.layers[0].fc1
@@ -153,7 +155,7 @@ def test_a_base_in_half_precision_does_not_swallow_an_adapter(tiny_model_dir):
     change = weight - layer.base_layer.weight.float()
     torch.testing.assert_close(change, layer.get_delta_weight("default").float())
     assert bool(change.any())
-    codes = generate_codes(MusicGen(model), Request(Conditions(texts), n_frames=10, seeds=[0, 1]))
+    codes = generate_codes(BaseModel(model), Request(Conditions(texts), n_frames=10, seeds=[0, 1]))
     assert codes.shape == (2, 4, 10)
 
 
@@ -165,7 +167,7 @@ def test_a_bias_of_an_adapters_own_is_refused(tiny_model_dir):
         if "lora_B" in name:
             torch.nn.init.normal_(parameter, std=0.3)
     with pytest.raises(UserError, match="lora_bias"):
-        Decoder(MusicGen(model))
+        Decoder(BaseModel(model))
 
 
 def test_a_prompt_without_text_is_read_once(tiny_model_dir):
@@ -174,19 +176,19 @@ def test_a_prompt_without_text_is_read_once(tiny_model_dir):
     text = TextStates(model, load_tokenizer(tiny_model_dir))
     texts = text.batch([PROMPTS[0], None])
     how = {"n_frames": 20, "sampling": GREEDY}
-    both = generate_codes(MusicGen(model), Request(Conditions(texts), seeds=[0, 1], **how))
+    both = generate_codes(BaseModel(model), Request(Conditions(texts), seeds=[0, 1], **how))
     window = Window(
-        Decoder(MusicGen(model)),
+        Decoder(BaseModel(model)),
         WindowRequest(Conditions(texts), [Span(own[:, :0], 20) for own in both], GREEDY),
         Noise([0, 1], (4, 64)),
     )
     assert list(window.playing.rows.guided) == [True, False]
     alone = generate_codes(
-        MusicGen(model), Request(Conditions(text.batch([None])), seeds=[1], **how)
+        BaseModel(model), Request(Conditions(text.batch([None])), seeds=[1], **how)
     )
     assert torch.equal(both[1:], alone)
     unguided = generate_codes(
-        MusicGen(model),
+        BaseModel(model),
         Request(
             Conditions(text.batch([None])), n_frames=20, seeds=[1], sampling=Sampling(1.0, top_k=1)
         ),
@@ -205,27 +207,27 @@ def test_the_form_for_cards_decodes_the_same(
     model = load_base(folder)
     text = TextStates(model, load_tokenizer(folder))
     texts = text.batch([*PROMPTS, None])
-    given = torch.randint(0, 64, (3, MusicGen(model).shape.n_codebooks, 5))
+    given = torch.randint(0, 64, (3, BaseModel(model).shape.n_codebooks, 5))
     for sampling in (Sampling(guidance_scale, top_k=1), Sampling(guidance_scale)):
         for prompt in (None, given):
             how = {"n_frames": 45, "seeds": [0, 1, 2], "sampling": sampling, "prompt_codes": prompt}
-            plain = generate_codes(MusicGen(model), Request(Conditions(texts), **how))
+            plain = generate_codes(BaseModel(model), Request(Conditions(texts), **how))
             with monkeypatch.context() as patch:
                 patch.setattr(decode, "window_kind", lambda decoder: FixedWindow)
                 assert torch.equal(
-                    generate_codes(MusicGen(model), Request(Conditions(texts), **how)), plain
+                    generate_codes(BaseModel(model), Request(Conditions(texts), **how)), plain
                 )
 
 
 def test_a_seed_gives_the_same_clip_in_any_batch(tiny_model_dir: Path):
     model = load_base(tiny_model_dir)
     texts = conditions(model, tiny_model_dir)
-    both = generate_codes(MusicGen(model), Request(Conditions(texts), n_frames=30, seeds=[5, 6]))
+    both = generate_codes(BaseModel(model), Request(Conditions(texts), n_frames=30, seeds=[5, 6]))
     alone = generate_codes(
-        MusicGen(model), Request(Conditions(texts.rows([1])), n_frames=30, seeds=[6])
+        BaseModel(model), Request(Conditions(texts.rows([1])), n_frames=30, seeds=[6])
     )
     other = generate_codes(
-        MusicGen(model), Request(Conditions(texts.rows([1])), n_frames=30, seeds=[7])
+        BaseModel(model), Request(Conditions(texts.rows([1])), n_frames=30, seeds=[7])
     )
     assert torch.equal(both[1:], alone)
     assert not torch.equal(other, alone)
@@ -239,12 +241,12 @@ def test_what_a_clip_begins_with_is_kept_and_gone_on_with(
     model = load_base(folder)
     texts = conditions(model, folder)
     whole = generate_codes(
-        MusicGen(model),
+        BaseModel(model),
         Request(Conditions(texts), n_frames=30, seeds=[0, 1], sampling=GREEDY),
     )
     for n_given in (1, 17):
         again = generate_codes(
-            MusicGen(model),
+            BaseModel(model),
             Request(
                 Conditions(texts),
                 n_frames=30,
@@ -256,7 +258,7 @@ def test_what_a_clip_begins_with_is_kept_and_gone_on_with(
         assert torch.equal(again, whole)
     given = (whole[..., :20] + 1) % 64
     other = generate_codes(
-        MusicGen(model),
+        BaseModel(model),
         Request(Conditions(texts), n_frames=30, seeds=[0, 1], sampling=GREEDY, prompt_codes=given),
     )
     assert torch.equal(other[..., :20], given)
@@ -276,7 +278,7 @@ def logits_of_each(model, texts, batches, monkeypatch, melodies=None, **named):
 
         monkeypatch.setattr(window, "sample", recording)
         generate_codes(
-            MusicGen(model),
+            BaseModel(model),
             Request(
                 Conditions(texts.rows(rows), None if melodies is None else melodies[rows]),
                 n_frames=6,
@@ -337,7 +339,7 @@ def test_a_model_is_as_it_was_after_decoding(tiny_model_dir):
     texts = conditions(model, tiny_model_dir)
     with pytest.raises(ZeroDivisionError):
         generate_codes(
-            MusicGen(model),
+            BaseModel(model),
             Request(Conditions(texts), n_frames=4, seeds=[0, 1]),
             on_step=lambda done, total: 1 // 0,
         )

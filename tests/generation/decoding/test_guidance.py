@@ -21,7 +21,7 @@ from musicgen_lora.generation.decoding.request import (
 from musicgen_lora.generation.decoding.sampling import GREEDY, Noise, Sampling
 from musicgen_lora.generation.decoding.window import FixedWindow, Window
 from musicgen_lora.model.base.loading import load_base, load_tokenizer
-from musicgen_lora.model.base_model import BaseModel as MusicGen
+from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.model.text.states import TextStates
 
 PROMPTS = ["hip hop 808 beat", "sparse dark trap drums with bass"]
@@ -40,7 +40,7 @@ class Band:
         for block in model.decoder.model.decoder.layers:
             if hasattr(block, "encoder_attn"):
                 torch.nn.init.normal_(block.encoder_attn.out_proj.weight, std=1.0)
-        self.decoder = Decoder(MusicGen(model))
+        self.decoder = Decoder(BaseModel(model))
         self.texts = TextStates(model, load_tokenizer(folder))
 
     def conditions(

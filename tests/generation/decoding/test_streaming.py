@@ -13,7 +13,7 @@ from musicgen_lora.generation.decoding.request import Conditions, Request
 from musicgen_lora.generation.decoding.stream import ChunkDecoder, _frames_around, stream_audio
 from musicgen_lora.given import EMBEDDED
 from musicgen_lora.model.base.loading import load_base, load_tokenizer
-from musicgen_lora.model.base_model import BaseModel as MusicGen
+from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.model.codec import Codec
 from musicgen_lora.model.text.states import TextStates
 
@@ -24,7 +24,7 @@ def folder(request, tiny_model_dir, tiny_stereo_dir):
 
 
 def random_codes(model: Any, n_clips: int, n_frames: int) -> torch.Tensor:
-    shape = MusicGen(model).shape
+    shape = BaseModel(model).shape
     generator = torch.Generator().manual_seed(0)
     return torch.randint(
         0, shape.special, (n_clips, shape.n_codebooks, n_frames), generator=generator
@@ -38,7 +38,7 @@ def test_parts_are_the_whole(folder, parts):
     model = load_base(folder)
     codes = random_codes(model, 2, sum(parts))
     whole = Codec(model).decode(codes)
-    chunks = ChunkDecoder(MusicGen(model))
+    chunks = ChunkDecoder(BaseModel(model))
     pieces = codes.split(parts, dim=-1)
     found = [chunks.push(piece, last=i == len(pieces) - 1) for i, piece in enumerate(pieces)]
     together = np.concatenate(found, axis=-1)
@@ -52,7 +52,7 @@ def test_no_more_is_waited_for_than_is_looked_at(folder):
     """Four frames: three of the first convolution, and one of the layers after it."""
     model = load_base(folder)
     codes = random_codes(model, 1, 40)
-    chunks = ChunkDecoder(MusicGen(model))
+    chunks = ChunkDecoder(BaseModel(model))
     n_samples = [chunks.push(codes[..., i : i + 1], last=False).shape[-1] for i in range(40)]
     assert n_samples[:4] == [0] * 4
     assert n_samples[4:] == [640] * 36
@@ -82,10 +82,10 @@ def test_a_stream_is_the_clip_that_would_be_generated(folder):
     model = load_base(folder)
     prompts = ["hip hop 808 beat", "trap drums"]
     texts = TextStates(model, load_tokenizer(folder)).batch(prompts)
-    codes = generate_codes(MusicGen(model), Request(Conditions(texts), n_frames=60, seeds=[1, 2]))
+    codes = generate_codes(BaseModel(model), Request(Conditions(texts), n_frames=60, seeds=[1, 2]))
     parts = list(
         stream_audio(
-            MusicGen(model),
+            BaseModel(model),
             Request(Conditions(texts), n_frames=60, seeds=[1, 2]),
             chunk_s=0.2,
         )
@@ -99,13 +99,13 @@ def test_the_first_part_comes_before_the_clip_is_made(tiny_model_dir):
     model = load_base(tiny_model_dir)
     texts = TextStates(model, load_tokenizer(tiny_model_dir)).batch(["trap"])
     parts = stream_audio(
-        MusicGen(model), Request(Conditions(texts), n_frames=1500, seeds=[1]), chunk_s=0.1
+        BaseModel(model), Request(Conditions(texts), n_frames=1500, seeds=[1]), chunk_s=0.1
     )
     first = next(parts)
     assert first.shape == (1, 1, 640)
     prompt = random_codes(model, 1, 30)
     parts = stream_audio(
-        MusicGen(model),
+        BaseModel(model),
         Request(Conditions(texts), n_frames=1500, seeds=[1], prompt_codes=prompt),
     )
     heard = Codec(model).decode(prompt)

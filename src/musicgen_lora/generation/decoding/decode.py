@@ -24,7 +24,7 @@ from musicgen_lora.generation.decoding.decoder import Decoder, threads_for
 from musicgen_lora.generation.decoding.request import Conditions, Request, Span, WindowRequest
 from musicgen_lora.generation.decoding.sampling import Noise
 from musicgen_lora.generation.decoding.window import Window, window_kind
-from musicgen_lora.model.base_model import BaseModel as MusicGen
+from musicgen_lora.model.base_model import BaseModel
 
 VERSION = 3
 """Raised where a seed comes to give other codes: what was kept of earlier ones is played anew.
@@ -38,7 +38,7 @@ def depends_on_batch(device: torch.device) -> bool:
     return device.type != "cpu"
 
 
-def window_frames(base: MusicGen) -> tuple[int, int]:
+def window_frames(base: BaseModel) -> tuple[int, int]:
     """Frames of a window, as many as the base was trained on, and how many of them are new."""
     window = base.shape.frames(base.facts.trained_duration_s)
     return window, max(1, round(STRIDE_SHARE * window))
@@ -62,14 +62,14 @@ def window_start(n_known: int, sizes: tuple[int, int], lines: Lines) -> int:
     return nearest_bar_line(start, n_known - 1, (first % bar, bar))
 
 
-def window_bar(base: MusicGen, n_frames: int, lines: Lines) -> float | None:
+def window_bar(base: BaseModel, n_frames: int, lines: Lines) -> float | None:
     """Frames of a bar, where windows of a clip begin on bars; None where it has a single one, or
     they begin anywhere."""
     window, stride = window_frames(base)
     return lines[1] if n_frames > window and lines[1] <= stride else None
 
 
-def windows_sentence(base: MusicGen, n_frames: int) -> str:
+def windows_sentence(base: BaseModel, n_frames: int) -> str:
     """What to tell the user of clips longer than a window; empty where they aren't."""
     window, stride = window_frames(base)
     if n_frames <= window:
@@ -87,7 +87,7 @@ def windows_sentence(base: MusicGen, n_frames: int) -> str:
 
 @torch.inference_mode()
 def generate_codes(
-    model: MusicGen | Decoder,
+    model: BaseModel | Decoder,
     request: Request,
     on_step: Callable[[int, int], None] = lambda done, total: None,
 ) -> torch.Tensor:
@@ -165,7 +165,7 @@ def _together(
     ]
 
 
-def _next_span(known: torch.Tensor, lines: Lines, until: int, base: MusicGen) -> Span:
+def _next_span(known: torch.Tensor, lines: Lines, until: int, base: BaseModel) -> Span:
     """What the next window plays of a clip of which `[K, n]` is known, before a frame of it."""
     sizes, n_known = window_frames(base), known.shape[-1]
     start = 0 if n_known < sizes[0] else window_start(n_known, sizes, lines)

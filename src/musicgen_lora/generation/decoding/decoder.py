@@ -26,7 +26,7 @@ from musicgen_lora.generation.decoding.merged import merged_table, merged_weight
 from musicgen_lora.generation.decoding.places import Places
 from musicgen_lora.generation.decoding.products import Product
 from musicgen_lora.generation.decoding.request import Conditions
-from musicgen_lora.model.base_model import BaseModel as MusicGen
+from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.model.lora.mixture import Mixture
 from musicgen_lora.model.melody import project_melodies
 from musicgen_lora.model.text.states import EncodedText
@@ -39,12 +39,12 @@ program has its core."""
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 
 
-def n_decoder_parameters(base: MusicGen) -> int:
+def n_decoder_parameters(base: BaseModel) -> int:
     """How many parameters the language model has, with its adapter."""
     return sum(parameter.numel() for parameter in base.hf.decoder.parameters())
 
 
-def decodes_on_one_thread(base: MusicGen) -> bool:
+def decodes_on_one_thread(base: BaseModel) -> bool:
     """Whether a decoder is so small that it decodes on one thread of a CPU, unless the user says
     how many."""
     is_small = base.device.type == "cpu" and n_decoder_parameters(base) <= ONE_THREAD_UP_TO
@@ -52,7 +52,7 @@ def decodes_on_one_thread(base: MusicGen) -> bool:
 
 
 @contextmanager
-def threads_for(base: MusicGen) -> Iterator[None]:
+def threads_for(base: BaseModel) -> Iterator[None]:
     """One thread for a small decoder, see `decodes_on_one_thread`. By a rule, not by the clock: how
     products are shared among threads may change their last bits, and a seed should give the same
     clip on a busy day."""
@@ -136,7 +136,7 @@ class Decoder:
 
     def __init__(
         self,
-        base: MusicGen,
+        base: BaseModel,
         precision: str = "fp32",
         mixture: Mixture | None = None,
     ) -> None:

@@ -22,7 +22,7 @@ from musicgen_lora.generation.decoding.decoder import (
 from musicgen_lora.generation.decoding.playing import Playing
 from musicgen_lora.generation.decoding.request import Conditions
 from musicgen_lora.generation.decoding.sampling import Noise, Sampling, sample
-from musicgen_lora.model.base_model import BaseModel as MusicGen
+from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.model.text.states import EncodedText
 
 NEAR_LOSSLESS = 0.01
@@ -33,7 +33,7 @@ N_STEPS = 24
 
 
 def choose_precision(
-    base: MusicGen,
+    base: BaseModel,
     wanted: str,
     device: torch.device,
     tell: Callable[[str], object] = lambda sentence: None,
@@ -70,7 +70,7 @@ def choose_precision(
 
 @torch.inference_mode()
 def fastest_near_lossless(
-    base: MusicGen, tell: Callable[[str], object] = lambda sentence: None
+    base: BaseModel, tell: Callable[[str], object] = lambda sentence: None
 ) -> str:
     """The precision of `PRECISIONS` that is clearly faster than those before it and near lossless,
     measured on a clip of the model's own."""
