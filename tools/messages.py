@@ -70,6 +70,8 @@ NOT_MESSAGES = {
     "__init__.py": None,
     # Fits too much.
     "commands/table.py": r" with \{0\}",
+    # What tyro says.
+    "commands/wrong_flags.py": r"(Unrecog|Missing|invalid|Error parsing|Perhaps).*",
     "language": r"(?!--language).*",
     "doctor.py": r"\{0\}, \{1\} GiB",
     "training/packed/train.py": r"training.packed.*",
@@ -121,11 +123,6 @@ OF_LIBRARIES = (
     *flags.TYROS_WORDS,
     "Format not recognised",
     "Error in WAV file. No 'data' chunk marker",
-    "Unrecognized options: {0}",
-    "invalid choice {0} for argument {1}. Expected one of ({2}).",
-    "Missing value for argument {0}. Expected {1} values.",
-    "Error parsing {0}: no type matching {1} could be instantiated from {2}.",
-    "Error parsing {0}: {1}",
     "Expecting value",
     "Expecting ',' delimiter",
     "Expecting ':' delimiter",

@@ -114,7 +114,7 @@ def test_the_guides_values_are_the_defaults() -> None:
         ("train: {seed: 2001-99-99}", "not valid YAML"),
         ("train: {seed: !!int x}", "not valid YAML"),
         ("train: {lr_schedule: cosin}", "lr_schedule = 'cosin'"),
-        ("train: {lora_targets: [head]}", "lora_targets.0 = 'head'"),
+        ("train: {lora_targets: [head]}", "lora_targets = 'head'"),
         ("train: {? [a] : 3}", ""),
         ("train: !!python/object/apply:os.getcwd []", "not valid YAML"),
     ],
@@ -177,9 +177,9 @@ def test_the_file_can_be_joined_to_its_flag(tmp_path: Path, capsys) -> None:
         (["train", "--weight_decay", "inf"], "weight_decay = inf"),
         (["train", "--max_grad_norm", "1e39"], "max_grad_norm = 1e+39"),
         (["train", "--lora_rank", "200000"], "lora_rank = 200000"),
-        (["train", "--codebook_weights", "1", "inf"], "codebook_weights.1 = inf"),
+        (["train", "--codebook_weights", "1", "inf"], "codebook_weights = inf"),
         (["train", "--output_dir", "a\udcff"], "is not UTF-8"),
-        (["generate", "--prompts", "\udcff"], "prompts.0 ="),
+        (["generate", "--prompts", "\udcff"], "prompts ="),
         (["fly"], "no such command; there are: prepare, tokenise, train"),
     ],
 )
@@ -296,10 +296,7 @@ def test_doctor_passes_over_no_flag(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_wrong_flag_exits_with_2_and_is_named(
     words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(SystemExit) as raised:
-        main(["train", *words])
-    assert raised.value.code == 2
-    assert words[0].lstrip("-").replace("_", "-") in capsys.readouterr().err.replace("_", "-")
+    assert f"musicgen-lora train: {words[0]}" in refused(["train", *words], capsys)
 
 
 def test_debug_shows_where_it_happened(capsys: pytest.CaptureFixture[str]) -> None:
@@ -363,8 +360,6 @@ def test_a_prompt_may_begin_with_a_dash(words: list[str], prompts: list[str] | N
         assert (settings.prompts, settings.seed) == (prompts, 3)
 
 
-def test_a_mistyped_flag_is_no_prompt(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as raised:
+def test_a_mistyped_flag_is_no_prompt() -> None:
+    with pytest.raises(UserError, match=r"--duratoin: no such flag; did you mean --duration\?"):
         parse_settings("generate", ["--prompts", "-dark", "--duratoin", "4"], None)
-    assert raised.value.code == 2
-    assert "--duration" in capsys.readouterr().err

@@ -58,7 +58,7 @@ def places(tmp_path: Path) -> dict[str, Path]:
         ("generate --prompts x --strength 0.5", "--strength has 1 value for 0 adapters"),
         (
             "generate --prompts x --lora_model_path {adapter} --strength 2.5",
-            "strength.0 = 2.5: Input should be less than or equal to 2",
+            "strength = 2.5: Input should be less than or equal to 2",
         ),
         ("generate --prompts x --key H", 'no such key; give one such as "C# minor"'),
         ("generate --prompts x --bars 4", "a loop needs its tempo; give --bpm"),
@@ -89,11 +89,29 @@ def test_it_is_refused_before_the_libraries_load(
     assert not places["out"].exists()
 
 
-def test_a_format_that_is_none_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit, match="2"):
-        main(["generate", "--prompts", "x", "--format", "aiff"])
-    (line,) = capsys.readouterr().err.splitlines()
-    assert "invalid choice 'aiff' for argument '--format'. Expected one of ('wav'," in line
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("--format aiff", "--format aiff: must be one of flac, mp3, ogg, wav, wav24, wav_float."),
+        ("--stdout aiff", "--stdout aiff: must be one of f32, s16, wav, None."),
+        ("--promts x", "--promts: no such flag; did you mean --prompts?"),
+        ("--nonsense", "--nonsense: no such flag; --help lists them."),
+        ("--key C# minor", "minor: belongs to no flag; put a text of several words in quotes."),
+        ("--bpm", "--bpm needs a value."),
+        ("--bpm fast", "--bpm fast: must be a number."),
+        ("--duration long", "--duration long: must be a number."),
+        ("--seed x", "--seed x: must be a whole number."),
+        ("--bars 2.5", "--bars 2.5: must be a whole number."),
+        ("--strength 1 x", "--strength 1 x: must be a number."),
+        ("--prompts b", "--prompts is given twice; write all behind one: --prompts A B."),
+        ("--prompts=b", "--prompts is given twice; write all behind one: --prompts A B."),
+    ],
+)
+def test_a_wrong_flag_is_one_line(
+    words: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["generate", "--prompts", "a", *words.split()], load=no_load) == 2
+    assert capsys.readouterr().err == f"musicgen-lora generate: {said}\n"
 
 
 def test_an_adapter_of_a_base_of_another_size_is_refused_before_the_libraries_load(

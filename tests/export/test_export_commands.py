@@ -51,8 +51,8 @@ def test_they_follow_one_another(
 @pytest.mark.parametrize(
     ("command", "given", "said"),
     [
-        ("merge", {"strength": [2.5]}, "strength.0 = 2.5: "),
-        ("merge", {"strength": [-0.1]}, "strength.0 = -0.1: "),
+        ("merge", {"strength": [2.5]}, "strength = 2.5: "),
+        ("merge", {"strength": [-0.1]}, "strength = -0.1: "),
         ("merge", {"strength": [1, 1]}, "--strength has 2 values for 1 adapter"),
         ("merge", {"lora_model_path": []}, "--lora_model_path"),
         ("merge", {"lora_model_path": ["ADAPTER", "gone"]}, "gone: no such adapter folder"),

@@ -42,6 +42,17 @@ def test_a_translation_has_the_values_of_its_message() -> None:
     assert unequal == {}
 
 
+def test_what_is_counted_is_named_once() -> None:
+    """A value with a noun brings its measure word along: "1 个值", not "1 个值 个"."""
+    twice = []
+    for english, said in CHINESE.items():
+        for at, noun in re.findall(r"\{(\d+):([^}]+)\}", english):
+            measure = CHINESE[f"{{0:{noun}}}"].removeprefix("{0}").strip()[:1]
+            if english != f"{{0:{noun}}}" and re.search(rf"\{{{at}\}} ?{measure}", said):
+                twice.append(said)
+    assert twice == []
+
+
 def test_punctuation_beside_chinese_is_chinese() -> None:
     """Commas, colons, brackets and full stops; a share has no room before its sign."""
     han, value = "[\u4e00-\u9fff]", r"\{\d+(?:!w|:[^}]*)?\}"

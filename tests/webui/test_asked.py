@@ -251,8 +251,8 @@ def test_wrong_evaluations_ask_for_nothing(page: Page) -> None:
         ([str(work.runs / "one")], "", "not there any more"),
         ([id_of("one/step-000040")], "", "not there any more"),
         (both, "", "another base model than one"),
-        (both[:1], "3", "strengths.0 = 3"),
-        (both[:1], "loud", "strengths.0 = 'loud'"),
+        (both[:1], "3", "strengths = 3"),
+        (both[:1], "loud", "strengths = 'loud'"),
     ):
         with pytest.raises(UserError, match=said):
             measuring.start(ids, 3, True, strengths, *plain[1:])

@@ -14,12 +14,12 @@ from typing import Annotated, Any
 import tyro
 from pydantic import ValidationError
 
+from musicgen_lora.commands.wrong_flags import told
 from musicgen_lora.config import SETTINGS, groups
 from musicgen_lora.config.kinds import explained
 from musicgen_lora.config_file import read_config
 from musicgen_lora.errors import UserError
 from musicgen_lora.language.flags import spoken_help
-from musicgen_lora.language.terminal import unboxed
 from musicgen_lora.language.translate import word
 
 
@@ -40,8 +40,9 @@ def parse_settings(command: str, flags: Sequence[str], config: Path | None) -> A
     """Settings of a command from its flags, a file and the defaults, in this order.
 
     Raises:
-        UserError: a value is of the wrong type or out of range, or two don't go together.
-        SystemExit: with code 2 and tyro's explanation, where a flag is wrong.
+        UserError: there is no such flag, a value is of the wrong type or out of range, or two don't
+            go together.
+        SystemExit: help was asked for.
     """
     settings = SETTINGS[command]
     from_file = read_config(config, command) if config else {}
@@ -50,6 +51,7 @@ def parse_settings(command: str, flags: Sequence[str], config: Path | None) -> A
     except ValidationError as error:
         raise UserError(f"{config}: {explained(error)}") from error
     try:
+        _check_repeated(_values(parts), flags)
         flags, texts = _take_dashed_texts(settings, flags)
         parts = _parts(settings, _values(parts) | texts)
         # What two settings say to each other counts when file and flags have been put together.
@@ -83,7 +85,8 @@ def _parse(command: str, parts: dict[str, Any], flags: Sequence[str]) -> dict[st
 
     Raises:
         ValidationError: a value is out of range.
-        SystemExit: a flag is wrong, or asks for help.
+        UserError: a flag is wrong.
+        SystemExit: one asks for help.
     """
     # tyro makes a box of help of each field that is a dataclass; the flags are flat.
     fields = [
@@ -111,7 +114,8 @@ def _parse(command: str, parts: dict[str, Any], flags: Sequence[str]) -> dict[st
     except SystemExit as stop:
         if (invalid := _behind(stop)) is not None:
             raise invalid from stop
-        sys.stderr.write(unboxed(said.getvalue(), f"musicgen-lora {command}"))
+        if stop.code:
+            raise UserError(told(said.getvalue())) from stop
         # Of --help; nobody may be there to read it.
         sys.stdout.flush()
         raise
@@ -124,6 +128,14 @@ def _behind(error: BaseException) -> ValidationError | None:
     while before is not None and not isinstance(before, ValidationError):
         before = before.__context__
     return before
+
+
+def _check_repeated(values: dict[str, Any], flags: Sequence[str]) -> None:
+    """Raises a UserError where a flag of several values stands twice: tyro keeps the last alone."""
+    names = [_flag_name(word) for word in flags]
+    for name, value in values.items():
+        if isinstance(value, list) and names.count(name) > 1:
+            raise UserError(f"--{name} is given twice; write all behind one: --{name} A B.")
 
 
 def _take_dashed_texts(

@@ -47,5 +47,6 @@ SoundFormat = Literal["wav", "wav24", "wav_float", "flac", "ogg", "mp3"]
 def explained(error: ValidationError) -> str:
     """What pydantic found, in one line."""
     first = error.errors(include_url=False, include_context=False)[0]
-    name = ".".join(str(part)[:60] for part in first["loc"])
+    # A list's value stands for its place.
+    name = ".".join(part[:60] for part in first["loc"] if isinstance(part, str))
     return f"{name} = {shortened(first.get('input'))}: {first['msg'][:200]}."

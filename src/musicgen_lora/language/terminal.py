@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import io
-import itertools
 import os
 import re
 import sys
 
 from musicgen_lora.language.choice import VARIABLE, choose
-from musicgen_lora.language.translate import translated
 
 SAMPLE = "中文，"
 
@@ -44,17 +42,3 @@ def speak(words: list[str]) -> list[str]:
                 file=sys.stderr,
             )
     return left
-
-
-def unboxed(text: str, command: str) -> str:
-    """What tyro says of a wrong flag in a box of English, as one line in the user's language; as it
-    is where it has no translation, or in English where it is more than of a wrong word."""
-    # Its title stands in the box's upper edge, or above a line where there are no edges.
-    lines = [line.strip("│ ") for line in text.splitlines()[1:]]
-    lines = lines[1:] if lines and not lines[0].strip("-") else lines
-    inside = itertools.takewhile(lambda line: line.strip("─-╰╯"), lines)
-    english = " ".join(inside)
-    said = translated(english)
-    if said == english and not english.startswith("invalid choice"):
-        return text
-    return f"{command}: {said} ({command} --help)\n"

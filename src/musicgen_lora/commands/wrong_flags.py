@@ -1,0 +1,52 @@
+"""What is wrong with a flag, in one line; tyro says it in a box of many, with Python's types."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Sequence
+
+
+def told(box: str) -> str:
+    """One line of what tyro says of a wrong flag; its own first sentence where it says what is not
+    known here."""
+    # Its title stands in the box's upper edge, or above a line where there are no edges.
+    lines = [line.strip("│ ") for line in box.splitlines()[1:]]
+    lines = lines[1:] if lines and not lines[0].strip("-") else lines
+    inside = itertools.takewhile(lambda line: line.strip("─-╰╯"), lines)
+    said = " ".join(inside)
+    if match := re.fullmatch(r"Unrecognized options: (.*)", said):
+        return _unknown(match[1], lines)
+    if match := re.fullmatch(r"Missing value for argument '(.*)'\. Expected .*", said):
+        return f"{match[1]} needs a value."
+    if match := re.fullmatch(r"invalid choice '(.*)' for argument '(.*)'\. .*\((.*)\)\.", said):
+        # Those of a setting that may be None come in another order each time.
+        choices = sorted(re.findall(r"'(.*?)'", match[3]), key=lambda name: (name == "None", name))
+        return f"{match[2]} {match[1]}: must be one of {', '.join(choices)}."
+    if match := re.fullmatch(r"Error parsing (\S+): .*", said):
+        return _unreadable(match[1], said, lines)
+    return said
+
+
+def _unknown(words: str, lines: Sequence[str]) -> str:
+    """Of words that no flag takes."""
+    first = words.partition(", ")[0]
+    if not first.startswith("-"):
+        return f"{first}: belongs to no flag; put a text of several words in quotes."
+    if "Perhaps you meant:" in lines:
+        near = lines[lines.index("Perhaps you meant:") + 1].split()[0]
+        return f"{first}: no such flag; did you mean {near}?"
+    return f"{first}: no such flag; --help lists them."
+
+
+def _unreadable(flag: str, said: str, lines: Sequence[str]) -> str:
+    """Of a value that is of another kind."""
+    value = said.rpartition(": ")[2] if said.endswith("'") else said[said.rfind("[") :]
+    shown = value.strip("[].").replace("'", "").replace(",", "")
+    # As the help has it, in which a list of numbers is "[FLOAT [FLOAT ...]]".
+    form = next((line for line in lines if line.startswith(f"{flag} ")), "")
+    if "FLOAT" in form:
+        return f"{flag} {shown}: must be a number."
+    if "INT" in form:
+        return f"{flag} {shown}: must be a whole number."
+    return f"{flag} {shown}: can't be read; --help says what goes there."
