@@ -82,9 +82,32 @@ def test_the_808_line_has_its_pitches_and_lengths() -> None:
     assert [start_s for start_s, _, _ in notes] == pytest.approx(starts_s, abs=0.035)
 
 
+def test_what_a_loop_begins_with_is_on_its_first_beat() -> None:
+    """A kick and a note of the 808 there are as much as those of other bars."""
+    hits = [Hit(16.0 * bar, 1.0, 30.0, 7.0) for bar in range(2)]
+    tracks = {"kick": hits, "sub": hits, "closed_hat": [Hit(4.0 * at, 1.0) for at in range(8)]}
+    played = render(Pattern(140, 2, tracks), load_kit808(RATE), RATE, humanise_ms=0.0)
+    content = midi_of(played, RATE, 140.0)
+    bar_s = 240.0 / 140.0
+    kicks_s = [start_s for start_s, key, _ in notes_of(content, 9) if key == KEYS["kick"]]
+    assert kicks_s == pytest.approx([0.0, bar_s], abs=0.01)
+    assert [at for at, _, _ in notes_of(content, 0)] == pytest.approx([0.0, bar_s], abs=0.01)
+
+
+def test_a_midi_is_as_long_as_its_sound() -> None:
+    """Hosts loop a MIDI file by the end of its tracks."""
+    last = BassNote(6.5, 1.0, 30.0, 0.0, -6.0)
+    bars_s = 4 * 240.0 / 140.0
+    content = midi_bytes([DrumHit(6.84, "hat", 1.0)], [last], 140.0, duration_s=bars_s)
+    for track in mido.MidiFile(file=io.BytesIO(content)).tracks:
+        assert sum(message.time for message in track) == 16 * 960
+    assert notes_of(content, 0)[0][2] == pytest.approx(bars_s - 6.5, abs=0.001)
+
+
 def test_slides_bend_to_their_end() -> None:
     note = BassNote(start_s=1.0, duration_s=1.0, pitch=30.0, glide=7.0, level_db=-6.0)
-    content = midi_bytes([], [note, BassNote(2.5, 0.5, 30.0, 0.0, -12.0)], 120.0)
+    notes = [note, BassNote(2.5, 0.5, 30.0, 0.0, -12.0)]
+    content = midi_bytes([], notes, 120.0, duration_s=3.0)
     bends, time_s = [], 0.0
     for message in mido.MidiFile(file=io.BytesIO(content)):
         time_s += message.time
@@ -99,7 +122,7 @@ def test_slides_bend_to_their_end() -> None:
 
 
 def test_tempo_and_key_are_in_the_file() -> None:
-    content = midi_bytes([DrumHit(0.5, "kick", 1.0)], [], 93.5, "D# major")
+    content = midi_bytes([DrumHit(0.5, "kick", 1.0)], [], 93.5, "D# major", duration_s=1.0)
     file = mido.MidiFile(file=io.BytesIO(content))
     told = {message.type: message for message in file.tracks[0]}
     assert mido.tempo2bpm(told["set_tempo"].tempo) == pytest.approx(93.5, abs=0.001)

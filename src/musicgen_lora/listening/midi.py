@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import mido
 import numpy as np
@@ -26,6 +27,9 @@ BEND_STEP_S = 0.01
 GLIDE_FROM, GLIDE_TO = 0.45, 0.85
 """Shares of a note between which its glide is told; `bass` measures where it begins and ends."""
 BASS_RANGE_DB = 40.0
+BEFORE_S = 0.1
+"""There was silence before a recording: without it, what it begins with is no onset, and a loop's
+first kick is on its first sample."""
 
 
 def midi_of(waveform: np.ndarray, sample_rate: int, bpm: float, key: str | None = None) -> bytes:
@@ -35,14 +39,28 @@ def midi_of(waveform: np.ndarray, sample_rate: int, bpm: float, key: str | None 
         bpm: quarter notes a minute, which its bars are drawn by.
         key: as in "C# minor".
     """
-    hits = find_drum_hits(waveform, sample_rate)
-    return midi_bytes(hits, find_bass_notes(waveform, sample_rate), bpm, key)
+    n_before, duration_s = round(BEFORE_S * sample_rate), waveform.shape[1] / sample_rate
+    heard = np.pad(waveform, ((0, 0), (n_before, 0)))
+    hits, notes = find_drum_hits(heard, sample_rate), find_bass_notes(heard, sample_rate)
+    hits = [replace(hit, start_s=_within(hit.start_s - BEFORE_S, duration_s)) for hit in hits]
+    notes = [replace(note, start_s=_within(note.start_s - BEFORE_S, duration_s)) for note in notes]
+    return midi_bytes(hits, notes, bpm, key, duration_s=duration_s)
+
+
+def _within(time_s: float, duration_s: float) -> float:
+    return min(max(0.0, time_s), duration_s)
 
 
 def midi_bytes(
-    hits: Sequence[DrumHit], notes: Sequence[BassNote], bpm: float, key: str | None = None
+    hits: Sequence[DrumHit],
+    notes: Sequence[BassNote],
+    bpm: float,
+    key: str | None = None,
+    *,
+    duration_s: float,
 ) -> bytes:
-    """A MIDI file with a track each for tempo, drums and bass; `bpm` draws its bars, in 4/4."""
+    """A MIDI file with a track each for tempo, drums and bass, as long as the sound: what a host
+    loops are the same bars. `bpm` draws them, in 4/4."""
     file = mido.MidiFile(type=1, ticks_per_beat=TICKS_PER_BEAT)
     head = [
         mido.MetaMessage("set_tempo", tempo=mido.bpm2tempo(bpm)),
@@ -50,9 +68,13 @@ def midi_bytes(
     ]
     if key is not None:
         head.append(mido.MetaMessage("key_signature", key=short_key(usual_key(key))))
-    file.tracks.append(mido.MidiTrack([*head, mido.MetaMessage("end_of_track")]))
-    file.tracks.append(_track("Drums", _drum_events(hits), bpm))
-    file.tracks.append(_track("808", _bass_events(notes), bpm))
+    file.tracks.append(mido.MidiTrack(head))
+    file.tracks.append(_track("Drums", _drum_events(hits), bpm, duration_s))
+    file.tracks.append(_track("808", _bass_events(notes), bpm, duration_s))
+    n_ticks = _ticks(duration_s, bpm)
+    for track in file.tracks:
+        n_left = n_ticks - sum(message.time for message in track)
+        track.append(mido.MetaMessage("end_of_track", time=n_left))
     buffer = io.BytesIO()
     file.save(file=buffer)
     return buffer.getvalue()
@@ -62,15 +84,19 @@ Event = tuple[float, mido.Message]
 """Time in seconds, and message."""
 
 
-def _track(name: str, events: Sequence[Event], bpm: float) -> mido.MidiTrack:
+def _ticks(time_s: float, bpm: float) -> int:
+    return round(time_s * bpm / 60.0 * TICKS_PER_BEAT)
+
+
+def _track(name: str, events: Sequence[Event], bpm: float, duration_s: float) -> mido.MidiTrack:
+    """Events in order, none of them after the end."""
     track = mido.MidiTrack([mido.MetaMessage("track_name", name=name)])
     last = 0
     # A note ends before the next of its pitch begins, where both are at one time.
     for time_s, message in sorted(events, key=lambda event: (event[0], event[1].dict()["type"])):
-        tick = max(last, round(time_s * bpm / 60.0 * TICKS_PER_BEAT))
+        tick = max(last, _ticks(min(time_s, duration_s), bpm))
         track.append(message.copy(time=tick - last))
         last = tick
-    track.append(mido.MetaMessage("end_of_track"))
     return track
 
 
