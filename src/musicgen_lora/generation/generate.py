@@ -19,6 +19,7 @@ from musicgen_lora.generation.clip_tasks import PlayedBatch, play_by
 from musicgen_lora.generation.clips.clip import GeneratedClip
 from musicgen_lora.generation.clips.keeping import (
     WAIT_S,
+    loudness_sentence,
     onto_sentence,
     seams_sentence,
     takes_sentence,
@@ -173,6 +174,8 @@ def _say_of(clip: GeneratedClip, path: Path, altered: str | None, console: Conso
             f"{altered}: had been altered since it was written; the clip was played again.",
             style="yellow",
         )
+    if said := loudness_sentence(clip):
+        console.print(f"{path.name}: {said}", style="yellow")
     takes, is_onto = clip.takes, clip.wanted.keeps_level
     if not takes:
         return

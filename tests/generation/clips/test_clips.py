@@ -21,7 +21,12 @@ from musicgen_lora.beats.beats808 import make_beat, render_beat
 from musicgen_lora.config import GenerateSettings
 from musicgen_lora.errors import UserError
 from musicgen_lora.generation.clips.clip import GeneratedClip
-from musicgen_lora.generation.clips.keeping import draw_best, takes_sentence, write_clip
+from musicgen_lora.generation.clips.keeping import (
+    draw_best,
+    loudness_sentence,
+    takes_sentence,
+    write_clip,
+)
 from musicgen_lora.generation.clips.takes import Judged
 from musicgen_lora.generation.wanted import Wanted, read_as, take_s, wanted_of
 from musicgen_lora.listening.rhythm.tempo import estimate_tempo
@@ -65,6 +70,11 @@ def write(folder: Path, wanted: Wanted, seed: int = 5) -> Path:
     return write_clip(folder, GeneratedClip.of(made, takes[0].waveform, RATE, wanted, takes))
 
 
+def played_clip(wanted: Wanted, seed: int) -> GeneratedClip:
+    made = MADE | {"seed": seed} | wanted.facts()
+    return GeneratedClip.of(made, *play([seed], 4.0), RATE, wanted)
+
+
 @pytest.mark.parametrize("kind", FORMATS)
 def test_a_loop_in_every_format(kind: str, tmp_path: Path) -> None:
     wanted = asked(bpm=BEAT.bpm, bars=2, key="C#m", format=kind, midi=True, spectrogram=True)
@@ -104,6 +114,19 @@ def test_where_no_take_fits_the_best_is_kept_and_said() -> None:
     assert said.startswith("the take has no steady beat. --loop_tries 4 raises the odds")
 
 
+def test_the_json_of_a_loop_has_its_own_length() -> None:
+    """And that of the take that it was cut from beside it."""
+    wanted = asked(bpm=BEAT.bpm, bars=1)
+    takes = best_of(8.0, "dark trap beat", 0, wanted)
+    made = MADE | {"duration_s": 8.0} | wanted.facts()
+    loop = GeneratedClip.of(made, takes[0].waveform, RATE, wanted, takes)
+    assert loop.facts["duration_s"] == pytest.approx(240 / BEAT.bpm, abs=1e-4)
+    assert loop.facts["take_s"] == 8.0
+    clip = GeneratedClip.of(made, *play([0], 8.0), RATE, asked())
+    assert clip.facts["duration_s"] == 8.0
+    assert "take_s" not in clip.facts
+
+
 def test_the_same_again_is_the_same_file_and_nothing_else_is_touched(tmp_path: Path) -> None:
     wanted = asked(bpm=BEAT.bpm, bars=1)
     first = write(tmp_path, wanted, seed=0)
@@ -130,6 +153,21 @@ def test_clips_keep_their_names_and_state_a_tempo_only_where_they_obey(tmp_path:
     noisy = write(tmp_path, asked(bpm=BEAT.bpm * 1.19, best_of=2), seed=0)
     assert b"TBPM" not in noisy.read_bytes()
     assert b"acid" not in path.read_bytes()
+
+
+def test_a_loudness_that_the_peaks_keep_a_clip_from_is_told() -> None:
+    """Hits of a drum machine have peaks far above their mean: -5 LUFS is out of reach."""
+    loud = played_clip(asked(loudness=-5.0), seed=0)
+    assert loud.loudness_lufs is not None
+    assert loud.facts["loudness_lufs"] == round(loud.loudness_lufs, 1) < -6.0
+    said = f"its peaks keep it at {loud.loudness_lufs:.1f} LUFS, below the -5 of --loudness"
+    assert loudness_sentence(loud).startswith(said)
+    reached = played_clip(asked(loudness=-30.0), seed=0)
+    assert reached.facts["loudness_lufs"] == -30.0
+    assert loudness_sentence(reached) == ""
+    unasked = played_clip(asked(), seed=0)
+    assert "loudness_lufs" not in unasked.facts
+    assert loudness_sentence(unasked) == ""
 
 
 def test_an_unwritable_part_leaves_nothing(tmp_path: Path, monkeypatch: Any) -> None:

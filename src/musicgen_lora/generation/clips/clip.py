@@ -11,6 +11,7 @@ import dataclasses
 import hashlib
 import html
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from musicgen_lora import atomic
+from musicgen_lora.audio.loudness import integrated_loudness
 from musicgen_lora.audio.writing import (
     CEILING_DB,
     FORMATS,
@@ -88,10 +90,23 @@ class GeneratedClip:
         """A hash of everything that decides the samples."""
         return identity_of(self.made)
 
+    @cached_property
+    def loudness_lufs(self) -> float | None:
+        """How loud it has become, where a loudness was asked for and there is one."""
+        if self.wanted.loudness_lufs is None:
+            return None
+        loudness = integrated_loudness(self.waveform, self.sample_rate)
+        return loudness if math.isfinite(loudness) else None
+
     @property
     def facts(self) -> dict[str, Any]:
         """What the JSON beside the sound says."""
         facts = {**self.made, "sample_rate": self.sample_rate, "gain_db": round(self.gain_db, 2)}
+        if self.wanted.n_bars is not None:
+            # What was asked of the model is longer than the loop that was cut from it.
+            facts |= {"duration_s": self.duration_s, "take_s": self.made.get("duration_s")}
+        if self.loudness_lufs is not None:
+            facts["loudness_lufs"] = round(self.loudness_lufs, 1)
         if self.takes:
             # With its own seed, which is not the clip's where a later take was better.
             facts |= {"faults": list(self.takes[0].faults), "takes": takes_figures(self.takes)}

@@ -24,6 +24,8 @@ from musicgen_lora.runtime.locks import locked
 WAIT_S = 30.0
 """Wait for another `generate` that is writing into the same folder: a file takes no second."""
 ODDS_FACTOR = 4
+LOUDNESS_SLACK = 0.2
+"""In LU: what nobody hears."""
 
 
 def draw_best(
@@ -65,6 +67,17 @@ def onto_sentence(takes: Sequence[Judged]) -> str:
     none = f"none of {n_takes} takes fits; the best is kept, which" if n_takes > 1 else "the take"
     return (
         f"{none} {' and '.join(best.faults)}. --loop_tries {ODDS_FACTOR * n_takes} raises the odds."
+    )
+
+
+def loudness_sentence(clip: Clip) -> str:
+    """What to tell the user where a clip is quieter than it was to be; empty where it isn't."""
+    wanted, is_now = clip.wanted.loudness_lufs, clip.loudness_lufs
+    if wanted is None or is_now is None or is_now > wanted - LOUDNESS_SLACK:
+        return ""
+    return (
+        f"its peaks keep it at {is_now:.1f} LUFS, below the {wanted:g} of --loudness; a limiter "
+        "in your own program brings it further."
     )
 
 
