@@ -51,11 +51,14 @@ def _plays(settings: Any) -> str:
         from musicgen_lora.config.prompts import read_prompts
 
         n += len(read_prompts(settings.prompts_file)[0])
-    if not n:
-        return f"Playing onto {settings.regenerate} by {base} into {folder}"
-    prompts = count(n, "prompt")
+    onto, prompts = settings.regenerate, count(n, "prompt")
     if settings.lora_model_path:
-        return f"Playing {prompts} by {base} with {_several(settings)} into {folder}"
+        by = _several(settings)
+        if not n:
+            return f"Playing onto {onto} by {base} with {by} into {folder}"
+        return f"Playing {prompts} by {base} with {by} into {folder}"
+    if not n:
+        return f"Playing onto {onto} by {base} into {folder}"
     return f"Playing {prompts} by {base} into {folder}"
 
 

@@ -122,8 +122,8 @@ class ExtendingSettings:
     """Second of the recording from which the model goes on; what comes after is left out (default:
     its end)."""
     heard: Seconds | None = None
-    """Seconds of the recording before what is played that the model hears (default: all, up to its
-    window)."""
+    """Seconds of the recording before what is played that the model hears (default: all, or where
+    that is no less than its window, 40 % of the window)."""
     regenerate: Path | None = None
     """Recording of which the bars from_bar to to_bar are played anew."""
     from_bar: Annotated[int, Field(ge=1, le=10_000)] | None = None

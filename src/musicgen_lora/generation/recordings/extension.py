@@ -46,7 +46,8 @@ class ExtensionSeam:
     Args:
         fade: first sample of the crossfade, and the one after its last.
         levels_db: of the tenths of a second before and after it.
-        hole_db: the quietest moment of what is new there against the recording's quiet moments.
+        hole_db: the quietest moment of what is new there against the recording's quiet moments, and
+            before what follows, which most music is quiet before, against what was there.
     """
 
     fade: tuple[int, int]
@@ -60,11 +61,10 @@ class ExtensionSeam:
         fade: tuple[int, int],
         line: int,
         sample_rate: int,
-        *,
-        leads_back: bool = False,
+        was: np.ndarray | None = None,
     ) -> ExtensionSeam:
         """That of a crossfade before a line of `[C, N]`, which what is new begins with, or ends
-        before where it leads back."""
+        before where it leads back to a recording `[C, N]` as it `was`."""
         n_level = round(LEVEL_S * sample_rate)
         sides = (
             waveform[:, max(0, fade[0] - n_level) : fade[0]],
@@ -73,9 +73,11 @@ class ExtensionSeam:
         before, after = (
             decibels(float(np.square(side).mean()) if side.size else 0.0) for side in sides
         )
-        if leads_back:
-            waveform, line = waveform[:, ::-1], waveform.shape[1] - line
-        return cls(fade, (before, after), hole_db_at(waveform, line, sample_rate))
+        if was is None:
+            return cls(fade, (before, after), hole_db_at(waveform, line, sample_rate))
+        line = waveform.shape[1] - line
+        is_now, own = (hole_db_at(one[:, ::-1], line, sample_rate) for one in (waveform, was))
+        return cls(fade, (before, after), is_now - min(0.0, own))
 
 
 @dataclass(frozen=True)
@@ -205,7 +207,7 @@ class Extension:
         if end < waveform.shape[1] or self.wraps:
             found, fades["end"] = self._lead_back(found, waveform, begin, end)
         found = np.concatenate([found, waveform[:, end:]], axis=1).astype(np.float32)
-        seams = self._seams(found, {"begin": begin, "end": end}, fades)
+        seams = self._seams(found, waveform, {"begin": begin, "end": end}, fades)
         new = found[:, begin:end]
         turned = np.roll(found, self._turn, axis=1) if self._turn else found
         return Extended(turned, new, rate, gain_db, raised_db, seams)
@@ -213,15 +215,18 @@ class Extension:
     def _seams(
         self,
         found: np.ndarray,
+        was: np.ndarray,
         lines: Mapping[str, int],
         fades: Mapping[str, tuple[int, int]],
     ) -> dict[str, ExtensionSeam]:
-        """What the crossfades before lines are like, at their places in the recording."""
+        """What the crossfades before lines of what was found are like, in a recording as it was, at
+        their places in it."""
         rate, n_samples, seams = self.sample_rate, found.shape[1], {}
-        around = np.concatenate([found, found[:, :rate]], axis=1) if self.wraps else found
+        if self.wraps:
+            found, was = (np.concatenate([one, one[:, :rate]], axis=1) for one in (found, was))
         for name, (first, stop) in fades.items():
-            leads_back = name == "end"
-            seam = ExtensionSeam.of(around, (first, stop), lines[name], rate, leads_back=leads_back)
+            leads_back = was if name == "end" else None
+            seam = ExtensionSeam.of(found, (first, stop), lines[name], rate, leads_back)
             at = (first + self._turn) % n_samples
             seams[name] = ExtensionSeam((at, at + stop - first), seam.levels_db, seam.hole_db)
         return seams

@@ -135,13 +135,11 @@ def _continuation(
     at_s, path, rate = settings.continue_at, recording.path, recording.sample_rate
     recording = recording if at_s is None else recording.until(at_s)
     n_samples = recording.waveform.shape[1]
-    if settings.heard is None and recording.duration_s >= window_s:
-        raise UserError(
-            f"{path}: has {recording.duration_s:.1f} s, and the base hears less than "
-            f"{window_s:g} s at once; say how much of its end it hears, such as "
-            f"--heard {0.4 * window_s:g}."
-        )
-    heard_s = min(recording.duration_s, _heard_s(settings, window_s) or window_s)
+    heard_s = _heard_s(settings, window_s)
+    if heard_s is None and recording.duration_s >= window_s:
+        # As much as each window hears of the one before.
+        heard_s = (1.0 - STRIDE_SHARE) * window_s
+    heard_s = min(recording.duration_s, heard_s or window_s)
     n_frames = int(heard_s * frame_rate)
     if not n_frames:
         raise UserError(f"{path}: has {recording.duration_s:.3f} s, less than a codec's frame.")
