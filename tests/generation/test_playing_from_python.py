@@ -6,6 +6,8 @@ import base64
 import io
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -194,3 +196,20 @@ def test_what_is_asked_wrongly_is_one_line_and_changes_nothing(
     with pytest.raises(ValidationError, match="duration"):
         model.generate("x", duration=601.0)
     assert model.adapters == {pair[0].resolve(): 0.5}
+
+
+def test_a_notebook_shows_nothing_of_what_libraries_say(
+    tiny_model_dir: Path, pair: list[Path]
+) -> None:
+    """In a process of its own: a command that ran before has silenced them."""
+    words = [
+        "import sys",
+        "from musicgen_lora import MusicGen",
+        "model = MusicGen.load(sys.argv[1])",
+        "model.add_adapter(sys.argv[2])",
+        "from transformers.utils import logging",
+        "assert logging.is_progress_bar_enabled()",
+    ]
+    command = [sys.executable, "-c", "\n".join(words), str(tiny_model_dir), str(pair[0])]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stderr == ""

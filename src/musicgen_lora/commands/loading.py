@@ -6,7 +6,6 @@ import contextlib
 import gc
 import importlib
 import os
-import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any
@@ -50,11 +49,11 @@ def _quieten_libraries() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     from transformers.utils import logging
 
+    from musicgen_lora.runtime.quiet import ignore_future_warnings
+
     logging.disable_progress_bar()
     logging.set_verbosity_error()
-    # Libraries announce their own future changes to each other; users can't act on it.
-    for library in ("torch", "transformers", "peft"):
-        warnings.filterwarnings("ignore", category=FutureWarning, module=library)
+    ignore_future_warnings()
 
 
 def fetch_bases(settings: Any) -> None:

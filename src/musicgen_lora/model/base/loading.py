@@ -36,6 +36,7 @@ from musicgen_lora.model.base.folder import (
     read_base_config,
     read_base_shapes,
 )
+from musicgen_lora.runtime.quiet import quiet_libraries
 
 UNLOADABLE = (
     OSError,
@@ -93,6 +94,7 @@ def load_base(model_path: str | Path) -> MusicgenForConditionalGeneration:
     return model.eval()
 
 
+@quiet_libraries()
 def read_model(
     folder: Path, content: dict[str, Any], shapes: dict[str, tuple[int, ...]]
 ) -> tuple[MusicgenForConditionalGeneration, Collection[str]]:

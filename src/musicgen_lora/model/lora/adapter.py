@@ -29,6 +29,7 @@ from musicgen_lora.model.base.loading import UNLOADABLE
 from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.model.lora.config import CONFIG_FILE, read_adapter_config
 from musicgen_lora.model.lora.facts import FACTS_FILE, AdapterFacts
+from musicgen_lora.runtime.quiet import quiet_libraries
 
 WEIGHTS_FILE = ADAPTER_WEIGHTS
 MAX_BYTES = {CONFIG_FILE: 16 << 20, WEIGHTS_FILE: 32 << 30, FACTS_FILE: LARGE}
@@ -101,6 +102,7 @@ def _check_manifest(folder: Path, digests: Mapping[str, str]) -> None:
         )
 
 
+@quiet_libraries()
 def load_adapter(base: BaseModel, adapter: Path | AdapterFiles) -> PeftModel:
     """Puts a trained adapter on its base, frozen and in eval mode.
 
