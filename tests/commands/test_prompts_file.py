@@ -147,7 +147,10 @@ def test_what_is_wrong_is_one_line_with_its_row(
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"prompts": ["a", "b"], "change_at": [2.0, 4.0]}, "2 prompts in one clip need 1 times"),
+        (
+            {"prompts": ["a", "b"], "change_at": [2.0, 4.0]},
+            "2 times for 2 prompts; give one for each",
+        ),
         ({"prompts": ["a", "b", "c"], "change_at": [4.0, 2.0]}, "give times that rise"),
         ({"prompts": ["a", "b"], "change_at": [4.0], "bars": 2}, "have one prompt"),
         ({"from_bar": 1}, "give --regenerate FILE"),

@@ -25,6 +25,7 @@ from musicgen_lora.config.kinds import (
     TopK,
 )
 from musicgen_lora.errors import UserError
+from musicgen_lora.plural import count
 
 
 @dataclass(config=STRICT)
@@ -174,8 +175,8 @@ def _check_changes(settings: GenerateSettings) -> None:
     said = f"--change_at {' '.join(f'{at:g}' for at in times)}"
     if len(times) != len(settings.prompts) - 1:
         raise UserError(
-            f"{said}: {len(settings.prompts)} prompts in one clip need "
-            f"{max(0, len(settings.prompts) - 1)} times, one for each after the first."
+            f"{said}: {count(len(times), 'time')} for {count(len(settings.prompts), 'prompt')}; "
+            "give one for each prompt after the first."
         )
     if sorted(set(times)) != times or times[-1] >= settings.duration:
         raise UserError(

@@ -123,7 +123,8 @@ def _play_here(
 
     with open_live(settings.play, settings.stdout, rate, n_channels) as live:
         if settings.stdout is not None:
-            console.print(f"Standard output: {settings.stdout}, {rate} Hz, {n_channels} channels.")
+            channels = count(n_channels, "channel")
+            console.print(f"Standard output: {settings.stdout}, {rate} Hz, {channels}.")
         for place, clip in session.missing(is_there, live):
             made.paths[place] = write_clip(settings.output_dir, clip)
             _say_of(clip, made.paths[place], written.altered.get((place, clip.identity)), console)

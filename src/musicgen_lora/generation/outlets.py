@@ -17,6 +17,7 @@ import numpy as np
 
 from musicgen_lora.audio.writing import CEILING
 from musicgen_lora.errors import UserError
+from musicgen_lora.plural import count
 
 FALL_S = 0.01
 PipeFormat = Literal["s16", "f32", "wav"]
@@ -81,8 +82,8 @@ class Speakers:
             self._stream.start()
         except (sounddevice.PortAudioError, ValueError) as error:
             raise UserError(
-                f"--play: no device plays {sample_rate} Hz, {n_channels} channels ({error}); "
-                "connect one, or use --stdout wav with another player."
+                f"--play: no device plays {sample_rate} Hz, {count(n_channels, 'channel')} "
+                f"({error}); connect one, or use --stdout wav with another player."
             ) from error
 
     def write(self, sound: np.ndarray) -> None:

@@ -21,11 +21,7 @@ from musicgen_lora.config.prompts import ClipOrder
 from musicgen_lora.generation.clips.clip import GeneratedClip, identity_of
 from musicgen_lora.generation.clips.keeping import Draw, draw_best
 from musicgen_lora.generation.clips.takes import Judged, draw_takes, judge_clip
-from musicgen_lora.generation.decoding.decode import (
-    window_bar,
-    window_frames,
-    windows_sentence,
-)
+from musicgen_lora.generation.decoding.decode import window_bar, window_frames, windows_sentence
 from musicgen_lora.generation.decoding.sampling import Sampling, advice_sentence, sampling_of
 from musicgen_lora.generation.decoding.stream import decodes_in_parts
 from musicgen_lora.generation.outlets import Live
@@ -33,6 +29,7 @@ from musicgen_lora.generation.player import ClipTexts, Length, Player
 from musicgen_lora.generation.recordings.continuation import HOLE_DB
 from musicgen_lora.generation.recordings.recording import Extending
 from musicgen_lora.generation.wanted import Wanted, read_as, take_s, wanted_of
+from musicgen_lora.listening.pitch.key_names import normalise_key
 
 IsThere = Callable[[int, str], bool]
 """Whether a clip is there already, by its place in the request and its identity."""
@@ -303,7 +300,7 @@ class Session:
         of one that is there."""
         player, extension = self._player, asked.extension
         shape = player.decoder.shape
-        wanted = _wanted_onto(wanted_of(settings), asked)
+        wanted = _wanted_onto(wanted_of(settings), asked, settings.prompts[0])
         asking = dataclasses.replace(wanted, bpm=asked.told_bpm)
         length = self._length_onto(settings, asked)
         made = self._made(settings, asking, length, settings.batch_size)
@@ -355,10 +352,12 @@ class Session:
         )
 
 
-def _wanted_onto(wanted: Wanted, asked: Extending) -> Wanted:
-    """What is asked of a recording with new music; a loop stays one."""
-    grid = asked.grid
-    wanted = dataclasses.replace(wanted, keeps_level=True)
+def _wanted_onto(wanted: Wanted, asked: Extending, prompt: str) -> Wanted:
+    """What is asked of a recording with new music; a loop stays one, and in its key where it is
+    played with its own words."""
+    grid, was = asked.grid, asked.made_by
+    key = normalise_key(was.get("key")) if was.get("prompt") == prompt else None
+    wanted = dataclasses.replace(wanted, keeps_level=True, key=wanted.key or key)
     if grid is None or not grid.is_loop:
         return wanted
     return dataclasses.replace(wanted, bpm=round(grid.bpm, 3), n_bars=grid.n_bars)

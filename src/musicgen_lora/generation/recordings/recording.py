@@ -22,6 +22,7 @@ from musicgen_lora.generation.decoding.decode import STRIDE_SHARE
 from musicgen_lora.generation.recordings.bar_grid import BarGrid, facts_beside, find_grid
 from musicgen_lora.generation.recordings.extension import Extension
 from musicgen_lora.model.shape import Shape
+from musicgen_lora.plural import count
 from musicgen_lora.urls import shown
 
 LONGEST_S = 600.0
@@ -260,8 +261,8 @@ def say_of_recording(
     rate, n_channels = asked.extension.sample_rate, len(asked.extension.recording)
     if (rate, n_channels) != (shape.sample_rate, shape.n_channels):
         console.print(
-            f"The base plays {shape.sample_rate} Hz, {shape.n_channels} channels; what is new is "
-            f"brought to the recording's {rate} Hz, {n_channels} channels.",
+            f"The base plays {shape.sample_rate} Hz, {count(shape.n_channels, 'channel')}; what is "
+            f"new is brought to the recording's {rate} Hz, {count(n_channels, 'channel')}.",
             style="yellow",
         )
     was = asked.made_by
