@@ -61,28 +61,29 @@ def mel_spectrogram(waveform: np.ndarray, sample_rate: int) -> str:
     return data_uri("image/png", mel_spectrogram_png(waveform, sample_rate))
 
 
-def mel_spectrogram_png(waveform: np.ndarray, sample_rate: int) -> bytes:
-    """The same as the bytes of a PNG."""
+def mel_spectrogram_png(waveform: np.ndarray, sample_rate: int, *, is_large: bool = False) -> bytes:
+    """The same as the bytes of a PNG: small, or for a window of its own."""
+    n_columns, n_mels, scale = (1200, 128, 3) if is_large else (N_COLUMNS, N_MELS, 1)
     mono = waveform.mean(axis=0)
     n_window = 2048
     mono = np.pad(mono, (0, max(0, n_window - len(mono))))
-    hop = max(256, len(mono) // N_COLUMNS)
+    hop = max(256, len(mono) // n_columns)
     window = np.asarray(hann(n_window, sym=False))
     power = np.square(magnitudes(mono, window, hop, n_window, n_frames=max(1, len(mono) // hop)))
-    level = 10.0 * np.log10(_mel_weights(sample_rate, n_window) @ power + 1e-18)
-    level = np.clip((level - level.max()) / RANGE_DB + 1.0, 0.0, 1.0)
+    level = 10.0 * np.log10(_mel_weights(sample_rate, n_window, n_mels) @ power + 1e-18)
+    level = np.clip((level - level.max()) / RANGE_DB + 1.0, 0.0, 1.0).repeat(scale, axis=0)
     target = io.BytesIO()
     imsave(target, matplotlib.colormaps["magma"](level[::-1]), format="png")
     return target.getvalue()
 
 
 @cache
-def _mel_weights(sample_rate: int, n_window: int) -> np.ndarray:
-    """Triangles `[N_MELS, n_window / 2 + 1]`, evenly spaced in mel (HTK's formula)."""
+def _mel_weights(sample_rate: int, n_window: int, n_mels: int) -> np.ndarray:
+    """Triangles `[n_mels, n_window / 2 + 1]`, evenly spaced in mel (HTK's formula)."""
     frequency = np.fft.rfftfreq(n_window, 1.0 / sample_rate)
     highest = min(HIGHEST_HZ, sample_rate / 2.0)
     low, high = (2595.0 * np.log10(1.0 + hz / 700.0) for hz in (LOWEST_HZ, highest))
-    edges = 700.0 * (10.0 ** (np.linspace(low, high, N_MELS + 2) / 2595.0) - 1.0)
+    edges = 700.0 * (10.0 ** (np.linspace(low, high, n_mels + 2) / 2595.0) - 1.0)
     rise = (frequency - edges[:-2, None]) / (edges[1:-1] - edges[:-2])[:, None]
     fall = (edges[2:, None] - frequency) / (edges[2:] - edges[1:-1])[:, None]
     return np.clip(np.minimum(rise, fall), 0.0, 1.0)

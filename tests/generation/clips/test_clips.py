@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import struct
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -112,6 +113,14 @@ def test_where_no_take_fits_the_best_is_kept_and_said() -> None:
     takes = best_of(10.0, "x", 5, wanted)
     said = takes_sentence(takes, wanted)
     assert said.startswith("the take has no steady beat. --loop_tries 4 raises the odds")
+
+
+def test_a_picture_is_large_enough_to_look_at() -> None:
+    wanted = asked(spectrogram=True)
+    content = played_clip(wanted, seed=0).files("wav")[".png"]
+    width, height = struct.unpack_from(">II", content, 16)
+    assert width >= 400
+    assert height >= 300
 
 
 def test_the_json_of_a_loop_has_its_own_length() -> None:

@@ -125,7 +125,7 @@ class GeneratedClip:
             # Drawing libraries take a second to load, which no other clip should wait for.
             from musicgen_lora.audio.pictures import mel_spectrogram_png
 
-            contents[".png"] = mel_spectrogram_png(sound, rate)
+            contents[".png"] = mel_spectrogram_png(sound, rate, is_large=True)
         contents[FORMATS[kind].suffix] = sound_bytes(
             sound, rate, kind, self._sound_facts(), ceiling_db=_ceiling_db(self.wanted)
         )
