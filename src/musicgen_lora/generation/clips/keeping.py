@@ -70,7 +70,7 @@ def onto_sentence(takes: Sequence[Judged]) -> str:
     )
 
 
-def loudness_sentence(clip: Clip) -> str:
+def loudness_sentence(clip: GeneratedClip) -> str:
     """What to tell the user where a clip is quieter than it was to be; empty where it isn't."""
     wanted, is_now = clip.wanted.loudness_lufs, clip.loudness_lufs
     if wanted is None or is_now is None or is_now > wanted - LOUDNESS_SLACK:
