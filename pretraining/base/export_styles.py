@@ -7,6 +7,7 @@ what an adapter forgot. Each begins on its first bar line, as what is played doe
 
 from __future__ import annotations
 
+import argparse
 import json
 import shutil
 from collections import defaultdict
@@ -17,8 +18,6 @@ import soundfile as sf
 
 from pretraining.paths import PACKAGE_ASSETS, WORK
 
-CORPUS = WORK / "corpus"
-STYLES_DIR = PACKAGE_ASSETS / "other_styles"
 EACH = 2
 DURATION_S = 10.0
 
@@ -48,4 +47,8 @@ def export_styles(corpus: Path, output_dir: Path) -> int:
 
 
 if __name__ == "__main__":
-    print(f"{export_styles(CORPUS, STYLES_DIR)} clips in {STYLES_DIR}")
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--corpus", type=Path, default=WORK / "corpus")
+    parser.add_argument("--output_dir", type=Path, default=PACKAGE_ASSETS / "other_styles")
+    options = parser.parse_args()
+    print(f"{export_styles(options.corpus, options.output_dir)} clips in {options.output_dir}")

@@ -89,6 +89,8 @@ RECIPES = {
         1.5, 6000, 2e-4, 600, 20, (256, 1024, 2048, 2048), WORK / "codec_waveform", WORK / "codec",
     ),
 }  # fmt: skip
+NUMBERS = ("n_steps", "quantise_from", "lr", "balance")
+"""What options may set of a recipe."""
 
 
 def learning_rate(step: int, recipe: Recipe) -> float:
@@ -271,7 +273,12 @@ def run_folder(out: Path) -> Path:
 
 def main() -> None:
     options = parse_arguments()
-    if newest_step(run_folder(options.out)) >= options.recipe.n_steps:
+    checkpoints = run_folder(options.out)
+    if newest_step(checkpoints) >= options.recipe.n_steps:
+        # What was killed between its last checkpoint and its codec has yet to write the codec.
+        trainer = Trainer(options.recipe)
+        load_newest(checkpoints, trainer.parts)
+        export(trainer.model, trainer.quantiser, options.out)
         print(f"{options.out} is trained: {options.recipe.n_steps} steps")
         return
     torch.manual_seed(options.seed)
@@ -296,6 +303,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--start", type=Path, help="another codec to begin with")
     parser.add_argument("--out", type=Path, help="another folder for the result")
     parser.add_argument("--n-steps", type=int)
+    parser.add_argument("--quantise-from", type=int)
     parser.add_argument("--lr", type=float)
     parser.add_argument("--balance", type=float)
     parser.add_argument("--weights", type=json.loads, default={}, help="JSON: losses to weigh anew")
@@ -307,7 +315,7 @@ def parse_arguments() -> argparse.Namespace:
     options = parser.parse_args()
     recipe = RECIPES[options.recipe]
     changes = {"start": options.start, "out": options.out}
-    changes |= {name: getattr(options, name) for name in ("n_steps", "lr", "balance")}
+    changes |= {name: getattr(options, name) for name in NUMBERS}
     changes = {name: value for name, value in changes.items() if value is not None}
     weights = {**recipe.weights, **options.weights}
     options.recipe = Recipe(**{**vars(recipe), **changes, "weights": weights})

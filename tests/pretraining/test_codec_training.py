@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 import torch
 
 from pretraining.codec.checkpoints import export, load_newest, newest_step, save
 from pretraining.codec.network import HOP, codes, load_codec
-from pretraining.codec.train import RECIPES, Recipe, Trainer, learning_rate
+from pretraining.codec.train import RECIPES, Recipe, Trainer, learning_rate, main, run_folder
 
 FIRST = replace(RECIPES["waveform"], n_steps=4, quantise_from=1, critic_from=2)
 
@@ -56,6 +57,17 @@ def test_the_second_part_begins_with_the_firsts_codec_and_resumes_as_if_unbroken
     coded = codes(loaded.eval(), crops(9)[0].numpy())
     assert coded.shape == (4, 16)
     assert coded[0].max() < second.n_live[0]
+
+
+def test_a_part_that_was_killed_before_its_codec_was_written_writes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "codec"
+    save(run_folder(out), trained(FIRST, range(4)).parts, 4, 1.0)
+    arguments = ["train", "--recipe", "waveform", "--n-steps", "4", "--out", str(out)]
+    monkeypatch.setattr("sys.argv", arguments)
+    main()
+    assert codes(load_codec(out).eval(), crops(9)[0].numpy()).shape == (4, 16)
 
 
 def test_the_rate_rises_holds_and_falls() -> None:
