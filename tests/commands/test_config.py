@@ -322,6 +322,14 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
             assert f"--{field.name}" in screen or f"--{field.name.replace('_', '-')}" in screen
 
 
+def test_help_flows(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """However the string of a field is broken into lines in the source."""
+    monkeypatch.setenv("COLUMNS", "400")
+    with pytest.raises(SystemExit):
+        main(["generate", "--help"])
+    assert "on this computer that is near lossless, both as measured" in capsys.readouterr().out
+
+
 def rates(schedule: str, warmup_share: float, n_steps: int = 10) -> list[float]:
     return [
         learning_rate_at(s, n_steps, peak=1.0, schedule=schedule, warmup_share=warmup_share)

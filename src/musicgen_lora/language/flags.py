@@ -49,8 +49,9 @@ def described(settings: type[Any]) -> dict[str, str]:
 
 @contextlib.contextmanager
 def spoken_help(settings: Iterable[type[Any]], flags: Collection[str]) -> Iterator[None]:
-    """Help that tyro prints meanwhile, of these dataclasses, is in the user's language."""
-    if chosen_language() == "en" or not {"-h", "--help"} & set(flags):
+    """Help that tyro prints meanwhile, of these dataclasses, is in the user's language, and flows:
+    tyro keeps the line breaks of a field's own string."""
+    if not {"-h", "--help"} & set(flags):
         yield
         return
     before = {}
@@ -60,9 +61,9 @@ def spoken_help(settings: Iterable[type[Any]], flags: Collection[str]) -> Iterat
             before[id(field)] = field, field.metadata
             # Where tyro looks first.
             field.metadata = MappingProxyType({**field.metadata, "help": word(texts.get(name, ""))})
-    shown = io.StringIO()
+    is_english, shown = chosen_language() == "en", io.StringIO()
     try:
-        with contextlib.redirect_stdout(shown):
+        with contextlib.nullcontext() if is_english else contextlib.redirect_stdout(shown):
             yield
     finally:
         for field, metadata in before.values():
