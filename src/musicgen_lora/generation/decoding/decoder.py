@@ -39,15 +39,11 @@ program has its core."""
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 
 
-def n_decoder_parameters(base: BaseModel) -> int:
-    """How many parameters the language model has, with its adapter."""
-    return sum(parameter.numel() for parameter in base.hf.decoder.parameters())
-
-
 def decodes_on_one_thread(base: BaseModel) -> bool:
     """Whether a decoder is so small that it decodes on one thread of a CPU, unless the user says
     how many."""
-    is_small = base.device.type == "cpu" and n_decoder_parameters(base) <= ONE_THREAD_UP_TO
+    n_parameters = sum(parameter.numel() for parameter in base.hf.decoder.parameters())
+    is_small = base.device.type == "cpu" and n_parameters <= ONE_THREAD_UP_TO
     return is_small and "OMP_NUM_THREADS" not in os.environ
 
 
