@@ -47,13 +47,9 @@ def no_garbage() -> Iterator[None]:
 
 def _quieten_libraries() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    from transformers.utils import logging
+    from musicgen_lora.runtime.quiet import silence_libraries
 
-    from musicgen_lora.runtime.quiet import ignore_future_warnings
-
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
-    ignore_future_warnings()
+    silence_libraries()
 
 
 def fetch_bases(settings: Any) -> None:

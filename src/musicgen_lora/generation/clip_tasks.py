@@ -26,7 +26,7 @@ from musicgen_lora.generation.clips.written import Written
 from musicgen_lora.generation.musicgen import MusicGen
 from musicgen_lora.generation.session import Session, alike
 from musicgen_lora.generation.wanted import wanted_of
-from musicgen_lora.model.base_model import BaseModel as Base
+from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.runtime import processes
 from musicgen_lora.urls import Copied, copied, copies, copy_of
 
@@ -172,7 +172,7 @@ def _play(task: BatchTask, alive: Callable[[], None]) -> PlayedBatch:
 def _model(path: str, precision: str, adapters: str) -> MusicGen:
     """The model of tasks, loaded once in each process as long as its adapters, of which the facts
     are given as JSON, are the same. It says nothing."""
-    model = MusicGen(Base.load(path), precision, Console(quiet=True))
+    model = MusicGen(BaseModel.load(path), precision, Console(quiet=True))
     for adapter in json.loads(adapters):
         model.add_adapter(copy_of(adapter["path"]), adapter["strength"])
     return model

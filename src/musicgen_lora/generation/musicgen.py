@@ -1,4 +1,4 @@
-"""BaseModel as it is played: a base, adapters on it, and what they make of words.
+"""MusicGen as it is played: a base, adapters on it, and what they make of words.
 
 This is what `from musicgen_lora import MusicGen` gives, and what `generate` plays with. The base is
 a value of its own (`model.base_model.BaseModel`, here `MusicGen.base`) and never changes: adapters
@@ -35,7 +35,7 @@ from musicgen_lora.generation.player import Instrument, Player
 from musicgen_lora.generation.recordings.recording import asked_of, say_of_recording
 from musicgen_lora.generation.session import Session
 from musicgen_lora.given import check_playing
-from musicgen_lora.model.base_model import BaseModel as Base
+from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.model.cpu.switch import enable
 from musicgen_lora.model.fingerprint import fingerprint
 from musicgen_lora.model.lora.adapter import AdapterFiles
@@ -64,7 +64,9 @@ class MusicGen:
         precision: of the weights while it plays, as `generate` has it.
     """
 
-    def __init__(self, base: Base, precision: str = "auto", console: Console | None = None) -> None:
+    def __init__(
+        self, base: BaseModel, precision: str = "auto", console: Console | None = None
+    ) -> None:
         self.base = base
         self._console = console or plain_console()
         self._device = processes.device()
@@ -86,7 +88,7 @@ class MusicGen:
         Raises:
             UserError: no such folder or id, or not a MusicGen.
         """
-        return cls(Base.load(path), precision)
+        return cls(BaseModel.load(path), precision)
 
     # Its adapters.
 

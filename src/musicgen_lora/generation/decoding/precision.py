@@ -60,7 +60,8 @@ def choose_precision(
     if wanted != "auto":
         return wanted, f"Decoding in {wanted}, as asked."
     with threads_for(base):
-        what = f"precision of {base.fingerprint}"
+        # What was chosen among others is chosen anew.
+        what = f"precision of {base.fingerprint}, {' '.join(PRECISIONS)}"
         found = kept_choice(what, PRECISIONS, lambda: fastest_near_lossless(base, tell))
     return found, (
         f"Decoding in {found}: on this computer the fastest whose predictions are within "
