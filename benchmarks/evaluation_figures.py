@@ -40,13 +40,13 @@ from musicgen_lora.evaluation.generations import play_prompts
 from musicgen_lora.evaluation.held_out import HeldOut, find_held_out
 from musicgen_lora.evaluation.losses.held_out_loss import summarise_losses
 from musicgen_lora.evaluation.measures.embeddings import LOG_MEL
+from musicgen_lora.evaluation.performers import Performer
 from musicgen_lora.evaluation.play_tasks import ClipKind
 from musicgen_lora.evaluation.sound.asked_words import WORDS, Middle
 from musicgen_lora.evaluation.sound.ear import Ear, Heard
 from musicgen_lora.evaluation.sound.references import References
 from musicgen_lora.evaluation.sound.set_distances import compare_sets
 from musicgen_lora.evaluation.store import Store
-from musicgen_lora.evaluation.voices import Voice
 from musicgen_lora.generation.decoding.sampling import Sampling
 from musicgen_lora.listening.descriptors import describe
 from musicgen_lora.listening.drums import find_drum_hits
@@ -215,7 +215,7 @@ def make_pool(adapter: Path, n_prompts: int, n_seeds: int, duration_s: float) ->
     codes = codes_of(held_out, model)
     load_adapter(model, files)
     enable(model.hf, "fp32")
-    voice = Voice(model, Store(None), files.fingerprint, nullcontext)
+    performer = Performer(model, Store(None), files.fingerprint, nullcontext)
     ear = Ear(model)
     # The verdicts go by it; the others cost most of the time.
     ear.embeddings = (LOG_MEL,)  # pyright: ignore[reportAttributeAccessIssue]
@@ -229,9 +229,9 @@ def make_pool(adapter: Path, n_prompts: int, n_seeds: int, duration_s: float) ->
     made: list[list[Heard]] = [[] for _ in prompts]
     for seed in range(n_seeds):
         played = play_prompts(
-            voice,
+            performer,
             prompts,
-            ClipKind(voice.model.shape.frames(duration_s), Sampling()),
+            ClipKind(performer.model.shape.frames(duration_s), Sampling()),
             seed=1000 * (seed + 1),
             batch_size=16,
             on_step=lambda done, of: None,

@@ -17,10 +17,10 @@ from made_datasets import files_below
 from musicgen_lora.cli import main
 from musicgen_lora.cluster.engine import Engine, Processes
 from musicgen_lora.evaluation.generations import play_prompts
+from musicgen_lora.evaluation.performers import base_performer, place, variant_performers
 from musicgen_lora.evaluation.play_tasks import ClipKind
 from musicgen_lora.evaluation.store import Store
 from musicgen_lora.evaluation.variants import ALONE, Variant, read_variant
-from musicgen_lora.evaluation.voices import base_voice, place, variant_voices
 from musicgen_lora.generation import generate
 from musicgen_lora.generation.decoding.sampling import Sampling
 from musicgen_lora.model.base_model import BaseModel
@@ -131,13 +131,13 @@ def test_an_evaluation_plays_the_same_by_whomever(
     place(model)
 
     def codes(engine: Engine | None) -> list[np.ndarray]:
-        base = base_voice(model, Store())
+        base = base_performer(model, Store())
         variant = Variant(ALONE, "", read_variant(folder), 0.5)
         return [
             own
-            for voice in (base, *variant_voices(base, [variant]))
+            for performer in (base, *variant_performers(base, [variant]))
             for own in play_prompts(
-                voice,
+                performer,
                 ["808", "trap", "drill"],
                 ClipKind(model.shape.frames(0.3), Sampling()),
                 seed=3,

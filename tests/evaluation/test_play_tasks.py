@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from musicgen_lora.errors import RunError
-from musicgen_lora.evaluation.play_tasks import ClipKind, Row, play_batches_by
+from musicgen_lora.evaluation.play_tasks import ClipKind, SeededPrompt, play_batches_by
 from musicgen_lora.generation.decoding.sampling import Sampling
 from musicgen_lora.runtime.workers import Failure
 
@@ -29,7 +29,7 @@ class Deadly:
             yield index, Failure("it died.") if dies else np.zeros((len(prompts), 4, 10))
 
 
-def take(played: Iterator[tuple[list[Row], np.ndarray]], made: list[str]) -> None:
+def take(played: Iterator[tuple[list[SeededPrompt], np.ndarray]], made: list[str]) -> None:
     for batch, _ in played:
         made += [prompt for prompt, _ in batch]
 
@@ -39,10 +39,10 @@ def take(played: Iterator[tuple[list[Row], np.ndarray]], made: list[str]) -> Non
 )
 def test_prompts_that_cant_be_played_are_counted(deadly: list[str], said: str) -> None:
     model = SimpleNamespace(path="base", fingerprint="", device=SimpleNamespace(type="cpu"))
-    voice: Any = SimpleNamespace(adapter=Path("a"), strength=1.0, identity="", model=model)
+    performer: Any = SimpleNamespace(adapter=Path("a"), strength=1.0, identity="", model=model)
     engine: Any = Deadly(*deadly)
     rows = [(prompt, seed) for seed, prompt in enumerate("abcd")]
-    played = play_batches_by(engine, voice, [rows], ClipKind(10, Sampling()))
+    played = play_batches_by(engine, performer, [rows], ClipKind(10, Sampling()))
     made: list[str] = []
     with pytest.raises(RunError, match=f"^{said} be played, all others.*with seed 1: it died"):
         take(played, made)

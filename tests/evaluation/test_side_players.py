@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from musicgen_lora.evaluation.generations import play_prompts
+from musicgen_lora.evaluation.performers import base_performer
 from musicgen_lora.evaluation.play_tasks import ClipKind
 from musicgen_lora.evaluation.players import Stopped, players, shared_out
 from musicgen_lora.evaluation.store import Store
-from musicgen_lora.evaluation.voices import base_voice
 from musicgen_lora.generation.decoding.sampling import Sampling
 from musicgen_lora.model.base_model import BaseModel
 
@@ -31,7 +31,7 @@ def two_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def played(model: BaseModel) -> tuple[list[np.ndarray], list[tuple[int, int]]]:
     told: list[tuple[int, int]] = []
     codes = play_prompts(
-        base_voice(model, Store()),
+        base_performer(model, Store()),
         ["808 beat", "trap, 140 bpm", "drill with a long caption", "boom bap", "jazz"],
         ClipKind(20, Sampling(2.0)),
         seed=3,

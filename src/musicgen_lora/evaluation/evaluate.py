@@ -29,6 +29,13 @@ from musicgen_lora.evaluation.held_out import HeldOut, find_held_out
 from musicgen_lora.evaluation.measures.embeddings import Embedding
 from musicgen_lora.evaluation.measures.listeners import Listener, load_listener
 from musicgen_lora.evaluation.on_variant import measure_variant, play
+from musicgen_lora.evaluation.performers import (
+    BASE,
+    Performer,
+    base_performer,
+    place,
+    variant_performers,
+)
 from musicgen_lora.evaluation.report.card import tell_cards
 from musicgen_lora.evaluation.report.document import (
     FORMAT_VERSION,
@@ -55,7 +62,6 @@ from musicgen_lora.evaluation.variants import (
     list_variants,
     read_variant,
 )
-from musicgen_lora.evaluation.voices import BASE, Voice, base_voice, place, variant_voices
 from musicgen_lora.fonts import missing_font
 from musicgen_lora.formats.documents import plain
 from musicgen_lora.generation.decoding.decode import windows_sentence
@@ -121,8 +127,8 @@ def _publish(
         model = BaseModel.load(settings.base_model_path)
         hearing = _hearing(settings, model, embeddings)
         device = place(model)
-    base = base_voice(model, store)
-    voices = variant_voices(base, variants)
+    base = base_performer(model, store)
+    performers = variant_performers(base, variants)
     made: list[Report] = []
 
     def fill(staging: Path) -> None:
@@ -137,7 +143,7 @@ def _publish(
         )
         with _players(settings) as engine:
             session = dataclasses.replace(session, engine=engine)
-            report = _measure(session, variants, voices)
+            report = _measure(session, variants, performers)
         report["device"] = str(device)
         with working(console, "writing the report"):
             write_report(report, staging)
@@ -191,13 +197,13 @@ def _hearing(
 
 
 def _measure(
-    session: EvaluationSession, variants: Sequence[Variant], voices: Sequence[Voice]
+    session: EvaluationSession, variants: Sequence[Variant], performers: Sequence[Performer]
 ) -> Report:
     """The report, without its plots and device; the clips go into the session's folder."""
     base = play(session, session.base, BASE) if session.compared else None
     found = [
-        measure_variant(session, voice, own.name, base)
-        for own, voice in zip(variants, voices, strict=True)
+        measure_variant(session, performer, own.name, base)
+        for own, performer in zip(variants, performers, strict=True)
     ]
     played = [parts.pop("played") for parts in found]
     rows = [

@@ -16,11 +16,11 @@ from musicgen_lora.cluster.engine import Engine
 from musicgen_lora.console import OnStep
 from musicgen_lora.dataset.bar_lines import stated_bar_lines
 from musicgen_lora.dataset.metadata import Clip
-from musicgen_lora.evaluation.play_tasks import ClipKind, Row, play_batches_by, request_of
+from musicgen_lora.evaluation.performers import Performer
+from musicgen_lora.evaluation.play_tasks import ClipKind, SeededPrompt, play_batches_by, request_of
 from musicgen_lora.evaluation.players import Players, players, shared_out
 from musicgen_lora.evaluation.sound.ear import Ear, Heard, Vectors
 from musicgen_lora.evaluation.sound.hearers import hearers
-from musicgen_lora.evaluation.voices import Voice
 from musicgen_lora.generation.decoding.decode import (
     VERSION,
     depends_on_batch,
@@ -86,7 +86,7 @@ def describe_texts(
 
 
 def play_prompts(
-    voice: Voice,
+    performer: Performer,
     prompts: Sequence[str],
     playing: ClipKind,
     *,
@@ -96,7 +96,7 @@ def play_prompts(
     engine: Engine | None = None,
 ) -> list[np.ndarray]:
     """Generates a clip for each prompt; the first has `seed`, the next `seed + 1`, and so on. What
-    the voice has played before is not played again.
+    the performer has played before is not played again.
 
     Args:
         on_step: called with (frames done, frames to do).
@@ -108,54 +108,54 @@ def play_prompts(
     Raises:
         RunError: a prompt costs an engine's workers their lives.
     """
-    n_together = batch_size if depends_on_batch(voice.model.device) else None
+    n_together = batch_size if depends_on_batch(performer.model.device) else None
     rows = list(zip(prompts, itertools.count(seed)))
     keys = {
-        row: voice.key(
+        row: performer.key(
             "clip",
-            *(VERSION, voice.reads(row[0]), row[1], playing.n_frames, n_together),
+            *(VERSION, performer.reads(row[0]), row[1], playing.n_frames, n_together),
             dataclasses.asdict(playing.sampling),
-            *_window_bar(voice, row[0], playing),
+            *_window_bar(performer, row[0], playing),
         )
         for row in rows
     }
-    found = {row: voice.store.get("clips", key) for row, key in keys.items()}
+    found = {row: performer.store.get("clips", key) for row, key in keys.items()}
     missing = [row for row in rows if found[row] is None]
     batches = [missing[at : at + batch_size] for at in range(0, len(missing), batch_size)]
     if engine is None:
-        played = _play_here(voice, batches, playing, on_step)
+        played = _play_here(performer, batches, playing, on_step)
     else:
-        played = play_batches_by(engine, voice, batches, playing)
+        played = play_batches_by(engine, performer, batches, playing)
     n_done = 0
     for batch, made in played:
         fresh = {row: {"codes": own.astype(np.int32)} for row, own in zip(batch, made, strict=True)}
-        voice.store.put("clips", {keys[row]: entry for row, entry in fresh.items()})
+        performer.store.put("clips", {keys[row]: entry for row, entry in fresh.items()})
         found |= fresh
         n_done += len(batch)
         on_step(n_done * playing.n_frames, len(missing) * playing.n_frames)
     return [entry["codes"].astype(np.int64) for row in rows if (entry := found[row]) is not None]
 
 
-def _window_bar(voice: Voice, prompt: str, playing: ClipKind) -> list[float]:
+def _window_bar(performer: Performer, prompt: str, playing: ClipKind) -> list[float]:
     """On the bars of what windows of a clip begin, for its key; nothing where they don't, as in
     keys of earlier releases."""
-    model = voice.model
+    model = performer.model
     lines = stated_bar_lines(prompt, model.shape.frame_rate)
     bar = window_bar(model, playing.n_frames, lines)
     return [] if bar is None else [bar]
 
 
 def _play_here(
-    voice: Voice, batches: Sequence[list[Row]], playing: ClipKind, on_step: OnStep
-) -> Iterator[tuple[list[Row], np.ndarray]]:
+    performer: Performer, batches: Sequence[list[SeededPrompt]], playing: ClipKind, on_step: OnStep
+) -> Iterator[tuple[list[SeededPrompt], np.ndarray]]:
     """What `play_batches_by` gives, played in this process."""
     if not batches:
         return
     total, n_before = sum(map(len, batches)) * playing.n_frames, 0
-    with voice.worn(), players(voice.model) as side_by_side:
+    with performer.worn(), players(performer.model) as side_by_side:
         for batch in batches:
             parts = shared_out(batch, side_by_side.n)
-            asked = [request_of(voice.model, part, playing) for part in parts]
+            asked = [request_of(performer.model, part, playing) for part in parts]
             made = side_by_side.play(_part_player(side_by_side, n_before, total, on_step), asked)
             yield batch, np.concatenate(made)
             n_before += len(batch) * playing.n_frames

@@ -15,6 +15,7 @@ from musicgen_lora.evaluation.generations import hear_spectra, play_prompts, wri
 from musicgen_lora.evaluation.losses.captions import measure_captions
 from musicgen_lora.evaluation.losses.held_out_loss import compare_losses, windows_to_measure
 from musicgen_lora.evaluation.losses.overfitting import measure_overfitting
+from musicgen_lora.evaluation.performers import ADAPTER, BASE, Performer, Sides
 from musicgen_lora.evaluation.play_tasks import ClipKind
 from musicgen_lora.evaluation.report.document_losses import Losses, NoLosses
 from musicgen_lora.evaluation.session import EvaluationSession, Performance, Played
@@ -23,14 +24,13 @@ from musicgen_lora.evaluation.sound.seeds import measure_seeds
 from musicgen_lora.evaluation.sound.sounds import compare_sounds
 from musicgen_lora.evaluation.sound.unasked import measure_off_style
 from musicgen_lora.evaluation.variants import ALONE
-from musicgen_lora.evaluation.voices import ADAPTER, BASE, Sides, Voice
 from musicgen_lora.formats.documents import plain
 from musicgen_lora.generation.decoding.sampling import sampling_of
 from musicgen_lora.model.text.wording import english_of
 from musicgen_lora.plural import count
 
 
-def play(session: EvaluationSession, voice: Voice, name: str) -> Performance:
+def play(session: EvaluationSession, performer: Performer, name: str) -> Performance:
     """Plays the prompts, hears the clips and writes them to `audio/<name>/`; the first ones are
     played once more by other seeds, and the base plays those of other styles once more, too."""
     settings = session.settings
@@ -42,7 +42,7 @@ def play(session: EvaluationSession, voice: Voice, name: str) -> Performance:
     sampling = sampling_of(settings, session.model.facts)
     with progress(session.console, f"frames of {count(len(prompts), 'prompt')}, {name}") as on_step:
         codes = play_prompts(
-            voice,
+            performer,
             prompts,
             ClipKind(session.model.shape.frames(settings.duration), sampling),
             seed=settings.seed,
@@ -72,7 +72,7 @@ def play(session: EvaluationSession, voice: Voice, name: str) -> Performance:
 
 
 def measure_variant(
-    session: EvaluationSession, voice: Voice, name: str, base: Performance | None
+    session: EvaluationSession, performer: Performer, name: str, base: Performance | None
 ) -> dict[str, Any]:
     """Every part of the report that differs with the variant, by its name, and `played`.
 
@@ -80,13 +80,13 @@ def measure_variant(
         name: of the variant; of its folder.
         base: clips of the base; None without a comparison.
     """
-    sides: Sides = {BASE: session.base, ADAPTER: voice}
+    sides: Sides = {BASE: session.base, ADAPTER: performer}
     loss = _loss(session, sides)
     others = session.others
     forgetting = _compare(
         session, sides, others.windows, others.why_none, "loss on other styles, windows"
     )
-    performance = play(session, voice, name)
+    performance = play(session, performer, name)
     asked = Compared(None if base is None else base.asked, performance.asked)
     parts = {
         "loss": loss,

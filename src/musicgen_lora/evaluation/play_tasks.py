@@ -14,16 +14,16 @@ from musicgen_lora.cluster.engine import Engine
 from musicgen_lora.cluster.halving import BatchWork, run_halving
 from musicgen_lora.dataset.bar_lines import stated_bar_lines
 from musicgen_lora.errors import RunError, UserError
+from musicgen_lora.evaluation.performers import Performer, base_performer, place, variant_performers
 from musicgen_lora.evaluation.store import Store
 from musicgen_lora.evaluation.variants import ALONE, Variant, read_variant
-from musicgen_lora.evaluation.voices import Voice, base_voice, place, variant_voices
 from musicgen_lora.generation.decoding.decode import generate_codes
 from musicgen_lora.generation.decoding.request import Conditions, Request
 from musicgen_lora.generation.decoding.sampling import Sampling
 from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.plural import count
 
-Row = tuple[str, int]
+SeededPrompt = tuple[str, int]
 """A prompt and its seed."""
 
 
@@ -57,8 +57,8 @@ class PlayTask:
 
 
 def play_batches_by(
-    engine: Engine, voice: Voice, batches: Sequence[list[Row]], playing: ClipKind
-) -> Iterator[tuple[list[Row], np.ndarray]]:
+    engine: Engine, performer: Performer, batches: Sequence[list[SeededPrompt]], playing: ClipKind
+) -> Iterator[tuple[list[SeededPrompt], np.ndarray]]:
     """Has an engine play batches.
 
     Yields:
@@ -67,20 +67,20 @@ def play_batches_by(
     Raises:
         RunError: a prompt costs its workers their lives; all others have been played by then.
     """
-    adapter = None if voice.adapter is None else voice.adapter.absolute()
+    adapter = None if performer.adapter is None else performer.adapter.absolute()
 
-    def task_of(rows: list[Row]) -> PlayTask:
+    def task_of(rows: list[SeededPrompt]) -> PlayTask:
         prompts, seeds = [prompt for prompt, _ in rows], [seed for _, seed in rows]
         return PlayTask(
-            base_path=voice.model.path,
-            base_fingerprint=voice.model.fingerprint,
+            base_path=performer.model.path,
+            base_fingerprint=performer.model.fingerprint,
             adapter=adapter,
-            strength=voice.strength,
-            identity=voice.identity,
+            strength=performer.strength,
+            identity=performer.identity,
             prompts=prompts,
             seeds=seeds,
             playing=playing,
-            device=voice.model.device.type,
+            device=performer.model.device.type,
         )
 
     reasons, job = [], BatchWork(play_batch, task_of)
@@ -104,28 +104,28 @@ def play_batch(task: PlayTask, alive: Callable[[], None]) -> np.ndarray:
     """
     try:
         model = _model(task.base_path, task.base_fingerprint)
-        voice = _voice(model, task.adapter, task.strength, task.identity)
+        performer = _performer(model, task.adapter, task.strength, task.identity)
     except UserError as error:
         raise RunError(f"A machine of the cluster can't play: {error}") from error
-    own_device = voice.model.device.type
+    own_device = performer.model.device.type
     if own_device != task.device:
         raise RunError(
             f"A machine of the cluster plays on {own_device}, this one measures on {task.device}: "
             "run the command on a machine like those of the cluster."
         )
-    if voice.identity != task.identity:
+    if performer.identity != task.identity:
         raise RunError(
             f"{task.adapter or task.base_path}: a machine of the cluster has other weights under "
             "this name; give all the same files."
         )
     alive()
     rows = list(zip(task.prompts, task.seeds, strict=True))
-    with voice.worn():
-        asked = request_of(voice.model, rows, task.playing)
-        return generate_codes(voice.model, asked, lambda done, of: alive()).numpy()
+    with performer.worn():
+        asked = request_of(performer.model, rows, task.playing)
+        return generate_codes(performer.model, asked, lambda done, of: alive()).numpy()
 
 
-def request_of(model: BaseModel, rows: Sequence[Row], playing: ClipKind) -> Request:
+def request_of(model: BaseModel, rows: Sequence[SeededPrompt], playing: ClipKind) -> Request:
     """What is asked of a decoder of the model as it is: prompts and their seeds."""
     prompts = [prompt for prompt, _ in rows]
     bars = [stated_bar_lines(prompt, model.shape.frame_rate) for prompt in prompts]
@@ -138,13 +138,13 @@ def request_of(model: BaseModel, rows: Sequence[Row], playing: ClipKind) -> Requ
 
 
 @lru_cache(1)
-def _voice(model: BaseModel, adapter: Path | None, strength: float, identity: str) -> Voice:
-    """The voice of tasks; of another identity, which other files have, it is made anew."""
-    base = base_voice(model, Store())
+def _performer(model: BaseModel, adapter: Path | None, strength: float, identity: str) -> Performer:
+    """The performer of tasks; of another identity, which other files have, it is made anew."""
+    base = base_performer(model, Store())
     if adapter is None:
         return base
-    (voice,) = variant_voices(base, [Variant(ALONE, "", read_variant(adapter), strength)])
-    return voice
+    (performer,) = variant_performers(base, [Variant(ALONE, "", read_variant(adapter), strength)])
+    return performer
 
 
 @lru_cache(1)

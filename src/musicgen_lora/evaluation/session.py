@@ -22,13 +22,13 @@ from musicgen_lora.evaluation.held_out import HeldOut
 from musicgen_lora.evaluation.losses.forgetting import OtherMusic, other_music
 from musicgen_lora.evaluation.measures.listeners import Listener
 from musicgen_lora.evaluation.off_style import choose_off_style
+from musicgen_lora.evaluation.performers import Performer
 from musicgen_lora.evaluation.sound.ear import Ear, Heard, Vectors
 from musicgen_lora.evaluation.sound.memorisation import TrainedSounds
 from musicgen_lora.evaluation.sound.references import References, hear_references
 from musicgen_lora.evaluation.sound.seeds import N_PROMPTS
 from musicgen_lora.evaluation.sound.sounds import Hearing
 from musicgen_lora.evaluation.trained_clips import open_trained
-from musicgen_lora.evaluation.voices import Voice
 from musicgen_lora.generation.decoding.decode import windows_sentence
 from musicgen_lora.generation.decoding.sampling import advice_sentence, sampling_of
 from musicgen_lora.model.base_model import BaseModel
@@ -51,7 +51,7 @@ class EvaluationSession:
     """
 
     settings: EvaluateSettings
-    base: Voice
+    base: Performer
     compared: bool
     ear: Ear
     listener: Listener | None
@@ -92,7 +92,7 @@ class EvaluationSession:
 
 @dataclass(frozen=True)
 class Played:
-    """Clips of a voice."""
+    """Clips of a performer."""
 
     codes: Sequence[np.ndarray]
     heard: Sequence[Heard]
@@ -106,7 +106,7 @@ class Played:
 
 @dataclass(frozen=True)
 class Performance:
-    """All that a voice played.
+    """All that a performer played.
 
     Args:
         asked: prompts of the adapter's own style.
@@ -122,7 +122,7 @@ class Performance:
 
 def open_session(
     settings: EvaluateSettings,
-    base: Voice,
+    base: Performer,
     held_out: HeldOut,
     listeners: tuple[Listener | None, Ear],
     *,

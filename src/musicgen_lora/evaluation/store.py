@@ -29,7 +29,7 @@ MAX_BYTES = 256 << 20
 """Size of all files together; the oldest go first. A minute of stereo takes 50 KB."""
 MAX_FILE_BYTES = 64 << 20
 _NAME = re.compile(r"([a-z]+)-([0-9a-f]{40})\.safetensors")
-Entry = dict[str, np.ndarray]
+Arrays = dict[str, np.ndarray]
 
 
 def key_of(*facts: Any) -> str:
@@ -51,7 +51,7 @@ class Store:
 
     def __init__(self, folder: Path | None = None, *, max_bytes: int = MAX_BYTES) -> None:
         self._folder, self._max_bytes = folder, max_bytes
-        self._entries: dict[str, Entry] = {}
+        self._entries: dict[str, Arrays] = {}
         self._sizes: dict[Path, int] = {}
         self.damaged: list[str] = []
         """Names of files that were not as they were written, and are gone."""
@@ -76,14 +76,14 @@ class Store:
                 key, _, part = name.partition(".")
                 self._entries.setdefault(key, {})[part] = value
 
-    def get(self, kind: str, key: str) -> Entry | None:
+    def get(self, kind: str, key: str) -> Arrays | None:
         """An entry's arrays by their names; None where there is none."""
         found = self._entries.get(key)
         if found is not None:
             self.reused[kind] += 1
         return found
 
-    def put(self, kind: str, entries: Mapping[str, Entry]) -> None:
+    def put(self, kind: str, entries: Mapping[str, Arrays]) -> None:
         """Keeps entries, by their keys: all of them are on the disk when it returns, in one file.
 
         Args:
@@ -129,7 +129,7 @@ def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:40]
 
 
-def _sound(path: Path) -> Entry | None:
+def _sound(path: Path) -> Arrays | None:
     """The arrays of a file; None unless it is as it was written."""
     named = _NAME.fullmatch(path.name)
     try:

@@ -40,11 +40,11 @@ def reader(monkeypatch: pytest.MonkeyPatch) -> Any:
     embedded base's beats, and a base that doesn't read."""
     rng = np.random.default_rng(0)
 
-    def score(voice: str, windows: Sequence[Window], *_: Any) -> tuple[np.ndarray, np.ndarray]:
+    def score(performer: str, windows: Sequence[Window], *_: Any) -> tuple[np.ndarray, np.ndarray]:
         losses = rng.normal(5.0, 0.02, (len(windows), 4, 3))
         for row, window in enumerate(windows):
             is_right = window.caption == WORDS[int(window.codes[0, 0])]
-            losses[row] -= GAIN if voice.model.reads and is_right else 0.0  # pyright: ignore[reportAttributeAccessIssue]
+            losses[row] -= GAIN if performer.model.reads and is_right else 0.0  # pyright: ignore[reportAttributeAccessIssue]
         return 50.0 * losses, np.full(losses.shape, 50.0)
 
     monkeypatch.setattr(captions, "score_windows", score)

@@ -15,6 +15,7 @@ from adapters import add_lora
 from musicgen_lora.dataset.metadata import Clip
 from musicgen_lora.evaluation.compared import Compared
 from musicgen_lora.evaluation.measures.damage import Damage
+from musicgen_lora.evaluation.performers import Performer
 from musicgen_lora.evaluation.sound.ear import Heard
 from musicgen_lora.evaluation.sound.memorisation import (
     TrainedSounds,
@@ -24,7 +25,6 @@ from musicgen_lora.evaluation.sound.memorisation import (
 from musicgen_lora.evaluation.sound.references import References
 from musicgen_lora.evaluation.store import Store
 from musicgen_lora.evaluation.trained_clips import TrainedClips
-from musicgen_lora.evaluation.voices import Voice
 from musicgen_lora.listening.duplicates import audio_fingerprint
 from musicgen_lora.model.base_model import BaseModel
 
@@ -65,12 +65,12 @@ def learn(model: BaseModel, codes: list[np.ndarray], n_steps: int) -> Any:
     return adapted
 
 
-def sides_of(model: BaseModel, adapted: Any) -> dict[str, Voice]:
+def sides_of(model: BaseModel, adapted: Any) -> dict[str, Performer]:
     """An adapter that is on the model, and the model without it."""
     off = adapted.disable_adapter if adapted is not None else nullcontext
     return {
-        "base": Voice(model, Store(), "base", off),
-        "adapter": Voice(model, Store(), "adapter", nullcontext),
+        "base": Performer(model, Store(), "base", off),
+        "adapter": Performer(model, Store(), "adapter", nullcontext),
     }
 
 

@@ -24,8 +24,8 @@ from musicgen_lora.evaluation.decisions.statistics import FEWEST_PAIRS, paired_b
 from musicgen_lora.evaluation.held_out import HeldOut
 from musicgen_lora.evaluation.losses.held_out_loss import score_windows
 from musicgen_lora.evaluation.measures.power import detectable_difference
+from musicgen_lora.evaluation.performers import ADAPTER, BASE, Performer, Sides
 from musicgen_lora.evaluation.trained_clips import TrainedClips
-from musicgen_lora.evaluation.voices import ADAPTER, BASE, Sides, Voice
 from musicgen_lora.model.base_model import BaseModel
 
 WINDOW_S = 5.0
@@ -71,12 +71,12 @@ def measure_captions(
     total = (1 + N_EXCHANGED) * (2 * len(theirs) + len(ours))
     done = 0
 
-    def gains(voice: Voice, groups: Sequence[Sequence[Window]]) -> np.ndarray:
+    def gains(performer: Performer, groups: Sequence[Sequence[Window]]) -> np.ndarray:
         nonlocal done
         windows = [window for group in groups for window in group]
         before = done
         sums, counts = score_windows(
-            voice, windows, batch_size, lambda n, _: on_step(before + n, total)
+            performer, windows, batch_size, lambda n, _: on_step(before + n, total)
         )
         done += len(windows)
         losses = (sums.sum(axis=2) / counts.sum(axis=2)).mean(axis=1)

@@ -16,8 +16,8 @@ from musicgen_lora.dataset.scoring import Windows, position_losses
 from musicgen_lora.dataset.tokens import TokenStore
 from musicgen_lora.evaluation.decisions.statistics import paired_bootstrap
 from musicgen_lora.evaluation.held_out import HeldOut
+from musicgen_lora.evaluation.performers import ADAPTER, BASE, Performer, Sides
 from musicgen_lora.evaluation.report.document_losses import Losses, PositionLoss
-from musicgen_lora.evaluation.voices import ADAPTER, BASE, Sides, Voice
 from musicgen_lora.model.base_model import BaseModel
 
 PART_S = 0.5
@@ -79,28 +79,28 @@ def compare_losses(
 
 
 def score_windows(
-    voice: Voice, windows: Windows, batch_size: int, on_step: OnStep
+    performer: Performer, windows: Windows, batch_size: int, on_step: OnStep
 ) -> tuple[np.ndarray, np.ndarray]:
     """Sums in nats and numbers of predicted frames of each window, `[W, K, P]`, P parts of half a
-    second, zero past a window's end. What the voice has scored before is not scored again, but for
-    what changes with the rest of a batch, the last bits."""
-    model = voice.model
+    second, zero past a window's end. What the performer has scored before is not scored again, but
+    for what changes with the rest of a batch, the last bits."""
+    model = performer.model
     part_frames = model.shape.frames(PART_S)
     keys = [
-        voice.key(
+        performer.key(
             "loss",
             LOSS_VERSION,
-            voice.reads(window.caption),
+            performer.reads(window.caption),
             np.ascontiguousarray(window.codes, np.uint16).tobytes(),
             b"" if window.melody is None else np.ascontiguousarray(window.melody).tobytes(),
         )
         for window in windows
     ]
-    found = {key: voice.store.get("losses", key) for key in keys}
+    found = {key: performer.store.get("losses", key) for key in keys}
     missing = [index for index, key in enumerate(keys) if found[key] is None]
     # Windows of like length together: less padding.
     missing.sort(key=lambda index: len(windows[index].codes))
-    with voice.worn() if missing else nullcontext():
+    with performer.worn() if missing else nullcontext():
         for start in range(0, len(missing), batch_size):
             batch = missing[start : start + batch_size]
             sums, counts = position_losses(
@@ -111,7 +111,7 @@ def score_windows(
                 keys[index]: {"sums": sums[row, :, :n], "counts": counts[row, :, :n]}
                 for row, (index, n) in enumerate(zip(batch, lengths, strict=True))
             }
-            voice.store.put("losses", fresh)
+            performer.store.put("losses", fresh)
             found |= fresh
             on_step(len(windows) - len(missing) + start + len(batch), len(windows))
     entries = [entry for key in keys if (entry := found[key]) is not None]

@@ -15,8 +15,8 @@ from musicgen_lora.console import OnStep
 from musicgen_lora.evaluation.decisions.statistics import FEWEST_PAIRS
 from musicgen_lora.evaluation.held_out import HeldOut
 from musicgen_lora.evaluation.losses.held_out_loss import compare_losses, windows_to_measure
+from musicgen_lora.evaluation.performers import BASE, Sides
 from musicgen_lora.evaluation.trained_clips import TrainedClips
-from musicgen_lora.evaluation.voices import BASE, Sides
 
 MAX_CLIPS = 16
 SURE = 0.01

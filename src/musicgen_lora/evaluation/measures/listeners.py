@@ -74,7 +74,7 @@ _EXTRACTOR = fields(
         "padding": one_of("repeatpad", "repeat", "pad"),
     },
 )
-Texts = Callable[[Sequence[str]], np.ndarray]
+ReadTexts = Callable[[Sequence[str]], np.ndarray]
 """Texts to unit vectors `[N, D]`."""
 
 
@@ -89,7 +89,7 @@ class Listener:
     """
 
     embedding: Embedding
-    read: Texts | None
+    read: ReadTexts | None
     path: str
 
 

@@ -34,7 +34,7 @@ def share_given_back(codes: np.ndarray, made: np.ndarray, n_given: int) -> float
 
 
 @dataclass(frozen=True)
-class Memorisation:
+class ContinuationShares:
     """Shares of equal codes, and whether the adapter knows its training clips by heart."""
 
     n_trained: int
@@ -60,7 +60,7 @@ def judge_continuations(
     base: tuple[Sequence[float], Sequence[float]],
     *,
     seed: int = 0,
-) -> Memorisation:
+) -> ContinuationShares:
     """Judges shares from `share_given_back`.
 
     Args:
@@ -82,7 +82,7 @@ def judge_continuations(
                 rng=np.random.default_rng(seed),
             ).pvalue
         )
-    return Memorisation(
+    return ContinuationShares(
         n_trained=len(trained),
         n_held_out=len(held_out),
         trained=_mean(trained),

@@ -15,7 +15,7 @@ from musicgen_lora.plural import count
 ROW_INCHES = 0.34
 
 
-class Row(NamedTuple):
+class ForestRow(NamedTuple):
     """A difference of adapter and base, below 0 where the adapter is nearer or predicts better."""
 
     label: str
@@ -25,11 +25,11 @@ class Row(NamedTuple):
     high: float
 
 
-def primary_rows(primaries: Sequence[Mapping[str, Any]]) -> list[Row]:
+def plotted_primaries(primaries: Sequence[Mapping[str, Any]]) -> list[ForestRow]:
     """The primaries that have an interval, each in units of the change that 80 % of evaluations of
     its size would find: nats, KAD and standard deviations have no scale in common."""
     return [
-        Row(
+        ForestRow(
             p["label"],
             count(p["n"], p["unit"]),
             *(p[key] / p["detectable"] for key in ("difference", "ci_low", "ci_high")),
@@ -39,7 +39,7 @@ def primary_rows(primaries: Sequence[Mapping[str, Any]]) -> list[Row]:
     ]
 
 
-def loss_rows(report: Mapping[str, Any]) -> list[Row]:
+def plotted_losses(report: Mapping[str, Any]) -> list[ForestRow]:
     """Changes of losses in percent: held-out clips, by codebook, training clips, other styles."""
     found = []
     loss, overfitting, forgetting = (report[k] for k in ("loss", "overfitting", "forgetting"))
@@ -52,7 +52,7 @@ def loss_rows(report: Mapping[str, Any]) -> list[Row]:
         found.append(("other styles", forgetting["mean"]))
     keys = ("relative", "relative_ci_low", "relative_ci_high")
     return [
-        Row(label, count(own["n"], "source"), *(100.0 * own[key] for key in keys))
+        ForestRow(label, count(own["n"], "source"), *(100.0 * own[key] for key in keys))
         for label, own in found
         if own["relative"] is not None and own["relative_ci_low"] is not None
     ]
@@ -60,7 +60,7 @@ def loss_rows(report: Mapping[str, Any]) -> list[Row]:
 
 def forest_plot(report: Mapping[str, Any]) -> Figure | None:
     """The primaries above, losses below; None where nothing has an interval."""
-    primaries, losses = primary_rows(report["primaries"]), loss_rows(report)
+    primaries, losses = plotted_primaries(report["primaries"]), plotted_losses(report)
     parts = [part for part in (primaries, losses) if part]
     if not parts:
         return None
@@ -80,7 +80,7 @@ def forest_plot(report: Mapping[str, Any]) -> Figure | None:
     return figure
 
 
-def _draw(axes: Axes, rows: Sequence[Row]) -> None:
+def _draw(axes: Axes, rows: Sequence[ForestRow]) -> None:
     axes.axvline(0.0, color=COLOURS["base"], linewidth=1.2)
     heights = np.arange(len(rows))[::-1]
     for height, row in zip(heights, rows, strict=True):

@@ -24,12 +24,12 @@ from musicgen_lora.evaluation.measures.memory import (
     share_given_back,
     share_in_common,
 )
+from musicgen_lora.evaluation.performers import ADAPTER, BASE, Performer, Sides
 from musicgen_lora.evaluation.players import players, shared_out
 from musicgen_lora.evaluation.sound.ear import Heard
 from musicgen_lora.evaluation.sound.hearers import hearers
 from musicgen_lora.evaluation.sound.references import NOISE, OTHER_MUSIC, RECORDED, References
 from musicgen_lora.evaluation.trained_clips import TrainedClips
-from musicgen_lora.evaluation.voices import ADAPTER, BASE, Sides, Voice
 from musicgen_lora.generation.decoding.decode import VERSION, generate_codes
 from musicgen_lora.generation.decoding.request import Conditions, Request
 from musicgen_lora.generation.decoding.sampling import Sampling
@@ -147,7 +147,7 @@ def _spaced(
 
 
 def _shares(
-    voice: Voice,
+    performer: Performer,
     clips: Sequence[tuple[Clip, np.ndarray]],
     n_given: int,
     n_frames: int,
@@ -157,19 +157,21 @@ def _shares(
     codes = [own[:n_frames].T.astype(np.int64) for _, own in clips]  # [K, T]
     captions = [clip.texts[0] for clip, _ in clips]
     keys = [
-        voice.key("continuation", VERSION, voice.reads(text), n_frames, own[:, :n_given].tobytes())
+        performer.key(
+            "continuation", VERSION, performer.reads(text), n_frames, own[:, :n_given].tobytes()
+        )
         for text, own in zip(captions, codes, strict=True)
     ]
-    found = {key: voice.store.get("continuations", key) for key in keys}
+    found = {key: performer.store.get("continuations", key) for key in keys}
     missing = [index for index, key in enumerate(keys) if found[key] is None]
     if missing:
-        with voice.worn(), players(voice.model) as side_by_side:
+        with performer.worn(), players(performer.model) as side_by_side:
             for start in range(0, len(missing), BATCH):
                 batch = missing[start : start + BATCH]
                 made = side_by_side.play(
                     lambda decoder, request: generate_codes(decoder, request).numpy(),
                     [
-                        _continued(voice.model, part, codes, captions, n_given, n_frames)
+                        _continued(performer.model, part, codes, captions, n_given, n_frames)
                         for part in shared_out(batch, side_by_side.n)
                     ],
                 )
@@ -177,7 +179,7 @@ def _shares(
                     keys[index]: {"codes": own.astype(np.int32)}
                     for index, own in zip(batch, np.concatenate(made), strict=True)
                 }
-                voice.store.put("continuations", fresh)
+                performer.store.put("continuations", fresh)
                 found |= fresh
                 on_clip(len(clips) - len(missing) + start + len(batch))
     made_again = [entry["codes"] for key in keys if (entry := found[key]) is not None]

@@ -163,18 +163,18 @@ def measure_obedience(
     }
 
 
-Judged = Sequence[Mapping[str, bool | None]]
+Judgements = Sequence[Mapping[str, bool | None]]
 """For each clip, by measure, whether it is as asked; None where nothing was asked, or it can't
 be told."""
 
 
-def _judge_all(asked: Sequence[PromptFacts], heard: Sequence[Heard], middle: Middle) -> Judged:
+def _judge_all(asked: Sequence[PromptFacts], heard: Sequence[Heard], middle: Middle) -> Judgements:
     pairs = zip(asked, heard, strict=True)
     return [judge_obedience(own, clip, middle) for own, clip in pairs]
 
 
 def _row(
-    name: str, sides: Mapping[str, Judged | None], asked: Sequence[PromptFacts]
+    name: str, sides: Mapping[str, Judgements | None], asked: Sequence[PromptFacts]
 ) -> dict[str, Any]:
     found = {
         side: None if judged is None else [one[name] for one in judged]

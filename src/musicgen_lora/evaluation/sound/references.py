@@ -36,9 +36,9 @@ ANCHORS = (RECORDED, OTHER_MUSIC, NOISE)
 """Beside the halves of the held-out clips."""
 NOISE_LEVEL = 0.1
 """RMS, of full scale: about that of a beat."""
-Sound = tuple[np.ndarray, np.ndarray | None]
+SoundAndCodes = tuple[np.ndarray, np.ndarray | None]
 """A waveform `[C, N]`, and the codes `[K, T]` that it was decoded from, if it was."""
-Make = Callable[[], Sound]
+Make = Callable[[], SoundAndCodes]
 """Decodes or reads a sound."""
 
 
@@ -169,14 +169,14 @@ def hear_references(
 def _of_codes(model: BaseModel, codes: np.ndarray) -> Make:
     """The sound of codes `[T, K]`."""
 
-    def make() -> Sound:
+    def make() -> SoundAndCodes:
         first = np.ascontiguousarray(codes.T.astype(np.int64))  # [K, T]
         return model.decode(torch.from_numpy(first)[None])[0], codes.T
 
     return make
 
 
-def _recording(model: BaseModel, clip: Clip, longest_s: float) -> Sound:
+def _recording(model: BaseModel, clip: Clip, longest_s: float) -> SoundAndCodes:
     """A clip as it is in its file.
 
     Raises:
@@ -191,7 +191,7 @@ def _noises(model: BaseModel, duration_s: float) -> list[Make]:
     rng = np.random.default_rng(0)
     shape = (model.shape.n_channels, round(duration_s * model.shape.sample_rate))
 
-    def make(noise: np.ndarray) -> Sound:
+    def make(noise: np.ndarray) -> SoundAndCodes:
         return noise, None
 
     noises = [NOISE_LEVEL * rng.standard_normal(shape) for _ in range(N_NOISES)]

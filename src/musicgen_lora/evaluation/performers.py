@@ -26,7 +26,7 @@ BASE, ADAPTER = "base", "adapter"
 
 
 @dataclass(frozen=True)
-class Voice:
+class Performer:
     """A base as it is, or with an adapter.
 
     Args:
@@ -44,7 +44,7 @@ class Voice:
     strength: float = 1.0
 
     def key(self, *facts: Any) -> str:
-        """The store's key of what this voice makes of these facts."""
+        """The store's key of what this performer makes of these facts."""
         return key_of(self.identity, torch.__version__, self.model.device.type, *facts)
 
     def reads(self, text: str | None) -> list[int] | None:
@@ -55,7 +55,7 @@ class Voice:
         return list(tokens["input_ids"])
 
 
-Sides = Mapping[str, Voice]
+Sides = Mapping[str, Performer]
 """`BASE` and `ADAPTER`."""
 
 
@@ -68,27 +68,27 @@ def place(model: BaseModel) -> torch.device:
     return device
 
 
-def base_voice(model: BaseModel, store: Store) -> Voice:
+def base_performer(model: BaseModel, store: Store) -> Performer:
     """The base as it was loaded."""
-    return Voice(model, store, _identity(model), partial(_as, model, Mixture(model)))
+    return Performer(model, store, _identity(model), partial(_as, model, Mixture(model)))
 
 
-def variant_voices(base: Voice, variants: Sequence[Variant]) -> list[Voice]:
+def variant_performers(base: Performer, variants: Sequence[Variant]) -> list[Performer]:
     """Adapters at strengths on the base. At strength 0 one is the base, whose clips it has.
 
     Raises:
         UserError: one belongs to another base, or cannot be put on this one.
     """
     model, parts = base.model, {}
-    voices = []
+    performers = []
     for variant in variants:
         own = variant.files.fingerprint
         if own not in parts:
             parts[own] = read_part(model, variant.files)
         mixture = Mixture(model, [parts[own].at(variant.strength)])
         identity = key_of(base.identity, own, variant.strength)
-        voices.append(
-            Voice(
+        performers.append(
+            Performer(
                 model,
                 base.store,
                 identity if variant.strength else base.identity,
@@ -97,7 +97,7 @@ def variant_voices(base: Voice, variants: Sequence[Variant]) -> list[Voice]:
                 variant.strength,
             )
         )
-    return voices
+    return performers
 
 
 @contextmanager
