@@ -30,7 +30,7 @@ import soundfile
 from musicgen_lora.beats.beats808 import Beat, make_beat, render_beat
 from musicgen_lora.beats.sequencer import step_time_s
 from musicgen_lora.generation.clips.loop import LoopRequest
-from musicgen_lora.generation.clips.takes import Judged, judge_loop
+from musicgen_lora.generation.clips.takes import JudgedTake, judge_loop
 from musicgen_lora.listening.drums import find_drum_hits
 from musicgen_lora.listening.rhythm.asked_tempo import kept_tempo
 from musicgen_lora.listening.rhythm.metre import onset_strengths
@@ -73,7 +73,7 @@ def played_loop(beat: Beat, n_bars: int, index: int) -> dict[str, Any]:
     return figures(judge_loop(0, take, request), request, 1)
 
 
-def figures(take: Judged, request: LoopRequest, n_takes: int) -> dict[str, Any]:
+def figures(take: JudgedTake, request: LoopRequest, n_takes: int) -> dict[str, Any]:
     tempo, seam = take.figures["tempo"], take.figures["seam"]
     n_samples = request.n_samples
     cut = take.waveform[:, : 7 * n_samples // 8]
@@ -127,7 +127,7 @@ def generated_loops(arguments: argparse.Namespace) -> list[dict[str, Any]]:
             facts = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
         request = LoopRequest(float(beat.bpm), n_bars, rate)
         best = facts["takes"][0]
-        take = Judged(best["seed"], samples.T, tuple(facts["faults"]), best["penalty"], best)
+        take = JudgedTake(best["seed"], samples.T, tuple(facts["faults"]), best["penalty"], best)
         found.append(figures(take, request, len(facts["takes"])))
         print(f"{beat.style}, {beat.bpm} bpm, {n_bars} bars: {found[-1]}", flush=True)
     return found

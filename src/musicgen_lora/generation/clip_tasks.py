@@ -30,7 +30,7 @@ from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.runtime import processes
 from musicgen_lora.urls import Copied, copied, copies, copy_of
 
-Row = tuple[int, ClipOrder]
+PlacedOrder = tuple[int, ClipOrder]
 """A clip with its place in the request."""
 
 
@@ -47,7 +47,7 @@ class BatchTask:
     """
 
     settings: GenerateSettings
-    rows: list[Row]
+    rows: list[PlacedOrder]
     there: list[frozenset[str]]
     facts: dict[str, Any]
     device: str
@@ -80,9 +80,9 @@ class PlayedBatch:
         )
 
 
-def plan_batches(orders: Sequence[ClipOrder]) -> list[list[Row]]:
+def plan_batches(orders: Sequence[ClipOrder]) -> list[list[PlacedOrder]]:
     """Clips that are played together, as `Session` does it."""
-    batches: list[list[Row]] = []
+    batches: list[list[PlacedOrder]] = []
     at = 0
     for some in alike(orders):
         first = some[0].settings
@@ -97,7 +97,7 @@ def plan_batches(orders: Sequence[ClipOrder]) -> list[list[Row]]:
 
 def play_by(
     engine: Engine, settings: GenerateSettings, session: Session, written: Written
-) -> Iterator[Outcome[Row]]:
+) -> Iterator[Outcome[PlacedOrder]]:
     """Has an engine play a request, and gives what comes of it; loops in the request's order.
 
     Args:
@@ -109,15 +109,15 @@ def play_by(
     """
     device = processes.device().type
 
-    def task_of(rows: list[Row]) -> BatchTask:
+    def task_of(rows: list[PlacedOrder]) -> BatchTask:
         there = [written.identities(place) for place, _ in rows]
         return BatchTask(settings, rows, there, session.facts, device, copies())
 
     batches = plan_batches(session.orders)
     # Each is a batch of its own.
     loops = deque(rows[0][0] for rows in batches if rows[0][1].settings.bars is not None)
-    early: dict[int, Outcome[Row]] = {}
-    job = BatchWork(play_batch, task_of)
+    early: dict[int, Outcome[PlacedOrder]] = {}
+    job = BatchWork(play_clips, task_of)
     for outcome in run_halving(engine, batches, job, job, PlayedBatch.joined):
         place, order = [*outcome.rows, *(row for row, _ in outcome.faults)][0]
         if order.settings.bars is None:
@@ -128,7 +128,7 @@ def play_by(
             yield early.pop(loops.popleft())
 
 
-def play_batch(task: BatchTask, alive: Callable[[], None]) -> PlayedBatch:
+def play_clips(task: BatchTask, alive: Callable[[], None]) -> PlayedBatch:
     """Plays the clips of a task.
 
     Raises:

@@ -20,7 +20,7 @@ from musicgen_lora.config import GenerateSettings
 from musicgen_lora.config.prompts import ClipOrder
 from musicgen_lora.generation.clips.clip import GeneratedClip, identity_of
 from musicgen_lora.generation.clips.keeping import Draw, draw_best
-from musicgen_lora.generation.clips.takes import Judged, draw_takes, judge_clip
+from musicgen_lora.generation.clips.takes import JudgedTake, draw_takes, judge_clip
 from musicgen_lora.generation.decoding.decode import window_bar, window_frames, windows_sentence
 from musicgen_lora.generation.decoding.sampling import Sampling, advice_sentence, sampling_of
 from musicgen_lora.generation.decoding.stream import decodes_in_parts
@@ -33,7 +33,7 @@ from musicgen_lora.listening.pitch.key_names import normalise_key
 
 IsThere = Callable[[int, str], bool]
 """Whether a clip is there already, by its place in the request and its identity."""
-Row = tuple[int, GenerateSettings]
+PlacedSettings = tuple[int, GenerateSettings]
 """A clip's place in the request, and its settings."""
 
 
@@ -222,7 +222,7 @@ class Session:
         return ClipTexts(texts, seed, settings.negative_prompt)
 
     def _play_clips(
-        self, rows: Sequence[Row], wanted: Wanted, is_there: IsThere
+        self, rows: Sequence[PlacedSettings], wanted: Wanted, is_there: IsThere
     ) -> Iterator[tuple[int, GeneratedClip]]:
         """A take of each, `batch_size` together; alone where it is heard while it is made."""
         player, first = self._player, rows[0][1]
@@ -288,7 +288,7 @@ class Session:
         return draw
 
     def _best(
-        self, made: dict[str, Any], takes: Sequence[Judged], wanted: Wanted
+        self, made: dict[str, Any], takes: Sequence[JudgedTake], wanted: Wanted
     ) -> tuple[GeneratedClip, np.ndarray]:
         waveform = takes[0].waveform
         return GeneratedClip.of(made, waveform, self.sample_rate, wanted, takes), waveform
@@ -311,7 +311,7 @@ class Session:
         given = extension.codes(player.decoder.base.codec, shape)
         draw = self._draws(settings, asking, self._length_onto(settings, asked, given))
 
-        def judge(seed: int, take: np.ndarray) -> Judged:
+        def judge(seed: int, take: np.ndarray) -> JudgedTake:
             done = extension.finish(take, shape)
             judged = judge_clip(seed, done.new, done.sample_rate)
             holes = sum(max(0.0, seam.hole_db / HOLE_DB) for seam in done.seams.values())

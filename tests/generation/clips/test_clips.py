@@ -28,7 +28,7 @@ from musicgen_lora.generation.clips.keeping import (
     takes_sentence,
     write_clip,
 )
-from musicgen_lora.generation.clips.takes import Judged
+from musicgen_lora.generation.clips.takes import JudgedTake
 from musicgen_lora.generation.wanted import Wanted, read_as, take_s, wanted_of
 from musicgen_lora.listening.rhythm.tempo import estimate_tempo
 from musicgen_lora.prepare.words.facts import facts_from_name
@@ -59,7 +59,7 @@ def play(seeds: Sequence[int], seconds: float) -> list[np.ndarray]:
     return takes
 
 
-def best_of(seconds: float, prompt: str, seed: int, wanted: Wanted) -> list[Judged]:
+def best_of(seconds: float, prompt: str, seed: int, wanted: Wanted) -> list[JudgedTake]:
     draw = partial(play, seconds=seconds)
     return draw_best(draw, prompt, seed, wanted, sample_rate=RATE, batch_size=2)
 

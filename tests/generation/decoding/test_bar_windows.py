@@ -17,9 +17,9 @@ from rich.console import Console
 from musicgen_lora.config import GenerateSettings
 from musicgen_lora.dataset.bar_lines import UNKNOWN, Lines
 from musicgen_lora.evaluation.generations import play_prompts
+from musicgen_lora.evaluation.performers import base_performer
 from musicgen_lora.evaluation.play_tasks import ClipKind
 from musicgen_lora.evaluation.store import Store
-from musicgen_lora.evaluation.voices import base_voice
 from musicgen_lora.generation.decoding import caches, decode
 from musicgen_lora.generation.decoding.decode import (
     generate_codes,
@@ -30,7 +30,7 @@ from musicgen_lora.generation.decoding.decode import (
 from musicgen_lora.generation.decoding.decoder import Decoder
 from musicgen_lora.generation.decoding.request import Conditions, Request, Scenes
 from musicgen_lora.generation.decoding.sampling import GREEDY, Sampling
-from musicgen_lora.generation.decoding.window import FixedWindow, Window
+from musicgen_lora.generation.decoding.window import DecodingWindow, FixedWindow
 from musicgen_lora.generation.musicgen import MusicGen as Player
 from musicgen_lora.generation.player import Instrument, Length
 from musicgen_lora.generation.player import Player as ClipPlayer
@@ -87,9 +87,9 @@ def begun(monkeypatch: pytest.MonkeyPatch) -> list[list[tuple[int, int]]]:
     """For each round of windows, where those of the clips begin and where new music does."""
     found: list[list[tuple[int, int]]] = []
 
-    class NotedWindow(Window):
+    class NotedWindow(DecodingWindow):
         def _make_ready(self) -> None:
-            found.append([(s.begin, s.begin + s.given.shape[-1]) for s in self.spans])
+            found.append([(s.begin, s.begin + s.given.shape[-1]) for s in self.passages])
 
     monkeypatch.setattr(decode, "window_kind", lambda decoder: NotedWindow)
     return found
@@ -303,15 +303,15 @@ def test_an_evaluation_plays_anew_what_was_kept_of_windows_that_began_elsewhere(
     tiny_model_dir: Path, tmp_path: Path
 ) -> None:
     model = BaseModel.load(_trained_on(1.2, tiny_model_dir, tmp_path))
-    voice, prompts = base_voice(model, Store()), ["trap, 400 bpm", "808 beat"]
+    performer, prompts = base_performer(model, Store()), ["trap, 400 bpm", "808 beat"]
     playing = ClipKind(90, Sampling(1.0))
     kept = np.zeros((4, 90), dtype=np.int32)
     for number, prompt in enumerate(prompts):
-        how = (decode.VERSION, voice.reads(prompt), number, 90, None)
-        key = voice.key("clip", *how, asdict(playing.sampling))
-        voice.store.put("clips", {key: {"codes": kept}})
+        how = (decode.VERSION, performer.reads(prompt), number, 90, None)
+        key = performer.key("clip", *how, asdict(playing.sampling))
+        performer.store.put("clips", {key: {"codes": kept}})
     played = play_prompts(
-        voice, prompts, playing, seed=0, batch_size=2, on_step=lambda done, of: None
+        performer, prompts, playing, seed=0, batch_size=2, on_step=lambda done, of: None
     )
     np.testing.assert_array_equal(played[1], kept)
     conditions = Conditions(model.text.batch(prompts[:1]), bars=[(0.0, 30.0)])

@@ -15,9 +15,9 @@ from musicgen_lora.generation.decoding import caches, decode, window
 from musicgen_lora.generation.decoding.decode import generate_codes
 from musicgen_lora.generation.decoding.decoder import Decoder
 from musicgen_lora.generation.decoding.merged import merged_weight
-from musicgen_lora.generation.decoding.request import Conditions, Request, Span, WindowRequest
+from musicgen_lora.generation.decoding.request import Conditions, Passage, Request, WindowRequest
 from musicgen_lora.generation.decoding.sampling import GREEDY, Noise, Sampling, clip_generator
-from musicgen_lora.generation.decoding.window import FixedWindow, Window
+from musicgen_lora.generation.decoding.window import DecodingWindow, FixedWindow
 from musicgen_lora.model.base.loading import load_base, load_tokenizer
 from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.model.cpu.switch import enable
@@ -177,9 +177,9 @@ def test_a_prompt_without_text_is_read_once(tiny_model_dir):
     texts = text.batch([PROMPTS[0], None])
     how = {"n_frames": 20, "sampling": GREEDY}
     both = generate_codes(BaseModel(model), Request(Conditions(texts), seeds=[0, 1], **how))
-    window = Window(
+    window = DecodingWindow(
         Decoder(BaseModel(model)),
-        WindowRequest(Conditions(texts), [Span(own[:, :0], 20) for own in both], GREEDY),
+        WindowRequest(Conditions(texts), [Passage(own[:, :0], 20) for own in both], GREEDY),
         Noise([0, 1], (4, 64)),
     )
     assert list(window.playing.rows.guided) == [True, False]

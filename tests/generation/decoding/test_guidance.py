@@ -13,13 +13,13 @@ from musicgen_lora.generation.decoding.decoder import Decoder
 from musicgen_lora.generation.decoding.playing import Playing
 from musicgen_lora.generation.decoding.request import (
     Conditions,
+    Passage,
     Request,
     Scenes,
-    Span,
     WindowRequest,
 )
 from musicgen_lora.generation.decoding.sampling import GREEDY, Noise, Sampling
-from musicgen_lora.generation.decoding.window import FixedWindow, Window
+from musicgen_lora.generation.decoding.window import DecodingWindow, FixedWindow
 from musicgen_lora.model.base.loading import load_base, load_tokenizer
 from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.model.text.states import TextStates
@@ -127,10 +127,10 @@ def test_windows_of_fixed_shapes_are_guided_alike(band: Band) -> None:
     sampling = Sampling(guidance_scale=4.0, guidance_end=1.5)
     tokens = []
     with torch.inference_mode():
-        for kind in (Window, FixedWindow):
+        for kind in (DecodingWindow, FixedWindow):
             request = WindowRequest(
                 band.conditions(PROMPTS, [None, NEGATIVE[1]]),
-                [Span(torch.empty(4, 0, dtype=torch.long), 10, begin=5)] * 2,
+                [Passage(torch.empty(4, 0, dtype=torch.long), 10, begin=5)] * 2,
                 sampling,
                 20,
             )

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional
 
 from musicgen_lora.generation.decoding import caches
-from musicgen_lora.generation.decoding.caches import BatchCache, ClipCache, Rows
+from musicgen_lora.generation.decoding.caches import BatchCache, BatchRows, ClipCache
 from musicgen_lora.generation.decoding.places import Places
 
 N_STEPS = 19
@@ -28,7 +28,7 @@ def test_each_step_finds_what_torchs_attention_finds(kind, independent, lengths,
     and where a processor has no rows that are independent."""
     monkeypatch.setattr(caches, "rows_are_independent", lambda n_heads, width: independent)
     n_layers, n_heads, width = SHAPE
-    rows = Rows([True, False], [False, False])
+    rows = BatchRows([True, False], [False, False])
     like = torch.empty(0)
     cache = kind(rows, SHAPE, max(lengths) + N_STEPS, like)
     if kind is ClipCache:

@@ -18,7 +18,7 @@ from musicgen_lora.generation.decoding import decode
 from musicgen_lora.generation.decoding.decode import generate_codes, window_frames
 from musicgen_lora.generation.decoding.request import Conditions, Request
 from musicgen_lora.generation.decoding.sampling import GREEDY
-from musicgen_lora.generation.decoding.window import Window
+from musicgen_lora.generation.decoding.window import DecodingWindow
 from musicgen_lora.generation.generate import generate_audio
 from musicgen_lora.given import EMBEDDED
 from musicgen_lora.model.base.loading import load_base, load_tokenizer
@@ -88,7 +88,7 @@ def test_a_long_clip_goes_on_from_the_end_of_each_window(
     texts = TextStates(model, load_tokenizer(short_base)).batch(PROMPTS)
     positions: list[int] = []
 
-    class NotedWindow(Window):
+    class NotedWindow(DecodingWindow):
         def _make_ready(self) -> None:
             positions.append(self.n_steps)
 

@@ -32,7 +32,7 @@ from musicgen_lora.audio.writing import (
 )
 from musicgen_lora.errors import UserError
 from musicgen_lora.formats.documents import read_json
-from musicgen_lora.generation.clips.takes import Judged, takes_figures
+from musicgen_lora.generation.clips.takes import JudgedTake, takes_figures
 from musicgen_lora.generation.wanted import Wanted
 from musicgen_lora.listening.midi import midi_of
 from musicgen_lora.listening.pitch.key_names import root_pitch_class, short_key
@@ -60,7 +60,7 @@ class GeneratedClip:
     made: Mapping[str, Any]
     wanted: Wanted
     gain_db: float = 0.0
-    takes: tuple[Judged, ...] = ()
+    takes: tuple[JudgedTake, ...] = ()
 
     @classmethod
     def of(
@@ -69,7 +69,7 @@ class GeneratedClip:
         waveform: np.ndarray,
         sample_rate: int,
         wanted: Wanted,
-        takes: Sequence[Judged] = (),
+        takes: Sequence[JudgedTake] = (),
     ) -> GeneratedClip:
         """Brings what the model played to the level that is asked for; see the class for the
         arguments."""

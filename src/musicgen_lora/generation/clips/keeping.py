@@ -15,7 +15,13 @@ import numpy as np
 from musicgen_lora.audio.writing import FORMATS, free_stem, pack_name
 from musicgen_lora.dataset.caption_words import stated_bpm
 from musicgen_lora.generation.clips.clip import GeneratedClip, write_contents
-from musicgen_lora.generation.clips.takes import Draw, Judged, draw_takes, judge_clip, judge_loop
+from musicgen_lora.generation.clips.takes import (
+    Draw,
+    JudgedTake,
+    draw_takes,
+    judge_clip,
+    judge_loop,
+)
 from musicgen_lora.generation.wanted import Wanted, read_as
 from musicgen_lora.listening.pitch.key_names import file_key
 from musicgen_lora.model.text.wording import english_of
@@ -30,12 +36,12 @@ LOUDNESS_SLACK = 0.2
 
 def draw_best(
     draw: Draw, prompt: str, seed: int, wanted: Wanted, *, sample_rate: int, batch_size: int
-) -> list[Judged]:
+) -> list[JudgedTake]:
     """Takes of a prompt, the best first, from the clip's seed on; see `draw_takes`."""
     request = wanted.request(sample_rate)
     bpm = wanted.bpm if wanted.bpm is not None else stated_bpm(read_as(prompt, wanted))
 
-    def judge(number: int, waveform: np.ndarray) -> Judged:
+    def judge(number: int, waveform: np.ndarray) -> JudgedTake:
         if request is None:
             return judge_clip(number, waveform, sample_rate, bpm)
         return judge_loop(number, waveform, request)
@@ -46,7 +52,7 @@ def draw_best(
     )
 
 
-def takes_sentence(takes: Sequence[Judged], wanted: Wanted) -> str:
+def takes_sentence(takes: Sequence[JudgedTake], wanted: Wanted) -> str:
     """What to tell the user where no take fits; empty where one does."""
     best, n_takes = takes[0], len(takes)
     if not best.faults:
@@ -59,7 +65,7 @@ def takes_sentence(takes: Sequence[Judged], wanted: Wanted) -> str:
     )
 
 
-def onto_sentence(takes: Sequence[Judged]) -> str:
+def onto_sentence(takes: Sequence[JudgedTake]) -> str:
     """The same of what was played onto a recording."""
     best, n_takes = takes[0], len(takes)
     if not best.faults:
@@ -81,7 +87,7 @@ def loudness_sentence(clip: GeneratedClip) -> str:
     )
 
 
-def seams_sentence(take: Judged) -> str:
+def seams_sentence(take: JudgedTake) -> str:
     """Where new music meets the recording, and how loud it is before and after."""
     seams = {
         name: (*seam["fade_s"], *seam["levels_db"]) for name, seam in take.figures["seams"].items()

@@ -41,7 +41,7 @@ Draw = Callable[[Sequence[int]], Sequence[np.ndarray]]
 
 
 @dataclass(frozen=True)
-class Judged:
+class JudgedTake:
     """A take as it was judged.
 
     Args:
@@ -66,7 +66,7 @@ class Judged:
         return bool(self.faults), self.penalty
 
 
-Judge = Callable[[int, np.ndarray], Judged]
+Judge = Callable[[int, np.ndarray], JudgedTake]
 
 
 def take_seeds(seed: int) -> Iterator[int]:
@@ -77,7 +77,7 @@ def take_seeds(seed: int) -> Iterator[int]:
 
 def draw_takes(
     draw: Draw, judge: Judge, seed: int, *, at_least: int, at_most: int, batch_size: int
-) -> list[Judged]:
+) -> list[JudgedTake]:
     """Takes of a prompt, the best first.
 
     Args:
@@ -86,7 +86,7 @@ def draw_takes(
         at_least: so many are drawn in any case ...
         at_most: ... and more until one has no fault, up to so many.
     """
-    seeds, judged = take_seeds(seed), list[Judged]()
+    seeds, judged = take_seeds(seed), list[JudgedTake]()
     while len(judged) < at_most:
         if len(judged) >= at_least and not all(take.faults for take in judged):
             break
@@ -98,7 +98,7 @@ def draw_takes(
 
 def judge_clip(
     seed: int, waveform: np.ndarray, sample_rate: int, bpm: float | None = None
-) -> Judged:
+) -> JudgedTake:
     """Judges a take `[C, N]` as a clip: by its damage, and by its tempo where one was asked for."""
     sound, faults, penalty, figures = _damage(waveform, sample_rate)
     if bpm is not None:
@@ -109,10 +109,10 @@ def judge_clip(
             faults.append("has no steady beat")
         elif abs(kept.bpm / bpm - 1.0) > TEMPO_MOST:
             faults.append(f"is off the tempo ({kept.bpm:.1f})")
-    return Judged(seed, sound, tuple(faults), penalty, figures)
+    return JudgedTake(seed, sound, tuple(faults), penalty, figures)
 
 
-def judge_loop(seed: int, waveform: np.ndarray, request: LoopRequest) -> Judged:
+def judge_loop(seed: int, waveform: np.ndarray, request: LoopRequest) -> JudgedTake:
     """Cuts the loop out of a take `[C, N]` and judges it: tempo, drift, seam and damage."""
     sound, faults, penalty, figures = _damage(waveform, request.sample_rate)
     loop = cut_loop(sound, request)
@@ -134,7 +134,7 @@ def judge_loop(seed: int, waveform: np.ndarray, request: LoopRequest) -> Judged:
     penalty += max(0.0, seam.step_db / BREAK_DB) + (seam.level_db or 0.0) / LEVEL_MOST_DB
     penalty += (seam.spectrum_db or 0.0) / SPECTRUM_MOST_DB
     penalty += abs(seam.phase_deg or 0.0) / PHASE_MOST_DEG
-    return Judged(seed, loop.waveform, (*faults, *loop.faults), penalty, figures, loop)
+    return JudgedTake(seed, loop.waveform, (*faults, *loop.faults), penalty, figures, loop)
 
 
 def _rounded(value: float | None) -> float | None:
@@ -188,7 +188,7 @@ def _damage(
     return sound, faults, penalty + (10.0 if n_bad else 0.0), figures
 
 
-def takes_figures(takes: Sequence[Judged]) -> list[dict[str, Any]]:
+def takes_figures(takes: Sequence[JudgedTake]) -> list[dict[str, Any]]:
     """What the JSON says of each take, the kept one first."""
     return [
         {

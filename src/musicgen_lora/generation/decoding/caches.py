@@ -26,7 +26,7 @@ Text = tuple[torch.Tensor, torch.Tensor]
 
 
 @dataclass(frozen=True)
-class Rows:
+class BatchRows:
     """Which rows the clips of a batch have: each one, and a second without conditions where it is
     guided.
 
@@ -73,7 +73,7 @@ class ClipCache:
     """
 
     def __init__(
-        self, rows: Rows, shape: tuple[int, int, int], n_positions: int, like: torch.Tensor
+        self, rows: BatchRows, shape: tuple[int, int, int], n_positions: int, like: torch.Tensor
     ) -> None:
         n_layers, n_heads, width = shape
         begins = rows.begins
@@ -162,7 +162,7 @@ class BatchCache(ClipCache):
     """
 
     def __init__(
-        self, rows: Rows, shape: tuple[int, int, int], n_positions: int, like: torch.Tensor
+        self, rows: BatchRows, shape: tuple[int, int, int], n_positions: int, like: torch.Tensor
     ) -> None:
         super().__init__(rows, shape, -(-n_positions // BUCKET) * BUCKET, like)
         # What a mask hides is multiplied by 0 all the same, and must be finite.

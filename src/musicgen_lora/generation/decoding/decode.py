@@ -21,9 +21,9 @@ import torch
 
 from musicgen_lora.dataset.bar_lines import Lines, nearest_bar_line
 from musicgen_lora.generation.decoding.decoder import Decoder, threads_for
-from musicgen_lora.generation.decoding.request import Conditions, Request, Span, WindowRequest
+from musicgen_lora.generation.decoding.request import Conditions, Passage, Request, WindowRequest
 from musicgen_lora.generation.decoding.sampling import Noise
-from musicgen_lora.generation.decoding.window import Window, window_kind
+from musicgen_lora.generation.decoding.window import DecodingWindow, window_kind
 from musicgen_lora.model.base_model import BaseModel
 
 VERSION = 3
@@ -125,13 +125,15 @@ def play_frames(
         yield played.send()
     while played.n_sent < n_frames:
         for clips, conditions, until in _together(request, played.codes):
-            spans = [
-                _next_span(played.codes[clip], conditions.bars_of(row), until, base)
+            passages = [
+                _next_passage(played.codes[clip], conditions.bars_of(row), until, base)
                 for row, clip in enumerate(clips)
             ]
             asked = WindowRequest(
-                conditions.shifted([span.begin / window_frames(base)[0] for span in spans]),
-                spans,
+                conditions.shifted(
+                    [passage.begin / window_frames(base)[0] for passage in passages]
+                ),
+                passages,
                 request.sampling,
                 n_frames,
             )
@@ -165,11 +167,11 @@ def _together(
     ]
 
 
-def _next_span(known: torch.Tensor, lines: Lines, until: int, base: BaseModel) -> Span:
+def _next_passage(known: torch.Tensor, lines: Lines, until: int, base: BaseModel) -> Passage:
     """What the next window plays of a clip of which `[K, n]` is known, before a frame of it."""
     sizes, n_known = window_frames(base), known.shape[-1]
     start = 0 if n_known < sizes[0] else window_start(n_known, sizes, lines)
-    return Span(known[:, start:], min(sizes[0], until - start), start)
+    return Passage(known[:, start:], min(sizes[0], until - start), start)
 
 
 class _Played:
@@ -184,9 +186,9 @@ class _Played:
         self.n_sent = 0
         """Frames of all clips that have been given away."""
         self._rows: dict[int, int] = {}
-        self._part: Window | None = None
+        self._part: DecodingWindow | None = None
 
-    def begin(self, clips: Sequence[int], part: Window) -> None:
+    def begin(self, clips: Sequence[int], part: DecodingWindow) -> None:
         """A window plays some clips."""
         self._rows, self._part = {clip: row for row, clip in enumerate(clips)}, part
 
@@ -194,7 +196,9 @@ class _Played:
         """It has played them."""
         if self._part is not None:
             for clip, row in self._rows.items():
-                new = self._part.frames(row, self.codes[clip].shape[-1], self._part.spans[row].end)
+                new = self._part.frames(
+                    row, self.codes[clip].shape[-1], self._part.passages[row].end
+                )
                 self.codes[clip] = torch.cat([self.codes[clip], new], dim=-1)
         self._rows, self._part = {}, None
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
-from musicgen_lora.generation.decoding.caches import BatchCache, ClipCache, Rows
+from musicgen_lora.generation.decoding.caches import BatchCache, BatchRows, ClipCache
 from musicgen_lora.generation.decoding.decoder import Decoder
 from musicgen_lora.generation.decoding.places import Places
 from musicgen_lora.generation.decoding.request import Conditions
@@ -37,7 +37,7 @@ class Playing:
         prefixes = [decoder.prefix(conditions, clip) for clip in range(len(given))]
         # Without conditions both readings would be the same: guidance between them does nothing.
         heard = [guided and prefix.is_guided for prefix in prefixes]
-        self.rows = Rows(
+        self.rows = BatchRows(
             heard,
             [prefix.text is not None for prefix in prefixes],
             [

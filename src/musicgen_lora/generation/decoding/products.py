@@ -197,9 +197,9 @@ def direct(weight: torch.Tensor) -> Product:
     return lambda x: functional.linear(x, weight)
 
 
-Form = Callable[[torch.Tensor], Product]
+ProductForm = Callable[[torch.Tensor], Product]
 """Makes a product of a weight in its precision; of a float32 one for int8."""
-FLOATS: dict[str, Form] = {
+FLOATS: dict[str, ProductForm] = {
     "fours": functools.partial(packed, at_least=4),
     "fours_in_parts": functools.partial(packed_in_parts, at_least=4),
     "packed": packed,
@@ -207,7 +207,7 @@ FLOATS: dict[str, Form] = {
     "row_by_row": row_by_row,
     "grouped": grouped,
 }
-FORMS: dict[str, dict[str, Form]] = {
+FORMS: dict[str, dict[str, ProductForm]] = {
     "fp32": FLOATS,
     "fp16": {"halves": halves} | FLOATS,
     "bf16": FLOATS,
@@ -231,7 +231,7 @@ def rows_are_independent(product: Product, n_inputs: int) -> bool:
 
 
 @torch.inference_mode()
-def largest_add_up(form: Form, n_inputs: int) -> bool:
+def largest_add_up(form: ProductForm, n_inputs: int) -> bool:
     """Whether the largest weights and rows that int8 has give the right sums: kernels of processors
     without instructions for it add pairs up in 16 bits, which these are too large for."""
     drawn = torch.Generator().manual_seed(0)

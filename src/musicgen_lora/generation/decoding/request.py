@@ -100,7 +100,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Span:
+class Passage:
     """What a window plays of a clip.
 
     Args:
@@ -129,10 +129,11 @@ class WindowRequest:
     """A window of B clips that is asked for.
 
     Args:
-        n_whole: frames of the whole clips, by which guidance changes; None is those of the spans.
+        n_whole: frames of the whole clips, by which guidance changes; None is those of the
+            passages.
     """
 
     conditions: Conditions
-    spans: Sequence[Span]
+    passages: Sequence[Passage]
     sampling: Sampling = Sampling()  # noqa: RUF009
     n_whole: int | None = None

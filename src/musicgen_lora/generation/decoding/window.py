@@ -1,8 +1,8 @@
 """The steps of a window: read a column of the delayed sequence, draw the next, write it down.
 
-`Window` does so in plain steps, for CPUs. `FixedWindow` does the same with tensors alone, whose
-shapes and addresses stay, and without a word from the host: on a card its step is captured as a
-graph, one for each bucket of the cache, so that a step costs one launch.
+`DecodingWindow` does so in plain steps, for CPUs. `FixedWindow` does the same with tensors alone,
+whose shapes and addresses stay, and without a word from the host: on a card its step is captured as
+a graph, one for each bucket of the cache, so that a step costs one launch.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from musicgen_lora.generation.decoding.request import WindowRequest
 from musicgen_lora.generation.decoding.sampling import Noise, sample
 
 
-class Window:
+class DecodingWindow:
     """Clips that are being decoded, each with what it begins with.
 
     Each may begin with another number of frames and play another number: their columns lie such
@@ -26,16 +26,16 @@ class Window:
     batched = False
 
     def __init__(self, decoder: Decoder, request: WindowRequest, noise: Noise) -> None:
-        shape, spans = decoder.shape, request.spans
+        shape, passages = decoder.shape, request.passages
         self._sampling, self._noise, self._delays = request.sampling, noise, shape.delays
-        self.spans = spans
-        n_given = [span.given.shape[-1] for span in spans]
+        self.passages = passages
+        n_given = [passage.given.shape[-1] for passage in passages]
         self._step = max(n_given)
         # The column in which each clip's first lies, and the one before which its last does.
         self._firsts = [self._step - n for n in n_given]
         self._ends = [
-            first + shape.delays.n_steps(span.n_frames)
-            for first, span in zip(self._firsts, spans, strict=True)
+            first + shape.delays.n_steps(passage.n_frames)
+            for first, passage in zip(self._firsts, passages, strict=True)
         ]
         self.n_steps = max(self._ends)
         tokens = self._columns(shape.special)
@@ -55,25 +55,25 @@ class Window:
     def _columns(self, special: int) -> torch.Tensor:
         """The delayed sequences `[B, K, S + 1]`, as far as they are given; and takes down which of
         the tokens `[B, S, K]` are to be played."""
-        n_clips, n_codebooks = len(self.spans), len(self._delays)
+        n_clips, n_codebooks = len(self.passages), len(self._delays)
         tokens = torch.full((n_clips, n_codebooks, self.n_steps + 1), special)
         # Where a codebook's frame is before the first or past the last, its token stays as it is.
         self._spoken = torch.zeros(n_clips, self.n_steps, n_codebooks, dtype=torch.bool)
-        for clip, (span, first, end) in enumerate(
-            zip(self.spans, self._firsts, self._ends, strict=True)
+        for clip, (passage, first, end) in enumerate(
+            zip(self.passages, self._firsts, self._ends, strict=True)
         ):
-            delayed = self._delays.delay(span.given[None], special, end - first + 1)
+            delayed = self._delays.delay(passage.given[None], special, end - first + 1)
             tokens[clip, :, first : end + 1] = delayed[0]
             frames = torch.stack([self._delays.frames_at(step) for step in range(end - first)])
-            is_new = (frames >= span.given.shape[-1]) & (frames < span.n_frames)
+            is_new = (frames >= passage.given.shape[-1]) & (frames < passage.n_frames)
             self._spoken[clip, first:end] = is_new
         return tokens
 
     def _scales_of(self, n_whole: int | None) -> torch.Tensor | None:
         """Guidance scales `[S, B, 1, 1]` of the steps; None where it stays."""
         scales = [
-            self._sampling.scales(span.begin - first, self.n_steps, n_whole or span.n_frames)
-            for span, first in zip(self.spans, self._firsts, strict=True)
+            self._sampling.scales(passage.begin - first, self.n_steps, n_whole or passage.n_frames)
+            for passage, first in zip(self.passages, self._firsts, strict=True)
         ]
         found = [own for own in scales if own is not None]
         return torch.stack(found, dim=1)[:, :, None, None] if found else None
@@ -95,19 +95,19 @@ class Window:
     def steps_of_clips(self) -> list[int]:
         """How many steps of each whole clip are done."""
         return [
-            span.begin + min(self._step, end) - first
-            for span, first, end in zip(self.spans, self._firsts, self._ends, strict=True)
+            passage.begin + min(self._step, end) - first
+            for passage, first, end in zip(self.passages, self._firsts, self._ends, strict=True)
         ]
 
     def n_ready(self, row: int) -> int:
         """Frames of a clip all of whose codebooks are there."""
-        span = self.spans[row]
-        spoken = span.begin + self._step - self._firsts[row] - max(self._delays)
-        return max(span.n_known, min(span.end, spoken))
+        passage = self.passages[row]
+        spoken = passage.begin + self._step - self._firsts[row] - max(self._delays)
+        return max(passage.n_known, min(passage.end, spoken))
 
     def frames(self, row: int, begin: int, end: int) -> torch.Tensor:
         """Codes `[K, end - begin]` of a clip on the CPU, frames of which the window has."""
-        at = self._firsts[row] + begin - self.spans[row].begin
+        at = self._firsts[row] + begin - self.passages[row].begin
         return self._delays.undelay(self.tokens[row : row + 1, :, at:], end - begin)[0].cpu()
 
     def advance(self) -> None:
@@ -123,7 +123,7 @@ class Window:
         self._step += 1
 
 
-class FixedWindow(Window):
+class FixedWindow(DecodingWindow):
     """The same, on any device; on CUDA as captured graphs."""
 
     batched = True
@@ -207,6 +207,6 @@ class FixedWindow(Window):
         self.tokens.index_copy_(2, self._at, torch.where(spoken, drawn, kept)[..., None])
 
 
-def window_kind(decoder: Decoder) -> type[Window]:
+def window_kind(decoder: Decoder) -> type[DecodingWindow]:
     """The kind of window that suits the decoder's device."""
-    return Window if decoder.on_cpu else FixedWindow
+    return DecodingWindow if decoder.on_cpu else FixedWindow
