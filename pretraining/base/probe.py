@@ -30,7 +30,7 @@ RIDGE = 1e-3
 """Of the mean variance of a layer's outputs."""
 BATCH = 8
 
-Window = tuple[np.ndarray, str, np.ndarray]
+ProbeWindow = tuple[np.ndarray, str, np.ndarray]
 """Codes `[K, N_FRAMES]` from a bar line on, their caption, and cosines and sines of their phases
 `[N_FRAMES, 2 * len(TURNS)]`."""
 
@@ -53,7 +53,7 @@ def probe_figures(model: BaseModel, data_dir: Path, beats_808: Path) -> dict[str
     return figures
 
 
-def windows_of(model: BaseModel, clips: Sequence[Clip], folder: Path) -> list[Window]:
+def windows_of(model: BaseModel, clips: Sequence[Clip], folder: Path) -> list[ProbeWindow]:
     """A window of each clip that states its tempo and is long enough, from its first bar line."""
     stated = [clip for clip in clips if stated_tempo(clip.texts[0]) is not None]
     all_codes = tokenise_clips(stated, clip_ids(stated, folder), model, folder)
@@ -74,7 +74,7 @@ def phases(turns: np.ndarray) -> np.ndarray:
     return np.stack([np.cos(angles), np.sin(angles)], axis=-1).reshape(len(turns), -1)
 
 
-def fit(model: BaseModel, windows: Sequence[Window]) -> list[tuple[np.ndarray, np.ndarray]]:
+def fit(model: BaseModel, windows: Sequence[ProbeWindow]) -> list[tuple[np.ndarray, np.ndarray]]:
     """Mean `[D]` and weights `[D, 2 * len(TURNS)]` of the probe of each layer."""
     n = N_FRAMES * len(windows)
     sums: list[list[Any]] = []
@@ -94,7 +94,9 @@ def fit(model: BaseModel, windows: Sequence[Window]) -> list[tuple[np.ndarray, n
 
 
 def shown(
-    model: BaseModel, probes: Sequence[tuple[np.ndarray, np.ndarray]], windows: Sequence[Window]
+    model: BaseModel,
+    probes: Sequence[tuple[np.ndarray, np.ndarray]],
+    windows: Sequence[ProbeWindow],
 ) -> list[list[float]]:
     """The share of the variance of each of `TURNS` that each layer's probe finds."""
     missed = np.zeros((len(probes), 2 * len(TURNS)))
@@ -108,7 +110,7 @@ def shown(
 
 
 def outputs_of(
-    model: BaseModel, windows: Sequence[Window]
+    model: BaseModel, windows: Sequence[ProbeWindow]
 ) -> Iterator[tuple[list[np.ndarray], np.ndarray]]:
     """What each layer puts out `[N, D]`, float64, beside the phases, batch after batch. The output
     at a position predicts the frame of that number, of which it has not heard anything."""

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from musicgen_lora import heartbeat
 from musicgen_lora.language.translate import filled, translated, word
-from musicgen_lora.urls import told
+from musicgen_lora.urls import with_urls
 
 OnStep = Callable[[int, int], None]
 """Called with how much is done, and of how much."""
@@ -48,8 +48,8 @@ class CommandConsole(Console):
 
 def _said(shown: Any) -> Any:
     if isinstance(shown, Text):
-        return Text(told(translated(shown.plain)), shown.style)
-    return told(translated(shown)) if isinstance(shown, str) else shown
+        return Text(with_urls(translated(shown.plain)), shown.style)
+    return with_urls(translated(shown)) if isinstance(shown, str) else shown
 
 
 class MessageTable(Table):

@@ -16,7 +16,7 @@ LEAST_S = 1.0
 
 
 @dataclass(eq=False)
-class Part:
+class WorkPart:
     """A part of the work.
 
     Args:
@@ -37,7 +37,7 @@ class Heartbeat:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._parts: list[Part] = []
+        self._parts: list[WorkPart] = []
         self._said_s = clock()
         self._thread: threading.Thread | None = None
         self._ended = threading.Event()
@@ -49,7 +49,7 @@ class Heartbeat:
     @contextmanager
     def part(self, line: Callable[[float], str], say: Callable[[str], object]) -> Iterator[None]:
         """The work meanwhile is a part of its own."""
-        part = Part(line, say, self._clock())
+        part = WorkPart(line, say, self._clock())
         self._parts.append(part)
         self._start()
         try:

@@ -91,10 +91,10 @@ def copies() -> tuple[Copied, ...]:
 
 def shown(place: Path) -> str:
     """A folder or URL as its user wrote it."""
-    return url_of(place) or told(str(place))
+    return url_of(place) or with_urls(str(place))
 
 
-def told(text: str) -> str:
+def with_urls(text: str) -> str:
     """A text in which copies are called by their URLs."""
     for copy in _COPIES:
         text = text.replace(copy.path + os.sep, f"{copy.url}/").replace(copy.path, copy.url)

@@ -20,7 +20,7 @@ from musicgen_lora.cluster.storage import Remote
 from musicgen_lora.config import GenerateSettings
 from musicgen_lora.console import plain_console
 from musicgen_lora.errors import RunError, UserError
-from musicgen_lora.urls import Copied, copied, copy_of, shown, told
+from musicgen_lora.urls import Copied, copied, copy_of, shown, with_urls
 
 
 def console() -> Console:
@@ -176,7 +176,7 @@ def test_a_written_copy_is_one_runs(memory: str) -> None:
 def test_copies_are_called_by_their_urls(tmp_path: Path) -> None:
     copy = tmp_path / "files" / "beats"
     with copied(Copied("s3://studio/beats", str(copy), tmp_path / "proof")):
-        assert told(f"{copy / 'a.wav'}: broken") == "s3://studio/beats/a.wav: broken"
+        assert with_urls(f"{copy / 'a.wav'}: broken") == "s3://studio/beats/a.wav: broken"
         assert shown(copy) == "s3://studio/beats"
         assert copy_of("s3://studio/beats") == str(copy)
     assert shown(copy) == str(copy)

@@ -17,7 +17,7 @@ def base(tiny_model_dir: Path) -> BaseModel:
     return BaseModel.load(tiny_model_dir)
 
 
-def windows(base: BaseModel, n: int, seed: int) -> list[probe.Window]:
+def windows(base: BaseModel, n: int, seed: int) -> list[probe.ProbeWindow]:
     """Random tokens at random tempos, from a bar line on."""
     rng = np.random.default_rng(seed)
     found = []
@@ -54,7 +54,7 @@ def test_a_layer_that_shows_the_phase_is_found_and_those_before_it_are_not(
 
     layers[-1].register_forward_hook(show)
 
-    def with_phases(some: list[probe.Window]) -> list[probe.Window]:
+    def with_phases(some: list[probe.ProbeWindow]) -> list[probe.ProbeWindow]:
         for start in range(0, len(some), probe.BATCH):
             batch = some[start : start + probe.BATCH]
             wanted = np.stack([window[2][:, 2:4] for window in batch])

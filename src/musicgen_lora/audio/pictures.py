@@ -25,7 +25,7 @@ RANGE_DB = 70.0
 BAR_WIDTH, CHART_HEIGHT = 34, 120
 
 
-def player(waveform: np.ndarray, sample_rate: int) -> str:
+def mp3_uri(waveform: np.ndarray, sample_rate: int) -> str:
     """`[C, N]` in mono as an MP3 in a data URI, small enough for a page with many."""
     mono = soxr.resample(waveform.mean(axis=0), sample_rate, PLAYER_RATE, "MQ")
     target = io.BytesIO()

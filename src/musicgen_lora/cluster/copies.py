@@ -28,7 +28,7 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 
 from musicgen_lora import atomic
-from musicgen_lora.cluster.marks import FINISHED, UNFINISHED, mark, say_unfinished, status_of
+from musicgen_lora.cluster.marks import FINISHED, UNFINISHED, say_unfinished, status_of, write_mark
 from musicgen_lora.cluster.storage import FileState, Remote, url_hash
 from musicgen_lora.console import progress
 from musicgen_lora.errors import UserError
@@ -120,7 +120,7 @@ class Copy:
             RunError: it can't be written.
         """
         self._status = status_of(self._remote)
-        mark(self._remote, UNFINISHED)
+        write_mark(self._remote, UNFINISHED)
 
     def end(self, *, finished: bool) -> None:
         """Writes there how far the run came; one that has sent nothing leaves what was said.
@@ -129,9 +129,9 @@ class Copy:
             RunError: it can't be written.
         """
         if finished:
-            mark(self._remote, FINISHED)
+            write_mark(self._remote, FINISHED)
         elif not self._has_sent:
-            mark(self._remote, self._status)
+            write_mark(self._remote, self._status)
 
     def send(self, *, shown: bool) -> int:
         """Sends what is new here, and removes there what this run or an earlier one had there and

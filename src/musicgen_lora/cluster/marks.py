@@ -18,7 +18,7 @@ MARKER = ".musicgen-lora.json"
 UNFINISHED, FINISHED = "unfinished", "finished"
 
 
-def mark(remote: Remote, status: str | None) -> None:
+def write_mark(remote: Remote, status: str | None) -> None:
     """Writes there how far a run is; None takes back what was written.
 
     Raises:

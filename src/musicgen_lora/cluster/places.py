@@ -24,7 +24,7 @@ from musicgen_lora.cluster.copies import Copy
 from musicgen_lora.console import plain_console
 from musicgen_lora.errors import RunError, UserError
 from musicgen_lora.plural import count
-from musicgen_lora.urls import told, url_of
+from musicgen_lora.urls import url_of, with_urls
 
 SEND_EVERY_S = 30.0
 """What a machine that dies takes with it is what it made in this time, and what was on its way."""
@@ -156,7 +156,7 @@ def _called_by_url() -> Iterator[None]:
     try:
         yield
     except UserError as error:
-        error.args = (told(str(error)),)
+        error.args = (with_urls(str(error)),)
         raise
 
 

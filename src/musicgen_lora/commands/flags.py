@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import tyro
 from pydantic import ValidationError
 
-from musicgen_lora.commands.wrong_flags import told
+from musicgen_lora.commands.wrong_flags import flag_error
 from musicgen_lora.config import SETTINGS, groups
 from musicgen_lora.config.kinds import explained
 from musicgen_lora.config_file import read_config
@@ -115,7 +115,7 @@ def _parse(command: str, parts: dict[str, Any], flags: Sequence[str]) -> dict[st
         if (invalid := _behind(stop)) is not None:
             raise invalid from stop
         if stop.code:
-            raise UserError(told(said.getvalue())) from stop
+            raise UserError(flag_error(said.getvalue())) from stop
         # Of --help; nobody may be there to read it.
         sys.stdout.flush()
         raise

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 
 
-def told(box: str) -> str:
+def flag_error(box: str) -> str:
     """One line of what tyro says of a wrong flag; its own first sentence where it says what is not
     known here."""
     # Its title stands in the box's upper edge, or above a line where there are no edges.

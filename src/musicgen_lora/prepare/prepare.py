@@ -21,6 +21,7 @@ from musicgen_lora.console import plain_console, working
 from musicgen_lora.errors import UserError
 from musicgen_lora.extras import require_extra
 from musicgen_lora.given import check_input_folder
+from musicgen_lora.listening.rhythm.bars import Span
 from musicgen_lora.prepare.clips import parts
 from musicgen_lora.prepare.clips.cut import ClipPlan, CutTask, cut_file
 from musicgen_lora.prepare.clips.entries import (
@@ -47,7 +48,7 @@ from musicgen_lora.prepare.report.report import Prepared, report
 from musicgen_lora.prepare.rerun.ledger import Ledger, spans_by_file
 from musicgen_lora.prepare.rerun.revision import Change, Revision
 from musicgen_lora.prepare.rerun.shared_metadata import SharedMetadata
-from musicgen_lora.prepare.rerun.succession import CUT_ANEW, Entry, Span, is_marked, succeed
+from musicgen_lora.prepare.rerun.succession import CUT_ANEW, Entry, is_marked, succeed
 from musicgen_lora.prepare.words.captions import Wording
 from musicgen_lora.prepare.words.facts import Facts
 from musicgen_lora.runtime.locks import locked

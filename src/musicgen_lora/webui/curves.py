@@ -17,7 +17,7 @@ Point = tuple[float, float]
 
 
 @dataclass(frozen=True)
-class Frame:
+class PlotArea:
     """Where a chart is drawn.
 
     Args:
@@ -31,7 +31,7 @@ class Frame:
     below: float = 24.0
 
 
-LARGE, SMALL = Frame(420.0, 200.0), Frame(190.0, 100.0, left=32.0, below=20.0)
+LARGE, SMALL = PlotArea(420.0, 200.0), PlotArea(190.0, 100.0, left=32.0, below=20.0)
 
 
 @dataclass(frozen=True)
@@ -75,8 +75,8 @@ def curves(rows: Sequence[dict[str, Any]], words: Words) -> str:
     ]
     parts = [
         f'<figure class="curve {size}"><figcaption>{escape(label)}</figcaption>'
-        f"{_chart(found, frame, label)}</figure>"
-        for label, found, frame, size in charts
+        f"{_chart(found, area, label)}</figure>"
+        for label, found, area, size in charts
         if found.train or found.held
     ]
     return f'<p class="key">{key}</p><div class="curves">{"".join(parts)}</div>'
@@ -116,7 +116,7 @@ def _thinned(points: list[Point]) -> list[Point]:
     ]
 
 
-def _chart(found: LossCurves, frame: Frame, label: str) -> str:
+def _chart(found: LossCurves, area: PlotArea, label: str) -> str:
     """Training as a line, validations as dots, the base as a level."""
     points = [*found.train, *found.held]
     if not points:
@@ -127,8 +127,8 @@ def _chart(found: LossCurves, frame: Frame, label: str) -> str:
     last = max(step for step, _ in points) or 1.0
 
     def at(step: float, loss: float) -> tuple[float, float]:
-        x = frame.left + (frame.width - frame.left - 10.0) * step / last
-        return x, 10.0 + (frame.height - frame.below - 10.0) * (high - loss) / (high - low)
+        x = area.left + (area.width - area.left - 10.0) * step / last
+        return x, 10.0 + (area.height - area.below - 10.0) * (high - loss) / (high - low)
 
     def line(name: str, shown: Sequence[Point]) -> str:
         drawn = " ".join("{:.1f},{:.1f}".format(*at(*point)) for point in shown)
@@ -141,11 +141,11 @@ def _chart(found: LossCurves, frame: Frame, label: str) -> str:
         parts.append(f'<circle class="held" cx="{x:.1f}" cy="{y:.1f}" r="3"/>')
     for value in (low, high):
         y = at(0.0, value)[1] + 4.0
-        parts.append(f'<text x="{frame.left - 6}" y="{y:.1f}" text-anchor="end">{value:.2f}</text>')
+        parts.append(f'<text x="{area.left - 6}" y="{y:.1f}" text-anchor="end">{value:.2f}</text>')
     parts.append(
-        f'<text x="{frame.width - 10}" y="{frame.height - 6}" text-anchor="end">{last:.0f}</text>'
+        f'<text x="{area.width - 10}" y="{area.height - 6}" text-anchor="end">{last:.0f}</text>'
     )
     return (
-        f'<svg viewBox="0 0 {frame.width:.0f} {frame.height:.0f}" role="img" '
+        f'<svg viewBox="0 0 {area.width:.0f} {area.height:.0f}" role="img" '
         f'aria-label="{escape(label)}">{"".join(parts)}</svg>'
     )

@@ -11,7 +11,7 @@ from made_datasets import RATE
 from musicgen_lora.beats.beats808 import make_beat, render_beat
 from musicgen_lora.prepare.hearing.analyse import AnalysisTask, analyse_file, measured_facts
 from musicgen_lora.prepare.hearing.records import Analysis, Segment
-from musicgen_lora.prepare.words.heard_words import words_of
+from musicgen_lora.prepare.words.heard_words import heard_words
 
 HATS = ("closed_hat", "open_hat")
 
@@ -52,4 +52,4 @@ def test_nothing_is_said_of_noise_and_of_a_pad(tmp_path: Path) -> None:
 
 
 def test_figures_that_are_missing_say_nothing() -> None:
-    assert words_of(Segment(start_s=0.0, duration_s=8.0), 1.0) == ()
+    assert heard_words(Segment(start_s=0.0, duration_s=8.0), 1.0) == ()

@@ -178,7 +178,7 @@ def _melody_window_s(config: Any, chroma: dict[str, Any]) -> float:
     return window_s
 
 
-def codec_config(config: Any) -> Any:
+def compression_config(config: Any) -> Any:
     """audiocraft's configuration of a codec.
 
     Raises:

@@ -43,7 +43,7 @@ from musicgen_lora.model.chroma import SETTINGS_FILE
 MAX_PARTS = 512
 """Layers or codebooks that a configuration may name."""
 T5_PARTS = ("shared.", "encoder.")
-Part = tuple[dict[str, Any], dict[str, Tensor]]
+ModelPart = tuple[dict[str, Any], dict[str, Tensor]]
 """Configuration and tensors of a text encoder or a codec."""
 
 
@@ -155,7 +155,7 @@ def _chroma(ask: ConfigReader) -> dict[str, Any]:
 
 def _text_encoder(
     folder: Path, ask: ConfigReader, model_path: str | None, taken: list[str]
-) -> tuple[Path, Part]:
+) -> tuple[Path, ModelPart]:
     """Folder of the tokenizer, and the encoder."""
     name = ask("conditioners.description.t5.name", str)
     beside = folder / Path(name).name
@@ -176,7 +176,9 @@ def _text_encoder(
     return base, _part_of(base, "text_encoder")
 
 
-def _codec(path: Path, package: dict[str, Any], model_path: str | None, taken: list[str]) -> Part:
+def _codec(
+    path: Path, package: dict[str, Any], model_path: str | None, taken: list[str]
+) -> ModelPart:
     named = package.get("pretrained")
     if named is None:
         ask = ConfigReader(config_of(package, path), path)
@@ -195,7 +197,7 @@ def _codec(path: Path, package: dict[str, Any], model_path: str | None, taken: l
     return _part_of(base_folder(model_path), "audio_encoder")
 
 
-def _part_of(base: Path, part: str) -> Part:
+def _part_of(base: Path, part: str) -> ModelPart:
     """Configuration and tensors of one part of a checked base."""
     config = read_json(base / "config.json")[part]
     found = {

@@ -15,7 +15,7 @@ from torch import Tensor, hann_window, nn
 
 from musicgen_lora.errors import UserError
 from musicgen_lora.export.audiocraft.config import (
-    codec_config,
+    compression_config,
     lm_config,
     places_of,
     text_encoder_name,
@@ -44,7 +44,8 @@ def check_exportable(source: Source) -> tuple[dict[str, Any], dict[str, Any]]:
     stated = getattr(config, FIELD, {})
     try:
         window_s = source.model.facts.trained_duration_s
-        lm, codec = lm_config(config, window_s, stated, chroma), codec_config(config.audio_encoder)
+        lm = lm_config(config, window_s, stated, chroma)
+        codec = compression_config(config.audio_encoder)
     except ValueError as error:
         raise UserError(f"{source.base}: cannot be written for audiocraft: {error}.") from error
     n_used, n_held = lm["compression_model_n_q"], codec["rvq"]["n_q"]

@@ -29,7 +29,8 @@ SILENT_BARS_SHARE = 0.5
 LOOP_SLACK = 0.02
 """A loop's length may be off a whole number of bars by this share of a bar."""
 
-Stretch = tuple[float, float]
+Span = tuple[float, float]
+"""Start and end of a part of a file, in seconds."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Cuts:
             or nothing ("time"), where the tempo is unsure.
     """
 
-    windows_s: tuple[Stretch, ...]
+    windows_s: tuple[Span, ...]
     grid: Literal["bars", "beats", "time"]
 
 
@@ -52,7 +53,7 @@ def cut_on_bars(
     *,
     min_s: float = 15.0,
     max_s: float = 30.0,
-    silences_s: Sequence[Stretch] = (),
+    silences_s: Sequence[Span] = (),
 ) -> Cuts:
     """Cuts a track into windows of `min_s` to `max_s` that start and end on bar lines.
 
@@ -72,7 +73,7 @@ def cut_on_bars(
         raise ValueError(f"Windows of {min_s:g} to {max_s:g} s are impossible.")
     is_sure = tempo.confidence >= SURE and len(tempo.downbeats_s) > 1
     if not is_sure or 240.0 / tempo.bpm > max_s:
-        windows = _equal_windows(sounding_stretches(duration_s, silences_s), min_s, max_s)
+        windows = _equal_windows(sounding_spans(duration_s, silences_s), min_s, max_s)
         return Cuts(tuple(windows), "time")
     runs = _sounding_runs(tempo.downbeats_s, silences_s)
     windows = [window for run in runs for window in _cut_run(run, min_s, max_s) or _kept_whole(run)]
@@ -82,7 +83,7 @@ def cut_on_bars(
     return Cuts(tuple(windows), "bars" if tempo.downbeat_confidence >= SURE else "beats")
 
 
-def _sounding_runs(lines: np.ndarray, silences_s: Sequence[Stretch]) -> list[np.ndarray]:
+def _sounding_runs(lines: np.ndarray, silences_s: Sequence[Span]) -> list[np.ndarray]:
     """Lines of each unbroken row of bars that sound, each with two lines or more."""
     runs: list[np.ndarray] = []
     first = 0
@@ -97,7 +98,7 @@ def _sounding_runs(lines: np.ndarray, silences_s: Sequence[Stretch]) -> list[np.
     return [run for run in runs if len(run) > 1]
 
 
-def _cut_run(run: np.ndarray, min_s: float, max_s: float) -> list[Stretch]:
+def _cut_run(run: np.ndarray, min_s: float, max_s: float) -> list[Span]:
     """Windows of an unbroken run of bar lines `[M]`; none when it is shorter than `min_s`."""
     n_bars = len(run) - 1
     bar_s = float(run[-1] - run[0]) / n_bars
@@ -114,7 +115,7 @@ def _cut_run(run: np.ndarray, min_s: float, max_s: float) -> list[Stretch]:
     return [(float(run[start]), float(run[min(start + size, n_bars)])) for start in starts]
 
 
-def _kept_whole(run: np.ndarray) -> list[Stretch]:
+def _kept_whole(run: np.ndarray) -> list[Span]:
     """A run that is too short to be cut, if it has enough bars."""
     return [(float(run[0]), float(run[-1]))] if len(run) > KEPT_BARS else []
 
@@ -128,21 +129,21 @@ def _cost(n_bars: int, size: int, fewest: int) -> float:
     return lost + (HALF_PHRASE_COST if 2 * size % PHRASE_BARS == 0 else ODD_COST)
 
 
-def sounding_stretches(duration_s: float, silences_s: Sequence[Stretch]) -> list[Stretch]:
+def sounding_spans(duration_s: float, silences_s: Sequence[Span]) -> list[Span]:
     """What is left of 0 to `duration_s` without the silences."""
-    stretches, start_s = [], 0.0
+    spans, start_s = [], 0.0
     for silent_start_s, silent_stop_s in sorted(silences_s):
         if silent_start_s > start_s:
-            stretches.append((start_s, min(silent_start_s, duration_s)))
+            spans.append((start_s, min(silent_start_s, duration_s)))
         start_s = max(start_s, silent_stop_s)
     if start_s < duration_s:
-        stretches.append((start_s, duration_s))
-    return stretches
+        spans.append((start_s, duration_s))
+    return spans
 
 
-def _equal_windows(stretches: Sequence[Stretch], min_s: float, max_s: float) -> list[Stretch]:
-    windows: list[Stretch] = []
-    for start_s, stop_s in stretches:
+def _equal_windows(spans: Sequence[Span], min_s: float, max_s: float) -> list[Span]:
+    windows: list[Span] = []
+    for start_s, stop_s in spans:
         length_s = stop_s - start_s
         if length_s < min_s:
             continue
@@ -153,8 +154,8 @@ def _equal_windows(stretches: Sequence[Stretch], min_s: float, max_s: float) -> 
             n_windows, window_s = n_windows - 1, max_s
         edges = [start_s + index * window_s for index in range(n_windows + 1)]
         windows += itertools.pairwise(edges)
-    if not windows and stretches:
-        start_s, stop_s = max(stretches, key=lambda stretch: stretch[1] - stretch[0])
+    if not windows and spans:
+        start_s, stop_s = max(spans, key=lambda span: span[1] - span[0])
         windows = [(start_s, min(stop_s, start_s + max_s))]
     return windows
 

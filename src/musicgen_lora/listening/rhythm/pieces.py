@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from musicgen_lora.listening.quality import BlockQuality, merge_qualities
-from musicgen_lora.listening.rhythm.bars import sounding_stretches
+from musicgen_lora.listening.rhythm.bars import sounding_spans
 from musicgen_lora.listening.rhythm.metre import FRAME_RATE
 from musicgen_lora.listening.rhythm.tempo import Tempo, tempo_of_strengths
 
@@ -38,7 +38,7 @@ def tempi_between_pauses(
         for begin_s, stop_s in merge_qualities(measured).silences_s
     ]
     found = []
-    for begin_s, stop_s in sounding_stretches(duration_s, silences_s):
+    for begin_s, stop_s in sounding_spans(duration_s, silences_s):
         first, last = round(begin_s * FRAME_RATE), round(stop_s * FRAME_RATE) + 1
         tempo = tempo_of_strengths(strengths[:, first:last], stop_s - begin_s)
         found.append(

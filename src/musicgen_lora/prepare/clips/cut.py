@@ -29,7 +29,7 @@ from musicgen_lora.listening.rhythm.bars import (
     KEPT_BARS,
     cut_on_bars,
     repeats_to_reach,
-    sounding_stretches,
+    sounding_spans,
     whole_bars,
 )
 from musicgen_lora.listening.rhythm.tempo import Tempo
@@ -176,7 +176,7 @@ def left_out_stretches(
         ]
         left += [
             (start_s + begin_s, start_s + end_s)
-            for begin_s, end_s in sounding_stretches(stop_s - start_s, inside)
+            for begin_s, end_s in sounding_spans(stop_s - start_s, inside)
         ]
     return left
 

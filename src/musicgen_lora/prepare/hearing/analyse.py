@@ -44,7 +44,7 @@ from musicgen_lora.listening.rhythm.tempo import tempo_of_strengths
 from musicgen_lora.prepare.hearing.records import FORMAT, Analysis, Segment, keep, made, read_kept
 from musicgen_lora.prepare.reading.readers import facts_from_tags
 from musicgen_lora.prepare.words.facts import Facts, make_facts
-from musicgen_lora.prepare.words.heard_words import words_of
+from musicgen_lora.prepare.words.heard_words import heard_words
 from musicgen_lora.runtime.workers import Failure
 
 SEGMENT_S = 300.0
@@ -314,4 +314,4 @@ def measured_facts(segment: Segment) -> Facts:
     sure = {"bpm": min(MOST_SURE, sure_bpm), "key": min(MOST_SURE, sure_key)}
     sure["tags"] = MOST_SURE
     key = None if segment.key is None else usual_key(segment.key)
-    return make_facts("analysis", sure, bpm=bpm, key=key, tags=words_of(segment, sure_bpm))
+    return make_facts("analysis", sure, bpm=bpm, key=key, tags=heard_words(segment, sure_bpm))

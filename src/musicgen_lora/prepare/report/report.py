@@ -235,7 +235,7 @@ def _shown_clips(entries: Sequence[Mapping[str, Any]], output_dir: Path) -> list
             continue
         clip = {
             "entry": entry,
-            "audio": pictures.player(waveform, pictures.PICTURE_RATE),
+            "audio": pictures.mp3_uri(waveform, pictures.PICTURE_RATE),
             "wave": pictures.waveform_svg(waveform),
             "mel": pictures.mel_spectrogram(waveform, pictures.PICTURE_RATE),
         }

@@ -17,11 +17,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from musicgen_lora import atomic
 from musicgen_lora.config import PrepareSettings
 from musicgen_lora.errors import UserError
+from musicgen_lora.listening.rhythm.bars import Span
 from musicgen_lora.prepare.reading.inputs import Input
 from musicgen_lora.prepare.rerun.succession import (
     CUT_ANEW,
     Entry,
-    Span,
     is_marked,
     lies_in,
     span_of,

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from musicgen_lora.formats.kinds import is_number
+from musicgen_lora.listening.rhythm.bars import Span
 from musicgen_lora.prepare.words.captions import MADE_FIELD, is_edited, mark_made, merge_edits
 
 SKIP_FIELD = "skip"
@@ -27,8 +28,6 @@ SAME_S = 0.1
 """Clips whose edges lie so near are of the very same part."""
 
 Entry = dict[str, Any]
-Span = tuple[float, float]
-"""Start and end in the file that a clip is cut from, in seconds."""
 
 
 def span_of(entry: Mapping[str, Any]) -> Span:

@@ -25,7 +25,7 @@ SUB_SHARE, GLIDING_SUB_SHARE = 0.75, 0.4
 basses, whose notes seem to glide as well, don't."""
 
 
-def words_of(segment: Segment, sure_tempo: float) -> tuple[str, ...]:
+def heard_words(segment: Segment, sure_tempo: float) -> tuple[str, ...]:
     """What the drums and the bass of a segment of a record surely do."""
     words = []
     if sure_tempo >= SURE_TEMPO:

@@ -135,7 +135,7 @@ class PackedSettings:
         return {name: value for name, value in self.plain().items() if name not in RESUMABLE}
 
 
-def parse_settings(arguments: list[str] | None, description: str) -> PackedSettings:
+def parse_packed_settings(arguments: list[str] | None, description: str) -> PackedSettings:
     """Settings from flags; the parser exits with code 2 where one is wrong."""
     parser = argparse.ArgumentParser(
         prog="python -m musicgen_lora.training.packed", description=description

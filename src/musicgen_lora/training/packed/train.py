@@ -49,7 +49,7 @@ from musicgen_lora.training.packed.captured import (
     step_totals,
 )
 from musicgen_lora.training.packed.draws import Draws
-from musicgen_lora.training.packed.settings import PackedSettings, parse_settings
+from musicgen_lora.training.packed.settings import PackedSettings, parse_packed_settings
 from musicgen_lora.training.record import run_folder
 from musicgen_lora.training.schedule import set_learning_rate
 from musicgen_lora.training.signals import StopSignals
@@ -342,7 +342,7 @@ def _say(line: str) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Runs it as a command and returns the exit code."""
     try:
-        train_packed(parse_settings(arguments, (__doc__ or "").split("\n\n")[0]))
+        train_packed(parse_packed_settings(arguments, (__doc__ or "").split("\n\n")[0]))
     except UserError as error:
         print(f"training.packed: {translated(str(error))}", file=sys.stderr)
         return error.exit_code
