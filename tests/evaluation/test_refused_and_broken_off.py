@@ -17,7 +17,7 @@ from trainer import file_hashes
 from musicgen_lora.errors import UserError
 from musicgen_lora.evaluation import on_variant
 from musicgen_lora.evaluation.evaluate import evaluate_adapter
-from musicgen_lora.model.lora.adapter import WEIGHTS_FILE
+from musicgen_lora.given import ADAPTER_WEIGHTS
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
 
@@ -85,7 +85,7 @@ def test_an_adapter_that_goes_while_it_is_measured_is_the_one_of_the_report(
     settings = settings_for(trained, tmp_path / "out", lora_model_path=adapter, num_prompts=1)
     report = evaluate_adapter(settings)
     assert not adapter.exists()
-    digest = hashlib.sha256((trained["adapter"] / WEIGHTS_FILE).read_bytes()).hexdigest()
+    digest = hashlib.sha256((trained["adapter"] / ADAPTER_WEIGHTS).read_bytes()).hexdigest()
     assert report["adapter"]["sha256"] == digest
     assert report["adapter"]["fingerprint"] == compared[0]["adapter"]["fingerprint"]
 

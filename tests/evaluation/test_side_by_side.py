@@ -19,7 +19,7 @@ from musicgen_lora.config import EvaluateSettings
 from musicgen_lora.evaluation import generations
 from musicgen_lora.evaluation.evaluate import evaluate_adapter
 from musicgen_lora.evaluation.report.document import Report
-from musicgen_lora.model.lora.adapter import WEIGHTS_FILE
+from musicgen_lora.given import ADAPTER_WEIGHTS
 from musicgen_lora.model.lora.facts import FACTS_FILE
 from musicgen_lora.training.train import train_lora
 
@@ -40,8 +40,8 @@ def run(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path) -> Path:
     shutil.copytree(root / "run" / "best_model", second, dirs_exist_ok=True)
     for name in ("manifest.json", FACTS_FILE):
         (second / name).unlink()
-    tensors = load_file(second / WEIGHTS_FILE)
-    save_file({name: 0.5 * own for name, own in tensors.items()}, second / WEIGHTS_FILE)
+    tensors = load_file(second / ADAPTER_WEIGHTS)
+    save_file({name: 0.5 * own for name, own in tensors.items()}, second / ADAPTER_WEIGHTS)
     return root / "run"
 
 

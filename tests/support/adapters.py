@@ -11,11 +11,11 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 
+from musicgen_lora.given import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from musicgen_lora.model.base.loading import load_base
 from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.model.fingerprint import base_fingerprint
-from musicgen_lora.model.lora.adapter import WEIGHTS_FILE, load_adapter
-from musicgen_lora.model.lora.config import CONFIG_FILE
+from musicgen_lora.model.lora.adapter import load_adapter
 from musicgen_lora.model.lora.facts import FACTS_FILE
 from musicgen_lora.model.lora.spec import LoraSpec
 from musicgen_lora.model.lora.trainable import TrainableLora
@@ -79,13 +79,13 @@ def draw_adapter(
 def rewrite(folder: Path, copy: Path, tensors: Mapping[str, torch.Tensor], **changes: Any) -> Path:
     """A copy of an adapter with other tensors and fields of its config; a field of None goes."""
     copy.mkdir()
-    config = json.loads((folder / CONFIG_FILE).read_text()) | changes
+    config = json.loads((folder / ADAPTER_CONFIG).read_text()) | changes
     kept = {
         name: value for name, value in config.items() if name not in changes or value is not None
     }
-    (copy / CONFIG_FILE).write_text(json.dumps(kept))
+    (copy / ADAPTER_CONFIG).write_text(json.dumps(kept))
     save_file(
-        {n: t.contiguous() for n, t in tensors.items()}, copy / WEIGHTS_FILE, {"format": "pt"}
+        {n: t.contiguous() for n, t in tensors.items()}, copy / ADAPTER_WEIGHTS, {"format": "pt"}
     )
     if (folder / FACTS_FILE).is_file():
         (copy / FACTS_FILE).write_bytes((folder / FACTS_FILE).read_bytes())
@@ -94,8 +94,8 @@ def rewrite(folder: Path, copy: Path, tensors: Mapping[str, torch.Tensor], **cha
 
 def halves(folder: Path, left: Path, right: Path) -> tuple[Path, Path]:
     """An adapter's rank split in two adapters that add up to it."""
-    tensors = load_file(folder / WEIGHTS_FILE)
-    config = json.loads((folder / CONFIG_FILE).read_text())
+    tensors = load_file(folder / ADAPTER_WEIGHTS)
+    config = json.loads((folder / ADAPTER_CONFIG).read_text())
     rank = config["r"] // 2
     parts: tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]] = ({}, {})
     for name, tensor in tensors.items():
@@ -136,10 +136,10 @@ def make_adapter(model, folder: Path, *, rank: int = 4) -> Path:
 
 def rename_tensors(folder: Path, rename: Callable[[str], str | None]) -> None:
     """Gives an adapter's tensors other names, or takes those named None away."""
-    tensors = load_file(folder / WEIGHTS_FILE)
+    tensors = load_file(folder / ADAPTER_WEIGHTS)
     named = {rename(name): tensor for name, tensor in tensors.items()}
     kept = {name: tensor for name, tensor in named.items() if name is not None}
-    save_file(kept, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    save_file(kept, folder / ADAPTER_WEIGHTS, metadata={"format": "pt"})
 
 
 def merged_by_peft(base: Path, adapter: Path) -> dict[str, torch.Tensor]:

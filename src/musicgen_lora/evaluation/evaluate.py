@@ -65,9 +65,8 @@ from musicgen_lora.evaluation.variants import (
 from musicgen_lora.fonts import missing_font
 from musicgen_lora.formats.documents import plain
 from musicgen_lora.generation.decoding.decode import windows_sentence
-from musicgen_lora.given import check_prompts
+from musicgen_lora.given import ADAPTER_WEIGHTS, check_prompts
 from musicgen_lora.model.base_model import BaseModel
-from musicgen_lora.model.lora.adapter import WEIGHTS_FILE
 from musicgen_lora.model.text.wording import english_of
 from musicgen_lora.runtime.locks import locked
 from musicgen_lora.runtime.versions import library_versions
@@ -258,7 +257,7 @@ def _told_variant(own: Variant) -> dict[str, Any]:
         "label": own.label,
         "path": shown(own.files.folder),
         "strength": own.strength,
-        "sha256": own.files.sha256[WEIGHTS_FILE],
+        "sha256": own.files.sha256[ADAPTER_WEIGHTS],
         "fingerprint": own.files.fingerprint,
     }
 

@@ -21,10 +21,10 @@ from musicgen_lora import atomic
 from musicgen_lora.errors import UserError
 from musicgen_lora.export.card import SAMPLES, adapter_text
 from musicgen_lora.export.sources import Source
-from musicgen_lora.formats.documents import LARGE, read_json
-from musicgen_lora.model.lora.adapter import WEIGHTS_FILE
-from musicgen_lora.model.lora.config import CONFIG_FILE
-from musicgen_lora.model.lora.facts import FACTS_FILE
+from musicgen_lora.formats.documents import read_json
+from musicgen_lora.given import ADAPTER_CONFIG, ADAPTER_WEIGHTS
+from musicgen_lora.model.lora.adapter import AdapterFiles
+from musicgen_lora.model.lora.facts import FACTS_FILE, AdapterFacts
 
 TASK = "FEATURE_EXTRACTION"
 """A task of PEFT's: it has none for music, and the Hub calls an adapter without one invalid. PEFT
@@ -80,7 +80,7 @@ def public_facts(facts: Mapping[str, Any], base_name: str) -> dict[str, Any]:
     return kept
 
 
-def find_samples(adapter: Path, previews: Path | None) -> tuple[list[Sample], str]:
+def find_samples(adapter: AdapterFiles, previews: Path | None) -> tuple[list[Sample], str]:
     """Sounds that show an adapter, and where they are from.
 
     Args:
@@ -90,8 +90,9 @@ def find_samples(adapter: Path, previews: Path | None) -> tuple[list[Sample], st
     Raises:
         UserError: `previews` is given, and has no sound whose prompt is known.
     """
-    prompts = _preview_prompts(adapter)
-    folder = previews if previews is not None else _newest(adapter.resolve().parent / PREVIEWS)
+    prompts = _preview_prompts(adapter.facts)
+    beside = adapter.folder.resolve().parent / PREVIEWS
+    folder = previews if previews is not None else _newest(beside)
     if folder is None:
         return [], ""
     found = []
@@ -117,10 +118,9 @@ def _newest(folder: Path) -> Path | None:
     return max(steps, key=lambda path: path.name, default=None)
 
 
-def _preview_prompts(adapter: Path) -> Sequence[str]:
-    path = adapter / FACTS_FILE
-    facts = read_json(path, max_bytes=LARGE) if path.is_file() else {}
-    prompts = (facts.get("settings") or {}).get("preview_prompts") or []
+def _preview_prompts(facts: AdapterFacts | None) -> Sequence[str]:
+    settings = (facts.content.get("settings") if facts else None) or {}
+    prompts = settings.get("preview_prompts") or []
     return [prompt for prompt in prompts if isinstance(prompt, str)]
 
 
@@ -146,15 +146,14 @@ def write_adapter(
         "base_model_name_or_path": source.name,
         "task_type": files.config.get("task_type") or TASK,
     }
-    atomic.write_json(folder / CONFIG_FILE, config)
+    atomic.write_json(folder / ADAPTER_CONFIG, config)
     facts, header = None, {"format": "pt"}
-    if (files.folder / FACTS_FILE).is_file():
-        recorded = read_json(files.folder / FACTS_FILE, max_bytes=LARGE)
-        facts = public_facts(recorded, source.name)
+    if files.facts is not None:
+        facts = public_facts(files.facts.content, source.name)
         atomic.write_json(folder / FACTS_FILE, facts)
         header = {"musicgen_lora": json.dumps(facts, sort_keys=True)}
     tensors = {name: tensor.contiguous() for name, tensor in files.tensors.items()}
-    save_file(tensors, folder / WEIGHTS_FILE, metadata=header)
+    save_file(tensors, folder / ADAPTER_WEIGHTS, metadata=header)
     if samples:
         (folder / SAMPLES).mkdir()
     named = []

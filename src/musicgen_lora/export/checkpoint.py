@@ -7,7 +7,7 @@ tokenizer stay as their author made them, and weights that nothing changes keep 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,13 @@ def left_behind(folder: Path) -> list[str]:
     )
 
 
+def copy_present(source: Path, folder: Path, names: Iterable[str]) -> None:
+    """Copies those files of a folder that it has."""
+    for name in names:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, folder / name)
+
+
 def copy_checkpoint(base: Path, folder: Path, changed: Mapping[str, Tensor]) -> None:
     """Copies a base, with other values for some of its weights.
 
@@ -63,9 +70,7 @@ def copy_checkpoint(base: Path, folder: Path, changed: Mapping[str, Tensor]) -> 
     Raises:
         RunError: the files have no such weight.
     """
-    for name in (*CONFIGS, *TOKENIZER):
-        if (base / name).is_file():
-            shutil.copyfile(base / name, folder / name)
+    copy_present(base, folder, (*CONFIGS, *TOKENIZER))
     placed: set[str] = set()
     for name in weight_files(base):
         with safe_open(base / name, "pt") as file:

@@ -93,14 +93,14 @@ def _for_audiocraft(
 
 
 def _for_peft(settings: ExportSettings, source: Source, console: Console) -> Callable[[Path], None]:
-    samples, origin = find_samples(settings.lora_model_path[0], settings.previews)
+    (part,) = source.parts
+    samples, origin = find_samples(part.files, settings.previews)
     for sample in samples:
         console.print(f"Sample for the card: {sample.path} ({sample.prompt})")
     if not samples:
         console.print("No samples for the card: no previews beside the adapter (--previews).")
     evaluation = ""
     if settings.evaluation is not None:
-        (part,) = source.parts
         evaluation = read_evaluation(settings.evaluation, part.files.fingerprint)
     else:
         console.print("No figures of an evaluation for the card (--evaluation).")

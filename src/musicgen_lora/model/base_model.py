@@ -195,10 +195,9 @@ class BaseModel:
         """Summed cross-entropy in nats and number of predicted frames of each clip and codebook,
         both `[B, K]`, or the terms of the sums, `[B, K, T]`, 0 where none is predicted; `n_frames`
         `[B]` are the clips' true lengths, the rest is as in `states`."""
-        hidden = self.states(codes, text, melodies)
-        delays = self.delays
+        hidden, heads = self.states(codes, text, melodies), self.heads
         return codebook_cross_entropies(
-            hidden, self.heads, codes, n_frames, delays, by_frame=by_frame
+            hidden, heads, codes, n_frames, self.delays, by_frame=by_frame
         )
 
     def logits(self, codes: Tensor, text: EncodedText, melodies: Tensor | None = None) -> Tensor:

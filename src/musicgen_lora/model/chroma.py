@@ -8,7 +8,6 @@ demucs separates, without drums and bass.
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import numpy as np
 import torch
 from transformers.audio_utils import chroma_filter_bank
 
+from musicgen_lora import atomic
 from musicgen_lora.errors import UserError
 from musicgen_lora.formats.documents import read_json
 from musicgen_lora.formats.kinds import check_kind, fields, integer
@@ -96,5 +96,4 @@ def extractor_settings(model_path: str | Path) -> dict[str, Any]:
 
 def write_extractor_settings(model_path: str | Path, folder: Path) -> None:
     """Copies a model's feature extractor settings into another model's folder."""
-    text = json.dumps(extractor_settings(model_path), indent=2) + "\n"
-    (folder / SETTINGS_FILE).write_text(text, encoding="utf-8")
+    atomic.write_json(folder / SETTINGS_FILE, extractor_settings(model_path))

@@ -19,11 +19,11 @@ from tiny import make_tiny_musicgen
 
 from musicgen_lora.config import EMBEDDED_NAME, TrainSettings
 from musicgen_lora.errors import UserError
+from musicgen_lora.given import ADAPTER_CONFIG
 from musicgen_lora.model.base.loading import load_base, load_processor, load_tokenizer
 from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.model.fingerprint import base_fingerprint
 from musicgen_lora.model.lora.adapter import load_adapter, read_adapter
-from musicgen_lora.model.lora.config import CONFIG_FILE
 from musicgen_lora.model.lora.facts import FACTS_FILE
 from musicgen_lora.model.lora.targets import target_pattern
 from musicgen_lora.model.lora.trainable import save_adapter
@@ -130,8 +130,8 @@ def test_all_that_decides_the_sound_is_in_the_fingerprint(
 ) -> None:
     before = read_adapter(adapter).fingerprint
     assert read_adapter(adapter).fingerprint == before
-    config = json.loads((adapter / CONFIG_FILE).read_text())
-    (adapter / CONFIG_FILE).write_text(json.dumps(config | change))
+    config = json.loads((adapter / ADAPTER_CONFIG).read_text())
+    (adapter / ADAPTER_CONFIG).write_text(json.dumps(config | change))
     changed = read_adapter(adapter).fingerprint
     assert changed != before
     rename_tensors(adapter, lambda name: name + "x")

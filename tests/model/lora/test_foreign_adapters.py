@@ -17,10 +17,10 @@ from musicgen_lora.config import GenerateSettings, MergeSettings
 from musicgen_lora.errors import UserError
 from musicgen_lora.export.merge import merge_adapters
 from musicgen_lora.generation.generate import generate_audio
+from musicgen_lora.given import ADAPTER_CONFIG
 from musicgen_lora.model.base.loading import load_base
 from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.model.lora.adapter import load_adapter
-from musicgen_lora.model.lora.config import CONFIG_FILE
 from musicgen_lora.model.lora.facts import FACTS_FILE
 
 FIRST = {
@@ -82,7 +82,7 @@ def expected(plain: Path, tiny_model_dir: Path) -> dict[str, torch.Tensor]:
 
 def with_config(folder: Path, copy: Path, config: dict[str, Any]) -> Path:
     copy.mkdir()
-    (copy / CONFIG_FILE).write_text(json.dumps(config))
+    (copy / ADAPTER_CONFIG).write_text(json.dumps(config))
     weights = "adapter_model.safetensors"
     (copy / weights).write_bytes((folder / weights).read_bytes())
     return copy
@@ -152,7 +152,7 @@ def test_pissa_as_peft_saves_it_is_refused_and_says_what_to_do(
     config = LoraConfig(r=4, target_modules=["q_proj"], init_lora_weights="pissa")
     adapted: Any = get_peft_model(load_base(tiny_model_dir), config)
     adapted.save_pretrained(str(tmp_path / "pissa"))
-    saved = json.loads((tmp_path / "pissa" / CONFIG_FILE).read_text())
+    saved = json.loads((tmp_path / "pissa" / ADAPTER_CONFIG).read_text())
     assert saved["init_lora_weights"] == "pissa"
     with pytest.raises(UserError, match="path_initial_model_for_weight_conversion"):
         load_adapter(BaseModel.load(tiny_model_dir), tmp_path / "pissa")

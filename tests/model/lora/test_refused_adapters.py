@@ -15,10 +15,10 @@ from tiny import make_tiny_musicgen
 from musicgen_lora import atomic
 from musicgen_lora.atomic import MANIFEST
 from musicgen_lora.errors import UserError
+from musicgen_lora.given import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from musicgen_lora.model.base.loading import load_base
 from musicgen_lora.model.base_model import BaseModel
-from musicgen_lora.model.lora.adapter import WEIGHTS_FILE, load_adapter, read_adapter
-from musicgen_lora.model.lora.config import CONFIG_FILE
+from musicgen_lora.model.lora.adapter import load_adapter, read_adapter
 from musicgen_lora.model.lora.facts import FACTS_FILE
 
 
@@ -64,8 +64,8 @@ def test_tensors_that_fit_no_layer_and_layers_without_tensors_are_counted(
 def test_a_config_that_names_fewer_layers_than_the_weights_is_refused(
     tiny_model_dir: Path, adapter: Path
 ) -> None:
-    config = json.loads((adapter / CONFIG_FILE).read_text())
-    (adapter / CONFIG_FILE).write_text(json.dumps(config | {"target_modules": ["q_proj"]}))
+    config = json.loads((adapter / ADAPTER_CONFIG).read_text())
+    (adapter / ADAPTER_CONFIG).write_text(json.dumps(config | {"target_modules": ["q_proj"]}))
     with pytest.raises(UserError, match=r"32 of 40 tensors .* fit no layer \(.*lora_A"):
         load_adapter(BaseModel.load(tiny_model_dir), adapter)
 
@@ -73,12 +73,12 @@ def test_a_config_that_names_fewer_layers_than_the_weights_is_refused(
 def test_an_adapter_that_adapts_no_layer_is_refused(tiny_model_dir: Path, adapter: Path) -> None:
     """A prompt that was learned goes through PEFT's own forward pass, which nothing here calls."""
     prompt = {"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 2, "task_type": "SEQ_2_SEQ_LM"}
-    (adapter / CONFIG_FILE).write_text(json.dumps(prompt))
+    (adapter / ADAPTER_CONFIG).write_text(json.dumps(prompt))
     with pytest.raises(UserError, match="only adapters of type LORA are read"):
         load_adapter(BaseModel.load(tiny_model_dir), adapter)
 
 
-@pytest.mark.parametrize("file", [CONFIG_FILE, WEIGHTS_FILE, FACTS_FILE, MANIFEST])
+@pytest.mark.parametrize("file", [ADAPTER_CONFIG, ADAPTER_WEIGHTS, FACTS_FILE, MANIFEST])
 def test_a_manifest_beside_an_adapter_is_checked(file: str, tmp_path: Path, adapter: Path) -> None:
     best = tmp_path / "best_model"
     (adapter / "README.md").write_text("card")
@@ -91,7 +91,7 @@ def test_a_manifest_beside_an_adapter_is_checked(file: str, tmp_path: Path, adap
     (best / file).write_bytes(content)
     with pytest.raises(UserError, match=r"not what training wrote .*delete .*manifest\.json"):
         read_adapter(best)
-    if file == WEIGHTS_FILE:
+    if file == ADAPTER_WEIGHTS:
         (best / MANIFEST).unlink()
         read_adapter(best)
 

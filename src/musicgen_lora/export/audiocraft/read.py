@@ -7,8 +7,6 @@ same.
 
 from __future__ import annotations
 
-import json
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,7 +30,7 @@ from musicgen_lora.export.audiocraft.names import (
     codec_from_audiocraft,
     lm_from_audiocraft,
 )
-from musicgen_lora.export.checkpoint import TOKENIZER, weight_files
+from musicgen_lora.export.checkpoint import TOKENIZER, copy_present, weight_files
 from musicgen_lora.formats.documents import read_json
 from musicgen_lora.formats.tensors import read_tensors
 from musicgen_lora.model.base.facts import FIELD
@@ -221,13 +219,10 @@ def write_checkpoint(read: Import, folder: Path) -> None:
     atomic.write_json(folder / "config.json", read.config)
     own = {name: tensor.contiguous() for name, tensor in read.tensors.items()}
     save_file(own, folder / WEIGHTS, metadata={"format": "pt"})
-    for name in TOKENIZER:
-        if (read.words / name).is_file():
-            shutil.copyfile(read.words / name, folder / name)
+    copy_present(read.words, folder, TOKENIZER)
     atomic.write_json(folder / "generation_config.json", _generation(read.config))
     if read.chroma:
-        text = json.dumps(read.chroma, indent=2) + "\n"
-        (folder / SETTINGS_FILE).write_text(text, encoding="utf-8")
+        atomic.write_json(folder / SETTINGS_FILE, read.chroma)
     try:
         load_base(folder)
         tokenizer = load_tokenizer(folder)

@@ -7,7 +7,6 @@ to load it.
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from musicgen_lora.export.audiocraft.names import (
     codec_to_audiocraft,
     lm_to_audiocraft,
 )
-from musicgen_lora.export.checkpoint import TOKENIZER
+from musicgen_lora.export.checkpoint import TOKENIZER, copy_present
 from musicgen_lora.export.sources import Source
 from musicgen_lora.formats.documents import LARGE, read_json
 from musicgen_lora.model.base.facts import FIELD
@@ -111,6 +110,4 @@ def _transposed(source: Source) -> set[str]:
 def _write_text_encoder(source: Source, folder: Path) -> None:
     encoder: Any = source.model.hf.text_encoder
     encoder.save_pretrained(folder, state_dict=_within(source.tensors(), "text_encoder."))
-    for name in TOKENIZER:
-        if (source.folder / name).is_file():
-            shutil.copyfile(source.folder / name, folder / name)
+    copy_present(source.folder, folder, TOKENIZER)

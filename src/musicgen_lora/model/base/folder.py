@@ -156,9 +156,12 @@ def check_bounds(config: dict[str, Any], path: Path) -> None:
             raise UserError(f"{path}: {name}: is too long.")
 
 
-def without_ours(config: dict[str, Any]) -> dict[str, Any]:
-    """A config without the fields that a folder may not set."""
-    return _without(config, OURS)
+def without_ours(value: Any) -> Any:
+    """A config, or a part of it, without the fields that a folder may not set."""
+    if isinstance(value, dict):
+        kept = {key: part for key, part in value.items() if key.strip("_") not in OURS}
+        return {key: without_ours(part) for key, part in kept.items()}
+    return value
 
 
 def _settings(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
@@ -171,13 +174,6 @@ def _settings(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
         inner = f"{name}.{key}".lstrip(".")
         yield inner, part
         yield from _settings(part, inner)
-
-
-def _without(value: Any, names: set[str]) -> Any:
-    if isinstance(value, dict):
-        kept = {key: part for key, part in value.items() if key.strip("_") not in names}
-        return {key: _without(part, names) for key, part in kept.items()}
-    return value
 
 
 def _check_codec(codec: dict[str, Any], path: Path) -> None:

@@ -65,9 +65,9 @@ def hub_folder(name: str) -> Path:
     """
     with _told(name):
         try:
-            files = ask(name)
-            check_weights(name, files[1])
-            return _cached(name, *files) or _downloaded(name, files[1])
+            commit, sizes = ask(name)
+            check_weights(name, sizes)
+            return cached_folder(name, commit, sizes) or _downloaded(name, len(sizes))
         except Unreachable as error:
             return _instead(name, error)
 
@@ -122,7 +122,7 @@ def _told(name: str) -> Iterator[None]:
 
 def _instead(name: str, error: Unreachable) -> Path:
     """The cached copy, where a hub can't be reached; says so."""
-    folder = _cached(name)
+    folder = cached_folder(name)
     if folder is None:
         raise UserError(
             f"{name}: no such folder here, and {error} Nothing of it is cached: {REMEDIES}. Where "
@@ -136,17 +136,6 @@ class Unreachable(Exception):
     """A hub can't be reached; the text is a sentence."""
 
 
-def ask(name: str) -> tuple[str, list[str]]:
-    """Asks the hub for a model's current commit and files.
-
-    Raises:
-        Unreachable: it didn't answer in time, or not with that.
-        HFValidationError, HfHubHTTPError: the model is not to be had.
-    """
-    info = _info(name, with_sizes=False)
-    return info.sha, [file.rfilename for file in _read_of(info)]
-
-
 def listed(name: str) -> tuple[dict[str, int | None], Path | None]:
     """The files of a hub's model that would be read, with their bytes where the hub says them, and
     the cached copy, if there is a whole one; where the hub can't be reached, that copy's files.
@@ -156,44 +145,40 @@ def listed(name: str) -> tuple[dict[str, int | None], Path | None]:
     """
     with _told(name):
         try:
-            info = _info(name, with_sizes=True)
+            commit, sizes = ask(name, with_sizes=True)
         except Unreachable as error:
             folder = _instead(name, error)
             return {path.name: path.stat().st_size for path in sorted(folder.iterdir())}, folder
-    sizes = {file.rfilename: file.size for file in _read_of(info)}
-    return sizes, _cached(name, info.sha, sizes)
+    return sizes, cached_folder(name, commit, sizes)
 
 
-def cached_folder(name: str) -> Path | None:
-    """The cached copy of a model, if there is a whole one; no hub is asked."""
-    return _cached(name)
+def ask(name: str, *, with_sizes: bool = False) -> tuple[str, dict[str, int | None]]:
+    """Asks the hub for a model's current commit, and for its files that are read, with their bytes
+    where these are asked for.
 
-
-def _read_of(info: Any) -> list[Any]:
-    """The files of a repository that are read."""
-    files = info.siblings or []
-    return [file for file in files if any(fnmatch(file.rfilename, pattern) for pattern in READ)]
-
-
-def _info(name: str, *, with_sizes: bool) -> Any:
-    """What the hub says of a model; raises what `ask` does."""
+    Raises:
+        Unreachable: it didn't answer in time, or not with that.
+        HFValidationError, HfHubHTTPError: the model is not to be had.
+    """
     answers: list[Any] = []
 
-    def ask() -> None:
+    def wait_for_answer() -> None:
         try:
             answers.append(HfApi().model_info(name, timeout=REACH_S, files_metadata=with_sizes))
         except FAILURES as error:
             answers.append(error)
 
     # The session's own time limit counts anew for each address and read, and not at all for names.
-    asking = threading.Thread(target=ask, daemon=True)
+    asking = threading.Thread(target=wait_for_answer, daemon=True)
     asking.start()
     asking.join(REACH_S)
     answer = answers[0] if answers else TimeoutError(f"no answer in {REACH_S:g} s")
     if isinstance(answer, (RepositoryNotFoundError, GatedRepoError, HFValidationError)):
         raise answer
     if not isinstance(answer, Exception):
-        return answer
+        files = answer.siblings or []
+        read = [file for file in files if any(fnmatch(file.rfilename, kind) for kind in READ)]
+        return answer.sha, {file.rfilename: file.size for file in read}
     if constants.HF_HUB_OFFLINE:
         raise Unreachable("HF_HUB_OFFLINE keeps it from being looked up.") from answer
     if isinstance(answer, HfHubHTTPError) and answer.response is not None:
@@ -203,9 +188,9 @@ def _info(name: str, *, with_sizes: bool) -> Any:
     raise Unreachable(f"{constants.ENDPOINT} can't be reached ({why}).") from answer
 
 
-def _cached(name: str, commit: str | None = None, files: Iterable[str] = ()) -> Path | None:
-    """The cached copy of a model, of `commit` if one is given; None unless it has all of
-    `files`."""
+def cached_folder(name: str, commit: str | None = None, files: Iterable[str] = ()) -> Path | None:
+    """The cached copy of a model, of `commit` if one is given; None unless it has all of `files`.
+    No hub is asked."""
     try:
         folder = Path(
             snapshot_download(
@@ -218,8 +203,8 @@ def _cached(name: str, commit: str | None = None, files: Iterable[str] = ()) -> 
     return folder if whole and all((folder / file).is_file() for file in files) else None
 
 
-def _downloaded(name: str, files: list[str]) -> Path:
-    _say(f"{name}: downloading {count(len(files), 'file')} from {constants.ENDPOINT}.")
+def _downloaded(name: str, n_files: int) -> Path:
+    _say(f"{name}: downloading {count(n_files, 'file')} from {constants.ENDPOINT}.")
     bars: dict[str, Any] = {} if sys.stderr.isatty() else {"tqdm_class": _Lines}
     try:
         return Path(snapshot_download(name, allow_patterns=list(READ), **bars))

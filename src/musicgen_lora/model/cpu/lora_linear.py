@@ -157,7 +157,11 @@ def fuse_products(model: nn.Module) -> None:
     """
     for module in model.modules():
         # Quantised layers have classes of their own, and DoRA is a variant of this one.
-        if type(module) is Linear and not module.lora_variant and _is_trained(module):
+        if (
+            type(module) is Linear
+            and not module.lora_variant
+            and any(part.weight.requires_grad for part in module.lora_A.values())
+        ):
             module.__class__ = LoraLinear
     for module in model.modules():
         config: Any = getattr(module, "config", None)
@@ -194,10 +198,6 @@ def _can_multiply(layer: nn.Module, x: torch.Tensor) -> bool:
     # In fp16 a scaled loss could overflow the adapter's gradients, which PEFT has in fp32.
     fits = x.dtype == base.weight.dtype and x.dtype in (torch.float32, torch.bfloat16)
     return fits and layer.active_adapters == ["default"]
-
-
-def _is_trained(layer: Linear) -> bool:
-    return any(part.weight.requires_grad for part in layer.lora_A.values())
 
 
 def _drops(layer: LoraLinear) -> bool:

@@ -24,15 +24,14 @@ from musicgen_lora.atomic import MANIFEST
 from musicgen_lora.errors import UserError
 from musicgen_lora.formats.documents import LARGE, parse_json, read_bytes, read_json
 from musicgen_lora.formats.kinds import check_kind, fields, named, text
-from musicgen_lora.given import ADAPTER_WEIGHTS, check_adapter_folder
+from musicgen_lora.given import ADAPTER_CONFIG, ADAPTER_WEIGHTS, check_adapter_folder
 from musicgen_lora.model.base.loading import UNLOADABLE
 from musicgen_lora.model.base_model import BaseModel
-from musicgen_lora.model.lora.config import CONFIG_FILE, read_adapter_config
+from musicgen_lora.model.lora.config import read_adapter_config
 from musicgen_lora.model.lora.facts import FACTS_FILE, AdapterFacts
 from musicgen_lora.runtime.quiet import quiet_libraries
 
-WEIGHTS_FILE = ADAPTER_WEIGHTS
-MAX_BYTES = {CONFIG_FILE: 16 << 20, WEIGHTS_FILE: 32 << 30, FACTS_FILE: LARGE}
+MAX_BYTES = {ADAPTER_CONFIG: 16 << 20, ADAPTER_WEIGHTS: 32 << 30, FACTS_FILE: LARGE}
 """Largest size of an adapter's files."""
 
 
@@ -68,7 +67,7 @@ def read_adapter(folder: Path) -> AdapterFiles:
     """
     check_adapter_folder(folder)
     present = [
-        name for name in (CONFIG_FILE, WEIGHTS_FILE, FACTS_FILE) if (folder / name).is_file()
+        name for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS, FACTS_FILE) if (folder / name).is_file()
     ]
     contents = {name: read_bytes(folder / name, MAX_BYTES[name]) for name in present}
     digests = {name: hashlib.sha256(content).hexdigest() for name, content in contents.items()}
@@ -76,13 +75,13 @@ def read_adapter(folder: Path) -> AdapterFiles:
     facts = None
     if FACTS_FILE in present:
         facts = AdapterFacts.parse(contents[FACTS_FILE], folder / FACTS_FILE)
-    config = parse_json(contents[CONFIG_FILE], folder / CONFIG_FILE)
-    check_kind(config, fields(), folder / CONFIG_FILE)
+    config = parse_json(contents[ADAPTER_CONFIG], folder / ADAPTER_CONFIG)
+    check_kind(config, fields(), folder / ADAPTER_CONFIG)
     try:
-        tensors = load(contents[WEIGHTS_FILE])
+        tensors = load(contents[ADAPTER_WEIGHTS])
     except (SafetensorError, ValueError) as error:
         raise UserError(
-            f"{folder / WEIGHTS_FILE}: not readable as safetensors ({error})."
+            f"{folder / ADAPTER_WEIGHTS}: not readable as safetensors ({error})."
         ) from error
     digests.pop(FACTS_FILE, None)
     return AdapterFiles(folder, config, tensors, facts, digests)
@@ -122,7 +121,7 @@ def load_adapter(base: BaseModel, adapter: Path | AdapterFiles) -> PeftModel:
         )
     modules = [name for name, _ in base.hf.named_modules()]
     shapes = {name: tuple(tensor.shape) for name, tensor in files.tensors.items()}
-    config = read_adapter_config(folder / CONFIG_FILE, files.config, modules, shapes)
+    config = read_adapter_config(folder / ADAPTER_CONFIG, files.config, modules, shapes)
     for name, tensor in files.tensors.items():
         if not bool(tensor.isfinite().all()):
             raise UserError(
@@ -133,14 +132,10 @@ def load_adapter(base: BaseModel, adapter: Path | AdapterFiles) -> PeftModel:
         adapted = PeftModel(base.hf, config)  # pyright: ignore[reportArgumentType]
         loaded = set_peft_model_state_dict(adapted, dict(files.tensors))
     except UNLOADABLE as error:
-        raise _does_not_fit(folder, error) from error
+        line = re.sub(r"\s+", " ", str(error))[:200]
+        raise UserError(f"{folder}: does not fit this base model: {line}") from error
     _check_all_fit(files, adapted, loaded)
     return adapted.eval()
-
-
-def _does_not_fit(folder: Path, error: BaseException) -> UserError:
-    line = re.sub(r"\s+", " ", str(error))[:200]
-    return UserError(f"{folder}: does not fit this base model: {line}")
 
 
 def _check_all_fit(files: AdapterFiles, adapted: PeftModel, loaded: Any) -> None:
@@ -149,16 +144,16 @@ def _check_all_fit(files: AdapterFiles, adapted: PeftModel, loaded: Any) -> None
     if loaded.unexpected_keys:
         names = [key.replace(".default", "") for key in sorted(loaded.unexpected_keys)]
         raise UserError(
-            f"{files.folder / WEIGHTS_FILE}: {len(names)} of {len(files.tensors)} tensors of the "
-            f"adapter fit no layer ({_first(names)}): weights and {CONFIG_FILE} do not belong "
-            "together, or another tool named them."
+            f"{files.folder / ADAPTER_WEIGHTS}: {len(names)} of {len(files.tensors)} tensors of "
+            f"the adapter fit no layer ({_first(names)}): weights and {ADAPTER_CONFIG} do not "
+            "belong together, or another tool named them."
         )
     expected = {name for name, _ in adapted.named_parameters() if ".default" in name}
     lacking = [key.replace(".default", "") for key in sorted(expected & set(loaded.missing_keys))]
     if lacking:
         raise UserError(
-            f"{files.folder / WEIGHTS_FILE}: {len(lacking)} of {len(expected)} tensors that "
-            f"{CONFIG_FILE} asks for are missing ({_first(lacking)}): the two do not belong "
+            f"{files.folder / ADAPTER_WEIGHTS}: {len(lacking)} of {len(expected)} tensors that "
+            f"{ADAPTER_CONFIG} asks for are missing ({_first(lacking)}): the two do not belong "
             "together."
         )
 

@@ -117,10 +117,8 @@ def _figures(facts: Mapping[str, Any]) -> str:
     if best is None:
         return "No source was held out, so there is no held-out figure."
     rows = [("mean", base_loss["loss"], best["loss"])]
-    for number, pair in enumerate(
-        zip(base_loss["codebooks"], best["codebooks"], strict=True), start=1
-    ):
-        rows.append((f"codebook {number}", *pair))
+    pairs = zip(base_loss["codebooks"], best["codebooks"], strict=True)
+    rows += [(f"codebook {number}", *pair) for number, pair in enumerate(pairs, 1)]
     table = "\n".join(
         f"| {name} | {before:.4f} | {after:.4f} | {100 * (after - before) / before:+.1f} % |"
         for name, before, after in rows

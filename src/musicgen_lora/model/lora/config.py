@@ -29,10 +29,7 @@ from musicgen_lora.formats.kinds import (
     truth,
 )
 from musicgen_lora.formats.tensors import Shapes
-from musicgen_lora.given import ADAPTER_CONFIG
 from musicgen_lora.model.base.bounds import EXPRESSION, LAYER, NAME, SCALE, SHARE, WIDTH
-
-CONFIG_FILE = ADAPTER_CONFIG
 
 UNKNOWN_RANK = 256
 
@@ -158,33 +155,33 @@ def _targets(
     path: Path, content: Mapping[str, Any], modules: Collection[str], weights: Shapes
 ) -> Iterable[str]:
     """Full names of the modules that carry the adapter, by PEFT's rules."""
-    named = content["target_modules"]
+    named, excluded = content["target_modules"], content.get("exclude_modules") or []
     if named == "all-linear":
         raise UserError(
             f"{path}: target_modules = 'all-linear' takes in the codec, which no adapter is for."
         )
-    if isinstance(named, str):
-        found = _full_matches(named, modules)
-        if found is None:
-            # An expression that RE2 doesn't know; the weights say what it stood for.
-            carried = {_module(name) for name in weights}
-            found = [name for name in modules if name in carried]
-    else:
-        found = _in_layers(content, _ending_in(named, modules))
-    excluded = content.get("exclude_modules") or []
-    if isinstance(excluded, str):
-        outside = _full_matches(excluded, modules)
-        if outside is None:
-            carried = {_module(name) for name in weights}
-            outside = [name for name in modules if name not in carried]
-    else:
-        outside = _ending_in(excluded, modules)
-    found = set(found) - set(outside)
+    # What an expression stood for that RE2 doesn't know, the weights say.
+    carried = {_module(name) for name in weights}.intersection(modules)
+    found = _named(named, modules, carried)
+    if not isinstance(named, str):
+        found = _in_layers(content, found)
+    found = set(found).difference(_named(excluded, modules, set(modules) - carried))
     if not found:
         raise UserError(
             f"{path}: target_modules = {shortened(named)}: this base model has no such modules."
         )
     return found
+
+
+def _named(
+    named: str | list[str], modules: Collection[str], unknown: Iterable[str]
+) -> Iterable[str]:
+    """The modules that a list of endings or an expression names; `unknown` for an expression that
+    RE2 doesn't take."""
+    if not isinstance(named, str):
+        return _ending_in(named, modules)
+    matched = _full_matches(named, modules)
+    return unknown if matched is None else matched
 
 
 def _full_matches(expression: str, names: Collection[str]) -> list[str] | None:
@@ -214,7 +211,7 @@ def _ending_in(endings: Iterable[str], names: Iterable[str]) -> list[str]:
     ]
 
 
-def _in_layers(content: Mapping[str, Any], names: list[str]) -> list[str]:
+def _in_layers(content: Mapping[str, Any], names: Iterable[str]) -> Iterable[str]:
     """Keeps the names that are in `layers_to_transform`, or all where that isn't given."""
     layers = content.get("layers_to_transform")
     if layers is None or layers == []:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from torch import nn
 
@@ -47,7 +48,8 @@ def target_pattern(
     if modules:
         _check_modules(model, modules)
         return modules
-    chosen = parse_layers(layers, _n_layers(model)) if layers else None
+    config: Any = model.config
+    chosen = parse_layers(layers, config.decoder.num_hidden_layers) if layers else None
     layer = r"\d+" if chosen is None else f"({'|'.join(map(str, chosen))})"
     patterns = {target: PATTERNS[target].replace("{layer}", layer) for target in targets}
     for target, pattern in patterns.items():
@@ -85,11 +87,6 @@ def parse_layers(layers: str, n_layers: int) -> list[int]:
             )
         chosen.update(range(first, last + 1))
     return sorted(chosen)
-
-
-def _n_layers(model: nn.Module) -> int:
-    names = [name for name, _ in model.named_modules()]
-    return sum(bool(re.fullmatch(r"decoder\.model\.decoder\.layers\.\d+", n)) for n in names)
 
 
 def _check_modules(model: nn.Module, pattern: str) -> None:
