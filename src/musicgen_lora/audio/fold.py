@@ -40,12 +40,9 @@ def band_levels(waveform: np.ndarray, sample_rate: int) -> tuple[np.ndarray, np.
         powers.append([float(power[a:b].sum()) for a, b in itertools.pairwise(edges)])
     # In a bin of a density, 1 / WINDOW_S Hz wide.
     decibels = 10.0 * np.log10(np.maximum(np.array(powers) / WINDOW_S, 10.0 ** (FLOOR_DB / 10.0)))
-    unrelated = _sum_db(decibels[:-1]) - 20.0 * np.log10(len(waveform))
+    total = 10.0 * np.log10((10.0 ** (decibels[:-1] / 10.0)).sum(axis=0))
+    unrelated = total - 20.0 * np.log10(len(waveform))
     return np.maximum(unrelated, FLOOR_DB), decibels[-1]
-
-
-def _sum_db(decibels: np.ndarray) -> np.ndarray:
-    return 10.0 * np.log10((10.0 ** (decibels / 10.0)).sum(axis=0))
 
 
 def cancelled_bands(

@@ -48,10 +48,10 @@ def reduction_db(waveform: np.ndarray, sample_rate: int, ceiling_db: float) -> n
     between = soxr.resample(waveform.T, sample_rate, OVERSAMPLING * sample_rate, quality="HQ")
     peaks = np.abs(between).max(axis=1)[: OVERSAMPLING * n_samples]
     n_steps = math.ceil(n_samples / n_step)
-    padded = np.zeros(n_steps * n_step * OVERSAMPLING, dtype=np.float32)
-    padded[: len(peaks)] = peaks
-    loudest = padded.reshape(n_steps, -1).max(axis=1)
-    loudest = np.maximum(loudest, _sample_peaks(waveform, n_steps, n_step))
+    samples = np.abs(waveform).max(axis=0)
+    loudest = np.maximum(
+        _loudest(peaks, n_steps, n_step * OVERSAMPLING), _loudest(samples, n_steps, n_step)
+    )
     needed = np.minimum(0.0, ceiling_db - 20.0 * np.log10(np.maximum(loudest, 1e-9)))
     if not needed.any():
         return np.zeros(n_samples)
@@ -66,9 +66,10 @@ def reduction_db(waveform: np.ndarray, sample_rate: int, ceiling_db: float) -> n
     return np.minimum(0.0, np.interp(np.arange(n_samples), centres, smooth))
 
 
-def _sample_peaks(waveform: np.ndarray, n_steps: int, n_step: int) -> np.ndarray:
+def _loudest(peaks: np.ndarray, n_steps: int, n_step: int) -> np.ndarray:
+    """The loudest of each step of magnitudes `[N]`, float32."""
     padded = np.zeros(n_steps * n_step, dtype=np.float32)
-    padded[: waveform.shape[1]] = np.abs(waveform).max(axis=0)
+    padded[: len(peaks)] = peaks
     return padded.reshape(n_steps, n_step).max(axis=1)
 
 

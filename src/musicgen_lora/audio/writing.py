@@ -84,8 +84,9 @@ class SoundFacts:
 def check_format(name: Format, sample_rate: int) -> None:
     """Raises a UserError where libsndfile can't write a format at a rate."""
     kind = FORMATS[name]
-    if kind.container not in soundfile.available_formats():
-        known = [other for other, its in FORMATS.items() if _is_there(its)]
+    there = soundfile.available_formats()
+    if kind.container not in there:
+        known = [other for other, its in FORMATS.items() if its.container in there]
         raise UserError(
             f"--format {name}: the libsndfile here ({soundfile.__libsndfile_version__}) can't "
             f"write it; it writes {', '.join(known)}."
@@ -96,10 +97,6 @@ def check_format(name: Format, sample_rate: int) -> None:
         raise UserError(
             f"--format {name}: can't hold {sample_rate} Hz ({error}); take wav or flac."
         ) from error
-
-
-def _is_there(kind: _Kind) -> bool:
-    return kind.container in soundfile.available_formats()
 
 
 def sound_bytes(

@@ -67,8 +67,7 @@ class BassNote:
 
 def find_bass_notes(waveform: np.ndarray, sample_rate: int) -> list[BassNote]:
     """Notes from 20 to 120 Hz of a recording `[C, N]`, in order of time."""
-    mono = waveform.mean(axis=0, dtype=np.float32)
-    low = soxr.resample(mono, sample_rate, BASS_RATE, "LQ") if len(mono) else mono
+    low = low_part(waveform, sample_rate, BASS_RATE)
     pitches, levels_db = follow_bass(low)
     if not len(pitches):
         return []
@@ -82,6 +81,12 @@ def find_bass_notes(waveform: np.ndarray, sample_rate: int) -> list[BassNote]:
         if note is not None:
             notes.append(note)
     return notes
+
+
+def low_part(waveform: np.ndarray, sample_rate: int, rate: int) -> np.ndarray:
+    """The mix of `[C, N]` at a low rate, `[M]`."""
+    mono = waveform.mean(axis=0, dtype=np.float32)
+    return soxr.resample(mono, sample_rate, rate, "LQ") if len(mono) else mono
 
 
 def follow_bass(low: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

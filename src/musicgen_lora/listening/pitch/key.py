@@ -18,13 +18,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import soxr
 from scipy.ndimage import uniform_filter1d
 from scipy.signal.windows import hann
 
 from musicgen_lora.audio.spectra import FRAMES_AT_ONCE, harmonic_gains, magnitudes
 from musicgen_lora.beats.sequencer import NOTE_NAMES
-from musicgen_lora.listening.pitch.bass import BassNote, find_bass_notes
+from musicgen_lora.listening.pitch.bass import BassNote, find_bass_notes, low_part
 
 MODES = ("major", "minor")
 
@@ -161,7 +160,7 @@ def note_chroma(notes: Sequence[BassNote]) -> np.ndarray:
 def bass_chroma(waveform: np.ndarray, sample_rate: int) -> tuple[np.ndarray, float]:
     """Share of each pitch class `[12]` in the bass line of `[C, N]`, and the share of the frames
     that it is heard in. Both 0 where there is none."""
-    low = _low_part(waveform, sample_rate, BASS_RATE)
+    low = low_part(waveform, sample_rate, BASS_RATE)
     n_window, hop = round(BASS_WINDOW_S * BASS_RATE), round(BASS_HOP_S * BASS_RATE)
     if len(low) < n_window:
         return np.zeros(12), 0.0
@@ -184,12 +183,6 @@ def bass_chroma(waveform: np.ndarray, sample_rate: int) -> tuple[np.ndarray, flo
     pitches, weights = pitches[is_bass], levels[is_bass]
     chroma = np.bincount(_classes(pitches, weights), weights, minlength=12)
     return chroma / chroma.sum(), float(is_bass.mean())
-
-
-def _low_part(waveform: np.ndarray, sample_rate: int, rate: int) -> np.ndarray:
-    """The mix of `[C, N]` at a low rate, `[M]`."""
-    mono = waveform.mean(axis=0, dtype=np.float32)
-    return soxr.resample(mono, sample_rate, rate, "LQ") if len(mono) else mono
 
 
 def _follow(magnitude: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -217,7 +210,7 @@ def _classes(pitches: np.ndarray, weights: np.ndarray) -> np.ndarray:
 def tone_chroma(waveform: np.ndarray, sample_rate: int) -> tuple[np.ndarray, float]:
     """Share of each pitch class `[12]` in the tones from 110 to 1500 Hz of `[C, N]`, and how
     tonal that band is: the tones' share of its magnitude. Both 0 when there are none."""
-    low = _low_part(waveform, sample_rate, TONE_RATE)
+    low = low_part(waveform, sample_rate, TONE_RATE)
     n_window = round(WINDOW_S * TONE_RATE)
     if len(low) < n_window:
         return np.zeros(12), 0.0
