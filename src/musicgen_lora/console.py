@@ -6,7 +6,7 @@ import errno
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import AbstractContextManager, contextmanager, nullcontext, redirect_stdout
 from functools import partial
 from typing import Any
 
@@ -89,7 +89,8 @@ def progress(console: Console, what: str, total: int | None = None) -> Iterator[
             done, of = now, total
             bar.update(task, completed=now, total=total)
 
-        say = _ignore if console.is_terminal else partial(_say, console)
+        # In a terminal the bar says it.
+        say = (lambda line: None) if console.is_terminal else partial(_say, console)
         with heartbeat.part(line, say):
             yield on_step
     if has_spoken and of and shown != done and not console.is_terminal:
@@ -118,16 +119,7 @@ def _say(console: Console, line: str) -> None:
         console.quiet = False
 
 
-def _ignore(line: str) -> None:
-    """A bar says it."""
-
-
-@contextmanager
-def free_stdout(is_taken: bool) -> Iterator[None]:
-    """Whatever is printed goes to standard error where standard output is taken by something
-    else."""
-    if not is_taken:
-        yield
-        return
-    with redirect_stdout(sys.stderr):
-        yield
+def free_stdout(is_taken: bool) -> AbstractContextManager[Any]:
+    """Whatever is printed meanwhile goes to standard error where standard output is taken by
+    something else."""
+    return redirect_stdout(sys.stderr) if is_taken else nullcontext()

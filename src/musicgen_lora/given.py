@@ -12,7 +12,7 @@ from musicgen_lora import EMBEDDED_NAME
 from musicgen_lora.errors import UserError
 from musicgen_lora.extras import LIBRARIES, require_extra
 from musicgen_lora.plural import count
-from musicgen_lora.urls import check_is_folder, url_of
+from musicgen_lora.urls import check_is_folder, places_in, url_of
 
 if TYPE_CHECKING:
     from musicgen_lora.config import GenerateSettings
@@ -32,7 +32,9 @@ def check_given(settings: Any) -> None:
     """
     names = vars(settings)
     check_extras(settings)
-    _check_urls(names)
+    for name, place in places_in(settings):
+        if name != "data_dir":
+            check_is_folder(place)
     for path in _models(settings):
         local_model(path)
     if "prompts_file" in names:
@@ -58,16 +60,6 @@ def check_given(settings: Any) -> None:
         raise UserError(f"--melody {names['melody']}: no such file.")
     if "output_dir" in names:
         check_can_be_written(names["output_dir"])
-
-
-def _check_urls(names: dict[str, Any]) -> None:
-    """Raises a UserError where a URL is given for what can't be one."""
-    for name, value in names.items():
-        if name == "data_dir":
-            continue
-        for place in value if isinstance(value, list) else [value]:
-            if isinstance(place, Path):
-                check_is_folder(place)
 
 
 def _adapters(names: dict[str, Any]) -> list[Path]:

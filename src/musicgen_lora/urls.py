@@ -37,15 +37,21 @@ def url_of(place: Path) -> str | None:
     return f"{match[1]}://{'/' if match[1] == 'file' else ''}{rest}"
 
 
+def places_in(settings: Any) -> Iterator[tuple[str, Path]]:
+    """The paths among a command's settings, those of lists too, each with its setting's name."""
+    for name, value in vars(settings).items():
+        for place in value if isinstance(value, list) else [value]:
+            if isinstance(place, Path):
+                yield name, place
+
+
 def any_url(settings: Any) -> bool:
     """Whether one of a command's settings is a URL, or a list with one.
 
     Raises:
         UserError: it has a key or password in it.
     """
-    lists = (value if isinstance(value, list) else [value] for value in vars(settings).values())
-    places = (place for places in lists for place in places if isinstance(place, Path))
-    return any(url_of(place) is not None for place in places)
+    return any(url_of(place) is not None for _, place in places_in(settings))
 
 
 def check_is_folder(place: Path) -> None:

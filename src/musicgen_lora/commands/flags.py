@@ -21,6 +21,7 @@ from musicgen_lora.config_file import read_config
 from musicgen_lora.errors import UserError
 from musicgen_lora.language.flags import spoken_help
 from musicgen_lora.language.translate import word
+from musicgen_lora.urls import places_in
 
 
 def take_config(flags: Sequence[str], config: Path | None) -> tuple[list[str], Path | None]:
@@ -168,26 +169,13 @@ def _flag_name(word: str) -> str:
 
 def _check_paths(settings: Any) -> None:
     """Raises a UserError where a path can't be one, or can't be written into a JSON file."""
-    for field in dataclasses.fields(settings):
-        value = getattr(settings, field.name)
-        for path in value if isinstance(value, list) else [value]:
-            if isinstance(path, Path):
-                _check_path(field.name, path)
-
-
-def _check_path(name: str, path: Path) -> None:
-    if "\0" in str(path):
-        raise UserError(f"{name} = {path}: a path has no zero bytes.")
-    if not _is_text(str(path)):
-        raise UserError(
-            f"{name} = {path}: is not UTF-8; rename it, or set PYTHONUTF8=1 where the "
-            "locale is not UTF-8."
-        )
-
-
-def _is_text(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    for name, path in places_in(settings):
+        if "\0" in str(path):
+            raise UserError(f"{name} = {path}: a path has no zero bytes.")
+        try:
+            str(path).encode()
+        except UnicodeEncodeError as error:
+            raise UserError(
+                f"{name} = {path}: is not UTF-8; rename it, or set PYTHONUTF8=1 where the "
+                "locale is not UTF-8."
+            ) from error

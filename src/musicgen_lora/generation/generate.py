@@ -20,7 +20,6 @@ from musicgen_lora.generation.clips.clip import GeneratedClip
 from musicgen_lora.generation.clips.keeping import (
     WAIT_S,
     loudness_sentence,
-    onto_sentence,
     seams_sentence,
     takes_sentence,
     write_clip,
@@ -177,11 +176,7 @@ def _say_of(clip: GeneratedClip, path: Path, altered: str | None, console: Conso
         )
     if said := loudness_sentence(clip):
         console.print(f"{path.name}: {said}", style="yellow")
-    takes, is_onto = clip.takes, clip.wanted.keeps_level
-    if not takes:
-        return
-    said = onto_sentence(takes) if is_onto else takes_sentence(takes, clip.wanted)
-    if said:
+    if clip.takes and (said := takes_sentence(clip.takes, clip.wanted)):
         console.print(f"{path.name}: {said}", style="yellow")
-    if is_onto:
-        console.print(f"{path.name}: {seams_sentence(takes[0])}")
+    if clip.takes and clip.wanted.keeps_level:
+        console.print(f"{path.name}: {seams_sentence(clip.takes[0])}")

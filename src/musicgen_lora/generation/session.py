@@ -54,6 +54,7 @@ class Session:
     """Plays what is asked for.
 
     Args:
+        orders: the clips that are asked for.
         facts: who plays, for the JSON.
         asked: what is played onto a recording; None where there is none.
     """
@@ -65,8 +66,8 @@ class Session:
         facts: dict[str, Any],
         asked: Extending | None = None,
     ) -> None:
-        self._player, self._orders = player, list(orders)
-        self._facts, self._asked = facts, asked
+        self._player, self.orders = player, list(orders)
+        self.facts, self._asked = facts, asked
         self.said: list[str] = []
         """Remarks on what is asked for and is not as one might think; each once."""
         shape = player.decoder.shape
@@ -76,16 +77,6 @@ class Session:
             self.sample_rate = asked.extension.sample_rate
             self.n_channels = len(asked.extension.recording)
         self._live = Live([], self.sample_rate)
-
-    @property
-    def orders(self) -> Sequence[ClipOrder]:
-        """The clips that are asked for."""
-        return self._orders
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """Who plays."""
-        return self._facts
 
     @property
     def played_s(self) -> float:
@@ -109,15 +100,15 @@ class Session:
         if live is not None:
             self._live = live
         place = 0
-        for some in alike(self._orders):
+        for some in alike(self.orders):
             yield from self._alike(some, place, is_there)
             place += len(some)
 
     def chunks(self, chunk_s: float) -> Iterator[np.ndarray]:
         """Plays the first clip; its samples `[C, n]`, part after part."""
-        settings = self._orders[0].settings
+        settings = self.orders[0].settings
         player, wanted = self._player, wanted_of(settings)
-        self._say_of_guidance(self._orders[:1])
+        self._say_of_guidance(self.orders[:1])
         length = player.length(settings.duration, settings.change_at)
         self._say(windows_sentence(player.decoder.base, length.n_frames))
         part = self._part(settings, wanted)
@@ -197,7 +188,7 @@ class Session:
             made["window_bpm"] = tempi
         if self._player.depends_on_batch:
             made["batch"] = n_together
-        return made | wanted.facts() | self._facts
+        return made | wanted.facts() | self.facts
 
     @property
     def _window_s(self) -> float:

@@ -93,7 +93,7 @@ class Translator:
         self._nouns = [t[3:-1] for t in self.texts if re.fullmatch(r"\{0:[^{}]+\}", t)]
         lines = [t for t in self.texts if len(words_of(t)) > 1 or "{0" in t]
         # What begins with a space, a comma or a colon is added to other texts.
-        self._tails = Index(f"{{0}}{_moved_up(t)}" for t in lines if t[0] in " ,;:")
+        self._tails = Index(f"{{0}}{_renumbered(t, 1)}" for t in lines if t[0] in " ,;:")
         self._index = Index(lines)
         self._lookups = 0
         self._said: dict[tuple[str, int], str | None] = {}
@@ -268,7 +268,7 @@ class Translator:
         if found is None:
             return None
         template, values = found
-        said = self.texts[_moved_down(template.text.removeprefix("{0}"))]
+        said = self.texts[_renumbered(template.text.removeprefix("{0}"), -1)]
         tail = [
             self._value(value, noun, depth)
             for value, noun in zip(values[1:], template.nouns[1:], strict=True)
@@ -369,10 +369,6 @@ def _spaced(before: str, value: str) -> str:
     return f"{before}{space}{value}"
 
 
-def _moved_up(text: str) -> str:
-    """A template's values with numbers one higher."""
-    return re.sub(r"\{(\d+)", lambda m: f"{{{int(m[1]) + 1}", text)
-
-
-def _moved_down(text: str) -> str:
-    return re.sub(r"\{(\d+)", lambda m: f"{{{int(m[1]) - 1}", text)
+def _renumbered(text: str, by: int) -> str:
+    """A template's values with other numbers."""
+    return re.sub(r"\{(\d+)", lambda m: f"{{{int(m[1]) + by}", text)

@@ -8,23 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 _USAGE = Path("/proc/self/statm")
-_PLAIN_ALLOCATOR = {"ARROW_DEFAULT_MEMORY_POOL": "system"}
-"""Arrow chooses when it loads; its own allocator takes a gigabyte at once, which a bound counts."""
-
-
-@contextmanager
-def plainly_allocated() -> Iterator[None]:
-    """Has processes that are started meanwhile take memory as they need it."""
-    before = {name: os.environ.get(name) for name in _PLAIN_ALLOCATOR}
-    os.environ.update(_PLAIN_ALLOCATOR)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+PLAIN_ALLOCATOR = {"ARROW_DEFAULT_MEMORY_POOL": "system"}
+"""Variables of processes that take memory as they need it. Arrow chooses when it loads; its own
+allocator takes a gigabyte at once, which a bound counts."""
 
 
 @contextmanager

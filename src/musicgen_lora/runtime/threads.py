@@ -16,8 +16,7 @@ the shell, `GOMP_SPINCOUNT=1000 python program.py`.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 
 SPIN = {"GOMP_SPINCOUNT": "1000", "KMP_BLOCKTIME": "1"}
 """GCC's OpenMP, which torch brings on Linux, counts turns (some microseconds of them); Intel's and
@@ -34,15 +33,3 @@ def bounded_spinning(environment: Mapping[str, str] | None = None) -> dict[str, 
     """
     given = os.environ if environment is None else environment
     return {} if any(name in given for name in DECIDED_BY) else dict(SPIN)
-
-
-@contextmanager
-def spinning_bounded() -> Iterator[None]:
-    """Has processes that are started meanwhile spin for a bounded time."""
-    added = bounded_spinning()
-    os.environ.update(added)
-    try:
-        yield
-    finally:
-        for name in added:
-            os.environ.pop(name, None)

@@ -18,7 +18,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import resource_tracker
@@ -28,8 +28,8 @@ from types import ModuleType
 from typing import Any
 
 from musicgen_lora.errors import DISK_FAULTS, RIGHTS_FAULTS, RunError, UserError
-from musicgen_lora.runtime.memory import plainly_allocated
-from musicgen_lora.runtime.threads import spinning_bounded
+from musicgen_lora.runtime.memory import PLAIN_ALLOCATOR
+from musicgen_lora.runtime.threads import bounded_spinning
 
 LIMIT_S = 60.0
 """A task that gives no sign of life for so long is ended."""
@@ -129,7 +129,7 @@ def _hand_out(
     there is none for."""
     n_busy = sum(worker.task is not None for worker in workers)
     while len(workers) < min(n_workers, n_busy + len(waiting)):
-        with spinning_bounded(), plainly_allocated():
+        with _environment(bounded_spinning() | PLAIN_ALLOCATOR):
             workers.append(_start(context, work))
     for worker in [w for w in workers if w.task is None]:
         if not waiting:
@@ -160,6 +160,21 @@ def _start(context: Any, work: Work) -> _Worker:
         ) from error
     theirs.close()
     return _Worker(process, ours)
+
+
+@contextmanager
+def _environment(values: Mapping[str, str]) -> Iterator[None]:
+    """What is started meanwhile has these variables."""
+    before = dict(os.environ)
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name in values:
+            if name in before:
+                os.environ[name] = before[name]
+            else:
+                del os.environ[name]
 
 
 @contextmanager

@@ -31,8 +31,8 @@ from musicgen_lora.audio.writing import (
     sound_bytes,
 )
 from musicgen_lora.errors import UserError
-from musicgen_lora.formats.documents import read_json
 from musicgen_lora.generation.clips.takes import JudgedTake, takes_figures
+from musicgen_lora.generation.clips.written import read_facts
 from musicgen_lora.generation.wanted import Wanted
 from musicgen_lora.listening.midi import midi_of
 from musicgen_lora.listening.pitch.key_names import root_pitch_class, short_key
@@ -165,11 +165,7 @@ class GeneratedClip:
 
     def is_of(self, path: Path) -> bool:
         """Whether a JSON is of this clip; one that is missing, or another program's, is not."""
-        try:
-            document = read_json(path)
-        except UserError:
-            return False
-        return isinstance(document, dict) and document.get("id") == self.identity
+        return read_facts(path).get("id") == self.identity
 
     def __repr__(self) -> str:
         shape = "x".join(map(str, self.waveform.shape))

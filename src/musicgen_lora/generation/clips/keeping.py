@@ -58,21 +58,13 @@ def takes_sentence(takes: Sequence[JudgedTake], wanted: Wanted) -> str:
     if not best.faults:
         return ""
     none = f"none of {n_takes} takes fits; the best is kept, which" if n_takes > 1 else "the take"
+    if wanted.keeps_level:
+        tries = ODDS_FACTOR * n_takes
+        return f"{none} {' and '.join(best.faults)}. --loop_tries {tries} raises the odds."
     option = "--best_of" if wanted.n_bars is None else "--loop_tries"
     return (
         f"{none} {' and '.join(best.faults)}. {option} {ODDS_FACTOR * n_takes} raises the odds, "
         "and so does an adapter that was trained on captions with tempi near this one."
-    )
-
-
-def onto_sentence(takes: Sequence[JudgedTake]) -> str:
-    """The same of what was played onto a recording."""
-    best, n_takes = takes[0], len(takes)
-    if not best.faults:
-        return ""
-    none = f"none of {n_takes} takes fits; the best is kept, which" if n_takes > 1 else "the take"
-    return (
-        f"{none} {' and '.join(best.faults)}. --loop_tries {ODDS_FACTOR * n_takes} raises the odds."
     )
 
 

@@ -59,7 +59,6 @@ class Loop:
     Args:
         waveform: `[C, n_samples]`.
         take: how the take keeps the tempo.
-        made: how the loop does.
         drift_s: by how much the loop's onsets leave the asked grid at most.
         speed: at which the take is played, 1 as it was.
         start_s: where in the stretched take it begins.
@@ -68,7 +67,6 @@ class Loop:
 
     waveform: np.ndarray
     take: KeptTempo
-    made: KeptTempo
     drift_s: float
     speed: float
     start_s: float
@@ -103,12 +101,10 @@ def cut_loop(take: np.ndarray, request: LoopRequest) -> Loop:
         cost = _seam_cost(seam) + (FADE_COST if joined == "fade" else 0.0)
         joins.append((cost, start, waveform, joined, seam))
     _, start, waveform, joined, seam = min(joins, key=lambda join: join[:2])
-    loop_strengths = onset_strengths(waveform, rate)
-    drift_s = kept_tempo(loop_strengths, request.bpm, reach=0.0).drift_s
+    drift_s = kept_tempo(onset_strengths(waveform, rate), request.bpm, reach=0.0).drift_s
     return Loop(
         waveform=waveform,
         take=kept,
-        made=kept_tempo(loop_strengths, request.bpm),
         drift_s=drift_s,
         speed=speed,
         start_s=start / rate,

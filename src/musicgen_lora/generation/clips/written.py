@@ -32,14 +32,12 @@ class Written:
         """Names of files that are not as they were written, by place and identity of their clips,
         which are played again."""
         self._found: list[dict[str, Path]] = [{} for _ in orders]
-        by_words = defaultdict[tuple[str, int], list[int]](list)
+        by_words = defaultdict[tuple[Any, Any], list[int]](list)
         for place, order in enumerate(orders):
             by_words[order.settings.prompts[0], order.settings.seed].append(place)
         for path in sorted(folder.glob("*.json")) if by_words else ():
-            document = _read(path)
-            if document is None:
-                continue
-            for place in by_words.get((document["prompt"], document["seed"]), ()):
+            document = read_facts(path)
+            for place in by_words.get((document.get("prompt"), document.get("seed")), ()):
                 self._look(path, document, place, orders[place].settings)
 
     def _look(
@@ -73,12 +71,11 @@ class Written:
         return self._found[place][identity]
 
 
-def _read(path: Path) -> dict[str, Any] | None:
-    """A JSON of a clip; None where it is another program's."""
+def read_facts(path: Path) -> dict[str, Any]:
+    """What the JSON of a clip says; nothing where it can't be read, or is another program's."""
     try:
-        document = read_json(path)
+        found = read_json(path)
     except UserError:
-        return None
-    if not isinstance(document, dict) or not isinstance(document.get("prompt"), str):
-        return None
-    return document if isinstance(document.get("seed"), int) else None
+        return {}
+    is_ours = isinstance(found.get("prompt"), str) and isinstance(found.get("seed"), int)
+    return found if is_ours else {}

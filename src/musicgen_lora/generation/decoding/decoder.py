@@ -159,7 +159,10 @@ class Decoder:
         self._positions = torch.empty(0, self.width, dtype=self.dtype, device=self.device)
         # Forms of products are chosen for the threads that will multiply.
         with threads_for(base), torch.inference_mode():
-            self._layers = [self._mixed_layer(block) for block in stack.layers]
+            self._layers = []
+            for block in stack.layers:
+                with self._mixture.on([block]):
+                    self._layers.append(self._layer(block))
             with self._mixture.on([stack.layer_norm, *model.decoder.lm_heads]):
                 self._norm = _Norm.of(stack.layer_norm, self.dtype)
                 self._heads = self._product(*model.decoder.lm_heads)
@@ -170,10 +173,6 @@ class Decoder:
         if not self.on_cpu:
             return products.direct(weight.to(self.dtype))
         return products.product_of(weight, self.precision)
-
-    def _mixed_layer(self, block: Any) -> _Layer:
-        with self._mixture.on([block]):
-            return self._layer(block)
 
     def _layer(self, block: Any) -> _Layer:
         own = block.self_attn
