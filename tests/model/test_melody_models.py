@@ -14,7 +14,8 @@ from trainer import interrupt_after
 
 from musicgen_lora.audio.files import write_wav
 from musicgen_lora.cli import main
-from musicgen_lora.config import EvaluateSettings, GenerateSettings, LoraSettings
+from musicgen_lora.config import EvaluateSettings, GenerateSettings
+from musicgen_lora.config.train import LoraSettings
 from musicgen_lora.evaluation.evaluate import evaluate_adapter
 from musicgen_lora.generation.generate import generate_audio
 from musicgen_lora.model.base.loading import load_base

@@ -14,46 +14,26 @@ from __future__ import annotations
 import re
 
 from musicgen_lora import EMBEDDED_NAME
-from musicgen_lora.config.cluster import ClusterSettings
 from musicgen_lora.config.export import ExportSettings, ImportSettings, MergeSettings
 from musicgen_lora.config.page import UiSettings
-from musicgen_lora.config.play import EvaluateSettings, GenerateSettings, SamplingSettings
+from musicgen_lora.config.play import EvaluateSettings, GenerateSettings
 from musicgen_lora.config.prefetch import PrefetchSettings
 from musicgen_lora.config.prepare import PrepareSettings
-from musicgen_lora.config.train import (
-    DataSettings,
-    LoraSettings,
-    ModelSettings,
-    OptimizerSettings,
-    PreviewSettings,
-    SavingSettings,
-    TokeniseSettings,
-    TrainSettings,
-    ValidationSettings,
-)
+from musicgen_lora.config.train import TokeniseSettings, TrainSettings
 
 __all__ = [
     "EMBEDDED_NAME",
     "SETTINGS",
-    "ClusterSettings",
-    "DataSettings",
     "EvaluateSettings",
     "ExportSettings",
     "GenerateSettings",
     "ImportSettings",
-    "LoraSettings",
     "MergeSettings",
-    "ModelSettings",
-    "OptimizerSettings",
     "PrefetchSettings",
     "PrepareSettings",
-    "PreviewSettings",
-    "SamplingSettings",
-    "SavingSettings",
     "TokeniseSettings",
     "TrainSettings",
     "UiSettings",
-    "ValidationSettings",
     "groups",
 ]
 

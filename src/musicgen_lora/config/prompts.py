@@ -185,7 +185,9 @@ def clip_orders(settings: GenerateSettings, further: Sequence[str] = ()) -> list
     Raises:
         UserError: a row that can't be, or more than 10,000 clips.
     """
-    rows = _own_rows(settings)
+    times, given = tuple(settings.change_at), settings.prompts
+    texts = [tuple(given)] if times else [(prompt,) for prompt in given]
+    rows = [PromptRow("", prompts, times) for prompts in texts]
     if settings.prompts_file is not None:
         rows += read_prompts(settings.prompts_file)[0]
     rows += [PromptRow("", (prompt,)) for prompt in further]
@@ -202,13 +204,6 @@ def clip_orders(settings: GenerateSettings, further: Sequence[str] = ()) -> list
             one = _replaced(row.where, order.settings, {"seed": seed, "variations": 1})
             orders.append(ClipOrder(row.where, one))
     return orders
-
-
-def _own_rows(settings: GenerateSettings) -> list[PromptRow]:
-    """Those of the command line."""
-    if settings.change_at:
-        return [PromptRow("", tuple(settings.prompts), tuple(settings.change_at))]
-    return [PromptRow("", (prompt,)) for prompt in settings.prompts]
 
 
 def _replaced(

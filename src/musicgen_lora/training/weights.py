@@ -27,7 +27,8 @@ from musicgen_lora.runtime import processes
 from musicgen_lora.training import sharded
 
 if TYPE_CHECKING:
-    from musicgen_lora.config import LoraSettings, TrainSettings
+    from musicgen_lora.config import TrainSettings
+    from musicgen_lora.config.train import LoraSettings
 
 
 Gathered = dict[str, torch.Tensor] | None

@@ -12,7 +12,7 @@ from musicgen_lora.model.base.facts import BaseFacts
 from musicgen_lora.runtime.seeds import seed_of
 
 if TYPE_CHECKING:
-    from musicgen_lora.config import SamplingSettings
+    from musicgen_lora.config.play import SamplingSettings
 
 TAKEN_WHOLE = 2**32
 """Seeds below it are taken as they are: torch's CPU generator drops the bits above."""
@@ -130,11 +130,10 @@ class Noise:
         found = [clip.step(takes=takes) for clip, takes in zip(self._clips, flags, strict=True)]
         return found[0][None] if len(found) == 1 else torch.stack(found)
 
-    def block(self, drawing: Sequence[bool] | None = None) -> torch.Tensor:
+    def block(self, drawing: Sequence[bool]) -> torch.Tensor:
         """The numbers of the next `STEPS` steps, `[B, steps, K, V]`; see `next`."""
-        flags = [True] * len(self._clips) if drawing is None else drawing
         return torch.stack(
-            [clip.steps(takes=takes) for clip, takes in zip(self._clips, flags, strict=True)]
+            [clip.steps(takes=takes) for clip, takes in zip(self._clips, drawing, strict=True)]
         )
 
 
