@@ -12,7 +12,7 @@ from musicgen_lora import EMBEDDED_NAME
 from musicgen_lora.errors import UserError
 from musicgen_lora.extras import LIBRARIES, require_extra
 from musicgen_lora.plural import count
-from musicgen_lora.urls import check_is_folder, places_in, url_of
+from musicgen_lora.urls import as_list, check_is_folder, places_in, url_of
 
 if TYPE_CHECKING:
     from musicgen_lora.config import GenerateSettings
@@ -50,7 +50,7 @@ def check_given(settings: Any) -> None:
         check_metadata_file(names["data_dir"], names["metadata_file"])
     if names.get("other_data_dir") is not None:
         check_data_folder(names["other_data_dir"])
-    for folder in _adapters(names):
+    for folder in as_list(names.get("lora_model_path")):
         check_adapter_folder(folder)
     if "strength" in names:
         check_strengths(names["lora_model_path"], names["strength"])
@@ -60,12 +60,6 @@ def check_given(settings: Any) -> None:
         raise UserError(f"--melody {names['melody']}: no such file.")
     if "output_dir" in names:
         check_can_be_written(names["output_dir"])
-
-
-def _adapters(names: dict[str, Any]) -> list[Path]:
-    """Those of a command that takes one, or several."""
-    given = names.get("lora_model_path") or []
-    return given if isinstance(given, list) else [given]
 
 
 def check_extras(settings: Any) -> None:
@@ -91,8 +85,7 @@ def hub_ids(settings: Any) -> list[str]:
 
 
 def _models(settings: Any) -> list[str]:
-    named = (vars(settings).get(name) or [] for name in _BASES)
-    return [path for one in named for path in (one if isinstance(one, list) else [one])]
+    return [path for name in _BASES for path in as_list(vars(settings).get(name) or None)]
 
 
 def local_model(model_path: str) -> Path | None:

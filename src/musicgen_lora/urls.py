@@ -37,10 +37,17 @@ def url_of(place: Path) -> str | None:
     return f"{match[1]}://{'/' if match[1] == 'file' else ''}{rest}"
 
 
+def as_list(value: Any) -> list[Any]:
+    """A setting that takes one value or several as several; None is none."""
+    if value is None:
+        return []
+    return value if isinstance(value, list) else [value]
+
+
 def places_in(settings: Any) -> Iterator[tuple[str, Path]]:
     """The paths among a command's settings, those of lists too, each with its setting's name."""
     for name, value in vars(settings).items():
-        for place in value if isinstance(value, list) else [value]:
+        for place in as_list(value):
             if isinstance(place, Path):
                 yield name, place
 

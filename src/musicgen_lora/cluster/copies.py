@@ -47,8 +47,6 @@ SPARE_BYTES = 1 << 30
 """What stays free on the disk."""
 _ASIDE = re.compile(r"\.[0-9a-f]{8}\.part$")
 """What `Remote.put` leaves where it was killed."""
-_STATE = tuple[int, int]
-"""Size and time of a file."""
 
 
 class Copy:
@@ -79,7 +77,7 @@ class Copy:
         self.path = self._home / FILES / (name if is_file else re.sub(r"[^\w.-]", "_", name))
         self._root = self.path.parent if is_file else self.path
         self._without = set(without)
-        self._notes: dict[str, tuple[_STATE, _STATE]] = {}
+        self._notes: dict[str, tuple[FileState, FileState]] = {}
         self._status: str | None = None
         self._has_sent = False
         self._moving, self._noting = threading.Lock(), threading.Lock()
@@ -163,13 +161,11 @@ class Copy:
                     pool.submit(self._remove, name).result()
             return len(others) + len(lists)
 
-    def _changed(self, here: Mapping[str, _STATE]) -> list[str]:
+    def _changed(self, here: Mapping[str, FileState]) -> list[str]:
         return [n for n, state in here.items() if self._notes.get(n, (None,))[0] != state]
 
-    def _put(self, name: str, path: Path, state: _STATE) -> None:
-        try:
-            path.stat()
-        except FileNotFoundError:
+    def _put(self, name: str, path: Path, state: FileState) -> None:
+        if not path.exists():
             # Gone since: a checkpoint that a newer one has replaced.
             return
         self._has_sent = True
@@ -182,7 +178,7 @@ class Copy:
         self._has_sent = True
         there = self._remote.state(name)
         # Somebody else's by now stays.
-        if there is not None and (there.size_bytes, there.mtime_ns) == self._notes[name][1]:
+        if there == self._notes[name][1]:
             self._remote.delete(name)
         self._note(name, None, None)
 
@@ -199,7 +195,8 @@ class Copy:
             if self._notes[name][0] == here[name]:
                 (self._root / name).unlink(missing_ok=True)
                 self._note(name, None, None)
-        lacking = [n for n, s in there.items() if n not in here or self._is_other(n, s)]
+        noted = {name: state for name, (_, state) in self._notes.items()}
+        lacking = [n for n, s in there.items() if n not in here or noted.get(n) != s]
         edited = [n for n in lacking if n in here and n in self._notes]
         for name in [n for n in edited if self._notes[n][0] != here[n]]:
             self._console.print(
@@ -221,9 +218,6 @@ class Copy:
                 "are sent."
             )
 
-    def _is_other(self, name: str, there: FileState) -> bool:
-        return self._notes.get(name, (None, None))[1] != (there.size_bytes, there.mtime_ns)
-
     def _fetch(self, name: str, there: FileState) -> None:
         self._remote.fetch(name, self._root / name)
         self._note(name, _state(self._root / name), there)
@@ -237,7 +231,7 @@ class Copy:
             say_unfinished(self._remote, states, self._console)
         return {n: s for n, s in states.items() if _is_data(n) and self._is_ours(n)}
 
-    def _here(self) -> dict[str, _STATE]:
+    def _here(self) -> dict[str, FileState]:
         return {n: state for n, state in _data_below(self._root).items() if self._is_ours(n)}
 
     def _is_ours(self, name: str) -> bool:
@@ -257,11 +251,9 @@ class Copy:
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
 
-    def _note(self, name: str, here: _STATE | None, there: FileState | None) -> None:
+    def _note(self, name: str, here: FileState | None, there: FileState | None) -> None:
         """Notes what both sides are, or that neither is."""
-        both = None
-        if here is not None and there is not None:
-            both = here, (there.size_bytes, there.mtime_ns)
+        both = None if here is None or there is None else (here, there)
         row = json.dumps((name, *(both or (None, None))))
         with self._noting, open(self._home / NOTES_FILE, "a", encoding="utf-8") as file:
             if both is None:
@@ -283,7 +275,10 @@ class Copy:
             UserError: there isn't enough.
         """
         bound = _bound_bytes()
-        sizes = {home: _size_bytes(home) for home in self._home.parent.iterdir()}
+        sizes = {
+            home: sum(state.size_bytes for state in _data_below(home / FILES).values())
+            for home in self._home.parent.iterdir()
+        }
         kept = sum(sizes.values())
         own = sizes.pop(self._home) + n_bytes
         for home in sorted(sizes, key=lambda home: _used_at(home / NOTES_FILE)):
@@ -321,7 +316,7 @@ def _is_data(name: str) -> bool:
     return not hidden and not _ASIDE.search(name)
 
 
-def _data_below(root: Path) -> dict[str, _STATE]:
+def _data_below(root: Path) -> dict[str, FileState]:
     """Whole files below a folder that others may be writing to."""
     found = {}
     for folder, folders, names in os.walk(root):
@@ -335,14 +330,14 @@ def _data_below(root: Path) -> dict[str, _STATE]:
     return found
 
 
-def _state(path: Path) -> _STATE:
+def _state(path: Path) -> FileState:
     stat = path.stat()
-    return stat.st_size, stat.st_mtime_ns
+    return FileState(stat.st_size, stat.st_mtime_ns)
 
 
-def _read_notes(path: Path) -> dict[str, tuple[_STATE, _STATE]]:
+def _read_notes(path: Path) -> dict[str, tuple[FileState, FileState]]:
     """What was noted last of each file; a line that a kill has cut off says nothing."""
-    notes: dict[str, tuple[_STATE, _STATE]] = {}
+    notes: dict[str, tuple[FileState, FileState]] = {}
     if not path.is_file():
         return notes
     for line in path.read_text(encoding="utf-8").splitlines():
@@ -353,7 +348,7 @@ def _read_notes(path: Path) -> dict[str, tuple[_STATE, _STATE]]:
         if here is None or there is None:
             notes.pop(name, None)
         else:
-            notes[name] = (int(here[0]), int(here[1])), (int(there[0]), int(there[1]))
+            notes[name] = FileState(*map(int, here)), FileState(*map(int, there))
     return notes
 
 
@@ -367,10 +362,6 @@ def _bound_bytes() -> float:
 
 def _used_at(notes: Path) -> float:
     return notes.stat().st_mtime if notes.is_file() else 0.0
-
-
-def _size_bytes(home: Path) -> int:
-    return sum(size for size, _ in _data_below(home / FILES).values())
 
 
 def _cleared(home: Path) -> bool:

@@ -24,7 +24,7 @@ from musicgen_lora.cluster.copies import Copy
 from musicgen_lora.console import plain_console
 from musicgen_lora.errors import RunError, UserError
 from musicgen_lora.plural import count
-from musicgen_lora.urls import url_of, with_urls
+from musicgen_lora.urls import as_list, url_of, with_urls
 
 SEND_EVERY_S = 30.0
 """What a machine that dies takes with it is what it made in this time, and what was on its way."""
@@ -87,11 +87,11 @@ def at_hand(command: str, settings: S) -> Iterator[S]:
         RunError: what was made can't be sent; it is here, and the next run sends it.
     """
     values: Any = settings
-    urls = {
-        name: found
-        for name in PLACES.get(command, {})
-        if (found := {place: url for place in _listed(values, name) if (url := url_of(place))})
-    }
+    urls: dict[str, dict[Path, str]] = {}
+    for name in PLACES.get(command, {}):
+        places = as_list(getattr(values, name))
+        if found := {place: url for place in places if (url := url_of(place))}:
+            urls[name] = found
     if not urls:
         yield settings
         return
@@ -99,7 +99,8 @@ def at_hand(command: str, settings: S) -> Iterator[S]:
     console = plain_console()
     console.quiet = not _is_first()
     with ExitStack() as stack:
-        sender = stack.enter_context(_Sender(console))
+        sender = _Sender(console)
+        stack.callback(sender.stop)
         changes = {}
         for name, found in urls.items():
             use = PLACES[command][name]
@@ -117,11 +118,6 @@ def at_hand(command: str, settings: S) -> Iterator[S]:
         stack.enter_context(_called_by_url())
         yield dataclasses.replace(values, **changes)
         sender.finished = True
-
-
-def _listed(settings: Any, name: str) -> list[Path]:
-    given = getattr(settings, name) or []
-    return given if isinstance(given, list) else [given]
 
 
 def _is_first() -> bool:
@@ -190,14 +186,7 @@ class _Sender:
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
-    def __enter__(self) -> _Sender:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop()
-
     def begin(self) -> None:
-        """Begins to send."""
         self._thread.start()
 
     @contextmanager
@@ -213,7 +202,7 @@ class _Sender:
         try:
             yield
         finally:
-            self._stop()
+            self.stop()
             self._send_last(copy, is_output)
 
     def _send_last(self, copy: Copy, is_output: bool) -> None:
@@ -242,7 +231,8 @@ class _Sender:
                         said.add(copy.url)
                         self.console.print(f"{error} It is tried again.", style="yellow")
 
-    def _stop(self) -> None:
+    def stop(self) -> None:
+        """Sends no more."""
         self._ended.set()
         if self._thread.is_alive():
             self._thread.join()

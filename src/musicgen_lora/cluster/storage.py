@@ -15,9 +15,8 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.fs as pafs
@@ -29,9 +28,8 @@ from musicgen_lora.runtime.cache import cache_root
 CHUNK = 1 << 22
 
 
-@dataclass(frozen=True)
-class FileState:
-    """A file of a remote folder: whether it is still the one that was read."""
+class FileState(NamedTuple):
+    """A file, here or in a remote folder: whether it is still the one that was read."""
 
     size_bytes: int
     mtime_ns: int
