@@ -19,22 +19,7 @@ from musicgen_lora.atomic import json_bytes
 from musicgen_lora.errors import RunError
 from musicgen_lora.formats.documents import LARGE, read_json
 from musicgen_lora.formats.tensors import read_tensors
-from musicgen_lora.model.base.folder import INDEX, WEIGHTS
-
-CONFIGS = (
-    "config.json",
-    "generation_config.json",
-    "preprocessor_config.json",
-    "processor_config.json",
-)
-TOKENIZER = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "spiece.model",
-)
-"""All that transformers reads of a MusicGen beside its weights."""
+from musicgen_lora.model.base.folder import CONFIGS, INDEX, TOKENIZER, WEIGHTS
 
 
 def weight_files(folder: Path) -> list[str]:
@@ -46,7 +31,7 @@ def weight_files(folder: Path) -> list[str]:
 
 def left_behind(folder: Path) -> list[str]:
     """Names of what lies in a base's folder and is not part of the checkpoint."""
-    known = {*CONFIGS, *TOKENIZER, INDEX, *weight_files(folder)}
+    known = {"config.json", *CONFIGS, *TOKENIZER, INDEX, *weight_files(folder)}
     return sorted(
         path.name for path in folder.iterdir() if path.name not in known and path.name[0] != "."
     )
@@ -70,7 +55,7 @@ def copy_checkpoint(base: Path, folder: Path, changed: Mapping[str, Tensor]) -> 
     Raises:
         RunError: the files have no such weight.
     """
-    copy_present(base, folder, (*CONFIGS, *TOKENIZER))
+    copy_present(base, folder, ("config.json", *CONFIGS, *TOKENIZER))
     placed: set[str] = set()
     for name in weight_files(base):
         with safe_open(base / name, "pt") as file:

@@ -41,10 +41,7 @@ class BaseModel:
     """
 
     def __init__(
-        self,
-        hf: MusicgenForConditionalGeneration,
-        path: str | Path = "",
-        fingerprint: str = "",
+        self, hf: MusicgenForConditionalGeneration, path: str | Path = "", fingerprint: str = ""
     ) -> None:
         self.hf = hf
         self.path = str(path) or str(hf.config.name_or_path)

@@ -126,7 +126,7 @@ def lm_from_audiocraft(
         weight, bias = _take(left, f"{theirs}weight"), _take(left, f"{theirs}bias")
         if given_width != width:
             found |= {f"{ours}weight": weight, f"{ours}bias": bias}
-        elif weight.shape != (width, width) or not _is_identity(weight) or bias.any():
+        elif bias.any() or not torch.equal(weight, torch.eye(width, dtype=weight.dtype)):
             raise ValueError(
                 f"{theirs}weight maps {width} to {width} values, which transformers has no place "
                 "for: it projects only where the widths differ"
@@ -139,10 +139,6 @@ def lm_from_audiocraft(
     if left:
         raise ValueError(f"transformers has no place for {min(left)}")
     return found, text
-
-
-def _is_identity(weight: Tensor) -> bool:
-    return torch.equal(weight, torch.eye(len(weight), dtype=weight.dtype))
 
 
 def _take(left: Tensors, name: str) -> Tensor:

@@ -30,11 +30,11 @@ from musicgen_lora.export.audiocraft.names import (
     codec_from_audiocraft,
     lm_from_audiocraft,
 )
-from musicgen_lora.export.checkpoint import TOKENIZER, copy_present, weight_files
+from musicgen_lora.export.checkpoint import copy_present, weight_files
 from musicgen_lora.formats.documents import read_json
 from musicgen_lora.formats.tensors import read_tensors
 from musicgen_lora.model.base.facts import FIELD
-from musicgen_lora.model.base.folder import WEIGHTS, base_folder
+from musicgen_lora.model.base.folder import TOKENIZER, WEIGHTS, base_folder
 from musicgen_lora.model.base.loading import load_base, load_tokenizer
 from musicgen_lora.model.chroma import SETTINGS_FILE
 

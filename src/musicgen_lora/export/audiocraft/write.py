@@ -25,10 +25,11 @@ from musicgen_lora.export.audiocraft.names import (
     codec_to_audiocraft,
     lm_to_audiocraft,
 )
-from musicgen_lora.export.checkpoint import TOKENIZER, copy_present
+from musicgen_lora.export.checkpoint import copy_present
 from musicgen_lora.export.sources import Source
 from musicgen_lora.formats.documents import LARGE, read_json
 from musicgen_lora.model.base.facts import FIELD
+from musicgen_lora.model.base.folder import TOKENIZER
 from musicgen_lora.model.chroma import extractor_settings
 
 

@@ -44,6 +44,12 @@ from musicgen_lora.model.base.bounds import (
 from musicgen_lora.model.base.hub import conversion, hub_folder
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
+CONFIGS = ("generation_config.json", "preprocessor_config.json", "processor_config.json")
+TOKENIZER = (
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    "spiece.model",
+)
+"""All that transformers reads of a MusicGen beside config.json and the weights."""
 DOORS = {
     "auto_map",
     "quantization_config",
@@ -251,17 +257,9 @@ def _times(shape: tuple[int, ...]) -> str:
 def check_tokenizer_files(folder: Path) -> None:
     """Raises a UserError where a file of a tokenizer or processor is no JSON of bounded size, or
     has an expression that may take for ever on a long caption."""
-    for name in (
-        "tokenizer.json",
-        "tokenizer_config.json",
-        "special_tokens_map.json",
-        "added_tokens.json",
-        "preprocessor_config.json",
-        "processor_config.json",
-        "generation_config.json",
-    ):
+    for name in (*TOKENIZER, *CONFIGS):
         path = folder / name
-        if not path.is_file():
+        if not path.is_file() or path.suffix != ".json":
             continue
         for where, part in _settings(read_json(path, max_bytes=LARGE)):
             if where.endswith("Regex") and not _is_quick(str(part)):

@@ -22,8 +22,8 @@ from torch import Tensor
 
 from musicgen_lora.atomic import MANIFEST
 from musicgen_lora.errors import UserError
-from musicgen_lora.formats.documents import LARGE, parse_json, read_bytes, read_json
-from musicgen_lora.formats.kinds import check_kind, fields, named, text
+from musicgen_lora.formats.documents import AN_OBJECT, LARGE, parse_json, read_bytes, read_json
+from musicgen_lora.formats.kinds import check_kind, named, text
 from musicgen_lora.given import ADAPTER_CONFIG, ADAPTER_WEIGHTS, check_adapter_folder
 from musicgen_lora.model.base.loading import UNLOADABLE
 from musicgen_lora.model.base_model import BaseModel
@@ -76,7 +76,7 @@ def read_adapter(folder: Path) -> AdapterFiles:
     if FACTS_FILE in present:
         facts = AdapterFacts.parse(contents[FACTS_FILE], folder / FACTS_FILE)
     config = parse_json(contents[ADAPTER_CONFIG], folder / ADAPTER_CONFIG)
-    check_kind(config, fields(), folder / ADAPTER_CONFIG)
+    check_kind(config, AN_OBJECT, folder / ADAPTER_CONFIG)
     try:
         tensors = load(contents[ADAPTER_WEIGHTS])
     except (SafetensorError, ValueError) as error:

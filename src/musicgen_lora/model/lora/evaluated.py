@@ -12,8 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from musicgen_lora.errors import UserError
-from musicgen_lora.formats import kinds
 from musicgen_lora.formats.documents import LARGE, read_json
+from musicgen_lora.formats.kinds import (
+    Kind,
+    fields,
+    integer,
+    many,
+    named,
+    one_of,
+    or_null,
+    real,
+    text,
+    truth,
+)
 
 REPORT_FILE = "report.json"
 DASH = "\N{EN DASH}"
@@ -23,80 +34,67 @@ PRIMARY_NAMES = {
     "descriptor_distance": "Distance of descriptors (standard deviations)",
 }
 VERDICTS = ("better", "worse", "no clear change", "not computed")
-_NUMBER = kinds.or_null(kinds.real(-1e12, 1e12))
-_COUNT = kinds.integer(0, 10**9)
-_PAIRED = kinds.fields(
+_NUMBER = or_null(real(-1e12, 1e12))
+_COUNT = integer(0, 10**9)
+_PAIRED = fields(
     {"n": _COUNT, "mean_base": _NUMBER, "mean_adapter": _NUMBER, "relative": _NUMBER},
     {"relative_ci_low": _NUMBER, "relative_ci_high": _NUMBER},
 )
 
 
-def _computed(kind: kinds.Kind) -> kinds.Kind:
+def _computed(kind: Kind) -> Kind:
     """A part of a report that is of a kind, or was not computed."""
 
     def check(value: Any) -> None:
-        kinds.fields({"computed": kinds.truth})(value)
+        fields({"computed": truth})(value)
         if value["computed"]:
             kind(value)
 
     return check
 
 
-_PRIMARY = kinds.fields(
+_PRIMARY = fields(
     {
-        "name": kinds.text(100),
-        "verdict": kinds.one_of(*VERDICTS),
-        "unit": kinds.one_of("source", "prompt"),
+        "name": text(100),
+        "verdict": one_of(*VERDICTS),
+        "unit": one_of("source", "prompt"),
         "n": _COUNT,
-        "indicative": kinds.truth,
+        "indicative": truth,
         **dict.fromkeys(("base", "adapter", "difference", "ci_low", "ci_high", "p_holm"), _NUMBER),
     }
 )
-_LOSS = _computed(kinds.fields({"mean": _PAIRED, "codebooks": kinds.many(_PAIRED, at_most=64)}))
-_REPORT = kinds.fields(
+_HELD_OUT = fields(
+    {"n_clips": _COUNT, "n_sources": _COUNT, "is_unseen": truth, "chose_best": truth}
+)
+_LOSS = _computed(fields({"mean": _PAIRED, "codebooks": many(_PAIRED, at_most=64)}))
+_OVERFITTING = _computed(
+    fields(
+        {"trained": fields({"mean": _PAIRED})},
+        {"excess": fields({}, {"share": _NUMBER, "flagged": truth})},
+    )
+)
+_CONTINUATIONS = _computed(fields({"n_trained": _COUNT, "n_held_out": _COUNT, "flagged": truth}))
+_CAPTIONS = _computed(
+    fields(
+        {
+            "held_out": named(fields({"n": _COUNT, "gain": _NUMBER})),
+            "reads": truth,
+            "flagged": truth,
+        }
+    )
+)
+_REPORT = fields(
     {
-        "created": kinds.text(40),
-        "adapter": kinds.fields(
-            {"fingerprint": kinds.text(200)}, {"strength": kinds.real(0.0, 2.0)}
-        ),
-        "held_out": kinds.fields(
-            {
-                "n_clips": _COUNT,
-                "n_sources": _COUNT,
-                "is_unseen": kinds.truth,
-                "chose_best": kinds.truth,
-            }
-        ),
-        "primaries": kinds.many(_PRIMARY, at_most=100),
+        "created": text(40),
+        "adapter": fields({"fingerprint": text(200)}, {"strength": real(0.0, 2.0)}),
+        "held_out": _HELD_OUT,
+        "primaries": many(_PRIMARY, at_most=100),
         "loss": _LOSS,
         "forgetting": _LOSS,
-        "overfitting": _computed(
-            kinds.fields(
-                {"trained": kinds.fields({"mean": _PAIRED})},
-                {"excess": kinds.fields({}, {"share": _NUMBER, "flagged": kinds.truth})},
-            )
-        ),
-        "memorisation": kinds.fields(
-            {
-                "continuations": _computed(
-                    kinds.fields(
-                        {"n_trained": _COUNT, "n_held_out": _COUNT, "flagged": kinds.truth}
-                    )
-                )
-            }
-        ),
+        "overfitting": _OVERFITTING,
+        "memorisation": fields({"continuations": _CONTINUATIONS}),
     },
-    {
-        "captions": _computed(
-            kinds.fields(
-                {
-                    "held_out": kinds.named(kinds.fields({"n": _COUNT, "gain": _NUMBER})),
-                    "reads": kinds.truth,
-                    "flagged": kinds.truth,
-                }
-            )
-        )
-    },
+    {"captions": _CAPTIONS},
 )
 
 
@@ -206,16 +204,16 @@ def _primary_row(own: Mapping[str, Any]) -> str:
 
 
 def _loss_rows(report: Mapping[str, Any]) -> list[str]:
-    named: list[tuple[str, Mapping[str, Any]]] = []
+    shown: list[tuple[str, Mapping[str, Any]]] = []
     if report["loss"]["computed"]:
-        named.append(("held-out clips", report["loss"]["mean"]))
-        named += [(f"codebook {k}", own) for k, own in enumerate(report["loss"]["codebooks"], 1)]
+        shown.append(("held-out clips", report["loss"]["mean"]))
+        shown += [(f"codebook {k}", own) for k, own in enumerate(report["loss"]["codebooks"], 1)]
     if report["overfitting"]["computed"]:
-        named.append(("training clips", report["overfitting"]["trained"]["mean"]))
+        shown.append(("training clips", report["overfitting"]["trained"]["mean"]))
     if report["forgetting"]["computed"]:
-        named.append(("other styles", report["forgetting"]["mean"]))
+        shown.append(("other styles", report["forgetting"]["mean"]))
     rows = []
-    for name, own in named:
+    for name, own in shown:
         relative = own["relative"]
         change = DASH if relative is None else f"{100.0 * relative:+.1f} %"
         low, high = own.get("relative_ci_low"), own.get("relative_ci_high")

@@ -80,7 +80,6 @@ class TextReader:
         )
 
     def read(self, text: str) -> Reading:
-        """Reads one text."""
         english = english_of(text)
         words = WORD.findall(english)
         unknown: tuple[str, ...] = ()

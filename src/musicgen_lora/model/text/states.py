@@ -50,9 +50,7 @@ class TextStates:
     """
 
     def __init__(
-        self,
-        model: MusicgenForConditionalGeneration,
-        tokenizer: PreTrainedTokenizerBase,
+        self, model: MusicgenForConditionalGeneration, tokenizer: PreTrainedTokenizerBase
     ) -> None:
         self._encoder: Any = model.text_encoder
         self._tokenizer = tokenizer

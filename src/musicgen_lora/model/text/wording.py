@@ -61,11 +61,6 @@ def _words() -> _Words:
     return _Words(english, max(map(len, english)), simplified)
 
 
-def has_chinese(text: str) -> bool:
-    """Whether there are Chinese characters in it."""
-    return not text.isascii() and HAN.search(text) is not None
-
-
 def chinese_part(text: str) -> str:
     """The part of a text from its first Chinese character to its last."""
     places = [found.start() for found in HAN.finditer(text)]
@@ -79,7 +74,7 @@ def english_of(text: str) -> str:
     word counts, from left to right; a word of one character only where what follows is known too,
     since it may be the beginning of anything.
     """
-    if not has_chinese(text):
+    if text.isascii() or not HAN.search(text):
         return text
     text = FULL_WIDTH.sub(r"\1 ", text).translate(PUNCTUATION)
     text = unicodedata.normalize("NFKC", text).translate(_words().simplified)
