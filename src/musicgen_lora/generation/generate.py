@@ -132,11 +132,7 @@ def _play_here(
 
 
 def _play_there(
-    settings: GenerateSettings,
-    session: Session,
-    written: Written,
-    engine: Engine,
-    console: Console,
+    settings: GenerateSettings, session: Session, written: Written, engine: Engine, console: Console
 ) -> _Made:
     """The same by an engine."""
     made, reasons, said = _Made(), list[str](), set[str]()

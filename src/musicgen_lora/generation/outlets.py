@@ -9,8 +9,8 @@ from __future__ import annotations
 import importlib
 import os
 import struct
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -157,17 +157,12 @@ class Live:
             for outlet in self._outlets:
                 outlet.write(level)
 
-    def __enter__(self) -> Live:
-        return self
 
-    def __exit__(self, *_: object) -> None:
-        with ExitStack() as stack:
-            for outlet in self._outlets:
-                stack.callback(outlet.close)
-
-
-def open_live(play: bool, stdout: PipeFormat | None, sample_rate: int, n_channels: int) -> Live:
-    """What a command plays to.
+@contextmanager
+def open_live(
+    play: bool, stdout: PipeFormat | None, sample_rate: int, n_channels: int
+) -> Iterator[Live]:
+    """What a command plays to; what has come is played to its end.
 
     Raises:
         UserError: the speakers can't be played to.
@@ -175,4 +170,7 @@ def open_live(play: bool, stdout: PipeFormat | None, sample_rate: int, n_channel
     outlets: list[Outlet] = [Speakers(sample_rate, n_channels)] if play else []
     if stdout is not None:
         outlets.append(Pipe(stdout, sample_rate, n_channels))
-    return Live(outlets, sample_rate)
+    with ExitStack() as stack:
+        for outlet in outlets:
+            stack.callback(outlet.close)
+        yield Live(outlets, sample_rate)

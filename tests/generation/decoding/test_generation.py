@@ -179,7 +179,7 @@ def test_a_prompt_without_text_is_read_once(tiny_model_dir):
     both = generate_codes(BaseModel(model), Request(Conditions(texts), seeds=[0, 1], **how))
     window = DecodingWindow(
         Decoder(BaseModel(model)),
-        WindowRequest(Conditions(texts), [Passage(own[:, :0], 20) for own in both], GREEDY),
+        WindowRequest(Conditions(texts), [Passage(own[:, :0], 20) for own in both], GREEDY, 20),
         Noise([0, 1], (4, 64)),
     )
     assert list(window.playing.rows.guided) == [True, False]

@@ -82,7 +82,6 @@ class GeneratedClip:
 
     @property
     def duration_s(self) -> float:
-        """Seconds."""
         return self.waveform.shape[1] / self.sample_rate
 
     @cached_property

@@ -15,12 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from musicgen_lora.generation.clips.loop import (
-    DRIFT_MOST_S,
-    Loop,
-    LoopRequest,
-    cut_loop,
-)
+from musicgen_lora.generation.clips.loop import DRIFT_MOST_S, Loop, LoopRequest, cut_loop
 from musicgen_lora.listening.quality import count_clipped, find_silences
 from musicgen_lora.listening.rhythm.asked_tempo import (
     REACH,

@@ -89,7 +89,6 @@ class ClipCache:
         self._at: int | None = 0
 
     def rows_of(self, clip: int) -> range:
-        """The rows of a clip."""
         return range(*self._spans[clip])
 
     def add_text(self, layer: int, row: int, text: Text) -> None:

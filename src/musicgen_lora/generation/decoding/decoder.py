@@ -63,8 +63,6 @@ def threads_for(base: BaseModel) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class _Norm:
-    """Layer normalisation."""
-
     weight: torch.Tensor
     bias: torch.Tensor
     eps: float
@@ -131,10 +129,7 @@ class Decoder:
     """
 
     def __init__(
-        self,
-        base: BaseModel,
-        precision: str = "fp32",
-        mixture: Mixture | None = None,
+        self, base: BaseModel, precision: str = "fp32", mixture: Mixture | None = None
     ) -> None:
         self.base, self.shape, model = base, base.shape, base.hf
         self._mixture = Mixture(base) if mixture is None else mixture

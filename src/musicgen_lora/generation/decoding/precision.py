@@ -14,11 +14,7 @@ import torch
 
 from musicgen_lora.errors import UserError
 from musicgen_lora.generation.decoding.choices import CLEARLY, kept_choice
-from musicgen_lora.generation.decoding.decoder import (
-    PRECISIONS,
-    Decoder,
-    threads_for,
-)
+from musicgen_lora.generation.decoding.decoder import PRECISIONS, Decoder, threads_for
 from musicgen_lora.generation.decoding.playing import Playing
 from musicgen_lora.generation.decoding.request import Conditions
 from musicgen_lora.generation.decoding.sampling import Noise, Sampling, sample

@@ -129,11 +129,10 @@ class WindowRequest:
     """A window of B clips that is asked for.
 
     Args:
-        n_whole: frames of the whole clips, by which guidance changes; None is those of the
-            passages.
+        n_whole: frames of the whole clips, by which guidance changes.
     """
 
     conditions: Conditions
     passages: Sequence[Passage]
-    sampling: Sampling = Sampling()  # noqa: RUF009
-    n_whole: int | None = None
+    sampling: Sampling
+    n_whole: int

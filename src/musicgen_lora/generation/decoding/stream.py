@@ -26,9 +26,7 @@ CHUNK_S = 0.5
 
 
 def stream_audio(
-    model: BaseModel | Decoder,
-    request: Request,
-    chunk_s: float = CHUNK_S,
+    model: BaseModel | Decoder, request: Request, chunk_s: float = CHUNK_S
 ) -> Iterator[np.ndarray]:
     """Generates audio for B clips, part after part.
 

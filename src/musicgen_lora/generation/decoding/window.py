@@ -69,10 +69,10 @@ class DecodingWindow:
             self._spoken[clip, first:end] = is_new
         return tokens
 
-    def _scales_of(self, n_whole: int | None) -> torch.Tensor | None:
+    def _scales_of(self, n_whole: int) -> torch.Tensor | None:
         """Guidance scales `[S, B, 1, 1]` of the steps; None where it stays."""
         scales = [
-            self._sampling.scales(passage.begin - first, self.n_steps, n_whole or passage.n_frames)
+            self._sampling.scales(passage.begin - first, self.n_steps, n_whole)
             for passage, first in zip(self.passages, self._firsts, strict=True)
         ]
         found = [own for own in scales if own is not None]

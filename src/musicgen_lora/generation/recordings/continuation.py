@@ -95,7 +95,7 @@ def level_gain_db(own: np.ndarray, other: np.ndarray, new: np.ndarray, peak_most
     levels = [decibels(float(np.square(sound).mean())) for sound in (own, other)]
     gain_db = float(np.clip(levels[0] - levels[1], -GAIN_MOST_DB, GAIN_MOST_DB))
     peak = float(np.abs(new).max(initial=0.0))
-    if peak > 0.0 and np.isfinite(peak_most):
+    if peak > 0.0:
         gain_db = min(gain_db, 20.0 * float(np.log10(peak_most / peak)))
     return gain_db
 

@@ -270,8 +270,7 @@ def say_of_recording(
     other = [n for n in names if n in was and _identity(was[n]) != _identity(facts[n])]
     if other:
         console.print(
-            f"What made the recording is not what plays now: {' and '.join(other)}.",
-            style="yellow",
+            f"What made the recording is not what plays now: {' and '.join(other)}.", style="yellow"
         )
 
 
