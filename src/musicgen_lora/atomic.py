@@ -86,8 +86,7 @@ def write_files(writers: Mapping[Path, Callable[[Path], object]]) -> None:
             with _told(path):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 write(temporaries[path])
-                with open(temporaries[path], "rb+") as file:
-                    os.fsync(file.fileno())
+                _fsync_files([temporaries[path]])
         for path, temporary in temporaries.items():
             with _told(path):
                 os.replace(temporary, path)

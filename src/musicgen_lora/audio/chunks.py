@@ -42,12 +42,6 @@ def read_chunks(content: bytes) -> list[Chunk]:
     return chunks
 
 
-def join_chunks(chunks: Iterable[Chunk]) -> bytes:
-    """A RIFF WAVE file of chunks."""
-    body = b"WAVE" + b"".join(_packed(*chunk) for chunk in chunks)
-    return struct.pack("<4sI", b"RIFF", len(body)) + body
-
-
 def _packed(name: bytes, content: bytes) -> bytes:
     return struct.pack("<4sI", name, len(content)) + content + b"\0" * (len(content) % 2)
 
@@ -59,7 +53,8 @@ def with_chunks(content: bytes, chunks: Iterable[Chunk]) -> bytes:
     replaced = {b"PEAK", *(name for name, _ in added)}
     kept = [chunk for chunk in read_chunks(content) if chunk[0] not in replaced]
     at = next(index for index, (name, _) in enumerate(kept) if name == b"data")
-    return join_chunks([*kept[:at], *added, *kept[at:]])
+    body = b"WAVE" + b"".join(_packed(*chunk) for chunk in [*kept[:at], *added, *kept[at:]])
+    return struct.pack("<4sI", b"RIFF", len(body)) + body
 
 
 def acid_chunk(*, bpm: float, n_beats: int, root_pitch_class: int | None) -> Chunk:

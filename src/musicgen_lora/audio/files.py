@@ -55,11 +55,7 @@ def probe(path: Path) -> AudioInfo:
 
 
 def read_audio(
-    path: Path,
-    sample_rate: int,
-    *,
-    start_s: float = 0.0,
-    duration_s: float | None = None,
+    path: Path, sample_rate: int, *, start_s: float = 0.0, duration_s: float | None = None
 ) -> np.ndarray:
     """Reads a stretch of a file and resamples it once.
 

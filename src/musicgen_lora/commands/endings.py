@@ -9,14 +9,7 @@ import sys
 from musicgen_lora.commands.stops import Terminated
 from musicgen_lora.errors import DISK_FAULTS, RIGHTS_FAULTS, UserError
 
-ENDINGS = (
-    UserError,
-    OSError,
-    UnicodeEncodeError,
-    RuntimeError,
-    KeyboardInterrupt,
-    Terminated,
-)
+ENDINGS = (UserError, OSError, UnicodeEncodeError, RuntimeError, KeyboardInterrupt, Terminated)
 """Exceptions that may be no bugs; `ending` tells."""
 
 

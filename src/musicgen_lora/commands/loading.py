@@ -27,7 +27,10 @@ def load(place: str) -> Callable[..., Any]:
     so that --help and doctor do not wait for torch."""
     module, name = place.split(":")
     with no_garbage(), whole_stops():
-        _quieten_libraries()
+        os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        from musicgen_lora.runtime.quiet import silence_libraries
+
+        silence_libraries()
         return getattr(importlib.import_module(module), name)
 
 
@@ -43,13 +46,6 @@ def no_garbage() -> Iterator[None]:
         if not gc.get_freeze_count():
             gc.freeze()
         gc.enable()
-
-
-def _quieten_libraries() -> None:
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    from musicgen_lora.runtime.quiet import silence_libraries
-
-    silence_libraries()
 
 
 def fetch_bases(settings: Any) -> None:

@@ -18,6 +18,7 @@ after it into rare ones."""
 MAX_JUDGED = 10_000
 """Characters that are enough to tell by."""
 _NO_TEXT = re.compile(rb"[\x00-\x08\x0b\x0e-\x1f\x7f]")
+"""Bytes that no text has."""
 
 
 def decode_text(data: bytes) -> tuple[str, str | None]:
@@ -31,7 +32,7 @@ def decode_text(data: bytes) -> tuple[str, str | None]:
     try:
         return data.decode("utf-8-sig"), None
     except UnicodeDecodeError as error:
-        if _is_binary(data):
+        if _NO_TEXT.search(data):
             raise
         for encoding, name in (("gb18030", "GB18030"), ("cp1252", "Windows-1252")):
             try:
@@ -41,11 +42,6 @@ def decode_text(data: bytes) -> tuple[str, str | None]:
             if encoding != "gb18030" or _is_chinese(text):
                 return text, name
         raise error from None
-
-
-def _is_binary(data: bytes) -> bool:
-    """Whether there are bytes that no text has."""
-    return bool(_NO_TEXT.search(data))
 
 
 def _is_chinese(text: str) -> bool:

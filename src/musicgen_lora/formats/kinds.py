@@ -133,8 +133,7 @@ def named(kind: Kind, name: Kind = anything) -> Kind:
 
 
 def fields(
-    required: Mapping[str, Kind] | None = None,
-    optional: Mapping[str, Kind] | None = None,
+    required: Mapping[str, Kind] | None = None, optional: Mapping[str, Kind] | None = None
 ) -> Kind:
     """An object with these fields, and any others."""
     needed, known = required or {}, {**(required or {}), **(optional or {})}

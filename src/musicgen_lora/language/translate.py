@@ -131,20 +131,10 @@ class Translator:
         return self._said[text, depth]
 
     def _any_way(self, text: str, depth: int) -> str | None:
-        for way in (
-            self._exactly,
-            self._whole,
-            self._with_stop,
-            self._listed,
-            self._counted,
-            self._with_tail,
-            self._in_brackets,
-            self._sentences,
-            self._after_name,
-            self._nameless,
-        ):
-            said = way(text, depth)
-            if said is not None:
+        ways = (self._exactly, self._whole, self._with_stop, self._listed, self._counted)
+        further = (self._with_tail, self._in_brackets, self._sentences, self._after_name)
+        for way in (*ways, *further, self._nameless):
+            if (said := way(text, depth)) is not None:
                 return said
         if text.endswith(".") and not text.endswith("..."):
             said = self._message(text[:-1], depth + 1)
@@ -312,8 +302,7 @@ class Translator:
 
     def _run(self, text: str, depth: int) -> str | None:
         for way in (self._whole, self._with_stop, self._counted, self._with_tail, self._after_name):
-            said = way(text, depth)
-            if said is not None:
+            if (said := way(text, depth)) is not None:
                 return said
         if text.endswith("."):
             said = self._run(text[:-1], depth)

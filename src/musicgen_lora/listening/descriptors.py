@@ -19,14 +19,7 @@ from musicgen_lora.listening.rhythm.onsets import pick_onsets, rolled_share, spe
 from musicgen_lora.listening.rhythm.swing import find_swing
 from musicgen_lora.listening.rhythm.tempo import estimate_tempo
 
-BANDS_HZ = (
-    (20, 60),
-    (60, 120),
-    (120, 250),
-    (250, 2000),
-    (2000, 6000),
-    (6000, 14000),
-)
+BANDS_HZ = ((20, 60), (60, 120), (120, 250), (250, 2000), (2000, 6000), (6000, 14000))
 CLIPPED_AT = 0.999
 SILENT_FRAME_DB = -60.0
 FRAME_S = 0.05

@@ -132,10 +132,7 @@ def _band_weights(n_window: int) -> np.ndarray:
 
 
 def similarity(
-    a: np.ndarray,
-    b: np.ndarray,
-    max_shift_s: float = MAX_SHIFT_S,
-    period_s: float | None = None,
+    a: np.ndarray, b: np.ndarray, max_shift_s: float = MAX_SHIFT_S, period_s: float | None = None
 ) -> float:
     """How far two fingerprints agree: 1 for copies, about 0 for unrelated audio.
 

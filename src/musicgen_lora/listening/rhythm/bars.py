@@ -108,8 +108,7 @@ def _cut_run(run: np.ndarray, min_s: float, max_s: float) -> list[Span]:
     if n_bars < fewest:
         return []
     size = min(
-        range(fewest, min(most, n_bars) + 1),
-        key=lambda size: (_cost(n_bars, size, fewest), -size),
+        range(fewest, min(most, n_bars) + 1), key=lambda size: (_cost(n_bars, size, fewest), -size)
     )
     starts = range(0, n_bars - fewest + 1, size)
     return [(float(run[start]), float(run[min(start + size, n_bars)])) for start in starts]

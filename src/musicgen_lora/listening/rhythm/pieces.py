@@ -42,10 +42,6 @@ def tempi_between_pauses(
         first, last = round(begin_s * FRAME_RATE), round(stop_s * FRAME_RATE) + 1
         tempo = tempo_of_strengths(strengths[:, first:last], stop_s - begin_s)
         found.append(
-            {
-                "start_s": start_s + begin_s,
-                "duration_s": stop_s - begin_s,
-                **tempo_fields(tempo),
-            }
+            {"start_s": start_s + begin_s, "duration_s": stop_s - begin_s, **tempo_fields(tempo)}
         )
     return found if len(found) > 1 else []
