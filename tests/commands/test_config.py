@@ -330,6 +330,43 @@ def test_help_flows(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monk
     assert "on this computer that is near lossless, both as measured" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("language", ["en", "zh"])
+@pytest.mark.parametrize("command", list(SETTINGS))
+def test_help_tells_one_default_of_each_flag(
+    command: str,
+    language: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit):
+        main([command, "--help", "--language", language])
+    shown = capsys.readouterr().out
+    flags = re.split(r"\n\W*(?=--\w)", re.sub(r"[│╭╰╮╯─]+", " ", shown))[1:]
+    for flag in flags:
+        flag = re.sub(r"\s+", " ", flag)
+        found = re.findall(r"[(（]\s*(?:default|默\s*认)[^)）]*[)）]", flag)
+        assert len(found) == 1, flag
+        assert re.search(r"[:：]\s*[^)）\s]", found[0]), flag
+
+
+def test_help_tells_the_default_of_a_file(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("COLUMNS", "400")
+
+    def shown(*words: str) -> str:
+        with pytest.raises(SystemExit):
+            main(["generate", "--help", *words])
+        return capsys.readouterr().out
+
+    assert "what comes after is left out. (default: its end)" in shown()
+    assert "What to play, a prompt a clip. (default: none)" in shown()
+    path = tmp_path / "settings.yaml"
+    path.write_text("generate:\n  continue_at: 3\n  prompts: [one, two three]\n")
+    from_file = shown("--config", str(path))
+    assert "what comes after is left out. (default: 3.0)" in from_file
+    assert "What to play, a prompt a clip. (default: one 'two three')" in from_file
+
+
 def rates(schedule: str, warmup_share: float, n_steps: int = 10) -> list[float]:
     return [
         learning_rate_at(s, n_steps, peak=1.0, schedule=schedule, warmup_share=warmup_share)

@@ -19,7 +19,7 @@ from musicgen_lora.config import SETTINGS, groups
 from musicgen_lora.config.kinds import explained
 from musicgen_lora.config_file import read_config
 from musicgen_lora.errors import UserError
-from musicgen_lora.language.flags import spoken_help
+from musicgen_lora.language.flags import spoken_help, with_help
 from musicgen_lora.language.translate import word
 from musicgen_lora.urls import places_in
 
@@ -89,6 +89,8 @@ def _parse(command: str, parts: dict[str, Any], flags: Sequence[str]) -> dict[st
         UserError: a flag is wrong.
         SystemExit: one asks for help.
     """
+    if {"-h", "--help"} & set(flags):
+        parts = {name: with_help(part) for name, part in parts.items()}
     # tyro makes a box of help of each field that is a dataclass; the flags are flat.
     fields = [
         (
@@ -102,7 +104,7 @@ def _parse(command: str, parts: dict[str, Any], flags: Sequence[str]) -> dict[st
     said = io.StringIO()
     try:
         # tyro catches pydantic's errors and prints them in a box of many lines, with a link.
-        with contextlib.redirect_stderr(said), spoken_help(map(type, parts.values()), flags):
+        with contextlib.redirect_stderr(said), spoken_help():
             parsed = tyro.cli(
                 form,
                 default=form(**parts),

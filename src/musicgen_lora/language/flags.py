@@ -11,17 +11,19 @@ import itertools
 import re
 import sys
 import textwrap
-from collections.abc import Collection, Iterable, Iterator
-from types import MappingProxyType
-from typing import Any
+import typing
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any
 
+import tyro
 from rich.cells import cell_len, set_cell_size
 
 from musicgen_lora.language.choice import chosen_language
 from musicgen_lora.language.translate import word
 
-_PARTS = re.compile(r"^ +|[\u4e00-\u9fff“（]+?[，。；：、）”]* *|[^\u4e00-\u9fff\s“（]+ *|.")
+_PARTS = re.compile(r"^ +|[\u4e00-\u9fff“（]+?[，。；：:、）”]* *|[^\u4e00-\u9fff\s“（]+ *|.")
 """Where a line may be broken: behind a Chinese letter and its punctuation, and behind a word."""
+_TOLD_DEFAULT = re.compile(r" ?\(default: ([^)]*)\)|（默认：([^）]*)）")
 TYROS_WORDS = ("usage:", "options", "show this help message and exit", "(default:")
 
 
@@ -47,27 +49,53 @@ def described(settings: type[Any]) -> dict[str, str]:
     return found
 
 
+def with_help(part: Any) -> Any:
+    """A group of settings as tyro is to show it: each field with what its class says of it, in the
+    user's language, and with one default."""
+    texts = described(type(part))
+    hints = typing.get_type_hints(type(part), include_extras=True)
+    fields: list[tuple[str, Any]] = []
+    for field in dataclasses.fields(part):
+        text, default = _parted(word(texts.get(field.name, "")))
+        if getattr(part, field.name) != _default(field):
+            default = ""
+        elif not default and _default(field) == []:
+            default = word("none")
+        shown = tyro.conf.arg(help=text, help_behavior_hint=_behind(default))
+        fields.append((field.name, Annotated[hints[field.name], shown]))
+    made = dataclasses.make_dataclass(type(part).__name__, fields)
+    return made(**{name: getattr(part, name) for name, _ in fields})
+
+
+def _parted(text: str) -> tuple[str, str]:
+    """What a field does, and its default where that is told in words; empty else."""
+    found = _TOLD_DEFAULT.search(text)
+    return (
+        (text[: found.start()] + text[found.end() :], found[1] or found[2]) if found else (text, "")
+    )
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    factory = field.default_factory
+    return field.default if factory is dataclasses.MISSING else factory()
+
+
+def _behind(default: str) -> Callable[[str], str]:
+    """What stands behind a field's text: its default in words, or else the value."""
+    return lambda value: f"(default: {default or value})"
+
+
 @contextlib.contextmanager
-def spoken_help(settings: Iterable[type[Any]], flags: Collection[str]) -> Iterator[None]:
-    """Help that tyro prints meanwhile, of these dataclasses, is in the user's language, and flows:
-    tyro keeps the line breaks of a field's own string."""
-    if not {"-h", "--help"} & set(flags):
+def spoken_help() -> Iterator[None]:
+    """Help that tyro prints meanwhile is in the user's language."""
+    if chosen_language() == "en":
         yield
         return
-    before = {}
-    for each in settings:
-        texts = described(each)
-        for name, field in each.__dataclass_fields__.items():
-            before[id(field)] = field, field.metadata
-            # Where tyro looks first.
-            field.metadata = MappingProxyType({**field.metadata, "help": word(texts.get(name, ""))})
-    is_english, shown = chosen_language() == "en", io.StringIO()
+    shown = io.StringIO()
     try:
-        with contextlib.nullcontext() if is_english else contextlib.redirect_stdout(shown):
+        with contextlib.redirect_stdout(shown):
             yield
     finally:
-        for field, metadata in before.values():
-            field.metadata = metadata
         sys.stdout.write(laid_out(shown.getvalue()))
 
 
