@@ -56,6 +56,7 @@ def check_given(settings: Any) -> None:
         check_strengths(names["lora_model_path"], names["strength"])
     if "hub_base" in names:
         check_is_free(names["output_dir"])
+        check_hub_base(names["model_path"], names["hub_base"])
     if names.get("melody") is not None and not names["melody"].is_file():
         raise UserError(f"--melody {names['melody']}: no such file.")
     if "output_dir" in names:
@@ -186,6 +187,15 @@ def check_is_free(folder: Path) -> None:
     """Raises a UserError where something is in a folder that an export is to make."""
     if folder.is_dir() and any(folder.iterdir()):
         raise UserError(f"{folder}: is not empty; give another --output_dir, or clear it yourself.")
+
+
+def check_hub_base(model_path: str, hub_base: str) -> None:
+    """Raises a UserError where a base from the Hub is to be called something else."""
+    if hub_base and model_path != hub_base and local_model(model_path) is None:
+        raise UserError(
+            f"--hub_base {hub_base}: --model_path {model_path} is a name on the Hub itself; leave "
+            "--hub_base out."
+        )
 
 
 def check_export_folder(folder: Path) -> None:

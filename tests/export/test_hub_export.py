@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +17,7 @@ from adapters import draw_adapter
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
 from made_datasets import make_dataset, tiny_settings
 from peft import PeftConfig
+from pydantic import ValidationError
 from safetensors import safe_open
 from safetensors.torch import load_file
 
@@ -93,7 +95,7 @@ def front_of(folder: Path) -> dict[str, Any]:
 def test_what_tells_of_its_owner_stays_at_home(
     trained: Path, tiny_model_dir: Path, tmp_path: Path
 ) -> None:
-    out = export(tiny_model_dir, trained, tmp_path / "shared", hub_base="facebook/musicgen-small")
+    out = export(tiny_model_dir, trained, tmp_path / "shared", hub_base="facebook/musicgen-tiny")
     secrets = (b"secret", b"unreleased", b"beat0", bytes(tiny_model_dir.parent), b"train/")
     for path in out.rglob("*"):
         if path.is_file():
@@ -102,7 +104,7 @@ def test_what_tells_of_its_owner_stays_at_home(
     facts = json.loads((trained / "musicgen_lora.json").read_text())
     shared = json.loads((out / "musicgen_lora.json").read_text())
     assert shared["base"]["fingerprint"] == facts["base"]["fingerprint"]
-    assert shared["base"]["path"] == "facebook/musicgen-small"
+    assert shared["base"]["path"] == "facebook/musicgen-tiny"
     assert shared["settings"]["lora_rank"] == facts["settings"]["lora_rank"]
     assert shared["best"] == facts["best"]
     assert shared["data"]["n_train"] == facts["data"]["n_train"]
@@ -125,9 +127,9 @@ def test_it_is_the_adapter_to_the_bit_and_peft_reads_it(
 def test_the_card_plays_the_newest_previews(
     trained: Path, tiny_model_dir: Path, tmp_path: Path
 ) -> None:
-    out = export(tiny_model_dir, trained, tmp_path / "shared", hub_base="facebook/musicgen-small")
+    out = export(tiny_model_dir, trained, tmp_path / "shared", hub_base="facebook/musicgen-tiny")
     front = front_of(out)
-    assert front["base_model"] == "facebook/musicgen-small"
+    assert front["base_model"] == "facebook/musicgen-tiny"
     assert front["base_model_relation"] == "adapter"
     assert front["library_name"] == "peft"
     assert front["license"] == "cc-by-nc-4.0"
@@ -136,6 +138,61 @@ def test_the_card_plays_the_newest_previews(
     for sample, path in zip(front["widget"], sorted(played.glob("*.wav")), strict=True):
         assert (out / sample["output"]["url"]).read_bytes() == path.read_bytes()
     assert "held-out clips are in" not in (out / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("musicgen-small", "OWNER/NAME"),
+        ("../musicgen-small", "OWNER/NAME"),
+        ("a/b/c", "OWNER/NAME"),
+        ("me/two--dashes", "OWNER/NAME"),
+        ("me/base.git", "OWNER/NAME"),
+        ("模型/音乐", "OWNER/NAME"),
+        ("facebook/musicgen-small", r"is 24 x 1024 \(mono\)"),
+        ("facebook/musicgen-stereo-melody-large", r"is 48 x 2048 \(stereo, melody\)"),
+    ],
+)
+def test_a_name_that_the_base_cannot_have_is_refused(
+    name: str, said: str, trained: Path, tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    with pytest.raises((UserError, ValidationError), match=said):
+        export(tiny_model_dir, trained, tmp_path / "shared", hub_base=name)
+    assert not (tmp_path / "shared").exists()
+
+
+def test_another_name_than_a_base_of_the_hub_has_is_refused(trained: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="me/base is a name on the Hub itself"):
+        export(Path("me/base"), trained, tmp_path / "shared", hub_base="me/other")
+
+
+@pytest.mark.parametrize("is_ours", [False, True])
+def test_a_name_is_held_against_the_adapters_own(
+    is_ours: bool, trained: Path, tiny_model_dir: Path, tmp_path: Path, capsys
+) -> None:
+    adapter = tmp_path / "adapter"
+    shutil.copytree(trained, adapter)
+    (adapter / "manifest.json").unlink(missing_ok=True)
+
+    def said_of(base: str, number: int) -> str:
+        if is_ours:
+            facts = json.loads((adapter / "musicgen_lora.json").read_text())
+            facts["base"]["path"] = base
+            (adapter / "musicgen_lora.json").write_text(json.dumps(facts))
+        else:
+            (adapter / "musicgen_lora.json").unlink(missing_ok=True)
+            config = json.loads((adapter / "adapter_config.json").read_text())
+            config["base_model_name_or_path"] = base
+            (adapter / "adapter_config.json").write_text(json.dumps(config))
+        export(tiny_model_dir, adapter, tmp_path / str(number), hub_base="me/base")
+        return " ".join(capsys.readouterr().out.split())
+
+    assert "The card names me/base as the base. Nobody asks the Hub" in said_of("me/base", 0)
+    assert "says that it was trained on" not in said_of("/models/base", 1)
+    assert "says that it was trained on you/other." in said_of("you/other", 2)
+    with pytest.raises(UserError, match="was trained on facebook/musicgen-small, as it says"):
+        said_of("facebook/musicgen-small", 3)
+    assert not (tmp_path / "3").exists()
 
 
 def test_previews_may_be_what_generate_wrote(
@@ -211,7 +268,7 @@ def test_a_merged_model_goes_up_too(trained: Path, tiny_model_dir: Path, tmp_pat
         model_path=str(tiny_model_dir),
         lora_model_path=[trained],
         output_dir=tmp_path / "merged",
-        hub_base="facebook/musicgen-small",
+        hub_base="facebook/musicgen-tiny",
         push_to_hub="me/merged",
     )
     merge_adapters(settings, api=hub)

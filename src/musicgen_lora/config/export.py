@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator
 from pydantic.dataclasses import dataclass
 
 from musicgen_lora import EMBEDDED_NAME
 from musicgen_lora.config.adapters import AdaptersSettings
 from musicgen_lora.config.kinds import STRICT
 
-HubName = Annotated[str, Field(pattern=r"^([\w.-]{1,96}/[\w.-]{1,96})?$")]
+
+def _hub_name(name: str) -> str:
+    """The Hub's own rule; nothing is no name."""
+    part = r"\w([\w.-]{0,94}\w)?"
+    is_one = re.fullmatch(f"{part}/{part}", name, re.ASCII)
+    if name and (not is_one or re.search(r"--|\.\.|\.git$", name)):
+        raise ValueError("should be OWNER/NAME as on the Hub, such as facebook/musicgen-small")
+    return name
+
+
+HubName = Annotated[str, AfterValidator(_hub_name)]
 
 
 @dataclass(config=STRICT)

@@ -15,11 +15,12 @@ from musicgen_lora.console import plain_console
 from musicgen_lora.errors import UserError
 from musicgen_lora.export.adapter import find_samples, write_adapter
 from musicgen_lora.export.audiocraft.write import check_exportable, reads_as_t5, write_audiocraft
+from musicgen_lora.export.base_name import check_base_name
 from musicgen_lora.export.card import audiocraft_card
 from musicgen_lora.export.folder import publish
 from musicgen_lora.export.hub import Upload
 from musicgen_lora.export.sources import MADE_OF_FILE, Source, read_source
-from musicgen_lora.given import check_is_free, check_strengths
+from musicgen_lora.given import check_hub_base, check_is_free, check_strengths
 from musicgen_lora.model.lora.evaluated import read_evaluation
 
 
@@ -42,9 +43,11 @@ def export_model(settings: ExportSettings, *, api: Any = None) -> Path:
     """
     check_asked(settings)
     check_is_free(settings.output_dir)
+    check_hub_base(settings.model_path, settings.hub_base)
     upload = Upload(settings, api)
     console = plain_console()
     source = read_source(settings)
+    check_base_name(source, console)
     write = _for_peft if settings.format == "peft" else _for_audiocraft
     publish(settings.output_dir, write(settings, source, console))
     console.print(

@@ -12,13 +12,14 @@ from musicgen_lora.cluster.places import at_any_place
 from musicgen_lora.config import MergeSettings
 from musicgen_lora.console import plain_console
 from musicgen_lora.errors import UserError
+from musicgen_lora.export.base_name import check_base_name
 from musicgen_lora.export.card import checkpoint_card
 from musicgen_lora.export.checkpoint import copy_checkpoint, left_behind
 from musicgen_lora.export.folder import publish
 from musicgen_lora.export.hub import Upload
 from musicgen_lora.export.sources import MADE_OF_FILE, Source, read_source
 from musicgen_lora.formats.documents import read_json
-from musicgen_lora.given import check_is_free, check_strengths
+from musicgen_lora.given import check_hub_base, check_is_free, check_strengths
 from musicgen_lora.plural import count
 
 
@@ -42,9 +43,11 @@ def merge_adapters(settings: MergeSettings, *, api: Any = None) -> Path:
         raise UserError("--lora_model_path is empty; give the adapters to merge.")
     check_strengths(settings.lora_model_path, settings.strength)
     check_is_free(settings.output_dir)
+    check_hub_base(settings.model_path, settings.hub_base)
     upload = Upload(settings, api)
     console = plain_console()
     source = read_source(settings)
+    check_base_name(source, console)
     made_of = source.made_of()
 
     def fill(staging: Path) -> None:
