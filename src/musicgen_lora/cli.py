@@ -17,7 +17,7 @@ from typing import Any
 from musicgen_lora import __version__
 from musicgen_lora.commands.endings import ENDINGS, ending
 from musicgen_lora.commands.loading import fetch_bases, load, no_garbage
-from musicgen_lora.commands.stops import terminable, whole_stops
+from musicgen_lora.commands.stops import Terminated, terminable, whole_stops
 from musicgen_lora.commands.table import COMMANDS, DOCTOR, Command, usage
 from musicgen_lora.errors import UserError, printable
 from musicgen_lora.given import check_given
@@ -84,7 +84,10 @@ def _run(command: str, flags: list[str], config: Path | None, load: Load) -> int
         free_stdout(getattr(settings, "stdout", None) is not None),
         _at_hand(command, settings) as here,
     ):
-        _work(COMMANDS[command], here, load)
+        try:
+            _work(COMMANDS[command], here, load)
+        except (KeyboardInterrupt, Terminated) as stop:
+            raise type(stop)(COMMANDS[command].kept(settings)) from stop
     return 0
 
 

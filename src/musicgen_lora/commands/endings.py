@@ -40,9 +40,13 @@ def ending(error: BaseException) -> tuple[int, str]:
             "PYTHONUTF8=1, or a locale such as C.UTF-8."
         )
     if isinstance(error, KeyboardInterrupt):
-        return 130, "interrupted."
+        return (
+            130,
+            f"interrupted. {error}" if error.args else "interrupted before anything was done.",
+        )
     if isinstance(error, Terminated):
-        return 143, "terminated."
+        nothing = "terminated before anything was done."
+        return 143, f"terminated. {error}" if error.args else nothing
     # torch is not imported yet where the command fails early, so its classes go by name.
     if type(error).__name__ == "OutOfMemoryError" or "can't allocate" in str(error):
         return 1, (

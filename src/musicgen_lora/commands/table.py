@@ -23,6 +23,7 @@ class Command:
         purpose: what `--help` says of it among the others.
         function: module and name; it is given the settings and does the work.
         doing: what it is about to do, of its settings.
+        kept: what there is of its work once it has been stopped, and how to go on.
         meanwhile: what goes on while the function's libraries load; gives further arguments.
         check: what else can be told of its settings before they load.
         ends: it comes to an end by itself, and says until then that it is at work.
@@ -31,6 +32,7 @@ class Command:
     purpose: str
     function: str
     doing: Callable[[Any], str]
+    kept: Callable[[Any], str]
     meanwhile: Callable[[Any], AbstractContextManager[dict[str, Any]]] = lambda _: (
         contextlib.nullcontext({})
     )
@@ -73,58 +75,105 @@ def _exports(settings: Any) -> str:
     return f"Writing {base} for {form}: {folder}"
 
 
+def _kept_of_data(settings: Any) -> str:
+    if settings.create_example:
+        return "No beat is listed yet; the same command makes them all."
+    listed = settings.output_dir / settings.metadata_file
+    return f"The clips that {listed} lists are kept; the same command goes on."
+
+
+def _kept_of_tokens(settings: Any) -> str:
+    return f"What is encoded stays in {shown(settings.data_dir)}; the same command goes on."
+
+
+def _kept_of_run(settings: Any) -> str:
+    return f"Audio stays encoded, and {settings.output_dir} as it was; the same command goes on."
+
+
+def _kept_of_clips(settings: Any) -> str:
+    written = f"The clips that are finished are in {settings.output_dir}"
+    if settings.play or settings.stdout is not None:
+        return f"{written}; the same command plays all of them anew."
+    return f"{written}; the same command plays the others."
+
+
+def _kept_of_report(settings: Any) -> str:
+    cache = settings.output_dir / "cache"
+    return f"What is played and measured stays in {cache}; the same command goes on."
+
+
+def _kept_of_model(settings: Any) -> str:
+    folder = settings.output_dir
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return "Nothing is written; the same command begins anew."
+    repository = getattr(settings, "push_to_hub", None)
+    if repository is None or settings.dry_run:
+        return f"{folder} is whole."
+    return f"{folder} is whole, the upload may not be: hf upload {repository} {folder}"
+
+
 COMMANDS = {
     "prepare": Command(
         "turn a folder of audio into a dataset",
         "musicgen_lora.prepare.prepare:prepare_dataset",
         _prepares,
+        _kept_of_data,
     ),
     "tokenise": Command(
         "encode its audio ahead of training",
         "musicgen_lora.dataset.tokenise:tokenise_dataset",
         lambda s: f"Encoding the audio of {shown(s.data_dir)} with {s.model_path}",
+        _kept_of_tokens,
     ),
     "train": Command(
         "train an adapter on it",
         "musicgen_lora.training.train:train_lora",
         lambda s: f"Training {s.model_path} on {shown(s.data_dir)} into {s.output_dir}",
+        _kept_of_run,
         dataset_meanwhile,
     ),
     "generate": Command(
         "play prompts with it",
         "musicgen_lora.generation.generate:generate_audio",
         _plays,
+        _kept_of_clips,
         check=check_fitting,
     ),
     "evaluate": Command(
         "measure what it changed",
         "musicgen_lora.evaluation.evaluate:evaluate_adapter",
         lambda s: f"Measuring {s.base_model_path} with {_several(s)} into {s.output_dir}",
+        _kept_of_report,
     ),
     "merge": Command(
         "fold adapters into a base",
         "musicgen_lora.export.merge:merge_adapters",
         lambda s: f"Merging {_several(s)} into {s.model_path}: {s.output_dir}",
+        _kept_of_model,
     ),
     "export": Command(
         "write a model for audiocraft, or an adapter for others",
         "musicgen_lora.export.export:export_model",
         _exports,
+        _kept_of_model,
     ),
     "import": Command(
         "read a model of audiocraft's",
         "musicgen_lora.export.importing:import_model",
         lambda s: f"Reading {s.input_dir} of {s.format}: {s.output_dir}",
+        _kept_of_model,
     ),
     "prefetch": Command(
         "fetch what a hub would give, for a machine without network",
         "musicgen_lora.model.base.prefetch:prefetch_models",
         lambda s: f"Looking for {', '.join(s.models) or 'the models'} at the hub",
+        lambda _: "What is fetched stays in the hub's cache; the same command goes on.",
     ),
     "ui": Command(
         "open the page, where all of this works in a browser",
         "musicgen_lora.webui.ui:serve_page",
         lambda s: f"Opening the page of {s.workspace}",
+        lambda _: "Jobs that are running go on; the same command opens the page again.",
         ends=False,
     ),
 }

@@ -1,0 +1,128 @@
+"""What a stopped command says: what there is of its work, and how to go on."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from adapters import draw_adapter
+from made_datasets import make_dataset
+
+from musicgen_lora.cli import main
+
+ON = "the same command goes on."
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path) -> Path:
+    """A folder with a dataset, an adapter and a folder of another program's."""
+    root = tmp_path_factory.mktemp("made")
+    make_dataset(root / "data", [0.4, 0.4])
+    draw_adapter(tiny_model_dir, root / "adapter")
+    (root / "other").mkdir()
+    return root
+
+
+CASES = {
+    "prepare": (
+        "prepare --input_dir data",
+        f"The clips that OUT/metadata.json lists are kept; {ON}",
+    ),
+    "examples": (
+        "prepare --create_example",
+        "No beat is listed yet; the same command makes them all.",
+    ),
+    "tokenise": ("tokenise --data_dir data", f"What is encoded stays in data; {ON}"),
+    "train": ("train --data_dir data", f"Audio stays encoded, and OUT as it was; {ON}"),
+    "generate": (
+        "generate --prompts beat",
+        "The clips that are finished are in OUT; the same command plays the others.",
+    ),
+    "heard": (
+        "generate --prompts beat --stdout wav",
+        "The clips that are finished are in OUT; the same command plays all of them anew.",
+    ),
+    "evaluate": (
+        "evaluate --lora_model_path adapter",
+        f"What is played and measured stays in OUT/cache; {ON}",
+    ),
+    "merge": (
+        "merge --lora_model_path adapter",
+        "Nothing is written; the same command begins anew.",
+    ),
+    "export": ("export", "Nothing is written; the same command begins anew."),
+    "import": ("import --input_dir other", "Nothing is written; the same command begins anew."),
+    "prefetch": ("prefetch", f"What is fetched stays in the hub's cache; {ON}"),
+    "ui": ("ui", "Jobs that are running go on; the same command opens the page again."),
+}
+
+
+def stopped_by(number: int, before: Callable[[], None] = lambda: None) -> Callable[[str], Any]:
+    """In the place of a command's function: a signal comes while it works."""
+
+    def work(*_: Any, **__: Any) -> None:
+        before()
+        os.kill(os.getpid(), number)
+
+    return lambda _: work
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "term")]
+)
+@pytest.mark.parametrize("case", CASES)
+def test_a_stopped_command_says_what_is_kept(
+    case: str,
+    number: int,
+    code: int,
+    word: str,
+    made: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(made)
+    words, kept = CASES[case]
+    command, *flags = words.split()
+    if command not in ("tokenise", "prefetch", "ui"):
+        flags += ["--output_dir", case]
+    assert main([command, *flags], load=stopped_by(number)) == code
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert said.startswith(f"musicgen-lora {command}: {word}")
+    assert said.endswith(". " + kept.replace("OUT", case))
+
+
+def test_what_was_whole_when_the_upload_was_stopped_is_said(
+    made: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("HF_TOKEN", "hf_none")
+    out = tmp_path / "out"
+
+    def publish() -> None:
+        out.mkdir()
+        (out / "README.md").touch()
+
+    words = ["--lora_model_path", str(made / "adapter"), "--output_dir", str(out)]
+    words += ["--push_to_hub", "me/x"]
+    assert main(["merge", *words], load=stopped_by(signal.SIGINT, publish)) == 130
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert f"{out} is whole, the upload may not be: hf upload me/x {out}" in said
+
+
+def test_stopped_before_it_began(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def stop(*_: Any) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr("musicgen_lora.cli._settings", stop)
+    assert main(["train"]) == 130
+    assert capsys.readouterr().err == (
+        "musicgen-lora train: interrupted before anything was done.\n"
+    )
