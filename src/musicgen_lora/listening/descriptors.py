@@ -15,7 +15,7 @@ from musicgen_lora.audio.loudness import decibels, integrated_loudness
 from musicgen_lora.audio.spectra import magnitudes, welch_spectrum
 from musicgen_lora.audio.waveforms import check_waveform
 from musicgen_lora.listening.pitch.bass import BassNote, find_bass_notes
-from musicgen_lora.listening.rhythm.onsets import pick_onsets, rolled_share, spectral_flux
+from musicgen_lora.listening.rhythm.onsets import find_onsets, rolled_share
 from musicgen_lora.listening.rhythm.swing import find_swing
 from musicgen_lora.listening.rhythm.tempo import estimate_tempo
 
@@ -173,9 +173,9 @@ def _brightness(mono: np.ndarray, sample_rate: int) -> dict[str, float]:
 def _rhythm(waveform: np.ndarray, sample_rate: int) -> dict[str, float]:
     mono = waveform.mean(axis=0)
     duration_s = len(mono) / sample_rate
-    onsets = pick_onsets(*spectral_flux(mono, sample_rate, 20.0, 14000.0, 0.023))
-    hats = pick_onsets(*spectral_flux(mono, sample_rate, 6000.0, 14000.0, 0.012))
-    kicks = pick_onsets(*spectral_flux(mono, sample_rate, 20.0, 120.0, 0.096))
+    onsets = find_onsets(mono, sample_rate, 20.0, 14000.0, 0.023)
+    hats = find_onsets(mono, sample_rate, 6000.0, 14000.0, 0.012)
+    kicks = find_onsets(mono, sample_rate, 20.0, 120.0, 0.096)
     tempo = estimate_tempo(waveform, sample_rate)
     return {
         "onset_rate_hz": len(onsets) / duration_s,

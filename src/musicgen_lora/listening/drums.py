@@ -18,7 +18,7 @@ import numpy as np
 from scipy.ndimage import uniform_filter1d
 from scipy.signal import butter, sosfilt
 
-from musicgen_lora.listening.rhythm.onsets import pick_onsets, spectral_flux
+from musicgen_lora.listening.rhythm.onsets import find_onsets
 
 BANDS_HZ = {
     "low": (30.0, 120.0),
@@ -27,7 +27,7 @@ BANDS_HZ = {
     "hats": (6000.0, 14_000.0),
 }
 WINDOWS_S = {"low": 0.096, "snap": 0.023, "hats": 0.012}
-LATENCY_S = {"low": -0.02, "snap": 0.0, "hats": 0.0}
+EARLY_S = {"low": 0.02, "snap": 0.0, "hats": 0.0}
 """The long window hears an onset this early."""
 SMOOTHED_S = 0.02
 LOUDEST = 0.995
@@ -77,8 +77,10 @@ def find_drum_hits(waveform: np.ndarray, sample_rate: int) -> list[DrumHit]:
     for band, drum in DRUMS.items():
         if tops_db[band] < SILENT_DB:
             continue
-        flux, rate = spectral_flux(mono, sample_rate, *BANDS_HZ[band], WINDOWS_S[band])
-        for onset_s in (pick_onsets(flux, rate) - LATENCY_S[band]).tolist():
+        onsets_s = find_onsets(
+            mono, sample_rate, *BANDS_HZ[band], WINDOWS_S[band], early_s=EARLY_S[band]
+        )
+        for onset_s in onsets_s.tolist():
             levels = levels_db(onset_s)
             tilt_db = levels["snap"] + tops_db["snap"] - levels["hats"] - tops_db["hats"]
             if _is_drum(drum, levels, tilt_db):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 
 import mido
 import numpy as np
@@ -27,9 +26,6 @@ BEND_STEP_S = 0.01
 GLIDE_FROM, GLIDE_TO = 0.45, 0.85
 """Shares of a note between which its glide is told; `bass` measures where it begins and ends."""
 BASS_RANGE_DB = 40.0
-BEFORE_S = 0.1
-"""There was silence before a recording: without it, what it begins with is no onset, and a loop's
-first kick is on its first sample."""
 
 
 def midi_of(waveform: np.ndarray, sample_rate: int, bpm: float, key: str | None = None) -> bytes:
@@ -39,16 +35,8 @@ def midi_of(waveform: np.ndarray, sample_rate: int, bpm: float, key: str | None 
         bpm: quarter notes a minute, which its bars are drawn by.
         key: as in "C# minor".
     """
-    n_before, duration_s = round(BEFORE_S * sample_rate), waveform.shape[1] / sample_rate
-    heard = np.pad(waveform, ((0, 0), (n_before, 0)))
-    hits, notes = find_drum_hits(heard, sample_rate), find_bass_notes(heard, sample_rate)
-    hits = [replace(hit, start_s=_within(hit.start_s - BEFORE_S, duration_s)) for hit in hits]
-    notes = [replace(note, start_s=_within(note.start_s - BEFORE_S, duration_s)) for note in notes]
-    return midi_bytes(hits, notes, bpm, key, duration_s=duration_s)
-
-
-def _within(time_s: float, duration_s: float) -> float:
-    return min(max(0.0, time_s), duration_s)
+    hits, notes = find_drum_hits(waveform, sample_rate), find_bass_notes(waveform, sample_rate)
+    return midi_bytes(hits, notes, bpm, key, duration_s=waveform.shape[1] / sample_rate)
 
 
 def midi_bytes(

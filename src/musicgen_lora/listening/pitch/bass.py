@@ -16,7 +16,7 @@ import soxr
 from scipy.signal.windows import hann
 
 from musicgen_lora.audio.spectra import FRAMES_AT_ONCE, harmonic_gains, magnitudes
-from musicgen_lora.listening.rhythm.onsets import pick_onsets, spectral_flux
+from musicgen_lora.listening.rhythm.onsets import find_onsets
 
 BASS_RATE = 1_000
 LOW_HZ, HIGH_HZ = 20.0, 120.0
@@ -36,7 +36,7 @@ KICK_DB_PER_S = 60.0
 """What dies away faster than this is a kick or a tom, not a note ..."""
 N_FALL = 5
 """... over as many frames."""
-LATENCY_S = -0.02
+EARLY_S = 0.02
 """The long window of the flux hears an onset this early."""
 FAINT_DB = 12.0
 GLIDE_SEMITONES = 0.7
@@ -72,8 +72,7 @@ def find_bass_notes(waveform: np.ndarray, sample_rate: int) -> list[BassNote]:
     if not len(pitches):
         return []
     floor_db = max(FLOOR_DB, float(levels_db.max()) - RANGE_DB)
-    onsets_s = pick_onsets(*spectral_flux(low, BASS_RATE, LOW_HZ, HIGH_HZ, 0.096))
-    onsets_s = np.maximum(onsets_s - LATENCY_S, 0.0)
+    onsets_s = find_onsets(low, BASS_RATE, LOW_HZ, HIGH_HZ, 0.096, early_s=EARLY_S)
     edges_s = [*onsets_s, len(low) / BASS_RATE]
     notes = []
     for start_s, end_s in itertools.pairwise(edges_s):

@@ -38,50 +38,100 @@ ROLL_GAP_S = 0.09
 """Hats closer than this are a roll: a sixteenth at 165 BPM lasts 0.091 s."""
 
 
-def spectral_flux(
-    mono: np.ndarray, sample_rate: int, low_hz: float, high_hz: float, window_s: float
-) -> tuple[np.ndarray, float]:
-    """Mean rise of a band's log spectrum.
+def find_onsets(
+    mono: np.ndarray,
+    sample_rate: int,
+    low_hz: float,
+    high_hz: float,
+    window_s: float,
+    *,
+    early_s: float = 0.0,
+) -> np.ndarray:
+    """Times in seconds `[M]` at which sounds start in a band, one on the first sample at 0.
 
     Args:
         high_hz: its upper end; what lies above half the sample rate is ignored.
         window_s: length of the Hann window: short for hats, long for basses.
+        early_s: by how much that window hears an onset before its time.
+    """
+    level, rate, n_before = _levels(mono, sample_rate, low_hz, high_hz, window_s)
+    peaks = _peaks(_rises(level, rate), rate)
+    return np.maximum((peaks - n_before) / rate + early_s, 0.0)
+
+
+def spectral_flux(
+    mono: np.ndarray, sample_rate: int, low_hz: float, high_hz: float, window_s: float
+) -> tuple[np.ndarray, float]:
+    """Mean rise of a band's log spectrum; arguments as of `find_onsets`.
 
     Returns:
         Flux in dB `[F]`, frame f centred on sample f x hop, and frames a second. Zero for a
-        band that is silent or above half the sample rate.
+        band that is silent or above half the sample rate. The first frames are compared with
+        silence, and what a window hears of the first sample before time 0 is at frame 0.
     """
+    level, rate, n_before = _levels(mono, sample_rate, low_hz, high_hz, window_s)
+    flux, n_lag = _rises(level[:, n_before:], rate), _lag(rate)
+    if int(_rises(level, rate)[: n_before + n_lag].argmax()) <= n_before:
+        flux[0] = flux[:n_lag].max()
+    return flux, rate
+
+
+def _lag(rate: float) -> int:
+    return max(1, round(LAG_S * rate))
+
+
+def _rises(level: np.ndarray, rate: float) -> np.ndarray:
+    """Mean rise `[F]` of levels `[bins, F]`; before the first frame there was silence."""
+    n_bins, n_frames = level.shape
+    if not n_bins:
+        return np.zeros(n_frames)
+    n_lag = min(_lag(rate), n_frames)
+    past = maximum_filter1d(level, 3, axis=0)[:, : n_frames - n_lag]
+    past = np.concatenate([np.full((n_bins, n_lag), -RANGE_DB), past], axis=1)
+    return np.maximum(level - past, 0.0).mean(axis=0)
+
+
+def _levels(
+    mono: np.ndarray, sample_rate: int, low_hz: float, high_hz: float, window_s: float
+) -> tuple[np.ndarray, float, int]:
+    """Levels of a band's bins in dB below their own loudest moments `[bins, B + F]`, frames a
+    second, and how many of the frames, B, lie before time 0: there was silence before a recording,
+    so that a sound at its start is an onset like any other. No bins where the band is silent, or
+    above half the sample rate."""
     hop = max(1, round(ONSET_HOP_S * sample_rate))
     rate = sample_rate / hop
     n_window = max(16, round(window_s * sample_rate))
-    n_frames = len(mono) // hop + 1
+    # The first window sees nothing yet.
+    n_before = n_window // 2 // hop + 1
+    n_frames = n_before + len(mono) // hop + 1
     window = np.asarray(hann(n_window, sym=False))
     n_fft = 1 << (n_window - 1).bit_length()
     first = math.ceil(low_hz * n_fft / sample_rate)
     stop = min(math.floor(high_hz * n_fft / sample_rate), n_fft // 2) + 1
     if first >= stop or len(mono) < n_window:
-        return np.zeros(n_frames), rate
-    magnitude = magnitudes(mono, window, hop, n_fft, bins=slice(first, stop))
+        return np.zeros((0, n_frames)), rate, n_before
+    heard = np.pad(mono, (n_before * hop, 0))
+    magnitude = magnitudes(heard, window, hop, n_fft, bins=slice(first, stop))
     loudest = float(magnitude.max())
     if loudest < 10.0 ** (SILENT_DB / 20.0):
-        return np.zeros(n_frames), rate
+        return np.zeros((0, n_frames)), rate, n_before
     # Each bin against its own loudest moment: an 808's bass is 50 dB above its hats.
     own = np.maximum(magnitude.max(axis=1, keepdims=True), loudest * 10.0 ** (-TILT_DB / 20.0))
     level = 20.0 * np.log10(np.maximum(magnitude / own, 10.0 ** (-RANGE_DB / 20.0)))
-    lag = max(1, round(LAG_S * rate))
-    past = maximum_filter1d(level, 3, axis=0)[:, : max(n_frames - lag, 0)]
-    # Before the first frame there was silence: a sound at time 0 is an onset.
-    past = np.concatenate([np.full((len(level), min(lag, n_frames)), -RANGE_DB), past], axis=1)
-    flux = np.maximum(level - past, 0.0).mean(axis=0)
     # A window that hangs over the end sees a cut, which no one played.
-    flux[(len(mono) - n_window // 2) // hop + 1 :] = 0.0
-    return flux, rate
+    level[:, (len(heard) - n_window // 2) // hop + 1 :] = -2.0 * RANGE_DB
+    return level, rate, n_before
 
 
 def pick_onsets(flux: np.ndarray, rate: float) -> np.ndarray:
     """Times in seconds `[M]` of the peaks of a flux `[F]` of `rate` frames a second."""
+    return _peaks(flux, rate) / rate
+
+
+def _peaks(flux: np.ndarray, rate: float) -> np.ndarray:
+    """Their frames `[M]`."""
     if not float(flux.max(initial=0.0)) > 0.0:
-        return np.zeros(0)
+        return np.zeros(0, dtype=int)
     reach = 2 * max(1, round(GAP_S * rate)) + 1
     around = 2 * round(0.1 * rate) + 1
     threshold = max(RISE_DB, RISE_SHARE * float(flux.max()))
@@ -92,7 +142,7 @@ def pick_onsets(flux: np.ndarray, rate: float) -> np.ndarray:
         # A plateau is one peak.
         if not onsets or frame - onsets[-1] >= GAP_S * rate:
             onsets.append(int(frame))
-    return np.asarray(onsets) / rate
+    return np.asarray(onsets, dtype=int)
 
 
 def rolled_share(hats_s: np.ndarray) -> float:
