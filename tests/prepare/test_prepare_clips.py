@@ -258,6 +258,19 @@ def test_an_existing_clip_of_another_length_is_made_again(tmp_path: Path) -> Non
     assert cut.MAX_NAME_BYTES < 255
 
 
+def test_the_report_says_what_is_too_faint_to_be_raised(tmp_path: Path) -> None:
+    put(tmp_path / "in" / "faint.wav", 0.005 * track(1, 8.0))
+    put(tmp_path / "in" / "plain.wav", 0.5 * track(2, 8.0))
+    faint, plain = prepared(tmp_path / "in", tmp_path / "out")
+    assert faint["gain_db"] == pytest.approx(30.0, abs=0.05)
+    assert faint["loudness_lufs"] < -17.0 < plain["loudness_lufs"]
+    (told,) = [a for a in read_report(tmp_path / "out")["advice"] if "LUFS" in a]
+    assert told == (
+        "Quieter than -16 LUFS, since nothing is raised by more than 30 dB, which would raise its "
+        "noise: 1 clip."
+    )
+
+
 def test_the_report_says_what_peaks_hold_and_limiting_frees(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -14,7 +14,7 @@ from musicgen_lora.extras import install_command
 from musicgen_lora.model.text.reading import describe_readings, t5_reader
 from musicgen_lora.model.text.wording import english_of
 from musicgen_lora.plural import count, count_that
-from musicgen_lora.prepare.clips.cut import MOST_LIMITED_DB, PEAK_CEILING_DB
+from musicgen_lora.prepare.clips.cut import MOST_GAIN_DB, MOST_LIMITED_DB, PEAK_CEILING_DB
 from musicgen_lora.prepare.hearing.records import Analysis
 from musicgen_lora.prepare.words.captions import names_genre
 
@@ -285,6 +285,16 @@ def loudness_advice(
             f"--limit turns such peaks down by up to {MOST_LIMITED_DB:g} dB; or lower --loudness."
         )
         advice.append(f"{sentence} {'Lower --loudness.' if limits else remedy}")
+    n_faint = sum(
+        e["loudness_lufs"] < target_lufs - REACHED_LU
+        and (e.get("gain_db") or 0.0) > MOST_GAIN_DB - 0.1
+        for e in measured
+    )
+    if n_faint:
+        advice.append(
+            f"Quieter than {target_lufs:g} LUFS, since nothing is raised by more than "
+            f"{MOST_GAIN_DB:g} dB, which would raise its noise: {count(n_faint, 'clip')}."
+        )
     limited = [float(e["limited_db"]) for e in entries if e.get("limited_db")]
     if limited:
         advice.append(
