@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from musicgen_lora.errors import UserError
+from musicgen_lora.prepare.words.facts import facts_from_name
 from musicgen_lora.runtime.locks import locked
 from musicgen_lora.webui import safety
 from musicgen_lora.webui.safety import (
@@ -159,8 +160,35 @@ def sent(tmp_path: Path) -> Path:
 def test_uploads_get_plain_names_and_lose_none(sent: Path, tmp_path: Path) -> None:
     paths = [str(path) for path in sorted(sent.rglob("*.WAV"))]
     names = take_uploads(paths, sent, tmp_path / "new")
-    assert names == ["Beat 1.wav", "Beat 1 2.wav", "Beat 1.wav"]
+    assert names == ["Beat #1.wav", "Beat #1 2.wav", "Beat #1.wav"]
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == sorted({*names})
+
+
+@pytest.mark.parametrize(
+    ("name", "taken"),
+    [
+        # What `prepare` reads of a name: tempo and key.
+        ("Beat_C#min_140bpm.wav", "Beat_C#min_140bpm.wav"),
+        ("Loop 92.5bpm [G♯m] (prod. x & y).wav", "Loop 92.5bpm [G♯m] (prod. x & y).wav"),
+        (f"{'long title ' * 6}140bpm F#m.wav", f"{'long title ' * 6}140bpm F#m.wav"),
+        ("火🔥 808 降E小调.wav", "火🔥 808 降E小调.wav"),
+        (f"{'低' * 80}.wav", f"{'低' * 60}.wav"),
+        ("..hidden.wav", "hidden.wav"),
+        ("- flag.wav", "flag.wav"),
+        ("tail. .wav", "tail.wav"),
+        ("con.part.wav", "audio.wav"),
+        ('a:b*c?d"e<f>g|h\\i.wav', "a b c d e f g h i.wav"),
+        ("line\nand\x1b[31m\u202ereversed.wav", "line and [31m reversed.wav"),
+    ],
+)
+def test_an_upload_keeps_what_its_name_says(tmp_path: Path, name: str, taken: str) -> None:
+    sent = tmp_path / "cache" / name
+    sent.parent.mkdir()
+    sent.write_bytes(b"sound")
+    assert take_uploads([str(sent)], sent.parent, tmp_path / "new") == [taken]
+    assert facts_from_name(Path(taken).stem) == facts_from_name(sent.stem)
+    # It is a name that the page itself looks up again.
+    assert inside(tmp_path / "new", taken).read_bytes() == b"sound"
 
 
 def test_uploads_are_of_this_page_are_audio_and_have_bounds(

@@ -2,8 +2,9 @@
 
 Every handler of a page can be called by whatever program reaches its port, with any values. So no
 path ever comes from the browser: it sends an id, and an id is looked up among what the folders hold
-at that moment; what isn't there, or is a link, is refused. New names are made of letters, and what
-is deleted lies directly below one folder and is named twice.
+at that moment; what isn't there, or is a link, is refused. New names are made of letters, those of
+uploads of what may stand in a file's name; what is deleted lies directly below one folder and is
+named twice.
 """
 
 from __future__ import annotations
@@ -24,9 +25,13 @@ from musicgen_lora.runtime import locks
 MAX_FILES, MAX_UPLOAD_BYTES = 500, 2 << 30
 """Limits of one upload."""
 MAX_NAME = 60
+MAX_STEM_BYTES = 180
+"""Of an upload's name: file systems take 255, and what is made of it has longer names."""
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".opus", ".mp3", ".aif", ".aiff", ".m4a")
 _ID = re.compile(r"[0-9a-f]{24}")
 _UNSAFE = re.compile(r"[^\w -]+")
+_FORBIDDEN = frozenset('\\/:*?"<>|')
+"""Letters that one file system or another refuses in a name."""
 
 
 def id_of(name: str) -> str:
@@ -115,6 +120,19 @@ def new_name(typed: object, fallback: str) -> str:
     return name
 
 
+def _file_stem(sent: str) -> str:
+    """The name of a file that was sent, without its suffix: all that can stand in one, since tempo
+    and key are read of it, "92.5bpm" and "F#m" included."""
+    text = unicodedata.normalize("NFC", sent)[:1000]
+    plain = "".join(
+        letter if letter.isprintable() and letter not in _FORBIDDEN else " " for letter in text
+    )
+    name = " ".join(plain.split()).encode()[:MAX_STEM_BYTES].decode(errors="ignore").strip(" .-")
+    if not name or atomic.RESERVED_NAME.fullmatch(name.partition(".")[0].strip()):
+        return "audio"
+    return name
+
+
 def take_uploads(paths: Sequence[str], cache: Path, target: Path) -> list[str]:
     """Copies files that a browser has sent into a folder.
 
@@ -152,8 +170,7 @@ def take_uploads(paths: Sequence[str], cache: Path, target: Path) -> list[str]:
 
 
 def _copy(path: Path, target: Path) -> str:
-    suffix = path.suffix.lower()
-    stem = new_name(path.stem, "audio")
+    suffix, stem = path.suffix.lower(), _file_stem(path.stem)
     number, final = 1, target / f"{stem}{suffix}"
     while final.exists():
         if atomic.sha256_file(final) == atomic.sha256_file(path):
