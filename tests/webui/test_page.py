@@ -267,6 +267,17 @@ def test_a_moment_is_one_request(demo: gr.Blocks) -> None:
         assert len([f for f in asked if f.fn is not None]) == 1
 
 
+def test_it_watches_once_it_is_filled(demo: gr.Blocks) -> None:
+    timer = next(block for block in demo.blocks.values() if isinstance(block, gr.Timer))
+    assert not timer.active
+    events = list(demo.fns.values())
+    opened = next(f for f in events if f.fn and "load" in [name for _, name in f.targets])
+    after = next(f for f in events if f.trigger_after == opened._id)
+    assert after.outputs == [timer]
+    assert after.fn is not None
+    assert after.fn().active
+
+
 def test_a_look_that_fails_is_said_once_and_keeps_no_other_from_looking(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -50,7 +50,7 @@ def build_page(workspace: Workspace, language: Language, uploads: Path) -> gr.Bl
         delete_cache=(3600, UPLOAD_AGE_S),
         fill_width=True,
     ) as demo:
-        fill(Page(workspace, say, gr.Timer(TICK_S), uploads), demo)
+        fill(Page(workspace, say, gr.Timer(TICK_S, active=False), uploads), demo)
     demo.process_api = _bounded(demo.process_api)
     # Gradio keeps ten thousand, each with what it has been shown.
     demo.state_session_capacity = MAX_SESSIONS

@@ -38,7 +38,7 @@ class Page:
     """The page in one language.
 
     Args:
-        timer: ticks every few seconds while the page is open.
+        timer: ticks every few seconds while the page is open, once it is filled.
         uploads: where Gradio puts files that a browser sends.
         kept: carries what the browser has kept when the page opens (`assets/webui/page.js`).
             Gradio's own `BrowserState` has nothing yet at that moment.
@@ -72,7 +72,9 @@ class Page:
         asked, shown = [told, *inputs_of(first)], [told, *outputs_of(first)]
         places = [at for at, component in enumerate(asked) if component is self.kept]
         bring = f"(...values) => window.keptFields.bring({places}, values)"
-        demo.load(all_of(first, self.words), asked, shown, js=bring, **QUIET)
+        opened = demo.load(all_of(first, self.words), asked, shown, js=bring, **QUIET)
+        # A look of the empty page that is answered after this would undo what was chosen.
+        opened.then(lambda: gr.Timer(active=True), None, self.timer, **QUIET)
         asked, shown = [told, *inputs_of(again)], [told, *outputs_of(again)]
         self.timer.tick(all_of(again, self.words), asked, shown, **QUIET)
 
