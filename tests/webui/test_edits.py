@@ -9,7 +9,14 @@ from made_datasets import read_metadata, write_metadata
 
 from musicgen_lora.errors import UserError
 from musicgen_lora.runtime.locks import locked
-from musicgen_lora.webui.edits import prefix_captions, replace_in_captions, row_of, save_rows
+from musicgen_lora.webui.edits import (
+    Row,
+    mark_of,
+    prefix_captions,
+    replace_in_captions,
+    row_of,
+    save_rows,
+)
 
 ENTRIES = [
     {
@@ -31,19 +38,28 @@ def dataset(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
+def read_now(dataset: Path) -> dict[str, str]:
+    """The marks of a table that is read at this moment."""
+    return {row[0]: mark_of(row) for row in map(row_of, read_metadata(dataset))}
+
+
+def save(dataset: Path, rows: list[Row]) -> int:
+    return save_rows(dataset, rows, read_now(dataset))
+
+
 def test_rows_are_saved_and_the_rest_stays(dataset: Path) -> None:
     rows = [row_of(entry) for entry in ENTRIES]
     assert rows == [
         ("train/a.wav", "trap beat, 70 bpm", "70", "C minor"),
         ("train/b.wav", "drill beat", "", ""),
     ]
-    assert save_rows(dataset, rows) == 0
+    assert save(dataset, rows) == 0
     changed = [
         ("train/a.wav", "  trap beat,\n140 bpm ", "140", ""),
         ("train/b.wav", "drill beat", "141.5", "F minor"),
         ("../../etc/passwd", "forged", "90", ""),
     ]
-    assert save_rows(dataset, changed) == 2
+    assert save(dataset, changed) == 2
     first, second = read_metadata(dataset)
     assert (first["text"], first["bpm"], first["mine"]) == (
         "trap beat, 140 bpm",
@@ -66,8 +82,30 @@ def test_rows_are_saved_and_the_rest_stays(dataset: Path) -> None:
 def test_a_wrong_row_changes_no_row(dataset: Path, row: tuple, said: str) -> None:
     good = ("train/a.wav", "other", "90", "")
     with pytest.raises(UserError, match=said):
-        save_rows(dataset, [good, row])
+        save(dataset, [good, row])
     assert read_metadata(dataset) == ENTRIES
+
+
+def test_a_table_that_was_read_earlier_takes_nothing_back(dataset: Path) -> None:
+    """Another tab has corrected a clip, or a preparation has written its caption anew."""
+    a, b = map(row_of, ENTRIES)
+    read = read_now(dataset)
+    assert save(dataset, [("train/a.wav", "a trap loop", "140", "C minor")]) == 1
+    meanwhile = read_metadata(dataset)
+    # Nobody has touched the row; and one of another clip, and another field, are saved beside it.
+    assert save_rows(dataset, [a, b], read) == 0
+    assert read_metadata(dataset) == meanwhile
+    assert save_rows(dataset, [a, (b[0], "UK drill loop", *b[2:])], read) == 1
+    assert save_rows(dataset, [(*a[:3], "D minor"), b], read) == 1
+    first, second = read_metadata(dataset)
+    assert (first["text"], first["bpm"], first["key"]) == ("a trap loop", 140, "D minor")
+    assert second["text"] == "UK drill loop"
+    with pytest.raises(UserError, match=r"train/a\.wav: was changed after this table was read"):
+        save_rows(dataset, [(a[0], "my trap", *a[2:]), (b[0], "x", "", "")], read)
+    assert read_metadata(dataset) == [first, second]
+    # A row of which nobody knows what it was is as good as none.
+    with pytest.raises(UserError, match="was changed after this table was read"):
+        save_rows(dataset, [(b[0], "x", "", "")], {})
 
 
 def test_all_captions_at_once_with_their_variants(dataset: Path) -> None:
@@ -96,7 +134,7 @@ def test_parts_of_one_file_are_clips_of_their_own(dataset: Path) -> None:
     ]
     write_metadata(dataset, parts)
     (first, *_), second = (row_of(entry) for entry in parts)
-    assert save_rows(dataset, [(first, "other", "", ""), second]) == 1
+    assert save(dataset, [(first, "other", "", ""), second]) == 1
     assert read_metadata(dataset) == [parts[0] | {"text": "other"}, parts[1]]
 
 
@@ -104,3 +142,32 @@ def test_not_while_a_command_writes_there(dataset: Path) -> None:
     with locked(dataset), pytest.raises(UserError, match="in use by another run"):
         prefix_captions(dataset, "x")
     assert read_metadata(dataset) == ENTRIES
+
+
+def test_the_table_of_the_page_carries_what_it_was_read_as(
+    dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gr = pytest.importorskip("gradio", reason="the page's library is not installed (make ui)")
+    from musicgen_lora.webui.page import Page
+    from musicgen_lora.webui.safety import id_of
+    from musicgen_lora.webui.tabs.clips import ClipTable
+    from musicgen_lora.webui.words import Words
+    from musicgen_lora.webui.workspace import Workspace
+
+    monkeypatch.setattr(gr, "Info", lambda *_, **__: None)
+    work = Workspace(dataset.parent / "workspace", start=lambda place: None)
+    dataset.rename(work.datasets / "beats")
+    with gr.Blocks():
+        table = ClipTable(Page(work, Words("en"), gr.Timer(1), work.root / "uploads"))
+    wanted = id_of("beats")
+    one, other = table.rows(wanted), table.rows(wanted)
+    one[0][1] = "a trap loop"
+    assert table.save(wanted, one)[0][1] == "a trap loop"
+    other[1][2] = "141"
+    assert [row[1:3] for row in table.save(wanted, other[::-1])] == [
+        ["a trap loop", "70"],
+        ["drill beat", "141"],
+    ]
+    other[0][1] = "my loop"
+    with pytest.raises(UserError, match="after this table was read"):
+        table.save(wanted, other)

@@ -3,7 +3,7 @@ there. What is corrected is an edit by hand: a later preparation keeps it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from musicgen_lora.dataset.metadata import read_entries, write_entries
 from musicgen_lora.errors import UserError
 from musicgen_lora.formats.kinds import is_number
 from musicgen_lora.runtime.locks import locked
+from musicgen_lora.webui.safety import id_of
 from musicgen_lora.webui.workspace import METADATA, clip_name
 
 MAX_CAPTION = 2_000
@@ -28,37 +29,63 @@ def row_of(entry: Entry) -> Row:
     return (clip_name(entry), caption, tempo, str(entry.get("key") or ""))
 
 
-def save_rows(dataset: Path, rows: Sequence[Row]) -> int:
+def mark_of(row: Row) -> str:
+    """What tells later what a row said when the table was read, a word a field."""
+    return " ".join(id_of(value.strip())[:8] for value in row[1:])
+
+
+def save_rows(dataset: Path, rows: Sequence[Row], read: Mapping[str, str]) -> int:
     """Writes what a person changed in the table.
 
     Args:
         rows: of the table; clips that aren't in it stay as they are.
+        read: marks of the rows as they were read, by the clip's name. A field that nobody has
+            touched since is no edit, whatever the metadata says by now.
 
     Returns:
         How many clips were changed.
 
     Raises:
-        UserError: a caption is empty, a tempo is no number, or a command is using the dataset;
-            nothing was written.
+        UserError: a caption is empty, a tempo is no number, what was changed in the table has been
+            changed elsewhere, or a command is using the dataset; nothing was written.
     """
     wanted = {row[0]: row for row in rows}
 
     def edit(entry: Entry) -> Entry:
         before = row_of(entry)
         row = wanted.get(before[0])
-        if row is None or row == before:
+        if row is None:
             return entry
-        _, caption, tempo, key = (str(value).strip() for value in row)
+        is_new = _changed(row, before, read.get(before[0], ""))
+        _, caption, tempo, key = (value.strip() for value in row)
         edited = dict(entry)
-        if caption != before[1].strip():
+        if is_new[0]:
             edited["text"] = _caption(caption, before[0])
-        if tempo != before[2]:
+        if is_new[1]:
             _set(edited, "bpm", _tempo(tempo, before[0]))
-        if key != before[3]:
+        if is_new[2]:
             _set(edited, "key", key[:60] or None)
         return edited
 
     return _edit_all(dataset, edit)
+
+
+def _changed(row: Row, before: Row, read: str) -> list[bool]:
+    """Which of caption, tempo and key a person has changed in a row.
+
+    Args:
+        before: what the metadata says.
+        read: mark of the row as it was read.
+    """
+    typed, known = mark_of(row).split(), mark_of(before).split()
+    found = []
+    for now, there, was in zip(typed, known, read.split() or [""] * 3, strict=True):
+        found.append(now not in (there, was))
+        if found[-1] and there != was:
+            raise UserError(
+                f"{row[0]}: was changed after this table was read; read it again, then correct it."
+            )
+    return found
 
 
 def replace_in_captions(dataset: Path, find: str, replacement: str) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import gradio as gr
@@ -20,6 +21,7 @@ from musicgen_lora.webui.workspace import (
 
 HEADERS = ("File", "Caption", "Tempo", "Key", "Length", "Warnings", "Waveform")
 MAX_ROWS = 2_000
+_MARK = re.compile(r'data-read="((?:[0-9a-f]{8} ){2}[0-9a-f]{8})"')
 Rows = list[list[str]]
 
 
@@ -42,7 +44,11 @@ class ClipTable:
             told = "; ".join(warned.get(str(entry.get("source")), []))
             row = edits.row_of(entry)
             wave = f"{self._page.address('clip')}/{wanted}/{id_of(row[0])}/wave"
-            found.append([*row, length, told, f'<img class="wave" loading="lazy" src="{wave}">'])
+            # The row itself carries what it was read as: a server forgets, and tables are sorted.
+            image = (
+                f'<img class="wave" data-read="{edits.mark_of(row)}" loading="lazy" src="{wave}">'
+            )
+            found.append([*row, length, told, image])
         return found
 
     def hear(self, wanted: Any, at: gr.SelectData) -> str:
@@ -59,9 +65,11 @@ class ClipTable:
 
     def save(self, wanted: Any, shown: list[list[Any]]) -> Rows:
         """Writes what was changed in the table."""
-        given = [tuple("" if v is None else str(v) for v in row[:4]) for row in shown or []]
-        rows = [row for row in given if len(row) == 4]
-        return self._told(wanted, edits.save_rows(self._work.dataset(wanted), rows))
+        given = [["" if v is None else str(v) for v in row] for row in shown or []]
+        whole = [row for row in given if len(row) == len(HEADERS)]
+        marks = {row[0]: found[1] for row in whole if (found := _MARK.search(row[-1]))}
+        rows = [(row[0], row[1], row[2], row[3]) for row in whole]
+        return self._told(wanted, edits.save_rows(self._work.dataset(wanted), rows, marks))
 
     def replace(self, wanted: Any, what: str, by: str) -> Rows:
         """Replaces a text in all captions."""
