@@ -22,6 +22,7 @@ from musicgen_lora.webui.safety import id_of
 from musicgen_lora.webui.tabs.evaluate import Measuring, settings_form
 from musicgen_lora.webui.tabs.exports import Exporting, numbers
 from musicgen_lora.webui.tabs.generate import BASE_ONLY, FRONT, OWN, Form
+from musicgen_lora.webui.tabs.history import history
 from musicgen_lora.webui.tabs.recordings import ANEW, GO_ON, HEARD_S, Fields
 from musicgen_lora.webui.words import Words
 from musicgen_lora.webui.workspace import Workspace
@@ -97,6 +98,29 @@ def test_the_base_alone_and_a_second_adapter_alone(page: Page) -> None:
     base, second = asked(page)
     assert "strength" not in base
     assert second["strength"] == [0.5]
+
+
+def test_each_side_of_a_player_has_its_own_faults(page: Page) -> None:
+    one = str(page.workspace.runs / "one" / "best_model")
+    loop = {"bpm": 140.0, "bars": 4}
+    sound(page, "base", **loop, adapters=[], faults=["no steady beat"])
+    sound(page, "own", **loop, adapters=[{"path": one, "strength": 1.0}], faults=[])
+    sound(page, "alone", bpm=90.0, bars=2, faults=["starts late"])
+    html = history(page.workspace.sounds(9), page)
+    assert html.count("<figure") == 2
+    assert "base: no steady beat" in html
+    assert "one:" not in html
+    assert "starts late" in html
+    assert "base: starts late" not in html
+
+
+def test_what_is_no_tempo_is_shown_as_none(page: Page) -> None:
+    """The JSON is of another program, or written by hand: all that the page looks at hung on it."""
+    for name, bpm in (("text", "140"), ("list", [None]), ("none", None), ("flag", True)):
+        sound(page, name, bpm=bpm, duration_s=3.0, seed=name)
+    html = history(page.workspace.sounds(9), page)
+    assert "BPM" not in html
+    assert html.count("3.0 s") == 4
 
 
 def test_a_sound_comes_back_into_the_form(page: Page) -> None:

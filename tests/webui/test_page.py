@@ -107,6 +107,8 @@ def test_it_opens_in_the_browsers_language_and_loads_nothing_from_elsewhere(
         ({"host": "evil.example"}, 403),
         ({"host": "127.0.0.1.evil.example"}, 403),
         ({"host": ":1"}, 403),
+        ({"host": "["}, 403),
+        ({"host": "[::1"}, 403),
     ],
 )
 def test_it_answers_to_its_own_name_alone(
@@ -118,7 +120,8 @@ def test_it_answers_to_its_own_name_alone(
 def test_other_pages_and_large_bodies_are_refused(client: TestClient) -> None:
     address = "/en/gradio_api/queue/join"
     assert client.post(address, headers={"origin": "http://evil.example"}).status_code == 403
-    assert client.post(address, headers={"origin": "null"}).status_code == 403
+    for odd in ("null", "http://[", "", "http://127.0.0.1:7860@evil.example"):
+        assert client.post(address, headers={"origin": odd}).status_code == 403
     assert client.post(address, headers={"origin": LOCAL}).status_code == 422
     large = {"content-length": str(server.MAX_BODY_BYTES + 1)}
     assert client.post(address, headers=large).status_code == 413

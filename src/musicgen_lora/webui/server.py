@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import gradio as gr
 from fastapi import FastAPI, HTTPException, Request
@@ -86,12 +86,12 @@ class Guard:
         await self.app(scope, receive, send_guarded)
 
     def _refusal(self, scope: Scope, headers: dict[str, str]) -> Response | None:
-        host = urlsplit(f"//{headers.get('host', '')}").hostname
-        if self._hosts is not None and host not in self._hosts:
+        place = _parsed(f"//{headers.get('host', '')}")
+        if self._hosts is not None and (place is None or place.hostname not in self._hosts):
             return Response("This page has another address.", 403)
         if scope.get("method", "POST") not in ("GET", "HEAD"):
-            origin = headers.get("origin")
-            if origin is not None and urlsplit(origin).netloc != headers.get("host"):
+            origin = _parsed(headers["origin"]) if "origin" in headers else place
+            if origin is None or origin.netloc != headers.get("host", ""):
                 return Response("Only the page itself may ask for this.", 403)
             if "transfer-encoding" in headers:
                 # No browser sends a body of unknown length; its bytes could not be bounded.
@@ -114,6 +114,14 @@ class Guard:
         return kind.lower() == "basic" and hmac.compare_digest(
             password.encode(), self._password.encode()
         )
+
+
+def _parsed(address: str) -> SplitResult | None:
+    """An address in its parts; None for what is none, such as an open bracket."""
+    try:
+        return urlsplit(address)
+    except ValueError:
+        return None
 
 
 def make_app(

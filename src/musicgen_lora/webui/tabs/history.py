@@ -7,6 +7,7 @@ from typing import Any
 
 import gradio as gr
 
+from musicgen_lora.formats.kinds import is_number
 from musicgen_lora.webui.page import Page, quiet
 from musicgen_lora.webui.players import Act, Side, player
 from musicgen_lora.webui.safety import id_of
@@ -77,11 +78,16 @@ def _player(group: list[Sound], page: Page) -> str:
     ]
     # Where there is a choice, its buttons say who plays.
     who = f"{sides[0].name} · " if len(sides) == 1 else ""
+    faults = [
+        line if who else f"{side.name}: {line}"
+        for side, sound in zip(sides, ordered, strict=True)
+        if (line := _faults(sound.facts, page))
+    ]
     return player(
         sides,
         str(facts.get("prompt", group[0].name))[:200],
         say,
-        details=who + _details(facts, page),
+        details=who + _details(facts, faults, page),
         duration_s=_seconds(facts),
         acts=[Act(name, say(label)) for name, label in ACTS.items()],
     )
@@ -104,23 +110,25 @@ def _adapter_name(adapter: dict[str, Any]) -> str:
     return name if strength == 1.0 else f"{name} x {strength}"
 
 
-def _details(facts: dict[str, Any], page: Page) -> str:
-    """What a sound was made with, in a line."""
+def _details(facts: dict[str, Any], faults: list[str], page: Page) -> str:
+    """What a sound was made with, and what is wrong with it, in a line."""
     say, told = page.words, [f"{_seconds(facts):.1f} s"]
-    if facts.get("bpm"):
+    if is_number(facts.get("bpm")):
         told.append(f"{facts['bpm']:g} BPM")
     if facts.get("bars"):
         told.append(say("{n} bars", n=facts["bars"]))
     if facts.get("key"):
         told.append(str(facts["key"]))
+    return " · ".join([*told, *faults, f"{say('Seed')} {facts.get('seed')}"])
+
+
+def _faults(facts: dict[str, Any], page: Page) -> str:
     faults = facts.get("faults")
-    if isinstance(faults, list) and faults:
-        told.append("; ".join(say.line(str(fault)) for fault in faults))
-    return " · ".join([*told, f"{say('Seed')} {facts.get('seed')}"])
+    return "; ".join(page.words.line(str(f)) for f in faults) if isinstance(faults, list) else ""
 
 
 def _seconds(facts: dict[str, Any]) -> float:
     bpm, bars, duration_s = (facts.get(name) for name in ("bpm", "bars", "duration_s"))
-    if isinstance(bpm, (int, float)) and isinstance(bars, int) and bpm > 0:
+    if is_number(bpm) and isinstance(bars, int) and bpm > 0:
         return bars * 240.0 / bpm
-    return float(duration_s) if isinstance(duration_s, (int, float)) else 0.0
+    return float(duration_s) if is_number(duration_s) else 0.0
