@@ -182,6 +182,20 @@ def test_a_tune_has_the_notes_that_are_played(tiny_melody_dir: Path) -> None:
     assert [tune[round((second + 0.5) * RATE / 4096)] for second in range(3)] == [9, 0, 4]
 
 
+def test_a_tune_longer_than_the_model_reads_is_read_whole(tiny_melody_dir: Path) -> None:
+    """A4, C5, E5: four seconds each, of which a window of the model reads 1.4."""
+    played = np.concatenate([sine(f, 4.0, RATE) for f in (440.0, 523.25, 659.26)], axis=1)
+    chroma = Chroma(tiny_melody_dir, 11)
+    chroma.max_duration_s = 1.4
+    tune = chroma.along(played)
+    assert [tune[round((4 * part + 2) * RATE / 4096)] for part in range(3)] == [9, 0, 4]
+    assert len(tune) == 1 + 12 * RATE // 4096
+    assert tune[:9].tolist() == chroma(played)[:9].tolist()
+    # What fits is what the model is trained on.
+    short = played[:, : round(0.6 * RATE)]
+    assert chroma.along(short).tolist() == chroma(short).tolist()
+
+
 def test_a_model_without_extractor_settings_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no usable preprocessor_config"):
         Chroma(tmp_path, 11)

@@ -32,7 +32,7 @@ from musicgen_lora.generation.decoding.precision import choose_precision
 from musicgen_lora.generation.decoding.stream import CHUNK_S
 from musicgen_lora.generation.orders import orders_of, texts_of
 from musicgen_lora.generation.player import Instrument, Player
-from musicgen_lora.generation.recordings.recording import asked_of, say_of_recording
+from musicgen_lora.generation.recordings.recording import LONGEST_S, asked_of, say_of_recording
 from musicgen_lora.generation.session import Session
 from musicgen_lora.given import check_playing
 from musicgen_lora.model.base_model import BaseModel
@@ -284,7 +284,7 @@ class MusicGen:
         return {"base": base, "model": fingerprint(self.base.hf)}
 
     def _read_melody(self, path: Path | None) -> torch.Tensor | None:
-        """Pitch classes `[1, M]` of an audio file."""
+        """Pitch classes `[1, L]` of an audio file, as long as a clip can be."""
         if path is None:
             return None
         chroma = self.base.chroma
@@ -293,8 +293,8 @@ class MusicGen:
                 f"--melody {path}: {self.base.path} takes no melody; give a melody model, such as "
                 "facebook/musicgen-melody."
             )
-        waveform = read_audio(path, chroma.sample_rate, duration_s=chroma.max_duration_s)
-        return torch.from_numpy(chroma(waveform))[None]
+        waveform = read_audio(path, chroma.sample_rate, duration_s=LONGEST_S)
+        return torch.from_numpy(chroma.along(waveform))[None]
 
 
 def _settings(

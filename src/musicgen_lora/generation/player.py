@@ -85,7 +85,7 @@ class Player:
     """Plays, and counts.
 
     Args:
-        melody: `[1, M]` pitch classes that all clips follow; None is no melody.
+        melody: `[1, L]` pitch classes that all clips follow; None is no melody.
         alive: called with each frame.
     """
 

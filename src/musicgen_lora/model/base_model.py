@@ -143,10 +143,14 @@ class BaseModel:
         Raises:
             UserError: the model's folder has no usable settings of a feature extractor.
         """
-        if not self.is_melody:
-            return None
+        length = self.melody_length
+        return None if length is None else Chroma(self.path, length)
+
+    @property
+    def melody_length(self) -> int | None:
+        """M, the pitch classes that a melody model reads; None for the others."""
         config: Any = self.hf.config
-        return Chroma(self.path, config.chroma_length)
+        return config.chroma_length if self.is_melody else None
 
     # The forward pass.
 

@@ -8,12 +8,12 @@ demucs separates, without drums and bass.
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch.nn.functional import pad
 from transformers.audio_utils import chroma_filter_bank
 
 from musicgen_lora import atomic
@@ -24,6 +24,8 @@ from musicgen_lora.model.base.bounds import DURATION_S, PITCH_CLASSES, SAMPLE_RA
 from musicgen_lora.model.base.folder import base_folder
 
 SETTINGS_FILE = "preprocessor_config.json"
+AT_ONCE = 256
+"""Stretches whose spectra are held at a time."""
 _SETTINGS = fields(
     {
         "sampling_rate": SAMPLE_RATE,
@@ -69,17 +71,31 @@ class Chroma:
 
         A melody shorter than the model reads is repeated, a longer one cut, as transformers does.
         """
-        mono = torch.from_numpy(waveform.mean(axis=0))
-        mono = mono[: round(self.max_duration_s * self.sample_rate)]
-        lacking = max(0, self._n_fft - len(mono))
-        mono = torch.nn.functional.pad(mono, (lacking // 2, lacking - lacking // 2))
-        spectrum = torch.stft(
-            mono, self._n_fft, self._hop, window=self._window, center=True, return_complex=True
+        return np.resize(
+            self._classes(waveform[:, : round(self.max_duration_s * self.sample_rate)]),
+            self._length,
         )
-        power = (spectrum / math.sqrt(float(self._window.square().sum()))).abs().square()
-        # Scaling each frame by its maximum, as the extractor does, moves no maximum.
-        classes = (self._filters @ power).argmax(dim=0).numpy().astype(np.uint8)
-        return np.resize(classes, self._length)
+
+    def along(self, waveform: np.ndarray) -> np.ndarray:
+        """The melody of all of a waveform `[C, N]`: `[L]` with L >= M, for music that goes on for
+        longer than the model reads. One that is shorter is repeated up to M."""
+        classes = self._classes(waveform)
+        return np.resize(classes, max(len(classes), self._length))
+
+    def _classes(self, waveform: np.ndarray) -> np.ndarray:
+        """A pitch class for each stretch of `[C, N]`."""
+        mono = torch.from_numpy(waveform.mean(axis=0))
+        lacking = max(0, self._n_fft - len(mono))
+        mono = pad(mono, (lacking // 2, lacking - lacking // 2))
+        centred = pad(mono[None], (self._n_fft // 2, self._n_fft // 2), mode="reflect")[0]
+        stretches = centred.unfold(0, self._n_fft, self._hop)
+        classes = []
+        # The spectrum of ten minutes takes hundreds of megabytes.
+        for part in stretches.split(AT_ONCE):
+            power = torch.fft.rfft(part * self._window).abs().square()
+            # Scaling each stretch, as the extractor does, moves no maximum.
+            classes.append((power @ self._filters.T).argmax(dim=1))
+        return torch.cat(classes).numpy().astype(np.uint8)
 
 
 def extractor_settings(model_path: str | Path) -> dict[str, Any]:

@@ -211,6 +211,10 @@ def test_a_tune_goes_on_with_each_clip_from_where_its_window_begins() -> None:
     shifted = conditions.shifted([0.6, 0.25]).melodies
     assert shifted is not None
     assert shifted[:, 0].tolist() == [12, 5]
+    # Of a tune of four windows each is given its own, and after its end the beginning.
+    shifted = conditions.shifted([1.6, 3.8], 5).melodies
+    assert shifted is not None
+    assert shifted.tolist() == [[8, 9, 10, 11, 12], [19, 0, 1, 2, 3]]
 
 
 def test_what_is_told_of_windows(band: Band) -> None:

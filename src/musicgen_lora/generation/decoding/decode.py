@@ -129,10 +129,9 @@ def play_frames(
                 _next_passage(played.codes[clip], conditions.bars_of(row), until, base)
                 for row, clip in enumerate(clips)
             ]
+            gone_on = [passage.begin / window_frames(base)[0] for passage in passages]
             asked = WindowRequest(
-                conditions.shifted(
-                    [passage.begin / window_frames(base)[0] for passage in passages]
-                ),
+                conditions.shifted(gone_on, base.melody_length),
                 passages,
                 request.sampling,
                 n_frames,

@@ -18,7 +18,8 @@ class Conditions:
 
     Args:
         text: a clip without any text has no condition.
-        melodies: `[B, M]` pitch classes for a melody model; None is no melody.
+        melodies: `[B, L]` pitch classes for a melody model, which reads M of them, or more that
+            `shifted` cuts; None is no melody.
         negative: what guidance leads away from, instead of from no text; None, and a clip without
             any of it, have none.
         bars: where the bars of each clip begin, in frames of the clip; none are all `UNKNOWN`.
@@ -30,7 +31,7 @@ class Conditions:
     bars: Sequence[Lines] = ()
 
     def melody_of(self, clip: int) -> torch.Tensor | None:
-        """The melody of a clip, `[1, M]`."""
+        """The melody of a clip, `[1, L]`."""
         return None if self.melodies is None else self.melodies[clip : clip + 1]
 
     def negative_of(self, clip: int) -> EncodedText | None:
@@ -53,16 +54,18 @@ class Conditions:
             [self.bars_of(clip) for clip in clips],
         )
 
-    def shifted(self, shares: Sequence[float]) -> Conditions:
-        """A melody goes on with the music, and begins again after a window, as in audiocraft.
+    def shifted(self, shares: Sequence[float], n_read: int | None = None) -> Conditions:
+        """A melody goes on with the music, and begins again after its end, as in audiocraft.
 
         Args:
             shares: of a window, by which each clip's has gone on.
+            n_read: M, what the model reads of a melody in a window; None is all of it.
         """
         if self.melodies is None:
             return self
+        n_read = n_read or self.melodies.shape[1]
         turned = [
-            melody.roll(-round(share * len(melody)))
+            melody.roll(-round(share * n_read))[:n_read]
             for melody, share in zip(self.melodies, shares, strict=True)
         ]
         return replace(self, melodies=torch.stack(turned))
