@@ -16,12 +16,12 @@ import gradio as gr
 from musicgen_lora.config import EvaluateSettings
 from musicgen_lora.errors import UserError
 from musicgen_lora.training.record.run import FINISHED, Run
-from musicgen_lora.webui.forms import form_of
+from musicgen_lora.webui.forms import changed, form_of
 from musicgen_lora.webui.page import Page
 from musicgen_lora.webui.safety import id_of
 from musicgen_lora.webui.tabs.evaluate import Measuring, settings_form
 from musicgen_lora.webui.tabs.exports import Exporting, numbers
-from musicgen_lora.webui.tabs.generate import BASE_ONLY, FRONT, OWN, Form
+from musicgen_lora.webui.tabs.generate import BASE_ONLY, DRAWN, FRONT, OWN, Form
 from musicgen_lora.webui.tabs.history import history
 from musicgen_lora.webui.tabs.recordings import ANEW, GO_ON, HEARD_S, Fields
 from musicgen_lora.webui.words import Words
@@ -136,11 +136,11 @@ def test_a_sound_comes_back_into_the_form(page: Page) -> None:
 def test_who_played_a_sound_is_chosen_again(page: Page) -> None:
     """A player switches between sides; what is made next is by the one that was heard."""
     runs = page.workspace.runs
-    made = Form(page, [], [], None, ["four", "components", "of", "players"])
+    made = Form(page, [], [], None, ["four", "components", "of", "players", "base"])
 
     def who(*adapters: Any) -> list[Any]:
         target = sound(page, "a", adapters=list(adapters))
-        return made.take_up(pressed("again", target))[-4:]
+        return made.take_up(pressed("again", target))[-5:-1]
 
     one = {"path": str(runs / "one" / "best_model"), "strength": 0.7}
     two = {"path": str(runs / "two" / "best_model"), "strength": 0.3}
@@ -149,6 +149,52 @@ def test_who_played_a_sound_is_chosen_again(page: Page) -> None:
     assert who(two, one) == [id_of("two"), 0.3, id_of("one"), 0.7]
     for odd in ({"path": "/etc/best_model"}, {"path": str(runs / "gone" / "best_model")}, "x", {}):
         assert who(odd, one) == [id_of("one"), 0.7, BASE_ONLY, 1]
+
+
+def test_the_base_that_played_a_sound_is_chosen_again(page: Page) -> None:
+    merged = page.workspace.models / "my merge"
+    merged.mkdir()
+    (merged / "config.json").write_text("{}")
+    made = Form(page, [], [], None, ["four", "components", "of", "players", "base"])
+    for path, chosen in (
+        ("facebook/musicgen-small", "facebook/musicgen-small"),
+        (str(merged), id_of("my merge")),
+        ("/etc", gr.skip()),
+        (None, gr.skip()),
+    ):
+        target = sound(page, "a", base={"path": path}, adapters=[])
+        assert made.take_up(pressed("again", target))[-1] == chosen
+    assert made.take_up(pressed("again", sound(page, "a", base="x")))[-1] == gr.skip()
+
+
+def test_how_a_sound_was_drawn_comes_back_too(page: Page) -> None:
+    """With its seed kept, it is that clip that is played again, whatever the form had before."""
+    settings = form_of("generate", OWN | frozenset(FRONT))
+    made = Form(page, settings, [], None, (), dict.fromkeys(DRAWN, "a component"))
+    facts = {"guidance_scale": 4.0, "top_k": 20, "top_p": 0.0, "temperature": 1.3}
+    target = sound(page, "a", **facts, negative_prompt="vocals: none", guidance_end=[1])
+    drawn = dict(zip(DRAWN, made.take_up(pressed("again", target))[-len(DRAWN) :], strict=True))
+    assert drawn == {
+        "guidance_scale": "4.0",
+        "top_k": "20",
+        "top_p": "0.0",
+        "temperature": "1.3",
+        "negative_prompt": "vocals: none",
+        "guidance_end": "",
+    }
+    values = [drawn.get(setting.name, setting.shown) for setting in settings]
+    asked = changed(settings, values)
+    assert asked == {k: facts[k] for k in ("guidance_scale", "top_k", "temperature")} | {
+        "negative_prompt": "vocals: none"
+    }
+    plain = made.take_up(pressed("again", sound(page, "b")))[-len(DRAWN) :]
+    assert plain == ["", "250", "0.0", "", "", ""]
+
+
+def test_one_player_has_what_differs_in_who_plays_alone(page: Page) -> None:
+    for number, negative in enumerate(("vocals", "piano", None)):
+        sound(page, f"s{number}", adapters=[], negative_prompt=negative)
+    assert history(page.workspace.sounds(9), page).count("<figure") == 3
 
 
 def taken_up(page: Page, act: str, target: str, at: Any = None) -> tuple[list[Any], list[Any]]:

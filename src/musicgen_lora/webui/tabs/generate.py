@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,8 @@ OWN = frozenset(("duration", "seed", "lora_model_path", "strength", "melody", "o
 """Settings that the tab asks for by itself, and a melody, which it doesn't take."""
 FRONT = ("bpm", "bars", "key", "best_of")
 """Settings that are not behind "advanced", in the command's order."""
+DRAWN = ("guidance_scale", "top_k", "top_p", "temperature", "negative_prompt", "guidance_end")
+"""Those behind "advanced" that make a clip another one; its JSON has them by these names."""
 MAX_SEED = 2**31
 CHIPS = {
     "Style": ("trap", "drill", "boom bap", "phonk", "lo-fi", "memphis hip hop"),
@@ -77,7 +79,9 @@ def _build_form(page: Page) -> tuple[Form, Kept]:
     go = gr.Button(say("Generate (Ctrl+Enter)"), variant="primary", elem_id="generate")
 
     front = [setting for setting in form_of("generate") if setting.name in FRONT]
-    form = Form(page, [*front, *advanced], [prompt, *asked], recording, players[:4])
+    by_name = {setting.name: field for setting, field in zip(advanced, fields, strict=True)}
+    drawn = {name: by_name[name] for name in DRAWN}
+    form = Form(page, [*front, *advanced], [prompt, *asked], recording, players, drawn)
     inputs = [prompt, *players, both, *asked, *fields, *recording.inputs]
     went = go.click(page.guarded(form.generate), inputs, asked[2], **PRIVATE)
     dice.click(page.guarded(form.throw), None, prompt, **PRIVATE)
@@ -206,7 +210,8 @@ class Form:
         form: of the settings, those of `FRONT` first.
         plain: components of prompt, seconds, variations, seed, lock, and those of `FRONT`.
         recording: fields of a clip that is taken up; None where there are none.
-        players: components of two adapters, each with its strength.
+        players: components of two adapters, each with its strength, and of the base.
+        drawn: components of `DRAWN`, by name.
     """
 
     def __init__(
@@ -216,10 +221,12 @@ class Form:
         plain: list[Any],
         recording: Fields | None = None,
         players: Sequence[Any] = (),
+        drawn: Mapping[str, Any] = {},
     ) -> None:
         self._page, self._work, self._form = page, page.workspace, form
-        self._recording, self._who = recording, players
-        self.outputs = [*plain, *players, *(recording.outputs if recording else [])]
+        self._recording, self._who, self._drawn = recording, players, drawn
+        taken = recording.outputs if recording else []
+        self.outputs = [*plain, *players, *drawn.values(), *taken]
 
     def generate(self, text: Any, *rest: Any) -> int:
         """Starts the jobs of a prompt.
@@ -278,12 +285,13 @@ class Form:
             act == MORE,
             *shown.values(),
             *(self._who_played(facts) if self._who else []),
+            *self._how_drawn(facts),
             *(self._recording.filled(recording) if self._recording else []),
         ]
 
     def _who_played(self, facts: dict[str, Any]) -> list[Any]:
-        """Updates of two adapters with their strengths: those that a clip's JSON names, as far as
-        they are runs that are there."""
+        """Updates of two adapters with their strengths, and of the base: those that a clip's JSON
+        names, as far as they are there."""
         adapters = facts.get("adapters")
         found: list[Any] = []
         for each in adapters if isinstance(adapters, list) else []:
@@ -292,7 +300,24 @@ class Form:
                 strength = each.get("strength")
                 is_number = isinstance(strength, (int, float)) and 0 <= strength <= MAX_STRENGTH
                 found += [id_of(folder.name), strength if is_number else 1]
-        return [*found, *[BASE_ONLY, 1] * 2][:4]
+        return [*[*found, *[BASE_ONLY, 1] * 2][:4], self._base_of(facts)]
+
+    def _base_of(self, facts: dict[str, Any]) -> Any:
+        """The base of a clip, as the page lists it; an update of nothing where it doesn't."""
+        base, work = facts.get("base"), self._work
+        path = base.get("path") if isinstance(base, dict) else None
+        listed = work.bases()
+        found = (each for name, each in listed if path in (each, str(work.models / name)))
+        return next(found, gr.skip())
+
+    def _how_drawn(self, facts: dict[str, Any]) -> list[str]:
+        """Values of the fields of `DRAWN`: a clip's own, or the defaults."""
+        shown = {setting.name: setting.shown for setting in self._form}
+        found = {name: facts.get(name) for name in self._drawn}
+        return [
+            written(value) if isinstance(value, str) or is_number(value) else shown[name]
+            for name, value in found.items()
+        ]
 
     def _players(self, who: Sequence[Any], base: Any, side: Any) -> list[dict[str, Any]]:
         """The settings of who plays."""

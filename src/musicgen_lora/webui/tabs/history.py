@@ -15,6 +15,7 @@ from musicgen_lora.webui.workspace import Sound, saved_name
 
 SHOWN = 24
 ALIKE = ("prompt", "seed", "duration_s", "guidance_scale", "top_k", "top_p", "temperature")
+ALIKE += ("negative_prompt", "guidance_end")
 ALIKE += ("bpm", "bars", "key", "best_of", "melody", "continued", "regenerated")
 """What sounds have in common that one player switches between."""
 
