@@ -355,6 +355,32 @@ def test_an_adapters_windows_are_no_longer_than_the_bases(
     assert PackedRun(dataclasses.replace(settings, model_path=str(base))).n_frames == 40
 
 
+def test_a_share_of_the_steps_has_more_and_shorter_windows(settings, tmp_path):
+    """As many frames in all; which steps, goes by the seed, so that a stopped run goes on as an
+    unbroken one would."""
+    mixed = dataclasses.replace(settings, short_duration=0.2, short_share=0.5)
+    run = PackedRun(mixed)
+    sizes = [run._windows_of(step).batch_size for step in range(200)]
+    assert set(sizes) == {2, 8}
+    assert sizes.count(8) == pytest.approx(100, abs=25)
+    short = run._windows_of(sizes.index(8)).draws.step(0, 8, 1)[0]
+    assert short.n_frames.tolist() == [10] * 8
+    train_packed(mixed)
+    parts = dataclasses.replace(mixed, output_dir=tmp_path / "parts", max_minutes=0.0)
+    assert [train_packed(parts).step for _ in range(6)] == [1, 2, 3, 4, 5, 6]
+    whole, broken = (
+        BaseModel.load(str(folder / "best_model"))
+        for folder in (mixed.output_dir, parts.output_dir)
+    )
+    for own, other in zip(whole.hf.parameters(), broken.hf.parameters(), strict=True):
+        assert torch.equal(own, other)
+
+
+def test_short_windows_are_no_longer_than_the_others(settings):
+    with pytest.raises(UserError, match="no more than --max_duration"):
+        dataclasses.replace(settings, short_duration=0.9, short_share=0.5)
+
+
 def test_tokens_stay_off_the_directions_of_positions(settings):
     apart = dataclasses.replace(settings, tokens_off_positions=True)
     train_packed(apart)

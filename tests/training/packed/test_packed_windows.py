@@ -6,7 +6,28 @@ import numpy as np
 import pytest
 import torch
 
+from musicgen_lora.dataset.batches import WindowSampler
+from musicgen_lora.dataset.packed import PackedTokens
 from musicgen_lora.training.packed.captured import with_wrong_tokens, within_loop
+from musicgen_lora.training.packed.draws import Draws
+
+
+@pytest.mark.parametrize(("first", "begins"), [(3.4, [3, 7]), (10.2, [0])])
+def test_windows_as_long_as_their_clip_begin_on_its_bar_lines_and_lack_their_end(first, begins):
+    """At most a sixth of 60 frames; a bar line later than that leaves the window where it is. What
+    goes round is as long as it is asked for."""
+    codes = np.arange(240, dtype=np.uint16).reshape(60, 4)
+    bars = np.array([[first, 4.0]], np.float32)
+    tokens = PackedTokens(codes, np.array([60]), [["a"]], np.zeros(1, bool), 256, 50.0, "", bars)
+    sampler = WindowSampler(60, 1)
+    places = [(epoch, 0) for epoch in range(200)]
+    draw = Draws(tokens, [[1]], sampler, bar_start_share=1.0).batch(places)
+    assert set(begins) <= set(draw.starts.tolist()) <= {0, 3, 7}
+    assert draw.starts.max() <= 10
+    np.testing.assert_array_equal(draw.n_frames, 60 - draw.starts)
+    draw = Draws(tokens, [[1]], sampler, bar_start_share=1.0, loop_share=1.0).batch(places)
+    assert (draw.n_frames == 60)[draw.periods < 60].all()
+    assert set(draw.periods.tolist()) == ({4.0, 8.0, 16.0} if len(begins) > 1 else {60.0})
 
 
 def test_each_round_of_a_loop_begins_at_the_frame_nearest_to_its_tempo():

@@ -8,6 +8,7 @@ in PyTorch's notes on CUDA semantics). Elsewhere the same function is called as 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -47,6 +48,12 @@ class DeviceData:
         rows: dict[str, int] = {}
         self.captions = [[rows.setdefault(t, len(rows) + 1) for t in ts] for ts in tokens.texts]
         self.text = _table(list(rows), text, device)
+
+    def of_windows(self, n_frames: int) -> DeviceData:
+        """The same data for batches of shorter windows."""
+        other = copy.copy(self)
+        other.n_frames = n_frames
+        return other
 
     def batch(self, draw: DrawnBatch) -> tuple[torch.Tensor, EncodedText]:
         """Codes `[B, K, T]` and texts of a draw."""

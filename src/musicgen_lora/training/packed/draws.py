@@ -15,6 +15,9 @@ from musicgen_lora.runtime.seeds import seed_of
 
 LOOP_BARS = (1, 2, 4)
 """Bars that a loop has."""
+CUT_SHARE = 1 / 6
+"""Share of a window that it may lack at its end, so that it begins on a bar line of a clip that is
+hardly longer."""
 NULL_CAPTION = 0
 """Row of the table of text states that is the null condition."""
 
@@ -86,41 +89,50 @@ class Draws:
             places: epoch and clip of each; a clip is counted among those trained on.
         """
         rows = self._train[[clip for _, clip in places]]
-        lengths = self._tokens.n_frames[rows]
         starts, captions = self._offsets[rows], np.empty(len(rows), dtype=np.int64)
         whole, periods = self._n_frames, np.empty(len(rows))
+        lengths = self._tokens.n_frames[rows]
         for at, ((epoch, clip), row) in enumerate(zip(places, rows.tolist(), strict=True)):
-            spare = int(lengths[at]) - self._n_frames
+            n_clip = int(lengths[at])
             draw = self._sampler.draw(
-                epoch, clip, spare_frames=spare, n_captions=len(self._captions[row])
+                epoch, clip, spare_frames=n_clip - whole, n_captions=len(self._captions[row])
             )
-            start, periods[at] = self._on_bar((epoch, clip), row, spare) or (draw.start, whole)
+            start, periods[at] = self._on_bar((epoch, clip), row, n_clip) or (draw.start, whole)
             starts[at] += start
+            # A loop is as long as it is asked for, whatever is left of its clip.
+            lengths[at] = whole if periods[at] < whole else min(n_clip - start, whole)
             is_null = draw.caption is None
             captions[at] = NULL_CAPTION if is_null else self._captions[row][draw.caption]
         return DrawnBatch(
             torch.from_numpy(starts),
-            torch.from_numpy(np.minimum(lengths, self._n_frames)),
+            torch.from_numpy(lengths),
             torch.from_numpy(captions),
             torch.from_numpy(periods),
             torch.tensor([seed_of("wrong", self._seed, *place) for place in places]),
         )
 
-    def _on_bar(self, place: tuple[int, int], row: int, spare: int) -> tuple[int, float] | None:
+    def _on_bar(self, place: tuple[int, int], row: int, n_clip: int) -> tuple[int, float] | None:
         """The frame nearest one of the clip's bar lines, and the frames after which the window
         begins again, for the share of windows that begin there; None for the others, and where no
-        bar line leaves a whole window."""
+        bar line leaves a window that lacks no more than `CUT_SHARE`.
+
+        Args:
+            n_clip: frames of the clip.
+        """
         bars = self._tokens.bars
         if bars is None or not self._bar_start_share:
             return None
         rng = np.random.default_rng(seed_of("bar", self._seed, *place))
         lines = bars[row].tolist()
         first, length = lines
+        spare = max(n_clip - self._n_frames, int(CUT_SHARE * min(n_clip, self._n_frames)))
         if rng.random() >= self._bar_start_share or not first <= spare:
             return None
         start = nearest_bar_line(int(rng.integers(spare + 1)), spare, lines)
         period = length * int(rng.choice(LOOP_BARS))
-        loops = rng.random() < self._loop_share and 2 * period <= self._n_frames
+        loops = rng.random() < self._loop_share and 2 * period <= min(
+            n_clip - start, self._n_frames
+        )
         return start, period if loops else self._n_frames
 
     def held_out(self, limit: int, batch_size: int) -> list[DrawnBatch]:

@@ -37,6 +37,8 @@ RANGES: Mapping[str, tuple[float, float]] = {
     "warmup_share": (0.0, 0.99),
     "batch_size": (1, 100_000),
     "max_duration": (0.1, 3600.0),
+    "short_duration": (0.1, 3600.0),
+    "short_share": (0.0, 1.0),
     "condition_dropout": (0.0, 0.99),
     "bar_start_share": (0.0, 1.0),
     "loop_share": (0.0, 1.0),
@@ -61,6 +63,11 @@ RANGES: Mapping[str, tuple[float, float]] = {
 class PackedSettings:
     """The flags. Those that `musicgen-lora train` has too mean the same.
 
+    Args:
+        short_share: share of the steps whose windows are of `short_duration` seconds, and as many
+            more of them as makes up the same audio; the others have `batch_size` of
+            `max_duration`. What is only trained on long windows hears fewer beginnings.
+
     Raises:
         UserError: one is out of its range.
     """
@@ -84,6 +91,8 @@ class PackedSettings:
     batch_size: int = 32
     gradient_accumulation_steps: int = 1
     max_duration: float = 30.0
+    short_duration: float = 10.0
+    short_share: float = 0.0
     condition_dropout: float = 0.1
     bar_start_share: float = 0.0
     loop_share: float = 0.0
@@ -114,6 +123,11 @@ class PackedSettings:
             # NaN is in no range.
             if not least <= value <= most:
                 raise UserError(f"--{name} {value:g}: must be from {least:g} to {most:g}.")
+        if self.short_share and self.short_duration > self.max_duration:
+            raise UserError(
+                f"--short_duration {self.short_duration:g}: must be no more than --max_duration "
+                f"({self.max_duration:g})."
+            )
         bounds = self.tokens_off_positions or self.max_embedding_norm < math.inf
         if bounds and self.trainable != "full":
             raise UserError(

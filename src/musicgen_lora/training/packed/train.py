@@ -18,7 +18,7 @@ import json
 import math
 import sys
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -59,6 +59,14 @@ POSITION_REST = 1e-4
 """Share of positions' energy that may lie beside their directions."""
 
 
+class Windows(NamedTuple):
+    """Windows of one length: how many a batch has, which they are, and what they give."""
+
+    batch_size: int
+    draws: Draws
+    gradients: CapturedGradients
+
+
 class PackedRun:
     """A run: its model, data and optimizers.
 
@@ -93,26 +101,51 @@ class PackedRun:
             learning_rate=settings.learning_rate,
             weight_decay=settings.weight_decay,
         )
-        self.gradients = CapturedGradients(
-            base,
-            self.data,
-            settings.batch_size,
-            autocast=self.autocast,
-            capture=self.device.type == "cuda",
-            wrong_tokens=settings.wrong_tokens,
+        self.long = self._windows(self.n_frames, settings.batch_size)
+        self.short = self._short_windows()
+        self.held_out = self.long.draws.held_out(
+            settings.max_validation_windows, settings.batch_size
         )
-        self.draws = Draws(
-            self.tokens,
-            self.data.captions,
-            WindowSampler(self.n_frames, settings.seed, settings.condition_dropout),
-            bar_start_share=settings.bar_start_share,
-            loop_share=settings.loop_share,
-        )
-        self.held_out = self.draws.held_out(settings.max_validation_windows, settings.batch_size)
         self._positions = position_directions(base) if settings.tokens_off_positions else None
         self._bound_embeddings()
         self.trained = Trained(self.weights, self.optimizers)
         self.state = LoopState(settings.batch_size, other=self._marks())
+
+    def _windows(self, n_frames: int, batch_size: int) -> Windows:
+        settings = self.settings
+        return Windows(
+            batch_size,
+            Draws(
+                self.tokens,
+                self.data.captions,
+                WindowSampler(n_frames, settings.seed, settings.condition_dropout),
+                bar_start_share=settings.bar_start_share,
+                loop_share=settings.loop_share,
+            ),
+            CapturedGradients(
+                self.base,
+                self.data.of_windows(n_frames),
+                batch_size,
+                autocast=self.autocast,
+                capture=self.device.type == "cuda",
+                wrong_tokens=settings.wrong_tokens,
+            ),
+        )
+
+    def _short_windows(self) -> Windows | None:
+        """Those of the share of steps that have shorter ones: about as many frames in all."""
+        if not self.settings.short_share:
+            return None
+        wanted = round(self.settings.short_duration * self.tokens.frame_rate)
+        n_frames = min(wanted, self.n_frames)
+        return self._windows(n_frames, self.settings.batch_size * self.n_frames // n_frames)
+
+    def _windows_of(self, step: int) -> Windows:
+        """A function of (seed, step), as all draws are."""
+        if self.short is None:
+            return self.long
+        rng = np.random.default_rng(seed_of("short", self.settings.seed, step))
+        return self.short if rng.random() < self.settings.short_share else self.long
 
     def _window_s(self) -> float:
         """Length of the windows: past what a base was trained on, an adapter learns from noise."""
@@ -172,17 +205,19 @@ class PackedRun:
 
     def _step(self) -> tuple[list[float], float, float]:
         settings = self.settings
-        draws = self.draws.step(
-            self.state.step, settings.batch_size, settings.gradient_accumulation_steps
+        windows = self._windows_of(self.state.step)
+        draws = windows.draws.step(
+            self.state.step, windows.batch_size, settings.gradient_accumulation_steps
         )
         totals = step_totals(draws, self.base.delays)
         rate = set_learning_rate(self.optimizers, settings, self.state.step, settings.max_steps)
-        self.gradients.zero_gradients()
+        gradients = windows.gradients
+        gradients.zero_gradients()
         for draw in draws:
-            self.gradients.add(draw, totals)
+            gradients.add(draw, totals)
         norm = torch.nn.utils.clip_grad_norm_(self.weights.parameters, settings.max_grad_norm)
         # One wait for the device a step: what is not finite must not reach the weights.
-        *codebooks, length = torch.cat([self.gradients.codebooks, norm[None]]).tolist()
+        *codebooks, length = torch.cat([gradients.codebooks, norm[None]]).tolist()
         if not math.isfinite(sum(codebooks) + length):
             raise RunError(
                 f"Step {self.state.step + 1}: the loss or its gradient is not finite; nothing was "
