@@ -191,9 +191,16 @@ class ClockLesson:
     Args:
         model: whose text encoder says the facts and whose reader has been started.
         rows: of the corpus's metadata.
+        n_positions: that are heard.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, rows: list[Mapping[str, Any]]) -> None:
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        rows: list[Mapping[str, Any]],
+        n_positions: int = N_POSITIONS,
+    ) -> None:
         rng = np.random.default_rng(0)
         drawn = [rows[int(rng.integers(len(rows)))] for _ in range(N_CAPTIONS)]
         captions = [caption_and_facts(dict(row), rng, 0.7)[0] for row in drawn]
@@ -202,7 +209,7 @@ class ClockLesson:
         self.tempos = torch.tensor([float(stated_tempo(text) or 0) for text in captions])
         self.states, self.mask = _states(model, tokenizer, captions)
         decoder = model.decoder.model.decoder
-        self._positions = decoder.embed_positions.weights[:N_POSITIONS].float()
+        self._positions = decoder.embed_positions.weights[:n_positions].float()
         self._embeddings = [table.weight.detach() for table in decoder.embed_tokens]
         self.signals = Signals.of(decoder)
         # Tokens are kept off the positions where the language model is trained, so here too.

@@ -1,0 +1,175 @@
+"""Lets the clock of a trained base go on to 30 s, before it is trained on windows that long:
+`python -m pretraining.base.lengthen` (work/lm to work/lengthened).
+
+The first layer (`clock`) was taught positions of 10 s. At later ones it shows hands of up to three
+times their length that point anywhere, which no other layer can tell from true ones. Here it learns
+to show the true hands there as well, as far as it can: of those that it can't, the least squared
+error is to show nothing. At the positions that the base knows it goes on to say what it says, which
+all other layers are used to.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import AutoProcessor, AutoTokenizer, MusicgenForConditionalGeneration
+
+from pretraining.base.clock import (
+    LEARNING_RATE,
+    N_HELD,
+    N_POSITIONS,
+    SPEEDS,
+    VOLUME,
+    ClockLesson,
+    read_text,
+)
+from pretraining.paths import WORK
+
+N_LONG = 1506
+"""Positions of 30 s, the delay, and a few to spare."""
+CAPTIONS_A_STEP = 24
+EACH = 64
+"""Positions of a caption that are known, and as many later ones, in each step."""
+KNOWN_WEIGHT = 3.0
+"""How much more an error counts at a position that the base knows."""
+SPANS = ((0, N_POSITIONS), (N_POSITIONS, 1000), (1000, N_LONG))
+
+
+class LongLesson:
+    """What the first layer shall say, learnt from what it says at the positions that it knows.
+
+    The directions of its hands are those that follow the hands' true values there: singular
+    vectors of nearly equal size, by which they were chosen, are not the same on each machine.
+    """
+
+    def __init__(self, model: Any, lesson: ClockLesson) -> None:
+        self.lesson, n = lesson, len(lesson.tempos)
+        self.taught = copy.deepcopy(model.decoder.model.decoder.layers[0])
+        stated = torch.nonzero(lesson.tempos[: n - N_HELD] > 0)[:, 0][:500]
+        frames = torch.randint(0, N_POSITIONS, (len(stated), EACH))
+        said = self.read(self.taught, stated, frames)
+        hands = lesson.hands(stated, frames) / VOLUME
+        hands, centred = (x - x.mean(1, keepdim=True) for x in (hands, said))
+        slopes = torch.linalg.lstsq(hands.flatten(0, 1), centred.flatten(0, 1)).solution
+        self.slopes, self.directions = slopes / VOLUME, nn.functional.normalize(slopes, dim=1)
+        parts = torch.arange(n).split(200)
+        self.rest = torch.cat([self._rest(at) for at in parts])
+
+    @torch.no_grad()
+    def read(self, layer: Any, at: torch.Tensor, frames: torch.Tensor) -> torch.Tensor:
+        """What a layer adds to those positions for those captions, `[B, T, D]`."""
+        return read_text(layer, self.lesson.heard(frames), self.lesson.text(at)).float()
+
+    def _rest(self, at: torch.Tensor) -> torch.Tensor:
+        """What the layer says of captions besides the hands, `[B, D]`."""
+        frames = torch.randint(0, N_POSITIONS, (len(at), EACH))
+        said = self.read(self.taught, at, frames)
+        return (said - self.lesson.hands(at, frames) @ self.slopes).mean(1)
+
+    def errors(self, layer: Any, at: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Squared errors `[B, EACH]` at known positions, and at later ones."""
+        lesson = self.lesson
+        known = torch.randint(0, N_POSITIONS, (len(at), EACH))
+        later = torch.randint(N_POSITIONS, N_LONG, (len(at), EACH))
+        heard = lesson.heard(torch.cat([known, later], dim=1))
+        text = lesson.text(at)
+        with torch.no_grad():
+            wanted = torch.cat(
+                [
+                    read_text(self.taught, heard[:, :EACH], text).float(),
+                    lesson.hands(at, later) @ self.directions + self.rest[at][:, None],
+                ],
+                dim=1,
+            )
+        # The language model runs in this precision, whose rounding the clock must bear.
+        with torch.autocast("cpu", torch.bfloat16):
+            said = read_text(layer, heard, text)
+        errors = (said.float() - wanted).square().sum(-1)
+        return errors[:, :EACH], errors[:, EACH:]
+
+    def shown(self, layer: Any, span: tuple[int, int]) -> list[float]:
+        """The share of the variance of each of `SPEEDS` that a layer shows at those positions, over
+        held-out captions that state a tempo."""
+        n = len(self.lesson.tempos)
+        at = torch.arange(n - N_HELD, n)
+        at = at[self.lesson.tempos[at] > 0]
+        frames = torch.randint(*span, (len(at), EACH))
+        wanted = self.lesson.hands(at, frames)
+        said = (self.read(layer, at, frames) - self.rest[at][:, None]) @ self.directions.T
+        missed, whole = (
+            x.square().mean((0, 1)).view(len(SPEEDS), 2).sum(1) for x in (said - wanted, wanted)
+        )
+        return (1.0 - missed / whole).tolist()
+
+
+def lengthen(model: Any, lesson: LongLesson, *, n_steps: int) -> None:
+    """Trains the first layer's cross-attention and feed-forward units."""
+    layer = model.decoder.model.decoder.layers[0]
+    n_train = len(lesson.lesson.tempos) - N_HELD
+    _show(layer, lesson, "before")
+    parameters = [p for name, p in layer.named_parameters() if not name.startswith("self_attn")]
+    for parameter in parameters:
+        parameter.requires_grad_(True)
+    optimizer = torch.optim.Adam(parameters, lr=LEARNING_RATE, betas=(0.9, 0.98))
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, n_steps, pct_start=0.1)
+    generator, began = np.random.default_rng(2), time.monotonic()
+    for step in range(1, n_steps + 1):
+        at = torch.from_numpy(generator.integers(n_train, size=CAPTIONS_A_STEP))
+        known, later = lesson.errors(layer, at)
+        loss = KNOWN_WEIGHT * known.mean() + later.mean()
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, 10.0)
+        optimizer.step()
+        schedule.step()
+        if step % 200 == 0 or step == n_steps:
+            errors = f"errors {known.mean():.2f} and {later.mean():.2f}"
+            _show(layer, lesson, f"step {step}, {time.monotonic() - began:.0f} s, {errors}")
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+
+
+def _show(layer: Any, lesson: LongLesson, when: str) -> None:
+    print(f"{when}: of the hands of {', '.join(f'{speed:g}' for speed in SPEEDS)} turns a bar")
+    for span in SPANS:
+        shown = ", ".join(f"{share:.2f}" for share in lesson.shown(layer, span))
+        print(f"  positions {span[0]} to {span[1]} show {shown}", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--model_path", type=Path, default=WORK / "lm" / "best_model")
+    parser.add_argument("--corpus", type=Path, default=WORK / "corpus")
+    parser.add_argument("--output_dir", type=Path, default=WORK / "lengthened")
+    parser.add_argument("--n_steps", type=int, default=1200)
+    options = parser.parse_args()
+    for path, maker in [
+        (options.model_path / "config.json", "musicgen_lora.training.packed"),
+        (options.corpus / "metadata.json", "pretraining.corpus.render"),
+    ]:
+        if not path.is_file():
+            parser.error(f"{path} is not there; make it with python -m {maker}")
+    torch.manual_seed(0)
+    model: Any = MusicgenForConditionalGeneration.from_pretrained(
+        options.model_path, dtype=torch.float32
+    )
+    tokenizer = AutoTokenizer.from_pretrained(options.model_path)
+    rows = json.loads((options.corpus / "metadata.json").read_text(encoding="utf-8"))
+    lesson = LongLesson(model, ClockLesson(model, tokenizer, rows, N_LONG))
+    lengthen(model, lesson, n_steps=options.n_steps)
+    model.save_pretrained(options.output_dir)
+    AutoProcessor.from_pretrained(options.model_path).save_pretrained(options.output_dir)
+
+
+if __name__ == "__main__":
+    main()
