@@ -149,8 +149,8 @@ def test_the_card_plays_the_newest_previews(
         ("me/two--dashes", "OWNER/NAME"),
         ("me/base.git", "OWNER/NAME"),
         ("模型/音乐", "OWNER/NAME"),
-        ("facebook/musicgen-small", r"is 24 x 1024 \(mono\)"),
-        ("facebook/musicgen-stereo-melody-large", r"is 48 x 2048 \(stereo, melody\)"),
+        ("facebook/musicgen-small", r"is 24 layers x 1024 \(mono\)"),
+        ("facebook/musicgen-stereo-melody-large", r"is 48 layers x 2048 \(stereo, melody\)"),
     ],
 )
 def test_a_name_that_the_base_cannot_have_is_refused(

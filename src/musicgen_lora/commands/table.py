@@ -108,7 +108,7 @@ def _kept_of_model(settings: Any) -> str:
         return "Nothing is written; the same command begins anew."
     repository = getattr(settings, "push_to_hub", None)
     if repository is None or settings.dry_run:
-        return f"{folder} is whole."
+        return f"The folder {folder} is whole."
     return f"{folder} is whole, the upload may not be: hf upload {repository} {folder}"
 
 

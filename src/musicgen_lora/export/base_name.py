@@ -57,7 +57,7 @@ def _check_shape(source: Source) -> None:
 
 def _told(n_layers: int, width: int, n_channels: int, is_melody: bool) -> str:
     kind = f"{'stereo' if n_channels == 2 else 'mono'}{', melody' if is_melody else ''}"
-    return f"{n_layers} x {width} ({kind})"
+    return f"{n_layers} layers x {width} ({kind})"
 
 
 def _metas_numbers(name: str) -> tuple[int, int, int, bool] | None:
