@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from made_datasets import beat
 from safetensors import safe_open
 
 from musicgen_lora.errors import UserError
+from musicgen_lora.given import EMBEDDED
 from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.model.fingerprint import base_fingerprint
 from musicgen_lora.model.lora.adapter import load_adapter
@@ -92,6 +94,18 @@ def test_sound_goes_in_and_comes_out(kind: str, request: pytest.FixtureRequest) 
     assert codes.shape == (model.shape.n_codebooks, 10)
     back = model.decode(torch.from_numpy(codes.astype(np.int64))[None])
     assert back.shape == (1, model.shape.n_channels, 6_400)
+
+
+@torch.inference_mode()
+def test_beats_get_the_codes_that_transformers_gives_them() -> None:
+    """And so do several at once, of any length."""
+    model = BaseModel.load(EMBEDDED)
+    codec: Any = model.codec.module
+    for n_samples in (1, 639, 32_000, 160_001):
+        beats = [beat(seed, 6.0)[:1, :n_samples] for seed in (3, 4)]
+        samples = torch.from_numpy(np.stack(beats))
+        expected = codec.encode(samples).audio_codes[0].numpy()
+        np.testing.assert_array_equal(model.codec.encode_rows(np.concatenate(beats)), expected)
 
 
 def test_what_its_folder_lacks_is_missed_when_it_is_asked_for(

@@ -47,10 +47,9 @@ class Codec:
 
     @torch.inference_mode()
     def encode(self, waveforms: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Encodes clips. Channels of equal length go through the codec together on a GPU, one
-        by one on a CPU, whose caches hold one and not several
-        (`benchmarks/tokenise_throughput.py`); the codec can't be given ragged lengths, since
-        padding would change the last codes.
+        """Encodes clips. Channels of equal length go through the codec together on a GPU, one by
+        one on a CPU, whose caches hold one and not several; the codec can't be given ragged
+        lengths, since padding would change the last codes.
 
         Args:
             waveforms: each `[C, N]` float32 at the codec's rate. A mono model hears the mean of the
@@ -108,11 +107,19 @@ class Codec:
                 stop = n_samples
             first = max(0, start - context)
             piece = torch.from_numpy(np.ascontiguousarray(rows[:, first : stop + context]))
-            codes = codec.encode(piece[:, None].to(codec.device)).audio_codes[0]  # [B, K', frames]
+            codes = self._encode_mono(piece[:, None].to(codec.device))  # [B, K', frames]
             skipped = (start - first) // hop
             pieces.append(codes[..., skipped : skipped - (start - stop) // hop].cpu().numpy())
             start = stop
         return np.concatenate(pieces, axis=-1)
+
+    def _encode_mono(self, samples: torch.Tensor) -> torch.Tensor:
+        """A channel `[B, 1, N]` to codes `[B, K', T]`."""
+        codec = self.module
+        if not suits(codec):
+            return codec.encode(samples).audio_codes[0]
+        hidden = through_layers(codec, codec.encoder.layers, samples)
+        return codec.quantizer.encode(hidden, codec.config.target_bandwidths[0]).transpose(0, 1)
 
     @torch.inference_mode()
     def decode(self, codes: torch.Tensor) -> np.ndarray:

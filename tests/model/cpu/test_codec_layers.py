@@ -57,7 +57,13 @@ def test_they_compute_what_transformers_does(kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "changes", [{"use_causal_conv": True}, {"norm_type": "time_group_norm"}, {"chunk_length_s": 1}]
+    "changes",
+    [
+        {"use_causal_conv": True},
+        {"norm_type": "time_group_norm"},
+        {"chunk_length_s": 1},
+        {"normalize": True},
+    ],
 )
 def test_codecs_of_other_kinds_are_left_to_transformers(changes: dict[str, Any]) -> None:
     assert not suits(codec(**changes))

@@ -24,7 +24,8 @@ def suits(codec: Any) -> bool:
     """Whether a codec is of the kind that is computed here: MusicGen's, on a CPU."""
     config = codec.config
     is_whole = config.norm_type == "weight_norm" and config.chunk_length_s is None
-    return codec.device.type == "cpu" and is_whole and not config.use_causal_conv
+    is_plain = not (config.use_causal_conv or config.normalize)
+    return codec.device.type == "cpu" and is_whole and is_plain
 
 
 def through_layers(codec: Any, layers: Sequence[nn.Module], hidden: Tensor) -> Tensor:
