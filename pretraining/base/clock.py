@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -266,34 +266,55 @@ def _states(model: Any, tokenizer: Any, captions: list[str]) -> tuple[torch.Tens
     return model.enc_to_dec_proj(torch.cat(parts)), tokens["attention_mask"].bool()
 
 
-def teach_clock(model: Any, lesson: ClockLesson, *, n_steps: int) -> None:
-    """Trains the first layer's cross-attention and feed-forward units to show the hands and the
-    facts, and nothing else."""
-    layer = model.decoder.model.decoder.layers[0]
+def train_reader(
+    layer: Any,
+    loss_of: Callable[[], torch.Tensor],
+    *,
+    n_steps: int,
+    every: int,
+    show: Callable[[str], None],
+) -> None:
+    """Trains a first layer's cross-attention and feed-forward units.
+
+    Args:
+        loss_of: draws captions and positions, and gives the loss on them.
+        every: after so many steps, and after the last ...
+        show: ... this is told which one it was, and after how long.
+    """
     parameters = [p for name, p in layer.named_parameters() if not name.startswith("self_attn")]
     for parameter in parameters:
         parameter.requires_grad_(True)
     optimizer = torch.optim.Adam(parameters, lr=LEARNING_RATE, betas=(0.9, 0.98))
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, n_steps, pct_start=0.1)
-    generator, began = np.random.default_rng(1), time.monotonic()
+    began = time.monotonic()
     for step in range(1, n_steps + 1):
-        at = torch.from_numpy(generator.integers(N_CAPTIONS - N_HELD, size=CAPTIONS_A_STEP))
-        read, wanted = _read_and_wanted(layer, lesson, at)
-        loss = (read - wanted).square().sum(-1).mean()
+        loss = loss_of()
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(parameters, 10.0)
         optimizer.step()
         schedule.step()
-        if step % 250 == 0 or step == n_steps:
-            shown = ", ".join(f"{share:.3f}" for share in hands_shown(layer, lesson))
-            print(
-                f"step {step}, {time.monotonic() - began:.0f} s: of the hands of "
-                f"{', '.join(f'{speed:g}' for speed in SPEEDS)} turns a bar is shown {shown}",
-                flush=True,
-            )
+        if step % every == 0 or step == n_steps:
+            show(f"step {step}, {time.monotonic() - began:.0f} s")
     for parameter in parameters:
         parameter.requires_grad_(False)
+
+
+def teach_clock(model: Any, lesson: ClockLesson, *, n_steps: int) -> None:
+    """Trains the first layer to show the hands and the facts, and nothing else."""
+    layer, generator = model.decoder.model.decoder.layers[0], np.random.default_rng(1)
+
+    def loss_of() -> torch.Tensor:
+        at = torch.from_numpy(generator.integers(N_CAPTIONS - N_HELD, size=CAPTIONS_A_STEP))
+        read, wanted = _read_and_wanted(layer, lesson, at)
+        return (read - wanted).square().sum(-1).mean()
+
+    def show(when: str) -> None:
+        shown = ", ".join(f"{share:.3f}" for share in hands_shown(layer, lesson))
+        speeds = ", ".join(f"{speed:g}" for speed in SPEEDS)
+        print(f"{when}: of the hands of {speeds} turns a bar is shown {shown}", flush=True)
+
+    train_reader(layer, loss_of, n_steps=n_steps, every=250, show=show)
 
 
 def _read_and_wanted(
@@ -317,6 +338,13 @@ def hands_shown(layer: Any, lesson: ClockLesson) -> list[float]:
     at = torch.arange(N_CAPTIONS - N_HELD, N_CAPTIONS)
     read, wanted = _read_and_wanted(layer, lesson, at[lesson.tempos[at] > 0])
     directions = lesson.signals.hands.T
-    missed = ((read - wanted) @ directions).square().mean((0, 1)).view(-1, 2).sum(1)
-    whole = (wanted @ directions).square().mean((0, 1)).view(-1, 2).sum(1)
+    return shares_shown(read @ directions, wanted @ directions)
+
+
+def shares_shown(said: torch.Tensor, wanted: torch.Tensor) -> list[float]:
+    """The share of the variance of each hand that is shown, of cosines and sines
+    `[B, T, 2 * len(SPEEDS)]`."""
+    missed, whole = (
+        x.square().mean((0, 1)).view(len(SPEEDS), 2).sum(1) for x in (said - wanted, wanted)
+    )
     return (1.0 - missed / whole).tolist()

@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +22,14 @@ from torch import nn
 from transformers import AutoProcessor, AutoTokenizer, MusicgenForConditionalGeneration
 
 from pretraining.base.clock import (
-    LEARNING_RATE,
     N_HELD,
     N_POSITIONS,
     SPEEDS,
     VOLUME,
     ClockLesson,
     read_text,
+    shares_shown,
+    train_reader,
 )
 from pretraining.paths import WORK
 
@@ -104,37 +104,26 @@ class LongLesson:
         frames = torch.randint(*span, (len(at), EACH))
         wanted = self.lesson.hands(at, frames)
         said = (self.read(layer, at, frames) - self.rest[at][:, None]) @ self.directions.T
-        missed, whole = (
-            x.square().mean((0, 1)).view(len(SPEEDS), 2).sum(1) for x in (said - wanted, wanted)
-        )
-        return (1.0 - missed / whole).tolist()
+        return shares_shown(said, wanted)
 
 
 def lengthen(model: Any, lesson: LongLesson, *, n_steps: int) -> None:
-    """Trains the first layer's cross-attention and feed-forward units."""
-    layer = model.decoder.model.decoder.layers[0]
-    n_train = len(lesson.lesson.tempos) - N_HELD
-    _show(layer, lesson, "before")
-    parameters = [p for name, p in layer.named_parameters() if not name.startswith("self_attn")]
-    for parameter in parameters:
-        parameter.requires_grad_(True)
-    optimizer = torch.optim.Adam(parameters, lr=LEARNING_RATE, betas=(0.9, 0.98))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, n_steps, pct_start=0.1)
-    generator, began = np.random.default_rng(2), time.monotonic()
-    for step in range(1, n_steps + 1):
+    """Trains the first layer to go on past the positions that it knows."""
+    layer, generator = model.decoder.model.decoder.layers[0], np.random.default_rng(2)
+    n_train, errors = len(lesson.lesson.tempos) - N_HELD, ""
+
+    def loss_of() -> torch.Tensor:
+        nonlocal errors
         at = torch.from_numpy(generator.integers(n_train, size=CAPTIONS_A_STEP))
-        known, later = lesson.errors(layer, at)
-        loss = KNOWN_WEIGHT * known.mean() + later.mean()
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(parameters, 10.0)
-        optimizer.step()
-        schedule.step()
-        if step % 200 == 0 or step == n_steps:
-            errors = f"errors {known.mean():.2f} and {later.mean():.2f}"
-            _show(layer, lesson, f"step {step}, {time.monotonic() - began:.0f} s, {errors}")
-    for parameter in parameters:
-        parameter.requires_grad_(False)
+        known, later = (x.mean() for x in lesson.errors(layer, at))
+        errors = f"errors {known:.2f} and {later:.2f}"
+        return KNOWN_WEIGHT * known + later
+
+    def show(when: str) -> None:
+        _show(layer, lesson, f"{when}, {errors}")
+
+    _show(layer, lesson, "before")
+    train_reader(layer, loss_of, n_steps=n_steps, every=200, show=show)
 
 
 def _show(layer: Any, lesson: LongLesson, when: str) -> None:

@@ -7,13 +7,15 @@ form is checked with the settings; here is what base and adapters say.
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from musicgen_lora.errors import UserError
-from musicgen_lora.export.sources import Source
 from musicgen_lora.model.lora.adapter import AdapterFiles
+
+if TYPE_CHECKING:
+    from musicgen_lora.export.sources import Source
 
 SIZES = {"small": (24, 1024), "medium": (48, 1536), "large": (48, 2048)}
 """Layers and width of the language models that Meta has released."""

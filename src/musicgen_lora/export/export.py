@@ -15,7 +15,6 @@ from musicgen_lora.console import plain_console
 from musicgen_lora.errors import UserError
 from musicgen_lora.export.adapter import find_samples, write_adapter
 from musicgen_lora.export.audiocraft.write import check_exportable, reads_as_t5, write_audiocraft
-from musicgen_lora.export.base_name import check_base_name
 from musicgen_lora.export.card import audiocraft_card
 from musicgen_lora.export.folder import publish
 from musicgen_lora.export.hub import Upload
@@ -46,8 +45,7 @@ def export_model(settings: ExportSettings, *, api: Any = None) -> Path:
     check_hub_base(settings.model_path, settings.hub_base)
     upload = Upload(settings, api)
     console = plain_console()
-    source = read_source(settings)
-    check_base_name(source, console)
+    source = read_source(settings, console)
     write = _for_peft if settings.format == "peft" else _for_audiocraft
     publish(settings.output_dir, write(settings, source, console))
     console.print(

@@ -12,7 +12,6 @@ from musicgen_lora.cluster.places import at_any_place
 from musicgen_lora.config import MergeSettings
 from musicgen_lora.console import plain_console
 from musicgen_lora.errors import UserError
-from musicgen_lora.export.base_name import check_base_name
 from musicgen_lora.export.card import checkpoint_card
 from musicgen_lora.export.checkpoint import copy_checkpoint, left_behind
 from musicgen_lora.export.folder import publish
@@ -46,8 +45,7 @@ def merge_adapters(settings: MergeSettings, *, api: Any = None) -> Path:
     check_hub_base(settings.model_path, settings.hub_base)
     upload = Upload(settings, api)
     console = plain_console()
-    source = read_source(settings)
-    check_base_name(source, console)
+    source = read_source(settings, console)
     made_of = source.made_of()
 
     def fill(staging: Path) -> None:

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
 from torch import Tensor
 
 from musicgen_lora import EMBEDDED_NAME, __version__
 from musicgen_lora.config import ExportSettings, MergeSettings
+from musicgen_lora.export.base_name import check_base_name
 from musicgen_lora.given import local_model
 from musicgen_lora.model.base.folder import base_folder
 from musicgen_lora.model.base_model import BaseModel
@@ -78,11 +80,11 @@ class Source:
         return {name: tensors[name] for name in self.changed}
 
 
-def read_source(settings: MergeSettings | ExportSettings) -> Source:
+def read_source(settings: MergeSettings | ExportSettings, console: Console) -> Source:
     """Loads a base and merges adapters, of which there is a strength each, or none.
 
     Raises:
-        UserError: one of the folders is not usable.
+        UserError: one of the folders is not usable, or the base can't be called `hub_base`.
     """
     # Damaged ones are refused before a base of gigabytes is read.
     files = [read_adapter(folder) for folder in settings.lora_model_path]
@@ -90,7 +92,7 @@ def read_source(settings: MergeSettings | ExportSettings) -> Source:
     pairs = zip(files, settings.strength or [1.0] * len(files), strict=True)
     mixture = Mixture(model, [read_part(model, file, strength) for file, strength in pairs])
     mixture.merge()
-    return Source(
+    source = Source(
         base=settings.model_path,
         folder=base_folder(settings.model_path),
         model=model,
@@ -98,3 +100,5 @@ def read_source(settings: MergeSettings | ExportSettings) -> Source:
         changed=mixture.names,
         hub_base=settings.hub_base,
     )
+    check_base_name(source, console)
+    return source
