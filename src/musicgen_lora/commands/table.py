@@ -76,9 +76,11 @@ def _exports(settings: Any) -> str:
 
 
 def _kept_of_data(settings: Any) -> str:
-    if settings.create_example:
-        return "No beat is listed yet; the same command makes them all."
     listed = settings.output_dir / settings.metadata_file
+    if settings.create_example:
+        if listed.is_file():
+            return f"The clips that {listed} lists are kept; the same command makes the others."
+        return "No beat is listed yet; the same command makes them all."
     return f"The clips that {listed} lists are kept; the same command goes on."
 
 
@@ -86,8 +88,8 @@ def _kept_of_tokens(settings: Any) -> str:
     return f"What is encoded stays in {shown(settings.data_dir)}; the same command goes on."
 
 
-def _kept_of_run(settings: Any) -> str:
-    return f"Audio stays encoded, and {settings.output_dir} as it was; the same command goes on."
+def _kept_of_run(_: Any) -> str:
+    return "Audio stays encoded, and no run is lost; the same command goes on."
 
 
 def _kept_of_clips(settings: Any) -> str:
