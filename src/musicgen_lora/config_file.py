@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +15,18 @@ from musicgen_lora.config import SETTINGS
 from musicgen_lora.errors import UserError
 from musicgen_lora.formats.documents import read_bytes
 from musicgen_lora.formats.kinds import shortened
+from musicgen_lora.urls import as_list
 
 MAX_BYTES = 256 << 10
 
 
+_BOOL, _INT = "tag:yaml.org,2002:bool", "tag:yaml.org,2002:int"
+
+
 class _Loader(yaml.SafeLoader):
     """PyYAML keeps the last of duplicate keys without a word, and an alias of an alias of a list
-    makes millions of values of ten lines; a settings file must not."""
+    makes millions of values of ten lines; a settings file must not. By YAML 1.1 it reads 010 as 8,
+    1:30 as 90 and off as false; here, as by YAML 1.2, they are what is written."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         is_alias, mark = self.check_event(yaml.AliasEvent), self.peek_event().start_mark
@@ -48,6 +55,15 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+_Loader.yaml_implicit_resolvers = {
+    letter: [(tag, form) for tag, form in forms if tag not in (_BOOL, _INT)]
+    for letter, forms in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+_Loader.add_implicit_resolver(
+    _BOOL, re.compile("(true|True|TRUE|false|False|FALSE)$"), list("tTfF")
+)
+_Loader.add_implicit_resolver(_INT, re.compile("[-+]?(0|[1-9][0-9]*)$"), list("-+0123456789"))
+
 _UNUSABLE = (
     yaml.YAMLError,
     # What PyYAML raises at !!int x, 2001-99-99, !!bool x and ten thousand brackets.
@@ -67,23 +83,53 @@ def read_config(path: Path, command: str) -> dict[str, Any]:
         UserError: no such file, not YAML, or a section or setting that does not exist.
     """
     try:
-        content = yaml.load(read_bytes(path, MAX_BYTES).decode("utf-8-sig"), _Loader) or {}
+        content = yaml.load(_text(path), _Loader) or {}
     except _UNUSABLE as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"{path}: not valid YAML ({reason}).") from error
     if not isinstance(content, dict):
         raise UserError(f"{path}: must have a section for each command ({', '.join(SETTINGS)}).")
+    names = [field.name for field in dataclasses.fields(SETTINGS[command])]
     for section in content:
+        if section in names:
+            raise UserError(
+                f"{path}: {section!r} is a setting of {command}: write {command}: above it, and "
+                "indent it."
+            )
         if hint := _hint(_word(section), list(SETTINGS)):
             raise UserError(f"{path}: section {_word(section)!r} is unknown; {hint}")
     section = content.get(command) or {}
     if not isinstance(section, dict):
         raise UserError(f"{path}: section {command!r} must be a list of settings, name: value.")
-    names = [field.name for field in dataclasses.fields(SETTINGS[command])]
     for name in section:
         if hint := _hint(_word(name), names):
             raise UserError(f"{path}: {command} setting {_word(name)!r} is unknown; {hint}")
     return section
+
+
+def _text(path: Path) -> str:
+    data = read_bytes(path, MAX_BYTES)
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{path}, line {line}: not UTF-8; save it as UTF-8.") from error
+
+
+def check_given_values(path: Path, given: Mapping[str, Any], taken: Mapping[str, Any]) -> None:
+    """Holds a section against the settings that were made of it.
+
+    Raises:
+        UserError: a truth was taken for 1 or 0, or an empty text for the folder that one is in.
+    """
+    for name, value in given.items():
+        for one, made in zip(as_list(value), as_list(taken[name]), strict=False):
+            if isinstance(one, bool) and type(made) in (int, float):
+                raise UserError(f"{path}: {name} = {shortened(value)}: must be a number.")
+            if one == "" and isinstance(made, Path):
+                raise UserError(
+                    f"{path}: {name} is empty; name a folder or file (. is this folder)."
+                )
 
 
 def _word(key: object) -> str:

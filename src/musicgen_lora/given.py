@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 EMBEDDED = Path(__file__).resolve().parent / "assets" / "tiny_beats"
 """What `EMBEDDED_NAME` stands for."""
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
-_BASES = ("model_path", "base_model_path", "clap", "embeddings")
+BASES = ("model_path", "base_model_path", "clap", "embeddings")
 """Settings that name models by folder or hub id."""
 
 
@@ -86,7 +86,7 @@ def hub_ids(settings: Any) -> list[str]:
 
 
 def _models(settings: Any) -> list[str]:
-    return [path for name in _BASES for path in as_list(vars(settings).get(name) or None)]
+    return [path for name in BASES for path in as_list(vars(settings).get(name) or None)]
 
 
 def local_model(model_path: str) -> Path | None:

@@ -115,6 +115,15 @@ def test_the_guides_values_are_the_defaults() -> None:
         ("train: {lr_schedule: cosin}", "lr_schedule = 'cosin'"),
         ("train: {lora_targets: [head]}", "lora_targets = 'head'"),
         ("train: {? [a] : 3}", ""),
+        ("lora_rank: 8", "'lora_rank' is a setting of train: write train: above it, and indent it"),
+        ("train: {lora_rank: yes}", "lora_rank = 'yes'"),
+        ("train: {lora_rank: true}", "lora_rank = True: must be a number"),
+        ("train: {codebook_weights: [2, true]}", "codebook_weights = [2, True]: must be a number"),
+        ("train: {seed: 12:30}", "seed = '12:30'"),
+        (
+            "train: {output_dir: ''}",
+            "output_dir is empty; name a folder or file (. is this folder)",
+        ),
         ("train: !!python/object/apply:os.getcwd []", "not valid YAML"),
     ],
 )
@@ -125,6 +134,67 @@ def test_a_bad_file_is_one_line(
     error = refused(["train", "--config", str(path)], capsys)
     assert said in error
     assert str(path) in error
+
+
+def test_a_file_in_another_encoding_is_no_faulty_yaml(tmp_path: Path, capsys) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_bytes("train:\n  output_dir: 你好\n".encode("gbk"))
+    assert "config.yaml, line 2: not UTF-8; save it as UTF-8." in refused(
+        ["train", "--config", str(path)], capsys
+    )
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["prepare", "--input_dir", "", "--output_dir", "x"],
+        ["prepare", "--create-example", "--output-dir", ""],
+        ["train", "--output_dir="],
+        ["evaluate", "--lora_model_path", "a", "", "--compare"],
+    ],
+)
+def test_an_empty_path_is_not_this_folder(words: list[str], capsys) -> None:
+    """As of a shell's variable that is not set: it would be read from and written to here."""
+    assert " is empty; name a folder or file" in refused(words, capsys)
+
+
+def test_an_empty_path_in_a_list_is_not_this_folder(tmp_path: Path) -> None:
+    path = config_file(tmp_path, "evaluate: {lora_model_path: [a, '']}")
+    with pytest.raises(UserError, match="lora_model_path is empty; name"):
+        parse_settings("evaluate", [], path)
+
+
+def test_an_empty_text_is_one(tmp_path: Path) -> None:
+    words = ["--trigger_word", "", "--input_dir", "a"]
+    assert parse_settings("prepare", words, None).trigger_word == ""
+
+
+def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No shell has replaced it in a file, nor behind `--flag=`."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    path = config_file(tmp_path, "evaluate: {output_dir: ~/out, lora_model_path: [~/a, b]}")
+    settings = parse_settings("evaluate", ["--data_dir=~/d", "--base_model_path=~/m"], path)
+    assert settings.output_dir == tmp_path / "out"
+    assert settings.lora_model_path == [tmp_path / "a", Path("b")]
+    assert settings.data_dir == tmp_path / "d"
+    assert settings.base_model_path == str(tmp_path / "m")
+    prompts = parse_settings("generate", ["--prompts", "~/a"], None).prompts
+    assert prompts == ["~/a"]
+
+
+def test_off_and_no_are_words_where_words_are_meant(tmp_path: Path) -> None:
+    """YAML 1.1 reads them as false, which is none of a setting's words."""
+    path = config_file(tmp_path, "train: {previews: off, fp16: no, gradient_checkpointing: yes}")
+    settings = parse_settings("train", [], path)
+    assert settings.previews == "off"
+    assert (settings.fp16, settings.gradient_checkpointing) == (False, True)
+
+
+def test_a_number_with_a_leading_zero_is_the_one_that_is_written(tmp_path: Path) -> None:
+    """YAML 1.1 reads 010 as 8."""
+    path = config_file(tmp_path, "train: {seed: 010, max_duration: 010}")
+    settings = parse_settings("train", [], path)
+    assert (settings.seed, settings.max_duration) == (10, 10.0)
 
 
 def test_a_zero_byte_in_a_path_is_one_line(tmp_path: Path, capsys) -> None:

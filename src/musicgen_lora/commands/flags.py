@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -17,8 +18,9 @@ from pydantic import ValidationError
 from musicgen_lora.commands.wrong_flags import flag_error
 from musicgen_lora.config import SETTINGS, groups
 from musicgen_lora.config.kinds import explained
-from musicgen_lora.config_file import read_config
+from musicgen_lora.config_file import check_given_values, read_config
 from musicgen_lora.errors import UserError
+from musicgen_lora.given import BASES
 from musicgen_lora.language.flags import spoken_help, with_help
 from musicgen_lora.language.translate import word
 from musicgen_lora.urls import places_in
@@ -51,6 +53,8 @@ def parse_settings(command: str, flags: Sequence[str], config: Path | None) -> A
         parts = _parts(settings, from_file)
     except ValidationError as error:
         raise UserError(f"{config}: {explained(error)}") from error
+    if config:
+        check_given_values(config, from_file, _values(parts))
     try:
         _check_repeated(_values(parts), flags)
         flags, texts = _take_dashed_texts(settings, flags)
@@ -59,7 +63,9 @@ def parse_settings(command: str, flags: Sequence[str], config: Path | None) -> A
         made = settings(**_values(_parse(command, parts, flags)))
     except ValidationError as error:
         raise UserError(explained(error)) from error
-    _check_paths(made)
+    _check_paths(made, flags)
+    for name, value in vars(made).items():
+        setattr(made, name, _at_home(name, value))
     return made
 
 
@@ -169,9 +175,33 @@ def _flag_name(word: str) -> str:
     return (found[1] or found[3]).replace("-", "_") if found else ""
 
 
-def _check_paths(settings: Any) -> None:
+def _at_home(name: str, value: Any) -> Any:
+    """A folder or file of a setting with its `~` replaced, as a shell does it, which it doesn't in
+    a settings file nor behind `--flag=`: a folder of that name would be made."""
+    if isinstance(value, list):
+        return [_at_home(name, one) for one in value]
+    is_place = isinstance(value, Path) or (isinstance(value, str) and name in BASES)
+    if is_place and re.match("~(/|$)", str(value)):
+        return type(value)(os.path.expanduser(value))
+    return value
+
+
+def _empty_flags(flags: Sequence[str]) -> set[str]:
+    """The settings whose flags are given an empty text."""
+    name, found = "", set()
+    for given in flags:
+        name = _flag_name(given) or name
+        if not given or (_flag_name(given) and given.endswith("=")):
+            found.add(name)
+    return found
+
+
+def _check_paths(settings: Any, flags: Sequence[str]) -> None:
     """Raises a UserError where a path can't be one, or can't be written into a JSON file."""
+    empty = _empty_flags(flags)
     for name, path in places_in(settings):
+        if name in empty:
+            raise UserError(f"--{name} is empty; name a folder or file (. is this folder).")
         if "\0" in str(path):
             raise UserError(f"{name} = {path}: a path has no zero bytes.")
         try:
