@@ -30,6 +30,16 @@ def test_a_text_file_has_a_prompt_a_line(tmp_path: Path) -> None:
     assert [one.seed for one in found] == [0, 1, 2]
 
 
+def test_json_lines_have_a_prompt_a_line(tmp_path: Path) -> None:
+    found = orders_of(tmp_path / "a.jsonl", '{"prompt": "trap", "bpm": 140}\n\n"lo-fi"\n')
+    assert [(one.prompts, one.bpm) for one in found] == [(["trap"], 140.0), (["lo-fi"], None)]
+
+
+def test_brackets_may_begin_a_prompt(tmp_path: Path) -> None:
+    found = orders_of(tmp_path / "a.txt", "[intro] dark pads\n{808}\nprompt drums\n")
+    assert len(found) == 3
+
+
 def test_a_row_of_json_and_csv_has_settings_of_its_own(tmp_path: Path) -> None:
     table = (
         "prompt;negative_prompt;Duration;seed;bpm;bars;key;top_k;variations;midi\n"
@@ -128,6 +138,13 @@ def test_a_file_is_read_once_unless_it_changes(
             "entry 1: --change_at 20: give times that rise and lie within the clip's 10 s",
         ),
         ("a.json", '["x",', "line 1: not valid JSON"),
+        ("a.jsonl", '{"prompt": "x"}\n{"prompt"', "line 2: not valid JSON"),
+        ("a.jsonl", '{"prompt": "x", "duratoin": 3}', "line 1: 'duratoin': no such field"),
+        ("a.txt", 'trap\n{"prompt": "x"}\n', "line 2: is no prompt but a field of one"),
+        ("a.txt", '[\n"x"\n]\n', "line 1: is no prompt but a field of one"),
+        ("a.yaml", "- prompt: x\n  bpm: 140\n", "line 1: is no prompt but a field of one"),
+        ("a.txt", "# night\ntrap\n", "line 1: begins with #, and each line is a prompt"),
+        ("a.json", [{"prompt": "x", "duration": True}], "duration = True: must not be true or"),
         ("a.csv", "prompt,bpm\nx,140\ny,fast\n", "line 3: bpm = 'fast': "),
         ("a.csv", "prompt,tempo\nx,140\n", "line 2: 'tempo': no such field"),
         ("a.csv", "prompt,bpm\n,140\n", 'line 2: needs a "prompt"'),

@@ -1,13 +1,16 @@
 """Prompts from a file, each with settings of its own, and what all of a command's clips are.
 
-A text file has a prompt a line; JSON and CSV have fields, which are settings of `generate` for that
-prompt alone. What is wrong is named with its row, before anything is loaded or played.
+A text file has a prompt a line; JSON, JSON lines and CSV have fields, which are settings of
+`generate` for that prompt alone. What is wrong is named with its row, before anything is loaded or
+played.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -105,13 +108,13 @@ def _read(path: Path) -> tuple[Sequence[PromptRow], str | None]:
     elif kind in (".csv", ".tsv"):
         cells = csv_rows(text, path, _folded)
         rows = [_row(where, {_folded(str(k)): v for k, v in row.items()}) for where, row in cells]
-    else:
-        lines = enumerate(text.splitlines(), 1)
+    elif kind in (".jsonl", ".ndjson"):
         rows = [
-            PromptRow(f"{path}, line {number}", (line.strip(),))
-            for number, line in lines
-            if line.strip()
+            _json_row(where, parse_json(line, path, first_line=number, unique_keys=True))
+            for number, where, line in _lines(text, path)
         ]
+    else:
+        rows = [_text_row(where, line) for _, where, line in _lines(text, path)]
     if not rows:
         raise UserError(f"{path}: has no prompt; write one a line, or a list of them as JSON.")
     return rows, guessed
@@ -121,6 +124,33 @@ def _folded(name: str) -> str:
     return name.strip().casefold().replace(" ", "_")
 
 
+def _lines(text: str, path: Path) -> Iterator[tuple[int, str, str]]:
+    """The lines that are not empty, each with its number and what to call it."""
+    for number, line in enumerate(text.splitlines(), 1):
+        if line.strip():
+            yield number, f"{path}, line {number}", line.strip()
+
+
+def _text_row(where: str, line: str) -> PromptRow:
+    """A line that is a prompt; what stands in files of other kinds would be played as one."""
+    if line.startswith("#"):
+        raise UserError(f"{where}: begins with #, and each line is a prompt; take it out.")
+    if _is_json(line) or re.match(r"(- )?prompts?: ", line):
+        raise UserError(
+            f"{where}: is no prompt but a field of one; name the file .json, .jsonl (an object a "
+            "line) or .csv after what it is."
+        )
+    return PromptRow(where, (line,))
+
+
+def _is_json(line: str) -> bool:
+    """Whether a line is a list or an object of JSON, or begins one."""
+    try:
+        return line in ("[", "{") or isinstance(json.loads(line), list | dict)
+    except (ValueError, RecursionError):
+        return False
+
+
 def _json_rows(text: str, path: Path) -> Iterator[PromptRow]:
     content = parse_json(text, path, unique_keys=True)
     if not isinstance(content, list):
@@ -128,12 +158,15 @@ def _json_rows(text: str, path: Path) -> Iterator[PromptRow]:
             f'{path}: must be a list of prompts, or of objects such as {{"prompt": ...}}.'
         )
     for number, entry in enumerate(content, 1):
-        where = f"{path}, entry {number}"
-        if isinstance(entry, str):
-            entry = {"prompt": entry}
-        if not isinstance(entry, dict):
-            raise UserError(f"{where}: {shortened(entry)} is no prompt, and no object with one.")
-        yield _row(where, entry)
+        yield _json_row(f"{path}, entry {number}", entry)
+
+
+def _json_row(where: str, entry: Any) -> PromptRow:
+    if isinstance(entry, str):
+        entry = {"prompt": entry}
+    if not isinstance(entry, dict):
+        raise UserError(f"{where}: {shortened(entry)} is no prompt, and no object with one.")
+    return _row(where, entry)
 
 
 def _row(where: str, entry: Mapping[str, Any]) -> PromptRow:
@@ -142,6 +175,12 @@ def _row(where: str, entry: Mapping[str, Any]) -> PromptRow:
         if name not in FIELDS:
             known = ", ".join(FIELDS)
             raise UserError(f"{where}: {shortened(name)}: no such field; there are {known}.")
+        if isinstance(entry[name], bool) and not isinstance(
+            getattr(GenerateSettings, name, 0), bool
+        ):
+            raise UserError(
+                f"{where}: {name} = {shortened(entry[name])}: must not be true or false."
+            )
     given = {name: value for name, value in entry.items() if value not in (None, "")}
     prompt, prompts = given.pop("prompt", None), given.pop("prompts", None)
     if (prompt is None) == (prompts is None):
