@@ -17,6 +17,7 @@ from musicgen_lora.audio.files import (
     MAX_READ_S,
     AudioError,
     find_audio,
+    find_unread,
     probe,
     read_audio,
     write_wav,
@@ -267,3 +268,22 @@ def test_find_audio_stays_inside(tmp_path: Path) -> None:
     os.symlink(inside / "gone.wav", inside / "dead.wav")
     found = {path.relative_to(inside).as_posix() for path in find_audio(inside)}
     assert found == {"b.WAV", "deep/er/a.flac", "deep/same.wav"}
+
+
+def test_whatever_is_passed_over_is_named(tmp_path: Path) -> None:
+    inside, other = tmp_path / "in", tmp_path / "other"
+    (inside / "deep").mkdir(parents=True)
+    (inside / "folder.wav").mkdir()
+    other.mkdir()
+    (inside / "deep" / "a.wav").write_bytes(b"x")
+    (other / "b.wav").write_bytes(b"x")
+    os.mkfifo(inside / "pipe.wav")
+    os.symlink(other, inside / "elsewhere")
+    os.symlink(inside / "deep", inside / "again")
+    os.symlink(other / "b.wav", inside / "link.wav")
+    os.symlink(other / "gone.wav", inside / "dead.wav")
+    found = {path.relative_to(inside).as_posix(): why for path, why in find_unread(inside)}
+    assert set(found) == {"pipe.wav", "elsewhere", "link.wav", "dead.wav"}
+    assert "a link to a folder elsewhere" in found["elsewhere"]
+    assert "pipe" in found["pipe.wav"]
+    assert "leads nowhere" in found["dead.wav"]

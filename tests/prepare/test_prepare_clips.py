@@ -21,6 +21,7 @@ from musicgen_lora.dataset.metadata import load_dataset, split_clips
 from musicgen_lora.prepare.clips import cut
 from musicgen_lora.prepare.hearing import analyse
 from musicgen_lora.prepare.prepare import prepare_dataset
+from musicgen_lora.prepare.report.findings import loudness_advice
 
 DEFAULT = "hip hop 808 beat"
 
@@ -204,6 +205,7 @@ def test_the_report_says_what_to_mend(tmp_path: Path) -> None:
     offset = 0.2 * track(1, 6.0) + 0.1
     put(source / "offset.wav", np.concatenate([offset, offset]))
     put(source / "low.wav", track(2, 6.0)[:, ::2], RATE // 2)
+    put(source / "six.wav", np.repeat(track(3, 6.0), 6, axis=0))
     (source / "broken.wav").write_text("no audio")
     prepared(source, out)
     report = read_report(out)
@@ -212,16 +214,26 @@ def test_the_report_says_what_to_mend(tmp_path: Path) -> None:
     assert faults["offset"] == ["offset.wav"]
     assert faults["fake stereo"] == ["offset.wav"]
     assert faults["low rate"] == ["low.wav"]
-    assert report["summary"]["clips"] == 3
+    assert faults["many channels"] == ["six.wav"]
+    assert report["summary"]["clips"] == 4
     assert [drop["file"] for drop in report["dropped"]] == ["broken.wav"]
     page = (out / "report.html").read_text(encoding="utf-8")
     assert "broken.wav" in page
     assert "&lt;b&gt;clipped" in page
     assert "<b>clipped" not in page
-    assert page.count("<audio") == 3
-    assert page.count("data:audio/mpeg;base64,") == 3
+    assert page.count("<audio") == 4
+    assert page.count("data:audio/mpeg;base64,") == 4
     assert not re.search(r'(src|href)="(?!data:)', page), "the page needs nothing from elsewhere"
     assert "<script" not in page
+
+
+def test_a_clip_is_either_there_or_quieter() -> None:
+    entries = [
+        {"loudness_lufs": lufs, "held_db": held}
+        for lufs, held in ((-16.0, None), (-16.5, 0.5), (-18.0, 2.0), (-20.0, 4.0))
+    ]
+    (said,) = loudness_advice(entries, -16.0, limits=False)
+    assert said.startswith("-16 LUFS is reached by 2 of 4 clips; 2 are quieter, by up to 4.0 dB")
 
 
 def test_tokenising_is_a_command_of_its_own(

@@ -146,14 +146,25 @@ def find_audio(folder: Path) -> list[Path]:
 
 
 def find_unread(folder: Path) -> list[tuple[Path, str]]:
-    """Audio below `folder` that `find_audio` leaves out, each with the reason, sorted."""
+    """Audio below `folder` that `find_audio` leaves out, and folders that it doesn't look into,
+    each with the reason, sorted."""
     root = folder.resolve()
     found = []
     for path in _files_of(folder, AUDIO_EXTENSIONS | FFMPEG_EXTENSIONS):
-        if path.is_symlink() and not path.is_file():
+        if path.is_dir():
+            continue
+        if path.is_symlink() and not path.exists():
             found.append((path, "is a link that leads nowhere; copy the file itself."))
-        elif path.is_file() and not is_inside(path, root):
+        elif not path.is_file():
+            found.append((path, "is no file but a pipe, socket or device; copy the audio itself."))
+        elif not is_inside(path, root):
             found.append((path, "is a link that leads out of the folder; copy the file itself."))
+    for path in folder.rglob("*"):
+        is_hidden = path.name.startswith(".")
+        if path.is_symlink() and path.is_dir() and not is_hidden and not is_inside(path, root):
+            found.append(
+                (path, "is a link to a folder elsewhere, which isn't looked into; copy the folder.")
+            )
     for path in _files_of(folder, OTHER_AUDIO_EXTENSIONS):
         if path.is_file():
             found.append((path, "is of a format that isn't read; convert it to WAV or FLAC."))

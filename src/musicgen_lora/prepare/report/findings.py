@@ -146,10 +146,16 @@ CHECKS = (
         lambda r: abs(r.quality.dc_offset) > DC_OFFSET,
     ),
     Check(
+        "many channels",
+        "have more than two channels",
+        "Nothing if their mean sounds right, which is what is used; else export them in stereo.",
+        lambda r: r.n_channels > 2,
+    ),
+    Check(
         "fake stereo",
         "are mono with two channels",
         "Nothing for a mono model; for a stereo one, find the stereo original.",
-        lambda r: r.n_channels > 1 and r.quality.channels in ("identical", "near mono"),
+        lambda r: r.n_channels == 2 and r.quality.channels in ("identical", "near mono"),
     ),
     Check(
         "above full scale",
@@ -269,9 +275,14 @@ def loudness_advice(
         return []
     advice = []
     measured = [e for e in entries if isinstance(e.get("loudness_lufs"), (int, float))]
-    held = [float(e["held_db"]) for e in measured if isinstance(e.get("held_db"), (int, float))]
+    there = [abs(e["loudness_lufs"] - target_lufs) <= REACHED_LU for e in measured]
+    held = [
+        float(e["held_db"])
+        for e, is_there in zip(measured, there, strict=True)
+        if isinstance(e.get("held_db"), (int, float)) and not is_there
+    ]
     if held:
-        n_there = sum(abs(e["loudness_lufs"] - target_lufs) <= REACHED_LU for e in measured)
+        n_there = sum(there)
         reached = f"{target_lufs:g} LUFS is reached by {n_there} of {len(measured)} clips"
         sentence = (
             f"{reached}; {len(held)} are quieter, by up to {max(held):.1f} dB "
