@@ -159,6 +159,10 @@ def check_adapter_folder(folder: Path) -> None:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such adapter folder; training writes output_dir/best_model.")
     if not (folder / ADAPTER_CONFIG).is_file():
+        if (folder / "best_model" / ADAPTER_CONFIG).is_file():
+            raise UserError(
+                f"{folder}: is the folder of a run; its adapter is {folder / 'best_model'}."
+            )
         raise UserError(f"{folder}: no {ADAPTER_CONFIG} in it; this is not a LoRA adapter.")
     if not (folder / ADAPTER_WEIGHTS).is_file():
         raise UserError(f"{folder}: no {ADAPTER_WEIGHTS} in it; pickled adapters are not read.")

@@ -13,6 +13,8 @@ from adapters import draw_adapter
 from musicgen_lora import cli, extras
 from musicgen_lora.cli import main
 from musicgen_lora.config import SETTINGS
+from musicgen_lora.errors import UserError
+from musicgen_lora.given import check_adapter_folder
 from musicgen_lora.model.lora.fitting import check_fits
 
 
@@ -206,3 +208,12 @@ def loaded_by(script: str) -> set[str]:
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert not done.returncode, done.stderr
     return set(done.stdout.split())
+
+
+def test_the_folder_of_a_run_is_told_from_what_is_no_adapter(tmp_path: Path) -> None:
+    (tmp_path / "run" / "best_model").mkdir(parents=True)
+    with pytest.raises(UserError, match="this is not a LoRA adapter"):
+        check_adapter_folder(tmp_path / "run")
+    (tmp_path / "run" / "best_model" / "adapter_config.json").write_text("{}")
+    with pytest.raises(UserError, match="run: is the folder of a run; its adapter is "):
+        check_adapter_folder(tmp_path / "run")

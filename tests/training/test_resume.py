@@ -178,6 +178,41 @@ def test_another_run_puts_the_earlier_one_aside(
     assert len(read_rows(output_dir, "base")) == 1
 
 
+@pytest.mark.parametrize("change", ["settings", "captions"])
+def test_an_unfinished_run_says_why_it_is_not_gone_on_with_and_how_it_can_be(
+    change: str,
+    tmp_path: Path,
+    data: Path,
+    tiny_model_dir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def settings(folder: Path, **changes: Any):
+        return tiny_settings(tiny_model_dir, data, folder, max_steps=3, save_every=1, **changes)
+
+    output_dir = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        interrupt_after(2, patch)
+        with pytest.raises(SystemExit):
+            train_lora(settings(output_dir))
+    entries = read_metadata(data)
+    changes = {"lora_rank": 3, "seed": 5} if change == "settings" else {}
+    if change == "captions":
+        write_metadata(data, [entries[0] | {"text": "another caption"}, *entries[1:]])
+    capsys.readouterr()
+    train_lora(settings(output_dir, **changes))
+    (aside,) = (output_dir / "previous").iterdir()
+    said = " ".join(capsys.readouterr().out.split())
+    why = "settings: --lora_rank 3 (was 12), --seed 5 (was 0)"
+    if change == "captions":
+        why = "clips, captions or splits"
+    assert f"The unfinished run in this folder had other {why}." in said
+    assert "Its own settings and data go on with it: --output_dir" in said
+    write_metadata(data, entries)
+    train_lora(settings(aside))
+    assert "Resuming after step 2" in capsys.readouterr().out
+
+
 def test_two_runs_in_the_same_second_are_both_kept(
     tmp_path: Path, data: Path, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -46,7 +46,12 @@ from musicgen_lora.training.optimizers import make_optimizers
 from musicgen_lora.training.previews import PREVIEW_S, with_previews
 from musicgen_lora.training.record import run_folder
 from musicgen_lora.training.record.curves import draw_curves
-from musicgen_lora.training.record.identity import data_facts, plain_settings, run_identity
+from musicgen_lora.training.record.identity import (
+    data_facts,
+    plain_settings,
+    run_identity,
+    what_differs,
+)
 from musicgen_lora.training.record.log import RunLog, open_log
 from musicgen_lora.training.record.run import FAILED, FINISHED, RUNNING, Run
 from musicgen_lora.training.record.verdict import verdict
@@ -136,7 +141,7 @@ def _train(
     inputs = RunInputs(settings, model, data)
     precision = _place(inputs, console)
     identity = run_identity(settings, base["fingerprint"], data.clips, data.ids)
-    found, step = _look_into_folder(settings, identity, console)
+    found, step = _look_into_folder(settings, identity, base["fingerprint"], console)
     previous = Run.read(settings.output_dir)
     if found is Found.NOTHING:
         base_loss = _gate(inputs, console)
@@ -194,7 +199,7 @@ def _place(inputs: RunInputs, console: Console) -> str:
 
 
 def _look_into_folder(
-    settings: TrainSettings, identity: str, console: Console
+    settings: TrainSettings, identity: str, base: str, console: Console
 ) -> tuple[Found, int]:
     """What lies in the output folder, and the step to go on after. The first process looks, and
     all go by what it found."""
@@ -210,7 +215,10 @@ def _look_into_folder(
             )
         elif previous.identity != identity:
             if previous.status != FINISHED:
-                console.print("The unfinished run in this folder had other settings or data.")
+                differs = what_differs(
+                    settings, base, previous.settings, previous.base.get("fingerprint")
+                )
+                console.print(f"The unfinished run in this folder had {differs}.", style="yellow")
         elif previous.status == FINISHED:
             _check_best_model(settings.output_dir)
             found = Found.FINISHED
@@ -251,9 +259,12 @@ def _begin(
         base_loss=base_loss,
     )
     if processes.rank() == 0:
+        earlier = Run.read(settings.output_dir)
         aside = run_folder.put_aside(settings.output_dir, console.print)
         if aside is not None:
             console.print(f"The earlier run in {settings.output_dir} now lies in {aside}.")
+            if earlier is not None and earlier.status != FINISHED and earlier.is_resumable:
+                console.print(f"Its own settings and data go on with it: --output_dir {aside}")
         run.write(settings.output_dir)
     return run
 

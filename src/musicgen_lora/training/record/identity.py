@@ -15,6 +15,7 @@ import pyarrow as pa
 from musicgen_lora.config import TrainSettings
 from musicgen_lora.dataset.batches import DRAWS_VERSION
 from musicgen_lora.dataset.metadata import Clips, compute, held_out_bound
+from musicgen_lora.formats.kinds import shortened
 from musicgen_lora.runtime.seeds import seed_of
 
 CAPTIONS_KEPT, LONGEST_KEPT = 64, 1000
@@ -56,6 +57,29 @@ def run_identity(settings: TrainSettings, base: str, clips: Clips, ids: Sequence
     ]
     content = json.dumps([DRAWS_VERSION, plain, base, data], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def what_differs(
+    settings: TrainSettings, base: str, earlier: dict[str, Any], earlier_base: object
+) -> str:
+    """Why a run of another identity is not gone on with, in words.
+
+    Args:
+        base: fingerprint of the base.
+        earlier: the settings of that run, as JSON has them.
+        earlier_base: fingerprint of its base.
+    """
+    plain = plain_settings(settings)
+    changed = [
+        f"--{name} {shortened(value)} (was {shortened(earlier[name])})"
+        for name, value in plain.items()
+        if name not in REPEATABLE and name in earlier and earlier[name] != value
+    ]
+    if changed:
+        return f"other settings: {', '.join(changed)}"
+    if base != earlier_base:
+        return "a base model of other weights"
+    return "other clips, captions or splits"
 
 
 def _column_hash(column: Any) -> str:
