@@ -23,7 +23,7 @@ MAX_BYTES = 256 << 10
 _BOOL, _INT = "tag:yaml.org,2002:bool", "tag:yaml.org,2002:int"
 
 
-class _Loader(yaml.SafeLoader):
+class SettingsLoader(yaml.SafeLoader):
     """PyYAML keeps the last of duplicate keys without a word, and an alias of an alias of a list
     makes millions of values of ten lines; a settings file must not. By YAML 1.1 it reads 010 as 8,
     1:30 as 90 and off as false; here, as by YAML 1.2, they are what is written."""
@@ -55,14 +55,16 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
-_Loader.yaml_implicit_resolvers = {
+SettingsLoader.yaml_implicit_resolvers = {
     letter: [(tag, form) for tag, form in forms if tag not in (_BOOL, _INT)]
     for letter, forms in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
-_Loader.add_implicit_resolver(
+SettingsLoader.add_implicit_resolver(
     _BOOL, re.compile("(true|True|TRUE|false|False|FALSE)$"), list("tTfF")
 )
-_Loader.add_implicit_resolver(_INT, re.compile("[-+]?(0|[1-9][0-9]*)$"), list("-+0123456789"))
+SettingsLoader.add_implicit_resolver(
+    _INT, re.compile("[-+]?(0|[1-9][0-9]*)$"), list("-+0123456789")
+)
 
 _UNUSABLE = (
     yaml.YAMLError,
@@ -83,7 +85,7 @@ def read_config(path: Path, command: str) -> dict[str, Any]:
         UserError: no such file, not YAML, or a section or setting that does not exist.
     """
     try:
-        content = yaml.load(_text(path), _Loader) or {}
+        content = yaml.load(_text(path), SettingsLoader) or {}
     except _UNUSABLE as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"{path}: not valid YAML ({reason}).") from error

@@ -62,6 +62,14 @@ def test_several_values_as_people_type_them(typed: str) -> None:
     assert SETTINGS["evaluate"](**changed(form, [typed])).strengths == [0.0, 0.5, 1.0]
 
 
+def test_a_number_is_the_one_that_is_typed_and_a_word_is_none() -> None:
+    form = [setting for setting in form_of("train") if setting.name == "lora_rank"]
+    assert SETTINGS["train"](**changed(form, ["010"])).lora_rank == 10
+    for word in ("yes", "on", "true"):
+        with pytest.raises(UserError, match="lora_rank = "):
+            check("train", changed(form, [word]))
+
+
 def test_what_is_wrong_is_told_as_the_command_tells_it(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="lora_rank = 0: Input should be greater than or equal"):
         check("train", {"lora_rank": 0})

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from musicgen_lora.config import SETTINGS
 from musicgen_lora.config.kinds import explained
+from musicgen_lora.config_file import SettingsLoader
 from musicgen_lora.errors import UserError
 from musicgen_lora.given import check_given
 from musicgen_lora.language.flags import described
@@ -131,10 +132,12 @@ def _value(setting: Setting, text: str) -> Any:
     if not text.strip():
         return [] if isinstance(setting.default, list) else None
     try:
-        value = yaml.safe_load(text[:1000])
+        value = yaml.load(text[:1000], SettingsLoader)
     except (yaml.YAMLError, ValueError) as error:
         raise UserError(f"{setting.name} = {text[:80]!r}: is no value.") from error
-    # YAML takes 1e-4 for a text.
+    # No field is a switch: true would be taken for 1. YAML takes 1e-4 for a text.
+    if isinstance(value, bool):
+        return text
     if isinstance(value, str):
         try:
             value = float(value)
