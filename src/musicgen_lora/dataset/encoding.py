@@ -27,6 +27,7 @@ from musicgen_lora.console import OnStep
 from musicgen_lora.dataset.metadata import Clip
 from musicgen_lora.errors import AudioError
 from musicgen_lora.model.base_model import BaseModel
+from musicgen_lora.model.cpu.allocator import keep_freed_memory
 
 CLIPS_PER_SHARD = 250
 """Clips of a shard; an interruption costs no more than these."""
@@ -151,6 +152,8 @@ def encoders(model: BaseModel) -> Iterator[ThreadPoolExecutor]:
     on_gpu = home.type != "cpu" or torch.cuda.is_available()
     if on_gpu and home.type == "cpu":
         codec.to("cuda")
+    if not on_gpu:
+        keep_freed_memory()
     n_workers = GPU_READERS if on_gpu else n_threads
     pool = ThreadPoolExecutor(n_workers, initializer=lambda: torch.set_num_threads(1))
     try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -54,6 +56,21 @@ def test_they_compute_what_transformers_does(kind: str) -> None:
         torch.testing.assert_close(
             run_layers(model.decoder.layers, latents), model.decoder(latents), atol=1e-5, rtol=1e-5
         )
+
+
+def test_clips_of_unequal_lengths_take_no_longer_than_equal_ones() -> None:
+    model = codec(num_filters=16)
+
+    def seconds(lengths: Sequence[int]) -> float:
+        began = time.thread_time()
+        for length in lengths:
+            run_layers(model.encoder.layers, torch.randn(1, 1, length))
+        return time.thread_time() - began
+
+    with torch.inference_mode():
+        seconds([160_000] * 2)
+        equal = seconds([160_000] * 6)
+        assert seconds([160_001 + 37 * number for number in range(6)]) < 2 * equal
 
 
 @pytest.mark.parametrize(

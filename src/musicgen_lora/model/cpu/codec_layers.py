@@ -19,6 +19,10 @@ from transformers.models.encodec.modeling_encodec import (
     EncodecResnetBlock,
 )
 
+PIECE = 1 << 15
+"""Samples of a layer that are made at once. oneDNN compiles a kernel for each length that it comes
+across and keeps it: for long ones up to 20 MB, for each length that a clip may have."""
+
 
 def suits(codec: Any) -> bool:
     """Whether a codec is of the kind that is computed here: MusicGen's, on a CPU."""
@@ -80,6 +84,12 @@ def _convolved(layer: Any, rows: Tensor) -> Tensor:
         for place in range(1, size):
             found += taps[place, place * step : place * step + n_out]
         return found[:, None]
+    if weight.shape[1] == 1:
+        # Of a single channel oneDNN's kernel for one length takes longer to compile than a clip to
+        # encode.
+        n_out = (len(padded) - (size - 1) * step - 1) // stride + 1
+        seen = padded[:, 0].as_strided((n_out, size), (stride, step))  # [T', k]
+        return torch.addmm(bias, seen, weight[:, 0].T)
     return _image_convolved(padded, weight, bias, stride, step)
 
 
@@ -88,9 +98,16 @@ def _image_convolved(
 ) -> Tensor:
     """A convolution `[O, D, k]` of `[T, D]`, as one of a picture of a single line: of pictures
     oneDNN takes channels that lie together."""
-    image = rows[None, None].permute(0, 3, 1, 2)  # [1, D, 1, T]
-    found = F.conv2d(image, weight[:, :, None], bias, stride=(1, stride), dilation=(1, step))
-    return found[0, :, 0].T.contiguous()
+    reach = (weight.shape[2] - 1) * step + 1
+    n_out = (len(rows) - reach) // stride + 1
+    found = rows.new_empty(n_out, len(weight))
+    for at in range(0, n_out, PIECE):
+        end = min(at + PIECE, n_out)
+        piece = rows[at * stride : (end - 1) * stride + reach]
+        image = piece[None, None].permute(0, 3, 1, 2)  # [1, D, 1, T]
+        made = F.conv2d(image, weight[:, :, None], bias, stride=(1, stride), dilation=(1, step))
+        found[at:end] = made[0, :, 0].T
+    return found
 
 
 def _reflected(rows: Tensor, left: int, right: int, mode: str) -> Tensor:
