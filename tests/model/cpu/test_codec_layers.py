@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
+import re
 from typing import Any
 
 import pytest
 import torch
 from transformers import EncodecConfig, EncodecModel
 
-from musicgen_lora.model.cpu.codec_layers import run_layers, suits
+from musicgen_lora.model.cpu.codec_layers import PIECE, run_layers, suits
 
 KINDS: dict[str, dict[str, Any]] = {
     "as musicgen's": {},
@@ -58,19 +57,23 @@ def test_they_compute_what_transformers_does(kind: str) -> None:
         )
 
 
-def test_clips_of_unequal_lengths_take_no_longer_than_equal_ones() -> None:
-    model = codec(num_filters=16)
-
-    def seconds(lengths: Sequence[int]) -> float:
-        began = time.thread_time()
-        for length in lengths:
-            run_layers(model.encoder.layers, torch.randn(1, 1, length))
-        return time.thread_time() - began
-
-    with torch.inference_mode():
-        seconds([160_000] * 2)
-        equal = seconds([160_000] * 6)
-        assert seconds([160_001 + 37 * number for number in range(6)]) < 2 * equal
+@pytest.mark.skipif(
+    not torch.backends.mkldnn.is_available(), reason="torch was built without oneDNN"
+)
+@torch.inference_mode()
+def test_no_kernel_is_compiled_for_the_length_of_a_long_clip(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    model, mkldnn = codec(num_filters=16), torch.backends.mkldnn
+    with mkldnn.verbose(mkldnn.VERBOSE_ON_CREATION):
+        run_layers(model.encoder.layers, torch.randn(1, 1, 160_001))
+    compiled = re.findall(
+        r"create:cache_\w+,cpu,convolution,.*_ic(\d+)oc.*ow(\d+)", capfd.readouterr().out
+    )
+    assert compiled
+    for n_channels, length in compiled:
+        assert int(n_channels) > 1
+        assert int(length) <= PIECE
 
 
 @pytest.mark.parametrize(
