@@ -47,6 +47,8 @@ NOT_MESSAGES = {
     "model/lora/mixture.py": r".*holds a mixture already.*",
     # Tags of sound files.
     "generation/clips/clip.py": r"(prompt|seed|base|adapter): .*|<.*|\{0\} · seed.*",
+    # What Python shows of an object.
+    "generation/musicgen.py": r"<.*",
     "listening": None,
     "audio/waveforms.py": None,
     "audio/pictures.py": r"<.*",

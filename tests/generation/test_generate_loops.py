@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import get_args
 
@@ -37,6 +38,17 @@ def test_a_loop_of_the_embedded_base_is_exact_and_says_what_it_is(
     told = capsys.readouterr().out
     assert all(fault in told for fault in facts["faults"])
     assert bool(facts["faults"]) == ("raises the odds" in told)
+
+
+def test_what_is_written_is_told_apart_from_the_takes_that_were_played_for_it(
+    tiny_model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clips = ["--duration", "1", "--variations", "2"]
+    assert generate(tiny_model_dir, tmp_path, *clips) == 0
+    assert re.search(r"^2 s of audio in [\d.]+ s \(", capsys.readouterr().out, re.MULTILINE)
+    assert generate(tiny_model_dir, tmp_path, *clips, "--best_of", "3") == 0
+    told = capsys.readouterr().out
+    assert re.search(r"^2 s of audio written; 6 s played for it in [\d.]+ s \(", told, re.MULTILINE)
 
 
 def test_takes_of_a_clip_are_counted_and_the_first_is_the_clip(

@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -213,3 +214,25 @@ def test_a_notebook_shows_nothing_of_what_libraries_say(
     command = [sys.executable, "-c", "\n".join(words), str(tiny_model_dir), str(pair[0])]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stderr == ""
+
+
+def test_a_model_says_what_it_is_and_what_it_plays_by_once(
+    tiny_model_dir: Path, pair: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = shutil.copytree(tiny_model_dir, tmp_path / "advising")
+    config = json.loads((folder / "config.json").read_text())
+    config["musicgen_lora"] = {"advised_guidance_scale": 2.5, "advised_temperature": 0.9}
+    (folder / "config.json").write_text(json.dumps(config))
+    model = MusicGen.load(folder, precision="fp32")
+    for seed in (0, 1):
+        model.generate(PROMPTS[:1], duration=0.1, seed=seed)
+    assert repr(model) == f"<MusicGen {folder}, mono at 32000 Hz, fp32 on cpu; adapters: none>"
+    model.add_adapter(pair[0], strength=0.5)
+    model.generate(PROMPTS[:1], duration=0.1)
+    said = capsys.readouterr().out
+    assert said.count("As this base advises: --guidance_scale 2.5 --temperature 0.9.") == 1
+    assert said.count("Decoding in fp32") == 1
+    assert f"adapters: {pair[0].resolve()} x 0.5>" in repr(model)
+    # Another part of the advice is another line.
+    model.generate(PROMPTS[:1], duration=0.1, guidance_scale=1.0)
+    assert "As this base advises: --temperature 0.9." in capsys.readouterr().out

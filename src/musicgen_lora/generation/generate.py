@@ -83,10 +83,7 @@ def _generate(settings: GenerateSettings) -> list[Path]:
             f"Kept, as written before: {made.n_kept} of {count(len(made.paths), 'clip')}."
         )
     if made.n_kept < len(made.paths):
-        console.print(
-            f"{made.played_s:.0f} s of audio in {elapsed:.1f} s "
-            f"({made.played_s / elapsed:.1f} times real time)."
-        )
+        console.print(made.sentence(elapsed))
     return [made.paths[place] for place in sorted(made.paths)]
 
 
@@ -96,10 +93,14 @@ class _Made:
 
     Args:
         paths: of its clips, by their places in it.
+        n_kept: of them that were there.
+        written_s: seconds of the others.
+        played_s: seconds of all takes that were played for them.
     """
 
     paths: dict[int, Path] = field(default_factory=dict)
     n_kept: int = 0
+    written_s: float = 0.0
     played_s: float = 0.0
 
     def keep(self, place: int, path: Path, console: Console) -> None:
@@ -107,6 +108,25 @@ class _Made:
         self.paths[place] = path
         self.n_kept += 1
         console.print(str(path))
+
+    def write(
+        self, place: int, clip: GeneratedClip, folder: Path, written: Written, console: Console
+    ) -> None:
+        """Writes a clip that was played, and says so."""
+        self.paths[place] = path = write_clip(folder, clip)
+        self.written_s += clip.duration_s
+        _say_of(clip, path, written.altered.get((place, clip.identity)), console)
+
+    def sentence(self, elapsed_s: float) -> str:
+        """What was written and what was played for it: more, where takes were dropped or cut, and
+        less, where a recording was gone on with."""
+        speed = f"{self.played_s / elapsed_s:.1f}"
+        if f"{self.written_s:.0f}" == f"{self.played_s:.0f}":
+            return f"{self.played_s:.0f} s of audio in {elapsed_s:.1f} s ({speed} times real time)."
+        return (
+            f"{self.written_s:.0f} s of audio written; {self.played_s:.0f} s played for it in "
+            f"{elapsed_s:.1f} s ({speed} times real time)."
+        )
 
 
 def _play_here(
@@ -125,8 +145,7 @@ def _play_here(
             channels = count(n_channels, "channel")
             console.print(f"Standard output: {settings.stdout}, {rate} Hz, {channels}.")
         for place, clip in session.missing(is_there, live):
-            made.paths[place] = write_clip(settings.output_dir, clip)
-            _say_of(clip, made.paths[place], written.altered.get((place, clip.identity)), console)
+            made.write(place, clip, settings.output_dir, written, console)
     made.played_s = session.played_s
     return made
 
@@ -150,8 +169,7 @@ def _play_there(
             for place, identity in found.kept.items():
                 made.keep(place, written.path(place, identity), console)
             for place, clip in found.clips:
-                made.paths[place] = path = write_clip(settings.output_dir, clip)
-                _say_of(clip, path, written.altered.get((place, clip.identity)), console)
+                made.write(place, clip, settings.output_dir, written, console)
             made.played_s += found.played_s
             on_clip(len(made.paths) + len(reasons), n_clips)
     if reasons:

@@ -29,6 +29,7 @@ from musicgen_lora.generation.clips.clip import GeneratedClip, GeneratedClips
 from musicgen_lora.generation.decoding.decode import window_frames
 from musicgen_lora.generation.decoding.decoder import Decoder
 from musicgen_lora.generation.decoding.precision import choose_precision
+from musicgen_lora.generation.decoding.sampling import advice_sentence
 from musicgen_lora.generation.decoding.stream import CHUNK_S
 from musicgen_lora.generation.orders import orders_of, texts_of
 from musicgen_lora.generation.player import Instrument, Player
@@ -70,11 +71,22 @@ class MusicGen:
         self.base = base
         self._console = console or plain_console()
         self._device = processes.device()
-        self._precision = choose_precision(base, precision, self._device, self._console.print)
+        self._precision, why = choose_precision(base, precision, self._device, self._console.print)
+        self._console.print(why)
         base.to(self._device, "fp32")
         enable(base.hf, "fp32")
         self._parts: dict[Path, MixedAdapter] = {}
         self._instrument: Instrument | None = None
+        self._told: set[str] = set()
+
+    def __repr__(self) -> str:
+        shape = self.base.shape
+        sound = "stereo" if shape.n_channels == 2 else "mono"
+        on = [f"{folder} x {strength:g}" for folder, strength in self.adapters.items()]
+        return (
+            f"<MusicGen {self.base.path}, {sound} at {shape.sample_rate} Hz, {self._precision} on "
+            f"{self._device}; adapters: {', '.join(on) or 'none'}>"
+        )
 
     @classmethod
     def load(cls, path: str | Path = EMBEDDED_NAME, *, precision: str = "auto") -> MusicGen:
@@ -251,14 +263,21 @@ class MusicGen:
             }
         if asked is not None:
             say_of_recording(asked, facts, shape, self._console)
+        self._tell_advice(orders)
         player = Player(instrument, melody, self._console, alive)
         return Session(player, orders, facts, asked)
+
+    def _tell_advice(self, orders: Sequence[ClipOrder]) -> None:
+        """Says what is taken of the base's advice, once and not again with every request."""
+        lines = (advice_sentence(order.settings, self.base.facts) for order in orders)
+        for line in dict.fromkeys(lines):
+            if line and line not in self._told:
+                self._told.add(line)
+                self._console.print(line)
 
     def _ready(self) -> Instrument:
         """Mixes the weights anew where adapters or strengths have changed."""
         if self._instrument is None:
-            precision, why = self._precision
-            self._console.print(why)
             mixture = Mixture(self.base, list(self._parts.values()))
             adapters = [
                 {
@@ -268,9 +287,9 @@ class MusicGen:
                 }
                 for folder, part in self._parts.items()
             ]
-            facts = {**self._base_facts, "adapters": adapters, "precision": precision}
+            facts = {**self._base_facts, "adapters": adapters, "precision": self._precision}
             self._instrument = Instrument(
-                decoder=Decoder(self.base, precision, mixture),
+                decoder=Decoder(self.base, self._precision, mixture),
                 text=TextStates(self.base.hf, self.base.tokenizer),
                 mixture=mixture,
                 facts=facts | {"musicgen_lora": __version__},

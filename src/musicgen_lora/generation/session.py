@@ -22,7 +22,7 @@ from musicgen_lora.generation.clips.clip import GeneratedClip, identity_of
 from musicgen_lora.generation.clips.keeping import Draw, draw_best
 from musicgen_lora.generation.clips.takes import JudgedTake, draw_takes, judge_clip
 from musicgen_lora.generation.decoding.decode import window_bar, window_frames, windows_sentence
-from musicgen_lora.generation.decoding.sampling import Sampling, advice_sentence, sampling_of
+from musicgen_lora.generation.decoding.sampling import Sampling, sampling_of
 from musicgen_lora.generation.decoding.stream import decodes_in_parts
 from musicgen_lora.generation.outlets import Live
 from musicgen_lora.generation.player import ClipTexts, Length, Player
@@ -137,10 +137,9 @@ class Session:
             self._live(waveform)
 
     def _sampling(self, settings: GenerateSettings) -> Sampling:
-        """How tokens are drawn; what the base advises is said once."""
-        facts = self._player.decoder.base.facts
-        self._say(advice_sentence(settings, facts), style=None)
-        return dataclasses.replace(sampling_of(settings, facts), guidance_end=settings.guidance_end)
+        """How tokens are drawn."""
+        sampling = sampling_of(settings, self._player.decoder.base.facts)
+        return dataclasses.replace(sampling, guidance_end=settings.guidance_end)
 
     def _say_of_guidance(self, orders: Sequence[ClipOrder]) -> None:
         settings = [order.settings for order in orders]
@@ -149,11 +148,11 @@ class Session:
                 "--negative_prompt has no effect where --guidance_scale is 1; raise it above 1."
             )
 
-    def _say(self, line: str, style: str | None = "yellow") -> None:
+    def _say(self, line: str) -> None:
         """Says a line once."""
         if line and line not in self.said:
             self.said.append(line)
-            self._player.console.print(line, style=style)
+            self._player.console.print(line, style="yellow")
 
     def _made(
         self, settings: GenerateSettings, wanted: Wanted, length: Length, n_together: int
