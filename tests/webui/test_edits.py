@@ -77,6 +77,8 @@ def test_rows_are_saved_and_the_rest_stays(dataset: Path) -> None:
         (("train/b.wav", "x", "fast", ""), "'fast' is no number"),
         (("train/b.wav", "x", "nan", ""), "is no number"),
         (("train/b.wav", "x", "1e9", ""), "is no number"),
+        (("train/b.wav", "x", "", "H minor"), "train/b.wav: 'H minor': no such key"),
+        (("train/b.wav", "x", "", "C minor?"), "'C minor\\?': no such key"),
     ],
 )
 def test_a_wrong_row_changes_no_row(dataset: Path, row: tuple, said: str) -> None:
@@ -84,6 +86,18 @@ def test_a_wrong_row_changes_no_row(dataset: Path, row: tuple, said: str) -> Non
     with pytest.raises(UserError, match=said):
         save(dataset, [good, row])
     assert read_metadata(dataset) == ENTRIES
+
+
+def test_keys_are_written_as_the_metadata_has_them(dataset: Path) -> None:
+    a, b = map(row_of, ENTRIES)
+    for typed, key in (("c#m", "C# minor"), ("降B大调", "Bb major"), ("8A", "A minor")):
+        assert save(dataset, [a, (*b[:3], typed)]) == 1
+        assert read_metadata(dataset)[1]["key"] == key
+    # One that a program wrote, and that nobody touches, stays.
+    write_metadata(dataset, [ENTRIES[0] | {"key": "unknown"}])
+    (odd,) = map(row_of, read_metadata(dataset))
+    assert save(dataset, [(odd[0], "other", *odd[2:])]) == 1
+    assert read_metadata(dataset)[0]["key"] == "unknown"
 
 
 def test_a_table_that_was_read_earlier_takes_nothing_back(dataset: Path) -> None:

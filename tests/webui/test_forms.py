@@ -77,6 +77,12 @@ def test_what_is_wrong_is_told_as_the_command_tells_it(tmp_path: Path) -> None:
         check("train", {"lora_rank": {"a": [1] * 10_000}})
     with pytest.raises(UserError, match="no such data folder"):
         check("train", {"data_dir": str(tmp_path / "nothing")})
+    played = {"prompts": ["808 beat"], "output_dir": str(tmp_path / "made")}
+    check("generate", played | {"key": "Fm", "bpm": 90, "bars": 2})
+    with pytest.raises(UserError, match='"H minor": no such key'):
+        check("generate", played | {"key": "H minor"})
+    with pytest.raises(UserError, match="a loop needs its tempo"):
+        check("generate", played | {"bars": 2})
     form = [setting for setting in form_of("train") if setting.name == "lora_rank"]
     for text in ("[", "!!python/object/apply:os.system [reboot]", "&a [*a"):
         with pytest.raises(UserError, match="lora_rank"):

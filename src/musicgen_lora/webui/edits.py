@@ -10,6 +10,7 @@ from typing import Any
 from musicgen_lora.dataset.metadata import read_entries, write_entries
 from musicgen_lora.errors import UserError
 from musicgen_lora.formats.kinds import is_number
+from musicgen_lora.listening.pitch.key_names import normalise_key
 from musicgen_lora.runtime.locks import locked
 from musicgen_lora.webui.safety import id_of
 from musicgen_lora.webui.workspace import METADATA, clip_name
@@ -46,8 +47,9 @@ def save_rows(dataset: Path, rows: Sequence[Row], read: Mapping[str, str]) -> in
         How many clips were changed.
 
     Raises:
-        UserError: a caption is empty, a tempo is no number, what was changed in the table has been
-            changed elsewhere, or a command is using the dataset; nothing was written.
+        UserError: a caption is empty, a tempo is no number, a key is none, what was changed in the
+            table has been changed elsewhere, or a command is using the dataset; nothing was
+            written.
     """
     wanted = {row[0]: row for row in rows}
 
@@ -64,7 +66,7 @@ def save_rows(dataset: Path, rows: Sequence[Row], read: Mapping[str, str]) -> in
         if is_new[1]:
             _set(edited, "bpm", _tempo(tempo, before[0]))
         if is_new[2]:
-            _set(edited, "key", key[:60] or None)
+            _set(edited, "key", _key(key, before[0]))
         return edited
 
     return _edit_all(dataset, edit)
@@ -149,6 +151,15 @@ def _tempo(text: str, name: str) -> float | int | None:
     if not 20.0 <= bpm <= MAX_BPM:
         raise UserError(f"{name}: the tempo {text[:20]!r} is no number of 20 to {MAX_BPM:g}.")
     return int(bpm) if bpm == int(bpm) else bpm
+
+
+def _key(text: str, name: str) -> str | None:
+    key = normalise_key(text)
+    if text and key is None:
+        raise UserError(
+            f'{name}: {text[:20]!r}: no such key; give one such as "C# minor", "Bb major" or "Fm".'
+        )
+    return key
 
 
 def _set(entry: Entry, name: str, value: Any) -> None:

@@ -14,10 +14,11 @@ from typing import Annotated, Any, Literal, Union
 import yaml
 from pydantic import ValidationError
 
-from musicgen_lora.config import SETTINGS
+from musicgen_lora.config import SETTINGS, GenerateSettings
 from musicgen_lora.config.kinds import explained
 from musicgen_lora.config_file import SettingsLoader
 from musicgen_lora.errors import UserError
+from musicgen_lora.generation.wanted import check_request
 from musicgen_lora.given import check_given
 from musicgen_lora.language.flags import described
 
@@ -115,6 +116,8 @@ def check(command: str, values: dict[str, Any]) -> None:
     except ValidationError as error:
         raise UserError(explained(error)) from error
     check_given(settings)
+    if isinstance(settings, GenerateSettings):
+        check_request(settings)
 
 
 def written(value: Any) -> str:
