@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import subprocess
 import sys
@@ -20,12 +21,19 @@ from PIL import Image
 from playwright.sync_api import Browser, Page, expect
 from trainer import wait_until
 
+from musicgen_lora.audio.files import write_wav
+from musicgen_lora.beats.beats808 import make_beat, render_beat
 from musicgen_lora.webui.work.jobs import Job, Jobs
 
 CLIPS = Path(__file__).resolve().parents[2] / "src/musicgen_lora/assets/other_styles/validation"
 LONG_MS = 240_000
 expect.set_options(timeout=LONG_MS / 4)
 WIDE = {"width": 1280, "height": 900}
+DRAGGED = """link => {
+  const dataTransfer = new DataTransfer();
+  link.dispatchEvent(new DragEvent("dragstart", { bubbles: true, dataTransfer }));
+  return dataTransfer.getData("DownloadURL");
+}"""
 ENDED_BY_A_RELOAD = ("abort", "Abort", "Connection errored out")
 """What the browser or the page's library says of a request that the reload of the page cut off."""
 
@@ -159,6 +167,41 @@ def test_what_was_typed_and_chosen_is_there_after_a_reload(
     page.context.close()
 
 
+def test_a_sound_is_saved_with_its_midi_and_its_spectrum_is_shown_when_asked(
+    browser: Browser, served: Served
+) -> None:
+    """Of the side that is heard; nothing is made before somebody wants it."""
+    facts = {"prompt": "808 beat", "seed": 5, "duration_s": 2.0, "bpm": 90}
+    for number, adapters in enumerate(([], [{"path": "runs/mine/best_model"}])):
+        sound = served.workspace / "generated" / f"808_{number}.wav"
+        write_wav(sound, render_beat(make_beat(number, duration_s=2.0), 32_000, seed=0), 32_000)
+        sound.with_suffix(".json").write_text(json.dumps(facts | {"adapters": adapters}))
+    page, wrong = open_page(browser, served, viewport=WIDE)
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    tab(page, 2)
+    sound = page.locator("#history .sound").first
+    expect(sound.locator("a.save:visible")).to_have_text(["⬇ WAV", "⬇ MIDI"])
+    for side, name in enumerate(("808_0", "808_1")):
+        sound.locator("button[data-side]").nth(side).click()
+        for link, (ending, begin) in enumerate((("wav", b"RIFF"), ("mid", b"MThd"))):
+            with page.expect_download() as download:
+                sound.locator("a.save:visible").nth(link).click()
+            assert download.value.suggested_filename == f"{name}_90bpm.{ending}"
+            assert Path(download.value.path()).read_bytes()[:4] == begin
+    # What a browser makes a file of that is dragged out of it.
+    dragged = sound.locator("a.save:visible").nth(1).evaluate(DRAGGED)
+    assert dragged.startswith(f"application/octet-stream:808_1_90bpm.mid:{served.address}/files/")
+    assert not any("spectrogram" in address for address in asked)
+    sound.get_by_text("Spectrogram").click()
+    picture = sound.locator("details img:visible")
+    expect(picture).to_have_count(1)
+    expect(picture).to_have_js_property("naturalHeight", 384)
+    assert sum("spectrogram" in address for address in asked) == 1
+    assert wrong == []
+    page.context.close()
+
+
 def job(jobs: Jobs, command: str) -> Job:
     """The newest job of a command."""
     return next(job for job in jobs.all() if job.command == command)
@@ -252,7 +295,7 @@ def play(page: Page) -> None:
     expect(page.locator("#lock input")).to_be_checked()
     picture(page, "generate")
     with page.expect_download() as download:
-        loop.locator("a.save").first.click()
+        loop.locator("a.save:visible").first.click()
     assert "140bpm" in download.value.suggested_filename
     assert Path(download.value.path()).read_bytes()[:4] == b"RIFF"
 

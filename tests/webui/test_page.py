@@ -323,6 +323,8 @@ def test_strangers_words_are_text(root: Path) -> None:
     assert "&lt;script&gt;" in html
     assert "<script" not in html
     assert "&lt;i&gt;trap x 0.7 + b · " in html
+    assert html.count("<a ") == 2
+    assert 'download="x.mid"' in html
 
 
 def test_the_base_beside_an_adapter_is_asked_without_its_strength(tmp_path: Path) -> None:

@@ -33,6 +33,7 @@
       this.startedAt = null;
       this.loop = null; // [from, to] in seconds
       this.repeats = false; // the whole clip
+      this.isLarge = false; // its large spectrogram is looked at
       this.bind(root);
     }
 
@@ -54,6 +55,11 @@
       this.again = root.querySelector(".again");
       if (this.again) this.again.addEventListener("click", () => this.repeat(!this.repeats));
       this.bindBar();
+      const large = root.parentNode.querySelector("details.large");
+      if (large) {
+        large.open = this.isLarge;
+        large.addEventListener("toggle", () => { this.isLarge = large.open; });
+      }
       root.classList.toggle("playing", this.playing);
       before.filter((side) => !this.sides.includes(side))
         .forEach((side) => { delete this.buffers[side]; });
@@ -168,8 +174,8 @@
       }
       this.buttons.forEach((button) =>
         button.setAttribute("aria-pressed", String(button.dataset.side === side)));
-      this.bar.querySelectorAll("img").forEach((image) => {
-        image.hidden = image.dataset.side !== side;
+      this.root.parentNode.querySelectorAll("img[data-side], a[data-side]").forEach((one) => {
+        one.hidden = one.dataset.side !== side;
       });
     }
 

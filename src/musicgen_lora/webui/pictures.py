@@ -1,4 +1,5 @@
-"""Pictures of sounds, drawn when a browser asks for them, two at a time, and kept for a while."""
+"""Pictures of sounds, and what other programs take of them, made when a browser asks for it, two at
+a time, and kept for a while."""
 
 from __future__ import annotations
 
@@ -10,17 +11,24 @@ from typing import Literal
 from musicgen_lora.audio import pictures
 from musicgen_lora.audio.files import read_audio
 from musicgen_lora.errors import AudioError
+from musicgen_lora.generation.clips.beside import Ending, made_beside
 
 Picture = Literal["wave", "spectrum"]
 PICTURES: dict[Picture, str] = {"wave": "Waveform", "spectrum": "Spectrogram"}
 """What can be drawn of a sound, and what it is called."""
+Beside = Literal["midi", "spectrogram"]
+BESIDE: dict[Beside, tuple[Ending, str]] = {
+    "midi": (".mid", "audio/midi"),
+    "spectrogram": (".png", "image/png"),
+}
+"""What can be made of a generated clip beside it: the ending of its name, and its media type."""
 MAX_S = 60.0
 """Longest part of a sound that is drawn."""
-KEPT = 256
+KEPT, KEPT_BESIDE = 256, 32
 EMPTY = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 1 1"/>'
 """Drawn where a sound can't be read: a missing picture is no fault of the page."""
 _at_once = threading.BoundedSemaphore(2)
-"""Pictures drawn at once: each takes tens of megabytes, and a request a thread."""
+"""Made at once: each takes tens of megabytes, and a request a thread."""
 
 
 def picture(path: Path, kind: Picture) -> tuple[bytes, str]:
@@ -45,3 +53,23 @@ def _drawn(path: Path, at: int, size: int, kind: Picture) -> tuple[bytes, str]:
         drawn = pictures.waveform_svg(waveform)
         plain = '<svg xmlns="http://www.w3.org/2000/svg" fill="#f97316" '
         return drawn.replace("<svg ", plain, 1).encode(), "image/svg+xml"
+
+
+def beside(path: Path, kind: Beside) -> tuple[bytes, str]:
+    """A file that belongs beside a generated clip.
+
+    Returns:
+        Its bytes and their media type.
+
+    Raises:
+        AudioError: the clip can't be read.
+    """
+    state = path.stat()
+    return _made(path, state.st_mtime_ns, state.st_size, kind)
+
+
+@lru_cache(maxsize=KEPT_BESIDE)
+def _made(path: Path, at: int, size: int, kind: Beside) -> tuple[bytes, str]:
+    ending, media = BESIDE[kind]
+    with _at_once:
+        return made_beside(path, ending), media

@@ -6,8 +6,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from pathlib import Path
 
-from musicgen_lora.webui.pictures import PICTURES
+from musicgen_lora.webui.pictures import BESIDE, PICTURES
 from musicgen_lora.webui.safety import id_of
 from musicgen_lora.webui.words import Words
 
@@ -17,7 +18,8 @@ class Side:
     """A sound that a player can switch to.
 
     Args:
-        save_as: what a download of it is called; "" for none.
+        save_as: what a download of it is called, beside which there are its MIDI and the picture of
+            its spectrum; "" for none.
         at: when it was written, in nanoseconds: another sound may come under the same address.
         target: its id for what is done with it; "" where nothing is.
     """
@@ -107,14 +109,39 @@ def _plain(sides: Sequence[Side]) -> str:
 
 
 def _below(sides: Sequence[Side], acts: Sequence[Act], words: Words) -> str:
-    saves = [
-        f'<a class="save" href="{side.source(query="&save=1")}" '
-        f'download="{escape(side.save_as)}">⬇ '
-        f"{escape(side.name if len(sides) > 1 else words('Download'))}</a>"
-        for side in sides
-        if side.save_as
-    ]
+    saves = [link for side in sides if side.save_as for link in _saves(side, words)]
     buttons = [
         f'<button type="button" data-act="{act.name}">{escape(act.label)}</button>' for act in acts
     ]
-    return f'<div class="acts">{"".join(saves + buttons)}</div>' if saves or buttons else ""
+    below = f'<div class="acts">{"".join(saves + buttons)}</div>' if saves or buttons else ""
+    return below + (_spectrograms(sides, words) if saves else "")
+
+
+def _saves(side: Side, words: Words) -> list[str]:
+    """Downloads of the sound and of its MIDI, which a player shows of the side that is heard."""
+    name = Path(side.save_as)
+    midi = name.with_suffix(BESIDE["midi"][0])
+    return [
+        _save(side, "", name.name, name.suffix[1:].upper(), words),
+        _save(side, "/beside/midi", midi.name, "MIDI", words),
+    ]
+
+
+def _save(side: Side, what: str, save_as: str, kind: str, words: Words) -> str:
+    return (
+        f'<a class="save" data-side="{side.key}" href="{side.source(what, "&save=1")}" '
+        f'download="{escape(save_as)}" aria-label="{escape(f"{kind} ({side.name})")}" '
+        f'title="{escape(words("Click to save it, or drag it into another program"))}">'
+        f"⬇ {escape(kind)}</a>"
+    )
+
+
+def _spectrograms(sides: Sequence[Side], words: Words) -> str:
+    """Large pictures, of which a browser asks for the one that is looked at."""
+    what, name = "/beside/spectrogram", escape(words(PICTURES["spectrum"]))
+    images = "".join(
+        f'<img data-side="{side.key}" loading="lazy" src="{side.source(what)}" alt="{name}">'
+        for side in sides
+        if side.save_as
+    )
+    return f'<details class="large"><summary>{name}</summary>{images}</details>'

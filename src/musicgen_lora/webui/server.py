@@ -9,19 +9,19 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, quote, urlsplit
 
 import gradio as gr
 from fastapi import FastAPI, HTTPException, Request
 from fastapi.responses import FileResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from musicgen_lora.errors import UserError
+from musicgen_lora.errors import AudioError, UserError
 from musicgen_lora.language.choice import LANGUAGES, Language
 from musicgen_lora.page import script_hash
 from musicgen_lora.webui.app import CSS, REPORT_SCRIPT, build_page, page_script
 from musicgen_lora.webui.page import FILES
-from musicgen_lora.webui.pictures import Picture, picture
+from musicgen_lora.webui.pictures import BESIDE, Beside, Picture, beside, picture
 from musicgen_lora.webui.safety import MAX_UPLOAD_BYTES
 from musicgen_lora.webui.words import Words, preferred
 from musicgen_lora.webui.workspace import Workspace, facts_of, saved_name
@@ -210,6 +210,21 @@ def _add_files(app: FastAPI, workspace: Workspace) -> None:
     serve("/clip/{dataset}/{clip}", workspace.clip)
     serve("/preview/{run}/{name}", workspace.preview)
     serve("/sound/{name}", workspace.sound, lambda path: saved_name(path, facts_of(path)))
+
+    @app.get(FILES + "/sound/{name}/beside/{kind}")
+    def made(name: str, kind: Beside, request: Request) -> Response:
+        path = found(workspace.sound, name)
+        try:
+            content, media = beside(path, kind)
+        except AudioError as error:
+            raise HTTPException(404) from error
+        called = quote(saved_name(path.with_suffix(BESIDE[kind][0]), facts_of(path)))
+        way = "attachment" if "save" in request.query_params else "inline"
+        headers = {
+            "content-security-policy": "default-src 'none'",
+            "content-disposition": f"{way}; filename*=utf-8''{called}",
+        }
+        return Response(content, media_type=media, headers=headers)
 
     @app.get(FILES + "/report/{run}")
     def report(run: str) -> FileResponse:

@@ -21,6 +21,7 @@ from musicgen_lora.audio.writing import FORMATS
 from musicgen_lora.beats.beats808 import make_beat, render_beat
 from musicgen_lora.config import GenerateSettings
 from musicgen_lora.errors import UserError
+from musicgen_lora.generation.clips.beside import made_beside
 from musicgen_lora.generation.clips.clip import GeneratedClip
 from musicgen_lora.generation.clips.keeping import (
     draw_best,
@@ -183,7 +184,7 @@ def test_an_unwritable_part_leaves_nothing(tmp_path: Path, monkeypatch: Any) -> 
     def broken(*_: Any) -> bytes:
         raise RuntimeError("a fault that was put here")
 
-    monkeypatch.setattr("musicgen_lora.generation.clips.clip.midi_of", broken)
+    monkeypatch.setattr("musicgen_lora.generation.clips.clip.clip_midi", broken)
     with pytest.raises(RuntimeError):
         write(tmp_path, asked(bpm=BEAT.bpm, bars=1, midi=True), seed=0)
     assert not [path for path in tmp_path.iterdir() if path.name != ".lock"]
@@ -217,3 +218,26 @@ def test_a_midi_of_a_clip_has_its_measured_tempo(tmp_path: Path) -> None:
     told = mido.MidiFile(file=io.BytesIO(path.with_suffix(".mid").read_bytes())).tracks[0][0]
     facts = json.loads(path.with_suffix(".json").read_text())
     assert mido.tempo2bpm(told.tempo) == pytest.approx(facts["midi_bpm"], abs=0.01)
+
+
+@pytest.mark.parametrize("values", [{"bpm": float(BEAT.bpm), "bars": 2, "key": "C#m"}, {}])
+def test_what_is_made_later_is_what_the_command_writes(
+    tmp_path: Path, values: dict[str, Any]
+) -> None:
+    plain = write(tmp_path / "plain", asked(format="wav_float", **values), seed=0)
+    with_all = asked(format="wav_float", midi=True, spectrogram=True, **values)
+    whole = write(tmp_path / "whole", with_all, seed=0)
+    assert not plain.with_suffix(".mid").exists()
+    for ending in (".mid", ".png"):
+        beside = whole.with_suffix(ending)
+        written = beside.read_bytes()
+        assert made_beside(plain, ending) == written
+        # What lies there is taken, as long as it is what was written.
+        beside.write_bytes(b"other")
+        assert made_beside(whole, ending) == written
+    whole.unlink()
+    beside = whole.with_suffix(".mid")
+    beside.write_bytes(made_beside(plain, ".mid"))
+    assert made_beside(whole, ".mid") == beside.read_bytes()
+    plain.with_suffix(".json").write_text("[]")
+    assert made_beside(plain, ".mid").startswith(b"MThd")

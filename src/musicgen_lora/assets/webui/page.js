@@ -5,6 +5,13 @@ document.addEventListener("keydown", (event) => {
     if (button && button.offsetParent !== null) { event.preventDefault(); button.click(); }
   }
 });
+// A download that is dragged out of the window becomes a file there, by browsers that can.
+document.addEventListener("dragstart", (event) => {
+  const link = event.target instanceof Element && event.target.closest("a[download]");
+  if (link) {
+    event.dataTransfer.setData("DownloadURL", `application/octet-stream:${link.download}:${link.href}`);
+  }
+});
 // What was typed and chosen is kept by this browser, field by field, and brought back by a reload.
 window.keptFields = {
   read() {

@@ -31,15 +31,12 @@ from musicgen_lora.audio.writing import (
     sound_bytes,
 )
 from musicgen_lora.errors import UserError
+from musicgen_lora.generation.clips.beside import clip_midi, clip_picture
 from musicgen_lora.generation.clips.takes import JudgedTake, takes_figures
 from musicgen_lora.generation.clips.written import read_facts
 from musicgen_lora.generation.wanted import Wanted
-from musicgen_lora.listening.midi import midi_of
 from musicgen_lora.listening.pitch.key_names import root_pitch_class, short_key
-from musicgen_lora.listening.rhythm.tempo import estimate_tempo
 
-PLAIN_BPM = 120.0
-"""Bars of a MIDI file are drawn by this where nothing repeats."""
 TITLE_LETTERS = 120
 
 
@@ -117,14 +114,10 @@ class GeneratedClip:
         sound, rate = self.waveform, self.sample_rate
         facts, contents = self.facts, dict[str, bytes]()
         if self.wanted.midi:
-            bpm = self._midi_bpm()
-            contents[".mid"] = midi_of(sound, rate, bpm, self.wanted.key)
+            contents[".mid"], bpm = clip_midi(sound, rate, self.wanted.bpm, self.wanted.key)
             facts["midi_bpm"] = round(bpm, 2)
         if self.wanted.spectrogram:
-            # Drawing libraries take a second to load, which no other clip should wait for.
-            from musicgen_lora.audio.pictures import mel_spectrogram_png
-
-            contents[".png"] = mel_spectrogram_png(sound, rate, is_large=True)
+            contents[".png"] = clip_picture(sound, rate)
         contents[FORMATS[kind].suffix] = sound_bytes(
             sound, rate, kind, self._sound_facts(), ceiling_db=_ceiling_db(self.wanted)
         )
@@ -202,12 +195,6 @@ class GeneratedClip:
             root_pitch_class=root_pitch_class(wanted.key) if wanted.key else None,
             n_bars=wanted.n_bars,
         )
-
-    def _midi_bpm(self) -> float:
-        if self.wanted.bpm is not None:
-            return self.wanted.bpm
-        bpm = estimate_tempo(self.waveform, self.sample_rate).bpm
-        return bpm if np.isfinite(bpm) else PLAIN_BPM
 
 
 class GeneratedClips(list[GeneratedClip]):

@@ -1,0 +1,72 @@
+"""What is made of a clip's sound to lie beside it: with the clip, or when it is asked for."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from musicgen_lora.audio.files import probe, read_audio
+from musicgen_lora.formats.kinds import is_number
+from musicgen_lora.generation.clips.written import read_facts
+from musicgen_lora.listening.midi import midi_of
+from musicgen_lora.listening.pitch.key_names import normalise_key
+from musicgen_lora.listening.rhythm.tempo import estimate_tempo
+
+PLAIN_BPM = 120.0
+"""Bars of a MIDI file are drawn by this where nothing repeats."""
+Ending = Literal[".mid", ".png"]
+"""Of the MIDI file and of the picture of the spectrum."""
+
+
+def clip_midi(
+    waveform: np.ndarray, sample_rate: int, bpm: float | None, key: str | None
+) -> tuple[bytes, float]:
+    """A MIDI file of what is played in `[C, N]`.
+
+    Args:
+        bpm: that was asked for; None is the one that is heard.
+        key: that was asked for, as in "C# minor".
+
+    Returns:
+        The file, and the tempo that its bars are drawn by.
+    """
+    if bpm is None:
+        heard = estimate_tempo(waveform, sample_rate).bpm
+        bpm = heard if np.isfinite(heard) else PLAIN_BPM
+    return midi_of(waveform, sample_rate, bpm, key), bpm
+
+
+def clip_picture(waveform: np.ndarray, sample_rate: int) -> bytes:
+    """A picture of the spectrum of `[C, N]`, as a PNG."""
+    # Drawing libraries take a second to load, which no other clip should wait for.
+    from musicgen_lora.audio.pictures import mel_spectrogram_png
+
+    return mel_spectrogram_png(waveform, sample_rate, is_large=True)
+
+
+def made_beside(sound: Path, ending: Ending) -> bytes:
+    """What the command writes beside a clip when it is asked to: the file, where it is there as it
+    was written, else the same made of the clip's sound.
+
+    Args:
+        sound: of the clip; its JSON may be missing.
+
+    Raises:
+        AudioError: the sound can't be read.
+    """
+    facts, path = read_facts(sound.with_suffix(".json")), sound.with_suffix(ending)
+    hashes = facts.get("sha256")
+    if isinstance(hashes, dict) and path.is_file() and not path.is_symlink():
+        content = path.read_bytes()
+        if hashlib.sha256(content).hexdigest() == hashes.get(ending):
+            return content
+    rate = probe(sound).sample_rate
+    waveform = read_audio(sound, rate)
+    if ending == ".png":
+        return clip_picture(waveform, rate)
+    bpm = facts.get("bpm")
+    asked = float(bpm) if is_number(bpm) and 20.0 <= bpm <= 400.0 else None
+    return clip_midi(waveform, rate, asked, normalise_key(facts.get("key")))[0]
