@@ -14,6 +14,7 @@ import secrets
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -109,7 +110,7 @@ def start_supervisor(place: Path) -> None:
     started it."""
     line = [sys.executable, "-m", "musicgen_lora.webui.work.supervisor", str(place)]
     with open(place / LOG_FILE, "ab") as log:
-        subprocess.Popen(
+        started = subprocess.Popen(
             line,
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -117,6 +118,8 @@ def start_supervisor(place: Path) -> None:
             start_new_session=True,
             close_fds=True,
         )
+    # One that nobody waits for stays as a zombie for as long as the server lives.
+    threading.Thread(target=started.wait, daemon=True).start()
 
 
 class Jobs:
