@@ -159,11 +159,52 @@ def test_what_was_typed_and_chosen_is_there_after_a_reload(
         expect(page.locator("#generate-changed")).to_contain_text("midi = True")
     page.locator("#generate-defaults").click()
     expect(page.locator("#generate-changed")).to_have_text("")
-    page.evaluate('localStorage.setItem(\'musicgen-lora\', \'{"seconds": "many", "x": [\')')
+    broken = """'{"seconds": "many", "x": ['"""
+    page.evaluate(
+        f"[localStorage, sessionStorage].forEach(o => o.setItem('musicgen-lora', {broken}))"
+    )
     page.reload()
     tab(page, 2)
     expect(page.locator("#prompt textarea")).to_have_value("")
     assert [line for line in wrong if not any(e in line for e in ENDED_BY_A_RELOAD)] == []
+    page.context.close()
+
+
+def test_each_of_two_tabs_keeps_its_own(browser: Browser, served: Served) -> None:
+    """What was typed in one is not what a reload brings back in the other; a new one begins with
+    what was typed last. Each is where it was."""
+    one, wrong = open_page(browser, served, viewport=WIDE, locale="en-GB")
+    other = one.context.new_page()
+    other.goto(f"{served.address}/")
+    for page, text in ((one, "dark trap"), (other, "soft drill")):
+        tab(page, 2)
+        page.locator("#prompt textarea").press_sequentially(text)
+        # The browser keeps it a moment later.
+        page.wait_for_timeout(1_000)
+    third = one.context.new_page()
+    third.goto(f"{served.address}/")
+    one.reload()
+    for page, text in ((one, "dark trap"), (third, "soft drill")):
+        if page is third:
+            tab(page, 2)
+        expect(page.locator("#prompt textarea")).to_have_value(text)
+    assert [line for line in wrong if not any(e in line for e in ENDED_BY_A_RELOAD)] == []
+    one.context.close()
+
+
+def test_a_page_says_that_its_server_is_away_and_comes_back(
+    browser: Browser, served: Served
+) -> None:
+    page, _ = open_page(browser, served, viewport=WIDE, locale="zh-CN")
+    tab(page, 2)
+    typed(page, "bpm", "91")
+    page.wait_for_timeout(1_000)
+    served.kill()
+    told = page.get_by_text("服务器没有回应")
+    expect(told.first).to_be_visible()
+    served.start()
+    expect(told).to_have_count(0)
+    expect(page.locator("#bpm input, #bpm textarea")).to_have_value("91")
     page.context.close()
 
 

@@ -32,6 +32,12 @@ TABS = {
     "5 Models": models,
 }
 OF_ONE = "One person uses this page: who reaches it can hear and delete all."
+LOST = "Connection to the server was lost. Attempting reconnection..."
+"""What Gradio says, until it has loaded the page anew."""
+AWAY = (
+    "The server does not answer, so what is shown here is of before. Jobs go on without it; start "
+    "it again, and the page comes back by itself."
+)
 CSS = _ASSETS / "page.css"
 SCRIPT = _ASSETS / "page.js"
 REPORT_SCRIPT = "report_player.js"
@@ -95,5 +101,6 @@ def page_script(say: Words) -> str:
     """What Gradio runs when the page has loaded: the players of reports, and the page's own, with
     the words that Gradio has in English alone."""
     own = SCRIPT.read_text(encoding="utf-8")
-    words = f"window.pageWords = {json.dumps({'Search...': say('Search...')})};"
+    told = {"Search...": say("Search..."), LOST: say(AWAY)}
+    words = f"window.pageWords = {json.dumps(told)};"
     return f"() => {{\n{words}\n{read_script(REPORT_SCRIPT)}\n{own}\n}}"
