@@ -149,6 +149,9 @@ def test_what_was_typed_and_chosen_is_there_after_a_reload(
     tab(page, 2)
     page.locator("#prompt textarea").press_sequentially("dark beat")
     page.get_by_role("button", name="drill", exact=True).click()
+    # As an input method writes it, or the clipboard: no key is pressed.
+    page.locator("#key input").click()
+    page.keyboard.insert_text("C minor")
     page.locator("[role=tabpanel]:visible").get_by_text("Advanced settings").click()
     page.locator("#generate-midi input").check()
     expect(page.locator("#generate-changed")).to_contain_text("midi = True")
@@ -156,6 +159,7 @@ def test_what_was_typed_and_chosen_is_there_after_a_reload(
         page.reload()
         tab(page, 2)
         expect(page.locator("#prompt textarea")).to_have_value("dark beat, drill")
+        expect(page.locator("#key input")).to_have_value("C minor")
         expect(page.locator("#generate-changed")).to_contain_text("midi = True")
     page.locator("#generate-defaults").click()
     expect(page.locator("#generate-changed")).to_have_text("")
@@ -176,9 +180,12 @@ def test_each_of_two_tabs_keeps_its_own(browser: Browser, served: Served) -> Non
     one, wrong = open_page(browser, served, viewport=WIDE, locale="en-GB")
     other = one.context.new_page()
     other.goto(f"{served.address}/")
+    expect(other.locator("#strip .strip")).to_be_visible(timeout=60_000)
+    other.wait_for_timeout(2_000)
     for page, text in ((one, "dark trap"), (other, "soft drill")):
+        page.bring_to_front()
         tab(page, 2)
-        page.locator("#prompt textarea").press_sequentially(text)
+        page.locator("#prompt textarea").fill(text)
         # The browser keeps it a moment later.
         page.wait_for_timeout(1_000)
     third = one.context.new_page()

@@ -42,11 +42,11 @@ class Kept:
         self._js = _add(fields)
         typed = [field.input for field in fields]
         gr.on(typed, None, self._fields, None, js=self._js, **QUIET)
+        for field in fields:
+            # Gradio tells of keys, but not of what was pasted or composed by an input method.
+            if isinstance(field, (gr.Textbox, gr.Number)):
+                field.change(None, field, None, js=_add([field]), **QUIET)
         self._page.watches.when_opened(self.back, [self.state], self._plain)
-
-    def filled(self, field: Any) -> None:
-        """Keeps a field whenever buttons fill it too."""
-        field.change(None, field, None, js=_add([field]), **QUIET)
 
     def after(self, event: Any) -> None:
         """Keeps what the fields hold once an event has filled them."""

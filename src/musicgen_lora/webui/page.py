@@ -87,6 +87,19 @@ class Page:
         gr.Info(self.words("Started: {title}", title=escape(title)), title=self.words("Jobs"))
         return job
 
+    def still_chosen(self, choices: list[tuple[str, str]], value: Any, label: str) -> Any:
+        """As `chosen`, but where what was chosen has gone, nothing is and that is said: a click
+        would else be about another one.
+
+        Args:
+            label: of the list.
+        """
+        if not value or value in [identity for _, identity in choices]:
+            return chosen(choices, value)
+        line = self.words("{label}: what was chosen here is not there any more.", label=label)
+        gr.Warning(escape(line), title=self.words("Look here"))
+        return gr.update(choices=choices, value=None)
+
     def address(self, kind: str, *names: str) -> str:
         """The address of a file, by what it is and the names that lead to it."""
         return "/".join([FILES, kind, *map(id_of, names)])

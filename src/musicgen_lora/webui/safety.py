@@ -47,8 +47,10 @@ def find(names: Iterable[str], wanted: object) -> str:
         wanted: what the browser sent; anything.
 
     Raises:
-        UserError: none of them has it.
+        UserError: none of them has it, or nothing was chosen.
     """
+    if wanted is None or wanted == "":
+        raise UserError("Nothing is chosen yet: choose one, or make one first.")
     if isinstance(wanted, str) and _ID.fullmatch(wanted):
         for name in names:
             if id_of(name) == wanted:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import gradio as gr
 
 from musicgen_lora.webui import edits
-from musicgen_lora.webui.page import PRIVATE, QUIET, Page, chosen
+from musicgen_lora.webui.page import PRIVATE, QUIET, Page, quiet
 from musicgen_lora.webui.players import Side, player
 from musicgen_lora.webui.safety import folders_of, id_of
 from musicgen_lora.webui.workspace import (
@@ -20,6 +21,7 @@ from musicgen_lora.webui.workspace import (
 )
 
 HEADERS = ("File", "Caption", "Tempo", "Key", "Length", "Warnings", "Waveform")
+CHANGED = "The dataset has been changed since this table was read: Read it again."
 MAX_ROWS = 2_000
 _MARK = re.compile(r'data-read="((?:[0-9a-f]{8} ){2}[0-9a-f]{8})"')
 Rows = list[list[str]]
@@ -80,17 +82,32 @@ class ClipTable:
         """Puts a word in front of all captions."""
         return self._told(wanted, edits.prefix_captions(self._work.dataset(wanted), word))
 
-    def look(self, before: str, wanted: Any) -> Any:
-        """What datasets there are, and the rows of one that has just been made."""
-        found = choices(folders_of(self._work.datasets))
-        ids = [identity for _, identity in found]
-        is_there = wanted in ids and (self._work.dataset(wanted) / METADATA).is_file()
-        now = repr((sorted(found), wanted, is_there))
-        if now == before:
-            return gr.skip(), gr.skip(), before
+    def look(self, before: str, wanted: Any, read: str) -> Any:
+        """What datasets there are, the rows of one that has just been made, and whether the table
+        is older than its dataset."""
+        found, say = choices(folders_of(self._work.datasets)), self._page.words
+        at = self.written(wanted) if wanted in [identity for _, identity in found] else 0
         # What is being prepared has no clips when it is chosen.
-        came = is_there and before == repr((sorted(found), wanted, False))
-        return chosen(found, wanted), self.rows(wanted) if came else gr.skip(), now
+        came, is_old = bool(at) and read == "0", read not in ("", "0", str(at))
+        now = repr((sorted(found), wanted, came, is_old))
+        if now == before:
+            return gr.skip(), gr.skip(), gr.skip(), gr.skip(), before
+        choose = self._page.still_chosen(found, wanted, say("Dataset"))
+        rows, stamp = (self.rows(wanted), str(at)) if came else (gr.skip(), gr.skip())
+        return choose, rows, stamp, quiet(say(CHANGED)) if is_old and at else "", now
+
+    def written(self, wanted: Any) -> int:
+        """When a dataset's metadata was written, in nanoseconds; 0 where there is none."""
+        return written_at(self._work.dataset(wanted) / METADATA) if wanted else 0
+
+    def dated(self, handler: Callable[..., Rows]) -> Callable[..., Any]:
+        """A handler that gives, with the rows, when they were written, and takes back that they are
+        old."""
+
+        def run(wanted: Any, *values: Any) -> Any:
+            return handler(wanted, *values), str(self.written(wanted)), ""
+
+        return self._page.guarded(run)
 
     def _told(self, wanted: Any, count: int) -> Rows:
         say = self._page.words
@@ -107,20 +124,23 @@ def build(page: Page) -> None:
     with gr.Row():
         save = gr.Button(say("Save the table"), variant="primary", elem_id="save-clips")
         reload = gr.Button(say("Read it again"), elem_id="reload-clips")
-    _build_bulk(page, clips, dataset, table)
+    old = gr.HTML(elem_id="clips-old")
+    shown = [table, gr.State(""), old]
+    _build_bulk(page, clips, dataset, shown)
     gr.Markdown(
         say(
             "Captions made by the program follow a corrected tempo or key when the dataset "
             "is prepared again; what you wrote stays."
         )
     )
-    seen = [dataset, table, gr.State("")]
-    page.watches.always(clips.look, [seen[2], dataset], seen)
-    page.watches.when_opened(lambda: clips.look("", None), [], seen)
-    dataset.change(page.guarded(clips.rows), dataset, table, **PRIVATE)
-    reload.click(page.guarded(clips.rows), dataset, table, **PRIVATE)
+    seen = gr.State("")
+    looked = [dataset, *shown, seen]
+    page.watches.always(clips.look, [seen, dataset, shown[1]], looked)
+    page.watches.when_opened(lambda: clips.look("", None, ""), [], looked)
+    dataset.change(clips.dated(clips.rows), dataset, shown, **PRIVATE)
+    reload.click(clips.dated(clips.rows), dataset, shown, **PRIVATE)
     table.select(page.guarded(clips.hear), dataset, heard, **QUIET)
-    save.click(page.guarded(clips.save), [dataset, table], table, **PRIVATE)
+    save.click(clips.dated(clips.save), [dataset, table], shown, **PRIVATE)
 
 
 def _table(page: Page) -> gr.Dataframe:
@@ -143,8 +163,12 @@ def _table(page: Page) -> gr.Dataframe:
     )
 
 
-def _build_bulk(page: Page, clips: ClipTable, dataset: gr.Dropdown, table: gr.Dataframe) -> None:
-    """What changes all captions at once."""
+def _build_bulk(page: Page, clips: ClipTable, dataset: gr.Dropdown, shown: list[Any]) -> None:
+    """What changes all captions at once.
+
+    Args:
+        shown: what a handler that is `dated` gives.
+    """
     say = page.words
     with gr.Accordion(say("All captions at once"), open=False):
         with gr.Row():
@@ -156,5 +180,5 @@ def _build_bulk(page: Page, clips: ClipTable, dataset: gr.Dropdown, table: gr.Da
                 label=say("Word in front, such as a trigger word"), max_lines=1, elem_id="prefix"
             )
             put_first = gr.Button(say("Put in front of all"), elem_id="prefix-all")
-    replace.click(page.guarded(clips.replace), [dataset, find, put], table, **PRIVATE)
-    put_first.click(page.guarded(clips.prefix), [dataset, prefix], table, **PRIVATE)
+    replace.click(clips.dated(clips.replace), [dataset, find, put], shown, **PRIVATE)
+    put_first.click(clips.dated(clips.prefix), [dataset, prefix], shown, **PRIVATE)

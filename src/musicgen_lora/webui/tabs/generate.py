@@ -86,7 +86,6 @@ def _build_form(page: Page) -> tuple[Form, Kept]:
     went = go.click(page.guarded(form.generate), inputs, asked[2], **PRIVATE)
     dice.click(page.guarded(form.throw), None, prompt, **PRIVATE)
     kept.keep([prompt, *players, both, *asked, *fields], listed=[players[0], *players[2::2]])
-    kept.filled(prompt)
     kept.after(went)
     return form, kept
 

@@ -91,7 +91,7 @@ class Shelf:
 
     def _check_idle(self, wanted: Any) -> None:
         folder = self._work.run(wanted)
-        if self._work.jobs.writes_below(folder):
+        if self._work.jobs.uses(folder):
             raise UserError(f"{folder.name}: in use by a command; stop it first.")
 
 

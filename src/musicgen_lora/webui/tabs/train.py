@@ -47,7 +47,11 @@ def _build_start(page: Page) -> None:
     def look(before: str, data: Any) -> Any:
         found = choices(folders_of(work.datasets))
         now = repr(sorted(found))
-        return (gr.skip(), before) if now == before else (chosen(found, data), now)
+        if now == before:
+            return gr.skip(), before
+        # What the browser has kept may be gone for long.
+        choose = page.still_chosen(found, data, say("Dataset")) if before else chosen(found, data)
+        return choose, now
 
     go.click(page.guarded(starting.train), [name, *inputs], None, **PRIVATE)
     kept.keep([dataset, base, preset, name, *fields], listed=[dataset, base])

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -191,13 +191,12 @@ class Jobs:
         job = self.get(job_id)
         if not job.is_over:
             raise UserError(f"{job.title}: is not over yet.")
-        path = self.folder / job.id / SETTINGS_FILE
-        try:
-            settings = yaml.safe_load(path.read_text(encoding="utf-8"))[job.command]
-        except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
-            raise UserError(f"{path}: not readable any more; start it from its tab.") from error
         return self.submit(
-            job.command, settings, title=job.title, folder=job.folder, language=job.language
+            job.command,
+            self._settings(job),
+            title=job.title,
+            folder=job.folder,
+            language=job.language,
         )
 
     def stop(self, job_id: str, *, by_force: bool = False) -> None:
@@ -235,10 +234,22 @@ class Jobs:
             raise UserError("No such job.")
         return job
 
-    def writes_below(self, folder: Path) -> bool:
-        """Whether a job that is not over writes to a folder or below it."""
-        open_jobs = [job for job in self.all() if not job.is_over]
-        return any(folder in (job.folder, *job.folder.parents) for job in open_jobs)
+    def uses(self, folder: Path) -> bool:
+        """Whether a job that is not over reads or writes a folder, or something below it."""
+        places = [
+            place
+            for job in self.all()
+            if not job.is_over
+            for place in (job.folder, *_paths(self._settings(job)))
+        ]
+        return any(folder in (place, *place.parents) for place in places)
+
+    def _settings(self, job: Job) -> dict[str, Any]:
+        path = self.folder / job.id / SETTINGS_FILE
+        try:
+            return dict(yaml.safe_load(path.read_text(encoding="utf-8"))[job.command])
+        except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+            raise UserError(f"{path}: not readable any more; start it from its tab.") from error
 
     def log(self, job_id: str) -> str:
         """The last lines that a job's command has printed.
@@ -304,6 +315,14 @@ class Jobs:
     def _forget_old(self) -> None:
         for job in [job for job in self.all() if job.is_over][KEPT:]:
             atomic.remove_folder(self.folder / job.id)
+
+
+def _paths(settings: dict[str, Any]) -> Iterator[Path]:
+    """The paths among settings, which are absolute as the page writes them."""
+    for value in settings.values():
+        for each in value if isinstance(value, list) else [value]:
+            if isinstance(each, str) and os.path.isabs(each):
+                yield Path(each)
 
 
 def _status(
