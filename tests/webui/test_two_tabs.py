@@ -37,13 +37,6 @@ def page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Page:
         return Page(work, Words("en"), gr.Timer(1), work.root / "uploads")
 
 
-@pytest.fixture
-def warned(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    said: list[str] = []
-    monkeypatch.setattr(gr, "Warning", lambda line, **_: said.append(line))
-    return said
-
-
 def test_a_table_that_is_older_than_its_dataset_says_so(page: Page) -> None:
     one, other = ClipTable(page), ClipTable(page)
     rows, read, _ = other.dated(other.rows)(BEATS)
@@ -68,7 +61,7 @@ def test_a_table_that_is_older_than_its_dataset_says_so(page: Page) -> None:
 
 
 def test_a_dataset_that_comes_is_shown_and_one_that_goes_is_told(
-    page: Page, warned: list[str]
+    page: Page,
 ) -> None:
     table, home = ClipTable(page), page.workspace.datasets
     (home / "new").mkdir()
@@ -84,17 +77,16 @@ def test_a_dataset_that_comes_is_shown_and_one_that_goes_is_told(
     choose, *_, seen = table.look(seen, new, read)
     # Not another one, which a click would then be about.
     assert choose["value"] is None
-    assert warned == ["Dataset: what was chosen here is not there any more."]
-    table.look(seen, None, "")
-    assert len(warned) == 1
+    assert choose["info"] == "What was chosen here is not there any more."
+    (home / "more").mkdir()
+    assert table.look(seen, None, "")[0]["info"] == ""
 
 
-def test_nothing_chosen_is_said_as_such(page: Page, warned: list[str]) -> None:
-    assert page.still_chosen(choices(["a"]), None, "Run")["value"] == id_of("a")
+def test_nothing_chosen_is_said_as_such(page: Page) -> None:
+    assert page.still_chosen(choices(["a"]), None)["value"] == id_of("a")
     for nothing in (None, ""):
         with pytest.raises(UserError, match="Nothing is chosen yet"):
             page.workspace.dataset(nothing)
-    assert warned == []
 
 
 @pytest.mark.parametrize("named", ["lora_model_path", "data_dir"])

@@ -89,12 +89,13 @@ def fill(page: Page, demo: gr.Blocks) -> None:
         f'<header><h1>musicgen-lora</h1><a href="/{other}/" lang="{other}">{label}</a></header>'
         f'<p class="quiet">{say(OF_ONE)}</p>'
     )
+    told = gr.HTML(elem_id="told")
     strip.build(page)
     with gr.Tabs(elem_id="tabs"):
         for title, tab in TABS.items():
             with gr.Tab(say(title), elem_id=f"tab-{title[2:].lower()}"):
                 tab.build(page)
-    page.start_watching(demo)
+    page.start_watching(demo, told)
 
 
 def page_script(say: Words) -> str:

@@ -65,10 +65,13 @@ class Page:
 
         return run
 
-    def start_watching(self, demo: gr.Blocks) -> None:
-        """Looks from now on, by one request a moment."""
+    def start_watching(self, demo: gr.Blocks, told: gr.HTML) -> None:
+        """Looks from now on, by one request a moment.
+
+        Args:
+            told: shows what can't be looked at.
+        """
         first, again = self.watches.first, self.watches.again
-        told = gr.State("")
         asked, shown = [told, *inputs_of(first)], [told, *outputs_of(first)]
         places = [at for at, component in enumerate(asked) if component is self.kept]
         bring = f"(...values) => window.keptFields.bring({places}, values)"
@@ -87,18 +90,13 @@ class Page:
         gr.Info(self.words("Started: {title}", title=escape(title)), title=self.words("Jobs"))
         return job
 
-    def still_chosen(self, choices: list[tuple[str, str]], value: Any, label: str) -> Any:
-        """As `chosen`, but where what was chosen has gone, nothing is and that is said: a click
-        would else be about another one.
-
-        Args:
-            label: of the list.
-        """
+    def still_chosen(self, choices: list[tuple[str, str]], value: Any) -> Any:
+        """As `chosen`, but where what was chosen has gone, nothing is and the list says so: a click
+        would else be about another one."""
         if not value or value in [identity for _, identity in choices]:
-            return chosen(choices, value)
-        line = self.words("{label}: what was chosen here is not there any more.", label=label)
-        gr.Warning(escape(line), title=self.words("Look here"))
-        return gr.update(choices=choices, value=None)
+            return gr.update(**{**chosen(choices, value), "info": ""})
+        gone = self.words("What was chosen here is not there any more.")
+        return gr.update(choices=choices, value=None, info=gone)
 
     def address(self, kind: str, *names: str) -> str:
         """The address of a file, by what it is and the names that lead to it."""

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from html import escape
 from typing import Any
 
 import gradio as gr
 
-from musicgen_lora.errors import UserError
+from musicgen_lora.errors import UserError, printable
 from musicgen_lora.webui.words import Words
 
 
@@ -65,10 +66,11 @@ class Watches:
 
 
 def all_of(looks: Sequence[Look], say: Words) -> Callable[..., list[Any]]:
-    """One handler of several looks. What one can't find is said once, in place of what the command
-    line would say, and keeps no other from looking.
+    """One handler of several looks. What one can't find is said, in place of what the command line
+    would say, and keeps no other from looking.
 
-    The first value that it is given, and gives back, is what was said the last time.
+    The first value that it is given, and gives back, is what is said, as HTML: Gradio shows no
+    message of an event that only looks.
     """
 
     def look(told: Any, *values: Any) -> list[Any]:
@@ -81,10 +83,8 @@ def all_of(looks: Sequence[Look], say: Words) -> Callable[..., list[Any]]:
             except UserError as error:
                 found += each.nothing
                 lines.append(say.line(str(error)))
-        now = "\n".join(lines)
-        if now and now != told:
-            gr.Warning(lines[0], title=say("Look here"))
-        return [now, *found]
+        now = "".join(f'<p role="alert">! {escape(printable(line))}</p>' for line in lines)
+        return [gr.skip() if now == (told or "") else now, *found]
 
     return look
 

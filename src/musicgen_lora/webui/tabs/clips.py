@@ -92,7 +92,7 @@ class ClipTable:
         now = repr((sorted(found), wanted, came, is_old))
         if now == before:
             return gr.skip(), gr.skip(), gr.skip(), gr.skip(), before
-        choose = self._page.still_chosen(found, wanted, say("Dataset"))
+        choose = self._page.still_chosen(found, wanted)
         rows, stamp = (self.rows(wanted), str(at)) if came else (gr.skip(), gr.skip())
         return choose, rows, stamp, quiet(say(CHANGED)) if is_old and at else "", now
 

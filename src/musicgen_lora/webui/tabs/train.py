@@ -50,7 +50,7 @@ def _build_start(page: Page) -> None:
         if now == before:
             return gr.skip(), before
         # What the browser has kept may be gone for long.
-        choose = page.still_chosen(found, data, say("Dataset")) if before else chosen(found, data)
+        choose = page.still_chosen(found, data) if before else chosen(found, data)
         return choose, now
 
     go.click(page.guarded(starting.train), [name, *inputs], None, **PRIVATE)
