@@ -30,6 +30,8 @@ def strip(jobs: Sequence[Job], words: Words, last_line: str) -> str:
         line = last_line if job is _current(shown) else ""
         if job.can_resume and job.command == "train":
             line = words("It can go on from its last checkpoint: Jobs, Go on.")
+        elif job.status in ("interrupted", "stopped"):
+            line = words("What is done of it stays: Jobs, Go on makes the rest.")
         state = f"{SIGNS[job.status]} {escape(words(job.status))}"
         rows.append(
             f'<li data-status="{job.status}"><b>{state}</b> '
