@@ -140,7 +140,7 @@ def main() -> None:
     parser.add_argument("--model_path", type=Path, default=WORK / "lm" / "best_model")
     parser.add_argument("--corpus", type=Path, default=WORK / "corpus")
     parser.add_argument("--output_dir", type=Path, default=WORK / "lengthened")
-    parser.add_argument("--n_steps", type=int, default=1200)
+    parser.add_argument("--n_steps", type=int, default=5000)
     options = parser.parse_args()
     for path, maker in [
         (options.model_path / "config.json", "musicgen_lora.training.packed"),
