@@ -62,6 +62,22 @@ def test_rows_are_played_by_their_settings_and_to_the_sample(
     assert "--negative_prompt has no effect" in capsys.readouterr().out
 
 
+def test_rows_that_ask_for_the_same_clip_are_told(
+    tiny_model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They have one file; without a seed of their own they would have two."""
+    table = tmp_path / "rows.csv"
+    table.write_text("prompt,seed,top_k\n808,7,\n808,7,\n808,7,50\n808,,\n808,,\n")
+    words = ["--prompts_file", table, "--duration", "0.1"]
+    assert generate(tiny_model_dir, tmp_path / "out", *words) == 0
+    assert len(facts_in(tmp_path / "out")) == 4
+    said = [line for line in capsys.readouterr().out.splitlines() if "same clip" in line]
+    assert said == [
+        f"{table}, line 3: asks for the same clip as {table}, line 2, so both are one file; give "
+        "it another seed, or none."
+    ]
+
+
 def test_a_clip_of_several_windows_ends_where_it_was_asked_to(
     tiny_model_dir: Path, tmp_path: Path
 ) -> None:

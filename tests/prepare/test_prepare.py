@@ -20,6 +20,7 @@ from musicgen_lora.errors import UserError
 from musicgen_lora.prepare import prepare
 from musicgen_lora.prepare.clips import cut
 from musicgen_lora.prepare.prepare import prepare_dataset
+from musicgen_lora.prepare.report.findings import dataset_advice
 
 DEFAULT = "hip hop 808 beat"
 
@@ -265,7 +266,7 @@ def test_nothing_usable_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="in: no audio in it"):
         prepared(source, tmp_path / "out")
     (source / "bad.wav").write_bytes(b"no audio")
-    with pytest.raises(UserError, match="in: none of its 1 files is usable"):
+    with pytest.raises(UserError, match="in: none of its files is usable"):
         prepared(source, tmp_path / "out")
     assert not (tmp_path / "out" / "metadata.json").exists()
 
@@ -330,15 +331,16 @@ def test_advice_names_what_to_mend(tmp_path: Path, capsys: pytest.CaptureFixture
         put(tmp_path / "in" / f"{index}.wav", sine(300.0 + index, 1.5, RATE))
     prepared(tmp_path / "in", tmp_path / "out", default_text="a piano")
     said = capsys.readouterr().out
-    assert "3 clips are few" in said
+    assert "3 clips: too few; 50-100 are the least" in said
     assert "3 of 3 clips are shorter than 15 s" in said
     assert "All captions are alike" in said
     assert "3 of 3 captions name none of: hip hop, 808, beat, trap" in said
+    assert dataset_advice([{"text": "a piano"}])[0].startswith("1 clip: too few; ")
 
 
 def test_the_recorded_kit_makes_a_dataset(tmp_path: Path) -> None:
     entries = prepared(KIT, tmp_path / "out", min_clip=0.05, one_shots="caption")
     assert len(entries) == len(list(KIT.glob("*.wav")))
     assert all("beat" not in entry["text"] for entry in entries.values())
-    with pytest.raises(UserError, match="none of its 19 files is usable"):
+    with pytest.raises(UserError, match="none of its files is usable"):
         prepared(KIT, tmp_path / "out2", min_clip=0.05)

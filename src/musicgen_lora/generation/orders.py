@@ -45,7 +45,22 @@ def orders_of(
     orders = checked_orders(settings, further)
     if not orders:
         check_prompts([], needed=True)
+    _tell_twins(orders, console)
     return orders
+
+
+def _tell_twins(orders: Sequence[ClipOrder], console: Console) -> None:
+    """Tells which rows of a file ask for a clip that is asked for already: with a seed of their
+    own, which is then no other file."""
+    first: dict[str, ClipOrder] = {}
+    for order in orders:
+        twin = first.setdefault(repr(order.settings), order)
+        if twin is not order and order.where:
+            console.print(
+                f"{order.where}: asks for the same clip as {twin.where or 'the command line'}, so "
+                "both are one file; give it another seed, or none.",
+                style="yellow",
+            )
 
 
 def texts_of(orders: Sequence[ClipOrder]) -> list[str]:

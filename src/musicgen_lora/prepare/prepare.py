@@ -180,9 +180,7 @@ class _Run:
         tell_left_out(self.console, self.dropped)
         entries = self._write(jobs)
         if not entries:
-            raise UserError(
-                f"{self.input_dir}: none of its {n_files} files is usable (reasons above)."
-            )
+            raise UserError(f"{self.input_dir}: none of its files is usable (reasons above).")
         self.revision.tell_rest(entries, self.metadata.was_edited)
         names = {f.name: self.records[f.digest] for f in inputs if f.digest in self.records}
         old = {*self.revision.known, *self.revision.replaced}

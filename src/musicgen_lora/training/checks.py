@@ -10,6 +10,7 @@ from musicgen_lora.given import check_extras
 from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.model.lora.quantise import check_quantise
 from musicgen_lora.model.lora.targets import adapts_text_encoder
+from musicgen_lora.plural import count
 from musicgen_lora.runtime import processes
 from musicgen_lora.training.sharded import check_sharding
 from musicgen_lora.training.weights import lora_spec
@@ -21,7 +22,7 @@ def check_settings(settings: TrainSettings) -> None:
     per_step = settings.batch_size * settings.gradient_accumulation_steps
     if per_step < processes.world_size():
         raise UserError(
-            f"A step has {per_step} clips (batch_size x gradient_accumulation_steps) for "
+            f"A step has {count(per_step, 'clip')} (batch_size x gradient_accumulation_steps) for "
             f"{processes.world_size()} processes; raise --gradient_accumulation_steps."
         )
 

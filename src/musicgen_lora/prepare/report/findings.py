@@ -198,7 +198,8 @@ def dataset_advice(entries: Sequence[Mapping[str, Any]]) -> list[str]:
     advice = []
     if len(entries) < ADVISED_CLIPS:
         advice.append(
-            f"{len(entries)} clips are few; {ADVISED_CLIPS}-100 are the least, 200-500 better."
+            f"{count(len(entries), 'clip')}: too few; {ADVISED_CLIPS}-100 are the least, 200-500 "
+            "better."
         )
     lengths = [entry.get("duration_s") for entry in entries]
     short = sum(isinstance(s, (int, float)) and s < 15.0 for s in lengths)
