@@ -32,7 +32,7 @@ def locked(folder: Path, *, wait_s: float = 0.0) -> Iterator[None]:
         lock.acquire(timeout=wait_s)
     except Timeout as error:
         raise UserError(
-            f"{folder}: in use by another run; wait for it or give another --output_dir."
+            f"{folder}: in use by another run; wait for it, or give another folder."
         ) from error
     except OSError as error:
         kind = RunError if error.errno in DISK_FAULTS else UserError

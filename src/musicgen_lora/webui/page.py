@@ -13,6 +13,7 @@ import gradio as gr
 
 from musicgen_lora.errors import UserError, printable
 from musicgen_lora.webui.forms import Setting, check
+from musicgen_lora.webui.labels import with_labels
 from musicgen_lora.webui.safety import id_of
 from musicgen_lora.webui.watches import Watches, all_of, inputs_of, outputs_of
 from musicgen_lora.webui.words import Words
@@ -51,15 +52,22 @@ class Page:
     watches: Watches = field(default_factory=Watches)
     kept: gr.JSON = field(default_factory=_carrier)
 
-    def guarded(self, handler: Callable[..., Any]) -> Callable[..., Any]:
-        """A handler whose UserError is a line on the page, not a traceback."""
+    def guarded(self, handler: Callable[..., Any], command: str = "") -> Callable[..., Any]:
+        """A handler whose UserError is a line on the page, not a traceback.
+
+        Args:
+            command: that it asks something of, whose flags are the tab's fields.
+        """
 
         @functools.wraps(handler)
         def run(*values: Any) -> Any:
             try:
                 return handler(*values)
             except UserError as error:
-                line = escape(printable(self.words.line(str(error))))
+                line = self.words.line(str(error))
+                if command:
+                    line = with_labels(line, command, self.words)
+                line = escape(printable(line))
                 title = self.words("That didn't work")
                 raise gr.Error(line, title=title, print_exception=False) from error
 

@@ -50,13 +50,13 @@ def _build_preparation(page: Page) -> None:
 
     preparing = Preparing(page, form)
     go.click(
-        page.guarded(preparing.prepare),
+        page.guarded(preparing.prepare, "prepare"),
         [drop, folder, name, *fields],
         drop,
         **PRIVATE,
     )
     example.click(
-        page.guarded(preparing.make_example),
+        page.guarded(preparing.make_example, "prepare"),
         [name, *fields],
         None,
         **PRIVATE,

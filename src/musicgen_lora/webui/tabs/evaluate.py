@@ -53,7 +53,7 @@ def build(page: Page) -> None:
     seen, listed = gr.State(""), gr.State([])
     measuring = Measuring(page, form)
     asked = [adapters, count, compare, strengths, *fields]
-    go.click(page.guarded(measuring.start), asked, None, **PRIVATE)
+    go.click(page.guarded(measuring.start, "evaluate"), asked, None, **PRIVATE)
     kept.keep([count, compare, strengths, *fields])
     outputs = [adapters, report, listed, shown, seen]
     inputs = [seen, listed, adapters, report]

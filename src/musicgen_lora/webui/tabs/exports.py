@@ -44,7 +44,8 @@ def build(page: Page) -> None:
     written, seen, listed = gr.HTML(elem_id="exports"), gr.State(""), gr.State("")
 
     exporting = Exporting(page)
-    go.click(page.guarded(exporting.write), [runs, strengths, kind, name], None, **PRIVATE)
+    asked = [runs, strengths, kind, name]
+    go.click(page.guarded(exporting.write, "export"), asked, None, **PRIVATE)
     outputs = [runs, listed, written, seen]
     page.watches.always(exporting.look, [seen, listed, runs], outputs)
     page.watches.when_opened(lambda: exporting.look("-", "", None), [], outputs)

@@ -83,7 +83,7 @@ def _build_form(page: Page) -> tuple[Form, Kept]:
     drawn = {name: by_name[name] for name in DRAWN}
     form = Form(page, [*front, *advanced], [prompt, *asked], recording, players, drawn)
     inputs = [prompt, *players, both, *asked, *fields, *recording.inputs]
-    went = go.click(page.guarded(form.generate), inputs, asked[2], **PRIVATE)
+    went = go.click(page.guarded(form.generate, "generate"), inputs, asked[2], **PRIVATE)
     dice.click(page.guarded(form.throw), None, prompt, **PRIVATE)
     kept.keep([prompt, *players, both, *asked, *fields], listed=[players[0], *players[2::2]])
     kept.after(went)
@@ -243,7 +243,7 @@ class Form:
         recording = AskedRecording(*values[len(self._form) :])
         prompt = str(text or "").strip()
         if not prompt:
-            raise UserError("--prompts has an empty one; say what to play.")
+            raise UserError("Write what to play first.")
         seed = int(given or 0) if is_locked else random.randrange(MAX_SEED)
         settings = {
             "prompts": [prompt] * min(max(int(many or 1), 1), MAX_VARIATIONS),

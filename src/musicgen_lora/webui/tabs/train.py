@@ -53,7 +53,7 @@ def _build_start(page: Page) -> None:
         choose = page.still_chosen(found, data) if before else chosen(found, data)
         return choose, now
 
-    go.click(page.guarded(starting.train), [name, *inputs], None, **PRIVATE)
+    go.click(page.guarded(starting.train, "train"), [name, *inputs], None, **PRIVATE)
     kept.keep([dataset, base, preset, name, *fields], listed=[dataset, base])
     page.watches.when_opened(
         lambda before: chosen(work.bases(), wanted(before, "train-base")), [kept.state], [base]

@@ -61,7 +61,7 @@ def build(
         now = job.id if job else ""
         return (gr.skip(), before) if now == before else (table(job, work, say), now)
 
-    measure.click(page.guarded(start), list(inputs), None, **PRIVATE)
+    measure.click(page.guarded(start, "train"), list(inputs), None, **PRIVATE)
     page.watches.always(look, [seen], [told, seen])
     page.watches.when_opened(lambda: look("-"), [], [told, seen])
 
