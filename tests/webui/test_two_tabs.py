@@ -18,7 +18,7 @@ import gradio as gr
 from musicgen_lora.errors import UserError
 from musicgen_lora.webui.page import Page
 from musicgen_lora.webui.safety import id_of
-from musicgen_lora.webui.tabs.clips import CHANGED, ClipTable
+from musicgen_lora.webui.tabs.clips import CHANGED, UNSAVED, ClipTable
 from musicgen_lora.webui.tabs.models import Shelf
 from musicgen_lora.webui.words import Words
 from musicgen_lora.webui.workspace import Workspace, choices
@@ -60,6 +60,39 @@ def test_a_table_that_is_older_than_its_dataset_says_so(page: Page) -> None:
     assert other.look(seen, BEATS, read)[3] == ""
 
 
+def test_what_is_not_saved_is_not_lost_by_another_choice(
+    page: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(gr, "Warning", lambda text, **_: told.append(text))
+    table, home = ClipTable(page), page.workspace.datasets
+    (home / "more").mkdir()
+    write_metadata(home / "more", [{"audio": "a.wav", "text": "drill"}])
+    more = id_of("more")
+    _, rows, read, _ = table.choose(BEATS, [])
+    assert (rows[0][1], read) == ("trap beat", str(table.written(BEATS)))
+    assert table.choose(more, rows)[1][0][1] == "drill"
+    edited = [[rows[0][0], "a trap loop", *rows[0][2:]]]
+    assert told == []
+    assert table.choose(more, edited) == (BEATS, gr.skip(), gr.skip(), gr.skip())
+    assert told == [UNSAVED]
+    # Which the list tells in turn.
+    assert table.choose(BEATS, edited) == (gr.skip(),) * 4
+    for act in (
+        lambda: table.prefix(BEATS, edited, "x"),
+        lambda: table.replace(BEATS, edited, "t", "x"),
+    ):
+        with pytest.raises(UserError, match="not saved"):
+            act()
+    assert read_metadata(home / "beats")[0]["text"] == "trap beat"
+    saved = table.save(BEATS, edited)
+    assert table.choose(more, saved)[1][0][1] == "drill"
+    # A table whose dataset has gone can't be saved any more.
+    shutil.rmtree(home / "beats")
+    assert table.choose(more, edited)[1][0][1] == "drill"
+    assert told == [UNSAVED]
+
+
 def test_a_dataset_that_comes_is_shown_and_one_that_goes_is_told(
     page: Page,
 ) -> None:
@@ -80,6 +113,12 @@ def test_a_dataset_that_comes_is_shown_and_one_that_goes_is_told(
     assert choose["info"] == "What was chosen here is not there any more."
     (home / "more").mkdir()
     assert table.look(seen, None, "")[0]["info"] == ""
+
+
+def test_a_look_takes_back_no_choice(page: Page) -> None:
+    """It may be answered after another one was chosen."""
+    found = choices(["a", "b"])
+    assert page.still_chosen(found, id_of("b")) == gr.update(choices=found, info="")
 
 
 def test_nothing_chosen_is_said_as_such(page: Page) -> None:

@@ -101,8 +101,11 @@ class Page:
     def still_chosen(self, choices: list[tuple[str, str]], value: Any) -> Any:
         """As `chosen`, but where what was chosen has gone, nothing is and the list says so: a click
         would else be about another one."""
-        if not value or value in [identity for _, identity in choices]:
-            return gr.update(**{**chosen(choices, value), "info": ""})
+        if not value:
+            return gr.update(**{**chosen(choices), "info": ""})
+        if value in [identity for _, identity in choices]:
+            # Without a value: what was chosen since the look began stays.
+            return gr.update(choices=choices, info="")
         gone = self.words("What was chosen here is not there any more.")
         return gr.update(choices=choices, value=None, info=gone)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import gradio as gr
 
+from musicgen_lora.errors import UserError
 from musicgen_lora.webui import edits
 from musicgen_lora.webui.page import PRIVATE, QUIET, Page, quiet
 from musicgen_lora.webui.players import Side, player
@@ -22,8 +23,9 @@ from musicgen_lora.webui.workspace import (
 
 HEADERS = ("File", "Caption", "Tempo", "Key", "Length", "Warnings", "Waveform")
 CHANGED = "The dataset has been changed since this table was read: Read it again."
+UNSAVED = "The table has changes that are not saved: save it, or read it again to drop them."
 MAX_ROWS = 2_000
-_MARK = re.compile(r'data-read="((?:[0-9a-f]{8} ){2}[0-9a-f]{8})"')
+_MARK = re.compile(r'data-of="([0-9a-f]+)" data-read="((?:[0-9a-f]{8} ){2}[0-9a-f]{8})"')
 Rows = list[list[str]]
 
 
@@ -47,9 +49,8 @@ class ClipTable:
             row = edits.row_of(entry)
             wave = f"{self._page.address('clip')}/{wanted}/{id_of(row[0])}/wave"
             # The row itself carries what it was read as: a server forgets, and tables are sorted.
-            image = (
-                f'<img class="wave" data-read="{edits.mark_of(row)}" loading="lazy" src="{wave}">'
-            )
+            marks = f'data-of="{wanted}" data-read="{edits.mark_of(row)}"'
+            image = f'<img class="wave" {marks} loading="lazy" src="{wave}">'
             found.append([*row, length, told, image])
         return found
 
@@ -67,19 +68,30 @@ class ClipTable:
 
     def save(self, wanted: Any, shown: list[list[Any]]) -> Rows:
         """Writes what was changed in the table."""
-        given = [["" if v is None else str(v) for v in row] for row in shown or []]
-        whole = [row for row in given if len(row) == len(HEADERS)]
-        marks = {row[0]: found[1] for row in whole if (found := _MARK.search(row[-1]))}
-        rows = [(row[0], row[1], row[2], row[3]) for row in whole]
+        rows, found = _as_read(shown)
+        marks = {name: mark for name, (_, mark) in found.items()}
         return self._told(wanted, edits.save_rows(self._work.dataset(wanted), rows, marks))
 
-    def replace(self, wanted: Any, what: str, by: str) -> Rows:
+    def choose(self, wanted: Any, shown: list[list[Any]]) -> Any:
+        """The dataset that is chosen, its rows, when they were written, and nothing said of them:
+        the one before stays while the table has changes of it that are not saved."""
+        before = _unsaved(shown)
+        if before and before == wanted:
+            return (gr.skip(),) * 4
+        if before in map(id_of, folders_of(self._work.datasets)):
+            gr.Warning(self._page.words(UNSAVED), title=self._page.words("Dataset"))
+            return before, *(gr.skip(),) * 3
+        return gr.skip(), *self._dated(wanted, self.rows(wanted))
+
+    def replace(self, wanted: Any, shown: list[list[Any]], what: str, by: str) -> Rows:
         """Replaces a text in all captions."""
+        _check_saved(shown)
         count = edits.replace_in_captions(self._work.dataset(wanted), what, by)
         return self._told(wanted, count)
 
-    def prefix(self, wanted: Any, word: str) -> Rows:
+    def prefix(self, wanted: Any, shown: list[list[Any]], word: str) -> Rows:
         """Puts a word in front of all captions."""
+        _check_saved(shown)
         return self._told(wanted, edits.prefix_captions(self._work.dataset(wanted), word))
 
     def look(self, before: str, wanted: Any, read: str) -> Any:
@@ -105,14 +117,39 @@ class ClipTable:
         old."""
 
         def run(wanted: Any, *values: Any) -> Any:
-            return handler(wanted, *values), str(self.written(wanted)), ""
+            return self._dated(wanted, handler(wanted, *values))
 
         return self._page.guarded(run)
+
+    def _dated(self, wanted: Any, rows: Rows) -> tuple[Rows, str, str]:
+        return rows, str(self.written(wanted)), ""
 
     def _told(self, wanted: Any, count: int) -> Rows:
         say = self._page.words
         gr.Info(say("Clips changed: {n}", n=count), title=say("Dataset"))
         return self.rows(wanted)
+
+
+def _as_read(shown: list[list[Any]]) -> tuple[list[edits.Row], dict[str, tuple[str, str]]]:
+    """Rows of a table as a browser sends it; and, by their names, of which dataset each was read,
+    and as what."""
+    given = [["" if v is None else str(v) for v in row] for row in shown or []]
+    whole = [row for row in given if len(row) == len(HEADERS)]
+    found = {row[0]: (mark[1], mark[2]) for row in whole if (mark := _MARK.search(row[-1]))}
+    return [(row[0], row[1], row[2], row[3]) for row in whole], found
+
+
+def _unsaved(shown: list[list[Any]]) -> str:
+    """Id of the dataset whose rows have been changed in a table; "" where none has."""
+    rows, found = _as_read(shown)
+    read = ((edits.mark_of(row), *found[row[0]]) for row in rows if row[0] in found)
+    return next((dataset for now, dataset, mark in read if now != mark), "")
+
+
+def _check_saved(shown: list[list[Any]]) -> None:
+    """Raises a UserError where reading a table anew would drop what was written into it."""
+    if _unsaved(shown):
+        raise UserError(UNSAVED)
 
 
 def build(page: Page) -> None:
@@ -126,7 +163,7 @@ def build(page: Page) -> None:
         reload = gr.Button(say("Read it again"), elem_id="reload-clips")
     old = gr.HTML(elem_id="clips-old")
     shown = [table, gr.State(""), old]
-    _build_bulk(page, clips, dataset, shown)
+    _build_bulk(page, clips, [dataset, table], shown)
     gr.Markdown(
         say(
             "Captions made by the program follow a corrected tempo or key when the dataset "
@@ -137,7 +174,8 @@ def build(page: Page) -> None:
     looked = [dataset, *shown, seen]
     page.watches.always(clips.look, [seen, dataset, shown[1]], looked)
     page.watches.when_opened(lambda: clips.look("", None, ""), [], looked)
-    dataset.change(clips.dated(clips.rows), dataset, shown, **PRIVATE)
+    choosing = page.guarded(clips.choose)
+    dataset.change(choosing, [dataset, table], [dataset, *shown], **PRIVATE)
     reload.click(clips.dated(clips.rows), dataset, shown, **PRIVATE)
     table.select(page.guarded(clips.hear), dataset, heard, **QUIET)
     save.click(clips.dated(clips.save), [dataset, table], shown, **PRIVATE)
@@ -163,10 +201,11 @@ def _table(page: Page) -> gr.Dataframe:
     )
 
 
-def _build_bulk(page: Page, clips: ClipTable, dataset: gr.Dropdown, shown: list[Any]) -> None:
+def _build_bulk(page: Page, clips: ClipTable, asked: list[Any], shown: list[Any]) -> None:
     """What changes all captions at once.
 
     Args:
+        asked: the dataset's list, and the table.
         shown: what a handler that is `dated` gives.
     """
     say = page.words
@@ -180,5 +219,5 @@ def _build_bulk(page: Page, clips: ClipTable, dataset: gr.Dropdown, shown: list[
                 label=say("Word in front, such as a trigger word"), max_lines=1, elem_id="prefix"
             )
             put_first = gr.Button(say("Put in front of all"), elem_id="prefix-all")
-    replace.click(clips.dated(clips.replace), [dataset, find, put], shown, **PRIVATE)
-    put_first.click(clips.dated(clips.prefix), [dataset, prefix], shown, **PRIVATE)
+    replace.click(clips.dated(clips.replace), [*asked, find, put], shown, **PRIVATE)
+    put_first.click(clips.dated(clips.prefix), [*asked, prefix], shown, **PRIVATE)
