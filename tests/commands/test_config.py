@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from musicgen_lora.config import SETTINGS, GenerateSettings, TrainSettings
 from musicgen_lora.errors import UserError
 from musicgen_lora.generation.decoding.sampling import sampling_of
 from musicgen_lora.model.base.facts import BaseFacts
-from musicgen_lora.training.schedule import learning_rate_at
 
 GUIDE_CONFIG = Path(__file__).resolve().parents[2] / "finetune" / "lora" / "config.yaml"
 
@@ -355,26 +353,6 @@ def test_debug_shows_where_it_happened(capsys: pytest.CaptureFixture[str]) -> No
     assert error.splitlines()[-1].startswith("musicgen-lora train: lora_rank = 0")
 
 
-def rates(schedule: str, warmup_share: float, n_steps: int = 10) -> list[float]:
-    return [
-        learning_rate_at(s, n_steps, peak=1.0, schedule=schedule, warmup_share=warmup_share)
-        for s in range(n_steps)
-    ]
-
-
-def test_the_rate_warms_up_then_falls() -> None:
-    assert rates("constant", 0.0) == [1.0] * 10
-    assert rates("constant", 0.4) == pytest.approx([0.25, 0.5, 0.75, 1.0] + [1.0] * 6)
-    assert rates("linear", 0.0) == pytest.approx([1.0 - s / 10 for s in range(10)])
-    assert rates("wsd", 0.1) == pytest.approx([1.0] * 8 + [2 / 3, 1 / 3])
-    cosine = [(1 + math.cos(math.pi * s / 8)) / 2 for s in range(8)]
-    assert rates("cosine", 0.2) == pytest.approx([0.5, 1.0, *cosine])
-    # Every step moves something, the very first and the very last too.
-    for schedule in ("constant", "linear", "cosine", "wsd"):
-        for n_steps in (1, 2, 100):
-            assert min(rates(schedule, 0.05, n_steps)) > 0.0
-
-
 @pytest.mark.parametrize(
     ("words", "prompts"),
     [
@@ -396,3 +374,14 @@ def test_a_prompt_may_begin_with_a_dash(words: list[str], prompts: list[str] | N
 def test_a_mistyped_flag_is_no_prompt() -> None:
     with pytest.raises(UserError, match=r"--duratoin: no such flag; did you mean --duration\?"):
         parse_settings("generate", ["--prompts", "-dark", "--duratoin", "4"], None)
+
+
+@pytest.mark.parametrize("text", ["", "train:\n", "prepare:\n  seed: 1\n"])
+def test_a_file_that_says_nothing_of_a_command_is_told(
+    text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = config_file(tmp_path, text)
+    parse_settings("train", ["--data_dir", "d", "--output_dir", "o"], path)
+    told = capsys.readouterr()
+    assert told.err == f"{path}: has no setting of train; flags and defaults count.\n"
+    assert told.out == ""

@@ -19,10 +19,10 @@ from musicgen_lora.commands.wrong_flags import flag_error
 from musicgen_lora.config import SETTINGS, groups
 from musicgen_lora.config.kinds import explained
 from musicgen_lora.config_file import check_given_values, read_config
-from musicgen_lora.errors import UserError
+from musicgen_lora.errors import UserError, printable
 from musicgen_lora.given import BASES
 from musicgen_lora.language.flags import spoken_help, with_help
-from musicgen_lora.language.translate import word
+from musicgen_lora.language.translate import translated, word
 from musicgen_lora.urls import places_in
 
 
@@ -55,6 +55,8 @@ def parse_settings(command: str, flags: Sequence[str], config: Path | None) -> A
         raise UserError(f"{config}: {explained(error)}") from error
     if config:
         check_given_values(config, from_file, _values(parts))
+        if not from_file:
+            _say_nothing_given(config, command)
     try:
         _check_repeated(_values(parts), flags)
         flags, texts = _take_dashed_texts(settings, flags)
@@ -67,6 +69,13 @@ def parse_settings(command: str, flags: Sequence[str], config: Path | None) -> A
     for name, value in vars(made).items():
         setattr(made, name, _at_home(name, value))
     return made
+
+
+def _say_nothing_given(config: Path, command: str) -> None:
+    """Standard output may be a clip's."""
+    if os.environ.get("RANK", "0") == "0":
+        line = f"{config}: has no setting of {command}; flags and defaults count."
+        print(printable(translated(line)), file=sys.stderr, flush=True)
 
 
 def _parts(settings: type, values: dict[str, Any]) -> dict[str, Any]:
