@@ -170,6 +170,17 @@ def test_auto_takes_what_is_fast_and_near(
     assert len(told) == 1
 
 
+def test_auto_does_not_claim_a_measurement_that_it_has_not_made(
+    tmp_path: Path, tiny_model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.setattr(precision, "fastest_near_lossless", never)
+    found, sentence = choose_precision(BaseModel(load_base(tiny_model_dir)), "auto", CPU)
+    assert found == "fp32"
+    assert sentence.startswith(f"Decoding in fp32: nothing can be kept in {tmp_path / 'file'}")
+
+
 @pytest.mark.parametrize(
     ("limit", "faster", "expected"),
     [(1.0, "int8", "int8"), (0.0, "int8", "fp32"), (1.0, "fp16", "fp16"), (1.0, "fp32", "fp32")],

@@ -13,13 +13,14 @@ from typing import Any
 import torch
 
 from musicgen_lora.errors import UserError
-from musicgen_lora.generation.decoding.choices import CLEARLY, kept_choice
+from musicgen_lora.generation.decoding.choices import CLEARLY, kept_choice, recalled
 from musicgen_lora.generation.decoding.decoder import PRECISIONS, Decoder, threads_for
 from musicgen_lora.generation.decoding.playing import Playing
 from musicgen_lora.generation.decoding.request import Conditions
 from musicgen_lora.generation.decoding.sampling import Noise, Sampling, sample
 from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.model.text.states import EncodedText
+from musicgen_lora.runtime.cache import cache_root
 
 NEAR_LOSSLESS = 0.01
 """Distance of predictions from float32's (Kullback-Leibler) that may be, as a share of its entropy:
@@ -59,6 +60,13 @@ def choose_precision(
         # What was chosen among others is chosen anew.
         what = f"precision of {base.fingerprint}, {' '.join(PRECISIONS)}"
         found = kept_choice(what, PRECISIONS, lambda: fastest_near_lossless(base, tell))
+        is_kept = recalled(what, PRECISIONS) is not None
+    if not is_kept:
+        return found, (
+            f"Decoding in {found}: nothing can be kept in {cache_root()}, and a faster precision "
+            "that is measured anew each time could change what a seed plays. Make the folder "
+            "writable, or give --precision."
+        )
     return found, (
         f"Decoding in {found}: on this computer the fastest whose predictions are within "
         f"{NEAR_LOSSLESS:.0%} of fp32's; --precision sets another."
