@@ -216,6 +216,10 @@ def check_can_be_written(folder: Path) -> None:
         nearest = nearest.parent
     if not nearest.is_dir():
         raise UserError(f"{folder}: cannot be written ({nearest} is no folder).")
+    if hasattr(os, "statvfs") and os.statvfs(nearest).f_flag & os.ST_RDONLY:
+        raise UserError(
+            f"{folder}: cannot be written (its disk is read-only); give another --output_dir."
+        )
     if not os.access(nearest, os.W_OK | os.X_OK):
         raise UserError(
             f"{folder}: cannot be written; give yourself the right to (chmod u+rwX {nearest}), or "

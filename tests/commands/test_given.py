@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -114,6 +116,16 @@ def test_a_wrong_flag_is_one_line(
 ) -> None:
     assert main(["generate", "--prompts", "a", *words.split()], load=no_load) == 2
     assert capsys.readouterr().err == f"musicgen-lora generate: {said}\n"
+
+
+@pytest.mark.skipif(not hasattr(os, "statvfs"), reason="this system tells of no read-only disk")
+def test_a_read_only_disk_is_no_matter_of_rights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(os, "statvfs", lambda _: SimpleNamespace(f_flag=os.ST_RDONLY))
+    out = tmp_path / "out"
+    assert main(["generate", "--prompts", "x", "--output_dir", str(out)], load=no_load) == 2
+    assert f"{out}: cannot be written (its disk is read-only)" in capsys.readouterr().err
 
 
 def test_an_adapter_of_a_base_of_another_size_is_refused_before_the_libraries_load(

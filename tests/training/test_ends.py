@@ -80,18 +80,33 @@ def test_output_that_nobody_reads_ends_it_with_a_word(words: list[str]) -> None:
     process.stderr.close()
 
 
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            PermissionError(errno.EACCES, "Permission denied", "data/train"),
+            "data/train: Permission denied; give yourself the right to (chmod u+rwX), or use "
+            "another folder.",
+        ),
+        (
+            OSError(errno.EROFS, "Read-only file system", "data/train"),
+            "data/train: Read-only file system; use another folder.",
+        ),
+    ],
+)
 def test_a_missing_right_is_said_with_what_to_do(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    error: OSError,
+    said: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     def refuse(_: object) -> None:
-        raise PermissionError(errno.EACCES, "Permission denied", "data/train")
+        raise error
 
     monkeypatch.setattr("musicgen_lora.prepare.prepare.prepare_dataset", refuse)
     assert main(["prepare", "--input_dir", str(tmp_path)]) == 2
-    assert capsys.readouterr().err == (
-        "musicgen-lora prepare: data/train: Permission denied; give yourself the right to "
-        "(chmod u+rwX), or use another folder.\n"
-    )
+    assert capsys.readouterr().err == f"musicgen-lora prepare: {said}\n"
 
 
 def test_help_that_is_cut_short_says_nothing() -> None:

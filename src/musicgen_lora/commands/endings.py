@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 
@@ -30,7 +31,9 @@ def ending(error: BaseException) -> tuple[int, str]:
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         said = f"{where}{error.strerror or error}"
-        if error.errno in RIGHTS_FAULTS:
+        if error.errno == errno.EROFS:
+            said += "; use another folder"
+        elif error.errno in RIGHTS_FAULTS:
             said += "; give yourself the right to (chmod u+rwX), or use another folder"
         return 1 if error.errno in DISK_FAULTS else 2, f"{said}."
     if isinstance(error, UnicodeEncodeError) and sys.getfilesystemencoding() != "utf-8":
