@@ -17,9 +17,20 @@ from musicgen_lora.errors import UserError
 from musicgen_lora.evaluation.evaluate import evaluate_adapter
 from musicgen_lora.evaluation.generations import DEFAULT_PROMPTS, choose_prompts
 from musicgen_lora.evaluation.held_out import find_held_out
+from musicgen_lora.evaluation.trained_clips import open_trained
 from musicgen_lora.model.lora.facts import FACTS_FILE, AdapterFacts
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
+
+
+def test_training_clips_lack_for_the_same_reason_as_held_out_ones(
+    trained: dict[str, Path], tmp_path: Path
+) -> None:
+    held_out = held_out_of({**facts_of(trained), "data": {}}, None, "metadata.json")
+    assert held_out.why_none
+    model: Any = None
+    settings = settings_for(trained, tmp_path)
+    assert open_trained(settings, held_out, model).why_none == held_out.why_none
 
 
 def test_a_given_dataset_with_a_broken_clip_is_an_error_a_remembered_one_a_reason(

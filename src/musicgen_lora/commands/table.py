@@ -42,7 +42,8 @@ class Command:
 
 def _prepares(settings: Any) -> str:
     if settings.create_example:
-        return f"Making {settings.num_samples} example beats in {settings.output_dir}"
+        n = settings.num_samples
+        return f"Making {count(n, 'example beat')} in {settings.output_dir}"
     return f"Preparing the audio of {settings.input_dir} into {settings.output_dir}"
 
 

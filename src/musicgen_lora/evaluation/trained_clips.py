@@ -34,8 +34,10 @@ def open_trained(settings: EvaluateSettings, held_out: HeldOut, model: BaseModel
     They only stand beside the held-out figures: where one cannot be read there are none,
     for the reason that is given.
     """
-    if held_out.data_dir is None or not held_out.trained:
-        return TrainedClips(why_none=held_out.why_not_trained or held_out.why_none)
+    if held_out.data_dir is None:
+        return TrainedClips(why_none=held_out.why_none)
+    if not held_out.trained:
+        return TrainedClips(why_none=held_out.why_not_trained)
     clips = list(held_out.trained[:: -(-len(held_out.trained) // MAX_TRAINED)])
     try:
         if settings.from_tokens:

@@ -22,6 +22,7 @@ from musicgen_lora.errors import UserError
 from musicgen_lora.extras import require_extra
 from musicgen_lora.given import check_input_folder
 from musicgen_lora.listening.rhythm.bars import Span
+from musicgen_lora.plural import count
 from musicgen_lora.prepare.clips import parts
 from musicgen_lora.prepare.clips.cut import ClipPlan, CutTask, cut_file
 from musicgen_lora.prepare.clips.entries import (
@@ -80,7 +81,7 @@ def prepare_dataset(settings: PrepareSettings) -> Path:
                 seed=settings.seed,
                 metadata_file=settings.metadata_file,
             )
-        console.print(f"{settings.num_samples} example beats: {path}")
+        console.print(f"{count(settings.num_samples, 'example beat')}: {path}")
         return path
     check_input_folder(settings.input_dir)
     assert settings.input_dir is not None
@@ -335,9 +336,9 @@ class _Run:
         ]
         limit_s = LIMIT_S if self.settings.vocals == "keep" else vocals.LIMIT_S
         cut = run_shown(self.console, "files cut", self.engine, cut_file, tasks, limit_s=limit_s)
-        for count, (index, result) in enumerate(cut, 1):
+        for n_cut, (index, result) in enumerate(cut, 1):
             self._settle(to_cut[index], result, sources)
-            if count % FILES_PER_WRITE == 0:
+            if n_cut % FILES_PER_WRITE == 0:
                 self._write(jobs)
         return [job for job in jobs if job.entries is not None]
 

@@ -57,7 +57,7 @@ def test_a_job_runs_our_command_and_ends_with_its_code(jobs: Jobs) -> None:
     found = jobs.get(job.id)
     assert (found.status, found.code) == ("finished", 0), jobs.log(job.id)
     assert (jobs.folder.parent / "beats" / "metadata.json").exists()
-    assert "Making 1 example beats" in jobs.log(job.id)
+    assert "Making 1 example beat in" in jobs.log(job.id)
 
 
 def test_a_job_that_has_ended_leaves_no_process(jobs: Jobs) -> None:
