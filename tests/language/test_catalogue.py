@@ -42,6 +42,11 @@ def test_a_translation_has_the_values_of_its_message() -> None:
     assert unequal == {}
 
 
+def test_a_translation_names_no_noun_of_a_value() -> None:
+    """The value brings it along; what stands in braces besides would be shown as it is."""
+    assert [said for said in CHINESE.values() if re.search(r"\{\d+:", said)] == []
+
+
 def test_what_is_counted_is_named_once() -> None:
     """A value with a noun brings its measure word along: "1 个值", not "1 个值 个"."""
     twice = []
