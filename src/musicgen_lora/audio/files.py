@@ -149,26 +149,27 @@ def find_unread(folder: Path) -> list[tuple[Path, str]]:
     """Audio below `folder` that `find_audio` leaves out, and folders that it doesn't look into,
     each with the reason, sorted."""
     root = folder.resolve()
-    found = []
-    for path in _files_of(folder, AUDIO_EXTENSIONS | FFMPEG_EXTENSIONS):
-        if path.is_dir():
-            continue
-        if path.is_symlink() and not path.exists():
-            found.append((path, "is a link that leads nowhere; copy the file itself."))
-        elif not path.is_file():
-            found.append((path, "is no file but a pipe, socket or device; copy the audio itself."))
-        elif not is_inside(path, root):
-            found.append((path, "is a link that leads out of the folder; copy the file itself."))
-    for path in folder.rglob("*"):
-        is_hidden = path.name.startswith(".")
-        if path.is_symlink() and path.is_dir() and not is_hidden and not is_inside(path, root):
-            found.append(
-                (path, "is a link to a folder elsewhere, which isn't looked into; copy the folder.")
-            )
-    for path in _files_of(folder, OTHER_AUDIO_EXTENSIONS):
+    shown = (path for path in folder.rglob("*") if not path.name.startswith("."))
+    return sorted((path, why) for path in shown if (why := _why_unread(path, root)))
+
+
+def _why_unread(path: Path, root: Path) -> str:
+    """Why something below a resolved folder is left out; "" where it isn't, or is no audio."""
+    kind = path.suffix.lower()
+    if path.is_dir():
+        if path.is_symlink() and not is_inside(path, root):
+            return "is a link to a folder elsewhere, which isn't looked into; copy the folder."
+    elif kind in OTHER_AUDIO_EXTENSIONS:
         if path.is_file():
-            found.append((path, "is of a format that isn't read; convert it to WAV or FLAC."))
-    return sorted(found)
+            return "is of a format that isn't read; convert it to WAV or FLAC."
+    elif kind in AUDIO_EXTENSIONS | FFMPEG_EXTENSIONS:
+        if path.is_symlink() and not path.exists():
+            return "is a link that leads nowhere; copy the file itself."
+        if not path.is_file():
+            return "is no file but a pipe, socket or device; copy the audio itself."
+        if not is_inside(path, root):
+            return "is a link that leads out of the folder; copy the file itself."
+    return ""
 
 
 def _files_of(folder: Path, extensions: Set[str]) -> list[Path]:

@@ -145,7 +145,7 @@ def _train(
     previous = Run.read(settings.output_dir)
     if found is Found.NOTHING:
         base_loss = _gate(inputs, console)
-        run = _begin(inputs, identity, precision, base, base_loss, console)
+        run = _begin(inputs, identity, precision, base, base_loss, previous, console)
     else:
         assert previous is not None
         if found is Found.FINISHED:
@@ -241,6 +241,7 @@ def _begin(
     precision: str,
     base: dict[str, Any],
     base_loss: dict[str, Any],
+    earlier: Run | None,
     console: Console,
 ) -> Run:
     """A new run, written down; an earlier one is put aside."""
@@ -259,7 +260,6 @@ def _begin(
         base_loss=base_loss,
     )
     if processes.rank() == 0:
-        earlier = Run.read(settings.output_dir)
         aside = run_folder.put_aside(settings.output_dir, console.print)
         if aside is not None:
             console.print(f"The earlier run in {settings.output_dir} now lies in {aside}.")

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from musicgen_lora.audio.files import probe, read_audio
-from musicgen_lora.formats.kinds import is_number
+from musicgen_lora.dataset.caption_words import normalise_bpm
 from musicgen_lora.generation.clips.written import read_facts
 from musicgen_lora.listening.midi import midi_of
 from musicgen_lora.listening.pitch.key_names import normalise_key
@@ -67,6 +67,5 @@ def made_beside(sound: Path, ending: Ending) -> bytes:
     waveform = read_audio(sound, rate)
     if ending == ".png":
         return clip_picture(waveform, rate)
-    bpm = facts.get("bpm")
-    asked = float(bpm) if is_number(bpm) and 20.0 <= bpm <= 400.0 else None
-    return clip_midi(waveform, rate, asked, normalise_key(facts.get("key")))[0]
+    bpm, key = normalise_bpm(facts.get("bpm")), normalise_key(facts.get("key"))
+    return clip_midi(waveform, rate, bpm, key)[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,10 +45,7 @@ REPEATABLE = {
 
 def run_identity(settings: TrainSettings, base: str, clips: Clips, ids: Sequence[str]) -> str:
     """Hash of settings, base and data: runs of equal hashes give equal results."""
-    plain = {name: v for name, v in plain_settings(settings).items() if name not in REPEATABLE}
-    # A folder is the same one whichever way it is named; hub ids are no folders.
-    if Path(settings.model_path).is_dir():
-        plain["model_path"] = str(Path(settings.model_path).resolve())
+    plain = _of_the_run(plain_settings(settings))
     texts = clips.column("texts")
     columns = (pa.array(ids), texts.flatten(), clips.column("source"), clips.column("split"))
     data = [
@@ -57,6 +54,14 @@ def run_identity(settings: TrainSettings, base: str, clips: Clips, ids: Sequence
     ]
     content = json.dumps([DRAWS_VERSION, plain, base, data], sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def _of_the_run(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a run's settings that its resumption must share."""
+    kept = {name: value for name, value in plain.items() if name not in REPEATABLE}
+    # A folder is the same one whichever way it is named; hub ids are no folders.
+    path = str(kept.get("model_path"))
+    return kept | {"model_path": str(Path(path).resolve())} if Path(path).is_dir() else kept
 
 
 def what_differs(
@@ -69,11 +74,11 @@ def what_differs(
         earlier: the settings of that run, as JSON has them.
         earlier_base: fingerprint of its base.
     """
-    plain = plain_settings(settings)
+    before = _of_the_run(earlier)
     changed = [
-        f"--{name} {shortened(value)} (was {shortened(earlier[name])})"
-        for name, value in plain.items()
-        if name not in REPEATABLE and name in earlier and earlier[name] != value
+        f"--{name} {shortened(value)} (was {shortened(before[name])})"
+        for name, value in _of_the_run(plain_settings(settings)).items()
+        if name in before and before[name] != value
     ]
     if changed:
         return f"other settings: {', '.join(changed)}"
