@@ -105,7 +105,8 @@ def test_clips_are_played_from_url_to_url_and_kept_by_a_second_machine(
     (tmp_path / "prompts").mkdir()
     (tmp_path / "prompts" / "p.txt").write_text("808\ntrap\n", encoding="utf-8")
     upload(tmp_path / "prompts", f"{url}/prompts")
-    words = ["--base_model_path", str(tiny_model_dir), "--duration", "0.3"]
+    # Two machines may choose two precisions, and then they play two clips.
+    words = ["--base_model_path", str(tiny_model_dir), "--duration", "0.3", "--precision", "fp32"]
     far = ["--lora_model_path", f"{url}/adapter", "--prompts_file", f"{url}/prompts/p.txt"]
     assert main(["generate", *words, *far, "--output_dir", f"{url}/out"]) == 0
     said = capfd.readouterr().out
