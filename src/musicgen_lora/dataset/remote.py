@@ -23,8 +23,8 @@ from filelock import FileLock
 from rich.console import Console
 
 from musicgen_lora.atomic import sha256_file
+from musicgen_lora.cluster.batches import BatchWork, Outcome, run_batches
 from musicgen_lora.cluster.engine import Engine, open_engine
-from musicgen_lora.cluster.halving import BatchWork, Outcome, run_halving
 from musicgen_lora.cluster.marks import say_unfinished
 from musicgen_lora.cluster.storage import Remote, cache_folder
 from musicgen_lora.config import TokeniseSettings
@@ -188,7 +188,7 @@ def _made_by(
         return _joined(remote, fingerprint, parts)
 
     jobs = BatchWork(make_remote_shard, task_of), BatchWork(encode_remote_part, task_of)
-    return run_halving(engine, shards, *jobs, join)
+    return run_batches(engine, shards, *jobs, join)
 
 
 def _check_files_are_there(clips: Sequence[Clip], states: Collection[str], url: str) -> None:
@@ -255,26 +255,23 @@ def _encoded(
         rows[clip_id].name: reason.replace(f"{rows[clip_id].folder}/", f"{task.url}/")
         for clip_id, reason in encoded.reasons.items()
     }
-    unread = _of(reasons, rows)
+    # They are read again next time.
+    unread = {clip.audio for clip in rows.values() if clip.name in reasons}
     kept = {audio: digest for audio, digest in hashes.items() if audio not in unread}
     return RemotePart(RemoteShard(kept, reasons), encoded)
 
 
 def _joined(remote: Remote, fingerprint: str, parts: Sequence[RemotePart]) -> RemoteShard:
     """Puts a shard there of which the parts were encoded one by one."""
-    whole, seen = Encoded(), set[str]()
+    whole = Encoded.joined([part.encoded for part in parts])
     hashes: dict[str, str] = {}
     reasons: dict[str, str] = {}
     for part in parts:
         hashes |= part.shard.hashes
         reasons |= part.shard.reasons
-        for clip_id, codes in zip(part.encoded.ids, part.encoded.codes, strict=True):
-            # Copies of a clip may have been in several parts.
-            if clip_id not in seen:
-                seen.add(clip_id)
-                whole.ids.append(clip_id)
-                whole.codes.append(codes)
-    _put(remote, fingerprint, whole)
+    # Copies of a clip were each worked on alone.
+    codes = dict(zip(whole.ids, whole.codes, strict=True))
+    _put(remote, fingerprint, Encoded(list(codes), list(codes.values())))
     return RemoteShard(hashes, reasons)
 
 
@@ -285,11 +282,6 @@ def _put(remote: Remote, fingerprint: str, encoded: Encoded) -> None:
         encoded.write(shards)
         for path in sorted(shards.glob("*.npy")) + sorted(shards.glob("*.parquet")):
             remote.put(path, f"{TOKENS}/{fingerprint}/{path.name}")
-
-
-def _of(reasons: dict[str, str], rows: dict[str, Clip]) -> set[str]:
-    """Files of clips that could not be encoded: they are read again next time."""
-    return {clip.audio for clip in rows.values() if clip.name in reasons}
 
 
 def _known_hashes(remote: Remote, folder: Path, states: dict[str, Any]) -> dict[str, str]:

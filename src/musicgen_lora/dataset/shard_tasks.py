@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from musicgen_lora.cluster.batches import BatchWork, run_batches
 from musicgen_lora.cluster.engine import Engine
-from musicgen_lora.cluster.halving import BatchWork, run_halving
 from musicgen_lora.console import OnStep
 from musicgen_lora.dataset.encoding import (
     Encode,
@@ -57,7 +57,7 @@ def encode_by(engine: Engine) -> Encode:
             return whole.reasons
 
         jobs = BatchWork(make_shard, task_of), BatchWork(encode_part, task_of)
-        for made in run_halving(engine, plan, *jobs, join):
+        for made in run_batches(engine, plan, *jobs, join):
             reasons |= made.found or {}
             reasons |= {i: f"{clip.path}: {why.reason}" for (i, clip), why in made.faults}
             n_done += len(made.rows) + len(made.faults)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from musicgen_lora.cluster.batches import BatchWork, run_batches
 from musicgen_lora.cluster.engine import Engine
-from musicgen_lora.cluster.halving import BatchWork, run_halving
 from musicgen_lora.dataset.bar_lines import stated_bar_lines
 from musicgen_lora.errors import RunError, UserError
 from musicgen_lora.evaluation.performers import Performer, base_performer, place, variant_performers
@@ -84,7 +84,7 @@ def play_batches_by(
         )
 
     reasons, job = [], BatchWork(play_batch, task_of)
-    for made in run_halving(engine, batches, job, job, np.concatenate):
+    for made in run_batches(engine, batches, job, job, np.concatenate):
         for (prompt, seed), why in made.faults:
             reasons.append(f'The prompt "{prompt[:40]}" with seed {seed}: {why.reason}')
         if made.rows:

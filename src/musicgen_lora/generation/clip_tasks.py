@@ -16,8 +16,8 @@ from typing import Any
 
 from rich.console import Console
 
+from musicgen_lora.cluster.batches import BatchWork, Outcome, run_batches
 from musicgen_lora.cluster.engine import Engine
-from musicgen_lora.cluster.halving import BatchWork, Outcome, run_halving
 from musicgen_lora.config import GenerateSettings
 from musicgen_lora.config.prompts import ClipOrder
 from musicgen_lora.errors import RunError, UserError
@@ -118,7 +118,7 @@ def play_by(
     loops = deque(rows[0][0] for rows in batches if rows[0][1].settings.bars is not None)
     early: dict[int, Outcome[PlacedOrder]] = {}
     job = BatchWork(play_clips, task_of)
-    for outcome in run_halving(engine, batches, job, job, PlayedBatch.joined):
+    for outcome in run_batches(engine, batches, job, job, PlayedBatch.joined):
         place, order = [*outcome.rows, *(row for row, _ in outcome.faults)][0]
         if order.settings.bars is None:
             yield outcome
