@@ -44,7 +44,7 @@ from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.training.data import open_data
 from musicgen_lora.training.record.identity import data_facts, run_identity
 from musicgen_lora.training.record.run_folder import METRICS_FILE
-from musicgen_lora.training.step_batches import step_batches
+from musicgen_lora.training.step import step_batches
 
 CAPTIONS = ["hip hop 808 beat", "dark trap beat, 140 bpm", "boom bap drums", "phonk with cowbell"]
 FACTS = {

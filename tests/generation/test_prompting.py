@@ -16,8 +16,8 @@ from trainer import file_hashes
 from musicgen_lora.cli import main
 from musicgen_lora.config import GenerateSettings
 from musicgen_lora.errors import UserError
-from musicgen_lora.generation.captions import draw_captions
 from musicgen_lora.generation.generate import generate_audio
+from musicgen_lora.generation.orders import draw_captions
 from musicgen_lora.model.base.loading import load_base
 from musicgen_lora.model.lora.adapter import AdapterFiles
 from musicgen_lora.model.lora.facts import AdapterFacts

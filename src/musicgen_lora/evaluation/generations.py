@@ -18,9 +18,8 @@ from musicgen_lora.dataset.bar_lines import stated_bar_lines
 from musicgen_lora.dataset.metadata import Clip
 from musicgen_lora.evaluation.performers import Performer
 from musicgen_lora.evaluation.play_tasks import ClipKind, SeededPrompt, play_batches_by, request_of
-from musicgen_lora.evaluation.players import Players, players, shared_out
+from musicgen_lora.evaluation.players import Players, hearers, players, shared_out
 from musicgen_lora.evaluation.sound.ear import Ear, Heard, Vectors
-from musicgen_lora.evaluation.sound.hearers import hearers
 from musicgen_lora.generation.decoding.decode import (
     VERSION,
     depends_on_batch,

@@ -1,4 +1,5 @@
-"""Decoders that play side by side: a small one works on one thread, and the other cores would wait.
+"""Decoders that play, and threads that hear, side by side: a small decoder works on one thread, and
+the other cores would wait.
 
 On a CPU a clip is the same to the bit whatever else is played with it, so that a batch may be
 shared among threads.
@@ -7,7 +8,7 @@ shared among threads.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from queue import SimpleQueue
 from threading import Event
@@ -15,9 +16,31 @@ from typing import TypeVar
 
 import torch
 
-from musicgen_lora.evaluation.sound.hearers import hearers
 from musicgen_lora.generation.decoding.decoder import Decoder, decodes_on_one_thread
 from musicgen_lora.model.base_model import BaseModel
+
+
+@contextmanager
+def hearers(*, side_by_side: bool = True) -> Iterator[ThreadPoolExecutor]:
+    """Starts as many threads as torch uses, to decode and hear clips: their layers are too small to
+    share, so each thread takes a clip and torch computes with one in it. What is heard does not
+    hang on how many there are.
+
+    Args:
+        side_by_side: False is one thread, in which torch computes with all of its own.
+    """
+    n_threads = torch.get_num_threads()
+    pool = (
+        ThreadPoolExecutor(n_threads, initializer=lambda: torch.set_num_threads(1))
+        if side_by_side
+        else ThreadPoolExecutor(1)
+    )
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(n_threads)
+
 
 Work = TypeVar("Work")
 Made = TypeVar("Made")

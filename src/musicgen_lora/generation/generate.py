@@ -14,7 +14,6 @@ from musicgen_lora.cluster.places import at_any_place
 from musicgen_lora.config import GenerateSettings
 from musicgen_lora.console import free_stdout, plain_console, progress
 from musicgen_lora.errors import RunError
-from musicgen_lora.generation.captions import check_captions
 from musicgen_lora.generation.clip_tasks import PlayedBatch, play_by
 from musicgen_lora.generation.clips.clip import GeneratedClip
 from musicgen_lora.generation.clips.keeping import (
@@ -26,6 +25,7 @@ from musicgen_lora.generation.clips.keeping import (
 )
 from musicgen_lora.generation.clips.written import Written
 from musicgen_lora.generation.musicgen import MusicGen
+from musicgen_lora.generation.orders import check_captions
 from musicgen_lora.generation.outlets import open_live
 from musicgen_lora.generation.session import Session
 from musicgen_lora.generation.wanted import check_request

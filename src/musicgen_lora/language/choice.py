@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import re
 import sys
 from collections.abc import Mapping
 from typing import Literal
@@ -63,3 +65,38 @@ def _windows_is_chinese() -> bool:
     import ctypes
 
     return ctypes.windll.kernel32.GetUserDefaultUILanguage() & 0x3FF == _WINDOWS_CHINESE
+
+
+SAMPLE = "中文，"
+
+
+def speak(words: list[str]) -> list[str]:
+    """Takes `--language` out of a command's words and speaks that language, or the system's, in so
+    far as the terminal has its letters.
+
+    Raises:
+        UserError: it names no language.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        # Letters that its encoding lacks are spelled out, instead of ending the command.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    left = [part for word in words for part in re.split("(?<=^--language)=", word, maxsplit=1)]
+    asked = os.environ.get(VARIABLE) or None
+    while "--language" in left:
+        at = left.index("--language")
+        asked = left[at + 1] if at + 1 < len(left) else ""
+        del left[at : at + 2]
+    choose(asked)
+    try:
+        for stream in (sys.stdout, sys.stderr):
+            SAMPLE.encode(getattr(stream, "encoding", None) or "utf-8")
+    except UnicodeEncodeError as error:
+        choose("en")
+        if asked == "zh":
+            print(
+                f"--language zh: the terminal's encoding ({error.encoding}) has no Chinese "
+                "letters; set PYTHONUTF8=1 where it can show them.",
+                file=sys.stderr,
+            )
+    return left

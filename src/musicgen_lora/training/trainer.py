@@ -43,10 +43,11 @@ from musicgen_lora.training.step import (
     Learner,
     OptimiseStep,
     StepResult,
+    evened_out,
     is_out_of_memory,
     optimise_step,
+    step_batches,
 )
-from musicgen_lora.training.step_batches import evened_out, step_batches
 
 
 class Trainer:

@@ -12,8 +12,8 @@ import torch
 
 from musicgen_lora.evaluation.generations import write_clips
 from musicgen_lora.evaluation.measures.embeddings import Embedding
+from musicgen_lora.evaluation.players import hearers
 from musicgen_lora.evaluation.sound.ear import Ear
-from musicgen_lora.evaluation.sound.hearers import hearers
 from musicgen_lora.model.base_model import BaseModel
 
 

@@ -25,9 +25,8 @@ from musicgen_lora.evaluation.measures.memory import (
     share_in_common,
 )
 from musicgen_lora.evaluation.performers import ADAPTER, BASE, Performer, Sides
-from musicgen_lora.evaluation.players import players, shared_out
+from musicgen_lora.evaluation.players import hearers, players, shared_out
 from musicgen_lora.evaluation.sound.ear import Heard
-from musicgen_lora.evaluation.sound.hearers import hearers
 from musicgen_lora.evaluation.sound.references import NOISE, OTHER_MUSIC, RECORDED, References
 from musicgen_lora.evaluation.trained_clips import TrainedClips
 from musicgen_lora.generation.decoding.decode import VERSION, generate_codes

@@ -19,8 +19,8 @@ from musicgen_lora.dataset.tokens import TokenStore
 from musicgen_lora.errors import UserError
 from musicgen_lora.evaluation.losses.forgetting import OtherMusic
 from musicgen_lora.evaluation.measures.distances import FEWEST_ROWS
+from musicgen_lora.evaluation.players import hearers
 from musicgen_lora.evaluation.sound.ear import Ear, Heard, Vectors
-from musicgen_lora.evaluation.sound.hearers import hearers
 from musicgen_lora.model.base_model import BaseModel
 
 MAX_REFERENCES = 64
