@@ -1,15 +1,16 @@
-"""The flags of training from a packed file: plain dataclass and argparse, since it runs where the
-libraries of the commands' settings are not installed."""
+"""The flags of training from a packed file: a plain dataclass, read by transformers, since it runs
+where the libraries of the commands' settings are not installed."""
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args, get_type_hints
+from typing import Any, Literal
+
+from transformers import HfArgumentParser
 
 from musicgen_lora import EMBEDDED_NAME
 from musicgen_lora.errors import UserError
@@ -151,31 +152,9 @@ class PackedSettings:
 
 def parse_packed_settings(arguments: list[str] | None, description: str) -> PackedSettings:
     """Settings from flags; the parser exits with code 2 where one is wrong."""
-    parser = argparse.ArgumentParser(
-        prog="python -m musicgen_lora.training.packed", description=description
+    parser = HfArgumentParser(
+        PackedSettings,  # pyright: ignore[reportArgumentType]
+        prog="python -m musicgen_lora.training.packed",
+        description=description,
     )
-    types = get_type_hints(PackedSettings)
-    for field in dataclasses.fields(PackedSettings):
-        if not field.init:
-            continue
-        if types[field.name] is bool:
-            parser.add_argument(
-                f"--{field.name}", type=_truth, nargs="?", const=True, default=False
-            )
-            continue
-        choices = get_args(types[field.name]) or None
-        parser.add_argument(
-            f"--{field.name}",
-            type=str if choices else types[field.name],
-            choices=choices,
-            required=field.default is dataclasses.MISSING,
-            default=None if field.default is dataclasses.MISSING else field.default,
-        )
     return PackedSettings(**vars(parser.parse_args(arguments)))
-
-
-def _truth(text: str) -> bool:
-    try:
-        return {"true": True, "false": False}[text.lower()]
-    except KeyError:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither true nor false") from None
