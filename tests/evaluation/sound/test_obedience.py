@@ -24,18 +24,18 @@ NOTHING = Middle(None, None, is_stereo=False)
 @pytest.mark.parametrize(
     ("prompt", "bpm", "key"),
     [
-        ("trap beat with claps, 140 bpm, C# minor", 140.0, (1, True)),
-        ("84 bpm busy southern 808 hip hop beat in B minor with swing", 84.0, (11, True)),
-        ("drill trap beat at 143.5 bpm in F# minor: gliding bass", 143.5, (6, True)),
-        ("hip hop. bpm: 92. key: Bb major.", 92.0, (10, False)),
-        ("beat in A-sharp major", None, (10, False)),
+        ("trap beat with claps, 140 bpm, C# minor", 140.0, "C# minor"),
+        ("84 bpm busy southern 808 hip hop beat in B minor with swing", 84.0, "B minor"),
+        ("drill trap beat at 143.5 bpm in F# minor: gliding bass", 143.5, "F# minor"),
+        ("hip hop. bpm: 92. key: Bb major.", 92.0, "Bb major"),
+        ("beat in A-sharp major", None, "Bb major"),
         ("hip hop 808 beat with trap drums", None, None),
         ("a minor change of the beat, 808", None, None),
         ("at 00 bpm", None, None),
-        ("Dm loop at 90BPM", 90.0, (2, True)),
+        ("Dm loop at 90BPM", 90.0, "D minor"),
     ],
 )
-def test_prompts(prompt: str, bpm: float | None, key: tuple[int, bool] | None) -> None:
+def test_prompts(prompt: str, bpm: float | None, key: str | None) -> None:
     asked = read_prompt(prompt)
     assert (asked.bpm, asked.key) == (bpm, key)
 

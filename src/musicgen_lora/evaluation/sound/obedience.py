@@ -20,6 +20,7 @@ from musicgen_lora.evaluation.measures.between import share_between
 from musicgen_lora.evaluation.sound.asked_words import WORDS, Middle, Word, asked_words
 from musicgen_lora.evaluation.sound.ear import Heard
 from musicgen_lora.evaluation.sound.references import ANCHORS, RECORDED, References
+from musicgen_lora.listening.pitch.key_names import key_distance, normalise_key, usual_key
 from musicgen_lora.model.text.wording import english_of
 
 TOLERANCE = 0.04
@@ -32,8 +33,6 @@ _TEMPO = re.compile(r"(\d{2,3}(?:\.\d+)?)\s?bpm|bpm:?\s?(\d{2,3}(?:\.\d+)?)", re
 _KEY = re.compile(
     r"(?<![A-Za-z])([A-G])(#|\u266f|b|\u266d|[\s-](?:sharp|flat))?\s?(minor|major|min|maj|m)(?![a-z])"
 )
-_SEMITONES = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
-_SHARP, _FLAT = {"#", "\u266f", "sharp"}, {"b", "\u266d", "flat"}
 _BY_NAME = {word.name: word for word in WORDS}
 MEASURES = ("tempo", "tempo_or_octave", "key", "key_or_relative", *_BY_NAME)
 NOT_ASKED = "no prompt asks for it"
@@ -44,8 +43,8 @@ class PromptFacts:
     """What a prompt names; None is what it doesn't."""
 
     bpm: float | None
-    key: tuple[int, bool] | None
-    """Pitch class, C is 0, and whether it is minor."""
+    key: str | None
+    """In its usual spelling."""
     words: Sequence[Word] = ()
 
     @property
@@ -68,20 +67,9 @@ def read_prompt(prompt: str) -> PromptFacts:
     key = _KEY.search(prompt)
     return PromptFacts(
         bpm=bpm if bpm >= SLOWEST_BPM else None,
-        key=None if key is None else _key(key[1], key[2] or "", key[3]),
+        key=None if key is None else usual_key(normalise_key(key[0]) or ""),
         words=asked_words(prompt),
     )
-
-
-def _key(note: str, sign: str, mode: str) -> tuple[int, bool]:
-    sign = sign.strip(" -")
-    step = (sign in _SHARP) - (sign in _FLAT)
-    return (_SEMITONES[note] + step) % 12, mode in ("minor", "min", "m")
-
-
-def _read_key(name: str | None) -> tuple[int, bool] | None:
-    found = _KEY.fullmatch(name) if name else None
-    return None if found is None else _key(found[1], found[2] or "", found[3])
 
 
 def judge_obedience(asked: PromptFacts, clip: Heard, middle: Middle) -> dict[str, bool | None]:
@@ -104,9 +92,9 @@ def _judge(name: str, ask: Any, clip: Heard, middle: Middle) -> bool | None:
     if name == "tempo_or_octave":
         return any(_near(clip.bpm, ask * times) for times in OCTAVES)
     if name == "key":
-        return _read_key(clip.key) == ask
+        return key_distance(ask, clip.key or "") == "same"
     if name == "key_or_relative":
-        return _read_key(clip.key) in (ask, _relative(ask))
+        return key_distance(ask, clip.key or "") is not None
     word = _BY_NAME[name]
     return None if word.why_not(middle) else bool(word.holds(clip.descriptors, middle))
 
@@ -114,11 +102,6 @@ def _judge(name: str, ask: Any, clip: Heard, middle: Middle) -> bool | None:
 def _near(bpm: float, asked: float) -> bool:
     """A tempo that isn't heard is no tempo."""
     return bool(abs(bpm / asked - 1.0) <= TOLERANCE)
-
-
-def _relative(key: tuple[int, bool]) -> tuple[int, bool]:
-    pitch, is_minor = key
-    return ((pitch + 3) % 12, False) if is_minor else ((pitch - 3) % 12, True)
 
 
 def measure_obedience(
