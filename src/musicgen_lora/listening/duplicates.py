@@ -18,7 +18,7 @@ matrix product) are compared in full.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from typing import TypeVar
 
 import numpy as np
@@ -203,8 +203,9 @@ def duplicate_groups(
     """
     summaries, owners = _summaries(fingerprints, durations)
     labels = np.arange(len(ids))
-    for row, others in _candidates(summaries, owners, labels):
-        for other in others:
+    for place, others in candidates(summaries, owners, labels, SUMMARY_THRESHOLD):
+        row = int(owners[place])
+        for other in owners[others].tolist():
             if labels[row] == labels[other]:
                 continue
             first, second = sorted((row, other), key=lambda clip: len(fingerprints[clip]))
@@ -219,19 +220,26 @@ def duplicate_groups(
     return [group for group in groups.values() if len(group) > 1]
 
 
-def _candidates(
-    summaries: np.ndarray, owners: np.ndarray, labels: np.ndarray
-) -> Iterator[tuple[int, Iterable[int]]]:
-    """A clip and those later ones that it should be compared with, nearest first. Reads `labels`
-    as it goes: clips of one group need no comparison."""
+def candidates(
+    summaries: np.ndarray, owners: np.ndarray, labels: np.ndarray, threshold: float
+) -> Iterator[tuple[int, list[int]]]:
+    """A row and those later ones that it should be compared with, nearest first. Reads `labels` as
+    it goes: what is of one group needs no comparison.
+
+    Args:
+        summaries: `[M, D]`, from `summary_of`.
+        owners: the recording of each row, `[M]`.
+        labels: the group of each recording.
+        threshold: cosine from which two rows may be alike.
+    """
     for start in range(0, len(summaries), BLOCK_ROWS):
         cosines = summaries[start : start + BLOCK_ROWS] @ summaries[start:].T
         for offset, row in enumerate(cosines):
-            owner = int(owners[start + offset])
-            near = np.flatnonzero(row[offset + 1 :] >= SUMMARY_THRESHOLD) + offset + 1
-            near = near[labels[owners[start + near]] != labels[owner]]
+            first = start + offset
+            near = np.flatnonzero(row[offset + 1 :] >= threshold) + first + 1
+            near = near[labels[owners[near]] != labels[owners[first]]]
             if len(near):
-                yield owner, owners[start + near[np.argsort(-row[near])]].tolist()
+                yield first, near[np.argsort(-row[near - start])].tolist()
 
 
 def _summaries(

@@ -10,7 +10,7 @@ A loop shorter than a piece is repeated to its length, as a mix plays it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Iterator, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +21,7 @@ from musicgen_lora.listening.duplicates import (
     MIN_STATES,
     SUMMARY_FRAMES,
     VARIANT_THRESHOLD,
+    candidates,
     count_states,
     negated,
     summary_of,
@@ -42,7 +43,6 @@ LOOP_THRESHOLD = THRESHOLD + 0.2
 """The same where one of them is a loop that was repeated, which tells less."""
 COARSE_THRESHOLD = 0.3
 """What every fourth frame must reach first, which costs an eighth."""
-BLOCK_ROWS = 512
 
 
 class Overlap(NamedTuple):
@@ -88,10 +88,11 @@ def find_overlaps(
     places = {group: index for index, group in enumerate(dict.fromkeys(groups))}
     labels = np.array([places[group] for group in groups], dtype=np.int64)
     found = []
-    for piece, others in _candidates(pieces, labels, is_fresh):
+    owners = pieces.owners
+    for piece, others in candidates(pieces.summaries, owners, labels, SUMMARY_THRESHOLD):
         for other in others:
-            own, its = labels[pieces.owners[piece]], labels[pieces.owners[other]]
-            if own == its:
+            own, its = labels[owners[piece]], labels[owners[other]]
+            if own == its or not (is_fresh[owners[piece]] or is_fresh[owners[other]]):
                 continue
             overlap = _look_for(pieces, piece, fingerprints, other)
             overlap = overlap or _look_for(pieces, other, fingerprints, piece)
@@ -99,23 +100,6 @@ def find_overlaps(
                 found.append(overlap)
                 labels[labels == its] = own
     return found
-
-
-def _candidates(
-    pieces: _Pieces, labels: np.ndarray, is_fresh: np.ndarray
-) -> Iterator[tuple[int, list[int]]]:
-    """A piece and those later ones that may sound like it, the likest first. Reads `labels` as it
-    goes: what belongs together needs no comparison."""
-    for start in range(0, len(pieces.owners), BLOCK_ROWS):
-        cosines = pieces.summaries[start : start + BLOCK_ROWS] @ pieces.summaries[start:].T
-        for offset, row in enumerate(cosines):
-            piece = start + offset
-            owner = pieces.owners[piece]
-            near = np.flatnonzero(row[offset + 1 :] >= SUMMARY_THRESHOLD) + piece + 1
-            others = pieces.owners[near]
-            near = near[(labels[others] != labels[owner]) & (is_fresh[others] | is_fresh[owner])]
-            if len(near):
-                yield piece, near[np.argsort(-row[near - start])].tolist()
 
 
 def _cut(fingerprints: Sequence[np.ndarray], durations: Sequence[float]) -> _Pieces:
