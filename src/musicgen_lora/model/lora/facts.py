@@ -42,8 +42,6 @@ _FACTS = fields(
     {"data": or_null(_DATA), "settings": or_null(_SETTINGS)},
 )
 """What the parts that are read again must be."""
-_OF_RUN = ("base", "data", "settings", "versions", "precision", "base_loss", "best", "identity")
-"""Fields of a run.json that go into the document."""
 _IN_HEADER = (
     *("adapter", "lora_init", "lora_rank", "lora_alpha", "lora_targets", "quantise", "seed"),
 )
@@ -61,10 +59,9 @@ class AdapterFacts:
     content: Mapping[str, Any]
 
     @classmethod
-    def of_run(cls, run: Mapping[str, Any]) -> AdapterFacts:
-        """The facts of a run, from what its run.json says."""
-        kept = {name: run[name] for name in _OF_RUN if name in run}
-        return cls({"format_version": FACTS_VERSION, **kept})
+    def of_run(cls, facts: Mapping[str, Any]) -> AdapterFacts:
+        """The facts of a run, from what of its run.json travels (`Run.facts`)."""
+        return cls({"format_version": FACTS_VERSION, **facts})
 
     @classmethod
     def parse(cls, content: bytes, path: Path) -> AdapterFacts:
