@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,17 @@ def test_a_file_in_the_dataset_is_cut_into_windows(long_track: Path, tmp_path: P
     assert (data / "train" / "track.wav").read_bytes() == before
     assert [p.name for p in (data / "train").iterdir()] == ["track.wav"]
     assert prepared(data / "train", data) == entries
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+def test_of_a_link_and_its_file_the_file_stays(tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    put(source / "pack" / "z copy.wav", track(0, 8.0))
+    (source / "a.wav").symlink_to(source / "pack" / "z copy.wav")
+    (entry,) = prepared(source, tmp_path / "out")
+    assert entry["source"] == "pack/z copy.wav"
+    (dropped,) = read_report(tmp_path / "out")["dropped"]
+    assert (dropped["file"], dropped["equals"]) == ("a.wav", "pack/z copy.wav")
 
 
 def test_copies_are_left_out_and_named(tmp_path: Path) -> None:

@@ -236,10 +236,13 @@ def _path_inside(file: Path, folder: Path) -> str | None:
 def without_copies(
     inputs: Sequence[Input], entries: Iterable[Mapping[str, Any]], remarks: Remarks
 ) -> tuple[list[Input], list[Dropped]]:
-    """One file of each content: the one that the dataset lists, else the first whose name isn't
-    that of a copy; those come last. What is written about its copies is true of it too, and it is
-    held out where one of them is."""
-    inputs = sorted(inputs, key=lambda file: bool(COPY_NAME.search(Path(file.name).stem)))
+    """One file of each content: the one that the dataset lists, else the first that is no link and
+    whose name isn't that of a copy; copies come last, and links, which may break, after them. What
+    is written about its copies is true of it too, and it is held out where one of them is."""
+    inputs = sorted(
+        inputs,
+        key=lambda file: (file.path.is_symlink(), bool(COPY_NAME.search(Path(file.name).stem))),
+    )
     listed = {(entry.get("made_from"), entry.get("source")) for entry in entries}
     in_dataset = {entry.get("audio") for entry in entries}
     kept: dict[str, Input] = {}
