@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
-import subprocess
-import sys
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +11,19 @@ import pytest
 pytest.importorskip("gradio", reason="the page's library is not installed (make ui)")
 pytest.importorskip("playwright", reason="playwright is not installed")
 
-from browsing import SCREENSHOTS, watch
+from browsing import SCREENSHOTS
 from PIL import Image
 from playwright.sync_api import Browser, Page, expect
+from served_page import (
+    ENDED_BY_A_RELOAD,
+    LONG_MS,
+    WIDE,
+    Served,
+    open_page,
+    shown_job,
+    tab,
+    typed,
+)
 from trainer import wait_until
 
 from musicgen_lora.audio.files import write_wav
@@ -26,78 +31,11 @@ from musicgen_lora.beats.beats808 import make_beat, render_beat
 from musicgen_lora.webui.work.jobs import Job, Jobs
 
 CLIPS = Path(__file__).resolve().parents[2] / "src/musicgen_lora/assets/other_styles/validation"
-LONG_MS = 240_000
-expect.set_options(timeout=LONG_MS / 4)
-WIDE = {"width": 1280, "height": 900}
 DRAGGED = """link => {
   const dataTransfer = new DataTransfer();
   link.dispatchEvent(new DragEvent("dragstart", { bubbles: true, dataTransfer }));
   return dataTransfer.getData("DownloadURL");
 }"""
-ENDED_BY_A_RELOAD = ("abort", "Abort", "Connection errored out")
-"""What the browser or the page's library says of a request that the reload of the page cut off."""
-
-
-@dataclass
-class Served:
-    """A server of a workspace, in a process of its own.
-
-    Args:
-        workspace: its folder.
-        port: that it listens at.
-    """
-
-    workspace: Path
-    port: int
-    process: subprocess.Popen[bytes] | None = field(default=None)
-
-    @property
-    def address(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def start(self) -> None:
-        words = ["ui", "--workspace", str(self.workspace), "--port", str(self.port)]
-        self.process = subprocess.Popen([sys.executable, "-m", "musicgen_lora.cli", *words])
-        wait_until(self._answers, 120.0)
-
-    def kill(self) -> None:
-        assert self.process is not None
-        self.process.kill()
-        self.process.wait()
-
-    def _answers(self) -> bool:
-        with socket.socket() as caller:
-            return caller.connect_ex(("127.0.0.1", self.port)) == 0
-
-
-@pytest.fixture(scope="module")
-def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    server = Served(tmp_path_factory.mktemp("page") / "workspace", port)
-    server.start()
-    yield server
-    server.kill()
-    jobs = Jobs(server.workspace / "jobs")
-    for job in jobs.all():
-        if not job.is_over:
-            jobs.stop(job.id, by_force=True)
-
-
-def open_page(browser: Browser, served: Served, **looks: Any) -> tuple[Page, list[str]]:
-    """A page in a context of its own, and what goes wrong in it."""
-    page = browser.new_context(**looks).new_page()
-    wrong = watch(page, served.address)
-    page.goto(f"{served.address}/")
-    page.set_default_timeout(LONG_MS / 4)
-    expect(page.locator("#tabs")).to_be_visible(timeout=60_000)
-    expect(page.locator("#strip .strip")).to_be_visible(timeout=60_000)
-    return page, wrong
-
-
-def tab(page: Page, number: int) -> None:
-    page.locator("#tabs button[role=tab]").nth(number).click()
 
 
 def picture(page: Page, name: str) -> None:
@@ -253,14 +191,6 @@ def test_a_sound_is_saved_with_its_midi_and_its_spectrum_is_shown_when_asked(
 def job(jobs: Jobs, command: str) -> Job:
     """The newest job of a command."""
     return next(job for job in jobs.all() if job.command == command)
-
-
-def shown_job(page: Page, status: str) -> None:
-    expect(page.locator(f"#strip li[data-status={status}]").first).to_be_visible(timeout=LONG_MS)
-
-
-def typed(page: Page, name: str, text: str) -> None:
-    page.locator(f"#{name}").locator("input:not([type=range]), textarea").first.fill(text)
 
 
 def drop_and_correct(page: Page, served: Served) -> None:

@@ -54,7 +54,7 @@ def test_every_word_has_its_chinese() -> None:
 
 def test_words_of_tables_have_their_chinese() -> None:
     pytest.importorskip("gradio", reason="the page's library is not installed")
-    from musicgen_lora.webui.app import OF_ONE, TABS
+    from musicgen_lora.webui.app import LIBRARY, OF_ONE, TABS
     from musicgen_lora.webui.tabs.clips import HEADERS
     from musicgen_lora.webui.tabs.generate import CHIPS
     from musicgen_lora.webui.tabs.history import ACTS
@@ -63,6 +63,7 @@ def test_words_of_tables_have_their_chinese() -> None:
     from musicgen_lora.webui.tabs.train import PRESETS
 
     words = {*TABS, *HEADERS, *CHIPS, *HEADS, *PRESETS, *ACTS.values(), *KINDS.values(), OF_ONE}
+    words |= set(LIBRARY)
     words |= {word for chips in CHIPS.values() for word in chips}
     assert words - set(chinese()) == set()
     everything = "\n".join(ast.unparse(tree) for tree in sources())

@@ -234,6 +234,14 @@
         else this.seek(high * this.duration);
       });
       this.bar.addEventListener("pointercancel", () => { from = null; });
+      this.bar.addEventListener("keydown", (event) => {
+        const to = { ArrowLeft: this.position - 1, ArrowRight: this.position + 1,
+          Home: 0, End: this.duration }[event.key];
+        if (to === undefined || event.ctrlKey || event.metaKey || event.altKey) return;
+        event.preventDefault();
+        event.stopPropagation();
+        this.seek(Math.min(this.duration, Math.max(0, to)));
+      });
     }
 
     draw() {
@@ -248,6 +256,8 @@
       // What isn't known before the sound has been read is left out.
       const whole = this.duration ? ` / ${this.duration.toFixed(1)} s` : " s";
       this.clock.textContent = this.position.toFixed(1) + whole;
+      this.bar.setAttribute("aria-valuemax", this.duration.toFixed(1));
+      this.bar.setAttribute("aria-valuenow", this.position.toFixed(1));
     }
   }
 
@@ -358,10 +368,15 @@
     }
   }
 
+  // Whether keys have led to where the focus is: Space presses a button then, as everywhere.
+  let byKeys = false;
+
   function onKey(event) {
+    if (event.key === "Tab") byKeys = true;
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const at = event.target instanceof Element ? event.target : document.body;
     if (at.closest("input, textarea, select, summary, a, .blind-test")) return;
+    if (event.key === " " && byKeys && at.closest("button")) return;
     const inside = at.closest(".player");
     if (at.closest("button, [role], [tabindex]") && !inside) return;
     const player = players.find((one) => one.root === inside) || active
@@ -412,4 +427,5 @@
   const blind = document.querySelector(".blind-test");
   if (blind) new Blind(blind, players);
   document.addEventListener("keydown", onKey);
+  document.addEventListener("pointerdown", () => { byKeys = false; }, true);
 })();

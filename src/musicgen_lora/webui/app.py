@@ -32,6 +32,24 @@ TABS = {
     "5 Models": models,
 }
 OF_ONE = "One person uses this page: who reaches it can hear and delete all."
+LIBRARY = (
+    "Search...",
+    "Info",
+    "Warning",
+    "Close",
+    "More tabs",
+    "Click to upload or drop files",
+    "File upload",
+    "Table actions",
+    "Enter text to search the table",
+    "Static column",
+    "Open cell menu",
+    "Select column",
+    "Select row",
+    "Edit cell",
+    "Reset to default value",
+)
+"""Words that Gradio has in English alone."""
 LOST = "Connection to the server was lost. Attempting reconnection..."
 """What Gradio says, until it has loaded the page anew."""
 AWAY = (
@@ -102,6 +120,9 @@ def page_script(say: Words) -> str:
     """What Gradio runs when the page has loaded: the players of reports, and the page's own, with
     the words that Gradio has in English alone."""
     own = SCRIPT.read_text(encoding="utf-8")
-    told = {"Search...": say("Search..."), LOST: say(AWAY)}
-    words = f"window.pageWords = {json.dumps(told)};"
+    told = {word: say(word) for word in LIBRARY}
+    told |= {"Error": say("That didn't work"), LOST: say(AWAY)}
+    words = (
+        f"window.pageWords = {json.dumps(told)};\ndocument.documentElement.lang = '{say.language}';"
+    )
     return f"() => {{\n{words}\n{read_script(REPORT_SCRIPT)}\n{own}\n}}"

@@ -68,8 +68,7 @@ class Page:
                 if command:
                     line = with_labels(line, command, self.words)
                 line = escape(printable(line))
-                title = self.words("That didn't work")
-                raise gr.Error(line, title=title, print_exception=False) from error
+                raise gr.Error(line, print_exception=False) from error
 
         return run
 
@@ -95,7 +94,7 @@ class Page:
         job = self.workspace.jobs.submit(
             command, settings, title=title, folder=folder, language=self.words.language
         )
-        gr.Info(self.words("Started: {title}", title=escape(title)), title=self.words("Jobs"))
+        gr.Info(self.words("Started: {title}", title=escape(title)))
         return job
 
     def still_chosen(self, choices: list[tuple[str, str]], value: Any) -> Any:

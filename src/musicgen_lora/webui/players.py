@@ -78,7 +78,9 @@ def player(
     return (
         f'<figure class="sound"><figcaption>{escape(label)}</figcaption>'
         f'<div class="player" tabindex="-1" hidden data-key="{key}" '
-        f'data-duration="{duration_s:.3f}"><div class="bar">{_pictures(sides, words)}'
+        f'data-duration="{duration_s:.3f}"><div class="bar" role="slider" tabindex="0" '
+        f'aria-label="{escape(words("Place in the clip, in seconds"))}" aria-valuemin="0" '
+        f'aria-valuenow="0">{_pictures(sides, words)}'
         '<div class="region" hidden></div><div class="head"></div></div>'
         f'<div class="controls"><button type="button" class="play" '
         f'aria-label="{escape(words("Play or pause"))}"></button>{buttons}'

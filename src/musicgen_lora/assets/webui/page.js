@@ -36,16 +36,38 @@ window.keptFields = {
     return values;
   },
 };
-// What Gradio says in English alone.
+// What Gradio says in English alone. Of a slider's two fields it says what their roles say already.
+const SPOKEN = ["aria-label", "title", "placeholder"];
+function said(text) {
+  return window.pageWords[text.trim()] || text.replace(/^(number input|range slider) for /, "");
+}
 function translate() {
-  Object.entries(window.pageWords).forEach(([english, word]) => {
-    document.querySelectorAll(`input[placeholder="${english}"]`)
-      .forEach((field) => { field.placeholder = word; field.setAttribute("aria-label", word); });
-    document.querySelectorAll(".toast-message-text").forEach((said) => {
-      if (said.textContent.trim() === english) said.textContent = word;
-    });
+  document.querySelectorAll(SPOKEN.map((name) => `[${name}]`).join()).forEach((element) => {
+    for (const name of SPOKEN) {
+      const text = element.getAttribute(name);
+      if (text && said(text) !== text) element.setAttribute(name, said(text));
+    }
+  });
+  document.querySelectorAll(".toast-title, .toast-message-text").forEach((element) => {
+    const text = element.firstChild;
+    if (text && said(text.nodeValue || "") !== text.nodeValue) text.nodeValue = said(text.nodeValue);
   });
 }
+// Gradio gives each button of a choice a group of its own, in which no arrow key leads anywhere.
+const ARROWS = { ArrowLeft: -1, ArrowUp: -1, ArrowRight: 1, ArrowDown: 1 };
+document.addEventListener("keydown", (event) => {
+  const by = ARROWS[event.key];
+  if (!by || !event.target.matches("input[type=radio]")) return;
+  const buttons = [...event.target.closest(".block").querySelectorAll("input[type=radio]")];
+  const next = buttons.at((buttons.indexOf(event.target) + by) % buttons.length);
+  event.preventDefault();
+  next.focus();
+  next.click();
+});
+// Gradio opens a list again for the key that leaves it, above what is beside it.
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Tab" && event.target.closest("[role=combobox]")) event.stopImmediatePropagation();
+}, true);
 // A reload is where it was.
 const tabs = () => [...document.querySelectorAll("#tabs button[role=tab]")];
 document.addEventListener("click", (event) => {

@@ -79,7 +79,7 @@ class ClipTable:
         if before and before == wanted:
             return (gr.skip(),) * 4
         if before in map(id_of, folders_of(self._work.datasets)):
-            gr.Warning(self._page.words(UNSAVED), title=self._page.words("Dataset"))
+            gr.Warning(self._page.words(UNSAVED))
             return before, *(gr.skip(),) * 3
         return gr.skip(), *self._dated(wanted, self.rows(wanted))
 
@@ -126,7 +126,7 @@ class ClipTable:
 
     def _told(self, wanted: Any, count: int) -> Rows:
         say = self._page.words
-        gr.Info(say("Clips changed: {n}", n=count), title=say("Dataset"))
+        gr.Info(say("Clips changed: {n}", n=count))
         return self.rows(wanted)
 
 

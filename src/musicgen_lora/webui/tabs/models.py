@@ -86,7 +86,7 @@ class Shelf:
 
     def _done(self, line: str) -> Any:
         """Says what was done with a run, and shows those that are there."""
-        gr.Info(line, title=self._page.words("Models"))
+        gr.Info(line)
         return self.look("", None)
 
     def _check_idle(self, wanted: Any) -> None:

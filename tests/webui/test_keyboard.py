@@ -1,0 +1,101 @@
+"""The page by its keys alone, in a headless Chromium."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+pytest.importorskip("gradio", reason="the page's library is not installed (make ui)")
+pytest.importorskip("playwright", reason="playwright is not installed")
+
+from playwright.sync_api import Browser, Page, expect
+from served_page import WIDE, Served, open_page, tab
+
+from musicgen_lora.audio.files import write_wav
+from musicgen_lora.beats.beats808 import make_beat, render_beat
+
+FOCUSED = """() => {
+  const { outlineStyle, outlineWidth } = getComputedStyle(document.activeElement);
+  return outlineStyle !== "none" && parseFloat(outlineWidth) >= 2;
+}"""
+NAMELESS = """() => [...document.querySelectorAll("button, a[href], input, select, textarea")]
+  .filter((each) => each.offsetParent !== null)
+  .filter((each) => ![each.getAttribute("aria-label"), each.textContent, each.title,
+    each.labels && [...each.labels].map((label) => label.textContent).join("")]
+    .some((name) => name && name.trim()))
+  .map((each) => each.outerHTML.slice(0, 200))"""
+
+
+def steps_to(page: Page, selector: str, key: str = "Tab") -> None:
+    """Goes on by a key until an element has the focus; where it was on the way could be seen."""
+    for _ in range(90):
+        page.keyboard.press(key)
+        if page.evaluate("document.activeElement !== document.body"):
+            # The ring grows.
+            page.wait_for_function(FOCUSED)
+        if page.evaluate(f"document.activeElement.matches({selector!r})"):
+            return
+    raise AssertionError(f"no {key} leads to {selector}")
+
+
+def test_keys_lead_through_the_page(browser: Browser, served: Served) -> None:
+    page, wrong = open_page(browser, served, viewport=WIDE, locale="en-GB")
+    steps_to(page, "#tab-train-button")
+    page.keyboard.press("Enter")
+    steps_to(page, "#train-dataset input")
+    steps_to(page, "#train-base input")
+    # A list that is left is closed.
+    expect(page.get_by_role("listbox")).to_have_count(1)
+    steps_to(page, "#preset input[value=balanced]")
+    expect(page.get_by_role("listbox")).to_have_count(0)
+    for key, name in (
+        ("ArrowLeft", "quick"),
+        ("ArrowRight", "balanced"),
+        ("ArrowRight", "thorough"),
+    ):
+        page.keyboard.press(key)
+        expect(page.locator(f"#preset input[value={name}]")).to_be_checked()
+        expect(page.locator(f"#preset input[value={name}]")).to_be_focused()
+    steps_to(page, "#train")
+    steps_to(page, "#preset input", key="Shift+Tab")
+    assert wrong == []
+    page.context.close()
+
+
+def test_a_player_is_played_and_wound_by_keys(browser: Browser, served: Served) -> None:
+    sound = served.workspace / "generated" / "808.wav"
+    write_wav(sound, render_beat(make_beat(0, duration_s=4.0), 32_000, seed=0), 32_000)
+    sound.with_suffix(".json").write_text(json.dumps({"prompt": "808", "duration_s": 4.0}))
+    page, wrong = open_page(browser, served, viewport=WIDE)
+    tab(page, 2)
+    expect(page.locator("#history .sound")).to_have_count(1)
+    page.locator("#generate").focus()
+    steps_to(page, "#history .bar")
+    for key, clock in (("ArrowRight", "1.0"), ("End", "4.0"), ("ArrowLeft", "3.0")):
+        page.keyboard.press(key)
+        expect(page.locator("#history .clock")).to_contain_text(f"{clock} /")
+    # Space presses what has the focus, and plays where nothing has that it could press.
+    steps_to(page, "#history .again")
+    page.keyboard.press(" ")
+    expect(page.locator("#history .again")).to_have_attribute("aria-pressed", "true")
+    expect(page.locator("#history .playing")).to_have_count(0)
+    steps_to(page, "#history .play", key="Shift+Tab")
+    page.keyboard.press(" ")
+    expect(page.locator("#history .playing")).to_have_count(1)
+    assert wrong == []
+    page.context.close()
+
+
+def test_whatever_can_be_used_has_a_name(browser: Browser, served: Served) -> None:
+    page, _ = open_page(browser, served, viewport=WIDE, locale="zh-CN")
+    for number in range(5):
+        tab(page, number)
+        expect(page.locator("#tabs [role=tabpanel]:visible")).to_have_count(1)
+        assert page.evaluate(NAMELESS) == []
+    expect(page.locator("html")).to_have_attribute("lang", "zh")
+    tab(page, 2)
+    expect(page.locator("#seconds input[type=number]")).to_have_attribute("aria-label", "秒")
+    page.locator("#generate").click()
+    expect(page.locator(".toast-title")).to_have_text("没有成功")
+    page.context.close()
