@@ -3,6 +3,7 @@ word."""
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from pathlib import Path
@@ -18,10 +19,15 @@ import gradio as gr
 from musicgen_lora.errors import UserError
 from musicgen_lora.webui.page import Page
 from musicgen_lora.webui.safety import id_of
+from musicgen_lora.webui.tabs import generate
 from musicgen_lora.webui.tabs.clips import CHANGED, UNSAVED, ClipTable
+from musicgen_lora.webui.tabs.evaluate import Measuring, settings_form
+from musicgen_lora.webui.tabs.generate import BASE_ONLY
 from musicgen_lora.webui.tabs.models import Shelf
+from musicgen_lora.webui.tabs.run import Watching
 from musicgen_lora.webui.words import Words
-from musicgen_lora.webui.workspace import Workspace, choices
+from musicgen_lora.webui.work.jobs import note_process
+from musicgen_lora.webui.workspace import Workspace, choices, preview_names
 
 BEATS = id_of("beats")
 
@@ -119,6 +125,88 @@ def test_a_look_takes_back_no_choice(page: Page) -> None:
     """It may be answered after another one was chosen."""
     found = choices(["a", "b"])
     assert page.still_chosen(found, id_of("b")) == gr.update(choices=found, info="")
+
+
+def test_no_other_run_is_shown_in_place_of_one_that_has_gone(page: Page) -> None:
+    runs, gone = page.workspace.runs, "What was chosen here is not there any more."
+    for name in ("one", "two"):
+        (runs / name / "best_model").mkdir(parents=True)
+        (runs / name / "best_model" / "adapter_model.safetensors").touch()
+    one, view, shelf = id_of("one"), Watching(page), Shelf(page)
+    measuring = Measuring(page, settings_form())
+    _, names, _, *_, seen = view.look("", "", "", None)
+    _, _, measured, *_ = measuring.look("", [], None, None)
+    os.rename(runs / "one", runs / "three")
+    run, _, _, told, *_ = view.look(seen, names, "", one)
+    assert (run["value"], run["info"], told) == (None, gone, "")
+    _, model, _ = shelf.look("other", one)
+    assert (model["value"], model["info"]) == (None, gone)
+    adapters, report, *_ = measuring.look("", measured, [one, id_of("two")], one)
+    assert adapters["value"] == [id_of("two")]
+    assert (report["value"], report["info"]) == (None, gone)
+
+
+def test_a_run_that_was_started_here_is_shown_as_it_comes(page: Page) -> None:
+    work, view = page.workspace, Watching(page)
+    (work.runs / "old").mkdir()
+    old, new = id_of("old"), id_of("new")
+    _, names, awaited, *_ = view.look("", "", new, old)
+    assert awaited == new
+    (work.runs / "new").mkdir()
+    run, names, awaited, *_ = view.look("", names, awaited, old)
+    assert (run["value"], awaited) == (new, "")
+    # One that comes of elsewhere takes nobody away from what is looked at.
+    (work.runs / "another").mkdir()
+    assert "value" not in view.look("", names, awaited, new)[0]
+
+
+def test_an_adapter_that_has_gone_leaves_the_base_and_says_so(page: Page) -> None:
+    runs = page.workspace.runs
+
+    def make(name: str) -> None:
+        (runs / name / "best_model").mkdir(parents=True)
+        (runs / name / "best_model" / "adapter_model.safetensors").touch()
+
+    make("one")
+    make("two")
+    with gr.Blocks():
+        generate.build(page)
+    look = next(look.find for look in page.watches.again if len(look.outputs) == 3)
+    *_, listed = look(None, None, None)
+    make("three")
+    first, second, listed = look(listed, id_of("one"), BASE_ONLY)
+    assert first["value"] == id_of("three")
+    assert "value" not in second
+    os.rename(runs / "one", runs / "four")
+    first, *_ = look(listed, id_of("one"), BASE_ONLY)
+    assert first["value"] == BASE_ONLY
+    assert first["info"] == "What was chosen here is not there any more."
+
+
+def test_a_run_without_figures_says_what_is_done_of_it(page: Page) -> None:
+    work, view = page.workspace, Watching(page)
+    run = work.runs / "new"
+    run.mkdir()
+    assert view.show("", id_of("new"))[0] == "There is no figure of it."
+    job = work.jobs.submit("train", {}, title="new", folder=run)
+    assert view.show("", id_of("new"))[0].startswith("It begins when what runs is over.")
+    place = work.jobs.folder / job.id
+    note_process(place / "working.json", os.getpid())
+    (place / "log.txt").write_text("Training\nloading the libraries ...\n")
+    told = "The first figures come in a minute or so. Now: loading the libraries ..."
+    assert view.show("", id_of("new"))[0] == told
+
+
+def test_previews_that_are_being_written_are_not_shown(page: Page) -> None:
+    folder = page.workspace.runs / "new" / "previews"
+    for name in (".staging-1-base", "base"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "00_84-bpm-be.wav").touch()
+    assert preview_names(folder) == ["base/00_84-bpm-be.wav"]
+    captions = {"preview_prompts": ["84 bpm beat in B minor"]}
+    run = {"status": "running", "identity": "x", "started": "", "settings": captions, "base": {}}
+    (folder.parent / "run.json").write_text(json.dumps(run))
+    assert "84 bpm beat in B minor</figcaption>" in Watching(page).show("", id_of("new"))[2]
 
 
 def test_nothing_chosen_is_said_as_such(page: Page) -> None:

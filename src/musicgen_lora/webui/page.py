@@ -94,7 +94,10 @@ class Page:
         job = self.workspace.jobs.submit(
             command, settings, title=title, folder=folder, language=self.words.language
         )
-        gr.Info(self.words("Started: {title}", title=escape(title)))
+        waits = any(not other.is_over for other in self.workspace.jobs.all() if other.id != job.id)
+        say, name = self.words, escape(title)
+        waiting = say("It waits for what runs: {title}", title=name)
+        gr.Info(waiting if waits else say("Started: {title}", title=name))
         return job
 
     def still_chosen(self, choices: list[tuple[str, str]], value: Any) -> Any:

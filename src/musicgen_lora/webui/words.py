@@ -31,6 +31,14 @@ class Words:
         text = chinese()[english] if self.language == "zh" else english
         return text.format(**values) if values else text
 
+    def duration(self, seconds: float) -> str:
+        """Seconds in words that promise no more than is known."""
+        if seconds < 90:
+            return self("{n} s", n=max(10, int(round(seconds, -1))))
+        if seconds < 5400:
+            return self("{n} min", n=round(seconds / 60))
+        return self("{n} h", n=f"{seconds / 3600:.1f}")
+
     def line(self, text: str) -> str:
         """A line that a function or a command says: by the page's own sentences, then by the
         catalogue of all commands. What neither has stays English."""

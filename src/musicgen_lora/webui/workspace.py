@@ -268,7 +268,9 @@ def preview_names(folder: Path) -> list[str]:
     """Paths of a run's previews below their folder, the newest first."""
     sounds = (path for path in folder.rglob("*") if path.suffix.lower() in AUDIO_SUFFIXES)
     found = sorted(_dated(sounds), reverse=True)
-    return [path.relative_to(folder).as_posix() for _, path in found][:MAX_LISTED]
+    names = [path.relative_to(folder).as_posix() for _, path in found]
+    # What begins with a dot is being written, under a name that will go.
+    return [name for name in names if "/." not in f"/{name}"][:MAX_LISTED]
 
 
 def written_at(path: Path) -> int:

@@ -6,9 +6,6 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("gradio", reason="the page's library is not installed (make ui)")
-
-from musicgen_lora.webui.tabs.trial import duration
 from musicgen_lora.webui.words import Words
 from musicgen_lora.webui.work.estimate import N_STEPS, Trial
 
@@ -47,4 +44,4 @@ def test_a_trial_that_has_not_done_its_steps_says_nothing() -> None:
     ("seconds", "said"), [(3, "10 s"), (61, "60 s"), (125, "2 min"), (9000, "2.5 h")]
 )
 def test_durations_promise_no_more_than_is_known(seconds: float, said: str) -> None:
-    assert duration(seconds, Words("en")) == said
+    assert Words("en").duration(seconds) == said

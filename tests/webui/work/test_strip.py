@@ -24,6 +24,28 @@ from musicgen_lora.webui.work.strip import strip
 )
 def test_how_to_go_on(command: str, status: Any, said: str) -> None:
     job = Job("1", command, "<b>", Path("x"), "en", 1.0, status)
-    html = strip([job], Words("en"), "")
+    html = strip([job], Words("en"), [])
     assert said in html
     assert "&lt;b&gt;" in html
+
+
+STEP = (
+    "step {0}/{1}  epoch {2}  loss {3}  rate {4}  {5} tokens/s  {6} GB  {7} s left",
+    ("30", "180", "10.00", "3.1", "1.93e-03", "4078", "1.34", "537"),
+)
+
+
+@pytest.mark.parametrize("language", ["en", "zh"])
+def test_how_far_a_job_is_and_how_long_it_will_take(language: Any) -> None:
+    """As its command says it, in the language that it was started in."""
+    template, values = STEP
+    line = Words(language).line(template.format(*values))
+    job = Job("1", "train", "x", Path("x"), language, 1.0, "running")
+    html = strip([job], Words("en"), [line, "taking a training step ..."])
+    assert '<progress max="180" value="30"' in html
+    assert "30 of 180, about 9 min left" in html
+    assert "taking a training step" in html
+    html = strip([job], Words("en"), ["clips encoded: 17 of 24 (71 %)"])
+    assert '<progress max="100" value="71"' in html
+    waiting = Job("2", "generate", "y", Path("y"), "en", 1.0, "waiting")
+    assert "It begins when what runs is over." in strip([job, waiting], Words("en"), [line])

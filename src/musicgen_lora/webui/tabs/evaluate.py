@@ -118,12 +118,16 @@ class Measuring:
         adapters = report = gr.skip()
         if now != names_before:
             still = [each for each in several or [] if each in ids]
-            adapters = gr.update(choices=found, value=still or ids[:1])
+            adapters = gr.update(choices=found, value=still if names_before else ids[:1])
             new = [each for each in reports if names_before and each not in {*names_before, *names}]
-            wanted = id_of(new[0]) if new else wanted
-            report = chosen(told, wanted)
+            report = self._page.still_chosen(told, wanted)
+            if new:
+                wanted = id_of(new[0])
+                report = chosen(told, wanted)
+            elif not wanted:
+                wanted = told[0][1] if told else None
         if wanted not in [identity for _, identity in told]:
-            wanted = told[0][1] if told else None
+            wanted = None
         return adapters, report, now, *self.show(before, wanted)
 
     def show(self, before: str, wanted: Any) -> Any:

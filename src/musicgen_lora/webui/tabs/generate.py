@@ -122,19 +122,25 @@ def _build_players(page: Page, kept: Kept) -> list[Any]:
         elem_id="generate-base",
     )
 
+    def still(players: list[tuple[str, str]], value: Any) -> Any:
+        """Nobody plays in place of an adapter that has gone."""
+        update = page.still_chosen(players, value)
+        return update | {"value": BASE_ONLY} if update.get("value", value) is None else update
+
     def look(before: list[str] | None, first: Any, second: Any) -> Any:
         names = adapter_names(work.runs)
         if before is not None and sorted(names) == before:
             return gr.skip(), gr.skip(), before
         several = choices(names)
         one = [*several, (say("the base alone"), BASE_ONLY)]
-        # A new one is chosen as it comes.
-        came = before is not None and not set(names) <= set(before)
-        return (
-            chosen(one, None if came else first),
-            chosen([(say("none"), BASE_ONLY), *several], second),
-            sorted(names),
-        )
+        other = [(say("none"), BASE_ONLY), *several]
+        if before is None:
+            return chosen(one, first), chosen(other, second), sorted(names)
+        new = [name for name in names if name not in before]
+        if new and len(names) == len(before) + len(new):
+            # A new one is chosen as it comes, but not what another has been renamed to.
+            return chosen(one, id_of(new[0])), still(other, second), sorted(names)
+        return still(one, first), still(other, second), sorted(names)
 
     def first(saved: Any) -> Any:
         return look(None, *(wanted(saved, name) for name in ("adapter", "adapter-2")))

@@ -60,7 +60,8 @@ class Shelf:
         html = figures(self._page, names)
         if html == before:
             return gr.skip(), gr.skip(), before
-        return html, chosen(choices(names), wanted), html
+        choose = self._page.still_chosen if before else chosen
+        return html, choose(choices(names), wanted), html
 
     def card(self, wanted: Any) -> str:
         """The card of a run's adapter."""

@@ -20,8 +20,12 @@ LATEST = 4
 """Steps whose previews are shown; the first ones differ least from the base."""
 
 
-def build(page: Page) -> None:
-    """Builds what shows a run and has it follow the run's folder."""
+def build(page: Page, awaited: gr.State) -> None:
+    """Builds what shows a run and has it follow the run's folder.
+
+    Args:
+        awaited: id of a run that has been started and is to be shown; "" for none.
+    """
     say = page.words
     run = gr.Dropdown([], label=say("Run"), elem_id="run")
     shown = [
@@ -31,10 +35,10 @@ def build(page: Page) -> None:
     ]
     seen, names = gr.State(""), gr.State("")
     view = Watching(page)
-    outputs = [run, names, *shown, seen]
-    page.watches.always(view.look, [seen, names, run], outputs)
-    page.watches.when_opened(lambda: view.look("", "", None), [], outputs)
-    run.change(page.guarded(view.show), [seen, run], outputs[2:], **QUIET)
+    outputs = [run, names, awaited, *shown, seen]
+    page.watches.always(view.look, [seen, names, awaited, run], outputs)
+    page.watches.when_opened(lambda: view.look("", "", "", None), [], outputs)
+    run.change(page.guarded(view.show), [seen, run], [*shown, seen], **QUIET)
 
 
 class Watching:
@@ -43,34 +47,61 @@ class Watching:
     def __init__(self, page: Page) -> None:
         self._page, self._work = page, page.workspace
 
-    def look(self, before: str, listed: str, wanted: Any) -> Any:
-        """The runs there are, and the one that is chosen."""
+    def look(self, before: str, listed: str, awaited: str, wanted: Any) -> Any:
+        """The runs there are, and the one that is chosen.
+
+        Args:
+            awaited: id of the run that was started here last, until it is there.
+        """
         folders = folders_of(self._work.runs)
         # The order changes while a run is written to; which there are is what counts.
         now = repr(sorted(folders))
-        runs = gr.skip() if now == listed else chosen(choices(folders), wanted)
+        there = map(id_of, folders)
+        if awaited and awaited in there:
+            # What was started here is shown as it comes.
+            runs, wanted, awaited = chosen(choices(folders), awaited), awaited, ""
+        elif now == listed:
+            runs = gr.skip()
+        else:
+            runs = self._page.still_chosen(choices(folders), wanted)
+            wanted = wanted or (id_of(folders[0]) if folders else None)
         if wanted not in map(id_of, folders):
-            wanted = id_of(folders[0]) if folders else None
-        return runs, now, *self.show(before, wanted)
+            wanted = None
+        return runs, now, awaited, *self.show(before, wanted)
 
     def show(self, before: str, wanted: Any) -> Any:
         """A run, if it is another than before or has changed since."""
         if not wanted:
-            return "", "", "", "none"
+            empty = gr.skip() if before == "none" else ""
+            return empty, empty, empty, "none"
         folder = self._work.run(wanted)
         metrics = folder / METRICS_FILE
         state = metrics.stat() if metrics.is_file() else None
         previews = preview_names(folder / PREVIEWS)
-        told = _told(run_of(folder), self._page)
+        told = _told(run_of(folder), self._page) or self._doing(folder)
         now = repr((wanted, state and (state.st_size, state.st_mtime_ns), previews, told))
         if now == before:
             return gr.skip(), gr.skip(), gr.skip(), before
         drawn = curves(read_metrics(folder) if state else [], self._page.words)
         return told, drawn, self._previews(wanted, previews), now
 
+    def _doing(self, folder: Path) -> str:
+        """What the command is at that has given no figure of a run yet."""
+        jobs, say = self._work.jobs, self._page.words
+        job = next((job for job in jobs.all() if job.folder == folder), None)
+        if job is None or job.is_over:
+            return say("There is no figure of it.")
+        if job.status == "waiting":
+            return say("It begins when what runs is over. Jobs, Stop and save makes room.")
+        return say(
+            "The first figures come in a minute or so. Now: {line}", line=jobs.last_line(job.id)
+        )
+
     def _previews(self, wanted: str, names: list[str]) -> str:
         """A player a prompt: the base, then the latest steps."""
         folder = self._work.run(wanted) / PREVIEWS
+        found_run = run_of(folder.parent)
+        captions = found_run.settings.get("preview_prompts") if found_run else None
         prompts: dict[str, dict[str, str]] = {}
         for name in sorted(names):
             played_by, _, clip = name.rpartition("/")
@@ -84,8 +115,7 @@ class Watching:
                 for each, name in by.items()
                 if each == BASE or each in steps
             ]
-            label = Path(clip).stem.partition("_")[2].replace("-", " ")
-            found.append(player(sides, label, self._page.words))
+            found.append(player(sides, _caption(clip, captions), self._page.words))
         return "".join(found)
 
     def _side_name(self, played_by: str) -> str:
@@ -95,10 +125,18 @@ class Watching:
         return self._page.words("step {n}", n=int(step)) if step.isdecimal() else played_by
 
 
+def _caption(clip: str, captions: Any) -> str:
+    """The words that a preview was played to, of which its file's name has the beginning."""
+    number, _, words = Path(clip).stem.partition("_")
+    if number.isdecimal() and isinstance(captions, list) and int(number) < len(captions):
+        return str(captions[int(number)])
+    return words.replace("-", " ")
+
+
 def _told(found: Run | None, page: Page) -> str:
-    """A run in words."""
+    """A run in words; "" before its first figure."""
     if found is None:
-        return page.words("It has not begun yet.")
+        return ""
     if found.verdict:
         return page.words.line(found.verdict)
     base = found.base_loss.get("loss") if found.base_loss else None

@@ -6,18 +6,20 @@ from typing import Any
 
 import gradio as gr
 
-from musicgen_lora.webui.page import PRIVATE, QUIET, Page, chosen
+from musicgen_lora.webui.page import PRIVATE, QUIET, Page, chosen, quiet
 from musicgen_lora.webui.work.jobs import Job
 from musicgen_lora.webui.work.strip import strip
 
 SHOWN = 15
 LOG_LINES = 200
+PROGRESS_LINES = 30
+"""Within which a command says again how far it is."""
 
 
 def build(page: Page) -> None:
     """Builds the strip and has it follow the jobs' folders."""
     say, jobs = page.words, page.workspace.jobs
-    shown = gr.HTML(strip([], say, ""), elem_id="strip")
+    shown = gr.HTML(quiet("…"), elem_id="strip")
     with gr.Accordion(say("Jobs"), open=False, elem_id="jobs"):
         picked = gr.Dropdown([], label=say("Job"), elem_id="job")
         with gr.Row():
@@ -31,8 +33,8 @@ def build(page: Page) -> None:
         found = jobs.all()[:SHOWN]
         lines = [line for line in _log(job_id, found).splitlines() if line.strip()]
         current = next((j for j in found if j.status in ("running", "stopping")), None)
-        last = _log(current.id if current else None, found).strip().splitlines()[-1:]
-        html = strip(found, say, last[0][:200] if last else "")
+        said = _log(current.id if current else None, found).strip().splitlines()
+        html = strip(found, say, said[-PROGRESS_LINES:])
         options = [
             (f"{say(job.status)} · {say(job.command)} · {job.title}", job.id) for job in found
         ]

@@ -11,7 +11,7 @@ from musicgen_lora.errors import UserError
 from musicgen_lora.webui.forms import Setting, changed, form_of
 from musicgen_lora.webui.kept import Kept, wanted
 from musicgen_lora.webui.page import PRIVATE, Page, chosen, side_by_side
-from musicgen_lora.webui.safety import folders_of, new_name
+from musicgen_lora.webui.safety import folders_of, id_of, new_name
 from musicgen_lora.webui.tabs import run, trial
 from musicgen_lora.webui.tabs.trial import PRESETS
 from musicgen_lora.webui.workspace import BASES, choices
@@ -19,10 +19,13 @@ from musicgen_lora.webui.workspace import BASES, choices
 
 def build(page: Page) -> None:
     """Builds the tab."""
-    side_by_side(page, _build_start, run.build)
+    awaited = gr.State("")
+    side_by_side(
+        page, lambda page: _build_start(page, awaited), lambda page: run.build(page, awaited)
+    )
 
 
-def _build_start(page: Page) -> None:
+def _build_start(page: Page, awaited: gr.State) -> None:
     say, work, kept = page.words, page.workspace, Kept(page)
     dataset = gr.Dropdown([], label=say("Dataset"), elem_id="train-dataset")
     base = gr.Dropdown(list(BASES), value=BASES[0], label=say("Base model"), elem_id="train-base")
@@ -53,7 +56,7 @@ def _build_start(page: Page) -> None:
         choose = page.still_chosen(found, data) if before else chosen(found, data)
         return choose, now
 
-    go.click(page.guarded(starting.train, "train"), [name, *inputs], None, **PRIVATE)
+    go.click(page.guarded(starting.train, "train"), [name, *inputs], awaited, **PRIVATE)
     kept.keep([dataset, base, preset, name, *fields], listed=[dataset, base])
     page.watches.when_opened(
         lambda before: chosen(work.bases(), wanted(before, "train-base")), [kept.state], [base]
@@ -86,10 +89,11 @@ class Starting:
             **changed(self._form, values),
         }
 
-    def train(self, typed: Any, data_id: Any, *values: Any) -> None:
-        """Starts a training under the name that was typed."""
+    def train(self, typed: Any, data_id: Any, *values: Any) -> str:
+        """Starts a training under the name that was typed, and returns its run's id."""
         settings = self.settings(data_id, *values)
         data = self._work.dataset(data_id)
         title = new_name(typed, f"{data.name} {time.strftime('%m%d-%H%M')}")
         target = self._work.runs / title
         self._page.submit("train", settings | {"output_dir": str(target)}, title, target)
+        return id_of(title)

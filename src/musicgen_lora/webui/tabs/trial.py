@@ -87,7 +87,7 @@ def table(job: Job | None, work: Workspace, say: Words) -> str:
     rows = []
     for name, preset in PRESETS.items():
         settings = kept | preset
-        takes = duration(found.seconds(settings), say)
+        takes = say.duration(found.seconds(settings))
         rows.append((say(name), str(found.n_steps(settings)), takes))
     data = Path(str(run.data.get("data_dir", ""))).name
     said = say(
@@ -98,12 +98,3 @@ def table(job: Job | None, work: Workspace, say: Words) -> str:
         gb=f"{found.memory_bytes / 1e9:.1f}",
     )
     return html_table("plain", list(map(say, HEADS)), rows) + quiet(said)
-
-
-def duration(seconds: float, say: Words) -> str:
-    """Seconds in words that promise no more than is known."""
-    if seconds < 90:
-        return say("{n} s", n=max(10, int(round(seconds, -1))))
-    if seconds < 5400:
-        return say("{n} min", n=round(seconds / 60))
-    return say("{n} h", n=f"{seconds / 3600:.1f}")

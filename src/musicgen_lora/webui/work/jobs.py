@@ -264,6 +264,10 @@ class Jobs:
         except OSError:
             return ""
 
+    def last_line(self, job_id: str) -> str:
+        """The last line that a job's command has printed; "" before its first."""
+        return (self.log(job_id).strip().splitlines() or [""])[-1]
+
     def locked(self) -> FileLock:
         """Held while somebody decides who starts next; never for long."""
         return FileLock(self.folder / LOCK_FILE, timeout=30.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from html import escape
 
@@ -20,26 +21,55 @@ SIGNS = {
 }
 
 
-def strip(jobs: Sequence[Job], words: Words, last_line: str) -> str:
-    """The jobs that are not over and the last one that is, each with its state in words."""
+_STEP, _SHARE = re.compile(r"\b(\d+)/(\d+)\b"), re.compile(r"\((\d+) %\)")
+"""How commands say in any language which step or part they are at; a step's line ends with the
+seconds that are left."""
+
+
+def strip(jobs: Sequence[Job], words: Words, lines: Sequence[str]) -> str:
+    """The jobs that are not over and the last one that is, each with its state in words.
+
+    Args:
+        lines: the last that the one that runs has printed.
+    """
     shown = [job for job in jobs if not job.is_over] or list(jobs[:1])
     if not shown:
         return f'<p class="strip quiet">{escape(words("Nothing is running."))}</p>'
     rows = []
     for job in reversed(shown):
-        line = last_line if job is _current(shown) else ""
+        line, far = "", ""
+        if job.status in ("running", "stopping"):
+            line, far = lines[-1][:200] if lines else "", _progress(lines, words)
         if job.can_resume and job.command == "train":
             line = words("It can go on from its last checkpoint: Jobs, Go on.")
         elif job.status in ("interrupted", "stopped"):
             line = words("What is done of it stays: Jobs, Go on makes the rest.")
+        elif job.status == "waiting":
+            line = words("It begins when what runs is over. Jobs, Stop and save makes room.")
         state = f"{SIGNS[job.status]} {escape(words(job.status))}"
         rows.append(
             f'<li data-status="{job.status}"><b>{state}</b> '
-            f"{escape(words(job.command))} · {escape(job.title)}"
+            f"{escape(words(job.command))} · {escape(job.title)}{far}"
             f'<span class="line">{escape(line)}</span></li>'
         )
     return f'<ul class="strip" role="status">{"".join(rows)}</ul>'
 
 
-def _current(jobs: Sequence[Job]) -> Job:
-    return next((job for job in jobs if job.status in ("running", "stopping")), jobs[0])
+def _progress(lines: Sequence[str], words: Words) -> str:
+    """How far a command is by what it said last of it, and how long it will still take."""
+    for line in reversed(lines):
+        if found := _STEP.search(line):
+            done, of = map(int, found.groups())
+            left = int(re.findall(r"\d+", line)[-1])
+            told = words(
+                "{done} of {of}, about {time} left", time=words.duration(left), done=done, of=of
+            )
+        elif found := _SHARE.search(line):
+            done, of, told = int(found[1]), 100, f"{found[1]} %"
+        else:
+            continue
+        return (
+            f' <progress max="{of}" value="{done}" aria-label="{escape(words("Progress"))}">'
+            f"</progress> {escape(told)}"
+        )
+    return ""
