@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import shutil
 
 import pytest
 
 pytest.importorskip("gradio", reason="the page's library is not installed (make ui)")
 pytest.importorskip("playwright", reason="playwright is not installed")
 
-from playwright.sync_api import Browser, Page, expect
+from made_datasets import read_metadata, write_metadata
+from playwright.sync_api import Browser, Error, Page, expect
 from served_page import WIDE, Served, open_page, tab
+from trainer import wait_until
 
 from musicgen_lora.audio.files import write_wav
 from musicgen_lora.beats.beats808 import make_beat, render_beat
@@ -84,6 +88,33 @@ def test_a_player_is_played_and_wound_by_keys(browser: Browser, served: Served) 
     page.keyboard.press(" ")
     expect(page.locator("#history .playing")).to_have_count(1)
     assert wrong == []
+    page.context.close()
+
+
+def test_a_reload_asks_about_captions_that_are_not_saved(browser: Browser, served: Served) -> None:
+    data = served.workspace / "datasets" / "beats"
+    data.mkdir()
+    write_metadata(data, [{"audio": "a.wav", "text": "trap beat"}])
+    page, _ = open_page(browser, served, viewport=WIDE)
+    asked: list[str] = []
+    page.on("dialog", lambda dialog: (asked.append(dialog.type), dialog.dismiss()))
+    cell = page.get_by_test_id("cell-0-1")
+    cell.dblclick()
+    page.keyboard.press("Control+a")
+    page.keyboard.type("drill beat")
+    page.keyboard.press("Enter")
+    expect(cell).to_contain_text("drill beat")
+    # It is not left: the answer was to stay.
+    with contextlib.suppress(Error):
+        page.reload(timeout=3_000)
+    assert asked == ["beforeunload"]
+    page.locator("#save-clips").click()
+    wait_until(lambda: read_metadata(data)[0]["text"] == "drill beat", 60.0)
+    page.wait_for_function("window.unsavedClips === false")
+    page.reload()
+    expect(cell).to_contain_text("drill beat")
+    assert asked == ["beforeunload"]
+    shutil.rmtree(data)
     page.context.close()
 
 

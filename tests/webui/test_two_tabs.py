@@ -216,6 +216,22 @@ def test_nothing_chosen_is_said_as_such(page: Page) -> None:
             page.workspace.dataset(nothing)
 
 
+def test_a_dataset_is_deleted_by_its_name_alone_and_not_while_a_job_reads_it(page: Page) -> None:
+    table, home = ClipTable(page), page.workspace.datasets
+    (home / "more").mkdir()
+    for typed in ("", "beat", "../beats"):
+        with pytest.raises(UserError, match="type its name to confirm"):
+            table.delete(BEATS, typed)
+    job = page.workspace.jobs.submit(
+        "train", {"data_dir": str(home / "beats")}, title="x", folder=page.workspace.runs / "x"
+    )
+    with pytest.raises(UserError, match="in use by a command"):
+        table.delete(BEATS, "beats")
+    (page.workspace.jobs.folder / job.id / "end.json").write_text('{"code": 0, "at": 1.0}')
+    assert table.delete(BEATS, "beats")["value"] == id_of("more")
+    assert [path.name for path in home.iterdir()] == ["more"]
+
+
 @pytest.mark.parametrize("named", ["lora_model_path", "data_dir"])
 def test_what_a_waiting_job_reads_is_not_deleted(page: Page, named: str) -> None:
     work = page.workspace

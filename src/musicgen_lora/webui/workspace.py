@@ -16,7 +16,15 @@ from musicgen_lora.formats.documents import AN_OBJECT, LARGE, read_json
 from musicgen_lora.given import ADAPTER_WEIGHTS
 from musicgen_lora.training.record.run import Run
 from musicgen_lora.training.record.run_folder import BEST_MODEL, CHECKPOINTS, PREVIEWS
-from musicgen_lora.webui.safety import AUDIO_SUFFIXES, find, folders_of, id_of, inside, is_text
+from musicgen_lora.webui.safety import (
+    AUDIO_SUFFIXES,
+    delete_folder,
+    find,
+    folders_of,
+    id_of,
+    inside,
+    is_text,
+)
 from musicgen_lora.webui.work.jobs import Jobs, start_supervisor
 
 BASES = (
@@ -94,6 +102,24 @@ class Workspace:
     def run(self, wanted: object) -> Path:
         """The run of an id."""
         return inside(self.runs, find(folders_of(self.runs), wanted))
+
+    def check_idle(self, folder: Path) -> None:
+        """Raises a UserError where a job that is not over reads or writes a folder."""
+        if self.jobs.uses(folder):
+            raise UserError(f"{folder.name}: in use by a command; stop it first.")
+
+    def delete(self, home: Path, wanted: object, typed: object) -> str:
+        """Deletes the dataset or run of an id, and returns its name.
+
+        Args:
+            home: `datasets` or `runs`.
+            typed: its name, as the person typed it to confirm.
+
+        Raises:
+            UserError: no such folder, another name was typed, or a command is using it.
+        """
+        self.check_idle(inside(home, find(folders_of(home), wanted)))
+        return delete_folder(home, wanted, typed)
 
     def adapter(self, wanted: object) -> Path:
         """The adapter of the run of an id.

@@ -36,6 +36,10 @@ window.keptFields = {
     return values;
   },
 };
+// What is written into the table of clips is kept by nobody before it is saved.
+window.addEventListener("beforeunload", (event) => {
+  if (window.unsavedClips) event.preventDefault();
+});
 // What Gradio says in English alone. Of a slider's two fields it says what their roles say already.
 const SPOKEN = ["aria-label", "title", "placeholder"];
 function said(text) {

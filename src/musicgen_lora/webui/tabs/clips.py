@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from html import escape
 from typing import Any
 
 import gradio as gr
 
 from musicgen_lora.errors import UserError
 from musicgen_lora.webui import edits
-from musicgen_lora.webui.page import PRIVATE, QUIET, Page, quiet
+from musicgen_lora.webui.page import PRIVATE, QUIET, Page, chosen, quiet
 from musicgen_lora.webui.players import Side, player
 from musicgen_lora.webui.safety import folders_of, id_of
 from musicgen_lora.webui.workspace import (
@@ -94,6 +95,13 @@ class ClipTable:
         _check_saved(shown)
         return self._told(wanted, edits.prefix_captions(self._work.dataset(wanted), word))
 
+    def delete(self, wanted: Any, name: Any) -> Any:
+        """Deletes a dataset whose name was typed; another one is chosen then."""
+        home = self._work.datasets
+        gone = self._work.delete(home, wanted, name)
+        gr.Info(self._page.words("Deleted: {name}", name=escape(gone)))
+        return chosen(choices(folders_of(home)))
+
     def look(self, before: str, wanted: Any, read: str) -> Any:
         """What datasets there are, the rows of one that has just been made, and whether the table
         is older than its dataset."""
@@ -163,7 +171,7 @@ def build(page: Page) -> None:
         reload = gr.Button(say("Read it again"), elem_id="reload-clips")
     old = gr.HTML(elem_id="clips-old")
     shown = [table, gr.State(""), old]
-    _build_bulk(page, clips, [dataset, table], shown)
+    changing = _build_bulk(page, clips, [dataset, table], shown)
     gr.Markdown(
         say(
             "Captions made by the program follow a corrected tempo or key when the dataset "
@@ -176,9 +184,13 @@ def build(page: Page) -> None:
     page.watches.when_opened(lambda: clips.look("", None, ""), [], looked)
     choosing = page.guarded(clips.choose)
     dataset.change(choosing, [dataset, table], [dataset, *shown], **PRIVATE)
-    reload.click(clips.dated(clips.rows), dataset, shown, **PRIVATE)
+    read = reload.click(clips.dated(clips.rows), dataset, shown, **PRIVATE)
     table.select(page.guarded(clips.hear), dataset, heard, **QUIET)
-    save.click(clips.dated(clips.save), [dataset, table], shown, **PRIVATE)
+    saved = save.click(clips.dated(clips.save), [dataset, table], shown, **PRIVATE)
+    # A reload would drop it without a word.
+    table.input(None, None, None, js="() => { window.unsavedClips = true; }", **QUIET)
+    for done in (read, saved, *changing, _build_deletion(page, clips, dataset)):
+        done.success(None, None, None, js="() => { window.unsavedClips = false; }", **QUIET)
 
 
 def _table(page: Page) -> gr.Dataframe:
@@ -201,8 +213,27 @@ def _table(page: Page) -> gr.Dataframe:
     )
 
 
-def _build_bulk(page: Page, clips: ClipTable, asked: list[Any], shown: list[Any]) -> None:
-    """What changes all captions at once.
+def _build_deletion(page: Page, clips: ClipTable, dataset: gr.Dropdown) -> Any:
+    """What deletes the dataset that is chosen; returns the event."""
+    say = page.words
+    with gr.Accordion(say("Delete the dataset"), open=False, elem_id="delete-dataset-box"):
+        typed = gr.Textbox(
+            label=say("Type the dataset's name to delete it for good"),
+            info=say(
+                "Audio that it was made from stays, and so do runs; one that is not finished "
+                "can't be gone on with then."
+            ),
+            max_lines=1,
+            elem_id="delete-dataset-name",
+        )
+        delete = gr.Button(say("Delete"), variant="stop", elem_id="delete-dataset")
+    deleted = delete.click(page.guarded(clips.delete), [dataset, typed], dataset, **PRIVATE)
+    deleted.success(lambda: "", None, typed, **QUIET)
+    return deleted
+
+
+def _build_bulk(page: Page, clips: ClipTable, asked: list[Any], shown: list[Any]) -> list[Any]:
+    """What changes all captions at once; returns the events.
 
     Args:
         asked: the dataset's list, and the table.
@@ -219,5 +250,7 @@ def _build_bulk(page: Page, clips: ClipTable, asked: list[Any], shown: list[Any]
                 label=say("Word in front, such as a trigger word"), max_lines=1, elem_id="prefix"
             )
             put_first = gr.Button(say("Put in front of all"), elem_id="prefix-all")
-    replace.click(clips.dated(clips.replace), [*asked, find, put], shown, **PRIVATE)
-    put_first.click(clips.dated(clips.prefix), [*asked, prefix], shown, **PRIVATE)
+    return [
+        replace.click(clips.dated(clips.replace), [*asked, find, put], shown, **PRIVATE),
+        put_first.click(clips.dated(clips.prefix), [*asked, prefix], shown, **PRIVATE),
+    ]

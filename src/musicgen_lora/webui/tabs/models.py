@@ -8,12 +8,11 @@ from typing import Any
 import gradio as gr
 
 from musicgen_lora.atomic import CARD_FILE
-from musicgen_lora.errors import UserError
 from musicgen_lora.formats.documents import read_start
 from musicgen_lora.training.record.run_folder import BEST_MODEL
 from musicgen_lora.webui.page import PRIVATE, QUIET, Page, chosen, html_table, quiet
 from musicgen_lora.webui.renames import rename_run
-from musicgen_lora.webui.safety import delete_folder, folders_of
+from musicgen_lora.webui.safety import folders_of
 from musicgen_lora.webui.tabs import exports
 from musicgen_lora.webui.workspace import choices, run_of
 
@@ -75,25 +74,19 @@ class Shelf:
 
     def rename(self, wanted: Any, name: Any) -> Any:
         """Gives a run another name."""
-        self._check_idle(wanted)
+        self._work.check_idle(self._work.run(wanted))
         new = rename_run(self._work.runs, wanted, name)
         return self._done(self._page.words("Renamed: {name}", name=escape(new)))
 
     def delete(self, wanted: Any, name: Any) -> Any:
         """Deletes a run whose name was typed."""
-        self._check_idle(wanted)
-        gone = delete_folder(self._work.runs, wanted, name)
+        gone = self._work.delete(self._work.runs, wanted, name)
         return self._done(self._page.words("Deleted: {name}", name=escape(gone)))
 
     def _done(self, line: str) -> Any:
         """Says what was done with a run, and shows those that are there."""
         gr.Info(line)
         return self.look("", None)
-
-    def _check_idle(self, wanted: Any) -> None:
-        folder = self._work.run(wanted)
-        if self._work.jobs.uses(folder):
-            raise UserError(f"{folder.name}: in use by a command; stop it first.")
 
 
 def figures(page: Page, names: list[str]) -> str:
