@@ -123,6 +123,30 @@ def test_what_is_no_tempo_is_shown_as_none(page: Page) -> None:
     assert html.count("3.0 s") == 4
 
 
+def test_a_take_is_moved_away_with_what_lies_beside_it(
+    page: Page, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = page.workspace
+    monkeypatch.setattr(gr, "Info", lambda *_, **__: None)
+    target = sound(page, "a", duration_s=6.0)
+    sound(page, "a b", duration_s=6.0)
+    (work.generated / "a.mid").touch()
+    job = work.jobs.submit(
+        "generate",
+        {"continue_from": str(work.generated / "a.wav")},
+        title="on",
+        folder=work.generated,
+    )
+    with pytest.raises(UserError, match="in use by a command"):
+        form(page)[0].take_up(pressed("remove", target))
+    (work.jobs.folder / job.id / "end.json").write_text('{"code": 0, "at": 1.0}')
+    made = form(page)[0]
+    assert made.take_up(pressed("remove", target)) == [gr.skip() for _ in made.outputs]
+    assert [each.name for each in work.sounds(9)] == ["a b.wav"]
+    kept = sorted(path.name for path in (work.generated / "removed").iterdir())
+    assert kept == ["a.json", "a.mid", "a.wav"]
+
+
 def test_a_sound_comes_back_into_the_form(page: Page) -> None:
     target = sound(page, "a", duration_s=6.0, bpm=140.0, key="C minor")
     prompt, seconds, _, seed, is_kept, *front = form(page)[0].take_up(pressed("again", target))

@@ -23,6 +23,14 @@ FOCUSED = """() => {
   const { outlineStyle, outlineWidth } = getComputedStyle(document.activeElement);
   return outlineStyle !== "none" && parseFloat(outlineWidth) >= 2;
 }"""
+FADES = """() => {
+  window.faded = [];
+  const fade = AudioParam.prototype.setTargetAtTime;
+  AudioParam.prototype.setTargetAtTime = function (to, ...when) {
+    window.faded.push(to);
+    return fade.call(this, to, ...when);
+  };
+}"""
 NAMELESS = """() => [...document.querySelectorAll("button, a[href], input, select, textarea")]
   .filter((each) => each.offsetParent !== null)
   .filter((each) => ![each.getAttribute("aria-label"), each.textContent, each.title,
@@ -87,6 +95,28 @@ def test_a_player_is_played_and_wound_by_keys(browser: Browser, served: Served) 
     steps_to(page, "#history .play", key="Shift+Tab")
     page.keyboard.press(" ")
     expect(page.locator("#history .playing")).to_have_count(1)
+    assert wrong == []
+    page.context.close()
+
+
+def test_sides_are_heard_equally_loud(browser: Browser, served: Served) -> None:
+    """Whoever compares two sounds takes the louder for the better."""
+    beat = render_beat(make_beat(0, duration_s=2.0), 32_000, seed=0)
+    for name, gain, adapters in (("b", 1.0, []), ("c", 0.25, [{"path": "runs/mine/best_model"}])):
+        sound = served.workspace / "generated" / f"{name}.wav"
+        write_wav(sound, gain * beat, 32_000)
+        facts = {"prompt": "pair", "duration_s": 2.0, "adapters": adapters}
+        sound.with_suffix(".json").write_text(json.dumps(facts))
+    page, wrong = open_page(browser, served, viewport=WIDE)
+    page.evaluate(FADES)
+    tab(page, 2)
+    sound = page.locator("#history .sound", has_text="pair")
+    expect(sound).to_contain_text("All sides are heard equally loud.")
+    sound.locator(".again").click()
+    sound.locator(".play").click()
+    expect(sound.locator(".playing")).to_be_visible()
+    sound.locator("button[data-side]").first.click()
+    assert page.evaluate("faded") == [pytest.approx(0.25, rel=0.02), 0]
     assert wrong == []
     page.context.close()
 

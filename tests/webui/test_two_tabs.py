@@ -19,7 +19,7 @@ import gradio as gr
 from musicgen_lora.errors import UserError
 from musicgen_lora.webui.page import Page
 from musicgen_lora.webui.safety import id_of
-from musicgen_lora.webui.tabs import generate
+from musicgen_lora.webui.tabs import generate, start
 from musicgen_lora.webui.tabs.clips import CHANGED, UNSAVED, ClipTable
 from musicgen_lora.webui.tabs.evaluate import Measuring, settings_form
 from musicgen_lora.webui.tabs.generate import BASE_ONLY
@@ -181,6 +181,19 @@ def test_an_adapter_that_has_gone_leaves_the_base_and_says_so(page: Page) -> Non
     first, *_ = look(listed, id_of("one"), BASE_ONLY)
     assert first["value"] == BASE_ONLY
     assert first["info"] == "What was chosen here is not there any more."
+
+
+def test_where_to_begin_is_told_until_something_is_made(page: Page) -> None:
+    work = page.workspace
+    with gr.Blocks():
+        start.build(page)
+    (look,) = page.watches.again
+    shutil.rmtree(work.datasets / "beats")
+    shown, seen = look.find(None)
+    assert (shown["visible"], seen) == (True, True)
+    assert look.find(seen)[0] == gr.skip()
+    work.jobs.submit("generate", {}, title="x", folder=work.generated)
+    assert look.find(seen)[0]["visible"] is False
 
 
 def test_a_run_without_figures_says_what_is_done_of_it(page: Page) -> None:

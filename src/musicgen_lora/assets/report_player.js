@@ -23,10 +23,19 @@
     return Uint8Array.from(text, (letter) => letter.charCodeAt(0)).buffer;
   }
 
+  // Root mean square of a sound.
+  function levelOf(buffer) {
+    let sum = 0;
+    for (let channel = 0; channel < buffer.numberOfChannels; channel += 1)
+      buffer.getChannelData(channel).forEach((value) => { sum += value * value; });
+    return Math.sqrt(sum / (buffer.length * buffer.numberOfChannels)) || 1e-6;
+  }
+
   class Player {
     constructor(root) {
       this.side = null;
       this.buffers = {};
+      this.levels = {};
       this.sources = [];
       this.gains = {};
       this.offset = 0;
@@ -62,7 +71,7 @@
       }
       root.classList.toggle("playing", this.playing);
       before.filter((side) => !this.sides.includes(side))
-        .forEach((side) => { delete this.buffers[side]; });
+        .forEach((side) => { delete this.buffers[side]; delete this.levels[side]; });
       // A side that has come is heard first, unless somebody is listening.
       const grew = before.length < this.sides.length && !this.playing;
       if (grew || !this.sides.includes(this.side))
@@ -99,7 +108,10 @@
       const missing = this.sides.filter((side) => !this.buffers[side]);
       const bytes = await Promise.all(missing.map((side) => bytesOf(this.element(side).src)));
       const loaded = await Promise.all(bytes.map((each) => audioContext().decodeAudioData(each)));
-      missing.forEach((side, index) => { this.buffers[side] = loaded[index]; });
+      missing.forEach((side, index) => {
+        this.buffers[side] = loaded[index];
+        this.levels[side] = levelOf(loaded[index]);
+      });
     }
 
     // What this browser can't decode is left to its own player.
@@ -156,10 +168,13 @@
       this.show();
     }
 
+    // The louder of two sounds better. Where no gains are given, all are as loud as the faintest.
     level(side) {
       const equal = document.getElementById("equal");
-      const button = this.buttons.find((one) => one.dataset.side === side);
-      return equal && !equal.checked ? 1 : 10 ** (Number(button.dataset.gain || 0) / 20);
+      const { gain } = this.buttons.find((one) => one.dataset.side === side).dataset;
+      if (equal && !equal.checked) return 1;
+      if (gain !== undefined) return 10 ** (Number(gain) / 20);
+      return Math.min(...this.sides.map((one) => this.levels[one] || 1)) / (this.levels[side] || 1);
     }
 
     choose(side) {

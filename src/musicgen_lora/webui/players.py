@@ -67,6 +67,8 @@ def player(
         sides: that it switches between; one has no button.
         duration_s: shown until the sound itself has been read; 0 where it isn't known.
     """
+    if len(sides) > 1:
+        details = " · ".join(filter(None, [details, words("All sides are heard equally loud.")]))
     # What a player plays is how it is known again when the page draws it anew.
     key = escape(f"{label} {sides[0].address}")
     buttons = "".join(

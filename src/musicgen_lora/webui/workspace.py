@@ -3,6 +3,7 @@ own. What the browser may name of it is looked up here."""
 
 from __future__ import annotations
 
+import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ BASES = (
 )
 """What the page offers; the last four are fetched once."""
 METADATA, REPORT = "metadata.json", "report.html"
+REMOVED = "removed"
 MAX_LISTED = 1_000
 Choices = list[tuple[str, str]]
 """What a list shows, and the id behind it."""
@@ -210,6 +212,26 @@ class Workspace:
     def sound(self, wanted: object) -> Path:
         """A generated file by its id."""
         return inside(self.generated, find(_audio_names(self.generated), wanted))
+
+    def remove_sound(self, wanted: object) -> Path:
+        """Moves a generated file, and what lies beside it under its name, into the folder of those
+        that were removed, which the page doesn't look into, and returns the folder.
+
+        Raises:
+            UserError: it is not there, a job that is not over reads it, or it can't be moved.
+        """
+        sound = self.sound(wanted)
+        self.check_idle(sound)
+        removed = self.generated / REMOVED
+        beside = (path for path in self.generated.iterdir() if path.stem == sound.stem)
+        try:
+            removed.mkdir(exist_ok=True)
+            # Without its sound no JSON is a clip.
+            for path in [sound, *(path for path in beside if path != sound)]:
+                os.replace(path, removed / path.name)
+        except OSError as error:
+            raise UserError(f"{sound.name}: cannot be moved ({error.strerror}).") from error
+        return removed
 
     def preview(self, run: object, wanted: object) -> Path:
         """A preview of a run, by both ids."""

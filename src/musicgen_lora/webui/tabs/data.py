@@ -17,7 +17,7 @@ from musicgen_lora.webui.safety import (
     new_name,
     take_uploads,
 )
-from musicgen_lora.webui.tabs import clips
+from musicgen_lora.webui.tabs import clips, start
 from musicgen_lora.webui.workspace import choices
 
 N_EXAMPLES = 24
@@ -25,6 +25,7 @@ N_EXAMPLES = 24
 
 def build(page: Page) -> None:
     """Builds the tab."""
+    start.build(page)
     side_by_side(page, _build_preparation, clips.build)
 
 

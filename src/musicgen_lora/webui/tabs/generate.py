@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from musicgen_lora.webui.kept import Kept, wanted
 from musicgen_lora.webui.page import PRIVATE, Page, chosen, side_by_side
 from musicgen_lora.webui.safety import folders_of, id_of
 from musicgen_lora.webui.tabs import history
-from musicgen_lora.webui.tabs.recordings import ANEW, GO_ON, AskedRecording, Fields
+from musicgen_lora.webui.tabs.recordings import ANEW, AskedRecording, Fields
 from musicgen_lora.webui.workspace import (
     BASES,
     adapter_names,
@@ -28,8 +29,7 @@ from musicgen_lora.webui.workspace import (
 
 BASE_ONLY = "base"
 MORE = "again"
-ACTS = (MORE, GO_ON, ANEW)
-"""What can be done with a sound that was made."""
+EXAMPLE = "trap beat with gliding 808 bass, rolling hi-hats, 140 bpm, C# minor"
 MAX_VARIATIONS = 8
 BARS, TAKES = (1, 2, 4, 8, 16), (1, 2, 4, 8, 16)
 MAX_STRENGTH, MAX_S = 2, 30
@@ -66,7 +66,7 @@ def _build_form(page: Page) -> tuple[Form, Kept]:
         value="",
         max_length=1000,
         elem_id="prompt",
-        placeholder="trap beat with gliding 808 bass, rolling hi-hats, 140 bpm, C# minor",
+        placeholder=EXAMPLE,
     )
     dice = gr.Button(f"⚄ {say('A caption of my datasets')}", size="sm", elem_id="dice")
     _build_chips(page, prompt)
@@ -265,12 +265,16 @@ class Form:
 
     def take_up(self, at: gr.EventData) -> list[Any]:
         """Fills the form with what a sound was made by, to make more like it, to go on with it
-        from a second of it, or to play bars of it anew."""
+        from a second of it, or to play bars of it anew; or removes the sound."""
         asked = getattr(at, "_data", None)
         asked = asked if isinstance(asked, dict) else {}
         act, target = asked.get("act"), asked.get("target")
-        if act not in ACTS:
+        if act not in history.ACTS:
             raise UserError("That is not there any more; reload the page.")
+        if act == history.REMOVE:
+            place = self._work.remove_sound(target)
+            gr.Info(self._page.words("Moved to {folder}", folder=escape(str(place))))
+            return [gr.skip() for _ in self.outputs]
         facts = facts_of(self._work.sound(target)) or {}
         shown = {name: _written(facts.get(name)) for name in FRONT}
         shown["best_of"] = shown["best_of"] or "1"

@@ -39,7 +39,13 @@ def build(page: Page) -> gr.HTML:
     return shown
 
 
-ACTS = {"again": "More like this", "go_on": "Go on from here", "anew": "Play bars anew"}
+REMOVE = "remove"
+ACTS = {
+    "again": "More like this",
+    "go_on": "Go on from here",
+    "anew": "Play bars anew",
+    REMOVE: "Remove",
+}
 """What can be done with a sound."""
 PRESSED = """
 element.addEventListener("click", (event) => {
@@ -49,6 +55,7 @@ element.addEventListener("click", (event) => {
   const { side, at } = window.playerAt(sound.querySelector(".player"));
   const target = sound.querySelector(`button[data-side="${side}"]`).dataset.target;
   trigger("click", { act: button.dataset.act, target, at });
+  if (button.dataset.act === "remove") return;
   const place = button.dataset.act === "again" ? "#prompt" : "#recording-box";
   document.querySelector(place).scrollIntoView({ block: "center" });
 });

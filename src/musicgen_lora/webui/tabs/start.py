@@ -1,0 +1,53 @@
+"""Where to begin, told as long as nothing was made."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import gradio as gr
+
+from musicgen_lora.webui.page import PRIVATE, Page, quiet
+from musicgen_lora.webui.safety import folders_of
+from musicgen_lora.webui.tabs.generate import EXAMPLE, MAX_SEED
+from musicgen_lora.webui.workspace import BASES
+
+SECONDS = 10.0
+SHOW_IT = "() => { document.querySelector('#tab-generate-button').click(); }"
+
+
+def build(page: Page) -> None:
+    """Builds what a person sees who opens the page for the first time."""
+    say, work = page.words, page.workspace
+    with gr.Column(visible=False, elem_id="start") as box:
+        gr.Markdown(f"### {say('Start here')}")
+        gr.HTML(
+            quiet(say("To hear something at once: a base model comes with the program."))
+            + quiet(
+                say(
+                    "For your own sound: drop beats of yours below, 50 or more, and press Prepare; "
+                    "then Train, Generate, and hear both side by side."
+                )
+            )
+            + quiet(say("To try it without any: Make example beats makes some to train on."))
+        )
+        hear = gr.Button(f"▶ {say('Play an example beat')}", variant="primary", elem_id="hear")
+
+    def play() -> None:
+        settings: dict[str, Any] = {
+            "base_model_path": work.base(BASES[0]),
+            "prompts": [EXAMPLE],
+            "duration": SECONDS,
+            "seed": random.randrange(MAX_SEED),
+            "output_dir": str(work.generated),
+        }
+        page.submit("generate", settings, EXAMPLE[:60], work.generated)
+
+    def look(before: bool | None) -> Any:
+        is_new = not (work.jobs.all() or folders_of(work.datasets) or folders_of(work.runs))
+        return (gr.skip(), before) if is_new == before else (gr.update(visible=is_new), is_new)
+
+    hear.click(page.guarded(play), None, None, **PRIVATE).success(None, None, None, js=SHOW_IT)
+    seen = gr.State(None)
+    page.watches.always(look, [seen], [box, seen])
+    page.watches.when_opened(lambda: look(None), [], [box, seen])
