@@ -235,8 +235,7 @@ def measure_and_train(page: Page, browser: Browser, served: Served, jobs: Jobs) 
     second.context.close()
     jobs.stop(job(jobs, "train").id, by_force=True)
     shown_job(page, "interrupted")
-    page.locator("#jobs > button, #jobs .label-wrap").first.click()
-    page.locator("#job-resume").click()
+    page.locator("#strip").get_by_role("button", name="Go on").click()
     shown_job(page, "running")
 
 

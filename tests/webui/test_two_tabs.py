@@ -202,7 +202,7 @@ def test_a_run_without_figures_says_what_is_done_of_it(page: Page) -> None:
     run.mkdir()
     assert view.show("", id_of("new"))[0] == "There is no figure of it."
     job = work.jobs.submit("train", {}, title="new", folder=run)
-    assert view.show("", id_of("new"))[0].startswith("It begins when what runs is over.")
+    assert view.show("", id_of("new"))[0].startswith("It begins when what runs is over;")
     place = work.jobs.folder / job.id
     note_process(place / "working.json", os.getpid())
     (place / "log.txt").write_text("Training\nloading the libraries ...\n")

@@ -16,7 +16,7 @@ from musicgen_lora.webui.work.strip import strip
     ("command", "status", "said"),
     [
         ("train", "interrupted", "It can go on from its last checkpoint"),
-        ("generate", "interrupted", "What is done of it stays: Jobs, Go on makes the rest."),
+        ("generate", "interrupted", "What is done of it stays; Go on makes the rest."),
         ("generate", "stopped", "What is done of it stays"),
         ("generate", "failed", '<span class="line"></span>'),
         ("generate", "finished", '<span class="line"></span>'),
@@ -27,6 +27,7 @@ def test_how_to_go_on(command: str, status: Any, said: str) -> None:
     html = strip([job], Words("en"), [])
     assert said in html
     assert "&lt;b&gt;" in html
+    assert ('data-act="go on" data-job="1"' in html) == (status != "finished")
 
 
 STEP = (
@@ -43,9 +44,10 @@ def test_how_far_a_job_is_and_how_long_it_will_take(language: Any) -> None:
     job = Job("1", "train", "x", Path("x"), language, 1.0, "running")
     html = strip([job], Words("en"), [line, "taking a training step ..."])
     assert '<progress max="180" value="30"' in html
+    assert 'data-act="stop" data-job="1"' in html
     assert "30 of 180, about 9 min left" in html
     assert "taking a training step" in html
     html = strip([job], Words("en"), ["clips encoded: 17 of 24 (71 %)"])
     assert '<progress max="100" value="71"' in html
     waiting = Job("2", "generate", "y", Path("y"), "en", 1.0, "waiting")
-    assert "It begins when what runs is over." in strip([job, waiting], Words("en"), [line])
+    assert "It begins when what runs is over;" in strip([job, waiting], Words("en"), [line])

@@ -79,6 +79,17 @@ document.addEventListener("click", (event) => {
   if (at >= 0) stored(OWN, TAB, at);
 });
 tabs()[stored(OWN, TAB)]?.click();
-function drawn() { window.adoptPlayers(); translate(); }
+// A button of the strip that has the focus keeps it when the strip is drawn anew.
+let held = null;
+document.addEventListener("focusin", (event) => {
+  const button = event.target.closest("#strip [data-job]");
+  held = button && `#strip [data-act="${button.dataset.act}"][data-job="${button.dataset.job}"]`;
+});
+document.addEventListener("pointerdown", () => { held = null; });
+function hold() {
+  if (held && document.activeElement === document.body)
+    document.querySelector(held)?.focus();
+}
+function drawn() { window.adoptPlayers(); translate(); hold(); }
 new MutationObserver(drawn).observe(document.body, { childList: true, subtree: true });
 drawn();

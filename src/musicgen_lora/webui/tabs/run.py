@@ -13,6 +13,7 @@ from musicgen_lora.webui.curves import curves
 from musicgen_lora.webui.page import QUIET, Page, chosen
 from musicgen_lora.webui.players import Side, player
 from musicgen_lora.webui.safety import folders_of, id_of
+from musicgen_lora.webui.work.strip import waiting
 from musicgen_lora.webui.workspace import choices, preview_names, run_of, written_at
 
 BASE = "base"
@@ -92,7 +93,7 @@ class Watching:
         if job is None or job.is_over:
             return say("There is no figure of it.")
         if job.status == "waiting":
-            return say("It begins when what runs is over. Jobs, Stop and save makes room.")
+            return waiting(say)
         return say(
             "The first figures come in a minute or so. Now: {line}", line=jobs.last_line(job.id)
         )

@@ -6,11 +6,19 @@ from typing import Any
 
 import gradio as gr
 
+from musicgen_lora.errors import UserError
 from musicgen_lora.webui.page import PRIVATE, QUIET, Page, chosen, quiet
 from musicgen_lora.webui.work.jobs import Job
-from musicgen_lora.webui.work.strip import strip
+from musicgen_lora.webui.work.strip import GO_ON, STOP, strip
 
 SHOWN = 15
+PRESSED = """
+element.addEventListener("click", (event) => {
+  const button = event.target.closest("[data-act]");
+  if (button) trigger("click", { act: button.dataset.act, job: button.dataset.job });
+});
+"""
+"""Tells the server which button of which job was pressed."""
 LOG_LINES = 200
 PROGRESS_LINES = 30
 """Within which a command says again how far it is."""
@@ -19,7 +27,7 @@ PROGRESS_LINES = 30
 def build(page: Page) -> None:
     """Builds the strip and has it follow the jobs' folders."""
     say, jobs = page.words, page.workspace.jobs
-    shown = gr.HTML(quiet("…"), elem_id="strip")
+    shown = gr.HTML(quiet("…"), elem_id="strip", js_on_load=PRESSED)
     with gr.Accordion(say("Jobs"), open=False, elem_id="jobs"):
         picked = gr.Dropdown([], label=say("Job"), elem_id="job")
         with gr.Row():
@@ -60,6 +68,16 @@ def build(page: Page) -> None:
     def go_on(job_id: Any) -> None:
         jobs.again(str(job_id))
 
+    def press(at: gr.EventData) -> None:
+        """Does what the button beside a job says."""
+        asked = getattr(at, "_data", None)
+        act, job_id = map((asked if isinstance(asked, dict) else {}).get, ("act", "job"))
+        if act not in (STOP, GO_ON):
+            raise UserError("That is not there any more; reload the page.")
+        (stop_it if act == STOP else go_on)(job_id)
+
+    pressed = shown.click(page.guarded(press), None, None, **PRIVATE)
+    pressed.then(look, [seen, picked], outputs, **QUIET)
     for button, act in ((stop, stop_it), (force, end_it), (resume, go_on)):
         acted = button.click(page.guarded(act), picked, None, **PRIVATE)
         acted.then(look, [seen, picked], outputs, **QUIET)

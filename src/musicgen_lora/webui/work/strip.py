@@ -9,6 +9,7 @@ from html import escape
 from musicgen_lora.webui.words import Words
 from musicgen_lora.webui.work.jobs import Job
 
+STOP, GO_ON = "stop", "go on"
 SIGNS = {
     "waiting": "◔",
     "running": "●",
@@ -41,18 +42,42 @@ def strip(jobs: Sequence[Job], words: Words, lines: Sequence[str]) -> str:
         if job.status in ("running", "stopping"):
             line, far = lines[-1][:200] if lines else "", _progress(lines, words)
         if job.can_resume and job.command == "train":
-            line = words("It can go on from its last checkpoint: Jobs, Go on.")
+            line = words("It can go on from its last checkpoint.")
         elif job.status in ("interrupted", "stopped"):
-            line = words("What is done of it stays: Jobs, Go on makes the rest.")
+            line = words("What is done of it stays; Go on makes the rest.")
         elif job.status == "waiting":
-            line = words("It begins when what runs is over. Jobs, Stop and save makes room.")
+            line = waiting(words)
         state = f"{SIGNS[job.status]} {escape(words(job.status))}"
         rows.append(
             f'<li data-status="{job.status}"><b>{state}</b> '
-            f"{escape(words(job.command))} · {escape(job.title)}{far}"
+            f"{escape(words(job.command))} · {escape(job.title)}{far}{_button(job, words)}"
             f'<span class="line">{escape(line)}</span></li>'
         )
     return f'<ul class="strip" role="status">{"".join(rows)}</ul>'
+
+
+def waiting(words: Words) -> str:
+    """What a job waits for."""
+    return words(
+        "It begins when what runs is over; to have it sooner, stop that: it can go on later."
+    )
+
+
+def _button(job: Job, words: Words) -> str:
+    """What can be done with a job, beside it: a list elsewhere may be at another one."""
+    if job.status == "running":
+        act, label = STOP, words("Stop and save")
+    elif job.status == "waiting":
+        act, label = STOP, words("Cancel")
+    elif job.can_resume:
+        act, label = GO_ON, words("Go on")
+    else:
+        return ""
+    told = escape(f"{label}: {words(job.command)} · {job.title}")
+    return (
+        f' <button type="button" data-act="{act}" data-job="{job.id}" aria-label="{told}">'
+        f"{escape(label)}</button>"
+    )
 
 
 def _progress(lines: Sequence[str], words: Words) -> str:
