@@ -17,6 +17,7 @@ from rich.text import Text
 
 from musicgen_lora import heartbeat
 from musicgen_lora.language.translate import filled, translated, word
+from musicgen_lora.terminals import let_go
 from musicgen_lora.urls import with_urls
 
 OnStep = Callable[[int, int], None]
@@ -35,6 +36,14 @@ class CommandConsole(Console):
     def print(self, *objects: Any, **kwargs: Any) -> None:
         super().print(*map(_said, objects), **kwargs)
         heartbeat.heard()
+
+    def __exit__(self, *error: Any) -> None:
+        """Goes on where the terminal has been closed."""
+        try:
+            super().__exit__(*error)
+        except OSError as fault:
+            if fault.errno != errno.EIO or not let_go():
+                raise
 
     def on_broken_pipe(self) -> None:
         """Says so, where rich would end the process without a word.

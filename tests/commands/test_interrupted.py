@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import pty
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -28,9 +31,10 @@ def made(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path) -> Path
 
 
 CASES = {
-    "prepare": (
-        "prepare --input_dir data",
-        f"The clips that OUT/metadata.json lists are kept; {ON}",
+    "prepare": ("prepare --input_dir data", f"No clip is listed yet; {ON}"),
+    "prepare again": (
+        "prepare --input_dir data --output_dir data",
+        f"The clips that data/metadata.json lists are kept; {ON}",
     ),
     "examples": (
         "prepare --create_example",
@@ -76,7 +80,13 @@ def stopped_by(number: int, before: Callable[[], None] = lambda: None) -> Callab
 
 
 @pytest.mark.parametrize(
-    ("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "term")]
+    ("number", "code", "word"),
+    [
+        (signal.SIGINT, 130, "interrupted. "),
+        (signal.SIGTERM, 143, "terminated. "),
+        (signal.SIGHUP, 129, "the terminal was closed. "),
+    ],
+    ids=["INT", "TERM", "HUP"],
 )
 @pytest.mark.parametrize("case", CASES)
 def test_a_stopped_command_says_what_is_kept(
@@ -130,3 +140,60 @@ def test_stopped_before_it_began(
     assert capsys.readouterr().err == (
         "musicgen-lora train: interrupted before anything was done.\n"
     )
+
+
+LEFT_ALONE = """
+import os, signal, sys, time
+from pathlib import Path
+from musicgen_lora.cli import main
+from musicgen_lora.console import plain_console
+
+def work(settings):
+    try:
+        plain_console().print("at it")
+        while os.isatty(1):
+            time.sleep(0.01)
+    finally:
+        plain_console().print("clearing away")
+        Path(sys.argv[1]).touch()
+
+if sys.argv[2] == "ignored":
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+sys.exit(main(["ui"], load=lambda _: work))
+"""
+
+
+@pytest.mark.parametrize(("how", "code"), [("told", 129), ("ignored", 0)])
+def test_a_terminal_that_closes_breaks_no_clearing_away(
+    how: str, code: int, tmp_path: Path
+) -> None:
+    pid, terminal = pty.fork()
+    if not pid:
+        os.chdir(tmp_path)
+        os.execv(sys.executable, [sys.executable, "-c", LEFT_ALONE, "cleared", how])
+    said = b""
+    while b"at it" not in said:
+        said += os.read(terminal, 1000)
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == code
+    assert (tmp_path / "cleared").is_file()
+
+
+AT_EXIT = """
+import atexit, os, signal, sys
+from musicgen_lora.cli import main
+
+def work(settings):
+    # As libraries do.
+    atexit.register(lambda: os.kill(os.getpid(), signal.SIGINT))
+    os.kill(os.getpid(), signal.SIGTERM)
+
+sys.exit(main(["ui"], load=lambda _: work))
+"""
+
+
+def test_a_second_stop_while_libraries_leave_shows_no_traceback(tmp_path: Path) -> None:
+    words = [sys.executable, "-c", AT_EXIT]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 130
+    assert len(done.stderr.splitlines()) == 1

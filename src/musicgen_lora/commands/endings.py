@@ -7,7 +7,7 @@ import errno
 import os
 import sys
 
-from musicgen_lora.commands.stops import Terminated
+from musicgen_lora.commands.stops import HungUp, Terminated
 from musicgen_lora.errors import DISK_FAULTS, RIGHTS_FAULTS, UserError
 
 ENDINGS = (UserError, OSError, UnicodeEncodeError, RuntimeError, KeyboardInterrupt, Terminated)
@@ -47,6 +47,9 @@ def ending(error: BaseException) -> tuple[int, str]:
             130,
             f"interrupted. {error}" if error.args else "interrupted before anything was done.",
         )
+    if isinstance(error, HungUp):
+        nothing = "the terminal was closed before anything was done."
+        return 129, f"the terminal was closed. {error}" if error.args else nothing
     if isinstance(error, Terminated):
         nothing = "terminated before anything was done."
         return 143, f"terminated. {error}" if error.args else nothing

@@ -1,59 +1,88 @@
-"""Ctrl-C and SIGTERM, which end a command with a word and with what it began cleared away."""
+"""Ctrl-C, SIGTERM and SIGHUP, which end a command with a word and with what it began cleared
+away."""
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
+
+from musicgen_lora.terminals import hangups, let_go
 
 
 class Terminated(BaseException):
     """SIGTERM has come."""
 
 
+class HungUp(Terminated):
+    """SIGHUP has come: the terminal was closed."""
+
+
 @contextlib.contextmanager
 def terminable() -> Iterator[None]:
-    """SIGTERM unwinds like Ctrl-C meanwhile, so that what was begun is cleared away."""
-    try:
-        previous = signal.signal(signal.SIGTERM, _raise_terminated)
-    except ValueError:
-        # Only the main thread may set handlers.
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
+    """SIGTERM and SIGHUP unwind like Ctrl-C meanwhile, so that what was begun is cleared away. When
+    that is done, another one ends the process at once."""
 
+    def stop(number: int, _: FrameType | None) -> None:
+        let_go()
+        raise _stop_of(number)
 
-def _raise_terminated(number: int, frame: FrameType | None) -> None:
-    raise Terminated
+    with _handled([signal.SIGTERM, *hangups()], stop):
+        try:
+            yield
+        except (KeyboardInterrupt, Terminated):
+            # Comes before what libraries do at exit, where a second one would show tracebacks.
+            atexit.register(_end_at_once)
+            raise
 
 
 @contextlib.contextmanager
 def whole_stops() -> Iterator[None]:
-    """Ctrl-C and SIGTERM end what is done meanwhile as what they are. Libraries that load turn an
-    exception in their midst into one of their own, or pass over it."""
+    """Ctrl-C, SIGTERM and SIGHUP end what is done meanwhile as what they are. Libraries that load
+    turn an exception in their midst into one of their own, or pass over it."""
     stops: list[type[BaseException]] = []
 
     def stop(number: int, _: FrameType | None) -> None:
-        stops.append(KeyboardInterrupt if number == signal.SIGINT else Terminated)
+        let_go()
+        stops.append(_stop_of(number))
         raise stops[-1]
 
-    previous = {}
-    for number in (signal.SIGINT, signal.SIGTERM):
-        # Only the main thread may set handlers.
-        with contextlib.suppress(ValueError):
-            previous[number] = signal.signal(number, stop)
-    try:
-        yield
-    except BaseException as error:
-        if stops and not isinstance(error, stops[-1]):
-            raise stops[-1] from error
-        raise
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+    with _handled([signal.SIGINT, signal.SIGTERM, *hangups()], stop):
+        try:
+            yield
+        except BaseException as error:
+            if stops and not isinstance(error, stops[-1]):
+                raise stops[-1] from error
+            raise
     if stops:
         raise stops[-1]
+
+
+def _end_at_once() -> None:
+    for number in (signal.SIGINT, signal.SIGTERM, *hangups()):
+        signal.signal(number, lambda number, _: os._exit(128 + number))
+
+
+def _stop_of(number: int) -> type[BaseException]:
+    if number == signal.SIGINT:
+        return KeyboardInterrupt
+    return Terminated if number == signal.SIGTERM else HungUp
+
+
+@contextlib.contextmanager
+def _handled(
+    numbers: list[int], handler: Callable[[int, FrameType | None], None]
+) -> Iterator[None]:
+    previous = {}
+    for number in numbers:
+        # Only the main thread may set handlers.
+        with contextlib.suppress(ValueError):
+            previous[number] = signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for number, before in previous.items():
+            signal.signal(number, before)

@@ -82,6 +82,8 @@ def _kept_of_data(settings: Any) -> str:
         if listed.is_file():
             return f"The clips that {listed} lists are kept; the same command makes the others."
         return "No beat is listed yet; the same command makes them all."
+    if not listed.is_file():
+        return "No clip is listed yet; the same command goes on."
     return f"The clips that {listed} lists are kept; the same command goes on."
 
 

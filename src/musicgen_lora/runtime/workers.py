@@ -193,14 +193,16 @@ def _plain_main() -> Iterator[None]:
 
 @contextmanager
 def _signals_blocked() -> Iterator[None]:
-    """What is started meanwhile never sees Ctrl-C or a SIGTERM to the whole group, not even while
-    its libraries load: only the first process knows what to save, and it ends the others."""
+    """What is started meanwhile never sees Ctrl-C or a SIGTERM or SIGHUP to the whole group, not
+    even while its libraries load: only the first process knows what to save, and it ends the
+    others."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
     # It unblocks them when it is started.
     resource_tracker.ensure_running()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    stops = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, stops)
     try:
         yield
     finally:

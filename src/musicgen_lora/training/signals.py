@@ -8,6 +8,8 @@ import time
 from types import FrameType
 from typing import Any
 
+from musicgen_lora.terminals import hangups, let_go
+
 LAUNCHER_GRACE_S = 5.0
 """A launcher passes on to its processes the Ctrl-C that the terminal has already sent them."""
 
@@ -25,14 +27,12 @@ class StopSignals:
         self._received_at = 0.0
         self._grace_s = grace_s
         self._previous: dict[int, Any] = {}
-        self._terminals: list[int] = []
 
     def __enter__(self) -> StopSignals:
-        self._terminals = [number for number in (1, 2) if os.isatty(number)]
-        for number in self._numbers():
+        for number in (signal.SIGINT, signal.SIGTERM, *hangups()):
             # Only the main thread may set handlers; a notebook's worker thread goes without.
             try:
-                self._previous[number] = signal.signal(number, self._receive)
+                self._previous[int(number)] = signal.signal(number, self._receive)
             except ValueError:
                 break
         return self
@@ -41,19 +41,8 @@ class StopSignals:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
 
-    @staticmethod
-    def _numbers() -> list[int]:
-        numbers = [signal.SIGINT, signal.SIGTERM]
-        # Whoever started it with nohup wants it to go on.
-        if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
-            numbers.append(signal.SIGHUP)
-        return [int(number) for number in numbers]
-
     def _receive(self, number: int, _: FrameType | None) -> None:
-        for descriptor in self._terminals:
-            # The terminal has hung up: a line printed there would be an error, and end the save.
-            if not os.isatty(descriptor):
-                os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
+        let_go()
         if not self.received:
             self.received, self._received_at = number, time.monotonic()
         elif time.monotonic() - self._received_at >= self._grace_s:

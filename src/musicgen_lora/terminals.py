@@ -1,0 +1,26 @@
+"""A terminal that is closed while a command runs: SIGHUP, and lines that nobody will see."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+_OUTPUTS = [number for number in (1, 2) if os.isatty(number)]
+"""Standard output and error, those of them that were a terminal when the process began."""
+
+
+def hangups() -> list[int]:
+    """SIGHUP, where there is one and nobody wants it to be passed over, as `nohup` does."""
+    number = getattr(signal, "SIGHUP", None)
+    if number is None or signal.getsignal(number) == signal.SIG_IGN:
+        return []
+    return [int(number)]
+
+
+def let_go() -> bool:
+    """What is printed to a terminal that has hung up goes nowhere from now on: it would be an
+    error, and end the work or what is being saved. Returns whether there is one."""
+    gone = [number for number in _OUTPUTS if not os.isatty(number)]
+    for number in gone:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+    return bool(gone)
