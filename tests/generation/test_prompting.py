@@ -65,16 +65,17 @@ def test_rows_are_played_by_their_settings_and_to_the_sample(
 def test_rows_that_ask_for_the_same_clip_are_told(
     tiny_model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """They have one file; without a seed of their own they would have two."""
+    """They have one file, and are played once; without a seed of their own they would have two."""
     table = tmp_path / "rows.csv"
     table.write_text("prompt,seed,top_k\n808,7,\n808,7,\n808,7,50\n808,,\n808,,\n")
     words = ["--prompts_file", table, "--duration", "0.1"]
     assert generate(tiny_model_dir, tmp_path / "out", *words) == 0
     assert len(facts_in(tmp_path / "out")) == 4
-    said = [line for line in capsys.readouterr().out.splitlines() if "same clip" in line]
-    assert said == [
-        f"{table}, line 3: asks for the same clip as {table}, line 2, so both are one file; give "
-        "it another seed, or none."
+    lines = capsys.readouterr().out.splitlines()
+    assert sum(line.endswith(".wav") for line in lines) == 4
+    assert [line for line in lines if "same clip" in line] == [
+        f"{table}, line 3: asks for the same clip as {table}, line 2, which is played once, into "
+        "one file; give it another seed, or none."
     ]
 
 

@@ -22,7 +22,7 @@ from musicgen_lora.runtime.seeds import seed_of
 def orders_of(
     settings: GenerateSettings, adapters: Sequence[AdapterFiles], console: Console
 ) -> list[ClipOrder]:
-    """The clips that are asked for.
+    """The clips that are asked for, each once.
 
     Args:
         settings: of the command, or from Python.
@@ -48,22 +48,22 @@ def orders_of(
     orders = checked_orders(settings, further)
     if not orders:
         check_prompts([], needed=True)
-    _tell_twins(orders, console)
-    return orders
+    return _without_twins(orders, console)
 
 
-def _tell_twins(orders: Sequence[ClipOrder], console: Console) -> None:
-    """Tells which rows of a file ask for a clip that is asked for already: with a seed of their
-    own, which is then no other file."""
+def _without_twins(orders: Sequence[ClipOrder], console: Console) -> list[ClipOrder]:
+    """Leaves out rows of a file that ask, by a seed of their own, for a clip that is asked for
+    already, which would be the same file; and says so."""
     first: dict[str, ClipOrder] = {}
     for order in orders:
         twin = first.setdefault(repr(order.settings), order)
         if twin is not order and order.where:
             console.print(
-                f"{order.where}: asks for the same clip as {twin.where or 'the command line'}, so "
-                "both are one file; give it another seed, or none.",
+                f"{order.where}: asks for the same clip as {twin.where or 'the command line'}, "
+                "which is played once, into one file; give it another seed, or none.",
                 style="yellow",
             )
+    return list(first.values())
 
 
 def texts_of(orders: Sequence[ClipOrder]) -> list[str]:
