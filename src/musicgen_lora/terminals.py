@@ -1,9 +1,13 @@
-"""A terminal that is closed while a command runs: SIGHUP, and lines that nobody will see."""
+"""Signals, and a terminal that is closed while a command runs: SIGHUP, and lines that nobody will
+see."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
 
 _OUTPUTS = [number for number in (1, 2) if os.isatty(number)]
 """Standard output and error, those of them that were a terminal when the process began."""
@@ -15,6 +19,22 @@ def hangups() -> list[int]:
     if number is None or signal.getsignal(number) == signal.SIG_IGN:
         return []
     return [int(number)]
+
+
+@contextlib.contextmanager
+def handled(
+    numbers: Sequence[int], handler: Callable[[int, FrameType | None], None]
+) -> Iterator[None]:
+    """Signals are handled so meanwhile; in the main thread, as no other may set handlers."""
+    previous = {}
+    for number in numbers:
+        with contextlib.suppress(ValueError):
+            previous[number] = signal.signal(number, handler)
+    try:
+        yield
+    finally:
+        for number, before in previous.items():
+            signal.signal(number, before)
 
 
 def let_go() -> bool:

@@ -7,10 +7,10 @@ import atexit
 import contextlib
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from types import FrameType
 
-from musicgen_lora.terminals import hangups, let_go
+from musicgen_lora.terminals import handled, hangups, let_go
 
 
 class Terminated(BaseException):
@@ -30,7 +30,7 @@ def terminable() -> Iterator[None]:
         let_go()
         raise _stop_of(number)
 
-    with _handled([signal.SIGTERM, *hangups()], stop):
+    with handled([signal.SIGTERM, *hangups()], stop):
         try:
             yield
         except (KeyboardInterrupt, Terminated):
@@ -50,7 +50,7 @@ def whole_stops() -> Iterator[None]:
         stops.append(_stop_of(number))
         raise stops[-1]
 
-    with _handled([signal.SIGINT, signal.SIGTERM, *hangups()], stop):
+    with handled([signal.SIGINT, signal.SIGTERM, *hangups()], stop):
         try:
             yield
         except BaseException as error:
@@ -70,19 +70,3 @@ def _stop_of(number: int) -> type[BaseException]:
     if number == signal.SIGINT:
         return KeyboardInterrupt
     return Terminated if number == signal.SIGTERM else HungUp
-
-
-@contextlib.contextmanager
-def _handled(
-    numbers: list[int], handler: Callable[[int, FrameType | None], None]
-) -> Iterator[None]:
-    previous = {}
-    for number in numbers:
-        # Only the main thread may set handlers.
-        with contextlib.suppress(ValueError):
-            previous[number] = signal.signal(number, handler)
-    try:
-        yield
-    finally:
-        for number, before in previous.items():
-            signal.signal(number, before)

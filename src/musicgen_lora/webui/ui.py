@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import os
+import signal
 import socket
+from collections.abc import Generator
+from types import FrameType
+from typing import TYPE_CHECKING
 
 from musicgen_lora.config.page import UiSettings
 from musicgen_lora.console import plain_console
 from musicgen_lora.errors import UserError
 from musicgen_lora.extras import require_extra
+from musicgen_lora.terminals import handled, hangups, let_go
+
+if TYPE_CHECKING:
+    import uvicorn
 
 PASSWORD = "MUSICGEN_LORA_PASSWORD"
 LEAST_PASSWORD = 8
+GRACE_S = 1
+"""How long a server that closes waits for what it is sending; open tabs are always sent to."""
 LOCAL_HOSTS = ("127.0.0.1", "localhost", "::1")
 
 
@@ -47,7 +59,42 @@ def serve_page(settings: UiSettings) -> None:
     plain_console().print(
         f"The page: http://{shown}:{settings.port}/ (Ctrl-C closes it; jobs that run go on)"
     )
-    uvicorn.run(app, host=settings.host, port=settings.port, log_level="warning", ws="none")
+    config = uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        log_level="warning",
+        ws="none",
+        timeout_graceful_shutdown=GRACE_S,
+    )
+    _serve(uvicorn.Server(config))
+
+
+def _serve(server: uvicorn.Server) -> None:
+    """Serves until a signal comes, which ends the command when all is closed; another one ends it
+    at once."""
+    received: list[int] = []
+
+    def stop(number: int, _: FrameType | None) -> None:
+        let_go()
+        if received:
+            os._exit(128 + number)
+        received.append(number)
+        # An open tab keeps a stream open, which is cut off: that is no error to tell of.
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
+        server.should_exit = True
+
+    # Its own handlers end in the midst of its loop, with tracebacks.
+    server.capture_signals = _no_handlers
+    with handled([signal.SIGINT, signal.SIGTERM, *hangups()], stop):
+        server.run()
+    for number in received:
+        signal.raise_signal(number)
+
+
+@contextlib.contextmanager
+def _no_handlers() -> Generator[None]:
+    yield
 
 
 def _check_port(host: str, port: int) -> None:
