@@ -273,9 +273,17 @@ def sweep_behind_link(final: Path) -> None:
     if not final.is_symlink():
         return
     behind = _behind_link(final)
-    for path in [*behind.parent.glob(f"{STAGING_PREFIX}*-{behind.name}"), retired_name(behind)]:
+    for path in [*stagings_of(behind), retired_name(behind)]:
         if path.exists():
             _sweep_one(path)
+
+
+def stagings_of(final: Path) -> list[Path]:
+    """What every `publish_folder(final)` that goes on, or was killed, has beside it."""
+    if not final.parent.is_dir():
+        return []
+    name = re.compile(rf"{re.escape(STAGING_PREFIX)}\d+-{re.escape(final.name)}")
+    return [path for path in final.parent.iterdir() if name.fullmatch(path.name)]
 
 
 def _sweep_one(path: Path) -> None:

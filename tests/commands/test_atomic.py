@@ -111,10 +111,12 @@ def test_a_link_is_followed_and_stays(relative: bool, tmp_path: Path) -> None:
         assert not atomic.manifest_faults(best)
     # What a kill leaves lies beside the folder, among other people's.
     (big / ".staging-99-best").mkdir()
-    (big / ".staging-99-other").mkdir()
+    others = {".staging-99-other", ".staging-99-other-best"}
+    for name in others:
+        (big / name).mkdir()
     os.rename(big / "best", big / ".retired-best")
     atomic.sweep_behind_link(best)
-    assert {path.name for path in big.iterdir()} == {"best", ".staging-99-other"}
+    assert {path.name for path in big.iterdir()} == {"best", *others}
 
 
 def test_what_an_ended_worker_was_writing_goes_with_the_run_that_failed(tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ import pytest
 from adapters import draw_adapter
 
 from musicgen_lora.cli import main
+from musicgen_lora.export.folder import publish
+from musicgen_lora.runtime.locks import LOCK_FILE, locked
 
 
 @pytest.fixture(scope="module")
@@ -20,6 +22,17 @@ def run(command: str, **given: object) -> int:
     for name, value in given.items():
         words += [f"--{name}", *map(str, value if isinstance(value, list) else [value])]
     return main(words)
+
+
+def test_what_a_killed_one_left_goes_and_what_another_is_writing_stays(tmp_path: Path) -> None:
+    stale, busy = tmp_path / ".staging-98-out", tmp_path / ".staging-99-out"
+    for staging in (stale, busy):
+        staging.mkdir()
+        (staging / LOCK_FILE).touch()
+    with locked(busy):
+        publish(tmp_path / "out", lambda folder: (folder / "model").write_text("whole"))
+    assert {path.name for path in tmp_path.iterdir()} == {"out", busy.name}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"model", "manifest.json"}
 
 
 def test_they_follow_one_another(
