@@ -22,6 +22,7 @@ from musicgen_lora.audio.files import (
     read_audio,
     write_wav,
 )
+from musicgen_lora.audio.stream import AudioStream
 from musicgen_lora.errors import RunError
 
 FORMATS = [
@@ -161,6 +162,22 @@ def read_or_reason(path: Path) -> np.ndarray | str:
         return str(error)
 
 
+CUT = ["wav", "w64", "rf64", "aiff", "au", "mp3", "ogg"]
+
+
+@pytest.mark.parametrize("extension", CUT)
+def test_a_file_that_was_cut_in_half_is_seen_to_be(extension: str, tmp_path: Path) -> None:
+    path = tmp_path / f"a.{extension}"
+    soundfile.write(path, beat(0, 3.0).T, RATE)
+    for share in (1.0, 0.5):
+        content = path.read_bytes()
+        path.write_bytes(content[: int(len(content) * share)])
+        with AudioStream(path) as stream:
+            seconds = len(stream.read(1 << 30)) / RATE
+            is_cut = stream.is_cut_off or seconds < 0.98 * (stream.claimed_s or 0.0)
+        assert is_cut == (share < 1.0)
+
+
 @pytest.mark.parametrize("extension", ["wav", "flac", "mp3", "ogg", "aiff"])
 @pytest.mark.parametrize("share", [0.02, 0.5, 0.95])
 def test_a_truncated_file_is_shorter_or_refused(
@@ -287,3 +304,13 @@ def test_whatever_is_passed_over_is_named(tmp_path: Path) -> None:
     assert "a link to a folder elsewhere" in found["elsewhere"]
     assert "pipe" in found["pipe.wav"]
     assert "leads nowhere" in found["dead.wav"]
+
+
+def test_audio_by_another_name_is_named(tmp_path: Path) -> None:
+    (tmp_path / "blobs").mkdir()
+    for name in ("take 1", "beat.wav.part", "blobs/0a1b", "notes.txt", "a.wav"):
+        soundfile.write(tmp_path / name, np.zeros((9, 1)), RATE, format="WAV", subtype="PCM_16")
+    (tmp_path / "film").write_bytes(b"RIFF1234AVI ")
+    (tmp_path / "readme").write_bytes(b"x")
+    why = "is audio, which its name doesn't tell; rename it to end in .wav."
+    assert find_unread(tmp_path) == [(tmp_path / name, why) for name in ("beat.wav.part", "take 1")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from pathlib import Path
 
@@ -198,3 +199,36 @@ def test_a_disk_that_fails_is_named(tmp_path: Path) -> None:
         stream._headed._file = open("/proc/self/mem", "rb")  # noqa: SIM115
         with pytest.raises(RunError, match=r"a\.wav: cannot be read"):
             stream.read(1 << 20)
+
+
+def test_an_mp3_that_begins_within_a_frame_is_read_to_its_end(tmp_path: Path) -> None:
+    """As recordings of a stream do; its length was taken for what a decoder guesses."""
+    path = tmp_path / "a.mp3"
+    content = write_mp3(path, sound(RATE, 1), RATE, "VARIABLE", 0.5)
+    # At a quarter, whose sound is as dense as the others'.
+    cut = len(content) // 4
+    path.write_bytes(content[cut:])
+    with AudioStream(path) as stream:
+        seconds = len(stream.read(1 << 30)) / RATE
+        assert stream.claimed_s is None
+    assert seconds == pytest.approx(probe(path).duration_s, abs=0.05)
+    assert 0.5 * SECONDS < seconds < SECONDS
+
+
+def test_what_the_decoder_of_mp3s_prints_is_counted_and_not_shown(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "a.mp3"
+    content = bytearray(write_mp3(path, sound(RATE, 1), RATE, "VARIABLE", 0.5))
+    draws = np.random.default_rng(0)
+    for at in draws.integers(len(content) // 4, len(content) // 2, 100):
+        content[at] = draws.integers(256)
+    faults = []
+    for damaged in (path.read_bytes(), bytes(content)):
+        path.write_bytes(damaged)
+        with AudioStream(path) as stream:
+            stream.read(1 << 30)
+            os.write(2, b"ours\n")
+            faults.append(stream.n_faults)
+    assert faults[0] == 0 < faults[1]
+    assert capfd.readouterr().err == "ours\nours\n"

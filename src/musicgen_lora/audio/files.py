@@ -30,6 +30,15 @@ OTHER_AUDIO_EXTENSIONS = {
     *(".mp4", ".mka", ".webm", ".weba", ".3gp", ".ra", ".rm", ".spx", ".sd2", ".alac"),
 }
 """Audio that nothing here reads: named, so that nobody takes it for used."""
+NO_AUDIO_EXTENSIONS = {
+    *(".txt", ".caption", ".json", ".jsonl", ".csv", ".tsv", ".parquet", ".md", ".yaml", ".yml"),
+    *(".jpg", ".jpeg", ".png", ".gif", ".webp", ".pdf", ".html", ".mid", ".midi", ".npy", ".asd"),
+    *(".safetensors", ".arrow", ".zip", ".als", ".flp", ".rpp", ".ogv", ".ogx"),
+}
+"""Not opened to see whether they are audio by another name."""
+MAGICS = {b"RIFF": "wav", b"RF64": "wav", b"fLaC": "flac", b"OggS": "ogg", b"ID3": "mp3"}
+MAGICS |= {b"FORM": "aiff", b"caff": "caf", b".snd": "au"}
+"""How audio begins; RIFF and FORM tell further on what they hold."""
 MAX_READ_S = 3600.0
 """A single read never takes more than an hour of audio; longer files are read in windows."""
 
@@ -169,7 +178,24 @@ def _why_unread(path: Path, root: Path) -> str:
             return "is no file but a pipe, socket or device; copy the audio itself."
         if not is_inside(path, root):
             return "is a link that leads out of the folder; copy the file itself."
+    # A Hugging Face cache has its files in `blobs` by their hashes, and links to them beside it.
+    elif kind not in NO_AUDIO_EXTENSIONS and path.parent.name != "blobs":
+        found = _format_of(path) if path.is_file() and is_inside(path, root) else ""
+        if found:
+            return f"is audio, which its name doesn't tell; rename it to end in .{found}."
     return ""
+
+
+def _format_of(path: Path) -> str:
+    """The extension that the first bytes of a file call for; "" where they are not audio's."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(12)
+    except OSError:
+        return ""
+    if head[:4] in (b"RIFF", b"RF64", b"FORM") and head[8:] not in (b"WAVE", b"AIFF", b"AIFC"):
+        return ""
+    return MAGICS.get(head[:4], MAGICS.get(head[:3], ""))
 
 
 def _files_of(folder: Path, extensions: Set[str]) -> list[Path]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 import struct
+from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -20,6 +22,11 @@ MAX_HEAD_BYTES = 1 << 20
 """A header that is longer is left alone."""
 STREAMED = 0x7FFF0000
 """Programs that write to a pipe tell lengths from here on, for they don't know them."""
+MP3_EXTENSIONS = (".mp3", ".mp2", ".mpga")
+OTHER_MAGICS = (b"RIFF", b"RIFX", b"RF64", b"FORM", b"fLaC", b"OggS", b".snd", b"caff", b"riff")
+"""How files begin that somebody has called MP3."""
+FIRST_PAGE, LAST_PAGE = 2, 4
+"""Flags of a page of Ogg."""
 TO_THE_END = 0xFFFFFFFF
 """What libsndfile takes for "as far as the file goes"."""
 
@@ -41,8 +48,8 @@ def find_head(path: Path) -> Head | None:
             if magic[:4] == b"caff":
                 return _caf_head(file, n_file)
             if magic[:4] == b"OggS":
-                _check_ogg(file, n_file)
-            if magic[:3] == b"ID3" or magic[:1] == b"\xff":
+                _check_ogg(file)
+            elif _is_mp3(path, magic):
                 return mp3.mended_head(file, n_file)
     except OSError as error:
         raise audio_unread(path, error) from error
@@ -51,24 +58,71 @@ def find_head(path: Path) -> Head | None:
     return None
 
 
-def told_share(path: Path) -> float:
-    """How much of a WAV or AIFF its header tells of, in shares of what is there: 2 for a file of
-    which half was copied. 1 for others, and where the header doesn't know.
+def may_be_mp3(path: Path) -> bool:
+    """Whether a file's name or its first bytes call for the decoder of MP3s.
 
     Raises:
         AudioError: unreadable.
     """
+    return _is_mp3(path, _beginning(path))
+
+
+def _is_mp3(path: Path, beginning: bytes) -> bool:
+    # A recording of a stream begins in the midst of a frame.
+    is_named = path.suffix.lower() in MP3_EXTENSIONS and beginning[:4] not in OTHER_MAGICS
+    return is_named or beginning[:3] == b"ID3" or beginning[:1] == b"\xff"
+
+
+def _beginning(path: Path) -> bytes:
     try:
         with open(path, "rb") as file:
-            n_file = os.fstat(file.fileno()).st_size
-            magic, size = struct.unpack("<4sI", file.read(8).ljust(8, b"\0"))
+            return file.read(64)
     except OSError as error:
         raise audio_unread(path, error) from error
-    if magic in (b"RIFX", b"FORM"):
-        size = int.from_bytes(struct.pack("<I", size), "big")
-    elif magic != b"RIFF":
+
+
+def told_share(path: Path) -> float:
+    """How much of a WAV, W64, AIFF or AU its header tells of, in shares of what is there: 2 for a
+    file of which half was copied. 1 for others, and where the header doesn't know.
+
+    Raises:
+        AudioError: unreadable.
+    """
+    head = _beginning(path).ljust(64, b"\0")
+    told = {
+        b"RIFF": ("<I", 4, 8),
+        b"RIFX": (">I", 4, 8),
+        b"FORM": (">I", 4, 8),
+        # Sizes of 64 bits: RF64's in the chunk ds64, which is the first one.
+        b"RF64": ("<Q", 20, 8),
+        b"riff": ("<Q", 16, 0),
+        # Behind a header of any length.
+        b".snd": (">I", 8, int.from_bytes(head[4:8], "big")),
+    }.get(head[:4])
+    if told is None:
         return 1.0
-    return max(1.0, (size + 8) / n_file) if size < STREAMED else 1.0
+    form, at, n_before = told
+    (size,) = struct.unpack_from(form, head, at)
+    is_known = size < STREAMED or (form == "<Q" and size < 1 << 62)
+    return max(1.0, (size + n_before) / path.stat().st_size) if is_known else 1.0
+
+
+def lacks_end(path: Path) -> bool:
+    """Whether an Ogg ends within a page, or with one that isn't marked as its last: then what came
+    after it is missing. An Ogg tells no length that this could be seen from.
+
+    Raises:
+        AudioError: unreadable.
+    """
+    if _beginning(path)[:4] != b"OggS":
+        return False
+    try:
+        with open(path, "rb") as file:
+            for flags, page_end in deque(_ogg_pages(file), 1):
+                return page_end is None or not flags & LAST_PAGE
+            return True
+    except OSError as error:
+        raise audio_unread(path, error) from error
 
 
 class HeadedFile:
@@ -163,20 +217,27 @@ def _patched(file: BinaryIO, at: int, content: bytes) -> Head:
     return Head(file.read(at) + content, at + len(content), None)
 
 
-def _check_ogg(file: BinaryIO, n_file: int) -> None:
+def _check_ogg(file: BinaryIO) -> None:
     """Refuses one recording after another in a file, of which libsndfile reads the first."""
-    at, has_sound = 0, False
-    while at + 27 <= n_file:
-        file.seek(at)
-        header = file.read(27)
-        if header[:4] != b"OggS":
-            # Damage: libsndfile says what it makes of it.
-            return
-        begins = bool(header[5] & 2)
+    has_sound = False
+    for flags, _ in _ogg_pages(file):
+        begins = bool(flags & FIRST_PAGE)
         if begins and has_sound:
             raise AudioError(
                 "has several recordings one after another, of which only the first would be read; "
                 "convert it to one WAV or FLAC."
             )
         has_sound = has_sound or not begins
+
+
+def _ogg_pages(file: BinaryIO) -> Iterator[tuple[int, int | None]]:
+    """The flags of an Ogg's pages, and where each ends; None for one that goes on behind the file's
+    end. Where a page is damaged they stop: libsndfile says what it makes of it."""
+    n_file, at = os.fstat(file.fileno()).st_size, 0
+    while at + 27 <= n_file:
+        file.seek(at)
+        header = file.read(27)
+        if header[:4] != b"OggS":
+            return
         at += 27 + header[26] + sum(file.read(header[26]))
+        yield header[5], at if at <= n_file else None

@@ -100,8 +100,9 @@ def mended_head(file: BinaryIO, n_file: int) -> Head | None:
     """
     start = _tag_bytes(file, 0)
     first = parse_header(_bytes_at(file, start, 4))
-    if first is None and start:
-        # Some taggers leave zeros between the tag and the sound.
+    if first is None:
+        # Some taggers leave zeros between the tag and the sound; and a recording of a stream begins
+        # within a frame.
         start = _next_frame(file, start, n_file, None)
         first = parse_header(_bytes_at(file, start, 4))
     if first is None:

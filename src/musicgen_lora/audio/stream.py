@@ -9,14 +9,15 @@ And it reads no further than the header says, which programs that write to a pip
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import BinaryIO, cast
 
 import numpy as np
 import soundfile
 
-from musicgen_lora.audio.headers import HeadedFile, find_head, told_share
+from musicgen_lora.audio.decoder_words import DecoderWords
+from musicgen_lora.audio.headers import HeadedFile, find_head, lacks_end, may_be_mp3, told_share
 from musicgen_lora.errors import AudioError, audio_unread
 
 SAMPLE_RATES = range(4_000, 384_001)
@@ -55,6 +56,7 @@ class AudioStream:
         claimed_s: what the file's own header says, in seconds; None where it doesn't know.
         is_float: samples beyond full scale are as good as others.
         is_lossless: of no codec that leaves out what is hardly heard.
+        is_cut_off: an Ogg without its last page.
 
     Raises:
         AudioError: missing, not audio, or of a rate or channel count out of bounds. Each method
@@ -69,6 +71,9 @@ class AudioStream:
             raise AudioError(f"{path}: is empty; copy, download or export it again.")
         self.path = path
         self._head = find_head(path)
+        self.is_cut_off = lacks_end(path)
+        self._words = DecoderWords()
+        self._is_mp3 = may_be_mp3(path)
         self._open()
         n_counted = None if self._head is None else self._head.n_samples
         if n_counted is not None:
@@ -103,6 +108,12 @@ class AudioStream:
         self._file.close()
         if self._headed is not None:
             self._headed.close()
+
+    @property
+    def n_faults(self) -> int:
+        """Frames of an MP3 that could not be decoded, of what was read so far: there it is silent
+        or makes a noise."""
+        return self._words.n_faults
 
     def read(self, n_frames: int) -> np.ndarray:
         """The next samples `[N, C]` float32; fewer at the file's end, none behind it."""
@@ -154,7 +165,8 @@ class AudioStream:
         try:
             # soundfile asks for a file's methods, not for its type.
             source = self.path if self._headed is None else cast(BinaryIO, self._headed)
-            self._file = _SequentialFile(source)
+            with self._quiet():
+                self._file = _SequentialFile(source)
         except (soundfile.LibsndfileError, TypeError, ValueError) as error:
             _check_disk(self.path)
             reason = str(getattr(error, "error_string", error)).strip()
@@ -164,7 +176,7 @@ class AudioStream:
             raise AudioError(f"{self.path}: not readable as audio ({reason}).") from error
 
     def _read_piece(self, count: int) -> np.ndarray:
-        with self._broken_is_named():
+        with self._broken_is_named(), self._quiet():
             piece = self._file.read(count, dtype="float32", always_2d=True)
         if self._headed is not None and self._headed.error is not None:
             raise audio_unread(self.path, self._headed.error) from self._headed.error
@@ -185,11 +197,15 @@ class AudioStream:
             frame = min(frame, self.n_frames)
         frame = max(0, frame - PRE_ROLL)
         try:
-            self._at = self._file.seek(frame)
+            with self._quiet():
+                self._at = self._file.seek(frame)
         except soundfile.LibsndfileError:
             # What a seek that failed leaves behind is not to be relied on.
             self.close()
             self._open()
+
+    def _quiet(self) -> AbstractContextManager[None]:
+        return self._words.caught() if self._is_mp3 else nullcontext()
 
     @contextmanager
     def _broken_is_named(self) -> Iterator[None]:

@@ -22,6 +22,8 @@ def analysis(**changes: Any) -> Analysis:
         tags=Facts(),
         duration_s=8.0,
         claimed_s=8.0,
+        is_cut_off=False,
+        n_decoder_faults=0,
         sample_rate=44_100,
         n_channels=2,
         is_lossless=True,

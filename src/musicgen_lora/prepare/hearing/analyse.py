@@ -141,6 +141,8 @@ def _analyse(path: Path, alive: Callable[[], None]) -> tuple[dict[str, Any], np.
     record = {
         "duration_s": n_read / rate,
         "claimed_s": stream.claimed_s,
+        "is_cut_off": stream.is_cut_off,
+        "n_decoder_faults": stream.n_faults,
         "sample_rate": rate,
         "n_channels": stream.n_channels,
         "is_float": stream.is_float,

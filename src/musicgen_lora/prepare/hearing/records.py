@@ -25,7 +25,7 @@ from musicgen_lora.listening.quality import Quality
 from musicgen_lora.listening.rhythm.tempo import Tempo
 from musicgen_lora.prepare.words.facts import Facts
 
-FORMAT = 4
+FORMAT = 5
 """Version of the records; those of another are made again."""
 N_DIGITS = 5
 """Digits that fractions have in a record."""
@@ -95,6 +95,8 @@ class Analysis:
     tags: Facts
     duration_s: Seconds
     claimed_s: float | None
+    is_cut_off: bool
+    n_decoder_faults: Annotated[int, Field(ge=0)]
     sample_rate: Annotated[int, Field(ge=1_000, le=1_000_000)]
     n_channels: Annotated[int, Field(ge=1, le=1_000)]
     is_float: bool

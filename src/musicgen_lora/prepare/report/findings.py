@@ -72,9 +72,15 @@ def _cancelled(record: Analysis) -> list[tuple[float, float]]:
 CHECKS = (
     Check(
         "cut short",
-        "end before their header says",
+        "end before their header says, or without their last part",
         "Copy or download them again.",
-        lambda r: r.duration_s < CUT_SHORT * (r.claimed_s or 0.0) - 0.1,
+        lambda r: r.is_cut_off or r.duration_s < CUT_SHORT * (r.claimed_s or 0.0) - 0.1,
+    ),
+    Check(
+        "damaged",
+        "are damaged inside: their decoder stumbles over parts of them",
+        "Find the original, or listen to their clips and leave out those that crackle.",
+        lambda r: r.n_decoder_faults > 0,
     ),
     Check(
         "clipped",
