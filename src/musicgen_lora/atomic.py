@@ -29,6 +29,8 @@ OBSOLETE_FILE = ".obsolete.json"
 MANIFEST = "manifest.json"
 RESERVED_NAME = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)")
 """Names of files that Windows takes for devices, whatever follows a dot."""
+TORCH_WRITER = "inline_container.cc"
+"""In what torch says where it can't write a file."""
 CARD_FILE = "README.md"
 """In no manifest: it is prose, which people edit and `evaluate` adds to."""
 
@@ -49,9 +51,11 @@ def _told(final: Path) -> Iterator[None]:
     """A disk that fails while `final` is made is one line, whichever library meets it."""
     try:
         yield
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and TORCH_WRITER not in str(error):
+            raise
         number = getattr(error, "errno", None)
-        # numpy and safetensors give no number; a missing right or a wrong path has another one.
+        # Libraries give no number; a missing right or a wrong path has another one.
         if number is not None and number not in DISK_FAULTS:
             raise
         reason = (number and os.strerror(number)) or " ".join(str(error).split())

@@ -92,8 +92,9 @@ def test_a_full_disk_leaves_the_checkpoint_before_and_the_best_model(
         OSError(errno.ENOSPC, "No space left on device"),
         OSError("4096 requested and 12 written"),
         SafetensorError("Error while serializing: I/O error: No space left on device"),
+        RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 128 vs 16"),
     ],
-    ids=["system", "numpy", "safetensors"],
+    ids=["system", "numpy", "safetensors", "torch"],
 )
 @pytest.mark.parametrize("what", ["file", "folder"])
 def test_whichever_library_meets_it_it_is_one_line(
