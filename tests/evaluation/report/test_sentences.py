@@ -129,7 +129,10 @@ def test_the_console_has_findings_and_tables(evaluated: tuple[dict[str, Any], Pa
         text = console.export_text()
         assert each["findings"][0][:60] in text
         assert "Energy 20 to 60 Hz (%)" in text
-    assert "Held-out loss: not computed: the adapter has no musicgen_lora.json" in text
+    # A reason is said once, with all that it keeps from being computed.
+    said = " ".join(text.rpartition("Descriptors, means")[2].split())
+    assert said.count(": not computed: the adapter has no musicgen_lora.json") == 1
+    assert "Held-out loss; Descriptors of held-out audio;" in said
 
 
 def result(**changes: Any) -> Any:

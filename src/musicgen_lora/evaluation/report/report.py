@@ -43,6 +43,7 @@ from musicgen_lora.evaluation.report.side_by_side import (
     variant_rows,
     variants_table,
 )
+from musicgen_lora.evaluation.report.summary import by_reason
 from musicgen_lora.evaluation.report.unasked import off_style_players, off_style_rows
 from musicgen_lora.evaluation.report.verdicts import (
     DASH,
@@ -135,6 +136,7 @@ def make_page(
     return render_page(
         "report.html.jinja",
         report=report,
+        not_computed=by_reason(report["not_computed"]),
         rows=descriptor_rows(report["descriptors"]),
         loss_rows=loss_rows(report["loss"]),
         loss_anchors=loss_anchors(report),
@@ -348,5 +350,5 @@ def print_report(report: Report, console: Console) -> None:
         label = f"{word(row['label'])}{unit}"
         table.add_row(label, *(row[side] for side in sides), row["n"])
     console.print(table)
-    for item in report["not_computed"]:
-        console.print(Text(f"{item['what']}: not computed: {item['why']}."))
+    for item in by_reason(report["not_computed"]):
+        console.print(Text(f"{item['whats']}: not computed: {item['why']}."))

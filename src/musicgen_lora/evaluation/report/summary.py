@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from musicgen_lora.evaluation.decisions.statistics import FEWEST_FOR_SURE, PairedResult
 from musicgen_lora.evaluation.report.document import Missing, Report
 from musicgen_lora.evaluation.sound.comparison import BY_NAME, SHOWN, Descriptor, shown_value
+from musicgen_lora.language.translate import joined, word
 from musicgen_lora.plural import count
 
 TOLD = ("band_20_60_share", "hat_onset_rate_hz", "roll_density", "kick_onset_rate_hz")
@@ -50,6 +51,14 @@ def list_not_computed(report: Report) -> list[Missing]:
             {"what": "Base against adapter in generated audio", "why": "needs --compare"}
         )
     return missing
+
+
+def by_reason(missing: Iterable[Missing]) -> list[dict[str, str]]:
+    """What was not computed, in the user's language, each reason once: `whats` in a row, `why`."""
+    whats: dict[str, list[str]] = {}
+    for item in missing:
+        whats.setdefault(item["why"], []).append(word(item["what"]))
+    return [{"whats": joined(names, "; "), "why": why} for why, names in whats.items()]
 
 
 def loss_sentences(loss: Mapping[str, Any], held_out: Mapping[str, Any]) -> list[str]:
