@@ -13,7 +13,7 @@ import re
 import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,9 @@ def _told(final: Path) -> Iterator[None]:
         number = getattr(error, "errno", None)
         # Libraries give no number; a missing right or a wrong path has another one.
         if number is not None and number not in DISK_FAULTS:
+            if isinstance(error, OSError) and error.filename is not None:
+                # Not the temporary name beside it.
+                error.filename = str(final)
             raise
         reason = (number and os.strerror(number)) or " ".join(str(error).split())
         raise RunError(
@@ -96,7 +99,9 @@ def write_files(writers: Mapping[Path, Callable[[Path], object]]) -> None:
                 os.replace(temporary, path)
     finally:
         for temporary in temporaries.values():
-            temporary.unlink(missing_ok=True)
+            # Where that fails too, as on a disk that can only be read, the first fault is told.
+            with suppress(OSError):
+                temporary.unlink(missing_ok=True)
     for folder in {path.parent for path in writers}:
         fsync_folder(folder)
 
@@ -127,10 +132,10 @@ def publish_folder(final: Path, fill: Callable[[Path], object]) -> None:
         RunError: the disk is full or broken; `final` is as before.
     """
     final = _behind_link(final)
-    final.parent.mkdir(parents=True, exist_ok=True)
     staging = final.with_name(f"{STAGING_PREFIX}{os.getpid()}-{final.name}")
     shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir()
+    with _told(final):
+        staging.mkdir(parents=True)
     try:
         with _told(final):
             fill(staging)

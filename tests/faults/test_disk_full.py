@@ -112,12 +112,21 @@ def test_whichever_library_meets_it_it_is_one_line(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_missing_right_is_not_a_full_disk(tmp_path: Path) -> None:
-    def fail(temporary: Path) -> None:
-        raise PermissionError(errno.EACCES, "Permission denied")
+@pytest.mark.parametrize("what", ["file", "folder"])
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
+def test_a_missing_right_is_not_a_full_disk(
+    number: int, what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what is told is the name that the user knows, whatever else fails."""
 
-    with pytest.raises(PermissionError):
-        atomic.write_file(tmp_path / "thing", fail)
+    def fail(temporary: Path, **_: object) -> None:
+        raise OSError(number, os.strerror(number), str(temporary))
+
+    write = atomic.write_file if what == "file" else atomic.publish_folder
+    monkeypatch.setattr(Path, "unlink", fail)
+    with pytest.raises(OSError, match=os.strerror(number)) as raised:
+        write(tmp_path / "thing", fail)
+    assert raised.value.filename == str(tmp_path / "thing")
 
 
 @pytest.mark.parametrize("what", ["in workers", "alone", "examples"])

@@ -37,8 +37,10 @@ def tell_cards(variants: Sequence[Variant], report: Mapping[str, Any], console: 
             why = f"its figures are at strength {own.strength:g}"
         try:
             why = why or _write(own, evaluation_section(figures))
-        except (OSError, RunError) as error:
-            why = str(error)
+        except OSError as error:
+            why = f"it cannot be written ({error.strerror})"
+        except RunError as error:
+            why = str(error).removeprefix(f"{path}: ").rstrip(".")
         if why:
             console.print(f"{path}: left as it is: {why}.", style="yellow")
         else:
