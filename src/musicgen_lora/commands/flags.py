@@ -67,7 +67,7 @@ def parse_settings(command: str, flags: Sequence[str], config: Path | None) -> A
         raise UserError(explained(error)) from error
     _check_paths(made, flags)
     for name, value in vars(made).items():
-        setattr(made, name, _at_home(name, value))
+        setattr(made, name, _as_shell(name, value))
     return made
 
 
@@ -184,15 +184,29 @@ def _flag_name(word: str) -> str:
     return (found[1] or found[3]).replace("-", "_") if found else ""
 
 
-def _at_home(name: str, value: Any) -> Any:
-    """A folder or file of a setting with its `~` replaced, as a shell does it, which it doesn't in
-    a settings file nor behind `--flag=`: a folder of that name would be made."""
+def _as_shell(name: str, value: Any) -> Any:
+    """A folder or file of a setting with its `~` and its variables replaced, as a shell does it,
+    which it doesn't in a settings file nor behind `--flag=`: a folder of that name would be made.
+
+    Raises:
+        UserError: there is no such variable.
+    """
     if isinstance(value, list):
-        return [_at_home(name, one) for one in value]
+        return [_as_shell(name, one) for one in value]
     is_place = isinstance(value, Path) or (isinstance(value, str) and name in BASES)
-    if is_place and re.match("~(/|$)", str(value)):
-        return type(value)(os.path.expanduser(value))
-    return value
+    given = str(value)
+    if not is_place or ("$" in given and os.path.lexists(given)):
+        return value
+    place = os.path.expandvars(given)
+    if re.match("~(/|$)", place):
+        place = os.path.expanduser(place)
+    unset = re.search(r"(?<![^/])\$(\w+|\{\w+\})(?![^/])", place)
+    if unset and not os.path.lexists(place[: unset.end()]):
+        raise UserError(
+            f"{name} = {given}: there is no variable {unset[0]}; set it, or make a folder of that "
+            "name first."
+        )
+    return value if place == given else type(value)(place)
 
 
 def _empty_flags(flags: Sequence[str]) -> set[str]:
