@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -87,16 +88,37 @@ class Preparing:
         if files:
             title = new_name(typed, "beats")
             source = work.audio / title
+            self._check_is_of(title, source)
             take_uploads(files, page.uploads, source)
         elif chosen_id:
             source = work.audio_folder(chosen_id)
-            title = new_name(typed, new_name(source.name, "beats"))
+            title = new_name(typed, "")
+            if title:
+                self._check_is_of(title, source)
+            else:
+                title = self._own_name(new_name(source.name, "beats"), source)
         else:
             raise UserError("Choose or drop audio files first.")
         target = work.datasets / title
         folders = {"input_dir": str(source), "output_dir": str(target)}
         page.submit("prepare", folders | changed(self._form, values), title, target)
         return gr.update(value=None)
+
+    def _check_is_of(self, title: str, source: Path) -> None:
+        """Raises a UserError where a dataset of that name was made of another folder, whose clips
+        would be marked as gone."""
+        made_of = self._page.workspace.jobs.made_of(self._page.workspace.datasets / title)
+        if made_of not in (None, source):
+            raise UserError(f"{title}: was made of {made_of}; give another name.")
+
+    def _own_name(self, title: str, source: Path) -> str:
+        """The first of `title`, `title 2` and so on that is no dataset of another folder: names
+        that differ in their signs, or lie in different folders, come to the same title."""
+        work, name, number = self._page.workspace, title, 1
+        while work.jobs.made_of(work.datasets / name) not in (None, source):
+            number += 1
+            name = f"{title} {number}"
+        return name
 
     def make_example(self, typed: str, *values: Any) -> None:
         """Starts the making of example beats."""

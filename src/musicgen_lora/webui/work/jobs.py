@@ -8,6 +8,7 @@ live, and never noted down: a note outlives a crash or a power cut and then tell
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import secrets
@@ -243,6 +244,15 @@ class Jobs:
             for place in (job.folder, *_paths(self._settings(job)))
         ]
         return any(folder in (place, *place.parents) for place in places)
+
+    def made_of(self, dataset: Path) -> Path | None:
+        """The folder of audio that a dataset was last prepared from; None where no job knows."""
+        for job in self.all():
+            if job.command == "prepare" and job.folder == dataset:
+                with contextlib.suppress(UserError):
+                    given = self._settings(job).get("input_dir")
+                    return None if given is None else Path(given)
+        return None
 
     def _settings(self, job: Job) -> dict[str, Any]:
         path = self.folder / job.id / SETTINGS_FILE
