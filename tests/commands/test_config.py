@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from pathlib import Path
 from typing import Any
 
@@ -179,30 +178,6 @@ def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert settings.base_model_path == str(tmp_path / "m")
     prompts = parse_settings("generate", ["--prompts", "~/a"], None).prompts
     assert prompts == ["~/a"]
-
-
-def test_variables_are_replaced_and_a_misspelt_one_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A folder called `$HOME` was made."""
-    monkeypatch.setenv("BEATS", str(tmp_path))
-    monkeypatch.delenv("BEAST", raising=False)
-    monkeypatch.chdir(tmp_path)
-    path = config_file(
-        tmp_path, "evaluate: {output_dir: $BEATS/out, lora_model_path: ['a/${BEATS}']}"
-    )
-    settings = parse_settings("evaluate", ["--base_model_path=$BEATS/m"], path)
-    assert settings.output_dir == tmp_path / "out"
-    assert settings.lora_model_path == [Path(f"a/{tmp_path}")]
-    assert settings.base_model_path == str(tmp_path / "m")
-    for place, name in (("$BEAST/out", "$BEAST"), ("a/${BEAST}", "${BEAST}")):
-        with pytest.raises(UserError, match=re.escape(f"{place}: there is no variable {name};")):
-            parse_settings("evaluate", [f"--output_dir={place}"], path)
-    # Money, and folders that are called so.
-    (tmp_path / "$BEAST").mkdir()
-    for place in ("for $5", "a$BEAST", "$BEAST/out"):
-        found = parse_settings("evaluate", [f"--output_dir={place}"], path).output_dir
-        assert found == Path(place)
 
 
 def test_off_and_no_are_words_where_words_are_meant(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from adapters import draw_adapter
 
 from musicgen_lora import cli, extras
 from musicgen_lora.cli import main
+from musicgen_lora.commands.flags import parse_settings
 from musicgen_lora.config import SETTINGS
 from musicgen_lora.errors import UserError
 from musicgen_lora.given import check_adapter_folder
@@ -229,3 +231,26 @@ def test_the_folder_of_a_run_is_told_from_what_is_no_adapter(tmp_path: Path) -> 
     (tmp_path / "run" / "best_model" / "adapter_config.json").write_text("{}")
     with pytest.raises(UserError, match="run: is the folder of a run; its adapter is "):
         check_adapter_folder(tmp_path / "run")
+
+
+def test_variables_are_replaced_and_a_misspelt_one_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder called `$HOME` was made."""
+    monkeypatch.setenv("BEATS", str(tmp_path))
+    monkeypatch.delenv("BEAST", raising=False)
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "config.yaml"
+    path.write_text("evaluate: {output_dir: $BEATS/out, lora_model_path: ['a/${BEATS}']}")
+    settings = parse_settings("evaluate", ["--base_model_path=$BEATS/m"], path)
+    assert settings.output_dir == tmp_path / "out"
+    assert settings.lora_model_path == [Path(f"a/{tmp_path}")]
+    assert settings.base_model_path == str(tmp_path / "m")
+    for place, name in (("$BEAST/out", "$BEAST"), ("a/${BEAST}", "${BEAST}")):
+        with pytest.raises(UserError, match=re.escape(f"{place}: there is no variable {name};")):
+            parse_settings("evaluate", [f"--output_dir={place}"], path)
+    # Money, and folders that are called so.
+    (tmp_path / "$BEAST").mkdir()
+    for place in ("for $5", "a$BEAST", "$BEAST/out"):
+        found = parse_settings("evaluate", [f"--output_dir={place}"], path).output_dir
+        assert found == Path(place)
