@@ -11,6 +11,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
@@ -31,6 +32,17 @@ def render_page(template: str, *, script: str = "", **values: Any) -> str:
     code, digest = "", ""
     if script:
         code, digest = read_script(script), script_hash(script)
+    return (
+        _environment(chosen_language())
+        .get_template(template)
+        .render(script=Markup(code), script_hash=digest, **values)
+    )
+
+
+@cache
+def _environment(language: str) -> Environment:
+    """What reads the templates, each of them once in a process: that takes as long as all else of a
+    small page."""
     environment = Environment(
         loader=PackageLoader("musicgen_lora", "assets"),
         autoescape=True,
@@ -42,16 +54,14 @@ def render_page(template: str, *, script: str = "", **values: Any) -> str:
     environment.install_gettext_callables(  # pyright: ignore[reportAttributeAccessIssue]
         gettext, lambda one, many, n: gettext(one if n == 1 else many), newstyle=True
     )
-    if chosen_language() == "zh":
+    if language == "zh":
         environment.finalize = _chinese_percent
     environment.filters["said"] = lambda text: word(str(text))
     environment.filters["line"] = lambda text: translated(str(text))
     environment.filters["printable"] = lambda name: printable(str(name))
     environment.globals["count"] = lambda number, noun: word(count(number, noun))
-    environment.globals["language"] = HTML_CODES[chosen_language()]
-    return environment.get_template(template).render(
-        script=Markup(code), script_hash=digest, **values
-    )
+    environment.globals["language"] = HTML_CODES[language]
+    return environment
 
 
 def _chinese_percent(value: Any) -> Any:
