@@ -187,6 +187,8 @@ def test_a_killed_evaluation_goes_on(
 
     whole = generations.generate_codes
     with monkeypatch.context() as patched:
+        # One after another, as those of a large base are.
+        patched.setattr(generations, "TOGETHER", 1)
         patched.setattr(generations, "generate_codes", killed)
         with pytest.raises(KeyboardInterrupt):
             evaluate_adapter(settings)

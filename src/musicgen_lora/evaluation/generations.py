@@ -26,11 +26,14 @@ from musicgen_lora.generation.decoding.decode import (
     generate_codes,
     window_bar,
 )
-from musicgen_lora.generation.decoding.decoder import Decoder
+from musicgen_lora.generation.decoding.decoder import Decoder, is_small
 from musicgen_lora.generation.decoding.request import Request
 from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.model.text.reading import TextReader, describe_readings
 
+TOGETHER = 16
+"""Clips that a small decoder plays at once on a CPU, where a step of tiny-beats takes 9 ms for four
+clips, and 13 ms for ten."""
 DEFAULT_PROMPTS = (
     "hip hop 808 beat with trap drums",
     "808 bass and hip hop drum pattern",
@@ -98,6 +101,7 @@ def play_prompts(
     the performer has played before is not played again.
 
     Args:
+        batch_size: clips that are played at once; by a small decoder on a CPU, `TOGETHER` at least.
         on_step: called with (frames done, frames to do).
         engine: plays; None is this process.
 
@@ -120,6 +124,8 @@ def play_prompts(
     }
     found = {row: performer.store.get("clips", key) for row, key in keys.items()}
     missing = [row for row in rows if found[row] is None]
+    if engine is None and is_small(performer.model):
+        batch_size = max(batch_size, TOGETHER)
     batches = [missing[at : at + batch_size] for at in range(0, len(missing), batch_size)]
     if engine is None:
         played = _play_here(performer, batches, playing, on_step)

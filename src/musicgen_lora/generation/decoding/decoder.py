@@ -39,12 +39,16 @@ program has its core."""
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 
 
-def decodes_on_one_thread(base: BaseModel) -> bool:
-    """Whether a decoder is so small that it decodes on one thread of a CPU, unless the user says
-    how many."""
+def is_small(base: BaseModel) -> bool:
+    """Whether a decoder is on a CPU, and so small that its steps take hardly longer for many clips
+    than for one."""
     n_parameters = sum(parameter.numel() for parameter in base.hf.decoder.parameters())
-    is_small = base.device.type == "cpu" and n_parameters <= ONE_THREAD_UP_TO
-    return is_small and "OMP_NUM_THREADS" not in os.environ
+    return base.device.type == "cpu" and n_parameters <= ONE_THREAD_UP_TO
+
+
+def decodes_on_one_thread(base: BaseModel) -> bool:
+    """Whether a small decoder decodes on one thread, unless the user says how many."""
+    return is_small(base) and "OMP_NUM_THREADS" not in os.environ
 
 
 @contextmanager
