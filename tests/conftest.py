@@ -15,34 +15,45 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["MUSICGEN_LORA_LANGUAGE"] = "en"
 
 import pytest
-import torch
-from made_datasets import make_dataset
-from quick import make_quick
-from tiny import make_tiny_musicgen
 
-torch.set_num_threads(1)
-make_quick()
+# The process that deals tests out to those that run them reads this file too, and runs none: what
+# takes seconds to load is imported where it is used.
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_process() -> None:
+    import torch
+    from quick import leave_plots_undrawn, make_quick
+
+    torch.set_num_threads(1)
+    make_quick()
+    leave_plots_undrawn()
+
+
+def _tiny(factory: pytest.TempPathFactory, name: str, **kind: bool) -> Path:
+    from tiny import make_tiny_musicgen
+
+    return make_tiny_musicgen(factory.mktemp("models") / name, **kind)
 
 
 @pytest.fixture(scope="session")
 def tiny_model_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny_musicgen(tmp_path_factory.mktemp("models") / "tiny")
+    return _tiny(tmp_path_factory, "tiny")
 
 
 @pytest.fixture(scope="session")
 def tiny_stereo_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny_musicgen(tmp_path_factory.mktemp("models") / "stereo", stereo=True)
+    return _tiny(tmp_path_factory, "stereo", stereo=True)
 
 
 @pytest.fixture(scope="session")
 def tiny_melody_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_tiny_musicgen(tmp_path_factory.mktemp("models") / "melody", melody=True)
+    return _tiny(tmp_path_factory, "melody", melody=True)
 
 
 @pytest.fixture(scope="session")
 def tiny_stereo_melody_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("models") / "stereo_melody"
-    return make_tiny_musicgen(folder, melody=True, stereo=True)
+    return _tiny(tmp_path_factory, "stereo_melody", melody=True, stereo=True)
 
 
 @pytest.fixture(scope="module")
@@ -58,4 +69,6 @@ def browser() -> Iterator[Any]:
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     """Eight ragged clips of 0.3 to 1 s."""
+    from made_datasets import make_dataset
+
     return make_dataset(tmp_path / "data", [0.3 + 0.1 * index for index in range(8)])

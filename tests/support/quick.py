@@ -1,12 +1,14 @@
-"""What makes tests quick and leaves what they prove: nothing waits for the disk, and a small base
-whose files stay as they are is read once in a process.
+"""What makes tests quick and leaves what they prove: nothing waits for the disk, a small base whose
+files stay as they are is read once in a process, and plots are drawn where drawing is what matters.
 
 Tests stop processes, not machines: what was written is seen by the next process without fsync.
 """
 
 from __future__ import annotations
 
+import base64
 import copy
+import functools
 import os
 from collections.abc import Collection
 from pathlib import Path
@@ -19,6 +21,9 @@ from musicgen_lora.model.base import loading
 MAX_BYTES = 4 << 20
 """Largest size of all files of a base that is kept: the embedded one is not."""
 KEPT = 12
+EMPTY_PNG = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
+)
 
 Found = tuple[MusicgenForConditionalGeneration, Collection[str]]
 
@@ -27,6 +32,19 @@ def make_quick() -> None:
     """For this process, and what is forked from it."""
     os.fsync = lambda fd: None
     loading.read_model = _Bases(loading.read_model)
+
+
+def leave_plots_undrawn() -> None:
+    """An evaluation's figures are made, and an empty picture stands for each: to draw them takes
+    half the time of an evaluation on a tiny base. The tests of the report draw them, and so do the
+    guide's commands."""
+    from musicgen_lora.evaluation.report import plots
+
+    @functools.wraps(plots.png_bytes)
+    def undrawn(figure: Any) -> bytes:
+        return EMPTY_PNG
+
+    plots.png_bytes = undrawn
 
 
 class _Bases:

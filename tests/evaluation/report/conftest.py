@@ -1,15 +1,26 @@
-"""A report that tests share."""
+"""A report that tests share, with its plots drawn."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from reports import make_report
 
+from musicgen_lora.evaluation.report import plots
 
-@pytest.fixture(scope="session")
+
+@pytest.fixture(scope="package", autouse=True)
+def drawn() -> Iterator[None]:
+    """The plots are, which `quick` has left undrawn elsewhere."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plots, "png_bytes", plots.png_bytes.__wrapped__)
+        yield
+
+
+@pytest.fixture(scope="package")
 def evaluated(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
     """A full report on rendered beats, written to a folder."""
     folder = tmp_path_factory.mktemp("report")

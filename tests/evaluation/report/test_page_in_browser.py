@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from reports import make_report
 from scipy import stats
 
 pytest.importorskip("playwright", reason="playwright is not installed")
@@ -47,18 +46,20 @@ AudioParam.prototype.setTargetAtTime = function (value, when, constant) {
 
 
 @pytest.fixture(scope="module")
-def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def pages(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
     """The page in both languages."""
     if given := os.environ.get("REPORT"):
         return dict.fromkeys(("en", "zh"), Path(given).resolve())
-    folder = tmp_path_factory.mktemp("browser")
-    report = make_report(folder)
+    report, folder = request.getfixturevalue("evaluated")
     pictures = {path.stem: path.read_bytes() for path in (folder / "plots").iterdir()}
     choose("zh")
     chinese = make_page(report, pictures, *embed_sounds(sound_groups(report), folder))  # pyright: ignore[reportArgumentType]
     choose(None)
-    (folder / "chinese.html").write_text(chinese, encoding="utf-8")
-    return {"en": folder / "report.html", "zh": folder / "chinese.html"}
+    page = tmp_path_factory.mktemp("browser") / "chinese.html"
+    page.write_text(chinese, encoding="utf-8")
+    return {"en": folder / "report.html", "zh": page}
 
 
 @pytest.fixture(params=[("laptop", LAPTOP, "en"), ("phone", PHONE, "zh")], ids=["laptop", "phone"])
