@@ -1,7 +1,8 @@
 """Every command line of the guide, as it stands, on the embedded base and beats of usual length.
 
 Only the guide's three places are replaced: its model folder, its audio folder, and `python`.
-`cd` and `pip install` are left out. No flag is added, and the settings file is the one that ships.
+`cd` and `pip install` are left out. No flag is added where the guide runs, and the settings file is
+the one that ships.
 """
 
 from __future__ import annotations
@@ -238,6 +239,8 @@ def test_evaluation_reports(made: Path, printed: dict[str, list[str]]) -> None:
 
 
 def test_the_commands_run_from_the_repositorys_root_too(guide: Guide, made: Path) -> None:
+    """They find the package and their settings, and their places are below the folder that they are
+    called from. That a training runs to its end, the others show: a step is enough here."""
     chosen = [
         line
         for line in TO_RUN
@@ -247,7 +250,10 @@ def test_the_commands_run_from_the_repositorys_root_too(guide: Guide, made: Path
     assert len(chosen) == 3
     for line in chosen:
         script = line.split()[1]
-        guide.run(line.replace(script, f"finetune/lora/{script}"), guide.folder)
+        line = line.replace(script, f"finetune/lora/{script}")
+        if script == "train_lora.py":
+            line += " --max_steps 1 --previews off"
+        guide.run(line, guide.folder)
     output = guide.folder / "finetune" / "output"
     weights = load_file(output / "best_model" / "adapter_model.safetensors")
     assert any(name.endswith("lora_B.weight") and value.any() for name, value in weights.items())
