@@ -23,10 +23,11 @@ import pytest
 @pytest.fixture(scope="session", autouse=True)
 def quick_process() -> None:
     import torch
-    from quick import leave_plots_undrawn, make_quick
+    from quick import leave_plots_undrawn, load_once, make_quick
 
     torch.set_num_threads(1)
     make_quick()
+    load_once()
     leave_plots_undrawn()
 
 

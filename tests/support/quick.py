@@ -1,5 +1,6 @@
-"""What makes tests quick and leaves what they prove: nothing waits for the disk, a small base whose
-files stay as they are is read once in a process, and plots are drawn where drawing is what matters.
+"""What makes tests quick, and firm, and leaves what they prove: nothing waits for the disk or is
+chosen by the clock, a small base whose files stay as they are is read once in a process, libraries
+are loaded once for all processes that are forked, and plots drawn where drawing is what matters.
 
 Tests stop processes, not machines: what was written is seen by the next process without fsync.
 """
@@ -10,17 +11,28 @@ import base64
 import copy
 import functools
 import os
+import sys
 from collections.abc import Collection
+from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
 from transformers import MusicgenForConditionalGeneration
 
+from musicgen_lora.generation.decoding import precision, products
 from musicgen_lora.model.base import loading
 
 MAX_BYTES = 4 << 20
 """Largest size of all files of a base that is kept: the embedded one is not."""
 KEPT = 12
+FORKED = [
+    "musicgen_lora.training.train",
+    "musicgen_lora.prepare.prepare",
+    "musicgen_lora.dataset.shard_tasks",
+    "musicgen_lora.evaluation.play_tasks",
+    "musicgen_lora.generation.clip_tasks",
+]
+"""What the processes work on that tests start."""
 EMPTY_PNG = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNgAAAAAgABSK+kcQAAAABJRU5ErkJggg=="
 )
@@ -32,6 +44,17 @@ def make_quick() -> None:
     """For this process, and what is forked from it."""
     os.fsync = lambda fd: None
     loading.read_model = _Bases(loading.read_model)
+    # On weights this small the clock tosses a coin, and with it whether two runs play one clip.
+    products.fastest = lambda options: next(iter(options))
+    precision.fastest_near_lossless = lambda base, tell=print: precision.PRECISIONS[0]
+
+
+def load_once() -> None:
+    """Processes are forked from one server, which would have loaded what its first caller needs:
+    each process of a later caller's would load the rest for itself, five seconds of it for a
+    training. Here it loads all that the tests at hand need, whoever comes first."""
+    forkserver.set_forkserver_preload([name for name in FORKED if name in sys.modules])
+    forkserver.set_forkserver_preload = lambda modules_names: None
 
 
 def leave_plots_undrawn() -> None:

@@ -1,6 +1,7 @@
 """Trainings in processes of their own, which tests may kill.
 
-The processes are forked from a server that has imported everything, so each starts at once.
+The processes are forked from a server that has imported everything (`quick.load_once`), so each
+starts at once.
 """
 
 from __future__ import annotations
@@ -16,9 +17,8 @@ import time
 from collections.abc import Callable, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pytest
 import torch
 from quick import make_quick
 from torch import distributed
@@ -28,8 +28,11 @@ from musicgen_lora.model.text.states import EncodedText
 from musicgen_lora.training.record import run_folder
 from musicgen_lora.training.step import Learner, OptimiseStep, optimise_step
 
+if TYPE_CHECKING:
+    # Seconds for those who only train.
+    import pytest
+
 _CONTEXT = multiprocessing.get_context("forkserver")
-_CONTEXT.set_forkserver_preload(["trainer", "musicgen_lora.training.train"])
 
 
 def _work(
@@ -122,7 +125,7 @@ def run_training(settings: TrainSettings, log: Path) -> float:
     return time.monotonic() - began
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+def wait_until(condition: Callable[[], bool], seconds: float = 120.0) -> None:
     """Until `condition` holds."""
     end = time.monotonic() + seconds
     while not condition():
