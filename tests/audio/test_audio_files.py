@@ -217,13 +217,14 @@ def test_a_header_that_lies_costs_nothing(extension: str, lie, tmp_path: Path) -
     path = tmp_path / f"liar.{extension}"
     soundfile.write(path, sine(440.0, 2.0, RATE).T, RATE)
     lie(path)
-    began = time.monotonic()
+    # Of this process: others may have the processor meanwhile.
+    began = time.process_time()
     got = read_or_reason(path)
     if isinstance(got, str):
         assert f"liar.{extension}: " in got
     else:
         assert got.shape[1] == pytest.approx(2 * RATE, abs=4096)
-    assert time.monotonic() - began < 2.0
+    assert time.process_time() - began < 2.0
 
 
 def test_a_single_read_is_bounded(tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ class Guide:
             env=os.environ | places,
             capture_output=True,
             text=True,
-            timeout=600,
+            timeout=1500,
         )
         print(f"{time.monotonic() - began:.1f} s: {line}")
         assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from musicgen_lora.evaluation.report import plots
 def drawn() -> Iterator[None]:
     """The plots are, which `quick` has left undrawn elsewhere."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plots, "png_bytes", plots.png_bytes.__wrapped__)
+        patch.setattr(plots, "png_bytes", inspect.unwrap(plots.png_bytes))
         yield
 
 
