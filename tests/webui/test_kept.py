@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -20,9 +19,10 @@ SKIPPED = gr.skip()
 NAMES = ("words", "rank", "seed", "midi", "preset", "adapter")
 
 
-@pytest.fixture
-def kept(tmp_path: Path) -> Kept:
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Kept:
     """A tab that keeps a field of each kind, the last of them listed from folders."""
+    tmp_path = tmp_path_factory.mktemp("kept")
     with gr.Blocks():
         page = Page(Workspace(tmp_path / "w"), Words("en"), gr.Timer(1), tmp_path)
         fields = [
