@@ -89,21 +89,70 @@ class Signals:
         return cls(quiet[:n_hands].float(), quiet[n_hands : n_hands + n_facts].float())
 
 
-def clock_products(positions: np.ndarray, turns: float, phase: float) -> np.ndarray:
+@dataclass(frozen=True)
+class Said:
+    """What is read off the states of words, as directions of the decoder's width.
+
+    Args:
+        waves: whose products with a word's state are the waves of its caption's tempo, and nothing
+            at the end token, `[2 * N_WAVES, D]`.
+        end: whose product is 1 at the end token and -1 at words, `[D]`.
+    """
+
+    waves: torch.Tensor
+    end: torch.Tensor
+
+
+def fitted_head(
+    positions: np.ndarray,
+    said: Said,
+    turns: float,
+    phase: float,
+    *,
+    size: int,
+    noise: tuple[float, float] = NOISE,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Query and key `[size, D]` of a head that shows cos(2 pi (turns * t / bar - phase)).
+
+    Words together weigh as much as the end token where it shows nothing.
+
+    Args:
+        positions: from the first one on, normed as the layer's attention to the text does,
+            `[T, D]`.
+        size: dimensions of the head. It has one less for the products; those left out are the
+            smallest.
+        noise: what is allowed for in positions and in the tempo's waves.
+    """
+    products = GAIN * size**0.5 * torch.from_numpy(clock_products(positions, turns, phase, noise))
+    left, strengths, right = torch.linalg.svd(products, full_matrices=False)
+    root = strengths.sqrt()[:, None]
+    n = min(len(root), size - 1)
+    query, key = (torch.zeros(size, positions.shape[1], dtype=torch.float64) for _ in range(2))
+    query[:n] = (root * left.T)[:n]
+    key[:n] = (root * right)[:n] @ said.waves
+    constant = ridge(positions, np.ones((len(positions), 1)), noise[0])
+    query[n] = size**0.5 * torch.from_numpy(constant)[:, 0]
+    key[n] = math.log(N_WORDS) / 2.0 * said.end
+    return query, key
+
+
+def clock_products(
+    positions: np.ndarray, turns: float, phase: float, noise: tuple[float, float]
+) -> np.ndarray:
     """The matrix `[D, 2 * N_WAVES]` between positions and tempo waves whose products are
     cos(2 pi (turns * t / bar - phase)), by least squares over all tempos.
 
     Args:
-        positions: `[N_POSITIONS, D]`.
+        positions: `[T, D]`.
     """
     bpm = np.arange(TEMPOS[0], TEMPOS[1], 0.5)
-    frames = np.arange(N_POSITIONS)
+    frames = np.arange(len(positions))
     wanted = np.cos(2.0 * np.pi * (turns * frames[:, None] * bar_turns(bpm) - phase))
-    half = _ridge(positions, wanted, NOISE[0])
-    return _ridge(tempo_waves(bpm), half.T, NOISE[1]).T
+    half = ridge(positions, wanted, noise[0])
+    return ridge(tempo_waves(bpm), half.T, noise[1]).T
 
 
-def _ridge(inputs: np.ndarray, outputs: np.ndarray, noise: float) -> np.ndarray:
+def ridge(inputs: np.ndarray, outputs: np.ndarray, noise: float) -> np.ndarray:
     """Least squares where each input carries noise of that standard deviation."""
     gram = inputs.T @ inputs + noise**2 * len(inputs) * np.eye(inputs.shape[1])
     return np.linalg.solve(gram, inputs.T @ outputs)
@@ -129,20 +178,11 @@ def start_reader(model: Any, basis: torch.Tensor) -> None:
     said = (basis @ entry.T).double()
     layer = decoder.layers[0]
     query, key, value, out = (torch.zeros(width, width, dtype=torch.float64) for _ in range(4))
-    constant = torch.from_numpy(_ridge(positions, np.ones((N_POSITIONS, 1)), NOISE[0]))[:, 0]
+    words = Said(said[WAVES], said[END] / END_LEVEL)
     for head, (turns, phase) in enumerate(FITTED):
         rows = slice(head * size, (head + 1) * size)
-        products = GAIN * size**0.5 * torch.from_numpy(clock_products(positions, turns, phase))
-        left, strengths, right = torch.linalg.svd(products, full_matrices=False)
-        root = strengths.sqrt()[:, None]
-        # A head has one dimension less for the products; those left out are the smallest.
-        n = min(len(root), size - 1)
-        query[rows][:n] = (root * left.T)[:n]
-        key[rows][:n] = (root * right)[:n] @ said[WAVES]
-        # Words together weigh as much as the end token where the hand shows nothing.
-        query[rows][n] = constant * size**0.5
-        key[rows][n] = math.log(N_WORDS) / (2.0 * END_LEVEL) * said[END]
-        value[rows.start] = -said[END] / END_LEVEL
+        query[rows], key[rows] = fitted_head(positions, words, turns, phase, size=size)
+        value[rows.start] = -words.end
         out[:, rows.start] = VOLUME * signals.hands[head]
     first = len(FITTED) * size
     assert len(signals.facts) <= width - first
@@ -209,7 +249,7 @@ class ClockLesson:
         self.tempos = torch.tensor([float(stated_tempo(text) or 0) for text in captions])
         self.states, self.mask = _states(model, tokenizer, captions)
         decoder = model.decoder.model.decoder
-        self._positions = decoder.embed_positions.weights[:n_positions].float()
+        self.positions = decoder.embed_positions.weights[:n_positions].float()
         self._embeddings = [table.weight.detach() for table in decoder.embed_tokens]
         self.signals = Signals.of(decoder)
         # Tokens are kept off the positions where the language model is trained, so here too.
@@ -219,7 +259,7 @@ class ClockLesson:
 
     @torch.no_grad()
     def _facts_as_read(self, layer: Any, at: torch.Tensor) -> torch.Tensor:
-        heard = self._positions[200].expand(len(at), 1, -1)
+        heard = self.positions[200].expand(len(at), 1, -1)
         return read_text(layer, heard, self.text(at))[:, 0] @ self.signals.facts.T
 
     def text(self, at: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -236,12 +276,12 @@ class ClockLesson:
         tokens = [
             table[torch.randint(len(table), frames.shape)].float() for table in self._embeddings
         ]
-        shape = (*frames.shape, self._positions.shape[1])
+        shape = (*frames.shape, self.positions.shape[1])
         anything = nn.functional.normalize(self._off_positions(torch.randn(shape)), dim=-1)
         anything = anything * LONGEST_TOKENS * torch.rand(*frames.shape, 1)
         real = self._off_positions(torch.stack(tokens).sum(0))
         chosen = torch.rand(len(frames), 1, 1) < 0.5
-        return self._positions[frames] + torch.where(chosen, anything, real)
+        return self.positions[frames] + torch.where(chosen, anything, real)
 
     def _off_positions(self, tokens: torch.Tensor) -> torch.Tensor:
         return tokens - tokens @ self._on_positions.T @ self._on_positions
@@ -273,6 +313,7 @@ def train_reader(
     n_steps: int,
     every: int,
     show: Callable[[str], None],
+    scores_rate: float = 1.0,
 ) -> None:
     """Trains a first layer's cross-attention and feed-forward units.
 
@@ -280,12 +321,19 @@ def train_reader(
         loss_of: draws captions and positions, and gives the loss on them.
         every: after so many steps, and after the last ...
         show: ... this is told which one it was, and after how long.
+        scores_rate: the rate of queries and keys as a share of the others'.
     """
-    parameters = [p for name, p in layer.named_parameters() if not name.startswith("self_attn")]
-    for parameter in parameters:
-        parameter.requires_grad_(True)
-    optimizer = torch.optim.Adam(parameters, lr=LEARNING_RATE, betas=(0.9, 0.98))
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, n_steps, pct_start=0.1)
+    scores, others = [], []
+    for name, parameter in layer.named_parameters():
+        if not name.startswith("self_attn"):
+            parameter.requires_grad_(True)
+            (scores if "q_proj" in name or "k_proj" in name else others).append(parameter)
+    parameters = [*others, *scores]
+    optimizer = torch.optim.Adam(
+        [{"params": others}, {"params": scores}], lr=LEARNING_RATE, betas=(0.9, 0.98)
+    )
+    rates = [LEARNING_RATE, LEARNING_RATE * scores_rate]
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, n_steps, pct_start=0.1)
     began = time.monotonic()
     for step in range(1, n_steps + 1):
         loss = loss_of()

@@ -1,7 +1,7 @@
 """Puts the trained base model into the package: fp16 on disk, fp32 in memory, tokenizer without
 white space, what it states of itself, and the model card.
 
-    python -m pretraining.base.export --trained_duration_s 10
+    python -m pretraining.base.export --trained_duration_s 30
 """
 
 from __future__ import annotations
@@ -92,10 +92,11 @@ def _clean(config: dict[str, Any]) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--model_dir", type=Path, default=WORK / "lm" / "best_model")
+    parser.add_argument("--model_dir", type=Path, default=WORK / "lm_long" / "best_model")
     parser.add_argument("--output_dir", type=Path, default=EMBEDDED_BASE)
     parser.add_argument("--corpus", type=Path, default=WORK / "corpus")
     parser.add_argument("--trained_duration_s", type=float, required=True)
+    parser.add_argument("--advised_window_s", type=float)
     parser.add_argument("--advised_learning_rate", type=float)
     parser.add_argument("--advised_guidance_scale", type=float)
     parser.add_argument("--advised_temperature", type=float)

@@ -2,10 +2,13 @@
 `python -m pretraining.base.lengthen` (work/lm to work/lengthened).
 
 The first layer (`clock`) was taught positions of 10 s. At later ones it shows hands of up to three
-times their length that point anywhere, which no other layer can tell from true ones. Here it learns
-to show the true hands there as well, as far as it can: of those that it can't, the least squared
-error is to show nothing. At the positions that the base knows it goes on to say what it says, which
-all other layers are used to.
+times their length that point anywhere, which no other layer can tell from true ones.
+
+So its hands of half a turn and of one turn a bar are fitted anew, as `clock` fits them, but over
+30 s: there the slowest is as right as over 10 s. Then the layer learns to show all true hands there
+too, by the slow ones, as far as it can: of those that it can't, the least squared error is to show
+nothing. At the positions that the base knows it goes on to say what it says, which all other layers
+are used to.
 """
 
 from __future__ import annotations
@@ -22,15 +25,21 @@ from torch import nn
 from transformers import AutoProcessor, AutoTokenizer, MusicgenForConditionalGeneration
 
 from pretraining.base.clock import (
+    FITTED,
     N_HELD,
     N_POSITIONS,
+    NOISE,
     SPEEDS,
     VOLUME,
     ClockLesson,
+    Said,
+    fitted_head,
     read_text,
+    ridge,
     shares_shown,
     train_reader,
 )
+from pretraining.base.facts import N_WAVES, tempo_waves
 from pretraining.paths import WORK
 
 N_LONG = 1506
@@ -40,6 +49,14 @@ EACH = 64
 """Positions of a caption that are known, and as many later ones, in each step."""
 KNOWN_WEIGHT = 3.0
 """How much more an error counts at a position that the base knows."""
+N_REFITTED = 4
+"""Heads that are fitted anew, the first of `FITTED`; at 30 s the others are no sums of products."""
+SCORES_RATE = 0.2
+"""Share of the learning rate by which queries and keys, which are fitted, learn."""
+WAVE_NOISE = 0.15
+"""What the fit allows for in the tempo's waves, as words of some captions say them."""
+END_WEIGHT = 4
+"""Times that an end token counts as much as a word, of which there are many more."""
 SPANS = ((0, N_POSITIONS), (N_POSITIONS, 1000), (1000, N_LONG))
 
 
@@ -107,9 +124,43 @@ class LongLesson:
         return shares_shown(said, wanted)
 
 
+@torch.no_grad()
+def refit(layer: Any, lesson: ClockLesson) -> None:
+    """Fits the slow hands of a first layer anew, over all positions of the lesson."""
+    attention = layer.encoder_attn
+    positions = layer.encoder_attn_layer_norm(lesson.positions).double().numpy()
+    said, size = said_by_words(lesson), attention.head_dim
+    for head, (turns, phase) in enumerate(FITTED[:N_REFITTED]):
+        rows = slice(head * size, (head + 1) * size)
+        query, key = fitted_head(
+            positions, said, turns, phase, size=size, noise=(NOISE[0], WAVE_NOISE)
+        )
+        attention.q_proj.weight[rows] = query.float()
+        attention.k_proj.weight[rows] = key.float()
+        attention.v_proj.weight[rows] = 0.0
+        attention.v_proj.weight[rows.start] = -said.end.float()
+
+
+def said_by_words(lesson: ClockLesson) -> Said:
+    """Reads off captions' states in which directions they say their tempos and their end."""
+    stated = lesson.tempos > 0
+    states, mask, tempos = (x[stated] for x in (lesson.states, lesson.mask, lesson.tempos))
+    ends = torch.zeros_like(mask)
+    ends[torch.arange(len(mask)), mask.sum(1) - 1] = True
+    words = mask & ~ends
+    waves = tempo_waves(tempos[:, None].expand_as(words)[words].double().numpy())
+    n_ends = END_WEIGHT * len(states)
+    outputs = np.zeros((len(waves) + n_ends, 2 * N_WAVES + 1))
+    outputs[: len(waves), :-1], outputs[: len(waves), -1], outputs[len(waves) :, -1] = waves, -1, 1
+    inputs = torch.cat([states[words], states[ends].repeat(END_WEIGHT, 1)]).double().numpy()
+    found = torch.from_numpy(ridge(inputs, outputs, 1e-3).T)
+    return Said(found[:-1], found[-1])
+
+
 def lengthen(model: Any, lesson: LongLesson, *, n_steps: int) -> None:
     """Trains the first layer to go on past the positions that it knows."""
     layer, generator = model.decoder.model.decoder.layers[0], np.random.default_rng(2)
+    refit(layer, lesson.lesson)
     n_train, errors = len(lesson.lesson.tempos) - N_HELD, ""
 
     def loss_of() -> torch.Tensor:
@@ -122,8 +173,8 @@ def lengthen(model: Any, lesson: LongLesson, *, n_steps: int) -> None:
     def show(when: str) -> None:
         _show(layer, lesson, f"{when}, {errors}")
 
-    _show(layer, lesson, "before")
-    train_reader(layer, loss_of, n_steps=n_steps, every=200, show=show)
+    _show(layer, lesson, "fitted")
+    train_reader(layer, loss_of, n_steps=n_steps, every=200, show=show, scores_rate=SCORES_RATE)
 
 
 def _show(layer: Any, lesson: LongLesson, when: str) -> None:

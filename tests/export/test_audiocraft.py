@@ -127,7 +127,7 @@ def test_the_embedded_base_goes_there_and_back_with_its_facts(tmp_path: Path) ->
     card = (folder / "README.md").read_text()
     width = load_base(EMBEDDED).text_encoder.config.d_model
     assert f'T5Conditioner.MODELS_DIMS["t5-base"] = {width}' in card
-    assert "windows of 10 s" in card
+    assert "windows of 30 s" in card
     _, config = read_plainly(folder / LM)
     assert config["dataset"]["segment_duration"] > 18.0, "audiocraft asserts it"
     back = bring_back(folder, tmp_path / "back")

@@ -16,7 +16,7 @@ from transformers import (
     T5Config,
 )
 
-from pretraining.base import blend, clock, lengthen, teach_text
+from pretraining.base import clock, lengthen, teach_text
 from pretraining.base import facts as caption_facts
 
 ROW = {"style": "funk", "tags": ["funk", "drums and bass", "energetic", "no hats"], "texts": []}
@@ -135,24 +135,12 @@ def test_the_clock_learns_hands_that_no_fit_has(
     known, later = (0, clock.N_POSITIONS), (clock.N_POSITIONS, lengthen.N_LONG)
     own, unknown = long.shown(layer, known), long.shown(layer, later)
     lengthen.lengthen(base, long, n_steps=150)
-    np.testing.assert_allclose(long.shown(layer, known)[:4], own[:4], atol=0.05)
+    np.testing.assert_allclose(long.shown(layer, known)[:4], own[:4], atol=0.15)
     learnt = long.shown(layer, later)
-    assert learnt[0] > 0.3 > 0.0 > unknown[0]
+    assert learnt[0] > 0.8 > 0.0 > unknown[0], "the slowest is fitted"
     assert min(learnt) > -0.5 > -1.0 > min(unknown), "little where it isn't known, not anything"
     assert "positions 1000 to 1506 show" in capsys.readouterr().out
     assert not any(parameter.requires_grad for parameter in layer.encoder_attn.parameters())
-
-
-def test_a_blend_lies_between_what_a_training_began_and_ended_with() -> None:
-    begun, ended = small_base(), small_base()
-    with torch.no_grad():
-        for parameter in ended.parameters():
-            parameter += 1.0
-    before = {name: parameter.clone() for name, parameter in begun.named_parameters()}
-    blend.blend(begun, ended, 0.25)
-    for name, parameter in begun.named_parameters():
-        is_layer = name.startswith("decoder.model.decoder.layers.")
-        torch.testing.assert_close(parameter, before[name] + (0.25 if is_layer else 0.0))
 
 
 def test_the_facts_are_what_the_clip_is() -> None:

@@ -57,12 +57,11 @@ GUARDED = {
     "given.py": ("os.statvfs",),
     "runtime/memory.py": ("resource", "os.sysconf", "/proc/self/statm"),
     "runtime/workers.py": (
-        *("signal.pthread_sigmask", "signal.SIG_BLOCK", "signal.SIG_SETMASK"),
+        *("signal.pthread_sigmask", "signal.SIG_BLOCK", "signal.SIG_SETMASK", "signal.SIGHUP"),
         *("/tmp", "start method forkserver"),
     ),
     "training/memory.py": ("resource",),
     "training/record/run.py": ("os.getuid",),
-    "training/signals.py": ("signal.SIGHUP",),
     "webui/work/processes.py": ("os.getpgid", "os.killpg", "/proc"),
     # Windows passes over it, and has no sessions that a closed terminal would end.
     "webui/work/jobs.py": ("start_new_session=",),

@@ -115,7 +115,7 @@ class DataSettings:
     large dataset starts at once, on a network drive too. Audio changed since then goes unseen."""
     max_duration: Seconds = 30.0
     """Seconds of a clip per sample; longer clips give a random window. Never more than the base was
-    trained on: 30 s for Meta's, 10 s for tiny-beats."""
+    trained on: 30 s for Meta's and tiny-beats."""
     group_by_length: bool = False
     """Clips of like length share a step: less padding where lengths differ much."""
     condition_dropout: Share = 0.1

@@ -113,4 +113,4 @@ def _as(model: BaseModel, mixture: Mixture) -> Iterator[None]:
 
 def _identity(model: BaseModel) -> str:
     """Hash of all weights of a base, its text encoder and codec too, and of its windows' length."""
-    return key_of(fingerprint(model.hf), model.facts.trained_duration_s)
+    return key_of(fingerprint(model.hf), model.facts.window_s)

@@ -15,7 +15,7 @@ from musicgen_lora.config import EvaluateSettings, GenerateSettings
 from musicgen_lora.errors import UserError
 from musicgen_lora.evaluation.evaluate import evaluate_adapter
 from musicgen_lora.generation.decoding import decode
-from musicgen_lora.generation.decoding.decode import generate_codes, window_frames
+from musicgen_lora.generation.decoding.decode import generate_codes, window_frames, windows_sentence
 from musicgen_lora.generation.decoding.request import Conditions, Request
 from musicgen_lora.generation.decoding.sampling import GREEDY
 from musicgen_lora.generation.decoding.window import DecodingWindow
@@ -162,6 +162,20 @@ def test_a_melody_models_tune_goes_on_with_the_music(tiny_melody_dir: Path, tmp_
         ),
     )
     assert torch.equal(codes, torch.cat([first, second[..., 8:]], dim=-1))
+
+
+def test_a_base_may_play_shorter_windows_than_it_was_trained_on(
+    tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    facts = {"trained_duration_s": 30.0, "advised_window_s": 0.4}
+    advised = BaseModel.load(stating(tiny_model_dir, tmp_path / "base", facts))
+    assert advised.facts.trained_duration_s == 30.0
+    assert window_frames(advised) == (20, 12)
+    said = windows_sentence(advised, 50)
+    assert said.startswith("The base plays 0.4 s at a time: 1 s are played in windows of 0.4 s")
+    # Advice doesn't go past what was learnt.
+    facts = {"trained_duration_s": 0.4, "advised_window_s": 30.0}
+    assert window_frames(BaseModel.load(stating(tiny_model_dir, tmp_path / "more", facts)))[0] == 20
 
 
 def test_no_command_goes_past_it_and_each_says_so(

@@ -39,8 +39,8 @@ def depends_on_batch(device: torch.device) -> bool:
 
 
 def window_frames(base: BaseModel) -> tuple[int, int]:
-    """Frames of a window, as many as the base was trained on, and how many of them are new."""
-    window = base.shape.frames(base.facts.trained_duration_s)
+    """Frames of a window, in which the base plays, and how many of them are new."""
+    window = base.shape.frames(base.facts.window_s)
     return window, max(1, round(STRIDE_SHARE * window))
 
 
@@ -78,7 +78,7 @@ def windows_sentence(base: BaseModel, n_frames: int) -> str:
     window_s, heard_s = window / rate, (window - stride) / rate
     slowest = math.ceil(240.0 * rate / stride - 1e-9)
     return (
-        f"The base was trained on {window_s:g} s: {n_frames / rate:g} s are played in windows of "
+        f"The base plays {window_s:g} s at a time: {n_frames / rate:g} s are played in windows of "
         f"{window_s:g} s, each of which goes on from the last {heard_s:g} s of the one before (or "
         f"from the bar line nearest to there, where the tempo is known, {slowest} bpm or more) and "
         "knows nothing of what was earlier."

@@ -1,10 +1,11 @@
 """What a base's config states about its training and its use, in its config.json:
 
-    "musicgen_lora": {"trained_duration_s": 10.0, "advised_learning_rate": 2e-3,
-                      "advised_guidance_scale": 4.0, "advised_temperature": 0.9}
+    "musicgen_lora": {"trained_duration_s": 30.0, "advised_window_s": 10.0,
+                      "advised_learning_rate": 2e-3, "advised_guidance_scale": 4.0,
+                      "advised_temperature": 0.9}
 
 A base without them is taken for one of Meta's, all of which were trained on 30 s. Past the length
-that it was trained on, the embedded base predicts no better than chance.
+that it was trained on, a base predicts no better than chance.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ FIELD = "musicgen_lora"
 """The field of config.json that holds them."""
 RANGES = {
     "trained_duration_s": (0.1, 3600.0),
+    "advised_window_s": (0.1, 3600.0),
     "advised_learning_rate": (1e-9, 1.0),
     "advised_guidance_scale": (1.0, 1000.0),
     "advised_temperature": (0.001, 1000.0),
@@ -33,15 +35,23 @@ class BaseFacts:
 
     Args:
         trained_duration_s: length of the longest windows that it was trained on.
+        advised_window_s: length of the windows in which it plays longer clips best, where they are
+            shorter; None where it advises none.
         advised_learning_rate: for adapters; None where it advises none.
         advised_guidance_scale: with which it plays best; None where it advises none.
         advised_temperature: likewise.
     """
 
     trained_duration_s: float = 30.0
+    advised_window_s: float | None = None
     advised_learning_rate: float | None = None
     advised_guidance_scale: float | None = None
     advised_temperature: float | None = None
+
+    @property
+    def window_s(self) -> float:
+        """Length of the windows in which it plays."""
+        return min(self.advised_window_s or self.trained_duration_s, self.trained_duration_s)
 
 
 def read_base_facts(config: PreTrainedConfig, name: str) -> BaseFacts:

@@ -90,31 +90,35 @@ def _build_form(page: Page) -> tuple[Form, Kept]:
     return form, kept
 
 
+def _build_player(label: str, nobody: str, strength: str, ending: str) -> tuple[Any, Any]:
+    """A list of adapters and the strength of the one that is chosen."""
+    with gr.Row():
+        listed = gr.Dropdown(
+            [(nobody, BASE_ONLY)],
+            value=BASE_ONLY,
+            label=label,
+            min_width=SLIDER_WIDTH,
+            elem_id=f"adapter{ending}",
+        )
+        slider = gr.Slider(
+            0,
+            MAX_STRENGTH,
+            value=1,
+            step=0.05,
+            label=strength,
+            min_width=SLIDER_WIDTH,
+            elem_id=f"strength{ending or '-1'}",
+        )
+    return listed, slider
+
+
 def _build_players(page: Page, kept: Kept) -> list[Any]:
     """Who plays: an adapter and its strength, a second one mixed in, and the base where none is."""
-    say, work, found = page.words, page.workspace, []
-    for number, nobody in enumerate((say("the base alone"), say("none"))):
-        with gr.Row():
-            found.append(
-                gr.Dropdown(
-                    [(nobody, BASE_ONLY)],
-                    value=BASE_ONLY,
-                    label=say("Mixed with") if number else say("Adapter"),
-                    min_width=SLIDER_WIDTH,
-                    elem_id=f"adapter-{number + 1}" if number else "adapter",
-                )
-            )
-            found.append(
-                gr.Slider(
-                    0,
-                    MAX_STRENGTH,
-                    value=1,
-                    step=0.05,
-                    label=say("Strength"),
-                    min_width=SLIDER_WIDTH,
-                    elem_id=f"strength-{number + 1}",
-                )
-            )
+    say, work = page.words, page.workspace
+    found = [
+        *_build_player(say("Adapter"), say("the base alone"), say("Strength"), ""),
+        *_build_player(say("Mixed with"), say("none"), say("Strength"), "-2"),
+    ]
     base = gr.Dropdown(
         list(BASES),
         value=BASES[0],
