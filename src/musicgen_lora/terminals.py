@@ -42,5 +42,7 @@ def let_go() -> bool:
     error, and end the work or what is being saved. Returns whether there is one."""
     gone = [number for number in _OUTPUTS if not os.isatty(number)]
     for number in gone:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, number)
+        os.close(nowhere)
     return bool(gone)

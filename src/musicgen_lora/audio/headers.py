@@ -114,10 +114,10 @@ def lacks_end(path: Path) -> bool:
     Raises:
         AudioError: unreadable.
     """
-    if _beginning(path)[:4] != b"OggS":
-        return False
     try:
         with open(path, "rb") as file:
+            if file.read(4) != b"OggS":
+                return False
             for flags, page_end in deque(_ogg_pages(file), 1):
                 return page_end is None or not flags & LAST_PAGE
             return True

@@ -56,7 +56,6 @@ class AudioStream:
         claimed_s: what the file's own header says, in seconds; None where it doesn't know.
         is_float: samples beyond full scale are as good as others.
         is_lossless: of no codec that leaves out what is hardly heard.
-        is_cut_off: an Ogg without its last page.
 
     Raises:
         AudioError: missing, not audio, or of a rate or channel count out of bounds. Each method
@@ -71,7 +70,6 @@ class AudioStream:
             raise AudioError(f"{path}: is empty; copy, download or export it again.")
         self.path = path
         self._head = find_head(path)
-        self.is_cut_off = lacks_end(path)
         self._words = DecoderWords()
         self._is_mp3 = may_be_mp3(path)
         self._open()
@@ -108,6 +106,11 @@ class AudioStream:
         self._file.close()
         if self._headed is not None:
             self._headed.close()
+
+    @property
+    def is_cut_off(self) -> bool:
+        """An Ogg without its last page, for which all its pages are looked at."""
+        return lacks_end(self.path)
 
     @property
     def n_faults(self) -> int:

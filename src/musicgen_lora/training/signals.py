@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import time
+from contextlib import ExitStack
 from types import FrameType
-from typing import Any
 
-from musicgen_lora.terminals import hangups, let_go
+from musicgen_lora.terminals import handled, hangups, let_go
 
 LAUNCHER_GRACE_S = 5.0
 """A launcher passes on to its processes the Ctrl-C that the terminal has already sent them."""
@@ -26,20 +26,16 @@ class StopSignals:
         self.received = 0
         self._received_at = 0.0
         self._grace_s = grace_s
-        self._previous: dict[int, Any] = {}
+        self._handled = ExitStack()
 
     def __enter__(self) -> StopSignals:
-        for number in (signal.SIGINT, signal.SIGTERM, *hangups()):
-            # Only the main thread may set handlers; a notebook's worker thread goes without.
-            try:
-                self._previous[int(number)] = signal.signal(number, self._receive)
-            except ValueError:
-                break
+        # A notebook's worker thread goes without.
+        stops = [signal.SIGINT, signal.SIGTERM, *hangups()]
+        self._handled.enter_context(handled(stops, self._receive))
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self._previous.items():
-            signal.signal(number, handler)
+        self._handled.close()
 
     def _receive(self, number: int, _: FrameType | None) -> None:
         let_go()
