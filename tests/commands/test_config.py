@@ -257,7 +257,6 @@ def test_a_flag_out_of_range_is_one_line(
 
 
 PAIRS = [
-    ("train --optimizer muon", "--optimizer muon is for whole matrices: give --trainable full"),
     ("train --optimizer prodigy --learning_rate 3e-4", "give 1, not 0.0003, or leave it out"),
     (
         "train --optimizer prodigy --text_encoder_learning_rate 1 --lora_targets text_encoder",
@@ -301,19 +300,19 @@ def test_settings_that_do_not_go_together_are_one_line_before_the_libraries_load
 
 
 def test_from_python_they_are_refused_alike() -> None:
-    with pytest.raises(UserError, match="--optimizer muon is for whole matrices"):
-        TrainSettings(optimizer="muon")
-    with pytest.raises(UserError, match="--optimizer muon is for whole matrices"):
-        dataclasses.replace(TrainSettings(optimizer="muon", trainable="full"), trainable="lora")
+    with pytest.raises(UserError, match="--fsdp is for --trainable full"):
+        TrainSettings(fsdp=True)
+    with pytest.raises(UserError, match="--fsdp is for --trainable full"):
+        dataclasses.replace(TrainSettings(fsdp=True, trainable="full"), trainable="lora")
 
 
 def test_file_and_flags_are_put_together_before_they_are_compared(tmp_path: Path) -> None:
-    path = config_file(tmp_path, "train: {optimizer: muon, fp16: true, learning_rate: 1e-4}")
+    path = config_file(tmp_path, "train: {fsdp: true, fp16: true, learning_rate: 1e-4}")
     words = ["--trainable", "full", "--no_fp16", "--precision", "bf16"]
     settings = parse_settings("train", words, path)
-    assert (settings.optimizer, settings.trainable, settings.fp16) == ("muon", "full", False)
+    assert (settings.fsdp, settings.trainable, settings.fp16) == (True, "full", False)
     assert settings.learning_rate == 1e-4
-    with pytest.raises(UserError, match="--optimizer muon"):
+    with pytest.raises(UserError, match="--fsdp is for"):
         parse_settings("train", ["--no_fp16"], path)
 
 

@@ -109,11 +109,28 @@ def test_prodigy_finds_a_rate_that_learns_in_a_short_run(warmup_share: float) ->
     assert 1.0 - loss_after("prodigy", 1.0) > 0.5 * (1.0 - best)
 
 
-def test_muon_takes_the_matrices_of_the_layers_alone() -> None:
-    muon, rest = make("muon", weights(0))
+def stepped_by(parameters) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]]:
+    """Shapes of what Muon steps and of the rest."""
+    muon, rest = make("muon", parameters)
     assert isinstance(muon, torch.optim.Muon)
-    shapes = [[tuple(p.shape) for p in o.param_groups[0]["params"]] for o in (muon, rest)]
-    assert shapes == [[(80, 70)], [(80,), (64, 80)]]
+    one, two = ([tuple(p.shape) for p in o.param_groups[0]["params"]] for o in (muon, rest))
+    return one, two
+
+
+def test_muon_takes_the_matrices_of_the_layers_alone() -> None:
+    assert stepped_by(weights(0)) == ([(80, 70)], [(80,), (64, 80)])
+
+
+def test_of_an_adapter_muon_takes_its_matrices_on_the_layers() -> None:
+    shapes = {
+        "self_attn.q_proj.lora_A.default.weight": (4, 70),
+        "self_attn.q_proj.lora_B.default.weight": (80, 4),
+        "self_attn.q_proj.lora_magnitude_vector.default.weight": (80,),
+        "encoder_attn.q_proj.lora_A.default.weight": (4, 71),
+    }
+    layer = "base_model.model.decoder.model.decoder.layers.0."
+    parameters = [(layer + name, nn.Parameter(torch.ones(shape))) for name, shape in shapes.items()]
+    assert stepped_by(parameters) == ([(4, 70), (80, 4)], [(80,), (4, 71)])
 
 
 def test_the_average_of_known_weights() -> None:

@@ -30,7 +30,11 @@ CASES: dict[str, dict[str, Any]] = {
     "average": {"ema_decay": 0.9, "group_by_length": True},
     "muon": {"trainable": "full", "optimizer": "muon", "ema_decay": 0.9, "lora_dropout": 0.0},
     "prodigy": {"optimizer": "prodigy", "learning_rate": 1.0},
-    "pissa": {"lora_init": "pissa", "lora_targets": ["attention", "heads"]},
+    "pissa": {
+        "lora_init": "pissa",
+        "lora_targets": ["attention", "heads"],
+        "optimizer": "muon",
+    },
     "dora": {"adapter": "dora", "lora_targets": ["feed_forward", "embeddings", "text_encoder"]},
     "adamw8bit": {"optimizer": "adamw8bit"},
 }

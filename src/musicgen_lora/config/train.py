@@ -158,7 +158,7 @@ class OptimizerSettings:
 
     optimizer: Literal["adamw", "adamw8bit", "prodigy", "muon"] = "adamw"
     """adamw8bit holds AdamW's state in 8 bits, prodigy finds its own rate (both are extras), muon
-    is for full training: the layers' matrices by Muon, the rest by AdamW."""
+    steps the layers' matrices, or those of an adapter on them, by Muon and the rest by AdamW."""
     learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] | None = None
     """Peak learning rate (default: for an adapter what the base advises, 2e-3 for tiny-beats, else
     3e-4; 1 for prodigy, which multiplies its own by it)."""
@@ -316,10 +316,6 @@ def _check_full(settings: TrainSettings) -> None:
         raise UserError(
             "--fsdp is for --trainable full: an adapter is small, and several processes share its "
             "clips without it."
-        )
-    if settings.optimizer == "muon":
-        raise UserError(
-            "--optimizer muon is for whole matrices: give --trainable full, or another optimizer."
         )
 
 
