@@ -84,6 +84,18 @@ def test_guidance_leads_from_the_negative_prompt_to_the_prompt(band: Band, batch
     assert not found.allclose(towards, atol=0.1)
 
 
+def test_the_heads_multiply_one_row_a_clip(band: Band, monkeypatch: pytest.MonkeyPatch) -> None:
+    predict, n_rows = band.decoder.predict, []
+
+    def count(states: torch.Tensor) -> torch.Tensor:
+        n_rows.append(len(states))
+        return predict(states)
+
+    monkeypatch.setattr(band.decoder, "predict", count)
+    band.play(band.conditions(PROMPTS, [None, NEGATIVE[1]]))
+    assert set(n_rows) == {2}
+
+
 def test_away_from_the_prompt_itself_is_no_guidance(band: Band, melody_band: Band) -> None:
     for players in (band, melody_band):
         plain = players.play(

@@ -284,7 +284,7 @@ class Decoder:
             with_text: the rows that attend to a text.
 
         Returns:
-            Logits `[R, K, V]`, float32.
+            States `[R, D]`, of which `predict` makes logits.
         """
         at = cache.positions
         x = x + (
@@ -299,4 +299,8 @@ class Decoder:
                 with_text.add(x, layer.text.out(heard))
             x.add_(layer.fc2(self._activation(layer.fc1(layer.last_norm(x)))))
         cache.advance()
-        return self._heads(self._norm(x)).view(len(x), -1, self.shape.special).float()
+        return self._norm(x)
+
+    def predict(self, states: torch.Tensor) -> torch.Tensor:
+        """Logits `[R, K, V]`, float32, of what follows states `[R, D]`."""
+        return self._heads(states).view(len(states), -1, self.shape.special).float()

@@ -72,13 +72,14 @@ class Playing:
 
     def step(self, columns: torch.Tensor, guidance_scale: float | torch.Tensor) -> torch.Tensor:
         """Reads the next column `[B, K]`; what follows, as logits `[B, K, V]`, guided by a scale, a
-        number or `[B, 1, 1]`."""
+        number or `[B, 1]`."""
         x = self._decoder.embed(columns)
         is_single = len(self._clips) == len(columns)
         if not is_single:
             x = x.index_select(0, self._clips)
-        logits = self._decoder.step(x, self.cache, self._with_text)
-        if is_single:
-            return logits
-        without = self._last.of(logits)
-        return (self._first.of(logits) - without).mul_(guidance_scale).add_(without)
+        states = self._decoder.step(x, self.cache, self._with_text)
+        if not is_single:
+            # The heads only multiply: guided states give guided logits, by half the rows.
+            without = self._last.of(states)
+            states = (self._first.of(states) - without).mul_(guidance_scale).add_(without)
+        return self._decoder.predict(states)

@@ -70,13 +70,13 @@ class DecodingWindow:
         return tokens
 
     def _scales_of(self, n_whole: int) -> torch.Tensor | None:
-        """Guidance scales `[S, B, 1, 1]` of the steps; None where it stays."""
+        """Guidance scales `[S, B, 1]` of the steps; None where it stays."""
         scales = [
             self._sampling.scales(passage.begin - first, self.n_steps, n_whole)
             for passage, first in zip(self.passages, self._firsts, strict=True)
         ]
         found = [own for own in scales if own is not None]
-        return torch.stack(found, dim=1)[:, :, None, None] if found else None
+        return torch.stack(found, dim=1)[..., None] if found else None
 
     def _make_ready(self) -> None:
         """What a kind of window needs besides."""
