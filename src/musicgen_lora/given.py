@@ -43,6 +43,7 @@ def check_given(settings: Any) -> None:
         check_prompts(names["prompts"], needed=False)
     if "format" in names and "input_dir" in names:
         check_export_folder(names["input_dir"])
+        check_is_apart(names["output_dir"], names["input_dir"])
         check_is_free(names["output_dir"])
     elif "create_example" in names and not names["create_example"]:
         check_input_folder(names["input_dir"])
@@ -52,6 +53,7 @@ def check_given(settings: Any) -> None:
         check_data_folder(names["other_data_dir"])
     for folder in as_list(names.get("lora_model_path")):
         check_adapter_folder(folder)
+        check_is_apart(names["output_dir"], folder)
     if "strength" in names:
         check_strengths(names["lora_model_path"], names["strength"])
     if "hub_base" in names:
@@ -191,6 +193,13 @@ def check_is_free(folder: Path) -> None:
     """Raises a UserError where something is in a folder that an export is to make."""
     if folder.is_dir() and any(folder.iterdir()):
         raise UserError(f"{folder}: is not empty; give another --output_dir, or clear it yourself.")
+
+
+def check_is_apart(folder: Path, read: Path) -> None:
+    """Raises a UserError where what is to be written would lie in an adapter or an export that is
+    read: training replaces an adapter's folder, and what else is in it goes."""
+    if Path(os.path.realpath(folder)).is_relative_to(os.path.realpath(read)):
+        raise UserError(f"{folder}: lies in {read}, which is read; give another --output_dir.")
 
 
 def check_hub_base(model_path: str, hub_base: str) -> None:

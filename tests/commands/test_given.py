@@ -79,6 +79,14 @@ def places(tmp_path: Path) -> dict[str, Path]:
         ("evaluate --lora_model_path {adapter} --data_dir {mistyped}", "no such data folder"),
         ("evaluate --lora_model_path {adapter} --other_data_dir {file}", "no such data folder"),
         ("evaluate --lora_model_path {adapter} --output_dir {file}", "cannot be written"),
+        *[
+            (
+                f"{command} --lora_model_path {{adapter}} --output_dir {{adapter}}/x/y",
+                "lies in {adapter}",
+            )
+            for command in ("generate --prompts x", "evaluate", "merge", "export")
+        ],
+        ("import --input_dir {audio} --output_dir {audio}/x", "lies in {audio}"),
     ],
 )
 def test_it_is_refused_before_the_libraries_load(

@@ -276,3 +276,18 @@ def test_a_dataset_that_may_not_be_written_to_is_read_or_refused_with_advice(
     monkeypatch.setattr(tokens, "FileLock", Locked)
     assert tokenise(tmp_path, model)[0] == ids
     assert equal(tokenise(tmp_path, model)[1], store)
+
+
+def test_a_clip_that_was_cut_off_is_named_unless_its_entry_says_what_is_left(
+    tmp_path: Path, model
+) -> None:
+    data = make_dataset(tmp_path, [1.0, 1.0])
+    cut = data / "train" / "beat1.wav"
+    cut.write_bytes(cut.read_bytes()[:-RATE])
+    with pytest.raises(AudioError, match=r"beat1\.wav: is cut off, 0\.5 s of 1\.0 s are there"):
+        tokenise(data, model)
+    entries = read_metadata(data)
+    entries[1] |= {"start_s": 0.1, "duration_s": 0.4}
+    write_metadata(data, entries)
+    ids, _ = tokenise(data, model)
+    assert len(ids) == 2

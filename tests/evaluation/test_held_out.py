@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from evaluated import facts_of, held_out_of, settings_for
-from made_datasets import read_metadata, write_metadata
+from made_datasets import make_dataset, read_metadata, write_metadata
 from trainer import file_hashes
 
 from musicgen_lora.errors import UserError
@@ -106,6 +106,17 @@ def test_another_dataset_gives_its_validation_split_or_everything(
     split = held_out_of(facts, data, "metadata.json")
     assert [clip.audio for clip in split.clips] == [entries[0]["audio"]]
     assert "its validation split (1 clip)" in split.origin
+
+
+def test_clips_too_short_to_be_measured_are_named(
+    trained: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = make_dataset(tmp_path / "data", [0.6, 0.02, 0.6])
+    report = evaluate_adapter(settings_for(trained, tmp_path / "out", data_dir=data, num_prompts=1))
+    said = "Left out, shorter than 4 frames: train/beat1.wav."
+    assert said in capsys.readouterr().out
+    assert report["held_out"]["n_clips"] == 2
+    assert report["held_out"]["origin"].endswith(said)
 
 
 def test_other_audio_under_a_held_out_name_is_not_held_out(

@@ -25,6 +25,8 @@ MAX_CHANNELS = 16
 BLOCK_FRAMES = 1 << 16
 LOSSLESS_SUBTYPES = ("PCM", "FLOAT", "DOUBLE", "ALAC", "DPCM", "DWVW")
 """Beginnings of libsndfile's names for codings; FLAC's is PCM."""
+CUT_SHORT = 0.98
+"""Share of what a header tells below which a file was cut off; headers are not exact."""
 LONGEST_S = 12 * 3600.0
 """A header that claims more is not believed: the samples are counted, up to here."""
 NEARBY_S = 10.0
@@ -217,6 +219,11 @@ class AudioStream:
         except (soundfile.LibsndfileError, RuntimeError, ValueError) as error:
             _check_disk(self.path)
             raise AudioError(f"{self.path}: broken audio ({str(error).strip()}).") from error
+
+
+def ends_early(length_s: float, told_s: float) -> bool:
+    """Whether what was read is clearly less than what a header tells."""
+    return length_s < CUT_SHORT * told_s - 0.1
 
 
 def _check_disk(path: Path) -> None:

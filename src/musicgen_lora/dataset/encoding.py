@@ -22,7 +22,8 @@ import pyarrow.parquet as pq
 import torch
 
 from musicgen_lora import atomic
-from musicgen_lora.audio.files import probe, read_audio
+from musicgen_lora.audio.files import MAX_READ_S, probe, read_stretch
+from musicgen_lora.audio.stream import AudioStream, ends_early
 from musicgen_lora.console import OnStep
 from musicgen_lora.dataset.metadata import Clip
 from musicgen_lora.errors import AudioError
@@ -240,12 +241,25 @@ def _length_s(clip: Clip) -> float:
 
 def encode_clips(clips: Sequence[Clip], model: BaseModel) -> list[np.ndarray]:
     """Codes of clips, each `[T, K]` uint16, read and resampled once."""
-    rate = model.shape.sample_rate
-    waveforms = [
-        read_audio(clip.path, rate, start_s=clip.start_s, duration_s=clip.duration_s)
-        for clip in clips
-    ]
+    waveforms = [_read_whole(clip, model.shape.sample_rate) for clip in clips]
     return [np.ascontiguousarray(codes.T) for codes in model.encode(waveforms)]
+
+
+def _read_whole(clip: Clip, sample_rate: int) -> np.ndarray:
+    """A clip's sound, `[C, N]`; an AudioError where its file was cut off before the clip's end, as
+    by a copy of the dataset that broke off."""
+    with AudioStream(clip.path) as stream:
+        waveform = read_stretch(
+            stream, sample_rate, start_s=clip.start_s, duration_s=clip.duration_s
+        )
+        told_s = (stream.claimed_s or 0.0) - clip.start_s
+    length_s = waveform.shape[1] / sample_rate
+    if ends_early(length_s, min(told_s, clip.duration_s or MAX_READ_S)):
+        raise AudioError(
+            f"{clip.path}: is cut off, {length_s:.1f} s of {told_s:.1f} s are there; copy it "
+            f'again, or give its entry "start_s": {clip.start_s:g} and a "duration_s" up to there.'
+        )
+    return waveform
 
 
 def write_shard(folder: Path, ids: list[str], codes: list[np.ndarray]) -> None:

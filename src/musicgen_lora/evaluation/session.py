@@ -34,6 +34,9 @@ from musicgen_lora.generation.decoding.sampling import advice_sentence, sampling
 from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.model.text.reading import TextReader
 
+MOST_NAMED = 5
+"""Clips that one line names; of more, their number."""
+
 
 @dataclass(frozen=True)
 class EvaluationSession:
@@ -250,8 +253,14 @@ def _open_tokens(
     if not len(rows):
         why = f"every held-out clip is shorter than {shortest} frames"
         return _without_clips(held_out, why), None
+    told = [held_out.origin]
+    if short := [held_out.clips[row].name for row in np.flatnonzero(codes.n_frames < shortest)]:
+        more = f" and {len(short) - MOST_NAMED} more" if len(short) > MOST_NAMED else ""
+        said = f"Left out, shorter than {shortest} frames: {', '.join(short[:MOST_NAMED])}{more}."
+        console.print(said, style="yellow")
+        told.append(said)
     clips = [held_out.clips[row] for row in rows.tolist()]
-    return dataclasses.replace(held_out, clips=clips), codes.take(rows)
+    return dataclasses.replace(held_out, clips=clips, origin=" ".join(told)), codes.take(rows)
 
 
 def _without_clips(held_out: HeldOut, why: str) -> HeldOut:

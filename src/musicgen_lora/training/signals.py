@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
 from contextlib import ExitStack
 from types import FrameType
 
+from musicgen_lora.language.translate import translated
 from musicgen_lora.terminals import handled, hangups, let_go
 
+ASKED = "Stopping after this step, with a checkpoint; once more ends it at once, without one."
+ENDED = (
+    "Ended at once: what came after the last checkpoint is lost; the same command goes on from it."
+)
 LAUNCHER_GRACE_S = 5.0
 """A launcher passes on to its processes the Ctrl-C that the terminal has already sent them."""
 
@@ -41,5 +47,14 @@ class StopSignals:
         let_go()
         if not self.received:
             self.received, self._received_at = number, time.monotonic()
+            _say(ASKED)
         elif time.monotonic() - self._received_at >= self._grace_s:
+            _say(ENDED)
             os._exit(128 + number)
+
+
+def _say(sentence: str) -> None:
+    """A line to standard error, past its buffer, in which the signal may have met the program."""
+    if os.environ.get("RANK", "0") == "0":
+        with contextlib.suppress(OSError):
+            os.write(2, f"{translated(sentence)}\n".encode())

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from musicgen_lora.dataset.caption_words import BPM_RANGE
 from musicgen_lora.dataset.metadata import read_entries, write_entries
 from musicgen_lora.errors import UserError
 from musicgen_lora.formats.kinds import is_number
@@ -16,7 +17,6 @@ from musicgen_lora.webui.safety import id_of
 from musicgen_lora.webui.workspace import METADATA, clip_name
 
 MAX_CAPTION = 2_000
-MAX_BPM = 400.0
 Entry = dict[str, Any]
 Row = tuple[str, str, str, str]
 """A clip's name, caption, tempo and key as the table shows them."""
@@ -148,8 +148,9 @@ def _tempo(text: str, name: str) -> float | int | None:
         bpm = float(text)
     except ValueError:
         bpm = -1.0
-    if not 20.0 <= bpm <= MAX_BPM:
-        raise UserError(f"{name}: the tempo {text[:20]!r} is no number of 20 to {MAX_BPM:g}.")
+    least, most = BPM_RANGE
+    if not least <= bpm <= most:
+        raise UserError(f"{name}: the tempo {text[:20]!r} is no number of {least:g} to {most:g}.")
     return int(bpm) if bpm == int(bpm) else bpm
 
 

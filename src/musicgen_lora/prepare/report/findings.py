@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from musicgen_lora.audio.fold import BASS_BELOW_HZ, cancelled_bands
+from musicgen_lora.audio.stream import CUT_SHORT, ends_early
 from musicgen_lora.dataset.splits import find_split
 from musicgen_lora.extras import install_command
 from musicgen_lora.model.text.reading import describe_readings, t5_reader
@@ -27,7 +28,6 @@ NEEDED_HZ = 15_000.0
 TOLD_SILENT_SHARE = 0.2
 QUIET_LUFS = -32.0
 """The usual target lies 16 dB above; noise comes up as far."""
-CUT_SHORT = 0.98
 REACHED_LU = 0.5
 """A clip this close to the wanted loudness has it."""
 FOLD_ADVICE = (
@@ -74,7 +74,7 @@ CHECKS = (
         "cut short",
         "end before their header says, or without their last part",
         "Copy or download them again.",
-        lambda r: r.is_cut_off or r.duration_s < CUT_SHORT * (r.claimed_s or 0.0) - 0.1,
+        lambda r: r.is_cut_off or ends_early(r.duration_s, r.claimed_s or 0.0),
     ),
     Check(
         "damaged",
