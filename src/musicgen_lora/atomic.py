@@ -67,6 +67,20 @@ def _told(final: Path) -> Iterator[None]:
         ) from error
 
 
+@contextmanager
+def _named_as_in(final: Path, staging: Path) -> Iterator[None]:
+    """What fails in a staging folder is told of the place that it was to come to."""
+    try:
+        yield
+    except UserError as error:
+        error.args = (str(error).replace(str(staging), str(final)),)
+        raise
+    except OSError as error:
+        if isinstance(error.filename, str):
+            error.filename = error.filename.replace(str(staging), str(final))
+        raise
+
+
 def write_file(path: Path, write: Callable[[Path], object]) -> None:
     """Calls `write(temporary path)`, then puts the result in place of `path`.
 
@@ -137,7 +151,7 @@ def publish_folder(final: Path, fill: Callable[[Path], object]) -> None:
     with _told(final):
         staging.mkdir(parents=True)
     try:
-        with _told(final):
+        with _told(final), _named_as_in(final, staging):
             fill(staging)
             files = _files_below(staging)
             names = {str(path.relative_to(staging)): path for path in files}
@@ -191,7 +205,8 @@ def publish_files(
     try:
         with _told(folder):
             staging.mkdir()
-        fill(staging)
+        with _named_as_in(folder, staging):
+            fill(staging)
         with _told(folder):
             files = _files_below(staging)
             new = {path.relative_to(staging).as_posix() for path in files}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -128,3 +129,26 @@ def test_what_an_ended_worker_was_writing_goes_with_the_run_that_failed(tmp_path
     with pytest.raises(OSError, match="full"), atomic.swept(tmp_path, tmp_path / "none"):
         work()
     assert [path.name for path in tmp_path.iterdir()] == ["clip.wav"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES])
+@pytest.mark.parametrize("how", ["files", "folder"])
+def test_what_fails_on_the_way_is_told_of_its_own_place(
+    how: str, number: int, tmp_path: Path
+) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+
+    def fail(temporary: Path) -> None:
+        raise OSError(number, os.strerror(number), str(temporary))
+
+    def fill(staging: Path) -> None:
+        atomic.write_file(staging / "audio" / "1.wav", fail)
+
+    publish = partial(atomic.publish_files, obsolete=lambda _: [])
+    if how == "folder":
+        publish = atomic.publish_folder
+    with pytest.raises((RunError, OSError), match=r"out") as raised:
+        publish(folder, fill=fill)
+    assert ".staging" not in str(raised.value)
+    assert list(tmp_path.rglob("*")) == [folder]

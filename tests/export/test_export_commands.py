@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -109,3 +112,18 @@ def test_what_is_refused_is_one_line_and_leaves_nothing(
     assert said in lines[0]
     assert [path.name for path in tmp_path.iterdir()] == ["empty"]
     assert sorted(path.name for path in adapter.iterdir()) == before
+
+
+@pytest.mark.parametrize(("command", "more"), [("merge", {}), ("export", {"format": "peft"})])
+def test_a_cards_examples_name_the_folder_whatever_is_in_its_name(
+    command: str, more: dict[str, object], adapter: Path, tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / 'My "beats" \'n <b> \\ %'
+    asked = {"model_path": tiny_model_dir, "lora_model_path": [adapter], "output_dir": out}
+    assert run(command, **asked, **more) == 0
+    card = (out / "README.md").read_text(encoding="utf-8")
+    for code in re.findall(r"```python\n(.*?)```", card, re.DOTALL):
+        texts = [n.value for n in ast.walk(ast.parse(code)) if isinstance(n, ast.Constant)]
+        assert out.name in texts
+    for words in re.findall(r"```sh\n(.*?)```", card, re.DOTALL):
+        assert out.name in shlex.split(words)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -100,7 +101,7 @@ def checkpoint_card(source: Source, made_of: Mapping[str, Any], folder_name: str
         [
             "from transformers import pipeline",
             "",
-            f'play = pipeline("text-to-audio", model="{folder_name}")',
+            f'play = pipeline("text-to-audio", model={folder_name!r})',
             "sound = play(",
             '    "hip hop 808 beat with trap drums",',
             '    forward_params={"do_sample": True, "guidance_scale": 3.0, '
@@ -141,7 +142,7 @@ def audiocraft_card(source: Source, made_of: Mapping[str, Any], folder_name: str
             else []
         ),
         "",
-        f'os.chdir("{folder_name}")    # where {name}/, the text encoder, is found',
+        f"os.chdir({folder_name!r})    # where {name}/, the text encoder, is found",
     ]
     if TEXT_ENCODERS.get(width) != name:
         lines.append(f'T5Conditioner.MODELS_DIMS["{name}"] = {width}    # else taken for another')
@@ -204,7 +205,8 @@ def adapter_text(
 - Licence: {_licence(source)[1]}
 
 ```sh
-musicgen-lora generate --base_model_path {source.name} --lora_model_path {folder_name} \\
+musicgen-lora generate --base_model_path {shlex.quote(source.name)} \\
+    --lora_model_path {shlex.quote(folder_name)} \\
     --prompts "hip hop 808 beat with trap drums"
 ```
 """

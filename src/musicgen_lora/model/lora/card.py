@@ -54,7 +54,8 @@ seed {settings["seed"]}
 {section}{EXAMPLES}
 
 ```sh
-musicgen-lora generate --base_model_path {shlex.quote(base)} --lora_model_path {folder_name} \\
+musicgen-lora generate --base_model_path {shlex.quote(base)} \\
+    --lora_model_path {shlex.quote(folder_name)} \\
     --prompts "hip hop 808 beat with trap drums"
 ```
 
@@ -89,7 +90,7 @@ def _bare_code(base: str, model_class: str, folder_name: str) -> str:
 from transformers import {model_class}
 
 model = {model_class}.from_pretrained({loaded})
-model = PeftModel.from_pretrained(model, "{folder_name}").eval()"""
+model = PeftModel.from_pretrained(model, {folder_name!r}).eval()"""
 
 
 def licence(base: str) -> tuple[str | None, str]:

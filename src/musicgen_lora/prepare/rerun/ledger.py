@@ -103,7 +103,7 @@ class Ledger(BaseModel):
             return cls.model_validate_json(path.read_bytes())
         except FileNotFoundError:
             return cls()
-        except (ValidationError, OSError) as error:
+        except ValidationError as error:
             reason = " ".join(str(error).split())[:120]
             raise UserError(
                 f"{path}: not readable ({reason}); delete it: all that is lost is which clips you "
