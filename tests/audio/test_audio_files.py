@@ -315,3 +315,13 @@ def test_audio_by_another_name_is_named(tmp_path: Path) -> None:
     (tmp_path / "readme").write_bytes(b"x")
     why = "is audio, which its name doesn't tell; rename it to end in .wav."
     assert find_unread(tmp_path) == [(tmp_path / name, why) for name in ("beat.wav.part", "take 1")]
+
+
+@pytest.mark.parametrize("kind", ["flac", "caf"])
+def test_a_half_copied_file_is_told_so_and_what_to_do(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / f"half.{kind}"
+    noise = np.random.default_rng(0).normal(0.0, 0.1, RATE * 4)
+    soundfile.write(path, noise, RATE, subtype="PCM_16")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(AudioError, match=r"half\..*was cut off or damaged.*; copy or download it"):
+        read_audio(path, RATE)

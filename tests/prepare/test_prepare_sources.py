@@ -25,11 +25,12 @@ from musicgen_lora.prepare.prepare import prepare_dataset
 needs_ffmpeg = pytest.mark.skipif(shutil.which("ffmpeg") is None, reason="needs ffmpeg installed")
 
 
-def encode(path: Path, waveform: np.ndarray) -> Path:
-    """Writes a waveform as AAC, in M4A or bare as the extension says."""
+def encode(path: Path, waveform: np.ndarray, *more: str) -> Path:
+    """Writes a waveform as AAC, or what `more` flags say, in M4A or bare as the extension says."""
     wav = path.with_name("original.wav")
     soundfile.write(wav, waveform.T, RATE)
-    subprocess.run(["ffmpeg", "-loglevel", "error", "-i", wav, "-c:a", "aac", path], check=True)
+    words = ["ffmpeg", "-loglevel", "error", "-i", wav, "-c:a", "aac", *more, path]
+    subprocess.run(words, check=True)
     wav.unlink()
     return path
 
@@ -76,9 +77,29 @@ def test_hostile_files_called_m4a_open_nothing_and_are_listed(tmp_path: Path) ->
         "cut.m4a", "list.m4a", "hls.aac", "sync.aac", "box.m4a", "empty.m4a"
     }  # fmt: skip
     for name in ("cut.m4a", "box.m4a"):
-        assert dropped[name] == "broken audio (ffmpeg cannot decode it)."
-    for name in ("list.m4a", "hls.aac", "empty.m4a"):
+        assert dropped[name].startswith("no AAC or ALAC in it that ffmpeg can decode; ")
+    for name in ("list.m4a", "hls.aac"):
         assert "not readable as audio" in dropped[name]
+    assert dropped["empty.m4a"].startswith("is empty; ")
+
+
+@needs_ffmpeg
+def test_an_m4a_that_was_cut_off_is_none_and_one_by_another_name_is_one(tmp_path: Path) -> None:
+    source, out = tmp_path / "in", tmp_path / "out"
+    source.mkdir()
+    encode(source / "b.m4a", beat(1, 3.0), "-movflags", "+faststart")
+    content = (source / "b.m4a").read_bytes()
+    (source / "cut.m4a").write_bytes(content[: 2 * len(content) // 3])
+    encode(source / "other.m4a", beat(2, 3.0), "-c:a", "ac3")
+    # As the first of two alike, it is the one that is read.
+    (source / "a.wav").write_bytes(content)
+    (source / "bare").write_bytes(content)
+    dropped = prepared(source, out)
+    assert dropped.pop("cut.m4a") == "is cut off; copy or download it again."
+    assert dropped.pop("other.m4a").startswith("no AAC or ALAC in it")
+    assert dropped.pop("bare").endswith("rename it to end in .m4a.")
+    assert dropped.keys() == {"b.m4a"}
+    assert [clip.fields["source"] for clip in load_dataset(out)] == ["a.wav"]
 
 
 @needs_ffmpeg
@@ -120,7 +141,10 @@ def test_ffmpeg_is_called_with_one_demuxer_one_protocol_and_no_shell(
     monkeypatch.setenv("PATH", f"{fake.parent}:{os.environ['PATH']}")
     path = tmp_path / "$(touch hacked); -i x.m4a"
     path.write_bytes(b"\0\0\0\x18ftypM4A ")
-    with pytest.raises(AudioError, match="cannot decode"), decodable(path, tmp_path, lambda: None):
+    with (
+        pytest.raises(AudioError, match="ffmpeg can decode"),
+        decodable(path, tmp_path, lambda: None),
+    ):
         pass
     words = said.read_text().splitlines()
     for flag, value in {

@@ -1,4 +1,5 @@
-"""M4A and AAC, which soundfile doesn't read, through ffmpeg where it is installed.
+"""M4A, whatever it is called, and AAC, which soundfile doesn't read, through ffmpeg where it is
+installed.
 
 ffmpeg opens whatever a file asks it to: playlists, other files, addresses. So it gets the demuxer
 that the first bytes call for and no other, the file protocol alone, two decoders, a limit on its
@@ -11,6 +12,7 @@ import contextlib
 import os
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,6 +25,8 @@ LIMIT_S = 600.0
 MAX_DECODED_BYTES = 2 << 30
 """Three hours of stereo at 44.1 kHz and 16 bits."""
 PROBE_BYTES = 1 << 20
+CUT_OFF = b"partial file"
+"""ffmpeg's word where a file ends before the samples that its index lists."""
 INSTALL = "apt install ffmpeg, or brew install ffmpeg"
 
 
@@ -40,7 +44,7 @@ def decodable(path: Path, folder: Path, alive: Callable[[], None]) -> Iterator[P
             2 GiB. Those raised inside name `path`, not the WAV.
         RunError: the disk is full.
     """
-    demuxer = _demuxer(path) if path.suffix.lower() in FFMPEG_EXTENSIONS else None
+    demuxer = _demuxer(path)
     if demuxer is None:
         yield path
         return
@@ -63,8 +67,10 @@ def _demuxer(path: Path) -> str | None:
         raise audio_unread(path, error) from error
     if head[4:8] == b"ftyp":
         return "mov"
-    # ADTS: twelve set bits, then a layer of 0.
-    return "aac" if len(head) > 1 and head[0] == 0xFF and head[1] & 0xF6 == 0xF0 else None
+    # ADTS: twelve set bits, then a layer of 0. Within an MP3 that can come by chance.
+    is_named = path.suffix.lower() in FFMPEG_EXTENSIONS
+    is_adts = len(head) > 1 and head[0] == 0xFF and head[1] & 0xF6 == 0xF0
+    return "aac" if is_named and is_adts else None
 
 
 def _decode(path: Path, demuxer: str, decoded: Path, alive: Callable[[], None]) -> None:
@@ -78,9 +84,12 @@ def _decode(path: Path, demuxer: str, decoded: Path, alive: Callable[[], None]) 
     command += ["-f", demuxer, "-i", f"file:{path.absolute()}"]
     command += ["-map", "0:a:0", "-map_metadata", "-1", "-c:a", "pcm_s16le"]
     command += ["-fs", str(MAX_DECODED_BYTES), "-f", "wav", f"file:{decoded.absolute()}"]
-    with subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    ) as process:
+    with (
+        tempfile.TemporaryFile() as words,
+        subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=words
+        ) as process,
+    ):
         try:
             deadline = time.monotonic() + LIMIT_S
             while process.poll() is None and time.monotonic() < deadline:
@@ -90,11 +99,19 @@ def _decode(path: Path, demuxer: str, decoded: Path, alive: Callable[[], None]) 
             code = process.poll()
         finally:
             process.kill()
+        words.seek(0)
+        is_cut_off = CUT_OFF in words.read(PROBE_BYTES)
     if code is None:
         raise AudioError(f"ffmpeg took more than {LIMIT_S:g} s; given up.")
     if code != 0 or not decoded.is_file():
         # ffmpeg's exit code is the same where the disk is full, which is no fault of the file's.
         write_file(decoded, lambda temporary: temporary.write_bytes(bytes(PROBE_BYTES)))
-        raise AudioError("broken audio (ffmpeg cannot decode it).")
+        raise AudioError(
+            "no AAC or ALAC in it that ffmpeg can decode; copy it again, or convert it to WAV or "
+            "FLAC."
+        )
+    if is_cut_off:
+        # ffmpeg takes what is there for the whole.
+        raise AudioError("is cut off; copy or download it again.")
     if decoded.stat().st_size > 0.999 * MAX_DECODED_BYTES:
         raise AudioError(f"decodes to more than {MAX_DECODED_BYTES >> 20} MiB; split it.")

@@ -28,8 +28,9 @@ FFMPEG_EXTENSIONS = {".m4a", ".aac"}
 OTHER_AUDIO_EXTENSIONS = {
     *(".wma", ".ape", ".wv", ".tta", ".mpc", ".dsf", ".dff", ".ac3", ".amr", ".m4b", ".m4p"),
     *(".mp4", ".mka", ".webm", ".weba", ".3gp", ".ra", ".rm", ".spx", ".sd2", ".alac"),
+    *(".mov", ".m4v", ".mkv", ".avi", ".wmv", ".flv"),
 }
-"""Audio that nothing here reads: named, so that nobody takes it for used."""
+"""Audio that nothing here reads, films with sound too: named, so that nobody takes it for used."""
 NO_AUDIO_EXTENSIONS = {
     *(".txt", ".caption", ".json", ".jsonl", ".csv", ".tsv", ".parquet", ".md", ".yaml", ".yml"),
     *(".jpg", ".jpeg", ".png", ".gif", ".webp", ".pdf", ".html", ".mid", ".midi", ".npy", ".asd"),
@@ -195,6 +196,8 @@ def _format_of(path: Path) -> str:
         return ""
     if head[:4] in (b"RIFF", b"RF64", b"FORM") and head[8:] not in (b"WAVE", b"AIFF", b"AIFC"):
         return ""
+    if head[4:11] == b"ftypM4A":
+        return "m4a"
     return MAGICS.get(head[:4], MAGICS.get(head[:3], ""))
 
 

@@ -178,6 +178,9 @@ class AudioStream:
             if "pipe?" in reason:
                 # libsndfile says so of an MP3 in which there is no frame.
                 reason = "there is no audio in it"
+            if "malformed" in reason:
+                # What libsndfile says of a CAF or an AIFF of which a part was copied.
+                reason = "was cut off or damaged; copy or download it again"
             raise AudioError(f"{self.path}: not readable as audio ({reason}).") from error
 
     def _read_piece(self, count: int) -> np.ndarray:
@@ -218,7 +221,10 @@ class AudioStream:
             yield
         except (soundfile.LibsndfileError, RuntimeError, ValueError) as error:
             _check_disk(self.path)
-            raise AudioError(f"{self.path}: broken audio ({str(error).strip()}).") from error
+            reason = str(error).strip().removeprefix("Error : ").rstrip(".")
+            raise AudioError(
+                f"{self.path}: was cut off or damaged ({reason}); copy or download it again."
+            ) from error
 
 
 def ends_early(length_s: float, told_s: float) -> bool:
