@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from musicgen_lora.dataset.metadata import load_dataset
 from musicgen_lora.errors import UserError
 from musicgen_lora.prepare import prepare
 from musicgen_lora.prepare.clips import cut
+from musicgen_lora.prepare.rerun.ledger import Ledger
 from musicgen_lora.runtime.locks import locked
 
 
@@ -216,6 +218,17 @@ def test_a_ledger_that_is_broken_is_named(folder: tuple[Path, Path]) -> None:
     # Cut anew, as nobody knows what with, to the same.
     assert again == before
     assert len(told(out, "it isn't known with which settings")) == 3
+
+
+def test_a_ledger_that_cannot_be_read_is_not_to_be_deleted(
+    folder: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path) -> bytes:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(PermissionError):
+        Ledger.read(folder[1] / "metadata.ledger.json")
 
 
 def test_a_track_in_its_place_gets_other_windows(tmp_path: Path) -> None:

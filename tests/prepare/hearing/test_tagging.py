@@ -10,6 +10,7 @@ import pytest
 import soundfile
 import torch
 from made_datasets import RATE, beat
+from safetensors.torch import load_file, save_file
 from transformers import (
     ClapConfig,
     ClapFeatureExtractor,
@@ -30,6 +31,7 @@ from musicgen_lora.prepare.hearing.tagging import (
     MUSICNN_LEAST,
     MUSICNN_WORDS,
     TagTask,
+    check_clap,
     heard_facts,
     read_heard,
     tag_file,
@@ -168,3 +170,23 @@ def test_a_clap_has_to_be_there(tmp_path: Path, capsys: pytest.CaptureFixture[st
     clap = ["--clap_path", str(tmp_path / "pickled")]
     assert main(["prepare", *flags, "--tagger", "clap", *clap]) == 2
     assert "no model.safetensors" in capsys.readouterr().err
+
+
+def test_a_clap_without_some_of_its_weights_is_refused(tmp_path: Path) -> None:
+    clap = tiny_clap(tmp_path / "clap")
+    weights = load_file(clap / "model.safetensors")
+    del weights["text_projection.linear1.weight"]
+    save_file(weights, clap / "model.safetensors", {"format": "pt"})
+    task = TagTask(write_beat(tmp_path, "x.wav"), "e" * 64, tmp_path, ((0.0, 4.0),), "clap", clap)
+    with pytest.raises(UserError, match="1 of its weights are missing, text_projection"):
+        tag_file(task, lambda: None)
+
+
+def test_a_clap_that_brings_code_is_refused(tmp_path: Path) -> None:
+    clap = tiny_clap(tmp_path / "clap")
+    assert check_clap(clap) == clap
+    config = json.loads((clap / "config.json").read_text())
+    config["auto_map"] = {"AutoModel": "evil.Clap"}
+    (clap / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match="auto_map is not read"):
+        check_clap(clap)

@@ -18,6 +18,7 @@ import numpy as np
 from musicgen_lora.audio.ffmpeg import decodable
 from musicgen_lora.audio.files import AudioError, read_audio
 from musicgen_lora.errors import UserError
+from musicgen_lora.formats.documents import read_json
 from musicgen_lora.prepare.hearing.records import HeardFile, keep, read_kept
 from musicgen_lora.prepare.words.facts import GENRES, Facts, find_words, make_facts
 from musicgen_lora.runtime.workers import Failure
@@ -119,8 +120,10 @@ def check_clap(path: Path | None) -> Path:
     """The folder of a CLAP.
 
     Raises:
-        UserError: none is given, or it isn't one.
+        UserError: none is given, it isn't one, or it opens a door to code or other files.
     """
+    from musicgen_lora.model.base.folder import check_bounds, check_tokenizer_files
+
     if path is None:
         raise UserError("--tagger clap needs --clap_path, a folder with a CLAP model.")
     for name in ("config.json", "model.safetensors"):
@@ -129,6 +132,8 @@ def check_clap(path: Path | None) -> Path:
                 f"{path}: no {name} in it; --clap_path is a CLAP in Hugging Face's format, such as "
                 "laion/larger_clap_general, with safetensors weights."
             )
+    check_bounds(read_json(path / "config.json"), path / "config.json")
+    check_tokenizer_files(path)
     return path
 
 
@@ -186,11 +191,17 @@ def _load_clap(path: Path) -> tuple[Any, Any, dict[str, Any]]:
     from transformers import ClapModel, ClapProcessor
 
     try:
-        model = ClapModel.from_pretrained(path, local_files_only=True, use_safetensors=True).eval()
+        model, loaded = ClapModel.from_pretrained(
+            path, local_files_only=True, use_safetensors=True, output_loading_info=True
+        )
         processor: Any = ClapProcessor.from_pretrained(path, local_files_only=True)
     except (OSError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"{path}: not loadable as a CLAP ({reason}).") from error
+    model.eval()
+    # transformers draws what is not there at random.
+    if lost := sorted({name for name, _ in model.named_parameters()} & set(loaded["missing_keys"])):
+        raise UserError(f"{path}: {len(lost)} of its weights are missing, {lost[0]} for one.")
     texts = {}
     with torch.inference_mode():
         for kind, words in CLAP_WORDS.items():
