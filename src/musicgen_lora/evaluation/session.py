@@ -254,7 +254,8 @@ def _open_tokens(
         why = f"every held-out clip is shorter than {shortest} frames"
         return _without_clips(held_out, why), None
     told = [held_out.origin]
-    if short := [held_out.clips[row].name for row in np.flatnonzero(codes.n_frames < shortest)]:
+    lengths = zip(held_out.clips, codes.n_frames.tolist(), strict=True)
+    if short := [clip.name for clip, n_frames in lengths if n_frames < shortest]:
         more = f" and {len(short) - MOST_NAMED} more" if len(short) > MOST_NAMED else ""
         said = f"Left out, shorter than {shortest} frames: {', '.join(short[:MOST_NAMED])}{more}."
         console.print(said, style="yellow")

@@ -191,7 +191,8 @@ def _load_clap(path: Path) -> tuple[Any, Any, dict[str, Any]]:
     from transformers import ClapModel, ClapProcessor
 
     try:
-        model, loaded = ClapModel.from_pretrained(
+        clap_class: Any = ClapModel
+        model, loaded = clap_class.from_pretrained(
             path, local_files_only=True, use_safetensors=True, output_loading_info=True
         )
         processor: Any = ClapProcessor.from_pretrained(path, local_files_only=True)
