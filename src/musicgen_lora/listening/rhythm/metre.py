@@ -152,19 +152,21 @@ def find_hypotheses(
         offset = _eighth_offset(units.sum(axis=0), 2.0 * step)
         if strengths.shape[1] - offset < N_STEPS * step:
             continue
-        bar = _bar_profile(reached, offset, step)
         repeats = _at(correlation, step * np.array([1.0, 4.0, 16.0]))
         repeats = np.where(np.isfinite(repeats), repeats, UNHEARD)
-        for phase in range(N_STEPS):
-            turned = [np.roll(part, -phase, axis=1) for part in bar]
-            bpm_rows.append(float(bpm))
-            start_rows.append((offset + phase * step) / FRAME_RATE % (240.0 / bpm))
-            feature_rows.append(_bar_features(float(bpm), turned, repeats))
-            pulse_rows.append(float(repeats[:, 1:].max(axis=1).mean()))
+        starts = offset + step * np.arange(N_STEPS)
+        bpm_rows += [float(bpm)] * N_STEPS
+        start_rows.append(starts / FRAME_RATE % (240.0 / bpm))
+        feature_rows.append(_bar_features(bpm, _bar_profile(reached, offset, step), repeats))
+        pulse_rows += [float(repeats[:, 1:].max(axis=1).mean())] * N_STEPS
     if not bpm_rows:
         return None
-    rows = (bpm_rows, start_rows, feature_rows, pulse_rows)
-    return Hypotheses(*(np.array(column) for column in rows))
+    return Hypotheses(
+        np.array(bpm_rows),
+        np.concatenate(start_rows),
+        np.concatenate(feature_rows),
+        np.array(pulse_rows),
+    )
 
 
 def find_tempi(strengths: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -251,54 +253,59 @@ def _bar_profile(reached: np.ndarray, offset: float, step: float) -> list[np.nda
     what most bars reach there, and the mean half a step later."""
     n_frames = reached.shape[1]
     times = offset + step * np.arange(int((n_frames - 1 - offset) / step) + 1)
+    n_bars, n_first = divmod(len(times), N_STEPS)
 
-    def fold(late: float) -> list[np.ndarray]:
+    def fold(late: float) -> np.ndarray:
+        """Values `[5, bars, 16]`; of the last bar there are the first steps alone, and zeros."""
         frames = np.round(times + late * step).astype(int)
         values = np.where(frames < n_frames, reached[:, np.minimum(frames, n_frames - 1)], 0.0)
-        return [values[:, first::N_STEPS] for first in range(N_STEPS)]
+        return np.pad(values, ((0, 0), (0, N_STEPS - n_first))).reshape(-1, n_bars + 1, N_STEPS)
 
-    on_step = fold(0.0)
-    mean = np.stack([bars.mean(axis=1) for bars in on_step], axis=1)
-    swung = np.stack([bars.mean(axis=1) for bars in fold(SWING)], axis=1)
-    steady = np.stack([np.quantile(bars, STEADY_SHARE, axis=1) for bars in on_step], axis=1)
-    between = np.stack([bars.mean(axis=1) for bars in fold(0.5)], axis=1)
-    return [mean, swung, steady, between]
+    n_heard = (n_bars + (np.arange(N_STEPS) < n_first)).astype(reached.dtype)
+    bars = fold(0.0)
+    mean, swung, between = (own.sum(axis=1) / n_heard for own in (bars, fold(SWING), fold(0.5)))
+    whole, rest = bars[..., :n_first], bars[:, :n_bars, n_first:]
+    steady = [np.quantile(part, STEADY_SHARE, axis=1) for part in (whole, rest)]
+    return [mean, swung, np.concatenate(steady, axis=1), between]
 
 
-def _bar_features(bpm: float, bar: list[np.ndarray], repeats: np.ndarray) -> list[float]:
-    """The features of a hypothesis, in the order of `WEIGHTS`.
+def _bar_features(bpm: float, bar: list[np.ndarray], repeats: np.ndarray) -> np.ndarray:
+    """The features, in the order of `WEIGHTS`, with each of the 16 steps as the bar line:
+    `[16, len(WEIGHTS)]`.
 
     Args:
-        bar: `_bar_profile`, turned so that step 0 is the bar line.
+        bar: `_bar_profile`.
         repeats: `[4, 3]`, autocorrelation at a sixteenth, a beat and a bar.
     """
-    mean, swung, steady, between = bar
-    mean = mean.copy()
-    mean[:, 1::2] = np.maximum(mean[:, 1::2], swung[:, 1::2])
+    turned = (np.arange(N_STEPS)[:, None] + np.arange(N_STEPS)) % N_STEPS
+    # [5, 16, 16] each: of each bar line the steps from it on.
+    mean, swung, steady, between = (np.take(part, turned, axis=1) for part in bar)
+    mean[..., 1::2] = np.maximum(mean[..., 1::2], swung[..., 1::2])
     snare = 0.5 * (mean[BODY] + mean[SNAP])
     octaves = float(np.log2(bpm / 120.0))
     backbeats = [4, 12]
     offbeats = [2, 6, 10, 14]
     elsewhere = [step for step in range(1, N_STEPS) if step not in (4, 8, 12)]
-    on_three, on_two_and_four = steady[NOISE, 8], steady[NOISE, backbeats].min()
-    return [
+    noise = steady[NOISE]
+    on_three, on_two_and_four = noise[:, 8], noise[:, backbeats].min(axis=1)
+    columns = [
         octaves,
         octaves**2,
-        mean[BASS, 0],
-        mean[BASS, backbeats].mean(),
-        snare[0],
-        snare[offbeats].mean(),
-        mean[HATS, ::4].mean(),
-        mean[HATS, offbeats].mean(),
-        between[BASS].mean(),
-        0.5 * (between[BODY] + between[SNAP]).mean(),
-        mean[NOISE, 8],
-        mean[NOISE, offbeats].mean(),
-        steady[BASS, 0],
-        steady[BASS, backbeats].mean(),
+        mean[BASS, :, 0],
+        mean[BASS][:, backbeats].mean(axis=1),
+        snare[:, 0],
+        snare[:, offbeats].mean(axis=1),
+        mean[HATS][:, ::4].mean(axis=1),
+        mean[HATS][:, offbeats].mean(axis=1),
+        between[BASS].mean(axis=1),
+        (0.5 * (between[BODY] + between[SNAP])).mean(axis=1),
+        mean[NOISE, :, 8],
+        mean[NOISE][:, offbeats].mean(axis=1),
+        steady[BASS, :, 0],
+        steady[BASS][:, backbeats].mean(axis=1),
         on_two_and_four,
-        steady[BASS, 1:].max(),
-        max(on_three, on_two_and_four) - steady[NOISE, elsewhere].max(),
+        steady[BASS][:, 1:].max(axis=1),
+        np.maximum(on_three, on_two_and_four) - noise[:, elsewhere].max(axis=1),
         repeats[BASS, 1],
         repeats[BASS, 2],
         repeats[BODY, 2],
@@ -306,3 +313,4 @@ def _bar_features(bpm: float, bar: list[np.ndarray], repeats: np.ndarray) -> lis
         repeats[SNAP, 1],
         repeats[HATS, 2],
     ]
+    return np.stack([np.broadcast_to(column, N_STEPS) for column in columns], axis=1)

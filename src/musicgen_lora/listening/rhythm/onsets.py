@@ -71,7 +71,7 @@ def spectral_flux(
     """
     level, rate, n_before = _levels(mono, sample_rate, low_hz, high_hz, window_s)
     flux, n_lag = _rises(level[:, n_before:], rate), _lag(rate)
-    if int(_rises(level, rate)[: n_before + n_lag].argmax()) <= n_before:
+    if int(_rises(level[:, : n_before + n_lag], rate).argmax()) <= n_before:
         flux[0] = flux[:n_lag].max()
     return flux, rate
 
@@ -86,9 +86,15 @@ def _rises(level: np.ndarray, rate: float) -> np.ndarray:
     if not n_bins:
         return np.zeros(n_frames)
     n_lag = min(_lag(rate), n_frames)
-    past = maximum_filter1d(level, 3, axis=0)[:, : n_frames - n_lag]
-    past = np.concatenate([np.full((n_bins, n_lag), -RANGE_DB), past], axis=1)
-    return np.maximum(level - past, 0.0).mean(axis=0)
+    before = level[:, : n_frames - n_lag]
+    past = np.full_like(level, -RANGE_DB)
+    # The maximum of each bin and its neighbours; scipy's filter takes six times as long.
+    widened = past[:, n_lag:]
+    widened[:] = before
+    np.maximum(widened[1:], before[:-1], out=widened[1:])
+    np.maximum(widened[:-1], before[1:], out=widened[:-1])
+    rise = np.subtract(level, past, dtype=np.float64)
+    return np.maximum(rise, 0.0, out=rise).mean(axis=0)
 
 
 def _levels(
