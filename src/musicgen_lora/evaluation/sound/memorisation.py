@@ -30,6 +30,7 @@ from musicgen_lora.evaluation.sound.ear import Heard
 from musicgen_lora.evaluation.sound.references import NOISE, OTHER_MUSIC, RECORDED, References
 from musicgen_lora.evaluation.trained_clips import TrainedClips
 from musicgen_lora.generation.decoding.decode import VERSION, generate_codes
+from musicgen_lora.generation.decoding.decoder import is_small
 from musicgen_lora.generation.decoding.request import Conditions, Request
 from musicgen_lora.generation.decoding.sampling import Sampling
 from musicgen_lora.listening.duplicates import THRESHOLD, audio_fingerprint, similarity
@@ -42,6 +43,7 @@ GIVEN_S, MADE_S = 5.0, 1.5
 FEWEST_MADE = 8
 """Frames; of fewer, equal ones say nothing."""
 BATCH = 8
+"""Clips that are gone on with at once; by a small decoder on a CPU, all of them."""
 UNGUIDED_GREEDY = Sampling(guidance_scale=1.0, top_k=1)
 COPY = THRESHOLD
 """Likeness of fingerprints from which `prepare` takes two clips for one."""
@@ -165,8 +167,9 @@ def _shares(
     missing = [index for index, key in enumerate(keys) if found[key] is None]
     if missing:
         with performer.worn(), players(performer.model) as side_by_side:
-            for start in range(0, len(missing), BATCH):
-                batch = missing[start : start + BATCH]
+            n_together = len(missing) if is_small(performer.model) else BATCH
+            for start in range(0, len(missing), n_together):
+                batch = missing[start : start + n_together]
                 made = side_by_side.play(
                     lambda decoder, request: generate_codes(decoder, request).numpy(),
                     [
