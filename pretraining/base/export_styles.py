@@ -1,6 +1,6 @@
 """Puts held-out clips of the corpus into the package, two of each style: the loss on them says
-what an adapter forgot. Each begins on its first bar line, as what is played does. Run after
-`corpus.render`:
+what an adapter forgot. Each begins on its first bar line, as what is played does. Their codes by
+the embedded base go with them. Run after `corpus.render` and `base.export`:
 
     python -m pretraining.base.export_styles
 """
@@ -16,6 +16,10 @@ from typing import Any
 
 import soundfile as sf
 
+from musicgen_lora import EMBEDDED_NAME, atomic
+from musicgen_lora.dataset.encoding import encode_clips, write_shard
+from musicgen_lora.dataset.metadata import load_dataset
+from musicgen_lora.model.base_model import BaseModel
 from pretraining.paths import PACKAGE_ASSETS, WORK
 
 EACH = 2
@@ -46,9 +50,21 @@ def export_styles(corpus: Path, output_dir: Path) -> int:
     return len(chosen)
 
 
+def add_codes(folder: Path, model: BaseModel) -> None:
+    """Writes a token shard of the clips of a dataset into its `tokens/`, in place of all others."""
+    shutil.rmtree(folder / "tokens", ignore_errors=True)
+    clips = load_dataset(folder)
+    shards = folder / "tokens" / model.codec.fingerprint
+    shards.mkdir(parents=True)
+    ids = [atomic.sha256_file(clip.path) for clip in clips]
+    write_shard(shards, ids, encode_clips(clips, model))
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--corpus", type=Path, default=WORK / "corpus")
     parser.add_argument("--output_dir", type=Path, default=PACKAGE_ASSETS / "other_styles")
+    parser.add_argument("--base", default=EMBEDDED_NAME)
     options = parser.parse_args()
     print(f"{export_styles(options.corpus, options.output_dir)} clips in {options.output_dir}")
+    add_codes(options.output_dir, BaseModel.load(options.base))

@@ -10,9 +10,12 @@ from typing import Any
 import pytest
 from evaluated import settings_for
 
+from musicgen_lora.dataset.encoding import encode_clips
 from musicgen_lora.dataset.metadata import load_dataset
 from musicgen_lora.evaluation.evaluate import evaluate_adapter
+from musicgen_lora.evaluation.losses import forgetting
 from musicgen_lora.evaluation.losses.forgetting import other_styles_folder
+from musicgen_lora.model.base_model import BaseModel
 
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
 
@@ -46,6 +49,18 @@ def test_the_bundled_styles_are_a_dataset_that_the_embedded_base_predicts() -> N
     clips = load_dataset(folder)
     assert len(clips) == 30
     assert not any("808" in text or "trap" in text for clip in clips for text in clip.texts)
+
+
+def test_the_bundled_styles_come_with_their_codes(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = BaseModel.load("tiny-beats")
+    with monkeypatch.context() as patched:
+        patched.setattr(forgetting, "encode_clips", None)
+        kept = forgetting.other_style_windows(model, forgetting.BUNDLED, 10.0)
+    clips = load_dataset(forgetting.BUNDLED)
+    assert [window.caption for window in kept] == [clip.texts[0] for clip in clips]
+    (first,) = encode_clips([clips[0]], model)
+    # Another processor may round a frame's vector to the next entry.
+    assert (kept[0].codes == first).mean() > 0.99
 
 
 def test_forgetting_is_measured_on_the_same_windows_when_the_data_have_moved(

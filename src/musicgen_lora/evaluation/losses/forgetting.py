@@ -6,20 +6,26 @@ having. The clips are any dataset of other music; the embedded base brings held-
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
+import numpy as np
+
+from musicgen_lora import atomic
 from musicgen_lora.config import EMBEDDED_NAME, EvaluateSettings
 from musicgen_lora.dataset.batches import Window
 from musicgen_lora.dataset.encoding import encode_clips, encoders
 from musicgen_lora.dataset.melodies import open_melodies
-from musicgen_lora.dataset.metadata import load_dataset
+from musicgen_lora.dataset.metadata import Clip, load_dataset
 from musicgen_lora.dataset.scoring import Windows
+from musicgen_lora.dataset.tokens import find_codes
 from musicgen_lora.model.base_model import BaseModel
 
 BUNDLED = Path(str(files("musicgen_lora"))) / "assets" / "other_styles"
-"""Two clips of each of tiny-beats' styles, by kits and presets that it never heard."""
+"""Two clips of each of tiny-beats' styles, by kits and presets that it never heard, and their codes
+by its codec."""
 MAX_CLIPS = 64
 
 
@@ -54,8 +60,6 @@ def other_music(settings: EvaluateSettings, model: BaseModel, max_duration_s: fl
 def other_style_windows(model: BaseModel, data_dir: Path, max_duration_s: float) -> Windows:
     """The first `max_duration_s` of up to 64 clips, evenly spaced over the dataset.
 
-    They are encoded here and not kept as shards: the folder may not be ours to write to.
-
     Raises:
         UserError: the dataset or one of its files cannot be used.
     """
@@ -64,8 +68,6 @@ def other_style_windows(model: BaseModel, data_dir: Path, max_duration_s: float)
     n_frames = model.shape.frames(max_duration_s, shortest)
     chosen = clips[:: -(-len(clips) // MAX_CLIPS)]
     melodies = open_melodies(model)
-    with encoders(model) as pool:
-        codes = [*pool.map(lambda clip: encode_clips([clip], model)[0], chosen)]
     return [
         Window(
             one[:n_frames],
@@ -73,6 +75,18 @@ def other_style_windows(model: BaseModel, data_dir: Path, max_duration_s: float)
             clip.source,
             None if melodies is None else melodies.window(clip, 0, min(n_frames, len(one))),
         )
-        for one, clip in zip(codes, chosen, strict=True)
+        for one, clip in zip(_codes(chosen, model, data_dir), chosen, strict=True)
         if len(one) >= shortest
     ]
+
+
+def _codes(clips: Sequence[Clip], model: BaseModel, data_dir: Path) -> Sequence[np.ndarray]:
+    """Codes `[T, K]` of clips. Those that don't come with theirs are encoded here and not kept as
+    shards: the folder may not be ours to write to."""
+    if data_dir == BUNDLED:
+        ids = [atomic.sha256_file(clip.path) for clip in clips]
+        kept, lacking = find_codes(data_dir / "tokens" / model.codec.fingerprint, ids)
+        if not len(lacking):
+            return kept
+    with encoders(model) as pool:
+        return [*pool.map(lambda clip: encode_clips([clip], model)[0], clips)]
