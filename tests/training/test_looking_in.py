@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import sys
 from dataclasses import replace
@@ -14,16 +15,31 @@ import pytest
 import soundfile
 import torch
 from made_datasets import read_rows, timeless, tiny_settings
+from matplotlib.colors import to_rgba
+from matplotlib.figure import Figure
+from matplotlib.image import imread
 from safetensors.torch import load_file
 from trainer import interrupt_after
 
 from musicgen_lora import extras
 from musicgen_lora.errors import UserError
 from musicgen_lora.training import validation
+from musicgen_lora.training.record.curves import draw_curves
 from musicgen_lora.training.record.verdict import verdict
 from musicgen_lora.training.train import train_lora
 
 PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def test_curves_are_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Figure, "savefig", inspect.unwrap(Figure.savefig))
+    rows = [{"event": "train", "step": step, "loss": 5.0 - 0.1 * step} for step in range(1, 9)]
+    rows += [{"event": "validation", "step": step, "loss": 4.5} for step in (4, 8)]
+    draw_curves(tmp_path / "curves.png", rows, 4.8)
+    picture = imread(tmp_path / "curves.png")
+    assert picture.shape == (520, 910, 4)
+    for colour in ("#8a8f98", "#1971c2", "#d9480f"):
+        assert np.isclose(picture, to_rgba(colour), atol=0.01).all(axis=2).any(), colour
 
 
 @pytest.mark.parametrize(
