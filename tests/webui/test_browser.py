@@ -28,7 +28,8 @@ from trainer import wait_until
 
 from musicgen_lora.audio.files import write_wav
 from musicgen_lora.beats.beats808 import make_beat, render_beat
-from musicgen_lora.webui.work.jobs import Job, Jobs
+from musicgen_lora.webui.work.job import Job
+from musicgen_lora.webui.work.jobs import Jobs
 
 CLIPS = Path(__file__).resolve().parents[2] / "src/musicgen_lora/assets/other_styles/validation"
 DRAGGED = """link => {

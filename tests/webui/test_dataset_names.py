@@ -13,7 +13,8 @@ pytest.importorskip("gradio", reason="the page's libraries are not installed")
 from musicgen_lora import atomic
 from musicgen_lora.errors import UserError
 from musicgen_lora.webui.tabs.data import Preparing
-from musicgen_lora.webui.work.jobs import END_FILE, Jobs
+from musicgen_lora.webui.work.job import END_FILE
+from musicgen_lora.webui.work.jobs import Jobs
 
 
 def test_two_folders_of_like_names_make_two_datasets(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 from musicgen_lora.config import SETTINGS
 from musicgen_lora.errors import UserError
 from musicgen_lora.webui.forms import OF_THE_PAGE, changed, check, form_of
-from musicgen_lora.webui.work.jobs import PAGE_COMMANDS
+from musicgen_lora.webui.work.job import PAGE_COMMANDS
 
 
 @pytest.mark.parametrize("command", PAGE_COMMANDS)

@@ -26,7 +26,7 @@ from musicgen_lora.webui.tabs.generate import BASE_ONLY
 from musicgen_lora.webui.tabs.models import Shelf
 from musicgen_lora.webui.tabs.run import Watching
 from musicgen_lora.webui.words import Words
-from musicgen_lora.webui.work.jobs import note_process
+from musicgen_lora.webui.work.job import note_process
 from musicgen_lora.webui.workspace import Workspace, choices, preview_names
 
 BEATS = id_of("beats")

@@ -11,7 +11,7 @@ import pytest
 from musicgen_lora import webui
 from musicgen_lora.webui.words import Words, chinese, preferred
 from musicgen_lora.webui.work import strip
-from musicgen_lora.webui.work.jobs import PAGE_COMMANDS
+from musicgen_lora.webui.work.job import PAGE_COMMANDS
 
 SOURCE = Path(webui.__file__).parent
 OTHERS = frozenset(strip.SIGNS) | set(PAGE_COMMANDS)

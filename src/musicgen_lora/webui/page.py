@@ -17,7 +17,8 @@ from musicgen_lora.webui.labels import with_labels
 from musicgen_lora.webui.safety import id_of
 from musicgen_lora.webui.watches import Watches, all_of, inputs_of, outputs_of
 from musicgen_lora.webui.words import Words
-from musicgen_lora.webui.work.jobs import Job
+from musicgen_lora.webui.work.job import Job
+from musicgen_lora.webui.work.strip import can_begin
 from musicgen_lora.webui.workspace import Workspace
 
 PRIVATE: dict[str, Any] = {"show_progress": "hidden", "api_visibility": "private"}
@@ -94,10 +95,13 @@ class Page:
         job = self.workspace.jobs.submit(
             command, settings, title=title, folder=folder, language=self.words.language
         )
-        waits = any(not other.is_over for other in self.workspace.jobs.all() if other.id != job.id)
-        say, name = self.words, escape(title)
-        waiting = say("It waits for what runs: {title}", title=name)
-        gr.Info(waiting if waits else say("Started: {title}", title=name))
+        before = [each for each in self.workspace.jobs.all() if not each.is_over]
+        said = "Started: {title}"
+        if any(each.id != job.id for each in before):
+            said = "It waits for what runs: {title}"
+        if can_begin(job, before):
+            said = "It waits for what runs; Start now, at the top, plays it meanwhile: {title}"
+        gr.Info(self.words(said, title=escape(title)))
         return job
 
     def still_chosen(self, choices: list[tuple[str, str]], value: Any) -> Any:

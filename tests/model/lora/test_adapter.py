@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -15,14 +16,17 @@ import numpy as np
 import pytest
 import torch
 from adapters import add_lora, make_adapter, rename_tensors
+from safetensors.torch import load_file, save_file
 from tiny import make_tiny_musicgen
 
+from musicgen_lora import atomic
 from musicgen_lora.config import EMBEDDED_NAME, TrainSettings
 from musicgen_lora.errors import UserError
-from musicgen_lora.given import ADAPTER_CONFIG
+from musicgen_lora.given import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 from musicgen_lora.model.base.loading import load_base, load_processor, load_tokenizer
 from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.model.fingerprint import base_fingerprint
+from musicgen_lora.model.lora import adapter as module
 from musicgen_lora.model.lora.adapter import load_adapter, read_adapter
 from musicgen_lora.model.lora.facts import FACTS_FILE
 from musicgen_lora.model.lora.targets import target_pattern
@@ -120,6 +124,36 @@ def test_an_adapter_of_another_tool_is_taken(tiny_model_dir: Path, adapter: Path
     load_adapter(BaseModel(foreign), adapter)
     found, expected = (logits_of(model, tiny_model_dir) for model in (foreign, own))
     torch.testing.assert_close(found, expected, rtol=0.0, atol=0.0, equal_nan=True)
+
+
+def test_an_adapter_that_is_replaced_while_it_is_read_is_the_new_one(
+    adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the best of a training that goes on is, which somebody listens to."""
+    best, read = tmp_path / "best_model", module.read_bytes
+
+    def publish() -> None:
+        atomic.publish_folder(best, lambda to: shutil.copytree(adapter, to, dirs_exist_ok=True))
+
+    publish()
+    old = read_adapter(best).fingerprint
+    weights = load_file(adapter / ADAPTER_WEIGHTS)
+    save_file({name: tensor + 1.0 for name, tensor in weights.items()}, adapter / ADAPTER_WEIGHTS)
+    new = read_adapter(adapter).fingerprint
+    pending = [publish]
+
+    def read_slowly(path: Path, most: int) -> bytes:
+        content = read(path, most)
+        if pending:
+            pending.pop()()
+        return content
+
+    monkeypatch.setattr(module, "read_bytes", read_slowly)
+    assert read_adapter(best).fingerprint == new != old
+    # One that nobody replaces is refused as before.
+    (best / ADAPTER_WEIGHTS).write_bytes(b"torn")
+    with pytest.raises(UserError, match="not what training wrote"):
+        read_adapter(best)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,8 @@ from trainer import wait_until
 
 from musicgen_lora.errors import UserError
 from musicgen_lora.webui.work import jobs as module
-from musicgen_lora.webui.work.jobs import Job, Jobs
+from musicgen_lora.webui.work.job import Job, note_process
+from musicgen_lora.webui.work.jobs import Jobs
 from musicgen_lora.webui.work.processes import birth, is_alive, send
 
 LONG = {"create_example": True, "num_samples": 400, "num_workers": 0}
@@ -95,6 +96,61 @@ def test_second_waits_kill_shows_interrupted_and_the_next_starts(jobs: Jobs) -> 
     wait_for(jobs, first, "interrupted")
     assert jobs.get(first.id).can_resume
     wait_for(jobs, second, "finished")
+
+
+def playing(jobs: Jobs) -> Job:
+    """A job that plays, or would if its base were there."""
+    folder = jobs.folder.parent / "generated"
+    settings = {"prompts": ["808"], "base_model_path": str(folder / "none")}
+    return jobs.submit("generate", settings, title="808", folder=folder)
+
+
+def test_what_plays_begins_beside_what_runs_when_asked(jobs: Jobs) -> None:
+    first = submit(jobs, LONG, "one")
+    wait_for(jobs, first, "running")
+    second, waiting, cancelled = playing(jobs), playing(jobs), playing(jobs)
+    time.sleep(1.0)
+    assert [jobs.get(job.id).status for job in (second, waiting)] == ["waiting"] * 2
+    jobs.stop(cancelled.id)
+    # Asked by a server that was started again; and the process around it waits as before.
+    Jobs(jobs.folder).start_beside(waiting.id)
+    wait_for(jobs, waiting, "failed")
+    assert "none" in jobs.log(waiting.id)
+    assert [jobs.get(job.id).status for job in (first, second)] == ["running", "waiting"]
+    again = jobs.again(waiting.id)
+    assert (again.status, again.is_beside) == ("waiting", False)
+    jobs.stop(again.id)
+    wait_for(jobs, again, "cancelled")
+    wait_for(jobs, cancelled, "cancelled")
+    with pytest.raises(UserError, match="doesn't wait any more"):
+        jobs.start_beside(cancelled.id)
+    jobs.stop(first.id, by_force=True)
+    wait_for(jobs, second, "failed")
+
+
+def test_one_at_a_time_plays_beside_what_runs(tmp_path: Path) -> None:
+    jobs = Jobs(tmp_path / "jobs", start=lambda place: None)
+
+    def run(job: Job) -> None:
+        note_process(jobs.folder / job.id / "working.json", os.getpid())
+
+    training, later = submit(jobs, SHORT, "one"), submit(jobs, SHORT, "two")
+    run(training)
+    plain, one, two = playing(jobs), playing(jobs), playing(jobs)
+    assert not any(jobs.is_turn(job.id) for job in (later, plain, one, two))
+    for job in (two, one):
+        jobs.start_beside(job.id)
+    assert [jobs.is_turn(job.id) for job in (later, plain, one, two)] == [False, False, True, False]
+    run(one)
+    assert not any(jobs.is_turn(job.id) for job in (later, plain, two))
+    # What waits for its turn waits for what was begun beside, too.
+    end = json.dumps({"code": 0, "at": 1.0})
+    (jobs.folder / training.id / "end.json").write_text(end)
+    assert not any(jobs.is_turn(job.id) for job in (later, plain, two))
+    (jobs.folder / one.id / "end.json").write_text(end)
+    assert [jobs.is_turn(job.id) for job in (later, plain, two)] == [True, False, True]
+    with pytest.raises(UserError, match="doesn't wait any more"):
+        jobs.start_beside(later.id)
 
 
 def test_stop_is_a_request_and_again_goes_on(jobs: Jobs) -> None:

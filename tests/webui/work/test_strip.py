@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from musicgen_lora.webui.words import Words
-from musicgen_lora.webui.work.jobs import Job
+from musicgen_lora.webui.work.job import Job
 from musicgen_lora.webui.work.strip import strip
 
 
@@ -24,7 +24,7 @@ from musicgen_lora.webui.work.strip import strip
 )
 def test_how_to_go_on(command: str, status: Any, said: str) -> None:
     job = Job("1", command, "<b>", Path("x"), "en", 1.0, status)
-    html = strip([job], Words("en"), [])
+    html = strip([job], Words("en"), {})
     assert said in html
     assert "&lt;b&gt;" in html
     assert ('data-act="go on" data-job="1"' in html) == (status != "finished")
@@ -42,12 +42,45 @@ def test_how_far_a_job_is_and_how_long_it_will_take(language: Any) -> None:
     template, values = STEP
     line = Words(language).line(template.format(*values))
     job = Job("1", "train", "x", Path("x"), language, 1.0, "running")
-    html = strip([job], Words("en"), [line, "taking a training step ..."])
+    html = strip([job], Words("en"), {"1": [line, "taking a training step ..."]})
     assert '<progress max="180" value="30"' in html
     assert 'data-act="stop" data-job="1"' in html
     assert "30 of 180, about 9 min left" in html
     assert "taking a training step" in html
-    html = strip([job], Words("en"), ["clips encoded: 17 of 24 (71 %)"])
+    html = strip([job], Words("en"), {"1": ["clips encoded: 17 of 24 (71 %)"]})
     assert '<progress max="100" value="71"' in html
-    waiting = Job("2", "generate", "y", Path("y"), "en", 1.0, "waiting")
-    assert "It begins when what runs is over;" in strip([job, waiting], Words("en"), [line])
+    waiting = Job("2", "prepare", "y", Path("y"), "en", 1.0, "waiting")
+    assert "It begins when what runs is over;" in strip([waiting, job], Words("en"), {})
+
+
+def of(number: int, command: str, status: Any, *, is_beside: bool = False) -> Job:
+    return Job(
+        str(number), command, "x", Path("x"), "en", float(number), status, is_beside=is_beside
+    )
+
+
+def test_what_plays_may_begin_beside_what_runs_which_is_said_once() -> None:
+    training = of(1, "train", "running")
+    waiting = [
+        of(4, "train", "waiting"),
+        of(3, "generate", "waiting"),
+        of(2, "generate", "waiting"),
+    ]
+    html = strip([*waiting, training], Words("en"), {"1": ["step 3/9  1 s left"]})
+    assert html.count("Start now plays it meanwhile: both get slower") == 1
+    assert html.count('data-act="begin"') == 2
+    assert "graphics card" in html
+    assert 'data-act="begin" data-job="4"' not in html
+    # Beside another one that plays there is nothing to win.
+    assert "begin" not in strip([waiting[1], of(1, "generate", "running")], Words("zh"), {})
+    asked = of(3, "generate", "waiting", is_beside=True)
+    html = strip([asked, of(2, "generate", "running"), training], Words("en"), {})
+    assert "as soon as nothing else is played" in html
+    assert 'data-act="begin"' not in html
+
+
+def test_each_of_two_that_run_says_how_far_it_is() -> None:
+    both = [of(2, "generate", "running", is_beside=True), of(1, "train", "running")]
+    printed = {"1": ["step 3/9  1 s left"], "2": ["a clip: (50 %)"]}
+    html = strip(both, Words("en"), printed)
+    assert html.index('max="9" value="3"') < html.index("1 s left<") < html.index('value="50"')

@@ -60,11 +60,31 @@ class AdapterFiles:
 
 
 def read_adapter(folder: Path) -> AdapterFiles:
-    """Reads an adapter and checks that it is whole.
+    """Reads an adapter and checks that it is whole; where a training that goes on puts its next
+    one in the same place meanwhile, that one is read.
 
     Raises:
         UserError: no adapter there, a damaged one, or one that is not as its manifest says.
     """
+    while True:
+        before = _identity(folder)
+        try:
+            return _read_adapter(folder)
+        except UserError:
+            if _identity(folder) == before:
+                raise
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    """What a folder has that comes in the place of another; None where there is none."""
+    try:
+        state = folder.stat()
+    except OSError:
+        return None
+    return state.st_ino, state.st_mtime_ns
+
+
+def _read_adapter(folder: Path) -> AdapterFiles:
     check_adapter_folder(folder)
     present = [
         name for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS, FACTS_FILE) if (folder / name).is_file()

@@ -8,8 +8,8 @@ import gradio as gr
 
 from musicgen_lora.errors import UserError
 from musicgen_lora.webui.page import PRIVATE, QUIET, Page, chosen, quiet
-from musicgen_lora.webui.work.jobs import Job
-from musicgen_lora.webui.work.strip import GO_ON, STOP, strip
+from musicgen_lora.webui.work.job import Job
+from musicgen_lora.webui.work.strip import BEGIN, GO_ON, STOP, strip
 
 SHOWN = 15
 PRESSED = """
@@ -38,11 +38,12 @@ def build(page: Page) -> None:
     seen = gr.State("")
 
     def look(before: str, job_id: str | None) -> Any:
-        found = jobs.all()[:SHOWN]
+        # What runs for long is shown however much was played beside it.
+        found = [job for at, job in enumerate(jobs.all()) if at < SHOWN or not job.is_over]
         lines = [line for line in _log(job_id, found).splitlines() if line.strip()]
-        current = next((j for j in found if j.status in ("running", "stopping")), None)
-        said = _log(current.id if current else None, found).strip().splitlines()
-        html = strip(found, say, said[-PROGRESS_LINES:])
+        running = [job.id for job in found if job.status in ("running", "stopping")]
+        said = {each: _log(each, found).strip().splitlines()[-PROGRESS_LINES:] for each in running}
+        html = strip(found, say, said)
         options = [
             (f"{say(job.status)} · {say(job.command)} · {job.title}", job.id) for job in found
         ]
@@ -68,13 +69,17 @@ def build(page: Page) -> None:
     def go_on(job_id: Any) -> None:
         jobs.again(str(job_id))
 
+    def begin(job_id: Any) -> None:
+        jobs.start_beside(str(job_id))
+
     def press(at: gr.EventData) -> None:
         """Does what the button beside a job says."""
         asked = getattr(at, "_data", None)
         act, job_id = map((asked if isinstance(asked, dict) else {}).get, ("act", "job"))
-        if act not in (STOP, GO_ON):
+        acts = {STOP: stop_it, GO_ON: go_on, BEGIN: begin}
+        if act not in acts:
             raise UserError("That is not there any more; reload the page.")
-        (stop_it if act == STOP else go_on)(job_id)
+        acts[act](job_id)
 
     pressed = shown.click(page.guarded(press), None, None, **PRIVATE)
     pressed.then(look, [seen, picked], outputs, **QUIET)

@@ -14,7 +14,7 @@ from musicgen_lora.training.record.run_folder import METRICS_FILE, read_metrics
 from musicgen_lora.webui.page import PRIVATE, Page, html_table, quiet
 from musicgen_lora.webui.words import Words
 from musicgen_lora.webui.work.estimate import TRIAL, Trial
-from musicgen_lora.webui.work.jobs import Job
+from musicgen_lora.webui.work.job import Job
 from musicgen_lora.webui.workspace import Workspace, run_of
 
 PRESETS: dict[str, dict[str, Any]] = {

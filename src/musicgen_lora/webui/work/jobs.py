@@ -2,8 +2,7 @@
 a folder of its own. The page, its tabs, other browsers and a server that was started again look
 into these folders and see the same; none of them is needed for a job to go on.
 
-What a job is doing is derived whenever somebody asks, from its files and from whether its processes
-live, and never noted down: a note outlives a crash or a power cut and then tells a lie.
+One job runs at a time and the others wait; one that plays may be asked to begin beside what runs.
 """
 
 from __future__ import annotations
@@ -18,92 +17,39 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 from filelock import FileLock
 
 from musicgen_lora import atomic
 from musicgen_lora.errors import UserError
-from musicgen_lora.formats.documents import read_json
-from musicgen_lora.formats.kinds import fields, integer, one_of, real, text
-from musicgen_lora.language.choice import LANGUAGES
 from musicgen_lora.runtime.locks import LOCK_FILE
-from musicgen_lora.webui.work.processes import birth, is_alive, send
+from musicgen_lora.webui.work.job import (
+    BESIDE_FILE,
+    END_FILE,
+    JOB_FILE,
+    LOG_FILE,
+    PAGE_COMMANDS,
+    SETTINGS_FILE,
+    STOP_FILE,
+    WORKING_FILE,
+    Job,
+    process_of,
+    read_job,
+)
+from musicgen_lora.webui.work.processes import send
 
-JOB_FILE, SETTINGS_FILE, LOG_FILE = "job.json", "settings.yaml", "log.txt"
-WAITING_FILE, WORKING_FILE, END_FILE = "waiting.json", "working.json", "end.json"
-STOP_FILE = "stop"
-PAGE_COMMANDS = ("prepare", "train", "generate", "evaluate", "merge", "export")
-"""What a job may run; each takes its settings from a file."""
 SHARING = ("generate",)
-"""Commands that may wait for a folder that another job writes to."""
+"""Commands that need nothing for themselves: they may wait for a folder that another job writes
+to, and may run beside one."""
 MAX_WAITING = 5
-START_S = 60.0
-"""Time within which a job's process must have said who it is."""
 KEPT = 200
 """Ended jobs of which the folder stays."""
 LOG_BYTES = 64 << 10
 """Size of the log's end, which is what the page shows."""
-STOPPED_CODES = (129, 130, 143, -1, -2, -15)
-"""Exit codes of commands that were asked to stop, and saved."""
-Status = Literal[
-    "waiting", "running", "stopping", "finished", "stopped", "failed", "interrupted", "cancelled"
-]
 _ID = re.compile(r"\d{8}-\d{6}-[0-9a-f]{8}")
-_JOB = fields(
-    {
-        "command": one_of(*PAGE_COMMANDS),
-        "title": text(),
-        "folder": text(),
-        "language": one_of(*LANGUAGES),
-        "created": real(0.0, 1e12),
-    }
-)
-_PROCESS = fields({"pid": integer(0, 2**31), "born": text(), "at": real(0.0, 1e12)})
-_END = fields({"code": integer(-1000, 1000), "at": real(0.0, 1e12)})
-
-
-@dataclass(frozen=True)
-class Job:
-    """A job as its folder has it now.
-
-    Args:
-        id: name of its folder.
-        folder: that the command writes to, absolute.
-        created: when, seconds since 1970.
-        code: exit code of the command; None where it has none.
-        began: when the command started; None while it waits.
-        ended: when it ended; None where that isn't known.
-    """
-
-    id: str
-    command: str
-    title: str
-    folder: Path
-    language: str
-    created: float
-    status: Status
-    code: int | None = None
-    began: float | None = None
-    ended: float | None = None
-
-    @property
-    def is_over(self) -> bool:
-        """Whether nothing of it is left to do or to wait for."""
-        return self.status not in ("waiting", "running", "stopping")
-
-    @property
-    def wall_s(self) -> float | None:
-        """Seconds that its command ran; None before its end."""
-        return None if self.began is None or self.ended is None else self.ended - self.began
-
-    @property
-    def can_resume(self) -> bool:
-        """Whether the same command would go on where it ended."""
-        return self.is_over and self.status not in ("finished", "cancelled")
 
 
 def start_supervisor(place: Path) -> None:
@@ -211,12 +157,24 @@ class Jobs:
             if job.is_over:
                 raise UserError(f"{job.title}: is over already.")
             (place / STOP_FILE).touch()
-            process = _process(place / WORKING_FILE)
+            process = process_of(place / WORKING_FILE)
             if process is not None:
                 number = signal.SIGTERM
                 if by_force:
                     number = getattr(signal, "SIGKILL", signal.SIGTERM)
                 send(*process[:2], number)
+
+    def start_beside(self, job_id: str) -> None:
+        """Has a job that plays begin beside what runs, as soon as no other one plays.
+
+        Raises:
+            UserError: no such job, it plays nothing, or it doesn't wait any more.
+        """
+        with self.locked():
+            job = self.get(job_id)
+            if job.status != "waiting" or job.command not in SHARING:
+                raise UserError(f"{job.title}: doesn't wait any more.")
+            (self.folder / job_id / BESIDE_FILE).touch()
 
     def all(self) -> list[Job]:
         """All jobs, the newest first."""
@@ -283,10 +241,13 @@ class Jobs:
         return FileLock(self.folder / LOCK_FILE, timeout=30.0)
 
     def is_turn(self, job_id: str) -> bool:
-        """Whether a job that waits may start: nothing runs, and no older one waits. Ask under
-        `locked`."""
+        """Whether a job that waits may start: nothing runs, and no older one waits; of what begins
+        beside others, that no other one plays. Ask under `locked`."""
         others = [job for job in self.all() if not job.is_over and job.id != job_id]
         mine = self.get(job_id)
+        if mine.is_beside:
+            playing = [job for job in others if job.command in SHARING]
+            others = [job for job in playing if job.is_beside or job.status != "waiting"]
         return not any(
             job.status != "waiting" or (job.created, job.id) < (mine.created, mine.id)
             for job in others
@@ -304,25 +265,8 @@ class Jobs:
             if (place / END_FILE).is_file():
                 return self._ended[name]
             del self._ended[name]
-        try:
-            facts = read_json(place / JOB_FILE, _JOB)
-        except UserError:
-            return None
-        end = _facts(place / END_FILE, _END)
-        working = _process(place / WORKING_FILE)
-        job = Job(
-            id=name,
-            command=facts["command"],
-            title=facts["title"],
-            folder=Path(facts["folder"]),
-            language=facts["language"],
-            created=facts["created"],
-            status=_status(place, facts["created"], end, working),
-            code=end["code"] if end else None,
-            began=working[2] if working else None,
-            ended=end["at"] if end else None,
-        )
-        if end is not None:
+        job = read_job(place)
+        if job is not None and job.code is not None:
             self._ended[name] = job
         return job
 
@@ -337,46 +281,3 @@ def _paths(settings: dict[str, Any]) -> Iterator[Path]:
         for each in value if isinstance(value, list) else [value]:
             if isinstance(each, str) and os.path.isabs(each):
                 yield Path(each)
-
-
-def _status(
-    place: Path, created: float, end: dict[str, Any] | None, working: tuple[int, str, float] | None
-) -> Status:
-    """What the files of a job and its processes' lives come to."""
-    was_asked = (place / STOP_FILE).exists()
-    if end is not None:
-        if working is None:
-            return "cancelled" if was_asked else "failed"
-        if end["code"] == 0:
-            return "finished"
-        if end["code"] in STOPPED_CODES:
-            return "stopped"
-        return "interrupted" if end["code"] < 0 else "failed"
-    waiting = _process(place / WAITING_FILE)
-    is_waited_for = waiting is not None and is_alive(*waiting[:2])
-    if working is not None:
-        # Its supervisor is about to say how it ended, or has died with it.
-        if is_alive(*working[:2]) or is_waited_for:
-            return "stopping" if was_asked else "running"
-        return "interrupted"
-    if is_waited_for or (waiting is None and time.time() - created < START_S):
-        return "waiting"
-    return "interrupted"
-
-
-def note_process(path: Path, pid: int) -> None:
-    """Writes down who a process is."""
-    atomic.write_json(path, {"pid": pid, "born": birth(pid) or "", "at": time.time()})
-
-
-def _process(path: Path) -> tuple[int, str, float] | None:
-    found = _facts(path, _PROCESS)
-    return (found["pid"], found["born"], found["at"]) if found else None
-
-
-def _facts(path: Path, kind: Any) -> dict[str, Any] | None:
-    """A file's object; None where there is none, or a torn one."""
-    try:
-        return read_json(path, kind)
-    except UserError:
-        return None

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 
 from musicgen_lora.webui.words import Words
-from musicgen_lora.webui.work.jobs import Job
+from musicgen_lora.webui.work.job import Job
+from musicgen_lora.webui.work.jobs import SHARING
 
-STOP, GO_ON = "stop", "go on"
+STOP, GO_ON, BEGIN = "stop", "go on", "begin"
 SIGNS = {
     "waiting": "◔",
     "running": "●",
@@ -27,30 +28,33 @@ _STEP, _SHARE = re.compile(r"\b(\d+)/(\d+)\b"), re.compile(r"\((\d+) %\)")
 seconds that are left."""
 
 
-def strip(jobs: Sequence[Job], words: Words, lines: Sequence[str]) -> str:
+def strip(jobs: Sequence[Job], words: Words, printed: Mapping[str, Sequence[str]]) -> str:
     """The jobs that are not over and the last one that is, each with its state in words.
 
     Args:
-        lines: the last that the one that runs has printed.
+        printed: the last lines of those that run, by id.
     """
     shown = [job for job in jobs if not job.is_over] or list(jobs[:1])
     if not shown:
         return f'<p class="strip quiet">{escape(words("Nothing is running."))}</p>'
-    rows = []
+    rows, before = [], ""
     for job in reversed(shown):
-        line, far = "", ""
-        if job.status in ("running", "stopping"):
-            line, far = lines[-1][:200] if lines else "", _progress(lines, words)
+        lines = printed.get(job.id, ())
+        line, far = lines[-1][:200] if lines else "", _progress(lines, words)
+        may_begin = can_begin(job, shown)
+        buttons = [_button(job, words), _begin(job, words) if may_begin else ""]
         if job.can_resume and job.command == "train":
             line = words("It can go on from its last checkpoint.")
         elif job.status in ("interrupted", "stopped"):
             line = words("What is done of it stays; Go on makes the rest.")
         elif job.status == "waiting":
-            line = waiting(words)
+            told = _beside(job, words) if may_begin or job.is_beside else waiting(words)
+            # Of several in a row, the first one says it.
+            line, before = "" if told == before else told, told
         state = f"{SIGNS[job.status]} {escape(words(job.status))}"
         rows.append(
             f'<li data-status="{job.status}"><b>{state}</b> '
-            f"{escape(words(job.command))} · {escape(job.title)}{far}{_button(job, words)}"
+            f"{escape(words(job.command))} · {escape(job.title)}{far}{''.join(buttons)}"
             f'<span class="line">{escape(line)}</span></li>'
         )
     return f'<ul class="strip" role="status">{"".join(rows)}</ul>'
@@ -60,6 +64,24 @@ def waiting(words: Words) -> str:
     """What a job waits for."""
     return words(
         "It begins when what runs is over; to have it sooner, stop that: it can go on later."
+    )
+
+
+def can_begin(job: Job, jobs: Sequence[Job]) -> bool:
+    """Whether a job may be asked to begin beside what runs, which is more than another one that
+    plays."""
+    is_waiting = job.status == "waiting" and job.command in SHARING and not job.is_beside
+    runs = [each for each in jobs if each.status in ("running", "stopping")]
+    return is_waiting and any(each.command not in SHARING for each in runs)
+
+
+def _beside(job: Job, words: Words) -> str:
+    """What comes of beginning beside what runs."""
+    if job.is_beside:
+        return words("It begins beside what runs as soon as nothing else is played.")
+    return words(
+        "It begins when what runs is over. Start now plays it meanwhile: both get slower, and the "
+        "memory, of a graphics card above all, may be too little for both."
     )
 
 
@@ -73,6 +95,14 @@ def _button(job: Job, words: Words) -> str:
         act, label = GO_ON, words("Go on")
     else:
         return ""
+    return _act(act, label, job, words)
+
+
+def _begin(job: Job, words: Words) -> str:
+    return _act(BEGIN, words("Start now"), job, words)
+
+
+def _act(act: str, label: str, job: Job, words: Words) -> str:
     told = escape(f"{label}: {words(job.command)} · {job.title}")
     return (
         f' <button type="button" data-act="{act}" data-job="{job.id}" aria-label="{told}">'

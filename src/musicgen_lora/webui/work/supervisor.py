@@ -6,6 +6,7 @@ It belongs to no server and no browser, so a queue goes on when all of them are 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -14,15 +15,15 @@ import time
 from pathlib import Path
 
 from musicgen_lora import atomic
-from musicgen_lora.webui.work.jobs import (
+from musicgen_lora.webui.work.job import (
     END_FILE,
     LOG_FILE,
     STOP_FILE,
     WAITING_FILE,
     WORKING_FILE,
-    Jobs,
     note_process,
 )
+from musicgen_lora.webui.work.jobs import Jobs
 
 LOOK_EVERY_S = 0.3
 
@@ -58,7 +59,15 @@ def _start_in_turn(jobs: Jobs, place: Path) -> subprocess.Popen[bytes] | None:
                 env=os.environ | {"PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"},
             )
         note_process(place / WORKING_FILE, process.pid)
+        if jobs.get(place.name).is_beside:
+            _end_first(process.pid)
         return process
+
+
+def _end_first(pid: int) -> None:
+    """Where memory runs out, Linux ends this process and not the training beside it."""
+    with contextlib.suppress(OSError):
+        Path(f"/proc/{pid}/oom_score_adj").write_text("1000", encoding="ascii")
 
 
 def _end(place: Path, code: int) -> None:

@@ -1,0 +1,153 @@
+"""A job as its folder has it: what it is asked to do, and what has come of it.
+
+What a job is doing is derived whenever somebody asks, from its files and from whether its processes
+live, and never noted down: a note outlives a crash or a power cut and then tells a lie.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from musicgen_lora import atomic
+from musicgen_lora.errors import UserError
+from musicgen_lora.formats.documents import read_json
+from musicgen_lora.formats.kinds import fields, integer, one_of, real, text
+from musicgen_lora.language.choice import LANGUAGES
+from musicgen_lora.webui.work.processes import birth, is_alive
+
+JOB_FILE, SETTINGS_FILE, LOG_FILE = "job.json", "settings.yaml", "log.txt"
+WAITING_FILE, WORKING_FILE, END_FILE = "waiting.json", "working.json", "end.json"
+STOP_FILE, BESIDE_FILE = "stop", "beside"
+PAGE_COMMANDS = ("prepare", "train", "generate", "evaluate", "merge", "export")
+"""What a job may run; each takes its settings from a file."""
+START_S = 60.0
+"""Time within which a job's process must have said who it is."""
+STOPPED_CODES = (129, 130, 143, -1, -2, -15)
+"""Exit codes of commands that were asked to stop, and saved."""
+Status = Literal[
+    "waiting", "running", "stopping", "finished", "stopped", "failed", "interrupted", "cancelled"
+]
+_JOB = fields(
+    {
+        "command": one_of(*PAGE_COMMANDS),
+        "title": text(),
+        "folder": text(),
+        "language": one_of(*LANGUAGES),
+        "created": real(0.0, 1e12),
+    }
+)
+_PROCESS = fields({"pid": integer(0, 2**31), "born": text(), "at": real(0.0, 1e12)})
+_END = fields({"code": integer(-1000, 1000), "at": real(0.0, 1e12)})
+
+
+@dataclass(frozen=True)
+class Job:
+    """A job as its folder has it now.
+
+    Args:
+        id: name of its folder.
+        folder: that the command writes to, absolute.
+        created: when, seconds since 1970.
+        code: exit code of the command; None where it has none.
+        began: when the command started; None while it waits.
+        ended: when it ended; None where that isn't known.
+        is_beside: whether it doesn't wait for what runs, but begins beside it.
+    """
+
+    id: str
+    command: str
+    title: str
+    folder: Path
+    language: str
+    created: float
+    status: Status
+    code: int | None = None
+    began: float | None = None
+    ended: float | None = None
+    is_beside: bool = False
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing of it is left to do or to wait for."""
+        return self.status not in ("waiting", "running", "stopping")
+
+    @property
+    def wall_s(self) -> float | None:
+        """Seconds that its command ran; None before its end."""
+        return None if self.began is None or self.ended is None else self.ended - self.began
+
+    @property
+    def can_resume(self) -> bool:
+        """Whether the same command would go on where it ended."""
+        return self.is_over and self.status not in ("finished", "cancelled")
+
+
+def read_job(place: Path) -> Job | None:
+    """The job of a folder; None where none is described."""
+    try:
+        facts = read_json(place / JOB_FILE, _JOB)
+    except UserError:
+        return None
+    end = _facts(place / END_FILE, _END)
+    working = process_of(place / WORKING_FILE)
+    return Job(
+        id=place.name,
+        command=facts["command"],
+        title=facts["title"],
+        folder=Path(facts["folder"]),
+        language=facts["language"],
+        created=facts["created"],
+        status=_status(place, facts["created"], end, working),
+        code=end["code"] if end else None,
+        began=working[2] if working else None,
+        ended=end["at"] if end else None,
+        is_beside=(place / BESIDE_FILE).exists(),
+    )
+
+
+def _status(
+    place: Path, created: float, end: dict[str, Any] | None, working: tuple[int, str, float] | None
+) -> Status:
+    """What the files of a job and its processes' lives come to."""
+    was_asked = (place / STOP_FILE).exists()
+    if end is not None:
+        if working is None:
+            return "cancelled" if was_asked else "failed"
+        if end["code"] == 0:
+            return "finished"
+        if end["code"] in STOPPED_CODES:
+            return "stopped"
+        return "interrupted" if end["code"] < 0 else "failed"
+    waiting = process_of(place / WAITING_FILE)
+    is_waited_for = waiting is not None and is_alive(*waiting[:2])
+    if working is not None:
+        # Its supervisor is about to say how it ended, or has died with it.
+        if is_alive(*working[:2]) or is_waited_for:
+            return "stopping" if was_asked else "running"
+        return "interrupted"
+    if is_waited_for or (waiting is None and time.time() - created < START_S):
+        return "waiting"
+    return "interrupted"
+
+
+def note_process(path: Path, pid: int) -> None:
+    """Writes down who a process is."""
+    atomic.write_json(path, {"pid": pid, "born": birth(pid) or "", "at": time.time()})
+
+
+def process_of(path: Path) -> tuple[int, str, float] | None:
+    """The number and birth of the process that a file names, and when that was noted; None where
+    there is no such file, or a torn one."""
+    found = _facts(path, _PROCESS)
+    return (found["pid"], found["born"], found["at"]) if found else None
+
+
+def _facts(path: Path, kind: Any) -> dict[str, Any] | None:
+    """A file's object; None where there is none, or a torn one."""
+    try:
+        return read_json(path, kind)
+    except UserError:
+        return None
