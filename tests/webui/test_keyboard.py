@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import shutil
 
 import pytest
@@ -18,6 +19,10 @@ from trainer import wait_until
 
 from musicgen_lora.audio.files import write_wav
 from musicgen_lora.beats.beats808 import make_beat, render_beat
+from musicgen_lora.webui.work.job import END_FILE, WORKING_FILE, note_process
+from musicgen_lora.webui.work.jobs import Jobs
+
+PHONE = {"width": 390, "height": 844}
 
 FOCUSED = """() => {
   const { outlineStyle, outlineWidth } = getComputedStyle(document.activeElement);
@@ -95,6 +100,31 @@ def test_a_player_is_played_and_wound_by_keys(browser: Browser, served: Served) 
     steps_to(page, "#history .play", key="Shift+Tab")
     page.keyboard.press(" ")
     expect(page.locator("#history .playing")).to_have_count(1)
+    assert wrong == []
+    page.context.close()
+
+
+def test_what_waits_is_begun_by_keys(browser: Browser, served: Served) -> None:
+    jobs = Jobs(served.workspace / "jobs", start=lambda place: None)
+    home = served.workspace
+    training = jobs.submit("train", {}, title="mine", folder=home / "runs" / "mine")
+    note_process(jobs.folder / training.id / WORKING_FILE, os.getpid())
+    waiting = jobs.submit("generate", {}, title="808", folder=home / "generated")
+    # However much was played since.
+    for _ in range(20):
+        other = jobs.submit("generate", {}, title="more", folder=home / "generated")
+        (jobs.folder / other.id / END_FILE).write_text('{"code": 0, "at": 1.0}')
+    page, wrong = open_page(browser, served, viewport=PHONE, locale="zh-CN")
+    expect(page.locator("#strip li")).to_have_count(2)
+    expect(page.locator("#strip .line").last).to_contain_text("两者都会变慢")
+    steps_to(page, "#strip [data-act=begin]")
+    page.keyboard.press("Enter")
+    expect(page.locator("#strip [data-act=begin]")).to_have_count(0)
+    assert jobs.get(waiting.id).is_beside
+    width = page.evaluate("document.documentElement.scrollWidth")
+    assert width <= PHONE["width"]
+    for job in (training, waiting):
+        (jobs.folder / job.id / END_FILE).write_text('{"code": 0, "at": 1.0}')
     assert wrong == []
     page.context.close()
 
