@@ -211,7 +211,8 @@ class Workspace:
 
     def sound(self, wanted: object) -> Path:
         """A generated file by its id."""
-        return inside(self.generated, find(_audio_names(self.generated), wanted))
+        names = (path.name for path in self.generated.iterdir())
+        return inside(self.generated, find(_audio_names(names), wanted))
 
     def remove_sound(self, wanted: object) -> Path:
         """Moves a generated file, and what lies beside it under its name, into the folder of those
@@ -238,15 +239,21 @@ class Workspace:
         folder = self.run(run) / PREVIEWS
         return inside(folder, find(preview_names(folder), wanted))
 
+    def dated_sounds(self) -> list[tuple[float, str]]:
+        """When each generated clip was written, and its name, the newest first. One without its
+        JSON is half of a pair that somebody has moved or is removing."""
+        names = {path.name for path in self.generated.iterdir()}
+        pairs = [name for name in _audio_names(names) if f"{Path(name).stem}.json" in names]
+        dated = sorted(_dated(self.generated / name for name in pairs), reverse=True)
+        return [(made, path.name) for made, path in dated]
+
     def sounds(self, count: int) -> list[Sound]:
         """The newest generated clips."""
-        dated = sorted(_dated(self.generated / n for n in _audio_names(self.generated)))
         found = []
-        for made, path in reversed(dated):
-            facts = facts_of(path)
-            # Without them it is half of a pair that somebody has moved or is removing.
+        for made, name in self.dated_sounds():
+            facts = facts_of(self.generated / name)
             if facts is not None:
-                found.append(Sound(path.name, facts, made))
+                found.append(Sound(name, facts, made))
             if len(found) == count:
                 break
         return found
@@ -354,6 +361,6 @@ def warnings_of(dataset: Path) -> dict[str, list[str]]:
     return found
 
 
-def _audio_names(folder: Path) -> list[str]:
-    names = [path.name for path in folder.iterdir() if path.suffix in AUDIO_SUFFIXES]
-    return [name for name in names if is_text(name) and not name.startswith(".")]
+def _audio_names(names: Iterable[str]) -> list[str]:
+    sounds = (name for name in names if Path(name).suffix in AUDIO_SUFFIXES)
+    return [name for name in sounds if is_text(name) and not name.startswith(".")]

@@ -8,12 +8,13 @@ from typing import Any
 import gradio as gr
 
 from musicgen_lora.formats.kinds import is_number
-from musicgen_lora.webui.page import Page, quiet
+from musicgen_lora.webui.page import QUIET, Page, quiet
 from musicgen_lora.webui.players import Act, Side, player
 from musicgen_lora.webui.safety import id_of
 from musicgen_lora.webui.workspace import Sound, saved_name
 
 SHOWN = 24
+"""Sounds that are shown at first, and how many more each press brings."""
 ALIKE = ("prompt", "seed", "duration_s", "guidance_scale", "top_k", "top_p", "temperature")
 ALIKE += ("negative_prompt", "guidance_end")
 ALIKE += ("bpm", "bars", "key", "best_of", "melody", "continued", "regenerated")
@@ -25,17 +26,26 @@ def build(page: Page) -> gr.HTML:
     say, work = page.words, page.workspace
     gr.Markdown(f"### {say('What was made')}")
     shown = gr.HTML(elem_id="history", js_on_load=PRESSED)
-    seen = gr.State("")
+    older = gr.Button(visible=False, size="sm", elem_id="older")
+    count, seen = gr.State(SHOWN), gr.State("")
 
-    def look(before: str) -> Any:
-        sounds = work.sounds(SHOWN)
-        now = repr([(sound.name, sound.made) for sound in sounds])
+    def look(before: str, count: int) -> Any:
+        # What the sounds were made by is read where there is something new alone.
+        dated = work.dated_sounds()
+        now = repr((dated[:count], len(dated)))
         if now == before:
-            return gr.skip(), before
-        return history(sounds, page) or quiet(say("Nothing yet.")), now
+            return gr.skip(), gr.skip(), before
+        n_older = max(0, len(dated) - count)
+        button = gr.update(value=say("Show older ones ({n} more)", n=n_older), visible=n_older > 0)
+        return history(work.sounds(count), page) or quiet(say("Nothing yet.")), button, now
 
-    page.watches.always(look, [seen], [shown, seen])
-    page.watches.when_opened(lambda: look(""), [], [shown, seen])
+    def show_more(count: int) -> Any:
+        return count + SHOWN, *look("", count + SHOWN)
+
+    outputs = [shown, older, seen]
+    page.watches.always(look, [seen, count], outputs)
+    page.watches.when_opened(lambda: (SHOWN, *look("", SHOWN)), [], [count, *outputs])
+    older.click(page.guarded(show_more), count, [count, *outputs], **QUIET)
     return shown
 
 

@@ -12,7 +12,7 @@ import gradio as gr
 from musicgen_lora.errors import UserError
 from musicgen_lora.webui.page import QUIET, Page
 from musicgen_lora.webui.safety import id_of
-from musicgen_lora.webui.workspace import Choices, Workspace
+from musicgen_lora.webui.workspace import Choices, Workspace, facts_of
 
 GO_ON, ANEW = "go_on", "anew"
 KINDS = {GO_ON: "Go on with it", ANEW: "Play bars of it anew"}
@@ -128,8 +128,13 @@ class Fields:
     def filled(self, recording: AskedRecording) -> list[Any]:
         """Updates of `outputs`; the box opens where a clip is chosen."""
         first, *others = recording.values
+        listed, work = self.choices(), self._page.workspace
+        if first and first not in [identity for _, identity in listed]:
+            # An older one, which the page shows on request.
+            path = work.sound(first)
+            listed.append((_told(path.name, facts_of(path) or {}), first))
         box = gr.update(open=True) if recording.chosen else gr.skip()
-        return [gr.update(choices=self.choices(), value=first), *others, box]
+        return [gr.update(choices=listed, value=first), *others, box]
 
 
 def _told(name: str, facts: dict[str, Any]) -> str:
