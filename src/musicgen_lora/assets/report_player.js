@@ -336,6 +336,8 @@
       this.root.querySelector(".asking").hidden = !open.length;
       this.root.querySelector(".done").hidden = open.length > 0;
       this.root.querySelector(".begin").hidden = true;
+      // Who votes by keys begins each pair by hearing it; what is hidden would lose the focus.
+      this.root.querySelector(open.length ? ".hear-first" : ".export").focus({ preventScroll: true });
       if (!open.length) { this.player = null; return; }
       [this.player] = shuffled(open);
       this.order = shuffled(["base", "adapter"]);

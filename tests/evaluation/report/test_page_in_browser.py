@@ -184,6 +184,24 @@ def test_blind_votes_are_counted_kept_and_saved(opened: tuple[str, Page]) -> Non
     expect(blind.locator(".n-neither")).to_have_text("1")
 
 
+def test_blind_votes_are_given_by_keys(opened: tuple[str, Page]) -> None:
+    """What a key has hidden has lost the focus, and the next Space played a pair that is named."""
+    _, page = opened
+    blind = page.locator(".blind-test")
+    n_pairs = page.locator(".player[data-pair]").count()
+    blind.locator(".begin").focus()
+    page.keyboard.press("Enter")
+    for _ in range(n_pairs):
+        expect(blind.locator(".hear-first")).to_be_focused()
+        page.keyboard.press(" ")
+        expect(page.locator(".pair").first).to_be_hidden()
+        for _ in range(2):
+            page.keyboard.press("Tab")
+        page.keyboard.press("Enter")
+    expect(blind.locator(".done")).to_be_visible()
+    expect(blind.locator(".export")).to_be_focused()
+
+
 def test_it_fits_reads_and_prints(opened: tuple[str, Page]) -> None:
     _, page = opened
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
