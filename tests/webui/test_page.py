@@ -261,7 +261,6 @@ def test_what_another_tab_has_deleted_is_no_error_at_each_tick(page: Page) -> No
     looks = page.watches.again
     assert len(looks) >= 9
     for look in looks:
-        # How many takes are shown is a number, which no browser sends.
         given = [each.value if each.value == SHOWN else id_of("gone") for each in look.inputs]
         assert len(look.found(given)) == len(look.outputs)
 
