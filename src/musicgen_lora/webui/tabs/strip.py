@@ -69,17 +69,14 @@ def build(page: Page) -> None:
     def go_on(job_id: Any) -> None:
         jobs.again(str(job_id))
 
-    def begin(job_id: Any) -> None:
-        jobs.start_beside(str(job_id))
-
     def press(at: gr.EventData) -> None:
         """Does what the button beside a job says."""
         asked = getattr(at, "_data", None)
         act, job_id = map((asked if isinstance(asked, dict) else {}).get, ("act", "job"))
-        acts = {STOP: stop_it, GO_ON: go_on, BEGIN: begin}
+        acts = {STOP: jobs.stop, GO_ON: jobs.again, BEGIN: jobs.start_beside}
         if act not in acts:
             raise UserError("That is not there any more; reload the page.")
-        acts[act](job_id)
+        acts[act](str(job_id))
 
     pressed = shown.click(page.guarded(press), None, None, **PRIVATE)
     pressed.then(look, [seen, picked], outputs, **QUIET)
