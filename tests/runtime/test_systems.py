@@ -65,7 +65,7 @@ GUARDED = {
     "webui/work/processes.py": ("os.getpgid", "os.killpg", "/proc"),
     # Windows passes over it, and has no sessions that a closed terminal would end.
     "webui/work/jobs.py": ("start_new_session=",),
-    "webui/work/supervisor.py": ("start_new_session=",),
+    "webui/work/supervisor.py": ("start_new_session=", "/proc/"),
     # Of a link that is there already, on a system that has them.
     "training/record/run_folder.py": ("os.symlink", "rename"),
     # The target is a name that is free, or was made free just before.
