@@ -311,7 +311,7 @@ def test_no_more_sessions_are_kept_than_a_person_has(demo: gr.Blocks) -> None:
 
 
 def test_a_page_that_stays_open_costs_no_memory(demo: gr.Blocks) -> None:
-    """Gradio kept each component that an update had made: 70 kB a look, two gigabytes a night."""
+    """Gradio kept each component that an update had made: 70 kB a look, 1.5 GB a night."""
     tick = next(f for f in demo.fns.values() if "tick" in [name for _, name in f.targets])
     state, sizes = SessionState(demo), []
 
