@@ -7,7 +7,7 @@ HERE = Path(__file__).resolve().parent
 # The guide installs requirements only; the package is found in the checkout.
 sys.path.insert(0, str(HERE.parents[1] / "src"))
 
-from musicgen_lora.cli import main  # noqa: E402
+from musicgen_lora.cli import run  # noqa: E402
 
 if __name__ == "__main__":
-    sys.exit(main(["prepare", *sys.argv[1:]], config=HERE / "config.yaml"))
+    run(["prepare", *sys.argv[1:]], config=HERE / "config.yaml")

@@ -6,13 +6,14 @@ interrupted (work saved); 141 nobody reads the output.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from musicgen_lora import __version__
 from musicgen_lora.commands.endings import ENDINGS, ending
@@ -33,6 +34,21 @@ Load = Callable[[str], Callable[..., Any]]
 
 LOADING = "the libraries take some seconds to load ..."
 LOADING_NOW = "loading the libraries"
+
+STOP_CODES = (129, 130, 143)
+"""The exit codes of commands that were stopped."""
+
+
+def run(arguments: Sequence[str] | None = None, *, config: Path | None = None) -> NoReturn:
+    """`main` as all that its process does."""
+    code = main(arguments, config=config)
+    if code in STOP_CODES:
+        # Libraries that were stopped while they loaded may crash where python takes them down.
+        atexit._run_exitfuncs()
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def main(
@@ -151,4 +167,4 @@ def _settings(command: str, flags: list[str], config: Path | None) -> Any:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

@@ -7,7 +7,10 @@ import pty
 import signal
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +19,7 @@ from adapters import draw_adapter
 from made_datasets import make_dataset
 
 from musicgen_lora.cli import main
+from musicgen_lora.commands.stops import whole_stops
 
 ON = "the same command goes on."
 
@@ -179,6 +183,39 @@ def test_a_terminal_that_closes_breaks_no_clearing_away(
     assert (tmp_path / "cleared").is_file()
 
 
+class Destroyed:
+    """In its destructor a signal comes, and no exception leaves that."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def __del__(self) -> None:
+        os.kill(os.getpid(), self.number)
+        # The handler runs at the next call.
+        time.sleep(0)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("loads", [False, True])
+def test_a_stop_in_a_destructor_ends_the_command_with_its_word_alone(
+    number: int, code: int, loads: bool, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """While a library loads, and while the command works."""
+    endless = threading.Event()
+
+    def work(*_: Any, **__: Any) -> None:
+        with whole_stops() if loads else nullcontext():
+            Destroyed(number)
+            # A stop that is sent once more ends it.
+            if not loads:
+                endless.wait(60)
+
+    words = ["prepare", "--create_example", "--output_dir", str(tmp_path)]
+    assert main(words, load=lambda _: work) == code
+    (line,) = capfd.readouterr().err.splitlines()
+    assert "No beat is listed yet" in line
+
+
 AT_EXIT = """
 import atexit, os, signal, sys
 from musicgen_lora.cli import main
@@ -196,4 +233,29 @@ def test_a_second_stop_while_libraries_leave_shows_no_traceback(tmp_path: Path) 
     words = [sys.executable, "-c", AT_EXIT]
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 130
+    assert len(done.stderr.splitlines()) == 1
+
+
+CRASHING = """
+import os, signal, sys
+from musicgen_lora import cli
+
+class Library:
+    def __del__(self, end=os.abort):
+        end()
+
+def work(settings):
+    sys.modules["library"] = Library()
+    os.kill(os.getpid(), signal.SIGTERM)
+
+main = cli.main
+cli.main = lambda words, config: main(words, load=lambda _: work)
+cli.run(["ui"])
+"""
+
+
+def test_a_library_that_crashes_where_python_ends_hides_no_stop(tmp_path: Path) -> None:
+    words = [sys.executable, "-c", CRASHING]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 143
     assert len(done.stderr.splitlines()) == 1

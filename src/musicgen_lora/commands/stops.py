@@ -7,8 +7,11 @@ import atexit
 import contextlib
 import os
 import signal
-from collections.abc import Iterator
+import sys
+import threading
+from collections.abc import Callable, Iterator
 from types import FrameType
+from typing import Any
 
 from musicgen_lora.terminals import handled, hangups, let_go
 
@@ -21,6 +24,10 @@ class HungUp(Terminated):
     """SIGHUP has come: the terminal was closed."""
 
 
+AGAIN_S = 0.05
+"""After so long a stop that was passed over comes again."""
+
+
 @contextlib.contextmanager
 def terminable() -> Iterator[None]:
     """SIGTERM and SIGHUP unwind like Ctrl-C meanwhile, so that what was begun is cleared away. When
@@ -30,7 +37,7 @@ def terminable() -> Iterator[None]:
         let_go()
         raise _stop_of(number)
 
-    with handled([signal.SIGTERM, *hangups()], stop):
+    with handled([signal.SIGTERM, *hangups()], stop), _passed_over(_send_again):
         try:
             yield
         except (KeyboardInterrupt, Terminated):
@@ -50,7 +57,9 @@ def whole_stops() -> Iterator[None]:
         stops.append(_stop_of(number))
         raise stops[-1]
 
-    with handled([signal.SIGINT, signal.SIGTERM, *hangups()], stop):
+    numbers = [signal.SIGINT, signal.SIGTERM, *hangups()]
+    # It is raised in the end.
+    with handled(numbers, stop), _passed_over(lambda stop: None):
         try:
             yield
         except BaseException as error:
@@ -59,6 +68,31 @@ def whole_stops() -> Iterator[None]:
             raise
     if stops:
         raise stops[-1]
+
+
+@contextlib.contextmanager
+def _passed_over(take: Callable[[type[BaseException]], None]) -> Iterator[None]:
+    """Gives `take` the stops meanwhile that come in a destructor or another callback, out of which
+    no exception is raised: python would print each of them and go on."""
+    before = sys.unraisablehook
+
+    def hook(found: Any) -> None:
+        if issubclass(found.exc_type, (KeyboardInterrupt, Terminated)):
+            take(found.exc_type)
+        else:
+            before(found)
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        sys.unraisablehook = before
+
+
+def _send_again(stop: type[BaseException]) -> None:
+    again = threading.Timer(AGAIN_S, os.kill, (os.getpid(), _number_of(stop)))
+    again.daemon = True
+    again.start()
 
 
 def _end_at_once() -> None:
@@ -70,3 +104,9 @@ def _stop_of(number: int) -> type[BaseException]:
     if number == signal.SIGINT:
         return KeyboardInterrupt
     return Terminated if number == signal.SIGTERM else HungUp
+
+
+def _number_of(stop: type[BaseException]) -> int:
+    if issubclass(stop, KeyboardInterrupt):
+        return signal.SIGINT
+    return signal.SIGHUP if issubclass(stop, HungUp) else signal.SIGTERM
