@@ -58,6 +58,38 @@ def test_a_bass_keeps_its_pitch(speed: float) -> None:
     assert 10.0 * np.log10(power[~on_pitch].sum() / power[on_pitch].sum()) < -30.0
 
 
+def wandered(waveform: np.ndarray, off_s: float) -> np.ndarray:
+    """A recording that is early and late by turns, by a tape's means."""
+    time_s = np.arange(waveform.shape[1]) / RATE
+    played = (time_s - off_s * np.sin(2.0 * np.pi * time_s / 5.0)) * RATE
+    return np.array([np.interp(played, RATE * time_s, channel) for channel in waveform])
+
+
+@pytest.mark.parametrize("speed", [1.0, 1.02])
+@pytest.mark.parametrize("seed", [40, 43])
+def test_what_wanders_comes_back_in_time(speed: float, seed: int) -> None:
+    waveform, onsets_s = beat_at(seed, 1.0)
+    played, times_s = beat_at(seed, speed)
+    times = np.linspace(0.0, 12.0, 121)
+    # Of when it sounds now: as late as what was played then.
+    sounds_at = times + 0.02 * np.sin(2.0 * np.pi * times / 5.0)
+
+    def late_s(at_s: np.ndarray) -> np.ndarray:
+        return at_s - np.interp(at_s, sounds_at, times)
+
+    now_s = np.array(onsets_s) + 0.02 * np.sin(2.0 * np.pi * np.array(onsets_s) / 5.0)
+    made = stretch(wandered(waveform, 0.02), RATE, speed, now_s.tolist(), late_s)
+    assert abs(made.shape[1] - played.shape[1]) <= 0.025 * RATE
+    # A hit that is 20 ms off rises where the other is level.
+    assert np.median(rises_db(made, times_s) - rises_db(played, times_s)) > -2.0
+    # The bass is there too.
+    low = butter(2, 100.0, "lowpass", fs=RATE, output="sos")
+    n_both = min(made.shape[1], played.shape[1])
+    bass, like = (sosfiltfilt(low, one[0, :n_both]) for one in (made, played))
+    envelope, its = (np.convolve(np.abs(one), np.ones(1000) / 1000) for one in (bass, like))
+    assert np.corrcoef(envelope, its)[0, 1] > 0.97
+
+
 def test_stereo_silence_and_no_onsets() -> None:
     rng = np.random.default_rng(0)
     noise = rng.uniform(-0.5, 0.5, (2, 2 * RATE)).astype(np.float32)
@@ -66,3 +98,5 @@ def test_stereo_silence_and_no_onsets() -> None:
     np.testing.assert_array_equal(stretch(noise, RATE, 1.0, [0.5]), noise)
     with pytest.raises(ValueError, match="beyond"):
         stretch(noise, RATE, 1.5, [])
+    with pytest.raises(ValueError, match="beyond"):
+        stretch(noise, RATE, 1.0, [], lambda at_s: 0.3 * at_s)

@@ -12,7 +12,7 @@ changed by +0.8 to +1.8 dB here, by -3 to -7, -5 and -11 dB there. Slices alone 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from scipy.signal import butter, sosfiltfilt
@@ -30,32 +30,48 @@ MOST = 0.1
 """Slices are no good for more than this; what is asked for stays below."""
 
 
+Lateness = Callable[[np.ndarray], np.ndarray]
+"""By how many seconds what sounds at times `[M]` in seconds comes later than the beginning does, by
+the tempo; negative where earlier."""
+
+
 def stretch(
-    waveform: np.ndarray, sample_rate: int, speed: float, onsets_s: Sequence[float]
+    waveform: np.ndarray,
+    sample_rate: int,
+    speed: float,
+    onsets_s: Sequence[float],
+    late_s: Lateness = np.zeros_like,
 ) -> np.ndarray:
-    """Plays `[C, N]` at `speed` times its tempo.
+    """Plays `[C, N]` at `speed` times its tempo, in time where it wandered.
 
     Args:
         waveform: float32.
         speed: above 1 is faster.
+        late_s: what was at t seconds comes at (t - late_s(t)) / speed. A bass follows that as on a
+            tape, so its pitch moves by as much as its tempo does.
 
     Returns:
-        `[C, round(N / speed)]` float32; sample n of it was sample n x speed.
+        `[C, M]` float32, N / speed samples where nothing was late.
 
     Raises:
-        ValueError: the speed is further from 1 than `MOST`.
+        ValueError: the speed is anywhere further from 1 than `MOST`.
         UserError: the stretcher isn't installed.
     """
-    if not abs(speed - 1.0) <= MOST:
+    edges = _edges(waveform.shape[1], sample_rate, onsets_s)
+    on_time = np.array(edges) - sample_rate * late_s(np.array(edges) / sample_rate)
+    places = np.round(on_time / speed).astype(int).tolist()
+    if not np.abs(np.diff(on_time) / np.diff(edges) / speed - 1.0).max() <= MOST:
         raise ValueError(f"A speed of {speed:g} is beyond what slices can do.")
-    n_samples = round(waveform.shape[1] / speed)
-    if speed == 1.0 or waveform.shape[1] < sample_rate * LONGEST_SLICE_S:
-        return _to_length(waveform, n_samples)
+    if places == edges or waveform.shape[1] < sample_rate * LONGEST_SLICE_S:
+        return _to_length(waveform, places[-1])
     filters = butter(2, SPLIT_HZ, "lowpass", fs=sample_rate, output="sos")
     low = np.asarray(sosfiltfilt(filters, waveform, axis=1), dtype=np.float32)
-    high = _moved_slices(waveform - low, sample_rate, speed, onsets_s)
-    slow = _to_length(_by_signalsmith(low, sample_rate, speed), n_samples)
-    return (slow + high).astype(np.float32)
+    high = _moved_slices(waveform - low, edges, places, round(FADE_S * sample_rate))
+    if speed != 1.0:
+        low = _by_signalsmith(low, sample_rate, speed)
+    if late_s is not np.zeros_like:
+        low = _at_places(low, np.array(edges) / speed, on_time / speed)
+    return (_to_length(low, places[-1]) + high).astype(np.float32)
 
 
 def _by_signalsmith(waveform: np.ndarray, sample_rate: int, speed: float) -> np.ndarray:
@@ -72,19 +88,24 @@ def _by_signalsmith(waveform: np.ndarray, sample_rate: int, speed: float) -> np.
     return np.asarray(stretcher.process(np.ascontiguousarray(waveform)), dtype=np.float32)
 
 
+def _at_places(waveform: np.ndarray, from_: np.ndarray, to: np.ndarray) -> np.ndarray:
+    """What was at samples `from_` of `[C, N]` comes at `to`; a line joins its samples, which is
+    right to -70 dB below `SPLIT_HZ`."""
+    old = np.interp(np.arange(round(to[-1])), to, from_)
+    samples = np.arange(waveform.shape[1])
+    return np.array([np.interp(old, samples, channel) for channel in waveform])
+
+
 def _to_length(waveform: np.ndarray, n_samples: int) -> np.ndarray:
     short = max(0, n_samples - waveform.shape[1])
     return np.pad(waveform, ((0, 0), (0, short)))[:, :n_samples]
 
 
 def _moved_slices(
-    waveform: np.ndarray, sample_rate: int, speed: float, onsets_s: Sequence[float]
+    waveform: np.ndarray, edges: Sequence[int], places: Sequence[int], n_fade: int
 ) -> np.ndarray:
-    """Slices from onset to onset at their new places. Ends are faded into each other at equal
-    power; a slice that has to be longer plays its last moments twice."""
-    n_fade = round(FADE_S * sample_rate)
-    edges = _edges(waveform.shape[1], sample_rate, onsets_s)
-    places = [round(edge / speed) for edge in edges]
+    """Slices from edge to edge at their new places. Ends are faded into each other at equal power;
+    a slice that has to be longer plays its last moments twice."""
     moved = np.zeros((len(waveform), places[-1] + n_fade), dtype=np.float32)
     ramp = np.sin(np.linspace(0.0, 0.5 * np.pi, n_fade, dtype=np.float32))
     for (start, stop), (place, end) in zip(

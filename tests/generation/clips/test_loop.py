@@ -26,6 +26,13 @@ def beat_take(seed: int, bpm: float, *, duration_s: float = 14.0, skip_s: float 
     return waveform[:, round(skip_s * RATE) :][:, : round(duration_s * RATE)]
 
 
+def accelerated(seed: int, *bpms: float) -> np.ndarray:
+    """A take of two bars at each of two tempi."""
+    slow, fast = (beat_take(seed, bpm) for bpm in bpms)
+    both = np.concatenate([slow[:, : round(2 * 240 / bpms[0] * RATE)], fast], axis=1)
+    return both[:, : round(7.2 * RATE)]
+
+
 @pytest.mark.parametrize("bpm", [140.0, 139.7, 93.5])
 @pytest.mark.parametrize("n_bars", [1, 2, 4])
 def test_loops_are_exact_to_the_sample_whatever_the_take(bpm: float, n_bars: int) -> None:
@@ -119,12 +126,32 @@ def test_what_is_wrong_with_a_take_is_said() -> None:
     assert any("off the tempo" in fault for fault in too_fast.faults)
     short = cut_loop(beat_take(23, 140.0, duration_s=4.1, skip_s=0.9), LoopRequest(140.0, 2, RATE))
     assert any("begins off the one" in fault for fault in short.faults)
-    # Two bars at 138, then two at 142: 140 on the whole.
-    slow, fast = beat_take(23, 138.0), beat_take(23, 142.0)
-    faster = np.concatenate([slow[:, : round(2 * 240 / 138 * RATE)], fast], axis=1)
-    loop = cut_loop(faster[:, : round(7.2 * RATE)], LoopRequest(140.0, 4, RATE))
+    # The tempo jumps by 7 %: nothing straightens that without bending the bass.
+    loop = cut_loop(accelerated(23, 135.0, 145.0), LoopRequest(140.0, 4, RATE))
     assert loop.drift_s > 0.02
     assert any("drifts from the grid" in fault for fault in loop.faults)
+
+
+def test_a_take_that_gets_faster_is_straightened() -> None:
+    loop = cut_loop(accelerated(23, 138.0, 142.0), LoopRequest(140.0, 4, RATE))
+    assert loop.faults == ()
+    assert loop.drift_s < 0.01 < loop.straightened_s < 0.03
+
+
+@pytest.mark.parametrize("seed", [20, 21, 22, 30])
+def test_a_take_that_wanders_is_straightened_and_no_other(seed: int) -> None:
+    beat = make_beat(seed, duration_s=24.0)
+    request = LoopRequest(float(beat.bpm), 4, RATE)
+    take = render_beat(beat, RATE, seed=seed)[:, : round(5.1 * request.bar_s * RATE)]
+    assert cut_loop(take, request).straightened_s == 0.0
+    time_s = np.arange(take.shape[1]) / RATE
+    played_s = time_s - 0.025 * np.sin(2.0 * np.pi * time_s / 9.0 + seed)
+    wandering = np.interp(played_s, time_s, take[0])[None].astype(np.float32)
+    loop = cut_loop(wandering, request)
+    assert loop.faults == ()
+    assert loop.drift_s < 0.015
+    assert loop.straightened_s == pytest.approx(0.025, abs=0.012)
+    assert loop.take.bpm == pytest.approx(beat.bpm, rel=0.01)
 
 
 def test_what_does_not_fit_a_clip_is_one_line() -> None:

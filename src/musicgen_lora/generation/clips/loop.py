@@ -1,13 +1,15 @@
 """From a take to a loop: exactly so many bars of a tempo, that goes on in its own beginning.
 
 A take of a model is near a tempo, begins anywhere in a bar and ends anywhere. It is stretched onto
-the tempo where that takes little, cut where a bar begins, and joined: what comes before the cut is
-faded in at the end, so that the last sample leads into the first; where nothing comes before it,
-what rings on after the end is laid over the beginning. What is wrong with a take is said, not bent.
+the tempo and straightened where that takes little, cut where a bar begins, and joined: what comes
+before the cut is faded in at the end, so that the last sample leads into the first; where nothing
+comes before it, what rings on after the end is laid over the beginning. What else is wrong with a
+take is said.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Literal
 
@@ -16,6 +18,7 @@ from scipy.signal import butter, sosfilt
 
 from musicgen_lora.audio.crossfade import pass_into
 from musicgen_lora.audio.stretch import stretch
+from musicgen_lora.generation.clips.course import find_course
 from musicgen_lora.generation.wanted import STRETCH_MOST, LoopRequest
 from musicgen_lora.listening.rhythm.asked_tempo import KeptTempo, kept_tempo
 from musicgen_lora.listening.rhythm.loops import weighted_onsets
@@ -29,8 +32,6 @@ from musicgen_lora.listening.rhythm.metre import (
 from musicgen_lora.listening.rhythm.tempo import BAR_START_BONUS
 from musicgen_lora.listening.seam import Seam, measure_seam
 
-OFF_MOST_S = 0.001
-"""A loop that ends no further from its bar line is not stretched at all."""
 DRIFT_MOST_S = 0.02
 FADE_S = 0.01
 JOIN_WITHIN_S = 0.06
@@ -61,6 +62,7 @@ class Loop:
         take: how the take keeps the tempo.
         drift_s: by how much the loop's onsets leave the asked grid at most.
         speed: at which the take is played, 1 as it was.
+        straightened_s: by how much its stretches were moved at most beside that.
         start_s: where in the stretched take it begins.
         faults: what is wrong with it, each as a verb and its object; empty for a loop that fits.
     """
@@ -69,6 +71,7 @@ class Loop:
     take: KeptTempo
     drift_s: float
     speed: float
+    straightened_s: float
     start_s: float
     joined: Joined
     seam: Seam
@@ -81,17 +84,14 @@ def cut_loop(take: np.ndarray, request: LoopRequest) -> Loop:
     strengths = onset_strengths(take, rate)
     kept = kept_tempo(strengths, request.bpm)
     onsets_s, _ = weighted_onsets(strengths)
-    # Faster than 1 where the take is slow.
-    speed = request.bpm / kept.bpm if kept.is_steady else 1.0
-    is_near = abs(speed - 1.0) <= STRETCH_MOST
-    ends_near = abs(speed - 1.0) * request.n_bars * request.bar_s <= OFF_MOST_S
-    if not is_near or ends_near:
-        speed = 1.0
-    played = take if speed == 1.0 else stretch(take, rate, speed, onsets_s.tolist())
-    onsets_s = onsets_s / speed
+    course = find_course(strengths, kept, request)
+    is_near = abs(request.bpm / course.bpm - 1.0) <= STRETCH_MOST
+    late_s = course.late_s
+    played = stretch(take, rate, course.speed, onsets_s.tolist(), late_s)
+    onsets_s = (onsets_s - late_s(onsets_s)) / course.speed
     lines_s: list[float] = []
     if kept.is_steady and is_near:
-        first_s = _first_line_s(strengths, kept) / speed
+        first_s = _first_line_s(strengths, kept) * kept.bpm / request.bpm + course.began_late_s
         lines_s = _lines_s(first_s, played.shape[1] / rate, request)
     joins = []
     for line_s in lines_s[:N_STARTS] or [0.0]:
@@ -104,9 +104,10 @@ def cut_loop(take: np.ndarray, request: LoopRequest) -> Loop:
     drift_s = kept_tempo(onset_strengths(waveform, rate), request.bpm, reach=0.0).drift_s
     return Loop(
         waveform=waveform,
-        take=kept,
+        take=dataclasses.replace(kept, bpm=course.bpm),
         drift_s=drift_s,
-        speed=speed,
+        speed=course.speed,
+        straightened_s=course.straightened_s,
         start_s=start / rate,
         joined=joined,
         seam=seam,

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from musicgen_lora.generation.clips.course import LATE_MOST_S
 from musicgen_lora.generation.clips.loop import DRIFT_MOST_S, Loop, LoopRequest, cut_loop
 from musicgen_lora.listening.quality import count_clipped, find_silences
 from musicgen_lora.listening.rhythm.asked_tempo import (
@@ -114,6 +115,7 @@ def judge_loop(seed: int, waveform: np.ndarray, request: LoopRequest) -> JudgedT
     seam = loop.seam
     figures["tempo"] = _tempo_figures(request.bpm, loop.take) | {
         "speed": round(loop.speed, 5),
+        "straightened_ms": round(1000.0 * loop.straightened_s, 1),
         "drift_ms": round(1000.0 * loop.drift_s, 1),
     }
     figures["seam"] = {
@@ -126,6 +128,7 @@ def judge_loop(seed: int, waveform: np.ndarray, request: LoopRequest) -> JudgedT
         "phase_deg": _rounded(seam.phase_deg),
     }
     penalty += _tempo_penalty(request.bpm, loop.take) + loop.drift_s / DRIFT_MOST_S
+    penalty += loop.straightened_s / LATE_MOST_S
     penalty += max(0.0, seam.step_db / BREAK_DB) + (seam.level_db or 0.0) / LEVEL_MOST_DB
     penalty += (seam.spectrum_db or 0.0) / SPECTRUM_MOST_DB
     penalty += abs(seam.phase_deg or 0.0) / PHASE_MOST_DEG

@@ -25,6 +25,8 @@ STEADY_DEVIATIONS = 4.5
 STRETCH_S = 2.0
 CLEAR_DEVIATIONS = 1.5
 """A stretch of this length tells its drift from this agreement on."""
+HOP_S, SMOOTHINGS = 0.5, 4
+"""How a recording wanders is looked at so often, over `STRETCH_S` each, and smoothed so often."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,35 @@ def kept_tempo(strengths: np.ndarray, bpm: float, *, reach: float = REACH) -> Ke
         agreement=float(agreements[best]),
         drift_s=_drift_s(onsets_s, weights, step_s, offset_s),
     )
+
+
+def lateness(strengths: np.ndarray, kept: KeptTempo) -> tuple[np.ndarray, np.ndarray]:
+    """How a recording wanders about the tempo that it keeps.
+
+    Args:
+        strengths: `[4, F]`, see `metre.onset_strengths`.
+        kept: with a steady beat.
+
+    Returns:
+        Times in seconds, and by how many seconds it is late for its grid there, `[K]` each; at most
+        half a sixteenth from one to the next. Empty where no stretch of it tells.
+    """
+    onsets_s, weights = weighted_onsets(strengths)
+    step_s = 15.0 / kept.bpm
+    pointers = weights * np.exp(2j * np.pi * (onsets_s - kept.offset_s) / step_s)
+    times_s, phases = [], []
+    for time_s in np.arange(0.0, onsets_s[-1] + HOP_S, HOP_S):
+        inside = np.abs(onsets_s - time_s) < 0.5 * STRETCH_S
+        near = np.cos(np.pi * (onsets_s[inside] - time_s) / STRETCH_S)
+        total = (near * pointers[inside]).sum()
+        spread = np.sqrt(0.5 * np.square(near * weights[inside]).sum())
+        if spread > 0.0 and np.abs(total) >= CLEAR_DEVIATIONS * spread:
+            times_s.append(float(time_s))
+            phases.append(float(np.angle(total)))
+    late_s = np.unwrap(phases) / (2.0 * np.pi) * step_s
+    for _ in range(SMOOTHINGS if len(late_s) else 0):
+        late_s = np.convolve(np.pad(late_s, 1, "edge"), [0.25, 0.5, 0.25], "valid")
+    return np.array(times_s), late_s
 
 
 def _drift_s(onsets_s: np.ndarray, weights: np.ndarray, step_s: float, offset_s: float) -> float:
