@@ -36,6 +36,7 @@ from musicgen_lora.webui.workspace import Workspace
 
 LOCAL = "http://127.0.0.1:7860"
 HOSTS = ui.LOCAL_HOSTS
+BASE = "tiny-beats"
 
 
 @pytest.fixture(scope="module")
@@ -342,14 +343,13 @@ def test_the_base_beside_an_adapter_is_asked_without_its_strength(tmp_path: Path
     from musicgen_lora.webui.tabs.generate import BASE_ONLY, Form
 
     asked: list[dict[str, Any]] = []
-    work = SimpleNamespace(
-        adapter=lambda name: tmp_path / name, base_of=lambda _: "tiny-beats", generated=tmp_path
-    )
-    page: Any = SimpleNamespace(workspace=work, submit=lambda _, given, *__: asked.append(given))
-    Form(page, [], []).generate("808", "run", 0.5, BASE_ONLY, 1, "tiny-beats", True, 5, 1, 0, True)
+    work = SimpleNamespace(adapter=tmp_path.joinpath, base_of=lambda _: BASE, generated=tmp_path)
+    page: Any = SimpleNamespace(workspace=work, words=Words("en"))
+    page.submit = lambda _, given, title, __: asked.append({**given, "title": title})
+    Form(page, [], []).generate("808", "run", 0.5, BASE_ONLY, 1, BASE, True, 5, 1, 0, True)
     assert ["strength" in one for one in asked] == [False, True]
-    assert asked[1]["strength"] == [0.5]
-    assert asked[1]["lora_model_path"] == [str(tmp_path / "run")]
+    assert [one["title"] for one in asked] == ["808 · base", f"808 · {tmp_path.name}"]
+    assert asked[1].items() >= {"strength": [0.5], "lora_model_path": [f"{tmp_path}/run"]}.items()
 
 
 def test_what_is_sent_is_not_printed_at_any_length(

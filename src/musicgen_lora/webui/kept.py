@@ -16,6 +16,7 @@ import gradio as gr
 from musicgen_lora.formats.kinds import is_number
 from musicgen_lora.webui.forms import Setting
 from musicgen_lora.webui.page import QUIET, Page, quiet
+from musicgen_lora.webui.words import beginning
 
 MAX_TEXT = 1000
 ADD = "(...values) => window.keptFields.add(NAMES, values)"
@@ -79,7 +80,7 @@ class Kept:
 
         def look(*values: Any) -> tuple[str, Any]:
             named = [
-                f"{setting.name} = {str(value)[:60]}"
+                f"{setting.name} = {beginning(str(value))}"
                 for setting, value in zip(form, values, strict=True)
                 if value != setting.shown
             ]

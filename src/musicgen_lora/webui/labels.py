@@ -45,6 +45,11 @@ LABELS: dict[str, dict[str, str]] = {
         "format": "What is written",
         "output_dir": "Its name",
     },
+    "merge": {
+        "lora_model_path": "Runs",
+        "strength": "Strength of each, 0 to 2",
+        "output_dir": "Its name",
+    },
 }
 """Labels by a command's settings; those of `advanced` fields are the settings' own names."""
 QUOTED = {"en": '"{}"', "zh": "“{}”"}

@@ -226,8 +226,16 @@ def _add_files(app: FastAPI, workspace: Workspace) -> None:
         }
         return Response(content, media_type=media, headers=headers)
 
+    @app.get(FILES + "/preparation/{dataset}")
+    def preparation(dataset: str) -> FileResponse:
+        return _as_page(found(workspace.preparation, dataset))
+
     @app.get(FILES + "/report/{run}")
     def report(run: str) -> FileResponse:
-        path = found(workspace.report, run)
-        headers = {"content-security-policy": REPORT_POLICY}
-        return FileResponse(path, media_type="text/html; charset=utf-8", headers=headers)
+        return _as_page(found(workspace.report, run))
+
+
+def _as_page(path: Path) -> FileResponse:
+    """A report, which may do what its own player does and no more."""
+    headers = {"content-security-policy": REPORT_POLICY}
+    return FileResponse(path, media_type="text/html; charset=utf-8", headers=headers)

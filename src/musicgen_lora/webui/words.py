@@ -69,6 +69,11 @@ def _pattern(english: str) -> re.Pattern[str]:
     return re.compile(pattern, re.DOTALL)
 
 
+def beginning(text: str, most: int = 60) -> str:
+    """A text, or as much of it as there is room for, with a sign that there is more."""
+    return text if len(text) <= most else f"{text[: most - 1].rstrip()}…"
+
+
 def preferred(accepted: str) -> Language:
     """The page's language for a browser's Accept-Language: its first that the page speaks."""
     for part in accepted[:1000].split(","):

@@ -203,6 +203,10 @@ class Workspace:
         names = folders_of(self.models)
         return [name for name in names if (self.models / name / "config.json").is_file()]
 
+    def preparation(self, wanted: object) -> Path:
+        """The report of what was prepared into the dataset of an id."""
+        return inside(self.dataset(wanted), REPORT)
+
     def clip(self, dataset: object, wanted: object) -> Path:
         """The audio of a clip, by the ids of dataset and clip."""
         folder = self.dataset(dataset)
@@ -347,12 +351,17 @@ def _dated(paths: Iterable[Path]) -> Iterator[tuple[float, Path]]:
             yield state.st_mtime, path
 
 
-def warnings_of(dataset: Path) -> dict[str, list[str]]:
-    """What the last preparation found wrong, by file; empty where its report can't be read."""
+def prepared(dataset: Path) -> dict[str, Any]:
+    """What the report of the last preparation has; empty where it can't be read."""
     try:
-        faults = read_json(dataset / "report.json", max_bytes=LARGE).get("faults", [])
+        return read_json(dataset / "report.json", AN_OBJECT, max_bytes=LARGE)
     except UserError:
         return {}
+
+
+def warnings_of(dataset: Path) -> dict[str, list[str]]:
+    """What the last preparation found wrong, by file; empty where its report can't be read."""
+    faults = prepared(dataset).get("faults", [])
     found: dict[str, list[str]] = {}
     for fault in faults if isinstance(faults, list) else []:
         if isinstance(fault, dict) and isinstance(fault.get("files"), list):

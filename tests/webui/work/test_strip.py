@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ from musicgen_lora.webui.work.strip import strip
         ("train", "interrupted", "It can go on from its last checkpoint"),
         ("generate", "interrupted", "What is done of it stays; Go on makes the rest."),
         ("generate", "stopped", "What is done of it stays"),
-        ("generate", "failed", '<span class="line"></span>'),
+        ("generate", "failed", "Jobs, below, has all that it says."),
         ("generate", "finished", '<span class="line"></span>'),
+        ("prepare", "finished", "what was left out"),
     ],
 )
 def test_how_to_go_on(command: str, status: Any, said: str) -> None:
@@ -28,6 +30,21 @@ def test_how_to_go_on(command: str, status: Any, said: str) -> None:
     assert said in html
     assert "&lt;b&gt;" in html
     assert ('data-act="go on" data-job="1"' in html) == (status != "finished")
+
+
+def test_why_a_job_failed_is_said_beside_it() -> None:
+    """One that can't be gone on with above all: its dataset may have gone."""
+    html = strip([of(1, "train", "failed")], Words("en"), {"1": ["no file <b>"]})
+    assert '<span class="line">no file &lt;b&gt; Jobs, below,' in html
+    assert ">Try again</button>" in html
+    assert "checkpoint" not in html
+
+
+def test_of_those_that_are_over_the_one_that_ended_last_is_shown() -> None:
+    """A job that waited and was cancelled began later than the one that it waited for."""
+    done = replace(of(1, "prepare", "finished"), ended=9.0)
+    cancelled = replace(of(2, "prepare", "cancelled"), ended=5.0)
+    assert "finished" in strip([cancelled, done], Words("en"), {})
 
 
 STEP = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from html import escape
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -16,7 +17,9 @@ from musicgen_lora.webui.players import Side, player
 from musicgen_lora.webui.safety import folders_of, id_of
 from musicgen_lora.webui.workspace import (
     METADATA,
+    REPORT,
     choices,
+    prepared,
     trained_entries,
     warnings_of,
     written_at,
@@ -25,6 +28,7 @@ from musicgen_lora.webui.workspace import (
 HEADERS = ("File", "Caption", "Tempo", "Key", "Length", "Warnings", "Waveform")
 CHANGED = "The dataset has been changed since this table was read: Read it again."
 UNSAVED = "The table has changes that are not saved: save it, or read it again to drop them."
+MADE = "Clips: {clips}, minutes: {minutes}, files left out: {left_out}."
 MAX_ROWS = 2_000
 _MARK = re.compile(r'data-of="([0-9a-f]+)" data-read="((?:[0-9a-f]{8} ){2}[0-9a-f]{8})"')
 Rows = list[list[str]]
@@ -116,6 +120,22 @@ class ClipTable:
         rows, stamp = (self.rows(wanted), str(at)) if came else (gr.skip(), gr.skip())
         return choose, rows, stamp, quiet(say(CHANGED)) if is_old and at else "", now
 
+    def told(self, before: str, wanted: Any) -> Any:
+        """What a dataset was made of in a line, with its report, if it is another than before."""
+        work, say = self._work, self._page.words
+        is_there = wanted in map(id_of, folders_of(work.datasets))
+        folder = work.dataset(wanted) if is_there else None
+        at = written_at(folder / REPORT) if folder else 0
+        now = f"{wanted} {at}"
+        if now == before:
+            return gr.skip(), before
+        if folder is None or not at:
+            return "", now
+        address = f"{self._page.address('preparation')}/{wanted}?at={at}"
+        report = say("Report: what to mend first, and what was left out")
+        line = escape(say(MADE, **_summary(folder)))
+        return f'<p>{line} <a href="{address}" target="_blank">{report}</a></p>', now
+
     def written(self, wanted: Any) -> int:
         """When a dataset's metadata was written, in nanoseconds; 0 where there is none."""
         return written_at(self._work.dataset(wanted) / METADATA) if wanted else 0
@@ -136,6 +156,14 @@ class ClipTable:
         say = self._page.words
         gr.Info(say("Clips changed: {n}", n=count))
         return self.rows(wanted)
+
+
+def _summary(folder: Path) -> dict[str, str]:
+    """How many clips and minutes a preparation made, and how many files it left out."""
+    known = prepared(folder).get("summary")
+    known = known if isinstance(known, dict) else {}
+    names = {"clips": "clips", "minutes": "minutes", "left_out": "dropped_files"}
+    return {name: str(known.get(key, "?")) for name, key in names.items()}
 
 
 def _as_read(shown: list[list[Any]]) -> tuple[list[edits.Row], dict[str, tuple[str, str]]]:
@@ -164,6 +192,7 @@ def build(page: Page) -> None:
     """Builds the table and what stands around it."""
     say, clips = page.words, ClipTable(page)
     dataset = gr.Dropdown([], label=say("Dataset"), elem_id="dataset")
+    told, told_of = gr.HTML(elem_id="clips-report"), gr.State("")
     table = _table(page)
     heard = gr.HTML(elem_id="clip-player")
     with gr.Row():
@@ -182,6 +211,9 @@ def build(page: Page) -> None:
     looked = [dataset, *shown, seen]
     page.watches.always(clips.look, [seen, dataset, shown[1]], looked)
     page.watches.when_opened(lambda: clips.look("", None, ""), [], looked)
+    telling = [clips.told, [told_of, dataset], [told, told_of]]
+    page.watches.always(*telling)
+    dataset.change(*telling, **QUIET)
     choosing = page.guarded(clips.choose)
     dataset.change(choosing, [dataset, table], [dataset, *shown], **PRIVATE)
     read = reload.click(clips.dated(clips.rows), dataset, shown, **PRIVATE)

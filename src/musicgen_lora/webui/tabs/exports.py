@@ -10,6 +10,7 @@ import gradio as gr
 from musicgen_lora.errors import UserError
 from musicgen_lora.webui.page import PRIVATE, Page
 from musicgen_lora.webui.safety import folders_of, new_name
+from musicgen_lora.webui.words import beginning
 from musicgen_lora.webui.workspace import adapter_names, choices
 
 KINDS = {
@@ -97,7 +98,7 @@ def numbers(typed: Any) -> list[float]:
         return [float(word) for word in words]
     except ValueError as error:
         raise UserError(
-            f"{' '.join(words)[:60]}: give a number for each adapter, such as {STRENGTHS}."
+            f"{beginning(' '.join(words))}: give a number for each adapter, such as {STRENGTHS}."
         ) from error
 
 

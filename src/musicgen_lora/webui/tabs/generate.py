@@ -18,6 +18,7 @@ from musicgen_lora.webui.page import PRIVATE, Page, chosen, side_by_side
 from musicgen_lora.webui.safety import folders_of, id_of
 from musicgen_lora.webui.tabs import history
 from musicgen_lora.webui.tabs.recordings import ANEW, AskedRecording, Fields
+from musicgen_lora.webui.words import beginning
 from musicgen_lora.webui.workspace import (
     BASES,
     adapter_names,
@@ -263,9 +264,18 @@ class Form:
             **changed(self._form, values[: len(self._form)]),
             **recording.settings(self._work),
         }
-        for more in self._players(who, base, side):
-            self._page.submit("generate", settings | more, prompt[:60], self._work.generated)
+        asked = self._players(who, base, side)
+        for more in asked:
+            title = beginning(prompt)
+            if len(asked) > 1:
+                title = f"{title} · {self._who_plays(more)}"
+            self._page.submit("generate", settings | more, title, self._work.generated)
         return seed
+
+    def _who_plays(self, settings: dict[str, Any]) -> str:
+        """The adapters' runs, or the base."""
+        names = [Path(path).parent.name for path in settings.get("lora_model_path", [])]
+        return " + ".join(names) or self._page.words("base")
 
     def take_up(self, at: gr.EventData) -> list[Any]:
         """Fills the form with what a sound was made by, to make more like it, to go on with it

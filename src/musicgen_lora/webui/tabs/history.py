@@ -11,6 +11,7 @@ from musicgen_lora.formats.kinds import is_number
 from musicgen_lora.webui.page import QUIET, Page, quiet
 from musicgen_lora.webui.players import Act, Side, player
 from musicgen_lora.webui.safety import id_of
+from musicgen_lora.webui.words import beginning
 from musicgen_lora.webui.workspace import Sound, saved_name
 
 SHOWN = 24
@@ -103,7 +104,7 @@ def _player(group: list[Sound], page: Page) -> str:
     ]
     return player(
         sides,
-        str(facts.get("prompt", group[0].name))[:200],
+        beginning(str(facts.get("prompt", group[0].name)), 200),
         say,
         details=who + _details(facts, faults, page),
         duration_s=_seconds(facts),

@@ -12,6 +12,7 @@ import gradio as gr
 from musicgen_lora.errors import UserError
 from musicgen_lora.webui.page import QUIET, Page
 from musicgen_lora.webui.safety import id_of
+from musicgen_lora.webui.words import beginning
 from musicgen_lora.webui.workspace import Choices, Workspace, facts_of
 
 GO_ON, ANEW = "go_on", "anew"
@@ -139,4 +140,4 @@ class Fields:
 
 def _told(name: str, facts: dict[str, Any]) -> str:
     prompt, seed = str(facts.get("prompt", name)), facts.get("seed")
-    return f"{prompt[:60]} · {seed} · {Path(name).stem[-6:]}"
+    return f"{beginning(prompt)} · {seed} · {Path(name).stem[-6:]}"

@@ -10,6 +10,7 @@ import gradio as gr
 from musicgen_lora.webui.page import PRIVATE, Page, quiet
 from musicgen_lora.webui.safety import folders_of
 from musicgen_lora.webui.tabs.generate import EXAMPLE, MAX_SEED
+from musicgen_lora.webui.words import beginning
 from musicgen_lora.webui.workspace import BASES
 
 SECONDS = 10.0
@@ -41,7 +42,7 @@ def build(page: Page) -> None:
             "seed": random.randrange(MAX_SEED),
             "output_dir": str(work.generated),
         }
-        page.submit("generate", settings, EXAMPLE[:60], work.generated)
+        page.submit("generate", settings, beginning(EXAMPLE), work.generated)
 
     def look(before: bool | None) -> Any:
         is_new = not (work.jobs.all() or folders_of(work.datasets) or folders_of(work.runs))

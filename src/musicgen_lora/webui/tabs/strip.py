@@ -7,11 +7,14 @@ from typing import Any
 import gradio as gr
 
 from musicgen_lora.errors import UserError
+from musicgen_lora.webui.labels import with_labels
 from musicgen_lora.webui.page import PRIVATE, QUIET, Page, chosen, quiet
 from musicgen_lora.webui.work.job import Job
-from musicgen_lora.webui.work.strip import BEGIN, GO_ON, STOP, strip
+from musicgen_lora.webui.work.strip import BEGIN, GO_ON, STOP, shown_of, strip
 
 SHOWN = 15
+TELLING = ("running", "stopping", "failed")
+"""States of jobs whose last lines are shown."""
 PRESSED = """
 element.addEventListener("click", (event) => {
   const button = event.target.closest("[data-act]");
@@ -41,8 +44,7 @@ def build(page: Page) -> None:
         # What runs for long is shown however much was played beside it.
         found = [job for at, job in enumerate(jobs.all()) if at < SHOWN or not job.is_over]
         lines = [line for line in _log(job_id, found).splitlines() if line.strip()]
-        running = [job.id for job in found if job.status in ("running", "stopping")]
-        said = {each: _log(each, found).strip().splitlines()[-PROGRESS_LINES:] for each in running}
+        said = {job.id: _said(job, page) for job in shown_of(found) if job.status in TELLING}
         html = strip(found, say, said)
         options = [
             (f"{say(job.status)} · {say(job.command)} · {job.title}", job.id) for job in found
@@ -83,3 +85,12 @@ def build(page: Page) -> None:
     for button, act in ((stop, stop_it), (force, end_it), (resume, go_on)):
         acted = button.click(page.guarded(act), picked, None, **PRIVATE)
         acted.then(look, [seen, picked], outputs, **QUIET)
+
+
+def _said(job: Job, page: Page) -> list[str]:
+    """The last lines of a job's command; of one that failed, why, in the page's words."""
+    lines = page.workspace.jobs.log(job.id).strip().splitlines()[-PROGRESS_LINES:]
+    if job.status != "failed":
+        return lines
+    why = lines[-1].removeprefix(f"musicgen-lora {job.command}: ") if lines else ""
+    return [with_labels(why, job.command, page.words)]

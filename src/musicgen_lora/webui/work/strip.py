@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from musicgen_lora.webui.words import Words
+from musicgen_lora.webui.words import Words, beginning
 from musicgen_lora.webui.work.job import Job
 from musicgen_lora.webui.work.jobs import SHARING
 
@@ -21,8 +21,12 @@ SIGNS = {
     "interrupted": "!",
     "cancelled": "-",
 }
-
-
+NEXT = {
+    "prepare": "Data has the clips, and a report: what to mend first, and what was left out.",
+    "train": "It can be heard in Generate, and measured in Evaluate.",
+    "evaluate": "Its report is in Evaluate.",
+}
+"""What to do with what a command has made."""
 _STEP, _SHARE = re.compile(r"\b(\d+)/(\d+)\b"), re.compile(r"\((\d+) %\)")
 """How commands say in any language which step or part they are at; a step's line ends with the
 seconds that are left."""
@@ -32,18 +36,22 @@ def strip(jobs: Sequence[Job], words: Words, printed: Mapping[str, Sequence[str]
     """The jobs that are not over and the last one that is, each with its state in words.
 
     Args:
-        printed: the last lines of those that run, by id.
+        printed: by id the last lines of those that run, and why one has failed.
     """
-    shown = [job for job in jobs if not job.is_over] or list(jobs[:1])
+    shown = shown_of(jobs)
     if not shown:
         return f'<p class="strip quiet">{escape(words("Nothing is running."))}</p>'
     rows, before = [], ""
     for job in reversed(shown):
         lines = printed.get(job.id, ())
-        line, far = lines[-1][:200] if lines else "", _progress(lines, words)
+        line, far = beginning(lines[-1], 300) if lines else "", _progress(lines, words)
         may_begin = can_begin(job, shown)
         buttons = [_button(job, words), _begin(job, words) if may_begin else ""]
-        if job.can_resume and job.command == "train":
+        if job.status == "failed":
+            line = f"{line} {words('Jobs, below, has all that it says.')}".strip()
+        elif job.status == "finished" and job.command in NEXT:
+            line = words(NEXT[job.command])
+        elif job.can_resume and job.command == "train":
             line = words("It can go on from its last checkpoint.")
         elif job.status in ("interrupted", "stopped"):
             line = words("What is done of it stays; Go on makes the rest.")
@@ -58,6 +66,12 @@ def strip(jobs: Sequence[Job], words: Words, printed: Mapping[str, Sequence[str]
             f'<span class="line">{escape(line)}</span></li>'
         )
     return f'<ul class="strip" role="status">{"".join(rows)}</ul>'
+
+
+def shown_of(jobs: Sequence[Job]) -> list[Job]:
+    """The jobs that are not over; where there are none, the one that ended last."""
+    ended = sorted(jobs, key=lambda job: -(job.ended or job.created))
+    return [job for job in jobs if not job.is_over] or ended[:1]
 
 
 def waiting(words: Words) -> str:
@@ -92,7 +106,7 @@ def _button(job: Job, words: Words) -> str:
     elif job.status == "waiting":
         act, label = STOP, words("Cancel")
     elif job.can_resume:
-        act, label = GO_ON, words("Go on")
+        act, label = GO_ON, words("Try again" if job.status == "failed" else "Go on")
     else:
         return ""
     return _act(act, label, job, words)

@@ -1,0 +1,56 @@
+"""The page tells of a dataset what was made of how much, and hands out the preparation's report."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("gradio", reason="the page's library is not installed (make ui)")
+
+import gradio as gr
+from fastapi.testclient import TestClient
+
+from musicgen_lora.webui import ui
+from musicgen_lora.webui.page import Page
+from musicgen_lora.webui.safety import id_of
+from musicgen_lora.webui.server import make_app
+from musicgen_lora.webui.tabs.clips import ClipTable
+from musicgen_lora.webui.words import Words, beginning
+from musicgen_lora.webui.workspace import Workspace
+
+
+def test_what_was_left_out_is_told_where_the_clips_are(tmp_path: Path) -> None:
+    work = Workspace(tmp_path / "w", start=lambda place: None)
+    folder, beats = work.datasets / "beats", id_of("beats")
+    folder.mkdir()
+    with gr.Blocks():
+        table = ClipTable(Page(work, Words("en"), gr.Timer(1), tmp_path))
+    assert table.told("", beats)[0] == ""
+    summary = {"clips": 41, "minutes": 12.6, "dropped_files": 12}
+    (folder / "report.json").write_text(json.dumps({"summary": summary}))
+    (folder / "report.html").write_text("<html>left out</html>")
+    html, seen = table.told("", beats)
+    assert "Clips: 41, minutes: 12.6, files left out: 12." in html
+    assert table.told(seen, beats)[0] == gr.skip()
+    address = html.split('href="')[1].split('"')[0]
+    with TestClient(
+        make_app(work, "en", ui.LOCAL_HOSTS, ""), base_url="http://127.0.0.1"
+    ) as client:
+        answer = client.get(address)
+        assert answer.text == "<html>left out</html>"
+        assert "default-src 'none'" in answer.headers["content-security-policy"]
+        assert client.get("/files/preparation/..").status_code == 404
+        (folder / "report.html").unlink()
+        assert client.get(address).status_code == 404
+    # A report of another program's, and a dataset that has gone.
+    (folder / "report.json").write_text("[]")
+    (folder / "report.html").touch()
+    assert "Clips: ?" in table.told("", beats)[0]
+    assert table.told("", id_of("gone"))[0] == ""
+
+
+def test_a_text_that_is_too_long_says_so() -> None:
+    assert beginning("暗" * 60) == "暗" * 60
+    assert beginning("暗" * 61) == "暗" * 59 + "…"
