@@ -133,6 +133,18 @@ def test_a_message_without_values_is_said() -> None:
             "正在评测 tiny-beats 加 out/a 和 out/b，结果写入 e；正在载入所需的库，要等几秒……",
         ),
         ("\u221212.9 %", "\u221212.9%"),
+        (
+            "a.wav: 6 s are played on from its end; the last 6.0 s are heard. Windows begin on its "
+            "bars (bar 1 at 0.00 s, 143 bpm: measured).",
+            "a.wav：从结尾起再生成 6 秒；模型先听最后 6.0 秒。各窗口从它的小节线开始（第 1 小节始于"
+            " 0.00 秒，143 bpm：听出来的）。",
+        ),
+        (
+            "a.wav: crossfades at 5.104 to 5.114 s (-24.6 dB before, -18.9 after); 10.185 to "
+            "10.195 s (-21.5 dB before, -20.7 after).",
+            "a.wav：交叉淡化在 5.104 到 5.114 秒（之前 -24.6 dB，之后 -18.9 dB）；10.185 到 "
+            "10.195 秒（之前 -21.5 dB，之后 -20.7 dB）。",
+        ),
         ("50 % off, 2.wav", "50 % off, 2.wav"),
         # What a person wrote is no message, whatever it looks like.
         ("Note: “no clips. key: A minor.”", "提示：“no clips. key: A minor.”"),

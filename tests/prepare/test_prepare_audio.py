@@ -116,13 +116,19 @@ def test_headers_that_lie_or_do_not_know(tmp_path: Path) -> None:
     assert dropped(tmp_path / "out").keys() == {"half.flac"}
 
 
-def test_a_bass_out_of_phase_is_told_and_can_be_folded(tmp_path: Path) -> None:
+def test_a_bass_out_of_phase_is_told_and_can_be_folded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     source = tmp_path / "in"
     put(source / "wide.wav", widened(6), subtype="PCM_24")
     put(source / "mono.wav", beat(7))
     put(source / "stereo.wav", np.concatenate([beat(8), beat(8)]))
     put(source / "inverted.wav", np.concatenate([beat(9), -beat(9)]))
     prepared(source, tmp_path / "out")
+    # In one line, however wide the terminal is: a table broke Chinese in its midst.
+    told = [line for line in capsys.readouterr().out.splitlines() if "lose" in line]
+    assert told[0].startswith("To fix first: 1 file loses its bass in mono")
+    assert "--mono_fold" in told[0]
     found = faults(tmp_path / "out")
     assert found["bass out of phase"] == ["wide.wav"]
     assert found["inverted"] == ["inverted.wav"]

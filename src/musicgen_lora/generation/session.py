@@ -234,6 +234,8 @@ class Session:
             if not player.depends_on_batch:
                 some = [(row, one) for row, one in some if row in missing]
             player.what = f"clips {start + 1}-{start + len(some)} of {len(rows)}, frames"
+            if len(rows) == 1:
+                player.what = "the clip, frames"
             self._live.begin_clip()
             parts = [self._part(one, wanted) for _, one in some]
             waveforms = player.play(

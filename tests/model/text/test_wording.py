@@ -40,6 +40,12 @@ def test_unknown_characters_stay_and_make_no_word_of_their_neighbours() -> None:
     assert english_of("无鼓") == "no drums"
 
 
+def test_what_is_said_in_two_words_and_in_one_is_said_once() -> None:
+    assert english_of("滑音808贝斯，钢琴") == "gliding 808 bass, piano"
+    assert english_of("电子舞曲音乐") == "dance music"
+    assert english_of("贝斯 bass") == "bass bass"
+
+
 def test_the_list_is_sound() -> None:
     words, simplified = listed()
     assert len(words) >= 250

@@ -90,7 +90,7 @@ def seams_sentence(take: JudgedTake) -> str:
         f"{begin_s:.3f} to {end_s:.3f} s ({before:.1f} dB before, {after:.1f} after)"
         for begin_s, end_s, before, after in seams.values()
     ]
-    return f"crossfades at {' and '.join(parts)}."
+    return f"crossfades at {'; '.join(parts)}."
 
 
 def write_clip(folder: Path, clip: GeneratedClip) -> Path:

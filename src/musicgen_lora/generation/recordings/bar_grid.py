@@ -35,6 +35,11 @@ class BarGrid:
     source: GridSource
     is_loop: bool = False
 
+    @property
+    def told_bpm(self) -> str:
+        """The tempo as a person reads it."""
+        return f"{round(self.bpm, 2):g}"
+
     def span(self, from_bar: int, to_bar: int, sample_rate: int) -> tuple[int, int]:
         """The samples of bars `from_bar` to `to_bar`, counted from 1, both included."""
         bar_s = 240.0 / self.bpm

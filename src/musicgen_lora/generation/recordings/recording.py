@@ -26,6 +26,13 @@ from musicgen_lora.plural import count
 from musicgen_lora.urls import shown
 
 LONGEST_S = 600.0
+OTHERS = {
+    "base": "Another base model made the recording than plays now, which --base_model_path "
+    "chooses.",
+    "adapters": "Other adapters made the recording than play now: to go on in their sound, give "
+    "the same --lora_model_path and --strength.",
+}
+"""What is said where another one made a recording, by what the JSON beside it names."""
 
 
 @dataclass(frozen=True)
@@ -167,8 +174,8 @@ def _continuation(
     if grid is not None:
         facts |= {"bpm": round(grid.bpm, 3), "bpm_from": grid.source, "first_bar_s": grid.first_s}
         said = (
-            f"{said} Windows begin on its bars (bar 1 at {grid.first_s:.2f} s, {grid.bpm:g} bpm: "
-            f"{grid.source})."
+            f"{said} Windows begin on its bars (bar 1 at {grid.first_s:.2f} s, {grid.told_bpm} "
+            f"bpm: {grid.source})."
         )
     elif is_long:
         said = f"{said} Its bars can't be told for sure; windows begin on them with --bpm."
@@ -199,8 +206,8 @@ def _regeneration(
     grid = find_grid(path, recording.waveform, rate, settings.bpm)
     if last > grid.n_bars:
         raise UserError(
-            f"--to_bar {last}: {path} has {grid.n_bars} bars at {grid.bpm:g} bpm ({grid.source}); "
-            "give bars that it has, or its tempo, --bpm."
+            f"--to_bar {last}: {path} has {grid.n_bars} bars at {grid.told_bpm} bpm "
+            f"({grid.source}); give bars that it has, or its tempo, --bpm."
         )
     begin, end = grid.span(first, last, rate)
     end = min(end, recording.waveform.shape[1])
@@ -228,7 +235,7 @@ def _regeneration(
     }
     said = (
         f"{path}: bars {first} to {last}, {begin / rate:.2f} to {end / rate:.2f} s, are played "
-        f"anew (bar 1 at {grid.first_s:.2f} s, {grid.bpm:g} bpm: {grid.source}); the "
+        f"anew (bar 1 at {grid.first_s:.2f} s, {grid.told_bpm} bpm: {grid.source}); the "
         f"{n_frames / frame_rate:.1f} s before are heard."
     )
     told_bpm = None if grid.source == "measured" else grid.bpm
@@ -266,12 +273,9 @@ def say_of_recording(
             style="yellow",
         )
     was = asked.made_by
-    names = ("base", "adapters")
-    other = [n for n in names if n in was and _identity(was[n]) != _identity(facts[n])]
-    if other:
-        console.print(
-            f"What made the recording is not what plays now: {' and '.join(other)}.", style="yellow"
-        )
+    for name, told in OTHERS.items():
+        if name in was and _identity(was[name]) != _identity(facts[name]):
+            console.print(told, style="yellow")
 
 
 def _identity(players: Any) -> Any:

@@ -35,7 +35,7 @@ from musicgen_lora.language.translate import translated
 from musicgen_lora.plural import count
 
 PARTS = {
-    "facebook/musicgen-small": "a base of 30 s of music, to fine-tune instead of tiny-beats",
+    "facebook/musicgen-small": "a base with a finished sound, to fine-tune instead of tiny-beats",
     "laion/larger_clap_general": "evaluate --clap: do clips sound as their prompts say",
 }
 """Models of the hub that the guide names, and what each gives."""

@@ -85,7 +85,13 @@ def english_of(text: str) -> str:
     place = 0
     while place < len(text):
         word = words[place]
-        pieces.append(text[place] if word is None else f" {_words().english[word]} ")
+        meant = text[place]
+        if word is not None:
+            said, *more = _words().english[word].split() or [""]
+            # A sliding 808 may be a bass in two words and in one: it is one bass.
+            is_said = bool(pieces) and pieces[-1].split()[-1:] == [said]
+            meant = f" {' '.join(more if is_said else [said, *more])} "
+        pieces.append(meant)
         place += len(word or text[place])
     tidy = " ".join("".join(pieces).split())
     return re.sub(r" ([,.;:!?])", r"\1", tidy)

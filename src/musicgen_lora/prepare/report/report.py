@@ -18,7 +18,7 @@ from musicgen_lora.audio import pictures
 from musicgen_lora.audio.files import AudioError, read_audio
 from musicgen_lora.beats.sequencer import NOTE_NAMES
 from musicgen_lora.config import PrepareSettings
-from musicgen_lora.console import MessageTable, working
+from musicgen_lora.console import working
 from musicgen_lora.errors import printable
 from musicgen_lora.language.translate import filled, joined, word
 from musicgen_lora.listening.pitch.key_names import usual_key
@@ -200,13 +200,10 @@ def _print(console: Console, content: Mapping[str, Any], metadata: Path) -> None
             listed = filled("{0}, and {1} more (in the report)", listed, more)
         told = word(change["told"])
         console.print(filled("{0}: {1}", told, listed) if names else filled("{0}.", told))
-    table = MessageTable(box=None, pad_edge=False)
-    table.add_column("what to fix first")
-    table.add_column("what to do")
     for fault in content["faults"]:
-        table.add_row(fault["sentence"], fault["to_do"])
-    if content["faults"]:
-        console.print(table, soft_wrap=False)
+        # No table: it breaks Chinese in the midst, and has no width in a file or on the page.
+        sentence, to_do = word(fault["sentence"]), word(fault["to_do"])
+        console.print(filled("To fix first: {0} {1}", sentence, to_do))
     for remark in content["remarks"]:
         console.print(f"Note: {printable(in_one_line(remark))}", style="yellow", soft_wrap=True)
     for advice in content["advice"]:
