@@ -73,6 +73,8 @@ def test_lora_sits_on_the_decoders_attention_and_feed_forward_alone(
 
 
 def test_a_fresh_adapter_changes_nothing(tiny_model_dir: Path) -> None:
+    # Nor does a library's word of its own future stand in a notebook.
+    warnings.simplefilter("error", FutureWarning)
     model = load_base(tiny_model_dir)
     before = logits_of(model, tiny_model_dir)
     add_lora(model, base_name="x", rank=4, alpha=8)

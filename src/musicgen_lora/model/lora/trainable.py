@@ -25,6 +25,7 @@ from musicgen_lora.model.cpu.lora_linear import fuse_products
 from musicgen_lora.model.lora import initial
 from musicgen_lora.model.lora.initial import Tensors
 from musicgen_lora.model.lora.spec import LoraSpec
+from musicgen_lora.runtime.quiet import quiet_libraries
 
 
 class TrainableLora:
@@ -41,7 +42,8 @@ class TrainableLora:
     """
 
     def __init__(self, base: BaseModel, spec: LoraSpec, base_name: str = "") -> None:
-        adapted = get_peft_model(base.hf, spec.peft_config(base.hf))  # pyright: ignore[reportArgumentType]
+        with quiet_libraries():
+            adapted = get_peft_model(base.hf, spec.peft_config(base.hf))  # pyright: ignore[reportArgumentType]
         assert isinstance(adapted, PeftModel)
         adapted.peft_config["default"].base_model_name_or_path = base_name or base.path
         fuse_products(base.hf)
