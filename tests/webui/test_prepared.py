@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from musicgen_lora.webui.page import Page
 from musicgen_lora.webui.safety import id_of
 from musicgen_lora.webui.server import make_app
 from musicgen_lora.webui.tabs.clips import ClipTable
+from musicgen_lora.webui.watches import Look, all_of
 from musicgen_lora.webui.words import Words, beginning
 from musicgen_lora.webui.workspace import Workspace
 
@@ -49,6 +52,27 @@ def test_what_was_left_out_is_told_where_the_clips_are(tmp_path: Path) -> None:
     (folder / "report.html").touch()
     assert "Clips: ?" in table.told("", beats)[0]
     assert table.told("", id_of("gone"))[0] == ""
+
+
+def test_a_full_disk_is_said_and_leaves_no_half_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A press of a button did nothing and said nothing."""
+    work = Workspace(tmp_path / "w", start=lambda place: None)
+    with gr.Blocks():
+        page = Page(work, Words("zh"), gr.Timer(1), tmp_path)
+
+    def refuse(path: Path, *_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    monkeypatch.setattr(Path, "write_text", refuse)
+    press = page.guarded(lambda: page.submit("generate", {"prompts": ["a"]}, "a", work.generated))
+    with pytest.raises(gr.Error, match=r"settings\.yaml：磁盘空间不足"):
+        press()
+    assert [path for path in work.jobs.folder.iterdir() if path.is_dir()] == []
+
+    told = all_of([Look(lambda: refuse(tmp_path / "x"), [], [None])], Words("zh"))("")[0]
+    assert "磁盘空间不足" in told
 
 
 def test_a_text_that_is_too_long_says_so() -> None:

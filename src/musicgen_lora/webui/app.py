@@ -52,6 +52,9 @@ LIBRARY = (
 """Words that Gradio has in English alone."""
 LOST = "Connection to the server was lost. Attempting reconnection..."
 """What Gradio says, until it has loaded the page anew."""
+REFUSED = "HTTP 500: Internal Server Error"
+"""What Gradio says where it can't keep a file that is sent."""
+FULL = "The files could not be kept: the disk is full, perhaps. Nothing was done with them."
 AWAY = (
     "The server does not answer, so what is shown here is of before. Jobs go on without it; start "
     "it again, and the page comes back by itself."
@@ -136,7 +139,7 @@ def page_script(say: Words) -> str:
     the words that Gradio has in English alone."""
     own = SCRIPT.read_text(encoding="utf-8")
     told = {word: say(word) for word in LIBRARY}
-    told |= {"Error": say("That didn't work"), LOST: say(AWAY)}
+    told |= {"Error": say("That didn't work"), LOST: say(AWAY), REFUSED: say(FULL)}
     words = (
         f"window.pageWords = {json.dumps(told)};\ndocument.documentElement.lang = '{say.language}';"
     )

@@ -54,7 +54,7 @@ class Page:
     kept: gr.JSON = field(default_factory=_carrier)
 
     def guarded(self, handler: Callable[..., Any], command: str = "") -> Callable[..., Any]:
-        """A handler whose UserError is a line on the page, not a traceback.
+        """A handler whose UserError, or full disk, is a line on the page, not a traceback.
 
         Args:
             command: that it asks something of, whose flags are the tab's fields.
@@ -64,8 +64,8 @@ class Page:
         def run(*values: Any) -> Any:
             try:
                 return handler(*values)
-            except UserError as error:
-                line = self.words.line(str(error))
+            except (UserError, OSError) as error:
+                line = self.words.error(error)
                 if command:
                     line = with_labels(line, command, self.words)
                 line = escape(printable(line))

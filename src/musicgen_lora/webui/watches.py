@@ -80,9 +80,9 @@ def all_of(looks: Sequence[Look], say: Words) -> Callable[..., list[Any]]:
             at += len(each.inputs)
             try:
                 found += each.found(given)
-            except UserError as error:
+            except (UserError, OSError) as error:
                 found += each.nothing
-                lines.append(say.line(str(error)))
+                lines.append(say.error(error))
         now = "".join(f'<p role="alert">! {escape(printable(line))}</p>' for line in lines)
         return [gr.skip() if now == (told or "") else now, *found]
 

@@ -7,6 +7,7 @@ import re
 from functools import cache
 from pathlib import Path
 
+from musicgen_lora.errors import UserError
 from musicgen_lora.language import catalogue
 from musicgen_lora.language.choice import LANGUAGES, Language
 from musicgen_lora.language.translate import Translator
@@ -48,6 +49,13 @@ class Words:
                     return target.format(**found.groupdict())
             return _translator().word(text)
         return text
+
+    def error(self, error: UserError | OSError) -> str:
+        """What a person has given and can't be used, or what the disk refuses, as a line."""
+        if isinstance(error, UserError):
+            return self.line(str(error))
+        where = f"{error.filename}: " if error.filename else ""
+        return self.line(f"{where}{error.strerror or error}.")
 
 
 @cache

@@ -11,6 +11,7 @@ import contextlib
 import os
 import re
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -113,9 +114,6 @@ class Jobs:
             if sum(job.status == "waiting" for job in before) >= MAX_WAITING:
                 raise UserError("Busy: enough jobs are waiting; wait for one, or cancel one.")
             place = self.folder / name
-            place.mkdir()
-            content = yaml.safe_dump({command: settings}, allow_unicode=True, sort_keys=False)
-            (place / SETTINGS_FILE).write_text(content, encoding="utf-8")
             facts = {
                 "command": command,
                 "title": title,
@@ -123,7 +121,15 @@ class Jobs:
                 "language": language,
                 "created": time.time(),
             }
-            atomic.write_json(place / JOB_FILE, facts)
+            try:
+                place.mkdir()
+                content = yaml.safe_dump({command: settings}, allow_unicode=True, sort_keys=False)
+                (place / SETTINGS_FILE).write_text(content, encoding="utf-8")
+                atomic.write_json(place / JOB_FILE, facts)
+            except (OSError, UserError):
+                # Without both files it is no job, and nobody would clear it away.
+                shutil.rmtree(place, ignore_errors=True)
+                raise
         self._start(place)
         self._forget_old()
         return self.get(name)
