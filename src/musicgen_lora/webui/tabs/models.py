@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from html import escape
 from typing import Any
 
@@ -18,6 +19,8 @@ from musicgen_lora.webui.workspace import choices, run_of
 
 CARD_BYTES = 64 << 10
 HEADS = ("Run", "State", "Base model", "Steps", "Base's loss", "Best loss", "In words")
+_FOR_THE_HUB = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
+"""What a card begins with, for a hub to read."""
 
 
 def build(page: Page) -> None:
@@ -69,7 +72,7 @@ class Shelf:
         path = self._work.run(wanted) / BEST_MODEL / CARD_FILE
         if not path.is_file() or path.is_symlink():
             return quiet(self._page.words("No card yet."))
-        text = read_start(path, CARD_BYTES).decode("utf-8", "replace")
+        text = _FOR_THE_HUB.sub("", read_start(path, CARD_BYTES).decode("utf-8", "replace"))
         return f"<pre class='card'>{escape(text)}</pre>"
 
     def rename(self, wanted: Any, name: Any) -> Any:

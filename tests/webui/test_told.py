@@ -1,4 +1,4 @@
-"""The page tells of a dataset what was made of how much, and hands out the preparation's report."""
+"""What the page tells: what was made of a dataset, that the disk is full, a model's card."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from musicgen_lora.webui.page import Page
 from musicgen_lora.webui.safety import id_of
 from musicgen_lora.webui.server import make_app
 from musicgen_lora.webui.tabs.clips import ClipTable
+from musicgen_lora.webui.tabs.models import Shelf
 from musicgen_lora.webui.watches import Look, all_of
 from musicgen_lora.webui.words import Words, beginning
 from musicgen_lora.webui.workspace import Workspace
@@ -73,6 +74,20 @@ def test_a_full_disk_is_said_and_leaves_no_half_job(
 
     told = all_of([Look(lambda: refuse(tmp_path / "x"), [], [None])], Words("zh"))("")[0]
     assert "磁盘空间不足" in told
+
+
+def test_a_card_is_shown_without_what_a_hub_reads(tmp_path: Path) -> None:
+    work = Workspace(tmp_path / "w", start=lambda place: None)
+    best = work.runs / "one" / "best_model"
+    best.mkdir(parents=True)
+    with gr.Blocks():
+        shelf = Shelf(Page(work, Words("zh"), gr.Timer(1), tmp_path))
+    for written, shown in (
+        ("---\nlicense: mit\n---\n# A card\n---\nend", "# A card\n---\nend"),
+        ("no head ---\n<b>", "no head ---\n&lt;b&gt;"),
+    ):
+        (best / "README.md").write_text(written)
+        assert shelf.card(id_of("one")) == f"<pre class='card'>{shown}</pre>"
 
 
 def test_a_text_that_is_too_long_says_so() -> None:
