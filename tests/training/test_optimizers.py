@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from musicgen_lora.errors import UserError
 from musicgen_lora.training.ema import EMA
 from musicgen_lora.training.optimizers import (
     RATE_SHARE,
@@ -115,6 +116,19 @@ def stepped_by(parameters) -> tuple[list[tuple[int, ...]], list[tuple[int, ...]]
     assert isinstance(muon, torch.optim.Muon)
     one, two = ([tuple(p.shape) for p in o.param_groups[0]["params"]] for o in (muon, rest))
     return one, two
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "decoder.lm_heads.0.lora_A.default.weight",
+        "text_encoder.encoder.block.0.layer.0.SelfAttention.q.lora_A.default.weight",
+        "decoder.model.decoder.layers.0.encoder_attn.q_proj.lora_A.default.weight",
+    ],
+)
+def test_muon_without_a_matrix_to_step_is_refused_in_words(name: str) -> None:
+    with pytest.raises(UserError, match="--optimizer muon steps the decoder's layers"):
+        make("muon", [(name, nn.Parameter(torch.zeros(4, 8)))])
 
 
 def test_muon_takes_the_matrices_of_the_layers_alone() -> None:

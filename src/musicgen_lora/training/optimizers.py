@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from musicgen_lora.errors import UserError
+
 FIRST_PRODIGY_RATE = 1e-5
 """Where its search begins: below any rate that an adapter learns at. From its own default, 1e-6,
 the first 20 steps of a short run do nothing."""
@@ -34,6 +36,9 @@ def make_optimizers(
         learning_rate: peak rate.
         weight_decay: decoupled.
         text_encoder_learning_rate: peak rate of the text encoder's parameters; None for the same.
+
+    Raises:
+        UserError: Muon has nothing to step.
     """
     share = 1.0
     if text_encoder_learning_rate is not None:
@@ -60,6 +65,12 @@ def make_optimizers(
         ]
     if name == "muon":
         matrices = [p for name, p in parameters if _is_hidden_matrix(name, p)]
+        if not matrices:
+            raise UserError(
+                "--optimizer muon steps the decoder's layers, but not where they look at the text, "
+                "and nothing else of them is trained; take adamw, or train self-attention or feed "
+                "forward too."
+            )
         rest = _groups([pair for pair in parameters if not _is_hidden_matrix(*pair)], share)
         # Updates of AdamW's size (Liu et al., 2025), so that one rate serves both.
         muon = torch.optim.Muon(
