@@ -23,7 +23,8 @@ from musicgen_lora.config import EvaluateSettings
 from musicgen_lora.console import plain_console, working
 from musicgen_lora.dataset.remote import with_local_data
 from musicgen_lora.errors import UserError
-from musicgen_lora.evaluation.decisions.choice import choose_best, judge_family
+from musicgen_lora.evaluation.decisions.choice import choose_best
+from musicgen_lora.evaluation.decisions.protocol import judge_family
 from musicgen_lora.evaluation.decisions.regressions import find_regressions
 from musicgen_lora.evaluation.held_out import HeldOut, find_held_out
 from musicgen_lora.evaluation.measures.embeddings import Embedding
@@ -217,7 +218,7 @@ def _measure(
     choice: dict[str, Any] = {"computed": False, "why": "there is one adapter at one strength"}
     chosen = 0
     if len(rows) > 1:
-        judge_family(rows)
+        judge_family([primary for row in rows for primary in row["primaries"]])
         choice = choose_best(rows, seed=session.settings.seed)
         chosen = [row["name"] for row in rows].index(choice["best"])
     model = session.model

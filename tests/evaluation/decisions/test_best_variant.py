@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from musicgen_lora.dataset.metadata import Clip
-from musicgen_lora.evaluation.decisions.choice import choose_best, judge_family
+from musicgen_lora.evaluation.decisions.choice import choose_best
+from musicgen_lora.evaluation.decisions.protocol import judge_family
 from musicgen_lora.evaluation.held_out import HeldOut
 from musicgen_lora.evaluation.variants import common_held_out, list_variants
 
@@ -25,11 +26,23 @@ def variant(name: str, losses: np.ndarray, values: tuple[float, float], p: float
     return {
         "name": name,
         "primaries": [
-            {"name": key, "adapter": value, "p_value": p, "difference": -1.0}
+            {
+                "name": key,
+                "adapter": value,
+                "p_value": p,
+                "difference": -1.0,
+                "n": len(losses),
+                "n_tests": 3,
+                "detectable": 0.5,
+            }
             for key, value in named
         ],
         "loss": {"computed": True, "sources": [{"adapter": [own]} for own in losses]},
     }
+
+
+def judge(variants: list[Any]) -> None:
+    judge_family([primary for own in variants for primary in own["primaries"]])
 
 
 def test_the_lowest_mean_rank_wins_and_its_rivals_are_told() -> None:
@@ -41,7 +54,7 @@ def test_the_lowest_mean_rank_wins_and_its_rivals_are_told() -> None:
         variant("good", base, (1.0, 1.0)),
         variant("near", near, (2.0, 2.0)),
     ]
-    judge_family(variants)
+    judge(variants)
     # Nine tests of one p: Holm multiplies each by nine.
     adjusted = [p["p_holm"] for own in variants for p in own["primaries"]]
     assert adjusted == pytest.approx([0.09] * 9)
@@ -62,7 +75,7 @@ def test_who_is_clearly_worse_in_anything_comes_last() -> None:
         variant("plain", losses, (2.0, 2.0)),
     ]
     variants[0]["primaries"][1]["difference"] = 1.0
-    judge_family(variants)
+    judge(variants)
     assert variants[0]["primaries"][1]["verdict"] == "worse"
     assert choose_best(variants, seed=0)["best"] == "plain"
 
@@ -72,7 +85,7 @@ def test_choosing_among_equals_flatters_and_the_figure_shows_it() -> None:
     rng = np.random.default_rng(1)
     table = rng.normal(5.0, 1.0, (40, 6))
     variants = [variant(f"{row}", own, (1.0, 1.0)) for row, own in enumerate(table)]
-    judge_family(variants)
+    judge(variants)
     choice = choose_best(variants, seed=0)
     assert choice["loss"] < 4.6
     assert choice["loss_elsewhere"] > choice["loss"] + 0.2
@@ -82,13 +95,13 @@ def test_what_only_some_have_is_not_ranked() -> None:
     losses = np.linspace(4.0, 5.0, 8)
     variants = [variant("a", losses, (1.0, 9.0)), variant("b", losses + 1.0, (9.0, 1.0))]
     variants[1]["primaries"][1] |= {"adapter": None, "p_value": None}
-    judge_family(variants)
+    judge(variants)
     assert choose_best(variants, seed=0)["by"] == ["held_out_loss", "descriptor_distance"]
     for own in variants:
         own["loss"] = {"computed": False, "why": "none"}
         for primary in own["primaries"]:
             primary |= {"adapter": None, "p_value": None}
-    judge_family(variants)
+    judge(variants)
     nothing = choose_best(variants, seed=0)
     assert (nothing["computed"], nothing["best"], nothing["loss"]) == (False, "a", None)
 

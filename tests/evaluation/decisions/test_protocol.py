@@ -9,7 +9,11 @@ import numpy as np
 import pytest
 
 from musicgen_lora.evaluation.compared import Compared
-from musicgen_lora.evaluation.decisions.protocol import descriptor_distances, judge_primaries
+from musicgen_lora.evaluation.decisions.protocol import (
+    descriptor_distances,
+    judge_family,
+    judge_primaries,
+)
 from musicgen_lora.evaluation.losses.held_out_loss import summarise_losses
 from musicgen_lora.evaluation.losses.overfitting import excess_of
 from musicgen_lora.evaluation.measures.damage import Damage
@@ -153,6 +157,38 @@ def test_what_is_not_tested_says_why() -> None:
     primaries = judge_primaries(report, compared=False)
     assert [p["why"] for p in primaries] == ["no clips", "needs --compare", "needs --compare"]
     assert [p["p_holm"] for p in primaries] == [None] * 3
+
+
+def test_too_few_sources_are_not_tested_rather_than_called_no_change() -> None:
+    report = {**evaluation(0, n=12), "loss": losses(np.random.default_rng(0), 4, -0.5)}
+    loss, kernel, _ = judge_primaries(report, compared=True)
+    assert (loss["verdict"], loss["p_value"], loss["detectable"]) == ("not computed", None, None)
+    assert loss["ci_high"] < 0.0
+    assert kernel["n_tests"] == 2
+    assert primary_sentence(loss) == (
+        "Held-out loss: not tested: too few sources: a test needs 6 (n = 4 sources)."
+    )
+
+
+def test_what_can_be_found_is_that_of_the_family() -> None:
+    report = evaluation(0, n=12)
+    alone = {**report, "distances": {"computed": False, "why": "none"}}
+    first = judge_primaries(report, compared=True)
+    second = judge_primaries(alone, compared=True)
+    assert [p["n_tests"] for p in (first[0], second[0])] == [3, 2]
+    assert first[0]["detectable"] > second[0]["detectable"]
+    both = [*judge_primaries(report, compared=True), *judge_primaries(report, compared=True)]
+    judge_family(both)
+    assert both[0]["n_tests"] == 6
+    assert both[0]["detectable"] > first[0]["detectable"]
+    few = judge_primaries(
+        {**report, "loss": losses(np.random.default_rng(0), 6, -0.5)}, compared=True
+    )
+    assert few[0]["detectable"] is None
+    assert power_sentence(few[0]) == (
+        "Held-out loss: with n = 6 sources no change is large enough to be found on its own by one "
+        "of 3 tests."
+    )
 
 
 def test_distances_stand_between_their_anchors() -> None:

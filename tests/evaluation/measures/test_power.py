@@ -2,9 +2,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy import stats
 
-from musicgen_lora.evaluation.measures.power import detectable_difference, effect_size, holm
+from musicgen_lora.evaluation.decisions.statistics import paired_bootstrap
+from musicgen_lora.evaluation.measures.power import (
+    detectable_difference,
+    effect_size,
+    found_shift,
+    holm,
+)
 
 
 def test_holm_is_the_textbook_s() -> None:
@@ -14,16 +19,24 @@ def test_holm_is_the_textbook_s() -> None:
     assert holm({"a": 0.9, "b": 0.8}) == {"a": 1.0, "b": 1.0}
 
 
-def test_a_detectable_difference_is_found_as_often_as_it_says() -> None:
-    n, rng = 8, np.random.default_rng(0)
-    pattern = rng.normal(size=n)
-    pattern = (pattern - pattern.mean()) / pattern.std(ddof=1)
-    # With a spread of exactly 1.
-    shift = detectable_difference(pattern)
+@pytest.mark.parametrize(("n", "n_tests"), [(8, 1), (8, 3), (12, 3), (24, 3), (7, 3), (6, 1)])
+def test_a_detectable_difference_is_found_as_often_as_it_says(n: int, n_tests: int) -> None:
+    """By the sign flips that decide, Holm-adjusted in a family whose other tests find nothing."""
+    rng = np.random.default_rng(0)
+    shift = found_shift(n, n_tests)
     assert shift is not None
-    trials = rng.normal(shift, 1.0, size=(4_000, n))
-    tested = stats.ttest_1samp(trials, 0.0, axis=1)
-    assert (np.asarray(tested.pvalue) < 0.05).mean() == pytest.approx(0.8, abs=0.03)
+    trials = rng.normal(shift / np.sqrt(n), 1.0, size=(400, n))
+    found = [
+        paired_bootstrap(np.zeros(n), own)["p_value"] * n_tests < 0.05  # pyright: ignore[reportOptionalOperand]
+        for own in trials
+    ]
+    assert np.mean(found) == pytest.approx(0.8, abs=0.07)
+
+
+def test_of_few_pairs_no_difference_is_found() -> None:
+    assert found_shift(5) is None
+    assert found_shift(6, n_tests=3) is None
+    assert detectable_difference(np.arange(5.0)) is None
 
 
 def test_more_pairs_see_smaller_differences() -> None:

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from scipy.stats import rankdata
 
-from musicgen_lora.evaluation.decisions.protocol import verdict_of
 from musicgen_lora.evaluation.decisions.statistics import paired_bootstrap
 from musicgen_lora.evaluation.measures.power import LEVEL, holm
 
@@ -17,22 +16,6 @@ RULE = (
     "no primary clearly worse than the base first, then the lowest mean rank over the primaries "
     "that all variants have, then the lowest held-out loss"
 )
-
-
-def judge_family(variants: Sequence[Mapping[str, Any]]) -> None:
-    """Adjusts the p-values of all variants' primaries as one family (Holm), in place."""
-    tests = {
-        (row, primary["name"]): primary["p_value"]
-        for row, own in enumerate(variants)
-        for primary in own["primaries"]
-        if primary["p_value"] is not None
-    }
-    adjusted = holm(tests)
-    for row, own in enumerate(variants):
-        for primary in own["primaries"]:
-            primary["p_holm"] = adjusted.get((row, primary["name"]))
-            primary["n_tests"] = len(tests)
-            primary["verdict"] = verdict_of(primary)
 
 
 def choose_best(variants: Sequence[Mapping[str, Any]], *, seed: int) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from musicgen_lora.evaluation.measures.power import (
     LEVEL,
     detectable_difference,
     effect_size,
+    found_shift,
     holm,
 )
 from musicgen_lora.evaluation.sound.comparison import SHOWN, Descriptors
@@ -28,6 +29,12 @@ FAR_ENOUGH = 10.0
 """Standard deviations from the reference beyond which a descriptor is simply elsewhere: one that
 the reference hardly has any spread of must not outweigh all others."""
 FEWEST_SOURCES = 3
+FEWEST_TO_TEST = 6
+"""Pairs: of 5, sign flips have no p-value below 0.0625, whatever the change."""
+TOO_FEW = {
+    "source": f"too few sources: a test needs {FEWEST_TO_TEST}",
+    "prompt": f"too few prompts: a test needs {FEWEST_TO_TEST}",
+}
 
 
 def descriptor_distances(
@@ -111,16 +118,34 @@ def judge_primaries(report: Mapping[str, Any], *, compared: bool) -> list[dict[s
         _kernel(report["distances"], compared),
         _descriptors(report["descriptor_distance"], compared),
     ]
-    adjusted = holm({p["name"]: p["p_value"] for p in found if p["p_value"] is not None})
     for primary in found:
-        primary["p_holm"] = adjusted.get(primary["name"])
         primary["indicative"] = primary["n"] < FEWEST_FOR_SURE
-        primary["n_tests"] = len(adjusted)
-        primary["verdict"] = verdict_of(primary)
+    judge_family(found)
     return found
 
 
-def verdict_of(primary: Mapping[str, Any]) -> str:
+def judge_family(primaries: Sequence[dict[str, Any]]) -> None:
+    """Adjusts the p-values of primaries as one family (Holm), what it can find to their number, and
+    the verdicts, in place."""
+    tested = {row: p["p_value"] for row, p in enumerate(primaries) if p["p_value"] is not None}
+    adjusted = holm(tested)
+    for row, primary in enumerate(primaries):
+        primary["p_holm"] = adjusted.get(row)
+        primary["detectable"] = _detectable(primary, len(adjusted))
+        primary["n_tests"] = len(adjusted)
+        primary["verdict"] = _verdict(primary)
+
+
+def _detectable(primary: Mapping[str, Any], n_tests: int) -> float | None:
+    """The change that one of so many tests finds, from that of the family that it was in."""
+    before = found_shift(primary["n"], primary["n_tests"])
+    after = found_shift(primary["n"], n_tests) if primary["p_value"] is not None else None
+    if primary["detectable"] is None or before is None or after is None:
+        return None
+    return primary["detectable"] * after / before
+
+
+def _verdict(primary: Mapping[str, Any]) -> str:
     """What a primary's adjusted p-value decides."""
     if primary["p_holm"] is None:
         return "not computed"
@@ -139,19 +164,22 @@ def _primary(name: str, label: str, unit: str) -> dict[str, Any]:
         "near": None,
         "far": None,
         **dict.fromkeys((*values, "effect", "detectable")),
+        "n_tests": 1,
         "why": "",
     }
 
 
 def _paired(primary: dict[str, Any], paired: Mapping[str, Any], pairs: np.ndarray) -> None:
+    few = paired["n"] < FEWEST_TO_TEST
     primary |= {
         "n": paired["n"],
         "base": paired["mean_base"],
         "adapter": paired["mean_adapter"],
-        **{key: paired[key] for key in ("difference", "ci_low", "ci_high", "p_value")},
+        **{key: paired[key] for key in ("difference", "ci_low", "ci_high")},
+        "p_value": None if few else paired["p_value"],
         "effect": effect_size(pairs),
         "detectable": detectable_difference(pairs),
-        "why": paired["note"],
+        "why": TOO_FEW[primary["unit"]] if few else "",
     }
 
 

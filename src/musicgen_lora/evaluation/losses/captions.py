@@ -132,7 +132,9 @@ def judge_captions(
     base: np.ndarray, adapter: np.ndarray, trained: np.ndarray | None, *, seed: int = 0
 ) -> dict[str, Any]:
     """The report's `captions`. `exchange` is what the first of the other captions gains over the
-    second: nothing, but for chance. `excess` has Welch's interval and its one-sided p-value;
+    second: nothing, but for chance. `unlearned` says that they helped the base for certain, and the
+    adapter neither for certain nor as much: that one gain is certain and another isn't, does not
+    tell them apart. `excess` has Welch's interval and its one-sided p-value;
     `flagged` says that captions of training clips clearly help less than held-out ones, and not for
     certain at all: they go with other clips.
 
@@ -154,6 +156,7 @@ def judge_captions(
         "excess": excess,
         "reads": reads,
         "base_reads": _is_sure(held["base"]),
+        "unlearned": _is_sure(held["base"]) and not reads and _clearly_less(adapter, base, seed),
         "flagged": on_trained is not None
         and excess is not None
         and reads
@@ -186,6 +189,13 @@ def _exchange(losses: np.ndarray, seed: int) -> dict[str, Any]:
         return {"gain": None, "n": 0, "ci_low": None, "ci_high": None}
     found = paired_bootstrap(pairs[0], pairs[1], seed=seed)
     return {"gain": found["difference"], **{key: found[key] for key in ("n", "ci_low", "ci_high")}}
+
+
+def _clearly_less(ours: np.ndarray, theirs: np.ndarray, seed: int) -> bool:
+    """Whether captions gain less in one set of losses than in another, of the same clips."""
+    found = paired_bootstrap(_gains(theirs), _gains(ours), seed=seed)
+    p_value, difference = found["p_value"], found["difference"]
+    return p_value is not None and difference is not None and p_value < SURE and difference < 0.0
 
 
 def _is_sure(gain: dict[str, Any]) -> bool:

@@ -23,28 +23,49 @@ def effect_size(differences: np.ndarray) -> float | None:
 
 
 def detectable_difference(differences: np.ndarray) -> float | None:
-    """The smallest mean of n paired differences that a two-sided t-test at `LEVEL` would find in
-    `POWER` of such evaluations, their spread being what it is here.
+    """The smallest mean of n paired differences that a two-sided sign-flip test at `LEVEL` would
+    find in `POWER` of such evaluations, their spread being what it is here.
 
     Args:
         differences: `[n]`, adapter minus base.
 
     Returns:
-        None with fewer than 3 pairs or no spread.
+        None without spread, or where so few pairs can't reach the level, see `found_shift`.
     """
     n = len(differences)
-    spread = float(np.std(differences, ddof=1)) if n >= 3 else 0.0
-    if not spread > 0.0:
+    spread = float(np.std(differences, ddof=1)) if n > 1 else 0.0
+    shift = found_shift(n)
+    return None if shift is None or not spread > 0.0 else shift * spread / math.sqrt(n)
+
+
+def found_shift(n: int, n_tests: int = 1) -> float | None:
+    """The mean in standard errors that a sign-flip test of n normal pairs finds in `POWER` of the
+    cases: what the t-test of the same level does.
+
+    Args:
+        n: pairs. The p-values that sign flips of them can have are multiples of 2^(1 - n).
+        n_tests: of the family; the level is Bonferroni's, below which Holm's never is.
+
+    Returns:
+        None where no p-value that it can have is below the level: 5 pairs, or 6 of one of three
+        tests.
+    """
+    step = 2.0 ** (1 - n)
+    n_steps = math.floor(LEVEL / n_tests / step)
+    if n_steps == 0:
         return None
-    critical = float(stats.t.ppf(1.0 - LEVEL / 2.0, n - 1))
+    if n_steps == 1:
+        # The least of them comes about where all pairs have one sign, and nowhere else.
+        return math.sqrt(n) * float(stats.norm.ppf(POWER ** (1.0 / n)))
+    critical = float(stats.t.ppf(1.0 - n_steps * step / 2.0, n - 1))
 
     def missing(shift: float) -> float:
-        found = stats.nct.sf(critical, n - 1, shift) + stats.nct.cdf(-critical, n - 1, shift)
-        return float(found) - POWER
+        # That the other tail is reached instead is next to impossible.
+        return float(stats.nct.sf(critical, n - 1, shift)) - POWER
 
-    # In standard errors; three more than the critical value are found nearly always.
+    # In standard errors; four more than the critical value are found nearly always.
     shift: Any = optimize.brentq(missing, 0.0, critical + 4.0)
-    return float(shift) * spread / math.sqrt(n)
+    return float(shift)
 
 
 def holm(p_values: Mapping[Any, float]) -> dict[Any, float]:

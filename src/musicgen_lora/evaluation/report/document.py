@@ -221,6 +221,7 @@ class Captions(TypedDict):
     excess: dict[str, float] | None
     reads: bool
     base_reads: bool
+    unlearned: bool
     flagged: bool
 
 

@@ -19,8 +19,8 @@ from musicgen_lora.plural import count
 FEWEST_FOR_NOTHING = 8
 """Held-out sources from which captions that make no difference are a warning ..."""
 SEEN = 0.05
-"""... and nats a token that such an evaluation must be able to see: the demo's adapter gains 0.03
-by right captions on 16 sources, where 0.015 would be seen."""
+"""... and nats a token that the interval of their gain must leave out: that a gain is not certain
+does not tell that there is none."""
 
 
 def memorisation_sentences(memorisation: Mapping[str, Any]) -> list[str]:
@@ -118,13 +118,13 @@ def caption_sentences(captions: Mapping[str, Any]) -> list[str]:
     seen = ""
     if held["detectable"] is not None:
         seen = f"; a gain of {held['detectable']:.3f} would be found in 80 % of evaluations"
-    if captions["base_reads"]:
+    if captions["unlearned"]:
         return [
             "Warning: the adapter no longer reads captions as its base does: beside those of "
             f"other clips, their own {sides} ({n}{seen})."
         ]
-    could_see = held["detectable"] is not None and held["detectable"] < SEEN
-    if held["n"] >= FEWEST_FOR_NOTHING and could_see:
+    is_little = held["n"] >= FEWEST_FOR_NOTHING and held["ci_high"] < SEEN
+    if is_little and not captions["base_reads"]:
         return [
             "Warning: captions make no difference that can be measured: beside those of other "
             f"clips, their own {sides} ({n}{seen}). Either the base does not understand them, or "

@@ -9,6 +9,7 @@ import numpy as np
 
 from musicgen_lora.evaluation.decisions.statistics import FEWEST_FOR_SURE
 from musicgen_lora.evaluation.measures.diversity import COLLAPSED_BELOW
+from musicgen_lora.evaluation.measures.power import found_shift
 from musicgen_lora.plural import count
 
 DASH = "\N{EN DASH}"
@@ -60,9 +61,16 @@ def p_words(p_value: float) -> str:
 
 def power_sentence(primary: Mapping[str, Any]) -> str:
     """What an evaluation of this size can see of a primary; empty where it isn't known."""
-    if primary["detectable"] is None or primary["verdict"] == "not computed":
+    if primary["verdict"] == "not computed":
         return ""
     n = f"n = {count(primary['n'], primary['unit'])}"
+    if found_shift(primary["n"], primary["n_tests"]) is None:
+        return (
+            f"{primary['label']}: with {n} no change is large enough to be found on its own by one "
+            f"of {count(primary['n_tests'], 'test')}."
+        )
+    if primary["detectable"] is None:
+        return ""
     return (
         f"{primary['label']}: with {n} a change of {primary['detectable']:.3f} would be found in "
         "80 % of evaluations."
