@@ -135,8 +135,9 @@ def test_the_choice_is_told_with_its_doubts(several: Any) -> None:
     choice = report["choice"]
     assert choice["best"] in {own["name"] for own in report["variants"]}
     assert report["adapter"]["name"] == choice["best"]
-    tested = [p for own in report["variants"] for p in own["primaries"] if p["p_value"] is not None]
-    assert {p["n_tests"] for p in tested} == {len(tested)}
+    primaries = [p for own in report["variants"] for p in own["primaries"]]
+    tested = [p for p in primaries if p["p_value"] is not None]
+    assert {p["n_tests"] for p in primaries} == {len(tested)}
     assert all(p["p_holm"] >= p["p_value"] for p in tested)
     told = " ".join(report["findings"])
     assert "Best of 4 variants by " in told
@@ -164,7 +165,8 @@ def test_one_adapter_is_told_as_before(alone: Any) -> None:
     assert (report["variants"], report["choice"]["computed"]) == ([], False)
     assert "Side by side" not in (folder / "report.html").read_text(encoding="utf-8")
     assert report["cache"]["reused"] == {}
-    assert {p["n_tests"] for p in report["primaries"]} == {1}
+    # Its four sources are too few for a test.
+    assert {p["n_tests"] for p in report["primaries"]} == {0}
 
 
 def test_a_killed_evaluation_goes_on(

@@ -147,6 +147,7 @@ def on_trained(n_clips: int) -> dict[str, Any]:
                 "copy_from": 0.7,
                 "held_out_median": 0.2,
                 "held_out_highest": 0.3,
+                "held_out_copies": [],
                 "anchors": {
                     name: {"median": 0.1, "highest": 0.2, "n": 3, "why": ""}
                     for name in ("base", "other_music", "noise")

@@ -15,6 +15,7 @@ from musicgen_lora.cluster.engine import Engine
 from musicgen_lora.config import EvaluateSettings
 from musicgen_lora.console import progress, working
 from musicgen_lora.dataset.clip_ids import clip_ids
+from musicgen_lora.dataset.copies import join_copies
 from musicgen_lora.dataset.tokens import TokenStore, open_tokens, tokenise_clips
 from musicgen_lora.errors import UserError
 from musicgen_lora.evaluation.generations import choose_prompts, describe_texts
@@ -235,7 +236,7 @@ def _open_tokens(
     shortest = model.delays.shortest
     try:
         if settings.from_tokens:
-            _, codes = open_tokens(held_out.clips, model, held_out.data_dir)
+            ids, codes = open_tokens(held_out.clips, model, held_out.data_dir)
         else:
             ids = clip_ids(held_out.clips, held_out.data_dir)
             with progress(console, "clips encoded") as on_clip:
@@ -260,7 +261,8 @@ def _open_tokens(
         said = f"Left out, shorter than {shortest} frames: {', '.join(short[:MOST_NAMED])}{more}."
         console.print(said, style="yellow")
         told.append(said)
-    clips = [held_out.clips[row] for row in rows.tolist()]
+    joined, _ = join_copies(held_out.clips, ids)
+    clips = [joined[row] for row in rows.tolist()]
     return dataclasses.replace(held_out, clips=clips, origin=" ".join(told)), codes.take(rows)
 
 

@@ -13,6 +13,7 @@ from musicgen_lora.config import TrainSettings
 from musicgen_lora.console import progress, working
 from musicgen_lora.dataset.batches import ClipDataset, WindowSampler, fixed_windows
 from musicgen_lora.dataset.clip_ids import clip_ids
+from musicgen_lora.dataset.copies import join_copies
 from musicgen_lora.dataset.melodies import open_melodies
 from musicgen_lora.dataset.metadata import Clip, Clips, parts_sentence, split_rows
 from musicgen_lora.dataset.scoring import Windows
@@ -86,7 +87,7 @@ def open_data(
     shortest = model.delays.shortest
     ids, codes = _open_codes(settings, clips, model, console)
     long_enough = _long_enough(clips, codes, shortest, console)
-    kept, codes = Clips.of(clips).take(long_enough), codes.take(long_enough)
+    kept, codes = _of_joined_sources(clips, ids, console).take(long_enough), codes.take(long_enough)
     train, held_out = _split(settings, kept, console)
     max_frames = model.shape.frames(settings.max_duration, shortest)
     melodies = open_melodies(model)
@@ -118,8 +119,20 @@ def open_data(
     gate_windows = windows or windows_of(train, GATE_WINDOWS)
     model.text.frozen = frozen_text
     is_ready = _read_captions(settings, kept, model, console)
-    kept_ids = [ids[row] for row in long_enough]
-    return RunData(kept, kept_ids, train, held_out, dataset, windows, gate_windows, is_ready)
+    ids = [ids[row] for row in long_enough]
+    return RunData(kept, ids, train, held_out, dataset, windows, gate_windows, is_ready)
+
+
+def _of_joined_sources(clips: Sequence[Clip], ids: Sequence[str], console: Console) -> Clips:
+    """The clips, of which copies have one source; says which are."""
+    joined, copies = join_copies(clips, ids)
+    if copies:
+        console.print(
+            f"{count(len(copies), 'clip')} with the same audio as another, such as {copies[0]}: "
+            "they are of one source, so that none is trained on and held out as well.",
+            style="yellow",
+        )
+    return joined
 
 
 def _split(

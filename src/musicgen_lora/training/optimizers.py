@@ -74,10 +74,7 @@ def make_optimizers(
         rest = _groups([pair for pair in parameters if not _is_hidden_matrix(*pair)], share)
         # Updates of AdamW's size (Liu et al., 2025), so that one rate serves both.
         muon = torch.optim.Muon(
-            matrices,
-            lr=learning_rate,
-            weight_decay=weight_decay,
-            adjust_lr_fn="match_rms_adamw",
+            matrices, learning_rate, weight_decay, adjust_lr_fn="match_rms_adamw"
         )
         return [muon, _adamw(rest, learning_rate, weight_decay)]
     return [_adamw(chosen, learning_rate, weight_decay)]

@@ -36,6 +36,8 @@ def test_a_detectable_difference_is_found_as_often_as_it_says(n: int, n_tests: i
 def test_of_few_pairs_no_difference_is_found() -> None:
     assert found_shift(5) is None
     assert found_shift(6, n_tests=3) is None
+    assert found_shift(0, n_tests=0) is None
+    assert found_shift(2_000) == pytest.approx(2.8, abs=0.01)
     assert detectable_difference(np.arange(5.0)) is None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from musicgen_lora.dataset.metadata import Clip
 from musicgen_lora.evaluation.compared import Compared
 from musicgen_lora.evaluation.measures.damage import Damage
 from musicgen_lora.evaluation.performers import Performer
+from musicgen_lora.evaluation.report.learned import memorisation_sentences
 from musicgen_lora.evaluation.sound.ear import Heard
 from musicgen_lora.evaluation.sound.memorisation import (
     TrainedSounds,
@@ -105,6 +107,21 @@ def test_a_memoriser_is_flagged(tiny_model_dir: Path) -> None:
     assert position["trained"] > 0.3 > 0.1 > position["held_out"]
 
 
+def test_clips_of_one_source_are_one_observation(tiny_model_dir: Path) -> None:
+    """Of two recordings that were cut into many clips nothing is tested, however many they are."""
+    model = BaseModel.load(tiny_model_dir)
+    codes = random_codes(8, 0)
+    clips = [clip._replace(source=f"mix{place % 2}") for place, clip in enumerate(clips_of(8, ""))]
+    found = measure_continuations(
+        sides_of(model, None),
+        TrainedClips(clips, codes, 8),  # pyright: ignore[reportArgumentType]
+        (clips_of(8, "other"), codes),
+        seed=0,
+        on_step=lambda done, total: None,
+    )
+    assert (found["n_trained"], found["n_held_out"], found["p_value"]) == (2, 8, None)
+
+
 def test_who_learned_the_style_is_not(tiny_model_dir: Path) -> None:
     model = BaseModel.load(tiny_model_dir)
     adapted = learn(model, held_codes(32, 0), 120)
@@ -147,6 +164,7 @@ def test_a_copy_of_a_training_clip_is_named_and_written(
     sounds = TrainedSounds(trained, model, 2.0)
     references = References(
         heard=held_out,
+        clips=clips_of(4, "other"),
         some={"recorded": {2: hear(0.5 * waves[7])}, "other_music": {}, "noise": {0: held_out[0]}},
         why_no_others="there is none",
     )
@@ -169,3 +187,13 @@ def test_a_copy_of_a_training_clip_is_named_and_written(
     assert found["clips"][1]["position"] < 0.5
     written = tmp_path / found["clips"][0]["audio"]
     assert soundfile.info(written).frames == 64_000
+    assert found["held_out_copies"] == []
+    # One that is trained on under another name, at another level, is told, and hides no copy.
+    leaky = replace(references, heard=[*held_out[:3], hear(0.3 * waves[1])])
+    found = find_nearest(Compared(held_out, made), sounds, leaky, output_dir=tmp_path)
+    (leaked,) = found["held_out_copies"]
+    assert (leaked["held_out"], leaked["trained"]) == ("other3.wav", "trained1.wav")
+    assert found["held_out_highest"] < 0.7
+    assert found["flagged"]
+    said = memorisation_sentences({"continuations": {"computed": False}, "nearest": found})[0]
+    assert said.startswith("Warning: 1 of 4 held-out clips repeat a training clip, such as other3.")

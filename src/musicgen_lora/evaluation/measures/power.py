@@ -50,8 +50,9 @@ def found_shift(n: int, n_tests: int = 1) -> float | None:
         None where no p-value that it can have is below the level: 5 pairs, or 6 of one of three
         tests.
     """
-    step = 2.0 ** (1 - n)
-    n_steps = math.floor(LEVEL / n_tests / step)
+    # Of more pairs than that the steps don't matter.
+    step = 2.0 ** (1 - min(n, 60))
+    n_steps = math.floor(LEVEL / max(1, n_tests) / step)
     if n_steps == 0:
         return None
     if n_steps == 1:

@@ -29,8 +29,8 @@ def memorisation_sentences(memorisation: Mapping[str, Any]) -> list[str]:
     found = memorisation["continuations"]
     if found["computed"]:
         n = (
-            f"n = {count(found['n_trained'], 'training clip')} / "
-            f"{count(found['n_held_out'], 'held-out clip')}"
+            f"n = {count(found['n_trained'], 'training source')} / "
+            f"{count(found['n_held_out'], 'held-out source')}"
         )
         shares = (
             f"a greedy continuation gives back {found['trained'] * 100:.1f} % of the codes of "
@@ -49,6 +49,14 @@ def memorisation_sentences(memorisation: Mapping[str, Any]) -> list[str]:
             )
     nearest = memorisation["nearest"]
     if nearest["computed"]:
+        if leaked := nearest["held_out_copies"]:
+            first = leaked[0]
+            sentences.append(
+                f"Warning: {len(leaked)} of {count(nearest['n_held_out'], 'held-out clip')} repeat "
+                f"a training clip, such as {first['held_out']} and {first['trained']} (likeness "
+                f"{first['similarity']:.2f}): what is measured on them is of music that the "
+                "adapter was trained on. Give both one source in the metadata and train anew."
+            )
         copied = [clip for clip in nearest["clips"] if clip["copied"]]
         if copied:
             sentences.append(
@@ -70,12 +78,10 @@ def overfitting_sentences(overfitting: Mapping[str, Any]) -> list[str]:
         f"{count(excess['n_held_out'], 'held-out source')}"
     )
     change = f"the loss changed by {trained['difference']:+.3f} nats a token on training clips"
+    more = f"{excess['difference']:+.3f} more than on held-out ones"
     if excess["ci_low"] is None:
-        return [f"Overfitting: {change} ({n}; {excess['note']})."]
-    beyond = (
-        f"{excess['difference']:+.3f} more than on held-out ones, 95 % interval "
-        f"{excess['ci_low']:+.3f} to {excess['ci_high']:+.3f}"
-    )
+        return [f"Overfitting: {change}, {more} ({n}; {excess['note']})."]
+    beyond = f"{more}, 95 % interval {excess['ci_low']:+.3f} to {excess['ci_high']:+.3f}"
     if excess["flagged"]:
         return [
             "Warning: the adapter knows its training clips more than their style: "
@@ -154,6 +160,11 @@ def _memory_card(report: Mapping[str, Any]) -> dict[str, str]:
     card["n"] = count(max(part["n_trained"] for part in computed), "training clip")
     if any(part["flagged"] for part in computed):
         return card | {"words": "known by heart", "verdict": "worse"}
+    tested = [memory["continuations"].get("p_value")]
+    if overfitting["computed"]:
+        tested.append(overfitting["excess"]["p_value"])
+    if all(p_value is None for p_value in tested):
+        return card | {"words": "too few to tell"}
     return card | {"words": "not known by heart"}
 
 

@@ -26,7 +26,7 @@ VERDICTS = {
     "better": "clearly better",
     "worse": "clearly worse",
     "no clear change": "no clear change",
-    "not computed": "not computed",
+    "not computed": "not tested",
 }
 """What people read of a verdict."""
 

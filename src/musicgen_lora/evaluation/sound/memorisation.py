@@ -90,10 +90,9 @@ def measure_continuations(
             n_frames,
             lambda n, done=done: on_step(done + n, total),
         )
-    n_ours = len(ours)
     found = judge_continuations(
-        (shares["adapter"][:n_ours], shares["adapter"][n_ours:]),
-        (shares["base"][:n_ours], shares["base"][n_ours:]),
+        _by_source(ours, theirs, shares["adapter"]),
+        _by_source(ours, theirs, shares["base"]),
         seed=seed,
     )
     anchors = _chance(sides[BASE].model, [own for _, own in theirs], others, n_given, n_frames)
@@ -110,6 +109,19 @@ def measure_continuations(
         "given_s": n_given / rate,
         "made_s": (n_frames - n_given) / rate,
     }
+
+
+def _by_source(
+    ours: Sequence[tuple[Clip, np.ndarray]],
+    theirs: Sequence[tuple[Clip, np.ndarray]],
+    shares: Sequence[float],
+) -> tuple[list[float], list[float]]:
+    """The mean share of each source of either side: clips of one source are no independent ones."""
+    sides: tuple[dict[str, list[float]], dict[str, list[float]]] = ({}, {})
+    for place, ((clip, _), share) in enumerate(zip([*ours, *theirs], shares, strict=True)):
+        sides[place >= len(ours)].setdefault(clip.source, []).append(share)
+    first, second = ([float(np.mean(own)) for own in side.values()] for side in sides)
+    return first, second
 
 
 def _lengths(lengths: Sequence[int], rate: float) -> tuple[int, int]:
@@ -262,10 +274,9 @@ def find_nearest(
     trained = sounds.trained
     if trained.codes is None:
         return {"computed": False, "why": trained.why_none}
-    held_out = references.heard
-    if not held_out:
+    if not references.heard:
         return {"computed": False, "why": "there are no held-out clips to compare with"}
-    null = sounds.likeness(held_out)
+    null, leaked = _null(sounds, references)
     found = nearest_trained(sounds.likeness(made.adapter), null)
     anchors = _likeness_anchors(sounds, references, made.base)
     # Of a copy that went through the codec, as all clips here.
@@ -293,14 +304,34 @@ def find_nearest(
         "n": len(made.adapter),
         "n_trained": len(sounds.prints),
         "n_trained_in_all": trained.n_all,
-        "n_held_out": len(held_out),
+        "n_held_out": len(references.heard),
         "copy_from": COPY,
         "held_out_median": median,
         "held_out_highest": highest,
+        "held_out_copies": leaked,
         "anchors": anchors,
         "clips": clips,
         "flagged": any(clip["copied"] for clip in clips),
     }
+
+
+def _null(sounds: TrainedSounds, references: References) -> tuple[np.ndarray, list[dict[str, Any]]]:
+    """How like held-out clips are to each training clip, `[H, R]`, and those that repeat one. These
+    are no measure of how near unseen music comes, unless there are no others."""
+    likeness = sounds.likeness(references.heard)
+    nearest = likeness.argmax(axis=1)
+    highest = likeness.max(axis=1)
+    rows = sorted(np.flatnonzero(highest >= COPY).tolist(), key=lambda row: -highest[row])
+    leaked = [
+        {
+            "held_out": references.clips[row].name,
+            "trained": sounds.trained.clips[nearest[row]].name,
+            "similarity": float(highest[row]),
+        }
+        for row in rows
+    ]
+    unseen = likeness[highest < COPY]
+    return (unseen if len(unseen) else likeness), leaked
 
 
 def _likeness_anchors(

@@ -73,7 +73,12 @@ _OVERFITTING = _computed(
         {"excess": fields({}, {"share": _NUMBER, "flagged": truth})},
     )
 )
-_CONTINUATIONS = _computed(fields({"n_trained": _COUNT, "n_held_out": _COUNT, "flagged": truth}))
+_CONTINUATIONS = _computed(
+    fields(
+        {"n_trained": _COUNT, "n_held_out": _COUNT, "flagged": truth},
+        {"p_value": _NUMBER},
+    )
+)
 _CAPTIONS = _computed(
     fields(
         {
@@ -147,10 +152,12 @@ def evaluation_section(report: Mapping[str, Any]) -> str:
         ]
     found = report["memorisation"]["continuations"]
     if found["computed"]:
-        said = (
-            "repeats training clips" if found["flagged"] else "no sign of repeated training clips"
-        )
-        n = f"n = {found['n_trained']} training and {found['n_held_out']} held-out clips"
+        said = "no sign of repeated training clips"
+        if found["flagged"]:
+            said = "repeats training clips"
+        elif found.get("p_value") is None:
+            said = "too few to tell whether it repeats training clips"
+        n = f"n = {found['n_trained']} training and {found['n_held_out']} held-out sources"
         lines += ["", f"Greedy continuations: {said} ({n})."]
     lines += [line for own in (_excess_line(report), _caption_line(report)) for line in own]
     return "\n".join([*lines, ""])
@@ -188,7 +195,7 @@ def _primary_row(own: Mapping[str, Any]) -> str:
     few = ", indicative" if own["indicative"] else ""
     cells: Sequence[str] = (
         PRIMARY_NAMES[own["name"]],
-        own["verdict"],
+        "not tested" if own["verdict"] == "not computed" else own["verdict"],
         _number(own["base"]),
         _number(own["adapter"]),
         _number(own["difference"], "+"),
