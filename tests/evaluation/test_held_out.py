@@ -86,6 +86,17 @@ def test_held_out_clips_are_found_in_a_moved_dataset(
     assert fewer.origin.startswith("Measured on 3 of the 4 clips")
 
 
+def test_clips_added_since_the_training_are_told(trained: dict[str, Path], tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(trained["data"], data)
+    assert "may be those" not in held_out_of(facts_of(trained), data, "metadata.json").origin
+    entries = read_metadata(data)
+    shutil.copy(data / entries[0]["audio"], data / "new.wav")
+    write_metadata(data, [*entries, {"audio": "new.wav", "text": "a new clip"}])
+    found = held_out_of(facts_of(trained), data, "metadata.json")
+    assert "5 clips of the dataset may be those that training read, which were 4" in found.origin
+
+
 def test_another_dataset_gives_its_validation_split_or_everything(
     trained: dict[str, Path], tmp_path: Path
 ) -> None:

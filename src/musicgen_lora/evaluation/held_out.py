@@ -196,6 +196,14 @@ def _matched(
             "held out, evenly spread over them."
         )
     chose_best = facts is not None and facts.chose_best
+    trained = _trained(clips, matched, recorded, facts)
+    n_trained = facts.n_trained if facts is not None else None
+    if n_trained is not None and len(trained) > n_trained:
+        origin = (
+            f"{origin} {count(len(trained), 'clip')} of the dataset may be those that training "
+            f"read, which were {n_trained:,}: where clips were added since, figures of training "
+            "clips are of some of those too."
+        )
     return HeldOut(
         matched,
         data_dir,
@@ -203,7 +211,7 @@ def _matched(
         is_unseen=True,
         chose_best=chose_best,
         missing=missing,
-        trained=_trained(clips, matched, recorded, facts),
+        trained=trained,
         why_not_trained="the dataset has no clip but held-out ones",
         **_windows(facts),
     )

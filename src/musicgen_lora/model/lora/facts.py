@@ -26,6 +26,7 @@ _DATA = fields(
         "metadata_file": path_text(),
         "validation": or_null(many(_CLIP)),
         "captions": or_null(many(text(), at_most=10_000)),
+        "n_train": or_null(integer(0, 10**9)),
         "n_validation": or_null(integer(0, 10**9)),
         "held_out_seed": or_null(integer(0, 2**63 - 1)),
         "held_out_bound": or_null(text(64)),
@@ -132,6 +133,11 @@ class AdapterFacts:
     def n_held_out(self) -> int:
         """How many clips training held out; of many, not all are named."""
         return self._data.get("n_validation") or len(self.held_out)
+
+    @property
+    def n_trained(self) -> int | None:
+        """How many clips training read; None where it is not said."""
+        return self._data.get("n_train")
 
     @property
     def held_out_rule(self) -> tuple[int, str | None]:
