@@ -108,7 +108,8 @@ def test_the_clock_learns_hands_that_no_fit_has(
         "POSITIONS_A_CAPTION": 60,
     }.items():
         monkeypatch.setattr(clock, name, value)
-    monkeypatch.setattr(lengthen, "N_HELD", 20)
+    for name, value in {"N_HELD": 20, "CAPTIONS_A_STEP": 12, "EACH": 40}.items():
+        monkeypatch.setattr(lengthen, name, value)
 
     def said(model: Any, tokenizer: Any, captions: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
         pairs = [
