@@ -17,13 +17,14 @@ from typing import Any, NoReturn
 
 from musicgen_lora import __version__
 from musicgen_lora.commands.endings import ENDINGS, ending
-from musicgen_lora.commands.loading import fetch_bases, load, no_garbage
+from musicgen_lora.commands.loading import fetch_bases, load
 from musicgen_lora.commands.stops import Terminated, terminable, whole_stops
 from musicgen_lora.commands.table import COMMANDS, DOCTOR, Command, usage
 from musicgen_lora.errors import UserError, printable
 from musicgen_lora.given import check_given
 from musicgen_lora.language.choice import speak
 from musicgen_lora.language.translate import translated
+from musicgen_lora.runtime.garbage import no_garbage
 from musicgen_lora.runtime.threads import bounded_spinning
 from musicgen_lora.urls import any_url
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import gc
 import importlib
 import os
 from collections.abc import Callable, Iterator
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from musicgen_lora.commands.stops import whole_stops
 from musicgen_lora.given import hub_ids
+from musicgen_lora.runtime.garbage import no_garbage
 from musicgen_lora.urls import url_of
 
 if TYPE_CHECKING:
@@ -32,20 +32,6 @@ def load(place: str) -> Callable[..., Any]:
 
         silence_libraries()
         return getattr(importlib.import_module(module), name)
-
-
-@contextlib.contextmanager
-def no_garbage() -> Iterator[None]:
-    """Libraries load meanwhile, and nearly all that they make stays: looking for garbage in it,
-    then and later, would take a quarter of the time until a training's first step, and most of the
-    time that a command takes to exit."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        if not gc.get_freeze_count():
-            gc.freeze()
-        gc.enable()
 
 
 def fetch_bases(settings: Any) -> None:
