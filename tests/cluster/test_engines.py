@@ -15,6 +15,7 @@ import pytest
 from cluster_tasks import (
     Odd,
     encode_part_or_die,
+    garbage_of,
     make_shard_on_full_disk,
     make_shard_or_die,
     work_oddly,
@@ -334,6 +335,10 @@ def test_workers_and_a_node_that_die_cost_nothing(
     assert len(results) == len(found)
     assert isinstance(results.pop(kinds.index("dies")), Failure)
     assert sorted(results.items()) == [(n, n) for n, kind in enumerate(kinds) if kind != "dies"]
+
+
+def test_no_garbage_is_looked_for_while_a_node_loads_the_libraries(ray_engine: Engine) -> None:
+    assert list(ray_engine.run(garbage_of, ["a"])) == [(0, (True, True))]
 
 
 def test_what_no_task_would_escape_ends_the_run(ray_engine: Engine, tmp_path: Path) -> None:

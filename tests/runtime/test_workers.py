@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import signal
 import subprocess
@@ -47,6 +48,15 @@ def test_a_fault_of_the_disk_ends_the_run(task: str, error: type[Exception], sai
 def test_a_fault_of_a_file_costs_the_file() -> None:
     results = dict(run_tasks(_fail, ["odd", "a"], 1))
     assert results == {0: Failure("could not be worked on (OSError: odd)."), 1: "A"}
+
+
+def _garbage_of(task: str, alive) -> tuple[bool, bool, bool]:
+    return workers.FIRST_LOADED in sys.modules, gc.isenabled(), gc.get_freeze_count() > 10_000
+
+
+def test_garbage_is_looked_for_in_what_a_worker_makes_alone() -> None:
+    """Not while its server loads the libraries, which takes a quarter of that time."""
+    assert list(run_tasks(_garbage_of, ["a"], 1)) == [(0, (True, True, True))]
 
 
 def test_a_long_temporary_folder_is_no_obstacle(tmp_path: Path) -> None:

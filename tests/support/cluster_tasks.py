@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
 import signal
 import time
@@ -43,6 +44,11 @@ def work_oddly(task: Odd, alive: Callable[[], None]) -> int:
     if task.kind == "slow":
         time.sleep(0.3)
     return task.number
+
+
+def garbage_of(task: Any, alive: Callable[[], None]) -> tuple[bool, bool]:
+    """Whether a worker looks for garbage, and leaves out what the libraries have made."""
+    return gc.isenabled(), gc.get_freeze_count() > 0
 
 
 def make_shard_on_full_disk(task: Any, alive: Callable[[], None]) -> Any:

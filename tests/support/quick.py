@@ -21,6 +21,7 @@ from transformers import MusicgenForConditionalGeneration
 
 from musicgen_lora.generation.decoding import precision, products
 from musicgen_lora.model.base import loading
+from musicgen_lora.runtime.workers import FIRST_LOADED
 
 MAX_BYTES = 4 << 20
 """Largest size of all files of a base that is kept: the embedded one is not."""
@@ -53,7 +54,8 @@ def load_once() -> None:
     """Processes are forked from one server, which would have loaded what its first caller needs:
     each process of a later caller's would load the rest for itself, five seconds of it for a
     training. Here it loads all that the tests at hand need, whoever comes first."""
-    forkserver.set_forkserver_preload([name for name in FORKED if name in sys.modules])
+    loaded = [name for name in FORKED if name in sys.modules]
+    forkserver.set_forkserver_preload([FIRST_LOADED, *loaded])
     forkserver.set_forkserver_preload = lambda modules_names: None
 
 

@@ -18,6 +18,7 @@ import faulthandler
 import itertools
 import logging
 import os
+import pickle
 import secrets
 import signal
 import sys
@@ -36,6 +37,7 @@ from musicgen_lora.cluster.engine import DEFAULT_OPTIONS, TaskOptions
 from musicgen_lora.console import plain_console
 from musicgen_lora.errors import RunError, UserError
 from musicgen_lora.plural import count
+from musicgen_lora.runtime.garbage import no_garbage
 from musicgen_lora.runtime.workers import START_S, Failure, Work, outcome_of
 from musicgen_lora.urls import copies
 
@@ -219,13 +221,14 @@ class RayEngine:
 
         resource = "GPU" if options.on_gpu and ray.cluster_resources().get("GPU") else "CPU"
         needs = {"num_cpus": 1, "num_gpus": int(resource == "GPU"), "max_retries": 0}
-        attempt: Any = ray.remote(_attempt).options(**needs)
+        attempt: Any = ray.remote(_attempt_packed).options(**needs)
         waiting = enumerate(tasks)
         running: dict[Any, _Running] = {}
         suspects: deque[_Running] = deque()
         proofs = tuple(copy.proof for copy in copies())
         # Ray serialises the function once, and its arguments with each task.
-        shared = ray.put(_Shared(work, __version__, os.getcwd(), proofs, options.limit_s))
+        whole = _Shared(work, __version__, os.getcwd(), proofs, options.limit_s)
+        shared = ray.put(pickle.dumps(whole))
         places_seen = time.monotonic()
         try:
             while True:
@@ -233,12 +236,12 @@ class RayEngine:
                 places_seen = time.monotonic() if n_places else places_seen
                 room = QUEUED * max(1, n_places) - len(running)
                 for index, task in itertools.islice(waiting, max(0, room)):
-                    running[attempt.remote(shared, task)] = _Running(index, task)
+                    running[attempt.remote(shared, pickle.dumps(task))] = _Running(index, task)
                 if not running and not suspects:
                     return
                 if not running:
                     one = suspects.popleft()
-                    running[attempt.remote(shared, one.task)] = one
+                    running[attempt.remote(shared, pickle.dumps(one.task))] = one
                 ready, _ = ray.wait(list(running), timeout=WAIT_S)
                 if not ready and time.monotonic() - places_seen > NO_NODE_S:
                     raise RunError(
@@ -258,7 +261,7 @@ class RayEngine:
                     elif found is not _Died.MACHINE and one.n_workers >= TRIES_AMONG_OTHERS:
                         suspects.append(one)
                     else:
-                        running[attempt.remote(shared, one.task)] = one
+                        running[attempt.remote(shared, pickle.dumps(one.task))] = one
         finally:
             # Those that wait first, or they would take the places of the others.
             for reference in reversed(list(running)):
@@ -298,6 +301,13 @@ def _died(error: Exception) -> _Died:
     if isinstance(error, exceptions.OutOfMemoryError):
         return _Died.MEMORY
     return _Died.MACHINE if isinstance(error, exceptions.NodeDiedError) else _Died.WORKER
+
+
+def _attempt_packed(shared: bytes, task: bytes) -> tuple[str, Any]:
+    """`_attempt` of what is unpickled here, and not by Ray, since that loads the libraries."""
+    with no_garbage():
+        given = pickle.loads(shared), pickle.loads(task)
+    return _attempt(*given)
 
 
 def _attempt(shared: _Shared, task: Any) -> tuple[str, Any]:

@@ -39,6 +39,8 @@ START_S = 120.0
 RUN_FAULTS = DISK_FAULTS | RIGHTS_FAULTS | {errno.EMFILE, errno.ENFILE}
 """Error numbers of what the next file would meet too. Readers say themselves what is wrong with
 the file that they read, as an `AudioError`; what is left comes from writing."""
+FIRST_LOADED = "musicgen_lora.runtime.fork_server"
+"""By the server that forks the processes, which then loads what they work on."""
 MAX_SOCKET_FOLDER_BYTES = 60
 """A socket's path has up to 104 bytes, of which multiprocessing adds some thirty."""
 
@@ -83,7 +85,7 @@ def run_tasks(
     has_server = "forkserver" in multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver" if has_server else "spawn")
     if has_server:
-        context.set_forkserver_preload([work.__module__])
+        context.set_forkserver_preload([FIRST_LOADED, work.__module__])
     waiting = list(range(len(tasks)))[::-1]
     workers: list[_Worker] = []
     try:
