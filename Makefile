@@ -44,9 +44,10 @@ base: setup-dev
 test: setup-dev
 	$(MAKE) --no-print-directory --jobs=2 lint unit
 
-# One process a core; a file's tests stay together and share what its fixtures have trained.
+# One process a core; a file's tests stay together and share what its fixtures have trained. What
+# python compiles is kept, also where the environment says otherwise: tests start many processes.
 unit: setup-dev
-	$(BIN)/python -m pytest -m "not slow" -n auto --dist loadfile --no-loadscope-reorder
+	env -u PYTHONDONTWRITEBYTECODE $(BIN)/python -m pytest -m "not slow" -n auto --dist loadfile --no-loadscope-reorder
 
 test-slow: setup-dev
 	$(BIN)/python -m pytest -m slow
