@@ -8,7 +8,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import soundfile as sf
 from evaluated import facts_of, held_out_of, settings_for
 from made_datasets import make_dataset, read_metadata, write_metadata
 from trainer import file_hashes
@@ -185,3 +187,37 @@ def test_an_adapter_from_elsewhere_chooses_no_folder(
     assert file_hashes(data) == before
     given = evaluate_adapter(dataclasses.replace(settings, data_dir=data))
     assert given["loss"] == compared[0]["loss"]
+
+
+def test_held_out_clips_that_are_silent_or_too_loud_are_told(
+    trained: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A silent one is an example of no style: nothing is compared with it."""
+    data = make_dataset(tmp_path / "data", [0.6] * 4)
+    names = [entry["audio"] for entry in read_metadata(data)]
+    for name, gain in ((names[0], 0.0), (names[2], 40.0)):
+        sound, rate = sf.read(data / name, dtype="float32")
+        sf.write(data / name, gain * sound, rate, subtype="FLOAT", format="WAV")
+    settings = settings_for(trained, tmp_path / "out", data_dir=data, num_prompts=1)
+    report = evaluate_adapter(settings)
+    silent, loud = report["remarks"]
+    assert silent.startswith("Warning: 1 of 4 held-out clips are silent")
+    assert silent.endswith(f": {names[0]}.")
+    assert loud.startswith("Warning: 1 of 4 held-out clips are at full scale or beyond it")
+    assert loud.endswith(f": {names[2]}.")
+    said = capsys.readouterr().out
+    for remark in (silent, loud):
+        assert remark in said
+        assert remark in (tmp_path / "out" / "report.html").read_text()
+        assert remark in report["findings"]
+    assert report["reference"]["n_clips"] == 3
+    assert report["loss"]["n_windows"] == 4
+    for name in names:
+        sf.write(data / name, np.zeros((19_200, 1)), 32_000, format="WAV")
+    nothing = evaluate_adapter(settings)
+    assert nothing["reference"] == {
+        "computed": False,
+        "why": "every held-out clip is silent",
+        "descriptors": [],
+    }
+    assert nothing["distances"]["why"] == "every held-out clip is silent"

@@ -234,6 +234,7 @@ def make_report(folder: Path) -> dict[str, Any]:
                 "n_sources": 5,
                 "missing": [],
             },
+            "remarks": [],
             "loss": losses(12),
             "forgetting": losses(9),
             "generation": generation,

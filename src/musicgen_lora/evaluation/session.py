@@ -24,6 +24,7 @@ from musicgen_lora.evaluation.losses.forgetting import OtherMusic, other_music
 from musicgen_lora.evaluation.measures.listeners import Listener
 from musicgen_lora.evaluation.off_style import choose_off_style
 from musicgen_lora.evaluation.performers import Performer
+from musicgen_lora.evaluation.remarks import too_short
 from musicgen_lora.evaluation.sound.ear import Ear, Heard, Vectors
 from musicgen_lora.evaluation.sound.memorisation import TrainedSounds
 from musicgen_lora.evaluation.sound.references import References, hear_references
@@ -34,9 +35,6 @@ from musicgen_lora.generation.decoding.decode import windows_sentence
 from musicgen_lora.generation.decoding.sampling import advice_sentence, sampling_of
 from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.model.text.reading import TextReader
-
-MOST_NAMED = 5
-"""Clips that one line names; of more, their number."""
 
 
 @dataclass(frozen=True)
@@ -79,9 +77,15 @@ class EvaluationSession:
             self.listener,
             [item["prompt"] for item in self.prompts],
             self.references,
-            self.held_out.why_none,
+            self.held_out.why_none or self.references.why_none,
             self.settings.seed,
         )
+
+    @property
+    def remarks(self) -> list[str]:
+        """What of the clips that were read is not fit to be measured on, in sentences."""
+        own = [self.others.left_out] if self.others.left_out else []
+        return [*own, *self.references.remarks]
 
     @property
     def again(self) -> Sequence[Mapping[str, str]]:
@@ -154,6 +158,8 @@ def open_session(
     held_out, codes = _open_tokens(settings, held_out, model, console)
     with working(console, "reading other music"):
         others = other_music(settings, model, held_out.max_duration_s)
+    if others.left_out:
+        console.print(others.left_out, style="yellow")
     off_style, why_no_off_style = _off_style(settings, prompts, known, others, compared)
     for line in describe_texts([*prompts, *off_style], captions, TextReader.of(model.tokenizer)):
         console.print(line, style="yellow")
@@ -257,8 +263,7 @@ def _open_tokens(
     told = [held_out.origin]
     lengths = zip(held_out.clips, codes.n_frames.tolist(), strict=True)
     if short := [clip.name for clip, n_frames in lengths if n_frames < shortest]:
-        more = f" and {len(short) - MOST_NAMED} more" if len(short) > MOST_NAMED else ""
-        said = f"Left out, shorter than {shortest} frames: {', '.join(short[:MOST_NAMED])}{more}."
+        said = too_short(short, shortest)
         console.print(said, style="yellow")
         told.append(said)
     joined, _ = join_copies(held_out.clips, ids)

@@ -88,22 +88,32 @@ def band_name(low_hz: int, high_hz: int) -> str:
     return f"band_{low_hz}_{high_hz}"
 
 
+def clipped_share(waveform: np.ndarray) -> float:
+    """The descriptor of that name, of `[C, N]`."""
+    return float((np.abs(waveform) >= CLIPPED_AT).mean())
+
+
+def silence_share(waveform: np.ndarray, sample_rate: int) -> float:
+    """The descriptor of that name, of `[C, N]`."""
+    n_frame = max(1, round(FRAME_S * sample_rate))
+    n_whole = max(1, waveform.shape[1] // n_frame) * n_frame
+    frames = np.square(waveform[:, :n_whole], dtype=np.float64).mean(axis=0)
+    frames = frames.reshape(-1, min(n_frame, frames.size)).mean(axis=1)
+    return float((frames < 10.0 ** (SILENT_FRAME_DB / 10.0)).mean())
+
+
 def _levels(waveform: np.ndarray, sample_rate: int) -> dict[str, float]:
     absolute = np.abs(waveform)
     peak_db = decibels(float(absolute.max()) ** 2)
     rms_db = decibels(float(np.square(waveform).mean()))
-    n_frame = max(1, round(FRAME_S * sample_rate))
-    n_whole = max(1, waveform.shape[1] // n_frame) * n_frame
-    frames = np.square(waveform[:, :n_whole]).mean(axis=0)
-    frames = frames.reshape(-1, min(n_frame, frames.size)).mean(axis=1)
     means = waveform.mean(axis=1)
     return {
         "peak_db": peak_db,
         "rms_db": rms_db,
         "crest_db": peak_db - rms_db,
         "loudness_lufs": integrated_loudness(waveform, sample_rate),
-        "clipped_share": float((absolute >= CLIPPED_AT).mean()),
-        "silence_share": float((frames < 10.0 ** (SILENT_FRAME_DB / 10.0)).mean()),
+        "clipped_share": clipped_share(waveform),
+        "silence_share": silence_share(waveform, sample_rate),
         "dc_offset": float(means[np.abs(means).argmax()]),
     }
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from evaluated import settings_for
+from made_datasets import make_dataset
 
 from musicgen_lora.dataset.encoding import encode_clips
 from musicgen_lora.dataset.metadata import load_dataset
@@ -34,6 +35,20 @@ def test_forgetting_is_the_loss_on_another_dataset(
     assert "What was forgotten" in (tmp_path / "report.html").read_text()
 
 
+def test_other_music_too_short_to_be_measured_is_named(
+    trained: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = make_dataset(tmp_path / "other", [0.6, 0.02, 0.6])
+    report = evaluate_adapter(
+        settings_for(trained, tmp_path / "out", num_prompts=1, other_data_dir=data)
+    )
+    said = f"Left out of {data}, shorter than 4 frames: train/beat1.wav."
+    assert said in capsys.readouterr().out
+    assert report["forgetting"]["n_windows"] == 2
+    assert report["remarks"] == [said]
+    assert said in (tmp_path / "out" / "report.html").read_text()
+
+
 def test_without_other_music_forgetting_is_not_computed(
     compared: tuple[dict[str, Any], Path],
 ) -> None:
@@ -55,7 +70,8 @@ def test_the_bundled_styles_come_with_their_codes(monkeypatch: pytest.MonkeyPatc
     model = BaseModel.load("tiny-beats")
     with monkeypatch.context() as patched:
         patched.setattr(forgetting, "encode_clips", None)
-        kept = forgetting.other_style_windows(model, forgetting.BUNDLED, 10.0)
+        kept, short = forgetting.other_style_windows(model, forgetting.BUNDLED, 10.0)
+    assert not short
     clips = load_dataset(forgetting.BUNDLED)
     assert [window.caption for window in kept] == [clip.texts[0] for clip in clips]
     (first,) = encode_clips([clips[0]], model)

@@ -21,6 +21,7 @@ from musicgen_lora.dataset.melodies import open_melodies
 from musicgen_lora.dataset.metadata import Clip, load_dataset
 from musicgen_lora.dataset.scoring import Windows
 from musicgen_lora.dataset.tokens import find_codes
+from musicgen_lora.evaluation.remarks import too_short
 from musicgen_lora.model.base_model import BaseModel
 
 BUNDLED = Path(str(files("musicgen_lora"))) / "assets" / "other_styles"
@@ -42,6 +43,8 @@ class OtherMusic:
 
     windows: Windows = ()
     why_none: str = ""
+    left_out: str = ""
+    """What was too short, a sentence; empty where nothing was."""
 
 
 def other_music(settings: EvaluateSettings, model: BaseModel, max_duration_s: float) -> OtherMusic:
@@ -53,12 +56,18 @@ def other_music(settings: EvaluateSettings, model: BaseModel, max_duration_s: fl
     folder = other_styles_folder(settings.other_data_dir, settings.base_model_path)
     if folder is None:
         return OtherMusic(why_none="--other_data_dir names no dataset of other music")
-    windows = other_style_windows(model, folder, max_duration_s)
-    return OtherMusic(windows, "" if windows else f"every clip of {folder} is too short")
+    windows, short = other_style_windows(model, folder, max_duration_s)
+    if not windows:
+        return OtherMusic(why_none=f"every clip of {folder} is too short")
+    shortest = model.delays.shortest
+    return OtherMusic(windows, left_out=too_short(short, shortest, str(folder)) if short else "")
 
 
-def other_style_windows(model: BaseModel, data_dir: Path, max_duration_s: float) -> Windows:
-    """The first `max_duration_s` of up to 64 clips, evenly spaced over the dataset.
+def other_style_windows(
+    model: BaseModel, data_dir: Path, max_duration_s: float
+) -> tuple[Windows, list[str]]:
+    """The first `max_duration_s` of up to 64 clips, evenly spaced over the dataset, and the names
+    of those among them that are too short.
 
     Raises:
         UserError: the dataset or one of its files cannot be used.
@@ -68,16 +77,16 @@ def other_style_windows(model: BaseModel, data_dir: Path, max_duration_s: float)
     n_frames = model.shape.frames(max_duration_s, shortest)
     chosen = clips[:: -(-len(clips) // MAX_CLIPS)]
     melodies = open_melodies(model)
-    return [
-        Window(
-            one[:n_frames],
-            clip.texts[0],
-            clip.source,
-            None if melodies is None else melodies.window(clip, 0, min(n_frames, len(one))),
-        )
-        for one, clip in zip(_codes(chosen, model, data_dir), chosen, strict=True)
-        if len(one) >= shortest
-    ]
+    windows, short = [], []
+    for one, clip in zip(_codes(chosen, model, data_dir), chosen, strict=True):
+        if len(one) < shortest:
+            short.append(clip.name)
+            continue
+        melody = None
+        if melodies is not None:
+            melody = melodies.window(clip, 0, min(n_frames, len(one)))
+        windows.append(Window(one[:n_frames], clip.texts[0], clip.source, melody))
+    return windows, short
 
 
 def _codes(clips: Sequence[Clip], model: BaseModel, data_dir: Path) -> Sequence[np.ndarray]:

@@ -336,8 +336,8 @@ class Missing(TypedDict):
 
 class Report(Measured):
     """The whole document. `settings` are `EvaluateSettings`, paths as text; `findings` are
-    sentences made of the rest, the worst first, `told` those of each section of the page, and
-    `plots` files beside it."""
+    sentences made of the rest, the worst first, `told` those of each section of the page,
+    `remarks` those of clips that were not fit to be measured on, and `plots` files beside it."""
 
     format_version: int
     created: str
@@ -347,6 +347,7 @@ class Report(Measured):
     base: dict[str, str]
     adapter: AdapterTold
     held_out: HeldOutFacts
+    remarks: list[str]
     reference: Reference
     generation: Generation
     overfitting: Overfitting | NoLosses

@@ -39,6 +39,7 @@ MOST = 7
 WARNING = "Warning: "
 WORST_FIRST = (
     "faults",
+    "remarks",
     "primaries",
     "loss",
     "memory",
@@ -56,6 +57,7 @@ def tell_sections(report: Report) -> dict[str, list[str]]:
     held_out, reference = report["held_out"], report["reference"]
     return {
         "choice": choice_sentences(report),
+        "remarks": report["remarks"],
         "primaries": primary_sentences(report["primaries"]),
         "loss": loss_sentences(report["loss"], held_out),
         "overfitting": overfitting_sentences(report["overfitting"]),

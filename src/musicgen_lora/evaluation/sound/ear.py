@@ -70,7 +70,7 @@ class Ear:
             *further,
         )
         self._is_ours = not further
-        self._rate = model.shape.sample_rate
+        self.sample_rate = model.shape.sample_rate
         self._frame_rate = model.shape.frame_rate
 
     @property
@@ -93,7 +93,7 @@ class Ear:
         Raises:
             ValueError: one is not finite.
         """
-        return {e.name: embed(e, [waveform], self._rate)[0] for e in self.embeddings}
+        return {e.name: embed(e, [waveform], self.sample_rate)[0] for e in self.embeddings}
 
     def hear(self, waveform: np.ndarray, codes: np.ndarray | None) -> Heard:
         """All that is measured of a clip.
@@ -103,13 +103,13 @@ class Ear:
             codes: `[K, T]` that it was decoded from; None of a sound that the codec had no part in.
         """
         finite = np.nan_to_num(waveform, nan=0.0, posinf=0.0, neginf=0.0)
-        notes = find_bass_notes(finite, self._rate)
-        descriptors = describe(finite, self._rate, notes=notes)
+        notes = find_bass_notes(finite, self.sample_rate)
+        descriptors = describe(finite, self.sample_rate, notes=notes)
         return Heard(
             descriptors=descriptors,
             vectors=self.vectors(finite),
-            damage=measure_damage(waveform, self._rate, codes, self._frame_rate),
-            fingerprint=audio_fingerprint(finite, self._rate),
+            damage=measure_damage(waveform, self.sample_rate, codes, self._frame_rate),
+            fingerprint=audio_fingerprint(finite, self.sample_rate),
             bpm=descriptors["tempo_bpm"],
-            key=estimate_key(finite, self._rate, notes=notes).name,
+            key=estimate_key(finite, self.sample_rate, notes=notes).name,
         )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -20,7 +20,9 @@ from musicgen_lora.errors import UserError
 from musicgen_lora.evaluation.losses.forgetting import OtherMusic
 from musicgen_lora.evaluation.measures.distances import FEWEST_ROWS
 from musicgen_lora.evaluation.players import hearers
+from musicgen_lora.evaluation.remarks import silent, too_loud
 from musicgen_lora.evaluation.sound.ear import Ear, Heard, Vectors
+from musicgen_lora.listening.descriptors import clipped_share, silence_share
 from musicgen_lora.model.base_model import BaseModel
 
 MAX_REFERENCES = 64
@@ -40,6 +42,17 @@ SoundAndCodes = tuple[np.ndarray, np.ndarray | None]
 """A waveform `[C, N]`, and the codes `[K, T]` that it was decoded from, if it was."""
 Make = Callable[[], SoundAndCodes]
 """Decodes or reads a sound."""
+SILENT_SHARE = 0.9
+"""As `prepare` has it of files."""
+LOUD_SHARE = 0.001
+"""As it is told of generated clips."""
+
+
+class Level(NamedTuple):
+    """Shares of a sound that are silent and at full scale."""
+
+    silent: float
+    loud: float
 
 
 @dataclass(frozen=True)
@@ -53,6 +66,11 @@ class References:
     recorded: Sequence[Vectors] = ()
     """The same clips as they were recorded."""
     why_not_recorded: str = ""
+    silent: Sequence[str] = ()
+    """Names of further held-out clips, which are in none of the figures: a silent one is an example
+    of no style."""
+    loud: Sequence[str] = ()
+    """Names of clips among `clips` at full scale or beyond."""
     others: Sequence[Vectors] = ()
     """Other music, through the codec."""
     why_no_others: str = ""
@@ -69,6 +87,18 @@ class References:
             for name, clips in self.some.items()
             if clips
         }
+
+    @property
+    def why_none(self) -> str:
+        """Why there are none, where there were clips to hear."""
+        return "every held-out clip is silent" if self.silent and not self.clips else ""
+
+    @property
+    def remarks(self) -> list[str]:
+        """What clips are not fit to be compared with, in sentences."""
+        n_heard = len(self.silent) + len(self.clips)
+        kinds = ((silent, self.silent), (too_loud, self.loud))
+        return [told(names, n_heard) for told, names in kinds if names]
 
     def why_no(self, anchor: str) -> str:
         """Why an anchor has no clips."""
@@ -137,10 +167,11 @@ def hear_references(
         on_clip(n_done, n_clips)
 
     some: dict[str, dict[int, Heard]] = {}
+    levels: dict[str, list[Level]] = {}
     with hearers(side_by_side=ear.hears_side_by_side) as pool:
 
         def hear(name: str, sounds: Sequence[Make], most: int = MAX_HEARD) -> list[Vectors]:
-            vectors, some[name] = _hear(ear, sounds, pool, tell, most)
+            vectors, some[name], levels[name] = _hear(ear, sounds, pool, tell, most)
             return vectors
 
         hear(HELD_OUT, [_of_codes(model, own[:n_frames]) for own in codes[::stride]], len(chosen))
@@ -154,7 +185,7 @@ def hear_references(
             why = str(error).rstrip(".")
         # Those that can't be read take no time.
         n_done = 2 * len(chosen)
-        return References(
+        found = References(
             heard=[*some.pop(HELD_OUT).values()],
             clips=chosen,
             recorded=recorded,
@@ -164,6 +195,29 @@ def hear_references(
             noises=hear(NOISE, _noises(model, settings.duration)),
             some=some,
         )
+    return _with_sound(found, levels.get(RECORDED, []), levels[HELD_OUT])
+
+
+def _with_sound(
+    found: References, recorded: Sequence[Level], decoded: Sequence[Level]
+) -> References:
+    """The references without those that are silent. A codec makes some noise of silence, and
+    overshoots: what was recorded decides, where it was read."""
+    is_silent = [level.silent >= SILENT_SHARE for level in recorded or decoded]
+    kept = [row for row in range(len(found.clips)) if not is_silent[row]]
+    place = {row: index for index, row in enumerate(kept)}
+    raw = found.some.get(RECORDED, {})
+    return replace(
+        found,
+        heard=[found.heard[row] for row in kept],
+        clips=[found.clips[row] for row in kept],
+        recorded=[found.recorded[row] for row in kept] if found.recorded else [],
+        silent=[clip.name for row, clip in enumerate(found.clips) if is_silent[row]],
+        loud=[
+            found.clips[row].name for row in kept if recorded and recorded[row].loud > LOUD_SHARE
+        ],
+        some={**found.some, RECORDED: {place[row]: raw[row] for row in raw if row in place}},
+    )
 
 
 def _of_codes(model: BaseModel, codes: np.ndarray) -> Make:
@@ -200,20 +254,23 @@ def _noises(model: BaseModel, duration_s: float) -> list[Make]:
 
 def _hear(
     ear: Ear, sounds: Sequence[Make], pool: Executor, tell: Callable[[], None], most: int
-) -> tuple[list[Vectors], dict[int, Heard]]:
-    """Vectors of all sounds, and all that is heard of some, at most so many, evenly spaced over
-    them."""
+) -> tuple[list[Vectors], dict[int, Heard], list[Level]]:
+    """Vectors and levels of all sounds, and all that is heard of some, at most so many, evenly
+    spaced over them."""
     rows = range(0, len(sounds), max(1, -(-len(sounds) // most)))
 
-    def hear(row: int) -> Heard | Vectors:
+    def hear(row: int) -> tuple[Heard | Vectors, Level]:
         sound, codes = sounds[row]()
-        return ear.hear(sound, codes) if row in rows else ear.vectors(sound)
+        level = Level(silence_share(sound, ear.sample_rate), clipped_share(sound))
+        return ear.hear(sound, codes) if row in rows else ear.vectors(sound), level
 
     vectors: list[Vectors] = []
     some: dict[int, Heard] = {}
-    for row, found in enumerate(pool.map(hear, range(len(sounds)))):
+    levels: list[Level] = []
+    for row, (found, level) in enumerate(pool.map(hear, range(len(sounds)))):
+        levels.append(level)
         if isinstance(found, Heard):
             some[row] = found
         vectors.append(found.vectors if isinstance(found, Heard) else found)
         tell()
-    return vectors, some
+    return vectors, some, levels
