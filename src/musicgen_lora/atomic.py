@@ -25,12 +25,15 @@ from musicgen_lora.formats.kinds import named, text
 
 STAGING_PREFIX = ".staging-"
 READY_PREFIX = ".ready-"
+RETIRED_PREFIX = ".retired-"
 OBSOLETE_FILE = ".obsolete.json"
 MANIFEST = "manifest.json"
 RESERVED_NAME = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)")
 """Names of files that Windows takes for devices, whatever follows a dot."""
 TORCH_WRITER = "inline_container.cc"
 """In what torch says where it can't write a file."""
+LONGEST_NAME, LONGEST_SUFFIX = 100, 16
+"""Bytes of names that staging has in full: disks allow 255 of them, encrypted ones 143."""
 CARD_FILE = "README.md"
 """In no manifest: it is prose, which people edit and `evaluate` adds to."""
 
@@ -100,8 +103,8 @@ def write_files(writers: Mapping[Path, Callable[[Path], object]]) -> None:
         RunError: the disk is full or broken; all files are as before.
     """
     # Processes of several machines may share the folder, and their numbers.
-    mark = f"{STAGING_PREFIX}{secrets.token_hex(4)}-"
-    temporaries = {path: path.with_name(f"{mark}{path.name}") for path in writers}
+    mark = secrets.token_hex(4)
+    temporaries = {path: _staging(path, mark) for path in writers}
     try:
         for path, write in writers.items():
             with _told(path):
@@ -146,7 +149,7 @@ def publish_folder(final: Path, fill: Callable[[Path], object]) -> None:
         RunError: the disk is full or broken; `final` is as before.
     """
     final = _behind_link(final)
-    staging = final.with_name(f"{STAGING_PREFIX}{os.getpid()}-{final.name}")
+    staging = _staging(final, str(os.getpid()))
     shutil.rmtree(staging, ignore_errors=True)
     with _told(final):
         staging.mkdir(parents=True)
@@ -239,14 +242,28 @@ def _move_in(ready: Path) -> None:
 
 def remove_folder(folder: Path) -> None:
     """Removes a published folder: at any moment it is whole or has lost its name."""
-    staging = folder.with_name(f"{STAGING_PREFIX}{os.getpid()}-{folder.name}")
+    staging = _staging(folder, str(os.getpid()))
     os.rename(folder, staging)
     shutil.rmtree(staging)
 
 
+def _staging(final: Path, mark: str) -> Path:
+    """The temporary path beside `final`, of the same suffix, which libraries go by."""
+    return final.with_name(f"{STAGING_PREFIX}{mark}-{_within_limit(final)}")
+
+
+def _within_limit(path: Path) -> str:
+    """A path's name where there is room for a prefix; of a longer one, its hash."""
+    name = os.fsencode(path.name)
+    if len(name) <= LONGEST_NAME:
+        return path.name
+    suffix = path.suffix if len(os.fsencode(path.suffix)) <= LONGEST_SUFFIX else ""
+    return hashlib.sha256(name).hexdigest()[:32] + suffix
+
+
 def retired_name(final: Path) -> Path:
     """Where the former content of a published folder waits while the new one moves in."""
-    return final.with_name(f".retired-{final.name}")
+    return final.with_name(f"{RETIRED_PREFIX}{_within_limit(final)}")
 
 
 def manifest_faults(folder: Path) -> list[str]:
@@ -297,16 +314,17 @@ def sweep_behind_link(final: Path) -> None:
     if not final.is_symlink():
         return
     behind = _behind_link(final)
-    for path in [*stagings_of(behind), retired_name(behind)]:
-        if path.exists():
-            _sweep_one(path)
+    for path in stagings_of(behind):
+        _sweep_one(path)
+    if retired_name(behind).exists():
+        _settle(retired_name(behind), behind)
 
 
 def stagings_of(final: Path) -> list[Path]:
     """What every `publish_folder(final)` that goes on, or was killed, has beside it."""
     if not final.parent.is_dir():
         return []
-    name = re.compile(rf"{re.escape(STAGING_PREFIX)}\d+-{re.escape(final.name)}")
+    name = re.compile(rf"{re.escape(STAGING_PREFIX)}\d+-{re.escape(_within_limit(final))}")
     return [path for path in final.parent.iterdir() if name.fullmatch(path.name)]
 
 
@@ -318,9 +336,13 @@ def _sweep_one(path: Path) -> None:
             path.unlink(missing_ok=True)
     elif path.name.startswith(READY_PREFIX):
         _move_in(path)
-    elif path.name.startswith(".retired-"):
-        successor = path.with_name(path.name.removeprefix(".retired-"))
-        if successor.exists():
-            shutil.rmtree(path)
-        else:
-            os.rename(path, successor)
+    elif path.name.startswith(RETIRED_PREFIX):
+        _settle(path, path.with_name(path.name.removeprefix(RETIRED_PREFIX)))
+
+
+def _settle(retired: Path, successor: Path) -> None:
+    """Ends a change of folders that broke off between two names."""
+    if successor.exists():
+        shutil.rmtree(retired)
+    else:
+        os.rename(retired, successor)

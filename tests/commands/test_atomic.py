@@ -152,3 +152,43 @@ def test_what_fails_on_the_way_is_told_of_its_own_place(
         publish(folder, fill=fill)
     assert ".staging" not in str(raised.value)
     assert list(tmp_path.rglob("*")) == [folder]
+
+
+LONG = [
+    "x" * 251 + ".wav",
+    "\N{CJK UNIFIED IDEOGRAPH-9F13}" * 85,
+    "\N{CJK UNIFIED IDEOGRAPH-9F13}" * 83 + ".json",
+]
+
+
+@pytest.mark.parametrize("name", LONG, ids=["latin", "chinese", "chinese with an ending"])
+def test_a_name_may_be_as_long_as_the_disk_allows(name: str, tmp_path: Path) -> None:
+    """The temporary name beside it is no longer; writers go by its ending."""
+    endings = []
+
+    def write(temporary: Path) -> None:
+        endings.append(temporary.suffix)
+        temporary.write_text("new")
+
+    for _ in range(2):
+        atomic.write_file(tmp_path / name, write)
+    assert endings == [Path(name).suffix] * 2
+    assert (tmp_path / name).read_text() == "new"
+    (tmp_path / name).unlink()
+    left: list[Path] = []
+
+    def fill(staging: Path) -> None:
+        left.extend(atomic.stagings_of(tmp_path / name))
+        (staging / "a").write_text("new")
+
+    for _ in range(2):
+        atomic.publish_folder(tmp_path / name, fill)
+    assert len(left) == 2
+    assert not atomic.manifest_faults(tmp_path / name)
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / name)
+    os.rename(tmp_path / name, atomic.retired_name(tmp_path / name))
+    atomic.sweep_behind_link(link)
+    link.unlink()
+    atomic.remove_folder(tmp_path / name)
+    assert not list(tmp_path.iterdir())
