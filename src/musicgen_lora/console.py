@@ -20,8 +20,8 @@ from musicgen_lora.language.translate import filled, translated, word
 from musicgen_lora.terminals import let_go
 from musicgen_lora.urls import with_urls
 
-OnStep = Callable[[int, int], None]
-"""Called with how much is done, and of how much."""
+OnStep = Callable[[float, int], None]
+"""Called with how much is done, and of how much; parts of a step count where they are known."""
 
 
 def plain_console() -> Console:
@@ -77,15 +77,20 @@ def progress(console: Console, what: str, total: int | None = None) -> Iterator[
     """The progress of one task: a bar in a terminal, else a line every few seconds and, where there
     was one, a last one. What takes no longer says nothing. Gives what is told `(done, total)`."""
     name = translated(what)
-    done, of, shown, has_spoken = 0, total, -1, False
+    done, of, shown, has_spoken = 0.0, total, (-1, 0), False
+
+    def figures() -> tuple[int, int]:
+        """How much is done, and in percent."""
+        percent = round(100.0 * done / of) if of else 0
+        return int(done), percent if done == of else min(percent, 99)
 
     def line(seconds: float) -> str:
         nonlocal shown, has_spoken
         # The same figures once more look like a program that hangs.
-        stands, shown, has_spoken = done == shown, done, True
+        stands, shown, has_spoken = figures() == shown, figures(), True
         if not of:
             return filled("{0} ... ({1} seconds so far)", name, f"{seconds:.0f}")
-        values = name, done, of, f"{100 * done / of:.0f}"
+        values = name, shown[0], of, shown[1]
         if stands:
             return filled("{0}: {1} of {2} ({3} %), {4} seconds so far", *values, f"{seconds:.0f}")
         return filled("{0}: {1} of {2} ({3} %)", *values)
@@ -93,7 +98,7 @@ def progress(console: Console, what: str, total: int | None = None) -> Iterator[
     with Progress(console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task(name, total=total)
 
-        def on_step(now: int, total: int) -> None:
+        def on_step(now: float, total: int) -> None:
             nonlocal done, of
             done, of = now, total
             bar.update(task, completed=now, total=total)
@@ -102,7 +107,7 @@ def progress(console: Console, what: str, total: int | None = None) -> Iterator[
         say = (lambda line: None) if console.is_terminal else partial(_say, console)
         with heartbeat.part(line, say):
             yield on_step
-    if has_spoken and of and shown != done and not console.is_terminal:
+    if has_spoken and of and shown != figures() and not console.is_terminal:
         console.print(line(0.0), markup=False)
 
 

@@ -146,7 +146,7 @@ class Unlucky(Processes):
                 self.lost.append(n_rows)
                 yield index, Failure("ended 6 workers (6 for lack of memory).")
             else:
-                yield index, work(task, lambda: None)
+                yield index, work(task, lambda *_: None)
 
 
 def test_shards_are_the_same_whatever_their_workers_died_of(

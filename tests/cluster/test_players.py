@@ -106,7 +106,7 @@ class Fragile(Processes):
         for index, task in enumerate(tasks):
             is_bad = any("poison" in order.settings.prompts for _, order in task.rows)
             bad = Failure("crashed the reader.")
-            yield index, bad if is_bad else work(task, lambda: None)
+            yield index, bad if is_bad else work(task, lambda *_: None)
 
 
 def test_a_clip_that_kills_its_workers_costs_no_other_clip(

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from io import StringIO
 
 import pytest
 from rich.console import Console
 
 from musicgen_lora import heartbeat
+from musicgen_lora.cluster.engine import TaskOptions, run_shown
 from musicgen_lora.console import CommandConsole, progress, working
 from musicgen_lora.heartbeat import Heartbeat
 
@@ -77,6 +79,30 @@ def test_a_step_that_takes_long_says_that_it_goes_on(clock: Clock, console: Cons
         "clips encoded: 1 of 3 (33 %)",
         "clips encoded: 1 of 3 (33 %), 10 seconds so far",
         "clips encoded: 1 of 3 (33 %), 15 seconds so far",
+    ]
+
+
+def test_how_far_a_long_file_is_is_told(clock: Clock, console: Console) -> None:
+    class OneFile:
+        """A mix of an hour."""
+
+        def run(
+            self, work: object, tasks: object, options: TaskOptions
+        ) -> Iterator[tuple[int, str]]:
+            for share in (0.25, 0.5, 0.998):
+                options.on_share(0, share)
+                clock.wait(6)
+            yield 0, "analysed"
+            clock.wait(6)
+
+    assert list(run_shown(console, "files analysed", OneFile(), print, ["mix"])) == [
+        (0, "analysed")
+    ]
+    assert lines_of(console) == [
+        "files analysed: 0 of 1 (25 %)",
+        "files analysed: 0 of 1 (50 %)",
+        "files analysed: 0 of 1 (99 %)",
+        "files analysed: 1 of 1 (100 %)",
     ]
 
 

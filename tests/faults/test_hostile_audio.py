@@ -270,7 +270,7 @@ def megabytes(name):
     return int(next(line for line in lines if line.startswith(name)).split()[1]) / 1024
 
 before = megabytes("VmRSS")
-result = analyse_file(AnalysisTask(Path(sys.argv[1]), "0" * 64, Path(sys.argv[2])), lambda: None)
+result = analyse_file(AnalysisTask(Path(sys.argv[1]), "0" * 64, Path(sys.argv[2])), lambda *_: None)
 print(megabytes("VmHWM") - before, type(result).__name__)
 """
 

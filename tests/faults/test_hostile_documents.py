@@ -161,7 +161,7 @@ def record(folder: Path) -> Analysis:
     audio = folder / "analysed.wav"
     soundfile.write(audio, beat(0, 2.0).T, RATE)
     digest = atomic.sha256_file(audio)
-    made = analyse_file(AnalysisTask(audio, digest, folder), lambda: None)
+    made = analyse_file(AnalysisTask(audio, digest, folder), lambda *_: None)
     assert isinstance(made, Analysis)
     return made
 

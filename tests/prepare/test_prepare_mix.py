@@ -17,6 +17,9 @@ from made_datasets import RATE, read_metadata
 
 from musicgen_lora.beats.beats808 import make_beat, render_beat
 from musicgen_lora.config import PrepareSettings
+from musicgen_lora.prepare.clips.cut import ClipPlan, CutTask, cut_file
+from musicgen_lora.prepare.hearing import analyse
+from musicgen_lora.prepare.hearing.records import Analysis
 from musicgen_lora.prepare.prepare import prepare_dataset
 
 PAUSE = np.zeros((1, RATE), dtype=np.float32)
@@ -100,3 +103,25 @@ def test_the_flag_that_is_named_keeps_it(
     entries, remarks = prepared(folder, tmp_path / "out", min_window=4.0)
     assert any(abs(entry["at_s"] - spans[-1][0]) < 0.1 for entry in entries)
     assert not any(f"-{spans[-1][1]:.1f}" in item for r in remarks for item in r["items"])
+
+
+def test_analysing_and_cutting_say_how_far_they_are(
+    mix: tuple[Path, list[tuple[float, float]]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(analyse, "SEGMENT_S", 20.0)
+    monkeypatch.setattr(analyse, "BLOCK", 2 * 10 * RATE)
+    shares: list[float] = []
+
+    def alive(share: float | None = None, /) -> None:
+        shares.extend([] if share is None else [share])
+
+    file, (start_s, stop_s) = mix[0] / "mix.wav", mix[1][-1]
+    record = analyse.analyse_file(analyse.AnalysisTask(file, "0" * 64, tmp_path), alive)
+    assert isinstance(record, Analysis)
+    assert len(shares) > 2 * len(record.segments)
+    assert shares == sorted(shares)
+    assert shares[-1] == 1.0
+    shares.clear()
+    plans = (ClipPlan(0.0, 4.0), ClipPlan(4.0, 4.0), ClipPlan(start_s, stop_s - start_s))
+    cut_file(CutTask(file, plans, None, RATE, None), alive)
+    assert shares == pytest.approx([1 / 3, 2 / 3, 1.0])

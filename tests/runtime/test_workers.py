@@ -59,6 +59,23 @@ def test_garbage_is_looked_for_in_what_a_worker_makes_alone() -> None:
     assert list(run_tasks(_garbage_of, ["a"], 1)) == [(0, (True, True, True))]
 
 
+def _in_parts(task: str, alive) -> str:
+    for share in (0.25, 0.5):
+        alive(share)
+        alive()
+    return task
+
+
+@pytest.mark.parametrize("n_workers", [0, 1])
+def test_a_task_says_how_far_it_is(n_workers: int) -> None:
+    told = []
+    results = run_tasks(
+        _in_parts, ["a", "b"], n_workers, on_share=lambda index, share: told.append((index, share))
+    )
+    assert dict(results) == {0: "a", 1: "b"}
+    assert told == [(0, 0.25), (0, 0.5), (1, 0.25), (1, 0.5)]
+
+
 def test_a_long_temporary_folder_is_no_obstacle(tmp_path: Path) -> None:
     long = tmp_path / ("x" * 100)
     long.mkdir()

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from musicgen_lora.console import progress
 from musicgen_lora.extras import require_extra
-from musicgen_lora.runtime.workers import LIMIT_S, Work, run_tasks
+from musicgen_lora.runtime.workers import LIMIT_S, OnShare, Work, run_tasks
 
 TRIES = 6
 """A task whose worker has died as often is given up: it may be what kills them."""
@@ -32,11 +32,13 @@ class TaskOptions:
         on_gpu: its work is a model's, which is given a GPU where there are some.
         tries: workers that it may cost until it is given up, where they can die of what is no
             fault of theirs.
+        on_share: told how far tasks of this machine's processes are, by those that say so.
     """
 
     limit_s: float = LIMIT_S
     on_gpu: bool = False
     tries: int = TRIES
+    on_share: OnShare = lambda index, share: None
 
 
 DEFAULT_OPTIONS = TaskOptions()
@@ -75,7 +77,7 @@ class Processes:
         self, work: Work, tasks: Sequence[Any], options: TaskOptions = DEFAULT_OPTIONS
     ) -> Iterator[tuple[int, Any]]:
         """See `Engine`."""
-        return run_tasks(work, tasks, self.n_workers, options.limit_s)
+        return run_tasks(work, tasks, self.n_workers, options.limit_s, options.on_share)
 
 
 @contextmanager
@@ -106,8 +108,17 @@ def run_shown(
     tasks: Sequence[Any],
     limit_s: float = LIMIT_S,
 ) -> Iterator[tuple[int, Any]]:
-    """`Engine.run`, with how many tasks are done ("files cut") on the console."""
+    """`Engine.run`, with how many tasks are done ("files cut") on the console, and how much of
+    those that take long."""
+    n_done, shares = 0, dict[int, float]()
     with progress(console, told, len(tasks)) as on_task:
-        for count, found in enumerate(engine.run(work, tasks, TaskOptions(limit_s)), 1):
+
+        def on_share(index: int, share: float) -> None:
+            shares[index] = share
+            on_task(n_done + sum(shares.values()), len(tasks))
+
+        for found in engine.run(work, tasks, TaskOptions(limit_s, on_share=on_share)):
             yield found
-            on_task(count, len(tasks))
+            n_done += 1
+            shares.pop(found[0], None)
+            on_task(n_done + sum(shares.values()), len(tasks))

@@ -329,11 +329,14 @@ def _attempt(shared: _Shared, task: Any) -> tuple[str, Any]:
 
     with open(os.devnull, "w", encoding="utf-8") as nowhere:
 
-        def alive(within_s: float = shared.limit_s) -> None:
-            faulthandler.dump_traceback_later(within_s, exit=True, file=nowhere)
+        def end_after(seconds: float) -> None:
+            faulthandler.dump_traceback_later(seconds, exit=True, file=nowhere)
+
+        def alive(share: float | None = None, /) -> None:
+            end_after(shared.limit_s)
 
         try:
-            alive(max(shared.limit_s, START_S))
+            end_after(max(shared.limit_s, START_S))
             return "done", shared.work(task, alive)
         except Exception as error:  # noqa: BLE001 - the driver is told, and raises what it must
             return outcome_of(error)

@@ -21,11 +21,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from types import ModuleType
-from typing import Any
+from typing import Any, Protocol
 
 from musicgen_lora.errors import DISK_FAULTS, RIGHTS_FAULTS, RunError, UserError
 from musicgen_lora.runtime.memory import PLAIN_ALLOCATOR
@@ -44,7 +45,16 @@ FIRST_LOADED = "musicgen_lora.runtime.fork_server"
 MAX_SOCKET_FOLDER_BYTES = 60
 """A socket's path has up to 104 bytes, of which multiprocessing adds some thirty."""
 
-Work = Callable[[Any, Callable[[], None]], Any]
+
+class SignOfLife(Protocol):
+    """Called by a task's work now and then; `share` is how much of the task is done, 0 to 1."""
+
+    def __call__(self, share: float | None = None, /) -> None: ...
+
+
+OnShare = Callable[[int, float], None]
+"""Called with (index of the task, share of it that is done)."""
+Work = Callable[[Any, SignOfLife], Any]
 """A module's function of (task, sign of life)."""
 
 
@@ -64,7 +74,11 @@ class _Worker:
 
 
 def run_tasks(
-    work: Work, tasks: Sequence[Any], n_workers: int, limit_s: float = LIMIT_S
+    work: Work,
+    tasks: Sequence[Any],
+    n_workers: int,
+    limit_s: float = LIMIT_S,
+    on_share: OnShare = lambda index, share: None,
 ) -> Iterator[tuple[int, Any]]:
     """Runs `work` on each task and yields (index of the task, result or `Failure`) as they end.
 
@@ -73,13 +87,14 @@ def run_tasks(
         tasks: picklable.
         n_workers: processes; 0 works in this one, where nothing limits a task.
         limit_s: seconds without a sign of life after which a task is ended.
+        on_share: told how far tasks are that say so.
 
     Raises:
         RunError, OSError: the disk is full or broken, or a folder can't be written to.
     """
     if not n_workers:
         for index, task in enumerate(tasks):
-            yield index, work(task, lambda: None)
+            yield index, work(task, partial(_pass_on, on_share, index))
         return
     # A server that has imported the libraries once forks each process in milliseconds.
     has_server = "forkserver" in multiprocessing.get_all_start_methods()
@@ -102,6 +117,7 @@ def run_tasks(
                     kind, value = _receive(worker)
                     if kind == "alive":
                         worker.deadline = time.monotonic() + limit_s
+                        _pass_on(on_share, index, value)
                         continue
                     if kind == "fault":
                         raise value
@@ -117,6 +133,11 @@ def run_tasks(
     finally:
         for worker in workers:
             _end(worker)
+
+
+def _pass_on(on_share: OnShare, index: int, share: float | None = None) -> None:
+    if share is not None:
+        on_share(index, share)
 
 
 def _hand_out(
@@ -256,7 +277,7 @@ def _serve(work: Work, pipe: Connection) -> None:
 def _work_on(work: Work, task: Any, pipe: Connection) -> None:
     """Sends what a task came to; after an error the process ends."""
     try:
-        pipe.send(("done", work(task, lambda: pipe.send(("alive", None)))))
+        pipe.send(("done", work(task, lambda share=None: pipe.send(("alive", share)))))
     except (BrokenPipeError, ConnectionResetError):
         raise
     except BaseException as error:

@@ -72,7 +72,7 @@ def test_every_tag_that_has_a_word_exists() -> None:
 def test_what_was_heard_is_kept_by_the_bytes(tmp_path: Path) -> None:
     path = write_beat(tmp_path, "beat.wav")
     task = TagTask(path, "a" * 64, tmp_path, ((0.0, 4.0),), "musicnn")
-    segments = tag_file(task, lambda: None)
+    segments = tag_file(task, lambda *_: None)
     assert not isinstance(segments, Failure)
     (heard,) = segments
     # As measured on ten beats: electronic, between 0.43 and 0.64.
@@ -139,7 +139,7 @@ def test_a_clap_shares_out_each_kind_of_word(tmp_path: Path) -> None:
     clap = tiny_clap(tmp_path / "clap")
     path = write_beat(tmp_path, "beat.wav")
     task = TagTask(path, "c" * 64, tmp_path, ((0.0, 4.0), (1.0, 2.0)), "clap", clap)
-    segments = tag_file(task, lambda: None)
+    segments = tag_file(task, lambda *_: None)
     assert not isinstance(segments, Failure)
     assert len(segments) == 2
     for heard in segments:
@@ -156,7 +156,7 @@ def test_a_clap_that_hears_no_difference_is_refused(
     clap = tiny_clap(tmp_path / "clap")
     task = TagTask(write_beat(tmp_path, "x.wav"), "d" * 64, tmp_path, ((0.0, 4.0),), "clap", clap)
     with pytest.raises(UserError, match="takes all words for the same"):
-        tag_file(task, lambda: None)
+        tag_file(task, lambda *_: None)
 
 
 def test_a_clap_has_to_be_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -179,7 +179,7 @@ def test_a_clap_without_some_of_its_weights_is_refused(tmp_path: Path) -> None:
     save_file(weights, clap / "model.safetensors", {"format": "pt"})
     task = TagTask(write_beat(tmp_path, "x.wav"), "e" * 64, tmp_path, ((0.0, 4.0),), "clap", clap)
     with pytest.raises(UserError, match="1 of its weights are missing, text_projection"):
-        tag_file(task, lambda: None)
+        tag_file(task, lambda *_: None)
 
 
 def test_a_clap_that_brings_code_is_refused(tmp_path: Path) -> None:

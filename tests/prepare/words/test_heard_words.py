@@ -19,7 +19,7 @@ HATS = ("closed_hat", "open_hat")
 def segment_of(folder: Path, waveform: np.ndarray, digest: str) -> Segment:
     path = folder / f"{digest}.wav"
     soundfile.write(path, waveform.T, RATE)
-    record = analyse_file(AnalysisTask(path, digest * 64, folder), lambda: None)
+    record = analyse_file(AnalysisTask(path, digest * 64, folder), lambda *_: None)
     assert isinstance(record, Analysis)
     return record.segments[0]
 

@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ from musicgen_lora.listening.rhythm.tempo import Tempo
 from musicgen_lora.prepare.hearing.records import Analysis, Segment
 from musicgen_lora.prepare.hearing.vocals import LEAST_SHARE, Vocals, split_vocals
 from musicgen_lora.prepare.words.facts import FilePart
-from musicgen_lora.runtime.workers import Failure
+from musicgen_lora.runtime.workers import Failure, SignOfLife
 
 MAX_NAME_BYTES = 150
 PEAK_CEILING_DB = -1.0
@@ -268,7 +268,7 @@ class CutTask:
     limit: bool = False
 
 
-def cut_file(task: CutTask, alive: Callable[[], None]) -> list[dict[str, Any] | None] | Failure:
+def cut_file(task: CutTask, alive: SignOfLife) -> list[dict[str, Any] | None] | Failure:
     """Writes the clips of a file.
 
     Returns:
@@ -283,7 +283,7 @@ def cut_file(task: CutTask, alive: Callable[[], None]) -> list[dict[str, Any] | 
             for index, plan in enumerate(task.plans):
                 target = None if task.targets is None else task.targets[index]
                 made.append(_make_clip(task, plan, target, stream))
-                alive()
+                alive((index + 1) / len(task.plans))
         return made
     except AudioError as error:
         return Failure(str(error).removeprefix(f"{task.path}: "))

@@ -24,7 +24,7 @@ from musicgen_lora.prepare.hearing.analyse import ANALYSIS_RATE, analyse_segment
 from musicgen_lora.prepare.hearing.records import FORMAT, Segment, WindowRecord, keep, read_kept
 from musicgen_lora.prepare.reading.inputs import Input
 from musicgen_lora.prepare.words.captions import MIN_CONFIDENCE
-from musicgen_lora.runtime.workers import Failure
+from musicgen_lora.runtime.workers import Failure, SignOfLife
 
 SAME_TEMPO = 0.04
 """Tempi whose ratio is a power of two within this share are one, but for the octave."""
@@ -83,9 +83,7 @@ def measure_windows(
     return found
 
 
-def measure_file(
-    task: WindowTask, alive: Callable[[], None]
-) -> dict[StretchKey, Segment] | Failure:
+def measure_file(task: WindowTask, alive: SignOfLife) -> dict[StretchKey, Segment] | Failure:
     """Measures stretches of a file and keeps what was found."""
     found = {}
     try:
@@ -95,7 +93,7 @@ def measure_file(
                 found[key] = _measure(stream, start_s, duration_s, alive)
                 window = WindowRecord(format=FORMAT, sha256=task.digest, segment=found[key])
                 keep(_place(task.folder, key), window)
-                alive()
+                alive(len(found) / len(task.spans_s))
     except AudioError as error:
         return Failure(str(error).removeprefix(f"{task.path}: "))
     return found

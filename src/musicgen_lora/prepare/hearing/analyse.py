@@ -45,7 +45,7 @@ from musicgen_lora.prepare.hearing.records import FORMAT, Analysis, Segment, kee
 from musicgen_lora.prepare.reading.readers import facts_from_tags
 from musicgen_lora.prepare.words.facts import Facts, make_facts
 from musicgen_lora.prepare.words.heard_words import heard_words
-from musicgen_lora.runtime.workers import Failure
+from musicgen_lora.runtime.workers import Failure, SignOfLife
 
 SEGMENT_S = 300.0
 ANALYSIS_RATE = 32_000
@@ -54,6 +54,8 @@ BLOCK = 1 << 22
 """Samples of all channels whose quality is measured together: 47 s of stereo at 44.1 kHz."""
 DIGITAL_SILENCE = 1e-6
 SILENT_PEAK_DB = -60.0
+READING = 0.5
+"""Share of a segment's time that its reading takes, with the quality of its blocks."""
 SHARES_WINDOWS = 60
 """Half seconds whose spectra are taken together."""
 SUB_HZ = (20.0, 60.0)
@@ -87,7 +89,7 @@ def read_fingerprint(folder: Path, digest: str) -> np.ndarray | None:
     return None if found is None else np.array(found)
 
 
-def analyse_file(task: AnalysisTask, alive: Callable[[], None]) -> Analysis | Failure:
+def analyse_file(task: AnalysisTask, alive: SignOfLife) -> Analysis | Failure:
     """Analyses a file and writes its record; a `Failure` where it is no usable audio."""
     try:
         with decodable(task.path, task.folder, alive) as source:
@@ -109,7 +111,7 @@ def analyse_file(task: AnalysisTask, alive: Callable[[], None]) -> Analysis | Fa
     return record
 
 
-def _analyse(path: Path, alive: Callable[[], None]) -> tuple[dict[str, Any], np.ndarray]:
+def _analyse(path: Path, alive: SignOfLife) -> tuple[dict[str, Any], np.ndarray]:
     with AudioStream(path) as stream:
         rate = stream.sample_rate
         n_frames = _length(stream, alive)
@@ -117,7 +119,11 @@ def _analyse(path: Path, alive: Callable[[], None]) -> tuple[dict[str, Any], np.
         n_wanted = math.ceil(n_frames / n_segments)
         segments, prints, measured = [], [], []
         n_read, is_hit = 0, False
-        while segment := _read_segment(stream, n_read / rate, n_wanted, alive):
+
+        def on_block(n_new: int) -> None:
+            alive(min(1.0, (n_read + READING * n_new) / n_frames))
+
+        while segment := _read_segment(stream, n_read / rate, n_wanted, on_block):
             start_s, segment_s = n_read / rate, segment.n_frames / rate
             measured += segment.measured
             if all(quality.peak_db <= SILENT_PEAK_DB for _, _, quality in segment.measured):
@@ -135,7 +141,7 @@ def _analyse(path: Path, alive: Callable[[], None]) -> tuple[dict[str, Any], np.
             n_read += segment.n_frames
             # Not kept while the next one is read.
             del segment
-            alive()
+            alive(min(1.0, n_read / n_frames))
     if not segments:
         raise AudioError(f"{path}: no audio in it.")
     record = {
@@ -181,9 +187,9 @@ class _Segment:
 
 
 def _read_segment(
-    stream: AudioStream, start_s: float, n_wanted: int, alive: Callable[[], None]
+    stream: AudioStream, start_s: float, n_wanted: int, on_block: Callable[[int], None]
 ) -> _Segment | None:
-    """The next samples of a file; None at its end."""
+    """The next samples of a file; None at its end. `on_block` is called with how many were read."""
     own_rate = stream.sample_rate
     rate = min(ANALYSIS_RATE, own_rate)
     n_channels = stream.n_channels if stream.n_channels <= 2 else 1
@@ -215,7 +221,7 @@ def _read_segment(
         heard = np.ascontiguousarray(_heard(block, quality, own_rate, n_channels).T)
         append(heard if resampler is None else resampler.resample_chunk(heard))
         n_read += n_new
-        alive()
+        on_block(n_read)
     if not n_read:
         return None
     if resampler is not None:

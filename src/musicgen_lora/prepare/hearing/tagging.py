@@ -7,7 +7,7 @@ Hugging Face's format, asked for the words of hip hop. What they say of a file's
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -21,7 +21,7 @@ from musicgen_lora.errors import UserError
 from musicgen_lora.formats.documents import read_json
 from musicgen_lora.prepare.hearing.records import HeardFile, keep, read_kept
 from musicgen_lora.prepare.words.facts import GENRES, Facts, find_words, make_facts
-from musicgen_lora.runtime.workers import Failure
+from musicgen_lora.runtime.workers import Failure, SignOfLife
 
 Tagger = Literal["musicnn", "clap"]
 LISTEN_S = 30.0
@@ -147,7 +147,7 @@ def _heard_path(folder: Path, digest: str, tagger: str) -> Path:
     return folder / f"{digest[:16]}.{tagger}.json"
 
 
-def tag_file(task: TagTask, alive: Callable[[], None]) -> list[HeardWords] | Failure:
+def tag_file(task: TagTask, alive: SignOfLife) -> list[HeardWords] | Failure:
     """Listens to the middle of each segment and writes down what is heard."""
     import torch
 
@@ -159,7 +159,7 @@ def tag_file(task: TagTask, alive: Callable[[], None]) -> list[HeardWords] | Fai
             for start_s, length_s in task.spans_s:
                 listen_s = min(length_s, LISTEN_S)
                 heard.append(_listen(task, source, start_s + 0.5 * (length_s - listen_s), listen_s))
-                alive()
+                alive(len(heard) / len(task.spans_s))
     except AudioError as error:
         return Failure(str(error).removeprefix(f"{task.path}: "))
     target = _heard_path(task.folder, task.digest, task.tagger)
