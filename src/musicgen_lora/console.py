@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from musicgen_lora import heartbeat
+from musicgen_lora.errors import printable
 from musicgen_lora.language.translate import filled, translated, word
 from musicgen_lora.terminals import let_go
 from musicgen_lora.urls import with_urls
@@ -57,8 +58,13 @@ class CommandConsole(Console):
 
 def _said(shown: Any) -> Any:
     if isinstance(shown, Text):
-        return Text(with_urls(translated(shown.plain)), shown.style)
-    return with_urls(translated(shown)) if isinstance(shown, str) else shown
+        return Text(_line(shown.plain), shown.style)
+    return _line(shown) if isinstance(shown, str) else shown
+
+
+def _line(text: str) -> str:
+    """A message on one line, whatever letters a name in it has."""
+    return with_urls(translated(printable(text)))
 
 
 class MessageTable(Table):

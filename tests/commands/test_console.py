@@ -5,9 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from io import StringIO
+from typing import Any
 
 import pytest
 from rich.console import Console
+from rich.text import Text
 
 from musicgen_lora import heartbeat
 from musicgen_lora.cluster.engine import TaskOptions, run_shown
@@ -148,6 +150,19 @@ def test_a_bar_needs_no_lines(clock: Clock) -> None:
         on_step(1, 2)
         clock.wait(20)
     assert "so far" not in "".join(lines_of(console))
+
+
+@pytest.mark.parametrize("kind", [str, Text, "progress"])
+def test_a_name_of_two_lines_is_told_on_one(kind: Any, clock: Clock, console: Console) -> None:
+    """Nor does what it holds reach the terminal as an order."""
+    name = "kick\nsnare \x1b[2J\udcff 鼓.wav"
+    if kind == "progress":
+        with working(console, f"reading {name}"):
+            clock.wait(6)
+    else:
+        console.print(kind(f"Report: {name}"), style="yellow")
+    (line,) = lines_of(console)
+    assert r"kick\nsnare \x1b[2J\udcff 鼓.wav" in line
 
 
 class NobodyReads(StringIO):

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from musicgen_lora.console import MessageTable
+from musicgen_lora.errors import printable
 from musicgen_lora.evaluation.report.document import PlayedClip, Report, sides
 from musicgen_lora.evaluation.report.verdicts import DASH, primary_rows
 from musicgen_lora.language.translate import word
@@ -114,7 +115,7 @@ def variants_table(report: Report) -> MessageTable:
             for own in row["primaries"]
             for cell in (f"{own['sign']} {own['value']}".strip(), own["p"])
         ]
-        label = word(row["label"]) if row["said"] else row["label"]
+        label = word(row["label"]) if row["said"] else printable(row["label"])
         table.add_row(f"* {label}" if row["is_best"] else label, *cells, row["rank"])
     return table
 

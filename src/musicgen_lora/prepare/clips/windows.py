@@ -18,7 +18,7 @@ from musicgen_lora.audio.files import read_stretch
 from musicgen_lora.audio.fold import band_levels, cancelled_bands, fold_to_mono
 from musicgen_lora.audio.stream import AudioStream
 from musicgen_lora.cluster.engine import Engine, run_shown
-from musicgen_lora.errors import AudioError, printable
+from musicgen_lora.errors import AudioError
 from musicgen_lora.prepare.clips.cut import ClipPlan
 from musicgen_lora.prepare.hearing.analyse import ANALYSIS_RATE, analyse_segment
 from musicgen_lora.prepare.hearing.records import FORMAT, Segment, WindowRecord, keep, read_kept
@@ -75,9 +75,9 @@ def measure_windows(
             tasks.append(WindowTask(files[digest].path.absolute(), digest, folder, tuple(missing)))
     for index, result in run_shown(console, "measuring clips", engine, measure_file, tasks):
         if isinstance(result, Failure):
-            name = printable(files[tasks[index].digest].name)
+            name = files[tasks[index].digest].name
             told = f"its clips keep the file's tempo and key: {name}: {result.reason}"
-            console.print(printable(told), style="yellow")
+            console.print(told, style="yellow")
         else:
             found |= result
     return found

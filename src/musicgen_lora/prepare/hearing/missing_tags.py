@@ -9,7 +9,6 @@ from rich.console import Console
 
 from musicgen_lora.cluster.engine import Engine, Processes, run_shown
 from musicgen_lora.config import PrepareSettings
-from musicgen_lora.errors import printable
 from musicgen_lora.prepare.hearing.records import Analysis
 from musicgen_lora.prepare.hearing.tagging import HeardWords, TagTask, read_heard, tag_file
 from musicgen_lora.prepare.reading.inputs import Input
@@ -54,8 +53,8 @@ def listen(
         engine = Processes(1)
     for index, result in run_shown(console, "files listened to", engine, tag_file, tasks):
         if isinstance(result, Failure):
-            name = printable(missing[index].name)
-            console.print(f"not tagged: {name}: {printable(result.reason)}", style="yellow")
+            told = f"not tagged: {missing[index].name}: {result.reason}"
+            console.print(told, style="yellow")
         else:
             found[missing[index].digest] = result
     return found

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
-from musicgen_lora.errors import printable
 from musicgen_lora.language.translate import filled, joined, word
 from musicgen_lora.plural import count
 from musicgen_lora.prepare.reading.inputs import Dropped
@@ -67,8 +66,7 @@ def tell_left_out(console: Console, dropped: Iterable[Dropped]) -> None:
     """Prints a line for each reason."""
     kinds = by_reason(dropped)
     for kind in kinds[:MAX_REASONS]:
-        line = printable(kind.in_one_line())
-        console.print(f"left out: {line}", style="yellow", soft_wrap=True)
+        console.print(f"left out: {kind.in_one_line()}", style="yellow", soft_wrap=True)
     if len(kinds) > MAX_REASONS:
         n_more = sum(len(kind.names) for kind in kinds[MAX_REASONS:])
         console.print(f"... and {n_more} more files for other reasons, in the report.")

@@ -19,7 +19,6 @@ from musicgen_lora.audio.files import AudioError, read_audio
 from musicgen_lora.beats.sequencer import NOTE_NAMES
 from musicgen_lora.config import PrepareSettings
 from musicgen_lora.console import working
-from musicgen_lora.errors import printable
 from musicgen_lora.language.translate import filled, joined, word
 from musicgen_lora.listening.pitch.key_names import usual_key
 from musicgen_lora.page import render_page
@@ -194,7 +193,7 @@ def _print(console: Console, content: Mapping[str, Any], metadata: Path) -> None
             f"{count(summary['files'], 'file')}, {summary['dropped_files']} left out: {metadata}"
         )
     for change in content["changes"]:
-        names = [printable(name) for name in change["names"][:MAX_TOLD]]
+        names = change["names"][:MAX_TOLD]
         listed = joined(names)
         if more := len(change["names"]) - len(names):
             listed = filled("{0}, and {1} more (in the report)", listed, more)
@@ -205,7 +204,7 @@ def _print(console: Console, content: Mapping[str, Any], metadata: Path) -> None
         sentence, to_do = word(fault["sentence"]), word(fault["to_do"])
         console.print(filled("To fix first: {0} {1}", sentence, to_do))
     for remark in content["remarks"]:
-        console.print(f"Note: {printable(in_one_line(remark))}", style="yellow", soft_wrap=True)
+        console.print(f"Note: {in_one_line(remark)}", style="yellow", soft_wrap=True)
     for advice in content["advice"]:
         console.print(f"Advice: {advice}")
 

@@ -26,7 +26,7 @@ import torch
 from musicgen_lora import atomic
 from musicgen_lora.dataset.batches import DRAWS_VERSION, WindowSampler
 from musicgen_lora.dataset.packed import PackedTokens, read_packed
-from musicgen_lora.errors import RunError, UserError
+from musicgen_lora.errors import RunError, UserError, printable
 from musicgen_lora.language.translate import translated
 from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.model.cpu.switch import enable
@@ -371,7 +371,7 @@ def _identity(settings: PackedSettings, tokens: PackedTokens, base: str) -> str:
 
 
 def _say(line: str) -> None:
-    print(translated(line), flush=True)
+    print(printable(translated(line)), flush=True)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -379,6 +379,6 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         train_packed(parse_packed_settings(arguments, (__doc__ or "").split("\n\n")[0]))
     except UserError as error:
-        print(f"training.packed: {translated(str(error))}", file=sys.stderr)
+        print(f"training.packed: {printable(translated(str(error)))}", file=sys.stderr)
         return error.exit_code
     return 0
