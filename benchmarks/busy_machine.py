@@ -37,6 +37,7 @@ WAITS: dict[str, dict[str, str]] = {
     "default": {},
     "spin-100": {"GOMP_SPINCOUNT": "100"},
     "spin-1000": {"GOMP_SPINCOUNT": "1000"},
+    "spin-3000": {"GOMP_SPINCOUNT": "3000"},
     "spin-10000": {"GOMP_SPINCOUNT": "10000"},
     "passive": {"OMP_WAIT_POLICY": "passive"},
     "one-thread": {"OMP_NUM_THREADS": "1"},

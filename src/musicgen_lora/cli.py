@@ -25,7 +25,7 @@ from musicgen_lora.given import check_given
 from musicgen_lora.language.choice import speak
 from musicgen_lora.language.translate import translated
 from musicgen_lora.runtime.garbage import no_garbage
-from musicgen_lora.runtime.threads import bounded_spinning
+from musicgen_lora.runtime.threads import bounded_spinning, is_alone
 from musicgen_lora.urls import any_url
 
 # What takes longer to load is imported where it is used: Ctrl-C ends a command with a word from
@@ -62,14 +62,14 @@ def main(
         config: settings file used unless `--config` names another.
         load: gives a command's function by its place, when all that can be told without it is.
     """
-    # Before anything loads torch.
-    os.environ.update(bounded_spinning())
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
     command = ""
     try:
         command, *flags = speak(words) or ["--help"]
+        # Before anything loads torch.
+        os.environ.update(bounded_spinning(alone=command == "generate" and is_alone()))
         with terminable():
             code = _run(command, flags, config, load)
         sys.stdout.flush()

@@ -61,6 +61,7 @@ GUARDED = {
         *("signal.pthread_sigmask", "signal.SIG_BLOCK", "signal.SIG_SETMASK", "signal.SIGHUP"),
         *("/tmp", "start method forkserver"),
     ),
+    "runtime/threads.py": ("/proc/loadavg",),
     "training/memory.py": ("resource",),
     "training/record/run.py": ("os.getuid",),
     "webui/work/processes.py": ("os.getpgid", "os.killpg", "/proc"),

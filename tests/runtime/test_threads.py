@@ -4,6 +4,7 @@ otherwise."""
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,7 +17,8 @@ from musicgen_lora.generation.decoding.request import Conditions, Request
 from musicgen_lora.model.base.loading import load_base, load_tokenizer
 from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.model.text.states import TextStates
-from musicgen_lora.runtime.threads import DECIDED_BY, SPIN, bounded_spinning
+from musicgen_lora.runtime import threads
+from musicgen_lora.runtime.threads import DECIDED_BY, SPIN, bounded_spinning, is_alone
 
 OURS = {*DECIDED_BY, "OMP_NUM_THREADS"}
 COMMAND = [sys.executable, "-m", "musicgen_lora.cli", "generate", "--prompts", "beat"]
@@ -58,7 +60,20 @@ def test_a_command_bounds_it_before_openmp_reads_its_settings(tmp_path: Path) ->
         text=True,
     )
     assert done.returncode == 2, done.stderr
-    assert "GOMP_SPINCOUNT = '1000'" in done.stderr
+    assert re.search("GOMP_SPINCOUNT = '10{3,4}'", done.stderr)
+
+
+@pytest.mark.parametrize(("running", "alone"), [("1", True), ("2", False)])
+def test_who_decodes_alone_spins_longer(
+    running: str, alone: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "loadavg").write_text(f"3.10 2.02 1.01 {running}/80 11206\n")
+    monkeypatch.setattr(threads, "Path", lambda _: tmp_path / "loadavg")
+    assert is_alone() is alone
+    assert bounded_spinning({}, alone=alone)["GOMP_SPINCOUNT"] == ("10000" if alone else "1000")
+    assert bounded_spinning({"OMP_WAIT_POLICY": "passive"}, alone=alone) == {}
+    monkeypatch.setattr(threads, "Path", lambda _: tmp_path / "none")
+    assert not is_alone()
 
 
 def test_workers_are_ours_and_the_program_that_starts_them_is_not(tmp_path: Path) -> None:
