@@ -79,6 +79,17 @@ def test_a_row_of_json_and_csv_has_settings_of_its_own(tmp_path: Path) -> None:
     assert {one.variations for one in by_json} == {1}
 
 
+def test_a_chinese_table_names_its_columns_in_chinese(tmp_path: Path) -> None:
+    table = "提示词,反向提示词,时长,速度,种子\n暗黑陷阱,人声,4.5,140,7\n"
+    rows = [{"提示词": "暗黑陷阱", "负面提示词": "人声", "时长": 4.5, "bpm": 140, "种子": 7}]
+    (found,) = orders_of(tmp_path / "a.csv", table)
+    assert (found.prompts, found.negative_prompt) == (["暗黑陷阱"], "人声")
+    assert (found.duration, found.bpm, found.seed) == (4.5, 140.0, 7)
+    (same,) = orders_of(tmp_path / "a.json", rows)
+    assert same.bpm == found.bpm
+    assert same.negative_prompt == found.negative_prompt
+
+
 def test_prompts_follow_each_other_in_a_clip(tmp_path: Path) -> None:
     parts = [{"at": 0, "prompt": "pads"}, {"at": 20, "prompt": "full beat"}]
     (by_file,) = orders_of(tmp_path / "a.json", [{"prompts": parts, "duration": 40}])
@@ -147,6 +158,8 @@ def test_a_file_is_read_once_unless_it_changes(
         ("a.json", [{"prompt": "x", "duration": True}], "duration = True: must not be true or"),
         ("a.csv", "prompt,bpm\nx,140\ny,fast\n", "line 3: bpm = 'fast': "),
         ("a.csv", "prompt,tempo\nx,140\n", "line 2: 'tempo': no such field"),
+        ("a.csv", "prompt,提示词\nx,y\n", "the column 'prompt' stands twice"),
+        ("a.json", [{"prompt": "x", "提示词": "y"}], "'提示词': prompt stands twice"),
         ("a.csv", "prompt,bpm\n,140\n", 'line 2: needs a "prompt"'),
         ("a.csv", "prompt\nx,y\n", "line 2: more columns than the header"),
         ("a.json", [{"prompt": "x", "variations": 1000}] * 11, "more than 10,000 clips"),

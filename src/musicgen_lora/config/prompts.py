@@ -37,6 +37,17 @@ FIELDS = (
     *(field.name for field in dataclasses.fields(WritingSettings)),
 )
 """What a row may say."""
+CHINESE = {
+    **dict.fromkeys(("提示词", "描述"), "prompt"),
+    **dict.fromkeys(("负面提示词", "反向提示词"), "negative_prompt"),
+    **dict.fromkeys(("时长", "秒数"), "duration"),
+    "速度": "bpm",
+    **dict.fromkeys(("小节", "小节数"), "bars"),
+    **dict.fromkeys(("调", "调性"), "key"),
+    **dict.fromkeys(("种子", "随机种子"), "seed"),
+    "格式": "format",
+}
+"""Names of fields in Chinese tables."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +132,11 @@ def _read(path: Path) -> tuple[Sequence[PromptRow], str | None]:
 
 
 def _folded(name: str) -> str:
-    return name.strip().casefold().replace(" ", "_")
+    return _named(name.strip().casefold().replace(" ", "_"))
+
+
+def _named(name: str) -> str:
+    return CHINESE.get(name, name)
 
 
 def _lines(text: str, path: Path) -> Iterator[tuple[int, str, str]]:
@@ -166,7 +181,13 @@ def _json_row(where: str, entry: Any) -> PromptRow:
         entry = {"prompt": entry}
     if not isinstance(entry, dict):
         raise UserError(f"{where}: {shortened(entry)} is no prompt, and no object with one.")
-    return _row(where, entry)
+    named: dict[str, Any] = {}
+    for name, value in entry.items():
+        field = _named(name)
+        if field in named:
+            raise UserError(f"{where}: {shortened(name)}: {field} stands twice; take one out.")
+        named[field] = value
+    return _row(where, named)
 
 
 def _row(where: str, entry: Mapping[str, Any]) -> PromptRow:
