@@ -154,7 +154,7 @@ def make_data(folder: Path, n_clips: int, clip_s: float) -> None:
     write_entries(metadata, clips)
 
 
-def tokenise(folder: Path, on_clip: Callable[[int, int], None], encode: Any) -> dict[str, bytes]:
+def tokenise(folder: Path, on_clip: Callable[[float, int], None], encode: Any) -> dict[str, bytes]:
     """Tokenises a dataset, by an engine or, with None, here; the files of the shards."""
     from musicgen_lora.dataset.clip_ids import clip_ids
     from musicgen_lora.dataset.metadata import load_dataset
@@ -182,7 +182,7 @@ class Killer:
         self._due = [n_clips * (k + 1) // (n_kills + 2) for k in range(n_kills)]
         self.ended: Counter[str] = Counter()
 
-    def __call__(self, n_done: int, n_clips: int) -> None:
+    def __call__(self, n_done: float, n_clips: int) -> None:
         if self._due and n_done >= self._due[0]:
             self._due.pop(0)
             workers = self._workers()

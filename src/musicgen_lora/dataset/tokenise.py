@@ -46,9 +46,9 @@ def tokenise_dataset(settings: TokeniseSettings) -> Path:
     n_new = 0
     with progress(console, "clips encoded") as on_step:
 
-        def on_clip(done: int, total: int) -> None:
+        def on_clip(done: float, total: int) -> None:
             nonlocal n_new
-            n_new = done
+            n_new = round(done)
             on_step(done, total)
 
         try:
