@@ -54,7 +54,6 @@ START_METHODS = {"fork", "forkserver"}
 GUARDED = {
     # Each asks first whether the system has it; the name says how.
     "generation/decoding/choices.py": ("/proc/cpuinfo",),
-    "commands/stops.py": ("signal.SIGHUP",),
     "given.py": ("os.statvfs",),
     "runtime/memory.py": ("resource", "os.sysconf", "/proc/self/statm"),
     "runtime/workers.py": (

@@ -76,7 +76,7 @@ class _Died(enum.Enum):
 @dataclass
 class _Running:
     index: int
-    task: Any
+    packed: bytes
     deaths: Counter[_Died] = field(default_factory=Counter)
 
     @property
@@ -236,12 +236,13 @@ class RayEngine:
                 places_seen = time.monotonic() if n_places else places_seen
                 room = QUEUED * max(1, n_places) - len(running)
                 for index, task in itertools.islice(waiting, max(0, room)):
-                    running[attempt.remote(shared, pickle.dumps(task))] = _Running(index, task)
+                    one = _Running(index, pickle.dumps(task))
+                    running[attempt.remote(shared, one.packed)] = one
                 if not running and not suspects:
                     return
                 if not running:
                     one = suspects.popleft()
-                    running[attempt.remote(shared, pickle.dumps(one.task))] = one
+                    running[attempt.remote(shared, one.packed)] = one
                 ready, _ = ray.wait(list(running), timeout=WAIT_S)
                 if not ready and time.monotonic() - places_seen > NO_NODE_S:
                     raise RunError(
@@ -261,7 +262,7 @@ class RayEngine:
                     elif found is not _Died.MACHINE and one.n_workers >= TRIES_AMONG_OTHERS:
                         suspects.append(one)
                     else:
-                        running[attempt.remote(shared, pickle.dumps(one.task))] = one
+                        running[attempt.remote(shared, one.packed)] = one
         finally:
             # Those that wait first, or they would take the places of the others.
             for reference in reversed(list(running)):

@@ -90,7 +90,9 @@ def _passed_over(take: Callable[[type[BaseException]], None]) -> Iterator[None]:
 
 
 def _send_again(stop: type[BaseException]) -> None:
-    again = threading.Timer(AGAIN_S, os.kill, (os.getpid(), _number_of(stop)))
+    numbers = [signal.SIGINT, signal.SIGTERM, *hangups()]
+    number = next(number for number in numbers if _stop_of(number) is stop)
+    again = threading.Timer(AGAIN_S, os.kill, (os.getpid(), number))
     again.daemon = True
     again.start()
 
@@ -104,9 +106,3 @@ def _stop_of(number: int) -> type[BaseException]:
     if number == signal.SIGINT:
         return KeyboardInterrupt
     return Terminated if number == signal.SIGTERM else HungUp
-
-
-def _number_of(stop: type[BaseException]) -> int:
-    if issubclass(stop, KeyboardInterrupt):
-        return signal.SIGINT
-    return signal.SIGHUP if issubclass(stop, HungUp) else signal.SIGTERM

@@ -41,6 +41,10 @@ class Course:
     began_late_s: float = 0.0
     straightened_s: float = 0.0
 
+    def is_near(self, bpm: float) -> bool:
+        """Whether it can be stretched onto a tempo."""
+        return abs(bpm / self.bpm - 1.0) <= STRETCH_MOST
+
 
 def find_course(strengths: np.ndarray, kept: KeptTempo, request: LoopRequest) -> Course:
     """How a take is played: as it is, where it has no tempo or one that is too far off."""
@@ -51,8 +55,7 @@ def find_course(strengths: np.ndarray, kept: KeptTempo, request: LoopRequest) ->
         speed = request.bpm / kept.bpm
         ends_near = abs(speed - 1.0) * request.n_bars * request.bar_s <= OFF_MOST_S
         course = Course(kept.bpm, 1.0 if ends_near else speed)
-    is_near = abs(course.speed - 1.0) <= STRETCH_MOST
-    return course if is_near else Course(course.bpm)
+    return course if course.is_near(request.bpm) else Course(course.bpm)
 
 
 def _straight_course(strengths: np.ndarray, kept: KeptTempo, request: LoopRequest) -> Course | None:

@@ -85,7 +85,7 @@ def cut_loop(take: np.ndarray, request: LoopRequest) -> Loop:
     kept = kept_tempo(strengths, request.bpm)
     onsets_s, _ = weighted_onsets(strengths)
     course = find_course(strengths, kept, request)
-    is_near = abs(request.bpm / course.bpm - 1.0) <= STRETCH_MOST
+    is_near = course.is_near(request.bpm)
     late_s = course.late_s
     played = stretch(take, rate, course.speed, onsets_s.tolist(), late_s)
     onsets_s = (onsets_s - late_s(onsets_s)) / course.speed

@@ -89,16 +89,15 @@ def lateness(strengths: np.ndarray, kept: KeptTempo) -> tuple[np.ndarray, np.nda
     """
     onsets_s, weights = weighted_onsets(strengths)
     step_s = 15.0 / kept.bpm
-    pointers = weights * np.exp(2j * np.pi * (onsets_s - kept.offset_s) / step_s)
     times_s, phases = [], []
     for time_s in np.arange(0.0, onsets_s[-1] + HOP_S, HOP_S):
         inside = np.abs(onsets_s - time_s) < 0.5 * STRETCH_S
         near = np.cos(np.pi * (onsets_s[inside] - time_s) / STRETCH_S)
-        total = (near * pointers[inside]).sum()
-        spread = np.sqrt(0.5 * np.square(near * weights[inside]).sum())
-        if spread > 0.0 and np.abs(total) >= CLEAR_DEVIATIONS * spread:
+        turns = (onsets_s[inside] - kept.offset_s) / step_s
+        phase = _clear_phase(turns, near * weights[inside])
+        if phase is not None:
             times_s.append(float(time_s))
-            phases.append(float(np.angle(total)))
+            phases.append(phase)
     late_s = np.unwrap(phases) / (2.0 * np.pi) * step_s
     for _ in range(SMOOTHINGS if len(late_s) else 0):
         late_s = np.convolve(np.pad(late_s, 1, "edge"), [0.25, 0.5, 0.25], "valid")
@@ -106,12 +105,21 @@ def lateness(strengths: np.ndarray, kept: KeptTempo) -> tuple[np.ndarray, np.nda
 
 
 def _drift_s(onsets_s: np.ndarray, weights: np.ndarray, step_s: float, offset_s: float) -> float:
-    pointers = weights * np.exp(2j * np.pi * (onsets_s - offset_s) / step_s)
+    turns = (onsets_s - offset_s) / step_s
     stretches = (onsets_s // STRETCH_S).astype(int)
-    places = []
-    for stretch in np.unique(stretches):
-        inside = stretches == stretch
-        spread = np.sqrt(0.5 * np.square(weights[inside]).sum())
-        if np.abs(pointers[inside].sum()) >= CLEAR_DEVIATIONS * spread:
-            places.append(float(np.angle(pointers[inside].sum())))
+    found = [_clear_phase(turns[stretches == s], weights[stretches == s]) for s in set(stretches)]
+    places = [phase for phase in found if phase is not None]
     return float(np.abs(places).max(initial=0.0)) / (2.0 * np.pi) * step_s
+
+
+def _clear_phase(turns: np.ndarray, weights: np.ndarray) -> float | None:
+    """Where onsets of a stretch lie between the sixteenths of a grid, in radians; None where they
+    don't agree.
+
+    Args:
+        turns: their times in sixteenths, `[M]`.
+    """
+    total = (weights * np.exp(2j * np.pi * turns)).sum()
+    spread = np.sqrt(0.5 * np.square(weights).sum())
+    is_clear = spread > 0.0 and np.abs(total) >= CLEAR_DEVIATIONS * spread
+    return float(np.angle(total)) if is_clear else None
