@@ -23,7 +23,8 @@ STEPS = [
     f"train --data_dir {FOLDER}/data --output_dir {FOLDER}/output --validation_fraction 0.1 "
     "--batch_size 4 --gradient_accumulation_steps 1 --num_epochs 5 --previews off",
     f"generate --lora_model_path {FOLDER}/output/best_model --output_dir {FOLDER}/generated "
-    f"--duration 10 --prompts {' '.join(shlex.quote(prompt) for prompt in PROMPTS)}",
+    "--duration 10 --best_of 4 "
+    f"--prompts {' '.join(shlex.quote(prompt) for prompt in PROMPTS)}",
     f"evaluate --lora_model_path {FOLDER}/output/best_model --output_dir {FOLDER}/evaluation "
     "--duration 10 --num_prompts 8 --batch_size 12 --compare",
 ]
