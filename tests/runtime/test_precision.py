@@ -74,3 +74,33 @@ print(fresh_pages())
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     given_back, kept = map(int, done.stdout.split())
     assert kept < given_back / 20
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told")
+def test_what_threads_have_freed_is_returned() -> None:
+    code = """
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+import torch
+from musicgen_lora.model.cpu.allocator import keep_freed_memory, return_freed_memory
+
+def resident_mb():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4 // 1024
+
+def work():
+    freed = [torch.ones(2**20) for _ in range(8)]  # 32 MiB
+    return torch.ones(2**10)  # behind them, so that they are no end to be cut off
+
+torch.ones(2**20)
+keep_freed_memory()
+before = resident_mb()
+with ThreadPoolExecutor(1) as pool:
+    last = pool.submit(work).result()
+print(resident_mb() - before)
+return_freed_memory()
+print(resident_mb() - before)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    kept, returned = map(int, done.stdout.split())
+    assert kept > 24
+    assert returned < 8

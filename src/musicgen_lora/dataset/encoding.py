@@ -28,7 +28,7 @@ from musicgen_lora.console import OnStep
 from musicgen_lora.dataset.metadata import Clip
 from musicgen_lora.errors import AudioError
 from musicgen_lora.model.base_model import BaseModel
-from musicgen_lora.model.cpu.allocator import keep_freed_memory
+from musicgen_lora.model.cpu.allocator import keep_freed_memory, return_freed_memory
 
 CLIPS_PER_SHARD = 250
 """Clips of a shard; an interruption costs no more than these."""
@@ -162,6 +162,7 @@ def encoders(model: BaseModel) -> Iterator[ThreadPoolExecutor]:
     finally:
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(n_threads)
+        return_freed_memory()
         codec.to(home)
 
 
