@@ -317,6 +317,27 @@ def test_audio_by_another_name_is_named(tmp_path: Path) -> None:
     assert find_unread(tmp_path) == [(tmp_path / name, why) for name in ("beat.wav.part", "take 1")]
 
 
+def test_what_is_hidden_and_what_is_packed_is_named_and_not_read(tmp_path: Path) -> None:
+    names = (".Trash-1000/files/old.wav", ".Trash-1000/x.wav", "deep/.versions/a.wav", "deep/a.wav")
+    for name in (*names, ".b.wav", "._a.wav", ".cache/._c.wav", ".git/notes.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    for name in ("Pack.ZIP", "kit.tar.gz", "kit.rar", "data.jsonl.gz"):
+        (tmp_path / name).write_bytes(b"x")
+    (tmp_path / "unpacked.zip").mkdir()
+    assert find_audio(tmp_path) == [tmp_path / "deep/a.wav"]
+    found = {path.relative_to(tmp_path).as_posix(): why for path, why in find_unread(tmp_path)}
+    folder = "is a hidden folder with audio, which isn't looked into; rename it if it is meant."
+    archive = "is an archive, which isn't looked into; unpack it if there is audio in it."
+    assert found == {
+        **dict.fromkeys((".Trash-1000", "deep/.versions"), folder),
+        ".b.wav": "is a hidden file, which isn't read; rename it if it is meant.",
+        **dict.fromkeys(("Pack.ZIP", "kit.rar", "kit.tar.gz"), archive),
+    }
+    # A folder is its user's whatever its own name begins with.
+    assert find_audio(tmp_path / ".Trash-1000/files") == [tmp_path / ".Trash-1000/files/old.wav"]
+
+
 @pytest.mark.parametrize("kind", ["flac", "caf"])
 def test_a_half_copied_file_is_told_so_and_what_to_do(kind: str, tmp_path: Path) -> None:
     path = tmp_path / f"half.{kind}"

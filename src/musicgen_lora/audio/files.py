@@ -34,9 +34,11 @@ OTHER_AUDIO_EXTENSIONS = {
 NO_AUDIO_EXTENSIONS = {
     *(".txt", ".caption", ".json", ".jsonl", ".csv", ".tsv", ".parquet", ".md", ".yaml", ".yml"),
     *(".jpg", ".jpeg", ".png", ".gif", ".webp", ".pdf", ".html", ".mid", ".midi", ".npy", ".asd"),
-    *(".safetensors", ".arrow", ".zip", ".als", ".flp", ".rpp", ".ogv", ".ogx"),
+    *(".safetensors", ".arrow", ".als", ".flp", ".rpp", ".ogv", ".ogx"),
 }
 """Not opened to see whether they are audio by another name."""
+ARCHIVE_ENDINGS = (".zip", ".rar", ".7z", ".tar", ".tgz", ".tar.gz")
+"""What packs of samples come in: named, since all of a pack may be in there."""
 MAGICS = {b"RIFF": "wav", b"RF64": "wav", b"fLaC": "flac", b"OggS": "ogg", b"ID3": "mp3"}
 MAGICS |= {b"FORM": "aiff", b"caff": "caf", b".snd": "au"}
 """How audio begins; RIFF and FORM tell further on what they hold."""
@@ -145,7 +147,7 @@ def _full_scale_gain(waveform: np.ndarray) -> float:
 
 
 def find_audio(folder: Path) -> list[Path]:
-    """Audio files below `folder` by extension, sorted. Hidden files and links that lead out of
+    """Audio files below `folder` by extension, sorted. What is hidden and links that lead out of
     the folder are left out, see `find_unread`."""
     root = folder.resolve()
     return [
@@ -159,8 +161,30 @@ def find_unread(folder: Path) -> list[tuple[Path, str]]:
     """Audio below `folder` that `find_audio` leaves out, and folders that it doesn't look into,
     each with the reason, sorted."""
     root = folder.resolve()
-    shown = (path for path in folder.rglob("*") if not path.name.startswith("."))
-    return sorted((path, why) for path in shown if (why := _why_unread(path, root)))
+    found: dict[Path, str] = {}
+    for path in folder.rglob("*"):
+        hidden = hidden_part(path, folder)
+        if hidden is None:
+            found[path] = _why_unread(path, root)
+        elif path.suffix.lower() in AUDIO_EXTENSIONS | FFMPEG_EXTENSIONS and not (
+            # macOS keeps what it knows of x.wav in ._x.wav, on disks of other systems.
+            path.name.startswith("._") or path.is_dir()
+        ):
+            found[hidden] = (
+                "is a hidden file, which isn't read; rename it if it is meant."
+                if hidden == path
+                else "is a hidden folder with audio, which isn't looked into; rename it if it is "
+                "meant."
+            )
+    return sorted((path, why) for path, why in found.items() if why)
+
+
+def hidden_part(path: Path, folder: Path) -> Path | None:
+    """The hidden file that a path below `folder` is, or the outermost hidden folder that it lies
+    in: trash, or versions that a program keeps; None where nothing is hidden."""
+    parts = path.relative_to(folder).parts
+    hidden = next((n for n, part in enumerate(parts, 1) if part.startswith(".")), None)
+    return None if hidden is None else folder.joinpath(*parts[:hidden])
 
 
 def _why_unread(path: Path, root: Path) -> str:
@@ -172,6 +196,9 @@ def _why_unread(path: Path, root: Path) -> str:
     elif kind in OTHER_AUDIO_EXTENSIONS:
         if path.is_file():
             return "is of a format that isn't read; convert it to WAV or FLAC."
+    elif path.name.lower().endswith(ARCHIVE_ENDINGS):
+        if path.is_file():
+            return "is an archive, which isn't looked into; unpack it if there is audio in it."
     elif kind in AUDIO_EXTENSIONS | FFMPEG_EXTENSIONS:
         if path.is_symlink() and not path.exists():
             return "is a link that leads nowhere; copy the file itself."
@@ -205,7 +232,7 @@ def _files_of(folder: Path, extensions: Set[str]) -> list[Path]:
     return sorted(
         path
         for path in folder.rglob("*")
-        if path.suffix.lower() in extensions and not path.name.startswith(".")
+        if path.suffix.lower() in extensions and hidden_part(path, folder) is None
     )
 
 

@@ -145,6 +145,8 @@ def test_lyrics_beside_a_caption_and_notes_are_named_and_not_read(tmp_path: Path
     for name in ("f.txt", "f.lyrics.txt", "list.csv", "list.xlsx", "gone.txt"):
         (tmp_path / name).write_text("la la la")
     (tmp_path / ".hidden.txt").write_text("")
+    (tmp_path / ".old").mkdir()
+    (tmp_path / ".old" / "metadata.csv").write_text("file_name,text\nf.wav,old words\n")
     found, remarks = read(tmp_path)
     assert captions(found) == {"f.wav": ["words"]}
     assert remarks.items(kinds.NOT_READ) == sorted(

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from musicgen_lora import atomic
-from musicgen_lora.audio.files import AUDIO_EXTENSIONS, find_audio, find_unread
+from musicgen_lora.audio.files import AUDIO_EXTENSIONS, find_audio, find_unread, hidden_part
 from musicgen_lora.dataset.splits import find_split, split_of_folders
 from musicgen_lora.errors import RunError, UserError, printable
 from musicgen_lora.prepare.reading.fields import Columns, facts_from_record
@@ -138,7 +138,8 @@ def find_inputs(
 
 
 def _unreadable_folders(input_dir: Path) -> list[Dropped]:
-    """Folders that can't be looked into: searching for files passes over them without a word."""
+    """Folders that can't be looked into: searching for files passes over them without a word.
+    Hidden ones, as a system's own on a disk, aren't looked into anyway."""
     errors: list[OSError] = []
     for _ in os.walk(input_dir, onerror=errors.append):
         pass
@@ -149,6 +150,7 @@ def _unreadable_folders(input_dir: Path) -> list[Dropped]:
             "(chmod u+rx).",
         )
         for error in errors
+        if hidden_part(Path(error.filename), input_dir) is None
     ]
 
 

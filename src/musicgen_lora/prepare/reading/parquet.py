@@ -15,7 +15,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from musicgen_lora import atomic
-from musicgen_lora.audio.files import AUDIO_EXTENSIONS, FFMPEG_EXTENSIONS, is_inside
+from musicgen_lora.audio.files import (
+    AUDIO_EXTENSIONS,
+    FFMPEG_EXTENSIONS,
+    hidden_part,
+    is_inside,
+)
 from musicgen_lora.errors import UserError
 from musicgen_lora.runtime.memory import memory_bounded
 from musicgen_lora.runtime.workers import Failure, run_tasks
@@ -170,12 +175,14 @@ def parquet_rows(path: Path) -> Iterator[tuple[str, Record]]:
 
 
 def find_parquet(folder: Path, without: Path) -> list[Path]:
-    """Parquet files below a folder, sorted; links that lead out of it, and what lies below
-    `without`, are left out."""
+    """Parquet files below a folder, sorted; what is hidden, links that lead out of it, and what
+    lies below `without`, are left out."""
     root, passed_over = folder.resolve(), without.resolve()
     found = []
     for path in sorted(folder.rglob("*.parquet")):
         resolved = path.resolve()
+        if hidden_part(path, folder) is not None:
+            continue
         made_here = root != passed_over and resolved.is_relative_to(passed_over)
         if path.is_file() and is_inside(path, root) and not made_here:
             found.append(path)

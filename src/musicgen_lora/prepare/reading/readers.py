@@ -27,7 +27,7 @@ from typing import BinaryIO, cast
 
 from tinytag import TinyTag, TinyTagException
 
-from musicgen_lora.audio.files import is_inside
+from musicgen_lora.audio.files import hidden_part, is_inside
 from musicgen_lora.dataset.caption_words import normalise_bpm
 from musicgen_lora.errors import UserError
 from musicgen_lora.listening.pitch.key_names import normalise_key
@@ -93,7 +93,8 @@ class StatedFacts:
         passed_over = [path.resolve() for path in without]
         self._texts: list[Path] = []
         for path in sorted(folder.rglob("*")):
-            if not _may_hold_captions(path) or not path.is_file():
+            is_hidden = hidden_part(path, folder) is not None
+            if is_hidden or not _may_hold_captions(path) or not path.is_file():
                 continue
             resolved = path.resolve()
             if not is_inside(path, self._root):
@@ -241,8 +242,7 @@ def _folded(name: str) -> str:
 
 def _may_hold_captions(path: Path) -> bool:
     name = path.name.lower()
-    is_text = path.suffix.lower() in TEXT_SUFFIXES or name in METADATA_NAMES
-    return is_text and not name.startswith(".")
+    return path.suffix.lower() in TEXT_SUFFIXES or name in METADATA_NAMES
 
 
 def facts_from_tags(file: Path) -> Facts:
