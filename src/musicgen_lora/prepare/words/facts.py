@@ -16,6 +16,7 @@ from typing import Any
 from musicgen_lora.audio.files import AUDIO_EXTENSIONS, FFMPEG_EXTENSIONS
 from musicgen_lora.dataset.caption_words import stated_bpm
 from musicgen_lora.listening.pitch.key_names import NameKey, find_key
+from musicgen_lora.model.text.wording import english_of
 
 BARE_BPM_RANGE = (60.0, 200.0)
 """Numbers outside are no tempo unless the name says so: 808 is a drum machine."""
@@ -138,14 +139,15 @@ def merge_facts(facts: Iterable[Facts]) -> Facts:
 
 
 def facts_from_name(name: str, source: str = "file name") -> Facts:
-    """What a file's or folder's name says: tempo, key, genre, tags.
+    """What a file's or folder's name says: tempo, key, genre, tags. Chinese music words in it are
+    read in English.
 
     Args:
         name: with or without an audio extension, as in `trap_140bpm_Cm.wav`.
     """
     path = PurePosixPath(name.replace("/", " "))
     stem = path.stem if path.suffix.lower() in AUDIO_EXTENSIONS | FFMPEG_EXTENSIONS else path.name
-    words = re.sub(r"[\s_()\[\]{},;~+@]+", " ", stem)
+    words = re.sub(r"[\s_()\[\]{},;~+@]+", " ", english_of(stem))
     # DarkTrap is two words, F#min is one.
     words = re.sub(r"(?<=[a-z])(?=[A-Z][a-z])", " ", words)
     stated = stated_bpm(words)
