@@ -26,6 +26,7 @@ from musicgen_lora.language.choice import speak
 from musicgen_lora.language.translate import translated
 from musicgen_lora.runtime.garbage import no_garbage
 from musicgen_lora.runtime.threads import bounded_spinning, is_alone
+from musicgen_lora.terminals import open_streams
 from musicgen_lora.urls import any_url
 
 # What takes longer to load is imported where it is used: Ctrl-C ends a command with a word from
@@ -42,6 +43,7 @@ STOP_CODES = (129, 130, 143)
 
 def run(arguments: Sequence[str] | None = None, *, config: Path | None = None) -> NoReturn:
     """`main` as all that its process does."""
+    open_streams()
     code = main(arguments, config=config)
     if code in STOP_CODES:
         # Libraries that were stopped while they loaded may crash where python takes them down.

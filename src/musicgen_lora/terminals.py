@@ -1,16 +1,31 @@
 """Signals, and a terminal that is closed while a command runs: SIGHUP, and lines that nobody will
-see."""
+see; and standard streams that were closed before it began."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 
 _OUTPUTS = [number for number in (1, 2) if os.isatty(number)]
 """Standard output and error, those of them that were a terminal when the process began."""
+
+
+def open_streams() -> None:
+    """Puts the null device in the place of standard streams that a process began without, as of
+    `command >&-`: the next file that is opened would have their number, and get what libraries
+    print."""
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(number)
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            mode = "w" if number else "r"
+            stream = os.fdopen(number, mode, encoding="utf-8", closefd=False)
+            setattr(sys, name, stream)
 
 
 def hangups() -> list[int]:

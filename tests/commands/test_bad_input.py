@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -299,3 +300,30 @@ def test_an_entry_twice_and_a_split_that_contradicts_itself(
     split = [entries[0] | one | {"split": "train"}, entries[1] | one | {"split": "test"}]
     write_metadata(data, split)
     assert "its source 'one' is in both train and validation" in refused(words, capsys)
+
+
+def test_standard_streams_that_are_closed_end_no_command(tmp_path: Path) -> None:
+    """What a file that is opened next would be called by, libraries print to."""
+    words = [
+        "import os, sys",
+        "from musicgen_lora.cli import run",
+        "from musicgen_lora.terminals import open_streams",
+        "open_streams()",
+        f"assert open({str(tmp_path / 'x')!r}, 'w').fileno() > 2",
+        "os.write(1, b'x') and os.write(2, b'x') and print('x', file=sys.stderr)",
+        "assert not sys.stdin.read()",
+        "run(['--version'])",
+    ]
+    command = shlex.join([sys.executable, "-c", "\n".join(words)])
+    for closed in (">&-", "<&- >&- 2>&-"):
+        done = subprocess.run(
+            ["sh", "-c", f"{command} {closed}"], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+    done = subprocess.run(
+        ["sh", "-c", shlex.join([sys.executable, "-m", "musicgen_lora.cli", "--help"]) + " >&-"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
