@@ -206,12 +206,18 @@ def test_a_missing_file_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "gone.yaml: cannot be read" in refused(
         ["train", "--config", str(tmp_path / "gone.yaml")], capsys
     )
-    assert "--config needs a file" in refused(["train", "--config"], capsys)
+    for words in (["--config"], ["--config", ""], ["--config="]):
+        assert "--config needs a file" in refused(["train", *words], capsys)
 
 
 def test_the_file_can_be_joined_to_its_flag(tmp_path: Path, capsys) -> None:
     path = config_file(tmp_path, "train: {lora_rnk: 3}")
     assert "lora_rnk" in refused(["train", f"--config={path}"], capsys)
+    given = f"--config=~/{path.name}"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(tmp_path))
+        assert "lora_rnk" in refused(["train", given], capsys)
+    assert "--config is given twice" in refused(["train", given, "--config", "x"], capsys)
 
 
 @pytest.mark.parametrize(

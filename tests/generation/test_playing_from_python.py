@@ -188,6 +188,7 @@ def test_what_is_asked_wrongly_is_one_line_and_changes_nothing(
         (lambda: model.loop("x", bpm=140, bars=4, key="H"), 'no such key; give one such as "C#'),
         (lambda: model.loop("x", bpm=20, bars=4), r"are 48.0 s, and a loop has 30 s"),
         (lambda: model.stream("x", best_of=3), "best_of: is for whole clips"),
+        (lambda: model.stream(["x", "y"]), "A stream plays one clip"),
     ]
     for call, said in cases:
         with pytest.raises(UserError) as raised:

@@ -30,11 +30,13 @@ def take_config(flags: Sequence[str], config: Path | None) -> tuple[list[str], P
     """Takes `--config FILE` out of the flags; `config` where there is none."""
     # `--config=FILE` is `--config FILE`.
     left = [w for word in flags for w in re.split("(?<=^--config)=", word, maxsplit=1)]
+    if left.count("--config") > 1:
+        raise UserError("--config is given twice; write all settings into one file.")
     if "--config" in left:
         at = left.index("--config")
-        if at + 1 == len(left):
+        if not (given := "".join(left[at + 1 : at + 2])):
             raise UserError("--config needs a file.")
-        config = Path(left[at + 1])
+        config = _as_shell("--config", Path(given))
         del left[at : at + 2]
     return left, config
 

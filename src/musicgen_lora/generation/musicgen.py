@@ -216,11 +216,15 @@ class MusicGen:
             clip of `generate` at the model's own level, which may exceed full scale.
 
         Raises:
-            UserError: as in `generate`, or a codec that can't be decoded in parts.
+            UserError: as in `generate`, more than one clip, or a codec that can't be decoded in
+                parts.
         """
         if odd := [name for name in more if name in _OF_CLIPS]:
             raise UserError(f"{odd[0]}: is for whole clips; a stream has none.")
-        return self.session(_settings(prompt, duration, seed, more)).chunks(chunk_s)
+        session = self.session(_settings(prompt, duration, seed, more))
+        if len(session.orders) > 1:
+            raise UserError("A stream plays one clip; give one prompt, or several with change_at.")
+        return session.chunks(chunk_s)
 
     def session(
         self,
