@@ -18,6 +18,7 @@ from musicgen_lora.generation.clip_tasks import PlayedBatch, play_by
 from musicgen_lora.generation.clips.clip import GeneratedClip
 from musicgen_lora.generation.clips.keeping import (
     WAIT_S,
+    level_sentence,
     loudness_sentence,
     seams_sentence,
     takes_sentence,
@@ -188,7 +189,7 @@ def _say_of(clip: GeneratedClip, path: Path, altered: str | None, console: Conso
             f"{altered}: had been altered since it was written; the clip was played again.",
             style="yellow",
         )
-    if said := loudness_sentence(clip):
+    if said := loudness_sentence(clip) or level_sentence(clip):
         console.print(f"{path.name}: {said}", style="yellow")
     if clip.takes and (said := takes_sentence(clip.takes, clip.wanted)):
         console.print(f"{path.name}: {said}", style="yellow")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import re
@@ -25,6 +26,7 @@ from musicgen_lora.generation.clips.beside import made_beside
 from musicgen_lora.generation.clips.clip import GeneratedClip
 from musicgen_lora.generation.clips.keeping import (
     draw_best,
+    level_sentence,
     loudness_sentence,
     takes_sentence,
     write_clip,
@@ -178,6 +180,24 @@ def test_a_loudness_that_the_peaks_keep_a_clip_from_is_told() -> None:
     unasked = played_clip(asked(), seed=0)
     assert "loudness_lufs" not in unasked.facts
     assert loudness_sentence(unasked) == ""
+
+
+@pytest.mark.parametrize(("kind", "db"), [("wav", 6.0), ("mp3", 6.0), ("wav_float", 0.0)])
+def test_a_recording_above_full_scale_keeps_its_level_or_that_is_told(kind: str, db: float) -> None:
+    """As what is decoded from most MP3s is."""
+    wanted = dataclasses.replace(asked(format=kind), keeps_level=True)
+    recording = np.sin(np.arange(RATE) / 20.0, dtype=np.float32)[None] * np.float32(10**0.3)
+    clip = GeneratedClip.of(MADE | {"seed": 0}, recording, RATE, wanted)
+    assert clip.facts["gain_db"] == pytest.approx(-db, abs=0.01)
+    content = clip.files(wanted.format)[FORMATS[wanted.format].suffix]
+    samples, _ = soundfile.read(io.BytesIO(content))
+    gain = np.abs(samples).max() / np.abs(recording).max()
+    assert 20.0 * np.log10(gain) == pytest.approx(-db, abs=0.2)
+    said = "its peaks are 6 dB above full scale, and all of it, the recording too"
+    assert level_sentence(clip).startswith(said if db else "")
+    assert bool(level_sentence(clip)) == bool(db)
+    # Other clips have no level to keep.
+    assert level_sentence(played_clip(asked(), seed=0)) == ""
 
 
 def test_an_unwritable_part_leaves_nothing(tmp_path: Path, monkeypatch: Any) -> None:

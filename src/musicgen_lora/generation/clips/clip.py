@@ -71,7 +71,10 @@ class GeneratedClip:
         """Brings what the model played to the level that is asked for; see the class for the
         arguments."""
         sound, gain_db = levelled(
-            waveform, sample_rate, wanted.loudness_lufs, ceiling_db=_ceiling_db(wanted)
+            waveform,
+            sample_rate,
+            wanted.loudness_lufs,
+            ceiling_db=_ceiling_db(wanted, wanted.format),
         )
         # Of the other takes, what was measured is kept, and not their sound.
         told = (dataclasses.replace(take, waveform=sound[:, :0], loop=None) for take in takes)
@@ -119,7 +122,7 @@ class GeneratedClip:
         if self.wanted.spectrogram:
             contents[".png"] = clip_picture(sound, rate)
         contents[FORMATS[kind].suffix] = sound_bytes(
-            sound, rate, kind, self._sound_facts(), ceiling_db=_ceiling_db(self.wanted)
+            sound, rate, kind, self._sound_facts(), ceiling_db=_ceiling_db(self.wanted, kind)
         )
         facts["sha256"] = {
             ending: hashlib.sha256(content).hexdigest() for ending, content in contents.items()
@@ -209,9 +212,12 @@ def identity_of(made: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()[:8]
 
 
-def _ceiling_db(wanted: Wanted) -> float:
-    """That no peak is beyond; a recording's own peaks stay as they are."""
-    return 0.0 if wanted.keeps_level else CEILING_DB
+def _ceiling_db(wanted: Wanted, kind: Format) -> float:
+    """That no peak is beyond; a recording's own peaks stay as they are, as far as a format has
+    them."""
+    if not wanted.keeps_level:
+        return CEILING_DB
+    return math.inf if kind == "wav_float" else 0.0
 
 
 def write_contents(contents: Mapping[Path, bytes]) -> None:

@@ -79,6 +79,16 @@ def loudness_sentence(clip: GeneratedClip) -> str:
     )
 
 
+def level_sentence(clip: GeneratedClip) -> str:
+    """What to tell the user where a recording doesn't keep its level; empty where it does."""
+    if not clip.wanted.keeps_level or clip.facts["gain_db"] == 0.0:
+        return ""
+    return (
+        f"its peaks are {-clip.gain_db:.2g} dB above full scale, and all of it, the recording too, "
+        "is turned down by as much; --format wav_float keeps its level."
+    )
+
+
 def seams_sentence(take: JudgedTake) -> str:
     """Where new music meets the recording, and how loud it is before and after."""
     seams = {
