@@ -327,3 +327,20 @@ def test_standard_streams_that_are_closed_end_no_command(tmp_path: Path) -> None
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_libraries_say_nothing_of_a_home_that_cannot_be_written() -> None:
+    words = [
+        "from musicgen_lora.commands.loading import load",
+        "with load('musicgen_lora.fonts:readable')():",
+        "    import matplotlib.font_manager",
+    ]
+    env = {name: value for name, value in os.environ.items() if name != "MPLCONFIGDIR"}
+    done = subprocess.run(
+        [sys.executable, "-c", "\n".join(words)],
+        env=env | {"HOME": "/proc/none", "XDG_CONFIG_HOME": "", "XDG_CACHE_HOME": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import logging
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -28,6 +29,8 @@ def load(place: str) -> Callable[..., Any]:
     module, name = place.split(":")
     with no_garbage(), whole_stops():
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+        # It tells where it keeps its list of fonts, if the home folder can't be written.
+        logging.getLogger("matplotlib").setLevel(logging.ERROR)
         from musicgen_lora.runtime.quiet import silence_libraries
 
         silence_libraries()
