@@ -109,6 +109,9 @@ def test_it_is_refused_before_the_libraries_load(
         ("--format aiff", "--format aiff: must be one of flac, mp3, ogg, wav, wav24, wav_float."),
         ("--stdout aiff", "--stdout aiff: must be one of f32, s16, wav, None."),
         ("--promts x", "--promts: no such flag; did you mean --prompts?"),
+        ("--prompt x", "--prompt: no such flag; did you mean --prompts?"),
+        ("--prompt x --dry", "--prompt: no such flag; did you mean --prompts?"),
+        ("--lora-model=x", "--lora-model: no such flag; did you mean --lora_model_path?"),
         ("--nonsense", "--nonsense: no such flag; --help lists them."),
         ("--key C# minor", "minor: belongs to no flag; put a text of several words in quotes."),
         ("--bpm", "--bpm needs a value."),
@@ -118,6 +121,10 @@ def test_it_is_refused_before_the_libraries_load(
         ("--bars 2.5", "--bars 2.5: must be a whole number."),
         ("--strength 1 x", "--strength 1 x: must be a number."),
         ("--prompts b", "--prompts is given twice; write all behind one: --prompts A B."),
+        (
+            "--prompts_file a --prompts-file=b",
+            "--prompts_file is given twice, and takes one; run the command for each.",
+        ),
         ("--prompts=b", "--prompts is given twice; write all behind one: --prompts A B."),
     ],
 )

@@ -135,7 +135,7 @@ def _parse(command: str, parts: dict[str, Any], flags: Sequence[str]) -> dict[st
         if (invalid := _behind(stop)) is not None:
             raise invalid from stop
         if stop.code:
-            raise UserError(flag_error(said.getvalue())) from stop
+            raise UserError(flag_error(said.getvalue(), list(_values(parts)))) from stop
         # Of --help; nobody may be there to read it.
         sys.stdout.flush()
         raise
@@ -222,9 +222,12 @@ def _empty_flags(flags: Sequence[str]) -> set[str]:
 
 
 def _check_paths(settings: Any, flags: Sequence[str]) -> None:
-    """Raises a UserError where a path can't be one, or can't be written into a JSON file."""
-    empty = _empty_flags(flags)
+    """Raises a UserError where a path can't be one, can't be written into a JSON file, or is given
+    where another one is read: the last alone would count."""
+    empty, given = _empty_flags(flags), [_flag_name(word) for word in flags]
     for name, path in places_in(settings):
+        if given.count(name) > 1 and name != "output_dir":
+            raise UserError(f"--{name} is given twice, and takes one; run the command for each.")
         if name in empty:
             raise UserError(f"--{name} is empty; name a folder or file (. is this folder).")
         if "\0" in str(path):

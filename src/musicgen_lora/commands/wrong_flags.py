@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import difflib
 import itertools
 import re
 from collections.abc import Sequence
 
 
-def flag_error(box: str) -> str:
+def flag_error(box: str, names: Sequence[str]) -> str:
     """One line of what tyro says of a wrong flag; its own first sentence where it says what is not
-    known here."""
+    known here.
+
+    Args:
+        names: of the settings that have a flag.
+    """
     # Its title stands in the box's upper edge, or above a line where there are no edges.
     lines = [line.strip("│ ") for line in box.splitlines()[1:]]
     lines = lines[1:] if lines and not lines[0].strip("-") else lines
     inside = itertools.takewhile(lambda line: line.strip("─-╰╯"), lines)
     said = " ".join(inside)
     if match := re.fullmatch(r"Unrecognized options: (.*)", said):
-        return _unknown(match[1], lines)
+        return _unknown(match[1], names)
     if match := re.fullmatch(r"Missing value for argument '(.*)'\. Expected .*", said):
         return f"{match[1]} needs a value."
     if match := re.fullmatch(r"invalid choice '(.*)' for argument '(.*)'\. .*\((.*)\)\.", said):
@@ -28,14 +33,17 @@ def flag_error(box: str) -> str:
     return said
 
 
-def _unknown(words: str, lines: Sequence[str]) -> str:
+def _unknown(words: str, names: Sequence[str]) -> str:
     """Of words that no flag takes."""
     first = words.partition(", ")[0]
     if not first.startswith("-"):
         return f"{first}: belongs to no flag; put a text of several words in quotes."
-    if "Perhaps you meant:" in lines:
-        near = lines[lines.index("Perhaps you meant:") + 1].split()[0]
-        return f"{first}: no such flag; did you mean {near}?"
+    # To tyro, --prompt is nearest to --negative_prompt.
+    flag = first.partition("=")[0]
+    given = flag.strip("-").replace("-", "_")
+    longer = sorted((name for name in names if name.startswith(given)), key=len)
+    if near := [*longer, *difflib.get_close_matches(given, names, 1)]:
+        return f"{flag}: no such flag; did you mean --{near[0]}?"
     return f"{first}: no such flag; --help lists them."
 
 
