@@ -122,6 +122,11 @@ def test_the_guides_values_are_the_defaults() -> None:
             "train: {output_dir: ''}",
             "output_dir is empty; name a folder or file (. is this folder)",
         ),
+        ("train: {output_dir: 808}", "output_dir = 808: must be a text; write it in quotes"),
+        ("train: {data_dir: 2024-05-01}", "must be a text; write it in quotes"),
+        ("train: {lora_modules: 1.10}", "lora_modules = 1.1: must be a text; write it in quotes"),
+        ("train: {preview_prompts: [808]}", "preview_prompts = 808: must be a text; write it in"),
+        ("train: {lora_targets: heads}", "must be a list; write it in brackets"),
         ("train: !!python/object/apply:os.getcwd []", "not valid YAML"),
     ],
 )

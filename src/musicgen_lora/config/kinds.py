@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -49,4 +50,11 @@ def explained(error: ValidationError) -> str:
     first = error.errors(include_url=False, include_context=False)[0]
     # A list's value stands for its place.
     name = ".".join(part[:60] for part in first["loc"] if isinstance(part, str))
-    return f"{name} = {shortened(first.get('input'))}: {first['msg'][:200]}."
+    given = first.get("input")
+    shown = shortened(given)
+    if first["type"] in ("string_type", "path_type") and isinstance(given, int | float | date):
+        # 808 is a number to a settings file.
+        return f"{name} = {shown}: must be a text; write it in quotes."
+    if first["type"] == "list_type" and isinstance(given, str):
+        return f"{name} = {shown}: must be a list; write it in brackets."
+    return f"{name} = {shown}: {first['msg'][:200]}."
