@@ -148,3 +148,12 @@ def test_clips_in_the_dataset_are_no_input_once_they_are_removed(tmp_path: Path)
     put(out / "train" / "own.wav", beat(5, 2.0))
     again = prepared(out, out)
     assert [entry["audio"] for entry in again] == [first[0]["audio"], "train/own.wav"]
+
+
+def test_a_dataset_in_a_hidden_folder_is_not_left_out(tmp_path: Path) -> None:
+    put(tmp_path / "a.wav", beat(0, 2.0))
+    first = prepared(tmp_path, tmp_path / ".made" / "data")
+    put(tmp_path / ".trash" / "b.wav", beat(1, 2.0))
+    assert prepared(tmp_path, tmp_path / ".made" / "data") == first
+    (drop,) = json.loads((tmp_path / ".made/data/report.json").read_text())["dropped"]
+    assert drop["file"] == ".trash"

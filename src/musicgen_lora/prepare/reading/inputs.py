@@ -104,7 +104,12 @@ def find_inputs(
     files = [file for file in files if not file.resolve().is_relative_to(extracted)]
     inputs, dropped = _parquet_inputs(input_dir, output_dir, remarks)
     dropped += _unreadable_folders(input_dir)
-    unread = find_unread(input_dir)
+    # The dataset may lie in a hidden folder.
+    unread = [
+        (path, why)
+        for path, why in find_unread(input_dir)
+        if not dataset.is_relative_to(path.resolve())
+    ]
     if not files and not inputs:
         hint = f"; {unread[0][0].relative_to(input_dir)} {unread[0][1]}" if unread else "."
         raise UserError(
