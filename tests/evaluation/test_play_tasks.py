@@ -24,7 +24,7 @@ class Deadly:
 
     def run(self, work: Any, tasks: Any, limit_s: float, **_: Any) -> Iterator[tuple[int, Any]]:
         for index in range(len(tasks)):
-            prompts = tasks[index].prompts
+            prompts = [prompt for prompt, _ in tasks[index].rows]
             dies = any(prompt in self.prompts for prompt in prompts)
             yield index, Failure("it died.") if dies else np.zeros((len(prompts), 4, 10))
 

@@ -27,7 +27,7 @@ from musicgen_lora.evaluation.report.report import write_report
 from musicgen_lora.evaluation.sound.ear import Heard
 from musicgen_lora.evaluation.sound.references import References
 from musicgen_lora.evaluation.sound.seeds import measure_seeds
-from musicgen_lora.evaluation.sound.sounds import Hearing, compare_sounds
+from musicgen_lora.evaluation.sound.sounds import compare_sounds
 from musicgen_lora.evaluation.sound.unasked import measure_off_style
 from musicgen_lora.formats.documents import plain
 from musicgen_lora.listening.descriptors import describe
@@ -72,9 +72,19 @@ def hear(wave: np.ndarray) -> Heard:
     )
 
 
-def hearing_of(references: References, why_none: str, clips: Any) -> Hearing:
+def compare_clips(
+    clips: Any, heard: Compared[Any], references: References, why_none: str = ""
+) -> dict[str, Any]:
     """By the log-mel spectrum alone: no model hears."""
-    return Hearing((LOG_MEL,), None, [clip["prompt"] for clip in clips], references, why_none, 0)
+    return compare_sounds(
+        heard,
+        references,
+        prompts=[clip["prompt"] for clip in clips],
+        embeddings=(LOG_MEL,),
+        listener=None,
+        why_none=why_none,
+        seed=0,
+    )
 
 
 def references_of(heard: list[Heard]) -> References:
@@ -205,6 +215,7 @@ def make_report(folder: Path) -> dict[str, Any]:
         clip["others"] = {}
         clips.append(clip)
     generation = {"compared": True, "duration_s": 4.0, "clips": clips}
+    references = references_of([hear(wave) for wave in beats[5:]])
     write_wav(folder / "audio/trained/02.wav", beats[9], RATE)
     report = plain(
         {
@@ -238,16 +249,13 @@ def make_report(folder: Path) -> dict[str, Any]:
             "loss": losses(12),
             "forgetting": losses(9),
             "generation": generation,
-            **compare_sounds(
-                hearing_of(references_of([hear(wave) for wave in beats[5:]]), "", clips),
-                Compared(heard["base"], heard["adapter"]),
-            ),
+            **compare_clips(clips, Compared(heard["base"], heard["adapter"]), references),
             **on_trained(len(clips)),
             "off_style": off_style(clips, heard),
             "seeds": measure_seeds(
                 Compared(*([own.vectors for own in heard[side]] for side in heard)),
                 Compared(*([own.vectors for own in heard[side][1:3]] for side in heard)),
-                references_of([hear(wave) for wave in beats[5:]]),
+                references,
                 seed=0,
             ),
             "not_computed": [],

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import numpy as np
 from rich.console import Console
 
 from musicgen_lora import atomic
-from musicgen_lora.cluster.engine import Engine, open_engine
+from musicgen_lora.cluster.engine import open_engine
 from musicgen_lora.cluster.places import at_any_place
 from musicgen_lora.config import EvaluateSettings
 from musicgen_lora.console import plain_console, working
@@ -141,7 +141,8 @@ def _publish(
             folder=staging,
             console=console,
         )
-        with _players(settings) as engine:
+        # Plays the clips; None is this process, which has the base loaded.
+        with nullcontext() if settings.ray is None else open_engine(settings.ray) as engine:
             session = dataclasses.replace(session, engine=engine)
             report = _measure(session, variants, performers)
         report["device"] = str(device)
@@ -152,11 +153,6 @@ def _publish(
     atomic.publish_files(settings.output_dir, fill, lambda _: files_of_report(settings.output_dir))
     (report,) = made
     return report
-
-
-def _players(settings: EvaluateSettings) -> AbstractContextManager[Engine | None]:
-    """Who plays the clips; None is this process, which has the base loaded."""
-    return nullcontext() if settings.ray is None else open_engine(settings.ray)
 
 
 def _held_out(settings: EvaluateSettings, variants: Sequence[Variant]) -> HeldOut:
@@ -265,7 +261,6 @@ def _told_variant(own: Variant) -> dict[str, Any]:
 
 
 def _told(held_out: HeldOut) -> dict[str, Any]:
-    """What the report says of the held-out clips."""
     return {
         "origin": held_out.origin,
         "is_unseen": held_out.is_unseen,

@@ -87,13 +87,19 @@ def measure_variant(
         session, sides, others.windows, others.why_none, "loss on other styles, windows"
     )
     performance = play(session, performer, name)
-    asked = Compared(None if base is None else base.asked, performance.asked)
+    both = Compared(base, performance)
+    asked = both.each(lambda side: side.asked)
     parts = {
         "loss": loss,
         "forgetting": forgetting,
         **_sounds(session, asked),
         "off_style": _off_style(session, base, performance),
-        "seeds": _seeds(session, base, performance),
+        "seeds": measure_seeds(
+            asked.each(lambda own: [heard.vectors for heard in own.heard]),
+            both.each(lambda side: side.seeds),
+            session.references,
+            seed=session.settings.seed,
+        ),
         **_on_trained(session, sides, loss, asked, name),
     }
     parts = plain(parts)
@@ -102,22 +108,16 @@ def measure_variant(
 
 
 def _sounds(session: EvaluationSession, played: Compared[Played]) -> dict[str, Any]:
-    """What compares clips by what is heard of them."""
     with working(session.console, "comparing sounds"):
-        return compare_sounds(session.hearing, played.each(lambda own: own.heard))
-
-
-def _seeds(
-    session: EvaluationSession, base: Performance | None, own: Performance
-) -> dict[str, Any]:
-    """The report's `seeds`."""
-    played = Compared(base, own)
-    return measure_seeds(
-        played.each(lambda side: [heard.vectors for heard in side.asked.heard]),
-        played.each(lambda side: side.seeds),
-        session.references,
-        seed=session.settings.seed,
-    )
+        return compare_sounds(
+            played.each(lambda own: own.heard),
+            session.references,
+            prompts=[item["prompt"] for item in session.prompts],
+            embeddings=session.ear.embeddings,
+            listener=session.listener,
+            why_none=session.held_out.why_none or session.references.why_none,
+            seed=session.settings.seed,
+        )
 
 
 def _off_style(

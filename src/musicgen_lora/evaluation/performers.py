@@ -69,8 +69,9 @@ def place(model: BaseModel) -> torch.device:
 
 
 def base_performer(model: BaseModel, store: Store) -> Performer:
-    """The base as it was loaded."""
-    return Performer(model, store, _identity(model), partial(_as, model, Mixture(model)))
+    # Of all weights, the text encoder's and the codec's too.
+    identity = key_of(fingerprint(model.hf), model.facts.window_s)
+    return Performer(model, store, identity, partial(_as, model, Mixture(model)))
 
 
 def variant_performers(base: Performer, variants: Sequence[Variant]) -> list[Performer]:
@@ -109,8 +110,3 @@ def _as(model: BaseModel, mixture: Mixture) -> Iterator[None]:
             yield
     finally:
         model.text.frozen = True
-
-
-def _identity(model: BaseModel) -> str:
-    """Hash of all weights of a base, its text encoder and codec too, and of its windows' length."""
-    return key_of(fingerprint(model.hf), model.facts.window_s)

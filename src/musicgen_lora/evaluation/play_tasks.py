@@ -50,8 +50,7 @@ class PlayTask:
     adapter: Path | None
     strength: float
     identity: str
-    prompts: list[str]
-    seeds: list[int]
+    rows: list[SeededPrompt]
     playing: ClipKind
     device: str
 
@@ -70,15 +69,13 @@ def play_batches_by(
     adapter = None if performer.adapter is None else performer.adapter.absolute()
 
     def task_of(rows: list[SeededPrompt]) -> PlayTask:
-        prompts, seeds = [prompt for prompt, _ in rows], [seed for _, seed in rows]
         return PlayTask(
             base_path=performer.model.path,
             base_fingerprint=performer.model.fingerprint,
             adapter=adapter,
             strength=performer.strength,
             identity=performer.identity,
-            prompts=prompts,
-            seeds=seeds,
+            rows=rows,
             playing=playing,
             device=performer.model.device.type,
         )
@@ -119,9 +116,8 @@ def play_batch(task: PlayTask, alive: Callable[[], None]) -> np.ndarray:
             "this name; give all the same files."
         )
     alive()
-    rows = list(zip(task.prompts, task.seeds, strict=True))
     with performer.worn():
-        asked = request_of(performer.model, rows, task.playing)
+        asked = request_of(performer.model, task.rows, task.playing)
         return generate_codes(performer.model, asked, lambda done, of: alive()).numpy()
 
 

@@ -59,7 +59,7 @@ class Players:
     """
 
     def __init__(self, model: BaseModel, n: int, pool: Executor | None) -> None:
-        self.n, self._pool, self._ended = n, pool, Event()
+        self.n, self._pool, self.ended = n, pool, Event()
         self._free: SimpleQueue[Decoder] = SimpleQueue()
         for _ in range(n):
             self._free.put(Decoder(model))
@@ -76,17 +76,10 @@ class Players:
 
         return [*(map if self._pool is None else self._pool.map)(by_one, works)]
 
-    def end(self) -> None:
-        """Has threads that are still playing give up at their next step."""
-        self._ended.set()
-
     def check(self) -> None:
-        """To be called at each step.
-
-        Raises:
-            Stopped: it is over.
-        """
-        if self._ended.is_set():
+        """To be called at each step: raises `Stopped` in threads that are still playing when it is
+        over."""
+        if self.ended.is_set():
             raise Stopped
 
 
@@ -103,7 +96,7 @@ def players(model: BaseModel) -> Iterator[Players]:
         try:
             yield side_by_side
         finally:
-            side_by_side.end()
+            side_by_side.ended.set()
 
 
 def shared_out(rows: Sequence[Work], n: int) -> list[Sequence[Work]]:

@@ -29,7 +29,6 @@ from musicgen_lora.evaluation.sound.ear import Ear, Heard, Vectors
 from musicgen_lora.evaluation.sound.memorisation import TrainedSounds
 from musicgen_lora.evaluation.sound.references import References, hear_references
 from musicgen_lora.evaluation.sound.seeds import N_PROMPTS
-from musicgen_lora.evaluation.sound.sounds import Hearing
 from musicgen_lora.evaluation.trained_clips import open_trained
 from musicgen_lora.generation.decoding.decode import windows_sentence
 from musicgen_lora.generation.decoding.sampling import advice_sentence, sampling_of
@@ -70,18 +69,6 @@ class EvaluationSession:
     engine: Engine | None = None
 
     @property
-    def hearing(self) -> Hearing:
-        """What clips are compared by."""
-        return Hearing(
-            self.ear.embeddings,
-            self.listener,
-            [item["prompt"] for item in self.prompts],
-            self.references,
-            self.held_out.why_none or self.references.why_none,
-            self.settings.seed,
-        )
-
-    @property
     def remarks(self) -> list[str]:
         """What of the clips that were read is not fit to be measured on, in sentences."""
         own = [self.others.left_out] if self.others.left_out else []
@@ -94,7 +81,6 @@ class EvaluationSession:
 
     @property
     def model(self) -> BaseModel:
-        """The base."""
         return self.base.model
 
 
@@ -108,7 +94,6 @@ class Played:
     """What report.json says of each clip."""
 
     def part(self, rows: slice) -> Played:
-        """Some of them."""
         return Played(self.codes[rows], self.heard[rows], self.entries[rows])
 
 

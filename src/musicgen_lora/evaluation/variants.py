@@ -70,7 +70,7 @@ def list_variants(adapters: Sequence[AdapterFiles], strengths: Sequence[float]) 
     variants = []
     for label, own in zip(labels, adapters, strict=True):
         for strength in strengths:
-            told = _label(label, strength) if len(strengths) > 1 or strength != 1.0 else label
+            told = _label(label, strength)
             slug = re.sub(r"[^a-z0-9.]+", "-", told.lower()).strip("-.")[:40]
             name = f"{len(variants) + 1:02d}_{slug}"
             variants.append(Variant(name, told, own, strength))

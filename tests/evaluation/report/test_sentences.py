@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from chinese import english_in, english_in_page, in_chinese  # noqa: F401
 from html_page import Page
-from reports import hearing_of
+from reports import compare_clips
 from rich.console import Console
 
 from musicgen_lora.console import CommandConsole
@@ -37,7 +37,6 @@ from musicgen_lora.evaluation.report.verdicts import primary_rows
 from musicgen_lora.evaluation.sound.comparison import SHOWN, compare_descriptors
 from musicgen_lora.evaluation.sound.ear import Heard
 from musicgen_lora.evaluation.sound.references import References
-from musicgen_lora.evaluation.sound.sounds import compare_sounds
 from musicgen_lora.formats.documents import plain
 
 
@@ -66,8 +65,8 @@ def without_reference(report: dict[str, Any]) -> dict[str, Any]:
         )
         for own in (clip["adapter"] for clip in poor["generation"]["clips"])
     ]
-    hearing = hearing_of(References(), why, poor["generation"]["clips"])
-    poor |= plain(compare_sounds(hearing, Compared(None, heard)))
+    clips = poor["generation"]["clips"]
+    poor |= plain(compare_clips(clips, Compared(None, heard), References(), why))
     nothing = {"computed": False, "why": why}
     poor |= {"overfitting": nothing, "memorisation": {"continuations": nothing, "nearest": nothing}}
     poor["captions"] = nothing

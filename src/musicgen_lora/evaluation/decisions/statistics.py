@@ -79,7 +79,8 @@ def paired_bootstrap(
     weights = np.ones(len(base)) if weights is None else weights
     base, adapter, weights = _checked_pairs(base, adapter, weights)
     n = len(base)
-    result = _nothing_found(n)
+    nothing: Any = dict.fromkeys(PairedResult.__annotations__)
+    result: PairedResult = nothing | {"n": n, "interval": "none", "doubt": "", "note": ""}
     if n == 0:
         result["note"] = "no pairs"
         return result
@@ -104,24 +105,6 @@ def paired_bootstrap(
     result["p_value"] = _sign_flip_p(base, adapter, weights, seed)
     result["doubt"] = _doubt(adapter - base, weights)
     return result
-
-
-def _nothing_found(n: int) -> PairedResult:
-    return PairedResult(
-        n=n,
-        mean_base=None,
-        mean_adapter=None,
-        difference=None,
-        relative=None,
-        ci_low=None,
-        ci_high=None,
-        relative_ci_low=None,
-        relative_ci_high=None,
-        p_value=None,
-        interval="none",
-        doubt="",
-        note="",
-    )
 
 
 def _checked_pairs(*columns: np.ndarray) -> Sequence[np.ndarray]:

@@ -140,8 +140,7 @@ def summarise_losses(
         counts: `[W, K]` predicted frames.
         sources: W of them; windows of one source are one observation.
     """
-    names = sorted(set(sources))
-    member = np.array([[source == name for source in sources] for name in names], np.float64)
+    names, member = _members(sources)
     frames = member @ counts
     base, adapter = member @ base_sums / frames, member @ adapter_sums / frames
     codebooks = [
@@ -172,6 +171,12 @@ def summarise_losses(
     }
 
 
+def _members(sources: Sequence[str]) -> tuple[list[str], np.ndarray]:
+    """Names of S sources, and `[S, W]` which windows are theirs, 0 or 1."""
+    names = sorted(set(sources))
+    return names, np.array([[source == name for source in sources] for name in names], np.float64)
+
+
 def summarise_positions(
     base_sums: np.ndarray,
     adapter_sums: np.ndarray,
@@ -190,8 +195,7 @@ def summarise_positions(
         counts: `[W, K, P]` predicted frames.
         sources: W of them.
     """
-    names = sorted(set(sources))
-    member = np.array([[source == name for source in sources] for name in names], np.float64)
+    _, member = _members(sources)
     grouped = -(-counts.shape[2] // MOST_POSITIONS)
     starts = np.arange(0, counts.shape[2], grouped)
     base, adapter, frames = (

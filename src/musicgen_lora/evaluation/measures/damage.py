@@ -17,8 +17,6 @@ STUCK_PERIOD_S, STUCK_LEAST_S = 0.25, 0.5
 
 @dataclass(frozen=True)
 class Damage:
-    """Faults of one clip."""
-
     bad_samples: int
     """NaN or infinite."""
     clicks: int

@@ -23,8 +23,6 @@ MEL_FLOOR = 1e-10
 
 @dataclass(frozen=True)
 class Embedding:
-    """A way to hear."""
-
     name: str
     """What report.json calls it."""
     label: str
@@ -43,10 +41,6 @@ def embed(embedding: Embedding, waveforms: Sequence[np.ndarray], sample_rate: in
         if not np.isfinite(row).all():
             raise ValueError(f"{embedding.label}: clip {place + 1} has values that are not finite")
     return np.stack(rows)
-
-
-def _musicnn(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
-    return tag_waveform(waveform, sample_rate)[1].mean(axis=0)
 
 
 def log_mel(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
@@ -86,5 +80,7 @@ def codec_latents(codec: Codec) -> Embedding:
     return Embedding("codec", "the model's own codec", hear)
 
 
-MUSICNN = Embedding("musicnn", "musicnn", _musicnn)
+MUSICNN = Embedding(
+    "musicnn", "musicnn", lambda wave, sample_rate: tag_waveform(wave, sample_rate)[1].mean(axis=0)
+)
 LOG_MEL = Embedding("log_mel", "log-mel spectrum", log_mel)

@@ -30,7 +30,6 @@ N_ROWS, N_COLUMNS = 160, 480
 
 
 def png_bytes(figure: Figure) -> bytes:
-    """The figure as a PNG."""
     target = BytesIO()
     FigureCanvasAgg(figure).print_png(target)
     return target.getvalue()

@@ -178,7 +178,6 @@ def damage_sentences(damage: Mapping[str, Any]) -> list[str]:
 
 
 def primary_rows(primaries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The primaries as texts."""
     return [
         {
             "label": p["label"],

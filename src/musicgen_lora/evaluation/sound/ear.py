@@ -32,8 +32,6 @@ Vectors = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Heard:
-    """What is heard of one clip."""
-
     descriptors: dict[str, float]
     vectors: Vectors
     damage: Damage

@@ -101,7 +101,6 @@ class References:
         return [told(names, n_heard) for told, names in kinds if names]
 
     def why_no(self, anchor: str) -> str:
-        """Why an anchor has no clips."""
         why = {RECORDED: self.why_not_recorded, OTHER_MUSIC: self.why_no_others}
         return why.get(anchor, "") or "there are no held-out clips"
 
@@ -119,7 +118,6 @@ class References:
 
     @property
     def sources(self) -> list[str]:
-        """Source of each clip."""
         return [clip.source for clip in self.clips]
 
     def describe(self) -> dict[str, Any]:

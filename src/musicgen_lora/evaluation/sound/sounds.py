@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from musicgen_lora.evaluation.compared import Compared
@@ -19,27 +18,23 @@ from musicgen_lora.evaluation.sound.references import References
 from musicgen_lora.evaluation.sound.set_distances import compare_sets
 
 
-@dataclass(frozen=True)
-class Hearing:
-    """What clips are compared by.
+def compare_sounds(
+    clips: Compared[Sequence[Heard]],
+    references: References,
+    *,
+    prompts: Sequence[str],
+    embeddings: Sequence[Embedding],
+    listener: Listener | None,
+    why_none: str,
+    seed: int,
+) -> dict[str, Any]:
+    """The report's `reference`, `descriptors`, `descriptor_distance`, `distances`, `damage`,
+    `obedience` and `text_agreement`.
 
     Args:
         embeddings: in the order in which they are told.
         why_none: there are no held-out clips.
     """
-
-    embeddings: Sequence[Embedding]
-    listener: Listener | None
-    prompts: Sequence[str]
-    references: References
-    why_none: str
-    seed: int
-
-
-def compare_sounds(hearing: Hearing, clips: Compared[Sequence[Heard]]) -> dict[str, Any]:
-    """The report's `reference`, `descriptors`, `descriptor_distance`, `distances`, `damage`,
-    `obedience` and `text_agreement`."""
-    references, why_none, seed = hearing.references, hearing.why_none, hearing.seed
     reference: dict[str, Any] = {"computed": False, "why": why_none, "descriptors": []}
     if references.heard:
         reference = {"computed": True, "why": "", **references.describe()}
@@ -49,18 +44,10 @@ def compare_sounds(hearing: Hearing, clips: Compared[Sequence[Heard]]) -> dict[s
         "reference": reference,
         "descriptors": compare_descriptors(described, target, references.described, seed=seed),
         "descriptor_distance": descriptor_distances(
-            described,
-            target,
-            anchors=references.described,
-            why_none=why_none,
-            seed=seed,
+            described, target, anchors=references.described, why_none=why_none, seed=seed
         ),
-        "distances": compare_sets(
-            hearing.embeddings, clips, references, why_none=why_none, seed=seed
-        ),
+        "distances": compare_sets(embeddings, clips, references, why_none=why_none, seed=seed),
         "damage": compare_damage(clips, references, seed=seed),
-        "obedience": measure_obedience(hearing.prompts, clips, references),
-        "text_agreement": measure_agreement(
-            hearing.listener, hearing.prompts, clips, references, seed=seed
-        ),
+        "obedience": measure_obedience(prompts, clips, references),
+        "text_agreement": measure_agreement(listener, prompts, clips, references, seed=seed),
     }
