@@ -78,41 +78,32 @@ def build_page(workspace: Workspace, language: Language, uploads: Path) -> gr.Bl
         fill_width=True,
     ) as demo:
         fill(Page(workspace, say, gr.Timer(TICK_S, active=False), uploads), demo)
-    demo.process_api = _bounded(_numbered(demo.process_api))
+    demo.process_api = _bounded(demo.process_api)
     # Gradio keeps ten thousand, each with what it has been shown.
     demo.state_session_capacity = MAX_SESSIONS
     demo.queue(default_concurrency_limit=4, max_size=64, api_open=False)
     return demo
 
 
-def _numbered(process: Callable[..., Any]) -> Callable[..., Any]:
-    """Gradio makes a component anew for each update of it, even one that changes nothing, and keeps
-    it under its own new number as well: 70 kB a look, for as long as a page is open."""
-
-    @functools.wraps(process)
-    async def run(*values: Any, **named: Any) -> Any:
-        found = await process(*values, **named)
-        if (state := named.get("state")) is not None:
-            for number, block in list(state.blocks_config.blocks.items()):
-                block._id = number
-        return found
-
-    return run
-
-
 def _bounded(process: Callable[..., Any]) -> Callable[..., Any]:
     """Gradio prints what it was sent and could not use, at any length: a few hundred requests of
-    megabytes would make a log of gigabytes."""
+    megabytes would make a log of gigabytes. And it makes a component anew for each update of it,
+    even one that changes nothing, and keeps it under its own new number as well: 70 kB a look, for
+    as long as a page is open."""
 
     @functools.wraps(process)
     async def run(*values: Any, **named: Any) -> Any:
         try:
-            return await process(*values, **named)
+            found = await process(*values, **named)
         except Exception as error:
             told = str(error)
             if len(told) <= MAX_TOLD:
                 raise
             raise gr.Error(f"{told[:MAX_TOLD]} ...", print_exception=False) from None
+        if (state := named.get("state")) is not None:
+            for number, block in list(state.blocks_config.blocks.items()):
+                block._id = number
+        return found
 
     return run
 

@@ -48,10 +48,6 @@ class LossCurves:
     held: list[Point]
     base: float | None
 
-    def trained_alone(self) -> LossCurves:
-        """Without the held-out clips, whose changes are too small for the same chart."""
-        return LossCurves(self.train, [], None)
-
     def held_alone(self) -> LossCurves:
         """The held-out clips and the base's level on them; what trains, where none are held out."""
         return LossCurves([], self.held, self.base) if self.held else self
@@ -66,7 +62,8 @@ def curves(rows: Sequence[dict[str, Any]], words: Words) -> str:
         f'<span class="{name}">■</span> {escape(words(label))}' for name, label in SERIES
     )
     charts = [
-        (words("Training loss by step"), mean.trained_alone(), LARGE, ""),
+        # Changes of held-out clips are too small for the same chart.
+        (words("Training loss by step"), LossCurves(mean.train, [], None), LARGE, ""),
         (words("Held-out loss by step"), mean.held_alone(), LARGE, ""),
         *(
             (words("Codebook {n}", n=number + 1), losses(rows, number).held_alone(), SMALL, "small")

@@ -23,21 +23,13 @@ from musicgen_lora.given import check_given
 from musicgen_lora.language.flags import described
 
 OF_THE_PAGE = frozenset(
-    (
-        "model_path",
-        "base_model_path",
-        "clap",
-        "embeddings",
-        "metadata_file",
-        "from_tokens",
-        "pack",
-        "fsdp",
-        "report_to",
-        "ray",
-    )
-) | {"allow_random_base", "resume", "prompts", "create_example", "num_samples", "compare"}
-OF_THE_PAGE |= {"from_captions", "variations", "change_at", "play", "stdout"}
-OF_THE_PAGE |= {"continue_at", "heard", "from_bar", "to_bar"}
+    {
+        *("model_path", "base_model_path", "clap", "embeddings", "metadata_file", "from_tokens"),
+        *("pack", "fsdp", "report_to", "ray", "allow_random_base", "resume", "prompts"),
+        *("create_example", "num_samples", "compare", "from_captions", "variations", "change_at"),
+        *("play", "stdout", "continue_at", "heard", "from_bar", "to_bar"),
+    }
+)
 """Settings that the page has of its own, or that make no sense there."""
 _BETWEEN = re.compile("[,，、]")
 """What people put between values, beside spaces."""

@@ -31,10 +31,6 @@ Left = TypeVar("Left")
 Right = TypeVar("Right")
 
 
-def _carrier() -> gr.JSON:
-    return gr.JSON(visible=False)
-
-
 @dataclass(frozen=True)
 class Page:
     """The page in one language.
@@ -51,7 +47,7 @@ class Page:
     timer: gr.Timer
     uploads: Path
     watches: Watches = field(default_factory=Watches)
-    kept: gr.JSON = field(default_factory=_carrier)
+    kept: gr.JSON = field(default_factory=lambda: gr.JSON(visible=False))
 
     def guarded(self, handler: Callable[..., Any], command: str = "") -> Callable[..., Any]:
         """A handler whose UserError, or full disk, is a line on the page, not a traceback.

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -40,18 +40,6 @@ class Side:
         return escape(f"{self.address}{what}?at={self.at}{query}")
 
 
-@dataclass(frozen=True)
-class Act:
-    """A button below a player; it is about the side that is heard.
-
-    Args:
-        name: of what it does, for its handler.
-    """
-
-    name: str
-    label: str
-
-
 def player(
     sides: Sequence[Side],
     label: str,
@@ -59,12 +47,13 @@ def player(
     *,
     details: str = "",
     duration_s: float = 0.0,
-    acts: Sequence[Act] = (),
+    acts: Mapping[str, str] | None = None,
 ) -> str:
     """A player of sounds of equal length, the last of which is heard first.
 
     Args:
         sides: that it switches between; one has no button.
+        acts: labels of buttons below it, about the side that is heard, by what they do.
         duration_s: shown until the sound itself has been read; 0 where it isn't known.
     """
     if len(sides) > 1:
@@ -90,7 +79,7 @@ def player(
         f'<button type="button" class="whole" disabled>{escape(words("Whole clip"))}</button>'
         '<span class="clock"></span></div></div>'
         f'<div class="plain">{_plain(sides)}</div>'
-        f'<small dir="auto">{escape(details)}</small>{_below(sides, acts, words)}</figure>'
+        f'<small dir="auto">{escape(details)}</small>{_below(sides, acts or {}, words)}</figure>'
     )
 
 
@@ -112,10 +101,11 @@ def _plain(sides: Sequence[Side]) -> str:
     )
 
 
-def _below(sides: Sequence[Side], acts: Sequence[Act], words: Words) -> str:
+def _below(sides: Sequence[Side], acts: Mapping[str, str], words: Words) -> str:
     saves = [link for side in sides if side.save_as for link in _saves(side, words)]
     buttons = [
-        f'<button type="button" data-act="{act.name}">{escape(act.label)}</button>' for act in acts
+        f'<button type="button" data-act="{act}">{escape(label)}</button>'
+        for act, label in acts.items()
     ]
     below = f'<div class="acts">{"".join(saves + buttons)}</div>' if saves or buttons else ""
     return below + (_spectrograms(sides, words) if saves else "")

@@ -176,8 +176,6 @@ def make_app(
 
 
 def _add_files(app: FastAPI, workspace: Workspace) -> None:
-    """Addresses of files, by ids."""
-
     def found(look: Callable[..., Path], *ids: str) -> Path:
         try:
             return look(*ids)

@@ -7,7 +7,6 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Generator
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -85,16 +84,11 @@ def _serve(server: uvicorn.Server) -> None:
         server.should_exit = True
 
     # Its own handlers end in the midst of its loop, with tracebacks.
-    server.capture_signals = _no_handlers
+    server.capture_signals = contextlib.nullcontext  # pyright: ignore[reportAttributeAccessIssue]
     with handled([signal.SIGINT, signal.SIGTERM, *hangups()], stop):
         server.run()
     for number in received:
         signal.raise_signal(number)
-
-
-@contextlib.contextmanager
-def _no_handlers() -> Generator[None]:
-    yield
 
 
 def _check_port(host: str, port: int) -> None:

@@ -93,16 +93,13 @@ class Workspace:
         return found
 
     def audio_folder(self, wanted: object) -> Path:
-        """The audio folder of an id."""
         folders = self.audio_folders()
         return folders[find(folders, wanted)]
 
     def dataset(self, wanted: object) -> Path:
-        """The dataset of an id."""
         return inside(self.datasets, find(folders_of(self.datasets), wanted))
 
     def run(self, wanted: object) -> Path:
-        """The run of an id."""
         return inside(self.runs, find(folders_of(self.runs), wanted))
 
     def check_idle(self, folder: Path) -> None:
@@ -193,7 +190,7 @@ class Workspace:
             UserError: its `run.json` can't be read, or the base is none of the page's.
         """
         folder = self.run(run)
-        found = run_of(folder)
+        found = Run.read(folder)
         if found is None:
             raise UserError(f"{folder.name}: its run.json can't be read.")
         return self.base(found.base.get("path"))
@@ -252,7 +249,6 @@ class Workspace:
         return [(made, path.name) for made, path in dated]
 
     def sounds(self, count: int) -> list[Sound]:
-        """The newest generated clips."""
         found = []
         for made, name in self.dated_sounds():
             facts = facts_of(self.generated / name)
@@ -299,7 +295,6 @@ def saved_name(path: Path, facts: dict[str, Any] | None) -> str:
 
 
 def trained_entries(dataset: Path) -> list[dict[str, Any]]:
-    """The entries that train."""
     return [entry for entry in entries_of(dataset) if not is_skipped(entry)]
 
 
@@ -309,18 +304,12 @@ def is_adapter(folder: Path) -> bool:
 
 
 def has_adapter(run: Path) -> bool:
-    """Whether a run has an adapter that plays."""
     return is_adapter(run / BEST_MODEL)
 
 
 def adapter_names(runs: Path) -> list[str]:
     """Names of the runs that have an adapter, the newest first."""
     return [name for name in folders_of(runs) if has_adapter(runs / name)]
-
-
-def run_of(folder: Path) -> Run | None:
-    """What `run.json` says of a run; None where there is none yet."""
-    return Run.read(folder)
 
 
 def preview_names(folder: Path) -> list[str]:

@@ -41,7 +41,6 @@ class ClipTable:
         self._page, self._work = page, page.workspace
 
     def rows(self, wanted: Any) -> Rows:
-        """The rows of a dataset's id."""
         if not wanted:
             return []
         folder = self._work.dataset(wanted)
@@ -72,7 +71,6 @@ class ClipTable:
         return player([side], name, self._page.words, details=str(row[1]), duration_s=seconds)
 
     def save(self, wanted: Any, shown: list[list[Any]]) -> Rows:
-        """Writes what was changed in the table."""
         rows, found = _as_read(shown)
         marks = {name: mark for name, (_, mark) in found.items()}
         return self._told(wanted, edits.save_rows(self._work.dataset(wanted), rows, marks))
@@ -89,13 +87,11 @@ class ClipTable:
         return gr.skip(), *self._dated(wanted, self.rows(wanted))
 
     def replace(self, wanted: Any, shown: list[list[Any]], what: str, by: str) -> Rows:
-        """Replaces a text in all captions."""
         _check_saved(shown)
         count = edits.replace_in_captions(self._work.dataset(wanted), what, by)
         return self._told(wanted, count)
 
     def prefix(self, wanted: Any, shown: list[list[Any]], word: str) -> Rows:
-        """Puts a word in front of all captions."""
         _check_saved(shown)
         return self._told(wanted, edits.prefix_captions(self._work.dataset(wanted), word))
 
@@ -189,7 +185,6 @@ def _check_saved(shown: list[list[Any]]) -> None:
 
 
 def build(page: Page) -> None:
-    """Builds the table and what stands around it."""
     say, clips = page.words, ClipTable(page)
     dataset = gr.Dropdown([], label=say("Dataset"), elem_id="dataset")
     told, told_of = gr.HTML(elem_id="clips-report"), gr.State("")

@@ -25,13 +25,11 @@ N_EXAMPLES = 24
 
 
 def build(page: Page) -> None:
-    """Builds the tab."""
     start.build(page)
     side_by_side(page, _build_preparation, clips.build)
 
 
 def _build_preparation(page: Page) -> None:
-    """What is read, and into which dataset."""
     say, work, kept = page.words, page.workspace, Kept(page)
     drop = gr.File(
         file_count="multiple",

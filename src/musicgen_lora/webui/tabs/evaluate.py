@@ -25,7 +25,6 @@ def settings_form() -> list[Setting]:
 
 
 def build(page: Page) -> None:
-    """Builds the tab."""
     say, kept, form = page.words, Kept(page), settings_form()
     adapters = gr.Dropdown(
         [],

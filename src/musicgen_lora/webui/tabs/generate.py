@@ -54,7 +54,6 @@ ADD_WORD = "(text) => { text = text || ''; return text.trim() ? text.trim() + ',
 
 
 def build(page: Page) -> None:
-    """Builds the tab."""
     (form, kept), shown = side_by_side(page, _build_form, history.build, wider=1)
     kept.after(shown.click(page.guarded(form.take_up), None, form.outputs, **PRIVATE))
 
@@ -343,7 +342,6 @@ class Form:
         ]
 
     def _players(self, who: Sequence[Any], base: Any, side: Any) -> list[dict[str, Any]]:
-        """The settings of who plays."""
         pairs = zip(who[::2], who[1::2], strict=True)
         mixed = [(each, strength) for each, strength in pairs if each not in (BASE_ONLY, None)]
         if not mixed:

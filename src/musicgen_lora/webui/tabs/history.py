@@ -9,7 +9,7 @@ import gradio as gr
 
 from musicgen_lora.formats.kinds import is_number
 from musicgen_lora.webui.page import QUIET, Page, quiet
-from musicgen_lora.webui.players import Act, Side, player
+from musicgen_lora.webui.players import Side, player
 from musicgen_lora.webui.safety import id_of
 from musicgen_lora.webui.words import beginning
 from musicgen_lora.webui.workspace import Sound, saved_name
@@ -108,7 +108,7 @@ def _player(group: list[Sound], page: Page) -> str:
         say,
         details=who + _details(facts, faults, page),
         duration_s=_seconds(facts),
-        acts=[Act(name, say(label)) for name, label in ACTS.items()],
+        acts={name: say(label) for name, label in ACTS.items()},
     )
 
 

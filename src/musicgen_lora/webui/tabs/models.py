@@ -10,12 +10,13 @@ import gradio as gr
 
 from musicgen_lora.atomic import CARD_FILE
 from musicgen_lora.formats.documents import read_start
+from musicgen_lora.training.record.run import Run
 from musicgen_lora.training.record.run_folder import BEST_MODEL
 from musicgen_lora.webui.page import PRIVATE, QUIET, Page, chosen, html_table, quiet
 from musicgen_lora.webui.renames import rename_run
 from musicgen_lora.webui.safety import folders_of
 from musicgen_lora.webui.tabs import exports
-from musicgen_lora.webui.workspace import choices, run_of
+from musicgen_lora.webui.workspace import choices
 
 CARD_BYTES = 64 << 10
 HEADS = ("Run", "State", "Base model", "Steps", "Base's loss", "Best loss", "In words")
@@ -24,7 +25,6 @@ _FOR_THE_HUB = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 
 
 def build(page: Page) -> None:
-    """Builds the tab."""
     say, shelf = page.words, Shelf(page)
     table = gr.HTML(elem_id="models")
     run = gr.Dropdown([], label=say("Run"), elem_id="model")
@@ -51,8 +51,6 @@ def build(page: Page) -> None:
 
 
 class Shelf:
-    """What is done with runs."""
-
     def __init__(self, page: Page) -> None:
         self._page, self._work = page, page.workspace
 
@@ -66,7 +64,6 @@ class Shelf:
         return html, choose(choices(names), wanted), html
 
     def card(self, wanted: Any) -> str:
-        """The card of a run's adapter."""
         if not wanted:
             return ""
         path = self._work.run(wanted) / BEST_MODEL / CARD_FILE
@@ -76,13 +73,11 @@ class Shelf:
         return f"<pre class='card'>{escape(text)}</pre>"
 
     def rename(self, wanted: Any, name: Any) -> Any:
-        """Gives a run another name."""
         self._work.check_idle(self._work.run(wanted))
         new = rename_run(self._work.runs, wanted, name)
         return self._done(self._page.words("Renamed: {name}", name=escape(new)))
 
     def delete(self, wanted: Any, name: Any) -> Any:
-        """Deletes a run whose name was typed."""
         gone = self._work.delete(self._work.runs, wanted, name)
         return self._done(self._page.words("Deleted: {name}", name=escape(gone)))
 
@@ -93,10 +88,9 @@ class Shelf:
 
 
 def figures(page: Page, names: list[str]) -> str:
-    """A table of the runs."""
     say, rows = page.words, []
     for name in names:
-        found = run_of(page.workspace.runs / name)
+        found = Run.read(page.workspace.runs / name)
         if found is None:
             continue
         best = (found.best or {}).get("loss")

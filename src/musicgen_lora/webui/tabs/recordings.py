@@ -81,8 +81,6 @@ class AskedRecording:
 
 
 class Fields:
-    """The fields of a recording."""
-
     def __init__(self, page: Page) -> None:
         self._page = page
         say = page.words

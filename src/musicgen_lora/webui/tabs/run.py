@@ -14,7 +14,7 @@ from musicgen_lora.webui.page import QUIET, Page, chosen
 from musicgen_lora.webui.players import Side, player
 from musicgen_lora.webui.safety import folders_of, id_of
 from musicgen_lora.webui.work.strip import waiting
-from musicgen_lora.webui.workspace import choices, preview_names, run_of, written_at
+from musicgen_lora.webui.workspace import choices, preview_names, written_at
 
 BASE = "base"
 LATEST = 4
@@ -79,7 +79,7 @@ class Watching:
         metrics = folder / METRICS_FILE
         state = metrics.stat() if metrics.is_file() else None
         previews = preview_names(folder / PREVIEWS)
-        told = _told(run_of(folder), self._page) or self._doing(folder)
+        told = _told(Run.read(folder), self._page) or self._doing(folder)
         now = repr((wanted, state and (state.st_size, state.st_mtime_ns), previews, told))
         if now == before:
             return gr.skip(), gr.skip(), gr.skip(), before
@@ -101,7 +101,7 @@ class Watching:
     def _previews(self, wanted: str, names: list[str]) -> str:
         """A player a prompt: the base, then the latest steps."""
         folder = self._work.run(wanted) / PREVIEWS
-        found_run = run_of(folder.parent)
+        found_run = Run.read(folder.parent)
         captions = found_run.settings.get("preview_prompts") if found_run else None
         prompts: dict[str, dict[str, str]] = {}
         for name in sorted(names):

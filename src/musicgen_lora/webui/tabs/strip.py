@@ -72,7 +72,6 @@ def build(page: Page) -> None:
         jobs.again(str(job_id))
 
     def press(at: gr.EventData) -> None:
-        """Does what the button beside a job says."""
         asked = getattr(at, "_data", None)
         act, job_id = map((asked if isinstance(asked, dict) else {}).get, ("act", "job"))
         acts = {STOP: jobs.stop, GO_ON: jobs.again, BEGIN: jobs.start_beside}

@@ -18,7 +18,6 @@ from musicgen_lora.webui.workspace import BASES, choices
 
 
 def build(page: Page) -> None:
-    """Builds the tab."""
     awaited = gr.State("")
     side_by_side(
         page, lambda page: _build_start(page, awaited), lambda page: run.build(page, awaited)

@@ -10,12 +10,13 @@ import gradio as gr
 
 from musicgen_lora import atomic
 from musicgen_lora.errors import UserError
+from musicgen_lora.training.record.run import Run
 from musicgen_lora.training.record.run_folder import METRICS_FILE, read_metrics
 from musicgen_lora.webui.page import PRIVATE, Page, html_table, quiet
 from musicgen_lora.webui.words import Words
 from musicgen_lora.webui.work.estimate import TRIAL, Trial
 from musicgen_lora.webui.work.job import Job
-from musicgen_lora.webui.workspace import Workspace, run_of
+from musicgen_lora.webui.workspace import Workspace
 
 PRESETS: dict[str, dict[str, Any]] = {
     "quick": {"num_epochs": 2, "lora_rank": 8, "lora_alpha": 16},
@@ -74,7 +75,7 @@ def _finished(work: Workspace) -> Job | None:
 
 def table(job: Job | None, work: Workspace, say: Words) -> str:
     """What each preset will take on the trial's dataset and base."""
-    run = run_of(work.trial)
+    run = Run.read(work.trial)
     if job is None or job.wall_s is None or run is None:
         return ""
     if not (work.trial / METRICS_FILE).is_file():

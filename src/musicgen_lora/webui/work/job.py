@@ -87,9 +87,8 @@ class Job:
 
 def read_job(place: Path) -> Job | None:
     """The job of a folder; None where none is described."""
-    try:
-        facts = read_json(place / JOB_FILE, _JOB)
-    except UserError:
+    facts = _facts(place / JOB_FILE, _JOB)
+    if facts is None:
         return None
     end = _facts(place / END_FILE, _END)
     working = process_of(place / WORKING_FILE)
@@ -134,7 +133,6 @@ def _status(
 
 
 def note_process(path: Path, pid: int) -> None:
-    """Writes down who a process is."""
     atomic.write_json(path, {"pid": pid, "born": birth(pid) or "", "at": time.time()})
 
 

@@ -260,7 +260,6 @@ class Jobs:
         )
 
     def command_line(self, job_id: str) -> list[str]:
-        """What a job's process runs."""
         job, settings = self.get(job_id), self.folder / job_id / SETTINGS_FILE
         line = [sys.executable, "-m", "musicgen_lora.cli", job.command, "--config", str(settings)]
         return [*line, "--language", job.language]

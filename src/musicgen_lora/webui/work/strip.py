@@ -46,7 +46,7 @@ def strip(jobs: Sequence[Job], words: Words, printed: Mapping[str, Sequence[str]
         lines = printed.get(job.id, ())
         line, far = beginning(lines[-1], 300) if lines else "", _progress(lines, words)
         may_begin = can_begin(job, shown)
-        buttons = [_button(job, words), _begin(job, words) if may_begin else ""]
+        begin = _act(BEGIN, words("Start now"), job, words) if may_begin else ""
         if job.status == "failed":
             line = f"{line} {words('Jobs, below, has all that it says.')}".strip()
         elif job.status == "finished" and job.command in NEXT:
@@ -62,7 +62,7 @@ def strip(jobs: Sequence[Job], words: Words, printed: Mapping[str, Sequence[str]
         state = f"{SIGNS[job.status]} {escape(words(job.status))}"
         rows.append(
             f'<li data-status="{job.status}"><b>{state}</b> '
-            f"{escape(words(job.command))} · {escape(job.title)}{far}{''.join(buttons)}"
+            f"{escape(words(job.command))} · {escape(job.title)}{far}{_button(job, words)}{begin}"
             f'<span class="line">{escape(line)}</span></li>'
         )
     return f'<ul class="strip" role="status">{"".join(rows)}</ul>'
@@ -110,10 +110,6 @@ def _button(job: Job, words: Words) -> str:
     else:
         return ""
     return _act(act, label, job, words)
-
-
-def _begin(job: Job, words: Words) -> str:
-    return _act(BEGIN, words("Start now"), job, words)
 
 
 def _act(act: str, label: str, job: Job, words: Words) -> str:
