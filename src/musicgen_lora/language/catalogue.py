@@ -26,7 +26,6 @@ _QUOTED = re.compile(r'"(?:[^"\\]|\\.)*"')
 
 
 def path_of(language: str) -> Path:
-    """The file of a language."""
     return ASSETS / f"messages.{language}.po"
 
 

@@ -35,7 +35,6 @@ def choose(language: str | None) -> None:
 
 
 def chosen_language() -> str:
-    """The language of this process."""
     if not _chosen:
         _chosen.append(system_language(os.environ))
     return _chosen[0]

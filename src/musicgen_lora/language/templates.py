@@ -81,14 +81,9 @@ class Template:
         return "\0".join(wordings[0] for wordings in self.pieces)
 
     @cached_property
-    def n_letters(self) -> int:
-        """Letters of its own words."""
-        return sum(map(len, self.own_words))
-
-    @cached_property
     def is_weak(self) -> bool:
         """Whether it has next to no words of its own, and fits texts that are none of its."""
-        return bool(self.nouns) and self.n_letters < STRONG
+        return bool(self.nouns) and sum(map(len, self.own_words)) < STRONG
 
     @cached_property
     def begins(self) -> bool:

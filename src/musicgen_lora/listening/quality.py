@@ -89,10 +89,11 @@ def measure_quality(waveform: np.ndarray, sample_rate: int) -> Quality:
     """
     check_shape(waveform)
     means = waveform.mean(axis=1, dtype=np.float64)
+    loudness_lufs = integrated_loudness(waveform, sample_rate)
     bandwidth_hz, has_edge = find_bandwidth(waveform, sample_rate)
     unrelated_db, mono_db = band_levels(waveform, sample_rate)
     return Quality(
-        loudness_lufs=_known(integrated_loudness(waveform, sample_rate)),
+        loudness_lufs=loudness_lufs if math.isfinite(loudness_lufs) else None,
         true_peak_db=true_peak_db(waveform, sample_rate),
         clipped_samples=count_clipped(waveform),
         over_samples=int(np.count_nonzero(np.abs(waveform) > 1.0)),
@@ -105,10 +106,6 @@ def measure_quality(waveform: np.ndarray, sample_rate: int) -> Quality:
         unrelated_db=tuple(unrelated_db.tolist()),
         mono_db=tuple(mono_db.tolist()),
     )
-
-
-def _known(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 def silence_quality(n_channels: int, duration_s: float) -> Quality:
