@@ -88,7 +88,7 @@ def test_white_noise_is_flat() -> None:
         assert facts[f"{band_name(low, high)}_share"] == pytest.approx(expected, rel=0.05)
 
 
-@pytest.mark.parametrize("frequency_hz", [32.7, 41.2, 55.0, 82.4, 110.0])
+@pytest.mark.parametrize("frequency_hz", [32.7, 55.0, 110.0])
 def test_pitch_of_a_bass(frequency_hz: float) -> None:
     wave = sine(frequency_hz, 3.0) + 0.5 * sine(2 * frequency_hz, 3.0) + 0.1 * sine(3000, 3.0)
     assert describe(wave, RATE)["sub_f0_hz"] == pytest.approx(frequency_hz, abs=0.3)
@@ -98,7 +98,7 @@ def test_no_bass_no_pitch() -> None:
     assert math.isnan(describe(sine(1000), RATE)["sub_f0_hz"])
 
 
-@pytest.mark.parametrize("bpm", [75.0, 90.0, 120.0, 140.0, 172.0])
+@pytest.mark.parametrize("bpm", [75.0, 120.0, 172.0])
 def test_rate_and_tempo_of_a_click_train(bpm: float) -> None:
     facts = describe(bursts(np.arange(0.0, 9.9, 60.0 / bpm), 10.0), RATE)
     assert facts["onset_rate_hz"] == pytest.approx(bpm / 60.0, abs=0.11)

@@ -50,14 +50,22 @@ def matched(true_s: list[float], found_s: list[float], within_s: float = 0.03) -
     return count
 
 
+@pytest.fixture(scope="module")
+def heard() -> list[tuple[Pattern, bytes]]:
+    """Beats and what is heard of them, none of which the bounds were set by."""
+    beats = [(seed, make_beat(seed, duration_s=8.0)) for seed in range(300, 308)]
+    return [
+        (beat.pattern, midi_of(render_beat(beat, RATE, seed=seed), RATE, beat.bpm, beat.key))
+        for seed, beat in beats
+    ]
+
+
 @pytest.mark.parametrize(("drum", "least"), [("kick", 0.94), ("snare", 0.88), ("hat", 0.92)])
-def test_drums_of_beats_whose_score_is_known(drum: str, least: float) -> None:
+def test_drums_of_beats_whose_score_is_known(
+    drum: str, least: float, heard: list[tuple[Pattern, bytes]]
+) -> None:
     n_true = n_found = n_right = 0
-    # None of which the bounds were set by.
-    for seed in range(300, 308):
-        beat = make_beat(seed, duration_s=8.0)
-        content = midi_of(render_beat(beat, RATE, seed=seed), RATE, float(beat.bpm), beat.key)
-        pattern = beat.pattern
+    for pattern, content in heard:
         quiet = 0.35 if drum == "snare" else 0.0
         hits = [hit for track in TRACKS[drum] for hit in pattern.tracks.get(track, ())]
         true_s = {
