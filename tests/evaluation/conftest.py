@@ -26,6 +26,16 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path) -> d
 
 
 @pytest.fixture(scope="session")
+def alone(
+    trained: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[dict[str, Any], Path]:
+    """One prompt without the base's clips, beside the adapter's own dataset as other music."""
+    output_dir = tmp_path_factory.mktemp("alone") / "evaluation"
+    settings = settings_for(trained, output_dir, num_prompts=1, other_data_dir=trained["data"])
+    return evaluate_adapter(settings), output_dir
+
+
+@pytest.fixture(scope="session")
 def compared(
     trained: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[dict[str, Any], Path]:

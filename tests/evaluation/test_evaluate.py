@@ -153,10 +153,10 @@ def test_its_figures_go_into_the_card_of_the_adapter_that_was_measured(
     assert not (tmp_path / "other").exists()
 
 
-def test_without_compare_the_base_is_not_played(trained: dict[str, Path], tmp_path: Path) -> None:
-    report = evaluate_adapter(settings_for(trained, tmp_path, num_prompts=1))
+def test_without_compare_the_base_is_not_played(alone: tuple[dict[str, Any], Path]) -> None:
+    report, output_dir = alone
     DOCUMENT.validate_python(report, strict=True, extra="forbid")
-    assert not (tmp_path / "audio" / "base").exists()
+    assert not (output_dir / "audio" / "base").exists()
     assert report["generation"]["clips"][0]["base"] is None
     assert report["loss"]["computed"]
     assert report["not_computed"][-1]["why"] == "needs --compare"

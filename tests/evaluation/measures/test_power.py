@@ -19,13 +19,13 @@ def test_holm_is_the_textbook_s() -> None:
     assert holm({"a": 0.9, "b": 0.8}) == {"a": 1.0, "b": 1.0}
 
 
-@pytest.mark.parametrize(("n", "n_tests"), [(8, 1), (8, 3), (12, 3), (24, 3), (7, 3), (6, 1)])
+@pytest.mark.parametrize(("n", "n_tests"), [(8, 1), (12, 3), (24, 3), (6, 1)])
 def test_a_detectable_difference_is_found_as_often_as_it_says(n: int, n_tests: int) -> None:
     """By the sign flips that decide, Holm-adjusted in a family whose other tests find nothing."""
     rng = np.random.default_rng(0)
     shift = found_shift(n, n_tests)
     assert shift is not None
-    trials = rng.normal(shift / np.sqrt(n), 1.0, size=(400, n))
+    trials = rng.normal(shift / np.sqrt(n), 1.0, size=(200, n))
     found = [
         paired_bootstrap(np.zeros(n), own)["p_value"] * n_tests < 0.05  # pyright: ignore[reportOptionalOperand]
         for own in trials
