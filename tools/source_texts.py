@@ -80,22 +80,17 @@ class _Module:
 
     def texts(self) -> Iterator[tuple[int, str]]:
         """Line and template of each."""
-        docstrings = _docstrings(self.tree)
-        functions = [
-            n for n in ast.walk(self.tree) if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef))
-        ]
+        docstrings, functions = _docstrings(self.tree), _functions(self.tree)
         locals_of: dict[int, dict[str, ast.expr | None]] = {}
-        for function in sorted(functions, key=lambda f: f.lineno):
-            known = _locals(function)
-            for node in ast.walk(function):
-                locals_of[id(node)] = known
+        for function in functions:
+            locals_of |= dict.fromkeys(map(id, function.nodes), function.known)
         nodes = [
             (node, {**self.constants, **locals_of.get(id(node), {})})
             for node in self._outermost(self.tree, docstrings)
         ]
         whole = {id(node): self._expand(node, known) for node, known in nodes}
         # A text that is nothing but a part of others is in their templates.
-        in_others = _Parts(self.tree)
+        in_others = _Parts(functions)
         for node, known in nodes:
             if whole[id(node)] is None:
                 in_others.keep(node, known)
@@ -181,26 +176,40 @@ class _Module:
         ]
 
 
+@dataclass(frozen=True)
+class _Function:
+    """All nodes of a function, and what it gives names to, see `_locals`."""
+
+    nodes: list[ast.AST]
+    known: dict[str, ast.expr | None]
+
+
+def _functions(tree: ast.Module) -> list[_Function]:
+    """Those of a module, in the order of their lines."""
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
+    found = sorted((n for n in ast.walk(tree) if isinstance(n, kinds)), key=lambda n: n.lineno)
+    nodes = [[*ast.walk(function)] for function in found]
+    return [_Function(own, _locals(own)) for own in nodes]
+
+
 class _Parts:
     """Which texts are given a name that only other texts of the same function use.
 
     Args:
-        tree: of the module.
+        functions: of the module.
     """
 
-    def __init__(self, tree: ast.Module) -> None:
+    def __init__(self, functions: list[_Function]) -> None:
         self._parts: dict[int, ast.expr] = {}
-        for function in ast.walk(tree):
-            if not isinstance(function, (ast.FunctionDef, ast.AsyncFunctionDef)):
-                continue
-            known = {n: v for n, v in _locals(function).items() if v is not None}
+        for function in functions:
+            known = {n: v for n, v in function.known.items() if v is not None}
             inside = {
                 id(part)
-                for node in ast.walk(function)
+                for node in function.nodes
                 for part in _operands(node)
                 if isinstance(part, ast.Name)
             }
-            for node in ast.walk(function):
+            for node in function.nodes:
                 if not isinstance(node, ast.Name) or not isinstance(node.ctx, ast.Load):
                     continue
                 if id(node) not in inside:
@@ -263,15 +272,15 @@ def _counted(value: ast.expr) -> list[str]:
     return [c.value for c in choices if isinstance(c, ast.Constant) and isinstance(c.value, str)]
 
 
-def _locals(function: ast.AST) -> dict[str, ast.expr | None]:
-    """Names that a function sets once, to a text; None for others that it sets."""
+def _locals(function: list[ast.AST]) -> dict[str, ast.expr | None]:
+    """Names that a function of these nodes sets once, to a text; None for others that it sets."""
     known: dict[str, ast.expr | None] = {}
-    for node in ast.walk(function):
+    for node in function:
         if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
             known[node.id] = None if node.id in known else ast.Constant(0)
         elif isinstance(node, ast.arg):
             known[node.arg] = None
-    for node in ast.walk(function):
+    for node in function:
         if isinstance(node, ast.Assign) and len(node.targets) == 1:
             target = node.targets[0]
             if isinstance(target, ast.Name) and known.get(target.id) and _is_text(node.value):
