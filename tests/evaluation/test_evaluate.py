@@ -22,7 +22,7 @@ from musicgen_lora.evaluation.evaluate import evaluate_adapter
 from musicgen_lora.evaluation.generations import DEFAULT_PROMPTS
 from musicgen_lora.evaluation.off_style import OWN_ORIGIN
 from musicgen_lora.evaluation.report.card import BEGIN
-from musicgen_lora.evaluation.report.document import files_of_report
+from musicgen_lora.evaluation.report.report import files_of_report
 from musicgen_lora.export.export import export_model
 from musicgen_lora.model.base.loading import load_base
 from musicgen_lora.training.train import train_lora

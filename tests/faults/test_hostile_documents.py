@@ -26,7 +26,7 @@ from musicgen_lora.dataset.metadata import load_dataset, read_entries, split_cli
 from musicgen_lora.dataset.tokens import find_codes
 from musicgen_lora.errors import UserError
 from musicgen_lora.evaluation.held_out import find_held_out
-from musicgen_lora.evaluation.report.document import files_of_report
+from musicgen_lora.evaluation.report.report import files_of_report
 from musicgen_lora.model.lora.facts import FACTS_FILE, AdapterFacts
 from musicgen_lora.prepare.clips.cleaning import unusable_reason
 from musicgen_lora.prepare.clips.cut import plan_clips

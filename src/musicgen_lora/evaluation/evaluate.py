@@ -43,11 +43,11 @@ from musicgen_lora.evaluation.report.document import (
     Generation,
     PlayedPair,
     Report,
-    files_of_report,
 )
 from musicgen_lora.evaluation.report.findings import find_findings, tell_sections
 from musicgen_lora.evaluation.report.report import (
     HTML_FILE,
+    files_of_report,
     print_report,
     write_report,
 )

@@ -17,7 +17,7 @@ from musicgen_lora.evaluation.losses.held_out_loss import compare_losses, window
 from musicgen_lora.evaluation.losses.overfitting import measure_overfitting
 from musicgen_lora.evaluation.performers import ADAPTER, BASE, Performer, Sides
 from musicgen_lora.evaluation.play_tasks import ClipKind
-from musicgen_lora.evaluation.report.document_losses import Losses, NoLosses
+from musicgen_lora.evaluation.report.document import Losses, NoLosses
 from musicgen_lora.evaluation.session import EvaluationSession, Performance, Played
 from musicgen_lora.evaluation.sound.memorisation import find_nearest, measure_continuations
 from musicgen_lora.evaluation.sound.seeds import measure_seeds
@@ -81,8 +81,11 @@ def measure_variant(
         base: clips of the base; None without a comparison.
     """
     sides: Sides = {BASE: session.base, ADAPTER: performer}
-    loss = _loss(session, sides)
-    others = session.others
+    held_out, others = session.held_out, session.others
+    windows = ()
+    if session.codes is not None:
+        windows = windows_to_measure(session.model, held_out.clips, session.codes, held_out)
+    loss = _compare(session, sides, windows, held_out.why_none, "held-out loss, windows")
     forgetting = _compare(
         session, sides, others.windows, others.why_none, "loss on other styles, windows"
     )
@@ -149,15 +152,6 @@ def _off_style(
             }
         )
     return {"computed": True, "why": "", **found, "clips": clips}
-
-
-def _loss(session: EvaluationSession, sides: Sides) -> Losses | NoLosses:
-    if session.codes is None:
-        return {"computed": False, "why": session.held_out.why_none}
-    windows = windows_to_measure(
-        session.model, session.held_out.clips, session.codes, session.held_out
-    )
-    return _compare(session, sides, windows, "", "held-out loss, windows")
 
 
 def _compare(

@@ -57,9 +57,9 @@ def with_help(part: Any) -> Any:
     fields: list[tuple[str, Any]] = []
     for field in dataclasses.fields(part):
         text, default = _parted(word(texts.get(field.name, "")))
-        if getattr(part, field.name) != _default(field):
+        if getattr(part, field.name) != default_of(field):
             default = ""
-        elif not default and _default(field) == []:
+        elif not default and default_of(field) == []:
             default = word("none")
         shown = tyro.conf.arg(help=text, help_behavior_hint=_behind(default))
         fields.append((field.name, Annotated[hints[field.name], shown]))
@@ -75,7 +75,8 @@ def _parted(text: str) -> tuple[str, str]:
     )
 
 
-def _default(field: dataclasses.Field[Any]) -> Any:
+def default_of(field: dataclasses.Field[Any]) -> Any:
+    """The default of a setting, made anew where it is made."""
     factory = field.default_factory
     return field.default if factory is dataclasses.MISSING else factory()
 

@@ -20,7 +20,7 @@ from musicgen_lora.config_file import SettingsLoader
 from musicgen_lora.errors import UserError
 from musicgen_lora.generation.wanted import check_request
 from musicgen_lora.given import check_given
-from musicgen_lora.language.flags import described
+from musicgen_lora.language.flags import default_of, described
 
 OF_THE_PAGE = frozenset(
     {
@@ -66,14 +66,11 @@ def form_of(command: str, without: frozenset[str] = frozenset()) -> list[Setting
     for field in dataclasses.fields(found):
         if field.name in OF_THE_PAGE | without or Path in _parts(hints[field.name]):
             continue
-        default = field.default
-        if default is dataclasses.MISSING and field.default_factory is not dataclasses.MISSING:
-            default = field.default_factory()
         form.append(
             Setting(
                 field.name,
                 helps.get(field.name, ""),
-                default,
+                default_of(field),
                 _options(hints[field.name]),
                 hints[field.name] is bool,
             )

@@ -17,7 +17,7 @@ from musicgen_lora.dataset.tokens import TokenStore
 from musicgen_lora.evaluation.decisions.statistics import paired_bootstrap
 from musicgen_lora.evaluation.held_out import HeldOut
 from musicgen_lora.evaluation.performers import ADAPTER, BASE, Performer, Sides
-from musicgen_lora.evaluation.report.document_losses import Losses, PositionLoss
+from musicgen_lora.evaluation.report.document import Losses, PositionLoss
 from musicgen_lora.model.base_model import BaseModel
 
 PART_S = 0.5

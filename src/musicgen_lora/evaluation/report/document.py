@@ -3,17 +3,13 @@ in it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any, Literal, NotRequired
 
 # Of pydantic, which reads no other before Python 3.12, and holds reports against their type.
 from typing_extensions import TypedDict
 
-from musicgen_lora.errors import UserError
 from musicgen_lora.evaluation.decisions.statistics import Apart, MovedShare, PairedResult
-from musicgen_lora.evaluation.report.document_losses import Losses, NoLosses
-from musicgen_lora.formats.documents import LARGE, read_json
 
 JSON_FILE = "report.json"
 FORMAT_VERSION = 2
@@ -131,6 +127,45 @@ class Primary(TypedDict):
     detectable: float | None
     indicative: bool
     verdict: Literal["better", "worse", "no clear change", "not computed"]
+    why: str
+
+
+class SourceLoss(TypedDict):
+    """The loss on one source, of each codebook."""
+
+    source: str
+    n_windows: int
+    n_frames: int
+    base: list[float]
+    adapter: list[float]
+
+
+class PositionLoss(TypedDict):
+    """The loss on one stretch of the clips, the mean of the codebooks."""
+
+    from_s: float
+    to_s: float
+    loss: PairedResult
+
+
+class Losses(TypedDict):
+    """Base against adapter on the same windows, see `losses.compare_losses`."""
+
+    computed: Literal[True]
+    n_sources: int
+    n_windows: int
+    n_frames: int
+    mean: PairedResult
+    codebooks: list[PairedResult]
+    perplexity: dict[Literal["base", "adapter"], list[float]]
+    positions: NotRequired[list[PositionLoss]]
+    sources: list[SourceLoss]
+
+
+class NoLosses(TypedDict):
+    """Why there are none."""
+
+    computed: Literal[False]
     why: str
 
 
@@ -357,26 +392,3 @@ class Report(Measured):
     findings: list[str]
     told: dict[str, list[str]]
     plots: list[str]
-
-
-def files_of_report(output_dir: Path) -> Iterator[str]:
-    """Files that the last report of the folder lists, so that no old clip passes for a new one.
-    Nothing else in the folder is touched."""
-    try:
-        report = read_json(output_dir / JSON_FILE, max_bytes=LARGE)
-        names = list(report["plots"])
-        for clip in report["generation"]["clips"]:
-            played = [clip["base"], clip["adapter"], *clip.get("others", {}).values()]
-            names += [own["audio"] for own in played if own]
-        for own in (report, *report.get("variants", [])):
-            nearest = own.get("memorisation", {}).get("nearest", {}).get("clips", [])
-            names += [clip["audio"] for clip in nearest if clip["audio"]]
-            for clip in own.get("off_style", {}).get("clips", []):
-                names += [clip[side]["audio"] for side in ("base", "again", "adapter")]
-    except (UserError, LookupError, TypeError, AttributeError):
-        return
-    root = output_dir.resolve()
-    for name in map(str, names):
-        path = (root / name.replace("\0", "")).resolve()
-        if path.is_relative_to(root) and path.suffix in (".wav", ".png"):
-            yield name

@@ -7,7 +7,7 @@ The page carries its pictures and clips inside, and a player.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from rich.text import Text
 
 from musicgen_lora import atomic
 from musicgen_lora.console import MessageTable
+from musicgen_lora.errors import UserError
 from musicgen_lora.evaluation.decisions.statistics import PairedResult
 from musicgen_lora.evaluation.report import plots
 from musicgen_lora.evaluation.report.asked import obedience_rows
@@ -30,10 +31,12 @@ from musicgen_lora.evaluation.report.between import (
 from musicgen_lora.evaluation.report.document import (
     JSON_FILE,
     Described,
+    Losses,
+    NoLosses,
+    PositionLoss,
     Report,
     sides,
 )
-from musicgen_lora.evaluation.report.document_losses import Losses, NoLosses, PositionLoss
 from musicgen_lora.evaluation.report.forest import forest_plot
 from musicgen_lora.evaluation.report.learned import caption_rows, learned_cards
 from musicgen_lora.evaluation.report.page_audio import embed_sounds, sound_groups
@@ -58,6 +61,7 @@ from musicgen_lora.evaluation.report.violins import violins_plot
 from musicgen_lora.evaluation.sound.comparison import BY_NAME, SHOWN, shown_value
 from musicgen_lora.evaluation.sound.references import ANCHORS
 from musicgen_lora.fonts import readable
+from musicgen_lora.formats.documents import LARGE, read_json
 from musicgen_lora.language.translate import word
 from musicgen_lora.model.lora.evaluated import evaluation_section
 from musicgen_lora.page import data_uri, render_page
@@ -118,6 +122,29 @@ def _draw(report: Report, output_dir: Path) -> dict[str, bytes]:
     if moves is not None:
         figures["moved_towards_held_out"] = moves
     return {name: plots.png_bytes(figure) for name, figure in figures.items()}
+
+
+def files_of_report(output_dir: Path) -> Iterator[str]:
+    """Files that the last report of the folder lists, so that no old clip passes for a new one.
+    Nothing else in the folder is touched."""
+    try:
+        report = read_json(output_dir / JSON_FILE, max_bytes=LARGE)
+        names = list(report["plots"])
+        for clip in report["generation"]["clips"]:
+            played = [clip["base"], clip["adapter"], *clip.get("others", {}).values()]
+            names += [own["audio"] for own in played if own]
+        for own in (report, *report.get("variants", [])):
+            nearest = own.get("memorisation", {}).get("nearest", {}).get("clips", [])
+            names += [clip["audio"] for clip in nearest if clip["audio"]]
+            for clip in own.get("off_style", {}).get("clips", []):
+                names += [clip[side]["audio"] for side in ("base", "again", "adapter")]
+    except (UserError, LookupError, TypeError, AttributeError):
+        return
+    root = output_dir.resolve()
+    for name in map(str, names):
+        path = (root / name.replace("\0", "")).resolve()
+        if path.is_relative_to(root) and path.suffix in (".wav", ".png"):
+            yield name
 
 
 def make_page(

@@ -12,6 +12,7 @@ import gradio as gr
 
 from musicgen_lora.errors import UserError
 from musicgen_lora.formats.kinds import is_number
+from musicgen_lora.webui.edits import row_of
 from musicgen_lora.webui.forms import Setting, changed, form_of, written
 from musicgen_lora.webui.kept import Kept, wanted
 from musicgen_lora.webui.page import PRIVATE, Page, chosen, side_by_side
@@ -356,7 +357,7 @@ class Form:
     def throw(self) -> str:
         """A caption of the datasets."""
         captions = [
-            str(entry.get("text") or (entry.get("texts") or [""])[0])
+            row_of(entry)[1]
             for name in folders_of(self._work.datasets)[:20]
             for entry in trained_entries(self._work.datasets / name)
         ]

@@ -16,9 +16,11 @@ from musicgen_lora.webui.workspace import Sound, saved_name
 
 SHOWN = 24
 """Sounds that are shown at first, and how many more each press brings."""
-ALIKE = ("prompt", "seed", "duration_s", "guidance_scale", "top_k", "top_p", "temperature")
-ALIKE += ("negative_prompt", "guidance_end")
-ALIKE += ("bpm", "bars", "key", "best_of", "melody", "continued", "regenerated")
+ALIKE = (
+    *("prompt", "seed", "duration_s", "guidance_scale", "top_k", "top_p", "temperature"),
+    *("negative_prompt", "guidance_end", "bpm", "bars", "key", "best_of", "melody"),
+    *("continued", "regenerated"),
+)
 """What sounds have in common that one player switches between."""
 
 

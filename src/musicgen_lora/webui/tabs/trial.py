@@ -76,9 +76,8 @@ def _finished(work: Workspace) -> Job | None:
 def table(job: Job | None, work: Workspace, say: Words) -> str:
     """What each preset will take on the trial's dataset and base."""
     run = Run.read(work.trial)
-    if job is None or job.wall_s is None or run is None:
-        return ""
-    if not (work.trial / METRICS_FILE).is_file():
+    is_measured = (work.trial / METRICS_FILE).is_file()
+    if job is None or job.wall_s is None or run is None or not is_measured:
         return ""
     n_train = int(run.data.get("n_train") or 0)
     found = Trial.of(read_metrics(work.trial), job.wall_s, n_train)

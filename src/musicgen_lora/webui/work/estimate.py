@@ -71,14 +71,15 @@ class Trial:
             settings: as YAML has them; what isn't there is the default.
         """
         plain = TrainSettings(**settings)
-        per_step = plain.batch_size * plain.gradient_accumulation_steps
-        steps = math.ceil(self.n_train / per_step) * plain.num_epochs
+        steps = self._per_epoch(plain) * plain.num_epochs
         return min(steps, plain.max_steps or steps)
+
+    def _per_epoch(self, settings: TrainSettings) -> int:
+        per_step = settings.batch_size * settings.gradient_accumulation_steps
+        return math.ceil(self.n_train / per_step)
 
     def seconds(self, settings: Mapping[str, Any]) -> float:
         """Seconds of a training on the same clips, previews apart, if it is not stopped early."""
         plain, n_steps = TrainSettings(**settings), self.n_steps(settings)
-        per_step = plain.batch_size * plain.gradient_accumulation_steps
-        per_epoch = math.ceil(self.n_train / per_step)
-        n_validations = n_steps / (plain.validate_every or per_epoch)
+        n_validations = n_steps / (plain.validate_every or self._per_epoch(plain))
         return self.around_s + n_steps * self.step_s + n_validations * self.validation_s
