@@ -26,11 +26,11 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path) -> d
 
 
 @pytest.fixture(scope="session")
-def alone(
+def uncompared(
     trained: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[dict[str, Any], Path]:
     """One prompt without the base's clips, beside the adapter's own dataset as other music."""
-    output_dir = tmp_path_factory.mktemp("alone") / "evaluation"
+    output_dir = tmp_path_factory.mktemp("uncompared") / "evaluation"
     settings = settings_for(trained, output_dir, num_prompts=1, other_data_dir=trained["data"])
     return evaluate_adapter(settings), output_dir
 

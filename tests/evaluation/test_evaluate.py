@@ -153,8 +153,8 @@ def test_its_figures_go_into_the_card_of_the_adapter_that_was_measured(
     assert not (tmp_path / "other").exists()
 
 
-def test_without_compare_the_base_is_not_played(alone: tuple[dict[str, Any], Path]) -> None:
-    report, output_dir = alone
+def test_without_compare_the_base_is_not_played(uncompared: tuple[dict[str, Any], Path]) -> None:
+    report, output_dir = uncompared
     DOCUMENT.validate_python(report, strict=True, extra="forbid")
     assert not (output_dir / "audio" / "base").exists()
     assert report["generation"]["clips"][0]["base"] is None

@@ -73,16 +73,23 @@ def play_and(work: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(on_variant, "play_prompts", play)
 
 
-def test_an_adapter_that_goes_while_it_is_measured_is_the_one_of_the_report(
+def test_another_evaluation_is_refused_meanwhile_and_the_adapter_may_go(
     trained: dict[str, Path],
     compared: tuple[dict[str, Any], Path],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    """The report is of the adapter that was there at the start."""
     adapter = tmp_path / "adapter"
     shutil.copytree(trained["adapter"], adapter)
-    play_and(lambda: shutil.rmtree(adapter), monkeypatch)
     settings = settings_for(trained, tmp_path / "out", lora_model_path=adapter, num_prompts=1)
+
+    def meanwhile() -> None:
+        with pytest.raises(UserError, match=r"out: in use by another run; wait"):
+            evaluate_adapter(settings)
+        shutil.rmtree(adapter)
+
+    play_and(meanwhile, monkeypatch)
     report = evaluate_adapter(settings)
     assert not adapter.exists()
     digest = hashlib.sha256((trained["adapter"] / ADAPTER_WEIGHTS).read_bytes()).hexdigest()
@@ -111,17 +118,3 @@ def test_an_evaluation_that_fails_leaves_the_report_before_it(
     with pytest.raises(OSError, match="No space left"):
         evaluate_adapter(settings_for(trained, out, num_prompts=1))
     assert file_hashes(out) == before
-
-
-def test_two_evaluations_into_one_folder(
-    trained: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    settings = settings_for(trained, tmp_path / "out", num_prompts=1)
-
-    def second() -> None:
-        monkeypatch.undo()
-        with pytest.raises(UserError, match=r"out: in use by another run; wait"):
-            evaluate_adapter(settings)
-
-    play_and(second, monkeypatch)
-    assert evaluate_adapter(settings)["loss"]["computed"]

@@ -20,8 +20,8 @@ from musicgen_lora.model.base_model import BaseModel
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
 
 
-def test_forgetting_is_the_loss_on_another_dataset(alone: tuple[dict[str, Any], Path]) -> None:
-    report, output_dir = alone
+def test_forgetting_is_the_loss_on_another_dataset(uncompared: tuple[dict[str, Any], Path]) -> None:
+    report, output_dir = uncompared
     # The adapter's own dataset as "other music": what it learned there shows as a fall.
     forgetting = report["forgetting"]
     assert forgetting["n_sources"] == 8
@@ -61,10 +61,10 @@ def test_the_bundled_styles_come_with_their_codes(monkeypatch: pytest.MonkeyPatc
 
 
 def test_forgetting_is_measured_on_the_same_windows_when_the_data_have_moved(
-    trained: dict[str, Path], alone: tuple[dict[str, Any], Path], tmp_path: Path
+    trained: dict[str, Path], uncompared: tuple[dict[str, Any], Path], tmp_path: Path
 ) -> None:
     """Of a second, as in training; the clips have 1.5 s."""
-    there, _ = alone
+    there, _ = uncompared
     assert there["forgetting"]["n_frames"] == 8 * 50
     elsewhere = tmp_path / "copy" / "best_model"
     shutil.copytree(trained["adapter"], elsewhere)

@@ -52,20 +52,15 @@ def wait_for(jobs: Jobs, job: Job, *statuses: str) -> None:
     wait_until(lambda: jobs.get(job.id).status in statuses, 90.0)
 
 
-def test_a_job_runs_our_command_and_ends_with_its_code(jobs: Jobs) -> None:
+def test_a_job_runs_our_command_ends_with_its_code_and_leaves_no_process(jobs: Jobs) -> None:
+    """Neither the command nor the process around it, which the server has started and which would
+    stay in its list until it ends itself."""
     job = submit(jobs, SHORT, "beats")
     wait_for(jobs, job, "finished", "failed")
     found = jobs.get(job.id)
     assert (found.status, found.code) == ("finished", 0), jobs.log(job.id)
     assert (jobs.folder.parent / "beats" / "metadata.json").exists()
     assert "Making 1 example beat in" in jobs.log(job.id)
-
-
-def test_a_job_that_has_ended_leaves_no_process(jobs: Jobs) -> None:
-    """Neither the command nor the process around it, which the server has started and which would
-    stay in its list until it ends itself."""
-    job = submit(jobs, SHORT, "beats")
-    wait_for(jobs, job, "finished")
     for which in ("working", "waiting"):
         pid = process(jobs, job, which)
         wait_until(lambda pid=pid: not psutil.pid_exists(pid), 10.0)

@@ -72,6 +72,8 @@ def sides(pair: PlayedPair) -> dict[str, PlayedClip]:
 
 
 class Generation(TypedDict):
+    """The generated clips."""
+
     compared: bool
     duration_s: float
     windows: str
