@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from scipy.signal.windows import hann
 
 from musicgen_lora.audio.spectra import magnitudes_at
-from musicgen_lora.evaluation.sound.comparison import BY_NAME, band_label
+from musicgen_lora.evaluation.sound.comparison import BY_NAME, Descriptor, band_label
 from musicgen_lora.fonts import said
 from musicgen_lora.listening.descriptors import BANDS_HZ, band_name
 from musicgen_lora.plural import count
@@ -27,6 +27,16 @@ INK = "#23272e"
 DYNAMIC_RANGE_DB = 70.0
 LOWEST_HZ = 25.0
 N_ROWS, N_COLUMNS = 160, 480
+DRAWN = (
+    *("band_20_60_share", "band_60_120_share", "sub_f0_hz"),
+    *("bass_glide_semitones", "bass_decay_s", "kick_onset_rate_hz"),
+    *("hat_onset_rate_hz", "roll_density", "swing"),
+    *("tempo_confidence", "spectral_centroid_hz", "crest_db"),
+)
+"""Descriptors that have violins: what makes an 808 beat; all others are in the table."""
+VIOLINS_A_ROW = 3
+FEWEST_FOR_VIOLINS = 5
+"""Clips from which a violin is drawn around them; of fewer it would be a guess."""
 
 
 def png_bytes(figure: Figure) -> bytes:
@@ -53,13 +63,6 @@ def clean(axes: Axes) -> None:
 def legend_mark(side: str, label: str) -> Line2D:
     """A side's mark for a legend."""
     return Line2D([], [], color=COLOURS[side], marker=MARKERS[side], linewidth=0, label=said(label))
-
-
-def legend_below(figure: Figure, marks: list[Line2D]) -> None:
-    """What the colours mean, in one line under all axes."""
-    figure.legend(
-        handles=marks, frameon=False, fontsize=9, ncols=len(marks), loc="outside lower center"
-    )
 
 
 def _legend_above(axes: Axes, marks: list[Line2D]) -> None:
@@ -173,6 +176,53 @@ def bands_plot(
     marks = [legend_mark(side, f"{said(NAMES[side])} (n = {len(facts[side])})") for side in sides]
     _legend_above(axes, marks)
     return figure
+
+
+def violins_plot(facts: Mapping[str, Sequence[Mapping[str, float | None]]]) -> Figure:
+    """A violin a side for each descriptor, every clip a point, the median a line.
+
+    Args:
+        facts: descriptors of the clips of "base", "adapter" and "reference", where there are.
+    """
+    sides = [side for side in COLOURS if facts.get(side)]
+    n_rows = -(-len(DRAWN) // VIOLINS_A_ROW)
+    figure = Figure(figsize=(8.2, 2.0 * n_rows + 0.4), dpi=130, layout="constrained")
+    all_axes = figure.subplots(n_rows, VIOLINS_A_ROW).flat
+    for axes, name in zip(all_axes, DRAWN, strict=True):
+        clean(axes)
+        _draw_violins(axes, BY_NAME[name], {side: facts[side] for side in sides})
+    marks = [legend_mark(side, f"{said(NAMES[side])} (n = {len(facts[side])})") for side in sides]
+    figure.legend(
+        handles=marks, frameon=False, fontsize=9, ncols=len(marks), loc="outside lower center"
+    )
+    return figure
+
+
+def _draw_violins(
+    axes: Axes, shown: Descriptor, facts: Mapping[str, Sequence[Mapping[str, float | None]]]
+) -> None:
+    for place, (side, clips) in enumerate(facts.items()):
+        values = np.array([clip[shown.name] for clip in clips], np.float64)
+        values = shown.scale * values[np.isfinite(values)]
+        if not len(values):
+            continue
+        colour = COLOURS[side]
+        if len(values) >= FEWEST_FOR_VIOLINS and float(np.ptp(values)) > 1e-9 * abs(
+            float(values.max())
+        ):
+            drawn = axes.violinplot(values, [place], widths=0.8, showextrema=False)
+            for body in drawn["bodies"]:  # pyright: ignore[reportGeneralTypeIssues]
+                body.set(facecolor=colour, alpha=0.28, linewidth=0)
+        # Side by side rather than on top of one another; the same each time.
+        across = place + 0.22 * (np.arange(len(values)) / max(len(values) - 1, 1) - 0.5)
+        axes.plot(across, values, ".", color=colour, markersize=4, alpha=0.75)
+        middle = float(np.median(values))
+        axes.plot([place - 0.3, place + 0.3], [middle, middle], color=colour, linewidth=2.2)
+    unit = f" ({said(shown.unit)})" if shown.unit else ""
+    axes.set_title(f"{said(shown.label)}{unit}", fontsize=9, color=INK, loc="left")
+    axes.set_xticks([])
+    axes.set_xlim(-0.6, len(facts) - 0.4)
+    axes.grid(axis="y", color="#e8eaee")
 
 
 def moves_plot(rows: Sequence[Mapping[str, Any]]) -> Figure | None:

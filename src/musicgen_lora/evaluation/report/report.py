@@ -57,7 +57,6 @@ from musicgen_lora.evaluation.report.verdicts import (
     p_text,
     primary_rows,
 )
-from musicgen_lora.evaluation.report.violins import violins_plot
 from musicgen_lora.evaluation.sound.comparison import BY_NAME, SHOWN, shown_value
 from musicgen_lora.evaluation.sound.references import ANCHORS
 from musicgen_lora.fonts import readable
@@ -117,7 +116,7 @@ def _draw(report: Report, output_dir: Path) -> dict[str, bytes]:
     }
     facts["reference"] = report["reference"]["descriptors"]
     figures["band_energies"] = plots.bands_plot(facts)
-    figures["descriptors"] = violins_plot(facts)
+    figures["descriptors"] = plots.violins_plot(facts)
     moves = plots.moves_plot(report["descriptors"])
     if moves is not None:
         figures["moved_towards_held_out"] = moves
