@@ -82,8 +82,8 @@ def find_held_out(
         return replace(found, **_windows(facts))
     clips = load_dataset(data_dir, metadata_file, look_at_files=not from_tokens)
     matched = _match(clips, recorded, data_dir, from_tokens)
-    if matched:
-        return _matched(matched, clips, recorded, data_dir, facts)
+    if facts is not None and matched:
+        return _matched(matched, clips, data_dir, facts)
     validation = [clip for clip in clips if clip.split == "validation"]
     unmatched = (
         f"None of the {count(len(recorded), 'clip')} that training held out is in {data_dir}"
@@ -147,7 +147,7 @@ def _in_recorded_folder(facts: AdapterFacts | None, from_tokens: bool, own_run: 
             why_none=f"none of the {count(len(recorded), 'clip')} that training held out is in "
             f"{folder} any more; --data_dir names another dataset"
         )
-    return _matched(matched, clips, recorded, folder, facts)
+    return _matched(matched, clips, folder, facts)
 
 
 def _match(
@@ -172,12 +172,9 @@ def _match(
 
 
 def _matched(
-    matched: list[Clip],
-    clips: Sequence[Clip],
-    recorded: Sequence[dict[str, Any]],
-    data_dir: Path,
-    facts: AdapterFacts | None,
+    matched: list[Clip], clips: Sequence[Clip], data_dir: Path, facts: AdapterFacts
 ) -> HeldOut:
+    recorded = facts.held_out
     found = {clip.name for clip in matched} | {clip.audio for clip in matched}
     missing = [
         str(entry.get("name", entry.get("audio")))
@@ -190,14 +187,12 @@ def _matched(
             f"Measured on {len(recorded) - len(missing)} of the {count(len(recorded), 'clip')} "
             "that training held out; the others are not in the dataset any more."
         )
-    elif facts is not None and facts.n_held_out > len(recorded):
+    elif facts.n_held_out > len(recorded):
         origin = (
             f"Measured on {count(len(recorded), 'clip')} of the {facts.n_held_out:,} that training "
             "held out, evenly spread over them."
         )
-    chose_best = facts is not None and facts.chose_best
-    trained = _trained(clips, matched, recorded, facts)
-    n_trained = facts.n_trained if facts is not None else None
+    trained, n_trained = _trained(clips, matched, facts), facts.n_trained
     if n_trained is not None and len(trained) > n_trained:
         origin = (
             f"{origin} {count(len(trained), 'clip')} of the dataset may be those that training "
@@ -209,7 +204,7 @@ def _matched(
         data_dir,
         origin,
         is_unseen=True,
-        chose_best=chose_best,
+        chose_best=facts.chose_best,
         missing=missing,
         trained=trained,
         why_not_trained="the dataset has no clip but held-out ones",
@@ -217,13 +212,9 @@ def _matched(
     )
 
 
-def _trained(
-    clips: Sequence[Clip],
-    matched: Sequence[Clip],
-    recorded: Sequence[dict[str, Any]],
-    facts: AdapterFacts | None,
-) -> list[Clip]:
+def _trained(clips: Sequence[Clip], matched: Sequence[Clip], facts: AdapterFacts) -> list[Clip]:
     """The clips of the dataset that no source or record says were held out."""
+    recorded = facts.held_out
     sources = {clip.source for clip in matched}
     names = {entry.get(name) for entry in recorded for name in ("name", "audio")}
     found = [
@@ -231,7 +222,7 @@ def _trained(
         for clip in clips
         if clip.source not in sources and clip.name not in names and clip.audio not in names
     ]
-    if facts is None or facts.n_held_out <= len(recorded):
+    if facts.n_held_out <= len(recorded):
         return found
     # Not all of them are named.
     return [clip for clip in found if not is_held_out(clip, *facts.held_out_rule)]

@@ -131,14 +131,13 @@ def loss_plot(loss: Mapping[str, Any]) -> Figure:
 def positions_plot(positions: Sequence[Mapping[str, Any]]) -> Figure:
     """The loss along the clip, base against adapter; a mark is a stretch."""
     figure, axes = _axes(8.2, 3.0)
-    told = [own for own in positions if own["loss"]["mean_base"] is not None]
-    middles = [0.5 * (own["from_s"] + own["to_s"]) for own in told]
+    middles = [0.5 * (own["from_s"] + own["to_s"]) for own in positions]
     for side in ("base", "adapter"):
-        values = [own["loss"][f"mean_{side}"] for own in told]
+        values = [own["loss"][f"mean_{side}"] for own in positions]
         axes.plot(
             middles, values, color=COLOURS[side], marker=MARKERS[side], markersize=7, linewidth=1.4
         )
-    axes.set_xlim(0.0, told[-1]["to_s"])
+    axes.set_xlim(0.0, positions[-1]["to_s"])
     axes.margins(y=0.15)
     axes.set_xlabel(said("seconds from the start of the window"), fontsize=9, color=INK)
     axes.set_ylabel(said("loss (nats a token)"), fontsize=9, color=INK)

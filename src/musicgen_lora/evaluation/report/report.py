@@ -243,7 +243,6 @@ def position_rows(loss: Losses | NoLosses) -> list[dict[str, str]]:
     return [
         _loss_row(f"seconds {own['from_s']:g} to {own['to_s']:g}", own["loss"])
         for own in loss.get("positions", ())
-        if own["loss"]["mean_base"] is not None
     ]
 
 
