@@ -22,6 +22,7 @@ EMBEDDED = Path(__file__).resolve().parent / "assets" / "tiny_beats"
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 BASES = ("model_path", "base_model_path", "clap", "embeddings")
 """Settings that name models by folder or hub id."""
+NO_CAPTIONS = "--from_captions: these are an adapter's captions; give --lora_model_path."
 
 
 def check_given(settings: Any) -> None:
@@ -39,6 +40,8 @@ def check_given(settings: Any) -> None:
         local_model(path)
     if "prompts_file" in names:
         check_playing(settings)
+        if names["from_captions"] and not names["lora_model_path"]:
+            raise UserError(NO_CAPTIONS)
     elif "prompts" in names:
         check_prompts(names["prompts"], needed=False)
     if "format" in names and "input_dir" in names:
@@ -121,8 +124,6 @@ def check_playing(settings: GenerateSettings) -> None:
     """Raises a UserError where there is nothing to play, or no file that is named."""
     others = (settings.prompts_file, settings.from_captions, settings.regenerate)
     check_prompts(settings.prompts, needed=not any(others))
-    if settings.from_captions and not settings.lora_model_path:
-        raise UserError("--from_captions: these are an adapter's captions; give --lora_model_path.")
     for name in ("continue_from", "regenerate"):
         path = getattr(settings, name)
         if path is not None and not path.is_file():

@@ -23,6 +23,7 @@ from tiny import make_tiny_musicgen
 from musicgen_lora import GenerateSettings, MusicGen, UserError, generate_audio
 from musicgen_lora.atomic import sha256_file
 from musicgen_lora.generation.clips.clip import GeneratedClip
+from musicgen_lora.model.lora.facts import AdapterFacts
 
 PROMPTS = ["hip hop 808 beat", "sparse <b>drums</b>"]
 
@@ -112,6 +113,19 @@ def test_a_loop_is_its_bars_long(model: MusicGen, tmp_path: Path) -> None:
     path = clip.save(tmp_path / "loop.flac")
     with soundfile.SoundFile(path) as file:
         assert "prompt: 808 beat; seed: " in file.comment
+
+
+def test_captions_of_an_adapter_that_is_on_are_asked_for_from_python(
+    model: MusicGen, tiny_model_dir: Path, tmp_path: Path
+) -> None:
+    folder = draw_adapter(tiny_model_dir, tmp_path / "lora")
+    with pytest.raises(UserError, match="these are an adapter's captions"):
+        model.generate([], duration=0.2, from_captions=1)
+    base = {"path": "x", "fingerprint": model.base.fingerprint}
+    AdapterFacts({"format_version": 1, "base": base, "data": {"captions": PROMPTS}}).write(folder)
+    model.add_adapter(folder)
+    clips = model.generate([], duration=0.2, from_captions=2)
+    assert {clip.facts["prompt"] for clip in clips} == {*PROMPTS}
 
 
 def test_prompts_and_recordings_are_asked_for_as_by_the_command(

@@ -13,7 +13,7 @@ from musicgen_lora.config.prompts import ClipOrder, read_prompts
 from musicgen_lora.errors import UserError
 from musicgen_lora.generation.recordings.bar_grid import facts_beside
 from musicgen_lora.generation.wanted import checked_orders
-from musicgen_lora.given import check_prompts
+from musicgen_lora.given import NO_CAPTIONS, check_prompts
 from musicgen_lora.model.lora.adapter import AdapterFiles
 from musicgen_lora.plural import count
 from musicgen_lora.runtime.seeds import seed_of
@@ -100,7 +100,7 @@ def draw_captions(adapters: Sequence[AdapterFiles], n: int, seed: int) -> tuple[
 def check_captions(adapters: Sequence[AdapterFiles]) -> None:
     """Raises a UserError where there is no adapter, or one that keeps no captions."""
     if not adapters:
-        raise UserError("--from_captions: these are an adapter's captions; give --lora_model_path.")
+        raise UserError(NO_CAPTIONS)
     for files in adapters:
         if files.facts is None or not files.facts.captions:
             raise UserError(
