@@ -16,6 +16,7 @@ from adapters import draw_adapter
 from evaluated import settings_for
 from made_datasets import RATE, beat, files_below, make_dataset, read_rows, tiny_settings
 from stores import Proxy, download, upload
+from trainer import train_stepping
 
 from musicgen_lora.atomic import manifest_faults
 from musicgen_lora.audio.files import write_wav
@@ -159,7 +160,7 @@ def test_a_training_goes_on_from_its_checkpoint_on_another_machine(
         return optimise_step(*given)
 
     with pytest.raises(KeyboardInterrupt):
-        train_lora(far, optimise=dying)
+        train_stepping(far, dying)
     left = download(f"{memory}/run", tmp_path / "left")
     assert json.loads(left[MARKER]) == {"status": "unfinished"}
     # The checkpoint that a newer one replaced is gone there too.

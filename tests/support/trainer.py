@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import torch
 from quick import make_quick
@@ -25,14 +26,17 @@ from torch import distributed
 
 from musicgen_lora.config import TrainSettings
 from musicgen_lora.model.text.states import EncodedText
+from musicgen_lora.training import trainer
 from musicgen_lora.training.record import run_folder
-from musicgen_lora.training.step import Learner, OptimiseStep, optimise_step
+from musicgen_lora.training.step import Learner, optimise_step
 
 if TYPE_CHECKING:
     # Seconds for those who only train.
     import pytest
 
 _CONTEXT = multiprocessing.get_context("forkserver")
+Step = Callable[..., Any]
+"""`optimise_step`, or what is tried in its place."""
 
 
 def _work(
@@ -40,10 +44,9 @@ def _work(
     log: Path,
     environment: dict[str, str],
     prepare: Callable[[], None] | None,
-    optimise: OptimiseStep,
+    optimise: Step,
 ) -> None:
     from musicgen_lora.errors import UserError
-    from musicgen_lora.training.train import train_lora
 
     # The server may have been started for `run_tasks`, whose workers never see a signal.
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
@@ -56,10 +59,18 @@ def _work(
     if prepare is not None:
         prepare()
     try:
-        train_lora(settings, optimise=optimise)
+        train_stepping(settings, optimise)
     except UserError as error:
         print(error)
         sys.exit(error.exit_code)
+
+
+def train_stepping(settings: TrainSettings, optimise: Step) -> dict[str, Any]:
+    """A training whose optimizer steps are others."""
+    from musicgen_lora.training.train import train_lora
+
+    with patch.object(trainer, "optimise_step", optimise):
+        return train_lora(settings)
 
 
 def start_training(settings: TrainSettings, log: Path) -> BaseProcess:
@@ -72,7 +83,7 @@ def start_training(settings: TrainSettings, log: Path) -> BaseProcess:
 def train_together(
     settings: TrainSettings,
     log: Path,
-    optimise: OptimiseStep = optimise_step,
+    optimise: Step = optimise_step,
     *,
     prepare: Callable[[], None] | None = None,
     n: int = 2,

@@ -20,7 +20,15 @@ import torch
 from harm.process_trees import kill_with_children
 from made_datasets import make_dataset, read_rows, tiny_settings
 from safetensors.torch import load_file
-from trainer import Cramped, NotANumber, step_number, train_together, wait_until, with_text
+from trainer import (
+    Cramped,
+    NotANumber,
+    step_number,
+    train_stepping,
+    train_together,
+    wait_until,
+    with_text,
+)
 
 from musicgen_lora import atomic
 from musicgen_lora.config import TrainSettings
@@ -214,7 +222,7 @@ def test_a_run_goes_on_with_another_number_of_processes(
         assert stopped == [143, 143], log.read_text()
     else:
         with pytest.raises(SystemExit):
-            train_lora(parts, optimise=stop_last_process_in_third)
+            train_stepping(parts, stop_last_process_in_third)
     run = json.loads((parts.output_dir / "run.json").read_text())
     assert (run["status"], run["steps"]) == ("interrupted", 3)
     if first == "two processes":

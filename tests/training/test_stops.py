@@ -10,7 +10,7 @@ import pytest
 import torch
 from made_datasets import read_rows, tiny_settings
 from safetensors.torch import load_file
-from trainer import Cramped, NotANumber, file_hashes, step_number, with_text
+from trainer import Cramped, NotANumber, file_hashes, step_number, train_stepping, with_text
 
 from musicgen_lora import atomic
 from musicgen_lora.dataset.metadata import load_dataset
@@ -84,7 +84,7 @@ def test_a_nan_stops_before_the_step(
     with pytest.raises(
         RunError, match=rf"The {what.split()[-1]} is not finite at step 3"
     ) as raised:
-        train_lora(settings, optimise=broken)
+        train_stepping(settings, broken)
     assert raised.value.exit_code == 1
     named = str(raised.value).split("clips: ")[1].split(")")[0].split(", ")
     assert len(named) == 2
@@ -121,7 +121,7 @@ def test_a_nan_weight_is_neither_stepped_on_nor_saved_nor_best(
 
     said = {"before the step": "The loss is not finite at step 3", "by the step": "not finite af"}
     with pytest.raises(RunError, match=said[when]) as raised:
-        train_lora(settings, optimise=breaking)
+        train_stepping(settings, breaking)
     assert "\n" not in str(raised.value)
     after = file_hashes(settings.output_dir)
     changing = {"run.json", "metrics.jsonl"}
@@ -164,7 +164,7 @@ def test_memory_that_runs_out_at_8_and_4_ends_at_2_with_every_clip_once(
             stepped.append(sorted(n for batch in batches for n in batch.n_frames.tolist()))
         return result
 
-    train_lora(settings("large", 8), optimise=step)
+    train_stepping(settings("large", 8), step)
     assert tried == [8, 4, *[2] * 12]
     assert stepped == [list(range(15, 51, 5))] * 3
     said = capsys.readouterr().out
@@ -187,7 +187,7 @@ def test_memory_that_is_too_small_for_one_clip_is_one_line(
         return optimise_step(with_text(learner, Cramped(learner.model.text, 0)), *rest)
 
     with pytest.raises(RunError, match="Out of memory with a single clip at step 1") as raised:
-        train_lora(tiny_settings(tiny_model_dir, data, tmp_path / "out"), optimise=step)
+        train_stepping(tiny_settings(tiny_model_dir, data, tmp_path / "out"), step)
     assert "\n" not in str(raised.value)
     assert not (tmp_path / "out" / "best_model").exists()
 

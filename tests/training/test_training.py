@@ -11,6 +11,7 @@ import pytest
 import torch
 from made_datasets import make_dataset, read_metadata, read_rows, tiny_settings, write_metadata
 from safetensors.torch import load_file
+from trainer import train_stepping
 
 from musicgen_lora.config import EvaluateSettings, GenerateSettings
 from musicgen_lora.dataset.clip_ids import clip_ids
@@ -161,7 +162,7 @@ def test_held_out_clips_are_never_trained_on(
     settings = tiny_settings(
         tiny_model_dir, data, tmp_path / "out", num_epochs=2, validation_fraction=0.25
     )
-    run = train_lora(settings, optimise=watching)
+    run = train_stepping(settings, watching)
     held = {entry["name"] for entry in run["data"]["validation"]}
     assert len(held) == 2
     assert len({entry["source"] for entry in run["data"]["validation"]}) == 1
@@ -210,9 +211,9 @@ def test_frozen_parts_stay_in_eval_and_unchanged(
     def refuse(*_, **__):
         raise AssertionError("a frozen encoder ran in the loop")
 
-    train_lora(
+    train_stepping(
         tiny_settings(tiny_model_dir, data, tmp_path / "out", max_steps=3, lora_dropout=0.1),
-        optimise=watching,
+        watching,
     )
     assert seen == [True] * 3
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -49,10 +49,6 @@ class Learner:
     codebook_weights: Sequence[float] | None = None
     autocast: torch.dtype | None = None
     sharded: bool = False
-
-
-OptimiseStep = Callable[[Learner, Sequence[Batch], torch.Tensor, str], StepResult | None]
-"""`optimise_step`, or what is tried in its place."""
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:

@@ -52,11 +52,10 @@ from musicgen_lora.training.record.identity import (
     run_identity,
     what_differs,
 )
-from musicgen_lora.training.record.log import RunLog, open_log
+from musicgen_lora.training.record.log import RunLog, open_trackers
 from musicgen_lora.training.record.run import FAILED, FINISHED, RUNNING, Run
 from musicgen_lora.training.record.verdict import verdict
 from musicgen_lora.training.schedule import with_rate
-from musicgen_lora.training.step import OptimiseStep, optimise_step
 from musicgen_lora.training.trainer import Trainer
 from musicgen_lora.training.weights import LoraWeights, make_weights
 
@@ -78,14 +77,11 @@ class Found(IntEnum):
 def train_lora(
     settings: TrainSettings,
     loading: Future[Clips] | None = None,
-    *,
-    optimise: OptimiseStep = optimise_step,
 ) -> dict[str, Any]:
     """Trains, or goes on with an unfinished run of the same settings.
 
     Args:
         loading: of the dataset, where it has begun already.
-        optimise: an optimizer step; tests pass a broken one.
 
     Returns:
         What `run.json` says at the end.
@@ -102,7 +98,7 @@ def train_lora(
         with run_folder.held(settings.output_dir) if first else nullcontext():
             try:
                 settings = with_local_data(settings, console)
-                return _train(settings, loading, console, optimise).content()
+                return _train(settings, loading, console).content()
             except RunError:
                 run = Run.read(settings.output_dir)
                 if first and run is not None and run.status == RUNNING:
@@ -116,12 +112,7 @@ def train_lora(
         raise
 
 
-def _train(
-    settings: TrainSettings,
-    loading: Future[Clips] | None,
-    console: Console,
-    optimise: OptimiseStep,
-) -> Run:
+def _train(settings: TrainSettings, loading: Future[Clips] | None, console: Console) -> Run:
     """Checks, opens the data, has the base pass the gate, begins or resumes, trains, finishes."""
     check_settings(settings)
     with working(console, "reading the dataset and the base model"):
@@ -155,9 +146,10 @@ def _train(
         # All have read it before it is written again.
         processes.barrier()
     trained = _make_trained(inputs, run, console)
-    names = settings.report_to
-    with open_log(run, settings.output_dir, console, names=names, first_step=step) as log:
-        trainer = Trainer(inputs, trained, run, log, optimise)
+    names = settings.report_to if processes.rank() == 0 else ()
+    with open_trackers(names, settings.output_dir, run, step) as trackers:
+        log = RunLog(console, settings.output_dir, trackers)
+        trainer = Trainer(inputs, trained, run, log)
         if found is Found.UNFINISHED:
             trainer.resume(settings.output_dir / run_folder.CHECKPOINTS / step_name(step))
         else:

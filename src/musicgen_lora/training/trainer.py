@@ -41,7 +41,6 @@ from musicgen_lora.training.schedule import set_learning_rate
 from musicgen_lora.training.signals import LAUNCHER_GRACE_S, StopSignals
 from musicgen_lora.training.step import (
     Learner,
-    OptimiseStep,
     StepResult,
     evened_out,
     is_out_of_memory,
@@ -56,20 +55,12 @@ class Trainer:
     Args:
         trained: weights, their optimizers and average; at the end the model has the average.
         run: `steps` and `best` are set at the end.
-        optimise: a step; tests pass a broken one.
     """
 
-    def __init__(
-        self,
-        inputs: RunInputs,
-        trained: Trained,
-        run: Run,
-        log: RunLog,
-        optimise: OptimiseStep = optimise_step,
-    ) -> None:
+    def __init__(self, inputs: RunInputs, trained: Trained, run: Run, log: RunLog) -> None:
         self.settings, self.model, self.data = settings, model, data = inputs
         self.trained, self.weights = trained, trained.weights
-        self.run, self.log, self.optimise = run, log, optimise
+        self.run, self.log = run, log
         self.state = LoopState(batch_size=settings.batch_size)
         self.per_step = settings.batch_size * settings.gradient_accumulation_steps
         self.steps_per_epoch = math.ceil(len(data.dataset) / self.per_step)
@@ -253,7 +244,7 @@ class Trainer:
             batches = step_batches(dataset, chosen, self.state.batch_size)
             if self.weights.sharded:
                 batches = evened_out(dataset, batches, chosen, self.state.batch_size)
-            result = self.optimise(self.learner, batches, totals / share, where)
+            result = optimise_step(self.learner, batches, totals / share, where)
             if result is not None:
                 return replace(result, codebooks=[loss / share for loss in result.codebooks])
             self._halve_batches(where)

@@ -109,7 +109,9 @@ class PackedRun:
         self._positions = position_directions(base) if settings.tokens_off_positions else None
         self._bound_embeddings()
         self.trained = Trained(self.weights, self.optimizers)
-        self.state = LoopState(settings.batch_size, other=self._marks())
+        # What a checkpoint says of its run besides: another one can't go on from it.
+        marks = {"identity": self.identity, "draws_version": DRAWS_VERSION}
+        self.state = LoopState(settings.batch_size, other=marks)
 
     def _windows(self, n_frames: int, batch_size: int) -> Windows:
         settings = self.settings
@@ -156,10 +158,6 @@ class PackedRun:
             f"Windows of {longest_s:g} s, not {wanted_s:g}: the base was trained on no longer ones."
         )
         return longest_s
-
-    def _marks(self) -> dict[str, Any]:
-        """What a checkpoint says of its run besides: another one can't go on from it."""
-        return {"identity": self.identity, "draws_version": DRAWS_VERSION}
 
     def resume(self) -> None:
         """Goes on from the newest sound checkpoint, if there is one of this very run."""

@@ -22,7 +22,8 @@ from musicgen_lora.training.record import run_folder
 from musicgen_lora.training.record.run import Run
 from musicgen_lora.training.step import StepResult
 
-Track = Callable[[dict[str, Any]], None]
+Tracker = Callable[[int, dict[str, float]], None]
+"""Takes a step and its figures."""
 TENSORBOARD = "tensorboard"
 WANDB = "wandb"
 
@@ -30,8 +31,8 @@ WANDB = "wandb"
 @contextmanager
 def open_trackers(
     names: Sequence[str], output_dir: Path, run: Run, first_step: int
-) -> Iterator[Track]:
-    """A function that passes a row on to each tracker, while the context lasts.
+) -> Iterator[list[Tracker]]:
+    """The trackers of a run, while the context lasts.
 
     Args:
         names: "tensorboard" (into `output_dir/tensorboard`) or "wandb" (into `output_dir/wandb`,
@@ -39,7 +40,7 @@ def open_trackers(
         first_step: steps done before; what a broken run logged after them is dropped.
     """
     with ExitStack() as stack:
-        logs: list[Callable[[int, dict[str, float]], None]] = []
+        trackers: list[Tracker] = []
         if TENSORBOARD in names:
             from torch.utils.tensorboard import SummaryWriter
 
@@ -50,7 +51,7 @@ def open_trackers(
                 for name, value in figures.items():
                     writer.add_scalar(name, value, step)
 
-            logs.append(to_tensorboard)
+            trackers.append(to_tensorboard)
         if WANDB in names:
             import wandb  # pyright: ignore[reportMissingImports]
 
@@ -64,13 +65,8 @@ def open_trackers(
                 mode=os.environ.get("WANDB_MODE", "offline"),
             )
             stack.callback(tracked.finish)
-            logs.append(lambda step, figures: tracked.log(figures, step=step))
-
-        def track(row: dict[str, Any]) -> None:
-            for log in logs:
-                log(row["step"], figures_of(row))
-
-        yield track
+            trackers.append(lambda step, figures: tracked.log(figures, step=step))
+        yield trackers
 
 
 def figures_of(row: dict[str, Any]) -> dict[str, float]:
@@ -90,31 +86,18 @@ class RunLog:
 
     console: Console
     output_dir: Path
-    track: Track
+    trackers: Sequence[Tracker]
 
     def record(self, row: dict[str, Any]) -> None:
         """Adds a row to `metrics.jsonl`."""
         if processes.rank() == 0:
             run_folder.append_metrics(self.output_dir, row)
-            self.track(row)
+            for tracker in self.trackers:
+                tracker(row["step"], figures_of(row))
 
     def say(self, line: str, *, warns: bool = False) -> None:
         """Prints a line."""
         self.console.print(line, style="yellow" if warns else None)
-
-
-@contextmanager
-def open_log(
-    run: Run, output_dir: Path, console: Console, *, names: Sequence[str], first_step: int
-) -> Iterator[RunLog]:
-    """The log of a run, while the context lasts.
-
-    Args:
-        first_step: steps done before.
-    """
-    opened = names if processes.rank() == 0 else ()
-    with open_trackers(opened, output_dir, run, first_step) as track:
-        yield RunLog(console, output_dir, track)
 
 
 @dataclass(frozen=True)
