@@ -11,7 +11,7 @@ from rich.console import Console
 from musicgen_lora.config import GenerateSettings
 from musicgen_lora.config.prompts import ClipOrder, read_prompts
 from musicgen_lora.errors import UserError
-from musicgen_lora.generation.recordings.bar_grid import facts_beside
+from musicgen_lora.generation.clips.written import read_facts
 from musicgen_lora.generation.wanted import checked_orders
 from musicgen_lora.given import NO_CAPTIONS, check_prompts
 from musicgen_lora.model.lora.adapter import AdapterFiles
@@ -44,7 +44,8 @@ def orders_of(
             )
     has_none = not (settings.prompts or settings.prompts_file or further)
     if settings.regenerate is not None and has_none:
-        further = [text for text in [facts_beside(settings.regenerate).get("prompt")] if text]
+        beside = read_facts(settings.regenerate.with_suffix(".json"))
+        further = [text for text in [beside.get("prompt")] if text]
     orders = checked_orders(settings, further)
     if not orders:
         check_prompts([], needed=True)

@@ -11,7 +11,7 @@ import os
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 
@@ -50,18 +50,6 @@ class Level:
         return (sound * gains).astype(np.float32)
 
 
-class Outlet(Protocol):
-    """Takes parts of sound as they come."""
-
-    def write(self, sound: np.ndarray) -> None:
-        """Takes a part `[C, n]` float32 within full scale."""
-        ...
-
-    def close(self) -> None:
-        """All has come; waits until it has been heard."""
-        ...
-
-
 class Speakers:
     """The system's own output.
 
@@ -87,18 +75,20 @@ class Speakers:
             ) from error
 
     def write(self, sound: np.ndarray) -> None:
+        """Takes a part `[C, n]` float32 within full scale."""
         try:
             self._stream.write(np.ascontiguousarray(sound.T))
         except self._fault as error:
             raise UserError(f"--play: the device went away ({error}).") from error
 
     def close(self) -> None:
+        """All has come; waits until it has been heard."""
         self._stream.stop()
         self._stream.close()
 
 
 class Pipe:
-    """Standard output.
+    """Standard output, used as `Speakers` are.
 
     Args:
         kind: of the samples.
@@ -139,7 +129,7 @@ class Live:
         outlets: some or none.
     """
 
-    def __init__(self, outlets: Sequence[Outlet], sample_rate: int) -> None:
+    def __init__(self, outlets: Sequence[Speakers | Pipe], sample_rate: int) -> None:
         self._outlets, self._sample_rate = outlets, sample_rate
         self._level = Level(sample_rate)
 
@@ -167,7 +157,7 @@ def open_live(
     Raises:
         UserError: the speakers can't be played to.
     """
-    outlets: list[Outlet] = [Speakers(sample_rate, n_channels)] if play else []
+    outlets: list[Speakers | Pipe] = [Speakers(sample_rate, n_channels)] if play else []
     if stdout is not None:
         outlets.append(Pipe(stdout, sample_rate, n_channels))
     with ExitStack() as stack:

@@ -148,7 +148,9 @@ def test_bars_are_counted_by_the_json_the_flag_or_by_ear(tmp_path: Path) -> None
     assert measured.bpm == pytest.approx(PATTERN.bpm, rel=1e-3)
     given = find_grid(path, LOOP[:, : -RATE // 2], RATE, 100.0)
     assert (given.source, given.n_bars, given.first_s) == ("--bpm", 4, 0.0)
-    path.with_suffix(".json").write_text(json.dumps({"prompt": "x", "bpm": PATTERN.bpm, "bars": 8}))
+    path.with_suffix(".json").write_text(
+        json.dumps({"prompt": "x", "seed": 0, "bpm": PATTERN.bpm, "bars": 8})
+    )
     told = find_grid(path, LOOP, RATE)
     assert (told.source, told.bpm, told.n_bars, told.is_loop) == ("its JSON", PATTERN.bpm, 8, True)
     assert told.span(3, 4, RATE) == (round(2 * BAR_S * RATE), round(4 * BAR_S * RATE))

@@ -91,15 +91,14 @@ def level_sentence(clip: GeneratedClip) -> str:
 
 def seams_sentence(take: JudgedTake) -> str:
     """Where new music meets the recording, and how loud it is before and after."""
-    seams = {
-        name: (*seam["fade_s"], *seam["levels_db"]) for name, seam in take.figures["seams"].items()
-    }
-    if not seams:
-        return "there is nothing that it passes into."
+    seams = take.figures["seams"].values()
     parts = [
         f"{begin_s:.3f} to {end_s:.3f} s ({before:.1f} dB before, {after:.1f} after)"
-        for begin_s, end_s, before, after in seams.values()
+        for seam in seams
+        for (begin_s, end_s), (before, after) in [(seam["fade_s"], seam["levels_db"])]
     ]
+    if not parts:
+        return "there is nothing that it passes into."
     return f"crossfades at {'; '.join(parts)}."
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from musicgen_lora.dataset.caption_words import normalise_bpm
 from musicgen_lora.errors import UserError
-from musicgen_lora.formats.documents import read_json
+from musicgen_lora.generation.clips.written import read_facts
 from musicgen_lora.listening.rhythm.bars import SURE
 from musicgen_lora.listening.rhythm.tempo import estimate_tempo
 
@@ -47,19 +47,6 @@ class BarGrid:
         return round(begin * sample_rate), round(end * sample_rate)
 
 
-def facts_beside(path: Path) -> dict[str, Any]:
-    """What the JSON beside a recording says; nothing where there is none, or another program's."""
-    beside = path.with_suffix(".json")
-    if beside == path or not beside.is_file():
-        return {}
-    try:
-        found = read_json(beside)
-    except UserError:
-        # Whatever it is, it isn't ours; what it would have said is asked of the user or measured.
-        return {}
-    return found if isinstance(found.get("prompt"), str) else {}
-
-
 def find_grid(
     path: Path, waveform: np.ndarray, sample_rate: int, bpm: float | None = None
 ) -> BarGrid:
@@ -73,7 +60,7 @@ def find_grid(
         UserError: its tempo can't be told.
     """
     duration_s = waveform.shape[1] / sample_rate
-    facts = facts_beside(path)
+    facts = read_facts(path.with_suffix(".json"))
     told, n_bars = normalise_bpm(facts.get("bpm")), facts.get("bars")
     if bpm is None and told is not None and isinstance(n_bars, int) and n_bars > 0:
         n_samples = n_bars * 240.0 / told * sample_rate

@@ -67,12 +67,10 @@ def join_continuation(
         raise ValueError(f"{continued.shape} with {n_heard} heard doesn't go on {given.shape}.")
     n_level = min(n_heard, round(LEVEL_S * sample_rate))
     n_pass = min(n_heard, round(PASS_WITHIN_S * sample_rate))
-    gain_db = level_gain_db(
-        given[:, -n_level:],
-        continued[:, n_heard - n_level : n_heard],
-        continued[:, n_heard - n_pass :],
-        peak_most,
-    )
+    own, other = given[:, -n_level:], continued[:, n_heard - n_level : n_heard]
+    levels = [decibels(float(np.square(sound).mean())) for sound in (own, other)]
+    gain_db = float(np.clip(levels[0] - levels[1], -GAIN_MOST_DB, GAIN_MOST_DB))
+    gain_db = below_peak(gain_db, continued[:, n_heard - n_pass :], peak_most)
     levelled = continued * np.float32(10.0 ** (gain_db / 20.0))
     n_fade = max(1, min(n_pass // 2, round(FADE_S * sample_rate)))
     ending = levelled[:, n_heard - n_pass : n_heard]
@@ -83,21 +81,10 @@ def join_continuation(
     return Continued(waveform, gain_db, (at, at + n_fade))
 
 
-def level_gain_db(own: np.ndarray, other: np.ndarray, new: np.ndarray, peak_most: float) -> float:
-    """The gain that brings other music to the level of one's own, by `GAIN_MOST_DB` at most.
-
-    Args:
-        own: `[C, N]`.
-        other: `[C, M]`.
-        new: what will be given the gain, `[C, n]`.
-        peak_most: that it may then have.
-    """
-    levels = [decibels(float(np.square(sound).mean())) for sound in (own, other)]
-    gain_db = float(np.clip(levels[0] - levels[1], -GAIN_MOST_DB, GAIN_MOST_DB))
-    peak = float(np.abs(new).max(initial=0.0))
-    if peak > 0.0:
-        gain_db = min(gain_db, 20.0 * float(np.log10(peak_most / peak)))
-    return gain_db
+def below_peak(gain_db: float, waveform: np.ndarray, most: float) -> float:
+    """A gain that `[C, n]` can be given, or as much of it as leaves its peak at `most`."""
+    peak = float(np.abs(waveform).max(initial=0.0))
+    return min(gain_db, 20.0 * float(np.log10(most / peak))) if peak > 0.0 else gain_db
 
 
 def hole_db_at(waveform: np.ndarray, seam: int, sample_rate: int) -> float:

@@ -20,6 +20,7 @@ from musicgen_lora.audio.writing import CEILING
 from musicgen_lora.generation.recordings.continuation import (
     FADE_S,
     HOLE_DB,
+    below_peak,
     hole_db_at,
     join_continuation,
 )
@@ -241,9 +242,7 @@ class Extension:
         beyond = levels[0] - levels[1]
         raised_db = float(np.sign(beyond)) * max(0.0, abs(beyond) - SLACK_DB)
         raised_db = float(np.clip(raised_db, -RAISED_MOST_DB, RAISED_MOST_DB))
-        peak = float(np.abs(new).max(initial=0.0))
-        if peak > 0.0:
-            raised_db = min(raised_db, 20.0 * float(np.log10(most / peak)))
+        raised_db = below_peak(raised_db, new, most)
         gains = np.full(new.shape[1], 10.0 ** (raised_db / 20.0), dtype=np.float32)
         n_rise = min(len(gains), round(RISE_S * self.sample_rate)) if self.n_frames else 0
         gains[:n_rise] = np.linspace(1.0, 10.0 ** (raised_db / 20.0), n_rise, dtype=np.float32)

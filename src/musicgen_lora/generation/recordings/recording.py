@@ -18,8 +18,9 @@ from musicgen_lora.audio.stream import BLOCK_FRAMES, AudioStream
 from musicgen_lora.config import GenerateSettings
 from musicgen_lora.dataset.bar_lines import UNKNOWN, Lines
 from musicgen_lora.errors import UserError
+from musicgen_lora.generation.clips.written import read_facts
 from musicgen_lora.generation.decoding.decode import STRIDE_SHARE
-from musicgen_lora.generation.recordings.bar_grid import BarGrid, facts_beside, find_grid
+from musicgen_lora.generation.recordings.bar_grid import BarGrid, find_grid
 from musicgen_lora.generation.recordings.extension import Extension
 from musicgen_lora.model.shape import Shape
 from musicgen_lora.plural import count
@@ -184,7 +185,7 @@ def _continuation(
         {"continued": facts},
         said,
         grid,
-        made_by=facts_beside(path),
+        made_by=read_facts(path.with_suffix(".json")),
         told_bpm=settings.bpm,
     )
 
@@ -239,7 +240,8 @@ def _regeneration(
         f"{n_frames / frame_rate:.1f} s before are heard."
     )
     told_bpm = None if grid.source == "measured" else grid.bpm
-    return Extending(extension, {"regenerated": facts}, said, grid, facts_beside(path), told_bpm)
+    made_by = read_facts(path.with_suffix(".json"))
+    return Extending(extension, {"regenerated": facts}, said, grid, made_by, told_bpm)
 
 
 def _heard_s(settings: GenerateSettings, window_s: float) -> float | None:
