@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,6 +25,7 @@ from safetensors.torch import load_file
 
 from musicgen_lora.config import ExportSettings, MergeSettings
 from musicgen_lora.errors import RunError, UserError
+from musicgen_lora.export import hub
 from musicgen_lora.export.export import export_model
 from musicgen_lora.export.hub import check_tells_nothing
 from musicgen_lora.export.merge import merge_adapters
@@ -78,11 +81,22 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path) -> P
     return root / "out" / "best_model"
 
 
+@contextmanager
+def at_hub(api: FakeHub | None) -> Iterator[None]:
+    """Somebody is logged in at this hub meanwhile; None leaves the real one."""
+    with pytest.MonkeyPatch.context() as patched:
+        if api is not None:
+            patched.setattr(hub, "HfApi", lambda: api)
+            patched.setattr(hub, "get_token", lambda: "token")
+        yield
+
+
 def export(base: Path, adapter: Path, out: Path, api: Any = None, **more: Any) -> Path:
     settings = ExportSettings(
         format="peft", model_path=str(base), lora_model_path=[adapter], output_dir=out, **more
     )
-    return export_model(settings, api=api)
+    with at_hub(api):
+        return export_model(settings)
 
 
 def front_of(folder: Path) -> dict[str, Any]:
@@ -271,7 +285,8 @@ def test_a_merged_model_goes_up_too(trained: Path, tiny_model_dir: Path, tmp_pat
         hub_base="facebook/musicgen-tiny",
         push_to_hub="me/merged",
     )
-    merge_adapters(settings, api=hub)
+    with at_hub(hub):
+        merge_adapters(settings)
     sent = hub.asked[1][1]["files"]
     assert {"config.json", "model.safetensors", "README.md", "made_of.json"} <= set(sent)
     assert front_of(tmp_path / "merged")["base_model_relation"] == "finetune"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -24,11 +23,8 @@ from musicgen_lora.model.lora.evaluated import read_evaluation
 
 
 @at_any_place("export")
-def export_model(settings: ExportSettings, *, api: Any = None) -> Path:
+def export_model(settings: ExportSettings) -> Path:
     """Writes a MusicGen for audiocraft, or an adapter for other people.
-
-    Args:
-        api: in the Hub's place, for tests.
 
     Returns:
         The folder. For audiocraft: `state_dict.bin`, `compression_state_dict.bin`, the text
@@ -43,7 +39,7 @@ def export_model(settings: ExportSettings, *, api: Any = None) -> Path:
     check_asked(settings)
     check_is_free(settings.output_dir)
     check_hub_base(settings.model_path, settings.hub_base)
-    upload = Upload(settings, api)
+    upload = Upload(settings)
     console = plain_console()
     source = read_source(settings, console)
     write = _for_peft if settings.format == "peft" else _for_audiocraft

@@ -31,14 +31,13 @@ class Upload:
     Args:
         settings: the repository, `USER/NAME`, whether all may see it, and whether it is only said
             what would be uploaded. Without a repository nothing is.
-        api: in the Hub's place, for tests.
 
     Raises:
         UserError: no such name is possible, nobody is logged in, or settings don't go together.
     """
 
-    def __init__(self, settings: HubSettings, api: Any = None) -> None:
-        self._repository, self._api = settings.push_to_hub, api
+    def __init__(self, settings: HubSettings) -> None:
+        self._repository = settings.push_to_hub
         self._public, self._dry_run = settings.public, settings.dry_run
         repository = self._repository
         if repository is None:
@@ -55,7 +54,7 @@ class Upload:
             ) from error
         if len(parts) != 2:
             raise UserError(f"--push_to_hub {repository}: give it as USER/NAME.")
-        if not self._dry_run and api is None and get_token() is None:
+        if not self._dry_run and get_token() is None:
             raise UserError(f"--push_to_hub {repository}: nobody is logged in here: hf auth login.")
 
     def push(self, folder: Path, console: Console) -> None:
@@ -77,7 +76,7 @@ class Upload:
         if self._dry_run:
             console.print(f"Would upload {what}: {', '.join(names)}")
             return
-        api = self._api or HfApi()
+        api = HfApi()
         try:
             _check_visibility(api, repository, public=self._public)
             api.create_repo(repository, private=not self._public, exist_ok=True, repo_type="model")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -23,11 +22,8 @@ from musicgen_lora.plural import count
 
 
 @at_any_place("merge")
-def merge_adapters(settings: MergeSettings, *, api: Any = None) -> Path:
+def merge_adapters(settings: MergeSettings) -> Path:
     """Folds adapters into a base.
-
-    Args:
-        api: in the Hub's place, for tests.
 
     Returns:
         The folder of the checkpoint. Weights that no adapter changes keep the bytes they have in
@@ -43,7 +39,7 @@ def merge_adapters(settings: MergeSettings, *, api: Any = None) -> Path:
     check_strengths(settings.lora_model_path, settings.strength)
     check_is_free(settings.output_dir)
     check_hub_base(settings.model_path, settings.hub_base)
-    upload = Upload(settings, api)
+    upload = Upload(settings)
     console = plain_console()
     source = read_source(settings, console)
     made_of = source.made_of()
