@@ -6,7 +6,7 @@ Formats are libsndfile's; resampling is soxr's.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Set
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -150,11 +150,13 @@ def find_audio(folder: Path) -> list[Path]:
     """Audio files below `folder` by extension, sorted. What is hidden and links that lead out of
     the folder are left out, see `find_unread`."""
     root = folder.resolve()
-    return [
+    kinds = AUDIO_EXTENSIONS | FFMPEG_EXTENSIONS
+    named = (path for path in folder.rglob("*") if path.suffix.lower() in kinds)
+    return sorted(
         path
-        for path in _files_of(folder, AUDIO_EXTENSIONS | FFMPEG_EXTENSIONS)
-        if path.is_file() and is_inside(path, root)
-    ]
+        for path in named
+        if hidden_part(path, folder) is None and path.is_file() and is_inside(path, root)
+    )
 
 
 def find_unread(folder: Path) -> list[tuple[Path, str]]:
@@ -226,14 +228,6 @@ def _format_of(path: Path) -> str:
     if head[4:11] == b"ftypM4A":
         return "m4a"
     return MAGICS.get(head[:4], MAGICS.get(head[:3], ""))
-
-
-def _files_of(folder: Path, extensions: Set[str]) -> list[Path]:
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in extensions and hidden_part(path, folder) is None
-    )
 
 
 def is_inside(path: Path, root: Path) -> bool:

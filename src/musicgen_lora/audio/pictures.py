@@ -56,13 +56,9 @@ def waveform_svg(waveform: np.ndarray) -> str:
     )
 
 
-def mel_spectrogram(waveform: np.ndarray, sample_rate: int) -> str:
-    """A mel spectrogram of `[C, N]` at `sample_rate` Hz as a PNG in a data URI."""
-    return data_uri("image/png", mel_spectrogram_png(waveform, sample_rate))
-
-
 def mel_spectrogram_png(waveform: np.ndarray, sample_rate: int, *, is_large: bool = False) -> bytes:
-    """The same as the bytes of a PNG: small, or for a window of its own."""
+    """A mel spectrogram of `[C, N]` at `sample_rate` Hz as the bytes of a PNG: small, or for a
+    window of its own."""
     n_columns, n_mels, scale = (1200, 128, 3) if is_large else (N_COLUMNS, N_MELS, 1)
     mono = waveform.mean(axis=0)
     n_window = 2048

@@ -149,7 +149,8 @@ def settle_sources(
         stated = sides.setdefault(source, set(listed_sides.get(source, ())))
         stated |= {split} if split is not None else set()
     divided = {source for source, splits in sides.items() if len(splits) > 1}
-    remarks.add_all(SOURCE_DIVIDED, sorted(divided))
+    for source in sorted(divided):
+        remarks.add(SOURCE_DIVIDED, source)
     sources = {}
     for file in files:
         source = named[file.digest]

@@ -100,13 +100,9 @@ def analyse_file(task: AnalysisTask, alive: SignOfLife) -> Analysis | Failure:
         return Failure(str(error).removeprefix(f"{task.path}: "))
     tags = dataclasses.asdict(facts_from_tags(task.path))
     record = made(Analysis, {"format": FORMAT, "sha256": task.digest, "tags": tags, **found})
-
-    def save(path: Path) -> None:
-        with open(path, "wb") as file:
-            np.save(file, prints)
-
     # The record last: with it there, all is.
-    atomic.write_file(task.folder / f"{task.digest[:16]}.npy", save)
+    place = task.folder / f"{task.digest[:16]}.npy"
+    atomic.write_file(place, lambda temporary: np.save(temporary, prints))
     keep(task.folder / f"{task.digest[:16]}.json", record)
     return record
 

@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Protocol, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 from pydantic import Field, TypeAdapter, ValidationError
@@ -132,12 +132,7 @@ class HeardFile:
     segments: list[dict[str, dict[str, Share]]] = field(default_factory=list)
 
 
-class _Kept(Protocol):
-    @property
-    def sha256(self) -> str: ...
-
-
-K = TypeVar("K", bound=_Kept)
+K = TypeVar("K", Analysis, WindowRecord, HeardFile)
 T = TypeVar("T")
 
 

@@ -254,7 +254,11 @@ def heard_facts(heard: Mapping[str, Mapping[str, float]], tagger: Tagger, said: 
     """
     least = MUSICNN_LEAST if tagger == "musicnn" else CLAP_LEAST
     clear = {
-        kind: [word for word, chance in _strongest_first(words) if chance >= least[kind]]
+        kind: [
+            word
+            for word in sorted(words, key=words.__getitem__, reverse=True)
+            if words[word] >= least[kind]
+        ]
         for kind, words in heard.items()
     }
     known = {*GENRES, *CLAP_WORDS["genre"], *(w for k, w in MUSICNN_WORDS.values() if k == "genre")}
@@ -265,7 +269,3 @@ def heard_facts(heard: Mapping[str, Mapping[str, float]], tagger: Tagger, said: 
         genre=genres[0] if genres else None,
         tags=(*clear.get("mood", ()), *clear.get("instrument", ())),
     )
-
-
-def _strongest_first(words: Mapping[str, float]) -> list[tuple[str, float]]:
-    return sorted(words.items(), key=lambda item: -item[1])

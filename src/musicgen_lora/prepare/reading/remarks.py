@@ -7,7 +7,6 @@ here. The terminal shows the count and the first names of each kind, the report 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -169,11 +168,6 @@ class Remarks:
         """Adds an item of a kind, once."""
         shown = item.removeprefix(self._prefix)
         self._items.setdefault(kind, {})[shown] = None
-
-    def add_all(self, kind: RemarkKind, items: Iterable[str]) -> None:
-        """Adds several items of a kind."""
-        for item in items:
-            self.add(kind, item)
 
     def items(self, kind: RemarkKind) -> list[str]:
         """What was added of a kind."""

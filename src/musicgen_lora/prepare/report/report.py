@@ -21,7 +21,7 @@ from musicgen_lora.config import PrepareSettings
 from musicgen_lora.console import working
 from musicgen_lora.language.translate import filled, joined, word
 from musicgen_lora.listening.pitch.key_names import usual_key
-from musicgen_lora.page import render_page
+from musicgen_lora.page import data_uri, render_page
 from musicgen_lora.plural import count
 from musicgen_lora.prepare.hearing.records import Analysis
 from musicgen_lora.prepare.reading.inputs import Dropped
@@ -229,11 +229,12 @@ def _shown_clips(entries: Sequence[Mapping[str, Any]], output_dir: Path) -> list
             )
         except (AudioError, OSError, ValueError):
             continue
+        picture = pictures.mel_spectrogram_png(waveform, pictures.PICTURE_RATE)
         clip = {
             "entry": entry,
             "audio": pictures.mp3_uri(waveform, pictures.PICTURE_RATE),
             "wave": pictures.waveform_svg(waveform),
-            "mel": pictures.mel_spectrogram(waveform, pictures.PICTURE_RATE),
+            "mel": data_uri("image/png", picture),
         }
         n_bytes += sum(len(clip[name]) for name in ("audio", "wave", "mel"))
         if n_bytes > MAX_PLAYER_BYTES:

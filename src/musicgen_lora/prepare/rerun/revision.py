@@ -70,12 +70,12 @@ class Revision:
         audio: dict[Any, set[str]] = {}
         for entry in entries:
             audio.setdefault(entry.get("audio"), set()).add(str(entry.get("made_from")))
-        places = {self._place(self.folder, file.name): file for file in inputs}
+        places = {self.folder / file.name: file for file in inputs}
         earlier: dict[str, list[str]] = {}
         # What can't be read today is still there.
-        unread = [self._place(self.folder, drop.name) for drop in dropped if not drop.equals]
+        unread = [self.folder / drop.name for drop in dropped if not drop.equals]
         for digest, made in self._ledger.files.items():
-            place = self._place(Path(made.folder), made.name)
+            place = Path(made.folder) / made.name
             if digest in present or not place.is_relative_to(self.folder):
                 continue
             if place in places and places[place].digest not in listed:
@@ -89,10 +89,6 @@ class Revision:
             if file.digest in listed or (file.in_place in audio and file.digest not in earlier)
         }
         return self._marked(entries, present)
-
-    @staticmethod
-    def _place(folder: Path, name: str) -> Path:
-        return folder / name
 
     def _marked(self, entries: Sequence[Entry], present: set[str]) -> list[Entry]:
         """The entries, with a mark on the clips of files that are gone, and none on those of files
@@ -262,7 +258,7 @@ class Revision:
         elsewhere: dict[str, list[str]] = {}
         for digest, made in self._ledger.files.items():
             old = self._ledger.settings_of(digest)
-            is_here = self._place(Path(made.folder), made.name).is_relative_to(self.folder)
+            is_here = (Path(made.folder) / made.name).is_relative_to(self.folder)
             if not is_here and old is not None and made.clips:
                 for name, value in with_defaults(old).items():
                     if value != self.made_with[name]:
