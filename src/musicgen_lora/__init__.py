@@ -68,17 +68,8 @@ __all__ = [
 ]
 
 _MODULES = {
-    "EvaluateSettings": "config",
-    "ExportSettings": "config",
-    "GenerateSettings": "config",
-    "ImportSettings": "config",
-    "MergeSettings": "config",
+    **{name: "config" for name in __all__ if name.endswith("Settings")},
     "MusicGen": "generation.musicgen",
-    "PrefetchSettings": "config",
-    "PrepareSettings": "config",
-    "TokeniseSettings": "config",
-    "TrainSettings": "config",
-    "UiSettings": "config",
     "UserError": "errors",
     "evaluate_adapter": "evaluation.evaluate",
     "export_model": "export.export",

@@ -87,14 +87,6 @@ def _kept_of_data(settings: Any) -> str:
     return f"The clips that {listed} lists are kept; the same command goes on."
 
 
-def _kept_of_tokens(settings: Any) -> str:
-    return f"What is encoded stays in {shown(settings.data_dir)}; the same command goes on."
-
-
-def _kept_of_run(_: Any) -> str:
-    return "Audio stays encoded, and no run is lost; the same command goes on."
-
-
 def _kept_of_clips(settings: Any) -> str:
     written = f"The clips that are finished are in {settings.output_dir}"
     if settings.play or settings.stdout is not None:
@@ -128,13 +120,13 @@ COMMANDS = {
         "encode its audio ahead of training",
         "musicgen_lora.dataset.tokenise:tokenise_dataset",
         lambda s: f"Encoding the audio of {shown(s.data_dir)} with {s.model_path}",
-        _kept_of_tokens,
+        lambda s: f"What is encoded stays in {shown(s.data_dir)}; the same command goes on.",
     ),
     "train": Command(
         "train an adapter on it",
         "musicgen_lora.training.train:train_lora",
         lambda s: f"Training {s.model_path} on {shown(s.data_dir)} into {s.output_dir}",
-        _kept_of_run,
+        lambda _: "Audio stays encoded, and no run is lost; the same command goes on.",
         dataset_meanwhile,
     ),
     "generate": Command(

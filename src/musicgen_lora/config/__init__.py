@@ -53,10 +53,9 @@ SETTINGS: dict[str, type] = {
 
 def groups(settings: type) -> dict[str, type]:
     """The groups of a command's settings by name, in the order in which help lists them."""
-    # Dataclasses take the fields of the last base first, and so does help.
-    return {_title(group): group for group in reversed(settings.__bases__)}
-
-
-def _title(group: type) -> str:
-    """`held_out` of `HeldOutSettings`."""
-    return re.sub("(?<!^)(?=[A-Z])", "_", group.__name__.removesuffix("Settings")).lower()
+    # Dataclasses take the fields of the last base first, and so does help. Of `HeldOutSettings` the
+    # name is `held_out`.
+    return {
+        re.sub("(?<!^)(?=[A-Z])", "_", group.__name__.removesuffix("Settings")).lower(): group
+        for group in reversed(settings.__bases__)
+    }

@@ -97,16 +97,12 @@ def read_prompts(path: Path) -> tuple[Sequence[PromptRow], str | None]:
     except OSError:
         # It can't be read, which is said by what follows.
         return _read(path)
-    return _read_once(path, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
+    return _read(path, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
 
 
 @lru_cache(maxsize=4)
-def _read_once(path: Path, *_: int) -> tuple[Sequence[PromptRow], str | None]:
+def _read(path: Path, *_: int) -> tuple[Sequence[PromptRow], str | None]:
     """Those of a file in a state: what was checked is what is played."""
-    return _read(path)
-
-
-def _read(path: Path) -> tuple[Sequence[PromptRow], str | None]:
     data = read_bytes(path, MAX_BYTES)
     try:
         text, guessed = decode_text(data)

@@ -280,12 +280,7 @@ def write_shard(folder: Path, ids: list[str], codes: list[np.ndarray]) -> None:
         }
     )
     frames = np.concatenate(codes)
-
-    def save_array(path: Path) -> None:
-        with open(path, "wb") as file:
-            np.save(file, frames)
-
-    atomic.write_file(folder / f"{name}.npy", save_array)
+    atomic.write_file(folder / f"{name}.npy", lambda temporary: np.save(temporary, frames))
     atomic.write_file(folder / f"{name}.parquet", partial(pq.write_table, table))
 
 

@@ -74,12 +74,8 @@ class RemoteShard:
     reasons: dict[str, str]
 
 
-@dataclass(frozen=True)
-class RemotePart:
-    """Clips of a shard, encoded and not yet put there; else as `RemoteShard`."""
-
-    shard: RemoteShard
-    encoded: Encoded
+RemotePart = tuple[RemoteShard, Encoded]
+"""What came of clips of a shard that are encoded and not yet put there."""
 
 
 def fetched(data_dir: Path, metadata_file: str, console: Console) -> Path:
@@ -208,9 +204,9 @@ def make_remote_shard(task: RemoteShardTask, alive: Callable[[], None]) -> Remot
         name = shard_name(Path(task.fingerprint), list(rows))
         if f"{there}/{name}.parquet" in remote.states(there):
             return RemoteShard(hashes, {})
-        part = _encoded(task, rows, hashes, alive)
-    _put(remote, task.fingerprint, part.encoded)
-    return part.shard
+        shard, encoded = _encoded(task, rows, hashes, alive)
+    _put(remote, task.fingerprint, encoded)
+    return shard
 
 
 def encode_remote_part(task: RemoteShardTask, alive: Callable[[], None]) -> RemotePart:
@@ -258,17 +254,17 @@ def _encoded(
     # They are read again next time.
     unread = {clip.audio for clip in rows.values() if clip.name in reasons}
     kept = {audio: digest for audio, digest in hashes.items() if audio not in unread}
-    return RemotePart(RemoteShard(kept, reasons), encoded)
+    return RemoteShard(kept, reasons), encoded
 
 
 def _joined(remote: Remote, fingerprint: str, parts: Sequence[RemotePart]) -> RemoteShard:
     """Puts a shard there of which the parts were encoded one by one."""
-    whole = Encoded.joined([part.encoded for part in parts])
+    whole = Encoded.joined([encoded for _, encoded in parts])
     hashes: dict[str, str] = {}
     reasons: dict[str, str] = {}
-    for part in parts:
-        hashes |= part.shard.hashes
-        reasons |= part.shard.reasons
+    for shard, _ in parts:
+        hashes |= shard.hashes
+        reasons |= shard.reasons
     # Copies of a clip were each worked on alone.
     codes = dict(zip(whole.ids, whole.codes, strict=True))
     _put(remote, fingerprint, Encoded(list(codes), list(codes.values())))

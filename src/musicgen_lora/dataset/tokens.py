@@ -22,7 +22,6 @@ from filelock import FileLock
 from musicgen_lora import atomic
 from musicgen_lora.console import OnStep
 from musicgen_lora.dataset import cache as kept_tables
-from musicgen_lora.dataset.clip_ids import clip_ids as clip_ids
 from musicgen_lora.dataset.clip_ids import kept_ids
 from musicgen_lora.dataset.encoding import Encode, ShardPlan, UnencodedClips, encode_here
 from musicgen_lora.dataset.metadata import Clip, compute

@@ -16,7 +16,6 @@ import torch
 from torch.nn.functional import pad
 from transformers.audio_utils import chroma_filter_bank
 
-from musicgen_lora import atomic
 from musicgen_lora.errors import UserError
 from musicgen_lora.formats.documents import read_json
 from musicgen_lora.formats.kinds import check_kind, fields, integer
@@ -108,8 +107,3 @@ def extractor_settings(model_path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{model_path}: no usable {SETTINGS_FILE}: there is none in it.")
     return read_json(path)
-
-
-def write_extractor_settings(model_path: str | Path, folder: Path) -> None:
-    """Copies a model's feature extractor settings into another model's folder."""
-    atomic.write_json(folder / SETTINGS_FILE, extractor_settings(model_path))

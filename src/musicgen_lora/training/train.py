@@ -116,7 +116,13 @@ def _train(settings: TrainSettings, loading: Future[Clips] | None, console: Cons
     """Checks, opens the data, has the base pass the gate, begins or resumes, trains, finishes."""
     check_settings(settings)
     with working(console, "reading the dataset and the base model"):
-        clips = loading.result() if loading is not None else _load(settings)
+        clips = (
+            loading.result()
+            if loading is not None
+            else load_dataset(
+                settings.data_dir, settings.metadata_file, look_at_files=not settings.from_tokens
+            )
+        )
         model = BaseModel.load(settings.model_path)
     settings = with_rate(_within_trained(settings, model, console), model, console)
     check_fit(settings, model)
@@ -159,12 +165,6 @@ def _train(settings: TrainSettings, loading: Future[Clips] | None, console: Cons
             run.effect = _measure_effect(inputs, trained.weights, log)
             log.record({"event": "effect", "step": run.steps, **run.effect})
     return _finish(settings, run, console)
-
-
-def _load(settings: TrainSettings) -> Clips:
-    return load_dataset(
-        settings.data_dir, settings.metadata_file, look_at_files=not settings.from_tokens
-    )
 
 
 def _place(inputs: RunInputs, console: Console) -> str:

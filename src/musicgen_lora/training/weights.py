@@ -16,7 +16,7 @@ from musicgen_lora.errors import UserError
 from musicgen_lora.formats.tensors import read_tensors
 from musicgen_lora.model.base.loading import load_processor, load_tokenizer
 from musicgen_lora.model.base_model import BaseModel
-from musicgen_lora.model.chroma import write_extractor_settings
+from musicgen_lora.model.chroma import SETTINGS_FILE, extractor_settings
 from musicgen_lora.model.lora.card import adapter_card
 from musicgen_lora.model.lora.facts import FACTS_FILE, AdapterFacts
 from musicgen_lora.model.lora.spec import LoraSpec
@@ -144,7 +144,8 @@ class WholeModel(_Parts):
             if is_melody(self._model):
                 # Its processor cannot be made without torchaudio.
                 load_tokenizer(self._base_path).save_pretrained(str(staging))
-                write_extractor_settings(self._base_path, staging)
+                settings = extractor_settings(self._base_path)
+                atomic.write_json(staging / SETTINGS_FILE, settings)
             else:
                 load_processor(self._base_path).save_pretrained(str(staging))
             atomic.write_json(staging / FACTS_FILE, facts)

@@ -14,17 +14,13 @@ from musicgen_lora.fonts import readable, said
 SMOOTHED_STEPS = 50
 
 
+@readable()
 def draw_curves(path: Path, rows: Sequence[dict[str, Any]], base_loss: float) -> None:
     """Training loss with its running mean, held-out losses and the base's, as a PNG.
 
     Args:
         base_loss: in nats a token.
     """
-    with readable():
-        _draw(path, rows, base_loss)
-
-
-def _draw(path: Path, rows: Sequence[dict[str, Any]], base_loss: float) -> None:
     from matplotlib.figure import Figure
 
     train = np.array([(r["step"], r["loss"]) for r in rows if r["event"] == "train"])
