@@ -72,7 +72,6 @@ def _chinese_percent(value: Any) -> Any:
 
 
 def read_script(name: str) -> str:
-    """A script of `assets/`."""
     return (files("musicgen_lora") / "assets" / name).read_text(encoding="utf-8")
 
 

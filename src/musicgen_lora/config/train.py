@@ -305,7 +305,6 @@ def _check_expression(name: str, pattern: str) -> None:
 
 
 def _check_full(settings: TrainSettings) -> None:
-    """What needs full training."""
     if settings.trainable != "lora":
         return
     if settings.frozen_modules:

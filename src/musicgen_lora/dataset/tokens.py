@@ -119,7 +119,6 @@ def _read_indexes(folder: Path) -> pa.Table:
 
 
 def _read_index(path: Path) -> pa.Table:
-    """Reads the index of one shard."""
     try:
         if not path.is_file() or path.stat().st_size > MAX_INDEX_BYTES:
             raise _unreadable(path, "it is no file of a shard's size")

@@ -103,7 +103,6 @@ def either(*kinds: Kind) -> Kind:
 
 
 def or_null(kind: Kind) -> Kind:
-    """A value of a kind, or null."""
     return either(kind, nothing)
 
 

@@ -28,7 +28,6 @@ _UNREADABLE = (pickle.UnpicklingError, RuntimeError, ValueError, TypeError, EOFE
 
 
 def write_state(path: Path, state: dict[str, Tensor], config: dict[str, Any]) -> None:
-    """Writes one of the files."""
     package = {
         "best_state": {name: tensor.detach().contiguous() for name, tensor in state.items()},
         "xp.cfg": yaml.safe_dump(config, sort_keys=False),

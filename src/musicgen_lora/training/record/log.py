@@ -96,7 +96,6 @@ class RunLog:
                 tracker(row["step"], figures_of(row))
 
     def say(self, line: str, *, warns: bool = False) -> None:
-        """Prints a line."""
         self.console.print(line, style="yellow" if warns else None)
 
 
