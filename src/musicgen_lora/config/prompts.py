@@ -95,8 +95,8 @@ def read_prompts(path: Path) -> tuple[Sequence[PromptRow], str | None]:
     try:
         state = path.stat()
     except OSError:
-        # It can't be read, which is said by what follows.
-        return _read(path)
+        # It can't be read, which is said by what follows, and is nothing to keep.
+        return _read.__wrapped__(path)
     return _read(path, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
 
 
