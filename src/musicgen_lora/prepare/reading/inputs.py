@@ -108,7 +108,7 @@ def find_inputs(
     unread = [
         (path, why)
         for path, why in find_unread(input_dir)
-        if not dataset.is_relative_to(path.resolve())
+        if not dataset.is_relative_to(os.path.realpath(path))
     ]
     if not files and not inputs:
         hint = f"; {unread[0][0].relative_to(input_dir)} {unread[0][1]}" if unread else "."
