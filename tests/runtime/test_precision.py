@@ -57,7 +57,7 @@ def test_memory_that_is_freed_is_kept_for_the_next_tensors() -> None:
     code = """
 import resource
 import torch
-from musicgen_lora.model.cpu.allocator import keep_freed_memory
+from musicgen_lora.runtime.allocator import keep_freed_memory
 
 def fresh_pages():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -82,7 +82,7 @@ def test_what_threads_have_freed_is_returned() -> None:
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 import torch
-from musicgen_lora.model.cpu.allocator import keep_freed_memory, return_freed_memory
+from musicgen_lora.runtime.allocator import keep_freed_memory, return_freed_memory
 
 def resident_mb():
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4 // 1024

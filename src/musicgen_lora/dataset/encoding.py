@@ -28,7 +28,8 @@ from musicgen_lora.console import OnStep
 from musicgen_lora.dataset.metadata import Clip
 from musicgen_lora.errors import AudioError
 from musicgen_lora.model.base_model import BaseModel
-from musicgen_lora.model.cpu.allocator import keep_freed_memory, return_freed_memory
+from musicgen_lora.runtime.allocator import keep_freed_memory
+from musicgen_lora.runtime.pool import torch_threads
 
 CLIPS_PER_SHARD = 250
 """Clips of a shard; an interruption costs no more than these."""
@@ -149,20 +150,16 @@ def encoders(model: BaseModel) -> Iterator[ThreadPoolExecutor]:
     one; then a few threads read files while it works, and the codec comes back from it at the end.
     """
     codec = model.codec.module
-    home, n_threads = codec.device, torch.get_num_threads()
+    home = codec.device
     on_gpu = home.type != "cpu" or torch.cuda.is_available()
     if on_gpu and home.type == "cpu":
         codec.to("cuda")
     if not on_gpu:
         keep_freed_memory()
-    n_workers = GPU_READERS if on_gpu else n_threads
-    pool = ThreadPoolExecutor(n_workers, initializer=lambda: torch.set_num_threads(1))
     try:
-        yield pool
+        with torch_threads(GPU_READERS if on_gpu else torch.get_num_threads()) as pool:
+            yield pool
     finally:
-        pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(n_threads)
-        return_freed_memory()
         codec.to(home)
 
 

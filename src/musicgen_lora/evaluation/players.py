@@ -18,6 +18,7 @@ import torch
 
 from musicgen_lora.generation.decoding.decoder import Decoder, decodes_on_one_thread
 from musicgen_lora.model.base_model import BaseModel
+from musicgen_lora.runtime.pool import torch_threads
 
 
 @contextmanager
@@ -29,17 +30,9 @@ def hearers(*, side_by_side: bool = True) -> Iterator[ThreadPoolExecutor]:
     Args:
         side_by_side: False is one thread, in which torch computes with all of its own.
     """
-    n_threads = torch.get_num_threads()
-    pool = (
-        ThreadPoolExecutor(n_threads, initializer=lambda: torch.set_num_threads(1))
-        if side_by_side
-        else ThreadPoolExecutor(1)
-    )
-    try:
+    n = torch.get_num_threads()
+    with torch_threads(n) if side_by_side else torch_threads(1, each=n) as pool:
         yield pool
-    finally:
-        pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(n_threads)
 
 
 Work = TypeVar("Work")

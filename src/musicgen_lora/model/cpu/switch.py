@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from transformers import MusicgenForConditionalGeneration
 
-from musicgen_lora.model.cpu.allocator import keep_freed_memory
 from musicgen_lora.model.cpu.attention import use_blocked_attention
 from musicgen_lora.model.cpu.lora_linear import fuse_products
+from musicgen_lora.runtime.allocator import keep_freed_memory
 
 
 def enable(model: MusicgenForConditionalGeneration, precision: str) -> None:
