@@ -122,7 +122,9 @@ def costs(options: argparse.Namespace) -> None:
 
 def three_nodes() -> Any:
     """A cluster of three nodes of one CPU on this machine."""
-    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token"}
+    from musicgen_lora.cluster.ray_engine import LOCAL_ENVIRONMENT
+
+    os.environ |= LOCAL_ENVIRONMENT
     os.environ["RAY_AUTH_TOKEN"] = secrets.token_hex(16)
     from ray.cluster_utils import Cluster
 

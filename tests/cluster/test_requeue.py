@@ -166,7 +166,8 @@ def test_a_job_that_slurm_ends_and_queues_again_comes_to_the_same(
 
 BEFORE = """
 import os
-os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_AUTH_MODE": "token"}
+from musicgen_lora.cluster.ray_engine import LOCAL_ENVIRONMENT
+os.environ |= LOCAL_ENVIRONMENT
 os.environ["RAY_AUTH_TOKEN"] = "0" * 64
 import ray
 ray.init(address="local", num_cpus=4, include_dashboard=False, object_store_memory=100 * 2**20)

@@ -61,6 +61,8 @@ LOCAL_ENVIRONMENT = {
     "RAY_AUTH_MODE": "token",
     # It would say that it leaves tasks without a GPU their environment.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # Its workers would wait behind all else on a busy machine, as those of --num_workers don't.
+    "RAY_worker_niceness": "0",
 }
 """Settings of a cluster that is started here; read when Ray is imported."""
 
