@@ -23,8 +23,8 @@ def keep_freed_memory() -> None:
 
 
 def return_freed_memory() -> None:
-    """Returns to the system what is kept, where many threads have made and freed tensors: glibc
-    keeps it for each thread apart, and of what ended threads have left others take little."""
+    """Returns to the system what is kept and free, which the next tensors need not fit into: glibc
+    keeps it for each thread apart, and between blocks that are in use. A tenth of a second."""
     malloc_trim = _from_glibc("malloc_trim")
     if malloc_trim is not None:
         malloc_trim(0)

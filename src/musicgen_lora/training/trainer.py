@@ -21,6 +21,7 @@ from musicgen_lora.dataset.batches import epoch_order, grouped_order
 from musicgen_lora.errors import RunError
 from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.runtime import processes
+from musicgen_lora.runtime.allocator import return_freed_memory
 from musicgen_lora.runtime.precision import DTYPES
 from musicgen_lora.runtime.seeds import seed_of
 from musicgen_lora.training import validation
@@ -158,6 +159,8 @@ class Trainer:
                 self.state.batch_size,
                 sharded=self.weights.sharded,
             )
+            # Between tensors of many lengths ever more lies free, which no other tensor fits into.
+            return_freed_memory()
             loss = sum(codebooks) / len(codebooks)
             if not math.isfinite(loss):
                 raise RunError(
