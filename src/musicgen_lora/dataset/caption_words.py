@@ -37,9 +37,14 @@ def stated_bpm(words: str) -> float | None:
     return normalise_bpm(found[0]) if len(set(found)) == 1 else None
 
 
+def named_key(words: str) -> NameKey | None:
+    """The key that a text names, as in "C# minor", "Am" or "in G major"."""
+    return find_key(re.sub("[,.]", " ", words), has_tempo=False, music=lambda _: False)
+
+
 def stated_key(words: str) -> str | None:
-    """The key that a text surely states, as in "C# minor"."""
-    found = find_key(words, has_tempo=False, music=lambda _: False) or NameKey(None)
+    """The key that a text surely names: "Am" alone may be English."""
+    found = named_key(words) or NameKey(None)
     return found.name if found.is_sure else None
 
 
@@ -54,7 +59,7 @@ def with_tempo_and_key(prompt: str, bpm: float | None, key: str | None) -> str:
         raise UserError(
             f'--bpm {bpm:g}: the prompt "{prompt}" says {said_bpm:g} bpm; take one of them out.'
         )
-    said_key = stated_key(prompt.replace(",", " ").replace(".", " "))
+    said_key = stated_key(prompt)
     if key is not None and said_key is not None and key_distance(key, said_key) != "same":
         raise UserError(
             f'--key "{key}": the prompt "{prompt}" says {said_key}; take one of them out.'

@@ -33,6 +33,9 @@ NOTHING = Middle(None, None, is_stereo=False)
         ("a minor change of the beat, 808", None, None),
         ("at 00 bpm", None, None),
         ("Dm loop at 90BPM", 90.0, "D minor"),
+        ("dark trap, tempo 140, c# minor", 140.0, "C# minor"),
+        ("140 beats per minute, Am", 140.0, "A minor"),
+        ("a beat that goes from 140 bpm to 120 bpm", None, None),
     ],
 )
 def test_prompts(prompt: str, bpm: float | None, key: str | None) -> None:

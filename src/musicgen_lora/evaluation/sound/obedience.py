@@ -7,7 +7,6 @@ noise; and held-out clips, which are as their captions say.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,24 +14,19 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from musicgen_lora.dataset.caption_words import named_key, stated_bpm
 from musicgen_lora.evaluation.compared import Compared
 from musicgen_lora.evaluation.measures.between import share_between
 from musicgen_lora.evaluation.sound.asked_words import WORDS, Middle, Word, asked_words
 from musicgen_lora.evaluation.sound.ear import Heard
 from musicgen_lora.evaluation.sound.references import ANCHORS, RECORDED, References
-from musicgen_lora.listening.pitch.key_names import key_distance, normalise_key, usual_key
+from musicgen_lora.listening.pitch.key_names import key_distance, usual_key
 from musicgen_lora.model.text.wording import english_of
 
 TOLERANCE = 0.04
 """Share of the tempo that it may be off, as contests of tempo estimation have it."""
-SLOWEST_BPM = 20.0
-"""Fewer beats a minute are none."""
 OCTAVES = (0.5, 1.0, 2.0)
 """A beat at 140 may be felt at 70."""
-_TEMPO = re.compile(r"(\d{2,3}(?:\.\d+)?)\s?bpm|bpm:?\s?(\d{2,3}(?:\.\d+)?)", re.IGNORECASE)
-_KEY = re.compile(
-    r"(?<![A-Za-z])([A-G])(#|\u266f|b|\u266d|[\s-](?:sharp|flat))?\s?(minor|major|min|maj|m)(?![a-z])"
-)
 _BY_NAME = {word.name: word for word in WORDS}
 MEASURES = ("tempo", "tempo_or_octave", "key", "key_or_relative", *_BY_NAME)
 NOT_ASKED = "no prompt asks for it"
@@ -62,12 +56,10 @@ def read_prompt(prompt: str) -> PromptFacts:
     """Tempo, key and words of a prompt, in the captions' wording: "at 140 bpm", "in C# minor", "no
     hi-hats"."""
     prompt = english_of(prompt)
-    tempo = _TEMPO.search(prompt)
-    bpm = float(tempo[1] or tempo[2]) if tempo else 0.0
-    key = _KEY.search(prompt)
+    key = named_key(prompt)
     return PromptFacts(
-        bpm=bpm if bpm >= SLOWEST_BPM else None,
-        key=None if key is None else usual_key(normalise_key(key[0]) or ""),
+        bpm=stated_bpm(prompt),
+        key=None if key is None else usual_key(key.name or ""),
         words=asked_words(prompt),
     )
 
