@@ -27,7 +27,6 @@ from musicgen_lora.formats.kinds import (
 )
 from musicgen_lora.formats.tensors import read_tensors
 from musicgen_lora.runtime import processes
-from musicgen_lora.training import sharded
 from musicgen_lora.training.ema import EMA
 from musicgen_lora.training.optimizers import optimizer_state, restore_optimizers
 from musicgen_lora.training.weights import Weights
@@ -114,8 +113,8 @@ def save_checkpoint(folder: Path, state: LoopState, trained: Trained, *, keep: i
     """
     weights, average = trained.weights, trained.ema.means if trained.ema is not None else None
     gathered = weights.gather()
-    tensors, values = optimizer_state(trained.optimizers)
-    numbered = {str(index): sharded.whole(mean) for index, mean in enumerate(average or [])}
+    tensors, values = optimizer_state(trained.optimizers, weights.whole)
+    numbered = {str(index): weights.whole(mean) for index, mean in enumerate(average or [])}
     path = folder / step_name(state.step)
     if processes.rank() > 0:
         return path
@@ -201,9 +200,9 @@ def restore(checkpoint: Path, state: LoopState, trained: Trained) -> None:
     tensors = read_tensors(checkpoint / OPTIMIZER_FILE)
     saved = read_tensors(checkpoint / AVERAGE_FILE) if trained.ema is not None else {}
     try:
-        restore_optimizers(trained.optimizers, tensors, content["optimizer"])
+        restore_optimizers(trained.optimizers, tensors, content["optimizer"], weights.part_like)
         for index, mean in enumerate(average):
-            mean.copy_(sharded.part_like(saved[str(index)], mean))
+            mean.copy_(weights.part_like(saved[str(index)], mean))
     except (LookupError, ValueError, TypeError, AttributeError, RuntimeError) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
         raise UserError(

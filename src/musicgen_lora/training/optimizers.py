@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
 from musicgen_lora.errors import UserError
-from musicgen_lora.training import sharded
 
 FIRST_PRODIGY_RATE = 1e-5
 """Where its search begins: below any rate that an adapter learns at. From its own default, 1e-6,
@@ -108,8 +107,12 @@ def _adamw(
 
 def optimizer_state(
     optimizers: Sequence[torch.optim.Optimizer],
+    whole: Callable[[torch.Tensor], torch.Tensor] = lambda tensor: tensor,
 ) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-    """What the optimizers remember; called in all processes, the first of which has it.
+    """What the optimizers remember.
+
+    Args:
+        whole: puts a tensor of sharded weights together, in the first process.
 
     Returns:
         Tensors, and plain values that JSON can hold, both by `optimizer.parameter.name`, and
@@ -123,7 +126,7 @@ def optimizer_state(
         for index, state in content["state"].items():
             for name, value in _flat(state):
                 if isinstance(value, torch.Tensor):
-                    value = sharded.whole(value)
+                    value = whole(value)
                     # safetensors takes no shared memory; bitsandbytes shares its tables.
                     shared = value.data_ptr() in seen
                     seen.add(value.data_ptr())
@@ -150,8 +153,13 @@ def restore_optimizers(
     optimizers: Sequence[torch.optim.Optimizer],
     tensors: Mapping[str, torch.Tensor],
     values: Mapping[str, Any],
+    part_like: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] = lambda tensor, like: tensor,
 ) -> None:
-    """Puts back what `optimizer_state` gave."""
+    """Puts back what `optimizer_state` gave.
+
+    Args:
+        part_like: a process's part of a tensor, split as a parameter is.
+    """
     for number, optimizer in enumerate(optimizers):
         groups = optimizer.state_dict()["param_groups"]
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
@@ -165,6 +173,6 @@ def restore_optimizers(
                 groups[int(at)][name] = value
             else:
                 if isinstance(value, torch.Tensor):
-                    value = sharded.part_like(value, parameters[int(index)])
+                    value = part_like(value, parameters[int(index)])
                 state.setdefault(int(index), {})[name] = value
         optimizer.load_state_dict({"state": state, "param_groups": groups})

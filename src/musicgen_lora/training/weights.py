@@ -37,12 +37,20 @@ where the model itself has them."""
 
 
 class _Parts:
-    """What both kinds have: parameters, of which this process may hold a part."""
+    """What both kinds have: whole tensors, of which this process may hold a part."""
 
     parameters: Any
     sharded = False
     """Each process has a part only, so that all of them must run the model, save and publish
     together."""
+
+    def whole(self, tensor: torch.Tensor) -> torch.Tensor:
+        """A tensor of the parameters' layout as one, in the first process; called in all."""
+        return sharded.whole(tensor)
+
+    def part_like(self, tensor: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+        """This process's part of such a tensor, split as `like` is."""
+        return sharded.part_like(tensor, like)
 
     def are_finite(self) -> bool:
         """Whether those that this process has are."""
@@ -126,7 +134,7 @@ class WholeModel(_Parts):
         own = self._model.state_dict()
         missing, unexpected = self._model.load_state_dict(
             {
-                name: sharded.part_like(tensor, own[name]) if name in own else tensor
+                name: self.part_like(tensor, own[name]) if name in own else tensor
                 for name, tensor in read_tensors(folder / "model.safetensors").items()
             },
             strict=False,
