@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -142,5 +142,12 @@ def _hint(name: str, known: list[str]) -> str:
     """What an unknown name may have been meant for; "" for a known one."""
     if name in known:
         return ""
-    near = difflib.get_close_matches(name, known, 1)
-    return f"did you mean {near[0]!r}?" if near else f"there are: {', '.join(known)}."
+    near = nearest(name, known)
+    return f"did you mean {near!r}?" if near else f"there are: {', '.join(known)}."
+
+
+def nearest(name: str, known: Sequence[str]) -> str | None:
+    """The known name that an unknown one is most likely meant for: one that goes on from it, else
+    the most alike; None where none is near."""
+    longer = sorted((one for one in known if name and one.startswith(name)), key=len)
+    return next(iter([*longer, *difflib.get_close_matches(name, known, 1)]), None)

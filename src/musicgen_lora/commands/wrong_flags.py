@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import re
 from collections.abc import Sequence
+
+from musicgen_lora.config_file import nearest
 
 
 def flag_error(box: str, names: Sequence[str]) -> str:
@@ -40,10 +41,8 @@ def _unknown(words: str, names: Sequence[str]) -> str:
         return f"{first}: belongs to no flag; put a text of several words in quotes."
     # To tyro, --prompt is nearest to --negative_prompt.
     flag = first.partition("=")[0]
-    given = flag.strip("-").replace("-", "_")
-    longer = sorted((name for name in names if name.startswith(given)), key=len)
-    if near := [*longer, *difflib.get_close_matches(given, names, 1)]:
-        return f"{flag}: no such flag; did you mean --{near[0]}?"
+    if near := nearest(flag.strip("-").replace("-", "_"), names):
+        return f"{flag}: no such flag; did you mean --{near}?"
     return f"{first}: no such flag; --help lists them."
 
 

@@ -44,8 +44,8 @@ def named_key(words: str) -> NameKey | None:
 
 def stated_key(words: str) -> str | None:
     """The key that a text surely names: "Am" alone may be English."""
-    found = named_key(words) or NameKey(None)
-    return found.name if found.is_sure else None
+    found = named_key(words)
+    return found.name if found is not None and found.is_sure else None
 
 
 def with_tempo_and_key(prompt: str, bpm: float | None, key: str | None) -> str:

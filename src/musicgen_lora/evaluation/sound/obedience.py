@@ -59,7 +59,7 @@ def read_prompt(prompt: str) -> PromptFacts:
     key = named_key(prompt)
     return PromptFacts(
         bpm=stated_bpm(prompt),
-        key=None if key is None else usual_key(key.name or ""),
+        key=None if key is None else usual_key(key.name),
         words=asked_words(prompt),
     )
 

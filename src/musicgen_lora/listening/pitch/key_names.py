@@ -113,8 +113,8 @@ def _read(key: str) -> tuple[int, bool] | None:
 class NameKey:
     """A key that a name has, and whether the name surely means one."""
 
-    name: str | None
-    is_sure: bool = False
+    name: str
+    is_sure: bool
 
 
 _KEY = re.compile(

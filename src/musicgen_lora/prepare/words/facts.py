@@ -15,7 +15,7 @@ from typing import Any
 
 from musicgen_lora.audio.files import AUDIO_EXTENSIONS, FFMPEG_EXTENSIONS
 from musicgen_lora.dataset.caption_words import stated_bpm
-from musicgen_lora.listening.pitch.key_names import NameKey, find_key
+from musicgen_lora.listening.pitch.key_names import find_key
 from musicgen_lora.model.text.wording import english_of
 
 BARE_BPM_RANGE = (60.0, 200.0)
@@ -152,19 +152,19 @@ def facts_from_name(name: str, source: str = "file name") -> Facts:
     words = re.sub(r"(?<=[a-z])(?=[A-Z][a-z])", " ", words)
     stated = stated_bpm(words)
     bare = None if stated else _bare_bpm(words)
-    key = find_key(words, has_tempo=bool(stated or bare), music=_is_music) or NameKey(None)
-    beside_key = key.name is not None and key.is_sure
+    key = find_key(words, has_tempo=bool(stated or bare), music=_is_music)
+    is_sure = key is not None and key.is_sure
     genres = find_words(words, GENRES)
     return make_facts(
         source,
         {
-            "bpm": STATED if stated else LIKELY if beside_key else GUESSED,
-            "key": STATED if key.is_sure else GUESSED,
+            "bpm": STATED if stated else LIKELY if is_sure else GUESSED,
+            "key": STATED if is_sure else GUESSED,
             "genre": STATED,
             "tags": STATED,
         },
         bpm=stated or bare,
-        key=key.name,
+        key=None if key is None else key.name,
         genre=genres[0] if genres else None,
         tags=(*genres[1:], *find_words(words, MOODS), *find_words(words, INSTRUMENTS)),
     )
