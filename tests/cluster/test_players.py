@@ -131,7 +131,7 @@ def test_an_evaluation_plays_the_same_by_whomever(
     place(model)
 
     def codes(engine: Engine | None) -> list[np.ndarray]:
-        base = base_performer(model, Store())
+        base = base_performer(model, Store(), "int8")
         variant = Variant(ALONE, "", read_variant(folder), 0.5)
         return [
             own

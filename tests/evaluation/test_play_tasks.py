@@ -39,7 +39,9 @@ def take(played: Iterator[tuple[list[SeededPrompt], np.ndarray]], made: list[str
 )
 def test_prompts_that_cant_be_played_are_counted(deadly: list[str], said: str) -> None:
     model = SimpleNamespace(path="base", fingerprint="", device=SimpleNamespace(type="cpu"))
-    performer: Any = SimpleNamespace(adapter=Path("a"), strength=1.0, identity="", model=model)
+    performer: Any = SimpleNamespace(
+        adapter=Path("a"), strength=1.0, identity="", precision="fp32", model=model
+    )
     engine: Any = Deadly(*deadly)
     rows = [(prompt, seed) for seed, prompt in enumerate("abcd")]
     played = play_batches_by(engine, performer, [rows], ClipKind(10, Sampling()))

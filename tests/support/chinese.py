@@ -37,7 +37,7 @@ SAME_IN_BOTH = {
         "one-shot",
         "bootstrap",
     ),
-    *("cpu", "float32", "bf16", "fp32", "NaN", "MP3", "WAV", "FLAC", "trap", "beat", "hip", "hop"),
+    *("cpu", "bf16", "fp16", "fp32", "NaN", "MP3", "WAV", "FLAC", "trap", "beat", "hip", "hop"),
     *(
         "Em",
         "Cm",

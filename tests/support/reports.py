@@ -214,7 +214,7 @@ def make_report(folder: Path) -> dict[str, Any]:
             clip[side] = heard[side][-1].played(name)
         clip["others"] = {}
         clips.append(clip)
-    generation = {"compared": True, "duration_s": 4.0, "clips": clips}
+    generation = {"compared": True, "duration_s": 4.0, "precision": "fp16", "clips": clips}
     references = references_of([hear(wave) for wave in beats[5:]])
     write_wav(folder / "audio/trained/02.wav", beats[9], RATE)
     report = plain(

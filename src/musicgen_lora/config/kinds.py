@@ -42,6 +42,7 @@ Adapters = Annotated[list[Path], BeforeValidator(_several)]
 """Adapter folders."""
 Strengths = Annotated[list[Annotated[float, Field(ge=0.0, le=2.0)]], BeforeValidator(_several)]
 """Strengths of adapters, in the adapters' order."""
+DecodingPrecision = Literal["auto", "fp32", "fp16", "bf16", "int8"]
 SoundFormat = Literal["wav", "wav24", "wav_float", "flac", "ogg", "mp3"]
 
 

@@ -15,6 +15,7 @@ from musicgen_lora.config.cluster import ClusterSettings
 from musicgen_lora.config.kinds import (
     STRICT,
     Adapters,
+    DecodingPrecision,
     Few,
     Guidance,
     Seconds,
@@ -63,7 +64,7 @@ class PlayingSettings:
     facebook/musicgen-melody."""
     output_dir: Path = Path("finetune/output/generated")
     """Where the sound files and their JSON go."""
-    precision: Literal["auto", "fp32", "fp16", "bf16", "int8"] = "auto"
+    precision: DecodingPrecision = "auto"
     """Precision of the weights while decoding; auto takes the fastest on this computer that is near
     lossless, both as measured; int8 is for CPUs."""
 
@@ -238,6 +239,9 @@ class MeasuringSettings:
     num_off_style: Annotated[int, Field(ge=0, le=10_000)] = 2
     """How many prompts of other styles to play besides, where the base plays too: what the adapter
     does to music that it wasn't asked to change."""
+    precision: DecodingPrecision = "auto"
+    """Precision of the weights while clips are generated, as `generate` has it; losses are always
+    measured in fp32."""
 
 
 @dataclass(config=STRICT)

@@ -66,6 +66,7 @@ from musicgen_lora.evaluation.variants import (
 from musicgen_lora.fonts import missing_font
 from musicgen_lora.formats.documents import plain
 from musicgen_lora.generation.decoding.decode import windows_sentence
+from musicgen_lora.generation.decoding.precision import choose_precision
 from musicgen_lora.given import ADAPTER_WEIGHTS, check_prompts
 from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.model.text.wording import english_of
@@ -127,7 +128,9 @@ def _publish(
         model = BaseModel.load(settings.base_model_path)
         hearing = _hearing(settings, model, embeddings)
         device = place(model)
-    base = base_performer(model, store)
+    precision, why = choose_precision(model, settings.precision, device, console.print)
+    console.print(why)
+    base = base_performer(model, store, precision)
     performers = variant_performers(base, variants)
     made: list[Report] = []
 
@@ -301,6 +304,7 @@ def _generation(
     return {
         "compared": session.compared,
         "duration_s": settings.duration,
+        "precision": session.base.precision,
         "windows": windows_sentence(model, model.shape.frames(settings.duration)),
         "clips": clips,
     }

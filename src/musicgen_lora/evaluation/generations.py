@@ -116,7 +116,8 @@ def play_prompts(
     keys = {
         row: performer.key(
             "clip",
-            *(VERSION, performer.reads(row[0]), row[1], playing.n_frames, n_together),
+            *(VERSION, performer.precision),
+            *(performer.reads(row[0]), row[1], playing.n_frames, n_together),
             dataclasses.asdict(playing.sampling),
             *_window_bar(performer, row[0], playing),
         )
@@ -157,7 +158,7 @@ def _play_here(
     if not batches:
         return
     total, n_before = sum(map(len, batches)) * playing.n_frames, 0
-    with performer.worn(), players(performer.model) as side_by_side:
+    with performer.worn(), players(performer.model, performer.precision) as side_by_side:
         for batch in batches:
             parts = shared_out(batch, side_by_side.n)
             asked = [request_of(performer.model, part, playing) for part in parts]

@@ -33,6 +33,7 @@ class Performer:
         store: where what it made is kept.
         identity: hash of the weights that it plays with.
         worn: context in which the base has those weights.
+        precision: of the weights of decoders that play.
         adapter: folder of the adapter; None is the base.
     """
 
@@ -40,6 +41,7 @@ class Performer:
     store: Store
     identity: str
     worn: Callable[[], AbstractContextManager[Any]]
+    precision: str = "fp32"
     adapter: Path | None = None
     strength: float = 1.0
 
@@ -62,16 +64,16 @@ Sides = Mapping[str, Performer]
 def place(model: BaseModel) -> torch.device:
     """Readies a base on the device that measures."""
     device = processes.device()
-    # In fp32 everywhere: differences of a percent are what is looked for.
+    # Losses are measured in fp32 everywhere: differences of a percent are what is looked for.
     model.to(device, "fp32")
     enable(model.hf, "fp32")
     return device
 
 
-def base_performer(model: BaseModel, store: Store) -> Performer:
+def base_performer(model: BaseModel, store: Store, precision: str = "fp32") -> Performer:
     # Of all weights, the text encoder's and the codec's too.
     identity = key_of(fingerprint(model.hf), model.facts.window_s)
-    return Performer(model, store, identity, partial(_as, model, Mixture(model)))
+    return Performer(model, store, identity, partial(_as, model, Mixture(model)), precision)
 
 
 def variant_performers(base: Performer, variants: Sequence[Variant]) -> list[Performer]:
@@ -94,6 +96,7 @@ def variant_performers(base: Performer, variants: Sequence[Variant]) -> list[Per
                 base.store,
                 identity if variant.strength else base.identity,
                 partial(_as, model, mixture),
+                base.precision,
                 variant.files.folder,
                 variant.strength,
             )

@@ -18,6 +18,7 @@ from musicgen_lora.evaluation.performers import Performer, base_performer, place
 from musicgen_lora.evaluation.store import Store
 from musicgen_lora.evaluation.variants import ALONE, Variant, read_variant
 from musicgen_lora.generation.decoding.decode import generate_codes
+from musicgen_lora.generation.decoding.decoder import Decoder
 from musicgen_lora.generation.decoding.request import Conditions, Request
 from musicgen_lora.generation.decoding.sampling import Sampling
 from musicgen_lora.model.base_model import BaseModel
@@ -42,6 +43,7 @@ class PlayTask:
     Args:
         adapter: folder of the one that is on; None is the base.
         identity: of the weights that both come to.
+        precision: of the weights while they play.
         device: kind of device that they are kept as played on.
     """
 
@@ -52,6 +54,7 @@ class PlayTask:
     identity: str
     rows: list[SeededPrompt]
     playing: ClipKind
+    precision: str
     device: str
 
 
@@ -77,6 +80,7 @@ def play_batches_by(
             identity=performer.identity,
             rows=rows,
             playing=playing,
+            precision=performer.precision,
             device=performer.model.device.type,
         )
 
@@ -118,7 +122,8 @@ def play_batch(task: PlayTask, alive: Callable[[], None]) -> np.ndarray:
     alive()
     with performer.worn():
         asked = request_of(performer.model, task.rows, task.playing)
-        return generate_codes(performer.model, asked, lambda done, of: alive()).numpy()
+        decoder = Decoder(performer.model, task.precision)
+        return generate_codes(decoder, asked, lambda done, of: alive()).numpy()
 
 
 def request_of(model: BaseModel, rows: Sequence[SeededPrompt], playing: ClipKind) -> Request:

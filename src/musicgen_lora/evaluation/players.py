@@ -47,15 +47,16 @@ class Players:
     """Decoders of a model as it is now.
 
     Args:
+        precision: of their weights.
         n: how many play at once.
         pool: threads, where it is more than one.
     """
 
-    def __init__(self, model: BaseModel, n: int, pool: Executor | None) -> None:
+    def __init__(self, model: BaseModel, precision: str, n: int, pool: Executor | None) -> None:
         self.n, self._pool, self.ended = n, pool, Event()
         self._free: SimpleQueue[Decoder] = SimpleQueue()
         for _ in range(n):
-            self._free.put(Decoder(model))
+            self._free.put(Decoder(model, precision))
 
     def play(self, play: Callable[[Decoder, Work], Made], works: Sequence[Work]) -> list[Made]:
         """What each work comes to, in order, by whichever decoder is free."""
@@ -77,15 +78,15 @@ class Players:
 
 
 @contextmanager
-def players(model: BaseModel) -> Iterator[Players]:
+def players(model: BaseModel, precision: str) -> Iterator[Players]:
     """As many decoders as torch uses threads, where each works on one of them; else a single one,
     which plays here."""
     n = torch.get_num_threads() if decodes_on_one_thread(model) else 1
     if n == 1:
-        yield Players(model, 1, None)
+        yield Players(model, precision, 1, None)
         return
     with hearers() as pool:
-        side_by_side = Players(model, n, pool)
+        side_by_side = Players(model, precision, n, pool)
         try:
             yield side_by_side
         finally:

@@ -76,6 +76,7 @@ class Generation(TypedDict):
 
     compared: bool
     duration_s: float
+    precision: str
     windows: str
     clips: list[PlayedPair]
 

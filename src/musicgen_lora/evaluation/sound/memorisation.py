@@ -171,14 +171,15 @@ def _shares(
     captions = [clip.texts[0] for clip, _ in clips]
     keys = [
         performer.key(
-            "continuation", VERSION, performer.reads(text), n_frames, own[:, :n_given].tobytes()
+            *("continuation", VERSION, performer.precision),
+            *(performer.reads(text), n_frames, own[:, :n_given].tobytes()),
         )
         for text, own in zip(captions, codes, strict=True)
     ]
     found = {key: performer.store.get("continuations", key) for key in keys}
     missing = [index for index, key in enumerate(keys) if found[key] is None]
     if missing:
-        with performer.worn(), players(performer.model) as side_by_side:
+        with performer.worn(), players(performer.model, performer.precision) as side_by_side:
             n_together = len(missing) if is_small(performer.model) else BATCH
             for start in range(0, len(missing), n_together):
                 batch = missing[start : start + n_together]
