@@ -54,16 +54,22 @@ def text_attention(
     scaling: float,
 ) -> torch.Tensor:
     """`softmax(scaling q k^T) v` over few keys: queries `[B, heads, T, width]`, keys and values
-    `[B, heads, L, width]`, mask `[B, 1, 1 or T, L]`, true for what is looked at."""
+    `[B, heads, L, width]`, mask `[B, 1, 1 or T, L]`, true for what is looked at.
+
+    Computed in float32. Probabilities rounded to bf16 don't sum to 1, and where the values of all
+    words are alike, that error is all that queries and keys would learn from.
+    """
     # BH: batch and heads as one.
-    q, k, v = query.flatten(0, 1), key.flatten(0, 1), value.flatten(0, 1)  # [BH, T or L, width]
+    q, k, v = (x.flatten(0, 1).float() for x in (query, key, value))  # [BH, T or L, width]
     bias = q.new_zeros(())
     if mask is not None:
         # As transformers has it: where nothing is looked at, everything is, alike.
         bias = q.new_zeros(mask.shape).masked_fill_(~mask, torch.finfo(q.dtype).min)
         bias = bias.expand(-1, query.shape[1], -1, -1).flatten(0, 1)  # [BH, 1 or T, L]
-    scores = torch.baddbmm(bias, q, k.transpose(1, 2), alpha=scaling)  # [BH, T, L]
-    return torch.bmm(scores.softmax(dim=-1), v).view(query.shape)
+    # Autocast would multiply in its own precision.
+    with torch.autocast(query.device.type, enabled=False):
+        scores = torch.baddbmm(bias, q, k.transpose(1, 2), alpha=scaling)  # [BH, T, L]
+        return torch.bmm(scores.softmax(dim=-1), v).view(query.shape).to(query.dtype)
 
 
 def _attend(
@@ -116,12 +122,15 @@ class _Causal(torch.autograd.Function):
         (q, k, v), grad = kept, grads[0].flatten(0, 1)  # [BH, T, width]
         grad_heads = torch.empty_like(kept)  # [3, BH, T, width]
         grad_q, grad_k, grad_v = grad_heads
+        # Softmax's gradient is blind to what all values have in common, but only where
+        # probabilities sum to 1, which those in bf16 don't.
+        centred = v - v.mean(dim=1, keepdim=True)
         # The last block sees all keys: it writes their gradients, the others add to them.
         beta = 0
         for (begin, end), p in reversed([*zip(_blocks(q.shape[1]), probabilities, strict=True)]):
             part = grad[:, begin:end]  # [BH, block, width]
             grad_v[:, :end].baddbmm_(p.transpose(1, 2), part, beta=beta)
-            grad_p = torch.bmm(part, v[:, :end].transpose(1, 2))  # [BH, block, end]
+            grad_p = torch.bmm(part, centred[:, :end].transpose(1, 2))  # [BH, block, end]
             # Of softmax: p (g - sum of p g).
             grad_scores = torch.ops.aten._softmax_backward_data(grad_p, p, -1, p.dtype)
             grad_q[:, begin:end].baddbmm_(grad_scores, k[:, :end], beta=0, alpha=ctx.scaling)
