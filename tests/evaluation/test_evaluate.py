@@ -47,7 +47,7 @@ def test_the_report_and_its_files(compared: tuple[dict[str, Any], Path]) -> None
     assert all((output_dir / name).is_file() for name in report["plots"])
     assert [item["what"] for item in report["not_computed"]] == [
         "Loss on other styles (forgetting)",
-        "Obedience to the prompts",
+        "Prompt adherence",
         "Agreement with the prompts",
     ]
 

@@ -78,7 +78,7 @@ def test_held_out_clips_are_found_in_a_moved_dataset(
     assert (found.max_duration_s, found.n_sources) == (1.0, 4)
     gone = held_out_of(facts, None, "metadata.json", own_run=True)
     assert not gone.clips
-    assert "any more; --data_dir says where" in gone.why_none
+    assert "pass its new folder with --data_dir" in gone.why_none
     # One of them deleted: the others are measured, and that is said.
     entries = [entry for entry in read_metadata(moved) if entry["audio"] != recorded[0]]
     write_metadata(moved, entries)
@@ -90,12 +90,14 @@ def test_held_out_clips_are_found_in_a_moved_dataset(
 def test_clips_added_since_the_training_are_told(trained: dict[str, Path], tmp_path: Path) -> None:
     data = tmp_path / "data"
     shutil.copytree(trained["data"], data)
-    assert "may be those" not in held_out_of(facts_of(trained), data, "metadata.json").origin
+    assert (
+        "may be training clips" not in held_out_of(facts_of(trained), data, "metadata.json").origin
+    )
     entries = read_metadata(data)
     shutil.copy(data / entries[0]["audio"], data / "new.wav")
     write_metadata(data, [*entries, {"audio": "new.wav", "text": "a new clip"}])
     found = held_out_of(facts_of(trained), data, "metadata.json")
-    assert "5 clips of the dataset may be those that training read, which were 4" in found.origin
+    assert "5 clips of the dataset may be training clips, but training used only 4" in found.origin
 
 
 def test_another_dataset_gives_its_validation_split_or_everything(
@@ -109,7 +111,7 @@ def test_another_dataset_gives_its_validation_split_or_everything(
     everything = held_out_of(facts, data, "metadata.json")
     assert len(everything.clips) == 8
     assert not everything.is_unseen
-    assert "is not known" in everything.origin
+    assert "may have been trained on some of them" in everything.origin
     own = held_out_of(facts, trained["data"], "metadata.json")
     assert "a lower loss proves nothing" in own.origin
     entries = read_metadata(data)
@@ -117,7 +119,7 @@ def test_another_dataset_gives_its_validation_split_or_everything(
     write_metadata(data, entries)
     split = held_out_of(facts, data, "metadata.json")
     assert [clip.audio for clip in split.clips] == [entries[0]["audio"]]
-    assert "its validation split (1 clip)" in split.origin
+    assert "the dataset's validation split (1 clip)" in split.origin
 
 
 def test_clips_too_short_to_be_measured_are_named(
@@ -158,7 +160,7 @@ def test_reasons_for_having_none(trained: dict[str, Path], tmp_path: Path) -> No
     assert "musicgen_lora.json" in find_held_out(None, None, "metadata.json").why_none
     facts = facts_of(trained)
     facts["data"]["validation"] = []
-    assert "held no clips out" in held_out_of(facts, None, "metadata.json", own_run=True).why_none
+    assert "held out no clips" in held_out_of(facts, None, "metadata.json", own_run=True).why_none
     facts = facts_of(trained)
     facts["data"]["metadata_file"] = "gone.json"
     assert "not usable" in held_out_of(facts, None, "metadata.json", own_run=True).why_none
@@ -209,7 +211,7 @@ def test_held_out_clips_that_are_silent_or_too_loud_are_told(
     silent, loud = report["remarks"]
     assert silent.startswith("Warning: 1 of 4 held-out clips are silent")
     assert silent.endswith(f": {names[0]}.")
-    assert loud.startswith("Warning: 1 of 4 held-out clips are at full scale or beyond it")
+    assert loud.startswith("Warning: 1 of 4 held-out clips are at or beyond full scale")
     assert loud.endswith(f": {names[2]}.")
     said = capsys.readouterr().out
     for remark in (silent, loud):

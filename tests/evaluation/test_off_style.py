@@ -95,8 +95,8 @@ def test_it_is_told_with_its_n_and_anchors() -> None:
         ],
     }
     told = off_style_sentences(part)
-    assert "another seed alone makes" in told[0]
+    assert "another seed alone makes a difference of" in told[0]
     assert all("n = 4 prompts, difference" in said for said in told[:2])
-    assert told[2] == "As with the base, token by token: 1 of these clips (n = 4 prompts)."
+    assert told[2] == "Identical to the base's, token by token: 1 of these clips (n = 4 prompts)."
     assert {row["another_prompt"] for row in off_style_rows(part)} == {"7.0"}
     assert off_style_sentences({"computed": False, "why": "needs --compare"}) == []

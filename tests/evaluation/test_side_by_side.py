@@ -115,7 +115,7 @@ def test_a_clap_is_one_more_distance_and_reads_the_prompts(alone: Any, several: 
     without = alone[0]["text_agreement"]
     assert without == {
         "computed": False,
-        "why": "needs a CLAP: --clap laion/larger_clap_general, or the folder of a copy",
+        "why": "needs a CLAP model: --clap laion/larger_clap_general, or the folder of a copy",
     }
 
 
@@ -141,7 +141,7 @@ def test_the_choice_is_told_with_its_doubts(several: Any) -> None:
     assert all(p["p_holm"] >= p["p_value"] for p in tested)
     told = " ".join(report["findings"])
     assert "Best of 4 variants by " in told
-    assert "its figures flatter it" in told
+    assert "its figures are too optimistic" in told
     assert "--data_dir" in told
 
 

@@ -34,8 +34,8 @@ from musicgen_lora.listening.descriptors import describe
 from musicgen_lora.listening.duplicates import audio_fingerprint
 
 RATE = 32_000
-NO_AUDIO = "--from_tokens leaves the audio alone"
-NO_MUSIC = "there is no other music that is long enough"
+NO_AUDIO = "--from_tokens does not read the audio"
+NO_MUSIC = "no other music is long enough"
 NASTY = 'bass <script>alert("x")</script> & [red]"drums"'
 
 
@@ -97,7 +97,7 @@ def references_of(heard: list[Heard]) -> References:
         clips=clips,
         some={"other_music": {0: heard[0]}, "noise": {0: heard[1]}},
         why_not_recorded=NO_AUDIO,
-        why_no_others="--other_data_dir names no dataset of other music",
+        why_no_others="needs --other_data_dir, a dataset of other music",
     )
 
 
@@ -231,7 +231,7 @@ def make_report(folder: Path) -> dict[str, Any]:
                 "fingerprint": "0" * 64,
             },
             "variants": [],
-            "choice": {"computed": False, "why": "there is one adapter at one strength"},
+            "choice": {"computed": False, "why": "there is only one adapter and strength"},
             "cache": {"folder": "cache", "reused": {}, "made": {}, "damaged": []},
             "settings": {"duration": 4.0, "prompts": []},
             "versions": {"torch": "2"},

@@ -1,6 +1,6 @@
-// The players of the report and of the page: all sides of a prompt run at once, and one of them is
-// heard. A page that draws a player anew, told by its data-key, finds it as it was, still playing.
-// No words here: they are in the page, where they can be translated.
+// The players of the report and of the web page: all sides of a prompt play in sync, one of them
+// audible. When the page redraws a player with the same data-key, it keeps its state and plays on.
+// No text here: it is in the page, where it can be translated.
 "use strict";
 (() => {
   const FADE_S = 0.008;
@@ -42,7 +42,7 @@
       this.startedAt = null;
       this.loop = null; // [from, to] in seconds
       this.repeats = false; // the whole clip
-      this.isLarge = false; // its large spectrogram is looked at
+      this.isLarge = false; // the large spectrogram is open
       this.bind(root);
     }
 
@@ -72,7 +72,7 @@
       root.classList.toggle("playing", this.playing);
       before.filter((side) => !this.sides.includes(side))
         .forEach((side) => { delete this.buffers[side]; delete this.levels[side]; });
-      // A side that has come is heard first, unless somebody is listening.
+      // A new side is selected, unless somebody is listening.
       const grew = before.length < this.sides.length && !this.playing;
       if (grew || !this.sides.includes(this.side))
         this.side = before.length ? this.sides[this.sides.length - 1] : this.told();
@@ -80,7 +80,7 @@
       this.mark();
     }
 
-    // The side that the report is of.
+    // The side that the report describes.
     told() { return this.sides.includes("adapter") ? "adapter" : this.sides[this.sides.length - 1]; }
 
     element(side) { return this.root.parentNode.querySelector(`audio[data-side="${side}"]`); }
@@ -114,7 +114,7 @@
       });
     }
 
-    // What this browser can't decode is left to its own player.
+    // If this browser can't decode the audio, fall back to its native player.
     fail() {
       this.root.hidden = true;
       this.root.parentNode.querySelector(".plain").hidden = false;
@@ -168,7 +168,7 @@
       this.show();
     }
 
-    // The louder of two sounds better. Where no gains are given, all are as loud as the faintest.
+    // The louder of two sounds better. Without given gains, all are turned down to the quietest.
     level(side) {
       const equal = document.getElementById("equal");
       const { gain } = this.buttons.find((one) => one.dataset.side === side).dataset;
@@ -183,7 +183,7 @@
         gain.gain.setTargetAtTime(
           name === side ? this.level(name) : 0, audioContext().currentTime, FADE_S);
       }
-      // It has come while the others play.
+      // The side was added while the others play.
       if (this.playing && !this.gains[side]) {
         this.load().then(() => this.start(this.position), () => this.fail());
       }
@@ -213,7 +213,7 @@
       this.seek(at);
     }
 
-    // What is looped, as the page shows it.
+    // Show the loop in the page.
     mark() {
       this.region.hidden = !this.loop;
       if (this.loop) {
@@ -268,7 +268,7 @@
 
     show() {
       this.head.style.left = `${(100 * this.position) / (this.duration || 1)}%`;
-      // What isn't known before the sound has been read is left out.
+      // The duration may be unknown until the audio is loaded.
       const whole = this.duration ? ` / ${this.duration.toFixed(1)} s` : " s";
       this.clock.textContent = this.position.toFixed(1) + whole;
       this.bar.setAttribute("aria-valuemax", this.duration.toFixed(1));
@@ -276,7 +276,7 @@
     }
   }
 
-  // Two-sided exact binomial test of k of n at one half.
+  // Two-sided exact binomial test of k out of n against one half.
   function binomial(k, n) {
     let sum = 0;
     let term = 0.5 ** n;
@@ -336,7 +336,7 @@
       this.root.querySelector(".asking").hidden = !open.length;
       this.root.querySelector(".done").hidden = open.length > 0;
       this.root.querySelector(".begin").hidden = true;
-      // Who votes by keys begins each pair by hearing it; what is hidden would lose the focus.
+      // For keyboard users: focus the next button to press; a hidden one would lose the focus.
       this.root.querySelector(open.length ? ".hear-first" : ".export").focus({ preventScroll: true });
       if (!open.length) { this.player = null; return; }
       [this.player] = shuffled(open);
@@ -385,7 +385,7 @@
     }
   }
 
-  // Whether keys have led to where the focus is: Space presses a button then, as everywhere.
+  // Whether the focus was moved by keyboard: then Space presses a button, as everywhere.
   let byKeys = false;
 
   function onKey(event) {
@@ -409,7 +409,7 @@
   const players = [];
   const known = new Map();
 
-  // Makes players of what has come into the page, and lets go of what has left it.
+  // Creates players for new elements in the page, and drops those that have left it.
   function adopt() {
     document.querySelectorAll(".player[hidden]:not([data-adopted])").forEach((root) => {
       root.dataset.adopted = "";
@@ -432,7 +432,7 @@
 
   adopt();
   window.adoptPlayers = adopt;
-  // Which side of a player is heard, and where it stands; null at its beginning and end.
+  // A player's audible side and its position; null at the beginning and the end.
   window.playerAt = (root) => {
     const player = players.find((one) => one.root === root);
     const at = player.position;

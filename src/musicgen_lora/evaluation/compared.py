@@ -1,4 +1,4 @@
-"""Base and adapter beside each other: whatever is measured of one is measured of the other."""
+"""Base and adapter side by side: whatever is measured for one is measured for the other."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ Other = TypeVar("Other")
 
 @dataclass(frozen=True)
 class Compared(Generic[Made]):
-    """What was made with the same prompts, or found of it."""
+    """Clips generated from the same prompts, or results measured on them."""
 
     base: Made | None
     """None without a comparison."""
     adapter: Made
 
     def each(self, find: Callable[[Made], Other]) -> Compared[Other]:
-        """What is found of both."""
+        """Apply `find` to both sides."""
         return Compared(None if self.base is None else find(self.base), find(self.adapter))

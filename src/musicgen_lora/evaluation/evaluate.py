@@ -1,7 +1,7 @@
 """What did the adapter change? Held-out loss, paired generations, descriptors, one report.
 
-What needs held-out clips and has none is "not computed", with the reason, in every output: an
-evaluation never fails for lack of a reference, and never leaves a figure out without a word.
+Without held-out clips, whatever needs them is "not computed" in every output, with the reason: an
+evaluation never fails for lack of a reference, and never drops a figure silently.
 """
 
 from __future__ import annotations
@@ -80,25 +80,25 @@ from musicgen_lora.urls import shown
 def evaluate_adapter(
     settings: EvaluateSettings, *, embeddings: Sequence[Embedding] = ()
 ) -> dict[str, Any]:
-    """Measures an adapter, or several side by side, and writes `report.html`, `report.json`,
-    `plots/` and `audio/`, and the figures into the adapter's own card.
+    """Measure an adapter, or several side by side, and write `report.html`, `report.json`,
+    `plots/`, `audio/`, and the figures into the adapter's own card.
 
     Args:
-        embeddings: functions of the caller's from audio to a vector, for distances of sets.
+        embeddings: the caller's own functions from audio to a vector, for distances between sets.
 
     Returns:
-        What report.json holds, a `document.Report`.
+        The contents of report.json, a `document.Report`.
 
     Raises:
-        UserError: base, adapter, prompts, a model that hears, a given `data_dir` or the output
-            folder are not usable.
+        UserError: base, adapter, prompts, an audio model, a given `data_dir` or the output folder
+            is not usable.
     """
     check_prompts(settings.prompts, needed=False)
     console = plain_console()
     settings = with_local_data(settings, console)
     if not settings.lora_model_path:
         raise UserError("--lora_model_path is empty; give at least one adapter.")
-    # Once and for all: whatever happens to the folders meanwhile, the report is of these files.
+    # Read once: whatever happens to the folders meanwhile, the report describes these files.
     adapters = [read_variant(folder) for folder in settings.lora_model_path]
     variants = list_variants(adapters, settings.strengths)
     held_out = _held_out(settings, variants)
@@ -123,7 +123,7 @@ def _publish(
     store: Store,
     console: Console,
 ) -> Report:
-    """Measures the variants, and puts the report in the place of the last one once it is whole."""
+    """Measure the variants, and replace the last report once the new one is complete."""
     with working(console, "loading the models"):
         model = BaseModel.load(settings.base_model_path)
         hearing = _hearing(settings, model, embeddings)
@@ -144,7 +144,7 @@ def _publish(
             folder=staging,
             console=console,
         )
-        # Plays the clips; None is this process, which has the base loaded.
+        # Generates the clips; None means this process, which has the base loaded.
         with nullcontext() if settings.ray is None else open_engine(settings.ray) as engine:
             session = dataclasses.replace(session, engine=engine)
             report = _measure(session, variants, performers)
@@ -181,17 +181,17 @@ def _held_out(settings: EvaluateSettings, variants: Sequence[Variant]) -> HeldOu
 def _hearing(
     settings: EvaluateSettings, model: BaseModel, embeddings: Sequence[Embedding]
 ) -> tuple[Listener | None, Ear]:
-    """The CLAP, and an ear with all that hears."""
+    """The CLAP model, and an ear with all embeddings."""
     clap = None if settings.clap is None else load_listener(settings.clap)
     if clap is not None and clap.read is None:
-        raise UserError(f"--clap {settings.clap}: is no CLAP; give it as one of --embeddings.")
+        raise UserError(f"--clap {settings.clap}: is not a CLAP model; pass it with --embeddings.")
     others = [load_listener(path) for path in settings.embeddings]
     further = [own.embedding for own in ([clap] if clap else []) + others] + list(embeddings)
     ear = Ear(model, further)
     names = [own.name for own in ear.embeddings]
     for name in names:
         if names.count(name) > 1:
-            raise UserError(f"two embeddings are called {name}; give one of them another name.")
+            raise UserError(f"Two embeddings are called {name}; rename one of them.")
     return clap, ear
 
 
@@ -208,13 +208,13 @@ def _measure(
     rows = [
         {
             **_told_variant(own),
-            # Held-out audio is the same for all.
+            # The held-out audio is the same for all.
             **{name: part for name, part in parts.items() if name != "reference"},
             "clips": plain(clips.entries),
         }
         for own, parts, clips in zip(variants, found, played, strict=True)
     ]
-    choice: dict[str, Any] = {"computed": False, "why": "there is one adapter at one strength"}
+    choice: dict[str, Any] = {"computed": False, "why": "there is only one adapter and strength"}
     chosen = 0
     if len(rows) > 1:
         judge_family([primary for row in rows for primary in row["primaries"]])
@@ -282,7 +282,7 @@ def _generation(
     base: Played | None,
     chosen: int,
 ) -> Generation:
-    """The report's `generation`: what each side made of each prompt."""
+    """The report's `generation`: each side's clip for each prompt."""
     settings, model, own = session.settings, session.model, played[chosen]
     clips: list[PlayedPair] = [
         {
@@ -314,13 +314,13 @@ def _tell_reused(store: Store, folder: Path, console: Console) -> None:
     reused = sum(store.reused.values())
     if store.damaged:
         console.print(
-            f"{folder}: altered since it was written, so what it held was made anew: "
+            f"{folder}: changed since it was written, so its contents were computed again: "
             f"{', '.join(store.damaged)}.",
             style="yellow",
         )
     if reused:
         console.print(
-            f"Taken from {folder}, as made before: {store.reused['clips']} clips, "
-            f"{store.reused['losses']} losses of windows, {store.reused['continuations']} "
+            f"Reused from {folder}: {store.reused['clips']} clips, "
+            f"{store.reused['losses']} window losses, {store.reused['continuations']} "
             "continuations."
         )

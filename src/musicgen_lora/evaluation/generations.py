@@ -1,4 +1,4 @@
-"""The clips that are compared: the same prompts and seeds with the adapter off and on."""
+"""Generates the clips to compare: the same prompts and seeds with the adapter off and on."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.model.text.reading import TextReader, describe_readings
 
 TOGETHER = 16
-"""Clips that a small decoder plays at once on a CPU, where a step of tiny-beats takes 9 ms for four
-clips, and 13 ms for ten."""
+"""Batch size of a small decoder on a CPU, where a step of tiny-beats takes 9 ms for four clips and
+13 ms for ten."""
 DEFAULT_PROMPTS = (
     "hip hop 808 beat with trap drums",
     "808 bass and hip hop drum pattern",
@@ -53,12 +53,12 @@ DEFAULT_PROMPTS = (
 def choose_prompts(
     given: Sequence[str], held_out: Sequence[Clip], n_prompts: int
 ) -> list[dict[str, str]]:
-    """What to play: the given prompts; else captions of held-out clips, a source at a time;
-    else our own 808 prompts.
+    """Choose the prompts: the given ones; else captions of held-out clips, cycling through the
+    sources, filled up with our own 808 prompts.
 
     Returns:
-        `{"prompt", "origin"}` each, no prompt twice; fewer than `n_prompts` if there aren't
-        more.
+        `{"prompt", "origin"}` for each, without duplicates; fewer than `n_prompts` if there are
+        not enough.
     """
     if given:
         return [{"prompt": prompt, "origin": "given"} for prompt in given]
@@ -78,7 +78,7 @@ def choose_prompts(
 def describe_texts(
     prompts: Sequence[dict[str, str]], held_out: Sequence[Clip], reader: TextReader
 ) -> list[str]:
-    """Sentences on prompts and captions that the text encoder doesn't read as they are written."""
+    """Sentences on prompts and captions that the text encoder does not read as written."""
     names = {clip.texts[0]: clip.name for clip in held_out}
     others = [item["prompt"] for item in prompts if item["prompt"] not in names]
     return [
@@ -97,19 +97,19 @@ def play_prompts(
     on_step: OnStep,
     engine: Engine | None = None,
 ) -> list[np.ndarray]:
-    """Generates a clip for each prompt; the first has `seed`, the next `seed + 1`, and so on. What
-    the performer has played before is not played again.
+    """Generate a clip for each prompt; the first has `seed`, the next `seed + 1`, and so on. Clips
+    that the performer has generated before come from the cache.
 
     Args:
-        batch_size: clips that are played at once; by a small decoder on a CPU, `TOGETHER` at least.
-        on_step: called with (frames done, frames to do).
-        engine: plays; None is this process.
+        batch_size: clips per batch; at least `TOGETHER` for a small decoder on a CPU.
+        on_step: called with (frames done, frames in total).
+        engine: generates the clips; None means this process.
 
     Returns:
         Codes of each prompt, `[K, T]` int64.
 
     Raises:
-        RunError: a prompt costs an engine's workers their lives.
+        RunError: a prompt kills an engine's workers.
     """
     n_together = batch_size if depends_on_batch(performer.model.device) else None
     rows = list(zip(prompts, itertools.count(seed)))
@@ -143,8 +143,8 @@ def play_prompts(
 
 
 def _window_bar(performer: Performer, prompt: str, playing: ClipKind) -> list[float]:
-    """On the bars of what windows of a clip begin, for its key; nothing where they don't, as in
-    keys of earlier releases."""
+    """For a clip's cache key: the bar length if its windows start on bar lines; empty if they do
+    not, so that keys of earlier releases stay valid."""
     model = performer.model
     lines = stated_bar_lines(prompt, model.shape.frame_rate)
     bar = window_bar(model, playing.n_frames, lines)
@@ -154,7 +154,7 @@ def _window_bar(performer: Performer, prompt: str, playing: ClipKind) -> list[fl
 def _play_here(
     performer: Performer, batches: Sequence[list[SeededPrompt]], playing: ClipKind, on_step: OnStep
 ) -> Iterator[tuple[list[SeededPrompt], np.ndarray]]:
-    """What `play_batches_by` gives, played in this process."""
+    """Like `play_batches_by`, in this process."""
     if not batches:
         return
     total, n_before = sum(map(len, batches)) * playing.n_frames, 0
@@ -170,7 +170,7 @@ def _play_here(
 def _part_player(
     side_by_side: Players, n_before: int, total: int, on_step: OnStep
 ) -> Callable[[Decoder, Request], np.ndarray]:
-    """Plays parts of a batch, and tells how many frames are done of all of them."""
+    """Return a function that generates a part of a batch and reports the overall progress."""
     n_done: dict[int, int] = {}
 
     def play(decoder: Decoder, request: Request) -> np.ndarray:
@@ -191,17 +191,17 @@ def write_clips(
     prompts: Sequence[str],
     folder: Path,
 ) -> tuple[list[Path], list[Heard]]:
-    """Decodes, hears and writes clips.
+    """Decode, analyse and write clips.
 
     Args:
-        model: its codec is used.
-        ears: of each clip, the one that hears it.
+        model: its codec decodes.
+        ears: for each clip, the ear that analyses it.
         codes: `[K, T]` each.
-        prompts: of the clips; their words are in the files' names.
+        prompts: prompts of the clips; their words are used in the file names.
 
     Returns:
-        Paths, and what is heard: of the decoder's own samples, while a WAV is turned down where
-        they exceed full scale, and has 0 for what is no number.
+        Paths, and the analyses. These are of the decoder's raw samples, while the WAV is turned
+        down if they exceed full scale, and has 0 in place of NaN and infinite samples.
     """
     paths = [
         folder / f"{number:02d}_{_slug(prompt)}.wav"
@@ -219,7 +219,7 @@ def write_clips(
 
 
 def hear_spectra(model: BaseModel, ear: Ear, codes: Sequence[np.ndarray]) -> list[Vectors]:
-    """The log-mel spectra of clips `[K, T]`, of which nothing else is heard or kept."""
+    """The log-mel spectra of clips `[K, T]`; nothing else of them is computed or kept."""
 
     def hear(clip: np.ndarray) -> Vectors:
         waveform = model.decode(torch.from_numpy(clip)[None])[0]

@@ -1,4 +1,4 @@
-"""Which clips an adapter has never heard, found through what it recorded of its training."""
+"""Finds the clips that an adapter was not trained on, from the record of its training."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ class HeldOut:
     """Clips to measure on.
 
     Args:
-        clips: may be none.
-        data_dir: of their dataset; None without clips.
-        origin: a sentence that says how they were chosen.
-        why_none: a sentence, where there are none.
+        clips: may be empty.
+        data_dir: folder of their dataset; None without clips.
+        origin: a sentence on how they were chosen.
+        why_none: the reason if there are none.
         is_unseen: whether training is known to have left them out.
-        chose_best: whether training took its best weights for their loss on these very clips.
-        max_duration_s: training's longest window.
-        max_windows: as many as training's validation read.
-        missing: names of recorded clips that are not in the dataset any more.
-        trained: clips of the dataset that training read, where it is the dataset of the training.
-        why_not_trained: a sentence, where there are none.
+        chose_best: whether training selected its best weights by the loss on these same clips.
+        max_duration_s: the longest window of training.
+        max_windows: the number of windows that training's validation used.
+        missing: names of recorded clips that are no longer in the dataset.
+        trained: clips that training used, if this is the training dataset.
+        why_not_trained: the reason if there are none.
     """
 
     clips: Sequence[Clip] = ()
@@ -43,7 +43,7 @@ class HeldOut:
     max_windows: int = 200
     missing: list[str] = field(default_factory=list)
     trained: Sequence[Clip] = ()
-    why_not_trained: str = "which clips it was trained on is not known"
+    why_not_trained: str = "it is not known which clips the adapter was trained on"
 
     @property
     def n_sources(self) -> int:
@@ -59,26 +59,26 @@ def find_held_out(
     from_tokens: bool = False,
     own_run: bool = False,
 ) -> HeldOut:
-    """The held-out clips of an adapter.
+    """Find the held-out clips of an adapter.
 
     With a `data_dir`: the clips that training recorded as held out, matched by name, then by
-    audio path; if none of them is there, the dataset's validation split; without one, all its
-    clips. Without a `data_dir`: the recorded clips in the recorded folder, if it is this user's
-    own training that recorded it.
+    audio path; if none of them is there, the dataset's validation split; if it has none, all its
+    clips. Without a `data_dir`: the recorded clips in the recorded folder, if the record is of this
+    user's own training.
 
     Args:
-        facts: of the adapter; None for one that another tool made.
-        data_dir: given by the user; None takes the recorded folder.
-        from_tokens: the audio is not looked at.
-        own_run: whether the adapter lies where this user trained it (`run_folder.is_own_run`).
+        facts: the adapter's facts; None for one made by another tool.
+        data_dir: given by the user; None means the recorded folder.
+        from_tokens: the audio is not read.
+        own_run: whether the adapter is where this user trained it, see `record.run.is_own_run`.
 
     Raises:
-        UserError: the `data_dir` that was given is not usable.
+        UserError: the given `data_dir` is not usable.
     """
     recorded = facts.held_out if facts is not None else []
     if data_dir is None:
         found = _in_recorded_folder(facts, from_tokens, own_run)
-        # Whatever is measured on, the windows are training's own.
+        # The windows are those of training, whatever the clips.
         return replace(found, **_windows(facts))
     clips = load_dataset(data_dir, metadata_file, look_at_files=not from_tokens)
     matched = _match(clips, recorded, data_dir, from_tokens)
@@ -92,7 +92,8 @@ def find_held_out(
     )
     if validation:
         origin = (
-            f"{unmatched}; measured on its validation split ({count(len(validation), 'clip')})."
+            f"{unmatched}; measured on the dataset's validation split "
+            f"({count(len(validation), 'clip')})."
         )
         return HeldOut(validation, data_dir, origin, **_windows(facts))
     named = facts.data_dir if facts is not None else None
@@ -100,10 +101,10 @@ def find_held_out(
     doubt = (
         "the adapter was trained on them, so a lower loss proves nothing"
         if trained_here
-        else "whether the adapter was trained on some of them is not known"
+        else "the adapter may have been trained on some of them"
     )
     origin = (
-        f"{unmatched}, and it has no validation split; measured on all its clips "
+        f"{unmatched}, and the dataset has no validation split; measured on all its clips "
         f"({len(clips)}): {doubt}."
     )
     return HeldOut(clips, data_dir, origin, **_windows(facts))
@@ -112,26 +113,26 @@ def find_held_out(
 def _in_recorded_folder(facts: AdapterFacts | None, from_tokens: bool, own_run: bool) -> HeldOut:
     if facts is None:
         return HeldOut(
-            why_none="the adapter has no musicgen_lora.json that names its data (another tool "
-            "made it); --data_dir names a dataset to measure on"
+            why_none="the adapter has no musicgen_lora.json that names its dataset (another tool "
+            "made it); pass a dataset with --data_dir"
         )
     recorded = facts.held_out
     if not recorded:
         return HeldOut(
-            why_none="training held no clips out; --data_dir names a dataset to measure on"
+            why_none="training held out no clips; pass a dataset to measure on with --data_dir"
         )
     folder = Path(facts.data_dir or "")
     if not own_run:
         return HeldOut(
-            why_none=f"the adapter names {folder} as its dataset, but does not lie in the folder "
-            "where it was trained here, and another's adapter may name any folder; --data_dir "
-            "says which dataset to measure on"
+            why_none=f"the adapter names {folder} as its dataset, but is not in the folder where "
+            "it was trained here, and an adapter from elsewhere may name any folder; pass the "
+            "dataset to measure on with --data_dir"
         )
-    # Whatever the path is: of a file that a stranger made, it may be none at all.
+    # os.path accepts any string: in a stranger's file it may not even be a valid path.
     if not os.path.isdir(folder):
         return HeldOut(
-            why_none=f"the dataset of the training is not in {folder} any more; --data_dir says "
-            "where it is now"
+            why_none=f"the training dataset is no longer in {folder}; pass its new folder with "
+            "--data_dir"
         )
     try:
         clips = load_dataset(
@@ -140,12 +141,12 @@ def _in_recorded_folder(facts: AdapterFacts | None, from_tokens: bool, own_run: 
             look_at_files=not from_tokens,
         )
     except UserError as error:
-        return HeldOut(why_none=f"the dataset of the training is not usable: {error}")
+        return HeldOut(why_none=f"the training dataset is not usable: {error}")
     matched = _match(clips, recorded, folder, from_tokens)
     if not matched:
         return HeldOut(
             why_none=f"none of the {count(len(recorded), 'clip')} that training held out is in "
-            f"{folder} any more; --data_dir names another dataset"
+            f"{folder} any more; pass another dataset with --data_dir"
         )
     return _matched(matched, clips, folder, facts)
 
@@ -156,7 +157,7 @@ def _match(
     data_dir: Path,
     from_tokens: bool,
 ) -> list[Clip]:
-    """Clips that are recorded by name (or path) and, where ids are known, hold the same audio:
+    """Clips that are recorded by name (or path) and, if ids are known, have the same audio:
     another dataset may well have a `train/001.wav` too."""
     ids = {str(entry["id"]).split("@")[0] for entry in recorded if "id" in entry}
     for field_name, value_of in (("name", lambda clip: clip.name), ("audio", lambda c: c.audio)):
@@ -185,19 +186,19 @@ def _matched(
     if missing:
         origin = (
             f"Measured on {len(recorded) - len(missing)} of the {count(len(recorded), 'clip')} "
-            "that training held out; the others are not in the dataset any more."
+            "that training held out; the others are no longer in the dataset."
         )
     elif facts.n_held_out > len(recorded):
         origin = (
             f"Measured on {count(len(recorded), 'clip')} of the {facts.n_held_out:,} that training "
-            "held out, evenly spread over them."
+            "held out, evenly spaced."
         )
     trained, n_trained = _trained(clips, matched, facts), facts.n_trained
     if n_trained is not None and len(trained) > n_trained:
         origin = (
-            f"{origin} {count(len(trained), 'clip')} of the dataset may be those that training "
-            f"read, which were {n_trained:,}: where clips were added since, figures of training "
-            "clips are of some of those too."
+            f"{origin} {count(len(trained), 'clip')} of the dataset may be training clips, but "
+            f"training used only {n_trained:,}: if clips were added since, figures for training "
+            "clips include some of them."
         )
     return HeldOut(
         matched,
@@ -207,13 +208,13 @@ def _matched(
         chose_best=facts.chose_best,
         missing=missing,
         trained=trained,
-        why_not_trained="the dataset has no clip but held-out ones",
+        why_not_trained="the dataset has only held-out clips",
         **_windows(facts),
     )
 
 
 def _trained(clips: Sequence[Clip], matched: Sequence[Clip], facts: AdapterFacts) -> list[Clip]:
-    """The clips of the dataset that no source or record says were held out."""
+    """The clips of the dataset that neither their source nor the record marks as held out."""
     recorded = facts.held_out
     sources = {clip.source for clip in matched}
     names = {entry.get(name) for entry in recorded for name in ("name", "audio")}
@@ -229,7 +230,7 @@ def _trained(clips: Sequence[Clip], matched: Sequence[Clip], facts: AdapterFacts
 
 
 def _windows(facts: AdapterFacts | None) -> dict[str, Any]:
-    """Training's own windows, so that the loss here is the one that training printed."""
+    """The window settings of training, so that the loss here is the one that training printed."""
     if facts is None:
         return {}
     return {"max_duration_s": facts.max_duration_s, "max_windows": facts.max_validation_windows}

@@ -1,7 +1,7 @@
-"""Prompts of other styles: what does an adapter do to music that it wasn't asked to change?
+"""Prompts in other styles: what does an adapter do to music that it wasn't meant to change?
 
-They stand beside the others and never among them: what is compared with held-out clips is compared
-on prompts of the adapter's own style alone.
+They are kept apart from the other prompts: only prompts in the adapter's own style are compared
+with held-out clips.
 """
 
 from __future__ import annotations
@@ -32,22 +32,23 @@ _SAID_OF_ALL = frozenset(
         *("music", "beat", "groove", "time"),
     }
 )
-"""Words that tell no style from another."""
+"""Words that do not distinguish styles."""
 
 
 def choose_off_style(
     others: Sequence[str], known: Iterable[str], asked: Iterable[str], n_prompts: int
 ) -> list[dict[str, str]]:
-    """Prompts that have the fewest words in common with what the adapter is made for, and with each
-    other: captions of other music, then our own.
+    """Choose the prompts that have the fewest words in common with the adapter's own style and with
+    each other: captions of other music first, then our own.
 
     Args:
-        others: captions of other music; may be none.
+        others: captions of other music; may be empty.
         known: captions of the adapter's own clips.
         asked: the other prompts of the evaluation; none of them is chosen.
 
     Returns:
-        `{"prompt", "origin"}` each, none twice; fewer than `n_prompts` if there aren't more.
+        `{"prompt", "origin"}` for each, without duplicates; fewer than `n_prompts` if there are
+        not enough.
     """
     asked = set(asked)
     words = set[str]().union(*(_words(text) for text in (*known, *asked)))

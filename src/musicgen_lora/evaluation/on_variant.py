@@ -1,4 +1,4 @@
-"""All that is measured of one variant, beside the base."""
+"""Everything that is measured for one variant, compared with the base."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ from musicgen_lora.plural import count
 
 
 def play(session: EvaluationSession, performer: Performer, name: str) -> Performance:
-    """Plays the prompts, hears the clips and writes them to `audio/<name>/`; the first ones are
-    played once more by other seeds, and the base plays those of other styles once more, too."""
+    """Generate the prompts' clips, analyse them and write them to `audio/<name>/`. The first
+    prompts are generated again with other seeds; the base does so for those in other styles too."""
     settings = session.settings
     n_asked, n_off_style = len(session.prompts), len(session.off_style)
     again = session.off_style if name == BASE else ()
@@ -51,8 +51,8 @@ def play(session: EvaluationSession, performer: Performer, name: str) -> Perform
             engine=session.engine,
         )
     folder = session.folder / "audio" / name
-    with working(session.console, f"hearing the clips of {name}"):
-        # What clips of other styles are heard for is their spectrum.
+    with working(session.console, f"analysing the clips of {name}"):
+        # Clips in other styles are analysed for their spectrum only.
         by_seeds = slice(n_written, n_written + len(session.again))
         seeds = hear_spectra(session.model, session.ear, codes[by_seeds])
         del codes[by_seeds], prompts[by_seeds]
@@ -74,10 +74,10 @@ def play(session: EvaluationSession, performer: Performer, name: str) -> Perform
 def measure_variant(
     session: EvaluationSession, performer: Performer, name: str, base: Performance | None
 ) -> dict[str, Any]:
-    """Every part of the report that differs with the variant, by its name, and `played`.
+    """Every part of the report that depends on the variant, by its name, and `played`.
 
     Args:
-        name: of the variant; of its folder.
+        name: name of the variant and of its folder.
         base: clips of the base; None without a comparison.
     """
     sides: Sides = {BASE: session.base, ADAPTER: performer}
@@ -173,8 +173,8 @@ def _on_trained(
     played: Compared[Played],
     name: str,
 ) -> dict[str, Any]:
-    """The report's `overfitting`, `memorisation` and `captions`, beside held-out figures, of what
-    base and adapter played."""
+    """The report's `overfitting`, `memorisation` and `captions`: training clips compared with
+    held-out ones, for base and adapter."""
     settings, held_out = session.settings, session.held_out
     trained = session.trained.trained
     with progress(session.console, "loss on training clips, windows") as on_step:
@@ -188,7 +188,7 @@ def _on_trained(
             seed=settings.seed,
             on_step=on_step,
         )
-    with progress(session.console, "captions exchanged, windows") as on_step:
+    with progress(session.console, "swapped captions, windows") as on_step:
         captions = measure_captions(
             sides,
             held_out,

@@ -1,5 +1,5 @@
-"""Who plays: the base, or an adapter on it at a strength. One base is loaded for all of them, and
-what one of them has played or scored is kept under its identity."""
+"""Performers: the base, or the base with an adapter at a strength. They all share one loaded base,
+and what each has generated or scored is cached under its identity."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ BASE, ADAPTER = "base", "adapter"
 
 @dataclass(frozen=True)
 class Performer:
-    """A base as it is, or with an adapter.
+    """A base on its own, or with an adapter.
 
     Args:
-        store: where what it made is kept.
-        identity: hash of the weights that it plays with.
-        worn: context in which the base has those weights.
-        precision: of the weights of decoders that play.
-        adapter: folder of the adapter; None is the base.
+        store: the cache for its results.
+        identity: hash of its weights.
+        worn: context manager that applies those weights to the base.
+        precision: of the weights while generating.
+        adapter: folder of the adapter; None for the base.
     """
 
     model: BaseModel
@@ -46,11 +46,11 @@ class Performer:
     strength: float = 1.0
 
     def key(self, *facts: Any) -> str:
-        """The store's key of what this performer makes of these facts."""
+        """The cache key of this performer's result for these facts."""
         return key_of(self.identity, torch.__version__, self.model.device.type, *facts)
 
     def reads(self, text: str | None) -> list[int] | None:
-        """What it reads of a text, as numbers."""
+        """The token ids that it reads for a text."""
         if text is None:
             return None
         tokens = self.model.tokenizer(english_of(text), truncation=True, max_length=MAX_TEXT_TOKENS)
@@ -62,25 +62,26 @@ Sides = Mapping[str, Performer]
 
 
 def place(model: BaseModel) -> torch.device:
-    """Readies a base on the device that measures."""
+    """Move a base to the device and prepare it for measuring."""
     device = processes.device()
-    # Losses are measured in fp32 everywhere: differences of a percent are what is looked for.
+    # Losses are measured in fp32 everywhere: differences of one percent matter here.
     model.to(device, "fp32")
     enable(model.hf, "fp32")
     return device
 
 
 def base_performer(model: BaseModel, store: Store, precision: str = "fp32") -> Performer:
-    # Of all weights, the text encoder's and the codec's too.
+    # Covers all weights, including those of text encoder and codec.
     identity = key_of(fingerprint(model.hf), model.facts.window_s)
     return Performer(model, store, identity, partial(_as, model, Mixture(model)), precision)
 
 
 def variant_performers(base: Performer, variants: Sequence[Variant]) -> list[Performer]:
-    """Adapters at strengths on the base. At strength 0 one is the base, whose clips it has.
+    """Create the performers of adapters at strengths. At strength 0 a performer is the base and
+    shares its clips.
 
     Raises:
-        UserError: one belongs to another base, or cannot be put on this one.
+        UserError: an adapter belongs to another base, or cannot be applied to this one.
     """
     model, parts = base.model, {}
     performers = []
@@ -106,7 +107,7 @@ def variant_performers(base: Performer, variants: Sequence[Variant]) -> list[Per
 
 @contextmanager
 def _as(model: BaseModel, mixture: Mixture) -> Iterator[None]:
-    # An adapter on the text encoder gives captions other states than the base has for them.
+    # An adapter on the text encoder changes the captions' states, so the base's can't be reused.
     model.text.frozen = not any(name.startswith("text_encoder.") for name in mixture.names)
     try:
         with mixture.on():

@@ -1,8 +1,8 @@
-"""Decoders that play, and threads that hear, side by side: a small decoder works on one thread, and
-the other cores would wait.
+"""Decoders and analysis threads that run in parallel: a small decoder uses one thread, and the
+other cores would be idle.
 
-On a CPU a clip is the same to the bit whatever else is played with it, so that a batch may be
-shared among threads.
+On a CPU a clip does not depend on the rest of its batch, down to the last bit, so a batch may be
+split among threads.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from musicgen_lora.runtime.pool import torch_threads
 
 @contextmanager
 def hearers(*, side_by_side: bool = True) -> Iterator[ThreadPoolExecutor]:
-    """Starts as many threads as torch uses, to decode and hear clips: their layers are too small to
-    share, so each thread takes a clip and torch computes with one in it. What is heard does not
-    hang on how many there are.
+    """Start as many threads as torch uses, to decode and analyse clips: the layers are too small to
+    split, so each thread takes a clip and torch uses one thread in it. The results do not depend on
+    the number of threads.
 
     Args:
-        side_by_side: False is one thread, in which torch computes with all of its own.
+        side_by_side: False means one thread, in which torch uses all of its own.
     """
     n = torch.get_num_threads()
     with torch_threads(n) if side_by_side else torch_threads(1, each=n) as pool:
@@ -40,16 +40,16 @@ Made = TypeVar("Made")
 
 
 class Stopped(Exception):
-    """Nobody waits any more for what a thread plays."""
+    """A thread's result is no longer needed."""
 
 
 class Players:
-    """Decoders of a model as it is now.
+    """Decoders of a model with its current weights.
 
     Args:
         precision: of their weights.
-        n: how many play at once.
-        pool: threads, where it is more than one.
+        n: number of decoders that run in parallel.
+        pool: their threads, if there is more than one.
     """
 
     def __init__(self, model: BaseModel, precision: str, n: int, pool: Executor | None) -> None:
@@ -59,7 +59,7 @@ class Players:
             self._free.put(Decoder(model, precision))
 
     def play(self, play: Callable[[Decoder, Work], Made], works: Sequence[Work]) -> list[Made]:
-        """What each work comes to, in order, by whichever decoder is free."""
+        """Run each work on whichever decoder is free; results are in order."""
 
         def by_one(work: Work) -> Made:
             decoder = self._free.get()
@@ -71,16 +71,16 @@ class Players:
         return [*(map if self._pool is None else self._pool.map)(by_one, works)]
 
     def check(self) -> None:
-        """To be called at each step: raises `Stopped` in threads that are still playing when it is
-        over."""
+        """Raise `Stopped` in threads that are still running after the end; to be called at each
+        step."""
         if self.ended.is_set():
             raise Stopped
 
 
 @contextmanager
 def players(model: BaseModel, precision: str) -> Iterator[Players]:
-    """As many decoders as torch uses threads, where each works on one of them; else a single one,
-    which plays here."""
+    """As many decoders as torch uses threads, if each uses one thread; else a single one in this
+    thread."""
     n = torch.get_num_threads() if decodes_on_one_thread(model) else 1
     if n == 1:
         yield Players(model, precision, 1, None)
@@ -94,6 +94,6 @@ def players(model: BaseModel, precision: str) -> Iterator[Players]:
 
 
 def shared_out(rows: Sequence[Work], n: int) -> list[Sequence[Work]]:
-    """Rows in at most n parts of nearly equal length, none of them empty."""
+    """Split rows into at most n parts of nearly equal length, none of them empty."""
     size = max(1, -(-len(rows) // n))
     return [rows[at : at + size] for at in range(0, len(rows), size)]

@@ -1,4 +1,4 @@
-"""What clips that an evaluation reads are not fit for, in sentences that name a few of them."""
+"""Sentences on clips that are unsuitable for an evaluation, with the names of a few of them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from musicgen_lora.plural import count
 
 MOST_NAMED = 5
-"""Clips that one line names; of more, their number."""
+"""Clips that one line names; the rest are counted."""
 
 
 def named(names: Sequence[str]) -> str:
@@ -17,29 +17,29 @@ def named(names: Sequence[str]) -> str:
 
 
 def too_short(names: Sequence[str], shortest: int, data_dir: str = "") -> str:
-    """Of clips with fewer frames than a model needs, at least one.
+    """The sentence on clips with fewer frames than a model needs; there is at least one.
 
     Args:
-        data_dir: their dataset, where it isn't that of the held-out clips.
+        data_dir: their dataset, if it isn't that of the held-out clips.
     """
     where = f" of {data_dir}" if data_dir else ""
     return f"Left out{where}, shorter than {shortest} frames: {named(names)}."
 
 
 def silent(names: Sequence[str], n_heard: int) -> str:
-    """Of held-out clips without sound, at least one."""
+    """The sentence on silent held-out clips; there is at least one."""
     return (
-        f"Warning: {len(names)} of {count(n_heard, 'held-out clip')} are silent in the "
-        "stretch that is heard; no sound is compared with them, and they count in the losses "
-        "alone, as in training: "
+        f"Warning: {len(names)} of {count(n_heard, 'held-out clip')} are silent in the part "
+        "that is analysed; they are left out of all sound comparisons and only count in the "
+        "losses, as in training: "
         f"{named(names)}."
     )
 
 
 def too_loud(names: Sequence[str], n_heard: int) -> str:
-    """Of held-out clips at or beyond full scale, at least one."""
+    """The sentence on held-out clips at or beyond full scale; there is at least one."""
     return (
-        f"Warning: {len(names)} of {count(n_heard, 'held-out clip')} are at full scale or beyond "
-        "it in more than 0.1 % of their samples: what is compared with them is compared with "
-        f"distortion: {named(names)}."
+        f"Warning: {len(names)} of {count(n_heard, 'held-out clip')} are at or beyond full scale "
+        "in more than 0.1 % of their samples, so generated clips are compared with distorted "
+        f"ones: {named(names)}."
     )

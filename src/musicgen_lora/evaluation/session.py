@@ -1,4 +1,4 @@
-"""What all variants of an evaluation have in common: one base, the clips, what is heard of them."""
+"""What all variants of an evaluation share: the base, the clips and their analyses."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ from musicgen_lora.model.text.reading import TextReader
 
 @dataclass(frozen=True)
 class EvaluationSession:
-    """Clips and what was heard of them.
+    """Clips and their analyses.
 
     Args:
-        compared: whether the base plays too.
+        compared: whether the base generates clips too.
         held_out: clips that losses are measured on.
-        references: what is heard of held-out clips, and the anchors.
+        references: analyses of held-out clips, and the anchors.
         trained: clips that the adapters were trained on.
-        prompts: `prompt` and `origin` of each clip that is played.
-        off_style: the same of other styles, which are played after them.
-        why_no_off_style: there are none.
-        engine: plays; None is this process.
+        prompts: `prompt` and `origin` of each clip to generate.
+        off_style: the same for other styles; these are generated after the others.
+        why_no_off_style: the reason if there are none.
+        engine: generates the clips; None means this process.
     """
 
     settings: EvaluateSettings
@@ -70,13 +70,13 @@ class EvaluationSession:
 
     @property
     def remarks(self) -> list[str]:
-        """What of the clips that were read is not fit to be measured on, in sentences."""
+        """Sentences on clips that are unsuitable for measuring."""
         own = [self.others.left_out] if self.others.left_out else []
         return [*own, *self.references.remarks]
 
     @property
     def again(self) -> Sequence[Mapping[str, str]]:
-        """Prompts of the adapter's own style that are played by another seed as well."""
+        """Prompts in the adapter's own style that are also generated with another seed."""
         return self.prompts[:N_PROMPTS]
 
     @property
@@ -91,7 +91,7 @@ class Played:
     codes: Sequence[np.ndarray]
     heard: Sequence[Heard]
     entries: Sequence[Any]
-    """What report.json says of each clip."""
+    """The entry of each clip in report.json."""
 
     def part(self, rows: slice) -> Played:
         return Played(self.codes[rows], self.heard[rows], self.entries[rows])
@@ -99,12 +99,12 @@ class Played:
 
 @dataclass(frozen=True)
 class Performance:
-    """All that a performer played.
+    """All clips of a performer.
 
     Args:
-        asked: prompts of the adapter's own style.
-        seeds: the first of them by other seeds.
-        again: those of other styles by other seeds, where the base played them.
+        asked: clips of prompts in the adapter's own style.
+        seeds: the first of these prompts with other seeds.
+        again: prompts in other styles with other seeds; from the base only.
     """
 
     asked: Played
@@ -123,7 +123,7 @@ def open_session(
     folder: Path,
     console: Console,
 ) -> EvaluationSession:
-    """Opens the clips, and hears the references.
+    """Open the clips, and analyse the references.
 
     Raises:
         UserError: a given dataset cannot be used.
@@ -132,7 +132,7 @@ def open_session(
     if said := advice_sentence(settings, model.facts):
         console.print(said)
     sampling = sampling_of(settings, model.facts)
-    # The report shall tell what was played with, not that nothing was given.
+    # The report states the values that were used, not that none were given.
     settings = dataclasses.replace(
         settings, guidance_scale=sampling.guidance_scale, temperature=sampling.temperature
     )
@@ -150,11 +150,11 @@ def open_session(
         console.print(line, style="yellow")
     references = References()
     if codes is not None:
-        with progress(console, "clips to compare with, heard") as on_clip:
+        with progress(console, "reference clips analysed") as on_clip:
             references = hear_references(
                 settings, model, ear, (held_out.clips, codes), others, on_clip
             )
-    with working(console, "looking up training clips"):
+    with working(console, "reading training clips"):
         trained = open_trained(settings, held_out, model)
     return EvaluationSession(
         settings=settings,
@@ -182,7 +182,7 @@ def _off_style(
     others: OtherMusic,
     compared: bool,
 ) -> tuple[list[dict[str, str]], str]:
-    """Prompts of other styles, or why there are none."""
+    """Prompts in other styles, or why there are none."""
     if not compared:
         return [], "needs --compare"
     if not settings.num_off_style:
@@ -198,8 +198,8 @@ def _within_trained(
     model: BaseModel,
     console: Console,
 ) -> HeldOut:
-    """Windows no longer than those that the base was trained on, whatever the adapter's training
-    took; says what goes past them."""
+    """Limit windows to the length that the base was trained on, whatever the adapter's training
+    used, and print a warning for anything longer."""
     if said := windows_sentence(model, model.shape.frames(settings.duration)):
         console.print(said, style="yellow")
     longest_s = model.facts.trained_duration_s
@@ -207,8 +207,8 @@ def _within_trained(
         return held_out
     if held_out.clips:
         console.print(
-            f"Losses are of windows of {longest_s:g} s, not of {held_out.max_duration_s:g} s: "
-            f"{settings.base_model_path} was trained on no more.",
+            f"Losses are measured on windows of {longest_s:g} s, not {held_out.max_duration_s:g} "
+            f"s: {settings.base_model_path} was not trained on longer ones.",
             style="yellow",
         )
     return dataclasses.replace(held_out, max_duration_s=longest_s)
@@ -220,8 +220,8 @@ def _open_tokens(
     model: BaseModel,
     console: Console,
 ) -> tuple[HeldOut, TokenStore | None]:
-    """Codes of the held-out clips; clips that cannot be read are an error where the user named
-    the dataset, and the reason for measuring nothing where it was only remembered."""
+    """Codes of the held-out clips. Unreadable clips are an error if the user named the dataset, and
+    a reason to measure nothing if it comes from the adapter's record."""
     if held_out.data_dir is None:
         return held_out, None
     shortest = model.delays.shortest
@@ -239,7 +239,7 @@ def _open_tokens(
     except OSError as error:
         raise UserError(
             f"{held_out.data_dir / 'tokens'}: cannot be written ({error.strerror}); make it "
-            "writable or give --data_dir a copy of the dataset."
+            "writable, or pass a copy of the dataset with --data_dir."
         ) from error
     rows = np.flatnonzero(codes.n_frames >= shortest)
     if not len(rows):
@@ -257,7 +257,7 @@ def _open_tokens(
 
 
 def _without_clips(held_out: HeldOut, why: str) -> HeldOut:
-    """None to measure on after all; the windows of other figures stay training's."""
+    """No clips to measure on after all; other figures still use the windows of training."""
     return HeldOut(
         why_none=why, max_duration_s=held_out.max_duration_s, max_windows=held_out.max_windows
     )

@@ -1,8 +1,8 @@
-"""What an evaluation has computed, kept beside its report: a killed one goes on, and another one
-of other settings plays and scores nothing again that it needs as it was.
+"""A cache of an evaluation's results next to its report: a killed evaluation resumes, and one with
+other settings does not recompute clips and losses that they do not affect.
 
-An entry's key is a hash of all that decides its values. Entries that were made together share a
-safetensors file, which is named by the hash of its bytes: whatever was altered is found out.
+An entry's key is a hash of everything that determines its values. Entries computed together share
+a safetensors file, named by the hash of its bytes, so any change to the file is detected.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from musicgen_lora.errors import UserError
 from musicgen_lora.formats.documents import read_bytes
 
 FOLDER = "cache"
-"""Name of the cache's folder, in that of the report."""
+"""Name of the cache's folder, inside the report's folder."""
 MAX_BYTES = 256 << 20
-"""Size of all files together; the oldest go first. A minute of stereo takes 50 KB."""
+"""Total size of all files; the oldest are deleted first. A minute of stereo takes 50 KB."""
 MAX_FILE_BYTES = 64 << 20
 _NAME = re.compile(r"[a-z]+-[0-9a-f]{40}\.safetensors")
 Arrays = dict[str, np.ndarray]
 
 
 def key_of(*facts: Any) -> str:
-    """The key of what these facts decide, plain values or bytes."""
+    """The key of a result that these facts determine; they are plain values or bytes."""
     digest = hashlib.sha256()
     for fact in facts:
         content = fact if isinstance(fact, bytes) else json.dumps(fact, sort_keys=True).encode()
@@ -43,10 +43,10 @@ def key_of(*facts: Any) -> str:
 
 
 class Store:
-    """Entries by their keys.
+    """Entries by key.
 
     Args:
-        folder: where its files are; made when something is kept. None keeps nothing on the disk.
+        folder: holds the files; created on the first write. None keeps nothing on disk.
     """
 
     def __init__(self, folder: Path | None = None, *, max_bytes: int = MAX_BYTES) -> None:
@@ -54,11 +54,11 @@ class Store:
         self._entries: dict[str, Arrays] = {}
         self._sizes: dict[Path, int] = {}
         self.damaged: list[str] = []
-        """Names of files that were not as they were written, and are gone."""
+        """Names of files that were changed since they were written, and are deleted."""
         self.reused: Counter[str] = Counter()
-        """Entries that were found, by their kind."""
+        """Number of cache hits by kind."""
         self.made: Counter[str] = Counter()
-        """Entries that were put in, by their kind."""
+        """Number of entries added by kind."""
         if folder is not None and folder.is_dir():
             atomic.sweep(folder)
             self._read(folder)
@@ -77,17 +77,17 @@ class Store:
                 self._entries.setdefault(key, {})[part] = value
 
     def get(self, kind: str, key: str) -> Arrays | None:
-        """An entry's arrays by their names; None where there is none."""
+        """Return an entry's arrays by name; None if there is no such entry."""
         found = self._entries.get(key)
         if found is not None:
             self.reused[kind] += 1
         return found
 
     def put(self, kind: str, entries: Mapping[str, Arrays]) -> None:
-        """Keeps entries, by their keys: all of them are on the disk when it returns, in one file.
+        """Store entries by key; when it returns, all of them are on disk in one file.
 
         Args:
-            kind: a word of a to z, for whoever looks into the folder.
+            kind: a word of letters a to z, for people who look into the folder.
 
         Raises:
             RunError: the disk is full or broken.
@@ -130,7 +130,7 @@ def _digest(content: bytes) -> str:
 
 
 def _sound(path: Path) -> Arrays | None:
-    """The arrays of a file; None unless it is as it was written."""
+    """The arrays of a file; None if it was changed since it was written."""
     try:
         content = read_bytes(path, MAX_FILE_BYTES)
         return load(content) if path.stem.endswith(f"-{_digest(content)}") else None

@@ -1,4 +1,4 @@
-"""Clips that an adapter was trained on: what it knows by heart is looked for among them."""
+"""Clips that an adapter was trained on, to find out whether it memorised any."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from musicgen_lora.evaluation.held_out import HeldOut
 from musicgen_lora.model.base_model import BaseModel
 
 MAX_TRAINED = 64
-"""Clips that are looked at, evenly spaced over them all."""
+"""Number of training clips to look at, evenly spaced."""
 
 
 @dataclass(frozen=True)
@@ -24,15 +24,15 @@ class TrainedClips:
     clips: Sequence[Clip] = ()
     codes: TokenStore | None = None
     n_all: int = 0
-    """Training clips of which these were chosen."""
+    """Number of training clips that these were chosen from."""
     why_none: str = ""
 
 
 def open_trained(settings: EvaluateSettings, held_out: HeldOut, model: BaseModel) -> TrainedClips:
-    """Up to 64 training clips of the dataset that the held-out clips are from.
+    """Open up to 64 training clips of the dataset that the held-out clips are from.
 
-    They only stand beside the held-out figures: where one cannot be read there are none,
-    for the reason that is given.
+    They are only for comparison with the held-out figures: if one cannot be read, none are used,
+    and `why_none` gives the reason.
     """
     if held_out.data_dir is None:
         return TrainedClips(why_none=held_out.why_none)

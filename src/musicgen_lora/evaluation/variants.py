@@ -1,4 +1,4 @@
-"""Adapters, checkpoints of a run and strengths, side by side: which ones, and by what names."""
+"""Adapters, checkpoints of a run and strengths to compare side by side, and their names."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from musicgen_lora.model.lora.facts import FACTS_FILE, AdapterFacts
 from musicgen_lora.plural import count
 
 ALONE = "adapter"
-"""Name of the only one."""
+"""Name of the variant if there is only one."""
 CHECKPOINTS, BEST = "checkpoints", "best_model"
 """Folders of a run."""
 
@@ -25,7 +25,7 @@ class Variant:
     """An adapter at a strength.
 
     Args:
-        name: in report.json, and of the folder of its clips; no two have the same.
+        name: unique name in report.json, also of the folder of its clips.
         strength: 0 is the base, 1 the adapter as it was trained.
     """
 
@@ -36,11 +36,11 @@ class Variant:
 
 
 def read_variant(folder: Path) -> AdapterFiles:
-    """Reads an adapter; a checkpoint of a run has the facts of the run's best model, but for its
+    """Read an adapter; a checkpoint of a run gets the facts of the run's best model, except for its
     weights, and is measured on the same clips.
 
     Raises:
-        UserError: no adapter there, or a damaged one.
+        UserError: there is no adapter, or a damaged one.
     """
     files = read_adapter(folder)
     path = home_of(folder) / FACTS_FILE
@@ -50,17 +50,17 @@ def read_variant(folder: Path) -> AdapterFiles:
 
 
 def home_of(folder: Path) -> Path:
-    """The adapter whose facts are an adapter's: for a checkpoint, the run's best model."""
+    """The folder that has an adapter's facts: for a checkpoint, the run's best model."""
     run = Path(os.path.abspath(folder)).parents
     return run[1] / BEST if len(run) > 1 and run[0].name == CHECKPOINTS else folder
 
 
 def list_variants(adapters: Sequence[AdapterFiles], strengths: Sequence[float]) -> list[Variant]:
-    """Each adapter at each strength, in the order in which they were given; none twice.
+    """Each adapter at each strength, in the given order, without duplicates.
 
     Args:
         adapters: at least one.
-        strengths: none is 1.
+        strengths: empty means 1.
     """
     strengths = list(dict.fromkeys(strengths)) or [1.0]
     adapters = list({own.fingerprint: own for own in adapters}.values())
@@ -82,7 +82,7 @@ def _label(label: str, strength: float) -> str:
 
 
 def _labels(folders: Sequence[Path]) -> list[str]:
-    """Labels of adapters: as much of each path's end as tells it from the others."""
+    """Labels of adapters: the shortest path endings that distinguish them."""
     parts = [folder.absolute().parts for folder in folders]
     for n in range(1, max(map(len, parts)) + 1):
         labels = ["/".join(own[-n:]) for own in parts]
@@ -92,34 +92,34 @@ def _labels(folders: Sequence[Path]) -> list[str]:
 
 
 def common_held_out(found: Sequence[HeldOut], names: Sequence[str]) -> HeldOut:
-    """What all of several adapters can be measured on: clips that none of them was trained on.
+    """The clips that all of several adapters can be measured on: none was trained on them.
 
     Args:
-        found: of each adapter, at least one.
+        found: the held-out clips of each adapter; at least one.
     """
     first = found[0]
     for own, name in zip(found, names, strict=True):
         if not own.clips:
             return replace(first, clips=(), data_dir=None, why_none=f"{name}: {own.why_none}")
         if own.data_dir != first.data_dir:
-            why = f"{names[0]} and {name} have no dataset in common; --data_dir names one for all"
+            why = f"{names[0]} and {name} have no dataset in common; pass one with --data_dir"
             return replace(first, clips=(), data_dir=None, why_none=why)
     if all(list(own.clips) == list(first.clips) for own in found):
         return first
     in_all = set.intersection(*({clip.name for clip in own.clips} for own in found))
     clips = [clip for clip in first.clips if clip.name in in_all]
     if not clips:
-        why = "no clip was held out of all trainings; --data_dir names a dataset for all"
+        why = "no clip was held out from all training runs; pass another dataset with --data_dir"
         return replace(first, clips=(), data_dir=None, why_none=why)
     trained = set.intersection(*({clip.name for clip in own.trained} for own in found))
     return replace(
         first,
         clips=clips,
-        origin=f"Measured on the {count(len(clips), 'clip')} that all trainings held out.",
+        origin=f"Measured on the {count(len(clips), 'clip')} that all training runs held out.",
         is_unseen=all(own.is_unseen for own in found),
         chose_best=any(own.chose_best for own in found),
         max_duration_s=min(own.max_duration_s for own in found),
         max_windows=min(own.max_windows for own in found),
         trained=[clip for clip in first.trained if clip.name in trained],
-        why_not_trained="no clip was in all trainings",
+        why_not_trained="no clip was used in all training runs",
     )

@@ -134,11 +134,11 @@ def test_all_are_measured_on_what_none_was_trained_on() -> None:
     both = common_held_out([one, other], ["one", "other"])
     assert [clip.source for clip in both.clips] == ["b"]
     assert [clip.source for clip in both.trained] == ["d"]
-    assert "Measured on the 1 clip that all trainings held out." in both.origin
+    assert "Measured on the 1 clip that all training runs held out." in both.origin
     assert common_held_out([one, one], ["one", "one"]) is one
     none = common_held_out([one, HeldOut(clips("c"), data)], ["one", "other"])
     assert (list(none.clips), none.data_dir) == ([], None)
-    assert "no clip was held out of all trainings" in none.why_none
+    assert "no clip was held out from all training runs" in none.why_none
     unknown = HeldOut(why_none="another tool made it")
     assert common_held_out([one, unknown], ["one", "other"]).why_none.startswith("other: another")
     elsewhere = HeldOut(clips("a"), Path("elsewhere"))

@@ -92,7 +92,7 @@ def test_an_effect_is_found_by_all_three() -> None:
     assert all(abs(p["difference"]) > p["detectable"] for p in primaries)
     sentence = primary_sentence(primaries[0])
     assert sentence.startswith("Held-out loss: clearly better, 4.")
-    assert "n = 12 sources; indicative: fewer than 20" in sentence
+    assert "n = 12 sources; indicative only: fewer than 20" in sentence
     assert "n = 12 sources a change of " in power_sentence(primaries[0])
 
 
@@ -186,7 +186,7 @@ def test_what_can_be_found_is_that_of_the_family() -> None:
     )
     assert few[0]["detectable"] is None
     assert power_sentence(few[0]) == (
-        "Held-out loss: with n = 6 sources no change is large enough to be found on its own by one "
+        "Held-out loss: with n = 6 sources no change, however large, could be significant as one "
         "of 3 tests."
     )
 
@@ -267,11 +267,11 @@ def test_overfitting_is_what_training_clips_gained_beyond_held_out_ones() -> Non
     told = {"computed": True, "trained": losses(rng, 10, -1.0), "excess": excess}
     assert excess["flagged"]
     said = overfitting_sentences(told)[0]
-    assert said.startswith("Warning: the adapter knows its training clips more than their style: ")
+    assert said.startswith("Warning: the adapter learned its training clips more than their style:")
     some = excess_of(losses(rng, 10, -1.0), losses(rng, 10, -0.7))
     assert not some["flagged"]
     said = overfitting_sentences({**told, "excess": some})[0]
-    assert said.startswith("Part of what it learned is its training clips")
+    assert said.startswith("Part of what it learned is specific to its training clips")
     none = excess_of(losses(rng, 10, -0.3), losses(rng, 10, -0.3))
     assert overfitting_sentences({**told, "excess": none})[0].startswith("No clear sign")
     assert excess_of(losses(rng, 2, -1.0), losses(rng, 9, -1.0))["ci_low"] is None

@@ -134,7 +134,7 @@ def test_a_gain_that_is_just_not_certain_is_no_unlearned_one() -> None:
         gains = rng.normal(0.03, 0.03, 8)
         sides = [np.stack([np.zeros(8), gains + rng.normal(0.0, 0.015, 8)]) for _ in range(2)]
         (said,) = caption_sentences(judge_captions(sides[0], sides[1], None, seed=seed))
-        warned += "no longer reads" in said
+        warned += "no longer uses" in said
     assert warned <= 3
 
 
@@ -152,9 +152,9 @@ def told(gain: float, spread: float, *, base: float = 0.0, trained: float | None
 
 
 def test_what_is_said() -> None:
-    assert told(0.03, 0.02).startswith("Captions are read: ")
-    assert told(0.03, 0.02, trained=0.0).startswith("Warning: the captions of the training clips")
-    assert told(0.0, 0.02, base=0.05).startswith("Warning: the adapter no longer reads captions")
-    assert told(0.0, 0.02).startswith("Warning: captions make no difference that can be measured")
+    assert told(0.03, 0.02).startswith("Captions are used: ")
+    assert told(0.03, 0.02, trained=0.0).startswith("Warning: the training captions don't match")
+    assert told(0.0, 0.02, base=0.05).startswith("Warning: the adapter no longer uses captions")
+    assert told(0.0, 0.02).startswith("Warning: captions make no measurable difference")
     # An evaluation that could not have seen a gain doesn't say that there is none.
-    assert told(0.0, 0.5).startswith("No clear sign that captions are read")
+    assert told(0.0, 0.5).startswith("No clear sign that captions are used")

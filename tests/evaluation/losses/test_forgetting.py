@@ -27,7 +27,7 @@ def test_forgetting_is_the_loss_on_another_dataset(uncompared: tuple[dict[str, A
     assert forgetting["n_sources"] == 8
     assert forgetting["mean"]["relative"] < 0
     assert any(s.startswith("Forgetting: the loss on other styles") for s in report["findings"])
-    assert "What was forgotten" in (output_dir / "report.html").read_text()
+    assert "<h2>Forgetting" in (output_dir / "report.html").read_text()
 
 
 def test_without_other_music_forgetting_is_not_computed(
@@ -36,7 +36,7 @@ def test_without_other_music_forgetting_is_not_computed(
     report, output_dir = compared
     assert not report["forgetting"]["computed"]
     assert "--other_data_dir" in report["not_computed"][0]["why"]
-    assert "What was forgotten" not in (output_dir / "report.html").read_text()
+    assert "<h2>Forgetting" not in (output_dir / "report.html").read_text()
 
 
 def test_the_bundled_styles_are_a_dataset_that_the_embedded_base_predicts() -> None:

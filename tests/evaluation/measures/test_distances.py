@@ -87,7 +87,7 @@ def test_fad_of_one_kind_is_its_bias_and_the_bias_falls_with_n() -> None:
 
 def test_the_bandwidth_is_the_reference_s_and_needs_one() -> None:
     assert reference_bandwidth(np.array([[0.0], [3.0], [4.0]])) == 3.0
-    with pytest.raises(ValueError, match="all the same"):
+    with pytest.raises(ValueError, match="all sound the same"):
         reference_bandwidth(np.ones((5, 3)))
 
 

@@ -45,5 +45,5 @@ def test_known_answer(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_too_few_clips_are_refused() -> None:
     with pytest.raises(ValueError, match="more than 3"):
         measure_diversity(_normal(3, 0), _normal(50, 1))
-    with pytest.raises(ValueError, match="all the same"):
+    with pytest.raises(ValueError, match="all sound the same"):
         measure_diversity(np.ones((9, 2)), _normal(9, 1)[:, :2])

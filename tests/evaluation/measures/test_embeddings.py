@@ -42,5 +42,5 @@ def test_all_doors_tell_808_beats_from_hiss(tiny_model_dir: Path) -> None:
 
 def test_a_vector_that_is_no_number_is_named() -> None:
     broken = Embedding("mine", "my model", lambda waveform, rate: np.array([1.0, np.nan]))
-    with pytest.raises(ValueError, match="my model: clip 1"):
+    with pytest.raises(ValueError, match="my model: the vector of clip 1"):
         embed(broken, [beat(0)], RATE)

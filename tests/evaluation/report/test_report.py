@@ -73,7 +73,9 @@ def test_a_page_that_would_be_too_large_names_the_files(
     write_report(copy.deepcopy(report), tmp_path)
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert 0 < Page(text).tags.count("audio") < 18
-    assert "No room in the page; the files are <code>audio/base/4.wav</code>" in text
+    assert (
+        "Not embedded, to keep the page small; the files are <code>audio/base/4.wav</code>" in text
+    )
     assert len(text) < (folder / "report.html").stat().st_size
 
 

@@ -16,6 +16,6 @@ def test_it_names_all_parts_and_says_what_they_are() -> None:
     found = json.loads(schema())
     assert {"loss", "primaries", "regressions", "memorisation"} <= set(found["required"])
     loss = found["$defs"]["Losses"]
-    assert loss["description"].startswith("Base against adapter on the same windows")
+    assert loss["description"].startswith("Base vs. adapter on the same windows")
     assert loss["properties"]["positions"]["items"] == {"$ref": "#/$defs/PositionLoss"}
     assert {"type": "null"} in found["$defs"]["Primary"]["properties"]["p_holm"]["anyOf"]

@@ -103,7 +103,7 @@ def test_a_memoriser_is_flagged(tiny_model_dir: Path) -> None:
     anchors, position = found["anchors"], found["position"]
     assert anchors["halves"]["value"] == pytest.approx(1 / 64, abs=0.01)
     assert anchors["noise"]["value"] == 1 / model.shape.special
-    assert anchors["other_music"]["why"] == "there is no other music that is long enough"
+    assert anchors["other_music"]["why"] == "no other music is long enough"
     assert position["trained"] > 0.3 > 0.1 > position["held_out"]
 
 
@@ -134,7 +134,7 @@ def test_who_learned_the_style_is_not(tiny_model_dir: Path) -> None:
 
 def test_reasons_for_having_none(tiny_model_dir: Path) -> None:
     model = BaseModel.load(tiny_model_dir)
-    nothing = TrainedClips(why_none="which clips it was trained on is not known")
+    nothing = TrainedClips(why_none="it is not known which clips the adapter was trained on")
     none = None
     found = measure_continuations(
         sides_of(model, none), nothing, ([], []), seed=0, on_step=lambda done, total: None

@@ -174,7 +174,7 @@ def test_shares_have_their_n_and_intervals() -> None:
     nothing = measure_obedience(["808"], Compared(None, [heard(90.0)]), NONE)
     assert (nothing["computed"], nothing["why"]) == (
         False,
-        "no prompt asks for what can be measured",
+        "no prompt asks for anything that can be measured",
     )
 
 

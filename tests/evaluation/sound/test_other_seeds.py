@@ -32,7 +32,7 @@ def test_distances_are_of_one_prompt_by_two_seeds() -> None:
     assert not found["collapsed"]
     (said,) = seed_sentences(found)
     assert said == (
-        "Another seed changes its clips of a prompt by 2.0 dB, the base's by 5.0 dB "
+        "Another seed changes the adapter's clip of a prompt by 2.0 dB, the base's by 5.0 dB "
         "(n = 2 prompts)."
     )
 
@@ -54,6 +54,6 @@ def test_without_a_base_and_with_one_prompt() -> None:
     assert found["base"] is found["paired"] is found["adapter"]["among_prompts"] is None
     assert not found["collapsed"]
     assert seed_sentences(found) == [
-        "Another seed changes its clips of a prompt by 2.0 dB (n = 1 prompt)."
+        "Another seed changes the adapter's clip of a prompt by 2.0 dB (n = 1 prompt)."
     ]
     assert [row["adapter"] for row in seed_rows(found)] == ["2.0", "\N{EN DASH}"]

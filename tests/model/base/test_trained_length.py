@@ -246,7 +246,7 @@ def test_an_adapter_of_longer_windows_is_measured_on_the_bases(
         )
     )
     said = capsys.readouterr().out
-    assert "Losses are of windows of 0.4 s, not of 30 s" in said
+    assert "Losses are measured on windows of 0.4 s, not 30 s" in said
     assert "are played in windows" not in said
     assert report["loss"]["mean"]["mean_base"] == pytest.approx(base["loss"], rel=1e-4)
 

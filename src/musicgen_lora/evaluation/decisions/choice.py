@@ -1,5 +1,5 @@
-"""Which of several variants is best, by a rule that stands before anything is measured, and how far
-that can be trusted: the best of several on the same clips looks better than it is."""
+"""Which of several variants is best, by a rule fixed before anything is measured, and how far that
+can be trusted: the best of several on the same clips looks better than it is."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from musicgen_lora.evaluation.decisions.statistics import paired_bootstrap
 from musicgen_lora.evaluation.measures.power import LEVEL, holm
 
 RULE = (
-    "no primary clearly worse than the base first, then the lowest mean rank over the primaries "
+    "no primary clearly worse than the base, then the lowest mean rank over the primaries "
     "that all variants have, then the lowest held-out loss"
 )
 
 
 def choose_best(variants: Sequence[Mapping[str, Any]], *, seed: int) -> dict[str, Any]:
-    """The report's `choice`. `others` tells how the held-out loss of each differs from the best's
-    (above 0 is worse); `loss_elsewhere` is that of the variants that would have been chosen for
-    theirs on all sources but one, each on the source that was left out.
+    """The report's `choice`. `others` gives the difference between each variant's held-out loss and
+    the best's (above 0 is worse). `loss_elsewhere` is a leave-one-source-out estimate: the variant
+    with the lowest loss on all other sources is scored on the source that was left out.
 
     Args:
-        variants: two or more, judged: `name`, `primaries`, `loss`.
+        variants: two or more, with verdicts: `name`, `primaries`, `loss`.
     """
     values = _values(variants)
     by = [name for name, own in values.items() if np.isfinite(own).all()]
@@ -40,7 +40,7 @@ def choose_best(variants: Sequence[Mapping[str, Any]], *, seed: int) -> dict[str
     best = order[0]
     found: dict[str, Any] = {
         "computed": bool(by),
-        "why": "" if by else "no primary was computed for all variants",
+        "why": "" if by else "no primary outcome was computed for all variants",
         "best": variants[best]["name"],
         "rule": RULE,
         "by": by,
@@ -66,7 +66,7 @@ def choose_best(variants: Sequence[Mapping[str, Any]], *, seed: int) -> dict[str
 
 
 def _values(variants: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
-    """The variants' own values of each primary; NaN where one has none."""
+    """The variants' values of each primary outcome; NaN if missing."""
     names = [primary["name"] for primary in variants[0]["primaries"]]
     rows = [{p["name"]: p["adapter"] for p in own["primaries"]} for own in variants]
     return {
@@ -76,7 +76,7 @@ def _values(variants: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
 
 
 def _by_source(variants: Sequence[Mapping[str, Any]]) -> np.ndarray | None:
-    """Held-out losses `[V, S]`, the mean of the codebooks; None where they were not computed."""
+    """Held-out losses `[V, S]`, averaged over the codebooks; None if they were not computed."""
     if not all(own["loss"]["computed"] for own in variants):
         return None
     return np.array(

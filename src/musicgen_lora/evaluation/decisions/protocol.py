@@ -1,9 +1,9 @@
-"""What an evaluation was to decide, named before it ran, and what it decided.
+"""The primary outcomes of an evaluation, fixed before it ran, and their verdicts.
 
-Three measures, whatever else is measured: the held-out loss (has it learned the style?), KAD (do
-its clips as a set sound like held-out ones?) and the distance of descriptors (do they have an 808's
-bass and hats?). One family of three tests: Holm's adjustment keeps the odds of any false finding
-among them at 5 %. All other figures describe, and are not told as findings of a test.
+There are three, whatever else is measured: the held-out loss (has it learned the style?), KAD (do
+its clips as a set sound like held-out ones?) and the descriptor distance (do they have an 808's
+bass and hi-hats?). They are one family of tests: Holm's adjustment keeps the family-wise error rate
+at 5 %. All other figures are descriptive and are not reported as test results.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from musicgen_lora.evaluation.measures.power import (
 from musicgen_lora.evaluation.sound.comparison import SHOWN, Descriptors
 
 FAR_ENOUGH = 10.0
-"""Standard deviations from the reference beyond which a descriptor is simply elsewhere: one that
-the reference hardly has any spread of must not outweigh all others."""
+"""Cap on a descriptor's distance, in standard deviations of the reference: a descriptor with hardly
+any spread in the reference must not outweigh all others."""
 FEWEST_SOURCES = 3
 FEWEST_TO_TEST = 6
-"""Pairs: of 5, sign flips have no p-value below 0.0625, whatever the change."""
+"""Pairs: with 5, the sign-flip test has no p-value below 0.0625, however large the change."""
 TOO_FEW = {
     "source": f"too few sources: a test needs {FEWEST_TO_TEST}",
     "prompt": f"too few prompts: a test needs {FEWEST_TO_TEST}",
@@ -45,15 +45,16 @@ def descriptor_distances(
     why_none: str,
     seed: int,
 ) -> dict[str, Any]:
-    """The report's `descriptor_distance`: how far a clip's descriptors are from the held-out
-    audio's, the mean over descriptors of the distance to their mean in their standard deviations.
-    In `reference` each source's distance to the others is what a clip of the style has.
+    """The report's `descriptor_distance`: how far a clip's descriptors are from those of the
+    held-out audio, as the mean over descriptors of the distance to the held-out mean in held-out
+    standard deviations. `reference` has each source's distance to the other sources, which is the
+    distance that a clip of the style has.
 
     Args:
         clips: descriptors of base and adapter, prompt by prompt.
-        reference: of held-out audio, a source each; None where there is none.
-        anchors: descriptors of other clips, by name, such as other music.
-        why_none: there is no held-out audio.
+        reference: descriptors of held-out audio, one entry per source; None if there is none.
+        anchors: descriptors of other clips, such as other music, by name.
+        why_none: the reason if there is no held-out audio.
     """
     if reference is None:
         return {"computed": False, "why": why_none}
@@ -81,7 +82,7 @@ def descriptor_distances(
 
 
 def _distances(clips: Descriptors, reference: Descriptors) -> np.ndarray:
-    """`[clips]`: the mean over descriptors."""
+    """Distances `[clips]`, averaged over the descriptors."""
     found = [*descriptor_offsets(clips, reference).values()]
     return np.mean(found, axis=0) if found else np.full(len(clips), np.nan)
 
@@ -89,8 +90,8 @@ def _distances(clips: Descriptors, reference: Descriptors) -> np.ndarray:
 def descriptor_offsets(
     clips: Sequence[Mapping[str, float | None]], reference: Sequence[Mapping[str, float | None]]
 ) -> dict[str, np.ndarray]:
-    """For each descriptor with a place, `[clips]` distances to the reference's mean in its standard
-    deviations; one that a clip lacks and the reference has counts as elsewhere."""
+    """For each descriptor with a `least`, distances `[clips]` to the reference's mean in its
+    standard deviations; a descriptor that a clip lacks has the distance `FAR_ENOUGH`."""
     found = {}
     for shown in SHOWN:
         if shown.least is None:
@@ -107,8 +108,8 @@ def descriptor_offsets(
 
 
 def judge_primaries(report: Mapping[str, Any], *, compared: bool) -> list[dict[str, Any]]:
-    """The verdicts of the three primaries, from `loss`, `distances` and `descriptor_distance`: the
-    report's `primaries`, each a `document.Primary`.
+    """The report's `primaries`, each a `document.Primary`: the verdicts of the three primary
+    outcomes, from `loss`, `distances` and `descriptor_distance`.
 
     Args:
         compared: whether the base has clips too.
@@ -125,8 +126,8 @@ def judge_primaries(report: Mapping[str, Any], *, compared: bool) -> list[dict[s
 
 
 def judge_family(primaries: Sequence[dict[str, Any]]) -> None:
-    """Adjusts the p-values of primaries as one family (Holm), what it can find to their number, and
-    the verdicts, in place."""
+    """Adjust the p-values of primary outcomes as one family (Holm), and in line with it their
+    detectable change and verdict, in place."""
     tested = {row: p["p_value"] for row, p in enumerate(primaries) if p["p_value"] is not None}
     adjusted = holm(tested)
     for row, primary in enumerate(primaries):
@@ -137,7 +138,7 @@ def judge_family(primaries: Sequence[dict[str, Any]]) -> None:
 
 
 def _detectable(primary: Mapping[str, Any], n_tests: int) -> float | None:
-    """The change that one of so many tests finds, from that of the family that it was in."""
+    """Rescale the detectable change from the previous family size to `n_tests`."""
     before = found_shift(primary["n"], primary["n_tests"])
     after = found_shift(primary["n"], n_tests) if primary["p_value"] is not None else None
     if primary["detectable"] is None or before is None or after is None:
@@ -146,7 +147,7 @@ def _detectable(primary: Mapping[str, Any], n_tests: int) -> float | None:
 
 
 def _verdict(primary: Mapping[str, Any]) -> str:
-    """What a primary's adjusted p-value decides."""
+    """The verdict that follows from the adjusted p-value."""
     if primary["p_holm"] is None:
         return "not computed"
     if primary["p_holm"] >= LEVEL:
@@ -184,7 +185,7 @@ def _paired(primary: dict[str, Any], paired: Mapping[str, Any], pairs: np.ndarra
 
 
 def _end(name: str, value: float | None) -> dict[str, Any] | None:
-    """An anchor."""
+    """Make an anchor; None without a value."""
     return None if value is None else {"name": name, "value": value}
 
 
@@ -194,20 +195,20 @@ def _loss(loss: Mapping[str, Any], forgetting: Mapping[str, Any]) -> dict[str, A
         return primary | {"why": loss["why"]}
     _paired(primary, loss["mean"], source_differences(loss))
     if forgetting["computed"]:
-        # Of music that the base was made for.
+        # Music that the base was made for.
         primary["near"] = _end("other_styles", forgetting["mean"]["mean_base"])
     return primary
 
 
 def _why_not(found: Mapping[str, Any], compared: bool) -> str | None:
-    """Why a comparison with the base has no figures; None where it has."""
+    """Why a comparison with the base has no figures; None if it has some."""
     if not compared:
         return "needs --compare"
     return None if found["computed"] else found["why"]
 
 
 def _kernel(distances: Mapping[str, Any], compared: bool) -> dict[str, Any]:
-    primary = _primary("kernel_distance", "Distance of clips (KAD)", "prompt")
+    primary = _primary("kernel_distance", "Distance to held-out clips (KAD)", "prompt")
     if (why := _why_not(distances, compared)) is not None:
         return primary | {"why": why}
     row = next(row for row in distances["embeddings"] if row["name"] == distances["primary"])
@@ -225,7 +226,7 @@ def _kernel(distances: Mapping[str, Any], compared: bool) -> dict[str, Any]:
 
 
 def _descriptors(distance: Mapping[str, Any], compared: bool) -> dict[str, Any]:
-    primary = _primary("descriptor_distance", "Distance of descriptors", "prompt")
+    primary = _primary("descriptor_distance", "Descriptor distance", "prompt")
     if (why := _why_not(distance, compared)) is not None:
         return primary | {"why": why}
     pairs = np.array(distance["adapter"]) - np.array(distance["base"])

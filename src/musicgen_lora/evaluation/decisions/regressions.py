@@ -1,5 +1,5 @@
-"""Where the adapter did worse than its base: a mean that improved hides the prompts that got worse,
-and those are what a listener should hear first."""
+"""Where the adapter did worse than its base: a better mean hides the prompts that got worse, and
+those are the ones to listen to first."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import numpy as np
 from musicgen_lora.evaluation.decisions.protocol import descriptor_offsets
 
 MOST = 3
-"""Prompts, sources, and descriptors of a prompt that are named."""
+"""Number of prompts, of sources, and of descriptors per prompt that are listed."""
 
 
 def find_regressions(report: Mapping[str, Any]) -> dict[str, Any]:
-    """The report's `regressions`, from its `generation`, `descriptor_distance` and `loss`: what got
-    worse alone, the worst first."""
+    """The report's `regressions`, from its `generation`, `descriptor_distance` and `loss`: only
+    what got worse, worst first."""
     distance, loss = report["descriptor_distance"], report["loss"]
     compared = distance["computed"] and distance["base"] is not None
     if not compared and not loss["computed"]:

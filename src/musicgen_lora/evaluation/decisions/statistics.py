@@ -1,7 +1,7 @@
-"""Base against adapter, pair by pair: how large the difference is and how sure.
+"""Paired comparison of base and adapter: the size of the difference and its uncertainty.
 
-The unit is whatever is independent of the others: a source track, a prompt. Chunks of one track
-are not, and counting them as such makes intervals that are far too narrow.
+The unit of analysis must be independent of the others: a source track, a prompt. Chunks of one
+track are not independent, and counting them as such makes intervals far too narrow.
 """
 
 from __future__ import annotations
@@ -16,25 +16,26 @@ from typing_extensions import TypedDict
 
 CONFIDENCE = 0.95
 N_RESAMPLES = 9999
-"""Also the most sign flips that are tried; up to 13 pairs all of them are (2^13 = 8,192)."""
+"""Also the maximum number of sign flips; up to 13 pairs, all are enumerated (2^13 = 8,192)."""
 FEWEST_PAIRS = 3
 FEWEST_FOR_BOOTSTRAP = 8
-"""Below it, a bootstrap of n values cannot reach 95 % (at n = 3 their whole range holds the mean
-in 75 %): the interval is Student's."""
+"""With fewer, a bootstrap of n values cannot reach 95 % coverage (at n = 3 even their whole range
+covers the mean in only 75 %), so Student's t interval is used."""
 FEWEST_FOR_SURE = 20
-"""Fewer pairs are too few to tell skewed from not, and of skewed ones (a gamma distribution's of
-shape 2, a lognormal's), with unequal weights, the interval covers 82 to 92 %, not 95."""
+"""With fewer pairs, skewness cannot be detected, and for skewed differences (gamma with shape 2,
+lognormal) with unequal weights the interval covers 82 to 92 %, not 95."""
 MOST_SKEW = 0.25
-"""Skewness of the differences over sqrt(n), by which the error of each end of the interval goes
-(Hall, The Bootstrap and Edgeworth Expansion, 1992). Of 20 normal ones 5 % are beyond it, of 20 to
-40 lognormal ones, where the interval covers 87 to 91 %, three of four."""
-
+"""Limit for skewness of the differences over sqrt(n), which governs the error of each end of the
+interval (Hall, The Bootstrap and Edgeworth Expansion, 1992). Exceeded by 5 % of samples of 20
+normal differences, and by three in four of 20 to 40 lognormal ones, where the interval covers 87 to
+91 %."""
 MOST_UNSURE = 3.0
-"""Width of a share's interval, in ways from base to reference, beyond which it tells nothing."""
+"""Maximum width of the interval of a share (1 is the way from base to reference); a wider one says
+nothing."""
 
 
 class PairedResult(TypedDict):
-    """What `paired_bootstrap` found. None stands for what was not computed; `note` says why."""
+    """Result of `paired_bootstrap`. None means not computed; `note` says why."""
 
     n: int
     mean_base: float | None
@@ -54,27 +55,27 @@ class PairedResult(TypedDict):
 def paired_bootstrap(
     base: np.ndarray, adapter: np.ndarray, weights: np.ndarray | None = None, seed: int = 0
 ) -> PairedResult:
-    """Mean difference of pairs, adapter minus base, with a 95 % interval.
+    """Mean paired difference, adapter minus base, with a 95 % confidence interval.
 
     From 8 pairs on the interval is the percentile bootstrap over pairs, widened as in Hesterberg
     (What Teachers Should Know About the Bootstrap, 2015, section 4.2), since the plain one is
-    too narrow by sqrt((n - 1) / n) and has the normal's tails instead of Student's. With 3 to 7
-    pairs it is Student's t interval, which takes the differences to be roughly normal. The
-    p-value is that of a two-sided sign-flip permutation test, exact up to 13 pairs.
+    too narrow by sqrt((n - 1) / n) and has normal instead of Student's t tails. With 3 to 7
+    pairs it is Student's t interval, which assumes roughly normal differences. The p-value is
+    from a two-sided sign-flip permutation test, exact up to 13 pairs.
 
     Args:
         base: `[n]`.
-        adapter: `[n]`, of the same units in the same order.
-        weights: `[n]`, positive, such as numbers of frames; None weighs all the same.
+        adapter: `[n]`, the same units in the same order.
+        weights: `[n]`, positive, such as numbers of frames; None means equal weights.
 
     Returns:
-        Means, their difference, and `relative`, the difference over the base's mean (None where
-        the base is not a positive quantity), each with its interval; `interval` names the method
-        and `doubt` says why it is no more than indicative: "few" or "skewed", else "". Fewer than 3
-        pairs have no interval and no p-value.
+        Means, their difference, and `relative`, the difference divided by the base's mean (None
+        if the base is not a positive quantity), each with its interval; `interval` names the method
+        and `doubt` says why it is indicative only: "few" or "skewed", else "". Fewer than 3 pairs
+        have no interval and no p-value.
 
     Raises:
-        ValueError: lengths differ, a value is not finite, or a weight not positive.
+        ValueError: lengths differ, a value is not finite, or a weight is not positive.
     """
     weights = np.ones(len(base)) if weights is None else weights
     base, adapter, weights = _checked_pairs(base, adapter, weights)
@@ -87,8 +88,8 @@ def paired_bootstrap(
     mean_base, mean_adapter = (float(np.average(x, weights=weights)) for x in (base, adapter))
     result["mean_base"], result["mean_adapter"] = mean_base, mean_adapter
     result["difference"] = mean_adapter - mean_base
-    # A ratio means something where the base is a positive quantity (a loss, a rate, a share);
-    # decibels are relative already.
+    # A ratio only makes sense if the base is a positive quantity (a loss, a rate, a share);
+    # decibels are already relative.
     is_ratio = bool((base > 0.0).all())
     if is_ratio:
         result["relative"] = mean_adapter / mean_base - 1.0
@@ -118,13 +119,13 @@ def _checked_pairs(*columns: np.ndarray) -> Sequence[np.ndarray]:
 
 
 def _doubt(differences: np.ndarray, weights: np.ndarray) -> str:
-    """Why the interval of a weighted mean is no more than indicative; "" where it is."""
+    """Why the interval of a weighted mean is indicative only; "" if there is no reason."""
     n = len(differences)
     if n < FEWEST_FOR_SURE:
         return "few"
     deviations = weights * (differences - np.average(differences, weights=weights))
     spread = float(np.sqrt(np.square(deviations).mean()))
-    # Of equal differences rounding leaves a skew that means nothing.
+    # For equal differences, rounding leaves a meaningless skew.
     if spread <= 1e-12 * float(np.abs(weights * differences).max(initial=0.0)):
         return ""
     skew = float((deviations**3).mean()) / spread**3
@@ -136,7 +137,7 @@ def _weighted_mean(values: np.ndarray, weights: np.ndarray, axis: int) -> np.nda
 
 
 def widened_level(n: int) -> float:
-    """Level at which the percentile bootstrap of n values is read off to hold `CONFIDENCE`."""
+    """Nominal level at which the percentile bootstrap of n values covers with `CONFIDENCE`."""
     quantile = stats.t.ppf(0.5 + CONFIDENCE / 2.0, n - 1) * math.sqrt(n / (n - 1))
     return float(2.0 * stats.norm.cdf(quantile) - 1.0)
 
@@ -144,7 +145,7 @@ def widened_level(n: int) -> float:
 def _student_interval(
     base: np.ndarray, adapter: np.ndarray, weights: np.ndarray, _: int, relative: bool
 ) -> tuple[float, float]:
-    """Student's interval of a weighted mean, or of a ratio of two by its linear approximation."""
+    """Student's t interval of a weighted mean, or of a ratio of two by linear approximation."""
     n = len(base)
     before, after = (float(np.average(x, weights=weights)) for x in (base, adapter))
     if relative:
@@ -180,7 +181,7 @@ def _bootstrap_interval(
 
 
 def _sign_flip_p(base: np.ndarray, adapter: np.ndarray, weights: np.ndarray, seed: int) -> float:
-    """Two-sided: under no effect each pair might as well have been labelled the other way."""
+    """Two-sided: under the null hypothesis the labels of each pair are exchangeable."""
 
     def statistic(base: np.ndarray, adapter: np.ndarray, axis: int) -> np.ndarray:
         return ((adapter - base) * weights).sum(axis=axis)
@@ -198,7 +199,7 @@ def _sign_flip_p(base: np.ndarray, adapter: np.ndarray, weights: np.ndarray, see
 
 
 class Apart(TypedDict):
-    """How far two groups of clips lie from one another."""
+    """How far apart two groups of clips are."""
 
     size: float
     p_value: float
@@ -211,10 +212,10 @@ def apart(ours: np.ndarray, theirs: np.ndarray, *, least: float) -> Apart | None
     Args:
         ours: `[n]`.
         theirs: `[m]`, independent of ours.
-        least: a smaller difference matters to nobody; a spread below it is none that can be heard.
+        least: the smallest relevant difference; a smaller spread is inaudible.
 
     Returns:
-        None where a group has fewer than 3 values, or the means differ by no more than `least`.
+        None if a group has fewer than 3 values, or the means differ by no more than `least`.
     """
     difference = abs(float(ours.mean() - theirs.mean())) if len(ours) and len(theirs) else 0.0
     if min(len(ours), len(theirs)) < FEWEST_PAIRS or difference <= least:
@@ -227,7 +228,7 @@ def apart(ours: np.ndarray, theirs: np.ndarray, *, least: float) -> Apart | None
 
 
 class MovedShare(TypedDict):
-    """How far the adapter went from the base towards a reference; 1 is all the way."""
+    """How far the adapter moved from the base towards a reference; 1 is all the way."""
 
     share: float | None
     ci_low: float | None
@@ -245,16 +246,16 @@ def moved_share(
 ) -> MovedShare:
     """`(adapter - base) / (reference - base)` of means, with a 95 % bootstrap interval.
 
-    A share of a way that isn't there is no number: none is given unless base and reference lie
-    `least` apart, and on the same side in nearly all resamples (the interval would have no end),
-    nor where the interval is so wide that it says nothing (94 to 1773 %).
+    Without a distance to cover, the share is undefined: it is only given if base and reference are
+    more than `least` apart, in the same direction in nearly all resamples (else the interval would
+    be unbounded), and if the interval is not too wide to say anything (94 to 1773 %).
 
     Args:
         base: `[n]`, prompts.
         adapter: `[n]`, the same prompts.
         reference: `[m]`, sources, independent of the prompts.
-        least: a smaller way matters to nobody.
-        seed: of the resampling. Prompts keep their pairs; prompts and sources are drawn apart.
+        least: the smallest relevant distance between base and reference.
+        seed: seed of the resampling. Prompts are resampled in pairs, sources independently.
 
     Raises:
         ValueError: the pairs don't match, or a value is not finite.

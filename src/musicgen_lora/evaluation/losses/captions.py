@@ -1,10 +1,9 @@
-"""Do captions tell the models anything, and do those of the training clips go with their clips?
+"""Do the models use captions, and do the training captions match their clips?
 
-A loss hardly shows it: most of a clip's next codes follow from those before them, so that an
-adapter that was trained on captions in a wrong order lowers the held-out loss as much as one with
-the right ones. So the same windows are scored again with captions of other clips: what the loss
-gains by the right one is what captions tell. On clips with captions in a wrong order that is
-nothing.
+The loss alone hardly shows it: a clip's codes mostly follow from the codes before them, so an
+adapter trained on shuffled captions lowers the held-out loss almost as much as one trained on the
+right ones. So the same windows are scored again with captions of other clips: how much the right
+caption lowers the loss is the effect of captions. With shuffled captions there is none.
 """
 
 from __future__ import annotations
@@ -29,17 +28,17 @@ from musicgen_lora.evaluation.trained_clips import TrainedClips
 from musicgen_lora.model.base_model import BaseModel
 
 WINDOW_S = 5.0
-"""Length of the window that each clip is scored by, from its beginning: more clips tell more than
+"""Length of the window that is scored, from the beginning of each clip: more clips say more than
 longer ones."""
 N_EXCHANGED = 2
-"""Captions of others that each clip is scored with."""
+"""Number of other clips' captions that each clip is scored with."""
 MAX_HELD_OUT, MAX_TRAINED = 16, 24
 FEWEST = 4
-"""Clips with captions that differ."""
+"""Fewest clips with differing captions."""
 SURE = 0.05
-"""p of a gain that is taken for one."""
+"""Significance level of a gain."""
 STRONG = 0.01
-"""p beyond which training captions are told to go with other clips."""
+"""Significance level for reporting that training captions don't match their clips."""
 NOT_ENOUGH = f"needs {FEWEST} held-out sources whose captions differ"
 
 
@@ -56,8 +55,8 @@ def measure_captions(
     """The report's `captions`, see `judge_captions`.
 
     Args:
-        codes: of the clips; None where there are none.
-        trained: clips that the adapter was trained on; their captions are those of the dataset.
+        codes: codes of the held-out clips; None if there are none.
+        trained: clips that the adapter was trained on, with the captions of the dataset.
     """
     if codes is None:
         return {"computed": False, "why": held_out.why_none}
@@ -101,7 +100,7 @@ def _beginnings(
     longest_s: float,
     most: int,
 ) -> list[Window]:
-    """The beginning of one clip of each source, at most so many, evenly spaced over them."""
+    """The beginning of one clip per source, for up to `most` evenly spaced sources."""
     shortest, melodies = model.delays.shortest, open_melodies(model)
     n_frames = model.shape.frames(min(WINDOW_S, longest_s), shortest)
     firsts = {clip.source: row for row, clip in reversed(list(enumerate(clips)))}
@@ -116,8 +115,8 @@ def _beginnings(
 
 
 def _exchanges(windows: Sequence[Window]) -> list[list[Window]]:
-    """Each window with its own caption and with the next ones that differ from it; those that find
-    no others are left out."""
+    """Each window with its own caption and with the next captions that differ from it; windows
+    without such captions are left out."""
     groups = []
     for place, window in enumerate(windows):
         following = [other.caption for other in (*windows[place + 1 :], *windows[:place])]
@@ -131,17 +130,18 @@ def _exchanges(windows: Sequence[Window]) -> list[list[Window]]:
 def judge_captions(
     base: np.ndarray, adapter: np.ndarray, trained: np.ndarray | None, *, seed: int = 0
 ) -> dict[str, Any]:
-    """The report's `captions`. `exchange` is what the first of the other captions gains over the
-    second: nothing, but for chance. `unlearned` says that they helped the base for certain, and the
-    adapter neither for certain nor as much: that one gain is certain and another isn't, does not
-    tell them apart. `excess` has Welch's interval and its one-sided p-value;
-    `flagged` says that captions of training clips clearly help less than held-out ones, and not for
-    certain at all: they go with other clips.
+    """The report's `captions`. `exchange` is the gain of the first of the other captions over the
+    second, zero except by chance. `unlearned` means that captions significantly help the base, do
+    not significantly help the adapter, and help it significantly less: the first two alone do not
+    show a difference. `excess` has Welch's interval and a one-sided p-value. `flagged` means that
+    training captions clearly help less than held-out ones, and not significantly: they don't match
+    their clips.
 
     Args:
-        base: `[1 + E, n]` losses of held-out clips, nats a token, with their own captions and with
-            E others'; NaN where a clip has fewer.
-        trained: `[1 + E, m]`, the adapter's of training clips; None where there are none.
+        base: `[1 + E, n]` losses of held-out clips, in nats per token, with their own captions and
+            with E others; NaN where a clip has fewer.
+        adapter: `[1 + E, n]`, the adapter's losses of the same clips.
+        trained: `[1 + E, m]`, the adapter's losses of training clips; None if there are none.
     """
     held = {"base": _gain(base, seed), "adapter": _gain(adapter, seed)}
     on_trained = None if trained is None else _gain(trained, seed)
@@ -183,7 +183,7 @@ def _gains(losses: np.ndarray) -> np.ndarray:
 
 
 def _exchange(losses: np.ndarray, seed: int) -> dict[str, Any]:
-    """What one caption of another clip gains over the next: nothing, but for chance."""
+    """The gain of one other clip's caption over the next: zero except by chance."""
     pairs = losses[1:3, np.isfinite(losses[1:3]).all(axis=0)]
     if len(pairs) < 2 or not pairs.shape[1]:
         return {"gain": None, "n": 0, "ci_low": None, "ci_high": None}
@@ -192,7 +192,7 @@ def _exchange(losses: np.ndarray, seed: int) -> dict[str, Any]:
 
 
 def _clearly_less(ours: np.ndarray, theirs: np.ndarray, seed: int) -> bool:
-    """Whether captions gain less in one set of losses than in another, of the same clips."""
+    """Whether captions help significantly less in `ours` than in `theirs`, on the same clips."""
     found = paired_bootstrap(_gains(theirs), _gains(ours), seed=seed)
     p_value, difference = found["p_value"], found["difference"]
     return p_value is not None and difference is not None and p_value < SURE and difference < 0.0

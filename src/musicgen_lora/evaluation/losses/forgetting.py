@@ -1,7 +1,7 @@
 """What fine-tuning cost: the loss on styles that the adapter was not made for.
 
-An adapter that plays 808 beats and nothing else any more has forgotten what made its base worth
-having. The clips are any dataset of other music; the embedded base brings held-out ones of its own.
+An adapter that can only play 808 beats has forgotten what made its base useful. The clips are any
+dataset of other music; the embedded base comes with held-out clips of its own.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from musicgen_lora.evaluation.remarks import too_short
 from musicgen_lora.model.base_model import BaseModel
 
 BUNDLED = Path(str(files("musicgen_lora"))) / "assets" / "other_styles"
-"""Two clips of each of tiny-beats' styles, by kits and presets that it never heard, and their codes
-by its codec."""
+"""Two clips of each of tiny-beats' styles, made with kits and presets that it was not trained on,
+and their codes from its codec."""
 MAX_CLIPS = 64
 
 
 def other_styles_folder(given: Path | None, base_path: str) -> Path | None:
-    """The dataset to measure on: the given one, or the bundled one for the embedded base."""
+    """The dataset to measure on: the given one, else the bundled one for the embedded base."""
     if given is not None:
         return given
     return BUNDLED if base_path == EMBEDDED_NAME else None
@@ -44,7 +44,7 @@ class OtherMusic:
     windows: Windows = ()
     why_none: str = ""
     left_out: str = ""
-    """What was too short, a sentence; empty where nothing was."""
+    """A sentence on clips that were too short; empty if there were none."""
 
 
 def other_music(settings: EvaluateSettings, model: BaseModel, max_duration_s: float) -> OtherMusic:
@@ -55,7 +55,7 @@ def other_music(settings: EvaluateSettings, model: BaseModel, max_duration_s: fl
     """
     folder = other_styles_folder(settings.other_data_dir, settings.base_model_path)
     if folder is None:
-        return OtherMusic(why_none="--other_data_dir names no dataset of other music")
+        return OtherMusic(why_none="needs --other_data_dir, a dataset of other music")
     windows, short = other_style_windows(model, folder, max_duration_s)
     if not windows:
         return OtherMusic(why_none=f"every clip of {folder} is too short")
@@ -66,8 +66,8 @@ def other_music(settings: EvaluateSettings, model: BaseModel, max_duration_s: fl
 def other_style_windows(
     model: BaseModel, data_dir: Path, max_duration_s: float
 ) -> tuple[Windows, list[str]]:
-    """The first `max_duration_s` of up to 64 clips, evenly spaced over the dataset, and the names
-    of those among them that are too short.
+    """The first `max_duration_s` of up to 64 evenly spaced clips of the dataset, and the names of
+    those that are too short.
 
     Raises:
         UserError: the dataset or one of its files cannot be used.
@@ -90,8 +90,8 @@ def other_style_windows(
 
 
 def _codes(clips: Sequence[Clip], model: BaseModel, data_dir: Path) -> Sequence[np.ndarray]:
-    """Codes `[T, K]` of clips. Those that don't come with theirs are encoded here and not kept as
-    shards: the folder may not be ours to write to."""
+    """Codes `[T, K]` of clips. Clips without codes are encoded here and not saved as shards: we may
+    not be allowed to write to the folder."""
     if data_dir == BUNDLED:
         ids = [atomic.sha256_file(clip.path) for clip in clips]
         kept, lacking = find_codes(data_dir / "tokens" / model.codec.fingerprint, ids)

@@ -1,4 +1,4 @@
-"""Held-out loss, base against adapter, codebook by codebook and source by source."""
+"""Held-out loss, base vs. adapter, by codebook and by source."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from musicgen_lora.evaluation.report.document import Losses, PositionLoss
 from musicgen_lora.model.base_model import BaseModel
 
 PART_S = 0.5
-"""Grain in which losses along the clip are kept ..."""
+"""Resolution at which losses along the clip are stored ..."""
 MOST_POSITIONS = 10
-"""... and stretches of equal length, whole parts each, in which they are told."""
+"""... and the most stretches of equal length, in whole parts, in which they are reported."""
 LOSS_VERSION = 2
-"""Raised where a window comes to have another loss."""
+"""Part of the cache key; raise it when the loss of a window changes."""
 
 
 def windows_to_measure(
     model: BaseModel, clips: Sequence[Clip], codes: TokenStore, held_out: HeldOut
 ) -> Windows:
-    """Windows of clips as training's validation takes them; none where every clip is too short."""
+    """The same windows as in training's validation; none if every clip is too short."""
     shortest = model.delays.shortest
     return fixed_windows(
         clips,
@@ -81,9 +81,9 @@ def compare_losses(
 def score_windows(
     performer: Performer, windows: Windows, batch_size: int, on_step: OnStep
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Sums in nats and numbers of predicted frames of each window, `[W, K, P]`, P parts of half a
-    second, zero past a window's end. What the performer has scored before is not scored again, but
-    for what changes with the rest of a batch, the last bits."""
+    """Sums in nats and numbers of predicted frames of each window, `[W, K, P]`, for P parts of half
+    a second, zero past a window's end. Windows that the performer has scored before come from the
+    cache; they may differ in the last bits, which depend on the rest of the batch."""
     model = performer.model
     part_frames = model.shape.frames(PART_S)
     keys = [
@@ -98,7 +98,7 @@ def score_windows(
     ]
     found = {key: performer.store.get("losses", key) for key in keys}
     missing = [index for index, key in enumerate(keys) if found[key] is None]
-    # Windows of like length together: less padding.
+    # Batch windows of similar length: less padding.
     missing.sort(key=lambda index: len(windows[index].codes))
     with performer.worn() if missing else nullcontext():
         for start in range(0, len(missing), batch_size):
@@ -131,7 +131,7 @@ def summarise_losses(
     *,
     seed: int,
 ) -> Losses:
-    """Figures of the held-out loss, with the source as the unit, weighted by its frames as in
+    """Summarise the held-out loss with the source as the unit, weighted by its frames as in
     training.
 
     Args:
@@ -172,7 +172,7 @@ def summarise_losses(
 
 
 def _members(sources: Sequence[str]) -> tuple[list[str], np.ndarray]:
-    """Names of S sources, and `[S, W]` which windows are theirs, 0 or 1."""
+    """Names of the S sources, and a 0/1 matrix `[S, W]` of the windows that belong to them."""
     names = sorted(set(sources))
     return names, np.array([[source == name for source in sources] for name in names], np.float64)
 
@@ -186,8 +186,8 @@ def summarise_positions(
     part_s: float,
     seed: int,
 ) -> list[PositionLoss]:
-    """The loss along the clip, in up to ten stretches: does the adapter help at its start, or where
-    much was heard? Each is over the sources that have a frame of all codebooks there.
+    """The loss along the clip, in up to ten stretches: does the adapter help at the start, or with
+    more context? Each stretch covers the sources that have a frame of all codebooks there.
 
     Args:
         base_sums: `[W, K, P]` nats, summed over the predicted frames of a part.

@@ -1,5 +1,5 @@
-"""Did the adapter learn its training clips more than their style? Their loss beside the held-out
-one."""
+"""Did the adapter learn its training clips more than their style? Compares the loss on training
+clips with the held-out loss."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from musicgen_lora.evaluation.trained_clips import TrainedClips
 
 MAX_CLIPS = 16
 SURE = 0.01
-"""p of an excess beyond which it is told."""
+"""Significance level for reporting an excess."""
 MOSTLY = 0.5
-"""Share of what training clips gained and held-out ones did not, from which an adapter knows its
-clips more than their style."""
+"""Limit for the share of the gain on training clips that does not carry over to held-out ones;
+above it, the adapter learned its clips more than their style."""
 
 
 def measure_overfitting(
@@ -34,9 +34,8 @@ def measure_overfitting(
     held_out_loss: Mapping[str, Any],
     on_step: OnStep,
 ) -> dict[str, Any]:
-    """The report's `overfitting`: `trained`, the loss on training clips as `compare_losses` gives
-    it, and `excess`, see `excess_of`.
-    """
+    """The report's `overfitting`: `trained`, the loss on training clips from `compare_losses`, and
+    `excess`, see `excess_of`."""
     if trained.codes is None:
         return {"computed": False, "why": trained.why_none}
     if not held_out_loss["computed"]:
@@ -44,7 +43,7 @@ def measure_overfitting(
     stride = -(-len(trained.clips) // MAX_CLIPS)
     model = sides[BASE].model
     clips = trained.clips[::stride]
-    # As many as clips, spread over them: a source counts once, however many windows it has.
+    # One window per clip: a source counts once, however many windows it has.
     few = replace(held_out, max_windows=min(held_out.max_windows, len(clips)))
     windows = windows_to_measure(model, clips, trained.codes[::stride], few)
     if not windows:
@@ -65,10 +64,10 @@ def measure_overfitting(
 
 
 def excess_of(trained: Mapping[str, Any], held_out: Mapping[str, Any]) -> dict[str, Any]:
-    """How much more the adapter lowered the loss of sources that it was trained on: the difference
-    of the means of adapter minus base, in nats a token, by Welch's t-test; below 0 it knows them
-    better. `share` is the part of what training clips gained that held-out ones did not, None where
-    they gained nothing."""
+    """How much more the adapter lowered the loss on training sources than on held-out ones: the
+    difference of the mean changes (adapter minus base) in nats per token, with Welch's t-test;
+    below 0, training sources improved more. `share` is the part of the gain on training clips that
+    does not carry over to held-out ones; None if there was no gain."""
     ours, theirs = (source_differences(loss) for loss in (trained, held_out))
     result: dict[str, Any] = {
         "difference": float(ours.mean() - theirs.mean()),
@@ -84,7 +83,7 @@ def excess_of(trained: Mapping[str, Any], held_out: Mapping[str, Any]) -> dict[s
     if min(len(ours), len(theirs)) < FEWEST_PAIRS:
         return result | {"note": "too few sources for an interval"}
     if not ours.var() + theirs.var() > 0.0:
-        return result | {"note": "the sources are all alike"}
+        return result | {"note": "all sources changed by the same amount"}
     tested: Any = stats.ttest_ind(ours, theirs, equal_var=False)
     low, high = tested.confidence_interval()
     p_value, share = float(tested.pvalue), result["share"]
@@ -97,7 +96,7 @@ def excess_of(trained: Mapping[str, Any], held_out: Mapping[str, Any]) -> dict[s
 
 
 def source_differences(loss: Mapping[str, Any]) -> np.ndarray:
-    """Adapter minus base of each source, the mean of its codebooks: `[n]`."""
+    """Adapter minus base of each source, averaged over the codebooks: `[n]`."""
     return np.array(
         [np.mean(s["adapter"]) - np.mean(s["base"]) for s in loss["sources"]], np.float64
     )

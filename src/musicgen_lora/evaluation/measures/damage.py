@@ -1,4 +1,4 @@
-"""What is broken in a clip, whatever it plays: faults that nobody asks for."""
+"""Faults in a clip, whatever its content."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import numpy as np
 from scipy.ndimage import maximum_filter1d, uniform_filter1d
 
 CLICK_RATIO = 30.0
-"""A click's bend, in mean bends of the milliseconds before and after it."""
+"""Smallest second difference of a click, relative to the mean in the milliseconds around it."""
 CLICK_LEAST = 0.02
-"""Smaller bends, of full scale, are not heard as clicks."""
+"""Smaller second differences, relative to full scale, are not audible as clicks."""
 CLICK_NEAR_S, CLICK_AROUND_S = 0.0004, 0.004
 STUCK_PERIOD_S, STUCK_LEAST_S = 0.25, 0.5
 
@@ -20,11 +20,11 @@ class Damage:
     bad_samples: int
     """NaN or infinite."""
     clicks: int
-    """Jumps of the waveform that no sound around them explains. A kick that cuts off the bass
-    before it makes one too: read them beside the reference's."""
+    """Jumps of the waveform that no sound around them explains. A kick that cuts off a bass note
+    makes one too: compare with the reference."""
     stuck_share: float
-    """Share of its frames in a stretch of half a second or more that repeats the same codes, in
-    every codebook, with a period below a quarter of a second; NaN without codes."""
+    """Share of frames in stretches of half a second or more that repeat the same codes, in every
+    codebook, with a period of up to a quarter of a second; NaN without codes."""
 
 
 def measure_damage(
@@ -34,8 +34,8 @@ def measure_damage(
 
     Args:
         waveform: `[C, N]`.
-        codes: `[K, T]` that it was decoded from; None where it wasn't.
-        frame_rate: of the codes, in Hz.
+        codes: `[K, T]`, from which it was decoded; None if it wasn't.
+        frame_rate: frame rate of the codes in Hz.
     """
     finite = np.isfinite(waveform)
     heard = np.where(finite, waveform, 0.0)
@@ -47,8 +47,8 @@ def measure_damage(
 
 
 def count_clicks(samples: np.ndarray, sample_rate: int) -> int:
-    """Clicks among samples `[N]`: bends (second differences) far above those before and above those
-    after. A drum's attack bends too, and goes on bending."""
+    """Count clicks in samples `[N]`: second differences far above those before and those after. A
+    drum's attack has large ones too, but they go on."""
     bend = np.abs(np.diff(np.asarray(samples, np.float64), 2))
     near, around = (max(1, round(s * sample_rate)) for s in (CLICK_NEAR_S, CLICK_AROUND_S))
     if len(bend) <= 2 * (near + around):
@@ -59,13 +59,13 @@ def count_clicks(samples: np.ndarray, sample_rate: int) -> int:
     after = np.concatenate([mean[reach:], np.full(reach, np.inf)])
     least = np.maximum(CLICK_RATIO * np.maximum(before, after), CLICK_LEAST)
     clicks = bend > least
-    # The bends of one jump are neighbours.
+    # The second differences of one jump are neighbours.
     spread = maximum_filter1d(clicks.astype(np.int8), 2 * near + 1)
     return int((np.diff(spread, prepend=0) == 1).sum())
 
 
 def stuck_share(codes: np.ndarray, frame_rate: float) -> float:
-    """Share of the frames of codes `[K, T]` in stretches that are stuck; see `Damage`."""
+    """Share of frames of codes `[K, T]` in stuck stretches; see `Damage`."""
     n_frames = codes.shape[1]
     stuck = np.zeros(n_frames, bool)
     least = round(STUCK_LEAST_S * frame_rate)

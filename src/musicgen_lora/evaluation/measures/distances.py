@@ -1,7 +1,7 @@
-"""How far a set of clips lies from a reference set, by what an embedding hears of them.
+"""Distance between a set of clips and a reference set in an embedding space.
 
 A row is a clip: windows of one clip are not independent, so a clip's embedding is their mean. KAD
-is the distance to read; FAD is here because papers print it, beside how much of it is bias.
+is the distance to go by; FAD is here because papers report it, with an estimate of its bias.
 """
 
 from __future__ import annotations
@@ -12,33 +12,33 @@ import numpy as np
 from scipy.spatial.distance import cdist, pdist
 
 SCALE = 100.0
-"""KAD's, of its paper."""
+"""The scale of KAD in its paper."""
 FEWEST_ROWS = 2
-"""An unbiased estimate takes pairs of different clips."""
+"""An unbiased estimate needs pairs of different clips."""
 FEWEST_PROMPTS = 8
-"""Prompts that an interval and a test need."""
+"""Fewest prompts for an interval and a test."""
 N_RESAMPLES = 4_999
-"""Of the test and of the interval between paired distances."""
+"""Resamples for the test and the interval of paired distances."""
 BIAS_DRAWS = 20
-"""Partings of a reference that its bias is the mean of."""
+"""Random splits of the reference over which its bias is averaged."""
 
 
 def reference_bandwidth(reference: np.ndarray) -> float:
-    """Median distance of the reference's rows `[R, D]` among each other: the width of the kernel.
+    """Median pairwise distance of the reference's rows `[R, D]`: the bandwidth of the kernel.
 
-    Of the reference and not of what is evaluated, so that all sets are measured with one ruler.
+    It comes from the reference, not from the evaluated set, so that all sets use the same scale.
 
     Raises:
-        ValueError: half of the rows or more are equal, which leaves no width.
+        ValueError: half of the rows or more are equal, so the bandwidth is zero.
     """
     width = float(np.median(pdist(np.asarray(reference, np.float64))))
     if not width > 0.0:
-        raise ValueError("the reference's clips sound all the same to this embedding")
+        raise ValueError("the held-out clips all sound the same to this embedding")
     return width
 
 
 def kernel(left: np.ndarray, right: np.ndarray, bandwidth: float) -> np.ndarray:
-    """Gaussian kernel `[N, M]` of rows `[N, D]` and `[M, D]`."""
+    """Gaussian kernel matrix `[N, M]` of rows `[N, D]` and `[M, D]`."""
     return np.exp(-cdist(left, right, "sqeuclidean") / (2.0 * bandwidth**2))
 
 
@@ -52,7 +52,7 @@ def kernel_distance(reference: np.ndarray, rows: np.ndarray, bandwidth: float) -
         bandwidth: from `reference_bandwidth`.
 
     Returns:
-        About 0 for two sets of one kind, below it as often as above.
+        About 0 for two sets of the same kind, below it as often as above.
 
     Raises:
         ValueError: fewer than two rows in a set.
@@ -71,11 +71,11 @@ def mean_of_pairs(gram: np.ndarray) -> float:
 
 
 def frechet_distance(reference: np.ndarray, rows: np.ndarray) -> float:
-    """FAD: the Frechet distance of the Gaussians that have the sets' means and covariances
-    (Kilgour et al., 2019).
+    """FAD: the Frechet distance between Gaussians with the sets' means and covariances (Kilgour et
+    al., 2019).
 
-    The trace of the root of the covariances' product is the nuclear norm of the product of the
-    centred sets: no matrix root is taken, and fewer rows than dimensions are no trouble.
+    The trace of the square root of the covariances' product is the nuclear norm of the product of
+    the centred sets, so no matrix root is needed, and fewer rows than dimensions are no problem.
 
     Args:
         reference: `[R, D]`.
@@ -93,16 +93,16 @@ def frechet_distance(reference: np.ndarray, rows: np.ndarray) -> float:
 
 
 def frechet_bias(reference: np.ndarray, n_rows: int, *, seed: int = 0) -> float | None:
-    """FAD that two sets of one kind have at this size: what of a FAD is no difference at all.
+    """FAD between two sets of the same kind at this size: the part of a FAD that is bias.
 
     Args:
         reference: `[R, D]`.
-        n_rows: of the set that is evaluated.
-        seed: of the draws of disjoint parts of the reference.
+        n_rows: size of the evaluated set.
+        seed: seed for drawing disjoint parts of the reference.
 
     Returns:
-        The mean over draws; None where the reference is too small to be parted. Parts are at most
-        half of the reference, and smaller sets have more bias.
+        The mean over draws; None if the reference is too small to split. Parts are at most half of
+        the reference, and smaller sets have more bias.
     """
     n_part = min(n_rows, len(reference) // 2)
     if n_part < FEWEST_ROWS:
@@ -118,14 +118,14 @@ def frechet_bias(reference: np.ndarray, n_rows: int, *, seed: int = 0) -> float 
 
 def _check_sizes(reference: np.ndarray, rows: np.ndarray) -> None:
     if min(len(reference), len(rows)) < FEWEST_ROWS:
-        raise ValueError("a distance of sets needs two clips in each")
+        raise ValueError("a distance between sets needs two clips in each")
     if not (np.isfinite(reference).all() and np.isfinite(rows).all()):
-        raise ValueError("an embedding has values that are not finite")
+        raise ValueError("an embedding has non-finite values")
 
 
 @dataclass(frozen=True)
 class PairedDistance:
-    """Distances of base and adapter to a reference, and how sure their difference is."""
+    """Distances of base and adapter to a reference, and the uncertainty of their difference."""
 
     n: int
     """Prompts."""
@@ -138,7 +138,7 @@ class PairedDistance:
     ci_high: float | None
     p_value: float | None
     note: str
-    """Why there is no interval; else empty."""
+    """Why there is no interval; empty if there is one."""
 
 
 def paired_kernel_distance(
@@ -150,10 +150,10 @@ def paired_kernel_distance(
 ) -> PairedDistance:
     """KAD of base and adapter, whose rows are the same prompts.
 
-    The p-value is of a permutation test: were there no effect, each prompt's two clips might as
-    well have been labelled the other way. The interval is of subsampling prompts without
-    replacement (Politis, Romano and Wolf, Subsampling, 1999), half of them at a time: drawing with
-    replacement would put copies of a clip into the pairs and shift the distance.
+    The p-value is from a permutation test: under the null hypothesis the labels of each prompt's
+    two clips are exchangeable. The interval is from subsampling prompts without replacement
+    (Politis, Romano and Wolf, Subsampling, 1999), half of them at a time: drawing with replacement
+    would put copies of a clip into the pairs and bias the distance.
 
     Args:
         reference: `[R, D]`.
@@ -191,9 +191,9 @@ def paired_kernel_distance(
 def prompt_differences(
     reference: np.ndarray, base: np.ndarray, adapter: np.ndarray, bandwidth: float
 ) -> np.ndarray:
-    """What each prompt adds to KAD(adapter) - KAD(base), `[N]`: the mean is the difference itself.
+    """Each prompt's contribution to KAD(adapter) - KAD(base), `[N]`; their mean is the difference.
 
-    A prompt's clip adds its mean likeness to the other clips of its side, less twice that to the
+    A clip contributes its mean similarity to the other clips of its side, minus twice that to the
     reference.
     """
 
@@ -206,10 +206,10 @@ def prompt_differences(
 
 
 class _Differences:
-    """KAD(adapter) - KAD(base) for many labellings of the clips at once; what the reference has in
-    common with itself cancels.
+    """KAD(adapter) - KAD(base) for many labellings of the clips at once; the term within the
+    reference cancels.
 
-    A labelling is a 0/1 row `[2N]` over base's clips, then adapter's, for either side.
+    A labelling is a 0/1 row `[2N]` over the base's clips, then the adapter's, for each side.
     """
 
     def __init__(
@@ -235,7 +235,7 @@ def _label_p(compare: _Differences, found: float, rng: np.random.Generator) -> f
     swapped = rng.integers(2, size=(N_RESAMPLES, compare.n)).astype(np.float64)
     as_base = np.concatenate([1.0 - swapped, swapped], axis=1)
     differences = compare(as_base, 1.0 - as_base)
-    # The labelling at hand is one of those that might have been.
+    # The actual labelling is one of the possible ones.
     return float((1 + (np.abs(differences) >= abs(found) - 1e-12).sum()) / (N_RESAMPLES + 1))
 
 
@@ -250,7 +250,7 @@ def _subsampled_interval(
     differences = compare(
         np.concatenate([chosen, nothing], axis=1), np.concatenate([nothing, chosen], axis=1)
     )
-    # Parts of a finite set vary less than samples of that size: by (n - part) / n of the variance.
+    # Finite population correction: parts of a finite set have (n - part) / n of the variance.
     errors = (differences - found) * np.sqrt(n_part / (n - n_part))
     low, high = np.quantile(errors, [0.025, 0.975])
     return float(found - high), float(found - low)

@@ -1,4 +1,4 @@
-"""Audio as vectors, for distances of sets: whatever hears a waveform comes in by one door."""
+"""Audio embeddings for distances between sets: one interface for all models and functions."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from musicgen_lora.listening.musicnn import mel_filters, power_spectrum, tag_wav
 from musicgen_lora.model.codec import Codec
 
 Hear = Callable[[np.ndarray, int], np.ndarray]
-"""A waveform `[C, N]` and its rate in Hz to a vector `[D]`, the mean over the clip."""
+"""Maps a waveform `[C, N]` and its sample rate in Hz to a vector `[D]`, the mean over the clip."""
 
 MEL_RATE, MEL_FFT, MEL_HOP, N_MELS = 32_000, 4096, 1024, 128
-"""Windows of 128 ms: bins of 7.8 Hz part an 808 from a kick, which musicnn doesn't hear."""
+"""Windows of 128 ms: bins of 7.8 Hz separate an 808 from a kick, which musicnn can't do."""
 MEL_FLOOR = 1e-10
 """Power that counts as silence, -100 dB."""
 
@@ -24,9 +24,9 @@ MEL_FLOOR = 1e-10
 @dataclass(frozen=True)
 class Embedding:
     name: str
-    """What report.json calls it."""
+    """Name in report.json."""
     label: str
-    """What people read."""
+    """Display name."""
     hear: Hear
 
 
@@ -34,17 +34,17 @@ def embed(embedding: Embedding, waveforms: Sequence[np.ndarray], sample_rate: in
     """Vectors `[N, D]` float64 of waveforms `[C, n]`.
 
     Raises:
-        ValueError: a vector is not finite; it names the embedding and the clip's place.
+        ValueError: a vector is not finite; the message names the embedding and the clip's number.
     """
     rows = [np.asarray(embedding.hear(w, sample_rate), np.float64) for w in waveforms]
     for place, row in enumerate(rows):
         if not np.isfinite(row).all():
-            raise ValueError(f"{embedding.label}: clip {place + 1} has values that are not finite")
+            raise ValueError(f"{embedding.label}: the vector of clip {place + 1} is not finite")
     return np.stack(rows)
 
 
 def log_mel(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
-    """Mean and spread over time of 128 mel bands from 20 Hz to 16 kHz, in dB: `[256]`."""
+    """Mean and standard deviation over time of 128 mel bands, 20 Hz to 16 kHz, in dB: `[256]`."""
     mono = mono_at(waveform, sample_rate, MEL_RATE)
     spectrum = power_spectrum(mono, MEL_FFT, MEL_HOP)  # [F, T]
     filters = mel_filters(MEL_FFT, N_MELS, 20.0, MEL_RATE, norm=None, scale="htk")
@@ -54,21 +54,21 @@ def log_mel(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
 
 
 def log_mel_distance(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> float:
-    """How far two clips are apart by their vectors, in decibels: the root mean square over mel
-    bands of what their means and spreads differ by."""
+    """The distance between two clips by their log-mel vectors, in decibels: the root mean square
+    over mel bands of the differences of their means and standard deviations."""
     away = one[LOG_MEL.name] - other[LOG_MEL.name]
     return float(np.sqrt(np.square(away).mean()))
 
 
 def mono_at(waveform: np.ndarray, sample_rate: int, wanted: int) -> np.ndarray:
-    """The mean of the channels `[C, N]`, at another rate, `[N']` float32."""
+    """The mean of the channels `[C, N]`, resampled to another rate, `[N']` float32."""
     mono = np.asarray(waveform, np.float32).mean(axis=0)
     return mono if sample_rate == wanted else soxr.resample(mono, sample_rate, wanted, "HQ")
 
 
 def codec_latents(codec: Codec) -> Embedding:
-    """What a model's own codec makes of audio before it is rounded to codes: mean and spread over
-    time of each dimension. Stereo models code left and right apart; here they are heard as mono."""
+    """The latents of a model's own codec before quantisation: mean and standard deviation over time
+    of each dimension. Stereo models code left and right separately; here the input is mono."""
 
     def hear(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
         rate = codec.module.config.sampling_rate

@@ -1,8 +1,8 @@
-"""Models that hear, from a folder or a hub: CLAP, and others whose classes transformers has itself.
+"""Audio models from a folder or the hub: CLAP, and others with a class in transformers itself.
 
-No code of a repository is run: a model that brings its own (MERT, MuQ) comes in as a function of
-the caller's, an `Embedding`. Each is tried on sounds that nobody takes for one another before it is
-believed: published checkpoints are known that give nearly the same vector for everything.
+No repository code is run: a model that comes with its own (MERT, MuQ) is passed in as a function of
+the caller's, an `Embedding`. Each model must first pass a self-test on clearly different sounds:
+some published checkpoints return nearly the same vector for everything.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ from musicgen_lora.model.text.wording import english_of
 
 CLAP = "clap"
 SPEECH = {"hubert": HubertModel, "wav2vec2": Wav2Vec2Model, "wavlm": WavLMModel}
-"""Models that read samples; a vector is the mean over time of the last layer."""
+"""Models whose input is raw samples; a vector is the mean over time of the last layer."""
 SUGGESTED = "laion/larger_clap_general"
 COLLAPSED_FROM = 0.95
-"""Mean cosine among sounds, or texts, that have nothing in common. laion/larger_clap_music has
-0.999 among texts."""
+"""Limit for the mean cosine between unrelated sounds, or texts. laion/larger_clap_music has 0.999
+between texts."""
 N_WORDS = 77
 SELF_TEST_S = 5.0
 SELF_TEST_RATE = 48_000
@@ -60,7 +60,7 @@ SELF_TEST = {
 }
 UNRELATED = ("a dog barking in a garden", "a man giving a speech", "slow piano music")
 FUSION = "fusion"
-"""Truncation of a model that hears a long clip's parts and its whole at once."""
+"""Truncation mode of a model that takes parts of a long clip together with the whole."""
 _EXTRACTOR = fields(
     {"sampling_rate": integer(8_000, 192_000)},
     {
@@ -75,16 +75,16 @@ _EXTRACTOR = fields(
     },
 )
 ReadTexts = Callable[[Sequence[str]], np.ndarray]
-"""Texts to unit vectors `[N, D]`."""
+"""Maps texts to unit vectors `[N, D]`."""
 
 
 @dataclass(frozen=True)
 class Listener:
-    """A model that hears, and reads if it can.
+    """An audio model, with a text encoder if it has one.
 
     Args:
-        embedding: audio to a vector; CLAP's are of length 1.
-        read: texts to vectors of the same room; None for a model without words.
+        embedding: maps audio to a vector; CLAP's have length 1.
+        read: maps texts to vectors in the same space; None for a model without text.
         path: folder or hub id.
     """
 
@@ -94,23 +94,23 @@ class Listener:
 
 
 def load_listener(path: str) -> Listener:
-    """Loads a model that hears and puts it to the self-test.
+    """Load an audio model and run the self-test.
 
     Raises:
-        UserError: no such folder or id, of a kind that isn't known, not whole, or collapsed.
+        UserError: no such folder or id, an unknown kind, an incomplete or a collapsed model.
     """
     folder = base_folder(path)
     config = read_json(folder / "config.json")
     kind = config.get("model_type")
     door = (
-        "From Python, evaluate_adapter(settings, embeddings=[...]) takes a function of yours that "
+        "From Python, evaluate_adapter(settings, embeddings=[...]) accepts your own function that "
         "turns audio into a vector."
     )
     if config.get("auto_map"):
-        raise UserError(f"{path}: brings code of its own, which is not run. {door}")
+        raise UserError(f"{path}: comes with its own code, which is not run. {door}")
     if kind not in (CLAP, *SPEECH):
         known = ", ".join((CLAP, *SPEECH))
-        raise UserError(f"{path}: its model_type is {shortened(kind)}, none of {known}. {door}")
+        raise UserError(f"{path}: its model_type is {shortened(kind)}, not one of {known}. {door}")
     check_bounds(config, folder / "config.json")
     check_tokenizer_files(folder)
     model_class: Any = ClapModel if kind == CLAP else SPEECH[kind]
@@ -145,19 +145,19 @@ def _load(path: str, folder: Path, content: dict[str, Any], model_class: Any) ->
         raise UserError(f"{path}: cannot be loaded as a {model_class.__name__}: {line}") from error
     lost = sorted({name for name, _ in model.named_parameters()} & set(loaded["missing_keys"]))
     if lost:
-        raise UserError(f"{path}: {len(lost)} of its weights are missing, {lost[0]} for one.")
+        raise UserError(f"{path}: {len(lost)} of its weights are missing, such as {lost[0]}.")
     return model.requires_grad_(False).eval()
 
 
 def _extractor_settings(folder: Path) -> dict[str, Any]:
-    """How a model's input is made of samples, checked. As in transformers, what a processor's file
-    says goes before the file that older releases saved."""
+    """The checked settings of a model's feature extractor. As in transformers, the processor's file
+    takes precedence over the file that older releases saved."""
     path = folder / "processor_config.json"
     settings = read_json(path).get("feature_extractor") if path.is_file() else None
     if settings is None:
         path = folder / "preprocessor_config.json"
         if not path.is_file():
-            raise UserError(f"{folder}: no {path.name} in it; copy the whole model.")
+            raise UserError(f"{folder}: {path.name} is missing; copy the whole model.")
         settings = read_json(path)
     check_kind(settings, _EXTRACTOR, path)
     return settings
@@ -166,13 +166,13 @@ def _extractor_settings(folder: Path) -> dict[str, Any]:
 def _clap(path: str, folder: Path, model: Any, settings: dict[str, Any]) -> Listener:
     n_bands = model.config.audio_config.num_mel_bins
     if settings.get("feature_size", 64) != n_bands:
-        raise UserError(f"{path}: its preprocessor's feature_size is not {n_bands}, its model's.")
+        raise UserError(f"{path}: its preprocessor's feature_size is not the model's, {n_bands}.")
     if (settings.get("truncation", FUSION) == FUSION) != model.config.audio_config.enable_fusion:
         raise UserError(
-            f"{path}: its preprocessor's truncation and enable_fusion of its config.json don't "
-            "belong together; copy the whole model."
+            f"{path}: its preprocessor's truncation and enable_fusion in its config.json don't "
+            "match; copy the whole model."
         )
-    # One at a time and of the model's own length: longer audio it would crop at random.
+    # One window of the model's length at a time: the extractor crops longer audio at random.
     extractor: Any = ClapFeatureExtractor.from_dict(settings)
     tokenizer = AutoTokenizer.from_pretrained(
         folder, trust_remote_code=False, local_files_only=True
@@ -202,7 +202,7 @@ def _clap(path: str, folder: Path, model: Any, settings: dict[str, Any]) -> List
             return_tensors="pt",
         )
         if int(tokens["input_ids"].max()) >= model.config.text_config.vocab_size:
-            raise UserError(f"{path}: tokenizer and model do not belong together.")
+            raise UserError(f"{path}: tokenizer and model do not match.")
         made = model.get_text_features(
             input_ids=tokens["input_ids"], attention_mask=tokens["attention_mask"]
         )
@@ -226,8 +226,8 @@ def _speech(path: str, model: Any, settings: dict[str, Any]) -> Embedding:
 
 
 def _windows(mono: np.ndarray, n_window: int) -> list[np.ndarray]:
-    """Windows of the whole, evenly spaced, the last one up to the end; audio that is hardly longer
-    than a window has one."""
+    """Evenly spaced windows of the whole audio, the last one reaching the end; audio that is hardly
+    longer than a window gets one."""
     if len(mono) <= n_window:
         return [mono]
     n = max(1, int(np.ceil(len(mono) / n_window - 0.1)))
@@ -236,7 +236,7 @@ def _windows(mono: np.ndarray, n_window: int) -> list[np.ndarray]:
 
 
 def _rows(made: Any) -> np.ndarray:
-    """transformers 5 gives an object."""
+    """The vectors as an array; transformers 5 returns an object."""
     return getattr(made, "pooler_output", made).float().numpy()
 
 
@@ -245,7 +245,7 @@ def _unit(rows: np.ndarray) -> np.ndarray:
 
 
 def self_test_sounds() -> dict[str, np.ndarray]:
-    """Noise, a beat and a tone, `[1, N]` at `SELF_TEST_RATE`: the same on every machine."""
+    """Noise, a beat and a tone, `[1, N]` at `SELF_TEST_RATE`, identical on every machine."""
     n_samples = round(SELF_TEST_S * SELF_TEST_RATE)
     noise = np.random.default_rng(0).normal(0.0, 0.1, (1, n_samples)).astype(np.float32)
     beat = render_beat(make_beat((1, 1), duration_s=SELF_TEST_S), SELF_TEST_RATE, seed=1)
@@ -255,18 +255,18 @@ def self_test_sounds() -> dict[str, np.ndarray]:
 
 
 def check_listener(listener: Listener) -> None:
-    """Raises a UserError where a model takes unlike sounds, or unlike texts, for one, or matches
-    words to sounds no better than chance."""
+    """Raise a UserError if a model cannot distinguish clearly different sounds, or texts, or if it
+    matches texts to sounds no better than chance."""
     sounds = self_test_sounds()
     heard = np.stack([listener.embedding.hear(own, SELF_TEST_RATE) for own in sounds.values()])
     where = f"{listener.path}: fails the self-test"
     if not np.isfinite(heard).all():
-        raise UserError(f"{where}: its vectors have values that are not finite; copy it again.")
+        raise UserError(f"{where}: its vectors have non-finite values; copy it again.")
     alike = _mean_cosine(heard)
     if alike > COLLAPSED_FROM:
         raise UserError(
-            f"{where}: noise, a beat and a tone are all the same to it (mean cosine {alike:.3f}); "
-            f"give another model, such as {SUGGESTED}."
+            f"{where}: it cannot tell noise, a beat and a tone apart (mean cosine {alike:.3f}); "
+            f"use another model, such as {SUGGESTED}."
         )
     if listener.read is None:
         return
@@ -274,7 +274,7 @@ def check_listener(listener: Listener) -> None:
     alike = _mean_cosine(words)
     if not alike <= COLLAPSED_FROM:
         raise UserError(
-            f"{where}: unrelated texts are all the same to it (mean cosine {alike:.3f}); give "
+            f"{where}: it cannot tell unrelated texts apart (mean cosine {alike:.3f}); use "
             f"another model, such as {SUGGESTED}."
         )
     own = [heard[[*sounds].index(name)] for name in SELF_TEST.values()]
@@ -282,8 +282,8 @@ def check_listener(listener: Listener) -> None:
     matched, others = np.diag(table).mean(), mean_of_pairs(table)
     if not matched > others:
         raise UserError(
-            f"{where}: its words match their sounds no better than others' (cosine {matched:.3f} "
-            f"against {others:.3f}); give another model, such as {SUGGESTED}."
+            f"{where}: texts match their own sounds no better than other sounds (cosine "
+            f"{matched:.3f} vs. {others:.3f}); use another model, such as {SUGGESTED}."
         )
 
 

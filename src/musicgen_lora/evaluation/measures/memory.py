@@ -1,10 +1,11 @@
 """Whether an adapter repeats its training data instead of playing in their style.
 
-Two questions, each with the null that training on the clips made no difference. Prompted with the
-beginning of a training clip, does the adapter go on as the clip does, more often than on clips that
-it never heard, and more often than the base (Carlini et al., Quantifying Memorization Across Neural
-Language Models, 2023; Copet et al., Simple and Controllable Music Generation, 2023, appendix)? And
-is a clip that it made nearer to a training clip than held-out clips are?
+Two questions, each with the null hypothesis that training on the clips made no difference. Prompted
+with the beginning of a training clip, does the adapter continue it as the clip does, more often
+than for clips it was not trained on, and more often than the base (Carlini et al., Quantifying
+Memorization Across Neural Language Models, 2023; Copet et al., Simple and Controllable Music
+Generation, 2023, appendix)? And is a generated clip nearer to a training clip than held-out clips
+are?
 """
 
 from __future__ import annotations
@@ -16,42 +17,42 @@ import numpy as np
 from scipy import stats
 
 LEVEL = 0.01
-"""Level of the tests: an adapter is said to memorise on strong evidence only."""
+"""Significance level: an adapter is only said to memorise on strong evidence."""
 LEAST_EXCESS = 0.02
-"""Share of equal codes beyond the null that matters."""
+"""Smallest relevant excess in the share of equal codes."""
 FEWEST = 4
 
 
 def share_given_back(codes: np.ndarray, made: np.ndarray, n_given: int) -> float:
-    """Share of a clip's codes that a continuation gives back, in all codebooks.
+    """Share of a clip's codes, over all codebooks, that a continuation reproduces.
 
     Args:
         codes: `[K, T]` of the clip.
-        made: `[K, T]`, which begins with what was given.
-        n_given: frames that were given, below T.
+        made: `[K, T]`, the continuation, which begins with the given frames.
+        n_given: number of given frames, below T.
     """
     return float((made[:, n_given:] == codes[:, n_given:]).mean())
 
 
 @dataclass(frozen=True)
 class ContinuationShares:
-    """Shares of equal codes, and whether the adapter knows its training clips by heart."""
+    """Shares of equal codes, and whether the adapter memorised its training clips."""
 
     n_trained: int
     n_held_out: int
     trained: float
-    """The adapter's share on training clips; the mean, as are the others."""
+    """The adapter's mean share on training clips; the others are means too."""
     held_out: float
     base_trained: float
     base_held_out: float
     excess: float
-    """How much more training helped on training clips than on held-out ones."""
+    """How much more the share rose on training clips than on held-out ones."""
     p_value: float | None
-    """One-sided, of the excess; None with fewer than 4 clips on a side."""
+    """One-sided p-value of the excess; None with fewer than 4 clips on a side."""
 
     @property
     def flagged(self) -> bool:
-        """Whether the adapter repeats what it was trained on."""
+        """Whether the adapter repeats its training clips."""
         return self.p_value is not None and self.p_value < LEVEL and self.excess > LEAST_EXCESS
 
 
@@ -61,11 +62,12 @@ def judge_continuations(
     *,
     seed: int = 0,
 ) -> ContinuationShares:
-    """Judges shares from `share_given_back`.
+    """Judge shares from `share_given_back`.
 
     Args:
-        adapter: on training clips, and on held-out clips.
-        seed: of the permutations, which are of clips between the two sides.
+        adapter: shares on training clips, and on held-out clips.
+        base: the same for the base.
+        seed: seed of the permutations of clips between the two groups.
     """
     trained, held_out = (np.asarray(side, np.float64) for side in adapter)
     base_trained, base_held_out = (np.asarray(side, np.float64) for side in base)
@@ -99,16 +101,16 @@ def _mean(values: np.ndarray) -> float:
 
 
 def share_in_common(codes: np.ndarray, others: np.ndarray, n_given: int, *, same: bool) -> float:
-    """Share of codes that two clips have in common by chance, where a continuation would be.
+    """Share of codes that two clips have in common by chance, in the part that is continued.
 
     Args:
         codes: `[N, K, T]` of clips.
-        others: `[M, K, T]` of other ones.
-        n_given: frames that were given, below T.
-        same: these are the same clips, and no clip is compared with itself.
+        others: `[M, K, T]` of other clips.
+        n_given: number of given frames, below T.
+        same: `others` are the same clips, and no clip is compared with itself.
 
     Returns:
-        The mean over pairs; NaN without any.
+        The mean over pairs; NaN without pairs.
     """
     equal = np.array(
         [[share_given_back(own, other, n_given) for other in others] for own in codes]
@@ -118,22 +120,22 @@ def share_in_common(codes: np.ndarray, others: np.ndarray, n_given: int, *, same
 
 @dataclass(frozen=True)
 class Nearest:
-    """The training clip that a made clip is most like."""
+    """The training clip most similar to a generated clip."""
 
     place: int
-    """Among the training clips."""
+    """Index among the training clips."""
     similarity: float
     odds: float
-    """Share of held-out clips that are as like to a training clip or more, the made clip counted
-    in: 1 / (n + 1) where none is."""
+    """Share of held-out clips that are at least as similar to a training clip, the generated clip
+    included: 1 / (n + 1) if there are none."""
 
 
 def nearest_trained(made: np.ndarray, held_out: np.ndarray) -> list[Nearest]:
-    """The nearest training clip of each made one, beside how near held-out clips come.
+    """Find the nearest training clip of each generated one, and compare it with held-out clips.
 
     Args:
-        made: similarities `[M, R]` of made clips to training clips.
-        held_out: similarities `[H, R]` of held-out clips to them: the null.
+        made: similarities `[M, R]` of generated clips to training clips.
+        held_out: similarities `[H, R]` of held-out clips to them: the null distribution.
     """
     null = held_out.max(axis=1) if held_out.size else np.empty(0)
     found = []

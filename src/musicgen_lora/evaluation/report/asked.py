@@ -1,4 +1,4 @@
-"""Whether clips are as their prompts ask, in sentences and as rows of a table."""
+"""Prompt adherence in the report: sentences and table rows."""
 
 from __future__ import annotations
 
@@ -12,44 +12,44 @@ from musicgen_lora.plural import count
 
 MEASURE_NAMES = {
     "tempo": "tempo within 4 %",
-    "tempo_or_octave": "the same, or its half or double",
+    "tempo_or_octave": "tempo, or its half or double",
     "key": "key",
-    "key_or_relative": "the same, or its relative key",
+    "key_or_relative": "key, or its relative key",
 } | {word.name: word.label for word in WORDS}
 RULES = {word.name: word.rule for word in WORDS}
 SIDES = ("others", "base", "adapter", "reference")
 ANCHORED = ("others", *ANCHORS)
-"""What is judged without an interval: one clip is judged by several prompts."""
+"""Sides without an interval: one clip is judged by several prompts."""
 
 
 def obedience_sentences(obedience: Mapping[str, Any]) -> list[str]:
-    """How often tempo and key are as asked for, and all words together."""
+    """How often clips have the requested tempo and key, and all requested words together."""
     measures = obedience["measures"]
     sentences = []
     for name in ("tempo", "key"):
         if measures[name]["adapter"] is not None:
             sentences.append(
-                f"As asked, {MEASURE_NAMES[name]}: {_told([measures[name]])} "
-                f"(n = {count(measures[name]['adapter']['n'], 'prompt')} that ask)."
+                f"Prompt adherence, {MEASURE_NAMES[name]}: {_told([measures[name]])} "
+                f"(n = {count(measures[name]['adapter']['n'], 'prompt')} that name one)."
             )
     words = [measures[name] for name in RULES if measures[name]["adapter"] is not None]
     if words:
         n_words = sum(row["adapter"]["n"] for row in words)
         sentences.append(
-            f"As asked, words that can be measured: {_told(words)} "
-            f"(n = {count(n_words, 'word')} of the prompts)."
+            f"Prompt adherence, measurable words: {_told(words)} "
+            f"(n = {count(n_words, 'word')} in the prompts)."
         )
     return sentences
 
 
 def _told(rows: list[Mapping[str, Any]]) -> str:
-    """Hits of several measures together, a side after the other."""
+    """The pooled hits of several measures, side by side."""
     hits = {side: _together(row[side] for row in rows) for side in SIDES}
     told = [f"with the adapter {hits['adapter']}"]
     if hits["base"]:
         told.append(f"with the base {hits['base']}")
     if hits["others"]:
-        told.append(f"in its clips of other prompts {hits['others']}")
+        told.append(f"in its clips of other prompts (chance) {hits['others']}")
     if hits["reference"]:
         told.append(f"in the held-out audio {hits['reference']}")
     return ", ".join(told)
@@ -63,7 +63,7 @@ def _together(found: Iterable[Mapping[str, Any] | None]) -> str:
 
 
 def obedience_rows(obedience: Mapping[str, Any]) -> list[dict[str, str]]:
-    """Each measure that was asked for, as texts."""
+    """One row of texts for each measure that a prompt asks for."""
     rows = []
     for name, row in obedience["measures"].items():
         if not row["asked"]:

@@ -1,5 +1,5 @@
-"""What figures stand between, as texts: faults, what is known by heart, and one table of them all
-for the terminal."""
+"""Figures between their reference points, as texts: faults, memorisation, and one table of all
+measures for the terminal."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from musicgen_lora.evaluation.sound.references import ANCHORS
 from musicgen_lora.language.translate import word
 
 FAULTS = {
-    "clicks": "clicks a clip",
-    "stuck_share": "stuck share",
-    "bad_samples": "samples that are no numbers",
+    "clicks": "clicks per clip",
+    "stuck_share": "share of frames stuck",
+    "bad_samples": "NaN or infinite samples",
 }
 FAULTY = ("clipped_share", "silence_share", "dc_offset")
 """Descriptors that are faults too."""
@@ -40,7 +40,7 @@ LIKENESS = {
     "adapter": "adapter",
     "other_music": "other music",
     "noise": "white noise",
-    "recorded": "a recording and what the codec makes of it",
+    "recorded": "a recording and its codec reconstruction",
 }
 Texts = dict[str, str]
 Cells = tuple[str, str, str, str, str]
@@ -48,7 +48,7 @@ Cells = tuple[str, str, str, str, str]
 
 
 def fault_rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Faults of the clips and of the anchors: means, and below each how many clips have any."""
+    """Faults of the clips and of the anchors: means, with the number of clips that have any."""
     rows = []
     for name in MEASURES:
         found = report["damage"][name]
@@ -81,7 +81,7 @@ def _counted(found: Mapping[str, Any] | None) -> Texts:
 
 
 def continuation_rows(continuations: Mapping[str, Any]) -> list[Texts]:
-    """What continuations give back, between chance and the clip itself."""
+    """How much of the clips continuations reproduce, between chance and the clip itself."""
     if not continuations["computed"]:
         return []
     anchors, position = continuations["anchors"], continuations["position"]
@@ -97,7 +97,7 @@ def continuation_rows(continuations: Mapping[str, Any]) -> list[Texts]:
 
 
 def likeness_rows(nearest: Mapping[str, Any]) -> list[Texts]:
-    """How near to training clips each kind of sound comes."""
+    """How similar each kind of sound is to its nearest training clip."""
     if not nearest["computed"]:
         return []
     made = [clip["similarity"] for clip in nearest["clips"]]
@@ -129,9 +129,9 @@ def likeness_rows(nearest: Mapping[str, Any]) -> list[Texts]:
 
 
 def anchors_table(report: Mapping[str, Any]) -> MessageTable:
-    """Every figure that stands between two of known kinds, for the terminal."""
-    table = MessageTable(title=word("What the figures stand between"))
-    for name in ("", "near or chance", "base", "adapter", "far or full"):
+    """Every figure that has reference points, for the terminal."""
+    table = MessageTable(title=word("Reference points"))
+    for name in ("", "near / chance", "base", "adapter", "far / ceiling"):
         table.add_column(name, justify="right" if name else "left")
     for row in (*_asked(report), *_learned(report), *_faults(report)):
         table.add_row(*row)
@@ -139,7 +139,7 @@ def anchors_table(report: Mapping[str, Any]) -> MessageTable:
 
 
 def _asked(report: Mapping[str, Any]) -> Iterator[Cells]:
-    """Primaries, obedience, agreement and seeds."""
+    """Primary outcomes, prompt adherence, CLAP agreement and seeds."""
     for row in primary_rows(report["primaries"]):
         near, far = (_end(row[end]["value"], row[end]["name"]) for end in ("near", "far"))
         yield word(row["label"]), near, row["base"], row["adapter"], far
@@ -148,7 +148,8 @@ def _asked(report: Mapping[str, Any]) -> Iterator[Cells]:
             low, high = _end(row["others"], "other prompts"), _end(row["reference"], "held out")
             yield word(row["label"]), low, row["base"], row["adapter"], high
     for row in agreement_rows(report["text_agreement"]):
-        low, high = _end(row["others"], "prompts of others"), _end(row["reference"], "held out")
+        low = _end(row["others"], "other clips' prompts")
+        high = _end(row["reference"], "held out")
         yield word("Agreement with the prompts"), low, row["base"], row["adapter"], high
     for row in seed_rows(report["seeds"]):
         if row["base"] != DASH or row["adapter"] != DASH:
@@ -164,9 +165,9 @@ def _learned(report: Mapping[str, Any]) -> Iterator[Cells]:
     captions, memory = report["captions"], report["memorisation"]
     if captions["computed"]:
         held = captions["held_out"]
-        low = _end(signed(held["adapter"]["exchange"]["gain"]), "captions of others")
+        low = _end(signed(held["adapter"]["exchange"]["gain"]), "other clips' captions")
         base, adapter = (signed(held[side]["gain"]) for side in ("base", "adapter"))
-        yield word("gain by right captions"), low, base, adapter, DASH
+        yield word("gain from own captions"), low, base, adapter, DASH
     for row in continuation_rows(memory["continuations"])[:1]:
         low, high = _end(row["halves"], "other clips"), _end("100 %", "the clip itself")
         yield word("continuations of training clips"), low, row["base"], row["adapter"], high
@@ -175,11 +176,11 @@ def _learned(report: Mapping[str, Any]) -> Iterator[Cells]:
         low = _end(likeness[LIKENESS["held_out"]]["highest"], "held-out clips")
         base, adapter = (likeness[LIKENESS[side]]["highest"] for side in ("base", "adapter"))
         high = _end(likeness[LIKENESS["recorded"]]["median"], "a copy")
-        yield word("nearest training clip, the highest"), low, base, adapter, high
+        yield word("nearest training clip, highest similarity"), low, base, adapter, high
 
 
 def _faults(report: Mapping[str, Any]) -> Iterator[Cells]:
-    """Faults have no far end: other music is all music, too."""
+    """Faults have no real far end: other music is music, too."""
     for row in fault_rows(report):
         label = word(row["label"]) + (f" ({row['unit']})" if row["unit"] else "")
         low, high = _end(row["reference"]["mean"], "held out"), row["other_music"]["mean"]

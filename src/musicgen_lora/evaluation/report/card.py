@@ -1,8 +1,8 @@
-"""Puts what was measured into the model card that lies beside the adapter.
+"""Writes the evaluation's figures into the model card next to the adapter.
 
-A card of before the evaluation tells of training's own figures alone, and is what people read. The
-section stands between two marks and is replaced by the next evaluation; all else in the file may be
-the user's own words and stays, to the byte.
+The card is what people read, and before an evaluation it has training's own figures only. The
+section is enclosed in two markers and replaced by the next evaluation; the rest of the file may be
+the user's own words and stays the same, byte for byte.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ MAX_BYTES = 1 << 20
 
 
 def tell_cards(variants: Sequence[Variant], report: Mapping[str, Any], console: Console) -> None:
-    """Writes each adapter's figures into its own card, and says so, or why not."""
+    """Write each adapter's figures into its own card, and print that, or the reason why not."""
     for own, figures in _measured(variants, report):
         path = own.files.folder / CARD_FILE
         why = ""
         if own.strength != 1.0:
-            why = f"its figures are at strength {own.strength:g}"
+            why = f"the adapter was measured at strength {own.strength:g}"
         try:
             why = why or _write(own, evaluation_section(figures))
         except OSError as error:
@@ -42,9 +42,9 @@ def tell_cards(variants: Sequence[Variant], report: Mapping[str, Any], console: 
         except RunError as error:
             why = str(error).removeprefix(f"{path}: ").rstrip(".")
         if why:
-            console.print(f"{path}: left as it is: {why}.", style="yellow")
+            console.print(f"{path}: not changed: {why}.", style="yellow")
         else:
-            console.print(f"{path}: its evaluation section is of this report now.")
+            console.print(f"{path}: its evaluation section now has this report's figures.")
 
 
 def _measured(
@@ -57,26 +57,26 @@ def _measured(
 
 
 def _write(own: Variant, section: str) -> str:
-    """Why it was not written; empty where it was."""
+    """Return why it was not written; empty if it was."""
     folder = own.files.folder
     path = folder / CARD_FILE
     if not (folder / FACTS_FILE).is_file() or not path.is_file():
-        return "summary.md has the section, and there is no card of a training here to put it into"
+        return "there is no model card from training to put the section into; it is in summary.md"
     if path.is_symlink() or path.stat().st_size > MAX_BYTES:
-        return "it is a link or far too long; summary.md has the section"
+        return "it is a symbolic link or far too large; the section is in summary.md"
     try:
         if read_adapter(folder).fingerprint != own.files.fingerprint:
-            return "the adapter beside it is another one by now"
+            return "the adapter next to it has changed since"
         card = path.read_bytes().decode("utf-8")
     except UserError as error:
         return str(error).rstrip(".")
     except UnicodeDecodeError:
-        return "it is not UTF-8; summary.md has the section"
+        return "it is not UTF-8; the section is in summary.md"
     told = put_in(card, section)
     if told is None:
         return (
-            "of the marks of the section one is missing or there are several; delete what is left "
-            "of them"
+            "one of the section's two markers is missing or there are several; delete the markers "
+            "that are left"
         )
 
     def write(temporary: Path) -> None:
@@ -88,8 +88,8 @@ def _write(own: Variant, section: str) -> str:
 
 
 def put_in(card: str, section: str) -> str | None:
-    """The card with the section between its marks: where it stood, or else before the examples of a
-    card of ours, or at the end; None where the marks are not a pair."""
+    """The card with the section between its markers: in its old place, else before the examples of
+    a card written by training, else at the end; None if the markers are not a pair."""
     begins, ends = card.count(BEGIN), card.count(END)
     newline = "\r\n" if "\r\n" in card else "\n"
     block = newline.join([BEGIN, *section.rstrip("\n").split("\n"), END])

@@ -1,26 +1,26 @@
-"""What report.json holds, as docs/evaluation.md lists it. Figures that are NaN or infinite are null
-in it."""
+"""The contents of report.json, as listed in docs/evaluation.md. NaN and infinite figures are null
+there."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, Literal, NotRequired
 
-# Of pydantic, which reads no other before Python 3.12, and holds reports against their type.
+# pydantic, which checks reports against their type, needs this one before Python 3.12.
 from typing_extensions import TypedDict
 
 from musicgen_lora.evaluation.decisions.statistics import Apart, MovedShare, PairedResult
 
 JSON_FILE = "report.json"
 FORMAT_VERSION = 2
-"""To be raised where a name goes or comes to mean something else."""
+"""Raise it when a name is removed or changes its meaning."""
 
 Described = Mapping[str, float | None]
-"""Descriptors of a clip by name, as `listening.descriptors.describe` gives them."""
+"""Descriptors of a clip by name, as `listening.descriptors.describe` returns them."""
 
 
 class HeldOutFacts(TypedDict):
-    """The clips that were measured on, see `held_out.HeldOut`."""
+    """The clips that were used for measuring, see `held_out.HeldOut`."""
 
     origin: str
     is_unseen: bool
@@ -32,7 +32,7 @@ class HeldOutFacts(TypedDict):
 
 
 class Reference(TypedDict):
-    """Held-out audio, described: an entry a source."""
+    """Descriptors of the held-out audio, one entry per source."""
 
     computed: bool
     why: str
@@ -52,8 +52,8 @@ class PlayedClip(TypedDict):
 
 
 class PlayedPair(TypedDict):
-    """What base and adapter made of a prompt and a seed; `base` is None without --compare. Of
-    several variants `adapter` is the best, and `others` has the rest, by name."""
+    """The clips of base and adapter for a prompt and a seed; `base` is None without --compare. With
+    several variants, `adapter` is the best one and `others` has the rest, by name."""
 
     prompt: str
     origin: str
@@ -66,7 +66,7 @@ class PlayedPair(TypedDict):
 
 
 def sides(pair: PlayedPair) -> dict[str, PlayedClip]:
-    """The clips of a pair that were made, by who played them."""
+    """The clips of a pair that were generated, by side."""
     both = {"base": pair["base"], "adapter": pair["adapter"], **pair["others"]}
     return {side: clip for side, clip in both.items() if clip is not None}
 
@@ -82,7 +82,7 @@ class Generation(TypedDict):
 
 
 class Summary(TypedDict):
-    """A descriptor over the clips that have it."""
+    """Summary of a descriptor over the clips that have it."""
 
     mean: float | None
     sd: float | None
@@ -103,14 +103,14 @@ class DescriptorRow(TypedDict):
 
 
 class Anchor(TypedDict):
-    """What a value is read against."""
+    """A reference point for a value."""
 
     name: str
     value: float
 
 
 class Primary(TypedDict):
-    """A measure that the evaluation was to decide by, see `protocol.judge_primaries`."""
+    """A primary outcome, see `protocol.judge_primaries`."""
 
     name: str
     label: str
@@ -134,7 +134,7 @@ class Primary(TypedDict):
 
 
 class SourceLoss(TypedDict):
-    """The loss on one source, of each codebook."""
+    """The loss on one source, by codebook."""
 
     source: str
     n_windows: int
@@ -144,7 +144,7 @@ class SourceLoss(TypedDict):
 
 
 class PositionLoss(TypedDict):
-    """The loss on one stretch of the clips, the mean of the codebooks."""
+    """The loss on one stretch of the clips, averaged over the codebooks."""
 
     from_s: float
     to_s: float
@@ -152,7 +152,7 @@ class PositionLoss(TypedDict):
 
 
 class Losses(TypedDict):
-    """Base against adapter on the same windows, see `losses.compare_losses`."""
+    """Base vs. adapter on the same windows, see `held_out_loss.compare_losses`."""
 
     computed: Literal[True]
     n_sources: int
@@ -166,15 +166,15 @@ class Losses(TypedDict):
 
 
 class NoLosses(TypedDict):
-    """Why there are none."""
+    """The reason why there are none."""
 
     computed: Literal[False]
     why: str
 
 
 class WorsePrompt(TypedDict):
-    """A prompt whose clip went further from held-out audio than the base's: distances of
-    descriptors, and the names of those that went furthest."""
+    """A prompt whose clip is further from the held-out audio than the base's: descriptor distances,
+    and the names of the descriptors that moved furthest away."""
 
     place: int
     prompt: str
@@ -185,7 +185,7 @@ class WorsePrompt(TypedDict):
 
 
 class WorseSource(TypedDict):
-    """A held-out source whose loss rose, in nats a token."""
+    """A held-out source whose loss rose, in nats per token."""
 
     source: str
     base: float
@@ -194,7 +194,7 @@ class WorseSource(TypedDict):
 
 
 class Regressions(TypedDict):
-    """What got worse, the worst first, see `regressions.find_regressions`."""
+    """What got worse, worst first, see `regressions.find_regressions`."""
 
     computed: Literal[True]
     why: str
@@ -205,7 +205,8 @@ class Regressions(TypedDict):
 
 
 class Excess(TypedDict):
-    """How much more training clips gained than held-out ones, see `overfitting.excess_of`."""
+    """How much more the loss fell on training clips than on held-out ones, see
+    `overfitting.excess_of`."""
 
     difference: float
     ci_low: float | None
@@ -219,7 +220,7 @@ class Excess(TypedDict):
 
 
 class Overfitting(TypedDict):
-    """Training clips beside held-out ones."""
+    """The loss on training clips compared with held-out ones."""
 
     computed: Literal[True]
     why: str
@@ -228,11 +229,12 @@ class Overfitting(TypedDict):
 
 
 Part = dict[str, Any]
-"""`computed`, `why` not, and what docs/evaluation.md lists of the part."""
+"""`computed`, `why` if it was not, and what docs/evaluation.md lists for the part."""
 
 
 class Gain(TypedDict):
-    """What a clip's own caption gains over those of others, in nats a token."""
+    """How much a clip's own caption lowers the loss compared with other clips' captions, in nats
+    per token."""
 
     own: float | None
     exchanged: float | None
@@ -247,7 +249,7 @@ class Gain(TypedDict):
 
 
 class Captions(TypedDict):
-    """What captions tell the models, see `captions.judge_captions`."""
+    """How much the models use captions, see `captions.judge_captions`."""
 
     computed: Literal[True]
     why: str
@@ -269,7 +271,7 @@ class Memorisation(TypedDict):
 
 
 class OffStyleFigures(TypedDict):
-    """How far a clip of another style went, see `unasked.measure_off_style`."""
+    """How far a clip in another style moved, see `unasked.measure_off_style`."""
 
     another_seed: float
     adapter: float
@@ -279,7 +281,7 @@ class OffStyleFigures(TypedDict):
 
 
 class OffStyleClips(TypedDict):
-    """What base and adapter made of a prompt of another style; `again` is the base's clip by
+    """The clips of base and adapter for a prompt in another style; `again` is the base's clip with
     `other_seed`."""
 
     prompt: str
@@ -295,7 +297,7 @@ class OffStyleClips(TypedDict):
 
 
 class OffStyle(TypedDict):
-    """Prompts of other styles, see `unasked.measure_off_style`."""
+    """Prompts in other styles, see `unasked.measure_off_style`."""
 
     computed: Literal[True]
     why: str
@@ -307,7 +309,7 @@ class OffStyle(TypedDict):
 
 
 class SeedDistances(TypedDict):
-    """How far clips of a prompt by two seeds are apart, in decibels."""
+    """Distance between clips of the same prompt with two seeds, in decibels."""
 
     among_seeds: float
     values: list[float]
@@ -315,7 +317,7 @@ class SeedDistances(TypedDict):
 
 
 class Seeds(TypedDict):
-    """What another seed changes, see `seeds.measure_seeds`."""
+    """Variation across seeds, see `seeds.measure_seeds`."""
 
     computed: Literal[True]
     why: str
@@ -339,7 +341,7 @@ class AdapterTold(TypedDict):
 
 
 class Measured(TypedDict):
-    """What is measured of an adapter beside the base."""
+    """What is measured for an adapter in comparison with the base."""
 
     loss: Losses | NoLosses
     forgetting: Losses | NoLosses
@@ -357,23 +359,24 @@ class Measured(TypedDict):
 
 
 class VariantTold(AdapterTold, Measured):
-    """One of several adapters or strengths, beside the base: each part as in the report itself."""
+    """One of several adapters or strengths, compared with the base: each part as in the report
+    itself."""
 
     overfitting: Part
     clips: list[PlayedClip]
 
 
 class Missing(TypedDict):
-    """What a full evaluation would have had, and why this one hasn't."""
+    """A part that a full evaluation would have, and why this one doesn't."""
 
     what: str
     why: str
 
 
 class Report(Measured):
-    """The whole document. `settings` are `EvaluateSettings`, paths as text; `findings` are
-    sentences made of the rest, the worst first, `told` those of each section of the page,
-    `remarks` those of clips that were not fit to be measured on, and `plots` files beside it."""
+    """The whole document. `settings` are `EvaluateSettings` with paths as text; `findings` are
+    sentences derived from the rest, worst first; `told` has the sentences of each section of the
+    page, `remarks` those on unsuitable clips, and `plots` lists files next to it."""
 
     format_version: int
     created: str

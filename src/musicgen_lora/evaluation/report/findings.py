@@ -1,7 +1,7 @@
-"""What a reader must know first, and what each section says.
+"""The key findings, and the sentences of each section.
 
-A page of twenty bullets is read by nobody: at most seven come first, warnings before all else, the
-worst before the others. Every sentence stands in its section besides.
+Nobody reads a page of twenty bullets: at most seven come first, warnings before everything else,
+the worst at the top. Every sentence also appears in its section.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from musicgen_lora.evaluation.report.verdicts import (
 )
 
 MOST = 7
-"""Sentences that come first; warnings always do, however many there are."""
+"""Number of key findings; warnings are always among them, however many there are."""
 WARNING = "Warning: "
 WORST_FIRST = (
     "faults",
@@ -49,11 +49,11 @@ WORST_FIRST = (
     "distances",
     "seeds",
 )
-"""Sections by how much their warnings weigh."""
+"""Sections in order of the severity of their warnings."""
 
 
 def tell_sections(report: Report) -> dict[str, list[str]]:
-    """The sentences of each section of the page, by its name."""
+    """The sentences of each section of the page, by section name."""
     held_out, reference = report["held_out"], report["reference"]
     return {
         "choice": choice_sentences(report),
@@ -81,12 +81,12 @@ def tell_sections(report: Report) -> dict[str, list[str]]:
 
 
 def find_findings(report: Report) -> list[str]:
-    """What comes first: of several variants which the report is of, then the warnings, then the
-    verdicts and what they cost."""
+    """The key findings: with several variants, which one the report describes; then the warnings,
+    then the verdicts and what they cost."""
     told = tell_sections(report)
-    # That the loss is higher is the section's own sentence, with its size.
+    # The loss section has its own sentence on a higher loss, with its size.
     first, *others = report["primaries"]
-    # Of what lacks for the same reason one sentence is enough.
+    # One sentence is enough for everything missing for the same reason.
     verdicts = [
         primary_sentence(own) for own in others if not own["why"] or own["why"] != first["why"]
     ]
@@ -95,9 +95,9 @@ def find_findings(report: Report) -> list[str]:
     loss, *about_loss = told["loss"]
     calm = [
         loss,
-        # Clips that may be training clips come before all that is read off them.
+        # That clips may be training clips comes before everything measured on them.
         *(about_loss if not report["held_out"]["is_unseen"] else []),
-        # What a falling loss may hide.
+        # What a lower loss may hide.
         *worst_sentences(report["descriptors"], report["reference"]),
         *verdicts,
         *chain(told["overfitting"], told["forgetting"], told["captions"], told["off_style"]),
@@ -105,7 +105,7 @@ def find_findings(report: Report) -> list[str]:
         *told["seeds"],
     ]
     room = max(0, MOST - len(warnings) - len(told["choice"]))
-    # The last says how far the choice can be trusted.
+    # The last sentence says how far the choice can be trusted.
     return [
         *told["choice"][:1],
         *warnings,
@@ -115,7 +115,7 @@ def find_findings(report: Report) -> list[str]:
 
 
 def is_warning(sentence: str) -> bool:
-    """Whether it is one that comes first."""
+    """Whether the sentence is a warning, which comes first."""
     return sentence.startswith(WARNING)
 
 

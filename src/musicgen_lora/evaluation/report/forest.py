@@ -1,4 +1,4 @@
-"""All that was tested in one picture: a row a difference, with its interval, beside no change."""
+"""A forest plot of everything that was tested: one row per difference, with its interval."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROW_INCHES = 0.34
 
 
 class ForestRow(NamedTuple):
-    """A difference of adapter and base, below 0 where the adapter is nearer or predicts better."""
+    """The difference adapter minus base; below 0 the adapter is nearer or predicts better."""
 
     label: str
     n: str
@@ -26,8 +26,8 @@ class ForestRow(NamedTuple):
 
 
 def plotted_primaries(primaries: Sequence[Mapping[str, Any]]) -> list[ForestRow]:
-    """The primaries that have an interval, each in units of the change that 80 % of evaluations of
-    its size would find: nats, KAD and standard deviations have no scale in common."""
+    """The primary outcomes that have an interval, each in units of the change detectable at 80 %
+    power: nats, KAD and standard deviations share no common scale."""
     return [
         ForestRow(
             p["label"],
@@ -40,7 +40,7 @@ def plotted_primaries(primaries: Sequence[Mapping[str, Any]]) -> list[ForestRow]
 
 
 def plotted_losses(report: Mapping[str, Any]) -> list[ForestRow]:
-    """Changes of losses in percent: held-out clips, by codebook, training clips, other styles."""
+    """Changes in loss in percent: held-out clips, by codebook, training clips, other styles."""
     found = []
     loss, overfitting, forgetting = (report[k] for k in ("loss", "overfitting", "forgetting"))
     if loss["computed"]:
@@ -59,7 +59,7 @@ def plotted_losses(report: Mapping[str, Any]) -> list[ForestRow]:
 
 
 def forest_plot(report: Mapping[str, Any]) -> Figure | None:
-    """The primaries above, losses below; None where nothing has an interval."""
+    """Plot the primary outcomes above, the losses below; None if nothing has an interval."""
     primaries, losses = plotted_primaries(report["primaries"]), plotted_losses(report)
     parts = [part for part in (primaries, losses) if part]
     if not parts:
@@ -72,9 +72,9 @@ def forest_plot(report: Mapping[str, Any]) -> Figure | None:
         _draw(own, rows)
         if rows is primaries:
             own.axvspan(-1.0, 1.0, color="#eef0f3", zorder=0)
-            words = said("difference, in changes that 80 % of such evaluations find (grey: less)")
+            words = said("difference / change detectable at 80 % power (grey: not detectable)")
         else:
-            words = said("change of the loss (%)")
+            words = said("change in loss (%)")
         own.set_xlabel(words, fontsize=9, color=INK)
     axes[0].set_title(said("left of the line is better"), fontsize=9, color=INK, loc="left")
     return figure

@@ -1,4 +1,4 @@
-"""Sounds and spectrograms that the page carries inside, compressed: it opens at once."""
+"""Compressed audio and spectrograms embedded in the page, so that it opens at once."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from musicgen_lora.evaluation.report.plots import DYNAMIC_RANGE_DB, log_spectrog
 from musicgen_lora.page import data_uri
 
 PAGE_BYTES = 14_000_000
-"""Bytes of what is inside the page; clips beyond are named by their files."""
+"""Total size of what is embedded; for clips beyond it the page names their files."""
 COMPRESSION = 0.3
-"""Quality of MP3, 0 to 1: about 80 kbit/s a channel."""
+"""MP3 compression level, 0 to 1: this gives about 80 kbit/s per channel."""
 CHUNK = 16_384
 MOST_AT_ONCE = 4
-"""Sides of a prompt that are compressed at once."""
+"""Sides of a prompt that are compressed in parallel."""
 
 
 def mp3_bytes(waveform: np.ndarray, sample_rate: int) -> bytes:
-    """A waveform `[C, N]` as MP3, which every browser plays: Safari has no Ogg before 18.4."""
+    """Encode a waveform `[C, N]` as MP3, which all browsers play; Safari before 18.4 lacks Ogg."""
     target = BytesIO()
     with soundfile.SoundFile(
         target,
@@ -46,11 +46,11 @@ def mp3_bytes(waveform: np.ndarray, sample_rate: int) -> bytes:
 
 
 def spectrogram_png(levels: np.ndarray, loudest: float) -> bytes:
-    """A spectrogram that fills its picture, time from edge to edge, so that it can be a seek bar.
+    """Draw a spectrogram without margins, so that it can serve as a seek bar.
 
     Args:
         levels: in dB, from `log_spectrogram`.
-        loudest: level that is white, one for all sides of a prompt.
+        loudest: the level shown as white, the same for all sides of a prompt.
     """
     share = np.clip((levels - loudest) / DYNAMIC_RANGE_DB + 1.0, 0.0, 1.0)
     colours = matplotlib.colormaps["magma"](share[::-1], bytes=True)[..., :3]
@@ -62,18 +62,19 @@ def spectrogram_png(levels: np.ndarray, loudest: float) -> bytes:
 def embed_sounds(
     groups: list[list[str]], output_dir: Path
 ) -> tuple[dict[str, str], dict[str, bytes]]:
-    """Sounds and spectrograms of clips, a group (the sides of a prompt) at a time while they fit.
+    """Encode the audio and spectrograms of clips, group by group (the sides of a prompt) while they
+    fit.
 
     Args:
         groups: names of WAV files in `output_dir`.
 
     Returns:
-        Data URIs of MP3 by name, and PNG by name.
+        MP3 data URIs and PNG images, both by name.
     """
     sounds: dict[str, str] = {}
     pictures: dict[str, bytes] = {}
     n_bytes = 0
-    # The sides of a prompt at once: neither an MP3 nor a spectrogram holds Python up.
+    # All sides of a prompt in parallel: encoding MP3 and computing spectrograms release the GIL.
     with ThreadPoolExecutor(MOST_AT_ONCE) as pool:
         for group in groups:
             embedded = [*pool.map(_embed, [output_dir / name for name in group])]
@@ -91,14 +92,14 @@ def embed_sounds(
 
 
 def _embed(path: Path) -> tuple[str, np.ndarray]:
-    """A WAV file as a data URI of MP3, and its levels."""
+    """A WAV file as an MP3 data URI, and its spectrogram levels."""
     rate = probe(path).sample_rate
     wave = read_audio(path, rate)
     return data_uri("audio/mpeg", mp3_bytes(wave, rate)), log_spectrogram(wave, rate)
 
 
 def sound_groups(report: Mapping[str, Any]) -> list[list[str]]:
-    """Names of the files of each prompt, of those of other styles, and of each generated clip's
+    """File names for each prompt, for each prompt in another style, and of each generated clip's
     nearest training clip."""
     clips = report["generation"]["clips"]
     groups = [[own["audio"] for own in sides(clip).values()] for clip in clips]

@@ -1,4 +1,4 @@
-"""The report's pictures. Each function returns a figure of its own: no pyplot, no global state."""
+"""The report's plots. Each function returns its own figure: no pyplot, no global state."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from musicgen_lora.listening.descriptors import BANDS_HZ, band_name
 from musicgen_lora.plural import count
 
 COLOURS = {"base": "#8a8f98", "adapter": "#d9480f", "reference": "#1971c2"}
-"""Told apart by colour-blind readers too; markers differ as well."""
+"""Distinguishable for colour-blind readers; markers differ as well."""
 MARKERS = {"base": "o", "adapter": "D", "reference": "s"}
 NAMES = {"base": "base", "adapter": "with adapter", "reference": "held-out audio"}
 INK = "#23272e"
@@ -33,10 +33,10 @@ DRAWN = (
     *("hat_onset_rate_hz", "roll_density", "swing"),
     *("tempo_confidence", "spectral_centroid_hz", "crest_db"),
 )
-"""Descriptors that have violins: what makes an 808 beat; all others are in the table."""
+"""Descriptors shown as violins, those that make an 808 beat; all others are in the table."""
 VIOLINS_A_ROW = 3
 FEWEST_FOR_VIOLINS = 5
-"""Clips from which a violin is drawn around them; of fewer it would be a guess."""
+"""Fewest clips for which a violin is drawn; with fewer it would be a guess."""
 
 
 def png_bytes(figure: Figure) -> bytes:
@@ -53,7 +53,7 @@ def _axes(width: float, height: float) -> tuple[Figure, Axes]:
 
 
 def clean(axes: Axes) -> None:
-    """The look of all axes."""
+    """Give axes the common style."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color("#b6bbc3")
     axes.tick_params(colors=INK, labelsize=9)
@@ -61,7 +61,7 @@ def clean(axes: Axes) -> None:
 
 
 def legend_mark(side: str, label: str) -> Line2D:
-    """A side's mark for a legend."""
+    """A side's marker for a legend."""
     return Line2D([], [], color=COLOURS[side], marker=MARKERS[side], linewidth=0, label=said(label))
 
 
@@ -78,12 +78,12 @@ def _legend_above(axes: Axes, marks: list[Line2D]) -> None:
 
 
 def _draw_mark(axes: Axes, x: float, y: float, side: str, *, size: int) -> None:
-    """A bold mark of a side, above all faint ones."""
+    """Draw a bold marker of a side above all faint ones."""
     axes.plot(x, y, MARKERS[side], color=COLOURS[side], markersize=size, zorder=3)
 
 
 def loss_plot(loss: Mapping[str, Any]) -> Figure:
-    """Loss of each codebook, base against adapter; a thin line is a source."""
+    """Loss by codebook, base vs. adapter; each thin line is a source."""
     results = loss["codebooks"]
     figure, axes = _axes(max(6.4, 1.3 * len(results) + 1.2), 3.6)
     for k, result in enumerate(results):
@@ -98,7 +98,7 @@ def loss_plot(loss: Mapping[str, Any]) -> Figure:
         for side, offset in (("base", -0.18), ("adapter", 0.18)):
             value = result[f"mean_{side}"]
             _draw_mark(axes, k + offset, value, side, size=9)
-            # Outside of the pair, where no line of a source runs.
+            # Outside the pair, clear of the sources' lines.
             axes.annotate(
                 f"{value:.2f}",
                 (k + offset, value),
@@ -112,10 +112,10 @@ def loss_plot(loss: Mapping[str, Any]) -> Figure:
     axes.set_xlim(-0.6, len(results) - 0.4)
     axes.margins(y=0.12)
     axes.set_xticks(range(len(results)), [said(f"codebook {k + 1}") for k in range(len(results))])
-    axes.set_ylabel(said("loss (nats a token), lower is better"), fontsize=9, color=INK)
+    axes.set_ylabel(said("loss (nats per token), lower is better"), fontsize=9, color=INK)
     axes.grid(axis="y", color="#e8eaee")
     axes.set_title(
-        said(f"Held-out loss, n = {count(loss['n_sources'], 'source')} (a thin line each)"),
+        said(f"Held-out loss, n = {count(loss['n_sources'], 'source')} (one thin line each)"),
         fontsize=10,
         color=INK,
         loc="left",
@@ -129,7 +129,7 @@ def loss_plot(loss: Mapping[str, Any]) -> Figure:
 
 
 def positions_plot(positions: Sequence[Mapping[str, Any]]) -> Figure:
-    """The loss along the clip, base against adapter; a mark is a stretch."""
+    """The loss along the clip, base vs. adapter; each marker is a stretch."""
     figure, axes = _axes(8.2, 3.0)
     middles = [0.5 * (own["from_s"] + own["to_s"]) for own in positions]
     for side in ("base", "adapter"):
@@ -140,7 +140,7 @@ def positions_plot(positions: Sequence[Mapping[str, Any]]) -> Figure:
     axes.set_xlim(0.0, positions[-1]["to_s"])
     axes.margins(y=0.15)
     axes.set_xlabel(said("seconds from the start of the window"), fontsize=9, color=INK)
-    axes.set_ylabel(said("loss (nats a token)"), fontsize=9, color=INK)
+    axes.set_ylabel(said("loss (nats per token)"), fontsize=9, color=INK)
     axes.grid(axis="y", color="#e8eaee")
     _legend_above(axes, [legend_mark(side, NAMES[side]) for side in ("base", "adapter")])
     return figure
@@ -149,10 +149,10 @@ def positions_plot(positions: Sequence[Mapping[str, Any]]) -> Figure:
 def bands_plot(
     facts: Mapping[str, Sequence[Mapping[str, float | None]]],
 ) -> Figure:
-    """Energy by band in dB of the whole; a faint mark is a clip, a bold one their mean share.
+    """Energy by band in dB relative to the total; faint markers are clips, bold ones their mean.
 
     Args:
-        facts: descriptors of the clips of "base", "adapter" and "reference", where there are.
+        facts: descriptors of the clips of "base", "adapter" and "reference", if there are any.
     """
     figure, axes = _axes(8.2, 3.6)
     sides = [side for side in COLOURS if facts.get(side)]
@@ -170,7 +170,7 @@ def bands_plot(
             _draw_mark(axes, band + offset, mean, side, size=8)
     labels = [said(band_label(low, high)) for low, high in BANDS_HZ]
     axes.set_xticks(range(len(BANDS_HZ)), labels)
-    axes.set_ylabel(said("share of the energy (dB)"), fontsize=9, color=INK)
+    axes.set_ylabel(said("share of energy (dB)"), fontsize=9, color=INK)
     axes.grid(axis="y", color="#e8eaee")
     marks = [legend_mark(side, f"{said(NAMES[side])} (n = {len(facts[side])})") for side in sides]
     _legend_above(axes, marks)
@@ -178,10 +178,10 @@ def bands_plot(
 
 
 def violins_plot(facts: Mapping[str, Sequence[Mapping[str, float | None]]]) -> Figure:
-    """A violin a side for each descriptor, every clip a point, the median a line.
+    """A violin per side for each descriptor; points are clips, the line is the median.
 
     Args:
-        facts: descriptors of the clips of "base", "adapter" and "reference", where there are.
+        facts: descriptors of the clips of "base", "adapter" and "reference", if there are any.
     """
     sides = [side for side in COLOURS if facts.get(side)]
     n_rows = -(-len(DRAWN) // VIOLINS_A_ROW)
@@ -212,7 +212,7 @@ def _draw_violins(
             drawn = axes.violinplot(values, [place], widths=0.8, showextrema=False)
             for body in drawn["bodies"]:  # pyright: ignore[reportGeneralTypeIssues]
                 body.set(facecolor=colour, alpha=0.28, linewidth=0)
-        # Side by side rather than on top of one another; the same each time.
+        # Spread the points so that they don't overlap; deterministic.
         across = place + 0.22 * (np.arange(len(values)) / max(len(values) - 1, 1) - 0.5)
         axes.plot(across, values, ".", color=colour, markersize=4, alpha=0.75)
         middle = float(np.median(values))
@@ -225,8 +225,8 @@ def _draw_violins(
 
 
 def moves_plot(rows: Sequence[Mapping[str, Any]]) -> Figure | None:
-    """Each descriptor's way from base to adapter, on a scale where the base is 0 and the held-out
-    audio 1; None if no descriptor has such a way."""
+    """Each descriptor's move from base to adapter, on a scale where the base is 0 and the held-out
+    audio 1; None if no descriptor has such a move."""
     told = [row for row in rows if row["moved"] is not None and row["moved"]["share"] is not None]
     if not told:
         return None
@@ -258,14 +258,14 @@ def moves_plot(rows: Sequence[Mapping[str, Any]]) -> Figure | None:
         ],
     )
     axes.grid(axis="x", color="#e8eaee")
-    _legend_above(axes, [legend_mark("adapter", "with adapter, 95 % interval")])
+    _legend_above(axes, [legend_mark("adapter", "with adapter, 95 % CI")])
     return figure
 
 
 def log_spectrogram(waveform: np.ndarray, sample_rate: int) -> np.ndarray:
     """Levels in dB `[160, up to 480]` of `[C, N]`, rows evenly spaced in octaves from 25 Hz to
-    half the sample rate. Basses need a long window, hats a short one: from 100 to 400 Hz the
-    picture fades from one to the other."""
+    half the sample rate. Bass needs a long window, hi-hats a short one: from 100 to 400 Hz the
+    two are crossfaded."""
     mono = waveform.mean(axis=0).astype(np.float64)
     edges = np.geomspace(LOWEST_HZ, sample_rate / 2.0, N_ROWS + 1)
     centres = np.sqrt(edges[1:] * edges[:-1])

@@ -1,7 +1,6 @@
-"""Writes what was measured: report.json, plots/, summary.md for a model card, and report.html, a
-page that needs no other file.
+"""Writes the results: report.json, plots/, summary.md for a model card, and report.html.
 
-The page carries its pictures and clips inside, and a player.
+The page is self-contained: plots, clips and a player are embedded.
 """
 
 from __future__ import annotations
@@ -72,12 +71,12 @@ PLOTS_FOLDER = "plots"
 
 
 def write_report(report: Report, output_dir: Path) -> Path:
-    """Draws the plots and writes the report beside the audio that it names.
+    """Draw the plots and write the report next to the audio that it names.
 
     Args:
-        report: plain values, as `evaluate_adapter` gathers them; the names of the plots are
+        report: plain values, as `evaluate_adapter` collects them; the names of the plots are
             added to it.
-        output_dir: holds the clips; `audio` of a clip is relative to it.
+        output_dir: holds the clips; the `audio` path of a clip is relative to it.
 
     Returns:
         Path of the page.
@@ -124,8 +123,8 @@ def _draw(report: Report, output_dir: Path) -> dict[str, bytes]:
 
 
 def files_of_report(output_dir: Path) -> Iterator[str]:
-    """Files that the last report of the folder lists, so that no old clip passes for a new one.
-    Nothing else in the folder is touched."""
+    """Yield the files that the folder's last report lists, so that no old clip passes for a new
+    one. Nothing else in the folder is touched."""
     try:
         report = read_json(output_dir / JSON_FILE, max_bytes=LARGE)
         names = list(report["plots"])
@@ -152,12 +151,12 @@ def make_page(
     audio: Mapping[str, str],
     spectrograms: Mapping[str, bytes],
 ) -> str:
-    """The page of a report.
+    """Render the page of a report.
 
     Args:
-        pictures: PNG by name.
-        audio: data URIs by file name; clips without one are named by their files.
-        spectrograms: PNG by file name of the clip.
+        pictures: PNG images by name.
+        audio: data URIs by file name; for clips without one the page names the file.
+        spectrograms: PNG images by file name of the clip.
     """
     return render_page(
         "report.html.jinja",
@@ -203,14 +202,14 @@ def percent(value: float | None) -> str:
 
 
 def interval(low: float | None, high: float | None) -> str:
-    """Two signed shares as text, without the unit of the first."""
+    """Two signed shares as text, with the unit after the second only."""
     if low is None or high is None:
         return DASH
     return minus(f"{low * 100:+.1f} to {high * 100:+.1f} %")
 
 
 def loss_rows(loss: Losses | NoLosses) -> list[dict[str, str]]:
-    """The held-out loss as text, a row for the mean and each codebook."""
+    """The held-out loss as text, one row for the mean and one per codebook."""
     if loss["computed"] is False:
         return []
     named = [("all codebooks", loss["mean"])]
@@ -219,7 +218,7 @@ def loss_rows(loss: Losses | NoLosses) -> list[dict[str, str]]:
 
 
 def loss_anchors(report: Report) -> list[dict[str, str]]:
-    """What losses are read against, a row for each of `loss_rows`: other styles with the base,
+    """Reference points of the losses, one row for each of `loss_rows`: other styles with the base,
     which was made for them, and training clips with the adapter."""
     other: Any = report["forgetting"]
     trained: Any = report["overfitting"].get("trained", report["overfitting"])
@@ -237,7 +236,7 @@ def loss_anchors(report: Report) -> list[dict[str, str]]:
 
 
 def position_rows(loss: Losses | NoLosses) -> list[dict[str, str]]:
-    """The loss along the clip as text, a row a stretch."""
+    """The loss along the clip as text, one row per stretch."""
     if loss["computed"] is False:
         return []
     return [
@@ -247,7 +246,7 @@ def position_rows(loss: Losses | NoLosses) -> list[dict[str, str]]:
 
 
 def overfitting_rows(report: Report) -> list[dict[str, str]]:
-    """Held-out clips beside training clips, as text."""
+    """The loss on held-out and on training clips, as text."""
     loss, overfitting = report["loss"], report["overfitting"]
     if loss["computed"] is False or overfitting["computed"] is False:
         return []
@@ -256,7 +255,7 @@ def overfitting_rows(report: Report) -> list[dict[str, str]]:
 
 
 def held_out_distance(report: Report) -> str:
-    """How far held-out sources are from each other, by their descriptors; empty if not computed."""
+    """Descriptor distance between held-out sources; empty if not computed."""
     distance = report["descriptor_distance"]
     return f"{np.mean(distance['reference']):.3f}" if distance["computed"] else ""
 
@@ -296,7 +295,7 @@ def _loss_row(name: str, result: PairedResult) -> dict[str, str]:
 
 
 def descriptor_rows(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, str]]:
-    """The descriptors as text, in the units that people read."""
+    """The descriptors as text, in display units."""
     by_name = {row["name"]: row for row in rows}
     texts = []
     for shown in SHOWN:
@@ -336,15 +335,15 @@ def _signed(text: str) -> str:
 
 
 def print_report(report: Report, console: Console) -> None:
-    """The findings and the tables on the console."""
+    """Print the findings and the tables."""
     for sentence in report["findings"]:
         console.print(Text(f"- {word(sentence)}"))
     loss = report["loss"]
     if loss["computed"] is True:
         table = MessageTable(
-            title=word(f"Held-out loss, nats a token, n = {count(loss['n_sources'], 'source')}")
+            title=word(f"Held-out loss, nats per token, n = {count(loss['n_sources'], 'source')}")
         )
-        for name in ("", "base", "adapter", "change", "95 % interval", "p"):
+        for name in ("", "base", "adapter", "change", "95 % CI", "p"):
             table.add_column(name, justify="left" if not name else "right")
         for row in loss_rows(loss):
             table.add_row(
@@ -353,7 +352,7 @@ def print_report(report: Report, console: Console) -> None:
         console.print(table)
     if report["variants"]:
         console.print(variants_table(report))
-    table = MessageTable(title=word("What it was to decide (p by Holm)"))
+    table = MessageTable(title=word("Primary outcomes (Holm-adjusted p)"))
     for name in ("", "verdict", "base", "adapter", "p", "n"):
         side = "left" if name in ("", "verdict") else "right"
         table.add_column(name, justify=side, no_wrap=name in ("base", "adapter", "p"))
@@ -361,7 +360,7 @@ def print_report(report: Report, console: Console) -> None:
         table.add_row(*(row[k] for k in ("label", "words", "base", "adapter", "p_holm", "n")))
     console.print(table)
     console.print(anchors_table(report))
-    table = MessageTable(title=word("Descriptors, means"))
+    table = MessageTable(title=word("Descriptor means"))
     sides = {"adapter": "adapter"}
     if report["generation"]["compared"]:
         sides = {"base": "base", **sides}

@@ -1,4 +1,4 @@
-"""What another seed changes, in the report: sentences and rows."""
+"""Variation across seeds in the report: sentences and table rows."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from musicgen_lora.plural import count
 
 
 def seed_sentences(seeds: Mapping[str, Any]) -> list[str]:
-    """How much another seed changes with each side."""
+    """How much each side's clips change with the seed."""
     base, adapter, n = seeds["base"], seeds["adapter"], count(seeds["n"], "prompt")
     own = f"{adapter['among_seeds']:.1f}"
     if base is None:
-        return [f"Another seed changes its clips of a prompt by {own} dB (n = {n})."]
+        return [f"Another seed changes the adapter's clip of a prompt by {own} dB (n = {n})."]
     theirs = f"{base['among_seeds']:.1f}"
     if seeds["collapsed"]:
         return [
-            f"Warning: its clips of a prompt are nearly alike, whatever the seed: another seed "
-            f"changes them by {own} dB, the base's by {theirs} dB, and below {COLLAPSED_BELOW} "
-            f"of that counts as collapsed (n = {n})."
+            f"Warning: the adapter's clips hardly vary with the seed: another seed changes them "
+            f"by {own} dB, the base's by {theirs} dB; less than {COLLAPSED_BELOW} of the base's "
+            f"counts as collapsed (n = {n})."
         ]
     return [
-        f"Another seed changes its clips of a prompt by {own} dB, the base's by {theirs} dB "
-        f"(n = {n})."
+        f"Another seed changes the adapter's clip of a prompt by {own} dB, the base's by {theirs} "
+        f"dB (n = {n})."
     ]
 
 
 def seed_rows(seeds: Mapping[str, Any]) -> list[dict[str, str]]:
-    """Distances among seeds and among prompts as texts, a row each."""
+    """Distances between seeds and between prompts as texts, one row each."""
     sides = {side: seeds[side] or {} for side in ("base", "adapter")}
     names = {"among_seeds": "another seed", "among_prompts": "another prompt"}
     rows = [

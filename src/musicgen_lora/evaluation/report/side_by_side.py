@@ -1,4 +1,4 @@
-"""Several adapters or strengths beside each other: which is best, the table, the players' sides."""
+"""Several adapters or strengths side by side: the best one, the table, the players' sides."""
 
 from __future__ import annotations
 
@@ -17,15 +17,14 @@ SHORT = {
     "kernel_distance": "KAD",
     "descriptor_distance": "descriptors",
 }
-"""Names of the primaries where there is little room."""
+"""Short names of the primary outcomes."""
 SideName = tuple[str, bool]
-"""Name of a player's side, and whether it is a word of ours, which is said in the reader's
-language."""
+"""Name of a player's side, and whether it is one of our own words, which are translated."""
 SIGNS = {"better": "+", "worse": "\N{MINUS SIGN}", "no clear change": "", "not computed": ""}
 
 
 def choice_sentences(report: Report) -> list[str]:
-    """Which variant the report is of, and how far the choice can be trusted."""
+    """Which variant the report describes, and how far the choice can be trusted."""
     choice = report["choice"]
     if not report["variants"]:
         return []
@@ -33,18 +32,21 @@ def choice_sentences(report: Report) -> list[str]:
     n = count(len(labels), "variant")
     best = labels[choice["best"]]
     if not choice["computed"]:
-        return [f"Of {n} none can be called best ({choice['why']}); what follows is of {best}."]
+        return [
+            f"None of {n} can be called best ({choice['why']}); the rest of the report describes "
+            f"{best}."
+        ]
     by = ", ".join(SHORT[name] for name in choice["by"])
     found = [
-        f"Best of {n} by {by} (mean rank {choice['ranks'][choice['best']]:.1f}): {best}. What "
-        "follows is of it."
+        f"Best of {n} by {by} (mean rank {choice['ranks'][choice['best']]:.1f}): {best}. The rest "
+        "of the report describes it."
     ]
     if not choice["is_better"]:
-        found.append(f"In nothing is {best} clearly better than the base.")
+        found.append(f"No primary outcome is clearly better with {best} than with the base.")
     near = [labels[own["name"]] for own in choice["others"] if not own["apart"]]
     if near:
         found.append(
-            f"Its held-out loss can't be told from that of {', '.join(near)} "
+            f"Its held-out loss can't be distinguished from that of {', '.join(near)} "
             f"(n = {count(choice['n_sources'], 'source')})."
         )
     found.append(_flattered(choice))
@@ -52,23 +54,23 @@ def choice_sentences(report: Report) -> list[str]:
 
 
 def _flattered(choice: Mapping[str, Any]) -> str:
-    """What choosing on the clips that are measured on does to the figures."""
+    """How choosing on the same clips that are used for measuring biases the figures."""
     how = (
-        "It was chosen on the clips that it is measured on, so its figures flatter it, whatever "
-        "Holm says"
+        "It was chosen on the same clips that it is measured on, so its figures are too "
+        "optimistic, even after Holm's adjustment"
     )
-    cure = "clips that had no part in the choice tell: --data_dir, or another --seed"
+    cure = "measure it on clips that had no part in the choice: --data_dir, or another --seed"
     if choice["loss_elsewhere"] is None:
         return f"{how}; {cure}."
     return (
-        f"{how}: loss {choice['loss']:.3f}, and {choice['loss_elsewhere']:.3f} where each source "
-        f"is left out of the choice (n = {count(choice['n_sources'], 'source')}); {cure}."
+        f"{how}: loss {choice['loss']:.3f}, but {choice['loss_elsewhere']:.3f} with each source "
+        f"left out of the choice in turn (n = {count(choice['n_sources'], 'source')}); {cure}."
     )
 
 
 def variant_rows(report: Report) -> list[dict[str, Any]]:
-    """The variants as texts, the base first: `label`, `is_best`, `rank`, and of each primary its
-    value and verdict; empty where there is one adapter."""
+    """The variants as texts, the base first: `label`, `is_best`, `rank`, and for each primary
+    outcome its value and verdict; empty if there is only one adapter."""
     if not report["variants"]:
         return []
     choice = report["choice"]
@@ -99,10 +101,13 @@ def variant_rows(report: Report) -> list[dict[str, Any]]:
 
 
 def variants_table(report: Report) -> MessageTable:
-    """The same for the console: `+` is clearly better than the base."""
+    """The same table for the console: `+` means clearly better than the base."""
     n_tests = max((p["n_tests"] for p in report["primaries"]), default=0)
     table = MessageTable(
-        title=word(f"Side by side (+ clearly better than the base; {count(n_tests, 'test')}, Holm)")
+        title=word(
+            f"Side by side (+: clearly better than the base; Holm-adjusted for "
+            f"{count(n_tests, 'test')})"
+        )
     )
     table.add_column("")
     for primary in report["primaries"]:
@@ -121,9 +126,9 @@ def variants_table(report: Report) -> MessageTable:
 
 
 def player_sides(report: Report, audio: Mapping[str, str]) -> list[list[dict[str, Any]]]:
-    """What each prompt's player switches between: the base, then the variants as they were given;
-    nothing where the page has no room for it. What is louder is taken for better, so that all are
-    as loud as the quietest."""
+    """The sides that each prompt's player switches between: the base, then the variants in the
+    given order; none if the page has no room for them. Louder clips sound better, so all are turned
+    down to the quietest."""
     names: dict[str, SideName] = {"base": ("base", True), "adapter": ("with adapter", True)}
     order = ["base", "adapter"]
     best = report["adapter"]["name"]
@@ -140,12 +145,12 @@ def player_of(
     played: Mapping[str, PlayedClip], names: Mapping[str, SideName], audio: Mapping[str, str]
 ) -> list[dict[str, Any]]:
     """The sides of a player: `key`, `name` and whether it is `said` in the reader's language,
-    `audio`, and `gain`, the decibels that bring the louder ones down to the quietest.
+    `audio`, and `gain`, in decibels, which brings the louder ones down to the quietest.
 
     Args:
-        played: the clips, by side; sides that were not played are left out.
-        names: of the sides, in their order.
-        audio: clips that the page has room for.
+        played: the clips by side; sides without a clip are left out.
+        names: names of the sides, in their order.
+        audio: the clips that the page has room for.
     """
     keys = [key for key in names if key in played]
     levels = [played[key]["descriptors"]["loudness_lufs"] for key in keys]

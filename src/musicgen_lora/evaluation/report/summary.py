@@ -1,4 +1,4 @@
-"""What the figures say, in plain sentences. Each names its n; none says more than it knows."""
+"""The results in plain sentences. Each gives its n, and none claims more than the figures show."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from musicgen_lora.language.translate import joined, word
 from musicgen_lora.plural import count
 
 TOLD = ("band_20_60_share", "hat_onset_rate_hz", "roll_density", "kick_onset_rate_hz")
-"""Descriptors that make an 808 beat, told in words; the others are in the table."""
+"""Descriptors that make an 808 beat, reported in sentences; the others are in the table."""
 STEADINESS = "tempo_confidence"
 NO_BEAT = 0.2
 """Steadiness below which there is no beat to speak of: in 10 s, noise and held notes reach
-0.04, hits at random 0.16; the example beats have 0.49 to 0.84."""
+0.04, random hits 0.16; the example beats have 0.49 to 0.84."""
 FAR = 0.05
-"""p of a difference that is told, over the number of descriptors that it is the worst of."""
+"""Significance level for reporting the largest difference, divided by the number of descriptors."""
 _PARTS = (
     ("loss", "Held-out loss"),
     ("reference", "Descriptors of held-out audio"),
-    ("descriptor_distance", "Distance of descriptors"),
-    ("distances", "Distances of sets of clips"),
+    ("descriptor_distance", "Descriptor distance"),
+    ("distances", "Distances between sets of clips"),
     ("forgetting", "Loss on other styles (forgetting)"),
-    ("off_style", "Prompts of other styles"),
+    ("off_style", "Prompts in other styles"),
     ("overfitting", "Loss on training clips"),
     ("memorisation.continuations", "Continuations of training clips"),
     ("memorisation.nearest", "Nearest training clips"),
-    ("captions", "What captions tell"),
-    ("obedience", "Obedience to the prompts"),
+    ("captions", "Effect of captions"),
+    ("obedience", "Prompt adherence"),
     ("text_agreement", "Agreement with the prompts"),
 )
 MOSTLY_SILENT = 0.5
@@ -38,7 +38,7 @@ OFTEN_CLIPPED = 0.001
 
 
 def list_not_computed(report: Report) -> list[Missing]:
-    """What a full evaluation would have had, and why this one hasn't."""
+    """List what a full evaluation would have, and why this one doesn't."""
     missing: list[Missing] = []
     for name, what in _PARTS:
         part: Any = report
@@ -47,14 +47,12 @@ def list_not_computed(report: Report) -> list[Missing]:
         if not part["computed"]:
             missing.append({"what": what, "why": part["why"]})
     if not report["generation"]["compared"]:
-        missing.append(
-            {"what": "Base against adapter in generated audio", "why": "needs --compare"}
-        )
+        missing.append({"what": "Generated audio, base vs. adapter", "why": "needs --compare"})
     return missing
 
 
 def by_reason(missing: Iterable[Missing]) -> list[dict[str, str]]:
-    """What was not computed, in the user's language, each reason once: `whats` in a row, `why`."""
+    """What was not computed, in the user's language, grouped by reason: `whats` joined, `why`."""
     whats: dict[str, list[str]] = {}
     for item in missing:
         whats.setdefault(item["why"], []).append(word(item["what"]))
@@ -62,7 +60,7 @@ def by_reason(missing: Iterable[Missing]) -> list[dict[str, str]]:
 
 
 def loss_sentences(loss: Mapping[str, Any], held_out: Mapping[str, Any]) -> list[str]:
-    """By how much the held-out loss changed, and what makes its clips doubtful."""
+    """By how much the held-out loss changed, and any doubt about its clips."""
     if not loss["computed"]:
         return [f"Held-out loss: not computed: {loss['why']}."]
     sentences = [loss_sentence(loss["mean"])]
@@ -71,9 +69,9 @@ def loss_sentences(loss: Mapping[str, Any], held_out: Mapping[str, Any]) -> list
     elif held_out["chose_best"]:
         n = f"n = {count(loss['mean']['n'], 'source')}"
         sentences.append(
-            "The same clips chose best_model among training's validations, which favours it: with "
-            "no effect at all, the best of five is taken for better in 4 to 12 % of runs, not "
-            f"in 2.5 % ({n}). Clips of your own that training had no part of tell more: --data_dir."
+            "Training picked best_model by its loss on these same clips, which favours it: with no "
+            "effect at all, the best of five validations is called better in 4 to 12 % of runs "
+            f"instead of 2.5 % ({n}). Clips that training never used tell more: --data_dir."
         )
     return sentences
 
@@ -92,7 +90,7 @@ def forgetting_sentences(forgetting: Mapping[str, Any]) -> list[str]:
     low, high = (mean[f"relative_ci_{end}"] * 100 for end in ("low", "high"))
     return [
         f"Forgetting: the loss on other styles changed by {change} "
-        f"(95 % interval {low:+.1f} to {high:+.1f} %, {n})."
+        f"(95 % CI {low:+.1f} to {high:+.1f} %, {n})."
     ]
 
 
@@ -108,24 +106,25 @@ def loss_sentence(mean: PairedResult) -> str:
         return f"The adapter {verb} the held-out loss by {size} ({n}: too few for an interval)."
     if low <= 0.0 <= high:
         return (
-            f"No clear change of the held-out loss: {relative * 100:+.1f} %, and the 95 % "
-            f"interval, {low * 100:+.1f} to {high * 100:+.1f} %, includes zero ({n})."
+            f"No clear change in the held-out loss: {relative * 100:+.1f} %, and the 95 % CI, "
+            f"{low * 100:+.1f} to {high * 100:+.1f} %, includes zero ({n})."
         )
     near, far = sorted((abs(low), abs(high)))
-    interval = f"95 % interval {near * 100:.1f} to {far * 100:.1f} %"
+    interval = f"95 % CI {near * 100:.1f} to {far * 100:.1f} %"
     if relative > 0.0:
         return f"Warning: the adapter raised the held-out loss by {size} ({interval}, {n})."
     return f"The adapter lowered the held-out loss by {size} ({interval}, {n})."
 
 
 def _indicative(mean: PairedResult) -> str:
-    """What follows the n of an interval that may be too narrow."""
+    """The text after the n of an interval that may be too narrow."""
     if mean["doubt"] == "few":
         return (
-            f"; indicative: of fewer than {FEWEST_FOR_SURE} sources the interval may be too narrow"
+            f"; indicative only: with fewer than {FEWEST_FOR_SURE} sources the interval may be too "
+            "narrow"
         )
     if mean["doubt"] == "skewed":
-        return "; indicative: a few sources differ far more than the rest"
+        return "; indicative only: a few sources differ far more than the rest"
     return ""
 
 
@@ -139,7 +138,7 @@ def generation_sentences(generation: Mapping[str, Any]) -> list[str]:
         if same:
             sentences.append(
                 f"Warning: {same} of {count(n, 'pair')} of generated clips are identical token "
-                "by token: the adapter does nothing there."
+                "by token: the adapter has no effect there."
             )
     clipped = {"base": 0, "adapter": 0}
     for side in clipped:
@@ -149,19 +148,19 @@ def generation_sentences(generation: Mapping[str, Any]) -> list[str]:
         if silent:
             sentences.append(
                 f"Warning: {silent} of {count(n, 'clip')} of the {side} are silent for more than "
-                "half of their time."
+                "half of their length."
             )
     return [*sentences, *_clipping_sentences(clipped, n, generation["compared"])]
 
 
 def _clipping_sentences(clipped: Mapping[str, int], n: int, is_compared: bool) -> list[str]:
-    """How many of n clips clip. It warns of what the adapter brought: what the base does as often
-    is none of its doing, and the files are turned down anyway."""
+    """How many of n clips clip. It warns only if the adapter clips more often: as much clipping in
+    the base is not the adapter's fault, and the files are turned down anyway."""
     turned_down = (
         "exceed full scale in more than 0.1 % of their samples; their files were turned down"
     )
     if clipped["adapter"] > clipped["base"]:
-        beside = f" (of the base: {clipped['base']})" if is_compared else ""
+        beside = f" (base: {clipped['base']})" if is_compared else ""
         return [
             f"Warning: {clipped['adapter']} of {count(n, 'clip')} of the adapter "
             f"{turned_down}{beside}."
@@ -169,13 +168,13 @@ def _clipping_sentences(clipped: Mapping[str, int], n: int, is_compared: bool) -
     if clipped["base"]:
         return [
             f"{clipped['base']} of {count(n, 'clip')} of the base {turned_down} "
-            f"(of the adapter: {clipped['adapter']})."
+            f"(adapter: {clipped['adapter']})."
         ]
     return []
 
 
 def worst_sentences(rows: Sequence[Mapping[str, Any]], reference: Mapping[str, Any]) -> list[str]:
-    """What a falling loss may hide: that there is no beat, and what is furthest from the held-out
+    """What a lower loss may hide: a missing beat, and the largest difference from the held-out
     audio."""
     by_name = {row["name"]: row for row in rows}
     sentences = []
@@ -189,12 +188,12 @@ def worst_sentences(rows: Sequence[Mapping[str, Any]], reference: Mapping[str, A
     worst = max(far, key=lambda row: row["apart"]["size"], default=None)
     if worst is not None and not (has_no_beat and worst["name"] == STEADINESS):
         told = _side_by_side(BY_NAME[worst["name"]], worst, reference)
-        sentences.append(f"Furthest from the held-out audio: {told}")
+        sentences.append(f"Largest difference from the held-out audio: {told}")
     return sentences
 
 
 def _side_by_side(shown: Descriptor, row: Mapping[str, Any], reference: Mapping[str, Any]) -> str:
-    """A descriptor's means with their n, a sentence."""
+    """A sentence with a descriptor's means and their n."""
     unit = shown.unit and f" {shown.unit}"
     told, counts = [], []
     for side, noun in (("adapter", "clip"), ("base", "clip"), ("reference", "source")):
@@ -213,7 +212,7 @@ def _side_by_side(shown: Descriptor, row: Mapping[str, Any], reference: Mapping[
 def descriptor_sentences(
     rows: Sequence[Mapping[str, Any]], reference: Mapping[str, Any]
 ) -> list[str]:
-    """What makes an 808 beat: with the base, with the adapter and in the held-out audio."""
+    """The descriptors of an 808 beat with the base, with the adapter and in the held-out audio."""
     sentences = []
     by_name = {row["name"]: row for row in rows}
     for shown in SHOWN:
@@ -240,12 +239,13 @@ def _moved_sentence(shown: Descriptor, row: Mapping[str, Any], reference: Mappin
 
 
 def moved_words(moved: Mapping[str, Any]) -> str:
-    """A share of the way in words, with its interval."""
+    """The share of the way in words, with its interval."""
     share = moved["share"]
     if share < 0.0:
         words = f"moved away from it by {-share * 100:.0f} % of the distance"
     elif share > 1.0:
-        words = f"went past it, {share * 100:.0f} % of the way"
+        words = f"overshot it, at {share * 100:.0f} % of the way"
     else:
         words = f"moved {share * 100:.0f} % of the way"
-    return f"{words}, 95 % interval {moved['ci_low'] * 100:.0f} to {moved['ci_high'] * 100:.0f} %"
+    low, high = (f"{moved[end] * 100:.0f}" for end in ("ci_low", "ci_high"))
+    return f"{words}, 95 % confidence interval {low} to {high} %"

@@ -1,4 +1,4 @@
-"""Prompts of other styles in the report: sentences, a table, and the sides of their players."""
+"""Prompts in other styles in the report: sentences, a table, and the sides of their players."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ SIDES: Mapping[str, SideName] = {
 
 
 def off_style_sentences(off_style: Mapping[str, Any]) -> list[str]:
-    """What the adapter changes of other styles, beside what chance changes; and whether its own
-    style comes through."""
+    """How much the adapter changes other styles, compared with chance, and whether its own style
+    comes through."""
     if not off_style["computed"]:
         return []
     change, towards = off_style["change"], off_style["towards_style"]
@@ -27,16 +27,16 @@ def off_style_sentences(off_style: Mapping[str, Any]) -> list[str]:
     another = "" if far is None else f", another prompt {far:.1f} dB"
     same = sum(clip["identical"] for clip in off_style["clips"])
     found = [
-        f"On prompts of other styles its clips are {change['mean_adapter']:.1f} dB away from the "
-        f"base's; another seed alone makes {change['mean_base']:.1f} dB{another} "
-        f"({_pairs(change)}).",
-        f"They are {towards['mean_adapter']:.1f} dB away from its clips of its own style, the "
-        f"base's are {towards['mean_base']:.1f} dB: where its own are nearer than the base's, its "
-        f"style comes through unasked ({_pairs(towards)}).",
+        f"On prompts in other styles, the adapter's clips are {change['mean_adapter']:.1f} dB from "
+        f"the base's; another seed alone makes a difference of {change['mean_base']:.1f} dB"
+        f"{another} ({_pairs(change)}).",
+        f"They are {towards['mean_adapter']:.1f} dB from its clips in its own style, the base's "
+        f"{towards['mean_base']:.1f} dB; if its own are nearer than the base's, the adapter's "
+        f"style comes through unprompted ({_pairs(towards)}).",
     ]
     if same:
         found.append(
-            f"As with the base, token by token: {same} of these clips "
+            f"Identical to the base's, token by token: {same} of these clips "
             f"(n = {count(off_style['n'], 'prompt')})."
         )
     return found
@@ -47,13 +47,13 @@ def _pairs(paired: Mapping[str, Any]) -> str:
     if paired["ci_low"] is None:
         return f"{n}: too few for an interval"
     return (
-        f"{n}, difference {paired['difference']:+.1f} dB, 95 % interval {paired['ci_low']:+.1f} to "
+        f"{n}, difference {paired['difference']:+.1f} dB, 95 % CI {paired['ci_low']:+.1f} to "
         f"{paired['ci_high']:+.1f} dB"
     )
 
 
 def off_style_rows(off_style: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """A row a prompt, as texts."""
+    """One row of texts per prompt."""
     if not off_style["computed"]:
         return []
     return [
@@ -71,7 +71,7 @@ def off_style_rows(off_style: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _changed(name: str, clip: Mapping[str, Any]) -> dict[str, str]:
-    """A descriptor before and after."""
+    """A descriptor with the base and with the adapter."""
     shown = BY_NAME[name]
     values = {
         side: minus(shown_value(shown, clip[side]["descriptors"][name]))
@@ -83,7 +83,7 @@ def _changed(name: str, clip: Mapping[str, Any]) -> dict[str, str]:
 def off_style_players(
     off_style: Mapping[str, Any], audio: Mapping[str, str]
 ) -> list[list[dict[str, Any]]]:
-    """What each prompt's player switches between."""
+    """The sides that each prompt's player switches between."""
     if not off_style["computed"]:
         return []
     return [

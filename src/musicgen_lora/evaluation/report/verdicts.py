@@ -1,4 +1,4 @@
-"""What the protocol and the measures beside it say, in sentences and in rows of tables."""
+"""Verdicts of the protocol and of the other measures, as sentences and table rows."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ VERDICTS = {
     "no clear change": "no clear change",
     "not computed": "not tested",
 }
-"""What people read of a verdict."""
+"""Display text of each verdict."""
 
 
 def primary_sentences(primaries: Sequence[Mapping[str, Any]]) -> list[str]:
-    """The verdict of each primary, and what an evaluation of this size could see at all."""
+    """The verdict of each primary outcome, and the smallest change that this n could detect."""
     told = [(primary_sentence(primary), power_sentence(primary)) for primary in primaries]
     return [sentence for pair in told for sentence in pair if sentence]
 
 
 def primary_sentence(primary: Mapping[str, Any]) -> str:
-    """A primary's verdict with its n, p after Holm and effect."""
+    """The verdict of a primary outcome with its n, Holm-adjusted p and effect size."""
     n = f"n = {count(primary['n'], primary['unit'])}"
     if primary["verdict"] == "not computed":
         return f"{primary['label']}: not tested: {primary['why']} ({n})."
-    effect = "" if primary["effect"] is None else f", effect size d = {primary['effect']:+.2f}"
-    few = f"; indicative: fewer than {FEWEST_FOR_SURE}" if primary["indicative"] else ""
+    effect = "" if primary["effect"] is None else f", Cohen's d = {primary['effect']:+.2f}"
+    few = f"; indicative only: fewer than {FEWEST_FOR_SURE}" if primary["indicative"] else ""
     sides = f"{primary['base']:.3f} with the base and {primary['adapter']:.3f} with the adapter"
     found = (
         f"{sides} ({p_words(primary['p_holm'])}, Holm-adjusted for "
@@ -55,30 +55,30 @@ def primary_sentence(primary: Mapping[str, Any]) -> str:
 
 
 def p_words(p_value: float) -> str:
-    """A p-value as text, with its letter."""
+    """A p-value as text, with the letter p."""
     return "p < 0.001" if p_value < 0.001 else f"p = {p_value:.3f}"
 
 
 def power_sentence(primary: Mapping[str, Any]) -> str:
-    """What an evaluation of this size can see of a primary; empty where it isn't known."""
+    """The smallest change in a primary outcome that this n can detect; empty if not known."""
     if primary["verdict"] == "not computed":
         return ""
     n = f"n = {count(primary['n'], primary['unit'])}"
     if found_shift(primary["n"], primary["n_tests"]) is None:
         return (
-            f"{primary['label']}: with {n} no change is large enough to be found on its own by one "
+            f"{primary['label']}: with {n} no change, however large, could be significant as one "
             f"of {count(primary['n_tests'], 'test')}."
         )
     if primary["detectable"] is None:
         return ""
     return (
-        f"{primary['label']}: with {n} a change of {primary['detectable']:.3f} would be found in "
-        "80 % of evaluations."
+        f"{primary['label']}: with {n} a change of {primary['detectable']:.3f} would be detected "
+        "with 80 % power."
     )
 
 
 def distance_sentences(distances: Mapping[str, Any]) -> list[str]:
-    """Where base and adapter lie between the anchors, and whether clips sound all alike."""
+    """Where base and adapter lie between the anchors, and whether the clips all sound alike."""
     sentences = []
     for row in distances["embeddings"]:
         if not row["computed"]:
@@ -89,8 +89,8 @@ def distance_sentences(distances: Mapping[str, Any]) -> list[str]:
             diversity = row["diversity"][side]
             if diversity["computed"] and diversity["collapsed"]:
                 sentences.append(
-                    f"Warning: the clips of {SIDES[side]} sound all alike to the {row['label']}: "
-                    f"their spread is {diversity['spread']:.2f} of the held-out audio's, and below "
+                    f"Warning: the clips of {SIDES[side]} all sound alike by {row['label']}: "
+                    f"their spread is {diversity['spread']:.2f} of the held-out audio's; below "
                     f"{COLLAPSED_BELOW} counts as collapsed (n = {count(diversity['n'], 'clip')})."
                 )
     return sentences
@@ -102,10 +102,10 @@ def _position_sentence(row: Mapping[str, Any]) -> str:
     places = [f"{position['adapter']['share'] * 100:.0f} % with the adapter"]
     if position["base"] is not None:
         places.append(f"{position['base']['share'] * 100:.0f} % with the base")
-    firm = "" if kernel["firm"] else "; indicative: KAD is firm from 100 clips"
+    firm = "" if kernel["firm"] else "; indicative only: KAD is reliable from 100 clips on"
     return (
         f"By the {row['label']}, where 0 % is as near as held-out clips are to each other and "
-        f"100 % as far as {far}, the clips lie at {', '.join(places)} "
+        f"100 % as far as {far}, the clips are at {', '.join(places)} "
         f"(n = {count(kernel['n'], 'clip')} / {count(kernel['n_reference'], 'held-out clip')}"
         f"{firm})."
     )
@@ -121,13 +121,13 @@ def agreement_sentences(agreement: Mapping[str, Any]) -> list[str]:
     if agreement["reference"] is not None:
         told.append(f"{np.mean(agreement['reference']):.3f} in the held-out audio")
     if agreement["others"] is not None:
-        told.append(f"{agreement['others']:.3f} with the prompts of others")
+        told.append(f"{agreement['others']:.3f} with other clips' prompts")
     n = count(len(agreement["adapter"]), "prompt")
     return [f"Agreement with the prompts by CLAP (cosine): {', '.join(told)} (n = {n})."]
 
 
 def agreement_rows(agreement: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The agreement with the prompts as texts: means, and their paired difference."""
+    """The CLAP agreement with the prompts as texts: means, and their paired difference."""
     if not agreement["computed"]:
         return []
     paired = agreement["paired"]
@@ -152,7 +152,7 @@ def agreement_rows(agreement: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def missing_anchors(anchors: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Why there is no such value to read others against, a sentence each."""
+    """Why anchors are missing, one sentence each."""
     return [
         f"{ANCHOR_NAMES[name]}: not computed: {own['why']}."
         for name, own in anchors.items()
@@ -161,12 +161,12 @@ def missing_anchors(anchors: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def damage_sentences(damage: Mapping[str, Any]) -> list[str]:
-    """What is broken in clips of the adapter."""
+    """Faults in the adapter's clips."""
     sentences = []
     bad, stuck = damage["bad_samples"]["adapter"], damage["stuck_share"]["adapter"]
     if bad is not None and bad["n_with"]:
         sentences.append(
-            f"Warning: samples that are no numbers in {count(bad['n_with'], 'clip')} of the "
+            f"Warning: NaN or infinite samples in {count(bad['n_with'], 'clip')} of the "
             f"adapter (n = {count(bad['n'], 'clip')})."
         )
     if stuck is not None and stuck["n_with"]:
@@ -199,7 +199,7 @@ def primary_rows(primaries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]
             "effect": signed(p["effect"], 2),
             "detectable": number(p["detectable"]),
             "n": count(p["n"], p["unit"]),
-            "indicative": f"fewer than {FEWEST_FOR_SURE}: indicative" if p["indicative"] else "",
+            "indicative": f"indicative only: n < {FEWEST_FOR_SURE}" if p["indicative"] else "",
             "why": p["why"],
         }
         for p in primaries
@@ -233,7 +233,7 @@ def distance_rows(distances: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _far_texts(row: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Spread, cover and FAD of other music and of noise, in this order."""
+    """Spread, coverage and FAD of other music and of noise, in this order."""
     names = ("other_music", "noise")
     spread, covered = zip(*(_diversity(row, name) for name in names), strict=True)
     fad = [number(row["frechet"][name], 1) for name in names]
@@ -241,7 +241,7 @@ def _far_texts(row: Mapping[str, Any]) -> dict[str, list[str]]:
 
 
 def _diversity(row: Mapping[str, Any], side: str) -> tuple[str, str]:
-    """Spread and cover of a side's clips."""
+    """Spread and coverage of a side's clips."""
     own = row["diversity"][side]
     if not own["computed"]:
         return DASH, DASH
@@ -249,12 +249,12 @@ def _diversity(row: Mapping[str, Any], side: str) -> tuple[str, str]:
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """A figure as text, or a dash."""
+    """A number as text, or a dash."""
     return DASH if value is None else minus(f"{value:.{digits}f}")
 
 
 def share_text(value: float | None, digits: int = 0, none: str = DASH) -> str:
-    """A share in percent, or what stands for none."""
+    """A share in percent, or the text for none."""
     return none if value is None else f"{number(value * 100, digits)} %"
 
 
@@ -264,17 +264,17 @@ def signed(value: float | None, digits: int = 3) -> str:
 
 
 def interval_text(found: Mapping[str, Any], digits: int = 3, none: str = DASH) -> str:
-    """The interval of a difference, or what stands for none."""
+    """The interval of a difference, or the text for none."""
     if found.get("ci_low") is None:
         return none
     return f"{signed(found['ci_low'], digits)} to {signed(found['ci_high'], digits)}"
 
 
 def p_text(p_value: float | None) -> str:
-    """A p-value as text without its letter, or a dash."""
+    """A p-value as text without the letter p, or a dash."""
     return DASH if p_value is None else p_words(p_value)[2:].strip("= ")
 
 
 def minus(text: str) -> str:
-    """A figure with a minus sign for its hyphen."""
+    """Replace the hyphen of a negative number with a minus sign."""
     return text.replace("-", "\N{MINUS SIGN}")

@@ -1,4 +1,4 @@
-"""Do the clips sound as their prompts say? By a CLAP, which reads and hears in one room."""
+"""Do the clips match their prompts? By CLAP, which embeds text and audio in one space."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ def measure_agreement(
     *,
     seed: int,
 ) -> dict[str, Any]:
-    """The report's `text_agreement`: the cosine of each clip and its prompt. `others`, the mean of
-    the adapter's clips and the prompts of the others, is what a clip that was played for something
-    else has; so are, in `halves`, held-out clips with the captions of others.
+    """The report's `text_agreement`: the cosine of each clip and its prompt. `others`, the mean for
+    the adapter's clips with other clips' prompts, is the level of unrelated prompts; `halves` is
+    the same for held-out clips with other clips' captions.
 
     Args:
-        listener: the CLAP; None where none was given.
-        references: held-out clips, which may be none, and anchors.
+        listener: the CLAP model; None if none was given.
+        references: held-out clips, which may be empty, and anchors.
     """
     if listener is None or listener.read is None:
-        why = f"needs a CLAP: --clap {SUGGESTED}, or the folder of a copy"
+        why = f"needs a CLAP model: --clap {SUGGESTED}, or the folder of a copy"
         return {"computed": False, "why": why}
     words = listener.read(prompts)
     table = words @ _heard([one.vectors for one in clips.adapter]).T  # [N, N]
@@ -63,7 +63,7 @@ def measure_agreement(
 def _anchors(
     words: np.ndarray, told: np.ndarray, captions: Sequence[str], references: References
 ) -> dict[str, dict[str, Any]]:
-    """By name: `value`, `n` of the clips, and `why` there is none."""
+    """Anchors by name: `value`, `n` clips, and `why` if there is none."""
     exchanged: list[float] = []
     if captions:
         table = told @ _heard([one.vectors for one in references.heard]).T

@@ -1,10 +1,10 @@
-"""Words of a prompt that have a measure: "no hi-hats" can be counted, "dark" can't.
+"""Words of a prompt that can be measured: "no hi-hats" can be counted, "dark" can't.
 
-A word is here only if its measure tells clips that have the thing from those that haven't; the
-bounds lie between composed beats with and without it, whose parts are known
-(`benchmarks/evaluation_figures.py words`). The share of the power below 60 Hz alone, say, does not
-tell an 808 bass from a kick that rings. What is more or less of something, such as "busy", is
-against the middle of the held-out audio.
+A word is only here if its measure distinguishes clips with the feature from clips without it. The
+thresholds separate composed beats with and without it, whose parts are known
+(`benchmarks/evaluation_figures.py words`). The share of power below 60 Hz alone, for example, does
+not distinguish an 808 bass from a ringing kick. Relative words, such as "busy", are compared with
+the median of the held-out audio.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from musicgen_lora.evaluation.sound.ear import Heard
 from musicgen_lora.model.text.wording import english_of
 
 FEWEST_HATS_HZ = 2.4
-"""High onsets a second: snares alone make up to 2.1 on 95 % of beats, hi-hats 2.7 or more."""
+"""High onsets per second: in 95 % of beats, snares alone have up to 2.1, hi-hats 2.7 or more."""
 SUB_SHARE = 0.4
-"""Power below 60 Hz: 95 % of 808 basses have 0.44 or more."""
+"""Share of power below 60 Hz: 95 % of 808 basses have 0.44 or more."""
 ROLLING, SWUNG, GLIDING = 0.15, 0.535, 0.8
 MONO = 0.01
-"""Share of the sides."""
+"""Power share of the side signal."""
 
 ClipDescriptors = Mapping[str, float]
 
 
 @dataclass(frozen=True)
 class Middle:
-    """What more or less is against, and whether clips have two channels.
+    """The medians that relative words are compared with, and whether clips are stereo.
 
     Args:
-        onset_rate_hz: median of the held-out audio; None without any.
-        bpm: the same.
+        onset_rate_hz: median of the held-out audio; None if there is none.
+        bpm: the same for the tempo.
     """
 
     onset_rate_hz: float | None
@@ -44,7 +44,7 @@ class Middle:
 
     @classmethod
     def of(cls, reference: Sequence[Heard], clips: Sequence[Heard]) -> Middle:
-        """The middle of held-out audio; whether any of all clips is stereo."""
+        """Compute the medians of the held-out audio, and whether any clip is stereo."""
         return cls(
             _median([one.descriptors.get("onset_rate_hz", np.nan) for one in reference]),
             _median([one.bpm for one in reference]),
@@ -59,11 +59,11 @@ def _median(values: Sequence[float]) -> float | None:
 
 @dataclass(frozen=True)
 class Word:
-    """A word, or several of one meaning.
+    """A word, or several with the same meaning.
 
     Args:
         rule: when a clip counts as having it.
-        needs: what it can't be told without: "held-out audio", "two channels" or nothing.
+        needs: what measuring it requires: "held-out audio", "two channels" or nothing.
     """
 
     name: str
@@ -74,11 +74,11 @@ class Word:
     needs: str = ""
 
     def why_not(self, middle: Middle) -> str:
-        """Why it can't be told here; empty where it can."""
+        """Why it can't be measured here; empty if it can."""
         if self.needs == "held-out audio" and (middle.onset_rate_hz is None or middle.bpm is None):
-            return "needs held-out audio, against whose middle it is measured"
+            return "needs held-out audio, whose median it is compared with"
         if self.needs == "two channels" and not middle.is_stereo:
-            return "every clip is mono, whatever is asked for"
+            return "every clip is mono, whatever the prompt asks for"
         return ""
 
 
@@ -91,7 +91,7 @@ def _pattern(words: str) -> re.Pattern[str]:
 
 
 def _has_bass(facts: ClipDescriptors) -> bool:
-    """A note that is held: a kick and toms have none."""
+    """Whether there is a sustained bass note: kicks and toms have none."""
     return bool(np.isfinite(facts["bass_decay_s"]))
 
 
@@ -99,21 +99,21 @@ WORDS = (
     Word(
         "no_hats",
         "no hi-hats",
-        f"fewer than {FEWEST_HATS_HZ:g} high onsets a second",
+        f"fewer than {FEWEST_HATS_HZ:g} high onsets per second",
         _pattern(rf"{_NO}{_HATS}\b"),
         lambda facts, _: facts["hat_onset_rate_hz"] < FEWEST_HATS_HZ,
     ),
     Word(
         "no_bass",
         "no bass",
-        "no bass note is held",
+        "no sustained bass note",
         _pattern(rf"{_NO}(?:808\s+|sub[ -]?)?bass\b|\b(?:only|just) drums(?! and)|\bdrums only\b"),
         lambda facts, _: not _has_bass(facts),
     ),
     Word(
         "bass_808",
         "an 808 bass",
-        f"bass notes are held, and {100 * SUB_SHARE:g} % of the power is below 60 Hz",
+        f"sustained bass notes, and {100 * SUB_SHARE:g} % of the power below 60 Hz",
         _pattern(
             r"(?<!no )(?<!without )\b(?:808s\b|808 (?:sub[ -]?)?bass\b|sub[ -]?bass\b"
             r"|(?:gliding|sliding|long|deep|booming) 808\b)"
@@ -123,7 +123,7 @@ WORDS = (
     Word(
         "gliding_bass",
         "gliding bass",
-        f"bass notes glide by {GLIDING:g} semitones in the mean",
+        f"bass notes glide by {GLIDING:g} semitones on average",
         _pattern(
             r"\b(?:gliding|sliding)\s+(?:808s?|(?:808\s+)?(?:sub[ -]?)?bass)\b|\b808 slides?\b"
         ),
@@ -132,7 +132,7 @@ WORDS = (
     Word(
         "rolling_hats",
         "rolling hi-hats",
-        f"{100 * ROLLING:g} % of the high onsets come within 90 ms of the last",
+        f"{100 * ROLLING:g} % of the high onsets come within 90 ms of the previous one",
         _pattern(rf"\b(?:rolling|stuttering) {_HATS}\b|\b{_HATS} rolls?\b"),
         lambda facts, _: facts["roll_density"] >= ROLLING,
     ),
@@ -146,7 +146,7 @@ WORDS = (
     Word(
         "busy",
         "busy, energetic",
-        "more onsets a second than half of the held-out audio",
+        "more onsets per second than the median of the held-out audio",
         _pattern(r"\b(?:busy|energetic|lively|driving)\b"),
         lambda facts, middle: facts["onset_rate_hz"] > (middle.onset_rate_hz or 0.0),
         "held-out audio",
@@ -154,7 +154,7 @@ WORDS = (
     Word(
         "sparse",
         "sparse, minimal",
-        "fewer onsets a second than half of the held-out audio",
+        "fewer onsets per second than the median of the held-out audio",
         _pattern(r"\b(?:sparse|minimal|stripped[ -]down|laid[ -]back)\b"),
         lambda facts, middle: facts["onset_rate_hz"] < (middle.onset_rate_hz or 0.0),
         "held-out audio",
@@ -162,7 +162,7 @@ WORDS = (
     Word(
         "slow",
         "a slow tempo",
-        "a lower tempo than half of the held-out audio",
+        "a lower tempo than the median of the held-out audio",
         _pattern(r"\b(?:slow|down[ -]?tempo)\b"),
         lambda facts, middle: facts["tempo_bpm"] < (middle.bpm or 0.0),
         "held-out audio",
@@ -170,7 +170,7 @@ WORDS = (
     Word(
         "fast",
         "a fast tempo",
-        "a higher tempo than half of the held-out audio",
+        "a higher tempo than the median of the held-out audio",
         _pattern(rf"\b(?:fast(?![ -]+(?:\S+ )?(?:{_HATS}|rolls?|snares?))|up[ -]?tempo)\b"),
         lambda facts, middle: facts["tempo_bpm"] > (middle.bpm or 0.0),
         "held-out audio",
@@ -188,7 +188,7 @@ OPPOSITES = (("no_bass", "bass_808"), ("busy", "sparse"), ("slow", "fast"))
 
 
 def asked_words(prompt: str) -> list[Word]:
-    """The words of a prompt that have a measure; of two that can't both be, neither."""
+    """The measurable words of a prompt; of two that contradict each other, neither."""
     prompt = english_of(prompt)
     found = {word.name for word in WORDS if word.pattern.search(prompt)}
     for pair in OPPOSITES:

@@ -21,11 +21,11 @@ class Descriptor:
     """How a descriptor is shown.
 
     Args:
-        name: as `describe` has it.
-        scale: the shown number is this times the descriptor.
-        least: distance of base and held-out audio, in the descriptor's own unit, below which
-            the base counts as there already: about what is barely heard. None where "moved
-            towards the held-out audio" means nothing.
+        name: as in `describe`.
+        scale: the descriptor is multiplied by this for display.
+        least: smallest relevant difference, in the descriptor's own unit, roughly what is just
+            audible: a base this near to the held-out audio counts as there already. None if
+            "moved towards the held-out audio" makes no sense for it.
     """
 
     name: str
@@ -54,7 +54,7 @@ def _show_band(band: tuple[int, int], words: str) -> Descriptor:
 
 
 def band_label(low_hz: int, high_hz: int) -> str:
-    """As in 20 to 60 Hz, 250 Hz to 2 kHz, 2 to 6 kHz."""
+    """Format a band, such as 20 to 60 Hz, 250 Hz to 2 kHz or 2 to 6 kHz."""
     if low_hz >= 1000:
         return f"{low_hz // 1000} to {high_hz // 1000} kHz"
     return (
@@ -65,27 +65,27 @@ def band_label(low_hz: int, high_hz: int) -> str:
 SHOWN = (
     *(_show_band(band, words) for band, words in zip(BANDS_HZ, _BAND_WORDS, strict=True)),
     Descriptor("sub_f0_hz", "Bass pitch", "Hz", 1.0, 1, "strongest frequency, 25 to 120 Hz", 1.0),
-    Descriptor("bass_glide_semitones", "Bass glide", "semitones", 1.0, 1, "mean of notes", 0.5),
-    Descriptor("bass_decay_s", "Bass decay", "s", 1.0, 2, "a note's time to fall by 8.7 dB", 0.2),
-    Descriptor("onset_rate_hz", "Onsets", "a second", 1.0, 2, "how busy it is", 0.2),
-    Descriptor("kick_onset_rate_hz", "Low onsets", "a second", 1.0, 2, "kicks, bass notes", 0.2),
-    Descriptor("hat_onset_rate_hz", "High onsets", "a second", 1.0, 2, "hi-hats, snares", 0.2),
-    Descriptor("roll_density", "Hi-hat rolls", "%", 100.0, 1, "within 90 ms of the last", 0.02),
-    Descriptor("swing", "Swing", "%", 100.0, 0, "50 straight, 67 a full shuffle", 0.02),
+    Descriptor("bass_glide_semitones", "Bass glide", "semitones", 1.0, 1, "mean over notes", 0.5),
+    Descriptor("bass_decay_s", "Bass decay", "s", 1.0, 2, "time for a note to fall 8.7 dB", 0.2),
+    Descriptor("onset_rate_hz", "Onsets", "per second", 1.0, 2, "how busy it is", 0.2),
+    Descriptor("kick_onset_rate_hz", "Low onsets", "per second", 1.0, 2, "kicks, bass notes", 0.2),
+    Descriptor("hat_onset_rate_hz", "High onsets", "per second", 1.0, 2, "hi-hats, snares", 0.2),
+    Descriptor("roll_density", "Hi-hat rolls", "%", 100.0, 1, "onsets less than 90 ms apart", 0.02),
+    Descriptor("swing", "Swing", "%", 100.0, 0, "50 is straight, 67 a full shuffle", 0.02),
     Descriptor("tempo_bpm", "Tempo", "BPM", 1.0, 1, "may be half or double the true one", None),
     Descriptor(
-        "tempo_confidence", "Beat steadiness", "", 1.0, 2, "1: each bar like the last", 0.05
+        "tempo_confidence", "Beat steadiness", "", 1.0, 2, "1: every bar like the one before", 0.05
     ),
     Descriptor("spectral_centroid_hz", "Brightness", "Hz", 1.0, 0, "spectral centroid", 100.0),
-    Descriptor("spectral_flatness", "Noisiness", "", 1.0, 3, "0 a tone, 0.56 white noise", 0.01),
+    Descriptor("spectral_flatness", "Noisiness", "", 1.0, 3, "tone 0, white noise 0.56", 0.01),
     Descriptor("loudness_lufs", "Loudness", "LUFS", 1.0, 1, "BS.1770-4", 1.0),
     Descriptor("rms_db", "Level", "dBFS", 1.0, 1, "RMS", 1.0),
-    Descriptor("peak_db", "Peak", "dBFS", 1.0, 1, "files are turned down below 0", 1.0),
+    Descriptor("peak_db", "Peak", "dBFS", 1.0, 1, "files are turned down to below 0", 1.0),
     Descriptor("crest_db", "Punch", "dB", 1.0, 1, "crest factor: peak over RMS", 1.0),
-    Descriptor("side_share", "Width", "%", 100.0, 1, "power of left less right; 0 mono", 0.01),
+    Descriptor("side_share", "Width", "%", 100.0, 1, "power of left minus right; mono: 0", 0.01),
     Descriptor("clipped_share", "Clipped", "%", 100.0, 2, "samples at full scale", 0.001),
     Descriptor("silence_share", "Silence", "%", 100.0, 1, "frames below -60 dBFS", 0.02),
-    Descriptor("dc_offset", "DC offset", "", 1.0, 4, "mean sample; 0 is right", None),
+    Descriptor("dc_offset", "DC offset", "", 1.0, 4, "mean sample value; should be 0", None),
 )
 BY_NAME = {shown.name: shown for shown in SHOWN}
 
@@ -101,8 +101,8 @@ def compare_descriptors(
 
     Args:
         clips: descriptors of base and adapter, prompt by prompt.
-        reference: of held-out audio, a source each; None where there is none.
-        anchors: of clips between which the others are read, by name.
+        reference: descriptors of held-out audio, one entry per source; None if there is none.
+        anchors: descriptors of the anchors' clips, by name.
     """
     rows = [_row(shown, clips, reference, seed) for shown in SHOWN]
     for row in rows:
@@ -170,5 +170,5 @@ def shown_value(shown: Descriptor, value: float | None) -> str:
     """A descriptor's value as text, without the unit."""
     if value is None:
         return "\N{EN DASH}"
-    # Plus 0: what is rounded to nothing has no sign.
+    # Plus 0 avoids "-0".
     return f"{round(value * shown.scale, shown.digits) + 0.0:.{shown.digits}f}"

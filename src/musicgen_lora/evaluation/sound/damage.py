@@ -1,8 +1,7 @@
-"""Faults of the clips, counted side by side: base, adapter, and held-out audio, which has some.
+"""Faults of the clips, counted for base, adapter, and held-out audio, which has some too.
 
-Other music, noise and recordings have none of these faults, or no more than somebody meant: what is
-counted there is what the counting takes for one. There is no place between two anchors: no kind of
-sound is all faults.
+Other music, noise and recordings have no such faults, except intended ones: what is counted there
+are false positives. There is no position between two anchors: no kind of sound is all faults.
 """
 
 from __future__ import annotations
@@ -27,11 +26,11 @@ def compare_damage(
     *,
     seed: int,
 ) -> dict[str, Any]:
-    """The report's `damage`: of each measure of `Damage` the mean over clips, and how many have
-    any.
+    """The report's `damage`: for each measure of `Damage` the mean over clips, and how many clips
+    have any.
 
     Args:
-        references: held-out clips, which may be none, and anchors.
+        references: held-out clips, which may be empty, and anchors.
     """
     rows, reference, splits = {}, references.heard, references.splits(seed)
     for name in MEASURES:
@@ -56,7 +55,7 @@ def _values(heard: Sequence[Heard], name: str) -> np.ndarray:
 
 
 def _halves(values: np.ndarray, splits: Sequence[tuple[np.ndarray, np.ndarray]]) -> dict[str, Any]:
-    """By how much two halves of the held-out clips differ."""
+    """The mean difference between two halves of the held-out clips."""
     if not splits:
         return {"difference": None, "n": len(values), "why": TOO_FEW_FOR_HALVES}
     found = [abs(values[ours].mean() - values[theirs].mean()) for ours, theirs in splits]
@@ -70,7 +69,7 @@ def _anchor(references: References, anchor: str, name: str) -> dict[str, Any]:
         return nothing | {"why": references.why_no(anchor)}
     values = _values(heard, name)
     if np.isnan(values).any():
-        return nothing | {"why": "it is counted in codes, and this has none of its own"}
+        return nothing | {"why": "it is measured on codes, and these sounds have none"}
     return {**(_summary(values) or nothing), "why": ""}
 
 

@@ -1,6 +1,6 @@
-"""What is heard of a clip, once, while its samples are at hand: all measures of sound draw on it.
+"""Analyses a clip once, while its samples are in memory; all measures of sound use the result.
 
-Samples of a minute of stereo take 23 MB, and what is kept of them here a few kilobytes.
+The samples of a minute of stereo take 23 MB, the result a few kilobytes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from musicgen_lora.listening.pitch.key import estimate_key
 from musicgen_lora.model.base_model import BaseModel
 
 Vectors = dict[str, np.ndarray]
-"""What each embedding hears of a clip, `[D]`, by its name."""
+"""A clip's vector `[D]` from each embedding, by the embedding's name."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,11 @@ class Heard:
     fingerprint: np.ndarray
     """`[F]`, of `listening.duplicates`."""
     bpm: float
-    """NaN where none is heard."""
+    """NaN if no tempo is detected."""
     key: str | None
 
     def played(self, audio: str) -> PlayedClip:
-        """The clip's entry in report.json, under the name of its file."""
+        """The clip's entry in report.json, with the name of its file."""
         return {
             "audio": audio,
             "descriptors": self.descriptors,
@@ -53,11 +53,11 @@ class Heard:
 
 
 class Ear:
-    """Hears clips at a model's rate.
+    """Analyses clips at a model's sample rate.
 
     Args:
         model: its codec is one of the embeddings.
-        further: embeddings beside ours.
+        further: embeddings in addition to the built-in ones.
     """
 
     def __init__(self, model: BaseModel, further: Sequence[Embedding] = ()) -> None:
@@ -73,14 +73,13 @@ class Ear:
 
     @property
     def hears_side_by_side(self) -> bool:
-        """Whether several threads may hear with it at once: a function of somebody else's may not
-        allow for that."""
+        """Whether several threads may use it at once: a user's function may not be thread-safe."""
         return self._is_ours
 
     @property
     def spectra_alone(self) -> Ear:
-        """One that no model hears with, for clips that no set is made of: vectors are the log-mel
-        spectrum's alone."""
+        """An ear without models, for clips that enter no distance between sets: its only vectors
+        are log-mel spectra."""
         ear = copy.copy(self)
         ear.embeddings = (LOG_MEL,)
         return ear
@@ -94,11 +93,11 @@ class Ear:
         return {e.name: embed(e, [waveform], self.sample_rate)[0] for e in self.embeddings}
 
     def hear(self, waveform: np.ndarray, codes: np.ndarray | None) -> Heard:
-        """All that is measured of a clip.
+        """Measure everything on a clip.
 
         Args:
-            waveform: `[C, N]`; samples that are not finite are counted as damage and heard as 0.
-            codes: `[K, T]` that it was decoded from; None of a sound that the codec had no part in.
+            waveform: `[C, N]`; non-finite samples are counted as damage and replaced by 0.
+            codes: `[K, T]`, from which it was decoded; None if it did not come from the codec.
         """
         finite = np.nan_to_num(waveform, nan=0.0, posinf=0.0, neginf=0.0)
         notes = find_bass_notes(finite, self.sample_rate)

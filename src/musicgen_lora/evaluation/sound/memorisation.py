@@ -1,5 +1,5 @@
-"""Does the adapter repeat its training data? It is prompted with them, and its clips are compared
-with them."""
+"""Does the adapter repeat its training clips? It is prompted with them, and its own clips are
+compared with them."""
 
 from __future__ import annotations
 
@@ -37,18 +37,18 @@ from musicgen_lora.listening.duplicates import THRESHOLD, audio_fingerprint, sim
 from musicgen_lora.model.base_model import BaseModel
 
 MAX_TRAINED, MAX_HELD_OUT = 8, 16
-"""Clips that are gone on with. With 8 against 16, one permutation of 735,471 is as extreme as a
-memoriser's."""
+"""Most clips to continue. With 8 vs. 16, one permutation in 735,471 is as extreme as that of an
+adapter that memorised all its clips."""
 GIVEN_S, MADE_S = 5.0, 1.5
 FEWEST_MADE = 8
-"""Frames; of fewer, equal ones say nothing."""
+"""Fewest generated frames; with fewer, equal codes say nothing."""
 BATCH = 8
-"""Clips that are gone on with at once; by a small decoder on a CPU, all of them."""
+"""Clips to continue in one batch; a small decoder on a CPU continues all of them at once."""
 UNGUIDED_GREEDY = Sampling(guidance_scale=1.0, top_k=1)
 COPY = THRESHOLD
-"""Likeness of fingerprints from which `prepare` takes two clips for one."""
+"""Similarity of fingerprints from which `prepare` treats two clips as duplicates."""
 N_HEARD = 3
-"""Closest pairs that are written to be heard."""
+"""Number of closest training clips that are written for listening."""
 HeldOutClips = tuple[Sequence[Clip], Sequence[np.ndarray]]
 """Clips and their codes `[T, K]`."""
 
@@ -62,8 +62,8 @@ def measure_continuations(
     seed: int,
     on_step: OnStep,
 ) -> dict[str, Any]:
-    """The report's `memorisation.continuations`: what greedy continuations of training clips and
-    of held-out ones give back of the clips, with the adapter off and on.
+    """The report's `memorisation.continuations`: how much of training clips and of held-out clips
+    greedy continuations reproduce, with the adapter off and on.
 
     Args:
         others: codes `[T, K]` of other music.
@@ -75,10 +75,10 @@ def measure_continuations(
     rate = sides[BASE].model.shape.frame_rate
     n_given, n_frames = _lengths([len(codes) for _, codes in (*ours, *theirs)], rate)
     if n_frames - n_given < FEWEST_MADE:
-        return {"computed": False, "why": "the clips are too short to be gone on with"}
+        return {"computed": False, "why": "the clips are too short to continue"}
     ours, theirs = ([one for one in side if len(one[1]) >= n_frames] for side in (ours, theirs))
     if not ours or not theirs:
-        return {"computed": False, "why": "a side has no clip that is long enough"}
+        return {"computed": False, "why": "no training clip or no held-out clip is long enough"}
     total = 2 * (len(ours) + len(theirs))
     shares: dict[str, list[float]] = {}
     for number, side in enumerate((BASE, ADAPTER)):
@@ -116,7 +116,7 @@ def _by_source(
     theirs: Sequence[tuple[Clip, np.ndarray]],
     shares: Sequence[float],
 ) -> tuple[list[float], list[float]]:
-    """The mean share of each source of either side: clips of one source are no independent ones."""
+    """The mean share of each source, for either side: clips of one source are not independent."""
     sides: tuple[dict[str, list[float]], dict[str, list[float]]] = ({}, {})
     for place, ((clip, _), share) in enumerate(zip([*ours, *theirs], shares, strict=True)):
         sides[place >= len(ours)].setdefault(clip.source, []).append(share)
@@ -125,8 +125,8 @@ def _by_source(
 
 
 def _lengths(lengths: Sequence[int], rate: float) -> tuple[int, int]:
-    """Frames that are given, and frames with those that are made: one length for all, for which
-    the shortest clips are left out rather than shorten all."""
+    """The number of given frames and of all frames. All clips get the same length; the shortest
+    ones are left out rather than shortening all."""
     whole_s = GIVEN_S + MADE_S
     n_frames = min(round(whole_s * rate), int(np.quantile(lengths, 0.25, method="lower")))
     return round(n_frames * GIVEN_S / whole_s), n_frames
@@ -139,15 +139,15 @@ def _chance(
     n_given: int,
     n_frames: int,
 ) -> dict[str, dict[str, Any]]:
-    """What share of their codes clips have in common that nobody copied: held-out clips among each
-    other and with other music, and codes that are drawn at random."""
+    """The share of codes that clips have in common without copying: held-out clips with each other
+    and with other music, and random codes."""
     clips = np.array([own[:n_frames].T for own in held_out])
     far = np.array([own[:n_frames].T for own in others[:MAX_HELD_OUT] if len(own) >= n_frames])
     halves = [share_in_common(clips, clips, n_given, same=True)] if len(clips) > 1 else []
     other = [share_in_common(clips, far, n_given, same=False)] if len(far) else []
     return {
         "halves": anchor_of(halves, len(clips), "needs two held-out clips"),
-        "other_music": anchor_of(other, len(far), "there is no other music that is long enough"),
+        "other_music": anchor_of(other, len(far), "no other music is long enough"),
         "noise": anchor_of([1.0 / model.shape.special], 0, ""),
     }
 
@@ -166,7 +166,7 @@ def _shares(
     n_frames: int,
     on_clip: Callable[[int], None],
 ) -> list[float]:
-    """The share of each clip's codes that its greedy continuation gives back."""
+    """The share of each clip's codes that its greedy continuation reproduces."""
     codes = [own[:n_frames].T.astype(np.int64) for _, own in clips]  # [K, T]
     captions = [clip.texts[0] for clip, _ in clips]
     keys = [
@@ -210,7 +210,7 @@ def _continued(
     n_given: int,
     n_frames: int,
 ) -> Request:
-    """What goes on with the beginnings of some of the clips."""
+    """The request that continues the beginnings of some of the clips."""
     given = torch.from_numpy(np.stack([codes[row][:, :n_given] for row in rows]))
     texts = model.text.each_alone([captions[row] for row in rows])
     return Request(Conditions(texts), n_frames, [0] * len(rows), UNGUIDED_GREEDY, given)
@@ -218,10 +218,10 @@ def _continued(
 
 @dataclass(frozen=True)
 class TrainedSounds:
-    """Training clips as the codec plays them, as it plays all others.
+    """The audio of training clips, decoded by the codec like all others.
 
     Args:
-        model: its codec plays.
+        model: its codec decodes.
     """
 
     trained: TrainedClips
@@ -230,7 +230,7 @@ class TrainedSounds:
 
     @cached_property
     def prints(self) -> Sequence[np.ndarray]:
-        """Fingerprints of them; none where there are none."""
+        """The clips' fingerprints; empty if there are no clips."""
         with hearers() as pool:
             return [*pool.map(self._print, range(len(self.trained.codes or ())))]
 
@@ -238,16 +238,16 @@ class TrainedSounds:
         return audio_fingerprint(self.play(place), self.model.shape.sample_rate)
 
     def likeness(self, heard: Sequence[Heard]) -> np.ndarray:
-        """How like clips are to each of them: `[N, R]`."""
+        """Similarities `[N, R]` of N clips to the R training clips."""
         rows = [[similarity(own.fingerprint, one) for one in self.prints] for own in heard]
         return np.array(rows).reshape(len(heard), len(self.prints))
 
     def write(self, place: int, path: Path) -> None:
-        """Writes the beginning of a clip as a WAV file."""
+        """Write the beginning of a clip as a WAV file."""
         write_wav(path, self.play(place), self.model.shape.sample_rate)
 
     def play(self, place: int) -> np.ndarray:
-        """The beginning of a clip: `[C, N]`."""
+        """Decode the beginning of a clip: `[C, N]`."""
         assert self.trained.codes is not None
         n_frames = self.model.shape.frames(self.duration_s)
         first = self.trained.codes[place][:n_frames].T.astype(np.int64)
@@ -262,15 +262,15 @@ def find_nearest(
     output_dir: Path,
     folder: str = "audio/trained",
 ) -> dict[str, Any]:
-    """The report's `memorisation.nearest`: the training clip that each generated clip is most like,
-    by fingerprints, beside how like held-out clips are to training clips. The closest are written,
-    to be heard.
+    """The report's `memorisation.nearest`: the training clip most similar to each generated clip,
+    by fingerprints, compared with how similar held-out clips are to training clips. The closest
+    training clips are written for listening.
 
     Args:
-        made: clips of the adapter, and of the base, which knows none of the training clips.
-        sounds: clips that it was trained on.
-        references: held-out clips, the null, and anchors.
-        folder: where the clips go in `output_dir`.
+        made: clips of the adapter, and of the base, which was not trained on the training clips.
+        sounds: the training clips.
+        references: held-out clips (the null distribution) and anchors.
+        folder: folder for the clips in `output_dir`.
     """
     trained = sounds.trained
     if trained.codes is None:
@@ -280,7 +280,7 @@ def find_nearest(
     null, leaked = _null(sounds, references)
     found = nearest_trained(sounds.likeness(made.adapter), null)
     anchors = _likeness_anchors(sounds, references, made.base)
-    # Of a copy that went through the codec, as all clips here.
+    # The similarity of a copy that went through the codec, like all clips here.
     copy = anchors["recorded"]["median"] or 1.0
     median, highest = float(np.median(null.max(axis=1))), float(null.max())
     clips = [
@@ -317,8 +317,9 @@ def find_nearest(
 
 
 def _null(sounds: TrainedSounds, references: References) -> tuple[np.ndarray, list[dict[str, Any]]]:
-    """How like held-out clips are to each training clip, `[H, R]`, and those that repeat one. These
-    are no measure of how near unseen music comes, unless there are no others."""
+    """Similarities `[H, R]` of held-out clips to training clips, and the held-out clips that repeat
+    one. The latter don't show how similar unseen music is, so they are only used if there are no
+    others."""
     likeness = sounds.likeness(references.heard)
     nearest = likeness.argmax(axis=1)
     highest = likeness.max(axis=1)
@@ -338,9 +339,9 @@ def _null(sounds: TrainedSounds, references: References) -> tuple[np.ndarray, li
 def _likeness_anchors(
     sounds: TrainedSounds, references: References, base: Sequence[Heard] | None
 ) -> dict[str, dict[str, Any]]:
-    """How near to training clips sounds come that can't be copies: the base's clips, other music
-    and noise; and, in `recorded`, how like a recording is to what the codec makes of it, which is
-    what a copy would have."""
+    """How similar sounds that can't be copies are to training clips: the base's clips, other music
+    and noise; and, in `recorded`, how similar a recording is to its codec reconstruction, the
+    similarity that a copy would have."""
     copies = [
         similarity(clip.fingerprint, references.heard[row].fingerprint)
         for row, clip in references.some.get(RECORDED, {}).items()

@@ -1,8 +1,8 @@
-"""Do the clips do as they are told? Tempo, key and words of a prompt, against what is heard.
+"""Prompt adherence: tempo, key and words of a prompt, compared with what is detected in the clip.
 
-A hit alone says nothing: half of all beats may have rolling hi-hats. So the clips that were asked
-for something else are judged as if they had been asked for it too, and so are other music and
-noise; and held-out clips, which are as their captions say.
+A hit alone says nothing: half of all beats may have rolling hi-hats. So clips of prompts that ask
+for something else are judged as if they had asked for it too, and so are other music and noise; and
+held-out clips, which match their captions.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from musicgen_lora.listening.pitch.key_names import key_distance, usual_key
 from musicgen_lora.model.text.wording import english_of
 
 TOLERANCE = 0.04
-"""Share of the tempo that it may be off, as contests of tempo estimation have it."""
+"""Relative tolerance for the tempo, as in tempo estimation challenges."""
 OCTAVES = (0.5, 1.0, 2.0)
 """A beat at 140 may be felt at 70."""
 _BY_NAME = {word.name: word for word in WORDS}
@@ -34,7 +34,7 @@ NOT_ASKED = "no prompt asks for it"
 
 @dataclass(frozen=True)
 class PromptFacts:
-    """What a prompt names; None is what it doesn't."""
+    """What a prompt asks for; None for what it doesn't mention."""
 
     bpm: float | None
     key: str | None
@@ -43,7 +43,7 @@ class PromptFacts:
 
     @property
     def by_measure(self) -> Mapping[str, Any]:
-        """What is asked for, by measure."""
+        """The requested values, by measure."""
         asked: dict[str, Any] = {word.name: True for word in self.words}
         if self.bpm is not None:
             asked |= dict.fromkeys(("tempo", "tempo_or_octave"), self.bpm)
@@ -65,11 +65,11 @@ def read_prompt(prompt: str) -> PromptFacts:
 
 
 def judge_obedience(asked: PromptFacts, clip: Heard, middle: Middle) -> dict[str, bool | None]:
-    """Whether a clip is as it was asked for, by measure; None where nothing was asked, or can't be
-    told. What isn't heard isn't as it was asked for.
+    """Whether a clip is as requested, by measure; None if nothing was requested, or if it can't be
+    measured. A tempo or key that isn't detected counts as a miss.
 
     Args:
-        middle: what more or less is against.
+        middle: the medians that relative words are compared with.
     """
     asks = asked.by_measure
     return {
@@ -78,7 +78,7 @@ def judge_obedience(asked: PromptFacts, clip: Heard, middle: Middle) -> dict[str
 
 
 def _judge(name: str, ask: Any, clip: Heard, middle: Middle) -> bool | None:
-    """Whether a clip is so; None where that can't be told."""
+    """Whether a clip is as requested; None if that can't be measured."""
     if name == "tempo":
         return _near(clip.bpm, ask)
     if name == "tempo_or_octave":
@@ -92,7 +92,7 @@ def _judge(name: str, ask: Any, clip: Heard, middle: Middle) -> bool | None:
 
 
 def _near(bpm: float, asked: float) -> bool:
-    """A tempo that isn't heard is no tempo."""
+    """Whether a tempo is within the tolerance; NaN (not detected) never is."""
     return bool(abs(bpm / asked - 1.0) <= TOLERANCE)
 
 
@@ -103,11 +103,11 @@ def measure_obedience(
 ) -> dict[str, Any]:
     """The report's `obedience`. `others` are the adapter's clips whose prompts ask for something
     else, judged as if they had asked for it, and so are other music and noise; `recorded` clips are
-    judged by their captions. Intervals are Wilson's, `p_value` is the exact McNemar test's.
+    judged by their captions. Intervals are Wilson's, `p_value` is from the exact McNemar test.
 
     Args:
-        references: held-out clips, which are what their captions say: what is missed in them is
-            the hearing's fault; and anchors.
+        references: held-out clips, which match their captions, so that misses in them are detection
+            errors; and anchors.
     """
     captions = [clip.texts[0] for clip in references.clips]
     reference = references.heard
@@ -132,15 +132,15 @@ def measure_obedience(
     is_computed = any(row["adapter"] for row in rows.values())
     return {
         "computed": is_computed,
-        "why": "" if is_computed else "no prompt asks for what can be measured",
+        "why": "" if is_computed else "no prompt asks for anything that can be measured",
         "tolerance": TOLERANCE,
         "measures": rows,
     }
 
 
 Judgements = Sequence[Mapping[str, bool | None]]
-"""For each clip, by measure, whether it is as asked; None where nothing was asked, or it can't
-be told."""
+"""For each clip, by measure, whether it is as requested; None if nothing was requested, or if it
+can't be measured."""
 
 
 def _judge_all(asked: Sequence[PromptFacts], heard: Sequence[Heard], middle: Middle) -> Judgements:
@@ -168,8 +168,8 @@ def _row(
 def _judge_others(
     name: str, asked: Sequence[PromptFacts], heard: Sequence[Heard], middle: Middle
 ) -> dict[str, Any] | None:
-    """What chance gives: clips judged by what prompts ask that ask for something else. One clip is
-    judged by each of them, so that there is no interval."""
+    """The chance level: clips judged by prompts that ask for something else. A clip is judged by
+    each of them, so there is no interval."""
     own = [asks.by_measure.get(name) for asks in asked]
     results = [
         _judge(name, ask, clip, middle)
@@ -183,8 +183,8 @@ def _judge_others(
 def _anchors(
     name: str, asked: Sequence[PromptFacts], references: References, middle: Middle
 ) -> dict[str, Any]:
-    """Recordings by what their captions say, other music and noise by all that prompts ask; None
-    of those of which nothing is heard or can be told."""
+    """Recordings judged by their captions, other music and noise by everything that prompts ask
+    for; None if there are no clips or nothing can be measured."""
     some, found = references.some, {}
     for anchor in ANCHORS:
         results = []

@@ -1,4 +1,4 @@
-"""What clips are compared with: held-out audio, and the anchors that say what a distance means."""
+"""What clips are compared with: held-out audio, and the anchors that give distances a meaning."""
 
 from __future__ import annotations
 
@@ -26,30 +26,30 @@ from musicgen_lora.listening.descriptors import clipped_share, silence_share
 from musicgen_lora.model.base_model import BaseModel
 
 MAX_REFERENCES = 64
-"""Held-out clips that are described, evenly spaced over them all."""
+"""Most held-out clips to analyse, evenly spaced."""
 MAX_OTHERS = 16
 N_NOISES = 8
 MAX_HEARD = 6
-"""Clips of each anchor that are heard in full: all would take as long as the generated ones."""
+"""Clips of each anchor with a full analysis: all would take as long as the generated ones."""
 N_SPLITS = 20
-TOO_FEW_FOR_HALVES = "needs two sources of two clips each, at the least"
+TOO_FEW_FOR_HALVES = "needs at least two sources with two clips each"
 HELD_OUT, RECORDED, OTHER_MUSIC, NOISE = "held_out", "recorded", "other_music", "noise"
 ANCHORS = (RECORDED, OTHER_MUSIC, NOISE)
-"""Beside the halves of the held-out clips."""
+"""The anchors besides the halves of the held-out clips."""
 NOISE_LEVEL = 0.1
-"""RMS, of full scale: about that of a beat."""
+"""RMS relative to full scale: about that of a beat."""
 SoundAndCodes = tuple[np.ndarray, np.ndarray | None]
-"""A waveform `[C, N]`, and the codes `[K, T]` that it was decoded from, if it was."""
+"""A waveform `[C, N]`, and the codes `[K, T]` that it was decoded from, if any."""
 Make = Callable[[], SoundAndCodes]
 """Decodes or reads a sound."""
 SILENT_SHARE = 0.9
-"""As `prepare` has it of files."""
+"""The same limit that `prepare` uses for files."""
 LOUD_SHARE = 0.001
-"""As it is told of generated clips."""
+"""The same limit as for generated clips."""
 
 
 class Level(NamedTuple):
-    """Shares of a sound that are silent and at full scale."""
+    """The shares of a sound that are silent, and at full scale."""
 
     silent: float
     loud: float
@@ -57,18 +57,18 @@ class Level(NamedTuple):
 
 @dataclass(frozen=True)
 class References:
-    """Held-out audio as the codec gives it back, and the anchors. What the codec does to a sound is
-    no fault of the models that speak through it: generated clips went through it too."""
+    """Held-out audio after the codec, and the anchors. The codec's effect on the sound is not the
+    model's fault: generated clips went through the codec too."""
 
     heard: Sequence[Heard] = ()
     clips: Sequence[Clip] = ()
-    """The clips that `heard` was measured of, in its order."""
+    """The clips that `heard` was measured on, in the same order."""
     recorded: Sequence[Vectors] = ()
-    """The same clips as they were recorded."""
+    """The same clips as recorded, without the codec."""
     why_not_recorded: str = ""
     silent: Sequence[str] = ()
-    """Names of further held-out clips, which are in none of the figures: a silent one is an example
-    of no style."""
+    """Names of further held-out clips, which are left out of all figures: a silent clip is no
+    example of a style."""
     loud: Sequence[str] = ()
     """Names of clips among `clips` at full scale or beyond."""
     others: Sequence[Vectors] = ()
@@ -76,12 +76,11 @@ class References:
     why_no_others: str = ""
     noises: Sequence[Vectors] = ()
     some: Mapping[str, Mapping[int, Heard]] = field(default_factory=dict)
-    """All that is heard of some of each anchor's clips, by names of `ANCHORS` and by their places
-    among them."""
+    """Full analyses of some of each anchor's clips, by names of `ANCHORS` and by index."""
 
     @property
     def described(self) -> dict[str, list[dict[str, float]]]:
-        """Descriptors of those clips; of anchors that have any."""
+        """Descriptors of the clips in `some`, for anchors that have any."""
         return {
             name: [heard.descriptors for heard in clips.values()]
             for name, clips in self.some.items()
@@ -90,12 +89,12 @@ class References:
 
     @property
     def why_none(self) -> str:
-        """Why there are none, where there were clips to hear."""
+        """Why there are none although there were clips."""
         return "every held-out clip is silent" if self.silent and not self.clips else ""
 
     @property
     def remarks(self) -> list[str]:
-        """What clips are not fit to be compared with, in sentences."""
+        """Sentences on clips that are unsuitable for comparison."""
         n_heard = len(self.silent) + len(self.clips)
         kinds = ((silent, self.silent), (too_loud, self.loud))
         return [told(names, n_heard) for told, names in kinds if names]
@@ -105,7 +104,7 @@ class References:
         return why.get(anchor, "") or "there are no held-out clips"
 
     def splits(self, seed: int) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Halves of the clips that have no source in common, many times over."""
+        """Random splits of the clips into halves that have no source in common."""
         names = sorted(set(self.sources))
         rng = np.random.default_rng(seed)
         splits = []
@@ -121,8 +120,8 @@ class References:
         return [clip.source for clip in self.clips]
 
     def describe(self) -> dict[str, Any]:
-        """The report's `reference`: means over each source's clips, one for each source, and how
-        many there are."""
+        """The report's `reference`: the means over each source's clips, and the numbers of sources
+        and clips."""
         by_source: dict[str, list[dict[str, float]]] = {}
         for source, heard in zip(self.sources, self.heard, strict=True):
             by_source.setdefault(source, []).append(heard.descriptors)
@@ -147,10 +146,10 @@ def hear_references(
     others: OtherMusic,
     on_clip: OnStep,
 ) -> References:
-    """Hears the beginning of held-out clips, as long as generated ones, and the anchors.
+    """Analyse the beginning of held-out clips, as long as generated ones, and the anchors.
 
     Args:
-        model: its codec is used.
+        model: its codec decodes.
     """
     clips, codes = held_out
     n_frames = model.shape.frames(settings.duration)
@@ -173,7 +172,7 @@ def hear_references(
             return vectors
 
         hear(HELD_OUT, [_of_codes(model, own[:n_frames]) for own in codes[::stride]], len(chosen))
-        why = "--from_tokens leaves the audio alone" if settings.from_tokens else ""
+        why = "--from_tokens does not read the audio" if settings.from_tokens else ""
         recorded: list[Vectors] = []
         try:
             if not why:
@@ -181,7 +180,7 @@ def hear_references(
                 recorded = hear(RECORDED, own)
         except UserError as error:
             why = str(error).rstrip(".")
-        # Those that can't be read take no time.
+        # Unreadable clips count as done.
         n_done = 2 * len(chosen)
         found = References(
             heard=[*some.pop(HELD_OUT).values()],
@@ -199,8 +198,8 @@ def hear_references(
 def _with_sound(
     found: References, recorded: Sequence[Level], decoded: Sequence[Level]
 ) -> References:
-    """The references without those that are silent. A codec makes some noise of silence, and
-    overshoots: what was recorded decides, where it was read."""
+    """The references without silent clips. The codec turns silence into faint noise and overshoots
+    peaks, so the recordings decide if they were read."""
     is_silent = [level.silent >= SILENT_SHARE for level in recorded or decoded]
     kept = [row for row in range(len(found.clips)) if not is_silent[row]]
     place = {row: index for index, row in enumerate(kept)}
@@ -229,7 +228,7 @@ def _of_codes(model: BaseModel, codes: np.ndarray) -> Make:
 
 
 def _recording(model: BaseModel, clip: Clip, longest_s: float) -> SoundAndCodes:
-    """A clip as it is in its file.
+    """A clip's audio from its file.
 
     Raises:
         UserError: it can't be read.
@@ -253,8 +252,7 @@ def _noises(model: BaseModel, duration_s: float) -> list[Make]:
 def _hear(
     ear: Ear, sounds: Sequence[Make], pool: Executor, tell: Callable[[], None], most: int
 ) -> tuple[list[Vectors], dict[int, Heard], list[Level]]:
-    """Vectors and levels of all sounds, and all that is heard of some, at most so many, evenly
-    spaced over them."""
+    """Vectors and levels of all sounds, and full analyses of up to `most` evenly spaced ones."""
     rows = range(0, len(sounds), max(1, -(-len(sounds) // most)))
 
     def hear(row: int) -> tuple[Heard | Vectors, Level]:

@@ -1,5 +1,5 @@
-"""How much a clip changes with its seed: a model that plays the same whatever the seed has
-collapsed, however well it plays."""
+"""How much a clip changes with the seed: a model that plays the same for every seed has collapsed,
+however good it sounds."""
 
 from __future__ import annotations
 
@@ -17,8 +17,7 @@ from musicgen_lora.evaluation.sound.ear import Vectors
 from musicgen_lora.evaluation.sound.references import References
 
 N_PROMPTS = 2
-"""Prompts that are played once more by another seed, the first ones: each costs both sides a
-clip."""
+"""The first prompts are also generated with another seed; each costs one more clip per side."""
 
 
 def measure_seeds(
@@ -28,13 +27,13 @@ def measure_seeds(
     *,
     seed: int,
 ) -> dict[str, Any]:
-    """The report's `seeds`: distances between clips of one prompt by two seeds. They are in
-    decibels, see `log_mel_distance`.
+    """The report's `seeds`: distances between clips of the same prompt with two seeds, in decibels,
+    see `log_mel_distance`.
 
     Args:
-        clips: a prompt each.
-        again: the first of them by other seeds.
-        references: held-out clips, which differ as clips of different captions do.
+        clips: one clip per prompt.
+        again: the first prompts with other seeds.
+        references: held-out clips, which differ like clips of different captions.
     """
     ours = _side(clips.adapter, again.adapter)
     theirs = _side(clips.base, again.base) if clips.base and again.base else None

@@ -1,7 +1,7 @@
-"""How far base and adapter lie from held-out audio as sets of clips, read between anchors.
+"""Distances of base and adapter from held-out audio as sets of clips, between anchors.
 
-A distance alone says nothing: it is read between what the reference's own halves have among each
-other, and what other music has, or noise.
+A distance alone says nothing: it is compared with the distance between two halves of the reference,
+and with that of other music, or noise.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from musicgen_lora.evaluation.sound.ear import Heard, Vectors
 from musicgen_lora.evaluation.sound.references import TOO_FEW_FOR_HALVES, References
 
 PRIMARY = LOG_MEL.name
-"""The embedding that the verdict goes by: musicnn ends at 8 kHz and hears no sub-bass, and the
-codec's latents are the model's own."""
+"""The embedding for the verdict: musicnn ends at 8 kHz and hears no sub-bass, and the codec's
+latents are part of the model itself."""
 FIRM = 100
-"""Clips from which papers take KAD to be firm."""
+"""Number of clips from which papers consider KAD reliable."""
 
 
 def compare_sets(
@@ -47,15 +47,15 @@ def compare_sets(
     """The report's `distances`.
 
     Args:
-        embeddings: in the order in which they are told.
-        why_none: there is no held-out audio.
+        embeddings: in the order in which they are reported.
+        why_none: the reason if there is no held-out audio.
     """
     result: dict[str, Any] = {"computed": False, "why": "", "primary": PRIMARY, "embeddings": []}
     if not references.heard:
         return result | {"why": why_none}
     if min(len(references.heard), len(clips.adapter)) < FEWEST_ROWS:
         return result | {
-            "why": f"distances of sets need {FEWEST_ROWS} clips in each, and there are "
+            "why": f"distances between sets need {FEWEST_ROWS} clips in each, and there are "
             f"{len(clips.adapter)} generated and {len(references.heard)} held-out ones"
         }
     rows = [
@@ -75,7 +75,7 @@ def _compare(
     references: References,
     seed: int,
 ) -> dict[str, Any]:
-    """Distances by one embedding, or why there are none: it can't tell the references apart."""
+    """Distances by one embedding, or why there are none: all references sound the same to it."""
     target = _rows([heard.vectors for heard in references.heard], name)
     rows = clips.each(lambda heard: _rows([one.vectors for one in heard], name))
     try:
@@ -142,7 +142,7 @@ def _kernel(
 def _anchors(
     name: str, target: np.ndarray, references: References, bandwidth: float, seed: int
 ) -> dict[str, dict[str, Any]]:
-    """Each anchor by name: its `value`, `n` of the clips, and `why` there is none."""
+    """Anchors by name: `value`, `n` clips, and `why` if there is none."""
     splits = references.splits(seed)
     few = TOO_FEW_FOR_HALVES if not splits else ""
     halves = [kernel_distance(target[ours], target[theirs], bandwidth) for ours, theirs in splits]
@@ -161,13 +161,13 @@ def _anchors(
         found = []
         if len(vectors) >= FEWEST_ROWS:
             found = [kernel_distance(target, _rows(vectors, name), bandwidth)]
-        anchors[key] = anchor_of(found, len(vectors), why or "needs two clips at the least")
+        anchors[key] = anchor_of(found, len(vectors), why or "needs at least two clips")
     return anchors
 
 
 def _position(value: float | None, anchors: dict[str, dict[str, Any]]) -> dict[str, Any] | None:
-    """Where a distance lies: 0 as near as the reference is to itself, 1 as far as other music (or
-    noise, where there is no other music)."""
+    """The position of a distance: 0 is as near as the reference's halves are to each other, 1 as
+    far as other music (or noise, if there is no other music)."""
     far = "other_music" if anchors["other_music"]["value"] is not None else "noise"
     share = share_between(value, anchors["halves"]["value"], anchors[far]["value"])
     return None if share is None else {"share": share, "far": far}

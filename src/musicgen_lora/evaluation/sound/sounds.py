@@ -1,4 +1,4 @@
-"""All that is compared of sound: base, adapter and held-out audio, by what was heard of them."""
+"""All comparisons of sound between base, adapter and held-out audio, from their analyses."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def compare_sounds(
     `obedience` and `text_agreement`.
 
     Args:
-        embeddings: in the order in which they are told.
-        why_none: there are no held-out clips.
+        embeddings: in the order in which they are reported.
+        why_none: the reason if there are no held-out clips.
     """
     reference: dict[str, Any] = {"computed": False, "why": why_none, "descriptors": []}
     if references.heard:

@@ -1,8 +1,8 @@
-"""What an adapter changes where it wasn't asked to: its clips of other styles beside the base's.
+"""Unwanted changes: the adapter's clips in other styles compared with the base's.
 
-The same seed leads two models apart after a few frames, so that a difference alone says nothing:
-it is read between what another seed makes of the same prompt with the base, and what another prompt
-makes.
+With the same seed, two models diverge after a few frames, so a difference alone says nothing: it is
+compared with the difference that another seed makes for the same prompt with the base, and with
+that of another prompt.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from musicgen_lora.evaluation.sound.comparison import SHOWN
 from musicgen_lora.evaluation.sound.ear import Heard
 
 MOST = 3
-"""Descriptors of a clip that are named."""
+"""Most descriptors listed per clip."""
 
 
 def measure_off_style(
@@ -30,15 +30,15 @@ def measure_off_style(
     *,
     seed: int,
 ) -> dict[str, Any]:
-    """The report's `off_style` but for its clips, and `prompts`, what was measured of each.
-    Distances are in decibels, see `log_mel_distance`. `changed` names the descriptors that changed
-    most, if by more than another seed changes them in any of these prompts.
+    """The report's `off_style` without its clips, and `prompts`, the measurements of each.
+    Distances are in decibels, see `log_mel_distance`. `changed` lists the descriptors that changed
+    most, if by more than another seed changes them for any of these prompts.
 
     Args:
-        base: its clips, a prompt of another style each; at least one.
-        again: the same by other seeds.
-        adapter: its clips, by the seeds of `base`.
-        own_style: the adapter's clips of prompts of its own style; at least one.
+        base: the base's clips, one per prompt in another style; at least one.
+        again: the same with other seeds.
+        adapter: the adapter's clips, with the seeds of `base`.
+        own_style: the adapter's clips of prompts in its own style; at least one.
     """
     rows = {
         "another_seed": [_distance(*pair) for pair in zip(base, again, strict=True)],
@@ -63,8 +63,8 @@ def measure_off_style(
 def find_changed(
     base: Sequence[Described], again: Sequence[Described], adapter: Sequence[Described]
 ) -> list[list[str]]:
-    """For each clip the descriptors in which the adapter differs from the base by more than what is
-    barely heard, and by more than another seed does in any of the clips: the furthest first."""
+    """For each clip, the descriptors in which the adapter differs from the base by more than is
+    just audible, and by more than another seed does in any of the clips: largest first."""
     found: list[dict[str, float]] = [{} for _ in base]
     for shown in SHOWN:
         if shown.least is None:
@@ -78,7 +78,7 @@ def find_changed(
 
 
 def _differences(one: Sequence[Described], other: Sequence[Described], name: str) -> np.ndarray:
-    """`[clips]`; NaN where one of the two has no such thing."""
+    """Absolute differences `[clips]`; NaN where either side lacks the descriptor."""
     values = [np.array([facts[name] for facts in side], np.float64) for side in (one, other)]
     return np.abs(values[1] - values[0])
 
