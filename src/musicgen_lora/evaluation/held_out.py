@@ -128,7 +128,7 @@ def _in_recorded_folder(facts: AdapterFacts | None, from_tokens: bool, own_run: 
             "it was trained here, and an adapter from elsewhere may name any folder; pass the "
             "dataset to measure on with --data_dir"
         )
-    # os.path accepts any string: in a stranger's file it may not even be a valid path.
+    # os.path.isdir never raises: a stranger's file may hold what is not even a valid path.
     if not os.path.isdir(folder):
         return HeldOut(
             why_none=f"the training dataset is no longer in {folder}; pass its new folder with "

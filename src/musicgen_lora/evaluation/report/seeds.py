@@ -32,7 +32,7 @@ def seed_sentences(seeds: Mapping[str, Any]) -> list[str]:
 def seed_rows(seeds: Mapping[str, Any]) -> list[dict[str, str]]:
     """Distances between seeds and between prompts as texts, one row each."""
     sides = {side: seeds[side] or {} for side in ("base", "adapter")}
-    names = {"among_seeds": "another seed", "among_prompts": "another prompt"}
+    names = {"among_seeds": "distance between seeds", "among_prompts": "distance between prompts"}
     rows = [
         {
             "label": label,
