@@ -1,4 +1,4 @@
-"""An adapter, and an evaluation of it beside its base, that tests share."""
+"""An adapter and an evaluation of it, shared by tests."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tiny_model_dir: Path) -> d
 def uncompared(
     trained: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[dict[str, Any], Path]:
-    """One prompt without the base's clips, beside the adapter's own dataset as other music."""
+    """One prompt without the base's clips, with the adapter's own dataset as other music."""
     output_dir = tmp_path_factory.mktemp("uncompared") / "evaluation"
     settings = settings_for(trained, output_dir, num_prompts=1, other_data_dir=trained["data"])
     return evaluate_adapter(settings), output_dir

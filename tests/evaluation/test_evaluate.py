@@ -70,7 +70,7 @@ def test_the_loss_is_the_one_that_training_printed(
 def test_the_loss_along_the_clip_adds_up_to_the_loss(
     compared: tuple[dict[str, Any], Path],
 ) -> None:
-    """Windows of 1 s in two stretches, the last of which codebooks end in."""
+    """Windows of 1 s in two stretches; codebooks end within the last one."""
     positions = compared[0]["loss"]["positions"]
     assert [(part["from_s"], part["to_s"]) for part in positions] == [(0.0, 0.5), (0.5, 1.0)]
     assert [part["loss"]["n"] for part in positions] == [4] * 2

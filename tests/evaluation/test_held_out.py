@@ -1,4 +1,4 @@
-"""Which clips count as held out, wherever the dataset lies by now."""
+"""Which clips count as held out, wherever the dataset is now."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_another_dataset_gives_its_validation_split_or_everything(
 def test_clips_too_short_to_be_measured_are_named(
     trained: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Of held-out clips, and of other music."""
+    """Both held-out clips and other music."""
     data = make_dataset(tmp_path / "data", [0.6, 0.02, 0.6])
     settings = settings_for(
         trained, tmp_path / "out", data_dir=data, other_data_dir=data, num_prompts=1
@@ -180,7 +180,7 @@ def test_prompts_take_turns_among_the_sources(trained: dict[str, Path]) -> None:
 def test_an_adapter_from_elsewhere_chooses_no_folder(
     trained: dict[str, Path], tmp_path: Path
 ) -> None:
-    """Its facts may name any dataset of this user's."""
+    """Its record may name any of this user's datasets."""
     data = tmp_path / "data"
     shutil.copytree(trained["data"], data, ignore=shutil.ignore_patterns("tokens"))
     adapter = tmp_path / "downloaded" / "best_model"
@@ -200,7 +200,7 @@ def test_an_adapter_from_elsewhere_chooses_no_folder(
 def test_held_out_clips_that_are_silent_or_too_loud_are_told(
     trained: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A silent one is an example of no style: nothing is compared with it."""
+    """A silent clip is no example of a style: nothing is compared with it."""
     data = make_dataset(tmp_path / "data", [0.6] * 4)
     names = [entry["audio"] for entry in read_metadata(data)]
     for name, gain in ((names[0], 0.0), (names[2], 40.0)):

@@ -1,4 +1,4 @@
-"""Prompts of other styles: which, and what the adapter does to them."""
+"""Prompts in other styles: which are chosen, and what the adapter does to them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is said of prompts that cost an engine's workers their lives."""
+"""Error messages for prompts that kill an engine's workers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from musicgen_lora.runtime.workers import Failure
 
 
 class Deadly:
-    """An engine whose workers die of some prompts."""
+    """An engine whose workers die on some prompts."""
 
     def __init__(self, *prompts: str) -> None:
         self.prompts = prompts

@@ -1,4 +1,4 @@
-"""Evaluations that are refused, fail, or meet another one: what was there stays."""
+"""Evaluations that are refused, fail, or run into another one: existing results stay."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_an_output_dir_that_is_a_file(trained: dict[str, Path], tmp_path: Path) 
 
 
 def play_and(work: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Has something happen while an evaluation plays its clips."""
+    """Make something happen while an evaluation generates its clips."""
     original = on_variant.play_prompts
 
     def play(*arguments: Any, **named: Any) -> list[np.ndarray]:
@@ -79,7 +79,7 @@ def test_another_evaluation_is_refused_meanwhile_and_the_adapter_may_go(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The report is of the adapter that was there at the start."""
+    """The report describes the adapter that was there at the start."""
     adapter = tmp_path / "adapter"
     shutil.copytree(trained["adapter"], adapter)
     settings = settings_for(trained, tmp_path / "out", lora_model_path=adapter, num_prompts=1)

@@ -1,5 +1,4 @@
-"""Several adapters and strengths in one evaluation, and what an evaluation takes from the one
-before it."""
+"""Several adapters and strengths in one evaluation, and what it reuses from an earlier one."""
 
 from __future__ import annotations
 

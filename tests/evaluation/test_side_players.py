@@ -1,4 +1,4 @@
-"""Decoders side by side play what one plays."""
+"""Decoders in parallel generate the same as a single one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an evaluation keeps: found again, bounded, and never taken for what it is not."""
+"""The cache of an evaluation: entries are found again, size-limited, and never confused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The best of several by a rule that stands beforehand, and how far it can be told from others."""
+"""The best of several by a rule fixed beforehand, and whether it differs from the others."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from musicgen_lora.evaluation.variants import common_held_out, list_variants
 
 
 def variant(name: str, losses: np.ndarray, values: tuple[float, float], p: float = 0.01) -> Any:
-    """Of losses a source, and values of the other two primaries."""
+    """A variant with these losses per source and values of the other two primary outcomes."""
     named = zip(
         ("held_out_loss", "kernel_distance", "descriptor_distance"),
         (losses.mean(), *values),
@@ -81,7 +81,7 @@ def test_who_is_clearly_worse_in_anything_comes_last() -> None:
 
 
 def test_choosing_among_equals_flatters_and_the_figure_shows_it() -> None:
-    """Forty variants that differ by noise alone: the best looks better than it is elsewhere."""
+    """Forty variants that differ only by noise: the best looks better than it is on other clips."""
     rng = np.random.default_rng(1)
     table = rng.normal(5.0, 1.0, (40, 6))
     variants = [variant(f"{row}", own, (1.0, 1.0)) for row, own in enumerate(table)]

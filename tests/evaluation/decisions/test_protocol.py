@@ -1,4 +1,4 @@
-"""Verdicts: none without an effect, one with, and never a number where there is none."""
+"""Verdicts: none without an effect, one with an effect, and never a number that doesn't exist."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Reference(References):
 
 
 def evaluation(seed: int, *, n: int = 12, change: float = 0.0, shift: float = 0.0) -> Any:
-    """An evaluation whose adapter changes the loss, and whose base lies `shift` away."""
+    """An evaluation whose adapter changes the loss, and whose base is `shift` away."""
     rng = np.random.default_rng(seed)
     base, adapter, reference = heard(rng, n, shift), heard(rng, n), heard(rng, 16)
     clips = Compared(base, adapter)
@@ -136,7 +136,7 @@ def test_a_bad_adapter_is_worse() -> None:
 
 
 def test_no_effect_is_rarely_called_one() -> None:
-    """Of 60 evaluations 3 may be; 8 or more happen in 1.2 % of the times that the level holds."""
+    """3 of 60 are expected; if the level holds, 8 or more have a probability of 1.2 %."""
     called = sum(
         any(
             p["verdict"] in ("better", "worse")

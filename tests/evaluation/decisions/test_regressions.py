@@ -1,4 +1,4 @@
-"""What got worse is named, whatever the mean did."""
+"""What got worse is listed, whatever happened to the mean."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NONE: dict[str, Any] = {"computed": False, "why": "no clips"}
 
 
 def evaluation(shifts: dict[int, dict[str, float]], n: int = 6) -> dict[str, Any]:
-    """Prompts whose clips are the reference's mean with the base, and off by some standard
+    """Prompts whose clips equal the reference's mean with the base, and are off by some standard
     deviations with the adapter."""
     rng = np.random.default_rng(0)
     reference = [{shown.name: float(rng.normal(0.0, 9.0)) for shown in SHOWN} for _ in range(12)]

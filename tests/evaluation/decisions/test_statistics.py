@@ -1,4 +1,4 @@
-"""Paired statistics against known answers."""
+"""Paired statistics, compared with known answers."""
 
 from __future__ import annotations
 
@@ -182,9 +182,9 @@ def test_no_way_no_share() -> None:
     near = moved_share(base, base + 1.0, reference)
     assert (near["share"], near["note"]) == (None, "base and held-out audio cannot be told apart")
     there = moved_share(np.full(8, 5.0), np.full(8, 6.0), np.full(8, 5.2), least=0.5)
-    assert (there["share"], there["note"]) == (None, "the base is there already")
+    assert (there["share"], there["note"]) == (None, "the base is already there")
     same = moved_share(np.full(8, 5.0), np.full(8, 6.0), np.full(8, 5.0))
-    assert same["note"] == "the base is there already"
+    assert same["note"] == "the base is already there"
 
 
 def test_few_prompts_or_sources_have_no_share() -> None:
@@ -203,7 +203,7 @@ def test_a_share_that_could_be_anything_is_none() -> None:
     moved = moved_share(base, base + 1.2, reference)
     assert moved["share"] is None
     assert moved["ci_high"] is None
-    assert moved["note"] == "base and held-out audio are too near each other for a share"
+    assert moved["note"] == "base and held-out audio are too close for a percentage"
 
 
 def test_how_far_groups_lie_apart() -> None:

@@ -1,4 +1,4 @@
-"""Captions that go with their clips are told from captions in a wrong order."""
+"""Captions that match their clips are told apart from shuffled ones."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def clips_of(captions: list[str], name: str) -> list[Clip]:
 
 
 def codes_of(captions: list[str]) -> list[np.ndarray]:
-    """Clips of the code that their word names."""
+    """Clips that consist of the code named by their caption."""
     return [np.full((N_FRAMES, 4), WORDS.index(text), np.uint16) for text in captions]
 
 
 @pytest.fixture
 def reader(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """An adapter whose loss is lower where the caption is the word of the codes, as it is on the
-    embedded base's beats, and a base that doesn't read."""
+    """An adapter whose loss is lower if the caption names the codes, as on the embedded base's
+    beats, and a base that ignores captions."""
     rng = np.random.default_rng(0)
 
     def score(performer: str, windows: Sequence[Window], *_: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -61,7 +61,7 @@ def reader(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def measure(sides: Any, trained_captions: list[str], held_out_captions: list[str]) -> Any:
-    """Captions as the datasets have them, on clips whose words are in the right order."""
+    """The datasets' captions, on clips whose words are in the right order."""
     words = list(WORDS) * 2
     return measure_captions(
         sides,
@@ -115,7 +115,7 @@ def test_without_held_out_clips_it_says_why() -> None:
 
 
 def test_no_difference_is_rarely_called_one() -> None:
-    """Captions that help alike on both sides; noise as on the embedded base's beats."""
+    """Captions that help both sides equally, with noise as on the embedded base's beats."""
     rng = np.random.default_rng(0)
     n_flagged = 0
     for _ in range(40):
@@ -126,8 +126,8 @@ def test_no_difference_is_rarely_called_one() -> None:
 
 
 def test_a_gain_that_is_just_not_certain_is_no_unlearned_one() -> None:
-    """Both sides gain alike, near what can be told from nothing: one is certain, the other not, in
-    a third of the cases."""
+    """Both sides gain equally, near the detection limit: in a third of the cases one gain is
+    significant and the other isn't."""
     rng = np.random.default_rng(0)
     warned = 0
     for seed in range(60):
@@ -139,7 +139,7 @@ def test_a_gain_that_is_just_not_certain_is_no_unlearned_one() -> None:
 
 
 def told(gain: float, spread: float, *, base: float = 0.0, trained: float | None = None) -> str:
-    """What is said of 16 held-out sources that gain so much, give or take."""
+    """The sentence for 16 held-out sources with this mean gain, give or take the spread."""
     noise = np.linspace(-spread, spread, 16)
 
     def losses(mean: float) -> np.ndarray:

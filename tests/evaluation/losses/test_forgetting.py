@@ -63,7 +63,7 @@ def test_the_bundled_styles_come_with_their_codes(monkeypatch: pytest.MonkeyPatc
 def test_forgetting_is_measured_on_the_same_windows_when_the_data_have_moved(
     trained: dict[str, Path], uncompared: tuple[dict[str, Any], Path], tmp_path: Path
 ) -> None:
-    """Of a second, as in training; the clips have 1.5 s."""
+    """Windows are 1 s long, as in training; the clips are 1.5 s long."""
     there, _ = uncompared
     assert there["forgetting"]["n_frames"] == 8 * 50
     elsewhere = tmp_path / "copy" / "best_model"

@@ -1,4 +1,4 @@
-"""Figures of the held-out loss: a source is one observation."""
+"""Held-out loss: each source is one observation."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ SOUND = beat(0)
 
 @pytest.mark.parametrize("index", range(6))
 def test_beats_have_hardly_any(index: int) -> None:
-    """A kick that cuts the bass before it off does click."""
+    """A kick that cuts off the bass note before it does click."""
     assert count_clicks(beat(index)[0], RATE) <= 4
 
 

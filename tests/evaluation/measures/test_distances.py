@@ -1,4 +1,4 @@
-"""Distances of sets, against known values and direct sums."""
+"""Distances between sets, compared with known values and direct sums."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_a_nearer_adapter_is_found() -> None:
 def test_no_difference_is_rarely_called_one_and_the_interval_covers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Clips of the same prompts by one model at other seeds: prompts differ, sides don't."""
+    """Clips of the same prompts from one model with other seeds: prompts differ, sides don't."""
     monkeypatch.setattr(distances, "N_RESAMPLES", 399)
     rejected = covered = 0
     n_trials = 200

@@ -1,5 +1,5 @@
-"""Models that hear, from a folder: those that fail the self-test are refused, and no code of a
-repository is run."""
+"""Audio models from a folder: those that fail the self-test are refused, and no repository code is
+run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A planted memoriser is found, and learning a style is none."""
+"""Planted memorisation is flagged, and learning a style is not."""
 
 from __future__ import annotations
 

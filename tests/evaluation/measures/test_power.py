@@ -21,7 +21,7 @@ def test_holm_is_the_textbook_s() -> None:
 
 @pytest.mark.parametrize(("n", "n_tests"), [(8, 1), (12, 3), (24, 3), (6, 1)])
 def test_a_detectable_difference_is_found_as_often_as_it_says(n: int, n_tests: int) -> None:
-    """By the sign flips that decide, Holm-adjusted in a family whose other tests find nothing."""
+    """Power of the actual sign-flip test, Holm-adjusted in a family whose other tests are null."""
     rng = np.random.default_rng(0)
     shift = found_shift(n, n_tests)
     assert shift is not None

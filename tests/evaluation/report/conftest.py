@@ -15,7 +15,7 @@ from musicgen_lora.evaluation.report import plots
 
 @pytest.fixture(scope="package", autouse=True)
 def drawn() -> Iterator[None]:
-    """The plots are, which `quick` has left undrawn elsewhere."""
+    """Draw the plots, which `quick` skips in other tests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(plots, "png_bytes", inspect.unwrap(plots.png_bytes))
         yield

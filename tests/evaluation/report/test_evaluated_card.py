@@ -1,4 +1,4 @@
-"""Figures go into the card beside the adapter, and nothing of the user's is lost."""
+"""Figures go into the card next to the adapter, and none of the user's text is lost."""
 
 from __future__ import annotations
 

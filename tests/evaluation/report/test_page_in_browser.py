@@ -1,6 +1,6 @@
-"""The report's page in a real browser, from file://: it switches, loops, and blind votes count.
+"""The report's page in a real browser, from file://: it switches, loops, and counts blind votes.
 
-`SCREENSHOTS=docs/images REPORT=FOLDER/report.html` takes the documents' pictures, of any report.
+`SCREENSHOTS=docs/images REPORT=FOLDER/report.html` takes the pictures for the docs from any report.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ AudioParam.prototype.setTargetAtTime = function (value, when, constant) {
   return fade.call(this, value, when, constant);
 };
 """
-"""What the page asks the browser to play, beside its playing."""
+"""Records what the page asks the browser to play, while it plays."""
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +68,7 @@ def opened(
     browser: Browser,
     pages: dict[str, Path],
 ) -> Iterator[tuple[str, Page]]:
-    """The page, and that nothing went wrong in it."""
+    """The page, with a check at the end that it raised no errors."""
     name, looks, language = request.param
     context = browser.new_context(**looks)
     context.add_init_script(RECORD)
@@ -81,7 +81,7 @@ def opened(
 
 
 def picture(page: Page, name: str, at: Locator) -> None:
-    """A picture of what is seen, in as many colours as keep it small."""
+    """A screenshot, with few enough colours to keep it small."""
     if not SCREENSHOTS:
         return
     at.evaluate("element => element.scrollIntoView({block: 'start'})")
@@ -94,13 +94,13 @@ def picture(page: Page, name: str, at: Locator) -> None:
 
 
 def seconds(page: Page) -> float:
-    """Where the first player is."""
+    """The position of the first player."""
     (found,) = re.findall(r"^([\d.]+) /", page.locator(".player .clock").first.inner_text())
     return float(found)
 
 
 def point(player: Locator, share: float) -> tuple[float, float]:
-    """A place on a player's picture."""
+    """A point on a player's spectrogram."""
     bar = player.locator(".bar")
     bar.scroll_into_view_if_needed()
     box: Any = bar.bounding_box()
@@ -185,7 +185,7 @@ def test_blind_votes_are_counted_kept_and_saved(opened: tuple[str, Page]) -> Non
 
 
 def test_blind_votes_are_given_by_keys(opened: tuple[str, Page]) -> None:
-    """What a key has hidden has lost the focus, and the next Space played a pair that is named."""
+    """A button hidden by a key press used to lose the focus, so Space then played a named pair."""
     _, page = opened
     blind = page.locator(".blind-test")
     n_pairs = page.locator(".player[data-pair]").count()

@@ -1,4 +1,4 @@
-"""The schema in docs/ is that of the types."""
+"""The schema in docs/ matches the types."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from report_schema import FILE, schema
 
 
 def test_it_is_current() -> None:
-    """Where it isn't: python tools/report_schema.py."""
+    """If it doesn't: python tools/report_schema.py."""
     assert FILE.read_text(encoding="utf-8") == schema()
 
 

@@ -41,7 +41,7 @@ from musicgen_lora.formats.documents import plain
 
 
 def without_reference(report: dict[str, Any]) -> dict[str, Any]:
-    """The same, as an adapter of another tool would have it, without --compare."""
+    """The same report for an adapter made by another tool, without --compare."""
     poor = copy.deepcopy(report)
     why = "the adapter has no musicgen_lora.json"
     poor["held_out"] |= {"origin": "", "why_none": why, "is_unseen": False}
@@ -256,7 +256,7 @@ def test_what_lacks_for_one_reason_is_told_once(evaluated: tuple[dict[str, Any],
 
 
 def with_descriptor(report: dict[str, Any], name: str, sides: list[list[float]]) -> dict[str, Any]:
-    """The same report, where base, adapter and held-out audio have these values of one."""
+    """The same report with these values of one descriptor for base, adapter and held-out audio."""
     changed = copy.deepcopy(report)
     facts = [
         [{shown.name: 0.5 for shown in SHOWN} | {name: value} for value in values]

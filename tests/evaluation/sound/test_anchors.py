@@ -1,4 +1,4 @@
-"""What faults and agreement are read against has known answers."""
+"""Reference points (anchors) of faults and CLAP agreement, with known answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Clips that are heard side by side are heard as one after the other."""
+"""Clips analysed in parallel give the same results as one after the other."""
 
 from __future__ import annotations
 

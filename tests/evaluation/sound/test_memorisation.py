@@ -1,4 +1,4 @@
-"""An adapter that knows its clips by heart is found, one that learned how they go is not."""
+"""An adapter that memorised its clips is flagged, one that learned their style is not."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def random_codes(n: int, seed: int) -> list[np.ndarray]:
 
 
 def held_codes(n: int, seed: int) -> list[np.ndarray]:
-    """Clips that hold a chord of codes: whoever knows how such music goes, goes on rightly."""
+    """Clips that hold a chord of codes: knowing the style is enough to continue them correctly."""
     rng = np.random.default_rng(seed)
     return [
         np.repeat(rng.integers(0, 64, (1, 4)), N_FRAMES, axis=0).astype(np.uint16) for _ in range(n)
@@ -51,7 +51,7 @@ def held_codes(n: int, seed: int) -> list[np.ndarray]:
 
 
 def learn(model: BaseModel, codes: list[np.ndarray], n_steps: int) -> Any:
-    """An adapter of full width, trained on clips until it has them."""
+    """An adapter of rank 32, the model's width, trained on clips for `n_steps`."""
     torch.manual_seed(0)
     adapted = add_lora(model, base_name=model.path, rank=32, alpha=32)
     weights = [parameter for parameter in adapted.parameters() if parameter.requires_grad]
@@ -68,7 +68,7 @@ def learn(model: BaseModel, codes: list[np.ndarray], n_steps: int) -> Any:
 
 
 def sides_of(model: BaseModel, adapted: Any) -> dict[str, Performer]:
-    """An adapter that is on the model, and the model without it."""
+    """The model with the adapter applied, and the model without it."""
     off = adapted.disable_adapter if adapted is not None else nullcontext
     return {
         "base": Performer(model, Store(), "base", off),
@@ -108,7 +108,7 @@ def test_a_memoriser_is_flagged(tiny_model_dir: Path) -> None:
 
 
 def test_clips_of_one_source_are_one_observation(tiny_model_dir: Path) -> None:
-    """Of two recordings that were cut into many clips nothing is tested, however many they are."""
+    """Two recordings cut into many clips are too few for a test, however many clips there are."""
     model = BaseModel.load(tiny_model_dir)
     codes = random_codes(8, 0)
     clips = [clip._replace(source=f"mix{place % 2}") for place, clip in enumerate(clips_of(8, ""))]

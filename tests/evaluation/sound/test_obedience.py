@@ -1,4 +1,4 @@
-"""What a prompt asks for, and whether a clip does it."""
+"""Prompt adherence: what a prompt asks for, and whether a clip has it."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_words_of_a_prompt(prompt: str, names: set[str]) -> None:
 
 @pytest.fixture(scope="module")
 def beats() -> dict[str, dict[str, float]]:
-    """A trap beat as it was composed, without its hats, and without its 808."""
+    """A composed trap beat: complete, without its hats, and without its 808."""
     beat = next(
         own
         for own in (make_beat(seed, duration_s=5.0) for seed in range(100))

@@ -1,4 +1,4 @@
-"""What another seed changes, of clips whose distances are known."""
+"""Variation across seeds, for clips with known distances."""
 
 from __future__ import annotations
 

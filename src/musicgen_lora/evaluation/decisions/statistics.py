@@ -272,7 +272,7 @@ def moved_share(
         return result
     way = float(reference.mean() - base.mean())
     if abs(way) <= least:
-        result["note"] = "the base is there already"
+        result["note"] = "the base is already there"
         return result
     rng = np.random.default_rng(seed)
     prompts = rng.integers(n, size=(N_RESAMPLES, n))
@@ -287,7 +287,7 @@ def moved_share(
     shares = steps / np.where(ways == 0.0, np.nan, ways)
     low, high = np.nanquantile(shares, [tail, 1.0 - tail])
     if high - low > MOST_UNSURE:
-        result["note"] = "base and held-out audio are too near each other for a share"
+        result["note"] = "base and held-out audio are too close for a percentage"
         return result
     result["share"] = float(adapter.mean() - base.mean()) / way
     result["ci_low"], result["ci_high"] = float(low), float(high)
