@@ -83,7 +83,7 @@ def excess_of(trained: Mapping[str, Any], held_out: Mapping[str, Any]) -> dict[s
     if min(len(ours), len(theirs)) < FEWEST_PAIRS:
         return result | {"note": "too few sources for an interval"}
     if not ours.var() + theirs.var() > 0.0:
-        return result | {"note": "all sources changed by the same amount"}
+        return result | {"note": "the sources have no variance"}
     tested: Any = stats.ttest_ind(ours, theirs, equal_var=False)
     low, high = tested.confidence_interval()
     p_value, share = float(tested.pvalue), result["share"]

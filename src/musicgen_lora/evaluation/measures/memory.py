@@ -1,11 +1,10 @@
 """Whether an adapter repeats its training data instead of playing in their style.
 
-Two questions, each with the null hypothesis that training on the clips made no difference. Prompted
-with the beginning of a training clip, does the adapter continue it as the clip does, more often
-than for clips it was not trained on, and more often than the base (Carlini et al., Quantifying
-Memorization Across Neural Language Models, 2023; Copet et al., Simple and Controllable Music
-Generation, 2023, appendix)? And is a generated clip nearer to a training clip than held-out clips
-are?
+Two questions, each with the null hypothesis that training on the clips made no difference. Given
+the beginning of a training clip, does the adapter continue it as the clip does, more often than
+unseen clips, and more often than the base (Carlini et al., Quantifying Memorization Across Neural
+Language Models, 2023; Copet et al., Simple and Controllable Music Generation, 2023, appendix)? And
+is a generated clip nearer to a training clip than held-out clips are?
 """
 
 from __future__ import annotations

@@ -205,8 +205,7 @@ class Regressions(TypedDict):
 
 
 class Excess(TypedDict):
-    """How much more the loss fell on training clips than on held-out ones, see
-    `overfitting.excess_of`."""
+    """How much more training clips improved than held-out ones, see `overfitting.excess_of`."""
 
     difference: float
     ci_low: float | None
@@ -233,8 +232,7 @@ Part = dict[str, Any]
 
 
 class Gain(TypedDict):
-    """How much a clip's own caption lowers the loss compared with other clips' captions, in nats
-    per token."""
+    """Loss reduction by a clip's own caption relative to other captions, in nats per token."""
 
     own: float | None
     exchanged: float | None
@@ -359,8 +357,7 @@ class Measured(TypedDict):
 
 
 class VariantTold(AdapterTold, Measured):
-    """One of several adapters or strengths, compared with the base: each part as in the report
-    itself."""
+    """One of several adapters or strengths, with each part as in the report itself."""
 
     overfitting: Part
     clips: list[PlayedClip]
