@@ -157,6 +157,12 @@ def check_metadata_file(folder: Path, name: str) -> None:
         raise UserError(f"{folder / name}: no such metadata file; make one with prepare_data.py.")
 
 
+def check_adapters(adapters: list[Path]) -> None:
+    """Raises a UserError where a command that needs an adapter is given none."""
+    if not adapters:
+        raise UserError("--lora_model_path is empty; give at least one adapter.")
+
+
 def check_adapter_folder(folder: Path) -> None:
     """Raises a UserError where there is no adapter."""
     if not folder.is_dir():

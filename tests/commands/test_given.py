@@ -79,6 +79,8 @@ def places(tmp_path: Path) -> dict[str, Path]:
         ("evaluate --lora_model_path {adapter} --data_dir {mistyped}", "no such data folder"),
         ("evaluate --lora_model_path {adapter} --other_data_dir {file}", "no such data folder"),
         ("evaluate --lora_model_path {adapter} --output_dir {file}", "cannot be written"),
+        ("evaluate --lora_model_path --output_dir {out}", "--lora_model_path is empty"),
+        ("merge --output_dir {out}", "--lora_model_path is empty"),
         *[
             (
                 f"{command} --lora_model_path {{adapter}} --output_dir {{adapter}}/x/y",

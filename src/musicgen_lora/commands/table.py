@@ -10,6 +10,7 @@ from typing import Any
 
 from musicgen_lora import __version__
 from musicgen_lora.commands.loading import check_fitting, dataset_meanwhile
+from musicgen_lora.given import check_adapters
 from musicgen_lora.language.translate import filled, joined, word
 from musicgen_lora.plural import count
 from musicgen_lora.urls import shown
@@ -141,12 +142,14 @@ COMMANDS = {
         "musicgen_lora.evaluation.evaluate:evaluate_adapter",
         lambda s: f"Measuring {s.base_model_path} with {_several(s)} into {s.output_dir}",
         _kept_of_report,
+        check=lambda s: check_adapters(s.lora_model_path),
     ),
     "merge": Command(
         "fold adapters into a base",
         "musicgen_lora.export.merge:merge_adapters",
         lambda s: f"Merging {_several(s)} into {s.model_path}: {s.output_dir}",
         _kept_of_model,
+        check=lambda s: check_adapters(s.lora_model_path),
     ),
     "export": Command(
         "write a model for audiocraft, or an adapter for others",

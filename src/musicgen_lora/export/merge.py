@@ -10,14 +10,13 @@ from musicgen_lora import atomic
 from musicgen_lora.cluster.places import at_any_place
 from musicgen_lora.config import MergeSettings
 from musicgen_lora.console import plain_console
-from musicgen_lora.errors import UserError
 from musicgen_lora.export.card import checkpoint_card
 from musicgen_lora.export.checkpoint import copy_checkpoint, left_behind
 from musicgen_lora.export.folder import publish
 from musicgen_lora.export.hub import Upload
 from musicgen_lora.export.sources import MADE_OF_FILE, Source, read_source
 from musicgen_lora.formats.documents import read_json
-from musicgen_lora.given import check_hub_base, check_is_free, check_strengths
+from musicgen_lora.given import check_adapters, check_hub_base, check_is_free, check_strengths
 from musicgen_lora.plural import count
 
 
@@ -34,8 +33,7 @@ def merge_adapters(settings: MergeSettings) -> Path:
             folder that is not usable.
         RunError: the disk is full, and nothing is half written; or the Hub refuses the upload.
     """
-    if not settings.lora_model_path:
-        raise UserError("--lora_model_path is empty; give the adapters to merge.")
+    check_adapters(settings.lora_model_path)
     check_strengths(settings.lora_model_path, settings.strength)
     check_is_free(settings.output_dir)
     check_hub_base(settings.model_path, settings.hub_base)
