@@ -105,6 +105,22 @@ def test_a_recording_goes_on_and_is_not_touched(tiny_model_dir: Path, tmp_path: 
     assert given.read_bytes() == before
 
 
+def test_new_music_that_stays_quieter_than_the_recording_is_told(
+    tiny_model_dir: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # The first bar, which is heard, is 20 dB quieter than the two that are played anew.
+    given = noise(tmp_path / "loop.wav", 4.0)
+    samples, _ = soundfile.read(given)
+    samples[:RATE] *= 0.1
+    soundfile.write(given, samples, RATE)
+    words = ["--prompts=808", "--regenerate", given, "--from_bar=2", "--to_bar=3", "--bpm=240"]
+    assert generate(tiny_model_dir, tmp_path / "out", *words, "--loop_tries=1") == 0
+    levels = facts_in(tmp_path / "out")[0]["takes"][0]["onto"]
+    assert levels["quieter_db"] > 2.0
+    said = f"the new music is {levels['quieter_db']:.1f} dB quieter"
+    assert said in " ".join(capsys.readouterr().out.split())
+
+
 def test_bars_are_played_anew_and_the_rest_stays(tiny_model_dir: Path, tmp_path: Path) -> None:
     # Four bars of 240 bpm, which the JSON beside them tells.
     given = noise(tmp_path / "loop.wav", 4.0)

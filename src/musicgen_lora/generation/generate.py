@@ -20,6 +20,7 @@ from musicgen_lora.generation.clips.keeping import (
     WAIT_S,
     level_sentence,
     loudness_sentence,
+    quieter_sentence,
     seams_sentence,
     takes_sentence,
     write_clip,
@@ -195,3 +196,5 @@ def _say_of(clip: GeneratedClip, path: Path, altered: str | None, console: Conso
         console.print(f"{path.name}: {said}", style="yellow")
     if clip.takes and clip.wanted.keeps_level:
         console.print(f"{path.name}: {seams_sentence(clip.takes[0])}")
+        if said := quieter_sentence(clip.takes[0]):
+            console.print(f"{path.name}: {said}", style="yellow")

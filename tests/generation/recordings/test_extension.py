@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 import soundfile
 
-from musicgen_lora.audio.writing import sound_bytes
+from musicgen_lora.audio.writing import CEILING, sound_bytes
 from musicgen_lora.beats.beats808 import make_beat, render_beat
 from musicgen_lora.config import GenerateSettings
 from musicgen_lora.errors import UserError
+from musicgen_lora.generation.clips.keeping import quieter_sentence
+from musicgen_lora.generation.clips.takes import JudgedTake
 from musicgen_lora.generation.recordings.bar_grid import find_grid
 from musicgen_lora.generation.recordings.extension import Extension
 from musicgen_lora.generation.recordings.recording import Recording, asked_of
@@ -103,7 +105,25 @@ def test_new_music_is_brought_near_the_level_of_what_it_replaces() -> None:
     # 8 dB too quiet, of which 2 are let be.
     assert done.raised_db == pytest.approx(20.0 * np.log10(2.5) - 2.0, abs=0.1)
     assert level_db(done.waveform) == pytest.approx(level_db(LOOP) - 2.0, abs=0.1)
+    assert done.quieter_db == 0.0
     assert np.abs(done.waveform).max() <= max(1.0, np.abs(LOOP).max())
+
+
+def test_new_music_that_its_peaks_keep_quieter_is_told() -> None:
+    extension = bars(3, 4)
+    n_heard = extension.n_heard(SHAPE)
+    heard = LOOP[:, extension.begin - n_heard : extension.begin]
+    quiet = 0.4 * LOOP[:, extension.begin : extension.end]
+    # One click at the ceiling: none of the 6 dB that are lacking can be added.
+    quiet[:, RATE] = max(CEILING, np.abs(LOOP).max())
+    done = extension.finish(np.concatenate([heard, quiet], axis=1), SHAPE)
+    assert done.raised_db == pytest.approx(0.0, abs=0.1)
+    assert done.quieter_db == pytest.approx(20.0 * np.log10(2.5), abs=0.2)
+    assert done.facts()["onto"]["quieter_db"] == round(done.quieter_db, 2)
+    take = JudgedTake(0, done.waveform, (), 0.0, done.facts())
+    assert quieter_sentence(take).startswith(f"the new music is {done.quieter_db:.1f} dB quieter")
+    matched = JudgedTake(0, done.waveform, (), 0.0, regenerated(extension, LOOP).facts())
+    assert quieter_sentence(matched) == ""
 
 
 def test_a_loop_s_first_bar_goes_on_from_its_last() -> None:

@@ -89,7 +89,9 @@ class Extended:
         waveform: `[C, N]`.
         new: the part of it that is new, `[C, n]`.
         gain_db: what the codec took from the level, or gave to it.
-        raised_db: what the model did, as far as it was made good.
+        raised_db: gain that brought the new music near the recording's level.
+        quieter_db: how much quieter it stays than what it continues or replaces, because its peaks
+            or the limit allow no more gain; 0 within `SLACK_DB`.
         seams: by name, "begin" and "end".
     """
 
@@ -98,6 +100,7 @@ class Extended:
     sample_rate: int
     gain_db: float
     raised_db: float
+    quieter_db: float
     seams: Mapping[str, ExtensionSeam]
 
     @property
@@ -116,7 +119,11 @@ class Extended:
             }
             for name, seam in self.seams.items()
         }
-        levels = {"gain_db": round(self.gain_db, 2), "raised_db": round(self.raised_db, 2)}
+        levels = {
+            "gain_db": round(self.gain_db, 2),
+            "raised_db": round(self.raised_db, 2),
+            "quieter_db": round(self.quieter_db, 2),
+        }
         return {"onto": levels, "seams": seams}
 
 
@@ -204,14 +211,14 @@ class Extension:
             found, gain_db, fades["begin"] = joined.waveform, joined.gain_db, joined.fade
         else:
             found, gain_db = np.concatenate([waveform[:, :begin], played], axis=1), 0.0
-        found, raised_db = self._raised(found, begin, like, most)
+        found, raised_db, quieter_db = self._raised(found, begin, like, most)
         if end < waveform.shape[1] or self.wraps:
             found, fades["end"] = self._lead_back(found, waveform, begin, end)
         found = np.concatenate([found, waveform[:, end:]], axis=1).astype(np.float32)
         seams = self._seams(found, waveform, {"begin": begin, "end": end}, fades)
         new = found[:, begin:end]
         turned = np.roll(found, self._turn, axis=1) if self._turn else found
-        return Extended(turned, new, rate, gain_db, raised_db, seams)
+        return Extended(turned, new, rate, gain_db, raised_db, quieter_db, seams)
 
     def _seams(
         self,
@@ -234,9 +241,9 @@ class Extension:
 
     def _raised(
         self, found: np.ndarray, begin: int, like: np.ndarray, most: float
-    ) -> tuple[np.ndarray, float]:
-        """What is new from `begin` on, `[C, N]`, brought near the level of other music, and by how
-        much in dB."""
+    ) -> tuple[np.ndarray, float, float]:
+        """The recording `[C, N]` with what is new from `begin` on brought near the level of `like`,
+        the gain in dB, and by how many dB it stays quieter; see `Extended`."""
         new = found[:, begin:]
         levels = [decibels(float(np.square(sound).mean())) for sound in (like, new)]
         beyond = levels[0] - levels[1]
@@ -246,7 +253,10 @@ class Extension:
         gains = np.full(new.shape[1], 10.0 ** (raised_db / 20.0), dtype=np.float32)
         n_rise = min(len(gains), round(RISE_S * self.sample_rate)) if self.n_frames else 0
         gains[:n_rise] = np.linspace(1.0, 10.0 ** (raised_db / 20.0), n_rise, dtype=np.float32)
-        return np.concatenate([found[:, :begin], new * gains], axis=1), raised_db + 0.0
+        quieter_db = beyond - raised_db
+        # What is left at the slack exactly is rounding.
+        quieter_db = quieter_db if quieter_db > SLACK_DB + 0.05 else 0.0
+        return np.concatenate([found[:, :begin], new * gains], axis=1), raised_db + 0.0, quieter_db
 
     def _lead_back(
         self, found: np.ndarray, waveform: np.ndarray, begin: int, end: int
