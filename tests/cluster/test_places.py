@@ -124,7 +124,7 @@ def test_clips_are_played_from_url_to_url_and_kept_by_a_second_machine(
     assert {clip["adapters"][0]["path"] for clip in made} == {f"{url}/adapter"}
     another_machine()
     assert main(["generate", *words, *far, "--output_dir", f"{url}/out"]) == 0
-    assert "Kept, as written before: 2 of 2 clips." in capfd.readouterr().out
+    assert "Kept from before: 2 of 2 clips." in capfd.readouterr().out
 
 
 @pytest.mark.slow

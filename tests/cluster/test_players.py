@@ -64,9 +64,9 @@ def test_clips_are_the_same_whoever_plays_them_and_what_is_there_is_kept(
         assert play(tmp_path / folder, tiny_model_dir, *words) == 0
         assert files_below(tmp_path / folder) == expected
         said = capfd.readouterr().out
-        assert "Kept, as written before: 2 of 5 clips." in said
+        assert "Kept from before: 2 of 5 clips." in said
         (altered,) = (tmp_path / folder).glob("trap_*.wav")
-        assert f"{altered.name}: had been altered since" in " ".join(said.split())
+        assert f"{altered.name}: was altered after" in " ".join(said.split())
         changed = {path.stem for path in kept if path.stat().st_mtime_ns != kept[path]}
         assert changed == {altered.stem}
         # Of other settings, all are others.
@@ -94,7 +94,7 @@ def test_what_is_asked_for_beside_a_clip_is_made_where_it_is_lacking(
     told = []
     for more in ([], ["--midi"], ["--midi"], []):
         assert main([*map(str, words), *more]) == 0
-        told.append("Kept, as written before: 1 of 1 clip." in capfd.readouterr().out)
+        told.append("Kept from before: 1 of 1 clip." in capfd.readouterr().out)
     assert told == [False, False, True, True]
     assert {path.suffix for path in tmp_path.iterdir()} >= {".wav", ".json", ".mid"}
 
@@ -117,8 +117,8 @@ def test_a_clip_that_kills_its_workers_costs_no_other_clip(
     assert play(tmp_path / "out", tiny_model_dir, *words) == 1
     said = capfd.readouterr()
     assert (
-        '2 of 8 clips can\'t be played, all others are written. The first: The prompt "poison" with'
-        in (said.err)
+        '2 of 8 clips failed; all others are written. The first failure: The prompt "poison" with'
+        in said.err
     )
     assert len(list((tmp_path / "out").glob("*.wav"))) == 6
 

@@ -68,7 +68,7 @@ def places(tmp_path: Path) -> dict[str, Path]:
         ),
         ("generate --prompts x --key H", 'no such key; give one such as "C# minor"'),
         ("generate --prompts x --bars 4", "a loop needs its tempo; give --bpm"),
-        ("generate --prompts x --bpm 60 --bars 8", "are 32.0 s, and a loop has 30 s at most"),
+        ("generate --prompts x --bpm 60 --bars 8", "make 32.0 s, but a loop is at most 30 s long"),
         ("generate --prompts_file {rows}", '{rows}, entry 2: --key "H": no such key'),
         ("generate --prompts_file {mistyped}", "{mistyped}: cannot be read"),
         ("generate --prompts 90bpm --bpm 140", 'the prompt "90bpm" says 90 bpm'),

@@ -174,13 +174,15 @@ def test_text_encoder_and_codec_come_from_another_model_where_they_are_only_name
 ) -> None:
     shutil.rmtree(copied / "t5-base")
     torch.save({"pretrained": "facebook/encodec_32khz"}, copied / CODEC)
-    with pytest.raises(UserError, match="has no text encoder: audiocraft fetches t5-base; give"):
+    with pytest.raises(
+        UserError, match="has no text encoder, as audiocraft downloads t5-base; give"
+    ):
         bring_back(copied, tmp_path / "back")
     base = made["mono"][0]
     back = bring_back(copied, tmp_path / "back", model_path=str(base))
     said = capsys.readouterr().out
-    assert f"The text encoder (t5-base in the export) is that of {base}." in said
-    assert f"The codec (facebook/encodec_32khz in the export) is that of {base}." in said
+    assert f"The text encoder (t5-base in the export) is taken from {base}." in said
+    assert f"The codec (facebook/encodec_32khz in the export) is taken from {base}." in said
     before = load_base(base).state_dict()
     assert all(torch.equal(before[n], t) for n, t in load_base(back).state_dict().items())
 
@@ -217,7 +219,7 @@ def test_a_text_encoder_that_was_trained_with_it_wins(copied: Path, tmp_path: Pa
         ("transformer_lm.dim", "wide", r"transformer_lm\.dim = 'wide': is not usable"),
         ("transformer_lm.num_layers", 10**9, "layers are too many"),
         ("transformer_lm.num_layers", 3, r"transformer\.layers\.2\.self_attn\S* is missing"),
-        ("transformer_lm.num_layers", 1, r"no place for transformer\.layers\.1"),
+        ("transformer_lm.num_layers", 1, r"no counterpart of transformer\.layers\.1"),
         ("codebooks_pattern.delay.delays", [0, 0, 0, 0], "delays = "),
         ("lm_model", "transformer_lm_magnet", "lm_model = 'transformer_lm_magnet'"),
         ("conditioners.description.model", "clap", r"description\.model = 'clap'"),
@@ -252,13 +254,13 @@ def test_a_config_of_another_model_is_one_line(
     ("edit", "said"),
     [
         (lambda s: s.pop("emb.2.weight"), r"emb\.2\.weight is missing"),
-        (lambda s: s.update(more=torch.zeros(2)), "no place for more"),
+        (lambda s: s.update(more=torch.zeros(2)), "no counterpart of more"),
         (lambda s: s.update({"emb.2.weight": torch.zeros(65, 31)}), "32 by the one and 65x31"),
-        (lambda s: s.update({"emb.2.weight": torch.zeros(1).expand(65, 32)}), "a view of other"),
-        (lambda s: s.update({"emb.2.weight": torch.zeros(65, 32).to_sparse()}), "not of floats"),
-        (lambda s: s.update({"emb.2.weight": torch.zeros(65, 32).long()}), "not of floats"),
+        (lambda s: s.update({"emb.2.weight": torch.zeros(1).expand(65, 32)}), "a view of another"),
+        (lambda s: s.update({"emb.2.weight": torch.zeros(65, 32).to_sparse()}), "not a float"),
+        (lambda s: s.update({"emb.2.weight": torch.zeros(65, 32).long()}), "not a float"),
         (lambda s: s["emb.2.weight"].fill_(torch.nan), "not finite"),
-        (lambda s: s.update({"emb.2.weight": "x"}), "is no tensor"),
+        (lambda s: s.update({"emb.2.weight": "x"}), "is not a tensor"),
         (lambda s: s.clear(), "has no best_state"),
     ],
 )
@@ -298,7 +300,7 @@ def test_a_file_that_unfolds_is_not_opened(copied: Path, tmp_path: Path) -> None
     with pytest.raises(UserError, match="is compressed"):
         bring_back(copied, tmp_path / "back")
     (copied / LM).write_bytes(sound[: len(sound) // 2])
-    with pytest.raises(UserError, match="not of the form that torch saves"):
+    with pytest.raises(UserError, match="not in the format of torch"):
         bring_back(copied, tmp_path / "back")
 
 
@@ -308,14 +310,14 @@ def test_tensors_that_share_their_values_take_no_memory(copied: Path, tmp_path: 
         copied / LM,
         lambda state, *_: state.update({f"more.{index}": shared for index in range(100)}),
     )
-    with pytest.raises(UserError, match="its tensors share their values"):
+    with pytest.raises(UserError, match="its tensors share memory"):
         bring_back(copied, tmp_path / "back")
 
 
 def test_what_audiocraft_does_not_have_is_refused(tmp_path: Path, tiny_melody_dir: Path) -> None:
     settings = ExportSettings(model_path=str(tiny_melody_dir), output_dir=tmp_path / "out")
     with pytest.raises(
-        UserError, match="chroma_length = 11: audiocraft reads melodies of more than"
+        UserError, match="chroma_length = 11: audiocraft needs melodies of more than"
     ):
         export_model(settings)
     assert not list(tmp_path.iterdir())
@@ -324,7 +326,7 @@ def test_what_audiocraft_does_not_have_is_refused(tmp_path: Path, tiny_melody_di
 def test_a_tokenizer_that_is_no_t5s_is_said(made, tmp_path: Path, capsys) -> None:
     settings = ExportSettings(model_path=str(made["mono"][0]), output_dir=tmp_path / "out")
     export_model(settings)
-    assert "audiocraft reads text by T5's" in " ".join(capsys.readouterr().out.split())
+    assert "its tokenizer is not a T5 tokenizer" in " ".join(capsys.readouterr().out.split())
 
 
 def test_no_export_there(tmp_path: Path) -> None:

@@ -163,8 +163,8 @@ def test_the_card_plays_the_newest_previews(
         ("me/two--dashes", "OWNER/NAME"),
         ("me/base.git", "OWNER/NAME"),
         ("模型/音乐", "OWNER/NAME"),
-        ("facebook/musicgen-small", r"is 24 layers x 1024 \(mono\)"),
-        ("facebook/musicgen-stereo-melody-large", r"is 48 layers x 2048 \(stereo, melody\)"),
+        ("facebook/musicgen-small", r"has 24 layers x 1024 \(mono\)"),
+        ("facebook/musicgen-stereo-melody-large", r"has 48 layers x 2048 \(stereo, melody\)"),
     ],
 )
 def test_a_name_that_the_base_cannot_have_is_refused(
@@ -201,10 +201,10 @@ def test_a_name_is_held_against_the_adapters_own(
         export(tiny_model_dir, adapter, tmp_path / str(number), hub_base="me/base")
         return " ".join(capsys.readouterr().out.split())
 
-    assert "The card names me/base as the base. Nobody asks the Hub" in said_of("me/base", 0)
-    assert "says that it was trained on" not in said_of("/models/base", 1)
-    assert "says that it was trained on you/other." in said_of("you/other", 2)
-    with pytest.raises(UserError, match="was trained on facebook/musicgen-small, as it says"):
+    assert "The card names me/base as the base; its weights on the Hub" in said_of("me/base", 0)
+    assert "says it was trained on" not in said_of("/models/base", 1)
+    assert "says it was trained on you/other." in said_of("you/other", 2)
+    with pytest.raises(UserError, match="says it was trained on facebook/musicgen-small; give"):
         said_of("facebook/musicgen-small", 3)
     assert not (tmp_path / "3").exists()
 
@@ -222,7 +222,7 @@ def test_previews_may_be_what_generate_wrote(
     assert sample["text"] == 'a: "beat"\n---'
     assert (out / sample["output"]["url"]).read_bytes() == b"sound"
     (folder / "a.json").unlink()
-    with pytest.raises(UserError, match="has no WAV file whose prompt is known"):
+    with pytest.raises(UserError, match="has no WAV file with a known prompt"):
         export(tiny_model_dir, trained, tmp_path / "again", previews=folder)
 
 
@@ -298,7 +298,7 @@ def test_a_repository_of_the_other_visibility_is_left_alone(
     is_private: bool, public: bool, trained: Path, tiny_model_dir: Path, tmp_path: Path
 ) -> None:
     hub = FakeHub(is_private)
-    with pytest.raises(UserError, match="is there already, and"):
+    with pytest.raises(UserError, match="already exists and is"):
         export(tiny_model_dir, trained, tmp_path / "o", hub, push_to_hub="me/x", public=public)
     assert not hub.asked
 
@@ -306,7 +306,7 @@ def test_a_repository_of_the_other_visibility_is_left_alone(
 def test_an_upload_that_breaks_off_leaves_the_folder(
     trained: Path, tiny_model_dir: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(RunError, match=r"broke off \(502 bad gateway\); all of it lies in") as said:
+    with pytest.raises(RunError, match=r"failed \(502 bad gateway\). Everything is in") as said:
         export(tiny_model_dir, trained, tmp_path / "o", FakeHub(fails=True), push_to_hub="me/x")
     assert "\n" not in str(said.value)
     assert (tmp_path / "o" / WEIGHTS).is_file()
@@ -316,7 +316,7 @@ def test_a_text_that_names_this_machine_is_not_uploaded(tmp_path: Path) -> None:
     (tmp_path / "notes.md").write_text("finetune/data and /usr are nobody's")
     check_tells_nothing(tmp_path)
     (tmp_path / "notes.md").write_text(f'from "{Path.home()}/loops"')
-    with pytest.raises(RunError, match=f"notes.md: names {Path.home()}, a place on this machine"):
+    with pytest.raises(RunError, match=f"notes.md: contains {Path.home()}, a path on this machine"):
         check_tells_nothing(tmp_path)
 
 
@@ -325,11 +325,14 @@ def test_a_text_that_names_this_machine_is_not_uploaded(tmp_path: Path) -> None:
     [
         ({"push_to_hub": "beats"}, "give it as USER/NAME"),
         ({"push_to_hub": "me/be ats"}, "--push_to_hub me/be ats: "),
-        ({"public": True}, "--public is about --push_to_hub"),
-        ({"dry_run": True}, "--dry_run is about --push_to_hub"),
-        ({"push_to_hub": "me/x"}, "nobody is logged in here: hf auth login"),
-        ({"strength": [0.5]}, "--format peft is for one adapter as it is"),
-        ({"format": "audiocraft", "previews": Path("x")}, "--previews are sounds for the card"),
+        ({"public": True}, "--public needs --push_to_hub"),
+        ({"dry_run": True}, "--dry_run needs --push_to_hub"),
+        ({"push_to_hub": "me/x"}, "not logged in; run hf auth login"),
+        ({"strength": [0.5]}, "--format peft exports one adapter"),
+        (
+            {"format": "audiocraft", "previews": Path("x")},
+            "--previews only works with --format peft",
+        ),
         ({"previews": Path("gone")}, "--previews gone: no such folder"),
     ],
 )

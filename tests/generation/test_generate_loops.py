@@ -48,7 +48,9 @@ def test_what_is_written_is_told_apart_from_the_takes_that_were_played_for_it(
     assert re.search(r"^2 s of audio in [\d.]+ s \(", capsys.readouterr().out, re.MULTILINE)
     assert generate(tiny_model_dir, tmp_path, *clips, "--best_of", "3") == 0
     told = capsys.readouterr().out
-    assert re.search(r"^2 s of audio written; 6 s played for it in [\d.]+ s \(", told, re.MULTILINE)
+    assert re.search(
+        r"^2 s of audio written; 6 s generated for it in [\d.]+ s \(", told, re.MULTILINE
+    )
 
 
 def test_takes_of_a_clip_are_counted_and_the_first_is_the_clip(
@@ -74,7 +76,7 @@ def test_takes_of_a_clip_are_counted_and_the_first_is_the_clip(
     ("words", "said"),
     [
         (["--bars", "4"], "a loop needs its tempo"),
-        (["--bpm", "60", "--bars", "16"], "--bars 7 or less"),
+        (["--bpm", "60", "--bars", "16"], "--bars 7 or fewer"),
         (["--key", "H#m"], "no such key"),
     ],
 )

@@ -74,8 +74,8 @@ def test_rows_that_ask_for_the_same_clip_are_told(
     lines = capsys.readouterr().out.splitlines()
     assert sum(line.endswith(".wav") for line in lines) == 4
     assert [line for line in lines if "same clip" in line] == [
-        f"{table}, line 3: asks for the same clip as {table}, line 2, which is played once, into "
-        "one file; give it another seed, or none."
+        f"{table}, line 3: asks for the same clip as {table}, line 2; it is generated once, "
+        "into one file. Give the row another seed, or none."
     ]
 
 
@@ -226,7 +226,7 @@ def test_captions_are_drawn_by_the_seed_each_before_one_comes_again() -> None:
     assert {*many[:6]} == {*known, "other"}
     assert said.startswith("The adapter keeps 6 captions, fewer than 8")
     for files in (adapter(None), adapter([])):
-        with pytest.raises(UserError, match="adapter: keeps none of the captions"):
+        with pytest.raises(UserError, match="adapter: has no captions of its training"):
             draw_captions([files], 1, 0)
 
 
@@ -237,5 +237,5 @@ def test_an_adapter_without_captions_is_refused_before_a_base_is_looked_for(
     settings = GenerateSettings(
         base_model_path=str(tmp_path / "none"), lora_model_path=[folder], from_captions=2
     )
-    with pytest.raises(UserError, match="keeps none of the captions"):
+    with pytest.raises(UserError, match="has no captions of its training"):
         generate_audio(settings)

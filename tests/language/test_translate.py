@@ -134,7 +134,7 @@ def test_a_message_without_values_is_said() -> None:
         ),
         ("\u221212.9 %", "\u221212.9%"),
         (
-            "a.wav: 6 s are played on from its end; the last 6.0 s are heard. Windows begin on its "
+            "a.wav: adding 6 s at its end; the model hears the last 6.0 s. Windows begin on its "
             "bars (bar 1 at 0.00 s, 143 bpm: measured).",
             "a.wav：从结尾起再生成 6 秒；模型先听最后 6.0 秒。各窗口从它的小节线开始（第 1 小节始于"
             " 0.00 秒，143 bpm：听出来的）。",

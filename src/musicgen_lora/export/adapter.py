@@ -1,8 +1,8 @@
-"""An adapter as it is passed on: what PEFT reads, with a name for its base that others know, a card
-with sounds, and nothing of the machine that it was trained on.
+"""An adapter for sharing: PEFT's format, a base name that others know, a card with samples, and
+nothing about the machine that it was trained on.
 
-What a run recorded names folders, audio files and captions of its owner; of that only what is known
-to be nobody's secret goes along. The weights are the same to the bit.
+The record of a run names its owner's folders, audio files and captions; only what is known to be
+harmless is exported. The weights are the same to the bit.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from musicgen_lora.model.lora.adapter import AdapterFiles
 from musicgen_lora.model.lora.facts import FACTS_FILE, AdapterFacts
 
 TASK = "FEATURE_EXTRACTION"
-"""A task of PEFT's: it has none for music, and the Hub calls an adapter without one invalid. PEFT
-plays all the same: measured, no sample differs."""
+"""A PEFT task type: there is none for music, but the Hub calls an adapter without one invalid. It
+has no effect: as measured, no sample differs."""
 MAX_SAMPLES = 6
 PREVIEWS = "previews"
 WORDS = (
@@ -43,23 +43,23 @@ WORDS = (
     "precision",
     "quantise",
 )
-"""Settings that are words of this project's, and not of its user's."""
+"""Settings whose text values come from this project, not from its user."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A sound for the card."""
+    """A sound for the card, with its prompt."""
 
     path: Path
     prompt: str
 
 
 def public_facts(facts: Mapping[str, Any], base_name: str) -> dict[str, Any]:
-    """Those of an adapter's facts that tell of nobody: numbers, and words that are known here.
+    """The facts of an adapter that reveal nothing of its owner: numbers and known words.
 
     Args:
-        facts: of `musicgen_lora.json`.
-        base_name: what the base is called elsewhere.
+        facts: from `musicgen_lora.json`.
+        base_name: public name of the base.
     """
     kept = {
         name: facts[name]
@@ -81,14 +81,14 @@ def public_facts(facts: Mapping[str, Any], base_name: str) -> dict[str, Any]:
 
 
 def find_samples(adapter: AdapterFiles, previews: Path | None) -> tuple[list[Sample], str]:
-    """Sounds that show an adapter, and where they are from.
+    """Samples of an adapter, and the name of the folder that they are from.
 
     Args:
         previews: a folder of WAV files, each with a JSON that has its prompt, as `generate` writes
-            them, or of a training's previews; None looks beside the adapter for the latter.
+            them, or of training previews; None looks for the latter beside the adapter.
 
     Raises:
-        UserError: `previews` is given, and has no sound whose prompt is known.
+        UserError: `previews` is given, but has no WAV file with a known prompt.
     """
     prompts = _preview_prompts(adapter.facts)
     beside = adapter.folder.resolve().parent / PREVIEWS
@@ -107,8 +107,8 @@ def find_samples(adapter: AdapterFiles, previews: Path | None) -> tuple[list[Sam
             found.append(Sample(path, prompt))
     if previews is not None and not found:
         raise UserError(
-            f"--previews {previews}: has no WAV file whose prompt is known; give a folder that "
-            "generate wrote, or output_dir/previews/step-N of the training."
+            f"--previews {previews}: has no WAV file with a known prompt; give a folder that "
+            "generate wrote, or output_dir/previews/step-N of a training run."
         )
     return found[:MAX_SAMPLES], folder.name
 
@@ -136,9 +136,9 @@ def write_adapter(
 
     Args:
         source: the base, and one adapter of strength 1.
-        origin: name of the folder that they are from.
-        folder: exists, and is empty.
-        called: what the card's examples call the folder.
+        origin: name of the folder that the samples are from.
+        folder: exists and is empty.
+        called: name of the folder in the card's examples.
     """
     (part,) = source.parts
     files = part.files

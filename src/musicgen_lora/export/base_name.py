@@ -1,7 +1,7 @@
-"""Whether a base can be what it is said to be called on the Hub, as far as that is known here.
+"""Checks the name given to a base on the Hub, as far as that is possible offline.
 
-A card with a wrong name sends others to a model that the adapter was not trained on. The name's
-form is checked with the settings; here is what base and adapters say.
+A card with a wrong name sends others to a model that the adapter was not trained on. The form of
+the name is checked with the settings; here it is compared with the base and the adapters.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ SIZES = {"small": (24, 1024), "medium": (48, 1536), "large": (48, 2048)}
 
 
 def check_base_name(source: Source, console: Console) -> None:
-    """Says what is not looked up of a base's given name on the Hub.
+    """Checks a given `hub_base` and tells the user what is not looked up on the Hub.
 
     Raises:
-        UserError: the base or an adapter can't be of that name.
+        UserError: the base or an adapter contradicts the name.
     """
     name = source.hub_base
     if not name:
@@ -34,16 +34,16 @@ def check_base_name(source: Source, console: Console) -> None:
     others = sorted({_trained_on(part.files) for part in source.parts} - {"", name})
     if metas := [other for other in others if _metas_numbers(other)]:
         raise UserError(
-            f"--hub_base {name}: the adapter was trained on {metas[0]}, as it says; give that name."
+            f"--hub_base {name}: the adapter says it was trained on {metas[0]}; give that name."
         )
-    said = f"The card names {name} as the base. Nobody asks the Hub whether it has these weights."
+    said = f"The card names {name} as the base; its weights on the Hub are not compared."
     if others:
-        said += f" The adapter says that it was trained on {', '.join(others)}."
+        said += f" The adapter says it was trained on {', '.join(others)}."
     console.print(said, style="yellow" if others else None)
 
 
 def _check_shape(source: Source) -> None:
-    """Raises a UserError where Meta's model of that name is another."""
+    """Raises a UserError if Meta's model of that name has another shape."""
     expected = _metas_numbers(source.hub_base)
     decoder: Any = source.model.hf.config.decoder
     found = (
@@ -52,8 +52,8 @@ def _check_shape(source: Source) -> None:
     )
     if expected is not None and found != expected:
         raise UserError(
-            f"--hub_base {source.hub_base}: is {_told(*expected)}; {source.base} is "
-            f"{_told(*found)}, another model."
+            f"--hub_base {source.hub_base}: has {_told(*expected)}, but {source.base} has "
+            f"{_told(*found)}; give the name of the base that you used."
         )
 
 
@@ -63,8 +63,8 @@ def _told(n_layers: int, width: int, n_channels: int, is_melody: bool) -> str:
 
 
 def _metas_numbers(name: str) -> tuple[int, int, int, bool] | None:
-    """Layers, width, channels and whether it hears melodies, of Meta's model of a name; None where
-    Meta has released none of that name."""
+    """Layers, width, channels and whether it takes melodies, of Meta's model of a name; None if
+    Meta has released no such model."""
     found = re.fullmatch(r"facebook/musicgen-(stereo-)?(melody-?)?(small|medium|large)?", name)
     if found is None or name.endswith("-") or not (found[2] or found[3]):
         return None
@@ -73,8 +73,8 @@ def _metas_numbers(name: str) -> tuple[int, int, int, bool] | None:
 
 
 def _trained_on(files: AdapterFiles) -> str:
-    """The base's name on the Hub that an adapter has in it; empty where it has a folder, or none.
-    A path of two parts looks the same; its folder is not here, or is named by its owner."""
+    """The base's name on the Hub as an adapter records it; empty if it has a folder or nothing.
+    A relative path of two parts looks the same and can't be told apart."""
     recorded = files.facts.base_path if files.facts is not None else None
     recorded = recorded or files.config.get("base_model_name_or_path") or ""
     return recorded if re.fullmatch(r"\w[\w.-]*/[\w.-]+", recorded) else ""

@@ -1,4 +1,4 @@
-"""Model cards of what is exported."""
+"""Model cards for exports."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from musicgen_lora.formats.documents import SMALL, read_bytes
 from musicgen_lora.model.lora.card import adapter_card, licence
 
 SAMPLES = "samples"
-"""Folder of the sounds that a card plays."""
+"""Folder of a card's samples."""
 EXAMPLE_S = 10.0
-"""Seconds of a card's example, where the base was trained on that much."""
+"""Seconds of a card's example, or less if the base was trained on less."""
 
 
 def front_matter(source: Source, *, relation: str, library: str, **more: Any) -> str:
-    """The block of a card that the Hub reads.
+    """The YAML front matter of a card, which the Hub reads.
 
     Args:
-        relation: of what is exported to the base: "adapter", "finetune".
+        relation: of the export to its base: "adapter" or "finetune".
     """
     front: dict[str, Any] = {"library_name": library, "pipeline_tag": "text-to-audio"}
     if source.hub_id:
@@ -43,7 +43,7 @@ def front_matter(source: Source, *, relation: str, library: str, **more: Any) ->
 
 
 def stated_licence(folder: Path) -> str | None:
-    """The licence that a base's own card states; None where it has no card, or one without."""
+    """The licence that a base's own card states; None if it has no card, or no licence in it."""
     path = folder / CARD_FILE
     if not path.is_file():
         return None
@@ -52,15 +52,15 @@ def stated_licence(folder: Path) -> str | None:
         front = re.match(r"---\n(.{1,20000}?)\n---\n", text, re.DOTALL)
         stated = yaml.safe_load(front[1]) if front else None
     except (UserError, UnicodeDecodeError, yaml.YAMLError, RecursionError):
-        # A card is a stranger's prose; what can't be read states nothing.
+        # Anyone may have written the card; if it can't be parsed, it states nothing.
         return None
     found = stated.get("license") if isinstance(stated, dict) else None
     return found if isinstance(found, str) and re.fullmatch(r"[\w.-]{1,60}", found) else None
 
 
 def _licence(source: Source) -> tuple[str | None, str]:
-    """The Hub's tag and a sentence. What adapters were trained on has rights of its own, so that of
-    a base that leaves all open no tag is taken for what is made with them."""
+    """The Hub's licence tag and a sentence. The adapters' training data has rights of its own, so a
+    permissive tag of the base isn't applied to a model with adapters."""
     tag, sentence = licence(source.hub_id or source.base)
     stated = None if tag else stated_licence(source.folder)
     if stated is None:
@@ -83,7 +83,7 @@ def ingredients(made_of: Mapping[str, Any]) -> str:
 
 
 def code_block(lines: Sequence[str]) -> str:
-    """Lines of Python as Markdown shows code."""
+    """Lines of Python as a Markdown code block."""
     return "\n".join(["```python", *lines, "```"])
 
 
@@ -92,7 +92,7 @@ def checkpoint_card(source: Source, made_of: Mapping[str, Any], folder_name: str
 
     Args:
         made_of: from `Source.made_of`.
-        folder_name: how the example calls the checkpoint.
+        folder_name: name of the checkpoint in the example.
     """
     shape = source.model.shape
     seconds = min(EXAMPLE_S, source.model.facts.trained_duration_s)
@@ -115,8 +115,8 @@ def checkpoint_card(source: Source, made_of: Mapping[str, Any], folder_name: str
 {ingredients(made_of)}
 - Licence: {_licence(source)[1]}
 
-A strength of 1 is an adapter as it was trained, its alpha folded in; 0 is the base. It plays
-{seconds:g} s with plain transformers by
+A strength of 1 is an adapter as it was trained, including its alpha; 0 is the base. To play
+{seconds:g} s with plain transformers:
 
 {code}
 """
@@ -127,7 +127,7 @@ def audiocraft_card(source: Source, made_of: Mapping[str, Any], folder_name: str
 
     Args:
         made_of: from `Source.made_of`.
-        folder_name: how the example calls the export.
+        folder_name: name of the export in the example.
     """
     config: Any = source.model.hf.config
     name, width = text_encoder_name(config), config.text_encoder.d_model
@@ -142,7 +142,7 @@ def audiocraft_card(source: Source, made_of: Mapping[str, Any], folder_name: str
             else []
         ),
         "",
-        f"os.chdir({folder_name!r})    # where {name}/, the text encoder, is found",
+        f"os.chdir({folder_name!r})    # the folder with {name}/, the text encoder",
     ]
     if TEXT_ENCODERS.get(width) != name:
         lines.append(f'T5Conditioner.MODELS_DIMS["{name}"] = {width}    # else taken for another')
@@ -154,21 +154,21 @@ def audiocraft_card(source: Source, made_of: Mapping[str, Any], folder_name: str
     melody = ""
     if source.model.is_melody:
         melody = (
-            "\nMelodies: audiocraft takes them from the stems that demucs separates, this project "
-            "from the whole mix;\nthe same audio may give them other melodies.\n"
+            "\nMelodies: audiocraft takes them from stems that demucs separates, this project from "
+            "the whole mix;\nthe same audio may give different melodies.\n"
         )
     return f"""{front_matter(source, relation="finetune", library="audiocraft")}\
 # MusicGen for audiocraft
 
 {ingredients(made_of)}
-- Trained on windows of {seconds:g} s: past that it predicts nothing, whatever length is asked for
+- Trained on windows of {seconds:g} s: past that it predicts nothing, whatever duration is set
 - Licence: {_licence(source)[1]}
 
 {code_block(lines)}
 
-The folder `{name}` is the text encoder, which audiocraft's files don't hold. audiocraft looks for
-it in the working directory first and on the Hub else; with another one, prompts are read wrongly
-and nothing says so. transformers 4 also needs the tokenizer's `spiece.model` in it.
+The folder `{name}` is the text encoder, which audiocraft's files don't contain. audiocraft looks
+for it in the working directory first, then on the Hub; with a different one, prompts are misread
+without any warning. transformers 4 also needs the tokenizer's `spiece.model` in it.
 {melody}"""
 
 
@@ -180,21 +180,21 @@ def adapter_text(
     folder_name: str,
     evaluation: str,
 ) -> str:
-    """The card of an adapter that is passed on.
+    """The card of an adapter for sharing.
 
     Args:
-        facts: its own, without what is its owner's; None for one of another tool.
-        samples: paths within the folder and prompts of sounds.
+        facts: its public facts; None for an adapter of another tool.
+        samples: paths within the folder and prompts of the samples.
         origin: name of the folder that they are from, such as step-000100.
-        folder_name: how the examples call the adapter.
-        evaluation: Markdown of what an evaluation found of it; empty where there is none.
+        folder_name: name of the adapter in the examples.
+        evaluation: results of an evaluation as Markdown; empty if there is none.
     """
     widget = [{"text": prompt, "output": {"url": path}} for path, prompt in samples]
     more = {"widget": widget} if widget else {}
     front = front_matter(source, relation="adapter", library="peft", **more)
     if facts is not None and {"data", "settings", "base_loss"} <= set(facts):
         body = adapter_card(dict(facts), folder_name, evaluation).split("---\n", 2)[2]
-        # The clips' names are their owner's, and stay at home.
+        # The names of the clips are private, and are left out.
         body = body.replace(
             "All settings, versions and the held-out clips are", "Settings and versions are"
         )

@@ -1,7 +1,7 @@
-"""A checkpoint in Hugging Face's format, made of a base's own files with some weights replaced.
+"""A checkpoint in Hugging Face's format: a base's own files with some weights replaced.
 
-The base's files are copied rather than written anew from a loaded model: config, facts and
-tokenizer stay as their author made them, and weights that nothing changes keep their bytes.
+The base's files are copied rather than rewritten from a loaded model: config, facts and tokenizer
+stay as their author made them, and unchanged weights keep their bytes.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def weight_files(folder: Path) -> list[str]:
 
 
 def left_behind(folder: Path) -> list[str]:
-    """Names of what lies in a base's folder and is not part of the checkpoint."""
+    """Names of files in a base's folder that are not part of the checkpoint."""
     known = {"config.json", *CONFIGS, *TOKENIZER, INDEX, *weight_files(folder)}
     return sorted(
         path.name for path in folder.iterdir() if path.name not in known and path.name[0] != "."
@@ -38,19 +38,19 @@ def left_behind(folder: Path) -> list[str]:
 
 
 def copy_present(source: Path, folder: Path, names: Iterable[str]) -> None:
-    """Copies those files of a folder that it has."""
+    """Copies those of the named files that the source has."""
     for name in names:
         if (source / name).is_file():
             shutil.copyfile(source / name, folder / name)
 
 
 def copy_checkpoint(base: Path, folder: Path, changed: Mapping[str, Tensor]) -> None:
-    """Copies a base, with other values for some of its weights.
+    """Copies a base with new values for some of its weights.
 
     Args:
         base: its folder, checked as `load_base` does.
-        folder: exists, and is empty.
-        changed: float32, by the names that the weights have in the files.
+        folder: exists and is empty.
+        changed: float32, by their names in the files.
 
     Raises:
         RunError: the files have no such weight.
@@ -64,7 +64,7 @@ def copy_checkpoint(base: Path, folder: Path, changed: Mapping[str, Tensor]) -> 
         placed |= replaced
         if replaced:
             tensors = read_tensors(base / name) | {key: changed[key] for key in replaced}
-            # One entry: safetensors writes several in a random order.
+            # Only one entry, as safetensors writes several in random order.
             form = (header or {}).get("format", "pt")
             save_file(tensors, folder / name, metadata={"format": form})
         else:
@@ -72,8 +72,8 @@ def copy_checkpoint(base: Path, folder: Path, changed: Mapping[str, Tensor]) -> 
     lost = sorted(set(changed) - placed)
     if lost:
         raise RunError(
-            f"{base}: its files have no {lost[0]}; load the base by transformers and save it with "
-            "save_pretrained, then merge into that."
+            f"{base}: its files have no {lost[0]}; load the base with transformers, save it with "
+            "save_pretrained, and merge into that."
         )
     if not (base / WEIGHTS).is_file():
         index: dict[str, Any] = read_json(base / INDEX, max_bytes=LARGE)
@@ -83,7 +83,7 @@ def copy_checkpoint(base: Path, folder: Path, changed: Mapping[str, Tensor]) -> 
 
 
 def _tensor_bytes(path: Path) -> int:
-    """Bytes of a safetensors file's tensors: all but its header, whose length stands in front."""
+    """Bytes of a safetensors file's tensors: all but its header, whose length comes first."""
     with open(path, "rb") as file:
         n_header = int.from_bytes(file.read(8), "little")
     return path.stat().st_size - 8 - n_header

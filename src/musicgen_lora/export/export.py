@@ -1,4 +1,4 @@
-"""The export command: a model in the form that another program reads, or an adapter for others."""
+"""The export command: a model in another program's format, or an adapter for sharing."""
 
 from __future__ import annotations
 
@@ -24,16 +24,15 @@ from musicgen_lora.model.lora.evaluated import read_evaluation
 
 @at_any_place("export")
 def export_model(settings: ExportSettings) -> Path:
-    """Writes a MusicGen for audiocraft, or an adapter for other people.
+    """Writes a MusicGen for audiocraft, or an adapter for sharing.
 
     Returns:
         The folder. For audiocraft: `state_dict.bin`, `compression_state_dict.bin`, the text
-        encoder, and a card that says how audiocraft loads it. For PEFT: the adapter, its card and
-        samples.
+        encoder, and a card that shows how to load it. For PEFT: the adapter, its card and samples.
 
     Raises:
         UserError: strengths that don't match the adapters, an adapter of another base, a model that
-            audiocraft doesn't have, or a folder that is not usable.
+            audiocraft doesn't support, or a folder that is not usable.
         RunError: the disk is full, and nothing is half written; or the Hub refuses the upload.
     """
     check_asked(settings)
@@ -45,25 +44,25 @@ def export_model(settings: ExportSettings) -> Path:
     write = _for_peft if settings.format == "peft" else _for_audiocraft
     publish(settings.output_dir, write(settings, source, console))
     console.print(
-        f"Exported for {settings.format}: {settings.output_dir}; its README.md says how to load it."
+        f"Exported for {settings.format}: {settings.output_dir}; README.md shows how to load it."
     )
     upload.push(settings.output_dir, console)
     return settings.output_dir
 
 
 def check_asked(settings: ExportSettings) -> None:
-    """Raises a UserError where settings don't go together."""
+    """Raises a UserError if settings don't go together."""
     check_strengths(settings.lora_model_path, settings.strength)
     if settings.format == "peft":
         if len(settings.lora_model_path) != 1 or settings.strength not in ([], [1.0]):
             raise UserError(
-                "--format peft is for one adapter as it is: give one --lora_model_path and no "
-                "--strength; merge makes one model of several."
+                "--format peft exports one adapter unchanged: give one --lora_model_path and no "
+                "--strength; to combine several into one model, use merge."
             )
     elif settings.previews is not None:
-        raise UserError("--previews are sounds for the card of --format peft.")
+        raise UserError("--previews only works with --format peft, for its card; leave it out.")
     elif settings.evaluation is not None:
-        raise UserError("--evaluation has figures for the card of --format peft.")
+        raise UserError("--evaluation only works with --format peft, for its card; leave it out.")
     if settings.previews is not None and not settings.previews.is_dir():
         raise UserError(f"--previews {settings.previews}: no such folder.")
 
@@ -74,8 +73,8 @@ def _for_audiocraft(
     check_exportable(source)
     if not reads_as_t5(source):
         console.print(
-            f"{source.base}: its tokenizer is none of T5's kind, and audiocraft reads text by T5's "
-            "alone: it will refuse this text encoder.",
+            f"{source.base}: its tokenizer is not a T5 tokenizer, the only kind that audiocraft "
+            "reads; audiocraft will refuse this text encoder.",
             style="yellow",
         )
     made_of = source.made_of()
@@ -95,16 +94,16 @@ def _for_peft(settings: ExportSettings, source: Source, console: Console) -> Cal
     for sample in samples:
         console.print(f"Sample for the card: {sample.path} ({sample.prompt})")
     if not samples:
-        console.print("No samples for the card: no previews beside the adapter (--previews).")
+        console.print("No samples for the card: no previews beside the adapter (see --previews).")
     evaluation = ""
     if settings.evaluation is not None:
         evaluation = read_evaluation(settings.evaluation, part.files.fingerprint)
     else:
-        console.print("No figures of an evaluation for the card (--evaluation).")
+        console.print("No evaluation results for the card (see --evaluation).")
     if source.hub_id is None:
         console.print(
-            f"The card names no base on the Hub, and others' PEFT looks for {source.name!r}: give "
-            "--hub_base if it is there.",
+            f"The card names no base on the Hub, so PEFT will look for {source.name!r} on other "
+            "machines; if the base is on the Hub, give --hub_base.",
             style="yellow",
         )
     called = settings.output_dir.resolve().name

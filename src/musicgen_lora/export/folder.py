@@ -1,4 +1,4 @@
-"""Where an export goes: a folder that is new, or empty, and either whole or absent."""
+"""Where an export goes: a new or empty folder, which ends up complete or absent."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from musicgen_lora.runtime.locks import LOCK_FILE, in_use, locked
 
 
 def publish(folder: Path, fill: Callable[[Path], object]) -> None:
-    """Calls `fill(staging folder)` and puts that in place of `folder`, with a manifest of hashes.
-    What a killed one has left beside it goes: it may be as large as the model.
+    """Calls `fill(staging folder)` and moves that to `folder`, with a manifest of hashes. Staging
+    folders of killed exports are deleted: they may be as large as the model.
 
     Raises:
-        UserError: something is in the folder by now.
-        RunError: the disk is full or broken; nothing is left.
+        UserError: the folder is no longer empty.
+        RunError: the disk is full or broken; nothing is left behind.
     """
 
     def fill_free(staging: Path) -> None:

@@ -1,7 +1,7 @@
-"""An exported folder put on the Hub, once it is whole on the disk: what lies there is what goes up.
+"""Uploads an exported folder to the Hub once it is complete on disk.
 
-A repository is private unless a public one is asked for, and what would tell of the machine is
-looked for before anything is sent.
+A repository is private unless a public one is asked for, and the files are searched for paths of
+this machine before anything is sent.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from musicgen_lora.plural import count
 
 TEXTS = (".json", ".md", ".txt")
 MAX_HEADER = 1 << 24
-"""Bytes of a weights file that are looked through."""
+"""Bytes of a weights file that are searched at most."""
 
 
 class Upload:
-    """What a command is asked to upload, looked at before the work.
+    """The upload that a command is asked for, checked before the work.
 
     Args:
-        settings: the repository, `USER/NAME`, whether all may see it, and whether it is only said
-            what would be uploaded. Without a repository nothing is.
+        settings: the repository, `USER/NAME`, whether it is public, and whether to only say what
+            would be uploaded. Without a repository nothing is uploaded.
 
     Raises:
-        UserError: no such name is possible, nobody is logged in, or settings don't go together.
+        UserError: an invalid name, no login, or settings that don't go together.
     """
 
     def __init__(self, settings: HubSettings) -> None:
@@ -43,7 +43,7 @@ class Upload:
         if repository is None:
             if self._public or self._dry_run:
                 name = "public" if self._public else "dry_run"
-                raise UserError(f"--{name} is about --push_to_hub, which is not given.")
+                raise UserError(f"--{name} needs --push_to_hub.")
             return
         try:
             validate_repo_id(repository)
@@ -55,14 +55,14 @@ class Upload:
         if len(parts) != 2:
             raise UserError(f"--push_to_hub {repository}: give it as USER/NAME.")
         if not self._dry_run and get_token() is None:
-            raise UserError(f"--push_to_hub {repository}: nobody is logged in here: hf auth login.")
+            raise UserError(f"--push_to_hub {repository}: not logged in; run hf auth login.")
 
     def push(self, folder: Path, console: Console) -> None:
-        """Uploads a folder, all of which is meant to go.
+        """Uploads a whole folder.
 
         Raises:
-            UserError: the repository is public and `public` is not given.
-            RunError: a file tells of the machine, or the Hub refuses; the folder stays.
+            UserError: the repository exists with the other visibility.
+            RunError: a file names a path of this machine, or the Hub refuses; the folder stays.
         """
         repository = self._repository
         if repository is None:
@@ -91,14 +91,14 @@ class Upload:
         except FAILURES as error:
             line = first_line(error)
             raise RunError(
-                f"{repository}: the upload broke off ({line}); all of it lies in {folder}: "
-                f"hf upload {repository} {folder}"
+                f"{repository}: the upload failed ({line}). Everything is in {folder}; to upload "
+                f"it: hf upload {repository} {folder}"
             ) from error
         console.print(f"{constants.ENDPOINT}/{repository} ({kind})")
 
 
 def _check_visibility(api: Any, repository: str, *, public: bool) -> None:
-    """A repository that is there keeps its visibility, whatever is asked of a new one."""
+    """Raises a UserError if the repository exists with the other visibility, which it keeps."""
     try:
         is_private = api.repo_info(repository, repo_type="model").private
     except RepositoryNotFoundError:
@@ -107,14 +107,14 @@ def _check_visibility(api: Any, repository: str, *, public: bool) -> None:
         now, asked = ("private", "public") if is_private else ("public", "private")
         flag = "leave --public out" if is_private else "give --public"
         raise UserError(
-            f"--push_to_hub {repository}: is there already, and {now}, not {asked}; {flag}, or "
+            f"--push_to_hub {repository}: already exists and is {now}, not {asked}; {flag}, or "
             "change it on the Hub."
         )
 
 
 def check_tells_nothing(folder: Path) -> None:
-    """Raises a RunError where a text, or the header of a weights file, has a path of this machine
-    in it: of the user's home, or of where the command runs."""
+    """Raises a RunError if a text file, or the header of a weights file, contains a path of this
+    machine: the user's home, or where the command runs."""
     places = {path for path in (Path.home(), Path.cwd(), folder.resolve().parent) if path.name}
     needles = [
         re.compile(rb"(?<![\w./-])" + re.escape(str(place).encode()) + rb"(?![\w-])")
@@ -131,6 +131,6 @@ def check_tells_nothing(folder: Path) -> None:
         for needle in needles:
             if found := needle.search(content):
                 raise RunError(
-                    f"{path}: names {found[0].decode()}, a place on this machine: nothing was "
-                    "uploaded. Take it out, then: hf upload."
+                    f"{path}: contains {found[0].decode()}, a path on this machine; nothing was "
+                    "uploaded. Remove it, then run hf upload."
                 )

@@ -1,4 +1,4 @@
-"""The import command: an export of audiocraft's in, a MusicGen in Hugging Face's format out."""
+"""The import command: an audiocraft export in, a MusicGen in Hugging Face's format out."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def import_model(settings: ImportSettings) -> Path:
         The folder.
 
     Raises:
-        UserError: no export there, a damaged one, or one of a model that transformers doesn't have.
+        UserError: no export, a damaged one, or one of a model that transformers doesn't support.
         RunError: the disk is full; nothing is half written.
     """
     check_export_folder(settings.input_dir)
@@ -30,5 +30,5 @@ def import_model(settings: ImportSettings) -> Path:
     for line in read.taken:
         console.print(line)
     publish(settings.output_dir, lambda staging: write_checkpoint(read, staging))
-    console.print(f"In Hugging Face's format: {settings.output_dir}")
+    console.print(f"Written in Hugging Face's format: {settings.output_dir}")
     return settings.output_dir

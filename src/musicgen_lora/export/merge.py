@@ -1,4 +1,4 @@
-"""The merge command: a base and adapters in, a checkpoint that plain transformers plays out."""
+"""The merge command: a base and adapters in, a checkpoint for plain transformers out."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from musicgen_lora.plural import count
 
 @at_any_place("merge")
 def merge_adapters(settings: MergeSettings) -> Path:
-    """Folds adapters into a base.
+    """Merges adapters into a base.
 
     Returns:
-        The folder of the checkpoint. Weights that no adapter changes keep the bytes they have in
-        the base's files; merged ones are float32.
+        The folder of the checkpoint. Weights that no adapter changes keep their bytes from the
+        base's files; merged ones are float32.
 
     Raises:
         UserError: no adapters, strengths that don't match them, an adapter of another base, or a
@@ -62,11 +62,12 @@ def _tell(source: Source, folder: Path, console: Console) -> None:
     asked = config.get("dtype") or config.get("torch_dtype")
     if source.changed and asked not in (None, "float32"):
         console.print(
-            f"The base's config.json asks for {asked}: transformers rounds the merged weights to "
-            "it, unless it is given dtype=torch.float32.",
+            f"The base's config.json sets {asked}: transformers will round the merged weights to "
+            "it unless you load them with dtype=torch.float32.",
             style="yellow",
         )
     strengths = ", ".join(f"{part.files.folder} x {part.strength:g}" for part in source.parts)
     console.print(
-        f"{count(len(source.changed), 'weight')} of {source.base} changed by {strengths}: {folder}"
+        f"Merged {strengths} into {source.base}, changing {count(len(source.changed), 'weight')}: "
+        f"{folder}"
     )

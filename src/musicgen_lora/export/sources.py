@@ -1,4 +1,4 @@
-"""What an export is made of: a base and adapters of it, each with a strength."""
+"""The sources of an export: a base and its adapters, each with a strength."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from musicgen_lora.model.lora.adapter import read_adapter
 from musicgen_lora.model.lora.mixture import MixedAdapter, Mixture, read_part
 
 MADE_OF_FILE = "made_of.json"
-"""File with base, adapters and strengths, beside what was made of them."""
+"""File that records base, adapters and strengths, beside the result."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Source:
         base: as the user named it.
         model: in float32 on the CPU, merged.
         changed: names of the weights that were merged.
-        hub_base: what the base is called on the Hub, where it was given as a folder.
+        hub_base: the base's name on the Hub if it was given as a folder.
     """
 
     base: str
@@ -43,19 +43,19 @@ class Source:
 
     @property
     def hub_id(self) -> str | None:
-        """The base's name on the Hub; None where it is not known to have one."""
+        """The base's name on the Hub; None if it has none that is known."""
         if self.hub_base:
             return self.hub_base
         return None if self.base == EMBEDDED_NAME or local_model(self.base) else self.base
 
     @property
     def name(self) -> str:
-        """The base's name without the folders that it lies in."""
+        """The base's name without its parent folders."""
         is_embedded = self.base == EMBEDDED_NAME
         return self.hub_id or (self.base if is_embedded else Path(self.base).resolve().name)
 
     def made_of(self) -> dict[str, Any]:
-        """Where the weights come from; no paths, since checkpoints are passed on."""
+        """Where the weights come from; without paths, since checkpoints are shared."""
         return {
             "format_version": 1,
             "musicgen_lora": __version__,
@@ -75,18 +75,18 @@ class Source:
         return self.model.hf.state_dict()
 
     def changed_tensors(self) -> dict[str, Tensor]:
-        """Those of them that were merged."""
+        """The merged weights among them."""
         tensors = self.tensors()
         return {name: tensors[name] for name in self.changed}
 
 
 def read_source(settings: MergeSettings | ExportSettings, console: Console) -> Source:
-    """Loads a base and merges adapters, of which there is a strength each, or none.
+    """Loads a base and merges the adapters at their strengths, 1 by default.
 
     Raises:
-        UserError: one of the folders is not usable, or the base can't be called `hub_base`.
+        UserError: a folder is not usable, or the base contradicts `hub_base`.
     """
-    # Damaged ones are refused before a base of gigabytes is read.
+    # Damaged adapters are refused before a base of gigabytes is read.
     files = [read_adapter(folder) for folder in settings.lora_model_path]
     model = BaseModel.load(settings.model_path)
     pairs = zip(files, settings.strength or [1.0] * len(files), strict=True)

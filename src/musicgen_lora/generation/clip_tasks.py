@@ -1,8 +1,8 @@
-"""Clips of a request as tasks for an engine: one task plays those that this process would play
-together, wherever it is worked on, so that they are the same to the bit.
+"""The clips of a request as tasks for an engine.
 
-Each process loads base and adapters once. The sound comes back, and whoever asked writes it as it
-comes; loops, whose names are numbered, in the order of the request.
+A task plays the clips that this process would play together, so that they are the same to the bit
+wherever it runs. Each process loads base and adapters once. The sound comes back, and the caller
+writes it as it arrives; loops, whose names are numbered, in the order of the request.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from musicgen_lora.runtime import processes
 from musicgen_lora.urls import Copied, copied, copies, copy_of
 
 PlacedOrder = tuple[int, ClipOrder]
-"""A clip with its place in the request."""
+"""A clip and its place in the request."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +39,11 @@ class BatchTask:
     """Clips to play together.
 
     Args:
-        settings: of the request: who plays, what is gone on with.
-        rows: clips that are alike.
-        there: identities of what the folder has of each.
-        facts: who plays, as it is known where the request was made.
-        copies: that the request's place works with, in place of what URLs name.
+        settings: of the request: the models that play, and the recording to continue, if any.
+        rows: clips with the same settings but for texts and seeds.
+        there: for each clip, the identities that the output folder has already.
+        facts: the models that play, as the requesting process knows them.
+        copies: local copies that the requesting process uses for URLs.
     """
 
     settings: GenerateSettings
@@ -56,12 +56,12 @@ class BatchTask:
 
 @dataclass(frozen=True)
 class PlayedBatch:
-    """What came of a task.
+    """The result of a task.
 
     Args:
-        clips: that were played, with their places in the request.
-        kept: identities of those that were there, by their places.
-        said: what is to be said of them.
+        clips: the clips that were played, with their places in the request.
+        kept: identities of those that existed already, by place.
+        said: remarks to print.
     """
 
     clips: list[tuple[int, GeneratedClip]] = field(default_factory=list)
@@ -71,7 +71,7 @@ class PlayedBatch:
 
     @classmethod
     def joined(cls, parts: Sequence[PlayedBatch]) -> PlayedBatch:
-        """What parts of a batch came to, one after the other."""
+        """The results of the parts of a batch, in order, as one."""
         return cls(
             [pair for part in parts for pair in part.clips],
             {place: identity for part in parts for place, identity in part.kept.items()},
@@ -81,7 +81,7 @@ class PlayedBatch:
 
 
 def plan_batches(orders: Sequence[ClipOrder]) -> list[list[PlacedOrder]]:
-    """Clips that are played together, as `Session` does it."""
+    """Group the clips into batches as `Session` does."""
     batches: list[list[PlacedOrder]] = []
     at = 0
     for some in alike(orders):
@@ -98,14 +98,14 @@ def plan_batches(orders: Sequence[ClipOrder]) -> list[list[PlacedOrder]]:
 def play_by(
     engine: Engine, settings: GenerateSettings, session: Session, written: Written
 ) -> Iterator[Outcome[PlacedOrder]]:
-    """Has an engine play a request, and gives what comes of it; loops in the request's order.
+    """Has an engine play a request, and yields the results; loops in the request's order.
 
     Args:
-        session: made of them, which says what is asked for and who plays.
-        written: what the folder has of it, which is not played again.
+        session: made from the settings; it has the clips and the models that play.
+        written: clips that the folder has already, which are not played again.
 
     Yields:
-        What came of clips that were asked for; a `PlayedBatch` is found.
+        The outcome of one or more clips; its `found` is a `PlayedBatch`.
     """
     device = processes.device().type
 
@@ -114,7 +114,7 @@ def play_by(
         return BatchTask(settings, rows, there, session.facts, device, copies())
 
     batches = plan_batches(session.orders)
-    # Each is a batch of its own.
+    # Each loop is a batch of its own.
     loops = deque(rows[0][0] for rows in batches if rows[0][1].settings.bars is not None)
     early: dict[int, Outcome[PlacedOrder]] = {}
     job = BatchWork(play_clips, task_of)
@@ -132,7 +132,7 @@ def play_clips(task: BatchTask, alive: Callable[[], None]) -> PlayedBatch:
     """Plays the clips of a task.
 
     Raises:
-        RunError: base or adapters are not here, or others have their names here.
+        RunError: base or adapters are missing here, or differ from those of the request.
     """
     with copied(*task.copies):
         return _play(task, alive)
@@ -140,7 +140,7 @@ def play_clips(task: BatchTask, alive: Callable[[], None]) -> PlayedBatch:
 
 def _play(task: BatchTask, alive: Callable[[], None]) -> PlayedBatch:
     asked = task.settings
-    # What `auto` has chosen by measuring holds for devices of one kind.
+    # What `auto` chose by measuring holds for one kind of device.
     is_alike = processes.device().type == task.device
     precision = task.facts["precision"] if is_alike else asked.precision
     try:
@@ -152,8 +152,8 @@ def _play(task: BatchTask, alive: Callable[[], None]) -> PlayedBatch:
     for name in ("base", "model", "adapters", "melody", "musicgen_lora"):
         if session.facts.get(name) != task.facts.get(name):
             raise RunError(
-                f"{asked.base_model_path}: a machine of the cluster has another {name} under the "
-                "same path; give all the same files."
+                f"{asked.base_model_path}: a machine of the cluster has a different {name} under "
+                "the same path; put the same files on all of them."
             )
     played = PlayedBatch()
 
@@ -170,8 +170,8 @@ def _play(task: BatchTask, alive: Callable[[], None]) -> PlayedBatch:
 
 @lru_cache(1)
 def _model(path: str, precision: str, adapters: str) -> MusicGen:
-    """The model of tasks, loaded once in each process as long as its adapters, of which the facts
-    are given as JSON, are the same. It says nothing."""
+    """The model that tasks play with, silent, loaded once per process until the base, the precision
+    or the adapters change; `adapters` is their facts as JSON."""
     model = MusicGen(BaseModel.load(path), precision, Console(quiet=True))
     for adapter in json.loads(adapters):
         model.add_adapter(copy_of(adapter["path"]), adapter["strength"])

@@ -1,4 +1,4 @@
-"""The generate command: from prompts to sound files, each with a JSON that says how it was made."""
+"""The generate command: prompts in, sound files out, each with a JSON that says how it was made."""
 
 from __future__ import annotations
 
@@ -41,16 +41,16 @@ def generate_audio(settings: GenerateSettings) -> list[Path]:
     """Generates a clip or a loop for each prompt.
 
     Returns:
-        Paths of the sound files. A clip whose prompt, seed, models and settings are those of an
-        existing file is that file, and is played again only where the file was altered, lacks
-        what is asked for beside it, or is to be heard; nothing else is ever overwritten.
+        Paths of the sound files. If a file with the same prompt, seed, models and settings exists,
+        it is kept; it is generated again only if it was altered, lacks a file that is asked for
+        beside it, or is to be heard. Nothing else is ever overwritten.
 
     Raises:
-        UserError: no prompts, an empty one, a loop that can't be, strengths that don't match the
-            adapters, a recording that can't be gone on with, or a model, adapter or output folder
+        UserError: no prompts, an empty one, an impossible loop, strengths that don't match the
+            adapters, a recording that can't be continued, or a model, adapter or output folder
             that is not usable.
-        RunError: the disk is full, or a clip costs the machines of a cluster their workers; the
-            other clips are whole, and nothing is half written.
+        RunError: the disk is full, or a clip crashes the workers of a cluster; the other clips are
+            complete, and nothing is half written.
     """
     with free_stdout(settings.stdout is not None):
         return _generate(settings)
@@ -59,7 +59,7 @@ def generate_audio(settings: GenerateSettings) -> list[Path]:
 def _generate(settings: GenerateSettings) -> list[Path]:
     check_request(settings)
     console = plain_console()
-    # Damaged ones, and those that keep no captions, are refused before a base of gigabytes is read.
+    # Damaged adapters, and those without captions, are refused before a base of gigabytes is read.
     adapters = [read_adapter(path) for path in settings.lora_model_path]
     if settings.from_captions:
         check_captions(adapters)
@@ -68,7 +68,7 @@ def _generate(settings: GenerateSettings) -> list[Path]:
     for files, strength in zip(adapters, strengths, strict=True):
         model.add_adapter(files, strength)
     session = model.session(settings)
-    # What a killed run has left there; files are only made while the folder is held.
+    # Remove what a killed run left; files are only made while the folder is locked.
     with locked(settings.output_dir, wait_s=WAIT_S):
         atomic.sweep(settings.output_dir)
     is_heard = settings.play or settings.stdout is not None
@@ -81,9 +81,7 @@ def _generate(settings: GenerateSettings) -> list[Path]:
             made = _play_there(settings, session, written, engine, console)
     elapsed = time.monotonic() - began
     if made.n_kept:
-        console.print(
-            f"Kept, as written before: {made.n_kept} of {count(len(made.paths), 'clip')}."
-        )
+        console.print(f"Kept from before: {made.n_kept} of {count(len(made.paths), 'clip')}.")
     if made.n_kept < len(made.paths):
         console.print(made.sentence(elapsed))
     return [made.paths[place] for place in sorted(made.paths)]
@@ -91,11 +89,11 @@ def _generate(settings: GenerateSettings) -> list[Path]:
 
 @dataclass
 class _Made:
-    """What a request has come to.
+    """The files of a request so far.
 
     Args:
-        paths: of its clips, by their places in it.
-        n_kept: of them that were there.
+        paths: of its clips, by place.
+        n_kept: how many of them existed already.
         written_s: seconds of the others.
         played_s: seconds of all takes that were played for them.
     """
@@ -106,7 +104,7 @@ class _Made:
     played_s: float = 0.0
 
     def keep(self, place: int, path: Path, console: Console) -> None:
-        """Takes a clip that is there."""
+        """Keeps a clip that exists already."""
         self.paths[place] = path
         self.n_kept += 1
         console.print(str(path))
@@ -114,19 +112,19 @@ class _Made:
     def write(
         self, place: int, clip: GeneratedClip, folder: Path, written: Written, console: Console
     ) -> None:
-        """Writes a clip that was played, and says so."""
+        """Writes a clip and reports it."""
         self.paths[place] = path = write_clip(folder, clip)
         self.written_s += clip.duration_s
         _say_of(clip, path, written.altered.get((place, clip.identity)), console)
 
     def sentence(self, elapsed_s: float) -> str:
-        """What was written and what was played for it: more, where takes were dropped or cut, and
-        less, where a recording was gone on with."""
+        """How much was written and how much was played for it: more where takes were dropped or
+        cut, less where a recording was continued."""
         speed = f"{self.played_s / elapsed_s:.1f}"
         if f"{self.written_s:.0f}" == f"{self.played_s:.0f}":
             return f"{self.played_s:.0f} s of audio in {elapsed_s:.1f} s ({speed} times real time)."
         return (
-            f"{self.written_s:.0f} s of audio written; {self.played_s:.0f} s played for it in "
+            f"{self.written_s:.0f} s of audio written; {self.played_s:.0f} s generated for it in "
             f"{elapsed_s:.1f} s ({speed} times real time)."
         )
 
@@ -155,10 +153,10 @@ def _play_here(
 def _play_there(
     settings: GenerateSettings, session: Session, written: Written, engine: Engine, console: Console
 ) -> _Made:
-    """The same by an engine."""
+    """As `_play_here`, on an engine."""
     made, reasons, said = _Made(), list[str](), set[str]()
     n_clips = len(session.orders)
-    with progress(console, "clips played", n_clips) as on_clip:
+    with progress(console, "clips generated", n_clips) as on_clip:
         for outcome in play_by(engine, settings, session, written):
             for (_, order), why in outcome.faults:
                 prompt, seed = order.settings.prompts[0], order.settings.seed
@@ -176,18 +174,18 @@ def _play_there(
             on_clip(len(made.paths) + len(reasons), n_clips)
     if reasons:
         raise RunError(
-            f"{len(reasons)} of {count(n_clips, 'clip')} can't be played, all others are written. "
-            f"The first: {reasons[0]}"
+            f"{len(reasons)} of {count(n_clips, 'clip')} failed; all others are written. "
+            f"The first failure: {reasons[0]}"
         )
     return made
 
 
 def _say_of(clip: GeneratedClip, path: Path, altered: str | None, console: Console) -> None:
-    """Says where a clip is, what was altered there, and what of it isn't as it was asked for."""
+    """Prints where a clip is, whether its old file was altered, and where it misses the request."""
     console.print(str(path))
     if altered is not None:
         console.print(
-            f"{altered}: had been altered since it was written; the clip was played again.",
+            f"{altered}: was altered after it was written; the clip was generated again.",
             style="yellow",
         )
     if said := loudness_sentence(clip) or level_sentence(clip):

@@ -1,8 +1,8 @@
-"""MusicGen as it is played: a base, adapters on it, and what they make of words.
+"""MusicGen ready to play: a base with adapters, from prompt to audio.
 
-This is what `from musicgen_lora import MusicGen` gives, and what `generate` plays with. The base is
-a value of its own (`model.base_model.BaseModel`, here `MusicGen.base`) and never changes: adapters
-are mixed into copies of its weights.
+`from musicgen_lora import MusicGen` gives this class, and `generate` plays with it. The base is a
+value of its own (`model.base_model.BaseModel`, here `MusicGen.base`) and never changes: adapters
+are merged into copies of its weights.
 """
 
 from __future__ import annotations
@@ -58,11 +58,11 @@ _OF_CLIPS = (
 
 
 class MusicGen:
-    """A base that plays, with adapters or without.
+    """A base that plays, with or without adapters.
 
     Args:
         base: without an adapter, on the CPU.
-        precision: of the weights while it plays, as `generate` has it.
+        precision: of the weights while it plays, as in `generate`.
     """
 
     def __init__(
@@ -94,44 +94,44 @@ class MusicGen:
 
         Args:
             path: `tiny-beats`, a hub id such as `facebook/musicgen-small`, or a folder.
-            precision: "auto" is the fastest that is near lossless here; "fp32", "fp16", "bf16"
-                or "int8".
+            precision: "auto" (the fastest that is near lossless on this machine), "fp32",
+                "fp16", "bf16" or "int8".
 
         Raises:
-            UserError: no such folder or id, or not a MusicGen.
+            UserError: there is no such folder or id, or it is not a MusicGen.
         """
         return cls(BaseModel.load(path), precision)
 
-    # Its adapters.
+    # Adapters.
 
     @property
     def adapters(self) -> dict[Path, float]:
-        """Folders of the adapters that play, each with its strength."""
+        """Folders of the adapters that are loaded, each with its strength."""
         return {folder: part.strength for folder, part in self._parts.items()}
 
     def add_adapter(self, path: str | Path | AdapterFiles, strength: float = 1.0) -> None:
-        """Puts an adapter on; several add up.
+        """Adds an adapter; several add up.
 
         Args:
-            path: its folder, such as output_dir/best_model, or what was read from it.
+            path: its folder, such as output_dir/best_model, or the files read from it.
             strength: 0 to 2; 1 is the adapter as it was trained, 0 the base.
 
         Raises:
-            UserError: no adapter there, one of another base, one that is on already, or a strength
-                out of range. The model is as before.
+            UserError: no adapter there, one of another base, one that was added already, or a
+                strength out of range. The model stays as it was.
         """
         adapter = path if isinstance(path, AdapterFiles) else Path(path)
         named = adapter.folder if isinstance(adapter, AdapterFiles) else adapter
         if (folder := named.resolve()) in self._parts:
-            raise UserError(f"{named}: this adapter is on already; set its strength instead.")
+            raise UserError(f"{named}: was added already; use set_strength to change it.")
         self._change({**self._parts, folder: read_part(self.base, adapter, strength)})
 
     def set_strength(self, path: str | Path, strength: float) -> None:
-        """Plays an adapter that is on at another strength; nothing is loaded again."""
+        """Changes the strength of an adapter; nothing is loaded again."""
         self._change({**self._parts, (folder := self._on(path)): self._parts[folder].at(strength)})
 
     def remove_adapter(self, path: str | Path) -> None:
-        """Takes an adapter off."""
+        """Removes an adapter."""
         folder = self._on(path)
         self._change({other: part for other, part in self._parts.items() if other != folder})
 
@@ -139,13 +139,13 @@ class MusicGen:
         folder = Path(path).resolve()
         if folder not in self._parts:
             there = ", ".join(map(str, self._parts)) or "none"
-            raise UserError(f"{path}: no such adapter is on; there are: {there}.")
+            raise UserError(f"{path}: no such adapter was added; added are: {there}.")
         return folder
 
     def _change(self, parts: dict[Path, MixedAdapter]) -> None:
         self._parts, self._instrument = parts, None
 
-    # What it plays.
+    # Generation.
 
     def generate(
         self, prompts: str | Sequence[str], *, duration: float = 10.0, seed: int = 0, **more: Any
@@ -155,7 +155,7 @@ class MusicGen:
         Args:
             duration: seconds of each clip, 600 at most.
             seed: of the first clip; the next has one more.
-            more: other settings of the `generate` command by their names: `guidance_scale`,
+            more: other settings of the `generate` command by name: `guidance_scale`,
                 `top_k`, `top_p`, `temperature`, `batch_size`, `melody`, `bpm`, `key`, `best_of`,
                 `bars`, `loop_tries`, `loudness`, `format`, `midi`, `spectrogram`;
                 `negative_prompt`, `guidance_end`, `change_at`, `variations`, `prompts_file`,
@@ -163,8 +163,8 @@ class MusicGen:
                 `to_bar`.
 
         Raises:
-            UserError: a prompt that is empty, or settings that don't go together.
-            ValidationError: of pydantic's, a ValueError: a value out of range.
+            UserError: an empty prompt, or settings that don't go together.
+            ValidationError: from pydantic, a ValueError: a value out of range.
         """
         return GeneratedClips(self.session(_settings(prompts, duration, seed, more)).clips())
 
@@ -178,19 +178,19 @@ class MusicGen:
         seed: int = 0,
         **more: Any,
     ) -> GeneratedClip:
-        """Plays a loop of exactly so many bars, which goes on in its own beginning.
+        """Plays a loop of exactly `bars` bars, whose end leads into its beginning.
 
         Args:
             bars: of 4/4.
-            key: such as "C# minor"; None asks for none.
+            key: such as "C# minor"; None leaves it open.
             seed: of the first take.
-            more: as in `generate`; `loop_tries` takes at most are played until one fits.
+            more: as in `generate`; at most `loop_tries` takes are played until one fits.
 
         Returns:
-            The best take. `facts["faults"]` says what is wrong with it, where no take fits.
+            The best take. If no take fits, `facts["faults"]` says what is wrong with it.
 
         Raises:
-            UserError: a key that is none, or bars that don't fit into 30 s.
+            UserError: an unknown key, or bars that don't fit into 30 s.
         """
         asked = {"bpm": bpm, "bars": bars, "key": key or ""}
         (clip,) = self.generate([prompt], seed=seed, **asked, **more)
@@ -205,25 +205,25 @@ class MusicGen:
         chunk_s: float = CHUNK_S,
         **more: Any,
     ) -> Iterator[np.ndarray]:
-        """Plays a prompt, and gives its samples while they are made.
+        """Plays a prompt and yields its samples as they are made.
 
         Args:
             duration: seconds, 600 at most.
-            more: as in `generate`, but for what is done with whole clips.
+            more: as in `generate`, except settings for whole clips.
 
         Returns:
-            An iterator of `[C, n]` float32 at `base.shape.sample_rate`. Together they are the
-            clip of `generate` at the model's own level, which may exceed full scale.
+            An iterator of `[C, n]` float32 at `base.shape.sample_rate`. Joined, they are the clip
+            of `generate` at the model's own level, which may exceed full scale.
 
         Raises:
-            UserError: as in `generate`, more than one clip, or a codec that can't be decoded in
-                parts.
+            UserError: as in `generate`; more than one clip; or a codec that can't be decoded in
+                chunks.
         """
         if odd := [name for name in more if name in _OF_CLIPS]:
-            raise UserError(f"{odd[0]}: is for whole clips; a stream has none.")
+            raise UserError(f"{odd[0]}: is for whole clips, not for a stream; leave it out.")
         session = self.session(_settings(prompt, duration, seed, more))
         if len(session.orders) > 1:
-            raise UserError("A stream plays one clip; give one prompt, or several with change_at.")
+            raise UserError("A stream is one clip; give one prompt, or several with change_at.")
         return session.chunks(chunk_s)
 
     def session(
@@ -232,17 +232,17 @@ class MusicGen:
         orders: Sequence[ClipOrder] | None = None,
         alive: Callable[[], None] = lambda: None,
     ) -> Session:
-        """Checks a request and readies it.
+        """Checks a request and prepares it.
 
         Args:
-            settings: prompts, sampling and what is asked for are read; who plays is this model.
-            orders: the clips, where others have read them from the settings.
-            alive: called with each frame that is played.
+            settings: prompts, sampling and output are read; models are not, as this model plays.
+            orders: the clips, if they were read from the settings already.
+            alive: called on each frame.
 
         Raises:
-            UserError: no prompts, an empty one, a loop that can't be, a recording that can't be
-                gone on with, a format that can't hold the rate, or a melody for a model that takes
-                none.
+            UserError: no prompts, an empty one, an impossible loop, a recording that can't be
+                continued, a format that can't hold the sample rate, or a melody for a model that
+                takes none.
         """
         shape = self.base.shape
         if orders is None:
@@ -272,7 +272,7 @@ class MusicGen:
         return Session(player, orders, facts, asked)
 
     def _tell_advice(self, orders: Sequence[ClipOrder]) -> None:
-        """Says what is taken of the base's advice, once and not again with every request."""
+        """Prints which settings are taken from the base's advice, once per model."""
         lines = (advice_sentence(order.settings, self.base.facts) for order in orders)
         for line in dict.fromkeys(lines):
             if line and line not in self._told:
@@ -280,7 +280,7 @@ class MusicGen:
                 self._console.print(line)
 
     def _ready(self) -> Instrument:
-        """Mixes the weights anew where adapters or strengths have changed."""
+        """Merges the weights again if adapters or strengths have changed."""
         if self._instrument is None:
             mixture = Mixture(self.base, list(self._parts.values()))
             adapters = [
@@ -302,18 +302,18 @@ class MusicGen:
 
     @cached_property
     def _base_facts(self) -> dict[str, Any]:
-        # Text encoder and codec decide the samples as well.
+        # Text encoder and codec affect the samples as well.
         base = {"path": self.base.path, "fingerprint": self.base.fingerprint}
         return {"base": base, "model": fingerprint(self.base.hf)}
 
     def _read_melody(self, path: Path | None) -> torch.Tensor | None:
-        """Pitch classes `[1, L]` of an audio file, as long as a clip can be."""
+        """Pitch classes `[1, L]` of an audio file, up to the longest clip."""
         if path is None:
             return None
         chroma = self.base.chroma
         if chroma is None:
             raise UserError(
-                f"--melody {path}: {self.base.path} takes no melody; give a melody model, such as "
+                f"--melody {path}: {self.base.path} takes no melody; use a melody model, such as "
                 "facebook/musicgen-melody."
             )
         waveform = read_audio(path, chroma.sample_rate, duration_s=LONGEST_S)
@@ -327,6 +327,6 @@ def _settings(
         _OF_THE_COMMAND
     )
     if odd := [name for name in more if name not in known]:
-        raise UserError(f"{odd[0]}: no such setting; there are: {', '.join(sorted(known))}.")
+        raise UserError(f"{odd[0]}: no such setting; the settings are: {', '.join(sorted(known))}.")
     texts = [prompts] if isinstance(prompts, str) else list(prompts)
     return GenerateSettings(prompts=texts, duration=duration, seed=seed, **more)

@@ -1,5 +1,5 @@
-"""The clips that a request comes to: prompts given, in a file, of an adapter's captions, or those
-that a recording was made with."""
+"""The clips of a request: from prompts on the command line, in a file, among an adapter's captions,
+or from the JSON of a recording."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from musicgen_lora.runtime.seeds import seed_of
 def orders_of(
     settings: GenerateSettings, adapters: Sequence[AdapterFiles], console: Console
 ) -> list[ClipOrder]:
-    """The clips that are asked for, each once.
+    """The clips of a request, each once.
 
     Args:
         settings: of the command, or from Python.
-        adapters: that play, whose captions may be asked for.
+        adapters: that play; prompts may be drawn from their captions.
 
     Raises:
-        UserError: there are none, or one can't be.
+        UserError: there are none, or one is impossible.
     """
     further: list[str] = []
     if settings.from_captions:
@@ -40,7 +40,7 @@ def orders_of(
         guessed = read_prompts(settings.prompts_file)[1]
         if guessed is not None:
             console.print(
-                f"{settings.prompts_file}: is no UTF-8 and read as {guessed}.", style="yellow"
+                f"{settings.prompts_file}: is not UTF-8; it was read as {guessed}.", style="yellow"
             )
     has_none = not (settings.prompts or settings.prompts_file or further)
     if settings.regenerate is not None and has_none:
@@ -53,34 +53,33 @@ def orders_of(
 
 
 def _without_twins(orders: Sequence[ClipOrder], console: Console) -> list[ClipOrder]:
-    """Leaves out rows of a file that ask, by a seed of their own, for a clip that is asked for
-    already, which would be the same file; and says so."""
+    """Drops rows of a file whose own seed asks for a clip that is in the request already, which
+    would be the same file, and tells the user."""
     first: dict[str, ClipOrder] = {}
     for order in orders:
         twin = first.setdefault(repr(order.settings), order)
         if twin is not order and order.where:
             console.print(
-                f"{order.where}: asks for the same clip as {twin.where or 'the command line'}, "
-                "which is played once, into one file; give it another seed, or none.",
+                f"{order.where}: asks for the same clip as {twin.where or 'the command line'}; it "
+                "is generated once, into one file. Give the row another seed, or none.",
                 style="yellow",
             )
     return list(first.values())
 
 
 def texts_of(orders: Sequence[ClipOrder]) -> list[str]:
-    """All that is read to the model, each text once."""
+    """Every text that the model reads, each once."""
     prompts = [text for order in orders for text in order.settings.prompts]
     negative = [text for order in orders if (text := order.settings.negative_prompt)]
     return list(dict.fromkeys(prompts + negative))
 
 
 def draw_captions(adapters: Sequence[AdapterFiles], n: int, seed: int) -> tuple[list[str], str]:
-    """Captions that adapters keep of their training, drawn by a seed, and what to tell the user of
-    them; empty where nothing is to be said. Where more are asked for than there are, all come
-    before one comes again.
+    """Draw training captions that the adapters keep, by a seed, and a remark for the user, empty if
+    there is none. If more are asked for than exist, each is drawn once before any repeats.
 
     Raises:
-        UserError: there is no adapter, or one that keeps none.
+        UserError: there is no adapter, or one without captions.
     """
     check_captions(adapters)
     known = [text for files in adapters if files.facts for text in files.facts.captions]
@@ -92,20 +91,19 @@ def draw_captions(adapters: Sequence[AdapterFiles], n: int, seed: int) -> tuple[
     said = ""
     if n > len(known):
         said = (
-            f"The adapter keeps {count(len(known), 'caption')}, fewer than {n}: some are played "
-            "again."
+            f"The adapter keeps {count(len(known), 'caption')}, fewer than {n}: some are used more "
+            "than once."
         )
     return found, said
 
 
 def check_captions(adapters: Sequence[AdapterFiles]) -> None:
-    """Raises a UserError where there is no adapter, or one that keeps no captions."""
+    """Raises a UserError if there is no adapter, or one without captions."""
     if not adapters:
         raise UserError(NO_CAPTIONS)
     for files in adapters:
         if files.facts is None or not files.facts.captions:
             raise UserError(
-                f"{files.folder}: keeps none of the captions that it was trained on, since an "
-                "earlier release or another tool made it, or it was exported for other people; "
-                "train it again, or write --prompts."
+                f"{files.folder}: has no captions of its training: an earlier release or another "
+                "tool made it, or it was exported for sharing. Train it again, or use --prompts."
             )

@@ -1,7 +1,7 @@
 """Where sound goes while it is made: to the speakers, or to a pipe.
 
-Both need levels below full scale at once, where a file has its whole peak to go by: from the first
-peak beyond it on, all is turned down by as much, within some milliseconds before that peak.
+Both need samples within full scale before the clip's peak is known. From the first sample beyond it
+on, everything is turned down to fit, with a fade of some milliseconds before that sample.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ NO_PORTAUDIO = (
 
 
 class Level:
-    """The gain of a stream of parts `[C, n]`, which only ever falls."""
+    """The gain of a stream of chunks `[C, n]`; it only ever falls."""
 
     def __init__(self, sample_rate: int) -> None:
         self.gain = 1.0
         self._n_fall = max(1, round(FALL_S * sample_rate))
 
     def __call__(self, sound: np.ndarray) -> np.ndarray:
-        """A part with its gain; no sample of it is beyond full scale."""
+        """Apply the gain to a chunk; no sample of the result exceeds full scale."""
         peaks = np.abs(sound).max(axis=0, initial=0.0)
         if peaks.max(initial=0.0) * self.gain <= CEILING:
             return (sound * np.float32(self.gain)).astype(np.float32)
@@ -44,17 +44,17 @@ class Level:
         begin = max(0, first - self._n_fall)
         gains = np.full(sound.shape[1], lower, dtype=np.float32)
         gains[:begin] = self.gain
-        # Up to, and not with, the sample that has to be lower.
+        # Up to, but excluding, the sample that has to be lower.
         gains[begin:first] = np.linspace(self.gain, lower, first - begin, dtype=np.float32)
         self.gain = lower
         return (sound * gains).astype(np.float32)
 
 
 class Speakers:
-    """The system's own output.
+    """The system's default audio output.
 
     Raises:
-        UserError: there is no PortAudio, or no device that plays.
+        UserError: PortAudio is missing, or no device plays this rate and these channels.
     """
 
     def __init__(self, sample_rate: int, n_channels: int) -> None:
@@ -75,23 +75,23 @@ class Speakers:
             ) from error
 
     def write(self, sound: np.ndarray) -> None:
-        """Takes a part `[C, n]` float32 within full scale."""
+        """Plays a chunk `[C, n]` float32 within full scale."""
         try:
             self._stream.write(np.ascontiguousarray(sound.T))
         except self._fault as error:
-            raise UserError(f"--play: the device went away ({error}).") from error
+            raise UserError(f"--play: the audio device disconnected ({error}).") from error
 
     def close(self) -> None:
-        """All has come; waits until it has been heard."""
+        """Waits until everything has been heard, and closes."""
         self._stream.stop()
         self._stream.close()
 
 
 class Pipe:
-    """Standard output, used as `Speakers` are.
+    """Standard output, with the interface of `Speakers`.
 
     Args:
-        kind: of the samples.
+        kind: sample format.
     """
 
     def __init__(self, kind: PipeFormat, sample_rate: int, n_channels: int) -> None:
@@ -115,7 +115,7 @@ class Pipe:
 
 
 def endless_wav_head(sample_rate: int, n_channels: int) -> bytes:
-    """The head of a WAV of 16 bits whose length isn't known yet, as ffmpeg writes it to pipes."""
+    """The header of a 16-bit WAV of unknown length, as ffmpeg writes it to pipes."""
     step = 2 * n_channels
     form = struct.pack("<HHIIHH", 1, n_channels, sample_rate, sample_rate * step, step, 16)
     unknown = struct.pack("<I", 0xFFFFFFFF)
@@ -123,10 +123,10 @@ def endless_wav_head(sample_rate: int, n_channels: int) -> bytes:
 
 
 class Live:
-    """Outlets that are played to together.
+    """All outlets together.
 
     Args:
-        outlets: some or none.
+        outlets: may be empty.
     """
 
     def __init__(self, outlets: Sequence[Speakers | Pipe], sample_rate: int) -> None:
@@ -137,11 +137,11 @@ class Live:
         return bool(self._outlets)
 
     def begin_clip(self) -> None:
-        """The next part is of another clip, whose level is its own."""
+        """The next chunk belongs to another clip, which has its own level."""
         self._level = Level(self._sample_rate)
 
     def __call__(self, sound: np.ndarray) -> None:
-        """Plays a part `[C, n]`."""
+        """Plays a chunk `[C, n]`."""
         if self._outlets and sound.shape[1]:
             level = self._level(sound)
             for outlet in self._outlets:
@@ -152,10 +152,10 @@ class Live:
 def open_live(
     play: bool, stdout: PipeFormat | None, sample_rate: int, n_channels: int
 ) -> Iterator[Live]:
-    """What a command plays to; what has come is played to its end.
+    """Open the outlets of a command; on exit, everything written is played to its end.
 
     Raises:
-        UserError: the speakers can't be played to.
+        UserError: the speakers can't be opened.
     """
     outlets: list[Speakers | Pipe] = [Speakers(sample_rate, n_channels)] if play else []
     if stdout is not None:

@@ -1,4 +1,4 @@
-"""Plays clips by a model that is in place: conditions, codes, sound of exactly the asked length."""
+"""Plays clips with a loaded model: conditions to codes to sound of exactly the requested length."""
 
 from __future__ import annotations
 
@@ -27,8 +27,7 @@ from musicgen_lora.model.lora.mixture import Mixture
 from musicgen_lora.model.text.states import TextStates
 
 WHOLE_S = 30.0
-"""Clips of up to so many seconds are decoded as a whole, longer ones in parts, which a memory
-holds."""
+"""Clips up to this long are decoded whole, longer ones in chunks, to bound memory."""
 PART_S = 10.0
 
 
@@ -37,9 +36,9 @@ class Instrument:
     """A base with its adapters, ready to play.
 
     Args:
-        decoder: the weights, those of the mixture.
-        mixture: adapters that the text encoder reads with.
-        facts: who plays, for the JSON.
+        decoder: has the merged weights of the mixture.
+        mixture: the adapters, which the text encoder uses as well.
+        facts: base and adapters, for the JSON.
     """
 
     decoder: Decoder
@@ -50,11 +49,11 @@ class Instrument:
 
 @dataclass(frozen=True)
 class ClipTexts:
-    """A clip as the model is asked for it.
+    """The texts and the seed that a clip is generated from.
 
     Args:
-        texts: what it is, one after the other where it changes.
-        negative: what guidance leads away from; "" is nothing.
+        texts: prompts, more than one if the clip changes.
+        negative: negative prompt; "" is none.
     """
 
     texts: tuple[str, ...]
@@ -67,11 +66,11 @@ class Length:
     """How long clips are, and when they change.
 
     Args:
-        n_frames: codec frames, with those that are given.
-        n_samples: of them that are kept, a channel.
-        changes: frames from which on the second and each further text holds.
-        given: `[1, K, P]`, codes that all begin with; None is nothing.
-        bars: of a recording that they go on from; None where they begin themselves, with a bar.
+        n_frames: codec frames, including `given`.
+        n_samples: samples per channel that are kept of them.
+        changes: frames at which the second and each further text begins.
+        given: `[1, K, P]`, codes that all clips begin with; None is nothing.
+        bars: of the recording that they continue; None where they begin themselves, on a bar line.
     """
 
     n_frames: int
@@ -82,11 +81,11 @@ class Length:
 
 
 class Player:
-    """Plays, and counts.
+    """Plays clips and counts their samples.
 
     Args:
         melody: `[1, L]` pitch classes that all clips follow; None is no melody.
-        alive: called with each frame.
+        alive: called on each frame.
     """
 
     def __init__(
@@ -108,7 +107,7 @@ class Player:
         return depends_on_batch(self.decoder.device)
 
     def length(self, seconds: float, change_at: Sequence[float] = ()) -> Length:
-        """That of clips of so many seconds, to the sample."""
+        """The `Length` of clips of so many seconds, exact to the sample."""
         shape = self.decoder.shape
         n_samples = max(1, round(seconds * shape.sample_rate))
         return Length(
@@ -118,9 +117,8 @@ class Player:
         )
 
     def bars(self, texts: Sequence[str], length: Length) -> list[Lines]:
-        """Where the bars of a clip begin, for each of its texts: those of the recording that it
-        goes on from, else of the tempo that the text states. Another tempo than before begins with
-        a bar."""
+        """The bar lines of a clip for each of its texts: those of the recording that it continues,
+        otherwise of the tempo that the text states. A new tempo begins on a bar line."""
         rate = self.decoder.shape.frame_rate
         stated = [stated_bar_lines(text, rate) for text in texts]
         found = [stated[0] if length.bars is None else length.bars]
@@ -131,7 +129,7 @@ class Player:
 
     @property
     def hop(self) -> int:
-        """Samples of a frame."""
+        """Samples per frame."""
         return round(self.decoder.shape.sample_rate / self.decoder.shape.frame_rate)
 
     def play(
@@ -141,11 +139,11 @@ class Player:
         sampling: Sampling,
         hear: Callable[[np.ndarray], None] | None = None,
     ) -> list[np.ndarray]:
-        """Waveforms `[C, n_samples]` of clips that are alike in length and sampling.
+        """Waveforms `[C, n_samples]` of clips with the same length and sampling.
 
         Args:
-            hear: is given the sound of a single clip `[C, n]`, part after part as it is made; it is
-                that of the waveform up to rounding.
+            hear: called with each chunk `[C, n]` of a single clip as it is made; together they
+                equal the waveform up to rounding.
         """
         base, codes, n_heard = self.decoder.base, [], 0
         chunks = None if hear is None else ChunkDecoder(base)
@@ -168,7 +166,7 @@ class Player:
                     n_heard += sound.shape[1]
                     hear(sound)
         self.n_samples += len(parts) * length.n_samples
-        # One at a time: the codec's products, too, differ with the rest of a batch.
+        # One at a time: the codec's products also depend on the rest of a batch.
         return [
             self._decoded(clip[None])[:, : length.n_samples] for clip in torch.cat(codes, dim=-1)
         ]
@@ -176,7 +174,7 @@ class Player:
     def stream(
         self, part: ClipTexts, length: Length, sampling: Sampling, chunk_s: float = CHUNK_S
     ) -> Iterator[np.ndarray]:
-        """The sound `[C, n]` of one clip, in parts of so many seconds, as it is made."""
+        """Yield the sound `[C, n]` of one clip in chunks of so many seconds, as it is made."""
         n_heard = 0
         request = self._request([part], length, sampling)
         for some in stream_audio(self.decoder, request, chunk_s):
@@ -186,7 +184,7 @@ class Player:
         self.n_samples += n_heard
 
     def _request(self, parts: Sequence[ClipTexts], length: Length, sampling: Sampling) -> Request:
-        """The clips as the decoder is asked for them."""
+        """The clips as a request to the decoder."""
         return Request(
             self._scenes(parts, length, sampling),
             n_frames=length.n_frames,
@@ -196,7 +194,7 @@ class Player:
         )
 
     def _scenes(self, parts: Sequence[ClipTexts], length: Length, sampling: Sampling) -> Scenes:
-        """What clips are to be like, and from which frames on."""
+        """The conditions of the clips, each with the frame that it begins at."""
         melody = self._melody
         melodies = None if melody is None else melody.expand(len(parts), -1)
         away = [part.negative or None for part in parts]

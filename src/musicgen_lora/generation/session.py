@@ -1,8 +1,8 @@
-"""What one request plays: batches of clips, takes of each, or music onto a recording.
+"""What one request plays: batches of clips, takes of each, or new music in a recording.
 
-`MusicGen` makes a session of the settings; the command and Python play it. Clips that are alike but
-for their texts and seeds are played together; each is given as soon as it is there, so that an
-interrupted command has written what was finished.
+`MusicGen` makes a session from the settings; the command and Python play it. Clips that differ only
+in texts and seeds are batched; each is yielded as soon as it is done, so that an interrupted
+command has written what was finished.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ from musicgen_lora.generation.wanted import Wanted, read_as, take_s, wanted_of
 from musicgen_lora.listening.pitch.key_names import normalise_key
 
 IsThere = Callable[[int, str], bool]
-"""Whether a clip is there already, by its place in the request and its identity."""
+"""Whether a clip exists already, by its place in the request and its identity."""
 PlacedSettings = tuple[int, GenerateSettings]
 """A clip's place in the request, and its settings."""
 
 
 def alike(orders: Sequence[ClipOrder]) -> Iterator[list[ClipOrder]]:
-    """Clips in their order, together as far as they are alike."""
+    """Group consecutive clips that differ only in texts and seeds."""
 
     def but_texts(order: ClipOrder) -> tuple[Any, ...]:
         plain = dataclasses.replace(
@@ -51,12 +51,12 @@ def alike(orders: Sequence[ClipOrder]) -> Iterator[list[ClipOrder]]:
 
 
 class Session:
-    """Plays what is asked for.
+    """Plays a request.
 
     Args:
-        orders: the clips that are asked for.
-        facts: who plays, for the JSON.
-        asked: what is played onto a recording; None where there is none.
+        orders: its clips.
+        facts: base and adapters, for the JSON.
+        asked: how a recording is extended; None if there is none.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Session:
         self._player, self.orders = player, list(orders)
         self.facts, self._asked = facts, asked
         self.said: list[str] = []
-        """Remarks on what is asked for and is not as one might think; each once."""
+        """Remarks on settings that work differently than expected, each once."""
         shape = player.decoder.shape
         self.sample_rate, self.n_channels = shape.sample_rate, shape.n_channels
         """Rate and channels of the clips."""
@@ -80,14 +80,14 @@ class Session:
 
     @property
     def played_s(self) -> float:
-        """Seconds of takes, so far."""
+        """Seconds of all takes so far."""
         return self._player.n_samples / self._player.decoder.shape.sample_rate
 
     def clips(self, live: Live | None = None) -> Iterator[GeneratedClip]:
-        """Plays, and gives each clip as soon as it is there.
+        """Plays the request and yields each clip as soon as it is done.
 
         Args:
-            live: hears clips while they are made; a loop, or the best of several takes, once it is
+            live: plays clips as they are made; a loop, or the best of several takes, once it is
                 chosen.
         """
         yield from (clip for _, clip in self.missing(lambda place, identity: False, live))
@@ -95,7 +95,7 @@ class Session:
     def missing(
         self, is_there: IsThere, live: Live | None = None
     ) -> Iterator[tuple[int, GeneratedClip]]:
-        """Plays those that are not there, and gives each with its place in the request; see
+        """Plays the clips that don't exist yet and yields each with its place in the request; see
         `clips`."""
         if live is not None:
             self._live = live
@@ -105,7 +105,7 @@ class Session:
             place += len(some)
 
     def chunks(self, chunk_s: float) -> Iterator[np.ndarray]:
-        """Plays the first clip; its samples `[C, n]`, part after part."""
+        """Plays the first clip and yields its samples in chunks `[C, n]`."""
         settings = self.orders[0].settings
         player, wanted = self._player, wanted_of(settings)
         self._say_of_guidance(self.orders[:1])
@@ -117,7 +117,7 @@ class Session:
     def _alike(
         self, orders: Sequence[ClipOrder], place: int, is_there: IsThere
     ) -> Iterator[tuple[int, GeneratedClip]]:
-        """Plays clips that are alike, from a place in the request on."""
+        """Plays a group of `alike`, whose first clip has this place in the request."""
         wanted = wanted_of(orders[0].settings)
         rows = [(place + number, order.settings) for number, order in enumerate(orders)]
         self._say_of_guidance(orders)
@@ -145,11 +145,11 @@ class Session:
         settings = [order.settings for order in orders]
         if not self._sampling(settings[0]).is_guided and any(s.negative_prompt for s in settings):
             self._say(
-                "--negative_prompt has no effect where --guidance_scale is 1; raise it above 1."
+                "--negative_prompt has no effect while --guidance_scale is 1; raise it above 1."
             )
 
     def _say(self, line: str) -> None:
-        """Says a line once."""
+        """Prints a line, but only once."""
         if line and line not in self.said:
             self.said.append(line)
             self._player.console.print(line, style="yellow")
@@ -157,7 +157,7 @@ class Session:
     def _made(
         self, settings: GenerateSettings, wanted: Wanted, length: Length, n_together: int
     ) -> dict[str, Any]:
-        """How a clip is made, which decides its name; `n_together` are played in one batch."""
+        """How a clip is made, which decides its name; `n_together` is the size of its batch."""
         prompt, sampling = settings.prompts[0], self._sampling(settings)
         text = read_as(prompt, wanted)
         made: dict[str, Any] = {"prompt": prompt}
@@ -197,7 +197,7 @@ class Session:
     def _window_tempi(
         self, settings: GenerateSettings, wanted: Wanted, length: Length
     ) -> list[float | None]:
-        """For each prompt, the tempo on whose bars windows begin; None where they don't."""
+        """For each prompt, the tempo whose bar lines windows begin on; None where they don't."""
         decoder = self._player.decoder
         lines = self._player.bars(self._part(settings, wanted).texts, length)
         bars = [window_bar(decoder.base, length.n_frames, own) for own in lines]
@@ -214,7 +214,7 @@ class Session:
     def _play_clips(
         self, rows: Sequence[PlacedSettings], wanted: Wanted, is_there: IsThere
     ) -> Iterator[tuple[int, GeneratedClip]]:
-        """A take of each, `batch_size` together; alone where it is heard while it is made."""
+        """One take of each clip, `batch_size` at a time; one at a time if they are heard live."""
         player, first = self._player, rows[0][1]
         length = player.length(first.duration, first.change_at)
         self._say(windows_sentence(player.decoder.base, length.n_frames))
@@ -226,7 +226,7 @@ class Session:
             made = {row: self._made(one, wanted, length, len(some)) for row, one in some}
             tempi = [one.get("window_bpm") for one in made.values()]
             if player.depends_on_batch and any(one != tempi[0] for one in tempi):
-                # Some go through more windows than others, with fewer beside them.
+                # Some clips take more windows than others, with a smaller batch beside them.
                 made = {row: one | {"batch_bpm": tempi} for row, one in made.items()}
             missing = {row for row in made if not is_there(row, identity_of(made[row]))}
             if not missing:
@@ -250,8 +250,7 @@ class Session:
     def _play_takes(
         self, settings: GenerateSettings, wanted: Wanted, is_there: Callable[[str], bool]
     ) -> tuple[GeneratedClip, np.ndarray] | None:
-        """The best of takes of a clip, and its waveform as it was played; None of one that is
-        there."""
+        """The best take of a clip, and its waveform as it was played; None if the clip exists."""
         seconds = take_s(wanted, settings.duration, self._window_s)
         length = self._player.length(seconds, settings.change_at)
         made = self._made(settings, wanted, length, settings.batch_size)
@@ -268,7 +267,7 @@ class Session:
         return self._best(made, takes, wanted)
 
     def _draws(self, settings: GenerateSettings, wanted: Wanted, length: Length) -> Draw:
-        """Plays takes of a clip by their seeds."""
+        """A function that plays takes of a clip by their seeds."""
         player = self._player
         self._say(windows_sentence(player.decoder.base, length.n_frames))
         player.what = f"takes of {settings.prompts[0][:40]}, frames"
@@ -288,8 +287,8 @@ class Session:
     def _play_onto(
         self, settings: GenerateSettings, asked: Extending, is_there: Callable[[str], bool]
     ) -> tuple[GeneratedClip, np.ndarray] | None:
-        """The best of takes of what is played onto a recording, drawn until one meets it well; None
-        of one that is there."""
+        """The best take of new music in a recording, drawn until one joins it without a fault; None
+        if the clip exists."""
         player, extension = self._player, asked.extension
         shape = player.decoder.shape
         wanted = _wanted_onto(wanted_of(settings), asked, settings.prompts[0])
@@ -328,12 +327,12 @@ class Session:
     def _length_onto(
         self, settings: GenerateSettings, asked: Extending, given: torch.Tensor | None = None
     ) -> Length:
-        """That of what is heard of a recording, codes `[1, K, P]` once there are some, with what is
-        new."""
+        """The length of what is heard of a recording, `given` codes `[1, K, P]` once they are
+        known, plus the new music."""
         player, extension = self._player, asked.extension
         n_given = extension.n_frames if given is None else given.shape[-1]
         new = player.length(extension.seconds, settings.change_at)
-        # A frame more, as the recording's rate may be another.
+        # One more frame, since the recording may have another rate.
         n_frames = n_given + new.n_frames + 1
         return Length(
             n_frames,
@@ -345,8 +344,8 @@ class Session:
 
 
 def _wanted_onto(wanted: Wanted, asked: Extending, prompt: str) -> Wanted:
-    """What is asked of a recording with new music; a loop stays one, and in its key where it is
-    played with its own words."""
+    """What is asked of a recording with new music: a loop stays one, and keeps its key if its own
+    prompt is played."""
     grid, was = asked.grid, asked.made_by
     key = normalise_key(was.get("key")) if was.get("prompt") == prompt else None
     wanted = dataclasses.replace(wanted, keeps_level=True, key=wanted.key or key)

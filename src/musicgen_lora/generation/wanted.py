@@ -1,6 +1,6 @@
-"""What is asked of clips beside their prompts: tempo, bars, key, takes, format.
+"""What is asked of clips besides their prompts: tempo, bars, key, takes, format.
 
-Nothing here needs torch or numpy: a request that can't be is refused before they load.
+Nothing here needs torch or numpy: an impossible request is refused before they load.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from musicgen_lora.model.text.wording import english_of
 
 LONGEST_S = 30.0
 STRETCH_MOST = 0.04
-"""A take is played faster or slower by this share at most."""
+"""Largest share by which a take is sped up or slowed down."""
 TAIL_S = 0.25
-"""What a take has beyond the loop and a bar to choose from."""
+"""What a take has beyond the loop and one bar to choose its start from."""
 
 
 @dataclass(frozen=True)
@@ -39,13 +39,13 @@ class LoopRequest:
 
     @property
     def n_samples(self) -> int:
-        """Samples a channel, exactly."""
+        """Samples per channel, exactly."""
         return round(self.n_bars * self.bar_s * self.sample_rate)
 
     def take_s(self, longest_s: float, window_s: float | None = None) -> float:
-        """Seconds of a take to cut it from: a bar to choose from and some stretching, as far as
-        `longest_s` allows. A loop that fits into a base's own window of `window_s` is not played
-        beyond it, where the music begins to forget.
+        """Seconds of a take to cut the loop from: a bar to choose its start from and a margin for
+        stretching, as far as `longest_s` allows. A take for a loop that fits into the base's window
+        of `window_s` stays within it; beyond, the model forgets how the music began.
 
         Raises:
             UserError: not even the loop itself fits.
@@ -53,10 +53,10 @@ class LoopRequest:
         loop_s = self.n_bars * self.bar_s
         if loop_s > longest_s:
             most = int(longest_s / self.bar_s)
-            way_out = f"take --bars {most} or less" if most else "take a faster --bpm"
+            way_out = f"use --bars {most} or fewer" if most else "use a faster --bpm"
             raise UserError(
-                f"--bpm {self.bpm:g} --bars {self.n_bars} are {loop_s:.1f} s, and a loop has "
-                f"{longest_s:g} s at most; {way_out}."
+                f"--bpm {self.bpm:g} --bars {self.n_bars} make {loop_s:.1f} s, but a loop is at "
+                f"most {longest_s:g} s long; {way_out}."
             )
         needed_s = (1.0 + STRETCH_MOST) * loop_s + TAIL_S
         wanted_s = needed_s + self.bar_s
@@ -67,15 +67,15 @@ class LoopRequest:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is asked of the clips beside their prompts.
+    """What is asked of the clips besides their prompts.
 
     Args:
         n_bars: of a loop; None for clips.
         key: as in "C# minor".
-        best_of: takes that are drawn in any case.
-        tries: takes of a loop that are drawn at most.
-        loudness_lufs: that it is brought to; None leaves it.
-        keeps_level: a recording is among it, whose level stays.
+        best_of: how many takes are drawn in any case.
+        tries: how many takes of a loop are drawn at most.
+        loudness_lufs: target loudness; None leaves it.
+        keeps_level: the clip contains a recording, whose level stays.
     """
 
     bpm: float | None
@@ -91,17 +91,17 @@ class Wanted:
 
     @property
     def is_plain(self) -> bool:
-        """One take a prompt, so that prompts can be played together."""
+        """Whether each prompt has one take, so that prompts can be batched."""
         return self.n_bars is None and self.best_of == 1
 
     def request(self, sample_rate: int) -> LoopRequest | None:
-        """The loop that is asked for; None for clips."""
+        """The requested loop; None for clips."""
         if self.n_bars is None or self.bpm is None:
             return None
         return LoopRequest(self.bpm, self.n_bars, sample_rate)
 
     def facts(self) -> dict[str, Any]:
-        """What of it decides the samples, for the JSON and the names."""
+        """The part that affects the samples, for the JSON and the names."""
         given = {
             "bpm": self.bpm,
             "bars": self.n_bars,
@@ -114,8 +114,8 @@ class Wanted:
 
 
 def check_request(settings: GenerateSettings) -> None:
-    """Raises a UserError where what is asked for can't be, as far as the settings and the file of
-    prompts alone tell."""
+    """Raises a UserError if the request is impossible, as far as the settings and the prompts file
+    alone tell."""
     check_playing(settings)
     check_strengths(settings.lora_model_path, settings.strength)
     if not checked_orders(settings):
@@ -123,10 +123,10 @@ def check_request(settings: GenerateSettings) -> None:
 
 
 def checked_orders(settings: GenerateSettings, further: Sequence[str] = ()) -> list[ClipOrder]:
-    """Every clip that is asked for, with further prompts.
+    """Every clip of a request, including `further` prompts.
 
     Raises:
-        UserError: one can't be; the message names its row in the file of prompts.
+        UserError: one is impossible; the message names its row in the prompts file.
     """
     orders = clip_orders(settings, further)
     for order in orders:
@@ -139,11 +139,11 @@ def checked_orders(settings: GenerateSettings, further: Sequence[str] = ()) -> l
 
 
 def wanted_of(settings: GenerateSettings) -> Wanted:
-    """What a command asks for.
+    """What the settings ask for.
 
     Raises:
-        UserError: a key that is none, bars without a tempo, a loop that is too long, or a prompt
-            that says another tempo or key.
+        UserError: an unknown key, bars without a tempo, a loop that is too long, or a prompt that
+            states another tempo or key.
     """
     key = normalise_key(settings.key) if settings.key.strip() else None
     if settings.key.strip() and key is None:
@@ -172,11 +172,11 @@ def wanted_of(settings: GenerateSettings) -> Wanted:
 
 
 def read_as(prompt: str, wanted: Wanted) -> str:
-    """What a prompt is read as: in English, with the tempo and the key that are asked for."""
+    """The prompt as the model reads it: in English, with the requested tempo and key."""
     return with_tempo_and_key(english_of(prompt), wanted.bpm, wanted.key)
 
 
 def take_s(wanted: Wanted, duration_s: float, window_s: float) -> float:
-    """Seconds of a take: the clip's, or what its loop is cut from."""
+    """Seconds of a take: those of the clip, or enough to cut its loop from."""
     request = wanted.request(1)
     return duration_s if request is None else request.take_s(LONGEST_S, window_s)

@@ -172,7 +172,7 @@ def test_a_loudness_that_the_peaks_keep_a_clip_from_is_told() -> None:
     loud = played_clip(asked(loudness=-5.0), seed=0)
     assert loud.loudness_lufs is not None
     assert loud.facts["loudness_lufs"] == round(loud.loudness_lufs, 1) < -6.0
-    said = f"its peaks keep it at {loud.loudness_lufs:.1f} LUFS, below the -5 of --loudness"
+    said = f"its peaks keep it at {loud.loudness_lufs:.1f} LUFS, below --loudness -5"
     assert loudness_sentence(loud).startswith(said)
     reached = played_clip(asked(loudness=-30.0), seed=0)
     assert reached.facts["loudness_lufs"] == -30.0
@@ -193,7 +193,7 @@ def test_a_recording_above_full_scale_keeps_its_level_or_that_is_told(kind: str,
     samples, _ = soundfile.read(io.BytesIO(content))
     gain = np.abs(samples).max() / np.abs(recording).max()
     assert 20.0 * np.log10(gain) == pytest.approx(-db, abs=0.2)
-    said = "its peaks are 6 dB above full scale, and all of it, the recording too"
+    said = "its peaks are 6 dB above full scale, so the whole file"
     assert level_sentence(clip).startswith(said if db else "")
     assert bool(level_sentence(clip)) == bool(db)
     # Other clips have no level to keep.
@@ -214,7 +214,7 @@ def test_an_unwritable_part_leaves_nothing(tmp_path: Path, monkeypatch: Any) -> 
     ("values", "said"),
     [
         ({"bars": 4}, "--bars 4: a loop needs its tempo"),
-        ({"bars": 16, "bpm": 60.0}, "--bpm 60 --bars 16 are 64.0 s"),
+        ({"bars": 16, "bpm": 60.0}, "--bpm 60 --bars 16 make 64.0 s"),
         ({"key": "H minor"}, '--key "H minor": no such key'),
         ({"bpm": 140.0, "prompts": ["trap 90 bpm"]}, "says 90 bpm"),
         ({"key": "Am", "prompts": ["trap, 升C小调"]}, "says C# minor"),

@@ -157,7 +157,7 @@ def test_a_take_that_wanders_is_straightened_and_no_other(seed: int) -> None:
 def test_what_does_not_fit_a_clip_is_one_line() -> None:
     assert LoopRequest(140.0, 4, RATE).take_s(30.0) == pytest.approx(6.857 * 1.04 + 1.964, abs=0.01)
     assert LoopRequest(120.0, 15, RATE).take_s(30.0) == 30.0
-    with pytest.raises(UserError, match=r"--bpm 120 --bars 16 are 32\.0 s, .* --bars 15 or less"):
+    with pytest.raises(UserError, match=r"--bpm 120 --bars 16 make 32\.0 s, .* --bars 15 or fewer"):
         LoopRequest(120.0, 16, RATE).take_s(30.0)
     with pytest.raises(UserError, match="a faster --bpm"):
         LoopRequest(20.0, 1, RATE).take_s(10.0)

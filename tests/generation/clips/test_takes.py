@@ -57,7 +57,7 @@ def test_no_more_than_the_most_and_the_best_is_kept() -> None:
     assert sum(map(len, calls)) == 3
     assert len({seed for call in calls for seed in call}) == 3
     assert "has no steady beat" in found[0].faults
-    assert "samples that are no numbers" in found[-1].faults[0]
+    assert "samples that are not finite" in found[-1].faults[0]
     json.dumps(takes_figures(found), allow_nan=False)
 
 
@@ -78,9 +78,9 @@ def test_the_first_take_is_the_clip_itself() -> None:
     ("fault", "said"),
     [
         (lambda good: np.clip(good, -0.2, 0.2), "is clipped"),
-        (lambda good: good + 0.05, "has an offset"),
+        (lambda good: good + 0.05, "has a DC offset"),
         (lambda good: np.where(np.arange(good.shape[1]) > 4 * RATE, 0.0, good), "is silent"),
-        (lambda good: np.where(np.arange(good.shape[1]) == 77, np.inf, good), "no numbers"),
+        (lambda good: np.where(np.arange(good.shape[1]) == 77, np.inf, good), "not finite"),
     ],
 )
 def test_damage_is_named_and_comes_last(fault, said: str) -> None:

@@ -221,7 +221,7 @@ def test_what_is_told_of_windows(band: Band) -> None:
     said = windows_sentence(band.base, 50)
     assert "from the last 0.16 s of the one before" in said
     # 12 frames, 0.24 s, hold a bar of 1,000 bpm.
-    assert "where the tempo is known, 1000 bpm or more" in said
+    assert "if the tempo is known and 1000 bpm or more" in said
     assert windows_sentence(band.base, 20) == ""
 
 

@@ -182,7 +182,7 @@ def test_auto_does_not_claim_a_measurement_that_it_has_not_made(
     monkeypatch.setattr(precision, "fastest_near_lossless", never)
     found, sentence = choose_precision(BaseModel(load_base(tiny_model_dir)), "auto", CPU)
     assert found == "fp32"
-    assert sentence.startswith(f"Decoding in fp32: nothing can be kept in {tmp_path / 'file'}")
+    assert sentence.startswith(f"Decoding in fp32: {tmp_path / 'file' / 'musicgen_lora'} is not")
 
 
 @pytest.mark.parametrize(

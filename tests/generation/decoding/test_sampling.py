@@ -105,6 +105,6 @@ def test_what_is_given_comes_before_the_bases_advice_and_that_before_the_default
     assert sampling_of(given, advice) == Sampling(1.0, 250, 0.0, 0.0)
     # What is taken from the base, and only that, is said.
     assert advice_sentence(nothing, advice) == (
-        "As this base advises: --guidance_scale 5 --temperature 0.5."
+        "As this base recommends: --guidance_scale 5 --temperature 0.5."
     )
     assert advice_sentence(given, advice) == advice_sentence(nothing, BaseFacts()) == ""

@@ -179,7 +179,7 @@ def test_bars_are_counted_by_the_json_the_flag_or_by_ear(tmp_path: Path) -> None
     path.with_suffix(".json").write_text('{"bpm": 90, "bars": 8}')
     assert find_grid(path, LOOP, RATE).source == "measured"
     noise = np.random.default_rng(0).uniform(-0.3, 0.3, (1, 6 * RATE)).astype(np.float32)
-    with pytest.raises(UserError, match="give its tempo, --bpm"):
+    with pytest.raises(UserError, match="give its tempo with --bpm"):
         find_grid(path, noise, RATE)
 
 
@@ -247,7 +247,7 @@ def test_windows_of_what_goes_on_begin_on_the_recordings_bars(
     path = tmp_path / "noise.wav"
     soundfile.write(path, noise.T, RATE)
     more = asked(path, continue_from=path, duration=12.0)
-    assert "windows begin on them with --bpm" in more.said
+    assert "with --bpm, windows begin on them" in more.said
     assert np.isnan(more.bar_lines(300, 50.0)).all()
     # A bar of 9.6 s is too long for a window of 10; a single window needs no bars.
     for values in ({"bpm": 25.0, "duration": 12.0}, {"duration": 3.0}):
@@ -269,7 +269,7 @@ def test_a_recording_is_gone_on_with_from_where_one_says(loop_path: Path) -> Non
         cut.n_frames,
     )
     assert more.facts["continued"]["begin_s"] == 2.5
-    assert "from 2.5 s; what comes after is left out" in more.said
+    assert "from 2.5 s on, in place of the rest" in more.said
     length_s = LOOP.shape[1] / RATE
     whole = asked(loop_path, continue_from=loop_path, continue_at=length_s, heard=4.0)
     read = Recording.read(loop_path).waveform
@@ -281,9 +281,9 @@ def test_a_recording_is_gone_on_with_from_where_one_says(loop_path: Path) -> Non
     [
         ({"continue_from": True, "heard": 10.0}, "--heard 10: the base hears less than 10 s"),
         ({"continue_from": True, "continue_at": 99.0}, "--continue_at 99: "),
-        ({"continue_from": True, "continue_at": 1e-6}, "less than a codec's frame"),
+        ({"continue_from": True, "continue_at": 1e-6}, "less than one codec frame"),
         ({"from_bar": 8, "to_bar": 9}, "--to_bar 9: "),
-        ({"from_bar": 1, "to_bar": 8}, "are all of "),
+        ({"from_bar": 1, "to_bar": 8}, "this is all of "),
     ],
 )
 def test_what_cannot_be_asked_is_one_line(

@@ -199,7 +199,7 @@ def test_no_command_goes_past_it_and_each_says_so(
     )
     said = capsys.readouterr().out
     assert "1 s are played in windows of 0.4 s" in said
-    assert said.count("As this base advises: --guidance_scale 2.5 --temperature 0.9.") == 1
+    assert said.count("As this base recommends: --guidance_scale 2.5 --temperature 0.9.") == 1
     settings = report["settings"]
     assert (settings["guidance_scale"], settings["temperature"]) == (2.5, 0.9)
     (base,) = read_rows(tmp_path / "run", "base")
@@ -217,7 +217,7 @@ def test_no_command_goes_past_it_and_each_says_so(
     )
     said = capsys.readouterr().out
     assert "1 s are played in windows of 0.4 s" in said
-    assert said.count("As this base advises: --guidance_scale 2.5 --temperature 0.9.") == 1
+    assert said.count("As this base recommends: --guidance_scale 2.5 --temperature 0.9.") == 1
     facts = json.loads(path.with_suffix(".json").read_text())
     assert (facts["window_s"], facts["guidance_scale"], facts["temperature"]) == (0.4, 2.5, 0.9)
 

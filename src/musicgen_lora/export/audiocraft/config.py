@@ -1,7 +1,7 @@
 """audiocraft's configurations of a language model and its codec, from transformers'.
 
-audiocraft takes a field that is missing for something else, often in silence (8 heads, ReLU, not
-causal, reflecting padding), so every field that decides anything is written.
+audiocraft replaces missing fields with its own defaults, often silently (8 heads, ReLU, not causal,
+reflection padding), so every field that matters is written.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from musicgen_lora.export.audiocraft.names import LanguageModelNames
 from musicgen_lora.model.base.facts import FIELD
 
 TEXT_ENCODERS = {512: "t5-small", 768: "t5-base", 1024: "t5-large"}
-"""Names that audiocraft knows, by the width that it takes each to have."""
+"""Names that audiocraft knows, by the width that it assumes for each."""
 DEFAULT_TEXT_ENCODER = "t5-base"
 MIN_WINDOW_S = 18.5
-"""audiocraft goes on every 18 s past its window, which has to be longer."""
+"""Past its window audiocraft continues every 18 s, so the window has to be longer than that."""
 WINDOW_S = 30.0
 
 
 def places_of(config: Any) -> LanguageModelNames:
-    """The places of a model's tensors, by its configuration in transformers."""
+    """The tensor names of a model with this transformers configuration."""
     decoder = config.decoder
     return LanguageModelNames(
         n_layers=decoder.num_hidden_layers,
@@ -30,15 +30,15 @@ def places_of(config: Any) -> LanguageModelNames:
 
 
 def text_encoder_name(config: Any) -> str:
-    """What audiocraft calls a text encoder of this width."""
+    """audiocraft's name for a text encoder of this width."""
     return TEXT_ENCODERS.get(config.text_encoder.d_model, DEFAULT_TEXT_ENCODER)
 
 
 def _check_decoder(decoder: Any) -> None:
-    """Raises a ValueError where audiocraft has no such decoder."""
+    """Raises a ValueError if audiocraft has no such decoder."""
     if decoder.scale_embedding or decoder.activation_function not in ("gelu", "relu"):
         raise ValueError(
-            f"audiocraft scales no embeddings and has gelu and relu (scale_embedding = "
+            f"audiocraft doesn't scale embeddings and only has gelu and relu (scale_embedding = "
             f"{decoder.scale_embedding}, activation_function = {decoder.activation_function})"
         )
     if decoder.pad_token_id != decoder.vocab_size:
@@ -49,7 +49,7 @@ def _check_decoder(decoder: Any) -> None:
 
 
 def _transformer_config(decoder: Any, *, has_cross_attention: bool) -> dict[str, Any]:
-    """What audiocraft's `transformer_lm` is made with; all but the sizes is every MusicGen's."""
+    """The arguments of audiocraft's `transformer_lm`; only the sizes differ between MusicGens."""
     return {
         "dim": decoder.hidden_size,
         "num_heads": decoder.num_attention_heads,
@@ -84,9 +84,9 @@ def lm_config(config: Any, window_s: float, facts: dict[str, float], chroma: dic
     """audiocraft's configuration of a language model.
 
     Args:
-        config: transformers', of the whole model.
-        window_s: that it was trained on.
-        facts: ours, which audiocraft passes over.
+        config: of the whole model in transformers.
+        window_s: length that it was trained on.
+        facts: this project's facts, which audiocraft ignores.
         chroma: settings of a melody model's feature extractor; empty for others.
 
     Raises:
@@ -149,8 +149,8 @@ def _chroma_config(config: Any, chroma: dict[str, Any]) -> dict[str, Any]:
     exponent = int(chroma["n_fft"]).bit_length() - 1
     if chroma["n_fft"] != 1 << exponent or chroma["hop_length"] != chroma["n_fft"] // 4:
         raise ValueError(
-            f"audiocraft hears melodies in spectra of a power of two, a quarter apart (n_fft = "
-            f"{chroma['n_fft']}, hop_length = {chroma['hop_length']})"
+            f"audiocraft's melodies need an FFT size that is a power of two and a hop of a quarter "
+            f"of it (n_fft = {chroma['n_fft']}, hop_length = {chroma['hop_length']})"
         )
     return {
         "model": "chroma_stem",
@@ -165,14 +165,14 @@ def _chroma_config(config: Any, chroma: dict[str, Any]) -> dict[str, Any]:
 
 
 def _melody_window_s(config: Any, chroma: dict[str, Any]) -> float:
-    """The window whose melody has as many frames as the model reads."""
+    """The window in which a melody has as many frames as the model reads."""
     hop_s = chroma["hop_length"] / chroma["sampling_rate"]
     if 1 + int(WINDOW_S / hop_s) == config.chroma_length:
         return WINDOW_S
     window_s = round((config.chroma_length - 0.5) * hop_s, 3)
     if window_s <= MIN_WINDOW_S:
         raise ValueError(
-            f"chroma_length = {config.chroma_length}: audiocraft reads melodies of more than "
+            f"chroma_length = {config.chroma_length}: audiocraft needs melodies of more than "
             f"{MIN_WINDOW_S:g} s, {1 + int(MIN_WINDOW_S / hop_s)} frames"
         )
     return window_s
@@ -185,7 +185,7 @@ def compression_config(config: Any) -> Any:
         ValueError: audiocraft has no such codec.
     """
     if config.norm_type != "weight_norm":
-        raise ValueError(f"norm_type = {config.norm_type}: only weight_norm is written")
+        raise ValueError(f"norm_type = {config.norm_type}: only weight_norm is supported")
     if config.codebook_dim != config.hidden_size:
         raise ValueError(
             f"codebook_dim = {config.codebook_dim}: audiocraft's codebooks are as wide as the "

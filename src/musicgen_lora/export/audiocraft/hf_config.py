@@ -1,7 +1,7 @@
 """transformers' configurations of a language model and its codec, from audiocraft's.
 
-Every field that decides anything is asked for: one that is missing has audiocraft's own default,
-and one that no MusicGen of transformers can have is refused.
+Every field that matters is checked: a missing one has audiocraft's own default, and a value that no
+MusicGen in transformers can have is refused.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MISSING: Any = object()
 
 
 class ConfigReader:
-    """A configuration of audiocraft's, asked for one field after another.
+    """Reads an audiocraft configuration field by field.
 
     Args:
         path: of the file, for messages.
@@ -32,12 +32,12 @@ class ConfigReader:
         """The value of a field.
 
         Args:
-            name: with dots.
-            kind: a type, or some, that it has to be of.
-            default: where it is missing: audiocraft's own.
+            name: dotted path.
+            kind: a type, or several, that the value must have.
+            default: audiocraft's own, for a missing field.
 
         Raises:
-            UserError: missing, or of another kind.
+            UserError: missing, or of another type.
         """
         value = self._at(name)
         if isinstance(value, str) and (link := re.fullmatch(r"\$\{([\w.]+)\}", value)):
@@ -51,7 +51,7 @@ class ConfigReader:
         return value
 
     def must_be(self, name: str, wanted: Any, default: Any = MISSING) -> None:
-        """Raises a UserError where a field is not as in every MusicGen of transformers."""
+        """Raises a UserError unless a field is as in every MusicGen in transformers."""
         value = self._at(name)
         value = default if value is MISSING else value
         if value != wanted or isinstance(value, bool) != isinstance(wanted, bool):
@@ -138,7 +138,7 @@ def hf_codec(ask: ConfigReader) -> dict[str, Any]:
     rate, ratios = ask("encodec.sample_rate", int), ask("seanet.ratios", list, [8, 5, 4, 2])
     n_quantizers, n_entries = ask("rvq.n_q", int, default=8), ask("rvq.bins", int, default=1024)
     if not ratios or not all(isinstance(r, int) and 0 < r < 1025 for r in ratios) or n_entries < 2:
-        raise UserError("xp.cfg: seanet.ratios and rvq.bins describe no codec.")
+        raise UserError("xp.cfg: seanet.ratios and rvq.bins don't describe a valid codec.")
     is_causal = ask("seanet.causal", bool, default=False)
     return {
         "model_type": "encodec",
@@ -167,7 +167,7 @@ def hf_codec(ask: ConfigReader) -> dict[str, Any]:
 
 
 def _bandwidth(rate: int, ratios: list[int], n_quantizers: int, n_entries: int) -> float:
-    """The bandwidth in kbit/s from which transformers counts that many quantisers."""
+    """The bandwidth in kbit/s that gives that many quantisers in transformers."""
     frame_bits = math.ceil(rate / math.prod(ratios)) * math.ceil(math.log2(n_entries))
     kbits = n_quantizers * frame_bits / 1000
     while 1000 * kbits // frame_bits < n_quantizers:
@@ -176,7 +176,7 @@ def _bandwidth(rate: int, ratios: list[int], n_quantizers: int, n_entries: int) 
 
 
 def our_facts(ask: ConfigReader) -> dict[str, float]:
-    """Facts of a base that an export of ours carries; else its window, as far as it tells."""
+    """The base's facts, if the export is this project's; otherwise its training window."""
     found = {
         name: float(ask(f"{FIELD}.{name}", NUMBER)) for name in RANGES if ask.has(f"{FIELD}.{name}")
     }

@@ -1,9 +1,8 @@
 """audiocraft's names for the tensors of a MusicGen, and transformers' for the same.
 
-audiocraft holds query, key and value of an attention as one matrix, its linear layers before the
-transformer's other names, and EnCodec's convolutions one module deeper, with torch's old weight
-norm. Nothing else differs: what the tables here don't name has no place on the other side, which is
-said and not passed over.
+audiocraft has query, key and value of an attention in one matrix, other names for the linear layers
+and norms of a block, and EnCodec's convolutions one module deeper, with torch's old weight norm.
+Nothing else differs: a tensor that isn't in these tables has no counterpart, which is an error.
 """
 
 from __future__ import annotations
@@ -19,16 +18,16 @@ Tensors = dict[str, Tensor]
 TEXT_PROJECTION = "condition_provider.conditioners.description.output_proj."
 TUNE_PROJECTION = "condition_provider.conditioners.self_wav.output_proj."
 CHROMA_WINDOW = "condition_provider.conditioners.self_wav.chroma.spec.window"
-"""A Hann window of the melody's spectra, which torchaudio keeps among the weights."""
+"""The Hann window for the melody's spectra, which torchaudio keeps among the weights."""
 FINETUNED_TEXT = "condition_provider.conditioners.description.t5."
 
 
 @dataclass(frozen=True)
 class LanguageModelNames:
-    """How many of each part a language model has.
+    """Maps the tensor names of a language model of given size.
 
     Args:
-        is_melody: melodies and text are put in front, and there is no cross-attention.
+        is_melody: melody and text are prepended, and there is no cross-attention.
     """
 
     n_layers: int
@@ -36,8 +35,8 @@ class LanguageModelNames:
     is_melody: bool
 
     def table(self) -> dict[str, tuple[str, ...]]:
-        """audiocraft's names, each with the tensors of transformers that make it up, one upon
-        another. The projections are not among them: one side may lack them."""
+        """audiocraft's names, each with the transformers tensors that are stacked to make it. The
+        projections are left out: one side may lack them."""
         base = "decoder.model.decoder."
         found: dict[str, tuple[str, ...]] = {}
         for k in range(self.n_codebooks):
@@ -68,11 +67,10 @@ def lm_to_audiocraft(tensors: Mapping[str, Tensor], places: LanguageModelNames) 
     """A language model's tensors by audiocraft's names.
 
     Args:
-        tensors: by transformers' names; others than the decoder's and the projections' are passed
-            over.
+        tensors: by transformers' names; all but the decoder's and the projections' are ignored.
 
     Raises:
-        ValueError: the decoder has a tensor that audiocraft has no place for.
+        ValueError: audiocraft has no counterpart of one of the decoder's tensors.
     """
     own = {
         name: tensor
@@ -84,13 +82,13 @@ def lm_to_audiocraft(tensors: Mapping[str, Tensor], places: LanguageModelNames) 
         for theirs, ours in places.table().items()
     }
     if own:
-        raise ValueError(f"audiocraft has no place for {min(own)}")
+        raise ValueError(f"audiocraft has no counterpart of {min(own)}")
     sides = {TEXT_PROJECTION: "enc_to_dec_proj."}
     if places.is_melody:
         sides[TUNE_PROJECTION] = "audio_enc_to_dec_proj."
     width = len(found["out_norm.weight"])
     for theirs, ours in sides.items():
-        # transformers projects only where the widths differ, audiocraft always.
+        # transformers projects only if the widths differ, audiocraft always.
         found[f"{theirs}weight"] = tensors.get(f"{ours}weight", torch.eye(width))
         found[f"{theirs}bias"] = tensors.get(f"{ours}bias", torch.zeros(width))
     return found
@@ -99,15 +97,15 @@ def lm_to_audiocraft(tensors: Mapping[str, Tensor], places: LanguageModelNames) 
 def lm_from_audiocraft(
     tensors: Mapping[str, Tensor], places: LanguageModelNames, text_width: int, tune_width: int
 ) -> tuple[Tensors, Tensors]:
-    """A language model's tensors by transformers' names, and those of its text encoder, where they
-    were trained with it.
+    """A language model's tensors by transformers' names, and those of its text encoder if it was
+    trained too.
 
     Args:
-        tensors: by audiocraft's names, of a state that was exported or one of its solver.
+        tensors: by audiocraft's names, from an export or a solver's checkpoint.
         tune_width: pitch classes of a melody model.
 
     Raises:
-        ValueError: a tensor is missing, or there is one that transformers has no place for.
+        ValueError: a tensor is missing, or transformers has no counterpart of one.
     """
     left = {
         name.replace("_attn.mha.", "_attn.").replace("_attention.mha.", "_attention."): tensor
@@ -128,8 +126,8 @@ def lm_from_audiocraft(
             found |= {f"{ours}weight": weight, f"{ours}bias": bias}
         elif bias.any() or not torch.equal(weight, torch.eye(width, dtype=weight.dtype)):
             raise ValueError(
-                f"{theirs}weight maps {width} to {width} values, which transformers has no place "
-                "for: it projects only where the widths differ"
+                f"{theirs}weight maps {width} to {width} values, which transformers can't hold: it "
+                "projects only if the widths differ"
             )
     text = {
         name.removeprefix(FINETUNED_TEXT): left.pop(name)
@@ -137,7 +135,7 @@ def lm_from_audiocraft(
         if name.startswith(FINETUNED_TEXT)
     }
     if left:
-        raise ValueError(f"transformers has no place for {min(left)}")
+        raise ValueError(f"transformers has no counterpart of {min(left)}")
     return found, text
 
 
@@ -152,21 +150,21 @@ def codec_to_audiocraft(tensors: Mapping[str, Tensor], transposed: Collection[st
 
     Args:
         tensors: by transformers' names, within the codec.
-        transposed: names of its layers that are transposed convolutions.
+        transposed: names of its transposed convolutions.
 
     Raises:
-        ValueError: there is one that audiocraft has no place for.
+        ValueError: audiocraft has no counterpart of a tensor.
     """
     found: Tensors = {}
     for name, tensor in tensors.items():
         if book := re.fullmatch(r"quantizer\.layers\.(\d+)\.codebook\.(\w+)", name):
             renamed = f"quantizer.vq.layers.{book[1]}._codebook.{book[2]}"
-            # Without it, audiocraft's forward makes the codebook anew.
+            # Without it, audiocraft's forward reinitialises the codebook.
             found[renamed] = torch.ones(1) if book[2] == "inited" else tensor
             continue
         layer = re.fullmatch(r"((?:en|de)coder)\.layers\.(\d+)\.(.+)", name)
         if not layer:
-            raise ValueError(f"audiocraft has no place for {name}")
+            raise ValueError(f"audiocraft has no counterpart of {name}")
         inner = layer[3].replace("parametrizations.weight.original0", "weight_g")
         inner = inner.replace("parametrizations.weight.original1", "weight_v")
         kind = "convtr" if f"{layer[1]}.layers.{layer[2]}" in transposed else "conv"
@@ -179,7 +177,7 @@ def codec_from_audiocraft(tensors: Mapping[str, Tensor]) -> Tensors:
     """EnCodec's tensors by transformers' names.
 
     Raises:
-        ValueError: there is one that transformers has no place for.
+        ValueError: transformers has no counterpart of a tensor.
     """
     found: Tensors = {}
     for name, tensor in tensors.items():
@@ -188,7 +186,7 @@ def codec_from_audiocraft(tensors: Mapping[str, Tensor]) -> Tensors:
             continue
         layer = re.fullmatch(r"((?:en|de)coder)\.model\.(\d+)\.(.+)", name)
         if not layer:
-            raise ValueError(f"transformers has no place for {name}")
+            raise ValueError(f"transformers has no counterpart of {name}")
         inner = re.sub(r"\b(conv|convtr)\.\1\.", "conv.", layer[3])
         inner = re.sub(r"weight_g$", "parametrizations.weight.original0", inner)
         inner = re.sub(r"weight_v$", "parametrizations.weight.original1", inner)

@@ -1,8 +1,8 @@
-"""An audiocraft export as a MusicGen in Hugging Face's format.
+"""Reads an audiocraft export as a MusicGen in Hugging Face's format.
 
-What an export lacks, it names: the text encoder, and in Meta's own releases the codec. Those come
-from a folder of that name beside the files, as our exports have it, or from a MusicGen that has the
-same.
+An export only names its text encoder, and in Meta's own releases its codec. They are taken from a
+folder of that name beside the files, as in this project's exports, or from a MusicGen with the same
+parts.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from musicgen_lora.model.base.loading import load_base, load_tokenizer
 from musicgen_lora.model.chroma import SETTINGS_FILE
 
 MAX_PARTS = 512
-"""Layers or codebooks that a configuration may name."""
+"""Most layers or codebooks that a configuration may have."""
 T5_PARTS = ("shared.", "encoder.")
 ModelPart = tuple[dict[str, Any], dict[str, Tensor]]
 """Configuration and tensors of a text encoder or a codec."""
@@ -47,14 +47,14 @@ ModelPart = tuple[dict[str, Any], dict[str, Tensor]]
 
 @dataclass(frozen=True)
 class Import:
-    """What an import has read.
+    """The model that an import has read.
 
     Args:
         config: of the whole model, in transformers.
         tensors: by transformers' names.
         words: folder of the tokenizer.
         chroma: settings of a melody model's feature extractor.
-        taken: what was not in the export, and where it was taken from, a sentence each.
+        taken: for each part that was not in the export, a sentence that says where it is from.
     """
 
     config: dict[str, Any]
@@ -72,8 +72,8 @@ def read_audiocraft(folder: Path, model_path: str | None) -> Import:
         model_path: a MusicGen in Hugging Face's format, for what the export lacks.
 
     Raises:
-        UserError: a file is missing, damaged, of a model that transformers doesn't have, or lacks
-            what `model_path` doesn't give.
+        UserError: a file is missing, damaged, of a model that transformers doesn't support, or
+            needs a `model_path`.
     """
     path = folder / LM_FILE
     package, codec_package = read_package(path), read_package(folder / CODEC_FILE)
@@ -134,7 +134,7 @@ def _chroma(ask: ConfigReader) -> dict[str, Any]:
     ask.must_be(f"{name}argmax", True, False)
     exponent, n_chroma = ask(f"{name}radix2_exp", int), ask(f"{name}n_chroma", int)
     if not 4 <= exponent <= 18:
-        raise UserError(f"xp.cfg: {name}radix2_exp = {exponent}: is out of bounds.")
+        raise UserError(f"xp.cfg: {name}radix2_exp = {exponent}: is out of range.")
     return {
         "chunk_length": ask("dataset.segment_duration", (int, float)),
         "feature_extractor_type": "MusicgenMelodyFeatureExtractor",
@@ -146,7 +146,7 @@ def _chroma(ask: ConfigReader) -> dict[str, Any]:
         "padding_value": 0.0,
         "return_attention_mask": False,
         "sampling_rate": ask(f"{name}sample_rate", int),
-        # Of demucs' stems: vocals and what is neither drums, bass nor vocals.
+        # Stems of demucs: vocals and "other".
         "stem_indices": [3, 2],
     }
 
@@ -159,18 +159,18 @@ def _text_encoder(
     beside = folder / Path(name).name
     if beside.is_dir():
         config = read_json(beside / "config.json")
-        # A whole T5 has a decoder too, which no MusicGen asks.
+        # A whole T5 also has a decoder, which MusicGen doesn't use.
         tensors = read_tensors(beside / WEIGHTS)
         return beside, (config, {n: t for n, t in tensors.items() if n.startswith(T5_PARTS)})
     if model_path is None:
         raise UserError(
-            f"{folder}: has no text encoder: audiocraft fetches {name}; give --model_path, a "
-            "MusicGen in Hugging Face's format with the same (for Meta's, facebook/musicgen-small)."
+            f"{folder}: has no text encoder, as audiocraft downloads {name}; give --model_path, a "
+            "MusicGen in Hugging Face's format that has it (for Meta's, facebook/musicgen-small)."
         )
-    # Checks all of it.
+    # Loading checks the whole model.
     load_base(model_path)
     base = base_folder(model_path)
-    taken.append(f"The text encoder ({name} in the export) is that of {model_path}.")
+    taken.append(f"The text encoder ({name} in the export) is taken from {model_path}.")
     return base, _part_of(base, "text_encoder")
 
 
@@ -187,11 +187,11 @@ def _codec(
             raise UserError(f"{path}: {error}.") from error
     if model_path is None:
         raise UserError(
-            f"{path}: holds no codec, but names one ({str(named)[:100]}); give --model_path, a "
-            "MusicGen in Hugging Face's format with the same (for Meta's, facebook/musicgen-small)."
+            f"{path}: has no codec, only its name ({str(named)[:100]}); give --model_path, a "
+            "MusicGen in Hugging Face's format that has it (for Meta's, facebook/musicgen-small)."
         )
     load_base(model_path)
-    taken.append(f"The codec ({str(named)[:100]} in the export) is that of {model_path}.")
+    taken.append(f"The codec ({str(named)[:100]} in the export) is taken from {model_path}.")
     return _part_of(base_folder(model_path), "audio_encoder")
 
 
@@ -208,13 +208,13 @@ def _part_of(base: Path, part: str) -> ModelPart:
 
 
 def write_checkpoint(read: Import, folder: Path) -> None:
-    """Writes a MusicGen in Hugging Face's format, and loads it to see that it is whole.
+    """Writes a MusicGen in Hugging Face's format, and loads it as a check.
 
     Args:
-        folder: exists, and is empty.
+        folder: exists and is empty.
 
     Raises:
-        UserError: it is no model that loads.
+        UserError: the model doesn't load.
     """
     atomic.write_json(folder / "config.json", read.config)
     own = {name: tensor.contiguous() for name, tensor in read.tensors.items()}
@@ -227,8 +227,8 @@ def write_checkpoint(read: Import, folder: Path) -> None:
         load_base(folder)
         tokenizer = load_tokenizer(folder)
     except UserError as error:
-        said = str(error).replace(str(folder), "what was read of it")
-        raise UserError(f"It makes no model: {said}") from error
+        said = str(error).replace(str(folder), "the imported model")
+        raise UserError(f"The export doesn't make a model that loads: {said}") from error
     if not read.chroma:
         codec, decoder = read.config["audio_encoder"], read.config["decoder"]
         hears = EncodecFeatureExtractor(

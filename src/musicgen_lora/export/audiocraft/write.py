@@ -1,8 +1,8 @@
-"""A MusicGen as Meta's audiocraft reads it: two files, and the text encoder that they don't hold.
+"""Writes a MusicGen for Meta's audiocraft: two files, and the text encoder, which they lack.
 
-audiocraft fetches T5 by one of its known names, and looks for a folder of that name in the working
-directory first: so the text encoder lies beside the files in such a folder, and the card says how
-to load it.
+audiocraft downloads T5 by one of its known names, but first looks for a folder of that name in the
+working directory: so the text encoder goes into such a folder beside the files, and the card shows
+how to load it.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ from musicgen_lora.model.chroma import extractor_settings
 
 
 def check_exportable(source: Source) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Configurations of language model and codec, before anything is written.
+    """The configurations of language model and codec, checked before anything is written.
 
     Raises:
-        UserError: audiocraft has no such model, or the codec is another model's.
+        UserError: audiocraft has no such model, or the codec belongs to another model.
     """
     config: Any = source.model.hf.config
     chroma = extractor_settings(source.base) if source.model.is_melody else {}
@@ -47,19 +47,19 @@ def check_exportable(source: Source) -> tuple[dict[str, Any], dict[str, Any]]:
         lm = lm_config(config, window_s, stated, chroma)
         codec = compression_config(config.audio_encoder)
     except ValueError as error:
-        raise UserError(f"{source.base}: cannot be written for audiocraft: {error}.") from error
+        raise UserError(f"{source.base}: can't be exported for audiocraft: {error}.") from error
     n_used, n_held = lm["compression_model_n_q"], codec["rvq"]["n_q"]
     if n_used != n_held:
         raise UserError(
-            f"{source.base}: its codec has {n_held} codebooks, its decoder reads {n_used}: the two "
-            "do not belong together."
+            f"{source.base}: its codec has {n_held} codebooks, but its decoder reads {n_used}: "
+            "they don't belong together."
         )
     return lm, codec
 
 
 def reads_as_t5(source: Source) -> bool:
-    """Whether the base's tokenizer is of the kind that audiocraft makes of its files. One that
-    can't be told is left to audiocraft."""
+    """Whether the base's tokenizer is a T5 tokenizer, the only kind that audiocraft loads. True if
+    the files don't tell: then audiocraft decides."""
     path = source.folder / "tokenizer.json"
     if not path.is_file():
         return True
@@ -71,7 +71,7 @@ def write_audiocraft(source: Source, folder: Path) -> None:
     """Writes the two files and the text encoder's folder.
 
     Args:
-        folder: exists, and is empty.
+        folder: exists and is empty.
 
     Raises:
         UserError: audiocraft has no such model.

@@ -1,4 +1,4 @@
-"""What is made of a clip's sound to lie beside it: with the clip, or when it is asked for."""
+"""Files made from a clip's sound to lie beside it: MIDI and spectrogram, at once or on demand."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from musicgen_lora.listening.pitch.key_names import normalise_key
 from musicgen_lora.listening.rhythm.tempo import estimate_tempo
 
 PLAIN_BPM = 120.0
-"""Bars of a MIDI file are drawn by this where nothing repeats."""
+"""Tempo of the MIDI file's bars if the clip has no steady beat."""
 Ending = Literal[".mid", ".png"]
-"""Of the MIDI file and of the picture of the spectrum."""
+"""Of the MIDI file and of the spectrogram."""
 
 
 def clip_midi(
     waveform: np.ndarray, sample_rate: int, bpm: float | None, key: str | None
 ) -> tuple[bytes, float]:
-    """A MIDI file of what is played in `[C, N]`.
+    """Transcribe `[C, N]` to a MIDI file.
 
     Args:
-        bpm: that was asked for; None is the one that is heard.
-        key: that was asked for, as in "C# minor".
+        bpm: requested tempo; None measures it.
+        key: requested key, as in "C# minor".
 
     Returns:
-        The file, and the tempo that its bars are drawn by.
+        The file, and the tempo of its bars.
     """
     if bpm is None:
         heard = estimate_tempo(waveform, sample_rate).bpm
@@ -40,19 +40,19 @@ def clip_midi(
 
 
 def clip_picture(waveform: np.ndarray, sample_rate: int) -> bytes:
-    """A picture of the spectrum of `[C, N]`, as a PNG."""
-    # Drawing libraries take a second to load, which no other clip should wait for.
+    """A spectrogram of `[C, N]`, as a PNG."""
+    # Drawing libraries take a second to load; clips without a picture should not wait for them.
     from musicgen_lora.audio.pictures import mel_spectrogram_png
 
     return mel_spectrogram_png(waveform, sample_rate, is_large=True)
 
 
 def made_beside(sound: Path, ending: Ending) -> bytes:
-    """What the command writes beside a clip when it is asked to: the file, where it is there as it
-    was written, else the same made of the clip's sound.
+    """The file that the command would write beside a clip: the existing one if it is unaltered,
+    otherwise a new one made from the clip's sound.
 
     Args:
-        sound: of the clip; its JSON may be missing.
+        sound: file of the clip; its JSON may be missing.
 
     Raises:
         AudioError: the sound can't be read.

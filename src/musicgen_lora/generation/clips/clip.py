@@ -1,7 +1,7 @@
-"""A clip that was generated, as a value: its sound, how it was made, and the files of both.
+"""A generated clip as a value: its sound, how it was made, and the files of both.
 
 The command and Python write the same bytes. In a notebook a clip shows as a player with the sound
-in it, so that it plays in whatever shows the page, without this project and without a file.
+embedded, so that it plays wherever the page is shown, without this project and without a file.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ class GeneratedClip:
     """A generated clip or loop.
 
     Args:
-        waveform: `[C, N]` float32, at the level that was asked for and never beyond full scale.
-        made: all that decides the samples.
-        wanted: what was asked for: format, tempo, key, and what is written beside the sound.
-        gain_db: that the model's own samples were given.
-        takes: that it is the best of, itself first; none where there was no choice.
+        waveform: `[C, N]` float32, at the requested level and never beyond full scale.
+        made: everything that affects the samples.
+        wanted: what was asked for: format, tempo, key, and the files beside the sound.
+        gain_db: gain applied to the model's own samples.
+        takes: the takes that it was chosen from, itself first; empty if there was no choice.
     """
 
     waveform: np.ndarray
@@ -68,15 +68,15 @@ class GeneratedClip:
         wanted: Wanted,
         takes: Sequence[JudgedTake] = (),
     ) -> GeneratedClip:
-        """Brings what the model played to the level that is asked for; see the class for the
-        arguments."""
+        """Make a clip of the model's waveform, brought to the requested level; see the class for
+        the arguments."""
         sound, gain_db = levelled(
             waveform,
             sample_rate,
             wanted.loudness_lufs,
             ceiling_db=_ceiling_db(wanted, wanted.format),
         )
-        # Of the other takes, what was measured is kept, and not their sound.
+        # Takes keep what was measured, not their sound.
         told = (dataclasses.replace(take, waveform=sound[:, :0], loop=None) for take in takes)
         return cls(sound, sample_rate, made, wanted, gain_db, tuple(told))
 
@@ -86,12 +86,12 @@ class GeneratedClip:
 
     @cached_property
     def identity(self) -> str:
-        """A hash of everything that decides the samples."""
+        """A hash of everything that affects the samples."""
         return identity_of(self.made)
 
     @cached_property
     def loudness_lufs(self) -> float | None:
-        """How loud it has become, where a loudness was asked for and there is one."""
+        """The resulting loudness, if one was requested and it can be measured."""
         if self.wanted.loudness_lufs is None:
             return None
         loudness = integrated_loudness(self.waveform, self.sample_rate)
@@ -99,21 +99,21 @@ class GeneratedClip:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What the JSON beside the sound says."""
+        """The contents of the JSON beside the sound."""
         facts = {**self.made, "sample_rate": self.sample_rate, "gain_db": round(self.gain_db, 2)}
         if self.wanted.n_bars is not None:
-            # What was asked of the model is longer than the loop that was cut from it.
+            # The take that the model played is longer than the loop that was cut from it.
             facts |= {"duration_s": self.duration_s, "take_s": self.made.get("duration_s")}
         if self.loudness_lufs is not None:
             facts["loudness_lufs"] = round(self.loudness_lufs, 1)
         if self.takes:
-            # With its own seed, which is not the clip's where a later take was better.
+            # The kept take's own seed is not the clip's if a later take was better.
             facts |= {"faults": list(self.takes[0].faults), "takes": takes_figures(self.takes)}
         return facts | {"id": self.identity}
 
     def files(self, kind: Format) -> dict[str, bytes]:
-        """The contents of its files by their endings: the sound, what was asked for beside it, and
-        its JSON, which has the hashes of the others."""
+        """The contents of its files by ending: the sound, the requested files beside it, and its
+        JSON, which has the hashes of the others."""
         sound, rate = self.waveform, self.sample_rate
         facts, contents = self.facts, dict[str, bytes]()
         if self.wanted.midi:
@@ -131,35 +131,35 @@ class GeneratedClip:
         return contents
 
     def save(self, path: str | Path) -> Path:
-        """Writes the clip, its JSON, and what was asked for beside them: all of it or nothing.
+        """Writes the clip, its JSON and the requested files beside them: all of them or none.
 
         Args:
             path: ends in .wav, .flac, .ogg or .mp3.
 
         Raises:
-            UserError: another ending, or something else is there already.
+            UserError: another ending, or another file has this name.
             RunError: the disk is full; nothing is half written.
         """
         path = Path(path)
-        # Where several formats end alike, the first is the plain one.
+        # If several formats share an ending, the first is the plain one.
         endings: dict[str, Format] = {
             FORMATS[kind].suffix: kind for kind in reversed(list(FORMATS))
         }
         if path.suffix not in endings:
-            raise UserError(f"{path}: no such format; its name may end in {', '.join(endings)}.")
+            raise UserError(f"{path}: unknown format; use one of {', '.join(endings)}.")
         own = self.wanted.format
         kind = own if FORMATS[own].suffix == path.suffix else endings[path.suffix]
         contents = {path.with_suffix(ending): made for ending, made in self.files(kind).items()}
         beside = path.with_suffix(".json")
         taken = [other for other in contents if other.exists()]
         if taken and not self.is_of(beside):
-            raise UserError(f"{taken[0]}: is there already; give another name.")
+            raise UserError(f"{taken[0]}: already exists; choose another name.")
         path.parent.mkdir(parents=True, exist_ok=True)
         write_contents(contents)
         return path
 
     def is_of(self, path: Path) -> bool:
-        """Whether a JSON is of this clip; one that is missing, or another program's, is not."""
+        """Whether a JSON belongs to this clip; a missing one, or another program's, doesn't."""
         return read_facts(path).get("id") == self.identity
 
     def __repr__(self) -> str:
@@ -187,7 +187,7 @@ class GeneratedClip:
         for adapter in made["adapters"]:
             name, mark = Path(adapter["path"]).name, adapter["fingerprint"]
             parts.append(f"adapter: {name} {mark} x {adapter['strength']:g}")
-        # A loop has its tempo by its length; a clip only where it was measured to obey.
+        # A loop has its tempo by its length; a clip only if it was measured to keep it.
         obeys = wanted.n_bars is not None or (bool(takes) and not takes[0].faults)
         return SoundFacts(
             title=" ".join(made["prompt"].split())[:TITLE_LETTERS],
@@ -201,19 +201,19 @@ class GeneratedClip:
 
 
 class GeneratedClips(list[GeneratedClip]):
-    """Several, which a notebook shows as a player each."""
+    """Several clips; a notebook shows a player for each."""
 
     def _repr_html_(self) -> str:
         return "".join(clip._repr_html_() for clip in self)
 
 
 def identity_of(made: Mapping[str, Any]) -> str:
-    """A hash of everything that decides a clip's samples."""
+    """A hash of everything that affects a clip's samples."""
     return hashlib.sha256(json.dumps(made, sort_keys=True).encode()).hexdigest()[:8]
 
 
 def _ceiling_db(wanted: Wanted, kind: Format) -> float:
-    """That no peak is beyond; a recording's own peaks stay as they are, as far as a format has
+    """The highest peak allowed; a recording's own peaks stay as far as the format can hold
     them."""
     if not wanted.keeps_level:
         return CEILING_DB
@@ -221,7 +221,7 @@ def _ceiling_db(wanted: Wanted, kind: Format) -> float:
 
 
 def write_contents(contents: Mapping[Path, bytes]) -> None:
-    """Writes files that belong together, all of them or none."""
+    """Writes files that belong together: all of them or none."""
     atomic.write_files(
         {
             path: lambda temporary, content=content: temporary.write_bytes(content)

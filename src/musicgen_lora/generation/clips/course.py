@@ -1,8 +1,8 @@
-"""How a take of a model is played to be on a tempo: faster or slower, and in time where it wanders.
+"""How a take is time-stretched onto a tempo: its speed, and corrections where its beat wanders.
 
-A model counts no bars: its beat is late by up to some hundredths of a second here and early there,
-most of all where a window of it ends. What wanders slowly is moved back; swing and single hits that
-are off on purpose are left as they are.
+A model doesn't count bars: its beat runs up to some hundredths of a second late or early, most of
+all where a window ends. Slow wandering is corrected; swing and single hits that are off on purpose
+are left alone.
 """
 
 from __future__ import annotations
@@ -16,23 +16,23 @@ from musicgen_lora.generation.wanted import STRETCH_MOST, LoopRequest
 from musicgen_lora.listening.rhythm.asked_tempo import KeptTempo, lateness
 
 OFF_MOST_S = 0.001
-"""A loop that ends no further from its bar line is not stretched at all."""
+"""A loop whose end is this close to its bar line is not stretched at all."""
 STRAIGHT_S = 0.01
-"""A take that leaves its grid by less is as even as people play, and is left alone."""
+"""A take that drifts less from its grid is as even as human playing, and is left alone."""
 WANDER_MOST, LATE_MOST_S = 0.03, 0.05
-"""What wanders faster, by so much of the tempo, or further, is left alone and said."""
+"""Wandering faster than this share of the tempo, or further, is left alone and reported."""
 
 
 @dataclass(frozen=True)
 class Course:
-    """How a take is played to be on the tempo.
+    """How a take is stretched onto the tempo.
 
     Args:
-        bpm: its own tempo on the whole; NaN where it has none.
-        speed: faster than 1 where it is slow.
-        late_s: by how much more than its beginning it is late for that.
-        began_late_s: when its grid begins, in the played take.
-        straightened_s: by how much it is moved at most.
+        bpm: its own overall tempo; NaN if it has none.
+        speed: above 1 if the take is too slow.
+        late_s: how late the beat is at a time of the take, relative to its beginning.
+        began_late_s: where the grid begins in the stretched take.
+        straightened_s: largest correction.
     """
 
     bpm: float
@@ -42,12 +42,12 @@ class Course:
     straightened_s: float = 0.0
 
     def is_near(self, bpm: float) -> bool:
-        """Whether it can be stretched onto a tempo."""
+        """Whether the take is close enough to a tempo to be stretched onto it."""
         return abs(bpm / self.bpm - 1.0) <= STRETCH_MOST
 
 
 def find_course(strengths: np.ndarray, kept: KeptTempo, request: LoopRequest) -> Course:
-    """How a take is played: as it is, where it has no tempo or one that is too far off."""
+    """Find the course of a take; it is left as it is if it has no tempo or one too far off."""
     if not kept.is_steady:
         return Course(kept.bpm)
     course = _straight_course(strengths, kept, request)
@@ -59,16 +59,16 @@ def find_course(strengths: np.ndarray, kept: KeptTempo, request: LoopRequest) ->
 
 
 def _straight_course(strengths: np.ndarray, kept: KeptTempo, request: LoopRequest) -> Course | None:
-    """How a take is played that wanders about its tempo; None where it hardly does, or too much."""
+    """The course of a take that wanders about its tempo; None if it does so too little or much."""
     if kept.drift_s < STRAIGHT_S:
         return None
     times_s, late_s = lateness(strengths, kept)
     if len(late_s) < 2:
         return None
-    # A tempo that fits a part of the take alone leaves a slope, which is the whole take's.
+    # A tempo fitted to only a part of the take leaves a slope, which belongs to the whole take.
     slope, _ = np.polyfit(times_s, late_s, 1)
     left_s = (late_s - slope * times_s) / (1.0 - slope)
-    # The bass's pitch follows, and what is a third of a sixteenth off may belong to the next.
+    # The bass's pitch bends with it, and a hit a third of a sixteenth off may belong to the next.
     is_fast = (np.abs(np.diff(left_s)) > WANDER_MOST * np.diff(times_s)).any()
     moved_s = float(np.abs(left_s - left_s.mean()).max())
     if is_fast or moved_s > LATE_MOST_S:

@@ -1,7 +1,7 @@
-"""Which take of a clip is kept, what is said of it, and the names that clips have in a folder.
+"""Which take of a clip is kept, what the user is told of it, and how its files are named.
 
-Between a player of takes, given as a plain function, and the folder; what the files hold is the
-clip's own (`clip`).
+It stands between a function that plays takes and the output folder; `clip` makes the contents of
+the files.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from musicgen_lora.model.text.wording import english_of
 from musicgen_lora.runtime.locks import locked
 
 WAIT_S = 30.0
-"""Wait for another `generate` that is writing into the same folder: a file takes no second."""
+"""How long to wait for another `generate` that writes into the folder: a file takes under 1 s."""
 ODDS_FACTOR = 4
 LOUDNESS_SLACK = 0.2
-"""In LU: what nobody hears."""
+"""In LU; inaudible."""
 
 
 def draw_best(
     draw: Draw, prompt: str, seed: int, wanted: Wanted, *, sample_rate: int, batch_size: int
 ) -> list[JudgedTake]:
-    """Takes of a prompt, the best first, from the clip's seed on; see `draw_takes`."""
+    """Draw takes of a prompt, from the clip's seed on, best first; see `draw_takes`."""
     request = wanted.request(sample_rate)
     bpm = wanted.bpm if wanted.bpm is not None else stated_bpm(read_as(prompt, wanted))
 
@@ -53,44 +53,44 @@ def draw_best(
 
 
 def takes_sentence(takes: Sequence[JudgedTake], wanted: Wanted) -> str:
-    """What to tell the user where no take fits; empty where one does."""
+    """What to tell the user if no take fits; empty if one does."""
     best, n_takes = takes[0], len(takes)
     if not best.faults:
         return ""
-    none = f"none of {n_takes} takes fits; the best is kept, which" if n_takes > 1 else "the take"
+    none = f"none of {n_takes} takes fits; the best is kept, but" if n_takes > 1 else "the take"
     if wanted.keeps_level:
         tries = ODDS_FACTOR * n_takes
         return f"{none} {' and '.join(best.faults)}. --loop_tries {tries} raises the odds."
     option = "--best_of" if wanted.n_bars is None else "--loop_tries"
     return (
         f"{none} {' and '.join(best.faults)}. {option} {ODDS_FACTOR * n_takes} raises the odds, "
-        "and so does an adapter that was trained on captions with tempi near this one."
+        "and so does an adapter trained on captions with tempos near this one."
     )
 
 
 def loudness_sentence(clip: GeneratedClip) -> str:
-    """What to tell the user where a clip is quieter than it was to be; empty where it isn't."""
+    """What to tell the user if a clip is quieter than requested; empty if it isn't."""
     wanted, is_now = clip.wanted.loudness_lufs, clip.loudness_lufs
     if wanted is None or is_now is None or is_now > wanted - LOUDNESS_SLACK:
         return ""
     return (
-        f"its peaks keep it at {is_now:.1f} LUFS, below the {wanted:g} of --loudness; a limiter "
-        "in your own program brings it further."
+        f"its peaks keep it at {is_now:.1f} LUFS, below --loudness {wanted:g}; to get louder, use "
+        "a limiter in your audio software."
     )
 
 
 def level_sentence(clip: GeneratedClip) -> str:
-    """What to tell the user where a recording doesn't keep its level; empty where it does."""
+    """What to tell the user if a recording doesn't keep its level; empty if it does."""
     if not clip.wanted.keeps_level or clip.facts["gain_db"] == 0.0:
         return ""
     return (
-        f"its peaks are {-clip.gain_db:.2g} dB above full scale, and all of it, the recording too, "
-        "is turned down by as much; --format wav_float keeps its level."
+        f"its peaks are {-clip.gain_db:.2g} dB above full scale, so the whole file, including the "
+        "recording, is turned down by as much; --format wav_float keeps its level."
     )
 
 
 def seams_sentence(take: JudgedTake) -> str:
-    """Where new music meets the recording, and how loud it is before and after."""
+    """Where new music meets the recording, and the levels before and after."""
     seams = take.figures["seams"].values()
     parts = [
         f"{begin_s:.3f} to {end_s:.3f} s ({before:.1f} dB before, {after:.1f} after)"
@@ -98,13 +98,12 @@ def seams_sentence(take: JudgedTake) -> str:
         for (begin_s, end_s), (before, after) in [(seam["fade_s"], seam["levels_db"])]
     ]
     if not parts:
-        return "there is nothing that it passes into."
+        return "no crossfades: nothing is before or after the new music."
     return f"crossfades at {'; '.join(parts)}."
 
 
 def quieter_sentence(take: JudgedTake) -> str:
-    """What to tell the user where new music stays quieter than the recording; empty where it
-    doesn't."""
+    """What to tell the user if new music stays quieter than the recording; empty if it doesn't."""
     levels = take.figures["onto"]
     if not levels["quieter_db"]:
         return ""
@@ -116,7 +115,7 @@ def quieter_sentence(take: JudgedTake) -> str:
 
 
 def write_clip(folder: Path, clip: GeneratedClip) -> Path:
-    """Writes a clip and what is asked for beside it, all of it or nothing, under a name that
+    """Writes a clip and the requested files beside it, all of them or none, under a name that
     different audio never shares.
 
     Returns:
@@ -131,8 +130,8 @@ def write_clip(folder: Path, clip: GeneratedClip) -> Path:
 
 
 def _stem(folder: Path, clip: GeneratedClip) -> str:
-    """File name. A clip's has the prompt's words, the seed and a hash of everything that decides
-    the samples; a loop's is that of a sample pack, with a number that no other has."""
+    """File name without ending. A clip's has the prompt's words, the seed and a hash of everything
+    that affects the samples; a loop's is in the style of sample packs, with a unique number."""
     made, wanted = clip.made, clip.wanted
     if wanted.n_bars is None:
         words = re.sub(r"[^\w]+", "-", made["prompt"].lower()).strip("-")[:48].strip("-")

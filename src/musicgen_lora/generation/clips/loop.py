@@ -1,10 +1,9 @@
-"""From a take to a loop: exactly so many bars of a tempo, that goes on in its own beginning.
+"""Turns a take into a loop: exactly so many bars at a tempo, whose end leads into its beginning.
 
-A take of a model is near a tempo, begins anywhere in a bar and ends anywhere. It is stretched onto
-the tempo and straightened where that takes little, cut where a bar begins, and joined: what comes
-before the cut is faded in at the end, so that the last sample leads into the first; where nothing
-comes before it, what rings on after the end is laid over the beginning. What else is wrong with a
-take is said.
+A take is near the tempo, and begins and ends anywhere in a bar. If little is needed, it is
+stretched onto the tempo and straightened; then it is cut at a bar line, and joined: what comes
+before the cut is faded in at the end, so that the last sample leads into the first. If nothing
+comes before it, what rings on after the end is mixed over the beginning. Other faults are reported.
 """
 
 from __future__ import annotations
@@ -35,17 +34,17 @@ from musicgen_lora.listening.seam import Seam, measure_seam
 DRIFT_MOST_S = 0.02
 FADE_S = 0.01
 JOIN_WITHIN_S = 0.06
-"""The end passes into what comes before the beginning within the last so many seconds."""
+"""The end is crossfaded, within this long, into what comes before the beginning."""
 CUT_FADE_S = 0.005
 FADE_COST = 6.0
-"""A loop whose end is faded has lost what rang there: other beginnings are preferred."""
+"""A loop with a faded end has lost what rang there: other beginnings are preferred."""
 QUIET_DB = -40.0
-"""What comes before the beginning is nothing where it is so far below the loop."""
+"""Sound before the beginning counts as silence if it is this far below the loop."""
 LEAD_S = 0.002
-"""A loop begins so long before its first bar line or attack."""
+"""A loop begins this long before its first bar line or attack."""
 NEAR_LINE_S = 0.008
 ONSET_LATE_S = 0.003
-"""How late onsets are heard, on 808 beats."""
+"""How late onsets are detected, measured on 808 beats."""
 ATTACK_HZ, ATTACK_DB = 150.0, 12.0
 LINE_SLACK_S = 0.02
 N_STARTS = 4
@@ -60,11 +59,11 @@ class Loop:
     Args:
         waveform: `[C, n_samples]`.
         take: how the take keeps the tempo.
-        drift_s: by how much the loop's onsets leave the asked grid at most.
-        speed: at which the take is played, 1 as it was.
-        straightened_s: by how much its stretches were moved at most beside that.
-        start_s: where in the stretched take it begins.
-        faults: what is wrong with it, each as a verb and its object; empty for a loop that fits.
+        drift_s: largest distance of the loop's onsets from the requested grid.
+        speed: speed of the take; 1 is unchanged.
+        straightened_s: largest correction of timing besides that.
+        start_s: where it begins in the stretched take.
+        faults: what is wrong with it, each as a verb phrase; empty for a loop that fits.
     """
 
     waveform: np.ndarray
@@ -79,7 +78,7 @@ class Loop:
 
 
 def cut_loop(take: np.ndarray, request: LoopRequest) -> Loop:
-    """Cuts the loop out of a take `[C, N]` of finite samples that fits best."""
+    """Cuts the best-fitting loop out of a take `[C, N]` of finite samples."""
     rate = request.sample_rate
     strengths = onset_strengths(take, rate)
     kept = kept_tempo(strengths, request.bpm)
@@ -133,10 +132,10 @@ def _faults(
         off = 100.0 * (kept.bpm / request.bpm - 1.0)
         most = 100.0 * STRETCH_MOST
         faults.append(
-            f"is {off:+.1f} % off the tempo, of which {most:.0f} are stretched ({kept.bpm:.1f})"
+            f"is {off:+.1f} % off the tempo, more than the {most:.0f} % stretched ({kept.bpm:.1f})"
         )
     elif not has_line:
-        faults.append("begins off the one (from no bar line on is it long enough)")
+        faults.append("begins off the one (it is too short from any bar line on)")
     elif drift_s > DRIFT_MOST_S:
         faults.append(f"drifts from the grid by {1000.0 * drift_s:.0f} ms")
     if seam.clicks:
@@ -145,11 +144,11 @@ def _faults(
 
 
 def _first_line_s(strengths: np.ndarray, kept: KeptTempo) -> float:
-    """Time of the first bar line of a recording of a known tempo, on the line through all its
+    """Time of the first bar line of a recording of known tempo, on the grid fitted to all its
     onsets; it may be a hair before the recording."""
     bpm = kept.bpm
-    # What the sequencer shows is asked for, so its octave isn't in doubt, but where it is so fast
-    # or slow that nobody would count it so.
+    # The user asked for this tempo, so its octave is settled, unless it is so fast or slow that
+    # nobody would count it that way.
     while bpm > FASTEST_BPM:
         bpm *= 0.5
     while bpm < SLOWEST_BPM:
@@ -167,7 +166,7 @@ def _first_line_s(strengths: np.ndarray, kept: KeptTempo) -> float:
 
 
 def _lines_s(first_s: float, duration_s: float, request: LoopRequest) -> list[float]:
-    """Bar lines from which the loop fits into a take."""
+    """Bar lines from which the take is long enough for the loop."""
     last_s = duration_s - request.n_bars * request.bar_s + LINE_SLACK_S
     first_s = (first_s + LINE_SLACK_S) % request.bar_s - LINE_SLACK_S
     lines_s = np.arange(first_s, last_s + 1e-9, request.bar_s)
@@ -175,12 +174,12 @@ def _lines_s(first_s: float, duration_s: float, request: LoopRequest) -> list[fl
 
 
 def _attack_near(played: np.ndarray, line: int, rate: int) -> int:
-    """The sample at which to begin for a bar line: a hair before it, or before the attack that is
-    near it and early."""
+    """The sample at which to begin for a bar line: a hair before it, or before an early attack
+    near it."""
     reach, n_frame = round(NEAR_LINE_S * rate), max(1, rate // 1000)
     lead = round(LEAD_S * rate)
     first = line - reach - 4 * n_frame
-    # Before a recording there was silence: what sounds at its first sample is an attack.
+    # Silence precedes a recording: sound at its first sample is an attack.
     nearby = played[:, max(0, first) : line + reach + 4 * n_frame]
     nearby = np.pad(nearby, ((0, 0), (max(0, -first), 0)))
     if nearby.shape[1] < 16 * n_frame:
@@ -201,7 +200,7 @@ def _attack_near(played: np.ndarray, line: int, rate: int) -> int:
 def _joined(
     played: np.ndarray, start: int, n_samples: int, onsets_s: np.ndarray, rate: int
 ) -> tuple[np.ndarray, Joined]:
-    """The loop `[C, n_samples]` that begins at a sample, and how it was joined."""
+    """The loop `[C, n_samples]` from sample `start` on, and how it was joined."""
     body = played[:, start : start + n_samples]
     loop = np.pad(body, ((0, 0), (0, n_samples - body.shape[1]))).astype(np.float32)
     lead = min(start, round(JOIN_WITHIN_S * rate))
@@ -214,7 +213,7 @@ def _joined(
     stop = round((float(later_s[0]) - 4.0 * LEAD_S) * rate) if len(later_s) else played.shape[1]
     tail = played[:, start + n_samples : min(stop, start + 2 * n_samples)]
     if tail.shape[1] >= 2 * round(FADE_S * rate):
-        # It rings out where it may, and is faded where something new begins.
+        # The tail rings out if it can, and is faded where something new begins.
         n_fade = tail.shape[1] // 2
         gain = np.ones(tail.shape[1], dtype=np.float32)
         gain[-n_fade:] = 0.5 + 0.5 * np.cos(np.linspace(0.0, np.pi, n_fade))
@@ -226,8 +225,8 @@ def _joined(
 
 
 def _seam_cost(seam: Seam) -> float:
-    """How bad a seam is: decibels of a break, of level, of spectrum, and a twelfth of a degree of
-    phase."""
+    """How bad a seam is: the decibels of a break, of level and of spectrum, plus a twelfth of the
+    phase in degrees."""
     phase = abs(seam.phase_deg or 0.0) / 12.0
     broken = max(0.0, seam.step_db, seam.hits_db)
     return broken + (seam.level_db or 0.0) + (seam.spectrum_db or 0.0) + phase

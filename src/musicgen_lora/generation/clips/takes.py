@@ -1,8 +1,8 @@
-"""Several takes of a prompt, of which the best is kept by stated measures.
+"""Draws several takes of a prompt and ranks them by measurements.
 
-A model plays a prompt differently with each seed, and some takes are off the tempo, broken or
-silent. Each is judged by what can be measured; takes that have no fault come before those that do,
-and among equals the smaller penalty wins, a sum of measures each divided by what is just bearable.
+A model plays a prompt differently with each seed, and some takes are off the tempo, damaged or
+silent. Takes without a fault come before those with one; among equals the smaller penalty wins, a
+sum of measures, each divided by what is just acceptable.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ LEVEL_MOST_DB, SPECTRUM_MOST_DB, PHASE_MOST_DEG = 6.0, 12.0, 90.0
 SILENT_MOST, CLIPPED_MOST, DC_MOST = 0.25, 0.001, 0.01
 
 Draw = Callable[[Sequence[int]], Sequence[np.ndarray]]
-"""Plays a prompt with each of some seeds: waveforms `[C, N]`."""
+"""Plays a prompt with each of the seeds: waveforms `[C, N]`."""
 
 
 @dataclass(frozen=True)
 class JudgedTake:
-    """A take as it was judged.
+    """A take with its verdict.
 
     Args:
-        seed: that it was drawn with.
-        waveform: what is kept of it, `[C, N]`.
-        faults: what is wrong with it, each as a verb and its object.
+        seed: its own seed.
+        waveform: `[C, N]`, cut if it is a loop.
+        faults: what is wrong with it, each as a verb phrase.
         penalty: smaller is better.
         figures: what was measured, for the JSON.
-        loop: how it was cut, where it was.
+        loop: how the loop was cut; None for a clip.
     """
 
     seed: int
@@ -66,7 +66,7 @@ Judge = Callable[[int, np.ndarray], JudgedTake]
 
 
 def take_seeds(seed: int) -> Iterator[int]:
-    """Seeds of a clip's takes without end: its own first, so that a single take is the clip."""
+    """Endless seeds of a clip's takes: its own first, so that a single take is the clip."""
     yield seed
     yield from (seed_of("take", seed, number) for number in itertools.count(1))
 
@@ -74,13 +74,13 @@ def take_seeds(seed: int) -> Iterator[int]:
 def draw_takes(
     draw: Draw, judge: Judge, seed: int, *, at_least: int, at_most: int, batch_size: int
 ) -> list[JudgedTake]:
-    """Takes of a prompt, the best first.
+    """Draw takes of a prompt, best first.
 
     Args:
-        draw: plays them, up to `batch_size` at once.
+        draw: plays takes, up to `batch_size` at a time.
         seed: of the clip, see `take_seeds`.
-        at_least: so many are drawn in any case ...
-        at_most: ... and more until one has no fault, up to so many.
+        at_least: how many takes are drawn in any case ...
+        at_most: ... and at most, if none so far is without fault.
     """
     seeds, judged = take_seeds(seed), list[JudgedTake]()
     while len(judged) < at_most:
@@ -95,7 +95,7 @@ def draw_takes(
 def judge_clip(
     seed: int, waveform: np.ndarray, sample_rate: int, bpm: float | None = None
 ) -> JudgedTake:
-    """Judges a take `[C, N]` as a clip: by its damage, and by its tempo where one was asked for."""
+    """Judges a take `[C, N]` as a clip: its damage, and its tempo if one was requested."""
     sound, faults, penalty, figures = _damage(waveform, sample_rate)
     if bpm is not None:
         kept = kept_tempo(onset_strengths(sound, sample_rate), bpm)
@@ -149,7 +149,7 @@ def _tempo_figures(bpm: float, kept: KeptTempo) -> dict[str, Any]:
 
 def _tempo_penalty(bpm: float, kept: KeptTempo) -> float:
     if not kept.is_steady:
-        # As one that is as far off as is looked for, and worse the less the onsets agree.
+        # As bad as a tempo at the end of the searched range, and worse the less the onsets agree.
         return REACH / TEMPO_MOST + STEADY_DEVIATIONS - kept.agreement
     return abs(kept.bpm / bpm - 1.0) / TEMPO_MOST
 
@@ -157,23 +157,23 @@ def _tempo_penalty(bpm: float, kept: KeptTempo) -> float:
 def _damage(
     waveform: np.ndarray, sample_rate: int
 ) -> tuple[np.ndarray, list[str], float, dict[str, Any]]:
-    """The take with finite samples, its damage as faults, a penalty, and figures."""
+    """The take made finite, the faults of its damage, a penalty, and figures."""
     n_bad = waveform.size - int(np.count_nonzero(np.isfinite(waveform)))
     sound = np.nan_to_num(waveform, nan=0.0, posinf=0.0, neginf=0.0) if n_bad else waveform
-    # What is flat at the take's own top was cut off there, wherever full scale is.
+    # Flat tops at the take's own peak are clipping, wherever full scale is.
     peak = float(np.abs(sound).max(initial=0.0))
     n_clipped = count_clipped(sound / peak) if peak > 0.0 else 0
     silent_s = sum(stop - start for start, stop in find_silences(sound, sample_rate))
     silent = min(1.0, silent_s * sample_rate / max(1, sound.shape[1]))
     clipped = n_clipped / max(1, sound.size)
     offset = float(np.abs(sound.mean(axis=1)).max(initial=0.0))
-    faults = [f"has {n_bad} samples that are no numbers"] if n_bad else []
+    faults = [f"has {n_bad} samples that are not finite"] if n_bad else []
     if silent > SILENT_MOST:
-        faults.append(f"is silent for {100.0 * silent:.0f} % of it")
+        faults.append(f"is silent for {100.0 * silent:.0f} % of its length")
     if clipped > CLIPPED_MOST:
-        faults.append(f"is clipped in {n_clipped} samples")
+        faults.append(f"is clipped at {n_clipped} samples")
     if offset > DC_MOST:
-        faults.append(f"has an offset of {offset:.3f}")
+        faults.append(f"has a DC offset of {offset:.3f}")
     penalty = silent / SILENT_MOST + clipped / CLIPPED_MOST + offset / DC_MOST
     figures: dict[str, Any] = {
         "damage": {
@@ -187,7 +187,7 @@ def _damage(
 
 
 def takes_figures(takes: Sequence[JudgedTake]) -> list[dict[str, Any]]:
-    """What the JSON says of each take, the kept one first."""
+    """Each take as it stands in the JSON, the kept one first."""
     return [
         {
             "seed": take.seed,

@@ -1,8 +1,8 @@
-"""What a folder has already of the clips of a request: one that was broken off, or is made again,
-plays what is missing.
+"""Which clips of a request a folder has already, so that a resumed or repeated request plays only
+the missing ones.
 
-A clip's JSON names everything that decides its samples, by a hash, and has the hashes of the files
-beside it. What was altered since is no longer that clip.
+A clip's JSON has a hash of everything that affects its samples, and the hashes of the files beside
+it. An altered file is no longer that clip.
 """
 
 from __future__ import annotations
@@ -21,16 +21,15 @@ from musicgen_lora.formats.documents import read_json
 
 
 class Written:
-    """Clips that are whole and as they were written, with all that is asked for beside them.
+    """Clips that are complete and unaltered, with all the requested files beside them.
 
     Args:
-        orders: the clips that are asked for; none where all are to be played.
+        orders: the clips of the request; none if all are to be played.
     """
 
     def __init__(self, folder: Path, orders: Sequence[ClipOrder]) -> None:
         self.altered: dict[tuple[int, str], str] = {}
-        """Names of files that are not as they were written, by place and identity of their clips,
-        which are played again."""
+        """Names of altered files, by place and identity of their clips, which are played again."""
         self._found: list[dict[str, Path]] = [{} for _ in orders]
         by_words = defaultdict[tuple[Any, Any], list[int]](list)
         for place, order in enumerate(orders):
@@ -43,11 +42,11 @@ class Written:
     def _look(
         self, path: Path, document: dict[str, Any], place: int, settings: GenerateSettings
     ) -> None:
-        """Notes a clip where it has the words and the seed of a place."""
+        """Records a clip with the prompt and the seed of this place."""
         identity, hashes = document.get("id"), document.get("sha256")
         suffix = FORMATS[settings.format].suffix
         wanted = [suffix] + settings.midi * [".mid"] + settings.spectrogram * [".png"]
-        # Else it is of a version that kept no hashes, of another format, or asked for without MIDI.
+        # Otherwise an old version kept no hashes, or the format differs, or MIDI wasn't requested.
         if not isinstance(identity, str) or not isinstance(hashes, dict):
             return
         if not hashes.keys() >= set(wanted):
@@ -62,17 +61,17 @@ class Written:
             self._found[place][identity] = files[suffix]
 
     def identities(self, place: int) -> frozenset[str]:
-        """Identities of the clips that are there with the words and the seed of a place in the
+        """Identities of the existing clips with the prompt and the seed of a place in the
         request."""
         return frozenset(self._found[place]) if place < len(self._found) else frozenset()
 
     def path(self, place: int, identity: str) -> Path:
-        """The sound of such a clip."""
+        """The sound file of such a clip."""
         return self._found[place][identity]
 
 
 def read_facts(path: Path) -> dict[str, Any]:
-    """What the JSON of a clip says; nothing where it can't be read, or is another program's."""
+    """The contents of a clip's JSON; empty if it can't be read, or is another program's."""
     try:
         found = read_json(path)
     except UserError:

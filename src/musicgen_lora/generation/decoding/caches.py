@@ -1,9 +1,9 @@
-"""What decoding remembers of a window: keys and values of the steps so far, and of the texts.
+"""KV caches of a window: keys and values of the steps so far, and of the texts.
 
-Both caches are allocated once. `ClipCache`, for CPUs, attends clip by clip, over as much as is
-filled: torch's attention shares its work out by batch and length, and a clip must come out the same
-in any batch. `BatchCache`, for other devices, attends over all rows at once, up to a bucket's end
-and under a mask: its shapes stay for a whole bucket, so that a step can be captured as a graph.
+Both caches are allocated once. `ClipCache`, for CPUs, attends clip by clip, over the filled part:
+torch's attention splits its work by batch and length, and a clip must come out the same in any
+batch. `BatchCache`, for other devices, attends over all rows at once, up to the end of a bucket and
+under a mask: shapes are constant within a bucket, so that a step can be captured as a graph.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ from torch.nn import functional
 from musicgen_lora.generation.decoding.places import Places
 
 TRIED = (1, 3, 45, 256, 700, 1500)
-"""Numbers of positions at which rows are compared with each row alone."""
+"""Numbers of positions at which rows in a batch are compared with each row alone."""
 
 
 class Attention:
-    """Rows that have read equally much, on a CPU.
+    """Attention of rows of equal length, on a CPU.
 
-    A step has one query a head, so that its time is that of reading keys and values. torch's kernel
-    takes each head of each row by itself, in an order that does not depend on the others: a clip
+    A step has one query per head, so its time is that of reading keys and values. torch's kernel
+    handles each head of each row by itself, in an order that does not depend on the others: a clip
     has the same bits in any batch.
 
     Args:
-        own: their part of the cache, `[layers, 2, rows, heads, room, width]`: keys and values,
-            filled up to a position.
-        at: that position.
+        own: their part of the cache, `[layers, 2, rows, heads, capacity, width]`: keys and values,
+            filled up to `at`.
+        at: the next position.
     """
 
     def __init__(self, own: torch.Tensor, at: int) -> None:
         self._layers, self.at = own.unbind(0), at
 
     def attend(self, layer: int, qkv: torch.Tensor) -> torch.Tensor:
-        """Takes the queries, keys and values `[rows, 3, heads, width]` of a step; what the queries
-        find, `[rows, heads * width]`."""
+        """Stores a step's keys and values and attends with its queries, `[rows, 3, heads, width]`
+        together. Returns `[rows, heads * width]`."""
         own = self._layers[layer]
         own.select(3, self.at).copy_(qkv.narrow(1, 1, 2).transpose(0, 1))
         keys, values = own.narrow(3, 0, self.at + 1).unbind(0)
@@ -51,7 +51,7 @@ class Attention:
 @functools.cache
 @torch.inference_mode()
 def rows_are_independent(n_heads: int, width: int) -> bool:
-    """Whether rows come out the same, to the bit, alone and among others, on this processor."""
+    """Whether rows are bit-identical alone and in a batch, on this processor."""
     drawn = torch.Generator().manual_seed(0)
     n_rows = 5
     for n in TRIED:
@@ -66,21 +66,20 @@ def rows_are_independent(n_heads: int, width: int) -> bool:
 
 
 BUCKET = 256
-"""Positions by which a `BatchCache` reads further."""
+"""Positions per bucket of a `BatchCache`."""
 Text = tuple[torch.Tensor, torch.Tensor]
-"""Keys and values of a row's text in a layer, `[1, heads, L, width]`."""
+"""Keys and values of a row's text in a layer, each `[1, heads, L, width]`."""
 
 
 @dataclass(frozen=True)
 class BatchRows:
-    """Which rows the clips of a batch have: each one, and a second without conditions where it is
-    guided.
+    """The rows of the clips of a batch: one each, and a second, unconditional one for guidance.
 
     Args:
-        guided: of each clip, whether it has two.
-        has_text: of each clip, whether its first row attends to a text.
-        has_negative: of each clip, whether its second row attends to one, that it is led away from;
-            empty where none does.
+        guided: for each clip, whether it has two rows.
+        has_text: for each clip, whether its first row attends to a text.
+        has_negative: for each clip, whether its second row attends to a negative prompt; empty if
+            none does.
     """
 
     guided: Sequence[bool]
@@ -89,7 +88,7 @@ class BatchRows:
 
     @property
     def begins(self) -> list[int]:
-        """The first row of each clip, and at the end the number of rows."""
+        """The first row of each clip, and finally the number of rows."""
         begins = [0]
         for guided in self.guided:
             begins.append(begins[-1] + 1 + guided)
@@ -113,9 +112,9 @@ class ClipCache:
 
     Args:
         rows: of the batch.
-        shape: layers, heads and width of a head.
+        shape: layers, heads and head width.
         n_positions: of the longest clip.
-        like: a tensor of the states' type, on their device.
+        like: a tensor with the dtype and device of the states.
     """
 
     def __init__(
@@ -138,20 +137,20 @@ class ClipCache:
         return range(*self._spans[clip])
 
     def add_text(self, layer: int, row: int, text: Text) -> None:
-        """Takes the text of a row; rows come in their order."""
+        """Stores the text of a row; rows come in order."""
         self._texts[layer][row] = text
 
     def text_of(self, layer: int, row: int) -> Text | None:
-        """The text of a row; None where it has none."""
+        """The text of a row; None if it has none."""
         return self._texts[layer].get(row)
 
     def add_beginning(self, layer: int, clip: int, kv: torch.Tensor) -> None:
-        """Takes what a clip begins with, `[2, rows of the clip, heads, P, width]`."""
+        """Stores the prefix of a clip, `[2, rows of the clip, heads, P, width]`."""
         begin, end = self._spans[clip]
         self._own[layer, :, begin:end, :, : kv.shape[3]] = kv
 
     def begin_at(self, lengths: Sequence[int]) -> None:
-        """Says how many positions of each clip are filled, after its texts and its beginning."""
+        """Sets how many positions of each clip are filled, once its texts and prefix are stored."""
         self.lengths = list(lengths)
         n_rows = [end - begin for begin, end in self._spans]
         self._positions = torch.tensor(self.lengths).repeat_interleave(torch.tensor(n_rows))
@@ -159,7 +158,7 @@ class ClipCache:
         self._make_ready()
 
     def _make_ready(self) -> None:
-        """What is equally long is attended to at once: the kernels take each row by itself."""
+        """Attends at once where lengths are equal: the kernels handle each row by itself."""
         one = self._at is not None and self._independent()
         spans = [(0, len(self._positions))] if one else self._spans
         self._together = [
@@ -170,11 +169,11 @@ class ClipCache:
 
     @property
     def positions(self) -> int | torch.Tensor:
-        """Position of the next step: one for all, or `[R]`."""
+        """Position of the next step: one for all rows, or `[R]`."""
         return self._positions if self._at is None else self._at
 
     def advance(self) -> None:
-        """The step is done."""
+        """Counts a finished step."""
         self.lengths = [length + 1 for length in self.lengths]
         self._positions += 1
         self._at = None if self._at is None else self._at + 1
@@ -182,15 +181,15 @@ class ClipCache:
             attention.at += 1
 
     def attend(self, layer: int, qkv: torch.Tensor) -> torch.Tensor:
-        """Takes a step's queries, keys and values `[R, 3, heads, width]`; what the queries find,
-        `[R, heads * width]`."""
+        """Stores a step's keys and values and attends with its queries, `[R, 3, heads, width]`
+        together. Returns `[R, heads * width]`."""
         if len(self._together) == 1:
             return self._together[0][2].attend(layer, qkv)
         return torch.cat([one.attend(layer, qkv[a:b]) for a, b, one in self._together])
 
     def attend_to_text(self, layer: int, query: torch.Tensor) -> torch.Tensor:
-        """What the queries of the rows with a text, `[R', heads, width]`, find in it,
-        `[R', heads * width]`."""
+        """Attends to the texts with the queries `[R', heads, width]` of the rows that have one.
+        Returns `[R', heads * width]`."""
         together, query = self._texts_together[layer], query.unsqueeze(2)
         if len(together) == 1:
             return functional.scaled_dot_product_attention(query, *together[0][1]).flatten(1)
@@ -201,16 +200,16 @@ class ClipCache:
 
 
 class BatchCache(ClipCache):
-    """Attention of all rows at once, with shapes and addresses that stay for a bucket.
+    """Attention of all rows at once, with constant shapes and addresses within a bucket.
 
-    The same arguments; `n_positions` is rounded up to a bucket.
+    Arguments as in `ClipCache`; `n_positions` is rounded up to a whole bucket.
     """
 
     def __init__(
         self, rows: BatchRows, shape: tuple[int, int, int], n_positions: int, like: torch.Tensor
     ) -> None:
         super().__init__(rows, shape, -(-n_positions // BUCKET) * BUCKET, like)
-        # What a mask hides is multiplied by 0 all the same, and must be finite.
+        # Masked values are still multiplied by 0, and must be finite.
         self._own.zero_()
         self._all, self._positions = self._all.to(like.device), self._positions.to(like.device)
         self._numbers = torch.arange(self._own.shape[4], device=like.device)
@@ -233,7 +232,7 @@ class BatchCache(ClipCache):
         return self._positions
 
     def count(self) -> None:
-        """The step is done, by a graph that has moved the positions on by itself."""
+        """Counts a step run by a graph, which advanced the positions itself."""
         self.lengths = [length + 1 for length in self.lengths]
 
     def attend(self, layer: int, qkv: torch.Tensor) -> torch.Tensor:
@@ -255,7 +254,7 @@ class BatchCache(ClipCache):
 
 
 def _of_one_length(texts: dict[int, Text], device: torch.device) -> list[tuple[Places, Text]]:
-    """Texts of a layer, those of equal length as one, each with their places among the texts."""
+    """Group the texts of a layer by length, each group with its places among the texts."""
     lengths: dict[int, list[int]] = {}
     for place, (keys, _) in enumerate(texts.values()):
         lengths.setdefault(keys.shape[2], []).append(place)
@@ -273,7 +272,7 @@ def _of_one_length(texts: dict[int, Text], device: torch.device) -> list[tuple[P
 
 
 def _padded(texts: Sequence[Text]) -> tuple[Text, torch.Tensor]:
-    """Texts of a layer as one batch, and which of their positions are there."""
+    """Texts of a layer as one padded batch, and the mask of their real positions."""
     longest = max(keys.shape[2] for keys, _ in texts)
     lengths = torch.tensor([keys.shape[2] for keys, _ in texts], device=texts[0][0].device)
     mask = torch.arange(longest, device=lengths.device) < lengths[:, None]

@@ -1,11 +1,11 @@
-"""Choices that were made by the clock, kept: a seed must give the same clip on a busy day.
+"""Remembers choices that were made by timing: a seed must give the same clip on a busy day.
 
 The forms of a product differ in their last bits, and so would clips if each run took the form that
-happens to be fastest at the moment. So each choice is measured once for a processor, a version of
-torch, a number of threads and what it is for, and kept in a small file of the user's cache
-(`$XDG_CACHE_HOME/musicgen_lora/choices.json`; `~/.cache` by default). Without the file, as after it
-was deleted, the choice is measured again. Where none can be written, nothing is measured and the
-first option is taken.
+happens to be fastest at the moment. So each choice is measured once per processor, torch version,
+number of threads and purpose, and kept in a small file in the user's cache
+(`$XDG_CACHE_HOME/musicgen_lora/choices.json`; `~/.cache` by default). If the file is missing or
+deleted, the choice is measured again. If it can't be written, nothing is measured and the first
+option is taken.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from musicgen_lora.runtime.cache import cache_root
 
 FILE = "choices.json"
 CLEARLY = 1.25
-"""Times that another option must be faster than the first one, to be taken in its stead."""
+"""How many times faster another option must be to replace the first one."""
 ROUNDS = 7
-"""Rounds in which the options are timed in turns; the best time of each counts, as the machine may
-do other work meanwhile."""
+"""Rounds in which the options are timed in turn; the best time of each counts, as other programs
+may be running."""
 HOPELESS = 2.5
-"""Times the best one's time at which an option is timed no more."""
+"""An option this many times slower than the best is not timed again."""
 
 
 @functools.cache
 def processor() -> str:
-    """The name of this computer's processor, with what torch makes use of."""
+    """This computer's processor, with the instruction set that torch uses."""
     name = platform.processor() or platform.machine()
     path = Path("/proc/cpuinfo")
     if path.is_file():
@@ -47,7 +47,7 @@ def processor() -> str:
 
 
 def recalled(what: str, options: Collection[str]) -> str | None:
-    """A choice that was made before; None where none was, or of what is no option any more."""
+    """An earlier choice; None if there is none, or if it is no longer an option."""
     found = _read(cache_root() / FILE).get(_key(what))
     return found if found in options else None
 
@@ -58,11 +58,11 @@ def _key(what: str) -> str:
 
 
 def kept_choice(what: str, options: Sequence[str], choose: Callable[[], str]) -> str:
-    """A choice that was made before, or is made and kept now.
+    """An earlier choice, or a new one, which is saved.
 
     Args:
-        what: it is for, in words that tell it from all others on this computer.
-        options: that may be chosen; the first one is taken where choices can't be kept.
+        what: purpose of the choice, unique among all choices on this computer.
+        options: the candidates; the first one is taken if choices can't be saved.
         choose: chooses one of them.
     """
     before = recalled(what, options)
@@ -74,7 +74,7 @@ def kept_choice(what: str, options: Sequence[str], choose: Callable[[], str]) ->
         if not os.access(cache_root(), os.W_OK):
             return options[0]
         found = options[0] if len(options) == 1 else choose()
-        # Another process may have chosen meanwhile, and its choice stands.
+        # Another process may have chosen meanwhile; then its choice stands.
         known = _read(path)
         if known.get(key) not in options:
             known[key] = found
@@ -85,7 +85,7 @@ def kept_choice(what: str, options: Sequence[str], choose: Callable[[], str]) ->
 
 
 def _read(path: Path) -> dict[str, str]:
-    """What is kept; nothing, where the file is missing or damaged: it is then made again."""
+    """The saved choices; none if the file is missing or damaged, which is then written anew."""
     if not path.is_file():
         return {}
     try:
@@ -95,8 +95,8 @@ def _read(path: Path) -> dict[str, str]:
 
 
 def fastest(options: dict[str, Callable[[], object]]) -> str:
-    """The option that takes the least time; the first one, unless another is clearly faster."""
-    # What a single thread takes doesn't depend on other programs, but for what they take of caches.
+    """The fastest option; the first one unless another is clearly faster."""
+    # A single thread's time doesn't depend on other programs, except for their use of caches.
     clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
     best = dict.fromkeys(options, float("inf"))
     for _ in range(ROUNDS):

@@ -1,15 +1,15 @@
 """The decode loop: text states in, codes out, one delayed step at a time.
 
-Equal to `MusicgenForConditionalGeneration.generate` token by token where both are greedy; apart
-from it in that each clip has its own seed, and on a CPU is the same whatever batch it is in. Past
-the length that a base was trained on, a clip goes on in windows, as audiocraft's do: each begins
-with the end of the one before. Where the clip's bars are known a window begins on a bar line, as
-those of training do: its positions then say where in the bar a frame is. Clips of one batch may
-therefore be at different frames; each goes through the windows that it would go through alone.
+With greedy decoding it equals `MusicgenForConditionalGeneration.generate` token by token; unlike
+it, each clip has its own seed, and on a CPU does not depend on its batch. Past the length that a
+base was trained on, a clip continues in windows, as in audiocraft: each begins with the end of the
+previous one. If the clip's bars are known, a window begins on a bar line, as in training, so that
+positions tell where in the bar a frame is. Clips of one batch may therefore be at different frames;
+each goes through the windows that it would go through alone.
 
-Nothing that is computed for a clip on a CPU has a shape that the batch decides, but for products,
-whose rows come out the same in any number (`products`). A GPU has too much to lose by it, and a
-clip may differ there with the number of clips in its batch, and with how many windows they have.
+On a CPU, no shape that is computed for a clip depends on the batch, except in products, whose rows
+are the same in any number (`products`). On a GPU that would cost too much: there a clip may depend
+on the number of clips in its batch, and on how many windows they have.
 """
 
 from __future__ import annotations
@@ -27,32 +27,32 @@ from musicgen_lora.generation.decoding.window import DecodingWindow, window_kind
 from musicgen_lora.model.base_model import BaseModel
 
 VERSION = 3
-"""Raised where a seed comes to give other codes: what was kept of earlier ones is played anew.
-Where windows of a clip begin on bars, what it is kept by says so besides: `window_bar`."""
+"""Increased when a seed comes to give other codes: clips cached by earlier versions are played
+again. If windows of a clip begin on bars, its cache key says so as well: `window_bar`."""
 STRIDE_SHARE = 0.6
-"""Share of a window that is new music; what is before is heard. audiocraft: 18 of 30 s."""
+"""Share of a window that is new music; the rest is context. audiocraft: 18 of 30 s."""
 
 
 def depends_on_batch(device: torch.device) -> bool:
-    """Whether a clip that is decoded there may differ with the number of clips in its batch."""
+    """Whether a clip decoded on the device may depend on the number of clips in its batch."""
     return device.type != "cpu"
 
 
 def window_frames(base: BaseModel) -> tuple[int, int]:
-    """Frames of a window, in which the base plays, and how many of them are new."""
+    """Frames of the base's window, and how many of them are new music."""
     window = base.shape.frames(base.facts.window_s)
     return window, max(1, round(STRIDE_SHARE * window))
 
 
 def window_start(n_known: int, sizes: tuple[int, int], lines: Lines) -> int:
-    """The frame of a clip at which the window begins that goes on after `n_known` frames, at least
-    a window's: on the bar line nearest to where what is heard has its usual length.
+    """The frame of a clip at which the next window begins, after `n_known` frames, at least a
+    window's: on the bar line that leaves nearest to the usual length of context.
 
     Args:
-        n_known: frames that are there.
-        sizes: of a window, and how many of its frames are usually new. Bars longer than these
-            don't count, as too little would be new or heard.
-        lines: of the clip.
+        n_known: frames of the clip so far.
+        sizes: frames of a window, and how many of them are usually new. Bars longer than the latter
+            don't count, as too little would be new or context.
+        lines: bar lines of the clip.
     """
     window, stride = sizes
     start = n_known - (window - stride)
@@ -63,14 +63,14 @@ def window_start(n_known: int, sizes: tuple[int, int], lines: Lines) -> int:
 
 
 def window_bar(base: BaseModel, n_frames: int, lines: Lines) -> float | None:
-    """Frames of a bar, where windows of a clip begin on bars; None where it has a single one, or
-    they begin anywhere."""
+    """Frames of a bar if windows of a clip begin on bars; None if there is a single window, or
+    windows begin anywhere."""
     window, stride = window_frames(base)
     return lines[1] if n_frames > window and lines[1] <= stride else None
 
 
 def windows_sentence(base: BaseModel, n_frames: int) -> str:
-    """What to tell the user of clips longer than a window; empty where they aren't."""
+    """What to tell the user if clips are longer than a window; empty if they aren't."""
     window, stride = window_frames(base)
     if n_frames <= window:
         return ""
@@ -79,9 +79,9 @@ def windows_sentence(base: BaseModel, n_frames: int) -> str:
     slowest = math.ceil(240.0 * rate / stride - 1e-9)
     return (
         f"The base plays {window_s:g} s at a time: {n_frames / rate:g} s are played in windows of "
-        f"{window_s:g} s, each of which goes on from the last {heard_s:g} s of the one before (or "
-        f"from the bar line nearest to there, where the tempo is known, {slowest} bpm or more) and "
-        "knows nothing of what was earlier."
+        f"{window_s:g} s. Each continues from the last {heard_s:g} s of the one before (or from "
+        f"the nearest bar line, if the tempo is known and {slowest} bpm or more) and hears nothing "
+        "earlier."
     )
 
 
@@ -94,9 +94,9 @@ def generate_codes(
     """Generates codes for B clips.
 
     Args:
-        model: in eval mode, with or without an adapter; it stays as it is. A `Decoder` of it spares
-            taking its weights over again, where there are several batches.
-        on_step: called with (steps done, steps in all).
+        model: in eval mode, with or without an adapter; it isn't changed. For several batches, a
+            `Decoder` of it saves preparing its weights again.
+        on_step: called with (steps done, total steps).
 
     Returns:
         `[B, K, T]` int64 on the CPU.
@@ -114,9 +114,9 @@ def play_frames(
     chunk: int | None = None,
     on_step: Callable[[int, int], None] = lambda done, total: None,
 ) -> Iterator[torch.Tensor]:
-    """Codes `[B, K, n]`, part after part as they are made: the prompt first, if there is one, then
-    `chunk` frames at a time, or a window's. Where conditions change a window ends, and what was
-    played so far is read anew, by the new ones. See `generate_codes` for the rest."""
+    """Yield codes `[B, K, n]` as they are made: the prompt first, if there is one, then `chunk`
+    frames at a time, or a window's. When conditions change, the window ends, and the next one reads
+    the codes so far under the new conditions. See `generate_codes` for the rest."""
     base, shape, n_frames = decoder.base, decoder.shape, request.n_frames
     noise = Noise(request.seeds, (shape.n_codebooks, shape.special))
     played = _Played(request, shape.n_codebooks)
@@ -151,8 +151,8 @@ def play_frames(
 def _together(
     request: Request, codes: Sequence[torch.Tensor]
 ) -> list[tuple[list[int], Conditions, int]]:
-    """The clips that aren't played to their end, by their conditions now: numbers of clips, what
-    they are to be like, and the frame before which they are."""
+    """Group the unfinished clips by their current conditions: indices of clips, the conditions, and
+    the frame at which they end."""
     groups: dict[int, list[int]] = {}
     scenes: dict[int, Conditions] = {}
     for clip, own in enumerate(codes):
@@ -167,32 +167,32 @@ def _together(
 
 
 def _next_passage(known: torch.Tensor, lines: Lines, until: int, base: BaseModel) -> Passage:
-    """What the next window plays of a clip of which `[K, n]` is known, before a frame of it."""
+    """What the next window plays after the `known` codes `[K, n]`, up to frame `until`."""
     sizes, n_known = window_frames(base), known.shape[-1]
     start = 0 if n_known < sizes[0] else window_start(n_known, sizes, lines)
     return Passage(known[:, start:], min(sizes[0], until - start), start)
 
 
 class _Played:
-    """Clips as far as they are played, each as far as it has come."""
+    """The codes so far of each clip of a request."""
 
     def __init__(self, request: Request, n_codebooks: int) -> None:
         given = request.prompt_codes
         if given is None:
             given = torch.empty(len(request.seeds), n_codebooks, 0, dtype=torch.long)
         self.codes = list(given)
-        """Codes of each clip, `[K, n]`, without what a window is playing."""
+        """Codes of each clip, `[K, n]`, without those of a window in progress."""
         self.n_sent = 0
-        """Frames of all clips that have been given away."""
+        """Frames of all clips that have been yielded."""
         self._rows: dict[int, int] = {}
         self._part: DecodingWindow | None = None
 
     def begin(self, clips: Sequence[int], part: DecodingWindow) -> None:
-        """A window plays some clips."""
+        """Starts a window with some of the clips."""
         self._rows, self._part = {clip: row for row, clip in enumerate(clips)}, part
 
     def end(self) -> None:
-        """It has played them."""
+        """Takes the codes of the finished window."""
         if self._part is not None:
             for clip, row in self._rows.items():
                 new = self._part.frames(
@@ -203,7 +203,7 @@ class _Played:
 
     @property
     def n_ready(self) -> int:
-        """Frames that are there of all clips."""
+        """Frames that all clips have."""
         return min(
             own.shape[-1]
             if self._part is None or clip not in self._rows
@@ -212,12 +212,12 @@ class _Played:
         )
 
     def send(self) -> torch.Tensor:
-        """What is there of all clips and hasn't been given away, `[B, K, n]`; now it is."""
+        """The frames that all clips have and that haven't been yielded yet, `[B, K, n]`."""
         begin, self.n_sent = self.n_sent, self.n_ready
         return torch.stack([self._codes_of(clip, begin) for clip in range(len(self.codes))])
 
     def _codes_of(self, clip: int, begin: int) -> torch.Tensor:
-        """A clip's codes from a frame on as far as they are sent, `[K, n]`."""
+        """A clip's codes from frame `begin` up to `n_sent`, `[K, n]`."""
         own = self.codes[clip][:, begin : self.n_sent]
         there = begin + own.shape[-1]
         if self._part is None or there == self.n_sent:

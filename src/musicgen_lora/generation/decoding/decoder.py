@@ -1,10 +1,10 @@
-"""MusicGen's language model laid out for decoding, a column of the delayed sequence at a time.
+"""MusicGen's language model laid out for decoding, one column of the delayed sequence at a time.
 
-The same weights as transformers' model, taken over once: queries, keys and values are one product,
-so are the heads of all codebooks; an adapter is merged in. What the text gives to attend to is
-computed once a clip. The cache of keys and values is allocated once a window and read as far as it
-is filled. The same clip with its conditions and without, for guidance, goes through together;
-without, layers that attend to the text have nothing to say, and are left out.
+It takes the weights of transformers' model once: queries, keys and values are one product, and so
+are the heads of all codebooks; an adapter is merged in. Keys and values of the text are computed
+once per clip. The KV cache is allocated once per window, and only its filled part is read. For
+guidance, a clip with its conditions and without goes through as two rows; without, cross-attention
+to the text contributes nothing, and is skipped.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from musicgen_lora.model.text.states import EncodedText
 from musicgen_lora.runtime.precision import DTYPES
 
 ONE_THREAD_UP_TO = 30_000_000
-"""Parameters of a decoder that decodes on one thread of a CPU: its products for a single frame are
-so small that a second thread is waited for as long as it works, and much longer where another
+"""Decoders with up to this many parameters decode on one CPU thread: their products for a frame are
+so small that waiting for a second thread takes as long as it works, and much longer if another
 program has its core."""
 PRECISIONS = ("fp32", "fp16", "bf16", "int8")
 
 
 def is_small(base: BaseModel) -> bool:
-    """Whether a decoder is on a CPU, and so small that its steps take hardly longer for many clips
+    """Whether a decoder is on a CPU and so small that a step takes hardly longer for many clips
     than for one."""
     n_parameters = sum(parameter.numel() for parameter in base.hf.decoder.parameters())
     return base.device.type == "cpu" and n_parameters <= ONE_THREAD_UP_TO
@@ -53,8 +53,8 @@ def decodes_on_one_thread(base: BaseModel) -> bool:
 
 @contextmanager
 def threads_for(base: BaseModel) -> Iterator[None]:
-    """One thread for a small decoder, see `decodes_on_one_thread`. By a rule, not by the clock: how
-    products are shared among threads may change their last bits, and a seed should give the same
+    """One thread for a small decoder, see `decodes_on_one_thread`. By a rule, not by timing: how
+    products are split among threads may change their last bits, and a seed should give the same
     clip on a busy day."""
     n_before = torch.get_num_threads()
     if decodes_on_one_thread(base):
@@ -92,7 +92,7 @@ class _TextAttention:
 
 @dataclass(frozen=True)
 class _Layer:
-    """A block of the decoder; those of a melody model attend to no text."""
+    """A block of the decoder; those of a melody model have no cross-attention."""
 
     norm: _Norm
     qkv: Product
@@ -108,10 +108,10 @@ class _Prefix:
     """The conditions of a clip.
 
     Args:
-        states: `[2, P, D]`, what comes before its codes, with its conditions and without.
-        text: `[1, L, D]`, what it attends to apart from them.
-        negative: `[1, L', D]`, what it does where it is led away from something.
-        is_guided: whether the two differ.
+        states: `[2, P, D]`, prefix before its codes, with its conditions and without.
+        text: `[1, L, D]`, for cross-attention.
+        negative: `[1, L', D]`, the same for the negative prompt.
+        is_guided: whether the readings with conditions and without differ.
     """
 
     states: torch.Tensor
@@ -121,15 +121,15 @@ class _Prefix:
 
 
 class Decoder:
-    """The weights of a model as they are now, with its adapter if one is on, or of a mixture.
+    """The current weights of a model, with its active adapter if any, or with a mixture.
 
     Args:
-        base: in eval mode; it stays as it is, and its projections of the conditions are used.
+        base: in eval mode; it isn't changed, and its projections of the conditions are used.
         precision: of the weights, one of `PRECISIONS`, whatever the model's own is: an adapter is
-            merged in float32 and rounded with them once, where a base that is rounded already would
+            merged in float32 and both are rounded once, as a base that is rounded already would
             swallow it. On a CPU states and sums stay in float32; other devices have no int8.
-        mixture: adapters on this model, taken over block by block, so that the mixture never needs
-            a second model's memory; None plays the model alone.
+        mixture: adapters on this model, merged block by block, so that they never need the memory
+            of a second model; None plays the model alone.
     """
 
     def __init__(
@@ -156,7 +156,7 @@ class Decoder:
         )
         self._positions_of = type(stack.embed_positions).get_embedding
         self._positions = torch.empty(0, self.width, dtype=self.dtype, device=self.device)
-        # Forms of products are chosen for the threads that will multiply.
+        # Forms of products are chosen for the number of threads that will multiply.
         with threads_for(base), torch.inference_mode():
             self._layers = []
             for block in stack.layers:
@@ -167,7 +167,7 @@ class Decoder:
                 self._heads = self._product(*model.decoder.lm_heads)
 
     def _product(self, *layers: nn.Module) -> Product:
-        """One product of layers that read the same states."""
+        """Layers that read the same states as one product."""
         weight = torch.cat([merged_weight(layer) for layer in layers])
         if not self.on_cpu:
             return products.direct(weight.to(self.dtype))
@@ -196,11 +196,11 @@ class Decoder:
 
     @property
     def cache_shape(self) -> tuple[int, int, int]:
-        """Layers, heads, and width of a head."""
+        """Layers, heads, and head width."""
         return len(self._layers), self.n_heads, self.width // self.n_heads
 
     def prefix(self, conditions: Conditions, clip: int) -> _Prefix:
-        """What a clip's sequence begins with, and what it attends to."""
+        """The prefix of a clip's sequence, and the text that it attends to."""
         text_of_clip, melody = conditions.text.alone(clip), conditions.melody_of(clip)
         has_text = bool(text_of_clip.mask.any())
         away = conditions.negative_of(clip)
@@ -214,7 +214,7 @@ class Decoder:
         if not self._melody:
             nothing = text.new_empty(2, 0, self.width)
             return _Prefix(nothing, text if has_text else None, negative, is_guided)
-        # Both are equally long; what is added is what transformers pads a batch with.
+        # Both get the same length, padded as transformers pads a batch.
         n_text = max(text.shape[1], 0 if negative is None else negative.shape[1])
         texts = text.new_zeros(2, n_text, self.width)
         texts[0, : text.shape[1]] = text[0]
@@ -232,14 +232,14 @@ class Decoder:
         return functional.embedding(columns + self._first_rows, self._tables).sum(dim=1)
 
     def positions(self, n: int) -> torch.Tensor:
-        """The first n positions, or more, `[N, D]`."""
+        """Embeddings of at least the first n positions, `[N, D]`."""
         if len(self._positions) < n:
             found = self._positions_of(-(-n // 1024) * 1024, self.width)
             self._positions = found.to(self.device, self.dtype)
         return self._positions
 
     def read(self, x: torch.Tensor, cache: ClipCache, clip: int) -> None:
-        """Reads a sequence into the cache: `[r, P, D]` for the r rows of a clip."""
+        """Prefills the cache with a sequence `[r, P, D]` for the r rows of a clip."""
         x = x + self.positions(x.shape[1])[: x.shape[1]]
         for number, layer in enumerate(self._layers):
             qkv = layer.qkv(layer.norm(x)).unflatten(-1, (3, self.n_heads, -1))
@@ -268,7 +268,7 @@ class Decoder:
         return torch.cat(heard)
 
     def hear(self, memory: torch.Tensor, cache: ClipCache, row: int) -> None:
-        """Computes what a row's text `[1, L, D]` gives to attend to."""
+        """Computes the keys and values of a row's text `[1, L, D]`."""
         for number, layer in enumerate(self._layers):
             if layer.text is not None:
                 kv = layer.text.kv(memory).unflatten(-1, (2, self.n_heads, -1))
@@ -276,15 +276,15 @@ class Decoder:
                 cache.add_text(number, row, (keys, values))
 
     def step(self, x: torch.Tensor, cache: ClipCache, with_text: Places) -> torch.Tensor:
-        """A step of all rows.
+        """Runs a step of all rows.
 
         Args:
-            x: states of the columns that are read, `[R, D]`.
-            cache: of the rows; is one longer afterwards.
+            x: states of the columns to read, `[R, D]`.
+            cache: of the rows; one position longer afterwards.
             with_text: the rows that attend to a text.
 
         Returns:
-            States `[R, D]`, of which `predict` makes logits.
+            States `[R, D]`, which `predict` turns into logits.
         """
         at = cache.positions
         x = x + (
@@ -302,5 +302,5 @@ class Decoder:
         return self._norm(x)
 
     def predict(self, states: torch.Tensor) -> torch.Tensor:
-        """Logits `[R, K, V]`, float32, of what follows states `[R, D]`."""
+        """Next-token logits `[R, K, V]`, float32, from states `[R, D]`."""
         return self._heads(states).view(len(states), -1, self.shape.special).float()

@@ -1,7 +1,7 @@
-"""The weights that a model plays with: those of its base, and of the adapter on it, if one is on.
+"""The weights that a model plays with: those of its base, merged with an active adapter.
 
-A decoder takes them over once, so that an adapter costs nothing while it plays. They are copies:
-the model itself stays as it was, to the bit, with its adapter on or off as before.
+A decoder copies them once, so that an adapter costs nothing during decoding. The model itself stays
+the same to the bit, with its adapter on or off as before.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from musicgen_lora.model.lora.mixture import weight_change
 
 
 def merged_weight(layer: nn.Module) -> torch.Tensor:
-    """What a linear layer multiplies by now, `[out, in]`, in float32 unless it is plain.
+    """The current weight `[out, in]` of a linear layer, in float32 unless it is plain.
 
     Args:
         layer: linear, quantised or not, with or without any kind of adapter.
@@ -35,7 +35,7 @@ def merged_weight(layer: nn.Module) -> torch.Tensor:
                 weight = weight + weight_change(layer, name)
         weight = weight.float()
     else:
-        # Whatever it is (DoRA, quantised): what it makes of each input alone is a column.
+        # Anything else (DoRA, quantised): its output for each unit input is a column.
         base = layer.get_base_layer() if isinstance(layer, BaseTunerLayer) else layer
         units = torch.eye(base.in_features, device=base.weight.device)
         dtype = base.weight.dtype if base.weight.dtype.is_floating_point else torch.float32
@@ -44,14 +44,14 @@ def merged_weight(layer: nn.Module) -> torch.Tensor:
         bias = nothing if bool(nothing.any()) else bias
     if bias is not None:
         raise UserError(
-            "The model or its adapter (lora_bias) has a bias, which MusicGen's layers have not; it "
-            "cannot be played: train the adapter without."
+            "The model or its adapter has a bias (lora_bias), but MusicGen's layers have none; "
+            "train the adapter without it."
         )
     return weight.detach()
 
 
 def merged_table(layer: nn.Module) -> torch.Tensor:
-    """What an embedding layer looks up now, `[V, D]`."""
+    """The current table of an embedding layer, `[V, D]`."""
     base: Any = layer.get_base_layer() if isinstance(layer, BaseTunerLayer) else layer
     if base is layer:
         return base.weight.detach()
@@ -59,24 +59,24 @@ def merged_table(layer: nn.Module) -> torch.Tensor:
 
 
 def norm_weights(layer: nn.Module) -> tuple[torch.Tensor, torch.Tensor, float]:
-    """Weight, bias and epsilon of a normalisation as they are now.
+    """The current weight, bias and epsilon of a normalisation layer.
 
     Raises:
-        UserError: an adapter changes it in a way of its own.
+        UserError: an adapter has replaced it with something else.
     """
-    # PEFT keeps a trained copy beside the original, and gives the one that is on.
+    # PEFT keeps a trained copy beside the original, and returns the active one.
     plain: Any = getattr(layer, "original_module", layer)
     if type(plain) is not nn.LayerNorm:
         raise UserError(
-            f"The adapter makes a {type(layer).__name__} of a normalisation, which cannot be "
-            "played; train it on linear layers and embeddings."
+            f"The adapter turns a normalisation layer into a {type(layer).__name__}, which can't "
+            "be played; train it on linear layers and embeddings only."
         )
     one: Any = layer
     return one.weight.detach(), one.bias.detach(), plain.eps
 
 
 def _is_plain_lora(layer: Any) -> bool:
-    """A LoRA on a plain linear layer that is switched on and has not been merged by others."""
+    """Whether it is an active, unmerged LoRA on a plain linear layer."""
     return (
         isinstance(layer, LoraLinear)
         and type(layer.base_layer) is nn.Linear

@@ -1,7 +1,7 @@
 """Some rows of a batch: those that attend to a text, those that guidance leads to or away from.
 
-Where they lie at equal distances, as they mostly do, they are looked at and added to where they
-are; only others are gathered and scattered, which takes a kernel each way.
+If they are equally spaced, as they mostly are, a slice reads and updates them in place; only others
+are gathered and scattered, which takes a kernel each way.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ class Places:
     """Rows of a tensor.
 
     Args:
-        rows: their numbers, rising.
-        n_rows: of the tensor.
+        rows: their indices, ascending.
+        n_rows: rows of the whole tensor.
     """
 
     def __init__(self, rows: Sequence[int], n_rows: int, device: torch.device) -> None:
@@ -29,7 +29,7 @@ class Places:
         self._rows = torch.tensor(rows, dtype=torch.long, device=device)
 
     def of(self, x: torch.Tensor) -> torch.Tensor:
-        """Those rows of `[R, ...]`; may be the same memory."""
+        """Those rows of `[R, ...]`; may be a view."""
         if self._are_all:
             return x
         return x.index_select(0, self._rows) if self._slice is None else x[self._slice]

@@ -1,4 +1,4 @@
-"""A window of clips while it is decoded: their rows, what these have read, and guidance."""
+"""A window of clips during decoding: their rows, KV cache and guidance."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ class Playing:
     """A window of B clips that is being decoded.
 
     Args:
-        given: of each clip `[K, P]`, the columns of the delayed sequence that are read before the
+        given: for each clip, the columns `[K, P]` of the delayed sequence that are read before the
             first step.
-        guided: whether clips are read a second time, without their conditions.
+        guided: whether clips are also read without their conditions.
         batched: whether all rows attend at once (default: not on a CPU).
     """
 
@@ -35,7 +35,7 @@ class Playing:
         self._decoder = decoder
         device = decoder.device
         prefixes = [decoder.prefix(conditions, clip) for clip in range(len(given))]
-        # Without conditions both readings would be the same: guidance between them does nothing.
+        # Without conditions both rows would be the same, and guidance would do nothing.
         heard = [guided and prefix.is_guided for prefix in prefixes]
         self.rows = BatchRows(
             heard,
@@ -71,15 +71,15 @@ class Playing:
         self._last = Places([after - 1 for after in begins[1:]], begins[-1], device)
 
     def step(self, columns: torch.Tensor, guidance_scale: float | torch.Tensor) -> torch.Tensor:
-        """Reads the next column `[B, K]`; what follows, as logits `[B, K, V]`, guided by a scale, a
-        number or `[B, 1]`."""
+        """Reads the next column `[B, K]` and returns the next-token logits `[B, K, V]`, guided by a
+        scale, a number or `[B, 1]`."""
         x = self._decoder.embed(columns)
         is_single = len(self._clips) == len(columns)
         if not is_single:
             x = x.index_select(0, self._clips)
         states = self._decoder.step(x, self.cache, self._with_text)
         if not is_single:
-            # The heads only multiply: guided states give guided logits, by half the rows.
+            # The heads are linear: guided states give guided logits, with half the rows.
             without = self._last.of(states)
             states = (self._first.of(states) - without).mul_(guidance_scale).add_(without)
         return self._decoder.predict(states)

@@ -1,7 +1,7 @@
-"""In which precision a model plays: on a CPU the fastest that is near lossless, both as measured.
+"""Chooses the precision a model plays in: on a CPU the fastest that is near lossless, as measured.
 
-A step reads every weight once, and waits for memory: half the bytes take half the time. What a
-precision costs is how far its predictions are from float32's, on codes that the model itself plays.
+A step reads every weight once and is bound by memory: half the bytes take half the time. The cost
+of a precision is how far its predictions are from float32's, on codes that the model itself plays.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from musicgen_lora.model.text.states import EncodedText
 from musicgen_lora.runtime.cache import cache_root
 
 NEAR_LOSSLESS = 0.01
-"""Distance of predictions from float32's (Kullback-Leibler) that may be, as a share of its entropy:
-the loss is worse by 1 % at most."""
+"""Largest Kullback-Leibler divergence from float32's predictions, as a share of their entropy: the
+loss is at most 1 % worse."""
 N_STEPS = 24
-"""Steps that are played to measure."""
+"""Steps that are played for the measurement."""
 
 
 def choose_precision(
@@ -38,37 +38,37 @@ def choose_precision(
     """The precision to play in, and a sentence that says why.
 
     Args:
-        base: with its adapter, if one is on.
+        base: with its active adapter, if any.
         wanted: "auto" or one of `PRECISIONS`.
-        device: that will play.
-        tell: called before something is measured, which takes a while.
+        device: the device that will play.
+        tell: called before a measurement, which takes a while.
 
     Raises:
-        UserError: the device doesn't play in it.
+        UserError: the device doesn't support the precision.
     """
     if device.type != "cpu":
         if wanted == "int8":
-            raise UserError(f"--precision int8 is for CPUs; on {device.type} give bf16 or fp32.")
+            raise UserError(f"--precision int8 is for CPUs; on {device.type} use bf16 or fp32.")
         if wanted != "auto":
             return wanted, f"Decoding in {wanted}, as asked."
         has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported()
         found = "bf16" if has_bf16 else "fp32"
-        return found, f"Decoding in {found}, which this {device.type} is fast at."
+        return found, f"Decoding in {found}, which is fast on this {device.type} device."
     if wanted != "auto":
         return wanted, f"Decoding in {wanted}, as asked."
     with threads_for(base):
-        # What was chosen among others is chosen anew.
+        # If the list of precisions changes, the choice is made again.
         what = f"precision of {base.fingerprint}, {' '.join(PRECISIONS)}"
         found = kept_choice(what, PRECISIONS, lambda: fastest_near_lossless(base, tell))
         is_kept = recalled(what, PRECISIONS) is not None
     if not is_kept:
         return found, (
-            f"Decoding in {found}: nothing can be kept in {cache_root()}, and a faster precision "
-            "that is measured anew each time could change what a seed plays. Make the folder "
-            "writable, or give --precision."
+            f"Decoding in {found}: {cache_root()} is not writable, and without a saved choice of a "
+            "faster precision a seed could give another clip each time. Make the folder writable, "
+            "or set --precision."
         )
     return found, (
-        f"Decoding in {found}: on this computer the fastest whose predictions are within "
+        f"Decoding in {found}: on this computer the fastest precision with predictions within "
         f"{NEAR_LOSSLESS:.0%} of fp32's; --precision sets another."
     )
 
@@ -77,11 +77,11 @@ def choose_precision(
 def fastest_near_lossless(
     base: BaseModel, tell: Callable[[str], object] = lambda sentence: None
 ) -> str:
-    """The precision of `PRECISIONS` that is clearly faster than those before it and near lossless,
-    measured on a clip of the model's own."""
+    """The last of `PRECISIONS` that is near lossless and clearly faster than the one chosen before
+    it, measured on a clip of the model's own."""
     tell(
-        "Measuring in which precision this computer decodes fastest; once for each base, a few "
-        "seconds for a small one, half a minute for musicgen-small."
+        "Measuring which precision decodes fastest on this computer: once per base, a few seconds "
+        "for a small one, half a minute for musicgen-small."
     )
     best, best_s = PRECISIONS[0], 0.0
     exact, tokens, best_s = _read(Decoder(base, best), None)
@@ -97,10 +97,10 @@ def fastest_near_lossless(
 def _read(
     decoder: Decoder, tokens: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor, float]:
-    """Reads columns `[1, K, S]`, or plays them where there are none.
+    """Reads the columns `[1, K, S]`, or plays some if there are none.
 
     Returns:
-        Logarithms of what is predicted, `[S, K, V]`, the columns, and the seconds of a step.
+        Predicted log-probabilities `[S, K, V]`, the columns, and the seconds of the fastest step.
     """
     shape = decoder.shape
     config: Any = decoder.base.hf.config

@@ -1,12 +1,11 @@
-"""A matrix product for the few rows of a decoding step, in fp32, fp16, bf16 or with int8 weights.
+"""Matrix products for the few rows of a decoding step, in fp32, fp16, bf16 or with int8 weights.
 
-On a CPU each row comes out the same, to the bit, however many others it is multiplied with: a clip
-must not depend on its batch. The kernels that torch takes for `x @ W.T` add up in another order for
-each number of rows. oneDNN's on weights that were laid out for it beforehand don't, up to a
-thousand inputs, nor do FBGEMM's for fp16; sums of integers have no order. Where a processor's
-libraries do not keep to that (`rows_are_independent` tries it on the weights themselves), rows are
-multiplied in groups of a fixed size. Among the forms that keep to it the fastest is measured, once:
-see `choices`.
+On a CPU each row of the result is bit-identical however many rows are multiplied: a clip must not
+depend on its batch. torch's kernels for `x @ W.T` add in a different order for each number of rows.
+oneDNN's kernels for prepacked weights don't, up to a thousand inputs, nor do FBGEMM's for fp16;
+integer sums don't depend on order. If a processor's libraries break this (`rows_are_independent`
+tries it on the weights themselves), rows are multiplied in groups of a fixed size. The fastest of
+the forms that keep it is measured, once: see `choices`.
 """
 
 from __future__ import annotations
@@ -25,15 +24,15 @@ from musicgen_lora.runtime.precision import DTYPES
 Product = Callable[[torch.Tensor], torch.Tensor]
 """`[R, in]` to `[R, out]`, both float32 on a CPU; or a sequence of one clip, `[r, P, in]`."""
 GROUP = 8
-"""Rows of a product of fixed size: four guided clips, the default batch."""
+"""Rows of a fixed-size product: four guided clips, the default batch."""
 PART = 1024
-"""Inputs that oneDNN adds up in one go; more it divides by the number of rows."""
+"""Inputs that oneDNN sums in a fixed order; more are split depending on the number of rows."""
 WIDE = 512
-"""Inputs from which weights are read from memory."""
+"""From this many inputs on, weights don't fit into the processor's cache."""
 TRIED = (1, 2, 3, 4, 6, 8, 16, 33)
-"""Numbers of rows at which a product is compared with that of each row alone."""
+"""Numbers of rows at which a product is compared with those of single rows."""
 COLD_BYTES = 64 << 20
-"""Size of the weights that forms are timed on, as far as `MOST_COPIES` of one come to it."""
+"""Total size of weights to time a form on, reached with at most `MOST_COPIES` copies of one."""
 MOST_COPIES = 16
 _torch: Any = torch
 _mkldnn: Any = torch.ops.mkldnn
@@ -42,16 +41,16 @@ _quantized: Any = torch.ops.quantized
 
 
 def packed(weight: torch.Tensor, at_least: int = 1) -> Product:
-    """By oneDNN, in the weight's precision.
+    """oneDNN, in the weight's precision.
 
     Args:
         weight: `[out, in]`.
-        at_least: rows to multiply; fewer are filled up. Its kernel for two rows waits for its own
-            sums, and reads weights from memory at two thirds of the rate of that for four.
+        at_least: rows to multiply; fewer are padded. oneDNN's kernel for two rows stalls on its own
+            sums, and reads weights from memory at two thirds of the rate of the one for four.
 
     Raises:
-        NotImplementedError: rows would be filled up for weights so small that a processor keeps the
-            model's in its cache, where that is no faster.
+        NotImplementedError: padding is requested, but the weights are so small that the model fits
+            into the processor's cache, where padding is no faster.
     """
     if at_least > 1 and weight.shape[1] < WIDE:
         raise NotImplementedError
@@ -67,10 +66,10 @@ def packed(weight: torch.Tensor, at_least: int = 1) -> Product:
 
 
 def packed_in_parts(weight: torch.Tensor, at_least: int = 1) -> Product:
-    """As `packed`, for more inputs than oneDNN adds up in one order: by parts of them.
+    """As `packed`, in parts, for more inputs than oneDNN sums in a fixed order.
 
     Raises:
-        NotImplementedError: there is one part, which `packed` is for.
+        NotImplementedError: there is only one part, which `packed` handles.
     """
     if weight.shape[1] <= PART:
         raise NotImplementedError
@@ -89,13 +88,13 @@ def packed_in_parts(weight: torch.Tensor, at_least: int = 1) -> Product:
 
 
 def _filled_up(x: torch.Tensor, n: int) -> torch.Tensor:
-    """Rows `[R, in]`, and zeros where they are fewer than n; a sequence as it is."""
+    """Rows `[R, in]`, padded with zeros to at least n; a sequence is returned as it is."""
     return functional.pad(x, (0, 0, 0, n - len(x))) if x.dim() == 2 and len(x) < n else x
 
 
 def row_by_row(weight: torch.Tensor) -> Product:
-    """A product of a matrix and a vector for each row: no more is read where there is one row, and
-    where the weights stay in the processor's cache."""
+    """A matrix-vector product per row: reads no more if there is one row, or if the weights stay in
+    the processor's cache."""
     dtype = weight.dtype
 
     def multiply(x: torch.Tensor) -> torch.Tensor:
@@ -110,7 +109,7 @@ def row_by_row(weight: torch.Tensor) -> Product:
 
 
 def grouped(weight: torch.Tensor) -> Product:
-    """By torch's own choice of kernel, a fixed number of rows at a time."""
+    """torch's own choice of kernel, with a fixed number of rows at a time."""
     dtype = weight.dtype
 
     def multiply(x: torch.Tensor) -> torch.Tensor:
@@ -126,24 +125,24 @@ def grouped(weight: torch.Tensor) -> Product:
 
 
 def halves(weight: torch.Tensor) -> Product:
-    """By FBGEMM, with fp16 weights; rows and sums stay in fp32."""
+    """FBGEMM with fp16 weights; rows and sums stay in fp32."""
     laid_out = _quantized.linear_prepack_fp16(weight.float(), None)
     multiply = _quantized.linear_dynamic_fp16
     return lambda x: multiply(x, laid_out)
 
 
 Sums = Callable[[torch.Tensor], torch.Tensor]
-"""Of rows of whole numbers from -127 to 127 and 8-bit weights; each sum times its output's scale.
-Float32 on both sides."""
+"""Products of rows of whole numbers from -127 to 127 with 8-bit weights, times each output's scale;
+float32 in and out."""
 
 
 def integers_by(
     lay_out: Callable[[torch.Tensor, torch.Tensor], Sums], weight: torch.Tensor
 ) -> Product:
-    """With 8-bit weights, a scale for each output, and 8-bit rows, a scale for each row.
+    """8-bit weights with a scale per output, and 8-bit rows with a scale per row.
 
     Args:
-        lay_out: makes of rounded weights `[out, in]` int8 and scales `[out]` what adds them up.
+        lay_out: turns rounded weights `[out, in]` int8 and scales `[out]` into `Sums`.
         weight: `[out, in]`.
     """
     scales = weight.float().abs().amax(dim=1).clamp_(min=1e-12) / 127.0
@@ -160,7 +159,7 @@ def integers_by(
 def _fbgemm_sums(rounded: torch.Tensor, scales: torch.Tensor) -> Sums:
     zeros = torch.zeros(len(rounded), dtype=torch.long)
     with warnings.catch_warnings():
-        # torch is going to give such tensors up: then this form is missing, and another is taken.
+        # torch will drop such tensors: then this form is missing, and another is used.
         warnings.simplefilter("ignore", UserWarning)
         weight = _torch._make_per_channel_quantized_tensor(rounded, scales.double(), zeros, 0)
     laid_out = _quantized.linear_prepack(weight, None)
@@ -173,7 +172,7 @@ def _onednn_sums(rounded: torch.Tensor, scales: torch.Tensor) -> Sums:
     zeros = torch.zeros(len(rounded), dtype=torch.long)
 
     def sums(x: torch.Tensor) -> torch.Tensor:
-        # Unsigned, around 128: signed inputs have no fast kernel without AMX.
+        # Unsigned, offset by 128: signed inputs have no fast kernel without AMX.
         return _onednn.qlinear_pointwise(
             *((x + 128.0).to(torch.uint8), 1.0, 128, laid_out, scales, zeros, None),
             *(1.0, 0, torch.float32, "none", [], ""),
@@ -193,12 +192,12 @@ def _plain_sums(rounded: torch.Tensor, scales: torch.Tensor) -> Sums:
 
 
 def direct(weight: torch.Tensor) -> Product:
-    """As torch does it, for devices that have more to lose by independent rows than to gain."""
+    """torch's own product, for devices where independent rows cost more than they are worth."""
     return lambda x: functional.linear(x, weight)
 
 
 ProductForm = Callable[[torch.Tensor], Product]
-"""Makes a product of a weight in its precision; of a float32 one for int8."""
+"""Makes a product from a weight in its precision; for int8, from a float32 weight."""
 FLOATS: dict[str, ProductForm] = {
     "fours": functools.partial(packed, at_least=4),
     "fours_in_parts": functools.partial(packed_in_parts, at_least=4),
@@ -217,14 +216,14 @@ FORMS: dict[str, dict[str, ProductForm]] = {
         "plain": functools.partial(integers_by, _plain_sums),
     },
 }
-"""Those of a CPU by precision, the likeliest first; the last one always works."""
+"""Forms for CPUs by precision, the likeliest first; the last one always works."""
 BYTES = {"fp32": 4, "fp16": 2, "bf16": 2, "int8": 1}
-"""Of a weight."""
+"""Bytes per weight."""
 
 
 @torch.inference_mode()
 def rows_are_independent(product: Product, n_inputs: int) -> bool:
-    """Whether rows come out the same, to the bit, alone and among others."""
+    """Whether rows are bit-identical alone and in a batch."""
     rows = torch.randn(max(TRIED), n_inputs, generator=torch.Generator().manual_seed(0))
     alone = torch.cat([product(row[None]) for row in rows])
     return all(torch.equal(product(rows[:n]), alone[:n]) for n in TRIED)
@@ -232,8 +231,8 @@ def rows_are_independent(product: Product, n_inputs: int) -> bool:
 
 @torch.inference_mode()
 def largest_add_up(form: ProductForm, n_inputs: int) -> bool:
-    """Whether the largest weights and rows that int8 has give the right sums: kernels of processors
-    without instructions for it add pairs up in 16 bits, which these are too large for."""
+    """Whether the largest int8 weights and rows give the right sums: on processors without
+    instructions for it, kernels add pairs in 16 bits, which these overflow."""
     drawn = torch.Generator().manual_seed(0)
     weight, rows = (
         torch.randint(0, 2, (n, n_inputs), generator=drawn).mul_(2).sub_(1).float() for n in (32, 4)
@@ -243,7 +242,7 @@ def largest_add_up(form: ProductForm, n_inputs: int) -> bool:
 
 
 def usable_forms(weight: torch.Tensor, precision: str) -> list[str]:
-    """Names of the forms that this processor multiplies a weight by, row for row the same."""
+    """Names of the forms that work on this processor and keep rows independent, for a weight."""
     found, n_inputs = [], weight.shape[1]
     for name, form in FORMS[precision].items():
         try:
@@ -251,29 +250,29 @@ def usable_forms(weight: torch.Tensor, precision: str) -> list[str]:
             if is_right and rows_are_independent(form(weight), n_inputs):
                 found.append(name)
         except (AttributeError, RuntimeError, NotImplementedError):
-            # A build of torch without this library, a processor on which it has no such kernel, or
-            # a form that isn't for this size.
+            # This build of torch lacks the library, the library has no such kernel for this
+            # processor, or the form isn't for this size.
             continue
     return found or [list(FORMS[precision])[-1]]
 
 
 def product_of(weight: torch.Tensor, precision: str) -> Product:
-    """A weight `[out, in]` in a precision, in the form by which this processor multiplies weights
-    of its size: the fastest by the clock, at the rows of one guided clip and of four, and the same
-    for any number of rows."""
+    """The product of a weight `[out, in]` in a precision, in the form that this processor uses for
+    weights of its size: the fastest as timed with the rows of one guided clip and of four, and the
+    same for any number of rows."""
     if precision != "int8":
         weight = weight.to(DTYPES[precision])
     forms = FORMS[precision]
-    # What was chosen among other forms is chosen anew.
+    # If the list of forms changes, the choice is made again.
     what = f"product of {precision} {tuple(weight.shape)}, {' '.join(forms)}"
     if what not in _chosen:
-        # What was chosen before was tried before.
+        # An earlier choice was tried when it was made.
         _chosen[what] = recalled(what, forms) or _choose(what, weight, precision)
     return forms[_chosen[what]](weight)
 
 
 _chosen: dict[str, str] = {}
-"""Forms that this process chose; it keeps to them whatever becomes of the file."""
+"""Choices of this process, which keeps them whatever happens to the file."""
 
 
 def _choose(what: str, weight: torch.Tensor, precision: str) -> str:
@@ -283,7 +282,7 @@ def _choose(what: str, weight: torch.Tensor, precision: str) -> str:
 
 @torch.inference_mode()
 def _fastest_form(weight: torch.Tensor, precision: str, names: list[str]) -> str:
-    # Several, so that the processor's cache doesn't hold them as it will not hold a whole model.
+    # Several copies exceed the processor's cache, as a whole model will.
     n_copies = max(1, min(MOST_COPIES, COLD_BYTES // (BYTES[precision] * weight.numel())))
     copies = [weight.clone() for _ in range(n_copies)]
     rows = [torch.randn(n, weight.shape[1]) for n in (2, 8)]

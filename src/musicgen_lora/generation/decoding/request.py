@@ -14,15 +14,15 @@ from musicgen_lora.model.text.states import EncodedText
 
 @dataclass(frozen=True)
 class Conditions:
-    """What B clips are to be like.
+    """The conditions of B clips.
 
     Args:
-        text: a clip without any text has no condition.
-        melodies: `[B, L]` pitch classes for a melody model, which reads M of them, or more that
-            `shifted` cuts; None is no melody.
-        negative: what guidance leads away from, instead of from no text; None, and a clip without
-            any of it, have none.
-        bars: where the bars of each clip begin, in frames of the clip; none are all `UNKNOWN`.
+        text: a clip with an empty text is unconditional.
+        melodies: `[B, L]` pitch classes for a melody model, which reads M of them; `shifted` cuts
+            longer ones. None is no melody.
+        negative: what guidance leads away from, instead of from no text; None, or an empty text of
+            a clip, is no negative prompt.
+        bars: bar lines of each clip, in frames of the clip; empty means all `UNKNOWN`.
     """
 
     text: EncodedText
@@ -35,17 +35,17 @@ class Conditions:
         return None if self.melodies is None else self.melodies[clip : clip + 1]
 
     def negative_of(self, clip: int) -> EncodedText | None:
-        """What a clip is led away from, if it is."""
+        """The negative prompt of a clip, if it has one."""
         if self.negative is None or not self.negative.mask[clip].any():
             return None
         return self.negative.alone(clip)
 
     def bars_of(self, clip: int) -> Lines:
-        """Where the bars of a clip begin."""
+        """The bar lines of a clip."""
         return self.bars[clip] if self.bars else UNKNOWN
 
     def rows(self, clips: Sequence[int]) -> Conditions:
-        """Those of some clips."""
+        """The conditions of some of the clips."""
         rows = torch.as_tensor(clips)
         return Conditions(
             self.text.rows(rows),
@@ -55,11 +55,11 @@ class Conditions:
         )
 
     def shifted(self, shares: Sequence[float], n_read: int | None = None) -> Conditions:
-        """A melody goes on with the music, and begins again after its end, as in audiocraft.
+        """Move each melody on with the music; after its end it begins again, as in audiocraft.
 
         Args:
-            shares: of a window, by which each clip's has gone on.
-            n_read: M, what the model reads of a melody in a window; None is all of it.
+            shares: how far each clip has advanced, in windows.
+            n_read: M, how much of a melody the model reads in a window; None is all of it.
         """
         if self.melodies is None:
             return self
@@ -72,18 +72,18 @@ class Conditions:
 
 
 Scenes = Sequence[tuple[int, Conditions]]
-"""Conditions that change: each with the frame from which on it holds, the first with 0."""
+"""Conditions that change: each with the frame at which it begins, the first with 0."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """B clips that are asked for.
+    """A request for B clips.
 
     Args:
-        conditions: what they are to be like, or how that changes.
-        n_frames: T, codec frames of each clip; more than a window's go on in windows.
+        conditions: constant, or changing.
+        n_frames: T, codec frames of each clip; more than a window's continue in windows.
         seeds: B of them.
-        prompt_codes: `[B, K, P]` with P < T, what the clips begin with; None begins from nothing.
+        prompt_codes: `[B, K, P]` with P < T, codes that the clips begin with; None is none.
     """
 
     conditions: Conditions | Scenes
@@ -93,7 +93,7 @@ class Request:
     prompt_codes: torch.Tensor | None = None
 
     def scene_at(self, frame: int) -> tuple[Conditions, int]:
-        """The conditions that hold at a frame, and the frame before which they do."""
+        """The conditions at a frame, and the frame at which they end."""
         if isinstance(self.conditions, Conditions):
             return self.conditions, self.n_frames
         scenes = self.conditions
@@ -104,11 +104,11 @@ class Request:
 
 @dataclass(frozen=True)
 class Passage:
-    """What a window plays of a clip.
+    """The part of a clip in a window.
 
     Args:
         given: `[K, P]`, the codes that it begins with.
-        n_frames: T > P, its frames with those.
+        n_frames: T > P, its frames including those.
         begin: frames of the clip before it.
     """
 
@@ -118,21 +118,21 @@ class Passage:
 
     @property
     def n_known(self) -> int:
-        """Frames of the clip that are there before the window plays."""
+        """Frames of the clip that exist before the window plays."""
         return self.begin + self.given.shape[-1]
 
     @property
     def end(self) -> int:
-        """Frames of the clip that are there after it has."""
+        """Frames of the clip that exist afterwards."""
         return self.begin + self.n_frames
 
 
 @dataclass(frozen=True)
 class WindowRequest:
-    """A window of B clips that is asked for.
+    """A request for a window of B clips.
 
     Args:
-        n_whole: frames of the whole clips, by which guidance changes.
+        n_whole: frames of the whole clips, over which guidance changes.
     """
 
     conditions: Conditions

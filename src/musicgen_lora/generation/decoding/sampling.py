@@ -1,4 +1,4 @@
-"""From logits to the next tokens, on whichever device the logits are."""
+"""From logits to the next tokens, on the device of the logits."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from musicgen_lora.config.play import SamplingSettings
 
 TAKEN_WHOLE = 2**32
-"""Seeds below it are taken as they are: torch's CPU generator drops the bits above."""
+"""Seeds below it are used directly: torch's CPU generator drops higher bits."""
 
 
 @dataclass(frozen=True)
@@ -23,14 +23,12 @@ class Sampling:
     """How tokens are drawn.
 
     Args:
-        guidance_scale: how strongly the conditions are followed; 1 switches guidance off and halves
+        guidance_scale: how strongly the conditions are followed; 1 turns guidance off and halves
             the work.
-        top_k: only the k likeliest are drawn from; 0 takes all, 1 is greedy.
-        top_p: of those, only the likeliest that have this share of the probability together; 0
-            takes all.
+        top_k: sample from the k likeliest tokens; 0 is all, 1 is greedy.
+        top_p: of those, the likeliest that together have this share of the probability; 0 is all.
         temperature: divides the logits; 0 is greedy.
-        guidance_end: what the guidance scale has become, in a straight line, at the clip's end;
-            None leaves it.
+        guidance_end: guidance scale at the clip's end, reached linearly; None keeps it constant.
     """
 
     guidance_scale: float = 3.0
@@ -41,12 +39,12 @@ class Sampling:
 
     @property
     def is_guided(self) -> bool:
-        """Whether each clip is read twice, with its conditions and without."""
+        """Whether each clip is decoded twice, with and without its conditions."""
         return self.guidance_scale != 1.0 or self.guidance_end not in (None, 1.0)
 
     def scales(self, begin: int, n_steps: int, n_frames: int) -> torch.Tensor | None:
         """Guidance scales `[n_steps]` of the steps from frame `begin` on, of a clip of `n_frames`;
-        None where it stays."""
+        None if constant."""
         if self.guidance_end in (None, self.guidance_scale):
             return None
         share = (torch.arange(begin, begin + n_steps) / max(1, n_frames - 1)).clamp(max=1.0)
@@ -54,13 +52,13 @@ class Sampling:
 
     @property
     def is_greedy(self) -> bool:
-        """Whether the likeliest token is taken each time."""
+        """Whether the likeliest token is always taken."""
         return self.top_k == 1 or self.temperature == 0.0
 
 
 def sampling_of(settings: SamplingSettings, facts: BaseFacts) -> Sampling:
-    """How tokens are drawn: by what is given, else as the base advises, else as `Sampling` has
-    it."""
+    """How tokens are drawn: as given, otherwise as the base advises, otherwise the defaults of
+    `Sampling`."""
     own = Sampling()
     return Sampling(
         guidance_scale=_first(
@@ -77,44 +75,44 @@ def _first(*values: float | None) -> float:
 
 
 def advice_sentence(settings: SamplingSettings, facts: BaseFacts) -> str:
-    """What is taken from the base's advice; empty where nothing is."""
+    """What to tell the user if settings are taken from the base's advice; empty if none are."""
     guidance, temperature = facts.advised_guidance_scale, facts.advised_temperature
     taken = []
     if settings.guidance_scale is None and guidance is not None:
         taken.append(f"--guidance_scale {guidance:g}")
     if settings.temperature is None and temperature is not None:
         taken.append(f"--temperature {temperature:g}")
-    return f"As this base advises: {' '.join(taken)}." if taken else ""
+    return f"As this base recommends: {' '.join(taken)}." if taken else ""
 
 
 GREEDY = Sampling(top_k=1)
-"""With guidance, as transformers' `generate` has it where it doesn't sample."""
+"""With guidance, as transformers' `generate` without sampling."""
 
 
 def clip_generator(seed: int) -> torch.Generator:
-    """The draws of a clip, a function of all of its seed, which may be any whole number."""
+    """The random generator of a clip, from its whole seed, which may be any integer."""
     return torch.Generator().manual_seed(seed if 0 <= seed < TAKEN_WHOLE else seed_of("clip", seed))
 
 
 class Noise:
-    """What decides between tokens: uniform numbers for each clip, step, codebook and token.
+    """The randomness of sampling: uniform numbers for each clip, step, codebook and token.
 
-    A clip's are a function of its seed and of how many steps it has drawn, alone; always made on
-    the CPU, they are the same on every device. Each token has a number of its own, so that two
-    models that nearly agree draw nearly the same from one seed.
+    A clip's numbers depend only on its seed and on how many steps it has drawn; always made on the
+    CPU, they are the same on every device. Each token has its own number, so that two models that
+    nearly agree draw nearly the same tokens from one seed.
 
     Args:
         shape: codebooks and tokens.
     """
 
     STEPS = 32
-    """Steps whose noise is made at a time."""
+    """Steps of noise that are made at a time."""
 
     def __init__(self, seeds: Sequence[int], shape: tuple[int, int]) -> None:
         self._clips = [_ClipNoise(seed, (self.STEPS, *shape)) for seed in seeds]
 
     def rows(self, clips: Sequence[int]) -> Noise:
-        """That of some clips, which goes on with them: what is drawn from one is from both."""
+        """The noise of some clips, with shared state: a draw from one advances both."""
         some = Noise((), (0, 0))
         some._clips = [self._clips[clip] for clip in clips]
         return some
@@ -123,8 +121,8 @@ class Noise:
         """The numbers of the next step, `[B, K, V]`.
 
         Args:
-            drawing: which clips take such a step (default: all); others have the numbers of their
-                last again, for nothing, and go on from there later.
+            drawing: which clips take this step (default: all); others repeat the numbers of their
+                last step, unused, and continue from there later.
         """
         flags = [True] * len(self._clips) if drawing is None else drawing
         found = [clip.step(takes=takes) for clip, takes in zip(self._clips, flags, strict=True)]
@@ -138,7 +136,7 @@ class Noise:
 
 
 class _ClipNoise:
-    """The noise of a clip: blocks of `[steps, K, V]`."""
+    """The noise of a clip, in blocks of `[steps, K, V]`."""
 
     def __init__(self, seed: int, shape: tuple[int, int, int]) -> None:
         self._generator, self._shape = clip_generator(seed), shape
@@ -160,10 +158,10 @@ class _ClipNoise:
 
 def sample(logits: torch.Tensor, sampling: Sampling, noise: torch.Tensor | None) -> torch.Tensor:
     """Draws the tokens of all codebooks at once, by an exponential race: token i, of probability
-    p_i, is done at -log(u_i) / p_i, and the first one is drawn. Nothing waits for the host.
+    p_i, finishes at -log(u_i) / p_i, and the first to finish is drawn. There is no host sync.
 
     Args:
-        logits: `[B, K, V]`, guided where they are.
+        logits: `[B, K, V]`, after guidance.
         noise: u, `[B, K, V]`, from `Noise`; a greedy choice needs none.
 
     Returns:
@@ -174,7 +172,7 @@ def sample(logits: torch.Tensor, sampling: Sampling, noise: torch.Tensor | None)
     logits = logits.float()
     if sampling.temperature != 1.0:
         logits = logits / sampling.temperature
-    # A top_k of 0 takes all; so does one of more than there are.
+    # A top_k of 0, or of more than there are, takes all tokens.
     n_kept = min(sampling.top_k or logits.shape[-1], logits.shape[-1])
     has_top_p = 0.0 < sampling.top_p < 1.0
     if n_kept == logits.shape[-1] and not has_top_p:
@@ -185,8 +183,8 @@ def sample(logits: torch.Tensor, sampling: Sampling, noise: torch.Tensor | None)
 
 
 def _first_of_the_likeliest(logits: torch.Tensor, noise: torch.Tensor, n_kept: int) -> torch.Tensor:
-    """The same for top-k alone, with a look at the result: mostly the first of all is among the
-    likeliest, and these need not be sorted out."""
+    """As `_first_of_those_kept` for top-k alone, without sorting: the winner among all tokens is
+    mostly one of the k likeliest; only otherwise they are sorted. It syncs with the host."""
     first = (logits - noise.log().neg_().log_()).argmax(dim=-1, keepdim=True)
     n_before = (logits > logits.gather(-1, first)).sum(dim=-1)
     first = first.squeeze(-1)
@@ -199,12 +197,12 @@ def _first_of_the_likeliest(logits: torch.Tensor, noise: torch.Tensor, n_kept: i
 def _first_of_those_kept(
     logits: torch.Tensor, noise: torch.Tensor, n_kept: int, top_p: float | None
 ) -> torch.Tensor:
-    """The token `[...]` of `[..., V]` that is done first among those that may be drawn."""
+    """The token `[...]` of `[..., V]` that finishes first among those that may be drawn."""
     values, indices = logits.topk(n_kept, dim=-1)
     done_at = (-noise.gather(-1, indices).log()).log() - values
     if top_p is not None:
         probabilities = values.softmax(dim=-1)
-        # The one that reaches the share is among them, so the likeliest always is.
+        # The token that reaches the share is included, so the likeliest always is.
         before = probabilities.cumsum(dim=-1) - probabilities
         done_at = done_at.masked_fill(before >= top_p, torch.inf)
     return indices.gather(-1, done_at.argmin(dim=-1, keepdim=True)).squeeze(-1)

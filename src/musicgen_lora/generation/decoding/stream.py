@@ -1,9 +1,9 @@
-"""Audio while it is made: EnCodec's decoder in chunks, equal to decoding the whole at once.
+"""Streaming audio: EnCodec's decoder in chunks, equal to decoding the whole clip at once.
 
-The decoder is not causal, and its LSTM reaches back without limit, so that chunks which merely
-overlap would click. Here the first convolution has the frames around a chunk that it looks at, the
-LSTM goes on from its own state, and the layers that make samples of frames have as many frames on
-both sides as they look at. Reflections at the edges happen at the true beginning and end alone.
+The decoder is not causal, and its LSTM reaches back without limit, so chunks that merely overlap
+would click. Here the first convolution gets the frames around a chunk that it needs, the LSTM
+continues from its own state, and the upsampling layers get as many frames on both sides as they
+need. Reflection padding happens only at the true beginning and end.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from musicgen_lora.model.base_model import BaseModel
 from musicgen_lora.model.cpu.codec_layers import through_layers
 
 CHUNK_S = 0.5
-"""Seconds of audio that are yielded at a time."""
+"""Seconds of audio per chunk."""
 
 
 def stream_audio(
     model: BaseModel | Decoder, request: Request, chunk_s: float = CHUNK_S
 ) -> Iterator[np.ndarray]:
-    """Generates audio for B clips, part after part.
+    """Generates audio for B clips in chunks.
 
     Args:
-        model: as in `generate_codes`, and so are the codes that are heard.
-        request: the clips; what they begin with is heard first.
-        chunk_s: seconds of a part; the last one may be shorter.
+        model: as in `generate_codes`, which gives the same codes.
+        request: the clips; the codes that they begin with come first.
+        chunk_s: seconds of a chunk; the last one may be shorter.
 
     Yields:
-        `[B, C, n]` float32; it may exceed full scale. Together the parts are the whole clips.
+        `[B, C, n]` float32; it may exceed full scale. Joined, the chunks are the whole clips.
 
     Raises:
         UserError: the model's codec can't be decoded in chunks.
@@ -47,7 +47,7 @@ def stream_audio(
     parts = play_frames(decoder, request, chunk=chunk)
     n_done = 0
     while n_done < request.n_frames:
-        # Not around the `yield`: what the caller does in between is no matter of ours.
+        # Not around the `yield`, so that the caller's code runs with its own threads.
         with threads_for(decoder.base):
             codes = next(parts)
             n_done += codes.shape[-1]
@@ -57,20 +57,20 @@ def stream_audio(
 
 
 def decodes_in_parts(base: BaseModel) -> bool:
-    """Whether a model's codec can be decoded in parts."""
+    """Whether a model's codec can be decoded in chunks."""
     codec: Any = base.codec.module
     kinds = [type(layer).__name__ for layer in codec.decoder.layers[:2]]
     return codec.config.norm_type == "weight_norm" and kinds == ["EncodecConv1d", "EncodecLSTM"]
 
 
 class ChunkDecoder:
-    """Decodes clips from codes that come in parts.
+    """Decodes clips from codes that arrive in chunks.
 
     Args:
         base: its codec is used, on the codec's device.
 
     Raises:
-        UserError: the codec can't be decoded in parts.
+        UserError: the codec can't be decoded in chunks.
     """
 
     def __init__(self, base: BaseModel) -> None:
@@ -79,8 +79,8 @@ class ChunkDecoder:
         self._hop = int(self._codec.config.hop_length)
         if not decodes_in_parts(base):
             raise UserError(
-                "This model's codec looks at whole clips, and can't be decoded in parts; "
-                "generate the clip as a whole."
+                "This model's codec needs whole clips and can't be decoded in chunks; generate the "
+                "clip as a whole."
             )
         first, recurrent, *rest = self._codec.decoder.layers
         self._first, self._lstm, self._rest = first, recurrent.lstm, rest
@@ -93,7 +93,7 @@ class ChunkDecoder:
 
     @torch.inference_mode()
     def push(self, codes: torch.Tensor, *, last: bool) -> np.ndarray:
-        """Takes the next codes `[B, K, n]`; the samples that they decide, `[B, C, m]`.
+        """Takes the next codes `[B, K, n]` and returns the samples that are now final, `[B, C, m]`.
 
         Args:
             codes: of the same clips each time.
@@ -115,7 +115,7 @@ class ChunkDecoder:
         return sound.reshape(n_clips, self._n_channels, -1).float().cpu().numpy()
 
     def _read(self, *, last: bool) -> None:
-        """Takes the codes as far as the LSTM, as many as have all that they look at."""
+        """Runs the codes through the LSTM, as many as have all the frames around them."""
         before, after = self._around_first
         until = self._codes.end - (0 if last else after)
         if until <= self._n_hidden or (not last and self._codes.end <= max(before, after)):
@@ -129,8 +129,8 @@ class ChunkDecoder:
 
 
 class _Tail:
-    """The end of a sequence `[B, D, n]` that grows: what is before the part that was last asked for
-    is let go."""
+    """The end of a growing sequence `[B, D, n]`: everything before the part last asked for is
+    dropped."""
 
     def __init__(self) -> None:
         self._kept: torch.Tensor | None = None
@@ -138,15 +138,15 @@ class _Tail:
 
     @property
     def end(self) -> int:
-        """How long the sequence is by now."""
+        """Current length of the sequence."""
         return self._begin + (0 if self._kept is None else self._kept.shape[-1])
 
     def add(self, more: torch.Tensor) -> None:
-        """Goes on with these."""
+        """Appends more of the sequence."""
         self._kept = more if self._kept is None else torch.cat([self._kept, more], dim=-1)
 
     def since(self, begin: int) -> tuple[torch.Tensor, int]:
-        """The sequence from `begin` on, or from its own beginning; and from where that is."""
+        """The sequence from `begin` on, or from its own beginning, and where that part starts."""
         assert self._kept is not None
         begin = max(begin, 0)
         self._kept, self._begin = self._kept[..., begin - self._begin :], begin
@@ -154,7 +154,7 @@ class _Tail:
 
 
 def _frames_around(layers: Sequence[Any], hop: int) -> tuple[int, int]:
-    """How many frames before and after a frame the samples look at that layers make of it."""
+    """How many frames before and after a frame affect the samples that the layers make of it."""
     far = 1000
     begin, end = far * hop, (far + 1) * hop
     for layer in reversed(layers):
@@ -163,7 +163,7 @@ def _frames_around(layers: Sequence[Any], hop: int) -> tuple[int, int]:
 
 
 def _looked_at(layer: Any, begin: int, end: int) -> tuple[int, int]:
-    """Which of its inputs a layer makes the outputs from `begin` to before `end` of."""
+    """The range of inputs that affects a layer's outputs from `begin` up to `end`."""
     kind = type(layer).__name__
     if kind == "EncodecResnetBlock":
         for inner in reversed(layer.block):

@@ -1,8 +1,8 @@
-"""The steps of a window: read a column of the delayed sequence, draw the next, write it down.
+"""The steps of a window: read a column of the delayed sequence, draw the next, store it.
 
-`DecodingWindow` does so in plain steps, for CPUs. `FixedWindow` does the same with tensors alone,
-whose shapes and addresses stay, and without a word from the host: on a card its step is captured as
-a graph, one for each bucket of the cache, so that a step costs one launch.
+`DecodingWindow` takes plain steps, for CPUs. `FixedWindow` does the same with tensors of constant
+shapes and addresses and without host syncs: on CUDA its step is captured as a graph, one for each
+bucket of the cache, so that a step costs one launch.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from musicgen_lora.generation.decoding.sampling import Noise, sample
 
 
 class DecodingWindow:
-    """Clips that are being decoded, each with what it begins with.
+    """Clips that are being decoded, each from its given codes.
 
-    Each may begin with another number of frames and play another number: their columns lie such
-    that what is new begins with the same step for all, and those that have played theirs wait.
+    Each may have a different number of given and of new frames: columns are aligned so that new
+    frames begin at the same step for all; clips that have finished wait.
     """
 
     batched = False
@@ -31,7 +31,7 @@ class DecodingWindow:
         self.passages = passages
         n_given = [passage.given.shape[-1] for passage in passages]
         self._step = max(n_given)
-        # The column in which each clip's first lies, and the one before which its last does.
+        # First column of each clip, and the one after its last.
         self._firsts = [self._step - n for n in n_given]
         self._ends = [
             first + shape.delays.n_steps(passage.n_frames)
@@ -53,11 +53,11 @@ class DecodingWindow:
         self._make_ready()
 
     def _columns(self, special: int) -> torch.Tensor:
-        """The delayed sequences `[B, K, S + 1]`, as far as they are given; and takes down which of
-        the tokens `[B, S, K]` are to be played."""
+        """The delayed sequences `[B, K, S + 1]` as far as they are given; also records which of the
+        tokens `[B, S, K]` are to be played."""
         n_clips, n_codebooks = len(self.passages), len(self._delays)
         tokens = torch.full((n_clips, n_codebooks, self.n_steps + 1), special)
-        # Where a codebook's frame is before the first or past the last, its token stays as it is.
+        # If a codebook's frame is before the first or past the last, its token stays as it is.
         self._spoken = torch.zeros(n_clips, self.n_steps, n_codebooks, dtype=torch.bool)
         for clip, (passage, first, end) in enumerate(
             zip(self.passages, self._firsts, self._ends, strict=True)
@@ -70,7 +70,7 @@ class DecodingWindow:
         return tokens
 
     def _scales_of(self, n_whole: int) -> torch.Tensor | None:
-        """Guidance scales `[S, B, 1]` of the steps; None where it stays."""
+        """Guidance scales `[S, B, 1]` of the steps; None if constant."""
         scales = [
             self._sampling.scales(passage.begin - first, self.n_steps, n_whole)
             for passage, first in zip(self.passages, self._firsts, strict=True)
@@ -79,16 +79,16 @@ class DecodingWindow:
         return torch.stack(found, dim=1)[..., None] if found else None
 
     def _make_ready(self) -> None:
-        """What a kind of window needs besides."""
+        """Further preparation by a kind of window."""
 
     @property
     def _drawing(self) -> list[bool]:
-        """Which clips have not played all of theirs."""
+        """Which clips have not finished."""
         return [self._step < end for end in self._ends]
 
     @property
     def step(self) -> int:
-        """How many of `n_steps` are done or were given."""
+        """How many of `n_steps` are done or given."""
         return self._step
 
     @property
@@ -100,18 +100,18 @@ class DecodingWindow:
         ]
 
     def n_ready(self, row: int) -> int:
-        """Frames of a clip all of whose codebooks are there."""
+        """Frames of a clip whose codebooks are all there."""
         passage = self.passages[row]
         spoken = passage.begin + self._step - self._firsts[row] - max(self._delays)
         return max(passage.n_known, min(passage.end, spoken))
 
     def frames(self, row: int, begin: int, end: int) -> torch.Tensor:
-        """Codes `[K, end - begin]` of a clip on the CPU, frames of which the window has."""
+        """Codes `[K, end - begin]` of a clip on the CPU, frames that the window has."""
         at = self._firsts[row] + begin - self.passages[row].begin
         return self._delays.undelay(self.tokens[row : row + 1, :, at:], end - begin)[0].cpu()
 
     def advance(self) -> None:
-        """One step."""
+        """Takes one step."""
         step = self._step
         scale = self._sampling.guidance_scale if self._scales is None else self._scales[step]
         logits = self.playing.step(self.tokens[:, :, step], scale)
@@ -124,11 +124,11 @@ class DecodingWindow:
 
 
 class FixedWindow(DecodingWindow):
-    """The same, on any device; on CUDA as captured graphs."""
+    """The same on any device; on CUDA as captured graphs."""
 
     batched = True
     captured = True
-    """Whether steps are captured graphs, on CUDA."""
+    """Whether steps are captured as graphs on CUDA."""
 
     def _make_ready(self) -> None:
         device = self.tokens.device
@@ -159,8 +159,8 @@ class FixedWindow(DecodingWindow):
         self._step += 1
 
     def _graph(self, bucket: int) -> torch.cuda.CUDAGraph:
-        """The graph of a step that reads so far. The first step of a bucket runs to warm up, on
-        what it is then put back to."""
+        """The graph of a step that reads up to `bucket`. The first step of a bucket runs twice to
+        warm up, and its state is restored each time."""
         if bucket in self._graphs:
             return self._graphs[bucket]
         cache = self.playing.cache
@@ -184,7 +184,7 @@ class FixedWindow(DecodingWindow):
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
             self._advance()
-        # Captured, not run: but the host has counted.
+        # Capturing doesn't run the step, but the host has counted it.
         cache.lengths = list(lengths)
         # Graphs of earlier buckets are not needed any more.
         self._graphs = {bucket: graph}

@@ -1,4 +1,4 @@
-"""Where the bars of a recording begin: by its JSON, by a tempo that is given, or by ear."""
+"""Where the bars of a recording begin: from its JSON, from a given tempo, or measured."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from musicgen_lora.listening.rhythm.bars import SURE
 from musicgen_lora.listening.rhythm.tempo import estimate_tempo
 
 SLACK = 0.02
-"""Share of a bar that the last one may lack."""
+"""Share of a bar that may be missing from the last one."""
 GridSource = Literal["its JSON", "--bpm", "measured"]
 
 
@@ -26,7 +26,7 @@ class BarGrid:
     Args:
         first_s: where bar 1 begins.
         n_bars: whole bars from there on.
-        is_loop: the recording is these bars, and goes on in its own beginning.
+        is_loop: the recording is exactly these bars, and its end leads into its beginning.
     """
 
     bpm: float
@@ -37,11 +37,11 @@ class BarGrid:
 
     @property
     def told_bpm(self) -> str:
-        """The tempo as a person reads it."""
+        """The tempo as text for people."""
         return f"{round(self.bpm, 2):g}"
 
     def span(self, from_bar: int, to_bar: int, sample_rate: int) -> tuple[int, int]:
-        """The samples of bars `from_bar` to `to_bar`, counted from 1, both included."""
+        """First and end sample of bars `from_bar` to `to_bar`, counted from 1, both included."""
         bar_s = 240.0 / self.bpm
         begin, end = (self.first_s + bar_s * bar for bar in (from_bar - 1, to_bar))
         return round(begin * sample_rate), round(end * sample_rate)
@@ -50,14 +50,14 @@ class BarGrid:
 def find_grid(
     path: Path, waveform: np.ndarray, sample_rate: int, bpm: float | None = None
 ) -> BarGrid:
-    """The bars of a recording `[C, N]`.
+    """Find the bars of a recording `[C, N]`.
 
     Args:
-        path: that it is from; a JSON that `generate` has written beside it is believed.
-        bpm: tempo that is given: bar 1 begins where the recording does.
+        path: its file; a JSON that `generate` wrote beside it is trusted.
+        bpm: given tempo: bar 1 then begins where the recording does.
 
     Raises:
-        UserError: its tempo can't be told.
+        UserError: its bars can't be measured reliably.
     """
     duration_s = waveform.shape[1] / sample_rate
     facts = read_facts(path.with_suffix(".json"))
@@ -70,7 +70,7 @@ def find_grid(
         return BarGrid(bpm, 0.0, _whole_bars(duration_s, bpm), "--bpm")
     tempo = estimate_tempo(waveform, sample_rate)
     if not tempo.confidence >= SURE or not tempo.is_steady or not len(tempo.downbeats_s):
-        raise UserError(f"{path}: its bars can't be told for sure; give its tempo, --bpm.")
+        raise UserError(f"{path}: its bars can't be found reliably; give its tempo with --bpm.")
     if tempo.loop_bars is not None:
         exact = 240.0 * tempo.loop_bars / duration_s
         return BarGrid(exact, 0.0, tempo.loop_bars, "measured", is_loop=True)

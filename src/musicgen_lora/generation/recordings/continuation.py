@@ -1,9 +1,8 @@
-"""Joining what a model played on from a recording to the recording itself.
+"""Joins a continuation by the model to the recording that it continues.
 
-A continuation comes with the codec's version of what it heard. The recording is kept as it was, and
-the new music is brought to its level, as far as the codec or the model changed it, and faded in
-before the seam, where both have the same music. What is left of a hole there is measured by
-`hole_db_at`.
+A continuation starts with the codec's version of what the model heard. The recording is kept as it
+was; the new music is brought to its level, which codec or model may have changed, and faded in
+before the seam, where both have the same music. `hole_db_at` measures any hole that is left there.
 """
 
 from __future__ import annotations
@@ -16,26 +15,26 @@ from musicgen_lora.audio.crossfade import most_alike_at, pass_into
 from musicgen_lora.audio.loudness import decibels
 
 LEVEL_S = 2.0
-"""The level is compared over so much of what both have."""
+"""The level is compared over this much of the overlap."""
 GAIN_MOST_DB = 12.0
 PASS_WITHIN_S, FADE_S = 0.06, 0.01
 FRAME_S = 0.15
-"""Sparse beats are silent between their hits; a hole is longer."""
+"""Sparse beats are silent between hits; a hole lasts longer."""
 AROUND_S = 0.4
 BEFORE_S = 4.0
 QUIET_SHARE = 0.1
 HOLE_DB = -12.0
-"""Below it, there is silence at a seam that the recording has no like of."""
+"""Below it, a seam is quieter than anything in the recording before it."""
 
 
 @dataclass(frozen=True)
 class Continued:
-    """A recording and how it goes on.
+    """A recording with its continuation.
 
     Args:
-        waveform: `[C, M + what is new]`.
-        gain_db: that the new music was given.
-        fade: samples of the crossfade, the first and the one after the last.
+        waveform: `[C, M + new samples]`.
+        gain_db: gain of the new music.
+        fade: first sample of the crossfade, and the one after its last.
     """
 
     waveform: np.ndarray
@@ -56,9 +55,9 @@ def join_continuation(
     Args:
         given: `[C, M]`, the recording.
         continued: `[C, N]`: first the codec's version of the recording's last `n_heard` samples,
-            then what is new.
-        n_heard: from 1 to both lengths.
-        peak_most: the new music is turned down where it would be higher.
+            then the new music.
+        n_heard: at least 1, at most either length.
+        peak_most: the new music is turned down if its peak would exceed this.
 
     Raises:
         ValueError: channels differ, or `n_heard` is out of bounds.
@@ -82,14 +81,14 @@ def join_continuation(
 
 
 def below_peak(gain_db: float, waveform: np.ndarray, most: float) -> float:
-    """A gain that `[C, n]` can be given, or as much of it as leaves its peak at `most`."""
+    """The gain, reduced if it would raise the peak of `[C, n]` above `most`."""
     peak = float(np.abs(waveform).max(initial=0.0))
     return min(gain_db, 20.0 * float(np.log10(most / peak))) if peak > 0.0 else gain_db
 
 
 def hole_db_at(waveform: np.ndarray, seam: int, sample_rate: int) -> float:
-    """The quietest frame from a seam on against the quiet frames before it, in dB; 0 where there is
-    too little to compare. What is silent before the seam is the recording's own."""
+    """Level of the quietest frame after a seam relative to the quiet frames before it, in dB; 0 if
+    there is too little to compare. Silence before the seam is the recording's own."""
     n_frame, n_around = round(FRAME_S * sample_rate), round(AROUND_S * sample_rate)
     before = _levels_db(waveform[:, max(0, seam - round(BEFORE_S * sample_rate)) : seam], n_frame)
     after = _levels_db(waveform[:, max(0, seam - n_frame // 4) : seam + n_around], n_frame)
@@ -99,7 +98,7 @@ def hole_db_at(waveform: np.ndarray, seam: int, sample_rate: int) -> float:
 
 
 def _levels_db(waveform: np.ndarray, n_frame: int) -> np.ndarray:
-    """Level of each half-overlapping frame `[F]` in dB."""
+    """Levels `[F]` of half-overlapping frames in dB."""
     starts = range(0, waveform.shape[1] - n_frame + 1, max(1, n_frame // 2))
     return np.array(
         [decibels(float(np.square(waveform[:, at : at + n_frame]).mean())) for at in starts]

@@ -1,7 +1,7 @@
-"""New music within a recording: what is heard before it, its level, and its seams.
+"""New music within a recording: the context that the model hears, its level, and its seams.
 
-The model hears what comes before at its own rate; what it plays is brought to the recording's and
-joined. Outside of the new part and the crossfades before its lines no sample changes.
+The model hears the context at its own rate; what it plays is resampled to the recording's rate and
+joined. Outside the new part and the crossfades before its bar lines no sample changes.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from musicgen_lora.model.codec import Codec
 from musicgen_lora.model.shape import Shape
 
 BACK_WITHIN_S = 0.1
-"""The new music passes into what follows within the last so many seconds before it ..."""
+"""The crossfade back into the recording lies within this long before the bar line ..."""
 BACK_BEFORE_S = 0.01
-"""... and has done so long before the bar line, whose hit stays whole."""
+"""... and ends this long before it, so that the hit on the line stays intact."""
 LEVEL_S = 0.1
-"""Length on each side of a seam that its figures are taken from."""
+"""Length on each side of a seam over which levels are measured."""
 SLACK_DB, RAISED_MOST_DB = 2.0, 6.0
-"""New music may be so much louder or quieter than what it goes on from or replaces; beyond that it
-is brought nearer, by so much at most ..."""
+"""New music may be up to `SLACK_DB` louder or quieter than what it continues or replaces; beyond
+that it is brought nearer, by at most `RAISED_MOST_DB` ..."""
 RISE_S = 0.25
-"""... within so long from the seam on, where it may be the ringing of what was before."""
+"""... ramped over this long from the seam, where the earlier music may still ring out."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,9 @@ class ExtensionSeam:
 
     Args:
         fade: first sample of the crossfade, and the one after its last.
-        levels_db: of the tenths of a second before and after it.
-        hole_db: the quietest moment of what is new there against the recording's quiet moments, and
-            before what follows, which most music is quiet before, against what was there.
+        levels_db: levels of the tenths of a second before and after it.
+        hole_db: the quietest moment of the new music there, relative to quiet moments of the
+            recording; at the end, relative to what was there, as most music is quiet before a bar.
     """
 
     fade: tuple[int, int]
@@ -64,8 +64,8 @@ class ExtensionSeam:
         sample_rate: int,
         was: np.ndarray | None = None,
     ) -> ExtensionSeam:
-        """That of a crossfade before a line of `[C, N]`, which what is new begins with, or ends
-        before where it leads back to a recording `[C, N]` as it `was`."""
+        """The seam of a crossfade before a bar line of `[C, N]`. New music begins at the line, or,
+        given the recording `[C, N]` as it `was`, ends there and leads back to it."""
         n_level = round(LEVEL_S * sample_rate)
         sides = (
             waveform[:, max(0, fade[0] - n_level) : fade[0]],
@@ -83,12 +83,12 @@ class ExtensionSeam:
 
 @dataclass(frozen=True)
 class Extended:
-    """A recording with what was played.
+    """A recording with its new music.
 
     Args:
         waveform: `[C, N]`.
-        new: the part of it that is new, `[C, n]`.
-        gain_db: what the codec took from the level, or gave to it.
+        new: the new part of it, `[C, n]`.
+        gain_db: gain that makes up for the codec's change of level.
         raised_db: gain that brought the new music near the recording's level.
         quieter_db: how much quieter it stays than what it continues or replaces, because its peaks
             or the limit allow no more gain; 0 within `SLACK_DB`.
@@ -105,7 +105,7 @@ class Extended:
 
     @property
     def faults(self) -> list[str]:
-        """What is wrong with it, each as a verb and its object."""
+        """What is wrong with it, each as a verb phrase."""
         said = {"begin": "leaves a hole where it begins", "end": "leaves a hole where it ends"}
         return [said[name] for name, seam in self.seams.items() if seam.hole_db < HOLE_DB]
 
@@ -129,13 +129,13 @@ class Extended:
 
 @dataclass(frozen=True)
 class Extension:
-    """What is played onto a recording, from `begin` to before `end`.
+    """Where new music goes in a recording: from `begin` up to `end`.
 
     Args:
         recording: `[C, N]`.
-        begin: first sample that is new.
-        end: sample from which on the recording is there again; N or more where nothing follows.
-        n_frames: codec frames that are heard before.
+        begin: first new sample.
+        end: sample at which the recording resumes; N or more if nothing follows.
+        n_frames: codec frames that the model hears before `begin`.
         wraps: the recording is a loop, whose beginning follows its end.
     """
 
@@ -153,28 +153,28 @@ class Extension:
 
     @property
     def n_samples(self) -> int:
-        """Samples of the recording with what was played."""
+        """Samples of the recording with the new music."""
         return max(self.end, self.recording.shape[1])
 
     @property
     def _turn(self) -> int:
-        """Samples by which a loop is turned to the left, so that there is something before a part
-        that begins with it."""
+        """Samples by which a loop is rotated to the left, so that a part at its very beginning has
+        something before it."""
         return self.end if self.wraps and self.begin == 0 else 0
 
     def _turned(self) -> tuple[np.ndarray, int, int]:
-        """The recording, begin and end, turned."""
+        """The rotated recording, with its begin and end."""
         waveform, turn, n_samples = self.recording, self._turn, self.recording.shape[1]
         if not turn:
             return waveform, self.begin, self.end
         return np.roll(waveform, -turn, axis=1), n_samples - turn, n_samples
 
     def n_heard(self, shape: Shape) -> int:
-        """Samples of the recording that are heard before `begin`."""
+        """Samples of the recording that the model hears before `begin`."""
         return round(self.n_frames / shape.frame_rate * self.sample_rate)
 
     def codes(self, codec: Codec, shape: Shape) -> torch.Tensor | None:
-        """What is heard, as codes `[1, K, P]`; None where nothing is."""
+        """What the model hears, as codes `[1, K, P]`; None if nothing."""
         if not self.n_frames:
             return None
         waveform, begin, _ = self._turned()
@@ -184,11 +184,11 @@ class Extension:
         return torch.from_numpy(codes.astype(np.int64))[None]
 
     def finish(self, take: np.ndarray, shape: Shape) -> Extended:
-        """Joins what was played to the recording.
+        """Joins a take to the recording.
 
         Args:
-            take: `[C', n]` at the model's rate: first the codec's version of what is heard, then
-                what is new.
+            take: `[C', n]` at the model's rate: first the codec's version of what was heard, then
+                the new music.
         """
         rate, (waveform, begin, end) = self.sample_rate, self._turned()
         n_heard = self.n_heard(shape)
@@ -196,11 +196,11 @@ class Extension:
         if len(played) != len(waveform):
             played = np.repeat(played.mean(axis=0, keepdims=True), len(waveform), axis=0)
         n_wanted = n_heard + end - begin
-        # What was resampled may lack a sample.
+        # Resampling may lose a sample.
         played = np.pad(played, ((0, 0), (0, max(0, n_wanted - played.shape[1]))))[:, :n_wanted]
         most = max(CEILING, float(np.abs(waveform).max(initial=0.0)))
         fades: dict[str, tuple[int, int]] = {}
-        # What is replaced, or what is gone on from.
+        # What is replaced, or what is continued.
         like = (
             waveform[:, begin:end]
             if self.begin < self.recording.shape[1]
@@ -227,8 +227,8 @@ class Extension:
         lines: Mapping[str, int],
         fades: Mapping[str, tuple[int, int]],
     ) -> dict[str, ExtensionSeam]:
-        """What the crossfades before lines of what was found are like, in a recording as it was, at
-        their places in it."""
+        """Measures the crossfades before the bar `lines` of the new version `found`, against the
+        recording as it `was`; their positions are those in the recording, not rotated."""
         rate, n_samples, seams = self.sample_rate, found.shape[1], {}
         if self.wraps:
             found, was = (np.concatenate([one, one[:, :rate]], axis=1) for one in (found, was))
@@ -242,8 +242,8 @@ class Extension:
     def _raised(
         self, found: np.ndarray, begin: int, like: np.ndarray, most: float
     ) -> tuple[np.ndarray, float, float]:
-        """The recording `[C, N]` with what is new from `begin` on brought near the level of `like`,
-        the gain in dB, and by how many dB it stays quieter; see `Extended`."""
+        """The recording `[C, N]` with its new music, from `begin` on, brought near the level of
+        `like`; the gain in dB; and by how many dB it stays quieter. See `Extended`."""
         new = found[:, begin:]
         levels = [decibels(float(np.square(sound).mean())) for sound in (like, new)]
         beyond = levels[0] - levels[1]
@@ -261,7 +261,7 @@ class Extension:
     def _lead_back(
         self, found: np.ndarray, waveform: np.ndarray, begin: int, end: int
     ) -> tuple[np.ndarray, tuple[int, int]]:
-        """The new music `[C, end]`, passed into what was there where the two are most alike, and
+        """The music `[C, end]`, crossfaded into the old recording where the two are most alike, and
         the samples of the crossfade."""
         rate = self.sample_rate
         stop = max(begin + 2, end - round(BACK_BEFORE_S * rate))

@@ -1,6 +1,6 @@
-"""Recordings that are gone on with, or of which bars are played anew, and what of them is asked.
+"""Recordings to continue, or to regenerate bars of, and what is asked of them.
 
-A recording keeps its rate, its channels and every sample that isn't played anew.
+A recording keeps its rate, its channels and every sample that isn't regenerated.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from musicgen_lora.urls import shown
 
 LONGEST_S = 600.0
 OTHERS = {
-    "base": "Another base model made the recording than plays now, which --base_model_path "
-    "chooses.",
-    "adapters": "Other adapters made the recording than play now: to go on in their sound, give "
-    "the same --lora_model_path and --strength.",
+    "base": "The recording was made with another base model; to use that one, pass it "
+    "as --base_model_path.",
+    "adapters": "The recording was made with other adapters; to keep their sound, pass the same "
+    "--lora_model_path and --strength.",
 }
-"""What is said where another one made a recording, by what the JSON beside it names."""
+"""What to say if a recording was made with other models, by the key in the JSON beside it."""
 
 
 @dataclass(frozen=True)
 class Recording:
-    """A sound file as it is.
+    """A sound file, unchanged.
 
     Args:
         waveform: `[C, N]` float32, C is 1 or 2.
@@ -50,10 +50,10 @@ class Recording:
 
     @classmethod
     def read(cls, path: Path) -> Recording:
-        """Reads a file whole.
+        """Reads a whole file.
 
         Raises:
-            UserError: not readable, empty, longer than ten minutes, or of more than two channels.
+            UserError: unreadable, empty, longer than ten minutes, or more than two channels.
         """
         with AudioStream(path) as stream:
             rate, n_channels = stream.sample_rate, stream.n_channels
@@ -65,7 +65,7 @@ class Recording:
                 n_read += len(block)
                 if n_read > LONGEST_S * rate:
                     raise UserError(
-                        f"{path}: is longer than {LONGEST_S:g} s; cut out the part that counts."
+                        f"{path}: is longer than {LONGEST_S:g} s; cut out the part that you need."
                     )
         if not blocks:
             raise UserError(f"{path}: has no samples; record or export it again.")
@@ -77,32 +77,32 @@ class Recording:
         return self.waveform.shape[1] / self.sample_rate
 
     def until(self, at_s: float) -> Recording:
-        """What comes before a second of it.
+        """The part before a time.
 
         Raises:
-            UserError: it has no such second.
+            UserError: the recording is shorter.
         """
         n_samples = round(at_s * self.sample_rate)
         if n_samples > self.waveform.shape[1]:
             raise UserError(
-                f"--continue_at {at_s:g}: {self.path} has {self.duration_s:.2f} s; give a second "
-                "that it has, or leave it out for its end."
+                f"--continue_at {at_s:g}: {self.path} is {self.duration_s:.2f} s long; give a time "
+                "within it, or leave the flag out to continue from its end."
             )
         return replace(self, waveform=self.waveform[:, :n_samples])
 
     def facts(self) -> dict[str, Any]:
-        """Which file it is, for the JSON."""
+        """Which file this is, for the JSON."""
         return {"path": shown(self.path), "sha256": sha256_file(self.path)}
 
 
 @dataclass(frozen=True)
 class Extending:
-    """What is played onto a recording, and how the JSON and the user are told.
+    """New music in a recording, and what the JSON and the user are told of it.
 
     Args:
-        grid: the bars of the recording; None where nobody asks for them, or they can't be told.
-        told_bpm: the tempo that the prompt asks for: one that was told, and not measured.
-        made_by: what the JSON beside the recording says; nothing where there is none.
+        grid: the bars of the recording; None if they aren't needed, or can't be found.
+        told_bpm: tempo for the prompt: one that was given, not measured.
+        made_by: what the JSON beside the recording says; empty if there is none.
     """
 
     extension: Extension
@@ -113,8 +113,8 @@ class Extending:
     told_bpm: float | None = None
 
     def bar_lines(self, n_heard: int, frame_rate: float) -> Lines:
-        """Where the recording's bars begin, in frames from the first of `n_heard` on that are
-        heard; `UNKNOWN` where they are."""
+        """The recording's bar lines, in frames from the first of the `n_heard` that the model
+        hears; `UNKNOWN` without a grid."""
         if self.grid is None:
             return UNKNOWN
         begin_s = self.extension.begin / self.extension.sample_rate
@@ -123,13 +123,13 @@ class Extending:
 
 
 def asked_of(settings: GenerateSettings, window_s: float, frame_rate: float) -> Extending | None:
-    """What settings ask of a recording; None where they name none.
+    """What the settings ask of a recording; None if they name none.
 
     Args:
-        window_s: that the model hears and plays at once.
+        window_s: length of the model's window: what it hears and plays together.
 
     Raises:
-        UserError: the recording can't be used, or what is asked of it isn't there.
+        UserError: the recording can't be used, or has no such bars or time.
     """
     if settings.continue_from is not None:
         return _continuation(settings, Recording.read(settings.continue_from), window_s, frame_rate)
@@ -146,12 +146,12 @@ def _continuation(
     n_samples = recording.waveform.shape[1]
     heard_s = _heard_s(settings, window_s)
     if heard_s is None and recording.duration_s >= window_s:
-        # As much as each window hears of the one before.
+        # As much as each window hears of the previous one.
         heard_s = (1.0 - STRIDE_SHARE) * window_s
     heard_s = min(recording.duration_s, heard_s or window_s)
     n_frames = int(heard_s * frame_rate)
     if not n_frames:
-        raise UserError(f"{path}: has {recording.duration_s:.3f} s, less than a codec's frame.")
+        raise UserError(f"{path}: is {recording.duration_s:.3f} s long, less than one codec frame.")
     end = n_samples + round(settings.duration * rate)
     extension = Extension(recording.waveform, rate, n_samples, end, n_frames)
     facts = recording.facts() | {
@@ -159,18 +159,18 @@ def _continuation(
         "end_s": end / rate,
         "heard_s": n_frames / frame_rate,
     }
-    # Where it takes one window, whose beginning is what is heard, bars are of no use.
+    # With a single window, which begins with what is heard, bars are of no use.
     is_long = n_frames / frame_rate + settings.duration > window_s
     grid = _bars_to_go_on(recording, settings.bpm) if is_long else None
     if grid is not None and 240.0 / grid.bpm > STRIDE_SHARE * window_s:
-        # Too long for windows to begin on them.
+        # The bars are too long for windows to begin on them.
         grid, is_long = None, False
     added, heard = f"{settings.duration:g}", f"{n_frames / frame_rate:.1f}"
-    said = f"{path}: {added} s are played on from its end; the last {heard} s are heard."
+    said = f"{path}: adding {added} s at its end; the model hears the last {heard} s."
     if at_s is not None:
         said = (
-            f"{path}: {added} s are played on from {at_s:g} s; what comes after is left out, and "
-            f"the {heard} s before are heard."
+            f"{path}: adding {added} s from {at_s:g} s on, in place of the rest; the model hears "
+            f"the {heard} s before."
         )
     if grid is not None:
         facts |= {"bpm": round(grid.bpm, 3), "bpm_from": grid.source, "first_bar_s": grid.first_s}
@@ -179,7 +179,7 @@ def _continuation(
             f"bpm: {grid.source})."
         )
     elif is_long:
-        said = f"{said} Its bars can't be told for sure; windows begin on them with --bpm."
+        said = f"{said} Its bars can't be found reliably; with --bpm, windows begin on them."
     return Extending(
         extension,
         {"continued": facts},
@@ -191,7 +191,7 @@ def _continuation(
 
 
 def _bars_to_go_on(recording: Recording, bpm: float | None) -> BarGrid | None:
-    """The bars of a recording, which is no loop once it goes on; None where they can't be told."""
+    """The bars of a recording, not a loop once it is continued; None if they can't be found."""
     try:
         grid = find_grid(recording.path, recording.waveform, recording.sample_rate, bpm)
     except UserError:
@@ -208,20 +208,20 @@ def _regeneration(
     if last > grid.n_bars:
         raise UserError(
             f"--to_bar {last}: {path} has {grid.n_bars} bars at {grid.told_bpm} bpm "
-            f"({grid.source}); give bars that it has, or its tempo, --bpm."
+            f"({grid.source}); give bars within it, or its real tempo with --bpm."
         )
     begin, end = grid.span(first, last, rate)
     end = min(end, recording.waveform.shape[1])
     if grid.is_loop and (first, last) == (1, grid.n_bars):
         raise UserError(
-            f"--from_bar 1 --to_bar {last}: are all of {path}; make another loop, with --bars."
+            f"--from_bar 1 --to_bar {last}: this is all of {path}; make a new loop with --bars."
         )
     before_s = (begin if begin or not grid.is_loop else recording.waveform.shape[1] - end) / rate
     fits_s = max(window_s - (end - begin) / rate, (1.0 - STRIDE_SHARE) * window_s)
     said_s = _heard_s(settings, window_s)
     heard_s, bar_s = min(before_s, said_s or fits_s), 240.0 / grid.bpm
     if said_s is None and bar_s <= heard_s < before_s:
-        # From a bar line on, as what is played and trained on begins.
+        # From a bar line on, as clips in training and generation begin.
         heard_s = heard_s // bar_s * bar_s + 0.5 / frame_rate
     n_frames = int(heard_s * frame_rate)
     extension = Extension(recording.waveform, rate, begin, end, n_frames, wraps=grid.is_loop)
@@ -235,9 +235,9 @@ def _regeneration(
         "heard_s": n_frames / frame_rate,
     }
     said = (
-        f"{path}: bars {first} to {last}, {begin / rate:.2f} to {end / rate:.2f} s, are played "
-        f"anew (bar 1 at {grid.first_s:.2f} s, {grid.told_bpm} bpm: {grid.source}); the "
-        f"{n_frames / frame_rate:.1f} s before are heard."
+        f"{path}: regenerating bars {first} to {last}, {begin / rate:.2f} to {end / rate:.2f} s "
+        f"(bar 1 at {grid.first_s:.2f} s, {grid.told_bpm} bpm: {grid.source}); the model hears the "
+        f"{n_frames / frame_rate:.1f} s before."
     )
     told_bpm = None if grid.source == "measured" else grid.bpm
     made_by = read_facts(path.with_suffix(".json"))
@@ -245,15 +245,15 @@ def _regeneration(
 
 
 def _heard_s(settings: GenerateSettings, window_s: float) -> float | None:
-    """How much is to be heard, as far as it is said.
+    """Seconds to hear, if the settings say so.
 
     Raises:
-        UserError: more than the model hears at once.
+        UserError: more than fits into the model's window.
     """
     if settings.heard is not None and settings.heard >= window_s:
         raise UserError(
-            f"--heard {settings.heard:g}: the base hears less than {window_s:g} s at once; take "
-            "fewer."
+            f"--heard {settings.heard:g}: the base hears less than {window_s:g} s at once; give "
+            "less."
         )
     return settings.heard
 
@@ -261,17 +261,17 @@ def _heard_s(settings: GenerateSettings, window_s: float) -> float | None:
 def say_of_recording(
     asked: Extending, facts: Mapping[str, Any], shape: Shape, console: Console
 ) -> None:
-    """Says what happens to a recording, and what of it isn't as one might think.
+    """Prints what happens to a recording, and what the user may not expect.
 
     Args:
-        facts: who plays, as the JSON has it.
+        facts: base and adapters, as in the JSON.
     """
     console.print(asked.said)
     rate, n_channels = asked.extension.sample_rate, len(asked.extension.recording)
     if (rate, n_channels) != (shape.sample_rate, shape.n_channels):
         console.print(
-            f"The base plays {shape.sample_rate} Hz, {count(shape.n_channels, 'channel')}; what is "
-            f"new is brought to the recording's {rate} Hz, {count(n_channels, 'channel')}.",
+            f"The base generates {shape.sample_rate} Hz, {count(shape.n_channels, 'channel')}; the "
+            f"new music is converted to the recording's {rate} Hz, {count(n_channels, 'channel')}.",
             style="yellow",
         )
     was = asked.made_by
@@ -281,7 +281,7 @@ def say_of_recording(
 
 
 def _identity(players: Any) -> Any:
-    """The fingerprints of a base or of adapters as a JSON has them."""
+    """Fingerprint and strength of a base or of adapters as in a JSON."""
     if isinstance(players, list):
         return [_identity(player) for player in players]
     names = ("fingerprint", "strength")
